@@ -1,0 +1,76 @@
+//! A sampler is a table: a list of [`Step`]s, built once in f64, that one executor runs without knowing its name.
+
+/// How the state stands at one point of the diffusion: `x = signal * x0 + noise * n` with `n ~ N(0, I)`.
+///
+/// Variance-exploding states (Song et al. 2021, EDM) have `signal = 1`; variance-preserving ones (DDPM) have
+/// `signal^2 + noise^2 = 1`. Written as a pair, a schedule that ends in pure noise (`signal = 0`) stays finite.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Level {
+    /// The factor of the clean picture, alpha in DPM-Solver's notation.
+    pub signal: f64,
+    /// The standard deviation of the noise, in the state's own units.
+    pub noise: f64,
+}
+
+/// One row of a sampler's table: one evaluation of the network and one linear update.
+///
+/// With `F` the network's output,
+///
+/// ```text
+/// D_raw = c_skip * x + c_out * F(c_in * x, t)
+/// D     = D_raw, clipped or thresholded as the plan says
+/// x'    = a * x + b * D + c * D_prev + d * z + e * D_raw          z ~ N(0, I)
+/// ```
+///
+/// where `D_prev` is the `D` of the row before. `d = 0` draws no noise. `e` is zero except where a sampler takes the
+/// direction of its step from the unclipped prediction (DDIM with `clip_sample`).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Step {
+    /// The scalar by which the network is told the noise level.
+    pub t: f64,
+    /// The level of `x` before the step. A network that takes a map of sigma is given `noise` times the task's map.
+    pub level: Level,
+    /// Factor of `x` at the network's input.
+    pub c_in: f64,
+    /// Factor of `x` in `D_raw`.
+    pub c_skip: f64,
+    /// Factor of the network's output in `D_raw`.
+    pub c_out: f64,
+    /// Factor of `x` in the update.
+    pub a: f64,
+    /// Factor of `D` in the update.
+    pub b: f64,
+    /// Factor of the previous row's `D` in the update.
+    pub c: f64,
+    /// Factor of fresh noise in the update; multiplied by the task's map of sigma, pixel by pixel.
+    pub d: f64,
+    /// Factor of `D_raw` in the update.
+    pub e: f64,
+}
+
+/// What is done to a prediction of the clean picture before it is used.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Clip {
+    /// Nothing.
+    #[default]
+    None,
+    /// Clamped to `-range..=range`.
+    Range(f64),
+    /// Dynamic thresholding (Saharia et al. 2022, section 2.3): per sample, the `ratio` quantile of `|D|`, held to
+    /// `1..=max`, bounds the values and then divides them.
+    Threshold {
+        /// The quantile, in `0..=1`.
+        ratio: f64,
+        /// The largest bound.
+        max: f64,
+    },
+}
+
+/// A whole sampling run: rows, and what is done to each prediction.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// The rows in order.
+    pub steps: Vec<Step>,
+    /// What is done to each prediction of the clean picture.
+    pub clip: Clip,
+}

@@ -1,0 +1,41 @@
+//! Networks: what the executor asks of one, and the ONNX Runtime session that answers.
+
+use crate::error::Result;
+
+/// The shape of a batch of inputs: `[batch, channels, height, width]`.
+pub type Shape = [usize; 4];
+
+/// A network seen by the executor: buffers to fill, one evaluation, an output to read.
+///
+/// All buffers are NCHW, dense, in the network's own coordinates. They are allocated by [`bind`](Network::bind) and
+/// stay where they are until the next `bind` with another shape, so that an evaluation allocates nothing.
+///
+/// This is the one seam at which a test may put something else than ONNX Runtime: a network with a closed form.
+pub trait Network {
+    /// Makes the buffers fit inputs of `shape`; cheap when the shape is the bound one already.
+    ///
+    /// # Errors
+    /// When the network cannot take this shape.
+    fn bind(&mut self, shape: Shape) -> Result<()>;
+
+    /// The inputs to fill before an evaluation; their contents persist between evaluations.
+    fn inputs(&mut self) -> Inputs<'_>;
+
+    /// Evaluates the network on what the inputs hold and returns its output, of the shape of the sample.
+    ///
+    /// `t` is the scalar by which the network is told the noise level (a timestep, a sigma, or `c_noise`); a network
+    /// that takes a map of sigma ignores it.
+    ///
+    /// # Errors
+    /// When the runtime reports a failure.
+    fn evaluate(&mut self, t: f64) -> Result<&[f32]>;
+}
+
+/// The input buffers of a [`Network`].
+#[derive(Debug)]
+pub struct Inputs<'a> {
+    /// The noisy sample, `[batch, channels, height, width]`.
+    pub sample: &'a mut [f32],
+    /// The map of sigma, `[batch, 1, height, width]`, for networks that take one.
+    pub sigma: Option<&'a mut [f32]>,
+}
