@@ -2,6 +2,15 @@
 //!
 //! Everything here is a pure function of its arguments, and everything before the loop is f64.
 
+pub mod clip;
+pub mod executor;
+pub mod noise;
+pub mod parameterization;
 pub mod plan;
+pub mod state;
 
+pub use executor::{Canvas, Progress, SigmaMap, Update, Window, execute};
+pub use noise::{NoiseAt, NoiseSource, Philox, Recorded};
+pub use parameterization::{Prediction, Scaling};
 pub use plan::{Clip, Level, Plan, Step};
+pub use state::State;
