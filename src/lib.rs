@@ -4,5 +4,6 @@ pub mod diffusion;
 pub mod error;
 pub mod frame;
 pub mod network;
+pub mod tensor;
 
 pub use error::{Error, Result};
