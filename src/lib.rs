@@ -7,6 +7,7 @@ pub mod machine;
 pub mod model;
 pub mod network;
 pub mod task;
+pub mod tensor;
 pub mod tile;
 
 pub use error::{Error, Result};
