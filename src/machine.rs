@@ -32,7 +32,8 @@ pub fn processor() -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let named = info.lines().find_map(|line| line.strip_prefix("model name").or_else(|| line.strip_prefix("Model")));
     let name = named.and_then(|rest| rest.split_once(':')).map(|(_, name)| name.trim().to_owned());
-    let board = || fs::read_to_string("/proc/device-tree/model").ok().map(|name| name.trim_end_matches('\0').to_owned());
+    let board =
+        || fs::read_to_string("/proc/device-tree/model").ok().map(|name| name.trim_end_matches('\0').to_owned());
     name.or_else(board).unwrap_or_else(|| std::env::consts::ARCH.to_owned())
 }
 

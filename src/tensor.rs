@@ -102,33 +102,47 @@ pub fn write_planes(planes: &[f32], range: Range, frame: &mut Frame) -> Result<u
 /// If `planes` is not one or three times `rect.width * rect.height` long.
 pub fn write_region(planes: &[f32], range: Range, frame: &mut Frame, rect: Rect) -> Result<usize> {
     let count = plane_count(frame, rect, planes.len())?;
-    let (width, height, channels) = (frame.width, frame.height, frame.channels);
-    let Some((columns, rows)) = inside(rect, width, height) else { return Ok(0) };
+    let Some((columns, rows)) = inside(rect, frame.width, frame.height) else { return Ok(0) };
     let area = rect.width * rect.height;
-    let scale_8 = range.inverse_step(u8::MAX.into());
-    let scale_16 = range.inverse_step(u16::MAX.into());
-    let lo = range.lo();
     let mut broken = 0;
     for row in rows {
         let y = rect.y0.wrapping_add_unsigned(row).unsigned_abs();
         let x = rect.x0.wrapping_add_unsigned(columns.start).unsigned_abs();
-        let pixels = (y * width + x) * channels..(y * width + x + columns.len()) * channels;
         let at = row * rect.width + columns.start;
         let source: [&[f32]; 3] = std::array::from_fn(|plane| {
             let start = if plane < count { plane * area + at } else { at };
             &planes[start..start + columns.len()]
         });
-        // `as` saturates and takes NaN to 0.
-        broken += match &mut frame.samples {
-            Samples::U8(samples) => convert::write_row(&source[..count], channels, &mut samples[pixels], |value| {
-                ((value - lo) * scale_8 + 0.5) as u8
-            }),
-            Samples::U16(samples) => convert::write_row(&source[..count], channels, &mut samples[pixels], |value| {
-                ((value - lo) * scale_16 + 0.5) as u16
-            }),
-        };
+        broken += write_row(&source[..count], range, frame, x, y);
     }
     Ok(broken)
+}
+
+/// Writes the values of one plane or three into row `y` of the frame, from column `x` on, as [`write_region`] does, and
+/// returns the same count. The planes are of equal length; what they are is for the caller to have checked.
+///
+/// # Panics
+/// If the values reach over the row's end.
+pub fn write_row(planes: &[&[f32]], range: Range, frame: &mut Frame, x: usize, y: usize) -> usize {
+    let (channels, lo) = (frame.channels, range.lo());
+    let length = planes.first().map_or(0, |plane| plane.len());
+    assert!(x + length <= frame.width, "{length} values from column {x} on reach over a row of {}", frame.width);
+    let start = (y * frame.width + x) * channels;
+    let pixels = start..start + length * channels;
+    match &mut frame.samples {
+        Samples::U8(samples) => {
+            let scale = range.inverse_step(u8::MAX.into());
+            convert::write_row(planes, channels, &mut samples[pixels], |value| {
+                convert::rounded((value - lo) * scale, u8::MAX.into()) as u8
+            })
+        }
+        Samples::U16(samples) => {
+            let scale = range.inverse_step(u16::MAX.into());
+            convert::write_row(planes, channels, &mut samples[pixels], |value| {
+                convert::rounded((value - lo) * scale, u16::MAX.into()) as u16
+            })
+        }
+    }
 }
 
 /// The column or row, from 0 to `size - 1`, that stands at `at` when a line of `size` is mirrored without end.

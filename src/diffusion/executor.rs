@@ -15,7 +15,10 @@ pub trait Canvas {
 
     /// Fills `out`, dense `[batch, channels, window.height, window.width]`, with `scale` times the window; what lies
     /// beyond the picture is its mirror image.
-    fn read(&self, window: Window, scale: f32, out: &mut [f32]);
+    ///
+    /// # Errors
+    /// When the picture is not of the kind that the network takes.
+    fn read(&self, window: Window, scale: f32, out: &mut [f32]) -> Result<()>;
 
     /// Carries the rows of `update` over to the next level.
     ///
@@ -95,8 +98,7 @@ pub(super) fn read_plane(plane: &[f32], width: usize, window: Window, scale: f32
     let height = plane.len() / width;
     let inside = width.saturating_sub(window.x).min(window.width);
     for (y, out) in (window.y..).zip(out.chunks_exact_mut(window.width)) {
-        #[allow(clippy::cast_possible_wrap)]
-        let from = &plane[mirror(y as isize, height) * width..][..width];
+        let from = &plane[mirror(y.cast_signed(), height) * width..][..width];
         let (within, beyond) = out.split_at_mut(inside);
         let source = &from[window.x.min(width)..][..inside];
         if scale == 1.0 {
@@ -105,9 +107,7 @@ pub(super) fn read_plane(plane: &[f32], width: usize, window: Window, scale: f32
             within.iter_mut().zip(source).for_each(|(out, x)| *out = scale * x);
         }
         for (x, out) in (window.x + inside..).zip(beyond) {
-            #[allow(clippy::cast_possible_wrap)]
-            let mirrored = mirror(x as isize, width);
-            *out = scale * from[mirrored];
+            *out = scale * from[mirror(x.cast_signed(), width)];
         }
     }
 }
@@ -150,7 +150,7 @@ pub fn execute(
         for (row, vertical) in tiles.vertical.spans.iter().enumerate() {
             for (column, horizontal) in tiles.horizontal.spans.iter().enumerate() {
                 let window = Window { x: horizontal.start, y: vertical.start, width: tile_width, height: tile_height };
-                fill(network, canvas, step, sigma, window, row + column == 0);
+                fill(network, canvas, step, sigma, window, row + column == 0)?;
                 let output = network.evaluate(step.t)?;
                 require_numbers(output, index, window)?;
                 match &mut seam {
@@ -178,17 +178,23 @@ pub fn execute(
     Ok(())
 }
 
-fn fill(network: &mut dyn Network, canvas: &dyn Canvas, step: &Step, sigma: &SigmaMap, window: Window, first: bool) {
+fn fill(
+    network: &mut dyn Network,
+    canvas: &dyn Canvas,
+    step: &Step,
+    sigma: &SigmaMap,
+    window: Window,
+    first: bool,
+) -> Result<()> {
     let inputs = network.inputs();
-    #[allow(clippy::cast_possible_truncation)]
-    canvas.read(window, step.c_in as f32, inputs.sample);
+    canvas.read(window, step.c_in as f32, inputs.sample)?;
     // A uniform map is the same for every tile of a step, and buffers keep what they hold.
     if let Some(map) = inputs.sigma
         && (first || !matches!(sigma, SigmaMap::Uniform(_)))
     {
-        #[allow(clippy::cast_possible_truncation)]
         sigma.read(window, step.level.noise as f32, map);
     }
+    Ok(())
 }
 
 /// Catches what is no number at the step that made it.

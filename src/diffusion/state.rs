@@ -49,15 +49,15 @@ impl Canvas for State<'_> {
         self.x.dim().into()
     }
 
-    fn read(&self, window: Window, scale: f32, out: &mut [f32]) {
+    fn read(&self, window: Window, scale: f32, out: &mut [f32]) -> Result<()> {
         let [_, _, height, width] = self.shape();
         let planes = self.x.as_slice().unwrap_or_default().chunks_exact(height * width);
         for (plane, out) in planes.zip(out.chunks_exact_mut(window.width * window.height)) {
             read_plane(plane, width, window, scale, out);
         }
+        Ok(())
     }
 
-    #[allow(clippy::cast_possible_truncation)]
     fn update(&mut self, update: &Update<'_>) -> Result<()> {
         let [batch, channels, height, width] = self.shape();
         let Some(x) = self.x.as_slice_mut() else { return Ok(()) };
@@ -134,7 +134,6 @@ struct Linear {
 }
 
 impl Linear {
-    #[allow(clippy::cast_possible_truncation)]
     fn new(step: &Step) -> Self {
         let of_prediction = step.b + step.e;
         Self {

@@ -110,7 +110,6 @@ impl Scalar {
 
     /// Sets every place to `t`; an integer tensor gets it with the fraction cut off, as the pipelines that such
     /// networks come from do.
-    #[allow(clippy::cast_possible_truncation)]
     pub(super) fn set(&mut self, t: f64) {
         match self {
             Self::I64(tensor) => tensor.extract_tensor_mut().1.fill(t as i64),

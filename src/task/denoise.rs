@@ -84,7 +84,9 @@ impl<'a> Denoiser<'a> {
         if let SigmaChoice::Known(sigma) = options.sigma
             && !(sigma.is_finite() && sigma >= 0.0)
         {
-            return Err(Error::usage(format!("sigma {sigma} is no noise level; expected `auto` or a number from 0 on")));
+            return Err(Error::usage(format!(
+                "sigma {sigma} is no noise level; expected `auto` or a number from 0 on"
+            )));
         }
         if options.steps == Some(0) || !(0.0..=1.0).contains(&options.eta) {
             return Err(Error::usage("a plan has at least 1 step, and eta lies in 0..=1"));
@@ -110,21 +112,19 @@ impl<'a> Denoiser<'a> {
         let tiles = self.tiles(frame, steps)?;
         report.tiles = tiles.count();
         report.tile_size = tiles.tile_size();
-        #[allow(clippy::cast_possible_truncation)]
         let map = SigmaMap::Uniform((sigma * f64::from(self.range.span())) as f32);
         let plan = denoise_plan(steps, self.options.eta)?;
         if steps == 1 {
-            let mut pixels = Pixels::new(frame, self.range, self.manifest.channels)?;
+            let mut pixels = Pixels::new(frame, self.range, self.manifest.channels);
             execute(&plan, self.network, &mut pixels, &tiles, &map, watch)?;
             return Ok(report);
         }
         let mut x = Array4::zeros([1, self.manifest.channels, frame.height, frame.width]);
-        tensor::check_channels(frame, self.manifest.channels)?;
-        tensor::read_planes(frame, self.range, x.as_slice_mut().unwrap_or_default());
+        tensor::read_planes(frame, self.range, x.as_slice_mut().unwrap_or_default())?;
         let noise = Philox::new(self.options.seed);
         let mut state = State::new(x, &plan, &noise, &map)?;
         execute(&plan, self.network, &mut state, &tiles, &map, watch)?;
-        tensor::write_planes(state.into_inner().as_slice().unwrap_or_default(), self.range, frame);
+        tensor::write_planes(state.into_inner().as_slice().unwrap_or_default(), self.range, frame)?;
         Ok(report)
     }
 

@@ -16,12 +16,8 @@ pub(super) struct Pixels<'a> {
 
 impl<'a> Pixels<'a> {
     /// The pixels of `frame` for a network of `channels` channels whose black and white are `range`.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] for a colour frame and a network for grey.
-    pub(super) fn new(frame: &'a mut Frame, range: tensor::Range, channels: usize) -> Result<Self> {
-        tensor::check_channels(frame, channels)?;
-        Ok(Self { frame, range, channels })
+    pub(super) fn new(frame: &'a mut Frame, range: tensor::Range, channels: usize) -> Self {
+        Self { frame, range, channels }
     }
 }
 
@@ -30,17 +26,14 @@ impl Canvas for Pixels<'_> {
         [1, self.channels, self.frame.height, self.frame.width]
     }
 
-    fn read(&self, window: Window, scale: f32, out: &mut [f32]) {
-        let rect = Rect {
-            x0: window.x.cast_signed(),
-            y0: window.y.cast_signed(),
-            width: window.width,
-            height: window.height,
-        };
-        tensor::read_region(self.frame, self.range, rect, out);
+    fn read(&self, window: Window, scale: f32, out: &mut [f32]) -> Result<()> {
+        let rect =
+            Rect { x0: window.x.cast_signed(), y0: window.y.cast_signed(), width: window.width, height: window.height };
+        tensor::read_region(self.frame, self.range, rect, out)?;
         if scale != 1.0 {
             out.iter_mut().for_each(|value| *value *= scale);
         }
+        Ok(())
     }
 
     fn update(&mut self, update: &Update<'_>) -> Result<()> {
@@ -51,7 +44,7 @@ impl Canvas for Pixels<'_> {
         let width = self.frame.width;
         for y in update.rows.clone() {
             let planes: [&[f32]; 3] = std::array::from_fn(|plane| update.output.row(plane % self.channels, y, width));
-            tensor::write_row(&planes[..self.channels], self.range, self.frame, y);
+            tensor::write_row(&planes[..self.channels], self.range, self.frame, 0, y);
         }
         Ok(())
     }

@@ -83,7 +83,6 @@ impl Axis {
 
     /// The weight of tile `i` at `position`, one of the pixels to which it contributes. The weights of all tiles sum to
     /// one at every pixel.
-    #[allow(clippy::cast_precision_loss)]
     pub fn weight(&self, i: usize, position: usize) -> f32 {
         if self.feather == 0 {
             return 1.0;
