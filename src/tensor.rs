@@ -67,8 +67,8 @@ pub fn read_region(frame: &Frame, range: Range, rect: Rect, out: &mut [f32]) -> 
     let planes = plane_count(frame, rect, out.len())?;
     match &frame.samples {
         Samples::U8(samples) => {
-            let table = range.table();
-            read_rows(frame, samples, rect, planes, out, |value: u8| table[usize::from(value)]);
+            let (lo, step) = (range.lo(), range.step(u8::MAX.into()));
+            read_rows(frame, samples, rect, planes, out, |value: u8| f32::from(value) * step + lo);
         }
         Samples::U16(samples) => {
             let (lo, step) = (range.lo(), range.step(u16::MAX.into()));
@@ -91,8 +91,8 @@ pub fn write_planes(planes: &[f32], range: Range, frame: &mut Frame) -> Result<u
 
 /// Writes planes of the rectangle's size into the frame's colour; alpha stays, and so does what lies outside.
 ///
-/// `planes` holds `[planes, rect.height, rect.width]`. A value is rounded to the nearest sample, halves upwards, and
-/// clamped to the sample's range; NaN becomes 0. Returns how many written values were NaN or infinite: anything but 0
+/// `planes` holds `[planes, rect.height, rect.width]`. A value is rounded to the nearest sample, halves to the even one,
+/// and clamped to the sample's range; NaN becomes 0. Returns how many written values were NaN or infinite: anything but 0
 /// means that the network failed. Does not allocate.
 ///
 /// # Errors
@@ -118,13 +118,12 @@ pub fn write_region(planes: &[f32], range: Range, frame: &mut Frame, rect: Rect)
             let start = if plane < count { plane * area + at } else { at };
             &planes[start..start + columns.len()]
         });
-        // `as` saturates and takes NaN to 0.
         broken += match &mut frame.samples {
             Samples::U8(samples) => convert::write_row(&source[..count], channels, &mut samples[pixels], |value| {
-                ((value - lo) * scale_8 + 0.5) as u8
+                convert::rounded((value - lo) * scale_8, u8::MAX.into()) as u8
             }),
             Samples::U16(samples) => convert::write_row(&source[..count], channels, &mut samples[pixels], |value| {
-                ((value - lo) * scale_16 + 0.5) as u16
+                convert::rounded((value - lo) * scale_16, u16::MAX.into()) as u16
             }),
         };
     }
