@@ -72,7 +72,7 @@ impl Frame {
 
     /// Whether the last sample of a pixel is alpha.
     pub fn has_alpha(&self) -> bool {
-        self.channels % 2 == 0
+        self.channels.is_multiple_of(2)
     }
 
     /// Whether every pixel is opaque; true without alpha.
@@ -81,7 +81,9 @@ impl Frame {
             return true;
         }
         match &self.samples {
-            Samples::U8(samples) => samples.iter().skip(self.channels - 1).step_by(self.channels).all(|a| *a == u8::MAX),
+            Samples::U8(samples) => {
+                samples.iter().skip(self.channels - 1).step_by(self.channels).all(|a| *a == u8::MAX)
+            }
             Samples::U16(samples) => {
                 samples.iter().skip(self.channels - 1).step_by(self.channels).all(|a| *a == u16::MAX)
             }

@@ -37,13 +37,18 @@ pub struct Job {
 /// - [`Error::Output`] if the output folder cannot be created.
 pub fn jobs(inputs: &[PathBuf], output: &Path, format: Option<Format>) -> Result<Vec<Job>> {
     if inputs.iter().map(PathBuf::as_path).chain([output]).any(|path| path == Path::new("-")) {
-        return Err(Error::usage("`-`, a stream, cannot be read or written yet; name a file, or `./-` for one so named"));
+        return Err(Error::usage(
+            "`-`, a stream, cannot be read or written yet; name a file, or `./-` for one so named",
+        ));
     }
     let Some(first) = inputs.first() else { return Err(Error::usage("no input is given; name a file or a folder")) };
     let into_folder = inputs.len() > 1 || first.is_dir() || output.is_dir() || ends_in_slash(output);
-    if into_folder && output.exists() && !output.is_dir() {
-        let output = output.display();
-        return Err(Error::usage(format!("several results cannot go into the one file {output}; name a folder")));
+    let looks_like_file = output.exists() || (Format::from_path(output).is_some() && !ends_in_slash(output));
+    if into_folder && looks_like_file && !output.is_dir() {
+        return Err(Error::usage(format!(
+            "several results cannot go into the one file {}; name a folder, or end the name in {MAIN_SEPARATOR}",
+            output.display()
+        )));
     }
     let mut jobs = Vec::new();
     for input in pictures(inputs)? {

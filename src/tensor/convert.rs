@@ -18,12 +18,7 @@ pub(super) fn rounded(value: f32, max: f32) -> u32 {
 }
 
 /// Takes a row of pixels apart into one plane or three, each as long as the row.
-pub(super) fn read_row<T: Copy>(
-    pixels: &[T],
-    channels: usize,
-    planes: &mut [&mut [f32]],
-    to_unit: &impl Fn(T) -> f32,
-) {
+pub(super) fn read_row<T: Copy>(pixels: &[T], channels: usize, planes: &mut [&mut [f32]], to_unit: &impl Fn(T) -> f32) {
     match (channels, planes) {
         (1, planes) => read_grey::<T, 1>(pixels, planes, to_unit),
         (2, planes) => read_grey::<T, 2>(pixels, planes, to_unit),

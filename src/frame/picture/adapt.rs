@@ -24,7 +24,9 @@ pub(super) fn check(frame: &Frame, format: Format) -> Result<()> {
         )));
     }
     if !format.holds_alpha() && !frame.is_opaque() {
-        return Err(Refusal::new(format!("{format} holds no transparency and the picture has some; write PNG or WebP")));
+        return Err(Refusal::new(format!(
+            "{format} holds no transparency and the picture has some; write PNG or WebP"
+        )));
     }
     Ok(())
 }

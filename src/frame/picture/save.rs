@@ -1,10 +1,10 @@
 //! A picture file that appears whole or not at all.
 
+use super::adapt;
 use super::encode::{Options, encode};
 use super::format::Format;
 use super::refusal::{self, Refusal};
 use super::warning::Warning;
-use super::adapt;
 use crate::error::{Error, Result};
 use crate::frame::Frame;
 use std::fs::File;
@@ -35,10 +35,7 @@ pub fn write(frame: &Frame, path: &Path, format: Format, options: &Options) -> R
 }
 
 /// Lets `fill` write a file that appears under `path` only if it succeeds.
-pub(super) fn save<T>(
-    path: &Path,
-    fill: impl FnOnce(&mut BufWriter<&mut File>) -> refusal::Result<T>,
-) -> Result<T> {
+pub(super) fn save<T>(path: &Path, fill: impl FnOnce(&mut BufWriter<&mut File>) -> refusal::Result<T>) -> Result<T> {
     let target = target(path)?;
     let mut file = create_beside(&target).map_err(|refusal| refused(path, refusal))?;
     let filled = {

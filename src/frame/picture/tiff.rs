@@ -55,7 +55,9 @@ fn pixel_kind(decoder: &mut Decoder<impl Read + Seek>) -> Result<(u32, u32)> {
     match decoder.colortype()? {
         ColorType::Gray(bits @ (1 | 8 | 16)) => Ok((1, bits.into())),
         ColorType::GrayA(bits @ (8 | 16)) => Ok((2, bits.into())),
-        ColorType::Multiband { bit_depth: bits @ (8 | 16), num_samples: 2 } if !extra.is_empty() => Ok((2, bits.into())),
+        ColorType::Multiband { bit_depth: bits @ (8 | 16), num_samples: 2 } if !extra.is_empty() => {
+            Ok((2, bits.into()))
+        }
         ColorType::RGB(bits @ (8 | 16)) => Ok((3, bits.into())),
         ColorType::RGBA(bits @ (8 | 16)) => Ok((4, bits.into())),
         other => Err(Refusal::new(format!("its pixels are {other:?}; save it as 8 or 16 bit grey or RGB"))),

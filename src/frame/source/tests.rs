@@ -61,6 +61,8 @@ fn several_inputs_need_a_folder() {
     let root = folder(&["a.png", "b.png", "c.png"]);
     let inputs = [root.path().join("a.png"), root.path().join("b.png")];
     assert!(usage(jobs(&inputs, &root.path().join("c.png"), None)).contains("name a folder"));
+    assert!(usage(jobs(&inputs, &root.path().join("new.png"), None)).contains("name a folder"));
+    assert!(usage(jobs(&[root.path().into()], &root.path().join("new.png"), None)).contains("name a folder"));
     let found = jobs(&inputs, &root.path().join("out"), Some(Format::Jpeg)).unwrap();
     assert_eq!(outputs(&found, root.path()), ["out/a.jpg", "out/b.jpg"]);
 }

@@ -9,9 +9,7 @@ fn tiff_with_directory_first(width: u16, height: u16) -> Vec<u8> {
     let mut file = b"II*\0\x08\0\0\0".to_vec();
     file.extend(entries.to_le_bytes());
     let short = |tag: u16, value: u16| [tag, 3, 1, 0, value, 0].map(u16::to_le_bytes).concat();
-    let long = |tag: u16, value: u32| {
-        [&tag.to_le_bytes()[..], &[4, 0, 1, 0, 0, 0], &value.to_le_bytes()].concat()
-    };
+    let long = |tag: u16, value: u32| [&tag.to_le_bytes()[..], &[4, 0, 1, 0, 0, 0], &value.to_le_bytes()].concat();
     file.extend(short(256, width));
     file.extend(short(257, height));
     file.extend(short(258, 8));

@@ -85,8 +85,11 @@ fn long_at(file: &[u8], at: usize) -> usize {
 fn tiff_with_compression_is_read_and_a_cut_one_is_not() {
     use ::tiff::encoder::Compression;
     let data: Vec<u8> = (0..64 * 48 * 3).map(|at| (at * at / 97) as u8).collect();
-    let compressions =
-        [("LZW", Compression::Lzw), ("bits", Compression::Packbits), ("flate", Compression::Deflate(Default::default()))];
+    let compressions = [
+        ("LZW", Compression::Lzw),
+        ("bits", Compression::Packbits),
+        ("flate", Compression::Deflate(Default::default())),
+    ];
     for (name, compression) in compressions {
         let mut file = Cursor::new(Vec::new());
         let mut encoder = TiffEncoder::new(&mut file).unwrap().with_compression(compression);

@@ -56,8 +56,7 @@ fn exif_and_profile_are_kept() {
 #[test]
 fn tiff_keeps_orientation_and_profile() {
     for orientation in 1..=8 {
-        let frame =
-            with_metadata(smooth(9, 6, 4, 16), Some(camera_exif(orientation)), Some(profile(b"RGB ")));
+        let frame = with_metadata(smooth(9, 6, 4, 16), Some(camera_exif(orientation)), Some(profile(b"RGB ")));
         let (bytes, warnings) = encoded(&frame, Format::Tiff);
         assert_eq!(warnings, [Warning::ExifDropped(Format::Tiff)]);
         let back = decoded(&bytes).unwrap();

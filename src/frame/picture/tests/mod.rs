@@ -6,10 +6,10 @@ mod metadata;
 mod round_trip;
 mod saving;
 
+use super::Format;
 use super::encode::{Options, encode};
 use super::read::{Limits, decode};
 use super::warning::Warning;
-use super::Format;
 use crate::frame::{Frame, Metadata, Samples};
 use std::io::Cursor;
 use std::path::Path;
