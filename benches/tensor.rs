@@ -1,5 +1,8 @@
 //! Pixels to planes and back, at the size of a camera's frame.
 
+// The macros of criterion make a public function without documentation.
+#![allow(missing_docs)]
+
 use criterion::{Criterion, criterion_group, criterion_main};
 use eddy::frame::{Frame, Metadata, Samples};
 use eddy::tensor::{Range, read_planes, write_planes};

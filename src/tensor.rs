@@ -67,8 +67,8 @@ pub fn read_region(frame: &Frame, range: Range, rect: Rect, out: &mut [f32]) -> 
     let planes = plane_count(frame, rect, out.len())?;
     match &frame.samples {
         Samples::U8(samples) => {
-            let table = range.table();
-            read_rows(frame, samples, rect, planes, out, |value: u8| table[usize::from(value)]);
+            let (lo, step) = (range.lo(), range.step(u8::MAX.into()));
+            read_rows(frame, samples, rect, planes, out, |value: u8| f32::from(value) * step + lo);
         }
         Samples::U16(samples) => {
             let (lo, step) = (range.lo(), range.step(u16::MAX.into()));
@@ -91,8 +91,8 @@ pub fn write_planes(planes: &[f32], range: Range, frame: &mut Frame) -> Result<u
 
 /// Writes planes of the rectangle's size into the frame's colour; alpha stays, and so does what lies outside.
 ///
-/// `planes` holds `[planes, rect.height, rect.width]`. A value is rounded to the nearest sample, halves upwards, and
-/// clamped to the sample's range; NaN becomes 0. Returns how many written values were NaN or infinite: anything but 0
+/// `planes` holds `[planes, rect.height, rect.width]`. A value is rounded to the nearest sample, halves to the even one,
+/// and clamped to the sample's range; NaN becomes 0. Returns how many written values were NaN or infinite: anything but 0
 /// means that the network failed. Does not allocate.
 ///
 /// # Errors

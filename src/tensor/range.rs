@@ -51,10 +51,4 @@ impl Range {
     pub(super) fn inverse_step(self, max: f32) -> f32 {
         max / self.span()
     }
-
-    /// The value of each 8-bit sample, rounded once.
-    pub(super) fn table(self) -> [f32; 256] {
-        let (lo, span) = (f64::from(self.lo), f64::from(self.hi) - f64::from(self.lo));
-        std::array::from_fn(|sample| (lo + span * sample as f64 / 255.0) as f32)
-    }
 }

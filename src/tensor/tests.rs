@@ -173,12 +173,12 @@ fn rounds_clamps_and_counts_what_is_not_finite() {
     let range = Range::new(0.0, 255.0).unwrap();
     let mut bytes = frame(9, 1, 1, Samples::U8(vec![9; 9]));
     assert_eq!(write_planes(&values, range, &mut bytes).unwrap(), 3);
-    assert_eq!(bytes.samples, Samples::U8(vec![0, 1, 1, 255, 255, 0, 0, 255, 0]));
+    assert_eq!(bytes.samples, Samples::U8(vec![0, 0, 1, 254, 255, 0, 0, 255, 0]));
 
     let mut color = frame(3, 1, 3, Samples::U16(vec![9; 9]));
     let range = Range::new(0.0, 65535.0).unwrap();
     assert_eq!(write_planes(&values, range, &mut color).unwrap(), 3);
-    assert_eq!(color.samples, Samples::U16(vec![0, 255, 0, 1, 300, 65535, 1, 0, 0]));
+    assert_eq!(color.samples, Samples::U16(vec![0, 254, 0, 0, 300, 65535, 1, 0, 0]));
 }
 
 #[test]
