@@ -65,7 +65,7 @@ impl Arguments {
             ..DenoiseOptions::default()
         };
         let noisy = noisy_frame(self.size);
-        let mut whole_frame = |network: &mut dyn Network| -> eddy::Result<(Duration, usize)> {
+        let whole_frame = |network: &mut dyn Network| -> eddy::Result<(Duration, usize)> {
             let mut frame = noisy.clone();
             let begun = Instant::now();
             let report = Denoiser::new(&package.manifest, network, options)?

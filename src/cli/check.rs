@@ -36,7 +36,8 @@ impl Arguments {
                 let (found, allowed) = (verdict.largest_difference, verdict.tolerance);
                 let name = &package.manifest.name;
                 let word = if verdict.passes() { "ok" } else { "WRONG" };
-                let line = format!("{name} {precision}: {word}, largest difference {found:.2e} of {allowed:.2e} allowed");
+                let line =
+                    format!("{name} {precision}: {word}, largest difference {found:.2e} of {allowed:.2e} allowed");
                 let record = json!({
                     "model": name, "precision": precision.to_string(), "passes": verdict.passes(),
                     "largest_difference": found, "tolerance": allowed,
@@ -50,7 +51,8 @@ impl Arguments {
         match wrong {
             None => Ok(()),
             Some(name) => {
-                let problem = "it gives other values than were recorded; its file, the runtime or this processor is at fault";
+                let problem =
+                    "it gives other values than were recorded; its file, the runtime or this processor is at fault";
                 Err(eddy::Error::model(name, problem).into())
             }
         }

@@ -141,7 +141,7 @@ impl Arguments {
             interrupt::poll()
         })?;
         let took = begun.elapsed();
-        let options = picture::Options { jpeg_quality: self.jpeg_quality, ..picture::Options::default() };
+        let options = picture::Options { jpeg_quality: self.jpeg_quality };
         let warnings = picture::write(&frame, &job.output, job.format, &options)?;
         for warning in &warnings {
             bar.note(format!("{}: {warning}", job.output.display()));

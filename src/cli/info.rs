@@ -37,7 +37,8 @@ impl Arguments {
         for name in bundled_names() {
             let manifest = Package::find(name)?.manifest;
             text += &format!("  {:<14} {:<9} {}\n", manifest.name, manifest.task, manifest.description);
-            models.push(json!({ "name": name, "task": manifest.task.to_string(), "description": manifest.description }));
+            models
+                .push(json!({ "name": name, "task": manifest.task.to_string(), "description": manifest.description }));
         }
         let record = json!({ "version": version, "onnxruntime": EMBEDDED_VERSION, "models": models });
         self.console.result(text, &record)
@@ -57,7 +58,8 @@ impl Arguments {
             let eight_bit = |sigma: f64| 255.0 * sigma / span;
             rows.push(("sigma", format!("{:.1} to {:.1} (8-bit units)", eight_bit(sigma.min), eight_bit(sigma.max))));
         }
-        let sees = manifest.receptive_field.map_or("the whole picture".to_owned(), |field| format!("{field} px each way"));
+        let sees =
+            manifest.receptive_field.map_or("the whole picture".to_owned(), |field| format!("{field} px each way"));
         rows.push(("sees", sees));
         rows.push(("sides", format!("multiples of {} px (Eddy pads)", manifest.multiple_of)));
         if let Some(parameters) = manifest.parameters {
