@@ -2,6 +2,9 @@
 //!
 //! Some decoders return what they have when a file is cut off: a picture whose lower part is grey. So the file's own
 //! structure is walked first, without decoding. The walk also finds what the decoders do not tell.
+//!
+//! Bytes that are missing or changed amid compressed data are found only where the format has checksums (PNG) or the
+//! decoder stumbles: a JPEG may pass with a part that any program shows spoilt.
 
 use super::format::Format;
 use super::refusal::{Refusal, Result};

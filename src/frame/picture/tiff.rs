@@ -23,8 +23,10 @@ pub(super) fn read(reader: impl Read + Seek, limits: &Limits) -> Result<Frame> {
     decoder_limits.intermediate_buffer_size = max_bytes;
     let mut decoder = decoder.with_limits(decoder_limits);
 
-    let icc = decoder.get_tag_u8_vec(Tag::IccProfile).ok();
-    let exif = decoder.find_tag_unsigned::<u8>(Tag::Orientation).ok().flatten().and_then(orientation::exif_of);
+    // A tag of another type says nothing; one that cannot be read means that the file is cut off.
+    let icc = decoder.find_tag(Tag::IccProfile)?.and_then(|tag| tag.into_u8_vec().ok());
+    let orientation = decoder.find_tag(Tag::Orientation)?.and_then(|tag| tag.into_u16().ok());
+    let exif = orientation.and_then(|value| orientation::exif_of(u8::try_from(value).ok()?));
     let (width, height, channels) = (width as usize, height as usize, channels as usize);
     let mut result = DecodingResult::U8(Vec::new());
     let layout = decoder.read_image_to_buffer(&mut result)?;

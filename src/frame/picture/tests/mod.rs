@@ -1,6 +1,7 @@
 //! Pictures through files: what returns, what is refused and what is left.
 
 mod damage;
+mod foreign;
 mod kinds;
 mod metadata;
 mod round_trip;
@@ -42,6 +43,7 @@ fn decoded(bytes: &[u8]) -> crate::Result<Frame> {
 fn refusal(bytes: &[u8]) -> String {
     match decoded(bytes) {
         Err(error @ crate::Error::Input { .. }) => error.to_string(),
-        other => panic!("not refused but {other:?}"),
+        Err(other) => panic!("refused with {other}"),
+        Ok(frame) => panic!("not refused but read with {} x {} pixels", frame.width, frame.height),
     }
 }
