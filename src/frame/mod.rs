@@ -1,5 +1,10 @@
 //! Frames: pixels as a file or a camera delivers them, and where they come from and go to.
 
+pub mod picture;
+pub mod source;
+
+pub use picture::Format;
+
 /// Interleaved samples, row by row from the top, without padding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Samples {
@@ -7,6 +12,29 @@ pub enum Samples {
     U8(Vec<u8>),
     /// 16 bits a sample, full range.
     U16(Vec<u16>),
+}
+
+impl Samples {
+    /// How many samples there are, over all pixels and channels.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::U8(samples) => samples.len(),
+            Self::U16(samples) => samples.len(),
+        }
+    }
+
+    /// Whether there is no sample at all.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bits a sample: 8 or 16.
+    pub fn bits(&self) -> u32 {
+        match self {
+            Self::U8(_) => u8::BITS,
+            Self::U16(_) => u16::BITS,
+        }
+    }
 }
 
 /// A picture in memory.
@@ -29,7 +57,8 @@ pub struct Frame {
 /// What a picture file carries beside its pixels.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metadata {
-    /// The raw EXIF block, which holds the orientation.
+    /// The raw EXIF block, from its byte order mark on. It holds the orientation: the samples are as the file stores
+    /// them, and are to be turned for display.
     pub exif: Option<Vec<u8>>,
     /// The ICC colour profile.
     pub icc: Option<Vec<u8>>,
@@ -43,6 +72,21 @@ impl Frame {
 
     /// Whether the last sample of a pixel is alpha.
     pub fn has_alpha(&self) -> bool {
-        self.channels % 2 == 0
+        self.channels.is_multiple_of(2)
+    }
+
+    /// Whether every pixel is opaque; true without alpha.
+    pub fn is_opaque(&self) -> bool {
+        if !self.has_alpha() {
+            return true;
+        }
+        match &self.samples {
+            Samples::U8(samples) => {
+                samples.iter().skip(self.channels - 1).step_by(self.channels).all(|a| *a == u8::MAX)
+            }
+            Samples::U16(samples) => {
+                samples.iter().skip(self.channels - 1).step_by(self.channels).all(|a| *a == u16::MAX)
+            }
+        }
     }
 }

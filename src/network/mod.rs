@@ -1,5 +1,13 @@
 //! Networks: what the executor asks of one, and the ONNX Runtime session that answers.
 
+mod buffer;
+mod process;
+mod runtime;
+mod session;
+
+pub use runtime::{EMBEDDED_VERSION, Library, OLDEST_MINOR_VERSION, Runtime};
+pub use session::{Interface, OnnxNetwork, SessionOptions, default_threads};
+
 use crate::error::Result;
 
 /// The shape of a batch of inputs: `[batch, channels, height, width]`.

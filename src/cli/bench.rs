@@ -1,0 +1,131 @@
+//! `eddy bench`.
+
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use eddy::diffusion::{NoiseAt, NoiseSource, Philox};
+use eddy::frame::{Frame, Metadata, Samples};
+use eddy::machine;
+use eddy::model::Package;
+use eddy::network::Network;
+use eddy::task::{DenoiseOptions, Denoiser, SigmaChoice};
+use serde_json::json;
+
+use super::console::Console;
+use super::interrupt;
+use super::options::{DeviceOptions, MemoryOptions, PrecisionOption, Size};
+
+/// Measure how much slower a whole frame is than the bare network
+///
+/// Rounds alternate between evaluations of the bare session and whole frames (pixels in, pixels out) that take as many
+/// evaluations, so that what disturbs the machine disturbs both. Medians are shown.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// A bundled model or the folder of a model package
+    #[arg(value_name = "MODEL")]
+    model: String,
+
+    /// Size of the frame
+    #[arg(long, value_name = "WxH", default_value = "640x480")]
+    size: Size,
+
+    /// Evaluations per frame
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    steps: u16,
+
+    /// Seconds to measure for
+    #[arg(long, value_name = "S", default_value_t = 5.0)]
+    seconds: f64,
+
+    #[command(flatten)]
+    precision: PrecisionOption,
+
+    #[command(flatten)]
+    memory: MemoryOptions,
+
+    #[command(flatten)]
+    device: DeviceOptions,
+
+    #[command(flatten)]
+    console: Console,
+}
+
+impl Arguments {
+    pub(crate) fn run(self, started: Instant) -> anyhow::Result<()> {
+        let package = Package::find(&self.model)?;
+        let runtime = self.device.open()?;
+        let mut network = package.load(&runtime, self.precision.get(), self.device.session())?;
+        let start_up = started.elapsed();
+        let options = DenoiseOptions {
+            sigma: SigmaChoice::Known(25.0),
+            steps: Some(self.steps.into()),
+            tile: self.memory.tile(),
+            budget: self.memory.budget(),
+            ..DenoiseOptions::default()
+        };
+        let noisy = noisy_frame(self.size);
+        let whole_frame = |network: &mut dyn Network| -> eddy::Result<(Duration, usize)> {
+            let mut frame = noisy.clone();
+            let begun = Instant::now();
+            let report = Denoiser::new(&package.manifest, network, options)?
+                .denoise(&mut frame, &mut |_| ControlFlow::Continue(()))?;
+            Ok((begun.elapsed(), report.tiles * report.steps))
+        };
+        // Binds the buffers and warms everything up.
+        let (_, evaluations) = whole_frame(&mut network)?;
+        let (mut bare, mut whole) = (Vec::new(), Vec::new());
+        let begun = Instant::now();
+        while bare.len() < 5 || begun.elapsed().as_secs_f64() < self.seconds {
+            let one = Instant::now();
+            for _ in 0..evaluations {
+                network.evaluate(1.0)?;
+            }
+            bare.push(one.elapsed().as_secs_f64() * 1e3);
+            whole.push(whole_frame(&mut network)?.0.as_secs_f64() * 1e3);
+            if interrupt::poll().is_break() {
+                return Err(eddy::Error::Interrupted.into());
+            }
+        }
+        // A disturbance within a round falls on one half of it; the median of the rounds' ratios does not see it.
+        let mut ratios: Vec<f64> = whole.iter().zip(&bare).map(|(whole, bare)| whole / bare).collect();
+        let rounds = bare.len();
+        let (bare, whole, ratio) = (median(&mut bare), median(&mut whole), median(&mut ratios));
+        let start_up = start_up.as_secs_f64() * 1e3;
+        let peak = machine::peak_resident_memory();
+        let name = &package.manifest.name;
+        let Size { width, height } = self.size;
+        let text = format!(
+            "{name}, {width}x{height}, {evaluations} evaluations a frame, medians of {rounds} rounds\n  \
+             bare session   {bare:8.2} ms\n  whole frame    {whole:8.2} ms\n  ratio          {ratio:8.3}\n  \
+             start-up       {start_up:8.2} ms\n  peak resident  {:8.1} MiB",
+            peak as f64 / f64::from(1 << 20)
+        );
+        let record = json!({
+            "model": name, "width": width, "height": height, "steps": self.steps, "evaluations": evaluations,
+            "rounds": rounds, "session_ms": bare, "frame_ms": whole, "ratio": ratio, "start_up_ms": start_up,
+            "peak_resident_bytes": peak, "onnxruntime": runtime.version(),
+        });
+        self.console.result(text, &record)
+    }
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    let middle = values.len() / 2;
+    *values.select_nth_unstable_by(middle, f64::total_cmp).1
+}
+
+/// A shaded frame with noise of 25 grey levels.
+fn noisy_frame(Size { width, height }: Size) -> Frame {
+    let noise = Philox::new(0);
+    let mut row = vec![0.0; 3 * width];
+    let mut samples = Vec::with_capacity(3 * width * height);
+    for y in 0..height {
+        noise.fill(NoiseAt { step: 0, batch: 0, channel: 0, y: y as u32 }, 0, &mut row);
+        samples.extend(row.iter().enumerate().map(|(x, z)| {
+            let clean = 64.0 + 128.0 * (x / 3 + y) as f32 / (width + height) as f32;
+            (clean + 25.0 * z).round() as u8
+        }));
+    }
+    Frame { width, height, channels: 3, samples: Samples::U8(samples), metadata: Metadata::default() }
+}

@@ -1,0 +1,60 @@
+//! `eddy check`.
+
+use clap::Args;
+use eddy::model::{Package, bundled_names, verify};
+use serde_json::json;
+
+use super::console::Console;
+use super::options::DeviceOptions;
+
+/// Check that models give here what they gave where they were made
+///
+/// Every file of a package is checked against its SHA-256, loaded, and run on the recorded input.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Bundled models or folders of model packages; all bundled models when left out
+    #[arg(value_name = "MODEL")]
+    models: Vec<String>,
+
+    #[command(flatten)]
+    device: DeviceOptions,
+
+    #[command(flatten)]
+    console: Console,
+}
+
+impl Arguments {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        let bundled = || bundled_names().into_iter().map(str::to_owned).collect();
+        let models: Vec<String> = if self.models.is_empty() { bundled() } else { self.models };
+        let runtime = self.device.open()?;
+        let mut wrong = None;
+        for model in &models {
+            let package = Package::find(model)?;
+            for precision in package.manifest.files.keys() {
+                let verdict = verify(&package, &runtime, *precision, self.device.session())?;
+                let (found, allowed) = (verdict.largest_difference, verdict.tolerance);
+                let name = &package.manifest.name;
+                let word = if verdict.passes() { "ok" } else { "WRONG" };
+                let line =
+                    format!("{name} {precision}: {word}, largest difference {found:.2e} of {allowed:.2e} allowed");
+                let record = json!({
+                    "model": name, "precision": precision.to_string(), "passes": verdict.passes(),
+                    "largest_difference": found, "tolerance": allowed,
+                });
+                self.console.result(line, &record)?;
+                if !verdict.passes() {
+                    wrong.get_or_insert_with(|| name.clone());
+                }
+            }
+        }
+        match wrong {
+            None => Ok(()),
+            Some(name) => {
+                let problem =
+                    "it gives other values than were recorded; its file, the runtime or this processor is at fault";
+                Err(eddy::Error::model(name, problem).into())
+            }
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Where words go: results to stdout, everything else to stderr, a progress bar on a terminal only.
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use eddy::diffusion::Progress;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// How much is said, and for whom.
+#[derive(Clone, Copy, Debug, Args)]
+#[command(next_help_heading = "Messages")]
+pub(crate) struct Console {
+    /// Print results as JSON, one object a line
+    #[arg(long)]
+    json: bool,
+
+    /// Say nothing but errors
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+impl Console {
+    /// Says something that is no result.
+    pub(crate) fn note(self, line: impl AsRef<str>) {
+        if !self.quiet {
+            // Nobody to tell is no reason to stop.
+            let _ = writeln!(io::stderr(), "{}", line.as_ref());
+        }
+    }
+
+    /// Gives a result: `text` for people, or `json` for machines.
+    pub(crate) fn result(self, text: impl AsRef<str>, json: &serde_json::Value) -> anyhow::Result<()> {
+        let written = if self.json {
+            writeln!(io::stdout(), "{json}")
+        } else {
+            writeln!(io::stdout(), "{}", text.as_ref().trim_end())
+        };
+        match written {
+            // The reader has seen enough.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            other => Ok(other?),
+        }
+    }
+
+    /// Reports a finished picture: a line on stderr for people, an object on stdout for machines.
+    pub(crate) fn report(self, line: impl AsRef<str>, json: &serde_json::Value) -> anyhow::Result<()> {
+        if self.json {
+            return self.result("", json);
+        }
+        self.note(line);
+        Ok(())
+    }
+
+    /// A bar over `pictures` pictures.
+    pub(crate) fn bar(self, pictures: usize) -> Bar {
+        let shown = !self.quiet && !self.json && io::stderr().is_terminal();
+        let target = if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(Some(pictures as u64 * Bar::PARTS), target);
+        if let Ok(style) = ProgressStyle::with_template("{wide_bar} {percent:>3} % {eta:>4} left  {msg}") {
+            bar.set_style(style);
+        }
+        bar.enable_steady_tick(Duration::from_millis(500));
+        Bar { bar, console: self }
+    }
+}
+
+/// A progress bar on a terminal; nothing elsewhere.
+pub(crate) struct Bar {
+    bar: ProgressBar,
+    console: Console,
+}
+
+impl Bar {
+    /// Parts that a picture is counted in.
+    const PARTS: u64 = 1000;
+
+    /// Picture `index` of the run has begun.
+    pub(crate) fn begin(&self, index: usize, name: &str) {
+        self.bar.set_message(name.to_owned());
+        self.bar.set_position(index as u64 * Self::PARTS);
+    }
+
+    /// Picture `index` has come this far.
+    pub(crate) fn advance(&self, index: usize, progress: Progress) {
+        let parts = progress.done as u64 * Self::PARTS / progress.total.max(1) as u64;
+        self.bar.set_position(index as u64 * Self::PARTS + parts);
+    }
+
+    /// Reports a finished picture above the bar.
+    pub(crate) fn report(&self, line: impl AsRef<str>, json: &serde_json::Value) -> anyhow::Result<()> {
+        self.bar.suspend(|| self.console.report(line, json))
+    }
+
+    /// Says something above the bar.
+    pub(crate) fn note(&self, line: impl AsRef<str>) {
+        self.bar.suspend(|| self.console.note(line));
+    }
+
+    /// Shows an error above the bar, whether quiet or not.
+    pub(crate) fn error(&self, error: &eddy::Error) {
+        self.bar.suspend(|| complain(&chain(error)));
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// Shows the error that ends the process, and turns it into the exit code.
+pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
+    if let Some(failed) = error.downcast_ref::<SomeFailed>() {
+        complain(&failed.to_string());
+        return ExitCode::from(failed.exit_code);
+    }
+    complain(&format!("{error:#}"));
+    ExitCode::from(error.downcast_ref::<eddy::Error>().map_or(1, eddy::Error::exit_code))
+}
+
+/// Some of several pictures failed; each was complained of when it did.
+#[derive(Debug, thiserror::Error)]
+#[error("{failed} of {total} pictures failed; the others are done")]
+pub(crate) struct SomeFailed {
+    pub(crate) failed: usize,
+    pub(crate) total: usize,
+    /// Of the first that failed.
+    pub(crate) exit_code: u8,
+}
+
+fn complain(text: &str) {
+    let _ = writeln!(io::stderr(), "eddy: {text}");
+}
+
+/// An error and what caused it, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text += &format!(": {cause}");
+        source = cause.source();
+    }
+    text
+}

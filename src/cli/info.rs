@@ -1,0 +1,96 @@
+//! `eddy info`.
+
+use clap::Args;
+use eddy::model::{Package, bundled_names};
+use eddy::network::EMBEDDED_VERSION;
+use serde_json::json;
+
+use super::console::Console;
+use super::options::DeviceOptions;
+
+/// Tell what a model is, or which models there are
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// A bundled model or the folder of a model package; lists the bundled ones when left out
+    #[arg(value_name = "MODEL")]
+    model: Option<String>,
+
+    #[command(flatten)]
+    device: DeviceOptions,
+
+    #[command(flatten)]
+    console: Console,
+}
+
+impl Arguments {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        match &self.model {
+            Some(model) => self.describe(model),
+            None => self.list(),
+        }
+    }
+
+    fn list(&self) -> anyhow::Result<()> {
+        let version = env!("CARGO_PKG_VERSION");
+        let mut text = format!("eddy {version}, with ONNX Runtime {EMBEDDED_VERSION} embedded\n\nBundled models:\n");
+        let mut models = Vec::new();
+        for name in bundled_names() {
+            let manifest = Package::find(name)?.manifest;
+            text += &format!("  {:<14} {:<9} {}\n", manifest.name, manifest.task, manifest.description);
+            models
+                .push(json!({ "name": name, "task": manifest.task.to_string(), "description": manifest.description }));
+        }
+        let record = json!({ "version": version, "onnxruntime": EMBEDDED_VERSION, "models": models });
+        self.console.result(text, &record)
+    }
+
+    fn describe(&self, model: &str) -> anyhow::Result<()> {
+        let package = Package::find(model)?;
+        let manifest = &package.manifest;
+        let mut rows = vec![
+            ("task", manifest.task.to_string()),
+            ("about", manifest.description.clone()),
+            ("predicts", format!("{:?}", manifest.prediction)),
+            ("channels", format!("{}, black {} to white {}", manifest.channels, manifest.range[0], manifest.range[1])),
+        ];
+        if let Some(sigma) = manifest.sigma {
+            let span = f64::from(manifest.range[1] - manifest.range[0]);
+            let eight_bit = |sigma: f64| 255.0 * sigma / span;
+            rows.push(("sigma", format!("{:.1} to {:.1} (8-bit units)", eight_bit(sigma.min), eight_bit(sigma.max))));
+        }
+        let sees =
+            manifest.receptive_field.map_or("the whole picture".to_owned(), |field| format!("{field} px each way"));
+        rows.push(("sees", sees));
+        rows.push(("sides", format!("multiples of {} px (Eddy pads)", manifest.multiple_of)));
+        if let Some(parameters) = manifest.parameters {
+            rows.push(("parameters", parameters.to_string()));
+        }
+        rows.push(("steps", format!("{} by default", manifest.defaults.steps)));
+        rows.push(("licence", manifest.licence.clone()));
+        rows.push(("training", manifest.training.clone()));
+        let place = package.folder().map_or("inside this binary".to_owned(), |folder| folder.display().to_string());
+        rows.push(("from", place));
+        let runtime = self.device.open()?;
+        let mut files = Vec::new();
+        for (precision, file) in &manifest.files {
+            let network = package.load(&runtime, *precision, self.device.session())?;
+            rows.push(("file", format!("{precision} {}", file.path)));
+            rows.extend(network.signature().into_iter().map(|line| ("", line)));
+            files.push(json!({
+                "precision": precision.to_string(), "path": file.path, "sha256": file.sha256,
+                "signature": network.signature(),
+            }));
+        }
+        let lines: Vec<String> = rows.iter().map(|(name, value)| format!("  {name:<11} {value}")).collect();
+        let text = format!("{} {}\n{}", manifest.name, manifest.version, lines.join("\n"));
+        let record = json!({
+            "name": manifest.name, "version": manifest.version, "task": manifest.task.to_string(),
+            "description": manifest.description, "prediction": manifest.prediction, "channels": manifest.channels,
+            "range": manifest.range, "sigma": manifest.sigma.map(|sigma| [sigma.min, sigma.max]),
+            "receptive_field": manifest.receptive_field, "multiple_of": manifest.multiple_of,
+            "parameters": manifest.parameters, "steps": manifest.defaults.steps, "licence": manifest.licence,
+            "training": manifest.training, "files": files,
+        });
+        self.console.result(text, &record)
+    }
+}

@@ -1,0 +1,51 @@
+//! The command line: one file per command. Nothing else prints.
+
+use std::time::Instant;
+
+use clap::{Parser, Subcommand};
+
+mod bench;
+mod check;
+pub(crate) mod console;
+mod denoise;
+mod doctor;
+mod info;
+pub(crate) mod interrupt;
+mod options;
+mod sample;
+
+const AFTER_HELP: &str = "\
+Exit codes: 0 done, 1 other, 2 usage, 3 input, 4 model, 5 device or runtime library, 130 interrupted \
+(what was finished is kept).";
+
+/// Diffusion networks on edge boards: denoised frames from one binary.
+#[derive(Debug, Parser)]
+#[command(name = "eddy", version, propagate_version = true, after_help = AFTER_HELP)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Denoise(denoise::Arguments),
+    Sample(sample::Arguments),
+    Info(info::Arguments),
+    Check(check::Arguments),
+    Doctor(doctor::Arguments),
+    Bench(bench::Arguments),
+}
+
+impl Arguments {
+    /// Runs the command. `started` is when the process did.
+    pub(crate) fn run(self, started: Instant) -> anyhow::Result<()> {
+        match self.command {
+            Command::Denoise(arguments) => arguments.run(),
+            Command::Sample(arguments) => arguments.run(),
+            Command::Info(arguments) => arguments.run(),
+            Command::Check(arguments) => arguments.run(),
+            Command::Doctor(arguments) => arguments.run(),
+            Command::Bench(arguments) => arguments.run(started),
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Options that several commands share.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use clap::Args;
+use eddy::model::Precision;
+use eddy::network::{Library, Runtime, SessionOptions};
+use eddy::task::{Budget, TileChoice};
+
+/// On what the network runs.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Device")]
+pub(crate) struct DeviceOptions {
+    /// Load this libonnxruntime.so (or the one in this folder) in place of the embedded one [env: ORT_DYLIB_PATH]
+    #[arg(long, value_name = "LIB")]
+    runtime: Option<PathBuf>,
+
+    /// Threads within an operator; 0 is one per physical core
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    threads: usize,
+}
+
+impl DeviceOptions {
+    pub(crate) fn library(&self) -> Library {
+        Library::choose(self.runtime.clone())
+    }
+
+    pub(crate) fn open(&self) -> eddy::Result<Arc<Runtime>> {
+        Runtime::load(&self.library())
+    }
+
+    pub(crate) fn session(&self) -> SessionOptions {
+        SessionOptions { threads: self.threads }
+    }
+}
+
+/// Which network.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Model")]
+pub(crate) struct PrecisionOption {
+    /// In what numbers the network runs; `auto` is f32 on a CPU, where f16 is slower
+    #[arg(long, default_value = "auto", value_name = "auto|f32|f16")]
+    precision: PrecisionChoice,
+}
+
+impl PrecisionOption {
+    pub(crate) fn get(&self) -> Precision {
+        self.precision.0
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct PrecisionChoice(Precision);
+
+impl FromStr for PrecisionChoice {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" | "f32" => Ok(Self(Precision::F32)),
+            "f16" => Ok(Self(Precision::F16)),
+            _ => Err("expected auto, f32 or f16".into()),
+        }
+    }
+}
+
+/// How pictures are cut, and how much memory there is.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Memory")]
+pub(crate) struct MemoryOptions {
+    /// Longest side of a tile in pixels; 0 chooses the largest that fits --max-memory
+    #[arg(short = 't', long, value_name = "PX", default_value_t = 0)]
+    tile: usize,
+
+    /// Pixels that neighbouring tiles share; what the network needs when left out
+    #[arg(long, value_name = "PX")]
+    tile_overlap: Option<usize>,
+
+    /// Memory that the process may hold, such as 512M or 2G; a quarter of the machine's when left out
+    #[arg(long, value_name = "SIZE")]
+    max_memory: Option<ByteSize>,
+}
+
+impl MemoryOptions {
+    pub(crate) fn tile(&self) -> TileChoice {
+        TileChoice { limit: (self.tile > 0).then_some(self.tile), overlap: self.tile_overlap }
+    }
+
+    pub(crate) fn budget(&self) -> Budget {
+        self.max_memory.map_or_else(Budget::default, |size| Budget { max_memory: size.0 })
+    }
+}
+
+/// A number of bytes, as people write it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct ByteSize(u64);
+
+impl FromStr for ByteSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let expected = || "expected bytes with an optional K, M or G (of 1024), such as 512M".to_owned();
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let factor = match text[digits.len()..].to_ascii_lowercase().as_str() {
+            "" | "b" => 1,
+            "k" | "kb" | "kib" => 1 << 10,
+            "m" | "mb" | "mib" => 1 << 20,
+            "g" | "gb" | "gib" => 1 << 30,
+            _ => return Err(expected()),
+        };
+        let count: u64 = digits.parse().map_err(|_| expected())?;
+        count.checked_mul(factor).filter(|bytes| *bytes > 0).map(Self).ok_or_else(expected)
+    }
+}
+
+/// Width and height, as `640x480`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Size {
+    pub(crate) width: usize,
+    pub(crate) height: usize,
+}
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parsed = text.split_once('x').and_then(|(width, height)| Some((width.parse().ok()?, height.parse().ok()?)));
+        match parsed {
+            Some((width, height)) if (1..=65_535).contains(&width) && (1..=65_535).contains(&height) => {
+                Ok(Self { width, height })
+            }
+            _ => Err("expected WIDTHxHEIGHT in pixels, such as 640x480".into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ByteSize, Size};
+
+    #[test]
+    fn sizes_as_people_write_them() {
+        for (text, bytes) in [("512M", 512 << 20), ("2g", 2 << 30), ("1048576", 1 << 20), ("7KiB", 7 << 10)] {
+            assert_eq!(text.parse(), Ok(ByteSize(bytes)));
+        }
+        for text in ["", "M", "0", "-1M", "1.5G", "5T", "99999999999G"] {
+            assert!(text.parse::<ByteSize>().is_err(), "{text}");
+        }
+        assert_eq!("640x480".parse(), Ok(Size { width: 640, height: 480 }));
+        assert!("640".parse::<Size>().is_err() && "0x5".parse::<Size>().is_err());
+    }
+}

@@ -1,0 +1,218 @@
+//! The one loop that runs any table: read tiles, evaluate the network, join, update.
+
+use std::ops::{ControlFlow, Range};
+
+use crate::diffusion::plan::{Clip, Plan, Step};
+use crate::error::{Error, Result};
+use crate::network::{Network, Shape};
+use crate::tensor::mirror;
+use crate::tile::{Band, Seam, TilePlan};
+
+/// What the executor reads tiles from and writes results to: a tensor ([`State`](super::State)), or pixels directly.
+pub trait Canvas {
+    /// Batch, channels, height and width of the picture, without what pads it to the network's alignment.
+    fn shape(&self) -> Shape;
+
+    /// Fills `out`, dense `[batch, channels, window.height, window.width]`, with `scale` times the window; what lies
+    /// beyond the picture is its mirror image.
+    ///
+    /// # Errors
+    /// When the picture is not of the kind that the network takes.
+    fn read(&self, window: Window, scale: f32, out: &mut [f32]) -> Result<()>;
+
+    /// Carries the rows of `update` over to the next level.
+    ///
+    /// # Errors
+    /// When the rows cannot be carried over, for instance for lack of noise.
+    fn update(&mut self, update: &Update<'_>) -> Result<()>;
+}
+
+/// A rectangle of a picture. It may reach beyond the right and lower borders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Its left column.
+    pub x: usize,
+    /// Its upper row.
+    pub y: usize,
+    /// Its width in pixels.
+    pub width: usize,
+    /// Its height in pixels.
+    pub height: usize,
+}
+
+/// One row of the table, for some rows of the picture.
+#[derive(Clone, Copy, Debug)]
+pub struct Update<'a> {
+    /// Which row of the table.
+    pub index: usize,
+    /// That row.
+    pub step: &'a Step,
+    /// What is done to predictions.
+    pub clip: Clip,
+    /// The rows of the picture.
+    pub rows: &'a Range<usize>,
+    /// The network's output for them.
+    pub output: Band<'a>,
+}
+
+/// The standard deviation of the noise at the start of a plan, in the units in which the plan counts 1: a plan in
+/// absolute units has 1 everywhere, a relative one the picture's own sigma.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SigmaMap {
+    /// The same everywhere.
+    Uniform(f32),
+    /// One value per pixel, `height * width` of them in row order.
+    PerPixel {
+        /// Pixels of a row.
+        width: usize,
+        /// The values.
+        values: Vec<f32>,
+    },
+}
+
+impl SigmaMap {
+    /// A map for plans in absolute units.
+    pub const ABSOLUTE: Self = Self::Uniform(1.0);
+
+    /// The value at column `x` of row `y`.
+    pub fn at(&self, x: usize, y: usize) -> f32 {
+        match self {
+            Self::Uniform(value) => *value,
+            Self::PerPixel { width, values } => values[y * width + x],
+        }
+    }
+
+    fn read(&self, window: Window, scale: f32, out: &mut [f32]) {
+        match self {
+            Self::Uniform(value) => out.fill(value * scale),
+            Self::PerPixel { width, values } => {
+                let plane = out.chunks_exact_mut(window.width * window.height);
+                plane.for_each(|plane| read_plane(values, *width, window, scale, plane));
+            }
+        }
+    }
+}
+
+/// Copies a window of a plane whose rows have `width` values, mirrored beyond its borders, `scale` times.
+pub(super) fn read_plane(plane: &[f32], width: usize, window: Window, scale: f32, out: &mut [f32]) {
+    let height = plane.len() / width;
+    let inside = width.saturating_sub(window.x).min(window.width);
+    for (y, out) in (window.y..).zip(out.chunks_exact_mut(window.width)) {
+        let from = &plane[mirror(y.cast_signed(), height) * width..][..width];
+        let (within, beyond) = out.split_at_mut(inside);
+        let source = &from[window.x.min(width)..][..inside];
+        if scale == 1.0 {
+            within.copy_from_slice(source);
+        } else {
+            within.iter_mut().zip(source).for_each(|(out, x)| *out = scale * x);
+        }
+        for (x, out) in (window.x + inside..).zip(beyond) {
+            *out = scale * from[mirror(x.cast_signed(), width)];
+        }
+    }
+}
+
+/// How far a run has come, told after every evaluation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Progress {
+    /// Evaluations done.
+    pub done: usize,
+    /// Evaluations in all: steps times tiles.
+    pub total: usize,
+}
+
+/// Runs `plan` on `canvas`: for every step, `D = network(x)` tile by tile, joined over the seams, and the step's update.
+///
+/// Rows are updated as soon as no later tile reads them, so that beside the canvas no more than one row of tiles is held.
+/// After the first evaluation nothing is allocated here until the end. `watch` hears of every evaluation and can stop
+/// the run, which leaves the canvas half-way.
+///
+/// # Errors
+/// The network's own errors; [`Error::Evaluation`] when it gives a value that is no number;
+/// [`Error::Interrupted`] when `watch` stops it; [`Error::Usage`] for dynamic thresholding in tiles.
+pub fn execute(
+    plan: &Plan,
+    network: &mut dyn Network,
+    canvas: &mut dyn Canvas,
+    tiles: &TilePlan,
+    sigma: &SigmaMap,
+    watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<()> {
+    let [batch, channels, height, _] = canvas.shape();
+    let (tile_width, tile_height) = tiles.tile_size();
+    if matches!(plan.clip, Clip::Threshold { .. }) && !tiles.is_whole() {
+        return Err(Error::usage("dynamic thresholding looks at the whole picture; it cannot be run in tiles"));
+    }
+    network.bind([batch, channels, tile_height, tile_width])?;
+    let mut seam = (!tiles.is_whole()).then(|| Seam::new(tiles, batch * channels));
+    let mut progress = Progress { done: 0, total: plan.steps.len() * tiles.count() };
+    for (index, step) in plan.steps.iter().enumerate() {
+        for (row, vertical) in tiles.vertical.spans.iter().enumerate() {
+            for (column, horizontal) in tiles.horizontal.spans.iter().enumerate() {
+                let window = Window { x: horizontal.start, y: vertical.start, width: tile_width, height: tile_height };
+                fill(network, canvas, step, sigma, window, row + column == 0)?;
+                let output = network.evaluate(step.t)?;
+                require_numbers(output, index, window)?;
+                match &mut seam {
+                    Some(seam) => seam.add(tiles, row, column, output),
+                    None => {
+                        let output = Band::whole(output, tile_width, tile_height);
+                        canvas.update(&Update { index, step, clip: plan.clip, rows: &(0..height), output })?;
+                    }
+                }
+                progress.done += 1;
+                if watch(progress).is_break() {
+                    return Err(Error::Interrupted);
+                }
+            }
+            if let Some(seam) = &mut seam {
+                let rows = seam.complete(tiles, row);
+                canvas.update(&Update { index, step, clip: plan.clip, rows: &rows, output: seam.band() })?;
+                seam.advance(rows.end);
+            }
+        }
+        if let Some(seam) = &mut seam {
+            seam.restart();
+        }
+    }
+    Ok(())
+}
+
+fn fill(
+    network: &mut dyn Network,
+    canvas: &dyn Canvas,
+    step: &Step,
+    sigma: &SigmaMap,
+    window: Window,
+    first: bool,
+) -> Result<()> {
+    let inputs = network.inputs();
+    canvas.read(window, step.c_in as f32, inputs.sample)?;
+    // A uniform map is the same for every tile of a step, and buffers keep what they hold.
+    if let Some(map) = inputs.sigma
+        && (first || !matches!(sigma, SigmaMap::Uniform(_)))
+    {
+        sigma.read(window, step.level.noise as f32, map);
+    }
+    Ok(())
+}
+
+/// Catches what is no number at the step that made it.
+fn require_numbers(output: &[f32], index: usize, window: Window) -> Result<()> {
+    const EXPONENT: u32 = 0x7f80_0000;
+    // Exponent bits all set are an infinity or a NaN; without a branch, so that it costs one pass at memory speed.
+    let bad = output.iter().fold(0, |bad, value| bad | u32::from(value.to_bits() & EXPONENT == EXPONENT));
+    if bad == 0 {
+        return Ok(());
+    }
+    let count = output.iter().filter(|value| !value.is_finite()).count();
+    Err(Error::evaluation(format!(
+        "step {} gave {count} values that are no numbers, in the tile at {},{} of {}x{}; check that the input has none, \
+         and try the f32 model if this is an f16 one",
+        index + 1,
+        window.x,
+        window.y,
+        window.width,
+        window.height
+    )))
+}

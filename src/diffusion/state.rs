@@ -1,0 +1,187 @@
+//! The state of a sampling run as a tensor, and the linear update of its rows.
+
+use ndarray::Array4;
+
+use crate::diffusion::clip::threshold_bound;
+use crate::diffusion::executor::{Canvas, SigmaMap, Update, Window, read_plane};
+use crate::diffusion::noise::{NoiseAt, NoiseSource};
+use crate::diffusion::plan::{Clip, Plan, Step};
+use crate::error::Result;
+use crate::network::Shape;
+
+/// `x`, `[batch, channels, height, width]`, with what its updates draw on.
+pub struct State<'a> {
+    x: Array4<f32>,
+    /// `D` of the row before, for plans that ask for it.
+    previous: Option<Array4<f32>>,
+    noise: &'a dyn NoiseSource,
+    sigma: &'a SigmaMap,
+    /// One row of fresh noise.
+    fresh: Vec<f32>,
+}
+
+impl<'a> State<'a> {
+    /// A state at the level at which `plan` starts. `sigma` is the map that the plan is run with; noise is drawn in its
+    /// units.
+    ///
+    /// # Errors
+    /// When `noise` does not reach for this plan and shape.
+    pub fn new(x: Array4<f32>, plan: &Plan, noise: &'a dyn NoiseSource, sigma: &'a SigmaMap) -> Result<Self> {
+        if plan.steps.iter().any(|step| step.d != 0.0) {
+            noise.covers(plan.steps.len(), x.dim().into())?;
+        }
+        // Standard layout, which is all that the slices below ask for.
+        let x = if x.is_standard_layout() { x } else { x.as_standard_layout().into_owned() };
+        let looks_back = plan.steps.iter().any(|step| step.c != 0.0);
+        let previous = looks_back.then(|| Array4::zeros(x.dim()));
+        let fresh = vec![0.0; x.dim().3];
+        Ok(Self { x, previous, noise, sigma, fresh })
+    }
+
+    /// The tensor, as the last step left it.
+    pub fn into_inner(self) -> Array4<f32> {
+        self.x
+    }
+}
+
+impl Canvas for State<'_> {
+    fn shape(&self) -> Shape {
+        self.x.dim().into()
+    }
+
+    fn read(&self, window: Window, scale: f32, out: &mut [f32]) -> Result<()> {
+        let [_, _, height, width] = self.shape();
+        let planes = self.x.as_slice().unwrap_or_default().chunks_exact(height * width);
+        for (plane, out) in planes.zip(out.chunks_exact_mut(window.width * window.height)) {
+            read_plane(plane, width, window, scale, out);
+        }
+        Ok(())
+    }
+
+    fn update(&mut self, update: &Update<'_>) -> Result<()> {
+        let [batch, channels, height, width] = self.shape();
+        let Some(x) = self.x.as_slice_mut() else { return Ok(()) };
+        let linear = Linear::new(update.step);
+        let looks_back = self.previous.is_some();
+        let mut unheld = Vec::new();
+        for sample in 0..batch {
+            let bound = match update.clip {
+                Clip::None => None,
+                Clip::Range(range) => Some((range as f32, 1.0)),
+                Clip::Threshold { ratio, max } => {
+                    // The executor gives whole pictures here.
+                    unheld.clear();
+                    for plane in sample * channels..(sample + 1) * channels {
+                        for y in update.rows.clone() {
+                            let x = &x[(plane * height + y) * width..][..width];
+                            let output = update.output.row(plane, y, width);
+                            unheld.extend(x.iter().zip(output).map(|(x, f)| linear.prediction(*x, *f).abs()));
+                        }
+                    }
+                    let bound = threshold_bound(&mut unheld, ratio, max);
+                    Some((bound, bound))
+                }
+            };
+            for channel in 0..channels {
+                let plane = sample * channels + channel;
+                for y in update.rows.clone() {
+                    let start = (plane * height + y) * width;
+                    let row = &mut x[start..start + width];
+                    let output = update.output.row(plane, y, width);
+                    let previous = self.previous.as_mut().and_then(|array| array.as_slice_mut());
+                    let previous = previous.map(|values| &mut values[start..start + width]);
+                    if looks_back || bound.is_some() {
+                        linear.advance_by_prediction(row, output, previous, bound);
+                    } else {
+                        linear.advance(row, output);
+                    }
+                    if update.step.d != 0.0 {
+                        let at = NoiseAt {
+                            step: update.index as u32,
+                            batch: sample as u32,
+                            channel: channel as u32,
+                            y: y as u32,
+                        };
+                        self.noise.fill(at, 0, &mut self.fresh);
+                        add_noise(row, &self.fresh, update.step.d as f32, self.sigma, y);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn add_noise(row: &mut [f32], fresh: &[f32], d: f32, sigma: &SigmaMap, y: usize) {
+    match sigma {
+        SigmaMap::Uniform(sigma) => row.iter_mut().zip(fresh).for_each(|(x, z)| *x += d * sigma * z),
+        SigmaMap::PerPixel { .. } => {
+            row.iter_mut().zip(fresh).enumerate().for_each(|(i, (x, z))| *x += d * sigma.at(i, y) * z);
+        }
+    }
+}
+
+/// A step's factors as the loop uses them: folded in f64, then rounded once.
+struct Linear {
+    /// Of `x` and of the network's output, when `D` itself is not needed.
+    direct: (f32, f32),
+    /// Of `x` and of the network's output in `D_raw`.
+    raw: (f32, f32),
+    a: f32,
+    b: f32,
+    c: f32,
+    e: f32,
+}
+
+impl Linear {
+    fn new(step: &Step) -> Self {
+        let of_prediction = step.b + step.e;
+        Self {
+            direct: ((step.a + of_prediction * step.c_skip) as f32, (of_prediction * step.c_out) as f32),
+            raw: (step.c_skip as f32, step.c_out as f32),
+            a: step.a as f32,
+            b: step.b as f32,
+            c: step.c as f32,
+            e: step.e as f32,
+        }
+    }
+
+    fn prediction(&self, x: f32, output: f32) -> f32 {
+        self.raw.0 * x + self.raw.1 * output
+    }
+
+    /// `x' = a x + (b + e) D_raw`, where nothing else asks for `D`.
+    fn advance(&self, row: &mut [f32], output: &[f32]) {
+        let (of_x, of_output) = self.direct;
+        if of_x == 0.0 && of_output == 1.0 {
+            row.copy_from_slice(output);
+        } else {
+            row.iter_mut().zip(output).for_each(|(x, f)| *x = of_x * *x + of_output * f);
+        }
+    }
+
+    /// The whole row of the table but for its noise; `bound` holds `D` to `-bound.0..=bound.0` and divides it by
+    /// `bound.1`. `previous` is replaced by `D`.
+    fn advance_by_prediction(
+        &self,
+        row: &mut [f32],
+        output: &[f32],
+        previous: Option<&mut [f32]>,
+        bound: Option<(f32, f32)>,
+    ) {
+        let hold = |d: f32| bound.map_or(d, |(bound, divisor)| d.clamp(-bound, bound) / divisor);
+        let step = |x: f32, f: f32, before: f32| {
+            let raw = self.prediction(x, f);
+            let d = hold(raw);
+            (self.a * x + self.b * d + self.c * before + self.e * raw, d)
+        };
+        match previous {
+            Some(previous) => {
+                for ((x, f), before) in row.iter_mut().zip(output).zip(previous) {
+                    (*x, *before) = step(*x, *f, *before);
+                }
+            }
+            None => row.iter_mut().zip(output).for_each(|(x, f)| *x = step(*x, *f, 0.0).0),
+        }
+    }
+}

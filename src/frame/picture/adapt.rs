@@ -1,0 +1,106 @@
+//! Making a frame fit what a format can hold.
+
+use super::format::Format;
+use super::orientation;
+use super::refusal::{Refusal, Result};
+use super::warning::Warning;
+use crate::frame::{Frame, Samples};
+use image::metadata::Orientation::NoTransforms;
+use std::borrow::Cow;
+
+/// Refuses a frame that the format cannot hold even with warnings.
+pub(super) fn check(frame: &Frame, format: Format) -> Result<()> {
+    let (width, height, channels) = (frame.width, frame.height, frame.channels);
+    if width * height * channels != frame.samples.len() || frame.samples.is_empty() || channels > 4 {
+        return Err(Refusal::new(format!(
+            "the frame claims {width} x {height} pixels of {channels} samples and holds {} samples",
+            frame.samples.len()
+        )));
+    }
+    let max_side = format.max_side();
+    if width.max(height) > max_side {
+        return Err(Refusal::new(format!(
+            "{format} holds at most {max_side} pixels a side and the picture has {width} x {height}; write PNG or TIFF"
+        )));
+    }
+    if !format.holds_alpha() && !frame.is_opaque() {
+        return Err(Refusal::new(format!(
+            "{format} holds no transparency and the picture has some; write PNG or WebP"
+        )));
+    }
+    Ok(())
+}
+
+/// What is written of a frame.
+pub(super) struct Fitted<'a> {
+    /// The pixels as the format can hold them; borrowed where they are so already.
+    pub(super) frame: Cow<'a, Frame>,
+    /// The EXIF block, where the format holds it.
+    pub(super) exif: Option<&'a [u8]>,
+    /// The ICC profile, where the format holds it.
+    pub(super) icc: Option<&'a [u8]>,
+    /// What is lost.
+    pub(super) warnings: Vec<Warning>,
+}
+
+/// Makes a frame fit a format that [`check`] allows.
+pub(super) fn fit(frame: &Frame, format: Format) -> Fitted<'_> {
+    let mut warnings = Vec::new();
+    let mut fitted = Cow::Borrowed(frame);
+    if frame.samples.bits() > 8 && !format.holds_16_bits() {
+        warnings.push(Warning::DepthReduced(format));
+        fitted = Cow::Owned(with_samples(&fitted, fitted.channels, reduced(&fitted.samples)));
+    }
+    if frame.has_alpha() && !format.holds_alpha() {
+        let channels = frame.channels - 1;
+        fitted = Cow::Owned(with_samples(&fitted, channels, regrouped(&fitted, &[0, 1, 2][..channels])));
+    }
+    // BMP is written grey from a palette, which has no alpha. WebP's encoder does the same by itself.
+    if format == Format::Bmp && fitted.channels == 2 {
+        fitted = Cow::Owned(with_samples(&fitted, 4, regrouped(&fitted, &[0, 0, 0, 1])));
+    }
+
+    let exif = frame.metadata.exif.as_deref();
+    let kept_exif = exif.filter(|exif| format.holds_exif(exif.len()));
+    if kept_exif.is_none() && exif.is_some_and(|exif| !orientation::is_all_of(exif)) {
+        warnings.push(Warning::ExifDropped(format));
+    }
+    // TIFF keeps the orientation as a tag.
+    if kept_exif.is_none() && orientation::of(&frame.metadata) != NoTransforms && format != Format::Tiff {
+        fitted = Cow::Owned(orientation::upright(&fitted));
+    }
+
+    // A profile for grey says nothing about three colours.
+    let icc = frame.metadata.icc.as_deref();
+    let fits = |icc: &&[u8]| format.holds_icc() && (format.holds_grey() || icc.get(16..20) != Some(b"GRAY"));
+    let kept_icc = icc.filter(fits);
+    if kept_icc.is_none() && icc.is_some() {
+        warnings.push(Warning::IccDropped(format));
+    }
+    Fitted { frame: fitted, exif: kept_exif, icc: kept_icc, warnings }
+}
+
+fn with_samples(frame: &Frame, channels: usize, samples: Samples) -> Frame {
+    Frame { width: frame.width, height: frame.height, channels, samples, metadata: frame.metadata.clone() }
+}
+
+/// 16 bits to 8, rounded to the nearest.
+fn reduced(samples: &Samples) -> Samples {
+    match samples {
+        Samples::U8(samples) => Samples::U8(samples.clone()),
+        Samples::U16(samples) => {
+            Samples::U8(samples.iter().map(|value| ((u32::from(*value) * 255 + 32_767) / 65_535) as u8).collect())
+        }
+    }
+}
+
+/// Pixels made of the given channels of the frame's.
+fn regrouped(frame: &Frame, channels: &[usize]) -> Samples {
+    fn regroup<T: Copy>(samples: &[T], before: usize, channels: &[usize]) -> Vec<T> {
+        samples.chunks_exact(before).flat_map(|pixel| channels.iter().map(|channel| pixel[*channel])).collect()
+    }
+    match &frame.samples {
+        Samples::U8(samples) => Samples::U8(regroup(samples, frame.channels, channels)),
+        Samples::U16(samples) => Samples::U16(regroup(samples, frame.channels, channels)),
+    }
+}

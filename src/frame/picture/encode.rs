@@ -1,0 +1,106 @@
+//! A frame into the bytes of a picture file.
+
+use super::adapt::Fitted;
+use super::format::Format;
+use super::refusal::{Refusal, Result};
+use super::warning::Warning;
+use super::{adapt, tiff};
+use crate::frame::{Frame, Samples};
+use image::codecs::bmp::BmpEncoder;
+use image::codecs::jpeg::JpegEncoder;
+use image::codecs::webp::WebPEncoder;
+use image::{ExtendedColorType, ImageEncoder, ImageError};
+use std::borrow::Cow;
+use std::io::{Seek, Write};
+
+/// How a picture is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The quality of a JPEG, from 1 to 100.
+    pub jpeg_quality: u8,
+}
+
+impl Default for Options {
+    /// JPEG quality 95: hardly to be told from the original.
+    fn default() -> Self {
+        Self { jpeg_quality: 95 }
+    }
+}
+
+/// Writes the file's bytes, and returns what the format could not hold.
+pub(super) fn encode(
+    frame: &Frame,
+    format: Format,
+    options: &Options,
+    out: &mut (impl Write + Seek),
+) -> Result<Vec<Warning>> {
+    adapt::check(frame, format)?;
+    let fitted = adapt::fit(frame, format);
+    match format {
+        Format::Png => encode_png(&fitted, out)?,
+        Format::Tiff => tiff::write(&fitted.frame, fitted.icc, out)?,
+        Format::Jpeg => encode_with(&fitted, JpegEncoder::new_with_quality(out, options.jpeg_quality))?,
+        Format::WebP => encode_with(&fitted, WebPEncoder::new_lossless(out))?,
+        Format::Bmp => encode_with(&fitted, BmpEncoder::new(out))?,
+    }
+    Ok(fitted.warnings)
+}
+
+fn encode_with(fitted: &Fitted<'_>, mut encoder: impl ImageEncoder) -> Result<()> {
+    if let Some(icc) = fitted.icc {
+        encoder.set_icc_profile(icc.to_vec()).map_err(ImageError::Unsupported)?;
+    }
+    if let Some(exif) = fitted.exif {
+        encoder.set_exif_metadata(exif.to_vec()).map_err(ImageError::Unsupported)?;
+    }
+    let frame = &fitted.frame;
+    let Samples::U8(samples) = &frame.samples else {
+        return Err(Refusal::new("16 bits a sample were to be written as 8"));
+    };
+    Ok(encoder.write_image(samples, frame.width as u32, frame.height as u32, color_type(frame.channels))?)
+}
+
+fn color_type(channels: usize) -> ExtendedColorType {
+    match channels {
+        1 => ExtendedColorType::L8,
+        2 => ExtendedColorType::La8,
+        3 => ExtendedColorType::Rgb8,
+        _ => ExtendedColorType::Rgba8,
+    }
+}
+
+/// Row by row: the general encoder holds the compressed picture, and of 16 bits another copy, in memory.
+fn encode_png(fitted: &Fitted<'_>, out: &mut impl Write) -> Result<()> {
+    let frame = &fitted.frame;
+    let mut info = png::Info::with_size(frame.width as u32, frame.height as u32);
+    info.icc_profile = fitted.icc.map(Cow::Borrowed);
+    info.exif_metadata = fitted.exif.map(Cow::Borrowed);
+    let mut encoder = png::Encoder::with_info(out, info)?;
+    encoder.set_color(match frame.channels {
+        1 => png::ColorType::Grayscale,
+        2 => png::ColorType::GrayscaleAlpha,
+        3 => png::ColorType::Rgb,
+        _ => png::ColorType::Rgba,
+    });
+    encoder.set_depth(match &frame.samples {
+        Samples::U8(_) => png::BitDepth::Eight,
+        Samples::U16(_) => png::BitDepth::Sixteen,
+    });
+    encoder.set_compression(png::Compression::Fast);
+    let mut file = encoder.write_header()?;
+    let mut pixels = file.stream_writer_with_size(1 << 16)?;
+    let row_length = frame.width * frame.channels;
+    match &frame.samples {
+        Samples::U8(samples) => pixels.write_all(samples)?,
+        Samples::U16(samples) => {
+            let mut row = Vec::with_capacity(2 * row_length);
+            for samples in samples.chunks(row_length) {
+                row.clear();
+                row.extend(samples.iter().flat_map(|sample| sample.to_be_bytes()));
+                pixels.write_all(&row)?;
+            }
+        }
+    }
+    pixels.finish()?;
+    Ok(file.finish()?)
+}

@@ -1,0 +1,130 @@
+//! Whether a file goes on to its end.
+//!
+//! Some decoders return what they have when a file is cut off: a picture whose lower part is grey. So the file's own
+//! structure is walked first, without decoding. The walk also finds what the decoders do not tell.
+//!
+//! Bytes that are missing or changed amid compressed data are found only where the format has checksums (PNG) or the
+//! decoder stumbles: a JPEG may pass with a part that any program shows spoilt.
+
+use super::format::Format;
+use super::refusal::{Refusal, Result};
+use std::io::{self, BufRead, Read, Seek, SeekFrom};
+
+/// What the walk found beside the end.
+#[derive(Default)]
+pub(super) struct Found {
+    /// An EXIF block, which in a PNG may stand after the pixels.
+    pub(super) exif: Option<Vec<u8>>,
+}
+
+/// The first 12 bytes, or all of a shorter file. The reader stays at the start.
+pub(super) fn head(reader: &mut (impl BufRead + Seek)) -> Result<Vec<u8>> {
+    let mut head = Vec::with_capacity(12);
+    reader.by_ref().take(12).read_to_end(&mut head)?;
+    reader.seek(SeekFrom::Start(0))?;
+    Ok(head)
+}
+
+/// Walks the file from its start to its end.
+pub(super) fn check(format: Format, reader: &mut (impl BufRead + Seek)) -> Result<Found> {
+    match format {
+        Format::Png => walk_png(reader),
+        Format::Jpeg => walk_jpeg(reader).map(|()| Found::default()),
+        Format::WebP => measure_riff(reader).map(|()| Found::default()),
+        // Their decoders notice by themselves.
+        Format::Tiff | Format::Bmp => Ok(Found::default()),
+    }
+}
+
+/// Chunk by chunk until `IEND`.
+fn walk_png(reader: &mut (impl BufRead + Seek)) -> Result<Found> {
+    /// An EXIF block larger than this is none.
+    const MAX_EXIF: u32 = 1 << 24;
+    let mut found = Found::default();
+    reader.seek(SeekFrom::Start(8))?;
+    loop {
+        let length = u32::from_be_bytes(array(reader)?);
+        let kind: [u8; 4] = array(reader)?;
+        match &kind {
+            b"IEND" => return Ok(found),
+            b"eXIf" if length <= MAX_EXIF => {
+                let mut block = vec![0; length as usize];
+                reader.read_exact(&mut block)?;
+                found.exif = Some(block);
+                reader.seek_relative(4)?;
+            }
+            // The checksum follows.
+            _ => reader.seek_relative(i64::from(length) + 4)?,
+        }
+    }
+}
+
+/// Marker by marker until the end of the image. Compressed data lies between markers and is passed over: there, a
+/// byte of 255 is followed by 0 or by a restart marker.
+fn walk_jpeg(reader: &mut (impl BufRead + Seek)) -> Result<()> {
+    reader.seek(SeekFrom::Start(2))?;
+    loop {
+        skip_past_ff(reader)?;
+        let marker = loop {
+            let [byte] = array(reader)?;
+            if byte != 0xFF {
+                break byte;
+            }
+        };
+        match marker {
+            0xD9 => return Ok(()),
+            0x00 | 0x01 | 0xD0..=0xD8 => {}
+            _ => {
+                let length = u16::from_be_bytes(array(reader)?).saturating_sub(2);
+                let start_of_frame = matches!(marker, 0xC0..=0xCF) && !matches!(marker, 0xC4 | 0xC8 | 0xCC);
+                if start_of_frame && length >= 6 {
+                    let [.., components] = array::<6>(reader)?;
+                    refuse_cmyk(components)?;
+                    reader.seek_relative(i64::from(length) - 6)?;
+                } else {
+                    reader.seek_relative(i64::from(length))?;
+                }
+            }
+        }
+    }
+}
+
+fn refuse_cmyk(components: u8) -> Result<()> {
+    if components == 4 {
+        return Err(Refusal::new("it is made of printing colours (CMYK); convert it to RGB first"));
+    }
+    Ok(())
+}
+
+fn skip_past_ff(reader: &mut impl BufRead) -> Result<()> {
+    loop {
+        let buffer = reader.fill_buf()?;
+        if buffer.is_empty() {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+        let (skip, done) = match buffer.iter().position(|byte| *byte == 0xFF) {
+            Some(at) => (at + 1, true),
+            None => (buffer.len(), false),
+        };
+        reader.consume(skip);
+        if done {
+            return Ok(());
+        }
+    }
+}
+
+/// The file is as long as its header says.
+fn measure_riff(reader: &mut (impl BufRead + Seek)) -> Result<()> {
+    reader.seek(SeekFrom::Start(4))?;
+    let length = u64::from(u32::from_le_bytes(array(reader)?)) + 8;
+    if reader.seek(SeekFrom::End(0))? < length {
+        return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+    }
+    Ok(())
+}
+
+fn array<const N: usize>(reader: &mut impl Read) -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    reader.read_exact(&mut bytes)?;
+    Ok(bytes)
+}

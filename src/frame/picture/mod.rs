@@ -1,0 +1,35 @@
+//! Picture files: PNG, JPEG, WebP, TIFF and BMP.
+//!
+//! Reading tells the format from the content, takes 8 and 16 bits of grey or RGB with or without alpha, expands
+//! palettes and lower depths, and keeps the EXIF block and the ICC profile. A file that is cut off, damaged, animated
+//! or too large is an error, never half a picture.
+//!
+//! Writing keeps what the format can hold, returns a [`Warning`] for what it cannot, and refuses to lose alpha. A file
+//! appears whole or not at all.
+//!
+//! | format | alpha | 16 bits | EXIF | ICC |
+//! |---|---|---|---|---|
+//! | PNG | yes | yes | yes | yes |
+//! | JPEG | no | no | up to 64 KiB | yes |
+//! | WebP (lossless) | yes | no | yes | yes |
+//! | TIFF | yes | yes | the orientation | yes |
+//! | BMP | yes | no | no: the pixels are turned | no |
+
+mod adapt;
+mod encode;
+mod format;
+mod intact;
+mod orientation;
+mod read;
+mod refusal;
+mod save;
+#[cfg(test)]
+mod tests;
+mod tiff;
+mod warning;
+
+pub use encode::Options;
+pub use format::Format;
+pub use read::{Limits, decode, read};
+pub use save::{check, write};
+pub use warning::Warning;

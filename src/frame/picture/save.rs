@@ -1,0 +1,101 @@
+//! A picture file that appears whole or not at all.
+
+use super::adapt;
+use super::encode::{Options, encode};
+use super::format::Format;
+use super::refusal::{self, Refusal};
+use super::warning::Warning;
+use crate::error::{Error, Result};
+use crate::frame::Frame;
+use std::fs::File;
+use std::io::{BufWriter, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use tempfile::NamedTempFile;
+
+/// Whether [`write`] would take a frame of that size, depth and alpha: to be asked before hours of work.
+///
+/// # Errors
+/// [`Error::Output`] for a picture that is transparent or too large for the format.
+pub fn check(frame: &Frame, path: &Path, format: Format) -> Result<()> {
+    adapt::check(frame, format).map_err(|refusal| refused(path, refusal))
+}
+
+/// Writes a picture file, and returns what the format could not hold.
+///
+/// The file is written under another name in the same folder and renamed when it is complete, so that a reader never
+/// sees half of it and an earlier file of that name stays until then. It gets the permissions of an ordinary new
+/// file, or those of the file that it replaces. A symbolic link is followed. PNG and TIFF take little memory beside
+/// the frame's; a format that holds less than the frame takes a reduced copy.
+///
+/// # Errors
+/// [`Error::Output`] if the folder is missing or cannot be written to, if the name stands for something else than a
+/// file that may be written, if the disk is full, and as [`check`]. Nothing is left behind.
+pub fn write(frame: &Frame, path: &Path, format: Format, options: &Options) -> Result<Vec<Warning>> {
+    save(path, |file| encode(frame, format, options, file))
+}
+
+/// Lets `fill` write a file that appears under `path` only if it succeeds.
+pub(super) fn save<T>(path: &Path, fill: impl FnOnce(&mut BufWriter<&mut File>) -> refusal::Result<T>) -> Result<T> {
+    let target = target(path)?;
+    let mut file = create_beside(&target).map_err(|refusal| refused(path, refusal))?;
+    let filled = {
+        let mut writer = BufWriter::with_capacity(1 << 16, file.as_file_mut());
+        fill(&mut writer).and_then(|value| {
+            writer.flush()?;
+            Ok(value)
+        })
+    };
+    let value = filled.map_err(|refusal| refused(path, refusal))?;
+    file.persist(&target).map_err(|failed| refused(path, failed.error.into()))?;
+    Ok(value)
+}
+
+/// The file that is written: at the end of symbolic links, and not something that must not be replaced.
+fn target(path: &Path) -> Result<PathBuf> {
+    let refuse = |problem: &str| Err(refused(path, Refusal::new(problem)));
+    match path.metadata() {
+        Ok(found) if found.is_dir() => refuse("it is a folder; give a file's name"),
+        Ok(found) if !found.is_file() => refuse("it is a device or a pipe and not a file; give a file's name"),
+        Ok(found) if found.permissions().readonly() => {
+            refuse("the file is there and write-protected; choose another name or allow writing")
+        }
+        Ok(_) => path.canonicalize().map_err(|error| refused(path, error.into())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(path.into()),
+        Err(error) => Err(refused(path, error.into())),
+    }
+}
+
+fn create_beside(target: &Path) -> refusal::Result<NamedTempFile> {
+    let folder = match target.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".eddy-").suffix(".part");
+    #[cfg(unix)]
+    {
+        // What a program asks for when it creates any file; the user's umask takes its part from it.
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    let file = builder.tempfile_in(folder).map_err(|error| {
+        let folder = folder.display();
+        let problem = match error.kind() {
+            ErrorKind::NotFound => format!("the folder {folder} does not exist; create it first"),
+            ErrorKind::NotADirectory => format!("{folder} is not a folder"),
+            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+                format!("the folder {folder} cannot be written to; choose another or allow writing")
+            }
+            _ => return Refusal::from(error),
+        };
+        Refusal { problem, source: Some(error.into()) }
+    })?;
+    if let Ok(replaced) = target.metadata() {
+        file.as_file().set_permissions(replaced.permissions())?;
+    }
+    Ok(file)
+}
+
+fn refused(path: &Path, Refusal { problem, source }: Refusal) -> Error {
+    Error::Output { path: path.into(), problem, source }
+}

@@ -1,0 +1,135 @@
+use super::super::orientation;
+use super::{Format, Frame, Metadata, Samples, Warning, decoded, encoded, smooth};
+use image::metadata::Orientation;
+use image::{DynamicImage, RgbImage};
+
+/// A camera's block: orientation and, beside it, an orientation-like tag of another type and some text.
+fn camera_exif(orientation: u8) -> Vec<u8> {
+    let mut block = b"MM\0*\0\0\0\x08\0\x02".to_vec();
+    block.extend(b"\x01\x0f\0\x02\0\0\0\x03ab\0\0");
+    block.extend([0x01, 0x12, 0, 3, 0, 0, 0, 1, 0, orientation, 0, 0]);
+    block.extend([0; 4]);
+    block
+}
+
+fn profile(space: &[u8; 4]) -> Vec<u8> {
+    let mut profile = vec![0x5A; 700];
+    profile[..4].copy_from_slice(&700_u32.to_be_bytes());
+    profile[16..20].copy_from_slice(space);
+    profile
+}
+
+fn with_metadata(frame: Frame, exif: Option<Vec<u8>>, icc: Option<Vec<u8>>) -> Frame {
+    Frame { metadata: Metadata { exif, icc }, ..frame }
+}
+
+/// The same picture turned by another implementation.
+fn turned(frame: &Frame, orientation: u8) -> Frame {
+    let Samples::U8(samples) = &frame.samples else { panic!("8 bits") };
+    let pixels = RgbImage::from_raw(frame.width as u32, frame.height as u32, samples.clone()).unwrap();
+    let mut image = DynamicImage::ImageRgb8(pixels);
+    image.apply_orientation(Orientation::from_exif(orientation).unwrap());
+    Frame {
+        width: image.width() as usize,
+        height: image.height() as usize,
+        channels: 3,
+        samples: Samples::U8(image.into_rgb8().into_raw()),
+        metadata: Metadata::default(),
+    }
+}
+
+#[test]
+fn exif_and_profile_are_kept() {
+    for format in [Format::Png, Format::Jpeg, Format::WebP] {
+        for channels in [1, 3] {
+            let icc = profile(if channels == 1 && format != Format::WebP { b"GRAY" } else { b"RGB " });
+            let frame = with_metadata(smooth(9, 6, channels, 8), Some(camera_exif(6)), Some(icc));
+            let (bytes, warnings) = encoded(&frame, format);
+            assert_eq!(warnings, []);
+            let back = decoded(&bytes).unwrap();
+            assert_eq!(back.metadata, frame.metadata, "{format}");
+            assert_eq!((back.width, back.height), (9, 6), "kept and not turned as well");
+        }
+    }
+}
+
+#[test]
+fn tiff_keeps_orientation_and_profile() {
+    for orientation in 1..=8 {
+        let frame = with_metadata(smooth(9, 6, 4, 16), Some(camera_exif(orientation)), Some(profile(b"RGB ")));
+        let (bytes, warnings) = encoded(&frame, Format::Tiff);
+        assert_eq!(warnings, [Warning::ExifDropped(Format::Tiff)]);
+        let back = decoded(&bytes).unwrap();
+        assert_eq!(back.samples, frame.samples);
+        assert_eq!(back.metadata.icc, frame.metadata.icc);
+        assert_eq!(orientation::of(&back.metadata).to_exif(), orientation);
+        // What a TIFF says travels on as an EXIF block, and back, without a warning.
+        let (png, warnings) = encoded(&back, Format::Png);
+        assert_eq!(warnings, []);
+        assert_eq!(decoded(&png).unwrap(), back);
+        assert_eq!(encoded(&back, Format::Tiff), (bytes, vec![]));
+    }
+}
+
+#[test]
+fn bmp_is_turned() {
+    for orientation in 1..=8 {
+        let frame = smooth(9, 6, 3, 8);
+        let expected = turned(&frame, orientation);
+        let tagged = with_metadata(frame, Some(camera_exif(orientation)), Some(profile(b"RGB ")));
+        let (bytes, warnings) = encoded(&tagged, Format::Bmp);
+        assert_eq!(warnings, [Warning::ExifDropped(Format::Bmp), Warning::IccDropped(Format::Bmp)]);
+        assert_eq!(decoded(&bytes).unwrap(), expected, "orientation {orientation}");
+
+        let bare = Frame { metadata: Metadata { exif: orientation::exif_of(orientation), icc: None }, ..tagged };
+        assert_eq!(encoded(&bare, Format::Bmp), (bytes, vec![]));
+    }
+}
+
+#[test]
+fn an_exif_block_too_large_for_jpeg_is_dropped_and_the_picture_turned() {
+    for (len, fits) in [(65_527, true), (65_528, false), (200_000, false)] {
+        let mut exif = camera_exif(8);
+        exif.resize(len, 7);
+        let frame = with_metadata(smooth(16, 8, 3, 8), Some(exif), None);
+        let (bytes, warnings) = encoded(&frame, Format::Jpeg);
+        let back = decoded(&bytes).unwrap();
+        if fits {
+            assert_eq!((warnings, &back.metadata, back.width), (vec![], &frame.metadata, 16));
+        } else {
+            assert_eq!(warnings, [Warning::ExifDropped(Format::Jpeg)]);
+            assert_eq!((back.metadata.exif, back.width, back.height), (None, 8, 16));
+        }
+    }
+}
+
+#[test]
+fn a_profile_for_grey_does_not_describe_color() {
+    let frame = with_metadata(smooth(4, 4, 1, 8), None, Some(profile(b"GRAY")));
+    let (bytes, warnings) = encoded(&frame, Format::WebP);
+    assert_eq!(warnings, [Warning::IccDropped(Format::WebP)]);
+    assert_eq!(decoded(&bytes).unwrap().metadata.icc, None);
+    for format in [Format::Png, Format::Jpeg, Format::Tiff] {
+        assert_eq!(decoded(&encoded(&frame, format).0).unwrap().metadata.icc, frame.metadata.icc);
+    }
+}
+
+#[test]
+fn a_png_may_hold_exif_after_its_pixels() {
+    let frame = with_metadata(smooth(4, 3, 3, 8), Some(camera_exif(3)), None);
+    let (early, _) = encoded(&frame, Format::Png);
+    let at = early.windows(4).position(|kind| kind == b"eXIf").unwrap() - 4;
+    let length = 12 + camera_exif(3).len();
+    let mut late = early.clone();
+    let chunk: Vec<u8> = late.drain(at..at + length).collect();
+    let end = late.len() - 12;
+    late.splice(end..end, chunk);
+    assert_eq!(decoded(&late).unwrap(), frame);
+}
+
+#[test]
+fn the_mark_of_jpeg_is_taken_off_elsewhere() {
+    let exif = [b"Exif\0\0", camera_exif(6).as_slice()].concat();
+    let (bytes, _) = encoded(&with_metadata(smooth(4, 3, 3, 8), Some(exif), None), Format::WebP);
+    assert_eq!(decoded(&bytes).unwrap().metadata.exif, Some(camera_exif(6)));
+}

@@ -1,0 +1,109 @@
+//! TIFF, where the general decoder would hold the samples twice and tell neither grey with alpha nor orientation.
+
+use super::orientation;
+use super::read::Limits;
+use super::refusal::{Refusal, Result};
+use crate::frame::{Frame, Metadata, Samples};
+use ::tiff::ColorType;
+use ::tiff::decoder::{Decoder, DecodingResult, Limits as DecoderLimits};
+use ::tiff::encoder::colortype::{ColorType as Layout, Gray8, Gray16, RGB8, RGB16};
+use ::tiff::encoder::{TiffEncoder, TiffValue};
+use ::tiff::tags::{ExtraSamples, Tag};
+use std::io::{Read, Seek, Write};
+
+/// Reads the first page.
+pub(super) fn read(reader: impl Read + Seek, limits: &Limits) -> Result<Frame> {
+    let mut decoder = Decoder::new(reader)?;
+    let (width, height) = decoder.dimensions()?;
+    let (channels, bits) = pixel_kind(&mut decoder)?;
+    limits.check(width, height, channels * bits.div_ceil(8))?;
+    let max_bytes = usize::try_from(limits.max_bytes).unwrap_or(usize::MAX);
+    let mut decoder_limits = DecoderLimits::default();
+    decoder_limits.decoding_buffer_size = max_bytes;
+    decoder_limits.intermediate_buffer_size = max_bytes;
+    let mut decoder = decoder.with_limits(decoder_limits);
+
+    // A tag of another type says nothing; one that cannot be read means that the file is cut off.
+    let icc = decoder.find_tag(Tag::IccProfile)?.and_then(|tag| tag.into_u8_vec().ok());
+    let orientation = decoder.find_tag(Tag::Orientation)?.and_then(|tag| tag.into_u16().ok());
+    let exif = orientation.and_then(|value| orientation::exif_of(u8::try_from(value).ok()?));
+    let (width, height, channels) = (width as usize, height as usize, channels as usize);
+    let mut result = DecodingResult::U8(Vec::new());
+    let layout = decoder.read_image_to_buffer(&mut result)?;
+    let samples = match result {
+        DecodingResult::U8(packed) if bits == 1 => Samples::U8(expand(&packed, width, height)),
+        DecodingResult::U8(samples) => Samples::U8(interleave(samples, layout.planes)),
+        DecodingResult::U16(samples) => Samples::U16(interleave(samples, layout.planes)),
+        _ => return Err(Refusal::new("its samples are not 8 or 16 bit integers; save it as 8 or 16 bit grey or RGB")),
+    };
+    if samples.len() != width * height * channels {
+        return Err(Refusal::new("it holds channels beside colour and alpha; save it as 8 or 16 bit grey or RGB"));
+    }
+    Ok(Frame { width, height, channels, samples, metadata: Metadata { exif, icc } })
+}
+
+/// Channels and bits a sample, of what can be read.
+fn pixel_kind(decoder: &mut Decoder<impl Read + Seek>) -> Result<(u32, u32)> {
+    const UNSIGNED: u16 = 1;
+    const PREMULTIPLIED: u16 = 1;
+    let formats = decoder.find_tag_unsigned_vec::<u16>(Tag::SampleFormat)?.unwrap_or_default();
+    if formats.iter().any(|format| *format != UNSIGNED) {
+        return Err(Refusal::new("its samples are signed or floating point; save it as 8 or 16 bit grey or RGB"));
+    }
+    let extra = decoder.find_tag_unsigned_vec::<u16>(Tag::ExtraSamples)?.unwrap_or_default();
+    if extra.first() == Some(&PREMULTIPLIED) {
+        return Err(Refusal::new("its colours are multiplied by alpha; save it with straight (unassociated) alpha"));
+    }
+    match decoder.colortype()? {
+        ColorType::Gray(bits @ (1 | 8 | 16)) => Ok((1, bits.into())),
+        ColorType::GrayA(bits @ (8 | 16)) => Ok((2, bits.into())),
+        ColorType::Multiband { bit_depth: bits @ (8 | 16), num_samples: 2 } if !extra.is_empty() => {
+            Ok((2, bits.into()))
+        }
+        ColorType::RGB(bits @ (8 | 16)) => Ok((3, bits.into())),
+        ColorType::RGBA(bits @ (8 | 16)) => Ok((4, bits.into())),
+        other => Err(Refusal::new(format!("its pixels are {other:?}; save it as 8 or 16 bit grey or RGB"))),
+    }
+}
+
+/// One bit a pixel, rows padded to bytes, into 0 and 255.
+fn expand(packed: &[u8], width: usize, height: usize) -> Vec<u8> {
+    let rows = packed.chunks_exact(width.div_ceil(8)).take(height);
+    rows.flat_map(|row| (0..width).map(|x| if row[x / 8] >> (7 - x % 8) & 1 == 1 { u8::MAX } else { 0 })).collect()
+}
+
+/// Samples stored plane by plane into samples stored pixel by pixel.
+fn interleave<T: Copy>(samples: Vec<T>, planes: usize) -> Vec<T> {
+    if planes < 2 {
+        return samples;
+    }
+    let area = samples.len() / planes;
+    (0..area * planes).map(|at| samples[at % planes * area + at / planes]).collect()
+}
+
+/// Writes one page without compression, with the orientation and the profile as tags.
+pub(super) fn write(frame: &Frame, icc: Option<&[u8]>, out: impl Write + Seek) -> Result<()> {
+    match (&frame.samples, frame.color_channels()) {
+        (Samples::U8(samples), 1) => write_as::<Gray8>(frame, samples, icc, out),
+        (Samples::U8(samples), _) => write_as::<RGB8>(frame, samples, icc, out),
+        (Samples::U16(samples), 1) => write_as::<Gray16>(frame, samples, icc, out),
+        (Samples::U16(samples), _) => write_as::<RGB16>(frame, samples, icc, out),
+    }
+}
+
+fn write_as<L: Layout>(frame: &Frame, samples: &[L::Inner], icc: Option<&[u8]>, out: impl Write + Seek) -> Result<()>
+where
+    [L::Inner]: TiffValue,
+{
+    let mut encoder = TiffEncoder::new(out)?;
+    let mut page = encoder.new_image::<L>(frame.width as u32, frame.height as u32)?;
+    if frame.has_alpha() {
+        page.extra_samples(&[ExtraSamples::UnassociatedAlpha])?;
+    }
+    let orientation = orientation::of(&frame.metadata);
+    page.encoder().write_tag(Tag::Orientation, u16::from(orientation.to_exif()))?;
+    if let Some(icc) = icc {
+        page.encoder().write_tag(Tag::IccProfile, icc)?;
+    }
+    Ok(page.write_data(samples)?)
+}

@@ -1,0 +1,32 @@
+//! What a written file lost.
+
+use super::format::Format;
+use std::fmt;
+
+/// What a written file lost because its format cannot hold it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Warning {
+    /// 16 bits a sample were rounded to 8.
+    DepthReduced(Format),
+    /// The EXIF block was left out. The picture was turned the way it is displayed, so that it looks the same.
+    ExifDropped(Format),
+    /// The ICC profile was left out: colours may look different.
+    IccDropped(Format),
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DepthReduced(format) => {
+                write!(f, "{format} holds 8 bits a sample: 16 were reduced to 8; write PNG or TIFF to keep them")
+            }
+            Self::ExifDropped(format) => {
+                write!(f, "{format} cannot hold this EXIF block: it was left out; write PNG or WebP to keep it")
+            }
+            Self::IccDropped(format) => {
+                write!(f, "{format} cannot hold this ICC profile: it was left out; write PNG or TIFF to keep it")
+            }
+        }
+    }
+}

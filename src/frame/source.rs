@@ -1,0 +1,176 @@
+//! From what the command line names to a list of pictures to read and to write.
+
+mod natural;
+#[cfg(test)]
+mod tests;
+
+use super::Format;
+use crate::error::{Error, Result};
+use natural::by_number;
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::path::{MAIN_SEPARATOR, Path, PathBuf};
+
+/// One picture to read and where its result goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Job {
+    /// The file to read.
+    pub input: PathBuf,
+    /// The file to write.
+    pub output: PathBuf,
+    /// The format to write.
+    pub format: Format,
+}
+
+/// Lists what is to be done for the inputs, which are files and folders, and one output.
+///
+/// A folder stands for the pictures in it, told by their extension, in natural order (`2.png` before `10.png`), without
+/// its sub-folders and hidden files. The output is a folder if it is one already, if its name ends in a slash, or if
+/// there are several inputs or a folder among them; it is created if missing, as the last thing. A result in a folder
+/// is named as its input, with the extension of `format` where that is given. A single result has the format of
+/// `format`, or else of its name.
+///
+/// # Errors
+/// - [`Error::Usage`] if an output would be an input or two outputs would be one file, if the format is not known, or
+///   for `-`, which stands for a stream.
+/// - [`Error::Input`] for an input that is missing or a folder without a picture.
+/// - [`Error::Output`] if the output folder cannot be created.
+pub fn jobs(inputs: &[PathBuf], output: &Path, format: Option<Format>) -> Result<Vec<Job>> {
+    if inputs.iter().map(PathBuf::as_path).chain([output]).any(|path| path == Path::new("-")) {
+        return Err(Error::usage(
+            "`-`, a stream, cannot be read or written yet; name a file, or `./-` for one so named",
+        ));
+    }
+    let Some(first) = inputs.first() else { return Err(Error::usage("no input is given; name a file or a folder")) };
+    let into_folder = inputs.len() > 1 || first.is_dir() || output.is_dir() || ends_in_slash(output);
+    let looks_like_file = output.exists() || (Format::from_path(output).is_some() && !ends_in_slash(output));
+    if into_folder && looks_like_file && !output.is_dir() {
+        return Err(Error::usage(format!(
+            "several results cannot go into the one file {}; name a folder, or end the name in {MAIN_SEPARATOR}",
+            output.display()
+        )));
+    }
+    let mut jobs = Vec::new();
+    for input in pictures(inputs)? {
+        jobs.push(if into_folder { job_in_folder(input, output, format)? } else { single_job(input, output, format)? });
+    }
+    refuse_overlap(&jobs)?;
+    if into_folder {
+        std::fs::create_dir_all(output)
+            .map_err(|error| Error::output_from(output, "the folder cannot be created; choose another place", error))?;
+    }
+    Ok(jobs)
+}
+
+/// The files that the inputs stand for, in their order.
+fn pictures(inputs: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut pictures = Vec::new();
+    for input in inputs {
+        let metadata = input.metadata().map_err(|error| {
+            let problem = match error.kind() {
+                std::io::ErrorKind::NotFound => "there is no such file or folder; check its name",
+                _ => "it cannot be looked at; check its permissions",
+            };
+            Error::input_from(input, problem, error)
+        })?;
+        if metadata.is_dir() {
+            pictures.extend(pictures_in(input)?);
+        } else {
+            pictures.push(input.clone());
+        }
+    }
+    Ok(pictures)
+}
+
+fn pictures_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    let failed = |error| Error::input_from(folder, "the folder cannot be listed; check its permissions", error);
+    let mut found = Vec::new();
+    for entry in folder.read_dir().map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+        if !hidden && Format::from_path(&path).is_some() && path.is_file() {
+            found.push(path);
+        }
+    }
+    if found.is_empty() {
+        let extensions = Format::EXTENSIONS.join(", ");
+        return Err(Error::input(folder, format!("the folder holds no picture; looked for {extensions}")));
+    }
+    found.sort_by(|a, b| by_number(&a.to_string_lossy(), &b.to_string_lossy()).then_with(|| a.cmp(b)));
+    Ok(found)
+}
+
+fn job_in_folder(input: PathBuf, folder: &Path, format: Option<Format>) -> Result<Job> {
+    let Some(name) = input.file_name() else {
+        return Err(Error::input(input, "its name is none that a result could have"));
+    };
+    let (name, format) = match (format, Format::from_path(&input)) {
+        (Some(format), _) => {
+            let mut name = OsString::from(input.file_stem().unwrap_or(name));
+            name.push(".");
+            name.push(format.extension());
+            (name, format)
+        }
+        (None, Some(format)) => (name.to_owned(), format),
+        (None, None) => {
+            let input = input.display();
+            return Err(Error::usage(format!("the name {input} tells no format for its result; give one with -f")));
+        }
+    };
+    Ok(Job { output: folder.join(name), input, format })
+}
+
+fn single_job(input: PathBuf, output: &Path, format: Option<Format>) -> Result<Job> {
+    let Some(format) = format.or_else(|| Format::from_path(output)) else {
+        return Err(Error::usage(format!(
+            "the name {} tells no format; end it in .png, .jpg, .webp, .tiff or .bmp, give one with -f, or end it in \
+             {MAIN_SEPARATOR} for a folder",
+            output.display()
+        )));
+    };
+    Ok(Job { input, output: output.into(), format })
+}
+
+/// Refuses to write over an input, and to write one file twice.
+fn refuse_overlap(jobs: &[Job]) -> Result<()> {
+    let mut inputs = HashMap::new();
+    for job in jobs {
+        inputs.insert(place(&job.input), &job.input);
+    }
+    let mut outputs: HashMap<PathBuf, &Path> = HashMap::new();
+    for job in jobs {
+        let place = place(&job.output);
+        if let Some(input) = inputs.get(&place) {
+            return Err(Error::usage(format!(
+                "the result {} would replace the input {}; choose another name or folder",
+                job.output.display(),
+                input.display()
+            )));
+        }
+        if let Some(other) = outputs.insert(place, &job.input) {
+            return Err(Error::usage(format!(
+                "{} and {} would both be written to {}; give them other names or other folders",
+                other.display(),
+                job.input.display(),
+                job.output.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The one path of a file, whether it exists yet or not: without links and relative parts as far as there are folders.
+fn place(path: &Path) -> PathBuf {
+    if let Ok(path) = path.canonicalize() {
+        return path;
+    }
+    match (path.parent(), path.file_name()) {
+        (Some(folder), Some(name)) if folder.as_os_str().is_empty() => place(Path::new(".")).join(name),
+        (Some(folder), Some(name)) => place(folder).join(name),
+        _ => path.into(),
+    }
+}
+
+fn ends_in_slash(path: &Path) -> bool {
+    path.as_os_str().as_encoded_bytes().last().is_some_and(|last| std::path::is_separator(char::from(*last)))
+}

@@ -1,0 +1,72 @@
+//! What this machine has: memory and processor, as the kernel tells it.
+
+use std::fs;
+
+/// Bytes of memory that this process may use: the machine's, or its control group's limit where that is lower.
+pub fn total_memory() -> u64 {
+    let info = rustix::system::sysinfo();
+    let machine = info.totalram.saturating_mul(u64::from(info.mem_unit));
+    let limit = fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
+    limit.map_or(machine, |limit: u64| limit.min(machine))
+}
+
+/// Bytes of memory that this process holds now; 0 where the kernel does not tell.
+pub fn resident_memory() -> u64 {
+    status_field("VmRSS:")
+}
+
+/// The most bytes of memory that this process has held so far; 0 where the kernel does not tell.
+pub fn peak_resident_memory() -> u64 {
+    status_field("VmHWM:")
+}
+
+fn status_field(name: &str) -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let kibibytes = line.and_then(|rest| rest.split_whitespace().next()).and_then(|number| number.parse::<u64>().ok());
+    kibibytes.unwrap_or(0) * 1024
+}
+
+/// The processor's name, as far as the kernel tells it.
+pub fn processor() -> String {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let named = info.lines().find_map(|line| line.strip_prefix("model name").or_else(|| line.strip_prefix("Model")));
+    let name = named.and_then(|rest| rest.split_once(':')).map(|(_, name)| name.trim().to_owned());
+    let board =
+        || fs::read_to_string("/proc/device-tree/model").ok().map(|name| name.trim_end_matches('\0').to_owned());
+    name.or_else(board).unwrap_or_else(|| std::env::consts::ARCH.to_owned())
+}
+
+/// The processor features that decide how fast a network runs, of those that this processor has.
+pub fn processor_features() -> Vec<&'static str> {
+    #[cfg(target_arch = "x86_64")]
+    let known = [
+        ("avx2", std::arch::is_x86_feature_detected!("avx2")),
+        ("fma", std::arch::is_x86_feature_detected!("fma")),
+        ("avx512f", std::arch::is_x86_feature_detected!("avx512f")),
+        ("avx512vnni", std::arch::is_x86_feature_detected!("avx512vnni")),
+        ("avxvnni", std::arch::is_x86_feature_detected!("avxvnni")),
+    ];
+    #[cfg(target_arch = "aarch64")]
+    let known = [
+        ("neon", std::arch::is_aarch64_feature_detected!("neon")),
+        ("fp16", std::arch::is_aarch64_feature_detected!("fp16")),
+        ("dotprod", std::arch::is_aarch64_feature_detected!("dotprod")),
+        ("i8mm", std::arch::is_aarch64_feature_detected!("i8mm")),
+        ("sve", std::arch::is_aarch64_feature_detected!("sve")),
+    ];
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    let known: [(&str, bool); 0] = [];
+    known.into_iter().filter(|(_, present)| *present).map(|(name, _)| name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{peak_resident_memory, resident_memory, total_memory};
+
+    #[test]
+    fn the_kernel_tells_of_memory() {
+        let (total, resident, peak) = (total_memory(), resident_memory(), peak_resident_memory());
+        assert!(0 < resident && resident <= peak && peak < total, "{resident} {peak} {total}");
+    }
+}

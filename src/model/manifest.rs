@@ -1,0 +1,261 @@
+//! `model.toml`: what a package says of its network. It says everything, so that nothing has to be guessed.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use crate::diffusion::Prediction;
+use crate::error::{Error, Result};
+use crate::tile::Locality;
+
+/// The manifest of a model package.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// The name by which a bundled model is asked for.
+    pub name: String,
+    /// The package's own version.
+    pub version: String,
+    /// What the network is for.
+    pub task: Task,
+    /// What the network's output means.
+    pub prediction: Prediction,
+    /// Colour channels of a sample.
+    pub channels: usize,
+    /// The network's values for black and white.
+    pub range: [f32; 2],
+    /// Output pixels per input pixel, along each axis.
+    #[serde(default = "one")]
+    pub scale: usize,
+    /// Width and height of an input are multiples of this.
+    #[serde(default = "one")]
+    pub multiple_of: usize,
+    /// No output depends on an input further away than this many pixels; absent when the network is not local.
+    pub receptive_field: Option<usize>,
+    /// ONNX Runtime's working memory per input pixel, in bytes, as measured.
+    pub bytes_per_pixel: Option<usize>,
+    /// How many weights it has.
+    pub parameters: Option<u64>,
+    /// Under which terms it may be used.
+    pub licence: String,
+    /// What it is, in a line.
+    pub description: String,
+    /// How it was trained.
+    #[serde(default)]
+    pub training: String,
+    /// The noise levels that it was trained for, in its own units.
+    pub sigma: Option<SigmaRange>,
+    /// What the graph calls its inputs.
+    pub inputs: InputNames,
+    /// What the graph calls its outputs.
+    pub outputs: OutputNames,
+    /// What a command uses when nothing else is asked for.
+    #[serde(default)]
+    pub defaults: Defaults,
+    /// The files, by precision: `f32`, `f16`.
+    pub files: BTreeMap<Precision, ModelFile>,
+    /// A recorded input and output, for `eddy check`.
+    pub check: Option<Check>,
+}
+
+fn one() -> usize {
+    1
+}
+
+/// What a network is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Task {
+    /// Removes noise of a known level.
+    Denoise,
+    /// Enlarges.
+    Upscale,
+    /// Draws pictures, or fills in what is missing.
+    Generate,
+}
+
+impl std::fmt::Display for Task {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Denoise => "denoise",
+            Self::Upscale => "upscale",
+            Self::Generate => "generate",
+        })
+    }
+}
+
+/// A range of noise levels, as standard deviations in the network's units.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SigmaRange {
+    /// The smallest.
+    pub min: f64,
+    /// The largest.
+    pub max: f64,
+}
+
+/// What the graph calls its inputs.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InputNames {
+    /// The noisy sample, float `[B, C, H, W]`.
+    pub sample: String,
+    /// The map of sigma, float `[B, 1, H, W]`.
+    pub sigma: Option<String>,
+    /// The scalar that tells the noise level.
+    pub timestep: Option<String>,
+}
+
+/// What the graph calls its outputs.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OutputNames {
+    /// What the network predicts, float `[B, C, H, W]`; under this key or under the prediction's own name.
+    #[serde(alias = "denoised", alias = "epsilon", alias = "v_prediction", alias = "score")]
+    pub prediction: String,
+}
+
+/// What a command uses when nothing else is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Defaults {
+    /// Steps of a plan.
+    pub steps: usize,
+}
+
+impl Default for Defaults {
+    fn default() -> Self {
+        Self { steps: 1 }
+    }
+}
+
+/// In what numbers a file's weights and values are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32-bit floats.
+    F32,
+    /// 16-bit floats.
+    F16,
+}
+
+impl std::fmt::Display for Precision {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+        })
+    }
+}
+
+/// An ONNX file of a package.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelFile {
+    /// Its path inside the package.
+    pub path: String,
+    /// Its SHA-256, in lower-case hexadecimal.
+    pub sha256: String,
+}
+
+/// A recorded input and output, as `.npy` files inside the package.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Check {
+    /// The sample, `[B, C, H, W]`.
+    pub sample: String,
+    /// The map of sigma, `[B, 1, H, W]`.
+    pub sigma: Option<String>,
+    /// The scalar that tells the noise level.
+    pub timestep: Option<f64>,
+    /// The output that was recorded.
+    #[serde(alias = "denoised", alias = "epsilon", alias = "v_prediction", alias = "score")]
+    pub prediction: String,
+    /// The largest difference that passes, in the network's units.
+    pub tolerance: f32,
+}
+
+impl Manifest {
+    /// Reads a manifest and checks what its fields say of each other; `model` is what errors call the package.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when the text is no manifest, or contradicts itself.
+    pub fn parse(text: &str, model: &str) -> Result<Self> {
+        let manifest: Self =
+            toml::from_str(text).map_err(|cause| Error::model_from(model, "its model.toml is not readable", cause))?;
+        let broken = |problem: String| Err(Error::model(model, format!("its model.toml says {problem}")));
+        if !matches!(manifest.channels, 1 | 3) {
+            return broken(format!("channels = {}; expected 1 or 3", manifest.channels));
+        }
+        if manifest.multiple_of == 0 || manifest.scale == 0 {
+            return broken("multiple_of = 0 or scale = 0; expected at least 1".into());
+        }
+        let [low, high] = manifest.range;
+        if !(low.is_finite() && high.is_finite() && low < high) {
+            return broken(format!("range = [{low}, {high}]; expected black's value below white's"));
+        }
+        if let Some(SigmaRange { min, max }) = manifest.sigma
+            && !(min >= 0.0 && min < max && max.is_finite())
+        {
+            return broken(format!("sigma = {{ min = {min}, max = {max} }}; expected 0 <= min < max"));
+        }
+        if manifest.files.is_empty() {
+            return broken("no [files.f32] or [files.f16]; expected at least one".into());
+        }
+        if manifest.defaults.steps == 0 {
+            return broken("defaults.steps = 0; expected at least 1".into());
+        }
+        Ok(manifest)
+    }
+
+    /// What the network's geometry asks of a tile.
+    pub fn locality(&self) -> Locality {
+        Locality { multiple_of: self.multiple_of, receptive_field: self.receptive_field }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Manifest;
+
+    const GOOD: &str = r#"
+        name = "m"
+        version = "1"
+        task = "denoise"
+        prediction = "denoised"
+        channels = 3
+        range = [0.0, 1.0]
+        licence = "CC0-1.0"
+        description = "a test"
+        [inputs]
+        sample = "x"
+        sigma = "sigma"
+        [outputs]
+        denoised = "y"
+        [files.f32]
+        path = "m.onnx"
+        sha256 = "00"
+    "#;
+
+    #[test]
+    fn a_minimal_manifest_has_defaults() {
+        let manifest = Manifest::parse(GOOD, "m").unwrap();
+        assert_eq!((manifest.multiple_of, manifest.scale, manifest.defaults.steps), (1, 1, 1));
+        assert_eq!(manifest.outputs.prediction, "y");
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        for (from, to, said) in [
+            ("channels = 3", "channels = 2", "channels = 2"),
+            ("[0.0, 1.0]", "[1.0, 0.0]", "range"),
+            ("version", "verzion", "verzion"),
+            ("\"denoised\"", "\"magic\"", "magic"),
+            ("channels = 3", "channels = 3\nmultiple_of = 0", "multiple_of"),
+        ] {
+            let error = Manifest::parse(&GOOD.replace(from, to), "m").unwrap_err();
+            let text = format!("{:#}", anyhow::Error::from(error));
+            assert!(text.contains(said), "{text} does not mention {said}");
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! Model packages: a manifest that says what a network is, and the files it names.
+
+mod bundled;
+mod manifest;
+mod package;
+mod verify;
+
+pub use bundled::names as bundled_names;
+pub use manifest::{Check, Defaults, InputNames, Manifest, ModelFile, OutputNames, Precision, SigmaRange, Task};
+pub use package::Package;
+pub use verify::{Verdict, verify};

@@ -1,0 +1,140 @@
+//! A model package: a manifest and the files that it names, inside the binary or in a folder.
+
+use std::borrow::Cow;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use super::bundled::{self, Bundle};
+use super::manifest::{Manifest, Precision};
+use crate::error::{Error, Result};
+use crate::network::{Interface, OnnxNetwork, Runtime, SessionOptions};
+
+/// A model package.
+#[derive(Clone, Debug)]
+pub struct Package {
+    /// What the package says of itself.
+    pub manifest: Manifest,
+    files: Files,
+}
+
+#[derive(Clone, Debug)]
+enum Files {
+    Bundled(&'static Bundle),
+    Folder(PathBuf),
+}
+
+impl Package {
+    /// The bundled model of that name, or the package in that folder.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when there is none, or its manifest is not usable.
+    pub fn find(model: &str) -> Result<Self> {
+        if let Some(bundle) = bundled::find(model) {
+            return Self::from_files(Files::Bundled(bundle), model);
+        }
+        let path = Path::new(model);
+        if path.is_dir() {
+            return Self::from_files(Files::Folder(path.to_owned()), model);
+        }
+        let names = bundled::names().join(", ");
+        let problem = match (path.exists(), path.extension().is_some_and(|extension| extension == "onnx")) {
+            (true, true) => {
+                "a bare .onnx does not say what it predicts; put it into a folder with a model.toml that does"
+                    .to_owned()
+            }
+            (true, false) => "it is a file; expected a folder with a model.toml".to_owned(),
+            (false, _) => format!("there is no bundled model and no folder of that name; bundled are {names}"),
+        };
+        Err(Error::model(model, problem))
+    }
+
+    fn from_files(files: Files, model: &str) -> Result<Self> {
+        let text = files.read("model.toml", model)?;
+        let text = std::str::from_utf8(&text)
+            .map_err(|cause| Error::model_from(model, "its model.toml is no UTF-8 text", cause))?;
+        Ok(Self { manifest: Manifest::parse(text, model)?, files })
+    }
+
+    /// The bytes of a file of the package.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when it is not there or cannot be read.
+    pub fn read(&self, name: &str) -> Result<Cow<'static, [u8]>> {
+        self.files.read(name, &self.manifest.name)
+    }
+
+    /// Where the package is: a folder, or nothing for one inside the binary.
+    pub fn folder(&self) -> Option<&Path> {
+        match &self.files {
+            Files::Bundled(_) => None,
+            Files::Folder(path) => Some(path),
+        }
+    }
+
+    /// Loads the network in `precision`, after its file's SHA-256 was checked.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when the package has no such file, it is not what was shipped, or ONNX Runtime or the
+    /// manifest's names do not fit it.
+    pub fn load(&self, runtime: &Arc<Runtime>, precision: Precision, options: SessionOptions) -> Result<OnnxNetwork> {
+        let bytes = self.model_bytes(precision)?;
+        let manifest = &self.manifest;
+        let interface = Interface {
+            sample: manifest.inputs.sample.clone(),
+            sigma: manifest.inputs.sigma.clone(),
+            timestep: manifest.inputs.timestep.clone(),
+            output: manifest.outputs.prediction.clone(),
+            channels: Some(manifest.channels),
+        };
+        OnnxNetwork::load(runtime, &manifest.name, &bytes, interface, options)
+    }
+
+    /// The bytes of the network in `precision`, after its SHA-256 was checked.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when the package has no such file or it is not what was shipped.
+    pub fn model_bytes(&self, precision: Precision) -> Result<Cow<'static, [u8]>> {
+        let manifest = &self.manifest;
+        let Some(file) = manifest.files.get(&precision) else {
+            let present: Vec<String> = manifest.files.keys().map(Precision::to_string).collect();
+            let problem = format!("it has no {precision} file; it has {}", present.join(", "));
+            return Err(Error::model(&manifest.name, problem));
+        };
+        let bytes = self.read(&file.path)?;
+        let found: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        if found != file.sha256 {
+            let problem = format!(
+                "{} has SHA-256 {found}, its manifest says {}; the file is damaged or was replaced: fetch it again, or \
+                 correct the manifest",
+                file.path, file.sha256
+            );
+            return Err(Error::model(&manifest.name, problem));
+        }
+        Ok(bytes)
+    }
+}
+
+impl Files {
+    fn read(&self, name: &str, model: &str) -> Result<Cow<'static, [u8]>> {
+        match self {
+            Self::Bundled(bundle) => bundle
+                .file(name)
+                .map(Cow::Borrowed)
+                .ok_or_else(|| Error::model(model, format!("the binary carries no {name} of it"))),
+            Self::Folder(folder) => {
+                let path = folder.join(name);
+                let bytes = fs::read(&path).map_err(|cause| {
+                    let problem = format!(
+                        "{} cannot be read; a package is a folder with a model.toml and the files that it names",
+                        path.display()
+                    );
+                    Error::model_from(model, problem, cause)
+                })?;
+                Ok(Cow::Owned(bytes))
+            }
+        }
+    }
+}

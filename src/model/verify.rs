@@ -1,0 +1,84 @@
+//! Whether a model gives here what it gave where it was made.
+
+use std::io::Cursor;
+use std::sync::Arc;
+
+use ndarray::Array4;
+use ndarray_npy::ReadNpyExt;
+
+use super::{Package, Precision};
+use crate::error::{Error, Result};
+use crate::network::{Network, Runtime, SessionOptions};
+
+/// How a model's output compares with the recorded one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Verdict {
+    /// The largest difference, in the network's units.
+    pub largest_difference: f32,
+    /// The largest that passes.
+    pub tolerance: f32,
+}
+
+impl Verdict {
+    /// Whether the model gives here what it gave where it was made.
+    pub fn passes(self) -> bool {
+        self.largest_difference <= self.tolerance
+    }
+}
+
+/// Evaluates the recorded input of a package and compares the output with the recorded one.
+///
+/// # Errors
+/// [`Error::Model`] when the package has no recorded pair, or its files do not fit each other; the network's errors.
+pub fn verify(
+    package: &Package,
+    runtime: &Arc<Runtime>,
+    precision: Precision,
+    options: SessionOptions,
+) -> Result<Verdict> {
+    let manifest = &package.manifest;
+    let Some(check) = &manifest.check else {
+        return Err(Error::model(&manifest.name, "its manifest has no [check], so there is nothing to compare with"));
+    };
+    let sample = read(package, &check.sample)?;
+    let expected = read(package, &check.prediction)?;
+    let sigma = check.sigma.as_ref().map(|name| read(package, name)).transpose()?;
+    let mut network = package.load(runtime, precision, options)?;
+    network.bind(sample.dim().into())?;
+    let inputs = network.inputs();
+    fill(inputs.sample, &sample, &manifest.name)?;
+    match (inputs.sigma, &sigma) {
+        (Some(input), Some(sigma)) => fill(input, sigma, &manifest.name)?,
+        (None, None) => {}
+        _ => {
+            return Err(Error::model(&manifest.name, "its [check] and its [inputs] do not agree about a map of sigma"));
+        }
+    }
+    let output = network.evaluate(check.timestep.unwrap_or_default())?;
+    if output.len() != expected.len() {
+        return Err(Error::model(&manifest.name, "its recorded output has not the shape of its recorded sample"));
+    }
+    // A NaN is the largest difference of all.
+    let largest_difference = output
+        .iter()
+        .zip(&expected)
+        .map(|(found, expected)| (found - expected).abs())
+        .fold(0.0, |largest: f32, difference| if difference <= largest { largest } else { difference });
+    Ok(Verdict { largest_difference, tolerance: check.tolerance })
+}
+
+fn read(package: &Package, name: &str) -> Result<Array4<f32>> {
+    let bytes = package.read(name)?;
+    Array4::read_npy(Cursor::new(bytes)).map_err(|cause| {
+        let problem = format!("{name} is no .npy file of float32 with four axes");
+        Error::model_from(&package.manifest.name, problem, cause)
+    })
+}
+
+fn fill(buffer: &mut [f32], values: &Array4<f32>, model: &str) -> Result<()> {
+    if buffer.len() != values.len() {
+        return Err(Error::model(model, "its recorded inputs do not fit each other"));
+    }
+    buffer.iter_mut().zip(values).for_each(|(to, from)| *to = *from);
+    Ok(())
+}

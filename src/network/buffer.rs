@@ -1,0 +1,122 @@
+//! Tensors that are bound once and filled in place.
+
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use ort::memory::Allocator;
+use ort::session::IoBinding;
+use ort::value::Tensor;
+use ort::value::TensorElementType;
+
+/// A tensor of pictures that the executor sees as f32, whatever the network wants.
+#[derive(Debug)]
+pub(super) enum Buffer {
+    /// The tensor's own memory is filled and read.
+    F32(Tensor<f32>),
+    /// The tensor is converted from and to `staging`.
+    F16 { tensor: Tensor<f16>, staging: Vec<f32> },
+}
+
+impl Buffer {
+    pub(super) fn new(element: TensorElementType, shape: [usize; 4]) -> ort::Result<Self> {
+        let allocator = Allocator::default();
+        Ok(if element == TensorElementType::Float16 {
+            let tensor = Tensor::new(&allocator, shape)?;
+            Self::F16 { tensor, staging: vec![0.0; shape.iter().product()] }
+        } else {
+            let mut tensor: Tensor<f32> = Tensor::new(&allocator, shape)?;
+            tensor.extract_tensor_mut().1.fill(0.0);
+            Self::F32(tensor)
+        })
+    }
+
+    pub(super) fn bind_input(&self, binding: &mut IoBinding, name: &str) -> ort::Result<()> {
+        match self {
+            Self::F32(tensor) => binding.bind_input(name, tensor),
+            Self::F16 { tensor, .. } => binding.bind_input(name, tensor),
+        }
+    }
+
+    pub(super) fn bind_output(&mut self, binding: &mut IoBinding, name: &str) -> ort::Result<()> {
+        match self {
+            Self::F32(tensor) => binding.bind_output(name, tensor),
+            Self::F16 { tensor, .. } => binding.bind_output(name, tensor),
+        }
+    }
+
+    /// The values to fill; [`commit`](Self::commit) makes them the network's.
+    pub(super) fn values_mut(&mut self) -> &mut [f32] {
+        match self {
+            Self::F32(tensor) => tensor.extract_tensor_mut().1,
+            Self::F16 { staging, .. } => staging,
+        }
+    }
+
+    pub(super) fn commit(&mut self) {
+        if let Self::F16 { tensor, staging } = self {
+            tensor.extract_tensor_mut().1.convert_from_f32_slice(staging);
+        }
+    }
+
+    /// The values that the network left.
+    pub(super) fn fetch(&mut self) -> &[f32] {
+        match self {
+            Self::F32(tensor) => tensor.extract_tensor().1,
+            Self::F16 { tensor, staging } => {
+                tensor.extract_tensor().1.convert_to_f32_slice(staging);
+                staging
+            }
+        }
+    }
+}
+
+/// The tensor that tells the noise level: a scalar, or a vector with the same value in each place.
+#[derive(Debug)]
+pub(super) enum Scalar {
+    I64(Tensor<i64>),
+    I32(Tensor<i32>),
+    F64(Tensor<f64>),
+    F32(Tensor<f32>),
+    F16(Tensor<f16>),
+}
+
+impl Scalar {
+    pub(super) fn supports(element: TensorElementType) -> bool {
+        use TensorElementType::{Float16, Float32, Float64, Int32, Int64};
+        matches!(element, Int64 | Int32 | Float64 | Float32 | Float16)
+    }
+
+    /// A tensor of rank 0, or of `length` places.
+    pub(super) fn new(element: TensorElementType, length: Option<usize>) -> ort::Result<Self> {
+        let allocator = Allocator::default();
+        let shape: Vec<i64> = length.iter().map(|&length| i64::try_from(length).unwrap_or(i64::MAX)).collect();
+        Ok(match element {
+            TensorElementType::Int64 => Self::I64(Tensor::new(&allocator, shape)?),
+            TensorElementType::Int32 => Self::I32(Tensor::new(&allocator, shape)?),
+            TensorElementType::Float64 => Self::F64(Tensor::new(&allocator, shape)?),
+            TensorElementType::Float16 => Self::F16(Tensor::new(&allocator, shape)?),
+            _ => Self::F32(Tensor::new(&allocator, shape)?),
+        })
+    }
+
+    pub(super) fn bind_input(&self, binding: &mut IoBinding, name: &str) -> ort::Result<()> {
+        match self {
+            Self::I64(tensor) => binding.bind_input(name, tensor),
+            Self::I32(tensor) => binding.bind_input(name, tensor),
+            Self::F64(tensor) => binding.bind_input(name, tensor),
+            Self::F32(tensor) => binding.bind_input(name, tensor),
+            Self::F16(tensor) => binding.bind_input(name, tensor),
+        }
+    }
+
+    /// Sets every place to `t`; an integer tensor gets it with the fraction cut off, as the pipelines that such
+    /// networks come from do.
+    pub(super) fn set(&mut self, t: f64) {
+        match self {
+            Self::I64(tensor) => tensor.extract_tensor_mut().1.fill(t as i64),
+            Self::I32(tensor) => tensor.extract_tensor_mut().1.fill(t as i32),
+            Self::F64(tensor) => tensor.extract_tensor_mut().1.fill(t),
+            Self::F32(tensor) => tensor.extract_tensor_mut().1.fill(t as f32),
+            Self::F16(tensor) => tensor.extract_tensor_mut().1.fill(f16::from_f64(t)),
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! ONNX Runtime itself: which library is opened, and the one environment of the process.
+
+use std::fs;
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock};
+
+use rustix::fs::{MemfdFlags, memfd_create};
+
+use super::process;
+use crate::error::{Error, Result};
+
+/// The library that the binary carries.
+static EMBEDDED: &[u8] = include_bytes!(env!("EDDY_EMBEDDED_ONNXRUNTIME"));
+
+/// The version of ONNX Runtime that the binary carries.
+pub const EMBEDDED_VERSION: &str = env!("EDDY_ONNXRUNTIME_VERSION");
+
+/// The oldest ONNX Runtime that Eddy can call, `1.20`: the `api-20` feature of `ort`.
+pub const OLDEST_MINOR_VERSION: u32 = 20;
+
+/// Where ONNX Runtime comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Library {
+    /// The one inside the binary (CPU only).
+    #[default]
+    Embedded,
+    /// A `libonnxruntime.so`, or a folder that holds one.
+    File(PathBuf),
+}
+
+impl Library {
+    /// The library that the caller asked for, else the one that `ORT_DYLIB_PATH` names, else the embedded one.
+    pub fn choose(asked: Option<PathBuf>) -> Self {
+        let named = || std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()).map(PathBuf::from);
+        asked.or_else(named).map_or(Self::Embedded, Self::File)
+    }
+}
+
+/// ONNX Runtime, opened. One per process, held to its end.
+#[derive(Debug)]
+pub struct Runtime {
+    environment: ort::environment::Environment,
+    library: String,
+    minor_version: Option<u32>,
+}
+
+impl Runtime {
+    /// Opens the library, with its telemetry off and its log silent, or returns the runtime that is open already.
+    ///
+    /// Call it before other threads start: it sets the environment variables that switch telemetry off.
+    ///
+    /// # Errors
+    /// [`Error::Runtime`] when the library is missing, foreign, too old or no ONNX Runtime, or when another library is
+    /// open already.
+    pub fn load(library: &Library) -> Result<Arc<Self>> {
+        static OPEN: OnceLock<Arc<Runtime>> = OnceLock::new();
+        static LOCK: Mutex<()> = Mutex::new(());
+        let _guard = LOCK.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let asked = match library {
+            Library::Embedded => embedded_name(),
+            Library::File(path) => path.display().to_string(),
+        };
+        if let Some(open) = OPEN.get() {
+            if open.library == asked {
+                return Ok(Arc::clone(open));
+            }
+            return Err(fail(&asked, format!("this process already runs {}; one library per process", open.library)));
+        }
+        process::forbid_telemetry();
+        let runtime = Arc::new(match library {
+            Library::Embedded => Self::open_embedded(asked)?,
+            Library::File(path) => Self::open(&find_in_folder(path, &asked)?, asked)?,
+        });
+        Ok(Arc::clone(OPEN.get_or_init(|| runtime)))
+    }
+
+    /// The environment that sessions are built in.
+    pub(super) fn environment(&self) -> &ort::environment::Environment {
+        &self.environment
+    }
+
+    /// The library's path, or what stands for the embedded one.
+    pub fn library(&self) -> &str {
+        &self.library
+    }
+
+    /// The library's version, as far as it tells: `1.28`.
+    pub fn version(&self) -> String {
+        self.minor_version.map_or_else(|| "unknown".to_owned(), |minor| format!("1.{minor}"))
+    }
+
+    /// How the library says that it was built.
+    pub fn build(&self) -> &'static str {
+        ort::info()
+    }
+
+    /// A file in memory, so that one binary suffices and nothing is left behind; where `/proc` is not mounted, a
+    /// temporary file that is gone once the library is open.
+    fn open_embedded(name: String) -> Result<Self> {
+        let cannot = |cause: std::io::Error| Error::Runtime {
+            library: name.clone(),
+            problem: "the embedded library could not be unpacked; free some memory or disk".into(),
+            source: Some(Box::new(cause)),
+        };
+        if let Ok(descriptor) = memfd_create("libonnxruntime.so", MemfdFlags::CLOEXEC) {
+            let mut file = fs::File::from(descriptor);
+            let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+            if path.exists() {
+                file.write_all(EMBEDDED).map_err(cannot)?;
+                return Self::open(&path, name);
+            }
+        }
+        let mut file = tempfile::Builder::new().prefix("eddy-").suffix(".so").tempfile().map_err(cannot)?;
+        file.write_all(EMBEDDED).map_err(cannot)?;
+        Self::open(file.path(), name)
+    }
+
+    fn open(path: &Path, library: String) -> Result<Self> {
+        // `probe` first: where it fails, `init_from` tells why; and a library that is no ONNX Runtime never gets as far
+        // as a call that panics.
+        let minor_version = ort::util::probe(path);
+        let builder = ort::init_from(path).map_err(|error| explain(&library, &error))?;
+        let environment =
+            builder.with_name("eddy").with_telemetry(false).with_logger(Arc::new(|_, _, _, _, _| {})).build().map_err(
+                |cause| Error::Runtime {
+                    library: library.clone(),
+                    problem: "it opened, but would not start".into(),
+                    source: Some(Box::new(cause)),
+                },
+            )?;
+        Ok(Self { environment, library, minor_version })
+    }
+}
+
+fn embedded_name() -> String {
+    format!("this binary (embedded, {EMBEDDED_VERSION})")
+}
+
+fn fail(library: &str, problem: String) -> Error {
+    Error::Runtime { library: library.to_owned(), problem, source: None }
+}
+
+/// `path` itself, or the `libonnxruntime.so*` in the folder `path`.
+fn find_in_folder(path: &Path, asked: &str) -> Result<PathBuf> {
+    let metadata = fs::metadata(path).map_err(|cause| Error::Runtime {
+        library: asked.to_owned(),
+        problem: "there is no such file; name a libonnxruntime.so or a folder that holds one".into(),
+        source: Some(Box::new(cause)),
+    })?;
+    if metadata.is_file() {
+        // `ort` looks for a relative path beside the binary first.
+        return fs::canonicalize(path).map_err(|cause| Error::Runtime {
+            library: asked.to_owned(),
+            problem: "its path cannot be resolved".into(),
+            source: Some(Box::new(cause)),
+        });
+    }
+    let mut found: Vec<PathBuf> = fs::read_dir(path)
+        .into_iter()
+        .flatten()
+        .filter_map(std::result::Result::ok)
+        .map(|entry| entry.path())
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("libonnxruntime.so")))
+        .collect();
+    found.sort();
+    let file = found.into_iter().next();
+    let file =
+        file.ok_or_else(|| fail(asked, "the folder holds no libonnxruntime.so; name the folder that does".into()))?;
+    find_in_folder(&file, asked)
+}
+
+/// A loader's error in words that tell what to do.
+fn explain(library: &str, error: &ort::LoadDynamicError) -> Error {
+    use ort::LoadDynamicError;
+    let (problem, source): (String, Option<crate::error::Cause>) = match error {
+        LoadDynamicError::Dlopen { error, .. } => {
+            (format!("the system's loader refused it ({error}); bring a build for this machine and its glibc"), None)
+        }
+        LoadDynamicError::MissingApi { .. } => (
+            "it is a library, but no ONNX Runtime (it exports no OrtGetApiBase); name a libonnxruntime.so".into(),
+            None,
+        ),
+        LoadDynamicError::BadVersion { version_str, .. } => {
+            (format!("it is version {version_str}; Eddy needs 1.{OLDEST_MINOR_VERSION} or newer"), None)
+        }
+        other => (format!("it could not be opened ({other})"), None),
+    };
+    Error::Runtime { library: library.to_owned(), problem, source }
+}

@@ -1,0 +1,269 @@
+//! A network in ONNX Runtime: a session whose inputs and outputs are checked at load and bound once.
+
+use std::sync::Arc;
+
+use ort::session::builder::GraphOptimizationLevel;
+use ort::session::{IoBinding, Session};
+use ort::value::TensorElementType;
+use ort::value::{Outlet, ValueType};
+
+use super::buffer::{Buffer, Scalar};
+use super::runtime::Runtime;
+use super::{Inputs, Network, Shape};
+use crate::error::{Error, Result};
+
+/// The names by which a network's graph calls what the executor speaks of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// The noisy sample, float `[B, C, H, W]`.
+    pub sample: String,
+    /// The map of sigma, float `[B, 1, H, W]`, where the network takes one.
+    pub sigma: Option<String>,
+    /// The scalar that tells the noise level, where the network takes one: integer or float, a scalar, `[1]` or `[B]`.
+    pub timestep: Option<String>,
+    /// The output, float `[B, C, H, W]`.
+    pub output: String,
+    /// Colour channels of the sample, where the model says so.
+    pub channels: Option<usize>,
+}
+
+/// How a session is to run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SessionOptions {
+    /// Threads within an operator; 0 means one per physical core that this process may use.
+    pub threads: usize,
+}
+
+/// How many threads [`SessionOptions::threads`] `= 0` stands for.
+pub fn default_threads() -> usize {
+    let allowed = std::thread::available_parallelism().map_or(1, usize::from);
+    num_cpus::get_physical().clamp(1, allowed)
+}
+
+/// A network that ONNX Runtime evaluates.
+#[derive(Debug)]
+pub struct OnnxNetwork {
+    session: Session,
+    interface: Interface,
+    types: Types,
+    bound: Option<Bound>,
+    model: String,
+    // The environment has to outlive the session.
+    _runtime: Arc<Runtime>,
+}
+
+/// Element types and ranks, as the graph declares them.
+#[derive(Clone, Debug)]
+struct Types {
+    sample: TensorElementType,
+    sigma: Option<TensorElementType>,
+    timestep: Option<(TensorElementType, Vec<i64>)>,
+    output: TensorElementType,
+    /// The sample's shape as declared, -1 where it is free.
+    declared: Vec<i64>,
+}
+
+/// The buffers for one shape, bound to the session.
+#[derive(Debug)]
+struct Bound {
+    shape: Shape,
+    binding: IoBinding,
+    sample: Buffer,
+    sigma: Option<Buffer>,
+    timestep: Option<Scalar>,
+    output: Buffer,
+}
+
+impl OnnxNetwork {
+    /// Builds a session from the bytes of an ONNX file and checks that it has what `interface` names.
+    ///
+    /// `model` is what errors call the network.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when the bytes are no ONNX graph, an input or output that is named is missing, one that is not
+    /// named exists, or its rank or element type is not what the executor can fill.
+    pub fn load(
+        runtime: &Arc<Runtime>,
+        model: &str,
+        bytes: &[u8],
+        interface: Interface,
+        options: SessionOptions,
+    ) -> Result<Self> {
+        let session = build(runtime, bytes, options).map_err(|cause| {
+            Error::model_from(
+                model,
+                "ONNX Runtime does not accept it; it wants an ONNX file it has operators for",
+                cause,
+            )
+        })?;
+        let types = Types::read(&session, &interface, model)?;
+        Ok(Self { session, interface, types, bound: None, model: model.to_owned(), _runtime: Arc::clone(runtime) })
+    }
+
+    /// The inputs and outputs that the graph declares, one line each, for people.
+    pub fn signature(&self) -> Vec<String> {
+        let inputs = self.session.inputs().iter().map(|outlet| ("input", outlet));
+        let outputs = self.session.outputs().iter().map(|outlet| ("output", outlet));
+        inputs.chain(outputs).map(|(way, outlet)| format!("{way} {}: {}", outlet.name(), outlet.dtype())).collect()
+    }
+
+    fn fail(&self, problem: &str, cause: ort::Error) -> Error {
+        Error::Evaluation { problem: format!("model {}: {problem}", self.model), source: Some(Box::new(cause)) }
+    }
+
+    fn allocate(&self, shape: Shape) -> ort::Result<Bound> {
+        let [batch, _, height, width] = shape;
+        let mut binding = self.session.create_binding()?;
+        let sample = Buffer::new(self.types.sample, shape)?;
+        sample.bind_input(&mut binding, &self.interface.sample)?;
+        let mut sigma = None;
+        if let (Some(name), Some(element)) = (&self.interface.sigma, self.types.sigma) {
+            let buffer = Buffer::new(element, [batch, 1, height, width])?;
+            buffer.bind_input(&mut binding, name)?;
+            sigma = Some(buffer);
+        }
+        let mut timestep = None;
+        if let (Some(name), Some((element, declared))) = (&self.interface.timestep, &self.types.timestep) {
+            // A declared length of 1 stays 1; a free one is the batch.
+            let length = declared.first().map(|&length| if length == 1 { 1 } else { batch });
+            let scalar = Scalar::new(*element, length)?;
+            scalar.bind_input(&mut binding, name)?;
+            timestep = Some(scalar);
+        }
+        let mut output = Buffer::new(self.types.output, shape)?;
+        output.bind_output(&mut binding, &self.interface.output)?;
+        Ok(Bound { shape, binding, sample, sigma, timestep, output })
+    }
+}
+
+impl Network for OnnxNetwork {
+    fn bind(&mut self, shape: Shape) -> Result<()> {
+        if self.bound.as_ref().is_some_and(|bound| bound.shape == shape) {
+            return Ok(());
+        }
+        for (axis, (&wanted, &declared)) in shape.iter().zip(&self.types.declared).enumerate() {
+            if declared >= 0 && usize::try_from(declared) != Ok(wanted) {
+                let axis = ["batch", "channels", "height", "width"][axis];
+                let problem = format!(
+                    "its {axis} is fixed at {declared}, {wanted} was asked for; export it with that axis dynamic, or \
+                     give it pictures of that size"
+                );
+                return Err(Error::model(&self.model, problem));
+            }
+        }
+        // The old buffers go first, so that two sets never exist at once.
+        self.bound = None;
+        let bound = self.allocate(shape).map_err(|cause| self.fail("no buffers could be bound", cause))?;
+        self.bound = Some(bound);
+        Ok(())
+    }
+
+    fn inputs(&mut self) -> Inputs<'_> {
+        match &mut self.bound {
+            Some(bound) => {
+                Inputs { sample: bound.sample.values_mut(), sigma: bound.sigma.as_mut().map(Buffer::values_mut) }
+            }
+            None => Inputs { sample: &mut [], sigma: None },
+        }
+    }
+
+    fn evaluate(&mut self, t: f64) -> Result<&[f32]> {
+        let Some(bound) = &mut self.bound else {
+            return Err(Error::evaluation("a network was evaluated before it was bound to a shape"));
+        };
+        bound.sample.commit();
+        if let Some(sigma) = &mut bound.sigma {
+            sigma.commit();
+        }
+        if let Some(timestep) = &mut bound.timestep {
+            timestep.set(t);
+        }
+        if let Err(cause) = self.session.run_binding(&bound.binding).map(drop) {
+            let problem = format!("model {}: the evaluation at shape {:?} failed", self.model, bound.shape);
+            return Err(Error::Evaluation { problem, source: Some(Box::new(cause)) });
+        }
+        Ok(bound.output.fetch())
+    }
+}
+
+fn build(runtime: &Runtime, bytes: &[u8], options: SessionOptions) -> ort::Result<Session> {
+    let threads = if options.threads == 0 { default_threads() } else { options.threads };
+    Session::builder(runtime.environment())?
+        .with_optimization_level(GraphOptimizationLevel::All)?
+        .with_intra_threads(threads)?
+        .with_inter_threads(1)?
+        .commit_from_memory(bytes)
+}
+
+impl Types {
+    fn read(session: &Session, interface: &Interface, model: &str) -> Result<Self> {
+        let inputs = session.inputs();
+        let known = [Some(&interface.sample), interface.sigma.as_ref(), interface.timestep.as_ref()];
+        for outlet in inputs {
+            if !known.iter().flatten().any(|name| *name == outlet.name()) {
+                let problem = format!(
+                    "it has an input `{}` ({}) that its manifest does not name, so nothing would fill it",
+                    outlet.name(),
+                    outlet.dtype()
+                );
+                return Err(Error::model(model, problem));
+            }
+        }
+        let (sample, declared) = picture(find(inputs, &interface.sample, "input", model)?, model)?;
+        if let Some(channels) = interface.channels
+            && declared[1] >= 0
+            && usize::try_from(declared[1]) != Ok(channels)
+        {
+            let problem =
+                format!("its manifest says {channels} channels, its input `{}` has {}", interface.sample, declared[1]);
+            return Err(Error::model(model, problem));
+        }
+        let sigma = match &interface.sigma {
+            Some(name) => Some(picture(find(inputs, name, "input", model)?, model)?.0),
+            None => None,
+        };
+        let timestep = match &interface.timestep {
+            Some(name) => Some(scalar(find(inputs, name, "input", model)?, model)?),
+            None => None,
+        };
+        let (output, _) = picture(find(session.outputs(), &interface.output, "output", model)?, model)?;
+        Ok(Self { sample, sigma, timestep, output, declared })
+    }
+}
+
+fn find<'a>(outlets: &'a [Outlet], name: &str, way: &str, model: &str) -> Result<&'a Outlet> {
+    outlets.iter().find(|outlet| outlet.name() == name).ok_or_else(|| {
+        let present: Vec<&str> = outlets.iter().map(Outlet::name).collect();
+        Error::model(model, format!("it has no {way} named `{name}`; it has {}", present.join(", ")))
+    })
+}
+
+/// The element type and declared shape of an input or output that holds pictures.
+fn picture(outlet: &Outlet, model: &str) -> Result<(TensorElementType, Vec<i64>)> {
+    match outlet.dtype() {
+        ValueType::Tensor { ty: ty @ (TensorElementType::Float32 | TensorElementType::Float16), shape, .. }
+            if shape.len() == 4 =>
+        {
+            Ok((*ty, shape.to_vec()))
+        }
+        other => {
+            let problem =
+                format!("`{}` is {other}; expected a float32 or float16 tensor of rank 4 (NCHW)", outlet.name());
+            Err(Error::model(model, problem))
+        }
+    }
+}
+
+/// The element type and declared shape of an input that holds the noise level.
+fn scalar(outlet: &Outlet, model: &str) -> Result<(TensorElementType, Vec<i64>)> {
+    match outlet.dtype() {
+        ValueType::Tensor { ty, shape, .. } if Scalar::supports(*ty) && shape.len() <= 1 => Ok((*ty, shape.to_vec())),
+        other => {
+            let problem = format!(
+                "`{}` is {other}; expected a scalar or a vector of int64, int32, float32, float16 or float64",
+                outlet.name()
+            );
+            Err(Error::model(model, problem))
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! How large a tile may be: as the caller says, or as memory allows.
+
+use crate::error::{Error, Result};
+use crate::machine;
+use crate::tile::{Locality, TilePlan};
+
+/// Working memory that ONNX Runtime is taken to need per input pixel where a manifest does not say: bytes of about 512
+/// float channels at full resolution.
+const UNKNOWN_BYTES_PER_PIXEL: usize = 2048;
+
+/// How tiles are chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TileChoice {
+    /// The longest side of a tile; `None` for the largest that fits the budget.
+    pub limit: Option<usize>,
+    /// How much neighbours share; `None` for what the network needs.
+    pub overlap: Option<usize>,
+}
+
+/// What may be used of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Bytes that the whole process may hold.
+    pub max_memory: u64,
+}
+
+impl Default for Budget {
+    /// A quarter of the machine's memory.
+    fn default() -> Self {
+        Self { max_memory: machine::total_memory() / 4 }
+    }
+}
+
+impl Budget {
+    /// Cuts a picture of `width` by `height` pixels and `planes` planes into the largest tiles that fit beside what the
+    /// process holds already and `reserve` bytes that it will still ask for.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when not even the smallest tile fits, or the tile that was asked for is no tile.
+    pub fn tiles(
+        self,
+        [width, height, planes]: [usize; 3],
+        choice: TileChoice,
+        locality: Locality,
+        bytes_per_pixel: Option<usize>,
+        reserve: u64,
+    ) -> Result<TilePlan> {
+        if let Some(limit) = choice.limit {
+            return TilePlan::cut(width, height, limit, choice.overlap, locality);
+        }
+        let per_pixel = bytes_per_pixel.unwrap_or(UNKNOWN_BYTES_PER_PIXEL);
+        let cost = |plan: &TilePlan| {
+            let (tile_width, tile_height) = plan.tile_size();
+            // A band of joined rows, which a whole picture does without.
+            let band = if plan.is_whole() { 0 } else { width * tile_height * planes * size_of::<f32>() };
+            (tile_width * tile_height * per_pixel + band) as u64
+        };
+        let held = machine::resident_memory() + reserve;
+        let left = self.max_memory.saturating_sub(held);
+        let whole = TilePlan::whole(width, height, locality.multiple_of);
+        if cost(&whole) <= left {
+            return Ok(whole);
+        }
+        // Not square where the picture is not: a limit is the longest side, and a narrow picture has short tiles.
+        let smallest = TilePlan::smallest(locality).max(choice.overlap.map_or(0, |overlap| 2 * overlap));
+        let fits = |limit: usize| {
+            let plan = TilePlan::cut(width, height, limit, choice.overlap, locality)?;
+            Ok((cost(&plan) <= left).then_some(plan))
+        };
+        let mut best = None;
+        let mut limit = smallest;
+        while limit < width.max(height).next_multiple_of(locality.multiple_of) {
+            match fits(limit)? {
+                Some(plan) => best = Some(plan),
+                None => break,
+            }
+            limit += (limit / 8).next_multiple_of(locality.multiple_of);
+        }
+        if let Some(best) = best {
+            return Ok(best);
+        }
+        let least = held + cost(&TilePlan::cut(width, height, smallest, choice.overlap, locality)?);
+        let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
+        Err(Error::usage(format!(
+            "{} MiB are too little for a picture of {width}x{height}: with the smallest tile it takes about {} MiB; raise \
+             --max-memory",
+            mebibytes(self.max_memory),
+            mebibytes(least)
+        )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Budget, TileChoice};
+    use crate::machine;
+    use crate::tile::Locality;
+
+    const LOCAL: Locality = Locality { multiple_of: 8, receptive_field: Some(20) };
+
+    fn budget(beside: u64) -> Budget {
+        Budget { max_memory: machine::resident_memory() + beside }
+    }
+
+    #[test]
+    fn more_memory_means_larger_tiles() {
+        let tile = |mebibytes: u64| {
+            let plan = budget(mebibytes << 20).tiles([4000, 3000, 3], TileChoice::default(), LOCAL, Some(100), 0);
+            plan.unwrap().tile_size().0
+        };
+        assert!(tile(40) < tile(80) && tile(80) < tile(4000), "{} {} {}", tile(40), tile(80), tile(4000));
+        assert_eq!(tile(4000), 4000);
+    }
+
+    #[test]
+    fn too_little_memory_names_what_would_do() {
+        let error = budget(0).tiles([4000, 3000, 3], TileChoice::default(), LOCAL, Some(100), 0).unwrap_err();
+        assert!(error.to_string().contains("raise --max-memory"), "{error}");
+    }
+
+    #[test]
+    fn an_asked_for_tile_is_taken() {
+        let choice = TileChoice { limit: Some(128), overlap: None };
+        let plan = budget(0).tiles([400, 300, 3], choice, LOCAL, None, 0).unwrap();
+        assert!(plan.tile_size().0 <= 128);
+    }
+}

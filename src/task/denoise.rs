@@ -1,0 +1,152 @@
+//! Denoising: a frame with noise sigma *is* `x` at that sigma, so the plan starts there and no noise is added.
+
+use std::ops::ControlFlow;
+
+use ndarray::Array4;
+
+use super::budget::{Budget, TileChoice};
+use super::estimate::estimate_sigma;
+use super::pixels::Pixels;
+use crate::diffusion::{Philox, Prediction, Progress, SigmaMap, State, denoise_plan, execute};
+use crate::error::{Error, Result};
+use crate::frame::Frame;
+use crate::model::{Manifest, Task};
+use crate::network::Network;
+use crate::tensor;
+use crate::tile::TilePlan;
+
+/// How noisy a picture is taken to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum SigmaChoice {
+    /// As it is estimated to be.
+    #[default]
+    Auto,
+    /// A standard deviation in 8-bit units, as the field quotes it: 25 means 25/255 of the full range.
+    Known(f64),
+}
+
+/// How to denoise.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DenoiseOptions {
+    /// How noisy the pictures are.
+    pub sigma: SigmaChoice,
+    /// Evaluations of the network; `None` for the model's default. One gives the posterior mean, which has the highest
+    /// PSNR; a few trade PSNR for texture.
+    pub steps: Option<usize>,
+    /// How much of each step's noise is fresh, 0 (DDIM) to 1.
+    pub eta: f64,
+    /// Where fresh noise comes from.
+    pub seed: u64,
+    /// How pictures are cut.
+    pub tile: TileChoice,
+    /// What may be used of memory.
+    pub budget: Budget,
+}
+
+/// What was done to a picture.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Report {
+    /// The standard deviation of the noise that was removed, in 8-bit units.
+    pub sigma: f64,
+    /// Whether that is more than the model was trained for, so that its limit was used.
+    pub sigma_limited: bool,
+    /// Steps of the plan.
+    pub steps: usize,
+    /// Tiles that the picture was cut into.
+    pub tiles: usize,
+    /// Width and height of a tile.
+    pub tile_size: (usize, usize),
+}
+
+/// A network for denoising, and how it is to be used.
+pub struct Denoiser<'a> {
+    manifest: &'a Manifest,
+    network: &'a mut dyn Network,
+    options: DenoiseOptions,
+    range: tensor::Range,
+}
+
+impl<'a> Denoiser<'a> {
+    /// A denoiser that runs `network`, which `manifest` describes.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when the model is for something else, [`Error::Usage`] for options that are out of range.
+    pub fn new(manifest: &'a Manifest, network: &'a mut dyn Network, options: DenoiseOptions) -> Result<Self> {
+        let takes_map = manifest.inputs.sigma.is_some();
+        if manifest.task != Task::Denoise || manifest.prediction != Prediction::Denoised || !takes_map {
+            let problem = format!(
+                "it is a model to {} whose prediction is {:?}; expected a denoiser that predicts `denoised` and takes a \
+                 map of sigma",
+                manifest.task, manifest.prediction
+            );
+            return Err(Error::model(&manifest.name, problem));
+        }
+        if let SigmaChoice::Known(sigma) = options.sigma
+            && !(sigma.is_finite() && sigma >= 0.0)
+        {
+            return Err(Error::usage(format!(
+                "sigma {sigma} is no noise level; expected `auto` or a number from 0 on"
+            )));
+        }
+        if options.steps == Some(0) || !(0.0..=1.0).contains(&options.eta) {
+            return Err(Error::usage("a plan has at least 1 step, and eta lies in 0..=1"));
+        }
+        let [low, high] = manifest.range;
+        let range = tensor::Range::new(low, high)?;
+        Ok(Self { manifest, network, options, range })
+    }
+
+    /// Denoises `frame` in place; alpha stays as it is. `watch` hears of every evaluation and can stop the run.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when the picture does not fit the memory that it may use or has colour that the network does
+    /// not; [`Error::Evaluation`] when the network fails; [`Error::Interrupted`]. The frame is then not to be used.
+    pub fn denoise(&mut self, frame: &mut Frame, watch: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<Report> {
+        let steps = self.options.steps.unwrap_or(self.manifest.defaults.steps);
+        let (sigma, sigma_limited) = self.sigma(frame);
+        let mut report = Report { sigma: 255.0 * sigma, sigma_limited, steps, tiles: 0, tile_size: (0, 0) };
+        if sigma == 0.0 {
+            // The mean of x0 given x0.
+            return Ok(report);
+        }
+        let tiles = self.tiles(frame, steps)?;
+        report.tiles = tiles.count();
+        report.tile_size = tiles.tile_size();
+        let map = SigmaMap::Uniform((sigma * f64::from(self.range.span())) as f32);
+        let plan = denoise_plan(steps, self.options.eta)?;
+        if steps == 1 {
+            let mut pixels = Pixels::new(frame, self.range, self.manifest.channels);
+            execute(&plan, self.network, &mut pixels, &tiles, &map, watch)?;
+            return Ok(report);
+        }
+        let mut x = Array4::zeros([1, self.manifest.channels, frame.height, frame.width]);
+        tensor::read_planes(frame, self.range, x.as_slice_mut().unwrap_or_default())?;
+        let noise = Philox::new(self.options.seed);
+        let mut state = State::new(x, &plan, &noise, &map)?;
+        execute(&plan, self.network, &mut state, &tiles, &map, watch)?;
+        tensor::write_planes(state.into_inner().as_slice().unwrap_or_default(), self.range, frame)?;
+        Ok(report)
+    }
+
+    /// The noise as a part of the full range, and whether the model's limit is below what was found or asked for.
+    fn sigma(&self, frame: &Frame) -> (f64, bool) {
+        let sigma = match self.options.sigma {
+            SigmaChoice::Auto => estimate_sigma(frame),
+            SigmaChoice::Known(sigma) => sigma / 255.0,
+        };
+        let limit = self.manifest.sigma.map_or(f64::INFINITY, |range| range.max / f64::from(self.range.span()));
+        // A hair above the limit is rounding, not a wish.
+        (sigma.min(limit), sigma > limit * (1.0 + 1e-6))
+    }
+
+    fn tiles(&self, frame: &Frame, steps: usize) -> Result<TilePlan> {
+        let planes = self.manifest.channels;
+        let pixels = frame.width * frame.height;
+        // Several steps hold the state as a tensor; a plan without fresh noise or history holds nothing else.
+        let state = if steps == 1 { 0 } else { pixels * planes * size_of::<f32>() };
+        let choice = self.options.tile;
+        let size = [frame.width, frame.height, planes];
+        let per_pixel = self.manifest.bytes_per_pixel;
+        self.options.budget.tiles(size, choice, self.manifest.locality(), per_pixel, state as u64)
+    }
+}

@@ -1,0 +1,217 @@
+//! Pixels to planes and back: the only place that knows range, layout and rounding.
+//!
+//! A frame holds interleaved samples of 8 or 16 bits. A network takes planes of `f32`, one after the other (NCHW with
+//! N = 1), in a [`Range`] of its own. Alpha never takes part: it is skipped on the way in and left as it is on the way
+//! out.
+//!
+//! How many planes there are follows from the slice: `width * height` values are one plane, three times as many are
+//! three. A grey frame fills three planes alike and takes the mean of three; a colour frame does not fit one plane.
+
+mod convert;
+mod range;
+#[cfg(test)]
+mod tests;
+
+pub use range::Range;
+
+use crate::error::{Error, Result};
+use crate::frame::{Frame, Samples};
+
+/// A rectangle of pixels in the coordinates of a frame. It may reach over the frame's edges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rect {
+    /// The leftmost column; negative left of the frame.
+    pub x0: isize,
+    /// The topmost row; negative above the frame.
+    pub y0: isize,
+    /// Width in pixels.
+    pub width: usize,
+    /// Height in pixels.
+    pub height: usize,
+}
+
+impl Rect {
+    /// The rectangle that is exactly the frame.
+    pub fn of(frame: &Frame) -> Self {
+        Self { x0: 0, y0: 0, width: frame.width, height: frame.height }
+    }
+}
+
+/// Writes the whole frame's colour into planes.
+///
+/// `out` holds `[planes, height, width]`, with one plane or three; every value is written and lies in `range`. Does not
+/// allocate.
+///
+/// # Errors
+/// [`Error::Usage`] for a colour frame and one plane.
+///
+/// # Panics
+/// If `out` is not one or three times `width * height` long.
+pub fn read_planes(frame: &Frame, range: Range, out: &mut [f32]) -> Result<()> {
+    read_region(frame, range, Rect::of(frame), out)
+}
+
+/// Writes the colour of a rectangle of the frame into planes of the rectangle's size.
+///
+/// Beyond its edges the frame is mirrored without repeating the edge (`reflect` in numpy, reflect-101 in OpenCV), as
+/// often as needed: the rectangle may be larger than the frame and may lie wholly outside it.
+///
+/// `out` holds `[planes, rect.height, rect.width]`, with one plane or three. Does not allocate.
+///
+/// # Errors
+/// [`Error::Usage`] for a colour frame and one plane.
+///
+/// # Panics
+/// If `out` is not one or three times `rect.width * rect.height` long.
+pub fn read_region(frame: &Frame, range: Range, rect: Rect, out: &mut [f32]) -> Result<()> {
+    let planes = plane_count(frame, rect, out.len())?;
+    match &frame.samples {
+        Samples::U8(samples) => {
+            let (lo, step) = (range.lo(), range.step(u8::MAX.into()));
+            read_rows(frame, samples, rect, planes, out, |value: u8| f32::from(value) * step + lo);
+        }
+        Samples::U16(samples) => {
+            let (lo, step) = (range.lo(), range.step(u16::MAX.into()));
+            read_rows(frame, samples, rect, planes, out, |value: u16| f32::from(value) * step + lo);
+        }
+    }
+    Ok(())
+}
+
+/// Writes planes of the frame's size into its colour; alpha stays. See [`write_region`].
+///
+/// # Errors
+/// [`Error::Usage`] for a colour frame and one plane.
+///
+/// # Panics
+/// If `planes` is not one or three times `width * height` long.
+pub fn write_planes(planes: &[f32], range: Range, frame: &mut Frame) -> Result<usize> {
+    write_region(planes, range, frame, Rect::of(frame))
+}
+
+/// Writes planes of the rectangle's size into the frame's colour; alpha stays, and so does what lies outside.
+///
+/// `planes` holds `[planes, rect.height, rect.width]`. A value is rounded to the nearest sample, halves to the even one,
+/// and clamped to the sample's range; NaN becomes 0. Returns how many written values were NaN or infinite: anything but 0
+/// means that the network failed. Does not allocate.
+///
+/// # Errors
+/// [`Error::Usage`] for a colour frame and one plane.
+///
+/// # Panics
+/// If `planes` is not one or three times `rect.width * rect.height` long.
+pub fn write_region(planes: &[f32], range: Range, frame: &mut Frame, rect: Rect) -> Result<usize> {
+    let count = plane_count(frame, rect, planes.len())?;
+    let Some((columns, rows)) = inside(rect, frame.width, frame.height) else { return Ok(0) };
+    let area = rect.width * rect.height;
+    let mut broken = 0;
+    for row in rows {
+        let y = rect.y0.wrapping_add_unsigned(row).unsigned_abs();
+        let x = rect.x0.wrapping_add_unsigned(columns.start).unsigned_abs();
+        let at = row * rect.width + columns.start;
+        let source: [&[f32]; 3] = std::array::from_fn(|plane| {
+            let start = if plane < count { plane * area + at } else { at };
+            &planes[start..start + columns.len()]
+        });
+        broken += write_row(&source[..count], range, frame, x, y);
+    }
+    Ok(broken)
+}
+
+/// Writes the values of one plane or three into row `y` of the frame, from column `x` on, as [`write_region`] does, and
+/// returns the same count. The planes are of equal length; what they are is for the caller to have checked.
+///
+/// # Panics
+/// If the values reach over the row's end.
+pub fn write_row(planes: &[&[f32]], range: Range, frame: &mut Frame, x: usize, y: usize) -> usize {
+    let (channels, lo) = (frame.channels, range.lo());
+    let length = planes.first().map_or(0, |plane| plane.len());
+    assert!(x + length <= frame.width, "{length} values from column {x} on reach over a row of {}", frame.width);
+    let start = (y * frame.width + x) * channels;
+    let pixels = start..start + length * channels;
+    match &mut frame.samples {
+        Samples::U8(samples) => {
+            let scale = range.inverse_step(u8::MAX.into());
+            convert::write_row(planes, channels, &mut samples[pixels], |value| {
+                convert::rounded((value - lo) * scale, u8::MAX.into()) as u8
+            })
+        }
+        Samples::U16(samples) => {
+            let scale = range.inverse_step(u16::MAX.into());
+            convert::write_row(planes, channels, &mut samples[pixels], |value| {
+                convert::rounded((value - lo) * scale, u16::MAX.into()) as u16
+            })
+        }
+    }
+}
+
+/// The column or row, from 0 to `size - 1`, that stands at `at` when a line of `size` is mirrored without end.
+pub fn mirror(at: isize, size: usize) -> usize {
+    let last = size.saturating_sub(1).cast_signed();
+    if last == 0 {
+        return 0;
+    }
+    let folded = at.rem_euclid(2 * last);
+    folded.min(2 * last - folded).unsigned_abs()
+}
+
+/// How many planes `len` values are, checked against the frame.
+fn plane_count(frame: &Frame, rect: Rect, len: usize) -> Result<usize> {
+    let area = rect.width * rect.height;
+    let planes = if len == area { 1 } else { 3 };
+    assert!(len == planes * area, "{len} values are neither one nor three planes of {}x{}", rect.width, rect.height);
+    assert!(frame.width > 0 && frame.height > 0, "the frame has no pixels");
+    if planes == 1 && frame.color_channels() == 3 {
+        return Err(Error::usage(
+            "the frame has three colour channels and the model takes one; convert the frame to grey or choose a \
+             model for colour",
+        ));
+    }
+    Ok(planes)
+}
+
+/// The rectangle's columns and rows, counted from its own corner, that lie inside the frame.
+fn inside(rect: Rect, width: usize, height: usize) -> Option<(std::ops::Range<usize>, std::ops::Range<usize>)> {
+    let along = |start: isize, length: usize, size: usize| {
+        let first = start.min(0).unsigned_abs();
+        let end = size.cast_signed().saturating_sub(start).max(0).unsigned_abs().min(length);
+        (first < end).then_some(first..end)
+    };
+    Some((along(rect.x0, rect.width, width)?, along(rect.y0, rect.height, height)?))
+}
+
+fn read_rows<T: Copy>(
+    frame: &Frame,
+    samples: &[T],
+    rect: Rect,
+    planes: usize,
+    out: &mut [f32],
+    to_unit: impl Fn(T) -> f32,
+) {
+    let (width, channels) = (frame.width, frame.channels);
+    let area = rect.width * rect.height;
+    let (first, rest) = out.split_at_mut(area);
+    let (second, third) = rest.split_at_mut(if planes == 3 { area } else { 0 });
+    // Columns [before, after) lie inside the frame and are read in one go; the others are mirrored one by one.
+    let columns = inside(Rect { y0: 0, height: 1, ..rect }, width, 1).map_or(0..0, |(columns, _)| columns);
+    for row in 0..rect.height {
+        let y = mirror(rect.y0.wrapping_add_unsigned(row), frame.height);
+        let line = &samples[y * width * channels..(y + 1) * width * channels];
+        let mut read = |x: usize, columns: std::ops::Range<usize>| {
+            let pixels = &line[x * channels..(x + columns.len()) * channels];
+            let at = row * rect.width + columns.start..row * rect.width + columns.end;
+            if planes == 1 {
+                convert::read_row(pixels, channels, &mut [&mut first[at]], &to_unit);
+            } else {
+                let third = &mut third[at.clone()];
+                convert::read_row(pixels, channels, &mut [&mut first[at.clone()], &mut second[at], third], &to_unit);
+            }
+        };
+        if !columns.is_empty() {
+            read(rect.x0.wrapping_add_unsigned(columns.start).unsigned_abs(), columns.clone());
+        }
+        for column in (0..columns.start).chain(columns.end..rect.width) {
+            read(mirror(rect.x0.wrapping_add_unsigned(column), width), column..column + 1);
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! The values that a model takes for black and white.
+
+use crate::error::{Error, Result};
+
+/// The values that a model takes for black (`lo`) and white (`hi`).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Range {
+    lo: f32,
+    hi: f32,
+}
+
+impl Range {
+    /// From 0 to 1.
+    pub const UNIT: Self = Self { lo: 0.0, hi: 1.0 };
+    /// From -1 to 1.
+    pub const SIGNED: Self = Self { lo: -1.0, hi: 1.0 };
+
+    /// A range from `lo` to `hi`.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] unless both are finite and `lo < hi`.
+    pub fn new(lo: f32, hi: f32) -> Result<Self> {
+        if lo < hi && (hi - lo).is_finite() {
+            Ok(Self { lo, hi })
+        } else {
+            Err(Error::usage(format!("a range from {lo} to {hi} is none; give two finite numbers, the smaller first")))
+        }
+    }
+
+    /// The value for black.
+    pub fn lo(self) -> f32 {
+        self.lo
+    }
+
+    /// The value for white.
+    pub fn hi(self) -> f32 {
+        self.hi
+    }
+
+    /// The distance from black to white.
+    pub fn span(self) -> f32 {
+        self.hi - self.lo
+    }
+
+    /// What one step of a sample from 0 to `max` is worth.
+    pub(super) fn step(self, max: f32) -> f32 {
+        self.span() / max
+    }
+
+    /// How many steps of a sample from 0 to `max` a distance of 1 is.
+    pub(super) fn inverse_step(self, max: f32) -> f32 {
+        max / self.span()
+    }
+}

@@ -1,0 +1,117 @@
+//! The tiles of a picture.
+
+use super::axis::Axis;
+use crate::error::{Error, Result};
+
+/// What a network's geometry asks of a tile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Locality {
+    /// Width and height of an input are multiples of this.
+    pub multiple_of: usize,
+    /// How far the network looks: no output depends on an input further away than this many pixels; `None` when it has
+    /// global operations (attention, normalisation over the picture).
+    pub receptive_field: Option<usize>,
+}
+
+/// Pixels on each side of a seam that a network without a known receptive field is given as context, and over which its
+/// tiles are then mixed.
+const GLOBAL_MARGIN: usize = 32;
+const GLOBAL_FEATHER: usize = 32;
+
+/// How a picture is cut into tiles: the product of two axes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TilePlan {
+    /// Rows of tiles.
+    pub vertical: Axis,
+    /// Columns of tiles.
+    pub horizontal: Axis,
+}
+
+impl TilePlan {
+    /// The whole picture as one tile.
+    pub fn whole(width: usize, height: usize, multiple_of: usize) -> Self {
+        Self { vertical: Axis::whole(height, multiple_of), horizontal: Axis::whole(width, multiple_of) }
+    }
+
+    /// Tiles of at most `limit` pixels a side.
+    ///
+    /// A network that is local gets its receptive field on both sides of each seam and is cut hard there, which gives
+    /// the same result as the whole picture. `overlap`, when it is more than two receptive fields, mixes neighbours over
+    /// the rest.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when a tile of `limit` would be nothing but overlap, or `overlap` is less than two receptive
+    /// fields.
+    pub fn cut(width: usize, height: usize, limit: usize, overlap: Option<usize>, locality: Locality) -> Result<Self> {
+        let (margin, feather) = match (locality.receptive_field, overlap) {
+            (Some(field), None) => (field, 0),
+            (Some(field), Some(overlap)) if overlap < 2 * field => {
+                let problem = format!(
+                    "an overlap of {overlap} px leaves seams: this network looks {field} px far, so neighbouring tiles \
+                     have to share at least {} px; leave --tile-overlap out or raise it",
+                    2 * field
+                );
+                return Err(Error::usage(problem));
+            }
+            (Some(field), Some(overlap)) => (field, overlap / 2 - field),
+            (None, None) => (GLOBAL_MARGIN, GLOBAL_FEATHER),
+            (None, Some(overlap)) => (overlap / 4, overlap / 4),
+        };
+        let cut = |length| Axis::cut(length, limit, locality.multiple_of, margin, feather);
+        match (cut(height), cut(width)) {
+            (Some(vertical), Some(horizontal)) => Ok(Self { vertical, horizontal }),
+            _ => Err(Error::usage(format!(
+                "a tile of {limit} px is too small for this network, whose tiles overlap by {} px; use at least {}",
+                2 * (margin + feather),
+                Self::smallest(locality)
+            ))),
+        }
+    }
+
+    /// The shortest side of a tile that is not mostly overlap: four margins.
+    pub fn smallest(locality: Locality) -> usize {
+        let margin = locality.receptive_field.unwrap_or(GLOBAL_MARGIN + GLOBAL_FEATHER);
+        (4 * margin).max(locality.multiple_of).next_multiple_of(locality.multiple_of)
+    }
+
+    /// How many evaluations one step takes.
+    pub fn count(&self) -> usize {
+        self.vertical.spans.len() * self.horizontal.spans.len()
+    }
+
+    /// Whether the whole picture is one tile.
+    pub fn is_whole(&self) -> bool {
+        self.count() == 1
+    }
+
+    /// Width and height of the tiles, in pixels.
+    pub fn tile_size(&self) -> (usize, usize) {
+        (self.horizontal.tile, self.vertical.tile)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Locality, TilePlan};
+
+    const LOCAL: Locality = Locality { multiple_of: 8, receptive_field: Some(20) };
+
+    #[test]
+    fn too_small_a_tile_names_one_that_works() {
+        let message = TilePlan::cut(640, 480, 40, None, LOCAL).unwrap_err().to_string();
+        assert!(message.contains("use at least 80"), "{message}");
+        assert!(TilePlan::cut(640, 480, TilePlan::smallest(LOCAL), None, LOCAL).is_ok());
+    }
+
+    #[test]
+    fn too_little_overlap_is_refused() {
+        assert!(TilePlan::cut(640, 480, 128, Some(39), LOCAL).is_err());
+        let exact = TilePlan::cut(640, 480, 128, Some(40), LOCAL).unwrap();
+        assert_eq!(exact, TilePlan::cut(640, 480, 128, None, LOCAL).unwrap());
+    }
+
+    #[test]
+    fn a_picture_that_fits_is_one_tile() {
+        assert!(TilePlan::cut(100, 60, 104, None, LOCAL).unwrap().is_whole());
+    }
+}

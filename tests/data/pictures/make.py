@@ -1,0 +1,27 @@
+"""Makes the small pictures beside this file, with encoders that are not Eddy's.
+
+    python3 -m pip install pillow numpy
+    python3 tests/data/pictures/make.py
+
+Pixel (x, y) of 48 x 40 is red 5 x, green 6 y, blue 2 (x + y), exactly or as nearly as the format allows.
+"""
+
+from pathlib import Path
+
+import numpy
+from PIL import Image, ImageCms
+
+here = Path(__file__).parent
+y, x = numpy.mgrid[0:40, 0:48]
+picture = Image.fromarray(numpy.stack([5 * x, 6 * y, 2 * (x + y)], axis=-1).astype(numpy.uint8))
+exif = Image.Exif()
+exif[0x0112] = 6
+profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+metadata = {"exif": exif.tobytes(), "icc_profile": profile}
+
+picture.save(here / "progressive.jpg", quality=95, progressive=True, subsampling=2, **metadata)
+picture.save(here / "restart.jpg", quality=95, restart_marker_blocks=2, **metadata)
+picture.save(here / "lossy.webp", quality=95, **metadata)
+picture.save(here / "lossless.webp", lossless=True, **metadata)
+picture.save(here / "predictor.tiff", compression="tiff_lzw", icc_profile=profile, tiffinfo={274: 6, 317: 2})
+picture.convert("P", palette=Image.Palette.ADAPTIVE, colors=256).save(here / "palette.bmp")
