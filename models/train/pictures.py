@@ -31,12 +31,12 @@ def radii(rng, count, smallest, largest):
 def palette(rng):
     """A picture's colours in linear light: brightness varies most, chroma little, and hues gather around a few."""
     count = int(rng.integers(3, 12))
-    brightness = np.exp(rng.normal(-1.5, rng.uniform(0.5, 1.2), (count, 1)))
+    brightness = np.exp(rng.normal(-1.5, rng.uniform(0.7, 1.5), (count, 1)))
     cast = rng.normal(0, 0.12, (1, 2))
-    spread = rng.choice([0.04, 0.15, 0.3, 0.55], p=[0.2, 0.35, 0.3, 0.15])
+    spread = rng.choice([0.06, 0.2, 0.4, 0.7], p=[0.15, 0.3, 0.35, 0.2])
     warm_cool, green_magenta = (cast + rng.normal(0, 1, (count, 2)) * [spread, spread * 0.5]).T
     gains = np.stack([warm_cool - green_magenta / 2, green_magenta, -warm_cool - green_magenta / 2], 1)
-    vivid = rng.random((count, 1)) < 0.12
+    vivid = rng.random((count, 1)) < 0.2
     gains = np.where(vivid, rng.normal(0, 0.9, (count, 3)), gains)
     return np.clip(brightness * np.exp(gains), 0.002, 1.3).astype(np.float32)
 
@@ -82,7 +82,7 @@ def surface(rng, colours, bank, height, width):
     if kind < 0.75:
         texture = textures.crop(rng, bank, height, width)
         if kind < 0.5:  # relief: the texture scales the light that comes back, alike in all channels
-            image *= np.exp(texture * np.exp(rng.uniform(np.log(0.02), np.log(0.5))))[..., None]
+            image *= np.exp(texture * np.exp(rng.uniform(np.log(0.02), np.log(0.7))))[..., None]
         else:  # two materials mixed by the texture
             other = pick_colour(rng, colours)
             if rng.random() < 0.5:
@@ -177,12 +177,12 @@ def scene(rng, bank, size):
     if rng.random() < 0.6:
         sizes = np.sort(sizes)[::-1] * np.exp(rng.normal(0, 0.5, count))  # large things behind small ones
     focus = rng.uniform(0, 1)
-    aperture = rng.choice([0.0, 2.0, 6.0], p=[0.5, 0.3, 0.2])
+    aperture = rng.choice([0.0, 2.0, 6.0], p=[0.6, 0.25, 0.15])
     layers = int(rng.integers(1, 4))
     for i, radius in enumerate(sizes):
         depth = i / count
         points = outline(rng, radius, rng.choice(kinds, p=weights)) + rng.uniform(-0.1, 1.1, 2) * size
-        place(rng, canvas, points, colours, bank, aperture * abs(depth - focus) + rng.choice([0.0, 0.8]))
+        place(rng, canvas, points, colours, bank, aperture * abs(depth - focus) + rng.choice([0.0, 0.0, 0.8]))
         if rng.random() < 2.0 / count:
             strokes(rng, canvas, colours)
         if aperture and depth < focus and i % max(1, count // layers) == 0:  # what lies behind the focus is blurred
@@ -194,14 +194,16 @@ def scene(rng, bank, size):
 
 def photograph(rng, canvas, size):
     """What a camera makes of a scene: lens blur, pixels that average an area, exposure, tone curve, 8 bits."""
-    if rng.random() < 0.35:
+    if rng.random() < 0.2:
         canvas = cv2.GaussianBlur(canvas, (0, 0), rng.uniform(0.5, 2.5))
     image = cv2.resize(np.ascontiguousarray(canvas), (size, size), interpolation=cv2.INTER_AREA)
     image *= rng.uniform(0.75, 1.25) * 0.18 / np.exp(np.log(image + 1e-3).mean()) * np.exp(rng.normal(0, 0.35))
-    image = 1.1 * image / (image + 0.1 + 0.9 * rng.uniform(0.3, 1.0)) if rng.random() < 0.6 else image
+    image = 1.1 * image / (image + 0.1 + 0.9 * rng.uniform(0.3, 1.0)) if rng.random() < 0.5 else image
     image = np.clip(image, 0, 1) ** (1 / rng.uniform(1.8, 2.6))
-    if rng.random() < 0.4:  # the sharpening that most cameras and downscalers add
-        image += rng.uniform(0.2, 0.9) * (image - cv2.GaussianBlur(image, (0, 0), rng.uniform(0.6, 1.2)))
+    middle = image.mean()
+    image = middle + (image - middle) * rng.uniform(1.0, 1.6)
+    if rng.random() < 0.7:  # the sharpening that most cameras and downscalers add
+        image += rng.uniform(0.3, 1.6) * (image - cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 0.9)))
     low, high = rng.choice([0, 0.03], 1)[0], rng.uniform(0.85, 1.0)
     image = low + image * (high - low)
     return np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)

@@ -189,7 +189,7 @@ def options():
     parser.add_argument("--parts", type=int, default=4, help="parts of a batch that workers take in turn; 1 with --threads 1 for CUDA")
     parser.add_argument("--batch", type=int, default=24, help="patches a step, before the final part")
     parser.add_argument("--patch", type=int, default=64, help="patch height and width, before the final part")
-    parser.add_argument("--final-share", type=float, default=0.35, help="share of the budget that is the final part")
+    parser.add_argument("--final-share", type=float, default=0.5, help="share of the budget that is the final part")
     parser.add_argument("--final-batch", type=int, default=8, help="patches a step in the final part")
     parser.add_argument("--final-patch", type=int, default=128, help="patch height and width in the final part")
     parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate of Adam")
