@@ -26,6 +26,7 @@
 //! # }
 //! ```
 
+pub mod array;
 pub mod diffusion;
 pub mod error;
 pub mod frame;

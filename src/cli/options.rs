@@ -47,7 +47,11 @@ pub(crate) struct PrecisionOption {
 
 impl PrecisionOption {
     pub(crate) fn of(&self, package: &Package) -> Precision {
-        self.precision.0.unwrap_or_else(|| package.manifest.preferred_precision())
+        self.asked().unwrap_or_else(|| package.manifest.preferred_precision())
+    }
+
+    pub(crate) fn asked(&self) -> Option<Precision> {
+        self.precision.0
     }
 }
 

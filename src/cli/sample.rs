@@ -1,10 +1,104 @@
 //! `eddy sample`.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
 use clap::Args;
-/// x
+use eddy::array;
+use eddy::diffusion::{NoiseSource, Philox, Recorded, Sampler, SigmaMap, State, execute, plan};
+use eddy::model::SampledModel;
+use eddy::tile::TilePlan;
+use ndarray::{Ix4, Ix5};
+use serde_json::json;
+
+use super::console::Console;
+use super::interrupt;
+use super::options::{DeviceOptions, PrecisionOption};
+
+/// Run a sampler on a raw tensor
+///
+/// Input and output are in the network's own coordinates: what a diffusers pipeline calls latents, before its first and
+/// after its last step. For `euler` on a training schedule that is the input times `init_noise_sigma`.
 #[derive(Debug, Args)]
-pub(crate) struct Arguments {}
+#[command(after_help = "Example: eddy sample my-ddpm/ --input noise.npy -o sample.npy --sampler ddim --steps 50")]
+pub(crate) struct Arguments {
+    /// A bundled model, the folder of a model package, or a folder in the diffusers layout
+    #[arg(value_name = "MODEL")]
+    model: String,
+
+    /// The state before the first step: a .npy file of floats, [B, C, H, W]
+    #[arg(short, long, value_name = "X.npy", help_heading = "Input and output")]
+    input: PathBuf,
+
+    /// The state after the last step: a .npy file of float32
+    #[arg(short, long, value_name = "Y.npy", help_heading = "Input and output")]
+    output: PathBuf,
+
+    /// ddim, ddpm, euler or dpmpp-2m
+    #[arg(long, value_name = "NAME", help_heading = "Sampling")]
+    sampler: Sampler,
+
+    /// Evaluations of the network
+    #[arg(long, value_name = "N", help_heading = "Sampling")]
+    steps: usize,
+
+    /// How much noise ddim draws: 0 none, 1 as much as ddpm
+    #[arg(long, value_name = "ETA", default_value_t = 0.0, help_heading = "Sampling")]
+    eta: f64,
+
+    /// Where fresh noise comes from
+    #[arg(long, value_name = "SEED", default_value_t = 0, help_heading = "Sampling")]
+    seed: u64,
+
+    /// Fresh noise in place of the seed's: a .npy file of floats, [steps, B, C, H, W]
+    #[arg(long, value_name = "Z.npy", conflicts_with = "seed", help_heading = "Sampling")]
+    noise: Option<PathBuf>,
+
+    #[command(flatten)]
+    precision: PrecisionOption,
+
+    #[command(flatten)]
+    device: DeviceOptions,
+
+    #[command(flatten)]
+    console: Console,
+}
+
 impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        Ok(())
+        let model = SampledModel::find(&self.model)?;
+        let plan = plan(&model.schedule()?, self.sampler, self.steps, self.eta)?;
+        let x = array::read::<Ix4>(&self.input)?;
+        let noise = self.noise()?;
+        let runtime = self.device.open()?;
+        let mut network = model.load(&runtime, self.precision.asked(), self.device.session())?;
+        let (batch, channels, height, width) = x.dim();
+        let tiles = TilePlan::whole(width, height, 1);
+        let mut state = State::new(x, &plan, noise.as_ref(), &SigmaMap::ABSOLUTE)?;
+        let bar = self.console.bar(1);
+        bar.begin(0, &self.model);
+        let begun = Instant::now();
+        execute(&plan, &mut network, &mut state, &tiles, &SigmaMap::ABSOLUTE, &mut |progress| {
+            bar.advance(0, progress);
+            interrupt::poll()
+        })?;
+        let took = begun.elapsed().as_secs_f64();
+        array::write(&state.into_inner(), &self.output)?;
+        let (input, output) = (self.input.display(), self.output.display());
+        let steps = plan.steps.len();
+        let line = format!("{input} -> {output}: {} in {steps} steps, {took:.2} s", self.sampler);
+        let record = json!({
+            "input": self.input, "output": self.output, "shape": [batch, channels, height, width],
+            "sampler": self.sampler.name(), "steps": steps, "seconds": took,
+        });
+        bar.report(line, &record)
+    }
+
+    fn noise(&self) -> eddy::Result<Box<dyn NoiseSource>> {
+        let Some(path) = &self.noise else { return Ok(Box::new(Philox::new(self.seed))) };
+        let values = array::read::<Ix5>(path)?;
+        let (steps, batch, channels, height, width) = values.dim();
+        let recorded = Recorded::new(steps, [batch, channels, height, width], values.into_raw_vec_and_offset().0)?;
+        Ok(Box::new(recorded))
     }
 }

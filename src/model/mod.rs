@@ -1,11 +1,15 @@
 //! Model packages: a manifest that says what a network is, and the files it names.
 
 mod bundled;
+mod diffusers;
 mod manifest;
 mod package;
+mod sampled;
 mod verify;
 
 pub use bundled::names as bundled_names;
+pub use diffusers::DiffusersFolder;
 pub use manifest::{Check, Defaults, InputNames, Manifest, ModelFile, OutputNames, Precision, SigmaRange, Task};
 pub use package::Package;
+pub use sampled::SampledModel;
 pub use verify::{Verdict, verify};

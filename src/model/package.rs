@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::bundled::{self, Bundle};
 use super::manifest::{Manifest, Precision};
 use crate::error::{Error, Result};
-use crate::network::{Interface, OnnxNetwork, Runtime, SessionOptions};
+use crate::network::{Interface, ModelSource, OnnxNetwork, Runtime, SessionOptions};
 
 /// A model package.
 #[derive(Clone, Debug)]
@@ -89,7 +89,7 @@ impl Package {
             output: manifest.outputs.prediction.clone(),
             channels: Some(manifest.channels),
         };
-        OnnxNetwork::load(runtime, &manifest.name, &bytes, interface, options)
+        OnnxNetwork::load(runtime, &manifest.name, ModelSource::Bytes(&bytes), interface, options)
     }
 
     /// The bytes of the network in `precision`, after its SHA-256 was checked.

@@ -3,10 +3,10 @@
 use std::io::Cursor;
 use std::sync::Arc;
 
-use ndarray::Array4;
-use ndarray_npy::ReadNpyExt;
+use ndarray::{Array4, Ix4};
 
 use super::{Package, Precision};
+use crate::array;
 use crate::error::{Error, Result};
 use crate::network::{Network, Runtime, SessionOptions};
 
@@ -69,8 +69,8 @@ pub fn verify(
 
 fn read(package: &Package, name: &str) -> Result<Array4<f32>> {
     let bytes = package.read(name)?;
-    Array4::read_npy(Cursor::new(bytes)).map_err(|cause| {
-        let problem = format!("{name} is no .npy file of float32 with four axes");
+    array::decode(Cursor::new(bytes)).map_err(|cause| {
+        let problem = format!("its {name} is not readable; {}", array::expected::<Ix4>());
         Error::model_from(&package.manifest.name, problem, cause)
     })
 }

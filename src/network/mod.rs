@@ -6,7 +6,7 @@ mod runtime;
 mod session;
 
 pub use runtime::{EMBEDDED_VERSION, Library, OLDEST_MINOR_VERSION, Runtime};
-pub use session::{Interface, OnnxNetwork, SessionOptions, default_threads};
+pub use session::{Interface, ModelSource, OnnxNetwork, SessionOptions, default_threads};
 
 use crate::error::Result;
 

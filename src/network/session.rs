@@ -1,5 +1,6 @@
 //! A network in ONNX Runtime: a session whose inputs and outputs are checked at load and bound once.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use ort::session::builder::GraphOptimizationLevel;
@@ -25,6 +26,15 @@ pub struct Interface {
     pub output: String,
     /// Colour channels of the sample, where the model says so.
     pub channels: Option<usize>,
+}
+
+/// Where an ONNX graph comes from.
+#[derive(Clone, Copy, Debug)]
+pub enum ModelSource<'a> {
+    /// The bytes of a file that holds everything.
+    Bytes(&'a [u8]),
+    /// A file, beside which further ones may hold its weights.
+    File(&'a Path),
 }
 
 /// How a session is to run.
@@ -75,21 +85,21 @@ struct Bound {
 }
 
 impl OnnxNetwork {
-    /// Builds a session from the bytes of an ONNX file and checks that it has what `interface` names.
+    /// Builds a session from an ONNX graph and checks that it has what `interface` names.
     ///
     /// `model` is what errors call the network.
     ///
     /// # Errors
-    /// [`Error::Model`] when the bytes are no ONNX graph, an input or output that is named is missing, one that is not
+    /// [`Error::Model`] when it is no ONNX graph, an input or output that is named is missing, one that is not
     /// named exists, or its rank or element type is not what the executor can fill.
     pub fn load(
         runtime: &Arc<Runtime>,
         model: &str,
-        bytes: &[u8],
+        source: ModelSource<'_>,
         interface: Interface,
         options: SessionOptions,
     ) -> Result<Self> {
-        let session = build(runtime, bytes, options).map_err(|cause| {
+        let session = build(runtime, source, options).map_err(|cause| {
             Error::model_from(
                 model,
                 "ONNX Runtime does not accept it; it wants an ONNX file it has operators for",
@@ -186,16 +196,19 @@ impl Network for OnnxNetwork {
     }
 }
 
-fn build(runtime: &Runtime, bytes: &[u8], options: SessionOptions) -> ort::Result<Session> {
+fn build(runtime: &Runtime, source: ModelSource<'_>, options: SessionOptions) -> ort::Result<Session> {
     let threads = if options.threads == 0 { default_threads() } else { options.threads };
-    Session::builder(runtime.environment())?
+    let mut builder = Session::builder(runtime.environment())?
         .with_optimization_level(GraphOptimizationLevel::All)?
         .with_intra_threads(threads)?
         .with_inter_threads(1)?
         // The pattern is a second copy of all activations, laid out on the first run, for no measurable speed: at
         // 1920x1080 it cost 230 of 615 MiB.
-        .with_memory_pattern(false)?
-        .commit_from_memory(bytes)
+        .with_memory_pattern(false)?;
+    match source {
+        ModelSource::Bytes(bytes) => builder.commit_from_memory(bytes),
+        ModelSource::File(path) => builder.commit_from_file(path),
+    }
 }
 
 impl Types {
@@ -204,10 +217,12 @@ impl Types {
         let known = [Some(&interface.sample), interface.sigma.as_ref(), interface.timestep.as_ref()];
         for outlet in inputs {
             if !known.iter().flatten().any(|name| *name == outlet.name()) {
+                let expected: Vec<&str> = known.iter().flatten().map(|name| name.as_str()).collect();
                 let problem = format!(
-                    "it has an input `{}` ({}) that its manifest does not name, so nothing would fill it",
+                    "it has an input `{}` ({}) that nothing would fill; expected {}",
                     outlet.name(),
-                    outlet.dtype()
+                    outlet.dtype(),
+                    expected.join(", ")
                 );
                 return Err(Error::model(model, problem));
             }

@@ -7,13 +7,13 @@ use std::io;
 
 /// What was found, what was expected and what to do; and the cause.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(crate) struct Refusal {
     pub(super) problem: String,
     pub(super) source: Option<Cause>,
 }
 
 /// A result whose error does not know the path yet.
-pub(super) type Result<T> = std::result::Result<T, Refusal>;
+pub(crate) type Result<T> = std::result::Result<T, Refusal>;
 
 const CUT_OFF: &str = "the file is cut off: it ends before its picture does; copy or download it again";
 const DAMAGED: &str = "the file is damaged; open it in another program to see whether the picture can be saved anew";

@@ -35,7 +35,7 @@ pub fn write(frame: &Frame, path: &Path, format: Format, options: &Options) -> R
 }
 
 /// Lets `fill` write a file that appears under `path` only if it succeeds.
-pub(super) fn save<T>(path: &Path, fill: impl FnOnce(&mut BufWriter<&mut File>) -> refusal::Result<T>) -> Result<T> {
+pub(crate) fn save<T>(path: &Path, fill: impl FnOnce(&mut BufWriter<&mut File>) -> refusal::Result<T>) -> Result<T> {
     let target = target(path)?;
     let mut file = create_beside(&target).map_err(|refusal| refused(path, refusal))?;
     let filled = {

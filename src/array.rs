@@ -1,0 +1,88 @@
+//! Raw tensors as `.npy` files, for `eddy sample` and recorded pairs.
+
+use std::fs::File;
+use std::io::{BufReader, Read, Seek};
+use std::path::Path;
+
+use ndarray::{Array, Dimension};
+use ndarray_npy::{ReadNpyError, ReadNpyExt, WriteNpyExt};
+
+use crate::error::{Error, Result};
+use crate::frame::picture::save;
+
+/// Reads an array of float32 or float64 with as many axes as `D` has.
+///
+/// # Errors
+/// [`Error::Input`] when the file is missing, cut off, no `.npy`, or of another type or number of axes.
+pub fn read<D: Dimension>(path: &Path) -> Result<Array<f32, D>> {
+    let file =
+        File::open(path).map_err(|cause| Error::input_from(path, "it cannot be opened; check its name", cause))?;
+    decode(BufReader::new(file)).map_err(|cause| Error::input_from(path, expected::<D>(), cause))
+}
+
+/// As [`read`], from anything that can be read and sought in.
+pub(crate) fn decode<D: Dimension>(mut reader: impl Read + Seek) -> Result<Array<f32, D>, ReadNpyError> {
+    let array = match Array::<f32, D>::read_npy(&mut reader) {
+        Err(ReadNpyError::WrongDescriptor(_)) => {
+            reader.rewind()?;
+            Array::<f64, D>::read_npy(&mut reader)?.mapv(|value| value as f32)
+        }
+        other => other?,
+    };
+    Ok(if array.is_standard_layout() { array } else { array.as_standard_layout().into_owned() })
+}
+
+/// What a file was expected to be.
+pub(crate) fn expected<D: Dimension>() -> String {
+    let axes = D::NDIM.map_or("any number of".to_owned(), |count| count.to_string());
+    format!("expected a .npy file of float32 or float64 with {axes} axes")
+}
+
+/// Writes an array as float32. The file appears whole or not at all.
+///
+/// # Errors
+/// [`Error::Output`] when it cannot be written; nothing is left behind.
+pub fn write<D: Dimension>(array: &Array<f32, D>, path: &Path) -> Result<()> {
+    save(path, |file| Ok(array.write_npy(file).map_err(std::io::Error::other)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{read, write};
+    use ndarray::{Array, Array4, Ix4, Ix5};
+    use ndarray_npy::WriteNpyExt;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.npy");
+        let array = Array::from_shape_fn((2, 3, 4, 5), |(b, c, y, x)| (b * 1000 + c * 100 + y * 10 + x) as f32);
+        write(&array, &path).unwrap();
+        assert_eq!(read::<Ix4>(&path).unwrap(), array);
+        assert!(read::<Ix5>(&path).unwrap_err().to_string().contains("5 axes"));
+    }
+
+    #[test]
+    fn doubles_and_columns_first_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.npy");
+        let array = Array4::from_shape_fn((1, 2, 3, 4), |(_, c, y, x)| (c * 100 + y * 10 + x) as f64);
+        array.t().write_npy(std::fs::File::create(&path).unwrap()).unwrap();
+        let expected = array.t().mapv(|value| value as f32);
+        let found = read::<Ix4>(&path).unwrap();
+        assert!(found.is_standard_layout());
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_cut_file_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.npy");
+        write(&Array4::<f32>::zeros((1, 2, 3, 4)), &path).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        for length in [0, 5, 60, bytes.len() - 1] {
+            std::fs::write(&path, &bytes[..length]).unwrap();
+            assert_eq!(read::<Ix4>(&path).unwrap_err().exit_code(), 3, "{length}");
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! A folder in the layout of diffusers and optimum, read unchanged: `unet/model.onnx` and
+//! `scheduler/scheduler_config.json`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::diffusion::{DiscreteSchedule, config};
+use crate::error::{Error, Result};
+use crate::network::{Interface, ModelSource, OnnxNetwork, Runtime, SessionOptions};
+
+const NETWORK: &str = "unet/model.onnx";
+const SCHEDULER: &str = "scheduler/scheduler_config.json";
+
+/// A diffusers folder: a U-Net and the training schedule that it was made for.
+#[derive(Clone, Debug)]
+pub struct DiffusersFolder {
+    path: PathBuf,
+    /// The training schedule, with what the file says of sampling.
+    pub schedule: DiscreteSchedule,
+}
+
+impl DiffusersFolder {
+    /// Whether `path` looks like such a folder.
+    pub fn is_at(path: &Path) -> bool {
+        ["model_index.json", NETWORK, SCHEDULER].iter().any(|name| path.join(name).exists())
+    }
+
+    /// Reads the folder's scheduler and finds its network.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when a part is missing, or the scheduler's file says something that cannot be honoured.
+    pub fn open(path: &Path) -> Result<Self> {
+        let name = path.display().to_string();
+        for part in [NETWORK, SCHEDULER] {
+            if !path.join(part).is_file() {
+                let problem = format!("a folder in the diffusers layout has a {part}; this one does not");
+                return Err(Error::model(name, problem));
+            }
+        }
+        let text = std::fs::read_to_string(path.join(SCHEDULER))
+            .map_err(|cause| Error::model_from(&name, format!("its {SCHEDULER} cannot be read"), cause))?;
+        Ok(Self { path: path.to_owned(), schedule: config::parse(&name, &text)? })
+    }
+
+    /// Loads the U-Net: inputs `sample` and `timestep`, output `out_sample`.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when ONNX Runtime does not accept it, or it has other inputs or outputs.
+    pub fn load(&self, runtime: &Arc<Runtime>, options: SessionOptions) -> Result<OnnxNetwork> {
+        let interface = Interface {
+            sample: "sample".into(),
+            sigma: None,
+            timestep: Some("timestep".into()),
+            output: "out_sample".into(),
+            channels: None,
+        };
+        let file = self.path.join(NETWORK);
+        // From its file, so that weights kept beside it are found.
+        OnnxNetwork::load(runtime, &file.display().to_string(), ModelSource::File(&file), interface, options)
+    }
+}

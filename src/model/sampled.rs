@@ -1,0 +1,73 @@
+//! What `eddy sample` runs: a network and the schedule on which it is sampled.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{DiffusersFolder, Package, Precision, SigmaRange};
+use crate::diffusion::{Schedule, SigmaSchedule};
+use crate::error::{Error, Result};
+use crate::network::{OnnxNetwork, Runtime, SessionOptions};
+
+/// A network trained down to no noise at all is sampled down to this part of its largest sigma, since a step to nothing
+/// needs a level to start from.
+const LOWEST_PART: f64 = 1e-3;
+
+/// A model as a sampler sees it.
+#[derive(Clone, Debug)]
+pub enum SampledModel {
+    /// A model package.
+    Package(Box<Package>),
+    /// A folder in the diffusers layout.
+    Diffusers(Box<DiffusersFolder>),
+}
+
+impl SampledModel {
+    /// The bundled model of that name, the package in that folder, or that folder in the diffusers layout.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when there is none or it is not usable.
+    pub fn find(model: &str) -> Result<Self> {
+        let path = Path::new(model);
+        if DiffusersFolder::is_at(path) {
+            return DiffusersFolder::open(path).map(|folder| Self::Diffusers(Box::new(folder)));
+        }
+        Package::find(model).map(|package| Self::Package(Box::new(package)))
+    }
+
+    /// The schedule on which it is sampled.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when a package does not say what noise its network was trained for.
+    pub fn schedule(&self) -> Result<Schedule> {
+        let package = match self {
+            Self::Diffusers(folder) => return Ok(Schedule::Discrete(Box::new(folder.schedule.clone()))),
+            Self::Package(package) => package,
+        };
+        let manifest = &package.manifest;
+        let Some(SigmaRange { min, max }) = manifest.sigma else {
+            let problem = "its manifest has no [sigma], so there is no schedule to sample on; add min and max";
+            return Err(Error::model(&manifest.name, problem));
+        };
+        let lowest = if min > 0.0 { min } else { LOWEST_PART * max };
+        Ok(Schedule::Sigmas(SigmaSchedule::new(manifest.prediction, lowest, max)))
+    }
+
+    /// Loads the network; `precision` is for packages that have more than one.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when it cannot be loaded.
+    pub fn load(
+        &self,
+        runtime: &Arc<Runtime>,
+        precision: Option<Precision>,
+        options: SessionOptions,
+    ) -> Result<OnnxNetwork> {
+        match self {
+            Self::Diffusers(folder) => folder.load(runtime, options),
+            Self::Package(package) => {
+                let precision = precision.unwrap_or_else(|| package.manifest.preferred_precision());
+                package.load(runtime, precision, options)
+            }
+        }
+    }
+}
