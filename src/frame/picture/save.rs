@@ -12,7 +12,7 @@ use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
-/// Whether [`write`] would take a frame of that size, depth and alpha: to be asked before hours of work.
+/// Whether [`write()`] would take a frame of that size, depth and alpha: to be asked before hours of work.
 ///
 /// # Errors
 /// [`Error::Output`] for a picture that is transparent or too large for the format.
