@@ -39,7 +39,11 @@ fn sum(plan: &Plan, start: Vec<f64>) -> f64 {
 }
 
 fn sum_with(plan: &Plan, start: Vec<f64>, noise: &dyn NoiseSource) -> f64 {
-    loops::run(plan, SHAPE, start, noise, network).iter().map(|x| x.abs()).sum()
+    let magnitude = |values: Vec<f64>| values.iter().map(|x| x.abs()).sum();
+    let executed: f64 = magnitude(loops::run_executor(plan, SHAPE, &start, noise, network));
+    let reference: f64 = magnitude(loops::run(plan, SHAPE, start, noise, network));
+    assert!((executed - reference).abs() < 2e-3, "{executed} in f32 is not {reference}");
+    executed
 }
 
 #[track_caller]

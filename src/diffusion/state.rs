@@ -27,8 +27,9 @@ impl<'a> State<'a> {
     /// # Errors
     /// When `noise` does not reach for this plan and shape.
     pub fn new(x: Array4<f32>, plan: &Plan, noise: &'a dyn NoiseSource, sigma: &'a SigmaMap) -> Result<Self> {
-        if plan.steps.iter().any(|step| step.d != 0.0) {
-            noise.covers(plan.steps.len(), x.dim().into())?;
+        let noise_rows = plan.noise_rows();
+        if noise_rows > 0 {
+            noise.covers(noise_rows, x.dim().into())?;
         }
         // Standard layout, which is all that the slices below ask for.
         let x = if x.is_standard_layout() { x } else { x.as_standard_layout().into_owned() };

@@ -11,6 +11,9 @@ pub enum Spacing {
     /// Evenly from the first to the last timestep of training.
     Linspace,
     /// Back from the last timestep of training by a stride that need not be whole.
+    ///
+    /// Always as many as there are steps. Where the stride rounds down (61 steps of 1000), diffusers visits one more, -1,
+    /// which its tables take for the last timestep of training; that is not followed.
     Trailing,
 }
 
