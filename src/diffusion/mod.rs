@@ -3,14 +3,20 @@
 //! Everything here is a pure function of its arguments, and everything before the loop is f64.
 
 pub mod clip;
+pub mod config;
+pub mod discrete;
 pub mod executor;
 pub mod noise;
 pub mod parameterization;
 pub mod plan;
+pub mod sampler;
+pub mod schedule;
 pub mod state;
 
+pub use discrete::DiscreteSchedule;
 pub use executor::{Canvas, Progress, SigmaMap, Update, Window, execute};
 pub use noise::{NoiseAt, NoiseSource, Philox, Recorded};
 pub use parameterization::{Prediction, Scaling};
 pub use plan::{Clip, Level, Plan, Step};
+pub use sampler::{Sampler, Schedule, SigmaSchedule, denoise_plan, plan};
 pub use state::State;

@@ -12,6 +12,33 @@ pub struct Level {
     pub noise: f64,
 }
 
+impl Level {
+    /// The clean picture itself: where every plan ends.
+    pub const CLEAN: Self = Self { signal: 1.0, noise: 0.0 };
+
+    /// A variance-exploding level, `x = x0 + sigma * n` (Song et al. 2021, EDM).
+    pub fn exploding(sigma: f64) -> Self {
+        Self { signal: 1.0, noise: sigma }
+    }
+
+    /// A variance-preserving level from DDPM's cumulative product `abar` (Ho et al. 2020, equation 4):
+    /// `x = sqrt(abar) * x0 + sqrt(1 - abar) * n`.
+    pub fn preserving(alpha_cumprod: f64) -> Self {
+        Self { signal: alpha_cumprod.sqrt(), noise: (1.0 - alpha_cumprod).sqrt() }
+    }
+
+    /// The variance-preserving level whose noise-to-signal ratio is `sigma`.
+    pub fn preserving_from_sigma(sigma: f64) -> Self {
+        let signal = 1.0 / sigma.hypot(1.0);
+        Self { signal, noise: sigma * signal }
+    }
+
+    /// The noise-to-signal ratio, EDM's sigma; infinite for pure noise.
+    pub fn sigma(self) -> f64 {
+        self.noise / self.signal
+    }
+}
+
 /// One row of a sampler's table: one evaluation of the network and one linear update.
 ///
 /// With `F` the network's output,
@@ -73,4 +100,11 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// What is done to each prediction of the clean picture.
     pub clip: Clip,
+}
+
+impl Plan {
+    /// How many steps of recorded noise a run of this plan reads: one more than the last row that draws.
+    pub fn noise_rows(&self) -> usize {
+        self.steps.iter().rposition(|step| step.d != 0.0).map_or(0, |last| last + 1)
+    }
 }

@@ -192,6 +192,9 @@ fn build(runtime: &Runtime, bytes: &[u8], options: SessionOptions) -> ort::Resul
         .with_optimization_level(GraphOptimizationLevel::All)?
         .with_intra_threads(threads)?
         .with_inter_threads(1)?
+        // The pattern is a second copy of all activations, laid out on the first run, for no measurable speed: at
+        // 1920x1080 it cost 230 of 615 MiB.
+        .with_memory_pattern(false)?
         .commit_from_memory(bytes)
 }
 

@@ -1,0 +1,92 @@
+//! What is done to a prediction of the clean picture before it is used: a range, or dynamic thresholding.
+
+use crate::diffusion::plan::Clip;
+
+impl Clip {
+    /// Applies this to `prediction`, a dense batch of `batch` samples of equal size.
+    ///
+    /// `scratch` holds one sample's magnitudes while a quantile is sought; it is kept between calls so that only
+    /// the first of them allocates.
+    ///
+    /// # Panics
+    /// When `prediction` does not divide into `batch` samples.
+    pub fn apply(self, prediction: &mut [f32], batch: usize, scratch: &mut Vec<f32>) {
+        match self {
+            Self::None => {}
+            Self::Range(range) => {
+                let range = range as f32;
+                prediction.iter_mut().for_each(|d| *d = d.clamp(-range, range));
+            }
+            Self::Threshold { ratio, max } => {
+                if prediction.is_empty() {
+                    return;
+                }
+                assert!(batch > 0 && prediction.len().is_multiple_of(batch), "a batch is made of equal samples");
+                for sample in prediction.chunks_exact_mut(prediction.len() / batch) {
+                    scratch.clear();
+                    scratch.extend(sample.iter().map(|d| d.abs()));
+                    let bound = threshold_bound(scratch, ratio, max);
+                    threshold(sample, bound);
+                }
+            }
+        }
+    }
+}
+
+/// The bound of dynamic thresholding (Saharia et al. 2022, section 2.3): the `ratio` quantile of `magnitudes`, held to
+/// `1..=max`. When `max` is below 1, it is the bound. Reorders `magnitudes`, which must not be empty.
+pub fn threshold_bound(magnitudes: &mut [f32], ratio: f64, max: f64) -> f32 {
+    quantile(magnitudes, ratio).max(1.0).min(max as f32)
+}
+
+/// Holds `sample` to `-bound..=bound` and divides it by `bound`.
+pub fn threshold(sample: &mut [f32], bound: f32) {
+    sample.iter_mut().for_each(|d| *d = d.clamp(-bound, bound) / bound);
+}
+
+/// The quantile by linear interpolation between order statistics, in linear time.
+fn quantile(values: &mut [f32], ratio: f64) -> f32 {
+    let position = ratio * (values.len() - 1) as f64;
+    let below = position.floor() as usize;
+    let weight = (position - below as f64) as f32;
+    let (_, &mut low, above) = values.select_nth_unstable_by(below, f32::total_cmp);
+    match above.iter().copied().min_by(f32::total_cmp) {
+        Some(high) if weight > 0.0 => low + weight * (high - low),
+        _ => low,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Clip, quantile};
+
+    #[test]
+    fn a_quantile_lies_between_its_neighbours() {
+        let mut values = [4.0, 1.0, 3.0, 2.0, 5.0];
+        for (ratio, expected) in [(0.0, 1.0), (0.5, 3.0), (0.9, 4.6), (1.0, 5.0)] {
+            assert!((quantile(&mut values, ratio) - expected).abs() < 1e-6);
+        }
+        assert_eq!(quantile(&mut [7.0], 0.3), 7.0);
+    }
+
+    #[test]
+    fn a_range_holds_values() {
+        let mut d = [-3.0, -0.5, 0.5, 3.0];
+        Clip::Range(1.0).apply(&mut d, 1, &mut Vec::new());
+        assert_eq!(d, [-1.0, -0.5, 0.5, 1.0]);
+    }
+
+    #[test]
+    fn each_sample_of_a_batch_has_its_own_threshold() {
+        let mut d = [0.2, -0.4, 0.5, 0.1, 1.0, -2.0, 3.0, 4.0];
+        Clip::Threshold { ratio: 1.0, max: 10.0 }.apply(&mut d, 2, &mut Vec::new());
+        assert_eq!(d, [0.2, -0.4, 0.5, 0.1, 0.25, -0.5, 0.75, 1.0]);
+    }
+
+    #[test]
+    fn the_largest_bound_wins_over_one() {
+        let mut d = [0.25, -2.0];
+        Clip::Threshold { ratio: 0.9, max: 0.5 }.apply(&mut d, 1, &mut Vec::new());
+        assert_eq!(d, [0.5, -1.0]);
+    }
+}

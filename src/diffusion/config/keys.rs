@@ -1,0 +1,122 @@
+//! A JSON object whose keys are taken one by one, so that what nobody took is known at the end.
+
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+
+/// The keys of a `scheduler_config.json` that were not taken yet. `null` is the same as absent.
+pub(super) struct Keys<'a> {
+    name: &'a str,
+    map: Map<String, Value>,
+}
+
+impl<'a> Keys<'a> {
+    pub(super) fn new(name: &'a str, text: &str) -> Result<Self> {
+        let value = serde_json::from_str(&quote_non_finite(text)).map_err(|source| {
+            Error::model_from(name, "its scheduler_config.json is not JSON; export it again", source)
+        })?;
+        let Value::Object(mut map) = value else {
+            return Err(Error::model(name, "its scheduler_config.json is not a JSON object; export it again"));
+        };
+        // Values that diffusers wrote down without having been given them do not bind another sampler.
+        if let Some(Value::Array(defaulted)) = map.remove("_use_default_values") {
+            for key in defaulted.iter().filter_map(Value::as_str) {
+                map.remove(key);
+            }
+        }
+        map.retain(|_, value| !value.is_null());
+        Ok(Self { name, map })
+    }
+
+    pub(super) fn flag(&mut self, key: &str) -> Result<Option<bool>> {
+        self.take(key, "true, false", |value| value.as_bool())
+    }
+
+    pub(super) fn count(&mut self, key: &str) -> Result<Option<usize>> {
+        self.take(key, "a whole number, 0 or more", |value| {
+            value.as_u64().and_then(|count| usize::try_from(count).ok())
+        })
+    }
+
+    pub(super) fn number(&mut self, key: &str) -> Result<Option<f64>> {
+        self.take(key, "a finite number", |value| value.as_f64().filter(|number| number.is_finite()))
+    }
+
+    /// A number that may be infinite.
+    pub(super) fn extended(&mut self, key: &str) -> Result<Option<f64>> {
+        self.take(key, "a number or an infinity", |value| {
+            value.as_f64().or_else(|| value.as_str()?.parse().ok()).filter(|number: &f64| !number.is_nan())
+        })
+    }
+
+    pub(super) fn numbers(&mut self, key: &str) -> Result<Option<Vec<f64>>> {
+        self.take(key, "a list of numbers", |value| value.as_array()?.iter().map(Value::as_f64).collect())
+    }
+
+    pub(super) fn text(&mut self, key: &str) -> Result<Option<String>> {
+        self.take(key, "a text", |value| value.as_str().map(str::to_owned))
+    }
+
+    pub(super) fn choice<T: Copy>(&mut self, key: &str, choices: &[(&str, T)]) -> Result<Option<T>> {
+        let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+        self.take(key, &names.join(", "), |value| {
+            let text = value.as_str()?;
+            choices.iter().find(|(name, _)| *name == text).map(|(_, choice)| *choice)
+        })
+    }
+
+    /// `value` where it `is_possible`, else a refusal.
+    pub(super) fn checked(&self, key: &str, value: f64, is_possible: bool, possible: &str) -> Result<f64> {
+        if is_possible { Ok(value) } else { Err(self.refusal(key, &value.to_string(), possible)) }
+    }
+
+    pub(super) fn refusal(&self, key: &str, value: &str, possible: &str) -> Error {
+        Error::model(self.name, problem(key, value, possible))
+    }
+
+    /// Refuses what nobody took, except `inert` keys, notes (`_...`), and what is switched off.
+    pub(super) fn finish(self, inert: &[&str]) -> Result<()> {
+        let matters =
+            |key: &str, value: &Value| !key.starts_with('_') && !inert.contains(&key) && *value != Value::Bool(false);
+        match self.map.iter().find(|(key, value)| matters(key, value)) {
+            None => Ok(()),
+            Some((key, value)) => Err(Error::model(
+                self.name,
+                format!(
+                    "its scheduler_config.json has a key that is not known here, '{key}' = {value}, and it may change \
+                     the numbers; remove it if it does not"
+                ),
+            )),
+        }
+    }
+
+    fn take<T>(&mut self, key: &str, possible: &str, read: impl FnOnce(&Value) -> Option<T>) -> Result<Option<T>> {
+        let Some(value) = self.map.remove(key) else { return Ok(None) };
+        read(&value).map(Some).ok_or_else(|| self.refusal(key, &value.to_string(), possible))
+    }
+}
+
+/// What is said of a key whose value cannot be honoured.
+pub(super) fn problem(key: &str, value: &str, possible: &str) -> String {
+    format!("its scheduler_config.json has {key} = {value}, which is not supported; possible: {possible}")
+}
+
+/// Puts quotes around the `Infinity`, `-Infinity` and `NaN` that Python writes and JSON does not know.
+fn quote_non_finite(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len() + 8);
+    let (mut in_string, mut is_escaped) = (false, false);
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        let word = ["-Infinity", "Infinity", "NaN"].into_iter().find(|word| !in_string && rest.starts_with(word));
+        if let Some(word) = word {
+            quoted.extend(["\"", word, "\""]);
+            rest = &rest[word.len()..];
+            continue;
+        }
+        in_string ^= c == '"' && !is_escaped;
+        is_escaped = c == '\\' && !is_escaped;
+        quoted.push(c);
+        rest = &rest[c.len_utf8()..];
+    }
+    quoted
+}

@@ -1,0 +1,218 @@
+//! Reading a diffusers `scheduler_config.json`.
+//!
+//! One file serves every sampler, as with diffusers' `from_config`: what it says holds for each sampler that knows the key,
+//! what it leaves out takes that sampler's default. A key that would change the numbers and cannot be honoured is an
+//! error, at once where every sampler is concerned, else when a plan of the sampler concerned is asked for.
+
+mod keys;
+
+use std::path::Path;
+
+use crate::diffusion::discrete::{DiscreteSchedule, FinalSigma, SigmaSpacing, Threshold, Unsupported};
+use crate::diffusion::parameterization::Prediction;
+use crate::diffusion::sampler::Sampler;
+use crate::diffusion::sampler::rows::{SolverType, Variance};
+use crate::diffusion::schedule::{BetaSchedule, Spacing};
+use crate::error::{Error, Result};
+use keys::Keys;
+
+/// The classes whose files describe a variance-preserving training schedule by the same keys.
+const CLASSES: [&str; 14] = [
+    "DDIMScheduler",
+    "DDPMScheduler",
+    "EulerDiscreteScheduler",
+    "DPMSolverMultistepScheduler",
+    "PNDMScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "LMSDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "DPMSolverSinglestepScheduler",
+    "DEISMultistepScheduler",
+    "UniPCMultistepScheduler",
+    "DPMSolverSDEScheduler",
+];
+
+/// Keys of other classes that say nothing to our samplers.
+const INERT: [&str; 8] = [
+    "skip_prk_steps",
+    "flow_shift",
+    "use_dynamic_shifting",
+    "time_shift_type",
+    "shift_terminal",
+    "predict_x0",
+    "disable_corrector",
+    "solver_p",
+];
+
+/// Reads a `scheduler_config.json`.
+///
+/// # Errors
+/// [`Error::Input`] when the file cannot be read, else as [`parse`].
+pub fn read(path: &Path) -> Result<DiscreteSchedule> {
+    let text = std::fs::read_to_string(path).map_err(|source| {
+        Error::input_from(path, "a scheduler_config.json in diffusers' layout was expected", source)
+    })?;
+    parse(&path.display().to_string(), &text)
+}
+
+/// Reads the text of a `scheduler_config.json`; `name` stands for the model in messages.
+///
+/// # Errors
+/// [`Error::Model`] when it is no JSON object, is of a class with another kind of schedule, or has a key that would change
+/// the numbers and is not honoured, naming the key, its value and what is possible.
+pub fn parse(name: &str, text: &str) -> Result<DiscreteSchedule> {
+    let mut keys = Keys::new(name, text)?;
+    if let Some(class) = keys.text("_class_name")?
+        && !CLASSES.contains(&class.as_str())
+    {
+        return Err(keys.refusal("_class_name", &class, &CLASSES.join(", ")));
+    }
+    let defaults = DiscreteSchedule::default();
+    let train_steps = keys.count("num_train_timesteps")?.unwrap_or(defaults.train_steps);
+    let mut schedule = DiscreteSchedule {
+        name: name.into(),
+        train_steps,
+        betas: betas(&mut keys)?,
+        zero_terminal_snr: keys.flag("rescale_betas_zero_snr")?.unwrap_or(false),
+        prediction: keys.choice("prediction_type", &PREDICTIONS)?.unwrap_or(Prediction::Epsilon),
+        spacing: keys.choice("timestep_spacing", &SPACINGS)?,
+        steps_offset: keys.count("steps_offset")?.unwrap_or(0),
+        ..defaults
+    };
+    read_clip(&mut keys, &mut schedule)?;
+    read_ddpm(&mut keys, &mut schedule)?;
+    read_sigmas(&mut keys, &mut schedule)?;
+    read_solver(&mut keys, &mut schedule)?;
+    keys.finish(&INERT)?;
+    schedule.table()?;
+    Ok(schedule)
+}
+
+const PREDICTIONS: [(&str, Prediction); 4] = [
+    ("epsilon", Prediction::Epsilon),
+    ("v_prediction", Prediction::VPrediction),
+    ("sample", Prediction::Sample),
+    // An older name of `sample` that EulerDiscreteScheduler still knows.
+    ("original_sample", Prediction::Sample),
+];
+
+const SPACINGS: [(&str, Spacing); 3] =
+    [("leading", Spacing::Leading), ("linspace", Spacing::Linspace), ("trailing", Spacing::Trailing)];
+
+fn betas(keys: &mut Keys<'_>) -> Result<BetaSchedule> {
+    let start = keys.number("beta_start")?.unwrap_or(1e-4);
+    let end = keys.number("beta_end")?.unwrap_or(0.02);
+    let trained = keys.numbers("trained_betas")?;
+    let schedule = keys.text("beta_schedule")?;
+    match (trained, schedule.as_deref().unwrap_or("linear")) {
+        (Some(betas), _) => Ok(BetaSchedule::Trained(betas)),
+        (None, "linear") => Ok(BetaSchedule::Linear { start, end }),
+        (None, "scaled_linear") => Ok(BetaSchedule::ScaledLinear { start, end }),
+        (None, "squaredcos_cap_v2") => Ok(BetaSchedule::SquaredCosCapV2),
+        (None, other) => Err(keys.refusal("beta_schedule", other, "linear, scaled_linear, squaredcos_cap_v2")),
+    }
+}
+
+fn read_clip(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<()> {
+    schedule.clip_sample = keys.flag("clip_sample")?.unwrap_or(true);
+    if let Some(range) = keys.number("clip_sample_range")? {
+        schedule.clip_sample_range = keys.checked("clip_sample_range", range, range > 0.0, "a number above 0")?;
+    }
+    let ratio = keys.number("dynamic_thresholding_ratio")?.unwrap_or(0.995);
+    let ratio = keys.checked("dynamic_thresholding_ratio", ratio, (0.0..=1.0).contains(&ratio), "0 to 1")?;
+    let max = keys.number("sample_max_value")?.unwrap_or(1.0);
+    let max = keys.checked("sample_max_value", max, max > 0.0, "a number above 0")?;
+    schedule.threshold = keys.flag("thresholding")?.unwrap_or(false).then_some(Threshold { ratio, max });
+    schedule.ends_at_clean = keys.flag("set_alpha_to_one")?.unwrap_or(true);
+    Ok(())
+}
+
+fn read_ddpm(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<()> {
+    let Some(variance) = keys.text("variance_type")? else { return Ok(()) };
+    match variance.as_str() {
+        // The logarithm is taken and undone again.
+        "fixed_small" | "fixed_small_log" => schedule.variance = Variance::FixedSmall,
+        "fixed_large" => schedule.variance = Variance::FixedLarge,
+        // A learned variance is a second half of the network's output, whatever the sampler.
+        "learned" | "learned_range" => {
+            return Err(keys.refusal("variance_type", &variance, "fixed_small, fixed_small_log, fixed_large"));
+        }
+        _ => {
+            let possible = "fixed_small, fixed_small_log, fixed_large";
+            schedule.unsupported.push(unsupported("variance_type", &variance, possible, &[Sampler::Ddpm]));
+        }
+    }
+    Ok(())
+}
+
+fn read_sigmas(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<()> {
+    const BOTH: &[Sampler] = &[Sampler::Euler, Sampler::Dpmpp2m];
+    let karras = keys.flag("use_karras_sigmas")?.unwrap_or(false);
+    let exponential = keys.flag("use_exponential_sigmas")?.unwrap_or(false);
+    schedule.sigma_spacing = match (karras, exponential) {
+        (false, false) => SigmaSpacing::Timesteps,
+        (true, false) => SigmaSpacing::Karras,
+        (false, true) => SigmaSpacing::Exponential,
+        (true, true) => {
+            return Err(keys.refusal("use_exponential_sigmas", "true", "one of it and use_karras_sigmas"));
+        }
+    };
+    for key in ["sigma_min", "sigma_max"] {
+        let Some(sigma) = keys.number(key)? else { continue };
+        let sigma = keys.checked(key, sigma, sigma > 0.0, "a number above 0")?;
+        *(if key == "sigma_min" { &mut schedule.sigma_min } else { &mut schedule.sigma_max }) = Some(sigma);
+    }
+    let finals = [("zero", FinalSigma::Zero), ("sigma_min", FinalSigma::SigmaMin)];
+    schedule.final_sigma = keys.choice("final_sigmas_type", &finals)?.unwrap_or_default();
+    let mut refuse = |key: &str, value: &str, possible: &str, samplers| {
+        schedule.unsupported.push(unsupported(key, value, possible, samplers));
+    };
+    if keys.flag("use_beta_sigmas")? == Some(true) {
+        refuse("use_beta_sigmas", "true", "use_karras_sigmas, use_exponential_sigmas", BOTH);
+    }
+    for key in ["use_lu_lambdas", "use_flow_sigmas"] {
+        if keys.flag(key)? == Some(true) {
+            refuse(key, "true", "use_karras_sigmas, use_exponential_sigmas", &[Sampler::Dpmpp2m]);
+        }
+    }
+    if let Some(kind) = keys.text("interpolation_type")?.filter(|kind| kind != "linear") {
+        refuse("interpolation_type", &kind, "linear", &[Sampler::Euler]);
+    }
+    let is_told_sigma = schedule.prediction == Prediction::VPrediction;
+    if let Some(kind) = keys.text("timestep_type")?.filter(|kind| kind != "discrete" && is_told_sigma) {
+        refuse("timestep_type", &kind, "discrete", &[Sampler::Euler]);
+    }
+    Ok(())
+}
+
+fn read_solver(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<()> {
+    const SOLVER: &[Sampler] = &[Sampler::Dpmpp2m];
+    schedule.lower_order_final = keys.flag("lower_order_final")?.unwrap_or(true);
+    schedule.euler_at_final = keys.flag("euler_at_final")?.unwrap_or(false);
+    schedule.lambda_min_clipped = keys.extended("lambda_min_clipped")?.unwrap_or(f64::NEG_INFINITY);
+    match keys.count("solver_order")? {
+        None => {}
+        Some(order @ (1 | 2)) => schedule.solver_order = order,
+        Some(order) => schedule.unsupported.push(unsupported("solver_order", &order.to_string(), "1, 2", SOLVER)),
+    }
+    match keys.text("solver_type")?.as_deref() {
+        // The other solvers' own names, which diffusers reads as midpoint.
+        None | Some("midpoint" | "logrho" | "bh1" | "bh2") => {}
+        Some("heun") => schedule.solver_type = SolverType::Heun,
+        Some(other) => schedule.unsupported.push(unsupported("solver_type", other, "midpoint, heun", SOLVER)),
+    }
+    match keys.text("algorithm_type")?.as_deref() {
+        None | Some("dpmsolver++" | "deis") => {}
+        Some(other) => schedule.unsupported.push(unsupported("algorithm_type", other, "dpmsolver++", SOLVER)),
+    }
+    Ok(())
+}
+
+fn unsupported(key: &str, value: &str, possible: &str, samplers: &'static [Sampler]) -> Unsupported {
+    Unsupported { problem: keys::problem(key, value, possible), samplers }
+}
+
+#[cfg(test)]
+mod tests;

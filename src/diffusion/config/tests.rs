@@ -1,0 +1,143 @@
+use super::parse;
+use crate::diffusion::discrete::{DiscreteSchedule, FinalSigma, SigmaSpacing, Threshold};
+use crate::diffusion::parameterization::Prediction;
+use crate::diffusion::sampler::rows::{SolverType, Variance};
+use crate::diffusion::sampler::{Sampler, Schedule, plan};
+use crate::diffusion::schedule::{BetaSchedule, Spacing};
+
+fn read(text: &str) -> DiscreteSchedule {
+    parse("tiny", text).unwrap()
+}
+
+fn problem(text: &str) -> String {
+    parse("tiny", text).unwrap_err().to_string()
+}
+
+#[test]
+fn an_empty_file_means_the_defaults() {
+    assert_eq!(read("{}"), DiscreteSchedule { name: "tiny".into(), ..DiscreteSchedule::default() });
+}
+
+/// Every key that is honoured, away from its default, so that none is read in vain.
+#[test]
+fn every_key_is_honoured() {
+    type Change = fn(&mut DiscreteSchedule);
+    let changes: [(&str, Change); 22] = [
+        (r#""num_train_timesteps": 500"#, |s| s.train_steps = 500),
+        (r#""beta_start": 0.001"#, |s| s.betas = BetaSchedule::Linear { start: 0.001, end: 0.02 }),
+        (r#""beta_end": 0.01"#, |s| s.betas = BetaSchedule::Linear { start: 1e-4, end: 0.01 }),
+        (r#""beta_schedule": "squaredcos_cap_v2""#, |s| s.betas = BetaSchedule::SquaredCosCapV2),
+        (r#""trained_betas": [0.5, 0.25], "num_train_timesteps": 2"#, |s| {
+            s.train_steps = 2;
+            s.betas = BetaSchedule::Trained(vec![0.5, 0.25]);
+        }),
+        (r#""rescale_betas_zero_snr": true"#, |s| s.zero_terminal_snr = true),
+        (r#""prediction_type": "v_prediction""#, |s| s.prediction = Prediction::VPrediction),
+        (r#""timestep_spacing": "trailing""#, |s| s.spacing = Some(Spacing::Trailing)),
+        (r#""steps_offset": 1"#, |s| s.steps_offset = 1),
+        (r#""clip_sample": false"#, |s| s.clip_sample = false),
+        (r#""clip_sample_range": 2.0"#, |s| s.clip_sample_range = 2.0),
+        (r#""thresholding": true, "dynamic_thresholding_ratio": 0.9, "sample_max_value": 3"#, |s| {
+            s.threshold = Some(Threshold { ratio: 0.9, max: 3.0 });
+        }),
+        (r#""set_alpha_to_one": false"#, |s| s.ends_at_clean = false),
+        (r#""variance_type": "fixed_large""#, |s| s.variance = Variance::FixedLarge),
+        (r#""use_karras_sigmas": true"#, |s| s.sigma_spacing = SigmaSpacing::Karras),
+        (r#""use_exponential_sigmas": true"#, |s| s.sigma_spacing = SigmaSpacing::Exponential),
+        (r#""sigma_min": 0.1, "sigma_max": 9.0"#, |s| (s.sigma_min, s.sigma_max) = (Some(0.1), Some(9.0))),
+        (r#""final_sigmas_type": "sigma_min""#, |s| s.final_sigma = FinalSigma::SigmaMin),
+        (r#""solver_order": 1"#, |s| s.solver_order = 1),
+        (r#""solver_type": "heun""#, |s| s.solver_type = SolverType::Heun),
+        (r#""lower_order_final": false, "euler_at_final": true"#, |s| {
+            (s.lower_order_final, s.euler_at_final) = (false, true);
+        }),
+        (r#""lambda_min_clipped": -5.1"#, |s| s.lambda_min_clipped = -5.1),
+    ];
+    for (text, change) in changes {
+        let mut expected = read("{}");
+        change(&mut expected);
+        assert_ne!(expected, read("{}"), "{text}");
+        assert_eq!(read(&format!("{{{text}}}")), expected, "{text}");
+    }
+}
+
+#[test]
+fn files_as_diffusers_writes_them_are_read() {
+    let schedule = read(
+        r#"{
+            "_class_name": "DPMSolverMultistepScheduler", "_diffusers_version": "0.42.1", "algorithm_type": "dpmsolver++",
+            "beta_end": 0.012, "beta_schedule": "scaled_linear", "beta_start": 0.00085, "clip_sample": false,
+            "dynamic_thresholding_ratio": 0.995, "euler_at_final": false, "final_sigmas_type": "zero", "flow_shift": 1.0,
+            "lambda_min_clipped": -Infinity, "lower_order_final": true, "num_train_timesteps": 1000,
+            "prediction_type": "epsilon", "rescale_betas_zero_snr": false, "sample_max_value": 1.0,
+            "set_alpha_to_one": false, "skip_prk_steps": true, "solver_order": 2, "solver_type": "bh2", "steps_offset": 1,
+            "thresholding": false, "time_shift_type": "exponential", "timestep_spacing": "leading",
+            "trained_betas": null, "use_beta_sigmas": false, "use_dynamic_shifting": false,
+            "use_exponential_sigmas": false, "use_flow_sigmas": false, "use_karras_sigmas": false,
+            "use_lu_lambdas": false, "variance_type": null
+        }"#,
+    );
+    assert_eq!(schedule.betas, BetaSchedule::ScaledLinear { start: 0.00085, end: 0.012 });
+    assert_eq!(schedule.lambda_min_clipped, f64::NEG_INFINITY);
+    assert!(!schedule.clip_sample && !schedule.ends_at_clean && schedule.unsupported.is_empty());
+}
+
+#[test]
+fn values_noted_as_defaults_do_not_bind() {
+    let schedule =
+        read(r#"{"timestep_spacing": "leading", "steps_offset": 1, "_use_default_values": ["timestep_spacing"]}"#);
+    assert_eq!((schedule.spacing, schedule.steps_offset), (None, 1));
+}
+
+#[test]
+fn what_would_change_the_numbers_is_named() {
+    for (text, expected) in [
+        (r#"{"snr_shift_scale": 3.0}"#, ["snr_shift_scale", "3.0"]),
+        (r#"{"beta_schedule": "sigmoid"}"#, ["beta_schedule", "scaled_linear"]),
+        (r#"{"prediction_type": "flow_prediction"}"#, ["flow_prediction", "v_prediction"]),
+        (r#"{"variance_type": "learned_range"}"#, ["learned_range", "fixed_small"]),
+        (r#"{"_class_name": "FlowMatchEulerDiscreteScheduler"}"#, ["FlowMatch", "DDIMScheduler"]),
+        (r#"{"steps_offset": -1}"#, ["steps_offset", "-1"]),
+        (r#"{"clip_sample": "yes"}"#, ["clip_sample", "yes"]),
+        (r#"{"clip_sample_range": 0}"#, ["clip_sample_range", "above 0"]),
+        (r#"{"beta_start": Infinity}"#, ["beta_start", "Infinity"]),
+        (r#"{"use_karras_sigmas": true, "use_exponential_sigmas": true}"#, ["use_karras_sigmas", "one of"]),
+        (r#"{"trained_betas": [0.1, 0.2]}"#, ["2 betas", "1000"]),
+        (r#"{"beta_end": 2.0}"#, ["betas", "between 0 and 1"]),
+        ("[]", ["object", "tiny"]),
+        ("{", ["JSON", "tiny"]),
+    ] {
+        let problem = problem(text);
+        assert!(expected.iter().all(|part| problem.contains(part)), "{text}: {problem}");
+    }
+}
+
+#[test]
+fn what_only_some_samplers_cannot_do_is_refused_to_them_alone() {
+    for (text, key, samplers) in [
+        (r#""use_beta_sigmas": true"#, "use_beta_sigmas", &[Sampler::Euler, Sampler::Dpmpp2m][..]),
+        (r#""use_lu_lambdas": true"#, "use_lu_lambdas", &[Sampler::Dpmpp2m]),
+        (r#""solver_order": 3"#, "solver_order", &[Sampler::Dpmpp2m]),
+        (r#""solver_type": "rk4""#, "solver_type", &[Sampler::Dpmpp2m]),
+        (r#""algorithm_type": "sde-dpmsolver++""#, "algorithm_type", &[Sampler::Dpmpp2m]),
+        (r#""interpolation_type": "log_linear""#, "interpolation_type", &[Sampler::Euler]),
+        (r#""timestep_type": "continuous", "prediction_type": "v_prediction""#, "timestep_type", &[Sampler::Euler]),
+        (r#""variance_type": "fixed_large_log""#, "variance_type", &[Sampler::Ddpm]),
+    ] {
+        let schedule = Schedule::Discrete(Box::new(read(&format!("{{{text}}}"))));
+        for sampler in Sampler::ALL {
+            let result = plan(&schedule, sampler, 5, 0.0);
+            if samplers.contains(&sampler) {
+                let problem = result.unwrap_err().to_string();
+                assert!(problem.contains(key) && problem.contains("tiny"), "{problem}");
+            } else {
+                assert!(result.is_ok(), "{text} with {sampler}");
+            }
+        }
+    }
+}
+
+#[test]
+fn infinities_within_texts_stay() {
+    assert!(problem(r#"{"note": "to \"Infinity\" and NaN"}"#).contains(r#"to \"Infinity\" and NaN"#));
+}

@@ -1,0 +1,206 @@
+//! The schedule of a variance-preserving network as a model's files describe it, shared by every sampler.
+
+use crate::diffusion::parameterization::Prediction;
+use crate::diffusion::plan::{Clip, Level};
+use crate::diffusion::sampler::Sampler;
+use crate::diffusion::sampler::rows::{SolverType, Variance};
+use crate::diffusion::schedule::{BetaSchedule, NoiseTable, Spacing};
+use crate::error::{Error, Result};
+
+/// Where the sigmas of `euler` and `dpmpp-2m` come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SigmaSpacing {
+    /// From the visited timesteps.
+    #[default]
+    Timesteps,
+    /// Karras et al. 2022, equation 5 with rho 7.
+    Karras,
+    /// Evenly in their logarithm.
+    Exponential,
+}
+
+/// Where the last step of `euler` and `dpmpp-2m` ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FinalSigma {
+    /// At the clean picture.
+    #[default]
+    Zero,
+    /// At the lowest sigma of the training schedule.
+    SigmaMin,
+}
+
+/// Dynamic thresholding (Saharia et al. 2022, section 2.3); see [`Clip::Threshold`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Threshold {
+    /// The quantile, in `0..=1`.
+    pub ratio: f64,
+    /// The largest bound.
+    pub max: f64,
+}
+
+/// Something that a model's files ask for and some samplers cannot do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Unsupported {
+    /// What is asked and what is possible.
+    pub problem: String,
+    /// The samplers whose numbers it would change.
+    pub samplers: &'static [Sampler],
+}
+
+/// A training schedule and how samplers are to use it. The default is what diffusers assumes where a file says nothing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DiscreteSchedule {
+    /// The model's name or path, for messages.
+    pub name: String,
+    /// The number of timesteps of training, at least 2.
+    pub train_steps: usize,
+    /// The variances of the forward steps.
+    pub betas: BetaSchedule,
+    /// Whether the schedule is rescaled so that its last timestep is pure noise.
+    pub zero_terminal_snr: bool,
+    /// What the network predicts: `Epsilon`, `VPrediction` or `Sample`.
+    pub prediction: Prediction,
+    /// Which timesteps are visited; where absent, `Leading` for `ddim` and `ddpm`, `Linspace` for the others.
+    pub spacing: Option<Spacing>,
+    /// How far `Leading` timesteps are moved.
+    pub steps_offset: usize,
+    /// Whether `ddim` and `ddpm` clip predictions to `clip_sample_range`.
+    pub clip_sample: bool,
+    /// The largest magnitude of a clipped prediction.
+    pub clip_sample_range: f64,
+    /// Dynamic thresholding, instead of clipping; not for `euler`.
+    pub threshold: Option<Threshold>,
+    /// Whether `ddim` ends at the clean picture rather than at timestep 0 (`set_alpha_to_one`).
+    pub ends_at_clean: bool,
+    /// The noise of `ddpm`.
+    pub variance: Variance,
+    /// The order of `dpmpp-2m`, 1 or 2.
+    pub solver_order: usize,
+    /// How `dpmpp-2m` extrapolates.
+    pub solver_type: SolverType,
+    /// Whether `dpmpp-2m` ends with a first-order step when there are fewer than 15.
+    pub lower_order_final: bool,
+    /// Whether `dpmpp-2m` always ends with a first-order step.
+    pub euler_at_final: bool,
+    /// Where the last step of `euler` and `dpmpp-2m` ends.
+    pub final_sigma: FinalSigma,
+    /// Where the sigmas of `euler` and `dpmpp-2m` come from.
+    pub sigma_spacing: SigmaSpacing,
+    /// The lowest Karras or exponential sigma, where it is not the schedule's.
+    pub sigma_min: Option<f64>,
+    /// The highest Karras or exponential sigma, where it is not the schedule's.
+    pub sigma_max: Option<f64>,
+    /// The lowest `ln(signal / noise)` at which `dpmpp-2m` evaluates.
+    pub lambda_min_clipped: f64,
+    /// What some samplers cannot do.
+    pub unsupported: Vec<Unsupported>,
+}
+
+impl Default for DiscreteSchedule {
+    fn default() -> Self {
+        Self {
+            name: "of this schedule".into(),
+            train_steps: 1000,
+            betas: BetaSchedule::Linear { start: 1e-4, end: 0.02 },
+            zero_terminal_snr: false,
+            prediction: Prediction::Epsilon,
+            spacing: None,
+            steps_offset: 0,
+            clip_sample: true,
+            clip_sample_range: 1.0,
+            threshold: None,
+            ends_at_clean: true,
+            variance: Variance::FixedSmall,
+            solver_order: 2,
+            solver_type: SolverType::Midpoint,
+            lower_order_final: true,
+            euler_at_final: false,
+            final_sigma: FinalSigma::Zero,
+            sigma_spacing: SigmaSpacing::Timesteps,
+            sigma_min: None,
+            sigma_max: None,
+            lambda_min_clipped: f64::NEG_INFINITY,
+            unsupported: Vec::new(),
+        }
+    }
+}
+
+impl DiscreteSchedule {
+    /// What a sampler that clips does to predictions.
+    pub fn clip(&self) -> Clip {
+        match self.threshold {
+            Some(Threshold { ratio, max }) => Clip::Threshold { ratio, max },
+            None if self.clip_sample => Clip::Range(self.clip_sample_range),
+            None => Clip::None,
+        }
+    }
+
+    /// The table of the training schedule.
+    ///
+    /// # Errors
+    /// When it does not fall from a picture to noise, one entry per timestep.
+    pub fn table(&self) -> Result<NoiseTable> {
+        let table = NoiseTable::new(&self.betas, self.train_steps, self.zero_terminal_snr);
+        if table.len() != self.train_steps || self.train_steps < 2 {
+            return Err(self.error(format!(
+                "there are {} betas for {} timesteps of training; there must be one for each, and at least 2",
+                table.len(),
+                self.train_steps
+            )));
+        }
+        let is_possible = |beta: &f32| (0.0..=1.0).contains(beta);
+        let products: Vec<f64> = (0..table.len()).filter_map(|t| table.alpha_cumprod(t)).collect();
+        let is_falling = products.is_sorted_by(|before, after| before >= after) && products[0] < 1.0;
+        if !self.betas.betas(self.train_steps).iter().all(is_possible) || !is_falling {
+            return Err(self.error("the betas are no variances of steps towards noise: each must lie between 0 and 1"));
+        }
+        Ok(table)
+    }
+
+    /// Whether `sampler` can do all that the schedule asks for, in that many steps.
+    pub(super) fn check(&self, sampler: Sampler, steps: usize) -> Result<()> {
+        if !self.prediction.is_told_timestep() {
+            return Err(self.error(format!(
+                "prediction {:?} does not go with a training schedule; there are epsilon, v_prediction and sample",
+                self.prediction
+            )));
+        }
+        if let Some(unsupported) = self.unsupported.iter().find(|it| it.samplers.contains(&sampler)) {
+            return Err(self.error(format!("{} (with sampler {sampler})", unsupported.problem)));
+        }
+        if steps > self.train_steps {
+            return Err(Error::usage(format!(
+                "{steps} steps were asked for, but the network was trained on {} timesteps; take at most as many",
+                self.train_steps
+            )));
+        }
+        Ok(())
+    }
+
+    /// The level of a visited timestep.
+    pub(super) fn level(&self, table: &NoiseTable, t: usize) -> Result<Level> {
+        table.level(t).ok_or_else(|| {
+            Error::usage(format!(
+                "timestep {t} lies beyond the {} of training: steps_offset is {}, so take fewer steps",
+                self.train_steps, self.steps_offset
+            ))
+        })
+    }
+
+    /// The lowest and highest sigma of a Karras or exponential spacing, given those of the schedule.
+    pub(super) fn sigma_range(&self, min: f64, max: f64) -> (f64, f64) {
+        (self.sigma_min.unwrap_or(min), self.sigma_max.unwrap_or(max))
+    }
+
+    /// Where the last step ends, given the schedule's sigmas by timestep.
+    pub(super) fn final_sigma(&self, sigmas: &[f64]) -> f64 {
+        match self.final_sigma {
+            FinalSigma::Zero => 0.0,
+            FinalSigma::SigmaMin => sigmas[0],
+        }
+    }
+
+    fn error(&self, problem: impl Into<String>) -> Error {
+        Error::model(&self.name, problem)
+    }
+}

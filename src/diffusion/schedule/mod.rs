@@ -1,0 +1,8 @@
+//! Schedules: how much noise there is when, as plain numbers.
+
+pub mod betas;
+pub mod sigmas;
+pub mod timesteps;
+
+pub use betas::{BetaSchedule, NoiseTable};
+pub use timesteps::Spacing;

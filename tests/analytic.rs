@@ -1,0 +1,153 @@
+//! Samplers on normal data, for which everything has a closed form.
+//!
+//! For data of variance `v`, the mean of `x0` given `y = x0 + sigma * n` is `v / (v + sigma^2) * y`, the probability flow
+//! scales by `sqrt((v + sigma'^2) / (v + sigma^2))`, and every sampler is linear, so a run is one number.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use eddy::diffusion::{DiscreteSchedule, Level, Plan, Prediction, Sampler, Schedule, SigmaSchedule, Step, plan};
+
+const VARIANCE: f64 = 0.25;
+
+/// What a perfect network of each kind puts out for input `input` at noise-to-signal ratio `sigma`.
+fn perfect(prediction: Prediction, row: &Step, input: f64) -> f64 {
+    let sigma = row.level.sigma();
+    let y = input / row.c_in / row.level.signal;
+    let x0 = VARIANCE / (VARIANCE + sigma * sigma) * y;
+    let n = (y - x0) / sigma;
+    let alpha = 1.0 / sigma.hypot(1.0);
+    match prediction {
+        Prediction::Epsilon => n,
+        Prediction::VPrediction => alpha * n - sigma * alpha * x0,
+        Prediction::Sample | Prediction::Denoised => x0,
+        Prediction::Edm { sigma_data } => {
+            let norm = sigma.hypot(sigma_data);
+            (x0 - sigma_data * sigma_data / (norm * norm) * y) * norm / (sigma * sigma_data)
+        }
+        Prediction::Score => -n / sigma,
+        Prediction::Flow => n - x0,
+    }
+}
+
+/// By how much a run scales the state, and the variance of the noise that it adds.
+fn run(plan: &Plan, prediction: Prediction) -> (f64, f64) {
+    // The state, the last prediction, each as scale of the start; the noise is followed by its variance, which needs that
+    // no row looks back.
+    let (mut x, mut before, mut variance) = (1.0, 0.0, 0.0);
+    for row in &plan.steps {
+        let d_of = |x: f64| row.c_skip * x + row.c_out * perfect(prediction, row, row.c_in * x);
+        let next = |x: f64| row.a * x + (row.b + row.e) * d_of(x);
+        variance = next(1.0).powi(2) * variance + row.d * row.d;
+        let d = d_of(x);
+        x = next(x) + row.c * before;
+        before = d;
+    }
+    (x, variance)
+}
+
+fn discrete(prediction: Prediction) -> Schedule {
+    Schedule::Discrete(Box::new(DiscreteSchedule { prediction, clip_sample: false, ..DiscreteSchedule::default() }))
+}
+
+const SIGMA_MAX: f64 = 20.0;
+
+fn sigmas(prediction: Prediction) -> Schedule {
+    Schedule::Sigmas(SigmaSchedule::new(prediction, 0.002, SIGMA_MAX))
+}
+
+/// How far a run on sigmas ends from the exact flow.
+fn error(sampler: Sampler, steps: usize) -> f64 {
+    let exact = (VARIANCE / (VARIANCE + SIGMA_MAX * SIGMA_MAX)).sqrt();
+    let plan = plan(&sigmas(Prediction::Denoised), sampler, steps, 0.0).unwrap();
+    (run(&plan, Prediction::Denoised).0 / exact - 1.0).abs()
+}
+
+#[test]
+fn many_steps_reach_the_variance_of_the_data() {
+    for prediction in [Prediction::Epsilon, Prediction::VPrediction, Prediction::Sample] {
+        for (sampler, eta) in [
+            (Sampler::Ddim, 0.0),
+            (Sampler::Ddim, 0.5),
+            (Sampler::Ddim, 1.0),
+            (Sampler::Ddpm, 0.0),
+            (Sampler::Euler, 0.0),
+            (Sampler::Dpmpp2m, 0.0),
+        ] {
+            let plan = plan(&discrete(prediction), sampler, 1000, eta)
+                .unwrap_or_else(|_| plan(&discrete(prediction), sampler, 500, eta).unwrap());
+            let level = plan.steps[0].level;
+            let start = level.signal * level.signal * VARIANCE + level.noise * level.noise;
+            let (scale, noise) = run(&plan, prediction);
+            let end = scale * scale * start + noise;
+            assert!((end / VARIANCE - 1.0).abs() < 0.02, "{sampler} eta {eta} of {prediction:?}: {end}");
+        }
+    }
+}
+
+#[test]
+fn euler_is_of_first_order_and_dpmpp_of_second() {
+    for (sampler, order) in [(Sampler::Euler, 1.0), (Sampler::Ddim, 1.0), (Sampler::Dpmpp2m, 2.0)] {
+        let measured = (error(sampler, 64) / error(sampler, 128)).log2();
+        assert!((measured - order).abs() < 0.25, "{sampler} is of order {measured}");
+    }
+    for steps in [32, 64] {
+        assert!(error(Sampler::Dpmpp2m, steps) < error(Sampler::Euler, steps) / 3.0, "{steps} steps");
+    }
+}
+
+#[test]
+fn what_the_network_predicts_makes_no_difference() {
+    let of =
+        |prediction| Sampler::ALL.map(|sampler| run(&plan(&sigmas(prediction), sampler, 7, 0.0).unwrap(), prediction));
+    let expected = of(Prediction::Denoised);
+    for prediction in [Prediction::Edm { sigma_data: 0.5 }, Prediction::Score, Prediction::Flow] {
+        for (found, expected) in of(prediction).into_iter().zip(expected) {
+            assert!((found.0 - expected.0).abs() < 1e-12 && (found.1 - expected.1).abs() < 1e-12, "{prediction:?}");
+        }
+    }
+}
+
+/// The same sampler in either kind of coordinates: DPM-Solver++ of first order is Euler's method.
+#[test]
+fn coordinates_make_no_difference() {
+    let schedule = DiscreteSchedule {
+        solver_order: 1,
+        sigma_spacing: eddy::diffusion::discrete::SigmaSpacing::Exponential,
+        spacing: Some(eddy::diffusion::schedule::Spacing::Trailing),
+        sigma_min: Some(0.05),
+        sigma_max: Some(20.0),
+        ..DiscreteSchedule::default()
+    };
+    let schedule = Schedule::Discrete(Box::new(schedule));
+    let preserving = plan(&schedule, Sampler::Dpmpp2m, 6, 0.0).unwrap();
+    let exploding = plan(&schedule, Sampler::Euler, 6, 0.0).unwrap();
+    let start = preserving.steps[0].level.signal;
+    for (p, e) in preserving.steps.iter().zip(&exploding.steps) {
+        assert!((p.level.sigma() - e.level.sigma()).abs() < 1e-9 * e.level.noise);
+    }
+    let end = |plan: &Plan| run(plan, Prediction::Epsilon).0;
+    assert!((end(&preserving) * start - end(&exploding)).abs() < 1e-12);
+}
+
+#[test]
+fn one_step_of_a_network_told_its_sigma_is_the_posterior_mean() {
+    for sampler in Sampler::ALL {
+        let plan = plan(&sigmas(Prediction::Denoised), sampler, 1, 0.0).unwrap();
+        let row = plan.steps[0];
+        assert_eq!((row.a, row.b, row.d, row.t), (0.0, 1.0, 0.0, row.level.noise), "{sampler}");
+        assert_eq!(row.level.signal, Level::CLEAN.signal);
+        assert!((row.level.noise - SIGMA_MAX).abs() < 1e-9);
+    }
+}
+
+#[test]
+fn a_range_of_sigma_is_checked() {
+    for (prediction, min, max) in [
+        (Prediction::Epsilon, 0.1, 1.0),
+        (Prediction::Denoised, 0.0, 1.0),
+        (Prediction::Denoised, 2.0, 1.0),
+        (Prediction::Denoised, 0.1, f64::INFINITY),
+    ] {
+        let schedule = Schedule::Sigmas(SigmaSchedule::new(prediction, min, max));
+        assert!(plan(&schedule, Sampler::Euler, 3, 0.0).is_err(), "{prediction:?} {min} {max}");
+    }
+}

@@ -1,0 +1,206 @@
+"""Writes samplers.json: diffusers' own schedulers on a network with a closed form.
+
+    python3 -m venv .venv && .venv/bin/pip install -r tests/golden/requirements.txt
+    .venv/bin/python tests/golden/make_samplers.py
+
+Never run by a test. Each case holds the numbers of the schedulers as they are published, which compute in f32 (`result`).
+The same schedulers are also run in f64 on the same f32 tables, with square roots that are rounded correctly: where that
+differs by more than 1e-6 of the largest value, a case holds those numbers too (`exact`) and by how much the published ones
+are off (`rounding`). There are two causes: cancellation (at sigma = 4096, f32 has lost the picture), and torch's f32 square
+root, whose last bit depends on the machine and which the rescaling to zero terminal SNR amplifies. The network is
+
+    F(x, t) = 0.3 x + 0.1 sin(3 x + 0.01 t)
+
+and the loop is the one of a diffusers pipeline: `latents` before its first step (for Euler, already multiplied by
+init_noise_sigma), then scale_model_input, the network, step. Noise is one bank, [50, 1, 2, 4, 4]; step i reads row i.
+"""
+
+import itertools
+import json
+import pathlib
+
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
+from diffusers.schedulers import scheduling_ddpm, scheduling_dpmsolver_multistep, scheduling_euler_discrete
+
+SHAPE = (1, 2, 4, 4)
+STEPS = (1, 2, 3, 5, 10, 20, 50)
+SPACINGS = ("leading", "linspace", "trailing")
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
+CLASSES = {
+    "ddim": DDIMScheduler,
+    "ddpm": DDPMScheduler,
+    "euler": EulerDiscreteScheduler,
+    "dpmpp-2m": DPMSolverMultistepScheduler,
+}
+
+# Beta schedules in use: DDPM's, Stable Diffusion's, the cosine one, and one that was "trained".
+BETAS = {
+    "linear": {"beta_schedule": "linear"},
+    "sd": {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
+    "cosine": {"beta_schedule": "squaredcos_cap_v2"},
+    "trained": {"trained_betas": [round(0.001 + 0.039 * (i / 99) ** 1.5, 6) for i in range(100)],
+                "num_train_timesteps": 100},
+}
+PLAIN = {"clip_sample": False}
+VARIANTS = {
+    "ddim": [
+        ("linear", {"clip_sample": True}),
+        ("sd", {"clip_sample": True, "clip_sample_range": 0.5, "steps_offset": 1, "set_alpha_to_one": False}),
+        ("cosine", PLAIN),
+        ("trained", PLAIN),
+        ("sd", PLAIN | {"rescale_betas_zero_snr": True}),
+        ("linear", {"clip_sample": True, "rescale_betas_zero_snr": True}),
+        ("linear", {"thresholding": True, "dynamic_thresholding_ratio": 0.9, "sample_max_value": 1.5}),
+        ("linear", PLAIN | {"set_alpha_to_one": False, "num_train_timesteps": 777, "steps_offset": 3}),
+    ],
+    "ddpm": [
+        ("linear", {"clip_sample": True}),
+        ("sd", PLAIN | {"variance_type": "fixed_large", "steps_offset": 1}),
+        ("sd", {"clip_sample": True, "clip_sample_range": 2.0, "variance_type": "fixed_small_log"}),
+        ("cosine", {"clip_sample": True}),
+        ("trained", PLAIN),
+        ("linear", {"thresholding": True, "dynamic_thresholding_ratio": 0.995, "sample_max_value": 2.0}),
+        ("sd", PLAIN | {"rescale_betas_zero_snr": True}),
+    ],
+    "euler": [
+        ("sd", {"steps_offset": 1, "use_karras_sigmas": True}),
+        ("sd", {"use_exponential_sigmas": True}),
+        ("linear", {"use_karras_sigmas": True, "sigma_min": 0.05, "sigma_max": 20.0}),
+        ("sd", {"final_sigmas_type": "sigma_min"}),
+        ("sd", {"rescale_betas_zero_snr": True}),
+        ("cosine", {}),
+        ("trained", {}),
+    ],
+    "dpmpp-2m": [
+        ("sd", {"steps_offset": 1, "lower_order_final": False}),
+        ("sd", {"solver_order": 1}),
+        ("sd", {"use_karras_sigmas": True}),
+        ("sd", {"use_exponential_sigmas": True}),
+        ("sd", {"final_sigmas_type": "sigma_min", "lower_order_final": False}),
+        ("linear", {"final_sigmas_type": "sigma_min", "euler_at_final": True}),
+        ("linear", {"solver_type": "heun"}),
+        ("linear", {"thresholding": True, "dynamic_thresholding_ratio": 0.9, "sample_max_value": 1.5}),
+        ("sd", {"rescale_betas_zero_snr": True}),
+        ("cosine", {"lambda_min_clipped": -5.1}),
+        ("cosine", {"use_karras_sigmas": True, "lambda_min_clipped": -5.1}),
+        ("trained", {}),
+    ],
+}
+VARIANT_STEPS = (1, 4, 20)
+
+
+class PureNoise(Exception):
+    """epsilon says nothing about the picture in pure noise: diffusers divides by zero, Eddy refuses."""
+
+
+def network(x, t):
+    return 0.3 * x + 0.1 * torch.sin(3 * x + 0.01 * float(t))
+
+
+class TorchInDouble:
+    """Stands for `torch` within a scheduler, so that what it upcasts to f32 becomes f64."""
+
+    float32 = torch.float64
+
+    def __getattr__(self, name):
+        return getattr(torch, name)
+
+
+def in_double(scheduler):
+    """Makes a scheduler compute in f64, on the f32 tables that it has."""
+    for name, value in vars(scheduler).items():
+        if isinstance(value, torch.Tensor) and value.dtype == torch.float32 and name != "timesteps":
+            setattr(scheduler, name, value.double())
+
+
+TORCH_SQRT = torch.Tensor.sqrt
+
+
+def run(name, config, steps, eta, start, bank):
+    is_double = start.dtype == torch.float64
+    if is_double:
+        torch.Tensor.sqrt = lambda tensor: TORCH_SQRT(tensor.double()).to(tensor.dtype)
+    scheduler = CLASSES[name](**config)
+    torch.Tensor.sqrt = TORCH_SQRT
+    scheduler.set_timesteps(steps)
+    for module in (scheduling_euler_discrete, scheduling_dpmsolver_multistep):
+        module.torch = TorchInDouble() if is_double else torch
+    if is_double:
+        in_double(scheduler)
+    if len(scheduler.timesteps) > 1 and scheduler.timesteps[0] == scheduler.timesteps[1]:
+        # With two equal timesteps at the start, diffusers would begin at the second and run over the end.
+        scheduler.set_begin_index(0)
+    if name in ("ddim", "ddpm") and config["prediction_type"] == "epsilon":
+        if scheduler.alphas_cumprod[scheduler.timesteps[0]] == 0:
+            raise PureNoise
+    x = start * scheduler.init_noise_sigma
+    first = x
+    for i, t in enumerate(scheduler.timesteps):
+        scheduling_ddpm.randn_tensor = lambda *_, i=i, **__: bank[i]
+        model_output = network(scheduler.scale_model_input(x, t), t)
+        extra = {"eta": eta, "variance_noise": bank[i]} if name == "ddim" and eta > 0 else {}
+        x = scheduler.step(model_output, t, x, **extra).prev_sample
+    assert x.dtype == start.dtype
+    for module in (scheduling_euler_discrete, scheduling_dpmsolver_multistep):
+        module.torch = torch
+    return first, scheduler.timesteps.tolist(), x
+
+
+def flat(tensor):
+    return [float(f"{v:.9g}") for v in tensor.flatten().tolist()]
+
+
+def requests():
+    """(sampler, name of betas, further keys, steps, eta) of every case."""
+    for name in CLASSES:
+        for prediction, spacing, steps in itertools.product(PREDICTIONS, SPACINGS, STEPS):
+            grid = {"prediction_type": prediction, "timestep_spacing": spacing}
+            clip = PLAIN if name in ("ddim", "ddpm") else {}
+            yield name, "sd", grid | clip, steps, 0.0
+            if name == "ddim":
+                if steps in (2, 10, 50):
+                    yield name, "linear", grid | clip, steps, 0.7
+                    yield name, "linear", grid | {"set_alpha_to_one": False}, steps, 1.0
+        for (betas, extra), prediction, spacing, steps in itertools.product(
+            VARIANTS[name], PREDICTIONS, SPACINGS, VARIANT_STEPS
+        ):
+            yield name, betas, extra | {"prediction_type": prediction, "timestep_spacing": spacing}, steps, 0.0
+
+
+def main():
+    generator = torch.Generator().manual_seed(20261124)
+    start = torch.randn(SHAPE, generator=generator)
+    bank = torch.randn((50, *SHAPE), generator=generator)
+    cases, left_out = [], 0
+    for name, betas, extra, steps, eta in requests():
+        config = BETAS[betas] | extra
+        try:
+            first, timesteps, x = run(name, config, steps, eta, start, bank)
+            _, _, exact = run(name, config, steps, eta, start.double(), bank.double())
+        except PureNoise:
+            left_out += 1
+            continue
+        assert torch.isfinite(x).all(), (name, config, steps)
+        case = {"sampler": name, "betas": betas, "config": extra, "steps": steps, "eta": eta}
+        if name == "euler":
+            case["scale"] = float(f"{(first.flatten()[0] / start.flatten()[0]).item():.9g}")
+        case["timesteps"] = [float(f"{t:.9g}") for t in timesteps]
+        case["result"] = flat(x)
+        rounding = ((x - exact).abs().max() / exact.abs().max()).item()
+        if rounding > 1e-6:
+            case["rounding"] = float(f"{rounding:.4g}")
+            case["exact"] = flat(exact)
+        cases.append(case)
+    document = {"shape": SHAPE, "start": flat(start), "noise": flat(bank), "betas": BETAS, "cases": cases}
+    path = pathlib.Path(__file__).with_name("samplers.json")
+    with path.open("w") as file:
+        head = {k: v for k, v in document.items() if k != "cases"}
+        file.write(json.dumps(head, separators=(",", ":"))[:-1] + ',"cases":[\n')
+        file.write(",\n".join(json.dumps(case, separators=(",", ":")) for case in cases))
+        file.write("\n]}\n")
+    print(f"{len(cases)} cases, {left_out} left out, {path.stat().st_size} bytes")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+//! A reference loop in f64: what a table means, in the fewest words.
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
+
+use eddy::diffusion::{NoiseAt, NoiseSource, Plan};
+
+/// Runs `plan` on a state of `shape` and a network that is one function of each value and `t`.
+pub fn run(
+    plan: &Plan,
+    shape: [usize; 4],
+    start: Vec<f64>,
+    noise: &dyn NoiseSource,
+    network: impl Fn(f64, f64) -> f64,
+) -> Vec<f64> {
+    let (mut x, mut before) = (start, Vec::new());
+    for (step, row) in plan.steps.iter().enumerate() {
+        let raw: Vec<f64> = x.iter().map(|&x| row.c_skip * x + row.c_out * network(row.c_in * x, row.t)).collect();
+        let mut clipped: Vec<f32> = raw.iter().map(|&d| d as f32).collect();
+        plan.clip.apply(&mut clipped, shape[0], &mut Vec::new());
+        let d: Vec<f64> = match plan.clip {
+            eddy::diffusion::Clip::None => raw.clone(),
+            _ => clipped.into_iter().map(f64::from).collect(),
+        };
+        let z = if row.d == 0.0 { vec![0.0; x.len()] } else { draw(noise, step as u32, shape) };
+        for i in 0..x.len() {
+            let d_before = before.get(i).copied().unwrap_or(0.0);
+            x[i] = row.a * x[i] + row.b * d[i] + row.c * d_before + row.d * f64::from(z[i]) + row.e * raw[i];
+        }
+        before = d;
+    }
+    x
+}
+
+/// The noise of one step for a whole state.
+pub fn draw(noise: &dyn NoiseSource, step: u32, [batches, channels, height, width]: [usize; 4]) -> Vec<f32> {
+    let mut z = vec![0.0; batches * channels * height * width];
+    for (i, row) in z.chunks_mut(width).enumerate() {
+        let (batch, channel, y) = (i / height / channels, i / height % channels, i % height);
+        noise.fill(NoiseAt { step, batch: batch as u32, channel: channel as u32, y: y as u32 }, 0, row);
+    }
+    z
+}
+
+/// The largest difference over the largest expected value.
+pub fn difference(found: &[f64], expected: &[f64]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    let largest = expected.iter().fold(0.0_f64, |largest, value| largest.max(value.abs()));
+    found.iter().zip(expected).fold(0.0_f64, |worst, (a, b)| {
+        let difference = (a - b).abs() / largest;
+        if difference.is_nan() { f64::NAN } else { worst.max(difference) }
+    })
+}
