@@ -55,7 +55,7 @@ impl Arguments {
     pub(crate) fn run(self, started: Instant) -> anyhow::Result<()> {
         let package = Package::find(&self.model)?;
         let runtime = self.device.open()?;
-        let mut network = package.load(&runtime, self.precision.get(), self.device.session())?;
+        let mut network = package.load(&runtime, self.precision.of(&package), self.device.session())?;
         let start_up = started.elapsed();
         let options = DenoiseOptions {
             sigma: SigmaChoice::Known(25.0),

@@ -99,7 +99,7 @@ impl Arguments {
         let package = Package::find(&self.model)?;
         let jobs = source::jobs(sources, &self.output, self.format)?;
         let runtime = self.device.open()?;
-        let mut network = package.load(&runtime, self.precision.get(), self.device.session())?;
+        let mut network = package.load(&runtime, self.precision.of(&package), self.device.session())?;
         let options = DenoiseOptions {
             sigma: self.sigma.0,
             steps: self.steps.map(usize::from),

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use clap::Args;
 use eddy::machine;
-use eddy::model::{Package, Precision, bundled_names, verify};
+use eddy::model::{Package, bundled_names, verify};
 use eddy::network::{Library, default_threads};
 use serde_json::json;
 
@@ -67,7 +67,8 @@ impl Arguments {
         for name in bundled_names() {
             let package = Package::find(name)?;
             let begun = Instant::now();
-            let verdict = verify(&package, &runtime, Precision::F32, self.device.session())?;
+            let precision = package.manifest.preferred_precision();
+            let verdict = verify(&package, &runtime, precision, self.device.session())?;
             let took = begun.elapsed().as_secs_f64() * 1e3;
             let word = if verdict.passes() { "gives what it should" } else { "GIVES OTHER VALUES than were recorded" };
             lines.push(format!("model       {name}: {word} (loaded and run in {took:.0} ms)"));

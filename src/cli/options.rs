@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use clap::Args;
-use eddy::model::Precision;
+use eddy::model::{Package, Precision};
 use eddy::network::{Library, Runtime, SessionOptions};
 use eddy::task::{Budget, TileChoice};
 
@@ -40,27 +40,28 @@ impl DeviceOptions {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Model")]
 pub(crate) struct PrecisionOption {
-    /// In what numbers the network runs; `auto` is f32 on a CPU, where f16 is slower
+    /// In what numbers the network runs; `auto` is f32 where the model has it, since f16 is slower on a CPU
     #[arg(long, default_value = "auto", value_name = "auto|f32|f16")]
     precision: PrecisionChoice,
 }
 
 impl PrecisionOption {
-    pub(crate) fn get(&self) -> Precision {
-        self.precision.0
+    pub(crate) fn of(&self, package: &Package) -> Precision {
+        self.precision.0.unwrap_or_else(|| package.manifest.preferred_precision())
     }
 }
 
 #[derive(Clone, Copy, Debug)]
-struct PrecisionChoice(Precision);
+struct PrecisionChoice(Option<Precision>);
 
 impl FromStr for PrecisionChoice {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
-            "auto" | "f32" => Ok(Self(Precision::F32)),
-            "f16" => Ok(Self(Precision::F16)),
+            "auto" => Ok(Self(None)),
+            "f32" => Ok(Self(Some(Precision::F32))),
+            "f16" => Ok(Self(Some(Precision::F16))),
             _ => Err("expected auto, f32 or f16".into()),
         }
     }

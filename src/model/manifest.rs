@@ -208,6 +208,11 @@ impl Manifest {
         Ok(manifest)
     }
 
+    /// The precision to run in when none is asked for: the first that there is, and f32 comes first.
+    pub fn preferred_precision(&self) -> Precision {
+        self.files.keys().next().copied().unwrap_or(Precision::F32)
+    }
+
     /// What the network's geometry asks of a tile.
     pub fn locality(&self) -> Locality {
         Locality { multiple_of: self.multiple_of, receptive_field: self.receptive_field }

@@ -11,3 +11,19 @@ pub(super) fn forbid_telemetry() {
         unsafe { std::env::set_var(name, "1") };
     }
 }
+
+/// Lets go of the memory that holds `bytes`, whole pages of the program's own read-only file; what is read again later
+/// comes from the file.
+pub(super) fn release_static(bytes: &'static [u8]) {
+    let page = rustix::param::page_size();
+    let start = bytes.as_ptr().addr().next_multiple_of(page);
+    let end = (bytes.as_ptr().addr() + bytes.len()) / page * page;
+    if start < end {
+        let pointer = bytes.as_ptr().with_addr(start).cast_mut().cast();
+        // SAFETY: the pages lie inside a static that nothing can write to, and a private mapping of a file that is never
+        // written gives the same bytes again.
+        let released = unsafe { rustix::mm::madvise(pointer, end - start, rustix::mm::Advice::LinuxDontNeed) };
+        // Where the kernel will not, the memory stays held; nothing else depends on it.
+        let _ = released;
+    }
+}

@@ -108,12 +108,12 @@ impl Runtime {
             let mut file = fs::File::from(descriptor);
             let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
             if path.exists() {
-                file.write_all(EMBEDDED).map_err(cannot)?;
+                unpack(&mut file).map_err(cannot)?;
                 return Self::open(&path, name);
             }
         }
         let mut file = tempfile::Builder::new().prefix("eddy-").suffix(".so").tempfile().map_err(cannot)?;
-        file.write_all(EMBEDDED).map_err(cannot)?;
+        unpack(file.as_file_mut()).map_err(cannot)?;
         Self::open(file.path(), name)
     }
 
@@ -135,6 +135,15 @@ impl Runtime {
             )?;
         Ok(Self { environment, library, minor_version })
     }
+}
+
+/// Writes the embedded library, piece by piece, so that it is never in memory twice.
+fn unpack(file: &mut fs::File) -> std::io::Result<()> {
+    for piece in EMBEDDED.chunks(1 << 20) {
+        file.write_all(piece)?;
+        process::release_static(piece);
+    }
+    Ok(())
 }
 
 fn embedded_name() -> String {

@@ -12,7 +12,7 @@ use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
-/// Whether [`write`] would take a frame of that size, depth and alpha, and whether there is a folder for it: to be asked
+/// Whether [`write()`] would take a frame of that size, depth and alpha, and whether there is a folder for it: to be asked
 /// before hours of work.
 ///
 /// # Errors
