@@ -114,6 +114,10 @@ impl Arguments {
         let mut failed = 0;
         for (index, job) in jobs.iter().enumerate() {
             bar.begin(index, &job.input.display().to_string());
+            // Before each picture too: one that needs no evaluation does not ask.
+            if interrupt::poll().is_break() {
+                return Err(eddy::Error::Interrupted.into());
+            }
             match self.denoise(&mut denoiser, index, job, &bar) {
                 Ok(()) => {}
                 // One picture, or nothing that another picture would fare better with.
@@ -148,7 +152,7 @@ impl Arguments {
         }
         let line = self.describe(&report, job, took.as_secs_f64());
         let record = json!({
-            "input": job.input, "output": job.output, "width": frame.width, "height": frame.height,
+            "input": job.input.to_string_lossy(), "output": job.output.to_string_lossy(), "width": frame.width, "height": frame.height,
             "sigma": report.sigma, "sigma_limited": report.sigma_limited, "steps": report.steps,
             "tiles": report.tiles, "tile_width": report.tile_size.0, "tile_height": report.tile_size.1,
             "seconds": took.as_secs_f64(),

@@ -18,6 +18,8 @@ pub struct State<'a> {
     sigma: &'a SigmaMap,
     /// One row of fresh noise.
     fresh: Vec<f32>,
+    /// Magnitudes of a sample's `D`, for dynamic thresholding.
+    magnitudes: Vec<f32>,
 }
 
 impl<'a> State<'a> {
@@ -36,7 +38,9 @@ impl<'a> State<'a> {
         let looks_back = plan.steps.iter().any(|step| step.c != 0.0);
         let previous = looks_back.then(|| Array4::zeros(x.dim()));
         let fresh = vec![0.0; x.dim().3];
-        Ok(Self { x, previous, noise, sigma, fresh })
+        let thresholds = matches!(plan.clip, Clip::Threshold { .. });
+        let magnitudes = Vec::with_capacity(if thresholds { x.len() / x.dim().0.max(1) } else { 0 });
+        Ok(Self { x, previous, noise, sigma, fresh, magnitudes })
     }
 
     /// The tensor, as the last step left it.
@@ -64,22 +68,21 @@ impl Canvas for State<'_> {
         let Some(x) = self.x.as_slice_mut() else { return Ok(()) };
         let linear = Linear::new(update.step);
         let looks_back = self.previous.is_some();
-        let mut unheld = Vec::new();
         for sample in 0..batch {
             let bound = match update.clip {
                 Clip::None => None,
                 Clip::Range(range) => Some((range as f32, 1.0)),
                 Clip::Threshold { ratio, max } => {
                     // The executor gives whole pictures here.
-                    unheld.clear();
+                    self.magnitudes.clear();
                     for plane in sample * channels..(sample + 1) * channels {
                         for y in update.rows.clone() {
                             let x = &x[(plane * height + y) * width..][..width];
                             let output = update.output.row(plane, y, width);
-                            unheld.extend(x.iter().zip(output).map(|(x, f)| linear.prediction(*x, *f).abs()));
+                            self.magnitudes.extend(x.iter().zip(output).map(|(x, f)| linear.prediction(*x, *f).abs()));
                         }
                     }
-                    let bound = threshold_bound(&mut unheld, ratio, max);
+                    let bound = threshold_bound(&mut self.magnitudes, ratio, max);
                     Some((bound, bound))
                 }
             };

@@ -1,6 +1,7 @@
 //! Networks: what the executor asks of one, and the ONNX Runtime session that answers.
 
 mod buffer;
+mod elf;
 mod process;
 mod runtime;
 mod session;

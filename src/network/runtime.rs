@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use rustix::fs::{MemfdFlags, memfd_create};
 
-use super::process;
+use super::{elf, process};
 use crate::error::{Error, Result};
 
 /// The library that the binary carries.
@@ -118,6 +118,9 @@ impl Runtime {
     }
 
     fn open(path: &Path, library: String) -> Result<Self> {
+        if let Some(problem) = elf::missing_part(path) {
+            return Err(fail(&library, problem));
+        }
         // `probe` first: where it fails, `init_from` tells why; and a library that is no ONNX Runtime never gets as far
         // as a call that panics.
         let minor_version = ort::util::probe(path);

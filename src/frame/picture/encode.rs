@@ -11,7 +11,7 @@ use image::codecs::jpeg::JpegEncoder;
 use image::codecs::webp::WebPEncoder;
 use image::{ExtendedColorType, ImageEncoder, ImageError};
 use std::borrow::Cow;
-use std::io::{Seek, Write};
+use std::io::{self, Seek, Write};
 
 /// How a picture is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,8 +69,33 @@ fn color_type(channels: usize) -> ExtendedColorType {
     }
 }
 
-/// Row by row: the general encoder holds the compressed picture, and of 16 bits another copy, in memory.
+/// Its encoder turns a writer's error into text, of which nobody can tell that the disk is full; so the error is kept.
 fn encode_png(fitted: &Fitted<'_>, out: &mut impl Write) -> Result<()> {
+    let mut out = Watched { out, failure: None };
+    write_png(fitted, &mut out).map_err(|refusal| match out.failure {
+        Some(code) => io::Error::from_raw_os_error(code).into(),
+        None => refusal,
+    })
+}
+
+/// A writer that remembers the system's error.
+struct Watched<W> {
+    out: W,
+    failure: Option<i32>,
+}
+
+impl<W: Write> Write for Watched<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.out.write(bytes).inspect_err(|error| self.failure = error.raw_os_error())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush().inspect_err(|error| self.failure = error.raw_os_error())
+    }
+}
+
+/// Row by row: the general encoder holds the compressed picture, and of 16 bits another copy, in memory.
+fn write_png(fitted: &Fitted<'_>, out: &mut impl Write) -> Result<()> {
     let frame = &fitted.frame;
     let mut info = png::Info::with_size(frame.width as u32, frame.height as u32);
     info.icc_profile = fitted.icc.map(Cow::Borrowed);

@@ -46,7 +46,10 @@ fn walk_png(reader: &mut (impl BufRead + Seek)) -> Result<Found> {
         let length = u32::from_be_bytes(array(reader)?);
         let kind: [u8; 4] = array(reader)?;
         match &kind {
-            b"IEND" => return Ok(found),
+            b"IEND" => {
+                let _checksum: [u8; 4] = array(reader)?;
+                return Ok(found);
+            }
             b"eXIf" if length <= MAX_EXIF => {
                 let mut block = vec![0; length as usize];
                 reader.read_exact(&mut block)?;

@@ -12,12 +12,15 @@ use std::io::{BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
-/// Whether [`write()`] would take a frame of that size, depth and alpha: to be asked before hours of work.
+/// Whether [`write()`] would take a frame of that size, depth and alpha, and whether there is a folder for it: to be asked
+/// before hours of work.
 ///
 /// # Errors
-/// [`Error::Output`] for a picture that is transparent or too large for the format.
+/// [`Error::Output`] for a picture that is transparent or too large for the format, and for a place that cannot be.
 pub fn check(frame: &Frame, path: &Path, format: Format) -> Result<()> {
-    adapt::check(frame, format).map_err(|refusal| refused(path, refusal))
+    adapt::check(frame, format).map_err(|refusal| refused(path, refusal))?;
+    let target = target(path)?;
+    folder_of(&target).metadata().map(drop).map_err(|error| refused(path, no_place(folder_of(&target), error)))
 }
 
 /// Writes a picture file, and returns what the format could not hold.
@@ -66,10 +69,7 @@ fn target(path: &Path) -> Result<PathBuf> {
 }
 
 fn create_beside(target: &Path) -> refusal::Result<NamedTempFile> {
-    let folder = match target.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
+    let folder = folder_of(target);
     let mut builder = tempfile::Builder::new();
     builder.prefix(".eddy-").suffix(".part");
     #[cfg(unix)]
@@ -78,22 +78,29 @@ fn create_beside(target: &Path) -> refusal::Result<NamedTempFile> {
         use std::os::unix::fs::PermissionsExt;
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
-    let file = builder.tempfile_in(folder).map_err(|error| {
-        let folder = folder.display();
-        let problem = match error.kind() {
-            ErrorKind::NotFound => format!("the folder {folder} does not exist; create it first"),
-            ErrorKind::NotADirectory => format!("{folder} is not a folder"),
-            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
-                format!("the folder {folder} cannot be written to; choose another or allow writing")
-            }
-            _ => return Refusal::from(error),
-        };
-        Refusal { problem, source: Some(error.into()) }
-    })?;
+    let file = builder.tempfile_in(folder).map_err(|error| no_place(folder, error))?;
     if let Ok(replaced) = target.metadata() {
         file.as_file().set_permissions(replaced.permissions())?;
     }
     Ok(file)
+}
+
+fn folder_of(target: &Path) -> &Path {
+    target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Why no file can be created in a folder.
+fn no_place(folder: &Path, error: std::io::Error) -> Refusal {
+    let folder = folder.display();
+    let problem = match error.kind() {
+        ErrorKind::NotFound => format!("the folder {folder} does not exist; create it first"),
+        ErrorKind::NotADirectory => format!("{folder} is not a folder"),
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            format!("the folder {folder} cannot be written to; choose another or allow writing")
+        }
+        _ => return Refusal::from(error),
+    };
+    Refusal { problem, source: Some(error.into()) }
 }
 
 fn refused(path: &Path, Refusal { problem, source }: Refusal) -> Error {

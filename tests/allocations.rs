@@ -1,0 +1,149 @@
+//! After the first evaluation Eddy's own code allocates nothing: counted by the allocator itself.
+//!
+//! ONNX Runtime's own memory is not Rust's and is not counted.
+
+// Helpers beside the tests panic as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "allocations/counting.rs"]
+mod counting;
+
+mod common;
+
+use std::ops::ControlFlow;
+
+use common::frames::noisy;
+use common::networks::{Closed, blur};
+use counting::allocations;
+use eddy::diffusion::{Clip, Philox, Plan, Progress, SigmaMap, State, denoise_plan, execute};
+use eddy::frame::Frame;
+use eddy::model::{Package, Precision};
+use eddy::network::{Library, Network, OnnxNetwork, Runtime, SessionOptions};
+use eddy::task::{DenoiseOptions, Denoiser, SigmaChoice, TileChoice};
+use eddy::tile::{Locality, TilePlan};
+use ndarray::Array4;
+
+/// What the `ort` crate allocates for one evaluation with bound buffers: the list of outputs that it returns, and the
+/// names in it.
+const ORT_PER_EVALUATION: usize = 2;
+
+fn go_on(_: Progress) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+/// What `execute` alone allocates, with its state made before.
+fn of_execute(network: &mut dyn Network, plan: &Plan, tiles: &TilePlan, sigma: &SigmaMap) -> usize {
+    let (width, height) = (tiles.horizontal.length, tiles.vertical.length);
+    let noise = Philox::new(0);
+    let mut state = State::new(Array4::from_elem([1, 3, height, width], 0.5), plan, &noise, sigma).unwrap();
+    allocations(|| execute(plan, network, &mut state, tiles, sigma, &mut go_on).unwrap())
+}
+
+fn plans(steps: usize) -> Vec<(&'static str, Plan)> {
+    let ddim = denoise_plan(steps, 0.0).unwrap();
+    let fresh = denoise_plan(steps, 1.0).unwrap();
+    let mut looking_back = ddim.clone();
+    looking_back.steps.iter_mut().for_each(|step| step.c = 0.1);
+    let clipped = Plan { clip: Clip::Range(1.0), ..ddim.clone() };
+    let thresholded = Plan { clip: Clip::Threshold { ratio: 0.9, max: 2.0 }, ..ddim.clone() };
+    vec![
+        ("ddim", ddim),
+        ("fresh noise", fresh),
+        ("looking back", looking_back),
+        ("clipped", clipped),
+        ("thresholded", thresholded),
+    ]
+}
+
+#[test]
+fn the_counter_counts() {
+    assert_eq!(allocations(|| drop(std::hint::black_box(vec![1, 2, 3]))), 1);
+    assert_eq!(allocations(|| drop(std::hint::black_box((Box::new(1), String::from("two"))))), 2);
+    assert_eq!(allocations(|| {}), 0);
+}
+
+#[test]
+fn twice_the_steps_allocate_no_more() {
+    let locality = Locality { multiple_of: 1, receptive_field: Some(1) };
+    let (width, height) = (40, 30);
+    let per_pixel = SigmaMap::PerPixel { width, values: vec![0.1; width * height] };
+    let cuts = [
+        TilePlan::whole(width, height, 1),
+        TilePlan::cut(width, height, 16, None, locality).unwrap(),
+        TilePlan::cut(width, height, 16, Some(8), locality).unwrap(),
+    ];
+    for tiles in &cuts {
+        for sigma in [&SigmaMap::Uniform(0.1), &per_pixel] {
+            for ((name, few), (_, many)) in plans(4).into_iter().zip(plans(8)) {
+                if name == "thresholded" && !tiles.is_whole() {
+                    continue;
+                }
+                let mut network = Closed::new(|sample, sigma, shape, _, out| blur(sample, sigma, shape, out));
+                let first = of_execute(&mut network, &few, tiles, sigma);
+                let (few, many) =
+                    (of_execute(&mut network, &few, tiles, sigma), of_execute(&mut network, &many, tiles, sigma));
+                let case = format!("{name} in {} tiles: {first}, {few}, {many}", tiles.count());
+                assert_eq!(few, many, "{case}");
+                // The band where tiles meet, and nothing where there is one.
+                assert_eq!(few, usize::from(!tiles.is_whole()), "{case}");
+            }
+        }
+    }
+}
+
+fn bundled() -> (Package, OnnxNetwork) {
+    let package = Package::find("denoise-fast").unwrap();
+    let runtime = Runtime::load(&Library::Embedded).unwrap();
+    let network = package.load(&runtime, Precision::F32, SessionOptions::default()).unwrap();
+    (package, network)
+}
+
+#[test]
+fn an_evaluation_by_onnx_runtime_allocates_what_its_binding_does() {
+    let (package, mut network) = bundled();
+    let sigma = SigmaMap::Uniform(0.1);
+    for limit in [512, 256] {
+        let tiles = TilePlan::cut(300, 100, limit, None, package.manifest.locality()).unwrap();
+        of_execute(&mut network, &denoise_plan(1, 0.0).unwrap(), &tiles, &sigma);
+        for steps in [1, 3, 6] {
+            let plan = denoise_plan(steps, 0.0).unwrap();
+            let found = of_execute(&mut network, &plan, &tiles, &sigma);
+            let by_ort = ORT_PER_EVALUATION * steps * tiles.count();
+            assert_eq!(found, by_ort + usize::from(!tiles.is_whole()), "{steps} steps in {} tiles", tiles.count());
+        }
+    }
+}
+
+#[test]
+fn a_second_frame_costs_a_few_allocations_whatever_its_size() {
+    let (package, mut network) = bundled();
+    for (steps, limit) in [(1, None), (1, Some(256)), (3, None), (3, Some(256))] {
+        let mut of_frame = |width: usize, height: usize| {
+            let options = DenoiseOptions {
+                sigma: SigmaChoice::Known(25.0),
+                steps: Some(steps),
+                tile: TileChoice { limit, overlap: None },
+                ..DenoiseOptions::default()
+            };
+            let mut frames: Vec<Frame> = (0..3).map(|_| noisy(width, height, 3, 8)).collect();
+            let mut denoiser = Denoiser::new(&package.manifest, &mut network, options).unwrap();
+            let mut evaluations = 0;
+            let counts: Vec<usize> = frames
+                .iter_mut()
+                .map(|frame| {
+                    allocations(|| {
+                        let report = denoiser.denoise(frame, &mut go_on).unwrap();
+                        evaluations = report.steps * report.tiles;
+                    })
+                })
+                .collect();
+            let by_ort = ORT_PER_EVALUATION * evaluations;
+            assert_eq!(counts[1], counts[2], "{counts:?}");
+            assert!(counts[1] < counts[0], "the first frame binds the buffers: {counts:?}");
+            counts[1] - by_ort
+        };
+        let (small, large) = (of_frame(120, 90), of_frame(240, 200));
+        assert_eq!(small, large, "{steps} steps");
+        assert!(small <= 20, "{small} for {steps} steps, tiles of {limit:?}");
+    }
+}

@@ -1,0 +1,84 @@
+//! Ctrl-C: exit code 130, what was finished is whole, and nothing half-written.
+
+use std::process::{Child, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::common::eddy;
+use crate::common::frames::{encoded, noisy};
+use crate::common::place::Place;
+
+/// Longer than any machine takes for what is waited for here.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !done() {
+        assert!(begun.elapsed() < PATIENCE, "{what} did not happen");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn start(place: &Place, arguments: &str) -> Child {
+    let mut command = eddy(arguments).within(place).command();
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn interrupted(mut child: Child, signal: Signal) -> Output {
+    kill_process(Pid::from_child(&child), signal).unwrap();
+    wait_until("the end", || child.try_wait().unwrap().is_some());
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(130), "{stderr}");
+    assert!(stderr.contains("interrupted; what was finished is kept"), "{stderr}");
+    output
+}
+
+/// A folder `in` with as many pictures.
+fn pictures(count: usize, size: usize) -> Place {
+    let place = Place::new();
+    let bytes = encoded(&noisy(size, size, 3, 8), "png");
+    for i in 0..count {
+        place.file(&format!("in/{i}.png"), &bytes);
+    }
+    place
+}
+
+#[test]
+fn between_pictures_what_was_finished_is_whole() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let place = pictures(40, 256);
+        let child = start(&place, "denoise in -o out --sigma 25 --steps 40");
+        let finished = || place.path("out/0.png").exists();
+        wait_until("the first picture", finished);
+        interrupted(child, signal);
+        let names = place.names("out");
+        assert!((1..40).contains(&names.len()), "{names:?}");
+        for name in names {
+            assert_eq!(place.frame(&format!("out/{name}")).width, 256, "{name}");
+        }
+    }
+}
+
+#[test]
+fn within_a_picture_nothing_is_left() {
+    let place = pictures(1, 320);
+    let child = start(&place, "denoise in/0.png -o out.png --sigma 25 --steps 1000");
+    // The library is open, and so the handler is long in place.
+    let maps = format!("/proc/{}/maps", child.id());
+    wait_until("ONNX Runtime", || std::fs::read_to_string(&maps).is_ok_and(|maps| maps.contains("onnxruntime")));
+    let output = interrupted(child, Signal::INT);
+    assert!(output.stdout.is_empty());
+    place.holds_only(&["in"]);
+}
+
+#[test]
+fn pictures_that_need_no_evaluation_are_interrupted_too() {
+    let place = pictures(400, 400);
+    let child = start(&place, "denoise in -o out --sigma 0");
+    wait_until("the first picture", || place.path("out/0.png").exists());
+    interrupted(child, Signal::INT);
+    let done = place.names("out").len();
+    assert!((1..400).contains(&done), "{done}");
+}

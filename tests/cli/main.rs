@@ -1,0 +1,16 @@
+//! The real binary, from arguments to exit code, files and words.
+
+// Helpers beside the tests panic as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod commands;
+mod denoise;
+mod inputs;
+mod interrupt;
+mod models;
+mod options;
+mod outputs;
+mod runtimes;

@@ -1,0 +1,156 @@
+//! Models that are missing, malformed or not what their manifest says: exit code 4, and nothing left behind.
+
+use std::fs;
+
+use crate::common::eddy;
+use crate::common::frames::noisy;
+use crate::common::place::{MANIFEST, Place, data};
+
+fn place() -> Place {
+    Place::with("a.png", &noisy(40, 30, 3, 8))
+}
+
+/// The package `m` of this place is refused with these words.
+fn refused(place: &Place, words: &str) {
+    eddy("denoise a.png -o out.png -m m").within(place).fails(4).says("cannot use model").says(words).prints_nothing();
+    place.holds_only(&["a.png", "m"]);
+}
+
+#[test]
+fn missing() {
+    let place = place();
+    eddy("denoise a.png -o out.png -m none").within(&place).fails(4).says("none").says("bundled are denoise-fast");
+    place.file("m", "a file");
+    refused(&place, "it is a file; expected a folder");
+    place.file("bare.onnx", "");
+    eddy("denoise a.png -o out.png -m bare.onnx").within(&place).fails(4).says("put it into a folder with a model.toml");
+    place.holds_only(&["a.png", "bare.onnx", "m"]);
+}
+
+#[test]
+fn without_a_manifest_or_a_network() {
+    let place = place();
+    place.folder("m");
+    refused(&place, "m/model.toml cannot be read");
+    place.file("m/model.toml", MANIFEST);
+    refused(&place, "m/network.onnx cannot be read");
+}
+
+#[test]
+fn manifests_that_say_what_cannot_be() {
+    let wrong = [
+        ("version = \"1\"", "verzion = \"1\"", "verzion"),
+        ("channels = 3", "channels = 3\ncolour = true", "colour"),
+        ("channels = 3", "channels = 4", "channels = 4; expected 1 or 3"),
+        ("range = [0.0, 1.0]", "range = [1.0, 0.0]", "expected black's value below white's"),
+        ("task = \"denoise\"", "task = \"dance\"", "dance"),
+        ("task = \"denoise\"", "task = \"upscale\"", "it is a model to upscale"),
+        ("sigma = \"sigma\"", "", "it has an input `sigma`"),
+        ("min = 0.0", "min = 2.0", "expected 0 <= min < max"),
+        ("name = ", "name ", "model.toml is not readable"),
+    ];
+    for (from, to, words) in wrong {
+        let place = place();
+        place.model("m", "darker", |manifest| manifest.replacen(from, to, 1));
+        refused(&place, words);
+    }
+    let place = place();
+    place.file("m/model.toml", b"name = \"\xff\"");
+    refused(&place, "no UTF-8 text");
+}
+
+#[test]
+fn networks_that_are_damaged_or_replaced() {
+    let place = place();
+    let hash = "0".repeat(64);
+    place.model("m", "darker", |_| MANIFEST.replace("{sha256}", &hash));
+    refused(&place, &format!("its manifest says {hash}; the file is damaged or was replaced"));
+    place.model_of("m", b"This is no graph but a text.", |manifest| manifest);
+    refused(&place, "ONNX Runtime does not accept it");
+    place.model_of("m", b"", |manifest| manifest);
+    refused(&place, "ONNX Runtime does not accept it");
+    let bytes = fs::read(data("models/darker.onnx")).unwrap();
+    place.model_of("m", &bytes[..bytes.len() - 40], |manifest| manifest);
+    refused(&place, "cannot use model tested");
+}
+
+#[test]
+fn networks_that_are_not_as_their_manifest_says() {
+    for (network, words) in [
+        ("names", "it has an input `pixels`"),
+        ("extra", "it has an input `mask`"),
+        ("rank", "expected a float32 or float16 tensor of rank 4"),
+        ("integers", "expected a float32 or float16 tensor of rank 4"),
+        ("grey", "its manifest says 3 channels, its input `x` has 1"),
+        ("operator", "it wants an ONNX file it has operators for"),
+    ] {
+        let place = place();
+        place.model("m", network, |manifest| manifest);
+        refused(&place, words);
+    }
+    let place = place();
+    place.model("m", "darker", |manifest| manifest.replace("\"denoised\"\n[files", "\"clean\"\n[files"));
+    refused(&place, "it has no output named `clean`; it has denoised");
+}
+
+#[test]
+fn a_network_of_fixed_size() {
+    let place = place().and("fits.png", &noisy(32, 32, 3, 8));
+    place.model("m", "fixed", |manifest| manifest);
+    eddy("denoise fits.png -o b.png -m m --sigma 25").within(&place).succeeds();
+    eddy("denoise a.png -o c.png -m m --sigma 25").within(&place).fails(4).says("is fixed at 32");
+    place.holds_only(&["a.png", "b.png", "fits.png", "m"]);
+}
+
+#[test]
+fn a_network_whose_output_has_another_size() {
+    let place = place();
+    place.model("m", "smaller", |manifest| manifest);
+    eddy("denoise a.png -o b.png -m m --sigma 25").within(&place).fails(1).says("model tested");
+    place.holds_only(&["a.png", "m"]);
+}
+
+#[test]
+fn a_network_that_gives_no_numbers() {
+    let place = place();
+    place.model("m", "nan", |manifest| manifest);
+    for steps in [1, 3] {
+        let outcome = eddy(&format!("denoise a.png -o b.png -m m --sigma 25 --steps {steps}")).within(&place).fails(1);
+        outcome.says("step 1 gave 3600 values that are no numbers").says("the tile at 0,0 of 40x30");
+    }
+    place.holds_only(&["a.png", "m"]);
+}
+
+#[test]
+fn checks_of_a_package() {
+    let place = place();
+    place.model("m", "darker", |manifest| manifest);
+    eddy("check m").within(&place).fails(4).says("its manifest has no [check]");
+    let check = "[check]\nsample = \"x.npy\"\nsigma = \"s.npy\"\ndenoised = \"y.npy\"\ntolerance = 1e-6\n";
+    place.model("m", "darker", |manifest| manifest + check);
+    place.file("m/x.npy", npy([1, 3, 2, 2], &[0.5; 12]));
+    place.file("m/s.npy", npy([1, 1, 2, 2], &[0.25; 4]));
+    place.file("m/y.npy", npy([1, 3, 2, 2], &[0.375; 12]));
+    eddy("check m").within(&place).succeeds().prints("tested f32: ok");
+    let mut wrong = [0.375; 12];
+    wrong[11] = 0.376;
+    place.file("m/y.npy", npy([1, 3, 2, 2], &wrong));
+    eddy("check m").within(&place).fails(4).prints("WRONG, largest difference 1.0").says("gives other values");
+    wrong[11] = f32::NAN;
+    place.file("m/y.npy", npy([1, 3, 2, 2], &wrong));
+    eddy("check m").within(&place).fails(4).prints("WRONG");
+    place.file("m/y.npy", "no array");
+    eddy("check m").within(&place).fails(4).says("y.npy is no .npy file");
+}
+
+/// An array as numpy saves it.
+fn npy(shape: [usize; 4], values: &[f32]) -> Vec<u8> {
+    let [a, b, c, d] = shape;
+    let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({a}, {b}, {c}, {d}), }}");
+    let header = format!("{header:<117}\n");
+    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+    bytes.extend((header.len() as u16).to_le_bytes());
+    bytes.extend(header.as_bytes());
+    bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+    bytes
+}

@@ -1,0 +1,68 @@
+//! Libraries that are not the ONNX Runtime that was hoped for: exit code 5, and nothing left behind.
+
+use std::fs;
+
+use crate::common::eddy;
+use crate::common::frames::noisy;
+use crate::common::place::Place;
+
+fn refused(place: &Place, library: &str, words: &str) {
+    let before = place.names("");
+    let outcome = eddy("denoise a.png -o out.png --runtime").arg(library).within(place).fails(5);
+    outcome.says("cannot use ONNX Runtime").says(library).says(words).prints_nothing();
+    assert_eq!(place.names(""), before);
+}
+
+fn place() -> Place {
+    Place::with("a.png", &noisy(20, 20, 3, 8))
+}
+
+/// A shared library that this process has open, and that is no ONNX Runtime.
+fn some_library() -> String {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let paths = maps.lines().filter_map(|line| line.split_whitespace().nth(5));
+    paths.filter(|path| path.contains("/libc.so") || path.contains("/libc-")).map(str::to_owned).next().unwrap()
+}
+
+#[test]
+fn missing() {
+    let place = place();
+    refused(&place, "none.so", "there is no such file; name a libonnxruntime.so or a folder");
+    place.folder("lib");
+    refused(&place, "lib", "the folder holds no libonnxruntime.so");
+}
+
+#[test]
+fn no_library() {
+    let place = place();
+    place.file("text.so", "Dear loader, I am a text.");
+    refused(&place, "text.so", "the system's loader refused it");
+    place.file("empty.so", "");
+    refused(&place, "empty.so", "the system's loader refused it");
+    // The loader would map what is not there, and die of it.
+    place.file("cut.so", &fs::read(some_library()).unwrap()[..4000]);
+    refused(&place, "cut.so", "the file is cut off");
+}
+
+#[test]
+fn another_library() {
+    refused(&place(), &some_library(), "it is a library, but no ONNX Runtime");
+}
+
+#[test]
+fn a_library_for_another_processor() {
+    let place = place();
+    let mut bytes = fs::read(some_library()).unwrap();
+    // `e_machine`: an IBM S/390 is none of those that Eddy is built for.
+    bytes[18..20].copy_from_slice(&22u16.to_le_bytes());
+    place.file("foreign.so", &bytes);
+    refused(&place, "foreign.so", "bring a build for this machine");
+}
+
+#[test]
+fn the_doctor_tells_too() {
+    let place = place();
+    place.file("text.so", "no library");
+    let outcome = eddy("doctor --runtime text.so").within(&place).fails(5);
+    outcome.prints("DOES NOT OPEN").prints("unset ORT_DYLIB_PATH").says("the system's loader refused it");
+}

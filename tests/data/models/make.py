@@ -1,0 +1,88 @@
+"""Makes the networks of this folder, a few hundred bytes each: `pip install onnx==1.23.2` and run me here.
+
+Each stands for one way in which a model can be right or wrong; tests/common/model.rs writes the manifests.
+"""
+
+from pathlib import Path
+
+import onnx
+from onnx import TensorProto, helper
+
+here = Path(__file__).parent
+F32, F16 = TensorProto.FLOAT, TensorProto.FLOAT16
+FREE = [1, 3, "height", "width"]
+MAP = [1, 1, "height", "width"]
+
+
+def save(name, nodes, inputs, outputs, constants=()):
+    graph = helper.make_graph(
+        nodes,
+        name,
+        [helper.make_tensor_value_info(*value) for value in inputs],
+        [helper.make_tensor_value_info(*value) for value in outputs],
+        [helper.make_tensor(constant, element, [], [value]) for constant, element, value in constants],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    onnx.save(model, here / f"{name}.onnx")
+
+
+def denoiser(name, sample=("x", F32, FREE), element=F32, shape=FREE, map_shape=MAP, extra=()):
+    """`denoised = x - sigma / 2`: darker by half of sigma, everywhere."""
+    nodes = [
+        helper.make_node("Mul", ["sigma", "half"], ["less"]),
+        helper.make_node("Sub", [sample[0], "less"], ["denoised"]),
+    ]
+    inputs = [sample, ("sigma", element, map_shape), *extra]
+    save(name, nodes, inputs, [("denoised", element, shape)], [("half", element, 0.5)])
+
+
+denoiser("darker")
+denoiser("darker-f16", ("x", F16, FREE), F16)
+denoiser("grey", ("x", F32, MAP), shape=MAP)
+denoiser("fixed", ("x", F32, [1, 3, 32, 32]), shape=[1, 3, 32, 32], map_shape=[1, 1, 32, 32])
+denoiser("names", ("pixels", F32, FREE))
+denoiser("extra", extra=[("mask", F32, MAP)])
+denoiser("rank", ("x", F32, [3, "height", "width"]), shape=[1, 3, "height", "width"])
+
+# Takes whole numbers.
+save(
+    "integers",
+    [
+        helper.make_node("Cast", ["x"], ["real"], to=F32),
+        helper.make_node("Sub", ["real", "sigma"], ["denoised"]),
+    ],
+    [("x", TensorProto.INT32, FREE), ("sigma", F32, MAP)],
+    [("denoised", F32, FREE)],
+)
+# Half the size comes out.
+save(
+    "smaller",
+    [
+        helper.make_node("Sub", ["x", "sigma"], ["full"]),
+        helper.make_node("AveragePool", ["full"], ["denoised"], kernel_shape=[2, 2], strides=[2, 2]),
+    ],
+    [("x", F32, FREE), ("sigma", F32, MAP)],
+    [("denoised", F32, [1, 3, "h", "w"])],
+)
+# The logarithm of a negative number.
+save(
+    "nan",
+    [
+        helper.make_node("Sub", ["sigma", "two"], ["negative"]),
+        helper.make_node("Log", ["negative"], ["nan"]),
+        helper.make_node("Add", ["x", "nan"], ["denoised"]),
+    ],
+    [("x", F32, FREE), ("sigma", F32, MAP)],
+    [("denoised", F32, FREE)],
+    [("two", F32, 2.0)],
+)
+# An operator that no runtime has.
+graph = helper.make_graph(
+    [helper.make_node("Undreamt", ["x", "sigma"], ["denoised"], domain="nowhere")],
+    "operator",
+    [helper.make_tensor_value_info("x", F32, FREE), helper.make_tensor_value_info("sigma", F32, MAP)],
+    [helper.make_tensor_value_info("denoised", F32, FREE)],
+)
+opsets = [helper.make_opsetid("", 17), helper.make_opsetid("nowhere", 1)]
+onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), here / "operator.onnx")
