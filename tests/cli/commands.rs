@@ -19,10 +19,10 @@ fn no_command_is_a_usage_error() {
 
 #[test]
 fn help_and_version() {
-    let help = eddy("--help").succeeds().is_silent().prints("Exit codes: 0 done");
+    let help = eddy("--help").succeeds().says_nothing().prints("Exit codes: 0 done");
     for command in COMMANDS {
         assert!(help.stdout.contains(command), "{help}\ndoes not name {command}");
-        eddy(command).arg("--help").succeeds().is_silent().prints("Usage: eddy ");
+        eddy(command).arg("--help").succeeds().says_nothing().prints("Usage: eddy ");
         eddy(command).arg("--version").succeeds().prints(env!("CARGO_PKG_VERSION"));
     }
     eddy("--version").succeeds().prints(env!("CARGO_PKG_VERSION"));
@@ -34,7 +34,8 @@ fn every_flag_of_the_readme_is_in_the_help() {
     let Ok(readme) = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")) else {
         return skip("the README's flags: there is no README");
     };
-    let known: BTreeSet<String> = COMMANDS.iter().flat_map(|command| flags(&eddy(command).arg("--help").runs().stdout)).collect();
+    let known: BTreeSet<String> =
+        COMMANDS.iter().flat_map(|command| flags(&eddy(command).arg("--help").runs().stdout)).collect();
     assert!(known.contains("--tile-overlap") && known.contains("-o"), "{known:?}");
     let foreign = ["cargo ", "git ", "pip ", "python", "just ", "apt", "docker", "rustup", "curl "];
     for line in readme.lines().filter(|line| !foreign.iter().any(|word| line.contains(word))) {
@@ -57,7 +58,7 @@ fn flags(text: &str) -> BTreeSet<String> {
 
 #[test]
 fn info_tells_of_models() {
-    eddy("info").succeeds().is_silent().prints("denoise-fast").prints(env!("EDDY_ONNXRUNTIME_VERSION"));
+    eddy("info").succeeds().says_nothing().prints("denoise-fast").prints(env!("EDDY_ONNXRUNTIME_VERSION"));
     let list = eddy("info --json").succeeds().json();
     assert_eq!(list["models"][0]["name"], "denoise-fast");
     eddy("info denoise-fast").succeeds().prints("inside this binary").prints("input x");
@@ -69,10 +70,10 @@ fn info_tells_of_models() {
 
 #[test]
 fn check_and_doctor_find_all_well() {
-    eddy("check").succeeds().is_silent().prints("denoise-fast f32: ok");
+    eddy("check").succeeds().says_nothing().prints("denoise-fast f32: ok");
     let record = eddy("check denoise-fast --json").succeeds().json();
     assert_eq!(record["passes"], true);
-    eddy("doctor").succeeds().is_silent().prints("gives what it should");
+    eddy("doctor").succeeds().says_nothing().prints("gives what it should");
     let record = eddy("doctor --json --threads 1").succeeds().json();
     assert_eq!(record["models"][0]["passes"], true);
     assert!(env!("EDDY_ONNXRUNTIME_VERSION").starts_with(record["onnxruntime"].as_str().unwrap()), "{record}");
@@ -80,7 +81,8 @@ fn check_and_doctor_find_all_well() {
 
 #[test]
 fn bench_measures() {
-    let record = eddy("bench denoise-fast --size 100x60 --steps 2 --seconds 0.1 --json").succeeds().is_silent().json();
+    let record =
+        eddy("bench denoise-fast --size 100x60 --steps 2 --seconds 0.1 --json").succeeds().says_nothing().json();
     assert_eq!((record["width"].as_u64(), record["height"].as_u64()), (Some(100), Some(60)));
     assert_eq!(record["evaluations"].as_u64(), Some(2));
     for key in ["session_ms", "frame_ms", "ratio", "start_up_ms", "peak_resident_bytes"] {

@@ -58,8 +58,7 @@ fn every_format_and_depth_keeps_its_kind_and_its_alpha() {
 fn a_photograph_becomes_clean() {
     let place = Place::new();
     let noisy = data("noisy-chelsea.png");
-    let record =
-        eddy("denoise -o clean.png --json").arg(&noisy).within(&place).succeeds().is_silent().json();
+    let record = eddy("denoise -o clean.png --json").arg(&noisy).within(&place).succeeds().says_nothing().json();
     // Opened by a decoder that is not Eddy's own.
     let opened = image::open(place.path("clean.png")).unwrap();
     assert_eq!((opened.width(), opened.height()), (451, 300));

@@ -3,9 +3,9 @@
 use std::fs;
 use std::process::Child;
 
+use crate::common::eddy;
 use crate::common::frames::{colors, distance, noisy};
 use crate::common::place::Place;
-use crate::common::eddy;
 
 /// The bytes that `eddy denoise` writes for one small picture, and what it reports.
 fn denoised(options: &str) -> (Vec<u8>, serde_json::Value) {
@@ -23,7 +23,10 @@ fn sigma() {
     changes("--sigma 10", "--sigma 25");
     assert!(denoised("").0 == denoised("--sigma auto").0);
     let (_, record) = denoised("--sigma 1000");
-    assert_eq!((record["sigma"].as_f64().map(f64::round), record["sigma_limited"].as_bool()), (Some(100.0), Some(true)));
+    assert_eq!(
+        (record["sigma"].as_f64().map(f64::round), record["sigma_limited"].as_bool()),
+        (Some(100.0), Some(true))
+    );
     for wrong in ["-1", "nan", "inf", "loud"] {
         eddy(&format!("denoise a.png -o b.png --sigma={wrong}")).fails(2).says("--sigma");
     }
@@ -172,9 +175,9 @@ fn format_and_input() {
 fn quiet_and_json() {
     let place = Place::with("a.png", &noisy(20, 20, 3, 16));
     // Even a warning is not said.
-    eddy("denoise a.png -o b.jpg --quiet").within(&place).succeeds().is_silent().prints_nothing();
+    eddy("denoise a.png -o b.jpg --quiet").within(&place).succeeds().says_nothing().prints_nothing();
     eddy("denoise a.png -o b.png").within(&place).succeeds().says("a.png -> b.png").prints_nothing();
-    let outcome = eddy("denoise a.png -o b.png --json").within(&place).succeeds().is_silent();
+    let outcome = eddy("denoise a.png -o b.png --json").within(&place).succeeds().says_nothing();
     assert_eq!(outcome.json()["output"], "b.png");
     assert_eq!(outcome.stdout.lines().count(), 1);
     eddy("denoise none.png -o b.png --quiet").within(&place).fails(3).says("none.png").prints_nothing();

@@ -99,7 +99,7 @@ impl Outcome {
         self
     }
 
-    pub fn is_silent(self) -> Self {
+    pub fn says_nothing(self) -> Self {
         assert!(self.stderr.is_empty(), "{self}\nis not silent");
         self
     }
