@@ -143,7 +143,7 @@ fn checks_of_a_package() {
     place.file("m/y.npy", npy([1, 3, 2, 2], &wrong));
     eddy("check m").within(&place).fails(4).prints("WRONG");
     place.file("m/y.npy", "no array");
-    eddy("check m").within(&place).fails(4).says("y.npy is no .npy file");
+    eddy("check m").within(&place).fails(4).says("its y.npy is not readable; expected a .npy file");
 }
 
 /// An array as numpy saves it.

@@ -129,7 +129,9 @@ fn precision() {
     eddy("denoise a.png -o b.png -m m --sigma 51 --precision f16").within(&place).succeeds();
     let darker = distance(&place.frame("a.png"), &place.frame("b.png"));
     assert!((darker - 25.5).abs() < 0.6, "{darker}");
-    eddy("denoise a.png -o c.png -m m").within(&place).fails(4).says("no f32 file; it has f16");
+    eddy("denoise a.png -o c.png -m m --precision f32").within(&place).fails(4).says("no f32 file; it has f16");
+    eddy("denoise a.png -o c.png -m m --sigma 51 --precision auto").within(&place).succeeds();
+    assert_eq!(place.bytes("b.png"), place.bytes("c.png"));
 }
 
 #[test]
