@@ -58,11 +58,11 @@ fn executor(criterion: &mut Criterion) {
         criterion.bench_function(&format!("executor/{name}_640x480"), |bencher| {
             bencher.iter_batched(
                 || State::new(Array4::from_elem([1, 3, HEIGHT, WIDTH], 0.5), &plan, &noise, sigma),
-                |state| {
+                |state| -> Result<_> {
                     let mut state = state?;
                     execute(&plan, &mut network, &mut state, tiles, sigma, &mut |_| ControlFlow::Continue(()))?;
                     // Handed back, so that its memory is freed outside the measurement.
-                    Result::Ok(state)
+                    Ok(state)
                 },
                 BatchSize::LargeInput,
             );
