@@ -90,8 +90,9 @@ fn the_bundled_network_gives_the_same_in_tiles() {
                 let found = run(&mut network, &x, &tiled, &sigma, steps);
                 let difference = largest_difference(&found, &expected);
                 assert!(difference <= TOLERANCE, "{width}x{height} by {limit}, {steps} steps: {difference}");
-                // The network did something.
-                assert!(largest_difference(&found, &x) > 0.01, "{width}x{height}");
+                // The network did something, where there is noise to see.
+                let done = largest_difference(&found, &x);
+                assert!(done > 0.01 || width * height == 1, "{width}x{height}: {done}");
             }
         }
     }
