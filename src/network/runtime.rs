@@ -186,18 +186,19 @@ fn find_in_folder(path: &Path, asked: &str) -> Result<PathBuf> {
 /// A loader's error in words that tell what to do.
 fn explain(library: &str, error: &ort::LoadDynamicError) -> Error {
     use ort::LoadDynamicError;
-    let (problem, source): (String, Option<crate::error::Cause>) = match error {
+    let problem = match error {
         LoadDynamicError::Dlopen { error, .. } => {
-            (format!("the system's loader refused it ({error}); bring a build for this machine and its glibc"), None)
+            // Its own words are "dlopen failed"; the reason lies beneath.
+            let reason = std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
+            format!("the system's loader refused it ({reason}); bring a build for this machine and its glibc")
         }
-        LoadDynamicError::MissingApi { .. } => (
-            "it is a library, but no ONNX Runtime (it exports no OrtGetApiBase); name a libonnxruntime.so".into(),
-            None,
-        ),
+        LoadDynamicError::MissingApi { .. } => {
+            "it is a library, but no ONNX Runtime (it exports no OrtGetApiBase); name a libonnxruntime.so".into()
+        }
         LoadDynamicError::BadVersion { version_str, .. } => {
-            (format!("it is version {version_str}; Eddy needs 1.{OLDEST_MINOR_VERSION} or newer"), None)
+            format!("it is version {version_str}; Eddy needs 1.{OLDEST_MINOR_VERSION} or newer")
         }
-        other => (format!("it could not be opened ({other})"), None),
+        other => format!("it could not be opened ({other})"),
     };
-    Error::Runtime { library: library.to_owned(), problem, source }
+    fail(library, problem)
 }

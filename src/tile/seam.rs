@@ -36,6 +36,8 @@ impl<'a> Band<'a> {
 #[derive(Debug)]
 pub struct Seam {
     sums: Vec<f32>,
+    /// The weights of the columns of the tile in hand.
+    across: Vec<f32>,
     planes: usize,
     width: usize,
     height: usize,
@@ -46,7 +48,8 @@ impl Seam {
     /// Room for one row of tiles of `planes` planes.
     pub fn new(tiles: &TilePlan, planes: usize) -> Self {
         let (width, height) = (tiles.horizontal.length, tiles.vertical.tile);
-        Self { sums: vec![0.0; planes * width * height], planes, width, height, first_row: 0 }
+        let across = Vec::with_capacity(tiles.horizontal.tile);
+        Self { sums: vec![0.0; planes * width * height], across, planes, width, height, first_row: 0 }
     }
 
     /// Adds the output of the tile in `row` and `column`: `planes` dense planes of the plan's tile size.
@@ -55,6 +58,8 @@ impl Seam {
         let (top, left) = (vertical.spans[row].start, horizontal.spans[column].start);
         let xs = horizontal.contributes(column);
         let hard = vertical.feather == 0 && horizontal.feather == 0;
+        self.across.clear();
+        self.across.extend(xs.clone().map(|x| horizontal.weight(column, x)));
         for plane in 0..self.planes {
             for y in vertical.contributes(row) {
                 let from = (plane * vertical.tile + y - top) * horizontal.tile + xs.start - left;
@@ -66,8 +71,8 @@ impl Seam {
                     continue;
                 }
                 let weight = vertical.weight(row, y);
-                for ((to, from), x) in to.iter_mut().zip(from).zip(xs.clone()) {
-                    *to += weight * horizontal.weight(column, x) * from;
+                for ((to, from), across) in to.iter_mut().zip(from).zip(&self.across) {
+                    *to += weight * across * from;
                 }
             }
         }
