@@ -190,7 +190,9 @@ fn explain(library: &str, error: &ort::LoadDynamicError) -> Error {
         LoadDynamicError::Dlopen { error, .. } => {
             // Its own words are "dlopen failed"; the reason lies beneath.
             let reason = std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
-            format!("the system's loader refused it ({reason}); bring a build for this machine and its glibc")
+            format!(
+                "the system's loader refused it ({reason}); install what it misses, or bring a build for this machine and its glibc"
+            )
         }
         LoadDynamicError::MissingApi { .. } => {
             "it is a library, but no ONNX Runtime (it exports no OrtGetApiBase); name a libonnxruntime.so".into()
