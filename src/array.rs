@@ -10,14 +10,28 @@ use ndarray_npy::{ReadNpyError, ReadNpyExt, WriteNpyExt};
 use crate::error::{Error, Result};
 use crate::frame::picture::save;
 
-/// Reads an array of float32 or float64 with as many axes as `D` has.
+/// Reads an array of float32 or float64 with as many axes as `D` has; it has values, and all are finite.
 ///
 /// # Errors
-/// [`Error::Input`] when the file is missing, cut off, no `.npy`, or of another type or number of axes.
+/// [`Error::Input`] when the file is missing, cut off, no `.npy`, of another type or number of axes, or holds no values
+/// or some that are not finite in f32.
 pub fn read<D: Dimension>(path: &Path) -> Result<Array<f32, D>> {
     let file =
         File::open(path).map_err(|cause| Error::input_from(path, "it cannot be opened; check its name", cause))?;
-    decode(BufReader::new(file)).map_err(|cause| Error::input_from(path, expected::<D>(), cause))
+    let array: Array<f32, D> =
+        decode(BufReader::new(file)).map_err(|cause| Error::input_from(path, expected::<D>(), cause))?;
+    if array.is_empty() {
+        let problem =
+            format!("its shape is {:?}, which holds no values; expected every axis to be 1 or more", array.shape());
+        return Err(Error::input(path, problem));
+    }
+    match array.iter().filter(|value| !value.is_finite()).count() {
+        0 => Ok(array),
+        count => {
+            let problem = format!("{count} of its {} values are not finite in float32; expected numbers", array.len());
+            Err(Error::input(path, problem))
+        }
+    }
 }
 
 /// As [`read`], from anything that can be read and sought in.
@@ -72,6 +86,20 @@ mod tests {
         let found = read::<Ix4>(&path).unwrap();
         assert!(found.is_standard_layout());
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn no_values_and_no_numbers_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.npy");
+        let problem = || read::<Ix4>(&path).unwrap_err().to_string();
+        write(&Array4::<f32>::zeros((1, 2, 0, 4)), &path).unwrap();
+        assert!(problem().contains("[1, 2, 0, 4]"));
+        let mut array = Array4::<f64>::zeros((1, 2, 3, 4));
+        array[[0, 1, 2, 3]] = 1e300;
+        array[[0, 1, 0, 0]] = f64::NAN;
+        array.write_npy(std::fs::File::create(&path).unwrap()).unwrap();
+        assert!(problem().contains("2 of its 24 values are not finite"));
     }
 
     #[test]

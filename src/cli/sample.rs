@@ -73,7 +73,7 @@ impl Arguments {
         let runtime = self.device.open()?;
         let mut network = model.load(&runtime, self.precision.asked(), self.device.session())?;
         let (batch, channels, height, width) = x.dim();
-        let tiles = TilePlan::whole(width, height, 1);
+        let tiles = TilePlan::whole(width, height, model.multiple_of());
         let mut state = State::new(x, &plan, noise.as_ref(), &SigmaMap::ABSOLUTE)?;
         let bar = self.console.bar(1);
         bar.begin(0, &self.model);

@@ -52,10 +52,19 @@ impl SampledModel {
         Ok(Schedule::Sigmas(SigmaSchedule::new(manifest.prediction, lowest, max)))
     }
 
-    /// Loads the network; `precision` is for packages that have more than one.
+    /// What height and width at the network's input are multiples of. A folder in the diffusers layout does not say.
+    pub fn multiple_of(&self) -> usize {
+        match self {
+            Self::Diffusers(_) => 1,
+            Self::Package(package) => package.manifest.multiple_of,
+        }
+    }
+
+    /// Loads the network; `precision` is for packages, which may have more than one.
     ///
     /// # Errors
-    /// [`Error::Model`] when it cannot be loaded.
+    /// [`Error::Usage`] when a folder in the diffusers layout is asked for a precision, [`Error::Model`] when the
+    /// network cannot be loaded.
     pub fn load(
         &self,
         runtime: &Arc<Runtime>,
@@ -63,7 +72,13 @@ impl SampledModel {
         options: SessionOptions,
     ) -> Result<OnnxNetwork> {
         match self {
-            Self::Diffusers(folder) => folder.load(runtime, options),
+            Self::Diffusers(folder) => match precision {
+                None => folder.load(runtime, options),
+                Some(_) => Err(Error::usage(
+                    "a folder in the diffusers layout has one network, in the precision that it was exported in; leave \
+                     --precision out",
+                )),
+            },
             Self::Package(package) => {
                 let precision = precision.unwrap_or_else(|| package.manifest.preferred_precision());
                 package.load(runtime, precision, options)
