@@ -8,7 +8,7 @@ use ndarray::{Array, Dimension};
 use ndarray_npy::{ReadNpyError, ReadNpyExt, WriteNpyExt};
 
 use crate::error::{Error, Result};
-use crate::frame::picture::save;
+use crate::frame::picture::{check_place, save};
 
 /// Reads an array of float32 or float64 with as many axes as `D` has; it has values, and all are finite.
 ///
@@ -50,6 +50,14 @@ pub(crate) fn decode<D: Dimension>(mut reader: impl Read + Seek) -> Result<Array
 pub(crate) fn expected<D: Dimension>() -> String {
     let axes = D::NDIM.map_or("any number of".to_owned(), |count| count.to_string());
     format!("expected a .npy file of float32 or float64 with {axes} axes")
+}
+
+/// Whether there is a place for [`write()`] to put a file: to be asked before hours of work.
+///
+/// # Errors
+/// [`Error::Output`] when there is none.
+pub fn check(path: &Path) -> Result<()> {
+    check_place(path)
 }
 
 /// Writes an array as float32. The file appears whole or not at all.

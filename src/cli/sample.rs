@@ -68,6 +68,7 @@ impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let model = SampledModel::find(&self.model)?;
         let plan = plan(&model.schedule()?, self.sampler, self.steps, self.eta)?;
+        array::check(&self.output)?;
         let x = array::read::<Ix4>(&self.input)?;
         let noise = self.noise()?;
         let runtime = self.device.open()?;

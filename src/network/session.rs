@@ -134,8 +134,8 @@ impl OnnxNetwork {
         }
         let mut timestep = None;
         if let (Some(name), Some((element, declared))) = (&self.interface.timestep, &self.types.timestep) {
-            // A declared length of 1 stays 1; a free one is the batch.
-            let length = declared.first().map(|&length| if length == 1 { 1 } else { batch });
+            // A free length is the batch.
+            let length = declared.first().map(|&length| usize::try_from(length).unwrap_or(batch));
             let scalar = Scalar::new(*element, length)?;
             scalar.bind_input(&mut binding, name)?;
             timestep = Some(scalar);
@@ -155,8 +155,8 @@ impl Network for OnnxNetwork {
             if declared >= 0 && usize::try_from(declared) != Ok(wanted) {
                 let axis = ["batch", "channels", "height", "width"][axis];
                 let problem = format!(
-                    "its {axis} is fixed at {declared}, {wanted} was asked for; export it with that axis dynamic, or \
-                     give it pictures of that size"
+                    "its {axis} is fixed at {declared}, {wanted} was asked for; bring an input that fits, or export \
+                     the network with that axis free"
                 );
                 return Err(Error::model(&self.model, problem));
             }

@@ -19,6 +19,11 @@ use tempfile::NamedTempFile;
 /// [`Error::Output`] for a picture that is transparent or too large for the format, and for a place that cannot be.
 pub fn check(frame: &Frame, path: &Path, format: Format) -> Result<()> {
     adapt::check(frame, format).map_err(|refusal| refused(path, refusal))?;
+    check_place(path)
+}
+
+/// Whether a file may be at `path` and there is a folder for it.
+pub(crate) fn check_place(path: &Path) -> Result<()> {
     let target = target(path)?;
     folder_of(&target).metadata().map(drop).map_err(|error| refused(path, no_place(folder_of(&target), error)))
 }
