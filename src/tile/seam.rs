@@ -36,7 +36,7 @@ impl<'a> Band<'a> {
 #[derive(Debug)]
 pub struct Seam {
     sums: Vec<f32>,
-    /// The weights of the columns of the tile in hand.
+    /// The weights of the columns of the tile in hand, where neighbours are mixed.
     across: Vec<f32>,
     planes: usize,
     width: usize,
@@ -48,7 +48,7 @@ impl Seam {
     /// Room for one row of tiles of `planes` planes.
     pub fn new(tiles: &TilePlan, planes: usize) -> Self {
         let (width, height) = (tiles.horizontal.length, tiles.vertical.tile);
-        let across = Vec::with_capacity(tiles.horizontal.tile);
+        let across = Vec::with_capacity(if is_cut_hard(tiles) { 0 } else { tiles.horizontal.tile });
         Self { sums: vec![0.0; planes * width * height], across, planes, width, height, first_row: 0 }
     }
 
@@ -57,9 +57,11 @@ impl Seam {
         let (vertical, horizontal) = (&tiles.vertical, &tiles.horizontal);
         let (top, left) = (vertical.spans[row].start, horizontal.spans[column].start);
         let xs = horizontal.contributes(column);
-        let hard = vertical.feather == 0 && horizontal.feather == 0;
-        self.across.clear();
-        self.across.extend(xs.clone().map(|x| horizontal.weight(column, x)));
+        let hard = is_cut_hard(tiles);
+        if !hard {
+            self.across.clear();
+            self.across.extend(xs.clone().map(|x| horizontal.weight(column, x)));
+        }
         for plane in 0..self.planes {
             for y in vertical.contributes(row) {
                 let from = (plane * vertical.tile + y - top) * horizontal.tile + xs.start - left;
@@ -106,4 +108,9 @@ impl Seam {
         self.first_row = 0;
         self.sums.fill(0.0);
     }
+}
+
+/// Whether each pixel is of one tile alone.
+fn is_cut_hard(tiles: &TilePlan) -> bool {
+    tiles.vertical.feather == 0 && tiles.horizontal.feather == 0
 }
