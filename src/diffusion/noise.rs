@@ -60,10 +60,10 @@ impl Philox {
     fn block(&self, at: NoiseAt, quad: u32) -> [f32; 4 * LANES] {
         let counter = [quad, at.y, (at.batch << 16) | (at.channel & 0xffff), at.step];
         let [a, b, c, d] = philox4x32_10(counter, self.key);
+        let ([n0, n1], [n2, n3]) = (box_muller(&a, &b), box_muller(&c, &d));
         let mut normals = [0.0; 4 * LANES];
         for (lane, four) in normals.as_chunks_mut::<4>().0.iter_mut().enumerate() {
-            let ([n0, n1], [n2, n3]) = (box_muller(a[lane], b[lane]), box_muller(c[lane], d[lane]));
-            *four = [n0, n1, n2, n3];
+            *four = [n0[lane], n1[lane], n2[lane], n3[lane]];
         }
         normals
     }
@@ -84,7 +84,7 @@ impl NoiseSource for Philox {
 }
 
 /// Counters that are worked on side by side, for the compiler to put into vector registers.
-const LANES: usize = 8;
+const LANES: usize = 32;
 
 /// Ten rounds of Philox on [`LANES`] counters of four words, which differ in their first word, by one, and a key of two.
 fn philox4x32_10([first, c1, c2, c3]: [u32; 4], mut key: [u32; 2]) -> [[u32; LANES]; 4] {
@@ -106,15 +106,19 @@ fn philox4x32_10([first, c1, c2, c3]: [u32; 4], mut key: [u32; 2]) -> [[u32; LAN
     words
 }
 
-/// Two independent normals from two uniform words (Box and Muller 1958).
-#[inline]
-fn box_muller(radius: u32, angle: u32) -> [f32; 2] {
-    // In (0, 1]: never zero, so the logarithm is finite; the largest radius is 6.76.
-    let uniform = (radius as f32 + 0.5) * (1.0 / 4_294_967_296.0);
-    // Rounding may leave a hair below zero at the end, where the logarithm is nothing.
-    let radius = (-2.0 * ln(uniform)).max(0.0).sqrt();
-    let [sin, cos] = sin_cos(angle);
-    [radius * cos, radius * sin]
+/// Two independent normals from each two uniform words (Box and Muller 1958).
+fn box_muller(radius: &[u32; LANES], angle: &[u32; LANES]) -> [[f32; LANES]; 2] {
+    let mut normals = [[0.0; LANES]; 2];
+    for lane in 0..LANES {
+        // In (0, 1]: never zero, so the logarithm is finite; the largest radius is 6.76.
+        let uniform = (radius[lane] as f32 + 0.5) * (1.0 / 4_294_967_296.0);
+        // Rounding may leave a hair below zero at the end, where the logarithm is nothing.
+        let radius = (-2.0 * ln(uniform)).max(0.0).sqrt();
+        let [sin, cos] = sin_cos(angle[lane]);
+        normals[0][lane] = radius * cos;
+        normals[1][lane] = radius * sin;
+    }
+    normals
 }
 
 /// The natural logarithm of a positive normal number, to about an ulp (the polynomial of Cephes' `logf`, Moshier 1989).
@@ -322,7 +326,8 @@ mod tests {
     fn the_ends_of_the_uniform_range_are_finite() {
         for radius in [0, 1, u32::MAX] {
             for angle in [0, 1, 1 << 31, u32::MAX] {
-                assert!(box_muller(radius, angle).iter().all(|v| v.is_finite() && v.abs() < 7.0));
+                let normals = box_muller(&[radius; LANES], &[angle; LANES]);
+                assert!(normals.iter().all(|n| n[0].is_finite() && n[0].abs() < 7.0));
             }
         }
     }
