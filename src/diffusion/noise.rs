@@ -134,7 +134,7 @@ fn ln(x: f32) -> f32 {
         -1.666_805_8e-1,
         2.000_071_5e-1,
         -2.499_999_4e-1,
-        3.333_333_1e-1,
+        3.333_333e-1,
     ];
     // x = m * 2^e with m in [1/2, 1), then in [sqrt(1/2), sqrt(2)).
     let bits = x.to_bits();
@@ -146,7 +146,7 @@ fn ln(x: f32) -> f32 {
     let tail = P.iter().fold(0.0, |sum, p| sum * m + p) * m * square;
     // ln 2 in two parts, the first of which is exact in few bits.
     let low = tail - 2.121_944_4e-4 * e - 0.5 * square;
-    (m + low) + 0.693_359_375 * e
+    (m + low) + 0.693_359_4 * e
 }
 
 /// Sine and cosine of `angle / 2^32` turns (the polynomials of Cephes' `sinf` and `cosf`, Moshier 1989). Without a branch.
