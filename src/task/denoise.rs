@@ -7,7 +7,7 @@ use ndarray::Array4;
 use super::budget::{Budget, TileChoice};
 use super::estimate::estimate_sigma;
 use super::pixels::Pixels;
-use crate::diffusion::{Philox, Prediction, Progress, SigmaMap, State, denoise_plan, execute};
+use crate::diffusion::{Philox, Plan, Prediction, Progress, SigmaMap, State, denoise_plan, execute};
 use crate::error::{Error, Result};
 use crate::frame::Frame;
 use crate::model::{Manifest, Task};
@@ -63,6 +63,7 @@ pub struct Denoiser<'a> {
     manifest: &'a Manifest,
     network: &'a mut dyn Network,
     options: DenoiseOptions,
+    plan: Plan,
     range: tensor::Range,
 }
 
@@ -88,12 +89,10 @@ impl<'a> Denoiser<'a> {
                 "sigma {sigma} is no noise level; expected `auto` or a number from 0 on"
             )));
         }
-        if options.steps == Some(0) || !(0.0..=1.0).contains(&options.eta) {
-            return Err(Error::usage("a plan has at least 1 step, and eta lies in 0..=1"));
-        }
+        let plan = denoise_plan(options.steps.unwrap_or(manifest.defaults.steps), options.eta)?;
         let [low, high] = manifest.range;
         let range = tensor::Range::new(low, high)?;
-        Ok(Self { manifest, network, options, range })
+        Ok(Self { manifest, network, options, plan, range })
     }
 
     /// Denoises `frame` in place; alpha stays as it is. `watch` hears of every evaluation and can stop the run.
@@ -102,28 +101,27 @@ impl<'a> Denoiser<'a> {
     /// [`Error::Usage`] when the picture does not fit the memory that it may use or has colour that the network does
     /// not; [`Error::Evaluation`] when the network fails; [`Error::Interrupted`]. The frame is then not to be used.
     pub fn denoise(&mut self, frame: &mut Frame, watch: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<Report> {
-        let steps = self.options.steps.unwrap_or(self.manifest.defaults.steps);
+        let steps = self.plan.steps.len();
         let (sigma, sigma_limited) = self.sigma(frame);
         let mut report = Report { sigma: 255.0 * sigma, sigma_limited, steps, tiles: 0, tile_size: (0, 0) };
         if sigma == 0.0 {
             // The mean of x0 given x0.
             return Ok(report);
         }
-        let tiles = self.tiles(frame, steps)?;
+        let tiles = self.tiles(frame)?;
         report.tiles = tiles.count();
         report.tile_size = tiles.tile_size();
         let map = SigmaMap::Uniform((sigma * f64::from(self.range.span())) as f32);
-        let plan = denoise_plan(steps, self.options.eta)?;
         if steps == 1 {
             let mut pixels = Pixels::new(frame, self.range, self.manifest.channels);
-            execute(&plan, self.network, &mut pixels, &tiles, &map, watch)?;
+            execute(&self.plan, self.network, &mut pixels, &tiles, &map, watch)?;
             return Ok(report);
         }
         let mut x = Array4::zeros([1, self.manifest.channels, frame.height, frame.width]);
         tensor::read_planes(frame, self.range, x.as_slice_mut().unwrap_or_default())?;
         let noise = Philox::new(self.options.seed);
-        let mut state = State::new(x, &plan, &noise, &map)?;
-        execute(&plan, self.network, &mut state, &tiles, &map, watch)?;
+        let mut state = State::new(x, &self.plan, &noise, &map)?;
+        execute(&self.plan, self.network, &mut state, &tiles, &map, watch)?;
         tensor::write_planes(state.into_inner().as_slice().unwrap_or_default(), self.range, frame)?;
         Ok(report)
     }
@@ -139,11 +137,11 @@ impl<'a> Denoiser<'a> {
         (sigma.min(limit), sigma > limit * (1.0 + 1e-6))
     }
 
-    fn tiles(&self, frame: &Frame, steps: usize) -> Result<TilePlan> {
+    fn tiles(&self, frame: &Frame) -> Result<TilePlan> {
         let planes = self.manifest.channels;
         let pixels = frame.width * frame.height;
         // Several steps hold the state as a tensor; a plan without fresh noise or history holds nothing else.
-        let state = if steps == 1 { 0 } else { pixels * planes * size_of::<f32>() };
+        let state = if self.plan.steps.len() == 1 { 0 } else { pixels * planes * size_of::<f32>() };
         let choice = self.options.tile;
         let size = [frame.width, frame.height, planes];
         let per_pixel = self.manifest.bytes_per_pixel;
