@@ -14,8 +14,8 @@ impl Clip {
         match self {
             Self::None => {}
             Self::Range(range) => {
-                let range = range as f32;
-                prediction.iter_mut().for_each(|d| *d = d.clamp(-range, range));
+                let hold = Hold::range(range);
+                prediction.iter_mut().for_each(|d| *d = hold.apply(*d));
             }
             Self::Threshold { ratio, max } => {
                 if prediction.is_empty() {
@@ -25,23 +25,38 @@ impl Clip {
                 for sample in prediction.chunks_exact_mut(prediction.len() / batch) {
                     scratch.clear();
                     scratch.extend(sample.iter().map(|d| d.abs()));
-                    let bound = threshold_bound(scratch, ratio, max);
-                    threshold(sample, bound);
+                    let hold = Hold::threshold(scratch, ratio, max);
+                    sample.iter_mut().for_each(|d| *d = hold.apply(*d));
                 }
             }
         }
     }
 }
 
-/// The bound of dynamic thresholding (Saharia et al. 2022, section 2.3): the `ratio` quantile of `magnitudes`, held to
-/// `1..=max`. When `max` is below 1, it is the bound. Reorders `magnitudes`, which must not be empty.
-pub fn threshold_bound(magnitudes: &mut [f32], ratio: f64, max: f64) -> f32 {
-    quantile(magnitudes, ratio).max(1.0).min(max as f32)
+/// How the values of one sample are held: to `-bound..=bound`, and then divided.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Hold {
+    bound: f32,
+    divisor: f32,
 }
 
-/// Holds `sample` to `-bound..=bound` and divides it by `bound`.
-pub fn threshold(sample: &mut [f32], bound: f32) {
-    sample.iter_mut().for_each(|d| *d = d.clamp(-bound, bound) / bound);
+impl Hold {
+    /// To `-range..=range`.
+    pub(super) fn range(range: f64) -> Self {
+        Self { bound: range as f32, divisor: 1.0 }
+    }
+
+    /// Dynamic thresholding (Saharia et al. 2022, section 2.3): the `ratio` quantile of `magnitudes`, held to `1..=max`,
+    /// bounds the values and divides them. When `max` is below 1, it is the bound. Reorders `magnitudes`, which must not
+    /// be empty.
+    pub(super) fn threshold(magnitudes: &mut [f32], ratio: f64, max: f64) -> Self {
+        let bound = quantile(magnitudes, ratio).max(1.0).min(max as f32);
+        Self { bound, divisor: bound }
+    }
+
+    pub(super) fn apply(self, d: f32) -> f32 {
+        d.clamp(-self.bound, self.bound) / self.divisor
+    }
 }
 
 /// The quantile by linear interpolation between order statistics, in linear time.

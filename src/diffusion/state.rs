@@ -2,7 +2,7 @@
 
 use ndarray::Array4;
 
-use crate::diffusion::clip::threshold_bound;
+use crate::diffusion::clip::Hold;
 use crate::diffusion::executor::{Canvas, SigmaMap, Update, Window, read_plane};
 use crate::diffusion::noise::{NoiseAt, NoiseSource};
 use crate::diffusion::plan::{Clip, Plan, Step};
@@ -69,9 +69,9 @@ impl Canvas for State<'_> {
         let linear = Linear::new(update.step);
         let looks_back = self.previous.is_some();
         for sample in 0..batch {
-            let bound = match update.clip {
+            let hold = match update.clip {
                 Clip::None => None,
-                Clip::Range(range) => Some((range as f32, 1.0)),
+                Clip::Range(range) => Some(Hold::range(range)),
                 Clip::Threshold { ratio, max } => {
                     // The executor gives whole pictures here.
                     self.magnitudes.clear();
@@ -82,8 +82,7 @@ impl Canvas for State<'_> {
                             self.magnitudes.extend(x.iter().zip(output).map(|(x, f)| linear.prediction(*x, *f).abs()));
                         }
                     }
-                    let bound = threshold_bound(&mut self.magnitudes, ratio, max);
-                    Some((bound, bound))
+                    Some(Hold::threshold(&mut self.magnitudes, ratio, max))
                 }
             };
             for channel in 0..channels {
@@ -94,8 +93,8 @@ impl Canvas for State<'_> {
                     let output = update.output.row(plane, y, width);
                     let previous = self.previous.as_mut().and_then(|array| array.as_slice_mut());
                     let previous = previous.map(|values| &mut values[start..start + width]);
-                    if looks_back || bound.is_some() {
-                        linear.advance_by_prediction(row, output, previous, bound);
+                    if looks_back || hold.is_some() {
+                        linear.advance_by_prediction(row, output, previous, hold);
                     } else {
                         linear.advance(row, output);
                     }
@@ -164,19 +163,11 @@ impl Linear {
         }
     }
 
-    /// The whole row of the table but for its noise; `bound` holds `D` to `-bound.0..=bound.0` and divides it by
-    /// `bound.1`. `previous` is replaced by `D`.
-    fn advance_by_prediction(
-        &self,
-        row: &mut [f32],
-        output: &[f32],
-        previous: Option<&mut [f32]>,
-        bound: Option<(f32, f32)>,
-    ) {
-        let hold = |d: f32| bound.map_or(d, |(bound, divisor)| d.clamp(-bound, bound) / divisor);
+    /// The whole row of the table but for its noise, with `D` held by `hold`. `previous` is replaced by `D`.
+    fn advance_by_prediction(&self, row: &mut [f32], output: &[f32], previous: Option<&mut [f32]>, hold: Option<Hold>) {
         let step = |x: f32, f: f32, before: f32| {
             let raw = self.prediction(x, f);
-            let d = hold(raw);
+            let d = hold.map_or(raw, |hold| hold.apply(raw));
             (self.a * x + self.b * d + self.c * before + self.e * raw, d)
         };
         match previous {
