@@ -24,14 +24,16 @@ pub(crate) struct Arguments {
 impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let mebibytes = |bytes: u64| bytes >> 20;
+        let (processor, features) = (machine::processor(), machine::processor_features());
+        let (threads, memory) = (default_threads(), machine::total_memory());
         let mut lines = vec![
             format!("eddy        {} for {}", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH),
-            format!("processor   {}", machine::processor()),
-            format!("features    {}", machine::processor_features().join(" ")),
-            format!("threads     {} by default", default_threads()),
+            format!("processor   {processor}"),
+            format!("features    {}", features.join(" ")),
+            format!("threads     {threads} by default"),
             format!(
                 "memory      {} MiB, of which {} MiB by default",
-                mebibytes(machine::total_memory()),
+                mebibytes(memory),
                 mebibytes(eddy::task::Budget::default().max_memory)
             ),
         ];
@@ -40,9 +42,9 @@ impl Arguments {
             Library::File(path) => path.display().to_string(),
         };
         let mut record = json!({
-            "version": env!("CARGO_PKG_VERSION"), "arch": std::env::consts::ARCH, "processor": machine::processor(),
-            "features": machine::processor_features(), "threads": default_threads(),
-            "memory_bytes": machine::total_memory(), "library": library,
+            "version": env!("CARGO_PKG_VERSION"), "arch": std::env::consts::ARCH, "processor": processor,
+            "features": features, "threads": threads,
+            "memory_bytes": memory, "library": library,
         });
         let outcome = self.try_models(&mut lines, &library, &mut record);
         if let Err(error) = &outcome {
