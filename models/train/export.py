@@ -1,8 +1,8 @@
-"""Exports a checkpoint as the model package `denoise-fast`: the ONNX file, its recorded pair and its manifest.
+"""Exports a checkpoint as a model package: the ONNX file, its recorded pair and its manifest.
 
-    python export.py --checkpoint out/run/checkpoint.pt --out ../denoise-fast
+    python export.py denoise --checkpoint out/denoise/checkpoint.pt --out ../denoise
 
-Stops before anything is replaced unless ONNX Runtime agrees with PyTorch within 1e-5 at several sizes and sigma maps, and no output of
+Stops before anything is replaced unless ONNX Runtime agrees with PyTorch at several sizes and noise levels, and no output of
 the exported file changes further from a changed input pixel than the receptive field that the manifest states.
 """
 
@@ -12,7 +12,9 @@ import os
 import subprocess
 import sys
 import tempfile
+import tomllib
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,51 +22,70 @@ import onnx
 import onnxruntime
 import torch
 
+import jobs
 import noise
 import pictures
+import shrink
 import textures
-from network import MULTIPLE_OF, Denoiser, parameter_count, receptive_radius
+from network import parameter_count, receptive_radius
 
-TOLERANCE = 1e-5
-SIZES = [(1, 64, 48), (1, 8, 8), (2, 40, 136), (3, 128, 128), (1, 480, 640)]
+TOLERANCE = 1e-5  # of one unit of the network's range
+
+
+@dataclass
+class Kind:
+    """What a job's package says that its weights do not."""
+
+    task: str
+    range: str
+    sigma: str
+    inputs: tuple
+    description: str
+
+
+SIGMA_8BIT = "min = {:.8f}\nmax = 0.39215686".format
+KINDS = {
+    "denoise": Kind("denoise", "[0.0, 1.0]", SIGMA_8BIT(0), ("x", "sigma"), "Gaussian denoiser for RGB pictures whose noise level is known for each pixel"),
+    "camera": Kind("denoise", "[0.0, 1.0]", SIGMA_8BIT(2 / 255), ("x", "sigma"), "Cleans what a cheap camera delivers: noise through a Bayer mosaic, sharpening and JPEG"),
+    "upscale": Kind("upscale", "[0.0, 1.0]", "min = 0.002\nmax = {}", ("x", "sigma", "low"), "Enlarges RGB pictures {} times by conditional diffusion"),
+    "generate": Kind("generate", "[-1.0, 1.0]", "min = 0.002\nmax = 80.0", ("x", "sigma"), "Unconditional prior over RGB pictures, for inpainting and drawing"),
+}
 
 MANIFEST = """\
-name = "denoise-fast"
+name = "{name}"
 version = "1"
-task = "denoise"
+task = "{task}"
 prediction = "denoised"
 channels = 3
-range = [0.0, 1.0]
+range = {range}
 multiple_of = {multiple_of}
 receptive_field = {radius} # radius in pixels: an output pixel depends on no input further away
-scale = 1
+scale = {scale}
 licence = "MIT OR Apache-2.0"
-description = "Gaussian denoiser for RGB pictures whose noise level is known for each pixel"
-training = "{training}"
+description = "{description}"
+training = "From scratch, {steps} steps of Adam on synthesised pictures (dead leaves with textures, shading and a simple camera); no photograph was used."
 parameters = {parameters}
 bytes_per_pixel = {bytes_per_pixel} # peak working memory of ONNX Runtime per input pixel, measured
 
 [sigma]
-min = 0.0
-max = 0.39215686
+{sigma}
 
 [inputs]
 sample = "x"
 sigma = "sigma"
-
+{condition}
 [outputs]
 denoised = "denoised"
 
 [defaults]
-steps = 1
+steps = {default_steps}
 
 [files.f32]
-path = "denoise-fast.onnx"
+path = "{name}.onnx"
 sha256 = "{sha256}"
 
 [check]
-sample = "check-x.npy"
-sigma = "check-sigma.npy"
+{recorded}
 denoised = "check-denoised.npy"
 tolerance = 1e-4
 """
@@ -76,35 +97,124 @@ options = onnxruntime.SessionOptions()
 options.intra_op_num_threads = 2
 options.enable_mem_pattern = False
 session = onnxruntime.InferenceSession(sys.argv[1], options, ["CPUExecutionProvider"])
-x = numpy.ones((1, 3, int(sys.argv[2]), int(sys.argv[2])), numpy.float32)
-session.run(None, {"x": x, "sigma": x[:, :1].copy()})
+size, scale = int(sys.argv[2]), int(sys.argv[3])
+x = numpy.ones((1, 3, size * scale, size * scale), numpy.float32)
+inputs = {"x": x, "sigma": x[:, :1].copy(), "low": numpy.ones((1, 3, size, size), numpy.float32)}
+session.run(None, {i.name: inputs[i.name] for i in session.get_inputs()})
 print(1024 * int(re.search(r"VmHWM:\s+(\d+)", open("/proc/self/status").read())[1]))
 """
 
 
-def load(checkpoint):
-    """The averaged network of a checkpoint, and the number of steps behind it."""
-    state = torch.load(checkpoint, map_location="cpu", weights_only=False)
-    network = Denoiser()
-    network.load_state_dict(state["average"])
-    return network.eval(), state["step"]
+class Package:
+    """A checkpoint, and the examples by which its export is checked."""
 
+    def __init__(self, name, checkpoint, config):
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        self.name, self.config, self.steps = name, config, state["step"]
+        self.job = jobs.JOBS[config["model"]["job"]](config["model"])
+        self.kind = KINDS[config["model"]["job"]]
+        self.scale = config["model"].get("scale", 1)
+        self.network = self.job.network().eval()
+        self.network.load_state_dict(state["average"])
 
-def write_onnx(network, path):
-    """Writes the graph with dynamic batch, height and width, without the exporter's notes about source files."""
-    example = torch.zeros(1, 3, 64, 64), torch.zeros(1, 1, 64, 64)
-    axes = {name: {0: "batch", 2: "height", 3: "width"} for name in ("x", "sigma", "denoised")}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            network, example, str(path), dynamo=False, opset_version=17,
-            input_names=["x", "sigma"], output_names=["denoised"], dynamic_axes=axes,
-        )  # fmt: skip
-    model = onnx.load(path)
-    for node in model.graph.node:
-        node.doc_string = ""
-    onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, path)
+    def inputs(self, rng, clean):
+        """Inputs for clean pictures [B, 3, H, W] in [0, 1] of the large grid."""
+        if self.config["model"]["job"] in ("denoise", "camera"):
+            return noise.draw(rng, clean)[1:]
+        return self.job.example(rng, clean)[0]
+
+    def sizes(self):
+        """Batches, heights and widths of the large grid, each a multiple of what the network asks for."""
+        unit = self.network.multiple_of * self.scale
+        return [(1, 8 * unit, 6 * unit), (1, unit, unit), (2, 5 * unit, 17 * unit), (1, 480 // unit * unit, 640 // unit * unit)]
+
+    @torch.no_grad()
+    def run(self, inputs):
+        return self.network(*inputs).numpy()
+
+    def write_onnx(self, path):
+        """Writes the graph with dynamic batch, height and width, without the exporter's notes about source files."""
+        size = 64 * self.scale
+        example = [torch.zeros(1, 3, size, size), torch.ones(1, 1, size, size), torch.zeros(1, 3, 64, 64)]
+        axes = {n: {0: "batch", 2: "large_height", 3: "large_width"} if self.scale > 1 else {0: "batch", 2: "height", 3: "width"} for n in ("x", "sigma", "denoised")}
+        axes["low"] = {0: "batch", 2: "height", 3: "width"}
+        names = list(self.kind.inputs)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                self.network, tuple(example[: len(names)]), str(path), dynamo=False, opset_version=17,
+                input_names=names, output_names=["denoised"], dynamic_axes={n: axes[n] for n in [*names, "denoised"]},
+            )  # fmt: skip
+        model = onnx.load(path)
+        for node in model.graph.node:
+            node.doc_string = ""
+        onnx.checker.check_model(model, full_check=True)
+        onnx.save(model, path)
+
+    def feed(self, inputs):
+        return {name: t.numpy() for name, t in zip(self.kind.inputs, inputs)}
+
+    def check_agreement(self, running):
+        """Largest difference between PyTorch and ONNX Runtime, in the network's units; stops the export when it is too large."""
+        worst, rng = 0.0, np.random.default_rng(5)
+        for batch, height, width in self.sizes():
+            for _ in range(3):
+                clean = torch.tensor(rng.random((batch, 3, height, width)), dtype=torch.float32)
+                inputs = self.inputs(rng, clean)
+                # A state far from the picture is a large number, of which the same part is rounded off.
+                scale = max(1.0, float(inputs[0].abs().max()))
+                worst = max(worst, float(np.abs(running.run(None, self.feed(inputs))[0] - self.run(inputs)).max()) / scale)
+        if worst > TOLERANCE:
+            raise SystemExit(f"ONNX Runtime differs from PyTorch by {worst:.2e}, more than {TOLERANCE:.0e}")
+        return worst
+
+    def probe(self, size):
+        """Inputs of `size` pixels a side, and the one of them in which a pixel is to be moved."""
+        large = torch.zeros(1, 3, size * self.scale, size * self.scale, dtype=torch.double)
+        inputs = [large, large[:, :1] + 0.1] + [torch.zeros(1, 3, size, size, dtype=torch.double)] * (self.scale > 1)
+        return inputs, inputs[-1] if self.scale > 1 else inputs[0]
+
+    def radius(self):
+        """How far the network's form lets a pixel reach, in pixels of the small grid."""
+        # The ones that stand for weights must not cancel: bicubic's negative lobes do not matter, since they reach less far.
+        network = self.job.network()
+        return receptive_radius(network, self.probe, 64 * network.multiple_of // 2)
+
+    def check_radius(self, running, radius):
+        """How far a changed input pixel reaches in the exported file, over all alignments; at most `radius`.
+
+        A large change at one pixel makes every path through the network large. Pixels outside must not change by one bit."""
+        rng, reach, s = np.random.default_rng(6), 0, self.scale
+        size = 32 * self.network.multiple_of
+        for offset in range(self.network.multiple_of):
+            at = size // 2 + offset
+            inputs = [rng.random((1, 3, size * s, size * s)), np.full((1, 1, size * s, size * s), 0.1), rng.random((1, 3, size, size))]
+            feed = {n: i.astype(np.float32) for n, i in zip(self.kind.inputs, inputs)}
+            still = running.run(None, feed)[0]
+            feed["x"][..., at * s : (at + 1) * s, at * s : (at + 1) * s] = 1e4 * rng.choice([-1, 1], (3, 1, 1))
+            feed["sigma"][..., at * s : (at + 1) * s, at * s : (at + 1) * s] = 1e4 if s == 1 else 0.5
+            if s > 1:
+                feed["low"][..., at, at] = rng.choice([-1e4, 1e4], 3)
+            rows, columns = (n // s for n in np.nonzero(running.run(None, feed)[0] != still)[2:])
+            reach = max(reach, int(np.abs(rows - at).max()), int(np.abs(columns - at).max()))
+        if reach > radius:
+            raise SystemExit(f"a changed pixel reached {reach} pixels far, further than {radius}")
+        return reach
+
+    def recorded_pair(self):
+        """Inputs made of a synthesised picture, and PyTorch's result: 64 rows and 48 columns, a ramp of sigma where a map may vary."""
+        rng = np.random.default_rng(7)
+        picture = pictures.picture(rng, textures.bank(rng, 13), 64)[:, :48]
+        clean = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 255
+        if self.scale > 1:
+            low = shrink.resize(clean[0], self.scale, "bicubic")[None]
+            sigma = torch.full_like(clean[:, :1], 0.1)
+            inputs = (clean + sigma * jobs.seeded_noise(clean, 7), sigma, low)
+        else:
+            top, clean = (4.0, 2 * clean - 1) if self.kind.task == "generate" else (75 / 255, clean)
+            sigma = torch.linspace(top / 15, top, 64).view(1, 1, 64, 1).expand(1, 1, 64, 48).contiguous()
+            inputs = (clean + sigma * jobs.seeded_noise(clean, 7), sigma)
+        return self.feed(inputs) | {"denoised": self.run(inputs)}
 
 
 def session(path):
@@ -113,88 +223,56 @@ def session(path):
     return onnxruntime.InferenceSession(str(path), options, ["CPUExecutionProvider"])
 
 
-def check_agreement(network, running):
-    """Largest difference between PyTorch and ONNX Runtime; stops the export when it is too large."""
-    worst, rng = 0.0, np.random.default_rng(5)
-    for batch, height, width in SIZES:
-        for _ in range(3):
-            clean = torch.tensor(rng.random((batch, 3, height, width)), dtype=torch.float32)
-            _, x, sigma = noise.draw(rng, clean)
-            with torch.no_grad():
-                expected = network(x, sigma).numpy()
-            got = running.run(["denoised"], {"x": x.numpy(), "sigma": sigma.numpy()})[0]
-            worst = max(worst, float(np.abs(got - expected).max()))
-    if worst > TOLERANCE:
-        raise SystemExit(f"ONNX Runtime differs from PyTorch by {worst:.2e}, more than {TOLERANCE:.0e}")
-    return worst
-
-
-def check_radius(running, radius, size=256):
-    """How far a changed input pixel reaches in the exported file, over the eight alignments; at most `radius`.
-
-    A large change at one pixel, and its noise level, makes every path through the network large. Pixels outside the radius must
-    not change by one bit."""
-    rng, reach = np.random.default_rng(6), 0
-    for offset in range(MULTIPLE_OF):
-        at = size // 2 + offset
-        x = rng.random((1, 3, size, size)).astype(np.float32)
-        sigma = np.full((1, 1, size, size), 0.1, np.float32)
-        still = running.run(None, {"x": x, "sigma": sigma})[0]
-        x[..., at, at], sigma[..., at, at] = rng.choice([-1e4, 1e4], 3), 1e4
-        moved = running.run(None, {"x": x, "sigma": sigma})[0]
-        _, _, rows, columns = np.nonzero(moved != still)
-        reach = max(reach, int(np.abs(rows - at).max()), int(np.abs(columns - at).max()))
-    if reach > radius:
-        raise SystemExit(f"a changed pixel reached {reach} pixels far, further than {radius}")
-    return reach
-
-
-def recorded_pair(network):
-    """A synthesised noisy picture of 64 rows and 48 columns, its sigma map (a ramp from 5 to 75), and PyTorch's result."""
-    rng = np.random.default_rng(7)
-    picture = pictures.picture(rng, textures.bank(rng, 13), 64)[:, :48]
-    clean = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 255
-    sigma = (torch.linspace(5, 75, 64) / 255).view(1, 1, 64, 1).expand(1, 1, 64, 48).contiguous()
-    x = clean + sigma * torch.randn(clean.shape, generator=torch.Generator().manual_seed(7))
-    with torch.no_grad():
-        return x.numpy(), sigma.numpy(), network(x, sigma).numpy()
-
-
-def bytes_per_pixel(path):
-    """Peak resident memory of a fresh process per pixel, beyond that at 256x256: the worst of several sizes, because ONNX
-    Runtime's arena grows in powers of two. Needs Linux."""
-    peak = lambda size: int(subprocess.check_output([sys.executable, "-c", PEAK, str(path), str(size)]))
-    base = peak(256)
-    return max(round((peak(size) - base) / (size**2 - 256**2)) for size in (512, 768, 1024, 1536))
+def bytes_per_pixel(path, scale):
+    """Peak resident memory of a fresh process per pixel of the small grid, beyond that at 1/6 of the side: the worst of several
+    sizes, because ONNX Runtime's arena grows in powers of two. Needs Linux."""
+    peak = lambda size: int(subprocess.check_output([sys.executable, "-c", PEAK, str(path), str(size), str(scale)]))
+    sides = [n // scale for n in (256, 512, 768, 1024, 1536)]
+    base = peak(sides[0])
+    return max(round((peak(size) - base) / (size**2 - sides[0] ** 2)) for size in sides[1:])
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", default="out/run/checkpoint.pt", help="what train.py wrote")
-    parser.add_argument("--out", default="../denoise-fast", help="folder of the model package")
+    parser.add_argument("name", help="the model's name, which is its configuration's too")
+    parser.add_argument("--checkpoint", help="what train.py wrote; default out/NAME/checkpoint.pt")
+    parser.add_argument("--out", help="folder of the model package; default ../NAME")
     args = parser.parse_args()
-    torch.set_num_threads(2)
-    out = Path(args.out)
+    name = args.name
+    config = tomllib.loads((Path(__file__).parent / f"configs/{name}.toml").read_text())
+    package = Package(name, args.checkpoint or f"out/{name}/checkpoint.pt", config)
+    out = Path(args.out or f"../{name}")
     out.mkdir(parents=True, exist_ok=True)
-    network, steps = load(args.checkpoint)
+    torch.set_num_threads(2)
     with tempfile.TemporaryDirectory(dir=out) as folder:
-        path = Path(folder) / "denoise-fast.onnx"
-        write_onnx(network, path)
-        running, radius = session(path), receptive_radius()
-        worst, reach = check_agreement(network, running), check_radius(running, radius)
-        for name, array in zip(("x", "sigma", "denoised"), recorded_pair(network)):
-            np.save(out / f"check-{name}.npy", array)
+        path = Path(folder) / f"{name}.onnx"
+        package.write_onnx(path)
+        running, radius = session(path), package.radius()
+        worst, reach = package.check_agreement(running), package.check_radius(running, radius)
+        recorded = package.recorded_pair()
+        for tensor, array in recorded.items():
+            np.save(out / f"check-{tensor}.npy", array)
+        keys = {"x": "sample", "sigma": "sigma", "low": "condition"}
         manifest = MANIFEST.format(
-            multiple_of=MULTIPLE_OF,
+            name=name,
+            task=package.kind.task,
+            range=package.kind.range,
+            multiple_of=package.network.multiple_of,
             radius=radius,
-            training=f"From scratch, {steps} steps of Adam on synthesised pictures (dead leaves with textures, shading and a simple camera); no photograph was used.",
-            parameters=parameter_count(network),
-            bytes_per_pixel=bytes_per_pixel(path),
+            scale=package.scale,
+            description=package.kind.description.format(package.scale),
+            steps=package.steps,
+            parameters=parameter_count(package.network),
+            bytes_per_pixel=bytes_per_pixel(path, package.scale),
+            sigma=package.kind.sigma.format(config["model"].get("sigma_max")),
+            condition='condition = "low"\n' if package.scale > 1 else "",
+            default_steps=18 if package.kind.task == "generate" else 1,
             sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+            recorded="\n".join(f'{keys[n]} = "check-{n}.npy"' for n in package.kind.inputs),
         )
-        os.replace(path, out / "denoise-fast.onnx")
+        os.replace(path, out / f"{name}.onnx")
     (out / "model.toml").write_text(manifest)
-    print(f"{steps} steps; ONNX Runtime within {worst:.1e} of PyTorch; a pixel reaches {reach} of {radius} pixels")
+    print(f"{package.steps} steps; ONNX Runtime within {worst:.1e} of PyTorch; a pixel reaches {reach} of {radius} pixels")
 
 
 if __name__ == "__main__":

@@ -1,48 +1,31 @@
-"""The form of `denoise-fast`: D(x, sigma) = x - net(x, sigma), a U-Net of 3x3 convolutions and ReLU on a 2x pixel-unshuffled picture.
+"""The networks: one U-Net of 3x3 convolutions and ReLU on a small grid, and what each job puts around it.
 
-Nothing in it has a bias and nothing is normalised, so D(k x, k sigma) = k D(x, sigma) for every k > 0, and every output
-depends on a bounded window of the input: `receptive_radius` says which.
+Nothing is normalised and nothing but the prior has a bias. Every network answers with the mean of the clean picture,
+D(x, sigma), and takes sigma as a map with a value for each pixel. Pictures are RGB, [B, 3, H, W].
 """
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-MULTIPLE_OF = 8  # height and width: 2x unshuffle, then two halvings
-WIDTHS = (32, 64, 64)  # channels at 1/2, 1/4 and 1/8 of the picture's height and width
 
-
-def conv(inputs, outputs, kernel=3, stride=1):
-    return nn.Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2, bias=False)
+def conv(inputs, outputs, kernel=3, stride=1, bias=False):
+    return nn.Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2, bias=bias)
 
 
 class Block(nn.Module):
     """x + conv(relu(conv(x)))"""
 
-    def __init__(self, width):
+    def __init__(self, width, bias=False):
         super().__init__()
-        self.first, self.second = conv(width, width), conv(width, width)
+        self.first, self.second = conv(width, width, bias=bias), conv(width, width, bias=bias)
 
     def forward(self, x):
         return x + self.second(F.relu(self.first(x)))
 
 
-class SpaceToDepth(torch.autograd.Function):
-    """2x pixel-unshuffle that exports as the one ONNX node of that name; channels are ordered as that node orders them."""
-
-    @staticmethod
-    def forward(ctx, x):
-        b, c, h, w = x.shape
-        return x.view(b, c, h // 2, 2, w // 2, 2).permute(0, 3, 5, 1, 2, 4).reshape(b, 4 * c, h // 2, w // 2)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        b, c, h, w = gradient.shape
-        return gradient.reshape(b, 2, 2, c // 4, h, w).permute(0, 3, 4, 1, 5, 2).reshape(b, c // 4, 2 * h, 2 * w)
-
-    @staticmethod
-    def symbolic(graph, x):
-        return graph.op("SpaceToDepth", x, blocksize_i=2)
+def blocks(width, count, bias=False):
+    return nn.Sequential(*(Block(width, bias) for _ in range(count)))
 
 
 def enlarge(x):
@@ -50,56 +33,182 @@ def enlarge(x):
     return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
-class Denoiser(nn.Module):
-    """x [B, 3, H, W], RGB in [0, 1] plus noise, unclipped; sigma [B, 1, H, W], standard deviation of each pixel's noise in
-    the same unit. Returns the mean of the clean picture, [B, 3, H, W]. H and W are multiples of `MULTIPLE_OF`."""
+class UNet(nn.Module):
+    """Levels from fine to coarse, each at half the height and width of the one before: `widths` are their channels,
+    `depths` their residual blocks on the way down and, but for the coarsest, on the way up again."""
 
-    def __init__(self, widths=WIDTHS):
+    def __init__(self, inputs, outputs, widths, depths, bias=False):
         super().__init__()
-        fine, middle, coarse = widths
-        self.head = conv(4 * 4, fine)
-        self.fine_in = Block(fine)
-        self.to_middle = conv(fine, middle, 2, 2)
-        self.middle_in = Block(middle)
-        self.to_coarse = conv(middle, coarse, 2, 2)
-        self.coarse = nn.Sequential(Block(coarse), Block(coarse))
-        self.from_coarse = conv(coarse, middle, 1)
-        self.middle_out = conv(middle, middle)
-        self.from_middle = conv(middle, fine, 1)
-        self.fine_out = Block(fine)
-        self.tail = conv(fine, 3 * 4)
+        levels = range(len(widths) - 1)
+        self.head = conv(inputs, widths[0], bias=bias)
+        self.down = nn.ModuleList(blocks(w, d, bias) for w, d in zip(widths, depths))
+        self.halve = nn.ModuleList(conv(widths[i], widths[i + 1], 2, 2, bias) for i in levels)
+        self.lift = nn.ModuleList(conv(widths[i + 1], widths[i], 1, bias=bias) for i in levels)
+        self.join = nn.ModuleList(conv(widths[i], widths[i], bias=bias) for i in levels[1:])
+        self.up = nn.ModuleList(blocks(widths[i], depths[i] - (i > 0), bias) for i in levels)
+        self.tail = conv(widths[0], outputs, bias=bias)
+
+    def forward(self, x):
+        x, passed = self.down[0](self.head(x)), []
+        for halve, down in zip(self.halve, self.down[1:]):
+            passed.append(x)
+            x = down(halve(x))
+        for i in reversed(range(len(passed))):
+            x = passed[i] + enlarge(self.lift[i](x))
+            if i > 0:
+                x = F.relu(self.join[i - 1](x))
+            x = self.up[i](x)
+        return self.tail(x)
+
+
+class SpaceToDepth(torch.autograd.Function):
+    """Pixel-unshuffle that exports as the one ONNX node of that name; channels are ordered as that node orders them."""
+
+    @staticmethod
+    def forward(ctx, x, size):
+        ctx.size = size
+        b, c, h, w = x.shape
+        return x.view(b, c, h // size, size, w // size, size).permute(0, 3, 5, 1, 2, 4).reshape(b, -1, h // size, w // size)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return DepthToSpace.apply(gradient, ctx.size), None
+
+    @staticmethod
+    def symbolic(graph, x, size):
+        return graph.op("SpaceToDepth", x, blocksize_i=size)
+
+
+class DepthToSpace(torch.autograd.Function):
+    """The inverse of `SpaceToDepth`."""
+
+    @staticmethod
+    def forward(ctx, x, size):
+        ctx.size = size
+        b, c, h, w = x.shape
+        return x.view(b, size, size, -1, h, w).permute(0, 3, 4, 1, 5, 2).reshape(b, -1, h * size, w * size)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return SpaceToDepth.apply(gradient, ctx.size), None
+
+    @staticmethod
+    def symbolic(graph, x, size):
+        return graph.op("DepthToSpace", x, blocksize_i=size, mode_s="DCR")
+
+
+class Denoiser(nn.Module):
+    """D(x, sigma) = x - net(x, sigma) on a 2x pixel-unshuffled picture in [0, 1] plus noise, unclipped. sigma
+    [B, 1, H, W] is the standard deviation of each pixel's noise in the same unit.
+
+    Without biases, D(k x, k sigma) = k D(x, sigma) for every k > 0."""
+
+    def __init__(self, widths=(32, 64, 64), depths=(1, 1, 2)):
+        super().__init__()
+        self.multiple_of = 2 ** len(widths)
+        self.body = UNet(4 * 4, 3 * 4, widths, depths)
 
     def forward(self, x, sigma):
-        fine = self.fine_in(self.head(SpaceToDepth.apply(torch.cat([x, sigma], 1))))
-        middle = self.middle_in(self.to_middle(fine))
-        coarse = self.coarse(self.to_coarse(middle))
-        middle = F.relu(self.middle_out(middle + enlarge(self.from_coarse(coarse))))
-        fine = self.fine_out(fine + enlarge(self.from_middle(middle)))
-        return x - F.pixel_shuffle(self.tail(fine), 2)
+        return x - F.pixel_shuffle(self.body(SpaceToDepth.apply(torch.cat([x, sigma], 1), 2)), 2)
+
+
+def bicubic_phases(scale):
+    """Bicubic enlargement (Keys 1981, a = -1/2) as a 5x5 convolution on the small grid, [3 * scale^2, 3, 5, 5]; its outputs are
+    ordered as `SpaceToDepth` orders the big picture."""
+
+    def keys(t):
+        t = abs(t)
+        if t < 1:
+            return 1.5 * t**3 - 2.5 * t**2 + 1
+        return -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2 if t < 2 else 0.0
+
+    # Output p of a cell lies at (p + 1/2) / scale - 1/2 from the centre of its input.
+    rows = torch.tensor([[keys((p + 0.5) / scale - 0.5 - tap) for tap in range(-2, 3)] for p in range(scale)])
+    kernel = torch.zeros(scale, scale, 3, 3, 5, 5)
+    for c in range(3):
+        kernel[:, :, c, c] = rows[:, None, :, None] * rows[None, :, None, :]
+    return kernel.reshape(3 * scale**2, 3, 5, 5)
+
+
+class Upscaler(nn.Module):
+    """D(x, sigma, low): the mean of a picture given that picture with noise, x [B, 3, s H, s W] in [0, 1] plus noise, the
+    map of sigma [B, 1, s H, s W], and the small picture, low [B, 3, H, W].
+
+    All of it happens on the small grid. u = x - bicubic(low) is kept by c_skip and corrected by c_out as in EDM (Karras et al.
+    2022, eq. 7), with sigma_data the deviation of a picture from its bicubic enlargement; the net sees c_skip * u, which vanishes as
+    sigma grows, so that at sigma_max the result hardly depends on x."""
+
+    def __init__(self, scale, sigma_data, widths, depths):
+        super().__init__()
+        self.multiple_of = 2 ** (len(widths) - 1)
+        self.scale, self.sigma_data = scale, sigma_data
+        self.register_buffer("bicubic", bicubic_phases(scale), persistent=False)
+        self.body = UNet(3 * scale**2 + 3 + 1, 3 * scale**2, widths, depths)
+
+    def forward(self, x, sigma, low):
+        sigma = sigma[:, :, :: self.scale, :: self.scale]
+        skip = self.sigma_data**2 / (sigma * sigma + self.sigma_data**2)
+        base = F.conv2d(F.pad(low, (2, 2, 2, 2), mode="replicate"), self.bicubic)
+        kept = skip * (SpaceToDepth.apply(x, self.scale) - base)
+        change = self.body(torch.cat([kept, low, sigma], 1)) * (sigma * skip.sqrt() / self.sigma_data)
+        return DepthToSpace.apply(base + (kept + change), self.scale)
+
+
+class Prior(nn.Module):
+    """D(x, sigma) for pictures in [-1, 1], with EDM's preconditioning (Karras et al. 2022, table 1) for each pixel."""
+
+    def __init__(self, sigma_data, widths, depths):
+        super().__init__()
+        self.multiple_of = 2 ** len(widths)
+        self.sigma_data = sigma_data
+        self.body = UNet(4 * 5, 3 * 4, widths, depths, bias=True)
+
+    def forward(self, x, sigma):
+        sigma = sigma.clamp(min=0.002)
+        c_in = (sigma * sigma + self.sigma_data**2).rsqrt()
+        c_noise = sigma.log() / 4
+        inputs = torch.cat([c_in * x, c_noise, torch.ones_like(c_noise)], 1)
+        change = F.pixel_shuffle(self.body(SpaceToDepth.apply(inputs, 2)), 2)
+        return (self.sigma_data * c_in) ** 2 * x + sigma * (self.sigma_data * c_in) * change
+
+
+def grow(network, small):
+    """Starts `network` from a smaller one's weights: what both have is copied, what is new begins by changing nothing.
+
+    A residual block that the small one lacks ends in zeros. Channels that it lacks start at random and reach the old ones through zeros
+    (function-preserving growth, Chen et al. 2016, "Net2Net")."""
+    with torch.no_grad():
+        for name, weight in network.named_parameters():
+            old = small.get(name)
+            if old is None or any(o > n for o, n in zip(old.shape, weight.shape)):
+                if name.endswith("second.weight"):
+                    weight.zero_()
+                continue
+            weight[: old.shape[0]] = 0
+            weight[tuple(slice(0, n) for n in old.shape)] = old
 
 
 def parameter_count(network):
     return sum(p.numel() for p in network.parameters())
 
 
-def receptive_radius(size=256):
-    """Largest distance, in rows or columns, between an output pixel and an input pixel that can change it.
+@torch.no_grad()
+def receptive_radius(network, inputs_of, size):
+    """Largest distance, in rows or columns, between an output pixel and a pixel of the first input of `inputs_of` (for an
+    upscaler the small picture, in its own pixels) that can change it.
 
     Exact: with every weight 1 and a non-negative input nothing cancels, so an output sees a pixel if and only if it changes.
-    Each of the eight alignments of a pixel in the coarsest grid is tried."""
-    network = Denoiser((1, 1, 1)).double()
+    Every alignment of a pixel in the coarsest grid is tried."""
+    network = network.double()
     for p in network.parameters():
         nn.init.ones_(p)
-    radius = 0
-    for offset in range(MULTIPLE_OF):
+    radius, scale = 0, getattr(network, "scale", 1)
+    for offset in range(network.multiple_of):
         at = size // 2 + offset
-        x = torch.zeros(1, 3, size, size, dtype=torch.double)
-        still = network(x, x[:, :1])
-        x[..., at, at] = 1.0
-        _, _, rows, columns = torch.nonzero(network(x, x[:, :1] * 0) != still, as_tuple=True)
+        inputs, moved = inputs_of(size)
+        still = network(*inputs)
+        moved[..., at, at] += 1.0
+        _, _, rows, columns = torch.nonzero(network(*inputs) != still, as_tuple=True)
+        rows, columns = rows.div(scale, rounding_mode="floor"), columns.div(scale, rounding_mode="floor")
         radius = max(radius, (rows - at).abs().max().item(), (columns - at).abs().max().item())
     return radius
-
-
-if __name__ == "__main__":
-    print(f"{parameter_count(Denoiser())} parameters, receptive field radius {receptive_radius()} pixels")

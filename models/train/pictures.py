@@ -96,6 +96,23 @@ def surface(rng, colours, bank, height, width):
     return image
 
 
+def plane(rng, colours, bank, size):
+    """A floor, a wall or a facade seen at a slant, [size, size, 3]: a surface whose corners move, so that its texture runs away
+    to a vanishing point."""
+    flat = surface(rng, colours, bank, size, size)
+    if rng.random() < 0.5:  # bricks, tiles, windows: a grid of joints
+        step = np.exp(rng.uniform(np.log(size / 40), np.log(size / 5), 2))
+        joint = np.maximum(1, step * rng.uniform(0.02, 0.3, 2))
+        ink = pick_colour(rng, colours)
+        for axis in range(2):
+            lines = (np.arange(size) + rng.uniform(0, step[axis])) % step[axis] < joint[axis]
+            flat[(lines, slice(None)) if axis == 0 else (slice(None), lines)] = ink
+    corners = np.float32([[0, 0], [1, 0], [1, 1], [0, 1]])
+    seen = (corners - 0.5) * rng.uniform(1.0, 2.5) + 0.5 + rng.normal(0, rng.choice([0.03, 0.25]), (4, 2))
+    slant = cv2.getPerspectiveTransform(corners * size, np.float32(seen * size))
+    return cv2.warpPerspective(flat, slant, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+
+
 def shading(rng, height, width):
     """Light falling on a shape: a ramp, or a ball with a highlight."""
     y, x = np.ogrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
@@ -164,7 +181,7 @@ def strokes(rng, canvas, colours):
 def scene(rng, bank, size):
     """A scene in linear light, float32, [size, size, 3], painted from back to front."""
     colours = palette(rng)
-    canvas = surface(rng, colours, bank, size, size)
+    canvas = plane(rng, colours, bank, size) if rng.random() < 0.35 else surface(rng, colours, bank, size, size)
     kinds = ["disc", "ellipse", "rectangle", "polygon", "leaf", "blob"]
     weights = rng.dirichlet(np.full(len(kinds), 0.7))
     near = rng.random() < 0.35  # a close view: few, large things
@@ -177,6 +194,10 @@ def scene(rng, bank, size):
     if rng.random() < 0.6:
         sizes = np.sort(sizes)[::-1] * np.exp(rng.normal(0, 0.5, count))  # large things behind small ones
     focus = rng.uniform(0, 1)
+    empty = rng.random() < 0.12  # a wide wall or a sky with little before it
+    if empty:
+        sizes = sizes[: max(2, count // 12)]
+        count = len(sizes)
     aperture = rng.choice([0.0, 2.0, 6.0], p=[0.6, 0.25, 0.15])
     layers = int(rng.integers(1, 4))
     for i, radius in enumerate(sizes):
@@ -194,8 +215,9 @@ def scene(rng, bank, size):
 
 def photograph(rng, canvas, size):
     """What a camera makes of a scene: lens blur, pixels that average an area, exposure, tone curve, 8 bits."""
-    if rng.random() < 0.2:
-        canvas = cv2.GaussianBlur(canvas, (0, 0), rng.uniform(0.5, 2.5))
+    kind = rng.random()
+    if kind < 0.25:  # an imperfect lens, or far out of focus
+        canvas = cv2.GaussianBlur(canvas, (0, 0), rng.uniform(0.5, 2.5) if kind < 0.2 else rng.uniform(3, 12))
     image = cv2.resize(np.ascontiguousarray(canvas), (size, size), interpolation=cv2.INTER_AREA)
     image *= rng.uniform(0.75, 1.25) * 0.18 / np.exp(np.log(image + 1e-3).mean()) * np.exp(rng.normal(0, 0.35))
     image = 1.1 * image / (image + 0.1 + 0.9 * rng.uniform(0.3, 1.0)) if rng.random() < 0.5 else image

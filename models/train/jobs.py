@@ -1,0 +1,146 @@
+"""The jobs that networks are trained for: what goes in, what should come out, how errors count, and what is watched.
+
+A job draws everything from the generator that it is given, so that an example follows from (seed, step, part).
+"""
+
+import math
+
+import numpy as np
+import torch
+
+import camera
+import noise
+import shrink
+from network import Denoiser, Prior, Upscaler
+
+
+def psnr(result, clean):
+    return -10 * math.log10((result.clamp(0, 1) - clean).square().mean().item())
+
+
+def seeded_noise(clean, seed):
+    return torch.randn(clean.shape, generator=torch.Generator().manual_seed(seed))
+
+
+class Denoise:
+    """Gaussian noise with a map of sigma, as `noise.py` draws it."""
+
+    size_factor = 1
+
+    def __init__(self, model):
+        self.model = model
+
+    def network(self):
+        return Denoiser(self.model["widths"], self.model["depths"])
+
+    def example(self, rng, clean):
+        """Inputs of the network, the picture that should come out, and the weight of its squared errors, from clean patches."""
+        clean, noisy, sigma = noise.draw(rng, clean)
+        # A good denoiser's squared error grows about as sigma^1.15: so each level counts alike.
+        return (noisy, sigma), clean, ((sigma + 2 / 255) / (27 / 255)) ** -1.15
+
+    @torch.no_grad()
+    def validate(self, network, clean):
+        """PSNR in dB at sigma 15, 25 and 50 of 255; noise neither clipped nor rounded."""
+        sigmas = [torch.full_like(clean[:, :1], level / 255) for level in (15, 25, 50)]
+        noisy = [clean + sigma * seeded_noise(clean, level) for sigma, level in zip(sigmas, (15, 25, 50))]
+        return [psnr(network(x, sigma), clean) for x, sigma in zip(noisy, sigmas)]
+
+
+class Camera(Denoise):
+    """What a cheap camera makes of a picture, told about how noisy it is."""
+
+    def example(self, rng, clean):
+        shots = [camera.shoot(rng, c) for c in clean.permute(0, 2, 3, 1).numpy()]
+        noisy = torch.from_numpy(np.stack([s for s, _ in shots])).permute(0, 3, 1, 2).contiguous()
+        sigma = torch.from_numpy(np.stack([s for _, s in shots]))[:, None]
+        return (noisy, sigma), clean, ((sigma + 4 / 255) / (27 / 255)).clamp(max=2) ** -1
+
+    @torch.no_grad()
+    def validate(self, network, clean):
+        """PSNR in dB in good, middling and poor light, with the level that the estimator reads."""
+        scores = []
+        for light in (0.02, 0.08, 0.25):
+            shot = camera.shot(np.random.default_rng(7), clean[0].permute(1, 2, 0).numpy(), light)
+            x = torch.from_numpy(shot).permute(2, 0, 1)[None]
+            sigma = torch.full_like(x[:, :1], camera.estimate(shot))
+            scores.append(psnr(network(x, sigma), clean))
+        return scores
+
+
+class Upscale:
+    """Super-resolution by conditional diffusion from sigma_max down, on the levels of plans of 1, 2, 4 and 8 steps and between."""
+
+    def __init__(self, model):
+        self.model = model
+        self.size_factor = model["scale"]
+
+    def network(self):
+        m = self.model
+        return Upscaler(m["scale"], m["sigma_data"], m["widths"], m["depths"])
+
+    def level(self, rng):
+        largest = self.model["sigma_max"]
+        kind = rng.random()
+        if kind < self.model["first_share"]:
+            return largest
+        if kind < 0.5 + 0.5 * self.model["first_share"]:  # the sampler's own grid: (1 - i / N)^2 of sigma_max
+            steps = int(rng.choice([2, 4, 8]))
+            return largest * (1 - rng.integers(1, steps) / steps) ** 2
+        return np.exp(rng.uniform(math.log(0.002), math.log(largest)))
+
+    def example(self, rng, clean):
+        low = torch.stack([shrink.shrink(rng, c, self.model["scale"]) for c in clean])
+        level = torch.tensor([self.level(rng) for _ in clean], dtype=torch.float32).view(-1, 1, 1, 1)
+        x = clean + level * seeded_noise(clean, int(rng.integers(2**62)))
+        # EDM's weight, 1 / sigma^2 + 1 / sigma_data^2, bounded; 1 at sigma_max.
+        weight = 1 + (self.model["sigma_data"] / level).square().clamp(max=30)
+        return (x, level.expand_as(x[:, :1]).contiguous(), low), clean, weight
+
+    @torch.no_grad()
+    def validate(self, network, clean):
+        """PSNR in dB of bicubic enlargement, of one step, and of four."""
+        low = shrink.resize(clean[0], self.model["scale"], "bicubic")[None]
+        start = shrink.enlarge(low, self.model["scale"])
+        scores = [psnr(start, clean)]
+        for steps in (1, 4):
+            x = start + self.model["sigma_max"] * seeded_noise(clean, steps)
+            for i in range(steps):
+                now, then = (self.model["sigma_max"] * (1 - j / steps) ** 2 for j in (i, i + 1))
+                d = network(x, torch.full_like(x[:, :1], now), low)
+                x = d + then / now * (x - d)
+            scores.append(psnr(x, clean))
+        return scores
+
+
+class Generate:
+    """An unconditional prior in [-1, 1]: log-normal sigmas and weights of EDM (Karras et al. 2022, table 1)."""
+
+    size_factor = 1
+
+    def __init__(self, model):
+        self.model = model
+
+    def network(self):
+        return Prior(self.model["sigma_data"], self.model["widths"], self.model["depths"])
+
+    def example(self, rng, clean):
+        clean = 2 * clean - 1
+        level = torch.tensor(np.exp(rng.normal(-1.0, 1.6, len(clean))).clip(0.002, 80), dtype=torch.float32).view(-1, 1, 1, 1)
+        x = clean + level * seeded_noise(clean, int(rng.integers(2**62)))
+        sd = self.model["sigma_data"]
+        return (x, level.expand_as(x[:, :1]).contiguous()), clean, (level**2 + sd**2) / (level * sd) ** 2
+
+    @torch.no_grad()
+    def validate(self, network, clean):
+        """PSNR in dB of D at sigma 0.1, 0.5 and 2, of pictures in [-1, 1]."""
+        clean = 2 * clean - 1
+        scores = []
+        for level in (0.1, 0.5, 2.0):
+            sigma = torch.full_like(clean[:, :1], level)
+            result = network(clean + level * seeded_noise(clean, 3), sigma)
+            scores.append(-10 * math.log10((result - clean).square().mean().item() / 4))
+        return scores
+
+
+JOBS = {"denoise": Denoise, "camera": Camera, "upscale": Upscale, "generate": Generate}

@@ -1,0 +1,64 @@
+"""Small pictures from big ones: antialiased filters, and what else a camera or a website does to a small picture."""
+
+from functools import lru_cache
+
+import cv2
+import numpy as np
+import torch
+
+
+def keys(t):
+    """The cubic of Keys (1981) with a = -1/2, which is what Pillow and most resizers call bicubic."""
+    t = np.abs(t)
+    return np.where(t < 1, 1.5 * t**3 - 2.5 * t**2 + 1, np.where(t < 2, -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2, 0))
+
+
+FILTERS = {
+    "bicubic": keys,
+    "lanczos": lambda t: np.where(np.abs(t) < 3, np.sinc(t) * np.sinc(t / 3), 0),
+    "triangle": lambda t: np.clip(1 - np.abs(t), 0, None),
+    "box": lambda t: (np.abs(t) <= 0.5) * 1.0,
+}
+
+
+@lru_cache(maxsize=256)
+def matrix(size, scale, name):
+    """The filter as a matrix, [round(size * scale), size]; stretched to antialias when the scale is below one."""
+    target = round(size * scale)
+    stretch = max(1.0, 1 / scale)
+    centres = (np.arange(target)[:, None] + 0.5) / scale - 0.5
+    weights = FILTERS[name]((centres - np.arange(size)) / stretch)
+    return torch.from_numpy(weights / weights.sum(1, keepdims=True)).float()
+
+
+def resize(picture, divisor, name):
+    """A picture [3, H, W] made smaller by a whole divisor."""
+    rows, columns = (matrix(n, 1 / divisor, name) for n in picture.shape[-2:])
+    return rows @ picture @ columns.T
+
+
+def enlarge(picture, factor):
+    """A picture [..., H, W] made larger by a whole factor, bicubic."""
+    rows, columns = (matrix(n, float(factor), "bicubic") for n in picture.shape[-2:])
+    return rows @ picture @ columns.T
+
+
+def jpeg(picture, quality):
+    """A picture [3, H, W] in [0, 1], written as JPEG and read again."""
+    pixels = np.round(picture.permute(1, 2, 0).numpy()[..., ::-1] * 255).astype(np.uint8)
+    coded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, int(quality)])[1]
+    return torch.from_numpy(cv2.imdecode(coded, cv2.IMREAD_COLOR)[..., ::-1].astype(np.float32)).permute(2, 0, 1) / 255
+
+
+def shrink(rng, picture, scale):
+    """A picture [3, H, W] in [0, 1] made smaller by `scale`, rounded to 8 bits; more than half of them with nothing else done."""
+    plain = rng.random() < 0.6
+    if not plain and rng.random() < 0.5:
+        picture = torch.from_numpy(cv2.GaussianBlur(picture.permute(1, 2, 0).numpy(), (0, 0), rng.uniform(0.3, 0.35 * scale))).permute(2, 0, 1)
+    small = resize(picture, scale, rng.choice(list(FILTERS), p=[0.5, 0.2, 0.1, 0.2])).clamp(0, 1)
+    if not plain and rng.random() < 0.4:
+        noise = torch.randn(small.shape, generator=torch.Generator().manual_seed(int(rng.integers(2**62))))
+        small = (small + rng.uniform(0, 5) / 255 * noise).clamp(0, 1)
+    if not plain and rng.random() < 0.5:
+        return jpeg(small, rng.uniform(70, 98))
+    return (small * 255).round() / 255
