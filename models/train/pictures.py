@@ -213,19 +213,31 @@ def scene(rng, bank, size):
     return canvas * np.exp(lamp[0] * x + lamp[1] * y - abs(lamp[2]) * (x * x + y * y)).astype(np.float32)[..., None]
 
 
+def lens(rng, canvas):
+    """Blur: now and then an imperfect lens, seldom something far out of focus."""
+    kind = rng.random()
+    if kind < 0.25:
+        canvas = cv2.GaussianBlur(canvas, (0, 0), rng.uniform(0.5, 2.5) if kind < 0.2 else rng.uniform(3, 12))
+    return canvas
+
+
+def sharpen(rng, image):
+    """The sharpening that most cameras and downscalers add."""
+    if rng.random() < 0.7:
+        image += rng.uniform(0.3, 1.6) * (image - cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 0.9)))
+    return image
+
+
 def photograph(rng, canvas, size):
     """What a camera makes of a scene: lens blur, pixels that average an area, exposure, tone curve, 8 bits."""
-    kind = rng.random()
-    if kind < 0.25:  # an imperfect lens, or far out of focus
-        canvas = cv2.GaussianBlur(canvas, (0, 0), rng.uniform(0.5, 2.5) if kind < 0.2 else rng.uniform(3, 12))
+    canvas = lens(rng, canvas)
     image = cv2.resize(np.ascontiguousarray(canvas), (size, size), interpolation=cv2.INTER_AREA)
     image *= rng.uniform(0.75, 1.25) * 0.18 / np.exp(np.log(image + 1e-3).mean()) * np.exp(rng.normal(0, 0.35))
     image = 1.1 * image / (image + 0.1 + 0.9 * rng.uniform(0.3, 1.0)) if rng.random() < 0.5 else image
     image = np.clip(image, 0, 1) ** (1 / rng.uniform(1.8, 2.6))
     middle = image.mean()
     image = middle + (image - middle) * rng.uniform(1.0, 1.6)
-    if rng.random() < 0.7:  # the sharpening that most cameras and downscalers add
-        image += rng.uniform(0.3, 1.6) * (image - cv2.GaussianBlur(image, (0, 0), rng.uniform(0.5, 0.9)))
+    image = sharpen(rng, image)
     low, high = rng.choice([0, 0.03], 1)[0], rng.uniform(0.85, 1.0)
     image = low + image * (high - low)
     return np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
