@@ -8,14 +8,14 @@
 //! use std::path::Path;
 //!
 //! use eddy::frame::picture;
-//! use eddy::model::Package;
+//! use eddy::model::{Package, Precision};
 //! use eddy::network::{Library, Runtime, SessionOptions};
 //! use eddy::task::{DenoiseOptions, Denoiser};
 //!
 //! # fn main() -> eddy::Result<()> {
 //! let runtime = Runtime::load(&Library::Embedded)?;
 //! let package = Package::find("denoise-fast")?;
-//! let mut network = package.load(&runtime, package.manifest.preferred_precision(), SessionOptions::default())?;
+//! let mut network = package.load(&runtime, Precision::F32, SessionOptions::default())?;
 //! let mut denoiser = Denoiser::new(&package.manifest, &mut network, DenoiseOptions::default())?;
 //!
 //! let mut frame = picture::read(Path::new("noisy.png"), &picture::Limits::default())?;

@@ -54,8 +54,9 @@ pub(crate) struct Arguments {
 impl Arguments {
     pub(crate) fn run(self, started: Instant) -> anyhow::Result<()> {
         let package = Package::find(&self.model)?;
+        let precision = self.precision.precision();
         let runtime = self.device.open()?;
-        let mut network = package.load(&runtime, self.precision.of(&package), self.device.session())?;
+        let mut network = package.load(&runtime, precision, self.device.session())?;
         let start_up = started.elapsed();
         let options = DenoiseOptions {
             sigma: SigmaChoice::Known(25.0),
@@ -96,13 +97,13 @@ impl Arguments {
         let name = &package.manifest.name;
         let Size { width, height } = self.size;
         let text = format!(
-            "{name}, {width}x{height}, {evaluations} evaluations a frame, medians of {rounds} rounds\n  \
+            "{name} {precision}, {width}x{height}, {evaluations} evaluations a frame, medians of {rounds} rounds\n  \
              bare session   {bare:8.2} ms\n  whole frame    {whole:8.2} ms\n  ratio          {ratio:8.3}\n  \
              start-up       {start_up:8.2} ms\n  peak resident  {:8.1} MiB",
             peak as f64 / f64::from(1 << 20)
         );
         let record = json!({
-            "model": name, "width": width, "height": height, "steps": self.steps, "evaluations": evaluations,
+            "model": name, "precision": precision.name(), "width": width, "height": height, "steps": self.steps, "evaluations": evaluations,
             "rounds": rounds, "session_ms": bare, "frame_ms": whole, "ratio": ratio, "start_up_ms": start_up,
             "peak_resident_bytes": peak, "onnxruntime": runtime.version(),
         });

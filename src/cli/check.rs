@@ -5,16 +5,20 @@ use eddy::model::{Package, bundled_names, verify};
 use serde_json::json;
 
 use super::console::Console;
-use super::options::DeviceOptions;
+use super::options::{DeviceOptions, FilesOption};
 
 /// Check that models give here what they gave where they were made
 ///
-/// Every file of a package is checked against its SHA-256, loaded, and run on the recorded input.
+/// Every file of a package is checked against its SHA-256, loaded, and run on the recorded input. The largest difference
+/// from the recorded output is reported; how large it may be, the manifest says for each precision.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Bundled models or folders of model packages; all bundled models when left out
     #[arg(value_name = "MODEL")]
     models: Vec<String>,
+
+    #[command(flatten)]
+    files: FilesOption,
 
     #[command(flatten)]
     device: DeviceOptions,
@@ -31,28 +35,30 @@ impl Arguments {
         let mut wrong = None;
         for model in &models {
             let package = Package::find(model)?;
-            for precision in package.manifest.files.keys() {
-                let verdict = verify(&package, &runtime, *precision, self.device.session())?;
+            for precision in self.files.of(&package)? {
+                let verdict = verify(&package, &runtime, precision, self.device.session())?;
                 let (found, allowed) = (verdict.largest_difference, verdict.tolerance);
                 let name = &package.manifest.name;
                 let word = if verdict.passes() { "ok" } else { "WRONG" };
                 let line =
                     format!("{name} {precision}: {word}, largest difference {found:.2e} of {allowed:.2e} allowed");
                 let record = json!({
-                    "model": name, "precision": precision.to_string(), "passes": verdict.passes(),
+                    "model": name, "precision": precision.name(), "passes": verdict.passes(),
                     "largest_difference": found, "tolerance": allowed,
                 });
                 self.console.result(line, &record)?;
                 if !verdict.passes() {
-                    wrong.get_or_insert_with(|| name.clone());
+                    wrong.get_or_insert_with(|| (name.clone(), precision));
                 }
             }
         }
         match wrong {
             None => Ok(()),
-            Some(name) => {
-                let problem =
-                    "it gives other values than were recorded; its file, the runtime or this processor is at fault";
+            Some((name, precision)) => {
+                let problem = format!(
+                    "its {precision} file gives other values than were recorded; the file, the runtime or this processor is \
+                     at fault"
+                );
                 Err(eddy::Error::model(name, problem).into())
             }
         }

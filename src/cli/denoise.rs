@@ -99,7 +99,7 @@ impl Arguments {
         let package = Package::find(&self.model)?;
         let jobs = source::jobs(sources, &self.output, self.format)?;
         let runtime = self.device.open()?;
-        let mut network = package.load(&runtime, self.precision.of(&package), self.device.session())?;
+        let mut network = package.load(&runtime, self.precision.precision(), self.device.session())?;
         let options = DenoiseOptions {
             sigma: self.sigma.0,
             steps: self.steps.map(usize::from),
@@ -153,7 +153,7 @@ impl Arguments {
         let line = self.describe(&report, job, took.as_secs_f64());
         let record = json!({
             "input": job.input.to_string_lossy(), "output": job.output.to_string_lossy(), "width": frame.width, "height": frame.height,
-            "sigma": report.sigma, "sigma_limited": report.sigma_limited, "steps": report.steps,
+            "sigma": report.sigma, "sigma_limited": report.sigma_limited, "steps": report.steps, "precision": self.precision.precision().name(),
             "tiles": report.tiles, "tile_width": report.tile_size.0, "tile_height": report.tile_size.1,
             "seconds": took.as_secs_f64(),
             "warnings": warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),

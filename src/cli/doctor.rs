@@ -62,22 +62,28 @@ impl Arguments {
         })?;
         let opened = begun.elapsed().as_secs_f64() * 1e3;
         lines.push(format!("runtime     {library}: ONNX Runtime {}, opened in {opened:.0} ms", runtime.version()));
-        lines.push("device      cpu".into());
+        lines.push("device      cpu, in f32 unless --precision says otherwise".into());
         record["onnxruntime"] = runtime.version().into();
         record["open_ms"] = opened.into();
         let mut models = Vec::new();
         for name in bundled_names() {
             let package = Package::find(name)?;
-            let begun = Instant::now();
-            let precision = package.manifest.preferred_precision();
-            let verdict = verify(&package, &runtime, precision, self.device.session())?;
-            let took = begun.elapsed().as_secs_f64() * 1e3;
-            let word = if verdict.passes() { "gives what it should" } else { "GIVES OTHER VALUES than were recorded" };
-            lines.push(format!("model       {name}: {word} (loaded and run in {took:.0} ms)"));
-            models.push(json!({ "name": name, "passes": verdict.passes(), "ms": took }));
-            if !verdict.passes() {
-                let problem = "it gives other values than were recorded; run `eddy check` with another --runtime";
-                return Err(eddy::Error::model(name, problem).into());
+            for precision in package.precisions(None)? {
+                let begun = Instant::now();
+                let verdict = verify(&package, &runtime, precision, self.device.session())?;
+                let took = begun.elapsed().as_secs_f64() * 1e3;
+                let word =
+                    if verdict.passes() { "gives what it should" } else { "GIVES OTHER VALUES than were recorded" };
+                lines.push(format!("model       {name} {precision}: {word} (loaded and run in {took:.0} ms)"));
+                models.push(json!({
+                    "name": name, "precision": precision.name(), "passes": verdict.passes(), "ms": took,
+                }));
+                if !verdict.passes() {
+                    let problem = format!(
+                        "its {precision} file gives other values than were recorded; run `eddy check` with another --runtime"
+                    );
+                    return Err(eddy::Error::model(name, problem).into());
+                }
             }
         }
         record["models"] = models.into();

@@ -1,12 +1,12 @@
 //! `eddy info`.
 
 use clap::Args;
-use eddy::model::{Package, bundled_names};
+use eddy::model::{Package, Precision, bundled_names};
 use eddy::network::EMBEDDED_VERSION;
 use serde_json::json;
 
 use super::console::Console;
-use super::options::DeviceOptions;
+use super::options::{DeviceOptions, FilesOption};
 
 /// Tell what a model is, or which models there are
 #[derive(Debug, Args)]
@@ -14,6 +14,9 @@ pub(crate) struct Arguments {
     /// A bundled model or the folder of a model package; lists the bundled ones when left out
     #[arg(value_name = "MODEL")]
     model: Option<String>,
+
+    #[command(flatten)]
+    files: FilesOption,
 
     #[command(flatten)]
     device: DeviceOptions,
@@ -36,9 +39,13 @@ impl Arguments {
         let mut models = Vec::new();
         for name in bundled_names() {
             let manifest = Package::find(name)?.manifest;
-            text += &format!("  {:<14} {:<9} {}\n", manifest.name, manifest.task, manifest.description);
-            models
-                .push(json!({ "name": name, "task": manifest.task.to_string(), "description": manifest.description }));
+            if !self.files.wants_any(&manifest) {
+                continue;
+            }
+            let precisions: Vec<&str> = manifest.files.keys().map(|precision| precision.name()).collect();
+            let (task, about) = (manifest.task.to_string(), &manifest.description);
+            text += &format!("  {name:<14} {task:<9} {:<13} {about}\n", precisions.join(" "));
+            models.push(json!({ "name": name, "task": task, "precisions": precisions, "description": about }));
         }
         let record = json!({ "version": version, "onnxruntime": EMBEDDED_VERSION, "models": models });
         self.console.result(text, &record)
@@ -72,12 +79,16 @@ impl Arguments {
         rows.push(("from", place));
         let runtime = self.device.open()?;
         let mut files = Vec::new();
-        for (precision, file) in &manifest.files {
-            let network = package.load(&runtime, *precision, self.device.session())?;
-            rows.push(("file", format!("{precision} {}", file.path)));
+        for precision in self.files.of(&package)? {
+            let file = package.file(precision)?;
+            let bytes = package.read(&file.path)?.len();
+            let network = package.load(&runtime, precision, self.device.session())?;
+            let default =
+                if precision == Precision::default() { ", runs unless --precision says otherwise" } else { "" };
+            rows.push(("file", format!("{precision}: {}, {} KiB{default}", file.path, bytes.div_ceil(1024))));
             rows.extend(network.signature().into_iter().map(|line| ("", line)));
             files.push(json!({
-                "precision": precision.to_string(), "path": file.path, "sha256": file.sha256,
+                "precision": precision.name(), "path": file.path, "bytes": bytes, "sha256": file.sha256,
                 "signature": network.signature(),
             }));
         }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use clap::Args;
-use eddy::model::{Package, Precision};
+use eddy::model::{Manifest, Package, Precision};
 use eddy::network::{Library, Runtime, SessionOptions};
 use eddy::task::{Budget, TileChoice};
 
@@ -40,14 +40,14 @@ impl DeviceOptions {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Model")]
 pub(crate) struct PrecisionOption {
-    /// In what numbers the network runs; `auto` is f32 where the model has it, since f16 is slower on a CPU
-    #[arg(long, default_value = "auto", value_name = "auto|f32|f16")]
+    /// In what numbers the network runs; `auto` is f32 on a CPU, where f16 is slower
+    #[arg(long, default_value = "auto", value_name = "auto|f32|f16|int8")]
     precision: PrecisionChoice,
 }
 
 impl PrecisionOption {
-    pub(crate) fn of(&self, package: &Package) -> Precision {
-        self.asked().unwrap_or_else(|| package.manifest.preferred_precision())
+    pub(crate) fn precision(&self) -> Precision {
+        self.asked().unwrap_or_default()
     }
 
     pub(crate) fn asked(&self) -> Option<Precision> {
@@ -55,18 +55,36 @@ impl PrecisionOption {
     }
 }
 
+/// Which files of a package, for commands that look at all of them.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Model")]
+pub(crate) struct FilesOption {
+    /// Look at this file of a package alone; `auto` looks at all
+    #[arg(long, default_value = "auto", value_name = "auto|f32|f16|int8")]
+    precision: PrecisionChoice,
+}
+
+impl FilesOption {
+    pub(crate) fn of(&self, package: &Package) -> eddy::Result<Vec<Precision>> {
+        package.precisions(self.precision.0)
+    }
+
+    pub(crate) fn wants_any(&self, manifest: &Manifest) -> bool {
+        self.precision.0.is_none_or(|precision| manifest.files.contains_key(&precision))
+    }
+}
+
+/// A precision, or none in particular.
 #[derive(Clone, Copy, Debug)]
 struct PrecisionChoice(Option<Precision>);
 
 impl FromStr for PrecisionChoice {
-    type Err = String;
+    type Err = &'static str;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+    fn from_str(text: &str) -> Result<Self, &'static str> {
         match text {
             "auto" => Ok(Self(None)),
-            "f32" => Ok(Self(Some(Precision::F32))),
-            "f16" => Ok(Self(Some(Precision::F16))),
-            _ => Err("expected auto, f32 or f16".into()),
+            _ => text.parse().map(|precision| Self(Some(precision))).map_err(|_| "expected auto, f32, f16 or int8"),
         }
     }
 }

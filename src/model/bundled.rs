@@ -8,7 +8,8 @@ pub(super) struct Bundle {
 }
 
 macro_rules! bundle {
-    ($name:literal: $($file:literal),+) => {
+    ($name:literal: $($file:literal),+) => { bundle!(@ $name: "model.toml", $($file),+) };
+    (@ $name:literal: $($file:literal),+) => {
         Bundle {
             name: $name,
             files: &[$(($file, include_bytes!(concat!("../../models/", $name, "/", $file)))),+],
@@ -16,9 +17,11 @@ macro_rules! bundle {
     };
 }
 
-static BUNDLES: &[Bundle] = &[bundle!(
-    "denoise-fast": "model.toml", "denoise-fast.onnx", "check-x.npy", "check-sigma.npy", "check-denoised.npy"
-)];
+/// One line a model: its folder in `models/`, and the files that its `model.toml` names.
+#[rustfmt::skip]
+static BUNDLES: &[Bundle] = &[
+    bundle!("denoise-fast": "denoise-fast.onnx", "check-x.npy", "check-sigma.npy", "check-denoised.npy"),
+];
 
 impl Bundle {
     pub(super) fn file(&self, name: &str) -> Option<&'static [u8]> {
@@ -33,4 +36,26 @@ pub(super) fn find(name: &str) -> Option<&'static Bundle> {
 /// The names of the models that the binary carries.
 pub fn names() -> Vec<&'static str> {
     BUNDLES.iter().map(|bundle| bundle.name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::BUNDLES;
+    use crate::model::Package;
+
+    #[test]
+    fn a_bundle_carries_what_its_manifest_names_and_nothing_else() {
+        for bundle in BUNDLES {
+            let manifest = Package::find(bundle.name).unwrap().manifest;
+            assert_eq!(manifest.name, bundle.name);
+            let check = manifest.check.unwrap();
+            let mut named: BTreeSet<String> = manifest.files.into_values().map(|file| file.path).collect();
+            named.extend(["model.toml".to_owned(), check.sample, check.prediction]);
+            named.extend(check.sigma);
+            let carried: BTreeSet<String> = bundle.files.iter().map(|(name, _)| (*name).to_owned()).collect();
+            assert_eq!(named, carried, "{}", bundle.name);
+        }
+    }
 }

@@ -53,6 +53,7 @@ impl DiffusersFolder {
             timestep: Some("timestep".into()),
             output: "out_sample".into(),
             channels: None,
+            half: None,
         };
         let file = self.path.join(NETWORK);
         // From its file, so that weights kept beside it are found.

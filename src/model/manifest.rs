@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::precision::Precision;
 use crate::diffusion::Prediction;
 use crate::error::{Error, Result};
 use crate::tile::Locality;
@@ -52,7 +53,7 @@ pub struct Manifest {
     /// What a command uses when nothing else is asked for.
     #[serde(default)]
     pub defaults: Defaults,
-    /// The files, by precision: `f32`, `f16`.
+    /// The files, by precision: `f32`, `f16`, `int8`.
     pub files: BTreeMap<Precision, ModelFile>,
     /// A recorded input and output, for `eddy check`.
     pub check: Option<Check>,
@@ -129,25 +130,6 @@ impl Default for Defaults {
     }
 }
 
-/// In what numbers a file's weights and values are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// 32-bit floats.
-    F32,
-    /// 16-bit floats.
-    F16,
-}
-
-impl std::fmt::Display for Precision {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::F32 => "f32",
-            Self::F16 => "f16",
-        })
-    }
-}
-
 /// An ONNX file of a package.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -156,6 +138,8 @@ pub struct ModelFile {
     pub path: String,
     /// Its SHA-256, in lower-case hexadecimal.
     pub sha256: String,
+    /// The largest difference that passes `eddy check`, in the network's units; that of `[check]` when left out.
+    pub tolerance: Option<f32>,
 }
 
 /// A recorded input and output, as `.npy` files inside the package.
@@ -171,7 +155,7 @@ pub struct Check {
     /// The output that was recorded.
     #[serde(alias = "denoised", alias = "epsilon", alias = "v_prediction", alias = "score")]
     pub prediction: String,
-    /// The largest difference that passes, in the network's units.
+    /// The largest difference that passes, in the network's units, for files that do not say their own.
     pub tolerance: f32,
 }
 
@@ -200,17 +184,12 @@ impl Manifest {
             return broken(format!("sigma = {{ min = {min}, max = {max} }}; expected 0 <= min < max"));
         }
         if manifest.files.is_empty() {
-            return broken("no [files.f32] or [files.f16]; expected at least one".into());
+            return broken("no [files.f32], [files.f16] or [files.int8]; expected at least one".into());
         }
         if manifest.defaults.steps == 0 {
             return broken("defaults.steps = 0; expected at least 1".into());
         }
         Ok(manifest)
-    }
-
-    /// The precision to run in when none is asked for: the first that there is, and f32 comes first.
-    pub fn preferred_precision(&self) -> Precision {
-        self.files.keys().next().copied().unwrap_or(Precision::F32)
     }
 
     /// What the network's geometry asks of a tile.

@@ -4,12 +4,14 @@ mod bundled;
 mod diffusers;
 mod manifest;
 mod package;
+mod precision;
 mod sampled;
 mod verify;
 
 pub use bundled::names as bundled_names;
 pub use diffusers::DiffusersFolder;
-pub use manifest::{Check, Defaults, InputNames, Manifest, ModelFile, OutputNames, Precision, SigmaRange, Task};
+pub use manifest::{Check, Defaults, InputNames, Manifest, ModelFile, OutputNames, SigmaRange, Task};
 pub use package::Package;
+pub use precision::Precision;
 pub use sampled::SampledModel;
 pub use verify::{Verdict, verify};

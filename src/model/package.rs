@@ -8,7 +8,8 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::bundled::{self, Bundle};
-use super::manifest::{Manifest, Precision};
+use super::manifest::{Manifest, ModelFile};
+use super::precision::Precision;
 use crate::error::{Error, Result};
 use crate::network::{Interface, ModelSource, OnnxNetwork, Runtime, SessionOptions};
 
@@ -74,6 +75,31 @@ impl Package {
         }
     }
 
+    /// What the manifest says of the file in `precision`.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when the package has none; it names those that it has.
+    pub fn file(&self, precision: Precision) -> Result<&ModelFile> {
+        let manifest = &self.manifest;
+        manifest.files.get(&precision).ok_or_else(|| {
+            let present: Vec<&str> = manifest.files.keys().map(|precision| precision.name()).collect();
+            let present = present.join(", ");
+            let problem = format!("it has no {precision} file; it has {present}, which --precision chooses");
+            Error::model(&manifest.name, problem)
+        })
+    }
+
+    /// The precisions to look at: the one that was asked for, or all that the package has.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when the package has not the one that was asked for.
+    pub fn precisions(&self, asked: Option<Precision>) -> Result<Vec<Precision>> {
+        match asked {
+            Some(precision) => self.file(precision).map(|_| vec![precision]),
+            None => Ok(self.manifest.files.keys().copied().collect()),
+        }
+    }
+
     /// Loads the network in `precision`, after its file's SHA-256 was checked.
     ///
     /// # Errors
@@ -88,6 +114,7 @@ impl Package {
             timestep: manifest.inputs.timestep.clone(),
             output: manifest.outputs.prediction.clone(),
             channels: Some(manifest.channels),
+            half: Some(precision == Precision::F16),
         };
         OnnxNetwork::load(runtime, &manifest.name, ModelSource::Bytes(&bytes), interface, options)
     }
@@ -97,12 +124,7 @@ impl Package {
     /// # Errors
     /// [`Error::Model`] when the package has no such file or it is not what was shipped.
     pub fn model_bytes(&self, precision: Precision) -> Result<Cow<'static, [u8]>> {
-        let manifest = &self.manifest;
-        let Some(file) = manifest.files.get(&precision) else {
-            let present: Vec<String> = manifest.files.keys().map(Precision::to_string).collect();
-            let problem = format!("it has no {precision} file; it has {}", present.join(", "));
-            return Err(Error::model(&manifest.name, problem));
-        };
+        let file = self.file(precision)?;
         let bytes = self.read(&file.path)?;
         let found: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
         if found != file.sha256 {
@@ -111,7 +133,7 @@ impl Package {
                  correct the manifest",
                 file.path, file.sha256
             );
-            return Err(Error::model(&manifest.name, problem));
+            return Err(Error::model(&self.manifest.name, problem));
         }
         Ok(bytes)
     }

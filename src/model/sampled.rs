@@ -60,7 +60,7 @@ impl SampledModel {
         }
     }
 
-    /// Loads the network; `precision` is for packages, which may have more than one.
+    /// Loads the network; `precision` is for packages, which may have more than one: f32 when left out.
     ///
     /// # Errors
     /// [`Error::Usage`] when a folder in the diffusers layout is asked for a precision, [`Error::Model`] when the
@@ -79,10 +79,7 @@ impl SampledModel {
                      --precision out",
                 )),
             },
-            Self::Package(package) => {
-                let precision = precision.unwrap_or_else(|| package.manifest.preferred_precision());
-                package.load(runtime, precision, options)
-            }
+            Self::Package(package) => package.load(runtime, precision.unwrap_or_default(), options),
         }
     }
 }

@@ -26,7 +26,8 @@ impl Verdict {
     }
 }
 
-/// Evaluates the recorded input of a package and compares the output with the recorded one.
+/// Evaluates the recorded input of a package in `precision` and compares the output with the recorded one, which is the
+/// f32 network's: the tolerance of another file says how far its numbers may take it from there.
 ///
 /// # Errors
 /// [`Error::Model`] when the package has no recorded pair, or its files do not fit each other; the network's errors.
@@ -40,6 +41,7 @@ pub fn verify(
     let Some(check) = &manifest.check else {
         return Err(Error::model(&manifest.name, "its manifest has no [check], so there is nothing to compare with"));
     };
+    let tolerance = package.file(precision)?.tolerance.unwrap_or(check.tolerance);
     let sample = read(package, &check.sample)?;
     let expected = read(package, &check.prediction)?;
     let sigma = check.sigma.as_ref().map(|name| read(package, name)).transpose()?;
@@ -64,7 +66,7 @@ pub fn verify(
         .zip(&expected)
         .map(|(found, expected)| (found - expected).abs())
         .fold(0.0, |largest: f32, difference| if difference <= largest { largest } else { difference });
-    Ok(Verdict { largest_difference, tolerance: check.tolerance })
+    Ok(Verdict { largest_difference, tolerance })
 }
 
 fn read(package: &Package, name: &str) -> Result<Array4<f32>> {

@@ -26,6 +26,8 @@ pub struct Interface {
     pub output: String,
     /// Colour channels of the sample, where the model says so.
     pub channels: Option<usize>,
+    /// Whether sample, map and output are float16 rather than float32, where the model says so.
+    pub half: Option<bool>,
 }
 
 /// Where an ONNX graph comes from.
@@ -227,7 +229,8 @@ impl Types {
                 return Err(Error::model(model, problem));
             }
         }
-        let (sample, declared) = picture(find(inputs, &interface.sample, "input", model)?, model)?;
+        let half = interface.half;
+        let (sample, declared) = picture(find(inputs, &interface.sample, "input", model)?, half, model)?;
         if let Some(channels) = interface.channels
             && declared[1] >= 0
             && usize::try_from(declared[1]) != Ok(channels)
@@ -237,14 +240,14 @@ impl Types {
             return Err(Error::model(model, problem));
         }
         let sigma = match &interface.sigma {
-            Some(name) => Some(picture(find(inputs, name, "input", model)?, model)?.0),
+            Some(name) => Some(picture(find(inputs, name, "input", model)?, half, model)?.0),
             None => None,
         };
         let timestep = match &interface.timestep {
             Some(name) => Some(scalar(find(inputs, name, "input", model)?, model)?),
             None => None,
         };
-        let (output, _) = picture(find(session.outputs(), &interface.output, "output", model)?, model)?;
+        let (output, _) = picture(find(session.outputs(), &interface.output, "output", model)?, half, model)?;
         Ok(Self { sample, sigma, timestep, output, declared })
     }
 }
@@ -256,17 +259,21 @@ fn find<'a>(outlets: &'a [Outlet], name: &str, way: &str, model: &str) -> Result
     })
 }
 
-/// The element type and declared shape of an input or output that holds pictures.
-fn picture(outlet: &Outlet, model: &str) -> Result<(TensorElementType, Vec<i64>)> {
+/// The element type and declared shape of an input or output that holds pictures, of the type that `half` asks for.
+fn picture(outlet: &Outlet, half: Option<bool>, model: &str) -> Result<(TensorElementType, Vec<i64>)> {
+    let expected = match half {
+        None => "float32 or float16",
+        Some(true) => "float16",
+        Some(false) => "float32",
+    };
     match outlet.dtype() {
         ValueType::Tensor { ty: ty @ (TensorElementType::Float32 | TensorElementType::Float16), shape, .. }
-            if shape.len() == 4 =>
+            if shape.len() == 4 && half.is_none_or(|half| half == (*ty == TensorElementType::Float16)) =>
         {
             Ok((*ty, shape.to_vec()))
         }
         other => {
-            let problem =
-                format!("`{}` is {other}; expected a float32 or float16 tensor of rank 4 (NCHW)", outlet.name());
+            let problem = format!("`{}` is {other}; expected a {expected} tensor of rank 4 (NCHW)", outlet.name());
             Err(Error::model(model, problem))
         }
     }

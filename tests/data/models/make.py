@@ -1,6 +1,6 @@
 """Makes the networks of this folder, a few hundred bytes each: `pip install onnx==1.23.2` and run me here.
 
-Each stands for one way in which a model can be right or wrong; tests/common/model.rs writes the manifests.
+Each stands for one way in which a model can be right or wrong; tests/common/place.rs writes the manifests.
 """
 
 from pathlib import Path
@@ -44,6 +44,35 @@ denoiser("fixed", ("x", F32, [1, 3, 32, 32]), shape=[1, 3, 32, 32], map_shape=[1
 denoiser("names", ("pixels", F32, FREE))
 denoiser("extra", extra=[("mask", F32, MAP)])
 denoiser("rank", ("x", F32, [3, "height", "width"]), shape=[1, 3, "height", "width"])
+
+# `darker` as `onnxruntime.quantization` writes it: 8-bit samples and weights of a 1x1 convolution (which changes nothing
+# here), everything else and both ends float32. `x` is rounded to 1/255 on its way.
+graph = helper.make_graph(
+    [
+        helper.make_node("QuantizeLinear", ["x", "step", "zero"], ["x8"]),
+        helper.make_node("DequantizeLinear", ["x8", "step", "zero"], ["x32"]),
+        helper.make_node("DequantizeLinear", ["weights", "steps", "zeros"], ["w32"], axis=0),
+        helper.make_node("Conv", ["x32", "w32"], ["same"], kernel_shape=[1, 1]),
+        helper.make_node("QuantizeLinear", ["same", "step", "zero"], ["same8"]),
+        helper.make_node("DequantizeLinear", ["same8", "step", "zero"], ["same32"]),
+        helper.make_node("Mul", ["sigma", "half"], ["less"]),
+        helper.make_node("Sub", ["same32", "less"], ["denoised"]),
+    ],
+    "darker-int8",
+    [helper.make_tensor_value_info("x", F32, FREE), helper.make_tensor_value_info("sigma", F32, MAP)],
+    [helper.make_tensor_value_info("denoised", F32, FREE)],
+    [
+        helper.make_tensor("step", F32, [], [1 / 255]),
+        helper.make_tensor("zero", TensorProto.UINT8, [], [0]),
+        helper.make_tensor("weights", TensorProto.INT8, [3, 3, 1, 1], [100, 0, 0, 0, 100, 0, 0, 0, 100]),
+        helper.make_tensor("steps", F32, [3], [0.01] * 3),
+        helper.make_tensor("zeros", TensorProto.INT8, [3], [0] * 3),
+        helper.make_tensor("half", F32, [], [0.5]),
+    ],
+)
+model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+onnx.checker.check_model(model)
+onnx.save(model, here / "darker-int8.onnx")
 
 # Takes whole numbers.
 save(

@@ -1,0 +1,48 @@
+//! In what numbers a network computes.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::Deserialize;
+
+/// In what numbers a file's weights and values are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32-bit floats throughout: what runs where nothing else is asked for.
+    #[default]
+    F32,
+    /// 16-bit floats throughout: inputs, outputs and weights.
+    F16,
+    /// 8-bit integers between `QuantizeLinear` and `DequantizeLinear`; inputs and outputs are 32-bit floats.
+    Int8,
+}
+
+impl Precision {
+    /// All there are, the most exact first.
+    pub const ALL: [Self; 3] = [Self::F32, Self::F16, Self::Int8];
+
+    /// Its name in a manifest and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Int8 => "int8",
+        }
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Precision {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = Self::ALL.into_iter().find(|precision| precision.name() == text);
+        known.ok_or_else(|| format!("{text} is no precision; expected {}", Self::ALL.map(Self::name).join(", ")))
+    }
+}
