@@ -7,9 +7,9 @@ use clap::Args;
 use eddy::diffusion::{NoiseAt, NoiseSource, Philox};
 use eddy::frame::{Frame, Metadata, Samples};
 use eddy::machine;
-use eddy::model::Package;
+use eddy::model::{Package, Task};
 use eddy::network::Network;
-use eddy::task::{DenoiseOptions, Denoiser, SigmaChoice};
+use eddy::task::{DenoiseOptions, Denoiser, SigmaChoice, UpscaleOptions, Upscaler};
 use serde_json::json;
 
 use super::console::Console;
@@ -58,20 +58,23 @@ impl Arguments {
         let runtime = self.device.open()?;
         let mut network = package.load(&runtime, precision, self.device.session())?;
         let start_up = started.elapsed();
-        let options = DenoiseOptions {
-            sigma: SigmaChoice::Known(25.0),
-            steps: Some(self.steps.into()),
-            tile: self.memory.tile(),
-            budget: self.memory.budget(),
-            ..DenoiseOptions::default()
-        };
+        let (steps, tile, budget) = (Some(self.steps.into()), self.memory.tile(), self.memory.budget());
         let noisy = noisy_frame(self.size);
-        let whole_frame = |network: &mut dyn Network| -> eddy::Result<(Duration, usize)> {
+        let on = &mut |_| ControlFlow::Continue(());
+        let mut whole_frame = |network: &mut dyn Network| -> eddy::Result<(Duration, usize)> {
             let mut frame = noisy.clone();
             let begun = Instant::now();
-            let report = Denoiser::new(&package.manifest, network, options)?
-                .denoise(&mut frame, &mut |_| ControlFlow::Continue(()))?;
-            Ok((begun.elapsed(), report.tiles * report.steps))
+            let evaluations = if package.manifest.task == Task::Upscale {
+                let options = UpscaleOptions { steps, tile, budget, ..UpscaleOptions::default() };
+                let (_, report) = Upscaler::new(&package.manifest, network, options)?.upscale(&frame, on)?;
+                report.tiles * report.steps
+            } else {
+                let sigma = SigmaChoice::Known(25.0);
+                let options = DenoiseOptions { sigma, steps, tile, budget, ..DenoiseOptions::default() };
+                let report = Denoiser::new(&package.manifest, network, options)?.denoise(&mut frame, on)?;
+                report.tiles * report.steps
+            };
+            Ok((begun.elapsed(), evaluations))
         };
         // Binds the buffers and warms everything up.
         let (_, evaluations) = whole_frame(&mut network)?;

@@ -1,19 +1,17 @@
 //! `eddy denoise`.
 
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Instant;
 
 use clap::Args;
-use eddy::frame::source::{self, Job};
-use eddy::frame::{Format, picture};
 use eddy::model::Package;
-use eddy::task::{DenoiseOptions, Denoiser, Report, SigmaChoice};
+use eddy::task::{DenoiseOptions, Denoiser, SigmaChoice};
 use serde_json::json;
 
-use super::console::{Bar, Console, SomeFailed};
+use super::console::Console;
 use super::interrupt;
 use super::options::{DeviceOptions, MemoryOptions, PrecisionOption};
+use super::pictures::{Pictures, Turn, steps, tiles};
 
 /// Take the noise out of pictures
 ///
@@ -21,25 +19,8 @@ use super::options::{DeviceOptions, MemoryOptions, PrecisionOption};
 #[derive(Debug, Args)]
 #[command(after_help = "Example: eddy denoise photo.png -o clean.png")]
 pub(crate) struct Arguments {
-    /// Pictures, or folders of pictures (PNG, JPEG, WebP, TIFF, BMP)
-    #[arg(required_unless_present = "input", value_name = "SOURCE", help_heading = "Input and output")]
-    sources: Vec<PathBuf>,
-
-    /// The same, for those who are used to it
-    #[arg(short, long, value_name = "SOURCE", conflicts_with = "sources", hide = true)]
-    input: Vec<PathBuf>,
-
-    /// The picture to write, or the folder where several go
-    #[arg(short, long, value_name = "SINK", help_heading = "Input and output")]
-    output: PathBuf,
-
-    /// Format to write: png, jpg, webp, tiff or bmp; as the output's name ends when left out
-    #[arg(short, long, value_name = "FORMAT", help_heading = "Input and output")]
-    format: Option<Format>,
-
-    /// Quality of a JPEG, 1 to 100
-    #[arg(long, value_name = "Q", default_value_t = picture::Options::default().jpeg_quality, value_parser = clap::value_parser!(u8).range(1..=100), help_heading = "Input and output")]
-    jpeg_quality: u8,
+    #[command(flatten)]
+    pictures: Pictures,
 
     /// A bundled model or the folder of a model package
     #[arg(short, long, value_name = "MODEL", default_value = "denoise-fast", help_heading = "Model")]
@@ -95,9 +76,8 @@ impl FromStr for Sigma {
 
 impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        let sources = if self.sources.is_empty() { &self.input } else { &self.sources };
         let package = Package::find(&self.model)?;
-        let jobs = source::jobs(sources, &self.output, self.format)?;
+        let jobs = self.pictures.jobs()?;
         let runtime = self.device.open()?;
         let mut network = package.load(&runtime, self.precision.precision(), self.device.session())?;
         let options = DenoiseOptions {
@@ -109,79 +89,33 @@ impl Arguments {
             budget: self.memory.budget(),
         };
         let mut denoiser = Denoiser::new(&package.manifest, &mut network, options)?;
-        let bar = self.console.bar(jobs.len());
-        let mut first_failure = None;
-        let mut failed = 0;
-        for (index, job) in jobs.iter().enumerate() {
-            bar.begin(index, &job.input.display().to_string());
-            // Before each picture too: one that needs no evaluation does not ask.
-            if interrupt::poll().is_break() {
-                return Err(eddy::Error::Interrupted.into());
-            }
-            match self.denoise(&mut denoiser, index, job, &bar) {
-                Ok(()) => {}
-                // One picture, or nothing that another picture would fare better with.
-                Err(error) if jobs.len() == 1 || ends_the_run(&error) => return Err(error.into()),
-                Err(error) => {
-                    bar.error(&error);
-                    failed += 1;
-                    first_failure.get_or_insert(error.exit_code());
-                }
-            }
-        }
-        drop(bar);
-        match first_failure {
-            None => Ok(()),
-            Some(exit_code) => Err(SomeFailed { failed, total: jobs.len(), exit_code }.into()),
-        }
+        Pictures::each(&jobs, self.console, |turn| self.denoise(&mut denoiser, turn))
     }
 
-    fn denoise(&self, denoiser: &mut Denoiser<'_>, index: usize, job: &Job, bar: &Bar) -> eddy::Result<()> {
-        let mut frame = picture::read(&job.input, &picture::Limits::default())?;
-        picture::check(&frame, &job.output, job.format)?;
+    fn denoise(&self, denoiser: &mut Denoiser<'_>, turn: &Turn<'_>) -> eddy::Result<()> {
+        let mut frame = turn.read()?;
+        turn.check(&frame)?;
         let begun = Instant::now();
         let report = denoiser.denoise(&mut frame, &mut |progress| {
-            bar.advance(index, progress);
+            turn.bar.advance(turn.index, progress);
             interrupt::poll()
         })?;
-        let took = begun.elapsed();
-        let options = picture::Options { jpeg_quality: self.jpeg_quality };
-        let warnings = picture::write(&frame, &job.output, job.format, &options)?;
-        for warning in &warnings {
-            bar.note(format!("{}: {warning}", job.output.display()));
-        }
-        let line = self.describe(&report, job, took.as_secs_f64());
-        let record = json!({
-            "input": job.input.to_string_lossy(), "output": job.output.to_string_lossy(), "width": frame.width, "height": frame.height,
-            "sigma": report.sigma, "sigma_limited": report.sigma_limited, "steps": report.steps, "precision": self.precision.precision().name(),
-            "tiles": report.tiles, "tile_width": report.tile_size.0, "tile_height": report.tile_size.1,
-            "seconds": took.as_secs_f64(),
-            "warnings": warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        });
-        bar.report(line, &record).map_err(|cause| eddy::Error::output_from("standard output", "it broke", cause))
-    }
-
-    fn describe(&self, report: &Report, job: &Job, seconds: f64) -> String {
+        let seconds = begun.elapsed().as_secs_f64();
+        let warnings = self.pictures.write(&frame, turn)?;
         let how = match (self.sigma.0, report.sigma_limited) {
             (_, true) => ", the most that the model knows; the picture is noisier",
             (SigmaChoice::Auto, false) => " (estimated)",
             (SigmaChoice::Known(_), false) => "",
         };
-        let tiles = match report.tiles {
-            0 => "nothing to do".to_owned(),
-            1 => "one tile".to_owned(),
-            tiles => format!("{tiles} tiles of {}x{}", report.tile_size.0, report.tile_size.1),
-        };
-        let steps = if report.steps == 1 { "1 step".to_owned() } else { format!("{} steps", report.steps) };
-        let (input, output) = (job.input.display(), job.output.display());
-        format!("{input} -> {output}: sigma {:.1}{how}, {steps}, {tiles}, {seconds:.2} s", report.sigma)
+        let (sigma, steps, tiles) = (report.sigma, steps(report.steps), tiles(report.tiles, report.tile_size));
+        let line = format!("sigma {sigma:.1}{how}, {steps}, {tiles}, {seconds:.2} s");
+        let record = json!({
+            "input": turn.job.input.to_string_lossy(), "output": turn.job.output.to_string_lossy(),
+            "width": frame.width, "height": frame.height, "sigma": sigma, "sigma_limited": report.sigma_limited,
+            "steps": report.steps, "precision": self.precision.precision().name(),
+            "tiles": report.tiles, "tile_width": report.tile_size.0, "tile_height": report.tile_size.1,
+            "seconds": seconds, "warnings": warnings,
+        });
+        turn.report(&line, &record)
     }
-}
-
-/// Whether an error says nothing about the picture at hand.
-fn ends_the_run(error: &eddy::Error) -> bool {
-    matches!(
-        error,
-        eddy::Error::Interrupted | eddy::Error::Model { .. } | eddy::Error::Runtime { .. } | eddy::Error::Usage { .. }
-    )
 }

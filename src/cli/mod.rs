@@ -12,7 +12,9 @@ mod doctor;
 mod info;
 pub(crate) mod interrupt;
 mod options;
+mod pictures;
 mod sample;
+mod upscale;
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 done, 1 other, 2 usage, 3 input, 4 model, 5 device or runtime library, 130 interrupted \
@@ -29,6 +31,7 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Denoise(denoise::Arguments),
+    Upscale(upscale::Arguments),
     Sample(sample::Arguments),
     Info(info::Arguments),
     Check(check::Arguments),
@@ -41,6 +44,7 @@ impl Arguments {
     pub(crate) fn run(self, started: Instant) -> anyhow::Result<()> {
         match self.command {
             Command::Denoise(arguments) => arguments.run(),
+            Command::Upscale(arguments) => arguments.run(),
             Command::Sample(arguments) => arguments.run(),
             Command::Info(arguments) => arguments.run(),
             Command::Check(arguments) => arguments.run(),

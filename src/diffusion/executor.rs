@@ -20,6 +20,15 @@ pub trait Canvas {
     /// When the picture is not of the kind that the network takes.
     fn read(&self, window: Window, scale: f32, out: &mut [f32]) -> Result<()>;
 
+    /// Fills `out`, dense `[batch, channels, window.height / scale, window.width / scale]`, with the small picture that the
+    /// window is an enlargement of, for networks that are conditioned on one.
+    ///
+    /// # Errors
+    /// When there is none, which is what canvases say by default.
+    fn condition(&self, _window: Window, _out: &mut [f32]) -> Result<()> {
+        Err(Error::usage("this network enlarges a small picture, and none was given; use a model for this task"))
+    }
+
     /// Carries the rows of `update` over to the next level.
     ///
     /// # Errors
@@ -188,6 +197,9 @@ fn fill(
 ) -> Result<()> {
     let inputs = network.inputs();
     canvas.read(window, step.c_in as f32, inputs.sample)?;
+    if let Some(condition) = inputs.condition {
+        canvas.condition(window, condition)?;
+    }
     // A uniform map is the same for every tile of a step, and buffers keep what they hold.
     if let Some(map) = inputs.sigma
         && (first || !matches!(sigma, SigmaMap::Uniform(_)))

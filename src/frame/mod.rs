@@ -75,6 +75,33 @@ impl Frame {
         self.channels.is_multiple_of(2)
     }
 
+    /// The alpha samples as a grey frame, without metadata; none without alpha.
+    pub fn alpha(&self) -> Option<Self> {
+        fn alpha<T: Copy>(samples: &[T], channels: usize) -> Vec<T> {
+            samples.iter().skip(channels - 1).step_by(channels).copied().collect()
+        }
+        let samples = match &self.samples {
+            _ if !self.has_alpha() => return None,
+            Samples::U8(samples) => Samples::U8(alpha(samples, self.channels)),
+            Samples::U16(samples) => Samples::U16(alpha(samples, self.channels)),
+        };
+        Some(Self { width: self.width, height: self.height, channels: 1, samples, metadata: Metadata::default() })
+    }
+
+    /// Replaces the alpha samples by those of a grey frame of the same size and depth; without alpha, or for a frame
+    /// of another depth, nothing changes.
+    pub fn set_alpha(&mut self, alpha: &Self) {
+        fn set<T: Copy>(samples: &mut [T], channels: usize, alpha: &[T]) {
+            samples.iter_mut().skip(channels - 1).step_by(channels).zip(alpha).for_each(|(to, from)| *to = *from);
+        }
+        match (&mut self.samples, &alpha.samples) {
+            _ if self.channels % 2 == 1 => {}
+            (Samples::U8(samples), Samples::U8(alpha)) => set(samples, self.channels, alpha),
+            (Samples::U16(samples), Samples::U16(alpha)) => set(samples, self.channels, alpha),
+            _ => {}
+        }
+    }
+
     /// Whether every pixel is opaque; true without alpha.
     pub fn is_opaque(&self) -> bool {
         if !self.has_alpha() {

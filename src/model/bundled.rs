@@ -53,7 +53,7 @@ mod tests {
             let check = manifest.check.unwrap();
             let mut named: BTreeSet<String> = manifest.files.into_values().map(|file| file.path).collect();
             named.extend(["model.toml".to_owned(), check.sample, check.prediction]);
-            named.extend(check.sigma);
+            named.extend([check.sigma, check.condition].into_iter().flatten());
             let carried: BTreeSet<String> = bundle.files.iter().map(|(name, _)| (*name).to_owned()).collect();
             assert_eq!(named, carried, "{}", bundle.name);
         }

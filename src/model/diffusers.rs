@@ -51,6 +51,8 @@ impl DiffusersFolder {
             sample: "sample".into(),
             sigma: None,
             timestep: Some("timestep".into()),
+            condition: None,
+            scale: 1,
             output: "out_sample".into(),
             channels: None,
             half: None,

@@ -28,12 +28,13 @@ pub struct Manifest {
     /// Output pixels per input pixel, along each axis.
     #[serde(default = "one")]
     pub scale: usize,
-    /// Width and height of an input are multiples of this.
+    /// Width and height of an input are multiples of this; of the small picture where the model enlarges.
     #[serde(default = "one")]
     pub multiple_of: usize,
-    /// No output depends on an input further away than this many pixels; absent when the network is not local.
+    /// No output depends on an input further away than this many pixels, of the small picture where the model enlarges;
+    /// absent when the network is not local.
     pub receptive_field: Option<usize>,
-    /// ONNX Runtime's working memory per input pixel, in bytes, as measured.
+    /// ONNX Runtime's working memory per input pixel, of the small picture where the model enlarges, in bytes, as measured.
     pub bytes_per_pixel: Option<usize>,
     /// How many weights it has.
     pub parameters: Option<u64>,
@@ -105,6 +106,8 @@ pub struct InputNames {
     pub sigma: Option<String>,
     /// The scalar that tells the noise level.
     pub timestep: Option<String>,
+    /// The small picture, float `[B, C, H / scale, W / scale]`.
+    pub condition: Option<String>,
 }
 
 /// What the graph calls its outputs.
@@ -152,6 +155,8 @@ pub struct Check {
     pub sigma: Option<String>,
     /// The scalar that tells the noise level.
     pub timestep: Option<f64>,
+    /// The small picture, `[B, C, H / scale, W / scale]`.
+    pub condition: Option<String>,
     /// The output that was recorded.
     #[serde(alias = "denoised", alias = "epsilon", alias = "v_prediction", alias = "score")]
     pub prediction: String,
@@ -185,6 +190,15 @@ impl Manifest {
         }
         if manifest.files.is_empty() {
             return broken("no [files.f32], [files.f16] or [files.int8]; expected at least one".into());
+        }
+        let enlarges = manifest.task == Task::Upscale;
+        if enlarges != (manifest.scale > 1) || enlarges != manifest.inputs.condition.is_some() {
+            let (task, scale) = (manifest.task, manifest.scale);
+            let has = if manifest.inputs.condition.is_some() { "a" } else { "no" };
+            return broken(format!(
+                "task = \"{task}\", scale = {scale}, {has} condition among its inputs; expected that a model to upscale, and \
+                 no other, has a scale above 1 and a condition"
+            ));
         }
         if manifest.defaults.steps == 0 {
             return broken("defaults.steps = 0; expected at least 1".into());

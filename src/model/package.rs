@@ -112,6 +112,8 @@ impl Package {
             sample: manifest.inputs.sample.clone(),
             sigma: manifest.inputs.sigma.clone(),
             timestep: manifest.inputs.timestep.clone(),
+            condition: manifest.inputs.condition.clone(),
+            scale: manifest.scale,
             output: manifest.outputs.prediction.clone(),
             channels: Some(manifest.channels),
             half: Some(precision == Precision::F16),

@@ -45,15 +45,19 @@ pub fn verify(
     let sample = read(package, &check.sample)?;
     let expected = read(package, &check.prediction)?;
     let sigma = check.sigma.as_ref().map(|name| read(package, name)).transpose()?;
+    let condition = check.condition.as_ref().map(|name| read(package, name)).transpose()?;
     let mut network = package.load(runtime, precision, options)?;
     network.bind(sample.dim().into())?;
     let inputs = network.inputs();
     fill(inputs.sample, &sample, &manifest.name)?;
-    match (inputs.sigma, &sigma) {
-        (Some(input), Some(sigma)) => fill(input, sigma, &manifest.name)?,
-        (None, None) => {}
-        _ => {
-            return Err(Error::model(&manifest.name, "its [check] and its [inputs] do not agree about a map of sigma"));
+    for (input, recorded) in [(inputs.sigma, sigma), (inputs.condition, condition)] {
+        match (input, &recorded) {
+            (Some(input), Some(recorded)) => fill(input, recorded, &manifest.name)?,
+            (None, None) => {}
+            _ => {
+                let problem = "its [check] and its [inputs] do not agree about a map of sigma or a condition";
+                return Err(Error::model(&manifest.name, problem));
+            }
         }
     }
     let output = network.evaluate(check.timestep.unwrap_or_default())?;

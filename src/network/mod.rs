@@ -47,4 +47,6 @@ pub struct Inputs<'a> {
     pub sample: &'a mut [f32],
     /// The map of sigma, `[batch, 1, height, width]`, for networks that take one.
     pub sigma: Option<&'a mut [f32]>,
+    /// The small picture, `[batch, channels, height / scale, width / scale]`, for networks that enlarge one.
+    pub condition: Option<&'a mut [f32]>,
 }

@@ -22,6 +22,10 @@ pub struct Interface {
     pub sigma: Option<String>,
     /// The scalar that tells the noise level, where the network takes one: integer or float, a scalar, `[1]` or `[B]`.
     pub timestep: Option<String>,
+    /// The small picture, float `[B, C, H / scale, W / scale]`, where the network takes one.
+    pub condition: Option<String>,
+    /// How many times larger than the condition the sample is along each axis; 1 without a condition.
+    pub scale: usize,
     /// The output, float `[B, C, H, W]`.
     pub output: String,
     /// Colour channels of the sample, where the model says so.
@@ -70,6 +74,7 @@ struct Types {
     sample: TensorElementType,
     sigma: Option<TensorElementType>,
     timestep: Option<(TensorElementType, Vec<i64>)>,
+    condition: Option<TensorElementType>,
     output: TensorElementType,
     /// The sample's shape as declared, -1 where it is free.
     declared: Vec<i64>,
@@ -83,6 +88,7 @@ struct Bound {
     sample: Buffer,
     sigma: Option<Buffer>,
     timestep: Option<Scalar>,
+    condition: Option<Buffer>,
     output: Buffer,
 }
 
@@ -124,7 +130,7 @@ impl OnnxNetwork {
     }
 
     fn allocate(&self, shape: Shape) -> ort::Result<Bound> {
-        let [batch, _, height, width] = shape;
+        let [batch, channels, height, width] = shape;
         let mut binding = self.session.create_binding()?;
         let sample = Buffer::new(self.types.sample, shape)?;
         sample.bind_input(&mut binding, &self.interface.sample)?;
@@ -142,9 +148,16 @@ impl OnnxNetwork {
             scalar.bind_input(&mut binding, name)?;
             timestep = Some(scalar);
         }
+        let mut condition = None;
+        if let (Some(name), Some(element)) = (&self.interface.condition, self.types.condition) {
+            let scale = self.interface.scale;
+            let buffer = Buffer::new(element, [batch, channels, height / scale, width / scale])?;
+            buffer.bind_input(&mut binding, name)?;
+            condition = Some(buffer);
+        }
         let mut output = Buffer::new(self.types.output, shape)?;
         output.bind_output(&mut binding, &self.interface.output)?;
-        Ok(Bound { shape, binding, sample, sigma, timestep, output })
+        Ok(Bound { shape, binding, sample, sigma, timestep, condition, output })
     }
 }
 
@@ -172,10 +185,12 @@ impl Network for OnnxNetwork {
 
     fn inputs(&mut self) -> Inputs<'_> {
         match &mut self.bound {
-            Some(bound) => {
-                Inputs { sample: bound.sample.values_mut(), sigma: bound.sigma.as_mut().map(Buffer::values_mut) }
-            }
-            None => Inputs { sample: &mut [], sigma: None },
+            Some(bound) => Inputs {
+                sample: bound.sample.values_mut(),
+                sigma: bound.sigma.as_mut().map(Buffer::values_mut),
+                condition: bound.condition.as_mut().map(Buffer::values_mut),
+            },
+            None => Inputs { sample: &mut [], sigma: None, condition: None },
         }
     }
 
@@ -184,8 +199,8 @@ impl Network for OnnxNetwork {
             return Err(Error::evaluation("a network was evaluated before it was bound to a shape"));
         };
         bound.sample.commit();
-        if let Some(sigma) = &mut bound.sigma {
-            sigma.commit();
+        for buffer in [&mut bound.sigma, &mut bound.condition].into_iter().flatten() {
+            buffer.commit();
         }
         if let Some(timestep) = &mut bound.timestep {
             timestep.set(t);
@@ -216,7 +231,8 @@ fn build(runtime: &Runtime, source: ModelSource<'_>, options: SessionOptions) ->
 impl Types {
     fn read(session: &Session, interface: &Interface, model: &str) -> Result<Self> {
         let inputs = session.inputs();
-        let known = [Some(&interface.sample), interface.sigma.as_ref(), interface.timestep.as_ref()];
+        let [sigma, timestep, condition] = [&interface.sigma, &interface.timestep, &interface.condition];
+        let known = [Some(&interface.sample), sigma.as_ref(), timestep.as_ref(), condition.as_ref()];
         for outlet in inputs {
             if !known.iter().flatten().any(|name| *name == outlet.name()) {
                 let expected: Vec<&str> = known.iter().flatten().map(|name| name.as_str()).collect();
@@ -239,16 +255,14 @@ impl Types {
                 format!("its manifest says {channels} channels, its input `{}` has {}", interface.sample, declared[1]);
             return Err(Error::model(model, problem));
         }
-        let sigma = match &interface.sigma {
-            Some(name) => Some(picture(find(inputs, name, "input", model)?, half, model)?.0),
-            None => None,
-        };
-        let timestep = match &interface.timestep {
+        let map = |name: &String| Ok(picture(find(inputs, name, "input", model)?, half, model)?.0);
+        let (sigma, condition) = (sigma.as_ref().map(map).transpose()?, condition.as_ref().map(map).transpose()?);
+        let timestep = match timestep {
             Some(name) => Some(scalar(find(inputs, name, "input", model)?, model)?),
             None => None,
         };
         let (output, _) = picture(find(session.outputs(), &interface.output, "output", model)?, half, model)?;
-        Ok(Self { sample, sigma, timestep, output, declared })
+        Ok(Self { sample, sigma, timestep, condition, output, declared })
     }
 }
 

@@ -105,7 +105,7 @@ impl<'a> Denoiser<'a> {
         let (sigma, sigma_limited) = self.sigma(frame);
         let mut report = Report { sigma: 255.0 * sigma, sigma_limited, steps, tiles: 0, tile_size: (0, 0) };
         if sigma == 0.0 {
-            // The mean of x0 given x0.
+            // The mean of x0 given x0; a model that has a lowest sigma does not believe in such pictures.
             return Ok(report);
         }
         let tiles = self.tiles(frame)?;
@@ -132,9 +132,11 @@ impl<'a> Denoiser<'a> {
             SigmaChoice::Auto => estimate_sigma(frame),
             SigmaChoice::Known(sigma) => sigma / 255.0,
         };
-        let limit = self.manifest.sigma.map_or(f64::INFINITY, |range| range.max / f64::from(self.range.span()));
-        // A hair above the limit is rounding, not a wish.
-        (sigma.min(limit), sigma > limit * (1.0 + 1e-6))
+        let span = f64::from(self.range.span());
+        let (least, most) =
+            self.manifest.sigma.map_or((0.0, f64::INFINITY), |range| (range.min / span, range.max / span));
+        // A hair above the limit is rounding, not a wish. Below the least a model knows no difference.
+        (sigma.clamp(least, most), sigma > most * (1.0 + 1e-6))
     }
 
     fn tiles(&self, frame: &Frame) -> Result<TilePlan> {

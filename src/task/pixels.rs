@@ -37,15 +37,25 @@ impl Canvas for Pixels<'_> {
     }
 
     fn update(&mut self, update: &Update<'_>) -> Result<()> {
-        let step = update.step;
-        if (step.a, step.b + step.e, step.c_skip, step.c_out, step.d) != (0.0, 1.0, 0.0, 1.0, 0.0) {
-            return Err(Error::usage("pixels can hold a prediction only, not a state between two steps"));
-        }
-        let width = self.frame.width;
-        for y in update.rows.clone() {
-            let planes: [&[f32]; 3] = std::array::from_fn(|plane| update.output.row(plane % self.channels, y, width));
-            tensor::write_row(&planes[..self.channels], self.range, self.frame, 0, y);
-        }
-        Ok(())
+        write_prediction(update, self.channels, self.range, self.frame)
     }
+}
+
+/// Writes the rows of a plan's only step, which are the network's output, into the colours of `frame`.
+pub(super) fn write_prediction(
+    update: &Update<'_>,
+    channels: usize,
+    range: tensor::Range,
+    frame: &mut Frame,
+) -> Result<()> {
+    let step = update.step;
+    if (step.a, step.b + step.e, step.c_skip, step.c_out, step.d) != (0.0, 1.0, 0.0, 1.0, 0.0) {
+        return Err(Error::usage("pixels can hold a prediction only, not a state between two steps"));
+    }
+    let width = frame.width;
+    for y in update.rows.clone() {
+        let planes: [&[f32]; 3] = std::array::from_fn(|plane| update.output.row(plane % channels, y, width));
+        tensor::write_row(&planes[..channels], range, frame, 0, y);
+    }
+    Ok(())
 }

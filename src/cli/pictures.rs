@@ -1,0 +1,137 @@
+//! The pictures of a run: which are read, where results go, and what becomes of the others when one fails.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use eddy::frame::source::{self, Job};
+use eddy::frame::{Format, Frame, picture};
+
+use super::console::{Bar, Console, SomeFailed};
+use super::interrupt;
+
+/// What is read and written.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Input and output")]
+pub(crate) struct Pictures {
+    /// Pictures, or folders of pictures (PNG, JPEG, WebP, TIFF, BMP)
+    #[arg(required_unless_present = "input", value_name = "SOURCE")]
+    sources: Vec<PathBuf>,
+
+    /// The same, for those who are used to it
+    #[arg(short, long, value_name = "SOURCE", conflicts_with = "sources", hide = true)]
+    input: Vec<PathBuf>,
+
+    /// The picture to write, or the folder where several go
+    #[arg(short, long, value_name = "SINK")]
+    output: PathBuf,
+
+    /// Format to write: png, jpg, webp, tiff or bmp; as the output's name ends when left out
+    #[arg(short, long, value_name = "FORMAT")]
+    format: Option<Format>,
+
+    /// Quality of a JPEG, 1 to 100
+    #[arg(long, value_name = "Q", default_value_t = picture::Options::default().jpeg_quality, value_parser = clap::value_parser!(u8).range(1..=100))]
+    jpeg_quality: u8,
+}
+
+/// One picture of a run.
+pub(crate) struct Turn<'a> {
+    /// Its number in the run.
+    pub(crate) index: usize,
+    /// What is read and written.
+    pub(crate) job: &'a Job,
+    /// Where progress and results are told.
+    pub(crate) bar: &'a Bar,
+}
+
+impl Pictures {
+    /// What there is to do.
+    pub(crate) fn jobs(&self) -> eddy::Result<Vec<Job>> {
+        let sources = if self.sources.is_empty() { &self.input } else { &self.sources };
+        source::jobs(sources, &self.output, self.format)
+    }
+
+    /// Does `one` for each job. One that fails is complained of and the others go on, unless they would fare no better.
+    pub(crate) fn each(
+        jobs: &[Job],
+        console: Console,
+        mut one: impl FnMut(&Turn<'_>) -> eddy::Result<()>,
+    ) -> anyhow::Result<()> {
+        let bar = console.bar(jobs.len());
+        let mut first_failure = None;
+        let mut failed = 0;
+        for (index, job) in jobs.iter().enumerate() {
+            bar.begin(index, &job.input.display().to_string());
+            // Before each picture too: one that needs no evaluation does not ask.
+            if interrupt::poll().is_break() {
+                return Err(eddy::Error::Interrupted.into());
+            }
+            match one(&Turn { index, job, bar: &bar }) {
+                Ok(()) => {}
+                // One picture, or nothing that another picture would fare better with.
+                Err(error) if jobs.len() == 1 || ends_the_run(&error) => return Err(error.into()),
+                Err(error) => {
+                    bar.error(&error);
+                    failed += 1;
+                    first_failure.get_or_insert(error.exit_code());
+                }
+            }
+        }
+        drop(bar);
+        match first_failure {
+            None => Ok(()),
+            Some(exit_code) => Err(SomeFailed { failed, total: jobs.len(), exit_code }.into()),
+        }
+    }
+
+    /// Writes a result, and returns what its format could not hold.
+    pub(crate) fn write(&self, frame: &Frame, turn: &Turn<'_>) -> eddy::Result<Vec<String>> {
+        let options = picture::Options { jpeg_quality: self.jpeg_quality };
+        let warnings = picture::write(frame, &turn.job.output, turn.job.format, &options)?;
+        for warning in &warnings {
+            turn.bar.note(format!("{}: {warning}", turn.job.output.display()));
+        }
+        Ok(warnings.iter().map(ToString::to_string).collect())
+    }
+}
+
+impl Turn<'_> {
+    /// The picture to work on.
+    pub(crate) fn read(&self) -> eddy::Result<Frame> {
+        picture::read(&self.job.input, &picture::Limits::default())
+    }
+
+    /// Whether the result can be written: to be asked before the work.
+    pub(crate) fn check(&self, frame: &Frame) -> eddy::Result<()> {
+        picture::check(frame, &self.job.output, self.job.format)
+    }
+
+    /// Tells that the picture is done: how, in words and for machines.
+    pub(crate) fn report(&self, how: &str, record: &serde_json::Value) -> eddy::Result<()> {
+        let (input, output) = (self.job.input.display(), self.job.output.display());
+        let told = self.bar.report(format!("{input} -> {output}: {how}"), record);
+        told.map_err(|cause| eddy::Error::output_from("standard output", "it broke", cause))
+    }
+}
+
+/// `1 step`, `3 steps`.
+pub(crate) fn steps(count: usize) -> String {
+    if count == 1 { "1 step".to_owned() } else { format!("{count} steps") }
+}
+
+/// `one tile`, `6 tiles of 512x512`.
+pub(crate) fn tiles(count: usize, (width, height): (usize, usize)) -> String {
+    match count {
+        0 => "nothing to do".to_owned(),
+        1 => "one tile".to_owned(),
+        count => format!("{count} tiles of {width}x{height}"),
+    }
+}
+
+/// Whether an error says nothing about the picture at hand.
+fn ends_the_run(error: &eddy::Error) -> bool {
+    matches!(
+        error,
+        eddy::Error::Interrupted | eddy::Error::Model { .. } | eddy::Error::Runtime { .. } | eddy::Error::Usage { .. }
+    )
+}

@@ -1,0 +1,118 @@
+//! `eddy upscale`.
+
+use std::time::Instant;
+
+use clap::Args;
+use eddy::model::Package;
+use eddy::task::{UpscaleOptions, Upscaler};
+use serde_json::json;
+
+use super::console::Console;
+use super::interrupt;
+use super::options::{DeviceOptions, MemoryOptions, PrecisionOption};
+use super::pictures::{Pictures, Turn, steps, tiles};
+
+/// The scale when neither a scale nor a model is asked for.
+const DEFAULT_SCALE: usize = 2;
+
+/// Enlarge pictures
+///
+/// Each picture is read, enlarged and written before the next; one that fails is complained of and the others go on.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: eddy upscale photo.png -o large.png -s 4 --steps 4")]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pictures: Pictures,
+
+    /// How many times larger, along each axis: bundled are 2 and 4; 2, or as the model has it, when left out
+    #[arg(short, long, value_name = "N", help_heading = "Model")]
+    scale: Option<usize>,
+
+    /// A bundled model or the folder of a model package; `upscale-x2` or `upscale-x4`, by the scale, when left out
+    #[arg(short, long, value_name = "MODEL", help_heading = "Model")]
+    model: Option<String>,
+
+    #[command(flatten)]
+    precision: PrecisionOption,
+
+    /// Evaluations of the network: 1 has the highest PSNR, a few (2 to 8) draw texture
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000), help_heading = "Sampling")]
+    steps: Option<u16>,
+
+    /// Part of each step's noise that is fresh, 0 to 1
+    #[arg(long, value_name = "ETA", default_value_t = 0.0, help_heading = "Sampling")]
+    eta: f64,
+
+    /// Where noise comes from; one step draws none
+    #[arg(long, value_name = "SEED", default_value_t = 0, help_heading = "Sampling")]
+    seed: u64,
+
+    #[command(flatten)]
+    memory: MemoryOptions,
+
+    #[command(flatten)]
+    device: DeviceOptions,
+
+    #[command(flatten)]
+    console: Console,
+}
+
+impl Arguments {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        let package = self.package()?;
+        let jobs = self.pictures.jobs()?;
+        let runtime = self.device.open()?;
+        let mut network = package.load(&runtime, self.precision.precision(), self.device.session())?;
+        let options = UpscaleOptions {
+            steps: self.steps.map(usize::from),
+            eta: self.eta,
+            seed: self.seed,
+            tile: self.memory.tile(),
+            budget: self.memory.budget(),
+        };
+        let mut upscaler = Upscaler::new(&package.manifest, &mut network, options)?;
+        Pictures::each(&jobs, self.console, |turn| self.upscale(&mut upscaler, turn))
+    }
+
+    fn package(&self) -> eddy::Result<Package> {
+        let Some(model) = &self.model else {
+            return match self.scale.unwrap_or(DEFAULT_SCALE) {
+                scale @ (2 | 4) => Package::find(&format!("upscale-x{scale}")),
+                scale => Err(eddy::Error::usage(format!(
+                    "no bundled model enlarges {scale} times; use -s 2 or -s 4, or name a package with -m"
+                ))),
+            };
+        };
+        let package = Package::find(model)?;
+        let has = package.manifest.scale;
+        match self.scale {
+            Some(scale) if scale != has => Err(eddy::Error::usage(format!(
+                "{model} enlarges {has} times, {scale} was asked for; leave -s out or choose another model"
+            ))),
+            _ => Ok(package),
+        }
+    }
+
+    fn upscale(&self, upscaler: &mut Upscaler<'_>, turn: &Turn<'_>) -> eddy::Result<()> {
+        let small = turn.read()?;
+        turn.check(&upscaler.outline(&small)?)?;
+        let begun = Instant::now();
+        let (large, report) = upscaler.upscale(&small, &mut |progress| {
+            turn.bar.advance(turn.index, progress);
+            interrupt::poll()
+        })?;
+        let seconds = begun.elapsed().as_secs_f64();
+        let warnings = self.pictures.write(&large, turn)?;
+        let (width, height, scale) = (large.width, large.height, report.scale);
+        let (steps, tiles) = (steps(report.steps), tiles(report.tiles, report.tile_size));
+        let line = format!("{scale} times larger, {width}x{height}, {steps}, {tiles}, {seconds:.2} s");
+        let record = json!({
+            "input": turn.job.input.to_string_lossy(), "output": turn.job.output.to_string_lossy(),
+            "width": width, "height": height, "scale": scale,
+            "steps": report.steps, "precision": self.precision.precision().name(),
+            "tiles": report.tiles, "tile_width": report.tile_size.0, "tile_height": report.tile_size.1,
+            "seconds": seconds, "warnings": warnings,
+        });
+        turn.report(&line, &record)
+    }
+}

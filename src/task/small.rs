@@ -1,0 +1,116 @@
+//! The small picture that is to be enlarged: where a plan starts, and what the network is conditioned on.
+
+use std::cell::RefCell;
+
+use super::bicubic::Bicubic;
+use super::pixels::write_prediction;
+use crate::diffusion::{Canvas, State, Update, Window};
+use crate::error::Result;
+use crate::frame::Frame;
+use crate::network::Shape;
+use crate::tensor::{self, Rect};
+
+/// A small picture in the network's range.
+pub(super) struct Small<'a> {
+    frame: &'a Frame,
+    range: tensor::Range,
+    channels: usize,
+    /// `[channels, height, width]`
+    planes: Vec<f32>,
+    bicubic: Bicubic,
+    line: RefCell<Vec<f32>>,
+}
+
+impl<'a> Small<'a> {
+    /// The picture `frame` for a network of `channels` channels whose black and white are `range`, to be enlarged by `scale`.
+    ///
+    /// # Errors
+    /// [`Error::Usage`](crate::Error::Usage) when the frame has colour that the network does not take.
+    pub(super) fn new(frame: &'a Frame, range: tensor::Range, channels: usize, scale: usize) -> Result<Self> {
+        let mut planes = vec![0.0; channels * frame.width * frame.height];
+        tensor::read_planes(frame, range, &mut planes)?;
+        Ok(Self { frame, range, channels, planes, bicubic: Bicubic::new(scale), line: RefCell::default() })
+    }
+
+    /// Channels, height and width of the enlarged picture, as a batch of one.
+    pub(super) fn enlarged_shape(&self) -> Shape {
+        let scale = self.bicubic.scale();
+        [1, self.channels, scale * self.frame.height, scale * self.frame.width]
+    }
+
+    /// Fills `out`, `[channels, window.height, window.width]`, with `factor` times a window of the bicubic enlargement.
+    pub(super) fn enlarge(&self, window: Window, factor: f32, out: &mut [f32]) {
+        let mut line = self.line.borrow_mut();
+        let area = self.frame.width * self.frame.height;
+        for (plane, out) in self.planes.chunks_exact(area).zip(out.chunks_exact_mut(window.width * window.height)) {
+            for (y, row) in (window.y..).zip(out.chunks_exact_mut(window.width)) {
+                self.bicubic.row(plane, self.frame.width, y, window.x, &mut line, row);
+            }
+        }
+        if factor != 1.0 {
+            out.iter_mut().for_each(|value| *value *= factor);
+        }
+    }
+
+    /// Fills `out` with what `window`, of the enlarged picture, is an enlargement of. Windows lie on whole small pixels.
+    fn condition(&self, window: Window, out: &mut [f32]) -> Result<()> {
+        let scale = self.bicubic.scale();
+        let rect = Rect {
+            x0: (window.x / scale).cast_signed(),
+            y0: (window.y / scale).cast_signed(),
+            width: window.width / scale,
+            height: window.height / scale,
+        };
+        tensor::read_region(self.frame, self.range, rect, out)
+    }
+}
+
+/// One step: from the small picture into the network, and from there into the pixels of the large one. The start is the
+/// bicubic enlargement itself, the middle of where noise would put it: at the highest sigma the network looks past it.
+pub(super) struct OneStep<'a> {
+    pub(super) small: &'a Small<'a>,
+    pub(super) large: &'a mut Frame,
+}
+
+impl Canvas for OneStep<'_> {
+    fn shape(&self) -> Shape {
+        self.small.enlarged_shape()
+    }
+
+    fn read(&self, window: Window, scale: f32, out: &mut [f32]) -> Result<()> {
+        self.small.enlarge(window, scale, out);
+        Ok(())
+    }
+
+    fn condition(&self, window: Window, out: &mut [f32]) -> Result<()> {
+        self.small.condition(window, out)
+    }
+
+    fn update(&mut self, update: &Update<'_>) -> Result<()> {
+        write_prediction(update, self.small.channels, self.small.range, self.large)
+    }
+}
+
+/// Several steps: a state on the large grid, beside the small picture.
+pub(super) struct Conditioned<'a> {
+    pub(super) small: &'a Small<'a>,
+    pub(super) state: State<'a>,
+}
+
+impl Canvas for Conditioned<'_> {
+    fn shape(&self) -> Shape {
+        self.state.shape()
+    }
+
+    fn read(&self, window: Window, scale: f32, out: &mut [f32]) -> Result<()> {
+        self.state.read(window, scale, out)
+    }
+
+    fn condition(&self, window: Window, out: &mut [f32]) -> Result<()> {
+        self.small.condition(window, out)
+    }
+
+    fn update(&mut self, update: &Update<'_>) -> Result<()> {
+        self.state.update(update)
+    }
+}

@@ -1,0 +1,198 @@
+//! Super-resolution: a plan from the highest sigma down, on the large grid, conditioned on the small picture.
+
+use std::ops::ControlFlow;
+
+use ndarray::Array4;
+
+use super::budget::{Budget, TileChoice};
+use super::small::{Conditioned, OneStep, Small};
+use crate::diffusion::{
+    NoiseAt, NoiseSource, Philox, Plan, Prediction, Progress, SigmaMap, State, Window, denoise_plan, execute,
+};
+use crate::error::{Error, Result};
+use crate::frame::{Frame, Samples};
+use crate::model::{Manifest, Task};
+use crate::network::Network;
+use crate::tensor;
+use crate::tile::{Locality, TilePlan};
+
+/// Under which step's number the noise of the start is drawn, so that no step of a plan draws the same.
+const START: u32 = u32::MAX;
+
+/// How to upscale.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct UpscaleOptions {
+    /// Evaluations of the network; `None` for the model's default. One gives the mean of all pictures that the small one may
+    /// come from, which has the highest PSNR; a few draw one of them, with its texture.
+    pub steps: Option<usize>,
+    /// How much of each step's noise is fresh, 0 (DDIM) to 1.
+    pub eta: f64,
+    /// Where noise comes from; a single step draws none.
+    pub seed: u64,
+    /// How the large picture is cut; sides and overlaps are in pixels of the small one.
+    pub tile: TileChoice,
+    /// What may be used of memory.
+    pub budget: Budget,
+}
+
+/// What was done to a picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Enlargement {
+    /// How many times larger the result is, along each axis.
+    pub scale: usize,
+    /// Steps of the plan.
+    pub steps: usize,
+    /// Tiles that the picture was cut into.
+    pub tiles: usize,
+    /// Width and height of a tile, in pixels of the small picture.
+    pub tile_size: (usize, usize),
+}
+
+/// A network for super-resolution, and how it is to be used.
+pub struct Upscaler<'a> {
+    manifest: &'a Manifest,
+    network: &'a mut dyn Network,
+    options: UpscaleOptions,
+    plan: Plan,
+    range: tensor::Range,
+    /// The sigma at which a plan starts, in the network's units.
+    start: f32,
+}
+
+impl<'a> Upscaler<'a> {
+    /// An upscaler that runs `network`, which `manifest` describes.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when the model is for something else, [`Error::Usage`] for options that are out of range.
+    pub fn new(manifest: &'a Manifest, network: &'a mut dyn Network, options: UpscaleOptions) -> Result<Self> {
+        let takes_map = manifest.inputs.sigma.is_some();
+        let Some(sigma) = manifest
+            .sigma
+            .filter(|_| manifest.task == Task::Upscale && manifest.prediction == Prediction::Denoised && takes_map)
+        else {
+            let problem = format!(
+                "it is a model to {} whose prediction is {:?}; expected one to upscale that predicts `denoised`, takes a map \
+                 of sigma and says the sigma at which it starts",
+                manifest.task, manifest.prediction
+            );
+            return Err(Error::model(&manifest.name, problem));
+        };
+        let plan = denoise_plan(options.steps.unwrap_or(manifest.defaults.steps), options.eta)?;
+        let [low, high] = manifest.range;
+        let range = tensor::Range::new(low, high)?;
+        Ok(Self { manifest, network, options, plan, range, start: sigma.max as f32 })
+    }
+
+    /// The frame that [`upscale`](Self::upscale) would give for `frame`, black: for asking beforehand whether it can be written.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when it would not fit the memory that may be used.
+    pub fn outline(&self, frame: &Frame) -> Result<Frame> {
+        let scale = self.manifest.scale;
+        let (width, height) = (scale * frame.width, scale * frame.height);
+        let count = width * height * frame.channels;
+        let bytes = count as u64 * u64::from(frame.samples.bits() / 8);
+        let most = self.options.budget.max_memory;
+        if bytes > most {
+            return Err(Error::usage(format!(
+                "the result, {width}x{height}, takes {} MiB, {} MiB are allowed; raise --max-memory or upscale less",
+                bytes.div_ceil(1 << 20),
+                most >> 20
+            )));
+        }
+        // Zeroed memory is not there before it is touched.
+        let samples = match frame.samples {
+            Samples::U8(_) => Samples::U8(vec![0; count]),
+            Samples::U16(_) => Samples::U16(vec![0; count]),
+        };
+        Ok(Frame { width, height, channels: frame.channels, samples, metadata: frame.metadata.clone() })
+    }
+
+    /// Enlarges `frame`; alpha is enlarged bicubically. `watch` hears of every evaluation and can stop the run.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when the picture does not fit the memory that it may use or has colour that the network does
+    /// not; [`Error::Evaluation`] when the network fails; [`Error::Interrupted`].
+    pub fn upscale(
+        &mut self,
+        frame: &Frame,
+        watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<(Frame, Enlargement)> {
+        let (scale, channels, steps) = (self.manifest.scale, self.manifest.channels, self.plan.steps.len());
+        let mut large = self.outline(frame)?;
+        let tiles = self.tiles(frame, &large)?;
+        let small = Small::new(frame, self.range, channels, scale)?;
+        let map = SigmaMap::Uniform(self.start);
+        if steps == 1 {
+            let mut canvas = OneStep { small: &small, large: &mut large };
+            execute(&self.plan, self.network, &mut canvas, &tiles, &map, watch)?;
+        } else {
+            let noise = Philox::new(self.options.seed);
+            let state = State::new(self.noisy_start(&small, &noise), &self.plan, &noise, &map)?;
+            let mut canvas = Conditioned { small: &small, state };
+            execute(&self.plan, self.network, &mut canvas, &tiles, &map, watch)?;
+            let x = canvas.state.into_inner();
+            tensor::write_planes(x.as_slice().unwrap_or_default(), self.range, &mut large)?;
+        }
+        if let Some(alpha) = frame.alpha() {
+            large.set_alpha(&enlarged(&alpha, scale)?);
+        }
+        let (width, height) = tiles.tile_size();
+        Ok((large, Enlargement { scale, steps, tiles: tiles.count(), tile_size: (width / scale, height / scale) }))
+    }
+
+    /// The bicubic enlargement with noise of the highest sigma.
+    fn noisy_start(&self, small: &Small<'_>, noise: &dyn NoiseSource) -> Array4<f32> {
+        let shape @ [_, _, height, width] = small.enlarged_shape();
+        let mut x = Array4::zeros(shape);
+        let mut fresh = vec![0.0; width];
+        if let Some(x) = x.as_slice_mut() {
+            small.enlarge(Window { x: 0, y: 0, width, height }, 1.0, x);
+            for (i, row) in x.chunks_exact_mut(width).enumerate() {
+                let (channel, y) = ((i / height) as u32, (i % height) as u32);
+                noise.fill(NoiseAt { step: START, batch: 0, channel, y }, 0, &mut fresh);
+                row.iter_mut().zip(&fresh).for_each(|(x, z)| *x += self.start * z);
+            }
+        }
+        x
+    }
+
+    fn tiles(&self, frame: &Frame, large: &Frame) -> Result<TilePlan> {
+        let (scale, planes) = (self.manifest.scale, self.manifest.channels);
+        let small = self.manifest.locality();
+        // A small pixel beyond the field's edge has large pixels that are one small pixel further away.
+        let locality = Locality {
+            multiple_of: scale * small.multiple_of,
+            receptive_field: small.receptive_field.map(|field| scale * (field + 1)),
+        };
+        let choice = TileChoice {
+            limit: self.options.tile.limit.map(|limit| limit * scale),
+            overlap: self.options.tile.overlap.map(|overlap| overlap * scale),
+        };
+        let per_pixel = self.manifest.bytes_per_pixel.map(|bytes| bytes.div_ceil(scale * scale));
+        let area = large.width * large.height;
+        let state = if self.plan.steps.len() == 1 { 0 } else { area * planes * size_of::<f32>() };
+        let samples = large.samples.len() * (large.samples.bits() / 8) as usize;
+        let condition = frame.width * frame.height * planes * size_of::<f32>();
+        let reserve = (state + samples + condition) as u64;
+        self.options.budget.tiles([large.width, large.height, planes], choice, locality, per_pixel, reserve)
+    }
+}
+
+/// A grey frame, enlarged bicubically.
+fn enlarged(grey: &Frame, scale: usize) -> Result<Frame> {
+    let range = tensor::Range::new(0.0, 1.0)?;
+    let small = Small::new(grey, range, 1, scale)?;
+    let [_, _, height, width] = small.enlarged_shape();
+    let samples = match grey.samples {
+        Samples::U8(_) => Samples::U8(vec![0; width * height]),
+        Samples::U16(_) => Samples::U16(vec![0; width * height]),
+    };
+    let mut large = Frame { width, height, channels: 1, samples, metadata: grey.metadata.clone() };
+    let mut row = vec![0.0; width];
+    for y in 0..height {
+        small.enlarge(Window { x: 0, y, width, height: 1 }, 1.0, &mut row);
+        tensor::write_row(&[&row], range, &mut large, 0, y);
+    }
+    Ok(large)
+}
