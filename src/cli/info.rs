@@ -47,6 +47,9 @@ impl Arguments {
             text += &format!("  {name:<14} {task:<9} {:<13} {about}\n", precisions.join(" "));
             models.push(json!({ "name": name, "task": task, "precisions": precisions, "description": about }));
         }
+        if models.is_empty() {
+            text += "  none with such a file\n";
+        }
         let record = json!({ "version": version, "onnxruntime": EMBEDDED_VERSION, "models": models });
         self.console.result(text, &record)
     }

@@ -21,6 +21,9 @@ macro_rules! bundle {
 #[rustfmt::skip]
 static BUNDLES: &[Bundle] = &[
     bundle!("denoise-fast": "denoise-fast.onnx", "check-x.npy", "check-sigma.npy", "check-denoised.npy"),
+    bundle!("camera": "camera.onnx", "check-x.npy", "check-sigma.npy", "check-denoised.npy"),
+    bundle!("upscale-x2": "upscale-x2.onnx", "check-x.npy", "check-sigma.npy", "check-low.npy", "check-denoised.npy"),
+    bundle!("upscale-x4": "upscale-x4.onnx", "check-x.npy", "check-sigma.npy", "check-low.npy", "check-denoised.npy"),
 ];
 
 impl Bundle {

@@ -16,9 +16,6 @@ use crate::network::Network;
 use crate::tensor;
 use crate::tile::{Locality, TilePlan};
 
-/// Under which step's number the noise of the start is drawn, so that no step of a plan draws the same.
-const START: u32 = u32::MAX;
-
 /// How to upscale.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct UpscaleOptions {
@@ -150,7 +147,7 @@ impl<'a> Upscaler<'a> {
             small.enlarge(Window { x: 0, y: 0, width, height }, 1.0, x);
             for (i, row) in x.chunks_exact_mut(width).enumerate() {
                 let (channel, y) = ((i / height) as u32, (i % height) as u32);
-                noise.fill(NoiseAt { step: START, batch: 0, channel, y }, 0, &mut fresh);
+                noise.fill(NoiseAt { step: NoiseAt::INITIAL, batch: 0, channel, y }, 0, &mut fresh);
                 row.iter_mut().zip(&fresh).for_each(|(x, z)| *x += self.start * z);
             }
         }

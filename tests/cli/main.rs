@@ -13,4 +13,6 @@ mod interrupt;
 mod models;
 mod options;
 mod outputs;
+mod precisions;
 mod runtimes;
+mod upscale;

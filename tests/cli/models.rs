@@ -123,37 +123,3 @@ fn a_network_that_gives_no_numbers() {
     }
     place.holds_only(&["a.png", "m"]);
 }
-
-#[test]
-fn checks_of_a_package() {
-    let place = place();
-    place.model("m", "darker", |manifest| manifest);
-    eddy("check m").within(&place).fails(4).says("its manifest has no [check]");
-    let check = "[check]\nsample = \"x.npy\"\nsigma = \"s.npy\"\ndenoised = \"y.npy\"\ntolerance = 1e-6\n";
-    place.model("m", "darker", |manifest| manifest + check);
-    place.file("m/x.npy", npy([1, 3, 2, 2], &[0.5; 12]));
-    place.file("m/s.npy", npy([1, 1, 2, 2], &[0.25; 4]));
-    place.file("m/y.npy", npy([1, 3, 2, 2], &[0.375; 12]));
-    eddy("check m").within(&place).succeeds().prints("tested f32: ok");
-    let mut wrong = [0.375; 12];
-    wrong[11] = 0.376;
-    place.file("m/y.npy", npy([1, 3, 2, 2], &wrong));
-    eddy("check m").within(&place).fails(4).prints("WRONG, largest difference 1.0").says("gives other values");
-    wrong[11] = f32::NAN;
-    place.file("m/y.npy", npy([1, 3, 2, 2], &wrong));
-    eddy("check m").within(&place).fails(4).prints("WRONG");
-    place.file("m/y.npy", "no array");
-    eddy("check m").within(&place).fails(4).says("its y.npy is not readable; expected a .npy file");
-}
-
-/// An array as numpy saves it.
-fn npy(shape: [usize; 4], values: &[f32]) -> Vec<u8> {
-    let [a, b, c, d] = shape;
-    let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({a}, {b}, {c}, {d}), }}");
-    let header = format!("{header:<117}\n");
-    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
-    bytes.extend((header.len() as u16).to_le_bytes());
-    bytes.extend(header.as_bytes());
-    bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-    bytes
-}

@@ -120,21 +120,6 @@ fn most_threads(mut child: Child) -> usize {
 }
 
 #[test]
-fn precision() {
-    let place = Place::with("a.png", &noisy(16, 16, 3, 8));
-    eddy("denoise a.png -o b.png --precision f16").within(&place).fails(4).says("no f16 file; it has f32");
-    eddy("denoise a.png -o b.png --precision f8").within(&place).fails(2).says("expected auto, f32 or f16");
-    place.holds_only(&["a.png"]);
-    place.model("m", "darker-f16", |manifest| manifest.replace("files.f32", "files.f16"));
-    eddy("denoise a.png -o b.png -m m --sigma 51 --precision f16").within(&place).succeeds();
-    let darker = distance(&place.frame("a.png"), &place.frame("b.png"));
-    assert!((darker - 25.5).abs() < 0.6, "{darker}");
-    eddy("denoise a.png -o c.png -m m --precision f32").within(&place).fails(4).says("no f32 file; it has f16");
-    eddy("denoise a.png -o c.png -m m --sigma 51 --precision auto").within(&place).succeeds();
-    assert_eq!(place.bytes("b.png"), place.bytes("c.png"));
-}
-
-#[test]
 fn jpeg_quality() {
     let place = Place::with("a.png", &noisy(200, 100, 3, 8));
     let size = |quality: &str| {

@@ -42,6 +42,23 @@ pub fn data(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
 }
 
+/// As a manifest gives it.
+pub fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// An array as numpy saves it.
+pub fn npy(shape: [usize; 4], values: &[f32]) -> Vec<u8> {
+    let [a, b, c, d] = shape;
+    let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({a}, {b}, {c}, {d}), }}");
+    let header = format!("{header:<117}\n");
+    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+    bytes.extend((header.len() as u16).to_le_bytes());
+    bytes.extend(header.as_bytes());
+    bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+    bytes
+}
+
 impl Place {
     pub fn new() -> Self {
         Self { folder: tempfile::Builder::new().prefix("eddy-test-").tempdir().unwrap() }
@@ -99,7 +116,7 @@ impl Place {
 
     /// Writes a model package around these bytes.
     pub fn model_of(&self, folder: &str, network: &[u8], edit: impl Fn(String) -> String) {
-        let hash: String = Sha256::digest(network).iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = sha256(network);
         self.file(&format!("{folder}/network.onnx"), network);
         self.file(&format!("{folder}/model.toml"), edit(MANIFEST.replace("{sha256}", &hash)));
     }

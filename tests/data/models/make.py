@@ -74,6 +74,22 @@ model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir
 onnx.checker.check_model(model)
 onnx.save(model, here / "darker-int8.onnx")
 
+# Enlarges twice: the mean of the small picture's nearest-neighbour enlargement and of the state.
+save(
+    "larger",
+    [
+        helper.make_node("Constant", [], ["factors"], value=helper.make_tensor("factors", F32, [4], [1, 1, 2, 2])),
+        helper.make_node("Resize", ["low", "", "factors"], ["near"], mode="nearest", nearest_mode="floor", coordinate_transformation_mode="asymmetric"),
+        helper.make_node("Add", ["near", "x"], ["both"]),
+        helper.make_node("Mul", ["both", "half"], ["mean"]),
+        helper.make_node("Mul", ["sigma", "none"], ["nothing"]),
+        helper.make_node("Add", ["mean", "nothing"], ["denoised"]),
+    ],
+    [("x", F32, FREE), ("sigma", F32, MAP), ("low", F32, [1, 3, "small_height", "small_width"])],
+    [("denoised", F32, FREE)],
+    [("half", F32, 0.5), ("none", F32, 0.0)],
+)
+
 # Takes whole numbers.
 save(
     "integers",

@@ -1,0 +1,156 @@
+//! `eddy upscale`, with a network of closed form and with the bundled ones.
+
+use eddy::frame::{Frame, Samples};
+use image::imageops::FilterType;
+
+use crate::common::eddy;
+use crate::common::frames::{self, psnr};
+use crate::common::place::{Place, data};
+
+/// A place with `larger`, whose result is the mean of the nearest-neighbour enlargement and of the state.
+fn place(frame: &Frame) -> Place {
+    let place = Place::with("small.png", frame);
+    place.model("larger", "larger", |manifest| {
+        manifest
+            .replace("task = \"denoise\"", "task = \"upscale\"\nscale = 2\nmultiple_of = 4")
+            .replace("sigma = \"sigma\"", "sigma = \"sigma\"\ncondition = \"low\"")
+            .replace("receptive_field = 0", "receptive_field = 3")
+    });
+    place
+}
+
+fn bytes(frame: &Frame) -> Vec<u8> {
+    match &frame.samples {
+        Samples::U8(samples) => samples.clone(),
+        Samples::U16(samples) => samples.iter().map(|sample| (sample >> 8) as u8).collect(),
+    }
+}
+
+/// One of a frame's channels, resized as the `image` crate does.
+fn resized(frame: &Frame, channel: usize, (width, height): (usize, usize), filter: FilterType) -> Vec<u8> {
+    let plane: Vec<u8> = bytes(frame).into_iter().skip(channel).step_by(frame.channels).collect();
+    let plane = image::GrayImage::from_raw(frame.width as u32, frame.height as u32, plane).unwrap();
+    image::imageops::resize(&plane, width as u32, height as u32, filter).into_raw()
+}
+
+#[test]
+fn a_step_from_the_bicubic_enlargement_in_every_kind_of_picture() {
+    for (channels, bits) in [(1, 8), (2, 16), (3, 8), (3, 16), (4, 8), (4, 16)] {
+        let small = frames::noisy(37, 22, channels, bits);
+        let place = place(&small);
+        eddy("upscale small.png -o large.png -m larger").within(&place).succeeds();
+        let large = place.frame("large.png");
+        assert_eq!((large.width, large.height, large.channels), (74, 44, channels));
+        assert_eq!(large.samples.bits(), bits);
+        for channel in 0..channels {
+            let near = resized(&small, channel, (74, 44), FilterType::Nearest);
+            let cubic = resized(&small, channel, (74, 44), FilterType::CatmullRom);
+            let is_alpha = large.has_alpha() && channel == channels - 1;
+            let found = bytes(&large).into_iter().skip(channel).step_by(channels);
+            for (i, found) in found.enumerate() {
+                // The `image` crate leaves out what lies beyond an edge, we repeat it.
+                let (x, y) = (i % 74, i / 74);
+                if x < 4 || y < 4 || x >= 70 || y >= 40 {
+                    continue;
+                }
+                let cubic = f64::from(cubic[i]);
+                let expected = if is_alpha { cubic } else { (f64::from(near[i]) + cubic) / 2.0 };
+                let difference = (f64::from(found) - expected).abs();
+                assert!(difference <= 2.0, "{channels} channels of {bits} bits: {found} for {expected} at {x},{y}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_photograph_gains_more_than_bicubic_gives() {
+    let truth = frames::read(&data("chelsea.png"));
+    let even = |side: usize| side / 4 * 4;
+    let truth = image::RgbImage::from_raw(truth.width as u32, truth.height as u32, bytes(&truth)).unwrap();
+    let truth = image::imageops::crop_imm(
+        &truth,
+        0,
+        0,
+        even(truth.width() as usize) as u32,
+        even(truth.height() as usize) as u32,
+    );
+    let truth = truth.to_image();
+    for (scale, gain) in [(2, 1.0), (4, 0.4)] {
+        let place = Place::new();
+        let (width, height) = truth.dimensions();
+        let small = image::imageops::resize(&truth, width / scale, height / scale, FilterType::CatmullRom);
+        small.save(place.path("small.png")).unwrap();
+        truth.save(place.path("truth.png")).unwrap();
+        image::imageops::resize(&small, width, height, FilterType::CatmullRom).save(place.path("bicubic.png")).unwrap();
+        eddy(&format!("upscale small.png -o large.png -s {scale}")).within(&place).succeeds();
+        let truth = place.frame("truth.png");
+        let (ours, bicubic) = (psnr(&place.frame("large.png"), &truth), psnr(&place.frame("bicubic.png"), &truth));
+        assert!(ours > bicubic + gain, "{scale}: {ours} dB, bicubic {bicubic} dB");
+    }
+}
+
+#[test]
+fn tiles_give_the_whole_pictures_numbers() {
+    let place = Place::with("small.png", &frames::noisy(300, 290, 3, 8));
+    for steps in [1, 2] {
+        let run = |name: &str, tile: &str| {
+            let run = eddy(&format!("upscale small.png -o {name} --steps {steps} --seed 3 --json {tile}"));
+            run.within(&place).succeeds().json()
+        };
+        assert_eq!(run("whole.png", "")["tiles"], 1);
+        let tiled = run("tiled.png", "-t 264");
+        assert!(tiled["tiles"].as_u64().unwrap() > 1, "{tiled}");
+        assert_eq!(place.bytes("whole.png"), place.bytes("tiled.png"), "{steps} steps");
+    }
+}
+
+#[test]
+fn steps_draw_by_seed_and_one_step_draws_nothing() {
+    let place = Place::with("small.png", &frames::noisy(40, 32, 3, 8));
+    let result = |options: &str| {
+        eddy(&format!("upscale small.png -o large.png {options}")).within(&place).succeeds();
+        place.bytes("large.png")
+    };
+    assert_eq!(result("--seed 1"), result("--seed 2"));
+    assert_ne!(result("--steps 3 --seed 1"), result("--steps 3 --seed 2"));
+    assert_eq!(result("--steps 3 --seed 1"), result("--steps 3 --seed 1"));
+    assert_ne!(result("--steps 3"), result("--steps 2"));
+    assert_ne!(result("--steps 3 --eta 1"), result("--steps 3"));
+}
+
+#[test]
+fn the_scale_chooses_a_model_and_a_model_has_a_scale() {
+    let small = frames::noisy(24, 16, 3, 8);
+    let place = place(&small);
+    let size = |options: &str| {
+        let record = eddy(&format!("upscale small.png -o large.png --json {options}")).within(&place).succeeds().json();
+        (record["width"].as_u64().unwrap(), record["height"].as_u64().unwrap(), record["scale"].as_u64().unwrap())
+    };
+    assert_eq!(size(""), (48, 32, 2));
+    assert_eq!(size("-s 4"), (96, 64, 4));
+    assert_eq!(size("-m larger"), (48, 32, 2));
+    assert_eq!(size("-m larger -s 2"), (48, 32, 2));
+    let refused = |options: &str, code: i32, words: &str| {
+        eddy(&format!("upscale small.png -o other.png {options}")).within(&place).fails(code).says(words);
+    };
+    refused("-s 3", 2, "use -s 2 or -s 4");
+    refused("-m larger -s 4", 2, "enlarges 2 times, 4 was asked for");
+    refused("-m denoise-fast", 4, "expected one to upscale");
+    eddy("denoise small.png -o other.png -m upscale-x2").within(&place).fails(4).says("expected a denoiser");
+    place.holds_only(&["large.png", "larger", "small.png"]);
+}
+
+#[test]
+fn results_that_cannot_be_are_refused_before_the_work() {
+    let place = Place::with("wide.png", &frames::noisy(9000, 8, 3, 8));
+    eddy("upscale wide.png -o wide.webp").within(&place).fails(1).says("16383");
+    eddy("upscale wide.png -o large.png -s 4 --max-memory 1M").within(&place).fails(2).says("raise --max-memory");
+    place.holds_only(&["wide.png"]);
+}
+
+#[test]
+fn a_manifest_that_enlarges_without_a_condition_is_refused() {
+    let place = Place::with("small.png", &frames::noisy(8, 8, 3, 8));
+    place.model("m", "larger", |manifest| manifest.replace("task = \"denoise\"", "task = \"upscale\"\nscale = 2"));
+    eddy("upscale small.png -o large.png -m m").within(&place).fails(4).says("condition");
+}
