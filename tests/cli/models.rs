@@ -47,7 +47,8 @@ fn manifests_that_say_what_cannot_be() {
         ("channels = 3", "channels = 4", "channels = 4; expected 1 or 3"),
         ("range = [0.0, 1.0]", "range = [1.0, 0.0]", "expected black's value below white's"),
         ("task = \"denoise\"", "task = \"dance\"", "dance"),
-        ("task = \"denoise\"", "task = \"upscale\"", "it is a model to upscale"),
+        ("task = \"denoise\"", "task = \"upscale\"", "expected that a model to upscale, and no other"),
+        ("task = \"denoise\"", "task = \"generate\"", "it is a model to generate"),
         ("sigma = \"sigma\"", "", "it has an input `sigma`"),
         ("min = 0.0", "min = 2.0", "expected 0 <= min < max"),
         ("name = ", "name ", "model.toml is not readable"),
@@ -82,8 +83,8 @@ fn networks_that_are_not_as_their_manifest_says() {
     for (network, words) in [
         ("names", "it has an input `pixels`"),
         ("extra", "it has an input `mask`"),
-        ("rank", "expected a float32 or float16 tensor of rank 4"),
-        ("integers", "expected a float32 or float16 tensor of rank 4"),
+        ("rank", "expected a float32 tensor of rank 4"),
+        ("integers", "expected a float32 tensor of rank 4"),
         ("grey", "its manifest says 3 channels, its input `x` has 1"),
         ("operator", "it wants an ONNX file it has operators for"),
     ] {

@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Child;
 
 use crate::common::eddy;
-use crate::common::frames::{colors, distance, noisy};
+use crate::common::frames::{colors, noisy};
 use crate::common::place::Place;
 
 /// The bytes that `eddy denoise` writes for one small picture, and what it reports.
