@@ -16,6 +16,6 @@ bench:
 ratio *ARGS:
     cargo run --release -- bench denoise-fast {{ARGS}}
 
-# PSNR and speed of the bundled network beside CBM3D and NLM (needs models/train/requirements.txt)
+# models/QUALITY.md and docs/: the bundled networks beside CBM3D, NLM and bicubic (needs models/train/requirements.txt)
 report:
-    python3 models/train/report.py
+    python3 models/evaluate.py
