@@ -1,11 +1,12 @@
 //! `eddy denoise`.
 
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Instant;
 
 use clap::Args;
 use eddy::model::Package;
-use eddy::task::{DenoiseOptions, Denoiser, SigmaChoice};
+use eddy::task::{DenoiseOptions, Denoiser, NoiseProfile, SigmaChoice};
 use serde_json::json;
 
 use super::console::Console;
@@ -33,6 +34,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "auto|SIGMA", default_value = "auto", help_heading = "Sampling")]
     sigma: Sigma,
 
+    /// Noise that depends on the signal, as `eddy profile` measured it
+    #[arg(long, value_name = "FILE", conflicts_with = "sigma", help_heading = "Sampling")]
+    noise_profile: Option<PathBuf>,
+
     /// Evaluations of the network: 1 has the highest PSNR, a few trade PSNR for texture
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000), help_heading = "Sampling")]
     steps: Option<u16>,
@@ -55,7 +60,7 @@ pub(crate) struct Arguments {
     console: Console,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Sigma(SigmaChoice);
 
 impl FromStr for Sigma {
@@ -77,11 +82,15 @@ impl FromStr for Sigma {
 impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let package = Package::find(&self.model)?;
+        let sigma = match &self.noise_profile {
+            Some(path) => SigmaChoice::Profile(NoiseProfile::read(path)?),
+            None => self.sigma.0.clone(),
+        };
         let jobs = self.pictures.jobs()?;
         let runtime = self.device.open()?;
         let mut network = package.load(&runtime, self.precision.precision(), self.device.session())?;
         let options = DenoiseOptions {
-            sigma: self.sigma.0,
+            sigma,
             steps: self.steps.map(usize::from),
             eta: self.eta,
             seed: self.seed,
@@ -102,10 +111,12 @@ impl Arguments {
         })?;
         let seconds = begun.elapsed().as_secs_f64();
         let warnings = self.pictures.write(&frame, turn)?;
-        let how = match (self.sigma.0, report.sigma_limited) {
-            (_, true) => ", the most that the model knows; the picture is noisier",
-            (SigmaChoice::Auto, false) => " (estimated)",
-            (SigmaChoice::Known(_), false) => "",
+        let how = match (&self.noise_profile, &self.sigma.0, report.sigma_limited) {
+            (None, _, true) => ", the most that the model knows; the picture is noisier",
+            (Some(_), _, true) => " (by the profile, but for places that are noisier than the model knows)",
+            (Some(_), _, false) => " (by the profile)",
+            (None, SigmaChoice::Auto, false) => " (estimated)",
+            (None, _, false) => "",
         };
         let (sigma, steps, tiles) = (report.sigma, steps(report.steps), tiles(report.tiles, report.tile_size));
         let line = format!("sigma {sigma:.1}{how}, {steps}, {tiles}, {seconds:.2} s");

@@ -13,6 +13,7 @@ mod info;
 pub(crate) mod interrupt;
 mod options;
 mod pictures;
+mod profile;
 mod sample;
 mod upscale;
 
@@ -32,6 +33,7 @@ pub(crate) struct Arguments {
 enum Command {
     Denoise(denoise::Arguments),
     Upscale(upscale::Arguments),
+    Profile(profile::Arguments),
     Sample(sample::Arguments),
     Info(info::Arguments),
     Check(check::Arguments),
@@ -45,6 +47,7 @@ impl Arguments {
         match self.command {
             Command::Denoise(arguments) => arguments.run(),
             Command::Upscale(arguments) => arguments.run(),
+            Command::Profile(arguments) => arguments.run(),
             Command::Sample(arguments) => arguments.run(),
             Command::Info(arguments) => arguments.run(),
             Command::Check(arguments) => arguments.run(),

@@ -36,11 +36,7 @@ pub struct Job {
 /// - [`Error::Input`] for an input that is missing or a folder without a picture.
 /// - [`Error::Output`] if the output folder cannot be created.
 pub fn jobs(inputs: &[PathBuf], output: &Path, format: Option<Format>) -> Result<Vec<Job>> {
-    if inputs.iter().map(PathBuf::as_path).chain([output]).any(|path| path == Path::new("-")) {
-        return Err(Error::usage(
-            "`-`, a stream, cannot be read or written yet; name a file, or `./-` for one so named",
-        ));
-    }
+    refuse_streams(inputs, output)?;
     let Some(first) = inputs.first() else { return Err(Error::usage("no input is given; name a file or a folder")) };
     let into_folder = inputs.len() > 1 || first.is_dir() || output.is_dir() || ends_in_slash(output);
     let looks_like_file = output.exists() || (Format::from_path(output).is_some() && !ends_in_slash(output));
@@ -60,6 +56,29 @@ pub fn jobs(inputs: &[PathBuf], output: &Path, format: Option<Format>) -> Result
             .map_err(|error| Error::output_from(output, "the folder cannot be created; choose another place", error))?;
     }
     Ok(jobs)
+}
+
+/// Lists the pictures that the inputs stand for, as [`jobs`] does, where all of them make one result, which is none.
+///
+/// # Errors
+/// As [`jobs`].
+pub fn together(inputs: &[PathBuf], output: &Path) -> Result<Vec<PathBuf>> {
+    refuse_streams(inputs, output)?;
+    let pictures = pictures(inputs)?;
+    let result = place(output);
+    match pictures.iter().find(|picture| place(picture) == result) {
+        Some(input) => Err(would_replace(output, input)),
+        None => Ok(pictures),
+    }
+}
+
+fn refuse_streams(inputs: &[PathBuf], output: &Path) -> Result<()> {
+    if inputs.iter().map(PathBuf::as_path).chain([output]).any(|path| path == Path::new("-")) {
+        return Err(Error::usage(
+            "`-`, a stream, cannot be read or written yet; name a file, or `./-` for one so named",
+        ));
+    }
+    Ok(())
 }
 
 /// The files that the inputs stand for, in their order.
@@ -141,11 +160,7 @@ fn refuse_overlap(jobs: &[Job]) -> Result<()> {
     for job in jobs {
         let place = place(&job.output);
         if let Some(input) = inputs.get(&place) {
-            return Err(Error::usage(format!(
-                "the result {} would replace the input {}; choose another name or folder",
-                job.output.display(),
-                input.display()
-            )));
+            return Err(would_replace(&job.output, input));
         }
         if let Some(other) = outputs.insert(place, &job.input) {
             return Err(Error::usage(format!(
@@ -157,6 +172,14 @@ fn refuse_overlap(jobs: &[Job]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn would_replace(output: &Path, input: &Path) -> Error {
+    Error::usage(format!(
+        "the result {} would replace the input {}; choose another name or folder",
+        output.display(),
+        input.display()
+    ))
 }
 
 /// The one path of a file, whether it exists yet or not: without links and relative parts as far as there are folders.

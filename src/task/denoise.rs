@@ -6,7 +6,9 @@ use ndarray::Array4;
 
 use super::budget::{Budget, TileChoice};
 use super::estimate::estimate_sigma;
+use super::noise_map::noise_map;
 use super::pixels::Pixels;
+use super::profile::NoiseProfile;
 use crate::diffusion::{Philox, Plan, Prediction, Progress, SigmaMap, State, denoise_plan, execute};
 use crate::error::{Error, Result};
 use crate::frame::Frame;
@@ -16,17 +18,20 @@ use crate::tensor;
 use crate::tile::TilePlan;
 
 /// How noisy a picture is taken to be.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub enum SigmaChoice {
     /// As it is estimated to be.
     #[default]
     Auto,
     /// A standard deviation in 8-bit units, as the field quotes it: 25 means 25/255 of the full range.
     Known(f64),
+    /// At each pixel as the profile has it for the signal there: that of the picture after a binomial filter of 5x5
+    /// pixels. The networks' map has one plane, so that it is the root of the channels' mean variance.
+    Profile(NoiseProfile),
 }
 
 /// How to denoise.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct DenoiseOptions {
     /// How noisy the pictures are.
     pub sigma: SigmaChoice,
@@ -46,9 +51,9 @@ pub struct DenoiseOptions {
 /// What was done to a picture.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Report {
-    /// The standard deviation of the noise that was removed, in 8-bit units.
+    /// The standard deviation of the noise that was removed, in 8-bit units; the root of the mean variance where it differs.
     pub sigma: f64,
-    /// Whether that is more than the model was trained for, so that its limit was used.
+    /// Whether it is anywhere more than the model was trained for, so that its limit was used.
     pub sigma_limited: bool,
     /// Steps of the plan.
     pub steps: usize,
@@ -56,6 +61,16 @@ pub struct Report {
     pub tiles: usize,
     /// Width and height of a tile.
     pub tile_size: (usize, usize),
+}
+
+/// The noise of a picture.
+struct Noise {
+    /// In the network's units.
+    map: SigmaMap,
+    /// As a part of the full range; the root of the mean variance where it differs.
+    sigma: f64,
+    /// Whether the model knows less than what was found or asked for, at any pixel.
+    limited: bool,
 }
 
 /// A network for denoising, and how it is to be used.
@@ -98,12 +113,13 @@ impl<'a> Denoiser<'a> {
     /// Denoises `frame` in place; alpha stays as it is. `watch` hears of every evaluation and can stop the run.
     ///
     /// # Errors
-    /// [`Error::Usage`] when the picture does not fit the memory that it may use or has colour that the network does
-    /// not; [`Error::Evaluation`] when the network fails; [`Error::Interrupted`]. The frame is then not to be used.
+    /// [`Error::Usage`] when the picture does not fit the memory that it may use, has colour that the network does not
+    /// or is of another kind than its noise profile; [`Error::Evaluation`] when the network fails; [`Error::Interrupted`]. The frame is then not to be used.
     pub fn denoise(&mut self, frame: &mut Frame, watch: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<Report> {
         let steps = self.plan.steps.len();
-        let (sigma, sigma_limited) = self.sigma(frame);
-        let mut report = Report { sigma: 255.0 * sigma, sigma_limited, steps, tiles: 0, tile_size: (0, 0) };
+        // Held from here on, so that the budget knows of a map.
+        let Noise { map, sigma, limited } = self.noise(frame)?;
+        let mut report = Report { sigma: 255.0 * sigma, sigma_limited: limited, steps, tiles: 0, tile_size: (0, 0) };
         if sigma == 0.0 {
             // The mean of x0 given x0; a model that has a lowest sigma does not believe in such pictures.
             return Ok(report);
@@ -111,7 +127,6 @@ impl<'a> Denoiser<'a> {
         let tiles = self.tiles(frame)?;
         report.tiles = tiles.count();
         report.tile_size = tiles.tile_size();
-        let map = SigmaMap::Uniform((sigma * f64::from(self.range.span())) as f32);
         if steps == 1 {
             let mut pixels = Pixels::new(frame, self.range, self.manifest.channels);
             execute(&self.plan, self.network, &mut pixels, &tiles, &map, watch)?;
@@ -126,12 +141,32 @@ impl<'a> Denoiser<'a> {
         Ok(report)
     }
 
-    /// The noise as a part of the full range, and whether the model's limit is below what was found or asked for.
-    fn sigma(&self, frame: &Frame) -> (f64, bool) {
-        let sigma = match self.options.sigma {
+    /// How noisy a picture is taken to be.
+    fn noise(&self, frame: &Frame) -> Result<Noise> {
+        let sigma = match &self.options.sigma {
             SigmaChoice::Auto => estimate_sigma(frame),
             SigmaChoice::Known(sigma) => sigma / 255.0,
+            SigmaChoice::Profile(profile) => return Ok(self.noise_by(noise_map(profile, frame)?, frame.width)),
         };
+        let (sigma, limited) = self.limit(sigma);
+        Ok(Noise { map: SigmaMap::Uniform((sigma * f64::from(self.range.span())) as f32), sigma, limited })
+    }
+
+    /// The noise that has this standard deviation at each pixel, as a part of the full range.
+    fn noise_by(&self, mut values: Vec<f32>, width: usize) -> Noise {
+        let (mut squares, mut limited) = (0.0, false);
+        for value in &mut values {
+            let (sigma, is_limited) = self.limit(f64::from(*value));
+            squares += sigma * sigma;
+            limited |= is_limited;
+            *value = (sigma * f64::from(self.range.span())) as f32;
+        }
+        let sigma = (squares / values.len() as f64).sqrt();
+        Noise { map: SigmaMap::PerPixel { width, values }, sigma, limited }
+    }
+
+    /// What the model knows that is nearest to `sigma`, as parts of the full range, and whether that is less.
+    fn limit(&self, sigma: f64) -> (f64, bool) {
         let span = f64::from(self.range.span());
         let (least, most) =
             self.manifest.sigma.map_or((0.0, f64::INFINITY), |range| (range.min / span, range.max / span));

@@ -4,8 +4,11 @@ use crate::frame::{Frame, Samples};
 
 /// The high-pass filter of Daubechies' wavelet with two vanishing moments; blind to ramps, so that shading is not
 /// taken for noise.
-const HIGH_PASS: [f64; 4] =
+pub(super) const HIGH_PASS: [f64; 4] =
     [-0.129_409_522_551_260_4, -0.224_143_868_042_013_4, 0.836_516_303_737_807_9, -0.482_962_913_144_534_2];
+
+/// The low-pass filter beside it: the same taps backwards, every other one negated.
+pub(super) const LOW_PASS: [f64; 4] = [-HIGH_PASS[3], HIGH_PASS[2], -HIGH_PASS[1], HIGH_PASS[0]];
 
 /// The median of `|n|` for a standard normal `n`.
 const MEDIAN_OF_NORMAL: f64 = 0.674_489_750_196_081_7;

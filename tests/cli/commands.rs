@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::common::{eddy, skip};
 
-const COMMANDS: [&str; 6] = ["denoise", "sample", "info", "check", "doctor", "bench"];
+const COMMANDS: [&str; 8] = ["denoise", "upscale", "profile", "sample", "info", "check", "doctor", "bench"];
 
 #[test]
 fn no_command_is_a_usage_error() {

@@ -14,5 +14,6 @@ mod models;
 mod options;
 mod outputs;
 mod precisions;
+mod profile;
 mod runtimes;
 mod upscale;

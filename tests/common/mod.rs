@@ -41,6 +41,11 @@ impl Eddy {
         self
     }
 
+    /// More arguments, which are parted by spaces.
+    pub fn args(self, arguments: &str) -> Self {
+        arguments.split_whitespace().fold(self, Self::arg)
+    }
+
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.command.env(name, value);
         self

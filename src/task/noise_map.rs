@@ -1,0 +1,55 @@
+//! The map of sigma that a noise profile means for a picture.
+
+use super::profile::NoiseProfile;
+use crate::error::{Error, Result};
+use crate::frame::Frame;
+use crate::tensor::{Range, Rect, mirror, read_region};
+
+/// The binomial filter of five taps, whose standard deviation is one pixel.
+const SMOOTH: [f32; 5] = [1.0 / 16.0, 4.0 / 16.0, 6.0 / 16.0, 4.0 / 16.0, 1.0 / 16.0];
+
+/// The standard deviation of the noise at each pixel as a part of the full range, `height * width` of them: the root of
+/// the channels' mean variance, at the signal that the picture has after a binomial filter of 5x5 pixels, mirrored at the
+/// borders.
+///
+/// # Errors
+/// [`Error::Usage`] when the profile has other channels than the picture.
+pub(super) fn noise_map(profile: &NoiseProfile, frame: &Frame) -> Result<Vec<f32>> {
+    let channels = profile.channels.len();
+    if channels != frame.color_channels() {
+        let name = |count: usize| if count == 1 { "grey" } else { "in colour" };
+        return Err(Error::usage(format!(
+            "the noise profile was measured {}, the picture is {}; measure a profile on pictures of this kind",
+            name(channels),
+            name(frame.color_channels())
+        )));
+    }
+    let (width, height) = (frame.width, frame.height);
+    let mut map = Vec::with_capacity(width * height);
+    let mut samples = vec![0.0; channels * (width + 4)];
+    // The variances of five rows, each smoothed along itself; row y is kept at y % 5.
+    let mut rows = vec![0.0; 5 * width];
+    let mut ready = 0;
+    for y in 0..height.cast_signed() {
+        while ready < height.min(y.unsigned_abs() + 3) {
+            let rect = Rect { x0: -2, y0: ready.cast_signed(), width: width + 4, height: 1 };
+            read_region(frame, Range::UNIT, rect, &mut samples)?;
+            let row = &mut rows[ready % 5 * width..][..width];
+            row.fill((profile.channels.iter().map(|line| line.b).sum::<f64>() / channels as f64) as f32);
+            for (line, samples) in profile.channels.iter().zip(samples.chunks_exact(width + 4)) {
+                let a = (line.a / channels as f64) as f32;
+                for (variance, signal) in row.iter_mut().zip(samples.windows(5)) {
+                    *variance += a * signal.iter().zip(SMOOTH).map(|(signal, tap)| tap * signal).sum::<f32>();
+                }
+            }
+            ready += 1;
+        }
+        let around: [&[f32]; 5] = std::array::from_fn(|i| {
+            let row = mirror(y + i.cast_signed() - 2, height);
+            &rows[row % 5 * width..][..width]
+        });
+        let variance = |x: usize| around.iter().zip(SMOOTH).map(|(row, tap)| tap * row[x]).sum::<f32>();
+        map.extend((0..width).map(|x| variance(x).sqrt()));
+    }
+    Ok(map)
+}

@@ -1,0 +1,196 @@
+//! What a camera's noise is like: its variance as a line over the signal, measured and kept in a file.
+
+mod line;
+mod measure;
+#[cfg(test)]
+mod tests;
+
+use std::io::Write;
+use std::path::Path;
+
+use serde::Deserialize;
+
+pub use measure::Profiler;
+
+use crate::error::{Error, Result};
+use crate::frame::picture;
+
+/// The one version of the file.
+const VERSION: u32 = 1;
+
+/// A camera's noise: for each colour channel, `variance = a * signal + b`.
+///
+/// Signal and variance are those of the delivered samples as parts of their full range, from 0 (black) to 1 (white), of
+/// whatever depth and transfer curve. `a` is the photons' share and `b` the electronics' (Foi, Trimeche, Katkovnik and
+/// Egiazarian 2008, "Practical Poissonian-Gaussian noise modeling and fitting for single-image raw-data", equation 3).
+///
+/// [`Profiler`] measures one; [`read`](Self::read) and [`write`](Self::write) keep it in a TOML file:
+///
+/// ```toml
+/// version = 1
+/// method = "frames"  # the differences of several frames of a still scene; or "picture", the smooth parts of one
+/// frames = 8
+/// width = 640
+/// height = 480
+///
+/// [[channels]]       # one for grey, or red, green and blue in that order
+/// a = 1.2e-3
+/// b = 4.1e-5
+/// signal = [0.02, 0.91]  # between which signals it was measured; twice the same where the scene was flat
+/// ```
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoiseProfile {
+    version: u32,
+    /// How it was measured.
+    pub method: Method,
+    /// From how many pictures.
+    pub frames: usize,
+    /// Their width in pixels.
+    pub width: usize,
+    /// Their height in pixels.
+    pub height: usize,
+    /// The noise of grey, or of red, green and blue.
+    pub channels: Vec<NoiseLine>,
+}
+
+/// How noise was measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Method {
+    /// By the differences of frames of a still scene.
+    Frames,
+    /// By the smooth parts of a single picture.
+    Picture,
+}
+
+/// The noise of a channel: `variance = a * signal + b`, all as parts of the full range.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoiseLine {
+    /// How the variance grows with the signal; 0 or more.
+    pub a: f64,
+    /// The variance in the dark; 0 or more.
+    pub b: f64,
+    /// The lowest and the highest signal at which it was measured, 0 to 1. They are the same where the scene was too
+    /// flat to tell how noise depends on the signal; `a` is then 0, and `b` the variance at that signal.
+    pub signal: [f64; 2],
+}
+
+impl Method {
+    /// As it is called in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Frames => "frames",
+            Self::Picture => "picture",
+        }
+    }
+}
+
+impl NoiseLine {
+    /// The variance at a signal, which is taken to be 0 where it is less. Beyond the signals at which it was measured
+    /// the line goes on.
+    pub fn variance(&self, signal: f64) -> f64 {
+        self.a * signal.max(0.0) + self.b
+    }
+
+    /// Whether the scene was too flat to tell `a`.
+    pub fn is_flat(&self) -> bool {
+        self.signal[0] == self.signal[1]
+    }
+}
+
+impl NoiseProfile {
+    /// A profile that was measured with `method` from `frames` pictures of `width` by `height` pixels.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for what [`read`](Self::read) refuses.
+    pub fn new(
+        method: Method,
+        frames: usize,
+        [width, height]: [usize; 2],
+        channels: impl Into<Vec<NoiseLine>>,
+    ) -> Result<Self> {
+        let profile = Self { version: VERSION, method, frames, width, height, channels: channels.into() };
+        match profile.flaw() {
+            None => Ok(profile),
+            Some(flaw) => Err(Error::usage(format!("this is no noise profile: {flaw}"))),
+        }
+    }
+
+    /// Reads a profile's file.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for a file that is missing or is none: of another version, with unknown or missing fields, with
+    /// other than one or three channels, or with numbers out of range.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|cause| {
+            let problem = match cause.kind() {
+                std::io::ErrorKind::NotFound => "there is no such file; make one with `eddy profile`",
+                std::io::ErrorKind::InvalidData => "it is no noise profile but binary; make one with `eddy profile`",
+                _ => "the noise profile cannot be opened; check its permissions",
+            };
+            Error::input_from(path, problem, cause)
+        })?;
+        let profile: Self = toml::from_str(&text)
+            .map_err(|cause| Error::input_from(path, "it is no noise profile; make one with `eddy profile`", cause))?;
+        match profile.flaw() {
+            None => Ok(profile),
+            Some(flaw) => Err(Error::input(path, format!("it is no valid noise profile: {flaw}; measure it anew"))),
+        }
+    }
+
+    /// Writes a profile's file, which appears whole or not at all.
+    ///
+    /// # Errors
+    /// [`Error::Output`] when it cannot be written.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        picture::save(path, |file| Ok(file.write_all(self.to_toml().as_bytes())?))
+    }
+
+    /// Whether there can be a file at `path`: to be asked before the work.
+    ///
+    /// # Errors
+    /// [`Error::Output`] when not.
+    pub fn check(path: &Path) -> Result<()> {
+        picture::check_place(path)
+    }
+
+    fn to_toml(&self) -> String {
+        let method = self.method.name();
+        let Self { version, frames, width, height, .. } = self;
+        let mut text = format!(
+            "# A camera's noise, for `eddy denoise --noise-profile`: variance = a * signal + b for each channel, with the\n\
+             # samples from 0 (black) to 1 (white). `signal` is where it was measured.\n\
+             version = {version}\nmethod = \"{method}\"\nframes = {frames}\nwidth = {width}\nheight = {height}\n"
+        );
+        for NoiseLine { a, b, signal: [low, high] } in &self.channels {
+            text += &format!("\n[[channels]]\na = {a:e}\nb = {b:e}\nsignal = [{low:?}, {high:?}]\n");
+        }
+        text
+    }
+
+    /// What makes it none, if anything.
+    fn flaw(&self) -> Option<String> {
+        let Self { version, method, frames, width, height, channels } = self;
+        if *version != VERSION {
+            return Some(format!("its version is {version}, expected {VERSION}"));
+        }
+        if (*method == Method::Picture) != (*frames == 1) || *frames == 0 {
+            return Some(format!("{frames} frames do not go with the method; one is for `picture`, more for `frames`"));
+        }
+        if *width == 0 || *height == 0 {
+            return Some(format!("its pictures have {width}x{height} pixels"));
+        }
+        if !matches!(channels.len(), 1 | 3) {
+            return Some(format!("it has {} channels, expected 1 or 3", channels.len()));
+        }
+        let is_level = |value: f64| (0.0..=1.0).contains(&value);
+        let is_sound = |line: &NoiseLine| {
+            let [low, high] = line.signal;
+            is_level(line.a) && is_level(line.b) && is_level(low) && is_level(high) && low <= high
+        };
+        let position = channels.iter().position(|line| !is_sound(line))?;
+        Some(format!("channel {} has {:?}, expected numbers from 0 to 1", position + 1, channels[position]))
+    }
+}
