@@ -1,15 +1,15 @@
-"""Makes a package's other files from its f32 one: float16, and on request 8-bit integers.
+"""Makes a package's f16 file, and with --int8 its int8 file, and says so in its model.toml.
 
-    python precision.py ../denoise
+    python precision.py ../denoise-fast
     python precision.py ../denoise-fast --int8 --pool out/pool
 
-The f16 file is half throughout: inputs, outputs, weights. The int8 file is a QDQ graph (`QuantizeLinear`, `DequantizeLinear`): uint8
-activations, int8 weights for each output channel, float32 at both ends and on the fine level; it is calibrated on synthetic pictures. Each is measured against f32 on synthetic pictures that calibration did not see and is only kept when it loses no more than
-its bar (0.02 dB, 0.3 dB) and, for int8, is at least 1.3 times as fast here. `model.toml` gets the files' entries.
+Both are checked against the f32 file with ONNX Runtime on the CPU, by the figures that training watched, on pictures synthesised for it.
+Nothing is written where a file loses more than LARGEST_LOSS, or where an int8 file is not LEAST_GAIN times as fast.
 """
 
 import argparse
 import hashlib
+import math
 import re
 import time
 import tomllib
@@ -19,168 +19,155 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
-from onnxruntime.quantization.shape_inference import quant_pre_process
+from onnx import TensorProto, numpy_helper
 
-import shrink
+import integers
+import jobs
+import pictures
+import textures
 
-LEVELS = (15, 25, 50)
-F16_LOSS, INT8_LOSS, INT8_SPEEDUP = 0.02, 0.3, 1.3
+LARGEST_LOSS = {"f16": 0.02, "int8": 0.3}  # dB, of any of the watched figures
+LEAST_GAIN = 1.3
+FRAME = (480, 640)
+ROUNDS = 25
+
+
+def half(model):
+    """The graph with every float in it a float16: inputs, outputs, weights, constants and casts. Scales of `Resize` stay, as ONNX wants."""
+    model = onnx.ModelProto.FromString(model.SerializeToString())
+    graph = model.graph
+    kept = {name for node in graph.node if node.op_type == "Resize" for name in node.input[1:] if name}
+
+    def halved(tensor):
+        if tensor.data_type == TensorProto.FLOAT and tensor.name not in kept:
+            tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), tensor.name))
+
+    for tensor in graph.initializer:
+        halved(tensor)
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.TENSOR and not kept.intersection(node.output):
+                halved(attribute.t)
+            if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT:
+                attribute.i = TensorProto.FLOAT16
+    for value in (*graph.input, *graph.output):
+        value.type.tensor_type.elem_type = TensorProto.FLOAT16
+    del graph.value_info[:]
+    onnx.checker.check_model(model, full_check=True)
+    return model
 
 
 def session(model, optimised=None):
+    """Two threads that do not spin when idle: sessions that take turns would steal each other's cores."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 2
-    # Sessions that wait in turn would otherwise spin on each other's cores.
+    options.log_severity_level = 3
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if optimised:
         options.optimized_model_filepath = str(optimised)
-    return onnxruntime.InferenceSession(str(model), options, ["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
 
 
-class Examples:
-    """Inputs made of synthetic pictures, and how well a session answers them."""
-
-    def __init__(self, manifest, pool):
-        self.manifest, self.scale = manifest, manifest.get("scale", 1)
-        shards = sorted(Path(pool).glob("pool-*.npy"))
-        if not shards:
-            raise SystemExit(f"no pool-*.npy in {pool}: make some with pictures.py --out {pool}")
-        self.pictures = np.concatenate([np.load(s)[:32] for s in shards[:4]])
-
-    def make(self, index, level):
-        """Inputs and the clean picture, float32; `level` is sigma in 8-bit units."""
-        clean = torch.from_numpy(self.pictures[index].copy()).permute(2, 0, 1).float() / 255
-        low, high = self.manifest["range"]
-        noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(1000 * level + index))
-        sigma = level / 255 * (high - low) if self.scale == 1 else self.manifest["sigma"]["max"]
-        if self.manifest["name"] == "prior":
-            sigma *= 10  # its work begins where a denoiser's ends
-        x = clean * (high - low) + low + sigma * noise
-        inputs = {"x": x[None].numpy(), "sigma": np.full((1, 1, *clean.shape[1:]), sigma, np.float32)}
-        if self.scale > 1:
-            inputs["low"] = shrink.resize(clean, self.scale, "bicubic").clamp(0, 1)[None].numpy()
-        return inputs, (clean * (high - low) + low)[None].numpy()
-
-    def psnr(self, running, indices, dtype=np.float32):
-        """Mean PSNR in dB over pictures and levels."""
-        (low, high), scores = self.manifest["range"], []
-        for level in LEVELS:
-            for i in indices:
-                inputs, clean = self.make(i, level)
-                result = running.run(None, {n: a.astype(dtype) for n, a in inputs.items()})[0].astype(np.float32)
-                scores.append(-10 * np.log10(np.mean((result.clip(low, high) - clean) ** 2) / (high - low) ** 2))
-        return float(np.mean(scores))
+def run(running, arrays):
+    """The first output in float32, of inputs in the graph's order."""
+    kinds = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+    feed = {i.name: np.asarray(a).astype(kinds[i.type]) for i, a in zip(running.get_inputs(), arrays)}
+    return running.run(None, feed)[0].astype(np.float32)
 
 
-class Calibration(CalibrationDataReader):
-    def __init__(self, examples, indices):
-        self.feeds = iter([examples.make(i, level)[0] for i in indices for level in (5, 15, 25, 40, 55)])
-
-    def get_next(self):
-        return next(self.feeds, None)
+def watched(job, running, clean):
+    """The job's own figures in dB, mean over pictures [N, 3, H, W]."""
+    network = lambda *inputs: torch.from_numpy(run(running, inputs))
+    return np.mean([job.validate(network, picture[None]) for picture in clean], 0)
 
 
-def to_half(source, target):
-    """Every float of the graph becomes half, but for the factors of `Resize`, which are float32 by definition."""
-    model = onnx.load(source)
-    graph = model.graph
-    factors = {name for node in graph.node if node.op_type == "Resize" for name in node.input[1:]}
-    constants = [(n.output[0], a.t) for n in graph.node for a in n.attribute if a.type == onnx.AttributeProto.TENSOR]
-    for name, tensor in [*constants, *((i.name, i) for i in graph.initializer)]:
-        if tensor.data_type == onnx.TensorProto.FLOAT and name not in factors:
-            tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor).astype(np.float16), tensor.name))
-    for node in graph.node:
-        for attribute in node.attribute:
-            if node.op_type == "Cast" and attribute.i == onnx.TensorProto.FLOAT:
-                attribute.i = onnx.TensorProto.FLOAT16
-    for value in [*graph.input, *graph.output]:
-        value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
-    del graph.value_info[:]
-    onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, target)
+def synthesised(seed, count, size=256):
+    """Pictures that no training saw, [count, 3, size, size] in [0, 1]."""
+    rng = np.random.default_rng([seed, 0xE])
+    bank = textures.bank(rng, pictures.BANK_SIZE)
+    drawn = np.stack([pictures.picture(rng, bank, size) for _ in range(count)])
+    return torch.from_numpy(drawn).permute(0, 3, 1, 2).float().div(255).contiguous()
 
 
-def to_int8(source, target, calibration):
-    """Quantises the convolutions of the middle and coarse levels. What the fine level carries on has the picture's brightness in it, and
-    256 steps of that are too few for its noise: with the fine level quantised too, `denoise-fast` lost 1.0 dB."""
-    quant_pre_process(str(source), str(target), skip_symbolic_shape=True)
-    fine = [n.name for n in onnx.load(target).graph.node if re.search(r"head|tail|down\.0|up\.0|halve|lift", n.name)]
-    quantize_static(
-        str(target), str(target), calibration, quant_format=QuantFormat.QDQ, per_channel=True,
-        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, op_types_to_quantize=["Conv"], nodes_to_exclude=fine, calibrate_method=CalibrationMethod.MinMax,
-    )  # fmt: skip
+def calibration(job, pool):
+    """Inputs as training draws them, of 4 pictures of each of up to 8 shards of a pool, or of new ones."""
+    rng = np.random.default_rng(11)
+    shards = sorted(Path(pool).glob("pool-*.npy"))[:8] if pool else []
+    if pool and not shards:
+        raise SystemExit(f"{pool} holds no pool-*.npy; make one with pictures.py, or leave --pool out")
+    clean = [torch.from_numpy(np.load(s, mmap_mode="r")[:4].copy()).permute(0, 3, 1, 2).float() / 255 for s in shards] or synthesised(12, 32).split(4)
+    for batch in clean:
+        yield [t.numpy() for t in job.example(rng, batch)[0]]
 
 
-def milliseconds(sessions, rounds=12):
-    """Medians at 640x480, the sessions in turn."""
-    x = np.random.default_rng(0).random((1, 3, 480, 640), dtype=np.float32)
-    feed, times = {"x": x, "sigma": np.full_like(x[:, :1], 0.1)}, [[] for _ in sessions]
-    for i in range(rounds + 2):
-        for running, taken in zip(sessions, times):
+def seconds(sessions):
+    """Seconds of a frame in each session, [sessions, rounds], one after the other in turn."""
+    height, width = FRAME
+    rng = np.random.default_rng(13)
+    inputs = [rng.random((1, 3, height, width)), np.full((1, 1, height, width), 0.1)]
+    taken = np.zeros((len(sessions), ROUNDS + 3))
+    for turn in range(ROUNDS + 3):
+        for i, running in enumerate(sessions):
             start = time.perf_counter()
-            running.run(None, feed)
-            if i >= 2:
-                taken.append(1e3 * (time.perf_counter() - start))
-    return [float(np.median(t)) for t in times]
+            run(running, inputs)
+            taken[i, turn] = time.perf_counter() - start
+    return taken[:, 3:]
 
 
-def recorded_difference(folder, manifest, running, dtype=np.float32):
-    """The largest difference from the recorded output."""
-    check, names = manifest["check"], manifest["inputs"]
-    feed = {names[k]: np.load(folder / check[k]).astype(dtype) for k in ("sample", "sigma", "condition") if k in names}
-    return float(np.abs(running.run(None, feed)[0].astype(np.float32) - np.load(folder / check["denoised"])).max())
+def rounded_up(value):
+    """To two significant digits."""
+    unit = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return f"{math.ceil(value / unit) * unit:.1e}"
 
 
-def enter(folder, precision, path, tolerance):
-    """Writes a file's entry into model.toml, in place of an older one, before [check]."""
-    toml = folder / "model.toml"
-    text = re.sub(rf"\[files\.{precision}\]\n(.+\n)+\n", "", toml.read_text())
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    entry = f'[files.{precision}]\npath = "{path.name}"\nsha256 = "{digest}"\ntolerance = {tolerance:.1g}\n\n'
-    toml.write_text(text.replace("[check]\n", entry + "[check]\n"))
+def record(folder, precision, path, tolerance):
+    """Writes or replaces a file's table in model.toml, in front of [check]."""
+    manifest = folder / "model.toml"
+    text = re.sub(rf"\[files\.{precision}\]\n(?:[^\[].*\n|\n)*", "", manifest.read_text())
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    table = f'[files.{precision}]\npath = "{path.name}"\nsha256 = "{sha256}"\ntolerance = {tolerance}\n\n'
+    manifest.write_text(text.replace("[check]", table + "[check]"))
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("package", help="the package's folder")
-    parser.add_argument("--pool", default="out/validation", help="folder of pool-*.npy to measure on, and to calibrate with")
-    parser.add_argument("--int8", action="store_true", help="make the int8 file too (denoisers alone)")
+    parser.add_argument("folder", type=Path, help="the package: model.toml and the f32 file that it names")
+    parser.add_argument("--int8", action="store_true", help="the int8 file as well; for denoise-fast and camera")
+    parser.add_argument("--pool", help="pictures for calibration, as pictures.py writes them; default: a few new ones")
     args = parser.parse_args()
-    torch.set_num_threads(2)
-    folder = Path(args.package)
-    manifest = tomllib.loads((folder / "model.toml").read_text())
-    name, source = manifest["name"], folder / manifest["files"]["f32"]["path"]
-    examples, held_out = Examples(manifest, args.pool), range(24, 32)
-    running = session(source)
-    reference = examples.psnr(running, held_out)
+    torch.set_num_threads(1)
+    package = tomllib.loads((args.folder / "model.toml").read_text())
+    config = tomllib.loads((Path(__file__).parent / f"configs/{package['name']}.toml").read_text())["model"]
+    job = jobs.JOBS[config["job"]](config)
+    model = onnx.load(args.folder / package["files"]["f32"]["path"])
+    f32, clean = session(model), synthesised(10, 8)
+    before = watched(job, f32, clean)
+    pair = [np.load(args.folder / package["check"][k]) for k in ("sample", "sigma", "condition", "denoised") if k in package["check"]]
+    print("f32  " + " ".join(f"{b:.2f}" for b in before) + " dB")
 
-    half = folder / f"{name}-f16.onnx"
-    to_half(source, half)
-    loss = reference - examples.psnr(session(half), held_out, np.float16)
-    difference = recorded_difference(folder, manifest, session(half), np.float16)
-    print(f"f32 {reference:.3f} dB, {source.stat().st_size} bytes; f16 loses {loss:.4f} dB, {half.stat().st_size} bytes, differs by {difference:.1e}")
-    if loss > F16_LOSS:
-        half.unlink()
-        raise SystemExit(f"f16 loses more than {F16_LOSS} dB: not kept")
-    enter(folder, "f16", half, 2 * difference)
-
+    made = {"f16": half(model)}
     if args.int8:
-        eighth = folder / f"{name}-int8.onnx"
-        to_int8(source, eighth, Calibration(examples, range(24)))
-        optimised = folder / "optimised.onnx"
-        quantised = session(eighth, optimised)
-        kinds = [n.op_type for n in onnx.load(optimised).graph.node]
-        optimised.unlink()
-        loss = reference - examples.psnr(quantised, held_out)
-        difference = recorded_difference(folder, manifest, quantised)
-        plain, fast = milliseconds([running, quantised])
-        print(f"int8 loses {loss:.3f} dB, {eighth.stat().st_size} bytes, differs by {difference:.1e}; {kinds.count('QLinearConv')} QLinearConv, {kinds.count('Conv')} Conv")
-        print(f"640x480, 2 threads: f32 {plain:.1f} ms, int8 {fast:.1f} ms, {plain / fast:.2f} times as fast")
-        if loss > INT8_LOSS or plain < INT8_SPEEDUP * fast:
-            eighth.unlink()
-            raise SystemExit(f"int8 has to lose at most {INT8_LOSS} dB and be {INT8_SPEEDUP} times as fast: not kept")
-        enter(folder, "int8", eighth, 2 * difference)
+        made["int8"] = integers.quantised(model, calibration(job, args.pool), session)
+    for precision, other in made.items():
+        path = args.folder / f"{package['name']}-{precision}.onnx"
+        optimised = path.with_suffix(".optimised")
+        running = session(other, optimised if precision == "int8" else None)
+        change = watched(job, running, clean) - before
+        print(f"{precision:4} " + " ".join(f"{c:+.3f}" for c in change) + " dB of f32", flush=True)
+        if np.abs(change).max() > LARGEST_LOSS[precision]:
+            raise SystemExit(f"{precision} changes a figure by {np.abs(change).max():.3f} dB; at most {LARGEST_LOSS[precision]} dB was to be accepted")
+        if precision == "int8":
+            operators = integers.operators(onnx.load(optimised))
+            optimised.unlink()
+            slow, fast = seconds([f32, running])
+            gain = np.median(slow / fast)
+            print(f"{operators}; a {FRAME[1]}x{FRAME[0]} frame takes {1e3 * np.median(slow):.0f} ms in f32, {1e3 * np.median(fast):.0f} ms in int8: {gain:.2f} times as fast")
+            if gain < LEAST_GAIN:
+                raise SystemExit(f"int8 is {gain:.2f} times as fast as f32; {LEAST_GAIN} was expected: the processor lacks 8-bit dot products (VNNI), or is busy")
+        onnx.save(other, path)
+        worst = float(np.abs(run(running, pair[:-1]) - pair[-1]).max())
+        record(args.folder, precision, path, rounded_up(2 * worst))
+        print(f"{path.name}: {path.stat().st_size} bytes; within {worst:.1e} of the recorded output")
 
 
 if __name__ == "__main__":
