@@ -123,7 +123,7 @@ def rounded_up(value):
 def record(folder, precision, path, tolerance):
     """Writes or replaces a file's table in model.toml, in front of [check]."""
     manifest = folder / "model.toml"
-    text = re.sub(rf"\[files\.{precision}\]\n(?:[^\[].*\n|\n)*", "", manifest.read_text())
+    text = re.sub(rf"\[files\.{precision}\]\n(?:[^\[\n].*\n|\n)*", "", manifest.read_text())
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     table = f'[files.{precision}]\npath = "{path.name}"\nsha256 = "{sha256}"\ntolerance = {tolerance}\n\n'
     manifest.write_text(text.replace("[check]", table + "[check]"))
