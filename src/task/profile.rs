@@ -2,6 +2,8 @@
 
 mod line;
 mod measure;
+mod pairs;
+mod patches;
 #[cfg(test)]
 mod tests;
 
@@ -188,9 +190,13 @@ impl NoiseProfile {
         let is_level = |value: f64| (0.0..=1.0).contains(&value);
         let is_sound = |line: &NoiseLine| {
             let [low, high] = line.signal;
-            is_level(line.a) && is_level(line.b) && is_level(low) && is_level(high) && low <= high
+            line.a.is_finite() && line.a >= 0.0 && is_level(line.b) && is_level(low) && is_level(high) && low <= high
         };
         let position = channels.iter().position(|line| !is_sound(line))?;
-        Some(format!("channel {} has {:?}, expected numbers from 0 to 1", position + 1, channels[position]))
+        Some(format!(
+            "channel {} has {:?}, expected a from 0 on and the others from 0 to 1",
+            position + 1,
+            channels[position]
+        ))
     }
 }

@@ -152,7 +152,7 @@ fn what_cannot_be_measured_leaves_nothing() {
     };
     refused("a.png b.png -o c.toml", 3, "b.png: it is 61x40 in 8-bit RGB, a.png is 60x40");
     refused("a.png deep.png -o c.toml", 3, "16-bit");
-    refused("a.png a.png -o c.toml", 3, "the same as the frames before");
+    refused("a.png a.png -o c.toml", 3, "does not differ from the frames before");
     refused("white.png -o c.toml", 3, "expose so");
     refused("none.png -o c.toml", 3, "no such file");
     refused("a.png -o a.png", 2, "would replace the input");

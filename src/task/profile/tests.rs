@@ -189,7 +189,7 @@ fn what_tells_nothing_is_refused() {
         refused([shot(level, 1)], "expose so");
         refused([shot(level, 1), shot(level, 2)], "expose so");
     }
-    refused([shot(0.5, 1), shot(0.5, 1)], "the same as the frames before");
+    refused([shot(0.5, 1), shot(0.5, 1)], "does not differ from the frames before");
     let tiny = Frame { width: 4, height: 4, samples: Samples::U8(vec![90; 16]), ..shot(0.5, 1) };
     refused([tiny.clone()], "too few");
     refused([tiny.clone(), tiny.clone()], "too few");
@@ -230,6 +230,7 @@ fn what_is_no_profile_is_refused() {
         ("width = 64", "width = 64\nbreadth = 2"),
         ("a = 1e-2", "a = -1e-2"),
         ("a = 1e-2", "a = nan"),
+        ("a = 1e-2", "a = inf"),
         ("b = 1e-4", "b = 1.5"),
         ("b = 1e-4", "b = 1e-4\nc = 0.0"),
         ("[0.1, 0.9]", "[0.9, 0.1]"),

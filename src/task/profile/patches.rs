@@ -1,0 +1,87 @@
+//! A single picture: where it is smooth, its finest structure is noise.
+
+use super::measure::{Level, is_cut, level_of};
+use crate::error::Result;
+use crate::frame::Frame;
+use crate::task::estimate::{HIGH_PASS, LOW_PASS};
+use crate::tensor::{Range, Rect, read_region};
+
+/// The side of a patch in pixels, and what it covers with the filters' tails.
+const PATCH: usize = 8;
+const COVERED: usize = PATCH + 2;
+
+/// The variance of the noise in the mean of a patch, as a part of a sample's.
+pub(super) const NOISE_IN_SIGNAL: f64 = 1.0 / (PATCH * PATCH) as f64;
+
+/// About how many patches of a channel are looked at in a large picture; in a small one they overlap by half.
+const PATCHES: usize = 1 << 16;
+
+/// Of the patches of a level, one in so many is taken to be smooth.
+const SMOOTH: usize = 8;
+
+/// A patch of a channel.
+struct Patch {
+    signal: f64,
+    /// The energy of its horizontal and vertical coefficients.
+    roughness: f64,
+    /// How many of its samples are black or white.
+    cut: usize,
+    diagonal: [f32; PATCH * PATCH / 4],
+}
+
+/// Collects the noise of the smooth parts of a picture.
+pub(super) fn look_at(frame: &Frame, channels: &mut [Vec<Level>]) -> Result<()> {
+    if frame.width < COVERED || frame.height < COVERED {
+        return Ok(());
+    }
+    let width = frame.width;
+    let step = (PATCH / 2).max((width * frame.height / PATCHES).isqrt());
+    let mut rows = vec![0.0; channels.len() * COVERED * width];
+    let mut patches: Vec<Vec<Vec<Patch>>> =
+        channels.iter().map(|levels| levels.iter().map(|_| Vec::new()).collect()).collect();
+    for y in (0..=frame.height - COVERED).step_by(step) {
+        let rect = Rect { x0: 0, y0: y.cast_signed(), width, height: COVERED };
+        read_region(frame, Range::UNIT, rect, &mut rows)?;
+        for (rows, patches) in rows.chunks_exact(COVERED * width).zip(&mut patches) {
+            for x in (0..=width - COVERED).step_by(step) {
+                let patch = Patch::new(|i, j| rows[j * width + x + i]);
+                patches[level_of(patch.signal)].push(patch);
+            }
+        }
+    }
+    for (level, mut patches) in channels.iter_mut().flatten().zip(patches.into_iter().flatten()) {
+        patches.sort_unstable_by(|one, other| one.roughness.total_cmp(&other.roughness));
+        for patch in patches.iter().take(patches.len().div_ceil(SMOOTH)) {
+            level.noise.extend(patch.diagonal);
+            level.signal += patch.signal * patch.diagonal.len() as f64;
+            level.cut += patch.cut;
+            level.seen += PATCH * PATCH;
+        }
+    }
+    Ok(())
+}
+
+impl Patch {
+    fn new(at: impl Fn(usize, usize) -> f32) -> Self {
+        let mut patch = Self { signal: 0.0, roughness: 0.0, cut: 0, diagonal: [0.0; PATCH * PATCH / 4] };
+        for (index, diagonal) in patch.diagonal.iter_mut().enumerate() {
+            let (x, y) = (index % (PATCH / 2) * 2, index / (PATCH / 2) * 2);
+            let (mut horizontal, mut vertical, mut both) = (0.0, 0.0, 0.0);
+            for j in 0..4 {
+                let line = std::array::from_fn::<f64, 4, _>(|i| f64::from(at(x + i, y + j)));
+                let filtered = |taps: &[f64; 4]| line.iter().zip(taps).map(|(value, tap)| value * tap).sum::<f64>();
+                let (low, high) = (filtered(&LOW_PASS), filtered(&HIGH_PASS));
+                horizontal += LOW_PASS[j] * high;
+                vertical += HIGH_PASS[j] * low;
+                both += HIGH_PASS[j] * high;
+            }
+            *diagonal = both as f32;
+            patch.roughness += horizontal.powi(2) + vertical.powi(2);
+        }
+        for (i, j) in (0..PATCH).flat_map(|j| (0..PATCH).map(move |i| (i, j))) {
+            patch.signal += f64::from(at(i, j)) / (PATCH * PATCH) as f64;
+            patch.cut += usize::from(is_cut(at(i, j)));
+        }
+        patch
+    }
+}
