@@ -53,3 +53,44 @@ pub(super) fn noise_map(profile: &NoiseProfile, frame: &Frame) -> Result<Vec<f32
     }
     Ok(map)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{SMOOTH, noise_map};
+    use crate::frame::{Frame, Metadata, Samples};
+    use crate::task::profile::{Method, NoiseLine, NoiseProfile};
+    use crate::tensor::mirror;
+
+    #[test]
+    fn is_the_root_of_the_mean_variance_at_the_smoothed_signal() {
+        let lines = [(0.02, 1e-4), (0.0, 3e-3), (0.004, 0.0)].map(|(a, b)| NoiseLine { a, b, signal: [0.1, 0.9] });
+        for (width, height, channels) in [(1, 1, 1), (2, 1, 2), (1, 3, 3), (9, 2, 4), (7, 11, 3), (3, 4, 1)] {
+            let samples = (0..width * height * channels).map(|i| (i * 7919 % 65521) as u16).collect();
+            let samples = Samples::U16(samples);
+            let frame = Frame { width, height, channels, samples, metadata: Metadata::default() };
+            let lines = &lines[..frame.color_channels()];
+            let profile = NoiseProfile::new(Method::Frames, 2, [9, 9], lines).unwrap();
+            let map = noise_map(&profile, &frame).unwrap();
+            let Samples::U16(samples) = &frame.samples else { unreachable!() };
+            let signal = |x: usize, y: usize, c: usize| {
+                let mut sum = 0.0;
+                for (i, vertical) in SMOOTH.iter().enumerate() {
+                    for (j, horizontal) in SMOOTH.iter().enumerate() {
+                        let row = mirror((y + i).cast_signed() - 2, height);
+                        let column = mirror((x + j).cast_signed() - 2, width);
+                        let sample = f64::from(samples[(row * width + column) * channels + c]) / 65535.0;
+                        sum += f64::from(vertical * horizontal) * sample;
+                    }
+                }
+                sum
+            };
+            for (i, sigma) in map.iter().enumerate() {
+                let variances =
+                    lines.iter().enumerate().map(|(c, line)| line.variance(signal(i % width, i / width, c)));
+                let expected = (variances.sum::<f64>() / lines.len() as f64).sqrt();
+                assert!((f64::from(*sigma) - expected).abs() < 1e-6, "{i} of {width}x{height}: {sigma} for {expected}");
+            }
+            assert_eq!(map.len(), width * height);
+        }
+    }
+}
