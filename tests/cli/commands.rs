@@ -71,8 +71,12 @@ fn info_tells_of_models() {
 #[test]
 fn check_and_doctor_find_all_well() {
     eddy("check").succeeds().says_nothing().prints("denoise-fast f32: ok");
-    let record = eddy("check denoise-fast --json").succeeds().json();
-    assert_eq!(record["passes"], true);
+    let files = eddy("check denoise-fast --json").succeeds();
+    for (line, precision) in files.stdout.lines().zip(["f32", "f16", "int8"]) {
+        let record: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!((&record["passes"], &record["precision"]), (&true.into(), &precision.into()));
+    }
+    assert_eq!(files.stdout.lines().count(), 3);
     eddy("doctor").succeeds().says_nothing().prints("gives what it should");
     let record = eddy("doctor --json --threads 1").succeeds().json();
     assert_eq!(record["models"][0]["passes"], true);
