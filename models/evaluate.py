@@ -4,7 +4,7 @@
     python evaluate.py --eddy ../target/release/eddy
 
 Needs the packages of train/requirements.txt but for PyTorch. Models whose folder is not there are left out. CBM3D's results are
-kept in `--cache` between runs; `--quick` takes two pictures and leaves CBM3D out, for trials.
+kept in `--cache` between runs; `--quick` takes two pictures, leaves CBM3D out and writes nothing, for trials.
 """
 
 import argparse
@@ -28,7 +28,9 @@ from measures import MEASURES, psnr
 
 HERE = Path(__file__).parent
 SIGMAS, STEPS = (15, 25, 50), (1, 2, 4, 8)
+MODELS = ("denoise-fast", "denoise", "camera", "upscale-x2", "upscale-x4")
 NAMES = ("astronaut", "coffee", "chelsea", "ihc", "retina")
+LIGHTS = {"good light": (2e-4, 1e-6), "indoors": (2e-3, 2e-5), "at night": (1e-2, 2e-4)}  # a and b of the sensor's variance, a * light + b
 NLM_STRENGTH = 0.6  # h / sigma: the best of 0.4 to 1.2 on two photographs that are not reported
 
 PROTOCOL = """\
@@ -45,7 +47,8 @@ by Pillow's antialiased bicubic filter. Every method gets the same file. OpenCV'
 **Measures.** PSNR in dB; SSIM (Wang et al. 2004); HaarPSI (Reisenhofer et al. 2018); *spectrum*, the distance of log power spectra (0 is the best; it says whether
 texture is as strong as it should be). `models/measures.py` defines them.
 
-**Time.** Seconds a megapixel of the result, of the same run, on {machine}: for eddy what it reports itself (pixels to pixels, without reading and writing files), for the others the call.
+**Time.** Seconds a megapixel of the result, of the same run, on {machine}: for eddy what it reports itself (pixels to pixels, without reading and writing files), for the others the call,
+which for CBM3D may have been made in an earlier run.
 Read them against each other.
 """
 
@@ -56,10 +59,10 @@ class Eddy:
     def __init__(self, path):
         self.path = Path(path).resolve()
 
-    def run(self, command, inputs, *options, folder):
-        """Results for `inputs` (files), as float pictures, and the seconds that eddy reports in all."""
+    def run(self, command, model, inputs, *options, folder):
+        """Results of the package in ./MODEL for `inputs` (files), as float pictures, and the seconds that eddy reports in all."""
         out = Path(folder) / f"out-{time.monotonic_ns()}"
-        argv = [self.path, command, *inputs, "-o", f"{out}/", "-f", "png", "--json", *map(str, options)]
+        argv = [self.path, command, *inputs, "-m", HERE / model, "-o", f"{out}/", "-f", "png", "--json", *map(str, options)]
         done = subprocess.run(argv, capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(f"{' '.join(map(str, argv))}\n{done.stderr}")
@@ -161,7 +164,7 @@ class Evaluation:
                 totals.setdefault(name, []).append(table.add(name, results, clean, sum(seconds))[0])
             for model in filter(self.has, ("denoise-fast", "denoise")):
                 for steps in STEPS:
-                    results, seconds = self.eddy.run("denoise", files, "--sigma", sigma, "-m", model, "--steps", steps, folder=self.folder)
+                    results, seconds = self.eddy.run("denoise", model, files, "--sigma", sigma, "--steps", steps, folder=self.folder)
                     label = f"{model}, {steps} step{'s' * (steps > 1)}"
                     mean = table.add(label, results, clean, seconds)[0]
                     if steps == 1:
@@ -176,6 +179,13 @@ class Evaluation:
         self.sheet("denoise", [*sheet, ("truth", [c[64:192, 64:192] for c in clean[:3]])])
         return text
 
+    def small_files(self, scale, truths):
+        files = [self.folder / f"{name}-small{scale}.png" for name in self.originals]
+        for path, truth in zip(files, truths):
+            picture = Image.fromarray(np.round(truth * 255).astype(np.uint8))
+            picture.resize((picture.width // scale, picture.height // scale), Image.BICUBIC).save(path)
+        return files
+
     def upscaling(self):
         text = "\n## Upscaling\n"
         for scale in (2, 4):
@@ -183,13 +193,8 @@ class Evaluation:
             if not self.has(model):
                 continue
             clean = [middle(p, 512) for p in self.originals.values()]
-            files, small = [], []
-            for name, truth in zip(self.originals, clean):
-                picture = Image.fromarray(np.round(truth * 255).astype(np.uint8))
-                picture = picture.resize((picture.width // scale, picture.height // scale), Image.BICUBIC)
-                picture.save(path := self.folder / f"{name}-small{scale}.png")
-                files.append(path)
-                small.append(picture)
+            files = self.small_files(scale, clean)
+            small = [Image.open(f) for f in files]
             table, sheet = Table(f"{scale} times"), []
             for name, filter in (("bicubic", Image.BICUBIC), ("Lanczos", Image.LANCZOS)):
                 start = time.perf_counter()
@@ -197,13 +202,19 @@ class Evaluation:
                 table.add(name, results, clean, time.perf_counter() - start)
                 sheet += [(name, results)] * (name == "bicubic")
             for steps in STEPS:
-                results, seconds = self.eddy.run("upscale", files, "-s", scale, "--steps", steps, folder=self.folder)
+                results, seconds = self.eddy.run("upscale", model, files, "-s", scale, "--steps", steps, folder=self.folder)
                 table.add(label := f"{model}, {steps} step{'s' * (steps > 1)}", results, clean, seconds)
                 sheet += [(label, results)] * (steps in (1, 4))
             text += f"\n{table}"
             crop = lambda ps: [p[p.shape[0] // 2 - 104 : p.shape[0] // 2 + 24, p.shape[1] // 2 - 64 : p.shape[1] // 2 + 64] for p in ps[:3]]
             self.sheet(model, [(n, crop(r)) for n, r in [*sheet, ("truth", clean)]])
         return text
+
+    def shot_files(self, light, truths):
+        files = [self.folder / f"{name}-{light.replace(' ', '-')}.jpg" for name in truths]
+        for seed, (path, truth) in enumerate(zip(files, truths.values())):
+            shoot(np.random.default_rng(seed), truth, *LIGHTS[light], path)
+        return files
 
     def camera(self):
         """A camera with other code and other parameters than the one of training."""
@@ -212,17 +223,13 @@ class Evaluation:
         text = "\n## Camera\n\nA simulated camera that is not the one of training: sRGB's curve, another colour matrix, OpenCV's edge-aware demosaicing, Poisson-Gaussian noise, an\nunsharp mask, JPEG of quality 80 with 4:2:0. `--sigma auto` throughout.\n"
         truths = {name: middle(p, 256) for name, p in self.originals.items()}
         clean, shown = list(truths.values()), {}
-        for light, (a, b) in {"good light": (2e-4, 1e-6), "indoors": (2e-3, 2e-5), "at night": (1e-2, 2e-4)}.items():
-            files = []
-            for (name, truth), seed in zip(truths.items(), range(100)):
-                path = self.folder / f"{name}-{light.replace(' ', '-')}.jpg"
-                shoot(np.random.default_rng(seed), truth, a, b, path)
-                files.append(path)
+        for light in LIGHTS:
+            files = self.shot_files(light, truths)
             shots, table = [load(f) for f in files], Table(light)
             table.add("as delivered", shots, clean)
             shown["as delivered", light] = shots
             for model in filter(self.has, ("denoise-fast", "denoise", "camera")):
-                results, seconds = self.eddy.run("denoise", files, "-m", model, folder=self.folder)
+                results, seconds = self.eddy.run("denoise", model, files, folder=self.folder)
                 table.add(model, results, clean, seconds)
                 shown[model, light] = results
             text += f"\n{table}"
@@ -230,22 +237,39 @@ class Evaluation:
         self.sheet("camera", [*((c, [s[64:192, 64:192] for s in shown[c, "indoors"][:3]]) for c in columns), ("truth", [c[64:192, 64:192] for c in clean[:3]])])
         return text
 
+    def tasks(self, model, truths):
+        """What a model's files are compared on: a command, input files and options, for each column of figures."""
+        if model.startswith("upscale"):
+            scale = int(model[-1])
+            return [("upscale", self.small_files(scale, truths.values()), ("-s", scale))]
+        if model == "camera":
+            return [("denoise", self.shot_files(light, truths), ()) for light in LIGHTS]
+        return [("denoise", self.noisy_files(sigma, truths), ("--sigma", sigma)) for sigma in SIGMAS]
+
     def precisions(self):
-        """What each file loses against f32, and how fast it is here."""
-        text = "\n## Precisions\n\nPSNR in dB at sigma 25, and seconds a megapixel, on the processor. float16 is for devices that compute in it; a processor converts back and forth.\n\n"
-        text += "| model | file | KiB | PSNR | s/MP |\n|---|---|---|---|---|\n"
-        truths = {name: middle(p, 256) for name, p in self.originals.items()}
-        files = self.noisy_files(25, truths)
-        for model in filter(self.has, ("denoise-fast", "denoise", "camera")):
-            for precision, file in self.files(model).items():
-                results, seconds = self.eddy.run("denoise", files, "--sigma", 25, "-m", model, "--precision", precision, folder=self.folder)
-                mean = np.mean([psnr(np.clip(r, 0, 1), t) for r, t in zip(results, truths.values())])
+        """What each file loses against f32, and how fast it is here: each task with each file in turn."""
+        text = "\n## Precisions\n\nThe middle 512x512 at most; one step. PSNR in dB at sigma 15 / 25 / 50, for `camera` in good light / indoors / at night. float16 is for devices that compute in it; a\n"
+        text += "processor converts back and forth.\n\n| model | file | KiB | PSNR | s/MP |\n|---|---|---|---|---|\n"
+        truths = {name: middle(p, 512) for name, p in self.originals.items()}
+        for model in filter(self.has, MODELS):
+            files = self.files(model)
+            means, taken = {p: [] for p in files}, dict.fromkeys(files, 0.0)
+            tasks = self.tasks(model, truths)
+            for command, inputs, options in tasks:
+                for precision in files:
+                    results, seconds = self.eddy.run(command, model, inputs, *options, "--precision", precision, folder=self.folder)
+                    taken[precision] += seconds / len(tasks) / megapixels(truths.values())
+                    means[precision].append(np.mean([psnr(np.clip(r, 0, 1), t) for r, t in zip(results, truths.values())]))
+            for precision, file in files.items():
                 size = (HERE / model / file["path"]).stat().st_size // 1024
-                text += f"| {model} | {precision} | {size} | {mean:.3f} | {seconds / megapixels(truths.values()):.2f} |\n"
+                text += f"| {model} | {precision} | {size} | {' / '.join(f'{m:.3f}' for m in means[precision])} | {taken[precision]:.2f} |\n"
+                print(text.splitlines()[-1], flush=True)
         return text
 
     def sheet(self, name, columns):
-        """Writes labelled columns of equal crops, twice as large, as ../docs/NAME.png."""
+        """Writes labelled columns of equal crops, twice as large, as ../docs/NAME.jpg."""
+        if self.quick:
+            return
         zoom, line, gap = 2, 26, 4
         side = columns[0][1][0].shape[0] * zoom
         rows = len(columns[0][1])
@@ -257,7 +281,7 @@ class Evaluation:
                 tile = Image.fromarray(np.round(np.clip(crop, 0, 1) * 255).astype(np.uint8)).resize((side, side), Image.NEAREST)
                 page.paste(tile, (x * (side + gap), line + y * (side + gap)))
         (HERE / "../docs").mkdir(exist_ok=True)
-        page.save(HERE / f"../docs/{name}.jpg", quality=90, subsampling=0)
+        page.save(HERE / f"../docs/{name}.jpg", quality=80, subsampling=0)
 
 
 def shoot(rng, picture, a, b, path):
@@ -288,15 +312,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--eddy", default=HERE / "../target/release/eddy", help="the binary to measure")
     parser.add_argument("--cache", default=HERE / "train/out/cbm3d", help="folder where CBM3D's results are kept")
-    parser.add_argument("--quick", action="store_true", help="two pictures, no CBM3D, QUALITY.md left alone")
+    parser.add_argument("--quick", action="store_true", help="two pictures, no CBM3D; QUALITY.md and ../docs are left alone")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         evaluation = Evaluation(args, folder)
         text = PROTOCOL.format(names=", ".join(evaluation.originals), machine=machine())
         for section in (evaluation.denoising, evaluation.upscaling, evaluation.camera, evaluation.precisions):
             text += section()
-    if not args.quick:
-        (HERE / "QUALITY.md").write_text(text)
+            if not args.quick:
+                (HERE / "QUALITY.md").write_text(text)
 
 
 if __name__ == "__main__":
