@@ -31,20 +31,21 @@ class Denoise:
         self.model = model
 
     def network(self):
-        return Denoiser(self.model["widths"], self.model["depths"])
+        return Denoiser(self.model["widths"], self.model["depths"], self.model.get("absolute", False))
 
     def example(self, rng, clean):
         """Inputs of the network, the picture that should come out, and the weight of its squared errors, from clean patches."""
         clean, noisy, sigma = noise.draw(rng, clean)
+        noisy = noise.as_files(rng, noisy) if self.model.get("absolute") else noisy
         # A good denoiser's squared error grows about as sigma^1.15: so each level counts alike.
         return (noisy, sigma), clean, ((sigma + 2 / 255) / (27 / 255)) ** -1.15
 
     @torch.no_grad()
     def validate(self, network, clean):
-        """PSNR in dB at sigma 15, 25 and 50 of 255; noise neither clipped nor rounded."""
+        """PSNR in dB at sigma 15, 25 and 50 of 255, of pictures clipped as files are."""
         sigmas = [torch.full_like(clean[:, :1], level / 255) for level in (15, 25, 50)]
         noisy = [clean + sigma * seeded_noise(clean, level) for sigma, level in zip(sigmas, (15, 25, 50))]
-        return [psnr(network(x, sigma), clean) for x, sigma in zip(noisy, sigmas)]
+        return [psnr(network(x.clamp(0, 1), sigma), clean) for x, sigma in zip(noisy, sigmas)]
 
 
 class Camera(Denoise):

@@ -101,12 +101,15 @@ class Denoiser(nn.Module):
     """D(x, sigma) = x - net(x, sigma) on a 2x pixel-unshuffled picture in [0, 1] plus noise, unclipped. sigma
     [B, 1, H, W] is the standard deviation of each pixel's noise in the same unit.
 
-    Without biases, D(k x, k sigma) = k D(x, sigma) for every k > 0."""
+    Without `absolute`, D(k x, k sigma) = k D(x, sigma) for every k > 0. With it the first convolution has a bias, so that the network
+    knows where black and white are, at which files cut noise off."""
 
-    def __init__(self, widths=(32, 64, 64), depths=(1, 1, 2)):
+    def __init__(self, widths=(32, 64, 64), depths=(1, 1, 2), absolute=False):
         super().__init__()
         self.multiple_of = 2 ** len(widths)
         self.body = UNet(4 * 4, 3 * 4, widths, depths)
+        if absolute:
+            self.body.head = conv(4 * 4, widths[0], bias=True)
 
     def forward(self, x, sigma):
         return x - F.pixel_shuffle(self.body(SpaceToDepth.apply(torch.cat([x, sigma], 1), 2)), 2)
@@ -181,7 +184,7 @@ def grow(network, small):
         for name, weight in network.named_parameters():
             old = small.get(name)
             if old is None or any(o > n for o, n in zip(old.shape, weight.shape)):
-                if name.endswith("second.weight"):
+                if name.endswith(("second.weight", "bias")):
                     weight.zero_()
                 continue
             weight[: old.shape[0]] = 0

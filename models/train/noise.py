@@ -38,6 +38,16 @@ def sigma_map(rng, clean):
     return sigmas
 
 
+def as_files(rng, noisy, share=0.75):
+    """Most of the noisy patches clipped to [0, 1], and half of those rounded to 8 bits: what a picture file makes of them."""
+    for i in range(len(noisy)):
+        if rng.random() < share:
+            noisy[i] = noisy[i].clamp(0, 1)
+            if rng.random() < 0.5:
+                noisy[i] = (noisy[i] * 255).round() / 255
+    return noisy
+
+
 def draw(rng, clean, grey_share=0.1):
     """Clean patches [B, 3, H, W], noisy ones and their sigma maps [B, 1, H, W]. Some patches turn grey, with the same
     noise in all three channels."""
