@@ -22,7 +22,7 @@ macro_rules! bundle {
 static BUNDLES: &[Bundle] = &[
     bundle!("denoise-fast": "denoise-fast.onnx", "denoise-fast-f16.onnx", "denoise-fast-int8.onnx", "check-x.npy", "check-sigma.npy", "check-denoised.npy"),
     bundle!("denoise": "denoise.onnx", "denoise-f16.onnx", "check-x.npy", "check-sigma.npy", "check-denoised.npy"),
-    bundle!("camera": "camera.onnx", "camera-f16.onnx", "check-x.npy", "check-sigma.npy", "check-denoised.npy"),
+    bundle!("camera": "camera.onnx", "camera-f16.onnx", "camera-int8.onnx", "check-x.npy", "check-sigma.npy", "check-denoised.npy"),
     bundle!("upscale-x2": "upscale-x2.onnx", "upscale-x2-f16.onnx", "check-x.npy", "check-sigma.npy", "check-low.npy", "check-denoised.npy"),
     bundle!("upscale-x4": "upscale-x4.onnx", "upscale-x4-f16.onnx", "check-x.npy", "check-sigma.npy", "check-low.npy", "check-denoised.npy"),
 ];
