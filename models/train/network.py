@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from shrink import keys
+
 
 def conv(inputs, outputs, kernel=3, stride=1, bias=False):
     return nn.Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2, bias=bias)
@@ -119,14 +121,8 @@ def bicubic_phases(scale):
     """Bicubic enlargement (Keys 1981, a = -1/2) as a 5x5 convolution on the small grid, [3 * scale^2, 3, 5, 5]; its outputs are
     ordered as `SpaceToDepth` orders the big picture."""
 
-    def keys(t):
-        t = abs(t)
-        if t < 1:
-            return 1.5 * t**3 - 2.5 * t**2 + 1
-        return -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2 if t < 2 else 0.0
-
     # Output p of a cell lies at (p + 1/2) / scale - 1/2 from the centre of its input.
-    rows = torch.tensor([[keys((p + 0.5) / scale - 0.5 - tap) for tap in range(-2, 3)] for p in range(scale)])
+    rows = torch.tensor([[float(keys((p + 0.5) / scale - 0.5 - tap)) for tap in range(-2, 3)] for p in range(scale)])
     kernel = torch.zeros(scale, scale, 3, 3, 5, 5)
     for c in range(3):
         kernel[:, :, c, c] = rows[:, None, :, None] * rows[None, :, None, :]

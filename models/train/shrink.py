@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 import torch
 
+import camera
+
 
 def keys(t):
     """The cubic of Keys (1981) with a = -1/2, which is what Pillow and most resizers call bicubic."""
@@ -43,13 +45,6 @@ def enlarge(picture, factor):
     return rows @ picture @ columns.T
 
 
-def jpeg(picture, quality):
-    """A picture [3, H, W] in [0, 1], written as JPEG and read again."""
-    pixels = np.round(picture.permute(1, 2, 0).numpy()[..., ::-1] * 255).astype(np.uint8)
-    coded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, int(quality)])[1]
-    return torch.from_numpy(cv2.imdecode(coded, cv2.IMREAD_COLOR)[..., ::-1].astype(np.float32)).permute(2, 0, 1) / 255
-
-
 def shrink(rng, picture, scale):
     """A picture [3, H, W] in [0, 1] made smaller by `scale`, rounded to 8 bits; more than half of them with nothing else done."""
     plain = rng.random() < 0.6
@@ -60,5 +55,6 @@ def shrink(rng, picture, scale):
         noise = torch.randn(small.shape, generator=torch.Generator().manual_seed(int(rng.integers(2**62))))
         small = (small + rng.uniform(0, 5) / 255 * noise).clamp(0, 1)
     if not plain and rng.random() < 0.5:
-        return jpeg(small, rng.uniform(70, 98))
+        coded = camera.jpeg(small.permute(1, 2, 0).numpy(), rng.uniform(70, 98), "420")
+        return torch.from_numpy(coded.copy()).permute(2, 0, 1)
     return (small * 255).round() / 255
