@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::console::Console;
 use super::interrupt;
-use super::options::{DeviceOptions, MemoryOptions, PrecisionOption};
+use super::options::{DeviceOptions, MemoryOptions, PrecisionOption, SamplingOptions};
 use super::pictures::{Pictures, Turn, steps, tiles};
 
 /// Take the noise out of pictures
@@ -38,17 +38,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE", conflicts_with = "sigma", help_heading = "Sampling")]
     noise_profile: Option<PathBuf>,
 
-    /// Evaluations of the network: 1 has the highest PSNR, a few trade PSNR for texture
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000), help_heading = "Sampling")]
-    steps: Option<u16>,
-
-    /// Part of each step's noise that is fresh, 0 to 1
-    #[arg(long, value_name = "ETA", default_value_t = 0.0, help_heading = "Sampling")]
-    eta: f64,
-
-    /// Where fresh noise comes from
-    #[arg(long, value_name = "SEED", default_value_t = 0, help_heading = "Sampling")]
-    seed: u64,
+    #[command(flatten)]
+    sampling: SamplingOptions,
 
     #[command(flatten)]
     memory: MemoryOptions,
@@ -91,9 +82,9 @@ impl Arguments {
         let mut network = package.load(&runtime, self.precision.precision(), self.device.session())?;
         let options = DenoiseOptions {
             sigma,
-            steps: self.steps.map(usize::from),
-            eta: self.eta,
-            seed: self.seed,
+            steps: self.sampling.steps(),
+            eta: self.sampling.eta,
+            seed: self.sampling.seed,
             tile: self.memory.tile(),
             budget: self.memory.budget(),
         };

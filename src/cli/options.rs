@@ -89,6 +89,29 @@ impl FromStr for PrecisionChoice {
     }
 }
 
+/// How many steps, and what noise they draw.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Sampling")]
+pub(crate) struct SamplingOptions {
+    /// Evaluations of the network: 1 has the highest PSNR, a few trade PSNR for texture
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    steps: Option<u16>,
+
+    /// Part of each step's noise that is fresh, 0 to 1
+    #[arg(long, value_name = "ETA", default_value_t = 0.0)]
+    pub(crate) eta: f64,
+
+    /// Where noise comes from
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    pub(crate) seed: u64,
+}
+
+impl SamplingOptions {
+    pub(crate) fn steps(&self) -> Option<usize> {
+        self.steps.map(usize::from)
+    }
+}
+
 /// How pictures are cut, and how much memory there is.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Memory")]

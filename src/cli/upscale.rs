@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::console::Console;
 use super::interrupt;
-use super::options::{DeviceOptions, MemoryOptions, PrecisionOption};
+use super::options::{DeviceOptions, MemoryOptions, PrecisionOption, SamplingOptions};
 use super::pictures::{Pictures, Turn, steps, tiles};
 
 /// The scale when neither a scale nor a model is asked for.
@@ -35,17 +35,8 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     precision: PrecisionOption,
 
-    /// Evaluations of the network: 1 has the highest PSNR, a few (2 to 8) draw texture
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000), help_heading = "Sampling")]
-    steps: Option<u16>,
-
-    /// Part of each step's noise that is fresh, 0 to 1
-    #[arg(long, value_name = "ETA", default_value_t = 0.0, help_heading = "Sampling")]
-    eta: f64,
-
-    /// Where noise comes from; one step draws none
-    #[arg(long, value_name = "SEED", default_value_t = 0, help_heading = "Sampling")]
-    seed: u64,
+    #[command(flatten)]
+    sampling: SamplingOptions,
 
     #[command(flatten)]
     memory: MemoryOptions,
@@ -64,9 +55,9 @@ impl Arguments {
         let runtime = self.device.open()?;
         let mut network = package.load(&runtime, self.precision.precision(), self.device.session())?;
         let options = UpscaleOptions {
-            steps: self.steps.map(usize::from),
-            eta: self.eta,
-            seed: self.seed,
+            steps: self.sampling.steps(),
+            eta: self.sampling.eta,
+            seed: self.sampling.seed,
             tile: self.memory.tile(),
             budget: self.memory.budget(),
         };

@@ -75,6 +75,17 @@ impl Frame {
         self.channels.is_multiple_of(2)
     }
 
+    /// A black frame of another size, and otherwise like this one: its channels (alpha is 0), its depth, its metadata.
+    pub(crate) fn black(&self, width: usize, height: usize) -> Self {
+        let count = width * height * self.channels;
+        // Zeroed memory is not there before it is touched.
+        let samples = match self.samples {
+            Samples::U8(_) => Samples::U8(vec![0; count]),
+            Samples::U16(_) => Samples::U16(vec![0; count]),
+        };
+        Self { width, height, channels: self.channels, samples, metadata: self.metadata.clone() }
+    }
+
     /// The alpha samples as a grey frame, without metadata; none without alpha.
     pub fn alpha(&self) -> Option<Self> {
         fn alpha<T: Copy>(samples: &[T], channels: usize) -> Vec<T> {
@@ -94,8 +105,10 @@ impl Frame {
         fn set<T: Copy>(samples: &mut [T], channels: usize, alpha: &[T]) {
             samples.iter_mut().skip(channels - 1).step_by(channels).zip(alpha).for_each(|(to, from)| *to = *from);
         }
+        if !self.has_alpha() {
+            return;
+        }
         match (&mut self.samples, &alpha.samples) {
-            _ if self.channels % 2 == 1 => {}
             (Samples::U8(samples), Samples::U8(alpha)) => set(samples, self.channels, alpha),
             (Samples::U16(samples), Samples::U16(alpha)) => set(samples, self.channels, alpha),
             _ => {}

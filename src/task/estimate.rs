@@ -11,7 +11,7 @@ pub(super) const HIGH_PASS: [f64; 4] =
 pub(super) const LOW_PASS: [f64; 4] = [-HIGH_PASS[3], HIGH_PASS[2], -HIGH_PASS[1], HIGH_PASS[0]];
 
 /// The median of `|n|` for a standard normal `n`.
-const MEDIAN_OF_NORMAL: f64 = 0.674_489_750_196_081_7;
+pub(super) const MEDIAN_OF_NORMAL: f64 = 0.674_489_750_196_081_7;
 
 /// About how many coefficients a channel gives; more change the third digit.
 const SAMPLES: usize = 1 << 18;

@@ -10,7 +10,7 @@ use crate::diffusion::{
     NoiseAt, NoiseSource, Philox, Plan, Prediction, Progress, SigmaMap, State, Window, denoise_plan, execute,
 };
 use crate::error::{Error, Result};
-use crate::frame::{Frame, Samples};
+use crate::frame::Frame;
 use crate::model::{Manifest, Task};
 use crate::network::Network;
 use crate::tensor;
@@ -87,8 +87,7 @@ impl<'a> Upscaler<'a> {
     pub fn outline(&self, frame: &Frame) -> Result<Frame> {
         let scale = self.manifest.scale;
         let (width, height) = (scale * frame.width, scale * frame.height);
-        let count = width * height * frame.channels;
-        let bytes = count as u64 * u64::from(frame.samples.bits() / 8);
+        let bytes = (width * height * frame.channels) as u64 * u64::from(frame.samples.bits() / 8);
         let most = self.options.budget.max_memory;
         if bytes > most {
             return Err(Error::usage(format!(
@@ -97,12 +96,7 @@ impl<'a> Upscaler<'a> {
                 most >> 20
             )));
         }
-        // Zeroed memory is not there before it is touched.
-        let samples = match frame.samples {
-            Samples::U8(_) => Samples::U8(vec![0; count]),
-            Samples::U16(_) => Samples::U16(vec![0; count]),
-        };
-        Ok(Frame { width, height, channels: frame.channels, samples, metadata: frame.metadata.clone() })
+        Ok(frame.black(width, height))
     }
 
     /// Enlarges `frame`; alpha is enlarged bicubically. `watch` hears of every evaluation and can stop the run.
@@ -181,11 +175,7 @@ fn enlarged(grey: &Frame, scale: usize) -> Result<Frame> {
     let range = tensor::Range::new(0.0, 1.0)?;
     let small = Small::new(grey, range, 1, scale)?;
     let [_, _, height, width] = small.enlarged_shape();
-    let samples = match grey.samples {
-        Samples::U8(_) => Samples::U8(vec![0; width * height]),
-        Samples::U16(_) => Samples::U16(vec![0; width * height]),
-    };
-    let mut large = Frame { width, height, channels: 1, samples, metadata: grey.metadata.clone() };
+    let mut large = grey.black(width, height);
     let mut row = vec![0.0; width];
     for y in 0..height {
         small.enlarge(Window { x: 0, y, width, height: 1 }, 1.0, &mut row);

@@ -1,13 +1,12 @@
 //! From samples of noise to a line: robust variances, and the lower envelope of points.
 
+use crate::task::estimate::MEDIAN_OF_NORMAL;
+
 /// What lies further from the mean, in standard deviations, is not taken for noise: something has moved, or is an edge.
 const CUT: f64 = 4.0;
 
 /// The variance of a standard normal number that is known to lie within [`CUT`].
 const VARIANCE_WITHIN_CUT: f64 = 0.998_929;
-
-/// The median of `|n|` for a standard normal `n`.
-const MEDIAN_OF_NORMAL: f64 = 0.674_489_750_196_081_7;
 
 /// How far above the line, as a part of it, a point loses half its weight.
 const TOLERANCE: f64 = 0.1;
