@@ -36,5 +36,6 @@ pub mod network;
 pub mod task;
 pub mod tensor;
 pub mod tile;
+pub mod video;
 
 pub use error::{Error, Result};

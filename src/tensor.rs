@@ -9,10 +9,12 @@
 
 mod convert;
 mod range;
+mod stream;
 #[cfg(test)]
 mod tests;
 
 pub use range::Range;
+pub use stream::Pictures;
 
 use crate::error::{Error, Result};
 use crate::frame::{Frame, Samples};

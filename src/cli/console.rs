@@ -53,6 +53,37 @@ impl Console {
         Ok(())
     }
 
+    /// Reports a finished stream as [`report`](Self::report) does; where stdout carries pictures, the object goes to stderr.
+    pub(crate) fn report_beside(
+        self,
+        stdout_is_taken: bool,
+        line: impl AsRef<str>,
+        json: &serde_json::Value,
+    ) -> anyhow::Result<()> {
+        if self.json && stdout_is_taken {
+            let _ = writeln!(io::stderr(), "{json}");
+            return Ok(());
+        }
+        self.report(line, json)
+    }
+
+    /// Tells machines how far a stream has come.
+    pub(crate) fn progress_beside(self, stdout_is_taken: bool, json: &serde_json::Value) {
+        if self.json {
+            // Nobody to tell is no reason to stop.
+            let _ = if stdout_is_taken { writeln!(io::stderr(), "{json}") } else { writeln!(io::stdout(), "{json}") };
+        }
+    }
+
+    /// One line for a stream, whose length is not known.
+    pub(crate) fn spinner(self) -> ProgressBar {
+        let shown = !self.quiet && !self.json && io::stderr().is_terminal();
+        ProgressBar::with_draw_target(
+            None,
+            if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() },
+        )
+    }
+
     /// A bar over `pictures` pictures.
     pub(crate) fn bar(self, pictures: usize) -> Bar {
         let shown = !self.quiet && !self.json && io::stderr().is_terminal();

@@ -13,12 +13,16 @@ use super::console::Console;
 use super::interrupt;
 use super::options::{DeviceOptions, MemoryOptions, PrecisionOption, SamplingOptions};
 use super::pictures::{Pictures, Turn, steps, tiles};
+use super::stream::{Stream, StreamOptions};
 
-/// Take the noise out of pictures
+/// Take the noise out of pictures and streams
 ///
 /// Each picture is read, denoised and written before the next; one that fails is complained of and the others go on.
+/// Of a stream, pictures are read, denoised and written at the same time.
 #[derive(Debug, Args)]
-#[command(after_help = "Example: eddy denoise photo.png -o clean.png")]
+#[command(
+    after_help = "Examples:\n  eddy denoise photo.png -o clean.png\n  ffmpeg -i in.mp4 -f yuv4mpegpipe - | eddy denoise - -o clean.mp4"
+)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     pictures: Pictures,
@@ -40,6 +44,9 @@ pub(crate) struct Arguments {
 
     #[command(flatten)]
     sampling: SamplingOptions,
+
+    #[command(flatten)]
+    stream: StreamOptions,
 
     #[command(flatten)]
     memory: MemoryOptions,
@@ -77,7 +84,8 @@ impl Arguments {
             Some(path) => SigmaChoice::Profile(NoiseProfile::read(path)?),
             None => self.sigma.0.clone(),
         };
-        let jobs = self.pictures.jobs()?;
+        let stream = self.stream.stream(&self.pictures)?;
+        let jobs = if stream.is_none() { self.pictures.jobs()? } else { Vec::new() };
         let runtime = self.device.open()?;
         let mut network = package.load(&runtime, self.precision.precision(), self.device.session())?;
         let options = DenoiseOptions {
@@ -89,7 +97,37 @@ impl Arguments {
             budget: self.memory.budget(),
         };
         let mut denoiser = Denoiser::new(&package.manifest, &mut network, options)?;
-        Pictures::each(&jobs, self.console, |turn| self.denoise(&mut denoiser, turn))
+        match stream {
+            Some(stream) => self.denoise_stream(denoiser, stream),
+            None => Pictures::each(&jobs, self.console, |turn| self.denoise(&mut denoiser, turn)),
+        }
+    }
+
+    fn denoise_stream(&self, denoiser: Denoiser<'_>, stream: Stream<'_>) -> anyhow::Result<()> {
+        let result = stream.result(&stream.video);
+        let mut denoiser = denoiser.on_stream(&stream.video, &result)?;
+        stream.run(&mut denoiser, &result, self.console, |denoiser| {
+            let (sigma, limited) = (denoiser.sigma(), denoiser.sigma_limited());
+            let (steps, tiles) =
+                (steps(denoiser.steps()), tiles(denoiser.tiles().count(), denoiser.tiles().tile_size()));
+            let how = self.how(limited);
+            let facts = json!({
+                "sigma": sigma, "sigma_limited": limited, "steps": denoiser.steps(),
+                "precision": self.precision.precision().name(), "tiles": denoiser.tiles().count(),
+            });
+            (format!("sigma {sigma:.1}{how}, {steps}, {tiles}"), facts)
+        })
+    }
+
+    /// How the sigma that is told came about.
+    fn how(&self, limited: bool) -> &'static str {
+        match (&self.noise_profile, &self.sigma.0, limited) {
+            (None, _, true) => ", the most that the model knows; the picture is noisier",
+            (Some(_), _, true) => " (by the profile, but for places that are noisier than the model knows)",
+            (Some(_), _, false) => " (by the profile)",
+            (None, SigmaChoice::Auto, false) => " (estimated)",
+            (None, _, false) => "",
+        }
     }
 
     fn denoise(&self, denoiser: &mut Denoiser<'_>, turn: &Turn<'_>) -> eddy::Result<()> {
@@ -102,13 +140,7 @@ impl Arguments {
         })?;
         let seconds = begun.elapsed().as_secs_f64();
         let warnings = self.pictures.write(&frame, turn)?;
-        let how = match (&self.noise_profile, &self.sigma.0, report.sigma_limited) {
-            (None, _, true) => ", the most that the model knows; the picture is noisier",
-            (Some(_), _, true) => " (by the profile, but for places that are noisier than the model knows)",
-            (Some(_), _, false) => " (by the profile)",
-            (None, SigmaChoice::Auto, false) => " (estimated)",
-            (None, _, false) => "",
-        };
+        let how = self.how(report.sigma_limited);
         let (sigma, steps, tiles) = (report.sigma, steps(report.steps), tiles(report.tiles, report.tile_size));
         let line = format!("sigma {sigma:.1}{how}, {steps}, {tiles}, {seconds:.2} s");
         let record = json!({

@@ -15,13 +15,14 @@ mod options;
 mod pictures;
 mod profile;
 mod sample;
+mod stream;
 mod upscale;
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 done, 1 other, 2 usage, 3 input, 4 model, 5 device or runtime library, 130 interrupted \
 (what was finished is kept).";
 
-/// Diffusion networks on edge boards: denoised frames from one binary.
+/// Diffusion networks on edge boards: clean and larger pictures and streams from one binary.
 #[derive(Debug, Parser)]
 #[command(name = "eddy", version, propagate_version = true, after_help = AFTER_HELP)]
 pub(crate) struct Arguments {

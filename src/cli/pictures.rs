@@ -1,9 +1,11 @@
 //! The pictures of a run: which are read, where results go, and what becomes of the others when one fails.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use clap::Args;
 use eddy::frame::source::{self, Job};
+use eddy::frame::stream::SinkFormat;
 use eddy::frame::{Format, Frame, picture};
 
 use super::console::{Bar, Console, SomeFailed};
@@ -13,7 +15,7 @@ use super::interrupt;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Input and output")]
 pub(crate) struct Pictures {
-    /// Pictures, or folders of pictures (PNG, JPEG, WebP, TIFF, BMP)
+    /// Pictures or folders of pictures (PNG, JPEG, WebP, TIFF, BMP), or one stream: a .y4m file, `-` for stdin, or what ffmpeg reads
     #[arg(required_unless_present = "input", value_name = "SOURCE")]
     sources: Vec<PathBuf>,
 
@@ -21,17 +23,39 @@ pub(crate) struct Pictures {
     #[arg(short, long, value_name = "SOURCE", conflicts_with = "sources", hide = true)]
     input: Vec<PathBuf>,
 
-    /// The picture to write, or the folder where several go
+    /// The picture to write, or the folder where several go; for a stream a .y4m file, `-` for stdout, a folder, or what ffmpeg writes
     #[arg(short, long, value_name = "SINK")]
     output: PathBuf,
 
-    /// Format to write: png, jpg, webp, tiff or bmp; as the output's name ends when left out
+    /// Format to write: png, jpg, webp, tiff or bmp, or y4m or raw for a stream; as the output's name ends when left out
     #[arg(short, long, value_name = "FORMAT")]
-    format: Option<Format>,
+    format: Option<OutputFormat>,
 
     /// Quality of a JPEG, 1 to 100
     #[arg(long, value_name = "Q", default_value_t = picture::Options::default().jpeg_quality, value_parser = clap::value_parser!(u8).range(1..=100))]
     jpeg_quality: u8,
+}
+
+/// What is written.
+#[derive(Clone, Copy, Debug)]
+enum OutputFormat {
+    Picture(Format),
+    Y4m,
+    Raw,
+}
+
+impl FromStr for OutputFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "y4m" => Ok(Self::Y4m),
+            "raw" => Ok(Self::Raw),
+            _ => {
+                text.parse().map(Self::Picture).map_err(|_| "expected png, jpg, webp, tiff, bmp, y4m or raw".to_owned())
+            }
+        }
+    }
 }
 
 /// One picture of a run.
@@ -47,8 +71,37 @@ pub(crate) struct Turn<'a> {
 impl Pictures {
     /// What there is to do.
     pub(crate) fn jobs(&self) -> eddy::Result<Vec<Job>> {
-        let sources = if self.sources.is_empty() { &self.input } else { &self.sources };
-        source::jobs(sources, &self.output, self.format)
+        let format = match self.format {
+            Some(OutputFormat::Picture(format)) => Some(format),
+            _ => None,
+        };
+        source::jobs(self.sources(), &self.output, format)
+    }
+
+    pub(crate) fn sources(&self) -> &[PathBuf] {
+        if self.sources.is_empty() { &self.input } else { &self.sources }
+    }
+
+    pub(crate) fn output(&self) -> &Path {
+        &self.output
+    }
+
+    pub(crate) fn options(&self) -> picture::Options {
+        picture::Options { jpeg_quality: self.jpeg_quality }
+    }
+
+    /// Whether the format that is asked for is a stream's.
+    pub(crate) fn asks_for_stream(&self) -> bool {
+        matches!(self.format, Some(OutputFormat::Y4m | OutputFormat::Raw))
+    }
+
+    /// The format that is asked for, as a stream is written.
+    pub(crate) fn sink_format(&self) -> Option<SinkFormat> {
+        self.format.map(|format| match format {
+            OutputFormat::Picture(format) => SinkFormat::Pictures(format),
+            OutputFormat::Y4m => SinkFormat::Y4m,
+            OutputFormat::Raw => SinkFormat::Raw,
+        })
     }
 
     /// Does `one` for each job. One that fails is complained of and the others go on, unless they would fare no better.
@@ -86,8 +139,7 @@ impl Pictures {
 
     /// Writes a result, and returns what its format could not hold.
     pub(crate) fn write(&self, frame: &Frame, turn: &Turn<'_>) -> eddy::Result<Vec<String>> {
-        let options = picture::Options { jpeg_quality: self.jpeg_quality };
-        let warnings = picture::write(frame, &turn.job.output, turn.job.format, &options)?;
+        let warnings = picture::write(frame, &turn.job.output, turn.job.format, &self.options())?;
         for warning in &warnings {
             turn.bar.note(format!("{}: {warning}", turn.job.output.display()));
         }

@@ -11,13 +11,15 @@ use super::console::Console;
 use super::interrupt;
 use super::options::{DeviceOptions, MemoryOptions, PrecisionOption, SamplingOptions};
 use super::pictures::{Pictures, Turn, steps, tiles};
+use super::stream::{Stream, StreamOptions};
 
 /// The scale when neither a scale nor a model is asked for.
 const DEFAULT_SCALE: usize = 2;
 
-/// Enlarge pictures
+/// Enlarge pictures and streams
 ///
 /// Each picture is read, enlarged and written before the next; one that fails is complained of and the others go on.
+/// Of a stream, pictures are read, enlarged and written at the same time.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: eddy upscale photo.png -o large.png -s 4 --steps 4")]
 pub(crate) struct Arguments {
@@ -39,6 +41,9 @@ pub(crate) struct Arguments {
     sampling: SamplingOptions,
 
     #[command(flatten)]
+    stream: StreamOptions,
+
+    #[command(flatten)]
     memory: MemoryOptions,
 
     #[command(flatten)]
@@ -51,7 +56,8 @@ pub(crate) struct Arguments {
 impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let package = self.package()?;
-        let jobs = self.pictures.jobs()?;
+        let stream = self.stream.stream(&self.pictures)?;
+        let jobs = if stream.is_none() { self.pictures.jobs()? } else { Vec::new() };
         let runtime = self.device.open()?;
         let mut network = package.load(&runtime, self.precision.precision(), self.device.session())?;
         let options = UpscaleOptions {
@@ -62,7 +68,25 @@ impl Arguments {
             budget: self.memory.budget(),
         };
         let mut upscaler = Upscaler::new(&package.manifest, &mut network, options)?;
-        Pictures::each(&jobs, self.console, |turn| self.upscale(&mut upscaler, turn))
+        match stream {
+            Some(stream) => self.upscale_stream(upscaler, stream),
+            None => Pictures::each(&jobs, self.console, |turn| self.upscale(&mut upscaler, turn)),
+        }
+    }
+
+    fn upscale_stream(&self, upscaler: Upscaler<'_>, stream: Stream<'_>) -> anyhow::Result<()> {
+        let result = stream.result(&upscaler.enlarged(&stream.video));
+        let mut upscaler = upscaler.on_stream(&stream.video, &result)?;
+        stream.run(&mut upscaler, &result, self.console, |upscaler| {
+            let (scale, count) = (upscaler.scale(), upscaler.steps());
+            let (width, height) = upscaler.tiles().tile_size();
+            let tiles = tiles(upscaler.tiles().count(), (width / scale, height / scale));
+            let facts = json!({
+                "scale": scale, "steps": count, "precision": self.precision.precision().name(),
+                "tiles": upscaler.tiles().count(),
+            });
+            (format!("{scale} times larger, {}, {tiles}", steps(count)), facts)
+        })
     }
 
     fn package(&self) -> eddy::Result<Package> {

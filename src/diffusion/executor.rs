@@ -103,7 +103,7 @@ impl SigmaMap {
 }
 
 /// Copies a window of a plane whose rows have `width` values, mirrored beyond its borders, `scale` times.
-pub(super) fn read_plane(plane: &[f32], width: usize, window: Window, scale: f32, out: &mut [f32]) {
+pub(crate) fn read_plane(plane: &[f32], width: usize, window: Window, scale: f32, out: &mut [f32]) {
     let height = plane.len() / width;
     let inside = width.saturating_sub(window.x).min(window.width);
     for (y, out) in (window.y..).zip(out.chunks_exact_mut(window.width)) {

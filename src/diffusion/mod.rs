@@ -14,6 +14,7 @@ pub mod schedule;
 pub mod state;
 
 pub use discrete::DiscreteSchedule;
+pub(crate) use executor::read_plane;
 pub use executor::{Canvas, Progress, SigmaMap, Update, Window, execute};
 pub use noise::{NoiseAt, NoiseSource, Philox, Recorded};
 pub use parameterization::{Prediction, Scaling};

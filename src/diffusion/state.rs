@@ -37,7 +37,7 @@ impl<'a> State<'a> {
         let x = if x.is_standard_layout() { x } else { x.as_standard_layout().into_owned() };
         let looks_back = plan.steps.iter().any(|step| step.c != 0.0);
         let previous = looks_back.then(|| Array4::zeros(x.dim()));
-        let fresh = vec![0.0; x.dim().3];
+        let fresh = vec![0.0; if noise_rows > 0 { x.dim().3 } else { 0 }];
         let thresholds = matches!(plan.clip, Clip::Threshold { .. });
         let magnitudes = Vec::with_capacity(if thresholds { x.len() / x.dim().0.max(1) } else { 0 });
         Ok(Self { x, previous, noise, sigma, fresh, magnitudes })

@@ -2,6 +2,7 @@
 
 pub mod picture;
 pub mod source;
+pub mod stream;
 
 pub use picture::Format;
 

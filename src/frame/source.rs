@@ -72,19 +72,35 @@ pub fn together(inputs: &[PathBuf], output: &Path) -> Result<Vec<PathBuf>> {
     }
 }
 
+/// Refuses to write a stream over its own source.
+///
+/// # Errors
+/// [`Error::Usage`] when `output` is one of the inputs, or the folder that one of them is.
+pub fn refuse_replacing(inputs: &[PathBuf], output: &Path) -> Result<()> {
+    let result = place(output);
+    match inputs.iter().find(|input| input.exists() && place(input) == result) {
+        Some(input) => Err(would_replace(output, input)),
+        None => Ok(()),
+    }
+}
+
 fn refuse_streams(inputs: &[PathBuf], output: &Path) -> Result<()> {
     if inputs.iter().map(PathBuf::as_path).chain([output]).any(|path| path == Path::new("-")) {
         return Err(Error::usage(
-            "`-`, a stream, cannot be read or written yet; name a file, or `./-` for one so named",
+            "`-` is a stream, and this takes picture files; name a file, or `./-` for one so named",
         ));
     }
     Ok(())
 }
 
 /// The files that the inputs stand for, in their order.
-fn pictures(inputs: &[PathBuf]) -> Result<Vec<PathBuf>> {
+pub(super) fn pictures(inputs: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut pictures = Vec::new();
     for input in inputs {
+        if let Some(found) = matches(input)? {
+            pictures.extend(found);
+            continue;
+        }
         let metadata = input.metadata().map_err(|error| {
             let problem = match error.kind() {
                 std::io::ErrorKind::NotFound => "there is no such file or folder; check its name",
@@ -101,6 +117,24 @@ fn pictures(inputs: &[PathBuf]) -> Result<Vec<PathBuf>> {
     Ok(pictures)
 }
 
+/// The files that a pattern with `*`, `?` or `[...]` names, in natural order; none for what is no pattern, or a file's name.
+fn matches(input: &Path) -> Result<Option<Vec<PathBuf>>> {
+    let Some(pattern) = input.to_str().filter(|text| text.contains(['*', '?', '[']) && !input.exists()) else {
+        return Ok(None);
+    };
+    let paths = glob::glob(pattern).map_err(|error| Error::input_from(input, "the pattern is none", error))?;
+    let mut found: Vec<PathBuf> = paths.filter_map(std::result::Result::ok).filter(|path| path.is_file()).collect();
+    if found.is_empty() {
+        return Err(Error::input(input, "no file is named so; check the pattern"));
+    }
+    sort(&mut found);
+    Ok(Some(found))
+}
+
+fn sort(files: &mut [PathBuf]) {
+    files.sort_by(|a, b| by_number(&a.to_string_lossy(), &b.to_string_lossy()).then_with(|| a.cmp(b)));
+}
+
 fn pictures_in(folder: &Path) -> Result<Vec<PathBuf>> {
     let failed = |error| Error::input_from(folder, "the folder cannot be listed; check its permissions", error);
     let mut found = Vec::new();
@@ -115,7 +149,7 @@ fn pictures_in(folder: &Path) -> Result<Vec<PathBuf>> {
         let extensions = Format::EXTENSIONS.join(", ");
         return Err(Error::input(folder, format!("the folder holds no picture; looked for {extensions}")));
     }
-    found.sort_by(|a, b| by_number(&a.to_string_lossy(), &b.to_string_lossy()).then_with(|| a.cmp(b)));
+    sort(&mut found);
     Ok(found)
 }
 
@@ -194,6 +228,6 @@ fn place(path: &Path) -> PathBuf {
     }
 }
 
-fn ends_in_slash(path: &Path) -> bool {
+pub(super) fn ends_in_slash(path: &Path) -> bool {
     path.as_os_str().as_encoded_bytes().last().is_some_and(|last| std::path::is_separator(char::from(*last)))
 }

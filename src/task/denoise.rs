@@ -75,11 +75,11 @@ struct Noise {
 
 /// A network for denoising, and how it is to be used.
 pub struct Denoiser<'a> {
-    manifest: &'a Manifest,
+    pub(crate) manifest: &'a Manifest,
     network: &'a mut dyn Network,
-    options: DenoiseOptions,
+    pub(crate) options: DenoiseOptions,
     plan: Plan,
-    range: tensor::Range,
+    pub(crate) range: tensor::Range,
 }
 
 impl<'a> Denoiser<'a> {
@@ -110,6 +110,11 @@ impl<'a> Denoiser<'a> {
         Ok(Self { manifest, network, options, plan, range })
     }
 
+    /// Steps of the plan: evaluations of the network for a picture in one tile.
+    pub fn steps(&self) -> usize {
+        self.plan.steps.len()
+    }
+
     /// Denoises `frame` in place; alpha stays as it is. `watch` hears of every evaluation and can stop the run.
     ///
     /// # Errors
@@ -124,7 +129,7 @@ impl<'a> Denoiser<'a> {
             // The mean of x0 given x0; a model that has a lowest sigma does not believe in such pictures.
             return Ok(report);
         }
-        let tiles = self.tiles(frame)?;
+        let tiles = self.tiles([frame.width, frame.height], steps > 1)?;
         report.tiles = tiles.count();
         report.tile_size = tiles.tile_size();
         if steps == 1 {
@@ -134,11 +139,25 @@ impl<'a> Denoiser<'a> {
         }
         let mut x = Array4::zeros([1, self.manifest.channels, frame.height, frame.width]);
         tensor::read_planes(frame, self.range, x.as_slice_mut().unwrap_or_default())?;
-        let noise = Philox::new(self.options.seed);
-        let mut state = State::new(x, &self.plan, &noise, &map)?;
-        execute(&self.plan, self.network, &mut state, &tiles, &map, watch)?;
-        tensor::write_planes(state.into_inner().as_slice().unwrap_or_default(), self.range, frame)?;
+        self.run(&mut x, &map, &tiles, watch)?;
+        tensor::write_planes(x.as_slice().unwrap_or_default(), self.range, frame)?;
         Ok(report)
+    }
+
+    /// Denoises `x`, `[1, channels, height, width]` in the network's range, in place; `sigma` is in its units, too.
+    pub(crate) fn run(
+        &mut self,
+        x: &mut Array4<f32>,
+        sigma: &SigmaMap,
+        tiles: &TilePlan,
+        watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let noise = Philox::new(self.options.seed);
+        let taken = std::mem::replace(x, Array4::zeros([0; 4]));
+        let mut state = State::new(taken, &self.plan, &noise, sigma)?;
+        let done = execute(&self.plan, self.network, &mut state, tiles, sigma, watch);
+        *x = state.into_inner();
+        done
     }
 
     /// How noisy a picture is taken to be.
@@ -166,7 +185,7 @@ impl<'a> Denoiser<'a> {
     }
 
     /// What the model knows that is nearest to `sigma`, as parts of the full range, and whether that is less.
-    fn limit(&self, sigma: f64) -> (f64, bool) {
+    pub(crate) fn limit(&self, sigma: f64) -> (f64, bool) {
         let span = f64::from(self.range.span());
         let (least, most) =
             self.manifest.sigma.map_or((0.0, f64::INFINITY), |range| (range.min / span, range.max / span));
@@ -174,14 +193,13 @@ impl<'a> Denoiser<'a> {
         (sigma.clamp(least, most), sigma > most * (1.0 + 1e-6))
     }
 
-    fn tiles(&self, frame: &Frame) -> Result<TilePlan> {
+    /// The tiles of pictures of that size, where a tensor of the whole is held, or where none is.
+    pub(crate) fn tiles(&self, [width, height]: [usize; 2], holds_state: bool) -> Result<TilePlan> {
         let planes = self.manifest.channels;
-        let pixels = frame.width * frame.height;
-        // Several steps hold the state as a tensor; a plan without fresh noise or history holds nothing else.
-        let state = if self.plan.steps.len() == 1 { 0 } else { pixels * planes * size_of::<f32>() };
-        let choice = self.options.tile;
-        let size = [frame.width, frame.height, planes];
+        // A plan without fresh noise or history holds nothing else.
+        let state = if holds_state { width * height * planes * size_of::<f32>() } else { 0 };
         let per_pixel = self.manifest.bytes_per_pixel;
-        self.options.budget.tiles(size, choice, self.manifest.locality(), per_pixel, state as u64)
+        let budget = self.options.budget;
+        budget.tiles([width, height, planes], self.options.tile, self.manifest.locality(), per_pixel, state as u64)
     }
 }

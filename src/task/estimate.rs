@@ -13,8 +13,11 @@ pub(super) const LOW_PASS: [f64; 4] = [-HIGH_PASS[3], HIGH_PASS[2], -HIGH_PASS[1
 /// The median of `|n|` for a standard normal `n`.
 pub(super) const MEDIAN_OF_NORMAL: f64 = 0.674_489_750_196_081_7;
 
-/// About how many coefficients a channel gives; more change the third digit.
+/// About how many coefficients a channel of a picture gives; more change the third digit.
 const SAMPLES: usize = 1 << 18;
+
+/// About how many coefficients a channel of one of many pictures gives: its estimate is off by 1 %.
+const SAMPLES_OF_MANY: usize = 1 << 14;
 
 /// The standard deviation of a picture's noise, as a part of the full range of its samples (25 grey levels of 255 give
 /// 0.098): the median absolute deviation of the finest diagonal wavelet band (Donoho and Johnstone 1994, "Ideal spatial
@@ -23,44 +26,67 @@ const SAMPLES: usize = 1 << 18;
 /// Places where a sample is at the end of its range are left out, since there noise is cut off. A picture that has fewer
 /// than 4 pixels a side, or nothing but such places, gives 0. Textures as fine as a pixel count as noise.
 pub fn estimate_sigma(frame: &Frame) -> f64 {
+    fn of<T: Copy + Into<f64>>(frame: &Frame, samples: &[T], white: f64) -> f64 {
+        let size = [frame.width, frame.height, frame.color_channels()];
+        let sample = |c: usize, x: usize, y: usize| samples[(y * frame.width + x) * frame.channels + c].into() / white;
+        estimate(size, SAMPLES, &mut Vec::new(), sample)
+    }
     match &frame.samples {
-        Samples::U8(samples) => estimate(frame, samples, u8::MAX),
-        Samples::U16(samples) => estimate(frame, samples, u16::MAX),
+        Samples::U8(samples) => of(frame, samples, u8::MAX.into()),
+        Samples::U16(samples) => of(frame, samples, u16::MAX.into()),
     }
 }
 
-fn estimate<T: Copy + Into<f64> + PartialEq + Default>(frame: &Frame, samples: &[T], white: T) -> f64 {
-    if frame.width < 4 || frame.height < 4 {
+/// What [`estimate_sigma`] gives, from fewer places, for `[channels, height, width]` values from `lo` to `lo + span`; values
+/// beyond them are left out too. `work` keeps its memory from one call to the next.
+pub(crate) fn estimate_sigma_of_planes(
+    planes: &[f32],
+    [width, height]: [usize; 2],
+    [lo, span]: [f32; 2],
+    work: &mut Vec<f64>,
+) -> f64 {
+    let area = width * height;
+    let sample = |c: usize, x: usize, y: usize| f64::from((planes[c * area + y * width + x] - lo) / span);
+    estimate([width, height, planes.len() / area], SAMPLES_OF_MANY, work, sample)
+}
+
+/// `sample(channel, x, y)` is a part of the full range.
+fn estimate(
+    [width, height, channels]: [usize; 3],
+    wanted: usize,
+    magnitudes: &mut Vec<f64>,
+    sample: impl Fn(usize, usize, usize) -> f64,
+) -> f64 {
+    if width < 4 || height < 4 {
         return 0.0;
     }
-    let (across, down) = (frame.width - 3, frame.height - 3);
+    let (across, down) = (width - 3, height - 3);
     // A grid whose step is odd, so that it does not fall in with the grid of a compressed picture.
-    let step = (across * down / SAMPLES).isqrt() | 1;
-    let colors = frame.color_channels();
+    let step = (across * down / wanted).isqrt() | 1;
     let mut sum = 0.0;
-    for color in 0..colors {
-        let sample = |x: usize, y: usize| samples[(y * frame.width + x) * frame.channels + color];
-        let mut magnitudes = Vec::with_capacity(across.div_ceil(step) * down.div_ceil(step));
+    for channel in 0..channels {
+        magnitudes.clear();
+        magnitudes.reserve_exact(across.div_ceil(step) * down.div_ceil(step));
         for y in (0..down).step_by(step) {
             for x in (0..across).step_by(step) {
-                magnitudes.extend(diagonal(|i, j| sample(x + i, y + j), white));
+                magnitudes.extend(diagonal(|i, j| sample(channel, x + i, y + j)));
             }
         }
-        sum += median(&mut magnitudes) / MEDIAN_OF_NORMAL;
+        sum += median(magnitudes) / MEDIAN_OF_NORMAL;
     }
-    sum / colors as f64 / white.into()
+    sum / channels as f64
 }
 
 /// The magnitude of the diagonal coefficient of 4x4 samples; none where one of them is at the end of its range.
-fn diagonal<T: Copy + Into<f64> + PartialEq + Default>(sample: impl Fn(usize, usize) -> T, white: T) -> Option<f64> {
+fn diagonal(sample: impl Fn(usize, usize) -> f64) -> Option<f64> {
     let mut coefficient = 0.0;
     for (j, vertical) in HIGH_PASS.iter().enumerate() {
         for (i, horizontal) in HIGH_PASS.iter().enumerate() {
             let value = sample(i, j);
-            if value == T::default() || value == white {
+            if value <= 0.0 || value >= 1.0 {
                 return None;
             }
-            coefficient += vertical * horizontal * value.into();
+            coefficient += vertical * horizontal * value;
         }
     }
     Some(coefficient.abs())

@@ -13,5 +13,8 @@ mod upscale;
 pub use budget::{Budget, TileChoice};
 pub use denoise::{DenoiseOptions, Denoiser, Report, SigmaChoice};
 pub use estimate::estimate_sigma;
+pub(crate) use estimate::estimate_sigma_of_planes;
+pub(crate) use noise_map::noise_map_of_planes;
 pub use profile::{Method, NoiseLine, NoiseProfile, Profiler};
+pub(crate) use small::Small;
 pub use upscale::{Enlargement, UpscaleOptions, Upscaler};

@@ -15,25 +15,70 @@ const SMOOTH: [f32; 5] = [1.0 / 16.0, 4.0 / 16.0, 6.0 / 16.0, 4.0 / 16.0, 1.0 / 
 /// # Errors
 /// [`Error::Usage`] when the profile has other channels than the picture.
 pub(super) fn noise_map(profile: &NoiseProfile, frame: &Frame) -> Result<Vec<f32>> {
-    let channels = profile.channels.len();
-    if channels != frame.color_channels() {
-        let name = |count: usize| if count == 1 { "grey" } else { "in colour" };
-        return Err(Error::usage(format!(
-            "the noise profile was measured {}, the picture is {}; measure a profile on pictures of this kind",
-            name(channels),
-            name(frame.color_channels())
-        )));
-    }
+    fits(profile, frame.color_channels())?;
     let (width, height) = (frame.width, frame.height);
-    let mut map = Vec::with_capacity(width * height);
+    let mut map = vec![0.0; width * height];
+    fill(profile, width, &mut map, |y, samples| {
+        let rect = Rect { x0: -2, y0: y.cast_signed(), width: width + 4, height: 1 };
+        read_region(frame, Range::UNIT, rect, samples)
+    })?;
+    Ok(map)
+}
+
+/// What [`noise_map`] gives, for `[channels, height, width]` values in `range`, into `map`.
+///
+/// # Errors
+/// As [`noise_map`]; the profile may also be of grey pictures and the planes three that are alike.
+pub(crate) fn noise_map_of_planes(
+    profile: &NoiseProfile,
+    planes: &[f32],
+    width: usize,
+    range: Range,
+    map: &mut [f32],
+) -> Result<()> {
+    let (area, channels) = (map.len(), profile.channels.len());
+    if channels != 1 {
+        fits(profile, planes.len() / area)?;
+    }
+    let (lo, scale) = (range.lo(), 1.0 / range.span());
+    fill(profile, width, map, |y, samples| {
+        for (plane, out) in planes.chunks_exact(area).zip(samples.chunks_exact_mut(width + 4)) {
+            let row = &plane[y * width..][..width];
+            for (x, out) in (-2..).zip(out) {
+                *out = (row[mirror(x, width)] - lo) * scale;
+            }
+        }
+        Ok(())
+    })
+}
+
+fn fits(profile: &NoiseProfile, channels: usize) -> Result<()> {
+    if profile.channels.len() == channels {
+        return Ok(());
+    }
+    let name = |count: usize| if count == 1 { "grey" } else { "in colour" };
+    Err(Error::usage(format!(
+        "the noise profile was measured {}, the picture is {}; measure a profile on pictures of this kind",
+        name(profile.channels.len()),
+        name(channels)
+    )))
+}
+
+/// Fills the map; `read` gives a row of each channel in [0, 1], with two samples more on each side.
+fn fill(
+    profile: &NoiseProfile,
+    width: usize,
+    map: &mut [f32],
+    mut read: impl FnMut(usize, &mut [f32]) -> Result<()>,
+) -> Result<()> {
+    let (channels, height) = (profile.channels.len(), map.len() / width);
     let mut samples = vec![0.0; channels * (width + 4)];
     // The variances of five rows, each smoothed along itself; row y is kept at y % 5.
     let mut rows = vec![0.0; 5 * width];
     let mut ready = 0;
-    for y in 0..height.cast_signed() {
-        while ready < height.min(y.unsigned_abs() + 3) {
-            let rect = Rect { x0: -2, y0: ready.cast_signed(), width: width + 4, height: 1 };
-            read_region(frame, Range::UNIT, rect, &mut samples)?;
+    for (y, out) in map.chunks_exact_mut(width).enumerate() {
+        while ready < height.min(y + 3) {
+            read(ready, &mut samples)?;
             let row = &mut rows[ready % 5 * width..][..width];
             row.fill((profile.channels.iter().map(|line| line.b).sum::<f64>() / channels as f64) as f32);
             for (line, samples) in profile.channels.iter().zip(samples.chunks_exact(width + 4)) {
@@ -45,13 +90,14 @@ pub(super) fn noise_map(profile: &NoiseProfile, frame: &Frame) -> Result<Vec<f32
             ready += 1;
         }
         let around: [&[f32]; 5] = std::array::from_fn(|i| {
-            let row = mirror(y + i.cast_signed() - 2, height);
+            let row = mirror((y + i).cast_signed() - 2, height);
             &rows[row % 5 * width..][..width]
         });
-        let variance = |x: usize| around.iter().zip(SMOOTH).map(|(row, tap)| tap * row[x]).sum::<f32>();
-        map.extend((0..width).map(|x| variance(x).sqrt()));
+        for (x, out) in out.iter_mut().enumerate() {
+            *out = around.iter().zip(SMOOTH).map(|(row, tap)| tap * row[x]).sum::<f32>().sqrt();
+        }
     }
-    Ok(map)
+    Ok(())
 }
 
 #[cfg(test)]

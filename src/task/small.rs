@@ -4,47 +4,58 @@ use std::cell::RefCell;
 
 use super::bicubic::Bicubic;
 use super::pixels::write_prediction;
-use crate::diffusion::{Canvas, State, Update, Window};
+use crate::diffusion::{Canvas, State, Update, Window, read_plane};
 use crate::error::Result;
 use crate::frame::Frame;
 use crate::network::Shape;
-use crate::tensor::{self, Rect};
+use crate::tensor;
 
 /// A small picture in the network's range.
-pub(super) struct Small<'a> {
-    frame: &'a Frame,
+pub(crate) struct Small {
     range: tensor::Range,
     channels: usize,
+    width: usize,
+    height: usize,
     /// `[channels, height, width]`
     planes: Vec<f32>,
     bicubic: Bicubic,
     line: RefCell<Vec<f32>>,
 }
 
-impl<'a> Small<'a> {
+impl Small {
     /// The picture `frame` for a network of `channels` channels whose black and white are `range`, to be enlarged by `scale`.
     ///
     /// # Errors
     /// [`Error::Usage`](crate::Error::Usage) when the frame has colour that the network does not take.
-    pub(super) fn new(frame: &'a Frame, range: tensor::Range, channels: usize, scale: usize) -> Result<Self> {
+    pub(super) fn new(frame: &Frame, range: tensor::Range, channels: usize, scale: usize) -> Result<Self> {
         let mut planes = vec![0.0; channels * frame.width * frame.height];
         tensor::read_planes(frame, range, &mut planes)?;
-        Ok(Self { frame, range, channels, planes, bicubic: Bicubic::new(scale), line: RefCell::default() })
+        Ok(Self::of_planes(planes, [frame.width, frame.height], range, scale))
+    }
+
+    /// A picture that is planes already, `[channels, height, width]`.
+    pub(crate) fn of_planes(planes: Vec<f32>, [width, height]: [usize; 2], range: tensor::Range, scale: usize) -> Self {
+        let channels = planes.len() / (width * height).max(1);
+        Self { range, channels, width, height, planes, bicubic: Bicubic::new(scale), line: RefCell::default() }
+    }
+
+    /// The planes, as they were given.
+    pub(crate) fn planes_mut(&mut self) -> &mut [f32] {
+        &mut self.planes
     }
 
     /// Channels, height and width of the enlarged picture, as a batch of one.
-    pub(super) fn enlarged_shape(&self) -> Shape {
+    pub(crate) fn enlarged_shape(&self) -> Shape {
         let scale = self.bicubic.scale();
-        [1, self.channels, scale * self.frame.height, scale * self.frame.width]
+        [1, self.channels, scale * self.height, scale * self.width]
     }
 
     /// Fills `out`, `[channels, window.height, window.width]`, with `factor` times a window of the bicubic enlargement.
     pub(super) fn enlarge(&self, window: Window, factor: f32, out: &mut [f32]) {
         let mut line = self.line.borrow_mut();
-        let area = self.frame.width * self.frame.height;
-        for (plane, out) in self.planes.chunks_exact(area).zip(out.chunks_exact_mut(window.width * window.height)) {
+        for (plane, out) in self.each_plane().zip(out.chunks_exact_mut(window.width * window.height)) {
             for (y, row) in (window.y..).zip(out.chunks_exact_mut(window.width)) {
-                self.bicubic.row(plane, self.frame.width, y, window.x, &mut line, row);
+                self.bicubic.row(plane, self.width, y, window.x, &mut line, row);
             }
         }
         if factor != 1.0 {
@@ -53,22 +64,23 @@ impl<'a> Small<'a> {
     }
 
     /// Fills `out` with what `window`, of the enlarged picture, is an enlargement of. Windows lie on whole small pixels.
-    fn condition(&self, window: Window, out: &mut [f32]) -> Result<()> {
+    fn condition(&self, window: Window, out: &mut [f32]) {
         let scale = self.bicubic.scale();
-        let rect = Rect {
-            x0: (window.x / scale).cast_signed(),
-            y0: (window.y / scale).cast_signed(),
-            width: window.width / scale,
-            height: window.height / scale,
-        };
-        tensor::read_region(self.frame, self.range, rect, out)
+        let [x, y, width, height] = [window.x, window.y, window.width, window.height].map(|length| length / scale);
+        for (plane, out) in self.each_plane().zip(out.chunks_exact_mut(width * height)) {
+            read_plane(plane, self.width, Window { x, y, width, height }, 1.0, out);
+        }
+    }
+
+    fn each_plane(&self) -> std::slice::ChunksExact<'_, f32> {
+        self.planes.chunks_exact(self.width * self.height)
     }
 }
 
 /// One step: from the small picture into the network, and from there into the pixels of the large one. The start is the
 /// bicubic enlargement itself, the middle of where noise would put it: at the highest sigma the network looks past it.
 pub(super) struct OneStep<'a> {
-    pub(super) small: &'a Small<'a>,
+    pub(super) small: &'a Small,
     pub(super) large: &'a mut Frame,
 }
 
@@ -83,7 +95,8 @@ impl Canvas for OneStep<'_> {
     }
 
     fn condition(&self, window: Window, out: &mut [f32]) -> Result<()> {
-        self.small.condition(window, out)
+        self.small.condition(window, out);
+        Ok(())
     }
 
     fn update(&mut self, update: &Update<'_>) -> Result<()> {
@@ -93,7 +106,7 @@ impl Canvas for OneStep<'_> {
 
 /// Several steps: a state on the large grid, beside the small picture.
 pub(super) struct Conditioned<'a> {
-    pub(super) small: &'a Small<'a>,
+    pub(super) small: &'a Small,
     pub(super) state: State<'a>,
 }
 
@@ -107,7 +120,8 @@ impl Canvas for Conditioned<'_> {
     }
 
     fn condition(&self, window: Window, out: &mut [f32]) -> Result<()> {
-        self.small.condition(window, out)
+        self.small.condition(window, out);
+        Ok(())
     }
 
     fn update(&mut self, update: &Update<'_>) -> Result<()> {

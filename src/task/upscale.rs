@@ -47,13 +47,13 @@ pub struct Enlargement {
 
 /// A network for super-resolution, and how it is to be used.
 pub struct Upscaler<'a> {
-    manifest: &'a Manifest,
+    pub(crate) manifest: &'a Manifest,
     network: &'a mut dyn Network,
     options: UpscaleOptions,
     plan: Plan,
-    range: tensor::Range,
+    pub(crate) range: tensor::Range,
     /// The sigma at which a plan starts, in the network's units.
-    start: f32,
+    sigma: f32,
 }
 
 impl<'a> Upscaler<'a> {
@@ -77,7 +77,12 @@ impl<'a> Upscaler<'a> {
         let plan = denoise_plan(options.steps.unwrap_or(manifest.defaults.steps), options.eta)?;
         let [low, high] = manifest.range;
         let range = tensor::Range::new(low, high)?;
-        Ok(Self { manifest, network, options, plan, range, start: sigma.max as f32 })
+        Ok(Self { manifest, network, options, plan, range, sigma: sigma.max as f32 })
+    }
+
+    /// Steps of the plan: evaluations of the network for a picture in one tile.
+    pub fn steps(&self) -> usize {
+        self.plan.steps.len()
     }
 
     /// The frame that [`upscale`](Self::upscale) would give for `frame`, black: for asking beforehand whether it can be written.
@@ -111,18 +116,16 @@ impl<'a> Upscaler<'a> {
     ) -> Result<(Frame, Enlargement)> {
         let (scale, channels, steps) = (self.manifest.scale, self.manifest.channels, self.plan.steps.len());
         let mut large = self.outline(frame)?;
-        let tiles = self.tiles(frame, &large)?;
+        let samples = large.samples.len() * (large.samples.bits() / 8) as usize;
+        let tiles = self.tiles([frame.width, frame.height], steps > 1, samples)?;
         let small = Small::new(frame, self.range, channels, scale)?;
-        let map = SigmaMap::Uniform(self.start);
+        let map = SigmaMap::Uniform(self.sigma);
         if steps == 1 {
             let mut canvas = OneStep { small: &small, large: &mut large };
             execute(&self.plan, self.network, &mut canvas, &tiles, &map, watch)?;
         } else {
-            let noise = Philox::new(self.options.seed);
-            let state = State::new(self.noisy_start(&small, &noise), &self.plan, &noise, &map)?;
-            let mut canvas = Conditioned { small: &small, state };
-            execute(&self.plan, self.network, &mut canvas, &tiles, &map, watch)?;
-            let x = canvas.state.into_inner();
+            let mut x = Array4::zeros(small.enlarged_shape());
+            self.run(&small, &mut x, &tiles, watch)?;
             tensor::write_planes(x.as_slice().unwrap_or_default(), self.range, &mut large)?;
         }
         if let Some(alpha) = frame.alpha() {
@@ -132,23 +135,43 @@ impl<'a> Upscaler<'a> {
         Ok((large, Enlargement { scale, steps, tiles: tiles.count(), tile_size: (width / scale, height / scale) }))
     }
 
-    /// The bicubic enlargement with noise of the highest sigma.
-    fn noisy_start(&self, small: &Small<'_>, noise: &dyn NoiseSource) -> Array4<f32> {
-        let shape @ [_, _, height, width] = small.enlarged_shape();
-        let mut x = Array4::zeros(shape);
-        let mut fresh = vec![0.0; width];
-        if let Some(x) = x.as_slice_mut() {
-            small.enlarge(Window { x: 0, y: 0, width, height }, 1.0, x);
-            for (i, row) in x.chunks_exact_mut(width).enumerate() {
-                let (channel, y) = ((i / height) as u32, (i % height) as u32);
-                noise.fill(NoiseAt { step: NoiseAt::INITIAL, batch: 0, channel, y }, 0, &mut fresh);
-                row.iter_mut().zip(&fresh).for_each(|(x, z)| *x += self.start * z);
-            }
-        }
-        x
+    /// Fills `x`, `[1, channels, height, width]` on the large grid, with the enlargement of `small`.
+    pub(crate) fn run(
+        &mut self,
+        small: &Small,
+        x: &mut Array4<f32>,
+        tiles: &TilePlan,
+        watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let noise = Philox::new(self.options.seed);
+        let map = SigmaMap::Uniform(self.sigma);
+        let mut taken = std::mem::replace(x, Array4::zeros([0; 4]));
+        self.start(small, &noise, taken.as_slice_mut().unwrap_or_default());
+        let state = State::new(taken, &self.plan, &noise, &map)?;
+        let mut canvas = Conditioned { small, state };
+        let done = execute(&self.plan, self.network, &mut canvas, tiles, &map, watch);
+        *x = canvas.state.into_inner();
+        done
     }
 
-    fn tiles(&self, frame: &Frame, large: &Frame) -> Result<TilePlan> {
+    /// Where a plan begins: the bicubic enlargement, and where it has several steps, noise of the highest sigma on it.
+    fn start(&self, small: &Small, noise: &dyn NoiseSource, x: &mut [f32]) {
+        let [_, _, height, width] = small.enlarged_shape();
+        small.enlarge(Window { x: 0, y: 0, width, height }, 1.0, x);
+        if self.plan.steps.len() == 1 {
+            return;
+        }
+        let mut fresh = vec![0.0; width];
+        for (i, row) in x.chunks_exact_mut(width).enumerate() {
+            let (channel, y) = ((i / height) as u32, (i % height) as u32);
+            noise.fill(NoiseAt { step: NoiseAt::INITIAL, batch: 0, channel, y }, 0, &mut fresh);
+            row.iter_mut().zip(&fresh).for_each(|(x, z)| *x += self.sigma * z);
+        }
+    }
+
+    /// The tiles of small pictures of that size, on the large grid, where a tensor of the whole is held, or where none is, and
+    /// so many bytes beside.
+    pub(crate) fn tiles(&self, [width, height]: [usize; 2], holds_state: bool, beside: usize) -> Result<TilePlan> {
         let (scale, planes) = (self.manifest.scale, self.manifest.channels);
         let small = self.manifest.locality();
         // A small pixel beyond the field's edge has large pixels that are one small pixel further away.
@@ -161,12 +184,11 @@ impl<'a> Upscaler<'a> {
             overlap: self.options.tile.overlap.map(|overlap| overlap * scale),
         };
         let per_pixel = self.manifest.bytes_per_pixel.map(|bytes| bytes.div_ceil(scale * scale));
-        let area = large.width * large.height;
-        let state = if self.plan.steps.len() == 1 { 0 } else { area * planes * size_of::<f32>() };
-        let samples = large.samples.len() * (large.samples.bits() / 8) as usize;
-        let condition = frame.width * frame.height * planes * size_of::<f32>();
-        let reserve = (state + samples + condition) as u64;
-        self.options.budget.tiles([large.width, large.height, planes], choice, locality, per_pixel, reserve)
+        let area = scale * scale * width * height;
+        let state = if holds_state { area * planes * size_of::<f32>() } else { 0 };
+        let condition = width * height * planes * size_of::<f32>();
+        let reserve = (state + beside + condition) as u64;
+        self.options.budget.tiles([scale * width, scale * height, planes], choice, locality, per_pixel, reserve)
     }
 }
 

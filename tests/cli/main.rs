@@ -16,4 +16,5 @@ mod outputs;
 mod precisions;
 mod profile;
 mod runtimes;
+mod streams;
 mod upscale;

@@ -42,10 +42,16 @@ pub fn write(frame: &Frame, path: &Path, format: Format, options: &Options) -> R
     save(path, |file| encode(frame, format, options, file))
 }
 
+/// A file beside `path` under another name, and the name that it is to have once it is complete.
+pub(crate) fn begin(path: &Path) -> Result<(NamedTempFile, PathBuf)> {
+    let target = target(path)?;
+    let file = create_beside(&target).map_err(|refusal| refused(path, refusal))?;
+    Ok((file, target))
+}
+
 /// Lets `fill` write a file that appears under `path` only if it succeeds.
 pub(crate) fn save<T>(path: &Path, fill: impl FnOnce(&mut BufWriter<&mut File>) -> refusal::Result<T>) -> Result<T> {
-    let target = target(path)?;
-    let mut file = create_beside(&target).map_err(|refusal| refused(path, refusal))?;
+    let (mut file, target) = begin(path)?;
     let filled = {
         let mut writer = BufWriter::with_capacity(1 << 16, file.as_file_mut());
         fill(&mut writer).and_then(|value| {

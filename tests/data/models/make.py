@@ -45,6 +45,15 @@ denoiser("names", ("pixels", F32, FREE))
 denoiser("extra", extra=[("mask", F32, MAP)])
 denoiser("rank", ("x", F32, [3, "height", "width"]), shape=[1, 3, "height", "width"])
 
+# Gives back what it gets; sigma takes part without a say.
+save(
+    "identity",
+    [helper.make_node("Mul", ["sigma", "none"], ["nothing"]), helper.make_node("Add", ["x", "nothing"], ["denoised"])],
+    [("x", F32, FREE), ("sigma", F32, MAP)],
+    [("denoised", F32, FREE)],
+    [("none", F32, 0.0)],
+)
+
 # `darker` as `onnxruntime.quantization` writes it: 8-bit samples and weights of a 1x1 convolution (which changes nothing
 # here), everything else and both ends float32. `x` is rounded to 1/255 on its way.
 graph = helper.make_graph(

@@ -1,0 +1,143 @@
+//! Moving pictures: y4m, raw frames, sequences of picture files, cameras, and whatever ffmpeg reads and writes.
+//!
+//! A stream's pictures stay bytes in their own [`PixelFormat`] until [`tensor`](crate::tensor) takes them apart: nothing
+//! is converted, rounded or clipped on the way to the network.
+
+mod ffmpeg;
+mod file;
+mod format;
+mod named;
+mod raw;
+mod sequence;
+mod sink;
+mod video;
+mod y4m;
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+pub use ffmpeg::{FfmpegSink, FfmpegSource};
+pub use file::{Output, PartFile};
+pub(crate) use format::Plane;
+pub use format::{Chroma, Order, PixelFormat};
+pub use named::{RawPictures, SinkFormat, is_sink, is_source, open};
+pub use raw::RawSource;
+pub use sequence::{SequenceSink, SequenceSource};
+pub use sink::{Framing, PlainSink};
+pub use video::{Color, Matrix, Rate, Siting, Video};
+pub use y4m::{Y4mSource, nearest};
+
+use super::picture::Limits;
+use crate::error::{Error, Result};
+
+/// One picture of a stream.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Picture {
+    /// Its samples, as the stream's [`Video`] has them.
+    pub bytes: Vec<u8>,
+    /// Its number in the stream, from 0 on; numbers of lost pictures are missing.
+    pub index: u64,
+    /// When it was taken or is to be shown, from the beginning of the stream on.
+    pub time: Duration,
+}
+
+/// What came of waiting for a picture.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// A picture.
+    Picture,
+    /// The stream is over.
+    End,
+    /// What came is no whole picture, and why. The next one may be.
+    Corrupt(String),
+    /// The camera is gone, and why. It may come back: ask again.
+    Lost(String),
+}
+
+/// Where pictures come from.
+pub trait Source: Send {
+    /// What all pictures have in common.
+    fn video(&self) -> &Video;
+
+    /// Waits for the next picture. `picture` keeps its memory from one call to the next.
+    ///
+    /// # Errors
+    /// [`Error::Input`] when there can be no further picture although the stream is not over.
+    fn next(&mut self, picture: &mut Picture) -> Result<Arrival>;
+
+    /// Whether pictures come when they are taken, and are lost when nobody takes them.
+    fn is_live(&self) -> bool {
+        false
+    }
+}
+
+/// Where pictures go.
+pub trait Sink: Send {
+    /// What all pictures have in common.
+    fn video(&self) -> &Video;
+
+    /// Takes one picture.
+    ///
+    /// # Errors
+    /// [`Error::Output`] when it cannot be written. What was written before stays readable once
+    /// [`finish`](Self::finish) is called, which it is to be.
+    fn write(&mut self, picture: &Picture) -> Result<()>;
+
+    /// Completes the stream with what has been written whole.
+    ///
+    /// # Errors
+    /// [`Error::Output`] when that fails.
+    fn finish(&mut self) -> Result<()>;
+}
+
+/// What the caller knows better than the stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Interpretation {
+    /// Pictures a second.
+    pub rate: Option<Rate>,
+    /// How luma and chroma come about.
+    pub matrix: Option<Matrix>,
+    /// Whether samples have the full range.
+    pub full_range: Option<bool>,
+}
+
+impl Interpretation {
+    fn apply(self, video: &mut Video) {
+        video.rate = self.rate.unwrap_or(video.rate);
+        video.color.matrix = self.matrix.unwrap_or(video.color.matrix);
+        video.color.full_range = self.full_range.unwrap_or(video.color.full_range);
+    }
+}
+
+/// Refuses pictures that are larger than any that is read, before memory is taken.
+fn check_size(name: &Path, width: usize, height: usize, bytes: usize) -> Result<()> {
+    let limits = Limits::default();
+    if width.max(height) <= limits.max_side && bytes as u64 <= limits.max_bytes {
+        return Ok(());
+    }
+    Err(Error::input(
+        name,
+        format!(
+            "its pictures have {width}x{height} pixels; at most {} a side and {} MiB are read; scale them down",
+            limits.max_side,
+            limits.max_bytes >> 20
+        ),
+    ))
+}
+
+/// Why a stream cannot be written. [`io::ErrorKind::BrokenPipe`] in its source says that nobody reads any more.
+fn cannot_write(name: &Path, error: io::Error) -> Error {
+    let problem = match error.kind() {
+        io::ErrorKind::BrokenPipe => "its reader has closed it",
+        io::ErrorKind::StorageFull => "the disk is full; what was finished is kept; free some space and try again",
+        _ => "the system reports an error",
+    };
+    Error::output_from(name, problem, error)
+}
+
+/// Whether an error says that whoever read our output has had enough.
+pub fn reader_is_gone(error: &Error) -> bool {
+    let Error::Output { source: Some(cause), .. } = error else { return false };
+    cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}

@@ -1,0 +1,218 @@
+//! What the command line names, as streams.
+
+use std::fs::File;
+use std::io::{Read, stdin, stdout};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+use super::ffmpeg::{FfmpegSink, FfmpegSource};
+use super::file::PartFile;
+use super::format::PixelFormat;
+use super::raw::RawSource;
+use super::sequence::{SequenceSink, SequenceSource};
+use super::sink::{Framing, PlainSink};
+use super::video::{Rate, Video};
+use super::y4m::{MAGIC, Y4mSource, nearest};
+use super::{Interpretation, Sink, Source};
+use crate::error::{Error, Result};
+use crate::frame::source::{ends_in_slash, pictures};
+use crate::frame::{Format, picture};
+
+/// Pictures a second of a stream that does not say.
+const USUAL_RATE: Rate = Rate::of(25);
+
+/// How files of moving pictures are named that ffmpeg reads and writes.
+const CONTAINERS: [&str; 18] = [
+    "mp4", "m4v", "mkv", "mov", "avi", "webm", "ts", "m2ts", "mts", "mpg", "mpeg", "flv", "wmv", "ogv", "mjpeg",
+    "h264", "hevc", "3gp",
+];
+
+/// Raw pictures: what a stream does not say of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RawPictures {
+    /// Pixels of a row.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+    /// How samples lie in memory.
+    pub format: PixelFormat,
+}
+
+fn is_standard(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
+fn is_url(path: &Path) -> bool {
+    path.to_str().is_some_and(|text| text.contains("://"))
+}
+
+fn has_extension(path: &Path, known: &[&str]) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str()).map(str::to_lowercase);
+    extension.is_some_and(|extension| known.contains(&extension.as_str()))
+}
+
+fn begins_as_y4m(path: &Path) -> bool {
+    let mut start = [0; MAGIC.len()];
+    path.is_file() && File::open(path).is_ok_and(|mut file| file.read_exact(&mut start).is_ok()) && start == MAGIC
+}
+
+/// Whether a source is moving pictures: standard input, a URL, a device, y4m, or a container of which ffmpeg knows.
+pub fn is_source(path: &Path) -> bool {
+    let is_device =
+        path.metadata().is_ok_and(|found| found.file_type().is_char_device() || found.file_type().is_fifo());
+    is_standard(path) || is_url(path) || is_device || has_extension(path, &CONTAINERS) || begins_as_y4m(path)
+}
+
+/// Whether a sink is for moving pictures: standard output, y4m, raw pictures, or a container.
+pub fn is_sink(path: &Path) -> bool {
+    is_standard(path) || has_extension(path, &["y4m", "yuv", "raw"]) || has_extension(path, &CONTAINERS)
+}
+
+/// Opens the one stream that `sources` name: a stream, or picture files and folders one after the other.
+///
+/// # Errors
+/// [`Error::Input`] for what cannot be read as one, [`Error::Usage`] for several streams.
+pub fn open(sources: &[PathBuf], raw: Option<RawPictures>, interpretation: Interpretation) -> Result<Box<dyn Source>> {
+    let [source] = sources else {
+        if let Some(stream) = sources.iter().find(|source| is_source(source)) {
+            let problem = "is a stream, and a run takes one source if it takes a stream; name it alone";
+            return Err(Error::usage(format!("{} {problem}", stream.display())));
+        }
+        return sequence(sources, interpretation);
+    };
+    let is_file = source.is_file();
+    if let Some(raw) = raw {
+        let mut video = Video::new(raw.width, raw.height, USUAL_RATE, raw.format);
+        interpretation.apply(&mut video);
+        return if is_standard(source) {
+            Ok(Box::new(RawSource::new(Path::new("standard input"), standard_input()?, video)?))
+        } else {
+            Ok(Box::new(RawSource::new(source, file(source)?, video)?))
+        };
+    }
+    if is_standard(source) {
+        return Ok(Box::new(Y4mSource::open(Path::new("standard input"), standard_input()?, interpretation)?));
+    }
+    if begins_as_y4m(source) || has_extension(source, &["y4m"]) {
+        return Ok(Box::new(Y4mSource::open(source, file(source)?, interpretation)?));
+    }
+    let is_picture = is_file && Format::from_path(source).is_some() && !has_extension(source, &CONTAINERS);
+    if is_picture || source.is_dir() || !(is_file || is_source(source)) {
+        return sequence(sources, interpretation);
+    }
+    Ok(Box::new(FfmpegSource::open(source, interpretation)?))
+}
+
+fn sequence(sources: &[PathBuf], interpretation: Interpretation) -> Result<Box<dyn Source>> {
+    let rate = interpretation.rate.unwrap_or(USUAL_RATE);
+    Ok(Box::new(SequenceSource::open(pictures(sources)?, rate)?))
+}
+
+fn file(path: &Path) -> Result<File> {
+    File::open(path).map_err(|error| {
+        let problem = match error.kind() {
+            std::io::ErrorKind::NotFound => "there is no such file; check its name",
+            std::io::ErrorKind::PermissionDenied => "reading it is not allowed; check its permissions",
+            _ => "it cannot be opened",
+        };
+        Error::input_from(path, problem, error)
+    })
+}
+
+/// Standard input as a file: without the buffer and the lock of the standard library's.
+fn standard_input() -> Result<File> {
+    let owned = stdin().as_fd().try_clone_to_owned();
+    owned.map(File::from).map_err(|error| Error::input_from("standard input", "it is not open", error))
+}
+
+fn standard_output() -> Result<File> {
+    let owned = stdout().as_fd().try_clone_to_owned();
+    owned.map(File::from).map_err(|error| Error::output_from("standard output", "it is not open", error))
+}
+
+/// What is to be made of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SinkFormat {
+    /// A y4m stream.
+    Y4m,
+    /// Raw pictures.
+    Raw,
+    /// Picture files in a folder.
+    Pictures(Format),
+    /// Whatever ffmpeg makes of the name.
+    Container,
+}
+
+impl SinkFormat {
+    /// What `path` is to be written as, unless `asked` says so.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a name that is no stream's.
+    pub fn choose(path: &Path, asked: Option<Self>) -> Result<Self> {
+        let folder = path.is_dir() || ends_in_slash(path);
+        let one_file = |format: Format| {
+            Error::usage(format!(
+                "a stream is many pictures, {} is one {}; name a folder (end it in /), or a .y4m file",
+                path.display(),
+                format.extension()
+            ))
+        };
+        match asked {
+            Some(Self::Pictures(format)) if !folder => Err(one_file(format)),
+            Some(asked) => Ok(asked),
+            None if folder => Ok(Self::Pictures(Format::Png)),
+            None if is_standard(path) || has_extension(path, &["y4m"]) => Ok(Self::Y4m),
+            None if has_extension(path, &["yuv", "raw"]) => Ok(Self::Raw),
+            None if has_extension(path, &CONTAINERS) => Ok(Self::Container),
+            None => match Format::from_path(path) {
+                Some(format) => Err(one_file(format)),
+                None => Err(Error::usage(format!(
+                    "the name {} tells no kind of stream; end it in .y4m, in .mp4 or the like (by ffmpeg), or in / for \
+                     a folder of pictures",
+                    path.display()
+                ))),
+            },
+        }
+    }
+
+    /// What the pictures of a sink are like that loses nothing of `video` that it could keep.
+    pub fn video_for(self, video: &Video) -> Video {
+        match self {
+            Self::Raw => video.clone(),
+            Self::Pictures(format) => SequenceSink::video_for(video, format),
+            Self::Y4m | Self::Container => {
+                let mut result = Video { format: nearest(video.format), ..video.clone() };
+                // RGB of full range becomes YCbCr as everybody expects it.
+                result.color.full_range &= video.format.chroma().is_some();
+                result
+            }
+        }
+    }
+
+    /// Opens the sink. `video` is as [`video_for`](Self::video_for) says.
+    ///
+    /// # Errors
+    /// [`Error::Output`] when it cannot be written.
+    pub fn create(self, path: &Path, options: picture::Options, video: &Video) -> Result<Box<dyn Sink>> {
+        let framing = if self == Self::Raw { Framing::Raw } else { Framing::Y4m };
+        Ok(match self {
+            Self::Pictures(format) => Box::new(SequenceSink::create(path, format, options, video.clone())?),
+            Self::Container => Box::new(FfmpegSink::create(path, video)?),
+            Self::Y4m | Self::Raw if is_standard(path) => {
+                Box::new(PlainSink::create(Path::new("standard output"), standard_output()?, framing, video)?)
+            }
+            Self::Y4m | Self::Raw if is_pipe(path) => {
+                let file = File::options().write(true).open(path);
+                let file = file.map_err(|error| Error::output_from(path, "it cannot be opened", error))?;
+                Box::new(PlainSink::create(path, file, framing, video)?)
+            }
+            Self::Y4m | Self::Raw => Box::new(PlainSink::create(path, PartFile::create(path)?, framing, video)?),
+        })
+    }
+}
+
+/// Whether there is something that takes bytes and is no file: a named pipe, `/dev/null`.
+fn is_pipe(path: &Path) -> bool {
+    path.metadata().is_ok_and(|found| found.file_type().is_fifo() || found.file_type().is_char_device())
+}

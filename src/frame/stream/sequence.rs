@@ -1,0 +1,159 @@
+//! Picture files as a stream, and a stream as picture files.
+
+use std::path::{Path, PathBuf};
+
+use super::format::{Chroma, Order, PixelFormat};
+use super::video::{Rate, Video};
+use super::{Arrival, Picture, Sink, Source};
+use crate::error::{Error, Result};
+use crate::frame::picture::{self, Limits, Options};
+use crate::frame::{Format, Frame, Metadata, Samples};
+
+/// Picture files, one after the other. All are of the first one's size and kind; transparency is not shown.
+pub struct SequenceSource {
+    files: std::vec::IntoIter<PathBuf>,
+    /// The first picture, which is read when the source is opened.
+    first: Option<Frame>,
+    video: Video,
+    index: u64,
+}
+
+impl SequenceSource {
+    /// The pictures in `files`, so many a second.
+    ///
+    /// # Errors
+    /// [`Error::Input`] when there is none or the first cannot be read.
+    pub fn open(files: Vec<PathBuf>, rate: Rate) -> Result<Self> {
+        let Some(path) = files.first() else {
+            return Err(Error::usage("no picture is given; name a file or a folder"));
+        };
+        let first = picture::read(path, &Limits::default())?;
+        let video = Video::new(first.width, first.height, rate, format_of(&first));
+        Ok(Self { files: files.into_iter(), first: Some(first), video: full_range(video), index: 0 })
+    }
+}
+
+/// Samples of picture files have the full range.
+fn full_range(mut video: Video) -> Video {
+    video.color.full_range = true;
+    video
+}
+
+fn format_of(frame: &Frame) -> PixelFormat {
+    let bits = frame.samples.bits();
+    match frame.color_channels() {
+        1 => PixelFormat::planar(Chroma::Mono, bits),
+        _ => PixelFormat::Packed { order: Order::Rgb, bits },
+    }
+}
+
+impl Source for SequenceSource {
+    fn video(&self) -> &Video {
+        &self.video
+    }
+
+    fn next(&mut self, picture: &mut Picture) -> Result<Arrival> {
+        let Some(path) = self.files.next() else { return Ok(Arrival::End) };
+        let read = match self.first.take() {
+            Some(frame) => Ok(frame),
+            None => picture::read(&path, &Limits::default()),
+        };
+        (picture.index, picture.time) = (self.index, self.video.rate.time_of(self.index));
+        self.index += 1;
+        let frame = match read {
+            Ok(frame) => frame,
+            Err(error) => return Ok(Arrival::Corrupt(with_cause(&error))),
+        };
+        let Video { width, height, format, .. } = self.video;
+        let found = format_of(&frame);
+        if (frame.width, frame.height, found) != (width, height, format) {
+            return Ok(Arrival::Corrupt(format!(
+                "{} has {}x{} pixels in {found}; the first picture has {width}x{height} in {format}",
+                path.display(),
+                frame.width,
+                frame.height
+            )));
+        }
+        picture.bytes.clear();
+        let colors = frame.color_channels();
+        match &frame.samples {
+            Samples::U8(samples) => {
+                samples.chunks_exact(frame.channels).for_each(|pixel| picture.bytes.extend(&pixel[..colors]));
+            }
+            Samples::U16(samples) => {
+                let pixels = samples.chunks_exact(frame.channels);
+                pixels.flat_map(|pixel| &pixel[..colors]).for_each(|s| picture.bytes.extend(s.to_le_bytes()));
+            }
+        }
+        Ok(Arrival::Picture)
+    }
+}
+
+fn with_cause(error: &Error) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}
+
+/// Numbered picture files in a folder: `000001.png`, ... Each appears whole or not at all.
+pub struct SequenceSink {
+    folder: PathBuf,
+    format: Format,
+    options: Options,
+    video: Video,
+    frame: Frame,
+}
+
+impl SequenceSink {
+    /// What pictures have to be like to be written by [`create`](Self::create), as close as possible to `video`.
+    pub fn video_for(video: &Video, format: Format) -> Video {
+        let deep = video.format.bits() > 8 && matches!(format, Format::Png | Format::Tiff);
+        let bits = if deep { 16 } else { 8 };
+        let format = match video.format.is_grey() {
+            true => PixelFormat::planar(Chroma::Mono, bits),
+            false => PixelFormat::Packed { order: Order::Rgb, bits },
+        };
+        full_range(Video { format, ..video.clone() })
+    }
+
+    /// Pictures into `folder`, which is created where it is missing.
+    ///
+    /// # Errors
+    /// [`Error::Output`] when there can be no such folder; [`Error::Usage`] for pictures that are not as
+    /// [`video_for`](Self::video_for) says.
+    pub fn create(folder: &Path, format: Format, options: Options, video: Video) -> Result<Self> {
+        if video != Self::video_for(&video, format) {
+            return Err(Error::usage(format!("picture files hold grey or RGB, these are {}", video.format)));
+        }
+        std::fs::create_dir_all(folder)
+            .map_err(|error| Error::output_from(folder, "the folder cannot be created; choose another place", error))?;
+        let channels = if video.format.is_grey() { 1 } else { 3 };
+        let samples = if video.format.bits() == 8 { Samples::U8(Vec::new()) } else { Samples::U16(Vec::new()) };
+        let (width, height) = (video.width, video.height);
+        let frame = Frame { width, height, channels, samples, metadata: Metadata::default() };
+        Ok(Self { folder: folder.into(), format, options, video, frame })
+    }
+}
+
+impl Sink for SequenceSink {
+    fn video(&self) -> &Video {
+        &self.video
+    }
+
+    fn write(&mut self, picture: &Picture) -> Result<()> {
+        match &mut self.frame.samples {
+            Samples::U8(samples) => samples.clone_from(&picture.bytes),
+            Samples::U16(samples) => {
+                samples.clear();
+                samples.extend(picture.bytes.as_chunks::<2>().0.iter().map(|bytes| u16::from_le_bytes(*bytes)));
+            }
+        }
+        let name = format!("{:06}.{}", picture.index + 1, self.format.extension());
+        picture::write(&self.frame, &self.folder.join(name), self.format, &self.options).map(drop)
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,86 @@
+//! Streams into anything that can be written.
+
+use std::path::{Path, PathBuf};
+
+use super::file::Output;
+use super::format::PixelFormat;
+use super::video::Video;
+use super::{Picture, Sink, cannot_write, y4m};
+use crate::error::{Error, Result};
+
+/// What stands around the pictures of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// A header, and a line before each picture.
+    Y4m,
+    /// Nothing.
+    Raw,
+}
+
+/// A stream into an [`Output`].
+pub struct PlainSink<W> {
+    output: W,
+    framing: Framing,
+    video: Video,
+    name: PathBuf,
+}
+
+impl<W: Output> PlainSink<W> {
+    /// Writes the header, where there is one. `name` stands for the stream in messages.
+    ///
+    /// # Errors
+    /// [`Error::Output`] when it cannot be written, [`Error::Usage`] for a format that y4m does not have.
+    pub fn create(name: &Path, mut output: W, framing: Framing, video: &Video) -> Result<Self> {
+        if framing == Framing::Y4m {
+            if !matches!(video.format, PixelFormat::Planar { .. }) {
+                return Err(Error::usage(format!("y4m holds planar pictures, these are {}", video.format)));
+            }
+            output.write_all(y4m::header(video).as_bytes()).map_err(|error| cannot_write(name, error))?;
+        }
+        Ok(Self { output, framing, video: video.clone(), name: name.into() })
+    }
+}
+
+impl<W: Output> Sink for PlainSink<W> {
+    fn video(&self) -> &Video {
+        &self.video
+    }
+
+    fn write(&mut self, picture: &Picture) -> Result<()> {
+        let line = if self.framing == Framing::Y4m { b"FRAME\n".as_slice() } else { b"" };
+        let written = self.output.write_all(line).and_then(|()| self.output.write_all(&picture.bytes));
+        written.map_err(|error| cannot_write(&self.name, error))?;
+        self.output.mark();
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        self.output.complete().map_err(|error| cannot_write(&self.name, error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Framing, PlainSink};
+    use crate::frame::stream::{Chroma, PartFile, Picture, PixelFormat, Rate, Sink, Video};
+
+    #[test]
+    fn a_file_appears_when_it_is_complete_and_holds_whole_pictures() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.y4m");
+        let video = Video::new(2, 2, Rate::of(25), PixelFormat::planar(Chroma::Mono, 8));
+        let names = || folder.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
+
+        let mut sink = PlainSink::create(&path, PartFile::create(&path).unwrap(), Framing::Y4m, &video).unwrap();
+        sink.finish().unwrap();
+        assert!(names().is_empty(), "a stream without a picture leaves nothing");
+
+        let mut sink = PlainSink::create(&path, PartFile::create(&path).unwrap(), Framing::Y4m, &video).unwrap();
+        sink.write(&Picture { bytes: b"abcd".to_vec(), ..Picture::default() }).unwrap();
+        assert!(!path.exists());
+        std::io::Write::write_all(&mut sink.output, b"FRAME\nab").unwrap();
+        sink.finish().unwrap();
+        assert!(std::fs::read(&path).unwrap().ends_with(b"LIMITED\nFRAME\nabcd"));
+        assert_eq!(names(), ["a.y4m"]);
+    }
+}

@@ -1,0 +1,329 @@
+//! Pictures of a stream, as bytes in their own format, to planes of red, green and blue and back.
+//!
+//! Nothing is clipped on the way in: chroma that no red, green and blue from black to white has, such as at edges in 4:2:0,
+//! becomes values beyond the range, and comes back as it was. Chroma is enlarged and reduced by pairs of filters that undo
+//! each other: repetition and mean where it lies between two pixels (Haar's), and where it lies on one, the linear
+//! interpolation and the five taps (-1, 2, 6, 2, -1) / 8 of LeGall and Tabatabai's 5/3 wavelet (1988, "Sub-band coding of
+//! digital images using symmetric short kernel filters"). So a picture that no network changes comes back bit by bit.
+
+#[cfg(test)]
+mod tests;
+
+use super::convert::rounded;
+use super::{Range, mirror};
+use crate::error::{Error, Result};
+use crate::frame::stream::{Plane, Siting, Video};
+
+/// Takes the pictures of one stream apart, or puts them together. It holds what is needed between rows, so that nothing is
+/// allocated for a picture.
+pub struct Pictures {
+    video: Video,
+    /// Planes on the network's side: 1 or 3.
+    channels: usize,
+    range: Range,
+    /// Two planes of chroma, at full width, and at the picture's height or the chroma's.
+    chroma: [Vec<f32>; 2],
+    /// Three rows at full width.
+    lines: [Vec<f32>; 3],
+}
+
+/// How samples count: `value = (sample - zero) * step`.
+#[derive(Clone, Copy)]
+struct Scale {
+    zero: f32,
+    step: f32,
+    white: f32,
+}
+
+impl Pictures {
+    /// For pictures as `video` describes them, and `channels` planes whose black and white are `range`.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for pictures in colour and one plane.
+    pub fn new(video: &Video, channels: usize, range: Range) -> Result<Self> {
+        if channels == 1 && !video.format.is_grey() {
+            return Err(Error::usage(
+                "the stream is in colour and the model takes one channel; convert the stream to grey (`gray`) or choose a \
+                 model for colour",
+            ));
+        }
+        let [_, chroma, _] = video.format.planes(video.width, video.height);
+        let is_yuv = video.format.chroma().is_some() && !video.format.is_grey();
+        // The taller of what the two directions hold.
+        let held = if is_yuv { video.width * video.height.max(chroma.height) } else { 0 };
+        let line = || vec![0.0; video.width];
+        Ok(Self {
+            video: video.clone(),
+            channels,
+            range,
+            chroma: [vec![0.0; held], vec![0.0; held]],
+            lines: [line(), line(), line()],
+        })
+    }
+
+    /// What the pictures are like.
+    pub fn video(&self) -> &Video {
+        &self.video
+    }
+
+    /// Fills `planes`, `[channels, height, width]`, from a picture.
+    ///
+    /// # Panics
+    /// If there are fewer bytes or values than a picture has.
+    pub fn read(&mut self, bytes: &[u8], planes: &mut [f32]) {
+        let Video { width, height, format, .. } = self.video;
+        let [first, second, third] = format.planes(width, height);
+        let area = width * height;
+        if format.is_grey() {
+            let scale = self.luma();
+            for y in 0..height {
+                load(bytes, self.deep(), first, y, scale, &mut self.lines[0]);
+                for plane in planes.chunks_exact_mut(area) {
+                    to_range(self.range, &self.lines[0], &mut plane[y * width..][..width]);
+                }
+            }
+            return;
+        }
+        if format.chroma().is_none() {
+            let scale = self.luma();
+            for (plane, out) in [first, second, third].into_iter().zip(planes.chunks_exact_mut(area)) {
+                for (y, out) in out.chunks_exact_mut(width).enumerate() {
+                    load(bytes, self.deep(), plane, y, scale, &mut self.lines[0]);
+                    to_range(self.range, &self.lines[0], out);
+                }
+            }
+            return;
+        }
+        let (luma, chroma, deep) = (self.luma(), self.difference(), self.deep());
+        for (plane, held) in [second, third].into_iter().zip(&mut self.chroma) {
+            for (y, row) in held.chunks_exact_mut(width).take(plane.height).enumerate() {
+                let line = &mut self.lines[0][..plane.width];
+                load(bytes, deep, plane, y, chroma, line);
+                widen(line, self.video.color.siting, row);
+            }
+        }
+        let [red, blue] = self.video.color.matrix.weights();
+        let green = 1.0 - red - blue;
+        let (of_red, of_blue) = (2.0 - 2.0 * red, 2.0 - 2.0 * blue);
+        let (red_in_green, blue_in_green) = (of_red * red / green, of_blue * blue / green);
+        let (lo, span) = (self.range.lo(), self.range.span());
+        let (r, rest) = planes.split_at_mut(area);
+        let (g, b) = rest.split_at_mut(area);
+        for y in 0..height {
+            let [line, blues, reds] = &mut self.lines;
+            load(bytes, deep, first, y, luma, line);
+            heighten(&self.chroma[0], width, second.height, height, self.video.color.siting, y, blues);
+            heighten(&self.chroma[1], width, third.height, height, self.video.color.siting, y, reds);
+            let row = y * width..(y + 1) * width;
+            let out = r[row.clone()].iter_mut().zip(&mut g[row.clone()]).zip(&mut b[row]);
+            for (((y, u), v), ((r, g), b)) in line.iter().zip(blues.iter()).zip(reds.iter()).zip(out) {
+                *r = (y + of_red * v) * span + lo;
+                *g = (y - blue_in_green * u - red_in_green * v) * span + lo;
+                *b = (y + of_blue * u) * span + lo;
+            }
+        }
+    }
+
+    /// Fills a picture from `planes`, `[channels, height, width]`. Values are rounded to the nearest sample, halves to the even
+    /// one; what is not a number becomes the smallest. A grey picture takes the mean of three planes.
+    ///
+    /// # Panics
+    /// If there are fewer bytes or values than a picture has.
+    pub fn write(&mut self, planes: &[f32], bytes: &mut [u8]) {
+        let Video { width, height, format, .. } = self.video;
+        let [first, second, third] = format.planes(width, height);
+        let (area, deep, luma) = (width * height, self.deep(), self.luma());
+        let plane = |i: usize| &planes[(i % self.channels) * area..][..area];
+        if format.is_grey() {
+            for y in 0..height {
+                let [line, other, _] = &mut self.lines;
+                from_range(self.range, &plane(0)[y * width..][..width], line);
+                if self.channels == 3 {
+                    for i in [1, 2] {
+                        from_range(self.range, &plane(i)[y * width..][..width], other);
+                        line.iter_mut().zip(other.iter()).for_each(|(sum, value)| *sum += value);
+                    }
+                    line.iter_mut().for_each(|value| *value *= 1.0 / 3.0);
+                }
+                store(bytes, deep, first, y, luma, line);
+            }
+            return;
+        }
+        if format.chroma().is_none() {
+            for (i, place) in [first, second, third].into_iter().enumerate() {
+                for y in 0..height {
+                    from_range(self.range, &plane(i)[y * width..][..width], &mut self.lines[0]);
+                    store(bytes, deep, place, y, luma, &self.lines[0]);
+                }
+            }
+            return;
+        }
+        let [red, blue] = self.video.color.matrix.weights();
+        let green = 1.0 - red - blue;
+        let (to_red, to_blue) = (0.5 / (1.0 - red), 0.5 / (1.0 - blue));
+        let (lo, scale) = (self.range.lo(), 1.0 / self.range.span());
+        let siting = self.video.color.siting;
+        for y in 0..height {
+            let row = |i: usize| &plane(i)[y * width..][..width];
+            let [line, blues, reds] = &mut self.lines;
+            let out = line.iter_mut().zip(blues.iter_mut()).zip(reds.iter_mut());
+            for (((r, g), b), ((y, u), v)) in row(0).iter().zip(row(1)).zip(row(2)).zip(out) {
+                let [r, g, b] = [r, g, b].map(|value| (value - lo) * scale);
+                *y = red * r + green * g + blue * b;
+                *u = (b - *y) * to_blue;
+                *v = (r - *y) * to_red;
+            }
+            store(bytes, deep, first, y, luma, line);
+            // Narrowed rows lie at the front of full ones.
+            narrow(blues, siting, &mut self.chroma[0][y * width..][..second.width]);
+            narrow(reds, siting, &mut self.chroma[1][y * width..][..third.width]);
+        }
+        let difference = self.difference();
+        for (place, held) in [second, third].into_iter().zip(&self.chroma) {
+            let line = &mut self.lines[0][..place.width];
+            for y in 0..place.height {
+                lower(held, width, place, height, siting, y, line);
+                store(bytes, deep, place, y, difference, line);
+            }
+        }
+    }
+
+    fn deep(&self) -> bool {
+        self.video.format.bytes_per_sample() == 2
+    }
+
+    /// Of luma, or of red, green and blue: 0 is black, 1 is white.
+    fn luma(&self) -> Scale {
+        let unit = (1_u32 << (self.video.format.bits() - 8)) as f32;
+        let white = (1_u32 << self.video.format.bits()) as f32 - 1.0;
+        if self.video.color.full_range {
+            Scale { zero: 0.0, step: 1.0 / white, white }
+        } else {
+            Scale { zero: 16.0 * unit, step: 1.0 / (219.0 * unit), white }
+        }
+    }
+
+    /// Of colour differences: from -0.5 to 0.5.
+    fn difference(&self) -> Scale {
+        let unit = (1_u32 << (self.video.format.bits() - 8)) as f32;
+        let luma = self.luma();
+        let step = if self.video.color.full_range { luma.step } else { 1.0 / (224.0 * unit) };
+        Scale { zero: 128.0 * unit, step, ..luma }
+    }
+}
+
+fn to_range(range: Range, from: &[f32], to: &mut [f32]) {
+    let (lo, span) = (range.lo(), range.span());
+    to.iter_mut().zip(from).for_each(|(to, from)| *to = from * span + lo);
+}
+
+fn from_range(range: Range, from: &[f32], to: &mut [f32]) {
+    let (lo, scale) = (range.lo(), 1.0 / range.span());
+    to.iter_mut().zip(from).for_each(|(to, from)| *to = (from - lo) * scale);
+}
+
+/// Row `y` of a plane as values.
+fn load(bytes: &[u8], deep: bool, plane: Plane, y: usize, scale: Scale, out: &mut [f32]) {
+    let start = plane.start + y * plane.stride;
+    let value = |sample: f32| (sample - scale.zero) * scale.step;
+    let out = &mut out[..plane.width];
+    if deep {
+        let (samples, _) = bytes[2 * start..].as_chunks::<2>();
+        let samples = samples.iter().step_by(plane.step);
+        out.iter_mut().zip(samples).for_each(|(out, sample)| *out = value(f32::from(u16::from_le_bytes(*sample))));
+    } else if plane.step == 1 {
+        out.iter_mut().zip(&bytes[start..]).for_each(|(out, sample)| *out = value(f32::from(*sample)));
+    } else {
+        let samples = bytes[start..].iter().step_by(plane.step);
+        out.iter_mut().zip(samples).for_each(|(out, sample)| *out = value(f32::from(*sample)));
+    }
+}
+
+/// Values as row `y` of a plane.
+fn store(bytes: &mut [u8], deep: bool, plane: Plane, y: usize, scale: Scale, values: &[f32]) {
+    let start = plane.start + y * plane.stride;
+    let inverse = 1.0 / scale.step;
+    let sample = |value: f32| rounded(value * inverse + scale.zero, scale.white);
+    let values = &values[..plane.width];
+    if deep {
+        let (samples, _) = bytes[2 * start..].as_chunks_mut::<2>();
+        let samples = samples.iter_mut().step_by(plane.step);
+        samples.zip(values).for_each(|(out, value)| *out = (sample(*value) as u16).to_le_bytes());
+    } else if plane.step == 1 {
+        bytes[start..].iter_mut().zip(values).for_each(|(out, value)| *out = sample(*value) as u8);
+    } else {
+        let samples = bytes[start..].iter_mut().step_by(plane.step);
+        samples.zip(values).for_each(|(out, value)| *out = sample(*value) as u8);
+    }
+}
+
+/// A row of chroma at full width; a row that has it already is copied.
+fn widen(from: &[f32], siting: Siting, to: &mut [f32]) {
+    if from.len() == to.len() {
+        to.copy_from_slice(from);
+        return;
+    }
+    if siting == Siting::Center {
+        to.chunks_mut(2).zip(from).for_each(|(to, from)| to.fill(*from));
+        return;
+    }
+    for (i, to) in to.chunks_mut(2).enumerate() {
+        to[0] = from[i];
+        if let Some(between) = to.get_mut(1) {
+            *between = 0.5 * (from[i] + from[(i + 1).min(from.len() - 1)]);
+        }
+    }
+}
+
+/// What [`widen`] undoes.
+fn narrow(from: &[f32], siting: Siting, to: &mut [f32]) {
+    if from.len() == to.len() {
+        to.copy_from_slice(from);
+        return;
+    }
+    if siting == Siting::Center {
+        let mean = |pair: &[f32]| pair.iter().sum::<f32>() / pair.len() as f32;
+        to.iter_mut().zip(from.chunks(2)).for_each(|(to, pair)| *to = mean(pair));
+        return;
+    }
+    let at = |x: isize| from[mirror(x, from.len())];
+    for (to, x) in to.iter_mut().zip((0..).step_by(2)) {
+        *to = legall(at(x - 2), at(x - 1), at(x), at(x + 1), at(x + 2));
+    }
+}
+
+/// The low-pass filter of the analysis by the 5/3 wavelet.
+fn legall(a: f32, b: f32, c: f32, d: f32, e: f32) -> f32 {
+    0.125 * (2.0 * (b + d) - (a + e)) + 0.75 * c
+}
+
+/// Row `y` of the picture from chroma whose rows are wide enough already.
+fn heighten(held: &[f32], width: usize, rows: usize, height: usize, siting: Siting, y: usize, out: &mut [f32]) {
+    let row = |y: usize| &held[y * width..][..width];
+    if rows == height {
+        out.copy_from_slice(row(y));
+    } else if siting == Siting::TopLeft && y % 2 == 1 {
+        let next = (y / 2 + 1).min(rows - 1);
+        out.iter_mut().zip(row(y / 2)).zip(row(next)).for_each(|((out, a), b)| *out = 0.5 * (a + b));
+    } else {
+        out.copy_from_slice(row(y / 2));
+    }
+}
+
+/// Row `y` of a chroma plane from rows of the picture's height, which lie `width` apart.
+fn lower(held: &[f32], width: usize, plane: Plane, height: usize, siting: Siting, y: usize, out: &mut [f32]) {
+    let row = |y: isize| &held[mirror(y, height) * width..][..plane.width];
+    let middle = 2 * y.cast_signed();
+    if plane.height == height {
+        out.copy_from_slice(row(y.cast_signed()));
+    } else if siting == Siting::TopLeft {
+        let [a, b, c, d, e] = [-2, -1, 0, 1, 2].map(|offset| row(middle + offset));
+        for (x, out) in out.iter_mut().enumerate() {
+            *out = legall(a[x], b[x], c[x], d[x], e[x]);
+        }
+    } else if 2 * y + 1 == height {
+        out.copy_from_slice(row(middle));
+    } else {
+        out.iter_mut().zip(row(middle)).zip(row(middle + 1)).for_each(|((out, a), b)| *out = 0.5 * (a + b));
+    }
+}

@@ -1,0 +1,359 @@
+//! Read, work and write at the same time.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::histogram::Histogram;
+use super::queue::{Popped, Queue};
+use crate::error::{Error, Result};
+use crate::frame::stream::{Arrival, Picture, Sink, Source, reader_is_gone};
+
+/// How long a thread waits before it looks up.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// How pictures go through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// Pictures that may wait to be worked on, and as many to be written. A live source's oldest is dropped for a newer one;
+    /// any other source waits.
+    pub waiting: usize,
+    /// Whether a corrupt picture of a file is passed over. A live source's always is.
+    pub skip_corrupt: bool,
+    /// How long a source may be silent; `None` for ever.
+    pub stall: Option<Duration>,
+    /// How long a live source that is gone is waited for; `None` ends the run at once.
+    pub reconnect: Option<Duration>,
+}
+
+impl Default for Flow {
+    fn default() -> Self {
+        Self { waiting: 2, skip_corrupt: false, stall: None, reconnect: None }
+    }
+}
+
+/// What is done to a picture: from the source's into the sink's. `output` keeps its memory.
+pub trait Restore {
+    /// Works on one picture. `watch` is to be asked now and then whether to go on.
+    ///
+    /// # Errors
+    /// Whatever ends the run.
+    fn restore(
+        &mut self,
+        input: &Picture,
+        output: &mut Picture,
+        watch: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<()>;
+}
+
+/// How far a run has come.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// Pictures that came.
+    pub read: u64,
+    /// Pictures that were written.
+    pub written: u64,
+    /// Pictures of a live source that were dropped because newer ones came.
+    pub dropped: u64,
+    /// Pictures that were no whole pictures.
+    pub corrupt: u64,
+    /// How often the source was gone and came back.
+    pub reconnected: u64,
+    /// Since the first picture came.
+    pub elapsed: Duration,
+}
+
+impl Tally {
+    /// Pictures written a second.
+    pub fn rate(&self) -> f64 {
+        self.written as f64 / self.elapsed.as_secs_f64().max(1e-9)
+    }
+}
+
+/// What a run was like.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    /// How far it came.
+    pub tally: Tally,
+    /// From a picture's arrival to when it was written.
+    pub latency: Histogram,
+    /// Waiting for a picture.
+    pub waiting: Histogram,
+    /// Work on a picture.
+    pub work: Histogram,
+    /// Writing a picture.
+    pub writing: Histogram,
+}
+
+/// A picture and when it came.
+struct Item {
+    picture: Picture,
+    arrived: Instant,
+}
+
+/// What the threads share.
+struct Shared {
+    /// Pictures to work on, or what the reader ended with.
+    incoming: Queue<Item>,
+    /// Their memory, on its way back.
+    spare_in: Queue<Picture>,
+    outgoing: Queue<Item>,
+    spare_out: Queue<Picture>,
+    read: AtomicU64,
+    dropped: AtomicU64,
+    corrupt: AtomicU64,
+    reconnected: AtomicU64,
+    written: AtomicU64,
+}
+
+/// Takes every picture from `source` through `restorer` to `sink`. `watch` hears of every picture, and while nothing happens
+/// about twenty times a second; it can stop the run. Memory is taken for the first pictures and then used again.
+///
+/// However it ends, the sink is finished, so that what was written is whole. The reading thread ends with the picture that
+/// it waits for; if none comes, it stays until the process ends.
+///
+/// # Errors
+/// What the source, the restorer or the sink met, [`Error::Interrupted`] when `watch` stopped the run. A sink whose reader has
+/// had enough is no error.
+pub fn run(
+    source: Box<dyn Source>,
+    sink: Box<dyn Sink>,
+    restorer: &mut dyn Restore,
+    flow: Flow,
+    watch: &mut dyn FnMut(&Tally) -> ControlFlow<()>,
+) -> (Summary, Result<()>) {
+    let room = flow.waiting.max(1);
+    let shared = Arc::new(Shared {
+        incoming: Queue::new(room),
+        spare_in: Queue::new(room + 2),
+        outgoing: Queue::new(room),
+        spare_out: Queue::new(room + 2),
+        read: AtomicU64::new(0),
+        dropped: AtomicU64::new(0),
+        corrupt: AtomicU64::new(0),
+        reconnected: AtomicU64::new(0),
+        written: AtomicU64::new(0),
+    });
+    for _ in 0..room + 2 {
+        shared.spare_in.replace(Picture::default());
+        shared.spare_out.replace(Picture::default());
+    }
+    let reader = spawn_reader(Arc::clone(&shared), source, flow);
+    let writer = spawn_writer(Arc::clone(&shared), sink);
+    let mut worker = Worker { shared: &shared, summary: Summary::default(), begun: None, watch };
+    let worked = worker.work(restorer, flow);
+    let Worker { mut summary, begun, .. } = worker;
+    shared.incoming.close();
+    shared.spare_in.close();
+    shared.outgoing.close();
+    // The writer has something to write still; the reader may wait for what never comes.
+    let (written, writing, latency) = match writer.map(JoinHandle::join) {
+        Ok(Ok(ended)) => ended,
+        Ok(Err(_)) => {
+            (Err(Error::evaluation("the writing thread broke down")), Histogram::default(), Histogram::default())
+        }
+        Err(error) => (Err(error), Histogram::default(), Histogram::default()),
+    };
+    let read = match reader {
+        Ok(reader) if reader.is_finished() || matches!(worked, Ok(true)) => {
+            reader.join().unwrap_or_else(|_| Err(Error::evaluation("the reading thread broke down")))
+        }
+        Ok(_) => Ok(()),
+        Err(error) => Err(error),
+    };
+    summary.tally = shared.tally(begun);
+    (summary.writing, summary.latency) = (writing, latency);
+    let sunk = match written {
+        Err(error) if reader_is_gone(&error) => return (summary, Ok(())),
+        other => other,
+    };
+    (summary, worked.and(sunk).and(read))
+}
+
+impl Shared {
+    fn tally(&self, begun: Option<Instant>) -> Tally {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Tally {
+            read: count(&self.read),
+            written: count(&self.written),
+            dropped: count(&self.dropped),
+            corrupt: count(&self.corrupt),
+            reconnected: count(&self.reconnected),
+            elapsed: begun.map_or(Duration::ZERO, |begun| begun.elapsed()),
+        }
+    }
+}
+
+struct Worker<'a> {
+    shared: &'a Shared,
+    summary: Summary,
+    begun: Option<Instant>,
+    watch: &'a mut dyn FnMut(&Tally) -> ControlFlow<()>,
+}
+
+impl Worker<'_> {
+    /// Works until the source ends, which gives true, or the sink does, or something else says stop.
+    fn work(&mut self, restorer: &mut dyn Restore, flow: Flow) -> Result<bool> {
+        let mut silent = Instant::now();
+        loop {
+            self.look_up()?;
+            let waited = Instant::now();
+            let item = match self.shared.incoming.pop(PATIENCE) {
+                Popped::Item(item) => item,
+                Popped::Closed => return Ok(true),
+                Popped::Waiting => {
+                    if let Some(stall) = flow.stall
+                        && silent.elapsed() > stall
+                    {
+                        return Err(Error::input(
+                            "the stream",
+                            format!(
+                                "no picture has come for {:.0} s; check the source, or raise --stall-timeout",
+                                stall.as_secs_f64()
+                            ),
+                        ));
+                    }
+                    continue;
+                }
+            };
+            self.begun.get_or_insert(item.arrived);
+            self.summary.waiting.add(silent.elapsed().min(waited.elapsed()));
+            let Some(mut output) = self.spare()? else { return Ok(false) };
+            let begun = Instant::now();
+            let (watch, shared, first) = (&mut self.watch, self.shared, self.begun);
+            restorer.restore(&item.picture, &mut output, &mut || watch(&shared.tally(first)))?;
+            self.summary.work.add(begun.elapsed());
+            (output.index, output.time) = (item.picture.index, item.picture.time);
+            self.shared.spare_in.replace(item.picture);
+            let mut done = Item { picture: output, arrived: item.arrived };
+            while let Err(back) = self.shared.outgoing.push(done, PATIENCE) {
+                if self.shared.outgoing.is_closed() {
+                    return Ok(false);
+                }
+                self.look_up()?;
+                done = back;
+            }
+            silent = Instant::now();
+        }
+    }
+
+    fn look_up(&mut self) -> Result<()> {
+        match (self.watch)(&self.shared.tally(self.begun)) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Error::Interrupted),
+        }
+    }
+
+    /// Memory for a result; none when nobody takes results any more.
+    fn spare(&mut self) -> Result<Option<Picture>> {
+        loop {
+            match self.shared.spare_out.pop(PATIENCE) {
+                Popped::Item(picture) => return Ok(Some(picture)),
+                Popped::Closed => return Ok(None),
+                Popped::Waiting => self.look_up()?,
+            }
+        }
+    }
+}
+
+fn thread<T: Send + 'static>(name: &str, body: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>> {
+    let spawned = thread::Builder::new().name(name.to_owned()).spawn(body);
+    spawned.map_err(|error| Error::Evaluation { problem: format!("no thread for {name}"), source: Some(error.into()) })
+}
+
+fn spawn_reader(shared: Arc<Shared>, mut source: Box<dyn Source>, flow: Flow) -> Result<JoinHandle<Result<()>>> {
+    thread("reading", move || {
+        let result = read_all(&shared, source.as_mut(), flow);
+        shared.incoming.close();
+        result
+    })
+}
+
+fn read_all(shared: &Shared, source: &mut dyn Source, flow: Flow) -> Result<()> {
+    let live = source.is_live();
+    let mut lost: Option<Instant> = None;
+    loop {
+        let mut picture = loop {
+            match shared.spare_in.pop(PATIENCE) {
+                Popped::Item(picture) => break picture,
+                Popped::Closed => return Ok(()),
+                Popped::Waiting => {}
+            }
+        };
+        loop {
+            match source.next(&mut picture)? {
+                Arrival::Picture => break,
+                Arrival::End => return Ok(()),
+                Arrival::Corrupt(why) => {
+                    shared.corrupt.fetch_add(1, Ordering::Relaxed);
+                    if !live && !flow.skip_corrupt {
+                        let advice = "what came before is kept; --skip-corrupt passes over it";
+                        return Err(Error::input("the stream", format!("{why}; {advice}")));
+                    }
+                }
+                Arrival::Lost(why) => {
+                    let since = *lost.get_or_insert_with(Instant::now);
+                    if flow.reconnect.is_none_or(|patience| since.elapsed() > patience) {
+                        let advice = "plug it in again; --reconnect SECONDS waits for it";
+                        return Err(Error::input("the stream", format!("{why}; {advice}")));
+                    }
+                    thread::sleep(Duration::from_millis(200));
+                }
+            }
+            if shared.incoming.is_closed() {
+                return Ok(());
+            }
+        }
+        if lost.take().is_some() {
+            shared.reconnected.fetch_add(1, Ordering::Relaxed);
+        }
+        shared.read.fetch_add(1, Ordering::Relaxed);
+        let mut item = Item { picture, arrived: Instant::now() };
+        if live {
+            if let Some(dropped) = shared.incoming.replace(item) {
+                shared.dropped.fetch_add(1, Ordering::Relaxed);
+                shared.spare_in.replace(dropped.picture);
+            }
+            continue;
+        }
+        while let Err(back) = shared.incoming.push(item, PATIENCE) {
+            if shared.incoming.is_closed() {
+                return Ok(());
+            }
+            item = back;
+        }
+    }
+}
+
+type Written = (Result<()>, Histogram, Histogram);
+
+fn spawn_writer(shared: Arc<Shared>, mut sink: Box<dyn Sink>) -> Result<JoinHandle<Written>> {
+    thread("writing", move || {
+        let (mut writing, mut latency) = (Histogram::default(), Histogram::default());
+        let result = write_all(&shared, sink.as_mut(), &mut writing, &mut latency);
+        shared.outgoing.close();
+        shared.spare_out.close();
+        // Whatever happened, what is whole is kept.
+        let finished = sink.finish();
+        (result.and(finished), writing, latency)
+    })
+}
+
+fn write_all(shared: &Shared, sink: &mut dyn Sink, writing: &mut Histogram, latency: &mut Histogram) -> Result<()> {
+    loop {
+        match shared.outgoing.pop(PATIENCE) {
+            Popped::Item(item) => {
+                let begun = Instant::now();
+                sink.write(&item.picture)?;
+                writing.add(begun.elapsed());
+                latency.add(item.arrived.elapsed());
+                shared.written.fetch_add(1, Ordering::Relaxed);
+                shared.spare_out.replace(item.picture);
+            }
+            Popped::Waiting => {}
+            Popped::Closed => return Ok(()),
+        }
+    }
+}

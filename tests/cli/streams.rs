@@ -1,0 +1,263 @@
+//! Streams in and out of the real binary.
+
+use std::io::{Read, Write};
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::common::eddy;
+use crate::common::frames::psnr;
+use crate::common::place::{MANIFEST, Place, data, sha256};
+
+/// Any bytes at all that are samples of so many bits, two bytes each where those are more than eight.
+fn random(bits: u32, bytes: usize) -> Vec<u8> {
+    let mut state = 1_u64;
+    let mut byte = |i: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let byte = (state >> 40) as u8;
+        if bits > 8 && i % 2 == 1 { byte >> (16 - bits) } else { byte }
+    };
+    (0..bytes).map(&mut byte).collect()
+}
+
+/// A y4m stream of this kind, of random pictures of so many bytes each.
+fn y4m(kind: &str, width: usize, height: usize, bytes: usize, count: usize) -> Vec<u8> {
+    let bits = if kind.ends_with("10") { 10 } else { 8 };
+    let mut stream =
+        format!("YUV4MPEG2 W{width} H{height} F30000:1001 Ip A1:1 C{kind} XCOLORRANGE=LIMITED\n").into_bytes();
+    for picture in random(bits, bytes * count).chunks(bytes) {
+        stream.extend(b"FRAME\n");
+        stream.extend(picture);
+    }
+    stream
+}
+
+/// A model whose network gives back what it got.
+fn identity(place: &Place) {
+    let bytes = std::fs::read(data("models").join("identity.onnx")).unwrap();
+    place.file("identity/network.onnx", &bytes);
+    place.file("identity/model.toml", MANIFEST.replace("{sha256}", &sha256(&bytes)));
+}
+
+#[test]
+fn what_the_network_leaves_alone_comes_out_bit_by_bit() {
+    let kinds = [
+        ("420jpeg", 17 * 9 + 2 * 9 * 5),
+        ("420mpeg2", 17 * 9 + 2 * 9 * 5),
+        ("420paldv", 17 * 9 + 2 * 9 * 5),
+        ("422", 17 * 9 + 2 * 9 * 9),
+        ("444", 3 * 17 * 9),
+        ("mono", 17 * 9),
+        ("420p10", 2 * (17 * 9 + 2 * 9 * 5)),
+        ("422p10", 2 * (17 * 9 + 2 * 9 * 9)),
+        ("444p10", 6 * 17 * 9),
+        ("mono10", 2 * 17 * 9),
+    ];
+    let place = Place::new();
+    identity(&place);
+    for (kind, bytes) in kinds {
+        let stream = y4m(kind, 17, 9, bytes, 3);
+        place.file("in.y4m", &stream);
+        for options in ["", "--steps 1 -t 16", "--range full --matrix bt709"] {
+            eddy("denoise in.y4m -o out.y4m -m identity --sigma 25").args(options).within(&place).succeeds();
+            let out = place.bytes("out.y4m");
+            let header = |bytes: &[u8]| bytes.iter().position(|byte| *byte == b'\n').unwrap();
+            assert!(out[header(&out)..] == stream[header(&stream)..], "{kind} {options}");
+            assert!(out.starts_with(format!("YUV4MPEG2 W17 H9 F30000:1001 Ip A1:1 C{kind} ").as_bytes()), "{kind}");
+        }
+    }
+}
+
+#[test]
+fn raw_pictures_of_every_format_pass_unchanged() {
+    let place = Place::new();
+    identity(&place);
+    let formats = [("nv12", 243), ("yuyv422", 324), ("rgb24", 459), ("bgr24", 459), ("gray", 153), ("rgb48le", 918)];
+    for (format, bytes) in formats {
+        let pictures = random(if format == "rgb48le" { 16 } else { 8 }, 2 * bytes);
+        place.file("in.raw", &pictures);
+        eddy("denoise in.raw -o out.raw --size 17x9 -m identity --sigma 9 --pixel-format")
+            .arg(format)
+            .within(&place)
+            .succeeds();
+        let out = place.bytes("out.raw");
+        let same = out.iter().zip(&pictures).filter(|(a, b)| a == b).count();
+        // A row of yuyv422 of odd width ends in a luma sample that no pixel has.
+        let spare = if format == "yuyv422" { 2 * 9 } else { 0 };
+        assert!(out.len() == pictures.len() && same + spare >= out.len(), "{format}: {same} of {}", out.len());
+    }
+}
+
+/// The photograph with noise as a stream of so many equal pictures.
+fn photographs(place: &Place, count: usize) {
+    for i in 0..count {
+        place.file(&format!("in/{i}.png"), std::fs::read(data("noisy-chelsea.png")).unwrap());
+    }
+}
+
+#[test]
+fn a_sequence_becomes_a_stream_and_a_stream_a_sequence() {
+    let place = Place::new();
+    photographs(&place, 3);
+    let record = eddy("denoise in -o out.y4m --sigma 25 --fps-in 12.5 --json").within(&place).succeeds().json();
+    assert_eq!((record["event"].as_str(), record["written"].as_u64()), (Some("summary"), Some(3)));
+    assert!(
+        place.bytes("out.y4m").starts_with(b"YUV4MPEG2 W451 H300 F12500:1000 Ip C444 XCOLORRANGE=LIMITED\nFRAME\n")
+    );
+    // 0 is nothing to do, so that what is read is what was written.
+    eddy("denoise out.y4m -o frames/ --sigma 0").within(&place).succeeds();
+    assert_eq!(place.names("frames"), ["000001.png", "000002.png", "000003.png"]);
+    let clean = crate::common::frames::read(&data("chelsea.png"));
+    let found = psnr(&clean, &place.frame("frames/000002.png"));
+    assert!(found > 29.0, "{found}");
+    eddy("denoise out.y4m -o one.png").within(&place).fails(2).says("a stream is many pictures");
+}
+
+#[test]
+fn a_stream_is_enlarged() {
+    let place = Place::new();
+    place.file("in.y4m", y4m("420jpeg", 24, 16, 24 * 16 * 3 / 2, 2));
+    for (options, kind) in [("", "420jpeg"), ("--steps 2", "420jpeg")] {
+        eddy("upscale in.y4m -o out.y4m -s 2").args(options).within(&place).succeeds().says("2 pictures of 48x32");
+        let out = place.bytes("out.y4m");
+        assert!(out.starts_with(format!("YUV4MPEG2 W48 H32 F30000:1001 Ip A1:1 C{kind} ").as_bytes()));
+        assert_eq!(out.len(), 2 * (6 + 48 * 32 * 3 / 2) + out.iter().position(|b| *b == b'\n').unwrap() + 1);
+    }
+}
+
+#[test]
+fn damage_is_told_from_the_end_and_what_came_before_is_kept() {
+    let place = Place::new();
+    let whole = y4m("mono", 16, 16, 256, 4);
+    place.file("cut.y4m", &whole[..whole.len() - 100]);
+    let three = |name: &str| {
+        let out = place.bytes(name);
+        assert_eq!(out.windows(6).filter(|six| six == b"FRAME\n").count(), 3);
+        assert_eq!(out.len(), out.iter().position(|b| *b == b'\n').unwrap() + 1 + 3 * 262);
+    };
+    eddy("denoise cut.y4m -o a.y4m --sigma 5").within(&place).fails(3).says("ends within picture 4: 156 of 256 bytes");
+    three("a.y4m");
+    let record = eddy("denoise cut.y4m -o b.y4m --sigma 5 --skip-corrupt --json").within(&place).succeeds().json();
+    assert_eq!((record["written"].as_u64(), record["corrupt"].as_u64()), (Some(3), Some(1)));
+    three("b.y4m");
+    let mut torn = whole.clone();
+    let second = whole.windows(6).enumerate().filter(|(_, six)| six == b"FRAME\n").nth(1).unwrap().0;
+    torn[second] = b'X';
+    place.file("torn.y4m", &torn);
+    eddy("denoise torn.y4m -o c.y4m --sigma 5").within(&place).fails(3).says("picture 2").says("no FRAME");
+}
+
+#[test]
+fn what_is_asked_wrongly_is_said() {
+    let place = Place::new();
+    place.file("in.y4m", y4m("mono", 16, 16, 256, 1));
+    place.file("notes.txt", "no pictures at all");
+    let cases = [
+        ("denoise in.y4m in.y4m -o out.y4m", 2, "takes one source"),
+        ("denoise in.y4m -o out.y4m --size 16x16", 2, "--pixel-format"),
+        ("denoise in.y4m -o out.y4m --pixel-format yuv9 --size 4x4", 2, "expected one of yuv420p"),
+        ("denoise in.y4m -o missing/out.y4m", 1, "does not exist"),
+        ("denoise gone.y4m -o out.y4m", 3, "no such file"),
+        ("denoise notes.txt -o out.y4m --pixel-format rgb24 --size 64x64", 3, "18 of 12288 bytes"),
+        ("denoise - -o out.y4m", 3, "is empty"),
+        ("denoise in.y4m -o out.y4m --stall-timeout 0", 2, "expected seconds"),
+    ];
+    for (arguments, code, words) in cases {
+        eddy(arguments).within(&place).fails(code).says(words);
+    }
+    assert!(!place.names("").iter().any(|name| name.contains("out") || name.contains(".part")));
+}
+
+#[test]
+fn a_closed_pipe_ends_the_run_in_good_order() {
+    let place = Place::new();
+    place.file("in.y4m", y4m("mono", 64, 64, 4096, 200));
+    let mut child = eddy("denoise in.y4m -o - --sigma 5")
+        .within(&place)
+        .command()
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut start = vec![0; 9000];
+    child.stdout.take().unwrap().read_exact(&mut start).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(start.starts_with(b"YUV4MPEG2 W64 H64 "));
+}
+
+#[test]
+fn signals_keep_what_was_finished_even_while_the_source_is_silent() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let place = Place::new();
+        let mut child = eddy("denoise - -o out.y4m --sigma 5")
+            .within(&place)
+            .command()
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(&y4m("mono", 16, 16, 256, 5)).unwrap();
+        // The pictures are worked on, and nothing more comes.
+        let written = || {
+            let parts = place.names("").into_iter().find(|name| name.ends_with(".part"));
+            parts.is_some_and(|name| place.bytes(&name).len() >= 5 * 262)
+        };
+        let begun = std::time::Instant::now();
+        while !written() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "no picture was written");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(place.bytes("out.y4m").windows(6).filter(|six| six == b"FRAME\n").count(), 5);
+        place.holds_only(&["out.y4m"]);
+        drop(stdin);
+    }
+}
+
+#[test]
+fn a_silent_source_is_a_stall_where_one_is_looked_for() {
+    let place = Place::new();
+    let mut child = eddy("denoise - -o out.y4m --sigma 5 --stall-timeout 0.3")
+        .within(&place)
+        .command()
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(&y4m("mono", 16, 16, 256, 2)).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(3) && stderr.contains("--stall-timeout"), "{stderr}");
+    assert_eq!(place.bytes("out.y4m").windows(6).filter(|six| six == b"FRAME\n").count(), 2);
+}
+
+#[test]
+fn a_full_disk_keeps_whole_pictures() {
+    let Some(mut command) = crate::common::unshare("-m") else {
+        return crate::common::skip("a full disk: no file system can be mounted here");
+    };
+    let place = Place::new();
+    place.file("in.y4m", y4m("mono", 64, 64, 4096, 60));
+    place.folder("full");
+    let binary = crate::common::BINARY;
+    let script = format!(
+        "mount -t tmpfs -o size=100k tmpfs full && {binary} denoise in.y4m -o full/out.y4m --sigma 5; code=$?; \
+         cp full/out.y4m kept.y4m; ls -a full; exit $code"
+    );
+    let output = command.args(["sh", "-c"]).arg(script).current_dir(place.path("")).output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    if stderr.contains("mount:") {
+        return crate::common::skip("a full disk: no file system can be mounted here");
+    }
+    assert!(output.status.code() == Some(1) && stderr.contains("the disk is full"), "{stderr}");
+    let kept = place.bytes("kept.y4m");
+    let header = kept.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    assert!(kept.len() > header + 4102 && (kept.len() - header).is_multiple_of(4102), "{}", kept.len());
+    assert!(!String::from_utf8_lossy(&output.stdout).contains(".part"));
+}
