@@ -45,6 +45,10 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     sampling: SamplingOptions,
 
+    /// Whether each picture of a stream draws on those before: on, off, or auto, which is on for live sources
+    #[arg(long, value_name = "WHEN", default_value = "auto", default_missing_value = "on", num_args = 0..=1, require_equals = true, help_heading = "Video")]
+    temporal: When,
+
     #[command(flatten)]
     stream: StreamOptions,
 
@@ -77,6 +81,13 @@ impl FromStr for Sigma {
     }
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum When {
+    Auto,
+    On,
+    Off,
+}
+
 impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let package = Package::find(&self.model)?;
@@ -105,17 +116,27 @@ impl Arguments {
 
     fn denoise_stream(&self, denoiser: Denoiser<'_>, stream: Stream<'_>) -> anyhow::Result<()> {
         let result = stream.result(&stream.video);
-        let mut denoiser = denoiser.on_stream(&stream.video, &result)?;
+        let temporal = self.temporal == When::On || (self.temporal == When::Auto && stream.is_live());
+        let mut denoiser = denoiser.on_stream(&stream.video, &result, temporal)?;
         stream.run(&mut denoiser, &result, self.console, |denoiser| {
             let (sigma, limited) = (denoiser.sigma(), denoiser.sigma_limited());
             let (steps, tiles) =
                 (steps(denoiser.steps()), tiles(denoiser.tiles().count(), denoiser.tiles().tile_size()));
             let how = self.how(limited);
-            let facts = json!({
+            let mut facts = json!({
                 "sigma": sigma, "sigma_limited": limited, "steps": denoiser.steps(),
                 "precision": self.precision.precision().name(), "tiles": denoiser.tiles().count(),
+                "temporal": temporal,
             });
-            (format!("sigma {sigma:.1}{how}, {steps}, {tiles}"), facts)
+            let mut words = format!("sigma {sigma:.1}{how}, {steps}, {tiles}");
+            if let Some(past) = denoiser.persistence() {
+                words += &format!(", {:.0} % of tiles computed", 100.0 * past.computed);
+                words += &past.flicker.map_or(String::new(), |flicker| format!(", flicker {flicker:.2}"));
+                facts["tiles_computed"] = past.computed.into();
+                facts["flicker"] = past.flicker.into();
+                facts["resets"] = past.resets.into();
+            }
+            (words, facts)
         })
     }
 

@@ -107,6 +107,11 @@ impl StreamOptions {
 }
 
 impl Stream<'_> {
+    /// Whether pictures come as they are taken.
+    pub(crate) fn is_live(&self) -> bool {
+        self.source.is_live()
+    }
+
     /// What results are to be like, given what they could be.
     pub(crate) fn result(&self, video: &Video) -> Video {
         self.sink.video_for(video)

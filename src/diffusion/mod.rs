@@ -20,4 +20,4 @@ pub use noise::{NoiseAt, NoiseSource, Philox, Recorded};
 pub use parameterization::{Prediction, Scaling};
 pub use plan::{Clip, Level, Plan, Step};
 pub use sampler::{Sampler, Schedule, SigmaSchedule, denoise_plan, plan};
-pub use state::State;
+pub use state::{Recall, State};

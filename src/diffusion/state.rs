@@ -9,6 +9,12 @@ use crate::diffusion::plan::{Clip, Plan, Step};
 use crate::error::Result;
 use crate::network::Shape;
 
+/// What a network gives for some windows, known without asking it.
+pub trait Recall {
+    /// As [`Canvas::recall`].
+    fn recall(&self, window: Window, out: &mut Vec<f32>) -> bool;
+}
+
 /// `x`, `[batch, channels, height, width]`, with what its updates draw on.
 pub struct State<'a> {
     x: Array4<f32>,
@@ -16,6 +22,7 @@ pub struct State<'a> {
     previous: Option<Array4<f32>>,
     noise: &'a dyn NoiseSource,
     sigma: &'a SigmaMap,
+    known: Option<&'a dyn Recall>,
     /// One row of fresh noise.
     fresh: Vec<f32>,
     /// Magnitudes of a sample's `D`, for dynamic thresholding.
@@ -40,7 +47,12 @@ impl<'a> State<'a> {
         let fresh = vec![0.0; if noise_rows > 0 { x.dim().3 } else { 0 }];
         let thresholds = matches!(plan.clip, Clip::Threshold { .. });
         let magnitudes = Vec::with_capacity(if thresholds { x.len() / x.dim().0.max(1) } else { 0 });
-        Ok(Self { x, previous, noise, sigma, fresh, magnitudes })
+        Ok(Self { x, previous, noise, sigma, known: None, fresh, magnitudes })
+    }
+
+    /// The same, with windows that need not be computed.
+    pub fn recalling(self, known: Option<&'a dyn Recall>) -> Self {
+        Self { known, ..self }
     }
 
     /// The tensor, as the last step left it.
@@ -61,6 +73,10 @@ impl Canvas for State<'_> {
             read_plane(plane, width, window, scale, out);
         }
         Ok(())
+    }
+
+    fn recall(&self, window: Window, out: &mut Vec<f32>) -> bool {
+        self.known.is_some_and(|known| known.recall(window, out))
     }
 
     fn update(&mut self, update: &Update<'_>) -> Result<()> {

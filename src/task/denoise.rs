@@ -9,7 +9,7 @@ use super::estimate::estimate_sigma;
 use super::noise_map::noise_map;
 use super::pixels::Pixels;
 use super::profile::NoiseProfile;
-use crate::diffusion::{Philox, Plan, Prediction, Progress, SigmaMap, State, denoise_plan, execute};
+use crate::diffusion::{Philox, Plan, Prediction, Progress, Recall, SigmaMap, State, denoise_plan, execute};
 use crate::error::{Error, Result};
 use crate::frame::Frame;
 use crate::model::{Manifest, Task};
@@ -139,22 +139,24 @@ impl<'a> Denoiser<'a> {
         }
         let mut x = Array4::zeros([1, self.manifest.channels, frame.height, frame.width]);
         tensor::read_planes(frame, self.range, x.as_slice_mut().unwrap_or_default())?;
-        self.run(&mut x, &map, &tiles, watch)?;
+        self.run(&mut x, &map, &tiles, None, watch)?;
         tensor::write_planes(x.as_slice().unwrap_or_default(), self.range, frame)?;
         Ok(report)
     }
 
-    /// Denoises `x`, `[1, channels, height, width]` in the network's range, in place; `sigma` is in its units, too.
+    /// Denoises `x`, `[1, channels, height, width]` in the network's range, in place; `sigma` is in its units, too. Tiles that are
+    /// `known` are not computed.
     pub(crate) fn run(
         &mut self,
         x: &mut Array4<f32>,
         sigma: &SigmaMap,
         tiles: &TilePlan,
+        known: Option<&dyn Recall>,
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<()> {
         let noise = Philox::new(self.options.seed);
         let taken = std::mem::replace(x, Array4::zeros([0; 4]));
-        let mut state = State::new(taken, &self.plan, &noise, sigma)?;
+        let mut state = State::new(taken, &self.plan, &noise, sigma)?.recalling(known);
         let done = execute(&self.plan, self.network, &mut state, tiles, sigma, watch);
         *x = state.into_inner();
         done

@@ -1,0 +1,54 @@
+//! How much a scene at rest flickers in the result.
+
+use super::temporal::{BLOCK, Temporal};
+
+/// A place that has been at rest for so many pictures counts.
+const FEWEST: u32 = 8;
+
+/// The standard deviation over time of pixels at rest: one pixel of each block, from when it comes to rest until it moves.
+#[derive(Default)]
+pub(super) struct Flicker {
+    /// For each block: pictures at rest, and the mean and the sum of squared deviations since.
+    places: Vec<(u32, f32, f32)>,
+    sum: f64,
+    count: u64,
+}
+
+impl Flicker {
+    /// One more result, `[channels, height, width]`.
+    pub(super) fn add(&mut self, temporal: &Temporal, result: &[f32], [width, height]: [usize; 2]) {
+        let across = temporal.across();
+        self.places.resize(temporal.rest().len(), (0, 0.0, 0.0));
+        let area = width * height;
+        let channels = (result.len() / area) as f32;
+        for (i, (place, restless)) in self.places.iter_mut().zip(temporal.restless()).enumerate() {
+            if *restless {
+                close(place, &mut self.sum, &mut self.count);
+                continue;
+            }
+            let x = (i % across * BLOCK + BLOCK / 2).min(width - 1);
+            let y = (i / across * BLOCK + BLOCK / 2).min(height - 1);
+            let value = result[y * width + x..].iter().step_by(area).sum::<f32>() / channels;
+            let (seen, mean, squares) = place;
+            *seen += 1;
+            let before = value - *mean;
+            *mean += before / *seen as f32;
+            *squares += before * (value - *mean);
+        }
+    }
+
+    /// The mean over all such times so far, in the result's units; none before anything was at rest for long.
+    pub(super) fn mean(&self) -> Option<f64> {
+        let (mut sum, mut count) = (self.sum, self.count);
+        self.places.iter().for_each(|place| close(&mut place.clone(), &mut sum, &mut count));
+        (count > 0).then(|| sum / count as f64)
+    }
+}
+
+fn close(place: &mut (u32, f32, f32), sum: &mut f64, count: &mut u64) {
+    let (seen, _, squares) = std::mem::take(place);
+    if seen >= FEWEST {
+        *sum += f64::from(squares / (seen - 1) as f32).max(0.0).sqrt();
+        *count += 1;
+    }
+}

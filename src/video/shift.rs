@@ -1,0 +1,318 @@
+//! How far a picture has moved as a whole, and moving planes by that much.
+
+/// Levels of the pyramid stop at about this many pixels a side.
+const SMALLEST: usize = 24;
+
+/// How far is looked on the coarsest level, in its pixels.
+const REACH: isize = 3;
+
+/// Shifts nearer than this to whole pixels are taken as whole, in pixels.
+const HARDLY: f64 = 0.12;
+
+/// A shift that leaves more than this part of what differs beyond noise is none.
+const UNEXPLAINED: f64 = 0.5;
+
+/// Taps of the interpolation (Lanczos, a = 4) along each axis.
+const TAPS: usize = 8;
+
+/// By how many pixels what was at (x, y) is now at (x + dx, y + dy).
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Shift {
+    pub(super) dx: f32,
+    pub(super) dy: f32,
+}
+
+impl Shift {
+    /// Whether nothing moved.
+    pub(super) fn is_none(self) -> bool {
+        self == Self::default()
+    }
+
+    /// Whether everything moved by whole pixels.
+    pub(super) fn is_whole(self) -> bool {
+        self.dx.fract() == 0.0 && self.dy.fract() == 0.0
+    }
+}
+
+/// Brightness at full size and at halves of it, down to a size at which noise is averaged out.
+#[derive(Debug, Default)]
+pub(super) struct Pyramid {
+    levels: Vec<Level>,
+}
+
+#[derive(Debug, Default)]
+struct Level {
+    width: usize,
+    height: usize,
+    values: Vec<f32>,
+}
+
+impl Pyramid {
+    /// Of `[channels, height, width]` values. Memory is kept from one call to the next.
+    pub(super) fn fill(&mut self, planes: &[f32], width: usize, height: usize) {
+        let area = width * height;
+        let mut sizes = vec![];
+        let (mut w, mut h) = (width, height);
+        while w.min(h) >= 2 * SMALLEST {
+            (w, h) = (w / 2, h / 2);
+            sizes.push((w, h));
+        }
+        self.levels.resize_with(sizes.len() + 1, Level::default);
+        let first = &mut self.levels[0];
+        (first.width, first.height) = (width, height);
+        first.values.clear();
+        first.values.extend_from_slice(&planes[..area]);
+        for plane in planes.chunks_exact(area).skip(1) {
+            first.values.iter_mut().zip(plane).for_each(|(sum, value)| *sum += value);
+        }
+        for (i, (w, h)) in sizes.into_iter().enumerate() {
+            let (above, below) = self.levels.split_at_mut(i + 1);
+            let (fine, coarse) = (&above[i], &mut below[0]);
+            (coarse.width, coarse.height) = (w, h);
+            coarse.values.clear();
+            for y in 0..h {
+                let upper = &fine.values[2 * y * fine.width..][..fine.width];
+                let lower = &fine.values[(2 * y + 1) * fine.width..][..fine.width];
+                let pairs = upper.as_chunks::<2>().0.iter().zip(lower.as_chunks::<2>().0);
+                coarse.values.extend(pairs.map(|(a, b)| 0.25 * (a[0] + a[1] + b[0] + b[1])));
+            }
+        }
+    }
+
+    /// Variance of the difference of a level and itself shifted, where they overlap, from a part of the rows: how bright a
+    /// picture is does not count.
+    fn cost(&self, now: &Self, level: usize, dx: isize, dy: isize) -> f64 {
+        let (then, now) = (&self.levels[level], &now.levels[level]);
+        let (mut sum, mut squares, mut count) = (0.0, 0.0, 0.0);
+        for (then, now) in overlap(then, now, dx, dy, (then.height / 96).max(1)) {
+            let difference = |(then, now): (&f32, &f32)| now - then;
+            sum += f64::from(then.iter().zip(now).map(difference).sum::<f32>());
+            squares += f64::from(then.iter().zip(now).map(difference).map(|d| d * d).sum::<f32>());
+            count += then.len() as f64;
+        }
+        if count == 0.0 { f64::INFINITY } else { (squares / count - (sum / count) * (sum / count)).max(0.0) }
+    }
+
+    /// How far `now` has moved from here: coarse to fine by whole pixels, then between them. It counts only where it explains
+    /// most of what differs beyond `noise`, the variance of the difference of two pictures' summed channels.
+    pub(super) fn shift_to(&self, now: &Self, noise: f64) -> Shift {
+        let coarsest = self.levels.len() - 1;
+        let (mut dx, mut dy) = (0, 0);
+        for level in (0..=coarsest).rev() {
+            let reach = if level == coarsest { REACH } else { 1 };
+            (dx, dy) = (2 * dx, 2 * dy);
+            let mut best = (f64::INFINITY, dx, dy);
+            // Around what the coarser level says, and around nothing: it may have seen too little.
+            for (x, y) in [(dx, dy), (0, 0)] {
+                for j in -reach..=reach {
+                    for i in -reach..=reach {
+                        let cost = self.cost(now, level, x + i, y + j);
+                        // Of equal ones the smaller, so that flat pictures stand still.
+                        let size = |x: isize, y: isize| x.unsigned_abs() + y.unsigned_abs();
+                        if cost < best.0 || (cost == best.0 && size(x + i, y + j) < size(best.1, best.2)) {
+                            best = (cost, x + i, y + j);
+                        }
+                    }
+                }
+            }
+            (_, dx, dy) = best;
+        }
+        let still = self.cost(now, 0, 0, 0) - noise;
+        if still <= 0.05 * noise {
+            return Shift::default();
+        }
+        let (x, y, explained) = self.between(now, dx, dy, 0.5 * noise);
+        let left = self.cost(now, 0, dx, dy) - noise - explained;
+        if left > UNEXPLAINED * still {
+            return Shift::default();
+        }
+        let exact = |whole: isize, part: f64| whole as f32 + if part.abs() < HARDLY { 0.0 } else { part as f32 };
+        Shift { dx: exact(dx, x), dy: exact(dy, y) }
+    }
+
+    /// How far beyond a shift by whole pixels, and how much of the difference that explains: by the gradient (Lucas and Kanade
+    /// 1981, "An iterative image registration technique"), of which `noise`, the variance of one picture's summed channels, is
+    /// taken off.
+    fn between(&self, now: &Self, dx: isize, dy: isize, noise: f64) -> (f64, f64, f64) {
+        let (then, now) = (&self.levels[0], &now.levels[0]);
+        let rows: Vec<(&[f32], &[f32])> = overlap(then, now, dx, dy, 1).collect();
+        let length = rows.first().map_or(0, |(then, _)| then.len());
+        if rows.len() < 3 || length < 3 {
+            return (0.0, 0.0, 0.0);
+        }
+        let (mut xx, mut xy, mut yy, mut xd, mut yd) = (0.0, 0.0, 0.0, 0.0, 0.0);
+        let (mut x, mut y, mut d, mut count) = (0.0, 0.0, 0.0, 0.0);
+        for three in rows.windows(3).step_by((rows.len() / 96).max(1)) {
+            let [(a, a_now), (b, b_now), (c, c_now)] = [three[0], three[1], three[2]];
+            for i in 1..length - 1 {
+                // Sobel's gradient, and the difference under the same smoothing.
+                let across = |row: &[f32]| row[i + 1] - row[i - 1];
+                let smooth = |row: &[f32]| row[i - 1] + 2.0 * row[i] + row[i + 1];
+                let gx = f64::from(across(a) + 2.0 * across(b) + across(c)) / 8.0;
+                let gy = f64::from(smooth(c) - smooth(a)) / 8.0;
+                let all = |a, b, c| smooth(a) + 2.0 * smooth(b) + smooth(c);
+                let change = f64::from(all(a, b, c) - all(a_now, b_now, c_now)) / 16.0;
+                (xx, xy, yy) = (xx + gx * gx, xy + gx * gy, yy + gy * gy);
+                (xd, yd) = (xd + gx * change, yd + gy * change);
+                (x, y, d, count) = (x + gx, y + gy, d + change, count + 1.0);
+            }
+        }
+        // Light that changed is no shift.
+        (xd, yd) = (xd - x * d / count, yd - y * d / count);
+        // Twelve of 64 parts of the noise are in each gradient.
+        let bias = count * noise * 12.0 / 64.0;
+        let (xx, yy) = (xx - bias - x * x / count, yy - bias - y * y / count);
+        let xy = xy - x * y / count;
+        let determinant = xx * yy - xy * xy;
+        // Where noise is stronger than the edges, what is left of them says little.
+        if !(xx > bias && yy > bias && determinant > 1e-3 * xx * yy) {
+            return (0.0, 0.0, 0.0);
+        }
+        let x = ((yy * xd - xy * yd) / determinant).clamp(-0.75, 0.75);
+        let y = ((xx * yd - xy * xd) / determinant).clamp(-0.75, 0.75);
+        (x, y, (x * x * xx + 2.0 * x * y * xy + y * y * yy) / count)
+    }
+}
+
+/// The rows that a picture shares with the next one, which has moved by so many pixels.
+fn overlap<'a>(
+    then: &'a Level,
+    now: &'a Level,
+    dx: isize,
+    dy: isize,
+    step: usize,
+) -> impl Iterator<Item = (&'a [f32], &'a [f32])> {
+    let (width, height) = (then.width.cast_signed(), then.height.cast_signed());
+    let (first, last) = (dx.max(0), width + dx.min(0));
+    let length = (last - first).max(0).unsigned_abs();
+    let from = (first - dx).clamp(0, width).unsigned_abs();
+    let rows = (-dy).max(0)..height - dy.max(0);
+    rows.step_by(step).filter(move |_| length > 0).map(move |y| {
+        let (a, b) = (y.unsigned_abs() * then.width, (y + dy).unsigned_abs() * then.width);
+        (&then.values[a + from..][..length], &now.values[b + first.unsigned_abs()..][..length])
+    })
+}
+
+/// Moves a plane; what comes in from outside is what was at the border. `work` is as long as the plane.
+pub(super) fn move_plane(plane: &mut [f32], width: usize, shift: Shift, work: &mut [f32]) {
+    let height = plane.len() / width;
+    let (columns, across) = taps(shift.dx);
+    let (rows, down) = taps(shift.dy);
+    let border = |at: isize, length: usize| at.clamp(0, length.cast_signed() - 1).unsigned_abs();
+    for (from, to) in plane.chunks_exact(width).zip(work.chunks_exact_mut(width)) {
+        for (x, to) in to.iter_mut().enumerate() {
+            let first = x.cast_signed() + columns;
+            *to = if first >= 0 && first.unsigned_abs() + TAPS <= width {
+                from[first.unsigned_abs()..][..TAPS].iter().zip(across).map(|(value, tap)| value * tap).sum()
+            } else {
+                (first..).zip(across).map(|(x, tap)| from[border(x, width)] * tap).sum()
+            };
+        }
+    }
+    for (y, to) in plane.chunks_exact_mut(width).enumerate() {
+        to.fill(0.0);
+        for (row, tap) in (y.cast_signed() + rows..).zip(down) {
+            if tap != 0.0 {
+                let from = &work[border(row, height) * width..][..width];
+                to.iter_mut().zip(from).for_each(|(to, from)| *to += tap * from);
+            }
+        }
+    }
+}
+
+/// Where the taps of a shift begin, counted from the result's own place, and their weights, whose sum is 1.
+fn taps(shift: f32) -> (isize, [f32; TAPS]) {
+    let source = -shift;
+    let first = source.floor() as isize - TAPS.cast_signed() / 2 + 1;
+    let mut weights: [f32; TAPS] = std::array::from_fn(|i| lanczos(source - (first + i.cast_signed()) as f32));
+    let sum: f32 = weights.iter().sum();
+    weights.iter_mut().for_each(|weight| *weight /= sum);
+    (first, weights)
+}
+
+fn lanczos(t: f32) -> f32 {
+    let sinc = |t: f32| if t == 0.0 { 1.0 } else { (std::f32::consts::PI * t).sin() / (std::f32::consts::PI * t) };
+    let half = (TAPS / 2) as f32;
+    match t.abs() {
+        t if t >= half => 0.0,
+        // Whole shifts move samples and do not mix them.
+        t if t != 0.0 && t.fract() == 0.0 => 0.0,
+        t => sinc(t) * sinc(t / half),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Pyramid, Shift, move_plane};
+    use crate::diffusion::{NoiseAt, NoiseSource, Philox};
+
+    /// A scene of waves and a disc, seen from (x, y), with noise.
+    fn scene(width: usize, height: usize, x0: f32, y0: f32, sigma: f32, seed: u64) -> Vec<f32> {
+        let mut values = vec![0.0; width * height];
+        for (y, row) in values.chunks_exact_mut(width).enumerate() {
+            Philox::new(seed).fill(NoiseAt { step: 0, batch: 0, channel: 0, y: y as u32 }, 0, row);
+            for (x, value) in row.iter_mut().enumerate() {
+                let (x, y) = (x as f32 - x0, y as f32 - y0);
+                let disc = 1.0 / (1.0 + ((x - 70.0).hypot(y - 50.0) - 25.0).exp());
+                let waves = (0.13 * x + 0.05 * y).sin() + (0.31 * y - 0.2 * x).sin() + (0.023 * x * 1.3).cos();
+                *value = 0.5 + 0.1 * waves + 0.3 * disc + sigma * *value;
+            }
+        }
+        values
+    }
+
+    fn found(dx: f32, dy: f32, sigma: f32) -> Shift {
+        let (width, height) = (160, 120);
+        let (mut then, mut now) = (Pyramid::default(), Pyramid::default());
+        then.fill(&scene(width, height, 0.0, 0.0, sigma, 1), width, height);
+        now.fill(&scene(width, height, dx, dy, sigma, 2), width, height);
+        then.shift_to(&now, 2.0 * f64::from(sigma * sigma))
+    }
+
+    #[test]
+    fn a_shift_is_found_through_noise() {
+        for sigma in [0.0, 0.04, 0.1] {
+            for (dx, dy) in [(0.0, 0.0), (1.0, -2.0), (5.0, 3.0), (-9.0, 7.0)] {
+                let found = found(dx, dy, sigma);
+                assert!(found == Shift { dx, dy } || sigma > 0.05, "{found:?} for {dx},{dy} at {sigma}");
+                assert!((found.dx - dx).abs() < 0.2 && (found.dy - dy).abs() < 0.2, "{found:?} for {dx},{dy}");
+            }
+            let Shift { dx, dy } = found(2.6, -1.4, sigma);
+            let tolerance = if sigma > 0.05 { 0.5 } else { 0.1 };
+            assert!((dx - 2.6).abs() < tolerance && (dy + 1.4).abs() < tolerance, "{dx},{dy} at {sigma}");
+        }
+    }
+
+    #[test]
+    fn what_is_flat_or_something_else_stands_still() {
+        let (width, height) = (96, 64);
+        let (mut then, mut now) = (Pyramid::default(), Pyramid::default());
+        then.fill(&vec![0.3; width * height], width, height);
+        now.fill(&vec![0.4; width * height], width, height);
+        assert!(then.shift_to(&now, 0.0).is_none());
+        let other: Vec<f32> = scene(width, height, 0.0, 0.0, 0.0, 1).iter().rev().map(|v| 1.0 - v * v).collect();
+        then.fill(&scene(width, height, 0.0, 0.0, 0.0, 1), width, height);
+        now.fill(&other, width, height);
+        assert!(then.shift_to(&now, 0.0).is_none());
+    }
+
+    #[test]
+    fn planes_move_by_whole_pixels_exactly_and_between_them_closely() {
+        let (width, height) = (80, 60);
+        let still = scene(width, height, 0.0, 0.0, 0.0, 1);
+        for (dx, dy, tolerance) in [(3.0, -2.0, 0.0), (0.0, 0.0, 0.0), (0.5, 0.25, 2e-3), (-1.3, 2.6, 2e-3)] {
+            let mut moved = still.clone();
+            move_plane(&mut moved, width, Shift { dx, dy }, &mut vec![0.0; width * height]);
+            let truth = scene(width, height, dx, dy, 0.0, 1);
+            for y in 8..height - 8 {
+                for x in 8..width - 8 {
+                    let (found, true_value) = (moved[y * width + x], truth[y * width + x]);
+                    assert!(
+                        (found - true_value).abs() <= tolerance + 1e-6,
+                        "{x},{y} by {dx},{dy}: {found} {true_value}"
+                    );
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! What need not be computed anew: tiles of a scene in which nothing moves, and of which hardly more is known than when they
+//! were last computed.
+
+use super::temporal::{BLOCK, Temporal};
+use crate::diffusion::{Recall, Window, read_plane};
+use crate::tile::{Locality, TilePlan};
+
+/// A tile is computed again when so much less noise is left than when it last was, as parts of the variance.
+const LESS: f32 = 0.5;
+
+/// A tile is computed again after so many pictures, whatever is known: a little light may have changed.
+const OLDEST: u32 = 60;
+
+/// Tiles are run alone where that takes less than this part of what the whole picture takes.
+const WORTH: f64 = 0.8;
+
+/// The tiles of a stream's pictures, and when they were computed.
+pub(super) struct Stills {
+    plan: TilePlan,
+    tiles: Vec<Tile>,
+    active: Vec<bool>,
+    /// The result before, `[channels, height, width]`.
+    result: Vec<f32>,
+}
+
+#[derive(Clone, Copy)]
+struct Tile {
+    /// What was left of the variance when it was computed.
+    rest: f32,
+    age: u32,
+}
+
+/// What there is to compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    Nothing,
+    /// The tiles that are active.
+    Tiles,
+    Everything,
+}
+
+impl Stills {
+    /// For pictures of so many channels and that size; `whole` is how they are cut otherwise.
+    pub(super) fn new([channels, width, height]: [usize; 3], whole: &TilePlan, locality: Locality) -> Self {
+        let cut = TilePlan::cut(width, height, TilePlan::smallest(locality), None, locality);
+        let plan = cut.unwrap_or_else(|_| whole.clone());
+        let count = plan.count();
+        Self {
+            plan,
+            tiles: vec![Tile { rest: f32::INFINITY, age: 0 }; count],
+            active: vec![true; count],
+            result: vec![0.0; channels * width * height],
+        }
+    }
+
+    /// The cut by which active tiles are run.
+    pub(super) fn plan(&self) -> &TilePlan {
+        &self.plan
+    }
+
+    /// What there is to compute of a picture that `temporal` has fused, beside what `whole` takes.
+    pub(super) fn due(&mut self, temporal: &Temporal, whole: &TilePlan) -> Due {
+        let columns = self.plan.horizontal.spans.len();
+        for (i, (tile, active)) in self.tiles.iter_mut().zip(&mut self.active).enumerate() {
+            let (x, y) = (self.plan.horizontal.spans[i % columns].start, self.plan.vertical.spans[i / columns].start);
+            let (restless, rest) = temporal.look_at(x, y, self.plan.tile_size());
+            tile.age += 1;
+            // Not all tiles of a still scene in one picture.
+            let oldest = OLDEST + 7 * (i as u32 % 5);
+            *active = restless || rest <= LESS * tile.rest || tile.age >= oldest;
+            if *active {
+                *tile = Tile { rest, age: 0 };
+            }
+        }
+        let count = self.active.iter().filter(|active| **active).count();
+        let cost = |plan: &TilePlan, count: usize| {
+            let (width, height) = plan.tile_size();
+            (width * height * count) as f64
+        };
+        if count == 0 {
+            Due::Nothing
+        } else if cost(&self.plan, count) < WORTH * cost(whole, whole.count()) {
+            Due::Tiles
+        } else {
+            self.everything(temporal);
+            Due::Everything
+        }
+    }
+
+    fn everything(&mut self, temporal: &Temporal) {
+        let columns = self.plan.horizontal.spans.len();
+        for (i, tile) in self.tiles.iter_mut().enumerate() {
+            let (x, y) = (self.plan.horizontal.spans[i % columns].start, self.plan.vertical.spans[i / columns].start);
+            *tile = Tile { rest: temporal.look_at(x, y, self.plan.tile_size()).1, age: 0 };
+        }
+    }
+
+    /// Part of the tiles that are computed.
+    pub(super) fn active_part(&self) -> f64 {
+        self.active.iter().filter(|active| **active).count() as f64 / self.active.len() as f64
+    }
+
+    /// The result before.
+    pub(super) fn result(&self) -> &[f32] {
+        &self.result
+    }
+
+    /// Keeps a result for the next picture.
+    pub(super) fn keep(&mut self, result: &[f32]) {
+        self.result.copy_from_slice(result);
+    }
+}
+
+impl Temporal {
+    /// Whether anything moves in a window, and what is left of the variance there on average.
+    fn look_at(&self, x: usize, y: usize, (width, height): (usize, usize)) -> (bool, f32) {
+        let (across, down) = (self.across(), self.rest().len() / self.across());
+        let rows = y / BLOCK..(y + height).div_ceil(BLOCK).min(down);
+        let columns = x / BLOCK..(x + width).div_ceil(BLOCK).min(across);
+        let (mut restless, mut sum) = (false, 0.0);
+        let count = (rows.len() * columns.len()) as f32;
+        for row in rows {
+            let blocks = row * across + columns.start..row * across + columns.end;
+            restless |= self.restless()[blocks.clone()].iter().any(|restless| *restless);
+            sum += self.rest()[blocks].iter().sum::<f32>();
+        }
+        (restless, sum / count.max(1.0))
+    }
+}
+
+impl Recall for Stills {
+    fn recall(&self, window: Window, out: &mut Vec<f32>) -> bool {
+        let (horizontal, vertical) = (&self.plan.horizontal, &self.plan.vertical);
+        let column = horizontal.spans.iter().position(|span| span.start == window.x);
+        let row = vertical.spans.iter().position(|span| span.start == window.y);
+        let Some((row, column)) = row.zip(column) else { return false };
+        if self.active[row * horizontal.spans.len() + column] {
+            return false;
+        }
+        let (area, plane) = (window.width * window.height, horizontal.length * vertical.length);
+        let channels = self.result.len() / plane;
+        out.resize(channels * area, 0.0);
+        for (plane, out) in self.result.chunks_exact(plane).zip(out.chunks_exact_mut(area)) {
+            read_plane(plane, horizontal.length, window, 1.0, out);
+        }
+        true
+    }
+}

@@ -1,0 +1,390 @@
+//! What held still is known from many pictures: their fusion, by precision, and the noise that remains.
+//!
+//! Each picture is compared with the fusion of those before. Where the difference is what noise of the known level makes of
+//! nothing, both are averaged by their precision, as a Kalman filter does for a scene that stands still; where it is more, the
+//! excess counts as uncertainty of what was known (so that motion resets a place). What differs is judged in blocks of 4x4
+//! pixels, finely (a place, by what is strange there) and coarsely (a neighbourhood, by what is a little strange all over it).
+
+use super::shift::{Pyramid, Shift, move_plane};
+use crate::tensor::mirror;
+
+/// Pixels along a side of a block.
+pub(super) const BLOCK: usize = 4;
+
+/// No more pictures than this are averaged, so that what is not motion but changes all the same is followed.
+const MOST: f32 = 32.0;
+
+/// What is nothing strange for a place and for a neighbourhood: so many times the expected energy. Noise alone exceeds it by
+/// chance in few places.
+const STRANGE_PLACE: f32 = 2.5;
+const STRANGE_PIXELS: f32 = 1.6;
+const STRANGE_NEIGHBOURHOOD: f32 = 1.15;
+
+/// How much the excess over a neighbourhood counts: it is spread thin there.
+const COARSE_WEIGHT: f32 = 12.0;
+
+/// Blocks along a side of a place, of a neighbourhood, and of what a strange neighbourhood takes along.
+const PLACE: usize = 3;
+const NEIGHBOURHOOD: usize = 17;
+const REACH: usize = 7;
+
+/// How much of a neighbourhood's strangeness is remembered to the next picture: what moves goes on moving.
+const MEMORY: f32 = 0.5;
+
+const REMEMBERED: f32 = 1.5;
+
+/// A place counts at most so much for its neighbourhood.
+const VERY_STRANGE: f32 = 1.6;
+
+/// A block of which so much is new moves; when so many do, the scene does, and everything is new.
+const MOVES: f32 = 0.6;
+const SCENE_MOVES: f32 = 0.4;
+
+/// A block of which more is new than a scene at rest explains, by this much, is not at rest.
+const RESTLESS: f32 = 0.2;
+
+/// Pixels along a side of a patch of which the mean tells the light.
+const PATCH: usize = 32;
+
+/// The fusion of a stream's pictures.
+pub struct Temporal {
+    width: usize,
+    height: usize,
+    /// Blocks of a row and of a column.
+    across: usize,
+    down: usize,
+    fused: Vec<f32>,
+    /// What remains of the noise's variance, as a part of a single picture's, block by block.
+    rest: Vec<f32>,
+    /// Energy of the difference after a 3x3 mean, and as it is, over what is expected.
+    smooth: Vec<f32>,
+    rough: Vec<f32>,
+    coarse: Vec<f32>,
+    /// How strange neighbourhoods were for the picture before.
+    before: Vec<f32>,
+    /// Whether something moves in a block.
+    restless: Vec<bool>,
+    work: [Vec<f32>; 2],
+    plane: Vec<f32>,
+    then: Pyramid,
+    now: Pyramid,
+    seen: bool,
+    resets: u64,
+}
+
+impl Temporal {
+    /// For pictures of so many channels and that size.
+    pub fn new(channels: usize, width: usize, height: usize) -> Self {
+        let (across, down) = (width.div_ceil(BLOCK), height.div_ceil(BLOCK));
+        let blocks = || vec![0.0; across * down];
+        Self {
+            width,
+            height,
+            across,
+            down,
+            fused: vec![0.0; channels * width * height],
+            rest: blocks(),
+            smooth: blocks(),
+            rough: blocks(),
+            coarse: blocks(),
+            before: blocks(),
+            restless: vec![true; across * down],
+            work: [blocks(), blocks()],
+            plane: vec![0.0; width * height],
+            then: Pyramid::default(),
+            now: Pyramid::default(),
+            seen: false,
+            resets: 0,
+        }
+    }
+
+    /// How often everything was new: scene cuts, and a camera that moves otherwise than as a whole.
+    pub fn resets(&self) -> u64 {
+        self.resets
+    }
+
+    /// Forgets everything.
+    pub fn reset(&mut self) {
+        self.seen = false;
+    }
+
+    /// Blocks of a row; blocks are 4x4 pixels, at the right and lower border what there is.
+    pub(super) fn across(&self) -> usize {
+        self.across
+    }
+
+    /// What remains of the variance of the noise in each block, as a part of a single picture's.
+    pub(super) fn rest(&self) -> &[f32] {
+        &self.rest
+    }
+
+    /// Where something moves.
+    pub(super) fn restless(&self) -> &[bool] {
+        &self.restless
+    }
+
+    /// Replaces a picture, `[channels, height, width]`, by its fusion with those before, and `sigma`, the standard deviation of
+    /// its noise at each pixel in the same units, by what remains.
+    ///
+    /// # Panics
+    /// If lengths are not those of the pictures that this is for.
+    pub fn fuse(&mut self, picture: &mut [f32], sigma: &mut [f32]) {
+        if !self.seen {
+            self.begin(picture);
+            return;
+        }
+        let mean = sigma.iter().map(|sigma| f64::from(sigma * sigma)).sum::<f64>() / sigma.len() as f64;
+        let shift = self.follow(picture, mean);
+        self.follow_light(picture);
+        self.compare(picture, sigma);
+        let scene_moves = self.weigh();
+        if scene_moves {
+            self.resets += 1;
+            self.rest.fill(1.0);
+            self.restless.fill(true);
+        }
+        self.mix(picture, sigma, !shift.is_whole() && !scene_moves);
+        std::mem::swap(&mut self.then, &mut self.now);
+    }
+
+    fn begin(&mut self, picture: &[f32]) {
+        self.fused.copy_from_slice(picture);
+        self.rest.fill(1.0);
+        self.before.fill(0.0);
+        self.restless.fill(true);
+        self.then.fill(picture, self.width, self.height);
+        self.seen = true;
+    }
+
+    /// Moves what is known along with the camera.
+    fn follow(&mut self, picture: &[f32], variance: f64) -> Shift {
+        self.now.fill(picture, self.width, self.height);
+        let channels = (picture.len() / self.plane.len()) as f64;
+        let shift = self.then.shift_to(&self.now, 2.0 * channels * variance);
+        if shift.is_none() {
+            return shift;
+        }
+        for plane in self.fused.chunks_exact_mut(self.width * self.height) {
+            move_plane(plane, self.width, shift, &mut self.plane);
+        }
+        // Blocks move by pixels: one takes the most of those that it comes from, and what comes in is not known.
+        let from = |at: usize, shift: f32, length: usize| {
+            let first = (at * BLOCK) as f32 - shift;
+            let range = (first / BLOCK as f32).floor() as isize
+                ..=((first + BLOCK as f32 - 1.0) / BLOCK as f32).floor() as isize;
+            (range.clone(), *range.start() >= 0 && *range.end() < length.cast_signed())
+        };
+        let old = &mut self.work[0];
+        old.copy_from_slice(&self.rest);
+        for y in 0..self.down {
+            let (rows, rows_inside) = from(y, shift.dy, self.down);
+            for x in 0..self.across {
+                let (columns, columns_inside) = from(x, shift.dx, self.across);
+                let most = |most: f32, (x, y): (isize, isize)| {
+                    most.max(old[y.unsigned_abs() * self.across + x.unsigned_abs()])
+                };
+                self.rest[y * self.across + x] = if rows_inside && columns_inside {
+                    rows.clone().flat_map(|y| columns.clone().map(move |x| (x, y))).fold(0.0, most)
+                } else {
+                    1e3
+                };
+            }
+        }
+        shift
+    }
+
+    /// Lets what is known become as bright as the picture: a line through the means of patches, channel by channel, of which
+    /// those that lie far off do not count.
+    fn follow_light(&mut self, picture: &[f32]) {
+        let (width, height) = (self.width, self.height);
+        let area = width * height;
+        for (known, new) in self.fused.chunks_exact_mut(area).zip(picture.chunks_exact(area)) {
+            let mut patches: Vec<(f32, f32)> = Vec::with_capacity(width.div_ceil(PATCH) * height.div_ceil(PATCH));
+            for top in (0..height).step_by(PATCH) {
+                for left in (0..width).step_by(PATCH) {
+                    let columns = left..(left + PATCH).min(width);
+                    let (mut level, mut change, mut count) = (0.0, 0.0, 0);
+                    for y in (top..(top + PATCH).min(height)).step_by(2) {
+                        let row = y * width + columns.start..y * width + columns.end;
+                        for (known, new) in known[row.clone()].iter().zip(&new[row]) {
+                            level += known;
+                            change += new - known;
+                        }
+                        count += columns.len();
+                    }
+                    patches.push((level / count as f32, change / count as f32));
+                }
+            }
+            if let Some((offset, gain)) = line(&mut patches) {
+                known.iter_mut().for_each(|known| *known += offset + gain * *known);
+            }
+        }
+    }
+
+    /// What differs, over what noise makes of nothing, block by block.
+    fn compare(&mut self, picture: &[f32], sigma: &[f32]) {
+        let (width, height) = (self.width, self.height);
+        let area = width * height;
+        self.smooth.fill(0.0);
+        self.rough.fill(0.0);
+        let mut column = vec![0.0; width + 2];
+        for (new, known) in picture.chunks_exact(area).zip(self.fused.chunks_exact(area)) {
+            for y in 0..height {
+                let rows =
+                    [y.cast_signed() - 1, y.cast_signed(), y.cast_signed() + 1].map(|y| mirror(y, height) * width);
+                let [(a0, a1), (b0, b1), (c0, c1)] = rows.map(|at| (&new[at..at + width], &known[at..at + width]));
+                for (x, sum) in column[1..=width].iter_mut().enumerate() {
+                    *sum = (a0[x] - a1[x]) + (b0[x] - b1[x]) + (c0[x] - c1[x]);
+                }
+                (column[0], column[width + 1]) =
+                    (column[1 + mirror(-1, width)], column[1 + mirror(width.cast_signed(), width)]);
+                let blocks = y / BLOCK * self.across..;
+                let smooth = self.smooth[blocks.clone()].iter_mut();
+                let rough = self.rough[blocks].iter_mut();
+                let middle = b0.chunks(BLOCK).zip(b1.chunks(BLOCK));
+                for (((smooth, rough), (new, known)), x) in smooth.zip(rough).zip(middle).zip((0..).step_by(BLOCK)) {
+                    for (i, (new, known)) in new.iter().zip(known).enumerate() {
+                        let sum = column[x + i] + column[x + i + 1] + column[x + i + 2];
+                        *smooth += sum * sum;
+                        *rough += (new - known) * (new - known);
+                    }
+                }
+            }
+        }
+        // The sum of nine differences has nine times their variance.
+        let channels = (picture.len() / area) as f32;
+        for by in 0..self.down {
+            for bx in 0..self.across {
+                let block = by * self.across + bx;
+                let mut expected = 0.0;
+                for y in by * BLOCK..((by + 1) * BLOCK).min(height) {
+                    let row = &sigma[y * width + bx * BLOCK..y * width + ((bx + 1) * BLOCK).min(width)];
+                    expected += row.iter().map(|sigma| sigma * sigma).sum::<f32>();
+                }
+                let scale = 1.0 / (channels * expected * (1.0 + self.rest[block])).max(1e-12);
+                self.smooth[block] *= scale / 9.0;
+                self.rough[block] *= scale;
+            }
+        }
+    }
+
+    /// How much of each block is new, into `rest`; and whether the scene as a whole moves.
+    fn weigh(&mut self) -> bool {
+        let size = [self.across, self.down];
+        let [work, place] = &mut self.work;
+        mean(&self.rough, size, PLACE, work, place);
+        self.rough.copy_from_slice(place);
+        mean(&self.smooth, size, PLACE, work, place);
+        self.smooth.copy_from_slice(place);
+        // A place that is very strange is judged by itself, and says little of its neighbourhood.
+        place.iter_mut().for_each(|place| *place = place.min(VERY_STRANGE));
+        mean(place, size, NEIGHBOURHOOD, work, &mut self.coarse);
+        largest(&mut self.coarse, size, REACH, work);
+        let mut moving = 0;
+        for block in 0..self.rest.len() {
+            let kept = STRANGE_NEIGHBOURHOOD + MEMORY * (self.before[block] - STRANGE_NEIGHBOURHOOD);
+            let coarse = self.coarse[block].max(kept);
+            self.before[block] = coarse.min(REMEMBERED);
+            let fine = (self.smooth[block] - STRANGE_PLACE).max(self.rough[block] - STRANGE_PIXELS);
+            let excess = fine.max(COARSE_WEIGHT * (coarse - STRANGE_NEIGHBOURHOOD)).max(0.0);
+            let rest = self.rest[block];
+            let uncertain = rest + (1.0 + rest) * excess;
+            let new = (uncertain / (uncertain + 1.0)).max(1.0 / MOST);
+            self.restless[block] = new > rest / (rest + 1.0) + RESTLESS;
+            self.rest[block] = new;
+            moving += usize::from(new > MOVES);
+        }
+        moving as f32 > SCENE_MOVES * self.rest.len() as f32
+    }
+
+    /// Averages by precision. `once` makes the next picture begin from this one: what has been moved by parts of a pixel has
+    /// noise that neighbours share, which must not add up.
+    fn mix(&mut self, picture: &mut [f32], sigma: &mut [f32], once: bool) {
+        let (width, area) = (self.width, self.width * self.height);
+        for (new, known) in picture.chunks_exact_mut(area).zip(self.fused.chunks_exact_mut(area)) {
+            for (y, (new, known)) in new.chunks_exact_mut(width).zip(known.chunks_exact_mut(width)).enumerate() {
+                let parts = &self.rest[y / BLOCK * self.across..][..self.across];
+                for ((new, known), part) in new.chunks_mut(BLOCK).zip(known.chunks_mut(BLOCK)).zip(parts) {
+                    for (new, known) in new.iter_mut().zip(known) {
+                        // A part of 1 gives the new picture to the last bit.
+                        let fused = *new + (1.0 - part) * (*known - *new);
+                        *known = if once { *new } else { fused };
+                        *new = fused;
+                    }
+                }
+            }
+        }
+        for (y, sigma) in sigma.chunks_exact_mut(width).enumerate() {
+            let parts = &self.rest[y / BLOCK * self.across..][..self.across];
+            for (sigma, part) in sigma.chunks_mut(BLOCK).zip(parts) {
+                let factor = part.sqrt();
+                sigma.iter_mut().for_each(|sigma| *sigma *= factor);
+            }
+        }
+        if once {
+            self.rest.fill(1.0);
+        }
+    }
+}
+
+/// Offset and gain of the line through points (level, change), by least squares over those that lie near it; none where all
+/// have one level.
+fn line(points: &mut [(f32, f32)]) -> Option<(f32, f32)> {
+    let middle = points.len() / 2;
+    // From the median on: a few patches that hold something else do not count.
+    let offset = points.select_nth_unstable_by(middle, |a, b| a.1.total_cmp(&b.1)).1.1;
+    let (mut offset, mut gain) = (offset, 0.0);
+    for _ in 0..2 {
+        let off = |(level, change): (f32, f32)| (change - offset - gain * level).abs();
+        points.sort_unstable_by(|a, b| off(*a).total_cmp(&off(*b)));
+        let near = &points[..points.len().div_ceil(2)];
+        let count = near.len() as f32;
+        let sum =
+            |f: &dyn Fn(f32, f32) -> f32| near.iter().map(|(level, change)| f(*level, *change)).sum::<f32>() / count;
+        let (level, change) = (sum(&|level, _| level), sum(&|_, change| change));
+        let spread = sum(&|l, _| (l - level) * (l - level));
+        let slope = sum(&|l, c| (l - level) * (c - change));
+        gain = if spread > 1e-3 { (slope / spread).clamp(-0.5, 0.5) } else { 0.0 };
+        offset = change - gain * level;
+    }
+    (offset.is_finite() && gain.is_finite()).then_some((offset, gain))
+}
+
+/// The mean over squares of `side`, an odd number, of what is inside the picture.
+fn mean(values: &[f32], [width, height]: [usize; 2], side: usize, work: &mut [f32], out: &mut [f32]) {
+    let reach = side / 2;
+    for (from, to) in values.chunks_exact(width).zip(work.chunks_exact_mut(width)) {
+        for (x, to) in to.iter_mut().enumerate() {
+            let columns = x.saturating_sub(reach)..(x + reach + 1).min(width);
+            *to = from[columns.clone()].iter().sum::<f32>() / columns.len() as f32;
+        }
+    }
+    for (y, to) in out.chunks_exact_mut(width).enumerate() {
+        let rows = y.saturating_sub(reach)..(y + reach + 1).min(height);
+        let scale = 1.0 / rows.len() as f32;
+        to.fill(0.0);
+        for row in rows {
+            to.iter_mut().zip(&work[row * width..][..width]).for_each(|(to, from)| *to += from * scale);
+        }
+    }
+}
+
+/// The largest over squares of `side`, an odd number.
+fn largest(values: &mut [f32], [width, height]: [usize; 2], side: usize, work: &mut [f32]) {
+    let reach = side / 2;
+    for (from, to) in values.chunks_exact(width).zip(work.chunks_exact_mut(width)) {
+        for (x, to) in to.iter_mut().enumerate() {
+            let columns = x.saturating_sub(reach)..(x + reach + 1).min(width);
+            *to = from[columns].iter().fold(0.0, |most, value| value.max(most));
+        }
+    }
+    for (y, to) in values.chunks_exact_mut(width).enumerate() {
+        to.fill(0.0);
+        for row in y.saturating_sub(reach)..(y + reach + 1).min(height) {
+            to.iter_mut().zip(&work[row * width..][..width]).for_each(|(to, from)| *to = to.max(*from));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

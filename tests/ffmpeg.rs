@@ -1,0 +1,104 @@
+//! A real encoder and decoder at both ends: ffmpeg, where it is installed.
+
+// Helpers beside the tests panic as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::process::{Command, Stdio};
+
+use common::place::{MANIFEST, Place, data, sha256};
+use common::{BINARY, eddy, skip};
+
+fn ffmpeg(place: &Place, arguments: &str) -> Vec<u8> {
+    let mut command = Command::new("ffmpeg");
+    command.args(["-nostdin", "-loglevel", "error", "-y"]).args(arguments.split_whitespace());
+    let output = command.current_dir(place.path("")).output().unwrap();
+    assert!(output.status.success(), "ffmpeg {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+/// A place with a model that changes nothing, or none where there is no ffmpeg.
+fn place() -> Option<Place> {
+    if !Command::new("ffmpeg").arg("-version").stdout(Stdio::null()).status().is_ok_and(|status| status.success()) {
+        // CI installs it and says so.
+        assert!(std::env::var_os("EDDY_TEST_FFMPEG").is_none(), "ffmpeg is not installed");
+        skip("ffmpeg is not installed");
+        return None;
+    }
+    let place = Place::new();
+    let bytes = std::fs::read(data("models").join("identity.onnx")).unwrap();
+    place.file("identity/network.onnx", &bytes);
+    place.file("identity/model.toml", MANIFEST.replace("{sha256}", &sha256(&bytes)));
+    Some(place)
+}
+
+#[test]
+fn through_pipes_every_pixel_format_comes_back_as_it_went() {
+    let Some(place) = place() else { return };
+    let formats =
+        ["yuv420p", "yuvj420p", "yuv422p", "yuv444p", "gray", "yuv420p10le", "yuv422p10le", "yuv444p10le", "gray10le"];
+    for format in formats {
+        for size in ["160x120", "322x182", "34x18"] {
+            let source = format!("-f lavfi -i testsrc2=size={size}:rate=10:duration=0.4 -pix_fmt {format} -strict -1");
+            let sent = ffmpeg(&place, &format!("{source} -f rawvideo -"));
+            let script = format!(
+                "ffmpeg -nostdin -loglevel error {source} -f yuv4mpegpipe - | {BINARY} denoise - -o - -m identity --sigma 9 \
+                 -q | ffmpeg -loglevel error -f yuv4mpegpipe -i - -f rawvideo -"
+            );
+            let mut bash = Command::new("bash");
+            let output = bash.args(["-o", "pipefail", "-c", &script]).current_dir(place.path("")).output().unwrap();
+            assert!(output.status.success(), "{format} {size}: {}", String::from_utf8_lossy(&output.stderr));
+            assert!(output.stdout == sent, "{format} {size}");
+        }
+    }
+}
+
+#[test]
+fn containers_are_read_and_written() {
+    let Some(place) = place() else { return };
+    ffmpeg(&place, "-f lavfi -i testsrc2=size=160x120:rate=12:duration=1 in.mp4");
+    eddy("denoise in.mp4 -o out.mkv -m identity --sigma 1").within(&place).succeeds().says("12 pictures of 160x120");
+    eddy("upscale out.mkv -o large.mp4 -s 2").within(&place).succeeds().says("12 pictures of 320x240");
+    let streams = Command::new("ffprobe")
+        .args(["-v", "error", "-count_frames", "-of", "csv=p=0"])
+        .args(["-show_entries", "stream=width,height,avg_frame_rate,nb_read_frames", "large.mp4"])
+        .current_dir(place.path(""))
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&streams.stdout).trim(), "320,240,12/1,12");
+    assert!(!place.names("").iter().any(|name| name.contains(".eddy-")), "{:?}", place.names(""));
+}
+
+#[test]
+fn what_ffmpeg_complains_of_is_passed_on() {
+    let Some(place) = place() else { return };
+    place.file("broken.mp4", [7; 2000]);
+    eddy("denoise broken.mp4 -o out.y4m").within(&place).fails(3).says("broken.mp4").says("ffmpeg says");
+    eddy("denoise gone.mkv -o out.y4m").within(&place).fails(3).says("No such file");
+    eddy("denoise http://127.0.0.1:9/x -o out.y4m").within(&place).fails(3).says("Connection refused");
+    ffmpeg(&place, "-f lavfi -i testsrc2=size=64x48:rate=5:duration=1 in.y4m");
+    eddy("denoise in.y4m -o missing/out.mp4 -m identity").within(&place).fails(1).says("does not exist");
+    eddy("denoise in.y4m -o out.mp4 -m identity --sigma 1")
+        .env("PATH", "/nowhere")
+        .within(&place)
+        .fails(1)
+        .says("apt install ffmpeg");
+    place.holds_only(&["broken.mp4", "identity", "in.y4m"]);
+}
+
+#[test]
+fn a_source_that_is_cut_off_leaves_what_can_be_read() {
+    let Some(place) = place() else { return };
+    let whole = ffmpeg(&place, "-f lavfi -i testsrc2=size=64x48:rate=5:duration=3 -f yuv4mpegpipe -");
+    place.file("cut.y4m", &whole[..whole.len() * 2 / 3]);
+    for output in ["out.y4m", "out.mkv"] {
+        eddy("denoise cut.y4m -m identity --sigma 1 -o")
+            .arg(output)
+            .within(&place)
+            .fails(3)
+            .says("ends within picture");
+        let pictures = ffmpeg(&place, &format!("-i {output} -f rawvideo -pix_fmt gray -")).len() / (64 * 48);
+        assert!((9..=10).contains(&pictures), "{output}: {pictures}");
+    }
+}
