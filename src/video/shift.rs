@@ -12,6 +12,10 @@ const HARDLY: f64 = 0.12;
 /// A shift that leaves more than this part of what differs beyond noise is none.
 const UNEXPLAINED: f64 = 0.5;
 
+/// A gradient is an edge's when it has so many times the energy that noise has, and so many edges are needed at least.
+const EDGE: f64 = 12.0;
+const FEWEST_EDGES: f64 = 64.0;
+
 /// Taps of the interpolation (Lanczos, a = 4) along each axis.
 const TAPS: usize = 8;
 
@@ -38,6 +42,9 @@ impl Shift {
 #[derive(Debug, Default)]
 pub(super) struct Pyramid {
     levels: Vec<Level>,
+    /// The full size after a binomial filter of 5x5 pixels, for gradients.
+    soft: Level,
+    work: Vec<f32>,
 }
 
 #[derive(Debug, Default)]
@@ -79,6 +86,31 @@ impl Pyramid {
         }
     }
 
+    /// Smooths the full size.
+    fn soften(&mut self) {
+        const TAPS: [f32; 5] = [1.0 / 16.0, 4.0 / 16.0, 6.0 / 16.0, 4.0 / 16.0, 1.0 / 16.0];
+        let Self { levels, soft, work } = self;
+        let (width, height) = (levels[0].width, levels[0].height);
+        (soft.width, soft.height) = (width, height);
+        soft.values.resize(width * height, 0.0);
+        work.resize(width + 4, 0.0);
+        for (y, out) in soft.values.chunks_exact_mut(width).enumerate() {
+            // Along columns, and then along the row, both of which go on beyond the border as they end.
+            let row =
+                |offset: usize| &levels[0].values[(y + offset).saturating_sub(2).min(height - 1) * width..][..width];
+            let [a, b, c, d, e] = [0, 1, 2, 3, 4].map(row);
+            for (x, sum) in work[2..width + 2].iter_mut().enumerate() {
+                *sum = TAPS[0] * (a[x] + e[x]) + TAPS[1] * (b[x] + d[x]) + TAPS[2] * c[x];
+            }
+            let (first, last) = (work[2], work[width + 1]);
+            work[..2].fill(first);
+            work[width + 2..].fill(last);
+            for (out, five) in out.iter_mut().zip(work.windows(5)) {
+                *out = five.iter().zip(TAPS).map(|(value, tap)| value * tap).sum();
+            }
+        }
+    }
+
     /// Variance of the difference of a level and itself shifted, where they overlap, from a part of the rows: how bright a
     /// picture is does not count.
     fn cost(&self, now: &Self, level: usize, dx: isize, dy: isize) -> f64 {
@@ -95,7 +127,7 @@ impl Pyramid {
 
     /// How far `now` has moved from here: coarse to fine by whole pixels, then between them. It counts only where it explains
     /// most of what differs beyond `noise`, the variance of the difference of two pictures' summed channels.
-    pub(super) fn shift_to(&self, now: &Self, noise: f64) -> Shift {
+    pub(super) fn shift_to(&mut self, now: &mut Self, noise: f64) -> Shift {
         let coarsest = self.levels.len() - 1;
         let (mut dx, mut dy) = (0, 0);
         for level in (0..=coarsest).rev() {
@@ -121,7 +153,9 @@ impl Pyramid {
         if still <= 0.05 * noise {
             return Shift::default();
         }
-        let (x, y, explained) = self.between(now, dx, dy, 0.5 * noise);
+        self.soften();
+        now.soften();
+        let Some((x, y, explained)) = self.between(now, dx, dy, 0.5 * noise) else { return Shift::default() };
         let left = self.cost(now, 0, dx, dy) - noise - explained;
         if left > UNEXPLAINED * still {
             return Shift::default();
@@ -133,44 +167,49 @@ impl Pyramid {
     /// How far beyond a shift by whole pixels, and how much of the difference that explains: by the gradient (Lucas and Kanade
     /// 1981, "An iterative image registration technique"), of which `noise`, the variance of one picture's summed channels, is
     /// taken off.
-    fn between(&self, now: &Self, dx: isize, dy: isize, noise: f64) -> (f64, f64, f64) {
-        let (then, now) = (&self.levels[0], &now.levels[0]);
-        let rows: Vec<(&[f32], &[f32])> = overlap(then, now, dx, dy, 1).collect();
+    fn between(&self, now: &Self, dx: isize, dy: isize, noise: f64) -> Option<(f64, f64, f64)> {
+        let rows: Vec<(&[f32], &[f32])> = overlap(&self.soft, &now.soft, dx, dy, 1).collect();
         let length = rows.first().map_or(0, |(then, _)| then.len());
         if rows.len() < 3 || length < 3 {
-            return (0.0, 0.0, 0.0);
+            return None;
         }
+        // What of the noise is in a gradient: the energy of (1, 4, 5, 0, -5, -4, -1) / 32 times that of (1, 4, 6, 4, 1) / 16.
+        let bias = noise * (84.0 / 1024.0) * (70.0 / 256.0);
         let (mut xx, mut xy, mut yy, mut xd, mut yd) = (0.0, 0.0, 0.0, 0.0, 0.0);
-        let (mut x, mut y, mut d, mut count) = (0.0, 0.0, 0.0, 0.0);
-        for three in rows.windows(3).step_by((rows.len() / 96).max(1)) {
-            let [(a, a_now), (b, b_now), (c, c_now)] = [three[0], three[1], three[2]];
+        let (mut x, mut y, mut d, mut count, mut all) = (0.0, 0.0, 0.0, 0.0, 0.0);
+        for three in rows.windows(3).step_by((rows.len() / 128).max(1)) {
+            let [(above, _), (then, now), (below, _)] = [three[0], three[1], three[2]];
             for i in 1..length - 1 {
-                // Sobel's gradient, and the difference under the same smoothing.
-                let across = |row: &[f32]| row[i + 1] - row[i - 1];
-                let smooth = |row: &[f32]| row[i - 1] + 2.0 * row[i] + row[i + 1];
-                let gx = f64::from(across(a) + 2.0 * across(b) + across(c)) / 8.0;
-                let gy = f64::from(smooth(c) - smooth(a)) / 8.0;
-                let all = |a, b, c| smooth(a) + 2.0 * smooth(b) + smooth(c);
-                let change = f64::from(all(a, b, c) - all(a_now, b_now, c_now)) / 16.0;
+                let gx = f64::from(0.5 * (then[i + 1] - then[i - 1]));
+                let gy = f64::from(0.5 * (below[i] - above[i]));
+                all += 1.0;
+                // Noise has such a gradient once in 400 places; the others are edges.
+                if gx * gx + gy * gy <= EDGE * bias {
+                    continue;
+                }
+                let change = f64::from(then[i] - now[i]);
                 (xx, xy, yy) = (xx + gx * gx, xy + gx * gy, yy + gy * gy);
                 (xd, yd) = (xd + gx * change, yd + gy * change);
                 (x, y, d, count) = (x + gx, y + gy, d + change, count + 1.0);
             }
         }
         // Light that changed is no shift.
-        (xd, yd) = (xd - x * d / count, yd - y * d / count);
-        // Twelve of 64 parts of the noise are in each gradient.
-        let bias = count * noise * 12.0 / 64.0;
-        let (xx, yy) = (xx - bias - x * x / count, yy - bias - y * y / count);
+        let (xd, yd) = (xd - x * d / count, yd - y * d / count);
+        if count < FEWEST_EDGES {
+            return None;
+        }
+        let (xx, yy) = (xx - count * bias - x * x / count, yy - count * bias - y * y / count);
         let xy = xy - x * y / count;
         let determinant = xx * yy - xy * xy;
-        // Where noise is stronger than the edges, what is left of them says little.
-        if !(xx > bias && yy > bias && determinant > 1e-3 * xx * yy) {
-            return (0.0, 0.0, 0.0);
+        // Edges of one direction alone say nothing of the other.
+        if !(xx > 0.0 && yy > 0.0 && determinant > 0.01 * xx * yy) {
+            return None;
         }
-        let x = ((yy * xd - xy * yd) / determinant).clamp(-0.75, 0.75);
-        let y = ((xx * yd - xy * xd) / determinant).clamp(-0.75, 0.75);
-        (x, y, (x * x * xx + 2.0 * x * y * xy + y * y * yy) / count)
+        let x = (yy * xd - xy * yd) / determinant;
+        let y = (xx * yd - xy * xd) / determinant;
+        // The filter took from edges what it took from noise; further than this, coarse and fine do not agree.
+        let near = x.abs() <= 1.0 && y.abs() <= 1.0;
+        near.then_some((x, y, (x * x * xx + 2.0 * x * y * xy + y * y * yy) / all))
     }
 }
 
@@ -266,7 +305,7 @@ mod tests {
         let (mut then, mut now) = (Pyramid::default(), Pyramid::default());
         then.fill(&scene(width, height, 0.0, 0.0, sigma, 1), width, height);
         now.fill(&scene(width, height, dx, dy, sigma, 2), width, height);
-        then.shift_to(&now, 2.0 * f64::from(sigma * sigma))
+        then.shift_to(&mut now, 2.0 * f64::from(sigma * sigma))
     }
 
     #[test]
@@ -278,7 +317,7 @@ mod tests {
                 assert!((found.dx - dx).abs() < 0.2 && (found.dy - dy).abs() < 0.2, "{found:?} for {dx},{dy}");
             }
             let Shift { dx, dy } = found(2.6, -1.4, sigma);
-            let tolerance = if sigma > 0.05 { 0.5 } else { 0.1 };
+            let tolerance = if sigma > 0.05 { 0.2 } else { 0.1 };
             assert!((dx - 2.6).abs() < tolerance && (dy + 1.4).abs() < tolerance, "{dx},{dy} at {sigma}");
         }
     }
@@ -289,11 +328,11 @@ mod tests {
         let (mut then, mut now) = (Pyramid::default(), Pyramid::default());
         then.fill(&vec![0.3; width * height], width, height);
         now.fill(&vec![0.4; width * height], width, height);
-        assert!(then.shift_to(&now, 0.0).is_none());
+        assert!(then.shift_to(&mut now, 0.0).is_none());
         let other: Vec<f32> = scene(width, height, 0.0, 0.0, 0.0, 1).iter().rev().map(|v| 1.0 - v * v).collect();
         then.fill(&scene(width, height, 0.0, 0.0, 0.0, 1), width, height);
         now.fill(&other, width, height);
-        assert!(then.shift_to(&now, 0.0).is_none());
+        assert!(then.shift_to(&mut now, 0.0).is_none());
     }
 
     #[test]

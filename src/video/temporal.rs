@@ -16,14 +16,15 @@ const MOST: f32 = 32.0;
 
 /// What is nothing strange for a place and for a neighbourhood: so many times the expected energy. Noise alone exceeds it by
 /// chance in few places.
-const STRANGE_PLACE: f32 = 2.5;
-const STRANGE_PIXELS: f32 = 1.6;
+const STRANGE_PLACE: f32 = 1.8;
+const STRANGE_PIXELS: f32 = 1.4;
 const STRANGE_NEIGHBOURHOOD: f32 = 1.15;
 
-/// How much the excess over a neighbourhood counts: it is spread thin there.
+/// How much the excess of a place counts, and that of a neighbourhood, where it is spread thin.
+const FINE_WEIGHT: f32 = 3.0;
 const COARSE_WEIGHT: f32 = 12.0;
 
-/// Blocks along a side of a place, of a neighbourhood, and of what a strange neighbourhood takes along.
+/// Blocks along a side of a place, of a neighbourhood, and of what a strange one takes along.
 const PLACE: usize = 3;
 const NEIGHBOURHOOD: usize = 17;
 const REACH: usize = 7;
@@ -34,7 +35,7 @@ const MEMORY: f32 = 0.5;
 const REMEMBERED: f32 = 1.5;
 
 /// A place counts at most so much for its neighbourhood.
-const VERY_STRANGE: f32 = 1.6;
+const VERY_STRANGE: f32 = 3.0;
 
 /// A block of which so much is new moves; when so many do, the scene does, and everything is new.
 const MOVES: f32 = 0.6;
@@ -143,6 +144,10 @@ impl Temporal {
             self.rest.fill(1.0);
             self.restless.fill(true);
         }
+        if !shift.is_none() {
+            // What was computed before lies elsewhere now.
+            self.restless.fill(true);
+        }
         self.mix(picture, sigma, !shift.is_whole() && !scene_moves);
         std::mem::swap(&mut self.then, &mut self.now);
     }
@@ -160,7 +165,7 @@ impl Temporal {
     fn follow(&mut self, picture: &[f32], variance: f64) -> Shift {
         self.now.fill(picture, self.width, self.height);
         let channels = (picture.len() / self.plane.len()) as f64;
-        let shift = self.then.shift_to(&self.now, 2.0 * channels * variance);
+        let shift = self.then.shift_to(&mut self.now, 2.0 * channels * variance);
         if shift.is_none() {
             return shift;
         }
@@ -276,17 +281,21 @@ impl Temporal {
         self.rough.copy_from_slice(place);
         mean(&self.smooth, size, PLACE, work, place);
         self.smooth.copy_from_slice(place);
-        // A place that is very strange is judged by itself, and says little of its neighbourhood.
+        // Around what is strange by itself things move, too; of a neighbourhood it says little more.
         place.iter_mut().for_each(|place| *place = place.min(VERY_STRANGE));
         mean(place, size, NEIGHBOURHOOD, work, &mut self.coarse);
         largest(&mut self.coarse, size, REACH, work);
+        for (smooth, rough) in self.smooth.iter_mut().zip(&self.rough) {
+            *smooth = (*smooth - STRANGE_PLACE).max(*rough - STRANGE_PIXELS).max(0.0);
+        }
+        largest(&mut self.smooth, size, REACH, work);
         let mut moving = 0;
         for block in 0..self.rest.len() {
             let kept = STRANGE_NEIGHBOURHOOD + MEMORY * (self.before[block] - STRANGE_NEIGHBOURHOOD);
             let coarse = self.coarse[block].max(kept);
             self.before[block] = coarse.min(REMEMBERED);
-            let fine = (self.smooth[block] - STRANGE_PLACE).max(self.rough[block] - STRANGE_PIXELS);
-            let excess = fine.max(COARSE_WEIGHT * (coarse - STRANGE_NEIGHBOURHOOD)).max(0.0);
+            let excess =
+                (FINE_WEIGHT * self.smooth[block]).max(COARSE_WEIGHT * (coarse - STRANGE_NEIGHBOURHOOD)).max(0.0);
             let rest = self.rest[block];
             let uncertain = rest + (1.0 + rest) * excess;
             let new = (uncertain / (uncertain + 1.0)).max(1.0 / MOST);
