@@ -261,7 +261,7 @@ def main():
             radius=radius,
             scale=package.scale,
             description=package.kind.description.format(package.scale),
-            steps=package.steps,
+            steps=package.steps + config["train"].get("earlier_steps", 0),
             parameters=parameter_count(package.network),
             bytes_per_pixel=bytes_per_pixel(path, package.scale),
             sigma=package.kind.sigma.format(config["model"].get("sigma_max")),

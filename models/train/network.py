@@ -1,6 +1,6 @@
 """The networks: one U-Net of 3x3 convolutions and ReLU on a small grid, and what each job puts around it.
 
-Nothing is normalised and nothing but the prior has a bias. Every network answers with the mean of the clean picture,
+Nothing is normalised, and nothing has a bias but the prior and the first convolution of a denoiser. Every network answers with the mean of the clean picture,
 D(x, sigma), and takes sigma as a map with a value for each pixel. Pictures are RGB, [B, 3, H, W].
 """
 

@@ -25,6 +25,7 @@ static BUNDLES: &[Bundle] = &[
     bundle!("camera": "camera.onnx", "camera-f16.onnx", "camera-int8.onnx", "check-x.npy", "check-sigma.npy", "check-denoised.npy"),
     bundle!("upscale-x2": "upscale-x2.onnx", "upscale-x2-f16.onnx", "check-x.npy", "check-sigma.npy", "check-low.npy", "check-denoised.npy"),
     bundle!("upscale-x4": "upscale-x4.onnx", "upscale-x4-f16.onnx", "check-x.npy", "check-sigma.npy", "check-low.npy", "check-denoised.npy"),
+    bundle!("prior": "prior.onnx", "prior-f16.onnx", "check-x.npy", "check-sigma.npy", "check-denoised.npy"),
 ];
 
 impl Bundle {
