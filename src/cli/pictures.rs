@@ -51,9 +51,10 @@ impl FromStr for OutputFormat {
         match text {
             "y4m" => Ok(Self::Y4m),
             "raw" => Ok(Self::Raw),
-            _ => {
-                text.parse().map(Self::Picture).map_err(|_| "expected png, jpg, webp, tiff, bmp, y4m or raw".to_owned())
-            }
+            _ => text
+                .parse()
+                .map(Self::Picture)
+                .map_err(|error: eddy::Error| format!("{error}; or y4m or raw for a stream")),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{Read, stdin, stdout};
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::ffmpeg::{FfmpegSink, FfmpegSource};
@@ -47,6 +47,13 @@ fn is_url(path: &Path) -> bool {
     path.to_str().is_some_and(|text| text.contains("://"))
 }
 
+/// Whether a path is a V4L2 device: a character device of the kernel's number for them.
+fn is_camera(path: &Path) -> bool {
+    const VIDEO4LINUX: u32 = 81;
+    let found = path.metadata();
+    found.is_ok_and(|found| found.file_type().is_char_device() && rustix::fs::major(found.rdev()) == VIDEO4LINUX)
+}
+
 fn has_extension(path: &Path, known: &[&str]) -> bool {
     let extension = path.extension().and_then(|extension| extension.to_str()).map(str::to_lowercase);
     extension.is_some_and(|extension| known.contains(&extension.as_str()))
@@ -59,9 +66,9 @@ fn begins_as_y4m(path: &Path) -> bool {
 
 /// Whether a source is moving pictures: standard input, a URL, a device, y4m, or a container of which ffmpeg knows.
 pub fn is_source(path: &Path) -> bool {
-    let is_device =
-        path.metadata().is_ok_and(|found| found.file_type().is_char_device() || found.file_type().is_fifo());
-    is_standard(path) || is_url(path) || is_device || has_extension(path, &CONTAINERS) || begins_as_y4m(path)
+    let is_pipe = path.metadata().is_ok_and(|found| found.file_type().is_fifo());
+    let is_named = is_standard(path) || is_url(path) || has_extension(path, &CONTAINERS);
+    is_named || is_pipe || is_camera(path) || begins_as_y4m(path)
 }
 
 /// Whether a sink is for moving pictures: standard output, y4m, raw pictures, or a container.
@@ -81,6 +88,16 @@ pub fn open(sources: &[PathBuf], raw: Option<RawPictures>, interpretation: Inter
         }
         return sequence(sources, interpretation);
     };
+    if is_camera(source) {
+        let camera = source.display();
+        return Err(Error::input(
+            source,
+            format!(
+                "cameras are not read directly yet; let ffmpeg do it: ffmpeg -f v4l2 -i {camera} -f yuv4mpegpipe - | eddy \
+                 denoise - -o ..."
+            ),
+        ));
+    }
     let is_file = source.is_file();
     if let Some(raw) = raw {
         let mut video = Video::new(raw.width, raw.height, USUAL_RATE, raw.format);
