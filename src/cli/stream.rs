@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use eddy::frame::source;
-use eddy::frame::stream::{self, Interpretation, Matrix, PixelFormat, Rate, RawPictures, SinkFormat, Source, Video};
+use eddy::frame::stream::{self, CameraFormat, CameraWish, Interpretation, Matrix, Rate, SinkFormat, Source, Video};
 use eddy::video::{Flow, Restore, Summary, Tally, run};
 use serde_json::{Value, json};
 
@@ -21,13 +21,14 @@ const REPORT: Duration = Duration::from_secs(5);
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Video")]
 pub(crate) struct StreamOptions {
-    /// Width and height of raw pictures, such as 640x480
-    #[arg(long, value_name = "WxH", requires = "pixel_format")]
+    /// Width and height of a camera's or of raw pictures, such as 640x480
+    #[arg(long, value_name = "WxH")]
     size: Option<Size>,
 
-    /// How the samples of raw pictures lie in memory, as ffmpeg names it: yuv420p, nv12, rgb24, ...
-    #[arg(long, value_name = "FORMAT", requires = "size")]
-    pixel_format: Option<PixelFormat>,
+    /// How the samples of raw pictures lie in memory, as ffmpeg names it: yuv420p, nv12, rgb24, ...; or what a camera gives,
+    /// where mjpeg is one more
+    #[arg(long, value_name = "FORMAT")]
+    pixel_format: Option<CameraFormat>,
 
     /// Pictures a second of the source, such as 25 or 30000/1001, where it says none or something else
     #[arg(long, value_name = "RATE")]
@@ -90,11 +91,11 @@ impl StreamOptions {
         if output.is_file() || output.is_dir() {
             source::refuse_replacing(sources, output)?;
         }
-        let raw = self.size.zip(self.pixel_format);
-        let raw = raw.map(|(size, format)| RawPictures { width: size.width, height: size.height, format });
+        let size = self.size.map(|size| [size.width, size.height]);
+        let wish = CameraWish { size, format: self.pixel_format };
         let full_range = self.range.map(|range| matches!(range, SampleRange::Full));
         let interpretation = Interpretation { rate: self.fps_in, matrix: self.matrix, full_range };
-        let source = stream::open(sources, raw, interpretation)?;
+        let source = stream::open(sources, wish, interpretation)?;
         let flow = Flow {
             skip_corrupt: self.skip_corrupt,
             stall: self.stall_timeout,

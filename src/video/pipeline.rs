@@ -286,6 +286,7 @@ fn read_all(shared: &Shared, source: &mut dyn Source, flow: Flow) -> Result<()> 
             match source.next(&mut picture)? {
                 Arrival::Picture => break,
                 Arrival::End => return Ok(()),
+                Arrival::Waiting => {}
                 Arrival::Corrupt(why) => {
                     shared.corrupt.fetch_add(1, Ordering::Relaxed);
                     if !live && !flow.skip_corrupt {

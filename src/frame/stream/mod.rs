@@ -3,6 +3,7 @@
 //! A stream's pictures stay bytes in their own [`PixelFormat`] until [`tensor`](crate::tensor) takes them apart: nothing
 //! is converted, rounded or clipped on the way to the network.
 
+mod camera;
 mod ffmpeg;
 mod file;
 mod format;
@@ -17,11 +18,12 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+pub use camera::{CameraFormat, CameraSource, CameraWish, cameras};
 pub use ffmpeg::{FfmpegSink, FfmpegSource};
 pub use file::{Output, PartFile};
 pub(crate) use format::Plane;
 pub use format::{Chroma, Order, PixelFormat};
-pub use named::{RawPictures, SinkFormat, is_sink, is_source, open};
+pub use named::{SinkFormat, is_sink, is_source, open};
 pub use raw::RawSource;
 pub use sequence::{SequenceSink, SequenceSource};
 pub use sink::{Framing, PlainSink};
@@ -51,6 +53,8 @@ pub enum Arrival {
     End,
     /// What came is no whole picture, and why. The next one may be.
     Corrupt(String),
+    /// Nothing yet; it may come: ask again.
+    Waiting,
     /// The camera is gone, and why. It may come back: ask again.
     Lost(String),
 }

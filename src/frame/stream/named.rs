@@ -6,9 +6,9 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use super::camera::{CameraFormat, CameraSource, CameraWish};
 use super::ffmpeg::{FfmpegSink, FfmpegSource};
 use super::file::PartFile;
-use super::format::PixelFormat;
 use super::raw::RawSource;
 use super::sequence::{SequenceSink, SequenceSource};
 use super::sink::{Framing, PlainSink};
@@ -27,17 +27,6 @@ const CONTAINERS: [&str; 18] = [
     "mp4", "m4v", "mkv", "mov", "avi", "webm", "ts", "m2ts", "mts", "mpg", "mpeg", "flv", "wmv", "ogv", "mjpeg",
     "h264", "hevc", "3gp",
 ];
-
-/// Raw pictures: what a stream does not say of itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RawPictures {
-    /// Pixels of a row.
-    pub width: usize,
-    /// Rows.
-    pub height: usize,
-    /// How samples lie in memory.
-    pub format: PixelFormat,
-}
 
 fn is_standard(path: &Path) -> bool {
     path == Path::new("-")
@@ -76,11 +65,12 @@ pub fn is_sink(path: &Path) -> bool {
     is_standard(path) || has_extension(path, &["y4m", "yuv", "raw"]) || has_extension(path, &CONTAINERS)
 }
 
-/// Opens the one stream that `sources` name: a stream, or picture files and folders one after the other.
+/// Opens the one stream that `sources` name: a stream, or picture files and folders one after the other. `wish` is for
+/// cameras; where it names a format, anything else is raw pictures, and it has to be whole.
 ///
 /// # Errors
 /// [`Error::Input`] for what cannot be read as one, [`Error::Usage`] for several streams.
-pub fn open(sources: &[PathBuf], raw: Option<RawPictures>, interpretation: Interpretation) -> Result<Box<dyn Source>> {
+pub fn open(sources: &[PathBuf], wish: CameraWish, interpretation: Interpretation) -> Result<Box<dyn Source>> {
     let [source] = sources else {
         if let Some(stream) = sources.iter().find(|source| is_source(source)) {
             let problem = "is a stream, and a run takes one source if it takes a stream; name it alone";
@@ -89,18 +79,19 @@ pub fn open(sources: &[PathBuf], raw: Option<RawPictures>, interpretation: Inter
         return sequence(sources, interpretation);
     };
     if is_camera(source) {
-        let camera = source.display();
-        return Err(Error::input(
-            source,
-            format!(
-                "cameras are not read directly yet; let ffmpeg do it: ffmpeg -f v4l2 -i {camera} -f yuv4mpegpipe - | eddy \
-                 denoise - -o ..."
-            ),
-        ));
+        return Ok(Box::new(CameraSource::open(source, wish, interpretation)?));
+    }
+    if wish.size.is_some() && wish.format.is_none() {
+        return Err(Error::usage("--size is of a camera's or of raw pictures; raw ones need --pixel-format, too"));
     }
     let is_file = source.is_file();
-    if let Some(raw) = raw {
-        let mut video = Video::new(raw.width, raw.height, USUAL_RATE, raw.format);
+    if let Some(format) = wish.format {
+        let (Some([width, height]), CameraFormat::Plain(format)) = (wish.size, format) else {
+            return Err(Error::usage(
+                "raw pictures need both --size and --pixel-format, and are not mjpeg (which is a camera's, or ffmpeg's)",
+            ));
+        };
+        let mut video = Video::new(width, height, USUAL_RATE, format);
         interpretation.apply(&mut video);
         return if is_standard(source) {
             Ok(Box::new(RawSource::new(Path::new("standard input"), standard_input()?, video)?))
