@@ -19,6 +19,9 @@ pub use stream::Pictures;
 use crate::error::{Error, Result};
 use crate::frame::{Frame, Samples};
 
+/// The binomial filter of five taps, whose standard deviation is one pixel.
+pub(crate) const BINOMIAL: [f32; 5] = [1.0 / 16.0, 4.0 / 16.0, 6.0 / 16.0, 4.0 / 16.0, 1.0 / 16.0];
+
 /// A rectangle of pixels in the coordinates of a frame. It may reach over the frame's edges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rect {

@@ -6,6 +6,24 @@ pub mod stream;
 
 pub use picture::Format;
 
+use std::fs::File;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+/// Opens a file to be read, or says why it cannot be.
+fn open(path: &Path) -> Result<File> {
+    File::open(path).map_err(|error| {
+        let problem = match error.kind() {
+            ErrorKind::NotFound => "there is no such file; check its name",
+            ErrorKind::PermissionDenied => "reading it is not allowed; check its permissions",
+            _ => "it cannot be opened",
+        };
+        Error::input_from(path, problem, error)
+    })
+}
+
 /// Interleaved samples, row by row from the top, without padding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Samples {

@@ -3,10 +3,7 @@
 use super::profile::NoiseProfile;
 use crate::error::{Error, Result};
 use crate::frame::Frame;
-use crate::tensor::{Range, Rect, mirror, read_region};
-
-/// The binomial filter of five taps, whose standard deviation is one pixel.
-const SMOOTH: [f32; 5] = [1.0 / 16.0, 4.0 / 16.0, 6.0 / 16.0, 4.0 / 16.0, 1.0 / 16.0];
+use crate::tensor::{BINOMIAL, Range, Rect, mirror, read_region};
 
 /// The standard deviation of the noise at each pixel as a part of the full range, `height * width` of them: the root of
 /// the channels' mean variance, at the signal that the picture has after a binomial filter of 5x5 pixels, mirrored at the
@@ -84,7 +81,7 @@ fn fill(
             for (line, samples) in profile.channels.iter().zip(samples.chunks_exact(width + 4)) {
                 let a = (line.a / channels as f64) as f32;
                 for (variance, signal) in row.iter_mut().zip(samples.windows(5)) {
-                    *variance += a * signal.iter().zip(SMOOTH).map(|(signal, tap)| tap * signal).sum::<f32>();
+                    *variance += a * signal.iter().zip(BINOMIAL).map(|(signal, tap)| tap * signal).sum::<f32>();
                 }
             }
             ready += 1;
@@ -94,7 +91,7 @@ fn fill(
             &rows[row % 5 * width..][..width]
         });
         for (x, out) in out.iter_mut().enumerate() {
-            *out = around.iter().zip(SMOOTH).map(|(row, tap)| tap * row[x]).sum::<f32>().sqrt();
+            *out = around.iter().zip(BINOMIAL).map(|(row, tap)| tap * row[x]).sum::<f32>().sqrt();
         }
     }
     Ok(())
@@ -102,10 +99,10 @@ fn fill(
 
 #[cfg(test)]
 mod tests {
-    use super::{SMOOTH, noise_map};
+    use super::noise_map;
     use crate::frame::{Frame, Metadata, Samples};
     use crate::task::profile::{Method, NoiseLine, NoiseProfile};
-    use crate::tensor::mirror;
+    use crate::tensor::{BINOMIAL, mirror};
 
     #[test]
     fn is_the_root_of_the_mean_variance_at_the_smoothed_signal() {
@@ -120,8 +117,8 @@ mod tests {
             let Samples::U16(samples) = &frame.samples else { unreachable!() };
             let signal = |x: usize, y: usize, c: usize| {
                 let mut sum = 0.0;
-                for (i, vertical) in SMOOTH.iter().enumerate() {
-                    for (j, horizontal) in SMOOTH.iter().enumerate() {
+                for (i, vertical) in BINOMIAL.iter().enumerate() {
+                    for (j, horizontal) in BINOMIAL.iter().enumerate() {
                         let row = mirror((y + i).cast_signed() - 2, height);
                         let column = mirror((x + j).cast_signed() - 2, width);
                         let sample = f64::from(samples[(row * width + column) * channels + c]) / 65535.0;

@@ -358,3 +358,6 @@ fn write_all(shared: &Shared, sink: &mut dyn Sink, writing: &mut Histogram, late
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

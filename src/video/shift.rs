@@ -1,5 +1,7 @@
 //! How far a picture has moved as a whole, and moving planes by that much.
 
+use crate::tensor::BINOMIAL;
+
 /// Levels of the pyramid stop at about this many pixels a side.
 const SMALLEST: usize = 24;
 
@@ -58,13 +60,8 @@ impl Pyramid {
     /// Of `[channels, height, width]` values. Memory is kept from one call to the next.
     pub(super) fn fill(&mut self, planes: &[f32], width: usize, height: usize) {
         let area = width * height;
-        let mut sizes = vec![];
-        let (mut w, mut h) = (width, height);
-        while w.min(h) >= 2 * SMALLEST {
-            (w, h) = (w / 2, h / 2);
-            sizes.push((w, h));
-        }
-        self.levels.resize_with(sizes.len() + 1, Level::default);
+        let halves = (1..).take_while(|level| (width.min(height) >> (level - 1)) >= 2 * SMALLEST).count();
+        self.levels.resize_with(halves + 1, Level::default);
         let first = &mut self.levels[0];
         (first.width, first.height) = (width, height);
         first.values.clear();
@@ -72,7 +69,8 @@ impl Pyramid {
         for plane in planes.chunks_exact(area).skip(1) {
             first.values.iter_mut().zip(plane).for_each(|(sum, value)| *sum += value);
         }
-        for (i, (w, h)) in sizes.into_iter().enumerate() {
+        for i in 0..halves {
+            let (w, h) = (width >> (i + 1), height >> (i + 1));
             let (above, below) = self.levels.split_at_mut(i + 1);
             let (fine, coarse) = (&above[i], &mut below[0]);
             (coarse.width, coarse.height) = (w, h);
@@ -88,7 +86,6 @@ impl Pyramid {
 
     /// Smooths the full size.
     fn soften(&mut self) {
-        const TAPS: [f32; 5] = [1.0 / 16.0, 4.0 / 16.0, 6.0 / 16.0, 4.0 / 16.0, 1.0 / 16.0];
         let Self { levels, soft, work } = self;
         let (width, height) = (levels[0].width, levels[0].height);
         (soft.width, soft.height) = (width, height);
@@ -100,13 +97,13 @@ impl Pyramid {
                 |offset: usize| &levels[0].values[(y + offset).saturating_sub(2).min(height - 1) * width..][..width];
             let [a, b, c, d, e] = [0, 1, 2, 3, 4].map(row);
             for (x, sum) in work[2..width + 2].iter_mut().enumerate() {
-                *sum = TAPS[0] * (a[x] + e[x]) + TAPS[1] * (b[x] + d[x]) + TAPS[2] * c[x];
+                *sum = BINOMIAL[0] * (a[x] + e[x]) + BINOMIAL[1] * (b[x] + d[x]) + BINOMIAL[2] * c[x];
             }
             let (first, last) = (work[2], work[width + 1]);
             work[..2].fill(first);
             work[width + 2..].fill(last);
             for (out, five) in out.iter_mut().zip(work.windows(5)) {
-                *out = five.iter().zip(TAPS).map(|(value, tap)| value * tap).sum();
+                *out = five.iter().zip(BINOMIAL).map(|(value, tap)| value * tap).sum();
             }
         }
     }
@@ -168,17 +165,18 @@ impl Pyramid {
     /// 1981, "An iterative image registration technique"), of which `noise`, the variance of one picture's summed channels, is
     /// taken off.
     fn between(&self, now: &Self, dx: isize, dy: isize, noise: f64) -> Option<(f64, f64, f64)> {
-        let rows: Vec<(&[f32], &[f32])> = overlap(&self.soft, &now.soft, dx, dy, 1).collect();
-        let length = rows.first().map_or(0, |(then, _)| then.len());
-        if rows.len() < 3 || length < 3 {
+        let rows = || overlap(&self.soft, &now.soft, dx, dy, 1);
+        let length = rows().next().map_or(0, |(then, _)| then.len());
+        let step = (self.soft.height / 128).max(1);
+        if length < 3 {
             return None;
         }
         // What of the noise is in a gradient: the energy of (1, 4, 5, 0, -5, -4, -1) / 32 times that of (1, 4, 6, 4, 1) / 16.
         let bias = noise * (84.0 / 1024.0) * (70.0 / 256.0);
         let (mut xx, mut xy, mut yy, mut xd, mut yd) = (0.0, 0.0, 0.0, 0.0, 0.0);
         let (mut x, mut y, mut d, mut count, mut all) = (0.0, 0.0, 0.0, 0.0, 0.0);
-        for three in rows.windows(3).step_by((rows.len() / 128).max(1)) {
-            let [(above, _), (then, now), (below, _)] = [three[0], three[1], three[2]];
+        let threes = rows().zip(rows().skip(1)).zip(rows().skip(2)).step_by(step);
+        for (((above, _), (then, now)), (below, _)) in threes {
             for i in 1..length - 1 {
                 let gx = f64::from(0.5 * (then[i + 1] - then[i - 1]));
                 let gy = f64::from(0.5 * (below[i] - above[i]));

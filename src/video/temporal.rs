@@ -67,6 +67,8 @@ pub struct Temporal {
     restless: Vec<bool>,
     work: [Vec<f32>; 2],
     plane: Vec<f32>,
+    column: Vec<f32>,
+    patches: Vec<(f32, f32)>,
     then: Pyramid,
     now: Pyramid,
     seen: bool,
@@ -92,6 +94,8 @@ impl Temporal {
             restless: vec![true; across * down],
             work: [blocks(), blocks()],
             plane: vec![0.0; width * height],
+            column: vec![0.0; width + 2],
+            patches: Vec::with_capacity(width.div_ceil(PATCH) * height.div_ceil(PATCH)),
             then: Pyramid::default(),
             now: Pyramid::default(),
             seen: false,
@@ -204,7 +208,7 @@ impl Temporal {
         let (width, height) = (self.width, self.height);
         let area = width * height;
         for (known, new) in self.fused.chunks_exact_mut(area).zip(picture.chunks_exact(area)) {
-            let mut patches: Vec<(f32, f32)> = Vec::with_capacity(width.div_ceil(PATCH) * height.div_ceil(PATCH));
+            self.patches.clear();
             for top in (0..height).step_by(PATCH) {
                 for left in (0..width).step_by(PATCH) {
                     let columns = left..(left + PATCH).min(width);
@@ -217,10 +221,10 @@ impl Temporal {
                         }
                         count += columns.len();
                     }
-                    patches.push((level / count as f32, change / count as f32));
+                    self.patches.push((level / count as f32, change / count as f32));
                 }
             }
-            if let Some((offset, gain)) = line(&mut patches) {
+            if let Some((offset, gain)) = line(&mut self.patches) {
                 known.iter_mut().for_each(|known| *known += offset + gain * *known);
             }
         }
@@ -232,7 +236,7 @@ impl Temporal {
         let area = width * height;
         self.smooth.fill(0.0);
         self.rough.fill(0.0);
-        let mut column = vec![0.0; width + 2];
+        let column = &mut self.column;
         for (new, known) in picture.chunks_exact(area).zip(self.fused.chunks_exact(area)) {
             for y in 0..height {
                 let rows =

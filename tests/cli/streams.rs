@@ -1,7 +1,7 @@
 //! Streams in and out of the real binary.
 
 use std::io::{Read, Write};
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -169,6 +169,12 @@ fn what_is_asked_wrongly_is_said() {
     assert!(!place.names("").iter().any(|name| name.contains("out") || name.contains(".part")));
 }
 
+/// A run that reads what is written into its stdin.
+fn fed(place: &Place, arguments: &str) -> Child {
+    let mut command = eddy(arguments).within(place).command();
+    command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
 #[test]
 fn a_closed_pipe_ends_the_run_in_good_order() {
     let place = Place::new();
@@ -191,13 +197,7 @@ fn a_closed_pipe_ends_the_run_in_good_order() {
 fn signals_keep_what_was_finished_even_while_the_source_is_silent() {
     for signal in [Signal::INT, Signal::TERM] {
         let place = Place::new();
-        let mut child = eddy("denoise - -o out.y4m --sigma 5")
-            .within(&place)
-            .command()
-            .stdin(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child = fed(&place, "denoise - -o out.y4m --sigma 5");
         let mut stdin = child.stdin.take().unwrap();
         stdin.write_all(&y4m("mono", 16, 16, 256, 5)).unwrap();
         // The pictures are worked on, and nothing more comes.
@@ -222,13 +222,7 @@ fn signals_keep_what_was_finished_even_while_the_source_is_silent() {
 #[test]
 fn a_silent_source_is_a_stall_where_one_is_looked_for() {
     let place = Place::new();
-    let mut child = eddy("denoise - -o out.y4m --sigma 5 --stall-timeout 0.3")
-        .within(&place)
-        .command()
-        .stdin(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child = fed(&place, "denoise - -o out.y4m --sigma 5 --stall-timeout 0.3");
     let mut stdin = child.stdin.take().unwrap();
     stdin.write_all(&y4m("mono", 16, 16, 256, 2)).unwrap();
     let output = child.wait_with_output().unwrap();

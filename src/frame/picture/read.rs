@@ -4,13 +4,12 @@ use super::format::Format;
 use super::refusal::{Refusal, Result};
 use super::{intact, orientation, tiff};
 use crate::error::{self, Error};
-use crate::frame::{Frame, Metadata, Samples};
+use crate::frame::{Frame, Metadata, Samples, open};
 use image::codecs::bmp::BmpDecoder;
 use image::codecs::jpeg::JpegDecoder;
 use image::codecs::png::PngDecoder;
 use image::codecs::webp::WebPDecoder;
 use image::{DynamicImage, ImageDecoder};
-use std::fs::File;
 use std::io::{BufRead, BufReader, Seek, SeekFrom};
 use std::path::Path;
 
@@ -61,15 +60,7 @@ impl Limits {
 /// [`Error::Input`] for a file that is missing, cut off, damaged, larger than `limits`, of another format, animated,
 /// or with samples other than 8 or 16 bit grey or RGB (floating point, CMYK, premultiplied alpha, a TIFF's palette).
 pub fn read(path: &Path, limits: &Limits) -> error::Result<Frame> {
-    let file = File::open(path).map_err(|error| {
-        let problem = match error.kind() {
-            std::io::ErrorKind::NotFound => "there is no such file; check its name",
-            std::io::ErrorKind::PermissionDenied => "reading it is not allowed; check its permissions",
-            _ => "it cannot be opened",
-        };
-        Error::input_from(path, problem, error)
-    })?;
-    decode(path, BufReader::new(file), limits)
+    decode(path, BufReader::new(open(path)?), limits)
 }
 
 /// Reads a picture from anything that can be read and sought in; `name` stands for it in messages. See [`read`].

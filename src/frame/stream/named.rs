@@ -17,7 +17,7 @@ use super::y4m::{MAGIC, Y4mSource, nearest};
 use super::{Interpretation, Sink, Source};
 use crate::error::{Error, Result};
 use crate::frame::source::{ends_in_slash, pictures};
-use crate::frame::{Format, picture};
+use crate::frame::{self, Format, picture};
 
 /// Pictures a second of a stream that does not say.
 const USUAL_RATE: Rate = Rate::of(25);
@@ -96,14 +96,14 @@ pub fn open(sources: &[PathBuf], wish: CameraWish, interpretation: Interpretatio
         return if is_standard(source) {
             Ok(Box::new(RawSource::new(Path::new("standard input"), standard_input()?, video)?))
         } else {
-            Ok(Box::new(RawSource::new(source, file(source)?, video)?))
+            Ok(Box::new(RawSource::new(source, frame::open(source)?, video)?))
         };
     }
     if is_standard(source) {
         return Ok(Box::new(Y4mSource::open(Path::new("standard input"), standard_input()?, interpretation)?));
     }
     if begins_as_y4m(source) || has_extension(source, &["y4m"]) {
-        return Ok(Box::new(Y4mSource::open(source, file(source)?, interpretation)?));
+        return Ok(Box::new(Y4mSource::open(source, frame::open(source)?, interpretation)?));
     }
     let is_picture = is_file && Format::from_path(source).is_some() && !has_extension(source, &CONTAINERS);
     if is_picture || source.is_dir() || !(is_file || is_source(source)) {
@@ -115,17 +115,6 @@ pub fn open(sources: &[PathBuf], wish: CameraWish, interpretation: Interpretatio
 fn sequence(sources: &[PathBuf], interpretation: Interpretation) -> Result<Box<dyn Source>> {
     let rate = interpretation.rate.unwrap_or(USUAL_RATE);
     Ok(Box::new(SequenceSource::open(pictures(sources)?, rate)?))
-}
-
-fn file(path: &Path) -> Result<File> {
-    File::open(path).map_err(|error| {
-        let problem = match error.kind() {
-            std::io::ErrorKind::NotFound => "there is no such file; check its name",
-            std::io::ErrorKind::PermissionDenied => "reading it is not allowed; check its permissions",
-            _ => "it cannot be opened",
-        };
-        Error::input_from(path, problem, error)
-    })
 }
 
 /// Standard input as a file: without the buffer and the lock of the standard library's.

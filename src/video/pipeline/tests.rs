@@ -1,0 +1,165 @@
+//! Sources and sinks by script: what only a camera does, and what only time does.
+
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::{Flow, Restore, Summary, run};
+use crate::error::{Error, Result};
+use crate::frame::stream::{Arrival, Picture, PixelFormat, Rate, Sink, Source, Video};
+
+fn video() -> Video {
+    Video::new(1, 1, Rate::of(25), PixelFormat::RGB24)
+}
+
+/// Gives what it is told to, each after a pause.
+struct Scripted {
+    video: Video,
+    script: VecDeque<Arrival>,
+    pause: Duration,
+    live: bool,
+    index: u64,
+}
+
+impl Source for Scripted {
+    fn video(&self) -> &Video {
+        &self.video
+    }
+
+    fn next(&mut self, picture: &mut Picture) -> Result<Arrival> {
+        std::thread::sleep(self.pause);
+        let arrival = self.script.pop_front().unwrap_or(Arrival::End);
+        if arrival == Arrival::Picture {
+            picture.index = self.index;
+            self.index += 1;
+        }
+        Ok(arrival)
+    }
+
+    fn is_live(&self) -> bool {
+        self.live
+    }
+}
+
+/// Keeps the numbers of what is written; fails after so many.
+struct Kept {
+    video: Video,
+    numbers: Arc<Mutex<Vec<u64>>>,
+    room: usize,
+    finished: Arc<Mutex<bool>>,
+}
+
+impl Sink for Kept {
+    fn video(&self) -> &Video {
+        &self.video
+    }
+
+    fn write(&mut self, picture: &Picture) -> Result<()> {
+        let mut numbers = self.numbers.lock().unwrap();
+        if numbers.len() == self.room {
+            return Err(Error::output_from("kept", "it is full", std::io::Error::other("full")));
+        }
+        numbers.push(picture.index);
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        *self.finished.lock().unwrap() = true;
+        Ok(())
+    }
+}
+
+struct Slow(Duration);
+
+impl Restore for Slow {
+    fn restore(&mut self, _: &Picture, _: &mut Picture, _: &mut dyn FnMut() -> ControlFlow<()>) -> Result<()> {
+        std::thread::sleep(self.0);
+        Ok(())
+    }
+}
+
+struct Ran {
+    summary: Summary,
+    result: Result<()>,
+    numbers: Vec<u64>,
+    finished: bool,
+}
+
+fn ran(script: Vec<Arrival>, live: bool, pause: u64, work: u64, room: usize, flow: Flow) -> Ran {
+    let (numbers, finished) = (Arc::default(), Arc::default());
+    let source =
+        Scripted { video: video(), script: script.into(), pause: Duration::from_millis(pause), live, index: 0 };
+    let sink = Kept { video: video(), numbers: Arc::clone(&numbers), room, finished: Arc::clone(&finished) };
+    let mut work = Slow(Duration::from_millis(work));
+    let go_on = &mut |_: &super::Tally| ControlFlow::Continue(());
+    let (summary, result) = run(Box::new(source), Box::new(sink), &mut work, flow, go_on);
+    let numbers = numbers.lock().unwrap().clone();
+    let finished = *finished.lock().unwrap();
+    Ran { summary, result, numbers, finished }
+}
+
+fn pictures(count: usize) -> Vec<Arrival> {
+    vec![Arrival::Picture; count]
+}
+
+#[test]
+fn a_file_loses_nothing_however_slow_the_work_is() {
+    let ran = ran(pictures(30), false, 0, 3, usize::MAX, Flow::default());
+    assert!(ran.result.is_ok() && ran.finished);
+    assert_eq!(ran.numbers, (0..30).collect::<Vec<_>>());
+    assert_eq!((ran.summary.tally.read, ran.summary.tally.written, ran.summary.tally.dropped), (30, 30, 0));
+    assert_eq!(ran.summary.latency.count(), 30);
+}
+
+#[test]
+fn a_live_source_that_is_too_fast_loses_the_oldest() {
+    let ran = ran(pictures(40), true, 2, 20, usize::MAX, Flow::default());
+    assert!(ran.result.is_ok());
+    let tally = &ran.summary.tally;
+    assert!(tally.dropped > 10 && tally.read == 40 && tally.written + tally.dropped == 40, "{tally:?}");
+    assert!(ran.numbers.is_sorted() && ran.numbers.last() == Some(&39), "the newest is there: {:?}", ran.numbers);
+}
+
+#[test]
+fn damage_ends_a_file_and_not_a_live_source() {
+    let script = || [pictures(2), vec![Arrival::Corrupt("torn".into())], pictures(2)].concat();
+    let file = ran(script(), false, 0, 0, usize::MAX, Flow::default());
+    assert!(file.result.unwrap_err().to_string().contains("torn") && file.finished);
+    assert_eq!(file.numbers, [0, 1]);
+    let skipping = Flow { skip_corrupt: true, ..Flow::default() };
+    for (live, flow) in [(false, skipping), (true, Flow::default())] {
+        let ran = ran(script(), live, 5, 0, usize::MAX, flow);
+        assert!(ran.result.is_ok());
+        assert_eq!((ran.numbers.as_slice(), ran.summary.tally.corrupt), ([0, 1, 2, 3].as_slice(), 1));
+    }
+}
+
+#[test]
+fn a_camera_that_is_gone_is_waited_for_where_that_is_asked() {
+    let script = || [pictures(2), vec![Arrival::Lost("gone".into()); 3], pictures(2)].concat();
+    let ended = ran(script(), true, 5, 0, usize::MAX, Flow::default());
+    assert!(ended.result.unwrap_err().to_string().contains("gone"));
+    assert_eq!(ended.numbers, [0, 1]);
+    let patient = Flow { reconnect: Some(Duration::from_secs(60)), ..Flow::default() };
+    let found = ran(script(), true, 5, 0, usize::MAX, patient);
+    assert!(found.result.is_ok());
+    assert_eq!((found.numbers.as_slice(), found.summary.tally.reconnected), ([0, 1, 2, 3].as_slice(), 1));
+}
+
+#[test]
+fn a_sink_that_fails_ends_the_run_and_is_finished() {
+    let ran = ran(pictures(1000), false, 1, 0, 3, Flow::default());
+    assert!(ran.result.unwrap_err().to_string().contains("it is full") && ran.finished);
+    assert_eq!(ran.numbers, [0, 1, 2]);
+    assert!(ran.summary.tally.read < 1000);
+}
+
+#[test]
+fn silence_is_a_stall_where_one_is_looked_for() {
+    let script = [pictures(1), vec![Arrival::Waiting; 10_000]].concat();
+    let flow = Flow { stall: Some(Duration::from_millis(100)), ..Flow::default() };
+    let ran = ran(script, true, 5, 0, usize::MAX, flow);
+    assert!(ran.result.unwrap_err().to_string().contains("--stall-timeout"));
+    assert_eq!(ran.numbers, [0]);
+}
