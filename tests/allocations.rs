@@ -17,10 +17,12 @@ use common::networks::{Closed, blur};
 use counting::allocations;
 use eddy::diffusion::{Clip, Philox, Plan, Progress, SigmaMap, State, denoise_plan, execute};
 use eddy::frame::Frame;
+use eddy::frame::stream::{Picture, Rate, Video};
 use eddy::model::{Package, Precision};
 use eddy::network::{Library, Network, OnnxNetwork, Runtime, SessionOptions};
 use eddy::task::{DenoiseOptions, Denoiser, SigmaChoice, TileChoice};
 use eddy::tile::{Locality, TilePlan};
+use eddy::video::Restore;
 use ndarray::Array4;
 
 /// What the `ort` crate allocates for one evaluation with bound buffers: the list of outputs that it returns, and the
@@ -146,5 +148,34 @@ fn a_second_frame_costs_a_few_allocations_whatever_its_size() {
         let (small, large) = (of_frame(120, 90), of_frame(240, 200));
         assert_eq!(small, large, "{steps} steps");
         assert!(small <= 20, "{small} for {steps} steps, tiles of {limit:?}");
+    }
+}
+
+#[test]
+fn a_picture_of_a_stream_allocates_what_its_evaluation_does() {
+    let (width, height) = (96, 64);
+    let video = Video::new(width, height, Rate::of(25), "yuv420p".parse().unwrap());
+    // The same scene from one pixel further right each time, so that nothing is kept from before.
+    let scene = |shift: usize| {
+        let sample = |i: usize| (i.wrapping_mul(2_654_435_761) >> 7) as u8 / 2 + 64;
+        let luma = (0..width * height).map(|i| sample(i / width * 4096 + i % width + shift));
+        let bytes = luma.chain(std::iter::repeat_n(128, width * height / 2)).collect();
+        Picture { bytes, ..Picture::default() }
+    };
+    for temporal in [false, true] {
+        let (package, mut network) = bundled();
+        let options = DenoiseOptions { sigma: SigmaChoice::Known(25.0), ..DenoiseOptions::default() };
+        let denoiser = Denoiser::new(&package.manifest, &mut network, options).unwrap();
+        let mut denoiser = denoiser.on_stream(&video, &video, temporal).unwrap();
+        let mut output = Picture::default();
+        let go_on = &mut || ControlFlow::Continue(());
+        for shift in 0..3 {
+            denoiser.restore(&scene(shift), &mut output, go_on).unwrap();
+        }
+        for shift in 3..6 {
+            let input = scene(shift);
+            let found = allocations(|| denoiser.restore(&input, &mut output, go_on).unwrap());
+            assert_eq!(found, ORT_PER_EVALUATION, "temporal: {temporal}");
+        }
     }
 }
