@@ -147,6 +147,8 @@ impl Temporal {
             self.resets += 1;
             self.rest.fill(1.0);
             self.restless.fill(true);
+            // After a cut there is nothing to be remembered.
+            self.before.fill(0.0);
         }
         if !shift.is_none() {
             // What was computed before lies elsewhere now.

@@ -17,4 +17,5 @@ mod precisions;
 mod profile;
 mod runtimes;
 mod streams;
+mod temporal;
 mod upscale;

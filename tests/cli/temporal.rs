@@ -1,0 +1,125 @@
+//! What pictures before are worth, on a real photograph that stands still and that moves.
+
+use eddy::diffusion::{NoiseAt, NoiseSource, Philox};
+use eddy::frame::{Frame, Samples};
+
+use crate::common::eddy;
+use crate::common::frames::read;
+use crate::common::place::{Place, data};
+
+const WIDTH: usize = 320;
+const HEIGHT: usize = 240;
+const SIGMA: f32 = 25.0;
+
+/// A window of the photograph whose upper left corner is at (x, y), in 8-bit grey levels, between pixels linearly.
+fn window(photograph: &Frame, x: f32, y: f32) -> Vec<f32> {
+    let Samples::U8(samples) = &photograph.samples else { panic!("the photograph has 8 bits") };
+    let at = |x: usize, y: usize, c: usize| f32::from(samples[(y * photograph.width + x) * 3 + c]);
+    let mut values = Vec::with_capacity(3 * WIDTH * HEIGHT);
+    for j in 0..HEIGHT {
+        for i in 0..WIDTH {
+            let (u, v) = (x + i as f32, y + j as f32);
+            let (left, top, a, b) = (u as usize, v as usize, u.fract(), v.fract());
+            for c in 0..3 {
+                let above = (1.0 - a) * at(left, top, c) + a * at(left + 1, top, c);
+                let below = (1.0 - a) * at(left, top + 1, c) + a * at(left + 1, top + 1, c);
+                values.push((1.0 - b) * above + b * below);
+            }
+        }
+    }
+    values
+}
+
+struct Clip {
+    place: Place,
+    clean: Vec<Vec<f32>>,
+}
+
+/// The photograph seen from so many places, with noise, as raw pictures.
+fn clip(corners: impl Iterator<Item = (f32, f32)>) -> Clip {
+    let photograph = read(&data("chelsea.png"));
+    let clean: Vec<Vec<f32>> = corners.map(|(x, y)| window(&photograph, x, y)).collect();
+    let mut bytes = Vec::new();
+    let mut noise = vec![0.0; 3 * WIDTH];
+    for (i, picture) in clean.iter().enumerate() {
+        for (y, row) in picture.chunks_exact(3 * WIDTH).enumerate() {
+            Philox::new(i as u64).fill(NoiseAt { step: 0, batch: 0, channel: 0, y: y as u32 }, 0, &mut noise);
+            bytes.extend(row.iter().zip(&noise).map(|(value, z)| (value + SIGMA * z).round().clamp(0.0, 255.0) as u8));
+        }
+    }
+    let place = Place::new();
+    place.file("noisy.raw", bytes);
+    Clip { place, clean }
+}
+
+struct Result {
+    /// Mean squared error of each picture.
+    errors: Vec<f64>,
+    /// Mean standard deviation over time of the later half.
+    flicker: f64,
+    record: serde_json::Value,
+}
+
+impl Clip {
+    fn denoised(&self, temporal: &str) -> Result {
+        let record = eddy("denoise noisy.raw -o clean.raw --pixel-format rgb24 --sigma 25 --json --size")
+            .arg(format!("{WIDTH}x{HEIGHT}"))
+            .arg(format!("--temporal={temporal}"))
+            .within(&self.place)
+            .succeeds()
+            .json();
+        let bytes = self.place.bytes("clean.raw");
+        let pictures: Vec<&[u8]> = bytes.chunks_exact(3 * WIDTH * HEIGHT).collect();
+        assert_eq!(pictures.len(), self.clean.len());
+        let error = |(found, clean): (&&[u8], &Vec<f32>)| {
+            let squares = found.iter().zip(clean).map(|(found, clean)| f64::from(f32::from(*found) - clean).powi(2));
+            squares.sum::<f64>() / clean.len() as f64
+        };
+        let errors = pictures.iter().zip(&self.clean).map(error).collect();
+        let later = &pictures[pictures.len() / 2..];
+        let count = later.len() as f64;
+        let deviation = |i: usize| {
+            let values = || later.iter().map(|picture| f64::from(picture[i]));
+            let mean = values().sum::<f64>() / count;
+            (values().map(|value| (value - mean).powi(2)).sum::<f64>() / count).sqrt()
+        };
+        let flicker = (0..3 * WIDTH * HEIGHT).map(deviation).sum::<f64>() / (3 * WIDTH * HEIGHT) as f64;
+        Result { errors, flicker, record }
+    }
+}
+
+/// How many dB the mean squared error of the second is below the first's, over all pictures.
+fn gain(off: &Result, on: &Result) -> f64 {
+    10.0 * (off.errors.iter().sum::<f64>() / on.errors.iter().sum::<f64>()).log10()
+}
+
+#[test]
+fn a_scene_at_rest_gets_cleaner_steadier_and_cheaper() {
+    let clip = clip(std::iter::repeat_n((60.0, 30.0), 30));
+    let (off, on) = (clip.denoised("off"), clip.denoised("on"));
+    assert!(gain(&off, &on) > 1.5, "{} dB", gain(&off, &on));
+    assert!(on.flicker < off.flicker / 3.0, "{} of {}", on.flicker, off.flicker);
+    let computed = on.record["tiles_computed"].as_f64().unwrap();
+    assert!(computed < 0.4 && off.record["tiles_computed"].is_null(), "{computed}");
+    assert!(on.record["flicker"].as_f64().unwrap() < 2.0);
+}
+
+#[test]
+fn a_camera_that_moves_loses_nothing() {
+    let pans: [(f32, f32); 3] = [(2.0, 1.0), (1.3, 0.7), (-3.6, 0.4)];
+    for (dx, dy) in pans {
+        let start = if dx < 0.0 { 110.0 } else { 5.0 };
+        let clip = clip((0..14).map(|i| (start + dx * i as f32, 5.0 + dy * i as f32)));
+        let (off, on) = (clip.denoised("off"), clip.denoised("on"));
+        assert!(gain(&off, &on) > 0.0, "{dx},{dy}: {} dB", gain(&off, &on));
+    }
+}
+
+#[test]
+fn a_cut_shows_nothing_of_what_was_before() {
+    let clip = clip((0..16).map(|i| if i < 10 { (5.0, 5.0) } else { (120.0, 50.0) }));
+    let (off, on) = (clip.denoised("off"), clip.denoised("on"));
+    // The first picture after the cut is as good as alone.
+    assert!(on.errors[10] < 1.02 * off.errors[10], "{} {}", on.errors[10], off.errors[10]);
+    assert_eq!(on.record["resets"].as_u64(), Some(1));
+}
