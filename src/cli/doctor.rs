@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use clap::Args;
+use eddy::frame::stream::cameras;
 use eddy::machine;
 use eddy::model::{Package, bundled_names, verify};
 use eddy::network::{Library, default_threads};
@@ -37,6 +38,8 @@ impl Arguments {
                 mebibytes(eddy::task::Budget::default().max_memory)
             ),
         ];
+        let cameras: Vec<String> = cameras().iter().map(|path| path.display().to_string()).collect();
+        lines.push(format!("cameras     {}", if cameras.is_empty() { "none".to_owned() } else { cameras.join(" ") }));
         let library = match self.device.library() {
             Library::Embedded => "the embedded one".to_owned(),
             Library::File(path) => path.display().to_string(),
@@ -44,7 +47,7 @@ impl Arguments {
         let mut record = json!({
             "version": env!("CARGO_PKG_VERSION"), "arch": std::env::consts::ARCH, "processor": processor,
             "features": features, "threads": threads,
-            "memory_bytes": memory, "library": library,
+            "memory_bytes": memory, "cameras": cameras, "library": library,
         });
         let outcome = self.try_models(&mut lines, &library, &mut record);
         if let Err(error) = &outcome {
