@@ -60,7 +60,8 @@ class Profiled:
 
 def dimension(value, size):
     """A dimension of an input: fixed, or named by the exporter."""
-    named = {"batch": 1, "height": size[0], "width": size[1]}
+    height, width, scale = size
+    named = {"batch": 1, "height": height, "width": width, "large_height": scale * height, "large_width": scale * width}
     if isinstance(value, str) and value not in named:
         raise SystemExit(f"an input has a dimension called {value}; expected one of {', '.join(named)}, or a number")
     return named.get(value, value)
@@ -78,6 +79,7 @@ def multiply_adds(path, size):
     graph = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
     shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in [*graph.value_info, *graph.input, *graph.output]}
     weights = {w.name: list(w.dims) for w in graph.initializer}
+    weights |= {n.output[0]: list(n.attribute[0].t.dims) for n in graph.node if n.op_type == "Constant" and n.attribute[0].name == "value"}
     return sum(int(np.prod(shapes[n.output[0]])) * int(np.prod(weights[n.input[1]][1:])) for n in graph.node if n.op_type == "Conv")
 
 
@@ -147,10 +149,11 @@ def main():
     parser.add_argument("--nodes", action="store_true", help="print every node, too")
     parser.add_argument("--strict", action="store_true", help="exit with 1 when a bar is missed")
     args = parser.parse_args()
-    path = Path(args.model)
+    path, scale = Path(args.model), 1
     if path.is_dir():
-        path /= tomllib.loads((path / "model.toml").read_text())["files"][args.precision]["path"]
-    kept = report(path, (args.height, args.width), args.threads, args.rounds, args.nodes)
+        manifest = tomllib.loads((path / "model.toml").read_text())
+        path, scale = path / manifest["files"][args.precision]["path"], manifest["scale"]
+    kept = report(path, (args.height, args.width, scale), args.threads, args.rounds, args.nodes)
     if args.strict and not kept:
         sys.exit(1)
 

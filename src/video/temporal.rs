@@ -67,7 +67,10 @@ pub struct Temporal {
     restless: Vec<bool>,
     work: [Vec<f32>; 2],
     plane: Vec<f32>,
+    /// Sums of three rows of differences, with one more on each side; energies; and those three rows.
     column: Vec<f32>,
+    line: Vec<f32>,
+    rows: [Vec<f32>; 3],
     patches: Vec<(f32, f32)>,
     then: Pyramid,
     now: Pyramid,
@@ -95,6 +98,8 @@ impl Temporal {
             work: [blocks(), blocks()],
             plane: vec![0.0; width * height],
             column: vec![0.0; width + 2],
+            line: vec![0.0; width],
+            rows: std::array::from_fn(|_| vec![0.0; width]),
             patches: Vec::with_capacity(width.div_ceil(PATCH) * height.div_ceil(PATCH)),
             then: Pyramid::default(),
             now: Pyramid::default(),
@@ -238,27 +243,37 @@ impl Temporal {
         let area = width * height;
         self.smooth.fill(0.0);
         self.rough.fill(0.0);
-        let column = &mut self.column;
+        let Self { column, line, rows, smooth, rough, across, .. } = self;
         for (new, known) in picture.chunks_exact(area).zip(self.fused.chunks_exact(area)) {
+            let difference = |y: isize, out: &mut [f32]| {
+                let row = mirror(y, height) * width;
+                let row = row..row + width;
+                out.iter_mut()
+                    .zip(&new[row.clone()])
+                    .zip(&known[row])
+                    .for_each(|((out, new), known)| *out = new - known);
+            };
+            difference(-1, &mut rows[1]);
+            difference(0, &mut rows[2]);
             for y in 0..height {
-                let rows =
-                    [y.cast_signed() - 1, y.cast_signed(), y.cast_signed() + 1].map(|y| mirror(y, height) * width);
-                let [(a0, a1), (b0, b1), (c0, c1)] = rows.map(|at| (&new[at..at + width], &known[at..at + width]));
-                for (x, sum) in column[1..=width].iter_mut().enumerate() {
-                    *sum = (a0[x] - a1[x]) + (b0[x] - b1[x]) + (c0[x] - c1[x]);
+                rows.rotate_left(1);
+                let [above, here, below] = &mut *rows;
+                difference(y.cast_signed() + 1, below);
+                for (((sum, a), b), c) in column[1..=width].iter_mut().zip(above).zip(&*here).zip(below) {
+                    *sum = *a + b + *c;
                 }
-                (column[0], column[width + 1]) =
-                    (column[1 + mirror(-1, width)], column[1 + mirror(width.cast_signed(), width)]);
-                let blocks = y / BLOCK * self.across..;
-                let smooth = self.smooth[blocks.clone()].iter_mut();
-                let rough = self.rough[blocks].iter_mut();
-                let middle = b0.chunks(BLOCK).zip(b1.chunks(BLOCK));
-                for (((smooth, rough), (new, known)), x) in smooth.zip(rough).zip(middle).zip((0..).step_by(BLOCK)) {
-                    for (i, (new, known)) in new.iter().zip(known).enumerate() {
-                        let sum = column[x + i] + column[x + i + 1] + column[x + i + 2];
-                        *smooth += sum * sum;
-                        *rough += (new - known) * (new - known);
-                    }
+                let (left, right) = (mirror(-1, width), mirror(width.cast_signed(), width));
+                (column[0], column[width + 1]) = (column[1 + left], column[1 + right]);
+                for (energy, three) in line.iter_mut().zip(column.windows(3)) {
+                    let sum = three[0] + three[1] + three[2];
+                    *energy = sum * sum;
+                }
+                let blocks = y / BLOCK * *across..;
+                for (smooth, energies) in smooth[blocks.clone()].iter_mut().zip(line.chunks(BLOCK)) {
+                    *smooth += energies.iter().sum::<f32>();
+                }
+                for (rough, differences) in rough[blocks].iter_mut().zip(here.chunks(BLOCK)) {
+                    *rough += differences.iter().map(|difference| difference * difference).sum::<f32>();
                 }
             }
         }
