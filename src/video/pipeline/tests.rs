@@ -9,6 +9,9 @@ use super::{Flow, Restore, Summary, run};
 use crate::error::{Error, Result};
 use crate::frame::stream::{Arrival, Picture, PixelFormat, Rate, Sink, Source, Video};
 
+/// Milliseconds between pictures in which a busy machine, too, takes one.
+const UNHURRIED: u64 = 150;
+
 fn video() -> Video {
     Video::new(1, 1, Rate::of(25), PixelFormat::RGB24)
 }
@@ -129,7 +132,7 @@ fn damage_ends_a_file_and_not_a_live_source() {
     assert_eq!(file.numbers, [0, 1]);
     let skipping = Flow { skip_corrupt: true, ..Flow::default() };
     for (live, flow) in [(false, skipping), (true, Flow::default())] {
-        let ran = ran(script(), live, 5, 0, usize::MAX, flow);
+        let ran = ran(script(), live, UNHURRIED, 0, usize::MAX, flow);
         assert!(ran.result.is_ok());
         assert_eq!((ran.numbers.as_slice(), ran.summary.tally.corrupt), ([0, 1, 2, 3].as_slice(), 1));
     }
@@ -138,11 +141,11 @@ fn damage_ends_a_file_and_not_a_live_source() {
 #[test]
 fn a_camera_that_is_gone_is_waited_for_where_that_is_asked() {
     let script = || [pictures(2), vec![Arrival::Lost("gone".into()); 3], pictures(2)].concat();
-    let ended = ran(script(), true, 5, 0, usize::MAX, Flow::default());
+    let ended = ran(script(), true, UNHURRIED, 0, usize::MAX, Flow::default());
     assert!(ended.result.unwrap_err().to_string().contains("gone"));
     assert_eq!(ended.numbers, [0, 1]);
     let patient = Flow { reconnect: Some(Duration::from_secs(60)), ..Flow::default() };
-    let found = ran(script(), true, 5, 0, usize::MAX, patient);
+    let found = ran(script(), true, UNHURRIED, 0, usize::MAX, patient);
     assert!(found.result.is_ok());
     assert_eq!((found.numbers.as_slice(), found.summary.tally.reconnected), ([0, 1, 2, 3].as_slice(), 1));
 }
