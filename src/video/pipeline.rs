@@ -199,7 +199,6 @@ impl Worker<'_> {
         let mut silent = Instant::now();
         loop {
             self.look_up()?;
-            let waited = Instant::now();
             let item = match self.shared.incoming.pop(PATIENCE) {
                 Popped::Item(item) => item,
                 Popped::Closed => return Ok(true),
@@ -219,7 +218,7 @@ impl Worker<'_> {
                 }
             };
             self.begun.get_or_insert(item.arrived);
-            self.summary.waiting.add(silent.elapsed().min(waited.elapsed()));
+            self.summary.waiting.add(silent.elapsed());
             let Some(mut output) = self.spare()? else { return Ok(false) };
             let begun = Instant::now();
             let (watch, shared, first) = (&mut self.watch, self.shared, self.begun);
