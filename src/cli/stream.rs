@@ -187,19 +187,28 @@ impl Told<'_> {
         );
         let stage =
             |histogram: &eddy::video::Histogram| milliseconds(histogram.total()) / histogram.count().max(1) as f64;
-        let mut record = json!({
-            "event": "summary", "input": source, "output": self.pictures.output().to_string_lossy(),
+        let mut record = counts("summary", tally, tally.rate());
+        let run = json!({
+            "input": source, "output": self.pictures.output().to_string_lossy(),
             "width": video.width, "height": video.height, "pixel_format": video.format.to_string(),
-            "read": tally.read, "written": tally.written, "dropped": tally.dropped, "corrupt": tally.corrupt,
-            "reconnected": tally.reconnected, "seconds": tally.elapsed.as_secs_f64(), "rate": tally.rate(),
             "latency_p50_ms": quantiles[0], "latency_p95_ms": quantiles[1], "latency_p99_ms": quantiles[2],
             "waiting_ms": stage(waiting), "work_ms": stage(work), "writing_ms": stage(writing),
         });
-        if let (Value::Object(record), Value::Object(facts)) = (&mut record, facts) {
-            record.extend(facts.clone());
+        for more in [&run, facts] {
+            if let (Value::Object(record), Value::Object(more)) = (&mut record, more) {
+                record.extend(more.clone());
+            }
         }
         self.console.report_beside(self.to_stdout, line, &record)
     }
+}
+
+/// What every record of a stream has.
+fn counts(event: &str, tally: &Tally, rate: f64) -> Value {
+    json!({
+        "event": event, "read": tally.read, "written": tally.written, "dropped": tally.dropped,
+        "corrupt": tally.corrupt, "reconnected": tally.reconnected, "seconds": tally.elapsed.as_secs_f64(), "rate": rate,
+    })
 }
 
 /// `1 picture`, `3 pictures`.
@@ -232,10 +241,7 @@ impl Line {
         }
         self.reported = Instant::now();
         self.before = (tally.written, tally.elapsed);
-        let record = json!({
-            "event": "progress", "read": tally.read, "written": tally.written, "dropped": tally.dropped,
-            "corrupt": tally.corrupt, "reconnected": tally.reconnected, "seconds": tally.elapsed.as_secs_f64(), "rate": rate,
-        });
+        let record = counts("progress", tally, rate);
         self.console.progress_beside(self.to_stdout, &record);
     }
 }

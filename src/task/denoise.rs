@@ -175,15 +175,21 @@ impl<'a> Denoiser<'a> {
 
     /// The noise that has this standard deviation at each pixel, as a part of the full range.
     fn noise_by(&self, mut values: Vec<f32>, width: usize) -> Noise {
+        let (sigma, limited) = self.limit_map(&mut values);
+        Noise { map: SigmaMap::PerPixel { width, values }, sigma, limited }
+    }
+
+    /// Turns standard deviations as parts of the full range into the network's units, each limited as by [`limit`](Self::limit).
+    /// Returns the root of their mean square as a part of the full range, and whether any is more than the model knows.
+    pub(crate) fn limit_map(&self, values: &mut [f32]) -> (f64, bool) {
         let (mut squares, mut limited) = (0.0, false);
-        for value in &mut values {
+        for value in values.iter_mut() {
             let (sigma, is_limited) = self.limit(f64::from(*value));
             squares += sigma * sigma;
             limited |= is_limited;
             *value = (sigma * f64::from(self.range.span())) as f32;
         }
-        let sigma = (squares / values.len() as f64).sqrt();
-        Noise { map: SigmaMap::PerPixel { width, values }, sigma, limited }
+        ((squares / values.len() as f64).sqrt(), limited)
     }
 
     /// What the model knows that is nearest to `sigma`, as parts of the full range, and whether that is less.

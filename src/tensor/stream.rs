@@ -47,10 +47,8 @@ impl Pictures {
                  model for colour",
             ));
         }
-        let [_, chroma, _] = video.format.planes(video.width, video.height);
         let is_yuv = video.format.chroma().is_some() && !video.format.is_grey();
-        // The taller of what the two directions hold.
-        let held = if is_yuv { video.width * video.height.max(chroma.height) } else { 0 };
+        let held = if is_yuv { video.width * video.height } else { 0 };
         let line = || vec![0.0; video.width];
         Ok(Self {
             video: video.clone(),
@@ -124,12 +122,13 @@ impl Pictures {
         }
     }
 
-    /// Fills a picture from `planes`, `[channels, height, width]`. Values are rounded to the nearest sample, halves to the even
+    /// Makes `bytes`, whose memory is kept, a picture of `planes`, `[channels, height, width]`. Values are rounded to the nearest sample, halves to the even
     /// one; what is not a number becomes the smallest. A grey picture takes the mean of three planes.
     ///
     /// # Panics
-    /// If there are fewer bytes or values than a picture has.
-    pub fn write(&mut self, planes: &[f32], bytes: &mut [u8]) {
+    /// If there are fewer values than a picture has.
+    pub fn write(&mut self, planes: &[f32], bytes: &mut Vec<u8>) {
+        bytes.resize(self.video.bytes(), 0);
         let Video { width, height, format, .. } = self.video;
         let [first, second, third] = format.planes(width, height);
         let (area, deep, luma) = (width * height, self.deep(), self.luma());

@@ -174,14 +174,9 @@ impl StreamDenoiser<'_> {
         let level = match (&self.denoiser.options.sigma, &mut self.sigma) {
             (SigmaChoice::Profile(profile), SigmaMap::PerPixel { values, .. }) => {
                 noise_map_of_planes(profile, planes, width, self.denoiser.range, values)?;
-                let mut squares = 0.0;
-                for value in values.iter_mut() {
-                    let (sigma, limited) = self.denoiser.limit(f64::from(*value));
-                    squares += sigma * sigma;
-                    self.limited |= limited;
-                    *value = (sigma * span) as f32;
-                }
-                self.level = (squares / values.len().max(1) as f64).sqrt();
+                let (level, limited) = self.denoiser.limit_map(values);
+                self.level = level;
+                self.limited |= limited;
                 return Ok(());
             }
             (SigmaChoice::Known(sigma), _) => sigma / 255.0,
@@ -224,7 +219,6 @@ impl Restore for StreamDenoiser<'_> {
                 _ => self.denoiser.run(&mut self.x, &self.sigma, &self.tiles, None, &mut |_| watch())?,
             }
         }
-        output.bytes.resize(self.writer.video().bytes(), 0);
         self.writer.write(self.x.as_slice().unwrap_or_default(), &mut output.bytes);
         Ok(())
     }

@@ -1,8 +1,10 @@
 //! Streams: pictures are read, worked on and written at the same time, in bounded memory.
 
+mod blocks;
 mod denoise;
 mod flicker;
 mod histogram;
+mod light;
 mod pipeline;
 mod queue;
 mod shift;

@@ -27,7 +27,14 @@ pub(super) struct Stills {
 struct Tile {
     /// What was left of the variance when it was computed.
     rest: f32,
+    rest_now: f32,
     age: u32,
+}
+
+impl Tile {
+    fn computed(&mut self) {
+        (self.rest, self.age) = (self.rest_now, 0);
+    }
 }
 
 /// What there is to compute.
@@ -47,7 +54,7 @@ impl Stills {
         let count = plan.count();
         Self {
             plan,
-            tiles: vec![Tile { rest: f32::INFINITY, age: 0 }; count],
+            tiles: vec![Tile { rest: f32::INFINITY, rest_now: f32::INFINITY, age: 0 }; count],
             active: vec![true; count],
             result: vec![0.0; channels * width * height],
         }
@@ -68,8 +75,9 @@ impl Stills {
             // Not all tiles of a still scene in one picture.
             let oldest = OLDEST + 7 * (i as u32 % 5);
             *active = restless || rest <= LESS * tile.rest || tile.age >= oldest;
+            tile.rest_now = rest;
             if *active {
-                *tile = Tile { rest, age: 0 };
+                tile.computed();
             }
         }
         let count = self.active.iter().filter(|active| **active).count();
@@ -82,16 +90,8 @@ impl Stills {
         } else if cost(&self.plan, count) < WORTH * cost(whole, whole.count()) {
             Due::Tiles
         } else {
-            self.everything(temporal);
+            self.tiles.iter_mut().for_each(Tile::computed);
             Due::Everything
-        }
-    }
-
-    fn everything(&mut self, temporal: &Temporal) {
-        let columns = self.plan.horizontal.spans.len();
-        for (i, tile) in self.tiles.iter_mut().enumerate() {
-            let (x, y) = (self.plan.horizontal.spans[i % columns].start, self.plan.vertical.spans[i / columns].start);
-            *tile = Tile { rest: temporal.look_at(x, y, self.plan.tile_size()).1, age: 0 };
         }
     }
 

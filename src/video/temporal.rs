@@ -5,6 +5,8 @@
 //! excess counts as uncertainty of what was known (so that motion resets a place). What differs is judged in blocks of 4x4
 //! pixels, finely (a place, by what is strange there) and coarsely (a neighbourhood, by what is a little strange all over it).
 
+use super::blocks::{largest, mean};
+use super::light::line;
 use super::shift::{Pyramid, Shift, move_plane};
 use crate::tensor::mirror;
 
@@ -32,6 +34,7 @@ const REACH: usize = 7;
 /// How much of a neighbourhood's strangeness is remembered to the next picture: what moves goes on moving.
 const MEMORY: f32 = 0.5;
 
+/// No more of it is.
 const REMEMBERED: f32 = 1.5;
 
 /// A place counts at most so much for its neighbourhood.
@@ -111,11 +114,6 @@ impl Temporal {
     /// How often everything was new: scene cuts, and a camera that moves otherwise than as a whole.
     pub fn resets(&self) -> u64 {
         self.resets
-    }
-
-    /// Forgets everything.
-    pub fn reset(&mut self) {
-        self.seen = false;
     }
 
     /// Blocks of a row; blocks are 4x4 pixels, at the right and lower border what there is.
@@ -353,65 +351,6 @@ impl Temporal {
         }
         if once {
             self.rest.fill(1.0);
-        }
-    }
-}
-
-/// Offset and gain of the line through points (level, change), by least squares over those that lie near it; none where all
-/// have one level.
-fn line(points: &mut [(f32, f32)]) -> Option<(f32, f32)> {
-    let middle = points.len() / 2;
-    // From the median on: a few patches that hold something else do not count.
-    let offset = points.select_nth_unstable_by(middle, |a, b| a.1.total_cmp(&b.1)).1.1;
-    let (mut offset, mut gain) = (offset, 0.0);
-    for _ in 0..2 {
-        let off = |(level, change): (f32, f32)| (change - offset - gain * level).abs();
-        points.sort_unstable_by(|a, b| off(*a).total_cmp(&off(*b)));
-        let near = &points[..points.len().div_ceil(2)];
-        let count = near.len() as f32;
-        let sum =
-            |f: &dyn Fn(f32, f32) -> f32| near.iter().map(|(level, change)| f(*level, *change)).sum::<f32>() / count;
-        let (level, change) = (sum(&|level, _| level), sum(&|_, change| change));
-        let spread = sum(&|l, _| (l - level) * (l - level));
-        let slope = sum(&|l, c| (l - level) * (c - change));
-        gain = if spread > 1e-3 { (slope / spread).clamp(-0.5, 0.5) } else { 0.0 };
-        offset = change - gain * level;
-    }
-    (offset.is_finite() && gain.is_finite()).then_some((offset, gain))
-}
-
-/// The mean over squares of `side`, an odd number, of what is inside the picture.
-fn mean(values: &[f32], [width, height]: [usize; 2], side: usize, work: &mut [f32], out: &mut [f32]) {
-    let reach = side / 2;
-    for (from, to) in values.chunks_exact(width).zip(work.chunks_exact_mut(width)) {
-        for (x, to) in to.iter_mut().enumerate() {
-            let columns = x.saturating_sub(reach)..(x + reach + 1).min(width);
-            *to = from[columns.clone()].iter().sum::<f32>() / columns.len() as f32;
-        }
-    }
-    for (y, to) in out.chunks_exact_mut(width).enumerate() {
-        let rows = y.saturating_sub(reach)..(y + reach + 1).min(height);
-        let scale = 1.0 / rows.len() as f32;
-        to.fill(0.0);
-        for row in rows {
-            to.iter_mut().zip(&work[row * width..][..width]).for_each(|(to, from)| *to += from * scale);
-        }
-    }
-}
-
-/// The largest over squares of `side`, an odd number.
-fn largest(values: &mut [f32], [width, height]: [usize; 2], side: usize, work: &mut [f32]) {
-    let reach = side / 2;
-    for (from, to) in values.chunks_exact(width).zip(work.chunks_exact_mut(width)) {
-        for (x, to) in to.iter_mut().enumerate() {
-            let columns = x.saturating_sub(reach)..(x + reach + 1).min(width);
-            *to = from[columns].iter().fold(0.0, |most, value| value.max(most));
-        }
-    }
-    for (y, to) in values.chunks_exact_mut(width).enumerate() {
-        to.fill(0.0);
-        for row in y.saturating_sub(reach)..(y + reach + 1).min(height) {
-            to.iter_mut().zip(&work[row * width..][..width]).for_each(|(to, from)| *to = to.max(*from));
         }
     }
 }

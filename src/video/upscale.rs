@@ -74,7 +74,6 @@ impl Restore for StreamUpscaler<'_> {
     ) -> Result<()> {
         self.reader.read(&input.bytes, self.small.planes_mut());
         self.upscaler.run(&self.small, &mut self.x, &self.tiles, &mut |_| watch())?;
-        output.bytes.resize(self.writer.video().bytes(), 0);
         self.writer.write(self.x.as_slice().unwrap_or_default(), &mut output.bytes);
         Ok(())
     }

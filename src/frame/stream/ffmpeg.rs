@@ -117,10 +117,13 @@ impl FfmpegSource {
     }
 }
 
+pub(super) fn is_url(name: &Path) -> bool {
+    name.to_str().is_some_and(|name| name.contains("://"))
+}
+
 /// A file's name as no URL and no option.
 fn input(name: &Path) -> PathBuf {
-    let is_url = name.to_str().is_some_and(|name| name.contains("://"));
-    if is_url || name.is_absolute() { name.into() } else { Path::new(".").join(name) }
+    if is_url(name) || name.is_absolute() { name.into() } else { Path::new(".").join(name) }
 }
 
 impl Source for FfmpegSource {

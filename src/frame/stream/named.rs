@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::camera::{CameraFormat, CameraSource, CameraWish};
-use super::ffmpeg::{FfmpegSink, FfmpegSource};
+use super::ffmpeg::{FfmpegSink, FfmpegSource, is_url};
 use super::file::PartFile;
 use super::raw::RawSource;
 use super::sequence::{SequenceSink, SequenceSource};
@@ -30,10 +30,6 @@ const CONTAINERS: [&str; 18] = [
 
 fn is_standard(path: &Path) -> bool {
     path == Path::new("-")
-}
-
-fn is_url(path: &Path) -> bool {
-    path.to_str().is_some_and(|text| text.contains("://"))
 }
 
 /// Whether a path is a V4L2 device: a character device of the kernel's number for them.
