@@ -246,7 +246,8 @@ fn a_watcher_hears_of_every_evaluation_and_can_stop_the_run() {
         });
         assert_eq!(matches!(result, Err(Error::Interrupted)), stop <= 12, "{result:?}");
         assert_eq!(network.evaluations, stop.min(12));
-        let expected: Vec<Progress> = (1..=stop.min(12)).map(|done| Progress { done, total: 12 }).collect();
+        let expected: Vec<Progress> =
+            (1..=stop.min(12)).map(|done| Progress { done, total: 12, repeated: 0 }).collect();
         assert_eq!(heard, expected);
     }
 }

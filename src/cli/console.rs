@@ -30,6 +30,13 @@ impl Console {
         }
     }
 
+    /// Says something that machines are told otherwise.
+    pub(crate) fn note_unless_json(self, line: impl AsRef<str>) {
+        if !self.json {
+            self.note(line);
+        }
+    }
+
     /// Gives a result: `text` for people, or `json` for machines.
     pub(crate) fn result(self, text: impl AsRef<str>, json: &serde_json::Value) -> anyhow::Result<()> {
         let written = if self.json {

@@ -5,8 +5,9 @@ use std::str::FromStr;
 use std::time::Instant;
 
 use clap::Args;
-use eddy::model::Package;
+use eddy::model::{Package, Precision};
 use eddy::task::{DenoiseOptions, Denoiser, NoiseProfile, SigmaChoice};
+use eddy::video::{Candidate, Restore, StreamDenoiser};
 use serde_json::json;
 
 use super::console::Console;
@@ -27,9 +28,10 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     pictures: Pictures,
 
-    /// A bundled model or the folder of a model package
-    #[arg(short, long, value_name = "MODEL", default_value = "denoise-fast", help_heading = "Model")]
-    model: String,
+    /// A bundled model or the folder of a model package; `denoise-fast` when left out, or with --fps or --deadline-ms the best
+    /// that keeps up
+    #[arg(short, long, value_name = "MODEL", help_heading = "Model")]
+    model: Option<String>,
 
     #[command(flatten)]
     precision: PrecisionOption,
@@ -88,9 +90,13 @@ enum When {
     Off,
 }
 
+/// The model where none is asked for, and the one that is better and slower.
+const FAST: &str = "denoise-fast";
+const GOOD: &str = "denoise";
+
 impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        let package = Package::find(&self.model)?;
+        let packages = self.packages()?;
         let sigma = match &self.noise_profile {
             Some(path) => SigmaChoice::Profile(NoiseProfile::read(path)?),
             None => self.sigma.0.clone(),
@@ -98,7 +104,6 @@ impl Arguments {
         let stream = self.stream.stream(&self.pictures)?;
         let jobs = if stream.is_none() { self.pictures.jobs()? } else { Vec::new() };
         let runtime = self.device.open()?;
-        let mut network = package.load(&runtime, self.precision.precision(), self.device.session())?;
         let options = DenoiseOptions {
             sigma,
             steps: self.sampling.steps(),
@@ -107,26 +112,59 @@ impl Arguments {
             tile: self.memory.tile(),
             budget: self.memory.budget(),
         };
-        let mut denoiser = Denoiser::new(&package.manifest, &mut network, options)?;
-        match stream {
-            Some(stream) => self.denoise_stream(denoiser, stream),
-            None => Pictures::each(&jobs, self.console, |turn| self.denoise(&mut denoiser, turn)),
+        let mut networks = Vec::new();
+        for package in &packages {
+            for precision in self.precisions(package) {
+                let network = package.load_guarded(&runtime, precision, self.device.session())?;
+                networks.push((package, precision, network));
+            }
+        }
+        let mut candidates = Vec::new();
+        for (package, precision, network) in &mut networks {
+            let denoiser = Denoiser::new(&package.manifest, network, options.clone())?;
+            candidates.push(Candidate { denoiser, precision: *precision });
+        }
+        match (stream, candidates.as_mut_slice()) {
+            (Some(stream), _) => self.denoise_stream(candidates, stream),
+            (None, [Candidate { denoiser, .. }, ..]) => {
+                Pictures::each(&jobs, self.console, |turn| self.denoise(denoiser, turn))
+            }
+            (None, []) => Ok(()),
         }
     }
 
-    fn denoise_stream(&self, denoiser: Denoiser<'_>, stream: Stream<'_>) -> anyhow::Result<()> {
+    /// The models to choose from, the best first.
+    fn packages(&self) -> eddy::Result<Vec<Package>> {
+        let keeps_up = self.stream.target().is_some();
+        let names = match (self.model.as_deref(), keeps_up) {
+            (None | Some(GOOD), true) => vec![GOOD, FAST],
+            (None, false) => vec![FAST],
+            (Some(model), _) => vec![model],
+        };
+        names.into_iter().map(Package::find).collect()
+    }
+
+    /// In what numbers a model may run, the most exact first.
+    fn precisions(&self, package: &Package) -> Vec<Precision> {
+        let mut precisions = vec![self.precision.precision()];
+        let has_int8 = package.manifest.files.contains_key(&Precision::Int8);
+        if self.stream.target().is_some() && self.precision.asked().is_none() && has_int8 {
+            precisions.push(Precision::Int8);
+        }
+        precisions
+    }
+
+    fn denoise_stream(&self, candidates: Vec<Candidate<'_>>, stream: Stream<'_>) -> anyhow::Result<()> {
         let result = stream.result(&stream.video);
         let temporal = self.temporal == When::On || (self.temporal == When::Auto && stream.is_live());
-        let mut denoiser = denoiser.on_stream(&stream.video, &result, temporal)?;
+        let mut denoiser = StreamDenoiser::new(candidates, &stream.video, &result, temporal, stream.budget())?;
         stream.run(&mut denoiser, &result, self.console, |denoiser| {
             let (sigma, limited) = (denoiser.sigma(), denoiser.sigma_limited());
-            let (steps, tiles) =
-                (steps(denoiser.steps()), tiles(denoiser.tiles().count(), denoiser.tiles().tile_size()));
+            let count = denoiser.treatment().quality.steps;
+            let (steps, tiles) = (steps(count), tiles(denoiser.tiles().count(), denoiser.tiles().tile_size()));
             let how = self.how(limited);
             let mut facts = json!({
-                "sigma": sigma, "sigma_limited": limited, "steps": denoiser.steps(),
-                "precision": self.precision.precision().name(), "tiles": denoiser.tiles().count(),
-                "temporal": temporal,
+                "sigma": sigma, "sigma_limited": limited, "tiles": denoiser.tiles().count(), "temporal": temporal,
             });
             let mut words = format!("sigma {sigma:.1}{how}, {steps}, {tiles}");
             if let Some(past) = denoiser.persistence() {

@@ -1,12 +1,13 @@
 //! Streams of a run: moving pictures in, moving pictures out.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use eddy::frame::source;
 use eddy::frame::stream::{self, CameraFormat, CameraWish, Interpretation, Matrix, Rate, SinkFormat, Source, Video};
-use eddy::video::{Flow, Restore, Summary, Tally, run};
+use eddy::video::{Flow, Quality, Restore, Running, Summary, Tally, Target, Treatment, Watch, run};
 use serde_json::{Value, json};
 
 use super::console::Console;
@@ -42,6 +43,15 @@ pub(crate) struct StreamOptions {
     #[arg(long, value_name = "RANGE")]
     range: Option<SampleRange>,
 
+    /// Pictures a second to be held: no more are worked on, and where they take too long, less is done to each. Without -m the
+    /// best model that keeps up is chosen
+    #[arg(long, value_name = "RATE", help_heading = "Keeping up")]
+    fps: Option<Rate>,
+
+    /// The time that a picture may take from its arrival to when it is written; where it takes longer, less is done to it
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..=60_000), help_heading = "Keeping up")]
+    deadline_ms: Option<u32>,
+
     /// Pass over pictures of a file that are damaged; otherwise the first ends the run
     #[arg(long)]
     skip_corrupt: bool,
@@ -70,6 +80,7 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
 pub(crate) struct Stream<'a> {
     pictures: &'a Pictures,
     flow: Flow,
+    fps: Option<Rate>,
     source: Box<dyn Source>,
     sink: SinkFormat,
     /// What its pictures are like.
@@ -77,11 +88,18 @@ pub(crate) struct Stream<'a> {
 }
 
 impl StreamOptions {
+    /// How fast pictures are to go through.
+    pub(crate) fn target(&self) -> Target {
+        let deadline = self.deadline_ms.map(|ms| Duration::from_millis(ms.into()));
+        Target { rate: self.fps.map(Rate::per_second), deadline }
+    }
+
     /// The stream that is asked for; none where it is picture files into picture files.
     pub(crate) fn stream<'a>(&self, pictures: &'a Pictures) -> eddy::Result<Option<Stream<'a>>> {
         let (sources, output) = (pictures.sources(), pictures.output());
         let is_stream = pictures.asks_for_stream()
             || self.pixel_format.is_some()
+            || self.target().is_some()
             || stream::is_sink(output)
             || sources.iter().any(|source| stream::is_source(source));
         if !is_stream {
@@ -96,14 +114,18 @@ impl StreamOptions {
         let full_range = self.range.map(|range| matches!(range, SampleRange::Full));
         let interpretation = Interpretation { rate: self.fps_in, matrix: self.matrix, full_range };
         let source = stream::open(sources, wish, interpretation)?;
+        let target = self.target();
+        // What waits gets older.
+        let waiting = if source.is_live() && target.is_some() { 1 } else { Flow::default().waiting };
         let flow = Flow {
+            waiting,
             skip_corrupt: self.skip_corrupt,
             stall: self.stall_timeout,
             reconnect: self.reconnect,
-            ..Flow::default()
+            target,
         };
         let video = source.video().clone();
-        Ok(Some(Stream { pictures, flow, source, sink, video }))
+        Ok(Some(Stream { pictures, flow, fps: self.fps, source, sink, video }))
     }
 }
 
@@ -113,9 +135,20 @@ impl Stream<'_> {
         self.source.is_live()
     }
 
+    /// The time that there is for each picture, where there is a limit.
+    pub(crate) fn budget(&self) -> Option<Duration> {
+        let Target { rate, deadline } = self.flow.target;
+        rate.map(|rate| Duration::from_secs_f64(1.0 / rate)).into_iter().chain(deadline).min()
+    }
+
     /// What results are to be like, given what they could be.
     pub(crate) fn result(&self, video: &Video) -> Video {
-        self.sink.video_for(video)
+        let mut result = self.sink.video_for(video);
+        // Of what comes as it is taken, that many a second go on; a file keeps all that it has.
+        if self.is_live() {
+            result.rate = self.fps.unwrap_or(result.rate);
+        }
+        result
     }
 
     /// Runs the stream through `restorer`. `how` says in words, and for machines, what was done to the pictures.
@@ -128,16 +161,33 @@ impl Stream<'_> {
     ) -> anyhow::Result<()> {
         let output = self.pictures.output();
         let sink = self.sink.create(output, self.pictures.options(), result)?;
-        let told = Told { console, to_stdout: output == Path::new("-"), pictures: self.pictures };
-        let mut line = told.line();
-        let (summary, ended) = run(self.source, sink, restorer, self.flow, &mut |tally| {
-            line.tell(tally);
-            interrupt::poll()
-        });
-        drop(line);
+        let told =
+            Told { console, to_stdout: output == Path::new("-"), pictures: self.pictures, target: self.flow.target };
+        let mut watcher = Watcher { told, line: told.line(), before: restorer.treatment() };
+        let (summary, ended) = run(self.source, sink, restorer, self.flow, &mut watcher);
+        drop(watcher);
         let (words, facts) = how(restorer);
         told.summary(&summary, result, &words, &facts)?;
         Ok(ended?)
+    }
+}
+
+/// Whoever watches a run from the terminal.
+struct Watcher<'a> {
+    told: Told<'a>,
+    line: Line,
+    before: Treatment,
+}
+
+impl Watch for Watcher<'_> {
+    fn look(&mut self, running: &Running<'_>) -> ControlFlow<()> {
+        let now = running.treatment();
+        self.line.tell(&running.tally(), now);
+        if now.quality != self.before.quality || (now.failed > 0) != (self.before.failed > 0) {
+            self.line.bar.suspend(|| self.told.change(&self.before, running));
+            self.before.clone_from(now);
+        }
+        interrupt::poll()
     }
 }
 
@@ -147,9 +197,29 @@ struct Told<'a> {
     console: Console,
     to_stdout: bool,
     pictures: &'a Pictures,
+    target: Target,
 }
 
 impl Told<'_> {
+    /// Pictures are treated otherwise than before.
+    fn change(self, before: &Treatment, running: &Running<'_>) {
+        let (now, tally) = (running.treatment(), running.tally());
+        let seconds = tally.elapsed.as_secs_f64();
+        if now.quality != before.quality {
+            let mut record = json!({"event": "change", "seconds": seconds});
+            extend(&mut record, &quality(&now.quality));
+            self.console.progress_beside(self.to_stdout, &record);
+            self.console.note_unless_json(format!("{seconds:.1} s: {}, before {}", now.quality, before.quality));
+        }
+        if now.failed > before.failed {
+            self.console.note_unless_json(format!(
+                "{seconds:.1} s: the network made no picture of picture {}, which was passed on as it was; this is said once, \
+                 and counted",
+                tally.written + 1
+            ));
+        }
+    }
+
     fn line(self) -> Line {
         Line {
             bar: self.console.spinner(),
@@ -162,19 +232,27 @@ impl Told<'_> {
     }
 
     fn summary(self, summary: &Summary, video: &Video, words: &str, facts: &Value) -> anyhow::Result<()> {
-        let Summary { tally, latency, waiting, work, writing } = summary;
+        let Summary { tally, latency, waiting, work, writing, qualities, treatment } = summary;
         let milliseconds = |duration: Duration| 1000.0 * duration.as_secs_f64();
         let quantiles = [0.5, 0.95, 0.99].map(|part| milliseconds(latency.quantile(part)));
         let source = self.pictures.sources().iter().map(|s| s.display().to_string()).collect::<Vec<_>>().join(", ");
         let mut lost = String::new();
-        for (count, what) in [(tally.dropped, "dropped"), (tally.corrupt, "corrupt"), (tally.reconnected, "times gone")]
-        {
+        let (repeated, failed) = treatment.as_ref().map_or((0, 0), |treatment| (treatment.repeated, treatment.failed));
+        for (count, what) in [
+            (tally.dropped, "dropped"),
+            (tally.corrupt, "corrupt"),
+            (tally.reconnected, "times gone"),
+            (tally.late, "late"),
+            (repeated, "tiles computed again that were no picture"),
+            (failed, "passed on as they were"),
+        ] {
             if count > 0 {
                 lost += &format!(", {count} {what}");
             }
         }
+        let aim = self.aim(qualities);
         let line = format!(
-            "{source} -> {}: {} of {}x{}{lost}, {words}, {:.1} a second, {:.0}/{:.0}/{:.0} ms from arrival to \
+            "{source} -> {}: {} of {}x{}{lost}, {words}, {:.1} a second{aim}, {:.0}/{:.0}/{:.0} ms from arrival to \
              written (p50/p95/p99)",
             self.pictures.output().display(),
             pictures(tally.written),
@@ -194,13 +272,69 @@ impl Told<'_> {
             "latency_p50_ms": quantiles[0], "latency_p95_ms": quantiles[1], "latency_p99_ms": quantiles[2],
             "waiting_ms": stage(waiting), "work_ms": stage(work), "writing_ms": stage(writing),
         });
-        for more in [&run, facts] {
-            if let (Value::Object(record), Value::Object(more)) = (&mut record, more) {
-                record.extend(more.clone());
-            }
+        extend(&mut record, &run);
+        extend(&mut record, facts);
+        if let Some(now) = treatment {
+            extend(&mut record, &treated(now));
+        }
+        if self.target.is_some() {
+            let deadline = self.target.deadline.map(milliseconds);
+            let qualities = qualities.iter().map(|(of, count)| {
+                let mut record = quality(of);
+                record["pictures"] = (*count).into();
+                record
+            });
+            let kept = json!({
+                "fps": self.target.rate, "deadline_ms": deadline, "late": tally.late,
+                "qualities": qualities.collect::<Vec<_>>(),
+            });
+            extend(&mut record, &kept);
         }
         self.console.report_beside(self.to_stdout, line, &record)
     }
+}
+
+impl Told<'_> {
+    /// How fast pictures were to be, and what was done to how many of them for that.
+    fn aim(self, qualities: &[(Quality, u64)]) -> String {
+        let Target { rate, deadline } = self.target;
+        let mut aims = Vec::new();
+        aims.extend(rate.map(|rate| format!("{rate} asked for")));
+        aims.extend(deadline.map(|deadline| format!("within {} ms asked for", deadline.as_millis())));
+        if aims.is_empty() {
+            return String::new();
+        }
+        let total: u64 = qualities.iter().map(|(_, count)| count).sum();
+        let of = |(quality, count): &(Quality, u64)| {
+            format!("{quality} ({:.0} %)", 100.0 * *count as f64 / total.max(1) as f64)
+        };
+        format!(" ({}; {})", aims.join(", "), qualities.iter().map(of).collect::<Vec<_>>().join("; "))
+    }
+}
+
+/// One record with what another has, too.
+fn extend(record: &mut Value, more: &Value) {
+    if let (Value::Object(record), Value::Object(more)) = (record, more) {
+        record.extend(more.clone());
+    }
+}
+
+/// How much is done to pictures.
+fn quality(quality: &Quality) -> Value {
+    json!({
+        "model": &*quality.model, "precision": quality.precision.name(), "steps": quality.steps,
+        "scale": quality.scale.to_string(), "tiles_kept_longer": quality.thrifty,
+    })
+}
+
+/// What is being done to pictures.
+fn treated(treatment: &Treatment) -> Value {
+    let mut record = quality(&treatment.quality);
+    let more = json!({
+        "changes": treatment.changes, "tiles_repeated": treatment.repeated, "passed_on": treatment.failed,
+    });
+    extend(&mut record, &more);
+    record
 }
 
 /// What every record of a stream has.
@@ -227,7 +361,7 @@ struct Line {
 }
 
 impl Line {
-    fn tell(&mut self, tally: &Tally) {
+    fn tell(&mut self, tally: &Tally, treatment: &Treatment) {
         if self.shown.elapsed() < Duration::from_millis(500) {
             return;
         }
@@ -235,13 +369,14 @@ impl Line {
         let (count, elapsed) = self.before;
         let rate = (tally.written - count) as f64 / (tally.elapsed.saturating_sub(elapsed)).as_secs_f64().max(1e-9);
         let lost = if tally.dropped > 0 { format!(", {} dropped", tally.dropped) } else { String::new() };
-        self.bar.set_message(format!("{}, {rate:.1} a second{lost}", pictures(tally.written)));
+        self.bar.set_message(format!("{}, {rate:.1} a second{lost}, {}", pictures(tally.written), treatment.quality));
         if self.reported.elapsed() < REPORT {
             return;
         }
         self.reported = Instant::now();
         self.before = (tally.written, tally.elapsed);
-        let record = counts("progress", tally, rate);
+        let mut record = counts("progress", tally, rate);
+        extend(&mut record, &treated(treatment));
         self.console.progress_beside(self.to_stdout, &record);
     }
 }

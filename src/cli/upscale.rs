@@ -5,6 +5,7 @@ use std::time::Instant;
 use clap::Args;
 use eddy::model::Package;
 use eddy::task::{UpscaleOptions, Upscaler};
+use eddy::video::Restore;
 use serde_json::json;
 
 use super::console::Console;
@@ -59,7 +60,7 @@ impl Arguments {
         let stream = self.stream.stream(&self.pictures)?;
         let jobs = if stream.is_none() { self.pictures.jobs()? } else { Vec::new() };
         let runtime = self.device.open()?;
-        let mut network = package.load(&runtime, self.precision.precision(), self.device.session())?;
+        let mut network = package.load_guarded(&runtime, self.precision.precision(), self.device.session())?;
         let options = UpscaleOptions {
             steps: self.sampling.steps(),
             eta: self.sampling.eta,
@@ -76,15 +77,13 @@ impl Arguments {
 
     fn upscale_stream(&self, upscaler: Upscaler<'_>, stream: Stream<'_>) -> anyhow::Result<()> {
         let result = stream.result(&upscaler.enlarged(&stream.video));
-        let mut upscaler = upscaler.on_stream(&stream.video, &result)?;
+        let mut upscaler = upscaler.on_stream(&stream.video, &result, self.precision.precision())?;
         stream.run(&mut upscaler, &result, self.console, |upscaler| {
-            let (scale, count) = (upscaler.scale(), upscaler.steps());
+            let scale = upscaler.scale();
+            let count = upscaler.treatment().quality.steps;
             let (width, height) = upscaler.tiles().tile_size();
             let tiles = tiles(upscaler.tiles().count(), (width / scale, height / scale));
-            let facts = json!({
-                "scale": scale, "steps": count, "precision": self.precision.precision().name(),
-                "tiles": upscaler.tiles().count(),
-            });
+            let facts = json!({"times": scale, "tiles": upscaler.tiles().count()});
             (format!("{scale} times larger, {}, {tiles}", steps(count)), facts)
         })
     }

@@ -1,10 +1,11 @@
-//! The one loop that runs any table: read tiles, evaluate the network, join, update.
+//! The one loop that runs any table: read tiles, evaluate the network, check, join, update.
 
 use std::ops::{ControlFlow, Range};
 
+use crate::diffusion::guard::Expected;
 use crate::diffusion::plan::{Clip, Plan, Step};
 use crate::error::{Error, Result};
-use crate::network::{Network, Shape};
+use crate::network::{Inputs, Network, Shape};
 use crate::tensor::mirror;
 use crate::tile::{Band, Seam, TilePlan};
 
@@ -134,6 +135,8 @@ pub struct Progress {
     pub done: usize,
     /// Evaluations in all: steps times tiles.
     pub total: usize,
+    /// Of those done, how many gave something that is no picture and were asked for again.
+    pub repeated: usize,
 }
 
 /// Runs `plan` on `canvas`: for every step, `D = network(x)` tile by tile, joined over the seams, and the step's update.
@@ -142,9 +145,12 @@ pub struct Progress {
 /// After the first evaluation nothing is allocated here until the end. `watch` hears of every evaluation and can stop
 /// the run, which leaves the canvas half-way.
 ///
+/// An evaluation that gives values that are no numbers, or a blank where there is a picture, is repeated once with the network
+/// that [`Network::again`] names.
+///
 /// # Errors
-/// The network's own errors; [`Error::Evaluation`] when it gives a value that is no number;
-/// [`Error::Interrupted`] when `watch` stops it; [`Error::Usage`] for dynamic thresholding in tiles.
+/// The network's own errors; [`Error::Evaluation`] when it gives no picture and there is none to ask again, or it gives none
+/// either; [`Error::Interrupted`] when `watch` stops it; [`Error::Usage`] for dynamic thresholding in tiles.
 pub fn execute(
     plan: &Plan,
     network: &mut dyn Network,
@@ -161,7 +167,7 @@ pub fn execute(
     network.bind([batch, channels, tile_height, tile_width])?;
     let mut seam = (!tiles.is_whole()).then(|| Seam::new(tiles, batch * channels));
     let mut known = Vec::new();
-    let mut progress = Progress { done: 0, total: plan.steps.len() * tiles.count() };
+    let mut progress = Progress { done: 0, total: plan.steps.len() * tiles.count(), repeated: 0 };
     for (index, step) in plan.steps.iter().enumerate() {
         for (row, vertical) in tiles.vertical.spans.iter().enumerate() {
             for (column, horizontal) in tiles.horizontal.spans.iter().enumerate() {
@@ -169,10 +175,22 @@ pub fn execute(
                 let output = if canvas.recall(window, &mut known) {
                     known.as_slice()
                 } else {
-                    fill(network, canvas, step, sigma, window, row + column == 0)?;
+                    let expected = fill(network, canvas, step, sigma, window, row + column == 0)?;
                     let output = network.evaluate(step.t)?;
-                    require_numbers(output, index, window)?;
-                    output
+                    match expected.flaw(output) {
+                        None => output,
+                        Some(flaw) => {
+                            let Some(again) = network.again()? else { return Err(flawed(&flaw, index, window)) };
+                            again.bind([batch, channels, tile_height, tile_width])?;
+                            let expected = fill(again, canvas, step, sigma, window, true)?;
+                            let output = again.evaluate(step.t)?;
+                            if let Some(flaw) = expected.flaw(output) {
+                                return Err(flawed(&flaw, index, window));
+                            }
+                            progress.repeated += 1;
+                            output
+                        }
+                    }
                 };
                 match &mut seam {
                     Some(seam) => seam.add(tiles, row, column, output),
@@ -206,37 +224,34 @@ fn fill(
     sigma: &SigmaMap,
     window: Window,
     first: bool,
-) -> Result<()> {
-    let inputs = network.inputs();
+) -> Result<Expected> {
+    let mut inputs = network.inputs();
     canvas.read(window, step.c_in as f32, inputs.sample)?;
-    if let Some(condition) = inputs.condition {
+    if let Some(condition) = &mut inputs.condition {
         canvas.condition(window, condition)?;
     }
     // A uniform map is the same for every tile of a step, and buffers keep what they hold.
-    if let Some(map) = inputs.sigma
+    if let Some(map) = &mut inputs.sigma
         && (first || !matches!(sigma, SigmaMap::Uniform(_)))
     {
         sigma.read(window, step.level.noise as f32, map);
     }
-    Ok(())
+    let gives_picture = (step.c_in, step.c_skip, step.c_out, step.level.signal) == (1.0, 0.0, 1.0, 1.0);
+    Ok(match inputs {
+        Inputs { condition: Some(condition), .. } if gives_picture => Expected::enlarged(condition),
+        Inputs { sample, sigma: Some(sigma), .. } if gives_picture => Expected::denoised(sample, sigma),
+        _ => Expected::NUMBERS,
+    })
 }
 
-/// Catches what is no number at the step that made it.
-fn require_numbers(output: &[f32], index: usize, window: Window) -> Result<()> {
-    const EXPONENT: u32 = 0x7f80_0000;
-    // Exponent bits all set are an infinity or a NaN; without a branch, so that it costs one pass at memory speed.
-    let bad = output.iter().fold(0, |bad, value| bad | u32::from(value.to_bits() & EXPONENT == EXPONENT));
-    if bad == 0 {
-        return Ok(());
-    }
-    let count = output.iter().filter(|value| !value.is_finite()).count();
-    Err(Error::evaluation(format!(
-        "step {} gave {count} values that are no numbers, in the tile at {},{} of {}x{}; check that the input has none, \
-         and try the f32 model if this is an f16 one",
+fn flawed(flaw: &str, index: usize, window: Window) -> Error {
+    Error::evaluation(format!(
+        "step {} gave {flaw}, in the tile at {},{} of {}x{}; check that the input has no such values, and try the f32 model \
+         if this is none",
         index + 1,
         window.x,
         window.y,
         window.width,
         window.height
-    )))
+    ))
 }

@@ -6,6 +6,7 @@ pub mod clip;
 pub mod config;
 pub mod discrete;
 pub mod executor;
+mod guard;
 pub mod noise;
 pub mod parameterization;
 pub mod plan;

@@ -2,6 +2,7 @@
 
 mod bundled;
 mod diffusers;
+mod guarded;
 mod manifest;
 mod package;
 mod precision;
@@ -10,6 +11,7 @@ mod verify;
 
 pub use bundled::names as bundled_names;
 pub use diffusers::DiffusersFolder;
+pub use guarded::GuardedNetwork;
 pub use manifest::{Check, Defaults, InputNames, Manifest, ModelFile, OutputNames, SigmaRange, Task};
 pub use package::Package;
 pub use precision::Precision;

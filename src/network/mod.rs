@@ -38,6 +38,15 @@ pub trait Network {
     /// # Errors
     /// When the runtime reports a failure.
     fn evaluate(&mut self, t: f64) -> Result<&[f32]>;
+
+    /// The network to ask again where this one gave something that is no picture: the same in f32, which may be itself. By
+    /// default there is none.
+    ///
+    /// # Errors
+    /// When there is one that cannot be loaded.
+    fn again(&mut self) -> Result<Option<&mut dyn Network>> {
+        Ok(None)
+    }
 }
 
 /// The input buffers of a [`Network`].

@@ -1,6 +1,7 @@
 //! Denoising: a frame with noise sigma *is* `x` at that sigma, so the plan starts there and no noise is added.
 
 use std::ops::ControlFlow;
+use std::time::Instant;
 
 use ndarray::Array4;
 
@@ -113,6 +114,34 @@ impl<'a> Denoiser<'a> {
     /// Steps of the plan: evaluations of the network for a picture in one tile.
     pub fn steps(&self) -> usize {
         self.plan.steps.len()
+    }
+
+    /// From now on takes so many steps.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a number that is out of range.
+    pub fn set_steps(&mut self, steps: usize) -> Result<()> {
+        if steps != self.steps() {
+            self.plan = denoise_plan(steps, self.options.eta)?;
+        }
+        Ok(())
+    }
+
+    /// About how many seconds an evaluation of the network takes for each pixel: the shortest of a few of that size.
+    pub(crate) fn seconds_per_pixel(&mut self, [width, height]: [usize; 2]) -> Result<f64> {
+        let multiple = self.manifest.locality().multiple_of;
+        let [width, height] = [width, height].map(|length| length.next_multiple_of(multiple));
+        self.network.bind([1, self.manifest.channels, height, width])?;
+        let mut shortest = f64::INFINITY;
+        for trial in 0..5 {
+            let begun = Instant::now();
+            self.network.evaluate(1.0)?;
+            // The first takes memory, and threads of another network may still look for work.
+            if trial >= 2 {
+                shortest = shortest.min(begun.elapsed().as_secs_f64());
+            }
+        }
+        Ok(shortest / (width * height) as f64)
     }
 
     /// Denoises `frame` in place; alpha stays as it is. `watch` hears of every evaluation and can stop the run.

@@ -63,6 +63,12 @@ impl Small {
         }
     }
 
+    /// Fills `out`, of the [enlarged shape](Self::enlarged_shape), with the bicubic enlargement.
+    pub(crate) fn enlarge_whole(&self, out: &mut [f32]) {
+        let [_, _, height, width] = self.enlarged_shape();
+        self.enlarge(Window { x: 0, y: 0, width, height }, 1.0, out);
+    }
+
     /// Fills `out` with what `window`, of the enlarged picture, is an enlargement of. Windows lie on whole small pixels.
     fn condition(&self, window: Window, out: &mut [f32]) {
         let scale = self.bicubic.scale();

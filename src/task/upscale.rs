@@ -85,6 +85,17 @@ impl<'a> Upscaler<'a> {
         self.plan.steps.len()
     }
 
+    /// From now on takes so many steps.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a number that is out of range.
+    pub fn set_steps(&mut self, steps: usize) -> Result<()> {
+        if steps != self.steps() {
+            self.plan = denoise_plan(steps, self.options.eta)?;
+        }
+        Ok(())
+    }
+
     /// The frame that [`upscale`](Self::upscale) would give for `frame`, black: for asking beforehand whether it can be written.
     ///
     /// # Errors
@@ -157,7 +168,7 @@ impl<'a> Upscaler<'a> {
     /// Where a plan begins: the bicubic enlargement, and where it has several steps, noise of the highest sigma on it.
     fn start(&self, small: &Small, noise: &dyn NoiseSource, x: &mut [f32]) {
         let [_, _, height, width] = small.enlarged_shape();
-        small.enlarge(Window { x: 0, y: 0, width, height }, 1.0, x);
+        small.enlarge_whole(x);
         if self.plan.steps.len() == 1 {
             return;
         }

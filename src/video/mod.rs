@@ -2,18 +2,23 @@
 
 mod blocks;
 mod denoise;
+mod failures;
 mod flicker;
+mod governor;
 mod histogram;
 mod light;
 mod pipeline;
 mod queue;
+mod reduced;
 mod shift;
 mod stills;
 mod temporal;
+mod treatment;
 mod upscale;
 
-pub use denoise::{Persistence, StreamDenoiser};
+pub use denoise::{Candidate, Persistence, StreamDenoiser};
 pub use histogram::Histogram;
-pub use pipeline::{Flow, Restore, Summary, Tally, run};
+pub use pipeline::{Flow, Restore, Running, Summary, Tally, Target, Watch, run};
 pub use temporal::Temporal;
+pub use treatment::{Quality, Scale, Treatment, Wishes};
 pub use upscale::StreamUpscaler;

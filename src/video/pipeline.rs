@@ -1,13 +1,14 @@
 //! Read, work and write at the same time.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::histogram::Histogram;
 use super::queue::{Popped, Queue};
+use super::{Quality, Treatment, Wishes};
 use crate::error::{Error, Result};
 use crate::frame::stream::{Arrival, Picture, Sink, Source, reader_is_gone};
 
@@ -15,7 +16,7 @@ use crate::frame::stream::{Arrival, Picture, Sink, Source, reader_is_gone};
 const PATIENCE: Duration = Duration::from_millis(50);
 
 /// How pictures go through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Flow {
     /// Pictures that may wait to be worked on, and as many to be written. A live source's oldest is dropped for a newer one;
     /// any other source waits.
@@ -26,11 +27,37 @@ pub struct Flow {
     pub stall: Option<Duration>,
     /// How long a live source that is gone is waited for; `None` ends the run at once.
     pub reconnect: Option<Duration>,
+    /// How fast pictures are to go through.
+    pub target: Target,
+}
+
+/// How fast pictures are to go through.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Target {
+    /// Pictures a second: no more are worked on, and a restorer that can do less to each picture does so that it be no fewer.
+    pub rate: Option<f64>,
+    /// The time that a picture may take from its arrival to when it is written.
+    pub deadline: Option<Duration>,
+}
+
+impl Target {
+    /// Whether there is one.
+    pub fn is_some(&self) -> bool {
+        self.rate.is_some() || self.deadline.is_some()
+    }
+
+    /// The time that work on a picture may take which has waited for so long already, and that takes so long to be written.
+    fn budget(&self, waiting: Duration, writing: Duration) -> Option<Duration> {
+        let of_rate = self.rate.map(|rate| Duration::from_secs_f64(1.0 / rate));
+        // A deadline that is missed already asks for the least, but not for nothing.
+        let of_deadline = self.deadline.map(|deadline| deadline.saturating_sub(waiting + writing).max(deadline / 20));
+        of_rate.into_iter().chain(of_deadline).min()
+    }
 }
 
 impl Default for Flow {
     fn default() -> Self {
-        Self { waiting: 2, skip_corrupt: false, stall: None, reconnect: None }
+        Self { waiting: 2, skip_corrupt: false, stall: None, reconnect: None, target: Target::default() }
     }
 }
 
@@ -46,6 +73,64 @@ pub trait Restore {
         output: &mut Picture,
         watch: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<()>;
+
+    /// What is being done to pictures.
+    fn treatment(&self) -> Treatment;
+
+    /// The next picture should take no longer than this.
+    fn allow(&mut self, _budget: Duration) {}
+
+    /// From the next picture on, do as is wished, as far as it can be done.
+    ///
+    /// # Errors
+    /// Whatever ends the run.
+    fn heed(&mut self, _wishes: &Wishes) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Who watches a run.
+pub trait Watch {
+    /// Hears of every picture, of every evaluation, and about twenty times a second; can stop the run.
+    fn look(&mut self, running: &Running<'_>) -> ControlFlow<()>;
+
+    /// Sees every picture, before and after.
+    fn show(&mut self, _before: &Picture, _after: &Picture) {}
+
+    /// What is to be done otherwise, asked before every picture.
+    fn wishes(&mut self) -> Option<Wishes> {
+        None
+    }
+}
+
+impl<F: FnMut(&Running<'_>) -> ControlFlow<()>> Watch for F {
+    fn look(&mut self, running: &Running<'_>) -> ControlFlow<()> {
+        self(running)
+    }
+}
+
+/// A run, seen while it goes on.
+pub struct Running<'a> {
+    shared: &'a Shared,
+    begun: Option<Instant>,
+    treatment: &'a Treatment,
+}
+
+impl Running<'_> {
+    /// How far it has come.
+    pub fn tally(&self) -> Tally {
+        self.shared.tally(self.begun)
+    }
+
+    /// What was done to the last picture, or will be to the first.
+    pub fn treatment(&self) -> &Treatment {
+        self.treatment
+    }
+
+    /// From arrival to when it was written, of all pictures so far; one of a file arrives when it is its turn.
+    pub fn latency(&self) -> Histogram {
+        self.shared.written().latency.clone()
+    }
 }
 
 /// How far a run has come.
@@ -61,6 +146,8 @@ pub struct Tally {
     pub corrupt: u64,
     /// How often the source was gone and came back.
     pub reconnected: u64,
+    /// Pictures that were written after their deadline.
+    pub late: u64,
     /// Since the first picture came.
     pub elapsed: Duration,
 }
@@ -77,7 +164,7 @@ impl Tally {
 pub struct Summary {
     /// How far it came.
     pub tally: Tally,
-    /// From a picture's arrival to when it was written.
+    /// From a picture's arrival to when it was written; one of a file arrives when it is its turn.
     pub latency: Histogram,
     /// Waiting for a picture.
     pub waiting: Histogram,
@@ -85,6 +172,19 @@ pub struct Summary {
     pub work: Histogram,
     /// Writing a picture.
     pub writing: Histogram,
+    /// How many pictures were treated how, in the order in which that first happened.
+    pub qualities: Vec<(Quality, u64)>,
+    /// What was done to the last picture.
+    pub treatment: Option<Treatment>,
+}
+
+impl Summary {
+    fn count(&mut self, quality: &Quality) {
+        match self.qualities.iter_mut().find(|(of, _)| of == quality) {
+            Some((_, count)) => *count += 1,
+            None => self.qualities.push((quality.clone(), 1)),
+        }
+    }
 }
 
 /// A picture and when it came.
@@ -105,11 +205,21 @@ struct Shared {
     dropped: AtomicU64,
     corrupt: AtomicU64,
     reconnected: AtomicU64,
-    written: AtomicU64,
+    late: AtomicU64,
+    written: Mutex<Written>,
 }
 
-/// Takes every picture from `source` through `restorer` to `sink`. `watch` hears of every picture, and while nothing happens
-/// about twenty times a second; it can stop the run. Memory is taken for the first pictures and then used again.
+/// What became of pictures that were worked on.
+#[derive(Default)]
+struct Written {
+    count: u64,
+    writing: Histogram,
+    latency: Histogram,
+    /// What writing a picture takes of late.
+    lately: Duration,
+}
+
+/// Takes every picture from `source` through `restorer` to `sink`. `watch` can stop the run. Memory is taken for the first pictures and then used again.
 ///
 /// However it ends, the sink is finished, so that what was written is whole. The reading thread ends with the picture that
 /// it waits for; if none comes, it stays until the process ends.
@@ -122,7 +232,7 @@ pub fn run(
     sink: Box<dyn Sink>,
     restorer: &mut dyn Restore,
     flow: Flow,
-    watch: &mut dyn FnMut(&Tally) -> ControlFlow<()>,
+    watch: &mut dyn Watch,
 ) -> (Summary, Result<()>) {
     let room = flow.waiting.max(1);
     let shared = Arc::new(Shared {
@@ -134,28 +244,27 @@ pub fn run(
         dropped: AtomicU64::new(0),
         corrupt: AtomicU64::new(0),
         reconnected: AtomicU64::new(0),
-        written: AtomicU64::new(0),
+        late: AtomicU64::new(0),
+        written: Mutex::default(),
     });
     for _ in 0..room + 2 {
         shared.spare_in.replace(Picture::default());
         shared.spare_out.replace(Picture::default());
     }
+    let live = source.is_live();
     let reader = spawn_reader(Arc::clone(&shared), source, flow);
-    let writer = spawn_writer(Arc::clone(&shared), sink);
-    let mut worker = Worker { shared: &shared, summary: Summary::default(), begun: None, watch };
+    let writer = spawn_writer(Arc::clone(&shared), sink, flow.target.deadline);
+    let treatment = restorer.treatment();
+    let mut worker = Worker { shared: &shared, live, summary: Summary::default(), begun: None, treatment, watch };
     let worked = worker.work(restorer, flow);
-    let Worker { mut summary, begun, .. } = worker;
+    let Worker { mut summary, begun, treatment, .. } = worker;
+    summary.treatment = Some(treatment);
     shared.incoming.close();
     shared.spare_in.close();
     shared.outgoing.close();
     // The writer has something to write still; the reader may wait for what never comes.
-    let (written, writing, latency) = match writer.map(JoinHandle::join) {
-        Ok(Ok(ended)) => ended,
-        Ok(Err(_)) => {
-            (Err(Error::evaluation("the writing thread broke down")), Histogram::default(), Histogram::default())
-        }
-        Err(error) => (Err(error), Histogram::default(), Histogram::default()),
-    };
+    let written = writer
+        .and_then(|writer| writer.join().unwrap_or_else(|_| Err(Error::evaluation("the writing thread broke down"))));
     let read = match reader {
         Ok(reader) if reader.is_finished() || matches!(worked, Ok(true)) => {
             reader.join().unwrap_or_else(|_| Err(Error::evaluation("the reading thread broke down")))
@@ -164,7 +273,10 @@ pub fn run(
         Err(error) => Err(error),
     };
     summary.tally = shared.tally(begun);
-    (summary.writing, summary.latency) = (writing, latency);
+    {
+        let written = shared.written();
+        (summary.writing, summary.latency) = (written.writing.clone(), written.latency.clone());
+    }
     let sunk = match written {
         Err(error) if reader_is_gone(&error) => return (summary, Ok(())),
         other => other,
@@ -173,11 +285,16 @@ pub fn run(
 }
 
 impl Shared {
+    fn written(&self) -> MutexGuard<'_, Written> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn tally(&self, begun: Option<Instant>) -> Tally {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Tally {
             read: count(&self.read),
-            written: count(&self.written),
+            late: count(&self.late),
+            written: self.written().count,
             dropped: count(&self.dropped),
             corrupt: count(&self.corrupt),
             reconnected: count(&self.reconnected),
@@ -188,18 +305,28 @@ impl Shared {
 
 struct Worker<'a> {
     shared: &'a Shared,
+    live: bool,
     summary: Summary,
     begun: Option<Instant>,
-    watch: &'a mut dyn FnMut(&Tally) -> ControlFlow<()>,
+    treatment: Treatment,
+    watch: &'a mut dyn Watch,
 }
 
 impl Worker<'_> {
     /// Works until the source ends, which gives true, or the sink does, or something else says stop.
     fn work(&mut self, restorer: &mut dyn Restore, flow: Flow) -> Result<bool> {
         let mut silent = Instant::now();
+        let mut pace = flow.target.rate.map(Pace::new);
+        let mut waited = Duration::ZERO;
         loop {
+            if let Some(pace) = &mut pace {
+                while let Some(early) = pace.early() {
+                    thread::sleep(early.min(PATIENCE));
+                    self.look_up()?;
+                }
+            }
             self.look_up()?;
-            let item = match self.shared.incoming.pop(PATIENCE) {
+            let mut item = match self.shared.incoming.pop(PATIENCE) {
                 Popped::Item(item) => item,
                 Popped::Closed => return Ok(true),
                 Popped::Waiting => {
@@ -217,14 +344,34 @@ impl Worker<'_> {
                     continue;
                 }
             };
+            if !self.live {
+                // It waited for nothing but this.
+                item.arrived = Instant::now();
+            }
             self.begun.get_or_insert(item.arrived);
             self.summary.waiting.add(silent.elapsed());
+            if let Some(pace) = &mut pace {
+                pace.begin();
+            }
             let Some(mut output) = self.spare()? else { return Ok(false) };
+            if let Some(wishes) = self.watch.wishes() {
+                restorer.heed(&wishes)?;
+                self.treatment = restorer.treatment();
+            }
+            waited = lately(waited, item.arrived.elapsed());
+            if let Some(budget) = flow.target.budget(waited, self.shared.written().lately) {
+                restorer.allow(budget);
+            }
             let begun = Instant::now();
-            let (watch, shared, first) = (&mut self.watch, self.shared, self.begun);
-            restorer.restore(&item.picture, &mut output, &mut || watch(&shared.tally(first)))?;
+            let Self { watch, shared, begun: first, treatment, .. } = self;
+            let running = Running { shared, begun: *first, treatment };
+            restorer.restore(&item.picture, &mut output, &mut || watch.look(&running))?;
             self.summary.work.add(begun.elapsed());
+            // As it was for this picture; the next may be treated otherwise.
+            self.summary.count(&self.treatment.quality);
+            self.treatment = restorer.treatment();
             (output.index, output.time) = (item.picture.index, item.picture.time);
+            self.watch.show(&item.picture, &output);
             self.shared.spare_in.replace(item.picture);
             let mut done = Item { picture: output, arrived: item.arrived };
             while let Err(back) = self.shared.outgoing.push(done, PATIENCE) {
@@ -239,7 +386,8 @@ impl Worker<'_> {
     }
 
     fn look_up(&mut self) -> Result<()> {
-        match (self.watch)(&self.shared.tally(self.begun)) {
+        let running = Running { shared: self.shared, begun: self.begun, treatment: &self.treatment };
+        match self.watch.look(&running) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(Error::Interrupted),
         }
@@ -327,34 +475,71 @@ fn read_all(shared: &Shared, source: &mut dyn Source, flow: Flow) -> Result<()> 
     }
 }
 
-type Written = (Result<()>, Histogram, Histogram);
-
-fn spawn_writer(shared: Arc<Shared>, mut sink: Box<dyn Sink>) -> Result<JoinHandle<Written>> {
+fn spawn_writer(
+    shared: Arc<Shared>,
+    mut sink: Box<dyn Sink>,
+    deadline: Option<Duration>,
+) -> Result<JoinHandle<Result<()>>> {
     thread("writing", move || {
-        let (mut writing, mut latency) = (Histogram::default(), Histogram::default());
-        let result = write_all(&shared, sink.as_mut(), &mut writing, &mut latency);
+        let result = write_all(&shared, sink.as_mut(), deadline);
         shared.outgoing.close();
         shared.spare_out.close();
         // Whatever happened, what is whole is kept.
         let finished = sink.finish();
-        (result.and(finished), writing, latency)
+        result.and(finished)
     })
 }
 
-fn write_all(shared: &Shared, sink: &mut dyn Sink, writing: &mut Histogram, latency: &mut Histogram) -> Result<()> {
+fn write_all(shared: &Shared, sink: &mut dyn Sink, deadline: Option<Duration>) -> Result<()> {
     loop {
         match shared.outgoing.pop(PATIENCE) {
             Popped::Item(item) => {
                 let begun = Instant::now();
                 sink.write(&item.picture)?;
-                writing.add(begun.elapsed());
-                latency.add(item.arrived.elapsed());
-                shared.written.fetch_add(1, Ordering::Relaxed);
+                let (writing, latency) = (begun.elapsed(), item.arrived.elapsed());
+                if deadline.is_some_and(|deadline| latency > deadline) {
+                    shared.late.fetch_add(1, Ordering::Relaxed);
+                }
+                let mut written = shared.written();
+                written.count += 1;
+                written.writing.add(writing);
+                written.latency.add(latency);
+                written.lately = lately(written.lately, writing);
+                drop(written);
                 shared.spare_out.replace(item.picture);
             }
             Popped::Waiting => {}
             Popped::Closed => return Ok(()),
         }
+    }
+}
+
+/// The mean of the last few, of which `new` is one.
+fn lately(mean: Duration, new: Duration) -> Duration {
+    (4 * mean + new) / 5
+}
+
+/// When work on the next picture is to begin.
+struct Pace {
+    period: Duration,
+    due: Option<Instant>,
+}
+
+impl Pace {
+    fn new(rate: f64) -> Self {
+        Self { period: Duration::from_secs_f64(1.0 / rate), due: None }
+    }
+
+    /// How much too early it is.
+    fn early(&self) -> Option<Duration> {
+        self.due.map(|due| due.saturating_duration_since(Instant::now())).filter(|early| !early.is_zero())
+    }
+
+    /// Work on a picture begins. What is late is made up for, by one period at most: the next picture comes earlier.
+    fn begin(&mut self) {
+        let now = Instant::now();
+        let due = self.due.unwrap_or(now).max(now.checked_sub(self.period).unwrap_or(now));
+        self.due = Some(due + self.period);
     }
 }
 

@@ -5,11 +5,19 @@ use super::temporal::{BLOCK, Temporal};
 use crate::diffusion::{Recall, Window, read_plane};
 use crate::tile::{Locality, TilePlan};
 
-/// A tile is computed again when so much less noise is left than when it last was, as parts of the variance.
-const LESS: f32 = 0.5;
+/// When a tile at rest is computed again.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Renewal {
+    /// When so much less noise is left than when it last was, as a part of the variance.
+    less: f32,
+    /// After so many pictures, whatever is known: a little light may have changed.
+    oldest: u32,
+}
 
-/// A tile is computed again after so many pictures, whatever is known: a little light may have changed.
-const OLDEST: u32 = 60;
+impl Renewal {
+    pub(super) const USUAL: Self = Self { less: 0.5, oldest: 60 };
+    pub(super) const THRIFTY: Self = Self { less: 0.2, oldest: 240 };
+}
 
 /// Tiles are run alone where that takes less than this part of what the whole picture takes.
 const WORTH: f64 = 0.8;
@@ -17,6 +25,9 @@ const WORTH: f64 = 0.8;
 /// The tiles of a stream's pictures, and when they were computed.
 pub(super) struct Stills {
     plan: TilePlan,
+    /// How much larger, along each axis, the pictures are that `Temporal` sees.
+    ratio: [f64; 2],
+    renewal: Renewal,
     tiles: Vec<Tile>,
     active: Vec<bool>,
     /// The result before, `[channels, height, width]`.
@@ -47,13 +58,22 @@ pub(super) enum Due {
 }
 
 impl Stills {
-    /// For pictures of so many channels and that size; `whole` is how they are cut otherwise.
-    pub(super) fn new([channels, width, height]: [usize; 3], whole: &TilePlan, locality: Locality) -> Self {
+    /// For pictures of so many channels and that size, which are made of larger ones, `ratio` times along each axis; `whole` is how
+    /// they are cut otherwise.
+    pub(super) fn new(
+        [channels, width, height]: [usize; 3],
+        ratio: [f64; 2],
+        renewal: Renewal,
+        whole: &TilePlan,
+        locality: Locality,
+    ) -> Self {
         let cut = TilePlan::cut(width, height, TilePlan::smallest(locality), None, locality);
         let plan = cut.unwrap_or_else(|_| whole.clone());
         let count = plan.count();
         Self {
             plan,
+            ratio,
+            renewal,
             tiles: vec![Tile { rest: f32::INFINITY, rest_now: f32::INFINITY, age: 0 }; count],
             active: vec![true; count],
             result: vec![0.0; channels * width * height],
@@ -70,11 +90,15 @@ impl Stills {
         let columns = self.plan.horizontal.spans.len();
         for (i, (tile, active)) in self.tiles.iter_mut().zip(&mut self.active).enumerate() {
             let (x, y) = (self.plan.horizontal.spans[i % columns].start, self.plan.vertical.spans[i / columns].start);
-            let (restless, rest) = temporal.look_at(x, y, self.plan.tile_size());
+            let (width, height) = self.plan.tile_size();
+            let [across, down] = self.ratio;
+            let scaled = |length: usize, ratio: f64| (length as f64 * ratio) as usize;
+            let place = (scaled(x, across), scaled(y, down));
+            let (restless, rest) = temporal.look_at(place, (scaled(width, across), scaled(height, down)));
             tile.age += 1;
             // Not all tiles of a still scene in one picture.
-            let oldest = OLDEST + 7 * (i as u32 % 5);
-            *active = restless || rest <= LESS * tile.rest || tile.age >= oldest;
+            let oldest = self.renewal.oldest + 7 * (i as u32 % 5);
+            *active = restless || rest <= self.renewal.less * tile.rest || tile.age >= oldest;
             tile.rest_now = rest;
             if *active {
                 tile.computed();
@@ -113,7 +137,7 @@ impl Stills {
 
 impl Temporal {
     /// Whether anything moves in a window, and what is left of the variance there on average.
-    fn look_at(&self, x: usize, y: usize, (width, height): (usize, usize)) -> (bool, f32) {
+    fn look_at(&self, (x, y): (usize, usize), (width, height): (usize, usize)) -> (bool, f32) {
         let (across, down) = (self.across(), self.rest().len() / self.across());
         let rows = y / BLOCK..(y + height).div_ceil(BLOCK).min(down);
         let columns = x / BLOCK..(x + width).div_ceil(BLOCK).min(across);

@@ -116,6 +116,11 @@ impl Temporal {
         self.resets
     }
 
+    /// Makes everything new with the next picture.
+    pub(super) fn forget(&mut self) {
+        self.seen = false;
+    }
+
     /// Blocks of a row; blocks are 4x4 pixels, at the right and lower border what there is.
     pub(super) fn across(&self) -> usize {
         self.across

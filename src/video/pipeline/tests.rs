@@ -5,9 +5,11 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::{Flow, Restore, Summary, run};
+use super::{Flow, Restore, Running, Summary, Target, run};
 use crate::error::{Error, Result};
 use crate::frame::stream::{Arrival, Picture, PixelFormat, Rate, Sink, Source, Video};
+use crate::model::Precision;
+use crate::video::{Quality, Scale, Treatment};
 
 /// Milliseconds between pictures in which a busy machine, too, takes one.
 const UNHURRIED: u64 = 150;
@@ -73,12 +75,28 @@ impl Sink for Kept {
     }
 }
 
-struct Slow(Duration);
+/// Takes so long for each picture, or half of what it is allowed where it heeds that.
+struct Slow {
+    work: Duration,
+    heeds: bool,
+}
 
 impl Restore for Slow {
     fn restore(&mut self, _: &Picture, _: &mut Picture, _: &mut dyn FnMut() -> ControlFlow<()>) -> Result<()> {
-        std::thread::sleep(self.0);
+        std::thread::sleep(self.work);
         Ok(())
+    }
+
+    fn treatment(&self) -> Treatment {
+        let quality =
+            Quality { model: "sleep".into(), precision: Precision::F32, steps: 1, thrifty: false, scale: Scale::FULL };
+        Treatment { quality, changes: 0, sigma: None, temporal: false, repeated: 0, failed: 0 }
+    }
+
+    fn allow(&mut self, budget: Duration) {
+        if self.heeds {
+            self.work = budget / 2;
+        }
     }
 }
 
@@ -94,8 +112,8 @@ fn ran(script: Vec<Arrival>, live: bool, pause: u64, work: u64, room: usize, flo
     let source =
         Scripted { video: video(), script: script.into(), pause: Duration::from_millis(pause), live, index: 0 };
     let sink = Kept { video: video(), numbers: Arc::clone(&numbers), room, finished: Arc::clone(&finished) };
-    let mut work = Slow(Duration::from_millis(work));
-    let go_on = &mut |_: &super::Tally| ControlFlow::Continue(());
+    let mut work = Slow { work: Duration::from_millis(work), heeds: flow.target.is_some() };
+    let go_on = &mut |_: &Running<'_>| ControlFlow::Continue(());
     let (summary, result) = run(Box::new(source), Box::new(sink), &mut work, flow, go_on);
     let numbers = numbers.lock().unwrap().clone();
     let finished = *finished.lock().unwrap();
@@ -165,4 +183,35 @@ fn silence_is_a_stall_where_one_is_looked_for() {
     let ran = ran(script, true, 5, 0, usize::MAX, flow);
     assert!(ran.result.unwrap_err().to_string().contains("--stall-timeout"));
     assert_eq!(ran.numbers, [0]);
+}
+
+#[test]
+fn no_more_pictures_are_worked_on_than_are_asked_for() {
+    let target = Target { rate: Some(50.0), deadline: None };
+    let file = ran(pictures(20), false, 0, 0, usize::MAX, Flow { target, ..Flow::default() });
+    assert!(file.result.is_ok() && file.numbers.len() == 20);
+    assert!(file.summary.tally.elapsed >= Duration::from_millis(19 * 20), "{:?}", file.summary.tally);
+    // A live source's other pictures are dropped, and the newest is taken.
+    let flow = Flow { target, waiting: 1, ..Flow::default() };
+    let live = ran(pictures(60), true, 4, 0, usize::MAX, flow);
+    assert!(live.result.is_ok() && live.summary.tally.dropped > 20, "{:?}", live.summary.tally);
+    assert!(live.numbers.is_sorted() && live.numbers.last() == Some(&59));
+}
+
+#[test]
+fn what_waiting_and_writing_take_is_taken_off_a_deadline() {
+    let ms = Duration::from_millis;
+    let target = Target { rate: Some(10.0), deadline: Some(ms(80)) };
+    assert_eq!(target.budget(ms(0), ms(0)), Some(ms(80)));
+    assert_eq!(target.budget(ms(20), ms(10)), Some(ms(50)));
+    assert_eq!(target.budget(ms(200), ms(0)), Some(ms(4)));
+    assert_eq!(Target { deadline: None, ..target }.budget(ms(90), ms(0)), Some(ms(100)));
+    assert_eq!(Target::default().budget(ms(1), ms(1)), None);
+}
+
+#[test]
+fn late_pictures_are_counted() {
+    let target = Target { rate: None, deadline: Some(Duration::from_nanos(1)) };
+    let found = ran(pictures(5), false, 0, 0, usize::MAX, Flow { target, ..Flow::default() });
+    assert!(found.result.is_ok() && found.summary.tally.late == 5, "{:?}", found.summary.tally);
 }

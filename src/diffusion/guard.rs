@@ -1,0 +1,119 @@
+//! What a network gives that is no picture: values that are no numbers, and a blank where there was something.
+
+/// Of so many values, the first `LOOKED_AT` are looked at where a glance will do.
+const STRIDE: usize = 1024;
+const LOOKED_AT: usize = 64;
+
+/// What is flat at most, as a part of the variance that went in.
+const FLAT: f64 = 0.01;
+
+/// A blank is further from what went in than noise explains, by this distance squared; pictures span 1 or 2 units.
+const FAR: f64 = 0.02 * 0.02;
+
+/// Mean and variance of some of the values of a tile.
+#[derive(Clone, Copy, Debug)]
+struct Glance {
+    mean: f64,
+    variance: f64,
+}
+
+fn some(values: &[f32]) -> impl Iterator<Item = f64> + Clone {
+    let parts = values.chunks(STRIDE).flat_map(|part| &part[..part.len().min(LOOKED_AT)]);
+    parts.map(|value| f64::from(*value))
+}
+
+fn mean(values: impl Iterator<Item = f64>) -> f64 {
+    let (sum, count) = values.fold((0.0, 0), |(sum, count), value| (sum + value, count + 1));
+    sum / f64::from(count.max(1))
+}
+
+impl Glance {
+    fn at(values: &[f32]) -> Self {
+        let level = mean(some(values));
+        Self { mean: level, variance: mean(some(values).map(|value| (value - level).powi(2))) }
+    }
+}
+
+/// What the output of an evaluation is to be like.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Expected {
+    /// What went in, where the output is the same picture without its noise.
+    picture: Option<Glance>,
+    /// How much noise there was in it.
+    noise: f64,
+}
+
+impl Expected {
+    /// Numbers.
+    pub(super) const NUMBERS: Self = Self { picture: None, noise: 0.0 };
+
+    /// The picture that is in `sample`, whose noise has that standard deviation at each of its values.
+    pub(super) fn denoised(sample: &[f32], sigma: &[f32]) -> Self {
+        Self { picture: Some(Glance::at(sample)), noise: mean(some(sigma).map(|sigma| sigma * sigma)) }
+    }
+
+    /// The picture of which `condition` is a small one.
+    pub(super) fn enlarged(condition: &[f32]) -> Self {
+        Self { picture: Some(Glance::at(condition)), noise: 0.0 }
+    }
+
+    /// What is wrong with `output`.
+    pub(super) fn flaw(&self, output: &[f32]) -> Option<String> {
+        const EXPONENT: u32 = 0x7f80_0000;
+        // Exponent bits all set are an infinity or a NaN; without a branch, so that it costs one pass at memory speed.
+        let bad = output.iter().fold(0, |bad, value| bad | u32::from(value.to_bits() & EXPONENT == EXPONENT));
+        if bad != 0 {
+            let count = output.iter().filter(|value| !value.is_finite()).count();
+            return Some(format!("{count} values that are no numbers"));
+        }
+        let (input, output) = (self.picture?, Glance::at(output));
+        // Nothing of the picture is left, and noise of the known level is not what was taken away.
+        let taken = input.variance + (input.mean - output.mean).powi(2);
+        let blank = output.variance <= FLAT * input.variance && taken > 2.0 * self.noise + FAR;
+        blank.then(|| format!("{:.3} all over, for a picture whose mean is {:.3}", output.mean, input.mean))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Expected;
+    use crate::diffusion::{NoiseAt, NoiseSource, Philox};
+
+    /// A ramp from `low` to `high` with noise, held to `0..=1` as a camera does.
+    fn noisy(low: f32, high: f32, sigma: f32) -> Vec<f32> {
+        let mut noise = vec![0.0; 1 << 16];
+        Philox::new(0).fill(NoiseAt { step: 0, batch: 0, channel: 0, y: 0 }, 0, &mut noise);
+        let ramp = |i: usize| low + (high - low) * (i % 256) as f32 / 255.0;
+        noise.iter().enumerate().map(|(i, z)| (ramp(i) + sigma * z).clamp(0.0, 1.0)).collect()
+    }
+
+    #[test]
+    fn black_for_a_picture_is_a_flaw() {
+        for (low, high, sigma) in [(0.2, 0.9, 0.05), (0.05, 0.3, 0.02), (0.0, 1.0, 0.1), (0.5, 0.5, 0.01)] {
+            let sample = noisy(low, high, sigma);
+            let expected = Expected::denoised(&sample, &[sigma]);
+            let flaw = expected.flaw(&vec![0.0; sample.len()]);
+            assert!(flaw.as_ref().is_some_and(|flaw| flaw.contains("all over")), "{low} to {high}: {flaw:?}");
+            assert_eq!(expected.flaw(&noisy(low, high, 0.0)), None);
+        }
+    }
+
+    #[test]
+    fn flat_for_a_flat_scene_is_none() {
+        for (level, sigma) in [(0.0, 0.2), (0.0, 0.01), (0.5, 0.2), (1.0, 0.1), (0.3, 0.0)] {
+            let sample = noisy(level, level, sigma);
+            assert_eq!(Expected::denoised(&sample, &[sigma]).flaw(&vec![level; sample.len()]), None, "{level}");
+        }
+        let small = noisy(0.4, 0.4, 0.0);
+        assert_eq!(Expected::enlarged(&small).flaw(&[0.4; 4096]), None);
+        assert!(Expected::enlarged(&small).flaw(&[0.0; 4096]).is_some());
+    }
+
+    #[test]
+    fn no_number_is_a_flaw_wherever_it_is() {
+        let mut output = noisy(0.0, 1.0, 0.0);
+        output[1000] = f32::NAN;
+        output[2000] = f32::NEG_INFINITY;
+        assert_eq!(Expected::NUMBERS.flaw(&output), Some("2 values that are no numbers".to_owned()));
+    }
+}

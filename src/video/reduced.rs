@@ -1,0 +1,315 @@
+//! Working on a picture at a smaller size, and putting what came of it back into the large one.
+//!
+//! The small picture holds the coarse part of the large one and less noise. What it does not hold, the fine part, keeps of each
+//! place what is more than noise of the known level (Wiener's filter with the local energy, as Lee 1980, "Digital image
+//! enhancement and noise filtering by use of local statistics", equation 10).
+
+use ndarray::Array4;
+
+use super::treatment::Scale;
+use crate::diffusion::{NoiseAt, NoiseSource, Philox, SigmaMap};
+
+/// Pixels along a side of a block, within which the fine part is treated alike.
+const BLOCK: usize = 4;
+
+/// How samples along one axis are mixed from others.
+#[derive(Clone, Debug)]
+struct Axis {
+    from: usize,
+    taps: usize,
+    /// For each output, where its taps begin.
+    first: Vec<usize>,
+    weights: Vec<f32>,
+}
+
+impl Axis {
+    /// `weight(distance in inputs)` with so many taps, held to the line's ends and made to sum to 1.
+    fn new(from: usize, to: usize, reach: f64, weight: impl Fn(f64) -> f64) -> Self {
+        let ratio = from as f64 / to as f64;
+        let taps = ((2.0 * reach).ceil() as usize + 1).min(from);
+        let (mut first, mut weights) = (Vec::with_capacity(to), Vec::with_capacity(to * taps));
+        for i in 0..to {
+            let centre = (i as f64 + 0.5) * ratio - 0.5;
+            let begin = ((centre - reach).ceil().max(0.0) as usize).min(from - taps);
+            let mut of = vec![0.0; taps];
+            let mut sum = 0.0;
+            // Taps that lie beyond an end count for the sample there.
+            for at in (centre - reach).ceil() as i64..=(centre + reach).floor() as i64 {
+                let weight = weight(at as f64 - centre);
+                let inside = at.clamp(0, from as i64 - 1) as usize;
+                of[inside - begin] += weight;
+                sum += weight;
+            }
+            first.push(begin);
+            weights.extend(of.iter().map(|weight| (weight / sum) as f32));
+        }
+        Self { from, taps, first, weights }
+    }
+
+    /// Means over what each output covers.
+    fn area(from: usize, to: usize) -> Self {
+        let half = from as f64 / to as f64 / 2.0;
+        // How much of an input lies within `half` of the output's centre.
+        Self::new(from, to, half + 0.5, |d| ((d + 0.5).min(half) - (d - 0.5).max(-half)).max(0.0))
+    }
+
+    /// Keys' cubic (1981, equation 15, a = -1/2).
+    fn cubic(from: usize, to: usize) -> Self {
+        Self::new(from, to, 2.0, |d| {
+            let d = d.abs();
+            if d < 1.0 { (1.5 * d - 2.5) * d * d + 1.0 } else { ((-0.5 * d + 2.5) * d - 4.0) * d + 2.0 }
+        })
+    }
+
+    fn to(&self) -> usize {
+        self.first.len()
+    }
+
+    /// A row of `from` values to one of `to`.
+    fn row(&self, from: &[f32], to: &mut [f32]) {
+        for ((to, first), weights) in to.iter_mut().zip(&self.first).zip(self.weights.chunks_exact(self.taps)) {
+            *to = from[*first..][..self.taps].iter().zip(weights).map(|(value, weight)| value * weight).sum();
+        }
+    }
+
+    /// Row `y` of `to` of them, mixed from rows of `width` values.
+    fn mix(&self, rows: &[f32], width: usize, y: usize, to: &mut [f32]) {
+        to.fill(0.0);
+        for (row, weight) in (self.first[y]..).zip(&self.weights[y * self.taps..][..self.taps]) {
+            if *weight != 0.0 {
+                to.iter_mut().zip(&rows[row * width..][..width]).for_each(|(to, from)| *to += weight * from);
+            }
+        }
+    }
+}
+
+/// From one size to another.
+#[derive(Clone, Debug)]
+struct Resizer {
+    across: Axis,
+    down: Axis,
+    /// Rows that are as wide as the result and as many as there were, or as wide as they were and as many as in the result.
+    middle: Vec<f32>,
+    line: Vec<f32>,
+}
+
+impl Resizer {
+    fn new(across: Axis, down: Axis) -> Self {
+        let middle = vec![0.0; across.to() * down.from];
+        let line = vec![0.0; across.from.max(across.to())];
+        Self { across, down, middle, line }
+    }
+
+    /// Makes a plane smaller: rows first, of which few are left.
+    fn shrink(&mut self, from: &[f32], to: &mut [f32]) {
+        let width = self.across.from;
+        for (y, to) in to.chunks_exact_mut(self.across.to()).enumerate() {
+            self.down.mix(from, width, y, &mut self.line[..width]);
+            self.across.row(&self.line[..width], to);
+        }
+    }
+
+    /// Begins to make a plane larger.
+    fn widen(&mut self, from: &[f32]) {
+        let rows = from.chunks_exact(self.across.from).zip(self.middle.chunks_exact_mut(self.across.to()));
+        rows.for_each(|(from, to)| self.across.row(from, to));
+    }
+
+    /// Row `y` of what [`widen`](Self::widen) began.
+    fn enlarged(&mut self, y: usize) -> &[f32] {
+        let width = self.across.to();
+        self.down.mix(&self.middle, width, y, &mut self.line[..width]);
+        &self.line[..width]
+    }
+}
+
+/// Pictures of one size and a smaller one.
+pub(super) struct Reduced {
+    width: usize,
+    height: usize,
+    smaller: Resizer,
+    larger: Resizer,
+    /// The small picture, `[1, channels, height, width]`: what the network gets and gives.
+    pub(super) x: Array4<f32>,
+    /// Its noise.
+    pub(super) sigma: SigmaMap,
+    /// The standard deviation of noise in the small picture and in what it leaves, for white noise of 1.
+    coarse: f32,
+    fine: f32,
+    /// For each block, what is kept of its fine part; before that is known, its energy.
+    kept: Vec<f32>,
+}
+
+impl Reduced {
+    /// For pictures `[channels, height, width]`; `per_pixel` says whether their noise is known pixel by pixel.
+    pub(super) fn new([channels, height, width]: [usize; 3], scale: Scale, per_pixel: bool) -> Self {
+        let (small_width, small_height) = (scale.of_side(width), scale.of_side(height));
+        let blocks = width.div_ceil(BLOCK) * height.div_ceil(BLOCK);
+        let sigma = match per_pixel {
+            false => SigmaMap::Uniform(0.0),
+            true => SigmaMap::PerPixel { width: small_width, values: vec![0.0; small_width * small_height] },
+        };
+        let mut reduced = Self {
+            width,
+            height,
+            smaller: Resizer::new(Axis::area(width, small_width), Axis::area(height, small_height)),
+            larger: Resizer::new(Axis::cubic(small_width, width), Axis::cubic(small_height, height)),
+            x: Array4::zeros([1, channels, small_height, small_width]),
+            sigma,
+            coarse: 1.0,
+            fine: 1.0,
+            kept: vec![0.0; blocks],
+        };
+        reduced.measure();
+        reduced
+    }
+
+    /// What becomes of white noise.
+    fn measure(&mut self) {
+        let (width, area) = (self.width, self.width * self.height);
+        let mut noise = vec![0.0; area];
+        for (y, row) in noise.chunks_exact_mut(width).enumerate() {
+            Philox::new(0).fill(NoiseAt { step: 0, batch: 0, channel: 0, y: y as u32 }, 0, row);
+        }
+        let mut small = vec![0.0; self.size().iter().product()];
+        self.smaller.shrink(&noise, &mut small);
+        let deviation = |values: &[f32]| {
+            (values.iter().map(|value| f64::from(value * value)).sum::<f64>() / values.len() as f64).sqrt() as f32
+        };
+        self.coarse = deviation(&small);
+        self.larger.widen(&small);
+        for (y, row) in noise.chunks_exact_mut(width).enumerate() {
+            row.iter_mut().zip(self.larger.enlarged(y)).for_each(|(noise, coarse)| *noise -= coarse);
+        }
+        self.fine = deviation(&noise);
+    }
+
+    /// Width and height of the small pictures.
+    pub(super) fn size(&self) -> [usize; 2] {
+        let (_, _, height, width) = self.x.dim();
+        [width, height]
+    }
+
+    /// Makes `x` small, and leaves its fine part in it. `least` is the lowest sigma that the network knows.
+    pub(super) fn take(&mut self, x: &mut [f32], sigma: &SigmaMap, least: f32) {
+        let (width, area) = (self.width, self.width * self.height);
+        let across = width.div_ceil(BLOCK);
+        let small_area = self.size().iter().product();
+        self.kept.fill(0.0);
+        let small = self.x.as_slice_mut().unwrap_or_default();
+        for (x, small) in x.chunks_exact_mut(area).zip(small.chunks_exact_mut(small_area)) {
+            self.smaller.shrink(x, small);
+            self.larger.widen(small);
+            for (y, row) in x.chunks_exact_mut(width).enumerate() {
+                let energies = &mut self.kept[y / BLOCK * across..][..across];
+                let coarse = self.larger.enlarged(y).chunks(BLOCK);
+                for ((pixels, coarse), energy) in row.chunks_mut(BLOCK).zip(coarse).zip(energies) {
+                    for (pixel, coarse) in pixels.iter_mut().zip(coarse) {
+                        *pixel -= coarse;
+                        *energy += *pixel * *pixel;
+                    }
+                }
+            }
+        }
+        match (sigma, &mut self.sigma) {
+            (SigmaMap::Uniform(sigma), SigmaMap::Uniform(small)) => *small = (sigma * self.coarse).max(least),
+            (SigmaMap::PerPixel { values, .. }, SigmaMap::PerPixel { values: small, .. }) => {
+                self.smaller.shrink(values, small);
+                small.iter_mut().for_each(|sigma| *sigma = (*sigma * self.coarse).max(least));
+            }
+            _ => {}
+        }
+        let channels = x.len() / area;
+        for (i, kept) in self.kept.iter_mut().enumerate() {
+            let (left, top) = (i % across * BLOCK, i / across * BLOCK);
+            let count = channels * BLOCK.min(width - left) * BLOCK.min(self.height - top);
+            let noise =
+                self.fine * sigma.at(left + (width - left).min(BLOCK) / 2, top + (self.height - top).min(BLOCK) / 2);
+            let expected = count as f32 * noise * noise;
+            *kept = if *kept > expected { 1.0 - expected / *kept } else { 0.0 };
+        }
+    }
+
+    /// Makes the fine part in `x` the picture again, with what the network made of the small one.
+    pub(super) fn give(&mut self, x: &mut [f32]) {
+        let (width, area) = (self.width, self.width * self.height);
+        let across = width.div_ceil(BLOCK);
+        let small_area = self.size().iter().product();
+        let small = self.x.as_slice().unwrap_or_default();
+        for (x, small) in x.chunks_exact_mut(area).zip(small.chunks_exact(small_area)) {
+            self.larger.widen(small);
+            for (y, row) in x.chunks_exact_mut(width).enumerate() {
+                let kept = &self.kept[y / BLOCK * across..][..across];
+                let coarse = self.larger.enlarged(y).chunks(BLOCK);
+                for ((pixels, coarse), kept) in row.chunks_mut(BLOCK).zip(coarse).zip(kept) {
+                    pixels.iter_mut().zip(coarse).for_each(|(pixel, coarse)| *pixel = coarse + kept * *pixel);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Reduced;
+    use crate::diffusion::{NoiseAt, NoiseSource, Philox, SigmaMap};
+    use crate::video::Scale;
+
+    fn noise(width: usize, height: usize, sigma: f32) -> Vec<f32> {
+        let mut values = vec![0.0; width * height];
+        for (y, row) in values.chunks_exact_mut(width).enumerate() {
+            Philox::new(7).fill(NoiseAt { step: 0, batch: 0, channel: 0, y: y as u32 }, 0, row);
+        }
+        values.iter_mut().for_each(|value| *value = 0.5 + *value * sigma);
+        values
+    }
+
+    fn deviation(values: &[f32], from: impl Fn(usize) -> f32) -> f32 {
+        let squares = values.iter().enumerate().map(|(i, value)| (value - from(i)).powi(2)).sum::<f32>();
+        (squares / values.len() as f32).sqrt()
+    }
+
+    /// A network that leaves nothing but the mean of a flat picture.
+    #[test]
+    fn noise_goes_whatever_the_size() {
+        for scale in Scale::SMALLER {
+            let (width, height, sigma) = (203, 101, 0.1);
+            let mut x = noise(width, height, sigma);
+            let mut reduced = Reduced::new([1, height, width], scale, false);
+            reduced.take(&mut x, &SigmaMap::Uniform(sigma), 0.0);
+            let SigmaMap::Uniform(told) = reduced.sigma else { panic!("the noise is uniform") };
+            let small = deviation(reduced.x.as_slice().unwrap(), |_| 0.5);
+            assert!((small / told - 1.0).abs() < 0.05, "{scale}: {small} was told to be {told}");
+            reduced.x.fill(0.5);
+            reduced.give(&mut x);
+            let rest = deviation(&x, |_| 0.5);
+            assert!(rest < 0.25 * sigma, "{scale}: {rest}");
+        }
+    }
+
+    #[test]
+    fn an_edge_stays_sharp() {
+        for scale in Scale::SMALLER {
+            let (width, height, sigma) = (120, 60, 0.02);
+            let edge = |i: usize| if i % width < 61 { 0.2 } else { 0.8 };
+            let mut x = noise(width, height, sigma);
+            x.iter_mut().enumerate().for_each(|(i, x)| *x += edge(i) - 0.5);
+            let mut reduced = Reduced::new([1, height, width], scale, false);
+            reduced.take(&mut x, &SigmaMap::Uniform(sigma), 0.0);
+            reduced.give(&mut x);
+            let error = deviation(&x, edge);
+            assert!(error < 1.1 * sigma, "{scale}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_nobody_changes_comes_back() {
+        let mut x: Vec<f32> = noise(65, 47, 0.3);
+        let before = x.clone();
+        let mut reduced = Reduced::new([1, 47, 65], Scale::SMALLER[1], true);
+        let sigma = SigmaMap::PerPixel { width: 65, values: vec![1e-4; 65 * 47] };
+        reduced.take(&mut x, &sigma, 0.0);
+        reduced.give(&mut x);
+        assert!(x.iter().zip(&before).all(|(a, b)| (a - b).abs() < 1e-4));
+    }
+}
