@@ -13,7 +13,7 @@ use serde_json::json;
 use super::console::Console;
 use super::interrupt;
 use super::options::{DeviceOptions, MemoryOptions, PrecisionOption, SamplingOptions};
-use super::pictures::{Pictures, Turn, steps, tiles};
+use super::pictures::{Pictures, Turn, repeated, steps, tiles};
 use super::stream::{Stream, StreamOptions};
 
 /// Take the noise out of pictures and streams
@@ -201,13 +201,14 @@ impl Arguments {
         let warnings = self.pictures.write(&frame, turn)?;
         let how = self.how(report.sigma_limited);
         let (sigma, steps, tiles) = (report.sigma, steps(report.steps), tiles(report.tiles, report.tile_size));
-        let line = format!("sigma {sigma:.1}{how}, {steps}, {tiles}, {seconds:.2} s");
+        let again = repeated(report.repeated);
+        let line = format!("sigma {sigma:.1}{how}, {steps}, {tiles}{again}, {seconds:.2} s");
         let record = json!({
             "input": turn.job.input.to_string_lossy(), "output": turn.job.output.to_string_lossy(),
             "width": frame.width, "height": frame.height, "sigma": sigma, "sigma_limited": report.sigma_limited,
             "steps": report.steps, "precision": self.precision.precision().name(),
             "tiles": report.tiles, "tile_width": report.tile_size.0, "tile_height": report.tile_size.1,
-            "seconds": seconds, "warnings": warnings,
+            "tiles_repeated": report.repeated, "seconds": seconds, "warnings": warnings,
         });
         turn.report(&line, &record)
     }

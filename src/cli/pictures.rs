@@ -181,6 +181,15 @@ pub(crate) fn tiles(count: usize, (width, height): (usize, usize)) -> String {
     }
 }
 
+/// Nothing, or `, 2 tiles computed again that were no picture`.
+pub(crate) fn repeated(count: usize) -> String {
+    match count {
+        0 => String::new(),
+        1 => ", 1 tile computed again that was no picture".to_owned(),
+        count => format!(", {count} tiles computed again that were no picture"),
+    }
+}
+
 /// Whether an error says nothing about the picture at hand.
 fn ends_the_run(error: &eddy::Error) -> bool {
     matches!(

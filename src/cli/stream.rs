@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::console::Console;
 use super::interrupt;
 use super::options::Size;
-use super::pictures::Pictures;
+use super::pictures::{self, Pictures};
 
 /// How often a run says how far it has come.
 const REPORT: Duration = Duration::from_secs(5);
@@ -237,25 +237,25 @@ impl Told<'_> {
         let quantiles = [0.5, 0.95, 0.99].map(|part| milliseconds(latency.quantile(part)));
         let source = self.pictures.sources().iter().map(|s| s.display().to_string()).collect::<Vec<_>>().join(", ");
         let mut lost = String::new();
-        let (repeated, failed) = treatment.as_ref().map_or((0, 0), |treatment| (treatment.repeated, treatment.failed));
+        let (repeated, failed) = treatment.as_ref().map_or((0, 0), |now| (now.repeated as usize, now.failed));
         for (count, what) in [
             (tally.dropped, "dropped"),
             (tally.corrupt, "corrupt"),
             (tally.reconnected, "times gone"),
             (tally.late, "late"),
-            (repeated, "tiles computed again that were no picture"),
             (failed, "passed on as they were"),
         ] {
             if count > 0 {
                 lost += &format!(", {count} {what}");
             }
         }
+        lost += &pictures::repeated(repeated);
         let aim = self.aim(qualities);
         let line = format!(
             "{source} -> {}: {} of {}x{}{lost}, {words}, {:.1} a second{aim}, {:.0}/{:.0}/{:.0} ms from arrival to \
              written (p50/p95/p99)",
             self.pictures.output().display(),
-            pictures(tally.written),
+            counted(tally.written),
             video.width,
             video.height,
             tally.rate(),
@@ -346,7 +346,7 @@ fn counts(event: &str, tally: &Tally, rate: f64) -> Value {
 }
 
 /// `1 picture`, `3 pictures`.
-fn pictures(count: u64) -> String {
+fn counted(count: u64) -> String {
     if count == 1 { "1 picture".to_owned() } else { format!("{count} pictures") }
 }
 
@@ -369,7 +369,7 @@ impl Line {
         let (count, elapsed) = self.before;
         let rate = (tally.written - count) as f64 / (tally.elapsed.saturating_sub(elapsed)).as_secs_f64().max(1e-9);
         let lost = if tally.dropped > 0 { format!(", {} dropped", tally.dropped) } else { String::new() };
-        self.bar.set_message(format!("{}, {rate:.1} a second{lost}, {}", pictures(tally.written), treatment.quality));
+        self.bar.set_message(format!("{}, {rate:.1} a second{lost}, {}", counted(tally.written), treatment.quality));
         if self.reported.elapsed() < REPORT {
             return;
         }

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::console::Console;
 use super::interrupt;
 use super::options::{DeviceOptions, MemoryOptions, PrecisionOption, SamplingOptions};
-use super::pictures::{Pictures, Turn, steps, tiles};
+use super::pictures::{Pictures, Turn, repeated, steps, tiles};
 use super::stream::{Stream, StreamOptions};
 
 /// The scale when neither a scale nor a model is asked for.
@@ -119,13 +119,14 @@ impl Arguments {
         let warnings = self.pictures.write(&large, turn)?;
         let (width, height, scale) = (large.width, large.height, report.scale);
         let (steps, tiles) = (steps(report.steps), tiles(report.tiles, report.tile_size));
-        let line = format!("{scale} times larger, {width}x{height}, {steps}, {tiles}, {seconds:.2} s");
+        let again = repeated(report.repeated);
+        let line = format!("{scale} times larger, {width}x{height}, {steps}, {tiles}{again}, {seconds:.2} s");
         let record = json!({
             "input": turn.job.input.to_string_lossy(), "output": turn.job.output.to_string_lossy(),
             "width": width, "height": height, "scale": scale,
             "steps": report.steps, "precision": self.precision.precision().name(),
             "tiles": report.tiles, "tile_width": report.tile_size.0, "tile_height": report.tile_size.1,
-            "seconds": seconds, "warnings": warnings,
+            "tiles_repeated": report.repeated, "seconds": seconds, "warnings": warnings,
         });
         turn.report(&line, &record)
     }

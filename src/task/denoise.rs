@@ -62,6 +62,8 @@ pub struct Report {
     pub tiles: usize,
     /// Width and height of a tile.
     pub tile_size: (usize, usize),
+    /// Evaluations that gave no picture and were repeated.
+    pub repeated: usize,
 }
 
 /// The noise of a picture.
@@ -153,7 +155,8 @@ impl<'a> Denoiser<'a> {
         let steps = self.plan.steps.len();
         // Held from here on, so that the budget knows of a map.
         let Noise { map, sigma, limited } = self.noise(frame)?;
-        let mut report = Report { sigma: 255.0 * sigma, sigma_limited: limited, steps, tiles: 0, tile_size: (0, 0) };
+        let mut report =
+            Report { sigma: 255.0 * sigma, sigma_limited: limited, steps, tiles: 0, tile_size: (0, 0), repeated: 0 };
         if sigma == 0.0 {
             // The mean of x0 given x0; a model that has a lowest sigma does not believe in such pictures.
             return Ok(report);
@@ -161,14 +164,18 @@ impl<'a> Denoiser<'a> {
         let tiles = self.tiles([frame.width, frame.height], steps > 1)?;
         report.tiles = tiles.count();
         report.tile_size = tiles.tile_size();
+        let mut watch = |progress: Progress| {
+            report.repeated = progress.repeated;
+            watch(progress)
+        };
         if steps == 1 {
             let mut pixels = Pixels::new(frame, self.range, self.manifest.channels);
-            execute(&self.plan, self.network, &mut pixels, &tiles, &map, watch)?;
+            execute(&self.plan, self.network, &mut pixels, &tiles, &map, &mut watch)?;
             return Ok(report);
         }
         let mut x = Array4::zeros([1, self.manifest.channels, frame.height, frame.width]);
         tensor::read_planes(frame, self.range, x.as_slice_mut().unwrap_or_default())?;
-        self.run(&mut x, &map, &tiles, None, watch)?;
+        self.run(&mut x, &map, &tiles, None, &mut watch)?;
         tensor::write_planes(x.as_slice().unwrap_or_default(), self.range, frame)?;
         Ok(report)
     }

@@ -43,6 +43,8 @@ pub struct Enlargement {
     pub tiles: usize,
     /// Width and height of a tile, in pixels of the small picture.
     pub tile_size: (usize, usize),
+    /// Evaluations that gave no picture and were repeated.
+    pub repeated: usize,
 }
 
 /// A network for super-resolution, and how it is to be used.
@@ -131,19 +133,25 @@ impl<'a> Upscaler<'a> {
         let tiles = self.tiles([frame.width, frame.height], steps > 1, samples)?;
         let small = Small::new(frame, self.range, channels, scale)?;
         let map = SigmaMap::Uniform(self.sigma);
+        let mut repeated = 0;
+        let mut watch = |progress: Progress| {
+            repeated = progress.repeated;
+            watch(progress)
+        };
         if steps == 1 {
             let mut canvas = OneStep { small: &small, large: &mut large };
-            execute(&self.plan, self.network, &mut canvas, &tiles, &map, watch)?;
+            execute(&self.plan, self.network, &mut canvas, &tiles, &map, &mut watch)?;
         } else {
             let mut x = Array4::zeros(small.enlarged_shape());
-            self.run(&small, &mut x, &tiles, watch)?;
+            self.run(&small, &mut x, &tiles, &mut watch)?;
             tensor::write_planes(x.as_slice().unwrap_or_default(), self.range, &mut large)?;
         }
         if let Some(alpha) = frame.alpha() {
             large.set_alpha(&enlarged(&alpha, scale)?);
         }
         let (width, height) = tiles.tile_size();
-        Ok((large, Enlargement { scale, steps, tiles: tiles.count(), tile_size: (width / scale, height / scale) }))
+        let tile_size = (width / scale, height / scale);
+        Ok((large, Enlargement { scale, steps, tiles: tiles.count(), tile_size, repeated }))
     }
 
     /// Fills `x`, `[1, channels, height, width]` on the large grid, with the enlargement of `small`.

@@ -8,8 +8,10 @@ mod common;
 
 mod commands;
 mod denoise;
+mod guards;
 mod inputs;
 mod interrupt;
+mod keeping_up;
 mod models;
 mod options;
 mod outputs;

@@ -120,6 +120,12 @@ impl Outcome {
         self
     }
 
+    /// The last object that was printed: of a stream, its summary.
+    pub fn summary(&self) -> serde_json::Value {
+        let last = self.stdout.lines().last().unwrap_or_default();
+        serde_json::from_str(last).unwrap_or_else(|error| panic!("{self}\nends with no JSON object: {error}"))
+    }
+
     /// The one JSON object that was printed.
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{self}\nprints no JSON object: {error}"))

@@ -54,6 +54,21 @@ save(
     [("none", F32, 0.0)],
 )
 
+# Gives back what it gets, or black where that is brighter than 0.5 on average.
+save(
+    "black",
+    [
+        helper.make_node("ReduceMean", ["x"], ["mean"], axes=[1, 2, 3], keepdims=1),
+        helper.make_node("Greater", ["mean", "half"], ["bright"]),
+        helper.make_node("Mul", ["sigma", "none"], ["nothing"]),
+        helper.make_node("Add", ["x", "nothing"], ["same"]),
+        helper.make_node("Where", ["bright", "none", "same"], ["denoised"]),
+    ],
+    [("x", F32, FREE), ("sigma", F32, MAP)],
+    [("denoised", F32, FREE)],
+    [("none", F32, 0.0), ("half", F32, 0.5)],
+)
+
 # `darker` as `onnxruntime.quantization` writes it: 8-bit samples and weights of a 1x1 convolution (which changes nothing
 # here), everything else and both ends float32. `x` is rounded to 1/255 on its way.
 graph = helper.make_graph(
