@@ -33,6 +33,7 @@ pub mod frame;
 pub mod machine;
 pub mod model;
 pub mod network;
+pub mod preview;
 pub mod task;
 pub mod tensor;
 pub mod tile;

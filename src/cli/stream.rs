@@ -6,8 +6,12 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use eddy::frame::source;
-use eddy::frame::stream::{self, CameraFormat, CameraWish, Interpretation, Matrix, Rate, SinkFormat, Source, Video};
-use eddy::video::{Flow, Quality, Restore, Running, Summary, Tally, Target, Treatment, Watch, run};
+use eddy::frame::stream::{
+    self, CameraFormat, CameraWish, Interpretation, Matrix, Picture, Rate, SinkFormat, Source, Video,
+};
+use eddy::preview::{Address, Preview, Token};
+use eddy::video::record::{self, milliseconds};
+use eddy::video::{Flow, Quality, Restore, Running, Summary, Target, Treatment, Watch, Wishes, run};
 use serde_json::{Value, json};
 
 use super::console::Console;
@@ -52,6 +56,11 @@ pub(crate) struct StreamOptions {
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..=60_000), help_heading = "Keeping up")]
     deadline_ms: Option<u32>,
 
+    /// Serve a page that shows the stream before and after, with figures and controls, and /metrics; at 127.0.0.1:8070 when no
+    /// address is given. Others than this machine's own want a token, which is printed [env: EDDY_PREVIEW_TOKEN]
+    #[arg(long, value_name = "ADDR", default_missing_value = "127.0.0.1:8070", num_args = 0..=1, require_equals = true)]
+    preview: Option<Address>,
+
     /// Pass over pictures of a file that are damaged; otherwise the first ends the run
     #[arg(long)]
     skip_corrupt: bool,
@@ -81,6 +90,7 @@ pub(crate) struct Stream<'a> {
     pictures: &'a Pictures,
     flow: Flow,
     fps: Option<Rate>,
+    preview: Option<Address>,
     source: Box<dyn Source>,
     sink: SinkFormat,
     /// What its pictures are like.
@@ -100,6 +110,7 @@ impl StreamOptions {
         let is_stream = pictures.asks_for_stream()
             || self.pixel_format.is_some()
             || self.target().is_some()
+            || self.preview.is_some()
             || stream::is_sink(output)
             || sources.iter().any(|source| stream::is_source(source));
         if !is_stream {
@@ -125,7 +136,7 @@ impl StreamOptions {
             target,
         };
         let video = source.video().clone();
-        Ok(Some(Stream { pictures, flow, fps: self.fps, source, sink, video }))
+        Ok(Some(Stream { pictures, flow, fps: self.fps, preview: self.preview, source, sink, video }))
     }
 }
 
@@ -163,31 +174,64 @@ impl Stream<'_> {
         let sink = self.sink.create(output, self.pictures.options(), result)?;
         let told =
             Told { console, to_stdout: output == Path::new("-"), pictures: self.pictures, target: self.flow.target };
-        let mut watcher = Watcher { told, line: told.line(), before: restorer.treatment() };
+        let before = restorer.treatment();
+        let preview = match self.preview {
+            Some(address) => {
+                let preview = serve(address, &self.video, result, before.sigma.is_some())?;
+                console.note(format!("preview: {}", preview.url()));
+                Some(preview)
+            }
+            None => None,
+        };
+        let mut watcher = Watcher { told, line: told.line(), preview, before };
         let (summary, ended) = run(self.source, sink, restorer, self.flow, &mut watcher);
         drop(watcher);
         let (words, facts) = how(restorer);
-        told.summary(&summary, result, &words, &facts)?;
+        told.summary(&summary, result, &words, facts)?;
         Ok(ended?)
     }
 }
 
-/// Whoever watches a run from the terminal.
+/// A live view at `address`. Where that is not for this machine alone, it has the token that the environment gives, or a new one.
+fn serve(address: Address, before: &Video, after: &Video, denoises: bool) -> eddy::Result<Preview> {
+    let token = match std::env::var("EDDY_PREVIEW_TOKEN") {
+        Ok(token) => Some(Token::chosen(token)?),
+        Err(_) if address.0.ip().is_loopback() => None,
+        Err(_) => Some(Token::random()?),
+    };
+    Preview::serve(address, token, before, after, denoises)
+}
+
+/// Whoever watches a run: from the terminal, and from a browser.
 struct Watcher<'a> {
     told: Told<'a>,
     line: Line,
+    preview: Option<Preview>,
     before: Treatment,
 }
 
 impl Watch for Watcher<'_> {
     fn look(&mut self, running: &Running<'_>) -> ControlFlow<()> {
         let now = running.treatment();
-        self.line.tell(&running.tally(), now);
+        self.line.tell(running);
+        if let Some(preview) = &mut self.preview {
+            preview.look(running);
+        }
         if now.quality != self.before.quality || (now.failed > 0) != (self.before.failed > 0) {
             self.line.bar.suspend(|| self.told.change(&self.before, running));
             self.before.clone_from(now);
         }
         interrupt::poll()
+    }
+
+    fn show(&mut self, before: &Picture, after: &Picture) {
+        if let Some(preview) = &self.preview {
+            preview.show(before, after);
+        }
+    }
+
+    fn wishes(&mut self) -> Option<Wishes> {
+        self.preview.as_ref()?.wishes()
     }
 }
 
@@ -207,7 +251,7 @@ impl Told<'_> {
         let seconds = tally.elapsed.as_secs_f64();
         if now.quality != before.quality {
             let mut record = json!({"event": "change", "seconds": seconds});
-            extend(&mut record, &quality(&now.quality));
+            record::extend(&mut record, record::of_quality(&now.quality));
             self.console.progress_beside(self.to_stdout, &record);
             self.console.note_unless_json(format!("{seconds:.1} s: {}, before {}", now.quality, before.quality));
         }
@@ -226,14 +270,12 @@ impl Told<'_> {
             console: self.console,
             to_stdout: self.to_stdout,
             shown: Instant::now(),
-            reported: Instant::now(),
-            before: (0, Duration::ZERO),
+            recent: record::Recent::over(REPORT),
         }
     }
 
-    fn summary(self, summary: &Summary, video: &Video, words: &str, facts: &Value) -> anyhow::Result<()> {
+    fn summary(self, summary: &Summary, video: &Video, words: &str, facts: Value) -> anyhow::Result<()> {
         let Summary { tally, latency, waiting, work, writing, qualities, treatment } = summary;
-        let milliseconds = |duration: Duration| 1000.0 * duration.as_secs_f64();
         let quantiles = [0.5, 0.95, 0.99].map(|part| milliseconds(latency.quantile(part)));
         let source = self.pictures.sources().iter().map(|s| s.display().to_string()).collect::<Vec<_>>().join(", ");
         let mut lost = String::new();
@@ -265,30 +307,29 @@ impl Told<'_> {
         );
         let stage =
             |histogram: &eddy::video::Histogram| milliseconds(histogram.total()) / histogram.count().max(1) as f64;
-        let mut record = counts("summary", tally, tally.rate());
+        let mut record = record::of_tally("summary", tally, tally.rate());
         let run = json!({
             "input": source, "output": self.pictures.output().to_string_lossy(),
             "width": video.width, "height": video.height, "pixel_format": video.format.to_string(),
-            "latency_p50_ms": quantiles[0], "latency_p95_ms": quantiles[1], "latency_p99_ms": quantiles[2],
             "waiting_ms": stage(waiting), "work_ms": stage(work), "writing_ms": stage(writing),
         });
-        extend(&mut record, &run);
-        extend(&mut record, facts);
+        record::extend(&mut record, run);
+        record::extend(&mut record, record::of_latency(latency));
         if let Some(now) = treatment {
-            extend(&mut record, &treated(now));
+            record::extend(&mut record, record::of_treatment(now));
         }
+        record::extend(&mut record, facts);
         if self.target.is_some() {
             let deadline = self.target.deadline.map(milliseconds);
             let qualities = qualities.iter().map(|(of, count)| {
-                let mut record = quality(of);
+                let mut record = record::of_quality(of);
                 record["pictures"] = (*count).into();
                 record
             });
             let kept = json!({
-                "fps": self.target.rate, "deadline_ms": deadline, "late": tally.late,
-                "qualities": qualities.collect::<Vec<_>>(),
+                "fps": self.target.rate, "deadline_ms": deadline, "qualities": qualities.collect::<Vec<_>>(),
             });
-            extend(&mut record, &kept);
+            record::extend(&mut record, kept);
         }
         self.console.report_beside(self.to_stdout, line, &record)
     }
@@ -312,39 +353,6 @@ impl Told<'_> {
     }
 }
 
-/// One record with what another has, too.
-fn extend(record: &mut Value, more: &Value) {
-    if let (Value::Object(record), Value::Object(more)) = (record, more) {
-        record.extend(more.clone());
-    }
-}
-
-/// How much is done to pictures.
-fn quality(quality: &Quality) -> Value {
-    json!({
-        "model": &*quality.model, "precision": quality.precision.name(), "steps": quality.steps,
-        "scale": quality.scale.to_string(), "tiles_kept_longer": quality.thrifty,
-    })
-}
-
-/// What is being done to pictures.
-fn treated(treatment: &Treatment) -> Value {
-    let mut record = quality(&treatment.quality);
-    let more = json!({
-        "changes": treatment.changes, "tiles_repeated": treatment.repeated, "passed_on": treatment.failed,
-    });
-    extend(&mut record, &more);
-    record
-}
-
-/// What every record of a stream has.
-fn counts(event: &str, tally: &Tally, rate: f64) -> Value {
-    json!({
-        "event": event, "read": tally.read, "written": tally.written, "dropped": tally.dropped,
-        "corrupt": tally.corrupt, "reconnected": tally.reconnected, "seconds": tally.elapsed.as_secs_f64(), "rate": rate,
-    })
-}
-
 /// `1 picture`, `3 pictures`.
 fn counted(count: u64) -> String {
     if count == 1 { "1 picture".to_owned() } else { format!("{count} pictures") }
@@ -356,28 +364,34 @@ struct Line {
     console: Console,
     to_stdout: bool,
     shown: Instant,
-    reported: Instant,
-    before: (u64, Duration),
+    recent: record::Recent,
 }
 
 impl Line {
-    fn tell(&mut self, tally: &Tally, treatment: &Treatment) {
+    fn tell(&mut self, running: &Running<'_>) {
         if self.shown.elapsed() < Duration::from_millis(500) {
             return;
         }
         self.shown = Instant::now();
-        let (count, elapsed) = self.before;
-        let rate = (tally.written - count) as f64 / (tally.elapsed.saturating_sub(elapsed)).as_secs_f64().max(1e-9);
-        let lost = if tally.dropped > 0 { format!(", {} dropped", tally.dropped) } else { String::new() };
-        self.bar.set_message(format!("{}, {rate:.1} a second{lost}, {}", counted(tally.written), treatment.quality));
-        if self.reported.elapsed() < REPORT {
+        let (tally, treatment) = (running.tally(), running.treatment());
+        let (rate, is_due) = self.recent.rate(&tally);
+        if self.bar.is_hidden() && !is_due {
             return;
         }
-        self.reported = Instant::now();
-        self.before = (tally.written, tally.elapsed);
-        let mut record = counts("progress", tally, rate);
-        extend(&mut record, &treated(treatment));
-        self.console.progress_beside(self.to_stdout, &record);
+        let latency = running.latency();
+        let lost = if tally.dropped > 0 { format!(", {} dropped", tally.dropped) } else { String::new() };
+        let [p50, p95, p99] = [0.5, 0.95, 0.99].map(|part| milliseconds(latency.quantile(part)));
+        self.bar.set_message(format!(
+            "{}, {rate:.1} a second{lost}, {p50:.0}/{p95:.0}/{p99:.0} ms, {}",
+            counted(tally.written),
+            treatment.quality
+        ));
+        if is_due {
+            let mut record = record::of_tally("progress", &tally, rate);
+            record::extend(&mut record, record::of_treatment(treatment));
+            record::extend(&mut record, record::of_latency(&latency));
+            self.console.progress_beside(self.to_stdout, &record);
+        }
     }
 }
 

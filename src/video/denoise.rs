@@ -206,7 +206,7 @@ impl<'a> StreamDenoiser<'a> {
         let per_pixel = matches!(sigma, SigmaMap::PerPixel { .. });
         let grid = Grid::new(&first.denoiser, [width, height], rung, temporal, per_pixel)?;
         let quality = Self::quality(first, rung);
-        let treatment = Treatment { quality, changes: 0, sigma: None, temporal, repeated: 0, failed: 0 };
+        let treatment = Treatment { quality, changes: 0, sigma: Some(0.0), temporal, repeated: 0, failed: 0 };
         let mut denoiser = Self {
             x: Array4::zeros([1, channels, height, width]),
             sigma,

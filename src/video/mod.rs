@@ -9,6 +9,7 @@ mod histogram;
 mod light;
 mod pipeline;
 mod queue;
+pub mod record;
 mod reduced;
 mod shift;
 mod stills;

@@ -86,7 +86,7 @@ pub struct Treatment {
     pub quality: Quality,
     /// How often that changed so as to keep up.
     pub changes: u64,
-    /// The standard deviation of the noise in 8-bit units, of denoisers.
+    /// The standard deviation of the noise in 8-bit units, of denoisers; 0 before the first picture.
     pub sigma: Option<f64>,
     /// Whether pictures before are drawn on.
     pub temporal: bool,

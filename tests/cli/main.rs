@@ -16,6 +16,7 @@ mod models;
 mod options;
 mod outputs;
 mod precisions;
+mod preview;
 mod profile;
 mod runtimes;
 mod streams;

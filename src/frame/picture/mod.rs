@@ -31,6 +31,6 @@ mod warning;
 pub use encode::Options;
 pub use format::Format;
 pub use read::{Limits, decode, read};
-pub(crate) use save::{begin, check_place, save};
+pub(crate) use save::{begin, check_place, encoded, save};
 pub use save::{check, write};
 pub use warning::Warning;

@@ -8,7 +8,7 @@ use super::warning::Warning;
 use crate::error::{Error, Result};
 use crate::frame::Frame;
 use std::fs::File;
-use std::io::{BufWriter, ErrorKind, Write};
+use std::io::{BufWriter, Cursor, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
@@ -40,6 +40,18 @@ pub(crate) fn check_place(path: &Path) -> Result<()> {
 /// file that may be written, if the disk is full, and as [`check`]. Nothing is left behind.
 pub fn write(frame: &Frame, path: &Path, format: Format, options: &Options) -> Result<Vec<Warning>> {
     save(path, |file| encode(frame, format, options, file))
+}
+
+/// The bytes of a picture file.
+///
+/// # Errors
+/// [`Error::Output`] when the format cannot hold the frame.
+pub(crate) fn encoded(frame: &Frame, format: Format, options: &Options) -> Result<Vec<u8>> {
+    let mut bytes = Cursor::new(Vec::new());
+    match encode(frame, format, options, &mut bytes) {
+        Ok(_) => Ok(bytes.into_inner()),
+        Err(refusal) => Err(refused(Path::new(format.extension()), refusal)),
+    }
 }
 
 /// A file beside `path` under another name, and the name that it is to have once it is complete.

@@ -1,0 +1,168 @@
+"use strict";
+
+const $ = (id) => document.getElementById(id);
+const pause = (ms) => new Promise((done) => setTimeout(done, ms));
+
+// Behind the #, so that it is in no log and no request line.
+const token = new URLSearchParams(location.hash.slice(1)).get("token");
+const headers = token ? { Authorization: `Bearer ${token}` } : {};
+
+async function ask(path) {
+  const answer = await fetch(path, { headers, cache: "no-store" });
+  if (answer.status >= 400) throw new Error(await answer.text());
+  return answer;
+}
+
+function say(text) {
+  $("message").textContent = text;
+}
+
+// The picture: before on the left of the divider, after on the right.
+
+const canvas = $("picture");
+const paper = canvas.getContext("2d");
+let pair = null;
+let place = 0.5;
+
+function draw() {
+  if (!pair) return;
+  const { width, height } = canvas;
+  const edge = Math.round(place * width);
+  paper.drawImage(pair.after, 0, 0, width, height);
+  paper.save();
+  paper.beginPath();
+  paper.rect(0, 0, edge, height);
+  paper.clip();
+  paper.drawImage(pair.before, 0, 0, width, height);
+  paper.restore();
+}
+
+function divide(at) {
+  place = Math.min(1, Math.max(0, at));
+  $("divider").style.left = `${100 * place}%`;
+  $("divider").setAttribute("aria-valuenow", Math.round(100 * place));
+  draw();
+}
+
+$("view").addEventListener("pointerdown", (event) => {
+  $("view").setPointerCapture(event.pointerId);
+  follow(event);
+});
+$("view").addEventListener("pointermove", (event) => {
+  if (event.buttons) follow(event);
+});
+function follow(event) {
+  const box = $("view").getBoundingClientRect();
+  divide((event.clientX - box.left) / box.width);
+}
+$("divider").addEventListener("keydown", (event) => {
+  const step = { ArrowLeft: -0.02, ArrowRight: 0.02, Home: -1, End: 1 }[event.key];
+  if (step) divide(place + step);
+});
+
+async function pictures() {
+  let seen = "";
+  for (;;) {
+    if (document.hidden) {
+      await pause(300);
+      continue;
+    }
+    try {
+      const answer = await ask(`pair?seen=${seen}`);
+      if (answer.status === 200) {
+        const bytes = await answer.arrayBuffer();
+        const length = new DataView(bytes).getUint32(0);
+        const parts = [bytes.slice(4, 4 + length), bytes.slice(4 + length)];
+        const [before, after] = await Promise.all(
+          parts.map((part) => createImageBitmap(new Blob([part], { type: "image/jpeg" }))),
+        );
+        seen = answer.headers.get("X-Picture");
+        pair = { before, after };
+        if (canvas.width !== after.width || canvas.height !== after.height) {
+          canvas.width = after.width;
+          canvas.height = after.height;
+        }
+        draw();
+        say("");
+      } else {
+        say("waiting for a picture");
+      }
+    } catch (error) {
+      say(error instanceof TypeError ? "the run has ended, or cannot be reached" : error.message);
+      await pause(1000);
+    }
+    // Pictures are encoded for nobody else: about ten a second will do.
+    await pause(80);
+  }
+}
+
+// The figures.
+
+let told = null;
+
+function tell(status) {
+  told = status;
+  document.body.classList.toggle("enlarges", !status.denoises);
+  $("rate").textContent = `${status.rate.toFixed(1)} a second`;
+  $("latency").textContent =
+    [status.latency_p50_ms, status.latency_p95_ms, status.latency_p99_ms].map((ms) => ms.toFixed(0)).join(" / ") + " ms";
+  $("latency").title = "half of the pictures, 95 % and 99 % of them were written within that time";
+  $("noise").textContent = status.sigma === null ? "–" : `sigma ${status.sigma.toFixed(1)}`;
+  const parts = [status.model, `${status.steps} step${status.steps === 1 ? "" : "s"}`];
+  if (status.precision !== "f32") parts.push(status.precision);
+  if (status.scale !== "1") parts.push(`at ${status.scale} of the size`);
+  $("network").textContent = parts.join(", ");
+  $("written").textContent = `${status.written} of ${status.read}`;
+  const lost = ["dropped", "corrupt", "late", "passed_on"].filter((name) => status[name] > 0);
+  $("lost").textContent = lost.map((name) => `${status[name]} ${name.replace("_", " ")}`).join(", ") || "nothing";
+}
+
+async function figures() {
+  for (let first = true; ; await pause(500)) {
+    try {
+      const status = await (await ask("status")).json();
+      tell(status);
+      if (first) show(status);
+      first = false;
+    } catch {
+      // Whoever asks for pictures says what is wrong.
+    }
+  }
+}
+
+// The controls.
+
+function show(status) {
+  if (status.sigma !== null) $("sigma").value = Math.round(status.sigma);
+  $("sigma-value").value = $("sigma").value;
+  $("temporal").checked = status.temporal;
+  const steps = String(status.steps);
+  if (![...$("steps").options].some((option) => option.value === steps)) $("steps").add(new Option(steps));
+  $("steps").value = steps;
+}
+
+async function control(wish) {
+  const answer = await fetch("control", {
+    method: "POST",
+    headers: { ...headers, "Content-Type": "application/json" },
+    body: JSON.stringify(wish),
+  });
+  if (!answer.ok) say(await answer.text());
+}
+
+function wishSigma() {
+  const auto = $("auto").checked;
+  if (auto && told && told.sigma !== null) $("sigma").value = Math.round(told.sigma);
+  $("sigma").disabled = auto;
+  $("sigma-value").value = $("sigma").value;
+  control({ sigma: auto ? "auto" : Number($("sigma").value) });
+}
+$("auto").addEventListener("change", wishSigma);
+$("sigma").addEventListener("input", wishSigma);
+$("steps").addEventListener("change", () => control({ steps: Number($("steps").value) }));
+$("temporal").addEventListener("change", () => control({ temporal: $("temporal").checked }));
+$("controls").addEventListener("submit", (event) => event.preventDefault());
+
+divide(0.5);
+pictures();
+figures();

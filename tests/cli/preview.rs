@@ -1,0 +1,238 @@
+//! The live view of a run, over HTTP.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use eddy::frame::picture::{Limits, decode};
+use serde_json::Value;
+
+use crate::common::eddy;
+use crate::common::place::Place;
+
+const SIZE: usize = 64;
+
+/// A run that gets pictures of noise until it ends, and whose view is served.
+struct Viewed {
+    child: Child,
+    address: String,
+    token: Option<String>,
+    _place: Place,
+}
+
+struct Answer {
+    code: u16,
+    head: String,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+}
+
+impl Viewed {
+    fn new(arguments: &str) -> Self {
+        let place = Place::new();
+        let mut command = eddy(arguments).within(&place).command();
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        std::thread::spawn(move || {
+            let header = format!("YUV4MPEG2 W{SIZE} H{SIZE} F25:1 Ip C420jpeg\n");
+            let mut fed = stdin.write_all(header.as_bytes());
+            let mut state = 1_u32;
+            while fed.is_ok() {
+                let mut picture = b"FRAME\n".to_vec();
+                picture.extend((0..SIZE * SIZE * 3 / 2).map(|_| {
+                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    118 + (state >> 27) as u8
+                }));
+                fed = stdin.write_all(&picture);
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        });
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let line = lines.next().unwrap().unwrap();
+        let url = line.strip_prefix("preview: http://").unwrap_or_else(|| panic!("{line}"));
+        let (address, token) = url.split_once('/').unwrap();
+        let token = token.strip_prefix("#token=").map(str::to_owned);
+        // Nobody reads on; what else is said must not block the run.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { child, address: address.to_owned(), token, _place: place }
+    }
+
+    fn ask(&self, request: &str, headers: &str, body: &str) -> Answer {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        let host = if headers.contains("Host:") { String::new() } else { format!("Host: {}\r\n", self.address) };
+        let length = body.len();
+        let text =
+            format!("{request} HTTP/1.1\r\n{host}Connection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}");
+        stream.write_all(text.as_bytes()).unwrap();
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).unwrap();
+        let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
+        let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
+        let code = head.split(' ').nth(1).unwrap().parse().unwrap();
+        Answer { code, head, body: bytes[end + 4..].to_vec() }
+    }
+
+    fn get(&self, path: &str) -> Answer {
+        self.ask(&format!("GET {path}"), "", "")
+    }
+
+    fn control(&self, wish: &str) -> Answer {
+        self.ask("POST /control", "Content-Type: application/json\r\n", wish)
+    }
+
+    /// The status, once it is as is waited for.
+    fn status_when(&self, is_there: impl Fn(&Value) -> bool) -> Value {
+        let began = Instant::now();
+        loop {
+            let answer = self.get("/status");
+            if answer.code == 200 {
+                let status = serde_json::from_str(answer.text()).unwrap();
+                if is_there(&status) {
+                    return status;
+                }
+                assert!(began.elapsed() < Duration::from_secs(60), "{status}");
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Viewed {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_page_shows_pictures_and_figures() {
+    let viewed = Viewed::new("denoise - -o - --preview=127.0.0.1:0");
+    assert_eq!(viewed.token, None);
+    for (path, kind) in [("/", "text/html"), ("/page.js", "text/javascript"), ("/page.css", "text/css")] {
+        let answer = viewed.get(path);
+        assert!(answer.code == 200 && answer.head.contains(kind) && !answer.body.is_empty(), "{}", answer.head);
+        assert!(answer.head.contains("default-src 'none'"), "{}", answer.head);
+    }
+    let status = viewed.status_when(|status| status["written"].as_u64() > Some(3));
+    assert_eq!((status["model"].as_str(), status["denoises"].as_bool()), (Some("denoise-fast"), Some(true)));
+    assert!(status["latency_p95_ms"].as_f64() > Some(0.0) && status["rate"].as_f64() > Some(0.0), "{status}");
+    let (first, second) = (viewed.get("/pair"), viewed.get("/pair?seen=0"));
+    for answer in [&first, &second] {
+        assert!(answer.code == 200 && answer.head.contains("X-Picture: "), "{}", answer.head);
+        let length = u32::from_be_bytes(*answer.body.first_chunk().unwrap()) as usize;
+        for jpeg in [&answer.body[4..4 + length], &answer.body[4 + length..]] {
+            let frame = decode("a.jpg".as_ref(), std::io::Cursor::new(jpeg), &Limits::default()).unwrap();
+            assert_eq!((frame.width, frame.height), (SIZE, SIZE));
+        }
+    }
+    assert!(first.head != second.head, "the pictures go on");
+    assert_eq!(viewed.get("/elsewhere").code, 404);
+}
+
+#[test]
+fn figures_are_as_prometheus_reads_them() {
+    let viewed = Viewed::new("denoise - -o - --preview=127.0.0.1:0 --sigma 20");
+    viewed.status_when(|status| status["written"].as_u64() > Some(3));
+    let answer = viewed.get("/metrics");
+    assert!(answer.head.contains("text/plain; version=0.0.4"), "{}", answer.head);
+    let value = |name: &str| {
+        let line = answer.text().lines().find_map(|line| line.strip_prefix(&format!("eddy_{name} ")));
+        line.unwrap_or_else(|| panic!("{name}: {}", answer.text())).parse::<f64>().unwrap()
+    };
+    assert!(value("pictures_written_total") > 3.0 && value("latency_seconds_count") > 3.0);
+    assert_eq!((value("sigma"), value("steps"), value("scale"), value("temporal")), (20.0, 1.0, 1.0, 0.0));
+    assert!(answer.text().contains("eddy_latency_seconds{quantile=\"0.95\"} "));
+    assert!(answer.text().contains(",model=\"denoise-fast\",precision=\"f32\"} 1"));
+    for line in answer.text().lines().filter(|line| !line.starts_with('#')) {
+        let (name, value) = line.rsplit_once(' ').unwrap();
+        assert!(name.starts_with("eddy_") && value.parse::<f64>().is_ok(), "{line}");
+        let name = name.split('{').next().unwrap();
+        let of = name.trim_end_matches("_sum").trim_end_matches("_count");
+        assert!(answer.text().contains(&format!("# TYPE {of} ")), "{line}");
+    }
+}
+
+#[test]
+fn what_is_wished_for_is_done() {
+    let viewed = Viewed::new("denoise - -o - --preview=127.0.0.1:0");
+    viewed.status_when(|status| status["sigma"].as_f64() > Some(1.0));
+    assert_eq!(viewed.control(r#"{"sigma": 33, "steps": 2}"#).code, 204);
+    viewed.status_when(|status| (status["sigma"].as_f64(), status["steps"].as_u64()) == (Some(33.0), Some(2)));
+    assert_eq!(viewed.control(r#"{"temporal": true}"#).code, 204);
+    viewed.status_when(|status| (status["temporal"].as_bool(), status["steps"].as_u64()) == (Some(true), Some(2)));
+    assert_eq!(viewed.control(r#"{"temporal": false, "sigma": "auto", "steps": 1}"#).code, 204);
+    let status = viewed.status_when(|status| status["temporal"] == false && status["sigma"].as_f64() < Some(20.0));
+    assert_eq!(status["steps"].as_u64(), Some(1));
+    for wish in [
+        r#"{"sigma": -1}"#,
+        r#"{"sigma": "loud"}"#,
+        r#"{"steps": 0}"#,
+        r#"{"temporal": 3}"#,
+        r#"{"what": 1}"#,
+        "steps=1",
+        "",
+    ] {
+        assert_eq!(viewed.control(wish).code, 400, "{wish}");
+    }
+    assert_eq!(viewed.ask("POST /control", "Content-Type: text/plain\r\n", r#"{"steps": 1}"#).code, 400);
+}
+
+#[test]
+fn enlarging_has_no_noise_to_be_told() {
+    let viewed = Viewed::new("upscale - -o - -s 2 --preview=127.0.0.1:0");
+    let status = viewed.status_when(|status| status["written"].as_u64() > Some(0));
+    assert_eq!((status["denoises"].as_bool(), status["sigma"].is_null()), (Some(false), true));
+    assert_eq!(viewed.control(r#"{"sigma": 3}"#).code, 400);
+    assert_eq!(viewed.control(r#"{"steps": 2}"#).code, 204);
+    viewed.status_when(|status| status["steps"].as_u64() == Some(2));
+}
+
+#[test]
+fn names_that_lead_here_from_elsewhere_are_refused() {
+    let viewed = Viewed::new("denoise - -o - --preview=127.0.0.1:0");
+    viewed.status_when(|_| true);
+    for (host, code) in [("evil.example", 403), ("evil.example:80", 403), ("localhost:1234", 200), ("127.0.0.1", 200)] {
+        assert_eq!(viewed.ask("GET /status", &format!("Host: {host}\r\n"), "").code, code, "{host}");
+    }
+}
+
+#[test]
+fn from_elsewhere_a_token_is_needed() {
+    let viewed = Viewed::new("denoise - -o - --preview=0.0.0.0:0");
+    let token = viewed.token.clone().unwrap();
+    assert_eq!(token.len(), 32);
+    assert_eq!(viewed.get("/").code, 200);
+    let with = |token: &str, path: &str| {
+        viewed.ask(&format!("GET {path}"), &format!("Authorization: Bearer {token}\r\n"), "").code
+    };
+    for path in ["/status", "/metrics", "/pair"] {
+        assert_eq!((viewed.get(path).code, with("wrong", path), with("", path)), (401, 401, 401), "{path}");
+    }
+    assert_eq!(viewed.control(r#"{"steps": 2}"#).code, 401);
+    let began = Instant::now();
+    while with(&token, "/status") != 200 {
+        assert!(began.elapsed() < Duration::from_secs(60), "the token is not taken");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!((with(&token, "/metrics"), with(&token, "/pair")), (200, 200));
+}
+
+#[test]
+fn where_it_cannot_be_served_is_said() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let place = Place::new();
+    place.file("in.y4m", "YUV4MPEG2 W2 H2 F25:1 Cmono\nFRAME\nabcd");
+    let run = |preview: &str| eddy(&format!("denoise in.y4m -o out.y4m --preview={preview}")).within(&place);
+    run(&port.to_string()).fails(2).says("cannot be served at 127.0.0.1").says("choose another");
+    run("nowhere").fails(2).says("expected an address, a port or both");
+    run("0.0.0.0:0").env("EDDY_PREVIEW_TOKEN", "abc").fails(2).says("8 or more");
+    place.holds_only(&["in.y4m"]);
+}
