@@ -123,6 +123,7 @@ async function figures() {
       const status = await (await ask("status")).json();
       tell(status);
       if (first) show(status);
+      if ($("auto").checked) followSigma(status);
       first = false;
     } catch {
       // Whoever asks for pictures says what is wrong.
@@ -132,9 +133,12 @@ async function figures() {
 
 // The controls.
 
-function show(status) {
+function followSigma(status) {
   if (status.sigma !== null) $("sigma").value = Math.round(status.sigma);
   $("sigma-value").value = $("sigma").value;
+}
+
+function show(status) {
   $("temporal").checked = status.temporal;
   const steps = String(status.steps);
   if (![...$("steps").options].some((option) => option.value === steps)) $("steps").add(new Option(steps));
@@ -152,7 +156,6 @@ async function control(wish) {
 
 function wishSigma() {
   const auto = $("auto").checked;
-  if (auto && told && told.sigma !== null) $("sigma").value = Math.round(told.sigma);
   $("sigma").disabled = auto;
   $("sigma-value").value = $("sigma").value;
   control({ sigma: auto ? "auto" : Number($("sigma").value) });
