@@ -37,7 +37,8 @@ fn go_on(_: Progress) -> ControlFlow<()> {
 fn of_execute(network: &mut dyn Network, plan: &Plan, tiles: &TilePlan, sigma: &SigmaMap) -> usize {
     let (width, height) = (tiles.horizontal.length, tiles.vertical.length);
     let noise = Philox::new(0);
-    let mut state = State::new(Array4::from_elem([1, 3, height, width], 0.5), plan, &noise, sigma).unwrap();
+    let x = Array4::from_shape_fn([1, 3, height, width], |(_, _, y, x)| ((x + y) % 7) as f32 / 7.0);
+    let mut state = State::new(x, plan, &noise, sigma).unwrap();
     allocations(|| execute(plan, network, &mut state, tiles, sigma, &mut go_on).unwrap())
 }
 
