@@ -13,7 +13,7 @@ mod common;
 use std::ops::ControlFlow;
 
 use common::frames::noisy;
-use common::networks::{Closed, blur};
+use common::networks::Closed;
 use counting::allocations;
 use eddy::diffusion::{Clip, Philox, Plan, Progress, SigmaMap, State, denoise_plan, execute};
 use eddy::frame::Frame;
@@ -81,7 +81,7 @@ fn twice_the_steps_allocate_no_more() {
                 if name == "thresholded" && !tiles.is_whole() {
                     continue;
                 }
-                let mut network = Closed::new(|sample, sigma, shape, _, out| blur(sample, sigma, shape, out));
+                let mut network = Closed::new(|sample, _, _, _, out| out.copy_from_slice(sample));
                 let first = of_execute(&mut network, &few, tiles, sigma);
                 let (few, many) =
                     (of_execute(&mut network, &few, tiles, sigma), of_execute(&mut network, &many, tiles, sigma));

@@ -4,8 +4,11 @@
 const STRIDE: usize = 1024;
 const LOOKED_AT: usize = 64;
 
-/// What is flat at most, as a part of the variance that went in.
-const FLAT: f64 = 0.01;
+/// What is flat at most, as a part of the variance that went in: a hundredth of the contrast, half a grey level of most pictures.
+const FLAT: f64 = 1e-4;
+
+/// Fewer values are too few to tell a blank from a small thing.
+const FEWEST: usize = 2048;
 
 /// A blank is further from what went in than noise explains, by this distance squared; pictures span 1 or 2 units.
 const FAR: f64 = 0.02 * 0.02;
@@ -66,7 +69,8 @@ impl Expected {
             let count = output.iter().filter(|value| !value.is_finite()).count();
             return Some(format!("{count} values that are no numbers"));
         }
-        let (input, output) = (self.picture?, Glance::at(output));
+        let input = self.picture.filter(|_| output.len() >= FEWEST)?;
+        let output = Glance::at(output);
         // Nothing of the picture is left, and noise of the known level is not what was taken away.
         let taken = input.variance + (input.mean - output.mean).powi(2);
         let blank = output.variance <= FLAT * input.variance && taken > 2.0 * self.noise + FAR;
