@@ -1,14 +1,14 @@
 //! What a network gives that is no picture: values that are no numbers, and a blank where there was something.
 
 /// Of so many values, the first `LOOKED_AT` are looked at where a glance will do.
-const STRIDE: usize = 1024;
+const STRIDE: usize = 4096;
 const LOOKED_AT: usize = 64;
 
 /// What is flat at most, as a part of the variance that went in: a hundredth of the contrast, half a grey level of most pictures.
 const FLAT: f64 = 1e-4;
 
 /// Fewer values are too few to tell a blank from a small thing.
-const FEWEST: usize = 2048;
+const FEWEST: usize = 8192;
 
 /// A blank is further from what went in than noise explains, by this distance squared; pictures span 1 or 2 units.
 const FAR: f64 = 0.02 * 0.02;
@@ -20,20 +20,26 @@ struct Glance {
     variance: f64,
 }
 
-fn some(values: &[f32]) -> impl Iterator<Item = f64> + Clone {
-    let parts = values.chunks(STRIDE).flat_map(|part| &part[..part.len().min(LOOKED_AT)]);
-    parts.map(|value| f64::from(*value))
-}
-
-fn mean(values: impl Iterator<Item = f64>) -> f64 {
-    let (sum, count) = values.fold((0.0, 0), |(sum, count), value| (sum + value, count + 1));
-    sum / f64::from(count.max(1))
+/// Mean and mean square of some of the values.
+fn moments(values: &[f32]) -> (f64, f64) {
+    let (mut sum, mut squares, mut count) = (0.0, 0.0, 0);
+    for part in values.chunks(STRIDE) {
+        let part = &part[..part.len().min(LOOKED_AT)];
+        for value in part {
+            let value = f64::from(*value);
+            sum += value;
+            squares += value * value;
+        }
+        count += part.len();
+    }
+    let count = count.max(1) as f64;
+    (sum / count, squares / count)
 }
 
 impl Glance {
     fn at(values: &[f32]) -> Self {
-        let level = mean(some(values));
-        Self { mean: level, variance: mean(some(values).map(|value| (value - level).powi(2))) }
+        let (mean, square) = moments(values);
+        Self { mean, variance: (square - mean * mean).max(0.0) }
     }
 }
 
@@ -52,7 +58,7 @@ impl Expected {
 
     /// The picture that is in `sample`, whose noise has that standard deviation at each of its values.
     pub(super) fn denoised(sample: &[f32], sigma: &[f32]) -> Self {
-        Self { picture: Some(Glance::at(sample)), noise: mean(some(sigma).map(|sigma| sigma * sigma)) }
+        Self { picture: Some(Glance::at(sample)), noise: moments(sigma).1 }
     }
 
     /// The picture of which `condition` is a small one.
