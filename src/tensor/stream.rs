@@ -263,7 +263,11 @@ fn widen(from: &[f32], siting: Siting, to: &mut [f32]) {
         return;
     }
     if siting == Siting::Center {
-        to.chunks_mut(2).zip(from).for_each(|(to, from)| to.fill(*from));
+        let (pairs, rest) = to.as_chunks_mut::<2>();
+        pairs.iter_mut().zip(from).for_each(|(to, from)| to.fill(*from));
+        if let ([to], Some(from)) = (rest, from.last()) {
+            *to = *from;
+        }
         return;
     }
     for (i, to) in to.chunks_mut(2).enumerate() {
@@ -280,14 +284,27 @@ fn narrow(from: &[f32], siting: Siting, to: &mut [f32]) {
         to.copy_from_slice(from);
         return;
     }
+    let (pairs, rest) = from.as_chunks::<2>();
     if siting == Siting::Center {
-        let mean = |pair: &[f32]| pair.iter().sum::<f32>() / pair.len() as f32;
-        to.iter_mut().zip(from.chunks(2)).for_each(|(to, pair)| *to = mean(pair));
+        to.iter_mut().zip(pairs).for_each(|(to, [a, b])| *to = 0.5 * (a + b));
+        if let (Some(to), [last]) = (to.last_mut(), rest) {
+            *to = *last;
+        }
         return;
     }
     let at = |x: isize| from[mirror(x, from.len())];
-    for (to, x) in to.iter_mut().zip((0..).step_by(2)) {
-        *to = legall(at(x - 2), at(x - 1), at(x), at(x + 1), at(x + 2));
+    let near = |x: usize| {
+        let x = 2 * x.cast_signed();
+        legall(at(x - 2), at(x - 1), at(x), at(x + 1), at(x + 2))
+    };
+    // The first and the last, which look beyond the border, and those between.
+    let inner = pairs.len().saturating_sub(2);
+    let last = inner + 1;
+    to.iter_mut().take(1).for_each(|to| *to = near(0));
+    to.iter_mut().enumerate().skip(last).for_each(|(x, to)| *to = near(x));
+    let threes = pairs.iter().zip(pairs.iter().skip(1)).zip(pairs.iter().skip(2));
+    for (to, (([a, b], [c, d]), [e, _])) in to.iter_mut().skip(1).take(inner).zip(threes) {
+        *to = legall(*a, *b, *c, *d, *e);
     }
 }
 

@@ -272,12 +272,8 @@ impl Temporal {
                     *energy = sum * sum;
                 }
                 let blocks = y / BLOCK * *across..;
-                for (smooth, energies) in smooth[blocks.clone()].iter_mut().zip(line.chunks(BLOCK)) {
-                    *smooth += energies.iter().sum::<f32>();
-                }
-                for (rough, differences) in rough[blocks].iter_mut().zip(here.chunks(BLOCK)) {
-                    *rough += differences.iter().map(|difference| difference * difference).sum::<f32>();
-                }
+                add_blocks(line, &mut smooth[blocks.clone()], |energy| energy);
+                add_blocks(here, &mut rough[blocks], |difference| difference * difference);
             }
         }
         // The sum of nine differences has nine times their variance.
@@ -334,11 +330,14 @@ impl Temporal {
     /// noise that neighbours share, which must not add up.
     fn mix(&mut self, picture: &mut [f32], sigma: &mut [f32], once: bool) {
         let (width, area) = (self.width, self.width * self.height);
-        for (new, known) in picture.chunks_exact_mut(area).zip(self.fused.chunks_exact_mut(area)) {
-            for (y, (new, known)) in new.chunks_exact_mut(width).zip(known.chunks_exact_mut(width)).enumerate() {
-                let parts = &self.rest[y / BLOCK * self.across..][..self.across];
-                for ((new, known), part) in new.chunks_mut(BLOCK).zip(known.chunks_mut(BLOCK)).zip(parts) {
-                    for (new, known) in new.iter_mut().zip(known) {
+        let Self { rest, fused, line, across, .. } = self;
+        for (top, parts) in (0..self.height).step_by(BLOCK).zip(rest.chunks_exact(*across)) {
+            let rows = top * width..((top + BLOCK) * width).min(area);
+            spread(parts, line, |part| part);
+            for (new, known) in picture.chunks_exact_mut(area).zip(fused.chunks_exact_mut(area)) {
+                let new = new[rows.clone()].chunks_exact_mut(width);
+                for (new, known) in new.zip(known[rows.clone()].chunks_exact_mut(width)) {
+                    for ((new, known), part) in new.iter_mut().zip(known).zip(&*line) {
                         // A part of 1 gives the new picture to the last bit.
                         let fused = *new + (1.0 - part) * (*known - *new);
                         *known = if once { *new } else { fused };
@@ -346,18 +345,32 @@ impl Temporal {
                     }
                 }
             }
-        }
-        for (y, sigma) in sigma.chunks_exact_mut(width).enumerate() {
-            let parts = &self.rest[y / BLOCK * self.across..][..self.across];
-            for (sigma, part) in sigma.chunks_mut(BLOCK).zip(parts) {
-                let factor = part.sqrt();
-                sigma.iter_mut().for_each(|sigma| *sigma *= factor);
+            spread(parts, line, f32::sqrt);
+            for sigma in sigma[rows].chunks_exact_mut(width) {
+                sigma.iter_mut().zip(&*line).for_each(|(sigma, factor)| *sigma *= factor);
             }
         }
         if once {
             self.rest.fill(1.0);
         }
     }
+}
+
+/// Adds what `of` makes of a row's values to the blocks that they are in.
+fn add_blocks(row: &[f32], blocks: &mut [f32], of: impl Fn(f32) -> f32) {
+    let (whole, rest) = row.as_chunks::<BLOCK>();
+    for (block, values) in blocks.iter_mut().zip(whole) {
+        let [a, b, c, d] = values.map(&of);
+        *block += (a + b) + (c + d);
+    }
+    if let (false, Some(block)) = (rest.is_empty(), blocks.get_mut(whole.len())) {
+        *block += rest.iter().map(|value| of(*value)).sum::<f32>();
+    }
+}
+
+/// Makes a row of pixels of a row of blocks.
+fn spread(blocks: &[f32], row: &mut [f32], of: impl Fn(f32) -> f32) {
+    row.chunks_mut(BLOCK).zip(blocks).for_each(|(row, block)| row.fill(of(*block)));
 }
 
 #[cfg(test)]
