@@ -5,6 +5,9 @@ use crate::tensor::BINOMIAL;
 /// Levels of the pyramid stop at about this many pixels a side.
 const SMALLEST: usize = 24;
 
+/// Sums that are added to at once.
+const LANES: usize = 16;
+
 /// How far is looked on the coarsest level, in its pixels.
 const REACH: isize = 3;
 
@@ -114,9 +117,9 @@ impl Pyramid {
         let (then, now) = (&self.levels[level], &now.levels[level]);
         let (mut sum, mut squares, mut count) = (0.0, 0.0, 0.0);
         for (then, now) in overlap(then, now, dx, dy, (then.height / 96).max(1)) {
-            let difference = |(then, now): (&f32, &f32)| now - then;
-            sum += f64::from(then.iter().zip(now).map(difference).sum::<f32>());
-            squares += f64::from(then.iter().zip(now).map(difference).map(|d| d * d).sum::<f32>());
+            let (of_row, squares_of_row) = differences(then, now);
+            sum += f64::from(of_row);
+            squares += f64::from(squares_of_row);
             count += then.len() as f64;
         }
         if count == 0.0 { f64::INFINITY } else { (squares / count - (sum / count) * (sum / count)).max(0.0) }
@@ -132,7 +135,8 @@ impl Pyramid {
             (dx, dy) = (2 * dx, 2 * dy);
             let mut best = (f64::INFINITY, dx, dy);
             // Around what the coarser level says, and around nothing: it may have seen too little.
-            for (x, y) in [(dx, dy), (0, 0)] {
+            let still = Some((0, 0)).filter(|still| *still != (dx, dy));
+            for (x, y) in std::iter::once((dx, dy)).chain(still) {
                 for j in -reach..=reach {
                     for i in -reach..=reach {
                         let cost = self.cost(now, level, x + i, y + j);
@@ -209,6 +213,26 @@ impl Pyramid {
         let near = x.abs() <= 1.0 && y.abs() <= 1.0;
         near.then_some((x, y, (x * x * xx + 2.0 * x * y * xy + y * y * yy) / all))
     }
+}
+
+/// Sums of what `now` is more than `then`, and of its squares; in as many parts as a processor adds at once.
+pub(super) fn differences(then: &[f32], now: &[f32]) -> (f32, f32) {
+    let (then, then_rest) = then.as_chunks::<LANES>();
+    let (now, now_rest) = now.as_chunks::<LANES>();
+    let (mut sums, mut squares) = ([0.0; LANES], [0.0; LANES]);
+    for (then, now) in then.iter().zip(now) {
+        for i in 0..LANES {
+            let difference = now[i] - then[i];
+            sums[i] += difference;
+            squares[i] += difference * difference;
+        }
+    }
+    let (mut sum, mut square) = (sums.iter().sum::<f32>(), squares.iter().sum::<f32>());
+    for (then, now) in then_rest.iter().zip(now_rest) {
+        sum += now - then;
+        square += (now - then) * (now - then);
+    }
+    (sum, square)
 }
 
 /// The rows that a picture shares with the next one, which has moved by so many pixels.

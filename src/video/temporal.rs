@@ -7,7 +7,7 @@
 
 use super::blocks::{largest, mean};
 use super::light::line;
-use super::shift::{Pyramid, Shift, move_plane};
+use super::shift::{Pyramid, Shift, differences, move_plane};
 use crate::tensor::mirror;
 
 /// Pixels along a side of a block.
@@ -49,6 +49,7 @@ const RESTLESS: f32 = 0.2;
 
 /// Pixels along a side of a patch of which the mean tells the light.
 const PATCH: usize = 32;
+const NOTHING: [f32; PATCH] = [0.0; PATCH];
 
 /// The fusion of a stream's pictures.
 pub struct Temporal {
@@ -225,10 +226,10 @@ impl Temporal {
                     let (mut level, mut change, mut count) = (0.0, 0.0, 0);
                     for y in (top..(top + PATCH).min(height)).step_by(2) {
                         let row = y * width + columns.start..y * width + columns.end;
-                        for (known, new) in known[row.clone()].iter().zip(&new[row]) {
-                            level += known;
-                            change += new - known;
-                        }
+                        // Of nothing to what is known, and from there to what is new.
+                        let none = &NOTHING[..columns.len()];
+                        level += differences(none, &known[row.clone()]).0;
+                        change += differences(&known[row.clone()], &new[row]).0;
                         count += columns.len();
                     }
                     self.patches.push((level / count as f32, change / count as f32));
