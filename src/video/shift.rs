@@ -216,7 +216,7 @@ impl Pyramid {
 }
 
 /// Sums of what `now` is more than `then`, and of its squares; in as many parts as a processor adds at once.
-pub(super) fn differences(then: &[f32], now: &[f32]) -> (f32, f32) {
+fn differences(then: &[f32], now: &[f32]) -> (f32, f32) {
     let (then, then_rest) = then.as_chunks::<LANES>();
     let (now, now_rest) = now.as_chunks::<LANES>();
     let (mut sums, mut squares) = ([0.0; LANES], [0.0; LANES]);

@@ -7,7 +7,7 @@
 
 use super::blocks::{largest, mean};
 use super::light::line;
-use super::shift::{Pyramid, Shift, differences, move_plane};
+use super::shift::{Pyramid, Shift, move_plane};
 use crate::tensor::mirror;
 
 /// Pixels along a side of a block.
@@ -49,7 +49,9 @@ const RESTLESS: f32 = 0.2;
 
 /// Pixels along a side of a patch of which the mean tells the light.
 const PATCH: usize = 32;
-const NOTHING: [f32; PATCH] = [0.0; PATCH];
+
+/// Sums that are added to at once.
+const LANES: usize = 8;
 
 /// The fusion of a stream's pictures.
 pub struct Temporal {
@@ -223,16 +225,20 @@ impl Temporal {
             for top in (0..height).step_by(PATCH) {
                 for left in (0..width).step_by(PATCH) {
                     let columns = left..(left + PATCH).min(width);
-                    let (mut level, mut change, mut count) = (0.0, 0.0, 0);
+                    let (mut levels, mut changes, mut count) = ([0.0; LANES], [0.0; LANES], 0);
                     for y in (top..(top + PATCH).min(height)).step_by(2) {
                         let row = y * width + columns.start..y * width + columns.end;
-                        // Of nothing to what is known, and from there to what is new.
-                        let none = &NOTHING[..columns.len()];
-                        level += differences(none, &known[row.clone()]).0;
-                        change += differences(&known[row.clone()], &new[row]).0;
+                        for (known, new) in known[row.clone()].chunks(LANES).zip(new[row].chunks(LANES)) {
+                            let sums = levels.iter_mut().zip(&mut changes);
+                            for ((level, change), (known, new)) in sums.zip(known.iter().zip(new)) {
+                                *level += known;
+                                *change += new - known;
+                            }
+                        }
                         count += columns.len();
                     }
-                    self.patches.push((level / count as f32, change / count as f32));
+                    let mean = |sums: [f32; LANES]| sums.iter().sum::<f32>() / count as f32;
+                    self.patches.push((mean(levels), mean(changes)));
                 }
             }
             if let Some((offset, gain)) = line(&mut self.patches) {
