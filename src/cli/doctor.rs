@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use clap::Args;
-use eddy::frame::stream::cameras;
+use eddy::frame::stream;
 use eddy::machine;
 use eddy::model::{Package, bundled_names, verify};
 use eddy::network::{Library, default_threads};
@@ -38,8 +38,22 @@ impl Arguments {
                 mebibytes(eddy::task::Budget::default().max_memory)
             ),
         ];
-        let cameras: Vec<String> = cameras().iter().map(|path| path.display().to_string()).collect();
-        lines.push(format!("cameras     {}", if cameras.is_empty() { "none".to_owned() } else { cameras.join(" ") }));
+        let mut cameras = Vec::new();
+        for path in stream::cameras() {
+            let (name, words) = match stream::describe(&path) {
+                Ok((name, gives)) => {
+                    let words = format!("{name}, gives {gives}");
+                    (Some((name, gives)), words)
+                }
+                Err(error) => (None, error.to_string()),
+            };
+            lines.push(format!("camera      {}: {words}", path.display()));
+            let (name, gives) = name.unzip();
+            cameras.push(json!({"path": path.to_string_lossy(), "name": name, "gives": gives}));
+        }
+        if cameras.is_empty() {
+            lines.push("cameras     none".to_owned());
+        }
         let library = match self.device.library() {
             Library::Embedded => "the embedded one".to_owned(),
             Library::File(path) => path.display().to_string(),

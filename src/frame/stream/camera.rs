@@ -220,7 +220,8 @@ fn decode(path: &Path, view: &[u8], video: &Video, bytes: &mut Vec<u8>) -> Taken
     Taken::Picture
 }
 
-fn start(path: &Path, wish: CameraWish, interpretation: Interpretation) -> Result<Open> {
+/// A device that gives pictures, its name, and the formats that it gives.
+fn device(path: &Path) -> Result<(Device, String, Vec<FourCc>)> {
     let device = Device::open(path).map_err(|error| {
         let problem = match error.kind() {
             io::ErrorKind::NotFound => "there is no such device; check that the camera is plugged in",
@@ -229,13 +230,27 @@ fn start(path: &Path, wish: CameraWish, interpretation: Interpretation) -> Resul
         };
         Error::input_from(path, problem, error)
     })?;
-    let failed = |problem: &str, error: io::Error| Error::input_from(path, problem, error);
-    let has = device.capabilities().map_err(|error| failed("it is no camera", error))?;
+    let has = device.capabilities().map_err(|error| Error::input_from(path, "it is no camera", error))?;
     if !has.device_capabilities().contains(CapabilityFlags::VIDEO_CAPTURE) {
         return Err(Error::input(path, format!("{} gives no pictures; choose another device", has.card())));
     }
     let offered: Vec<FourCc> =
         device.formats(BufType::VIDEO_CAPTURE).filter_map(|format| Some(format.ok()?.pixel_format())).collect();
+    Ok((device, has.card().to_owned(), offered))
+}
+
+/// A camera's name and what it gives, in words.
+///
+/// # Errors
+/// [`Error::Input`] when it is none, or may not be used.
+pub fn describe(path: &Path) -> Result<(String, String)> {
+    let (device, name, offered) = device(path)?;
+    Ok((name, offer(&device, &offered)))
+}
+
+fn start(path: &Path, wish: CameraWish, interpretation: Interpretation) -> Result<Open> {
+    let (device, _, offered) = device(path)?;
+    let failed = |problem: &str, error: io::Error| Error::input_from(path, problem, error);
     let offers = offer(&device, &offered);
     let known = KNOWN.iter().find(|(code, format)| {
         offered.contains(&FourCc::from_fourcc(**code)) && wish.format.is_none_or(|wished| wished == *format)

@@ -18,7 +18,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-pub use camera::{CameraFormat, CameraSource, CameraWish, cameras};
+pub use camera::{CameraFormat, CameraSource, CameraWish, cameras, describe};
 pub use ffmpeg::{FfmpegSink, FfmpegSource};
 pub use file::{Output, PartFile};
 pub(crate) use format::Plane;
