@@ -60,14 +60,54 @@ fn containers_are_read_and_written() {
     ffmpeg(&place, "-f lavfi -i testsrc2=size=160x120:rate=12:duration=1 in.mp4");
     eddy("denoise in.mp4 -o out.mkv -m identity --sigma 1").within(&place).succeeds().says("12 pictures of 160x120");
     eddy("upscale out.mkv -o large.mp4 -s 2").within(&place).succeeds().says("12 pictures of 320x240");
-    let streams = Command::new("ffprobe")
-        .args(["-v", "error", "-count_frames", "-of", "csv=p=0"])
-        .args(["-show_entries", "stream=width,height,avg_frame_rate,nb_read_frames", "large.mp4"])
-        .current_dir(place.path(""))
-        .output()
-        .unwrap();
-    assert_eq!(String::from_utf8_lossy(&streams.stdout).trim(), "320,240,12/1,12");
+    assert_eq!(probe(&place, "stream=width,height,avg_frame_rate,nb_frames", "large.mp4"), "320,240,12/1,12");
     assert!(!place.names("").iter().any(|name| name.contains(".eddy-")), "{:?}", place.names(""));
+}
+
+/// What ffprobe says of a file.
+fn probe(place: &Place, entries: &str, file: &str) -> String {
+    let mut command = Command::new("ffprobe");
+    command.args(["-v", "error", "-of", "csv=p=0", "-show_entries", entries, file]);
+    let output = command.current_dir(place.path("")).output().unwrap();
+    assert!(output.status.success(), "{file}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+#[test]
+fn sound_goes_along() {
+    let Some(place) = place() else { return };
+    let sources = "-f lavfi -i testsrc2=size=64x48:rate=10:duration=2 -f lavfi -i sine=duration=2";
+    ffmpeg(&place, &format!("{sources} in.mkv"));
+    let packets = |file: &str| ffmpeg(&place, &format!("-i {file} -map 0:a -c copy -f data -"));
+    eddy("denoise in.mkv -o same.mkv -m identity --sigma 1").within(&place).succeeds().says("20 pictures");
+    assert_eq!(probe(&place, "stream=codec_type", "same.mkv"), "video\naudio");
+    assert!(packets("same.mkv") == packets("in.mkv"), "sound into the same kind of file is what it was");
+    eddy("denoise in.mkv -o other.mp4 -m identity --sigma 1").within(&place).succeeds();
+    assert_eq!(probe(&place, "stream=codec_type", "other.mp4"), "video\naudio");
+    let seconds: f64 = probe(&place, "format=duration", "other.mp4").parse().unwrap();
+    assert!((seconds - 2.0).abs() < 0.2, "{seconds}");
+}
+
+#[test]
+fn what_comes_live_is_shown_when_it_came() {
+    let Some(place) = place() else { return };
+    let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let url = format!("udp://127.0.0.1:{port}");
+    let mut sender = Command::new("ffmpeg");
+    sender.args("-nostdin -loglevel error -re -f lavfi -i testsrc2=size=64x48:rate=10 -g 5 -f mpegts".split(' '));
+    let mut sender = sender.arg(format!("{url}?pkt_size=1316")).stderr(Stdio::null()).spawn().unwrap();
+    // Ten pictures a second come, whatever is said, until nothing has come for a second.
+    let arguments = format!("denoise {url}?timeout=1000000 -o out.mkv -m identity --sigma 1 --fps-in 100 --json");
+    let run = std::thread::scope(|scope| {
+        let run = scope.spawn(|| eddy(&arguments).within(&place).succeeds());
+        std::thread::sleep(std::time::Duration::from_secs(6));
+        sender.kill().unwrap();
+        sender.wait().unwrap();
+        run.join().unwrap()
+    });
+    let written = run.summary()["written"].as_f64().unwrap();
+    let seconds: f64 = probe(&place, "format=duration", "out.mkv").parse().unwrap();
+    assert!(written > 10.0 && (seconds * 10.0 / written - 1.0).abs() < 0.3, "{written} pictures in {seconds} s");
 }
 
 #[test]

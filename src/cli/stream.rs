@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use eddy::frame::source;
 use eddy::frame::stream::{
-    self, CameraFormat, CameraWish, Interpretation, Matrix, Picture, Rate, SinkFormat, Source, Video,
+    self, CameraFormat, CameraWish, Interpretation, Matrix, Origin, Picture, Rate, SinkFormat, Source, Video,
 };
 use eddy::preview::{Address, Preview, Token};
 use eddy::video::record::{self, milliseconds};
@@ -171,7 +171,8 @@ impl Stream<'_> {
         how: impl Fn(&R) -> (String, Value),
     ) -> anyhow::Result<()> {
         let output = self.pictures.output();
-        let sink = self.sink.create(output, self.pictures.options(), result)?;
+        let origin = Origin::of(self.source.as_ref());
+        let sink = self.sink.create(output, self.pictures.options(), result, origin)?;
         let told =
             Told { console, to_stdout: output == Path::new("-"), pictures: self.pictures, target: self.flow.target };
         let before = restorer.treatment();

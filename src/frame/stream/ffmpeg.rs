@@ -11,7 +11,7 @@ use super::file::Output;
 use super::sink::{Framing, PlainSink};
 use super::video::Video;
 use super::y4m::Y4mSource;
-use super::{Arrival, Interpretation, Picture, Sink, Source};
+use super::{Arrival, Interpretation, Origin, Picture, Sink, Source};
 use crate::error::{Error, Result};
 use crate::frame::picture;
 
@@ -145,6 +145,10 @@ impl Source for FfmpegSource {
     fn is_live(&self) -> bool {
         self.live
     }
+
+    fn container(&self) -> Option<&Path> {
+        (!is_url(&self.name)).then_some(&self.name)
+    }
 }
 
 /// What ffmpeg writes: a file that appears when it is complete.
@@ -174,11 +178,12 @@ impl Write for Pipe {
 impl Output for Pipe {}
 
 impl FfmpegSink {
-    /// Starts ffmpeg, which chooses container and codec by the name's end.
+    /// Starts ffmpeg, which chooses container and codec by the name's end. Pictures that come when they are taken are shown when
+    /// they came, also where some are missing; sound that belongs to them is taken along, as it is into the same kind of file.
     ///
     /// # Errors
     /// [`Error::Output`] when ffmpeg is not there or does not write this, with what it says.
-    pub fn create(path: &Path, video: &Video) -> Result<Self> {
+    pub fn create(path: &Path, video: &Video, origin: Origin<'_>) -> Result<Self> {
         let (file, target) = picture::begin(path)?;
         let mut part = file.into_temp_path();
         if let Some(extension) = path.extension() {
@@ -189,11 +194,19 @@ impl FfmpegSink {
                 .map_err(|error| Error::output_from(path, "its folder cannot be written to", error))?;
         }
         let mut command = ffmpeg();
-        command
-            .args(["-y", "-f", "yuv4mpegpipe", "-i", "pipe:0"])
-            .arg(&part)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null());
+        command.arg("-y");
+        if origin.live {
+            command.args(["-use_wallclock_as_timestamps", "1"]);
+        }
+        command.args(["-f", "yuv4mpegpipe", "-i", "pipe:0"]);
+        if let Some(sound) = origin.sound {
+            // Up to the end of the pictures, of which there may be fewer.
+            command.arg("-i").arg(input(sound)).args(["-map", "0:v:0", "-map", "1:a?", "-shortest"]);
+            if sound.extension() == path.extension() {
+                command.args(["-c:a", "copy"]);
+            }
+        }
+        command.arg(&part).stdin(Stdio::piped()).stdout(Stdio::null());
         let mut process =
             Process::start(&mut command).map_err(|error| Error::output_from(path, not_started(&error), error))?;
         let Some(stdin) = process.child.stdin.take() else {

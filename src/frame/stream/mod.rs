@@ -74,6 +74,27 @@ pub trait Source: Send {
     fn is_live(&self) -> bool {
         false
     }
+
+    /// The file that the pictures are in, where it may hold sound beside them.
+    fn container(&self) -> Option<&Path> {
+        None
+    }
+}
+
+/// Where the pictures of a sink come from, as far as it has to know.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Origin<'a> {
+    /// Whether they come when they are taken, so that the time at which they come is theirs.
+    pub live: bool,
+    /// A file whose sound goes with them.
+    pub sound: Option<&'a Path>,
+}
+
+impl<'a> Origin<'a> {
+    /// Of what comes from `source`.
+    pub fn of(source: &'a dyn Source) -> Self {
+        Self { live: source.is_live(), sound: source.container() }
+    }
 }
 
 /// Where pictures go.

@@ -14,7 +14,7 @@ use super::sequence::{SequenceSink, SequenceSource};
 use super::sink::{Framing, PlainSink};
 use super::video::{Rate, Video};
 use super::y4m::{MAGIC, Y4mSource, nearest};
-use super::{Interpretation, Sink, Source};
+use super::{Interpretation, Origin, Sink, Source};
 use crate::error::{Error, Result};
 use crate::frame::source::{ends_in_slash, pictures};
 use crate::frame::{self, Format, picture};
@@ -183,15 +183,21 @@ impl SinkFormat {
         }
     }
 
-    /// Opens the sink. `video` is as [`video_for`](Self::video_for) says.
+    /// Opens the sink. `video` is as [`video_for`](Self::video_for) says, and pictures come from `origin`.
     ///
     /// # Errors
     /// [`Error::Output`] when it cannot be written.
-    pub fn create(self, path: &Path, options: picture::Options, video: &Video) -> Result<Box<dyn Sink>> {
+    pub fn create(
+        self,
+        path: &Path,
+        options: picture::Options,
+        video: &Video,
+        origin: Origin<'_>,
+    ) -> Result<Box<dyn Sink>> {
         let framing = if self == Self::Raw { Framing::Raw } else { Framing::Y4m };
         Ok(match self {
             Self::Pictures(format) => Box::new(SequenceSink::create(path, format, options, video.clone())?),
-            Self::Container => Box::new(FfmpegSink::create(path, video)?),
+            Self::Container => Box::new(FfmpegSink::create(path, video, origin)?),
             Self::Y4m | Self::Raw if is_standard(path) => {
                 Box::new(PlainSink::create(Path::new("standard output"), standard_output()?, framing, video)?)
             }
