@@ -7,11 +7,10 @@ use std::time::{Duration, Instant};
 use ndarray::Array4;
 
 use super::failures::Failures;
-use super::flicker::Flicker;
 use super::governor::{Choices, Keeper, Rung};
+use super::grid::{Grid, Past};
 use super::reduced::Reduced;
-use super::stills::{Due, Renewal, Stills};
-use super::{Quality, Restore, Scale, Temporal, Treatment, Wishes};
+use super::{Quality, Restore, Treatment, Wishes};
 use crate::diffusion::SigmaMap;
 use crate::error::{Error, Result};
 use crate::frame::stream::{Picture, Video};
@@ -55,78 +54,6 @@ pub struct StreamDenoiser<'a> {
     work: Vec<f64>,
     treatment: Treatment,
     failures: Failures,
-}
-
-/// What is known from the pictures before.
-struct Past {
-    temporal: Temporal,
-    flicker: Flicker,
-    /// Sum over the pictures of the part of their tiles that was computed.
-    active: f64,
-    pictures: u64,
-}
-
-/// At what size, and in what tiles, pictures are worked on.
-struct Grid {
-    tiles: TilePlan,
-    reduced: Option<Reduced>,
-    /// Where the pictures before count.
-    stills: Option<Stills>,
-}
-
-impl Grid {
-    /// For pictures of that size, `[width, height]`.
-    fn new(denoiser: &Denoiser<'_>, size: [usize; 2], rung: Rung, temporal: bool, per_pixel: bool) -> Result<Self> {
-        let (channels, locality) = (denoiser.manifest.channels, denoiser.manifest.locality());
-        let [width, height] = size;
-        let reduced =
-            (rung.scale != Scale::FULL).then(|| Reduced::new([channels, height, width], rung.scale, per_pixel));
-        let inner = reduced.as_ref().map_or(size, Reduced::size);
-        let tiles = denoiser.tiles(inner, true)?;
-        let stills = temporal.then(|| {
-            let ratio = [0, 1].map(|axis| size[axis] as f64 / inner[axis] as f64);
-            let renewal = if rung.thrifty { Renewal::THRIFTY } else { Renewal::USUAL };
-            Stills::new([channels, inner[0], inner[1]], ratio, renewal, &tiles, locality)
-        });
-        Ok(Self { tiles, reduced, stills })
-    }
-
-    /// Denoises `x` as far as that is due, and returns how many tiles were computed again.
-    fn denoise(
-        &mut self,
-        denoiser: &mut Denoiser<'_>,
-        past: Option<&mut Past>,
-        x: &mut Array4<f32>,
-        sigma: &SigmaMap,
-        watch: &mut dyn FnMut() -> ControlFlow<()>,
-    ) -> Result<usize> {
-        let mut repeated = 0;
-        let mut watch = |progress: crate::diffusion::Progress| {
-            repeated = progress.repeated;
-            watch()
-        };
-        let (Some(stills), Some(past)) = (&mut self.stills, past) else {
-            denoiser.run(x, sigma, &self.tiles, None, &mut watch)?;
-            return Ok(repeated);
-        };
-        let due = stills.due(&past.temporal, &self.tiles);
-        past.pictures += 1;
-        match due {
-            Due::Nothing => x.as_slice_mut().unwrap_or_default().copy_from_slice(stills.result()),
-            Due::Tiles => {
-                past.active += stills.active_part();
-                denoiser.run(x, sigma, stills.plan(), Some(&*stills), &mut watch)?;
-            }
-            Due::Everything => {
-                past.active += 1.0;
-                denoiser.run(x, sigma, &self.tiles, None, &mut watch)?;
-            }
-        }
-        if due != Due::Nothing {
-            stills.keep(x.as_slice().unwrap_or_default());
-        }
-        Ok(repeated)
-    }
 }
 
 /// What came of making use of the pictures before.
@@ -189,18 +116,7 @@ impl<'a> StreamDenoiser<'a> {
         let keeper = match budget {
             None => None,
             Some(budget) => {
-                let trial = [width.min(TRIAL[0]), height.min(TRIAL[1])];
-                let mut costs = vec![f64::INFINITY; candidates.len()];
-                // By turns, so that what disturbs the machine disturbs all; the shortest is the least disturbed.
-                let begun = Instant::now();
-                for _ in 0..ROUNDS {
-                    for (Candidate { denoiser, .. }, cost) in candidates.iter_mut().zip(&mut costs) {
-                        *cost = cost.min((width * height) as f64 * denoiser.seconds_per_pixel(trial)?);
-                    }
-                    if begun.elapsed() > LONG_ENOUGH {
-                        break;
-                    }
-                }
+                let costs = costs(&mut candidates, [width, height])?;
                 let choices = Choices { steps, costs, temporal, scales: true };
                 Some(Keeper::new(choices, budget))
             }
@@ -381,11 +297,21 @@ impl<'a> StreamDenoiser<'a> {
     }
 }
 
-impl Past {
-    fn new([channels, width, height]: [usize; 3]) -> Self {
-        let temporal = Temporal::new(channels, width, height);
-        Self { temporal, flicker: Flicker::default(), active: 0.0, pictures: 0 }
+/// What an evaluation of a picture of that size takes each candidate, in seconds.
+fn costs(candidates: &mut [Candidate<'_>], [width, height]: [usize; 2]) -> Result<Vec<f64>> {
+    let trial = [width.min(TRIAL[0]), height.min(TRIAL[1])];
+    let mut costs = vec![f64::INFINITY; candidates.len()];
+    // By turns, so that what disturbs the machine disturbs all; the shortest is the least disturbed.
+    let begun = Instant::now();
+    for _ in 0..ROUNDS {
+        for (Candidate { denoiser, .. }, cost) in candidates.iter_mut().zip(&mut costs) {
+            *cost = cost.min((width * height) as f64 * denoiser.seconds_per_pixel(trial)?);
+        }
+        if begun.elapsed() > LONG_ENOUGH {
+            break;
+        }
     }
+    Ok(costs)
 }
 
 impl Restore for StreamDenoiser<'_> {
@@ -438,14 +364,16 @@ impl Restore for StreamDenoiser<'_> {
             self.treatment.temporal = temporal;
         }
         self.sigma = Self::map(&self.denoiser().options.sigma, temporal, self.size());
-        let steps = wishes.steps.unwrap_or(self.rung.steps);
         let rung = match &mut self.keeper {
             Some(keeper) => {
-                keeper.restart(steps, temporal);
+                if wishes.steps.is_some() || wishes.temporal.is_some() {
+                    keeper.restart(wishes.steps, temporal);
+                }
                 keeper.rung()
             }
-            None => Rung { steps, ..self.rung },
+            None => Rung { steps: wishes.steps.unwrap_or(self.rung.steps), ..self.rung },
         };
+        // What was computed before was computed otherwise.
         self.turn_to(rung)
     }
 }

@@ -125,9 +125,10 @@ impl Keeper {
         self.budget = budget;
     }
 
-    /// Begins anew, with at most so many steps.
-    pub(super) fn restart(&mut self, steps: usize, temporal: bool) {
-        (self.choices.steps, self.choices.temporal) = (steps, temporal);
+    /// Begins anew, with at most so many steps where that changes.
+    pub(super) fn restart(&mut self, steps: Option<usize>, temporal: bool) {
+        self.choices.steps = steps.unwrap_or(self.choices.steps);
+        self.choices.temporal = temporal;
         self.governor = Governor::new(&self.choices, self.budget.as_secs_f64());
         self.begun = Instant::now();
     }

@@ -5,6 +5,7 @@ mod denoise;
 mod failures;
 mod flicker;
 mod governor;
+mod grid;
 mod histogram;
 mod light;
 mod pipeline;
