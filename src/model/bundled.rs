@@ -1,10 +1,17 @@
 //! The models that the binary carries.
 
+use std::borrow::Cow;
+use std::io::Read;
+
+use zstd::stream::read::Decoder;
+
 /// A package inside the binary.
 #[derive(Debug)]
 pub(super) struct Bundle {
     name: &'static str,
     files: &'static [(&'static str, &'static [u8])],
+    /// What the f16 file has beside the f32 file, as `build.rs` packed it.
+    half: &'static [u8],
 }
 
 macro_rules! bundle {
@@ -12,25 +19,42 @@ macro_rules! bundle {
     (@ $name:literal: $($file:literal),+) => {
         Bundle {
             name: $name,
-            files: &[$(($file, include_bytes!(concat!("../../models/", $name, "/", $file)))),+],
+            files: &[
+                (concat!($name, ".onnx"), include_bytes!(concat!("../../models/", $name, "/", $name, ".onnx"))),
+                $(($file, include_bytes!(concat!("../../models/", $name, "/", $file)))),+
+            ],
+            half: include_bytes!(concat!(env!("OUT_DIR"), "/", $name, "-f16.onnx.zst")),
         }
     };
 }
 
-/// One line a model: its folder in `models/`, and the files that its `model.toml` names.
+/// One line a model: its folder in `models/`, and the files that its `model.toml` names beside the f32 and the f16 file.
 #[rustfmt::skip]
 static BUNDLES: &[Bundle] = &[
-    bundle!("denoise-fast": "denoise-fast.onnx", "denoise-fast-f16.onnx", "denoise-fast-int8.onnx", "check-x.npy", "check-sigma.npy", "check-denoised.npy"),
-    bundle!("denoise": "denoise.onnx", "denoise-f16.onnx", "check-x.npy", "check-sigma.npy", "check-denoised.npy"),
-    bundle!("camera": "camera.onnx", "camera-f16.onnx", "camera-int8.onnx", "check-x.npy", "check-sigma.npy", "check-denoised.npy"),
-    bundle!("upscale-x2": "upscale-x2.onnx", "upscale-x2-f16.onnx", "check-x.npy", "check-sigma.npy", "check-low.npy", "check-denoised.npy"),
-    bundle!("upscale-x4": "upscale-x4.onnx", "upscale-x4-f16.onnx", "check-x.npy", "check-sigma.npy", "check-low.npy", "check-denoised.npy"),
-    bundle!("prior": "prior.onnx", "prior-f16.onnx", "check-x.npy", "check-sigma.npy", "check-denoised.npy"),
+    bundle!("denoise-fast": "denoise-fast-int8.onnx", "check-x.npy", "check-sigma.npy", "check-denoised.npy"),
+    bundle!("denoise": "check-x.npy", "check-sigma.npy", "check-denoised.npy"),
+    bundle!("camera": "camera-int8.onnx", "check-x.npy", "check-sigma.npy", "check-denoised.npy"),
+    bundle!("upscale-x2": "check-x.npy", "check-sigma.npy", "check-low.npy", "check-denoised.npy"),
+    bundle!("upscale-x4": "check-x.npy", "check-sigma.npy", "check-low.npy", "check-denoised.npy"),
+    bundle!("prior": "check-x.npy", "check-sigma.npy", "check-denoised.npy"),
 ];
 
 impl Bundle {
-    pub(super) fn file(&self, name: &str) -> Option<&'static [u8]> {
-        self.files.iter().find(|(known, _)| *known == name).map(|(_, bytes)| *bytes)
+    /// A file's bytes; none where there is no such file.
+    pub(super) fn file(&self, name: &str) -> Option<Cow<'static, [u8]>> {
+        let known = |name: &str| self.files.iter().find(|(known, _)| *known == name).map(|(_, bytes)| *bytes);
+        if name != self.half_name() {
+            return known(name).map(Cow::Borrowed);
+        }
+        let whole = known(&format!("{}.onnx", self.name))?;
+        let mut bytes = Vec::new();
+        let mut decoder = Decoder::with_ref_prefix(self.half, whole).ok()?;
+        decoder.read_to_end(&mut bytes).ok()?;
+        Some(Cow::Owned(bytes))
+    }
+
+    fn half_name(&self) -> String {
+        format!("{}-f16.onnx", self.name)
     }
 }
 
@@ -48,7 +72,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::BUNDLES;
-    use crate::model::Package;
+    use crate::model::{Package, Precision};
 
     #[test]
     fn a_bundle_carries_what_its_manifest_names_and_nothing_else() {
@@ -59,8 +83,18 @@ mod tests {
             let mut named: BTreeSet<String> = manifest.files.into_values().map(|file| file.path).collect();
             named.extend(["model.toml".to_owned(), check.sample, check.prediction]);
             named.extend([check.sigma, check.condition].into_iter().flatten());
-            let carried: BTreeSet<String> = bundle.files.iter().map(|(name, _)| (*name).to_owned()).collect();
+            let mut carried: BTreeSet<String> = bundle.files.iter().map(|(name, _)| (*name).to_owned()).collect();
+            carried.insert(bundle.half_name());
             assert_eq!(named, carried, "{}", bundle.name);
+        }
+    }
+
+    /// Its SHA-256 is the one that was recorded when it was made.
+    #[test]
+    fn packed_files_are_what_was_packed() {
+        for bundle in BUNDLES {
+            let bytes = Package::find(bundle.name).unwrap().model_bytes(Precision::F16).unwrap();
+            assert!(bundle.half.len() < bytes.len() / 10, "{}: {} of {}", bundle.name, bundle.half.len(), bytes.len());
         }
     }
 }

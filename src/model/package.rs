@@ -144,10 +144,9 @@ impl Package {
 impl Files {
     fn read(&self, name: &str, model: &str) -> Result<Cow<'static, [u8]>> {
         match self {
-            Self::Bundled(bundle) => bundle
-                .file(name)
-                .map(Cow::Borrowed)
-                .ok_or_else(|| Error::model(model, format!("the binary carries no {name} of it"))),
+            Self::Bundled(bundle) => {
+                bundle.file(name).ok_or_else(|| Error::model(model, format!("the binary carries no {name} of it")))
+            }
             Self::Folder(folder) => {
                 let path = folder.join(name);
                 let bytes = fs::read(&path).map_err(|cause| {

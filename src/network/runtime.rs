@@ -1,7 +1,6 @@
 //! ONNX Runtime itself: which library is opened, and the one environment of the process.
 
 use std::fs;
-use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -12,7 +11,7 @@ use super::{elf, process};
 use crate::error::{Error, Result};
 
 /// The library that the binary carries.
-static EMBEDDED: &[u8] = include_bytes!(env!("EDDY_EMBEDDED_ONNXRUNTIME"));
+static EMBEDDED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/onnxruntime.zst"));
 
 /// The version of ONNX Runtime that the binary carries.
 pub const EMBEDDED_VERSION: &str = env!("EDDY_ONNXRUNTIME_VERSION");
@@ -139,10 +138,8 @@ impl Runtime {
 
 /// Writes the embedded library, piece by piece, so that it is never in memory twice.
 fn unpack(file: &mut fs::File) -> std::io::Result<()> {
-    for piece in EMBEDDED.chunks(1 << 20) {
-        file.write_all(piece)?;
-        process::release_static(piece);
-    }
+    zstd::stream::copy_decode(EMBEDDED, file)?;
+    process::release_static(EMBEDDED);
     Ok(())
 }
 
