@@ -29,6 +29,7 @@ import textures
 
 LARGEST_LOSS = {"f32": 0.005, "f16": 0.02, "int8": 0.3}  # dB, of any of the watched figures
 LEAST_GAIN = 1.3
+HALF_TOLERANCE = 0.025  # processors with f16 arithmetic add in 16 bits, too: up to 0.0124 from the f32 file's output on an Arm Cortex-A76
 FRAME = (480, 640)
 ROUNDS = 25
 
@@ -202,7 +203,7 @@ def main():
                 raise SystemExit(f"int8 is {gain:.2f} times as fast as f32; {LEAST_GAIN} was expected: the processor lacks 8-bit dot products (VNNI), or is busy")
         onnx.save(other, path)
         worst = float(np.abs(run(running, pair[:-1]) - pair[-1]).max())
-        record(args.folder, precision, path, rounded_up(2 * worst))
+        record(args.folder, precision, path, HALF_TOLERANCE if precision == "f16" else rounded_up(2 * worst))
         print(f"{path.name}: {path.stat().st_size} bytes; within {worst:.1e} of the recorded output")
 
 
