@@ -55,6 +55,8 @@ fn main() {
     match find().and_then(|path| pack(&path).map(|()| path)) {
         Ok(path) => {
             println!("cargo::rerun-if-changed={}", path.display());
+            // For tests that bring their own runtime.
+            println!("cargo::rustc-env=EDDY_EMBEDDED_ONNXRUNTIME={}", path.display());
             println!("cargo::rustc-env=EDDY_ONNXRUNTIME_VERSION={VERSION}");
         }
         Err(problem) => {

@@ -12,6 +12,7 @@ mod doctor;
 mod info;
 pub(crate) mod interrupt;
 mod options;
+mod pages;
 mod pictures;
 mod profile;
 mod sample;
@@ -40,6 +41,9 @@ enum Command {
     Check(check::Arguments),
     Doctor(doctor::Arguments),
     Bench(bench::Arguments),
+    Completions(pages::Completions),
+    #[command(hide = true)]
+    Man(pages::Man),
 }
 
 impl Arguments {
@@ -54,6 +58,8 @@ impl Arguments {
             Command::Check(arguments) => arguments.run(),
             Command::Doctor(arguments) => arguments.run(),
             Command::Bench(arguments) => arguments.run(started),
+            Command::Completions(arguments) => arguments.run(),
+            Command::Man(arguments) => arguments.run(),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use crate::common::place::Place;
 use crate::common::{eddy, skip};
 
 const COMMANDS: [&str; 8] = ["denoise", "upscale", "profile", "sample", "info", "check", "doctor", "bench"];
@@ -96,4 +97,15 @@ fn bench_measures() {
     assert!(tiled["evaluations"].as_u64() > Some(1), "{tiled}");
     eddy("bench denoise-fast --size 100").fails(2).says("such as 640x480");
     eddy("bench none").fails(4).says("none");
+}
+
+#[test]
+fn completions_and_pages_are_made_of_what_there_is() {
+    for shell in ["bash", "zsh", "fish"] {
+        eddy(&format!("completions {shell}")).succeeds().prints("denoise").prints("preview");
+    }
+    let place = Place::new();
+    eddy("man .").within(&place).succeeds();
+    assert!(place.names("").contains(&"eddy-denoise.1".to_owned()), "{:?}", place.names(""));
+    eddy("man missing").within(&place).fails(1).says("cannot be written");
 }

@@ -1,0 +1,41 @@
+//! `eddy completions` and `eddy man`: what goes beside an installed binary.
+
+use std::io;
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory};
+use clap_complete::Shell;
+
+/// Print completions for a shell
+#[derive(Debug, Args)]
+#[command(after_help = "Example: eddy completions bash > ~/.local/share/bash-completion/completions/eddy")]
+pub(crate) struct Completions {
+    shell: Shell,
+}
+
+impl Completions {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        // Into memory first: a closed pipe is no reason to break down.
+        let mut text = Vec::new();
+        clap_complete::generate(self.shell, &mut super::Arguments::command(), "eddy", &mut text);
+        match io::Write::write_all(&mut io::stdout(), &text) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Write the manual's pages into a folder
+#[derive(Debug, Args)]
+pub(crate) struct Man {
+    folder: PathBuf,
+}
+
+impl Man {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        let written = clap_mangen::generate_to(super::Arguments::command(), &self.folder);
+        written.map_err(|error| {
+            eddy::Error::output_from(&self.folder, "the pages cannot be written into it", error).into()
+        })
+    }
+}
