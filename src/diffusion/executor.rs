@@ -164,7 +164,8 @@ pub fn execute(
     if matches!(plan.clip, Clip::Threshold { .. }) && !tiles.is_whole() {
         return Err(Error::usage("dynamic thresholding looks at the whole picture; it cannot be run in tiles"));
     }
-    network.bind([batch, channels, tile_height, tile_width])?;
+    let shape = [batch, channels, tile_height, tile_width];
+    network.bind(shape)?;
     let mut seam = (!tiles.is_whole()).then(|| Seam::new(tiles, batch * channels));
     let mut known = Vec::new();
     let mut progress = Progress { done: 0, total: plan.steps.len() * tiles.count(), repeated: 0 };
@@ -175,20 +176,14 @@ pub fn execute(
                 let output = if canvas.recall(window, &mut known) {
                     known.as_slice()
                 } else {
-                    let expected = fill(network, canvas, step, sigma, window, row + column == 0)?;
+                    let job = Job { canvas, step, index, sigma, window };
+                    let expected = job.fill(network, row + column == 0)?;
                     let output = network.evaluate(step.t)?;
                     match expected.flaw(output) {
                         None => output,
                         Some(flaw) => {
-                            let Some(again) = network.again()? else { return Err(flawed(&flaw, index, window)) };
-                            again.bind([batch, channels, tile_height, tile_width])?;
-                            let expected = fill(again, canvas, step, sigma, window, true)?;
-                            let output = again.evaluate(step.t)?;
-                            if let Some(flaw) = expected.flaw(output) {
-                                return Err(flawed(&flaw, index, window));
-                            }
                             progress.repeated += 1;
-                            output
+                            job.repeat(network, shape, &flaw)?
                         }
                     }
                 };
@@ -217,41 +212,60 @@ pub fn execute(
     Ok(())
 }
 
-fn fill(
-    network: &mut dyn Network,
-    canvas: &dyn Canvas,
-    step: &Step,
-    sigma: &SigmaMap,
+/// One evaluation: of a tile, in a row of the table.
+struct Job<'a> {
+    canvas: &'a dyn Canvas,
+    step: &'a Step,
+    index: usize,
+    sigma: &'a SigmaMap,
     window: Window,
-    first: bool,
-) -> Result<Expected> {
-    let mut inputs = network.inputs();
-    canvas.read(window, step.c_in as f32, inputs.sample)?;
-    if let Some(condition) = &mut inputs.condition {
-        canvas.condition(window, condition)?;
-    }
-    // A uniform map is the same for every tile of a step, and buffers keep what they hold.
-    if let Some(map) = &mut inputs.sigma
-        && (first || !matches!(sigma, SigmaMap::Uniform(_)))
-    {
-        sigma.read(window, step.level.noise as f32, map);
-    }
-    let gives_picture = (step.c_in, step.c_skip, step.c_out, step.level.signal) == (1.0, 0.0, 1.0, 1.0);
-    Ok(match inputs {
-        Inputs { condition: Some(condition), .. } if gives_picture => Expected::enlarged(condition),
-        Inputs { sample, sigma: Some(sigma), .. } if gives_picture => Expected::denoised(sample, sigma),
-        _ => Expected::NUMBERS,
-    })
 }
 
-fn flawed(flaw: &str, index: usize, window: Window) -> Error {
-    Error::evaluation(format!(
-        "step {} gave {flaw}, in the tile at {},{} of {}x{}; check that the input has no such values, and try the f32 model \
-         if this is none",
-        index + 1,
-        window.x,
-        window.y,
-        window.width,
-        window.height
-    ))
+impl Job<'_> {
+    /// Fills the inputs of `network`, whose map is of another step when this is its `first` tile. Returns what its output is to
+    /// be like.
+    fn fill(&self, network: &mut dyn Network, first: bool) -> Result<Expected> {
+        let Self { canvas, step, sigma, window, .. } = *self;
+        let mut inputs = network.inputs();
+        canvas.read(window, step.c_in as f32, inputs.sample)?;
+        if let Some(condition) = &mut inputs.condition {
+            canvas.condition(window, condition)?;
+        }
+        // A uniform map is the same for every tile of a step, and buffers keep what they hold.
+        if let Some(map) = &mut inputs.sigma
+            && (first || !matches!(sigma, SigmaMap::Uniform(_)))
+        {
+            sigma.read(window, step.level.noise as f32, map);
+        }
+        let gives_picture = (step.c_in, step.c_skip, step.c_out, step.level.signal) == (1.0, 0.0, 1.0, 1.0);
+        Ok(match inputs {
+            Inputs { condition: Some(condition), .. } if gives_picture => Expected::enlarged(condition),
+            Inputs { sample, sigma: Some(sigma), .. } if gives_picture => Expected::denoised(sample, sigma),
+            _ => Expected::NUMBERS,
+        })
+    }
+
+    /// Asks the network that stands behind `network`, whose output had this flaw.
+    fn repeat<'n>(&self, network: &'n mut dyn Network, shape: Shape, flaw: &str) -> Result<&'n [f32]> {
+        let Some(again) = network.again()? else { return Err(self.flawed(flaw)) };
+        again.bind(shape)?;
+        let expected = self.fill(again, true)?;
+        let output = again.evaluate(self.step.t)?;
+        match expected.flaw(output) {
+            None => Ok(output),
+            Some(flaw) => Err(self.flawed(&flaw)),
+        }
+    }
+
+    fn flawed(&self, flaw: &str) -> Error {
+        Error::evaluation(format!(
+            "step {} gave {flaw}, in the tile at {},{} of {}x{}; check that the input has no such values, and try the f32 \
+             model if this is none",
+            self.index + 1,
+            self.window.x,
+            self.window.y,
+            self.window.width,
+            self.window.height
+        ))
+    }
 }
