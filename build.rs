@@ -51,7 +51,8 @@ const LIBRARIES: [Library; 2] = [
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=EDDY_ONNXRUNTIME");
-    println!("cargo::rerun-if-changed=models");
+    // Where models are added.
+    println!("cargo::rerun-if-changed=src/model/bundled.rs");
     match find().and_then(|path| pack(&path).map(|()| path)) {
         Ok(path) => {
             println!("cargo::rerun-if-changed={}", path.display());
@@ -78,7 +79,10 @@ fn pack(runtime: &Path) -> Result<(), Box<dyn Error>> {
         if !half.exists() {
             continue;
         }
-        let (whole, half) = (fs::read(folder.path().join(format!("{name}.onnx")))?, fs::read(half)?);
+        let whole = folder.path().join(format!("{name}.onnx"));
+        println!("cargo::rerun-if-changed={}", whole.display());
+        println!("cargo::rerun-if-changed={}", half.display());
+        let (whole, half) = (fs::read(whole)?, fs::read(half)?);
         let mut encoder = zstd::stream::write::Encoder::with_ref_prefix(Vec::new(), MODEL_LEVEL, &whole)?;
         // It has to see all of the prefix from everywhere.
         encoder.long_distance_matching(true)?;
