@@ -73,7 +73,8 @@ impl Bicubic {
     }
 }
 
-fn keys(t: f64) -> f64 {
+/// Keys' cubic at a distance of `t` samples.
+pub(crate) fn keys(t: f64) -> f64 {
     let t = t.abs();
     if t < 1.0 {
         (1.5 * t - 2.5) * t * t + 1.0

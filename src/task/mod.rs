@@ -10,6 +10,7 @@ mod profile;
 mod small;
 mod upscale;
 
+pub(crate) use bicubic::keys;
 pub use budget::{Budget, TileChoice};
 pub use denoise::{DenoiseOptions, Denoiser, Report, SigmaChoice};
 pub use estimate::estimate_sigma;

@@ -8,6 +8,7 @@ use ndarray::Array4;
 
 use super::treatment::Scale;
 use crate::diffusion::{NoiseAt, NoiseSource, Philox, SigmaMap};
+use crate::task::keys;
 
 /// Pixels along a side of a block, within which the fine part is treated alike.
 const BLOCK: usize = 4;
@@ -55,10 +56,7 @@ impl Axis {
 
     /// Keys' cubic (1981, equation 15, a = -1/2).
     fn cubic(from: usize, to: usize) -> Self {
-        Self::new(from, to, 2.0, |d| {
-            let d = d.abs();
-            if d < 1.0 { (1.5 * d - 2.5) * d * d + 1.0 } else { ((-0.5 * d + 2.5) * d - 4.0) * d + 2.0 }
-        })
+        Self::new(from, to, 2.0, keys)
     }
 
     fn to(&self) -> usize {
