@@ -3,7 +3,7 @@
 use std::io::{Cursor, Read};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -30,7 +30,6 @@ const STYLE: &str = include_str!("page.css");
 pub struct Preview {
     server: Arc<Server>,
     board: Arc<Board>,
-    threads: Vec<JoinHandle<()>>,
     pen: Pen,
     url: String,
 }
@@ -63,7 +62,7 @@ impl Preview {
         let url = format!("http://{address}/{fragment}");
         let board = Arc::new(Board::new(before.clone(), after.clone()));
         let desk = Arc::new(Desk { board: Arc::clone(&board), token, address, denoises });
-        let threads = (0..THREADS).map(|_| {
+        for _ in 0..THREADS {
             let (server, desk) = (Arc::clone(&server), Arc::clone(&desk));
             let body = move || {
                 while let Ok(request) = server.recv() {
@@ -71,10 +70,9 @@ impl Preview {
                 }
             };
             let spawned = thread::Builder::new().name("preview".to_owned()).spawn(body);
-            spawned.map_err(|error| Error::usage(format!("the preview gets no thread ({error})")))
-        });
-        let threads = threads.collect::<Result<_>>()?;
-        Ok(Self { server, board, threads, pen: Pen::new(), url })
+            spawned.map_err(|error| Error::usage(format!("the preview gets no thread ({error})")))?;
+        }
+        Ok(Self { server, board, pen: Pen::new(), url })
     }
 
     /// Where it is to be seen, with its token.
@@ -100,11 +98,10 @@ impl Preview {
 
 impl Drop for Preview {
     fn drop(&mut self) {
-        for _ in &self.threads {
+        // A thread may still wait for a picture, for two seconds; the process need not.
+        for _ in 0..THREADS {
             self.server.unblock();
         }
-        // One may still wait for a picture, for two seconds; the process need not.
-        self.threads.clear();
     }
 }
 
