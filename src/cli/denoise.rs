@@ -163,9 +163,7 @@ impl Arguments {
             let count = denoiser.treatment().quality.steps;
             let (steps, tiles) = (steps(count), tiles(denoiser.tiles().count(), denoiser.tiles().tile_size()));
             let how = self.how(limited);
-            let mut facts = json!({
-                "sigma": sigma, "sigma_limited": limited, "tiles": denoiser.tiles().count(), "temporal": temporal,
-            });
+            let mut facts = json!({"sigma_limited": limited, "tiles": denoiser.tiles().count()});
             let mut words = format!("sigma {sigma:.1}{how}, {steps}, {tiles}");
             if let Some(past) = denoiser.persistence() {
                 words += &format!(", {:.0} % of tiles computed", 100.0 * past.computed);
