@@ -17,6 +17,7 @@ mod pictures;
 mod profile;
 mod sample;
 mod stream;
+mod told;
 mod upscale;
 
 const AFTER_HELP: &str = "\

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::board::Figures;
-use crate::video::Treatment;
+use crate::video::{Histogram, Treatment};
 
 /// The figures of a run. Names stay; README lists them.
 pub(super) fn text(figures: &Figures) -> String {
@@ -42,8 +42,8 @@ pub(super) fn text(figures: &Figures) -> String {
     metric("uptime_seconds", "gauge", "Time since the first picture.", tally.elapsed.as_secs_f64());
     out += "# HELP eddy_latency_seconds From a picture's arrival to when it was written.\n";
     out += "# TYPE eddy_latency_seconds summary\n";
-    for part in [0.5, 0.95, 0.99] {
-        let _ = writeln!(out, "eddy_latency_seconds{{quantile=\"{part}\"}} {}", latency.quantile(part).as_secs_f64());
+    for (part, quantile) in Histogram::TOLD.into_iter().zip(latency.told()) {
+        let _ = writeln!(out, "eddy_latency_seconds{{quantile=\"{part}\"}} {}", quantile.as_secs_f64());
     }
     let _ = writeln!(out, "eddy_latency_seconds_sum {}", latency.total().as_secs_f64());
     let _ = writeln!(out, "eddy_latency_seconds_count {}", latency.count());

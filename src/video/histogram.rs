@@ -37,6 +37,14 @@ impl Histogram {
         self.total
     }
 
+    /// The parts whose quantiles are told.
+    pub const TOLD: [f64; 3] = [0.5, 0.95, 0.99];
+
+    /// Their quantiles.
+    pub fn told(&self) -> [Duration; 3] {
+        Self::TOLD.map(|part| self.quantile(part))
+    }
+
     /// The duration that a part of all, 0 to 1, do not exceed; zero when there are none. It is off by 2 % at most.
     pub fn quantile(&self, part: f64) -> Duration {
         let wanted = (part * self.count() as f64).ceil().max(1.0) as u64;

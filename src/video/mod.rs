@@ -8,6 +8,7 @@ mod governor;
 mod grid;
 mod histogram;
 mod light;
+mod pace;
 mod pipeline;
 mod queue;
 pub mod record;
@@ -20,7 +21,8 @@ mod upscale;
 
 pub use denoise::{Candidate, Persistence, StreamDenoiser};
 pub use histogram::Histogram;
-pub use pipeline::{Flow, Restore, Running, Summary, Tally, Target, Watch, run};
+pub use pace::Target;
+pub use pipeline::{Flow, Restore, Running, Summary, Tally, Watch, run};
 pub use temporal::Temporal;
 pub use treatment::{Quality, Scale, Treatment, Wishes};
 pub use upscale::StreamUpscaler;

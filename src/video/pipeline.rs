@@ -7,6 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::histogram::Histogram;
+use super::pace::{Pace, Target, lately};
 use super::queue::{Popped, Queue};
 use super::{Quality, Treatment, Wishes};
 use crate::error::{Error, Result};
@@ -29,30 +30,6 @@ pub struct Flow {
     pub reconnect: Option<Duration>,
     /// How fast pictures are to go through.
     pub target: Target,
-}
-
-/// How fast pictures are to go through.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Target {
-    /// Pictures a second: no more are worked on, and a restorer that can do less to each picture does so that it be no fewer.
-    pub rate: Option<f64>,
-    /// The time that a picture may take from its arrival to when it is written.
-    pub deadline: Option<Duration>,
-}
-
-impl Target {
-    /// Whether there is one.
-    pub fn is_some(&self) -> bool {
-        self.rate.is_some() || self.deadline.is_some()
-    }
-
-    /// The time that work on a picture may take which has waited for so long already, and that takes so long to be written.
-    fn budget(&self, waiting: Duration, writing: Duration) -> Option<Duration> {
-        let of_rate = self.rate.map(|rate| Duration::from_secs_f64(1.0 / rate));
-        // A deadline that is missed already asks for the least, but not for nothing.
-        let of_deadline = self.deadline.map(|deadline| deadline.saturating_sub(waiting + writing).max(deadline / 20));
-        of_rate.into_iter().chain(of_deadline).min()
-    }
 }
 
 impl Default for Flow {
@@ -511,35 +488,6 @@ fn write_all(shared: &Shared, sink: &mut dyn Sink, deadline: Option<Duration>) -
             Popped::Waiting => {}
             Popped::Closed => return Ok(()),
         }
-    }
-}
-
-/// The mean of the last few, of which `new` is one.
-fn lately(mean: Duration, new: Duration) -> Duration {
-    (4 * mean + new) / 5
-}
-
-/// When work on the next picture is to begin.
-struct Pace {
-    period: Duration,
-    due: Option<Instant>,
-}
-
-impl Pace {
-    fn new(rate: f64) -> Self {
-        Self { period: Duration::from_secs_f64(1.0 / rate), due: None }
-    }
-
-    /// How much too early it is.
-    fn early(&self) -> Option<Duration> {
-        self.due.map(|due| due.saturating_duration_since(Instant::now())).filter(|early| !early.is_zero())
-    }
-
-    /// Work on a picture begins. What is late is made up for, by one period at most: the next picture comes earlier.
-    fn begin(&mut self) {
-        let now = Instant::now();
-        let due = self.due.unwrap_or(now).max(now.checked_sub(self.period).unwrap_or(now));
-        self.due = Some(due + self.period);
     }
 }
 
