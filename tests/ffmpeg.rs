@@ -5,6 +5,8 @@
 
 mod common;
 
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 
 use common::place::{MANIFEST, Place, data, sha256};
@@ -91,23 +93,26 @@ fn sound_goes_along() {
 #[test]
 fn what_comes_live_is_shown_when_it_came() {
     let Some(place) = place() else { return };
-    let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let url = format!("udp://127.0.0.1:{port}");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
     let mut sender = Command::new("ffmpeg");
-    sender.args("-nostdin -loglevel error -re -f lavfi -i testsrc2=size=64x48:rate=10 -g 5 -f mpegts".split(' '));
-    let mut sender = sender.arg(format!("{url}?pkt_size=1316")).stderr(Stdio::null()).spawn().unwrap();
-    // Ten pictures a second come, whatever is said, until nothing has come for a second.
-    let arguments = format!("denoise {url}?timeout=1000000 -o out.mkv -m identity --sigma 1 --fps-in 100 --json");
+    let source =
+        "-nostdin -loglevel error -re -f lavfi -i testsrc2=size=64x48:rate=10:duration=4 -c:v mjpeg -f matroska -";
+    sender.args(source.split(' '));
+    // Ten pictures a second come, whatever is said.
+    let arguments = format!("denoise tcp://127.0.0.1:{port} -o out.mkv -m identity --sigma 1 --fps-in 100 --json");
     let run = std::thread::scope(|scope| {
         let run = scope.spawn(|| eddy(&arguments).within(&place).succeeds());
-        std::thread::sleep(std::time::Duration::from_secs(6));
-        sender.kill().unwrap();
-        sender.wait().unwrap();
+        let (connection, _) = listener.accept().unwrap();
+        assert!(sender.stdout(OwnedFd::from(connection)).status().unwrap().success());
+        // The last copy of the connection.
+        drop(sender);
         run.join().unwrap()
     });
     let written = run.summary()["written"].as_f64().unwrap();
     let seconds: f64 = probe(&place, "format=duration", "out.mkv").parse().unwrap();
-    assert!(written > 10.0 && (seconds * 10.0 / written - 1.0).abs() < 0.3, "{written} pictures in {seconds} s");
+    // A busy machine sends them later, never sooner.
+    assert!(written >= 20.0 && seconds * 10.0 / written > 0.5, "{written} pictures in {seconds} s");
 }
 
 #[test]

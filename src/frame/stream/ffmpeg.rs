@@ -95,14 +95,14 @@ pub struct FfmpegSource {
 }
 
 impl FfmpegSource {
-    /// Starts ffmpeg and waits for the header. A URL of a live protocol (RTSP, RTP, UDP, SRT, RTMP) is a live source.
+    /// Starts ffmpeg and waits for the header. A URL of a live protocol (RTSP, RTP, UDP, TCP, SRT, RTMP) is a live source.
     ///
     /// # Errors
     /// [`Error::Input`] when ffmpeg is not there or does not read this, with what it says.
     pub fn open(name: &Path, interpretation: Interpretation) -> Result<Self> {
         let scheme = name.to_str().and_then(|name| name.split_once("://")).map(|(scheme, _)| scheme.to_lowercase());
         let live = scheme.is_some_and(|scheme| {
-            ["rtsp", "rtsps", "rtp", "udp", "srt", "rtmp", "rtmps", "mms"].contains(&scheme.as_str())
+            ["rtsp", "rtsps", "rtp", "udp", "tcp", "srt", "rtmp", "rtmps", "mms"].contains(&scheme.as_str())
         });
         let mut command = ffmpeg();
         command.arg("-i").arg(input(name)).args(["-map", "0:v:0", "-an", "-sn", "-vf", FORMATS]);
