@@ -61,6 +61,14 @@ pub enum Error {
         /// The cause, where another library reported one.
         source: Option<Cause>,
     },
+    /// The device that was asked for does not work, and no other was to take its place.
+    #[error("cannot use {device}: {problem}")]
+    Device {
+        /// The device, as `--device` names it.
+        device: String,
+        /// What was found and what to do.
+        problem: String,
+    },
     /// An evaluation of the network failed, or gave something that is no picture.
     #[error("{problem}")]
     Evaluation {
@@ -118,6 +126,7 @@ impl Error {
             Self::Input { .. } => 3,
             Self::Model { .. } => 4,
             Self::Runtime { .. } => 5,
+            Self::Device { .. } => 6,
             Self::Interrupted => 130,
         }
     }

@@ -54,9 +54,10 @@ pub(crate) struct Arguments {
 impl Arguments {
     pub(crate) fn run(self, started: Instant) -> anyhow::Result<()> {
         let package = Package::find(&self.model)?;
-        let precision = self.precision.precision();
-        let runtime = self.device.open()?;
-        let mut network = package.load(&runtime, precision, self.device.session())?;
+        let opened = self.device.open(self.console)?;
+        let device = opened.device();
+        let precision = self.precision.on(device, &package);
+        let mut network = package.load(&opened.runtime, precision, opened.session())?;
         let start_up = started.elapsed();
         let (steps, tile, budget) = (Some(self.steps.into()), self.memory.tile(), self.memory.budget());
         let noisy = noisy_frame(self.size);
@@ -100,7 +101,7 @@ impl Arguments {
         let name = &package.manifest.name;
         let Size { width, height } = self.size;
         let text = format!(
-            "{name} {precision}, {width}x{height}, {evaluations} evaluations a frame, medians of {rounds} rounds\n  \
+            "{name} {precision} on {device}, {width}x{height}, {evaluations} evaluations a frame, medians of {rounds} rounds\n  \
              bare session   {bare:8.2} ms\n  whole frame    {whole:8.2} ms\n  ratio          {ratio:8.3}\n  \
              start-up       {start_up:8.2} ms\n  peak resident  {:8.1} MiB",
             peak as f64 / f64::from(1 << 20)
@@ -108,7 +109,7 @@ impl Arguments {
         let record = json!({
             "model": name, "precision": precision.name(), "width": width, "height": height, "steps": self.steps, "evaluations": evaluations,
             "rounds": rounds, "session_ms": bare, "frame_ms": whole, "ratio": ratio, "start_up_ms": start_up,
-            "peak_resident_bytes": peak, "onnxruntime": runtime.version(),
+            "peak_resident_bytes": peak, "onnxruntime": opened.runtime.version(), "device": device.to_string(),
         });
         self.console.result(text, &record)
     }

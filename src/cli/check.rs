@@ -31,19 +31,19 @@ impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let bundled = || bundled_names().into_iter().map(str::to_owned).collect();
         let models: Vec<String> = if self.models.is_empty() { bundled() } else { self.models };
-        let runtime = self.device.open()?;
+        let opened = self.device.open(self.console)?;
         let mut wrong = None;
         for model in &models {
             let package = Package::find(model)?;
             for precision in self.files.of(&package)? {
-                let verdict = verify(&package, &runtime, precision, self.device.session())?;
+                let verdict = verify(&package, &opened.runtime, precision, opened.session())?;
                 let (found, allowed) = (verdict.largest_difference, verdict.tolerance);
                 let name = &package.manifest.name;
                 let word = if verdict.passes() { "ok" } else { "WRONG" };
                 let line =
                     format!("{name} {precision}: {word}, largest difference {found:.2e} of {allowed:.2e} allowed");
                 let record = json!({
-                    "model": name, "precision": precision.name(), "passes": verdict.passes(),
+                    "model": name, "precision": precision.name(), "device": opened.device().to_string(), "passes": verdict.passes(),
                     "largest_difference": found, "tolerance": allowed,
                 });
                 self.console.result(line, &record)?;

@@ -6,9 +6,10 @@ use std::time::Instant;
 
 use clap::Args;
 use eddy::model::{Package, Precision};
+use eddy::network::{Device, SessionOptions};
 use eddy::task::{DenoiseOptions, Denoiser, NoiseProfile, SigmaChoice};
-use eddy::video::{Candidate, Restore, StreamDenoiser};
-use serde_json::json;
+use eddy::video::{Candidate, Restore, StreamDenoiser, record};
+use serde_json::{Value, json};
 
 use super::console::Console;
 use super::interrupt;
@@ -103,7 +104,10 @@ impl Arguments {
         };
         let stream = self.stream.stream(&self.pictures)?;
         let jobs = if stream.is_none() { self.pictures.jobs()? } else { Vec::new() };
-        let runtime = self.device.open()?;
+        let opened = self.device.open(self.console)?;
+        // Between the pictures of a stream that keeps a pace, or comes at its own, there is time to rest.
+        let rest = self.stream.target().is_some() || stream.as_ref().is_some_and(Stream::is_live);
+        let session = SessionOptions { rest, ..opened.session() };
         let options = DenoiseOptions {
             sigma,
             steps: self.sampling.steps(),
@@ -114,8 +118,8 @@ impl Arguments {
         };
         let mut networks = Vec::new();
         for package in &packages {
-            for precision in self.precisions(package) {
-                let network = package.load_guarded(&runtime, precision, self.device.session())?;
+            for precision in self.precisions(package, opened.device()) {
+                let network = package.load_guarded(&opened.runtime, precision, session)?;
                 networks.push((package, precision, network));
             }
         }
@@ -125,10 +129,11 @@ impl Arguments {
             candidates.push(Candidate { denoiser, precision: *precision });
         }
         match (stream, candidates.as_mut_slice()) {
-            (Some(stream), _) => self.denoise_stream(candidates, stream),
-            (None, [Candidate { denoiser, .. }, ..]) => {
-                Pictures::each(&jobs, self.console, |turn| self.denoise(denoiser, turn))
-            }
+            (Some(stream), _) => self.denoise_stream(candidates, stream, opened.device()),
+            (None, [Candidate { denoiser, precision }, ..]) => Pictures::each(&jobs, self.console, |turn| {
+                let ran = json!({"precision": precision.name(), "device": opened.device().to_string()});
+                self.denoise(denoiser, turn, ran)
+            }),
             (None, []) => Ok(()),
         }
     }
@@ -145,16 +150,17 @@ impl Arguments {
     }
 
     /// In what numbers a model may run, the most exact first.
-    fn precisions(&self, package: &Package) -> Vec<Precision> {
-        let mut precisions = vec![self.precision.precision()];
+    fn precisions(&self, package: &Package, device: Device) -> Vec<Precision> {
+        let mut precisions = vec![self.precision.on(device, package)];
         let has_int8 = package.manifest.files.contains_key(&Precision::Int8);
-        if self.stream.target().is_some() && self.precision.asked().is_none() && has_int8 {
+        // On a GPU 8 bits are no faster than 16.
+        if self.stream.target().is_some() && self.precision.asked().is_none() && has_int8 && !device.is_gpu() {
             precisions.push(Precision::Int8);
         }
         precisions
     }
 
-    fn denoise_stream(&self, candidates: Vec<Candidate<'_>>, stream: Stream<'_>) -> anyhow::Result<()> {
+    fn denoise_stream(&self, candidates: Vec<Candidate<'_>>, stream: Stream<'_>, device: Device) -> anyhow::Result<()> {
         let result = stream.result(&stream.video);
         let temporal = self.temporal == When::On || (self.temporal == When::Auto && stream.is_live());
         let mut denoiser = StreamDenoiser::new(candidates, &stream.video, &result, temporal, stream.budget())?;
@@ -163,7 +169,9 @@ impl Arguments {
             let count = denoiser.treatment().quality.steps;
             let (steps, tiles) = (steps(count), tiles(denoiser.tiles().count(), denoiser.tiles().tile_size()));
             let how = self.how(limited);
-            let mut facts = json!({"sigma_limited": limited, "tiles": denoiser.tiles().count()});
+            let mut facts = json!({
+                "sigma_limited": limited, "tiles": denoiser.tiles().count(), "device": device.to_string(),
+            });
             let mut words = format!("sigma {sigma:.1}{how}, {steps}, {tiles}");
             if let Some(past) = denoiser.persistence() {
                 words += &format!(", {:.0} % of tiles computed", 100.0 * past.computed);
@@ -187,7 +195,8 @@ impl Arguments {
         }
     }
 
-    fn denoise(&self, denoiser: &mut Denoiser<'_>, turn: &Turn<'_>) -> eddy::Result<()> {
+    /// Denoises a picture. `ran` says for machines how the network ran.
+    fn denoise(&self, denoiser: &mut Denoiser<'_>, turn: &Turn<'_>, ran: Value) -> eddy::Result<()> {
         let mut frame = turn.read()?;
         turn.check(&frame)?;
         let begun = Instant::now();
@@ -201,13 +210,13 @@ impl Arguments {
         let (sigma, steps, tiles) = (report.sigma, steps(report.steps), tiles(report.tiles, report.tile_size));
         let again = repeated(report.repeated);
         let line = format!("sigma {sigma:.1}{how}, {steps}, {tiles}{again}, {seconds:.2} s");
-        let record = json!({
+        let mut record = json!({
             "input": turn.job.input.to_string_lossy(), "output": turn.job.output.to_string_lossy(),
             "width": frame.width, "height": frame.height, "sigma": sigma, "sigma_limited": report.sigma_limited,
-            "steps": report.steps, "precision": self.precision.precision().name(),
-            "tiles": report.tiles, "tile_width": report.tile_size.0, "tile_height": report.tile_size.1,
+            "steps": report.steps, "tiles": report.tiles, "tile_width": report.tile_size.0, "tile_height": report.tile_size.1,
             "tiles_repeated": report.repeated, "seconds": seconds, "warnings": warnings,
         });
+        record::extend(&mut record, ran);
         turn.report(&line, &record)
     }
 }

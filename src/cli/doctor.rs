@@ -1,16 +1,19 @@
 //! `eddy doctor`.
 
-use std::time::Instant;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use eddy::frame::stream;
-use eddy::machine;
+use eddy::machine::{self, nvidia};
 use eddy::model::{Package, bundled_names, verify};
-use eddy::network::{Library, default_threads};
-use serde_json::json;
+use eddy::network::{Device, DeviceChoice, Library, Trial, default_threads};
+use serde_json::{Value, json};
 
 use super::console::Console;
-use super::options::DeviceOptions;
+use super::options::{DeviceOptions, Opened};
 
 /// Tell what this machine has, and try everything once
 #[derive(Debug, Args)]
@@ -22,76 +25,115 @@ pub(crate) struct Arguments {
     console: Console,
 }
 
+/// Run one node on a device, and say what is wrong with it: apart from the doctor, whom a broken driver would take along
+#[derive(Debug, Args)]
+pub(crate) struct TryDevice {
+    /// The device
+    #[arg(value_name = "DEVICE")]
+    which: DeviceChoice,
+
+    #[command(flatten)]
+    device: DeviceOptions,
+
+    #[command(flatten)]
+    console: Console,
+}
+
+/// As long as TensorRT may take for an engine of one node, and longer than a GPU takes to wake up.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+impl TryDevice {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        let DeviceChoice::Named(device) = self.which else { return Ok(()) };
+        match self.device.runtime()?.try_device(device, Trial::Thorough) {
+            Ok(()) => Ok(()),
+            // The bare reason is what the doctor reads.
+            Err(problem) => self.console.result(problem, &Value::Null),
+        }
+    }
+}
+
+/// What is found, for people and for machines.
+struct Page {
+    lines: Vec<String>,
+    record: Value,
+}
+
+impl Page {
+    fn line(&mut self, name: &str, words: impl AsRef<str>) {
+        self.lines.push(format!("{name:<12}{}", words.as_ref()));
+    }
+}
+
 impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        let mebibytes = |bytes: u64| bytes >> 20;
-        let (processor, features) = (machine::processor(), machine::processor_features());
-        let (threads, memory) = (default_threads(), machine::total_memory());
-        let mut lines = vec![
-            format!("eddy        {} for {}", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH),
-            format!("processor   {processor}"),
-            format!("features    {}", features.join(" ")),
-            format!("threads     {threads} by default"),
-            format!(
-                "memory      {} MiB, of which {} MiB by default",
-                mebibytes(memory),
-                mebibytes(eddy::task::Budget::default().max_memory)
-            ),
-        ];
-        let mut cameras = Vec::new();
-        for path in stream::cameras() {
-            let (name, words) = match stream::describe(&path) {
-                Ok((name, gives)) => {
-                    let words = format!("{name}, gives {gives}");
-                    (Some((name, gives)), words)
-                }
-                Err(error) => (None, error.to_string()),
-            };
-            lines.push(format!("camera      {}: {words}", path.display()));
-            let (name, gives) = name.unzip();
-            cameras.push(json!({"path": path.to_string_lossy(), "name": name, "gives": gives}));
+        let mut page = Page { lines: Vec::new(), record: json!({}) };
+        machine_page(&mut page);
+        nvidia_page(&mut page);
+        cameras_page(&mut page);
+        let outcome = self.library_page(&mut page).and_then(|opened| Self::models_page(&opened, &mut page));
+        if let Err(error) = &outcome {
+            page.record["problem"] = format!("{error:#}").into();
         }
-        if cameras.is_empty() {
-            lines.push("cameras     none".to_owned());
-        }
+        self.console.result(page.lines.join("\n"), &page.record)?;
+        outcome
+    }
+
+    fn library_page(&self, page: &mut Page) -> anyhow::Result<Opened> {
         let library = match self.device.library() {
             Library::Embedded => "the embedded one".to_owned(),
             Library::File(path) => path.display().to_string(),
         };
-        let mut record = json!({
-            "version": env!("CARGO_PKG_VERSION"), "arch": std::env::consts::ARCH, "processor": processor,
-            "features": features, "threads": threads,
-            "memory_bytes": memory, "cameras": cameras, "library": library,
-        });
-        let outcome = self.try_models(&mut lines, &library, &mut record);
-        if let Err(error) = &outcome {
-            record["problem"] = format!("{error:#}").into();
+        page.record["library"] = library.clone().into();
+        let others = runtimes();
+        for path in &others {
+            let gpu = if has_cuda(path) { ", with CUDA" } else { "" };
+            page.line("found", format!("{}{gpu}: eddy doctor --runtime {0}", path.display()));
         }
-        self.console.result(lines.join("\n"), &record)?;
-        outcome
-    }
-
-    fn try_models(&self, lines: &mut Vec<String>, library: &str, record: &mut serde_json::Value) -> anyhow::Result<()> {
+        page.record["libraries_found"] = others.iter().map(|path| path.to_string_lossy().into_owned()).collect();
         let begun = Instant::now();
-        let runtime = self.device.open().inspect_err(|_| {
-            lines.push(format!("runtime     {library}: DOES NOT OPEN (see below)"));
-            lines.push("            leave out --runtime and unset ORT_DYLIB_PATH for the embedded one".into());
+        let runtime = self.device.runtime().inspect_err(|_| {
+            page.line("runtime", format!("{library}: DOES NOT OPEN (see below)"));
+            page.line("", "leave out --runtime and unset ORT_DYLIB_PATH for the embedded one");
         })?;
         let opened = begun.elapsed().as_secs_f64() * 1e3;
-        lines.push(format!("runtime     {library}: ONNX Runtime {}, opened in {opened:.0} ms", runtime.version()));
-        lines.push("device      cpu, in f32 unless --precision says otherwise".into());
-        record["onnxruntime"] = runtime.version().into();
-        record["open_ms"] = opened.into();
+        page.line("runtime", format!("{library}: ONNX Runtime {}, opened in {opened:.0} ms", runtime.version()));
+        page.record["onnxruntime"] = runtime.version().into();
+        page.record["open_ms"] = opened.into();
+        let mut devices = Vec::new();
+        for device in [Device::TensorRt(0), Device::Cuda(0), Device::Cpu] {
+            let begun = Instant::now();
+            // The embedded library has nothing that could end the process.
+            let outcome = match runtime.file() {
+                Some(file) if device.is_gpu() => try_apart(file, device),
+                _ => runtime.try_device(device, Trial::Thorough),
+            };
+            let ms = begun.elapsed().as_secs_f64() * 1e3;
+            match &outcome {
+                Ok(()) => page.line("device", format!("{device} works (a node ran in {ms:.0} ms)")),
+                Err(problem) => page.line("device", format!("{device} does not work: {problem}")),
+            }
+            devices.push(json!({
+                "device": device.to_string(), "works": outcome.is_ok(), "ms": ms, "problem": outcome.err(),
+            }));
+        }
+        page.record["devices"] = devices.into();
+        Ok(self.device.place(runtime)?)
+    }
+
+    fn models_page(opened: &Opened, page: &mut Page) -> anyhow::Result<()> {
+        page.line("runs on", opened.placement.device.to_string());
+        page.record["device"] = opened.device().to_string().into();
         let mut models = Vec::new();
         for name in bundled_names() {
             let package = Package::find(name)?;
             for precision in package.precisions(None)? {
                 let begun = Instant::now();
-                let verdict = verify(&package, &runtime, precision, self.device.session())?;
+                let verdict = verify(&package, &opened.runtime, precision, opened.session())?;
                 let took = begun.elapsed().as_secs_f64() * 1e3;
                 let word =
                     if verdict.passes() { "gives what it should" } else { "GIVES OTHER VALUES than were recorded" };
-                lines.push(format!("model       {name} {precision}: {word} (loaded and run in {took:.0} ms)"));
+                page.line("model", format!("{name} {precision}: {word} (loaded and run in {took:.0} ms)"));
                 models.push(json!({
                     "name": name, "precision": precision.name(), "passes": verdict.passes(), "ms": took,
                 }));
@@ -103,7 +145,138 @@ impl Arguments {
                 }
             }
         }
-        record["models"] = models.into();
+        page.record["models"] = models.into();
         Ok(())
     }
+}
+
+fn machine_page(page: &mut Page) {
+    let mebibytes = |bytes: u64| bytes >> 20;
+    let (processor, features) = (machine::processor(), machine::processor_features());
+    let (threads, memory) = (default_threads(), machine::total_memory());
+    let (version, arch, board) = (env!("CARGO_PKG_VERSION"), std::env::consts::ARCH, machine::board());
+    page.line("eddy", format!("{version} for {arch}"));
+    if let Some(board) = &board {
+        page.line("board", board);
+    }
+    page.line("processor", &processor);
+    page.line("features", features.join(" "));
+    let fast = machine::fast_cores();
+    let which = fast.as_ref().map_or(String::new(), |cores| {
+        let cores: Vec<String> = cores.iter().map(usize::to_string).collect();
+        format!(", on the fast cores {}", cores.join(" "))
+    });
+    page.line("threads", format!("{threads} by default{which}"));
+    let budget = eddy::task::Budget::default().max_memory;
+    page.line("memory", format!("{} MiB, of which {} MiB by default", mebibytes(memory), mebibytes(budget)));
+    let troubles: Vec<String> = machine::Health::default().news().iter().map(ToString::to_string).collect();
+    for trouble in &troubles {
+        page.line("TROUBLE", trouble);
+    }
+    page.record = json!({
+        "version": version, "arch": arch, "board": board, "processor": processor, "features": features, "threads": threads,
+        "fast_cores": fast, "memory_bytes": memory, "troubles": troubles,
+    });
+}
+
+fn nvidia_page(page: &mut Page) {
+    let (jetpack, driver, gpus, libraries) = (nvidia::jetpack(), nvidia::driver(), nvidia::gpus(), nvidia::libraries());
+    if let Some(jetpack) = &jetpack {
+        page.line("jetpack", jetpack);
+    }
+    if let Some(driver) = &driver {
+        page.line("driver", format!("NVIDIA {driver}"));
+    }
+    for gpu in &gpus {
+        page.line("gpu", gpu);
+    }
+    if gpus.is_empty() {
+        page.line("gpus", "no NVIDIA GPU");
+    }
+    for nvidia::Library { part, version, path } in &libraries {
+        page.line(part, format!("{version}: {}", path.display()));
+    }
+    let libraries = libraries.iter().map(|nvidia::Library { part, version, path }| {
+        json!({"part": part, "version": version, "path": path.to_string_lossy()})
+    });
+    page.record["nvidia"] = json!({
+        "jetpack": jetpack, "driver": driver, "gpus": gpus, "libraries": libraries.collect::<Vec<_>>(),
+    });
+}
+
+fn cameras_page(page: &mut Page) {
+    let mut cameras = Vec::new();
+    for path in stream::cameras() {
+        let (name, words) = match stream::describe(&path) {
+            Ok((name, gives)) => {
+                let words = format!("{name}, gives {gives}");
+                (Some((name, gives)), words)
+            }
+            Err(error) => (None, error.to_string()),
+        };
+        page.line("camera", format!("{}: {words}", path.display()));
+        let (name, gives) = name.unzip();
+        cameras.push(json!({"path": path.to_string_lossy(), "name": name, "gives": gives}));
+    }
+    if cameras.is_empty() {
+        page.line("cameras", "none");
+    }
+    page.record["cameras"] = cameras.into();
+}
+
+/// Tries a device in a process of its own.
+fn try_apart(library: &Path, device: Device) -> Result<(), String> {
+    let failed = |error: std::io::Error| format!("it could not be tried ({error})");
+    let mut command = Command::new(std::env::current_exe().map_err(failed)?);
+    command.args(["try-device", &device.to_string(), "--quiet", "--runtime"]).arg(library);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().map_err(failed)?;
+    let begun = Instant::now();
+    // What is said fits into the pipe.
+    let status = loop {
+        if let Some(status) = child.try_wait().map_err(failed)? {
+            break status;
+        }
+        if begun.elapsed() > PATIENCE {
+            child.kill().and_then(|()| child.wait().map(drop)).map_err(failed)?;
+            return Err(format!("it does not answer within {} s; restart the machine", PATIENCE.as_secs()));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    let said = child.wait_with_output().map_err(failed)?.stdout;
+    let said = String::from_utf8_lossy(&said).trim().to_owned();
+    match (status.signal(), said.is_empty()) {
+        (Some(signal), _) => Err(format!(
+            "it ends the process with signal {signal}; the library, CUDA and the driver do not fit each other: take builds of one \
+             CUDA version"
+        )),
+        (None, false) => Err(said),
+        (None, true) if status.success() => Ok(()),
+        (None, true) => Err(format!("trying it ended with {status}")),
+    }
+}
+
+/// Builds of ONNX Runtime where they are usually installed.
+fn runtimes() -> Vec<PathBuf> {
+    let home = std::env::var("HOME").unwrap_or_default();
+    let places = [
+        "/usr/lib".to_owned(),
+        "/usr/lib/*".to_owned(),
+        "/usr/local/lib".to_owned(),
+        "/opt/*/lib".to_owned(),
+        "/opt/onnxruntime*".to_owned(),
+        "/usr/local/lib/python3*/*-packages/onnxruntime/capi".to_owned(),
+        format!("{home}/.local/lib/python3*/site-packages/onnxruntime/capi"),
+    ];
+    let found =
+        places.iter().filter_map(|place| glob::glob(&format!("{place}/libonnxruntime.so*")).ok()).flatten().flatten();
+    // Several names lead to one file.
+    let mut files: Vec<PathBuf> = found.filter_map(|path| path.canonicalize().ok()).collect();
+    files.sort();
+    files.dedup();
+    files
+}
+
+fn has_cuda(library: &Path) -> bool {
+    library.with_file_name("libonnxruntime_providers_cuda.so").exists()
 }

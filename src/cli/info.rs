@@ -15,6 +15,10 @@ pub(crate) struct Arguments {
     #[arg(value_name = "MODEL")]
     model: Option<String>,
 
+    /// Run the model once, and count the nodes of its graph that each provider of ONNX Runtime takes
+    #[arg(long, requires = "model")]
+    nodes: bool,
+
     #[command(flatten)]
     files: FilesOption,
 
@@ -80,19 +84,22 @@ impl Arguments {
         rows.push(("training", manifest.training.clone()));
         let place = package.folder().map_or("inside this binary".to_owned(), |folder| folder.display().to_string());
         rows.push(("from", place));
-        let runtime = self.device.open()?;
+        let opened = self.device.open(self.console)?;
         let mut files = Vec::new();
         for precision in self.files.of(&package)? {
             let file = package.file(precision)?;
             let bytes = package.read(&file.path)?.len();
-            let network = package.load(&runtime, precision, self.device.session())?;
+            let network = package.load(&opened.runtime, precision, opened.session())?;
             let default =
                 if precision == Precision::default() { ", runs unless --precision says otherwise" } else { "" };
+            let nodes =
+                self.nodes.then(|| package.count_nodes(&opened.runtime, precision, opened.session())).transpose()?;
             rows.push(("file", format!("{precision}: {}, {} KiB{default}", file.path, bytes.div_ceil(1024))));
             rows.extend(network.signature().into_iter().map(|line| ("", line)));
+            rows.extend(nodes.iter().flatten().map(|(provider, count)| ("", format!("nodes {provider}: {count}"))));
             files.push(json!({
                 "precision": precision.name(), "path": file.path, "bytes": bytes, "sha256": file.sha256,
-                "signature": network.signature(),
+                "signature": network.signature(), "nodes": nodes,
             }));
         }
         let lines: Vec<String> = rows.iter().map(|(name, value)| format!("  {name:<11} {value}")).collect();
@@ -103,7 +110,7 @@ impl Arguments {
             "range": manifest.range, "sigma": manifest.sigma.map(|sigma| [sigma.min, sigma.max]),
             "receptive_field": manifest.receptive_field, "multiple_of": manifest.multiple_of,
             "parameters": manifest.parameters, "steps": manifest.defaults.steps, "licence": manifest.licence,
-            "training": manifest.training, "files": files,
+            "training": manifest.training, "files": files, "device": opened.device().to_string(),
         });
         self.console.result(text, &record)
     }

@@ -21,7 +21,7 @@ mod told;
 mod upscale;
 
 const AFTER_HELP: &str = "\
-Exit codes: 0 done, 1 other, 2 usage, 3 input, 4 model, 5 device or runtime library, 130 interrupted \
+Exit codes: 0 done, 1 other, 2 usage, 3 input, 4 model, 5 runtime library, 6 device, 130 interrupted \
 (what was finished is kept).";
 
 /// Diffusion networks on edge boards: clean and larger pictures and streams from one binary.
@@ -41,6 +41,8 @@ enum Command {
     Info(info::Arguments),
     Check(check::Arguments),
     Doctor(doctor::Arguments),
+    #[command(hide = true)]
+    TryDevice(doctor::TryDevice),
     Bench(bench::Arguments),
     Completions(pages::Completions),
     #[command(hide = true)]
@@ -58,6 +60,7 @@ impl Arguments {
             Command::Info(arguments) => arguments.run(),
             Command::Check(arguments) => arguments.run(),
             Command::Doctor(arguments) => arguments.run(),
+            Command::TryDevice(arguments) => arguments.run(),
             Command::Bench(arguments) => arguments.run(started),
             Command::Completions(arguments) => arguments.run(),
             Command::Man(arguments) => arguments.run(),

@@ -6,20 +6,34 @@ use std::sync::Arc;
 
 use clap::Args;
 use eddy::model::{Manifest, Package, Precision};
-use eddy::network::{Library, Runtime, SessionOptions};
+use eddy::network::{Device, DeviceChoice, Library, Placement, Runtime, SessionOptions};
 use eddy::task::{Budget, TileChoice};
+
+use super::console::Console;
 
 /// On what the network runs.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Device")]
 pub(crate) struct DeviceOptions {
+    /// What networks run on: `auto` is the first of tensorrt, cuda and cpu that works, of which the GPU's want --runtime
+    #[arg(long, value_name = "auto|cpu|cuda[:N]|tensorrt[:N]", default_value = "auto")]
+    device: DeviceChoice,
+
+    /// Run nothing on the processor that a GPU was to run: not the network where no GPU works, and no part of it
+    #[arg(long)]
+    require_device: bool,
+
     /// Load this libonnxruntime.so (or the one in this folder) in place of the embedded one [env: ORT_DYLIB_PATH]
     #[arg(long, value_name = "LIB")]
     runtime: Option<PathBuf>,
 
-    /// Threads within an operator; 0 is one per physical core
+    /// Threads within an operator; 0 is one per physical core, of which there may be fast and slow ones, then per fast one
     #[arg(long, value_name = "N", default_value_t = 0)]
     threads: usize,
+
+    /// Give way to other programs, 0 to 19: how much less of the processor is asked for
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..=19))]
+    nice: Option<i32>,
 }
 
 impl DeviceOptions {
@@ -27,12 +41,46 @@ impl DeviceOptions {
         Library::choose(self.runtime.clone())
     }
 
-    pub(crate) fn open(&self) -> eddy::Result<Arc<Runtime>> {
+    /// Opens the library and chooses the device, which is said where there was something to choose from.
+    pub(crate) fn open(&self, console: Console) -> eddy::Result<Opened> {
+        let opened = self.place(self.runtime()?)?;
+        if opened.runtime.file().is_some() && self.device == DeviceChoice::Auto {
+            console.note_unless_json(format!("runs on {}", opened.placement));
+        }
+        Ok(opened)
+    }
+
+    /// Chooses the device.
+    pub(crate) fn place(&self, runtime: Arc<Runtime>) -> eddy::Result<Opened> {
+        let placement = runtime.choose(self.device, self.require_device)?;
+        Ok(Opened { runtime, placement, threads: self.threads, whole: self.require_device })
+    }
+
+    /// Opens the library alone.
+    pub(crate) fn runtime(&self) -> eddy::Result<Arc<Runtime>> {
+        if let Some(nice) = self.nice {
+            // Threads that are started later inherit it.
+            rustix::process::nice(nice).map_err(|cause| eddy::Error::usage(format!("--nice {nice}: {cause}")))?;
+        }
         Runtime::load(&self.library())
+    }
+}
+
+/// A library that is open, and the device that was chosen.
+pub(crate) struct Opened {
+    pub(crate) runtime: Arc<Runtime>,
+    pub(crate) placement: Placement,
+    threads: usize,
+    whole: bool,
+}
+
+impl Opened {
+    pub(crate) fn device(&self) -> Device {
+        self.placement.device
     }
 
     pub(crate) fn session(&self) -> SessionOptions {
-        SessionOptions { threads: self.threads }
+        SessionOptions { threads: self.threads, device: self.device(), whole: self.whole, rest: false }
     }
 }
 
@@ -40,14 +88,16 @@ impl DeviceOptions {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Model")]
 pub(crate) struct PrecisionOption {
-    /// In what numbers the network runs; `auto` is f32 on a CPU, where f16 is slower
+    /// In what numbers the network runs; `auto` is f32 on a processor, where f16 is slower, and f16 on a GPU
     #[arg(long, default_value = "auto", value_name = "auto|f32|f16|int8")]
     precision: PrecisionChoice,
 }
 
 impl PrecisionOption {
-    pub(crate) fn precision(&self) -> Precision {
-        self.asked().unwrap_or_default()
+    /// What is asked for, or what suits the device, of what the package has.
+    pub(crate) fn on(&self, device: Device, package: &Package) -> Precision {
+        let halves = device.is_gpu() && package.manifest.files.contains_key(&Precision::F16);
+        self.asked().unwrap_or(if halves { Precision::F16 } else { Precision::F32 })
     }
 
     pub(crate) fn asked(&self) -> Option<Precision> {

@@ -71,8 +71,12 @@ impl Arguments {
         array::check(&self.output)?;
         let x = array::read::<Ix4>(&self.input)?;
         let noise = self.noise()?;
-        let runtime = self.device.open()?;
-        let mut network = model.load(&runtime, self.precision.asked(), self.device.session())?;
+        let opened = self.device.open(self.console)?;
+        let precision = match &model {
+            SampledModel::Package(package) => Some(self.precision.on(opened.device(), package)),
+            SampledModel::Diffusers(_) => self.precision.asked(),
+        };
+        let mut network = model.load(&opened.runtime, precision, opened.session())?;
         let (batch, channels, height, width) = x.dim();
         let tiles = TilePlan::whole(width, height, model.multiple_of());
         let mut state = State::new(x, &plan, noise.as_ref(), &SigmaMap::ABSOLUTE)?;
@@ -91,6 +95,7 @@ impl Arguments {
         let record = json!({
             "input": self.input, "output": self.output, "shape": [batch, channels, height, width],
             "sampler": self.sampler.name(), "steps": steps, "seconds": took,
+            "device": opened.device().to_string(),
         });
         bar.report(line, &record)
     }

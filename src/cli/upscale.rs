@@ -3,10 +3,11 @@
 use std::time::Instant;
 
 use clap::Args;
-use eddy::model::Package;
+use eddy::model::{Package, Precision};
+use eddy::network::{Device, SessionOptions};
 use eddy::task::{UpscaleOptions, Upscaler};
-use eddy::video::Restore;
-use serde_json::json;
+use eddy::video::{Restore, record};
+use serde_json::{Value, json};
 
 use super::console::Console;
 use super::interrupt;
@@ -59,8 +60,12 @@ impl Arguments {
         let package = self.package()?;
         let stream = self.stream.stream(&self.pictures)?;
         let jobs = if stream.is_none() { self.pictures.jobs()? } else { Vec::new() };
-        let runtime = self.device.open()?;
-        let mut network = package.load_guarded(&runtime, self.precision.precision(), self.device.session())?;
+        let opened = self.device.open(self.console)?;
+        // Between the pictures of a stream that keeps a pace, or comes at its own, there is time to rest.
+        let rest = self.stream.target().is_some() || stream.as_ref().is_some_and(Stream::is_live);
+        let precision = self.precision.on(opened.device(), &package);
+        let session = SessionOptions { rest, ..opened.session() };
+        let mut network = package.load_guarded(&opened.runtime, precision, session)?;
         let options = UpscaleOptions {
             steps: self.sampling.steps(),
             eta: self.sampling.eta,
@@ -70,20 +75,29 @@ impl Arguments {
         };
         let mut upscaler = Upscaler::new(&package.manifest, &mut network, options)?;
         match stream {
-            Some(stream) => self.upscale_stream(upscaler, stream),
-            None => Pictures::each(&jobs, self.console, |turn| self.upscale(&mut upscaler, turn)),
+            Some(stream) => self.upscale_stream(upscaler, stream, precision, opened.device()),
+            None => Pictures::each(&jobs, self.console, |turn| {
+                let ran = json!({"precision": precision.name(), "device": opened.device().to_string()});
+                self.upscale(&mut upscaler, turn, ran)
+            }),
         }
     }
 
-    fn upscale_stream(&self, upscaler: Upscaler<'_>, stream: Stream<'_>) -> anyhow::Result<()> {
+    fn upscale_stream(
+        &self,
+        upscaler: Upscaler<'_>,
+        stream: Stream<'_>,
+        precision: Precision,
+        device: Device,
+    ) -> anyhow::Result<()> {
         let result = stream.result(&upscaler.enlarged(&stream.video));
-        let mut upscaler = upscaler.on_stream(&stream.video, &result, self.precision.precision())?;
+        let mut upscaler = upscaler.on_stream(&stream.video, &result, precision)?;
         stream.run(&mut upscaler, &result, self.console, |upscaler| {
             let scale = upscaler.scale();
             let count = upscaler.treatment().quality.steps;
             let (width, height) = upscaler.tiles().tile_size();
             let tiles = tiles(upscaler.tiles().count(), (width / scale, height / scale));
-            let facts = json!({"times": scale, "tiles": upscaler.tiles().count()});
+            let facts = json!({"times": scale, "tiles": upscaler.tiles().count(), "device": device.to_string()});
             (format!("{scale} times larger, {}, {tiles}", steps(count)), facts)
         })
     }
@@ -107,7 +121,8 @@ impl Arguments {
         }
     }
 
-    fn upscale(&self, upscaler: &mut Upscaler<'_>, turn: &Turn<'_>) -> eddy::Result<()> {
+    /// Enlarges a picture. `ran` says for machines how the network ran.
+    fn upscale(&self, upscaler: &mut Upscaler<'_>, turn: &Turn<'_>, ran: Value) -> eddy::Result<()> {
         let small = turn.read()?;
         turn.check(&upscaler.outline(&small)?)?;
         let begun = Instant::now();
@@ -121,13 +136,13 @@ impl Arguments {
         let (steps, tiles) = (steps(report.steps), tiles(report.tiles, report.tile_size));
         let again = repeated(report.repeated);
         let line = format!("{scale} times larger, {width}x{height}, {steps}, {tiles}{again}, {seconds:.2} s");
-        let record = json!({
+        let mut record = json!({
             "input": turn.job.input.to_string_lossy(), "output": turn.job.output.to_string_lossy(),
             "width": width, "height": height, "scale": scale,
-            "steps": report.steps, "precision": self.precision.precision().name(),
-            "tiles": report.tiles, "tile_width": report.tile_size.0, "tile_height": report.tile_size.1,
+            "steps": report.steps, "tiles": report.tiles, "tile_width": report.tile_size.0, "tile_height": report.tile_size.1,
             "tiles_repeated": report.repeated, "seconds": seconds, "warnings": warnings,
         });
+        record::extend(&mut record, ran);
         turn.report(&line, &record)
     }
 }

@@ -1,17 +1,16 @@
 //! A model package: a manifest and the files that it names, inside the binary or in a folder.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-use sha2::{Digest, Sha256};
 
 use super::bundled::{self, Bundle};
 use super::manifest::{Manifest, ModelFile};
 use super::precision::Precision;
 use crate::error::{Error, Result};
-use crate::network::{Interface, ModelSource, OnnxNetwork, Runtime, SessionOptions};
+use crate::network::{Interface, ModelSource, OnnxNetwork, Runtime, SessionOptions, sha256};
 
 /// A model package.
 #[derive(Clone, Debug)]
@@ -107,8 +106,30 @@ impl Package {
     /// manifest's names do not fit it.
     pub fn load(&self, runtime: &Arc<Runtime>, precision: Precision, options: SessionOptions) -> Result<OnnxNetwork> {
         let bytes = self.model_bytes(precision)?;
+        let (name, source) = (&self.manifest.name, ModelSource::Bytes(&bytes));
+        OnnxNetwork::load(runtime, name, source, self.interface(precision), options)
+    }
+
+    /// How many nodes of the network in `precision` each provider of ONNX Runtime takes, as a run on a small picture shows.
+    ///
+    /// # Errors
+    /// As for [`load`](Self::load), and when the network does not run.
+    pub fn count_nodes(
+        &self,
+        runtime: &Arc<Runtime>,
+        precision: Precision,
+        options: SessionOptions,
+    ) -> Result<BTreeMap<String, usize>> {
+        let bytes = self.model_bytes(precision)?;
+        let (name, source) = (&self.manifest.name, ModelSource::Bytes(&bytes));
+        let side = 64_usize.next_multiple_of(self.manifest.multiple_of.max(1) * self.manifest.scale.max(1));
+        let shape = [1, self.manifest.channels, side, side];
+        OnnxNetwork::count_nodes(runtime, name, source, self.interface(precision), options, shape)
+    }
+
+    fn interface(&self, precision: Precision) -> Interface {
         let manifest = &self.manifest;
-        let interface = Interface {
+        Interface {
             sample: manifest.inputs.sample.clone(),
             sigma: manifest.inputs.sigma.clone(),
             timestep: manifest.inputs.timestep.clone(),
@@ -117,8 +138,7 @@ impl Package {
             output: manifest.outputs.prediction.clone(),
             channels: Some(manifest.channels),
             half: Some(precision == Precision::F16),
-        };
-        OnnxNetwork::load(runtime, &manifest.name, ModelSource::Bytes(&bytes), interface, options)
+        }
     }
 
     /// The bytes of the network in `precision`, after its SHA-256 was checked.
@@ -128,7 +148,7 @@ impl Package {
     pub fn model_bytes(&self, precision: Precision) -> Result<Cow<'static, [u8]>> {
         let file = self.file(precision)?;
         let bytes = self.read(&file.path)?;
-        let found: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let found = sha256(&bytes);
         if found != file.sha256 {
             let problem = format!(
                 "{} has SHA-256 {found}, its manifest says {}; the file is damaged or was replaced: fetch it again, or \

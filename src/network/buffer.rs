@@ -17,13 +17,13 @@ pub(super) enum Buffer {
 }
 
 impl Buffer {
-    pub(super) fn new(element: TensorElementType, shape: [usize; 4]) -> ort::Result<Self> {
-        let allocator = Allocator::default();
+    /// A tensor of `shape`, in memory of `allocator`, which the processor can reach.
+    pub(super) fn new(allocator: &Allocator, element: TensorElementType, shape: [usize; 4]) -> ort::Result<Self> {
         Ok(if element == TensorElementType::Float16 {
-            let tensor = Tensor::new(&allocator, shape)?;
+            let tensor = Tensor::new(allocator, shape)?;
             Self::F16 { tensor, staging: vec![0.0; shape.iter().product()] }
         } else {
-            let mut tensor: Tensor<f32> = Tensor::new(&allocator, shape)?;
+            let mut tensor: Tensor<f32> = Tensor::new(allocator, shape)?;
             tensor.extract_tensor_mut().1.fill(0.0);
             Self::F32(tensor)
         })

@@ -1,11 +1,17 @@
 //! Networks: what the executor asks of one, and the ONNX Runtime session that answers.
 
 mod buffer;
+mod device;
 mod elf;
+mod engines;
+mod nodes;
 mod process;
 mod runtime;
 mod session;
 
+pub use device::{Device, DeviceChoice, Placement, Trial};
+pub(crate) use engines::sha256;
+pub use engines::{durations as engine_durations, folder as engine_folder};
 pub use runtime::{EMBEDDED_VERSION, Library, OLDEST_MINOR_VERSION, Runtime};
 pub use session::{Interface, ModelSource, OnnxNetwork, SessionOptions, default_threads};
 

@@ -5,6 +5,7 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
+use ort::logging::{LogLevel, LoggerFunction};
 use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::{elf, process};
@@ -16,8 +17,8 @@ static EMBEDDED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/onnxruntime.z
 /// The version of ONNX Runtime that the binary carries.
 pub const EMBEDDED_VERSION: &str = env!("EDDY_ONNXRUNTIME_VERSION");
 
-/// The oldest ONNX Runtime that Eddy can call, `1.20`: the `api-20` feature of `ort`.
-pub const OLDEST_MINOR_VERSION: u32 = 20;
+/// The oldest ONNX Runtime that Eddy can call, `1.23`: the `api-23` feature of `ort`.
+pub const OLDEST_MINOR_VERSION: u32 = 23;
 
 /// Where ONNX Runtime comes from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,8 +43,17 @@ impl Library {
 pub struct Runtime {
     environment: ort::environment::Environment,
     library: String,
+    /// Where it is, unless it is the embedded one.
+    file: Option<PathBuf>,
     minor_version: Option<u32>,
+    complaints: Complaints,
 }
+
+/// What the library wrote to its log of errors since they were last forgotten. Why a device does not work stands there alone.
+type Complaints = Arc<Mutex<Vec<String>>>;
+
+/// As many lines as tell what is wrong.
+const MOST_COMPLAINTS: usize = 16;
 
 impl Runtime {
     /// Opens the library, with its telemetry off and its log silent, or returns the runtime that is open already.
@@ -70,7 +80,10 @@ impl Runtime {
         process::forbid_telemetry();
         let runtime = Arc::new(match library {
             Library::Embedded => Self::open_embedded(asked)?,
-            Library::File(path) => Self::open(&find_in_folder(path, &asked)?, asked)?,
+            Library::File(path) => {
+                let file = find_in_folder(path, &asked)?;
+                Self { file: Some(file.clone()), ..Self::open(&file, asked)? }
+            }
         });
         Ok(Arc::clone(OPEN.get_or_init(|| runtime)))
     }
@@ -78,6 +91,20 @@ impl Runtime {
     /// The environment that sessions are built in.
     pub(super) fn environment(&self) -> &ort::environment::Environment {
         &self.environment
+    }
+
+    /// The library's file; none for the embedded one.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    /// What the library complained of since [`forget_complaints`](Self::forget_complaints).
+    pub(super) fn complaints(&self) -> Vec<String> {
+        self.complaints.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn forget_complaints(&self) {
+        self.complaints.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clear();
     }
 
     /// The library's path, or what stands for the embedded one.
@@ -124,16 +151,30 @@ impl Runtime {
         // as a call that panics.
         let minor_version = ort::util::probe(path);
         let builder = ort::init_from(path).map_err(|error| explain(&library, &error))?;
+        let complaints = Complaints::default();
         let environment =
-            builder.with_name("eddy").with_telemetry(false).with_logger(Arc::new(|_, _, _, _, _| {})).build().map_err(
+            builder.with_name("eddy").with_telemetry(false).with_logger(listener(&complaints)).build().map_err(
                 |cause| Error::Runtime {
                     library: library.clone(),
                     problem: "it opened, but would not start".into(),
                     source: Some(Box::new(cause)),
                 },
             )?;
-        Ok(Self { environment, library, minor_version })
+        Ok(Self { environment, library, file: None, minor_version, complaints })
     }
+}
+
+/// Keeps the errors of the library's log, and drops all else.
+fn listener(complaints: &Complaints) -> LoggerFunction {
+    let complaints = Arc::clone(complaints);
+    Arc::new(move |level, _, _, _, message| {
+        if level >= LogLevel::Error {
+            let mut lines = complaints.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if lines.len() < MOST_COMPLAINTS {
+                lines.push(message.to_owned());
+            }
+        }
+    })
 }
 
 /// Writes the embedded library, piece by piece, so that it is never in memory twice.

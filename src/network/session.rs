@@ -1,17 +1,23 @@
 //! A network in ONNX Runtime: a session whose inputs and outputs are checked at load and bound once.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ort::session::builder::GraphOptimizationLevel;
+use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
+use ort::session::builder::{AutoDevicePolicy, GraphOptimizationLevel};
 use ort::session::{IoBinding, Session};
 use ort::value::TensorElementType;
 use ort::value::{Outlet, ValueType};
 
 use super::buffer::{Buffer, Scalar};
+use super::device::{Device, providers};
+use super::engines::{self, Key, Place};
 use super::runtime::Runtime;
-use super::{Inputs, Network, Shape};
+use super::{Inputs, Network, Shape, nodes};
 use crate::error::{Error, Result};
+use crate::machine::{self, nvidia};
 
 /// The names by which a network's graph calls what the executor speaks of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,12 +52,23 @@ pub enum ModelSource<'a> {
 /// How a session is to run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SessionOptions {
-    /// Threads within an operator; 0 means one per physical core that this process may use.
+    /// Threads within an operator; 0 means one per physical core that this process may use, and where some cores are faster
+    /// than others, one on each of those.
     pub threads: usize,
+    /// What the network runs on.
+    pub device: Device,
+    /// Whether all of it has to; otherwise the processor takes what the device does not.
+    pub whole: bool,
+    /// Whether threads sleep while there is nothing to do for them. It takes them longer to begin, and spares a battery and
+    /// whatever else the machine does where there are pauses between evaluations.
+    pub rest: bool,
 }
 
 /// How many threads [`SessionOptions::threads`] `= 0` stands for.
 pub fn default_threads() -> usize {
+    if let Some(cores) = machine::fast_cores() {
+        return cores.len();
+    }
     let allowed = std::thread::available_parallelism().map_or(1, usize::from);
     num_cpus::get_physical().clamp(1, allowed)
 }
@@ -64,8 +81,54 @@ pub struct OnnxNetwork {
     types: Types,
     bound: Option<Bound>,
     model: String,
+    device: Device,
+    /// Where sessions are built for one shape: what they are built from.
+    tailor: Option<Tailor>,
     // The environment has to outlive the session.
-    _runtime: Arc<Runtime>,
+    runtime: Arc<Runtime>,
+}
+
+/// What builds sessions for one shape each, as TensorRT's engines are.
+#[derive(Debug)]
+struct Tailor {
+    graph: Graph,
+    options: SessionOptions,
+    /// What the session at hand is for.
+    shape: Option<Shape>,
+    /// Where its engine is.
+    place: Option<Place>,
+    /// Why its engine is not kept.
+    problem: Option<String>,
+}
+
+/// A graph that is kept.
+#[derive(Debug)]
+enum Graph {
+    Bytes(Vec<u8>),
+    File(PathBuf),
+}
+
+impl Graph {
+    fn source(&self) -> ModelSource<'_> {
+        match self {
+            Self::Bytes(bytes) => ModelSource::Bytes(bytes),
+            Self::File(path) => ModelSource::File(path),
+        }
+    }
+
+    /// The SHA-256 of all that the graph consists of: a file may have its weights in others beside it.
+    fn sha256(&self) -> String {
+        let path = match self {
+            Self::Bytes(bytes) => return engines::sha256(bytes),
+            Self::File(path) => path,
+        };
+        let beside = path.parent().and_then(|folder| fs::read_dir(folder).ok()).into_iter().flatten();
+        let mut files: Vec<PathBuf> =
+            beside.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_file()).collect();
+        files.sort();
+        let hashes = files.iter().map(|file| fs::read(file).map(|bytes| engines::sha256(&bytes)).unwrap_or_default());
+        engines::sha256(hashes.collect::<Vec<_>>().join(" ").as_bytes())
+    }
 }
 
 /// Element types and ranks, as the graph declares them.
@@ -78,6 +141,8 @@ struct Types {
     output: TensorElementType,
     /// The sample's shape as declared, -1 where it is free.
     declared: Vec<i64>,
+    /// What the axes of the sample, the map and the condition are called, where they are free.
+    axes: [Vec<String>; 3],
 }
 
 /// The buffers for one shape, bound to the session.
@@ -107,15 +172,56 @@ impl OnnxNetwork {
         interface: Interface,
         options: SessionOptions,
     ) -> Result<Self> {
-        let session = build(runtime, source, options).map_err(|cause| {
-            Error::model_from(
-                model,
-                "ONNX Runtime does not accept it; it wants an ONNX file it has operators for",
-                cause,
-            )
-        })?;
+        let tailored = matches!(options.device, Device::TensorRt(_));
+        let special = Special { only_to_look_at: tailored, ..Special::default() };
+        let session = build(runtime, source, options, &special).map_err(|cause| refused(model, options, cause))?;
         let types = Types::read(&session, &interface, model)?;
-        Ok(Self { session, interface, types, bound: None, model: model.to_owned(), _runtime: Arc::clone(runtime) })
+        let tailor = tailored.then(|| {
+            let graph = match source {
+                ModelSource::Bytes(bytes) => Graph::Bytes(bytes.to_vec()),
+                ModelSource::File(path) => Graph::File(path.to_owned()),
+            };
+            Tailor { graph, options, shape: None, place: None, problem: None }
+        });
+        let (model, runtime) = (model.to_owned(), Arc::clone(runtime));
+        Ok(Self { session, interface, types, bound: None, model, device: options.device, tailor, runtime })
+    }
+
+    /// How many nodes of the graph each provider of ONNX Runtime takes, as a run at `shape` shows.
+    ///
+    /// # Errors
+    /// As for [`load`](Self::load), and when the graph does not run at that shape.
+    pub fn count_nodes(
+        runtime: &Arc<Runtime>,
+        model: &str,
+        source: ModelSource<'_>,
+        interface: Interface,
+        options: SessionOptions,
+        shape: Shape,
+    ) -> Result<BTreeMap<String, usize>> {
+        let fail = |problem: &str, cause: crate::error::Cause| Error::Evaluation {
+            problem: format!("model {model}: {problem}"),
+            source: Some(cause),
+        };
+        let folder = tempfile::tempdir().map_err(|cause| fail("there is no place for a profile", cause.into()))?;
+        let special = Special { profile: Some(folder.path().join("profile")), ..Special::default() };
+        let session = build(runtime, source, options, &special).map_err(|cause| refused(model, options, cause))?;
+        let types = Types::read(&session, &interface, model)?;
+        let (model_name, runtime) = (model.to_owned(), Arc::clone(runtime));
+        let device = options.device;
+        let mut network =
+            Self { session, interface, types, bound: None, model: model_name, device, tailor: None, runtime };
+        network.bind(shape)?;
+        network.evaluate(1.0)?;
+        let profile =
+            network.session.end_profiling().map_err(|cause| fail("its profile was not written", cause.into()))?;
+        let profile = fs::read(profile).map_err(|cause| fail("its profile cannot be read", cause.into()))?;
+        nodes::counted(&profile).map_err(|cause| fail("its profile is not as expected", cause.into()))
+    }
+
+    /// Why the engine that was built is not kept, where one was built and is not.
+    pub fn engine_problem(&self) -> Option<&str> {
+        self.tailor.as_ref()?.problem.as_deref()
     }
 
     /// The inputs and outputs that the graph declares, one line each, for people.
@@ -132,11 +238,12 @@ impl OnnxNetwork {
     fn allocate(&self, shape: Shape) -> ort::Result<Bound> {
         let [batch, channels, height, width] = shape;
         let mut binding = self.session.create_binding()?;
-        let sample = Buffer::new(self.types.sample, shape)?;
+        let allocator = self.allocator();
+        let sample = Buffer::new(&allocator, self.types.sample, shape)?;
         sample.bind_input(&mut binding, &self.interface.sample)?;
         let mut sigma = None;
         if let (Some(name), Some(element)) = (&self.interface.sigma, self.types.sigma) {
-            let buffer = Buffer::new(element, [batch, 1, height, width])?;
+            let buffer = Buffer::new(&allocator, element, [batch, 1, height, width])?;
             buffer.bind_input(&mut binding, name)?;
             sigma = Some(buffer);
         }
@@ -151,13 +258,54 @@ impl OnnxNetwork {
         let mut condition = None;
         if let (Some(name), Some(element)) = (&self.interface.condition, self.types.condition) {
             let scale = self.interface.scale;
-            let buffer = Buffer::new(element, [batch, channels, height / scale, width / scale])?;
+            let buffer = Buffer::new(&allocator, element, [batch, channels, height / scale, width / scale])?;
             buffer.bind_input(&mut binding, name)?;
             condition = Some(buffer);
         }
-        let mut output = Buffer::new(self.types.output, shape)?;
+        let mut output = Buffer::new(&allocator, self.types.output, shape)?;
         output.bind_output(&mut binding, &self.interface.output)?;
         Ok(Bound { shape, binding, sample, sigma, timestep, condition, output })
+    }
+
+    /// What memory of buffers comes from: for a GPU memory that it reads and writes by itself, where there is such.
+    fn allocator(&self) -> Allocator {
+        let pinned = |index| {
+            let (device, kind) = (AllocationDevice::CUDA_PINNED, MemoryType::CPUOutput);
+            let memory = MemoryInfo::new(device, index, AllocatorType::Device, kind).ok()?;
+            Allocator::new(&self.session, memory).ok().filter(|allocator| allocator.memory_info().is_cpu_accessible())
+        };
+        self.device.index().and_then(pinned).unwrap_or_default()
+    }
+
+    /// Builds a session for this shape, where the device is one that wants it so.
+    fn tailor(&mut self, shape: Shape) -> Result<()> {
+        let Some(tailor) = &mut self.tailor else { return Ok(()) };
+        if tailor.shape == Some(shape) {
+            return Ok(());
+        }
+        tailor.shape = None;
+        let sizes = self.types.sizes(&self.interface, shape);
+        let key = Key::default()
+            .with("network", tailor.graph.sha256())
+            .with("shape", format!("{shape:?} {sizes:?}"))
+            .with("numbers", self.types.sample.to_string())
+            .with("flags", "fp16")
+            .with("runtime", self.runtime.build())
+            .with("libraries", nvidia::loaded().join(" "))
+            .with("driver", nvidia::driver().unwrap_or_default())
+            .with("gpu", format!("{} {}", tailor.options.device, nvidia::gpus().join(" ")));
+        // Without a place to keep it in, an engine is built for this run alone.
+        let place = engines::folder().map(|root| Place::open(&root, key)).transpose();
+        (tailor.place, tailor.problem) = match place {
+            Ok(None) => (None, Some("there is no folder to keep it in; set HOME or XDG_CACHE_HOME".into())),
+            Ok(place) => (place, None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        let special = Special { sizes, engines: tailor.place.as_ref(), ..Special::default() };
+        self.session = build(&self.runtime, tailor.graph.source(), tailor.options, &special)
+            .map_err(|cause| refused(&self.model, tailor.options, cause))?;
+        tailor.shape = Some(shape);
+        Ok(())
     }
 }
 
@@ -178,6 +326,7 @@ impl Network for OnnxNetwork {
         }
         // The old buffers go first, so that two sets never exist at once.
         self.bound = None;
+        self.tailor(shape)?;
         let bound = self.allocate(shape).map_err(|cause| self.fail("no buffers could be bound", cause))?;
         self.bound = Some(bound);
         Ok(())
@@ -205,30 +354,134 @@ impl Network for OnnxNetwork {
         if let Some(timestep) = &mut bound.timestep {
             timestep.set(t);
         }
+        if self.device.is_gpu() {
+            // What a GPU gets is what an input held when it was bound.
+            bound.send(&self.interface).map_err(|cause| Error::Evaluation {
+                problem: format!("model {}: its inputs could not be sent to {}", self.model, self.device),
+                source: Some(Box::new(cause)),
+            })?;
+        }
         if let Err(cause) = self.session.run_binding(&bound.binding).map(drop) {
             let problem = format!("model {}: the evaluation at shape {:?} failed", self.model, bound.shape);
             return Err(Error::Evaluation { problem, source: Some(Box::new(cause)) });
+        }
+        if let Some(Tailor { place: Some(place), problem, .. }) = &mut self.tailor
+            && let Err(error) = place.seal()
+        {
+            *problem = Some(error.to_string());
         }
         Ok(bound.output.fetch())
     }
 }
 
-fn build(runtime: &Runtime, source: ModelSource<'_>, options: SessionOptions) -> ort::Result<Session> {
+impl Bound {
+    fn send(&mut self, interface: &Interface) -> ort::Result<()> {
+        self.sample.bind_input(&mut self.binding, &interface.sample)?;
+        if let (Some(buffer), Some(name)) = (&self.sigma, &interface.sigma) {
+            buffer.bind_input(&mut self.binding, name)?;
+        }
+        if let (Some(scalar), Some(name)) = (&self.timestep, &interface.timestep) {
+            scalar.bind_input(&mut self.binding, name)?;
+        }
+        if let (Some(buffer), Some(name)) = (&self.condition, &interface.condition) {
+            buffer.bind_input(&mut self.binding, name)?;
+        }
+        Ok(())
+    }
+}
+
+/// How a session differs from others of the same options.
+#[derive(Debug, Default)]
+struct Special<'a> {
+    /// Its inputs and outputs are looked at, and it never runs.
+    only_to_look_at: bool,
+    /// What free axes are, by their names.
+    sizes: BTreeMap<String, i64>,
+    /// Where engines are kept.
+    engines: Option<&'a Place>,
+    /// What the names of profiles begin with.
+    profile: Option<PathBuf>,
+}
+
+/// What it means that there is no session.
+fn refused(model: &str, options: SessionOptions, cause: ort::Error) -> Error {
+    if options.device.is_gpu() {
+        let whole = if options.whole { ", or leave out --require-device for what it has no kernels for" } else { "" };
+        let problem = format!("it does not run {model} ({cause}); try --device cpu{whole}");
+        return Error::Device { device: options.device.to_string(), problem };
+    }
+    Error::model_from(model, "ONNX Runtime does not accept it; it wants an ONNX file it has operators for", cause)
+}
+
+fn build(
+    runtime: &Runtime,
+    source: ModelSource<'_>,
+    options: SessionOptions,
+    special: &Special<'_>,
+) -> ort::Result<Session> {
     let threads = if options.threads == 0 { default_threads() } else { options.threads };
+    let level = if special.only_to_look_at { GraphOptimizationLevel::Disable } else { GraphOptimizationLevel::All };
     let mut builder = Session::builder(runtime.environment())?
-        .with_optimization_level(GraphOptimizationLevel::All)?
+        // Otherwise it would choose a device by itself.
+        .with_auto_device(AutoDevicePolicy::PreferCPU)?
+        .with_optimization_level(level)?
         .with_intra_threads(threads)?
         .with_inter_threads(1)?
         // The pattern is a second copy of all activations, laid out on the first run, for no measurable speed: at
         // 1920x1080 it cost 230 of 615 MiB.
         .with_memory_pattern(false)?;
+    if options.rest {
+        builder = builder.with_intra_op_spinning(false)?;
+    }
+    if options.threads == 0
+        && let Some(cores) = machine::fast_cores()
+        && cores.len() > 1
+    {
+        builder = builder.with_config_entry("session.intra_op_thread_affinities", affinities(&cores))?;
+    }
+    if options.device.is_gpu() && !special.only_to_look_at {
+        if options.whole {
+            builder = builder.with_disable_cpu_fallback()?;
+        }
+        builder = builder.with_execution_providers(providers(options.device, special.engines))?;
+    }
+    for (name, size) in &special.sizes {
+        builder = builder.with_dimension_override(name, *size)?;
+    }
+    if let Some(path) = &special.profile {
+        builder = builder.with_profiling(path)?;
+    }
     match source {
         ModelSource::Bytes(bytes) => builder.commit_from_memory(bytes),
         ModelSource::File(path) => builder.commit_from_file(path),
     }
 }
 
+/// On which cores the threads of a session run, as ONNX Runtime wants it: one list for each thread but the caller's, of cores
+/// counted from 1. Each may move between all of them.
+fn affinities(cores: &[usize]) -> String {
+    let list = cores.iter().map(|core| (core + 1).to_string()).collect::<Vec<_>>().join(",");
+    vec![list; cores.len().saturating_sub(1)].join(";")
+}
+
 impl Types {
+    /// The sizes of free axes that have a name, for a batch of this shape.
+    fn sizes(&self, interface: &Interface, [batch, channels, height, width]: Shape) -> BTreeMap<String, i64> {
+        let scale = interface.scale.max(1);
+        let shapes = [
+            [batch, channels, height, width],
+            [batch, 1, height, width],
+            [batch, channels, height / scale, width / scale],
+        ];
+        let mut sizes = BTreeMap::new();
+        for (names, shape) in self.axes.iter().zip(shapes) {
+            for (name, size) in names.iter().zip(shape).filter(|(name, _)| !name.is_empty()) {
+                sizes.entry(name.clone()).or_insert_with(|| i64::try_from(size).unwrap_or(i64::MAX));
+            }
+        }
+        sizes
+    }
+
     fn read(session: &Session, interface: &Interface, model: &str) -> Result<Self> {
         let inputs = session.inputs();
         let [sigma, timestep, condition] = [&interface.sigma, &interface.timestep, &interface.condition];
@@ -262,7 +515,17 @@ impl Types {
             None => None,
         };
         let (output, _) = picture(find(session.outputs(), &interface.output, "output", model)?, half, model)?;
-        Ok(Self { sample, sigma, timestep, condition, output, declared })
+        let named = [Some(&interface.sample), interface.sigma.as_ref(), interface.condition.as_ref()];
+        let axes = named.map(|name| axes(inputs.iter().find(|outlet| Some(outlet.name()) == name.map(String::as_str))));
+        Ok(Self { sample, sigma, timestep, condition, output, declared, axes })
+    }
+}
+
+/// What the axes of an input are called.
+fn axes(outlet: Option<&Outlet>) -> Vec<String> {
+    match outlet.map(Outlet::dtype) {
+        Some(ValueType::Tensor { dimension_symbols, .. }) => dimension_symbols.to_vec(),
+        _ => Vec::new(),
     }
 }
 
@@ -304,5 +567,16 @@ fn scalar(outlet: &Outlet, model: &str) -> Result<(TensorElementType, Vec<i64>)>
             );
             Err(Error::model(model, problem))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::affinities;
+
+    #[test]
+    fn threads_beside_the_caller_share_the_fast_cores() {
+        assert_eq!(affinities(&[4, 5, 6]), "5,6,7;5,6,7");
+        assert_eq!(affinities(&[0, 1]), "1,2");
     }
 }

@@ -8,6 +8,7 @@ mod common;
 
 mod commands;
 mod denoise;
+mod devices;
 mod guards;
 mod inputs;
 mod interrupt;

@@ -1,6 +1,13 @@
-//! What this machine has: memory and processor, as the kernel tells it.
+//! What this machine has: memory, processor and what NVIDIA's software there is, as the kernel and the file system tell it.
 
 use std::fs;
+
+mod cores;
+mod health;
+pub mod nvidia;
+
+pub use cores::fast_cores;
+pub use health::{Health, Trouble};
 
 /// Bytes of memory that this process may use: the machine's, or its control group's limit where that is lower.
 pub fn total_memory() -> u64 {
@@ -32,9 +39,12 @@ pub fn processor() -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let named = info.lines().find_map(|line| line.strip_prefix("model name").or_else(|| line.strip_prefix("Model")));
     let name = named.and_then(|rest| rest.split_once(':')).map(|(_, name)| name.trim().to_owned());
-    let board =
-        || fs::read_to_string("/proc/device-tree/model").ok().map(|name| name.trim_end_matches('\0').to_owned());
     name.or_else(board).unwrap_or_else(|| std::env::consts::ARCH.to_owned())
+}
+
+/// The board's name, where the kernel was given one.
+pub fn board() -> Option<String> {
+    fs::read_to_string("/proc/device-tree/model").ok().map(|name| name.trim_end_matches('\0').to_owned())
 }
 
 /// The processor features that decide how fast a network runs, of those that this processor has.

@@ -1,0 +1,159 @@
+//! Whether the machine is held back: too hot, or with too little power, where the kernel tells.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What holds a machine back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Trouble {
+    /// The processor is slowed down since it is too hot.
+    TooHot,
+    /// The supply gives too little voltage, which slows a Raspberry Pi down.
+    LowPower,
+}
+
+impl std::fmt::Display for Trouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::TooHot => {
+                "the processor is slowed down because it is too hot; give it a fan, or less to do with --fps"
+            }
+            Self::LowPower => {
+                "the supply gives too little voltage, and the board is slowed down; take the supply it is made for"
+            }
+        })
+    }
+}
+
+/// Looks after the machine while something runs.
+#[derive(Debug)]
+pub struct Health {
+    sys: PathBuf,
+    /// How often the processor had been slowed down at the start.
+    slowed: u64,
+    told: BTreeSet<Trouble>,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self::below(Path::new("/sys"))
+    }
+}
+
+impl Health {
+    fn below(sys: &Path) -> Self {
+        Self { sys: sys.into(), slowed: slowed(sys), told: BTreeSet::new() }
+    }
+
+    /// What holds the machine back and was not told yet.
+    pub fn news(&mut self) -> Vec<Trouble> {
+        let mut now = BTreeSet::new();
+        if let Some(bits) = throttled(&self.sys) {
+            now.extend((bits & 0b0001 != 0).then_some(Trouble::LowPower));
+            // Slowed down, or at the softer limit of a Pi 3B+. That the frequency is capped, bit 1, is a consequence of either.
+            now.extend((bits & 0b1100 != 0).then_some(Trouble::TooHot));
+        }
+        now.extend(undervoltage(&self.sys).then_some(Trouble::LowPower));
+        now.extend((slowed(&self.sys) > self.slowed || is_cooled(&self.sys)).then_some(Trouble::TooHot));
+        let news = now.difference(&self.told).copied().collect();
+        self.told.extend(now);
+        news
+    }
+}
+
+/// What a Raspberry Pi's firmware says: bit 0 too little voltage, 1 frequency capped, 2 slowed down, 3 soft temperature limit, each
+/// at this moment.
+fn throttled(sys: &Path) -> Option<u32> {
+    let text = fs::read_to_string(sys.join("devices/platform/soc/soc:firmware/get_throttled")).ok()?;
+    u32::from_str_radix(text.trim().trim_start_matches("0x"), 16).ok()
+}
+
+/// The alarm of a Raspberry Pi's voltage sensor.
+fn undervoltage(sys: &Path) -> bool {
+    folders(&sys.join("class/hwmon"), "hwmon")
+        .any(|sensor| line(&sensor.join("name")) == "rpi_volt" && line(&sensor.join("in0_lcrit_alarm")) == "1")
+}
+
+/// How often Intel's processors say that they were slowed down.
+fn slowed(sys: &Path) -> u64 {
+    let counters = ["core_throttle_count", "package_throttle_count"];
+    let counts = folders(&sys.join("devices/system/cpu"), "cpu").flat_map(|core| {
+        counters.map(|counter| line(&core.join("thermal_throttle").join(counter)).parse().unwrap_or(0))
+    });
+    counts.fold(0, u64::saturating_add)
+}
+
+/// Whether a cooling device that slows the processor down is at work, as on a Jetson; fans are no such devices.
+fn is_cooled(sys: &Path) -> bool {
+    folders(&sys.join("class/thermal"), "cooling_device").any(|device| {
+        let kind = line(&device.join("type")).to_lowercase();
+        let slows = ["cpufreq", "throttle", "processor"].iter().any(|word| kind.contains(word));
+        slows && line(&device.join("cur_state")).parse().is_ok_and(|state: u32| state > 0)
+    })
+}
+
+fn folders(place: &Path, prefix: &'static str) -> impl Iterator<Item = PathBuf> + use<> {
+    let entries = fs::read_dir(place).into_iter().flatten().filter_map(std::result::Result::ok);
+    entries.filter(move |entry| entry.file_name().to_string_lossy().starts_with(prefix)).map(|entry| entry.path())
+}
+
+/// A file's only line; nothing where there is none.
+fn line(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_default().trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Health, Trouble};
+    use std::fs;
+    use std::path::Path;
+
+    fn write(sys: &Path, name: &str, text: &str) {
+        let path = sys.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    #[test]
+    fn a_raspberry_pi_with_a_weak_supply() {
+        let sys = tempfile::tempdir().unwrap();
+        let firmware = "devices/platform/soc/soc:firmware/get_throttled";
+        // It has been hot and weak, and is not now.
+        write(sys.path(), firmware, "50000\n");
+        let mut health = Health::below(sys.path());
+        assert_eq!(health.news(), []);
+        write(sys.path(), firmware, "50001\n");
+        assert_eq!(health.news(), [Trouble::LowPower]);
+        assert_eq!(health.news(), [], "it is told once");
+        write(sys.path(), firmware, "50005\n");
+        assert_eq!(health.news(), [Trouble::TooHot]);
+        write(sys.path(), "class/hwmon/hwmon1/name", "rpi_volt\n");
+        write(sys.path(), "class/hwmon/hwmon1/in0_lcrit_alarm", "1\n");
+        assert_eq!(Health::below(sys.path()).news(), [Trouble::TooHot, Trouble::LowPower]);
+    }
+
+    #[test]
+    fn a_pc_that_was_hot_before_and_gets_hot() {
+        let sys = tempfile::tempdir().unwrap();
+        let counter = "devices/system/cpu/cpu1/thermal_throttle/package_throttle_count";
+        write(sys.path(), counter, "7\n");
+        let mut health = Health::below(sys.path());
+        assert_eq!(health.news(), []);
+        write(sys.path(), counter, "8\n");
+        assert_eq!(health.news(), [Trouble::TooHot]);
+    }
+
+    #[test]
+    fn a_jetson_that_throttles_and_one_whose_fan_runs() {
+        let sys = tempfile::tempdir().unwrap();
+        write(sys.path(), "class/thermal/cooling_device0/type", "pwm-fan\n");
+        write(sys.path(), "class/thermal/cooling_device0/cur_state", "3\n");
+        write(sys.path(), "class/thermal/cooling_device1/type", "cpu-throttle-alert\n");
+        write(sys.path(), "class/thermal/cooling_device1/cur_state", "0\n");
+        let mut health = Health::below(sys.path());
+        assert_eq!(health.news(), []);
+        write(sys.path(), "class/thermal/cooling_device1/cur_state", "1\n");
+        assert_eq!(health.news(), [Trouble::TooHot]);
+    }
+}

@@ -1,0 +1,336 @@
+//! On what networks run: the devices that ONNX Runtime may have providers for, which of them work here, and why the others do
+//! not.
+
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+
+use ort::ep::{self, ExecutionProvider, ExecutionProviderDispatch};
+use ort::session::Session;
+use ort::value::Tensor;
+
+use super::runtime::Runtime;
+use super::{elf, engines};
+use crate::error::{Error, Result};
+use crate::machine::nvidia;
+
+/// A graph of one node, a convolution that doubles four floats: what a device is tried with. A network's main work needs more
+/// libraries than others, cuDNN among them.
+const ONE_NODE: &[u8] = b"\x08\x08:e\x0a\x0f\x0a\x01x\x0a\x01w\x12\x01y\x22\x04Conv\x12\x03one*\x13\x08\x01\x08\x01\x08\x01\x08\x01\
+    \x10\x01\x22\x04\x00\x00\x00@B\x01wZ\x1b\x0a\x01x\x12\x16\x0a\x14\x08\x01\x12\x10\x0a\x02\x08\x01\x0a\x02\x08\x01\x0a\x02\x08\x02\
+    \x0a\x02\x08\x02b\x1b\x0a\x01y\x12\x16\x0a\x14\x08\x01\x12\x10\x0a\x02\x08\x01\x0a\x02\x08\x01\x0a\x02\x08\x02\x0a\x02\x08\x02\
+    B\x04\x0a\x00\x10\x0d";
+
+/// What a network runs on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Device {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// An NVIDIA GPU, counted from 0, through ONNX Runtime's CUDA provider.
+    Cuda(u32),
+    /// An NVIDIA GPU, counted from 0, through TensorRT; what TensorRT does not take runs through CUDA.
+    TensorRt(u32),
+}
+
+impl Device {
+    /// Whether it is another than the processor.
+    pub fn is_gpu(self) -> bool {
+        self != Self::Cpu
+    }
+
+    /// The number of the GPU.
+    pub(super) fn index(self) -> Option<i32> {
+        match self {
+            Self::Cpu => None,
+            Self::Cuda(index) | Self::TensorRt(index) => Some(i32::try_from(index).unwrap_or(i32::MAX)),
+        }
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => f.pad("cpu"),
+            Self::Cuda(index) => f.pad(&format!("cuda:{index}")),
+            Self::TensorRt(index) => f.pad(&format!("tensorrt:{index}")),
+        }
+    }
+}
+
+/// What a network is to run on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// The first of TensorRT, CUDA and the processor that works.
+    #[default]
+    Auto,
+    /// This one and no other.
+    Named(Device),
+}
+
+impl FromStr for DeviceChoice {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        let (name, index) = text.split_once(':').map_or((text, Ok(0)), |(name, index)| (name, index.parse()));
+        match (name, index) {
+            ("auto", Ok(_)) if text == name => Ok(Self::Auto),
+            ("cpu", Ok(_)) if text == name => Ok(Self::Named(Device::Cpu)),
+            ("cuda", Ok(index)) => Ok(Self::Named(Device::Cuda(index))),
+            ("tensorrt", Ok(index)) => Ok(Self::Named(Device::TensorRt(index))),
+            _ => Err(
+                "expected auto, cpu, cuda or tensorrt, and for a GPU that is not the first its number, as in cuda:1",
+            ),
+        }
+    }
+}
+
+/// A device that works, and those that would have been better but do not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Placement {
+    /// What networks run on.
+    pub device: Device,
+    /// What was tried before, and what is wrong with it.
+    pub passed_over: Vec<(Device, String)>,
+}
+
+impl fmt::Display for Placement {
+    /// `cpu (tensorrt:0: libnvinfer.so.10 is missing; ...)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.device)?;
+        let mut reasons = self.passed_over.iter();
+        if let Some((device, problem)) = reasons.next() {
+            write!(f, " (not {device}: {problem}")?;
+            reasons.try_for_each(|(device, problem)| write!(f, "; not {device}: {problem}"))?;
+            write!(f, ")")?;
+        }
+        Ok(())
+    }
+}
+
+/// How much of a device is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trial {
+    /// That its provider loads and finds it, and that a node runs there; of TensorRT no engine is built.
+    Quick,
+    /// Everything: of TensorRT, an engine for one node is built, which takes seconds.
+    Thorough,
+}
+
+impl Runtime {
+    /// The device to run on.
+    ///
+    /// With `require`, [`DeviceChoice::Auto`] does not go as far as the processor.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the device that was named, or with `require` every GPU, does not work.
+    pub fn choose(&self, choice: DeviceChoice, require: bool) -> Result<Placement> {
+        let candidates = match choice {
+            DeviceChoice::Named(device) => {
+                return match self.try_device(device, Trial::Quick) {
+                    Ok(()) => Ok(Placement { device, passed_over: Vec::new() }),
+                    Err(problem) => Err(Error::Device { device: device.to_string(), problem }),
+                };
+            }
+            DeviceChoice::Auto => [Device::TensorRt(0), Device::Cuda(0)],
+        };
+        let mut passed_over = Vec::new();
+        for device in candidates {
+            match self.try_device(device, Trial::Quick) {
+                Ok(()) => return Ok(Placement { device, passed_over }),
+                Err(problem) => passed_over.push((device, problem)),
+            }
+        }
+        if require {
+            let problems: Vec<String> =
+                passed_over.iter().map(|(device, problem)| format!("{device}: {problem}")).collect();
+            return Err(Error::Device { device: "any GPU".into(), problem: problems.join("; ") });
+        }
+        Ok(Placement { device: Device::Cpu, passed_over })
+    }
+
+    /// Runs one node on `device`, and on nothing else.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words that say what to do.
+    pub fn try_device(&self, device: Device, trial: Trial) -> Result<(), String> {
+        if device.is_gpu() {
+            self.has_provider(device)?;
+        }
+        self.forget_complaints();
+        let run = || -> ort::Result<bool> {
+            let mut builder = Session::builder(self.environment())?.with_intra_threads(1)?;
+            if device.is_gpu() {
+                builder =
+                    builder.with_disable_cpu_fallback()?.with_execution_providers(trial_providers(device, trial))?;
+            }
+            let mut session = builder.commit_from_memory(ONE_NODE)?;
+            let x = Tensor::from_array(([1_usize, 1, 2, 2], vec![-1.0_f32, 0.0, 0.5, 2.0]))?;
+            let outputs = session.run(ort::inputs!["x" => x])?;
+            let y = outputs["y"].try_extract_tensor::<f32>()?.1;
+            Ok(y == [-2.0, 0.0, 1.0, 4.0])
+        };
+        match run() {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                Err("it gives wrong values; update its driver, and check that the library is built for it".into())
+            }
+            Err(error) => {
+                // What ends a call is often less than what was complained of before.
+                let mut words = self.complaints();
+                words.push(error.to_string());
+                Err(explain(&words))
+            }
+        }
+    }
+
+    /// Whether the library was built with a provider for `device`, and has it beside itself.
+    fn has_provider(&self, device: Device) -> Result<(), String> {
+        let Some(file) = self.file() else {
+            return Err(
+                "the ONNX Runtime inside eddy is for the CPU; name one that is for the GPU with --runtime".into()
+            );
+        };
+        let (built, name) = match device {
+            Device::TensorRt(_) => (ep::TensorRT::is_available(), "tensorrt"),
+            _ => (ep::CUDA::is_available(), "cuda"),
+        };
+        if !built.unwrap_or(false) {
+            return Err("this ONNX Runtime was built without it; take one from onnxruntime-gpu".into());
+        }
+        let folder = file.parent().unwrap_or(Path::new("."));
+        for part in ["shared", name] {
+            let part = format!("libonnxruntime_providers_{part}.so");
+            let path = folder.join(&part);
+            if !path.exists() {
+                return Err(format!("{part} is not beside {}; copy the whole folder of the library", file.display()));
+            }
+            if let Some(problem) = elf::missing_part(&path) {
+                return Err(format!("{part}: {problem}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The providers by which a device is tried.
+fn trial_providers(device: Device, trial: Trial) -> Vec<ExecutionProviderDispatch> {
+    let Device::TensorRt(_) = device else { return providers(device, None) };
+    // A part of the graph that is too small is left to CUDA.
+    let least = if trial == Trial::Quick { 2 } else { 1 };
+    let tensorrt = tensorrt(device).with_min_subgraph_size(least);
+    vec![tensorrt.build().error_on_failure(), cuda(device).build().error_on_failure()]
+}
+
+/// The providers of a session on `device`, the first of which takes what it can. TensorRT keeps what it builds in `engines`.
+pub(super) fn providers(device: Device, engines: Option<&engines::Place>) -> Vec<ExecutionProviderDispatch> {
+    match device {
+        Device::Cpu => Vec::new(),
+        Device::Cuda(_) => vec![cuda(device).build().error_on_failure()],
+        Device::TensorRt(_) => {
+            let mut tensorrt = tensorrt(device);
+            if let Some(place) = engines {
+                tensorrt = tensorrt
+                    .with_engine_cache(true)
+                    .with_engine_cache_path(place.engines().display())
+                    .with_timing_cache(true)
+                    .with_timing_cache_path(place.timings().display());
+            }
+            vec![tensorrt.build().error_on_failure(), cuda(device).build().error_on_failure()]
+        }
+    }
+}
+
+fn cuda(device: Device) -> ep::CUDA {
+    // 19-bit products are not f32; who wants speed has f16.
+    ep::CUDA::default().with_device_id(device.index().unwrap_or(0)).with_tf32(false)
+}
+
+fn tensorrt(device: Device) -> ep::TensorRT {
+    // Kernels in f16 where the graph is; a graph in f32 is left at that.
+    ep::TensorRT::default().with_device_id(device.index().unwrap_or(0)).with_fp16(true)
+}
+
+/// What ONNX Runtime says of a device that does not work, in words that tell what to do.
+fn explain(words: &[String]) -> String {
+    let missing = words.iter().find_map(|text| text.split_once(": cannot open shared object file"));
+    if let Some((before, _)) = missing {
+        let library = before.rsplit([' ', ':']).next().unwrap_or(before);
+        return format!("{library} is missing; {}", remedy(library));
+    }
+    let text = words.iter().max_by_key(|text| text.len()).map_or("", String::as_str);
+    for (sign, remedy) in [
+        ("no CUDA-capable device", "there is no NVIDIA GPU here, or its driver does not run (try nvidia-smi)"),
+        ("driver version is insufficient", "the NVIDIA driver is older than this library's CUDA; update the driver"),
+        ("CUDNN", "cuDNN does not start; install the version that this ONNX Runtime is built for"),
+        ("invalid device ordinal", "there is no GPU of that number; nvidia-smi -L lists them"),
+        ("no kernel image", "the library was not built for this GPU; take a build for this board"),
+        ("out of memory", "the GPU has no memory left; end what else uses it"),
+    ] {
+        if text.contains(sign) {
+            return remedy.to_owned();
+        }
+    }
+    let reason = text.lines().next().unwrap_or_default();
+    // The path of a source file and the name of a function stand before what they say.
+    let reason = reason.rsplit_once("FAIL : ").map_or(reason, |(_, reason)| reason);
+    format!("ONNX Runtime says: {}", reason.trim())
+}
+
+/// How to come by a library of NVIDIA's: the line to type.
+fn remedy(library: &str) -> String {
+    let (name, version) = library.split_once(".so.").unwrap_or((library, ""));
+    let package = match name {
+        "libcuda" | "libnvidia-ml" => return "it comes with NVIDIA's driver: sudo apt install nvidia-driver".into(),
+        _ if nvidia::jetpack().is_some() => "nvidia-jetpack".to_owned(),
+        name if name.starts_with("libcudnn") => format!("cudnn{version}"),
+        name if name.starts_with("libnvinfer") || name.starts_with("libnvonnxparser") => {
+            format!("libnvinfer{version} libnvinfer-plugin{version} libnvonnxparsers{version}")
+        }
+        name if name.starts_with("libcublas") || name.starts_with("libcudart") => format!("cuda-libraries-{version}-0"),
+        name if name.starts_with("libcu") || name.starts_with("libnv") => "cuda-libraries-13-0".to_owned(),
+        _ => return "install it, or put the folder that holds it into LD_LIBRARY_PATH".into(),
+    };
+    format!("sudo apt install {package} (from NVIDIA), or put the folder that holds it into LD_LIBRARY_PATH")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Device, DeviceChoice, Placement, explain};
+
+    #[test]
+    fn devices_as_people_write_them() {
+        let named = |device| Ok(DeviceChoice::Named(device));
+        assert_eq!("auto".parse(), Ok(DeviceChoice::Auto));
+        assert_eq!("cpu".parse(), named(Device::Cpu));
+        assert_eq!("cuda".parse(), named(Device::Cuda(0)));
+        assert_eq!("tensorrt:3".parse(), named(Device::TensorRt(3)));
+        for text in ["", "gpu", "cpu:0", "auto:1", "cuda:", "cuda:-1", "cuda:x", "CUDA"] {
+            assert!(text.parse::<DeviceChoice>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let log = "/onnxruntime_src/onnxruntime/core/session/provider_bridge_ort.cc:1988 onnxruntime::Provider& \
+                   onnxruntime::ProviderLibrary::Get() [ONNXRuntimeError] : 1 : FAIL : Failed to load library \
+                   /opt/libonnxruntime_providers_cuda.so with error: libcudnn.so.9: cannot open shared object file: No such \
+                   file or directory";
+        let words = explain(&[log.to_owned(), "it failed".to_owned()]);
+        assert!(words.starts_with("libcudnn.so.9 is missing; sudo apt install cudnn9"), "{words}");
+        let words = explain(&["error: libnvinfer.so.10: cannot open shared object file".to_owned()]);
+        assert!(words.contains("apt install libnvinfer10 "), "{words}");
+        let words = explain(&["CUDA failure 100: no CUDA-capable device is detected ; GPU=-1".to_owned()]);
+        assert!(words.contains("nvidia-smi"), "{words}");
+        let words = explain(&["[ONNXRuntimeError] : 1 : FAIL : something else\nmore".to_owned()]);
+        assert_eq!(words, "ONNX Runtime says: something else");
+    }
+
+    #[test]
+    fn a_placement_says_why() {
+        let passed_over = vec![(Device::TensorRt(0), "no".to_owned()), (Device::Cuda(0), "neither".to_owned())];
+        let placement = Placement { device: Device::Cpu, passed_over };
+        assert_eq!(placement.to_string(), "cpu (not tensorrt:0: no; not cuda:0: neither)");
+        assert_eq!(Placement::default().to_string(), "cpu");
+    }
+}
