@@ -1,20 +1,16 @@
 //! `eddy bench`.
 
-use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use eddy::diffusion::{NoiseAt, NoiseSource, Philox};
-use eddy::frame::{Frame, Metadata, Samples};
 use eddy::machine;
-use eddy::model::{Package, Task};
+use eddy::model::Package;
 use eddy::network::Network;
-use eddy::task::{DenoiseOptions, Denoiser, SigmaChoice, UpscaleOptions, Upscaler};
 use serde_json::json;
 
 use super::console::Console;
-use super::interrupt;
 use super::options::{DeviceOptions, MemoryOptions, PrecisionOption, Size};
+use super::rehearsal::{Rehearsal, noisy_frame};
 
 /// Measure how much slower a whole frame is than the bare network
 ///
@@ -59,22 +55,12 @@ impl Arguments {
         let precision = self.precision.on(device, &package);
         let mut network = package.load(&opened.runtime, precision, opened.session())?;
         let start_up = started.elapsed();
-        let (steps, tile, budget) = (Some(self.steps.into()), self.memory.tile(), self.memory.budget());
+        let rehearsal = Rehearsal { steps: self.steps.into(), tile: self.memory.tile(), budget: self.memory.budget() };
         let noisy = noisy_frame(self.size);
-        let on = &mut |_| ControlFlow::Continue(());
-        let mut whole_frame = |network: &mut dyn Network| -> eddy::Result<(Duration, usize)> {
-            let mut frame = noisy.clone();
+        let whole_frame = |network: &mut dyn Network| -> eddy::Result<(Duration, usize)> {
+            let frame = noisy.clone();
             let begun = Instant::now();
-            let evaluations = if package.manifest.task == Task::Upscale {
-                let options = UpscaleOptions { steps, tile, budget, ..UpscaleOptions::default() };
-                let (_, report) = Upscaler::new(&package.manifest, network, options)?.upscale(&frame, on)?;
-                report.tiles * report.steps
-            } else {
-                let sigma = SigmaChoice::Known(25.0);
-                let options = DenoiseOptions { sigma, steps, tile, budget, ..DenoiseOptions::default() };
-                let report = Denoiser::new(&package.manifest, network, options)?.denoise(&mut frame, on)?;
-                report.tiles * report.steps
-            };
+            let evaluations = rehearsal.run(&package.manifest, network, frame)?;
             Ok((begun.elapsed(), evaluations))
         };
         // Binds the buffers and warms everything up.
@@ -88,9 +74,6 @@ impl Arguments {
             }
             bare.push(one.elapsed().as_secs_f64() * 1e3);
             whole.push(whole_frame(&mut network)?.0.as_secs_f64() * 1e3);
-            if interrupt::poll().is_break() {
-                return Err(eddy::Error::Interrupted.into());
-            }
         }
         // A disturbance within a round falls on one half of it; the median of the rounds' ratios does not see it.
         let mut ratios: Vec<f64> = whole.iter().zip(&bare).map(|(whole, bare)| whole / bare).collect();
@@ -118,19 +101,4 @@ impl Arguments {
 fn median(values: &mut [f64]) -> f64 {
     let middle = values.len() / 2;
     *values.select_nth_unstable_by(middle, f64::total_cmp).1
-}
-
-/// A shaded frame with noise of 25 grey levels.
-fn noisy_frame(Size { width, height }: Size) -> Frame {
-    let noise = Philox::new(0);
-    let mut row = vec![0.0; 3 * width];
-    let mut samples = Vec::with_capacity(3 * width * height);
-    for y in 0..height {
-        noise.fill(NoiseAt { step: 0, batch: 0, channel: 0, y: y as u32 }, 0, &mut row);
-        samples.extend(row.iter().enumerate().map(|(x, z)| {
-            let clean = 64.0 + 128.0 * (x / 3 + y) as f32 / (width + height) as f32;
-            (clean + 25.0 * z).round() as u8
-        }));
-    }
-    Frame { width, height, channels: 3, samples: Samples::U8(samples), metadata: Metadata::default() }
 }

@@ -18,3 +18,8 @@ pub(crate) fn listen() {
 pub(crate) fn poll() -> ControlFlow<()> {
     if ASKED.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
+
+/// An error where somebody asked to stop.
+pub(crate) fn check() -> eddy::Result<()> {
+    if poll().is_break() { Err(eddy::Error::Interrupted) } else { Ok(()) }
+}

@@ -14,7 +14,9 @@ pub(crate) mod interrupt;
 mod options;
 mod pages;
 mod pictures;
+mod prepare;
 mod profile;
+mod rehearsal;
 mod sample;
 mod stream;
 mod told;
@@ -44,6 +46,7 @@ enum Command {
     #[command(hide = true)]
     TryDevice(doctor::TryDevice),
     Bench(bench::Arguments),
+    Prepare(prepare::Arguments),
     Completions(pages::Completions),
     #[command(hide = true)]
     Man(pages::Man),
@@ -62,6 +65,7 @@ impl Arguments {
             Command::Doctor(arguments) => arguments.run(),
             Command::TryDevice(arguments) => arguments.run(),
             Command::Bench(arguments) => arguments.run(started),
+            Command::Prepare(arguments) => arguments.run(),
             Command::Completions(arguments) => arguments.run(),
             Command::Man(arguments) => arguments.run(),
         }

@@ -7,6 +7,7 @@ use clap::Args;
 use eddy::frame::source::{self, Job};
 use eddy::frame::stream::SinkFormat;
 use eddy::frame::{Format, Frame, picture};
+use eddy::machine::Health;
 
 use super::console::{Bar, Console, SomeFailed};
 use super::interrupt;
@@ -114,12 +115,11 @@ impl Pictures {
         let bar = console.bar(jobs.len());
         let mut first_failure = None;
         let mut failed = 0;
+        let mut health = Health::default();
         for (index, job) in jobs.iter().enumerate() {
             bar.begin(index, &job.input.display().to_string());
             // Before each picture too: one that needs no evaluation does not ask.
-            if interrupt::poll().is_break() {
-                return Err(eddy::Error::Interrupted.into());
-            }
+            interrupt::check()?;
             match one(&Turn { index, job, bar: &bar }) {
                 Ok(()) => {}
                 // One picture, or nothing that another picture would fare better with.
@@ -130,6 +130,7 @@ impl Pictures {
                     first_failure.get_or_insert(error.exit_code());
                 }
             }
+            health.news().iter().for_each(|trouble| bar.note(trouble.to_string()));
         }
         drop(bar);
         match first_failure {
@@ -193,7 +194,11 @@ pub(crate) fn repeated(count: usize) -> String {
 /// Whether an error says nothing about the picture at hand.
 fn ends_the_run(error: &eddy::Error) -> bool {
     matches!(
-        error,
+        eddy::Error::Interrupted
+            | eddy::Error::Model { .. }
+            | eddy::Error::Runtime { .. }
+            | eddy::Error::Device { .. }
+            | eddy::Error::Usage { .. }
         eddy::Error::Interrupted | eddy::Error::Model { .. } | eddy::Error::Runtime { .. } | eddy::Error::Usage { .. }
     )
 }

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use eddy::frame::stream::{Picture, Video};
+use eddy::machine::Health;
 use eddy::preview::Preview;
 use eddy::video::record::{self, milliseconds};
 use eddy::video::{Quality, Running, Summary, Target, Treatment, Watch, Wishes};
@@ -13,7 +14,7 @@ use super::console::Console;
 use super::interrupt;
 use super::pictures::{self, Pictures};
 
-/// How often a run says how far it has come.
+/// How often a run says how far it has come, and looks whether the machine is held back.
 const REPORT: Duration = Duration::from_secs(5);
 
 /// Whoever watches a run: from the terminal, and from a browser.
@@ -22,11 +23,13 @@ pub(super) struct Watcher<'a> {
     line: Line,
     preview: Option<Preview>,
     before: Treatment,
+    health: Health,
+    examined: Instant,
 }
 
 impl<'a> Watcher<'a> {
     pub(super) fn new(told: Told<'a>, preview: Option<Preview>, before: Treatment) -> Self {
-        Self { told, line: told.line(), preview, before }
+        Self { told, line: told.line(), preview, before, health: Health::default(), examined: Instant::now() }
     }
 }
 
@@ -40,6 +43,12 @@ impl Watch for Watcher<'_> {
         if now.quality != self.before.quality || (now.failed > 0) != (self.before.failed > 0) {
             self.line.bar.suspend(|| self.told.change(&self.before, running));
             self.before.clone_from(now);
+        }
+        if self.examined.elapsed() >= REPORT {
+            self.examined = Instant::now();
+            for trouble in self.health.news() {
+                self.line.bar.suspend(|| self.told.console.note(trouble.to_string()));
+            }
         }
         interrupt::poll()
     }

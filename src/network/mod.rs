@@ -13,7 +13,7 @@ pub use device::{Device, DeviceChoice, Placement, Trial};
 pub(crate) use engines::sha256;
 pub use engines::{durations as engine_durations, folder as engine_folder};
 pub use runtime::{EMBEDDED_VERSION, Library, OLDEST_MINOR_VERSION, Runtime};
-pub use session::{Interface, ModelSource, OnnxNetwork, SessionOptions, default_threads};
+pub use session::{Engine, Interface, ModelSource, OnnxNetwork, SessionOptions, default_threads};
 
 use crate::error::Result;
 

@@ -97,8 +97,18 @@ struct Tailor {
     shape: Option<Shape>,
     /// Where its engine is.
     place: Option<Place>,
-    /// Why its engine is not kept.
-    problem: Option<String>,
+    engine: Engine,
+}
+
+/// The engine that TensorRT runs a network by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Engine {
+    /// It was kept from an earlier run.
+    Found,
+    /// It was built, and is kept when it has run once.
+    Built,
+    /// It was built and is not kept, for this reason.
+    Unkept(String),
 }
 
 /// A graph that is kept.
@@ -181,7 +191,7 @@ impl OnnxNetwork {
                 ModelSource::Bytes(bytes) => Graph::Bytes(bytes.to_vec()),
                 ModelSource::File(path) => Graph::File(path.to_owned()),
             };
-            Tailor { graph, options, shape: None, place: None, problem: None }
+            Tailor { graph, options, shape: None, place: None, engine: Engine::Built }
         });
         let (model, runtime) = (model.to_owned(), Arc::clone(runtime));
         Ok(Self { session, interface, types, bound: None, model, device: options.device, tailor, runtime })
@@ -219,9 +229,9 @@ impl OnnxNetwork {
         nodes::counted(&profile).map_err(|cause| fail("its profile is not as expected", cause.into()))
     }
 
-    /// Why the engine that was built is not kept, where one was built and is not.
-    pub fn engine_problem(&self) -> Option<&str> {
-        self.tailor.as_ref()?.problem.as_deref()
+    /// What became of the engine for the shape that was bound last, where the device wants one.
+    pub fn engine(&self) -> Option<&Engine> {
+        self.tailor.as_ref().map(|tailor| &tailor.engine)
     }
 
     /// The inputs and outputs that the graph declares, one line each, for people.
@@ -296,10 +306,11 @@ impl OnnxNetwork {
             .with("gpu", format!("{} {}", tailor.options.device, nvidia::gpus().join(" ")));
         // Without a place to keep it in, an engine is built for this run alone.
         let place = engines::folder().map(|root| Place::open(&root, key)).transpose();
-        (tailor.place, tailor.problem) = match place {
-            Ok(None) => (None, Some("there is no folder to keep it in; set HOME or XDG_CACHE_HOME".into())),
-            Ok(place) => (place, None),
-            Err(error) => (None, Some(error.to_string())),
+        (tailor.place, tailor.engine) = match place {
+            Ok(None) => (None, Engine::Unkept("there is no folder for it; set HOME or XDG_CACHE_HOME".into())),
+            Ok(Some(place)) if place.is_to_be_built() => (Some(place), Engine::Built),
+            Ok(place) => (place, Engine::Found),
+            Err(error) => (None, Engine::Unkept(error.to_string())),
         };
         let special = Special { sizes, engines: tailor.place.as_ref(), ..Special::default() };
         self.session = build(&self.runtime, tailor.graph.source(), tailor.options, &special)
@@ -365,10 +376,10 @@ impl Network for OnnxNetwork {
             let problem = format!("model {}: the evaluation at shape {:?} failed", self.model, bound.shape);
             return Err(Error::Evaluation { problem, source: Some(Box::new(cause)) });
         }
-        if let Some(Tailor { place: Some(place), problem, .. }) = &mut self.tailor
+        if let Some(Tailor { place: Some(place), engine, .. }) = &mut self.tailor
             && let Err(error) = place.seal()
         {
-            *problem = Some(error.to_string());
+            *engine = Engine::Unkept(error.to_string());
         }
         Ok(bound.output.fetch())
     }

@@ -70,3 +70,15 @@ fn giving_way_to_others() {
     eddy("denoise a.png -o out.png --nice 19").within(&place).succeeds();
     eddy("denoise a.png -o out.png --nice 20").within(&place).fails(2);
 }
+
+#[test]
+fn there_is_nothing_to_prepare_without_tensorrt() {
+    eddy("prepare denoise-fast --device cpu --size 64x64").fails(2).says("there is nothing to prepare");
+    eddy("prepare denoise-fast --size 64x64").fails(6).says("cannot use tensorrt:0").says("--runtime");
+    eddy("prepare denoise-fast --device tensorrt --size 64x64")
+        .fails(6)
+        .says("cannot use tensorrt:0")
+        .says("--runtime");
+    eddy("prepare none --device tensorrt --size 64x64").fails(4);
+    eddy("prepare denoise-fast --device tensorrt").fails(2).says("--size");
+}

@@ -1,0 +1,110 @@
+//! `eddy prepare`.
+
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use eddy::model::Package;
+use eddy::network::{Device, Engine, engine_durations, engine_folder};
+use indicatif::ProgressStyle;
+use serde_json::json;
+
+use super::console::Console;
+use super::options::{DeviceOptions, MemoryOptions, Opened, PrecisionOption, Size};
+use super::rehearsal::{Rehearsal, noisy_frame};
+
+/// Build TensorRT's engine for a model ahead of time
+///
+/// An engine is for one size of tiles, which follows from the size of the pictures, --tile and --max-memory: give here what will be
+/// given to the command that uses it.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example: eddy prepare denoise-fast --device tensorrt --size 1280x720 --runtime /opt/onnxruntime/lib"
+)]
+pub(crate) struct Arguments {
+    /// A bundled model or the folder of a model package
+    #[arg(value_name = "MODEL")]
+    model: String,
+
+    /// Size of the pictures
+    #[arg(long, value_name = "WxH")]
+    size: Size,
+
+    #[command(flatten)]
+    precision: PrecisionOption,
+
+    #[command(flatten)]
+    memory: MemoryOptions,
+
+    #[command(flatten)]
+    device: DeviceOptions,
+
+    #[command(flatten)]
+    console: Console,
+}
+
+impl Arguments {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        let package = Package::find(&self.model)?;
+        let opened = self.device.open(self.console)?;
+        only_tensorrt(&opened)?;
+        let precision = self.precision.on(opened.device(), &package);
+        let mut network = package.load(&opened.runtime, precision, opened.session())?;
+        let (name, Size { width, height }) = (&package.manifest.name, self.size);
+        let what = format!("{name} {precision} for {width}x{height}");
+        self.console.note_unless_json(format!("building {what}; {}", expectation()));
+        let spinner = self.console.spinner();
+        spinner.enable_steady_tick(Duration::from_secs(1));
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {msg}") {
+            spinner.set_style(style);
+        }
+        spinner.set_message(what.clone());
+        let begun = Instant::now();
+        let rehearsal = Rehearsal { steps: 1, tile: self.memory.tile(), budget: self.memory.budget() };
+        rehearsal.run(&package.manifest, &mut network, noisy_frame(self.size))?;
+        spinner.finish_and_clear();
+        let seconds = begun.elapsed().as_secs_f64();
+        let word = match network.engine() {
+            Some(Engine::Found) => "was there".to_owned(),
+            Some(Engine::Unkept(problem)) => {
+                let folder = engine_folder().unwrap_or_default();
+                return Err(eddy::Error::output_from(
+                    folder,
+                    "the engine was built and could not be kept",
+                    problem.clone(),
+                )
+                .into());
+            }
+            _ => format!("built in {seconds:.0} s"),
+        };
+        let folder = engine_folder().map(|folder| folder.display().to_string());
+        let line = format!("{what}: {word}, in {}", folder.as_deref().unwrap_or_default());
+        let record = json!({
+            "model": name, "precision": precision.name(), "width": width, "height": height, "device": opened.device().to_string(),
+            "built": network.engine() == Some(&Engine::Built), "seconds": seconds, "folder": folder,
+        });
+        self.console.report(line, &record)
+    }
+}
+
+/// Nothing else builds engines.
+fn only_tensorrt(opened: &Opened) -> eddy::Result<()> {
+    if matches!(opened.device(), Device::TensorRt(_)) {
+        return Ok(());
+    }
+    match opened.placement.passed_over.first() {
+        Some((device, problem)) => Err(eddy::Error::Device { device: device.to_string(), problem: problem.clone() }),
+        None => Err(eddy::Error::usage(format!(
+            "on {} networks run as they are, there is nothing to prepare; engines are built for --device tensorrt",
+            opened.device()
+        ))),
+    }
+}
+
+/// How long it may take, by what engines took that are there already.
+fn expectation() -> String {
+    let durations = engine_folder().map(|folder| engine_durations(&folder)).unwrap_or_default();
+    match durations.as_slice() {
+        [] => "the first takes some seconds on a large GPU and up to ten minutes on a Jetson".to_owned(),
+        [longest, ..] => format!("those that are there took {longest:.0} s at most"),
+    }
+}
