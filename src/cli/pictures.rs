@@ -194,11 +194,11 @@ pub(crate) fn repeated(count: usize) -> String {
 /// Whether an error says nothing about the picture at hand.
 fn ends_the_run(error: &eddy::Error) -> bool {
     matches!(
+        error,
         eddy::Error::Interrupted
             | eddy::Error::Model { .. }
             | eddy::Error::Runtime { .. }
             | eddy::Error::Device { .. }
             | eddy::Error::Usage { .. }
-        eddy::Error::Interrupted | eddy::Error::Model { .. } | eddy::Error::Runtime { .. } | eddy::Error::Usage { .. }
     )
 }
