@@ -47,6 +47,10 @@ impl Network for GuardedNetwork<'_> {
         self.network.evaluate(t)
     }
 
+    fn release(&mut self, small: Shape) -> Result<()> {
+        self.network.release(small)
+    }
+
     fn again(&mut self) -> Result<Option<&mut dyn Network>> {
         if self.precision == Precision::F32 {
             return Ok(Some(&mut self.network));

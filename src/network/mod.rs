@@ -45,6 +45,15 @@ pub trait Network {
     /// When the runtime reports a failure.
     fn evaluate(&mut self, t: f64) -> Result<&[f32]>;
 
+    /// Gives back the memory that evaluations took, until the next; by default nothing is given back. `small` is a small shape that
+    /// the network takes; another than that has to be bound afterwards.
+    ///
+    /// # Errors
+    /// When the runtime reports a failure.
+    fn release(&mut self, _small: Shape) -> Result<()> {
+        Ok(())
+    }
+
     /// The network to ask again where this one gave something that is no picture: the same in f32, which may be itself. By
     /// default there is none.
     ///

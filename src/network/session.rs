@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::builder::{AutoDevicePolicy, GraphOptimizationLevel};
-use ort::session::{IoBinding, Session};
+use ort::session::{IoBinding, RunOptions, Session};
 use ort::value::TensorElementType;
 use ort::value::{Outlet, ValueType};
 
@@ -382,6 +382,27 @@ impl Network for OnnxNetwork {
             *engine = Engine::Unkept(error.to_string());
         }
         Ok(bound.output.fetch())
+    }
+
+    fn release(&mut self, small: Shape) -> Result<()> {
+        let fits = small
+            .iter()
+            .zip(&self.types.declared)
+            .all(|(&size, &declared)| declared < 0 || usize::try_from(declared) == Ok(size));
+        if self.bound.is_none() || self.device.is_gpu() || !fits {
+            return Ok(());
+        }
+        self.bind(small)?;
+        let mut run = || -> ort::Result<()> {
+            let mut options = RunOptions::new()?;
+            // An arena keeps what it has had, unless a run ends so.
+            options.set("memory.enable_memory_arena_shrinkage", "cpu:0")?;
+            let Some(bound) = &self.bound else { return Ok(()) };
+            self.session.run_binding_with_options(&bound.binding, &options).map(drop)
+        };
+        let released = run();
+        self.bound = None;
+        released.map_err(|cause| self.fail("its memory could not be given back", cause))
     }
 }
 

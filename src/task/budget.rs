@@ -32,8 +32,26 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// Cuts a picture of `width` by `height` pixels and `planes` planes into the largest tiles that fit beside what the
-    /// process holds already and `reserve` bytes that it will still ask for.
+    /// What is left for tiles beside what the process holds already and `reserve` bytes that it will still ask for.
+    pub fn room(self, reserve: u64) -> Room {
+        Room { max_memory: self.max_memory, held: machine::resident_memory() + reserve }
+    }
+}
+
+/// What is left of a budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    max_memory: u64,
+    held: u64,
+}
+
+impl Room {
+    /// Where so many bytes more are held.
+    pub fn without(self, bytes: u64) -> Self {
+        Self { held: self.held + bytes, ..self }
+    }
+
+    /// Cuts a picture of `width` by `height` pixels and `planes` planes into the largest tiles that fit.
     ///
     /// # Errors
     /// [`Error::Usage`] when not even the smallest tile fits, or the tile that was asked for is no tile.
@@ -43,7 +61,6 @@ impl Budget {
         choice: TileChoice,
         locality: Locality,
         bytes_per_pixel: Option<usize>,
-        reserve: u64,
     ) -> Result<TilePlan> {
         if let Some(limit) = choice.limit {
             return TilePlan::cut(width, height, limit, choice.overlap, locality);
@@ -55,8 +72,7 @@ impl Budget {
             let band = if plan.is_whole() { 0 } else { width * tile_height * planes * size_of::<f32>() };
             (tile_width * tile_height * per_pixel + band) as u64
         };
-        let held = machine::resident_memory() + reserve;
-        let left = self.max_memory.saturating_sub(held);
+        let left = self.max_memory.saturating_sub(self.held);
         let whole = TilePlan::whole(width, height, locality.multiple_of);
         if cost(&whole) <= left {
             return Ok(whole);
@@ -79,7 +95,7 @@ impl Budget {
         if let Some(best) = best {
             return Ok(best);
         }
-        let least = held + cost(&TilePlan::cut(width, height, smallest, choice.overlap, locality)?);
+        let least = self.held + cost(&TilePlan::cut(width, height, smallest, choice.overlap, locality)?);
         let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
         Err(Error::usage(format!(
             "{} MiB are too little for a picture of {width}x{height}: with the smallest tile it takes about {} MiB; raise \
@@ -92,36 +108,37 @@ impl Budget {
 
 #[cfg(test)]
 mod tests {
-    use super::{Budget, TileChoice};
+    use super::{Budget, Room, TileChoice};
     use crate::machine;
     use crate::tile::Locality;
 
     const LOCAL: Locality = Locality { multiple_of: 8, receptive_field: Some(20) };
 
-    fn budget(beside: u64) -> Budget {
-        Budget { max_memory: machine::resident_memory() + beside }
+    fn room(beside: u64) -> Room {
+        let room = Budget { max_memory: machine::resident_memory() + (1 << 30) }.room(0);
+        room.without((1 << 30) - beside)
     }
 
     #[test]
     fn more_memory_means_larger_tiles() {
         let tile = |mebibytes: u64| {
-            let plan = budget(mebibytes << 20).tiles([4000, 3000, 3], TileChoice::default(), LOCAL, Some(100), 0);
+            let plan = room(mebibytes << 20).tiles([4000, 3000, 3], TileChoice::default(), LOCAL, Some(20));
             plan.unwrap().tile_size().0
         };
-        assert!(tile(40) < tile(80) && tile(80) < tile(4000), "{} {} {}", tile(40), tile(80), tile(4000));
-        assert_eq!(tile(4000), 4000);
+        assert!(tile(40) < tile(80) && tile(80) < tile(900), "{} {} {}", tile(40), tile(80), tile(900));
+        assert_eq!(tile(900), 4000);
     }
 
     #[test]
     fn too_little_memory_names_what_would_do() {
-        let error = budget(0).tiles([4000, 3000, 3], TileChoice::default(), LOCAL, Some(100), 0).unwrap_err();
+        let error = room(0).tiles([4000, 3000, 3], TileChoice::default(), LOCAL, Some(100)).unwrap_err();
         assert!(error.to_string().contains("raise --max-memory"), "{error}");
     }
 
     #[test]
     fn an_asked_for_tile_is_taken() {
         let choice = TileChoice { limit: Some(128), overlap: None };
-        let plan = budget(0).tiles([400, 300, 3], choice, LOCAL, None, 0).unwrap();
+        let plan = room(0).tiles([400, 300, 3], choice, LOCAL, None).unwrap();
         assert!(plan.tile_size().0 <= 128);
     }
 }

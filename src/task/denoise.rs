@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ndarray::Array4;
 
-use super::budget::{Budget, TileChoice};
+use super::budget::{Budget, Room, TileChoice};
 use super::estimate::estimate_sigma;
 use super::noise_map::noise_map;
 use super::pixels::Pixels;
@@ -165,7 +165,9 @@ impl<'a> Denoiser<'a> {
             // The mean of x0 given x0; a model that has a lowest sigma does not believe in such pictures.
             return Ok(report);
         }
-        let tiles = self.tiles([frame.width, frame.height], steps > 1)?;
+        let planes = if steps > 1 { self.manifest.channels } else { 0 };
+        let state = planes * frame.width * frame.height * size_of::<f32>();
+        let tiles = self.tiles([frame.width, frame.height], self.options.budget.room(state as u64))?;
         report.tiles = tiles.count();
         report.tile_size = tiles.tile_size();
         let mut watch = |progress: Progress| {
@@ -241,13 +243,15 @@ impl<'a> Denoiser<'a> {
         (sigma.clamp(least, most), sigma > most * (1.0 + 1e-6))
     }
 
-    /// The tiles of pictures of that size, where a tensor of the whole is held, or where none is.
-    pub(crate) fn tiles(&self, [width, height]: [usize; 2], holds_state: bool) -> Result<TilePlan> {
-        let planes = self.manifest.channels;
-        // A plan without fresh noise or history holds nothing else.
-        let state = if holds_state { width * height * planes * size_of::<f32>() } else { 0 };
-        let per_pixel = self.manifest.bytes_per_pixel;
-        let budget = self.options.budget;
-        budget.tiles([width, height, planes], self.options.tile, self.manifest.locality(), per_pixel, state as u64)
+    /// The tiles of pictures of that size, where there is so much room.
+    pub(crate) fn tiles(&self, [width, height]: [usize; 2], room: Room) -> Result<TilePlan> {
+        let Manifest { channels, bytes_per_pixel, .. } = *self.manifest;
+        room.tiles([width, height, channels], self.options.tile, self.manifest.locality(), bytes_per_pixel)
+    }
+
+    /// Makes the network give back the memory that it works in, until it is asked again.
+    pub(crate) fn release(&mut self) -> Result<()> {
+        let side = self.manifest.locality().multiple_of;
+        self.network.release([1, self.manifest.channels, side, side])
     }
 }

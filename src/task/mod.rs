@@ -11,7 +11,7 @@ mod small;
 mod upscale;
 
 pub(crate) use bicubic::keys;
-pub use budget::{Budget, TileChoice};
+pub use budget::{Budget, Room, TileChoice};
 pub use denoise::{DenoiseOptions, Denoiser, Report, SigmaChoice};
 pub use estimate::estimate_sigma;
 pub(crate) use estimate::estimate_sigma_of_planes;

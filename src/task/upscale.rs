@@ -206,8 +206,8 @@ impl<'a> Upscaler<'a> {
         let area = scale * scale * width * height;
         let state = if holds_state { area * planes * size_of::<f32>() } else { 0 };
         let condition = width * height * planes * size_of::<f32>();
-        let reserve = (state + beside + condition) as u64;
-        self.options.budget.tiles([scale * width, scale * height, planes], choice, locality, per_pixel, reserve)
+        let room = self.options.budget.room((state + beside + condition) as u64);
+        room.tiles([scale * width, scale * height, planes], choice, locality, per_pixel)
     }
 }
 

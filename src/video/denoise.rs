@@ -10,12 +10,12 @@ use super::failures::Failures;
 use super::governor::{Choices, Keeper, Rung};
 use super::grid::{Grid, Past};
 use super::reduced::Reduced;
-use super::{Quality, Restore, Treatment, Wishes};
+use super::{Quality, Restore, Treatment, Wishes, memory};
 use crate::diffusion::SigmaMap;
 use crate::error::{Error, Result};
 use crate::frame::stream::{Picture, Video};
 use crate::model::Precision;
-use crate::task::{Denoiser, SigmaChoice, estimate_sigma_of_planes, noise_map_of_planes};
+use crate::task::{Denoiser, Room, SigmaChoice, estimate_sigma_of_planes, noise_map_of_planes};
 use crate::tensor::Pictures;
 use crate::tile::TilePlan;
 
@@ -46,6 +46,8 @@ pub struct StreamDenoiser<'a> {
     /// What is known from the pictures before, where they are to count.
     past: Option<Past>,
     rung: Rung,
+    /// For tiles, beside all else.
+    room: Room,
     grid: Grid,
     keeper: Option<Keeper>,
     /// Of the pictures so far, as a part of the full range; 0 before the first.
@@ -111,6 +113,10 @@ impl<'a> StreamDenoiser<'a> {
             }
         }
         let (width, height) = (video.width, video.height);
+        let past = if temporal { memory::of_past(channels, [width, height]) } else { 0 };
+        let held = memory::of_pictures(video, result) + memory::of_work(channels, [width, height]) + past;
+        // Of what is held so far, so that it stays the same when networks have taken memory.
+        let room = first.denoiser.options.budget.room(held as u64);
         let reader = Pictures::new(video, channels, range)?;
         let writer = Pictures::new(result, channels, range)?;
         let keeper = match budget {
@@ -125,7 +131,7 @@ impl<'a> StreamDenoiser<'a> {
         let first = &candidates[rung.network];
         let sigma = Self::map(&first.denoiser.options.sigma, temporal, [width, height]);
         let per_pixel = matches!(sigma, SigmaMap::PerPixel { .. });
-        let grid = Grid::new(&first.denoiser, [width, height], rung, temporal, per_pixel)?;
+        let grid = Grid::new(&first.denoiser, [width, height], rung, temporal, per_pixel, room)?;
         let quality = Self::quality(first, rung);
         let treatment = Treatment { quality, changes: 0, sigma: Some(0.0), temporal, repeated: 0, failed: 0 };
         let mut denoiser = Self {
@@ -133,6 +139,7 @@ impl<'a> StreamDenoiser<'a> {
             sigma,
             past: temporal.then(|| Past::new([channels, width, height])),
             rung,
+            room,
             grid,
             candidates,
             reader,
@@ -200,10 +207,13 @@ impl<'a> StreamDenoiser<'a> {
     /// Treats pictures so from now on.
     fn turn_to(&mut self, rung: Rung) -> Result<()> {
         let size = self.size();
+        if rung.network != self.rung.network {
+            self.candidates[self.rung.network].denoiser.release()?;
+        }
         self.rung = rung;
         self.candidates[rung.network].denoiser.set_steps(rung.steps)?;
         let per_pixel = matches!(self.sigma, SigmaMap::PerPixel { .. });
-        self.grid = Grid::new(self.denoiser(), size, rung, self.past.is_some(), per_pixel)?;
+        self.grid = Grid::new(self.denoiser(), size, rung, self.past.is_some(), per_pixel, self.room)?;
         self.treatment.quality = Self::quality(&self.candidates[rung.network], rung);
         Ok(())
     }
@@ -311,6 +321,7 @@ fn costs(candidates: &mut [Candidate<'_>], [width, height]: [usize; 2]) -> Resul
             break;
         }
     }
+    candidates.iter_mut().try_for_each(|Candidate { denoiser, .. }| denoiser.release())?;
     Ok(costs)
 }
 
@@ -359,8 +370,11 @@ impl Restore for StreamDenoiser<'_> {
         }
         let temporal = wishes.temporal.unwrap_or(self.past.is_some());
         if temporal != self.past.is_some() {
-            let [width, height] = self.size();
-            self.past = temporal.then(|| Past::new([self.denoiser().manifest.channels, width, height]));
+            let ([width, height], channels) = (self.size(), self.denoiser().manifest.channels);
+            if temporal {
+                self.room = self.room.without(memory::of_past(channels, [width, height]) as u64);
+            }
+            self.past = temporal.then(|| Past::new([channels, width, height]));
             self.treatment.temporal = temporal;
         }
         self.sigma = Self::map(&self.denoiser().options.sigma, temporal, self.size());

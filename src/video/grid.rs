@@ -8,10 +8,10 @@ use super::flicker::Flicker;
 use super::governor::Rung;
 use super::reduced::Reduced;
 use super::stills::{Due, Renewal, Stills};
-use super::{Scale, Temporal};
+use super::{Scale, Temporal, memory};
 use crate::diffusion::{Progress, SigmaMap};
 use crate::error::Result;
-use crate::task::Denoiser;
+use crate::task::{Denoiser, Room};
 use crate::tile::TilePlan;
 
 /// What is known from the pictures before.
@@ -46,13 +46,16 @@ impl Grid {
         rung: Rung,
         temporal: bool,
         per_pixel: bool,
+        room: Room,
     ) -> Result<Self> {
         let (channels, locality) = (denoiser.manifest.channels, denoiser.manifest.locality());
         let [width, height] = size;
         let reduced =
             (rung.scale != Scale::FULL).then(|| Reduced::new([channels, height, width], rung.scale, per_pixel));
         let inner = reduced.as_ref().map_or(size, Reduced::size);
-        let tiles = denoiser.tiles(inner, true)?;
+        let smaller = if reduced.is_some() { memory::of_work(channels, inner) } else { 0 };
+        let last = if temporal { memory::of_last(channels, inner) } else { 0 };
+        let tiles = denoiser.tiles(inner, room.without((smaller + last) as u64))?;
         let stills = temporal.then(|| {
             let ratio = [0, 1].map(|axis| size[axis] as f64 / inner[axis] as f64);
             let renewal = if rung.thrifty { Renewal::THRIFTY } else { Renewal::USUAL };

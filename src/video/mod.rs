@@ -8,6 +8,7 @@ mod governor;
 mod grid;
 mod histogram;
 mod light;
+mod memory;
 mod pace;
 mod pipeline;
 mod queue;

@@ -8,7 +8,7 @@ use ndarray::Array4;
 
 use super::failures::Failures;
 use super::governor::{Choices, Keeper};
-use super::{Quality, Restore, Scale, Treatment, Wishes};
+use super::{Quality, Restore, Scale, Treatment, Wishes, memory};
 use crate::error::Result;
 use crate::frame::stream::{Picture, Video};
 use crate::model::Precision;
@@ -51,7 +51,7 @@ impl<'a> Upscaler<'a> {
         let (width, height) = (video.width, video.height);
         let reader = Pictures::new(video, channels, self.range)?;
         let writer = Pictures::new(result, channels, self.range)?;
-        let tiles = self.tiles([width, height], true, 0)?;
+        let tiles = self.tiles([width, height], true, memory::of_pictures(video, result))?;
         let small = Small::of_planes(vec![0.0; channels * width * height], [width, height], self.range, scale);
         let x = Array4::zeros(small.enlarged_shape());
         let quality = Quality {
