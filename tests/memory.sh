@@ -1,42 +1,55 @@
 #!/bin/sh
-# A picture of 6000x4000 within 512 MiB: `tests/large.sh [EDDY]`, with target/release/eddy when left out.
+# `--max-memory` holds: a picture of 6000x4000 within 512 MiB and streams of 1920x1080 within 256: `tests/memory.sh [EDDY]`,
+# with target/release/eddy when left out.
 #
 # Not part of `cargo test`, since it takes minutes. Needs python3 (its standard library alone).
 set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)
 eddy=${1:-$here/target/release/eddy}
-limit=536870912
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-python3 - "$work/noisy.png" 6000 4000 <<'PYTHON'
-"""Writes a shaded picture with Gaussian noise of sigma 25: rows of a pool of noise, taken at random places."""
+python3 - "$work" <<'PYTHON'
+"""Writes a shaded picture and a shaded stream with Gaussian noise of sigma 25: rows of a pool of noise, taken at random places."""
 import random, struct, sys, zlib
 
-path, width, height = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 draw = random.Random(25)
 pool = [round(draw.gauss(0, 25)) for _ in range(1 << 18)]
 levels = [bytes(min(255, max(0, 64 + shade + value)) for value in pool) for shade in range(0, 128, 8)]
+
+
+def row(y, height, samples):
+    at = draw.randrange(len(pool) - samples)
+    return levels[y * len(levels) // height][at : at + samples]
 
 
 def chunk(kind, body):
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
+width, height = 6000, 4000
 squeeze = zlib.compressobj(1)
-with open(path, "wb") as file:
+with open(f"{sys.argv[1]}/noisy.png", "wb") as file:
     file.write(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)))
     for y in range(height):
-        at = draw.randrange(len(pool) - 3 * width)
-        file.write(chunk(b"IDAT", squeeze.compress(b"\0" + levels[y * len(levels) // height][at : at + 3 * width])))
+        file.write(chunk(b"IDAT", squeeze.compress(b"\0" + row(y, height, 3 * width))))
     file.write(chunk(b"IDAT", squeeze.flush()) + chunk(b"IEND", b""))
+
+width, height = 1920, 1080
+with open(f"{sys.argv[1]}/noisy.y4m", "wb") as file:
+    file.write(b"YUV4MPEG2 W1920 H1080 F10:1 Ip C420jpeg XCOLORRANGE=FULL\n")
+    for _ in range(10):
+        file.write(b"FRAME\n" + b"".join(row(y, height, width) for y in range(height)))
+        file.write(b"\x80" * (width * height // 2))
 PYTHON
 
 failed=0
-for steps in 1 3; do
-    # Sampled by the kernel itself: the peak of the process, read when it has ended.
-    peak=$(python3 - "$eddy" denoise "$work/noisy.png" -o "$work/clean.png" --sigma 25 --steps $steps --max-memory 512M \
-        <<'PYTHON'
+# within MEBIBYTES ARGUMENT...
+within() {
+    limit=$(($1 << 20))
+    shift
+    # What the kernel counted when the process has ended.
+    peak=$(python3 - "$eddy" denoise "$@" <<'PYTHON'
 import os, sys
 
 process = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ)
@@ -45,11 +58,21 @@ print(usage.ru_maxrss * 1024)
 sys.exit(os.waitstatus_to_exitcode(status))
 PYTHON
     )
-    test -s "$work/clean.png"
-    echo "$steps steps: peak resident memory $peak of $limit bytes"
+    echo "peak resident memory $peak of $limit bytes: eddy denoise $*"
     if [ "$peak" -gt "$limit" ]; then
         failed=1
     fi
-    rm "$work/clean.png"
+}
+
+cd "$work"
+for steps in 1 3; do
+    within 512 noisy.png -o clean.png --sigma 25 --steps $steps --max-memory 512M
+    test -s clean.png
+    rm clean.png
+done
+for how in --temporal=off --temporal=on "--temporal=on --fps 2" "--temporal=on --fps 5"; do
+    within 256 noisy.y4m -o clean.y4m --max-memory 256M $how
+    test "$(grep -ac 'FRAME$' clean.y4m)" = 10
+    rm clean.y4m
 done
 exit $failed

@@ -21,7 +21,8 @@ pub struct Pictures {
     /// Planes on the network's side: 1 or 3.
     channels: usize,
     range: Range,
-    /// Two planes of chroma, at full width, and at the picture's height or the chroma's.
+    /// Two planes of chroma on their way: as wide as the picture and as high as its chroma when read, the other way round when
+    /// written.
     chroma: [Vec<f32>; 2],
     /// Three rows at full width.
     lines: [Vec<f32>; 3],
@@ -48,7 +49,8 @@ impl Pictures {
             ));
         }
         let is_yuv = video.format.chroma().is_some() && !video.format.is_grey();
-        let held = if is_yuv { video.width * video.height } else { 0 };
+        let [_, chroma, _] = video.format.planes(video.width, video.height);
+        let held = if is_yuv { (video.width * chroma.height).max(chroma.width * video.height) } else { 0 };
         let line = || vec![0.0; video.width];
         Ok(Self {
             video: video.clone(),
@@ -57,6 +59,11 @@ impl Pictures {
             chroma: [vec![0.0; held], vec![0.0; held]],
             lines: [line(), line(), line()],
         })
+    }
+
+    /// Bytes of what is held between pictures.
+    pub fn bytes(&self) -> usize {
+        self.chroma.iter().chain(&self.lines).map(|values| values.len() * size_of::<f32>()).sum()
     }
 
     /// What the pictures are like.
@@ -173,15 +180,14 @@ impl Pictures {
                 *v = (r - *y) * to_red;
             }
             store(bytes, deep, first, y, luma, line);
-            // Narrowed rows lie at the front of full ones.
-            narrow(blues, siting, &mut self.chroma[0][y * width..][..second.width]);
-            narrow(reds, siting, &mut self.chroma[1][y * width..][..third.width]);
+            narrow(blues, siting, &mut self.chroma[0][y * second.width..][..second.width]);
+            narrow(reds, siting, &mut self.chroma[1][y * third.width..][..third.width]);
         }
         let difference = self.difference();
         for (place, held) in [second, third].into_iter().zip(&self.chroma) {
             let line = &mut self.lines[0][..place.width];
             for y in 0..place.height {
-                lower(held, width, place, height, siting, y, line);
+                lower(held, place, height, siting, y, line);
                 store(bytes, deep, place, y, difference, line);
             }
         }
@@ -326,9 +332,9 @@ fn heighten(held: &[f32], width: usize, rows: usize, height: usize, siting: Siti
     }
 }
 
-/// Row `y` of a chroma plane from rows of the picture's height, which lie `width` apart.
-fn lower(held: &[f32], width: usize, plane: Plane, height: usize, siting: Siting, y: usize, out: &mut [f32]) {
-    let row = |y: isize| &held[mirror(y, height) * width..][..plane.width];
+/// Row `y` of a chroma plane from as many rows as the picture has.
+fn lower(held: &[f32], plane: Plane, height: usize, siting: Siting, y: usize, out: &mut [f32]) {
+    let row = |y: isize| &held[mirror(y, height) * plane.width..][..plane.width];
     let middle = 2 * y.cast_signed();
     if plane.height == height {
         out.copy_from_slice(row(y.cast_signed()));

@@ -10,7 +10,7 @@ use super::failures::Failures;
 use super::governor::{Choices, Keeper, Rung};
 use super::grid::{Grid, Past};
 use super::reduced::Reduced;
-use super::{Quality, Restore, Treatment, Wishes, memory};
+use super::{Quality, Restore, Scale, Treatment, Wishes, memory};
 use crate::diffusion::SigmaMap;
 use crate::error::{Error, Result};
 use crate::frame::stream::{Picture, Video};
@@ -113,17 +113,23 @@ impl<'a> StreamDenoiser<'a> {
             }
         }
         let (width, height) = (video.width, video.height);
-        let past = if temporal { memory::of_past(channels, [width, height]) } else { 0 };
-        let held = memory::of_pictures(video, result) + memory::of_work(channels, [width, height]) + past;
-        // Of what is held so far, so that it stays the same when networks have taken memory.
-        let room = first.denoiser.options.budget.room(held as u64);
         let reader = Pictures::new(video, channels, range)?;
         let writer = Pictures::new(result, channels, range)?;
+        let past = if temporal { memory::of_past(channels, [width, height]) } else { 0 };
+        let held = memory::of_pictures(&reader, &writer) + memory::of_work(channels, [width, height]) + past;
+        // Of what is held so far, so that it stays the same when networks have taken memory.
+        let room = first.denoiser.options.budget.room(held as u64);
         let keeper = match budget {
             None => None,
             Some(budget) => {
                 let costs = costs(&mut candidates, [width, height])?;
-                let choices = Choices { steps, costs, temporal, scales: true };
+                // A smaller size takes planes of its own, for which there has to be room.
+                let fits = |scale: &Scale| {
+                    let tiles = Grid::tiles(&candidates[0].denoiser, [width, height], *scale, temporal, room);
+                    tiles.is_ok()
+                };
+                let scales = Scale::SMALLER.into_iter().filter(fits).collect();
+                let choices = Choices { steps, costs, temporal, scales };
                 Some(Keeper::new(choices, budget))
             }
         };
@@ -213,6 +219,8 @@ impl<'a> StreamDenoiser<'a> {
         self.rung = rung;
         self.candidates[rung.network].denoiser.set_steps(rung.steps)?;
         let per_pixel = matches!(self.sigma, SigmaMap::PerPixel { .. });
+        // The old planes make room for the new ones.
+        (self.grid.reduced, self.grid.stills) = (None, None);
         self.grid = Grid::new(self.denoiser(), size, rung, self.past.is_some(), per_pixel, self.room)?;
         self.treatment.quality = Self::quality(&self.candidates[rung.network], rung);
         Ok(())

@@ -63,8 +63,8 @@ pub(super) struct Choices {
     pub(super) costs: Vec<f64>,
     /// Whether pictures before are drawn on, so that tiles can be kept.
     pub(super) temporal: bool,
-    /// Whether pictures can be made smaller.
-    pub(super) scales: bool,
+    /// At what smaller sizes pictures can be worked on, from large to small.
+    pub(super) scales: Vec<Scale>,
 }
 
 /// Ways to treat a picture, from the best to the cheapest, and what each takes.
@@ -92,8 +92,8 @@ fn ladder(Choices { steps, costs, temporal, scales }: &Choices) -> (Vec<Rung>, V
             add(rung);
         }
     }
-    for scale in Scale::SMALLER.into_iter().filter(|_| *scales) {
-        rung.scale = scale;
+    for scale in scales {
+        rung.scale = *scale;
         add(rung);
     }
     (rungs, times)
@@ -269,7 +269,7 @@ mod tests {
     const COSTS: [f64; 3] = [0.16, 0.07, 0.045];
 
     fn choices(steps: usize, costs: &[f64], temporal: bool) -> Choices {
-        Choices { steps, costs: costs.to_vec(), temporal, scales: true }
+        Choices { steps, costs: costs.to_vec(), temporal, scales: Scale::SMALLER.to_vec() }
     }
 
     /// A machine on which a picture takes what the ladder says, `slow(t)` times, and `overhead` beside.

@@ -50,18 +50,33 @@ impl Grid {
     ) -> Result<Self> {
         let (channels, locality) = (denoiser.manifest.channels, denoiser.manifest.locality());
         let [width, height] = size;
+        let tiles = Self::tiles(denoiser, size, rung.scale, temporal, room)?;
         let reduced =
             (rung.scale != Scale::FULL).then(|| Reduced::new([channels, height, width], rung.scale, per_pixel));
         let inner = reduced.as_ref().map_or(size, Reduced::size);
-        let smaller = if reduced.is_some() { memory::of_work(channels, inner) } else { 0 };
-        let last = if temporal { memory::of_last(channels, inner) } else { 0 };
-        let tiles = denoiser.tiles(inner, room.without((smaller + last) as u64))?;
         let stills = temporal.then(|| {
             let ratio = [0, 1].map(|axis| size[axis] as f64 / inner[axis] as f64);
             let renewal = if rung.thrifty { Renewal::THRIFTY } else { Renewal::USUAL };
             Stills::new([channels, inner[0], inner[1]], ratio, renewal, &tiles, locality)
         });
         Ok(Self { tiles, reduced, stills })
+    }
+
+    /// How pictures of that size are cut when they are worked on at `scale`.
+    ///
+    /// # Errors
+    /// [`Error::Usage`](crate::Error::Usage) when there is no room for them.
+    pub(super) fn tiles(
+        denoiser: &Denoiser<'_>,
+        size: [usize; 2],
+        scale: Scale,
+        temporal: bool,
+        room: Room,
+    ) -> Result<TilePlan> {
+        let (channels, inner) = (denoiser.manifest.channels, size.map(|side| scale.of_side(side)));
+        let smaller = if scale == Scale::FULL { 0 } else { memory::of_work(channels, inner) };
+        let last = if temporal { memory::of_last(channels, inner) } else { 0 };
+        denoiser.tiles(inner, room.without((smaller + last) as u64))
     }
 
     /// Denoises `x` as far as that is due, and returns how many tiles were computed again.

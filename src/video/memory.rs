@@ -1,7 +1,7 @@
 //! How much memory a stream takes beside the network's: what tiles have to leave room for.
 
 use super::pipeline::Flow;
-use crate::frame::stream::Video;
+use crate::tensor::Pictures;
 
 /// A plane of such pictures, in bytes.
 fn plane([width, height]: [usize; 2]) -> usize {
@@ -9,12 +9,9 @@ fn plane([width, height]: [usize; 2]) -> usize {
 }
 
 /// Bytes of pictures on their way, and of what turns them into planes and back.
-pub(super) fn of_pictures(video: &Video, result: &Video) -> usize {
-    let each = |video: &Video| {
-        // Two planes of chroma at full width.
-        (Flow::default().waiting + 2) * video.bytes() + 2 * plane([video.width, video.height])
-    };
-    each(video) + each(result)
+pub(super) fn of_pictures(reader: &Pictures, writer: &Pictures) -> usize {
+    let each = |pictures: &Pictures| (Flow::default().waiting + 2) * pictures.video().bytes() + pictures.bytes();
+    each(reader) + each(writer)
 }
 
 /// Bytes of a picture that is worked on: its planes and its map of sigma.

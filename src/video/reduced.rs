@@ -7,7 +7,7 @@
 use ndarray::Array4;
 
 use super::treatment::Scale;
-use crate::diffusion::{NoiseAt, NoiseSource, Philox, SigmaMap};
+use crate::diffusion::SigmaMap;
 use crate::task::keys;
 
 /// Pixels along a side of a block, within which the fine part is treated alike.
@@ -61,6 +61,33 @@ impl Axis {
 
     fn to(&self) -> usize {
         self.first.len()
+    }
+
+    /// This one and then `next`.
+    fn then(&self, next: &Self) -> Self {
+        let spans = next.first.iter().map(|first| (self.first[*first], self.first[first + next.taps - 1] + self.taps));
+        let taps = spans.clone().map(|(begin, end)| end - begin).max().unwrap_or(0);
+        let first: Vec<_> = spans.map(|(begin, _)| begin.min(self.from - taps)).collect();
+        let mut weights = vec![0.0; first.len() * taps];
+        for (i, row) in weights.chunks_exact_mut(taps).enumerate() {
+            for (k, outer) in (next.first[i]..).zip(&next.weights[i * next.taps..][..next.taps]) {
+                let inner = &self.weights[k * self.taps..][..self.taps];
+                let row = &mut row[self.first[k] - first[i]..];
+                row.iter_mut().zip(inner).for_each(|(sum, inner)| *sum += outer * inner);
+            }
+        }
+        Self { from: self.from, taps, first, weights }
+    }
+
+    /// The sum of the squares of the weights.
+    fn energy(&self) -> f64 {
+        self.weights.iter().map(|weight| f64::from(weight * weight)).sum()
+    }
+
+    /// The sum of the weights of each output's own input, where there are as many of both.
+    fn trace(&self) -> f64 {
+        let rows = self.first.iter().zip(self.weights.chunks_exact(self.taps)).enumerate();
+        rows.filter_map(|(i, (first, row))| row.get(i.checked_sub(*first)?)).map(|weight| f64::from(*weight)).sum()
     }
 
     /// A row of `from` values to one of `to`.
@@ -162,24 +189,15 @@ impl Reduced {
         reduced
     }
 
-    /// What becomes of white noise.
+    /// What becomes of white noise. Both ways are matrices along each axis, `S` and `U`, so the variance of the small picture is
+    /// the mean square of `S`'s rows, and what it leaves, `1 - U S`, has `1 - 2 tr(US)/n + |US|^2/n`.
     fn measure(&mut self) {
-        let (width, area) = (self.width, self.width * self.height);
-        let mut noise = vec![0.0; area];
-        for (y, row) in noise.chunks_exact_mut(width).enumerate() {
-            Philox::new(0).fill(NoiseAt { step: 0, batch: 0, channel: 0, y: y as u32 }, 0, row);
-        }
-        let mut small = vec![0.0; self.size().iter().product()];
-        self.smaller.shrink(&noise, &mut small);
-        let deviation = |values: &[f32]| {
-            (values.iter().map(|value| f64::from(value * value)).sum::<f64>() / values.len() as f64).sqrt() as f32
-        };
-        self.coarse = deviation(&small);
-        self.larger.widen(&small);
-        for (y, row) in noise.chunks_exact_mut(width).enumerate() {
-            row.iter_mut().zip(self.larger.enlarged(y)).for_each(|(noise, coarse)| *noise -= coarse);
-        }
-        self.fine = deviation(&noise);
+        let axes = [(&self.smaller.across, &self.larger.across), (&self.smaller.down, &self.larger.down)];
+        let coarse: f64 = axes.iter().map(|(smaller, _)| smaller.energy() / smaller.to() as f64).product();
+        let [across, down] = axes.map(|(smaller, larger)| smaller.then(larger));
+        let area = (self.width * self.height) as f64;
+        let fine = 1.0 - 2.0 * across.trace() * down.trace() / area + across.energy() * down.energy() / area;
+        (self.coarse, self.fine) = (coarse.sqrt() as f32, fine.max(0.0).sqrt() as f32);
     }
 
     /// Width and height of the small pictures.

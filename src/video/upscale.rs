@@ -51,7 +51,7 @@ impl<'a> Upscaler<'a> {
         let (width, height) = (video.width, video.height);
         let reader = Pictures::new(video, channels, self.range)?;
         let writer = Pictures::new(result, channels, self.range)?;
-        let tiles = self.tiles([width, height], true, memory::of_pictures(video, result))?;
+        let tiles = self.tiles([width, height], true, memory::of_pictures(&reader, &writer))?;
         let small = Small::of_planes(vec![0.0; channels * width * height], [width, height], self.range, scale);
         let x = Array4::zeros(small.enlarged_shape());
         let quality = Quality {
@@ -99,7 +99,7 @@ impl StreamUpscaler<'_> {
         let steps = self.treatment.quality.steps;
         let keeper = self.keeper.get_or_insert_with(|| {
             let costs = vec![network.as_secs_f64() / steps as f64];
-            Keeper::new(Choices { steps, costs, temporal: false, scales: false }, budget)
+            Keeper::new(Choices { steps, costs, temporal: false, scales: Vec::new() }, budget)
         });
         keeper.allow(budget);
         let wanted = keeper.took(network, beside).unwrap_or_else(|| keeper.rung()).steps;
