@@ -205,7 +205,7 @@ impl Runtime {
             if !path.exists() {
                 return Err(format!("{part} is not beside {}; copy the whole folder of the library", file.display()));
             }
-            if let Some(problem) = elf::missing_part(&path) {
+            if let Some(problem) = elf::problem(&path) {
                 return Err(format!("{part}: {problem}"));
             }
         }
@@ -281,6 +281,7 @@ fn explain(words: &[String]) -> String {
 fn remedy(library: &str) -> String {
     let (name, version) = library.split_once(".so.").unwrap_or((library, ""));
     let package = match name {
+        "libcuda" | "libnvidia-ml" if nvidia::jetpack().is_some() => "nvidia-l4t-cuda".to_owned(),
         "libcuda" | "libnvidia-ml" => return "it comes with NVIDIA's driver: sudo apt install nvidia-driver".into(),
         _ if nvidia::jetpack().is_some() => "nvidia-jetpack".to_owned(),
         name if name.starts_with("libcudnn") => format!("cudnn{version}"),

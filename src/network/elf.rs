@@ -1,18 +1,38 @@
-//! Whether a shared library is all there. The system's loader maps what the headers promise without looking at the
-//! file's length, and a library that was cut off in copying kills the process.
+//! Whether a shared library is one, for this machine, and all there. The system's loader says less, and maps what the headers
+//! promise without looking at the file's length: a library that was cut off in copying kills the process.
 
+use std::env::consts::ARCH;
 use std::fs;
 use std::io::Read;
 use std::path::Path;
 
-/// What is wrong with a 64-bit ELF file that ends before its segments do; nothing for a whole one, and for a file of any
-/// other kind, of which the loader tells by itself.
-pub(super) fn missing_part(path: &Path) -> Option<String> {
+/// What a 64-bit little-endian ELF file begins with.
+const MAGIC: &[u8] = b"\x7fELF\x02\x01";
+
+/// What is wrong with a file that is to be a shared library, as far as its headers tell.
+pub(super) fn problem(path: &Path) -> Option<String> {
     let mut file = fs::File::open(path).ok()?;
     let length = file.metadata().ok()?.len();
     // The headers stand at the start of every library that a linker writes.
     let mut head = Vec::new();
     file.by_ref().take(1 << 12).read_to_end(&mut head).ok()?;
+    if !head.starts_with(MAGIC) {
+        return Some(match head.is_empty() {
+            true => "the file is empty; copy it again".into(),
+            false => "the file is no 64-bit library of Linux; name a libonnxruntime.so".into(),
+        });
+    }
+    let machine = u16::from_le_bytes([*head.get(18)?, *head.get(19)?]);
+    let processor = match machine {
+        62 => "x86_64".to_owned(),
+        183 => "aarch64".to_owned(),
+        other => format!("a processor of ELF's number {other}"),
+    };
+    if processor != ARCH {
+        return Some(format!(
+            "the library is for {processor}, and this machine is {ARCH}; bring a build for this machine"
+        ));
+    }
     let end = promised_length(&head)?;
     (length < end).then(|| format!("the file is cut off: it has {length} bytes of at least {end}; copy it again"))
 }
@@ -23,9 +43,6 @@ fn promised_length(head: &[u8]) -> Option<u64> {
         let bytes = head.get(at..at.checked_add(size)?)?;
         Some(bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
     };
-    if !head.starts_with(b"\x7fELF\x02\x01") {
-        return None;
-    }
     let (table, size, count) = (number(0x20, 8)?, number(0x36, 2)?, number(0x38, 2)?);
     let segment_end = |i: u64| {
         let header = usize::try_from(table.checked_add(i * size)?).ok()?;
@@ -36,19 +53,19 @@ fn promised_length(head: &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{missing_part, promised_length};
+    use super::{problem, promised_length};
     use std::fs;
 
     #[test]
     fn a_library_that_is_cut_off() {
         let folder = tempfile::tempdir().unwrap();
         let (whole, cut) = (std::env::current_exe().unwrap(), folder.path().join("cut"));
-        assert_eq!(missing_part(&whole), None);
+        assert_eq!(problem(&whole), None);
         let bytes = fs::read(&whole).unwrap();
         fs::write(&cut, &bytes[..5000]).unwrap();
-        assert!(missing_part(&cut).unwrap().contains("it has 5000 bytes of at least"));
+        assert!(problem(&cut).unwrap().contains("it has 5000 bytes of at least"));
         fs::write(&cut, "a text").unwrap();
-        assert_eq!(missing_part(&cut), None);
+        assert!(problem(&cut).unwrap().contains("no 64-bit library"));
         for length in 0..200 {
             assert!(promised_length(&bytes[..length]).is_none_or(|end| end <= bytes.len() as u64));
         }

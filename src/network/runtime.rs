@@ -144,7 +144,7 @@ impl Runtime {
     }
 
     fn open(path: &Path, library: String) -> Result<Self> {
-        if let Some(problem) = elf::missing_part(path) {
+        if let Some(problem) = elf::problem(path) {
             return Err(fail(&library, problem));
         }
         // `probe` first: where it fails, `init_from` tells why; and a library that is no ONNX Runtime never gets as far

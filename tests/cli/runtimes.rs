@@ -36,9 +36,9 @@ fn missing() {
 fn no_library() {
     let place = place();
     place.file("text.so", "Dear loader, I am a text.");
-    refused(&place, "text.so", "the system's loader refused it");
+    refused(&place, "text.so", "the file is no 64-bit library of Linux");
     place.file("empty.so", "");
-    refused(&place, "empty.so", "the system's loader refused it");
+    refused(&place, "empty.so", "the file is empty");
     // The loader would map what is not there, and die of it.
     place.file("cut.so", &fs::read(some_library()).unwrap()[..4000]);
     refused(&place, "cut.so", "the file is cut off");
@@ -53,10 +53,14 @@ fn another_library() {
 fn a_library_for_another_processor() {
     let place = place();
     let mut bytes = fs::read(some_library()).unwrap();
-    // `e_machine`: an IBM S/390 is none of those that Eddy is built for.
-    bytes[18..20].copy_from_slice(&22u16.to_le_bytes());
-    place.file("foreign.so", &bytes);
-    refused(&place, "foreign.so", "bring a build for this machine");
+    let (here, there, number) =
+        if cfg!(target_arch = "x86_64") { ("x86_64", "aarch64", 183_u16) } else { ("aarch64", "x86_64", 62) };
+    // `e_machine`. An IBM S/390 is none of those that Eddy is built for.
+    for (number, name) in [(number, there), (22, "a processor of ELF's number 22")] {
+        bytes[18..20].copy_from_slice(&number.to_le_bytes());
+        place.file("foreign.so", &bytes);
+        refused(&place, "foreign.so", &format!("the library is for {name}, and this machine is {here}"));
+    }
 }
 
 #[test]
@@ -64,5 +68,5 @@ fn the_doctor_tells_too() {
     let place = place();
     place.file("text.so", "no library");
     let outcome = eddy("doctor --runtime text.so").within(&place).fails(5);
-    outcome.prints("DOES NOT OPEN").prints("unset ORT_DYLIB_PATH").says("the system's loader refused it");
+    outcome.prints("DOES NOT OPEN").prints("unset ORT_DYLIB_PATH").says("the file is no 64-bit library of Linux");
 }
