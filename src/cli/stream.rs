@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use eddy::frame::source;
 use eddy::frame::stream::{
-    self, CameraFormat, CameraWish, Interpretation, Matrix, Origin, Rate, SinkFormat, Source, Video,
+    self, CameraFormat, CameraWish, Interpretation, LiveSource, Matrix, Origin, Rate, SinkFormat, Source, Video,
 };
 use eddy::preview::{Address, Preview, Token};
 use eddy::video::{Flow, Restore, Target, run};
@@ -56,6 +56,11 @@ pub(crate) struct StreamOptions {
     #[arg(long, value_name = "ADDR", default_missing_value = "127.0.0.1:8070", num_args = 0..=1, require_equals = true)]
     preview: Option<Address>,
 
+    /// Take what comes through a pipe for a camera's: where it comes faster than it is worked on, the oldest picture that waits
+    /// is dropped
+    #[arg(long)]
+    live: bool,
+
     /// Pass over pictures of a file that are damaged; otherwise the first ends the run
     #[arg(long)]
     skip_corrupt: bool,
@@ -102,7 +107,8 @@ impl StreamOptions {
     /// The stream that is asked for; none where it is picture files into picture files.
     pub(crate) fn stream<'a>(&self, pictures: &'a Pictures) -> eddy::Result<Option<Stream<'a>>> {
         let (sources, output) = (pictures.sources(), pictures.output());
-        let is_stream = pictures.asks_for_stream()
+        let is_stream = self.live
+            || pictures.asks_for_stream()
             || self.pixel_format.is_some()
             || self.target().is_some()
             || self.preview.is_some()
@@ -119,7 +125,16 @@ impl StreamOptions {
         let wish = CameraWish { size, format: self.pixel_format };
         let full_range = self.range.map(|range| matches!(range, SampleRange::Full));
         let interpretation = Interpretation { rate: self.fps_in, matrix: self.matrix, full_range };
-        let source = stream::open(sources, wish, interpretation)?;
+        if self.live
+            && let Some(kept) = sources.iter().find(|source| source.is_file() || source.is_dir())
+        {
+            let problem = "is kept on disk, and --live drops pictures that would wait; leave --live out";
+            return Err(eddy::Error::usage(format!("{} {problem}", kept.display())));
+        }
+        let mut source = stream::open(sources, wish, interpretation)?;
+        if self.live {
+            source = Box::new(LiveSource(source));
+        }
         let target = self.target();
         // What waits gets older.
         let waiting = if source.is_live() && target.is_some() { 1 } else { Flow::default().waiting };

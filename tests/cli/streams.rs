@@ -162,6 +162,7 @@ fn what_is_asked_wrongly_is_said() {
         ("denoise notes.txt -o out.y4m --pixel-format rgb24 --size 64x64", 3, "18 of 12288 bytes"),
         ("denoise - -o out.y4m", 3, "is empty"),
         ("denoise in.y4m -o out.y4m --stall-timeout 0", 2, "expected seconds"),
+        ("denoise in.y4m -o out.y4m --live", 2, "leave --live out"),
     ];
     for (arguments, code, words) in cases {
         eddy(arguments).within(&place).fails(code).says(words);
@@ -172,7 +173,27 @@ fn what_is_asked_wrongly_is_said() {
 /// A run that reads what is written into its stdin.
 fn fed(place: &Place, arguments: &str) -> Child {
     let mut command = eddy(arguments).within(place).command();
-    command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+#[test]
+fn a_pipe_of_a_cameras_drops_what_nobody_has_time_for() {
+    let place = Place::new();
+    let fed = |options: &str| {
+        let mut child =
+            fed(&place, &format!("denoise - -o out.y4m --sigma 25 -m denoise --temporal=off --json {options}"));
+        // All at once, and the network takes a while for each.
+        child.stdin.take().unwrap().write_all(&y4m("420jpeg", 320, 240, 115_200, 40)).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+        let mut record = String::new();
+        child.stdout.take().unwrap().read_to_string(&mut record).unwrap();
+        let record: serde_json::Value = serde_json::from_str(record.lines().last().unwrap()).unwrap();
+        let counts = ["read", "written", "dropped"].map(|name| record[name].as_u64().unwrap());
+        assert_eq!((counts[0], counts[1] + counts[2]), (40, 40), "{record}");
+        counts[2]
+    };
+    assert!(fed("--live") > 0);
+    assert_eq!(fed(""), 0);
 }
 
 #[test]

@@ -1,0 +1,28 @@
+//! A pipe at whose other end somebody takes pictures.
+
+use std::path::Path;
+
+use super::{Arrival, Picture, Source, Video};
+use crate::error::Result;
+
+/// A source whose pictures come when they are taken, and are lost when nobody takes them, though it does not look like it: the
+/// pipe of another program that reads a camera.
+pub struct LiveSource(pub Box<dyn Source>);
+
+impl Source for LiveSource {
+    fn video(&self) -> &Video {
+        self.0.video()
+    }
+
+    fn next(&mut self, picture: &mut Picture) -> Result<Arrival> {
+        self.0.next(picture)
+    }
+
+    fn is_live(&self) -> bool {
+        true
+    }
+
+    fn container(&self) -> Option<&Path> {
+        self.0.container()
+    }
+}
