@@ -37,6 +37,7 @@ zig() {
     local place=.cache/zig
     if [ ! -x "$place/bin/cargo-zigbuild" ]; then
         say "cargo-zigbuild and zig, into $place"
+        rm -rf "$place.part"
         python3 -m venv "$place.part"
         "$place.part/bin/python" -m pip install --quiet cargo-zigbuild==0.24.1 ziglang==0.17.1
         mv "$place.part" "$place"

@@ -52,3 +52,15 @@ unpack() {
 
 # What the binary needs beside itself: glibc, and what ONNX Runtime asks for when it is opened.
 LIBRARIES=(libc6 libgcc-s1 libstdc++6)
+
+# A root for 64-bit ARM, $root, and qemu's user mode, $qemu.
+emulator() {
+    root=$PWD/.cache/aarch64/root
+    fetch "$root" arm64 "${LIBRARIES[@]}"
+    # qemu 7.2, Debian 12's own, crashes where ONNX Runtime looks at the processor.
+    qemu=$(command -v qemu-aarch64-static || true)
+    if [ -z "$qemu" ] || [ "$("$qemu" --version | sed -n '1s/.*version \([0-9]*\).*/\1/p')" -lt 8 ]; then
+        BACKPORTS=1 fetch "$PWD/.cache/qemu" "$(dpkg --print-architecture)" qemu-user-static
+        qemu=$PWD/.cache/qemu/bin/qemu-aarch64-static
+    fi
+}

@@ -19,7 +19,7 @@ pub(super) fn problem(path: &Path) -> Option<String> {
     if !head.starts_with(MAGIC) {
         return Some(match head.is_empty() {
             true => "the file is empty; copy it again".into(),
-            false => "the file is no 64-bit library of Linux; name a libonnxruntime.so".into(),
+            false => "the file is no 64-bit library of Linux; copy it again, or name another".into(),
         });
     }
     let machine = u16::from_le_bytes([*head.get(18)?, *head.get(19)?]);

@@ -1,7 +1,7 @@
 //! Read, work and write at the same time.
 
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -15,6 +15,12 @@ use crate::frame::stream::{Arrival, Picture, Sink, Source, reader_is_gone};
 
 /// How long a thread waits before it looks up.
 const PATIENCE: Duration = Duration::from_millis(50);
+
+/// How long it takes until it is looked again whether somebody reads, or has read.
+const GLANCE: Duration = Duration::from_millis(10);
+
+/// How long a reader of ours may take what is written already, when the run is stopped.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// How pictures go through.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -183,6 +189,8 @@ struct Shared {
     corrupt: AtomicU64,
     reconnected: AtomicU64,
     late: AtomicU64,
+    /// Whether the run has ended before its source did.
+    stopped: AtomicBool,
     written: Mutex<Written>,
 }
 
@@ -222,26 +230,35 @@ pub fn run(
         corrupt: AtomicU64::new(0),
         reconnected: AtomicU64::new(0),
         late: AtomicU64::new(0),
+        stopped: AtomicBool::new(false),
         written: Mutex::default(),
     });
     for _ in 0..room + 2 {
         shared.spare_in.replace(Picture::default());
         shared.spare_out.replace(Picture::default());
     }
-    let live = source.is_live();
+    let (live, waits_for_reader) = (source.is_live(), sink.waits_for_reader());
     let reader = spawn_reader(Arc::clone(&shared), source, flow);
-    let writer = spawn_writer(Arc::clone(&shared), sink, flow.target.deadline);
+    let writer = spawn_writer(Arc::clone(&shared), sink, live, flow.target.deadline);
     let treatment = restorer.treatment();
     let mut worker = Worker { shared: &shared, live, summary: Summary::default(), begun: None, treatment, watch };
-    let worked = worker.work(restorer, flow);
-    let Worker { mut summary, begun, treatment, .. } = worker;
-    summary.treatment = Some(treatment);
+    let mut worked = worker.work(restorer, flow);
     shared.incoming.close();
     shared.spare_in.close();
     shared.outgoing.close();
+    if let (true, Ok(writer)) = (waits_for_reader, &writer) {
+        worked = worker.let_be_read(writer, worked);
+    }
+    let Worker { mut summary, begun, treatment, .. } = worker;
+    summary.treatment = Some(treatment);
     // The writer has something to write still; the reader may wait for what never comes.
-    let written = writer
-        .and_then(|writer| writer.join().unwrap_or_else(|_| Err(Error::evaluation("the writing thread broke down"))));
+    let written = match writer {
+        Ok(writer) if writer.is_finished() || !waits_for_reader => {
+            writer.join().unwrap_or_else(|_| Err(Error::evaluation("the writing thread broke down")))
+        }
+        Ok(_) => Ok(()),
+        Err(error) => Err(error),
+    };
     let read = match reader {
         Ok(reader) if reader.is_finished() || matches!(worked, Ok(true)) => {
             reader.join().unwrap_or_else(|_| Err(Error::evaluation("the reading thread broke down")))
@@ -362,6 +379,24 @@ impl Worker<'_> {
         }
     }
 
+    /// Waits until what is written is read. When the run is stopped, or was, that is not waited for long.
+    fn let_be_read(&mut self, writer: &JoinHandle<Result<()>>, mut worked: Result<bool>) -> Result<bool> {
+        let mut stopped = None;
+        while !writer.is_finished() {
+            if worked.is_ok() {
+                worked = self.look_up().and(worked);
+            }
+            if worked.is_err() {
+                self.shared.stopped.store(true, Ordering::Relaxed);
+                if stopped.get_or_insert_with(Instant::now).elapsed() > GRACE {
+                    break;
+                }
+            }
+            thread::sleep(GLANCE);
+        }
+        worked
+    }
+
     fn look_up(&mut self) -> Result<()> {
         let running = Running { shared: self.shared, begun: self.begun, treatment: &self.treatment };
         match self.watch.look(&running) {
@@ -455,10 +490,11 @@ fn read_all(shared: &Shared, source: &mut dyn Source, flow: Flow) -> Result<()> 
 fn spawn_writer(
     shared: Arc<Shared>,
     mut sink: Box<dyn Sink>,
+    live: bool,
     deadline: Option<Duration>,
 ) -> Result<JoinHandle<Result<()>>> {
     thread("writing", move || {
-        let result = write_all(&shared, sink.as_mut(), deadline);
+        let result = write_all(&shared, sink.as_mut(), live, deadline);
         shared.outgoing.close();
         shared.spare_out.close();
         // Whatever happened, what is whole is kept.
@@ -467,11 +503,21 @@ fn spawn_writer(
     })
 }
 
-fn write_all(shared: &Shared, sink: &mut dyn Sink, deadline: Option<Duration>) -> Result<()> {
+fn write_all(shared: &Shared, sink: &mut dyn Sink, live: bool, deadline: Option<Duration>) -> Result<()> {
     loop {
         match shared.outgoing.pop(PATIENCE) {
             Popped::Item(item) => {
                 let begun = Instant::now();
+                let mut is_wanted = sink.is_wanted()?;
+                while !is_wanted && !live && !shared.stopped.load(Ordering::Relaxed) {
+                    thread::sleep(GLANCE);
+                    is_wanted = sink.is_wanted()?;
+                }
+                if !is_wanted {
+                    shared.dropped.fetch_add(1, Ordering::Relaxed);
+                    shared.spare_out.replace(item.picture);
+                    continue;
+                }
                 sink.write(&item.picture)?;
                 let (writing, latency) = (begun.elapsed(), item.arrived.elapsed());
                 if deadline.is_some_and(|deadline| latency > deadline) {

@@ -1,9 +1,12 @@
 //! Streams in and out of the real binary.
 
+use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::path::Path;
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
+use rustix::fs::{CWD, Mode, mkfifoat};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::common::eddy;
@@ -35,7 +38,7 @@ fn y4m(kind: &str, width: usize, height: usize, bytes: usize, count: usize) -> V
 
 /// A model whose network gives back what it got.
 fn identity(place: &Place) {
-    let bytes = std::fs::read(data("models").join("identity.onnx")).unwrap();
+    let bytes = fs::read(data("models").join("identity.onnx")).unwrap();
     place.file("identity/network.onnx", &bytes);
     place.file("identity/model.toml", MANIFEST.replace("{sha256}", &sha256(&bytes)));
 }
@@ -92,7 +95,7 @@ fn raw_pictures_of_every_format_pass_unchanged() {
 /// The photograph with noise as a stream of so many equal pictures.
 fn photographs(place: &Place, count: usize) {
     for i in 0..count {
-        place.file(&format!("in/{i}.png"), std::fs::read(data("noisy-chelsea.png")).unwrap());
+        place.file(&format!("in/{i}.png"), fs::read(data("noisy-chelsea.png")).unwrap());
     }
 }
 
@@ -237,6 +240,77 @@ fn signals_keep_what_was_finished_even_while_the_source_is_silent() {
         assert_eq!(place.bytes("out.y4m").windows(6).filter(|six| six == b"FRAME\n").count(), 5);
         place.holds_only(&["out.y4m"]);
         drop(stdin);
+    }
+}
+
+fn is_open(child: &Child, path: &Path) -> bool {
+    let files = fs::read_dir(format!("/proc/{}/fd", child.id())).unwrap();
+    files.flatten().any(|file| fs::read_link(file.path()).is_ok_and(|link| link == path))
+}
+
+#[test]
+fn readers_of_what_comes_live_come_and_go() {
+    let place = Place::new();
+    let pipe = place.path("pipe.y4m");
+    mkfifoat(CWD, &pipe, Mode::RUSR | Mode::WUSR).unwrap();
+    let mut child = fed(&place, "denoise - -o pipe.y4m --live --sigma 0 --json");
+    let mut stdin = child.stdin.take().unwrap();
+    let stream = y4m("mono", 64, 64, 4096, 1);
+    let header = stream.windows(6).position(|six| six == b"FRAME\n").unwrap();
+    stdin.write_all(&stream[..header]).unwrap();
+    let mut feed = || stdin.write_all(&stream[header..]).unwrap();
+    for _ in 0..2 {
+        let path = pipe.clone();
+        let reader = std::thread::spawn(move || {
+            let mut start = vec![0; 3 * 4102];
+            File::open(path).unwrap().read_exact(&mut start).unwrap();
+            start
+        });
+        while !reader.is_finished() {
+            feed();
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(reader.join().unwrap().starts_with(b"YUV4MPEG2 W64 H64 "));
+        while is_open(&child, &pipe) {
+            feed();
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    feed();
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    let record: serde_json::Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
+    assert!(record["dropped"].as_u64() > Some(0), "{record}");
+}
+
+fn catches_sigterm(child: &Child) -> bool {
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim();
+    u64::from_str_radix(caught, 16).unwrap() & 1 << (Signal::TERM.as_raw() - 1) != 0
+}
+
+#[test]
+fn a_reader_that_never_reads_holds_nobody_up() {
+    for named in [true, false] {
+        let place = Place::new();
+        mkfifoat(CWD, place.path("pipe.y4m"), Mode::RUSR | Mode::WUSR).unwrap();
+        // More than a pipe holds.
+        place.file("in.y4m", y4m("mono", 256, 256, 65_536, 30));
+        let mut child = fed(&place, &format!("denoise in.y4m --sigma 0 -o {}", if named { "pipe.y4m" } else { "-" }));
+        let mut stdout = child.stdout.take().unwrap();
+        if !named {
+            // Some of it is read, and then no more.
+            stdout.read_exact(&mut [0; 9]).unwrap();
+        }
+        while !catches_sigterm(&child) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+        let begun = std::time::Instant::now();
+        assert_eq!(child.wait().unwrap().code(), Some(130));
+        assert!(begun.elapsed() < Duration::from_secs(60));
     }
 }
 

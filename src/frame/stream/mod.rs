@@ -9,6 +9,7 @@ mod file;
 mod format;
 mod live;
 mod named;
+mod pipe;
 mod raw;
 mod sequence;
 mod sink;
@@ -26,6 +27,7 @@ pub(crate) use format::Plane;
 pub use format::{Chroma, Order, PixelFormat};
 pub use live::LiveSource;
 pub use named::{SinkFormat, is_sink, is_source, open};
+pub use pipe::PipeSink;
 pub use raw::RawSource;
 pub use sequence::{SequenceSink, SequenceSource};
 pub use sink::{Framing, PlainSink};
@@ -103,6 +105,20 @@ impl<'a> Origin<'a> {
 pub trait Sink: Send {
     /// What all pictures have in common.
     fn video(&self) -> &Video;
+
+    /// Whether somebody takes pictures now. While nobody does, what comes live is dropped, and anything else waits.
+    ///
+    /// # Errors
+    /// [`Error::Output`] when nobody ever can.
+    fn is_wanted(&mut self) -> Result<bool> {
+        Ok(true)
+    }
+
+    /// Whether [`write`](Self::write) may wait for another program, for as long as that likes, and nothing is lost when it is
+    /// left alone.
+    fn waits_for_reader(&self) -> bool {
+        false
+    }
 
     /// Takes one picture.
     ///

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use super::camera::{CameraFormat, CameraSource, CameraWish};
 use super::ffmpeg::{FfmpegSink, FfmpegSource, is_url};
 use super::file::PartFile;
+use super::pipe::PipeSink;
 use super::raw::RawSource;
 use super::sequence::{SequenceSink, SequenceSource};
 use super::sink::{Framing, PlainSink};
@@ -199,13 +200,9 @@ impl SinkFormat {
             Self::Pictures(format) => Box::new(SequenceSink::create(path, format, options, video.clone())?),
             Self::Container => Box::new(FfmpegSink::create(path, video, origin)?),
             Self::Y4m | Self::Raw if is_standard(path) => {
-                Box::new(PlainSink::create(Path::new("standard output"), standard_output()?, framing, video)?)
+                Box::new(PipeSink::open(Path::new("standard output"), standard_output()?, framing, video)?)
             }
-            Self::Y4m | Self::Raw if is_pipe(path) => {
-                let file = File::options().write(true).open(path);
-                let file = file.map_err(|error| Error::output_from(path, "it cannot be opened", error))?;
-                Box::new(PlainSink::create(path, file, framing, video)?)
-            }
+            Self::Y4m | Self::Raw if is_pipe(path) => Box::new(PipeSink::named(path, framing, video, origin.live)?),
             Self::Y4m | Self::Raw => Box::new(PlainSink::create(path, PartFile::create(path)?, framing, video)?),
         })
     }

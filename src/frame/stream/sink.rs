@@ -17,6 +17,20 @@ pub enum Framing {
     Raw,
 }
 
+impl Framing {
+    /// Whether pictures can be framed so.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a format that y4m does not have.
+    pub(super) fn check(self, video: &Video) -> Result<()> {
+        match video.format {
+            PixelFormat::Planar { .. } => Ok(()),
+            _ if self == Self::Raw => Ok(()),
+            format => Err(Error::usage(format!("y4m holds planar pictures, these are {format}"))),
+        }
+    }
+}
+
 /// A stream into an [`Output`].
 pub struct PlainSink<W> {
     output: W,
@@ -31,10 +45,8 @@ impl<W: Output> PlainSink<W> {
     /// # Errors
     /// [`Error::Output`] when it cannot be written, [`Error::Usage`] for a format that y4m does not have.
     pub fn create(name: &Path, mut output: W, framing: Framing, video: &Video) -> Result<Self> {
+        framing.check(video)?;
         if framing == Framing::Y4m {
-            if !matches!(video.format, PixelFormat::Planar { .. }) {
-                return Err(Error::usage(format!("y4m holds planar pictures, these are {}", video.format)));
-            }
             output.write_all(y4m::header(video).as_bytes()).map_err(|error| cannot_write(name, error))?;
         }
         Ok(Self { output, framing, video: video.clone(), name: name.into() })
