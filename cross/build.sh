@@ -19,8 +19,9 @@ say() { printf '\n== %s\n' "$*"; }
 rust_for() {
     local target=$1 debian=$2
     if command -v rustup >/dev/null; then
-        rustup target list --installed | grep -qx "$target" || rustup target add "$target"
-        return
+        rustup target list --installed | grep -qx "$target" && return
+        rustup target add "$target" && return
+        echo "rustup does not bring it; Debian may" >&2
     fi
     # Debian's newest toolchain, and its library for the other architecture.
     export RUSTC=/usr/bin/rustc
