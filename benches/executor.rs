@@ -30,7 +30,7 @@ impl Network for Free {
     }
 
     fn inputs(&mut self) -> Inputs<'_> {
-        Inputs { sample: &mut self.sample, sigma: Some(&mut self.sigma), condition: None }
+        Inputs { sample: &mut self.sample, sigma: Some(&mut self.sigma), condition: None, class: None }
     }
 
     fn evaluate(&mut self, _t: f64) -> Result<&[f32]> {

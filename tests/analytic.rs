@@ -45,7 +45,11 @@ fn run(plan: &Plan, prediction: Prediction) -> (f64, f64) {
 }
 
 fn discrete(prediction: Prediction) -> Schedule {
-    Schedule::Discrete(Box::new(DiscreteSchedule { prediction, clip_sample: false, ..DiscreteSchedule::default() }))
+    Schedule::Discrete(Box::new(DiscreteSchedule {
+        prediction,
+        clip_sample: Some(false),
+        ..DiscreteSchedule::default()
+    }))
 }
 
 const SIGMA_MAX: f64 = 20.0;
@@ -57,7 +61,7 @@ fn sigmas(prediction: Prediction) -> Schedule {
 /// How far a run on sigmas ends from the exact flow.
 fn error(sampler: Sampler, steps: usize) -> f64 {
     let exact = (VARIANCE / (VARIANCE + SIGMA_MAX * SIGMA_MAX)).sqrt();
-    let plan = plan(&sigmas(Prediction::Denoised), sampler, steps, 0.0).unwrap();
+    let plan = plan(&sigmas(Prediction::Denoised), sampler, steps, None).unwrap();
     (run(&plan, Prediction::Denoised).0 / exact - 1.0).abs()
 }
 
@@ -65,39 +69,51 @@ fn error(sampler: Sampler, steps: usize) -> f64 {
 fn many_steps_reach_the_variance_of_the_data() {
     for prediction in [Prediction::Epsilon, Prediction::VPrediction, Prediction::Sample] {
         for (sampler, eta) in [
-            (Sampler::Ddim, 0.0),
-            (Sampler::Ddim, 0.5),
-            (Sampler::Ddim, 1.0),
-            (Sampler::Ddpm, 0.0),
-            (Sampler::Euler, 0.0),
-            (Sampler::Dpmpp2m, 0.0),
+            (Sampler::DDIM, 0.0),
+            (Sampler::DDIM, 0.5),
+            (Sampler::DDIM, 1.0),
+            (Sampler::DDPM, 0.0),
+            (Sampler::EULER, 0.0),
+            (Sampler::EULER_A, 1.0),
+            (Sampler::HEUN, 0.0),
+            (Sampler::DPMPP_2M, 0.0),
+            (Sampler::PC, 0.0),
+            (Sampler::ODE, 0.0),
         ] {
-            let plan = plan(&discrete(prediction), sampler, 1000, eta)
-                .unwrap_or_else(|_| plan(&discrete(prediction), sampler, 500, eta).unwrap());
+            let plan = plan(&discrete(prediction), sampler, 1000, Some(eta))
+                .unwrap_or_else(|_| plan(&discrete(prediction), sampler, 500, Some(eta)).unwrap());
             let level = plan.steps[0].level;
             let start = level.signal * level.signal * VARIANCE + level.noise * level.noise;
             let (scale, noise) = run(&plan, prediction);
             let end = scale * scale * start + noise;
-            assert!((end / VARIANCE - 1.0).abs() < 0.02, "{sampler} eta {eta} of {prediction:?}: {end}");
+            // The flow as its paper discretises it is exact to first order in beta alone.
+            let allowed = if sampler == Sampler::ODE { 0.05 } else { 0.02 };
+            assert!((end / VARIANCE - 1.0).abs() < allowed, "{sampler} eta {eta} of {prediction:?}: {end}");
         }
     }
 }
 
 #[test]
 fn euler_is_of_first_order_and_dpmpp_of_second() {
-    for (sampler, order) in [(Sampler::Euler, 1.0), (Sampler::Ddim, 1.0), (Sampler::Dpmpp2m, 2.0)] {
+    for (sampler, order) in [
+        (Sampler::EULER, 1.0),
+        (Sampler::DDIM, 1.0),
+        (Sampler::ODE, 1.0),
+        (Sampler::DPMPP_2M, 2.0),
+        (Sampler::HEUN, 2.0),
+    ] {
         let measured = (error(sampler, 64) / error(sampler, 128)).log2();
         assert!((measured - order).abs() < 0.25, "{sampler} is of order {measured}");
     }
     for steps in [32, 64] {
-        assert!(error(Sampler::Dpmpp2m, steps) < error(Sampler::Euler, steps) / 3.0, "{steps} steps");
+        assert!(error(Sampler::DPMPP_2M, steps) < error(Sampler::EULER, steps) / 3.0, "{steps} steps");
     }
 }
 
 #[test]
 fn what_the_network_predicts_makes_no_difference() {
     let of =
-        |prediction| Sampler::ALL.map(|sampler| run(&plan(&sigmas(prediction), sampler, 7, 0.0).unwrap(), prediction));
+        |prediction| Sampler::ALL.map(|sampler| run(&plan(&sigmas(prediction), sampler, 7, None).unwrap(), prediction));
     let expected = of(Prediction::Denoised);
     for prediction in [Prediction::Edm { sigma_data: 0.5 }, Prediction::Score, Prediction::Flow] {
         for (found, expected) in of(prediction).into_iter().zip(expected) {
@@ -118,8 +134,8 @@ fn coordinates_make_no_difference() {
         ..DiscreteSchedule::default()
     };
     let schedule = Schedule::Discrete(Box::new(schedule));
-    let preserving = plan(&schedule, Sampler::Dpmpp2m, 6, 0.0).unwrap();
-    let exploding = plan(&schedule, Sampler::Euler, 6, 0.0).unwrap();
+    let preserving = plan(&schedule, Sampler::DPMPP_2M, 6, None).unwrap();
+    let exploding = plan(&schedule, Sampler::EULER, 6, None).unwrap();
     let start = preserving.steps[0].level.signal;
     for (p, e) in preserving.steps.iter().zip(&exploding.steps) {
         assert!((p.level.sigma() - e.level.sigma()).abs() < 1e-9 * e.level.noise);
@@ -131,8 +147,9 @@ fn coordinates_make_no_difference() {
 #[test]
 fn one_step_of_a_network_told_its_sigma_is_the_posterior_mean() {
     for sampler in Sampler::ALL {
-        let plan = plan(&sigmas(Prediction::Denoised), sampler, 1, 0.0).unwrap();
-        let row = plan.steps[0];
+        let plan = plan(&sigmas(Prediction::Denoised), sampler, 1, None).unwrap();
+        // Some stir before.
+        let row = plan.steps[plan.steps.len() - 1];
         assert_eq!((row.a, row.b, row.d, row.t), (0.0, 1.0, 0.0, row.level.noise), "{sampler}");
         assert_eq!(row.level.signal, Level::CLEAN.signal);
         assert!((row.level.noise - SIGMA_MAX).abs() < 1e-9);
@@ -148,6 +165,6 @@ fn a_range_of_sigma_is_checked() {
         (Prediction::Denoised, 0.1, f64::INFINITY),
     ] {
         let schedule = Schedule::Sigmas(SigmaSchedule::new(prediction, min, max));
-        assert!(plan(&schedule, Sampler::Euler, 3, 0.0).is_err(), "{prediction:?} {min} {max}");
+        assert!(plan(&schedule, Sampler::EULER, 3, None).is_err(), "{prediction:?} {min} {max}");
     }
 }

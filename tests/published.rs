@@ -31,7 +31,7 @@ impl NoiseSource for Silent {
 
 fn table(config: &str, sampler: Sampler, steps: usize) -> Plan {
     let schedule = config::parse("published", config).unwrap();
-    plan(&Schedule::Discrete(Box::new(schedule)), sampler, steps, 0.0).unwrap()
+    plan(&Schedule::Discrete(Box::new(schedule)), sampler, steps, None).unwrap()
 }
 
 fn sum(plan: &Plan, start: Vec<f64>) -> f64 {
@@ -58,7 +58,7 @@ fn check(sum: f64, published_sum: Option<f64>, published_mean: f64) {
 const BETAS: &str = r#""num_train_timesteps": 1000, "beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "linear""#;
 
 fn ddim(further: &str) -> f64 {
-    sum(&table(&format!(r#"{{{BETAS}, "clip_sample": true {further}}}"#), Sampler::Ddim, 10), start())
+    sum(&table(&format!(r#"{{{BETAS}, "clip_sample": true {further}}}"#), Sampler::DDIM, 10), start())
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn ddim_full_loop() {
 fn ddim_ends_at_the_clean_picture_or_at_timestep_zero() {
     let with = |further: &str| {
         let config = format!(r#"{{"beta_start": 0.01, "beta_end": 0.02, "clip_sample": true, {further}}}"#);
-        sum(&table(&config, Sampler::Ddim, 10), start())
+        sum(&table(&config, Sampler::DDIM, 10), start())
     };
     check(with(r#""set_alpha_to_one": true"#), Some(149.8295), 0.1951);
     check(with(r#""set_alpha_to_one": false"#), Some(149.0784), 0.1941);
@@ -80,7 +80,7 @@ fn ddim_ends_at_the_clean_picture_or_at_timestep_zero() {
 /// The last two of ten steps, from the state noised to the level of the eighth by the same counting backwards.
 #[test]
 fn ddim_from_the_middle() {
-    let mut plan = table(&format!(r#"{{{BETAS}}}"#), Sampler::Ddim, 10);
+    let mut plan = table(&format!(r#"{{{BETAS}}}"#), Sampler::DDIM, 10);
     plan.steps.drain(..8);
     let level = plan.steps[0].level;
     let noisy = start().into_iter().map(|x| level.signal * x + level.noise * (767.0 / 768.0 - x));
@@ -89,7 +89,7 @@ fn ddim_from_the_middle() {
 
 fn ddpm(further: &str) -> f64 {
     let config = format!(r#"{{{BETAS}, "variance_type": "fixed_small", "clip_sample": true {further}}}"#);
-    let plan = table(&config, Sampler::Ddpm, 1000);
+    let plan = table(&config, Sampler::DDPM, 1000);
     assert_eq!(plan.noise_rows(), 999);
     let noise = Recorded::new(999, SHAPE, mersenne::normals(0, 999 * COUNT, COUNT)).unwrap();
     sum_with(&plan, start(), &noise)
@@ -105,7 +105,7 @@ fn euler(further: &str) -> f64 {
     let config = format!(
         r#"{{"num_train_timesteps": 1100, "beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "linear" {further}}}"#
     );
-    let mut plan = table(&config, Sampler::Euler, 10);
+    let mut plan = table(&config, Sampler::EULER, 10);
     let scale = plan.steps[0].level.noise;
     // That test takes each step from the scaled input rather than from the state itself.
     for row in &mut plan.steps {
@@ -124,7 +124,7 @@ fn euler_full_loop() {
 fn solver(further: &str) -> f64 {
     let order = r#""solver_order": 2, "lower_order_final": false, "final_sigmas_type": "sigma_min""#;
     let config = format!(r#"{{{BETAS}, {order} {further}}}"#);
-    sum(&table(&config, Sampler::Dpmpp2m, 10), start())
+    sum(&table(&config, Sampler::DPMPP_2M, 10), start())
 }
 
 #[test]

@@ -43,7 +43,7 @@ impl Case {
         config.extend(self.config.clone());
         let schedule = config::parse("golden", &Value::Object(config).to_string()).unwrap();
         let sampler: Sampler = self.sampler.parse().unwrap();
-        plan(&Schedule::Discrete(Box::new(schedule)), sampler, self.steps, self.eta).unwrap()
+        plan(&Schedule::Discrete(Box::new(schedule)), sampler, self.steps, Some(self.eta)).unwrap()
     }
 
     fn label(&self) -> String {
@@ -73,7 +73,9 @@ fn every_sampler_gives_the_numbers_of_diffusers() {
         let reference = loops::run(&plan, golden.shape, start, &noise, network);
         let published = loops::difference(&executed, &case.result) - case.rounding.unwrap_or(0.0);
         let found = [loops::difference(&executed, exact), loops::difference(&reference, exact), published];
-        if !found.iter().all(|&difference| difference <= TOLERANCE) {
+        // A row that multiplies a difference of predictions by hundreds costs diffusers digits, too.
+        let tolerance = TOLERANCE.max(5.0 * case.rounding.unwrap_or(0.0));
+        if !found.iter().all(|&difference| difference <= tolerance) {
             let [executed, reference, published] = found;
             failures.push(format!(
                 "{executed:.2e}, {reference:.2e} in f64, {published:.2e} more than published: {}",
@@ -105,7 +107,7 @@ fn the_network_is_told_the_timesteps_of_diffusers() {
 #[test]
 fn the_goldens_cover_every_sampler_prediction_and_spacing() {
     let golden = golden();
-    for sampler in ["ddim", "ddpm", "euler", "dpmpp-2m"] {
+    for sampler in ["ddim", "ddpm", "euler", "euler-a", "heun", "dpmpp-2m", "dpmpp-2m-sde"] {
         for prediction in ["epsilon", "v_prediction", "sample"] {
             for spacing in ["leading", "linspace", "trailing"] {
                 for steps in [1, 2, 3, 5, 10, 20, 50] {

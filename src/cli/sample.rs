@@ -34,17 +34,17 @@ pub(crate) struct Arguments {
     #[arg(short, long, value_name = "Y.npy", help_heading = "Input and output")]
     output: PathBuf,
 
-    /// ddim, ddpm, euler or dpmpp-2m
+    /// One of ddim, ddpm, euler, euler-a, heun, dpmpp-2m, dpmpp-2m-sde, lcm, tcd, langevin, pc and ode
     #[arg(long, value_name = "NAME", help_heading = "Sampling")]
     sampler: Sampler,
 
-    /// Evaluations of the network
+    /// Steps: evaluations of the network, of which heun and pc need two a step, and langevin five
     #[arg(long, value_name = "N", help_heading = "Sampling")]
     steps: usize,
 
-    /// How much noise ddim draws: 0 none, 1 as much as ddpm
-    #[arg(long, value_name = "ETA", default_value_t = 0.0, help_heading = "Sampling")]
-    eta: f64,
+    /// How much of the noise is fresh, from 0 to 1: of ddim (0 when left out), euler-a (1) and tcd (0.3)
+    #[arg(long, value_name = "ETA", help_heading = "Sampling")]
+    eta: Option<f64>,
 
     /// Where fresh noise comes from
     #[arg(long, value_name = "SEED", default_value_t = 0, help_heading = "Sampling")]
@@ -90,11 +90,11 @@ impl Arguments {
         let took = begun.elapsed().as_secs_f64();
         array::write(&state.into_inner(), &self.output)?;
         let (input, output) = (self.input.display(), self.output.display());
-        let steps = plan.steps.len();
-        let line = format!("{input} -> {output}: {} in {steps} steps, {took:.2} s", self.sampler);
+        let evaluations = plan.steps.len();
+        let line = format!("{input} -> {output}: {} in {evaluations} evaluations, {took:.2} s", self.sampler);
         let record = json!({
             "input": self.input, "output": self.output, "shape": [batch, channels, height, width],
-            "sampler": self.sampler.name(), "steps": steps, "seconds": took,
+            "sampler": self.sampler.name(), "steps": self.steps, "evaluations": evaluations, "seconds": took,
             "device": opened.device().to_string(),
         });
         bar.report(line, &record)

@@ -2,8 +2,8 @@
 
 use crate::diffusion::parameterization::Prediction;
 use crate::diffusion::plan::{Clip, Level};
-use crate::diffusion::sampler::Sampler;
 use crate::diffusion::sampler::rows::{SolverType, Variance};
+use crate::diffusion::sampler::{Sampler, Walk};
 use crate::diffusion::schedule::{BetaSchedule, NoiseTable, Spacing};
 use crate::error::{Error, Result};
 
@@ -43,8 +43,8 @@ pub struct Threshold {
 pub struct Unsupported {
     /// What is asked and what is possible.
     pub problem: String,
-    /// The samplers whose numbers it would change.
-    pub samplers: &'static [Sampler],
+    /// The walks of samplers whose numbers it would change.
+    pub walks: &'static [Walk],
 }
 
 /// A training schedule and how samplers are to use it. The default is what diffusers assumes where a file says nothing.
@@ -64,8 +64,8 @@ pub struct DiscreteSchedule {
     pub spacing: Option<Spacing>,
     /// How far `Leading` timesteps are moved.
     pub steps_offset: usize,
-    /// Whether `ddim` and `ddpm` clip predictions to `clip_sample_range`.
-    pub clip_sample: bool,
+    /// Whether predictions are clipped to `clip_sample_range`, by samplers that do; where absent, all but `lcm` and `tcd` do.
+    pub clip_sample: Option<bool>,
     /// The largest magnitude of a clipped prediction.
     pub clip_sample_range: f64,
     /// Dynamic thresholding, instead of clipping; not for `euler`.
@@ -92,6 +92,10 @@ pub struct DiscreteSchedule {
     pub sigma_max: Option<f64>,
     /// The lowest `ln(signal / noise)` at which `dpmpp-2m` evaluates.
     pub lambda_min_clipped: f64,
+    /// How many timesteps a consistency model was distilled at (`original_inference_steps`); for `lcm` and `tcd`.
+    pub distilled_steps: usize,
+    /// By how much timesteps are stretched before they are compared with the boundary of `lcm`.
+    pub timestep_scaling: f64,
     /// What some samplers cannot do.
     pub unsupported: Vec<Unsupported>,
 }
@@ -106,7 +110,7 @@ impl Default for DiscreteSchedule {
             prediction: Prediction::Epsilon,
             spacing: None,
             steps_offset: 0,
-            clip_sample: true,
+            clip_sample: None,
             clip_sample_range: 1.0,
             threshold: None,
             ends_at_clean: true,
@@ -120,6 +124,8 @@ impl Default for DiscreteSchedule {
             sigma_min: None,
             sigma_max: None,
             lambda_min_clipped: f64::NEG_INFINITY,
+            distilled_steps: 50,
+            timestep_scaling: 10.0,
             unsupported: Vec::new(),
         }
     }
@@ -128,9 +134,18 @@ impl Default for DiscreteSchedule {
 impl DiscreteSchedule {
     /// What a sampler that clips does to predictions.
     pub fn clip(&self) -> Clip {
+        self.clip_or(true)
+    }
+
+    /// What a sampler that clips only where it is asked to does to them.
+    pub(super) fn clip_where_asked(&self) -> Clip {
+        self.clip_or(false)
+    }
+
+    fn clip_or(&self, usual: bool) -> Clip {
         match self.threshold {
             Some(Threshold { ratio, max }) => Clip::Threshold { ratio, max },
-            None if self.clip_sample => Clip::Range(self.clip_sample_range),
+            None if self.clip_sample.unwrap_or(usual) => Clip::Range(self.clip_sample_range),
             None => Clip::None,
         }
     }
@@ -165,7 +180,7 @@ impl DiscreteSchedule {
                 self.prediction
             )));
         }
-        if let Some(unsupported) = self.unsupported.iter().find(|it| it.samplers.contains(&sampler)) {
+        if let Some(unsupported) = self.unsupported.iter().find(|it| it.walks.contains(&sampler.walk())) {
             return Err(self.error(format!("{} (with sampler {sampler})", unsupported.problem)));
         }
         if steps > self.train_steps {

@@ -1,5 +1,7 @@
 //! A sampler is a table: a list of [`Step`]s, built once in f64, that one executor runs without knowing its name.
 
+use crate::error::{Error, Result};
+
 /// How the state stands at one point of the diffusion: `x = signal * x0 + noise * n` with `n ~ N(0, I)`.
 ///
 /// Variance-exploding states (Song et al. 2021, EDM) have `signal = 1`; variance-preserving ones (DDPM) have
@@ -103,6 +105,46 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The rows from `first` on, for a state that is at their level already: of them the first knows no row before.
+    #[must_use]
+    pub fn from_row(&self, first: usize) -> Self {
+        let mut steps = self.steps[first.min(self.steps.len())..].to_vec();
+        if let Some(step) = steps.first_mut() {
+            // An extrapolation from two predictions, of which there is one.
+            step.b += step.c;
+            step.c = 0.0;
+        }
+        Self { steps, clip: self.clip }
+    }
+
+    /// The same with each step taken `times` times, and the noise between added again before each but the last (Lugmayr et al. 2022,
+    /// RePaint, algorithm 1, with jumps of one step). A way down and up again is one row: the noise of both is one noise.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for plans whose rows look back.
+    pub fn resampled(&self, times: usize) -> Result<Self> {
+        if times > 1 && self.steps.iter().any(|step| step.c != 0.0) {
+            return Err(Error::usage(
+                "a sampler that draws on earlier predictions cannot resample; take ddim, ddpm or euler-a",
+            ));
+        }
+        let levels = self.steps.iter().skip(1).map(|step| step.level).chain([Level::CLEAN]);
+        let rows = self.steps.iter().zip(levels).flat_map(|(step, to)| {
+            let from = step.level;
+            let ratio = from.signal / to.signal;
+            let added = from.noise * from.noise - ratio * ratio * to.noise * to.noise;
+            let again = Step {
+                a: ratio * step.a,
+                b: ratio * step.b,
+                e: ratio * step.e,
+                d: (ratio * ratio * step.d * step.d + added.max(0.0)).sqrt(),
+                ..*step
+            };
+            std::iter::repeat_n(again, times.max(1) - 1).chain([*step])
+        });
+        Ok(Self { steps: rows.collect(), clip: self.clip })
+    }
+
     /// How many steps of recorded noise a run of this plan reads: one more than the last row that draws.
     pub fn noise_rows(&self) -> usize {
         self.steps.iter().rposition(|step| step.d != 0.0).map_or(0, |last| last + 1)

@@ -4,6 +4,7 @@ use ndarray::Array4;
 
 use crate::diffusion::clip::Hold;
 use crate::diffusion::executor::{Canvas, SigmaMap, Update, Window, read_plane};
+use crate::diffusion::guidance::{Guide, Moment};
 use crate::diffusion::noise::{NoiseAt, NoiseSource};
 use crate::diffusion::plan::{Clip, Plan, Step};
 use crate::error::Result;
@@ -23,6 +24,11 @@ pub struct State<'a> {
     noise: &'a dyn NoiseSource,
     sigma: &'a SigmaMap,
     known: Option<&'a dyn Recall>,
+    /// What changes predictions, and the prediction of the whole picture for it.
+    guides: Vec<&'a mut dyn Guide>,
+    predicted: Option<Array4<f32>>,
+    /// Rows of the plan.
+    count: usize,
     /// One row of fresh noise.
     fresh: Vec<f32>,
     /// Magnitudes of a sample's `D`, for dynamic thresholding.
@@ -47,12 +53,20 @@ impl<'a> State<'a> {
         let fresh = vec![0.0; if noise_rows > 0 { x.dim().3 } else { 0 }];
         let thresholds = matches!(plan.clip, Clip::Threshold { .. });
         let magnitudes = Vec::with_capacity(if thresholds { x.len() / x.dim().0.max(1) } else { 0 });
-        Ok(Self { x, previous, noise, sigma, known: None, fresh, magnitudes })
+        let (guides, predicted, count) = (Vec::new(), None, plan.steps.len());
+        Ok(Self { x, previous, noise, sigma, known: None, guides, predicted, count, fresh, magnitudes })
     }
 
     /// The same, with windows that need not be computed.
     pub fn recalling(self, known: Option<&'a dyn Recall>) -> Self {
         Self { known, ..self }
+    }
+
+    /// The same, led by `guides`, one after the other.
+    pub fn guided(mut self, guides: Vec<&'a mut dyn Guide>) -> Self {
+        self.predicted = (!guides.is_empty()).then(|| Array4::zeros(self.x.dim()));
+        self.guides = guides;
+        self
     }
 
     /// The tensor, as the last step left it.
@@ -81,8 +95,19 @@ impl Canvas for State<'_> {
 
     fn update(&mut self, update: &Update<'_>) -> Result<()> {
         let [batch, channels, height, width] = self.shape();
-        let Some(x) = self.x.as_slice_mut() else { return Ok(()) };
         let linear = Linear::new(update.step);
+        let mut rows = update.rows.clone();
+        if self.predicted.is_some() {
+            self.predict(update, &linear);
+            if rows.end < height {
+                return Ok(());
+            }
+            // The whole picture is there.
+            self.guide(update)?;
+            rows = 0..height;
+        }
+        let Some(x) = self.x.as_slice_mut() else { return Ok(()) };
+        let predicted = self.predicted.as_ref().and_then(|array| array.as_slice());
         let looks_back = self.previous.is_some();
         for sample in 0..batch {
             let hold = match update.clip {
@@ -92,10 +117,15 @@ impl Canvas for State<'_> {
                     // The executor gives whole pictures here.
                     self.magnitudes.clear();
                     for plane in sample * channels..(sample + 1) * channels {
-                        for y in update.rows.clone() {
-                            let x = &x[(plane * height + y) * width..][..width];
+                        for y in rows.clone() {
+                            let start = (plane * height + y) * width;
+                            if let Some(predicted) = predicted {
+                                self.magnitudes.extend(predicted[start..][..width].iter().map(|d| d.abs()));
+                                continue;
+                            }
                             let output = update.output.row(plane, y, width);
-                            self.magnitudes.extend(x.iter().zip(output).map(|(x, f)| linear.prediction(*x, *f).abs()));
+                            let pairs = x[start..][..width].iter().zip(output);
+                            self.magnitudes.extend(pairs.map(|(x, f)| linear.prediction(*x, *f).abs()));
                         }
                     }
                     Some(Hold::threshold(&mut self.magnitudes, ratio, max))
@@ -103,16 +133,17 @@ impl Canvas for State<'_> {
             };
             for channel in 0..channels {
                 let plane = sample * channels + channel;
-                for y in update.rows.clone() {
+                for y in rows.clone() {
                     let start = (plane * height + y) * width;
                     let row = &mut x[start..start + width];
-                    let output = update.output.row(plane, y, width);
                     let previous = self.previous.as_mut().and_then(|array| array.as_slice_mut());
                     let previous = previous.map(|values| &mut values[start..start + width]);
-                    if looks_back || hold.is_some() {
-                        linear.advance_by_prediction(row, output, previous, hold);
+                    if let Some(predicted) = predicted {
+                        linear.advance_to(row, &predicted[start..][..width], previous, hold);
+                    } else if looks_back || hold.is_some() {
+                        linear.advance_by_prediction(row, update.output.row(plane, y, width), previous, hold);
                     } else {
-                        linear.advance(row, output);
+                        linear.advance(row, update.output.row(plane, y, width));
                     }
                     if update.step.d != 0.0 {
                         let at = NoiseAt {
@@ -128,6 +159,28 @@ impl Canvas for State<'_> {
             }
         }
         Ok(())
+    }
+}
+
+impl State<'_> {
+    /// Keeps the prediction of the rows of `update`.
+    fn predict(&mut self, update: &Update<'_>, linear: &Linear) {
+        let [batch, channels, height, width] = self.shape();
+        let x = self.x.as_slice().unwrap_or_default();
+        let Some(predicted) = self.predicted.as_mut().and_then(|array| array.as_slice_mut()) else { return };
+        for plane in 0..batch * channels {
+            for y in update.rows.clone() {
+                let row = (plane * height + y) * width..(plane * height + y + 1) * width;
+                let pairs = x[row.clone()].iter().zip(update.output.row(plane, y, width));
+                predicted[row].iter_mut().zip(pairs).for_each(|(d, (x, f))| *d = linear.prediction(*x, *f));
+            }
+        }
+    }
+
+    fn guide(&mut self, update: &Update<'_>) -> Result<()> {
+        let Some(predicted) = &mut self.predicted else { return Ok(()) };
+        let moment = Moment { index: update.index, count: self.count, level: update.step.level, x: &self.x };
+        self.guides.iter_mut().try_for_each(|guide| guide.guide(&moment, predicted))
     }
 }
 
@@ -176,6 +229,22 @@ impl Linear {
             row.copy_from_slice(output);
         } else {
             row.iter_mut().zip(output).for_each(|(x, f)| *x = of_x * *x + of_output * f);
+        }
+    }
+
+    /// As [`advance_by_prediction`](Self::advance_by_prediction), from the prediction itself.
+    fn advance_to(&self, row: &mut [f32], raw: &[f32], previous: Option<&mut [f32]>, hold: Option<Hold>) {
+        let step = |x: f32, raw: f32, before: f32| {
+            let d = hold.map_or(raw, |hold| hold.apply(raw));
+            (self.a * x + self.b * d + self.c * before + self.e * raw, d)
+        };
+        match previous {
+            Some(previous) => {
+                for ((x, raw), before) in row.iter_mut().zip(raw).zip(previous) {
+                    (*x, *before) = step(*x, *raw, *before);
+                }
+            }
+            None => row.iter_mut().zip(raw).for_each(|(x, raw)| *x = step(*x, *raw, 0.0).0),
         }
     }
 

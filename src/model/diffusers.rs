@@ -52,6 +52,7 @@ impl DiffusersFolder {
             sigma: None,
             timestep: Some("timestep".into()),
             condition: None,
+            class: None,
             scale: 1,
             output: "out_sample".into(),
             channels: None,

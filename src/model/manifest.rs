@@ -5,9 +5,13 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::precision::Precision;
-use crate::diffusion::Prediction;
+use crate::diffusion::{Prediction, Schedule, SigmaSchedule, config};
 use crate::error::{Error, Result};
 use crate::tile::Locality;
+
+/// A network trained down to no noise at all is sampled down to this part of its largest sigma, since a step to nothing
+/// needs a level to start from.
+const LOWEST_PART: f64 = 1e-3;
 
 /// The manifest of a model package.
 #[derive(Clone, Debug, Deserialize)]
@@ -45,8 +49,14 @@ pub struct Manifest {
     /// How it was trained.
     #[serde(default)]
     pub training: String,
+    /// The only width and height that it takes, where it is made for one.
+    pub size: Option<[usize; 2]>,
+    /// How many classes of pictures it knows, counted from 0; the number itself stands for none of them.
+    pub classes: Option<usize>,
     /// The noise levels that it was trained for, in its own units.
     pub sigma: Option<SigmaRange>,
+    /// The training schedule of a network that is told a timestep, by the keys of diffusers' `scheduler_config.json`.
+    pub schedule: Option<toml::Table>,
     /// What the graph calls its inputs.
     pub inputs: InputNames,
     /// What the graph calls its outputs.
@@ -74,6 +84,8 @@ pub enum Task {
     Upscale,
     /// Draws pictures, or fills in what is missing.
     Generate,
+    /// Leads a network that draws: the gradient of the logarithm of a class's probability.
+    Guide,
 }
 
 impl std::fmt::Display for Task {
@@ -82,6 +94,7 @@ impl std::fmt::Display for Task {
             Self::Denoise => "denoise",
             Self::Upscale => "upscale",
             Self::Generate => "generate",
+            Self::Guide => "guide",
         })
     }
 }
@@ -108,6 +121,8 @@ pub struct InputNames {
     pub timestep: Option<String>,
     /// The small picture, float `[B, C, H / scale, W / scale]`.
     pub condition: Option<String>,
+    /// The class of each sample, int64 `[B]`.
+    pub class: Option<String>,
 }
 
 /// What the graph calls its outputs.
@@ -115,21 +130,28 @@ pub struct InputNames {
 #[serde(deny_unknown_fields)]
 pub struct OutputNames {
     /// What the network predicts, float `[B, C, H, W]`; under this key or under the prediction's own name.
-    #[serde(alias = "denoised", alias = "epsilon", alias = "v_prediction", alias = "score")]
+    #[serde(alias = "denoised", alias = "epsilon", alias = "v_prediction", alias = "score", alias = "gradient")]
     pub prediction: String,
+    /// The logarithm of a class's probability, of a network that guides; not used.
+    #[serde(default)]
+    pub log_probability: Option<String>,
 }
 
 /// What a command uses when nothing else is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Defaults {
     /// Steps of a plan.
     pub steps: usize,
+    /// The sampler that draws.
+    pub sampler: Option<String>,
+    /// How strongly a class is asked for.
+    pub guidance_scale: Option<f64>,
 }
 
 impl Default for Defaults {
     fn default() -> Self {
-        Self { steps: 1 }
+        Self { steps: 1, sampler: None, guidance_scale: None }
     }
 }
 
@@ -155,10 +177,12 @@ pub struct Check {
     pub sigma: Option<String>,
     /// The scalar that tells the noise level.
     pub timestep: Option<f64>,
+    /// The class of all samples.
+    pub class: Option<i64>,
     /// The small picture, `[B, C, H / scale, W / scale]`.
     pub condition: Option<String>,
     /// The output that was recorded.
-    #[serde(alias = "denoised", alias = "epsilon", alias = "v_prediction", alias = "score")]
+    #[serde(alias = "denoised", alias = "epsilon", alias = "v_prediction", alias = "score", alias = "gradient")]
     pub prediction: String,
     /// The largest difference that passes, in the network's units, for files that do not say their own.
     pub tolerance: f32,
@@ -200,10 +224,43 @@ impl Manifest {
                  no other, has a scale above 1 and a condition"
             ));
         }
+        if manifest.inputs.class.is_some() != manifest.classes.is_some() || manifest.classes == Some(0) {
+            return broken(
+                "of classes and inputs.class one without the other, or classes = 0; expected both or none".into(),
+            );
+        }
+        if manifest.schedule.is_some() && manifest.sigma.is_some() {
+            return broken("[sigma] and [schedule]; expected one of them".into());
+        }
         if manifest.defaults.steps == 0 {
             return broken("defaults.steps = 0; expected at least 1".into());
         }
         Ok(manifest)
+    }
+
+    /// The schedule on which the network is sampled.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when it does not say, or says what cannot be honoured.
+    pub fn sampled_on(&self) -> Result<Schedule> {
+        if let Some(table) = &self.schedule {
+            let mut table = table.clone();
+            let prediction = match self.prediction {
+                Prediction::VPrediction => "v_prediction",
+                Prediction::Sample => "sample",
+                _ => "epsilon",
+            };
+            table.insert("prediction_type".into(), prediction.into());
+            let text = serde_json::to_string(&table)
+                .map_err(|cause| Error::model_from(&self.name, "its [schedule] is odd", cause))?;
+            return config::parse(&self.name, &text).map(|schedule| Schedule::Discrete(Box::new(schedule)));
+        }
+        let Some(SigmaRange { min, max }) = self.sigma else {
+            let problem = "its manifest has no [sigma] and no [schedule], so there is nothing to sample on; add one";
+            return Err(Error::model(&self.name, problem));
+        };
+        let lowest = if min > 0.0 { min } else { LOWEST_PART * max };
+        Ok(Schedule::Sigmas(SigmaSchedule::new(self.prediction, lowest, max)))
     }
 
     /// What the network's geometry asks of a tile.

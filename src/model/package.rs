@@ -134,6 +134,7 @@ impl Package {
             sigma: manifest.inputs.sigma.clone(),
             timestep: manifest.inputs.timestep.clone(),
             condition: manifest.inputs.condition.clone(),
+            class: manifest.inputs.class.clone(),
             scale: manifest.scale,
             output: manifest.outputs.prediction.clone(),
             channels: Some(manifest.channels),

@@ -3,14 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{DiffusersFolder, Package, Precision, SigmaRange};
-use crate::diffusion::{Schedule, SigmaSchedule};
+use super::{DiffusersFolder, Package, Precision};
+use crate::diffusion::Schedule;
 use crate::error::{Error, Result};
 use crate::network::{OnnxNetwork, Runtime, SessionOptions};
-
-/// A network trained down to no noise at all is sampled down to this part of its largest sigma, since a step to nothing
-/// needs a level to start from.
-const LOWEST_PART: f64 = 1e-3;
 
 /// A model as a sampler sees it.
 #[derive(Clone, Debug)]
@@ -43,13 +39,7 @@ impl SampledModel {
             Self::Diffusers(folder) => return Ok(Schedule::Discrete(Box::new(folder.schedule.clone()))),
             Self::Package(package) => package,
         };
-        let manifest = &package.manifest;
-        let Some(SigmaRange { min, max }) = manifest.sigma else {
-            let problem = "its manifest has no [sigma], so there is no schedule to sample on; add min and max";
-            return Err(Error::model(&manifest.name, problem));
-        };
-        let lowest = if min > 0.0 { min } else { LOWEST_PART * max };
-        Ok(Schedule::Sigmas(SigmaSchedule::new(manifest.prediction, lowest, max)))
+        package.manifest.sampled_on()
     }
 
     /// What height and width at the network's input are multiples of. A folder in the diffusers layout does not say.

@@ -60,6 +60,13 @@ pub fn verify(
             }
         }
     }
+    match (inputs.class, check.class) {
+        (Some(labels), Some(class)) => labels.fill(class),
+        (None, None) => {}
+        _ => {
+            return Err(Error::model(&manifest.name, "its [check] and its [inputs] do not agree about a class"));
+        }
+    }
     let output = network.evaluate(check.timestep.unwrap_or_default())?;
     if output.len() != expected.len() {
         return Err(Error::model(&manifest.name, "its recorded output has not the shape of its recorded sample"));

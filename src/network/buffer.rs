@@ -120,3 +120,21 @@ impl Scalar {
         }
     }
 }
+
+/// The class of each sample, `[batch]`.
+#[derive(Debug)]
+pub(super) struct Labels(Tensor<i64>);
+
+impl Labels {
+    pub(super) fn new(batch: usize) -> ort::Result<Self> {
+        Tensor::new(&Allocator::default(), [i64::try_from(batch).unwrap_or(i64::MAX)]).map(Self)
+    }
+
+    pub(super) fn bind_input(&self, binding: &mut IoBinding, name: &str) -> ort::Result<()> {
+        binding.bind_input(name, &self.0)
+    }
+
+    pub(super) fn values_mut(&mut self) -> &mut [i64] {
+        self.0.extract_tensor_mut().1
+    }
+}

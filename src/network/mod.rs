@@ -73,4 +73,7 @@ pub struct Inputs<'a> {
     pub sigma: Option<&'a mut [f32]>,
     /// The small picture, `[batch, channels, height / scale, width / scale]`, for networks that enlarge one.
     pub condition: Option<&'a mut [f32]>,
+    /// The class of each sample, `[batch]`, for networks that take one. What is filled in stays until the next
+    /// [`bind`](Network::bind) with another shape.
+    pub class: Option<&'a mut [i64]>,
 }

@@ -11,7 +11,7 @@ use ort::session::{IoBinding, RunOptions, Session};
 use ort::value::TensorElementType;
 use ort::value::{Outlet, ValueType};
 
-use super::buffer::{Buffer, Scalar};
+use super::buffer::{Buffer, Labels, Scalar};
 use super::device::{Device, providers};
 use super::engines::{self, Key, Place};
 use super::runtime::Runtime;
@@ -30,6 +30,8 @@ pub struct Interface {
     pub timestep: Option<String>,
     /// The small picture, float `[B, C, H / scale, W / scale]`, where the network takes one.
     pub condition: Option<String>,
+    /// The class of each sample, int64 `[B]`, where the network takes one.
+    pub class: Option<String>,
     /// How many times larger than the condition the sample is along each axis; 1 without a condition.
     pub scale: usize,
     /// The output, float `[B, C, H, W]`.
@@ -164,6 +166,7 @@ struct Bound {
     sigma: Option<Buffer>,
     timestep: Option<Scalar>,
     condition: Option<Buffer>,
+    class: Option<Labels>,
     output: Buffer,
 }
 
@@ -272,9 +275,15 @@ impl OnnxNetwork {
             buffer.bind_input(&mut binding, name)?;
             condition = Some(buffer);
         }
+        let mut class = None;
+        if let Some(name) = &self.interface.class {
+            let labels = Labels::new(batch)?;
+            labels.bind_input(&mut binding, name)?;
+            class = Some(labels);
+        }
         let mut output = Buffer::new(&allocator, self.types.output, shape)?;
         output.bind_output(&mut binding, &self.interface.output)?;
-        Ok(Bound { shape, binding, sample, sigma, timestep, condition, output })
+        Ok(Bound { shape, binding, sample, sigma, timestep, condition, class, output })
     }
 
     /// What memory of buffers comes from: for a GPU memory that it reads and writes by itself, where there is such.
@@ -349,8 +358,9 @@ impl Network for OnnxNetwork {
                 sample: bound.sample.values_mut(),
                 sigma: bound.sigma.as_mut().map(Buffer::values_mut),
                 condition: bound.condition.as_mut().map(Buffer::values_mut),
+                class: bound.class.as_mut().map(Labels::values_mut),
             },
-            None => Inputs { sample: &mut [], sigma: None, condition: None },
+            None => Inputs { sample: &mut [], sigma: None, condition: None, class: None },
         }
     }
 
@@ -417,6 +427,9 @@ impl Bound {
         }
         if let (Some(buffer), Some(name)) = (&self.condition, &interface.condition) {
             buffer.bind_input(&mut self.binding, name)?;
+        }
+        if let (Some(labels), Some(name)) = (&self.class, &interface.class) {
+            labels.bind_input(&mut self.binding, name)?;
         }
         Ok(())
     }
@@ -517,7 +530,8 @@ impl Types {
     fn read(session: &Session, interface: &Interface, model: &str) -> Result<Self> {
         let inputs = session.inputs();
         let [sigma, timestep, condition] = [&interface.sigma, &interface.timestep, &interface.condition];
-        let known = [Some(&interface.sample), sigma.as_ref(), timestep.as_ref(), condition.as_ref()];
+        let class = interface.class.as_ref();
+        let known = [Some(&interface.sample), sigma.as_ref(), timestep.as_ref(), condition.as_ref(), class];
         for outlet in inputs {
             if !known.iter().flatten().any(|name| *name == outlet.name()) {
                 let expected: Vec<&str> = known.iter().flatten().map(|name| name.as_str()).collect();
@@ -546,6 +560,9 @@ impl Types {
             Some(name) => Some(scalar(find(inputs, name, "input", model)?, model)?),
             None => None,
         };
+        if let Some(name) = class {
+            labels(find(inputs, name, "input", model)?, model)?;
+        }
         let (output, _) = picture(find(session.outputs(), &interface.output, "output", model)?, half, model)?;
         let named = [Some(&interface.sample), interface.sigma.as_ref(), interface.condition.as_ref()];
         let axes = named.map(|name| axes(inputs.iter().find(|outlet| Some(outlet.name()) == name.map(String::as_str))));
@@ -599,6 +616,14 @@ fn scalar(outlet: &Outlet, model: &str) -> Result<(TensorElementType, Vec<i64>)>
             );
             Err(Error::model(model, problem))
         }
+    }
+}
+
+/// Checks an input that holds classes.
+fn labels(outlet: &Outlet, model: &str) -> Result<()> {
+    match outlet.dtype() {
+        ValueType::Tensor { ty: TensorElementType::Int64, shape, .. } if shape.len() == 1 => Ok(()),
+        other => Err(Error::model(model, format!("`{}` is {other}; expected a vector of int64", outlet.name()))),
     }
 }
 

@@ -11,8 +11,13 @@ root, whose last bit depends on the machine and which the rescaling to zero term
 
     F(x, t) = 0.3 x + 0.1 sin(3 x + 0.01 t)
 
-and the loop is the one of a diffusers pipeline: `latents` before its first step (for Euler, already multiplied by
-init_noise_sigma), then scale_model_input, the network, step. Noise is one bank, [50, 1, 2, 4, 4]; step i reads row i.
+and the loop is the one of a diffusers pipeline: `latents` before its first step (for euler, euler-a and heun, already
+multiplied by init_noise_sigma), then scale_model_input, the network, step. Noise is one bank, [50, 1, 2, 4, 4]; step i reads
+row i. Heun's `timesteps` are those of its evaluations, 2 steps - 1 of them.
+
+`eta` is what ddim and tcd are given (tcd's paper calls it gamma), 1 for euler-a, and 0 for the others. diffusers' euler-a has
+no "sample" prediction: it is told the epsilon that says the same. HeunDiscreteScheduler, LCMScheduler and TCDScheduler have
+beta_start and beta_end of their own where a file names none, so their cases always name them.
 """
 
 import itertools
@@ -20,8 +25,24 @@ import json
 import pathlib
 
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
-from diffusers.schedulers import scheduling_ddpm, scheduling_dpmsolver_multistep, scheduling_euler_discrete
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    LCMScheduler,
+    TCDScheduler,
+)
+from diffusers.schedulers import (
+    scheduling_ddpm,
+    scheduling_dpmsolver_multistep,
+    scheduling_euler_ancestral_discrete,
+    scheduling_euler_discrete,
+    scheduling_lcm,
+    scheduling_tcd,
+)
 
 SHAPE = (1, 2, 4, 4)
 STEPS = (1, 2, 3, 5, 10, 20, 50)
@@ -32,7 +53,18 @@ CLASSES = {
     "ddpm": DDPMScheduler,
     "euler": EulerDiscreteScheduler,
     "dpmpp-2m": DPMSolverMultistepScheduler,
+    "euler-a": EulerAncestralDiscreteScheduler,
+    "heun": HeunDiscreteScheduler,
+    "dpmpp-2m-sde": DPMSolverMultistepScheduler,
+    "lcm": LCMScheduler,
+    "tcd": TCDScheduler,
 }
+# What a name says by itself.
+IMPLIED = {"dpmpp-2m-sde": {"algorithm_type": "sde-dpmsolver++"}}
+EXPLODING = ("euler", "euler-a", "heun")
+# Those that upcast to f32, and those that draw their own noise.
+UPCASTING = (scheduling_euler_discrete, scheduling_euler_ancestral_discrete, scheduling_dpmsolver_multistep)
+DRAWING = (scheduling_ddpm, scheduling_euler_ancestral_discrete, scheduling_lcm, scheduling_tcd)
 
 # Beta schedules in use: DDPM's, Stable Diffusion's, the cosine one, and one that was "trained".
 BETAS = {
@@ -43,6 +75,8 @@ BETAS = {
                 "num_train_timesteps": 100},
 }
 PLAIN = {"clip_sample": False}
+# "linear" as it is where a class has no other default.
+LINEAR = {"beta_start": 0.0001, "beta_end": 0.02}
 VARIANTS = {
     "ddim": [
         ("linear", {"clip_sample": True}),
@@ -86,8 +120,60 @@ VARIANTS = {
         ("cosine", {"use_karras_sigmas": True, "lambda_min_clipped": -5.1}),
         ("trained", {}),
     ],
+    "euler-a": [
+        ("sd", {"steps_offset": 1}),
+        ("linear", {}),
+        ("sd", {"rescale_betas_zero_snr": True}),
+        ("cosine", {}),
+        ("trained", {}),
+    ],
+    "heun": [
+        ("sd", {"steps_offset": 1, "use_karras_sigmas": True}),
+        ("linear", LINEAR | {"use_karras_sigmas": True}),
+        ("sd", {"use_exponential_sigmas": True}),
+        ("linear", LINEAR | {"clip_sample": True, "clip_sample_range": 0.8}),
+        ("cosine", {}),
+        ("trained", {}),
+    ],
+    "dpmpp-2m-sde": [
+        ("sd", {"solver_order": 1}),
+        ("sd", {"solver_order": 1, "use_karras_sigmas": True, "final_sigmas_type": "sigma_min"}),
+        ("sd", {"solver_type": "heun"}),
+        ("sd", {"use_karras_sigmas": True}),
+        ("sd", {"use_karras_sigmas": True, "solver_type": "heun"}),
+        ("sd", {"use_exponential_sigmas": True}),
+        ("sd", {"final_sigmas_type": "sigma_min", "lower_order_final": False}),
+        ("linear", {"final_sigmas_type": "sigma_min", "solver_type": "heun"}),
+        ("linear", {"final_sigmas_type": "sigma_min", "use_karras_sigmas": True}),
+        ("linear", {"thresholding": True, "dynamic_thresholding_ratio": 0.9, "sample_max_value": 1.5}),
+        ("sd", {"rescale_betas_zero_snr": True}),
+        ("cosine", {"lambda_min_clipped": -5.1, "euler_at_final": True, "final_sigmas_type": "sigma_min"}),
+        ("trained", {}),
+    ],
+    # lcm and tcd know neither a spacing nor an offset, and always end in the same way; the last of each says so.
+    "lcm": [
+        ("linear", LINEAR | {"timestep_scaling": 0.01}),
+        ("linear", LINEAR | {"clip_sample": True, "clip_sample_range": 0.8, "timestep_scaling": 0.003}),
+        ("linear", LINEAR | {"thresholding": True, "dynamic_thresholding_ratio": 0.9, "sample_max_value": 1.5}),
+        ("sd", {"rescale_betas_zero_snr": True}),
+        ("cosine", {"original_inference_steps": 30}),
+        ("trained", {"timestep_scaling": 1.0}),
+        ("linear", LINEAR | {"num_train_timesteps": 777, "steps_offset": 3, "timestep_spacing": "trailing",
+                             "set_alpha_to_one": False}),
+    ],
+    "tcd": [
+        ("sd", {"rescale_betas_zero_snr": True}),
+        ("cosine", {"original_inference_steps": 30}),
+        ("trained", {}),
+        ("linear", LINEAR | {"num_train_timesteps": 777, "steps_offset": 3, "timestep_spacing": "trailing",
+                             "set_alpha_to_one": False, "clip_sample": True, "clip_sample_range": 0.5}),
+    ],
 }
 VARIANT_STEPS = (1, 4, 20)
+LATER_VARIANT_STEPS = (4, 20)
+CONSISTENCY_STEPS = (1, 2, 3, 4, 8, 50)
+CONSISTENCY_VARIANT_STEPS = (1, 4, 8)
+GAMMAS = (0.0, 0.3, 1.0)
 
 
 class PureNoise(Exception):
@@ -121,28 +207,38 @@ def run(name, config, steps, eta, start, bank):
     is_double = start.dtype == torch.float64
     if is_double:
         torch.Tensor.sqrt = lambda tensor: TORCH_SQRT(tensor.double()).to(tensor.dtype)
-    scheduler = CLASSES[name](**config)
+    # diffusers' euler-a knows no such prediction.
+    is_converted = name == "euler-a" and config["prediction_type"] == "sample"
+    told = {"prediction_type": "epsilon"} if is_converted else {}
+    scheduler = CLASSES[name](**config | IMPLIED.get(name, {}) | told)
     torch.Tensor.sqrt = TORCH_SQRT
     scheduler.set_timesteps(steps)
-    for module in (scheduling_euler_discrete, scheduling_dpmsolver_multistep):
+    for module in UPCASTING:
         module.torch = TorchInDouble() if is_double else torch
     if is_double:
         in_double(scheduler)
     if len(scheduler.timesteps) > 1 and scheduler.timesteps[0] == scheduler.timesteps[1]:
         # With two equal timesteps at the start, diffusers would begin at the second and run over the end.
         scheduler.set_begin_index(0)
-    if name in ("ddim", "ddpm") and config["prediction_type"] == "epsilon":
+    if name in ("ddim", "ddpm", "lcm", "tcd") and config["prediction_type"] == "epsilon":
         if scheduler.alphas_cumprod[scheduler.timesteps[0]] == 0:
             raise PureNoise
     x = start * scheduler.init_noise_sigma
     first = x
     for i, t in enumerate(scheduler.timesteps):
-        scheduling_ddpm.randn_tensor = lambda *_, i=i, **__: bank[i]
+        for module in DRAWING:
+            module.randn_tensor = lambda *_, i=i, **__: bank[i]
         model_output = network(scheduler.scale_model_input(x, t), t)
+        if is_converted:
+            model_output = (x - model_output) / scheduler.sigmas[i]
         extra = {"eta": eta, "variance_noise": bank[i]} if name == "ddim" and eta > 0 else {}
+        if name == "dpmpp-2m-sde":
+            extra = {"variance_noise": bank[i]}
+        if name == "tcd":
+            extra = {"eta": eta}
         x = scheduler.step(model_output, t, x, **extra).prev_sample
     assert x.dtype == start.dtype
-    for module in (scheduling_euler_discrete, scheduling_dpmsolver_multistep):
+    for module in UPCASTING:
         module.torch = torch
     return first, scheduler.timesteps.tolist(), x
 
@@ -154,18 +250,33 @@ def flat(tensor):
 def requests():
     """(sampler, name of betas, further keys, steps, eta) of every case."""
     for name in CLASSES:
+        if name in ("lcm", "tcd"):
+            yield from consistency_requests(name)
+            continue
+        fixed = 1.0 if name == "euler-a" else 0.0
         for prediction, spacing, steps in itertools.product(PREDICTIONS, SPACINGS, STEPS):
             grid = {"prediction_type": prediction, "timestep_spacing": spacing}
             clip = PLAIN if name in ("ddim", "ddpm") else {}
-            yield name, "sd", grid | clip, steps, 0.0
+            yield name, "sd", grid | clip, steps, fixed
             if name == "ddim":
                 if steps in (2, 10, 50):
                     yield name, "linear", grid | clip, steps, 0.7
                     yield name, "linear", grid | {"set_alpha_to_one": False}, steps, 1.0
+        is_later = name in ("euler-a", "heun", "dpmpp-2m-sde")
         for (betas, extra), prediction, spacing, steps in itertools.product(
-            VARIANTS[name], PREDICTIONS, SPACINGS, VARIANT_STEPS
+            VARIANTS[name], PREDICTIONS, SPACINGS, LATER_VARIANT_STEPS if is_later else VARIANT_STEPS
         ):
-            yield name, betas, extra | {"prediction_type": prediction, "timestep_spacing": spacing}, steps, 0.0
+            yield name, betas, extra | {"prediction_type": prediction, "timestep_spacing": spacing}, steps, fixed
+
+
+def consistency_requests(name):
+    etas = GAMMAS if name == "tcd" else (0.0,)
+    for prediction, steps, eta in itertools.product(PREDICTIONS, CONSISTENCY_STEPS, etas):
+        yield name, "sd", {"prediction_type": prediction}, steps, eta
+    for (betas, extra), prediction, steps, eta in itertools.product(
+        VARIANTS[name], PREDICTIONS, CONSISTENCY_VARIANT_STEPS, etas
+    ):
+        yield name, betas, extra | {"prediction_type": prediction}, steps, eta
 
 
 def main():
@@ -181,9 +292,13 @@ def main():
         except PureNoise:
             left_out += 1
             continue
+        if name == "euler-a" and torch.isfinite(exact).all() and not torch.isfinite(x).all():
+            # sigma_up, in f32, came out above sigma_to; sigma_down is the square root of what is left.
+            left_out += 1
+            continue
         assert torch.isfinite(x).all(), (name, config, steps)
         case = {"sampler": name, "betas": betas, "config": extra, "steps": steps, "eta": eta}
-        if name == "euler":
+        if name in EXPLODING:
             case["scale"] = float(f"{(first.flatten()[0] / start.flatten()[0]).item():.9g}")
         case["timesteps"] = [float(f"{t:.9g}") for t in timesteps]
         case["result"] = flat(x)

@@ -72,7 +72,7 @@ impl<F: Fn(f64, f64) -> f64> Network for Pointwise<F> {
     }
 
     fn inputs(&mut self) -> Inputs<'_> {
-        Inputs { sample: &mut self.sample, sigma: None, condition: None }
+        Inputs { sample: &mut self.sample, sigma: None, condition: None, class: None }
     }
 
     fn evaluate(&mut self, t: f64) -> Result<&[f32]> {

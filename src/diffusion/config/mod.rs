@@ -10,14 +10,14 @@ use std::path::Path;
 
 use crate::diffusion::discrete::{DiscreteSchedule, FinalSigma, SigmaSpacing, Threshold, Unsupported};
 use crate::diffusion::parameterization::Prediction;
-use crate::diffusion::sampler::Sampler;
+use crate::diffusion::sampler::Walk;
 use crate::diffusion::sampler::rows::{SolverType, Variance};
 use crate::diffusion::schedule::{BetaSchedule, Spacing};
 use crate::error::{Error, Result};
 use keys::Keys;
 
 /// The classes whose files describe a variance-preserving training schedule by the same keys.
-const CLASSES: [&str; 14] = [
+const CLASSES: [&str; 16] = [
     "DDIMScheduler",
     "DDPMScheduler",
     "EulerDiscreteScheduler",
@@ -32,6 +32,8 @@ const CLASSES: [&str; 14] = [
     "DEISMultistepScheduler",
     "UniPCMultistepScheduler",
     "DPMSolverSDEScheduler",
+    "LCMScheduler",
+    "TCDScheduler",
 ];
 
 /// Keys of other classes that say nothing to our samplers.
@@ -85,6 +87,7 @@ pub fn parse(name: &str, text: &str) -> Result<DiscreteSchedule> {
     read_ddpm(&mut keys, &mut schedule)?;
     read_sigmas(&mut keys, &mut schedule)?;
     read_solver(&mut keys, &mut schedule)?;
+    read_distilled(&mut keys, &mut schedule)?;
     keys.finish(&INERT)?;
     schedule.table()?;
     Ok(schedule)
@@ -116,7 +119,7 @@ fn betas(keys: &mut Keys<'_>) -> Result<BetaSchedule> {
 }
 
 fn read_clip(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<()> {
-    schedule.clip_sample = keys.flag("clip_sample")?.unwrap_or(true);
+    schedule.clip_sample = keys.flag("clip_sample")?;
     if let Some(range) = keys.number("clip_sample_range")? {
         schedule.clip_sample_range = keys.checked("clip_sample_range", range, range > 0.0, "a number above 0")?;
     }
@@ -141,14 +144,14 @@ fn read_ddpm(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<()>
         }
         _ => {
             let possible = "fixed_small, fixed_small_log, fixed_large";
-            schedule.unsupported.push(unsupported("variance_type", &variance, possible, &[Sampler::Ddpm]));
+            schedule.unsupported.push(unsupported("variance_type", &variance, possible, &[Walk::Ancestral]));
         }
     }
     Ok(())
 }
 
 fn read_sigmas(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<()> {
-    const BOTH: &[Sampler] = &[Sampler::Euler, Sampler::Dpmpp2m];
+    const BOTH: &[Walk] = &[Walk::Sigmas, Walk::Corrected, Walk::Geometric, Walk::Solver];
     let karras = keys.flag("use_karras_sigmas")?.unwrap_or(false);
     let exponential = keys.flag("use_exponential_sigmas")?.unwrap_or(false);
     schedule.sigma_spacing = match (karras, exponential) {
@@ -166,29 +169,29 @@ fn read_sigmas(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<(
     }
     let finals = [("zero", FinalSigma::Zero), ("sigma_min", FinalSigma::SigmaMin)];
     schedule.final_sigma = keys.choice("final_sigmas_type", &finals)?.unwrap_or_default();
-    let mut refuse = |key: &str, value: &str, possible: &str, samplers| {
-        schedule.unsupported.push(unsupported(key, value, possible, samplers));
+    let mut refuse = |key: &str, value: &str, possible: &str, walks| {
+        schedule.unsupported.push(unsupported(key, value, possible, walks));
     };
     if keys.flag("use_beta_sigmas")? == Some(true) {
         refuse("use_beta_sigmas", "true", "use_karras_sigmas, use_exponential_sigmas", BOTH);
     }
     for key in ["use_lu_lambdas", "use_flow_sigmas"] {
         if keys.flag(key)? == Some(true) {
-            refuse(key, "true", "use_karras_sigmas, use_exponential_sigmas", &[Sampler::Dpmpp2m]);
+            refuse(key, "true", "use_karras_sigmas, use_exponential_sigmas", &[Walk::Solver]);
         }
     }
     if let Some(kind) = keys.text("interpolation_type")?.filter(|kind| kind != "linear") {
-        refuse("interpolation_type", &kind, "linear", &[Sampler::Euler]);
+        refuse("interpolation_type", &kind, "linear", &[Walk::Sigmas, Walk::Corrected, Walk::Geometric]);
     }
     let is_told_sigma = schedule.prediction == Prediction::VPrediction;
     if let Some(kind) = keys.text("timestep_type")?.filter(|kind| kind != "discrete" && is_told_sigma) {
-        refuse("timestep_type", &kind, "discrete", &[Sampler::Euler]);
+        refuse("timestep_type", &kind, "discrete", &[Walk::Sigmas, Walk::Corrected, Walk::Geometric]);
     }
     Ok(())
 }
 
 fn read_solver(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<()> {
-    const SOLVER: &[Sampler] = &[Sampler::Dpmpp2m];
+    const SOLVER: &[Walk] = &[Walk::Solver];
     schedule.lower_order_final = keys.flag("lower_order_final")?.unwrap_or(true);
     schedule.euler_at_final = keys.flag("euler_at_final")?.unwrap_or(false);
     schedule.lambda_min_clipped = keys.extended("lambda_min_clipped")?.unwrap_or(f64::NEG_INFINITY);
@@ -204,14 +207,32 @@ fn read_solver(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<(
         Some(other) => schedule.unsupported.push(unsupported("solver_type", other, "midpoint, heun", SOLVER)),
     }
     match keys.text("algorithm_type")?.as_deref() {
-        None | Some("dpmsolver++" | "deis") => {}
-        Some(other) => schedule.unsupported.push(unsupported("algorithm_type", other, "dpmsolver++", SOLVER)),
+        // Whether noise is drawn is the sampler's to say.
+        None | Some("dpmsolver++" | "sde-dpmsolver++" | "deis") => {}
+        Some(other) => {
+            let possible = "dpmsolver++, sde-dpmsolver++";
+            schedule.unsupported.push(unsupported("algorithm_type", other, possible, SOLVER));
+        }
     }
     Ok(())
 }
 
-fn unsupported(key: &str, value: &str, possible: &str, samplers: &'static [Sampler]) -> Unsupported {
-    Unsupported { problem: keys::problem(key, value, possible), samplers }
+fn read_distilled(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<()> {
+    if let Some(steps) = keys.count("original_inference_steps")? {
+        if !(1..=schedule.train_steps).contains(&steps) {
+            let possible = format!("1 to {}", schedule.train_steps);
+            return Err(keys.refusal("original_inference_steps", &steps.to_string(), &possible));
+        }
+        schedule.distilled_steps = steps;
+    }
+    if let Some(scaling) = keys.number("timestep_scaling")? {
+        schedule.timestep_scaling = keys.checked("timestep_scaling", scaling, scaling > 0.0, "a number above 0")?;
+    }
+    Ok(())
+}
+
+fn unsupported(key: &str, value: &str, possible: &str, walks: &'static [Walk]) -> Unsupported {
+    Unsupported { problem: keys::problem(key, value, possible), walks }
 }
 
 #[cfg(test)]

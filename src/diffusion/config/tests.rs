@@ -1,6 +1,7 @@
 use super::parse;
 use crate::diffusion::discrete::{DiscreteSchedule, FinalSigma, SigmaSpacing, Threshold};
 use crate::diffusion::parameterization::Prediction;
+use crate::diffusion::sampler::Walk;
 use crate::diffusion::sampler::rows::{SolverType, Variance};
 use crate::diffusion::sampler::{Sampler, Schedule, plan};
 use crate::diffusion::schedule::{BetaSchedule, Spacing};
@@ -35,7 +36,7 @@ fn every_key_is_honoured() {
         (r#""prediction_type": "v_prediction""#, |s| s.prediction = Prediction::VPrediction),
         (r#""timestep_spacing": "trailing""#, |s| s.spacing = Some(Spacing::Trailing)),
         (r#""steps_offset": 1"#, |s| s.steps_offset = 1),
-        (r#""clip_sample": false"#, |s| s.clip_sample = false),
+        (r#""clip_sample": false"#, |s| s.clip_sample = Some(false)),
         (r#""clip_sample_range": 2.0"#, |s| s.clip_sample_range = 2.0),
         (r#""thresholding": true, "dynamic_thresholding_ratio": 0.9, "sample_max_value": 3"#, |s| {
             s.threshold = Some(Threshold { ratio: 0.9, max: 3.0 });
@@ -79,7 +80,7 @@ fn files_as_diffusers_writes_them_are_read() {
     );
     assert_eq!(schedule.betas, BetaSchedule::ScaledLinear { start: 0.00085, end: 0.012 });
     assert_eq!(schedule.lambda_min_clipped, f64::NEG_INFINITY);
-    assert!(!schedule.clip_sample && !schedule.ends_at_clean && schedule.unsupported.is_empty());
+    assert!(schedule.clip_sample == Some(false) && !schedule.ends_at_clean && schedule.unsupported.is_empty());
 }
 
 #[test]
@@ -114,20 +115,32 @@ fn what_would_change_the_numbers_is_named() {
 
 #[test]
 fn what_only_some_samplers_cannot_do_is_refused_to_them_alone() {
-    for (text, key, samplers) in [
-        (r#""use_beta_sigmas": true"#, "use_beta_sigmas", &[Sampler::Euler, Sampler::Dpmpp2m][..]),
-        (r#""use_lu_lambdas": true"#, "use_lu_lambdas", &[Sampler::Dpmpp2m]),
-        (r#""solver_order": 3"#, "solver_order", &[Sampler::Dpmpp2m]),
-        (r#""solver_type": "rk4""#, "solver_type", &[Sampler::Dpmpp2m]),
-        (r#""algorithm_type": "sde-dpmsolver++""#, "algorithm_type", &[Sampler::Dpmpp2m]),
-        (r#""interpolation_type": "log_linear""#, "interpolation_type", &[Sampler::Euler]),
-        (r#""timestep_type": "continuous", "prediction_type": "v_prediction""#, "timestep_type", &[Sampler::Euler]),
-        (r#""variance_type": "fixed_large_log""#, "variance_type", &[Sampler::Ddpm]),
+    for (text, key, walks) in [
+        (
+            r#""use_beta_sigmas": true"#,
+            "use_beta_sigmas",
+            &[Walk::Sigmas, Walk::Corrected, Walk::Geometric, Walk::Solver][..],
+        ),
+        (r#""use_lu_lambdas": true"#, "use_lu_lambdas", &[Walk::Solver]),
+        (r#""solver_order": 3"#, "solver_order", &[Walk::Solver]),
+        (r#""solver_type": "rk4""#, "solver_type", &[Walk::Solver]),
+        (r#""algorithm_type": "dpmsolver""#, "algorithm_type", &[Walk::Solver]),
+        (
+            r#""interpolation_type": "log_linear""#,
+            "interpolation_type",
+            &[Walk::Sigmas, Walk::Corrected, Walk::Geometric],
+        ),
+        (
+            r#""timestep_type": "continuous", "prediction_type": "v_prediction""#,
+            "timestep_type",
+            &[Walk::Sigmas, Walk::Corrected, Walk::Geometric],
+        ),
+        (r#""variance_type": "fixed_large_log""#, "variance_type", &[Walk::Ancestral]),
     ] {
         let schedule = Schedule::Discrete(Box::new(read(&format!("{{{text}}}"))));
         for sampler in Sampler::ALL {
-            let result = plan(&schedule, sampler, 5, 0.0);
-            if samplers.contains(&sampler) {
+            let result = plan(&schedule, sampler, 5, None);
+            if walks.contains(&sampler.walk()) {
                 let problem = result.unwrap_err().to_string();
                 assert!(problem.contains(key) && problem.contains("tiny"), "{problem}");
             } else {

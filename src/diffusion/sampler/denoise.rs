@@ -25,14 +25,14 @@ const RHO: f64 = 2.0;
 /// # Errors
 /// [`Error::Usage`] for no steps or an eta out of range.
 pub fn denoise_plan(steps: usize, eta: f64) -> Result<Plan> {
-    super::check_request(super::Sampler::Ddim, steps, eta)?;
+    super::check_request(super::Sampler::DDIM, steps, Some(eta))?;
     if steps > 1000 {
         return Err(Error::usage(format!("denoising takes 1 to 1000 steps, not {steps}")));
     }
     let level = |i: usize| Level::exploding((1.0 - i as f64 / steps as f64).powf(RHO));
     let rows = (0..steps).map(|i| {
         let (from, to) = (level(i), level(i + 1));
-        rows::ddim(from, Prediction::Denoised.scaling(from, from.noise), to, eta, false)
+        rows::ddim_between(from, Prediction::Denoised.scaling(from, from.noise), to, eta, false)
     });
     Ok(Plan { steps: rows.collect(), clip: Clip::None })
 }

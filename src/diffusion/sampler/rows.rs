@@ -3,6 +3,7 @@
 //! Written with `x = signal * x0 + noise * n`, the formulas of variance-preserving papers hold for
 //! variance-exploding states too, and stay finite at pure noise.
 
+use super::descent::Span;
 use crate::diffusion::parameterization::Scaling;
 use crate::diffusion::plan::{Level, Step};
 
@@ -27,10 +28,10 @@ pub enum SolverType {
 }
 
 /// A DDIM step (Song et al. 2021, equations 12 and 16). With `eta = 0` it is also Euler's step on the probability flow
-/// and the first-order step of DPM-Solver++.
+/// and the first-order step of DPM-Solver++; in variance-exploding coordinates with `eta = 1`, ancestral Euler's.
 ///
 /// `is_clipped` says whether predictions are clipped; the direction towards `x` is then taken from the unclipped one.
-pub fn ddim(from: Level, scaling: Scaling, to: Level, eta: f64, is_clipped: bool) -> Step {
+pub(crate) fn ddim_between(from: Level, scaling: Scaling, to: Level, eta: f64, is_clipped: bool) -> Step {
     let d = eta * to.noise / from.noise * forward_variance(from, to).sqrt();
     let direction = (to.noise * to.noise - d * d).max(0.0).sqrt() / from.noise;
     let (b, e) = (to.signal, -direction * from.signal);
@@ -38,8 +39,13 @@ pub fn ddim(from: Level, scaling: Scaling, to: Level, eta: f64, is_clipped: bool
     row(from, scaling, Update { a: direction, b, c: 0.0, d, e })
 }
 
+pub(super) fn ddim(span: &Span, eta: f64, is_clipped: bool) -> Step {
+    ddim_between(span.from, span.scaling, span.to, eta, is_clipped)
+}
+
 /// DDPM's ancestral step (Ho et al. 2020, equation 7 and section 3.2).
-pub fn ddpm(from: Level, scaling: Scaling, to: Level, variance: Variance) -> Step {
+pub(super) fn ddpm(span: &Span, variance: Variance) -> Step {
+    let Span { from, to, .. } = *span;
     let forward = forward_variance(from, to);
     let total = from.noise * from.noise;
     let kept = to.noise * to.noise / total;
@@ -48,25 +54,122 @@ pub fn ddpm(from: Level, scaling: Scaling, to: Level, variance: Variance) -> Ste
         Variance::FixedLarge => forward.sqrt(),
     };
     let update = Update { a: from.signal / to.signal * kept, b: to.signal * forward / total, c: 0.0, d, e: 0.0 };
-    row(from, scaling, update)
+    row(from, span.scaling, update)
+}
+
+/// The second evaluation of Heun's step (Karras et al. 2022, algorithm 1), asked at the level of `next` after Euler's step
+/// over `span`: `x' = x + (sigma / sigma' - 1) / 2 * (D - D_prev)`, in variance-exploding coordinates.
+pub(super) fn heun(span: &Span, next: &Span) -> Step {
+    let half = 0.5 * (span.from.noise / next.from.noise - 1.0);
+    row(next.from, next.scaling, Update { a: 1.0, b: half, c: -half, d: 0.0, e: 0.0 })
 }
 
 /// The second-order step of DPM-Solver++(2M) (Lu et al. 2022, algorithm 2), where `before` is the level of the row before.
-pub fn dpmpp_2m(before: Level, from: Level, scaling: Scaling, to: Level, solver: SolverType) -> Step {
+pub(super) fn dpmpp_2m(before: Level, span: &Span, solver: SolverType) -> Step {
+    let Span { from, to, .. } = *span;
     let a = to.noise / from.noise;
     // `alpha_t * (1 - exp(-h))`, with `exp(-h)` the ratio of the two sigmas.
     let first = to.signal - a * from.signal;
     let h = (from.sigma() / to.sigma()).ln();
-    let h_before = (before.sigma() / from.sigma()).ln();
     let moment = match solver {
         SolverType::Midpoint => 0.5 * first,
         // A step that goes nowhere has nothing to extrapolate.
         SolverType::Heun if h == 0.0 => 0.0,
         SolverType::Heun => to.signal - first / h,
     };
-    // Two rows at one level say nothing about the slope.
-    let second = if h_before == 0.0 { 0.0 } else { moment * h / h_before };
-    row(from, scaling, Update { a, b: first + second, c: -second, d: 0.0, e: 0.0 })
+    let second = moment * slope(before, from, h);
+    row(from, span.scaling, Update { a, b: first + second, c: -second, d: 0.0, e: 0.0 })
+}
+
+/// A step of SDE-DPM-Solver++(2M) (Lu et al. 2022, appendix D), of first order where there is no level `before`.
+pub(super) fn dpmpp_2m_sde(before: Option<Level>, span: &Span, solver: SolverType) -> Step {
+    let Span { from, to, .. } = *span;
+    let ratio = to.sigma() / from.sigma();
+    let h = -ratio.ln();
+    // `alpha_t * (1 - exp(-2 h))`.
+    let first = to.signal * (1.0 - ratio * ratio);
+    let moment = match solver {
+        SolverType::Midpoint => 0.5 * first,
+        SolverType::Heun if h == 0.0 => 0.0,
+        SolverType::Heun => to.signal - first / (2.0 * h),
+    };
+    let second = before.map_or(0.0, |before| moment * slope(before, from, h));
+    let d = to.noise * (1.0 - ratio * ratio).max(0.0).sqrt();
+    row(from, span.scaling, Update { a: to.noise / from.noise * ratio, b: first + second, c: -second, d, e: 0.0 })
+}
+
+/// How far a difference of two predictions reaches over a step of `h` in `-ln(sigma)`. Two rows at one level say nothing.
+fn slope(before: Level, from: Level, h: f64) -> f64 {
+    let h_before = (before.sigma() / from.sigma()).ln();
+    if h_before == 0.0 { 0.0 } else { h / h_before }
+}
+
+/// A step of multistep consistency sampling (Song et al. 2023, algorithm 1): to the clean picture, held to `x` near the boundary
+/// (Luo et al. 2023, equation 9), and noise up to the next level, of which the last step draws none.
+pub(super) fn consistency(span: &Span, is_last: bool) -> Step {
+    let norm = span.boundary.hypot(1.0);
+    // Of `x` and of `D`; without a boundary, 0 and 1.
+    let (c_skip, c_out) = (1.0 / (norm * norm), if norm.is_finite() { span.boundary / norm } else { 1.0 });
+    let Level { signal, noise } = if is_last { Level::CLEAN } else { span.to };
+    row(span.from, span.scaling, Update { a: signal * c_skip, b: signal * c_out, c: 0.0, d: noise, e: 0.0 })
+}
+
+/// A step along the flow to below the next level, and noise up to it (Zheng et al. 2024, algorithm 4), of which the last step
+/// draws none.
+pub(super) fn trajectory(span: &Span, is_last: bool) -> Step {
+    let Span { via, to, .. } = *span;
+    let row = ddim_between(span.from, span.scaling, via, 0.0, false);
+    if is_last {
+        return row;
+    }
+    let ratio = to.signal / via.signal;
+    let d = (to.noise * to.noise - ratio * ratio * via.noise * via.noise).max(0.0).sqrt();
+    Step { a: ratio * row.a, b: ratio * row.b, d, ..row }
+}
+
+/// A step of Langevin dynamics within a level (Song and Ermon 2019, algorithm 1): `x' = x + step * score + sqrt(2 step) z`, where
+/// `step` is `size` times the level's variance.
+pub(super) fn langevin(span: &Span, size: f64) -> Step {
+    let Level { signal, noise } = span.from;
+    let update = Update { a: 1.0 - size, b: size * signal, c: 0.0, d: (2.0 * size).sqrt() * noise, e: 0.0 };
+    row(span.from, span.scaling, update)
+}
+
+/// The size of Langevin steps of which `count` turn the noise of the level above, `ratio` times as much, into that of the level
+/// (Song and Ermon 2020, technique 4): where the variance after them is nearest to the level's own.
+pub(super) fn langevin_size(ratio: f64, count: usize) -> f64 {
+    let off = |size: f64| {
+        let kept = (1.0 - size).powi(2 * count as i32);
+        // What the dynamics come to at rest.
+        let rest = 2.0 / (2.0 - size);
+        (kept * (ratio * ratio - rest) + rest - 1.0).abs()
+    };
+    let sizes = (1..=1000).map(|i| f64::from(i) / 1000.0);
+    sizes.min_by(|one, other| off(*one).total_cmp(&off(*other))).unwrap_or(0.5)
+}
+
+/// A step of reverse diffusion (Song et al. 2021, score SDE, equation 46): the reverse SDE as the forward one is discretised.
+pub(super) fn reverse_diffusion(span: &Span) -> Step {
+    reverse(span, 1.0, forward_variance(span.from, span.to).sqrt())
+}
+
+/// A step of the probability flow, discretised in the same way (there, equations 47 and 48).
+pub(super) fn probability_flow(span: &Span) -> Step {
+    reverse(span, 0.5, 0.0)
+}
+
+/// `x' = (2 - sqrt(1 - beta)) x + part * beta * score + d z`; in variance-exploding coordinates the drift is 0, and beta is the
+/// difference of the variances.
+fn reverse(span: &Span, part: f64, d: f64) -> Step {
+    let Span { from, to, .. } = *span;
+    let towards = part * forward_variance(from, to) / (from.noise * from.noise);
+    let a = 2.0 - from.signal / to.signal - towards;
+    row(from, span.scaling, Update { a, b: towards * from.signal, c: 0.0, d, e: 0.0 })
+}
+
+/// The posterior mean: what noise is left is taken out at once.
+pub(super) fn denoise(span: &Span) -> Step {
+    row(span.from, span.scaling, Update { a: 0.0, b: 1.0, c: 0.0, d: 0.0, e: 0.0 })
 }
 
 /// The variance that the forward process adds between two levels, in units of the noisier one: `beta` when they are
@@ -91,7 +194,10 @@ fn row(level: Level, scaling: Scaling, Update { a, b, c, d, e }: Update) -> Step
 
 #[cfg(test)]
 mod tests {
-    use super::{Level, Scaling, SolverType, Step, Variance, ddim, ddpm, dpmpp_2m};
+    use super::{
+        Level, Scaling, SolverType, Span, Step, Variance, consistency, ddim, ddpm, dpmpp_2m, dpmpp_2m_sde, langevin,
+        langevin_size, trajectory,
+    };
 
     const SCALING: Scaling = Scaling { c_in: 1.0, c_skip: 0.0, c_out: 1.0, t: 0.0 };
 
@@ -99,36 +205,45 @@ mod tests {
         assert!((a - b).abs() < 1e-12, "{a} is not {b}");
     }
 
-    fn levels() -> [(Level, Level); 2] {
-        let of = |f: &dyn Fn(f64) -> Level| (f(3.0), f(0.4));
+    fn between(from: Level, to: Level) -> Span {
+        Span { from, scaling: SCALING, to, via: to, is_first: false, boundary: f64::INFINITY }
+    }
+
+    fn spans() -> [Span; 2] {
+        let of = |f: &dyn Fn(f64) -> Level| between(f(3.0), f(0.4));
         [of(&Level::exploding), of(&Level::preserving_from_sigma)]
     }
 
     #[test]
     fn a_row_keeps_the_marginal_of_the_next_level() {
         // With a perfect D = x0, signal and noise after the step are those of the next level.
-        for (from, to) in levels() {
+        for span in spans() {
+            let Span { from, to, .. } = span;
             let check = |row: Step| {
                 near(row.a * from.signal + row.b + row.c + row.e, to.signal);
                 near((row.a * from.noise).hypot(row.d), to.noise);
             };
             for eta in [0.0, 0.3, 1.0] {
-                check(ddim(from, SCALING, to, eta, false));
-                check(ddim(from, SCALING, to, eta, true));
+                check(ddim(&span, eta, false));
+                check(ddim(&span, eta, true));
             }
-            check(ddpm(from, SCALING, to, Variance::FixedSmall));
+            check(ddpm(&span, Variance::FixedSmall));
+            check(consistency(&span, false));
+            let via = Level { signal: to.signal.hypot(0.0), noise: 0.3 * to.noise };
+            check(trajectory(&Span { via, ..span }, false));
             for solver in [SolverType::Midpoint, SolverType::Heun] {
                 let before = Level { noise: from.noise * 2.0, ..from };
-                check(dpmpp_2m(before, from, SCALING, to, solver));
+                check(dpmpp_2m(before, &span, solver));
+                check(dpmpp_2m_sde(Some(before), &span, solver));
+                check(dpmpp_2m_sde(None, &span, solver));
             }
         }
     }
 
     #[test]
     fn ddim_with_eta_one_is_ddpm() {
-        for (from, to) in levels() {
-            let (full, ancestral) =
-                (ddim(from, SCALING, to, 1.0, false), ddpm(from, SCALING, to, Variance::FixedSmall));
+        for span in spans() {
+            let (full, ancestral) = (ddim(&span, 1.0, false), ddpm(&span, Variance::FixedSmall));
             near(full.a, ancestral.a);
             near(full.b, ancestral.b);
             near(full.d, ancestral.d);
@@ -137,8 +252,8 @@ mod tests {
 
     #[test]
     fn the_large_variance_is_the_forward_one() {
-        let (from, to) = (Level::preserving(0.5), Level::preserving(0.55));
-        near(ddpm(from, SCALING, to, Variance::FixedLarge).d, (1.0_f64 - 0.5 / 0.55).sqrt());
+        let span = between(Level::preserving(0.5), Level::preserving(0.55));
+        near(ddpm(&span, Variance::FixedLarge).d, (1.0_f64 - 0.5 / 0.55).sqrt());
     }
 
     #[test]
@@ -146,11 +261,28 @@ mod tests {
         let level = Level::preserving_from_sigma(0.7);
         let before = Level::preserving_from_sigma(1.7);
         for solver in [SolverType::Midpoint, SolverType::Heun] {
-            let row = dpmpp_2m(before, level, SCALING, level, solver);
-            assert_eq!(dpmpp_2m(level, level, SCALING, before, solver).c, 0.0);
-            near(row.a, 1.0);
-            near(row.b, 0.0);
-            near(row.c, 0.0);
+            for row in [
+                dpmpp_2m(before, &between(level, level), solver),
+                dpmpp_2m_sde(Some(before), &between(level, level), solver),
+            ] {
+                near(row.a, 1.0);
+                near(row.b, 0.0);
+                near(row.c, 0.0);
+                near(row.d, 0.0);
+            }
+            assert_eq!(dpmpp_2m(level, &between(level, before), solver).c, 0.0);
+        }
+    }
+
+    #[test]
+    fn langevin_steps_turn_one_levels_noise_into_the_next_ones() {
+        for (ratio, count) in [(1.05, 5), (1.3, 5), (1.3, 100)] {
+            let size = langevin_size(ratio, count);
+            let span = between(Level::exploding(2.0), Level::CLEAN);
+            let row = langevin(&span, size);
+            // Of data that is a point, D is that point.
+            let variance = (0..count).fold((2.0 * ratio).powi(2), |v, _| row.a * row.a * v + row.d * row.d);
+            assert!((variance / 4.0 - 1.0).abs() < 0.2, "{ratio} in {count}: {variance}");
         }
     }
 }

@@ -51,6 +51,14 @@ pub fn solver_timesteps(spacing: Spacing, train_steps: usize, last: usize, steps
     timesteps
 }
 
+/// The timesteps of consistency models, falling: of the `distilled` ones that lie evenly up to the last of training, `steps`
+/// evenly from the highest down (as in diffusers).
+pub fn consistency_timesteps(train_steps: usize, distilled: usize, steps: usize) -> Vec<usize> {
+    let stride = train_steps / distilled;
+    let part = distilled as f64 / steps as f64;
+    (0..steps).map(|i| (distilled - (i as f64 * part) as usize) * stride - 1).collect()
+}
+
 fn leading(stride: usize, count: usize, offset: usize) -> Vec<usize> {
     (0..count).rev().map(|i| i * stride + offset).collect()
 }

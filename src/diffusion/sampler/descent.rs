@@ -1,0 +1,303 @@
+//! The way down: between which levels a sampler's steps go, on a training schedule or a range of sigma.
+
+use crate::diffusion::discrete::{DiscreteSchedule, FinalSigma, SigmaSpacing};
+use crate::diffusion::parameterization::Scaling;
+use crate::diffusion::plan::{Clip, Level};
+use crate::diffusion::sampler::SigmaSchedule;
+use crate::diffusion::sampler::rows::{SolverType, Variance};
+use crate::diffusion::schedule::sigmas::{KARRAS_RHO, TimestepOf, exponential, karras, sigma_at};
+use crate::diffusion::schedule::timesteps::{
+    consistency_timesteps, euler_timesteps, markov_timesteps, solver_timesteps,
+};
+use crate::diffusion::schedule::{BetaSchedule, NoiseTable, Spacing};
+use crate::error::{Error, Result};
+
+/// How a sampler goes down the levels.
+///
+/// On a training schedule, as diffusers counts it. On a range of sigma all walks are over Karras' sigmas but [`Geometric`], and
+/// end at the clean picture.
+///
+/// [`Geometric`]: Self::Geometric
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Walk {
+    /// DDIM's: down by the whole stride `train_steps / steps`, wherever the next visited timestep lies. The two differ for
+    /// `linspace`, and for `trailing` when the stride is not whole.
+    Strides,
+    /// From each visited timestep to the next, for samplers whose noise the schedule describes.
+    Ancestral,
+    /// The same for others.
+    Markov,
+    /// In variance-exploding coordinates; predictions are not clipped, whatever the schedule says. Karras and exponential sigmas
+    /// run between the first and the last sigma that the spacing visits.
+    Sigmas,
+    /// As [`Sigmas`](Self::Sigmas), and predictions are clipped where the schedule says so.
+    Corrected,
+    /// As [`Sigmas`](Self::Sigmas), by equal factors.
+    Geometric,
+    /// DPM-Solver++'s, in variance-preserving coordinates. Predictions are thresholded where the schedule says so, and never
+    /// clipped to a range.
+    Solver,
+    /// Latent consistency models': of the timesteps that were distilled.
+    Consistency,
+    /// The same timesteps, and below each the one that noise is added from; the last step ends at timestep 0. Predictions are
+    /// neither clipped nor thresholded.
+    Trajectory,
+}
+
+/// One stretch of the way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Span {
+    /// Where the network is asked.
+    pub(super) from: Level,
+    pub(super) scaling: Scaling,
+    /// Where the step ends.
+    pub(super) to: Level,
+    /// Where it goes without noise, of a [`Walk::Trajectory`]; else as `to`.
+    pub(super) via: Level,
+    /// Whether it starts at the first timestep of training.
+    pub(super) is_first: bool,
+    /// How far the timestep lies from the boundary at which a consistency model is the identity, in units of the data's
+    /// deviation; infinite where there is no such model.
+    pub(super) boundary: f64,
+}
+
+impl Span {
+    fn new(from: Level, scaling: Scaling, to: Level) -> Self {
+        Self { from, scaling, to, via: to, is_first: false, boundary: f64::INFINITY }
+    }
+}
+
+/// The whole way.
+#[derive(Clone, Debug)]
+pub(super) struct Descent {
+    pub(super) spans: Vec<Span>,
+    pub(super) clip: Clip,
+    /// How much noise DDPM draws.
+    pub(super) variance: Variance,
+    /// Of DPM-Solver++.
+    pub(super) order: Order,
+}
+
+/// Which rows of a solver are of second order.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Order {
+    /// Whether any is.
+    pub(super) second: bool,
+    /// Whether the last one is not.
+    pub(super) ends_low: bool,
+    /// How they extrapolate.
+    pub(super) solver: SolverType,
+}
+
+impl Descent {
+    pub(super) fn is_clipped(&self) -> bool {
+        self.clip != Clip::None
+    }
+
+    /// A row for each span.
+    pub(super) fn each<T>(&self, row: impl Fn(&Span) -> T) -> Vec<T> {
+        self.spans.iter().map(row).collect()
+    }
+
+    /// A row for each span, which may know the one before where the order allows it.
+    pub(super) fn each_after<T>(&self, row: impl Fn(Option<&Span>, &Span) -> T) -> Vec<T> {
+        let last = self.spans.len() - 1;
+        let rows = self.spans.iter().enumerate().map(|(i, span)| {
+            let is_second = i > 0 && self.order.second && !(i == last && self.order.ends_low);
+            row(is_second.then(|| &self.spans[i - 1]), span)
+        });
+        rows.collect()
+    }
+
+    /// A row for each span, which is told whether it is the last.
+    pub(super) fn each_but_last<T>(&self, row: impl Fn(&Span, bool) -> T) -> Vec<T> {
+        let last = self.spans.len() - 1;
+        self.spans.iter().enumerate().map(|(i, span)| row(span, i == last)).collect()
+    }
+
+    /// Down a training schedule.
+    ///
+    /// # Errors
+    /// When a timestep lies beyond the schedule, or it leaves none to visit.
+    pub(super) fn discrete(schedule: &DiscreteSchedule, walk: Walk, steps: usize, eta: f64) -> Result<Self> {
+        let table = schedule.table()?;
+        let (spans, clip) = match walk {
+            Walk::Strides => (strides(schedule, &table, steps)?, schedule.clip()),
+            Walk::Ancestral | Walk::Markov => (markov(schedule, &table, steps)?, schedule.clip()),
+            Walk::Sigmas => (sigmas(schedule, &table, steps, schedule.sigma_spacing), Clip::None),
+            Walk::Corrected => {
+                let clip = match schedule.clip_where_asked() {
+                    clip @ Clip::Range(_) => clip,
+                    _ => Clip::None,
+                };
+                (sigmas(schedule, &table, steps, schedule.sigma_spacing), clip)
+            }
+            Walk::Geometric => (sigmas(schedule, &table, steps, SigmaSpacing::Exponential), Clip::None),
+            Walk::Solver => {
+                let clip = match schedule.clip() {
+                    clip @ Clip::Threshold { .. } => clip,
+                    _ => Clip::None,
+                };
+                (solver(schedule, &table, steps)?, clip)
+            }
+            Walk::Consistency => (consistency(schedule, &table, walk, steps, eta)?, schedule.clip_where_asked()),
+            Walk::Trajectory => (consistency(schedule, &table, walk, steps, eta)?, Clip::None),
+        };
+        let ends_low = schedule.euler_at_final
+            || (schedule.lower_order_final && spans.len() < 15)
+            || schedule.final_sigma == FinalSigma::Zero;
+        let order = Order { second: schedule.solver_order > 1, ends_low, solver: schedule.solver_type };
+        Ok(Self { spans, clip, variance: schedule.variance, order })
+    }
+
+    /// Down a range of sigma.
+    pub(super) fn exploding(schedule: &SigmaSchedule, walk: Walk, steps: usize, eta: f64) -> Self {
+        let sigmas = match walk {
+            Walk::Geometric => exponential(schedule.sigma_min, schedule.sigma_max, steps),
+            _ => karras(schedule.sigma_min, schedule.sigma_max, steps, schedule.rho),
+        };
+        let levels: Vec<Level> = sigmas.into_iter().map(Level::exploding).collect();
+        let span = |i: usize| {
+            let (from, to) = (levels[i], levels.get(i + 1).copied().unwrap_or(Level::CLEAN));
+            let span = Span::new(from, schedule.prediction.scaling(from, f64::NAN), to);
+            // As much noise as eta says is fresh (Kim et al. 2024, CTM, algorithm 3).
+            let kept = if walk == Walk::Trajectory { (1.0 - eta * eta).sqrt() } else { 1.0 };
+            Span { via: Level { noise: kept * to.noise, ..to }, ..span }
+        };
+        let spans = (0..levels.len()).map(span).collect();
+        let order = Order { second: true, ends_low: true, solver: SolverType::Midpoint };
+        Self { spans, clip: Clip::None, variance: Variance::FixedSmall, order }
+    }
+}
+
+fn strides(schedule: &DiscreteSchedule, table: &NoiseTable, steps: usize) -> Result<Vec<Span>> {
+    let spacing = schedule.spacing.unwrap_or(Spacing::Leading);
+    let stride = schedule.train_steps / steps;
+    let last = if schedule.ends_at_clean { Level::CLEAN } else { schedule.level(table, 0)? };
+    let timesteps = markov_timesteps(spacing, schedule.train_steps, steps, schedule.steps_offset);
+    let spans = timesteps.into_iter().map(|t| {
+        let from = schedule.level(table, t)?;
+        let to = if t >= stride { schedule.level(table, t - stride)? } else { last };
+        Ok(Span { is_first: t == 0, ..Span::new(from, schedule.prediction.scaling(from, t as f64), to) })
+    });
+    spans.collect()
+}
+
+fn markov(schedule: &DiscreteSchedule, table: &NoiseTable, steps: usize) -> Result<Vec<Span>> {
+    let spacing = schedule.spacing.unwrap_or(Spacing::Leading);
+    let timesteps = markov_timesteps(spacing, schedule.train_steps, steps, schedule.steps_offset);
+    let spans = timesteps.iter().enumerate().map(|(i, &t)| {
+        let from = schedule.level(table, t)?;
+        let to = timesteps.get(i + 1).map_or(Ok(Level::CLEAN), |&next| schedule.level(table, next))?;
+        Ok(Span { is_first: t == 0, ..Span::new(from, schedule.prediction.scaling(from, t as f64), to) })
+    });
+    spans.collect()
+}
+
+fn sigmas(schedule: &DiscreteSchedule, table: &NoiseTable, steps: usize, spacing: SigmaSpacing) -> Vec<Span> {
+    let table = table.sigmas();
+    let timesteps = schedule.spacing.unwrap_or(Spacing::Linspace);
+    let timesteps = euler_timesteps(timesteps, schedule.train_steps, steps, schedule.steps_offset);
+    let sigmas: Vec<f64> = timesteps.iter().map(|&t| sigma_at(&table, t)).collect();
+    let (min, max) = schedule.sigma_range(sigmas[steps - 1], sigmas[0]);
+    let told = |sigmas: Vec<f64>| {
+        let timestep = TimestepOf::new(&table);
+        sigmas.into_iter().map(|sigma| (timestep.sigma(sigma), sigma)).collect()
+    };
+    let points: Vec<(f64, f64)> = match spacing {
+        SigmaSpacing::Timesteps => timesteps.into_iter().zip(sigmas).collect(),
+        SigmaSpacing::Karras => told(karras(min, max, steps, KARRAS_RHO)),
+        SigmaSpacing::Exponential => told(exponential(min, max, steps)),
+    };
+    joined(&points, schedule.final_sigma(&table), |from, t| schedule.prediction.scaling(from, t), Level::exploding)
+}
+
+fn solver(schedule: &DiscreteSchedule, table: &NoiseTable, steps: usize) -> Result<Vec<Span>> {
+    let sigmas = table.sigmas();
+    let points = solver_points(schedule, &sigmas, steps)?;
+    let end = schedule.final_sigma(&sigmas);
+    Ok(joined(&points, end, |from, t| schedule.prediction.scaling(from, t), Level::preserving_from_sigma))
+}
+
+/// Spans between timesteps and their sigmas, and from the last to the sigma `end`.
+fn joined(
+    points: &[(f64, f64)],
+    end: f64,
+    scaling: impl Fn(Level, f64) -> Scaling,
+    level: fn(f64) -> Level,
+) -> Vec<Span> {
+    let spans = points.iter().enumerate().map(|(i, &(t, sigma))| {
+        let from = level(sigma);
+        Span::new(from, scaling(from, t), level(points.get(i + 1).map_or(end, |&(_, next)| next)))
+    });
+    spans.collect()
+}
+
+/// The visited timesteps and sigmas. Timesteps are whole numbers: Karras ones are rounded, except on the cosine
+/// schedule, and all others are cut, as in diffusers.
+fn solver_points(schedule: &DiscreteSchedule, sigmas: &[f64], steps: usize) -> Result<Vec<(f64, f64)>> {
+    let (min, max) = schedule.sigma_range(sigmas[0], sigmas[sigmas.len() - 1]);
+    let told = |values: Vec<f64>, whole: fn(f64) -> f64| {
+        let timestep = TimestepOf::new(sigmas);
+        values.into_iter().map(|sigma| (whole(timestep.sigma(sigma)), sigma)).collect()
+    };
+    let points: Vec<(f64, f64)> = match schedule.sigma_spacing {
+        SigmaSpacing::Karras => {
+            let is_cosine = schedule.betas == BetaSchedule::SquaredCosCapV2;
+            told(karras(min, max, steps, KARRAS_RHO), if is_cosine { f64::trunc } else { f64::round_ties_even })
+        }
+        SigmaSpacing::Exponential => told(exponential(min, max, steps), f64::trunc),
+        SigmaSpacing::Timesteps => {
+            // Timesteps noisier than lambda_min_clipped, lambda = -ln(sigma), are not visited.
+            let noisier = sigmas.iter().filter(|sigma| -sigma.ln() < schedule.lambda_min_clipped).count();
+            let last = schedule.train_steps - noisier;
+            if last == 0 {
+                return Err(Error::model(&schedule.name, "lambda_min_clipped leaves no timestep; lower it"));
+            }
+            let spacing = schedule.spacing.unwrap_or(Spacing::Linspace);
+            if spacing == Spacing::Leading && last <= steps {
+                return Err(Error::usage(format!(
+                    "DPM-Solver++ with leading timesteps goes down {last} timesteps in at most {} steps, not {steps}",
+                    last - 1
+                )));
+            }
+            let timesteps = solver_timesteps(spacing, schedule.train_steps, last, steps, schedule.steps_offset);
+            timesteps.into_iter().map(|t| (t as f64, sigma_at(sigmas, t as f64))).collect()
+        }
+    };
+    Ok(points)
+}
+
+/// The standard deviation of the data that consistency models are parameterised with (Luo et al. 2023, appendix C).
+const SIGMA_DATA: f64 = 0.5;
+
+fn consistency(
+    schedule: &DiscreteSchedule,
+    table: &NoiseTable,
+    walk: Walk,
+    steps: usize,
+    eta: f64,
+) -> Result<Vec<Span>> {
+    let distilled = schedule.distilled_steps;
+    if steps > distilled {
+        return Err(Error::usage(format!(
+            "{steps} steps were asked for of {distilled} that were distilled (original_inference_steps); take at most as many"
+        )));
+    }
+    let timesteps = consistency_timesteps(schedule.train_steps, distilled, steps);
+    let spans = timesteps.iter().enumerate().map(|(i, &t)| {
+        let next = timesteps.get(i + 1).copied();
+        let from = schedule.level(table, t)?;
+        let scaling = schedule.prediction.scaling(from, t as f64);
+        if walk == Walk::Consistency {
+            let to = next.map_or(Ok(Level::CLEAN), |next| schedule.level(table, next))?;
+            let boundary = t as f64 * schedule.timestep_scaling / SIGMA_DATA;
+            return Ok(Span { boundary, ..Span::new(from, scaling, to) });
+        }
+        let next = next.unwrap_or(0);
+        // In f32, as diffusers counts it: sometimes that decides.
+        let below = ((1.0 - eta) as f32 * next as f32).floor() as usize;
+        Ok(Span { via: schedule.level(table, below)?, ..Span::new(from, scaling, schedule.level(table, next)?) })
+    });
+    spans.collect()
+}
