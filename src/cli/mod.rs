@@ -9,7 +9,10 @@ mod check;
 pub(crate) mod console;
 mod denoise;
 mod doctor;
+mod drawing;
+mod generate;
 mod info;
+mod inpaint;
 pub(crate) mod interrupt;
 mod options;
 mod pages;
@@ -38,6 +41,8 @@ pub(crate) struct Arguments {
 enum Command {
     Denoise(denoise::Arguments),
     Upscale(upscale::Arguments),
+    Inpaint(inpaint::Arguments),
+    Generate(generate::Arguments),
     Profile(profile::Arguments),
     Sample(sample::Arguments),
     Info(info::Arguments),
@@ -58,6 +63,8 @@ impl Arguments {
         match self.command {
             Command::Denoise(arguments) => arguments.run(),
             Command::Upscale(arguments) => arguments.run(),
+            Command::Inpaint(arguments) => arguments.run(),
+            Command::Generate(arguments) => arguments.run(),
             Command::Profile(arguments) => arguments.run(),
             Command::Sample(arguments) => arguments.run(),
             Command::Info(arguments) => arguments.run(),

@@ -81,6 +81,8 @@ pub struct Metadata {
     pub exif: Option<Vec<u8>>,
     /// The ICC colour profile.
     pub icc: Option<Vec<u8>>,
+    /// How the picture came about, in words: what a PNG keeps under `parameters`. Written, not read.
+    pub note: Option<String>,
 }
 
 impl Frame {

@@ -228,6 +228,7 @@ fn place(path: &Path) -> PathBuf {
     }
 }
 
-pub(super) fn ends_in_slash(path: &Path) -> bool {
+/// Whether a path names a folder by ending in a slash.
+pub fn ends_in_slash(path: &Path) -> bool {
     path.as_os_str().as_encoded_bytes().last().is_some_and(|last| std::path::is_separator(char::from(*last)))
 }

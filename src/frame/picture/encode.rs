@@ -111,6 +111,9 @@ fn write_png(fitted: &Fitted<'_>, out: &mut impl Write) -> Result<()> {
         Samples::U8(_) => png::BitDepth::Eight,
         Samples::U16(_) => png::BitDepth::Sixteen,
     });
+    if let Some(note) = &frame.metadata.note {
+        encoder.add_itxt_chunk("parameters".to_owned(), note.clone())?;
+    }
     encoder.set_compression(png::Compression::Fast);
     let mut file = encoder.write_header()?;
     let mut pixels = file.stream_writer_with_size(1 << 16)?;

@@ -62,7 +62,7 @@ pub(super) fn upright(frame: &Frame) -> Frame {
         Samples::U8(samples) => Samples::U8(turned(samples, frame, (width, height), source)),
         Samples::U16(samples) => Samples::U16(turned(samples, frame, (width, height), source)),
     };
-    let metadata = Metadata { exif: None, icc: frame.metadata.icc.clone() };
+    let metadata = Metadata { exif: None, icc: frame.metadata.icc.clone(), note: None };
     Frame { width, height, channels: frame.channels, samples, metadata }
 }
 

@@ -105,7 +105,7 @@ fn decode_any(reader: &mut (impl BufRead + Seek), limits: &Limits) -> Result<Fra
 fn decode_with(mut decoder: impl ImageDecoder, limits: &Limits) -> Result<Frame> {
     let (width, height) = decoder.dimensions();
     limits.check(width, height, decoder.color_type().bytes_per_pixel().into())?;
-    let metadata = Metadata { exif: decoder.exif_metadata()?, icc: decoder.icc_profile()? };
+    let metadata = Metadata { exif: decoder.exif_metadata()?, icc: decoder.icc_profile()?, note: None };
     let (channels, samples) = match DynamicImage::from_decoder(decoder)? {
         DynamicImage::ImageLuma8(pixels) => (1, Samples::U8(pixels.into_raw())),
         DynamicImage::ImageLumaA8(pixels) => (2, Samples::U8(pixels.into_raw())),

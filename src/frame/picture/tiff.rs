@@ -39,7 +39,7 @@ pub(super) fn read(reader: impl Read + Seek, limits: &Limits) -> Result<Frame> {
     if samples.len() != width * height * channels {
         return Err(Refusal::new("it holds channels beside colour and alpha; save it as 8 or 16 bit grey or RGB"));
     }
-    Ok(Frame { width, height, channels, samples, metadata: Metadata { exif, icc } })
+    Ok(Frame { width, height, channels, samples, metadata: Metadata { exif, icc, note: None } })
 }
 
 /// Channels and bits a sample, of what can be read.

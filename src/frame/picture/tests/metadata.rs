@@ -20,7 +20,7 @@ fn profile(space: &[u8; 4]) -> Vec<u8> {
 }
 
 fn with_metadata(frame: Frame, exif: Option<Vec<u8>>, icc: Option<Vec<u8>>) -> Frame {
-    Frame { metadata: Metadata { exif, icc }, ..frame }
+    Frame { metadata: Metadata { exif, icc, note: None }, ..frame }
 }
 
 /// The same picture turned by another implementation.
@@ -81,7 +81,8 @@ fn bmp_is_turned() {
         assert_eq!(warnings, [Warning::ExifDropped(Format::Bmp), Warning::IccDropped(Format::Bmp)]);
         assert_eq!(decoded(&bytes).unwrap(), expected, "orientation {orientation}");
 
-        let bare = Frame { metadata: Metadata { exif: orientation::exif_of(orientation), icc: None }, ..tagged };
+        let bare =
+            Frame { metadata: Metadata { exif: orientation::exif_of(orientation), icc: None, note: None }, ..tagged };
         assert_eq!(encoded(&bare, Format::Bmp), (bytes, vec![]));
     }
 }

@@ -1,0 +1,93 @@
+//! What commands that draw share: which model, which sampler, and what is kept of the steps.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use eddy::diffusion::{Guide, Moment, Sampler};
+use eddy::frame::picture;
+use eddy::frame::{Format, Frame, Metadata, Samples};
+use eddy::task::{DrawOptions, Drawer};
+use ndarray::Array4;
+
+use super::options::MemoryOptions;
+
+/// How a picture is drawn.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Sampling")]
+pub(crate) struct DrawingOptions {
+    /// Steps of the sampler; as the model has it when left out
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    steps: Option<u16>,
+
+    /// The sampler, of those of `eddy sample`
+    #[arg(long, value_name = "NAME")]
+    sampler: Option<Sampler>,
+
+    /// How much of the noise is fresh, from 0 to 1, of samplers that have an eta
+    #[arg(long, value_name = "ETA")]
+    eta: Option<f64>,
+
+    /// Where noise comes from: the same seed gives the same picture
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    pub(crate) seed: u64,
+
+    /// Keep what the network takes the picture for, at each step, in this folder
+    #[arg(long, value_name = "DIR")]
+    save_steps: Option<PathBuf>,
+}
+
+impl DrawingOptions {
+    pub(crate) fn options(&self, memory: &MemoryOptions) -> DrawOptions {
+        DrawOptions {
+            sampler: self.sampler,
+            steps: self.steps.map(usize::from),
+            eta: self.eta,
+            resample: 1,
+            strength: None,
+            tile: memory.tile(),
+            budget: memory.budget(),
+        }
+    }
+
+    /// What keeps the steps, where that is asked for.
+    pub(crate) fn keeper(&self, drawer: &Drawer<'_>) -> eddy::Result<Option<StepKeeper>> {
+        let Some(folder) = &self.save_steps else { return Ok(None) };
+        let problem = "the folder for the steps cannot be made";
+        std::fs::create_dir_all(folder).map_err(|cause| eddy::Error::output_from(folder, problem, cause))?;
+        Ok(Some(StepKeeper { folder: folder.clone(), range: drawer.black_and_white() }))
+    }
+}
+
+/// Writes each prediction of the clean picture as `step-001.png`; of several pictures beside each other.
+pub(crate) struct StepKeeper {
+    folder: PathBuf,
+    range: [f32; 2],
+}
+
+impl Guide for StepKeeper {
+    fn guide(&mut self, moment: &Moment<'_>, d: &mut Array4<f32>) -> eddy::Result<()> {
+        let digits = moment.count.to_string().len();
+        let name = format!("step-{:0digits$}.png", moment.index + 1);
+        let mut frame = strip(d, self.range);
+        frame.metadata.note =
+            Some(format!("step {} of {}, sigma {:.4}", moment.index + 1, moment.count, moment.level.sigma()));
+        picture::write(&frame, &self.folder.join(name), Format::Png, &picture::Options::default()).map(drop)
+    }
+}
+
+/// Pictures beside each other, whose black and white are `range`.
+fn strip(pictures: &Array4<f32>, [black, white]: [f32; 2]) -> Frame {
+    let (count, channels, height, width) = pictures.dim();
+    let mut samples = Vec::with_capacity(pictures.len());
+    for y in 0..height {
+        for i in 0..count {
+            for x in 0..width {
+                for c in 0..channels {
+                    let value = (pictures[[i, c, y, x]] - black) / (white - black);
+                    samples.push((255.0 * value).round_ties_even().clamp(0.0, 255.0) as u8);
+                }
+            }
+        }
+    }
+    Frame { width: count * width, height, channels, samples: Samples::U8(samples), metadata: Metadata::default() }
+}

@@ -1,0 +1,280 @@
+//! `eddy generate`.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use clap::Args;
+use eddy::diffusion::{ClassifierFreeOptions, Guide};
+use eddy::frame::picture::{self, Limits};
+use eddy::frame::source::ends_in_slash;
+use eddy::frame::{Format, Frame, Samples};
+use eddy::model::Package;
+use eddy::task::{Classes, Classifier, DrawOptions, Drawer, Drawing};
+use serde_json::json;
+
+use super::console::Console;
+use super::drawing::DrawingOptions;
+use super::interrupt;
+use super::options::{DeviceOptions, MemoryOptions, PrecisionOption, Size};
+
+/// Draw pictures
+///
+/// Each picture has its own seed, the first `--seed`, and is the same whether drawn alone or beside others. How it came about
+/// stands in the PNG, under `parameters`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: eddy generate -m digits-ddpm --class 7 --count 16 --grid -o sevens.png")]
+pub(crate) struct Arguments {
+    /// The picture to write; a folder where several go, unless they are a --grid
+    #[arg(short, long, value_name = "SINK", help_heading = "Input and output")]
+    output: PathBuf,
+
+    /// Begin with this picture in place of noise alone, of the size that is drawn
+    #[arg(long, value_name = "PICTURE", help_heading = "Input and output")]
+    from: Option<PathBuf>,
+
+    /// How far back towards noise that picture goes, from 0 to 1
+    #[arg(long, value_name = "F", default_value_t = 0.6, requires = "from", help_heading = "Input and output")]
+    strength: f64,
+
+    /// How many pictures
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000), help_heading = "Input and output")]
+    count: u32,
+
+    /// Write all pictures as one, beside and below each other
+    #[arg(long, help_heading = "Input and output")]
+    grid: bool,
+
+    /// Width and height; the model's own, or 256x256, when left out
+    #[arg(long, value_name = "WxH", help_heading = "Input and output")]
+    size: Option<Size>,
+
+    /// A bundled model or the folder of a model package
+    #[arg(short, long, value_name = "MODEL", default_value = "prior", help_heading = "Model")]
+    model: String,
+
+    /// What the pictures show: the number of a class that the model knows; several, such as 0,1,2, take turns
+    #[arg(long, value_name = "K", value_delimiter = ',', help_heading = "Guidance")]
+    class: Vec<usize>,
+
+    /// What they are led away from, in place of pictures of no class
+    #[arg(long, value_name = "K", requires = "class", help_heading = "Guidance")]
+    negative_class: Option<usize>,
+
+    /// How strongly the class is asked for: 1 is what the model learnt, more is clearer and less various; with --classifier the
+    /// inverse of its temperature. The model's own when left out
+    #[arg(long, value_name = "F", help_heading = "Guidance")]
+    guidance_scale: Option<f64>,
+
+    /// How much of the contrast that guidance adds is taken back, from 0 to 1
+    #[arg(long, value_name = "F", default_value_t = 0.0, help_heading = "Guidance")]
+    guidance_rescale: f64,
+
+    /// Guide between these sigmas alone, such as 0.3,5
+    #[arg(long, value_name = "LOW,HIGH", value_parser = interval, help_heading = "Guidance")]
+    guidance_interval: Option<[f64; 2]>,
+
+    /// Be led by this classifier, a bundled model or the folder of a package, in place of the model's own knowledge of classes
+    #[arg(long, value_name = "MODEL", requires = "class", help_heading = "Guidance")]
+    classifier: Option<String>,
+
+    #[command(flatten)]
+    precision: PrecisionOption,
+
+    #[command(flatten)]
+    drawing: DrawingOptions,
+
+    #[command(flatten)]
+    memory: MemoryOptions,
+
+    #[command(flatten)]
+    device: DeviceOptions,
+
+    #[command(flatten)]
+    console: Console,
+}
+
+fn interval(text: &str) -> Result<[f64; 2], &'static str> {
+    let parsed = text.split_once(',').and_then(|(low, high)| Some([low.parse().ok()?, high.parse().ok()?]));
+    parsed.filter(|[low, high]| 0.0 <= *low && low < high).ok_or("expected two sigmas, such as 0.3,5")
+}
+
+/// Pictures that are drawn at once.
+const BATCH: usize = 16;
+
+impl Arguments {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        if let Some(scale) = self.guidance_scale
+            && !(scale.is_finite() && scale >= 0.0)
+        {
+            return Err(
+                eddy::Error::usage(format!("guidance scale {scale} is none; expected a number from 0 on")).into()
+            );
+        }
+        if !(0.0..=1.0).contains(&self.guidance_rescale) {
+            return Err(eddy::Error::usage("--guidance-rescale must lie between 0 and 1").into());
+        }
+        let package = Package::find(&self.model)?;
+        let sink = Sink::choose(&self.output, self.count as usize, self.grid)?;
+        let opened = self.device.open(self.console)?;
+        let mut network =
+            package.load_guarded(&opened.runtime, self.precision.on(opened.device(), &package), opened.session())?;
+        let led = self.classifier.as_deref().map(Package::find).transpose()?;
+        let mut classifier = match &led {
+            Some(package) => {
+                let precision = self.precision.on(opened.device(), package);
+                Some(package.load(&opened.runtime, precision, opened.session())?)
+            }
+            None => None,
+        };
+        let strength = self.from.is_some().then_some(self.strength);
+        let options = DrawOptions { strength, ..self.drawing.options(&self.memory) };
+        let mut drawer = Drawer::new(&package.manifest, &mut network, options)?;
+        let scale = self.guidance_scale.or(package.manifest.defaults.guidance_scale).unwrap_or(1.0);
+        if let (Some(package), Some(network)) = (&led, &mut classifier) {
+            let scale = self.guidance_scale.unwrap_or(1.0);
+            drawer = drawer.led_by(Classifier { manifest: &package.manifest, network, scale })?;
+        }
+        let [width, height] = drawer.size(self.size.map(|size| [size.width, size.height]))?;
+        let start = self.from.as_ref().map(|path| picture::read(path, &Limits::default())).transpose()?;
+        let mut keeper = self.drawing.keeper(&drawer)?;
+        let count = self.count as usize;
+        let bar = self.console.bar(count.div_ceil(BATCH));
+        let begun = Instant::now();
+        let mut drawn = Vec::new();
+        for first in (0..count).step_by(BATCH) {
+            let many = BATCH.min(count - first);
+            bar.begin(first / BATCH, &self.model);
+            interrupt::check()?;
+            let seeds: Vec<u64> = (first..first + many).map(|i| self.drawing.seed.wrapping_add(i as u64)).collect();
+            let guides = keeper.iter_mut().map(|keeper| keeper as &mut dyn Guide).collect();
+            let start = start.as_ref().map(|frame| drawer.planes(frame, many)).transpose()?;
+            let drawing = Drawing { seeds: seeds.clone(), classes: self.classes(first, many, scale), start, guides };
+            let pictures = drawer.draw([width, height], drawing, &mut |progress| {
+                bar.advance(first / BATCH, progress);
+                interrupt::poll()
+            })?;
+            for ((i, seed), mut frame) in (first..).zip(seeds).zip(drawer.frames(&pictures)?) {
+                frame.metadata.note = Some(self.note(&package, &drawer, i, seed, scale));
+                match &sink {
+                    Sink::Grid(..) => drawn.push(frame),
+                    Sink::One(path, format) => {
+                        drop(picture::write(&frame, path, *format, &picture::Options::default())?)
+                    }
+                    Sink::Folder(folder) => {
+                        let path = folder.join(format!("{seed:06}.png"));
+                        picture::write(&frame, &path, Format::Png, &picture::Options::default())?;
+                    }
+                }
+            }
+        }
+        if let Sink::Grid(path, format) = &sink {
+            let note = drawn.first().and_then(|frame| frame.metadata.note.clone());
+            let mut grid = grid(&drawn);
+            grid.metadata.note = note;
+            picture::write(&grid, path, *format, &picture::Options::default())?;
+        }
+        let seconds = begun.elapsed().as_secs_f64();
+        let (sampler, evaluations) = (drawer.sampler(), drawer.evaluations());
+        let what = if count == 1 { "one picture".to_owned() } else { format!("{count} pictures") };
+        let line = format!(
+            "{}: {what} of {width}x{height} by {}, {sampler}, {evaluations} evaluations each, {seconds:.2} s",
+            self.output.display(),
+            self.model
+        );
+        let record = json!({
+            "output": self.output.to_string_lossy(), "count": count, "width": width, "height": height, "model": self.model,
+            "sampler": sampler.name(), "evaluations": evaluations, "seed": self.drawing.seed, "seconds": seconds,
+            "device": opened.device().to_string(),
+        });
+        bar.report(line, &record)
+    }
+
+    fn class(&self, i: usize) -> Option<usize> {
+        self.class.get(i % self.class.len().max(1)).copied()
+    }
+
+    fn classes(&self, first: usize, many: usize, scale: f64) -> Option<Classes> {
+        let wanted: Option<Vec<usize>> = (first..first + many).map(|i| self.class(i)).collect();
+        let interval = self.guidance_interval.unwrap_or([0.0, f64::INFINITY]);
+        let options = ClassifierFreeOptions { scale, rescale: self.guidance_rescale, interval };
+        Some(Classes { wanted: wanted?, without: self.negative_class, options })
+    }
+
+    /// From what the picture can be made again.
+    fn note(&self, package: &Package, drawer: &Drawer<'_>, i: usize, seed: u64, scale: f64) -> String {
+        let manifest = &package.manifest;
+        let mut note = json!({
+            "eddy": env!("CARGO_PKG_VERSION"), "model": self.model, "version": manifest.version, "seed": seed,
+            "sampler": drawer.sampler().name(), "evaluations": drawer.evaluations(),
+            "sha256": manifest.files.iter().map(|(precision, file)| (precision.name(), file.sha256.as_str())).collect::<std::collections::BTreeMap<_, _>>(),
+        });
+        let mut say = |key: &str, value: serde_json::Value| note[key] = value;
+        if let Some(class) = self.class(i) {
+            say("class", class.into());
+            say("guidance_scale", scale.into());
+            say("guidance_rescale", self.guidance_rescale.into());
+        }
+        if let Some(interval) = self.guidance_interval {
+            say("guidance_interval", json!(interval));
+        }
+        if let Some(class) = self.negative_class {
+            say("negative_class", class.into());
+        }
+        if let Some(classifier) = &self.classifier {
+            say("classifier", classifier.as_str().into());
+        }
+        if let Some(from) = &self.from {
+            say("from", from.to_string_lossy().into());
+            say("strength", self.strength.into());
+        }
+        note.to_string()
+    }
+}
+
+/// Where pictures go.
+enum Sink {
+    One(PathBuf, Format),
+    Grid(PathBuf, Format),
+    Folder(PathBuf),
+}
+
+impl Sink {
+    fn choose(output: &Path, count: usize, grid: bool) -> eddy::Result<Self> {
+        let is_folder = output.is_dir() || ends_in_slash(output);
+        if is_folder && !grid {
+            let problem = "the folder cannot be made";
+            std::fs::create_dir_all(output).map_err(|cause| eddy::Error::output_from(output, problem, cause))?;
+            return Ok(Self::Folder(output.to_owned()));
+        }
+        let format = Format::from_path(output).filter(|_| !is_folder).ok_or_else(|| {
+            eddy::Error::usage(format!("{} is no picture's name; end it in .png or the like", output.display()))
+        })?;
+        match (grid, count) {
+            (true, _) => Ok(Self::Grid(output.to_owned(), format)),
+            (false, 1) => Ok(Self::One(output.to_owned(), format)),
+            _ => Err(eddy::Error::usage(format!(
+                "{count} pictures do not go into {}; name a folder (end it in /), or ask for a --grid",
+                output.display()
+            ))),
+        }
+    }
+}
+
+/// Pictures of one kind beside and below each other, in about as many rows as columns.
+fn grid(pictures: &[Frame]) -> Frame {
+    let columns = (pictures.len() as f64).sqrt().ceil() as usize;
+    let rows = pictures.len().div_ceil(columns.max(1));
+    let (width, height, channels) =
+        pictures.first().map_or((1, 1, 1), |first| (first.width, first.height, first.channels));
+    let across = columns * width * channels;
+    let mut samples = vec![0; across * rows * height];
+    for (i, picture) in pictures.iter().enumerate() {
+        let Samples::U8(own) = &picture.samples else { continue };
+        let corner = (i / columns) * height * across + (i % columns) * width * channels;
+        for (y, row) in own.chunks_exact(width * channels).enumerate() {
+            samples[corner + y * across..][..row.len()].copy_from_slice(row);
+        }
+    }
+    let metadata = eddy::frame::Metadata::default();
+    Frame { width: columns * width, height: rows * height, channels, samples: Samples::U8(samples), metadata }
+}

@@ -1,0 +1,123 @@
+//! `eddy inpaint`.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::Args;
+use eddy::diffusion::Guide;
+use eddy::frame::picture::{self, Limits};
+use eddy::model::Package;
+use eddy::task::{DrawOptions, Drawer, Mask};
+use serde_json::json;
+
+use super::console::Console;
+use super::drawing::DrawingOptions;
+use super::interrupt;
+use super::options::{DeviceOptions, MemoryOptions, PrecisionOption};
+use super::pictures::{Pictures, Turn};
+
+/// Draw what is missing of pictures
+///
+/// What the mask leaves black stays as it is, to the bit. What it has white is drawn, so that it fits what is around it.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: eddy inpaint scratched.png --mask scratches.png -o whole.png")]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pictures: Pictures,
+
+    /// What is missing: a picture of the same size, white where it is
+    #[arg(long, value_name = "MASK", help_heading = "Input and output")]
+    mask: PathBuf,
+
+    /// Pixels along the edge of what is missing over which what was there goes over into what is drawn
+    #[arg(long, value_name = "PX", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=64), help_heading = "Input and output")]
+    feather: u32,
+
+    /// A bundled model or the folder of a model package
+    #[arg(short, long, value_name = "MODEL", default_value = "prior", help_heading = "Model")]
+    model: String,
+
+    /// How often each step is taken, with noise added in between: more fits better, and takes as many times as long
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100), help_heading = "Sampling")]
+    resample: u16,
+
+    #[command(flatten)]
+    precision: PrecisionOption,
+
+    #[command(flatten)]
+    drawing: DrawingOptions,
+
+    #[command(flatten)]
+    memory: MemoryOptions,
+
+    #[command(flatten)]
+    device: DeviceOptions,
+
+    #[command(flatten)]
+    console: Console,
+}
+
+impl Arguments {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        let package = Package::find(&self.model)?;
+        let mask = Mask::of(&picture::read(&self.mask, &Limits::default())?).feathered(self.feather as usize);
+        if mask.is_empty() {
+            let problem = format!(
+                "{} has nothing white, so that nothing is missing; paint what is to be drawn white",
+                self.mask.display()
+            );
+            return Err(eddy::Error::usage(problem).into());
+        }
+        let jobs = self.pictures.jobs()?;
+        let opened = self.device.open(self.console)?;
+        let precision = self.precision.on(opened.device(), &package);
+        let mut network = package.load_guarded(&opened.runtime, precision, opened.session())?;
+        // Resampling wants a sampler that draws noise.
+        let mut options = DrawOptions { resample: usize::from(self.resample), ..self.drawing.options(&self.memory) };
+        if self.resample > 1 {
+            options.sampler = options.sampler.or(Some(eddy::diffusion::Sampler::DDPM));
+        }
+        let mut drawer = Drawer::new(&package.manifest, &mut network, options)?;
+        Pictures::each(&jobs, self.console, |turn| {
+            self.inpaint(
+                &mut drawer,
+                &mask,
+                turn,
+                &json!({"precision": precision.name(), "device": opened.device().to_string()}),
+            )
+        })
+    }
+
+    fn inpaint(
+        &self,
+        drawer: &mut Drawer<'_>,
+        mask: &Mask,
+        turn: &Turn<'_>,
+        ran: &serde_json::Value,
+    ) -> eddy::Result<()> {
+        let mut frame = turn.read()?;
+        turn.check(&frame)?;
+        let mut keeper = self.drawing.keeper(drawer)?;
+        let guides = keeper.iter_mut().map(|keeper| keeper as &mut dyn Guide).collect();
+        let begun = Instant::now();
+        let repair = drawer.inpaint(&mut frame, mask, self.drawing.seed, guides, &mut |progress| {
+            turn.bar.advance(turn.index, progress);
+            interrupt::poll()
+        })?;
+        let seconds = begun.elapsed().as_secs_f64();
+        let warnings = self.pictures.write(&frame, turn)?;
+        let (sampler, evaluations) = (drawer.sampler(), drawer.evaluations());
+        let [x, y, width, height] = repair.part.unwrap_or_default();
+        let line = format!(
+            "{} pixels drawn within {width}x{height} at {x},{y}, {sampler}, {evaluations} evaluations, {seconds:.2} s",
+            repair.pixels
+        );
+        let mut record = json!({
+            "input": turn.job.input.to_string_lossy(), "output": turn.job.output.to_string_lossy(),
+            "width": frame.width, "height": frame.height, "pixels": repair.pixels, "part": repair.part,
+            "sampler": sampler.name(), "evaluations": evaluations, "seed": self.drawing.seed, "seconds": seconds, "warnings": warnings,
+        });
+        eddy::video::record::extend(&mut record, ran.clone());
+        turn.report(&line, &record)
+    }
+}

@@ -1,0 +1,321 @@
+//! Drawing: a network that knows what pictures look like, from noise to a picture, alone or led.
+
+use std::ops::ControlFlow;
+
+use ndarray::Array4;
+
+use super::budget::{Budget, TileChoice};
+use crate::diffusion::guidance::label;
+use crate::diffusion::{
+    ClassifierFree, ClassifierFreeOptions, ClassifierGuidance, Guide, NoiseAt, NoiseSource, Philox, Plan, Progress,
+    Sampler, Schedule, SigmaMap, State, execute, plan,
+};
+use crate::error::{Error, Result};
+use crate::frame::{Frame, Metadata, Samples};
+use crate::model::{Manifest, Task};
+use crate::network::Network;
+use crate::tensor;
+use crate::tile::TilePlan;
+
+/// How to draw.
+#[derive(Clone, Debug, Default)]
+pub struct DrawOptions {
+    /// `None` for the model's own, or else `ddim` on a training schedule and `dpmpp-2m` on a range of sigma.
+    pub sampler: Option<Sampler>,
+    /// Steps of the sampler; `None` for the model's default.
+    pub steps: Option<usize>,
+    /// Of samplers that have one; `None` for their own.
+    pub eta: Option<f64>,
+    /// How often each step is taken, with noise added in between; 1 is once.
+    pub resample: usize,
+    /// What part of the way is gone, from noise to a picture, where there is a picture to begin with: 1 begins with noise.
+    pub strength: Option<f64>,
+    /// How pictures are cut.
+    pub tile: TileChoice,
+    /// What may be used of memory.
+    pub budget: Budget,
+}
+
+/// What pictures are to show.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Classes {
+    /// Of each picture.
+    pub wanted: Vec<usize>,
+    /// What they are led away from; `None` for no class in particular.
+    pub without: Option<usize>,
+    /// How.
+    pub options: ClassifierFreeOptions,
+}
+
+/// A classifier that leads.
+pub struct Classifier<'a> {
+    /// What describes it.
+    pub manifest: &'a Manifest,
+    /// The classifier.
+    pub network: &'a mut dyn Network,
+    /// The inverse of its temperature.
+    pub scale: f64,
+}
+
+/// A network that draws, and how it is to be used.
+pub struct Drawer<'a> {
+    manifest: &'a Manifest,
+    network: &'a mut dyn Network,
+    options: DrawOptions,
+    sampler: Sampler,
+    plan: Plan,
+    range: tensor::Range,
+    classifier: Option<Classifier<'a>>,
+}
+
+/// What is asked of one run.
+#[derive(Default)]
+pub struct Drawing<'g> {
+    /// Of each picture, where its noise comes from: a picture depends on its own seed, and not on those beside it.
+    pub seeds: Vec<u64>,
+    /// What the pictures show.
+    pub classes: Option<Classes>,
+    /// What they begin with, in the network's range, where that is not noise alone: `[pictures, channels, height, width]`.
+    pub start: Option<Array4<f32>>,
+    /// What else leads them.
+    pub guides: Vec<&'g mut dyn Guide>,
+}
+
+impl<'a> Drawer<'a> {
+    /// A drawer that runs `network`, which `manifest` describes.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when the model is for something else or has no schedule, [`Error::Usage`] for options that are out of
+    /// range.
+    pub fn new(manifest: &'a Manifest, network: &'a mut dyn Network, options: DrawOptions) -> Result<Self> {
+        if manifest.task != Task::Generate {
+            let problem = format!("it is a model to {}; expected one to generate, such as prior", manifest.task);
+            return Err(Error::model(&manifest.name, problem));
+        }
+        let schedule = manifest.sampled_on()?;
+        let own = manifest.defaults.sampler.as_deref().map(str::parse).transpose()?;
+        let usual = match schedule {
+            Schedule::Discrete(_) => Sampler::DDIM,
+            Schedule::Sigmas(_) => Sampler::DPMPP_2M,
+        };
+        let sampler = options.sampler.or(own).unwrap_or(usual);
+        let whole = plan(&schedule, sampler, options.steps.unwrap_or(manifest.defaults.steps), options.eta)?;
+        let plan = match options.strength {
+            Some(strength) if !(strength > 0.0 && strength <= 1.0) => {
+                return Err(Error::usage(format!("strength is {strength}, but must lie above 0 and not above 1")));
+            }
+            Some(strength) => whole.from_row(((1.0 - strength) * whole.steps.len() as f64).round() as usize),
+            None => whole,
+        };
+        if plan.steps.is_empty() {
+            return Err(Error::usage("so little strength leaves no step to take; raise it, or take more steps"));
+        }
+        let plan = plan.resampled(options.resample)?;
+        let [low, high] = manifest.range;
+        let range = tensor::Range::new(low, high)?;
+        Ok(Self { manifest, network, options, sampler, plan, range, classifier: None })
+    }
+
+    /// Led by a classifier, too.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when the model is no classifier, or one of other pictures.
+    pub fn led_by(mut self, classifier: Classifier<'a>) -> Result<Self> {
+        let (own, its) = (self.manifest, classifier.manifest);
+        if its.task != Task::Guide || its.channels != own.channels || its.range != own.range {
+            let problem = format!(
+                "it is a model to {} of {} channels in {:?}; expected one to guide, of {} channels in {:?}, as {} has",
+                its.task, its.channels, its.range, own.channels, own.range, own.name
+            );
+            return Err(Error::model(&its.name, problem));
+        }
+        self.classifier = Some(classifier);
+        Ok(self)
+    }
+
+    /// The sampler that draws.
+    pub fn sampler(&self) -> Sampler {
+        self.sampler
+    }
+
+    /// Evaluations of the network.
+    pub fn evaluations(&self) -> usize {
+        self.plan.steps.len()
+    }
+
+    /// The network's values of black and white.
+    pub(crate) fn range(&self) -> tensor::Range {
+        self.range
+    }
+
+    pub(crate) fn channels(&self) -> usize {
+        self.manifest.channels
+    }
+
+    /// The network's values of black and white.
+    pub fn black_and_white(&self) -> [f32; 2] {
+        [self.range.lo(), self.range.lo() + self.range.span()]
+    }
+
+    /// A frame as so many pictures to begin with.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when it has colour that the network does not.
+    pub fn planes(&self, frame: &Frame, count: usize) -> Result<Array4<f32>> {
+        let mut planes = Array4::zeros([count, self.manifest.channels, frame.height, frame.width]);
+        let size = self.manifest.channels * frame.height * frame.width;
+        for picture in planes.as_slice_mut().unwrap_or_default().chunks_exact_mut(size.max(1)) {
+            tensor::read_planes(frame, self.range, picture)?;
+        }
+        Ok(planes)
+    }
+
+    /// What a picture of a size that was asked for is drawn at.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when the network draws another size alone.
+    pub fn size(&self, asked: Option<[usize; 2]>) -> Result<[usize; 2]> {
+        match (self.manifest.size, asked) {
+            (Some(size), None) => Ok(size),
+            (Some(size), Some(asked)) if size == asked => Ok(size),
+            (Some([width, height]), Some(asked)) => Err(Error::usage(format!(
+                "{} draws pictures of {width}x{height} alone, {}x{} was asked for; leave --size out",
+                self.manifest.name, asked[0], asked[1]
+            ))),
+            (None, asked) => Ok(asked.unwrap_or([256, 256])),
+        }
+    }
+
+    /// Draws pictures of that size, `[width, height]`, one for each seed: `[pictures, channels, height, width]` in the network's range.
+    /// `watch` hears of every evaluation and can stop the run.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for classes that the network does not know and for what does not fit the memory that may be used;
+    /// [`Error::Evaluation`] when the network fails; [`Error::Interrupted`].
+    pub fn draw(
+        &mut self,
+        [width, height]: [usize; 2],
+        drawing: Drawing<'_>,
+        watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Array4<f32>> {
+        let Drawing { seeds, classes, start, guides } = drawing;
+        let (count, channels) = (seeds.len(), self.manifest.channels);
+        let labels = self.labels(classes.as_ref(), count)?;
+        let noise = Seeds(seeds.into_iter().map(Philox::new).collect());
+        let x = self.start(start, [count, channels, height, width], &noise)?;
+        let tiles = self.tiles([width, height], count)?;
+        let mut leading;
+        // For as long as they are needed here.
+        let mut guides: Vec<&mut dyn Guide> = guides.into_iter().map(|guide| guide as &mut dyn Guide).collect();
+        if let Some(Classifier { manifest, network, scale }) = &mut self.classifier {
+            let wanted = classes.as_ref().map(|classes| classes.wanted.iter().map(|class| *class as i64).collect());
+            let wanted: Vec<i64> = wanted
+                .ok_or_else(|| Error::usage("a classifier leads towards a class, and none was given; name one"))?;
+            let sigma_max = manifest.sigma.map_or(f64::INFINITY, |range| range.max);
+            leading = ClassifierGuidance::new(*network, wanted, *scale, sigma_max);
+            guides.push(&mut leading);
+        }
+        let mut state = State::new(x, &self.plan, &noise, &SigmaMap::ABSOLUTE)?.guided(guides);
+        let options = classes.as_ref().map(|classes| classes.options).unwrap_or_default();
+        match labels {
+            Some([wanted, without]) if options.scale != 1.0 && wanted != without => {
+                let mut free = ClassifierFree::new(self.network, [wanted, without], options, &self.plan);
+                execute(&self.plan, &mut free, &mut state, &tiles, &SigmaMap::ABSOLUTE, watch)?;
+            }
+            labels => {
+                if let Some([wanted, _]) = labels {
+                    let (tile_width, tile_height) = tiles.tile_size();
+                    self.network.bind([count, channels, tile_height, tile_width])?;
+                    label(self.network.inputs().class, &wanted)?;
+                }
+                execute(&self.plan, self.network, &mut state, &tiles, &SigmaMap::ABSOLUTE, watch)?;
+            }
+        }
+        Ok(state.into_inner())
+    }
+
+    /// The classes that the network is told, wanted and not; none for a network that knows none.
+    fn labels(&self, classes: Option<&Classes>, count: usize) -> Result<Option<[Vec<i64>; 2]>> {
+        let Some(known) = self.manifest.classes else {
+            return match classes {
+                // A classifier knows them.
+                Some(_) if self.classifier.is_none() => Err(Error::usage(format!(
+                    "{} knows no classes; leave --class out, or take a model that does",
+                    self.manifest.name
+                ))),
+                _ => Ok(None),
+            };
+        };
+        let none = known as i64;
+        // Led by a classifier, the network itself is asked for nothing.
+        let (Some(classes), None) = (classes, &self.classifier) else {
+            return Ok(Some([vec![none; count], vec![none; count]]));
+        };
+        if let Some(class) = classes.wanted.iter().chain(&classes.without).find(|class| **class >= known) {
+            let problem = format!("{} knows the classes 0 to {}, not {class}", self.manifest.name, known - 1);
+            return Err(Error::usage(problem));
+        }
+        let wanted = classes.wanted.iter().map(|class| *class as i64).collect();
+        Ok(Some([wanted, vec![classes.without.map_or(none, |class| class as i64); count]]))
+    }
+
+    /// The state before the first step.
+    fn start(&self, start: Option<Array4<f32>>, shape: [usize; 4], noise: &dyn NoiseSource) -> Result<Array4<f32>> {
+        let level = self.plan.steps[0].level;
+        let (mut x, factor) = match start {
+            Some(mut picture) => {
+                if picture.dim() != shape.into() {
+                    return Err(Error::usage("what a drawing begins with has another size than it"));
+                }
+                picture.mapv_inplace(|value| value * level.signal as f32);
+                (picture, level.noise)
+            }
+            // Of a variance-preserving state, what is left of the picture is noise, too.
+            None if (level.signal.hypot(level.noise) - 1.0).abs() < 1e-6 => (Array4::zeros(shape), 1.0),
+            None => (Array4::zeros(shape), level.noise),
+        };
+        let [_, channels, height, width] = shape;
+        let mut row = vec![0.0; width];
+        for (i, values) in x.as_slice_mut().unwrap_or_default().chunks_exact_mut(width.max(1)).enumerate() {
+            let (plane, y) = (i / height, i % height);
+            let (batch, channel) = ((plane / channels) as u32, (plane % channels) as u32);
+            noise.fill(NoiseAt { step: NoiseAt::INITIAL, batch, channel, y: y as u32 }, 0, &mut row);
+            values.iter_mut().zip(&row).for_each(|(x, z)| *x += factor as f32 * z);
+        }
+        Ok(x)
+    }
+
+    fn tiles(&self, [width, height]: [usize; 2], count: usize) -> Result<TilePlan> {
+        let Manifest { channels, bytes_per_pixel, .. } = *self.manifest;
+        // State, prediction, and what looks back.
+        let state = 3 * count * channels * width * height * size_of::<f32>();
+        let room = self.options.budget.room(state as u64);
+        let per_pixel = bytes_per_pixel.map(|bytes| bytes * count);
+        room.tiles([width, height, channels], self.options.tile, self.manifest.locality(), per_pixel)
+    }
+
+    /// Pictures as frames of 8 bits a sample.
+    pub fn frames(&self, pictures: &Array4<f32>) -> Result<Vec<Frame>> {
+        let (_, channels, height, width) = pictures.dim();
+        let size = channels * height * width;
+        let frames = pictures.as_slice().unwrap_or_default().chunks_exact(size.max(1)).map(|planes| {
+            let samples = Samples::U8(vec![0; size]);
+            let mut frame = Frame { width, height, channels, samples, metadata: Metadata::default() };
+            tensor::write_planes(planes, self.range, &mut frame)?;
+            Ok(frame)
+        });
+        frames.collect()
+    }
+}
+
+/// Noise by picture: each has its own.
+struct Seeds(Vec<Philox>);
+
+impl NoiseSource for Seeds {
+    fn fill(&self, at: NoiseAt, x: usize, out: &mut [f32]) {
+        match self.0.get(at.batch as usize) {
+            Some(own) => own.fill(NoiseAt { batch: 0, ..at }, x, out),
+            None => out.fill(0.0),
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Inpainting: what is missing of a picture is drawn, and what is known of it stays as it is to the bit.
+
+use std::ops::ControlFlow;
+
+use ndarray::Array4;
+
+use super::draw::{Drawer, Drawing};
+use crate::diffusion::{Guide, Moment, Progress};
+use crate::error::{Error, Result};
+use crate::frame::{Frame, Samples};
+use crate::tensor::{self, Rect};
+
+/// What is missing of a picture.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mask {
+    width: usize,
+    height: usize,
+    /// How much of each pixel is missing: 0 is known, 1 is missing.
+    missing: Vec<f32>,
+}
+
+impl Mask {
+    /// Of a picture in which what is missing is white, or opaque where it has alpha and nothing but black and white otherwise does
+    /// not tell: brighter than half counts as missing.
+    pub fn of(picture: &Frame) -> Self {
+        let (channels, colors) = (picture.channels, picture.color_channels());
+        let bright = |i: usize| {
+            let sum: u64 = match &picture.samples {
+                Samples::U8(samples) => samples[i * channels..][..colors].iter().map(|s| u64::from(*s) * 257).sum(),
+                Samples::U16(samples) => samples[i * channels..][..colors].iter().map(|s| u64::from(*s)).sum(),
+            };
+            2 * sum > colors as u64 * u64::from(u16::MAX)
+        };
+        let missing = (0..picture.width * picture.height).map(|i| f32::from(u8::from(bright(i)))).collect();
+        Self { width: picture.width, height: picture.height, missing }
+    }
+
+    /// With an edge of so many pixels, within what is missing, in which known goes over into drawn.
+    #[must_use]
+    pub fn feathered(mut self, pixels: usize) -> Self {
+        let hard = self.missing.clone();
+        let reach = pixels.cast_signed();
+        let (width, height) = (self.width.cast_signed(), self.height.cast_signed());
+        for y in 0..height {
+            for x in 0..width {
+                let at = (y * width + x) as usize;
+                if hard[at] == 0.0 {
+                    continue;
+                }
+                let mut nearest = f32::INFINITY;
+                for dy in -reach..=reach {
+                    for dx in -reach..=reach {
+                        let (x, y) = (x + dx, y + dy);
+                        let inside = (0..width).contains(&x) && (0..height).contains(&y);
+                        if inside && hard[(y * width + x) as usize] == 0.0 {
+                            nearest = nearest.min(((dx * dx + dy * dy) as f32).sqrt());
+                        }
+                    }
+                }
+                self.missing[at] = (nearest / (pixels as f32 + 1.0)).min(1.0);
+            }
+        }
+        self
+    }
+
+    /// Whether anything is missing.
+    pub fn is_empty(&self) -> bool {
+        self.missing.iter().all(|missing| *missing == 0.0)
+    }
+
+    /// Left, upper, right and lower border of what is missing, `right` and `lower` beyond it; none where nothing is.
+    fn bounds(&self) -> Option<[usize; 4]> {
+        let mut bounds: Option<[usize; 4]> = None;
+        for (i, _) in self.missing.iter().enumerate().filter(|(_, missing)| **missing > 0.0) {
+            let (x, y) = (i % self.width, i / self.width);
+            let [left, top, right, bottom] = bounds.unwrap_or([x, y, x + 1, y + 1]);
+            bounds = Some([left.min(x), top.min(y), right.max(x + 1), bottom.max(y + 1)]);
+        }
+        bounds
+    }
+}
+
+/// What came of inpainting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Repair {
+    /// Left, upper, width and height of the part that was worked on; none where nothing was missing.
+    pub part: Option<[usize; 4]>,
+    /// Pixels of which something was missing.
+    pub pixels: usize,
+}
+
+/// Leads a drawing by what is known of it: in every prediction of the clean picture that part is put in its place (Wang et al. 2023,
+/// DDNM, with a mask as its operator).
+struct Known {
+    picture: Array4<f32>,
+    /// By pixel.
+    missing: Vec<f32>,
+}
+
+impl Guide for Known {
+    fn guide(&mut self, _moment: &Moment<'_>, d: &mut Array4<f32>) -> Result<()> {
+        let size = self.missing.len();
+        let planes = d.as_slice_mut().unwrap_or_default().chunks_exact_mut(size);
+        for (d, known) in planes.zip(self.picture.as_slice().unwrap_or_default().chunks_exact(size)) {
+            for ((d, known), missing) in d.iter_mut().zip(known).zip(&self.missing) {
+                *d = if *missing == 0.0 { *known } else { known + missing * (*d - known) };
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Pixels around what is missing that the network sees, at least; and as many as its larger side has, so that what is drawn fits
+/// what is around it.
+const CONTEXT: usize = 64;
+
+impl Drawer<'_> {
+    /// Draws what is missing of `frame` by `mask`; the rest stays as it is to the bit, and alpha everywhere. `guides` see the part that is worked
+    /// on. `watch` hears of every evaluation and can stop the run.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when the mask has another size than the picture, the picture has colour that the network does not, or does
+    /// not fit the memory that may be used; [`Error::Evaluation`] when the network fails; [`Error::Interrupted`]. The frame is as it
+    /// was then.
+    pub fn inpaint(
+        &mut self,
+        frame: &mut Frame,
+        mask: &Mask,
+        seed: u64,
+        guides: Vec<&mut dyn Guide>,
+        watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Repair> {
+        let (width, height) = (frame.width, frame.height);
+        if (mask.width, mask.height) != (width, height) {
+            return Err(Error::usage(format!(
+                "the mask has {}x{} pixels and the picture {width}x{height}; make them alike",
+                mask.width, mask.height
+            )));
+        }
+        let pixels = mask.missing.iter().filter(|missing| **missing > 0.0).count();
+        let Some([left, top, right, bottom]) = mask.bounds() else { return Ok(Repair { part: None, pixels }) };
+        let context = CONTEXT.max(right - left).max(bottom - top);
+        let (x, y) = (left.saturating_sub(context), top.saturating_sub(context));
+        let (wide, high) = ((right + context).min(width) - x, (bottom + context).min(height) - y);
+
+        let (channels, range) = (self.channels(), self.range());
+        let mut picture = Array4::zeros([1, channels, high, wide]);
+        let rect = Rect { x0: x.cast_signed(), y0: y.cast_signed(), width: wide, height: high };
+        tensor::read_region(frame, range, rect, picture.as_slice_mut().unwrap_or_default())?;
+        let rows = (y..y + high).flat_map(|row| &mask.missing[row * width + x..][..wide]);
+        let missing: Vec<f32> = rows.copied().collect();
+        // What is missing is no hint.
+        let mut start = picture.clone();
+        fill_with_mean(&mut start, &missing);
+        let mut known = Known { picture, missing };
+        let mut leading: Vec<&mut dyn Guide> = vec![&mut known];
+        leading.extend(guides.into_iter().map(|guide| guide as &mut dyn Guide));
+        let drawing = Drawing { seeds: vec![seed], start: Some(start), guides: leading, classes: None };
+        let drawn = self.draw([wide, high], drawing, watch)?;
+
+        let mut part = frame.black(wide, high);
+        tensor::write_planes(drawn.as_slice().unwrap_or_default(), range, &mut part)?;
+        place_missing(&part, frame, [x, y], &known.missing);
+        Ok(Repair { part: Some([x, y, wide, high]), pixels })
+    }
+}
+
+/// Gives the missing pixels the mean of the known ones.
+fn fill_with_mean(picture: &mut Array4<f32>, missing: &[f32]) {
+    for plane in picture.as_slice_mut().unwrap_or_default().chunks_exact_mut(missing.len().max(1)) {
+        let known =
+            plane.iter().zip(missing).filter(|(_, missing)| **missing == 0.0).map(|(value, _)| f64::from(*value));
+        let (sum, count) = known.fold((0.0, 0.0), |(sum, count), value| (sum + value, count + 1.0));
+        let mean = if count > 0.0 { (sum / count) as f32 } else { 0.0 };
+        plane.iter_mut().zip(missing).filter(|(_, missing)| **missing > 0.0).for_each(|(value, _)| *value = mean);
+    }
+}
+
+/// Copies the colours of missing pixels of a part, which lies at `x` and `y` of the whole picture, into it.
+fn place_missing(part: &Frame, whole: &mut Frame, [x, y]: [usize; 2], missing: &[f32]) {
+    fn place<T: Copy>(
+        part: &[T],
+        whole: &mut [T],
+        channels: usize,
+        colors: usize,
+        at: impl Iterator<Item = [usize; 2]>,
+    ) {
+        for [from, to] in at {
+            whole[to * channels..][..colors].copy_from_slice(&part[from * channels..][..colors]);
+        }
+    }
+    let (wide, width) = (part.width, whole.width);
+    let (channels, colors) = (whole.channels, whole.color_channels());
+    let at = (0..missing.len()).filter(|i| missing[*i] > 0.0).map(|i| [i, (y + i / wide) * width + x + i % wide]);
+    match (&part.samples, &mut whole.samples) {
+        (Samples::U8(part), Samples::U8(whole)) => place(part, whole, channels, colors, at),
+        (Samples::U16(part), Samples::U16(whole)) => place(part, whole, channels, colors, at),
+        _ => {}
+    }
+}
