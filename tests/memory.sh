@@ -5,7 +5,7 @@
 # Not part of `cargo test`, since it takes minutes. Needs python3 (its standard library alone).
 set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)
-eddy=${1:-$here/target/release/eddy}
+eddy=$(realpath "${1:-$here/target/release/eddy}")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
