@@ -60,7 +60,7 @@ emulator() {
     # qemu 7.2, Debian 12's own, crashes where ONNX Runtime looks at the processor.
     qemu=$(command -v qemu-aarch64-static || true)
     if [ -z "$qemu" ] || [ "$("$qemu" --version | sed -n '1s/.*version \([0-9]*\).*/\1/p')" -lt 8 ]; then
-        BACKPORTS=1 fetch "$PWD/.cache/qemu" "$(dpkg --print-architecture)" qemu-user-static
-        qemu=$PWD/.cache/qemu/bin/qemu-aarch64-static
+        BACKPORTS=1 fetch "$PWD/.cache/qemu" "$(dpkg --print-architecture)" qemu-user
+        qemu=$PWD/.cache/qemu/bin/qemu-aarch64
     fi
 }

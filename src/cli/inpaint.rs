@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
-use eddy::diffusion::Guide;
+use eddy::diffusion::{Guide, Sampler};
 use eddy::frame::picture::{self, Limits};
 use eddy::model::Package;
 use eddy::task::{DrawOptions, Drawer, Mask};
@@ -38,7 +38,7 @@ pub(crate) struct Arguments {
     model: String,
 
     /// How often each step is taken, with noise added in between: more fits better, and takes as many times as long
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100), help_heading = "Sampling")]
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=100), help_heading = "Sampling")]
     resample: u16,
 
     #[command(flatten)]
@@ -72,11 +72,9 @@ impl Arguments {
         let opened = self.device.open(self.console)?;
         let precision = self.precision.on(opened.device(), &package);
         let mut network = package.load_guarded(&opened.runtime, precision, opened.session())?;
-        // Resampling wants a sampler that draws noise.
         let mut options = DrawOptions { resample: usize::from(self.resample), ..self.drawing.options(&self.memory) };
-        if self.resample > 1 {
-            options.sampler = options.sampler.or(Some(eddy::diffusion::Sampler::DDPM));
-        }
+        // What is known reaches what is drawn through fresh noise.
+        options.sampler = options.sampler.or(Some(Sampler::DDPM));
         let mut drawer = Drawer::new(&package.manifest, &mut network, options)?;
         Pictures::each(&jobs, self.console, |turn| {
             self.inpaint(

@@ -6,7 +6,8 @@ use std::path::Path;
 use crate::common::place::Place;
 use crate::common::{eddy, skip};
 
-const COMMANDS: [&str; 8] = ["denoise", "upscale", "profile", "sample", "info", "check", "doctor", "bench"];
+const COMMANDS: [&str; 11] =
+    ["denoise", "upscale", "inpaint", "generate", "profile", "sample", "info", "check", "doctor", "bench", "prepare"];
 
 #[test]
 fn no_command_is_a_usage_error() {

@@ -9,6 +9,7 @@ mod common;
 mod commands;
 mod denoise;
 mod devices;
+mod draw;
 mod guards;
 mod inputs;
 mod interrupt;
