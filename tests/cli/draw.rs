@@ -1,0 +1,153 @@
+//! `eddy generate` and `eddy inpaint`, with the bundled networks.
+
+use eddy::frame::{Frame, Samples};
+
+use crate::common::eddy;
+use crate::common::frames::{noisy, psnr, read};
+use crate::common::place::{Place, data};
+
+fn samples(frame: &Frame) -> &[u8] {
+    match &frame.samples {
+        Samples::U8(samples) => samples,
+        Samples::U16(_) => panic!("8 bits were expected"),
+    }
+}
+
+/// A mask of that size, white in a rectangle.
+fn mask(width: usize, height: usize, [x, y, wide, high]: [usize; 4]) -> Frame {
+    let inside = |i: usize| (x..x + wide).contains(&(i % width)) && (y..y + high).contains(&(i / width));
+    let samples = (0..width * height).map(|i| if inside(i) { 255 } else { 0 }).collect();
+    Frame { width, height, channels: 1, samples: Samples::U8(samples), metadata: eddy::frame::Metadata::default() }
+}
+
+#[test]
+fn a_seed_is_a_picture_alone_or_beside_others() {
+    let place = Place::new();
+    eddy("generate -o all/ --size 32x32 --steps 3 --count 3 --seed 5")
+        .within(&place)
+        .succeeds()
+        .says("3 pictures of 32x32");
+    assert_eq!(place.names("all"), ["000005.png", "000006.png", "000007.png"]);
+    eddy("generate -o one.png --size 32x32 --steps 3 --seed 6").within(&place).succeeds();
+    let (one, same, other) = (place.frame("one.png"), place.frame("all/000006.png"), place.frame("all/000005.png"));
+    // Batches may add up in another order.
+    let most = samples(&one).iter().zip(samples(&same)).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+    assert!(most <= 1, "{most}");
+    assert_ne!(samples(&one), samples(&other));
+    // How it came about stands in the file.
+    let text = String::from_utf8_lossy(&place.bytes("one.png")).into_owned();
+    for part in ["parameters", r#""seed":6"#, r#""model":"prior""#, r#""sampler":"dpmpp-2m""#, r#""sha256""#] {
+        assert!(text.contains(part), "{part}");
+    }
+    eddy("generate -o grid.png --size 32x32 --steps 1 --count 5 --grid --json").within(&place).succeeds().json();
+    let grid = place.frame("grid.png");
+    assert_eq!((grid.width, grid.height), (96, 64));
+}
+
+#[test]
+fn a_drawing_can_begin_with_a_picture() {
+    let frame = noisy(32, 32, 3, 8);
+    let place = Place::with("a.png", &frame);
+    let distance = |strength: &str| {
+        let command = format!("generate -o out.png --size 32x32 --steps 10 --from a.png --strength {strength}");
+        eddy(&command).within(&place).succeeds();
+        psnr(&place.frame("out.png"), &frame)
+    };
+    let (near, far) = (distance("0.2"), distance("1"));
+    assert!(near > far + 3.0, "{near} {far}");
+}
+
+#[test]
+fn steps_are_kept() {
+    let place = Place::new();
+    eddy("generate -o a.png --size 16x16 --steps 4 --sampler euler --save-steps steps").within(&place).succeeds();
+    assert_eq!(place.names("steps"), ["step-1.png", "step-2.png", "step-3.png", "step-4.png"]);
+    // What the last step takes the picture for is the picture.
+    assert_eq!(place.frame("steps/step-4.png").samples, place.frame("a.png").samples);
+}
+
+#[test]
+fn what_is_known_stays_to_the_bit_and_what_is_missing_is_drawn() {
+    let photo = read(&data("chelsea.png"));
+    for (channels, bits) in [(3, 8), (4, 16), (3, 16)] {
+        let frame = noisy(96, 64, channels, bits);
+        let place = Place::with("a.png", &frame).and("mask.png", &mask(96, 64, [40, 20, 9, 7]));
+        eddy("inpaint a.png --mask mask.png -o b.png --steps 3 --resample 2")
+            .within(&place)
+            .succeeds()
+            .says("63 pixels drawn");
+        let result = place.frame("b.png");
+        let mut changed = 0;
+        let (before, after) = (each(&frame), each(&result));
+        for (i, (before, after)) in before.chunks(channels).zip(after.chunks(channels)).enumerate() {
+            let is_missing = (40..49).contains(&(i % 96)) && (20..27).contains(&(i / 96));
+            assert!(is_missing || before == after, "{channels} {bits}: {i}");
+            assert_eq!(before.get(3), after.get(3), "alpha is no colour");
+            changed += usize::from(before[..3] != after[..3]);
+        }
+        assert!(changed > 50, "{changed}");
+    }
+    // It is better than what a hole is usually filled with, the mean around it.
+    let place = Place::with("a.png", &photo).and("mask.png", &mask(photo.width, photo.height, [130, 180, 12, 12]));
+    eddy("inpaint a.png --mask mask.png -o b.png --steps 10").within(&place).succeeds();
+    let error = |frame: &Frame| {
+        let hole = (0..photo.width * photo.height)
+            .filter(|i| (130..142).contains(&(i % photo.width)) && (180..192).contains(&(i / photo.width)));
+        let of = |i: usize| samples(frame)[3 * i..][..3].iter().zip(&samples(&photo)[3 * i..][..3]);
+        hole.flat_map(of).map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2)).sum::<f64>() / 432.0
+    };
+    let around = (0..3)
+        .map(|c| {
+            let ring = (0..photo.width * photo.height).filter(|i| {
+                let (x, y) = (i % photo.width, i / photo.width);
+                (126..146).contains(&x)
+                    && (176..196).contains(&y)
+                    && !((130..142).contains(&x) && (180..192).contains(&y))
+            });
+            let values: Vec<f64> = ring.map(|i| f64::from(samples(&photo)[3 * i + c])).collect();
+            (values.iter().sum::<f64>() / values.len() as f64).round() as u8
+        })
+        .collect::<Vec<_>>();
+    let mut flat = photo.clone();
+    if let Samples::U8(samples) = &mut flat.samples {
+        samples.iter_mut().enumerate().for_each(|(i, sample)| *sample = around[i % 3]);
+    }
+    let (drawn, flat) = (error(&place.frame("b.png")), error(&flat));
+    assert!(drawn < flat, "{drawn} {flat}");
+}
+
+/// Samples of any depth.
+fn each(frame: &Frame) -> Vec<u16> {
+    match &frame.samples {
+        Samples::U8(samples) => samples.iter().map(|sample| u16::from(*sample)).collect(),
+        Samples::U16(samples) => samples.clone(),
+    }
+}
+
+#[test]
+fn what_cannot_be_drawn_is_said() {
+    let place = Place::with("a.png", &noisy(20, 20, 3, 8))
+        .and("mask.png", &mask(20, 20, [2, 2, 3, 3]))
+        .and("empty.png", &mask(20, 20, [0, 0, 0, 0]))
+        .and("other.png", &mask(21, 20, [2, 2, 3, 3]));
+    let cases = [
+        ("inpaint a.png -o b.png", 2, "--mask"),
+        ("inpaint a.png --mask empty.png -o b.png", 2, "nothing is missing"),
+        ("inpaint a.png --mask other.png -o b.png", 2, "the mask has 21x20 pixels and the picture 20x20"),
+        ("inpaint a.png --mask gone.png -o b.png", 3, "no such file"),
+        ("inpaint a.png --mask mask.png -o b.png -m denoise-fast", 4, "expected one to generate"),
+        ("inpaint a.png --mask mask.png -o b.png --sampler heun", 2, "cannot resample"),
+        ("generate -o b.png --count 2", 2, "name a folder"),
+        ("generate -o b.txt", 2, "no picture's name"),
+        ("generate -o b.png --class 3", 2, "knows no classes"),
+        ("generate -o b.png --steps 4 --from a.png --size 16x16", 2, "another size"),
+        ("generate -o b.png --size 16x16 --from a.png --strength 0", 2, "strength is 0"),
+        ("generate -o b.png --sampler magic", 2, "there is no sampler named 'magic'"),
+        ("generate -o b.png --classifier prior", 2, "--class"),
+        ("generate -o b.png --guidance-interval 5,1 --class 1", 2, "two sigmas"),
+    ];
+    for (command, code, words) in cases {
+        eddy(command).within(&place).fails(code).says(words);
+    }
+    place.holds_only(&["a.png", "empty.png", "mask.png", "other.png"]);
+}
