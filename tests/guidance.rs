@@ -87,6 +87,7 @@ fn table(sampler: Sampler) -> Plan {
 }
 
 fn run(plan: &Plan, network: &mut dyn Network, guides: Vec<&mut dyn Guide>) -> Vec<f32> {
+    let guides = guides.into_iter().map(|guide| guide as &mut dyn Guide).collect();
     let noise = Philox::new(5);
     let x = Array4::from_shape_fn([COUNT, 1, 1, 1], |(i, ..)| (i as f32 - 32.0) / 3.0);
     let mut state = State::new(x, plan, &noise, &SigmaMap::ABSOLUTE).unwrap().guided(guides);

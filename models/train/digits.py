@@ -263,7 +263,7 @@ def checkpoint_of(name, out):
     return Path(out or f"out/{name}") / "checkpoint.pt"
 
 
-def train(name, out=None, steps=None, seed=0, minutes=None):
+def train(name, out=None, steps=None, seed=0):
     """AdamW with a warm-up and half a cosine; what is exported is the exponential average of the weights."""
     count, batch, peak, decay = RECIPES[name]
     count = steps or count
@@ -277,11 +277,8 @@ def train(name, out=None, steps=None, seed=0, minutes=None):
     print(f"{name}: {sum(p.numel() for p in network.parameters())} parameters, {len(pictures)} pictures", flush=True)
     start, losses = time.monotonic(), []
     for step in range(count):
-        progress = step / count if not minutes else (time.monotonic() - start) / (60 * minutes)
-        if progress >= 1:
-            break
         for group in optimizer.param_groups:
-            group["lr"] = peak * min(1.0, (step + 1) / 300) * 0.5 * (1 + math.cos(math.pi * progress))
+            group["lr"] = peak * min(1.0, (step + 1) / 300) * 0.5 * (1 + math.cos(math.pi * step / count))
         chosen = torch.randint(len(pictures), (batch,), generator=generator)
         loss = network.loss(pictures[chosen], classes[chosen], generator)
         optimizer.zero_grad()
@@ -295,7 +292,7 @@ def train(name, out=None, steps=None, seed=0, minutes=None):
             print(f"step {step + 1}, {time.monotonic() - start:.0f} s, loss {np.mean(losses[-500:]):.5f}", flush=True)
     path = checkpoint_of(name, out)
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"average": average.state_dict(), "steps": len(losses)}, path)
+    torch.save({"average": average.state_dict(), "steps": count}, path)
 
 
 def load(name, out=None):
@@ -489,13 +486,12 @@ def main():
     parser.add_argument("name", choices=list(NETWORKS))
     parser.add_argument("--checkpoints", help="folder of checkpoint.pt; default out/NAME")
     parser.add_argument("--steps", type=int, help="of the optimiser, in place of the recipe's")
-    parser.add_argument("--minutes", type=float)
     parser.add_argument("--out", help="of export: folder of the model package; default ../NAME")
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     if args.action == "train":
-        train(args.name, args.checkpoints, args.steps, minutes=args.minutes)
+        train(args.name, args.checkpoints, args.steps)
     else:
         export(args.name, args.checkpoints, args.out)
 

@@ -1,11 +1,11 @@
 """What the packages of `digits.py` draw, measured in Python through ONNX Runtime: whether digits are what they should be, how varied they are, and how far
 their pixels' distribution lies from the real digits'.
 
-    python digits_report.py                       # tables; about half an hour of one core
-    python digits_report.py --sheet out/digits.png
+    python digits_report.py                       # tables; about ten minutes of one core
+    python digits_report.py --tables guidance --sheet out/digits.png
 
 The judge is a support vector machine that learnt the real digits and has nothing to do with the networks. `frechet` is the squared Frechet distance of two
-Gaussians over the 64 pixels in [-1, 1], `variety` the trace of the covariance within a class, as part of the real digits', both over the mean of ten classes.
+Gaussians over the 64 pixels in [-1, 1], `variety` the trace of the covariance within a class, as part of the real digits', in the mean over the ten classes.
 Guidance is D = D_none + scale (D_class - D_none) in all of them.
 """
 
@@ -20,7 +20,7 @@ from sklearn.svm import SVC
 import digits
 
 MODELS = Path(__file__).parent.parent
-BATCH = 500
+BATCH = 100
 
 
 class Model:
@@ -89,13 +89,14 @@ def classified(model, classifier, classes, scale):
     return epsilon
 
 
-def ddim(epsilon, levels, count, seed):
-    """Song et al. 2021, eq. 12 with eta = 0; D clipped to [-1, 1], and the direction from the unclipped one, as diffusers has it."""
+def ddim(epsilon, levels, count, seed, clipped=True):
+    """Song et al. 2021, eq. 12 with eta = 0, and D clipped to [-1, 1]. The direction of the step is from the clipped D to x, or, as diffusers has it unless
+    it is told `use_clipped_model_output`, from the unclipped one."""
     x = np.random.default_rng(seed).standard_normal((count, 1, 8, 8))
     for t, signal, noise, next_signal, next_noise in levels:
         e = epsilon(x, t, signal, noise)
         clean = np.clip((x - noise * e) / signal, -1, 1)
-        x = next_signal * clean + next_noise * e
+        x = next_signal * clean + next_noise * ((x - signal * clean) / noise if clipped else e)
     return x
 
 
@@ -108,6 +109,22 @@ def ddpm(epsilon, levels, count, seed):
         alpha = (signal / next_signal) ** 2
         kept = (next_noise / noise) ** 2
         x = alpha**0.5 * kept * x + next_signal * (1 - alpha) / noise**2 * clean + np.sqrt(kept * (1 - alpha)) * rng.standard_normal(x.shape)
+    return x
+
+
+def dpmpp(epsilon, levels, count, seed):
+    """DPM-Solver++(2M) with the midpoint rule (Lu et al. 2022, algorithm 2), at DDIM's timesteps; its first and last steps are of first order. Nothing is clipped."""
+    x, before, gone = np.random.default_rng(seed).standard_normal((count, 1, 8, 8)), None, None
+    for t, signal, noise, next_signal, next_noise in levels:
+        clean = (x - noise * epsilon(x, t, signal, noise)) / signal
+        slope = 0.0
+        if next_noise > 0:
+            h = np.log(noise / signal * next_signal / next_noise)
+            if before is not None:
+                slope = (clean - before) * h / (2 * gone)
+            gone = h
+        x = next_noise / noise * x + (next_signal - next_noise / noise * signal) * (clean + slope)
+        before = clean
     return x
 
 
@@ -186,31 +203,40 @@ def guidance(say, judge, model, classifier, tables, count, steps, spacing):
     """Ten classes in equal parts at several scales."""
     classes = np.arange(count) % 10
     levels = tables.visited(steps, spacing)
-    say(f"guidance: DDIM, {steps} steps, {spacing}, {count} digits\nscale   free: accuracy  variety  frechet   classifier: accuracy  variety  frechet")
+    say(f"guidance: DDIM, {steps} steps, {spacing}, {count} digits; accuracy, variety, frechet")
+    say("scale  classifier-free            classifier-free, unclipped  classifier")
     for scale in (0, 1, 2, 3, 5, 8):
         row = []
-        for epsilon in (free(model, classes, scale), classified(model, classifier, classes, scale)):
-            x = ddim(epsilon, levels, count, 3)
+        for kind, clipped in ((free, True), (free, False), (classified, True)):
+            epsilon = kind(model, classes, scale) if kind is free else kind(model, classifier, classes, scale)
+            x = ddim(epsilon, levels, count, 3, clipped)
             row += [judge.accuracy(x, classes), judge.variety(x, classes), judge.frechet(x)]
-        say("{:5d}   {:14.4f} {:8.3f} {:8.3f}   {:20.4f} {:8.3f} {:8.3f}".format(scale, *row))
+        say(("{:5d}" + 3 * "  {:8.4f} {:7.3f} {:8.3f}").format(scale, *row))
 
 
-def unconditional(say, judge, model, tables, count, ancestral):
+def unconditional(say, judge, model, tables, count):
     """Steps and spacings without a class."""
     epsilon = free(model, None, 0)
-    say(f"no class: frechet of {count}; real digits drawn again have {judge.floor(count):.4f}\nsampler steps   leading  trailing")
-    for steps in (1, 2, 5, 10, 20, 50, 100):
-        say("ddim    {:5d} {:9.4f} {:9.4f}".format(steps, *(judge.frechet(ddim(epsilon, tables.visited(steps, s), count, 4)) for s in ("leading", "trailing"))))
-    for steps in ancestral:
-        say("ddpm    {:5d} {:9.4f} {:9.4f}".format(steps, *(judge.frechet(ddpm(epsilon, tables.visited(steps, s), count, 5)) for s in ("leading", "trailing"))))
+    say(f"no class, few steps: frechet of {count}; real digits drawn again have {judge.floor(count):.4f}")
+    say("steps  leading  leading, unclipped  trailing  DPM-Solver++(2M), leading")
+    for steps in (1, 2, 5, 10, 20, 50):
+        leading, trailing = (tables.visited(steps, s) for s in ("leading", "trailing"))
+        drawn = [ddim(epsilon, leading, count, 4), ddim(epsilon, leading, count, 4, False), ddim(epsilon, trailing, count, 4), dpmpp(epsilon, leading, count, 4)]
+        say("{:5d} {:8.4f} {:19.4f} {:9.4f} {:26.4f}".format(steps, *(judge.frechet(x) for x in drawn)))
+
+
+def ancestral(say, judge, model, tables, count, steps):
+    """The same by DDPM, of which many steps are what few of DDIM are measured by."""
+    x = ddpm(free(model, None, 0), tables.visited(steps, "leading"), count, 5)
+    say(f"no class, DDPM, {steps} steps: frechet of {count}: {judge.frechet(x):.4f}")
 
 
 def scores(say, judge, model, count):
     say(f"score network: frechet of {count}")
     for steps in (10, 18, 30, 50):
         say(f"euler, {steps} Karras sigmas 10..0.01: {judge.frechet(euler(model, karras(steps), count, 6)):.4f}")
-    for levels, each, step in ((30, 5, 0.1), (60, 5, 0.1)):
-        say(f"annealed Langevin, {levels} levels of {each} steps of {step} sigma^2: {judge.frechet(langevin(model, levels, each, step, count, 7)):.4f}")
+    levels, each, step = 30, 5, 0.1
+    say(f"annealed Langevin, {levels} levels of {each} steps of {step} sigma^2: {judge.frechet(langevin(model, levels, each, step, count, 7)):.4f}")
 
 
 def sheet(path, rows):
@@ -226,26 +252,32 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default=str(MODELS), help="folder of the packages")
     parser.add_argument("--count", type=int, default=2000, help="pictures of each measurement")
+    parser.add_argument("--tables", nargs="*", default=["guidance", "unconditional", "ancestral", "scores"], help="which of them")
     parser.add_argument("--steps", type=int, default=20, help="of DDIM in the table of guidance")
-    parser.add_argument("--spacing", default="trailing", choices=["leading", "trailing"], help="of DDIM in the table of guidance")
-    parser.add_argument("--schedule", default=digits.BETA_SCHEDULE, help="what the network was exported with")
+    parser.add_argument("--spacing", default="leading", choices=["leading", "trailing"], help="of DDIM in the table of guidance")
     parser.add_argument("--ancestral", type=int, nargs="*", default=[200, 1000], help="steps of DDPM")
     parser.add_argument("--out", default="out/digits-report.txt", help="where the tables go, too")
-    parser.add_argument("--sheet", help="a PNG of digits: real ones, then drawn ones")
+    parser.add_argument("--sheet", help="a PNG: two rows of real digits; classifier-free guidance by 1, 2 and 3, two rows each; classifier guidance by 2; no class; the score network")
     args = parser.parse_args()
-    path = lambda name: Path(args.models) / name / f"{name}.onnx"
     Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-    say, judge, tables = Report(args.out), Judge(), Tables(args.schedule)
+    say, judge, tables = Report(args.out), Judge(), Tables(digits.BETA_SCHEDULE)
+    model, score, classifier = (lambda name=name: Model(Path(args.models) / name / f"{name}.onnx") for name in ("digits-ddpm", "digits-ncsn", "digits-classifier"))
     say(f"judge: {judge.cross:.4f} of real digits it has not seen, five-fold")
-    model, score, classifier = (Model(path(name)) for name in ("digits-ddpm", "digits-ncsn", "digits-classifier"))
-    guidance(say, judge, model, classifier, tables, args.count, args.steps, args.spacing)
-    unconditional(say, judge, model, tables, args.count, args.ancestral)
-    scores(say, judge, score, args.count)
+    if "guidance" in args.tables:
+        guidance(say, judge, model(), classifier(), tables, args.count, args.steps, args.spacing)
+    if "unconditional" in args.tables:
+        unconditional(say, judge, model(), tables, args.count)
+    if "ancestral" in args.tables:
+        for steps in args.ancestral:
+            ancestral(say, judge, model(), tables, args.count, steps)
+    if "scores" in args.tables:
+        scores(say, judge, score(), args.count)
     if args.sheet:
         classes, levels = np.arange(10), tables.visited(args.steps, args.spacing)
-        real = [digits.digits()[0].numpy()[[np.flatnonzero(judge.classes == k)[i] for k in range(10)]] for i in range(2)]
-        drawn = [ddim(free(model, classes, s), levels, 10, 10 + i) for s in (1, 2, 3) for i in range(2)]
-        sheet(args.sheet, real + drawn + [ddim(classified(model, classifier, classes, 2), levels, 10, 20), ddim(free(model, None, 0), levels, 10, 21), euler(score, karras(18), 10, 22)])
+        real = [judge.real[[np.flatnonzero(judge.classes == k)[i] for k in range(10)]].reshape(10, 1, 8, 8) for i in range(2)]
+        drawn = [ddim(free(model(), classes, s), levels, 10, 10 + i) for s in (1, 2, 3) for i in range(2)]
+        others = [ddim(classified(model(), classifier(), classes, 2), levels, 10, 20), ddim(free(model(), None, 0), levels, 10, 21), euler(score(), karras(18), 10, 22)]
+        sheet(args.sheet, real + drawn + others)
 
 
 if __name__ == "__main__":

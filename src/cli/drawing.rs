@@ -1,6 +1,6 @@
 //! What commands that draw share: which model, which sampler, and what is kept of the steps.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use eddy::diffusion::{Guide, Moment, Sampler};
@@ -33,7 +33,7 @@ pub(crate) struct DrawingOptions {
 
     /// Keep what the network takes the picture for, at each step, in this folder
     #[arg(long, value_name = "DIR")]
-    save_steps: Option<PathBuf>,
+    pub(crate) save_steps: Option<PathBuf>,
 }
 
 impl DrawingOptions {
@@ -51,10 +51,7 @@ impl DrawingOptions {
 
     /// What keeps the steps, where that is asked for.
     pub(crate) fn keeper(&self, drawer: &Drawer<'_>) -> eddy::Result<Option<StepKeeper>> {
-        let Some(folder) = &self.save_steps else { return Ok(None) };
-        let problem = "the folder for the steps cannot be made";
-        std::fs::create_dir_all(folder).map_err(|cause| eddy::Error::output_from(folder, problem, cause))?;
-        Ok(Some(StepKeeper { folder: folder.clone(), range: drawer.black_and_white() }))
+        StepKeeper::new(self.save_steps.as_deref(), drawer)
     }
 }
 
@@ -62,6 +59,16 @@ impl DrawingOptions {
 pub(crate) struct StepKeeper {
     folder: PathBuf,
     range: [f32; 2],
+}
+
+impl StepKeeper {
+    /// In that folder, if there is one.
+    pub(crate) fn new(folder: Option<&Path>, drawer: &Drawer<'_>) -> eddy::Result<Option<Self>> {
+        let Some(folder) = folder else { return Ok(None) };
+        let problem = "the folder for the steps cannot be made";
+        std::fs::create_dir_all(folder).map_err(|cause| eddy::Error::output_from(folder, problem, cause))?;
+        Ok(Some(Self { folder: folder.to_owned(), range: drawer.black_and_white() }))
+    }
 }
 
 impl Guide for StepKeeper {

@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod check;
 pub(crate) mod console;
+mod deblur;
 mod denoise;
 mod doctor;
 mod drawing;
@@ -20,6 +21,7 @@ mod pictures;
 mod prepare;
 mod profile;
 mod rehearsal;
+mod restoration;
 mod sample;
 mod stream;
 mod told;
@@ -42,6 +44,7 @@ enum Command {
     Denoise(denoise::Arguments),
     Upscale(upscale::Arguments),
     Inpaint(inpaint::Arguments),
+    Deblur(deblur::Arguments),
     Generate(generate::Arguments),
     Profile(profile::Arguments),
     Sample(sample::Arguments),
@@ -63,6 +66,7 @@ impl Arguments {
         match self.command {
             Command::Denoise(arguments) => arguments.run(),
             Command::Upscale(arguments) => arguments.run(),
+            Command::Deblur(arguments) => arguments.run(),
             Command::Inpaint(arguments) => arguments.run(),
             Command::Generate(arguments) => arguments.run(),
             Command::Profile(arguments) => arguments.run(),

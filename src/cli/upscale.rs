@@ -5,7 +5,7 @@ use std::time::Instant;
 use clap::Args;
 use eddy::model::{Package, Precision};
 use eddy::network::{Device, SessionOptions};
-use eddy::task::{UpscaleOptions, Upscaler};
+use eddy::task::{Degradation, DrawOptions, UpscaleOptions, Upscaler};
 use eddy::video::{Restore, record};
 use serde_json::{Value, json};
 
@@ -13,6 +13,7 @@ use super::console::Console;
 use super::interrupt;
 use super::options::{DeviceOptions, MemoryOptions, PrecisionOption, SamplingOptions};
 use super::pictures::{Pictures, Turn, repeated, steps, tiles};
+use super::restoration::Restoration;
 use super::stream::{Stream, StreamOptions};
 
 /// The scale when neither a scale nor a model is asked for.
@@ -36,6 +37,11 @@ pub(crate) struct Arguments {
     #[arg(short, long, value_name = "MODEL", help_heading = "Model")]
     model: Option<String>,
 
+    /// Take no network that was trained to enlarge, but one that knows what pictures look like, and that each pixel is the mean of
+    /// those that are looked for: any scale, and far slower; `prior`, or as -m says
+    #[arg(long, help_heading = "Model")]
+    prior: bool,
+
     #[command(flatten)]
     precision: PrecisionOption,
 
@@ -57,6 +63,22 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
+        if self.prior {
+            let scale = self.scale.unwrap_or(DEFAULT_SCALE);
+            if !(2..=8).contains(&scale) {
+                return Err(eddy::Error::usage(format!("--prior enlarges 2 to 8 times, not {scale}")).into());
+            }
+            let (degradation, model) = (Degradation::Means(scale), self.model.as_deref().unwrap_or("prior"));
+            let options = DrawOptions {
+                steps: self.sampling.steps(),
+                eta: (self.sampling.eta > 0.0).then_some(self.sampling.eta),
+                tile: self.memory.tile(),
+                budget: self.memory.budget(),
+                ..DrawOptions::default()
+            };
+            let restoration = Restoration { degradation, noise: 0.0, seed: self.sampling.seed, save_steps: None };
+            return restoration.run(&self.pictures, model, options, (&self.precision, &self.device), self.console);
+        }
         let package = self.package()?;
         let stream = self.stream.stream(&self.pictures)?;
         let jobs = if stream.is_none() { self.pictures.jobs()? } else { Vec::new() };

@@ -9,6 +9,7 @@ mod inpaint;
 mod noise_map;
 mod pixels;
 mod profile;
+mod restore;
 mod small;
 mod upscale;
 
@@ -21,5 +22,6 @@ pub(crate) use estimate::estimate_sigma_of_planes;
 pub use inpaint::{Mask, Repair};
 pub(crate) use noise_map::noise_map_of_planes;
 pub use profile::{Method, NoiseLine, NoiseProfile, Profiler};
+pub use restore::{Degradation, Kernel};
 pub(crate) use small::Small;
 pub use upscale::{Enlargement, UpscaleOptions, Upscaler};

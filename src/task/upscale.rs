@@ -212,7 +212,7 @@ impl<'a> Upscaler<'a> {
 }
 
 /// A grey frame, enlarged bicubically.
-fn enlarged(grey: &Frame, scale: usize) -> Result<Frame> {
+pub(super) fn enlarged(grey: &Frame, scale: usize) -> Result<Frame> {
     let range = tensor::Range::new(0.0, 1.0)?;
     let small = Small::new(grey, range, 1, scale)?;
     let [_, _, height, width] = small.enlarged_shape();

@@ -1,0 +1,76 @@
+//! `eddy deblur`.
+
+use std::path::Path;
+
+use clap::Args;
+use eddy::frame::picture::{self, Limits};
+use eddy::task::{Degradation, Kernel};
+
+use super::console::Console;
+use super::drawing::DrawingOptions;
+use super::options::{DeviceOptions, MemoryOptions, PrecisionOption};
+use super::pictures::Pictures;
+use super::restoration::Restoration;
+
+/// Sharpen pictures that were blurred in a known way
+///
+/// A network that knows what pictures look like draws the one that the kernel makes this one of.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: eddy deblur soft.png --kernel gaussian:1.6 -o sharp.png")]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pictures: Pictures,
+
+    /// How it was blurred: gaussian:SIGMA with a deviation in pixels, or a picture of the kernel, as what became of a point, of an
+    /// odd number of pixels a side
+    #[arg(long, value_name = "KERNEL", help_heading = "Input and output")]
+    kernel: String,
+
+    /// Standard deviation of the noise that came after the blur, in 8-bit units
+    #[arg(long, value_name = "F", default_value_t = 2.0, help_heading = "Input and output")]
+    sigma: f64,
+
+    /// A bundled model or the folder of a model package
+    #[arg(short, long, value_name = "MODEL", default_value = "prior", help_heading = "Model")]
+    model: String,
+
+    #[command(flatten)]
+    precision: PrecisionOption,
+
+    #[command(flatten)]
+    drawing: DrawingOptions,
+
+    #[command(flatten)]
+    memory: MemoryOptions,
+
+    #[command(flatten)]
+    device: DeviceOptions,
+
+    #[command(flatten)]
+    console: Console,
+}
+
+impl Arguments {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        let kernel = match self.kernel.strip_prefix("gaussian:") {
+            Some(sigma) => {
+                let sigma = sigma.parse().map_err(|_| {
+                    eddy::Error::usage(format!(
+                        "--kernel {} has no deviation; expected such as gaussian:1.6",
+                        self.kernel
+                    ))
+                })?;
+                Kernel::gaussian(sigma)?
+            }
+            None => Kernel::of(&picture::read(Path::new(&self.kernel), &Limits::default())?)?,
+        };
+        let restoration = Restoration {
+            degradation: Degradation::Blur(kernel),
+            noise: self.sigma,
+            seed: self.drawing.seed,
+            save_steps: self.drawing.save_steps.clone(),
+        };
+        let options = self.drawing.options(&self.memory);
+        restoration.run(&self.pictures, &self.model, options, (&self.precision, &self.device), self.console)
+    }
+}

@@ -1,0 +1,251 @@
+//! Restoration by a network that knows what pictures look like, of pictures that came about in a known linear way: enlarging what is
+//! made of means, sharpening what is blurred by a known kernel. Nothing is trained for it.
+
+use std::ops::ControlFlow;
+
+use ndarray::Array4;
+
+use super::draw::{Drawer, Drawing};
+use super::upscale::enlarged;
+use crate::diffusion::{Guide, Moment, Progress};
+use crate::error::{Error, Result};
+use crate::frame::Frame;
+use crate::tensor::{self, mirror};
+
+/// How a picture came about from the one that is looked for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Degradation {
+    /// Each pixel is the mean of so many by so many.
+    Means(usize),
+    /// Each pixel is a weighted mean of those around it.
+    Blur(Kernel),
+}
+
+/// Weights of the pixels around one, which sum to 1.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Kernel {
+    radius: usize,
+    /// `2 * radius + 1` rows of as many.
+    weights: Vec<f32>,
+}
+
+impl Kernel {
+    /// The largest radius, beyond which nothing is a kernel.
+    pub const MOST: usize = 64;
+
+    /// A round one of this standard deviation, in pixels.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when it is none, or too large.
+    pub fn gaussian(sigma: f64) -> Result<Self> {
+        if !(sigma > 0.0 && 3.0 * sigma <= Self::MOST as f64) {
+            return Err(Error::usage(format!("a blur of {sigma} pixels is none; expected one above 0 and up to 21")));
+        }
+        let radius = (3.0 * sigma).ceil() as usize;
+        let side = 2 * radius + 1;
+        let weight = |i: usize| {
+            let (x, y) = ((i % side) as f64 - radius as f64, (i / side) as f64 - radius as f64);
+            (-(x * x + y * y) / (2.0 * sigma * sigma)).exp() as f32
+        };
+        Self::new(radius, (0..side * side).map(weight).collect())
+    }
+
+    /// A picture of it: brighter pixels weigh more. Its sides are odd and alike.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a picture of another shape, or without weight.
+    pub fn of(picture: &Frame) -> Result<Self> {
+        let side = picture.width;
+        if picture.height != side || side % 2 == 0 || side > 2 * Self::MOST + 1 {
+            return Err(Error::usage(format!(
+                "a kernel of {side}x{} has no middle; expected a square of an odd number of pixels, up to {}",
+                picture.height,
+                2 * Self::MOST + 1
+            )));
+        }
+        let mut planes = vec![0.0; picture.color_channels() * side * side];
+        tensor::read_planes(picture, tensor::Range::UNIT, &mut planes)?;
+        planes.truncate(side * side);
+        Self::new(side / 2, planes)
+    }
+
+    fn new(radius: usize, mut weights: Vec<f32>) -> Result<Self> {
+        let sum: f32 = weights.iter().sum();
+        if sum <= 0.0 {
+            return Err(Error::usage("a kernel without any weight leaves nothing of a picture"));
+        }
+        weights.iter_mut().for_each(|weight| *weight /= sum);
+        Ok(Self { radius, weights })
+    }
+
+    /// Calls `each` with every weight and the row and column, mirrored at the borders, that it is of for the pixel at `x`, `y`.
+    fn around(&self, [width, height]: [usize; 2], [x, y]: [usize; 2], mut each: impl FnMut(f32, usize)) {
+        let (side, radius) = (2 * self.radius + 1, self.radius.cast_signed());
+        for (i, weight) in self.weights.iter().enumerate().filter(|(_, weight)| **weight != 0.0) {
+            let row = mirror(y.cast_signed() + (i / side).cast_signed() - radius, height);
+            let column = mirror(x.cast_signed() + (i % side).cast_signed() - radius, width);
+            each(*weight, row * width + column);
+        }
+    }
+}
+
+impl Degradation {
+    /// Width and height of what is looked for, of a picture of that size.
+    fn original(&self, [width, height]: [usize; 2]) -> [usize; 2] {
+        match self {
+            Self::Means(scale) => [scale * width, scale * height],
+            Self::Blur(_) => [width, height],
+        }
+    }
+
+    /// What becomes of a plane of the picture that is looked for, of this size.
+    fn apply(&self, x: &[f32], [width, height]: [usize; 2]) -> Vec<f32> {
+        match self {
+            Self::Means(scale) => {
+                let (small, part) = (width / scale, 1.0 / (scale * scale) as f32);
+                let mut y = vec![0.0; small * (height / scale)];
+                for (i, value) in x.iter().enumerate() {
+                    y[i / width / scale * small + i % width / scale] += part * value;
+                }
+                y
+            }
+            Self::Blur(kernel) => {
+                let blurred = |i: usize| {
+                    let mut sum = 0.0;
+                    kernel.around([width, height], [i % width, i / width], |weight, at| sum += weight * x[at]);
+                    sum
+                };
+                (0..x.len()).map(blurred).collect()
+            }
+        }
+    }
+
+    /// The transpose of [`apply`](Self::apply).
+    fn adjoint(&self, y: &[f32], [width, height]: [usize; 2]) -> Vec<f32> {
+        let mut x = vec![0.0; width * height];
+        match self {
+            Self::Means(scale) => {
+                let (small, part) = (width / scale, 1.0 / (scale * scale) as f32);
+                x.iter_mut()
+                    .enumerate()
+                    .for_each(|(i, x)| *x = part * y[i / width / scale * small + i % width / scale]);
+            }
+            Self::Blur(kernel) => {
+                for (i, value) in y.iter().enumerate() {
+                    kernel.around([width, height], [i % width, i / width], |weight, at| x[at] += weight * value);
+                }
+            }
+        }
+        x
+    }
+}
+
+/// Leads a drawing by what was made of it: at each step `D` becomes the picture nearest to it that explains the measurement,
+/// `argmin |y - A D'|^2 + rho |D' - D|^2` with `rho = lambda * (noise / sigma)^2` (Zhu et al. 2023, DiffPIR, equation 13; without noise that
+/// is the projection of Wang et al. 2023, DDNM).
+struct Consistency<'a> {
+    degradation: &'a Degradation,
+    /// What was measured, `[channels, height, width]`, and the deviation of its noise, both in the network's units.
+    y: Vec<f32>,
+    noise: f64,
+    size: [usize; 2],
+}
+
+/// DiffPIR's lambda.
+const LAMBDA: f64 = 8.0;
+
+/// Iterations of conjugate gradients at most, and the part of the residual at which they end.
+const ITERATIONS: usize = 12;
+const ENOUGH: f64 = 1e-3;
+
+impl Consistency<'_> {
+    /// `u` of `(A A^T + rho) u = residual`, by conjugate gradients.
+    fn solve(&self, residual: &[f32], rho: f64) -> Vec<f32> {
+        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+        let mut u = vec![0.0_f32; residual.len()];
+        let mut left = residual.to_vec();
+        let mut direction = left.clone();
+        let first = dot(&left, &left);
+        let mut square = first;
+        for _ in 0..ITERATIONS {
+            if square <= ENOUGH * ENOUGH * first || square == 0.0 {
+                break;
+            }
+            let mut image = self.degradation.apply(&self.degradation.adjoint(&direction, self.size), self.size);
+            image.iter_mut().zip(&direction).for_each(|(image, direction)| *image += rho as f32 * direction);
+            let step = (square / dot(&direction, &image)) as f32;
+            u.iter_mut().zip(&direction).for_each(|(u, direction)| *u += step * direction);
+            left.iter_mut().zip(&image).for_each(|(left, image)| *left -= step * image);
+            let next = dot(&left, &left);
+            let turn = (next / square) as f32;
+            direction.iter_mut().zip(&left).for_each(|(direction, left)| *direction = left + turn * *direction);
+            square = next;
+        }
+        u
+    }
+}
+
+impl Guide for Consistency<'_> {
+    fn guide(&mut self, moment: &Moment<'_>, d: &mut Array4<f32>) -> Result<()> {
+        let rho = LAMBDA * (self.noise / moment.level.sigma()).powi(2);
+        let planes = d.as_slice_mut().unwrap_or_default().chunks_exact_mut(self.size[0] * self.size[1]);
+        let count = planes.len().max(1);
+        for (d, y) in planes.zip(self.y.chunks_exact(self.y.len() / count)) {
+            let made = self.degradation.apply(d, self.size);
+            let residual: Vec<f32> = y.iter().zip(&made).map(|(y, made)| y - made).collect();
+            let change = self.degradation.adjoint(&self.solve(&residual, rho), self.size);
+            d.iter_mut().zip(&change).for_each(|(d, change)| *d += change);
+        }
+        Ok(())
+    }
+}
+
+impl Drawer<'_> {
+    /// What `frame` was made of by `degradation`, as far as that can be told; `noise` is the standard deviation of what was added
+    /// afterwards, in 8-bit units. Alpha is enlarged bicubically. `guides` see the whole picture; `watch` hears of every
+    /// evaluation and can stop the run.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when the picture has colour that the network does not, or does not fit the memory that may be used;
+    /// [`Error::Evaluation`] when the network fails; [`Error::Interrupted`].
+    pub fn restore(
+        &mut self,
+        frame: &Frame,
+        degradation: &Degradation,
+        noise: f64,
+        seed: u64,
+        guides: Vec<&mut dyn Guide>,
+        watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Frame> {
+        if !(noise >= 0.0 && noise.is_finite()) {
+            return Err(Error::usage(format!("noise {noise} is none; expected a number from 0 on")));
+        }
+        let (channels, range) = (self.channels(), self.range());
+        let small = [frame.width, frame.height];
+        let size = degradation.original(small);
+        let mut y = vec![0.0; channels * small[0] * small[1]];
+        tensor::read_planes(frame, range, &mut y)?;
+        // Where it begins: each pixel as the one that it is part of.
+        let [across, down] = [size[0] / small[0], size[1] / small[1]];
+        let start = Array4::from_shape_fn([1, channels, size[1], size[0]], |(_, c, row, column)| {
+            y[(c * small[1] + row / down) * small[0] + column / across]
+        });
+        // Rounding to 8 bits is noise, too.
+        let noise = noise.max(0.3) / 255.0 * f64::from(range.span());
+        let mut measured = Consistency { degradation, y, noise, size };
+        let mut leading: Vec<&mut dyn Guide> = vec![&mut measured];
+        leading.extend(guides.into_iter().map(|guide| guide as &mut dyn Guide));
+        let drawing = Drawing { seeds: vec![seed], start: Some(start), guides: leading, classes: None };
+        let drawn = self.draw(size, drawing, watch)?;
+        let mut result = frame.black(size[0], size[1]);
+        if let Some(alpha) = frame.alpha() {
+            let alpha = match degradation {
+                Degradation::Means(scale) => enlarged(&alpha, *scale)?,
+                Degradation::Blur(_) => alpha,
+            };
+            result.set_alpha(&alpha);
+        }
+        tensor::write_planes(drawn.as_slice().unwrap_or_default(), range, &mut result)?;
+        Ok(result)
+    }
+}
