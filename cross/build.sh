@@ -13,6 +13,9 @@ ALLOWED='^(libc|libm|libdl|libpthread|librt|ld-linux-[a-z0-9-]+|libgcc_s|libstdc
 # would be no smaller, since weights hardly pack.
 MOST_BYTES=$((40 * 1000 * 1000))
 
+# The same bytes from whatever folder: no path of this machine's is in the binary.
+export RUSTFLAGS="${RUSTFLAGS:-} --remap-path-prefix=$PWD=eddy --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo"
+
 say() { printf '\n== %s\n' "$*"; }
 
 # Rust's library for the target: rustup's where there is rustup, and else Debian's.
