@@ -313,8 +313,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--eddy", default=HERE / "../target/release/eddy", help="the binary to measure")
     parser.add_argument("--cache", default=HERE / "train/out/cbm3d", help="folder where CBM3D's results are kept")
+    parser.add_argument("--digits", action="store_true", help="measure the digit models alone, into ../docs/digits.md")
     parser.add_argument("--quick", action="store_true", help="two pictures, no CBM3D; QUALITY.md and ../docs are left alone")
     args = parser.parse_args()
+    if args.digits:
+        # What it needs, the rest does not.
+        import digits_evaluation
+
+        return digits_evaluation.main(args.eddy)
     with tempfile.TemporaryDirectory() as folder:
         evaluation = Evaluation(args, folder)
         text = PROTOCOL.format(names=", ".join(evaluation.originals), machine=machine())

@@ -12,6 +12,7 @@ mod denoise;
 mod doctor;
 mod drawing;
 mod generate;
+mod import;
 mod info;
 mod inpaint;
 pub(crate) mod interrupt;
@@ -55,6 +56,7 @@ enum Command {
     TryDevice(doctor::TryDevice),
     Bench(bench::Arguments),
     Prepare(prepare::Arguments),
+    Import(import::Arguments),
     Completions(pages::Completions),
     #[command(hide = true)]
     Man(pages::Man),
@@ -76,6 +78,7 @@ impl Arguments {
             Command::Doctor(arguments) => arguments.run(),
             Command::TryDevice(arguments) => arguments.run(),
             Command::Bench(arguments) => arguments.run(started),
+            Command::Import(arguments) => arguments.run(),
             Command::Prepare(arguments) => arguments.run(),
             Command::Completions(arguments) => arguments.run(),
             Command::Man(arguments) => arguments.run(),

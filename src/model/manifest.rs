@@ -51,8 +51,10 @@ pub struct Manifest {
     pub training: String,
     /// The only width and height that it takes, where it is made for one.
     pub size: Option<[usize; 2]>,
-    /// How many classes of pictures it knows, counted from 0; the number itself stands for none of them.
+    /// How many classes of pictures it knows, counted from 0.
     pub classes: Option<usize>,
+    /// The class that stands for none of them, where it was trained with one.
+    pub null_class: Option<usize>,
     /// The noise levels that it was trained for, in its own units.
     pub sigma: Option<SigmaRange>,
     /// The training schedule of a network that is told a timestep, by the keys of diffusers' `scheduler_config.json`.

@@ -3,6 +3,7 @@
 mod bundled;
 mod diffusers;
 mod guarded;
+mod import;
 mod manifest;
 mod package;
 mod precision;
@@ -12,6 +13,7 @@ mod verify;
 pub use bundled::names as bundled_names;
 pub use diffusers::DiffusersFolder;
 pub use guarded::GuardedNetwork;
+pub use import::{Facts, facts_of_diffusers};
 pub use manifest::{Check, Defaults, InputNames, Manifest, ModelFile, OutputNames, SigmaRange, Task};
 pub use package::Package;
 pub use precision::Precision;

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::bundled::{self, Bundle};
+use super::diffusers::DiffusersFolder;
+use super::import::facts_of_diffusers;
 use super::manifest::{Manifest, ModelFile};
 use super::precision::Precision;
 use crate::error::{Error, Result};
@@ -36,19 +38,30 @@ impl Package {
             return Self::from_files(Files::Bundled(bundle), model);
         }
         let path = Path::new(model);
+        if DiffusersFolder::is_at(path) && !path.join("model.toml").exists() {
+            return Self::of_diffusers(path);
+        }
         if path.is_dir() {
             return Self::from_files(Files::Folder(path.to_owned()), model);
         }
         let names = bundled::names().join(", ");
         let problem = match (path.exists(), path.extension().is_some_and(|extension| extension == "onnx")) {
             (true, true) => {
-                "a bare .onnx does not say what it predicts; put it into a folder with a model.toml that does"
+                "a bare .onnx does not say what it predicts; `eddy import` makes a package of it and of what you know"
                     .to_owned()
             }
             (true, false) => "it is a file; expected a folder with a model.toml".to_owned(),
             (false, _) => format!("there is no bundled model and no folder of that name; bundled are {names}"),
         };
         Err(Error::model(model, problem))
+    }
+
+    /// A folder in the layout of diffusers, as it is.
+    fn of_diffusers(path: &Path) -> Result<Self> {
+        let facts = facts_of_diffusers(path)?;
+        let files = Files::Folder(path.to_owned());
+        let text = facts.manifest(&files.read(&facts.file, &facts.name)?)?;
+        Ok(Self { manifest: Manifest::parse(&text, &facts.name)?, files })
     }
 
     fn from_files(files: Files, model: &str) -> Result<Self> {
@@ -106,8 +119,10 @@ impl Package {
     /// manifest's names do not fit it.
     pub fn load(&self, runtime: &Arc<Runtime>, precision: Precision, options: SessionOptions) -> Result<OnnxNetwork> {
         let bytes = self.model_bytes(precision)?;
-        let (name, source) = (&self.manifest.name, ModelSource::Bytes(&bytes));
-        OnnxNetwork::load(runtime, name, source, self.interface(precision), options)
+        let file = self.folder().map(|folder| folder.join(&self.manifest.files[&precision].path));
+        // From its file, so that weights kept beside it are found.
+        let source = file.as_deref().map_or(ModelSource::Bytes(&bytes), ModelSource::File);
+        OnnxNetwork::load(runtime, &self.manifest.name, source, self.interface(precision), options)
     }
 
     /// How many nodes of the network in `precision` each provider of ONNX Runtime takes, as a run on a small picture shows.

@@ -246,17 +246,30 @@ impl<'a> Drawer<'a> {
                 _ => Ok(None),
             };
         };
-        let none = known as i64;
+        let none = self.manifest.null_class.map(|class| class as i64);
         // Led by a classifier, the network itself is asked for nothing.
         let (Some(classes), None) = (classes, &self.classifier) else {
+            let none = none.ok_or_else(|| {
+                let name = &self.manifest.name;
+                Error::usage(format!("{name} draws pictures of a class alone, 0 to {}; name one", known - 1))
+            })?;
             return Ok(Some([vec![none; count], vec![none; count]]));
         };
         if let Some(class) = classes.wanted.iter().chain(&classes.without).find(|class| **class >= known) {
             let problem = format!("{} knows the classes 0 to {}, not {class}", self.manifest.name, known - 1);
             return Err(Error::usage(problem));
         }
-        let wanted = classes.wanted.iter().map(|class| *class as i64).collect();
-        Ok(Some([wanted, vec![classes.without.map_or(none, |class| class as i64); count]]))
+        let wanted: Vec<i64> = classes.wanted.iter().map(|class| *class as i64).collect();
+        let without = match (classes.without.map(|class| class as i64).or(none), classes.options.scale == 1.0) {
+            (Some(without), _) => vec![without; count],
+            (None, true) => wanted.clone(),
+            (None, false) => {
+                let problem = "was trained without a class for no class, from which guidance leads away";
+                let advice = "take a guidance scale of 1, or a negative class";
+                return Err(Error::usage(format!("{} {problem}; {advice}", self.manifest.name)));
+            }
+        };
+        Ok(Some([wanted, without]))
     }
 
     /// The state before the first step.

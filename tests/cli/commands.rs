@@ -6,8 +6,10 @@ use std::path::Path;
 use crate::common::place::Place;
 use crate::common::{eddy, skip};
 
-const COMMANDS: [&str; 11] =
-    ["denoise", "upscale", "inpaint", "generate", "profile", "sample", "info", "check", "doctor", "bench", "prepare"];
+const COMMANDS: [&str; 13] = [
+    "denoise", "upscale", "inpaint", "deblur", "generate", "profile", "sample", "info", "check", "doctor", "bench",
+    "prepare", "import",
+];
 
 #[test]
 fn no_command_is_a_usage_error() {

@@ -11,6 +11,7 @@ mod denoise;
 mod devices;
 mod draw;
 mod guards;
+mod import;
 mod inputs;
 mod interrupt;
 mod keeping_up;

@@ -1,0 +1,279 @@
+//! `eddy import`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use eddy::array;
+use eddy::diffusion::{NoiseAt, NoiseSource, Philox};
+use eddy::model::{Facts, Package, Precision, facts_of_diffusers};
+use eddy::network::Network;
+use ndarray::Array4;
+use serde_json::json;
+
+use super::console::Console;
+use super::options::{DeviceOptions, Size};
+
+/// Make a model package of what others made
+///
+/// Of a folder in the layout of diffusers (`unet/`, `scheduler/`) everything that is needed is known. Of a bare .onnx it has to be said. The
+/// network is run once, on noise, and what it gives is kept for `eddy check`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example: eddy import net.onnx -o my-denoiser/ --task denoise --prediction denoised --sigma-range 0,0.2 --inputs sample=x,sigma=s --result y"
+)]
+pub(crate) struct Arguments {
+    /// A folder in the layout of diffusers, or an .onnx file
+    #[arg(value_name = "SOURCE")]
+    source: PathBuf,
+
+    /// The folder to make; it must not be there yet
+    #[arg(short, long, value_name = "FOLDER")]
+    output: PathBuf,
+
+    /// What the network is for: denoise, upscale, generate or guide
+    #[arg(long, value_name = "TASK", help_heading = "What is known of an .onnx")]
+    task: Option<String>,
+
+    /// What its output means: denoised, epsilon, v_prediction, sample, score or flow
+    #[arg(long, value_name = "KIND", help_heading = "What is known of an .onnx")]
+    prediction: Option<String>,
+
+    /// Colour channels
+    #[arg(long, value_name = "N", default_value_t = 3, help_heading = "What is known of an .onnx")]
+    channels: usize,
+
+    /// Its values of black and white
+    #[arg(long, value_name = "BLACK,WHITE", default_value = "0,1", value_parser = pair, allow_hyphen_values = true, help_heading = "What is known of an .onnx")]
+    black_and_white: [f64; 2],
+
+    /// The noise that it was trained for, as deviations in its own units
+    #[arg(long, value_name = "LOW,HIGH", value_parser = pair, help_heading = "What is known of an .onnx")]
+    sigma_range: Option<[f64; 2]>,
+
+    /// The training schedule of one that is told a timestep: a scheduler_config.json of diffusers
+    #[arg(long, value_name = "FILE", conflicts_with = "sigma_range", help_heading = "What is known of an .onnx")]
+    schedule: Option<PathBuf>,
+
+    /// How many times larger its result is than its condition
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "What is known of an .onnx")]
+    scale: usize,
+
+    /// What width and height have to be multiples of
+    #[arg(long, value_name = "PX", default_value_t = 1, help_heading = "What is known of an .onnx")]
+    multiple_of: usize,
+
+    /// The only width and height that it takes
+    #[arg(long, value_name = "WxH", help_heading = "What is known of an .onnx")]
+    size: Option<Size>,
+
+    /// No output depends on an input further away than this many pixels; without it, pictures are not cut into tiles
+    #[arg(long, value_name = "PX", help_heading = "What is known of an .onnx")]
+    receptive_field: Option<usize>,
+
+    /// How many classes it knows
+    #[arg(long, value_name = "N", help_heading = "What is known of an .onnx")]
+    classes: Option<usize>,
+
+    /// The class that stands for none of them
+    #[arg(long, value_name = "K", requires = "classes", help_heading = "What is known of an .onnx")]
+    null_class: Option<usize>,
+
+    /// What its inputs are: sample, and sigma (a map), timestep, condition and class where it has them
+    #[arg(long, value_name = "ROLE=NAME", value_delimiter = ',', help_heading = "What is known of an .onnx")]
+    inputs: Vec<String>,
+
+    /// What its output is called
+    #[arg(long, value_name = "NAME", help_heading = "What is known of an .onnx")]
+    result: Option<String>,
+
+    /// In what numbers it computes: f32, f16 or int8
+    #[arg(long, value_name = "NUMBERS", default_value = "f32", help_heading = "What is known of an .onnx")]
+    numbers: Precision,
+
+    /// Under which terms it may be used
+    #[arg(long, value_name = "TEXT", default_value = "as its maker says")]
+    licence: String,
+
+    /// Steps where none are asked for
+    #[arg(long, value_name = "N")]
+    steps: Option<usize>,
+
+    #[command(flatten)]
+    device: DeviceOptions,
+
+    #[command(flatten)]
+    console: Console,
+}
+
+fn pair(text: &str) -> Result<[f64; 2], &'static str> {
+    let parsed = text.split_once(',').and_then(|(one, other)| Some([one.parse().ok()?, other.parse().ok()?]));
+    parsed.ok_or("expected two numbers, such as 0,1")
+}
+
+impl Arguments {
+    pub(crate) fn run(self) -> anyhow::Result<()> {
+        if self.output.exists() {
+            let problem = format!("{} is there already; name a folder that is not", self.output.display());
+            return Err(eddy::Error::usage(problem).into());
+        }
+        let (mut facts, network) = if self.source.is_dir() {
+            (facts_of_diffusers(&self.source)?, self.source.join("unet/model.onnx"))
+        } else {
+            (self.facts()?, self.source.clone())
+        };
+        facts.licence.clone_from(&self.licence);
+        facts.name =
+            self.output.file_name().map_or_else(|| "imported".into(), |name| name.to_string_lossy().into_owned());
+        facts.file = "network.onnx".into();
+        facts.steps = self.steps.unwrap_or(facts.steps);
+        // Under another name until everything is there.
+        let parent = self.output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let cannot = |problem: &'static str| move |cause| eddy::Error::output_from(parent, problem, cause);
+        let folder = tempfile::Builder::new()
+            .prefix(".eddy-")
+            .tempdir_in(parent)
+            .map_err(cannot("no folder can be made there"))?;
+        copy(&network, folder.path())?;
+        let bytes = fs::read(folder.path().join(&facts.file)).map_err(cannot("what was copied cannot be read"))?;
+        let manifest = facts.manifest(&bytes)?;
+        let write = |text: &str| {
+            fs::write(folder.path().join("model.toml"), text).map_err(cannot("model.toml cannot be written"))
+        };
+        write(&manifest)?;
+        let check = self.record(folder.path(), &facts)?;
+        write(&format!("{manifest}\n{check}"))?;
+        let made = folder.keep();
+        let finished = fs::rename(&made, &self.output);
+        if finished.is_err() {
+            let _ = fs::remove_dir_all(&made);
+        }
+        finished.map_err(|cause| eddy::Error::output_from(&self.output, "it cannot be put in its place", cause))?;
+        let line = format!(
+            "{} -> {}: a model to {}, which `eddy check {2}` compares with what it gave now",
+            self.source.display(),
+            self.output.display(),
+            facts.task
+        );
+        let line = line.replace("{2}", &self.output.display().to_string());
+        self.console.report(line, &json!({"source": self.source, "output": self.output, "task": facts.task}))
+    }
+
+    /// What was said of a bare file.
+    fn facts(&self) -> eddy::Result<Facts> {
+        let missing = |what: &str, example: &str| {
+            eddy::Error::usage(format!("of an .onnx file {what} has to be said, such as {example}"))
+        };
+        let mut inputs = BTreeMap::new();
+        for input in &self.inputs {
+            let Some((role, name)) = input.split_once('=') else {
+                return Err(eddy::Error::usage(format!("--inputs {input} has no role; expected such as sample=x")));
+            };
+            inputs.insert(role.to_owned(), name.to_owned());
+        }
+        let schedule = match &self.schedule {
+            None => None,
+            Some(path) => {
+                let text = fs::read_to_string(path)
+                    .map_err(|cause| eddy::Error::input_from(path, "the schedule cannot be read", cause))?;
+                let table: toml::Table = serde_json::from_str(&text)
+                    .map_err(|cause| eddy::Error::input_from(path, "it is not as diffusers writes schedules", cause))?;
+                Some(table)
+            }
+        };
+        if inputs.is_empty() {
+            return Err(missing("--inputs", "--inputs sample=x,sigma=s"));
+        }
+        Ok(Facts {
+            name: String::new(),
+            task: self.task.clone().ok_or_else(|| missing("--task", "--task denoise"))?,
+            prediction: self.prediction.clone().ok_or_else(|| missing("--prediction", "--prediction denoised"))?,
+            channels: self.channels,
+            range: self.black_and_white.map(|value| value as f32),
+            scale: self.scale,
+            multiple_of: self.multiple_of,
+            size: self.size.map(|size| [size.width, size.height]),
+            receptive_field: self.receptive_field,
+            classes: self.classes,
+            null_class: self.null_class,
+            sigma: self.sigma_range,
+            schedule,
+            inputs,
+            output: self.result.clone().ok_or_else(|| missing("--result", "--result y"))?,
+            steps: self.steps.unwrap_or(1),
+            licence: String::new(),
+            file: String::new(),
+            precision: self.numbers.name().into(),
+        })
+    }
+
+    /// Runs the network on noise, keeps both beside it, and returns what the manifest says of them.
+    fn record(&self, folder: &Path, facts: &Facts) -> eddy::Result<String> {
+        let package = Package::find(&folder.to_string_lossy())?;
+        let opened = self.device.open(self.console)?;
+        let mut network = package.load(&opened.runtime, self.numbers, opened.session())?;
+        let manifest = &package.manifest;
+        let side = 32_usize.next_multiple_of(manifest.multiple_of * manifest.scale);
+        let [width, height] = manifest.size.unwrap_or([side, side]);
+        let shape = [1, manifest.channels, height, width];
+        network.bind(shape)?;
+        let mut check = vec!["[check]".to_owned(), "tolerance = 1e-3".to_owned()];
+        let mut keep = |role: &str, values: &[f32], shape: [usize; 4]| {
+            let name = format!("check-{role}.npy");
+            let values = Array4::from_shape_vec(shape, values.to_vec()).unwrap_or_else(|_| Array4::zeros(shape));
+            check.push(format!("{role} = \"{name}\""));
+            array::write(&values, &folder.join(name))
+        };
+        let noise = Philox::new(0);
+        let draw = |channel: u32, values: &mut [f32]| {
+            noise.fill(NoiseAt { step: 0, batch: 0, channel, y: 0 }, 0, values);
+        };
+        let inputs = network.inputs();
+        draw(0, inputs.sample);
+        keep("sample", inputs.sample, shape)?;
+        if let Some(sigma) = inputs.sigma {
+            sigma.fill(manifest.sigma.map_or(0.1, |range| range.max) as f32);
+            keep("sigma", sigma, [1, 1, height, width])?;
+        }
+        if let Some(condition) = inputs.condition {
+            draw(1, condition);
+            keep("condition", condition, [1, manifest.channels, height / manifest.scale, width / manifest.scale])?;
+        }
+        if let Some(class) = inputs.class {
+            class.fill(0);
+        }
+        let t = manifest.schedule.as_ref().map_or_else(|| manifest.sigma.map_or(1.0, |range| range.max), |_| 10.0);
+        let output = network.evaluate(t)?.to_vec();
+        if output.iter().any(|value| !value.is_finite()) {
+            return Err(eddy::Error::model(&facts.name, "it gives no numbers for noise; check what was said of it"));
+        }
+        keep("prediction", &output, shape)?;
+        if manifest.inputs.timestep.is_some() {
+            check.push(format!("timestep = {t:?}"));
+        }
+        if manifest.inputs.class.is_some() {
+            check.push("class = 0".to_owned());
+        }
+        Ok(check.join("\n") + "\n")
+    }
+}
+
+/// Copies a network, and what beside it may hold its weights.
+fn copy(network: &Path, folder: &Path) -> eddy::Result<()> {
+    let copied = |from: &Path, name: &std::ffi::OsStr| {
+        let copied = fs::copy(from, folder.join(name)).map(drop);
+        copied.map_err(|cause| eddy::Error::input_from(from, "it cannot be copied", cause))
+    };
+    copied(network, "network.onnx".as_ref())?;
+    let Some(beside) = network.parent().and_then(|parent| fs::read_dir(parent).ok()) else { return Ok(()) };
+    let own = network.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    for file in beside.flatten().filter(|file| file.path().is_file()) {
+        let name = file.file_name();
+        // `model.onnx_data`, `model.onnx.data`: what exporters call them.
+        if name.to_string_lossy() != own && name.to_string_lossy().starts_with(&own) {
+            copied(&file.path(), &name)?;
+        }
+    }
+    Ok(())
+}
