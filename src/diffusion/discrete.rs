@@ -68,6 +68,9 @@ pub struct DiscreteSchedule {
     pub clip_sample: Option<bool>,
     /// The largest magnitude of a clipped prediction.
     pub clip_sample_range: f64,
+    /// Whether the direction of a `ddim` step is taken from the clipped prediction, too (`use_clipped_model_output` of diffusers'
+    /// pipelines, where it is off). Strong guidance needs it.
+    pub clips_direction: bool,
     /// Dynamic thresholding, instead of clipping; not for `euler`.
     pub threshold: Option<Threshold>,
     /// Whether `ddim` ends at the clean picture rather than at timestep 0 (`set_alpha_to_one`).
@@ -112,6 +115,7 @@ impl Default for DiscreteSchedule {
             steps_offset: 0,
             clip_sample: None,
             clip_sample_range: 1.0,
+            clips_direction: false,
             threshold: None,
             ends_at_clean: true,
             variance: Variance::FixedSmall,

@@ -10,20 +10,24 @@ use zstd::stream::read::Decoder;
 pub(super) struct Bundle {
     name: &'static str,
     files: &'static [(&'static str, &'static [u8])],
-    /// What the f16 file has beside the f32 file, as `build.rs` packed it.
+    /// What the f16 file has beside the f32 file, as `build.rs` packed it; empty where there is none.
     half: &'static [u8],
 }
 
 macro_rules! bundle {
-    ($name:literal: $($file:literal),+) => { bundle!(@ $name: "model.toml", $($file),+) };
-    (@ $name:literal: $($file:literal),+) => {
+    ($name:literal: $($file:literal),+) => {
+        bundle!(@ $name, include_bytes!(concat!(env!("OUT_DIR"), "/", $name, "-f16.onnx.zst")) => "model.toml", $($file),+)
+    };
+    // In f32 alone.
+    (f32 $name:literal: $($file:literal),+) => { bundle!(@ $name, &[] => "model.toml", $($file),+) };
+    (@ $name:literal, $half:expr => $($file:literal),+) => {
         Bundle {
             name: $name,
             files: &[
                 (concat!($name, ".onnx"), include_bytes!(concat!("../../models/", $name, "/", $name, ".onnx"))),
                 $(($file, include_bytes!(concat!("../../models/", $name, "/", $file)))),+
             ],
-            half: include_bytes!(concat!(env!("OUT_DIR"), "/", $name, "-f16.onnx.zst")),
+            half: $half,
         }
     };
 }
@@ -37,13 +41,16 @@ static BUNDLES: &[Bundle] = &[
     bundle!("upscale-x2": "check-x.npy", "check-sigma.npy", "check-low.npy", "check-denoised.npy"),
     bundle!("upscale-x4": "check-x.npy", "check-sigma.npy", "check-low.npy", "check-denoised.npy"),
     bundle!("prior": "check-x.npy", "check-sigma.npy", "check-denoised.npy"),
+    bundle!(f32 "digits-ddpm": "check-x.npy", "check-epsilon.npy"),
+    bundle!(f32 "digits-ncsn": "check-x.npy", "check-score.npy"),
+    bundle!(f32 "digits-classifier": "check-x.npy", "check-gradient.npy"),
 ];
 
 impl Bundle {
     /// A file's bytes; none where there is no such file.
     pub(super) fn file(&self, name: &str) -> Option<Cow<'static, [u8]>> {
         let known = |name: &str| self.files.iter().find(|(known, _)| *known == name).map(|(_, bytes)| *bytes);
-        if name != self.half_name() {
+        if name != self.half_name() || self.half.is_empty() {
             return known(name).map(Cow::Borrowed);
         }
         let whole = known(&format!("{}.onnx", self.name))?;
@@ -84,7 +91,7 @@ mod tests {
             named.extend(["model.toml".to_owned(), check.sample, check.prediction]);
             named.extend([check.sigma, check.condition].into_iter().flatten());
             let mut carried: BTreeSet<String> = bundle.files.iter().map(|(name, _)| (*name).to_owned()).collect();
-            carried.insert(bundle.half_name());
+            carried.extend((!bundle.half.is_empty()).then(|| bundle.half_name()));
             assert_eq!(named, carried, "{}", bundle.name);
         }
     }
@@ -92,7 +99,7 @@ mod tests {
     /// Its SHA-256 is the one that was recorded when it was made.
     #[test]
     fn packed_files_are_what_was_packed() {
-        for bundle in BUNDLES {
+        for bundle in BUNDLES.iter().filter(|bundle| !bundle.half.is_empty()) {
             let bytes = Package::find(bundle.name).unwrap().model_bytes(Precision::F16).unwrap();
             assert!(bundle.half.len() < bytes.len() / 10, "{}: {} of {}", bundle.name, bundle.half.len(), bytes.len());
         }

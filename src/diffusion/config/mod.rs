@@ -120,6 +120,7 @@ fn betas(keys: &mut Keys<'_>) -> Result<BetaSchedule> {
 
 fn read_clip(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<()> {
     schedule.clip_sample = keys.flag("clip_sample")?;
+    schedule.clips_direction = keys.flag("use_clipped_model_output")?.unwrap_or(false);
     if let Some(range) = keys.number("clip_sample_range")? {
         schedule.clip_sample_range = keys.checked("clip_sample_range", range, range > 0.0, "a number above 0")?;
     }

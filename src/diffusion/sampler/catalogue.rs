@@ -31,7 +31,7 @@ impl Sampler {
         paper: "Song, Meng and Ermon 2021, equation 12",
         walk: Walk::Strides,
         eta: Some(0.0),
-        rows: |descent, eta| descent.each(|span| rows::ddim(span, eta, descent.is_clipped())),
+        rows: |descent, eta| descent.each(|span| rows::ddim(span, eta, descent.unclipped_direction)),
     });
 
     /// `ddpm`: denoising diffusion probabilistic models, from each visited timestep to the next; draws noise.

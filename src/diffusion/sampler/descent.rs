@@ -72,6 +72,8 @@ impl Span {
 pub(super) struct Descent {
     pub(super) spans: Vec<Span>,
     pub(super) clip: Clip,
+    /// Whether a DDIM step goes in the direction of the prediction before it was clipped.
+    pub(super) unclipped_direction: bool,
     /// How much noise DDPM draws.
     pub(super) variance: Variance,
     /// Of DPM-Solver++.
@@ -90,10 +92,6 @@ pub(super) struct Order {
 }
 
 impl Descent {
-    pub(super) fn is_clipped(&self) -> bool {
-        self.clip != Clip::None
-    }
-
     /// A row for each span.
     pub(super) fn each<T>(&self, row: impl Fn(&Span) -> T) -> Vec<T> {
         self.spans.iter().map(row).collect()
@@ -147,7 +145,8 @@ impl Descent {
             || (schedule.lower_order_final && spans.len() < 15)
             || schedule.final_sigma == FinalSigma::Zero;
         let order = Order { second: schedule.solver_order > 1, ends_low, solver: schedule.solver_type };
-        Ok(Self { spans, clip, variance: schedule.variance, order })
+        let unclipped_direction = clip != Clip::None && !schedule.clips_direction;
+        Ok(Self { spans, clip, unclipped_direction, variance: schedule.variance, order })
     }
 
     /// Down a range of sigma.
@@ -166,7 +165,7 @@ impl Descent {
         };
         let spans = (0..levels.len()).map(span).collect();
         let order = Order { second: true, ends_low: true, solver: SolverType::Midpoint };
-        Self { spans, clip: Clip::None, variance: Variance::FixedSmall, order }
+        Self { spans, clip: Clip::None, unclipped_direction: false, variance: Variance::FixedSmall, order }
     }
 }
 

@@ -30,17 +30,17 @@ pub enum SolverType {
 /// A DDIM step (Song et al. 2021, equations 12 and 16). With `eta = 0` it is also Euler's step on the probability flow
 /// and the first-order step of DPM-Solver++; in variance-exploding coordinates with `eta = 1`, ancestral Euler's.
 ///
-/// `is_clipped` says whether predictions are clipped; the direction towards `x` is then taken from the unclipped one.
-pub(crate) fn ddim_between(from: Level, scaling: Scaling, to: Level, eta: f64, is_clipped: bool) -> Step {
+/// `unclipped` says that predictions are clipped, and that the direction towards `x` is taken from the unclipped one.
+pub(crate) fn ddim_between(from: Level, scaling: Scaling, to: Level, eta: f64, unclipped: bool) -> Step {
     let d = eta * to.noise / from.noise * forward_variance(from, to).sqrt();
     let direction = (to.noise * to.noise - d * d).max(0.0).sqrt() / from.noise;
     let (b, e) = (to.signal, -direction * from.signal);
-    let (b, e) = if is_clipped { (b, e) } else { (b + e, 0.0) };
+    let (b, e) = if unclipped { (b, e) } else { (b + e, 0.0) };
     row(from, scaling, Update { a: direction, b, c: 0.0, d, e })
 }
 
-pub(super) fn ddim(span: &Span, eta: f64, is_clipped: bool) -> Step {
-    ddim_between(span.from, span.scaling, span.to, eta, is_clipped)
+pub(super) fn ddim(span: &Span, eta: f64, unclipped: bool) -> Step {
+    ddim_between(span.from, span.scaling, span.to, eta, unclipped)
 }
 
 /// DDPM's ancestral step (Ho et al. 2020, equation 7 and section 3.2).
