@@ -12,7 +12,6 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from PIL import Image
-from scipy.linalg import sqrtm
 from sklearn.datasets import load_digits
 from sklearn.model_selection import cross_val_score
 from sklearn.svm import SVC
@@ -45,8 +44,11 @@ class Digits:
 
     def frechet(self, pixels):
         means, covariances = zip(*((p.mean(0), np.cov(p.T)) for p in (self.pixels, pixels)))
-        root = sqrtm(covariances[0] @ covariances[1]).real
-        return np.sum((means[0] - means[1]) ** 2) + np.trace(covariances[0] + covariances[1] - 2 * root)
+        # Some pixels are never written on, so the roots are taken by eigenvalues.
+        values, vectors = np.linalg.eigh(covariances[0])
+        half = vectors * np.sqrt(values.clip(0)) @ vectors.T
+        root = np.sqrt(np.linalg.eigvalsh(half @ covariances[1] @ half).clip(0)).sum()
+        return np.sum((means[0] - means[1]) ** 2) + np.trace(covariances[0] + covariances[1]) - 2 * root
 
 
 def drawn(eddy, model, count, *options):

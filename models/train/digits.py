@@ -6,7 +6,8 @@
     python digits.py export digits-ddpm           # -> ../digits-ddpm: the ONNX file, its recorded arrays and its manifest
 
 Pictures are x0 [B, 1, 8, 8] in [-1, 1]. A state is x = signal * x0 + noise * n with n ~ N(0, I); sigma = noise / signal is its level, whatever
-the signal. `digits_report.py` measures what the exported files draw. Export stops before anything is replaced unless ONNX Runtime agrees with PyTorch.
+the signal. `digits_report.py` measures what the exported files draw. Needs scikit-learn 1.9.1 besides `requirements.txt`. Export stops before anything is
+replaced unless ONNX Runtime agrees with PyTorch.
 """
 
 import argparse
@@ -306,7 +307,7 @@ MANIFEST = """\
 name = "{name}"
 version = "1"
 task = "{task}"
-prediction = "{prediction}"
+prediction = {prediction}
 channels = 1
 range = [-1.0, 1.0]
 multiple_of = 8
@@ -332,7 +333,8 @@ sha256 = "{sha256}"
 [check]
 sample = "check-x.npy"
 timestep = {check_level}
-{check_class}{recorded}tolerance = 1e-4
+{check_class}{recorded} = "check-{recorded}.npy"
+tolerance = 1e-4
 """
 SCHEDULE = f"""\
 [schedule]
@@ -341,9 +343,10 @@ beta_schedule = "{BETA_SCHEDULE}"
 beta_start = {BETA_START}
 beta_end = {BETA_END}
 clip_sample = true
+use_clipped_model_output = true
 """
 DEFAULTS = {  # what `digits_report.py` recommends
-    "digits-ddpm": "[defaults]\nsteps = 20\nguidance_scale = 2.0\n\n",
+    "digits-ddpm": "[defaults]\nsteps = 20\nguidance_scale = 1.5\n\n",
     "digits-ncsn": "[defaults]\nsteps = 18\n\n",
     "digits-classifier": "",
 }
@@ -388,6 +391,9 @@ def write_onnx(network, path):
     model = onnx.load(path)
     for node in model.graph.node:
         node.doc_string = ""
+    for output in model.graph.output:  # whose sides the exporter leaves open
+        for dimension, size in zip(output.type.tensor_type.shape.dim[1:], (1, SIDE, SIDE)):
+            dimension.dim_value = size
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
 
@@ -451,15 +457,14 @@ def export(name, checkpoint=None, out=None):
         if name == "digits-classifier":
             said += f"; gradient within {check_gradient(running):.1e} of finite differences"
         feed = example(network, level, chosen, 3, 7)
-        recorded = dict(zip(network.outputs, running.run(None, feed))) | {"x": feed["x"]}
-        files = {n: f"check-{n.replace('_', '-')}.npy" for n in recorded}
-        for n, array in recorded.items():
-            np.save(out / files[n], array)
+        recorded = network.outputs[-1]
+        for n, array in (("x", feed["x"]), (recorded, running.run([recorded], feed)[0])):
+            np.save(out / f"check-{n}.npy", array)
         manifest = MANIFEST.format(
             name=name,
             task="guide" if name == "digits-classifier" else "generate",
-            prediction=network.outputs[-1],
-            classes=f"classes = {CLASSES}\n" if "class" in network.inputs else "",
+            prediction='"score" # of the class: the gradient of its log-probability' if name == "digits-classifier" else f'"{network.outputs[0]}"',
+            classes=f"classes = {CLASSES}\n" * ("class" in network.inputs) + f"null_class = {NOBODY} # the class of none\n" * (name == "digits-ddpm"),
             description=DESCRIPTIONS[name],
             steps=steps,
             pictures=len(split()[0][1]) if name == "digits-classifier" else "all",
@@ -473,7 +478,7 @@ def export(name, checkpoint=None, out=None):
             sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
             check_level=level,
             check_class=f"class = {chosen}\n" if "class" in network.inputs else "",
-            recorded="".join(f'{n} = "{files[n]}"\n' for n in network.outputs),
+            recorded=recorded,
         )
         os.replace(path, out / f"{name}.onnx")
     (out / "model.toml").write_text(manifest)

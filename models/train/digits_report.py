@@ -1,7 +1,7 @@
 """What the packages of `digits.py` draw, measured in Python through ONNX Runtime: whether digits are what they should be, how varied they are, and how far
 their pixels' distribution lies from the real digits'.
 
-    python digits_report.py                       # tables; about ten minutes of one core
+    python digits_report.py                       # tables; about a quarter of an hour of one core
     python digits_report.py --tables guidance --sheet out/digits.png
 
 The judge is a support vector machine that learnt the real digits and has nothing to do with the networks. `frechet` is the squared Frechet distance of two
@@ -89,14 +89,16 @@ def classified(model, classifier, classes, scale):
     return epsilon
 
 
-def ddim(epsilon, levels, count, seed, clipped=True):
-    """Song et al. 2021, eq. 12 with eta = 0, and D clipped to [-1, 1]. The direction of the step is from the clipped D to x, or, as diffusers has it unless
-    it is told `use_clipped_model_output`, from the unclipped one."""
+def ddim(epsilon, levels, count, seed, clip="all"):
+    """Song et al. 2021, eq. 12 with eta = 0. "all": D is clipped to [-1, 1], and the direction of the step is from it to x (diffusers'
+    `use_clipped_model_output`). "D": the direction stays that of the unclipped D, as diffusers has it otherwise. "none": nothing is clipped."""
     x = np.random.default_rng(seed).standard_normal((count, 1, 8, 8))
     for t, signal, noise, next_signal, next_noise in levels:
         e = epsilon(x, t, signal, noise)
-        clean = np.clip((x - noise * e) / signal, -1, 1)
-        x = next_signal * clean + next_noise * ((x - signal * clean) / noise if clipped else e)
+        clean = (x - noise * e) / signal
+        if clip != "none":
+            clean = np.clip(clean, -1, 1)
+        x = next_signal * clean + next_noise * ((x - signal * clean) / noise if clip == "all" else e)
     return x
 
 
@@ -204,25 +206,25 @@ def guidance(say, judge, model, classifier, tables, count, steps, spacing):
     classes = np.arange(count) % 10
     levels = tables.visited(steps, spacing)
     say(f"guidance: DDIM, {steps} steps, {spacing}, {count} digits; accuracy, variety, frechet")
-    say("scale  classifier-free            classifier-free, unclipped  classifier")
-    for scale in (0, 1, 2, 3, 5, 8):
+    say("scale  classifier-free            the same, D clipped alone  the same, none clipped     classifier")
+    for scale in (0, 1, 1.5, 2, 3, 5, 8):
         row = []
-        for kind, clipped in ((free, True), (free, False), (classified, True)):
-            epsilon = kind(model, classes, scale) if kind is free else kind(model, classifier, classes, scale)
-            x = ddim(epsilon, levels, count, 3, clipped)
+        for clip in ("all", "D", "none", "classifier"):
+            epsilon = classified(model, classifier, classes, scale) if clip == "classifier" else free(model, classes, scale)
+            x = ddim(epsilon, levels, count, 3, "all" if clip == "classifier" else clip)
             row += [judge.accuracy(x, classes), judge.variety(x, classes), judge.frechet(x)]
-        say(("{:5d}" + 3 * "  {:8.4f} {:7.3f} {:8.3f}").format(scale, *row))
+        say(("{:5g}" + 4 * "  {:8.4f} {:7.3f} {:8.3f}").format(scale, *row))
 
 
 def unconditional(say, judge, model, tables, count):
     """Steps and spacings without a class."""
     epsilon = free(model, None, 0)
     say(f"no class, few steps: frechet of {count}; real digits drawn again have {judge.floor(count):.4f}")
-    say("steps  leading  leading, unclipped  trailing  DPM-Solver++(2M), leading")
+    say("steps  leading  leading, D clipped  trailing  DPM-Solver++(2M), leading")
     for steps in (1, 2, 5, 10, 20, 50):
         leading, trailing = (tables.visited(steps, s) for s in ("leading", "trailing"))
-        drawn = [ddim(epsilon, leading, count, 4), ddim(epsilon, leading, count, 4, False), ddim(epsilon, trailing, count, 4), dpmpp(epsilon, leading, count, 4)]
-        say("{:5d} {:8.4f} {:19.4f} {:9.4f} {:26.4f}".format(steps, *(judge.frechet(x) for x in drawn)))
+        drawn = [ddim(epsilon, leading, count, 4), ddim(epsilon, leading, count, 4, "D"), ddim(epsilon, trailing, count, 4), dpmpp(epsilon, leading, count, 4)]
+        say("{:5d} {:8.4f} {:18.4f} {:9.4f} {:26.4f}".format(steps, *(judge.frechet(x) for x in drawn)))
 
 
 def ancestral(say, judge, model, tables, count, steps):
@@ -257,7 +259,7 @@ def main():
     parser.add_argument("--spacing", default="leading", choices=["leading", "trailing"], help="of DDIM in the table of guidance")
     parser.add_argument("--ancestral", type=int, nargs="*", default=[200, 1000], help="steps of DDPM")
     parser.add_argument("--out", default="out/digits-report.txt", help="where the tables go, too")
-    parser.add_argument("--sheet", help="a PNG: two rows of real digits; classifier-free guidance by 1, 2 and 3, two rows each; classifier guidance by 2; no class; the score network")
+    parser.add_argument("--sheet", help="a PNG, rows: 2 real; 2 each guided by 1, 2 and 3; by the classifier; no class; the score network")
     args = parser.parse_args()
     Path(args.out).parent.mkdir(parents=True, exist_ok=True)
     say, judge, tables = Report(args.out), Judge(), Tables(digits.BETA_SCHEDULE)

@@ -33,6 +33,11 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "PX", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=64), help_heading = "Input and output")]
     feather: u32,
 
+    /// Where drawing begins: 1 with noise, less with a smooth filling of what is missing that is this far back towards noise, which
+    /// is calmer
+    #[arg(long, value_name = "F", default_value_t = 1.0, help_heading = "Sampling")]
+    strength: f64,
+
     /// A bundled model or the folder of a model package
     #[arg(short, long, value_name = "MODEL", default_value = "prior", help_heading = "Model")]
     model: String,
@@ -72,7 +77,11 @@ impl Arguments {
         let opened = self.device.open(self.console)?;
         let precision = self.precision.on(opened.device(), &package);
         let mut network = package.load_guarded(&opened.runtime, precision, opened.session())?;
-        let mut options = DrawOptions { resample: usize::from(self.resample), ..self.drawing.options(&self.memory) };
+        let mut options = DrawOptions {
+            resample: usize::from(self.resample),
+            strength: Some(self.strength),
+            ..self.drawing.options(&self.memory)
+        };
         // What is known reaches what is drawn through fresh noise.
         options.sampler = options.sampler.or(Some(Sampler::DDPM));
         let mut drawer = Drawer::new(&package.manifest, &mut network, options)?;

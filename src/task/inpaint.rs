@@ -149,9 +149,9 @@ impl Drawer<'_> {
         tensor::read_region(frame, range, rect, picture.as_slice_mut().unwrap_or_default())?;
         let rows = (y..y + high).flat_map(|row| &mask.missing[row * width + x..][..wide]);
         let missing: Vec<f32> = rows.copied().collect();
-        // What is missing is no hint.
+        // What is missing is no hint; what is around it is.
         let mut start = picture.clone();
-        fill_with_mean(&mut start, &missing);
+        fill_smoothly(&mut start, &missing);
         let mut known = Known { picture, missing };
         let mut leading: Vec<&mut dyn Guide> = vec![&mut known];
         leading.extend(guides.into_iter().map(|guide| guide as &mut dyn Guide));
@@ -165,14 +165,45 @@ impl Drawer<'_> {
     }
 }
 
-/// Gives the missing pixels the mean of the known ones.
-fn fill_with_mean(picture: &mut Array4<f32>, missing: &[f32]) {
-    for plane in picture.as_slice_mut().unwrap_or_default().chunks_exact_mut(missing.len().max(1)) {
-        let known =
-            plane.iter().zip(missing).filter(|(_, missing)| **missing == 0.0).map(|(value, _)| f64::from(*value));
-        let (sum, count) = known.fold((0.0, 0.0), |(sum, count), value| (sum + value, count + 1.0));
-        let mean = if count > 0.0 { (sum / count) as f32 } else { 0.0 };
-        plane.iter_mut().zip(missing).filter(|(_, missing)| **missing > 0.0).for_each(|(value, _)| *value = mean);
+/// Fills what is missing smoothly from what is around it: means of known pixels, coarser the further away they are, evened out
+/// towards the harmonic function of the border at each size (as in the pull-push of Gortler et al. 1996).
+fn fill_smoothly(picture: &mut Array4<f32>, missing: &[f32]) {
+    let (_, _, height, width) = picture.dim();
+    let known: Vec<bool> = missing.iter().map(|missing| *missing == 0.0).collect();
+    for plane in picture.as_slice_mut().unwrap_or_default().chunks_exact_mut((width * height).max(1)) {
+        fill_plane(plane, &known, width);
+    }
+}
+
+fn fill_plane(plane: &mut [f32], known: &[bool], width: usize) {
+    /// Rounds of evening out at each size.
+    const ROUNDS: usize = 16;
+    if known.iter().all(|known| *known) || known.len() < 2 {
+        return;
+    }
+    let height = plane.len() / width;
+    let (small_width, small_height) = (width.div_ceil(2), height.div_ceil(2));
+    let (mut sums, mut counts) = (vec![0.0; small_width * small_height], vec![0.0_f32; small_width * small_height]);
+    for (i, value) in plane.iter().enumerate().filter(|(i, _)| known[*i]) {
+        let at = i / width / 2 * small_width + i % width / 2;
+        sums[at] += value;
+        counts[at] += 1.0;
+    }
+    let mut small: Vec<f32> = sums.iter().zip(&counts).map(|(sum, count)| sum / count.max(1.0)).collect();
+    let small_known: Vec<bool> = counts.iter().map(|count| *count > 0.0).collect();
+    // Where nothing is known at all, a single pixel ends this.
+    if small.len() < plane.len() {
+        fill_plane(&mut small, &small_known, small_width);
+    }
+    let holes: Vec<usize> = (0..plane.len()).filter(|i| !known[*i]).collect();
+    holes.iter().for_each(|i| plane[*i] = small[i / width / 2 * small_width + i % width / 2]);
+    for _ in 0..ROUNDS {
+        for &i in &holes {
+            let (x, y) = (i % width, i / width);
+            let (left, right) = (if x > 0 { i - 1 } else { i }, if x + 1 < width { i + 1 } else { i });
+            let (above, below) = (if y > 0 { i - width } else { i }, if y + 1 < height { i + width } else { i });
+            plane[i] = 0.25 * (plane[left] + plane[right] + plane[above] + plane[below]);
+        }
     }
 }
 

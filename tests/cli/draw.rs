@@ -124,6 +124,32 @@ fn each(frame: &Frame) -> Vec<u16> {
     }
 }
 
+/// What the digits have in common with the mean picture of their class, which each class shares with no other.
+#[test]
+fn digits_are_of_the_class_that_is_asked_for() {
+    let place = Place::new();
+    let drawn = |options: &str| {
+        eddy(&format!("generate -m digits-ddpm -o d/ --count 8 --steps 10 {options}")).within(&place).succeeds();
+        let frames: Vec<Frame> = place.names("d").iter().map(|name| place.frame(&format!("d/{name}"))).collect();
+        assert!(frames.iter().all(|frame| (frame.width, frame.height, frame.channels) == (8, 8, 1)));
+        let sum = |i: usize| frames.iter().map(|frame| u32::from(samples(frame)[i])).sum::<u32>() as f64 / 8.0;
+        (0..64).map(sum).collect::<Vec<f64>>()
+    };
+    // A zero is empty in its middle, a one is not.
+    let middle = |mean: &[f64]| [27, 28, 35, 36].iter().map(|i| mean[*i]).sum::<f64>() / 4.0;
+    for guidance in
+        ["", "--guidance-scale 1", "--classifier digits-classifier --guidance-scale 3", "--negative-class 8"]
+    {
+        let (zero, one) = (drawn(&format!("--class 0 {guidance}")), drawn(&format!("--class 1 {guidance}")));
+        assert!(middle(&zero) < 80.0 && middle(&one) > 140.0, "{guidance}: {} {}", middle(&zero), middle(&one));
+    }
+    eddy("generate -m digits-ncsn -o n.png --sampler langevin --steps 20").within(&place).succeeds();
+    eddy("generate -m digits-ddpm -o n.png --class 10").within(&place).fails(2).says("the classes 0 to 9, not 10");
+    eddy("generate -m digits-ddpm -o n.png --size 16x16").within(&place).fails(2).says("8x8 alone");
+    let wrong = "generate -o n.png --size 8x8 --class 1 --classifier digits-classifier";
+    eddy(wrong).within(&place).fails(4).says("expected one to guide, of 3 channels");
+}
+
 #[test]
 fn what_cannot_be_drawn_is_said() {
     let place = Place::with("a.png", &noisy(20, 20, 3, 8))
