@@ -56,7 +56,7 @@ impl Kernel {
     /// [`Error::Usage`] for a picture of another shape, or without weight.
     pub fn of(picture: &Frame) -> Result<Self> {
         let side = picture.width;
-        if picture.height != side || side % 2 == 0 || side > 2 * Self::MOST + 1 {
+        if picture.height != side || side.is_multiple_of(2) || side > 2 * Self::MOST + 1 {
             return Err(Error::usage(format!(
                 "a kernel of {side}x{} has no middle; expected a square of an odd number of pixels, up to {}",
                 picture.height,

@@ -117,7 +117,7 @@ impl Sampler {
         paper: "Luo et al. 2023, algorithm 3; Song et al. 2023, algorithm 1",
         walk: Walk::Consistency,
         eta: None,
-        rows: |descent, _| descent.each_but_last(|span, is_last| rows::consistency(span, is_last)),
+        rows: |descent, _| descent.each_but_last(rows::consistency),
     });
 
     /// `tcd`: trajectory consistency distillation: along the flow to below the next level, and noise up to it; eta is the
@@ -127,7 +127,7 @@ impl Sampler {
         paper: "Zheng et al. 2024, algorithm 4",
         walk: Walk::Trajectory,
         eta: Some(0.3),
-        rows: |descent, _| descent.each_but_last(|span, is_last| rows::trajectory(span, is_last)),
+        rows: |descent, _| descent.each_but_last(rows::trajectory),
     });
 
     /// `langevin`: annealed Langevin dynamics of NCSN: five evaluations a level, whose step size follows from the ratio of the
