@@ -1,6 +1,6 @@
 //! Samplers: pure functions from a schedule, a number of steps and eta to a table.
 //!
-//! To add one, see [`catalogue`].
+//! To add one, see `catalogue.rs`.
 
 mod catalogue;
 pub mod denoise;
