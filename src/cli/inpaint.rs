@@ -33,6 +33,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "PX", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=64), help_heading = "Input and output")]
     feather: u32,
 
+    /// Draw so many times, and take the mean: fewer details, and nearer to what was there
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64), help_heading = "Sampling")]
+    draws: u16,
+
     /// Where drawing begins: 1 with noise, less with a smooth filling of what is missing that is this far back towards noise, which
     /// is calmer
     #[arg(long, value_name = "F", default_value_t = 1.0, help_heading = "Sampling")]
@@ -106,8 +110,9 @@ impl Arguments {
         turn.check(&frame)?;
         let mut keeper = self.drawing.keeper(drawer)?;
         let guides = keeper.iter_mut().map(|keeper| keeper as &mut dyn Guide).collect();
+        let seeds: Vec<u64> = (0..self.draws).map(|i| self.drawing.seed.wrapping_add(i.into())).collect();
         let begun = Instant::now();
-        let repair = drawer.inpaint(&mut frame, mask, self.drawing.seed, guides, &mut |progress| {
+        let repair = drawer.inpaint(&mut frame, mask, &seeds, guides, &mut |progress| {
             turn.bar.advance(turn.index, progress);
             interrupt::poll()
         })?;

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use ndarray::Array4;
+use ndarray::{Array4, Axis};
 
 use super::draw::{Drawer, Drawing};
 use crate::diffusion::{Guide, Moment, Progress};
@@ -101,7 +101,8 @@ impl Guide for Known {
     fn guide(&mut self, _moment: &Moment<'_>, d: &mut Array4<f32>) -> Result<()> {
         let size = self.missing.len();
         let planes = d.as_slice_mut().unwrap_or_default().chunks_exact_mut(size);
-        for (d, known) in planes.zip(self.picture.as_slice().unwrap_or_default().chunks_exact(size)) {
+        // The same in each draw.
+        for (d, known) in planes.zip(self.picture.as_slice().unwrap_or_default().chunks_exact(size).cycle()) {
             for ((d, known), missing) in d.iter_mut().zip(known).zip(&self.missing) {
                 *d = if *missing == 0.0 { *known } else { known + missing * (*d - known) };
             }
@@ -115,7 +116,7 @@ impl Guide for Known {
 const CONTEXT: usize = 64;
 
 impl Drawer<'_> {
-    /// Draws what is missing of `frame` by `mask`; the rest stays as it is to the bit, and alpha everywhere. `guides` see the part that is worked
+    /// Draws what is missing of `frame` by `mask`, once for each seed, and takes the mean; the rest stays as it is to the bit, and alpha everywhere. `guides` see the part that is worked
     /// on. `watch` hears of every evaluation and can stop the run.
     ///
     /// # Errors
@@ -126,7 +127,7 @@ impl Drawer<'_> {
         &mut self,
         frame: &mut Frame,
         mask: &Mask,
-        seed: u64,
+        seeds: &[u64],
         guides: Vec<&mut dyn Guide>,
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Repair> {
@@ -155,14 +156,22 @@ impl Drawer<'_> {
         let mut known = Known { picture, missing };
         let mut leading: Vec<&mut dyn Guide> = vec![&mut known];
         leading.extend(guides.into_iter().map(|guide| guide as &mut dyn Guide));
-        let drawing = Drawing { seeds: vec![seed], start: Some(start), guides: leading, classes: None };
+        let start = repeated(&start, seeds.len());
+        let drawing = Drawing { seeds: seeds.to_vec(), start: Some(start), guides: leading, classes: None };
         let drawn = self.draw([wide, high], drawing, watch)?;
+        let Some(drawn) = drawn.mean_axis(Axis(0)) else { return Err(Error::usage("there is no seed to draw by")) };
 
         let mut part = frame.black(wide, high);
         tensor::write_planes(drawn.as_slice().unwrap_or_default(), range, &mut part)?;
         place_missing(&part, frame, [x, y], &known.missing);
         Ok(Repair { part: Some([x, y, wide, high]), pixels })
     }
+}
+
+/// The same picture so many times.
+fn repeated(picture: &Array4<f32>, times: usize) -> Array4<f32> {
+    let (_, channels, height, width) = picture.dim();
+    Array4::from_shape_fn([times, channels, height, width], |(_, c, y, x)| picture[[0, c, y, x]])
 }
 
 /// Fills what is missing smoothly from what is around it: means of known pixels, coarser the further away they are, evened out

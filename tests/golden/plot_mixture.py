@@ -24,6 +24,6 @@ for axis, (i, what) in zip(axes, enumerate(["weights of the modes", "mean", "cov
     axis.set_title(what)
     axis.set_xlabel("evaluations of the network")
 axes[0].set_ylabel("largest error")
-axes[2].legend(fontsize=7, loc="upper right")
+axes[2].legend(fontsize=8, loc="center left", bbox_to_anchor=(1.02, 0.5))
 figure.tight_layout()
 figure.savefig(sys.argv[2], dpi=110)
