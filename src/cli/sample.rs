@@ -91,7 +91,8 @@ impl Arguments {
         array::write(&state.into_inner(), &self.output)?;
         let (input, output) = (self.input.display(), self.output.display());
         let evaluations = plan.steps.len();
-        let line = format!("{input} -> {output}: {} in {evaluations} evaluations, {took:.2} s", self.sampler);
+        let asked = if evaluations == self.steps { String::new() } else { format!(" ({evaluations} evaluations)") };
+        let line = format!("{input} -> {output}: {} in {} steps{asked}, {took:.2} s", self.sampler, self.steps);
         let record = json!({
             "input": self.input, "output": self.output, "shape": [batch, channels, height, width],
             "sampler": self.sampler.name(), "steps": self.steps, "evaluations": evaluations, "seconds": took,

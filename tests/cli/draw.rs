@@ -116,6 +116,55 @@ fn what_is_known_stays_to_the_bit_and_what_is_missing_is_drawn() {
     assert!(drawn < flat, "{drawn} {flat}");
 }
 
+#[test]
+fn what_is_restored_explains_what_was_measured() {
+    let photo = read(&data("chelsea.png"));
+    let part = |frame: &Frame, side: usize| {
+        let rows = (100..100 + side).flat_map(|y| samples(frame)[3 * (y * frame.width + 120)..][..3 * side].to_vec());
+        Frame {
+            width: side,
+            height: side,
+            channels: 3,
+            samples: Samples::U8(rows.collect()),
+            metadata: frame.metadata.clone(),
+        }
+    };
+    let sharp = part(&photo, 48);
+    let mean = |frame: &Frame, scale: usize| {
+        let (width, height) = (frame.width / scale, frame.height / scale);
+        let of = |i: usize| {
+            let (x, y, c) = (i / 3 % width, i / 3 / width, i % 3);
+            let sum: u32 = (0..scale * scale)
+                .map(|j| {
+                    u32::from(samples(frame)[3 * ((scale * y + j / scale) * frame.width + scale * x + j % scale) + c])
+                })
+                .sum();
+            (f64::from(sum) / (scale * scale) as f64).round() as u8
+        };
+        let samples = Samples::U8((0..3 * width * height).map(of).collect());
+        Frame { width, height, channels: 3, samples, metadata: frame.metadata.clone() }
+    };
+    let place = Place::with("small.png", &mean(&sharp, 3)).and("sharp.png", &sharp);
+    eddy("upscale small.png --prior -s 3 --steps 8 -o large.png").within(&place).succeeds().says("48x48 by prior");
+    let large = place.frame("large.png");
+    // The means of what was drawn are what was given.
+    assert!(psnr(&mean(&large, 3), &place.frame("small.png")) > 40.0);
+    // A kernel that is a point changes nothing, and noise is what it is said to be.
+    eddy("deblur sharp.png --kernel gaussian:0.2 --sigma 0.5 --steps 8 -o same.png").within(&place).succeeds();
+    assert!(psnr(&place.frame("same.png"), &sharp) > 35.0);
+    let cases = [
+        ("deblur sharp.png --kernel gaussian:x -o b.png", 2, "gaussian:1.6"),
+        ("deblur sharp.png --kernel gaussian:0 -o b.png", 2, "a blur of 0 pixels is none"),
+        ("deblur sharp.png --kernel sharp.png -o b.png", 2, "has no middle"),
+        ("deblur sharp.png --kernel gone.png -o b.png", 3, "no such file"),
+        ("upscale small.png --prior -s 9 -o b.png", 2, "2 to 8 times"),
+    ];
+    for (command, code, words) in cases {
+        eddy(command).within(&place).fails(code).says(words);
+    }
+    place.holds_only(&["large.png", "same.png", "sharp.png", "small.png"]);
+}
+
 /// Samples of any depth.
 fn each(frame: &Frame) -> Vec<u16> {
     match &frame.samples {

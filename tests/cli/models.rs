@@ -23,10 +23,7 @@ fn missing() {
     place.file("m", "a file");
     refused(&place, "it is a file; expected a folder");
     place.file("bare.onnx", "");
-    eddy("denoise a.png -o out.png -m bare.onnx")
-        .within(&place)
-        .fails(4)
-        .says("put it into a folder with a model.toml");
+    eddy("denoise a.png -o out.png -m bare.onnx").within(&place).fails(4).says("`eddy import` makes a package");
     place.holds_only(&["a.png", "bare.onnx", "m"]);
 }
 

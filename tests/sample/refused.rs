@@ -34,7 +34,7 @@ const DDPM: &str = "m --input x.npy --sampler ddpm --steps 4";
 #[test]
 fn options_that_cannot_be() {
     let place = place();
-    refused(&place, 2, "m --input x.npy --sampler heun --steps 4").says("heun").says("dpmpp-2m");
+    refused(&place, 2, "m --input x.npy --sampler magic --steps 4").says("magic").says("dpmpp-2m");
     refused(&place, 2, "m --input x.npy --sampler ddim --steps 0").says("at least one step");
     refused(&place, 2, "m --input x.npy --sampler ddim --steps 1001").says("1001").says("1000");
     refused(&place, 2, &format!("{DDIM} --eta -1")).says("-1");
