@@ -314,8 +314,13 @@ def main():
     parser.add_argument("--eddy", default=HERE / "../target/release/eddy", help="the binary to measure")
     parser.add_argument("--cache", default=HERE / "train/out/cbm3d", help="folder where CBM3D's results are kept")
     parser.add_argument("--digits", action="store_true", help="measure the digit models alone, into ../docs/digits.md")
+    parser.add_argument("--inpainting", action="store_true", help="measure inpainting alone, into ../docs/inpainting.md")
     parser.add_argument("--quick", action="store_true", help="two pictures, no CBM3D; QUALITY.md and ../docs are left alone")
     args = parser.parse_args()
+    if args.inpainting:
+        import inpainting_evaluation
+
+        return inpainting_evaluation.main(args.eddy)
     if args.digits:
         # What it needs, the rest does not.
         import digits_evaluation
