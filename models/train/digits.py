@@ -6,7 +6,7 @@
     python digits.py export digits-ddpm           # -> ../digits-ddpm: the ONNX file, its recorded arrays and its manifest
 
 Pictures are x0 [B, 1, 8, 8] in [-1, 1]. A state is x = signal * x0 + noise * n with n ~ N(0, I); sigma = noise / signal is its level, whatever
-the signal. `digits_report.py` measures what the exported files draw. Needs scikit-learn 1.9.1 besides `requirements.txt`. Export stops before anything is
+the signal. `digits_report.py` measures what the exported files draw. Export stops before anything is
 replaced unless ONNX Runtime agrees with PyTorch.
 """
 

@@ -7,6 +7,7 @@
 mod common;
 
 mod goldens;
+mod parameterizations;
 mod pipelines;
 mod published;
 mod refused;

@@ -155,3 +155,56 @@ graph = helper.make_graph(
 )
 opsets = [helper.make_opsetid("", 17), helper.make_opsetid("nowhere", 1)]
 onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), here / "operator.onnx")
+
+# What perfect networks of each kind say of normal data of variance 0.25, told the noise level by a scalar; see
+# tests/sample/parameterizations.rs.
+LEVEL = ("level", F32, [])
+
+
+def closed_form(name, output, steps):
+    """`steps` are (operator, inputs, output) from `x`, `level` and constants that are written as numbers."""
+    numbers = {value for _, inputs, _ in steps for value in inputs if value.replace(".", "").isdigit()}
+    nodes = [helper.make_node(operator, inputs, [result]) for operator, inputs, result in steps]
+    constants = [(number, F32, float(number)) for number in sorted(numbers)]
+    save(name, nodes, [("x", F32, FREE), LEVEL], [(output, F32, FREE)], constants)
+
+
+SQUARE = ("Mul", ["level", "level"], "square")
+TOTAL = ("Add", ["square", "0.25"], "total")
+# D = v / (v + sigma^2) y
+closed_form("normal-denoised", "denoised", [SQUARE, TOTAL, ("Div", ["0.25", "total"], "part"), ("Mul", ["x", "part"], "denoised")])
+# -y / (v + sigma^2)
+closed_form("normal-score", "score", [SQUARE, TOTAL, ("Neg", ["x"], "less"), ("Div", ["less", "total"], "score")])
+# (1 - t) y * (t - v (1 - t)) / (v (1 - t)^2 + t^2)
+closed_form(
+    "normal-flow",
+    "velocity",
+    [
+        SQUARE,
+        ("Sub", ["1", "level"], "rest"),
+        ("Mul", ["rest", "0.25"], "some"),
+        ("Sub", ["level", "some"], "above"),
+        ("Mul", ["some", "rest"], "one"),
+        ("Add", ["one", "square"], "below"),
+        ("Div", ["above", "below"], "part"),
+        ("Mul", ["x", "part"], "velocity"),
+    ],
+)
+# EDM with sigma_data 1, told ln(sigma) / 4: y / sqrt(sigma^2 + 1) * (sigma^2 + 1) / sigma * (v / (v + sigma^2) - 1 / (sigma^2 + 1))
+closed_form(
+    "normal-edm",
+    "residual",
+    [
+        ("Mul", ["level", "4"], "log"),
+        ("Exp", ["log"], "sigma"),
+        ("Mul", ["sigma", "sigma"], "square"),
+        TOTAL,
+        ("Add", ["square", "1"], "norm"),
+        ("Div", ["0.25", "total"], "mean"),
+        ("Div", ["1", "norm"], "skip"),
+        ("Sub", ["mean", "skip"], "difference"),
+        ("Div", ["norm", "sigma"], "factor"),
+        ("Mul", ["factor", "difference"], "part"),
+        ("Mul", ["x", "part"], "residual"),
+    ],
+)
