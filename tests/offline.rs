@@ -21,7 +21,13 @@ fn all_works_where_there_is_no_network() {
     let interfaces = String::from_utf8_lossy(&inside.stdout).lines().skip(2).count();
     assert_eq!(interfaces, 1, "the loopback alone, which is down");
     let place = Place::with("a.png", &noisy(60, 40, 3, 8));
-    for arguments in ["denoise a.png -o b.png --steps 2", "doctor", "check", "info denoise-fast"] {
+    for arguments in [
+        "denoise a.png -o b.png --steps 2",
+        "doctor",
+        "check",
+        "info denoise-fast",
+        "generate -o g.png --size 16x16 --steps 1",
+    ] {
         let mut command = unshare("-n").unwrap();
         command.arg(BINARY);
         Eddy::new(command, arguments).within(&place).succeeds();
