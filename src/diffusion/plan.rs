@@ -35,6 +35,13 @@ impl Level {
         Self { signal, noise: sigma * signal }
     }
 
+    /// The variance that the forward process adds on the way here from a cleaner level, in this one's units: `beta` when they are
+    /// variance-preserving neighbours.
+    pub fn variance_from(self, cleaner: Self) -> f64 {
+        let ratio = self.signal / cleaner.signal;
+        (self.noise * self.noise - ratio * ratio * cleaner.noise * cleaner.noise).max(0.0)
+    }
+
     /// The noise-to-signal ratio, EDM's sigma; infinite for pure noise.
     pub fn sigma(self) -> f64 {
         self.noise / self.signal
@@ -130,14 +137,12 @@ impl Plan {
         }
         let levels = self.steps.iter().skip(1).map(|step| step.level).chain([Level::CLEAN]);
         let rows = self.steps.iter().zip(levels).flat_map(|(step, to)| {
-            let from = step.level;
-            let ratio = from.signal / to.signal;
-            let added = from.noise * from.noise - ratio * ratio * to.noise * to.noise;
+            let ratio = step.level.signal / to.signal;
             let again = Step {
                 a: ratio * step.a,
                 b: ratio * step.b,
                 e: ratio * step.e,
-                d: (ratio * ratio * step.d * step.d + added.max(0.0)).sqrt(),
+                d: (ratio * ratio * step.d * step.d + step.level.variance_from(to)).sqrt(),
                 ..*step
             };
             std::iter::repeat_n(again, times.max(1) - 1).chain([*step])

@@ -32,7 +32,7 @@ pub enum SolverType {
 ///
 /// `unclipped` says that predictions are clipped, and that the direction towards `x` is taken from the unclipped one.
 pub(crate) fn ddim_between(from: Level, scaling: Scaling, to: Level, eta: f64, unclipped: bool) -> Step {
-    let d = eta * to.noise / from.noise * forward_variance(from, to).sqrt();
+    let d = eta * to.noise / from.noise * from.variance_from(to).sqrt();
     let direction = (to.noise * to.noise - d * d).max(0.0).sqrt() / from.noise;
     let (b, e) = (to.signal, -direction * from.signal);
     let (b, e) = if unclipped { (b, e) } else { (b + e, 0.0) };
@@ -46,7 +46,7 @@ pub(super) fn ddim(span: &Span, eta: f64, unclipped: bool) -> Step {
 /// DDPM's ancestral step (Ho et al. 2020, equation 7 and section 3.2).
 pub(super) fn ddpm(span: &Span, variance: Variance) -> Step {
     let Span { from, to, .. } = *span;
-    let forward = forward_variance(from, to);
+    let forward = from.variance_from(to);
     let total = from.noise * from.noise;
     let kept = to.noise * to.noise / total;
     let d = match variance {
@@ -123,8 +123,7 @@ pub(super) fn trajectory(span: &Span, is_last: bool) -> Step {
         return row;
     }
     let ratio = to.signal / via.signal;
-    let d = (to.noise * to.noise - ratio * ratio * via.noise * via.noise).max(0.0).sqrt();
-    Step { a: ratio * row.a, b: ratio * row.b, d, ..row }
+    Step { a: ratio * row.a, b: ratio * row.b, d: to.variance_from(via).sqrt(), ..row }
 }
 
 /// A step of Langevin dynamics within a level (Song and Ermon 2019, algorithm 1): `x' = x + step * score + sqrt(2 step) z`, where
@@ -150,7 +149,7 @@ pub(super) fn langevin_size(ratio: f64, count: usize) -> f64 {
 
 /// A step of reverse diffusion (Song et al. 2021, score SDE, equation 46): the reverse SDE as the forward one is discretised.
 pub(super) fn reverse_diffusion(span: &Span) -> Step {
-    reverse(span, 1.0, forward_variance(span.from, span.to).sqrt())
+    reverse(span, 1.0, span.from.variance_from(span.to).sqrt())
 }
 
 /// A step of the probability flow, discretised in the same way (there, equations 47 and 48).
@@ -162,7 +161,7 @@ pub(super) fn probability_flow(span: &Span) -> Step {
 /// difference of the variances.
 fn reverse(span: &Span, part: f64, d: f64) -> Step {
     let Span { from, to, .. } = *span;
-    let towards = part * forward_variance(from, to) / (from.noise * from.noise);
+    let towards = part * from.variance_from(to) / (from.noise * from.noise);
     let a = 2.0 - from.signal / to.signal - towards;
     row(from, span.scaling, Update { a, b: towards * from.signal, c: 0.0, d, e: 0.0 })
 }
@@ -170,13 +169,6 @@ fn reverse(span: &Span, part: f64, d: f64) -> Step {
 /// The posterior mean: what noise is left is taken out at once.
 pub(super) fn denoise(span: &Span) -> Step {
     row(span.from, span.scaling, Update { a: 0.0, b: 1.0, c: 0.0, d: 0.0, e: 0.0 })
-}
-
-/// The variance that the forward process adds between two levels, in units of the noisier one: `beta` when they are
-/// variance-preserving neighbours.
-fn forward_variance(from: Level, to: Level) -> f64 {
-    let ratio = from.signal / to.signal;
-    (from.noise * from.noise - ratio * ratio * to.noise * to.noise).max(0.0)
 }
 
 struct Update {
