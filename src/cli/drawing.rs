@@ -6,7 +6,8 @@ use clap::Args;
 use eddy::diffusion::{Guide, Moment, Sampler};
 use eddy::frame::picture;
 use eddy::frame::{Format, Frame, Metadata, Samples};
-use eddy::task::{DrawOptions, Drawer};
+use eddy::task::{DrawOptions, Drawer, frames};
+use eddy::tensor::Range;
 use ndarray::Array4;
 
 use super::options::MemoryOptions;
@@ -58,7 +59,7 @@ impl DrawingOptions {
 /// Writes each prediction of the clean picture as `step-001.png`; of several pictures beside each other.
 pub(crate) struct StepKeeper {
     folder: PathBuf,
-    range: [f32; 2],
+    range: Range,
 }
 
 impl StepKeeper {
@@ -67,7 +68,7 @@ impl StepKeeper {
         let Some(folder) = folder else { return Ok(None) };
         let problem = "the folder for the steps cannot be made";
         std::fs::create_dir_all(folder).map_err(|cause| eddy::Error::output_from(folder, problem, cause))?;
-        Ok(Some(Self { folder: folder.to_owned(), range: drawer.black_and_white() }))
+        Ok(Some(Self { folder: folder.to_owned(), range: drawer.range() }))
     }
 }
 
@@ -75,26 +76,28 @@ impl Guide for StepKeeper {
     fn guide(&mut self, moment: &Moment<'_>, d: &mut Array4<f32>) -> eddy::Result<()> {
         let digits = moment.count.to_string().len();
         let name = format!("step-{:0digits$}.png", moment.index + 1);
-        let mut frame = strip(d, self.range);
+        let beside = frames(d, self.range)?;
+        let mut frame = tabled(&beside, beside.len());
         frame.metadata.note =
             Some(format!("step {} of {}, sigma {:.4}", moment.index + 1, moment.count, moment.level.sigma()));
         picture::write(&frame, &self.folder.join(name), Format::Png, &picture::Options::default()).map(drop)
     }
 }
 
-/// Pictures beside each other, whose black and white are `range`.
-fn strip(pictures: &Array4<f32>, [black, white]: [f32; 2]) -> Frame {
-    let (count, channels, height, width) = pictures.dim();
-    let mut samples = Vec::with_capacity(pictures.len());
-    for y in 0..height {
-        for i in 0..count {
-            for x in 0..width {
-                for c in 0..channels {
-                    let value = (pictures[[i, c, y, x]] - black) / (white - black);
-                    samples.push((255.0 * value).round_ties_even().clamp(0.0, 255.0) as u8);
-                }
-            }
+/// Frames of one kind in so many columns, row by row.
+pub(crate) fn tabled(frames: &[Frame], columns: usize) -> Frame {
+    let rows = frames.len().div_ceil(columns.max(1));
+    let (width, height, channels) =
+        frames.first().map_or((1, 1, 1), |first| (first.width, first.height, first.channels));
+    let across = columns * width * channels;
+    let mut samples = vec![0; across * rows * height];
+    for (i, frame) in frames.iter().enumerate() {
+        let Samples::U8(own) = &frame.samples else { continue };
+        let corner = (i / columns) * height * across + (i % columns) * width * channels;
+        for (y, row) in own.chunks_exact(width * channels).enumerate() {
+            samples[corner + y * across..][..row.len()].copy_from_slice(row);
         }
     }
-    Frame { width: count * width, height, channels, samples: Samples::U8(samples), metadata: Metadata::default() }
+    let metadata = Metadata::default();
+    Frame { width: columns * width, height: rows * height, channels, samples: Samples::U8(samples), metadata }
 }

@@ -5,17 +5,17 @@ use std::time::Instant;
 
 use clap::Args;
 use eddy::diffusion::{ClassifierFreeOptions, Guide};
+use eddy::frame::Format;
 use eddy::frame::picture::{self, Limits};
 use eddy::frame::source::ends_in_slash;
-use eddy::frame::{Format, Frame, Samples};
 use eddy::model::Package;
-use eddy::task::{Classes, Classifier, DrawOptions, Drawer, Drawing};
+use eddy::task::{Classes, Classifier, DrawOptions, Drawer, Drawing, frames};
 use serde_json::json;
 
 use super::console::Console;
-use super::drawing::DrawingOptions;
+use super::drawing::{DrawingOptions, tabled};
 use super::interrupt;
-use super::options::{DeviceOptions, MemoryOptions, PrecisionOption, Size};
+use super::options::{DeviceOptions, MemoryOptions, PrecisionOption, Size, pair};
 
 /// Draw pictures
 ///
@@ -94,7 +94,7 @@ pub(crate) struct Arguments {
 }
 
 fn interval(text: &str) -> Result<[f64; 2], &'static str> {
-    let parsed = text.split_once(',').and_then(|(low, high)| Some([low.parse().ok()?, high.parse().ok()?]));
+    let parsed = pair(text).ok();
     parsed.filter(|[low, high]| 0.0 <= *low && low < high).ok_or("expected two sigmas, such as 0.3,5")
 }
 
@@ -153,7 +153,7 @@ impl Arguments {
                 bar.advance(first / BATCH, progress);
                 interrupt::poll()
             })?;
-            for ((i, seed), mut frame) in (first..).zip(seeds).zip(drawer.frames(&pictures)?) {
+            for ((i, seed), mut frame) in (first..).zip(seeds).zip(frames(&pictures, drawer.range())?) {
                 frame.metadata.note = Some(self.note(&package, &drawer, i, seed, scale));
                 match &sink {
                     Sink::Grid(..) => drawn.push(frame),
@@ -169,7 +169,8 @@ impl Arguments {
         }
         if let Sink::Grid(path, format) = &sink {
             let note = drawn.first().and_then(|frame| frame.metadata.note.clone());
-            let mut grid = grid(&drawn);
+            // About as many rows as columns.
+            let mut grid = tabled(&drawn, (drawn.len() as f64).sqrt().ceil() as usize);
             grid.metadata.note = note;
             picture::write(&grid, path, *format, &picture::Options::default())?;
         }
@@ -258,23 +259,4 @@ impl Sink {
             ))),
         }
     }
-}
-
-/// Pictures of one kind beside and below each other, in about as many rows as columns.
-fn grid(pictures: &[Frame]) -> Frame {
-    let columns = (pictures.len() as f64).sqrt().ceil() as usize;
-    let rows = pictures.len().div_ceil(columns.max(1));
-    let (width, height, channels) =
-        pictures.first().map_or((1, 1, 1), |first| (first.width, first.height, first.channels));
-    let across = columns * width * channels;
-    let mut samples = vec![0; across * rows * height];
-    for (i, picture) in pictures.iter().enumerate() {
-        let Samples::U8(own) = &picture.samples else { continue };
-        let corner = (i / columns) * height * across + (i % columns) * width * channels;
-        for (y, row) in own.chunks_exact(width * channels).enumerate() {
-            samples[corner + y * across..][..row.len()].copy_from_slice(row);
-        }
-    }
-    let metadata = eddy::frame::Metadata::default();
-    Frame { width: columns * width, height: rows * height, channels, samples: Samples::U8(samples), metadata }
 }

@@ -13,7 +13,7 @@ use ndarray::Array4;
 use serde_json::json;
 
 use super::console::Console;
-use super::options::{DeviceOptions, Size};
+use super::options::{DeviceOptions, Size, pair};
 
 /// Make a model package of what others made
 ///
@@ -107,11 +107,6 @@ pub(crate) struct Arguments {
     console: Console,
 }
 
-fn pair(text: &str) -> Result<[f64; 2], &'static str> {
-    let parsed = text.split_once(',').and_then(|(one, other)| Some([one.parse().ok()?, other.parse().ok()?]));
-    parsed.ok_or("expected two numbers, such as 0,1")
-}
-
 impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         if self.output.exists() {
@@ -150,13 +145,11 @@ impl Arguments {
             let _ = fs::remove_dir_all(&made);
         }
         finished.map_err(|cause| eddy::Error::output_from(&self.output, "it cannot be put in its place", cause))?;
+        let (source, output) = (self.source.display(), self.output.display());
         let line = format!(
-            "{} -> {}: a model to {}, which `eddy check {2}` compares with what it gave now",
-            self.source.display(),
-            self.output.display(),
+            "{source} -> {output}: a model to {}, which `eddy check {output}` compares with what it gave now",
             facts.task
         );
-        let line = line.replace("{2}", &self.output.display().to_string());
         self.console.report(line, &json!({"source": self.source, "output": self.output, "task": facts.task}))
     }
 

@@ -232,6 +232,12 @@ impl FromStr for Size {
     }
 }
 
+/// Two numbers, as `0,1`.
+pub(crate) fn pair(text: &str) -> Result<[f64; 2], &'static str> {
+    let parsed = text.split_once(',').and_then(|(one, other)| Some([one.parse().ok()?, other.parse().ok()?]));
+    parsed.ok_or("expected two numbers, such as 0,1")
+}
+
 #[cfg(test)]
 mod tests {
     use super::{ByteSize, Size};

@@ -144,17 +144,12 @@ impl<'a> Drawer<'a> {
     }
 
     /// The network's values of black and white.
-    pub(crate) fn range(&self) -> tensor::Range {
+    pub fn range(&self) -> tensor::Range {
         self.range
     }
 
     pub(crate) fn channels(&self) -> usize {
         self.manifest.channels
-    }
-
-    /// The network's values of black and white.
-    pub fn black_and_white(&self) -> [f32; 2] {
-        [self.range.lo(), self.range.lo() + self.range.span()]
     }
 
     /// A frame as so many pictures to begin with.
@@ -306,19 +301,22 @@ impl<'a> Drawer<'a> {
         let per_pixel = bytes_per_pixel.map(|bytes| bytes * count);
         room.tiles([width, height, channels], self.options.tile, self.manifest.locality(), per_pixel)
     }
+}
 
-    /// Pictures as frames of 8 bits a sample.
-    pub fn frames(&self, pictures: &Array4<f32>) -> Result<Vec<Frame>> {
-        let (_, channels, height, width) = pictures.dim();
-        let size = channels * height * width;
-        let frames = pictures.as_slice().unwrap_or_default().chunks_exact(size.max(1)).map(|planes| {
-            let samples = Samples::U8(vec![0; size]);
-            let mut frame = Frame { width, height, channels, samples, metadata: Metadata::default() };
-            tensor::write_planes(planes, self.range, &mut frame)?;
-            Ok(frame)
-        });
-        frames.collect()
-    }
+/// Pictures, `[pictures, channels, height, width]` in `range`, as frames of 8 bits a sample.
+///
+/// # Errors
+/// [`Error::Usage`] for channels that no frame has.
+pub fn frames(pictures: &Array4<f32>, range: tensor::Range) -> Result<Vec<Frame>> {
+    let (_, channels, height, width) = pictures.dim();
+    let size = channels * height * width;
+    let frames = pictures.as_slice().unwrap_or_default().chunks_exact(size.max(1)).map(|planes| {
+        let samples = Samples::U8(vec![0; size]);
+        let mut frame = Frame { width, height, channels, samples, metadata: Metadata::default() };
+        tensor::write_planes(planes, range, &mut frame)?;
+        Ok(frame)
+    });
+    frames.collect()
 }
 
 /// Noise by picture: each has its own.

@@ -16,7 +16,7 @@ mod upscale;
 pub(crate) use bicubic::keys;
 pub use budget::{Budget, Room, TileChoice};
 pub use denoise::{DenoiseOptions, Denoiser, Report, SigmaChoice};
-pub use draw::{Classes, Classifier, DrawOptions, Drawer, Drawing};
+pub use draw::{Classes, Classifier, DrawOptions, Drawer, Drawing, frames};
 pub use estimate::estimate_sigma;
 pub(crate) use estimate::estimate_sigma_of_planes;
 pub use inpaint::{Mask, Repair};

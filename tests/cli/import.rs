@@ -22,7 +22,10 @@ fn a_pipeline_draws_as_it_is_and_as_a_package() {
     let place = Place::new();
     pipeline(&place, UNET);
     eddy("generate -m pipeline -o a.png --steps 5 --seed 3").within(&place).succeeds().says("12x8");
-    eddy("import pipeline -o package/ --licence CC0-1.0").within(&place).succeeds().says("a model to generate");
+    eddy("import pipeline -o package/ --licence CC0-1.0")
+        .within(&place)
+        .succeeds()
+        .says("a model to generate, which `eddy check package/`");
     assert_eq!(place.names("package"), ["check-prediction.npy", "check-sample.npy", "model.toml", "network.onnx"]);
     eddy("check package").within(&place).succeeds();
     eddy("generate -m package -o b.png --steps 5 --seed 3").within(&place).succeeds();
