@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::diffusion::{DiscreteSchedule, Prediction, config};
+use crate::diffusion::{DiscreteSchedule, config};
 use crate::error::{Error, Result};
 use crate::network::{Interface, ModelSource, OnnxNetwork, Runtime, SessionOptions};
 
@@ -40,15 +40,6 @@ impl DiffusersFolder {
         let text = std::fs::read_to_string(path.join(SCHEDULER))
             .map_err(|cause| Error::model_from(&name, format!("its {SCHEDULER} cannot be read"), cause))?;
         Ok(Self { path: path.to_owned(), schedule: config::parse(&name, &text)? })
-    }
-
-    /// What the U-Net predicts, by the name that a manifest has for it.
-    pub(super) fn prediction_name(&self) -> &'static str {
-        match self.schedule.prediction {
-            Prediction::VPrediction => "v_prediction",
-            Prediction::Sample => "sample",
-            _ => "epsilon",
-        }
     }
 
     /// Loads the U-Net: inputs `sample` and `timestep`, output `out_sample`.

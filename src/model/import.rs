@@ -9,6 +9,7 @@ use toml::{Table, Value};
 
 use super::diffusers::{DiffusersFolder, NETWORK, SCHEDULER};
 use super::manifest::Manifest;
+use crate::diffusion::config;
 use crate::error::{Error, Result};
 use crate::network::sha256;
 
@@ -179,7 +180,7 @@ pub fn facts_of_diffusers(path: &Path) -> Result<Facts> {
     Ok(Facts {
         name,
         task: "generate".into(),
-        prediction: folder.prediction_name().into(),
+        prediction: config::prediction_name(folder.schedule.prediction).unwrap_or("epsilon").into(),
         channels: unet.in_channels,
         range: [-1.0, 1.0],
         scale: 1,

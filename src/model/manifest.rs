@@ -247,11 +247,7 @@ impl Manifest {
     pub fn sampled_on(&self) -> Result<Schedule> {
         if let Some(table) = &self.schedule {
             let mut table = table.clone();
-            let prediction = match self.prediction {
-                Prediction::VPrediction => "v_prediction",
-                Prediction::Sample => "sample",
-                _ => "epsilon",
-            };
+            let prediction = config::prediction_name(self.prediction).unwrap_or("epsilon");
             table.insert("prediction_type".into(), prediction.into());
             let text = serde_json::to_string(&table)
                 .map_err(|cause| Error::model_from(&self.name, "its [schedule] is odd", cause))?;

@@ -101,6 +101,11 @@ const PREDICTIONS: [(&str, Prediction); 4] = [
     ("original_sample", Prediction::Sample),
 ];
 
+/// What such a file calls a prediction; none where it knows no such kind.
+pub fn prediction_name(prediction: Prediction) -> Option<&'static str> {
+    PREDICTIONS.iter().find(|(_, known)| *known == prediction).map(|(name, _)| *name)
+}
+
 const SPACINGS: [(&str, Spacing); 3] =
     [("leading", Spacing::Leading), ("linspace", Spacing::Linspace), ("trailing", Spacing::Trailing)];
 
