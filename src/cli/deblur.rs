@@ -4,13 +4,14 @@ use std::path::Path;
 
 use clap::Args;
 use eddy::frame::picture::{self, Limits};
+use eddy::model::Package;
 use eddy::task::{Degradation, Kernel};
 
 use super::console::Console;
 use super::drawing::DrawingOptions;
 use super::options::{DeviceOptions, MemoryOptions, PrecisionOption};
 use super::pictures::Pictures;
-use super::restoration::Restoration;
+use super::redraw::Redraw;
 
 /// Sharpen pictures that were blurred in a known way
 ///
@@ -64,13 +65,17 @@ impl Arguments {
             }
             None => Kernel::of(&picture::read(Path::new(&self.kernel), &Limits::default())?)?,
         };
-        let restoration = Restoration {
-            degradation: Degradation::Blur(kernel),
-            noise: self.sigma,
+        let package = Package::find(&self.model)?;
+        let redraw = Redraw {
+            pictures: &self.pictures,
+            package: &package,
+            options: self.drawing.options(&self.memory),
             seed: self.drawing.seed,
-            save_steps: self.drawing.save_steps.clone(),
+            save_steps: self.drawing.save_steps.as_deref(),
+            precision: &self.precision,
+            device: &self.device,
+            console: self.console,
         };
-        let options = self.drawing.options(&self.memory);
-        restoration.run(&self.pictures, &self.model, options, (&self.precision, &self.device), self.console)
+        redraw.restore(&Degradation::Blur(kernel), self.sigma)
     }
 }

@@ -66,6 +66,9 @@ impl StepKeeper {
     /// In that folder, if there is one.
     pub(crate) fn new(folder: Option<&Path>, drawer: &Drawer<'_>) -> eddy::Result<Option<Self>> {
         let Some(folder) = folder else { return Ok(None) };
+        if drawer.draws_latents() {
+            return Err(eddy::Error::usage("its steps are latents and no pictures; leave --save-steps out"));
+        }
         let problem = "the folder for the steps cannot be made";
         std::fs::create_dir_all(folder).map_err(|cause| eddy::Error::output_from(folder, problem, cause))?;
         Ok(Some(Self { folder: folder.to_owned(), range: drawer.range() }))

@@ -4,18 +4,21 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
-use eddy::diffusion::{ClassifierFreeOptions, Guide};
+use eddy::array;
+use eddy::diffusion::{ClassifierFreeOptions, Guide, NoiseSource};
 use eddy::frame::Format;
 use eddy::frame::picture::{self, Limits};
 use eddy::frame::source::ends_in_slash;
 use eddy::model::Package;
+use eddy::network::Network;
 use eddy::task::{Classes, Classifier, DrawOptions, Drawer, Drawing, frames};
+use ndarray::Axis;
 use serde_json::json;
 
 use super::console::Console;
 use super::drawing::{DrawingOptions, tabled};
 use super::interrupt;
-use super::options::{DeviceOptions, MemoryOptions, PrecisionOption, Size, pair};
+use super::options::{DeviceOptions, MemoryOptions, NoiseOptions, PrecisionOption, Size, pair};
 
 /// Draw pictures
 ///
@@ -24,7 +27,8 @@ use super::options::{DeviceOptions, MemoryOptions, PrecisionOption, Size, pair};
 #[derive(Debug, Args)]
 #[command(after_help = "Example: eddy generate -m digits-ddpm --class 7 --count 16 --grid -o sevens.png")]
 pub(crate) struct Arguments {
-    /// The picture to write; a folder where several go, unless they are a --grid
+    /// The picture to write; a folder where several go, unless they are a --grid; or a .npy file for all of them, [pictures, C, H, W], black
+    /// 0 and white 1
     #[arg(short, long, value_name = "SINK", help_heading = "Input and output")]
     output: PathBuf,
 
@@ -84,6 +88,9 @@ pub(crate) struct Arguments {
     drawing: DrawingOptions,
 
     #[command(flatten)]
+    noise: NoiseOptions,
+
+    #[command(flatten)]
     memory: MemoryOptions,
 
     #[command(flatten)]
@@ -128,19 +135,22 @@ impl Arguments {
         };
         let strength = self.from.is_some().then_some(self.strength);
         let options = DrawOptions { strength, ..self.drawing.options(&self.memory) };
-        let mut drawer = Drawer::new(&package.manifest, &mut network, options)?;
+        let mut decoder = package.load_decoder(&opened.runtime, opened.session())?;
+        let decoder = decoder.as_mut().map(|decoder| decoder as &mut dyn Network);
+        let mut drawer = Drawer::new(&package.manifest, &mut network, options)?.decoded_by(decoder);
         let scale = self.guidance_scale.or(package.manifest.defaults.guidance_scale).unwrap_or(1.0);
         if let (Some(package), Some(network)) = (&led, &mut classifier) {
             let scale = self.guidance_scale.unwrap_or(1.0);
             drawer = drawer.led_by(Classifier { manifest: &package.manifest, network, scale })?;
         }
         let [width, height] = drawer.size(self.size.map(|size| [size.width, size.height]))?;
+        let given = self.noise.read()?;
         let start = self.from.as_ref().map(|path| picture::read(path, &Limits::default())).transpose()?;
         let mut keeper = self.drawing.keeper(&drawer)?;
         let count = self.count as usize;
         let bar = self.console.bar(count.div_ceil(BATCH));
         let begun = Instant::now();
-        let mut drawn = Vec::new();
+        let (mut drawn, mut tensors) = (Vec::new(), Vec::new());
         for first in (0..count).step_by(BATCH) {
             let many = BATCH.min(count - first);
             bar.begin(first / BATCH, &self.model);
@@ -148,15 +158,24 @@ impl Arguments {
             let seeds: Vec<u64> = (first..first + many).map(|i| self.drawing.seed.wrapping_add(i as u64)).collect();
             let guides = keeper.iter_mut().map(|keeper| keeper as &mut dyn Guide).collect();
             let start = start.as_ref().map(|frame| drawer.planes(frame, many)).transpose()?;
-            let drawing = Drawing { seeds: seeds.clone(), classes: self.classes(first, many, scale), start, guides };
+            let (initial, fresh) = given.of(first, many)?;
+            let fresh = fresh.as_ref().map(|fresh| fresh as &dyn NoiseSource);
+            let classes = self.classes(first, many, scale);
+            let drawing = Drawing { seeds: seeds.clone(), classes, start, initial, fresh, guides };
             let pictures = drawer.draw([width, height], drawing, &mut |progress| {
                 bar.advance(first / BATCH, progress);
                 interrupt::poll()
             })?;
+            if let Sink::Tensor(_) = &sink {
+                // As pictures are, but for the rounding.
+                tensors.push(pictures.mapv(|value| drawer.range().to_unit(value).clamp(0.0, 1.0)));
+                continue;
+            }
             for ((i, seed), mut frame) in (first..).zip(seeds).zip(frames(&pictures, drawer.range())?) {
                 frame.metadata.note = Some(self.note(&package, &drawer, i, seed, scale));
                 match &sink {
                     Sink::Grid(..) => drawn.push(frame),
+                    Sink::Tensor(_) => {}
                     Sink::One(path, format) => {
                         drop(picture::write(&frame, path, *format, &picture::Options::default())?)
                     }
@@ -173,6 +192,12 @@ impl Arguments {
             let mut grid = tabled(&drawn, (drawn.len() as f64).sqrt().ceil() as usize);
             grid.metadata.note = note;
             picture::write(&grid, path, *format, &picture::Options::default())?;
+        }
+        if let Sink::Tensor(path) = &sink {
+            let views: Vec<_> = tensors.iter().map(|tensor| tensor.view()).collect();
+            let whole = ndarray::concatenate(Axis(0), &views)
+                .map_err(|cause| eddy::Error::evaluation(format!("pictures of different sizes were drawn: {cause}")))?;
+            array::write(&whole, path)?;
         }
         let seconds = begun.elapsed().as_secs_f64();
         let (sampler, evaluations) = (drawer.sampler(), drawer.evaluations());
@@ -234,6 +259,7 @@ impl Arguments {
 
 /// Where pictures go.
 enum Sink {
+    Tensor(PathBuf),
     One(PathBuf, Format),
     Grid(PathBuf, Format),
     Folder(PathBuf),
@@ -246,6 +272,10 @@ impl Sink {
             let problem = "the folder cannot be made";
             std::fs::create_dir_all(output).map_err(|cause| eddy::Error::output_from(output, problem, cause))?;
             return Ok(Self::Folder(output.to_owned()));
+        }
+        if !is_folder && !grid && output.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("npy")) {
+            array::check(output)?;
+            return Ok(Self::Tensor(output.to_owned()));
         }
         let format = Format::from_path(output).filter(|_| !is_folder).ok_or_else(|| {
             eddy::Error::usage(format!("{} is no picture's name; end it in .png or the like", output.display()))

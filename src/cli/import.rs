@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use eddy::array;
 use eddy::diffusion::{NoiseAt, NoiseSource, Philox};
-use eddy::model::{Facts, Package, Precision, facts_of_diffusers};
+use eddy::model::{Facts, Package, Precision, facts_of_diffusers, schedule_of_diffusers};
 use eddy::network::Network;
 use ndarray::Array4;
 use serde_json::json;
@@ -107,6 +107,10 @@ pub(crate) struct Arguments {
     console: Console,
 }
 
+/// What the network is called in a package, and the folder of its decoder.
+const NETWORK: &str = "network.onnx";
+const DECODER: &str = "decoder";
+
 impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         if self.output.exists() {
@@ -121,7 +125,7 @@ impl Arguments {
         facts.licence.clone_from(&self.licence);
         facts.name =
             self.output.file_name().map_or_else(|| "imported".into(), |name| name.to_string_lossy().into_owned());
-        facts.file = "network.onnx".into();
+        facts.file = NETWORK.into();
         facts.steps = self.steps.unwrap_or(facts.steps);
         // Under another name until everything is there.
         let parent = self.output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -130,7 +134,14 @@ impl Arguments {
             .prefix(".eddy-")
             .tempdir_in(parent)
             .map_err(cannot("no folder can be made there"))?;
-        copy(&network, folder.path())?;
+        copy(&network, folder.path(), &facts.file)?;
+        if let Some(decoder) = &mut facts.decoder {
+            // In a folder of its own, since what beside it holds its weights may be called as that of the network is.
+            let place = folder.path().join(DECODER);
+            fs::create_dir(&place).map_err(cannot("no folder can be made for the decoder"))?;
+            copy(&self.source.join(&decoder.path), &place, NETWORK)?;
+            decoder.path = format!("{DECODER}/{NETWORK}");
+        }
         let bytes = fs::read(folder.path().join(&facts.file)).map_err(cannot("what was copied cannot be read"))?;
         let manifest = facts.manifest(&bytes)?;
         let write = |text: &str| {
@@ -170,7 +181,7 @@ impl Arguments {
             Some(path) => {
                 let text = fs::read_to_string(path)
                     .map_err(|cause| eddy::Error::input_from(path, "the schedule cannot be read", cause))?;
-                let table: toml::Table = serde_json::from_str(&text)
+                let table = schedule_of_diffusers(&text)
                     .map_err(|cause| eddy::Error::input_from(path, "it is not as diffusers writes schedules", cause))?;
                 Some(table)
             }
@@ -192,8 +203,10 @@ impl Arguments {
             null_class: self.null_class,
             sigma: self.sigma_range,
             schedule,
+            decoder: None,
             inputs,
             output: self.result.clone().ok_or_else(|| missing("--result", "--result y"))?,
+            sampler: None,
             steps: self.steps.unwrap_or(1),
             licence: String::new(),
             file: String::new(),
@@ -207,8 +220,9 @@ impl Arguments {
         let opened = self.device.open(self.console)?;
         let mut network = package.load(&opened.runtime, self.numbers, opened.session())?;
         let manifest = &package.manifest;
-        let side = 32_usize.next_multiple_of(manifest.multiple_of * manifest.scale);
-        let [width, height] = manifest.size.unwrap_or([side, side]);
+        let side = 32_usize.next_multiple_of(manifest.multiple_of * manifest.sample_scale());
+        let pixels = manifest.decoded_scale();
+        let [width, height] = manifest.size.map_or([side, side], |size| size.map(|length| length / pixels));
         let shape = [1, manifest.channels, height, width];
         network.bind(shape)?;
         let mut check = vec!["[check]".to_owned(), "tolerance = 1e-3".to_owned()];
@@ -231,7 +245,8 @@ impl Arguments {
         }
         if let Some(condition) = inputs.condition {
             draw(1, condition);
-            keep("condition", condition, [1, manifest.channels, height / manifest.scale, width / manifest.scale])?;
+            let scale = if manifest.is_joined() { 1 } else { manifest.sample_scale() };
+            keep("condition", condition, [1, manifest.picture_channels(), height / scale, width / scale])?;
         }
         if let Some(class) = inputs.class {
             class.fill(0);
@@ -252,13 +267,13 @@ impl Arguments {
     }
 }
 
-/// Copies a network, and what beside it may hold its weights.
-fn copy(network: &Path, folder: &Path) -> eddy::Result<()> {
+/// Copies a network under that name, and what beside it may hold its weights under their own.
+fn copy(network: &Path, folder: &Path, name: &str) -> eddy::Result<()> {
     let copied = |from: &Path, name: &std::ffi::OsStr| {
         let copied = fs::copy(from, folder.join(name)).map(drop);
         copied.map_err(|cause| eddy::Error::input_from(from, "it cannot be copied", cause))
     };
-    copied(network, "network.onnx".as_ref())?;
+    copied(network, name.as_ref())?;
     let Some(beside) = network.parent().and_then(|parent| fs::read_dir(parent).ok()) else { return Ok(()) };
     let own = network.file_name().unwrap_or_default().to_string_lossy().into_owned();
     for file in beside.flatten().filter(|file| file.path().is_file()) {

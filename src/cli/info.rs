@@ -72,6 +72,10 @@ impl Arguments {
             let eight_bit = |sigma: f64| 255.0 * sigma / span;
             rows.push(("sigma", format!("{:.1} to {:.1} (8-bit units)", eight_bit(sigma.min), eight_bit(sigma.max))));
         }
+        if let Some(decoder) = &manifest.decoder {
+            let about = format!("{}, {} times larger, to {} channels", decoder.path, decoder.scale, decoder.channels);
+            rows.push(("decoder", about));
+        }
         let sees =
             manifest.receptive_field.map_or("the whole picture".to_owned(), |field| format!("{field} px each way"));
         rows.push(("sees", sees));

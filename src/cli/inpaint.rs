@@ -1,20 +1,19 @@
 //! `eddy inpaint`.
 
 use std::path::PathBuf;
-use std::time::Instant;
 
 use clap::Args;
-use eddy::diffusion::{Guide, Sampler};
+use eddy::diffusion::Sampler;
 use eddy::frame::picture::{self, Limits};
 use eddy::model::Package;
-use eddy::task::{DrawOptions, Drawer, Mask};
+use eddy::task::{DrawOptions, Mask};
 use serde_json::json;
 
 use super::console::Console;
 use super::drawing::DrawingOptions;
-use super::interrupt;
 use super::options::{DeviceOptions, MemoryOptions, PrecisionOption};
-use super::pictures::{Pictures, Turn};
+use super::pictures::Pictures;
+use super::redraw::Redraw;
 
 /// Draw what is missing of pictures
 ///
@@ -77,10 +76,6 @@ impl Arguments {
             );
             return Err(eddy::Error::usage(problem).into());
         }
-        let jobs = self.pictures.jobs()?;
-        let opened = self.device.open(self.console)?;
-        let precision = self.precision.on(opened.device(), &package);
-        let mut network = package.load_guarded(&opened.runtime, precision, opened.session())?;
         let mut options = DrawOptions {
             resample: usize::from(self.resample),
             strength: Some(self.strength),
@@ -90,48 +85,23 @@ impl Arguments {
         options.sampler = options.sampler.or(Some(Sampler::DDPM));
         // As good as more in our tests: each is taken again.
         options.steps = options.steps.or(Some(10));
-        let mut drawer = Drawer::new(&package.manifest, &mut network, options)?;
-        Pictures::each(&jobs, self.console, |turn| {
-            self.inpaint(
-                &mut drawer,
-                &mask,
-                turn,
-                &json!({"precision": precision.name(), "device": opened.device().to_string()}),
-            )
+        let seed = self.drawing.seed;
+        let seeds: Vec<u64> = (0..self.draws).map(|i| seed.wrapping_add(i.into())).collect();
+        let redraw = Redraw {
+            pictures: &self.pictures,
+            package: &package,
+            options,
+            seed,
+            save_steps: self.drawing.save_steps.as_deref(),
+            precision: &self.precision,
+            device: &self.device,
+            console: self.console,
+        };
+        redraw.run(|mut frame, work| {
+            let repair = work.drawer.inpaint(&mut frame, &mask, &seeds, work.guides, work.watch)?;
+            let [x, y, width, height] = repair.part.unwrap_or_default();
+            let words = format!("{} pixels drawn within {width}x{height} at {x},{y}", repair.pixels);
+            Ok((frame, words, json!({"pixels": repair.pixels, "part": repair.part})))
         })
-    }
-
-    fn inpaint(
-        &self,
-        drawer: &mut Drawer<'_>,
-        mask: &Mask,
-        turn: &Turn<'_>,
-        ran: &serde_json::Value,
-    ) -> eddy::Result<()> {
-        let mut frame = turn.read()?;
-        turn.check(&frame)?;
-        let mut keeper = self.drawing.keeper(drawer)?;
-        let guides = keeper.iter_mut().map(|keeper| keeper as &mut dyn Guide).collect();
-        let seeds: Vec<u64> = (0..self.draws).map(|i| self.drawing.seed.wrapping_add(i.into())).collect();
-        let begun = Instant::now();
-        let repair = drawer.inpaint(&mut frame, mask, &seeds, guides, &mut |progress| {
-            turn.bar.advance(turn.index, progress);
-            interrupt::poll()
-        })?;
-        let seconds = begun.elapsed().as_secs_f64();
-        let warnings = self.pictures.write(&frame, turn)?;
-        let (sampler, evaluations) = (drawer.sampler(), drawer.evaluations());
-        let [x, y, width, height] = repair.part.unwrap_or_default();
-        let line = format!(
-            "{} pixels drawn within {width}x{height} at {x},{y}, {sampler}, {evaluations} evaluations, {seconds:.2} s",
-            repair.pixels
-        );
-        let mut record = json!({
-            "input": turn.job.input.to_string_lossy(), "output": turn.job.output.to_string_lossy(),
-            "width": frame.width, "height": frame.height, "pixels": repair.pixels, "part": repair.part,
-            "sampler": sampler.name(), "evaluations": evaluations, "seed": self.drawing.seed, "seconds": seconds, "warnings": warnings,
-        });
-        eddy::video::record::extend(&mut record, ran.clone());
-        turn.report(&line, &record)
     }
 }

@@ -5,9 +5,12 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use clap::Args;
+use eddy::array;
+use eddy::diffusion::Recorded;
 use eddy::model::{Manifest, Package, Precision};
 use eddy::network::{Device, DeviceChoice, Library, Placement, Runtime, SessionOptions};
 use eddy::task::{Budget, TileChoice};
+use ndarray::{Array4, Array5, Axis, Slice};
 
 use super::console::Console;
 
@@ -160,6 +163,72 @@ impl SamplingOptions {
     pub(crate) fn steps(&self) -> Option<usize> {
         self.steps.map(usize::from)
     }
+}
+
+/// Noise that was drawn elsewhere, in place of a seed's.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Sampling")]
+pub(crate) struct NoiseOptions {
+    /// The noise that drawing begins with, in place of the seed's: a .npy file of floats with a deviation of 1, [pictures, C, H, W], of
+    /// the network's own channels and size. What diffusers' pipelines call latents
+    #[arg(long, value_name = "X.npy")]
+    initial_noise: Option<PathBuf>,
+
+    /// Fresh noise of the steps, in place of the seed's: a .npy file of floats, [steps, pictures, C, H, W]
+    #[arg(long, value_name = "Z.npy")]
+    noise: Option<PathBuf>,
+}
+
+impl NoiseOptions {
+    pub(crate) fn is_given(&self) -> bool {
+        self.initial_noise.is_some() || self.noise.is_some()
+    }
+
+    pub(crate) fn read(&self) -> eddy::Result<GivenNoise> {
+        Ok(GivenNoise {
+            initial: self.initial_noise.as_deref().map(array::read).transpose()?,
+            fresh: self.noise.as_deref().map(array::read).transpose()?,
+        })
+    }
+}
+
+/// Noise that was drawn elsewhere.
+pub(crate) struct GivenNoise {
+    initial: Option<Array4<f32>>,
+    fresh: Option<Array5<f32>>,
+}
+
+impl GivenNoise {
+    /// Of so many pictures from the first on: what they begin with, and what their steps draw.
+    pub(crate) fn of(&self, first: usize, many: usize) -> eddy::Result<(Option<Array4<f32>>, Option<Recorded>)> {
+        let there = |pictures: usize, what: &str| {
+            if first + many <= pictures {
+                return Ok(Slice::from(first..first + many));
+            }
+            Err(eddy::Error::usage(format!(
+                "the {what} noise is of {pictures} pictures, {} or more are drawn; give noise for each",
+                first + many
+            )))
+        };
+        let initial = match &self.initial {
+            None => None,
+            Some(noise) => Some(noise.slice_axis(Axis(0), there(noise.len_of(Axis(0)), "initial")?).to_owned()),
+        };
+        let fresh = match &self.fresh {
+            None => None,
+            Some(noise) => {
+                let own = noise.slice_axis(Axis(1), there(noise.len_of(Axis(1)), "fresh")?);
+                Some(recorded(own.as_standard_layout().into_owned())?)
+            }
+        };
+        Ok((initial, fresh))
+    }
+}
+
+/// Noise as a sampler draws on it, of `[steps, pictures, channels, height, width]`.
+pub(crate) fn recorded(noise: Array5<f32>) -> eddy::Result<Recorded> {
+    let (steps, batch, channels, height, width) = noise.dim();
+    Recorded::new(steps, [batch, channels, height, width], noise.into_raw_vec_and_offset().0)
 }
 
 /// How pictures are cut, and how much memory there is.

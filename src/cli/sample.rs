@@ -5,15 +5,15 @@ use std::time::Instant;
 
 use clap::Args;
 use eddy::array;
-use eddy::diffusion::{NoiseSource, Philox, Recorded, Sampler, SigmaMap, State, execute, plan};
+use eddy::diffusion::{NoiseSource, Philox, Sampler, SigmaMap, State, execute, plan};
 use eddy::model::SampledModel;
 use eddy::tile::TilePlan;
-use ndarray::{Ix4, Ix5};
+use ndarray::Ix4;
 use serde_json::json;
 
 use super::console::Console;
 use super::interrupt;
-use super::options::{DeviceOptions, PrecisionOption};
+use super::options::{DeviceOptions, PrecisionOption, recorded};
 
 /// Run a sampler on a raw tensor
 ///
@@ -103,9 +103,6 @@ impl Arguments {
 
     fn noise(&self) -> eddy::Result<Box<dyn NoiseSource>> {
         let Some(path) = &self.noise else { return Ok(Box::new(Philox::new(self.seed))) };
-        let values = array::read::<Ix5>(path)?;
-        let (steps, batch, channels, height, width) = values.dim();
-        let recorded = Recorded::new(steps, [batch, channels, height, width], values.into_raw_vec_and_offset().0)?;
-        Ok(Box::new(recorded))
+        Ok(Box::new(recorded(array::read(path)?)?))
     }
 }

@@ -3,17 +3,18 @@
 use std::time::Instant;
 
 use clap::Args;
+use eddy::diffusion::{Guide, NoiseSource};
 use eddy::model::{Package, Precision};
 use eddy::network::{Device, SessionOptions};
-use eddy::task::{Degradation, DrawOptions, UpscaleOptions, Upscaler};
+use eddy::task::{Degradation, DrawOptions, Drawing, UpscaleOptions, Upscaler};
 use eddy::video::{Restore, record};
 use serde_json::{Value, json};
 
 use super::console::Console;
 use super::interrupt;
-use super::options::{DeviceOptions, MemoryOptions, PrecisionOption, SamplingOptions};
+use super::options::{DeviceOptions, MemoryOptions, NoiseOptions, PrecisionOption, SamplingOptions};
 use super::pictures::{Pictures, Turn, repeated, steps, tiles};
-use super::restoration::Restoration;
+use super::redraw::{Redraw, Work};
 use super::stream::{Stream, StreamOptions};
 
 /// The scale when neither a scale nor a model is asked for.
@@ -49,6 +50,9 @@ pub(crate) struct Arguments {
     sampling: SamplingOptions,
 
     #[command(flatten)]
+    noise: NoiseOptions,
+
+    #[command(flatten)]
     stream: StreamOptions,
 
     #[command(flatten)]
@@ -69,17 +73,17 @@ impl Arguments {
                 return Err(eddy::Error::usage(format!("--prior enlarges 2 to 8 times, not {scale}")).into());
             }
             let (degradation, model) = (Degradation::Means(scale), self.model.as_deref().unwrap_or("prior"));
-            let options = DrawOptions {
-                steps: self.sampling.steps(),
-                eta: (self.sampling.eta > 0.0).then_some(self.sampling.eta),
-                tile: self.memory.tile(),
-                budget: self.memory.budget(),
-                ..DrawOptions::default()
-            };
-            let restoration = Restoration { degradation, noise: 0.0, seed: self.sampling.seed, save_steps: None };
-            return restoration.run(&self.pictures, model, options, (&self.precision, &self.device), self.console);
+            let package = Package::find(model)?;
+            return self.redraw(&package).restore(&degradation, 0.0);
         }
         let package = self.package()?;
+        if package.manifest.enlarges_by_drawing() {
+            return self.upscale_by_drawing(&package);
+        }
+        if self.noise.is_given() {
+            let problem = "its plan begins at the small picture; leave --initial-noise and --noise out, or take a model that draws";
+            return Err(eddy::Error::usage(format!("{}: {problem}", package.manifest.name)).into());
+        }
         let stream = self.stream.stream(&self.pictures)?;
         let jobs = if stream.is_none() { self.pictures.jobs()? } else { Vec::new() };
         let opened = self.device.open(self.console)?;
@@ -102,6 +106,48 @@ impl Arguments {
                 let ran = json!({"precision": precision.name(), "device": opened.device().to_string()});
                 self.upscale(&mut upscaler, turn, ran)
             }),
+        }
+    }
+
+    /// Enlarges pictures by a network that draws them from noise, beside the small ones.
+    fn upscale_by_drawing(&self, package: &Package) -> anyhow::Result<()> {
+        if self.stream.stream(&self.pictures)?.is_some() {
+            let name = &package.manifest.name;
+            let problem = format!(
+                "{name} draws each picture from noise, and takes pictures alone; a stream needs a model such as upscale-x2"
+            );
+            return Err(eddy::Error::usage(problem).into());
+        }
+        let given = self.noise.read()?;
+        let scale = package.manifest.scale;
+        self.redraw(package).run(|frame, Work { drawer, guides, watch }| {
+            let (initial, fresh) = given.of(0, 1)?;
+            let fresh = fresh.as_ref().map(|fresh| fresh as &dyn NoiseSource);
+            // For as long as the noise is there.
+            let guides = guides.into_iter().map(|guide| guide as &mut dyn Guide).collect();
+            let drawing = Drawing { seeds: vec![self.sampling.seed], initial, fresh, guides, ..Drawing::default() };
+            let large = drawer.enlarge(&frame, drawing, watch)?;
+            let words = format!("{scale} times larger, {}x{}", large.width, large.height);
+            Ok((large, words, json!({"scale": scale})))
+        })
+    }
+
+    fn redraw<'a>(&'a self, package: &'a Package) -> Redraw<'a> {
+        Redraw {
+            pictures: &self.pictures,
+            package,
+            options: DrawOptions {
+                steps: self.sampling.steps(),
+                eta: (self.sampling.eta > 0.0).then_some(self.sampling.eta),
+                tile: self.memory.tile(),
+                budget: self.memory.budget(),
+                ..DrawOptions::default()
+            },
+            seed: self.sampling.seed,
+            save_steps: None,
+            precision: &self.precision,
+            device: &self.device,
+            console: self.console,
         }
     }
 

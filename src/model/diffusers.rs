@@ -48,10 +48,11 @@ impl DiffusersFolder {
     /// [`Error::Model`] when ONNX Runtime does not accept it, or it has other inputs or outputs.
     pub fn load(&self, runtime: &Arc<Runtime>, options: SessionOptions) -> Result<OnnxNetwork> {
         let interface = Interface {
-            sample: "sample".into(),
+            sample: Some("sample".into()),
             sigma: None,
             timestep: Some("timestep".into()),
             condition: None,
+            condition_channels: None,
             class: None,
             scale: 1,
             output: "out_sample".into(),

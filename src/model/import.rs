@@ -8,7 +8,7 @@ use serde::Deserialize;
 use toml::{Table, Value};
 
 use super::diffusers::{DiffusersFolder, NETWORK, SCHEDULER};
-use super::manifest::Manifest;
+use super::manifest::{Decoding, Manifest};
 use crate::diffusion::config;
 use crate::error::{Error, Result};
 use crate::network::sha256;
@@ -22,7 +22,7 @@ pub struct Facts {
     pub task: String,
     /// What the output means.
     pub prediction: String,
-    /// Colour channels.
+    /// Channels of the sample.
     pub channels: usize,
     /// The values of black and white.
     pub range: [f32; 2],
@@ -42,10 +42,14 @@ pub struct Facts {
     pub sigma: Option<[f64; 2]>,
     /// The training schedule of one that is told a timestep, by diffusers' keys.
     pub schedule: Option<Table>,
+    /// What makes pictures of what it draws, where that are latents.
+    pub decoder: Option<Decoding>,
     /// Inputs by role: `sample`, `sigma`, `timestep`, `condition`, `class`.
     pub inputs: BTreeMap<String, String>,
     /// The output.
     pub output: String,
+    /// The sampler where none is asked for; the task's own when left out.
+    pub sampler: Option<String>,
     /// Steps where none are asked for.
     pub steps: usize,
     /// Under which terms it may be used.
@@ -97,16 +101,21 @@ impl Facts {
         if let Some(schedule) = &self.schedule {
             say("schedule", schedule.clone().into());
         }
+        let odd = |cause| Error::model_from(&self.name, "its manifest cannot be written", cause);
+        if let Some(decoder) = &self.decoder {
+            say("decoder", Value::try_from(decoder).map_err(odd)?);
+        }
         say(
             "inputs",
             self.inputs.iter().map(|(role, name)| (role.clone(), name.clone().into())).collect::<Table>().into(),
         );
         say("outputs", Table::from_iter([("prediction".to_owned(), self.output.clone().into())]).into());
-        say("defaults", Table::from_iter([("steps".to_owned(), integer(self.steps))]).into());
+        let sampler = self.sampler.iter().map(|sampler| ("sampler".to_owned(), sampler.clone().into()));
+        let steps = [("steps".to_owned(), integer(self.steps))];
+        say("defaults", steps.into_iter().chain(sampler).collect::<Table>().into());
         let file = [("path".to_owned(), self.file.clone().into()), ("sha256".to_owned(), sha256(network).into())];
         say("files", Table::from_iter([(self.precision.clone(), Table::from_iter(file).into())]).into());
-        let text = toml::to_string(&top)
-            .map_err(|cause| Error::model_from(&self.name, "its manifest cannot be written", cause))?;
+        let text = toml::to_string(&top).map_err(odd)?;
         Manifest::parse(&text, &self.name)?;
         Ok(text)
     }
@@ -118,12 +127,77 @@ struct Unet {
     in_channels: usize,
     out_channels: Option<usize>,
     sample_size: Option<serde_json::Value>,
+    #[serde(default)]
+    block_out_channels: Vec<usize>,
     num_class_embeds: Option<usize>,
     class_embed_type: Option<String>,
 }
 
+/// What an autoencoder's `config.json` says that is needed; what it leaves out is as diffusers has it.
+#[derive(Deserialize)]
+struct Autoencoder {
+    #[serde(default = "three")]
+    latent_channels: usize,
+    #[serde(default = "three")]
+    out_channels: usize,
+    #[serde(default)]
+    block_out_channels: Vec<usize>,
+    scaling_factor: Option<f32>,
+}
+
+fn three() -> usize {
+    3
+}
+
+/// Where the decoder of a pipeline that works on latents is: as optimum exports it, or where diffusers keeps the weights.
+const DECODERS: [&str; 4] = ["vae_decoder/model.onnx", "vqvae/decoder.onnx", "vqvae/model.onnx", "vae/decoder.onnx"];
+
+/// How many times smaller than its input the coarsest grid of a network of so many blocks is.
+fn halved(blocks: &[usize]) -> usize {
+    1 << blocks.len().saturating_sub(1).min(16)
+}
+
+/// The decoder of a pipeline, and the channels of its latents, where the pipeline works on such.
+fn decoder_of(path: &Path) -> Result<Option<(Decoding, usize)>> {
+    let model = path.display().to_string();
+    let Some(file) = DECODERS.into_iter().find(|file| path.join(file).is_file()) else {
+        return match ["vqvae", "vae"].into_iter().find(|part| path.join(part).is_dir()) {
+            None => Ok(None),
+            Some(part) => {
+                let problem = format!(
+                    "its {part} makes pictures of latents, and no decoder was exported; expected one of {}, with the input \
+                     latent_sample and the output sample",
+                    DECODERS.join(", ")
+                );
+                Err(Error::model(model, problem))
+            }
+        };
+    };
+    let config = path.join(file).with_file_name("config.json");
+    let read = |file: &Path| {
+        let problem = || format!("{} cannot be read; a decoder is exported with its config.json", file.display());
+        fs::read(file).map_err(|cause| Error::model_from(&model, problem(), cause))
+    };
+    let autoencoder: Autoencoder = serde_json::from_slice(&read(&config)?).map_err(|cause| {
+        Error::model_from(&model, format!("{} is not as diffusers writes it", config.display()), cause)
+    })?;
+    let decoding = Decoding {
+        path: file.into(),
+        sha256: sha256(&read(&path.join(file))?),
+        channels: autoencoder.out_channels,
+        scale: halved(&autoencoder.block_out_channels),
+        scaling_factor: autoencoder.scaling_factor.unwrap_or(0.18215),
+        input: "latent_sample".into(),
+        output: "sample".into(),
+        receptive_field: None,
+        bytes_per_pixel: None,
+    };
+    Ok(Some((decoding, autoencoder.latent_channels)))
+}
+
 /// What a folder in the layout of diffusers says of its U-Net: of `DDPMPipeline`, `DDIMPipeline` and the like, whose pictures are
-/// what the network sees.
+/// what the network sees; of `LDMPipeline`, which draws latents; and of `LDMSuperResolutionPipeline`, which draws them beside a small
+/// picture.
 ///
 /// # Errors
 /// [`Error::Model`] when a part is missing or says something that cannot be honoured.
@@ -144,12 +218,24 @@ pub fn facts_of_diffusers(path: &Path) -> Result<Facts> {
         )
     })?;
     let given = unet.out_channels.unwrap_or(unet.in_channels);
-    if !matches!(unet.in_channels, 1 | 3) || given != unet.in_channels {
+    let decoder = decoder_of(path)?;
+    let (mut decoder, latent) = decoder.unzip();
+    let drawn = latent.unwrap_or(given);
+    let colours = decoder.as_ref().map_or(drawn, |decoder| decoder.channels);
+    let enlarges = decoder.is_some() && given == drawn && unet.in_channels == drawn + colours;
+    if given != drawn || !matches!(colours, 1 | 3) || (unet.in_channels != drawn && !enlarges) {
         return Err(fail(format!(
-            "its U-Net takes {} channels and gives {given}; pictures have 1 or 3. One that works on latents needs a decoder, which \
-             Eddy does not run yet; `eddy sample` runs the U-Net by itself",
+            "its U-Net takes {} channels and gives {given}, of pictures of {colours}; expected as many in as out, 1 or 3 without a \
+             decoder, or beside a latent the colours of a small picture. `eddy sample` runs the U-Net by itself",
             unet.in_channels
         )));
+    }
+    // Of latents it says how coarse they may be; pictures that are no latents are of its one size.
+    let multiple_of = decoder.as_ref().map_or(1, |_| halved(&unet.block_out_channels));
+    let scale = decoder.as_ref().map_or(1, |decoder| decoder.scale);
+    if let Some(decoder) = decoder.as_mut().filter(|_| enlarges) {
+        // That pipeline leaves latents as they are.
+        decoder.scaling_factor = 1.0;
     }
     if let Some(kind) = unet.class_embed_type.filter(|_| unet.num_class_embeds.is_none()) {
         return Err(fail(format!("its classes are told as {kind}; expected num_class_embeds, classes by number")));
@@ -170,21 +256,32 @@ pub fn facts_of_diffusers(path: &Path) -> Result<Facts> {
     })?;
     let json: serde_json::Value = serde_json::from_str(&scheduler)
         .map_err(|cause| Error::model_from(path.display().to_string(), format!("its {SCHEDULER} is no JSON"), cause))?;
-    let keys = json.as_object().cloned().unwrap_or_default();
-    let schedule = keys.into_iter().filter_map(|(key, value)| Some((key, toml_of(value)?))).collect();
+    let sampler = sampler_of(&json);
+    let steps = match sampler {
+        Some("ddpm") => 1000,
+        Some("lcm" | "tcd") => 4,
+        _ if enlarges => 100,
+        _ => 50,
+    };
+    let schedule = table_of(json);
+    // What a pipeline enlarges may have any size; latents are drawn in one.
+    let size = size.filter(|_| !enlarges).map(|size: [usize; 2]| size.map(|side| scale * side));
     let mut inputs =
         BTreeMap::from([("sample".to_owned(), "sample".to_owned()), ("timestep".to_owned(), "timestep".to_owned())]);
     if unet.num_class_embeds.is_some() {
         inputs.insert("class".into(), "class_labels".into());
     }
+    if enlarges {
+        inputs.insert("condition".into(), "sample".into());
+    }
     Ok(Facts {
         name,
-        task: "generate".into(),
+        task: if enlarges { "upscale" } else { "generate" }.into(),
         prediction: config::prediction_name(folder.schedule.prediction).unwrap_or("epsilon").into(),
-        channels: unet.in_channels,
+        channels: drawn,
         range: [-1.0, 1.0],
-        scale: 1,
-        multiple_of: 1,
+        scale: if enlarges { scale } else { 1 },
+        multiple_of,
         size,
         receptive_field: None,
         classes: unet.num_class_embeds,
@@ -192,13 +289,45 @@ pub fn facts_of_diffusers(path: &Path) -> Result<Facts> {
         null_class: None,
         sigma: None,
         schedule: Some(schedule),
+        decoder,
         inputs,
         output: "out_sample".into(),
-        steps: 50,
+        sampler: sampler.map(str::to_owned),
+        steps,
         licence: "as its maker says".into(),
         file: NETWORK.into(),
         precision: "f32".into(),
     })
+}
+
+/// The sampler that a `scheduler_config.json` is of, where Eddy has it under another name.
+fn sampler_of(scheduler: &serde_json::Value) -> Option<&'static str> {
+    let text = |key: &str| scheduler.get(key).and_then(serde_json::Value::as_str);
+    match text("_class_name")? {
+        "DDPMScheduler" => Some("ddpm"),
+        "DDIMScheduler" => Some("ddim"),
+        "EulerDiscreteScheduler" => Some("euler"),
+        "EulerAncestralDiscreteScheduler" => Some("euler-a"),
+        "HeunDiscreteScheduler" => Some("heun"),
+        "DPMSolverMultistepScheduler" if text("algorithm_type") == Some("sde-dpmsolver++") => Some("dpmpp-2m-sde"),
+        "DPMSolverMultistepScheduler" => Some("dpmpp-2m"),
+        "LCMScheduler" => Some("lcm"),
+        "TCDScheduler" => Some("tcd"),
+        _ => None,
+    }
+}
+
+/// The keys of a `scheduler_config.json` as a manifest has them; those that say nothing are left out.
+///
+/// # Errors
+/// When the text is no JSON.
+pub fn schedule_of_diffusers(text: &str) -> serde_json::Result<Table> {
+    serde_json::from_str(text).map(table_of)
+}
+
+fn table_of(scheduler: serde_json::Value) -> Table {
+    let serde_json::Value::Object(keys) = scheduler else { return Table::new() };
+    keys.into_iter().filter_map(|(key, value)| Some((key, toml_of(value)?))).collect()
 }
 
 fn toml_of(value: serde_json::Value) -> Option<Value> {

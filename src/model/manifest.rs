@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::precision::Precision;
 use crate::diffusion::{Prediction, Schedule, SigmaSchedule, config};
@@ -25,14 +25,15 @@ pub struct Manifest {
     pub task: Task,
     /// What the network's output means.
     pub prediction: Prediction,
-    /// Colour channels of a sample.
+    /// Channels of a sample: a picture's colours, or a latent's where there is a decoder.
     pub channels: usize,
-    /// The network's values for black and white.
+    /// The network's values for black and white; the decoder's, where there is one.
     pub range: [f32; 2],
     /// Output pixels per input pixel, along each axis.
     #[serde(default = "one")]
     pub scale: usize,
-    /// Width and height of an input are multiples of this; of the small picture where the model enlarges.
+    /// Width and height of an input are multiples of this; of the small picture where the model enlarges, of the latent where
+    /// there is a decoder.
     #[serde(default = "one")]
     pub multiple_of: usize,
     /// No output depends on an input further away than this many pixels, of the small picture where the model enlarges;
@@ -59,6 +60,8 @@ pub struct Manifest {
     pub sigma: Option<SigmaRange>,
     /// The training schedule of a network that is told a timestep, by the keys of diffusers' `scheduler_config.json`.
     pub schedule: Option<toml::Table>,
+    /// What makes pictures of latents, where the network works on those.
+    pub decoder: Option<Decoding>,
     /// What the graph calls its inputs.
     pub inputs: InputNames,
     /// What the graph calls its outputs.
@@ -121,10 +124,40 @@ pub struct InputNames {
     pub sigma: Option<String>,
     /// The scalar that tells the noise level.
     pub timestep: Option<String>,
-    /// The small picture, float `[B, C, H / scale, W / scale]`.
+    /// The small picture, float `[B, C, H / scale, W / scale]`. Under the name of the sample it stands behind that one's channels in one
+    /// tensor, `[1, 2 C, H, W]`, enlarged bicubically where it is smaller (Saharia et al. 2021, SR3; Rombach et al. 2022).
     pub condition: Option<String>,
     /// The class of each sample, int64 `[B]`.
     pub class: Option<String>,
+}
+
+/// A second network, which makes a picture of a latent: the decoder half of an autoencoder (Rombach et al. 2022, section 3.1).
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Decoding {
+    /// Its ONNX file inside the package.
+    pub path: String,
+    /// Its SHA-256, in lower-case hexadecimal.
+    pub sha256: String,
+    /// Colour channels of the picture.
+    pub channels: usize,
+    /// Pixels of the picture for one of the latent, along each axis.
+    pub scale: usize,
+    /// What latents are divided by before they are decoded (diffusers' name).
+    #[serde(default = "unchanged")]
+    pub scaling_factor: f32,
+    /// What the graph calls the latent, float `[B, C, H / scale, W / scale]`.
+    pub input: String,
+    /// What the graph calls the picture, float `[B, channels, H, W]`.
+    pub output: String,
+    /// No pixel depends on a value of the latent further away than this many pixels of the picture; absent when it is not local.
+    pub receptive_field: Option<usize>,
+    /// ONNX Runtime's working memory per pixel of the picture, in bytes, as measured.
+    pub bytes_per_pixel: Option<usize>,
+}
+
+fn unchanged() -> f32 {
+    1.0
 }
 
 /// What the graph calls its outputs.
@@ -199,8 +232,32 @@ impl Manifest {
         let manifest: Self =
             toml::from_str(text).map_err(|cause| Error::model_from(model, "its model.toml is not readable", cause))?;
         let broken = |problem: String| Err(Error::model(model, format!("its model.toml says {problem}")));
-        if !matches!(manifest.channels, 1 | 3) {
-            return broken(format!("channels = {}; expected 1 or 3", manifest.channels));
+        if manifest.channels == 0 {
+            return broken("channels = 0; expected at least 1".into());
+        }
+        if !matches!(manifest.picture_channels(), 1 | 3) {
+            let of = if manifest.decoder.is_some() { "decoder.channels" } else { "channels" };
+            return broken(format!("{of} = {}; expected 1 or 3", manifest.picture_channels()));
+        }
+        if let Some(decoder) = &manifest.decoder {
+            let Decoding { scale, scaling_factor, .. } = *decoder;
+            if scale == 0 || !(scaling_factor.is_finite() && scaling_factor != 0.0) {
+                return broken(format!(
+                    "decoder.scale = {scale}, decoder.scaling_factor = {scaling_factor}; expected at least 1, and a number but 0"
+                ));
+            }
+            if manifest.task == Task::Upscale && !manifest.scale.is_multiple_of(scale) {
+                return broken(format!(
+                    "scale = {}, decoder.scale = {scale}; expected a multiple of what the decoder enlarges",
+                    manifest.scale
+                ));
+            }
+            if !matches!(manifest.task, Task::Upscale | Task::Generate) {
+                return broken(format!(
+                    "task = \"{}\" and a [decoder]; expected one to draw or to enlarge",
+                    manifest.task
+                ));
+            }
         }
         if manifest.multiple_of == 0 || manifest.scale == 0 {
             return broken("multiple_of = 0 or scale = 0; expected at least 1".into());
@@ -259,6 +316,35 @@ impl Manifest {
         };
         let lowest = if min > 0.0 { min } else { LOWEST_PART * max };
         Ok(Schedule::Sigmas(SigmaSchedule::new(self.prediction, lowest, max)))
+    }
+
+    /// Colour channels of pictures.
+    pub fn picture_channels(&self) -> usize {
+        self.decoder.as_ref().map_or(self.channels, |decoder| decoder.channels)
+    }
+
+    /// Pixels of a picture for one of the sample, along each axis.
+    pub fn decoded_scale(&self) -> usize {
+        self.decoder.as_ref().map_or(1, |decoder| decoder.scale)
+    }
+
+    /// How many times larger than the small picture the sample is.
+    pub fn sample_scale(&self) -> usize {
+        match self.task {
+            Task::Upscale => self.scale / self.decoded_scale(),
+            _ => 1,
+        }
+    }
+
+    /// Whether it enlarges as diffusion models usually do, by drawing from noise on its schedule beside the small picture; Eddy's own
+    /// begin at the small picture, which a map of sigma tells them.
+    pub fn enlarges_by_drawing(&self) -> bool {
+        self.task == Task::Upscale && (self.inputs.sigma.is_none() || self.is_joined() || self.decoder.is_some())
+    }
+
+    /// Whether the small picture stands behind the sample's channels in one tensor.
+    pub fn is_joined(&self) -> bool {
+        self.inputs.condition.as_ref() == Some(&self.inputs.sample)
     }
 
     /// What the network's geometry asks of a tile.

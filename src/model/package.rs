@@ -137,20 +137,46 @@ impl Package {
     ) -> Result<BTreeMap<String, usize>> {
         let bytes = self.model_bytes(precision)?;
         let (name, source) = (&self.manifest.name, ModelSource::Bytes(&bytes));
-        let side = 64_usize.next_multiple_of(self.manifest.multiple_of.max(1) * self.manifest.scale.max(1));
+        let side = 64_usize.next_multiple_of(self.manifest.multiple_of.max(1) * self.manifest.sample_scale());
         let shape = [1, self.manifest.channels, side, side];
         OnnxNetwork::count_nodes(runtime, name, source, self.interface(precision), options, shape)
+    }
+
+    /// Loads the decoder, where the package has one: a network without a sample, whose condition is the latent.
+    ///
+    /// # Errors
+    /// As for [`load`](Self::load).
+    pub fn load_decoder(&self, runtime: &Arc<Runtime>, options: SessionOptions) -> Result<Option<OnnxNetwork>> {
+        let manifest = &self.manifest;
+        let Some(decoder) = &manifest.decoder else { return Ok(None) };
+        let bytes = self.checked(&decoder.path, &decoder.sha256)?;
+        let file = self.folder().map(|folder| folder.join(&decoder.path));
+        let source = file.as_deref().map_or(ModelSource::Bytes(&bytes), ModelSource::File);
+        let interface = Interface {
+            sample: None,
+            sigma: None,
+            timestep: None,
+            condition: Some(decoder.input.clone()),
+            condition_channels: Some(manifest.channels),
+            class: None,
+            scale: decoder.scale,
+            output: decoder.output.clone(),
+            channels: Some(decoder.channels),
+            half: None,
+        };
+        OnnxNetwork::load(runtime, &manifest.name, source, interface, options).map(Some)
     }
 
     fn interface(&self, precision: Precision) -> Interface {
         let manifest = &self.manifest;
         Interface {
-            sample: manifest.inputs.sample.clone(),
+            sample: Some(manifest.inputs.sample.clone()),
             sigma: manifest.inputs.sigma.clone(),
             timestep: manifest.inputs.timestep.clone(),
             condition: manifest.inputs.condition.clone(),
+            condition_channels: Some(manifest.picture_channels()),
             class: manifest.inputs.class.clone(),
-            scale: manifest.scale,
+            scale: manifest.sample_scale(),
             output: manifest.outputs.prediction.clone(),
             channels: Some(manifest.channels),
             half: Some(precision == Precision::F16),
@@ -163,13 +189,16 @@ impl Package {
     /// [`Error::Model`] when the package has no such file or it is not what was shipped.
     pub fn model_bytes(&self, precision: Precision) -> Result<Cow<'static, [u8]>> {
         let file = self.file(precision)?;
-        let bytes = self.read(&file.path)?;
+        self.checked(&file.path, &file.sha256)
+    }
+
+    fn checked(&self, path: &str, sha256_said: &str) -> Result<Cow<'static, [u8]>> {
+        let bytes = self.read(path)?;
         let found = sha256(&bytes);
-        if found != file.sha256 {
+        if found != sha256_said {
             let problem = format!(
-                "{} has SHA-256 {found}, its manifest says {}; the file is damaged or was replaced: fetch it again, or \
-                 correct the manifest",
-                file.path, file.sha256
+                "{path} has SHA-256 {found}, its manifest says {sha256_said}; the file is damaged or was replaced: fetch it again, \
+                 or correct the manifest"
             );
             return Err(Error::model(&self.manifest.name, problem));
         }

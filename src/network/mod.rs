@@ -4,6 +4,7 @@ mod buffer;
 mod device;
 mod elf;
 mod engines;
+mod interface;
 mod nodes;
 mod process;
 mod runtime;
@@ -12,8 +13,9 @@ mod session;
 pub use device::{Device, DeviceChoice, Placement, Trial};
 pub(crate) use engines::sha256;
 pub use engines::{durations as engine_durations, folder as engine_folder};
+pub use interface::Interface;
 pub use runtime::{EMBEDDED_VERSION, Library, OLDEST_MINOR_VERSION, Runtime};
-pub use session::{Engine, Interface, ModelSource, OnnxNetwork, SessionOptions, default_threads};
+pub use session::{Engine, ModelSource, OnnxNetwork, SessionOptions, default_threads};
 
 use crate::error::Result;
 
@@ -67,11 +69,11 @@ pub trait Network {
 /// The input buffers of a [`Network`].
 #[derive(Debug)]
 pub struct Inputs<'a> {
-    /// The noisy sample, `[batch, channels, height, width]`.
+    /// The noisy sample, `[batch, channels, height, width]`; empty for networks that take none.
     pub sample: &'a mut [f32],
     /// The map of sigma, `[batch, 1, height, width]`, for networks that take one.
     pub sigma: Option<&'a mut [f32]>,
-    /// The small picture, `[batch, channels, height / scale, width / scale]`, for networks that enlarge one.
+    /// What is to be enlarged or decoded, `[batch, channels, height / scale, width / scale]`, for networks that take such.
     pub condition: Option<&'a mut [f32]>,
     /// The class of each sample, `[batch]`, for networks that take one. What is filled in stays until the next
     /// [`bind`](Network::bind) with another shape.

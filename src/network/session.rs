@@ -8,39 +8,15 @@ use std::sync::Arc;
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::builder::{AutoDevicePolicy, GraphOptimizationLevel};
 use ort::session::{IoBinding, RunOptions, Session};
-use ort::value::TensorElementType;
-use ort::value::{Outlet, ValueType};
 
 use super::buffer::{Buffer, Labels, Scalar};
 use super::device::{Device, providers};
 use super::engines::{self, Key, Place};
+use super::interface::{Interface, Types};
 use super::runtime::Runtime;
 use super::{Inputs, Network, Shape, nodes};
 use crate::error::{Error, Result};
 use crate::machine::{self, nvidia};
-
-/// The names by which a network's graph calls what the executor speaks of.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Interface {
-    /// The noisy sample, float `[B, C, H, W]`.
-    pub sample: String,
-    /// The map of sigma, float `[B, 1, H, W]`, where the network takes one.
-    pub sigma: Option<String>,
-    /// The scalar that tells the noise level, where the network takes one: integer or float, a scalar, `[1]` or `[B]`.
-    pub timestep: Option<String>,
-    /// The small picture, float `[B, C, H / scale, W / scale]`, where the network takes one.
-    pub condition: Option<String>,
-    /// The class of each sample, int64 `[B]`, where the network takes one.
-    pub class: Option<String>,
-    /// How many times larger than the condition the sample is along each axis; 1 without a condition.
-    pub scale: usize,
-    /// The output, float `[B, C, H, W]`.
-    pub output: String,
-    /// Colour channels of the sample, where the model says so.
-    pub channels: Option<usize>,
-    /// Whether sample, map and output are float16 rather than float32, where the model says so.
-    pub half: Option<bool>,
-}
 
 /// Where an ONNX graph comes from.
 #[derive(Clone, Copy, Debug)]
@@ -143,26 +119,14 @@ impl Graph {
     }
 }
 
-/// Element types and ranks, as the graph declares them.
-#[derive(Clone, Debug)]
-struct Types {
-    sample: TensorElementType,
-    sigma: Option<TensorElementType>,
-    timestep: Option<(TensorElementType, Vec<i64>)>,
-    condition: Option<TensorElementType>,
-    output: TensorElementType,
-    /// The sample's shape as declared, -1 where it is free.
-    declared: Vec<i64>,
-    /// What the axes of the sample, the map and the condition are called, where they are free.
-    axes: [Vec<String>; 3],
-}
-
 /// The buffers for one shape, bound to the session.
 #[derive(Debug)]
 struct Bound {
     shape: Shape,
     binding: IoBinding,
-    sample: Buffer,
+    sample: Option<Buffer>,
+    /// How many of its values are the sample's own; the condition's are behind them.
+    own: usize,
     sigma: Option<Buffer>,
     timestep: Option<Scalar>,
     condition: Option<Buffer>,
@@ -252,8 +216,13 @@ impl OnnxNetwork {
         let [batch, channels, height, width] = shape;
         let mut binding = self.session.create_binding()?;
         let allocator = self.allocator();
-        let sample = Buffer::new(&allocator, self.types.sample, shape)?;
-        sample.bind_input(&mut binding, &self.interface.sample)?;
+        let mut sample = None;
+        if let (Some(name), Some(element)) = (&self.interface.sample, self.types.sample) {
+            let whole = channels + self.interface.channels_behind(channels);
+            let buffer = Buffer::new(&allocator, element, [batch, whole, height, width])?;
+            buffer.bind_input(&mut binding, name)?;
+            sample = Some(buffer);
+        }
         let mut sigma = None;
         if let (Some(name), Some(element)) = (&self.interface.sigma, self.types.sigma) {
             let buffer = Buffer::new(&allocator, element, [batch, 1, height, width])?;
@@ -269,8 +238,8 @@ impl OnnxNetwork {
             timestep = Some(scalar);
         }
         let mut condition = None;
-        if let (Some(name), Some(element)) = (&self.interface.condition, self.types.condition) {
-            let scale = self.interface.scale;
+        if let (Some(name), Some(element)) = (self.interface.own_condition(), self.types.condition) {
+            let (scale, channels) = (self.interface.scale, self.interface.condition_channels(channels));
             let buffer = Buffer::new(&allocator, element, [batch, channels, height / scale, width / scale])?;
             buffer.bind_input(&mut binding, name)?;
             condition = Some(buffer);
@@ -283,7 +252,8 @@ impl OnnxNetwork {
         }
         let mut output = Buffer::new(&allocator, self.types.output, shape)?;
         output.bind_output(&mut binding, &self.interface.output)?;
-        Ok(Bound { shape, binding, sample, sigma, timestep, condition, class, output })
+        let own = shape.iter().product();
+        Ok(Bound { shape, binding, sample, own, sigma, timestep, condition, class, output })
     }
 
     /// What memory of buffers comes from: for a GPU memory that it reads and writes by itself, where there is such.
@@ -307,7 +277,7 @@ impl OnnxNetwork {
         let key = Key::default()
             .with("network", tailor.graph.sha256())
             .with("shape", format!("{shape:?} {sizes:?}"))
-            .with("numbers", self.types.sample.to_string())
+            .with("numbers", self.types.output.to_string())
             .with("flags", "fp16")
             .with("runtime", self.runtime.build())
             .with("libraries", nvidia::loaded().join(" "))
@@ -334,7 +304,16 @@ impl Network for OnnxNetwork {
         if self.bound.as_ref().is_some_and(|bound| bound.shape == shape) {
             return Ok(());
         }
-        for (axis, (&wanted, &declared)) in shape.iter().zip(&self.types.declared).enumerate() {
+        let [batch, channels, height, width] = shape;
+        let behind = self.interface.channels_behind(channels);
+        if behind > 0 && batch > 1 {
+            let problem = format!(
+                "its condition stands behind the sample in one tensor, which takes one picture at a time; {batch} were asked for"
+            );
+            return Err(Error::model(&self.model, problem));
+        }
+        let whole = [batch, channels + behind, height, width];
+        for (axis, (wanted, &declared)) in whole.into_iter().zip(&self.types.declared).enumerate() {
             if declared >= 0 && usize::try_from(declared) != Ok(wanted) {
                 let axis = ["batch", "channels", "height", "width"][axis];
                 let problem = format!(
@@ -354,12 +333,17 @@ impl Network for OnnxNetwork {
 
     fn inputs(&mut self) -> Inputs<'_> {
         match &mut self.bound {
-            Some(bound) => Inputs {
-                sample: bound.sample.values_mut(),
-                sigma: bound.sigma.as_mut().map(Buffer::values_mut),
-                condition: bound.condition.as_mut().map(Buffer::values_mut),
-                class: bound.class.as_mut().map(Labels::values_mut),
-            },
+            Some(bound) => {
+                let whole = bound.sample.as_mut().map_or(&mut [][..], Buffer::values_mut);
+                let (sample, behind) = whole.split_at_mut(bound.own.min(whole.len()));
+                let behind = (!behind.is_empty()).then_some(behind);
+                Inputs {
+                    sample,
+                    sigma: bound.sigma.as_mut().map(Buffer::values_mut),
+                    condition: bound.condition.as_mut().map(Buffer::values_mut).or(behind),
+                    class: bound.class.as_mut().map(Labels::values_mut),
+                }
+            }
             None => Inputs { sample: &mut [], sigma: None, condition: None, class: None },
         }
     }
@@ -368,8 +352,7 @@ impl Network for OnnxNetwork {
         let Some(bound) = &mut self.bound else {
             return Err(Error::evaluation("a network was evaluated before it was bound to a shape"));
         };
-        bound.sample.commit();
-        for buffer in [&mut bound.sigma, &mut bound.condition].into_iter().flatten() {
+        for buffer in [&mut bound.sample, &mut bound.sigma, &mut bound.condition].into_iter().flatten() {
             buffer.commit();
         }
         if let Some(timestep) = &mut bound.timestep {
@@ -383,7 +366,10 @@ impl Network for OnnxNetwork {
             })?;
         }
         if let Err(cause) = self.session.run_binding(&bound.binding).map(drop) {
-            let problem = format!("model {}: the evaluation at shape {:?} failed", self.model, bound.shape);
+            let is_memory = cause.message().contains("Failed to allocate memory");
+            let advice =
+                if is_memory { " for lack of memory; take smaller tiles (-t), or a smaller picture" } else { "" };
+            let problem = format!("model {}: the evaluation at shape {:?} failed{advice}", self.model, bound.shape);
             return Err(Error::Evaluation { problem, source: Some(Box::new(cause)) });
         }
         if let Some(Tailor { place: Some(place), engine, .. }) = &mut self.tailor
@@ -418,15 +404,15 @@ impl Network for OnnxNetwork {
 
 impl Bound {
     fn send(&mut self, interface: &Interface) -> ort::Result<()> {
-        self.sample.bind_input(&mut self.binding, &interface.sample)?;
-        if let (Some(buffer), Some(name)) = (&self.sigma, &interface.sigma) {
-            buffer.bind_input(&mut self.binding, name)?;
+        let [sample, sigma, condition] = [&self.sample, &self.sigma, &self.condition];
+        let named = [&interface.sample, &interface.sigma, &interface.condition];
+        for (buffer, name) in [sample, sigma, condition].into_iter().zip(named) {
+            if let (Some(buffer), Some(name)) = (buffer, name) {
+                buffer.bind_input(&mut self.binding, name)?;
+            }
         }
         if let (Some(scalar), Some(name)) = (&self.timestep, &interface.timestep) {
             scalar.bind_input(&mut self.binding, name)?;
-        }
-        if let (Some(buffer), Some(name)) = (&self.condition, &interface.condition) {
-            buffer.bind_input(&mut self.binding, name)?;
         }
         if let (Some(labels), Some(name)) = (&self.class, &interface.class) {
             labels.bind_input(&mut self.binding, name)?;
@@ -507,124 +493,6 @@ fn build(
 fn affinities(cores: &[usize]) -> String {
     let list = cores.iter().map(|core| (core + 1).to_string()).collect::<Vec<_>>().join(",");
     vec![list; cores.len().saturating_sub(1)].join(";")
-}
-
-impl Types {
-    /// The sizes of free axes that have a name, for a batch of this shape.
-    fn sizes(&self, interface: &Interface, [batch, channels, height, width]: Shape) -> BTreeMap<String, i64> {
-        let scale = interface.scale.max(1);
-        let shapes = [
-            [batch, channels, height, width],
-            [batch, 1, height, width],
-            [batch, channels, height / scale, width / scale],
-        ];
-        let mut sizes = BTreeMap::new();
-        for (names, shape) in self.axes.iter().zip(shapes) {
-            for (name, size) in names.iter().zip(shape).filter(|(name, _)| !name.is_empty()) {
-                sizes.entry(name.clone()).or_insert_with(|| i64::try_from(size).unwrap_or(i64::MAX));
-            }
-        }
-        sizes
-    }
-
-    fn read(session: &Session, interface: &Interface, model: &str) -> Result<Self> {
-        let inputs = session.inputs();
-        let [sigma, timestep, condition] = [&interface.sigma, &interface.timestep, &interface.condition];
-        let class = interface.class.as_ref();
-        let known = [Some(&interface.sample), sigma.as_ref(), timestep.as_ref(), condition.as_ref(), class];
-        for outlet in inputs {
-            if !known.iter().flatten().any(|name| *name == outlet.name()) {
-                let expected: Vec<&str> = known.iter().flatten().map(|name| name.as_str()).collect();
-                let problem = format!(
-                    "it has an input `{}` ({}) that nothing would fill; expected {}",
-                    outlet.name(),
-                    outlet.dtype(),
-                    expected.join(", ")
-                );
-                return Err(Error::model(model, problem));
-            }
-        }
-        let half = interface.half;
-        let (sample, declared) = picture(find(inputs, &interface.sample, "input", model)?, half, model)?;
-        if let Some(channels) = interface.channels
-            && declared[1] >= 0
-            && usize::try_from(declared[1]) != Ok(channels)
-        {
-            let problem =
-                format!("its manifest says {channels} channels, its input `{}` has {}", interface.sample, declared[1]);
-            return Err(Error::model(model, problem));
-        }
-        let map = |name: &String| Ok(picture(find(inputs, name, "input", model)?, half, model)?.0);
-        let (sigma, condition) = (sigma.as_ref().map(map).transpose()?, condition.as_ref().map(map).transpose()?);
-        let timestep = match timestep {
-            Some(name) => Some(scalar(find(inputs, name, "input", model)?, model)?),
-            None => None,
-        };
-        if let Some(name) = class {
-            labels(find(inputs, name, "input", model)?, model)?;
-        }
-        let (output, _) = picture(find(session.outputs(), &interface.output, "output", model)?, half, model)?;
-        let named = [Some(&interface.sample), interface.sigma.as_ref(), interface.condition.as_ref()];
-        let axes = named.map(|name| axes(inputs.iter().find(|outlet| Some(outlet.name()) == name.map(String::as_str))));
-        Ok(Self { sample, sigma, timestep, condition, output, declared, axes })
-    }
-}
-
-/// What the axes of an input are called.
-fn axes(outlet: Option<&Outlet>) -> Vec<String> {
-    match outlet.map(Outlet::dtype) {
-        Some(ValueType::Tensor { dimension_symbols, .. }) => dimension_symbols.to_vec(),
-        _ => Vec::new(),
-    }
-}
-
-fn find<'a>(outlets: &'a [Outlet], name: &str, way: &str, model: &str) -> Result<&'a Outlet> {
-    outlets.iter().find(|outlet| outlet.name() == name).ok_or_else(|| {
-        let present: Vec<&str> = outlets.iter().map(Outlet::name).collect();
-        Error::model(model, format!("it has no {way} named `{name}`; it has {}", present.join(", ")))
-    })
-}
-
-/// The element type and declared shape of an input or output that holds pictures, of the type that `half` asks for.
-fn picture(outlet: &Outlet, half: Option<bool>, model: &str) -> Result<(TensorElementType, Vec<i64>)> {
-    let expected = match half {
-        None => "float32 or float16",
-        Some(true) => "float16",
-        Some(false) => "float32",
-    };
-    match outlet.dtype() {
-        ValueType::Tensor { ty: ty @ (TensorElementType::Float32 | TensorElementType::Float16), shape, .. }
-            if shape.len() == 4 && half.is_none_or(|half| half == (*ty == TensorElementType::Float16)) =>
-        {
-            Ok((*ty, shape.to_vec()))
-        }
-        other => {
-            let problem = format!("`{}` is {other}; expected a {expected} tensor of rank 4 (NCHW)", outlet.name());
-            Err(Error::model(model, problem))
-        }
-    }
-}
-
-/// The element type and declared shape of an input that holds the noise level.
-fn scalar(outlet: &Outlet, model: &str) -> Result<(TensorElementType, Vec<i64>)> {
-    match outlet.dtype() {
-        ValueType::Tensor { ty, shape, .. } if Scalar::supports(*ty) && shape.len() <= 1 => Ok((*ty, shape.to_vec())),
-        other => {
-            let problem = format!(
-                "`{}` is {other}; expected a scalar or a vector of int64, int32, float32, float16 or float64",
-                outlet.name()
-            );
-            Err(Error::model(model, problem))
-        }
-    }
-}
-
-/// Checks an input that holds classes.
-fn labels(outlet: &Outlet, model: &str) -> Result<()> {
-    match outlet.dtype() {
-        ValueType::Tensor { ty: TensorElementType::Int64, shape, .. } if shape.len() == 1 => Ok(()),
-        other => Err(Error::model(model, format!("`{}` is {other}; expected a vector of int64", outlet.name()))),
-    }
 }
 
 #[cfg(test)]

@@ -5,10 +5,13 @@ use std::ops::ControlFlow;
 use ndarray::Array4;
 
 use super::budget::{Budget, TileChoice};
+use super::decode::decode;
+use super::small::{Conditioned, Small};
+use super::upscale::enlarged;
 use crate::diffusion::guidance::label;
 use crate::diffusion::{
-    ClassifierFree, ClassifierFreeOptions, ClassifierGuidance, Guide, NoiseAt, NoiseSource, Philox, Plan, Progress,
-    Sampler, Schedule, SigmaMap, State, execute, plan,
+    Canvas, ClassifierFree, ClassifierFreeOptions, ClassifierGuidance, Guide, NoiseAt, NoiseSource, Philox, Plan,
+    Progress, Sampler, Schedule, SigmaMap, State, execute, plan,
 };
 use crate::error::{Error, Result};
 use crate::frame::{Frame, Metadata, Samples};
@@ -65,6 +68,7 @@ pub struct Drawer<'a> {
     sampler: Sampler,
     plan: Plan,
     range: tensor::Range,
+    decoder: Option<&'a mut dyn Network>,
     classifier: Option<Classifier<'a>>,
 }
 
@@ -77,18 +81,23 @@ pub struct Drawing<'g> {
     pub classes: Option<Classes>,
     /// What they begin with, in the network's range, where that is not noise alone: `[pictures, channels, height, width]`.
     pub start: Option<Array4<f32>>,
+    /// The noise that they begin with, in place of the seeds', with a deviation of 1: `[pictures, channels, height, width]` of the sample,
+    /// which is a latent where there is a decoder. What diffusers' pipelines call `latents`.
+    pub initial: Option<Array4<f32>>,
+    /// Where the noise of each step comes from, in place of the seeds.
+    pub fresh: Option<&'g dyn NoiseSource>,
     /// What else leads them.
     pub guides: Vec<&'g mut dyn Guide>,
 }
 
 impl<'a> Drawer<'a> {
-    /// A drawer that runs `network`, which `manifest` describes.
+    /// A drawer that runs `network`, which `manifest` describes: to draw, or to enlarge by drawing.
     ///
     /// # Errors
     /// [`Error::Model`] when the model is for something else or has no schedule, [`Error::Usage`] for options that are out of
     /// range.
     pub fn new(manifest: &'a Manifest, network: &'a mut dyn Network, options: DrawOptions) -> Result<Self> {
-        if manifest.task != Task::Generate {
+        if manifest.task != Task::Generate && !manifest.enlarges_by_drawing() {
             let problem = format!("it is a model to {}; expected one to generate, such as prior", manifest.task);
             return Err(Error::model(&manifest.name, problem));
         }
@@ -113,7 +122,14 @@ impl<'a> Drawer<'a> {
         let plan = plan.resampled(options.resample)?;
         let [low, high] = manifest.range;
         let range = tensor::Range::new(low, high)?;
-        Ok(Self { manifest, network, options, sampler, plan, range, classifier: None })
+        Ok(Self { manifest, network, options, sampler, plan, range, decoder: None, classifier: None })
+    }
+
+    /// With what makes pictures of latents, which a manifest that has a decoder asks for.
+    #[must_use]
+    pub fn decoded_by(mut self, decoder: Option<&'a mut dyn Network>) -> Self {
+        self.decoder = decoder;
+        self
     }
 
     /// Led by a classifier, too.
@@ -148,8 +164,24 @@ impl<'a> Drawer<'a> {
         self.range
     }
 
-    pub(crate) fn channels(&self) -> usize {
-        self.manifest.channels
+    /// Whether it draws latents, which a decoder makes pictures of.
+    pub fn draws_latents(&self) -> bool {
+        self.manifest.decoder.is_some()
+    }
+
+    /// Channels of a picture, for what works on its pixels.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when the network works on latents, which pictures cannot be made into here.
+    pub(crate) fn pixel_channels(&self) -> Result<usize> {
+        if self.draws_latents() {
+            return Err(Error::usage(format!(
+                "{} works on latents, and Eddy runs decoders alone, not what encodes pictures; it can draw from noise, and enlarge if it \
+                 was made for that",
+                self.manifest.name
+            )));
+        }
+        Ok(self.manifest.channels)
     }
 
     /// A frame as so many pictures to begin with.
@@ -157,8 +189,9 @@ impl<'a> Drawer<'a> {
     /// # Errors
     /// [`Error::Usage`] when it has colour that the network does not.
     pub fn planes(&self, frame: &Frame, count: usize) -> Result<Array4<f32>> {
-        let mut planes = Array4::zeros([count, self.manifest.channels, frame.height, frame.width]);
-        let size = self.manifest.channels * frame.height * frame.width;
+        let channels = self.pixel_channels()?;
+        let mut planes = Array4::zeros([count, channels, frame.height, frame.width]);
+        let size = channels * frame.height * frame.width;
         for picture in planes.as_slice_mut().unwrap_or_default().chunks_exact_mut(size.max(1)) {
             tensor::read_planes(frame, self.range, picture)?;
         }
@@ -170,6 +203,16 @@ impl<'a> Drawer<'a> {
     /// # Errors
     /// [`Error::Usage`] when the network draws another size alone.
     pub fn size(&self, asked: Option<[usize; 2]>) -> Result<[usize; 2]> {
+        let multiple_of = self.manifest.decoded_scale();
+        if let Some([width, height]) = asked
+            && !(width.is_multiple_of(multiple_of) && height.is_multiple_of(multiple_of))
+        {
+            return Err(Error::usage(format!(
+                "{} draws latents, each value of which is {multiple_of}x{multiple_of} pixels, and {width}x{height} was asked for; take \
+                 multiples of {multiple_of}",
+                self.manifest.name
+            )));
+        }
         match (self.manifest.size, asked) {
             (Some(size), None) => Ok(size),
             (Some(size), Some(asked)) if size == asked => Ok(size),
@@ -193,11 +236,53 @@ impl<'a> Drawer<'a> {
         drawing: Drawing<'_>,
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Array4<f32>> {
-        let Drawing { seeds, classes, start, guides } = drawing;
+        if self.manifest.task != Task::Generate {
+            return Err(Error::usage(format!("{} enlarges a small picture; use `eddy upscale`", self.manifest.name)));
+        }
+        let scale = self.manifest.decoded_scale();
+        self.run([width / scale, height / scale], None, drawing, watch)
+    }
+
+    /// Enlarges `frame`, by drawing one of the pictures that it may have come from; alpha is enlarged bicubically. `watch` hears of every
+    /// evaluation and can stop the run.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when the picture has colour that the network does not, the network enlarges none, or it does not fit the memory
+    /// that may be used; [`Error::Evaluation`] when the network fails; [`Error::Interrupted`].
+    pub fn enlarge(
+        &mut self,
+        frame: &Frame,
+        drawing: Drawing<'_>,
+        watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Frame> {
+        let (manifest, sample) = (self.manifest, self.manifest.sample_scale());
+        if manifest.task != Task::Upscale {
+            return Err(Error::usage(format!("{} does not enlarge; it is one to {}", manifest.name, manifest.task)));
+        }
+        let small = Small::new(frame, self.range, manifest.picture_channels(), sample)?;
+        let drawn = self.run([sample * frame.width, sample * frame.height], Some(&small), drawing, watch)?;
+        let mut large = frame.black(manifest.scale * frame.width, manifest.scale * frame.height);
+        if let Some(alpha) = frame.alpha() {
+            large.set_alpha(&enlarged(&alpha, manifest.scale)?);
+        }
+        tensor::write_planes(drawn.as_slice().unwrap_or_default(), self.range, &mut large)?;
+        Ok(large)
+    }
+
+    /// Draws samples of that size, beside a small picture or none, and makes pictures of them.
+    fn run(
+        &mut self,
+        [width, height]: [usize; 2],
+        small: Option<&Small>,
+        drawing: Drawing<'_>,
+        watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Array4<f32>> {
+        let Drawing { seeds, classes, start, initial, fresh, guides } = drawing;
         let (count, channels) = (seeds.len(), self.manifest.channels);
         let labels = self.labels(classes.as_ref(), count)?;
-        let noise = Seeds(seeds.into_iter().map(Philox::new).collect());
-        let x = self.start(start, [count, channels, height, width], &noise)?;
+        let own = Seeds(seeds.into_iter().map(Philox::new).collect());
+        let x = self.start(start, initial, [count, channels, height, width], &own)?;
+        let noise = fresh.unwrap_or(&own);
         let tiles = self.tiles([width, height], count)?;
         let mut leading;
         // For as long as they are needed here.
@@ -210,12 +295,25 @@ impl<'a> Drawer<'a> {
             leading = ClassifierGuidance::new(*network, wanted, *scale, sigma_max);
             guides.push(&mut leading);
         }
-        let mut state = State::new(x, &self.plan, &noise, &SigmaMap::ABSOLUTE)?.guided(guides);
+        let mut state = State::new(x, &self.plan, noise, &SigmaMap::ABSOLUTE)?.guided(guides);
+        let mut conditioned;
+        let canvas: &mut dyn Canvas = match small {
+            None => &mut state,
+            Some(small) => {
+                conditioned = Conditioned { small, enlarged: self.manifest.is_joined(), state: &mut state };
+                &mut conditioned
+            }
+        };
+        let mut last = None;
+        let mut seen = |progress: Progress| {
+            last = Some(progress);
+            watch(progress)
+        };
         let options = classes.as_ref().map(|classes| classes.options).unwrap_or_default();
         match labels {
             Some([wanted, without]) if options.scale != 1.0 && wanted != without => {
                 let mut free = ClassifierFree::new(self.network, [wanted, without], options, &self.plan);
-                execute(&self.plan, &mut free, &mut state, &tiles, &SigmaMap::ABSOLUTE, watch)?;
+                execute(&self.plan, &mut free, canvas, &tiles, &SigmaMap::ABSOLUTE, &mut seen)?;
             }
             labels => {
                 if let Some([wanted, _]) = labels {
@@ -223,10 +321,17 @@ impl<'a> Drawer<'a> {
                     self.network.bind([count, channels, tile_height, tile_width])?;
                     label(self.network.inputs().class, &wanted)?;
                 }
-                execute(&self.plan, self.network, &mut state, &tiles, &SigmaMap::ABSOLUTE, watch)?;
+                execute(&self.plan, self.network, canvas, &tiles, &SigmaMap::ABSOLUTE, &mut seen)?;
             }
         }
-        Ok(state.into_inner())
+        let drawn = state.into_inner();
+        let Some(decoding) = &self.manifest.decoder else { return Ok(drawn) };
+        let Some(decoder) = &mut self.decoder else {
+            return Err(Error::usage(format!("{} draws latents, and its decoder was not loaded", self.manifest.name)));
+        };
+        let memory = (self.options.tile, self.options.budget);
+        // Steps are what is counted, and all are done.
+        decode(decoding, *decoder, &drawn, memory, &mut |progress| watch(last.unwrap_or(progress)))
     }
 
     /// The classes that the network is told, wanted and not; none for a network that knows none.
@@ -268,7 +373,13 @@ impl<'a> Drawer<'a> {
     }
 
     /// The state before the first step.
-    fn start(&self, start: Option<Array4<f32>>, shape: [usize; 4], noise: &dyn NoiseSource) -> Result<Array4<f32>> {
+    fn start(
+        &self,
+        start: Option<Array4<f32>>,
+        initial: Option<Array4<f32>>,
+        shape: [usize; 4],
+        noise: &dyn NoiseSource,
+    ) -> Result<Array4<f32>> {
         let level = self.plan.steps[0].level;
         let (mut x, factor) = match start {
             Some(mut picture) => {
@@ -282,6 +393,14 @@ impl<'a> Drawer<'a> {
             None if (level.signal.hypot(level.noise) - 1.0).abs() < 1e-6 => (Array4::zeros(shape), 1.0),
             None => (Array4::zeros(shape), level.noise),
         };
+        if let Some(initial) = initial {
+            if initial.dim() != shape.into() {
+                let found = initial.shape();
+                return Err(Error::usage(format!("the initial noise has shape {found:?}; expected {shape:?}")));
+            }
+            x.zip_mut_with(&initial, |x, z| *x += factor as f32 * z);
+            return Ok(x);
+        }
         let [_, channels, height, width] = shape;
         let mut row = vec![0.0; width];
         for (i, values) in x.as_slice_mut().unwrap_or_default().chunks_exact_mut(width.max(1)).enumerate() {

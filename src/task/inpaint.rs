@@ -144,7 +144,7 @@ impl Drawer<'_> {
         let (x, y) = (left.saturating_sub(context), top.saturating_sub(context));
         let (wide, high) = ((right + context).min(width) - x, (bottom + context).min(height) - y);
 
-        let (channels, range) = (self.channels(), self.range());
+        let (channels, range) = (self.pixel_channels()?, self.range());
         let mut picture = Array4::zeros([1, channels, high, wide]);
         let rect = Rect { x0: x.cast_signed(), y0: y.cast_signed(), width: wide, height: high };
         tensor::read_region(frame, range, rect, picture.as_slice_mut().unwrap_or_default())?;
@@ -157,7 +157,7 @@ impl Drawer<'_> {
         let mut leading: Vec<&mut dyn Guide> = vec![&mut known];
         leading.extend(guides.into_iter().map(|guide| guide as &mut dyn Guide));
         let start = repeated(&start, seeds.len());
-        let drawing = Drawing { seeds: seeds.to_vec(), start: Some(start), guides: leading, classes: None };
+        let drawing = Drawing { seeds: seeds.to_vec(), start: Some(start), guides: leading, ..Drawing::default() };
         let drawn = self.draw([wide, high], drawing, watch)?;
         let Some(drawn) = drawn.mean_axis(Axis(0)) else { return Err(Error::usage("there is no seed to draw by")) };
 

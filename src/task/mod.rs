@@ -2,6 +2,7 @@
 
 mod bicubic;
 mod budget;
+mod decode;
 mod denoise;
 mod draw;
 mod estimate;

@@ -220,7 +220,7 @@ impl Drawer<'_> {
         if !(noise >= 0.0 && noise.is_finite()) {
             return Err(Error::usage(format!("noise {noise} is none; expected a number from 0 on")));
         }
-        let (channels, range) = (self.channels(), self.range());
+        let (channels, range) = (self.pixel_channels()?, self.range());
         let small = [frame.width, frame.height];
         let size = degradation.original(small);
         let mut y = vec![0.0; channels * small[0] * small[1]];
@@ -235,7 +235,7 @@ impl Drawer<'_> {
         let mut measured = Consistency { degradation, y, noise, size };
         let mut leading: Vec<&mut dyn Guide> = vec![&mut measured];
         leading.extend(guides.into_iter().map(|guide| guide as &mut dyn Guide));
-        let drawing = Drawing { seeds: vec![seed], start: Some(start), guides: leading, classes: None };
+        let drawing = Drawing { seeds: vec![seed], start: Some(start), guides: leading, ..Drawing::default() };
         let drawn = self.draw(size, drawing, watch)?;
         let mut result = frame.black(size[0], size[1]);
         if let Some(alpha) = frame.alpha() {

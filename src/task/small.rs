@@ -111,12 +111,14 @@ impl Canvas for OneStep<'_> {
 }
 
 /// Several steps: a state on the large grid, beside the small picture.
-pub(super) struct Conditioned<'a> {
+pub(super) struct Conditioned<'a, 's> {
     pub(super) small: &'a Small,
-    pub(super) state: State<'a>,
+    /// Whether the network wants the small picture on the large grid, enlarged.
+    pub(super) enlarged: bool,
+    pub(super) state: &'a mut State<'s>,
 }
 
-impl Canvas for Conditioned<'_> {
+impl Canvas for Conditioned<'_, '_> {
     fn shape(&self) -> Shape {
         self.state.shape()
     }
@@ -126,7 +128,11 @@ impl Canvas for Conditioned<'_> {
     }
 
     fn condition(&self, window: Window, out: &mut [f32]) -> Result<()> {
-        self.small.condition(window, out);
+        if self.enlarged {
+            self.small.enlarge(window, 1.0, out);
+        } else {
+            self.small.condition(window, out);
+        }
         Ok(())
     }
 

@@ -68,6 +68,7 @@ impl<'a> Upscaler<'a> {
         let Some(sigma) = manifest
             .sigma
             .filter(|_| manifest.task == Task::Upscale && manifest.prediction == Prediction::Denoised && takes_map)
+            .filter(|_| !manifest.enlarges_by_drawing())
         else {
             let problem = format!(
                 "it is a model to {} whose prediction is {:?}; expected one to upscale that predicts `denoised`, takes a map \
@@ -166,10 +167,10 @@ impl<'a> Upscaler<'a> {
         let map = SigmaMap::Uniform(self.sigma);
         let mut taken = std::mem::replace(x, Array4::zeros([0; 4]));
         self.start(small, &noise, taken.as_slice_mut().unwrap_or_default());
-        let state = State::new(taken, &self.plan, &noise, &map)?;
-        let mut canvas = Conditioned { small, state };
+        let mut state = State::new(taken, &self.plan, &noise, &map)?;
+        let mut canvas = Conditioned { small, enlarged: false, state: &mut state };
         let done = execute(&self.plan, self.network, &mut canvas, tiles, &map, watch);
-        *x = canvas.state.into_inner();
+        *x = state.into_inner();
         done
     }
 

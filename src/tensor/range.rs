@@ -42,6 +42,11 @@ impl Range {
         self.hi - self.lo
     }
 
+    /// A value as it is between black, 0, and white, 1; it may lie beyond.
+    pub fn to_unit(self, value: f32) -> f32 {
+        (value - self.lo) / self.span()
+    }
+
     /// What one step of a sample from 0 to `max` is worth.
     pub(super) fn step(self, max: f32) -> f32 {
         self.span() / max

@@ -10,6 +10,7 @@ mod commands;
 mod denoise;
 mod devices;
 mod draw;
+mod folders;
 mod guards;
 mod import;
 mod inputs;

@@ -1,0 +1,96 @@
+//! What commands share that draw pictures anew, each from what was there.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::Instant;
+
+use eddy::diffusion::{Guide, Progress, Sampler};
+use eddy::frame::Frame;
+use eddy::model::Package;
+use eddy::task::{Degradation, DrawOptions, Drawer};
+use eddy::video::record;
+use serde_json::{Value, json};
+
+use super::console::Console;
+use super::drawing::StepKeeper;
+use super::interrupt;
+use super::options::{DeviceOptions, PrecisionOption};
+use super::pictures::Pictures;
+
+/// Pictures that are drawn anew.
+pub(crate) struct Redraw<'a> {
+    pub(crate) pictures: &'a Pictures,
+    pub(crate) package: &'a Package,
+    pub(crate) options: DrawOptions,
+    pub(crate) seed: u64,
+    pub(crate) save_steps: Option<&'a Path>,
+    pub(crate) precision: &'a PrecisionOption,
+    pub(crate) device: &'a DeviceOptions,
+    pub(crate) console: Console,
+}
+
+/// What drawing one picture is given.
+pub(crate) struct Work<'w, 'd, 'm> {
+    pub(crate) drawer: &'d mut Drawer<'m>,
+    /// What keeps the steps.
+    pub(crate) guides: Vec<&'w mut dyn Guide>,
+    /// What hears of every evaluation.
+    pub(crate) watch: &'w mut dyn FnMut(Progress) -> ControlFlow<()>,
+}
+
+/// Steps of a restoration where none are asked for.
+const STEPS: usize = 20;
+
+impl Redraw<'_> {
+    /// Undoes in each picture what was done to it; `noise` is the deviation of what was added afterwards, in 8-bit units.
+    pub(crate) fn restore(mut self, degradation: &Degradation, noise: f64) -> anyhow::Result<()> {
+        self.options.sampler = self.options.sampler.or(Some(Sampler::DDPM));
+        self.options.steps = self.options.steps.or(Some(STEPS));
+        let seed = self.seed;
+        self.run(|frame, Work { drawer, guides, watch }| {
+            let result = drawer.restore(&frame, degradation, noise, seed, guides, watch)?;
+            let words = format!("{}x{}", result.width, result.height);
+            Ok((result, words, Value::Null))
+        })
+    }
+
+    /// Draws each picture by `draw`, which returns the result and what to say of it, in words and for machines.
+    pub(crate) fn run(
+        self,
+        mut draw: impl FnMut(Frame, Work<'_, '_, '_>) -> eddy::Result<(Frame, String, Value)>,
+    ) -> anyhow::Result<()> {
+        let Self { pictures, package, console, .. } = self;
+        let jobs = pictures.jobs()?;
+        let opened = self.device.open(console)?;
+        let precision = self.precision.on(opened.device(), package);
+        let mut network = package.load_guarded(&opened.runtime, precision, opened.session())?;
+        let mut decoder = package.load_decoder(&opened.runtime, opened.session())?;
+        let decoder = decoder.as_mut().map(|decoder| decoder as &mut dyn eddy::network::Network);
+        let mut drawer = Drawer::new(&package.manifest, &mut network, self.options)?.decoded_by(decoder);
+        let model = &package.manifest.name;
+        Pictures::each(&jobs, console, |turn| {
+            let frame = turn.read()?;
+            turn.check(&frame)?;
+            let mut keeper = StepKeeper::new(self.save_steps, &drawer)?;
+            let guides = keeper.iter_mut().map(|keeper| keeper as &mut dyn Guide).collect();
+            let mut watch = |progress| {
+                turn.bar.advance(turn.index, progress);
+                interrupt::poll()
+            };
+            let begun = Instant::now();
+            let (result, words, facts) = draw(frame, Work { drawer: &mut drawer, guides, watch: &mut watch })?;
+            let seconds = begun.elapsed().as_secs_f64();
+            let warnings = pictures.write(&result, turn)?;
+            let (sampler, evaluations) = (drawer.sampler(), drawer.evaluations());
+            let line = format!("{words} by {model}, {sampler}, {evaluations} evaluations, {seconds:.2} s");
+            let mut record = json!({
+                "input": turn.job.input.to_string_lossy(), "output": turn.job.output.to_string_lossy(),
+                "width": result.width, "height": result.height, "model": model, "sampler": sampler.name(),
+                "evaluations": evaluations, "seed": self.seed, "seconds": seconds, "warnings": warnings,
+                "precision": precision.name(), "device": opened.device().to_string(),
+            });
+            record::extend(&mut record, facts);
+            turn.report(&line, &record)
+        })
+    }
+}

@@ -1,0 +1,194 @@
+//! What a network's graph is to have, by what names, and whether it has.
+
+use std::collections::BTreeMap;
+
+use ort::session::Session;
+use ort::value::{Outlet, TensorElementType, ValueType};
+
+use super::Shape;
+use super::buffer::Scalar;
+use crate::error::{Error, Result};
+
+/// The names by which a network's graph calls what the executor speaks of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    /// The noisy sample, float `[B, C, H, W]`; none of a decoder, which is given a condition alone.
+    pub sample: Option<String>,
+    /// The map of sigma, float `[B, 1, H, W]`, where the network takes one.
+    pub sigma: Option<String>,
+    /// The scalar that tells the noise level, where the network takes one: integer or float, a scalar, `[1]` or `[B]`.
+    pub timestep: Option<String>,
+    /// The condition, float `[B, C', H / scale, W / scale]`, where the network takes one. Under the name of the sample it stands behind
+    /// that one's channels, in one tensor of `[1, C + C', H, W]`.
+    pub condition: Option<String>,
+    /// Channels of the condition; as many as the sample's when left out.
+    pub condition_channels: Option<usize>,
+    /// The class of each sample, int64 `[B]`, where the network takes one.
+    pub class: Option<String>,
+    /// How many times larger than the condition the sample is along each axis; 1 without a condition.
+    pub scale: usize,
+    /// The output, float `[B, C, H, W]`.
+    pub output: String,
+    /// Channels of the sample, where the model says so.
+    pub channels: Option<usize>,
+    /// Whether sample, map and output are float16 rather than float32, where the model says so.
+    pub half: Option<bool>,
+}
+
+impl Interface {
+    /// How many channels the condition has beside a sample of `channels`.
+    pub(super) fn condition_channels(&self, channels: usize) -> usize {
+        self.condition_channels.unwrap_or(channels)
+    }
+
+    /// How many of the sample's channels are the condition's, which stand last.
+    pub(super) fn channels_behind(&self, channels: usize) -> usize {
+        if self.is_joined() { self.condition_channels(channels) } else { 0 }
+    }
+
+    /// Whether sample and condition are one tensor.
+    pub(super) fn is_joined(&self) -> bool {
+        self.condition.is_some() && self.condition == self.sample
+    }
+
+    /// The condition, where it is a tensor of its own.
+    pub(super) fn own_condition(&self) -> Option<&String> {
+        self.condition.as_ref().filter(|_| !self.is_joined())
+    }
+}
+
+/// Element types and ranks, as the graph declares them.
+#[derive(Clone, Debug)]
+pub(super) struct Types {
+    pub(super) sample: Option<TensorElementType>,
+    pub(super) sigma: Option<TensorElementType>,
+    pub(super) timestep: Option<(TensorElementType, Vec<i64>)>,
+    /// Where it is a tensor of its own.
+    pub(super) condition: Option<TensorElementType>,
+    pub(super) output: TensorElementType,
+    /// The sample's shape as declared, -1 where it is free.
+    pub(super) declared: Vec<i64>,
+    /// What the axes of the sample, the map and the condition are called, where they are free.
+    axes: [Vec<String>; 3],
+}
+
+impl Types {
+    /// The sizes of free axes that have a name, for a batch of this shape.
+    pub(super) fn sizes(
+        &self,
+        interface: &Interface,
+        [batch, channels, height, width]: Shape,
+    ) -> BTreeMap<String, i64> {
+        let scale = interface.scale.max(1);
+        let shapes = [
+            [batch, channels + interface.channels_behind(channels), height, width],
+            [batch, 1, height, width],
+            [batch, interface.condition_channels(channels), height / scale, width / scale],
+        ];
+        let mut sizes = BTreeMap::new();
+        for (names, shape) in self.axes.iter().zip(shapes) {
+            for (name, size) in names.iter().zip(shape).filter(|(name, _)| !name.is_empty()) {
+                sizes.entry(name.clone()).or_insert_with(|| i64::try_from(size).unwrap_or(i64::MAX));
+            }
+        }
+        sizes
+    }
+
+    pub(super) fn read(session: &Session, interface: &Interface, model: &str) -> Result<Self> {
+        let inputs = session.inputs();
+        let Interface { sample, sigma, timestep, class, .. } = interface;
+        let condition = interface.own_condition();
+        let known = [sample.as_ref(), sigma.as_ref(), timestep.as_ref(), condition, class.as_ref()];
+        for outlet in inputs {
+            if !known.iter().flatten().any(|name| *name == outlet.name()) {
+                let expected: Vec<&str> = known.iter().flatten().map(|name| name.as_str()).collect();
+                let problem = format!(
+                    "it has an input `{}` ({}) that nothing would fill; expected {}",
+                    outlet.name(),
+                    outlet.dtype(),
+                    expected.join(", ")
+                );
+                return Err(Error::model(model, problem));
+            }
+        }
+        let half = interface.half;
+        let tensor = |name: &String| picture(find(inputs, name, "input", model)?, half, model);
+        let (sample, declared) = sample.as_ref().map(tensor).transpose()?.unzip();
+        let declared = declared.unwrap_or_else(|| vec![-1; 4]);
+        if let (Some(channels), Some(name)) = (interface.channels, &interface.sample)
+            && let whole = channels + interface.channels_behind(channels)
+            && declared[1] >= 0
+            && usize::try_from(declared[1]) != Ok(whole)
+        {
+            let problem = format!("its manifest says {whole} channels, its input `{name}` has {}", declared[1]);
+            return Err(Error::model(model, problem));
+        }
+        let element = |name: &String| Ok(tensor(name)?.0);
+        let (sigma, condition) = (sigma.as_ref().map(element).transpose()?, condition.map(element).transpose()?);
+        let timestep = timestep.as_ref().map(|name| scalar(find(inputs, name, "input", model)?, model)).transpose()?;
+        if let Some(name) = class {
+            labels(find(inputs, name, "input", model)?, model)?;
+        }
+        let (output, _) = picture(find(session.outputs(), &interface.output, "output", model)?, half, model)?;
+        let named = [interface.sample.as_ref(), interface.sigma.as_ref(), interface.own_condition()];
+        let axes = named.map(|name| axes(inputs.iter().find(|outlet| Some(outlet.name()) == name.map(String::as_str))));
+        Ok(Self { sample, sigma, timestep, condition, output, declared, axes })
+    }
+}
+
+/// What the axes of an input are called.
+fn axes(outlet: Option<&Outlet>) -> Vec<String> {
+    match outlet.map(Outlet::dtype) {
+        Some(ValueType::Tensor { dimension_symbols, .. }) => dimension_symbols.to_vec(),
+        _ => Vec::new(),
+    }
+}
+
+fn find<'a>(outlets: &'a [Outlet], name: &str, way: &str, model: &str) -> Result<&'a Outlet> {
+    outlets.iter().find(|outlet| outlet.name() == name).ok_or_else(|| {
+        let present: Vec<&str> = outlets.iter().map(Outlet::name).collect();
+        Error::model(model, format!("it has no {way} named `{name}`; it has {}", present.join(", ")))
+    })
+}
+
+/// The element type and declared shape of an input or output that holds pictures, of the type that `half` asks for.
+fn picture(outlet: &Outlet, half: Option<bool>, model: &str) -> Result<(TensorElementType, Vec<i64>)> {
+    let expected = match half {
+        None => "float32 or float16",
+        Some(true) => "float16",
+        Some(false) => "float32",
+    };
+    match outlet.dtype() {
+        ValueType::Tensor { ty: ty @ (TensorElementType::Float32 | TensorElementType::Float16), shape, .. }
+            if shape.len() == 4 && half.is_none_or(|half| half == (*ty == TensorElementType::Float16)) =>
+        {
+            Ok((*ty, shape.to_vec()))
+        }
+        other => {
+            let problem = format!("`{}` is {other}; expected a {expected} tensor of rank 4 (NCHW)", outlet.name());
+            Err(Error::model(model, problem))
+        }
+    }
+}
+
+/// The element type and declared shape of an input that holds the noise level.
+fn scalar(outlet: &Outlet, model: &str) -> Result<(TensorElementType, Vec<i64>)> {
+    match outlet.dtype() {
+        ValueType::Tensor { ty, shape, .. } if Scalar::supports(*ty) && shape.len() <= 1 => Ok((*ty, shape.to_vec())),
+        other => {
+            let problem = format!(
+                "`{}` is {other}; expected a scalar or a vector of int64, int32, float32, float16 or float64",
+                outlet.name()
+            );
+            Err(Error::model(model, problem))
+        }
+    }
+}
+
+/// Checks an input that holds classes.
+fn labels(outlet: &Outlet, model: &str) -> Result<()> {
+    match outlet.dtype() {
+        ValueType::Tensor { ty: TensorElementType::Int64, shape, .. } if shape.len() == 1 => Ok(()),
+        other => Err(Error::model(model, format!("`{}` is {other}; expected a vector of int64", outlet.name()))),
+    }
+}

@@ -1,0 +1,91 @@
+//! Latents to pictures, by the decoder half of an autoencoder.
+
+use std::ops::ControlFlow;
+
+use ndarray::Array4;
+
+use super::budget::{Budget, TileChoice};
+use crate::diffusion::{Canvas, Clip, Level, Plan, Progress, SigmaMap, Step, Update, Window, execute, read_plane};
+use crate::error::Result;
+use crate::model::Decoding;
+use crate::network::{Network, Shape};
+use crate::tile::Locality;
+
+/// The table of an evaluation that stands alone: its output is the result.
+const ONCE: Step =
+    Step { t: 0.0, level: Level::CLEAN, c_in: 0.0, c_skip: 0.0, c_out: 1.0, a: 0.0, b: 1.0, c: 0.0, d: 0.0, e: 0.0 };
+
+/// Pictures, `[pictures, channels, scale * height, scale * width]`, of `latents`, `[pictures, C, height, width]`, one after the other and in tiles
+/// as memory allows. A decoder that looks at the whole latent gives tiles that are mixed over their seams.
+///
+/// # Errors
+/// [`Error::Usage`](crate::Error::Usage) for what does not fit the memory that may be used;
+/// [`Error::Evaluation`](crate::Error::Evaluation) when the network fails; [`Error::Interrupted`](crate::Error::Interrupted).
+pub(super) fn decode(
+    decoder: &Decoding,
+    network: &mut dyn Network,
+    latents: &Array4<f32>,
+    (choice, budget): (TileChoice, Budget),
+    watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+) -> Result<Array4<f32>> {
+    let (count, _, height, width) = latents.dim();
+    let Decoding { channels, scale, receptive_field, bytes_per_pixel, .. } = *decoder;
+    let size = [scale * width, scale * height];
+    let mut pictures = Array4::zeros([count, channels, size[1], size[0]]);
+    let choice = TileChoice {
+        limit: choice.limit.map(|limit| limit * scale),
+        overlap: choice.overlap.map(|overlap| overlap * scale),
+    };
+    let locality = Locality { multiple_of: scale, receptive_field };
+    let tiles = budget.room(0).tiles([size[0], size[1], channels], choice, locality, bytes_per_pixel)?;
+    let plan = Plan { steps: vec![ONCE], clip: Clip::None };
+    let whole = latents.as_slice().unwrap_or_default().chunks_exact((latents.len() / count.max(1)).max(1));
+    let area = channels * size[0] * size[1];
+    let results = pictures.as_slice_mut().unwrap_or_default().chunks_exact_mut(area.max(1));
+    for (latent, picture) in whole.zip(results) {
+        let mut canvas = Decoded { decoder, latent, width, picture, size };
+        execute(&plan, network, &mut canvas, &tiles, &SigmaMap::ABSOLUTE, watch)?;
+    }
+    Ok(pictures)
+}
+
+/// A latent, `[C, height, width]`, and the picture that comes of it.
+struct Decoded<'a> {
+    decoder: &'a Decoding,
+    latent: &'a [f32],
+    width: usize,
+    picture: &'a mut [f32],
+    size: [usize; 2],
+}
+
+impl Canvas for Decoded<'_> {
+    fn shape(&self) -> Shape {
+        [1, self.decoder.channels, self.size[1], self.size[0]]
+    }
+
+    /// A decoder has no sample.
+    fn read(&self, _window: Window, _scale: f32, _out: &mut [f32]) -> Result<()> {
+        Ok(())
+    }
+
+    fn condition(&self, window: Window, out: &mut [f32]) -> Result<()> {
+        let scale = self.decoder.scale;
+        let [x, y, width, height] = [window.x, window.y, window.width, window.height].map(|length| length / scale);
+        let planes = self.latent.chunks_exact(self.width * (self.size[1] / scale));
+        for (plane, out) in planes.zip(out.chunks_exact_mut(width * height)) {
+            read_plane(plane, self.width, Window { x, y, width, height }, 1.0 / self.decoder.scaling_factor, out);
+        }
+        Ok(())
+    }
+
+    fn update(&mut self, update: &Update<'_>) -> Result<()> {
+        let [width, height] = self.size;
+        for channel in 0..self.decoder.channels {
+            for y in update.rows.clone() {
+                let row = &mut self.picture[(channel * height + y) * width..][..width];
+                row.copy_from_slice(update.output.row(channel, y, width));
+            }
+        }
+        Ok(())
+    }
+}
