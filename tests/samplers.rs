@@ -1,11 +1,14 @@
-//! Our tables against diffusers' own schedulers on a network with a closed form, see `golden/make_samplers.py`.
+//! Our tables against diffusers' own schedulers on a network with a closed form, see `golden/make_samplers.py`, and against papers' own
+//! formulas, see `golden/make_papers.py`.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod loops;
 
-use eddy::diffusion::{Clip, Plan, Recorded, Sampler, Schedule, config, plan};
+use std::collections::BTreeMap;
+
+use eddy::diffusion::{Clip, Plan, Prediction, Recorded, Sampler, Schedule, SigmaSchedule, config, plan};
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// Largest difference over largest value.
 const TOLERANCE: f64 = 1e-5;
@@ -100,6 +103,68 @@ fn the_network_is_told_the_timesteps_of_diffusers() {
         for (told, expected) in told.iter().zip(&case.timesteps) {
             assert!((told - expected).abs() < 2e-3, "{told} is not {expected}: {}", case.label());
         }
+    }
+}
+
+/// `golden/papers.json`.
+#[derive(Deserialize)]
+struct Papers {
+    shape: [usize; 4],
+    start: Vec<f64>,
+    noise: Vec<f32>,
+    /// Ranges of sigma.
+    sigma: BTreeMap<String, [f64; 2]>,
+    /// Ends of training schedules.
+    betas: BTreeMap<String, [f64; 2]>,
+    cases: Vec<PaperCase>,
+}
+
+#[derive(Deserialize)]
+struct PaperCase {
+    sampler: String,
+    /// One of these two.
+    sigma: Option<String>,
+    betas: Option<String>,
+    steps: usize,
+    /// Of the start.
+    scale: f64,
+    result: Vec<f64>,
+}
+
+impl Papers {
+    fn schedule(&self, case: &PaperCase) -> Schedule {
+        if let Some(name) = &case.sigma {
+            let [low, high] = self.sigma[name];
+            return Schedule::Sigmas(SigmaSchedule::new(Prediction::Score, low, high));
+        }
+        let name = case.betas.as_ref().unwrap();
+        let [start, end] = self.betas[name];
+        let kind = if name == "linear" { "linear" } else { "scaled_linear" };
+        let config = json!({"beta_schedule": kind, "beta_start": start, "beta_end": end, "clip_sample": false});
+        Schedule::Discrete(Box::new(config::parse("golden", &config.to_string()).unwrap()))
+    }
+}
+
+#[test]
+fn what_diffusers_has_not_gives_the_numbers_of_its_paper() {
+    let papers: Papers = serde_json::from_str(include_str!("golden/papers.json")).unwrap();
+    let [batch, channels, height, width] = papers.shape;
+    let rows = papers.noise.len() / (batch * channels * height * width);
+    let noise = Recorded::new(rows, papers.shape, papers.noise.clone()).unwrap();
+    let score = |x: f64, sigma: f64| -(0.4 * x + 0.1 * (3.0 * x + sigma).sin()) / (1.0 + sigma * sigma);
+    for case in &papers.cases {
+        let sampler: Sampler = case.sampler.parse().unwrap();
+        let plan = plan(&papers.schedule(case), sampler, case.steps, None).unwrap();
+        let start: Vec<f64> = papers.start.iter().map(|x| x * case.scale).collect();
+        let network: &dyn Fn(f64, f64) -> f64 = if case.sigma.is_some() { &score } else { &network };
+        let executed = loops::run_executor(&plan, papers.shape, &start, &noise, network);
+        let reference = loops::run(&plan, papers.shape, start, &noise, network);
+        let found = [executed, reference].map(|values| loops::difference(&values, &case.result));
+        let label = format!("{} {:?} {:?} in {}: {found:?}", case.sampler, case.sigma, case.betas, case.steps);
+        assert!(found[0] < TOLERANCE && found[1] < 1e-6, "{label}");
+    }
+    for sampler in ["langevin", "pc", "ode"] {
+        assert!(papers.cases.iter().filter(|case| case.sampler == sampler).count() >= 10, "{sampler}");
     }
 }
 

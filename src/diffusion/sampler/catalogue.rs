@@ -1,7 +1,7 @@
 //! Every sampler there is: what it is called, where it comes from, how it goes down the levels, and its rows.
 //!
 //! This is the one file to change for another one: its constant, its place in [`Sampler::ALL`], and a short function from a
-//! descent to rows. Golden numbers for it come from `tests/golden/make_samplers.py`.
+//! descent to rows. Golden numbers for it come from `tests/golden/make_samplers.py`, or `make_papers.py` where diffusers has it not.
 
 use super::descent::Walk;
 use super::rows;
@@ -153,11 +153,11 @@ impl Sampler {
     /// `pc`: predictor and corrector for the SDE that the levels are of: reverse diffusion, and before each of its steps one of
     /// Langevin dynamics; the last takes out the noise that is left. Two evaluations a step.
     ///
-    /// The corrector's size is `2 (r |z| / |score|)^2`; `|z| / |score|` is taken to be the level's noise, which it is in
-    /// expectation where the network is right.
+    /// The corrector's size is `2 alpha (r |z| / |score|)^2` with `alpha = 1 - beta`, 1 for variance-exploding levels; `|z| / |score|` is taken
+    /// to be the level's noise, which it is in expectation where the network is right.
     pub const PC: Self = Self(&Definition {
         name: "pc",
-        paper: "Song et al. 2021 (score SDE), algorithms 2 and 3, equation 46",
+        paper: "Song et al. 2021 (score SDE), algorithms 2 to 5, equation 46",
         walk: Walk::Ancestral,
         eta: None,
         rows: |descent, _| {
@@ -166,7 +166,8 @@ impl Sampler {
             let pairs = descent.spans.iter().flat_map(|span| {
                 let predicted =
                     if span.to == Level::CLEAN { rows::denoise(span) } else { rows::reverse_diffusion(span) };
-                [rows::langevin(span, 2.0 * RATIO * RATIO), predicted]
+                let alpha = (span.from.signal / span.to.signal).powi(2);
+                [rows::langevin(span, 2.0 * alpha * RATIO * RATIO), predicted]
             });
             pairs.collect()
         },
