@@ -161,7 +161,8 @@ impl Arguments {
             let (initial, fresh) = given.of(first, many)?;
             let fresh = fresh.as_ref().map(|fresh| fresh as &dyn NoiseSource);
             let classes = self.classes(first, many, scale);
-            let drawing = Drawing { seeds: seeds.clone(), classes, start, initial, fresh, guides };
+            let drawing =
+                Drawing { seeds: seeds.clone(), classes, start, initial, fresh, guides, ..Drawing::default() };
             let pictures = drawer.draw([width, height], drawing, &mut |progress| {
                 bar.advance(first / BATCH, progress);
                 interrupt::poll()

@@ -112,6 +112,10 @@ pub struct SigmaRange {
     pub min: f64,
     /// The largest.
     pub max: f64,
+    /// Whether some pixels may have the smallest and others any of these, as where something is missing of a picture. One evaluation at
+    /// the largest then gives the mean of what may be there.
+    #[serde(default)]
+    pub mixed: bool,
 }
 
 /// What the graph calls its inputs.
@@ -266,7 +270,7 @@ impl Manifest {
         if !(low.is_finite() && high.is_finite() && low < high) {
             return broken(format!("range = [{low}, {high}]; expected black's value below white's"));
         }
-        if let Some(SigmaRange { min, max }) = manifest.sigma
+        if let Some(SigmaRange { min, max, .. }) = manifest.sigma
             && !(min >= 0.0 && min < max && max.is_finite())
         {
             return broken(format!("sigma = {{ min = {min}, max = {max} }}; expected 0 <= min < max"));
@@ -310,7 +314,7 @@ impl Manifest {
                 .map_err(|cause| Error::model_from(&self.name, "its [schedule] is odd", cause))?;
             return config::parse(&self.name, &text).map(|schedule| Schedule::Discrete(Box::new(schedule)));
         }
-        let Some(SigmaRange { min, max }) = self.sigma else {
+        let Some(SigmaRange { min, max, .. }) = self.sigma else {
             let problem = "its manifest has no [sigma] and no [schedule], so there is nothing to sample on; add one";
             return Err(Error::model(&self.name, problem));
         };
@@ -340,6 +344,11 @@ impl Manifest {
     /// begin at the small picture, which a map of sigma tells them.
     pub fn enlarges_by_drawing(&self) -> bool {
         self.task == Task::Upscale && (self.inputs.sigma.is_none() || self.is_joined() || self.decoder.is_some())
+    }
+
+    /// Whether the network was trained with pixels that are known beside pixels that are missing.
+    pub fn takes_mixed_noise(&self) -> bool {
+        self.inputs.sigma.is_some() && self.sigma.is_some_and(|sigma| sigma.mixed)
     }
 
     /// Whether the small picture stands behind the sample's channels in one tensor.

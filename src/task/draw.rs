@@ -81,6 +81,8 @@ pub struct Drawing<'g> {
     pub classes: Option<Classes>,
     /// What they begin with, in the network's range, where that is not noise alone: `[pictures, channels, height, width]`.
     pub start: Option<Array4<f32>>,
+    /// What part of each level's noise a pixel has; all of it when left out. For networks that take a map of sigma.
+    pub sigma: Option<SigmaMap>,
     /// The noise that they begin with, in place of the seeds', with a deviation of 1: `[pictures, channels, height, width]` of the sample,
     /// which is a latent where there is a decoder. What diffusers' pipelines call `latents`.
     pub initial: Option<Array4<f32>>,
@@ -162,6 +164,11 @@ impl<'a> Drawer<'a> {
     /// The network's values of black and white.
     pub fn range(&self) -> tensor::Range {
         self.range
+    }
+
+    /// Whether the network takes pixels that are known beside pixels that are missing.
+    pub(crate) fn takes_mixed_noise(&self) -> bool {
+        self.manifest.takes_mixed_noise()
     }
 
     /// Whether it draws latents, which a decoder makes pictures of.
@@ -277,11 +284,12 @@ impl<'a> Drawer<'a> {
         drawing: Drawing<'_>,
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Array4<f32>> {
-        let Drawing { seeds, classes, start, initial, fresh, guides } = drawing;
+        let Drawing { seeds, classes, start, sigma, initial, fresh, guides } = drawing;
+        let sigma = sigma.unwrap_or(SigmaMap::ABSOLUTE);
         let (count, channels) = (seeds.len(), self.manifest.channels);
         let labels = self.labels(classes.as_ref(), count)?;
         let own = Seeds(seeds.into_iter().map(Philox::new).collect());
-        let x = self.start(start, initial, [count, channels, height, width], &own)?;
+        let x = self.start(start, initial, &sigma, [count, channels, height, width], &own)?;
         let noise = fresh.unwrap_or(&own);
         let tiles = self.tiles([width, height], count)?;
         let mut leading;
@@ -295,7 +303,7 @@ impl<'a> Drawer<'a> {
             leading = ClassifierGuidance::new(*network, wanted, *scale, sigma_max);
             guides.push(&mut leading);
         }
-        let mut state = State::new(x, &self.plan, noise, &SigmaMap::ABSOLUTE)?.guided(guides);
+        let mut state = State::new(x, &self.plan, noise, &sigma)?.guided(guides);
         let mut conditioned;
         let canvas: &mut dyn Canvas = match small {
             None => &mut state,
@@ -313,7 +321,7 @@ impl<'a> Drawer<'a> {
         match labels {
             Some([wanted, without]) if options.scale != 1.0 && wanted != without => {
                 let mut free = ClassifierFree::new(self.network, [wanted, without], options, &self.plan);
-                execute(&self.plan, &mut free, canvas, &tiles, &SigmaMap::ABSOLUTE, &mut seen)?;
+                execute(&self.plan, &mut free, canvas, &tiles, &sigma, &mut seen)?;
             }
             labels => {
                 if let Some([wanted, _]) = labels {
@@ -321,7 +329,7 @@ impl<'a> Drawer<'a> {
                     self.network.bind([count, channels, tile_height, tile_width])?;
                     label(self.network.inputs().class, &wanted)?;
                 }
-                execute(&self.plan, self.network, canvas, &tiles, &SigmaMap::ABSOLUTE, &mut seen)?;
+                execute(&self.plan, self.network, canvas, &tiles, &sigma, &mut seen)?;
             }
         }
         let drawn = state.into_inner();
@@ -377,6 +385,7 @@ impl<'a> Drawer<'a> {
         &self,
         start: Option<Array4<f32>>,
         initial: Option<Array4<f32>>,
+        sigma: &SigmaMap,
         shape: [usize; 4],
         noise: &dyn NoiseSource,
     ) -> Result<Array4<f32>> {
@@ -407,7 +416,7 @@ impl<'a> Drawer<'a> {
             let (plane, y) = (i / height, i % height);
             let (batch, channel) = ((plane / channels) as u32, (plane % channels) as u32);
             noise.fill(NoiseAt { step: NoiseAt::INITIAL, batch, channel, y: y as u32 }, 0, &mut row);
-            values.iter_mut().zip(&row).for_each(|(x, z)| *x += factor as f32 * z);
+            values.iter_mut().enumerate().for_each(|(i, x)| *x += factor as f32 * sigma.at(i, y) * row[i]);
         }
         Ok(x)
     }

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use ndarray::{Array4, Axis};
 
 use super::draw::{Drawer, Drawing};
-use crate::diffusion::{Guide, Moment, Progress};
+use crate::diffusion::{Guide, Moment, Progress, SigmaMap};
 use crate::error::{Error, Result};
 use crate::frame::{Frame, Samples};
 use crate::tensor::{self, Rect};
@@ -153,11 +153,14 @@ impl Drawer<'_> {
         // What is missing is no hint; what is around it is.
         let mut start = picture.clone();
         fill_smoothly(&mut start, &missing);
+        // What is known has no noise, where the network can be told so.
+        let sigma = self.takes_mixed_noise().then(|| SigmaMap::PerPixel { width: wide, values: missing.clone() });
         let mut known = Known { picture, missing };
         let mut leading: Vec<&mut dyn Guide> = vec![&mut known];
         leading.extend(guides.into_iter().map(|guide| guide as &mut dyn Guide));
         let start = repeated(&start, seeds.len());
-        let drawing = Drawing { seeds: seeds.to_vec(), start: Some(start), guides: leading, ..Drawing::default() };
+        let seeds = seeds.to_vec();
+        let drawing = Drawing { seeds, start: Some(start), sigma, guides: leading, ..Drawing::default() };
         let drawn = self.draw([wide, high], drawing, watch)?;
         let Some(drawn) = drawn.mean_axis(Axis(0)) else { return Err(Error::usage("there is no seed to draw by")) };
 
