@@ -100,7 +100,9 @@ mod tests {
     #[test]
     fn packed_files_are_what_was_packed() {
         for bundle in BUNDLES.iter().filter(|bundle| !bundle.half.is_empty()) {
-            let bytes = Package::find(bundle.name).unwrap().model_bytes(Precision::F16).unwrap();
+            let package = Package::find(bundle.name).unwrap();
+            let file = package.file(Precision::F16).unwrap();
+            let bytes = package.checked(&file.path, &file.sha256).unwrap();
             assert!(bundle.half.len() < bytes.len() / 10, "{}: {} of {}", bundle.name, bundle.half.len(), bytes.len());
         }
     }

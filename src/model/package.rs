@@ -26,6 +26,23 @@ pub struct Package {
 enum Files {
     Bundled(&'static Bundle),
     Folder(PathBuf),
+    /// One without a manifest: what its files are was found a moment ago.
+    AsIs(PathBuf),
+}
+
+/// Where ONNX Runtime reads a network: in its file, so that weights kept beside it are found, or in this binary.
+enum Origin {
+    File(PathBuf),
+    Bytes(Cow<'static, [u8]>),
+}
+
+impl Origin {
+    fn source(&self) -> ModelSource<'_> {
+        match self {
+            Self::File(path) => ModelSource::File(path),
+            Self::Bytes(bytes) => ModelSource::Bytes(bytes),
+        }
+    }
 }
 
 impl Package {
@@ -59,7 +76,7 @@ impl Package {
     /// A folder in the layout of diffusers, as it is.
     fn of_diffusers(path: &Path) -> Result<Self> {
         let facts = facts_of_diffusers(path)?;
-        let files = Files::Folder(path.to_owned());
+        let files = Files::AsIs(path.to_owned());
         let text = facts.manifest(&files.read(&facts.file, &facts.name)?)?;
         Ok(Self { manifest: Manifest::parse(&text, &facts.name)?, files })
     }
@@ -83,7 +100,7 @@ impl Package {
     pub fn folder(&self) -> Option<&Path> {
         match &self.files {
             Files::Bundled(_) => None,
-            Files::Folder(path) => Some(path),
+            Files::Folder(path) | Files::AsIs(path) => Some(path),
         }
     }
 
@@ -118,11 +135,9 @@ impl Package {
     /// [`Error::Model`] when the package has no such file, it is not what was shipped, or ONNX Runtime or the
     /// manifest's names do not fit it.
     pub fn load(&self, runtime: &Arc<Runtime>, precision: Precision, options: SessionOptions) -> Result<OnnxNetwork> {
-        let bytes = self.model_bytes(precision)?;
-        let file = self.folder().map(|folder| folder.join(&self.manifest.files[&precision].path));
-        // From its file, so that weights kept beside it are found.
-        let source = file.as_deref().map_or(ModelSource::Bytes(&bytes), ModelSource::File);
-        OnnxNetwork::load(runtime, &self.manifest.name, source, self.interface(precision), options)
+        let file = self.file(precision)?;
+        let origin = self.origin(&file.path, &file.sha256)?;
+        OnnxNetwork::load(runtime, &self.manifest.name, origin.source(), self.interface(precision), options)
     }
 
     /// How many nodes of the network in `precision` each provider of ONNX Runtime takes, as a run on a small picture shows.
@@ -135,11 +150,11 @@ impl Package {
         precision: Precision,
         options: SessionOptions,
     ) -> Result<BTreeMap<String, usize>> {
-        let bytes = self.model_bytes(precision)?;
-        let (name, source) = (&self.manifest.name, ModelSource::Bytes(&bytes));
+        let (name, file) = (&self.manifest.name, self.file(precision)?);
+        let origin = self.origin(&file.path, &file.sha256)?;
         let side = 64_usize.next_multiple_of(self.manifest.multiple_of.max(1) * self.manifest.sample_scale());
         let shape = [1, self.manifest.channels, side, side];
-        OnnxNetwork::count_nodes(runtime, name, source, self.interface(precision), options, shape)
+        OnnxNetwork::count_nodes(runtime, name, origin.source(), self.interface(precision), options, shape)
     }
 
     /// Loads the decoder, where the package has one: a network without a sample, whose condition is the latent.
@@ -149,9 +164,7 @@ impl Package {
     pub fn load_decoder(&self, runtime: &Arc<Runtime>, options: SessionOptions) -> Result<Option<OnnxNetwork>> {
         let manifest = &self.manifest;
         let Some(decoder) = &manifest.decoder else { return Ok(None) };
-        let bytes = self.checked(&decoder.path, &decoder.sha256)?;
-        let file = self.folder().map(|folder| folder.join(&decoder.path));
-        let source = file.as_deref().map_or(ModelSource::Bytes(&bytes), ModelSource::File);
+        let origin = self.origin(&decoder.path, &decoder.sha256)?;
         let interface = Interface {
             sample: None,
             sigma: None,
@@ -164,7 +177,7 @@ impl Package {
             channels: Some(decoder.channels),
             half: None,
         };
-        OnnxNetwork::load(runtime, &manifest.name, source, interface, options).map(Some)
+        OnnxNetwork::load(runtime, &manifest.name, origin.source(), interface, options).map(Some)
     }
 
     fn interface(&self, precision: Precision) -> Interface {
@@ -183,16 +196,20 @@ impl Package {
         }
     }
 
-    /// The bytes of the network in `precision`, after its SHA-256 was checked.
-    ///
-    /// # Errors
-    /// [`Error::Model`] when the package has no such file or it is not what was shipped.
-    pub fn model_bytes(&self, precision: Precision) -> Result<Cow<'static, [u8]>> {
-        let file = self.file(precision)?;
-        self.checked(&file.path, &file.sha256)
+    /// Where to load a file from, after its SHA-256 was checked.
+    fn origin(&self, path: &str, sha256_said: &str) -> Result<Origin> {
+        Ok(match &self.files {
+            Files::Bundled(_) => Origin::Bytes(self.checked(path, sha256_said)?),
+            Files::Folder(folder) => {
+                self.checked(path, sha256_said)?;
+                Origin::File(folder.join(path))
+            }
+            Files::AsIs(folder) => Origin::File(folder.join(path)),
+        })
     }
 
-    fn checked(&self, path: &str, sha256_said: &str) -> Result<Cow<'static, [u8]>> {
+    /// The bytes of a file, after its SHA-256 was checked.
+    pub(super) fn checked(&self, path: &str, sha256_said: &str) -> Result<Cow<'static, [u8]>> {
         let bytes = self.read(path)?;
         let found = sha256(&bytes);
         if found != sha256_said {
@@ -212,7 +229,7 @@ impl Files {
             Self::Bundled(bundle) => {
                 bundle.file(name).ok_or_else(|| Error::model(model, format!("the binary carries no {name} of it")))
             }
-            Self::Folder(folder) => {
+            Self::Folder(folder) | Self::AsIs(folder) => {
                 let path = folder.join(name);
                 let bytes = fs::read(&path).map_err(|cause| {
                     let problem = format!(

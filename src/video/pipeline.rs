@@ -2,16 +2,17 @@
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use self::threads::{Item, Shared, spawn_reader, spawn_writer};
 use super::histogram::Histogram;
 use super::pace::{Pace, Target, lately};
 use super::queue::{Popped, Queue};
 use super::{Quality, Treatment, Wishes};
 use crate::error::{Error, Result};
-use crate::frame::stream::{Arrival, Picture, Sink, Source, reader_is_gone};
+use crate::frame::stream::{Picture, Sink, Source, reader_is_gone};
 
 /// How long a thread waits before it looks up.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -170,40 +171,6 @@ impl Summary {
     }
 }
 
-/// A picture and when it came.
-struct Item {
-    picture: Picture,
-    arrived: Instant,
-}
-
-/// What the threads share.
-struct Shared {
-    /// Pictures to work on, or what the reader ended with.
-    incoming: Queue<Item>,
-    /// Their memory, on its way back.
-    spare_in: Queue<Picture>,
-    outgoing: Queue<Item>,
-    spare_out: Queue<Picture>,
-    read: AtomicU64,
-    dropped: AtomicU64,
-    corrupt: AtomicU64,
-    reconnected: AtomicU64,
-    late: AtomicU64,
-    /// Whether the run has ended before its source did.
-    stopped: AtomicBool,
-    written: Mutex<Written>,
-}
-
-/// What became of pictures that were worked on.
-#[derive(Default)]
-struct Written {
-    count: u64,
-    writing: Histogram,
-    latency: Histogram,
-    /// What writing a picture takes of late.
-    lately: Duration,
-}
-
 /// Takes every picture from `source` through `restorer` to `sink`. `watch` can stop the run. Memory is taken for the first pictures and then used again.
 ///
 /// However it ends, the sink is finished, so that what was written is whole. The reading thread ends with the picture that
@@ -276,25 +243,6 @@ pub fn run(
         other => other,
     };
     (summary, worked.and(sunk).and(read))
-}
-
-impl Shared {
-    fn written(&self) -> MutexGuard<'_, Written> {
-        self.written.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn tally(&self, begun: Option<Instant>) -> Tally {
-        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Tally {
-            read: count(&self.read),
-            late: count(&self.late),
-            written: self.written().count,
-            dropped: count(&self.dropped),
-            corrupt: count(&self.corrupt),
-            reconnected: count(&self.reconnected),
-            elapsed: begun.map_or(Duration::ZERO, |begun| begun.elapsed()),
-        }
-    }
 }
 
 struct Worker<'a> {
@@ -417,125 +365,7 @@ impl Worker<'_> {
     }
 }
 
-fn thread<T: Send + 'static>(name: &str, body: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>> {
-    let spawned = thread::Builder::new().name(name.to_owned()).spawn(body);
-    spawned.map_err(|error| Error::Evaluation { problem: format!("no thread for {name}"), source: Some(error.into()) })
-}
-
-fn spawn_reader(shared: Arc<Shared>, mut source: Box<dyn Source>, flow: Flow) -> Result<JoinHandle<Result<()>>> {
-    thread("reading", move || {
-        let result = read_all(&shared, source.as_mut(), flow);
-        shared.incoming.close();
-        result
-    })
-}
-
-fn read_all(shared: &Shared, source: &mut dyn Source, flow: Flow) -> Result<()> {
-    let live = source.is_live();
-    let mut lost: Option<Instant> = None;
-    loop {
-        let mut picture = loop {
-            match shared.spare_in.pop(PATIENCE) {
-                Popped::Item(picture) => break picture,
-                Popped::Closed => return Ok(()),
-                Popped::Waiting => {}
-            }
-        };
-        loop {
-            match source.next(&mut picture)? {
-                Arrival::Picture => break,
-                Arrival::End => return Ok(()),
-                Arrival::Waiting => {}
-                Arrival::Corrupt(why) => {
-                    shared.corrupt.fetch_add(1, Ordering::Relaxed);
-                    if !live && !flow.skip_corrupt {
-                        let advice = "what came before is kept; --skip-corrupt passes over it";
-                        return Err(Error::input("the stream", format!("{why}; {advice}")));
-                    }
-                }
-                Arrival::Lost(why) => {
-                    let since = *lost.get_or_insert_with(Instant::now);
-                    if flow.reconnect.is_none_or(|patience| since.elapsed() > patience) {
-                        let advice = "plug it in again; --reconnect SECONDS waits for it";
-                        return Err(Error::input("the stream", format!("{why}; {advice}")));
-                    }
-                    thread::sleep(Duration::from_millis(200));
-                }
-            }
-            if shared.incoming.is_closed() {
-                return Ok(());
-            }
-        }
-        if lost.take().is_some() {
-            shared.reconnected.fetch_add(1, Ordering::Relaxed);
-        }
-        shared.read.fetch_add(1, Ordering::Relaxed);
-        let mut item = Item { picture, arrived: Instant::now() };
-        if live {
-            if let Some(dropped) = shared.incoming.replace(item) {
-                shared.dropped.fetch_add(1, Ordering::Relaxed);
-                shared.spare_in.replace(dropped.picture);
-            }
-            continue;
-        }
-        while let Err(back) = shared.incoming.push(item, PATIENCE) {
-            if shared.incoming.is_closed() {
-                return Ok(());
-            }
-            item = back;
-        }
-    }
-}
-
-fn spawn_writer(
-    shared: Arc<Shared>,
-    mut sink: Box<dyn Sink>,
-    live: bool,
-    deadline: Option<Duration>,
-) -> Result<JoinHandle<Result<()>>> {
-    thread("writing", move || {
-        let result = write_all(&shared, sink.as_mut(), live, deadline);
-        shared.outgoing.close();
-        shared.spare_out.close();
-        // Whatever happened, what is whole is kept.
-        let finished = sink.finish();
-        result.and(finished)
-    })
-}
-
-fn write_all(shared: &Shared, sink: &mut dyn Sink, live: bool, deadline: Option<Duration>) -> Result<()> {
-    loop {
-        match shared.outgoing.pop(PATIENCE) {
-            Popped::Item(item) => {
-                let begun = Instant::now();
-                let mut is_wanted = sink.is_wanted()?;
-                while !is_wanted && !live && !shared.stopped.load(Ordering::Relaxed) {
-                    thread::sleep(GLANCE);
-                    is_wanted = sink.is_wanted()?;
-                }
-                if !is_wanted {
-                    shared.dropped.fetch_add(1, Ordering::Relaxed);
-                    shared.spare_out.replace(item.picture);
-                    continue;
-                }
-                sink.write(&item.picture)?;
-                let (writing, latency) = (begun.elapsed(), item.arrived.elapsed());
-                if deadline.is_some_and(|deadline| latency > deadline) {
-                    shared.late.fetch_add(1, Ordering::Relaxed);
-                }
-                let mut written = shared.written();
-                written.count += 1;
-                written.writing.add(writing);
-                written.latency.add(latency);
-                written.lately = lately(written.lately, writing);
-                drop(written);
-                shared.spare_out.replace(item.picture);
-            }
-            Popped::Waiting => {}
-            Popped::Closed => return Ok(()),
-        }
-    }
-}
+mod threads;
 
 #[cfg(test)]
 mod tests;
