@@ -51,6 +51,8 @@ KINDS = {
     "generate": Kind("generate", "[-1.0, 1.0]", "min = 0.002\nmax = 80.0", ("x", "sigma"), "Unconditional prior over RGB pictures, for inpainting and drawing"),
 }
 
+MIXED = "\nmixed = true # a picture may be known in some pixels, sigma 0.002, and missing in others, 80"
+
 MANIFEST = """\
 name = "{name}"
 version = "1"
@@ -264,7 +266,7 @@ def main():
             steps=package.steps + config["train"].get("earlier_steps", 0),
             parameters=parameter_count(package.network),
             bytes_per_pixel=bytes_per_pixel(path, package.scale),
-            sigma=package.kind.sigma.format(config["model"].get("sigma_max")),
+            sigma=package.kind.sigma.format(config["model"].get("sigma_max")) + (MIXED if config["model"].get("masked") else ""),
             condition='condition = "low"\n' if package.scale > 1 else "",
             default_steps=18 if package.kind.task == "generate" else 1,
             sha256=hashlib.sha256(path.read_bytes()).hexdigest(),

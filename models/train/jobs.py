@@ -5,6 +5,7 @@ A job draws everything from the generator that it is given, so that an example f
 
 import math
 
+import cv2
 import numpy as np
 import torch
 
@@ -114,8 +115,31 @@ class Upscale:
         return scores
 
 
+def missing(rng, height, width):
+    """What is missing of a patch, [height, width], 1 where it is: strokes, discs and boxes, or pixels here and there."""
+    mask, size = np.zeros((height, width), np.uint8), min(height, width)
+    if rng.random() < 0.12:
+        return (rng.random((height, width)) < rng.uniform(0.1, 0.9)).astype(np.float32)
+    for _ in range(int(rng.integers(1, 9))):
+        kind, at = rng.random(), rng.integers(0, (height, width))
+        radius = int(np.exp(rng.uniform(0, math.log(size / 5))))
+        if kind < 0.35:
+            points = (at + np.cumsum(rng.normal(0, size / 4, (int(rng.integers(2, 5)), 2)), 0)).astype(np.int32)
+            cv2.polylines(mask, [points], False, 1, min(radius + 1, 9))
+        elif kind < 0.65:
+            cv2.circle(mask, at[::-1].tolist(), radius, 1, -1)
+        else:
+            high, wide = (rng.uniform(0.5, 2, 2) * radius + 1).astype(int)
+            mask[at[0] : at[0] + high, at[1] : at[1] + wide] = 1
+    return mask.astype(np.float32)
+
+
 class Generate:
-    """An unconditional prior in [-1, 1]: log-normal sigmas and weights of EDM (Karras et al. 2022, table 1)."""
+    """A prior in [-1, 1]: log-normal sigmas and weights of EDM (Karras et al. 2022, table 1), and for a share of the patches, `masked`, noise of that sigma
+    where something is missing and hardly any elsewhere, so that the mean of what is missing is one evaluation, at the largest sigma."""
+
+    KNOWN = 0.002  # sigma where nothing is missing
+    LARGEST = 80.0
 
     size_factor = 1
 
@@ -126,21 +150,44 @@ class Generate:
         return Prior(self.model["sigma_data"], self.model["widths"], self.model["depths"])
 
     def example(self, rng, clean):
-        clean = 2 * clean - 1
-        level = torch.tensor(np.exp(rng.normal(-1.0, 1.6, len(clean))).clip(0.002, 80), dtype=torch.float32).view(-1, 1, 1, 1)
-        x = clean + level * seeded_noise(clean, int(rng.integers(2**62)))
-        sd = self.model["sigma_data"]
-        return (x, level.expand_as(x[:, :1]).contiguous()), clean, (level**2 + sd**2) / (level * sd) ** 2
+        clean, sd = 2 * clean - 1, self.model["sigma_data"]
+        column = lambda values: torch.tensor(values, dtype=torch.float32).view(-1, 1, 1, 1)
+        level = np.exp(rng.normal(-1.0, 1.6, len(clean)))
+        masked = rng.random(len(clean)) < self.model.get("masked", 0.0)
+        # Half of them ask for the mean.
+        level = np.where(masked, np.where(rng.random(len(clean)) < 0.5, self.LARGEST, 3 * level), level).clip(self.KNOWN, self.LARGEST)
+        area = clean.shape[2:]
+        holes = torch.from_numpy(np.stack([missing(rng, *area) if m else np.ones(area, np.float32) for m in masked]))[:, None]
+        sigma = torch.where(holes > 0, column(level), self.KNOWN)
+        x = clean + sigma * seeded_noise(clean, int(rng.integers(2**62)))
+        # The middle of where the largest noise puts what is missing, at which a single evaluation begins.
+        middle = column(masked & (level == self.LARGEST) & (rng.random(len(clean)) < 0.6))
+        x = torch.where((holes > 0) & (middle > 0), 0.0, x)
+        # What is known is told; what noise there is in it is not worth a network's while.
+        weight = (sigma**2 + sd**2) / (sigma * sd) ** 2 * torch.where(holes > 0, 1.0, 1e-3)
+        # A patch counts alike, however little is missing of it.
+        weight = weight / holes.mean((1, 2, 3), keepdim=True).clamp(min=0.05)
+        return (x, sigma), clean, weight
 
     @torch.no_grad()
     def validate(self, network, clean):
-        """PSNR in dB of D at sigma 0.1, 0.5 and 2, of pictures in [-1, 1]."""
+        """PSNR in dB of D at sigma 0.1, 0.5 and 2, of pictures in [-1, 1], and where something is missing of what one evaluation puts there."""
         clean = 2 * clean - 1
         scores = []
         for level in (0.1, 0.5, 2.0):
             sigma = torch.full_like(clean[:, :1], level)
             result = network(clean + level * seeded_noise(clean, 3), sigma)
             scores.append(-10 * math.log10((result - clean).square().mean().item() / 4))
+        if self.model.get("masked"):
+            rng = np.random.default_rng(5)
+            hole = torch.zeros_like(clean[:, :1])
+            for y in range(0, hole.shape[2] - 63, 64):
+                for x in range(0, hole.shape[3] - 63, 64):
+                    hole[0, 0, y + 8 : y + 56, x + 8 : x + 56] = torch.from_numpy(missing(rng, 48, 48))
+            sigma = torch.where(hole > 0, self.LARGEST, self.KNOWN)
+            result = network(torch.where(hole > 0, 0.0, clean), sigma)
+            error = ((result - clean).square() * hole).sum() / (3 * hole.sum())
+            scores.append(-10 * math.log10(error.item() / 4))
         return scores
 
 

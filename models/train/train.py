@@ -62,11 +62,14 @@ class Pool:
 def loss_of(result, clean, weight, error):
     """One number for a batch's errors.
 
-    "absolute" and "squared" are means, weighted. "log" is the mean over the patches of the logarithm of each one's mean squared
+    "absolute" and "squared" are means, weighted; "root" is the mean over the patches of the root of each one's squared errors, so that easy
+    patches count more than by their squares. "log" is the mean over the patches of the logarithm of each one's mean squared
     error, which is its PSNR but for a factor: an easy patch counts as much as a hard one, and every noise level as any other."""
     difference = result - clean
     if error == "log":
         return 0.02 * (difference.square().mean((1, 2, 3)) + 1e-6).log().mean()
+    if error == "root":
+        return ((weight * difference.square()).mean((1, 2, 3)) + 1e-6).sqrt().mean() * 10
     if error == "squared":
         return (weight * difference.square()).mean() * 30
     return (weight.sqrt() * difference.abs()).mean()

@@ -129,7 +129,17 @@ impl Types {
         if let Some(name) = class {
             labels(find(inputs, name, "input", model)?, model)?;
         }
-        let (output, _) = picture(find(session.outputs(), &interface.output, "output", model)?, half, model)?;
+        let (output, given) = picture(find(session.outputs(), &interface.output, "output", model)?, half, model)?;
+        let behind = usize::try_from(declared[1]).map_or(0, |whole| interface.channels_behind(whole / 2));
+        let own = declared[1] - i64::try_from(behind).unwrap_or(0);
+        if own >= 0 && given[1] >= 0 && own != given[1] {
+            let problem = format!(
+                "its output `{}` has {} channels and its sample {own}; one that is told something beside the sample needs a package \
+                 that says what, which `eddy import` makes",
+                interface.output, given[1]
+            );
+            return Err(Error::model(model, problem));
+        }
         let named = [interface.sample.as_ref(), interface.sigma.as_ref(), interface.own_condition()];
         let axes = named.map(|name| axes(inputs.iter().find(|outlet| Some(outlet.name()) == name.map(String::as_str))));
         Ok(Self { sample, sigma, timestep, condition, output, declared, axes })

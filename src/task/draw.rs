@@ -171,6 +171,12 @@ impl<'a> Drawer<'a> {
         self.manifest.takes_mixed_noise()
     }
 
+    /// Whether it draws in one evaluation, at the largest noise there is.
+    pub(crate) fn draws_at_once(&self) -> bool {
+        let largest = self.manifest.sigma.map_or(f64::INFINITY, |sigma| sigma.max);
+        matches!(self.plan.steps.as_slice(), [step] if step.level.noise > 0.999 * largest)
+    }
+
     /// Whether it draws latents, which a decoder makes pictures of.
     pub fn draws_latents(&self) -> bool {
         self.manifest.decoder.is_some()

@@ -152,15 +152,21 @@ impl Drawer<'_> {
         let missing: Vec<f32> = rows.copied().collect();
         // What is missing is no hint; what is around it is.
         let mut start = picture.clone();
-        fill_smoothly(&mut start, &missing);
+        let (mixed, at_once) = (self.takes_mixed_noise(), self.draws_at_once());
+        if mixed && at_once {
+            fill_with_middle(&mut start, &missing, f32::midpoint(range.lo(), range.hi()));
+        } else {
+            fill_smoothly(&mut start, &missing);
+        }
         // What is known has no noise, where the network can be told so.
-        let sigma = self.takes_mixed_noise().then(|| SigmaMap::PerPixel { width: wide, values: missing.clone() });
+        let sigma = mixed.then(|| SigmaMap::PerPixel { width: wide, values: missing.clone() });
         let mut known = Known { picture, missing };
         let mut leading: Vec<&mut dyn Guide> = vec![&mut known];
         leading.extend(guides.into_iter().map(|guide| guide as &mut dyn Guide));
         let start = repeated(&start, seeds.len());
-        let seeds = seeds.to_vec();
-        let drawing = Drawing { seeds, start: Some(start), sigma, guides: leading, ..Drawing::default() };
+        let (seeds, initial) = (seeds.to_vec(), (mixed && at_once).then(|| Array4::zeros(start.dim())));
+        let drawing =
+            Drawing { seeds, start: Some(start), initial, sigma, guides: leading, ..Drawing::default() };
         let drawn = self.draw([wide, high], drawing, watch)?;
         let Some(drawn) = drawn.mean_axis(Axis(0)) else { return Err(Error::usage("there is no seed to draw by")) };
 
@@ -175,6 +181,14 @@ impl Drawer<'_> {
 fn repeated(picture: &Array4<f32>, times: usize) -> Array4<f32> {
     let (_, channels, height, width) = picture.dim();
     Array4::from_shape_fn([times, channels, height, width], |(_, c, y, x)| picture[[0, c, y, x]])
+}
+
+/// Fills what is missing with the middle of where the largest noise would put it, from which a single evaluation gives the mean: noise would
+/// only be in the way.
+fn fill_with_middle(picture: &mut Array4<f32>, missing: &[f32], middle: f32) {
+    for plane in picture.as_slice_mut().unwrap_or_default().chunks_exact_mut(missing.len().max(1)) {
+        plane.iter_mut().zip(missing).for_each(|(value, missing)| *value += missing * (middle - *value));
+    }
 }
 
 /// Fills what is missing smoothly from what is around it: means of known pixels, coarser the further away they are, evened out

@@ -146,6 +146,13 @@ fn what_such_folders_cannot_do_is_said() {
         .within(&place)
         .fails(2)
         .says("begins at the small picture");
+    eddy("sample")
+        .arg(&superresolution)
+        .args("-o y.npy --sampler ddim --steps 2 --input")
+        .arg(latents.join("initial.npy"))
+        .within(&place)
+        .fails(4)
+        .says("3 channels and its sample 6");
     let noise = latents.join("initial.npy");
     eddy("generate -o out.png --count 1 --steps 2 --initial-noise")
         .arg(&noise)
