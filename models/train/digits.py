@@ -291,25 +291,25 @@ RECIPES = {  # steps of Adam, batch, peak learning rate, weight decay
     "digits-classifier": (12000, 256, 1e-3, 3e-2),
 }
 DISTILLING = (3000, 128, 5e-4, 0.0)
-DISTILLED = 0.75  # share of the loss for what few steps need
+SHARES = (0.5, 0.75, 1.0)  # of the loss for what few steps need, in each round of distilling
 
 
 def folder_of(name, out):
     return Path(out or f"out/{name}")
 
 
-def train(name, out=None, steps=None, seed=0, distil=False):
-    """AdamW with a warm-up and half a cosine; what is exported is the exponential average of the weights. With `distil` it goes on from the
-    trained network, which is also the teacher, with half of the loss for what few steps need."""
-    count, batch, peak, decay = DISTILLING if distil else RECIPES[name]
+def train(name, out=None, steps=None, seed=0, share=0.0):
+    """AdamW with a warm-up and half a cosine; what is exported is the exponential average of the weights. With a `share` of the loss for what few
+    steps need it goes on from the network that is there, which is also the teacher."""
+    count, batch, peak, decay = DISTILLING if share else RECIPES[name]
     count = steps or count
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     pictures, classes = split()[0] if name == "digits-classifier" else digits()
     network, average = (NETWORKS[name]().to(memory_format=torch.channels_last) for _ in range(2))
     network.fit(pictures)
-    if distil:
-        teacher, learnt, _ = load(name, out, "checkpoint.pt")
+    if share:
+        teacher, learnt, taught = load(name, out)
         network.load_state_dict(teacher.state_dict())
     average.load_state_dict(network.state_dict())
     optimizer = torch.optim.AdamW(network.parameters(), lr=peak, betas=(0.9, 0.99), weight_decay=decay)
@@ -320,8 +320,8 @@ def train(name, out=None, steps=None, seed=0, distil=False):
             group["lr"] = peak * min(1.0, (step + 1) / 300) * 0.5 * (1 + math.cos(math.pi * step / count))
         chosen = torch.randint(len(pictures), (batch,), generator=generator)
         loss = network.loss(pictures[chosen], classes[chosen], generator)
-        if distil:
-            loss = loss.lerp(network.distillation(teacher, pictures[chosen], classes[chosen], generator), DISTILLED)
+        if share:
+            loss = loss.lerp(network.distillation(teacher, pictures[chosen], classes[chosen], generator), share)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -333,15 +333,15 @@ def train(name, out=None, steps=None, seed=0, distil=False):
             print(f"step {step + 1}, {time.monotonic() - start:.0f} s, loss {np.mean(losses[-500:]):.5f}", flush=True)
     folder = folder_of(name, out)
     folder.mkdir(parents=True, exist_ok=True)
-    counts = {"steps": learnt, "distilled": count} if distil else {"steps": count, "distilled": 0}
-    torch.save({"average": average.state_dict(), **counts}, folder / ("distilled.pt" if distil else "checkpoint.pt"))
+    counts = {"steps": learnt, "distilled": taught + count} if share else {"steps": count, "distilled": 0}
+    torch.save({"average": average.state_dict(), **counts}, folder / ("distilled.pt" if share else "checkpoint.pt"))
 
 
-def load(name, out=None, file=None):
+def load(name, out=None):
     """A trained network, its steps, and those of distilling it: the distilled one where there is one."""
     folder = folder_of(name, out)
-    file = file or ("distilled.pt" if (folder / "distilled.pt").exists() else "checkpoint.pt")
-    state = torch.load(folder / file, map_location="cpu", weights_only=True)
+    file = folder / "distilled.pt"
+    state = torch.load(file if file.exists() else folder / "checkpoint.pt", map_location="cpu", weights_only=True)
     network = NETWORKS[name]().eval()
     network.load_state_dict(state["average"])
     return network, state["steps"], state["distilled"]
@@ -386,6 +386,7 @@ num_train_timesteps = {STEPS}
 beta_schedule = "{BETA_SCHEDULE}"
 beta_start = {BETA_START}
 beta_end = {BETA_END}
+timestep_spacing = "trailing" # from pure noise, as the few steps were taught
 clip_sample = true
 use_clipped_model_output = true
 """
@@ -542,8 +543,11 @@ def main():
     torch.set_flush_denormal(True)
     if args.action == "distil" and args.name != "digits-ddpm":
         parser.error("only digits-ddpm has a recipe to be distilled by")
-    if args.action != "export":
-        train(args.name, args.checkpoints, args.steps, distil=args.action == "distil")
+    if args.action == "train":
+        train(args.name, args.checkpoints, args.steps)
+    elif args.action == "distil":
+        for share in SHARES:
+            train(args.name, args.checkpoints, args.steps, share=share)
     else:
         export(args.name, args.checkpoints, args.out)
 
