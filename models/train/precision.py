@@ -151,7 +151,7 @@ def record(folder, precision, path, tolerance):
     table = f'[files.{precision}]\npath = "{path.name}"\nsha256 = "{sha256}"\n'
     table += f"tolerance = {tolerance}\n\n" if tolerance else "\n"
     # The most exact first.
-    place = "[files." if precision == "f32" else "[check]"
+    place = "[files." if precision == "f32" and "[files." in text else "[check]"
     manifest.write_text(text.replace(place, table + place, 1))
 
 

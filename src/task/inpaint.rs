@@ -163,10 +163,11 @@ impl Drawer<'_> {
         let mut known = Known { picture, missing };
         let mut leading: Vec<&mut dyn Guide> = vec![&mut known];
         leading.extend(guides.into_iter().map(|guide| guide as &mut dyn Guide));
+        // Without noise, all draws are one.
+        let seeds = if mixed && at_once { &seeds[..seeds.len().min(1)] } else { seeds };
         let start = repeated(&start, seeds.len());
         let (seeds, initial) = (seeds.to_vec(), (mixed && at_once).then(|| Array4::zeros(start.dim())));
-        let drawing =
-            Drawing { seeds, start: Some(start), initial, sigma, guides: leading, ..Drawing::default() };
+        let drawing = Drawing { seeds, start: Some(start), initial, sigma, guides: leading, ..Drawing::default() };
         let drawn = self.draw([wide, high], drawing, watch)?;
         let Some(drawn) = drawn.mean_axis(Axis(0)) else { return Err(Error::usage("there is no seed to draw by")) };
 
