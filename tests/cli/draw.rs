@@ -211,7 +211,7 @@ fn what_cannot_be_drawn_is_said() {
         ("inpaint a.png --mask other.png -o b.png", 2, "the mask has 21x20 pixels and the picture 20x20"),
         ("inpaint a.png --mask gone.png -o b.png", 3, "no such file"),
         ("inpaint a.png --mask mask.png -o b.png -m denoise-fast", 4, "expected one to generate"),
-        ("inpaint a.png --mask mask.png -o b.png --sampler heun", 2, "cannot resample"),
+        ("inpaint a.png --mask mask.png -o b.png --sampler heun --resample 2", 2, "cannot resample"),
         ("generate -o b.png --count 2", 2, "name a folder"),
         ("generate -o b.txt", 2, "no picture's name"),
         ("generate -o b.png --class 3", 2, "knows no classes"),
