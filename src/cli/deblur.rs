@@ -31,6 +31,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "F", default_value_t = 2.0, help_heading = "Input and output")]
     sigma: f64,
 
+    /// Draw so many times, and take the mean, which is nearer to what was there; 1 has the most texture
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64), help_heading = "Sampling")]
+    draws: u16,
+
     /// A bundled model or the folder of a model package
     #[arg(short, long, value_name = "MODEL", default_value = "prior", help_heading = "Model")]
     model: String,
@@ -76,6 +80,6 @@ impl Arguments {
             device: &self.device,
             console: self.console,
         };
-        redraw.restore(&Degradation::Blur(kernel), self.sigma)
+        redraw.restore(&Degradation::Blur(kernel), self.sigma, self.draws)
     }
 }

@@ -13,7 +13,7 @@ use super::console::Console;
 use super::drawing::DrawingOptions;
 use super::options::{DeviceOptions, MemoryOptions, PrecisionOption};
 use super::pictures::Pictures;
-use super::redraw::Redraw;
+use super::redraw::{Redraw, seeds};
 
 /// Draw what is missing of pictures
 ///
@@ -88,7 +88,7 @@ impl Arguments {
         // On photographs set aside, more was hardly better.
         options.steps = options.steps.or(Some(10));
         let seed = self.drawing.seed;
-        let seeds: Vec<u64> = (0..self.draws).map(|i| seed.wrapping_add(i.into())).collect();
+        let seeds = seeds(seed, self.draws);
         let redraw = Redraw {
             pictures: &self.pictures,
             package: &package,

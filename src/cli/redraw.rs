@@ -38,17 +38,23 @@ pub(crate) struct Work<'w, 'd, 'm> {
     pub(crate) watch: &'w mut dyn FnMut(Progress) -> ControlFlow<()>,
 }
 
+/// The seeds of so many draws, from the first on.
+pub(crate) fn seeds(first: u64, draws: u16) -> Vec<u64> {
+    (0..draws).map(|i| first.wrapping_add(i.into())).collect()
+}
+
 /// Steps of a restoration where none are asked for.
 const STEPS: usize = 20;
 
 impl Redraw<'_> {
-    /// Undoes in each picture what was done to it; `noise` is the deviation of what was added afterwards, in 8-bit units.
-    pub(crate) fn restore(mut self, degradation: &Degradation, noise: f64) -> anyhow::Result<()> {
+    /// Undoes in each picture what was done to it, and takes the mean of so many draws; `noise` is the deviation of what was added afterwards, in
+    /// 8-bit units.
+    pub(crate) fn restore(mut self, degradation: &Degradation, noise: f64, draws: u16) -> anyhow::Result<()> {
         self.options.sampler = self.options.sampler.or(Some(Sampler::DDPM));
         self.options.steps = self.options.steps.or(Some(STEPS));
-        let seed = self.seed;
+        let seeds = seeds(self.seed, draws);
         self.run(|frame, Work { drawer, guides, watch }| {
-            let result = drawer.restore(&frame, degradation, noise, seed, guides, watch)?;
+            let result = drawer.restore(&frame, degradation, noise, &seeds, guides, watch)?;
             let words = format!("{}x{}", result.width, result.height);
             Ok((result, words, Value::Null))
         })

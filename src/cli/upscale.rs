@@ -43,6 +43,10 @@ pub(crate) struct Arguments {
     #[arg(long, help_heading = "Model")]
     prior: bool,
 
+    /// With --prior, draw so many times, and take the mean, which is nearer to what was there; 1 has the most texture
+    #[arg(long, value_name = "N", default_value_t = 4, requires = "prior", value_parser = clap::value_parser!(u16).range(1..=64), help_heading = "Sampling")]
+    draws: u16,
+
     #[command(flatten)]
     precision: PrecisionOption,
 
@@ -74,7 +78,7 @@ impl Arguments {
             }
             let (degradation, model) = (Degradation::Means(scale), self.model.as_deref().unwrap_or("prior"));
             let package = Package::find(model)?;
-            return self.redraw(&package).restore(&degradation, 0.0);
+            return self.redraw(&package).restore(&degradation, 0.0, self.draws);
         }
         let package = self.package()?;
         if package.manifest.enlarges_by_drawing() {

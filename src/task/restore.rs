@@ -78,14 +78,53 @@ impl Kernel {
         Ok(Self { radius, weights })
     }
 
-    /// Calls `each` with every weight and the row and column, mirrored at the borders, that it is of for the pixel at `x`, `y`.
-    fn around(&self, [width, height]: [usize; 2], [x, y]: [usize; 2], mut each: impl FnMut(f32, usize)) {
-        let (side, radius) = (2 * self.radius + 1, self.radius.cast_signed());
+    /// Width of a plane that is mirrored beyond its borders as far as the kernel reaches.
+    fn padded(&self, width: usize) -> usize {
+        width + 2 * self.radius
+    }
+
+    /// Calls `each` with every weight, and for every row of a plane of that size where what it is of begins in the padded plane.
+    fn each_row(&self, [width, height]: [usize; 2], mut each: impl FnMut(f32, usize, usize)) {
+        let side = 2 * self.radius + 1;
         for (i, weight) in self.weights.iter().enumerate().filter(|(_, weight)| **weight != 0.0) {
-            let row = mirror(y.cast_signed() + (i / side).cast_signed() - radius, height);
-            let column = mirror(x.cast_signed() + (i % side).cast_signed() - radius, width);
-            each(*weight, row * width + column);
+            for y in 0..height {
+                each(*weight, y * width, (y + i / side) * self.padded(width) + i % side);
+            }
         }
+    }
+
+    /// Calls `each` with every place of the padded plane and the place in the plane that it mirrors.
+    fn each_mirrored(&self, [width, height]: [usize; 2], mut each: impl FnMut(usize, usize)) {
+        let (radius, padded) = (self.radius.cast_signed(), self.padded(width));
+        for row in 0..height + 2 * self.radius {
+            let y = mirror(row.cast_signed() - radius, height);
+            for column in 0..padded {
+                each(row * padded + column, y * width + mirror(column.cast_signed() - radius, width));
+            }
+        }
+    }
+
+    fn blur(&self, x: &[f32], size: [usize; 2]) -> Vec<f32> {
+        let (width, mut y) = (size[0], vec![0.0; x.len()]);
+        let mut wide = vec![0.0; self.padded(width) * (size[1] + 2 * self.radius)];
+        self.each_mirrored(size, |to, from| wide[to] = x[from]);
+        self.each_row(size, |weight, at, from| {
+            let row = y[at..][..width].iter_mut().zip(&wide[from..][..width]);
+            row.for_each(|(y, x)| *y += weight * x);
+        });
+        y
+    }
+
+    /// The transpose of [`blur`](Self::blur).
+    fn spread(&self, y: &[f32], size: [usize; 2]) -> Vec<f32> {
+        let (width, mut x) = (size[0], vec![0.0; y.len()]);
+        let mut wide = vec![0.0; self.padded(width) * (size[1] + 2 * self.radius)];
+        self.each_row(size, |weight, at, to| {
+            let row = wide[to..][..width].iter_mut().zip(&y[at..][..width]);
+            row.for_each(|(x, y)| *x += weight * y);
+        });
+        self.each_mirrored(size, |from, to| x[to] += wide[from]);
+        x
     }
 }
 
@@ -109,34 +148,19 @@ impl Degradation {
                 }
                 y
             }
-            Self::Blur(kernel) => {
-                let blurred = |i: usize| {
-                    let mut sum = 0.0;
-                    kernel.around([width, height], [i % width, i / width], |weight, at| sum += weight * x[at]);
-                    sum
-                };
-                (0..x.len()).map(blurred).collect()
-            }
+            Self::Blur(kernel) => kernel.blur(x, [width, height]),
         }
     }
 
     /// The transpose of [`apply`](Self::apply).
     fn adjoint(&self, y: &[f32], [width, height]: [usize; 2]) -> Vec<f32> {
-        let mut x = vec![0.0; width * height];
         match self {
             Self::Means(scale) => {
                 let (small, part) = (width / scale, 1.0 / (scale * scale) as f32);
-                x.iter_mut()
-                    .enumerate()
-                    .for_each(|(i, x)| *x = part * y[i / width / scale * small + i % width / scale]);
+                (0..width * height).map(|i| part * y[i / width / scale * small + i % width / scale]).collect()
             }
-            Self::Blur(kernel) => {
-                for (i, value) in y.iter().enumerate() {
-                    kernel.around([width, height], [i % width, i / width], |weight, at| x[at] += weight * value);
-                }
-            }
+            Self::Blur(kernel) => kernel.spread(y, [width, height]),
         }
-        x
     }
 }
 
@@ -201,8 +225,8 @@ impl Guide for Consistency<'_> {
 }
 
 impl Drawer<'_> {
-    /// What `frame` was made of by `degradation`, as far as that can be told; `noise` is the standard deviation of what was added
-    /// afterwards, in 8-bit units. Alpha is enlarged bicubically. `guides` see the whole picture; `watch` hears of every
+    /// What `frame` was made of by `degradation`, as far as that can be told, drawn once for each seed, of which the mean is taken; `noise` is the
+    /// standard deviation of what was added afterwards, in 8-bit units. Alpha is enlarged bicubically. `guides` see the whole picture; `watch` hears of every
     /// evaluation and can stop the run.
     ///
     /// # Errors
@@ -213,12 +237,15 @@ impl Drawer<'_> {
         frame: &Frame,
         degradation: &Degradation,
         noise: f64,
-        seed: u64,
-        guides: Vec<&mut dyn Guide>,
+        seeds: &[u64],
+        mut guides: Vec<&mut dyn Guide>,
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Frame> {
         if !(noise >= 0.0 && noise.is_finite()) {
             return Err(Error::usage(format!("noise {noise} is none; expected a number from 0 on")));
+        }
+        if seeds.is_empty() {
+            return Err(Error::usage("there is no seed to draw by"));
         }
         let (channels, range) = (self.pixel_channels()?, self.range());
         let small = [frame.width, frame.height];
@@ -233,10 +260,18 @@ impl Drawer<'_> {
         // Rounding to 8 bits is noise, too.
         let noise = noise.max(0.3) / 255.0 * f64::from(range.span());
         let mut measured = Consistency { degradation, y, noise, size };
-        let mut leading: Vec<&mut dyn Guide> = vec![&mut measured];
-        leading.extend(guides.into_iter().map(|guide| guide as &mut dyn Guide));
-        let drawing = Drawing { seeds: vec![seed], start: Some(start), guides: leading, ..Drawing::default() };
-        let drawn = self.draw(size, drawing, watch)?;
+        let mut mean = Array4::zeros(start.dim());
+        // One after the other, since pictures may be large.
+        for (i, seed) in seeds.iter().enumerate() {
+            let mut leading: Vec<&mut dyn Guide> = vec![&mut measured];
+            leading.extend(guides.iter_mut().map(|guide| &mut **guide as &mut dyn Guide));
+            let start = Some(start.clone());
+            let drawing = Drawing { seeds: vec![*seed], start, guides: leading, ..Drawing::default() };
+            let drawn = self.draw(size, drawing, &mut |Progress { done, total, repeated }| {
+                watch(Progress { done: i * total + done, total: seeds.len() * total, repeated })
+            })?;
+            mean.scaled_add(1.0 / seeds.len() as f32, &drawn);
+        }
         let mut result = frame.black(size[0], size[1]);
         if let Some(alpha) = frame.alpha() {
             let alpha = match degradation {
@@ -245,7 +280,45 @@ impl Drawer<'_> {
             };
             result.set_alpha(&alpha);
         }
-        tensor::write_planes(drawn.as_slice().unwrap_or_default(), range, &mut result)?;
+        tensor::write_planes(mean.as_slice().unwrap_or_default(), range, &mut result)?;
         Ok(result)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Degradation, Kernel};
+
+    fn dot(a: &[f32], b: &[f32]) -> f64 {
+        a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+    }
+
+    /// `<A x, y> = <x, A^T y>`, of a kernel without any symmetry, which reaches beyond a small picture, and of means.
+    #[test]
+    fn the_adjoint_is_the_transpose() {
+        let kernel = Kernel::new(3, (0..49).map(|i| ((i * i) % 11) as f32).collect()).unwrap();
+        for (degradation, size) in [
+            (Degradation::Blur(kernel.clone()), [9, 6]),
+            (Degradation::Blur(kernel), [2, 3]),
+            (Degradation::Means(3), [9, 6]),
+        ] {
+            let x: Vec<f32> = (0..size[0] * size[1]).map(|i| ((i * 7) % 13) as f32 - 5.0).collect();
+            let ax = degradation.apply(&x, size);
+            let y: Vec<f32> = (0..ax.len()).map(|i| ((i * 5) % 7) as f32 - 2.0).collect();
+            let (one, other) = (dot(&ax, &y), dot(&x, &degradation.adjoint(&y, size)));
+            assert!((one - other).abs() < 1e-4 * one.abs().max(1.0), "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn a_blur_keeps_what_is_even_and_moves_a_point_as_the_kernel_says() {
+        let kernel = Kernel::new(1, vec![0.0, 1.0, 0.0, 3.0, 0.0, 0.0, 0.0, 0.0, 0.0]).unwrap();
+        let even = kernel.blur(&[2.0; 20], [5, 4]);
+        assert!(even.iter().all(|value| (value - 2.0).abs() < 1e-6));
+        let mut point = vec![0.0; 20];
+        point[2 * 5 + 2] = 1.0;
+        let blurred = kernel.blur(&point, [5, 4]);
+        // A pixel is of the one above it by a quarter, and of the one to its left by three.
+        assert_eq!((blurred[3 * 5 + 2], blurred[2 * 5 + 3], blurred[2 * 5 + 2]), (0.25, 0.75, 0.0));
     }
 }
