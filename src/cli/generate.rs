@@ -10,7 +10,6 @@ use eddy::frame::Format;
 use eddy::frame::picture::{self, Limits};
 use eddy::frame::source::ends_in_slash;
 use eddy::model::Package;
-use eddy::network::Network;
 use eddy::task::{Classes, Classifier, DrawOptions, Drawer, Drawing, frames};
 use ndarray::Axis;
 use serde_json::json;
@@ -136,8 +135,7 @@ impl Arguments {
         let strength = self.from.is_some().then_some(self.strength);
         let options = DrawOptions { strength, ..self.drawing.options(&self.memory) };
         let mut decoder = package.load_decoder(&opened.runtime, opened.session())?;
-        let decoder = decoder.as_mut().map(|decoder| decoder as &mut dyn Network);
-        let mut drawer = Drawer::new(&package.manifest, &mut network, options)?.decoded_by(decoder);
+        let mut drawer = Drawer::new(&package.manifest, &mut network, options)?.decoded_by(decoder.as_mut());
         let scale = self.guidance_scale.or(package.manifest.defaults.guidance_scale).unwrap_or(1.0);
         if let (Some(package), Some(network)) = (&led, &mut classifier) {
             let scale = self.guidance_scale.unwrap_or(1.0);

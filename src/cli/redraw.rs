@@ -71,8 +71,7 @@ impl Redraw<'_> {
         let precision = self.precision.on(opened.device(), package);
         let mut network = package.load_guarded(&opened.runtime, precision, opened.session())?;
         let mut decoder = package.load_decoder(&opened.runtime, opened.session())?;
-        let decoder = decoder.as_mut().map(|decoder| decoder as &mut dyn eddy::network::Network);
-        let mut drawer = Drawer::new(&package.manifest, &mut network, self.options)?.decoded_by(decoder);
+        let mut drawer = Drawer::new(&package.manifest, &mut network, self.options)?.decoded_by(decoder.as_mut());
         let model = &package.manifest.name;
         Pictures::each(&jobs, console, |turn| {
             let frame = turn.read()?;

@@ -17,6 +17,13 @@ pub struct TileChoice {
     pub overlap: Option<usize>,
 }
 
+impl TileChoice {
+    /// The same tiles on a grid that is so many times finer.
+    pub(super) fn on_finer_grid(self, scale: usize) -> Self {
+        Self { limit: self.limit.map(|limit| limit * scale), overlap: self.overlap.map(|overlap| overlap * scale) }
+    }
+}
+
 /// What may be used of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {

@@ -32,10 +32,7 @@ pub(super) fn decode(
     let Decoding { channels, scale, receptive_field, bytes_per_pixel, .. } = *decoder;
     let size = [scale * width, scale * height];
     let mut pictures = Array4::zeros([count, channels, size[1], size[0]]);
-    let choice = TileChoice {
-        limit: choice.limit.map(|limit| limit * scale),
-        overlap: choice.overlap.map(|overlap| overlap * scale),
-    };
+    let choice = choice.on_finer_grid(scale);
     let locality = Locality { multiple_of: scale, receptive_field };
     let tiles = budget.room(0).tiles([size[0], size[1], channels], choice, locality, bytes_per_pixel)?;
     let plan = Plan { steps: vec![ONCE], clip: Clip::None };

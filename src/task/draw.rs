@@ -129,8 +129,8 @@ impl<'a> Drawer<'a> {
 
     /// With what makes pictures of latents, which a manifest that has a decoder asks for.
     #[must_use]
-    pub fn decoded_by(mut self, decoder: Option<&'a mut dyn Network>) -> Self {
-        self.decoder = decoder;
+    pub fn decoded_by(mut self, decoder: Option<&'a mut impl Network>) -> Self {
+        self.decoder = decoder.map(|decoder| decoder as &mut dyn Network);
         self
     }
 

@@ -152,8 +152,9 @@ impl Drawer<'_> {
         let missing: Vec<f32> = rows.copied().collect();
         // What is missing is no hint; what is around it is.
         let mut start = picture.clone();
-        let (mixed, at_once) = (self.takes_mixed_noise(), self.draws_at_once());
-        if mixed && at_once {
+        let mixed = self.takes_mixed_noise();
+        let at_once = mixed && self.draws_at_once();
+        if at_once {
             fill_with_middle(&mut start, &missing, f32::midpoint(range.lo(), range.hi()));
         } else {
             fill_smoothly(&mut start, &missing);
@@ -164,9 +165,9 @@ impl Drawer<'_> {
         let mut leading: Vec<&mut dyn Guide> = vec![&mut known];
         leading.extend(guides.into_iter().map(|guide| guide as &mut dyn Guide));
         // Without noise, all draws are one.
-        let seeds = if mixed && at_once { &seeds[..seeds.len().min(1)] } else { seeds };
+        let seeds = if at_once { &seeds[..seeds.len().min(1)] } else { seeds };
         let start = repeated(&start, seeds.len());
-        let (seeds, initial) = (seeds.to_vec(), (mixed && at_once).then(|| Array4::zeros(start.dim())));
+        let (seeds, initial) = (seeds.to_vec(), at_once.then(|| Array4::zeros(start.dim())));
         let drawing = Drawing { seeds, start: Some(start), initial, sigma, guides: leading, ..Drawing::default() };
         let drawn = self.draw([wide, high], drawing, watch)?;
         let Some(drawn) = drawn.mean_axis(Axis(0)) else { return Err(Error::usage("there is no seed to draw by")) };

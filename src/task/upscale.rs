@@ -199,10 +199,7 @@ impl<'a> Upscaler<'a> {
             multiple_of: scale * small.multiple_of,
             receptive_field: small.receptive_field.map(|field| scale * (field + 1)),
         };
-        let choice = TileChoice {
-            limit: self.options.tile.limit.map(|limit| limit * scale),
-            overlap: self.options.tile.overlap.map(|overlap| overlap * scale),
-        };
+        let choice = self.options.tile.on_finer_grid(scale);
         let per_pixel = self.manifest.bytes_per_pixel.map(|bytes| bytes.div_ceil(scale * scale));
         let area = scale * scale * width * height;
         let state = if holds_state { area * planes * size_of::<f32>() } else { 0 };
