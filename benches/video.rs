@@ -7,7 +7,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use eddy::diffusion::{NoiseAt, NoiseSource, Philox};
 use eddy::frame::stream::{Rate, Video};
 use eddy::tensor::{Pictures, Range};
-use eddy::video::Temporal;
+use eddy::video::{Planes, Temporal};
 use std::hint::black_box;
 
 const WIDTH: usize = 1280;
@@ -29,13 +29,13 @@ fn picture(seed: u64) -> Vec<f32> {
 
 fn video(criterion: &mut Criterion) {
     let pictures = [picture(0), picture(1), picture(2)];
-    let mut temporal = Temporal::new(3, WIDTH, HEIGHT);
-    let (mut x, mut sigma, mut i) = (pictures[0].clone(), vec![SIGMA; WIDTH * HEIGHT], 0);
+    let mut temporal = Temporal::new(Planes::full(3, WIDTH, HEIGHT));
+    let (mut x, mut sigma, mut i) = (pictures[0].clone(), [vec![SIGMA; WIDTH * HEIGHT]], 0);
     criterion.bench_function("video/temporal_1280x720", |bencher| {
         bencher.iter(|| {
             i += 1;
             x.copy_from_slice(&pictures[i % pictures.len()]);
-            sigma.fill(SIGMA);
+            sigma[0].fill(SIGMA);
             temporal.fuse(black_box(&mut x), black_box(&mut sigma));
         });
     });

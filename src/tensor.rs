@@ -12,9 +12,11 @@ mod range;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod yuv;
 
 pub use range::Range;
 pub use stream::Pictures;
+pub use yuv::{YuvFrames, grid_of, pack, sigmas_of_rgb, unpack};
 
 use crate::error::{Error, Result};
 use crate::frame::{Frame, Samples};

@@ -138,7 +138,7 @@ fn blurred_by_hand(x: &Array4<f32>, sigma: &SigmaMap, steps: usize) -> Vec<f64> 
                     let rows = j.saturating_sub(1)..=(j + 1).min(height - 1);
                     let columns = i.saturating_sub(1)..=(i + 1).min(width - 1);
                     let sum: f64 = rows.map(|j| columns.clone().map(|i| at(i, j)).sum::<f64>()).sum();
-                    let d = sum / 9.0 * f64::from(sigma.at(i, j)) * step.level.noise;
+                    let d = sum / 9.0 * f64::from(sigma.at(0, i, j)) * step.level.noise;
                     x[(plane * height + j) * width + i] = step.a * at(i, j) + step.b * d;
                 }
             }

@@ -84,18 +84,38 @@ pub enum SigmaMap {
         /// The values.
         values: Vec<f32>,
     },
+    /// One value for luma, the first four channels, and one for chroma, those after them.
+    Yuv([f32; 2]),
+    /// The same, pixel by pixel.
+    YuvPerPixel {
+        /// Pixels of a row.
+        width: usize,
+        /// The values of luma and of chroma, `height * width` of each.
+        values: [Vec<f32>; 2],
+    },
 }
+
+/// Channels of luma in the sample of a network on 4:2:0 planes.
+const LUMA_CHANNELS: usize = 4;
 
 impl SigmaMap {
     /// A map for plans in absolute units.
     pub const ABSOLUTE: Self = Self::Uniform(1.0);
 
-    /// The value at column `x` of row `y`.
-    pub fn at(&self, x: usize, y: usize) -> f32 {
+    /// The value of a channel at column `x` of row `y`.
+    pub fn at(&self, channel: usize, x: usize, y: usize) -> f32 {
+        let plane = usize::from(channel >= LUMA_CHANNELS);
         match self {
             Self::Uniform(value) => *value,
             Self::PerPixel { width, values } => values[y * width + x],
+            Self::Yuv(values) => values[plane],
+            Self::YuvPerPixel { width, values } => values[plane][y * width + x],
         }
+    }
+
+    /// Whether it is the same in every tile.
+    fn is_uniform(&self) -> bool {
+        matches!(self, Self::Uniform(_) | Self::Yuv(_))
     }
 
     fn read(&self, window: Window, scale: f32, out: &mut [f32]) {
@@ -104,6 +124,16 @@ impl SigmaMap {
             Self::PerPixel { width, values } => {
                 let plane = out.chunks_exact_mut(window.width * window.height);
                 plane.for_each(|plane| read_plane(values, *width, window, scale, plane));
+            }
+            Self::Yuv(values) => {
+                let planes = out.chunks_exact_mut(window.width * window.height);
+                planes.zip(values.iter().cycle()).for_each(|(plane, value)| plane.fill(value * scale));
+            }
+            Self::YuvPerPixel { width, values } => {
+                let planes = out.chunks_exact_mut(window.width * window.height);
+                planes.zip(values.iter().cycle()).for_each(|(plane, values)| {
+                    read_plane(values, *width, window, scale, plane);
+                });
             }
         }
     }
@@ -233,7 +263,7 @@ impl Job<'_> {
         }
         // A uniform map is the same for every tile of a step, and buffers keep what they hold.
         if let Some(map) = &mut inputs.sigma
-            && (first || !matches!(sigma, SigmaMap::Uniform(_)))
+            && (first || !sigma.is_uniform())
         {
             sigma.read(window, step.level.noise as f32, map);
         }

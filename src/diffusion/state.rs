@@ -153,7 +153,7 @@ impl Canvas for State<'_> {
                             y: y as u32,
                         };
                         self.noise.fill(at, 0, &mut self.fresh);
-                        add_noise(row, &self.fresh, update.step.d as f32, self.sigma, y);
+                        add_noise(row, &self.fresh, update.step.d as f32, self.sigma, channel, y);
                     }
                 }
             }
@@ -184,11 +184,11 @@ impl State<'_> {
     }
 }
 
-fn add_noise(row: &mut [f32], fresh: &[f32], d: f32, sigma: &SigmaMap, y: usize) {
+fn add_noise(row: &mut [f32], fresh: &[f32], d: f32, sigma: &SigmaMap, channel: usize, y: usize) {
     match sigma {
         SigmaMap::Uniform(sigma) => row.iter_mut().zip(fresh).for_each(|(x, z)| *x += d * sigma * z),
-        SigmaMap::PerPixel { .. } => {
-            row.iter_mut().zip(fresh).enumerate().for_each(|(i, (x, z))| *x += d * sigma.at(i, y) * z);
+        _ => {
+            row.iter_mut().zip(fresh).enumerate().for_each(|(i, (x, z))| *x += d * sigma.at(channel, i, y) * z);
         }
     }
 }

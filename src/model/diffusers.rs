@@ -50,6 +50,7 @@ impl DiffusersFolder {
         let interface = Interface {
             sample: Some("sample".into()),
             sigma: None,
+            sigma_planes: 1,
             timestep: Some("timestep".into()),
             condition: None,
             condition_channels: None,

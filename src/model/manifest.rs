@@ -27,6 +27,9 @@ pub struct Manifest {
     pub prediction: Prediction,
     /// Channels of a sample: a picture's colours, or a latent's where there is a decoder.
     pub channels: usize,
+    /// How the channels hold a picture.
+    #[serde(default)]
+    pub layout: Layout,
     /// The network's values for black and white; the decoder's, where there is one.
     pub range: [f32; 2],
     /// Output pixels per input pixel, along each axis.
@@ -77,6 +80,37 @@ pub struct Manifest {
 
 fn one() -> usize {
     1
+}
+
+/// How the channels of a network's sample hold a picture.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Layout {
+    /// One channel a colour, at the picture's own size: grey, or red, green and blue.
+    #[default]
+    Full,
+    /// Six channels at half the width and height, as 4:2:0 video has its planes: luma of the four pixels of 2x2 (row by row),
+    /// blue-difference and red-difference chroma. Luma is 0 to 1, chroma is centred on 0.5. The map of sigma has two planes, for
+    /// luma and for chroma.
+    Yuv420,
+}
+
+impl Layout {
+    /// Planes of the map of sigma.
+    pub fn sigma_planes(self) -> usize {
+        match self {
+            Self::Full => 1,
+            Self::Yuv420 => 2,
+        }
+    }
+
+    /// Pixels of a picture for one of the sample, along each axis.
+    pub fn pixels(self) -> usize {
+        match self {
+            Self::Full => 1,
+            Self::Yuv420 => 2,
+        }
+    }
 }
 
 /// What a network is for.
@@ -239,6 +273,15 @@ impl Manifest {
         if manifest.channels == 0 {
             return broken("channels = 0; expected at least 1".into());
         }
+        if manifest.layout == Layout::Yuv420
+            && (manifest.channels != 6 || manifest.task != Task::Denoise || manifest.range != [0.0, 1.0])
+        {
+            let (channels, task, [low, high]) = (manifest.channels, manifest.task, manifest.range);
+            return broken(format!(
+                "layout = \"yuv420\", channels = {channels}, task = \"{task}\", range = [{low:.1}, {high:.1}]; expected 6 \
+                 channels, the task `denoise` and the range [0.0, 1.0]"
+            ));
+        }
         if !matches!(manifest.picture_channels(), 1 | 3) {
             let of = if manifest.decoder.is_some() { "decoder.channels" } else { "channels" };
             return broken(format!("{of} = {}; expected 1 or 3", manifest.picture_channels()));
@@ -324,7 +367,10 @@ impl Manifest {
 
     /// Colour channels of pictures.
     pub fn picture_channels(&self) -> usize {
-        self.decoder.as_ref().map_or(self.channels, |decoder| decoder.channels)
+        match self.layout {
+            Layout::Full => self.decoder.as_ref().map_or(self.channels, |decoder| decoder.channels),
+            Layout::Yuv420 => 3,
+        }
     }
 
     /// Pixels of a picture for one of the sample, along each axis.

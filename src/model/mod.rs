@@ -14,7 +14,7 @@ pub use bundled::names as bundled_names;
 pub use diffusers::DiffusersFolder;
 pub use guarded::GuardedNetwork;
 pub use import::{Facts, facts_of_diffusers, schedule_of_diffusers};
-pub use manifest::{Check, Decoding, Defaults, InputNames, Manifest, ModelFile, OutputNames, SigmaRange, Task};
+pub use manifest::{Check, Decoding, Defaults, InputNames, Layout, Manifest, ModelFile, OutputNames, SigmaRange, Task};
 pub use package::Package;
 pub use precision::Precision;
 pub use sampled::SampledModel;

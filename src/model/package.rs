@@ -168,6 +168,7 @@ impl Package {
         let interface = Interface {
             sample: None,
             sigma: None,
+            sigma_planes: 1,
             timestep: None,
             condition: Some(decoder.input.clone()),
             condition_channels: Some(manifest.channels),
@@ -185,6 +186,7 @@ impl Package {
         Interface {
             sample: Some(manifest.inputs.sample.clone()),
             sigma: manifest.inputs.sigma.clone(),
+            sigma_planes: manifest.layout.sigma_planes(),
             timestep: manifest.inputs.timestep.clone(),
             condition: manifest.inputs.condition.clone(),
             condition_channels: Some(manifest.picture_channels()),

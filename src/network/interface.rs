@@ -14,8 +14,10 @@ use crate::error::{Error, Result};
 pub struct Interface {
     /// The noisy sample, float `[B, C, H, W]`; none of a decoder, which is given a condition alone.
     pub sample: Option<String>,
-    /// The map of sigma, float `[B, 1, H, W]`, where the network takes one.
+    /// The map of sigma, float `[B, sigma_planes, H, W]`, where the network takes one.
     pub sigma: Option<String>,
+    /// Planes of the map of sigma: 1, or 2 where luma and chroma have one each.
+    pub sigma_planes: usize,
     /// The scalar that tells the noise level, where the network takes one: integer or float, a scalar, `[1]` or `[B]`.
     pub timestep: Option<String>,
     /// The condition, float `[B, C', H / scale, W / scale]`, where the network takes one. Under the name of the sample it stands behind
@@ -82,7 +84,7 @@ impl Types {
         let scale = interface.scale.max(1);
         let shapes = [
             [batch, channels + interface.channels_behind(channels), height, width],
-            [batch, 1, height, width],
+            [batch, interface.sigma_planes, height, width],
             [batch, interface.condition_channels(channels), height / scale, width / scale],
         ];
         let mut sizes = BTreeMap::new();

@@ -71,7 +71,8 @@ pub trait Network {
 pub struct Inputs<'a> {
     /// The noisy sample, `[batch, channels, height, width]`; empty for networks that take none.
     pub sample: &'a mut [f32],
-    /// The map of sigma, `[batch, 1, height, width]`, for networks that take one.
+    /// The map of sigma, `[batch, planes, height, width]` with one plane, or two where luma and chroma have one each, for
+    /// networks that take one.
     pub sigma: Option<&'a mut [f32]>,
     /// What is to be enlarged or decoded, `[batch, channels, height / scale, width / scale]`, for networks that take such.
     pub condition: Option<&'a mut [f32]>,

@@ -225,7 +225,7 @@ impl OnnxNetwork {
         }
         let mut sigma = None;
         if let (Some(name), Some(element)) = (&self.interface.sigma, self.types.sigma) {
-            let buffer = Buffer::new(&allocator, element, [batch, 1, height, width])?;
+            let buffer = Buffer::new(&allocator, element, [batch, self.interface.sigma_planes, height, width])?;
             buffer.bind_input(&mut binding, name)?;
             sigma = Some(buffer);
         }

@@ -18,6 +18,14 @@ pub struct TileChoice {
 }
 
 impl TileChoice {
+    /// The same tiles on a grid that is so many times coarser.
+    pub(super) fn on_coarser_grid(self, scale: usize) -> Self {
+        Self {
+            limit: self.limit.map(|limit| limit.div_ceil(scale)),
+            overlap: self.overlap.map(|overlap| overlap.div_ceil(scale)),
+        }
+    }
+
     /// The same tiles on a grid that is so many times finer.
     pub(super) fn on_finer_grid(self, scale: usize) -> Self {
         Self { limit: self.limit.map(|limit| limit * scale), overlap: self.overlap.map(|overlap| overlap * scale) }

@@ -131,8 +131,8 @@ impl<'a> Denoiser<'a> {
 
     /// About how many seconds an evaluation of the network takes for each pixel: the shortest of a few of that size.
     pub(crate) fn seconds_per_pixel(&mut self, [width, height]: [usize; 2]) -> Result<f64> {
-        let multiple = self.manifest.locality().multiple_of;
-        let [width, height] = [width, height].map(|length| length.next_multiple_of(multiple));
+        let (multiple, pixels) = (self.manifest.locality().multiple_of, self.manifest.layout.pixels());
+        let [width, height] = [width, height].map(|length| length.div_ceil(pixels).next_multiple_of(multiple));
         self.network.bind([1, self.manifest.channels, height, width])?;
         // The first takes memory.
         self.network.evaluate(1.0)?;
@@ -147,7 +147,7 @@ impl<'a> Denoiser<'a> {
                 break;
             }
         }
-        Ok(shortest / (width * height) as f64)
+        Ok(shortest / (width * height * pixels * pixels) as f64)
     }
 
     /// Denoises `frame` in place; alpha stays as it is. `watch` hears of every evaluation and can stop the run.
@@ -243,10 +243,12 @@ impl<'a> Denoiser<'a> {
         (sigma.clamp(least, most), sigma > most * (1.0 + 1e-6))
     }
 
-    /// The tiles of pictures of that size, where there is so much room.
+    /// The tiles of pictures of that size, where there is so much room; on the grid of the network's sample.
     pub(crate) fn tiles(&self, [width, height]: [usize; 2], room: Room) -> Result<TilePlan> {
-        let Manifest { channels, bytes_per_pixel, .. } = *self.manifest;
-        room.tiles([width, height, channels], self.options.tile, self.manifest.locality(), bytes_per_pixel)
+        let Manifest { channels, bytes_per_pixel, layout, .. } = *self.manifest;
+        let [width, height] = [width, height].map(|side| side.div_ceil(layout.pixels()));
+        let choice = self.options.tile.on_coarser_grid(layout.pixels());
+        room.tiles([width, height, channels], choice, self.manifest.locality(), bytes_per_pixel)
     }
 
     /// Makes the network give back the memory that it works in, until it is asked again.

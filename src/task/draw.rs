@@ -422,7 +422,10 @@ impl<'a> Drawer<'a> {
             let (plane, y) = (i / height, i % height);
             let (batch, channel) = ((plane / channels) as u32, (plane % channels) as u32);
             noise.fill(NoiseAt { step: NoiseAt::INITIAL, batch, channel, y: y as u32 }, 0, &mut row);
-            values.iter_mut().enumerate().for_each(|(i, x)| *x += factor as f32 * sigma.at(i, y) * row[i]);
+            values
+                .iter_mut()
+                .enumerate()
+                .for_each(|(i, x)| *x += factor as f32 * sigma.at(plane % channels, i, y) * row[i]);
         }
         Ok(x)
     }

@@ -30,10 +30,37 @@ pub struct Pictures {
 
 /// How samples count: `value = (sample - zero) * step`.
 #[derive(Clone, Copy)]
-struct Scale {
+pub(super) struct Scale {
     zero: f32,
     step: f32,
     white: f32,
+}
+
+impl Scale {
+    /// Of luma, or of red, green and blue: 0 is black, 1 is white.
+    pub(super) fn luma(video: &Video) -> Self {
+        let unit = (1_u32 << (video.format.bits() - 8)) as f32;
+        let white = (1_u32 << video.format.bits()) as f32 - 1.0;
+        if video.color.full_range {
+            Self { zero: 0.0, step: 1.0 / white, white }
+        } else {
+            Self { zero: 16.0 * unit, step: 1.0 / (219.0 * unit), white }
+        }
+    }
+
+    /// Of colour differences: from -0.5 to 0.5.
+    fn difference(video: &Video) -> Self {
+        let unit = (1_u32 << (video.format.bits() - 8)) as f32;
+        let luma = Self::luma(video);
+        let step = if video.color.full_range { luma.step } else { 1.0 / (224.0 * unit) };
+        Self { zero: 128.0 * unit, step, ..luma }
+    }
+
+    /// Of colour differences around 0.5.
+    pub(super) fn chroma(video: &Video) -> Self {
+        let scale = Self::difference(video);
+        Self { zero: scale.zero - 0.5 / scale.step, ..scale }
+    }
 }
 
 impl Pictures {
@@ -80,7 +107,7 @@ impl Pictures {
         let [first, second, third] = format.planes(width, height);
         let area = width * height;
         if format.is_grey() {
-            let scale = self.luma();
+            let scale = Scale::luma(&self.video);
             for y in 0..height {
                 load(bytes, self.deep(), first, y, scale, &mut self.lines[0]);
                 for plane in planes.chunks_exact_mut(area) {
@@ -90,7 +117,7 @@ impl Pictures {
             return;
         }
         if format.chroma().is_none() {
-            let scale = self.luma();
+            let scale = Scale::luma(&self.video);
             for (plane, out) in [first, second, third].into_iter().zip(planes.chunks_exact_mut(area)) {
                 for (y, out) in out.chunks_exact_mut(width).enumerate() {
                     load(bytes, self.deep(), plane, y, scale, &mut self.lines[0]);
@@ -99,7 +126,7 @@ impl Pictures {
             }
             return;
         }
-        let (luma, chroma, deep) = (self.luma(), self.difference(), self.deep());
+        let (luma, chroma, deep) = (Scale::luma(&self.video), Scale::difference(&self.video), self.deep());
         for (plane, held) in [second, third].into_iter().zip(&mut self.chroma) {
             for (y, row) in held.chunks_exact_mut(width).take(plane.height).enumerate() {
                 let line = &mut self.lines[0][..plane.width];
@@ -138,7 +165,7 @@ impl Pictures {
         bytes.resize(self.video.bytes(), 0);
         let Video { width, height, format, .. } = self.video;
         let [first, second, third] = format.planes(width, height);
-        let (area, deep, luma) = (width * height, self.deep(), self.luma());
+        let (area, deep, luma) = (width * height, self.deep(), Scale::luma(&self.video));
         let plane = |i: usize| &planes[(i % self.channels) * area..][..area];
         if format.is_grey() {
             for y in 0..height {
@@ -183,7 +210,7 @@ impl Pictures {
             narrow(blues, siting, &mut self.chroma[0][y * second.width..][..second.width]);
             narrow(reds, siting, &mut self.chroma[1][y * third.width..][..third.width]);
         }
-        let difference = self.difference();
+        let difference = Scale::difference(&self.video);
         for (place, held) in [second, third].into_iter().zip(&self.chroma) {
             let line = &mut self.lines[0][..place.width];
             for y in 0..place.height {
@@ -195,25 +222,6 @@ impl Pictures {
 
     fn deep(&self) -> bool {
         self.video.format.bytes_per_sample() == 2
-    }
-
-    /// Of luma, or of red, green and blue: 0 is black, 1 is white.
-    fn luma(&self) -> Scale {
-        let unit = (1_u32 << (self.video.format.bits() - 8)) as f32;
-        let white = (1_u32 << self.video.format.bits()) as f32 - 1.0;
-        if self.video.color.full_range {
-            Scale { zero: 0.0, step: 1.0 / white, white }
-        } else {
-            Scale { zero: 16.0 * unit, step: 1.0 / (219.0 * unit), white }
-        }
-    }
-
-    /// Of colour differences: from -0.5 to 0.5.
-    fn difference(&self) -> Scale {
-        let unit = (1_u32 << (self.video.format.bits() - 8)) as f32;
-        let luma = self.luma();
-        let step = if self.video.color.full_range { luma.step } else { 1.0 / (224.0 * unit) };
-        Scale { zero: 128.0 * unit, step, ..luma }
     }
 }
 
@@ -228,7 +236,7 @@ fn from_range(range: Range, from: &[f32], to: &mut [f32]) {
 }
 
 /// Row `y` of a plane as values.
-fn load(bytes: &[u8], deep: bool, plane: Plane, y: usize, scale: Scale, out: &mut [f32]) {
+pub(super) fn load(bytes: &[u8], deep: bool, plane: Plane, y: usize, scale: Scale, out: &mut [f32]) {
     let start = plane.start + y * plane.stride;
     let value = |sample: f32| (sample - scale.zero) * scale.step;
     let out = &mut out[..plane.width];
@@ -245,7 +253,7 @@ fn load(bytes: &[u8], deep: bool, plane: Plane, y: usize, scale: Scale, out: &mu
 }
 
 /// Values as row `y` of a plane.
-fn store(bytes: &mut [u8], deep: bool, plane: Plane, y: usize, scale: Scale, values: &[f32]) {
+pub(super) fn store(bytes: &mut [u8], deep: bool, plane: Plane, y: usize, scale: Scale, values: &[f32]) {
     let start = plane.start + y * plane.stride;
     let inverse = 1.0 / scale.step;
     let sample = |value: f32| rounded(value * inverse + scale.zero, scale.white);

@@ -4,19 +4,18 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ndarray::Array4;
-
 use super::failures::Failures;
 use super::governor::{Choices, Keeper, Rung};
 use super::grid::{Grid, Past};
+use super::noise::Noise;
+use super::planes::Planes;
 use super::reduced::Reduced;
 use super::{Quality, Restore, Scale, Treatment, Wishes, memory};
-use crate::diffusion::SigmaMap;
 use crate::error::{Error, Result};
 use crate::frame::stream::{Picture, Video};
-use crate::model::Precision;
+use crate::model::{Layout, Precision};
 use crate::task::{Denoiser, Room, SigmaChoice, estimate_sigma_of_planes, noise_map_of_planes};
-use crate::tensor::Pictures;
+use crate::tensor::{Pictures, YuvFrames, sigmas_of_rgb};
 use crate::tile::TilePlan;
 
 /// How much of an estimate is new with each picture.
@@ -39,10 +38,10 @@ pub struct Candidate<'a> {
 pub struct StreamDenoiser<'a> {
     /// The best first.
     candidates: Vec<Candidate<'a>>,
-    reader: Pictures,
-    writer: Pictures,
-    x: Array4<f32>,
-    sigma: SigmaMap,
+    converter: Converter,
+    planes: Planes,
+    x: Vec<f32>,
+    noise: Noise,
     /// What is known from the pictures before, where they are to count.
     past: Option<Past>,
     rung: Rung,
@@ -50,8 +49,8 @@ pub struct StreamDenoiser<'a> {
     room: Room,
     grid: Grid,
     keeper: Option<Keeper>,
-    /// Of the pictures so far, as a part of the full range; 0 before the first.
-    level: f64,
+    /// Of the pictures so far, for each group of planes, as a part of the full range; 0 before the first.
+    levels: [f64; 2],
     limited: bool,
     work: Vec<f64>,
     treatment: Treatment,
@@ -104,8 +103,10 @@ impl<'a> StreamDenoiser<'a> {
     ) -> Result<Self> {
         let Some(first) = candidates.first() else { return Err(Error::usage("there is no denoiser to choose from")) };
         let (channels, range, steps) = (first.denoiser.manifest.channels, first.denoiser.range, first.denoiser.steps());
+        let layout = first.denoiser.manifest.layout;
         for Candidate { denoiser, .. } in &candidates {
-            if (denoiser.manifest.channels, denoiser.range) != (channels, range) {
+            let manifest = denoiser.manifest;
+            if (manifest.layout, manifest.channels, denoiser.range) != (layout, channels, range) {
                 return Err(Error::usage(format!(
                     "{} and {} are for different kinds of pictures; choose models of the same channels and range",
                     first.denoiser.manifest.name, denoiser.manifest.name
@@ -113,10 +114,17 @@ impl<'a> StreamDenoiser<'a> {
             }
         }
         let (width, height) = (video.width, video.height);
-        let reader = Pictures::new(video, channels, range)?;
-        let writer = Pictures::new(result, channels, range)?;
-        let past = if temporal { memory::of_past(channels, [width, height]) } else { 0 };
-        let held = memory::of_pictures(&reader, &writer) + memory::of_work(channels, [width, height]) + past;
+        let planes = Planes::of(layout, channels, [width, height]);
+        let converter = match layout {
+            Layout::Full => Converter::Full {
+                reader: Pictures::new(video, channels, range)?,
+                writer: Pictures::new(result, channels, range)?,
+            },
+            Layout::Yuv420 => Converter::Yuv(YuvFrames::new(video, result)?),
+        };
+        let past = if temporal { memory::of_past(&planes) } else { 0 };
+        let held =
+            converter.bytes() + memory::of_frames(video.bytes() + result.bytes()) + memory::of_work(&planes) + past;
         // Of what is held so far, so that it stays the same when networks have taken memory.
         let room = first.denoiser.options.budget.room(held as u64);
         let keeper = match budget {
@@ -135,23 +143,22 @@ impl<'a> StreamDenoiser<'a> {
         };
         let rung = keeper.as_ref().map_or(Rung::best(steps), Keeper::rung);
         let first = &candidates[rung.network];
-        let sigma = Self::map(&first.denoiser.options.sigma, temporal, [width, height]);
-        let per_pixel = matches!(sigma, SigmaMap::PerPixel { .. });
-        let grid = Grid::new(&first.denoiser, [width, height], rung, temporal, per_pixel, room)?;
+        let noise = Self::noise_of(&first.denoiser.options.sigma, temporal, &planes);
+        let grid = Grid::new(&first.denoiser, [width, height], rung, temporal, noise.is_per_sample(), room)?;
         let quality = Self::quality(first, rung);
         let treatment = Treatment { quality, changes: 0, sigma: Some(0.0), temporal, repeated: 0, failed: 0 };
         let mut denoiser = Self {
-            x: Array4::zeros([1, channels, height, width]),
-            sigma,
-            past: temporal.then(|| Past::new([channels, width, height])),
+            x: vec![0.0; planes.samples()],
+            noise,
+            past: temporal.then(|| Past::new(fused_planes(&planes, video))),
+            planes,
             rung,
             room,
             grid,
             candidates,
-            reader,
-            writer,
+            converter,
             keeper,
-            level: 0.0,
+            levels: [0.0; 2],
             limited: false,
             work: Vec::new(),
             treatment,
@@ -161,12 +168,9 @@ impl<'a> StreamDenoiser<'a> {
         Ok(denoiser)
     }
 
-    /// A map for noise as it is said to be, of pictures of that size.
-    fn map(choice: &SigmaChoice, temporal: bool, [width, height]: [usize; 2]) -> SigmaMap {
-        match choice {
-            SigmaChoice::Auto | SigmaChoice::Known(_) if !temporal => SigmaMap::Uniform(0.0),
-            _ => SigmaMap::PerPixel { width, values: vec![0.0; width * height] },
-        }
+    /// What holds noise as it is said to be, of frames of such planes.
+    fn noise_of(choice: &SigmaChoice, temporal: bool, planes: &Planes) -> Noise {
+        Noise::none(planes, temporal || matches!(choice, SigmaChoice::Profile(_)))
     }
 
     fn quality(candidate: &Candidate<'_>, rung: Rung) -> Quality {
@@ -175,9 +179,15 @@ impl<'a> StreamDenoiser<'a> {
     }
 
     /// The standard deviation of the noise of the last picture in 8-bit units, as estimated over the last few; the root of the
-    /// mean variance where it differs.
+    /// mean variance where it differs. Of luma where the network works on luma and chroma.
     pub fn sigma(&self) -> f64 {
-        255.0 * self.level
+        255.0 * self.levels[0]
+    }
+
+    /// That of chroma, where the network works on luma and chroma and frames have any.
+    pub fn chroma_sigma(&self) -> Option<f64> {
+        let has_chroma = self.planes.groups().len() > 1 && !self.video().format.is_grey();
+        has_chroma.then_some(255.0 * self.levels[1])
     }
 
     /// Whether it was ever more than the model was trained for.
@@ -206,8 +216,15 @@ impl<'a> StreamDenoiser<'a> {
     }
 
     fn size(&self) -> [usize; 2] {
-        let video = self.reader.video();
+        let video = self.video();
         [video.width, video.height]
+    }
+
+    fn video(&self) -> &Video {
+        match &self.converter {
+            Converter::Full { reader, .. } => reader.video(),
+            Converter::Yuv(frames) => frames.video(),
+        }
     }
 
     /// Treats pictures so from now on.
@@ -218,10 +235,10 @@ impl<'a> StreamDenoiser<'a> {
         }
         self.rung = rung;
         self.candidates[rung.network].denoiser.set_steps(rung.steps)?;
-        let per_pixel = matches!(self.sigma, SigmaMap::PerPixel { .. });
+        let per_sample = self.noise.is_per_sample();
         // The old planes make room for the new ones.
         (self.grid.reduced, self.grid.stills) = (None, None);
-        self.grid = Grid::new(self.denoiser(), size, rung, self.past.is_some(), per_pixel, self.room)?;
+        self.grid = Grid::new(self.denoiser(), size, rung, self.past.is_some(), per_sample, self.room)?;
         self.treatment.quality = Self::quality(&self.candidates[rung.network], rung);
         Ok(())
     }
@@ -230,64 +247,73 @@ impl<'a> StreamDenoiser<'a> {
     fn measure(&mut self) -> Result<()> {
         let denoiser = &self.candidates[self.rung.network].denoiser;
         let span = f64::from(denoiser.range.span());
-        let planes = self.x.as_slice().unwrap_or_default();
-        let Video { width, height, .. } = *self.reader.video();
-        let level = match (&denoiser.options.sigma, &mut self.sigma) {
-            (SigmaChoice::Profile(profile), SigmaMap::PerPixel { values, .. }) => {
-                noise_map_of_planes(profile, planes, width, denoiser.range, values)?;
-                let (level, limited) = denoiser.limit_map(values);
-                self.level = level;
+        if let (SigmaChoice::Profile(profile), Noise::PerSample(maps)) = (&denoiser.options.sigma, &mut self.noise) {
+            for (i, ((group, x), map)) in self.planes.split(&self.x).zip(maps).enumerate() {
+                noise_map_of_planes(profile, x, group.width, denoiser.range, map)?;
+                let (level, limited) = denoiser.limit_map(map);
+                self.levels[i] = level;
                 self.limited |= limited;
-                return Ok(());
             }
-            (SigmaChoice::Known(sigma), _) => sigma / 255.0,
-            _ => {
-                let range = [denoiser.range.lo(), denoiser.range.span()];
-                let now = estimate_sigma_of_planes(planes, [width, height], range, &mut self.work);
-                // The light changes and textures come and go; the sensor stays.
-                if self.level == 0.0 { now } else { self.level + FRESH * (now - self.level) }
-            }
-        };
-        let (level, limited) = denoiser.limit(level);
-        self.limited |= limited;
-        self.level = level;
-        match &mut self.sigma {
-            SigmaMap::Uniform(sigma) => *sigma = (level * span) as f32,
-            SigmaMap::PerPixel { values, .. } => values.fill((level * span) as f32),
+            return Ok(());
+        }
+        let is_grey = self.video().format.is_grey();
+        let matrix = self.video().color.matrix;
+        let denoiser = &self.candidates[self.rung.network].denoiser;
+        for (i, (group, x)) in self.planes.split(&self.x).enumerate() {
+            let has_none = i > 0 && is_grey;
+            let level = match &denoiser.options.sigma {
+                _ if has_none => 0.0,
+                SigmaChoice::Known(sigma) => {
+                    let part = if self.planes.groups().len() == 1 || is_grey { 1.0 } else { sigmas_of_rgb(matrix)[i] };
+                    part * sigma / 255.0
+                }
+                _ => {
+                    let range = [denoiser.range.lo(), denoiser.range.span()];
+                    let now = estimate_sigma_of_planes(x, [group.width, group.height], range, &mut self.work);
+                    // The light changes and textures come and go; the sensor stays.
+                    let before = self.levels[i];
+                    if before == 0.0 { now } else { before + FRESH * (now - before) }
+                }
+            };
+            let (level, limited) = denoiser.limit(level);
+            self.limited |= limited;
+            self.levels[i] = if has_none { 0.0 } else { level };
+            self.noise.fill(i, (self.levels[i] * span) as f32);
         }
         Ok(())
     }
 
     /// Denoises the picture in `x`, whose noise is measured. Returns what the evaluations took.
     fn denoise(&mut self, watch: &mut dyn FnMut() -> ControlFlow<()>) -> Result<Duration> {
-        let size = self.size();
         let Candidate { denoiser, .. } = &mut self.candidates[self.rung.network];
         let least = denoiser.manifest.sigma.map_or(0.0, |range| range.min) as f32;
-        if let (Some(past), SigmaMap::PerPixel { values, .. }) = (&mut self.past, &mut self.sigma) {
-            past.temporal.fuse(self.x.as_slice_mut().unwrap_or_default(), values);
-            values.iter_mut().for_each(|sigma| *sigma = sigma.max(least));
+        if let (Some(past), Noise::PerSample(maps)) = (&mut self.past, &mut self.noise) {
+            past.temporal.fuse(&mut self.x, maps);
+            self.noise.at_least(least);
         }
         if let Some(reduced) = &mut self.grid.reduced {
-            reduced.take(self.x.as_slice_mut().unwrap_or_default(), &self.sigma, least);
+            reduced.take(&mut self.x, &self.noise, least);
         }
         // Nothing may have been due, and still somebody may want to stop.
         if watch().is_break() {
             return Err(Error::Interrupted);
         }
         let begun = Instant::now();
-        let mut reduced = self.grid.reduced.take();
+        let (grid, past) = (&mut self.grid, self.past.as_mut());
+        let mut reduced = grid.reduced.take();
         let done = match &mut reduced {
-            Some(Reduced { x, sigma, .. }) => self.grid.denoise(denoiser, self.past.as_mut(), x, sigma, watch),
-            None => self.grid.denoise(denoiser, self.past.as_mut(), &mut self.x, &self.sigma, watch),
+            Some(Reduced { planes, x, noise, .. }) => grid.denoise(denoiser, past, planes, x, noise, watch),
+            None => grid.denoise(denoiser, past, &self.planes, &mut self.x, &mut self.noise, watch),
         };
         self.grid.reduced = reduced;
         self.treatment.repeated += done? as u64;
         let network = begun.elapsed();
         if let Some(reduced) = &mut self.grid.reduced {
-            reduced.give(self.x.as_slice_mut().unwrap_or_default());
+            reduced.give(&mut self.x);
         }
         if let Some(past) = &mut self.past {
-            past.flicker.add(&past.temporal, self.x.as_slice().unwrap_or_default(), size);
+            let first = self.planes.first();
+            past.flicker.add(&past.temporal, &self.x[..first.samples()], [first.width, first.height]);
         }
         Ok(network)
     }
@@ -296,7 +322,10 @@ impl<'a> StreamDenoiser<'a> {
     fn pass(&mut self, input: &Picture, reason: Error) -> Result<()> {
         self.failures.bear(reason)?;
         self.treatment.failed += 1;
-        self.reader.read(&input.bytes, self.x.as_slice_mut().unwrap_or_default());
+        self.x.resize(self.planes.samples(), 0.0);
+        self.converter.read(&input.bytes, &mut self.x);
+        // Nothing of it is taken for noise.
+        self.levels = [0.0; 2];
         if let Some(past) = &mut self.past {
             past.temporal.forget();
         }
@@ -313,6 +342,48 @@ impl<'a> StreamDenoiser<'a> {
             None => Ok(()),
         }
     }
+}
+
+/// Takes frames apart into planes, and puts them together.
+enum Converter {
+    /// Planes of the frame's own size.
+    Full { reader: Pictures, writer: Pictures },
+    /// Luma, and chroma of half its size.
+    Yuv(YuvFrames),
+}
+
+impl Converter {
+    /// Bytes of what is held between frames.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Full { reader, writer } => reader.bytes() + writer.bytes(),
+            Self::Yuv(frames) => frames.bytes(),
+        }
+    }
+
+    fn read(&mut self, bytes: &[u8], x: &mut [f32]) {
+        match self {
+            Self::Full { reader, .. } => reader.read(bytes, x),
+            Self::Yuv(frames) => frames.read(bytes, x),
+        }
+    }
+
+    /// `chroma` is the standard deviation of the noise of chroma in the frame that was read, as a part of the full range.
+    fn write(&mut self, x: &[f32], chroma: f64, bytes: &mut Vec<u8>) {
+        match self {
+            Self::Full { writer, .. } => writer.write(x, bytes),
+            Self::Yuv(frames) => frames.write(x, chroma as f32, bytes),
+        }
+    }
+}
+
+/// The planes that frames are fused by: all, but for the chroma of what is grey.
+fn fused_planes(planes: &Planes, video: &Video) -> Planes {
+    let first = planes.first();
+    if planes.groups().len() > 1 && video.format.is_grey() {
+        return Planes::full(first.planes, first.width, first.height);
+    }
+    planes.clone()
 }
 
 /// What an evaluation of a picture of that size takes each candidate, in seconds.
@@ -341,11 +412,11 @@ impl Restore for StreamDenoiser<'_> {
         watch: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<()> {
         let begun = Instant::now();
-        self.reader.read(&input.bytes, self.x.as_slice_mut().unwrap_or_default());
+        self.converter.read(&input.bytes, &mut self.x);
         self.measure()?;
         self.treatment.sigma = Some(self.sigma());
         let mut network = Duration::ZERO;
-        if self.level > 0.0 {
+        if self.levels != [0.0; 2] {
             match self.denoise(watch) {
                 Ok(took) => {
                     network = took;
@@ -354,7 +425,7 @@ impl Restore for StreamDenoiser<'_> {
                 Err(reason) => self.pass(input, reason)?,
             }
         }
-        self.writer.write(self.x.as_slice().unwrap_or_default(), &mut output.bytes);
+        self.converter.write(&self.x, self.levels[1], &mut output.bytes);
         self.keep_up(network, begun.elapsed().saturating_sub(network))
     }
 
@@ -374,18 +445,17 @@ impl Restore for StreamDenoiser<'_> {
                 denoiser.options.sigma = sigma.clone();
             }
             // An estimate begins anew.
-            self.level = 0.0;
+            self.levels = [0.0; 2];
         }
         let temporal = wishes.temporal.unwrap_or(self.past.is_some());
         if temporal != self.past.is_some() {
-            let ([width, height], channels) = (self.size(), self.denoiser().manifest.channels);
             if temporal {
-                self.room = self.room.without(memory::of_past(channels, [width, height]) as u64);
+                self.room = self.room.without(memory::of_past(&self.planes) as u64);
             }
-            self.past = temporal.then(|| Past::new([channels, width, height]));
+            self.past = temporal.then(|| Past::new(fused_planes(&self.planes, self.video())));
             self.treatment.temporal = temporal;
         }
-        self.sigma = Self::map(&self.denoiser().options.sigma, temporal, self.size());
+        self.noise = Self::noise_of(&self.denoiser().options.sigma, temporal, &self.planes);
         let rung = match &mut self.keeper {
             Some(keeper) => {
                 if wishes.steps.is_some() || wishes.temporal.is_some() {

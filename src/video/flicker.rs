@@ -15,7 +15,7 @@ pub(super) struct Flicker {
 }
 
 impl Flicker {
-    /// One more result, `[channels, height, width]`.
+    /// One more result: planes of one size, `[planes, height, width]`.
     pub(super) fn add(&mut self, temporal: &Temporal, result: &[f32], [width, height]: [usize; 2]) {
         let across = temporal.across();
         self.places.resize(temporal.rest().len(), (0, 0.0, 0.0));

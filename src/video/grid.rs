@@ -1,4 +1,4 @@
-//! At what size and in what tiles the pictures of a stream are worked on, and what is known from those before.
+//! At what size and in what tiles the frames of a stream are worked on, and what is known from those before.
 
 use std::ops::ControlFlow;
 
@@ -6,12 +6,16 @@ use ndarray::Array4;
 
 use super::flicker::Flicker;
 use super::governor::Rung;
+use super::noise::Noise;
+use super::planes::Planes;
 use super::reduced::Reduced;
 use super::stills::{Due, Renewal, Stills};
 use super::{Scale, Temporal, memory};
 use crate::diffusion::{Progress, SigmaMap};
 use crate::error::Result;
+use crate::model::Layout;
 use crate::task::{Denoiser, Room};
+use crate::tensor;
 use crate::tile::TilePlan;
 
 /// What is known from the pictures before.
@@ -24,18 +28,20 @@ pub(super) struct Past {
 }
 
 impl Past {
-    pub(super) fn new([channels, width, height]: [usize; 3]) -> Self {
-        let temporal = Temporal::new(channels, width, height);
-        Self { temporal, flicker: Flicker::default(), active: 0.0, pictures: 0 }
+    pub(super) fn new(planes: Planes) -> Self {
+        Self { temporal: Temporal::new(planes), flicker: Flicker::default(), active: 0.0, pictures: 0 }
     }
 }
 
-/// At what size, and in what tiles, pictures are worked on.
+/// At what size, and in what tiles, frames are worked on.
 pub(super) struct Grid {
     pub(super) tiles: TilePlan,
     pub(super) reduced: Option<Reduced>,
     /// Where the pictures before count.
     pub(super) stills: Option<Stills>,
+    /// What the network sees, where it does not see the planes as they are; and the map that it is told.
+    packed: Vec<f32>,
+    map: SigmaMap,
 }
 
 impl Grid {
@@ -45,21 +51,32 @@ impl Grid {
         size: [usize; 2],
         rung: Rung,
         temporal: bool,
-        per_pixel: bool,
+        per_sample: bool,
         room: Room,
     ) -> Result<Self> {
-        let (channels, locality) = (denoiser.manifest.channels, denoiser.manifest.locality());
-        let [width, height] = size;
+        let manifest = denoiser.manifest;
+        let (layout, channels, locality) = (manifest.layout, manifest.channels, manifest.locality());
         let tiles = Self::tiles(denoiser, size, rung.scale, temporal, room)?;
-        let reduced =
-            (rung.scale != Scale::FULL).then(|| Reduced::new([channels, height, width], rung.scale, per_pixel));
-        let inner = reduced.as_ref().map_or(size, Reduced::size);
+        let planes = Planes::of(layout, channels, size);
+        let small = Self::planes(denoiser, size, rung.scale);
+        let (sample, large) = (grid(layout, &small), planes.first());
+        let reduced = (rung.scale != Scale::FULL).then(|| Reduced::new(planes, small, per_sample));
         let stills = temporal.then(|| {
-            let ratio = [0, 1].map(|axis| size[axis] as f64 / inner[axis] as f64);
+            let ratio = [large.width as f64 / sample[0] as f64, large.height as f64 / sample[1] as f64];
             let renewal = if rung.thrifty { Renewal::THRIFTY } else { Renewal::USUAL };
-            Stills::new([channels, inner[0], inner[1]], ratio, renewal, &tiles, locality)
+            Stills::new([channels, sample[0], sample[1]], ratio, renewal, &tiles, locality)
         });
-        Ok(Self { tiles, reduced, stills })
+        let packed = match layout {
+            Layout::Full => Vec::new(),
+            Layout::Yuv420 => vec![0.0; channels * sample[0] * sample[1]],
+        };
+        Ok(Self { tiles, reduced, stills, packed, map: SigmaMap::ABSOLUTE })
+    }
+
+    /// What the network works on, of pictures of that size.
+    fn planes(denoiser: &Denoiser<'_>, size: [usize; 2], scale: Scale) -> Planes {
+        let manifest = denoiser.manifest;
+        Planes::of(manifest.layout, manifest.channels, size.map(|side| scale.of_side(side)))
     }
 
     /// How pictures of that size are cut when they are worked on at `scale`.
@@ -73,19 +90,49 @@ impl Grid {
         temporal: bool,
         room: Room,
     ) -> Result<TilePlan> {
-        let (channels, inner) = (denoiser.manifest.channels, size.map(|side| scale.of_side(side)));
-        let smaller = if scale == Scale::FULL { 0 } else { memory::of_work(channels, inner) };
-        let last = if temporal { memory::of_last(channels, inner) } else { 0 };
-        denoiser.tiles(inner, room.without((smaller + last) as u64))
+        let planes = Self::planes(denoiser, size, scale);
+        let smaller = if scale == Scale::FULL { 0 } else { memory::of_work(&planes) };
+        let last = if temporal { memory::of_last(&planes) } else { 0 };
+        denoiser.tiles(size.map(|side| scale.of_side(side)), room.without((smaller + last) as u64))
     }
 
-    /// Denoises `x` as far as that is due, and returns how many tiles were computed again.
+    /// Denoises a frame's planes as far as that is due, and returns how many tiles were computed again.
     pub(super) fn denoise(
         &mut self,
         denoiser: &mut Denoiser<'_>,
         past: Option<&mut Past>,
+        planes: &Planes,
+        x: &mut Vec<f32>,
+        noise: &mut Noise,
+        watch: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<usize> {
+        let (layout, channels) = (denoiser.manifest.layout, denoiser.manifest.channels);
+        let [width, height] = grid(layout, planes);
+        noise.tell(layout, planes, &mut self.map);
+        if layout == Layout::Yuv420 {
+            tensor::pack(x, [width, height], &mut self.packed);
+        }
+        let sample = if layout == Layout::Full { &mut *x } else { &mut self.packed };
+        let mut tensor = Array4::from_shape_vec([1, channels, height, width], std::mem::take(sample))
+            .unwrap_or_else(|_| Array4::zeros([1, channels, height, width]));
+        let repeated = self.run(denoiser, past, &mut tensor, watch);
+        let (values, _) = tensor.into_raw_vec_and_offset();
+        match layout {
+            Layout::Full => *x = values,
+            Layout::Yuv420 => {
+                tensor::unpack(&values, [width, height], x);
+                self.packed = values;
+            }
+        }
+        noise.take_back(&mut self.map);
+        repeated
+    }
+
+    fn run(
+        &mut self,
+        denoiser: &mut Denoiser<'_>,
+        past: Option<&mut Past>,
         x: &mut Array4<f32>,
-        sigma: &SigmaMap,
         watch: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<usize> {
         let mut repeated = 0;
@@ -94,7 +141,7 @@ impl Grid {
             watch()
         };
         let (Some(stills), Some(past)) = (&mut self.stills, past) else {
-            denoiser.run(x, sigma, &self.tiles, None, &mut watch)?;
+            denoiser.run(x, &self.map, &self.tiles, None, &mut watch)?;
             return Ok(repeated);
         };
         let due = stills.due(&past.temporal, &self.tiles);
@@ -103,11 +150,11 @@ impl Grid {
             Due::Nothing => x.as_slice_mut().unwrap_or_default().copy_from_slice(stills.result()),
             Due::Tiles => {
                 past.active += stills.active_part();
-                denoiser.run(x, sigma, stills.plan(), Some(&*stills), &mut watch)?;
+                denoiser.run(x, &self.map, stills.plan(), Some(&*stills), &mut watch)?;
             }
             Due::Everything => {
                 past.active += 1.0;
-                denoiser.run(x, sigma, &self.tiles, None, &mut watch)?;
+                denoiser.run(x, &self.map, &self.tiles, None, &mut watch)?;
             }
         }
         if due != Due::Nothing {
@@ -115,4 +162,10 @@ impl Grid {
         }
         Ok(repeated)
     }
+}
+
+/// Width and height of a network's sample for such planes.
+fn grid(layout: Layout, planes: &Planes) -> [usize; 2] {
+    let first = planes.first();
+    [first.width, first.height].map(|side| side / layout.pixels())
 }

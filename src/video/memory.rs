@@ -1,31 +1,35 @@
 //! How much memory a stream takes beside the network's: what tiles have to leave room for.
 
 use super::pipeline::Flow;
+use super::planes::Planes;
 use crate::tensor::Pictures;
 
-/// A plane of such pictures, in bytes.
-fn plane([width, height]: [usize; 2]) -> usize {
-    width * height * size_of::<f32>()
+const SAMPLE: usize = size_of::<f32>();
+
+/// Bytes of frames on their way, each of which takes so many.
+pub(super) fn of_frames(bytes: usize) -> usize {
+    (Flow::default().waiting + 2) * bytes
 }
 
 /// Bytes of pictures on their way, and of what turns them into planes and back.
 pub(super) fn of_pictures(reader: &Pictures, writer: &Pictures) -> usize {
-    let each = |pictures: &Pictures| (Flow::default().waiting + 2) * pictures.video().bytes() + pictures.bytes();
+    let each = |pictures: &Pictures| of_frames(pictures.video().bytes()) + pictures.bytes();
     each(reader) + each(writer)
 }
 
-/// Bytes of a picture that is worked on: its planes and its map of sigma.
-pub(super) fn of_work(channels: usize, size: [usize; 2]) -> usize {
-    (channels + 1) * plane(size)
+/// Bytes of a frame that is worked on: its planes and its maps of sigma. What is packed for the network is as large again.
+pub(super) fn of_work(planes: &Planes) -> usize {
+    let packed = if planes.groups().len() > 1 { planes.samples() } else { 0 };
+    (planes.samples() + planes.map_samples() + packed) * SAMPLE
 }
 
-/// Bytes of what is known from the pictures before: the fused picture, a plane to move others by, and two pyramids of
+/// Bytes of what is known from the frames before: the fused frame, a plane to move others by, and two pyramids of
 /// 1 + 1/4 + ... planes with a smooth plane each.
-pub(super) fn of_past(channels: usize, size: [usize; 2]) -> usize {
-    (channels + 6) * plane(size)
+pub(super) fn of_past(planes: &Planes) -> usize {
+    (planes.samples() + 6 * planes.first().area()) * SAMPLE
 }
 
-/// Bytes of the last result, of the size that is worked at.
-pub(super) fn of_last(channels: usize, size: [usize; 2]) -> usize {
-    channels * plane(size)
+/// Bytes of the last result, of such planes.
+pub(super) fn of_last(planes: &Planes) -> usize {
+    planes.samples() * SAMPLE
 }

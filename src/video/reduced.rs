@@ -4,10 +4,8 @@
 //! place what is more than noise of the known level (Wiener's filter with the local energy, as Lee 1980, "Digital image
 //! enhancement and noise filtering by use of local statistics", equation 10).
 
-use ndarray::Array4;
-
-use super::treatment::Scale;
-use crate::diffusion::SigmaMap;
+use super::noise::Noise;
+use super::planes::{Group, Planes};
 use crate::task::keys;
 
 /// Pixels along a side of a block, within which the fine part is treated alike.
@@ -148,45 +146,33 @@ impl Resizer {
     }
 }
 
-/// Pictures of one size and a smaller one.
-pub(super) struct Reduced {
-    width: usize,
-    height: usize,
+/// Planes of one size and smaller ones.
+struct Part {
+    group: Group,
+    small: Group,
     smaller: Resizer,
     larger: Resizer,
-    /// The small picture, `[1, channels, height, width]`: what the network gets and gives.
-    pub(super) x: Array4<f32>,
-    /// Its noise.
-    pub(super) sigma: SigmaMap,
-    /// The standard deviation of noise in the small picture and in what it leaves, for white noise of 1.
+    /// The standard deviation of noise in the small planes and in what they leave, for white noise of 1.
     coarse: f32,
     fine: f32,
     /// For each block, what is kept of its fine part; before that is known, its energy.
     kept: Vec<f32>,
 }
 
-impl Reduced {
-    /// For pictures `[channels, height, width]`; `per_pixel` says whether their noise is known pixel by pixel.
-    pub(super) fn new([channels, height, width]: [usize; 3], scale: Scale, per_pixel: bool) -> Self {
-        let (small_width, small_height) = (scale.of_side(width), scale.of_side(height));
-        let blocks = width.div_ceil(BLOCK) * height.div_ceil(BLOCK);
-        let sigma = match per_pixel {
-            false => SigmaMap::Uniform(0.0),
-            true => SigmaMap::PerPixel { width: small_width, values: vec![0.0; small_width * small_height] },
-        };
-        let mut reduced = Self {
-            width,
-            height,
-            smaller: Resizer::new(Axis::area(width, small_width), Axis::area(height, small_height)),
-            larger: Resizer::new(Axis::cubic(small_width, width), Axis::cubic(small_height, height)),
-            x: Array4::zeros([1, channels, small_height, small_width]),
-            sigma,
+impl Part {
+    fn new(group: Group, small: Group) -> Self {
+        let blocks = group.width.div_ceil(BLOCK) * group.height.div_ceil(BLOCK);
+        let mut part = Self {
+            group,
+            small,
+            smaller: Resizer::new(Axis::area(group.width, small.width), Axis::area(group.height, small.height)),
+            larger: Resizer::new(Axis::cubic(small.width, group.width), Axis::cubic(small.height, group.height)),
             coarse: 1.0,
             fine: 1.0,
             kept: vec![0.0; blocks],
         };
-        reduced.measure();
-        reduced
+        part.measure();
+        part
     }
 
     /// What becomes of white noise. Both ways are matrices along each axis, `S` and `U`, so the variance of the small picture is
@@ -195,25 +181,18 @@ impl Reduced {
         let axes = [(&self.smaller.across, &self.larger.across), (&self.smaller.down, &self.larger.down)];
         let coarse: f64 = axes.iter().map(|(smaller, _)| smaller.energy() / smaller.to() as f64).product();
         let [across, down] = axes.map(|(smaller, larger)| smaller.then(larger));
-        let area = (self.width * self.height) as f64;
+        let area = self.group.area() as f64;
         let fine = 1.0 - 2.0 * across.trace() * down.trace() / area + across.energy() * down.energy() / area;
         (self.coarse, self.fine) = (coarse.sqrt() as f32, fine.max(0.0).sqrt() as f32);
     }
 
-    /// Width and height of the small pictures.
-    pub(super) fn size(&self) -> [usize; 2] {
-        let (_, _, height, width) = self.x.dim();
-        [width, height]
-    }
-
-    /// Makes `x` small, and leaves its fine part in it. `least` is the lowest sigma that the network knows.
-    pub(super) fn take(&mut self, x: &mut [f32], sigma: &SigmaMap, least: f32) {
-        let (width, area) = (self.width, self.width * self.height);
+    /// Makes planes small, and leaves their fine part in `x`. `sigma` is the noise at a place.
+    fn take(&mut self, x: &mut [f32], small: &mut [f32], sigma: impl Fn(usize, usize) -> f32) {
+        let Group { planes, width, height } = self.group;
         let across = width.div_ceil(BLOCK);
-        let small_area = self.size().iter().product();
         self.kept.fill(0.0);
-        let small = self.x.as_slice_mut().unwrap_or_default();
-        for (x, small) in x.chunks_exact_mut(area).zip(small.chunks_exact_mut(small_area)) {
+        let small = small.chunks_exact_mut(self.small.area());
+        for (x, small) in x.chunks_exact_mut(self.group.area()).zip(small) {
             self.smaller.shrink(x, small);
             self.larger.widen(small);
             for (y, row) in x.chunks_exact_mut(width).enumerate() {
@@ -227,32 +206,21 @@ impl Reduced {
                 }
             }
         }
-        match (sigma, &mut self.sigma) {
-            (SigmaMap::Uniform(sigma), SigmaMap::Uniform(small)) => *small = (sigma * self.coarse).max(least),
-            (SigmaMap::PerPixel { values, .. }, SigmaMap::PerPixel { values: small, .. }) => {
-                self.smaller.shrink(values, small);
-                small.iter_mut().for_each(|sigma| *sigma = (*sigma * self.coarse).max(least));
-            }
-            _ => {}
-        }
-        let channels = x.len() / area;
         for (i, kept) in self.kept.iter_mut().enumerate() {
             let (left, top) = (i % across * BLOCK, i / across * BLOCK);
-            let count = channels * BLOCK.min(width - left) * BLOCK.min(self.height - top);
-            let noise =
-                self.fine * sigma.at(left + (width - left).min(BLOCK) / 2, top + (self.height - top).min(BLOCK) / 2);
+            let count = planes * BLOCK.min(width - left) * BLOCK.min(height - top);
+            let noise = self.fine * sigma(left + (width - left).min(BLOCK) / 2, top + (height - top).min(BLOCK) / 2);
             let expected = count as f32 * noise * noise;
             *kept = if *kept > expected { 1.0 - expected / *kept } else { 0.0 };
         }
     }
 
-    /// Makes the fine part in `x` the picture again, with what the network made of the small one.
-    pub(super) fn give(&mut self, x: &mut [f32]) {
-        let (width, area) = (self.width, self.width * self.height);
+    /// Makes the fine part in `x` planes again, with what the network made of the small ones.
+    fn give(&mut self, x: &mut [f32], small: &[f32]) {
+        let width = self.group.width;
         let across = width.div_ceil(BLOCK);
-        let small_area = self.size().iter().product();
-        let small = self.x.as_slice().unwrap_or_default();
-        for (x, small) in x.chunks_exact_mut(area).zip(small.chunks_exact(small_area)) {
+        let small = small.chunks_exact(self.small.area());
+        for (x, small) in x.chunks_exact_mut(self.group.area()).zip(small) {
             self.larger.widen(small);
             for (y, row) in x.chunks_exact_mut(width).enumerate() {
                 let kept = &self.kept[y / BLOCK * across..][..across];
@@ -265,11 +233,64 @@ impl Reduced {
     }
 }
 
+/// Frames of one size and a smaller one.
+pub(super) struct Reduced {
+    large: Planes,
+    /// What the small frames are like.
+    pub(super) planes: Planes,
+    parts: Vec<Part>,
+    /// The small frame: what the network gets and gives.
+    pub(super) x: Vec<f32>,
+    /// Its noise.
+    pub(super) noise: Noise,
+}
+
+impl Reduced {
+    /// For frames of such planes, and small ones of others; `per_sample` says whether their noise is known sample by sample.
+    pub(super) fn new(large: Planes, planes: Planes, per_sample: bool) -> Self {
+        let parts = large.groups().iter().zip(planes.groups()).map(|(large, small)| Part::new(*large, *small));
+        let parts = parts.collect();
+        let (x, noise) = (vec![0.0; planes.samples()], Noise::none(&planes, per_sample));
+        Self { large, planes, parts, x, noise }
+    }
+
+    /// Makes `x` small, and leaves its fine part in it. `least` is the lowest sigma that the network knows.
+    pub(super) fn take(&mut self, x: &mut [f32], noise: &Noise, least: f32) {
+        let Self { large, planes, parts, x: small, noise: small_noise } = self;
+        let groups = large.split_mut(x).zip(planes.split_mut(small));
+        for (i, (part, ((group, x), (_, small)))) in parts.iter_mut().zip(groups).enumerate() {
+            part.take(x, small, |x, y| noise.at((i, group), x, y));
+            match (noise, &mut *small_noise) {
+                (Noise::Uniform(from), Noise::Uniform(to)) => to[i] = (from[i] * part.coarse).max(least),
+                (Noise::PerSample(from), Noise::PerSample(to)) => {
+                    part.smaller.shrink(&from[i], &mut to[i]);
+                    to[i].iter_mut().for_each(|sigma| *sigma = (*sigma * part.coarse).max(least));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Makes the fine part in `x` the frame again, with what the network made of the small one.
+    pub(super) fn give(&mut self, x: &mut [f32]) {
+        let Self { large, planes, parts, x: small, .. } = self;
+        let groups = large.split_mut(x).zip(planes.split(small));
+        for (part, ((_, x), (_, small))) in parts.iter_mut().zip(groups) {
+            part.give(x, small);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Reduced;
-    use crate::diffusion::{NoiseAt, NoiseSource, Philox, SigmaMap};
+    use super::{Noise, Planes, Reduced};
+    use crate::diffusion::{NoiseAt, NoiseSource, Philox};
     use crate::video::Scale;
+
+    fn of(width: usize, height: usize, scale: Scale, per_sample: bool) -> Reduced {
+        let small = Planes::full(1, scale.of_side(width), scale.of_side(height));
+        Reduced::new(Planes::full(1, width, height), small, per_sample)
+    }
 
     fn noise(width: usize, height: usize, sigma: f32) -> Vec<f32> {
         let mut values = vec![0.0; width * height];
@@ -291,10 +312,11 @@ mod tests {
         for scale in Scale::SMALLER {
             let (width, height, sigma) = (203, 101, 0.1);
             let mut x = noise(width, height, sigma);
-            let mut reduced = Reduced::new([1, height, width], scale, false);
-            reduced.take(&mut x, &SigmaMap::Uniform(sigma), 0.0);
-            let SigmaMap::Uniform(told) = reduced.sigma else { panic!("the noise is uniform") };
-            let small = deviation(reduced.x.as_slice().unwrap(), |_| 0.5);
+            let mut reduced = of(width, height, scale, false);
+            reduced.take(&mut x, &Noise::Uniform(vec![sigma]), 0.0);
+            let Noise::Uniform(told) = reduced.noise.clone() else { panic!("the noise is uniform") };
+            let told = told[0];
+            let small = deviation(&reduced.x, |_| 0.5);
             assert!((small / told - 1.0).abs() < 0.05, "{scale}: {small} was told to be {told}");
             reduced.x.fill(0.5);
             reduced.give(&mut x);
@@ -310,8 +332,8 @@ mod tests {
             let edge = |i: usize| if i % width < 61 { 0.2 } else { 0.8 };
             let mut x = noise(width, height, sigma);
             x.iter_mut().enumerate().for_each(|(i, x)| *x += edge(i) - 0.5);
-            let mut reduced = Reduced::new([1, height, width], scale, false);
-            reduced.take(&mut x, &SigmaMap::Uniform(sigma), 0.0);
+            let mut reduced = of(width, height, scale, false);
+            reduced.take(&mut x, &Noise::Uniform(vec![sigma]), 0.0);
             reduced.give(&mut x);
             let error = deviation(&x, edge);
             assert!(error < 1.1 * sigma, "{scale}: {error}");
@@ -322,8 +344,8 @@ mod tests {
     fn what_nobody_changes_comes_back() {
         let mut x: Vec<f32> = noise(65, 47, 0.3);
         let before = x.clone();
-        let mut reduced = Reduced::new([1, 47, 65], Scale::SMALLER[1], true);
-        let sigma = SigmaMap::PerPixel { width: 65, values: vec![1e-4; 65 * 47] };
+        let mut reduced = of(65, 47, Scale::SMALLER[1], true);
+        let sigma = Noise::PerSample(vec![vec![1e-4; 65 * 47]]);
         reduced.take(&mut x, &sigma, 0.0);
         reduced.give(&mut x);
         assert!(x.iter().zip(&before).all(|(a, b)| (a - b).abs() < 1e-4));

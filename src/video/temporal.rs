@@ -7,6 +7,7 @@
 
 use super::blocks::{largest, mean};
 use super::light::line;
+use super::planes::{Group, Planes};
 use super::shift::{Pyramid, Shift, move_plane};
 use crate::tensor::mirror;
 
@@ -21,6 +22,9 @@ const MOST: f32 = 32.0;
 const STRANGE_PLACE: f32 = 1.8;
 const STRANGE_PIXELS: f32 = 1.4;
 const STRANGE_NEIGHBOURHOOD: f32 = 1.15;
+
+/// Samples of a block, for which the first two of these hold; with fewer, chance makes more of it.
+const USUAL_SAMPLES: f32 = 48.0;
 
 /// How much the excess of a place counts, and that of a neighbourhood, where it is spread thin.
 const FINE_WEIGHT: f32 = 3.0;
@@ -55,8 +59,12 @@ const LANES: usize = 8;
 
 /// The fusion of a stream's pictures.
 pub struct Temporal {
+    planes: Planes,
+    /// Size of the largest planes.
     width: usize,
     height: usize,
+    /// By how much more than [`STRANGE_PLACE`] and [`STRANGE_PIXELS`] say a block has to be off.
+    chance: f32,
     /// Blocks of a row and of a column.
     across: usize,
     down: usize,
@@ -85,16 +93,20 @@ pub struct Temporal {
 }
 
 impl Temporal {
-    /// For pictures of so many channels and that size.
-    pub fn new(channels: usize, width: usize, height: usize) -> Self {
+    /// For frames of such planes.
+    pub fn new(planes: Planes) -> Self {
+        let Group { width, height, .. } = planes.first();
         let (across, down) = (width.div_ceil(BLOCK), height.div_ceil(BLOCK));
         let blocks = || vec![0.0; across * down];
+        let samples: usize = planes.groups().iter().map(|group| group.planes * block_of(*group, width).pow(2)).sum();
         Self {
+            fused: vec![0.0; planes.samples()],
+            planes,
             width,
             height,
+            chance: (USUAL_SAMPLES / samples as f32).sqrt(),
             across,
             down,
-            fused: vec![0.0; channels * width * height],
             rest: blocks(),
             smooth: blocks(),
             rough: blocks(),
@@ -139,17 +151,18 @@ impl Temporal {
         &self.restless
     }
 
-    /// Replaces a picture, `[channels, height, width]`, by its fusion with those before, and `sigma`, the standard deviation of
-    /// its noise at each pixel in the same units, by what remains.
+    /// Replaces a frame's planes by their fusion with those before, and `sigma`, for each group of planes the standard deviation
+    /// of the noise at each of its samples in the same units, by what remains.
     ///
     /// # Panics
-    /// If lengths are not those of the pictures that this is for.
-    pub fn fuse(&mut self, picture: &mut [f32], sigma: &mut [f32]) {
+    /// If lengths are not those of the frames that this is for.
+    pub fn fuse(&mut self, picture: &mut [f32], sigma: &mut [Vec<f32>]) {
         if !self.seen {
             self.begin(picture);
             return;
         }
-        let mean = sigma.iter().map(|sigma| f64::from(sigma * sigma)).sum::<f64>() / sigma.len() as f64;
+        let first = &sigma[0];
+        let mean = first.iter().map(|sigma| f64::from(sigma * sigma)).sum::<f64>() / first.len() as f64;
         let shift = self.follow(picture, mean);
         self.follow_light(picture);
         self.compare(picture, sigma);
@@ -174,20 +187,25 @@ impl Temporal {
         self.rest.fill(1.0);
         self.before.fill(0.0);
         self.restless.fill(true);
-        self.then.fill(picture, self.width, self.height);
+        self.then.fill(&picture[..self.planes.first().samples()], self.width, self.height);
         self.seen = true;
     }
 
     /// Moves what is known along with the camera.
     fn follow(&mut self, picture: &[f32], variance: f64) -> Shift {
-        self.now.fill(picture, self.width, self.height);
-        let channels = (picture.len() / self.plane.len()) as f64;
-        let shift = self.then.shift_to(&mut self.now, 2.0 * channels * variance);
+        let first = self.planes.first();
+        self.now.fill(&picture[..first.samples()], self.width, self.height);
+        let shift = self.then.shift_to(&mut self.now, 2.0 * first.planes as f64 * variance);
         if shift.is_none() {
             return shift;
         }
-        for plane in self.fused.chunks_exact_mut(self.width * self.height) {
-            move_plane(plane, self.width, shift, &mut self.plane);
+        for (group, planes) in self.planes.split_mut(&mut self.fused) {
+            // Chroma moves by as many of its own samples as it is smaller.
+            let part = group.width as f32 / self.width as f32;
+            let shift = Shift { dx: part * shift.dx, dy: part * shift.dy };
+            for plane in planes.chunks_exact_mut(group.area()) {
+                move_plane(plane, group.width, shift, &mut self.plane[..group.area()]);
+            }
         }
         // Blocks move by pixels: one takes the most of those that it comes from, and what comes in is not known.
         let from = |at: usize, shift: f32, length: usize| {
@@ -218,9 +236,12 @@ impl Temporal {
     /// Lets what is known become as bright as the picture: a line through the means of patches, channel by channel, of which
     /// those that lie far off do not count.
     fn follow_light(&mut self, picture: &[f32]) {
-        let (width, height) = (self.width, self.height);
-        let area = width * height;
-        for (known, new) in self.fused.chunks_exact_mut(area).zip(picture.chunks_exact(area)) {
+        let groups = self.planes.split_mut(&mut self.fused).zip(self.planes.split(picture));
+        let planes = groups.flat_map(|((group, known), (_, new))| {
+            let planes = known.chunks_exact_mut(group.area()).zip(new.chunks_exact(group.area()));
+            planes.map(move |planes| (group, planes))
+        });
+        for (Group { width, height, .. }, (known, new)) in planes {
             self.patches.clear();
             for top in (0..height).step_by(PATCH) {
                 for left in (0..width).step_by(PATCH) {
@@ -248,54 +269,58 @@ impl Temporal {
     }
 
     /// What differs, over what noise makes of nothing, block by block.
-    fn compare(&mut self, picture: &[f32], sigma: &[f32]) {
-        let (width, height) = (self.width, self.height);
-        let area = width * height;
+    fn compare(&mut self, picture: &[f32], sigma: &[Vec<f32>]) {
         self.smooth.fill(0.0);
         self.rough.fill(0.0);
-        let Self { column, line, rows, smooth, rough, across, .. } = self;
-        for (new, known) in picture.chunks_exact(area).zip(self.fused.chunks_exact(area)) {
-            let difference = |y: isize, out: &mut [f32]| {
-                let row = mirror(y, height) * width;
-                let row = row..row + width;
-                out.iter_mut()
-                    .zip(&new[row.clone()])
-                    .zip(&known[row])
-                    .for_each(|((out, new), known)| *out = new - known);
-            };
-            difference(-1, &mut rows[1]);
-            difference(0, &mut rows[2]);
-            for y in 0..height {
-                rows.rotate_left(1);
-                let [above, here, below] = &mut *rows;
-                difference(y.cast_signed() + 1, below);
-                for (((sum, a), b), c) in column[1..=width].iter_mut().zip(above).zip(&*here).zip(below) {
-                    *sum = *a + b + *c;
+        let Self { planes, column, line, rows, smooth, rough, rest, across, work, coarse, .. } = self;
+        let samples: usize =
+            planes.groups().iter().map(|group| group.planes * block_of(*group, self.width).pow(2)).sum();
+        let groups = planes.split(picture).zip(planes.split(&self.fused)).zip(sigma);
+        for (((group, new), (_, known)), sigma) in groups {
+            let Group { width, height, .. } = group;
+            let size = block_of(group, self.width);
+            let [smooth_energy, rough_energy] = &mut *work;
+            smooth_energy.fill(0.0);
+            rough_energy.fill(0.0);
+            for (new, known) in new.chunks_exact(group.area()).zip(known.chunks_exact(group.area())) {
+                let difference = |y: isize, out: &mut [f32]| {
+                    let row = mirror(y, height) * width;
+                    let row = row..row + width;
+                    let pairs = out.iter_mut().zip(&new[row.clone()]).zip(&known[row]);
+                    pairs.for_each(|((out, new), known)| *out = new - known);
+                };
+                difference(-1, &mut rows[1]);
+                difference(0, &mut rows[2]);
+                for y in 0..height {
+                    rows.rotate_left(1);
+                    let [above, here, below] = &mut *rows;
+                    difference(y.cast_signed() + 1, below);
+                    for (((sum, a), b), c) in column[1..=width].iter_mut().zip(above).zip(&*here).zip(below) {
+                        *sum = *a + b + *c;
+                    }
+                    let (left, right) = (mirror(-1, width), mirror(width.cast_signed(), width));
+                    (column[0], column[width + 1]) = (column[1 + left], column[1 + right]);
+                    for (energy, three) in line[..width].iter_mut().zip(column[..width + 2].windows(3)) {
+                        let sum = three[0] + three[1] + three[2];
+                        *energy = sum * sum;
+                    }
+                    let blocks = y / size * *across..;
+                    add_blocks(&line[..width], size, &mut smooth_energy[blocks.clone()], |energy| energy);
+                    add_blocks(&here[..width], size, &mut rough_energy[blocks], |difference| difference * difference);
                 }
-                let (left, right) = (mirror(-1, width), mirror(width.cast_signed(), width));
-                (column[0], column[width + 1]) = (column[1 + left], column[1 + right]);
-                for (energy, three) in line.iter_mut().zip(column.windows(3)) {
-                    let sum = three[0] + three[1] + three[2];
-                    *energy = sum * sum;
-                }
-                let blocks = y / BLOCK * *across..;
-                add_blocks(line, &mut smooth[blocks.clone()], |energy| energy);
-                add_blocks(here, &mut rough[blocks], |difference| difference * difference);
             }
-        }
-        // The sum of nine differences has nine times their variance.
-        let channels = (picture.len() / area) as f32;
-        for by in 0..self.down {
-            for bx in 0..self.across {
-                let block = by * self.across + bx;
-                let mut expected = 0.0;
-                for y in by * BLOCK..((by + 1) * BLOCK).min(height) {
-                    let row = &sigma[y * width + bx * BLOCK..y * width + ((bx + 1) * BLOCK).min(width)];
-                    expected += row.iter().map(|sigma| sigma * sigma).sum::<f32>();
-                }
-                let scale = 1.0 / (channels * expected * (1.0 + self.rest[block])).max(1e-12);
-                self.smooth[block] *= scale / 9.0;
-                self.rough[block] *= scale;
+            // What noise makes of nothing in a block, from its map of sigma.
+            coarse.fill(0.0);
+            for (y, row) in sigma.chunks_exact(width).enumerate() {
+                add_blocks(row, size, &mut coarse[y / size * *across..], |sigma| sigma * sigma);
+            }
+            // A group counts by its samples, whatever its noise.
+            let part = (group.planes * size * size) as f32 / samples as f32;
+            for (block, expected) in coarse.iter().enumerate() {
+                let scale = part / (group.planes as f32 * expected * (1.0 + rest[block])).max(1e-12);
+                // The sum of nine differences has nine times their variance.
+                smooth[block] += scale / 9.0 * smooth_energy[block];
+                rough[block] += scale * rough_energy[block];
             }
         }
     }
@@ -303,6 +328,8 @@ impl Temporal {
     /// How much of each block is new, into `rest`; and whether the scene as a whole moves.
     fn weigh(&mut self) -> bool {
         let size = [self.across, self.down];
+        let [place_limit, pixels_limit] =
+            [STRANGE_PLACE, STRANGE_PIXELS].map(|limit| 1.0 + self.chance * (limit - 1.0));
         let [work, place] = &mut self.work;
         mean(&self.rough, size, PLACE, work, place);
         self.rough.copy_from_slice(place);
@@ -313,7 +340,7 @@ impl Temporal {
         mean(place, size, NEIGHBOURHOOD, work, &mut self.coarse);
         largest(&mut self.coarse, size, REACH, work);
         for (smooth, rough) in self.smooth.iter_mut().zip(&self.rough) {
-            *smooth = (*smooth - STRANGE_PLACE).max(*rough - STRANGE_PIXELS).max(0.0);
+            *smooth = (*smooth - place_limit).max(*rough - pixels_limit).max(0.0);
         }
         largest(&mut self.smooth, size, REACH, work);
         let mut moving = 0;
@@ -335,26 +362,31 @@ impl Temporal {
 
     /// Averages by precision. `once` makes the next picture begin from this one: what has been moved by parts of a pixel has
     /// noise that neighbours share, which must not add up.
-    fn mix(&mut self, picture: &mut [f32], sigma: &mut [f32], once: bool) {
-        let (width, area) = (self.width, self.width * self.height);
-        let Self { rest, fused, line, across, .. } = self;
-        for (top, parts) in (0..self.height).step_by(BLOCK).zip(rest.chunks_exact(*across)) {
-            let rows = top * width..((top + BLOCK) * width).min(area);
-            spread(parts, line, |part| part);
-            for (new, known) in picture.chunks_exact_mut(area).zip(fused.chunks_exact_mut(area)) {
-                let new = new[rows.clone()].chunks_exact_mut(width);
-                for (new, known) in new.zip(known[rows.clone()].chunks_exact_mut(width)) {
-                    for ((new, known), part) in new.iter_mut().zip(known).zip(&*line) {
-                        // A part of 1 gives the new picture to the last bit.
-                        let fused = *new + (1.0 - part) * (*known - *new);
-                        *known = if once { *new } else { fused };
-                        *new = fused;
+    fn mix(&mut self, picture: &mut [f32], sigma: &mut [Vec<f32>], once: bool) {
+        let whole = self.width;
+        let Self { planes, rest, fused, line, across, .. } = self;
+        let groups = planes.split_mut(picture).zip(planes.split_mut(fused)).zip(sigma);
+        for (((group, picture), (_, fused)), sigma) in groups {
+            let (width, area, size) = (group.width, group.area(), block_of(group, whole));
+            let line = &mut line[..width];
+            for (top, parts) in (0..group.height).step_by(size).zip(rest.chunks_exact(*across)) {
+                let rows = top * width..((top + size) * width).min(area);
+                spread(parts, size, line, |part| part);
+                for (new, known) in picture.chunks_exact_mut(area).zip(fused.chunks_exact_mut(area)) {
+                    let new = new[rows.clone()].chunks_exact_mut(width);
+                    for (new, known) in new.zip(known[rows.clone()].chunks_exact_mut(width)) {
+                        for ((new, known), part) in new.iter_mut().zip(known).zip(&*line) {
+                            // A part of 1 gives the new picture to the last bit.
+                            let fused = *new + (1.0 - part) * (*known - *new);
+                            *known = if once { *new } else { fused };
+                            *new = fused;
+                        }
                     }
                 }
-            }
-            spread(parts, line, f32::sqrt);
-            for sigma in sigma[rows].chunks_exact_mut(width) {
-                sigma.iter_mut().zip(&*line).for_each(|(sigma, factor)| *sigma *= factor);
+                spread(parts, size, line, f32::sqrt);
+                for sigma in sigma[rows].chunks_exact_mut(width) {
+                    sigma.iter_mut().zip(&*line).for_each(|(sigma, factor)| *sigma *= factor);
+                }
             }
         }
         if once {
@@ -363,12 +395,28 @@ impl Temporal {
     }
 }
 
-/// Adds what `of` makes of a row's values to the blocks that they are in.
-fn add_blocks(row: &[f32], blocks: &mut [f32], of: impl Fn(f32) -> f32) {
-    let (whole, rest) = row.as_chunks::<BLOCK>();
+/// Samples along a side of a block in planes of that group, where the largest have rows of `whole` samples.
+fn block_of(group: Group, whole: usize) -> usize {
+    (BLOCK * group.width).div_ceil(whole.max(1))
+}
+
+/// Adds what `of` makes of a row's values to the blocks of `size` samples that they are in.
+fn add_blocks(row: &[f32], size: usize, blocks: &mut [f32], of: impl Fn(f32) -> f32) {
+    match size {
+        BLOCK => add_blocks_of::<BLOCK>(row, blocks, of),
+        2 => add_blocks_of::<2>(row, blocks, of),
+        _ => {
+            for (block, values) in blocks.iter_mut().zip(row.chunks(size)) {
+                *block += values.iter().map(|value| of(*value)).sum::<f32>();
+            }
+        }
+    }
+}
+
+fn add_blocks_of<const N: usize>(row: &[f32], blocks: &mut [f32], of: impl Fn(f32) -> f32) {
+    let (whole, rest) = row.as_chunks::<N>();
     for (block, values) in blocks.iter_mut().zip(whole) {
-        let [a, b, c, d] = values.map(&of);
-        *block += (a + b) + (c + d);
+        *block += values.map(&of).iter().sum::<f32>();
     }
     if let (false, Some(block)) = (rest.is_empty(), blocks.get_mut(whole.len())) {
         *block += rest.iter().map(|value| of(*value)).sum::<f32>();
@@ -376,8 +424,8 @@ fn add_blocks(row: &[f32], blocks: &mut [f32], of: impl Fn(f32) -> f32) {
 }
 
 /// Makes a row of pixels of a row of blocks.
-fn spread(blocks: &[f32], row: &mut [f32], of: impl Fn(f32) -> f32) {
-    row.chunks_mut(BLOCK).zip(blocks).for_each(|(row, block)| row.fill(of(*block)));
+fn spread(blocks: &[f32], size: usize, row: &mut [f32], of: impl Fn(f32) -> f32) {
+    row.chunks_mut(size).zip(blocks).for_each(|(row, block)| row.fill(of(*block)));
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::Temporal;
 use crate::diffusion::{NoiseAt, NoiseSource, Philox};
+use crate::video::Planes;
 
 const WIDTH: usize = 310;
 const HEIGHT: usize = 130;
@@ -47,12 +48,13 @@ fn variance(found: &[f32], clean: &[f32], keep: impl Fn(usize, usize) -> bool) -
 
 /// Runs scenes through, and returns the last fusion with its map of sigma.
 fn fused(scenes: &[Vec<f32>], sigma: f32) -> (Temporal, Vec<f32>, Vec<f32>) {
-    let mut temporal = Temporal::new(3, WIDTH, HEIGHT);
+    let mut temporal = Temporal::new(Planes::full(3, WIDTH, HEIGHT));
     let mut last = (Vec::new(), Vec::new());
     for (i, clean) in scenes.iter().enumerate() {
         let mut picture = noisy(clean, sigma, i as u64);
-        let mut map = vec![sigma; WIDTH * HEIGHT];
+        let mut map = [vec![sigma; WIDTH * HEIGHT]];
         temporal.fuse(&mut picture, &mut map);
+        let [map] = map;
         last = (picture, map);
     }
     (temporal, last.0, last.1)
@@ -126,12 +128,12 @@ fn light_that_changes_is_followed() {
 #[test]
 fn tiny_pictures_are_pictures() {
     for (width, height) in [(1, 1), (2, 5), (7, 3)] {
-        let mut temporal = Temporal::new(3, width, height);
+        let mut temporal = Temporal::new(Planes::full(3, width, height));
         for i in 0..4 {
             let mut picture = vec![0.1 * i as f32; 3 * width * height];
-            let mut sigma = vec![0.1; width * height];
+            let mut sigma = [vec![0.1; width * height]];
             temporal.fuse(&mut picture, &mut sigma);
-            assert!(picture.iter().chain(&sigma).all(|value| value.is_finite()), "{width}x{height}");
+            assert!(picture.iter().chain(&sigma[0]).all(|value| value.is_finite()), "{width}x{height}");
         }
     }
 }

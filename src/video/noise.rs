@@ -1,0 +1,93 @@
+//! How noisy a frame of a stream is taken to be.
+
+use super::planes::{Group, Planes};
+use crate::diffusion::SigmaMap;
+use crate::model::Layout;
+
+/// The standard deviation of a frame's noise in the network's units, for each group of planes.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Noise {
+    /// The same everywhere.
+    Uniform(Vec<f32>),
+    /// Sample by sample.
+    PerSample(Vec<Vec<f32>>),
+}
+
+impl Noise {
+    /// None, for frames of such planes.
+    pub(super) fn none(planes: &Planes, per_sample: bool) -> Self {
+        match per_sample {
+            true => Self::PerSample(planes.groups().iter().map(|group| vec![0.0; group.area()]).collect()),
+            false => Self::Uniform(vec![0.0; planes.groups().len()]),
+        }
+    }
+
+    pub(super) fn is_per_sample(&self) -> bool {
+        matches!(self, Self::PerSample(_))
+    }
+
+    /// Of a group, at column `x` of row `y`.
+    pub(super) fn at(&self, (index, group): (usize, Group), x: usize, y: usize) -> f32 {
+        match self {
+            Self::Uniform(values) => values[index],
+            Self::PerSample(maps) => maps[index][y * group.width + x],
+        }
+    }
+
+    /// Makes a group's noise `sigma` everywhere.
+    pub(super) fn fill(&mut self, index: usize, sigma: f32) {
+        match self {
+            Self::Uniform(values) => values[index] = sigma,
+            Self::PerSample(maps) => maps[index].fill(sigma),
+        }
+    }
+
+    /// Makes nothing less than `least`.
+    pub(super) fn at_least(&mut self, least: f32) {
+        match self {
+            Self::Uniform(values) => values.iter_mut().for_each(|sigma| *sigma = sigma.max(least)),
+            Self::PerSample(maps) => maps.iter_mut().flatten().for_each(|sigma| *sigma = sigma.max(least)),
+        }
+    }
+
+    /// As a network of that layout is told it, into `map`, whose memory is kept.
+    pub(super) fn tell(&mut self, layout: Layout, planes: &Planes, map: &mut SigmaMap) {
+        let width = planes.first().width;
+        match (layout, self) {
+            (Layout::Full, Self::Uniform(values)) => *map = SigmaMap::Uniform(values[0]),
+            (Layout::Full, Self::PerSample(maps)) => {
+                // Taken back by `take_back`.
+                *map = SigmaMap::PerPixel { width, values: std::mem::take(&mut maps[0]) };
+            }
+            (Layout::Yuv420, Self::Uniform(values)) => {
+                *map = SigmaMap::Yuv([values[0], values.get(1).copied().unwrap_or_default()]);
+            }
+            (Layout::Yuv420, Self::PerSample(maps)) => {
+                if !matches!(map, SigmaMap::YuvPerPixel { .. }) {
+                    *map = SigmaMap::YuvPerPixel { width: width / 2, values: [Vec::new(), Vec::new()] };
+                }
+                let SigmaMap::YuvPerPixel { values: [luma, chroma], .. } = map else { return };
+                luma.resize(maps[0].len() / 4, 0.0);
+                for (out, rows) in luma.chunks_exact_mut(width / 2).zip(maps[0].chunks_exact(2 * width)) {
+                    let (upper, lower) = rows.split_at(width);
+                    let pairs = upper.as_chunks::<2>().0.iter().zip(lower.as_chunks::<2>().0);
+                    for (out, ([a, b], [c, d])) in out.iter_mut().zip(pairs) {
+                        *out = (0.25 * (a * a + b * b + c * c + d * d)).sqrt();
+                    }
+                }
+                chroma.resize(maps[0].len() / 4, 0.0);
+                match maps.get(1) {
+                    Some(map) => chroma.copy_from_slice(map),
+                    None => chroma.fill(0.0),
+                }
+            }
+        }
+    }
+
+    /// Takes back what [`tell`](Self::tell) borrowed.
+    pub(super) fn take_back(&mut self, map: &mut SigmaMap) {
+        if let (Self::PerSample(maps), SigmaMap::PerPixel { values, .. }) = (self, map) {
+            std::mem::swap(&mut maps[0], values);
+        }
+    }
+}
