@@ -5,11 +5,12 @@ use std::str::FromStr;
 use std::time::Instant;
 
 use clap::Args;
+use eddy::frame::stream::{Chroma, PixelFormat};
 use eddy::model::{Package, Precision};
 use eddy::network::{Device, SessionOptions};
-use eddy::task::{DenoiseOptions, Denoiser, NoiseProfile, SigmaChoice};
+use eddy::task::{DenoiseOptions, Denoiser, NoiseKind, NoiseProfile, SigmaChoice, Strength};
 use eddy::video::{Candidate, Restore, StreamDenoiser, record};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::console::Console;
 use super::interrupt;
@@ -29,17 +30,23 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     pictures: Pictures,
 
-    /// A bundled model or the folder of a model package; `denoise-fast` when left out, or with --fps or --deadline-ms the best
-    /// that keeps up
+    /// A bundled model or the folder of a model package. When left out, `camera` for frames and pictures whose noise came through
+    /// a camera or a codec (all of 4:2:0, 4:2:2 and grey video), `denoise-fast` for white noise in RGB, and none for what is clean;
+    /// with --fps or --deadline-ms the best that keeps up
     #[arg(short, long, value_name = "MODEL", help_heading = "Model")]
     model: Option<String>,
 
     #[command(flatten)]
     precision: PrecisionOption,
 
-    /// Standard deviation of the noise in 8-bit units, such as 25; `auto` estimates it
-    #[arg(long, value_name = "auto|SIGMA", default_value = "auto", help_heading = "Sampling")]
+    /// Standard deviation of the noise in 8-bit units, such as 25 for white noise in RGB, or 12,5 for luma and chroma of 4:2:0;
+    /// `auto` estimates it
+    #[arg(long, value_name = "auto|SIGMA|LUMA,CHROMA", default_value = "auto", help_heading = "Sampling")]
     sigma: Sigma,
+
+    /// How much of what was found to be noise goes: 0 leaves everything as it is, 1 is all
+    #[arg(long, value_name = "0..1", default_value = "1", help_heading = "Sampling")]
+    strength: Strength,
 
     /// Noise that depends on the signal, as `eddy profile` measured it
     #[arg(long, value_name = "FILE", conflicts_with = "sigma", help_heading = "Sampling")]
@@ -75,12 +82,14 @@ impl FromStr for Sigma {
         if text == "auto" {
             return Ok(Self(SigmaChoice::Auto));
         }
-        let sigma: f64 = text.parse().map_err(|_| "expected auto or a number, such as 25".to_owned())?;
-        if sigma.is_finite() && sigma >= 0.0 {
-            Ok(Self(SigmaChoice::Known(sigma)))
-        } else {
-            Err("expected auto or a number from 0 on".into())
-        }
+        const EXPECTED: &str =
+            "expected auto, a number from 0 on, such as 25, or one for luma and one for chroma, such as 12,5";
+        let number = |text: &str| text.parse().ok().filter(|sigma: &f64| sigma.is_finite() && *sigma >= 0.0);
+        let choice = match text.split_once(',') {
+            Some((luma, chroma)) => number(luma).zip(number(chroma)).map(|both| SigmaChoice::Planes(both.into())),
+            None => number(text).map(SigmaChoice::Known),
+        };
+        choice.map(Self).ok_or_else(|| EXPECTED.into())
     }
 }
 
@@ -91,19 +100,20 @@ enum When {
     Off,
 }
 
-/// The model where none is asked for, and the one that is better and slower.
+/// The models where none is asked for: for white noise in RGB, the one that is better and slower, and for cameras and codecs.
 const FAST: &str = "denoise-fast";
 const GOOD: &str = "denoise";
+const CAMERA: &str = "camera";
 
 impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        let packages = self.packages()?;
         let sigma = match &self.noise_profile {
             Some(path) => SigmaChoice::Profile(NoiseProfile::read(path)?),
             None => self.sigma.0.clone(),
         };
         let stream = self.stream.stream(&self.pictures)?;
         let jobs = if stream.is_none() { self.pictures.jobs()? } else { Vec::new() };
+        let packages = self.packages(stream.as_ref())?;
         let opened = self.device.open(self.console)?;
         // Between the pictures of a stream that keeps a pace, or comes at its own, there is time to rest.
         let rest = self.stream.target().is_some() || stream.as_ref().is_some_and(Stream::is_live);
@@ -113,6 +123,7 @@ impl Arguments {
             steps: self.sampling.steps(),
             eta: self.sampling.eta,
             seed: self.sampling.seed,
+            strength: self.strength,
             tile: self.memory.tile(),
             budget: self.memory.budget(),
         };
@@ -128,22 +139,23 @@ impl Arguments {
             let denoiser = Denoiser::new(&package.manifest, network, options.clone())?;
             candidates.push(Candidate { denoiser, precision: *precision });
         }
-        match (stream, candidates.as_mut_slice()) {
-            (Some(stream), _) => self.denoise_stream(candidates, stream, opened.device()),
-            (None, [Candidate { denoiser, precision }, ..]) => Pictures::each(&jobs, self.console, |turn| {
-                let ran = json!({"precision": precision.name(), "device": opened.device().to_string()});
-                self.denoise(denoiser, turn, ran)
+        match stream {
+            Some(stream) => self.denoise_stream(candidates, stream, opened.device()),
+            None => Pictures::each(&jobs, self.console, |turn| {
+                self.denoise(&mut candidates, turn, &opened.device().to_string())
             }),
-            (None, []) => Ok(()),
         }
     }
 
-    /// The models to choose from, the best first.
-    fn packages(&self) -> eddy::Result<Vec<Package>> {
+    /// The models to choose from, the best first; for pictures without --model, the one for each kind of noise.
+    fn packages(&self, stream: Option<&Stream<'_>>) -> eddy::Result<Vec<Package>> {
         let keeps_up = self.stream.target().is_some();
-        let names = match (self.model.as_deref(), keeps_up) {
-            (None | Some(GOOD), true) => vec![GOOD, FAST],
-            (None, false) => vec![FAST],
+        let has_planes = stream.is_some_and(|stream| has_camera_planes(stream.video.format));
+        let names = match (self.model.as_deref(), stream) {
+            (None, None) => vec![FAST, CAMERA],
+            (None, Some(_)) if has_planes => vec![CAMERA],
+            (None | Some(GOOD), Some(_)) if keeps_up => vec![GOOD, FAST],
+            (None, Some(_)) => vec![FAST],
             (Some(model), _) => vec![model],
         };
         names.into_iter().map(Package::find).collect()
@@ -172,7 +184,10 @@ impl Arguments {
             let mut facts = json!({
                 "sigma_limited": limited, "tiles": denoiser.tiles().count(), "device": device.to_string(),
             });
-            let mut words = format!("sigma {sigma:.1}{how}, {steps}, {tiles}");
+            let chroma = denoiser.chroma_sigma();
+            facts["sigma_chroma"] = chroma.into();
+            let chroma = chroma.map_or(String::new(), |sigma| format!(" luma, {sigma:.1} chroma"));
+            let mut words = format!("sigma {sigma:.1}{chroma}{how}, {steps}, {tiles}");
             if let Some(past) = denoiser.persistence() {
                 words += &format!(", {:.0} % of tiles computed", 100.0 * past.computed);
                 words += &past.flicker.map_or(String::new(), |flicker| format!(", flicker {flicker:.2}"));
@@ -195,11 +210,15 @@ impl Arguments {
         }
     }
 
-    /// Denoises a picture. `ran` says for machines how the network ran.
-    fn denoise(&self, denoiser: &mut Denoiser<'_>, turn: &Turn<'_>, ran: Value) -> eddy::Result<()> {
+    /// Denoises a picture by the candidate for its kind of noise, where there are several.
+    fn denoise(&self, candidates: &mut [Candidate<'_>], turn: &Turn<'_>, device: &str) -> eddy::Result<()> {
         let mut frame = turn.read()?;
         turn.check(&frame)?;
         let begun = Instant::now();
+        let kind = (candidates.len() > 1).then(|| NoiseKind::of(&frame));
+        let index = if kind == Some(NoiseKind::Camera) { candidates.len() - 1 } else { 0 };
+        let Some(Candidate { denoiser, precision }) = candidates.get_mut(index) else { return Ok(()) };
+        let ran = json!({"model": denoiser.model(), "precision": precision.name(), "device": device});
         let report = denoiser.denoise(&mut frame, &mut |progress| {
             turn.bar.advance(turn.index, progress);
             interrupt::poll()
@@ -209,14 +228,22 @@ impl Arguments {
         let how = self.how(report.sigma_limited);
         let (sigma, steps, tiles) = (report.sigma, steps(report.steps), tiles(report.tiles, report.tile_size));
         let again = repeated(report.repeated);
-        let line = format!("sigma {sigma:.1}{how}, {steps}, {tiles}{again}, {seconds:.2} s");
+        let chroma = report.chroma_sigma.map_or(String::new(), |sigma| format!(" luma, {sigma:.1} chroma"));
+        let model = kind.map_or(String::new(), |kind| format!("{}, ", kind.words(denoiser.model())));
+        let line = format!("{model}sigma {sigma:.1}{chroma}{how}, {steps}, {tiles}{again}, {seconds:.2} s");
         let mut record = json!({
             "input": turn.job.input.to_string_lossy(), "output": turn.job.output.to_string_lossy(),
-            "width": frame.width, "height": frame.height, "sigma": sigma, "sigma_limited": report.sigma_limited,
+            "width": frame.width, "height": frame.height, "sigma": sigma,
+            "sigma_chroma": report.chroma_sigma, "sigma_limited": report.sigma_limited,
             "steps": report.steps, "tiles": report.tiles, "tile_width": report.tile_size.0, "tile_height": report.tile_size.1,
             "tiles_repeated": report.repeated, "seconds": seconds, "warnings": warnings,
         });
         record::extend(&mut record, ran);
         turn.report(&line, &record)
     }
+}
+
+/// Whether frames come as cameras and codecs give them, or are grey, so that the network for those planes is the one for them.
+fn has_camera_planes(format: PixelFormat) -> bool {
+    matches!(format.chroma(), Some(Chroma::Mono | Chroma::C420 | Chroma::C422))
 }

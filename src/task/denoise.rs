@@ -6,14 +6,18 @@ use std::time::{Duration, Instant};
 use ndarray::Array4;
 
 use super::budget::{Budget, Room, TileChoice};
-use super::estimate::estimate_sigma;
+use super::estimate::{estimate_sigma, estimate_sigma_of_planes};
 use super::noise_map::noise_map;
 use super::pixels::Pixels;
+use super::plane_pixels::{PlanePixels, read_yuv};
 use super::profile::NoiseProfile;
-use crate::diffusion::{Philox, Plan, Prediction, Progress, Recall, SigmaMap, State, denoise_plan, execute};
+use crate::diffusion::{
+    Canvas, Philox, Plan, Prediction, Progress, Recall, SigmaMap, State, Window, denoise_plan, execute,
+};
 use crate::error::{Error, Result};
-use crate::frame::Frame;
-use crate::model::{Manifest, Task};
+use crate::frame::stream::Matrix;
+use crate::frame::{Frame, Samples};
+use crate::model::{Layout, Manifest, Task};
 use crate::network::Network;
 use crate::tensor;
 use crate::tile::TilePlan;
@@ -26,6 +30,8 @@ pub enum SigmaChoice {
     Auto,
     /// A standard deviation in 8-bit units, as the field quotes it: 25 means 25/255 of the full range.
     Known(f64),
+    /// Standard deviations of luma, and of chroma averaged over 2x2, in 8-bit units: what noise of a camera is, whose planes differ.
+    Planes([f64; 2]),
     /// At each pixel as the profile has it for the signal there: that of the picture after a binomial filter of 5x5
     /// pixels. The networks' map has one plane, so that it is the root of the channels' mean variance.
     Profile(NoiseProfile),
@@ -43,17 +49,85 @@ pub struct DenoiseOptions {
     pub eta: f64,
     /// Where fresh noise comes from.
     pub seed: u64,
+    /// How much of what was found to be noise goes, 0 (nothing) to 1 (all).
+    pub strength: Strength,
     /// How pictures are cut.
     pub tile: TileChoice,
     /// What may be used of memory.
     pub budget: Budget,
 }
 
+/// A part of a change: 0 is none of it, 1 is all.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Strength(f32);
+
+impl Strength {
+    /// All of a change.
+    pub const FULL: Self = Self(1.0);
+
+    /// A part of a change.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for what is not from 0 to 1.
+    pub fn new(part: f64) -> Result<Self> {
+        match (0.0..=1.0).contains(&part) {
+            true => Ok(Self(part as f32)),
+            false => Err(Error::usage(format!("strength {part} is out of range; expected 0 (nothing) to 1 (all)"))),
+        }
+    }
+
+    /// This part of a level.
+    pub(crate) fn of(self, level: f64) -> f64 {
+        f64::from(self.0) * level
+    }
+
+    /// `changed`, taken back by so much towards `original`.
+    pub(crate) fn blend(self, original: &[f32], changed: &mut [f32]) {
+        changed
+            .iter_mut()
+            .zip(original)
+            .for_each(|(changed, original)| *changed = original + self.0 * (*changed - original));
+    }
+
+    fn blend_frames(self, original: &Frame, changed: &mut Frame) {
+        fn blend<T: Copy + Into<f32>>(part: f32, from: &[T], to: &mut [T], round: impl Fn(f32) -> T) {
+            let pairs = to.iter_mut().zip(from);
+            pairs.for_each(|(to, from)| {
+                let (before, after): (f32, f32) = ((*from).into(), (*to).into());
+                *to = round((before + part * (after - before)).round());
+            });
+        }
+        match (&original.samples, &mut changed.samples) {
+            (Samples::U8(from), Samples::U8(to)) => blend(self.0, from, to, |value| value as u8),
+            (Samples::U16(from), Samples::U16(to)) => blend(self.0, from, to, |value| value as u16),
+            _ => {}
+        }
+    }
+}
+
+impl std::str::FromStr for Strength {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let part = text.parse().ok().and_then(|part| Self::new(part).ok());
+        part.ok_or_else(|| "expected a part from 0 (nothing) to 1 (all), such as 0.7".into())
+    }
+}
+
+impl Default for Strength {
+    fn default() -> Self {
+        Self::FULL
+    }
+}
+
 /// What was done to a picture.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Report {
-    /// The standard deviation of the noise that was removed, in 8-bit units; the root of the mean variance where it differs.
+    /// The standard deviation of the noise that was removed, in 8-bit units; the root of the mean variance where it differs. Of
+    /// luma where the network works on luma and chroma.
     pub sigma: f64,
+    /// That of chroma at half the size, where the network works on luma and chroma.
+    pub chroma_sigma: Option<f64>,
     /// Whether it is anywhere more than the model was trained for, so that its limit was used.
     pub sigma_limited: bool,
     /// Steps of the plan.
@@ -70,8 +144,9 @@ pub struct Report {
 struct Noise {
     /// In the network's units.
     map: SigmaMap,
-    /// As a part of the full range; the root of the mean variance where it differs.
+    /// As a part of the full range; the root of the mean variance where it differs. Of luma where there is one for chroma.
     sigma: f64,
+    chroma: Option<f64>,
     /// Whether the model knows less than what was found or asked for, at any pixel.
     limited: bool,
 }
@@ -100,9 +175,12 @@ impl<'a> Denoiser<'a> {
             );
             return Err(Error::model(&manifest.name, problem));
         }
-        if let SigmaChoice::Known(sigma) = options.sigma
-            && !(sigma.is_finite() && sigma >= 0.0)
-        {
+        let told = match options.sigma {
+            SigmaChoice::Known(sigma) => [sigma; 2],
+            SigmaChoice::Planes(sigmas) => sigmas,
+            _ => [0.0; 2],
+        };
+        if let Some(sigma) = told.into_iter().find(|sigma| !(sigma.is_finite() && *sigma >= 0.0)) {
             return Err(Error::usage(format!(
                 "sigma {sigma} is no noise level; expected `auto` or a number from 0 on"
             )));
@@ -111,6 +189,11 @@ impl<'a> Denoiser<'a> {
         let [low, high] = manifest.range;
         let range = tensor::Range::new(low, high)?;
         Ok(Self { manifest, network, options, plan, range })
+    }
+
+    /// What the model is called.
+    pub fn model(&self) -> &str {
+        &self.manifest.name
     }
 
     /// Steps of the plan: evaluations of the network for a picture in one tile.
@@ -156,12 +239,29 @@ impl<'a> Denoiser<'a> {
     /// [`Error::Usage`] when the picture does not fit the memory that it may use, has colour that the network does not
     /// or is of another kind than its noise profile; [`Error::Evaluation`] when the network fails; [`Error::Interrupted`]. The frame is then not to be used.
     pub fn denoise(&mut self, frame: &mut Frame, watch: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<Report> {
+        let strength = self.options.strength;
+        let original = (strength != Strength::FULL).then(|| frame.clone());
+        let report = self.denoise_all(frame, watch)?;
+        if let Some(original) = original {
+            strength.blend_frames(&original, frame);
+        }
+        Ok(report)
+    }
+
+    fn denoise_all(&mut self, frame: &mut Frame, watch: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<Report> {
         let steps = self.plan.steps.len();
         // Held from here on, so that the budget knows of a map.
-        let Noise { map, sigma, limited } = self.noise(frame)?;
-        let mut report =
-            Report { sigma: 255.0 * sigma, sigma_limited: limited, steps, tiles: 0, tile_size: (0, 0), repeated: 0 };
-        if sigma == 0.0 {
+        let Noise { map, sigma, chroma, limited } = self.noise(frame)?;
+        let mut report = Report {
+            sigma: 255.0 * sigma,
+            chroma_sigma: chroma.map(|sigma| 255.0 * sigma),
+            sigma_limited: limited,
+            steps,
+            tiles: 0,
+            tile_size: (0, 0),
+            repeated: 0,
+        };
+        if sigma == 0.0 && chroma.is_none_or(|sigma| sigma == 0.0) {
             // The mean of x0 given x0; a model that has a lowest sigma does not believe in such pictures.
             return Ok(report);
         }
@@ -174,6 +274,23 @@ impl<'a> Denoiser<'a> {
             report.repeated = progress.repeated;
             watch(progress)
         };
+        if self.manifest.layout == Layout::Yuv420 {
+            let mut pixels = PlanePixels::new(frame, chroma.unwrap_or_default() as f32);
+            if steps == 1 {
+                execute(&self.plan, self.network, &mut pixels, &tiles, &map, &mut watch)?;
+                return Ok(report);
+            }
+            let [_, channels, height, width] = pixels.shape();
+            let mut x = Array4::zeros(pixels.shape());
+            let window = Window { x: 0, y: 0, width, height };
+            pixels.read(window, 1.0, x.as_slice_mut().unwrap_or_default())?;
+            self.run(&mut x, &map, &tiles, None, &mut watch)?;
+            let values = x.as_slice().unwrap_or_default();
+            for j in 0..height {
+                pixels.put(j, |plane| &values[((plane % channels) * height + j) * width..][..width])?;
+            }
+            return Ok(report);
+        }
         if steps == 1 {
             let mut pixels = Pixels::new(frame, self.range, self.manifest.channels);
             execute(&self.plan, self.network, &mut pixels, &tiles, &map, &mut watch)?;
@@ -206,19 +323,77 @@ impl<'a> Denoiser<'a> {
 
     /// How noisy a picture is taken to be.
     fn noise(&self, frame: &Frame) -> Result<Noise> {
+        if self.manifest.layout == Layout::Yuv420 {
+            return self.plane_noise(frame);
+        }
         let sigma = match &self.options.sigma {
             SigmaChoice::Auto => estimate_sigma(frame),
             SigmaChoice::Known(sigma) => sigma / 255.0,
+            SigmaChoice::Planes([luma, _]) if frame.color_channels() == 1 => luma / 255.0,
+            SigmaChoice::Planes([luma, _]) => luma / tensor::sigmas_of_rgb(Matrix::Bt601)[0] / 255.0,
             SigmaChoice::Profile(profile) => return Ok(self.noise_by(noise_map(profile, frame)?, frame.width)),
         };
         let (sigma, limited) = self.limit(sigma);
-        Ok(Noise { map: SigmaMap::Uniform((sigma * f64::from(self.range.span())) as f32), sigma, limited })
+        let map = SigmaMap::Uniform((sigma * f64::from(self.range.span())) as f32);
+        Ok(Noise { map, sigma, chroma: None, limited })
+    }
+
+    /// How noisy a picture's luma and chroma are taken to be.
+    fn plane_noise(&self, frame: &Frame) -> Result<Noise> {
+        let is_grey = frame.color_channels() == 1;
+        let parts = if is_grey { [1.0, 0.0] } else { tensor::sigmas_of_rgb(Matrix::Bt601) };
+        let sigmas = match &self.options.sigma {
+            SigmaChoice::Known(sigma) => parts.map(|part| part * sigma / 255.0),
+            SigmaChoice::Planes([luma, chroma]) => [luma / 255.0, if is_grey { 0.0 } else { chroma / 255.0 }],
+            SigmaChoice::Profile(profile) => {
+                let map = noise_map(profile, frame)?;
+                let [width, height] = tensor::grid_of([frame.width, frame.height]);
+                let mut values = parts.map(|_| Vec::with_capacity(width * height));
+                for j in 0..height {
+                    for i in 0..width {
+                        let at =
+                            |x: usize, y: usize| map[y.min(frame.height - 1) * frame.width + x.min(frame.width - 1)];
+                        let places = [(2 * i, 2 * j), (2 * i + 1, 2 * j), (2 * i, 2 * j + 1), (2 * i + 1, 2 * j + 1)];
+                        let variance = 0.25 * places.iter().map(|(x, y)| at(*x, *y).powi(2)).sum::<f32>();
+                        let values = values.iter_mut().zip(parts);
+                        values.for_each(|(values, part)| values.push(part as f32 * variance.sqrt()));
+                    }
+                }
+                let [(luma, limited), (chroma, _)] = values.each_mut().map(|values| self.limit_map(values));
+                return Ok(Noise {
+                    map: SigmaMap::YuvPerPixel { width, values },
+                    sigma: luma,
+                    chroma: Some(chroma),
+                    limited,
+                });
+            }
+            SigmaChoice::Auto => self.estimated_plane_noise(frame)?,
+        };
+        let [(luma, limited), (chroma, _)] = sigmas.map(|sigma| self.limit(sigma));
+        Ok(Noise { map: SigmaMap::Yuv([luma as f32, chroma as f32]), sigma: luma, chroma: Some(chroma), limited })
+    }
+
+    /// Estimates of luma and chroma, as parts of the full range.
+    fn estimated_plane_noise(&self, frame: &Frame) -> Result<[f64; 2]> {
+        let [width, height] = tensor::grid_of([frame.width, frame.height]);
+        let area = width * height;
+        let mut planes = vec![0.0; 6 * area];
+        let (luma, chroma) = planes.split_at_mut(4 * area);
+        let rect = tensor::Rect { x0: 0, y0: 0, width: 2 * width, height: 2 * height };
+        read_yuv(frame, rect, luma, chroma.split_at_mut(area).into())?;
+        let mut work = Vec::new();
+        let sigma =
+            |values: &[f32], size, work: &mut Vec<f64>| estimate_sigma_of_planes(values, size, [0.0, 1.0], work);
+        Ok([
+            sigma(&planes[..4 * area], [2 * width, 2 * height], &mut work),
+            if frame.color_channels() == 1 { 0.0 } else { sigma(&planes[4 * area..], [width, height], &mut work) },
+        ])
     }
 
     /// The noise that has this standard deviation at each pixel, as a part of the full range.
     fn noise_by(&self, mut values: Vec<f32>, width: usize) -> Noise {
         let (sigma, limited) = self.limit_map(&mut values);
-        Noise { map: SigmaMap::PerPixel { width, values }, sigma, limited }
+        Noise { map: SigmaMap::PerPixel { width, values }, sigma, chroma: None, limited }
     }
 
     /// Turns standard deviations as parts of the full range into the network's units, each limited as by [`limit`](Self::limit).

@@ -14,7 +14,7 @@ use super::{Quality, Restore, Scale, Treatment, Wishes, memory};
 use crate::error::{Error, Result};
 use crate::frame::stream::{Picture, Video};
 use crate::model::{Layout, Precision};
-use crate::task::{Denoiser, Room, SigmaChoice, estimate_sigma_of_planes, noise_map_of_planes};
+use crate::task::{Denoiser, Room, SigmaChoice, Strength, estimate_sigma_of_planes, noise_map_of_planes};
 use crate::tensor::{Pictures, YuvFrames, sigmas_of_rgb};
 use crate::tile::TilePlan;
 
@@ -41,6 +41,8 @@ pub struct StreamDenoiser<'a> {
     converter: Converter,
     planes: Planes,
     x: Vec<f32>,
+    /// The frame as it came, where not all of the change is wanted.
+    original: Vec<f32>,
     noise: Noise,
     /// What is known from the pictures before, where they are to count.
     past: Option<Past>,
@@ -149,6 +151,7 @@ impl<'a> StreamDenoiser<'a> {
         let treatment = Treatment { quality, changes: 0, sigma: Some(0.0), temporal, repeated: 0, failed: 0 };
         let mut denoiser = Self {
             x: vec![0.0; planes.samples()],
+            original: Vec::new(),
             noise,
             past: temporal.then(|| Past::new(fused_planes(&planes, video))),
             planes,
@@ -267,6 +270,9 @@ impl<'a> StreamDenoiser<'a> {
                     let part = if self.planes.groups().len() == 1 || is_grey { 1.0 } else { sigmas_of_rgb(matrix)[i] };
                     part * sigma / 255.0
                 }
+                SigmaChoice::Planes(sigmas) if self.planes.groups().len() > 1 => sigmas[i] / 255.0,
+                SigmaChoice::Planes([luma, _]) if is_grey => luma / 255.0,
+                SigmaChoice::Planes([luma, _]) => luma / sigmas_of_rgb(matrix)[0] / 255.0,
                 _ => {
                     let range = [denoiser.range.lo(), denoiser.range.span()];
                     let now = estimate_sigma_of_planes(x, [group.width, group.height], range, &mut self.work);
@@ -416,6 +422,10 @@ impl Restore for StreamDenoiser<'_> {
         self.measure()?;
         self.treatment.sigma = Some(self.sigma());
         let mut network = Duration::ZERO;
+        let strength = self.denoiser().options.strength;
+        if strength != Strength::FULL {
+            self.original.clone_from(&self.x);
+        }
         if self.levels != [0.0; 2] {
             match self.denoise(watch) {
                 Ok(took) => {
@@ -425,7 +435,10 @@ impl Restore for StreamDenoiser<'_> {
                 Err(reason) => self.pass(input, reason)?,
             }
         }
-        self.converter.write(&self.x, self.levels[1], &mut output.bytes);
+        if strength != Strength::FULL {
+            strength.blend(&self.original, &mut self.x);
+        }
+        self.converter.write(&self.x, strength.of(self.levels[1]), &mut output.bytes);
         self.keep_up(network, begun.elapsed().saturating_sub(network))
     }
 
