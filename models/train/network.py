@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from planes import WEIGHTS
 from shrink import keys
 
 
@@ -115,6 +116,43 @@ class Denoiser(nn.Module):
 
     def forward(self, x, sigma):
         return x - F.pixel_shuffle(self.body(SpaceToDepth.apply(torch.cat([x, sigma], 1), 2)), 2)
+
+
+class PlaneDenoiser(nn.Module):
+    """D(x, sigma) for pictures in planes, x [B, 6, H, W] as `planes.pack` has them, sigma [B, 2, H, W] for luma and chroma."""
+
+    def __init__(self, widths, depths):
+        super().__init__()
+        self.multiple_of = 2 ** (len(widths) - 1)
+        self.body = UNet(6 + 2, 6, widths, depths)
+        self.body.head = conv(6 + 2, widths[0], bias=True)
+
+    def forward(self, x, sigma):
+        return x - self.body(torch.cat([x, sigma], 1))
+
+    @torch.no_grad()
+    def begin_as(self, rgb):
+        """Begins as the denoiser for RGB whose weights these are, with ITU-R BT.601 and repeated chroma around it: all of that is linear, and
+        goes into the first convolution and the last one."""
+        red, blue = WEIGHTS["bt601"]
+        green = 1 - red - blue
+        to_rgb = torch.tensor([[1, 0, 2 - 2 * red], [1, -(2 - 2 * blue) * blue / green, -(2 - 2 * red) * red / green], [1, 2 - 2 * blue, 0]])
+        from_rgb = torch.linalg.inv(to_rgb)
+        own = dict(self.state_dict())
+        own.update({name: value for name, value in rgb.items() if name in own and own[name].shape == value.shape})
+        # The inputs of each of 2x2, red, green, blue and sigma; its outputs by colour.
+        head = rgb["body.head.weight"].unflatten(1, (4, 4))
+        tail = rgb["body.tail.weight"].unflatten(0, (3, 4))
+        luma, chroma = head[:, :, :3].sum(2), torch.einsum("opcij,ck->okij", head[:, :, :3], to_rgb[:, 1:])
+        # White noise of 1 in RGB is 0.67 in luma and 0.32 in chroma; each says half of it.
+        sigma = head[:, :, 3:].sum(1) * 0.5
+        own["body.head.weight"] = torch.cat([luma, chroma, sigma / 0.6685, sigma / 0.32], 1)
+        own["body.head.bias"] = rgb["body.head.bias"] - 0.5 * chroma.sum((1, 2, 3))
+        own["body.tail.weight"] = torch.cat([
+            torch.einsum("c,cpnij->pnij", from_rgb[0], tail),
+            torch.einsum("kc,cpnij->knij", from_rgb[1:], tail) / 4,
+        ])
+        self.load_state_dict(own)
 
 
 def bicubic_phases(scale):

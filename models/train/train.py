@@ -98,6 +98,21 @@ def load_validation(folder, multiple, device):
     return {name: [tensor(p) for p in pictures] for name, pictures in sets.items()}
 
 
+def begin(network, start, device):
+    """Starts `network` from a checkpoint, or from the weights of a package's .onnx file."""
+    if not start.endswith(".onnx"):
+        weights = torch.load(start, map_location=device, weights_only=True)["average"]
+    else:
+        import onnx
+
+        stored = onnx.load(start).graph.initializer
+        weights = {i.name.removesuffix(".f16"): torch.from_numpy(onnx.numpy_helper.to_array(i).astype(np.float32)) for i in stored}
+    if hasattr(network, "begin_as") and weights["body.head.weight"].shape != network.body.head.weight.shape:
+        network.begin_as(weights)
+    else:
+        grow(network, weights)
+
+
 class Run:
     """Everything that a resumed run needs: weights, their average, the optimiser, and the step, from which
     all randomness follows."""
@@ -111,7 +126,7 @@ class Run:
         self.step, self.seconds = 0, 0.0
         self.checkpoint = Path(args.out) / "checkpoint.pt"
         if args.start and not self.checkpoint.exists():
-            grow(self.network, torch.load(args.start, map_location=self.device, weights_only=True)["average"])
+            begin(self.network, args.start, self.device)
         self.average.load_state_dict(self.network.state_dict())
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=config["train"]["rate"], betas=(0.9, 0.99))
         if self.checkpoint.exists():
@@ -183,9 +198,11 @@ def options():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", help="configs/NAME.toml")
     parser.add_argument("--pool", default="out/pool", help="folder of pool-*.npy to learn from")
-    parser.add_argument("--validation", default="out/validation", help="folder of other pool-*.npy and set-aside .png, only watched")
+    parser.add_argument("--photos", default="out/photos", help="folder of photographs (.jpg), for the network for cameras")
+    parser.add_argument("--clips", default="out/clips", help="folder of clips-*.npz, for the network for cameras; what is watched lies in NAME-validation")
+    parser.add_argument("--validation", default="out/validation", help="folder of other pool-*.npy and set-aside .png, only watched; for the network for cameras, of .jpg")
     parser.add_argument("--out", help="folder of checkpoint.pt and log.txt; default out/NAME")
-    parser.add_argument("--start", help="checkpoint.pt of the same or a smaller network to begin with")
+    parser.add_argument("--start", help="checkpoint.pt of the same or a smaller network to begin with, or a package's .onnx file")
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument("--minutes", type=float, help="budget in minutes of training, over all resumptions, instead of the configuration's")
     budget.add_argument("--steps", type=int, help="budget in steps instead, for a repeatable run")
@@ -206,8 +223,12 @@ def main():
     torch.set_flush_denormal(True)
     workers = ThreadPoolExecutor(args.threads, initializer=torch.set_num_threads, initargs=(1,))
     Path(args.out).mkdir(parents=True, exist_ok=True)
-    run, pool = Run(config, args), Pool(args.pool)
-    validation = load_validation(args.validation, 2 * run.network.multiple_of * run.job.size_factor, run.device)
+    run = Run(config, args)
+    if hasattr(run.job, "pool"):
+        pool, validation = run.job.pool(args), run.job.validation(args)
+    else:
+        pool = Pool(args.pool)
+        validation = load_validation(args.validation, 2 * run.network.multiple_of * run.job.size_factor, run.device)
     log = open(Path(args.out) / "log.txt", "a", buffering=1)
     say = lambda line: (print(line, flush=True), log.write(line + "\n"))
     say(f"{parameter_count(run.network)} parameters, {len(pool)} pictures, from step {run.step}, {run.seconds / 60:.1f} minutes done")
