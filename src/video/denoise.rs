@@ -14,12 +14,11 @@ use super::{Quality, Restore, Scale, Treatment, Wishes, memory};
 use crate::error::{Error, Result};
 use crate::frame::stream::{Picture, Video};
 use crate::model::{Layout, Precision};
-use crate::task::{Denoiser, Room, SigmaChoice, Strength, estimate_sigma_of_planes, noise_map_of_planes};
+use crate::task::{
+    Denoiser, MeteredPlanes, PlaneRole, Room, SigmaChoice, StreamMeter, Strength, noise_map_of_planes,
+};
 use crate::tensor::{Pictures, YuvFrames, sigmas_of_rgb};
 use crate::tile::TilePlan;
-
-/// How much of an estimate is new with each picture.
-const FRESH: f64 = 0.2;
 
 /// The size at which networks are compared, where pictures are not smaller.
 const TRIAL: [usize; 2] = [256, 192];
@@ -54,7 +53,7 @@ pub struct StreamDenoiser<'a> {
     /// Of the pictures so far, for each group of planes, as a part of the full range; 0 before the first.
     levels: [f64; 2],
     limited: bool,
-    work: Vec<f64>,
+    meter: StreamMeter,
     treatment: Treatment,
     failures: Failures,
 }
@@ -146,6 +145,7 @@ impl<'a> StreamDenoiser<'a> {
         let rung = keeper.as_ref().map_or(Rung::best(steps), Keeper::rung);
         let first = &candidates[rung.network];
         let noise = Self::noise_of(&first.denoiser.options.sigma, temporal, &planes);
+        let meter = StreamMeter::new(metered(&planes, video));
         let grid = Grid::new(&first.denoiser, [width, height], rung, temporal, noise.is_per_sample(), room)?;
         let quality = Self::quality(first, rung);
         let treatment = Treatment { quality, changes: 0, sigma: Some(0.0), temporal, repeated: 0, failed: 0 };
@@ -163,7 +163,7 @@ impl<'a> StreamDenoiser<'a> {
             keeper,
             levels: [0.0; 2],
             limited: false,
-            work: Vec::new(),
+            meter,
             treatment,
             failures: Failures::default(),
         };
@@ -173,7 +173,13 @@ impl<'a> StreamDenoiser<'a> {
 
     /// What holds noise as it is said to be, of frames of such planes.
     fn noise_of(choice: &SigmaChoice, temporal: bool, planes: &Planes) -> Noise {
-        Noise::none(planes, temporal || matches!(choice, SigmaChoice::Profile(_)))
+        // What is estimated depends on the signal, of luma at least.
+        let is_map = match choice {
+            SigmaChoice::Auto => planes.groups().len() > 1,
+            SigmaChoice::Known(_) | SigmaChoice::Planes(_) => false,
+            SigmaChoice::Profile(_) => true,
+        };
+        Noise::none(planes, temporal || is_map)
     }
 
     fn quality(candidate: &Candidate<'_>, rung: Rung) -> Quality {
@@ -262,29 +268,31 @@ impl<'a> StreamDenoiser<'a> {
         let is_grey = self.video().format.is_grey();
         let matrix = self.video().color.matrix;
         let denoiser = &self.candidates[self.rung.network].denoiser;
+        let reading = match denoiser.options.sigma {
+            SigmaChoice::Auto => Some(self.meter.measure(&self.x, denoiser.range)),
+            _ => None,
+        };
+        let has_planes = self.planes.groups().len() > 1;
         for (i, (group, x)) in self.planes.split(&self.x).enumerate() {
-            let has_none = i > 0 && is_grey;
-            let level = match &denoiser.options.sigma {
-                _ if has_none => 0.0,
-                SigmaChoice::Known(sigma) => {
-                    let part = if self.planes.groups().len() == 1 || is_grey { 1.0 } else { sigmas_of_rgb(matrix)[i] };
-                    part * sigma / 255.0
-                }
-                SigmaChoice::Planes(sigmas) if self.planes.groups().len() > 1 => sigmas[i] / 255.0,
-                SigmaChoice::Planes([luma, _]) if is_grey => luma / 255.0,
+            let told = match &denoiser.options.sigma {
+                // The chroma of what is grey.
+                _ if i > 0 && is_grey => 0.0,
+                SigmaChoice::Known(sigma) if !has_planes || is_grey => sigma / 255.0,
+                SigmaChoice::Known(sigma) => sigmas_of_rgb(matrix)[i] * sigma / 255.0,
+                SigmaChoice::Planes(sigmas) if has_planes || is_grey => sigmas[i] / 255.0,
                 SigmaChoice::Planes([luma, _]) => luma / sigmas_of_rgb(matrix)[0] / 255.0,
-                _ => {
-                    let range = [denoiser.range.lo(), denoiser.range.span()];
-                    let now = estimate_sigma_of_planes(x, [group.width, group.height], range, &mut self.work);
-                    // The light changes and textures come and go; the sensor stays.
-                    let before = self.levels[i];
-                    if before == 0.0 { now } else { before + FRESH * (now - before) }
-                }
+                _ => reading.filter(|reading| !reading.is_clean).map_or(0.0, |reading| reading.levels[i].sigma),
             };
-            let (level, limited) = denoiser.limit(level);
+            let (level, limited) = if told == 0.0 { (0.0, false) } else { denoiser.limit(told) };
             self.limited |= limited;
-            self.levels[i] = if has_none { 0.0 } else { level };
-            self.noise.fill(i, (self.levels[i] * span) as f32);
+            self.levels[i] = level;
+            let sigma = (level * span) as f32;
+            match reading {
+                Some(reading) if level > 0.0 && span == 1.0 => {
+                    self.noise.fill_by((i, group), x, sigma, reading.levels[i].line);
+                }
+                _ => self.noise.fill(i, sigma),
+            }
         }
         Ok(())
     }
@@ -383,6 +391,16 @@ impl Converter {
     }
 }
 
+/// What is measured of frames of such planes: all, but for the chroma of what is grey.
+fn metered(planes: &Planes, video: &Video) -> Vec<MeteredPlanes> {
+    let groups = planes.groups().iter().enumerate().filter(|(i, _)| *i == 0 || !video.format.is_grey());
+    let groups = groups.map(|(i, group)| {
+        let role = if i == 0 { PlaneRole::Luma } else { PlaneRole::Chroma };
+        MeteredPlanes { count: group.planes, width: group.width, height: group.height, role }
+    });
+    groups.collect()
+}
+
 /// The planes that frames are fused by: all, but for the chroma of what is grey.
 fn fused_planes(planes: &Planes, video: &Video) -> Planes {
     let first = planes.first();
@@ -458,7 +476,7 @@ impl Restore for StreamDenoiser<'_> {
                 denoiser.options.sigma = sigma.clone();
             }
             // An estimate begins anew.
-            self.levels = [0.0; 2];
+            self.meter.restart();
         }
         let temporal = wishes.temporal.unwrap_or(self.past.is_some());
         if temporal != self.past.is_some() {

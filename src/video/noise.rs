@@ -1,8 +1,10 @@
 //! How noisy a frame of a stream is taken to be.
 
 use super::planes::{Group, Planes};
+use super::temporal::BLOCK;
 use crate::diffusion::SigmaMap;
 use crate::model::Layout;
+use crate::task::NoiseLine;
 
 /// The standard deviation of a frame's noise in the network's units, for each group of planes.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,6 +41,30 @@ impl Noise {
         match self {
             Self::Uniform(values) => values[index] = sigma,
             Self::PerSample(maps) => maps[index].fill(sigma),
+        }
+    }
+
+    /// Makes a group's noise what a line says of the signal, which is the mean of each block of `BLOCK` samples a side of its first
+    /// plane; nowhere further from the mean than two times. What is the same everywhere takes the mean, `sigma`.
+    pub(super) fn fill_by(&mut self, (index, group): (usize, Group), planes: &[f32], sigma: f32, line: NoiseLine) {
+        let Self::PerSample(maps) = self else { return self.fill(index, sigma) };
+        if line.a == 0.0 {
+            maps[index].fill(sigma);
+            return;
+        }
+        let width = group.width;
+        let (a, b) = (line.a as f32, line.b as f32);
+        let bounds = [0.25 * sigma * sigma, 4.0 * sigma * sigma];
+        let luma = planes[..group.area()].chunks(BLOCK * width);
+        for (map, luma) in maps[index].chunks_mut(BLOCK * width).zip(luma) {
+            for left in (0..width).step_by(BLOCK) {
+                let right = (left + BLOCK).min(width);
+                let rows = luma.len() / width;
+                let sum: f32 = luma.chunks(width).map(|row| row[left..right].iter().sum::<f32>()).sum();
+                let mean = sum / (rows * (right - left)) as f32;
+                let value = (a * mean + b).clamp(bounds[0], bounds[1]).sqrt();
+                map.chunks_mut(width).for_each(|row| row[left..right].fill(value));
+            }
         }
     }
 

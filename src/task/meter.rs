@@ -1,0 +1,154 @@
+//! The noise of a stream, group by group of planes, from each frame and from what changes between frames.
+
+use super::plane_noise::{Plane, PlaneRole, SpatialEstimator, SpatialNoise, TemporalNoise};
+use super::profile::NoiseLine;
+use crate::tensor::Range;
+
+/// A single frame is looked at in so many frames at the beginning, and then in one of so many.
+const FIRST: u64 = 4;
+const EVERY: u64 = 8;
+
+/// How much of an estimate is new with each frame that is looked at.
+const FRESH: f64 = 0.25;
+
+/// A stream that was taken for clean has to be noisy by so much, in the logarithm of the odds, to be taken for noisy, and the other
+/// way round.
+const DOUBT: f64 = 0.5;
+
+/// How noisy the planes of a group are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Level {
+    /// The standard deviation of the noise, as a part of the full range.
+    pub(crate) sigma: f64,
+    /// Its variance over the signal, of which `sigma` is the mean over the frame.
+    pub(crate) line: NoiseLine,
+}
+
+/// What a meter reads.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Reading {
+    /// For each group of planes.
+    pub(crate) levels: Vec<Level>,
+    /// Whether there is no noise that is worth removing.
+    pub(crate) is_clean: bool,
+}
+
+/// A group of planes of one size: how many, how many samples a row has, and what they hold.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Planes {
+    pub(crate) count: usize,
+    pub(crate) width: usize,
+    pub(crate) height: usize,
+    pub(crate) role: PlaneRole,
+}
+
+/// What is known of one plane.
+struct Channel {
+    temporal: TemporalNoise,
+    spatial: Option<SpatialNoise>,
+}
+
+/// Measures a stream.
+pub(crate) struct StreamMeter {
+    groups: Vec<Planes>,
+    estimator: SpatialEstimator,
+    channels: Vec<Channel>,
+    /// The frame at hand and the one before, as parts of the full range.
+    now: Vec<f32>,
+    before: Vec<f32>,
+    frames: u64,
+    reading: Reading,
+}
+
+impl StreamMeter {
+    /// For frames of such planes.
+    pub(crate) fn new(groups: Vec<Planes>) -> Self {
+        let channels = groups.iter().flat_map(|group| (0..group.count).map(|_| group.role));
+        let channels = channels.map(|role| Channel { temporal: TemporalNoise::new(role), spatial: None }).collect();
+        let samples = groups.iter().map(|group| group.count * group.width * group.height).sum();
+        Self {
+            groups,
+            estimator: SpatialEstimator::default(),
+            channels,
+            now: vec![0.0; samples],
+            before: vec![0.0; samples],
+            frames: 0,
+            reading: Reading::default(),
+        }
+    }
+
+    /// Bytes of what is held between frames.
+    pub(crate) fn bytes(&self) -> usize {
+        2 * self.now.len() * size_of::<f32>()
+    }
+
+    /// Forgets what was read: another scene, or another wish.
+    pub(crate) fn restart(&mut self) {
+        self.frames = 0;
+        self.channels.iter_mut().for_each(|channel| {
+            channel.temporal.clear();
+            channel.spatial = None;
+        });
+        self.reading = Reading::default();
+    }
+
+    /// Looks at a frame, whose planes are one after the other and whose black and white are `range`.
+    pub(crate) fn measure(&mut self, frame: &[f32], range: Range) -> &Reading {
+        std::mem::swap(&mut self.now, &mut self.before);
+        let (lo, scale) = (range.lo(), 1.0 / range.span());
+        self.now.iter_mut().zip(frame).for_each(|(now, value)| *now = (value - lo) * scale);
+        let is_looked_at = self.frames < FIRST || self.frames.is_multiple_of(EVERY);
+        let mut start = 0;
+        let mut channels = self.channels.iter_mut();
+        self.reading.levels.clear();
+        let mut odds = Vec::new();
+        for group in &self.groups {
+            let area = group.width * group.height;
+            let (mut variance, mut line) = (0.0, NoiseLine { a: 0.0, b: 0.0, signal: [0.5, 0.5] });
+            for channel in channels.by_ref().take(group.count) {
+                let plane = start..start + area;
+                start += area;
+                if is_looked_at
+                    && let Some(seen) = self.estimator.estimate(Plane::new(&self.now[plane.clone()], group.width, group.role))
+                {
+                    channel.spatial = Some(channel.spatial.map_or(seen, |before| mixed(before, seen)));
+                }
+                if self.frames > 0 {
+                    channel.temporal.update(&self.before[plane.clone()], &self.now[plane], group.width);
+                }
+                let Some(spatial) = channel.spatial else { continue };
+                let (sigma, own, clean) = match channel.temporal.estimate(&spatial) {
+                    Some(stream) => (stream.sigma, stream.line, stream.clean),
+                    None => (spatial.sigma, spatial.line, spatial.clean),
+                };
+                let part = 1.0 / group.count as f64;
+                variance += part * sigma * sigma;
+                line = NoiseLine { a: line.a + part * own.a, b: line.b + part * own.b, signal: own.signal };
+                odds.push(clean);
+            }
+            self.reading.levels.push(Level { sigma: variance.sqrt(), line });
+        }
+        let doubt = if self.reading.is_clean { -DOUBT } else { DOUBT };
+        let doubt = if self.frames == 0 { 0.0 } else { doubt };
+        self.reading.is_clean = odds.iter().all(|clean| *clean > doubt);
+        self.frames += 1;
+        &self.reading
+    }
+}
+
+/// What was known, and a part of what is new.
+fn mixed(before: SpatialNoise, new: SpatialNoise) -> SpatialNoise {
+    let mix = |before: f64, new: f64| before + FRESH * (new - before);
+    SpatialNoise {
+        sigma: mix(before.sigma, new.sigma),
+        fine: mix(before.fine, new.fine),
+        coarse: mix(before.coarse, new.coarse),
+        clean: mix(before.clean, new.clean),
+        flat: mix(before.flat, new.flat),
+        line: NoiseLine {
+            a: mix(before.line.a, new.line.a),
+            b: mix(before.line.b, new.line.b),
+            signal: new.line.signal,
+        },
+    }
+}
