@@ -9,6 +9,8 @@ mod estimate;
 mod inpaint;
 mod noise_map;
 mod pixels;
+#[allow(dead_code)] // until the denoisers of planes ask it
+mod plane_noise;
 mod profile;
 mod restore;
 mod small;
