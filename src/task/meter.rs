@@ -104,12 +104,13 @@ impl StreamMeter {
         let mut odds = Vec::new();
         for group in &self.groups {
             let area = group.width * group.height;
-            let (mut variance, mut line) = (0.0, NoiseLine { a: 0.0, b: 0.0, signal: [0.5, 0.5] });
+            let (mut variance, mut line) = (0.0_f64, NoiseLine { a: 0.0, b: 0.0, signal: [0.5, 0.5] });
             for channel in channels.by_ref().take(group.count) {
                 let plane = start..start + area;
                 start += area;
                 if is_looked_at
-                    && let Some(seen) = self.estimator.estimate(Plane::new(&self.now[plane.clone()], group.width, group.role))
+                    && let Some(seen) =
+                        self.estimator.estimate(Plane::new(&self.now[plane.clone()], group.width, group.role))
                 {
                     channel.spatial = Some(channel.spatial.map_or(seen, |before| mixed(before, seen)));
                 }

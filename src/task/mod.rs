@@ -23,7 +23,6 @@ pub use budget::{Budget, Room, TileChoice};
 pub use denoise::{DenoiseOptions, Denoiser, Report, SigmaChoice, Strength};
 pub use draw::{Classes, Classifier, DrawOptions, Drawer, Drawing, frames};
 pub use estimate::estimate_sigma;
-pub(crate) use estimate::estimate_sigma_of_planes;
 pub use inpaint::{Mask, Repair};
 pub use kind::NoiseKind;
 pub(crate) use meter::{Planes as MeteredPlanes, StreamMeter};

@@ -14,9 +14,7 @@ use super::{Quality, Restore, Scale, Treatment, Wishes, memory};
 use crate::error::{Error, Result};
 use crate::frame::stream::{Picture, Video};
 use crate::model::{Layout, Precision};
-use crate::task::{
-    Denoiser, MeteredPlanes, PlaneRole, Room, SigmaChoice, StreamMeter, Strength, noise_map_of_planes,
-};
+use crate::task::{Denoiser, MeteredPlanes, PlaneRole, Room, SigmaChoice, StreamMeter, Strength, noise_map_of_planes};
 use crate::tensor::{Pictures, YuvFrames, sigmas_of_rgb};
 use crate::tile::TilePlan;
 

@@ -1,0 +1,223 @@
+//! Blocks of 8x8 samples, on the grid of JPEG and H.264, and the energies of Haar's transform of them.
+
+use super::Plane;
+
+/// Samples on a side of a block.
+pub(super) const BLOCK: usize = 8;
+
+/// About how many blocks of a plane are looked at.
+const MOST_BLOCKS: usize = 2048;
+
+/// As many blocks must be usable.
+pub(super) const FEWEST_BLOCKS: usize = 8;
+
+/// So many samples of a block may be at the end of the range, where noise is cut off.
+const MOST_CLIPPED: usize = 6;
+
+/// A block whose samples differ by less, in levels of 255, is flat; one whose samples all changed by less is repeated.
+const FLAT: f32 = 0.25;
+
+/// The variance of the diagonal, horizontal or vertical details of a block is that of white noise.
+pub(super) type Samples = [[f32; BLOCK]; BLOCK];
+
+/// What a block may be.
+pub(super) enum Content {
+    Clipped,
+    Flat,
+    Usable,
+}
+
+/// The energies of a usable block, each the variance where noise is white.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Energies {
+    /// Of the finest diagonal band, the finest horizontal and vertical ones, the same of the second octave, the
+    /// diagonal one of the third, and the step across the block's border.
+    pub(super) bands: [f32; 6],
+    /// The weighted mean of the first five.
+    pub(super) total: f32,
+    /// The mean, in levels of 255.
+    pub(super) mean: f32,
+}
+
+/// Of the first five bands in the total: as many coefficients as they have.
+const WEIGHTS: [f32; 5] = [16.0, 32.0, 4.0, 8.0, 1.0];
+
+/// The top left corners of the blocks that are looked at, `(x, y)`: every so manieth of each so manieth row, staggered.
+pub(super) fn grid(width: usize, height: usize) -> impl Iterator<Item = (usize, usize)> {
+    let (columns, rows) = (width / BLOCK, height / BLOCK);
+    let step = ((rows * columns) as f64 / MOST_BLOCKS as f64).sqrt().ceil().max(1.0) as usize;
+    (0..rows)
+        .step_by(step)
+        .enumerate()
+        .flat_map(move |(j, row)| (j % step..columns).step_by(step).map(move |column| (column * BLOCK, row * BLOCK)))
+}
+
+/// The block at `x`, `y` in levels of 255. Blocks that reach beyond the plane are never asked for.
+pub(super) fn block(plane: Plane<'_>, x: usize, y: usize) -> Samples {
+    let mut samples = [[0.0; BLOCK]; BLOCK];
+    for (row, line) in samples.iter_mut().enumerate() {
+        let start = (y + row) * plane.width + x;
+        for (sample, value) in line.iter_mut().zip(&plane.samples[start..start + BLOCK]) {
+            *sample = 255.0 * value;
+        }
+    }
+    samples
+}
+
+fn is_clipped(value: f32) -> bool {
+    value <= 0.0 || value >= 255.0
+}
+
+/// Whether noise shows in a block.
+pub(super) fn content(samples: &Samples) -> Content {
+    let (mut clipped, mut low, mut high) = (0, f32::MAX, f32::MIN);
+    for &value in samples.iter().flatten() {
+        clipped += usize::from(is_clipped(value));
+        low = low.min(value);
+        high = high.max(value);
+    }
+    if clipped > MOST_CLIPPED {
+        Content::Clipped
+    } else if high - low < FLAT {
+        Content::Flat
+    } else {
+        Content::Usable
+    }
+}
+
+/// Whether noise shows in what changed from one block to the next; flat is a repeated one.
+pub(super) fn pair_content(before: &Samples, after: &Samples) -> Content {
+    let (mut clipped, mut most) = (0, 0.0_f32);
+    for (&a, &b) in before.iter().flatten().zip(after.iter().flatten()) {
+        clipped += usize::from(is_clipped(a) || is_clipped(b));
+        most = most.max((b - a).abs());
+    }
+    if clipped > MOST_CLIPPED {
+        Content::Clipped
+    } else if most < FLAT {
+        Content::Flat
+    } else {
+        Content::Usable
+    }
+}
+
+/// The first octave of Haar's transform: the halved picture, and the energies of the diagonal details (their mean
+/// square) and of the others (their variance, which ramps do not add to).
+struct Octave<const N: usize> {
+    low: [[f32; N]; N],
+    diagonal: f32,
+    edges: f32,
+}
+
+fn octave<const M: usize, const N: usize>(x: &[[f32; M]; M]) -> Octave<N> {
+    let mut low = [[0.0; N]; N];
+    let (mut diagonal, mut sums, mut squares) = (0.0, [0.0; 2], [0.0; 2]);
+    for (i, line) in low.iter_mut().enumerate() {
+        for (j, mean) in line.iter_mut().enumerate() {
+            let [[a, b], [c, d]] =
+                [[x[2 * i][2 * j], x[2 * i][2 * j + 1]], [x[2 * i + 1][2 * j], x[2 * i + 1][2 * j + 1]]];
+            *mean = (a + b + c + d) / 2.0;
+            let details = [(a - b + c - d) / 2.0, (a + b - c - d) / 2.0];
+            diagonal += ((a - b - c + d) / 2.0).powi(2);
+            for k in 0..2 {
+                sums[k] += details[k];
+                squares[k] += details[k] * details[k];
+            }
+        }
+    }
+    let count = (N * N) as f32;
+    let spread = |k: usize| ((squares[k] - sums[k] * sums[k] / count) / (count - 1.0)).max(0.0);
+    let edges = if N > 1 { f32::midpoint(spread(0), spread(1)) } else { 0.0 };
+    Octave { low, diagonal: diagonal / count, edges }
+}
+
+/// The energies of a usable block at `x`, `y` of a plane at least twice as wide as a block.
+pub(super) fn energies(plane: Plane<'_>, x: usize, y: usize, samples: &Samples) -> Energies {
+    let first: Octave<4> = octave(samples);
+    let second: Octave<2> = octave(&first.low);
+    let third: Octave<1> = octave(&second.low);
+    let right = if x + BLOCK + 2 <= plane.width { x + BLOCK - 2 } else { x - 2 };
+    let border: f32 = (y..y + BLOCK)
+        .map(|row| {
+            let [a, b, c, d] = std::array::from_fn(|i| 255.0 * plane.samples[row * plane.width + right + i]);
+            (0.5 * (a - d) + 1.5 * (c - b)).powi(2)
+        })
+        .sum();
+    let bands =
+        [first.diagonal, first.edges, second.diagonal, second.edges, third.diagonal, border / (BLOCK as f32 * 5.0)];
+    let total =
+        bands.iter().zip(WEIGHTS).map(|(band, weight)| band * weight).sum::<f32>() / WEIGHTS.iter().sum::<f32>();
+    Energies { bands, total, mean: third.low[0][0] / BLOCK as f32 }
+}
+
+/// What is seen of two frames' block.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Pair {
+    /// The mean of both, in levels of 255.
+    pub(super) mean: f32,
+    /// The variance within their mean.
+    pub(super) texture: f32,
+    /// Half the variance of their difference: the noise of one of them where nothing moves.
+    pub(super) variance: f32,
+    /// The same of the finest diagonal band alone.
+    pub(super) fine: f32,
+    /// The same of the second octave alone.
+    pub(super) second: f32,
+    /// What part of the difference a motion along the gradient would explain, from 0 to 1.
+    pub(super) explained: f32,
+    /// The square of the mean difference.
+    pub(super) offset: f32,
+}
+
+pub(super) fn pair(before: &Samples, after: &Samples) -> Pair {
+    let (mut mean, mut difference) = ([[0.0; BLOCK]; BLOCK], [[0.0; BLOCK]; BLOCK]);
+    for i in 0..BLOCK {
+        for j in 0..BLOCK {
+            mean[i][j] = f32::midpoint(before[i][j], after[i][j]);
+            difference[i][j] = after[i][j] - before[i][j];
+        }
+    }
+    let (level, texture) = moments(&mean);
+    let (offset, variance) = moments(&difference);
+    let first: Octave<4> = octave(&difference);
+    let second: Octave<2> = octave(&first.low);
+    Pair {
+        mean: level,
+        texture,
+        variance: variance / 2.0,
+        fine: first.diagonal / 2.0,
+        second: (second.diagonal + 2.0 * second.edges) / 6.0,
+        explained: explained_by_motion(&mean, &difference),
+        offset: offset * offset,
+    }
+}
+
+/// Mean and variance of a block.
+fn moments(block: &Samples) -> (f32, f32) {
+    let count = (BLOCK * BLOCK) as f32;
+    let mean = block.iter().flatten().sum::<f32>() / count;
+    let squares: f32 = block.iter().flatten().map(|value| (value - mean).powi(2)).sum();
+    (mean, squares / (count - 1.0))
+}
+
+/// What part of a difference is a multiple of the two gradients (Lucas and Kanade 1981).
+fn explained_by_motion(mean: &Samples, difference: &Samples) -> f32 {
+    const INNER: usize = BLOCK - 2;
+    let mut sums = [0.0_f32; 3];
+    let mut products = [[0.0_f32; 3]; 3];
+    for i in 1..=INNER {
+        for j in 1..=INNER {
+            let values = [mean[i][j + 1] - mean[i][j - 1], mean[i + 1][j] - mean[i - 1][j], difference[i][j]];
+            for k in 0..3 {
+                sums[k] += values[k];
+                for l in k..3 {
+                    products[k][l] += values[k] * values[l];
+                }
+            }
+        }
+    }
+    let about = |k: usize, l: usize| products[k][l] - sums[k] * sums[l] / (INNER * INNER) as f32;
+    let [xx, xy, yy, xd, yd, dd] = [about(0, 0), about(0, 1), about(1, 1), about(0, 2), about(1, 2), about(2, 2)];
+    let explained = yy * xd * xd - 2.0 * xy * xd * yd + xx * yd * yd;
+    explained / ((xx * yy - xy * xy + 1e-3) * (dd + 1e-3))
+}

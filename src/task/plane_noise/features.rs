@@ -1,0 +1,239 @@
+//! What the regressions see of a plane: quantiles of its blocks' energies, as logarithms.
+
+use super::blocks::{self, Content, Energies, FEWEST_BLOCKS, Pair};
+use super::{Plane, PlaneRole};
+
+/// How many numbers a picture gives.
+pub(super) const OF_PICTURE: usize = 79;
+
+/// How many numbers a pair of frames gives.
+pub(super) const OF_PAIR: usize = 18;
+
+const QUANTILES: [f64; 6] = [0.05, 0.1, 0.2, 0.35, 0.5, 0.75];
+
+/// Added to a variance, in squared levels of 255, before its logarithm is taken.
+const FLOOR: f64 = 0.1;
+
+/// What part of a difference motion may explain in a block that holds still.
+const STILL: f32 = 0.12;
+
+/// As many parts of the blocks, by brightness.
+pub(super) const PARTS: usize = 4;
+
+/// What is kept from one plane to the next, so that nothing is allocated once it has grown.
+#[derive(Debug, Default)]
+pub(super) struct Work {
+    energies: Vec<Energies>,
+    pairs: Vec<Pair>,
+    values: Vec<f32>,
+}
+
+/// What a picture's plane gives.
+pub(super) struct OfPicture {
+    /// `None` where too few blocks are usable.
+    pub(super) features: Option<[f32; OF_PICTURE]>,
+    /// What part of the blocks are flat.
+    pub(super) flat: f64,
+    /// Mean and a low quantile of the variance, in levels of 255, of the parts by brightness.
+    pub(super) parts: [(f64, f64); PARTS],
+}
+
+/// What a pair of frames' plane gives.
+pub(super) struct OfPair {
+    /// `None` where too few blocks are usable.
+    pub(super) features: Option<[f32; OF_PAIR]>,
+    /// What part of the blocks are repeated.
+    pub(super) repeated: f64,
+    /// Mean and median variance, in levels of 255, of the blocks that hold still, in parts by brightness.
+    pub(super) parts: [(f64, f64); PARTS],
+    /// What part of the blocks with more texture than the others hold still.
+    pub(super) still: f64,
+}
+
+/// A variance as a feature: the logarithm of the deviation.
+fn level(variance: f64) -> f32 {
+    (0.5 * (variance + FLOOR).log2()) as f32
+}
+
+fn rank(count: usize, quantile: f64) -> usize {
+    (quantile * (count as f64 - 1.0)) as usize
+}
+
+/// The values at rising quantiles, rounded down to a rank.
+fn quantiles<const N: usize>(values: &mut [f32], wanted: [f64; N]) -> [f64; N] {
+    let count = values.len();
+    let (mut start, mut last) = (0, 0.0);
+    wanted.map(|quantile| {
+        let at = rank(count, quantile);
+        if at >= start {
+            last = *values[start..].select_nth_unstable_by(at - start, f32::total_cmp).1;
+            start = at + 1;
+        }
+        f64::from(last)
+    })
+}
+
+/// A quantile of some items' values.
+fn quantile_of<T>(items: &[T], value: impl Fn(&T) -> f32, quantile: f64, values: &mut Vec<f32>) -> f64 {
+    if items.is_empty() {
+        return 0.0;
+    }
+    values.clear();
+    values.extend(items.iter().map(value));
+    quantiles(values, [quantile])[0]
+}
+
+/// Moves the items with the smallest keys to the front of their slice, `count` of them.
+fn partition<T>(items: &mut [T], count: usize, key: impl Fn(&T) -> f32) {
+    if count < items.len() {
+        items.select_nth_unstable_by(count, |a, b| key(a).total_cmp(&key(b)));
+    }
+}
+
+/// Divides items by their keys into parts of about the same size, in rising order.
+fn in_parts<T>(items: &mut [T], key: impl Fn(&T) -> f32) -> [std::ops::Range<usize>; PARTS] {
+    let bounds: [usize; PARTS + 1] = std::array::from_fn(|part| part * items.len() / PARTS);
+    for part in 1..PARTS {
+        partition(&mut items[bounds[part - 1]..], bounds[part] - bounds[part - 1], &key);
+    }
+    std::array::from_fn(|part| bounds[part]..bounds[part + 1])
+}
+
+fn mean<T>(items: &[T], value: impl Fn(&T) -> f32) -> f64 {
+    items.iter().map(|item| f64::from(value(item))).sum::<f64>() / items.len().max(1) as f64
+}
+
+fn share<T>(items: &[T], is: impl Fn(&T) -> bool) -> f64 {
+    items.iter().filter(|item| is(item)).count() as f64 / items.len().max(1) as f64
+}
+
+/// Writes numbers one after the other.
+struct Row<const N: usize> {
+    numbers: [f32; N],
+    filled: usize,
+}
+
+impl<const N: usize> Row<N> {
+    fn new() -> Self {
+        Self { numbers: [0.0; N], filled: 0 }
+    }
+
+    fn push(&mut self, number: f32) {
+        self.numbers[self.filled] = number;
+        self.filled += 1;
+    }
+}
+
+pub(super) fn of_picture(plane: Plane<'_>, Work { energies, values, .. }: &mut Work) -> OfPicture {
+    energies.clear();
+    let (mut flat, mut clipped, mut seen) = (0, 0, 0);
+    if plane.width >= 2 * blocks::BLOCK && plane.height >= 2 * blocks::BLOCK {
+        for (x, y) in blocks::grid(plane.width, plane.height) {
+            let samples = blocks::block(plane, x, y);
+            seen += 1;
+            match blocks::content(&samples) {
+                Content::Clipped => clipped += 1,
+                Content::Flat => flat += 1,
+                Content::Usable => energies.push(blocks::energies(plane, x, y, &samples)),
+            }
+        }
+    }
+    let of_seen = |count: usize| count as f64 / seen.max(1) as f64;
+    let mut parts = [(0.0, 0.0); PARTS];
+    if energies.len() < FEWEST_BLOCKS {
+        return OfPicture { features: None, flat: of_seen(flat), parts };
+    }
+    let count = energies.len();
+    let mut row = Row::new();
+    let ranked: [[f64; 6]; 7] = std::array::from_fn(|band| {
+        values.clear();
+        values.extend(energies.iter().map(|block| block.bands.get(band).copied().unwrap_or(block.total)));
+        quantiles(values, QUANTILES)
+    });
+    for quantile in 0..QUANTILES.len() {
+        for band in &ranked {
+            row.push(level(band[quantile]));
+        }
+    }
+    let lowest = [0.1, 0.3].map(|share| ((share * count as f64) as usize).max(4).min(count));
+    partition(energies, lowest[1], |block| block.total);
+    partition(&mut energies[..lowest[1]], lowest[0], |block| block.total);
+    for lowest in lowest {
+        for band in 0..6 {
+            row.push(level(mean(&energies[..lowest], |block| block.bands[band])));
+        }
+    }
+    for (part, range) in in_parts(energies, |block| block.mean).into_iter().enumerate() {
+        let part_blocks = &energies[range];
+        let total = quantile_of(part_blocks, |block| block.total, 0.25, values);
+        let brightness = mean(part_blocks, |block| block.mean);
+        row.push(level(total));
+        row.push(level(quantile_of(part_blocks, |block| block.total, 0.5, values)));
+        row.push(level(quantile_of(part_blocks, |block| block.bands[0], 0.25, values)));
+        row.push(level(quantile_of(part_blocks, |block| block.bands[2], 0.25, values)));
+        row.push((brightness / 64.0 - 2.0) as f32);
+        parts[part] = (brightness, total);
+    }
+    row.push(4.0 * of_seen(flat) as f32);
+    row.push(4.0 * of_seen(clipped) as f32);
+    row.push(4.0 * share(energies, |block| block.bands[0] < 0.05) as f32);
+    row.push(4.0 * share(energies, |block| block.bands[0] < 0.3) as f32);
+    row.push(if plane.role == PlaneRole::Chroma { 1.0 } else { 0.0 });
+    OfPicture { features: Some(row.numbers), flat: of_seen(flat), parts }
+}
+
+pub(super) fn of_pair(before: Plane<'_>, after: Plane<'_>, Work { pairs, values, .. }: &mut Work) -> OfPair {
+    pairs.clear();
+    let (mut repeated, mut seen) = (0, 0);
+    for (x, y) in blocks::grid(after.width, after.height) {
+        let (before, after) = (blocks::block(before, x, y), blocks::block(after, x, y));
+        seen += 1;
+        match blocks::pair_content(&before, &after) {
+            Content::Clipped => seen -= 1,
+            Content::Flat => repeated += 1,
+            Content::Usable => pairs.push(blocks::pair(&before, &after)),
+        }
+    }
+    let repeated = f64::from(repeated) / f64::from(seen.max(1));
+    let mut parts = [(0.0, 0.0); PARTS];
+    if pairs.len() < FEWEST_BLOCKS {
+        return OfPair { features: None, repeated, parts, still: 0.0 };
+    }
+    let count = pairs.len();
+    let mut row = Row::new();
+    values.clear();
+    values.extend(pairs.iter().map(|pair| pair.variance));
+    let ranked = quantiles(values, [0.05, 0.1, 0.25, 0.5, 0.75]);
+    let median = ranked[3];
+    for variance in ranked {
+        row.push(level(variance));
+    }
+    for band in [|pair: &Pair| pair.fine, |pair: &Pair| pair.second] {
+        for quantile in [0.25, 0.5] {
+            row.push(level(quantile_of(pairs, band, quantile, values)));
+        }
+    }
+    let ranges = in_parts(pairs, |pair| pair.mean);
+    let medians = ranges.clone().map(|range| quantile_of(&pairs[range], |pair| pair.variance, 0.5, values));
+    row.push(level(medians.iter().sum::<f64>() / PARTS as f64));
+    let within = |pair: &Pair| f64::from(pair.variance) <= 4.0 * median;
+    let kept = pairs.iter().filter(|pair| within(pair)).map(|pair| f64::from(pair.variance));
+    row.push(level(kept.sum::<f64>() / share(pairs, within) / count as f64));
+    for (part, range) in ranges.into_iter().enumerate() {
+        let brightness = mean(&pairs[range.clone()], |pair| pair.mean);
+        values.clear();
+        values.extend(pairs[range].iter().filter(|pair| pair.explained < STILL).map(|pair| pair.variance));
+        parts[part] = (brightness, if values.is_empty() { 0.0 } else { quantiles(values, [0.5])[0] });
+    }
+    partition(pairs, count / 2, |pair| pair.texture);
+    let mut still = 0.0;
+    for half in [&pairs[..count / 2], &pairs[count / 2..]] {
+        still = share(half, |pair| pair.explained < STILL);
+        row.push(level(quantile_of(half, |pair| pair.variance, 0.5, values)));
+        row.push(4.0 * still as f32);
+    }
+    row.push(4.0 * repeated as f32);
+    row.push(4.0 * share(pairs, |pair| pair.variance < 0.1) as f32);
+    row.push(level(quantile_of(pairs, |pair| pair.offset, 0.5, values)));
+    OfPair { features: Some(row.numbers), repeated, parts, still }
+}

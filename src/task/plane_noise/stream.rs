@@ -1,0 +1,113 @@
+//! The noise of a stream's plane, from the differences of its frames.
+
+use super::features::{self, OF_PAIR, PARTS, Work};
+use super::regression::{self, OF_STREAM};
+use super::{Plane, PlaneRole, SpatialNoise, deviation, line, output};
+use crate::task::NoiseLine;
+
+/// A new pair of frames has at least this weight beside those before.
+const LEAST_WEIGHT: f64 = 1.0 / 16.0;
+
+/// The noise of a stream's plane.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct StreamNoise {
+    /// The standard deviation of all noise, by the frames' differences as far as they hold still, and by the single
+    /// frame where they do not or where an encoder repeats itself.
+    pub(crate) sigma: f64,
+    /// How sure it is that there is no noise, as the logarithm of the odds.
+    pub(crate) clean: f64,
+    /// What part of the half of the blocks with most texture holds still, from 0 to 1. Below about a half something
+    /// moves nearly everywhere, and `sigma` is little more than what the single frame says.
+    pub(crate) still: f64,
+    /// What part of the blocks are those of the frame before, to the bit.
+    pub(crate) repeated: f64,
+    /// How the variance depends on the signal.
+    pub(crate) line: NoiseLine,
+}
+
+/// Gathers the differences of a stream's frames, one plane of them.
+#[derive(Debug)]
+pub(crate) struct TemporalNoise {
+    work: Work,
+    /// Means over the pairs of frames, later ones with more weight.
+    features: [f64; OF_PAIR],
+    parts: [(f64, f64); PARTS],
+    still: f64,
+    repeated: f64,
+    /// How many pairs had enough blocks to see noise in.
+    pairs: usize,
+    /// How many pairs were looked at.
+    looks: usize,
+    role: PlaneRole,
+}
+
+impl TemporalNoise {
+    /// Nothing gathered yet.
+    pub(crate) fn new(role: PlaneRole) -> Self {
+        Self {
+            work: Work::default(),
+            features: [0.0; OF_PAIR],
+            parts: [(0.0, 0.0); PARTS],
+            still: 0.0,
+            repeated: 0.0,
+            pairs: 0,
+            looks: 0,
+            role,
+        }
+    }
+
+    /// Forgets everything: another scene.
+    pub(crate) fn clear(&mut self) {
+        *self = Self { work: std::mem::take(&mut self.work), ..Self::new(self.role) };
+    }
+
+    /// Looks at two successive frames' planes, of `width` samples a row, as parts of the full range. Planes of different
+    /// sizes say nothing.
+    pub(crate) fn update(&mut self, before: &[f32], after: &[f32], width: usize) {
+        if before.len() != after.len() {
+            return;
+        }
+        let [before, after] = [before, after].map(|samples| Plane::new(samples, width, self.role));
+        let seen = features::of_pair(before, after, &mut self.work);
+        self.looks += 1;
+        mix(&mut self.repeated, seen.repeated, weight(self.looks));
+        let Some(features) = seen.features else { return };
+        self.pairs += 1;
+        let weight = weight(self.pairs);
+        mix(&mut self.still, seen.still, weight);
+        for (mean, feature) in self.features.iter_mut().zip(features) {
+            mix(mean, f64::from(feature), weight);
+        }
+        for ((brightness, variance), (own, seen)) in self.parts.iter_mut().zip(seen.parts) {
+            mix(brightness, own, weight);
+            mix(variance, seen, weight);
+        }
+    }
+
+    /// What the frames say together with the single frame's noise; `None` before two frames that differ have been seen.
+    pub(crate) fn estimate(&self, frame: &SpatialNoise) -> Option<StreamNoise> {
+        if self.pairs == 0 {
+            return None;
+        }
+        let mut numbers = [0.0; OF_STREAM];
+        let spatial = [output(frame.sigma), output(frame.fine), output(frame.coarse), frame.clean as f32 / 4.0];
+        let role = if self.role == PlaneRole::Chroma { 1.0 } else { 0.0 };
+        let all = self.features.iter().map(|feature| *feature as f32).chain(spatial).chain([role]);
+        for (number, value) in numbers.iter_mut().zip(all) {
+            *number = value;
+        }
+        let [change, clean] = regression::of_stream(&numbers);
+        let sigma = deviation(spatial[0] + change);
+        let line = line(&self.parts, sigma, self.role);
+        Some(StreamNoise { sigma, clean: clean.into(), still: self.still, repeated: self.repeated, line })
+    }
+}
+
+/// Of the newest of so many.
+fn weight(count: usize) -> f64 {
+    (1.0 / count as f64).max(LEAST_WEIGHT)
+}
+
+fn mix(mean: &mut f64, new: f64, weight: f64) {
+    *mean += weight * (new - *mean);
+}
