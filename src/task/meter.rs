@@ -15,6 +15,9 @@ const FRESH: f64 = 0.25;
 /// way round.
 const DOUBT: f64 = 0.5;
 
+/// How much stronger the second octave of correlated noise is at least.
+const CORRELATED: f64 = 1.3;
+
 /// How noisy the planes of a group are.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Level {
@@ -31,6 +34,8 @@ pub(crate) struct Reading {
     pub(crate) levels: Vec<Level>,
     /// Whether there is no noise that is worth removing.
     pub(crate) is_clean: bool,
+    /// Whether the noise of the first plane is stronger in the second octave than white noise would be.
+    pub(crate) is_correlated: bool,
 }
 
 /// A group of planes of one size: how many, how many samples a row has, and what they hold.
@@ -129,6 +134,8 @@ impl StreamMeter {
             }
             self.reading.levels.push(Level { sigma: variance.sqrt(), line });
         }
+        let first = self.channels.first().and_then(|channel| channel.spatial);
+        self.reading.is_correlated = first.is_some_and(|seen| seen.coarse > CORRELATED * seen.fine);
         let doubt = if self.reading.is_clean { -DOUBT } else { DOUBT };
         let doubt = if self.frames == 0 { 0.0 } else { doubt };
         self.reading.is_clean = odds.iter().all(|clean| *clean > doubt);

@@ -18,6 +18,10 @@ use crate::task::{Denoiser, MeteredPlanes, PlaneRole, Room, SigmaChoice, StreamM
 use crate::tensor::{Pictures, YuvFrames, sigmas_of_rgb};
 use crate::tile::TilePlan;
 
+/// The part of the variance of noise that came through a codec that frames share at least: what its rounding does to a scene at rest is
+/// the same in each, and no average takes it away.
+const SHARED: f32 = 0.1;
+
 /// The size at which networks are compared, where pictures are not smaller.
 const TRIAL: [usize; 2] = [256, 192];
 const ROUNDS: usize = 2;
@@ -50,6 +54,8 @@ pub struct StreamDenoiser<'a> {
     keeper: Option<Keeper>,
     /// Of the pictures so far, for each group of planes, as a part of the full range; 0 before the first.
     levels: [f64; 2],
+    /// Whether the noise came through a codec or a processor, as far as that can be seen.
+    is_correlated: bool,
     limited: bool,
     meter: StreamMeter,
     treatment: Treatment,
@@ -122,8 +128,12 @@ impl<'a> StreamDenoiser<'a> {
             Layout::Yuv420 => Converter::Yuv(YuvFrames::new(video, result)?),
         };
         let past = if temporal { memory::of_past(&planes) } else { 0 };
-        let held =
-            converter.bytes() + memory::of_frames(video.bytes() + result.bytes()) + memory::of_work(&planes) + past;
+        let meter = StreamMeter::new(metered(&planes, video));
+        let held = meter.bytes()
+            + converter.bytes()
+            + memory::of_frames(video.bytes() + result.bytes())
+            + memory::of_work(&planes)
+            + past;
         // Of what is held so far, so that it stays the same when networks have taken memory.
         let room = first.denoiser.options.budget.room(held as u64);
         let keeper = match budget {
@@ -143,7 +153,6 @@ impl<'a> StreamDenoiser<'a> {
         let rung = keeper.as_ref().map_or(Rung::best(steps), Keeper::rung);
         let first = &candidates[rung.network];
         let noise = Self::noise_of(&first.denoiser.options.sigma, temporal, &planes);
-        let meter = StreamMeter::new(metered(&planes, video));
         let grid = Grid::new(&first.denoiser, [width, height], rung, temporal, noise.is_per_sample(), room)?;
         let quality = Self::quality(first, rung);
         let treatment = Treatment { quality, changes: 0, sigma: Some(0.0), temporal, repeated: 0, failed: 0 };
@@ -160,6 +169,7 @@ impl<'a> StreamDenoiser<'a> {
             converter,
             keeper,
             levels: [0.0; 2],
+            is_correlated: false,
             limited: false,
             meter,
             treatment,
@@ -271,6 +281,7 @@ impl<'a> StreamDenoiser<'a> {
             _ => None,
         };
         let has_planes = self.planes.groups().len() > 1;
+        self.is_correlated = reading.is_some_and(|reading| reading.is_correlated);
         for (i, (group, x)) in self.planes.split(&self.x).enumerate() {
             let told = match &denoiser.options.sigma {
                 // The chroma of what is grey.
@@ -300,8 +311,13 @@ impl<'a> StreamDenoiser<'a> {
         let Candidate { denoiser, .. } = &mut self.candidates[self.rung.network];
         let least = denoiser.manifest.sigma.map_or(0.0, |range| range.min) as f32;
         if let (Some(past), Noise::PerSample(maps)) = (&mut self.past, &mut self.noise) {
+            let shared = if self.is_correlated { SHARED } else { 0.0 };
             past.temporal.fuse(&mut self.x, maps);
-            self.noise.at_least(least);
+            let shared = shared.max(1.0 - past.temporal.unshared());
+            for (map, level) in maps.iter_mut().zip(self.levels) {
+                let kept = (shared * (level * level) as f32).max(least * least);
+                map.iter_mut().for_each(|sigma| *sigma = (*sigma * *sigma * (1.0 - shared) + kept).sqrt());
+            }
         }
         if let Some(reduced) = &mut self.grid.reduced {
             reduced.take(&mut self.x, &self.noise, least);

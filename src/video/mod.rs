@@ -7,6 +7,7 @@ mod flicker;
 mod governor;
 mod grid;
 mod histogram;
+mod levels;
 mod light;
 mod memory;
 mod noise;

@@ -6,6 +6,7 @@
 //! pixels, finely (a place, by what is strange there) and coarsely (a neighbourhood, by what is a little strange all over it).
 
 use super::blocks::{largest, mean};
+use super::levels::{self, Levels};
 use super::light::line;
 use super::planes::{Group, Planes};
 use super::shift::{Pyramid, Shift, move_plane};
@@ -39,7 +40,7 @@ const REACH: usize = 7;
 const MEMORY: f32 = 0.5;
 
 /// No more of it is.
-const REMEMBERED: f32 = 1.5;
+const REMEMBERED: f32 = 0.35;
 
 /// A place counts at most so much for its neighbourhood.
 const VERY_STRANGE: f32 = 3.0;
@@ -50,6 +51,11 @@ const SCENE_MOVES: f32 = 0.4;
 
 /// A block of which more is new than a scene at rest explains, by this much, is not at rest.
 const RESTLESS: f32 = 0.2;
+
+/// And only where it is more than noise by so much, or its neighbourhood is: what noise does now and then to a few blocks is no
+/// reason to compute them again.
+const SURE: f32 = 1.0;
+const SURE_NEIGHBOURHOOD: f32 = 0.15;
 
 /// Pixels along a side of a patch of which the mean tells the light.
 const PATCH: usize = 32;
@@ -63,8 +69,13 @@ pub struct Temporal {
     /// Size of the largest planes.
     width: usize,
     height: usize,
-    /// By how much more than [`STRANGE_PLACE`] and [`STRANGE_PIXELS`] say a block has to be off.
-    chance: f32,
+    /// What is normal for places' smoothed differences, for differences as they are, and for neighbourhoods.
+    smooth_levels: Levels,
+    rough_levels: Levels,
+    neighbourhood_levels: Levels,
+    /// Of which kind blocks are; and one kind for all.
+    kinds: Vec<u8>,
+    same: Vec<u8>,
     /// Blocks of a row and of a column.
     across: usize,
     down: usize,
@@ -89,6 +100,8 @@ pub struct Temporal {
     then: Pyramid,
     now: Pyramid,
     seen: bool,
+    /// See [`unshared`](Self::unshared).
+    unshared: f32,
     resets: u64,
 }
 
@@ -99,12 +112,17 @@ impl Temporal {
         let (across, down) = (width.div_ceil(BLOCK), height.div_ceil(BLOCK));
         let blocks = || vec![0.0; across * down];
         let samples: usize = planes.groups().iter().map(|group| group.planes * block_of(*group, width).pow(2)).sum();
+        let chance = (USUAL_SAMPLES / samples as f32).sqrt();
         Self {
             fused: vec![0.0; planes.samples()],
             planes,
             width,
             height,
-            chance: (USUAL_SAMPLES / samples as f32).sqrt(),
+            smooth_levels: Levels::new(1.0 + chance * (STRANGE_PLACE - 1.0)),
+            rough_levels: Levels::new(1.0 + chance * (STRANGE_PIXELS - 1.0)),
+            neighbourhood_levels: Levels::new(STRANGE_NEIGHBOURHOOD),
+            kinds: vec![0; across * down],
+            same: vec![0; across * down],
             across,
             down,
             rest: blocks(),
@@ -122,6 +140,7 @@ impl Temporal {
             then: Pyramid::default(),
             now: Pyramid::default(),
             seen: false,
+            unshared: 1.0,
             resets: 0,
         }
     }
@@ -144,6 +163,11 @@ impl Temporal {
     /// What remains of the variance of the noise in each block, as a part of a single picture's.
     pub(super) fn rest(&self) -> &[f32] {
         &self.rest
+    }
+
+    /// What part of the noise's variance, as it was told, frames do not share.
+    pub(super) fn unshared(&self) -> f32 {
+        self.unshared
     }
 
     /// Where something moves.
@@ -173,6 +197,9 @@ impl Temporal {
             self.restless.fill(true);
             // After a cut there is nothing to be remembered.
             self.before.fill(0.0);
+            self.smooth_levels.clear();
+            self.rough_levels.clear();
+            self.neighbourhood_levels.clear();
         }
         if !shift.is_none() {
             // What was computed before lies elsewhere now.
@@ -272,6 +299,7 @@ impl Temporal {
     fn compare(&mut self, picture: &[f32], sigma: &[Vec<f32>]) {
         self.smooth.fill(0.0);
         self.rough.fill(0.0);
+        self.classify(&sigma[0]);
         let Self { planes, column, line, rows, smooth, rough, rest, across, work, coarse, .. } = self;
         let samples: usize =
             planes.groups().iter().map(|group| group.planes * block_of(*group, self.width).pow(2)).sum();
@@ -325,37 +353,100 @@ impl Temporal {
         }
     }
 
+    /// Of which kind each block is, by what is known of its first plane.
+    fn classify(&mut self, sigma: &[f32]) {
+        let Group { width, height, .. } = self.planes.first();
+        let Self { fused, across, work, coarse, kinds, .. } = self;
+        let [brightness, gradient] = work;
+        let known = &fused[..width * height];
+        brightness.fill(0.0);
+        gradient.fill(0.0);
+        coarse.fill(0.0);
+        for (y, (row, sigma)) in known.chunks_exact(width).zip(sigma.chunks_exact(width)).enumerate() {
+            let blocks = y / BLOCK * *across..;
+            add_blocks(row, BLOCK, &mut brightness[blocks.clone()], |value| value);
+            add_blocks(sigma, BLOCK, &mut coarse[blocks.clone()], |sigma| sigma * sigma);
+            for (values, sum) in row.chunks(BLOCK).zip(&mut gradient[blocks]) {
+                *sum += values.windows(3).map(|three| (three[2] - three[0]).powi(2)).sum::<f32>();
+            }
+        }
+        for (i, kind) in kinds.iter_mut().enumerate() {
+            let (x, y) = (i % *across * BLOCK, i / *across * BLOCK);
+            let count = ((width - x).min(BLOCK) * (height - y).min(BLOCK)) as f32;
+            // Noise alone would have two differences of two variances each in a row of four.
+            *kind = levels::kind(brightness[i] / count, gradient[i] / coarse[i].max(1e-12));
+        }
+    }
+
     /// How much of each block is new, into `rest`; and whether the scene as a whole moves.
     fn weigh(&mut self) -> bool {
         let size = [self.across, self.down];
-        let [place_limit, pixels_limit] =
-            [STRANGE_PLACE, STRANGE_PIXELS].map(|limit| 1.0 + self.chance * (limit - 1.0));
         let [work, place] = &mut self.work;
         mean(&self.rough, size, PLACE, work, place);
         self.rough.copy_from_slice(place);
         mean(&self.smooth, size, PLACE, work, place);
         self.smooth.copy_from_slice(place);
-        // Around what is strange by itself things move, too; of a neighbourhood it says little more.
-        place.iter_mut().for_each(|place| *place = place.min(VERY_STRANGE));
-        mean(place, size, NEIGHBOURHOOD, work, &mut self.coarse);
-        largest(&mut self.coarse, size, REACH, work);
-        for (smooth, rough) in self.smooth.iter_mut().zip(&self.rough) {
-            *smooth = (*smooth - place_limit).max(*rough - pixels_limit).max(0.0);
+        self.smooth_levels.learn(&self.smooth, &self.kinds);
+        self.rough_levels.learn(&self.rough, &self.kinds);
+        let blocks = self.smooth.iter_mut().zip(&self.rough).zip(place.iter_mut()).zip(&self.kinds);
+        let (mut unshared, mut count) = (0.0, 0.0);
+        for (((smooth, rough), place), kind) in blocks {
+            let [normal, pixels] = [self.smooth_levels.of(*kind), self.rough_levels.of(*kind)];
+            if *rough < pixels.limit {
+                unshared += *rough;
+                count += 1.0;
+            }
+            // Around what is strange by itself things move, too; of a neighbourhood it says little more.
+            *place = (*smooth / normal.level).min(VERY_STRANGE);
+            let over = (*smooth - normal.limit) / normal.level.max(1.0);
+            *smooth = over.max((*rough - pixels.limit) / pixels.level.max(1.0)).max(0.0);
         }
+        if count > 0.5 * self.rest.len() as f32 {
+            self.unshared += 0.2 * ((unshared / count).min(1.0) - self.unshared);
+        }
+        mean(place, size, NEIGHBOURHOOD, work, &mut self.coarse);
+        // How much neighbourhoods differ where nothing moves.
+        self.neighbourhood_levels.learn(&self.coarse, &self.same);
+        let usual = self.neighbourhood_levels.of(0);
+        self.coarse.iter_mut().for_each(|coarse| *coarse /= usual.level);
+        let limit = (usual.limit / usual.level).clamp(STRANGE_NEIGHBOURHOOD, 2.0);
+        largest(&mut self.coarse, size, REACH, work);
         largest(&mut self.smooth, size, REACH, work);
         let mut moving = 0;
         for block in 0..self.rest.len() {
-            let kept = STRANGE_NEIGHBOURHOOD + MEMORY * (self.before[block] - STRANGE_NEIGHBOURHOOD);
-            let coarse = self.coarse[block].max(kept);
+            // By how much it is more than a neighbourhood at rest shows.
+            let coarse = (self.coarse[block] - limit).max(MEMORY * self.before[block]);
             self.before[block] = coarse.min(REMEMBERED);
-            let excess =
-                (FINE_WEIGHT * self.smooth[block]).max(COARSE_WEIGHT * (coarse - STRANGE_NEIGHBOURHOOD)).max(0.0);
+            let excess = (FINE_WEIGHT * self.smooth[block]).max(COARSE_WEIGHT * coarse).max(0.0);
             let rest = self.rest[block];
             let uncertain = rest + (1.0 + rest) * excess;
             let new = (uncertain / (uncertain + 1.0)).max(1.0 / MOST);
-            self.restless[block] = new > rest / (rest + 1.0) + RESTLESS;
+            let is_sure = self.smooth[block] > SURE || coarse > SURE_NEIGHBOURHOOD;
+            self.restless[block] = is_sure && new > rest / (rest + 1.0) + RESTLESS;
             self.rest[block] = new;
             moving += usize::from(new > MOVES);
+        }
+        if std::env::var_os("DBG").is_some() {
+            let n = self.rest.len() as f32;
+            let m = |v: &[f32]| v.iter().sum::<f32>() / n;
+            let q = |v: &[f32]| {
+                let mut v = v.to_vec();
+                v.sort_by(f32::total_cmp);
+                [0.1, 0.5, 0.9, 0.99].map(|p| v[(p * n) as usize])
+            };
+            eprintln!(
+                "rest {:.3} smooth-excess {:.3} rough {:.3} {:?} coarse {:.3} {:?} before {:.3} lim {:.3} restless {:.3} moving {:.3}",
+                m(&self.rest),
+                m(&self.smooth),
+                m(&self.rough),
+                q(&self.rough),
+                m(&self.coarse),
+                q(&self.coarse),
+                m(&self.before),
+                limit,
+                self.restless.iter().filter(|r| **r).count() as f32 / n,
+                moving as f32 / n
+            );
         }
         moving as f32 > SCENE_MOVES * self.rest.len() as f32
     }
