@@ -9,7 +9,7 @@ mod estimate;
 mod inpaint;
 mod noise_map;
 mod pixels;
-#[allow(dead_code)] // until the denoisers of planes ask it
+#[allow(dead_code, unused_imports)] // until the denoisers of planes ask it
 mod plane_noise;
 mod profile;
 mod restore;

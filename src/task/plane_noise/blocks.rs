@@ -53,7 +53,7 @@ pub(super) fn grid(width: usize, height: usize) -> impl Iterator<Item = (usize, 
 }
 
 /// The block at `x`, `y` in levels of 255. Blocks that reach beyond the plane are never asked for.
-pub(super) fn block(plane: Plane, x: usize, y: usize) -> Samples {
+pub(super) fn block(plane: Plane<'_>, x: usize, y: usize) -> Samples {
     let mut samples = [[0.0; BLOCK]; BLOCK];
     for (row, line) in samples.iter_mut().enumerate() {
         let start = (y + row) * plane.width + x;
@@ -132,7 +132,7 @@ fn octave<const M: usize, const N: usize>(x: &[[f32; M]; M]) -> Octave<N> {
 }
 
 /// The energies of a usable block at `x`, `y` of a plane at least twice as wide as a block.
-pub(super) fn energies(plane: Plane, x: usize, y: usize, samples: &Samples) -> Energies {
+pub(super) fn energies(plane: Plane<'_>, x: usize, y: usize, samples: &Samples) -> Energies {
     let first: Octave<4> = octave(samples);
     let second: Octave<2> = octave(&first.low);
     let third: Octave<1> = octave(&second.low);

@@ -124,7 +124,7 @@ impl<const N: usize> Row<N> {
     }
 }
 
-pub(super) fn of_picture(plane: Plane, Work { energies, values, .. }: &mut Work) -> OfPicture {
+pub(super) fn of_picture(plane: Plane<'_>, Work { energies, values, .. }: &mut Work) -> OfPicture {
     energies.clear();
     let (mut flat, mut clipped, mut seen) = (0, 0, 0);
     if plane.width >= 2 * blocks::BLOCK && plane.height >= 2 * blocks::BLOCK {
@@ -182,7 +182,7 @@ pub(super) fn of_picture(plane: Plane, Work { energies, values, .. }: &mut Work)
     OfPicture { features: Some(row.numbers), flat: of_seen(flat), parts }
 }
 
-pub(super) fn of_pair(before: Plane, after: Plane, Work { pairs, values, .. }: &mut Work) -> OfPair {
+pub(super) fn of_pair(before: Plane<'_>, after: Plane<'_>, Work { pairs, values, .. }: &mut Work) -> OfPair {
     pairs.clear();
     let (mut repeated, mut seen) = (0, 0);
     for (x, y) in blocks::grid(after.width, after.height) {
