@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 BLOCK = 8
-MOST_BLOCKS = 2048  # of a plane that are looked at, about
+MOST_BLOCKS, MOST_PAIRS = 1024, 640  # of a plane that are looked at, about; of a pair of frames'
 FEWEST_BLOCKS = 8  # that must be usable
 MOST_CLIPPED = 6  # samples of a block that may be at the end of the range
 FLAT = 0.25  # levels of 255: a block whose samples differ by less is flat
@@ -407,7 +407,7 @@ PAIR = 18  # numbers that a pair of frames gives
 STILL = 0.12  # of the variance of a block's difference that motion along its gradient may explain
 
 
-def pair_blocks(before, after, most=MOST_BLOCKS):
+def pair_blocks(before, after, most=MOST_PAIRS):
     """Of the usable blocks of two frames' plane, in levels: mean, texture, half the variance of the difference and that in its finest
     diagonal band and second octave, what part of it motion explains, and the mean difference; and the share of repeated blocks, or None."""
     height, width = after.shape
@@ -435,7 +435,7 @@ def pair_blocks(before, after, most=MOST_BLOCKS):
     return (mean.mean((1, 2)), mean.var((1, 2), ddof=1), variance, (d1**2).mean((1, 2)) / 2, second, explained, offset), repeated.sum() / seen
 
 
-def pair_features(before, after, most=MOST_BLOCKS):
+def pair_features(before, after, most=MOST_PAIRS):
     """What the regression for streams sees of two frames' plane, or None where too little is usable."""
     found = pair_blocks(before, after, most)
     if found is None or len(found[0][0]) < FEWEST_BLOCKS:
@@ -684,7 +684,7 @@ def golden(picture, stream):
     for number in range(3):
         plane = example(number)
         own = features(plane, number == 2)
-        pair = pair_features(plane, np.roll(plane, 16, 1) if number else plane[::-1], MOST_BLOCKS)
+        pair = pair_features(plane, np.roll(plane, 16, 1) if number else plane[::-1])
         sigma, clean, said = run_stream(stream, picture, np.concatenate([own, pair])[None])
         rounded = lambda values: [round(float(v), 4) for v in values]
         found.append({"features": rounded(own), "said": rounded(said[0]), "pair": rounded(pair), "stream": rounded([sigma[0], clean[0]])})
