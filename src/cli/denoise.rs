@@ -8,7 +8,7 @@ use clap::Args;
 use eddy::frame::stream::{Chroma, PixelFormat};
 use eddy::model::{Package, Precision};
 use eddy::network::{Device, SessionOptions};
-use eddy::task::{DenoiseOptions, Denoiser, NoiseKind, NoiseProfile, SigmaChoice, Strength};
+use eddy::task::{Assessment, DenoiseOptions, Denoiser, NoiseKind, NoiseProfile, SigmaChoice, Strength};
 use eddy::video::{Candidate, Restore, StreamDenoiser, record};
 use serde_json::json;
 
@@ -215,9 +215,14 @@ impl Arguments {
         let mut frame = turn.read()?;
         turn.check(&frame)?;
         let begun = Instant::now();
-        let kind = (candidates.len() > 1).then(|| NoiseKind::of(&frame));
+        let is_auto = self.noise_profile.is_none() && self.sigma.0 == SigmaChoice::Auto;
+        let seen = if is_auto || candidates.len() > 1 { Some(Assessment::of(&frame)?) } else { None };
+        let kind = seen.map(|seen| seen.kind);
         let index = if kind == Some(NoiseKind::Camera) { candidates.len() - 1 } else { 0 };
         let Some(Candidate { denoiser, precision }) = candidates.get_mut(index) else { return Ok(()) };
+        if let (true, Some(seen)) = (is_auto, &seen) {
+            denoiser.set_assessment(seen);
+        }
         let ran = json!({"model": denoiser.model(), "precision": precision.name(), "device": device});
         let report = denoiser.denoise(&mut frame, &mut |progress| {
             turn.bar.advance(turn.index, progress);
@@ -229,11 +234,16 @@ impl Arguments {
         let (sigma, steps, tiles) = (report.sigma, steps(report.steps), tiles(report.tiles, report.tile_size));
         let again = repeated(report.repeated);
         let chroma = report.chroma_sigma.map_or(String::new(), |sigma| format!(" luma, {sigma:.1} chroma"));
-        let model = kind.map_or(String::new(), |kind| format!("{}, ", kind.words(denoiser.model())));
-        let line = format!("{model}sigma {sigma:.1}{chroma}{how}, {steps}, {tiles}{again}, {seconds:.2} s");
+        let model = kind.map_or(String::new(), |kind| format!("{} ({}), ", kind.name(), denoiser.model()));
+        let is_clean = is_auto && kind == Some(NoiseKind::Clean);
+        let line = if is_clean {
+            "clean, left as it is".to_owned()
+        } else {
+            format!("{model}sigma {sigma:.1}{chroma}{how}, {steps}, {tiles}{again}, {seconds:.2} s")
+        };
         let mut record = json!({
             "input": turn.job.input.to_string_lossy(), "output": turn.job.output.to_string_lossy(),
-            "width": frame.width, "height": frame.height, "sigma": sigma,
+            "width": frame.width, "height": frame.height, "noise": kind.map(NoiseKind::name), "sigma": sigma,
             "sigma_chroma": report.chroma_sigma, "sigma_limited": report.sigma_limited,
             "steps": report.steps, "tiles": report.tiles, "tile_width": report.tile_size.0, "tile_height": report.tile_size.1,
             "tiles_repeated": report.repeated, "seconds": seconds, "warnings": warnings,

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use ndarray::Array4;
 
 use super::budget::{Budget, Room, TileChoice};
-use super::estimate::{estimate_sigma, estimate_sigma_of_planes};
+use super::estimate::estimate_sigma;
+use super::kind::Assessment;
 use super::noise_map::noise_map;
 use super::pixels::Pixels;
-use super::plane_pixels::{PlanePixels, read_yuv};
+use super::plane_pixels::PlanePixels;
 use super::profile::NoiseProfile;
 use crate::diffusion::{
     Canvas, Philox, Plan, Prediction, Progress, Recall, SigmaMap, State, Window, denoise_plan, execute,
@@ -191,6 +192,11 @@ impl<'a> Denoiser<'a> {
         Ok(Self { manifest, network, options, plan, range })
     }
 
+    /// From now on takes pictures for as noisy as `seen` says; the network's layout says in what planes.
+    pub fn set_assessment(&mut self, seen: &Assessment) {
+        self.options.sigma = seen.sigma_for(self.manifest.layout);
+    }
+
     /// What the model is called.
     pub fn model(&self) -> &str {
         &self.manifest.name
@@ -323,10 +329,21 @@ impl<'a> Denoiser<'a> {
 
     /// How noisy a picture is taken to be.
     fn noise(&self, frame: &Frame) -> Result<Noise> {
-        if self.manifest.layout == Layout::Yuv420 {
-            return self.plane_noise(frame);
+        match &self.options.sigma {
+            SigmaChoice::Auto => {
+                let told = Assessment::of(frame)?.sigma_for(self.manifest.layout);
+                self.noise_told(&told, frame)
+            }
+            told => self.noise_told(told, frame),
         }
-        let sigma = match &self.options.sigma {
+    }
+
+    /// How noisy a picture is, of which that is told.
+    fn noise_told(&self, told: &SigmaChoice, frame: &Frame) -> Result<Noise> {
+        if self.manifest.layout == Layout::Yuv420 {
+            return self.plane_noise(told, frame);
+        }
+        let sigma = match told {
             SigmaChoice::Auto => estimate_sigma(frame),
             SigmaChoice::Known(sigma) => sigma / 255.0,
             SigmaChoice::Planes([luma, _]) if frame.color_channels() == 1 => luma / 255.0,
@@ -339,10 +356,10 @@ impl<'a> Denoiser<'a> {
     }
 
     /// How noisy a picture's luma and chroma are taken to be.
-    fn plane_noise(&self, frame: &Frame) -> Result<Noise> {
+    fn plane_noise(&self, told: &SigmaChoice, frame: &Frame) -> Result<Noise> {
         let is_grey = frame.color_channels() == 1;
         let parts = if is_grey { [1.0, 0.0] } else { tensor::sigmas_of_rgb(Matrix::Bt601) };
-        let sigmas = match &self.options.sigma {
+        let sigmas = match told {
             SigmaChoice::Known(sigma) => parts.map(|part| part * sigma / 255.0),
             SigmaChoice::Planes([luma, chroma]) => [luma / 255.0, if is_grey { 0.0 } else { chroma / 255.0 }],
             SigmaChoice::Profile(profile) => {
@@ -367,27 +384,11 @@ impl<'a> Denoiser<'a> {
                     limited,
                 });
             }
-            SigmaChoice::Auto => self.estimated_plane_noise(frame)?,
+            SigmaChoice::Auto => Assessment::of(frame)?.planes.map(|sigma| sigma / 255.0),
         };
-        let [(luma, limited), (chroma, _)] = sigmas.map(|sigma| self.limit(sigma));
+        let limit = |sigma: f64| if sigma == 0.0 { (0.0, false) } else { self.limit(sigma) };
+        let [(luma, limited), (chroma, _)] = sigmas.map(limit);
         Ok(Noise { map: SigmaMap::Yuv([luma as f32, chroma as f32]), sigma: luma, chroma: Some(chroma), limited })
-    }
-
-    /// Estimates of luma and chroma, as parts of the full range.
-    fn estimated_plane_noise(&self, frame: &Frame) -> Result<[f64; 2]> {
-        let [width, height] = tensor::grid_of([frame.width, frame.height]);
-        let area = width * height;
-        let mut planes = vec![0.0; 6 * area];
-        let (luma, chroma) = planes.split_at_mut(4 * area);
-        let rect = tensor::Rect { x0: 0, y0: 0, width: 2 * width, height: 2 * height };
-        read_yuv(frame, rect, luma, chroma.split_at_mut(area).into())?;
-        let mut work = Vec::new();
-        let sigma =
-            |values: &[f32], size, work: &mut Vec<f64>| estimate_sigma_of_planes(values, size, [0.0, 1.0], work);
-        Ok([
-            sigma(&planes[..4 * area], [2 * width, 2 * height], &mut work),
-            if frame.color_channels() == 1 { 0.0 } else { sigma(&planes[4 * area..], [width, height], &mut work) },
-        ])
     }
 
     /// The noise that has this standard deviation at each pixel, as a part of the full range.

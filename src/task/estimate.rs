@@ -16,9 +16,6 @@ pub(super) const MEDIAN_OF_NORMAL: f64 = 0.674_489_750_196_081_7;
 /// About how many coefficients a channel of a picture gives; more change the third digit.
 const SAMPLES: usize = 1 << 18;
 
-/// About how many coefficients a channel of one of many pictures gives: its estimate is off by 1 %.
-const SAMPLES_OF_MANY: usize = 1 << 14;
-
 /// The standard deviation of a picture's noise, as a part of the full range of its samples (25 grey levels of 255 give
 /// 0.098): the median absolute deviation of the finest diagonal wavelet band (Donoho and Johnstone 1994, "Ideal spatial
 /// adaptation by wavelet shrinkage", section 4.2), averaged over the colour channels.
@@ -35,19 +32,6 @@ pub fn estimate_sigma(frame: &Frame) -> f64 {
         Samples::U8(samples) => of(frame, samples, u8::MAX.into()),
         Samples::U16(samples) => of(frame, samples, u16::MAX.into()),
     }
-}
-
-/// What [`estimate_sigma`] gives, from fewer places, for `[channels, height, width]` values from `lo` to `lo + span`; values
-/// beyond them are left out too. `work` keeps its memory from one call to the next.
-pub(crate) fn estimate_sigma_of_planes(
-    planes: &[f32],
-    [width, height]: [usize; 2],
-    [lo, span]: [f32; 2],
-    work: &mut Vec<f64>,
-) -> f64 {
-    let area = width * height;
-    let sample = |c: usize, x: usize, y: usize| f64::from((planes[c * area + y * width + x] - lo) / span);
-    estimate([width, height, planes.len() / area], SAMPLES_OF_MANY, work, sample)
 }
 
 /// `sample(channel, x, y)` is a part of the full range.

@@ -1,6 +1,17 @@
 //! What kind of noise a picture has, and so which network is for it.
 
+use super::denoise::SigmaChoice;
+use super::plane_noise::{self, Plane, PlaneNoise, PlaneRole, SpatialEstimator};
+use super::plane_pixels::read_yuv;
+use crate::error::Result;
 use crate::frame::Frame;
+use crate::model::Layout;
+use crate::tensor::{Range, Rect, read_region};
+
+/// Of larger pictures parts are looked at: so many along each side, of so many pixels a side.
+const LARGE: usize = 2_000_000;
+const PARTS: usize = 4;
+const SIDE: usize = 256;
 
 /// A kind of noise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,18 +24,100 @@ pub enum NoiseKind {
     Camera,
 }
 
-impl NoiseKind {
-    /// The kind of a picture's noise.
-    pub fn of(_frame: &Frame) -> Self {
-        Self::White
+/// How noisy a picture is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Assessment {
+    /// The kind of its noise.
+    pub kind: NoiseKind,
+    /// The standard deviation of the noise of red, green and blue in 8-bit units, the root of their mean variance; of grey, of that.
+    pub sigma: f64,
+    /// Those of luma and of chroma, averaged over 2x2.
+    pub planes: [f64; 2],
+}
+
+impl Assessment {
+    /// Of a picture.
+    ///
+    /// # Errors
+    /// None that the frame's kind does not have.
+    pub fn of(frame: &Frame) -> Result<Self> {
+        let is_grey = frame.color_channels() == 1;
+        let count = if is_grey { 1 } else { 3 };
+        let (width, rects) = rects(frame);
+        let area: usize = rects.iter().map(|rect| rect.width * rect.height).sum();
+        let mut colours = vec![Vec::with_capacity(area); count];
+        let (mut luma, mut chroma) = (Vec::with_capacity(area), [const { Vec::new() }; 2]);
+        for rect in rects {
+            let area = rect.width * rect.height;
+            let mut part = vec![0.0; count * area];
+            read_region(frame, Range::UNIT, rect, &mut part)?;
+            colours.iter_mut().zip(part.chunks_exact(area)).for_each(|(all, part)| all.extend_from_slice(part));
+            if !is_grey {
+                let (mut own, mut blues, mut reds) = (vec![0.0; area], vec![0.0; area / 4], vec![0.0; area / 4]);
+                read_yuv(frame, rect, &mut own, [&mut blues, &mut reds])?;
+                luma.extend(own);
+                chroma[0].extend(blues);
+                chroma[1].extend(reds);
+            }
+        }
+        let mut estimator = SpatialEstimator::default();
+        let mut estimate = |samples: &[f32], width, role| estimator.estimate(Plane::new(samples, width, role));
+        let seen: Vec<_> = colours.iter().filter_map(|plane| estimate(plane, width, PlaneRole::Luma)).collect();
+        let mut planes: Vec<_> = estimate(&luma, width, PlaneRole::Luma).into_iter().collect();
+        planes.extend(chroma.iter().filter_map(|plane| estimate(plane, width / 2, PlaneRole::Chroma)));
+        let kind = match (plane_noise::kind(&seen), plane_noise::kind(&planes)) {
+            (plane_noise::NoiseKind::White, _) => NoiseKind::White,
+            (plane_noise::NoiseKind::Correlated, _) | (_, plane_noise::NoiseKind::Correlated) => NoiseKind::Camera,
+            // What only luma or chroma shows is not in red, green and blue.
+            (_, plane_noise::NoiseKind::White) => NoiseKind::Camera,
+            _ => NoiseKind::Clean,
+        };
+        let sigma = 255.0 * deviation(&seen);
+        let (of_luma, of_chroma): (Vec<_>, Vec<_>) = planes.into_iter().partition(|seen| seen.role == PlaneRole::Luma);
+        let planes = if is_grey { [sigma, 0.0] } else { [255.0 * deviation(&of_luma), 255.0 * deviation(&of_chroma)] };
+        Ok(Self { kind, sigma, planes })
     }
 
-    /// In words, for people, with the model that is chosen for it.
-    pub fn words(self, model: &str) -> String {
-        match self {
-            Self::Clean => "clean, left as it is".into(),
-            Self::White => format!("white noise ({model})"),
-            Self::Camera => format!("camera noise ({model})"),
+    /// The noise that a network of that layout is to take out.
+    pub(crate) fn sigma_for(&self, layout: Layout) -> SigmaChoice {
+        match (self.kind, layout) {
+            (NoiseKind::Clean, _) => SigmaChoice::Known(0.0),
+            (_, Layout::Full) => SigmaChoice::Known(self.sigma),
+            (_, Layout::Yuv420) => SigmaChoice::Planes(self.planes),
         }
     }
+}
+
+impl NoiseKind {
+    /// In words, for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Clean => "clean",
+            Self::White => "white noise",
+            Self::Camera => "camera noise",
+        }
+    }
+}
+
+/// The root of the mean variance of some planes.
+fn deviation(planes: &[PlaneNoise]) -> f64 {
+    let squares: f64 = planes.iter().map(|seen| seen.sigma * seen.sigma).sum();
+    (squares / planes.len().max(1) as f64).sqrt()
+}
+
+/// What is looked at of a picture, and its width: all of it, but for an odd row and column, or parts all over.
+fn rects(frame: &Frame) -> (usize, Vec<Rect>) {
+    let (width, height) = (frame.width, frame.height);
+    if width * height <= LARGE || width.min(height) < 2 * SIDE {
+        let [width, height] = [width, height].map(|side| if side < 2 { 2 } else { side / 2 * 2 });
+        return (width, vec![Rect { x0: 0, y0: 0, width, height }]);
+    }
+    let at = |i: usize, length: usize| ((length - SIDE) * i / (PARTS - 1) / 8 * 8).cast_signed();
+    let places = (0..PARTS * PARTS).map(|i| Rect {
+        x0: at(i % PARTS, width),
+        y0: at(i / PARTS, height),
+        width: SIDE,
+        height: SIDE,
+    });
+    (SIDE, places.collect())
 }

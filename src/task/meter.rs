@@ -1,6 +1,6 @@
 //! The noise of a stream, group by group of planes, from each frame and from what changes between frames.
 
-use super::plane_noise::{Plane, PlaneRole, SpatialEstimator, SpatialNoise, TemporalNoise};
+use super::plane_noise::{NoiseKind, Plane, PlaneNoise, PlaneRole, SpatialEstimator, TemporalNoise, kind};
 use super::profile::NoiseLine;
 use crate::tensor::Range;
 
@@ -10,13 +10,6 @@ const EVERY: u64 = 8;
 
 /// How much of an estimate is new with each frame that is looked at.
 const FRESH: f64 = 0.25;
-
-/// A stream that was taken for clean has to be noisy by so much, in the logarithm of the odds, to be taken for noisy, and the other
-/// way round.
-const DOUBT: f64 = 0.5;
-
-/// How much stronger the second octave of correlated noise is at least.
-const CORRELATED: f64 = 1.3;
 
 /// How noisy the planes of a group are.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -34,7 +27,7 @@ pub(crate) struct Reading {
     pub(crate) levels: Vec<Level>,
     /// Whether there is no noise that is worth removing.
     pub(crate) is_clean: bool,
-    /// Whether the noise of the first plane is stronger in the second octave than white noise would be.
+    /// Whether it came through a camera's processor or a codec.
     pub(crate) is_correlated: bool,
 }
 
@@ -50,7 +43,7 @@ pub(crate) struct Planes {
 /// What is known of one plane.
 struct Channel {
     temporal: TemporalNoise,
-    spatial: Option<SpatialNoise>,
+    spatial: Option<PlaneNoise>,
 }
 
 /// Measures a stream.
@@ -62,6 +55,7 @@ pub(crate) struct StreamMeter {
     now: Vec<f32>,
     before: Vec<f32>,
     frames: u64,
+    seen: Vec<PlaneNoise>,
     reading: Reading,
 }
 
@@ -78,6 +72,7 @@ impl StreamMeter {
             now: vec![0.0; samples],
             before: vec![0.0; samples],
             frames: 0,
+            seen: Vec::new(),
             reading: Reading::default(),
         }
     }
@@ -106,7 +101,7 @@ impl StreamMeter {
         let mut start = 0;
         let mut channels = self.channels.iter_mut();
         self.reading.levels.clear();
-        let mut odds = Vec::new();
+        self.seen.clear();
         for group in &self.groups {
             let area = group.width * group.height;
             let (mut variance, mut line) = (0.0_f64, NoiseLine { a: 0.0, b: 0.0, signal: [0.5, 0.5] });
@@ -123,31 +118,28 @@ impl StreamMeter {
                     channel.temporal.update(&self.before[plane.clone()], &self.now[plane], group.width);
                 }
                 let Some(spatial) = channel.spatial else { continue };
-                let (sigma, own, clean) = match channel.temporal.estimate(&spatial) {
-                    Some(stream) => (stream.sigma, stream.line, stream.clean),
-                    None => (spatial.sigma, spatial.line, spatial.clean),
-                };
+                let own = channel.temporal.estimate(&spatial).map_or(spatial, |stream| stream.noise);
                 let part = 1.0 / group.count as f64;
-                variance += part * sigma * sigma;
-                line = NoiseLine { a: line.a + part * own.a, b: line.b + part * own.b, signal: own.signal };
-                odds.push(clean);
+                variance += part * own.sigma * own.sigma;
+                let NoiseLine { a, b, signal } = own.line;
+                line = NoiseLine { a: line.a + part * a, b: line.b + part * b, signal };
+                self.seen.push(own);
             }
             self.reading.levels.push(Level { sigma: variance.sqrt(), line });
         }
-        let first = self.channels.first().and_then(|channel| channel.spatial);
-        self.reading.is_correlated = first.is_some_and(|seen| seen.coarse > CORRELATED * seen.fine);
-        let doubt = if self.reading.is_clean { -DOUBT } else { DOUBT };
-        let doubt = if self.frames == 0 { 0.0 } else { doubt };
-        self.reading.is_clean = odds.iter().all(|clean| *clean > doubt);
+        let kind = kind(&self.seen);
+        self.reading.is_clean = kind == NoiseKind::Clean;
+        self.reading.is_correlated = kind == NoiseKind::Correlated;
         self.frames += 1;
         &self.reading
     }
 }
 
 /// What was known, and a part of what is new.
-fn mixed(before: SpatialNoise, new: SpatialNoise) -> SpatialNoise {
+fn mixed(before: PlaneNoise, new: PlaneNoise) -> PlaneNoise {
     let mix = |before: f64, new: f64| before + FRESH * (new - before);
-    SpatialNoise {
+    PlaneNoise {
+        role: new.role,
         sigma: mix(before.sigma, new.sigma),
         fine: mix(before.fine, new.fine),
         coarse: mix(before.coarse, new.coarse),

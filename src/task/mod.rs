@@ -24,7 +24,7 @@ pub use denoise::{DenoiseOptions, Denoiser, Report, SigmaChoice, Strength};
 pub use draw::{Classes, Classifier, DrawOptions, Drawer, Drawing, frames};
 pub use estimate::estimate_sigma;
 pub use inpaint::{Mask, Repair};
-pub use kind::NoiseKind;
+pub use kind::{Assessment, NoiseKind};
 pub(crate) use meter::{Planes as MeteredPlanes, StreamMeter};
 pub(crate) use noise_map::noise_map_of_planes;
 pub(crate) use plane_noise::PlaneRole;

@@ -68,14 +68,6 @@ impl Noise {
         }
     }
 
-    /// Makes nothing less than `least`.
-    pub(super) fn at_least(&mut self, least: f32) {
-        match self {
-            Self::Uniform(values) => values.iter_mut().for_each(|sigma| *sigma = sigma.max(least)),
-            Self::PerSample(maps) => maps.iter_mut().flatten().for_each(|sigma| *sigma = sigma.max(least)),
-        }
-    }
-
     /// As a network of that layout is told it, into `map`, whose memory is kept.
     pub(super) fn tell(&mut self, layout: Layout, planes: &Planes, map: &mut SigmaMap) {
         let width = planes.first().width;

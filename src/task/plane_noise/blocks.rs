@@ -5,8 +5,11 @@ use super::Plane;
 /// Samples on a side of a block.
 pub(super) const BLOCK: usize = 8;
 
-/// About how many blocks of a plane are looked at.
-const MOST_BLOCKS: usize = 2048;
+/// About how many blocks of a picture's plane are looked at.
+pub(super) const OF_PICTURE: usize = 1024;
+
+/// The same of a pair of frames, of which there are many.
+pub(super) const OF_PAIR: usize = 640;
 
 /// As many blocks must be usable.
 pub(super) const FEWEST_BLOCKS: usize = 8;
@@ -43,9 +46,9 @@ pub(super) struct Energies {
 const WEIGHTS: [f32; 5] = [16.0, 32.0, 4.0, 8.0, 1.0];
 
 /// The top left corners of the blocks that are looked at, `(x, y)`: every so manieth of each so manieth row, staggered.
-pub(super) fn grid(width: usize, height: usize) -> impl Iterator<Item = (usize, usize)> {
+pub(super) fn grid(width: usize, height: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
     let (columns, rows) = (width / BLOCK, height / BLOCK);
-    let step = ((rows * columns) as f64 / MOST_BLOCKS as f64).sqrt().ceil().max(1.0) as usize;
+    let step = ((rows * columns) as f64 / most as f64).sqrt().ceil().max(1.0) as usize;
     (0..rows)
         .step_by(step)
         .enumerate()
@@ -64,18 +67,24 @@ pub(super) fn block(plane: Plane<'_>, x: usize, y: usize) -> Samples {
     samples
 }
 
-fn is_clipped(value: f32) -> bool {
-    value <= 0.0 || value >= 255.0
+/// The lowest and the highest sample of two blocks, and how many of their places are at the end of the range in one.
+fn ends(one: &Samples, other: &Samples) -> (f32, f32, usize) {
+    let (mut low, mut high, mut clipped) = ([f32::MAX; BLOCK], [f32::MIN; BLOCK], [0_u32; BLOCK]);
+    for (one, other) in one.iter().zip(other) {
+        for j in 0..BLOCK {
+            let (least, most) = (one[j].min(other[j]), one[j].max(other[j]));
+            low[j] = low[j].min(least);
+            high[j] = high[j].max(most);
+            clipped[j] += u32::from(least <= 0.0 || most >= 255.0);
+        }
+    }
+    let low = low.into_iter().fold(f32::MAX, f32::min);
+    (low, high.into_iter().fold(f32::MIN, f32::max), clipped.iter().sum::<u32>() as usize)
 }
 
 /// Whether noise shows in a block.
 pub(super) fn content(samples: &Samples) -> Content {
-    let (mut clipped, mut low, mut high) = (0, f32::MAX, f32::MIN);
-    for &value in samples.iter().flatten() {
-        clipped += usize::from(is_clipped(value));
-        low = low.min(value);
-        high = high.max(value);
-    }
+    let (low, high, clipped) = ends(samples, samples);
     if clipped > MOST_CLIPPED {
         Content::Clipped
     } else if high - low < FLAT {
@@ -87,14 +96,11 @@ pub(super) fn content(samples: &Samples) -> Content {
 
 /// Whether noise shows in what changed from one block to the next; flat is a repeated one.
 pub(super) fn pair_content(before: &Samples, after: &Samples) -> Content {
-    let (mut clipped, mut most) = (0, 0.0_f32);
-    for (&a, &b) in before.iter().flatten().zip(after.iter().flatten()) {
-        clipped += usize::from(is_clipped(a) || is_clipped(b));
-        most = most.max((b - a).abs());
-    }
+    let (_, _, clipped) = ends(before, after);
+    let changes = before.iter().flatten().zip(after.iter().flatten()).map(|(a, b)| (b - a).abs());
     if clipped > MOST_CLIPPED {
         Content::Clipped
-    } else if most < FLAT {
+    } else if changes.fold(0.0, f32::max) < FLAT {
         Content::Flat
     } else {
         Content::Usable
@@ -192,32 +198,55 @@ pub(super) fn pair(before: &Samples, after: &Samples) -> Pair {
     }
 }
 
+/// The sum of all of a block, column by column first, which compilers do at once.
+fn sum(block: &Samples) -> f32 {
+    let mut columns = [0.0; BLOCK];
+    for row in block {
+        for (column, value) in columns.iter_mut().zip(row) {
+            *column += value;
+        }
+    }
+    columns.iter().sum()
+}
+
+/// The sum of the products of two blocks.
+fn dot(one: &Samples, other: &Samples) -> f32 {
+    let mut columns = [0.0; BLOCK];
+    for (one, other) in one.iter().zip(other) {
+        for (column, (a, b)) in columns.iter_mut().zip(one.iter().zip(other)) {
+            *column += a * b;
+        }
+    }
+    columns.iter().sum()
+}
+
 /// Mean and variance of a block.
 fn moments(block: &Samples) -> (f32, f32) {
     let count = (BLOCK * BLOCK) as f32;
-    let mean = block.iter().flatten().sum::<f32>() / count;
-    let squares: f32 = block.iter().flatten().map(|value| (value - mean).powi(2)).sum();
-    (mean, squares / (count - 1.0))
+    let mean = sum(block) / count;
+    let centered = block.map(|row| row.map(|value| value - mean));
+    (mean, dot(&centered, &centered) / (count - 1.0))
 }
 
-/// What part of a difference is a multiple of the two gradients (Lucas and Kanade 1981).
+/// What part of a difference is a multiple of the two gradients (Lucas and Kanade 1981), within the block's border.
 fn explained_by_motion(mean: &Samples, difference: &Samples) -> f32 {
-    const INNER: usize = BLOCK - 2;
-    let mut sums = [0.0_f32; 3];
-    let mut products = [[0.0_f32; 3]; 3];
-    for i in 1..=INNER {
-        for j in 1..=INNER {
-            let values = [mean[i][j + 1] - mean[i][j - 1], mean[i + 1][j] - mean[i - 1][j], difference[i][j]];
-            for k in 0..3 {
-                sums[k] += values[k];
-                for l in k..3 {
-                    products[k][l] += values[k] * values[l];
-                }
-            }
+    const LAST: usize = BLOCK - 1;
+    let count = ((BLOCK - 2) * (BLOCK - 2)) as f32;
+    let [mut across, mut down, mut change] = [[[0.0; BLOCK]; BLOCK]; 3];
+    for i in 1..LAST {
+        for j in 1..LAST {
+            across[i][j] = mean[i][j + 1] - mean[i][j - 1];
+            down[i][j] = mean[i + 1][j] - mean[i - 1][j];
+            change[i][j] = difference[i][j];
         }
     }
-    let about = |k: usize, l: usize| products[k][l] - sums[k] * sums[l] / (INNER * INNER) as f32;
-    let [xx, xy, yy, xd, yd, dd] = [about(0, 0), about(0, 1), about(1, 1), about(0, 2), about(1, 2), about(2, 2)];
+    let [x, y, d] = [sum(&across), sum(&down), sum(&change)];
+    let xx = dot(&across, &across) - x * x / count;
+    let yy = dot(&down, &down) - y * y / count;
+    let xy = dot(&across, &down) - x * y / count;
+    let xd = dot(&across, &change) - x * d / count;
+    let yd = dot(&down, &change) - y * d / count;
+    let dd = dot(&change, &change) - d * d / count;
     let explained = yy * xd * xd - 2.0 * xy * xd * yd + xx * yd * yd;
     explained / ((xx * yy - xy * xy + 1e-3) * (dd + 1e-3))
 }

@@ -128,7 +128,7 @@ pub(super) fn of_picture(plane: Plane<'_>, Work { energies, values, .. }: &mut W
     energies.clear();
     let (mut flat, mut clipped, mut seen) = (0, 0, 0);
     if plane.width >= 2 * blocks::BLOCK && plane.height >= 2 * blocks::BLOCK {
-        for (x, y) in blocks::grid(plane.width, plane.height) {
+        for (x, y) in blocks::grid(plane.width, plane.height, blocks::OF_PICTURE) {
             let samples = blocks::block(plane, x, y);
             seen += 1;
             match blocks::content(&samples) {
@@ -185,7 +185,7 @@ pub(super) fn of_picture(plane: Plane<'_>, Work { energies, values, .. }: &mut W
 pub(super) fn of_pair(before: Plane<'_>, after: Plane<'_>, Work { pairs, values, .. }: &mut Work) -> OfPair {
     pairs.clear();
     let (mut repeated, mut seen) = (0, 0);
-    for (x, y) in blocks::grid(after.width, after.height) {
+    for (x, y) in blocks::grid(after.width, after.height, blocks::OF_PAIR) {
         let (before, after) = (blocks::block(before, x, y), blocks::block(after, x, y));
         seen += 1;
         match blocks::pair_content(&before, &after) {

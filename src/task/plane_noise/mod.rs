@@ -49,9 +49,11 @@ impl<'a> Plane<'a> {
     }
 }
 
-/// The noise of a picture's plane.
+/// The noise of a plane, of a picture or as it is in a stream.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct SpatialNoise {
+pub(crate) struct PlaneNoise {
+    /// What the plane holds.
+    pub(crate) role: PlaneRole,
     /// The standard deviation of all noise.
     pub(crate) sigma: f64,
     /// That of the finest diagonal band: the same where noise is white.
@@ -66,6 +68,48 @@ pub(crate) struct SpatialNoise {
     pub(crate) line: NoiseLine,
 }
 
+/// What is to be done about noise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoiseKind {
+    /// There is none that could be told from texture: leave the picture alone.
+    Clean,
+    /// Alike at all frequencies, as of a sensor without a camera's processing, or added.
+    White,
+    /// Of a camera: demosaicked, scaled, sharpened or coded.
+    Correlated,
+}
+
+/// Noise whose deviation is less is nobody's gain to remove.
+const LEAST_SIGMA: f64 = 1.5 / 255.0;
+
+/// Log odds of no noise below which there is some.
+const NOISY: f64 = -1.0;
+
+/// The second octave's deviation over the finest band's, or the inverse, up to which noise counts as white: 2^0.2.
+const WHITE: f64 = 1.149;
+
+/// The kind of a picture's or a stream's noise, from all planes in which something could be seen: `Y`, `Cb`, `Cr`, or
+/// `R`, `G`, `B`. Luma (R, G, B) and chroma are judged apart, each by its planes together.
+pub(crate) fn kind(planes: &[PlaneNoise]) -> NoiseKind {
+    let mean = |role: PlaneRole, value: &dyn Fn(&PlaneNoise) -> f64| {
+        let values = || planes.iter().filter(|plane| plane.role == role).map(value);
+        values().sum::<f64>() / values().count().max(1) as f64
+    };
+    let is_noisy = |role| {
+        mean(role, &|plane| plane.clean) < NOISY && mean(role, &|plane| plane.sigma.powi(2)).sqrt() > LEAST_SIGMA
+    };
+    let noisy = [PlaneRole::Luma, PlaneRole::Chroma].into_iter().filter(|role| is_noisy(*role));
+    let is_white = |role| {
+        let (fine, coarse) = (mean(role, &|plane| plane.fine.powi(2)), mean(role, &|plane| plane.coarse.powi(2)));
+        (coarse / fine).sqrt() < WHITE && (fine / coarse).sqrt() < WHITE
+    };
+    match noisy.map(is_white).next() {
+        None => NoiseKind::Clean,
+        Some(true) => NoiseKind::White,
+        Some(false) => NoiseKind::Correlated,
+    }
+}
+
 /// Estimates the noise of pictures. Keeps its memory from one plane to the next.
 #[derive(Debug, Default)]
 pub(crate) struct SpatialEstimator {
@@ -75,11 +119,12 @@ pub(crate) struct SpatialEstimator {
 impl SpatialEstimator {
     /// `None` where there is nothing to see noise in: a plane of fewer than 16 samples a side, or one that is flat or
     /// at the end of its range almost everywhere.
-    pub(crate) fn estimate(&mut self, plane: Plane<'_>) -> Option<SpatialNoise> {
+    pub(crate) fn estimate(&mut self, plane: Plane<'_>) -> Option<PlaneNoise> {
         let seen = features::of_picture(plane, &mut self.work);
         let [sigma, fine, coarse, clean] = regression::of_picture(&seen.features?);
         let sigma = deviation(sigma);
-        Some(SpatialNoise {
+        Some(PlaneNoise {
+            role: plane.role,
             sigma,
             fine: deviation(fine),
             coarse: deviation(coarse),

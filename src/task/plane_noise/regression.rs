@@ -4,7 +4,7 @@ use super::features::{OF_PAIR, OF_PICTURE};
 use super::weights::{picture, stream};
 
 /// How many numbers the regression for streams takes: a pair's, what the one for pictures says, and the role.
-pub(super) const OF_STREAM: usize = OF_PAIR + 5;
+const OF_STREAM: usize = OF_PAIR + 5;
 
 /// An affine layer.
 pub(super) struct Layer<const I: usize, const O: usize> {
@@ -27,7 +27,25 @@ pub(super) fn of_picture(features: &[f32; OF_PICTURE]) -> [f32; 4] {
     picture::OUT.run(&picture::SECOND.run_positive(&picture::FIRST.run_positive(features)))
 }
 
-/// The logarithm of the deviation, less what the regression for pictures says, and that of the odds of no noise.
-pub(super) fn of_stream(features: &[f32; OF_STREAM]) -> [f32; 2] {
-    stream::OUT.run(&stream::FIRST.run_positive(features))
+/// Of the textured blocks of a stream: where fewer hold still, everything moves.
+const MOVES: f32 = 0.3;
+
+/// Where more hold still, the differences of frames are trusted.
+const HOLDS: f32 = 0.6;
+
+/// Where a pair has four times the share of textured blocks that hold still.
+const STILL_AT: usize = 14;
+
+/// The logarithms of the deviation and of the odds of no noise, from what a pair of frames gives and what
+/// [`of_picture`] says of one. Where everything moves, the differences may lower a deviation but not raise it.
+pub(super) fn of_stream(pair: &[f32; OF_PAIR], said: [f32; 4], is_chroma: bool) -> [f32; 2] {
+    let [sigma, fine, coarse, clean] = said;
+    let mut numbers = [0.0; OF_STREAM];
+    let rest = [sigma, fine, coarse, clean / 4.0, if is_chroma { 1.0 } else { 0.0 }];
+    numbers[..OF_PAIR].copy_from_slice(pair);
+    numbers[OF_PAIR..].copy_from_slice(&rest);
+    let [change, odds] = stream::OUT.run(&stream::FIRST.run_positive(&numbers));
+    let trust = ((pair[STILL_AT] / 4.0 - MOVES) / (HOLDS - MOVES)).clamp(0.0, 1.0);
+    let change = if change > 0.0 { trust * change } else { change };
+    [sigma + change, clean + trust * (odds - clean)]
 }

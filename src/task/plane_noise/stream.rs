@@ -1,9 +1,7 @@
 //! The noise of a stream's plane, from the differences of its frames.
 
 use super::features::{self, OF_PAIR, PARTS, Work};
-use super::regression::{self, OF_STREAM};
-use super::{Plane, PlaneRole, SpatialNoise, deviation, line, output};
-use crate::task::NoiseLine;
+use super::{Plane, PlaneNoise, PlaneRole, deviation, line, output, regression};
 
 /// A new pair of frames has at least this weight beside those before.
 const LEAST_WEIGHT: f64 = 1.0 / 16.0;
@@ -11,18 +9,14 @@ const LEAST_WEIGHT: f64 = 1.0 / 16.0;
 /// The noise of a stream's plane.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct StreamNoise {
-    /// The standard deviation of all noise, by the frames' differences as far as they hold still, and by the single
-    /// frame where they do not or where an encoder repeats itself.
-    pub(crate) sigma: f64,
-    /// How sure it is that there is no noise, as the logarithm of the odds.
-    pub(crate) clean: f64,
-    /// What part of the half of the blocks with most texture holds still, from 0 to 1. Below about a half something
-    /// moves nearly everywhere, and `sigma` is little more than what the single frame says.
+    /// By the frames' differences as far as they hold still, and by the single frame where they do not or where an
+    /// encoder repeats itself.
+    pub(crate) noise: PlaneNoise,
+    /// What part of the half of the blocks with most texture holds still, from 0 to 1. Below 0.3 everything moves, and
+    /// the differences can only lower what the single frame says.
     pub(crate) still: f64,
     /// What part of the blocks are those of the frame before, to the bit.
     pub(crate) repeated: f64,
-    /// How the variance depends on the signal.
-    pub(crate) line: NoiseLine,
 }
 
 /// Gathers the differences of a stream's frames, one plane of them.
@@ -84,22 +78,25 @@ impl TemporalNoise {
         }
     }
 
-    /// What the frames say together with the single frame's noise; `None` before two frames that differ have been seen.
-    pub(crate) fn estimate(&self, frame: &SpatialNoise) -> Option<StreamNoise> {
+    /// What the frames say together with a single one's noise; `None` before two frames that differ have been seen.
+    pub(crate) fn estimate(&self, frame: &PlaneNoise) -> Option<StreamNoise> {
         if self.pairs == 0 {
             return None;
         }
-        let mut numbers = [0.0; OF_STREAM];
-        let spatial = [output(frame.sigma), output(frame.fine), output(frame.coarse), frame.clean as f32 / 4.0];
-        let role = if self.role == PlaneRole::Chroma { 1.0 } else { 0.0 };
-        let all = self.features.iter().map(|feature| *feature as f32).chain(spatial).chain([role]);
-        for (number, value) in numbers.iter_mut().zip(all) {
-            *number = value;
-        }
-        let [change, clean] = regression::of_stream(&numbers);
-        let sigma = deviation(spatial[0] + change);
-        let line = line(&self.parts, sigma, self.role);
-        Some(StreamNoise { sigma, clean: clean.into(), still: self.still, repeated: self.repeated, line })
+        let said = [output(frame.sigma), output(frame.fine), output(frame.coarse), frame.clean as f32];
+        let pair = self.features.map(|feature| feature as f32);
+        let [sigma, clean] = regression::of_stream(&pair, said, self.role == PlaneRole::Chroma);
+        let sigma = deviation(sigma);
+        let scale = if frame.sigma > 0.0 { sigma / frame.sigma } else { 1.0 };
+        let noise = PlaneNoise {
+            sigma,
+            fine: scale * frame.fine,
+            coarse: scale * frame.coarse,
+            clean: clean.into(),
+            line: line(&self.parts, sigma, self.role),
+            ..*frame
+        };
+        Some(StreamNoise { noise, still: self.still, repeated: self.repeated })
     }
 }
 
