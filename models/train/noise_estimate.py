@@ -552,13 +552,14 @@ def run(layers, x):
     return x
 
 
-def fit(x, y, hidden, steps, seed=0, blur=0.03):
-    """A network for targets whose last column is 1 where there is no noise, 0 where there is, and NaN where that is open."""
+def fit(x, y, hidden, steps, seed=0, blur=0.03, odds=None):
+    """A network for targets whose last column is 1 where there is no noise, 0 where there is, and NaN where that is open, with the weight `odds`."""
     import torch
 
     torch.manual_seed(seed)
     torch.set_num_threads(1)
     y = torch.from_numpy(y.astype(np.float32))
+    odds = torch.from_numpy(np.ones(len(x), np.float32) if odds is None else odds.astype(np.float32))
     mean, deviation = x.mean(0), x.std(0) + 1e-2
     x = torch.from_numpy(((x - mean) / deviation).astype(np.float32))
     sizes = (x.shape[1], *hidden, y.shape[1])
@@ -571,7 +572,7 @@ def fit(x, y, hidden, steps, seed=0, blur=0.03):
         out, want = net(x[pick] + blur * torch.randn(len(pick), x.shape[1])), y[pick]
         known = ~want[:, -1].isnan()
         loss = torch.nn.functional.huber_loss(out[:, :-1], want[:, :-1], delta=0.3)
-        loss = loss + 0.05 * torch.nn.functional.binary_cross_entropy_with_logits(out[known, -1], want[known, -1])
+        loss = loss + 0.05 * torch.nn.functional.binary_cross_entropy_with_logits(out[known, -1], want[known, -1], odds[pick][known])
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -590,8 +591,9 @@ def stream_input(layers, x):
 
 
 def fit_both(pictures, clips, steps):
-    x, truth, label, _ = load(pictures)
-    picture = fit(x, targets(truth, label), HIDDEN, steps)
+    x, truth, label, kind = load(pictures)
+    odds = np.where((label == 1) & (kind == "clean jpeg"), 4, np.where(kind == "clean", 3, 1))
+    picture = fit(x, targets(truth, label), HIDDEN, steps, odds=odds)
     x, truth, label, kind = load(clips)
     x, said = stream_input(picture, x)
     want = targets(truth, stream_label(kind, truth))
