@@ -3,6 +3,7 @@
 pub mod picture;
 pub mod source;
 pub mod stream;
+mod transparent;
 
 pub use picture::Format;
 
@@ -58,7 +59,8 @@ impl Samples {
 
 /// A picture in memory.
 ///
-/// `channels` is 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha). Alpha is carried along and never touched.
+/// `channels` is 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha). Alpha is carried along and never touched. Colours are
+/// not multiplied by it; what is fully transparent has some, too, which is kept and has no say in what is seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
     /// Width in pixels.

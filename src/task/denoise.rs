@@ -150,12 +150,23 @@ impl<'a> Denoiser<'a> {
         Ok(shortest / (width * height) as f64)
     }
 
-    /// Denoises `frame` in place; alpha stays as it is. `watch` hears of every evaluation and can stop the run.
+    /// Denoises `frame` in place; alpha stays as it is, and so do the colours of what is fully transparent. `watch` hears of every evaluation and can stop the run.
     ///
     /// # Errors
     /// [`Error::Usage`] when the picture does not fit the memory that it may use, has colour that the network does not
     /// or is of another kind than its noise profile; [`Error::Evaluation`] when the network fails; [`Error::Interrupted`]. The frame is then not to be used.
     pub fn denoise(&mut self, frame: &mut Frame, watch: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<Report> {
+        let hidden = frame.fill_transparent();
+        let report = self.denoise_visible(frame, watch);
+        hidden.iter().for_each(|hidden| frame.restore_transparent(hidden));
+        report
+    }
+
+    fn denoise_visible(
+        &mut self,
+        frame: &mut Frame,
+        watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Report> {
         let steps = self.plan.steps.len();
         // Held from here on, so that the budget knows of a map.
         let Noise { map, sigma, limited } = self.noise(frame)?;
