@@ -109,6 +109,17 @@ impl Frame {
         Self { width, height, channels: self.channels, samples, metadata: self.metadata.clone() }
     }
 
+    /// The picture the way it is displayed: its samples turned as its EXIF block says, and a block that says so no more. To be
+    /// taken wherever a picture is related to another, or passed on without its block. Takes another frame's memory where it has
+    /// to be turned, and none otherwise.
+    #[must_use]
+    pub fn upright(self) -> Self {
+        if picture::orientation::of(&self.metadata) == image::metadata::Orientation::NoTransforms {
+            return self;
+        }
+        picture::orientation::upright(&self)
+    }
+
     /// The alpha samples as a grey frame, without metadata; none without alpha.
     pub fn alpha(&self) -> Option<Self> {
         fn alpha<T: Copy>(samples: &[T], channels: usize) -> Vec<T> {
