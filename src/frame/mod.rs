@@ -83,6 +83,9 @@ pub struct Metadata {
     pub exif: Option<Vec<u8>>,
     /// The ICC colour profile.
     pub icc: Option<Vec<u8>>,
+    /// What a PNG says of its colours and of its pixels' size in chunks of their own, by name: `gAMA`, `cHRM`, `sRGB`, `cICP`,
+    /// `mDCV`, `cLLI` and `pHYs`, which also stands for a JPEG's density.
+    pub chunks: Vec<([u8; 4], Vec<u8>)>,
     /// How the picture came about, in words: what a PNG keeps under `parameters`. Written, not read.
     pub note: Option<String>,
 }
