@@ -66,7 +66,7 @@ impl Redraw<'_> {
         mut draw: impl FnMut(Frame, Work<'_, '_, '_>) -> eddy::Result<(Frame, String, Value)>,
     ) -> anyhow::Result<()> {
         let Self { pictures, package, console, .. } = self;
-        let jobs = pictures.jobs()?;
+        let jobs = pictures.jobs(console)?;
         let opened = self.device.open(console)?;
         let precision = self.precision.on(opened.device(), package);
         let mut network = package.load_guarded(&opened.runtime, precision, opened.session())?;
