@@ -67,7 +67,7 @@ impl Arguments {
                 })?;
                 Kernel::gaussian(sigma)?
             }
-            None => Kernel::of(&picture::read(Path::new(&self.kernel), &Limits::default())?)?,
+            None => Kernel::of(&picture::read(Path::new(&self.kernel), &Limits::default())?.upright())?,
         };
         let package = Package::find(&self.model)?;
         let redraw = Redraw {

@@ -112,7 +112,7 @@ impl Arguments {
             None => self.sigma.0.clone(),
         };
         let stream = self.stream.stream(&self.pictures)?;
-        let jobs = if stream.is_none() { self.pictures.jobs()? } else { Vec::new() };
+        let jobs = if stream.is_none() { self.pictures.jobs(self.console)? } else { Vec::new() };
         let packages = self.packages(stream.as_ref())?;
         let opened = self.device.open(self.console)?;
         // Between the pictures of a stream that keeps a pace, or comes at its own, there is time to rest.

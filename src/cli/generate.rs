@@ -6,9 +6,9 @@ use std::time::Instant;
 use clap::Args;
 use eddy::array;
 use eddy::diffusion::{ClassifierFreeOptions, Guide, NoiseSource};
-use eddy::frame::Format;
 use eddy::frame::picture::{self, Limits};
 use eddy::frame::source::ends_in_slash;
+use eddy::frame::{Format, Frame};
 use eddy::model::Package;
 use eddy::task::{Classes, Classifier, DrawOptions, Drawer, Drawing, frames};
 use ndarray::Axis;
@@ -144,6 +144,8 @@ impl Arguments {
         let [width, height] = drawer.size(self.size.map(|size| [size.width, size.height]))?;
         let given = self.noise.read()?;
         let start = self.from.as_ref().map(|path| picture::read(path, &Limits::default())).transpose()?;
+        // What is drawn has no EXIF block.
+        let start = start.map(Frame::upright);
         let mut keeper = self.drawing.keeper(&drawer)?;
         let count = self.count as usize;
         let bar = self.console.bar(count.div_ceil(BATCH));

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use clap::Args;
 use eddy::array;
 use eddy::diffusion::{NoiseAt, NoiseSource, Philox};
-use eddy::model::{Facts, Package, Precision, facts_of_diffusers, schedule_of_diffusers};
+use eddy::model::{Facts, Package, Precision, external_files, facts_of_diffusers, schedule_of_diffusers};
 use eddy::network::Network;
 use ndarray::Array4;
 use serde_json::json;
@@ -267,21 +267,37 @@ impl Arguments {
     }
 }
 
-/// Copies a network under that name, and what beside it may hold its weights under their own.
+/// Copies a network under that name, and the files in which it keeps its weights under those that it gives them.
 fn copy(network: &Path, folder: &Path, name: &str) -> eddy::Result<()> {
-    let copied = |from: &Path, name: &std::ffi::OsStr| {
-        let copied = fs::copy(from, folder.join(name)).map(drop);
-        copied.map_err(|cause| eddy::Error::input_from(from, "it cannot be copied", cause))
-    };
-    copied(network, name.as_ref())?;
-    let Some(beside) = network.parent().and_then(|parent| fs::read_dir(parent).ok()) else { return Ok(()) };
-    let own = network.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    for file in beside.flatten().filter(|file| file.path().is_file()) {
-        let name = file.file_name();
-        // `model.onnx_data`, `model.onnx.data`: what exporters call them.
-        if name.to_string_lossy() != own && name.to_string_lossy().starts_with(&own) {
-            copied(&file.path(), &name)?;
+    let unreadable = |from: &Path, cause| eddy::Error::input_from(from, "it cannot be copied", cause);
+    let bytes = fs::read(network).map_err(|cause| unreadable(network, cause))?;
+    fs::write(folder.join(name), &bytes)
+        .map_err(|cause| eddy::Error::output_from(folder, "the network cannot be copied there", cause))?;
+    let beside = network.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let root = beside.canonicalize().map_err(|cause| unreadable(beside, cause))?;
+    for file in external_files(&bytes) {
+        let refused = |problem: &str| eddy::Error::model(network.display().to_string(), format!("{file:?} {problem}"));
+        let relative = Path::new(&file);
+        let stays = relative.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+        if !stays || file.is_empty() {
+            return Err(refused(
+                "is where it keeps weights, and lies outside of its folder; save the network with its weights beside or below it",
+            ));
         }
+        let from = beside.join(relative);
+        let found = from.canonicalize().map_err(|cause| {
+            let problem = format!("{file:?} is where it keeps weights, and cannot be read; copy it beside the network");
+            eddy::Error::model_from(network.display().to_string(), problem, cause)
+        })?;
+        if !found.starts_with(&root) {
+            return Err(refused("is where it keeps weights, and a link out of its folder; put the file itself there"));
+        }
+        let to = folder.join(relative);
+        if to.exists() || relative == Path::new("model.toml") {
+            return Err(refused("is where it keeps weights, and what a package calls its own; give it another name"));
+        }
+        let made = to.parent().map_or(Ok(()), fs::create_dir_all);
+        made.and_then(|()| fs::copy(&found, &to)).map_err(|cause| unreadable(&from, cause))?;
     }
     Ok(())
 }

@@ -24,9 +24,13 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     pictures: Pictures,
 
-    /// What is missing: a picture of the same size, white where it is
+    /// What is missing: a picture of the same size as that is shown, painted white where it is, or in any colour on a transparent layer
     #[arg(long, value_name = "MASK", help_heading = "Input and output")]
     mask: PathBuf,
+
+    /// Draw everything within so many pixels of it, too. The smooth edge of what is painted always is
+    #[arg(long, value_name = "PX", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=64), help_heading = "Input and output")]
+    grow: u32,
 
     /// Pixels along the edge of what is missing over which what was there goes over into what is drawn
     #[arg(long, value_name = "PX", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=64), help_heading = "Input and output")]
@@ -69,7 +73,8 @@ pub(crate) struct Arguments {
 impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let package = Package::find(&self.model)?;
-        let mask = Mask::of(&picture::read(&self.mask, &Limits::default())?).feathered(self.feather as usize);
+        let painted = picture::read(&self.mask, &Limits::default())?.upright();
+        let mask = Mask::of(&painted).grown(self.grow as usize).feathered(self.feather as usize);
         if mask.is_empty() {
             let problem = format!(
                 "{} has nothing white, so that nothing is missing; paint what is to be drawn white",

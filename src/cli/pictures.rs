@@ -32,6 +32,10 @@ pub(crate) struct Pictures {
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<OutputFormat>,
 
+    /// Take the pictures in folders below folders, too; results go into folders of the same names
+    #[arg(short, long)]
+    recursive: bool,
+
     /// Quality of a JPEG, 1 to 100
     #[arg(long, value_name = "Q", default_value_t = picture::Options::default().jpeg_quality, value_parser = clap::value_parser!(u8).range(1..=100))]
     jpeg_quality: u8,
@@ -72,12 +76,28 @@ pub(crate) struct Turn<'a> {
 
 impl Pictures {
     /// What there is to do.
-    pub(crate) fn jobs(&self) -> eddy::Result<Vec<Job>> {
+    pub(crate) fn jobs(&self, console: Console) -> eddy::Result<Vec<Job>> {
         let format = match self.format {
             Some(OutputFormat::Picture(format)) => Some(format),
             _ => None,
         };
-        source::jobs(self.sources(), &self.output, format)
+        if self.recursive {
+            return source::jobs_below(self.sources(), &self.output, format);
+        }
+        let jobs = source::jobs(self.sources(), &self.output, format)?;
+        if let [first, others @ ..] = source::folders_left_out(self.sources(), &self.output)?.as_slice() {
+            let more = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
+            console.note(format!("left out: the folder {}{more}; --recursive takes what is in it", first.display()));
+        }
+        Ok(jobs)
+    }
+
+    /// Refuses what is of pictures alone, for a stream.
+    pub(crate) fn refuse_recursion(&self) -> eddy::Result<()> {
+        if self.recursive {
+            return Err(eddy::Error::usage("a stream takes the pictures of one folder; leave --recursive out"));
+        }
+        Ok(())
     }
 
     pub(crate) fn sources(&self) -> &[PathBuf] {

@@ -41,7 +41,7 @@ impl Arguments {
             if interrupt::poll().is_break() {
                 return Err(eddy::Error::Interrupted.into());
             }
-            profiler.add(path, picture::read(path, &picture::Limits::default())?)?;
+            profiler.add(path, picture::read(path, &picture::Limits::default())?.upright())?;
         }
         let profile = profiler.finish()?;
         profile.write(&self.output)?;

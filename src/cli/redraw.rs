@@ -66,7 +66,7 @@ impl Redraw<'_> {
         mut draw: impl FnMut(Frame, Work<'_, '_, '_>) -> eddy::Result<(Frame, String, Value)>,
     ) -> anyhow::Result<()> {
         let Self { pictures, package, console, .. } = self;
-        let jobs = pictures.jobs()?;
+        let jobs = pictures.jobs(console)?;
         let opened = self.device.open(console)?;
         let precision = self.precision.on(opened.device(), package);
         let mut network = package.load_guarded(&opened.runtime, precision, opened.session())?;
@@ -74,7 +74,8 @@ impl Redraw<'_> {
         let mut drawer = Drawer::new(&package.manifest, &mut network, self.options)?.decoded_by(decoder.as_mut());
         let model = &package.manifest.name;
         Pictures::each(&jobs, console, |turn| {
-            let frame = turn.read()?;
+            // As masks and kernels are drawn for it.
+            let frame = turn.read()?.upright();
             turn.check(&frame)?;
             let mut keeper = StepKeeper::new(self.save_steps, &drawer)?;
             let guides = keeper.iter_mut().map(|keeper| keeper as &mut dyn Guide).collect();

@@ -117,6 +117,7 @@ impl StreamOptions {
         if !is_stream {
             return Ok(None);
         }
+        pictures.refuse_recursion()?;
         let sink = SinkFormat::choose(output, pictures.sink_format())?;
         if output.is_file() || output.is_dir() {
             source::refuse_replacing(sources, output)?;

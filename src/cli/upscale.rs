@@ -89,7 +89,7 @@ impl Arguments {
             return Err(eddy::Error::usage(format!("{}: {problem}", package.manifest.name)).into());
         }
         let stream = self.stream.stream(&self.pictures)?;
-        let jobs = if stream.is_none() { self.pictures.jobs()? } else { Vec::new() };
+        let jobs = if stream.is_none() { self.pictures.jobs(self.console)? } else { Vec::new() };
         let opened = self.device.open(self.console)?;
         // Between the pictures of a stream that keeps a pace, or comes at its own, there is time to rest.
         let rest = self.stream.target().is_some() || stream.as_ref().is_some_and(Stream::is_live);

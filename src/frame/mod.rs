@@ -3,6 +3,7 @@
 pub mod picture;
 pub mod source;
 pub mod stream;
+mod transparent;
 
 pub use picture::Format;
 
@@ -58,7 +59,8 @@ impl Samples {
 
 /// A picture in memory.
 ///
-/// `channels` is 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha). Alpha is carried along and never touched.
+/// `channels` is 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha). Alpha is carried along and never touched. Colours are
+/// not multiplied by it; what is fully transparent has some, too, which is kept and has no say in what is seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
     /// Width in pixels.
@@ -81,6 +83,9 @@ pub struct Metadata {
     pub exif: Option<Vec<u8>>,
     /// The ICC colour profile.
     pub icc: Option<Vec<u8>>,
+    /// What a PNG says of its colours and of its pixels' size in chunks of their own, by name: `gAMA`, `cHRM`, `sRGB`, `cICP`,
+    /// `mDCV`, `cLLI` and `pHYs`, which also stands for a JPEG's density.
+    pub chunks: Vec<([u8; 4], Vec<u8>)>,
     /// How the picture came about, in words: what a PNG keeps under `parameters`. Written, not read.
     pub note: Option<String>,
 }
@@ -105,6 +110,17 @@ impl Frame {
             Samples::U16(_) => Samples::U16(vec![0; count]),
         };
         Self { width, height, channels: self.channels, samples, metadata: self.metadata.clone() }
+    }
+
+    /// The picture the way it is displayed: its samples turned as its EXIF block says, and a block that says so no more. To be
+    /// taken wherever a picture is related to another, or passed on without its block. Takes another frame's memory where it has
+    /// to be turned, and none otherwise.
+    #[must_use]
+    pub fn upright(self) -> Self {
+        if picture::orientation::of(&self.metadata) == image::metadata::Orientation::NoTransforms {
+            return self;
+        }
+        picture::orientation::upright(&self)
     }
 
     /// The alpha samples as a grey frame, without metadata; none without alpha.

@@ -5,6 +5,7 @@ mod natural;
 mod tests;
 
 use super::Format;
+use super::picture::end_of_link;
 use crate::error::{Error, Result};
 use natural::by_number;
 use std::collections::HashMap;
@@ -25,7 +26,7 @@ pub struct Job {
 /// Lists what is to be done for the inputs, which are files and folders, and one output.
 ///
 /// A folder stands for the pictures in it, told by their extension, in natural order (`2.png` before `10.png`), without
-/// its sub-folders and hidden files. The output is a folder if it is one already, if its name ends in a slash, or if
+/// its sub-folders and hidden files. Pictures of formats that are not read are among them, so that none is lost silently. The output is a folder if it is one already, if its name ends in a slash, or if
 /// there are several inputs or a folder among them; it is created if missing, as the last thing. A result in a folder
 /// is named as its input, with the extension of `format` where that is given. A single result has the format of
 /// `format`, or else of its name.
@@ -41,10 +42,7 @@ pub fn jobs(inputs: &[PathBuf], output: &Path, format: Option<Format>) -> Result
     let into_folder = inputs.len() > 1 || first.is_dir() || output.is_dir() || ends_in_slash(output);
     let looks_like_file = output.exists() || (Format::from_path(output).is_some() && !ends_in_slash(output));
     if into_folder && looks_like_file && !output.is_dir() {
-        return Err(Error::usage(format!(
-            "several results cannot go into the one file {}; name a folder, or end the name in {MAIN_SEPARATOR}",
-            output.display()
-        )));
+        return Err(one_file(output));
     }
     let mut jobs = Vec::new();
     for input in pictures(inputs)? {
@@ -52,10 +50,93 @@ pub fn jobs(inputs: &[PathBuf], output: &Path, format: Option<Format>) -> Result
     }
     refuse_overlap(&jobs)?;
     if into_folder {
-        std::fs::create_dir_all(output)
-            .map_err(|error| Error::output_from(output, "the folder cannot be created; choose another place", error))?;
+        std::fs::create_dir_all(output).map_err(|error| no_folder(output, error))?;
     }
     Ok(jobs)
+}
+
+/// As [`jobs`], with the pictures in sub-folders, too, whose results go into folders of the same names. Hidden folders, links to
+/// folders and the output itself are left out.
+///
+/// # Errors
+/// As [`jobs`].
+pub fn jobs_below(inputs: &[PathBuf], output: &Path, format: Option<Format>) -> Result<Vec<Job>> {
+    let mut all = Vec::new();
+    let mut files = Vec::new();
+    for input in inputs {
+        if !input.is_dir() {
+            files.push(input.clone());
+            continue;
+        }
+        let mut folders = vec![input.clone()];
+        folders.extend(folders_below(input, output)?);
+        let before = all.len();
+        for folder in folders {
+            let place = output.join(folder.strip_prefix(input).unwrap_or(Path::new("")));
+            for picture in listed(&folder)? {
+                all.push(job_in_folder(picture, &place, format)?);
+            }
+        }
+        if all.len() == before {
+            return Err(no_picture(input));
+        }
+    }
+    if all.is_empty() {
+        return jobs(&files, output, format);
+    }
+    if output.exists() && !output.is_dir() {
+        return Err(one_file(output));
+    }
+    for file in if files.is_empty() { Vec::new() } else { pictures(&files)? } {
+        all.push(job_in_folder(file, output, format)?);
+    }
+    refuse_streams(inputs, output)?;
+    refuse_overlap(&all)?;
+    for folder in all.iter().filter_map(|job| job.output.parent()) {
+        std::fs::create_dir_all(folder).map_err(|error| no_folder(folder, error))?;
+    }
+    Ok(all)
+}
+
+/// The folders directly below the inputs, which [`jobs`] leaves out and [`jobs_below`] does not.
+///
+/// # Errors
+/// [`Error::Input`] for a folder that cannot be listed.
+pub fn folders_left_out(inputs: &[PathBuf], output: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for input in inputs.iter().filter(|input| input.is_dir()) {
+        found.extend(folders_in(input, output)?);
+    }
+    Ok(found)
+}
+
+fn folders_below(folder: &Path, output: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for folder in folders_in(folder, output)? {
+        let below = folders_below(&folder, output)?;
+        found.push(folder);
+        found.extend(below);
+    }
+    Ok(found)
+}
+
+fn folders_in(folder: &Path, output: &Path) -> Result<Vec<PathBuf>> {
+    let output = place(output);
+    let mut found = entries(folder)?;
+    // A link may lead back up.
+    found.retain(|path| path.is_dir() && !path.is_symlink() && place(path) != output);
+    Ok(found)
+}
+
+fn one_file(output: &Path) -> Error {
+    Error::usage(format!(
+        "several results cannot go into the one file {}; name a folder, or end the name in {MAIN_SEPARATOR}",
+        output.display()
+    ))
+}
+
+fn no_folder(folder: &Path, error: std::io::Error) -> Error {
+    Error::output_from(folder, "the folder cannot be created; choose another place", error)
 }
 
 /// Lists the pictures that the inputs stand for, as [`jobs`] does, where all of them make one result, which is none.
@@ -136,18 +217,31 @@ fn sort(files: &mut [PathBuf]) {
 }
 
 fn pictures_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    let found = listed(folder)?;
+    if found.is_empty() { Err(no_picture(folder)) } else { Ok(found) }
+}
+
+fn no_picture(folder: &Path) -> Error {
+    let extensions = Format::EXTENSIONS.join(", ");
+    Error::input(folder, format!("the folder holds no picture; looked for {extensions}"))
+}
+
+/// The pictures in a folder, of formats that are not read, too.
+fn listed(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = entries(folder)?;
+    found.retain(|path| (Format::from_path(path).is_some() || Format::is_foreign(path)) && path.is_file());
+    Ok(found)
+}
+
+/// What is not hidden in a folder, in natural order.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let failed = |error| Error::input_from(folder, "the folder cannot be listed; check its permissions", error);
     let mut found = Vec::new();
     for entry in folder.read_dir().map_err(failed)? {
         let path = entry.map_err(failed)?.path();
-        let hidden = path.file_name().is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
-        if !hidden && Format::from_path(&path).is_some() && path.is_file() {
+        if path.file_name().is_some_and(|name| !name.as_encoded_bytes().starts_with(b".")) {
             found.push(path);
         }
-    }
-    if found.is_empty() {
-        let extensions = Format::EXTENSIONS.join(", ");
-        return Err(Error::input(folder, format!("the folder holds no picture; looked for {extensions}")));
     }
     sort(&mut found);
     Ok(found)
@@ -158,19 +252,24 @@ fn job_in_folder(input: PathBuf, folder: &Path, format: Option<Format>) -> Resul
         return Err(Error::input(input, "its name is none that a result could have"));
     };
     let (name, format) = match (format, Format::from_path(&input)) {
-        (Some(format), _) => {
-            let mut name = OsString::from(input.file_stem().unwrap_or(name));
-            name.push(".");
-            name.push(format.extension());
-            (name, format)
-        }
+        (Some(format), _) => (named(&input, format), format),
         (None, Some(format)) => (name.to_owned(), format),
+        // It cannot be read, which is said when it is its turn.
+        (None, None) if Format::is_foreign(&input) => (named(&input, Format::Png), Format::Png),
         (None, None) => {
             let input = input.display();
             return Err(Error::usage(format!("the name {input} tells no format for its result; give one with -f")));
         }
     };
     Ok(Job { output: folder.join(name), input, format })
+}
+
+/// The name of a picture, with the extension of that format.
+fn named(input: &Path, format: Format) -> OsString {
+    let mut name = OsString::from(input.file_stem().unwrap_or_default());
+    name.push(".");
+    name.push(format.extension());
+    name
 }
 
 fn single_job(input: PathBuf, output: &Path, format: Option<Format>) -> Result<Job> {
@@ -221,10 +320,11 @@ fn place(path: &Path) -> PathBuf {
     if let Ok(path) = path.canonicalize() {
         return path;
     }
+    let path = end_of_link(path);
     match (path.parent(), path.file_name()) {
         (Some(folder), Some(name)) if folder.as_os_str().is_empty() => place(Path::new(".")).join(name),
         (Some(folder), Some(name)) => place(folder).join(name),
-        _ => path.into(),
+        _ => path,
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod bundled;
 mod diffusers;
+mod external;
 mod guarded;
 mod import;
 mod manifest;
@@ -12,6 +13,7 @@ mod verify;
 
 pub use bundled::names as bundled_names;
 pub use diffusers::DiffusersFolder;
+pub use external::external_files;
 pub use guarded::GuardedNetwork;
 pub use import::{Facts, facts_of_diffusers, schedule_of_diffusers};
 pub use manifest::{Check, Decoding, Defaults, InputNames, Layout, Manifest, ModelFile, OutputNames, SigmaRange, Task};

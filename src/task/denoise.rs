@@ -239,22 +239,28 @@ impl<'a> Denoiser<'a> {
         Ok(shortest / (width * height * pixels * pixels) as f64)
     }
 
-    /// Denoises `frame` in place; alpha stays as it is. `watch` hears of every evaluation and can stop the run.
+    /// Denoises `frame` in place; alpha stays as it is, and so do the colours of what is fully transparent. `watch` hears of every evaluation and can stop the run.
     ///
     /// # Errors
     /// [`Error::Usage`] when the picture does not fit the memory that it may use, has colour that the network does not
     /// or is of another kind than its noise profile; [`Error::Evaluation`] when the network fails; [`Error::Interrupted`]. The frame is then not to be used.
     pub fn denoise(&mut self, frame: &mut Frame, watch: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<Report> {
         let strength = self.options.strength;
+        let hidden = frame.fill_transparent();
         let original = (strength != Strength::FULL).then(|| frame.clone());
-        let report = self.denoise_all(frame, watch)?;
+        let report = self.denoise_visible(frame, watch);
         if let Some(original) = original {
             strength.blend_frames(&original, frame);
         }
-        Ok(report)
+        hidden.iter().for_each(|hidden| frame.restore_transparent(hidden));
+        report
     }
 
-    fn denoise_all(&mut self, frame: &mut Frame, watch: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<Report> {
+    fn denoise_visible(
+        &mut self,
+        frame: &mut Frame,
+        watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Report> {
         let steps = self.plan.steps.len();
         // Held from here on, so that the budget knows of a map.
         let Noise { map, sigma, chroma, limited } = self.noise(frame)?;

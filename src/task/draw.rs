@@ -205,6 +205,7 @@ impl<'a> Drawer<'a> {
         let channels = self.pixel_channels()?;
         let mut planes = Array4::zeros([count, channels, frame.height, frame.width]);
         let size = channels * frame.height * frame.width;
+        let frame = &frame.visible();
         for picture in planes.as_slice_mut().unwrap_or_default().chunks_exact_mut(size.max(1)) {
             tensor::read_planes(frame, self.range, picture)?;
         }
@@ -272,7 +273,7 @@ impl<'a> Drawer<'a> {
         if manifest.task != Task::Upscale {
             return Err(Error::usage(format!("{} does not enlarge; it is one to {}", manifest.name, manifest.task)));
         }
-        let small = Small::new(frame, self.range, manifest.picture_channels(), sample)?;
+        let small = Small::new(&frame.visible(), self.range, manifest.picture_channels(), sample)?;
         let drawn = self.run([sample * frame.width, sample * frame.height], Some(&small), drawing, watch)?;
         let mut large = frame.black(manifest.scale * frame.width, manifest.scale * frame.height);
         if let Some(alpha) = frame.alpha() {

@@ -20,12 +20,16 @@ const SAMPLES: usize = 1 << 18;
 /// 0.098): the median absolute deviation of the finest diagonal wavelet band (Donoho and Johnstone 1994, "Ideal spatial
 /// adaptation by wavelet shrinkage", section 4.2), averaged over the colour channels.
 ///
-/// Places where a sample is at the end of its range are left out, since there noise is cut off. A picture that has fewer
+/// Places where a sample is at the end of its range are left out, since there noise is cut off, and so are transparent ones. A picture that has fewer
 /// than 4 pixels a side, or nothing but such places, gives 0. Textures as fine as a pixel count as noise.
 pub fn estimate_sigma(frame: &Frame) -> f64 {
     fn of<T: Copy + Into<f64>>(frame: &Frame, samples: &[T], white: f64) -> f64 {
         let size = [frame.width, frame.height, frame.color_channels()];
-        let sample = |c: usize, x: usize, y: usize| samples[(y * frame.width + x) * frame.channels + c].into() / white;
+        let sample = |c: usize, x: usize, y: usize| {
+            let pixel = &samples[(y * frame.width + x) * frame.channels..][..frame.channels];
+            // What is fully transparent is left out, as what is cut off is.
+            if frame.has_alpha() && pixel[frame.channels - 1].into() == 0.0 { 0.0 } else { pixel[c].into() / white }
+        };
         estimate(size, SAMPLES, &mut Vec::new(), sample)
     }
     match &frame.samples {

@@ -20,19 +20,51 @@ pub struct Mask {
 }
 
 impl Mask {
-    /// Of a picture in which what is missing is white, or opaque where it has alpha and nothing but black and white otherwise does
-    /// not tell: brighter than half counts as missing.
+    /// Of a picture in which what is missing is painted white: brighter than half, as far as it is opaque. What is transparent is
+    /// not painted; where nothing white is on a layer that is transparent elsewhere, all that is painted on it is missing, of any
+    /// colour. Of a smooth edge, pixels beside the missing ones count from an eighth on, so that no rim of what was there is left.
     pub fn of(picture: &Frame) -> Self {
-        let (channels, colors) = (picture.channels, picture.color_channels());
-        let bright = |i: usize| {
-            let sum: u64 = match &picture.samples {
-                Samples::U8(samples) => samples[i * channels..][..colors].iter().map(|s| u64::from(*s) * 257).sum(),
-                Samples::U16(samples) => samples[i * channels..][..colors].iter().map(|s| u64::from(*s)).sum(),
-            };
-            2 * sum > colors as u64 * u64::from(u16::MAX)
+        const HALF: f32 = 0.5;
+        const TRACE: f32 = 0.125;
+        let (width, height, channels) = (picture.width, picture.height, picture.channels);
+        let sample = |at: usize| match &picture.samples {
+            Samples::U8(samples) => f32::from(samples[at]) / f32::from(u8::MAX),
+            Samples::U16(samples) => f32::from(samples[at]) / f32::from(u16::MAX),
         };
-        let missing = (0..picture.width * picture.height).map(|i| f32::from(u8::from(bright(i)))).collect();
-        Self { width: picture.width, height: picture.height, missing }
+        let alpha = |i: usize| if picture.has_alpha() { sample((i + 1) * channels - 1) } else { 1.0 };
+        let bright = |i: usize| {
+            let colors = picture.color_channels();
+            (0..colors).map(|c| sample(i * channels + c)).sum::<f32>() / colors as f32
+        };
+        let mut painted: Vec<f32> = (0..width * height).map(|i| bright(i) * alpha(i)).collect();
+        let is_layer = (0..width * height).any(|i| alpha(i) == 0.0);
+        if is_layer && painted.iter().all(|painted| *painted <= HALF) {
+            painted = (0..width * height).map(alpha).collect();
+        }
+        let near = |at: usize, length: usize| at.saturating_sub(1)..(at + 2).min(length);
+        let is_missing = |i: usize| {
+            let (x, y) = (i % width, i / width);
+            let beside = || near(y, height).any(|y| near(x, width).any(|x| painted[y * width + x] > HALF));
+            painted[i] > HALF || (painted[i] > TRACE && beside())
+        };
+        let missing = (0..width * height).map(|i| f32::from(u8::from(is_missing(i)))).collect();
+        Self { width, height, missing }
+    }
+
+    /// With everything within so many pixels of what is missing.
+    #[must_use]
+    pub fn grown(mut self, pixels: usize) -> Self {
+        let before = self.missing.clone();
+        let (width, height) = (self.width, self.height);
+        for i in (0..before.len()).filter(|i| before[*i] > 0.0) {
+            let (x, y) = (i % width, i / width);
+            for row in y.saturating_sub(pixels)..(y + pixels + 1).min(height) {
+                let rest = pixels * pixels - row.abs_diff(y) * row.abs_diff(y);
+                let reach = rest.isqrt();
+                self.missing[row * width..][x.saturating_sub(reach)..(x + reach + 1).min(width)].fill(1.0);
+            }
+        }
+        self
     }
 
     /// With an edge of so many pixels, within what is missing, in which known goes over into drawn.
@@ -147,7 +179,7 @@ impl Drawer<'_> {
         let (channels, range) = (self.pixel_channels()?, self.range());
         let mut picture = Array4::zeros([1, channels, high, wide]);
         let rect = Rect { x0: x.cast_signed(), y0: y.cast_signed(), width: wide, height: high };
-        tensor::read_region(frame, range, rect, picture.as_slice_mut().unwrap_or_default())?;
+        tensor::read_region(&frame.visible(), range, rect, picture.as_slice_mut().unwrap_or_default())?;
         let rows = (y..y + high).flat_map(|row| &mask.missing[row * width + x..][..wide]);
         let missing: Vec<f32> = rows.copied().collect();
         // What is missing is no hint; what is around it is.

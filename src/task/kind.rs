@@ -4,7 +4,7 @@ use super::denoise::SigmaChoice;
 use super::plane_noise::{self, Plane, PlaneNoise, PlaneRole, SpatialEstimator};
 use super::plane_pixels::read_yuv;
 use crate::error::Result;
-use crate::frame::Frame;
+use crate::frame::{Frame, Samples};
 use crate::model::Layout;
 use crate::tensor::{Range, Rect, read_region};
 
@@ -12,6 +12,12 @@ use crate::tensor::{Range, Rect, read_region};
 const LARGE: usize = 2_000_000;
 const PARTS: usize = 4;
 const SIDE: usize = 256;
+
+/// Of a picture with transparent parts, squares of so many pixels a side that are wholly visible are looked at, as many as that; and all
+/// of it where there are too few.
+const VISIBLE: usize = 32;
+const MOST_VISIBLE: usize = 1024;
+const FEWEST_VISIBLE: usize = 4;
 
 /// A kind of noise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +114,17 @@ fn deviation(planes: &[PlaneNoise]) -> f64 {
 /// What is looked at of a picture, and its width: all of it, but for an odd row and column, or parts all over.
 fn rects(frame: &Frame) -> (usize, Vec<Rect>) {
     let (width, height) = (frame.width, frame.height);
+    if !frame.is_opaque() {
+        // What is hidden is not looked at.
+        let places = (0..height / VISIBLE).flat_map(|j| (0..width / VISIBLE).map(move |i| [i * VISIBLE, j * VISIBLE]));
+        let visible: Vec<_> = places.filter(|place| is_visible(frame, *place)).collect();
+        let step = visible.len().div_ceil(MOST_VISIBLE).max(1);
+        if visible.len() >= FEWEST_VISIBLE {
+            let rect =
+                |[x, y]: [usize; 2]| Rect { x0: x.cast_signed(), y0: y.cast_signed(), width: VISIBLE, height: VISIBLE };
+            return (VISIBLE, visible.into_iter().step_by(step).map(rect).collect());
+        }
+    }
     if width * height <= LARGE || width.min(height) < 2 * SIDE {
         let [width, height] = [width, height].map(|side| if side < 2 { 2 } else { side / 2 * 2 });
         return (width, vec![Rect { x0: 0, y0: 0, width, height }]);
@@ -120,4 +137,17 @@ fn rects(frame: &Frame) -> (usize, Vec<Rect>) {
         height: SIDE,
     });
     (SIDE, places.collect())
+}
+
+/// Whether no pixel of the square at that place is transparent at all.
+fn is_visible(frame: &Frame, [x, y]: [usize; 2]) -> bool {
+    let channels = frame.channels;
+    (y..y + VISIBLE).all(|y| {
+        let first = (y * frame.width + x) * channels;
+        let mut alphas = (first..first + VISIBLE * channels).skip(channels - 1).step_by(channels);
+        match &frame.samples {
+            Samples::U8(samples) => alphas.all(|at| samples[at] == u8::MAX),
+            Samples::U16(samples) => alphas.all(|at| samples[at] == u16::MAX),
+        }
+    })
 }

@@ -251,7 +251,7 @@ impl Drawer<'_> {
         let small = [frame.width, frame.height];
         let size = degradation.original(small);
         let mut y = vec![0.0; channels * small[0] * small[1]];
-        tensor::read_planes(frame, range, &mut y)?;
+        tensor::read_planes(&frame.visible(), range, &mut y)?;
         // Where it begins: each pixel as the one that it is part of.
         let [across, down] = [size[0] / small[0], size[1] / small[1]];
         let start = Array4::from_shape_fn([1, channels, size[1], size[0]], |(_, c, row, column)| {

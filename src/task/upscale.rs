@@ -132,7 +132,7 @@ impl<'a> Upscaler<'a> {
         let mut large = self.outline(frame)?;
         let samples = large.samples.len() * (large.samples.bits() / 8) as usize;
         let tiles = self.tiles([frame.width, frame.height], steps > 1, samples)?;
-        let small = Small::new(frame, self.range, channels, scale)?;
+        let small = Small::new(&frame.visible(), self.range, channels, scale)?;
         let map = SigmaMap::Uniform(self.sigma);
         let mut repeated = 0;
         let mut watch = |progress: Progress| {

@@ -20,7 +20,8 @@ use crate::tile::TilePlan;
 
 /// The part of the variance of noise that came through a codec that frames share at least: what its rounding does to a scene at rest is
 /// the same in each, and no average takes it away.
-const SHARED: f32 = 0.1;
+/// More so of chroma, which is rounded more coarsely.
+const SHARED: [f32; 2] = [0.12, 0.35];
 
 /// The size at which networks are compared, where pictures are not smaller.
 const TRIAL: [usize; 2] = [256, 192];
@@ -311,10 +312,10 @@ impl<'a> StreamDenoiser<'a> {
         let Candidate { denoiser, .. } = &mut self.candidates[self.rung.network];
         let least = denoiser.manifest.sigma.map_or(0.0, |range| range.min) as f32;
         if let (Some(past), Noise::PerSample(maps)) = (&mut self.past, &mut self.noise) {
-            let shared = if self.is_correlated { SHARED } else { 0.0 };
             past.temporal.fuse(&mut self.x, maps);
-            let shared = shared.max(1.0 - past.temporal.unshared());
-            for (map, level) in maps.iter_mut().zip(self.levels) {
+            let shared = if self.is_correlated { SHARED } else { [0.0; 2] };
+            for ((map, level), shared) in maps.iter_mut().zip(self.levels).zip(shared) {
+                let shared = shared.max(1.0 - past.temporal.unshared());
                 let kept = (shared * (level * level) as f32).max(least * least);
                 map.iter_mut().for_each(|sigma| *sigma = (*sigma * *sigma * (1.0 - shared) + kept).sqrt());
             }

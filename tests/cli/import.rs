@@ -75,3 +75,65 @@ fn what_cannot_be_imported_is_said() {
     eddy(&format!("import gone.onnx -o out/ {said}")).within(&place).fails(3).says("gone.onnx");
     place.holds_only(&["pipeline", "text.onnx"]);
 }
+
+/// A protobuf field that has a length.
+fn field(number: u8, body: &[u8]) -> Vec<u8> {
+    [&[(number << 3) | 2, u8::try_from(body.len()).unwrap()], body].concat()
+}
+
+/// A denoiser that multiplies by a number which it keeps in a file of this name.
+fn multiplying(location: &str) -> Vec<u8> {
+    let value = |name: &str, channels: u8| {
+        let dim = |size: u8| field(1, &[8, size]);
+        let named = |name: &str| field(1, &field(2, name.as_bytes()));
+        let shape = [dim(1), dim(channels), named("h"), named("w")].concat();
+        let tensor = field(1, &[&[8, 1][..], &field(2, &shape)].concat());
+        [field(1, name.as_bytes()), field(2, &tensor)].concat()
+    };
+    let entry = [field(1, b"location"), field(2, location.as_bytes())].concat();
+    // One float, external.
+    let weight = [&[8, 1, 16, 1][..], &field(8, b"w"), &field(13, &entry), &[112, 1]].concat();
+    let node = [field(1, b"x"), field(1, b"w"), field(2, b"y"), field(4, b"Mul")].concat();
+    let graph = [
+        field(1, &node),
+        field(2, b"g"),
+        field(5, &weight),
+        field(11, &value("x", 3)),
+        field(11, &value("sigma", 1)),
+        field(12, &value("y", 3)),
+    ];
+    let graph = graph.concat();
+    let length = [(graph.len() & 0x7F) as u8 | 0x80, (graph.len() >> 7) as u8];
+    [&[8, 8, 0x3A][..], &length, &graph, &field(8, &[16, 13])].concat()
+}
+
+#[test]
+fn the_files_that_a_graph_names_go_along() {
+    let place = Place::new();
+    let said = "--task denoise --prediction denoised --sigma-range 0,1 --inputs sample=x,sigma=sigma --result y";
+    for (i, location) in ["weights.pb", "parts/of/w.bin", "net.onnx_data"].into_iter().enumerate() {
+        place.file(&format!("{i}/net.onnx"), multiplying(location));
+        place.file(&format!("{i}/{location}"), 0.5_f32.to_le_bytes());
+        place.file(&format!("{i}/net.onnx.txt"), "not named");
+        eddy(&format!("import {i}/net.onnx -o p{i}/ {said} --receptive-field 0")).within(&place).succeeds();
+        assert!(
+            place.path(&format!("p{i}/{location}")).is_file() && !place.path(&format!("p{i}/net.onnx.txt")).exists()
+        );
+        fs::remove_dir_all(place.path(&i.to_string())).unwrap();
+        eddy(&format!("check p{i}")).within(&place).succeeds();
+        fs::remove_dir_all(place.path(&format!("p{i}"))).unwrap();
+    }
+    place.file("w", 0.5_f32.to_le_bytes());
+    let refused = |location: &str, code: i32, words: &str| {
+        place.file("in/net.onnx", multiplying(location));
+        eddy(&format!("import in/net.onnx -o p/ {said}")).within(&place).fails(code).says(location).says(words);
+    };
+    refused("../w", 4, "lies outside of its folder");
+    refused("/etc/hostname", 4, "lies outside of its folder");
+    refused("gone.bin", 4, "cannot be read");
+    std::os::unix::fs::symlink("../w", place.path("in/link.bin")).unwrap();
+    refused("link.bin", 4, "a link out of its folder");
+    place.file("in/model.toml", 0.5_f32.to_le_bytes());
+    refused("model.toml", 4, "what a package calls its own");
+    place.holds_only(&["in", "w"]);
+}

@@ -6,7 +6,7 @@ use eddy::diffusion::{NoiseAt, NoiseSource, Philox};
 use eddy::frame::picture::{self, Limits, Options};
 use eddy::frame::{Format, Frame, Metadata, Samples};
 
-/// A shaded picture with noise of 25 of 255 grey levels, and random alpha.
+/// A shaded picture with noise of 25 of 255 grey levels, and random alpha above 0.
 pub fn noisy(width: usize, height: usize, channels: usize, bits: u32) -> Frame {
     let white = if bits == 8 { 255.0 } else { 65535.0 };
     let colors = if channels >= 3 { 3 } else { 1 };
@@ -21,7 +21,8 @@ pub fn noisy(width: usize, height: usize, channels: usize, bits: u32) -> Frame {
                 let level = if channel < colors {
                     0.3 + 0.4 * (x + y) as f32 / (width + height) as f32 + 25.0 / 255.0 * row[x]
                 } else {
-                    0.5 + 0.4 * row[x]
+                    // What is fully transparent is another matter.
+                    (0.5 + 0.4 * row[x]).max(0.01)
                 };
                 values.push((white * level).round().clamp(0.0, white));
             }

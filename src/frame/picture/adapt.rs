@@ -1,10 +1,10 @@
 //! Making a frame fit what a format can hold.
 
 use super::format::Format;
-use super::orientation;
 use super::refusal::{Refusal, Result};
 use super::warning::Warning;
-use crate::frame::{Frame, Samples};
+use super::{exif, orientation};
+use crate::frame::{Frame, Metadata, Samples};
 use image::metadata::Orientation::NoTransforms;
 use std::borrow::Cow;
 
@@ -36,7 +36,7 @@ pub(super) struct Fitted<'a> {
     /// The pixels as the format can hold them; borrowed where they are so already.
     pub(super) frame: Cow<'a, Frame>,
     /// The EXIF block, where the format holds it.
-    pub(super) exif: Option<&'a [u8]>,
+    pub(super) exif: Option<Cow<'a, [u8]>>,
     /// The ICC profile, where the format holds it.
     pub(super) icc: Option<&'a [u8]>,
     /// What is lost.
@@ -60,9 +60,9 @@ pub(super) fn fit(frame: &Frame, format: Format) -> Fitted<'_> {
         fitted = Cow::Owned(with_samples(&fitted, 4, regrouped(&fitted, &[0, 0, 0, 1])));
     }
 
-    let exif = frame.metadata.exif.as_deref();
-    let kept_exif = exif.filter(|exif| format.holds_exif(exif.len()));
-    if kept_exif.is_none() && exif.is_some_and(|exif| !orientation::is_all_of(exif)) {
+    let block = frame.metadata.exif.as_deref();
+    let kept_exif = block.filter(|block| format.holds_exif(block.len()));
+    if kept_exif.is_none() && block.is_some_and(|block| !orientation::is_all_of(block)) {
         warnings.push(Warning::ExifDropped(format));
     }
     // TIFF keeps the orientation as a tag.
@@ -77,7 +77,31 @@ pub(super) fn fit(frame: &Frame, format: Format) -> Fitted<'_> {
     if kept_icc.is_none() && icc.is_some() {
         warnings.push(Warning::IccDropped(format));
     }
+    if format != Format::Png && says_other_colors(&frame.metadata) {
+        warnings.push(Warning::ColorDropped(format));
+    }
+    let kept_exif = kept_exif.map(|block| exif::with_size(block, [frame.width, frame.height]));
     Fitted { frame: fitted, exif: kept_exif, icc: kept_icc, warnings }
+}
+
+/// Whether chunks of a PNG, which other formats do not hold, say of the colours what the rest does not: that they are others than
+/// sRGB's, which is what everybody expects.
+fn says_other_colors(metadata: &Metadata) -> bool {
+    /// In parts of 100000: the gamma, and x and y of white, red, green and blue.
+    const GAMMA: u32 = 45_455;
+    const PRIMARIES: [u32; 8] = [31_270, 32_900, 64_000, 33_000, 30_000, 60_000, 15_000, 6_000];
+    let chunk = |name: &[u8; 4]| metadata.chunks.iter().find(|(own, _)| own == name).map(|(_, body)| body.as_slice());
+    if let Some([primaries, transfer, ..]) = chunk(b"cICP") {
+        return (*primaries, *transfer) != (1, 13);
+    }
+    if metadata.icc.is_some() || chunk(b"sRGB").is_some() {
+        return false;
+    }
+    let differs = |name: &[u8; 4], usual: &[u32], by: u32| {
+        let numbers = chunk(name).unwrap_or_default().as_chunks::<4>().0;
+        numbers.iter().zip(usual).any(|(number, usual)| u32::from_be_bytes(*number).abs_diff(*usual) > by)
+    };
+    differs(b"gAMA", &[GAMMA], 500) || differs(b"cHRM", &PRIMARIES, 100)
 }
 
 fn with_samples(frame: &Frame, channels: usize, samples: Samples) -> Frame {

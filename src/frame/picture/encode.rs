@@ -5,9 +5,9 @@ use super::format::Format;
 use super::refusal::{Refusal, Result};
 use super::warning::Warning;
 use super::{adapt, tiff};
-use crate::frame::{Frame, Samples};
+use crate::frame::{Frame, Metadata, Samples};
 use image::codecs::bmp::BmpEncoder;
-use image::codecs::jpeg::JpegEncoder;
+use image::codecs::jpeg::{JpegEncoder, PixelDensity, PixelDensityUnit};
 use image::codecs::webp::WebPEncoder;
 use image::{ExtendedColorType, ImageEncoder, ImageError};
 use std::borrow::Cow;
@@ -39,18 +39,36 @@ pub(super) fn encode(
     match format {
         Format::Png => encode_png(&fitted, out)?,
         Format::Tiff => tiff::write(&fitted.frame, fitted.icc, out)?,
-        Format::Jpeg => encode_with(&fitted, JpegEncoder::new_with_quality(out, options.jpeg_quality))?,
+        Format::Jpeg => {
+            let mut encoder = JpegEncoder::new_with_quality(out, options.jpeg_quality);
+            density(&frame.metadata).into_iter().for_each(|density| encoder.set_pixel_density(density));
+            encode_with(&fitted, encoder)?;
+        }
         Format::WebP => encode_with(&fitted, WebPEncoder::new_lossless(out))?,
         Format::Bmp => encode_with(&fitted, BmpEncoder::new(out))?,
     }
     Ok(fitted.warnings)
 }
 
+/// What a `pHYs` chunk says, as a JPEG has it; none where that is beyond its numbers.
+fn density(metadata: &Metadata) -> Option<PixelDensity> {
+    let (_, body) = metadata.chunks.iter().find(|(name, _)| name == b"pHYs")?;
+    let [x @ .., _, _, _, _, unit] = body.first_chunk::<9>()?;
+    let y = [body[4], body[5], body[6], body[7]];
+    let (unit, factor) = match unit {
+        1 => (PixelDensityUnit::Inches, 0.0254),
+        _ => (PixelDensityUnit::PixelAspectRatio, 1.0),
+    };
+    let [x, y] = [*x, y].map(|number| (f64::from(u32::from_be_bytes(number)) * factor).round());
+    let fits = |density: &f64| (1.0..=f64::from(u16::MAX)).contains(density);
+    (fits(&x) && fits(&y)).then_some(PixelDensity { density: (x as u16, y as u16), unit })
+}
+
 fn encode_with(fitted: &Fitted<'_>, mut encoder: impl ImageEncoder) -> Result<()> {
     if let Some(icc) = fitted.icc {
         encoder.set_icc_profile(icc.to_vec()).map_err(ImageError::Unsupported)?;
     }
-    if let Some(exif) = fitted.exif {
+    if let Some(exif) = &fitted.exif {
         encoder.set_exif_metadata(exif.to_vec()).map_err(ImageError::Unsupported)?;
     }
     let frame = &fitted.frame;
@@ -99,7 +117,7 @@ fn write_png(fitted: &Fitted<'_>, out: &mut impl Write) -> Result<()> {
     let frame = &fitted.frame;
     let mut info = png::Info::with_size(frame.width as u32, frame.height as u32);
     info.icc_profile = fitted.icc.map(Cow::Borrowed);
-    info.exif_metadata = fitted.exif.map(Cow::Borrowed);
+    info.exif_metadata = fitted.exif.as_deref().map(Cow::Borrowed);
     let mut encoder = png::Encoder::with_info(out, info)?;
     encoder.set_color(match frame.channels {
         1 => png::ColorType::Grayscale,
@@ -116,6 +134,9 @@ fn write_png(fitted: &Fitted<'_>, out: &mut impl Write) -> Result<()> {
     }
     encoder.set_compression(png::Compression::Fast);
     let mut file = encoder.write_header()?;
+    for (name, body) in &frame.metadata.chunks {
+        file.write_chunk(png::chunk::ChunkType(*name), body)?;
+    }
     let mut pixels = file.stream_writer_with_size(1 << 16)?;
     let row_length = frame.width * frame.channels;
     match &frame.samples {

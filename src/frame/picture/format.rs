@@ -27,6 +27,19 @@ impl Format {
     /// Every extension that names a format, in lower case.
     pub const EXTENSIONS: [&str; 7] = ["png", "jpg", "jpeg", "webp", "tif", "tiff", "bmp"];
 
+    /// Extensions of pictures of other formats, in lower case: what a folder holds of them is complained of, and not passed over.
+    const FOREIGN: [&str; 33] = [
+        "heic", "heif", "hif", "avif", "gif", "jp2", "j2k", "jpx", "jxl", "jxr", "psd", "tga", "ico", "exr", "hdr",
+        "pnm", "ppm", "pgm", "pbm", "pfm", "qoi", "dng", "cr2", "cr3", "nef", "nrw", "arw", "orf", "rw2", "raf", "pef",
+        "srw", "3fr",
+    ];
+
+    /// Whether a file's name ends as that of a picture which is not read.
+    pub(in crate::frame) fn is_foreign(path: &Path) -> bool {
+        let extension = path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase);
+        extension.is_some_and(|extension| Self::FOREIGN.contains(&extension.as_str()))
+    }
+
     /// The format that a file's name ends in, in upper or lower case.
     pub fn from_path(path: &Path) -> Option<Self> {
         path.extension()?.to_str()?.parse().ok()

@@ -15,6 +15,8 @@ use std::io::{self, BufRead, Read, Seek, SeekFrom};
 pub(super) struct Found {
     /// An EXIF block, which in a PNG may stand after the pixels.
     pub(super) exif: Option<Vec<u8>>,
+    /// Chunks as [`Metadata::chunks`](crate::frame::Metadata::chunks) has them.
+    pub(super) chunks: Vec<([u8; 4], Vec<u8>)>,
 }
 
 /// The first 12 bytes, or all of a shorter file. The reader stays at the start.
@@ -29,7 +31,7 @@ pub(super) fn head(reader: &mut (impl BufRead + Seek)) -> Result<Vec<u8>> {
 pub(super) fn check(format: Format, reader: &mut (impl BufRead + Seek)) -> Result<Found> {
     match format {
         Format::Png => walk_png(reader),
-        Format::Jpeg => walk_jpeg(reader).map(|()| Found::default()),
+        Format::Jpeg => walk_jpeg(reader),
         Format::WebP => measure_riff(reader).map(|()| Found::default()),
         // Their decoders notice by themselves.
         Format::Tiff | Format::Bmp => Ok(Found::default()),
@@ -41,6 +43,7 @@ fn walk_png(reader: &mut (impl BufRead + Seek)) -> Result<Found> {
     /// An EXIF block larger than this is none.
     const MAX_EXIF: u32 = 1 << 24;
     let mut found = Found::default();
+    let mut before_pixels = true;
     reader.seek(SeekFrom::Start(8))?;
     loop {
         let length = u32::from_be_bytes(array(reader)?);
@@ -56,15 +59,43 @@ fn walk_png(reader: &mut (impl BufRead + Seek)) -> Result<Found> {
                 found.exif = Some(block);
                 reader.seek_relative(4)?;
             }
+            kind if before_pixels && density_or_color(kind, length) => {
+                let mut body = vec![0; length as usize];
+                reader.read_exact(&mut body)?;
+                // A damaged one says nothing.
+                if u32::from_be_bytes(array(reader)?) == crc32(kind.iter().chain(&body)) {
+                    found.chunks.push((*kind, body));
+                }
+            }
+            b"IDAT" => {
+                before_pixels = false;
+                reader.seek_relative(i64::from(length) + 4)?;
+            }
             // The checksum follows.
             _ => reader.seek_relative(i64::from(length) + 4)?,
         }
     }
 }
 
+/// Whether a chunk is one of those that are kept, and as long as such a chunk is.
+fn density_or_color(kind: &[u8; 4], length: u32) -> bool {
+    matches!(
+        (kind, length),
+        (b"gAMA" | b"cICP", 4) | (b"cHRM", 32) | (b"sRGB", 1) | (b"mDCV", 24) | (b"cLLI", 8) | (b"pHYs", 9)
+    )
+}
+
+/// The checksum of a PNG's chunk.
+fn crc32<'a>(bytes: impl Iterator<Item = &'a u8>) -> u32 {
+    !bytes.fold(u32::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 })
+    })
+}
+
 /// Marker by marker until the end of the image. Compressed data lies between markers and is passed over: there, a
 /// byte of 255 is followed by 0 or by a restart marker.
-fn walk_jpeg(reader: &mut (impl BufRead + Seek)) -> Result<()> {
+fn walk_jpeg(reader: &mut (impl BufRead + Seek)) -> Result<Found> {
+    let mut found = Found::default();
     reader.seek(SeekFrom::Start(2))?;
     loop {
         skip_past_ff(reader)?;
@@ -75,10 +106,15 @@ fn walk_jpeg(reader: &mut (impl BufRead + Seek)) -> Result<()> {
             }
         };
         match marker {
-            0xD9 => return Ok(()),
+            0xD9 => return Ok(found),
             0x00 | 0x01 | 0xD0..=0xD8 => {}
             _ => {
                 let length = u16::from_be_bytes(array(reader)?).saturating_sub(2);
+                if marker == 0xE0 && length >= 12 {
+                    found.chunks.extend(density(&array(reader)?));
+                    reader.seek_relative(i64::from(length) - 12)?;
+                    continue;
+                }
                 let start_of_frame = matches!(marker, 0xC0..=0xCF) && !matches!(marker, 0xC4 | 0xC8 | 0xCC);
                 if start_of_frame && length >= 6 {
                     let [.., components] = array::<6>(reader)?;
@@ -90,6 +126,23 @@ fn walk_jpeg(reader: &mut (impl BufRead + Seek)) -> Result<()> {
             }
         }
     }
+}
+
+/// The density that a JFIF segment gives, as a PNG's chunk; none where it says nothing.
+fn density(segment: &[u8; 12]) -> Option<([u8; 4], Vec<u8>)> {
+    let [b'J', b'F', b'I', b'F', 0, _, _, unit, x @ .., y_high, y_low] = segment else { return None };
+    let [x, y] = [*x, [*y_high, *y_low]].map(|length| u32::from(u16::from_be_bytes(length)));
+    let per_metre = |density: u32| match unit {
+        1 => (density * 10_000 + 127) / 254,
+        _ => density * 100,
+    };
+    let body = match unit {
+        _ if x == 0 || y == 0 => return None,
+        1 | 2 => [&per_metre(x).to_be_bytes()[..], &per_metre(y).to_be_bytes(), &[1]].concat(),
+        0 if x != y => [&x.to_be_bytes()[..], &y.to_be_bytes(), &[0]].concat(),
+        _ => return None,
+    };
+    Some((*b"pHYs", body))
 }
 
 fn refuse_cmyk(components: u8) -> Result<()> {

@@ -1,25 +1,28 @@
 //! Picture files: PNG, JPEG, WebP, TIFF and BMP.
 //!
 //! Reading tells the format from the content, takes 8 and 16 bits of grey or RGB with or without alpha, expands
-//! palettes and lower depths, and keeps the EXIF block and the ICC profile. A file that is cut off, damaged, animated
+//! palettes and lower depths, and keeps the EXIF block, the ICC profile and a PNG's own words on its colours. A file that is cut off, damaged, animated
 //! or too large is an error, never half a picture.
 //!
 //! Writing keeps what the format can hold, returns a [`Warning`] for what it cannot, and refuses to lose alpha. A file
 //! appears whole or not at all.
 //!
-//! | format | alpha | 16 bits | EXIF | ICC |
-//! |---|---|---|---|---|
-//! | PNG | yes | yes | yes | yes |
-//! | JPEG | no | no | up to 64 KiB | yes |
-//! | WebP (lossless) | yes | no | yes | yes |
-//! | TIFF | yes | yes | the orientation | yes |
-//! | BMP | yes | no | no: the pixels are turned | no |
+//! | format | alpha | 16 bits | EXIF | ICC | gAMA, cHRM, cICP | density |
+//! |---|---|---|---|---|---|---|
+//! | PNG | yes | yes | yes | yes | yes | yes |
+//! | JPEG | no | no | up to 64 KiB | yes | no | yes |
+//! | WebP (lossless) | yes | no | yes | yes | no | no |
+//! | TIFF | yes | yes | the orientation | yes | no | no |
+//! | BMP | yes | no | no: the pixels are turned | no | no | no |
+//!
+//! The size that an EXIF block names is that of the picture written beside it.
 
 mod adapt;
 mod encode;
+mod exif;
 mod format;
 mod intact;
-mod orientation;
+pub(super) mod orientation;
 mod read;
 mod refusal;
 mod save;
@@ -31,6 +34,7 @@ mod warning;
 pub use encode::Options;
 pub use format::Format;
 pub use read::{Limits, decode, read};
+pub(super) use save::end_of_link;
 pub(crate) use save::{begin, check_place, encoded, save};
 pub use save::{check, write};
 pub use warning::Warning;

@@ -1,8 +1,9 @@
 //! Which way up a picture is, and turning it.
 //!
-//! A frame's samples stay as its file stores them, and its EXIF block says how to turn them. Only where a format
-//! holds no such block are the samples turned when they are written.
+//! A frame's samples stay as its file stores them, and its EXIF block says how to turn them. They are turned where a
+//! format holds no such block, and where a picture is related to another or passed on without its block.
 
+use super::exif;
 use crate::frame::{Frame, Metadata, Samples};
 use image::metadata::Orientation;
 
@@ -10,7 +11,7 @@ use image::metadata::Orientation;
 const MARK: &[u8] = b"Exif\0\0";
 
 /// The orientation of a frame with that metadata.
-pub(super) fn of(metadata: &Metadata) -> Orientation {
+pub(in crate::frame) fn of(metadata: &Metadata) -> Orientation {
     let exif = metadata.exif.as_deref();
     exif.and_then(Orientation::from_exif_chunk).unwrap_or(Orientation::NoTransforms)
 }
@@ -39,8 +40,8 @@ pub(super) fn bare_exif(exif: Vec<u8>) -> Vec<u8> {
     }
 }
 
-/// The frame turned the way it is displayed, without its EXIF block.
-pub(super) fn upright(frame: &Frame) -> Frame {
+/// The frame turned the way it is displayed, which its EXIF block then says.
+pub(in crate::frame) fn upright(frame: &Frame) -> Frame {
     let orientation = of(&frame.metadata);
     let swaps = matches!(
         orientation,
@@ -62,7 +63,8 @@ pub(super) fn upright(frame: &Frame) -> Frame {
         Samples::U8(samples) => Samples::U8(turned(samples, frame, (width, height), source)),
         Samples::U16(samples) => Samples::U16(turned(samples, frame, (width, height), source)),
     };
-    let metadata = Metadata { exif: None, icc: frame.metadata.icc.clone(), note: None };
+    let block = frame.metadata.exif.as_deref().filter(|block| !is_all_of(block));
+    let metadata = Metadata { exif: block.map(|block| exif::upright(block).into_owned()), ..frame.metadata.clone() };
     Frame { width, height, channels: frame.channels, samples, metadata }
 }
 

@@ -52,12 +52,12 @@ impl Limits {
 
 /// Reads a picture file.
 ///
-/// The format is told from the content. Of a TIFF with several pages the first is read, and of its tags the
+/// The format is told from the content. Of a TIFF's tags the
 /// orientation and the ICC profile are kept. The frame takes `width * height * channels * bits / 8` bytes; a JPEG and
 /// a WebP take about their file's size on top while they are read.
 ///
 /// # Errors
-/// [`Error::Input`] for a file that is missing, cut off, damaged, larger than `limits`, of another format, animated,
+/// [`Error::Input`] for a file that is missing, cut off, damaged, larger than `limits`, of another format, animated or of several pages,
 /// or with samples other than 8 or 16 bit grey or RGB (floating point, CMYK, premultiplied alpha, a TIFF's palette).
 pub fn read(path: &Path, limits: &Limits) -> error::Result<Frame> {
     decode(path, BufReader::new(open(path)?), limits)
@@ -99,13 +99,14 @@ fn decode_any(reader: &mut (impl BufRead + Seek), limits: &Limits) -> Result<Fra
     };
     let exif = frame.metadata.exif.take().or(found.exif);
     frame.metadata.exif = exif.map(orientation::bare_exif).filter(|exif| !exif.is_empty());
+    frame.metadata.chunks = found.chunks;
     Ok(frame)
 }
 
 fn decode_with(mut decoder: impl ImageDecoder, limits: &Limits) -> Result<Frame> {
     let (width, height) = decoder.dimensions();
     limits.check(width, height, decoder.color_type().bytes_per_pixel().into())?;
-    let metadata = Metadata { exif: decoder.exif_metadata()?, icc: decoder.icc_profile()?, note: None };
+    let metadata = Metadata { exif: decoder.exif_metadata()?, icc: decoder.icc_profile()?, ..Metadata::default() };
     let (channels, samples) = match DynamicImage::from_decoder(decoder)? {
         DynamicImage::ImageLuma8(pixels) => (1, Samples::U8(pixels.into_raw())),
         DynamicImage::ImageLumaA8(pixels) => (2, Samples::U8(pixels.into_raw())),
@@ -131,12 +132,20 @@ fn unknown(head: &[u8]) -> Refusal {
     if head.is_empty() {
         return Refusal::new("the file is empty");
     }
-    let kind = match head.get(4..12) {
-        _ if head.starts_with(b"GIF8") => "a GIF",
-        Some(b"ftypavif") => "an AVIF",
-        Some(b"ftypheic" | b"ftypheix" | b"ftypmif1") => "a HEIF",
-        _ if head.starts_with(b"\xff\x0a") || head.get(4..8) == Some(b"JXL ") => "a JPEG XL",
-        _ => "no picture",
+    let (kind, advice) = match head.get(4..12) {
+        _ if head.starts_with(b"GIF8") => ("a GIF", "; save it anew, as `ffmpeg -i in.gif out.png` does"),
+        Some(b"ftypavif" | b"ftypavis") => ("an AVIF", "; save it anew, as `avifdec in.avif out.png` does"),
+        Some(b"ftypheic" | b"ftypheix" | b"ftyphevc" | b"ftypheim" | b"ftypheis" | b"ftypmif1" | b"ftypmsf1") => {
+            ("a HEIF", "; save it anew, as `heif-convert in.heic out.png` does")
+        }
+        _ if head.starts_with(b"\xff\x0a") || head.get(4..8) == Some(b"JXL ") => {
+            ("a JPEG XL", "; save it anew, as `djxl in.jxl out.png` does")
+        }
+        _ if head.get(4..8) == Some(b"jP  ") || head.starts_with(b"\xff\x4f\xff\x51") => {
+            ("a JPEG 2000", "; save it anew, as `opj_decompress -i in.jp2 -o out.png` does")
+        }
+        Some(b"ftypcrx ") => ("what a camera's sensor gave (CR3)", "; develop it in another program first"),
+        _ => ("no picture", ""),
     };
-    Refusal::new(format!("by its content it is {kind}; PNG, JPEG, WebP, TIFF and BMP are read"))
+    Refusal::new(format!("by its content it is {kind}; PNG, JPEG, WebP, TIFF and BMP are read{advice}"))
 }

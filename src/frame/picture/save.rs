@@ -32,7 +32,8 @@ pub(crate) fn check_place(path: &Path) -> Result<()> {
 ///
 /// The file is written under another name in the same folder and renamed when it is complete, so that a reader never
 /// sees half of it and an earlier file of that name stays until then. It gets the permissions of an ordinary new
-/// file, or those of the file that it replaces. A symbolic link is followed. PNG and TIFF take little memory beside
+/// file, or those of the file that it replaces. A symbolic link is followed, whether its end is
+/// there or not. PNG and TIFF take little memory beside
 /// the frame's; a format that holds less than the frame takes a reduced copy.
 ///
 /// # Errors
@@ -86,9 +87,21 @@ fn target(path: &Path) -> Result<PathBuf> {
             refuse("the file is there and write-protected; choose another name or allow writing")
         }
         Ok(_) => path.canonicalize().map_err(|error| refused(path, error.into())),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(path.into()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(end_of_link(path)),
         Err(error) => Err(refused(path, error.into())),
     }
+}
+
+/// Where a symbolic link leads whose end is not there yet; any other path as it is.
+pub(in crate::frame) fn end_of_link(path: &Path) -> PathBuf {
+    /// As many as the system follows.
+    const LINKS: usize = 40;
+    let mut end = path.to_owned();
+    for _ in 0..LINKS {
+        let Ok(next) = end.read_link() else { break };
+        end = folder_of(&end).join(next);
+    }
+    end
 }
 
 fn create_beside(target: &Path) -> refusal::Result<NamedTempFile> {

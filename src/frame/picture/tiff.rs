@@ -11,9 +11,10 @@ use ::tiff::encoder::{TiffEncoder, TiffValue};
 use ::tiff::tags::{ExtraSamples, Tag};
 use std::io::{Read, Seek, Write};
 
-/// Reads the first page.
+/// Reads the only page.
 pub(super) fn read(reader: impl Read + Seek, limits: &Limits) -> Result<Frame> {
     let mut decoder = Decoder::new(reader)?;
+    refuse_pages(&mut decoder)?;
     let (width, height) = decoder.dimensions()?;
     let (channels, bits) = pixel_kind(&mut decoder)?;
     limits.check(width, height, channels * bits.div_ceil(8))?;
@@ -39,7 +40,42 @@ pub(super) fn read(reader: impl Read + Seek, limits: &Limits) -> Result<Frame> {
     if samples.len() != width * height * channels {
         return Err(Refusal::new("it holds channels beside colour and alpha; save it as 8 or 16 bit grey or RGB"));
     }
-    Ok(Frame { width, height, channels, samples, metadata: Metadata { exif, icc, note: None } })
+    Ok(Frame { width, height, channels, samples, metadata: Metadata { exif, icc, ..Metadata::default() } })
+}
+
+/// Refuses a file of several pictures, and one whose first is not what it is about. A smaller copy or a mask behind the picture
+/// does not count.
+fn refuse_pages(decoder: &mut Decoder<impl Read + Seek>) -> Result<()> {
+    /// Bits of the kind of page: a reduced copy of another, and the mask of another.
+    const REDUCED: u32 = 1;
+    const MASK: u32 = 4;
+    const DNG_VERSION: Tag = Tag::Unknown(0xC612);
+    /// No file has as many; a damaged one may go round in circles.
+    const PAGES: usize = 1 << 16;
+    let kind = decoder.find_tag_unsigned::<u32>(Tag::NewSubfileType).ok().flatten().unwrap_or_default();
+    if kind & REDUCED != 0 || decoder.find_tag(DNG_VERSION).is_ok_and(|version| version.is_some()) {
+        return Err(Refusal::new(
+            "it is what a camera's sensor gave (DNG or the like), with a small preview in front; develop it in another program \
+             and save a picture",
+        ));
+    }
+    let mut next = match decoder.ifd_pointer() {
+        Some(first) => decoder.read_directory(first)?.next(),
+        None => None,
+    };
+    for _ in 0..PAGES {
+        let Some(pointer) = next else { break };
+        // A directory that is damaged is no page that anybody could read.
+        let Ok(directory) = decoder.read_directory(pointer) else { break };
+        let kind = decoder.read_directory_tags(&directory).find_tag_unsigned::<u32>(Tag::NewSubfileType);
+        if kind.ok().flatten().unwrap_or_default() & (REDUCED | MASK) == 0 {
+            return Err(Refusal::new(
+                "it has several pages and is not one picture; save each as a picture of its own first (`tiffsplit` does)",
+            ));
+        }
+        next = directory.next();
+    }
+    Ok(())
 }
 
 /// Channels and bits a sample, of what can be read.

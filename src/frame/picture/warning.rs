@@ -13,6 +13,8 @@ pub enum Warning {
     ExifDropped(Format),
     /// The ICC profile was left out: colours may look different.
     IccDropped(Format),
+    /// What a PNG says of its colours in its own chunks was left out, and they are not sRGB's: colours may look different.
+    ColorDropped(Format),
 }
 
 impl fmt::Display for Warning {
@@ -27,6 +29,11 @@ impl fmt::Display for Warning {
             Self::IccDropped(format) => {
                 write!(f, "{format} cannot hold this ICC profile: it was left out; write PNG or TIFF to keep it")
             }
+            Self::ColorDropped(format) => write!(
+                f,
+                "{format} cannot hold what this PNG says of its colours (gAMA, cHRM, cICP): it was left out, and they may look \
+                 different; write PNG to keep it"
+            ),
         }
     }
 }

@@ -27,7 +27,7 @@ impl SequenceSource {
         let Some(path) = files.first() else {
             return Err(Error::usage("no picture is given; name a file or a folder"));
         };
-        let first = picture::read(path, &Limits::default())?;
+        let first = picture::read(path, &Limits::default())?.upright();
         let video = Video::new(first.width, first.height, rate, format_of(&first));
         Ok(Self { files: files.into_iter(), first: Some(first), video: full_range(video), index: 0 })
     }
@@ -56,7 +56,7 @@ impl Source for SequenceSource {
         let Some(path) = self.files.next() else { return Ok(Arrival::End) };
         let read = match self.first.take() {
             Some(frame) => Ok(frame),
-            None => picture::read(&path, &Limits::default()),
+            None => picture::read(&path, &Limits::default()).map(Frame::upright),
         };
         (picture.index, picture.time) = (self.index, self.video.rate.time_of(self.index));
         self.index += 1;

@@ -176,3 +176,25 @@ fn a_tag_of_a_wrong_type_does_not_hinder() {
     page.write_data(&[7; 12]).unwrap();
     assert_eq!(decoded(&file.into_inner()).unwrap().metadata.exif, None);
 }
+
+#[test]
+fn tiff_of_several_pages_is_refused_unless_the_others_are_copies() {
+    let pages = |kinds: &[Option<u32>]| {
+        let mut file = Cursor::new(Vec::new());
+        let mut encoder = TiffEncoder::new(&mut file).unwrap();
+        for (i, kind) in kinds.iter().enumerate() {
+            let mut page = encoder.new_image::<RGB8>(2, 2).unwrap();
+            if let Some(kind) = kind {
+                page.encoder().write_tag(Tag::NewSubfileType, *kind).unwrap();
+            }
+            page.write_data(&[i as u8; 12]).unwrap();
+        }
+        file.into_inner()
+    };
+    assert!(refusal(&pages(&[None, None])).contains("several pages"));
+    assert!(refusal(&pages(&[Some(0), Some(1), Some(2)])).contains("several pages"));
+    assert!(refusal(&pages(&[Some(1), Some(0)])).contains("develop it"));
+    for kinds in [&[None][..], &[None, Some(1)], &[Some(0), Some(4), Some(1)], &[Some(2)]] {
+        assert_eq!(decoded(&pages(kinds)).unwrap().samples, Samples::U8(vec![0; 12]), "{kinds:?}");
+    }
+}

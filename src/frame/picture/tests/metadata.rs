@@ -20,7 +20,7 @@ fn profile(space: &[u8; 4]) -> Vec<u8> {
 }
 
 fn with_metadata(frame: Frame, exif: Option<Vec<u8>>, icc: Option<Vec<u8>>) -> Frame {
-    Frame { metadata: Metadata { exif, icc, note: None }, ..frame }
+    Frame { metadata: Metadata { exif, icc, ..Metadata::default() }, ..frame }
 }
 
 /// The same picture turned by another implementation.
@@ -82,7 +82,7 @@ fn bmp_is_turned() {
         assert_eq!(decoded(&bytes).unwrap(), expected, "orientation {orientation}");
 
         let bare =
-            Frame { metadata: Metadata { exif: orientation::exif_of(orientation), icc: None, note: None }, ..tagged };
+            Frame { metadata: Metadata { exif: orientation::exif_of(orientation), ..Metadata::default() }, ..tagged };
         assert_eq!(encoded(&bare, Format::Bmp), (bytes, vec![]));
     }
 }
@@ -133,4 +133,115 @@ fn the_mark_of_jpeg_is_taken_off_elsewhere() {
     let exif = [b"Exif\0\0", camera_exif(6).as_slice()].concat();
     let (bytes, _) = encoded(&with_metadata(smooth(4, 3, 3, 8), Some(exif), None), Format::WebP);
     assert_eq!(decoded(&bytes).unwrap().metadata.exif, Some(camera_exif(6)));
+}
+
+/// A block that names the picture's size in both of its directories, in this byte order.
+fn sized_exif(big_endian: bool) -> Vec<u8> {
+    let short = |value: u16| if big_endian { value.to_be_bytes() } else { value.to_le_bytes() };
+    let long = |value: u32| if big_endian { value.to_be_bytes() } else { value.to_le_bytes() };
+    let entry = |tag: u16, kind: u16, value: u32| {
+        let value = if kind == 3 { [short(value as u16), [0; 2]].concat() } else { long(value).to_vec() };
+        [&short(tag)[..], &short(kind), &long(1), &value].concat()
+    };
+    let mut block = if big_endian { b"MM\0*".to_vec() } else { b"II*\0".to_vec() };
+    block.extend(long(8));
+    block.extend(short(3));
+    block.extend([entry(0x0100, 4, 53), entry(0x0112, 3, 6), entry(0x8769, 4, 50)].concat());
+    block.extend(long(0));
+    block.extend(short(2));
+    block.extend([entry(0xA002, 3, 53), entry(0xA003, 4, 37)].concat());
+    block.extend(long(0));
+    block
+}
+
+#[test]
+fn an_exif_block_names_the_size_that_the_picture_has() {
+    for big_endian in [false, true] {
+        for (width, height) in [(53, 37), (106, 74), (70_000, 1)] {
+            let exif = sized_exif(big_endian);
+            let frame = with_metadata(smooth(width, height, 1, 8), Some(exif.clone()), None);
+            let written = decoded(&encoded(&frame, Format::Png).0);
+            // Larger ones are not read.
+            let Ok(written) = written else { continue };
+            let found = written.metadata.exif.unwrap();
+            let number = |at: usize| {
+                let bytes: [u8; 4] = found[at..at + 4].try_into().unwrap();
+                if big_endian { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) }
+            };
+            assert_eq!((found.len(), number(18)), (exif.len(), width as u32));
+            let short = if big_endian { number(60) >> 16 } else { number(60) & 0xFFFF };
+            assert_eq!((short, number(72)), (width as u32, height as u32));
+            if (width, height) == (53, 37) {
+                assert_eq!(found, exif);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_turned_says_so() {
+    let frame = with_metadata(smooth(9, 6, 3, 8), Some(sized_exif(true)), None);
+    let upright = frame.clone().upright();
+    assert_eq!((upright.width, upright.height), (6, 9));
+    assert_eq!(orientation::of(&upright.metadata), Orientation::NoTransforms);
+    assert_eq!(upright.samples, turned(&frame, 6).samples);
+    let damaged = with_metadata(smooth(9, 6, 3, 8), Some(b"MM\0*\xff\xff\xff\xff".to_vec()), None);
+    assert_eq!(damaged.clone().upright(), damaged);
+    for cut in 0..sized_exif(false).len() {
+        let part = with_metadata(smooth(9, 6, 3, 8), Some(sized_exif(false)[..cut].to_vec()), None);
+        encoded(&part.upright(), Format::Png);
+    }
+}
+
+fn with_chunks(frame: Frame, chunks: &[(&[u8; 4], &[u8])]) -> Frame {
+    let chunks = chunks.iter().map(|(name, body)| (**name, body.to_vec())).collect();
+    Frame { metadata: Metadata { chunks, ..Metadata::default() }, ..frame }
+}
+
+#[test]
+fn what_a_png_says_of_its_colours_is_kept_or_missed() {
+    let linear = 100_000_u32.to_be_bytes();
+    let gamma = 45_455_u32.to_be_bytes();
+    let chunks: [(&[(&[u8; 4], &[u8])], bool); 5] = [
+        (&[(b"gAMA", &linear)], true),
+        (&[(b"cICP", &[9, 16, 0, 1])], true),
+        (
+            &[(
+                b"cHRM",
+                &[0, 0, 0x80, 0, 0, 0, 0, 9, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4, 0, 0, 0, 5, 0, 0, 0, 6],
+            )],
+            true,
+        ),
+        (&[(b"sRGB", &[0]), (b"gAMA", &gamma)], false),
+        (&[(b"gAMA", &gamma), (b"pHYs", &[0, 0, 0x2E, 0x23, 0, 0, 0x2E, 0x23, 1])], false),
+    ];
+    for (chunks, missed) in chunks {
+        for channels in 1..=4 {
+            let frame = with_chunks(smooth(9, 6, channels, 16), chunks);
+            let (bytes, warnings) = encoded(&frame, Format::Png);
+            assert_eq!((decoded(&bytes).unwrap(), warnings), (frame, vec![]));
+        }
+        for format in [Format::Jpeg, Format::WebP, Format::Tiff, Format::Bmp] {
+            let (_, warnings) = encoded(&with_chunks(smooth(9, 6, 3, 8), chunks), format);
+            assert_eq!(warnings.contains(&Warning::ColorDropped(format)), missed, "{format} {chunks:?}");
+        }
+    }
+    // What is damaged says nothing.
+    let (mut bytes, _) = encoded(&with_chunks(smooth(9, 6, 3, 8), &[(b"gAMA", &linear)]), Format::Png);
+    let at = bytes.windows(4).position(|name| name == b"gAMA").unwrap();
+    bytes[at + 5] ^= 1;
+    assert_eq!(decoded(&bytes).unwrap().metadata.chunks, []);
+}
+
+#[test]
+fn a_density_is_kept_in_jpeg_and_png() {
+    let density = |dots: u32| [&dots.to_be_bytes()[..], &dots.to_be_bytes(), &[1]].concat();
+    for dots in [2835, 11_811, 23_622] {
+        let frame = with_chunks(smooth(9, 6, 3, 8), &[(b"pHYs", &density(dots))]);
+        let jpeg = decoded(&encoded(&frame, Format::Jpeg).0).unwrap();
+        assert_eq!(jpeg.metadata, frame.metadata);
+        assert_eq!(decoded(&encoded(&jpeg, Format::Png).0).unwrap().metadata, frame.metadata);
+    }
+    let wide = with_chunks(smooth(9, 6, 3, 8), &[(b"pHYs", &[0, 0, 0, 4, 0, 0, 0, 3, 0])]);
+    assert_eq!(decoded(&encoded(&wide, Format::Jpeg).0).unwrap().metadata, wide.metadata);
 }

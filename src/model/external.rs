@@ -1,0 +1,132 @@
+//! The files in which a graph keeps its weights beside itself, as it names them.
+
+use std::collections::BTreeSet;
+
+/// The messages of ONNX on the way to a tensor.
+#[derive(Clone, Copy)]
+enum Message {
+    Model,
+    Graph,
+    Function,
+    Node,
+    Attribute,
+    Sparse,
+    Tensor,
+}
+
+impl Message {
+    /// What a field of this message holds, by the numbers of `onnx.proto`.
+    fn within(self, field: u64) -> Option<Self> {
+        match (self, field) {
+            (Self::Model, 7) | (Self::Attribute, 6 | 11) => Some(Self::Graph),
+            (Self::Model, 25) => Some(Self::Function),
+            (Self::Graph, 1) | (Self::Function, 7) => Some(Self::Node),
+            (Self::Node, 5) => Some(Self::Attribute),
+            (Self::Graph, 15) | (Self::Attribute, 22 | 23) => Some(Self::Sparse),
+            (Self::Graph, 5) | (Self::Attribute, 5 | 10) | (Self::Sparse, 1 | 2) => Some(Self::Tensor),
+            _ => None,
+        }
+    }
+}
+
+/// `external_data` of a tensor: pairs of key and value.
+const EXTERNAL_DATA: u64 = 13;
+
+/// The paths that the tensors of an ONNX file name, relative to its folder; none of what is no such file.
+pub fn external_files(network: &[u8]) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    walk(network, Message::Model, 0, &mut found);
+    found
+}
+
+fn walk(bytes: &[u8], message: Message, depth: usize, found: &mut BTreeSet<String>) {
+    /// Graphs within graphs go less deep.
+    const DEEPEST: usize = 100;
+    if depth > DEEPEST {
+        return;
+    }
+    for (field, body) in Fields(bytes) {
+        if let Some(within) = message.within(field) {
+            walk(body, within, depth + 1, found);
+        }
+        if let (Message::Tensor, EXTERNAL_DATA) = (message, field) {
+            let text = |wanted: u64| Fields(body).find(|(field, _)| *field == wanted).map(|(_, text)| text);
+            if let (Some(b"location"), Some(location)) = (text(1), text(2)) {
+                found.insert(String::from_utf8_lossy(location).into_owned());
+            }
+        }
+    }
+}
+
+/// The fields of a protobuf message that have a length, up to the first that is none.
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Fields<'a> {
+    fn number(&mut self) -> Option<u64> {
+        let mut number = 0;
+        for i in 0..10 {
+            let (byte, rest) = self.0.split_first()?;
+            self.0 = rest;
+            number |= u64::from(byte & 0x7F) << (7 * i).min(63);
+            if byte & 0x80 == 0 {
+                return Some(number);
+            }
+        }
+        None
+    }
+
+    fn take(&mut self, length: u64) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(usize::try_from(length).ok()?)?;
+        self.0 = rest;
+        Some(taken)
+    }
+}
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = (u64, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let key = self.number()?;
+            match key & 7 {
+                0 => drop(self.number()?),
+                1 => drop(self.take(8)?),
+                2 => {
+                    let length = self.number()?;
+                    return Some((key >> 3, self.take(length)?));
+                }
+                5 => drop(self.take(4)?),
+                _ => return None,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::external_files;
+
+    fn field(number: u8, body: &[u8]) -> Vec<u8> {
+        [&[number << 3 | 2, body.len() as u8], body].concat()
+    }
+
+    fn tensor(file: &str) -> Vec<u8> {
+        let pair = |key: &str, value: &str| [field(1, key.as_bytes()), field(2, value.as_bytes())].concat();
+        // A dimension and a type come before.
+        [vec![8, 3, 16, 1], field(13, &pair("location", file)), field(13, &pair("offset", "64"))].concat()
+    }
+
+    #[test]
+    fn tensors_are_found_wherever_they_are() {
+        let deep = field(7, &field(1, &field(5, &field(6, &field(5, &tensor("deep.bin"))))));
+        let constant = field(7, &field(1, &field(5, &field(5, &tensor("parts/constant")))));
+        let twice = field(7, &[field(5, &tensor("weights.pb")), field(5, &tensor("weights.pb"))].concat());
+        let model = [vec![8, 9], deep, constant, twice].concat();
+        let found: Vec<_> = external_files(&model).into_iter().collect();
+        assert_eq!(found, ["deep.bin", "parts/constant", "weights.pb"]);
+        for cut in 0..model.len() {
+            assert!(external_files(&model[..cut]).len() <= 3);
+        }
+        assert!(external_files(b"a text that is no graph").is_empty());
+    }
+}

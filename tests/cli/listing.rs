@@ -1,0 +1,70 @@
+//! Which files a folder stands for, and what is said of the others.
+
+use std::os::unix::fs::symlink;
+
+use crate::common::eddy;
+use crate::common::frames::noisy;
+use crate::common::place::Place;
+
+#[test]
+fn pictures_of_other_formats_are_failures_and_other_files_are_not() {
+    let place = Place::with("in/a.png", &noisy(16, 12, 3, 8));
+    place.file("in/b.heic", b"\0\0\0\x20ftypheic\0\0\0\0mif1heic");
+    place.file("in/c.GIF", b"GIF89a\x01\0\x01\0\0\0\0;");
+    for name in ["in/notes.txt", "in/a.xmp", "in/list.json", "in/.hidden.heic"] {
+        place.file(name, "nothing to see");
+    }
+    eddy("denoise in -o out")
+        .within(&place)
+        .fails(3)
+        .says("in/b.heic: by its content it is a HEIF")
+        .says("heif-convert")
+        .says("in/c.GIF: by its content it is a GIF")
+        .says("2 of 3 pictures failed");
+    assert_eq!(place.names("out"), ["a.png"]);
+    for name in ["in/b.heic", "in/c.GIF"] {
+        std::fs::remove_file(place.path(name)).unwrap();
+    }
+    eddy("denoise in -o out -q").within(&place).succeeds().says_nothing();
+}
+
+#[test]
+fn folders_below_folders_are_taken_where_that_is_asked_for() {
+    let frame = noisy(16, 12, 3, 8);
+    let place = Place::with("in/a.png", &frame).and("in/deep/a.png", &frame).and("in/deep/er/b.jpg", &frame);
+    place.file("in/.thumbnails/a.png", "hidden");
+    place.file("in/text/notes.txt", "none here");
+    symlink("..", place.path("in/deep/up")).unwrap();
+    eddy("denoise in -o out").within(&place).succeeds().says("left out: the folder in/deep and 1 more; --recursive");
+    assert_eq!(place.names("out"), ["a.png"]);
+    // The results are within what is read, and are not read.
+    for _ in 0..2 {
+        eddy("denoise in -o in/out --recursive --sigma 9").within(&place).succeeds();
+        assert_eq!(place.names("in/out"), ["a.png", "deep"]);
+        assert_eq!(place.names("in/out/deep"), ["a.png", "er"]);
+        assert_eq!(place.names("in/out/deep/er"), ["b.jpg"]);
+    }
+    eddy("denoise in/a.png -o one.png -r").within(&place).succeeds();
+    eddy("denoise in -o out.y4m -r").within(&place).fails(2).says("leave --recursive out");
+    eddy("denoise in -o in -r").within(&place).fails(2).says("would replace the input");
+    eddy("denoise in/text -o out -r").within(&place).fails(3).says("holds no picture");
+}
+
+#[test]
+fn a_link_whose_end_is_not_there_is_followed() {
+    let place = Place::with("a.png", &noisy(16, 12, 3, 8));
+    place.folder("elsewhere");
+    symlink("elsewhere/b.png", place.path("second.png")).unwrap();
+    symlink("second.png", place.path("link.png")).unwrap();
+    eddy("denoise a.png -o link.png").within(&place).succeeds();
+    assert_eq!(place.names("elsewhere"), ["b.png"]);
+    assert!(place.path("link.png").is_symlink() && place.path("second.png").is_symlink());
+    symlink("gone/b.png", place.path("lost.png")).unwrap();
+    eddy("denoise a.png -o lost.png").within(&place).fails(1).says("does not exist; create it first");
+    symlink("round.png", place.path("round.png")).unwrap();
+    eddy("denoise a.png -o round.png").within(&place).fails(1).says("round.png");
+    // A stream goes the same way.
+    symlink("elsewhere/s.y4m", place.path("s.y4m")).unwrap();
+    eddy("denoise a.png -o s.y4m").within(&place).succeeds();
+    assert_eq!(place.names("elsewhere"), ["b.png", "s.y4m"]);
+}
