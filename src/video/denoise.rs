@@ -312,6 +312,7 @@ impl<'a> StreamDenoiser<'a> {
         let Candidate { denoiser, .. } = &mut self.candidates[self.rung.network];
         let least = denoiser.manifest.sigma.map_or(0.0, |range| range.min) as f32;
         if let (Some(past), Noise::PerSample(maps)) = (&mut self.past, &mut self.noise) {
+            past.temporal.set_coded(self.is_correlated);
             past.temporal.fuse(&mut self.x, maps);
             let shared = if self.is_correlated { SHARED } else { [0.0; 2] };
             for ((map, level), shared) in maps.iter_mut().zip(self.levels).zip(shared) {

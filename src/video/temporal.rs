@@ -57,6 +57,10 @@ const RESTLESS: f32 = 0.2;
 const SURE: f32 = 1.0;
 const SURE_NEIGHBOURHOOD: f32 = 0.15;
 
+/// The same of what came through a codec, which gives a few blocks far more than others now and then.
+const SURE_OF_CODED: f32 = 5.0;
+const SURE_NEIGHBOURHOOD_OF_CODED: f32 = 0.5;
+
 /// Pixels along a side of a patch of which the mean tells the light.
 const PATCH: usize = 32;
 
@@ -102,6 +106,7 @@ pub struct Temporal {
     seen: bool,
     /// See [`unshared`](Self::unshared).
     unshared: f32,
+    is_coded: bool,
     resets: u64,
 }
 
@@ -141,6 +146,7 @@ impl Temporal {
             now: Pyramid::default(),
             seen: false,
             unshared: 1.0,
+            is_coded: false,
             resets: 0,
         }
     }
@@ -148,6 +154,11 @@ impl Temporal {
     /// How often everything was new: scene cuts, and a camera that moves otherwise than as a whole.
     pub fn resets(&self) -> u64 {
         self.resets
+    }
+
+    /// Says whether the noise came through a codec or a camera's processor.
+    pub(super) fn set_coded(&mut self, is_coded: bool) {
+        self.is_coded = is_coded;
     }
 
     /// Makes everything new with the next picture.
@@ -412,6 +423,10 @@ impl Temporal {
         let limit = (usual.limit / usual.level).clamp(STRANGE_NEIGHBOURHOOD, 2.0);
         largest(&mut self.coarse, size, REACH, work);
         largest(&mut self.smooth, size, REACH, work);
+        let (sure, sure_neighbourhood) = match self.is_coded {
+            true => (SURE_OF_CODED, SURE_NEIGHBOURHOOD_OF_CODED),
+            false => (SURE, SURE_NEIGHBOURHOOD),
+        };
         let mut moving = 0;
         for block in 0..self.rest.len() {
             // By how much it is more than a neighbourhood at rest shows.
@@ -421,7 +436,7 @@ impl Temporal {
             let rest = self.rest[block];
             let uncertain = rest + (1.0 + rest) * excess;
             let new = (uncertain / (uncertain + 1.0)).max(1.0 / MOST);
-            let is_sure = self.smooth[block] > SURE || coarse > SURE_NEIGHBOURHOOD;
+            let is_sure = self.smooth[block] > sure || coarse > sure_neighbourhood;
             self.restless[block] = is_sure && new > rest / (rest + 1.0) + RESTLESS;
             self.rest[block] = new;
             moving += usize::from(new > MOVES);
