@@ -7,7 +7,8 @@ Clips are made of photographs: white noise in RGB that became 4:2:0, a sensor th
 low light; each still, panning, and with something moving before a still background. Stills are noisy JPEGs; clean pictures,
 screens, text and line art have to stay as they are. The sensor is none of those that training knows (`train/camera.py`).
 
-PSNR is of 8-bit samples of limited range, all planes of a 4:2:0 frame alike, as ffmpeg's own is; "RGB" is after conversion.
+PSNR is of 8-bit samples of limited range, all planes of a 4:2:0 frame alike, as ffmpeg's own is; "RGB" is after conversion. "Flicker"
+is the standard deviation over time where nothing moves, of what it is frame by frame.
 Clips and results are kept in --work, so that a run that was stopped goes on; results of another binary or model are made anew.
 Needs ffmpeg with libx264, and of train/requirements.txt numpy, opencv and pillow.
 """
@@ -105,6 +106,16 @@ def psnr(a, b):
     decibels = lambda e: float(np.mean(10 * np.log10(255**2 / np.maximum(e, 1e-4))))
     colours = np.array([((to_rgb([p[i : i + 1] for p in a]) - to_rgb([p[i : i + 1] for p in b])) ** 2).mean() for i in range(count)])
     return decibels(error), decibels(colours)
+
+
+def flicker(frames, clean):
+    """How much luma flickers where nothing moves: the standard deviation over time, from differences of frames after the first three;
+    None where something moves everywhere."""
+    luma, truth = frames[0][3 : len(clean[0])], clean[0][3 : len(frames[0])]
+    if len(luma) < 3:
+        return None
+    rests = np.ptp(truth, 0) < 0.5
+    return float(np.sqrt((np.diff(luma, axis=0)[:, rests] ** 2).mean() / 2)) if rests.mean() > 0.2 else None
 
 
 # What is before the camera, and the camera
@@ -337,7 +348,9 @@ def eddy(args, example, options):
     result = example.planes(out)
     row = dict(zip(("psnr", "rgb"), psnr(result, example.clean())))
     row["same"] = bool(all(np.array_equal(a, b) for a, b in zip(result, example.planes(example.file))))
-    names = {"tiles": "tiles_computed", "flicker": "flicker", "sigma": "sigma", "chroma": "sigma_chroma", "model": "model"}
+    if example.is_stream:
+        row["flicker"] = flicker(result, example.clean())
+    names = {"tiles": "tiles_computed", "sigma": "sigma", "chroma": "sigma_chroma", "model": "model"}
     row |= {name: summary.get(key) for name, key in names.items()}
     row["fps"] = summary.get("rate") or (1 / summary["seconds"] if summary.get("seconds") else None)
     return row
@@ -404,7 +417,9 @@ def line(rows, is_clean):
     mean = lambda part, name="psnr": (lambda v: float(np.mean(v)) if v else None)([r[part][name] for r in rows if isinstance(r.get(part, {}).get(name), (int, float))])
     show = lambda value, form="{:.1f}": "" if value is None else form.format(value)
     eddy, single, rival, own = mean("eddy"), mean("single"), mean("rival"), mean("own")
-    tiles, flicker, kind = mean("eddy", "tiles"), mean("eddy", "flicker"), rows[0]["kind"]
+    tiles, kind = mean("eddy", "tiles"), rows[0]["kind"]
+    before, after = mean("single", "flicker"), mean("eddy", "flicker")
+    steady = after / before if before and after is not None else None  # as a part of what it is frame by frame
     misses = []
     if eddy is None:
         misses.append("failed")
@@ -421,14 +436,14 @@ def line(rows, is_clean):
         if own is not None and eddy < own - 0.5:
             misses.append(f"{eddy - own:+.1f} to own best")
         if kind.endswith("still"):
-            misses += ["tiles"] * (tiles is not None and tiles > 0.3) + ["flicker"] * (flicker is not None and flicker > 1 / 3)
+            misses += ["tiles"] * (tiles is not None and tiles > 0.3) + ["flicker"] * (steady is not None and steady > 1 / 3)
         elif single is not None and kind.rpartition("-")[2] in MOTIONS and eddy < single - 0.05:
             misses.append(f"temporal {eddy - single:+.2f}")
     best = show(own) + (f" ({rows[0]['own'].get('name')})" if own is not None else "")
     levels = " ".join(filter(None, (show(mean("eddy", "sigma")), show(mean("eddy", "chroma")))))
     same = "same" if is_clean and eddy is not None and all(r["eddy"].get("same") for r in rows) else None
     return [kind, show(mean("noisy")), show(rival), show(single), same or show(eddy), show(mean("eddy", "rgb")), best,
-            show(tiles and 100 * tiles, "{:.0f} %"), show(flicker, "{:.2f}"), show(mean("eddy", "fps")), levels, "; ".join(misses) or "-"]  # fmt: skip
+            show(tiles and 100 * tiles, "{:.0f} %"), show(steady, "{:.2f}"), show(mean("eddy", "fps")), levels, "; ".join(misses) or "-"]  # fmt: skip
 
 
 def table(lines):
