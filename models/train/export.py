@@ -25,6 +25,7 @@ import torch
 import jobs
 import noise
 import pictures
+import planes
 import shrink
 import textures
 from network import parameter_count, receptive_radius
@@ -41,12 +42,23 @@ class Kind:
     sigma: str
     inputs: tuple
     description: str
+    channels: int = 3
+    levels: int = 1  # planes of the map of sigma
+    version: str = "1"
+    layout: str = ""
+    data: str = "synthesised pictures (dead leaves with textures, shading and a simple camera); no photograph was used."
+    start: str = "From scratch"
 
 
 SIGMA_8BIT = "min = {:.8f}\nmax = 0.39215686".format
 KINDS = {
     "denoise": Kind("denoise", "[0.0, 1.0]", SIGMA_8BIT(0), ("x", "sigma"), "Gaussian denoiser for RGB pictures whose noise level is known for each pixel"),
-    "camera": Kind("denoise", "[0.0, 1.0]", SIGMA_8BIT(2 / 255), ("x", "sigma"), "Cleans what a cheap camera delivers: noise through a Bayer mosaic, sharpening and JPEG"),
+    "planes": Kind(
+        "denoise", "[0.0, 1.0]", SIGMA_8BIT(0), ("x", "sigma"), "Denoiser for frames of cameras, in the planes of 4:2:0 that they come in", 6, 2, "2",
+        'layout = "yuv420" # luma of each 2x2 row by row, Cb, Cr, at half the width and height; sigma of luma and of chroma\n',
+        "124 freely licensed photographs (PHOTOGRAPHS.tsv) and drawn pictures, through simulated cameras, JPEG, MJPEG, H.264 and H.265.",
+        "From denoise-fast",
+    ),
     "upscale": Kind("upscale", "[0.0, 1.0]", "min = 0.002\nmax = {}", ("x", "sigma", "low"), "Enlarges RGB pictures {} times by conditional diffusion"),
     "generate": Kind("generate", "[-1.0, 1.0]", "min = 0.002\nmax = 80.0", ("x", "sigma"), "Unconditional prior over RGB pictures, for inpainting and drawing"),
 }
@@ -55,19 +67,19 @@ MIXED = "\nmixed = true # a picture may be known in some pixels, sigma 0.002, an
 
 MANIFEST = """\
 name = "{name}"
-version = "1"
+version = "{version}"
 task = "{task}"
 prediction = "denoised"
-channels = 3
-range = {range}
+channels = {channels}
+{layout}range = {range}
 multiple_of = {multiple_of}
 receptive_field = {radius} # radius in pixels: an output pixel depends on no input further away
 scale = {scale}
 licence = "MIT OR Apache-2.0"
 description = "{description}"
-training = "From scratch, {steps} steps of Adam on synthesised pictures (dead leaves with textures, shading and a simple camera); no photograph was used."
+training = "{start}, {steps} steps of Adam on {data}"
 parameters = {parameters}
-bytes_per_pixel = {bytes_per_pixel} # peak working memory of ONNX Runtime per input pixel, measured
+bytes_per_pixel = {bytes_per_pixel} # peak working memory of ONNX Runtime per pixel of the network's grid, measured
 
 [sigma]
 {sigma}
@@ -100,9 +112,8 @@ options.intra_op_num_threads = 2
 options.enable_mem_pattern = False
 session = onnxruntime.InferenceSession(sys.argv[1], options, ["CPUExecutionProvider"])
 size, scale = int(sys.argv[2]), int(sys.argv[3])
-x = numpy.ones((1, 3, size * scale, size * scale), numpy.float32)
-inputs = {"x": x, "sigma": x[:, :1].copy(), "low": numpy.ones((1, 3, size, size), numpy.float32)}
-session.run(None, {i.name: inputs[i.name] for i in session.get_inputs()})
+sides = {"x": size * scale, "sigma": size * scale, "low": size}
+session.run(None, {i.name: numpy.ones((1, i.shape[1], sides[i.name], sides[i.name]), numpy.float32) for i in session.get_inputs()})
 print(1024 * int(re.search(r"VmHWM:\s+(\d+)", open("/proc/self/status").read())[1]))
 """
 
@@ -121,13 +132,17 @@ class Package:
 
     def inputs(self, rng, clean):
         """Inputs for clean pictures [B, 3, H, W] in [0, 1] of the large grid."""
-        if self.config["model"]["job"] in ("denoise", "camera"):
+        if self.config["model"]["job"] == "denoise":
             return noise.draw(rng, clean)[1:]
+        if self.kind.channels == 6:
+            frames = [planes.pack(*planes.of_rgb(c.permute(1, 2, 0).numpy())) for c in clean]
+            sigma = torch.tensor(rng.uniform(0, 0.3, (len(clean), 2, *frames[0].shape[1:])), dtype=torch.float32)
+            return torch.from_numpy(np.stack(frames)), sigma
         return self.job.example(rng, clean)[0]
 
     def sizes(self):
         """Batches, heights and widths of the large grid, each a multiple of what the network asks for."""
-        unit = self.network.multiple_of * self.scale
+        unit = self.network.multiple_of * (2 if self.kind.channels == 6 else self.scale)
         return [(1, 8 * unit, 6 * unit), (1, unit, unit), (2, 5 * unit, 17 * unit), (1, 480 // unit * unit, 640 // unit * unit)]
 
     @torch.no_grad()
@@ -137,7 +152,7 @@ class Package:
     def write_onnx(self, path):
         """Writes the graph with dynamic batch, height and width, without the exporter's notes about source files."""
         size = 64 * self.scale
-        example = [torch.zeros(1, 3, size, size), torch.ones(1, 1, size, size), torch.zeros(1, 3, 64, 64)]
+        example = [torch.zeros(1, self.kind.channels, size, size), torch.ones(1, self.kind.levels, size, size), torch.zeros(1, 3, 64, 64)]
         axes = {n: {0: "batch", 2: "large_height", 3: "large_width"} if self.scale > 1 else {0: "batch", 2: "height", 3: "width"} for n in ("x", "sigma", "denoised")}
         axes["low"] = {0: "batch", 2: "height", 3: "width"}
         names = list(self.kind.inputs)
@@ -172,8 +187,8 @@ class Package:
 
     def probe(self, size):
         """Inputs of `size` pixels a side, and the one of them in which a pixel is to be moved."""
-        large = torch.zeros(1, 3, size * self.scale, size * self.scale, dtype=torch.double)
-        inputs = [large, large[:, :1] + 0.1] + [torch.zeros(1, 3, size, size, dtype=torch.double)] * (self.scale > 1)
+        large = torch.zeros(1, self.kind.channels, size * self.scale, size * self.scale, dtype=torch.double)
+        inputs = [large, large[:, : self.kind.levels] + 0.1] + [torch.zeros(1, 3, size, size, dtype=torch.double)] * (self.scale > 1)
         return inputs, inputs[-1] if self.scale > 1 else inputs[0]
 
     def radius(self):
@@ -190,10 +205,11 @@ class Package:
         size = 32 * self.network.multiple_of
         for offset in range(self.network.multiple_of):
             at = size // 2 + offset
-            inputs = [rng.random((1, 3, size * s, size * s)), np.full((1, 1, size * s, size * s), 0.1), rng.random((1, 3, size, size))]
+            channels, levels = self.kind.channels, self.kind.levels
+            inputs = [rng.random((1, channels, size * s, size * s)), np.full((1, levels, size * s, size * s), 0.1), rng.random((1, 3, size, size))]
             feed = {n: i.astype(np.float32) for n, i in zip(self.kind.inputs, inputs)}
             still = running.run(None, feed)[0]
-            feed["x"][..., at * s : (at + 1) * s, at * s : (at + 1) * s] = 1e4 * rng.choice([-1, 1], (3, 1, 1))
+            feed["x"][..., at * s : (at + 1) * s, at * s : (at + 1) * s] = 1e4 * rng.choice([-1, 1], (channels, 1, 1))
             feed["sigma"][..., at * s : (at + 1) * s, at * s : (at + 1) * s] = 1e4 if s == 1 else 0.5
             if s > 1:
                 feed["low"][..., at, at] = rng.choice([-1e4, 1e4], 3)
@@ -206,16 +222,23 @@ class Package:
     def recorded_pair(self):
         """Inputs made of a synthesised picture, and PyTorch's result: 64 rows and 48 columns, a ramp of sigma where a map may vary."""
         rng = np.random.default_rng(7)
-        picture = pictures.picture(rng, textures.bank(rng, 13), 64)[:, :48]
+        side = 128 if self.kind.channels == 6 else 64
+        picture = pictures.picture(rng, textures.bank(rng, 13), side)[:, : side * 3 // 4]
         clean = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 255
         if self.scale > 1:
             low = shrink.resize(clean[0], self.scale, "bicubic")[None]
             sigma = torch.full_like(clean[:, :1], 0.1)
             inputs = (clean + sigma * jobs.seeded_noise(clean, 7), sigma, low)
         else:
+            if self.kind.channels == 6:
+                clean = torch.from_numpy(planes.pack(*planes.of_rgb(picture.astype(np.float32) / 255)))[None]
             top, clean = (4.0, 2 * clean - 1) if self.kind.task == "generate" else (75 / 255, clean)
             sigma = torch.linspace(top / 15, top, 64).view(1, 1, 64, 1).expand(1, 1, 64, 48).contiguous()
-            inputs = (clean + sigma * jobs.seeded_noise(clean, 7), sigma)
+            noise_of = sigma
+            if self.kind.levels == 2:  # chroma has half of luma's, as white noise in RGB makes it
+                sigma = torch.cat([sigma, sigma / 2], 1)
+                noise_of = sigma[:, [0, 0, 0, 0, 1, 1]]
+            inputs = (clean + noise_of * jobs.seeded_noise(clean, 7), sigma)
         return self.feed(inputs) | {"denoised": self.run(inputs)}
 
 
@@ -257,7 +280,12 @@ def main():
         keys = {"x": "sample", "sigma": "sigma", "low": "condition"}
         manifest = MANIFEST.format(
             name=name,
+            version=package.kind.version,
             task=package.kind.task,
+            channels=package.kind.channels,
+            layout=package.kind.layout,
+            start=package.kind.start,
+            data=package.kind.data,
             range=package.kind.range,
             multiple_of=package.network.multiple_of,
             radius=radius,
