@@ -4,9 +4,10 @@ A plane (luma, Cb, Cr, or one of R, G, B) is cut into blocks of 8x8 samples that
 transform of each give energies that for white noise all are its variance. Low quantiles of the energies over the blocks say how strong noise
 is where there is little texture, their ratios how it is correlated, and a small network, fitted here to simulated pictures, weighs them.
 
-    python noise_estimate.py simulate --photos DIR --out FILE.npz --count 4000 --seed 1
-    python noise_estimate.py fit FILES.npz --check FILES.npz --out weights.npz
-    python noise_estimate.py rust weights.npz > ../../src/task/plane_noise/weights.rs
+    python noise_estimate.py simulate --photos DIR --out pictures.npz --count 7000 --seed 1
+    python noise_estimate.py simulate --clips --photos DIR --out clips.npz --count 2400 --seed 2
+    python noise_estimate.py fit --pictures pictures.npz --clips clips.npz --check-pictures OTHER.npz --check-clips OTHER.npz --out weights.npz
+    python noise_estimate.py rust weights.npz > ../../src/task/plane_noise/weights.rs && cargo fmt
     python noise_estimate.py golden weights.npz > ../../tests/golden/plane_noise.json
 """
 
