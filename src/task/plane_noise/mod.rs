@@ -82,11 +82,11 @@ pub(crate) enum NoiseKind {
 /// Noise whose deviation is less is nobody's gain to remove.
 const LEAST_SIGMA: f64 = 1.5 / 255.0;
 
-/// Log odds of no noise below which there is some.
+/// Log odds of no noise below which there is noise.
 const NOISY: f64 = -1.0;
 
-/// The second octave's deviation over the finest band's, or the inverse, up to which noise counts as white: 2^0.2.
-const WHITE: f64 = 1.149;
+/// The second octave's deviation over the finest band's, or the inverse, up to which noise counts as white.
+const WHITE: f64 = 1.2;
 
 /// The kind of a picture's or a stream's noise, from all planes in which something could be seen: `Y`, `Cb`, `Cr`, or
 /// `R`, `G`, `B`. Luma (R, G, B) and chroma are judged apart, each by its planes together.
