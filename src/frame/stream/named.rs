@@ -13,7 +13,7 @@ use super::pipe::PipeSink;
 use super::raw::RawSource;
 use super::sequence::{SequenceSink, SequenceSource};
 use super::sink::{Framing, PlainSink};
-use super::video::{Rate, Video};
+use super::video::{Matrix, Rate, SaidBy, Video};
 use super::y4m::{MAGIC, Y4mSource, nearest};
 use super::{Interpretation, Origin, Sink, Source};
 use crate::error::{Error, Result};
@@ -177,8 +177,21 @@ impl SinkFormat {
             Self::Pictures(format) => SequenceSink::video_for(video, format),
             Self::Y4m | Self::Container => {
                 let mut result = Video { format: nearest(video.format), ..video.clone() };
-                // RGB of full range becomes YCbCr as everybody expects it.
-                result.color.full_range &= video.format.chroma().is_some();
+                let color = &mut result.color;
+                let usual = Matrix::usual(video.height);
+                if video.format.chroma().is_none() {
+                    // RGB of full range becomes YCbCr as everybody expects it.
+                    color.full_range = false;
+                    if color.said_by != SaidBy::Caller {
+                        (color.matrix, color.said_by) = (usual, SaidBy::Source);
+                    }
+                } else if self == Self::Y4m
+                    && color.said_by != SaidBy::Caller
+                    && matches!(color.matrix, Matrix::Bt601 | Matrix::Bt709)
+                {
+                    // y4m cannot say it, and this is what its readers take it for.
+                    color.matrix = usual;
+                }
                 result
             }
         }

@@ -4,7 +4,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use super::format::{Chroma, PixelFormat};
-use super::video::{Color, Rate, Siting, Video};
+use super::video::{CodePoint, Color, Matrix, Rate, SaidBy, Scan, Siting, Video};
 use super::{Arrival, Interpretation, Picture, Source, check_size};
 use crate::error::{Error, Result};
 
@@ -13,6 +13,9 @@ pub(super) const MAGIC: &[u8] = b"YUV4MPEG2";
 
 /// No header is longer.
 const LONGEST_LINE: usize = 1024;
+
+/// The longest header that is written: ffmpeg reads no longer one.
+const LONGEST_HEADER: usize = 96;
 
 /// A stream in y4m from anything that can be read.
 pub struct Y4mSource<R> {
@@ -65,7 +68,10 @@ impl<R: Read + Send> Source for Y4mSource<R> {
                 self.ended = true;
                 return Ok(Arrival::End);
             }
-            Line::Whole(line) if line == "FRAME" || line.starts_with("FRAME ") => {}
+            Line::Whole(line) if line == "FRAME" || line.starts_with("FRAME ") => {
+                picture.tags.clear();
+                picture.tags.push_str(line.trim_end().trim_start_matches("FRAME"));
+            }
             Line::Whole(_) | Line::Torn => {
                 self.ended = true;
                 return Ok(Arrival::Corrupt(format!(
@@ -125,8 +131,8 @@ fn read_line(reader: &mut impl BufRead) -> io::Result<Line> {
 /// What the header says, or what is wrong with it.
 fn parse(line: &str) -> std::result::Result<Video, String> {
     let (mut width, mut height, mut rate) = (None, None, Rate::of(25));
-    let mut colorspace = "420jpeg";
-    let mut full_range = None;
+    let (mut colorspace, mut older) = (None, None);
+    let (mut scan, mut aspect, mut full_range, mut described) = (Scan::Progressive, None, None, None);
     let mut tags = Vec::new();
     for tag in line.split(' ').skip(1).filter(|tag| !tag.is_empty()) {
         let Some((kind, value)) = tag.split_at_checked(1) else { continue };
@@ -135,22 +141,66 @@ fn parse(line: &str) -> std::result::Result<Video, String> {
             "H" => height = value.parse().ok(),
             // 0:0 stands for a rate that is not known.
             "F" => rate = value.parse().unwrap_or(rate),
-            "C" => colorspace = value,
+            "C" => colorspace = Some(value.to_owned()),
+            "I" => scan = scan_of(value)?,
+            "A" => aspect = aspect_of(value),
             "X" if value.starts_with("COLORRANGE=") => full_range = Some(value.ends_with("=FULL")),
-            // This one says what the colour space does.
-            "X" if value.starts_with("YSCSS=") => {}
+            "X" if value.starts_with("YSCSS=") => older = Some(value["YSCSS=".len()..].to_lowercase()),
+            "X" if value.starts_with("EDDY=") => described = Some(value["EDDY=".len()..].to_owned()),
             _ => tags.push(tag.to_owned()),
         }
     }
     let (Some(width), Some(height)) = (width.filter(|w| *w > 0), height.filter(|h| *h > 0)) else {
         return Err(format!("its header says no width and height: {line}"));
     };
-    let (format, siting) = colorspace_of(colorspace).ok_or_else(|| {
+    // Older writers say the chroma by XYSCSS alone; beside a C it adds nothing.
+    let colorspace = colorspace.or(older).unwrap_or_else(|| "420jpeg".to_owned());
+    let (format, siting) = colorspace_of(&colorspace).ok_or_else(|| {
         format!("its samples are {colorspace}; expected 420 (any siting), 422, 444 or mono, of 8 to 16 bits a sample")
     })?;
-    let mut video = Video { tags, ..Video::new(width, height, rate, format) };
+    let mut video = Video { tags, scan, aspect, ..Video::new(width, height, rate, format) };
     video.color = Color { siting, full_range: full_range.unwrap_or(false), ..video.color };
+    if let Some(described) = described {
+        describe(&described, &mut video.color);
+    }
     Ok(video)
+}
+
+fn scan_of(value: &str) -> std::result::Result<Scan, String> {
+    match value {
+        "p" | "?" | "" => Ok(Scan::Progressive),
+        "t" => Ok(Scan::TopFirst),
+        "b" => Ok(Scan::BottomFirst),
+        "m" => Ok(Scan::Mixed),
+        _ => Err(format!("its header says I{value} of how it is interlaced; expected Ip, It, Ib or Im")),
+    }
+}
+
+/// `10:11`; 0:0 stands for what is not known.
+fn aspect_of(value: &str) -> Option<[u32; 2]> {
+    let (width, height) = value.split_once(':')?;
+    let aspect = [width.parse().ok()?, height.parse().ok()?];
+    (!aspect.contains(&0)).then_some(aspect)
+}
+
+/// Our own tag, for which y4m has none: primaries, transfer characteristics and matrix as code points of ITU-T H.273.
+fn describe(value: &str, color: &mut Color) {
+    let codes: Vec<u8> = value.split('-').filter_map(|code| code.parse().ok()).collect();
+    let [primaries, transfer, matrix] = codes[..] else { return };
+    (color.primaries, color.transfer) = (CodePoint(primaries), CodePoint(transfer));
+    if let Some(matrix) = Matrix::of_code(matrix) {
+        (color.matrix, color.said_by) = (matrix, SaidBy::Source);
+    }
+}
+
+/// What [`describe`] reads; nothing where there is nothing to say.
+fn description(video: &Video) -> Option<String> {
+    let Color { matrix, primaries, transfer, .. } = video.color;
+    let has_matrix = video.format.chroma().is_some() && !video.format.is_grey();
+    let is_usual = !has_matrix || matrix == Matrix::usual(video.height);
+    let is_plain = is_usual && primaries == CodePoint::UNSAID && transfer == CodePoint::UNSAID;
+    let matrix = if has_matrix { matrix.code() } else { CodePoint::UNSAID.0 };
+    (!is_plain).then(|| format!(" XEDDY={}-{}-{matrix}", primaries.0, transfer.0))
 }
 
 /// `420jpeg`, `422p10`, `mono12`, ...
@@ -191,17 +241,26 @@ fn colorspace(video: &Video) -> String {
 
 /// The header of a stream: one line with its end.
 pub(super) fn header(video: &Video) -> String {
-    let Video { width, height, rate, tags, .. } = video;
-    let mut line = format!("YUV4MPEG2 W{width} H{height} F{}:{}", rate.pictures, rate.seconds);
+    let Video { width, height, rate, scan, aspect, tags, .. } = video;
     // What a reader takes for granted is said all the same: some do not.
-    if !tags.iter().any(|tag| tag.starts_with('I')) {
-        line += " Ip";
+    let scan = match scan {
+        Scan::Progressive => 'p',
+        Scan::TopFirst => 't',
+        Scan::BottomFirst => 'b',
+        Scan::Mixed => 'm',
+    };
+    let mut line = format!("YUV4MPEG2 W{width} H{height} F{}:{} I{scan}", rate.pictures, rate.seconds);
+    if let Some([width, height]) = aspect {
+        line += &format!(" A{width}:{height}");
     }
     for tag in tags {
         line += &format!(" {tag}");
     }
     let range = if video.color.full_range { "FULL" } else { "LIMITED" };
-    line + &format!(" C{} XCOLORRANGE={range}\n", colorspace(video))
+    line += &format!(" C{} XCOLORRANGE={range}", colorspace(video));
+    // Better without than not read at all.
+    line += &description(video).filter(|more| line.len() + more.len() < LONGEST_HEADER).unwrap_or_default();
+    line + "\n"
 }
 
 /// The format that y4m holds which loses nothing of `format`.
