@@ -10,6 +10,7 @@ mod format;
 mod live;
 mod named;
 mod pipe;
+mod probe;
 mod raw;
 mod sequence;
 mod sink;

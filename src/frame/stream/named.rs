@@ -197,6 +197,36 @@ impl SinkFormat {
         }
     }
 
+    /// What of `source` is lost on the way to a sink whose pictures are as `result` describes them, a sentence each.
+    pub fn losses(self, source: &Video, result: &Video) -> Vec<String> {
+        let mut losses = Vec::new();
+        if source.alpha {
+            let words = "the source has transparency, which a stream does not hold: what was hidden beneath it shows";
+            losses.push(words.to_owned());
+        }
+        if let (Self::Pictures(_), Some([width, height])) = (self, result.aspect)
+            && width != height
+        {
+            losses.push(format!("pixels are {width}:{height}, which picture files do not say: they look squeezed"));
+        }
+        let has_matrix = self == Self::Y4m && result.format.chroma().is_some() && !result.format.is_grey();
+        if has_matrix && result.color.matrix != Matrix::usual(result.height) {
+            let matrix = result.color.matrix;
+            losses.push(format!("y4m does not say that its colour is {matrix}: whatever reads it has to be told"));
+        } else if has_matrix && source.color.said_by == SaidBy::Source && source.color.matrix != result.color.matrix {
+            losses.push(format!(
+                "y4m does not say that its colour is {}: it was made {}, which readers take it for at that height",
+                source.color.matrix, result.color.matrix
+            ));
+        }
+        if let (Self::Y4m | Self::Pictures(_), Some(transfer @ ("smpte2084" | "arib-std-b67"))) =
+            (self, source.color.transfer.transfer())
+        {
+            losses.push(format!("values are those of {transfer}, which the result does not say: it looks too dull"));
+        }
+        losses
+    }
+
     /// Opens the sink. `video` is as [`video_for`](Self::video_for) says, and pictures come from `origin`.
     ///
     /// # Errors

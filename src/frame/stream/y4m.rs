@@ -53,6 +53,13 @@ impl<R: Read + Send> Y4mSource<R> {
     }
 }
 
+impl<R> Y4mSource<R> {
+    /// What all pictures have in common, to be told better.
+    pub(super) fn video_mut(&mut self) -> &mut Video {
+        &mut self.video
+    }
+}
+
 impl<R: Read + Send> Source for Y4mSource<R> {
     fn video(&self) -> &Video {
         &self.video
@@ -276,7 +283,7 @@ pub fn nearest(format: PixelFormat) -> PixelFormat {
 #[cfg(test)]
 mod tests {
     use super::{Y4mSource, header};
-    use crate::frame::stream::{Arrival, Interpretation, Picture, Siting, Source};
+    use crate::frame::stream::{Arrival, CodePoint, Interpretation, Matrix, Picture, SaidBy, Siting, Source};
     use std::path::Path;
 
     fn open(bytes: &[u8]) -> crate::Result<Y4mSource<&[u8]>> {
@@ -318,6 +325,52 @@ mod tests {
             let error = open(bytes).err().unwrap().to_string();
             assert!(error.contains(words), "{error}");
         }
+    }
+
+    #[test]
+    fn what_older_writers_say_by_xyscss_counts_where_there_is_no_c() {
+        for (tags, colorspace) in [
+            ("XYSCSS=422", "422"),
+            ("XYSCSS=420MPEG2", "420mpeg2"),
+            ("XYSCSS=422P10", "422p10"),
+            ("C444 XYSCSS=422", "444"),
+        ] {
+            let source = open_line(tags).unwrap();
+            assert!(header(source.video()).contains(&format!(" C{colorspace} ")), "{tags}");
+        }
+        for tags in ["XYSCSS=411", "XYSCSS=UNKNOWN", "Ix"] {
+            assert!(open_line(tags).is_err(), "{tags}");
+        }
+    }
+
+    #[test]
+    fn colour_that_y4m_does_not_say_is_said_by_a_tag_of_ours() {
+        let mut video = open_line("C420mpeg2").unwrap().video().clone();
+        assert!(!header(&video).contains("EDDY"));
+        video.color.matrix = Matrix::Bt2020;
+        (video.color.primaries, video.color.transfer) = (CodePoint(9), CodePoint(16));
+        let written = header(&video);
+        assert!(written.contains(" XEDDY=9-16-9\n") && written.len() <= 96, "{written}");
+        let again = open(written.as_bytes()).unwrap().video().color;
+        assert_eq!(again, crate::frame::stream::Color { said_by: SaidBy::Source, ..video.color });
+        // A header that ffmpeg would not read is worse.
+        video.tags = vec![format!("X{}", "a".repeat(30))];
+        assert!(!header(&video).contains("EDDY"));
+    }
+
+    #[test]
+    fn what_is_said_of_a_frame_travels_with_it() {
+        let mut source = open(b"YUV4MPEG2 W2 H2 Cmono Im\nFRAME It1i\nabcdFRAME\nabcd").unwrap();
+        let mut picture = Picture::default();
+        for tags in [" It1i", ""] {
+            assert_eq!(source.next(&mut picture).unwrap(), Arrival::Picture);
+            assert_eq!(picture.tags, tags);
+        }
+    }
+
+    fn open_line(tags: &str) -> crate::Result<Y4mSource<&'static [u8]>> {
+        let line = format!("YUV4MPEG2 W4 H4 {tags}\n").into_bytes();
+        open(Box::leak(line.into_boxed_slice()))
     }
 
     #[test]
