@@ -69,7 +69,7 @@ fn containers_are_read_and_written() {
 /// What ffprobe says of a file.
 fn probe(place: &Place, entries: &str, file: &str) -> String {
     let mut command = Command::new("ffprobe");
-    command.args(["-v", "error", "-of", "csv=p=0", "-show_entries", entries, file]);
+    command.args(["-v", "error", "-of", "csv=p=0", "-show_entries"]).args(entries.split(' ')).arg(file);
     let output = command.current_dir(place.path("")).output().unwrap();
     assert!(output.status.success(), "{file}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
@@ -146,4 +146,93 @@ fn a_source_that_is_cut_off_leaves_what_can_be_read() {
         let pictures = ffmpeg(&place, &format!("-i {output} -f rawvideo -pix_fmt gray -")).len() / (64 * 48);
         assert!((9..=10).contains(&pictures), "{output}: {pictures}");
     }
+}
+
+#[test]
+fn sound_that_is_short_costs_no_picture_and_one_that_begins_early_adds_none() {
+    let Some(place) = place() else { return };
+    let sources = "-f lavfi -i testsrc2=size=64x48:rate=25:duration=4 -f lavfi -i sine=duration=0.5";
+    ffmpeg(&place, &format!("{sources} short.mp4"));
+    ffmpeg(&place, "-f lavfi -i testsrc2=size=64x48:rate=25:duration=2 -f lavfi -i sine=duration=2 -c:a aac EARLY.MKV");
+    let count = |file: &str| probe(&place, "stream=codec_type,nb_read_frames -count_frames -select_streams v", file);
+    for (source, frames) in [("short.mp4", 100), ("EARLY.MKV", 50)] {
+        for output in ["out.mp4", "out.mkv", "out.avi", "out.y4m"] {
+            eddy("denoise -m identity --sigma 1 -o").arg(output).arg(source).within(&place).succeeds();
+            assert_eq!(count(output), format!("video,{frames}"), "{source} {output}");
+        }
+    }
+    eddy("denoise EARLY.MKV -o out.mkv -m identity --sigma 1").within(&place).succeeds();
+    assert!(probe(&place, "stream=codec_name", "out.mkv").ends_with("aac"), "one kind of file has one kind of sound");
+}
+
+#[test]
+fn what_a_container_says_of_its_colour_goes_into_the_next() {
+    let Some(place) = place() else { return };
+    let tags = "-color_primaries bt2020 -color_trc smpte2084 -colorspace bt2020nc -color_range tv";
+    let source = "-f lavfi -i testsrc2=size=64x48:rate=5:duration=1";
+    ffmpeg(&place, &format!("{source} -pix_fmt yuv420p10le {tags} in.mkv"));
+    let entries = "stream=color_space,color_transfer,color_primaries,color_range";
+    for output in ["out.mp4", "out.mkv"] {
+        eddy("denoise in.mkv -m identity --sigma 1 -o").arg(output).within(&place).succeeds();
+        assert_eq!(probe(&place, entries, output), probe(&place, entries, "in.mkv"), "{output}");
+    }
+    // y4m on the way says it by a tag of ours.
+    eddy("denoise in.mkv -m identity --sigma 1 -o way.y4m").within(&place).succeeds().says("y4m does not say");
+    eddy("denoise way.y4m -m identity --sigma 1 -o out.mkv").within(&place).succeeds();
+    assert_eq!(probe(&place, entries, "out.mkv"), probe(&place, entries, "in.mkv"));
+}
+
+#[test]
+fn colour_is_read_by_the_matrix_that_a_file_says_and_rgb_by_none() {
+    let Some(place) = place() else { return };
+    let red = |height: u32| format!("-f lavfi -i color=c=0xc81e1e:size=64x{height}:rate=5:duration=0.4,format=gbrp");
+    let yuv = |matrix: &str| format!("-vf scale=out_color_matrix={matrix},format=yuv444p -colorspace {matrix} -qp 0");
+    let cases = [
+        (64, "bt709.mp4", yuv("bt709")),
+        (720, "bt601.mp4", yuv("smpte170m")),
+        (64, "bt2020.mp4", yuv("bt2020nc")),
+        (720, "rgb.mkv", "-c:v ffv1 -pix_fmt bgr0".to_owned()),
+        (720, "jpeg.avi", "-c:v mjpeg -q:v 1 -pix_fmt yuvj444p".to_owned()),
+    ];
+    for (height, file, codec) in cases {
+        ffmpeg(&place, &format!("{} {codec} {file}", red(height)));
+        eddy("denoise -m identity --sigma 1 -o out/").arg(file).within(&place).succeeds();
+        let near = |place: &Place, file: &str| {
+            let pixel =
+                ffmpeg(place, &format!("-i {file} -frames:v 1 -vf crop=1:1:20:20 -f rawvideo -pix_fmt rgb24 -"));
+            let off = pixel.iter().zip([200, 30, 30]).map(|(a, b): (&u8, u8)| a.abs_diff(b)).max();
+            assert!(off <= Some(3), "{file}: {pixel:?}");
+        };
+        near(&place, "out/000001.png");
+    }
+}
+
+#[test]
+fn depth_range_and_fields_are_kept_and_covers_left_aside() {
+    let Some(place) = place() else { return };
+    for (format, kept) in [("yuv420p12le", "C420p12 "), ("gray16le", "Cmono16 "), ("yuvj444p", "=FULL")] {
+        ffmpeg(
+            &place,
+            &format!("-f lavfi -i testsrc2=size=64x48:rate=5:duration=1 -c:v ffv1 -pix_fmt {format} deep.mkv"),
+        );
+        eddy("denoise deep.mkv -m identity --sigma 1 -o out.y4m").within(&place).succeeds();
+        let bytes = std::fs::read(place.path("out.y4m")).unwrap();
+        let header =
+            String::from_utf8_lossy(&bytes[..bytes.iter().position(|b| *b == b'\n').unwrap() + 1]).into_owned();
+        assert!(header.contains(kept), "{format}: {header}");
+    }
+    ffmpeg(&place, "-f lavfi -i testsrc2=size=64x48:rate=5:duration=1 -flags +ilme+ildct -top 1 fields.mp4");
+    eddy("denoise fields.mp4 -m identity --sigma 1 -o out.mp4").within(&place).succeeds().says("interlaced");
+    assert_eq!(probe(&place, "stream=field_order", "out.mp4"), probe(&place, "stream=field_order", "fields.mp4"));
+    eddy("upscale fields.mp4 -s 2 -o up.mp4").within(&place).fails(2).says("-vf bwdif");
+    ffmpeg(
+        &place,
+        "-f lavfi -i color=c=red@0.5:size=64x48:rate=5:duration=1,format=yuva444p10le -c:v prores_ks alpha.mov",
+    );
+    eddy("denoise alpha.mov -m identity --sigma 1 -o out.mov").within(&place).succeeds().says("transparency");
+    ffmpeg(&place, "-f lavfi -i color=size=20x20 -frames:v 1 cover.png");
+    let cover =
+        "-i cover.png -i deep.mkv -map 0 -map 1:v -c:v:0 copy -c:v:1 mpeg4 -disposition:v:0 attached_pic cover.mp4";
+    ffmpeg(&place, cover);
+    eddy("denoise cover.mp4 -m identity --sigma 1 -o out.y4m").within(&place).succeeds().says("5 pictures of 64x48");
 }

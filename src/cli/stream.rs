@@ -1,12 +1,12 @@
 //! Streams of a run: moving pictures in, moving pictures out.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use eddy::frame::source;
 use eddy::frame::stream::{
-    self, CameraFormat, CameraWish, Interpretation, LiveSource, Matrix, Origin, Rate, SinkFormat, Source, Video,
+    self, CameraFormat, CameraWish, Interpretation, LiveSource, Matrix, Origin, Rate, Scan, SinkFormat, Source, Video,
 };
 use eddy::preview::{Address, Preview, Token};
 use eddy::video::{Flow, Restore, Target, run};
@@ -34,7 +34,7 @@ pub(crate) struct StreamOptions {
     #[arg(long, value_name = "RATE")]
     fps_in: Option<Rate>,
 
-    /// How luma and chroma come from RGB: bt601 or bt709; by the height when left out
+    /// How luma and chroma come from RGB: bt601, bt709 or bt2020; as the source says when left out, or else by the height
     #[arg(long, value_name = "MATRIX")]
     matrix: Option<Matrix>,
 
@@ -147,6 +147,9 @@ impl StreamOptions {
             target,
         };
         let video = source.video().clone();
+        if video.scan == Scan::Mixed {
+            return Err(refuse_fields(sources, "has frames of which some are interlaced and some are not"));
+        }
         Ok(Some(Stream { pictures, flow, fps: self.fps, preview: self.preview, source, sink, video }))
     }
 }
@@ -181,6 +184,17 @@ impl Stream<'_> {
         how: impl Fn(&R) -> (String, Value),
     ) -> anyhow::Result<()> {
         let output = self.pictures.output();
+        if self.video.scan != Scan::Progressive {
+            if result.height != self.video.height {
+                return Err(refuse_fields(self.pictures.sources(), "is interlaced").into());
+            }
+            console.note(
+                "the source is interlaced, and its frames are worked on whole: where something moves, more noise is left",
+            );
+        }
+        for loss in self.sink.losses(&self.video, result) {
+            console.note(format!("{}: {loss}", output.display()));
+        }
         let origin = Origin::of(self.source.as_ref());
         let sink = self.sink.create(output, self.pictures.options(), result, origin)?;
         let told =
@@ -201,6 +215,14 @@ impl Stream<'_> {
         told.summary(&summary, result, &words, facts)?;
         Ok(ended?)
     }
+}
+
+/// Why interlaced frames are not worked on, and what makes others of them.
+fn refuse_fields(sources: &[PathBuf], problem: &str) -> eddy::Error {
+    let name = sources.first().map(|source| source.display().to_string()).unwrap_or_default();
+    eddy::Error::usage(format!(
+        "{name} {problem}; make whole frames of its fields first: ffmpeg -i {name} -vf bwdif -f yuv4mpegpipe - | eddy ... -"
+    ))
 }
 
 /// A live view at `address`. Where that is not for this machine alone, it has the token that the environment gives, or a new one.

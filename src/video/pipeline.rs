@@ -313,6 +313,7 @@ impl Worker<'_> {
             self.summary.count(&self.treatment.quality);
             self.treatment = restorer.treatment();
             (output.index, output.time) = (item.picture.index, item.picture.time);
+            output.tags.clone_from(&item.picture.tags);
             self.watch.show(&item.picture, &output);
             self.shared.spare_in.replace(item.picture);
             let mut done = Item { picture: output, arrived: item.arrived };

@@ -8,15 +8,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use super::file::Output;
+use super::format::{Chroma, Order, PixelFormat};
+use super::probe::Probe;
+use super::raw::RawSource;
 use super::sink::{Framing, PlainSink};
-use super::video::Video;
+use super::video::{Color, Matrix, Rate, SaidBy, Scan, Siting, Video};
 use super::y4m::Y4mSource;
 use super::{Arrival, Interpretation, Origin, Picture, Sink, Source};
 use crate::error::{Error, Result};
 use crate::frame::picture;
 
-/// The formats that y4m holds and we read; ffmpeg takes the one that loses least.
-const FORMATS: &str = "format=pix_fmts=yuv420p|yuv422p|yuv444p|gray|yuv420p10le|yuv422p10le|yuv444p10le|gray10le";
+/// The formats that y4m holds and we read, of limited and of full range; ffmpeg takes the one that loses least.
+const FORMATS: &str = "format=pix_fmts=yuv420p|yuvj420p|yuv422p|yuvj422p|yuv444p|yuvj444p|gray\
+                       |yuv420p9le|yuv422p9le|yuv444p9le|gray9le|yuv420p10le|yuv422p10le|yuv444p10le|gray10le\
+                       |yuv420p12le|yuv422p12le|yuv444p12le|gray12le|yuv420p14le|yuv422p14le|yuv444p14le\
+                       |yuv420p16le|yuv422p16le|yuv444p16le|gray16le";
 
 /// As much of what ffmpeg says as is passed on.
 const WORDS: usize = 600;
@@ -89,13 +95,29 @@ fn not_started(error: &std::io::Error) -> &'static str {
 /// What ffmpeg reads: a file or a URL.
 pub struct FfmpegSource {
     process: Process,
-    y4m: Y4mSource<ChildStdout>,
+    frames: Frames,
     name: PathBuf,
     live: bool,
 }
 
+/// How frames come from ffmpeg: as y4m, or raw where they are red, green and blue, which y4m does not hold.
+enum Frames {
+    Y4m(Y4mSource<ChildStdout>),
+    Raw(RawSource<ChildStdout>),
+}
+
+impl Frames {
+    fn source(&mut self) -> &mut dyn Source {
+        match self {
+            Self::Y4m(frames) => frames,
+            Self::Raw(frames) => frames,
+        }
+    }
+}
+
 impl FfmpegSource {
-    /// Starts ffmpeg and waits for the header. A URL of a live protocol (RTSP, RTP, UDP, TCP, SRT, RTMP) is a live source.
+    /// Starts ffmpeg and waits for the header. A URL of a live protocol (RTSP, RTP, UDP, TCP, SRT, RTMP) is a live source; what
+    /// any other says of its frames is asked of ffprobe, and counts before any guess.
     ///
     /// # Errors
     /// [`Error::Input`] when ffmpeg is not there or does not read this, with what it says.
@@ -104,14 +126,35 @@ impl FfmpegSource {
         let live = scheme.is_some_and(|scheme| {
             ["rtsp", "rtsps", "rtp", "udp", "tcp", "srt", "rtmp", "rtmps", "mms"].contains(&scheme.as_str())
         });
+        // What is sent once would be gone by then.
+        let probe = if live { Probe::default() } else { Probe::of(&input(name)) };
+        let rgb = probe.bits_of_rgb().zip(probe.size());
         let mut command = ffmpeg();
-        command.arg("-i").arg(input(name)).args(["-map", "0:v:0", "-an", "-sn", "-vf", FORMATS]);
-        command.args(["-f", "yuv4mpegpipe", "-strict", "-1", "pipe:1"]).stdin(Stdio::null()).stdout(Stdio::piped());
+        // The pictures of the film, and not a cover; each once, also where sound begins before them.
+        command.arg("-i").arg(input(name)).args(["-map", "0:V:0", "-an", "-sn", "-vsync", "passthrough"]);
+        match rgb {
+            Some((bits, _)) => command.args(["-f", "rawvideo", "-pix_fmt", if bits > 8 { "rgb48le" } else { "rgb24" }]),
+            None => command.args(["-vf", FORMATS, "-f", "yuv4mpegpipe", "-strict", "-1"]),
+        };
+        command.arg("pipe:1").stdin(Stdio::null()).stdout(Stdio::piped());
         let mut process =
             Process::start(&mut command).map_err(|error| Error::input_from(name, not_started(&error), error))?;
         let Some(stdout) = process.child.stdout.take() else { return Err(Error::input(name, "ffmpeg gives nothing")) };
-        match Y4mSource::open(name, stdout, interpretation) {
-            Ok(y4m) => Ok(Self { process, y4m, name: name.into(), live }),
+        if let Some((bits, [width, height])) = rgb {
+            let mut video = Video::new(width, height, Rate::of(25), PixelFormat::Packed { order: Order::Rgb, bits });
+            probe.describe(name, &mut video)?;
+            interpretation.apply(&mut video);
+            let frames = Frames::Raw(RawSource::new(name, stdout, video)?);
+            return Ok(Self { process, frames, name: name.into(), live });
+        }
+        match Y4mSource::open(name, stdout, Interpretation::default()) {
+            Ok(mut y4m) => {
+                if !(interpretation.matrix.is_some() && probe.describe(name, &mut y4m.video_mut().clone()).is_err()) {
+                    probe.describe(name, y4m.video_mut())?;
+                }
+                interpretation.apply(y4m.video_mut());
+                Ok(Self { process, frames: Frames::Y4m(y4m), name: name.into(), live })
+            }
             Err(error) => Err(process.end().err().map_or(error, |said| Error::input(name, said))),
         }
     }
@@ -128,11 +171,14 @@ fn input(name: &Path) -> PathBuf {
 
 impl Source for FfmpegSource {
     fn video(&self) -> &Video {
-        self.y4m.video()
+        match &self.frames {
+            Frames::Y4m(frames) => frames.video(),
+            Frames::Raw(frames) => frames.video(),
+        }
     }
 
     fn next(&mut self, picture: &mut Picture) -> Result<Arrival> {
-        match self.y4m.next(picture)? {
+        match self.frames.source().next(picture)? {
             Arrival::End => match self.process.end() {
                 Ok(()) => Ok(Arrival::End),
                 Err(said) if self.live => Ok(Arrival::Lost(format!("{}: {said}", self.name.display()))),
@@ -200,12 +246,16 @@ impl FfmpegSink {
         }
         command.args(["-f", "yuv4mpegpipe", "-i", "pipe:0"]);
         if let Some(sound) = origin.sound {
-            // Up to the end of the pictures, of which there may be fewer.
-            command.arg("-i").arg(input(sound)).args(["-map", "0:v:0", "-map", "1:a?", "-shortest"]);
-            if sound.extension() == path.extension() {
+            // It may have begun before the pictures, and ends when it ends: what is shorter does not cut what is longer.
+            if !video.delay.is_zero() {
+                command.arg("-itsoffset").arg(format!("-{:.6}", video.delay.as_secs_f64()));
+            }
+            command.arg("-i").arg(input(sound)).args(["-map", "0:v:0", "-map", "1:a?"]);
+            if kind(sound).is_some() && kind(sound) == kind(path) {
                 command.args(["-c:a", "copy"]);
             }
         }
+        command.args(tags(video));
         command.arg(&part).stdin(Stdio::piped()).stdout(Stdio::null());
         let mut process =
             Process::start(&mut command).map_err(|error| Error::output_from(path, not_started(&error), error))?;
@@ -231,6 +281,41 @@ impl FfmpegSink {
     }
 }
 
+/// Which kind of container a name tells: those of one kind hold the same sound.
+fn kind(path: &Path) -> Option<String> {
+    let extension = path.extension()?.to_str()?.to_lowercase();
+    Some(if ["m4v", "mov"].contains(&extension.as_str()) { "mp4".to_owned() } else { extension })
+}
+
+/// What ffmpeg is told of the pictures that y4m does not say, for the container to say it.
+fn tags(video: &Video) -> Vec<&'static str> {
+    let Color { matrix, said_by, primaries, transfer, full_range, siting } = video.color;
+    let mut tags = Vec::new();
+    tags.extend(primaries.primaries().map(|name| ["-color_primaries", name]));
+    tags.extend(transfer.transfer().map(|name| ["-color_trc", name]));
+    if !video.format.is_grey() {
+        // What nobody said stays unsaid, where readers take it for what it is.
+        if said_by != SaidBy::Nobody || matrix != Matrix::usual(video.height) {
+            tags.push(["-colorspace", matrix.name()]);
+        }
+        if video.format.chroma() == Some(Chroma::C420) && siting == Siting::TopLeft {
+            tags.push(["-chroma_sample_location", "topleft"]);
+        }
+    }
+    if video.color != Color::usual(video.height, video.format) {
+        tags.push(["-color_range", if full_range { "pc" } else { "tv" }]);
+    }
+    match video.scan {
+        Scan::TopFirst => tags.push(["-field_order", "tt"]),
+        Scan::BottomFirst => tags.push(["-field_order", "bb"]),
+        Scan::Progressive | Scan::Mixed => {}
+    }
+    if matches!(video.scan, Scan::TopFirst | Scan::BottomFirst) {
+        tags.push(["-flags", "+ilme+ildct"]);
+    }
+    tags.concat()
+}
+
 impl Sink for FfmpegSink {
     fn video(&self) -> &Video {
         &self.video
@@ -243,8 +328,12 @@ impl Sink for FfmpegSink {
                 self.written += 1;
                 Ok(())
             }
-            // It closed its end: why, it says itself.
-            Err(error) => Err(self.complaint().unwrap_or(error)),
+            // It closed its end: why, it says itself. Where it does not, it is no reader who has had enough.
+            Err(_) => Err(self.complaint().unwrap_or_else(|| Error::Output {
+                path: self.target.clone(),
+                problem: format!("ffmpeg ended after {} pictures, before the last", self.written),
+                source: None,
+            })),
         }
     }
 

@@ -10,6 +10,7 @@ mod format;
 mod live;
 mod named;
 mod pipe;
+mod probe;
 mod raw;
 mod sequence;
 mod sink;
@@ -31,7 +32,7 @@ pub use pipe::PipeSink;
 pub use raw::RawSource;
 pub use sequence::{SequenceSink, SequenceSource};
 pub use sink::{Framing, PlainSink};
-pub use video::{Color, Matrix, Rate, Siting, Video};
+pub use video::{CodePoint, Color, Matrix, Rate, SaidBy, Scan, Siting, Video};
 pub use y4m::{Y4mSource, nearest};
 
 use super::picture::Limits;
@@ -46,6 +47,8 @@ pub struct Picture {
     pub index: u64,
     /// When it was taken or is to be shown, from the beginning of the stream on.
     pub time: Duration,
+    /// What y4m says of this one alone, with a space before each: how it is interlaced.
+    pub tags: String,
 }
 
 /// What came of waiting for a picture.
@@ -148,7 +151,9 @@ pub struct Interpretation {
 impl Interpretation {
     fn apply(self, video: &mut Video) {
         video.rate = self.rate.unwrap_or(video.rate);
-        video.color.matrix = self.matrix.unwrap_or(video.color.matrix);
+        if let Some(matrix) = self.matrix.filter(|matrix| *matrix != video.color.matrix) {
+            (video.color.matrix, video.color.said_by) = (matrix, SaidBy::Caller);
+        }
         video.color.full_range = self.full_range.unwrap_or(video.color.full_range);
     }
 }

@@ -13,7 +13,7 @@ use super::pipe::PipeSink;
 use super::raw::RawSource;
 use super::sequence::{SequenceSink, SequenceSource};
 use super::sink::{Framing, PlainSink};
-use super::video::{Rate, Video};
+use super::video::{Matrix, Rate, SaidBy, Video};
 use super::y4m::{MAGIC, Y4mSource, nearest};
 use super::{Interpretation, Origin, Sink, Source};
 use crate::error::{Error, Result};
@@ -177,11 +177,54 @@ impl SinkFormat {
             Self::Pictures(format) => SequenceSink::video_for(video, format),
             Self::Y4m | Self::Container => {
                 let mut result = Video { format: nearest(video.format), ..video.clone() };
-                // RGB of full range becomes YCbCr as everybody expects it.
-                result.color.full_range &= video.format.chroma().is_some();
+                let color = &mut result.color;
+                let usual = Matrix::usual(video.height);
+                if video.format.chroma().is_none() {
+                    // RGB of full range becomes YCbCr as everybody expects it.
+                    color.full_range = false;
+                    if color.said_by != SaidBy::Caller {
+                        (color.matrix, color.said_by) = (usual, SaidBy::Source);
+                    }
+                } else if self == Self::Y4m
+                    && color.said_by != SaidBy::Caller
+                    && matches!(color.matrix, Matrix::Bt601 | Matrix::Bt709)
+                {
+                    // y4m cannot say it, and this is what its readers take it for.
+                    color.matrix = usual;
+                }
                 result
             }
         }
+    }
+
+    /// What of `source` is lost on the way to a sink whose pictures are as `result` describes them, a sentence each.
+    pub fn losses(self, source: &Video, result: &Video) -> Vec<String> {
+        let mut losses = Vec::new();
+        if source.alpha {
+            let words = "the source has transparency, which a stream does not hold: what was hidden beneath it shows";
+            losses.push(words.to_owned());
+        }
+        if let (Self::Pictures(_), Some([width, height])) = (self, result.aspect)
+            && width != height
+        {
+            losses.push(format!("pixels are {width}:{height}, which picture files do not say: they look squeezed"));
+        }
+        let has_matrix = self == Self::Y4m && result.format.chroma().is_some() && !result.format.is_grey();
+        if has_matrix && result.color.matrix != Matrix::usual(result.height) {
+            let matrix = result.color.matrix;
+            losses.push(format!("y4m does not say that its colour is {matrix}: whatever reads it has to be told"));
+        } else if has_matrix && source.color.said_by == SaidBy::Source && source.color.matrix != result.color.matrix {
+            losses.push(format!(
+                "y4m does not say that its colour is {}: it was made {}, which readers take it for at that height",
+                source.color.matrix, result.color.matrix
+            ));
+        }
+        if let (Self::Y4m | Self::Pictures(_), Some(transfer @ ("smpte2084" | "arib-std-b67"))) =
+            (self, source.color.transfer.transfer())
+        {
+            losses.push(format!("values are those of {transfer}, which the result does not say: it looks too dull"));
+        }
+        losses
     }
 
     /// Opens the sink. `video` is as [`video_for`](Self::video_for) says, and pictures come from `origin`.

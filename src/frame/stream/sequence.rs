@@ -28,7 +28,8 @@ impl SequenceSource {
             return Err(Error::usage("no picture is given; name a file or a folder"));
         };
         let first = picture::read(path, &Limits::default())?.upright();
-        let video = Video::new(first.width, first.height, rate, format_of(&first));
+        let mut video = Video::new(first.width, first.height, rate, format_of(&first));
+        video.alpha = !first.is_opaque();
         Ok(Self { files: files.into_iter(), first: Some(first), video: full_range(video), index: 0 })
     }
 }

@@ -59,8 +59,12 @@ impl<W: Output> Sink for PlainSink<W> {
     }
 
     fn write(&mut self, picture: &Picture) -> Result<()> {
-        let line = if self.framing == Framing::Y4m { b"FRAME\n".as_slice() } else { b"" };
-        let written = self.output.write_all(line).and_then(|()| self.output.write_all(&picture.bytes));
+        let line = match self.framing {
+            Framing::Y4m if picture.tags.is_empty() => self.output.write_all(b"FRAME\n"),
+            Framing::Y4m => self.output.write_all(format!("FRAME{}\n", picture.tags).as_bytes()),
+            Framing::Raw => Ok(()),
+        };
+        let written = line.and_then(|()| self.output.write_all(&picture.bytes));
         written.map_err(|error| cannot_write(&self.name, error))?;
         self.output.mark();
         Ok(())

@@ -4,7 +4,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use super::format::{Chroma, PixelFormat};
-use super::video::{Color, Rate, Siting, Video};
+use super::video::{CodePoint, Color, Matrix, Rate, SaidBy, Scan, Siting, Video};
 use super::{Arrival, Interpretation, Picture, Source, check_size};
 use crate::error::{Error, Result};
 
@@ -13,6 +13,9 @@ pub(super) const MAGIC: &[u8] = b"YUV4MPEG2";
 
 /// No header is longer.
 const LONGEST_LINE: usize = 1024;
+
+/// The longest header that is written: ffmpeg reads no longer one.
+const LONGEST_HEADER: usize = 96;
 
 /// A stream in y4m from anything that can be read.
 pub struct Y4mSource<R> {
@@ -50,6 +53,13 @@ impl<R: Read + Send> Y4mSource<R> {
     }
 }
 
+impl<R> Y4mSource<R> {
+    /// What all pictures have in common, to be told better.
+    pub(super) fn video_mut(&mut self) -> &mut Video {
+        &mut self.video
+    }
+}
+
 impl<R: Read + Send> Source for Y4mSource<R> {
     fn video(&self) -> &Video {
         &self.video
@@ -65,7 +75,10 @@ impl<R: Read + Send> Source for Y4mSource<R> {
                 self.ended = true;
                 return Ok(Arrival::End);
             }
-            Line::Whole(line) if line == "FRAME" || line.starts_with("FRAME ") => {}
+            Line::Whole(line) if line == "FRAME" || line.starts_with("FRAME ") => {
+                picture.tags.clear();
+                picture.tags.push_str(line.trim_end().trim_start_matches("FRAME"));
+            }
             Line::Whole(_) | Line::Torn => {
                 self.ended = true;
                 return Ok(Arrival::Corrupt(format!(
@@ -125,8 +138,8 @@ fn read_line(reader: &mut impl BufRead) -> io::Result<Line> {
 /// What the header says, or what is wrong with it.
 fn parse(line: &str) -> std::result::Result<Video, String> {
     let (mut width, mut height, mut rate) = (None, None, Rate::of(25));
-    let mut colorspace = "420jpeg";
-    let mut full_range = None;
+    let (mut colorspace, mut older) = (None, None);
+    let (mut scan, mut aspect, mut full_range, mut described) = (Scan::Progressive, None, None, None);
     let mut tags = Vec::new();
     for tag in line.split(' ').skip(1).filter(|tag| !tag.is_empty()) {
         let Some((kind, value)) = tag.split_at_checked(1) else { continue };
@@ -135,22 +148,66 @@ fn parse(line: &str) -> std::result::Result<Video, String> {
             "H" => height = value.parse().ok(),
             // 0:0 stands for a rate that is not known.
             "F" => rate = value.parse().unwrap_or(rate),
-            "C" => colorspace = value,
+            "C" => colorspace = Some(value.to_owned()),
+            "I" => scan = scan_of(value)?,
+            "A" => aspect = aspect_of(value),
             "X" if value.starts_with("COLORRANGE=") => full_range = Some(value.ends_with("=FULL")),
-            // This one says what the colour space does.
-            "X" if value.starts_with("YSCSS=") => {}
+            "X" if value.starts_with("YSCSS=") => older = Some(value["YSCSS=".len()..].to_lowercase()),
+            "X" if value.starts_with("EDDY=") => described = Some(value["EDDY=".len()..].to_owned()),
             _ => tags.push(tag.to_owned()),
         }
     }
     let (Some(width), Some(height)) = (width.filter(|w| *w > 0), height.filter(|h| *h > 0)) else {
         return Err(format!("its header says no width and height: {line}"));
     };
-    let (format, siting) = colorspace_of(colorspace).ok_or_else(|| {
+    // Older writers say the chroma by XYSCSS alone; beside a C it adds nothing.
+    let colorspace = colorspace.or(older).unwrap_or_else(|| "420jpeg".to_owned());
+    let (format, siting) = colorspace_of(&colorspace).ok_or_else(|| {
         format!("its samples are {colorspace}; expected 420 (any siting), 422, 444 or mono, of 8 to 16 bits a sample")
     })?;
-    let mut video = Video { tags, ..Video::new(width, height, rate, format) };
+    let mut video = Video { tags, scan, aspect, ..Video::new(width, height, rate, format) };
     video.color = Color { siting, full_range: full_range.unwrap_or(false), ..video.color };
+    if let Some(described) = described {
+        describe(&described, &mut video.color);
+    }
     Ok(video)
+}
+
+fn scan_of(value: &str) -> std::result::Result<Scan, String> {
+    match value {
+        "p" | "?" | "" => Ok(Scan::Progressive),
+        "t" => Ok(Scan::TopFirst),
+        "b" => Ok(Scan::BottomFirst),
+        "m" => Ok(Scan::Mixed),
+        _ => Err(format!("its header says I{value} of how it is interlaced; expected Ip, It, Ib or Im")),
+    }
+}
+
+/// `10:11`; 0:0 stands for what is not known.
+fn aspect_of(value: &str) -> Option<[u32; 2]> {
+    let (width, height) = value.split_once(':')?;
+    let aspect = [width.parse().ok()?, height.parse().ok()?];
+    (!aspect.contains(&0)).then_some(aspect)
+}
+
+/// Our own tag, for which y4m has none: primaries, transfer characteristics and matrix as code points of ITU-T H.273.
+fn describe(value: &str, color: &mut Color) {
+    let codes: Vec<u8> = value.split('-').filter_map(|code| code.parse().ok()).collect();
+    let [primaries, transfer, matrix] = codes[..] else { return };
+    (color.primaries, color.transfer) = (CodePoint(primaries), CodePoint(transfer));
+    if let Some(matrix) = Matrix::of_code(matrix) {
+        (color.matrix, color.said_by) = (matrix, SaidBy::Source);
+    }
+}
+
+/// What [`describe`] reads; nothing where there is nothing to say.
+fn description(video: &Video) -> Option<String> {
+    let Color { matrix, primaries, transfer, .. } = video.color;
+    let has_matrix = video.format.chroma().is_some() && !video.format.is_grey();
+    let is_usual = !has_matrix || matrix == Matrix::usual(video.height);
+    let is_plain = is_usual && primaries == CodePoint::UNSAID && transfer == CodePoint::UNSAID;
+    let matrix = if has_matrix { matrix.code() } else { CodePoint::UNSAID.0 };
+    (!is_plain).then(|| format!(" XEDDY={}-{}-{matrix}", primaries.0, transfer.0))
 }
 
 /// `420jpeg`, `422p10`, `mono12`, ...
@@ -191,17 +248,26 @@ fn colorspace(video: &Video) -> String {
 
 /// The header of a stream: one line with its end.
 pub(super) fn header(video: &Video) -> String {
-    let Video { width, height, rate, tags, .. } = video;
-    let mut line = format!("YUV4MPEG2 W{width} H{height} F{}:{}", rate.pictures, rate.seconds);
+    let Video { width, height, rate, scan, aspect, tags, .. } = video;
     // What a reader takes for granted is said all the same: some do not.
-    if !tags.iter().any(|tag| tag.starts_with('I')) {
-        line += " Ip";
+    let scan = match scan {
+        Scan::Progressive => 'p',
+        Scan::TopFirst => 't',
+        Scan::BottomFirst => 'b',
+        Scan::Mixed => 'm',
+    };
+    let mut line = format!("YUV4MPEG2 W{width} H{height} F{}:{} I{scan}", rate.pictures, rate.seconds);
+    if let Some([width, height]) = aspect {
+        line += &format!(" A{width}:{height}");
     }
     for tag in tags {
         line += &format!(" {tag}");
     }
     let range = if video.color.full_range { "FULL" } else { "LIMITED" };
-    line + &format!(" C{} XCOLORRANGE={range}\n", colorspace(video))
+    line += &format!(" C{} XCOLORRANGE={range}", colorspace(video));
+    // Better without than not read at all.
+    line += &description(video).filter(|more| line.len() + more.len() < LONGEST_HEADER).unwrap_or_default();
+    line + "\n"
 }
 
 /// The format that y4m holds which loses nothing of `format`.
@@ -217,7 +283,7 @@ pub fn nearest(format: PixelFormat) -> PixelFormat {
 #[cfg(test)]
 mod tests {
     use super::{Y4mSource, header};
-    use crate::frame::stream::{Arrival, Interpretation, Picture, Siting, Source};
+    use crate::frame::stream::{Arrival, CodePoint, Interpretation, Matrix, Picture, SaidBy, Siting, Source};
     use std::path::Path;
 
     fn open(bytes: &[u8]) -> crate::Result<Y4mSource<&[u8]>> {
@@ -259,6 +325,52 @@ mod tests {
             let error = open(bytes).err().unwrap().to_string();
             assert!(error.contains(words), "{error}");
         }
+    }
+
+    #[test]
+    fn what_older_writers_say_by_xyscss_counts_where_there_is_no_c() {
+        for (tags, colorspace) in [
+            ("XYSCSS=422", "422"),
+            ("XYSCSS=420MPEG2", "420mpeg2"),
+            ("XYSCSS=422P10", "422p10"),
+            ("C444 XYSCSS=422", "444"),
+        ] {
+            let source = open_line(tags).unwrap();
+            assert!(header(source.video()).contains(&format!(" C{colorspace} ")), "{tags}");
+        }
+        for tags in ["XYSCSS=411", "XYSCSS=UNKNOWN", "Ix"] {
+            assert!(open_line(tags).is_err(), "{tags}");
+        }
+    }
+
+    #[test]
+    fn colour_that_y4m_does_not_say_is_said_by_a_tag_of_ours() {
+        let mut video = open_line("C420mpeg2").unwrap().video().clone();
+        assert!(!header(&video).contains("EDDY"));
+        video.color.matrix = Matrix::Bt2020;
+        (video.color.primaries, video.color.transfer) = (CodePoint(9), CodePoint(16));
+        let written = header(&video);
+        assert!(written.contains(" XEDDY=9-16-9\n") && written.len() <= 96, "{written}");
+        let again = open(written.as_bytes()).unwrap().video().color;
+        assert_eq!(again, crate::frame::stream::Color { said_by: SaidBy::Source, ..video.color });
+        // A header that ffmpeg would not read is worse.
+        video.tags = vec![format!("X{}", "a".repeat(30))];
+        assert!(!header(&video).contains("EDDY"));
+    }
+
+    #[test]
+    fn what_is_said_of_a_frame_travels_with_it() {
+        let mut source = open(b"YUV4MPEG2 W2 H2 Cmono Im\nFRAME It1i\nabcdFRAME\nabcd").unwrap();
+        let mut picture = Picture::default();
+        for tags in [" It1i", ""] {
+            assert_eq!(source.next(&mut picture).unwrap(), Arrival::Picture);
+            assert_eq!(picture.tags, tags);
+        }
+    }
+
+    fn open_line(tags: &str) -> crate::Result<Y4mSource<&'static [u8]>> {
+        let line = format!("YUV4MPEG2 W4 H4 {tags}\n").into_bytes();
+        open(Box::leak(line.into_boxed_slice()))
     }
 
     #[test]

@@ -38,7 +38,7 @@ fn what_nothing_changes_comes_back_bit_by_bit() {
             for (full_range, matrix) in [(false, Matrix::Bt601), (true, Matrix::Bt709)] {
                 for (width, height) in [(1, 1), (2, 2), (3, 5), (8, 6), (31, 1), (1, 17), (33, 18)] {
                     let mut video = Video::new(width, height, Rate::of(25), name.parse().unwrap());
-                    video.color = crate::frame::stream::Color { matrix, full_range, siting };
+                    video.color = crate::frame::stream::Color { matrix, full_range, siting, ..video.color };
                     let before = random(&video);
                     let mut after = before.clone();
                     for range in [Range::UNIT, Range::SIGNED] {

@@ -1,0 +1,143 @@
+//! What a file says of its frames: the tags of its container, asked of ffprobe.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::video::{CodePoint, Matrix, Rate, SaidBy, Scan, Siting, Video};
+use crate::error::{Error, Result};
+
+/// What ffprobe says of a file. What it does not say is none.
+#[derive(Debug, Default)]
+pub(super) struct Probe {
+    stream: Value,
+    /// When the file begins, in seconds: with the first of its frames and its sound.
+    start: f64,
+}
+
+impl Probe {
+    /// Asks about the file or URL that `name` is to ffmpeg. Where nothing can be found out there is nothing in it: why, ffmpeg
+    /// says better.
+    pub(super) fn of(name: &Path) -> Self {
+        let mut command = Command::new("ffprobe");
+        command.args(["-v", "quiet", "-of", "json", "-show_format", "-show_streams", "-select_streams", "V:0"]);
+        let output = command.arg("-i").arg(name).stdin(Stdio::null()).stderr(Stdio::null()).output();
+        let said = output.ok().and_then(|output| serde_json::from_slice::<Value>(&output.stdout).ok());
+        let Some(mut said) = said else { return Self::default() };
+        let start = seconds(&said["format"]["start_time"]).unwrap_or_default();
+        Self { stream: said["streams"][0].take(), start }
+    }
+
+    fn text(&self, key: &str) -> &str {
+        self.stream[key].as_str().unwrap_or_default()
+    }
+
+    fn number(&self, key: &str) -> Option<usize> {
+        self.stream[key].as_u64().and_then(|number| usize::try_from(number).ok())
+    }
+
+    fn rate(&self, key: &str) -> Option<Rate> {
+        self.text(key).parse().ok()
+    }
+
+    /// How its samples lie in memory, as ffmpeg names it.
+    fn format(&self) -> &str {
+        self.text("pix_fmt")
+    }
+
+    /// Bits of a sample, where its frames are red, green and blue.
+    pub(super) fn bits_of_rgb(&self) -> Option<u32> {
+        let format = self.format();
+        let is_rgb = ["rgb", "bgr", "gbr", "0rgb", "0bgr", "argb", "abgr", "x2rgb", "x2bgr", "pal8"];
+        if !is_rgb.iter().any(|start| format.starts_with(start)) {
+            return None;
+        }
+        let deep = format.starts_with("x2")
+            || ["48", "64"].iter().any(|bits| format.contains(bits))
+            || (format.starts_with("gbr") && format.contains(|c: char| c.is_ascii_digit()));
+        Some(if deep { 16 } else { 8 })
+    }
+
+    /// Width and height of its frames when they are upright.
+    pub(super) fn size(&self) -> Option<[usize; 2]> {
+        let [width, height] = [self.number("width")?, self.number("height")?];
+        let quarters = self.stream["side_data_list"]
+            .as_array()
+            .and_then(|list| list.iter().find_map(|data| data["rotation"].as_f64()))
+            .map_or(0, |degrees| (degrees / 90.0).round() as i64);
+        Some(if quarters % 2 == 0 { [width, height] } else { [height, width] })
+    }
+
+    fn has_alpha(&self) -> bool {
+        let format = self.format();
+        let starts = ["yuva", "ya8", "ya16", "rgba", "bgra", "argb", "abgr", "gbrap", "ayuv", "vuya"];
+        starts.iter().any(|start| format.starts_with(start))
+            || self.stream["tags"].as_object().is_some_and(|tags| {
+                tags.iter().any(|(key, value)| key.eq_ignore_ascii_case("alpha_mode") && value == "1")
+            })
+    }
+
+    /// How many frames a second it has: on average, where they come at no even pace, which is said by true.
+    pub(super) fn pace(&self) -> Option<(Rate, bool)> {
+        let (base, average) = (self.rate("r_frame_rate")?, self.rate("avg_frame_rate")?);
+        // The average of few frames is not exact; that of fields counts half.
+        let uneven = (base.per_second() / average.per_second() - 1.0).abs();
+        let is_uneven = uneven > 0.02 && (uneven - 1.0).abs() > 0.02;
+        Some(if uneven > 0.02 { (average, is_uneven) } else { (base, false) })
+    }
+
+    /// Puts what the file says into `video`, which is what its frames are like as they come from ffmpeg.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for colour of which we cannot make red, green and blue.
+    pub(super) fn describe(&self, name: &Path, video: &mut Video) -> Result<()> {
+        let is_rgb = video.format.chroma().is_none();
+        let color = &mut video.color;
+        color.primaries = CodePoint::of_primaries(self.text("color_primaries"));
+        color.transfer = CodePoint::of_transfer(self.text("color_transfer"));
+        match self.text("color_space") {
+            "" | "unknown" | "unspecified" | "reserved" | "gbr" => {}
+            _ if is_rgb || video.format.is_grey() => {}
+            space => match space.parse::<Matrix>() {
+                Ok(matrix) => (color.matrix, color.said_by) = (matrix, SaidBy::Source),
+                Err(_) => {
+                    return Err(Error::input(
+                        name,
+                        format!(
+                            "its colour is {space}, which Eddy does not read; convert it first: ffmpeg -i {} -vf \
+                             scale=out_color_matrix=bt709 -colorspace bt709 out.mkv, or say with --matrix what to take it for",
+                            name.display()
+                        ),
+                    ));
+                }
+            },
+        }
+        match self.text("chroma_location") {
+            "left" => color.siting = Siting::Left,
+            "center" => color.siting = Siting::Center,
+            "topleft" => color.siting = Siting::TopLeft,
+            _ => {}
+        }
+        video.scan = match self.text("field_order") {
+            "tt" | "bt" => Scan::TopFirst,
+            "bb" | "tb" => Scan::BottomFirst,
+            _ => video.scan,
+        };
+        let aspect = self.text("sample_aspect_ratio").split_once(':');
+        let aspect = aspect.and_then(|(width, height)| Some([width.parse().ok()?, height.parse().ok()?]));
+        video.aspect = video.aspect.or(aspect.filter(|aspect| !aspect.contains(&0)));
+        video.alpha = self.has_alpha();
+        let late = seconds(&self.stream["start_time"]).map_or(0.0, |start| start - self.start);
+        video.delay = Duration::try_from_secs_f64(late).unwrap_or_default();
+        if let Some((rate, _)) = self.pace() {
+            video.rate = rate;
+        }
+        Ok(())
+    }
+}
+
+fn seconds(value: &Value) -> Option<f64> {
+    value.as_str().and_then(|text| text.parse().ok()).filter(|seconds: &f64| seconds.is_finite())
+}
