@@ -131,6 +131,16 @@ impl Bar {
         self.bar.suspend(|| self.console.report(line, json))
     }
 
+    /// As [`report`](Self::report); the object goes to stderr where stdout carries pictures.
+    pub(crate) fn report_beside(
+        &self,
+        stdout_is_taken: bool,
+        line: impl AsRef<str>,
+        json: &serde_json::Value,
+    ) -> anyhow::Result<()> {
+        self.bar.suspend(|| self.console.report_beside(stdout_is_taken, line, json))
+    }
+
     /// Says something above the bar.
     pub(crate) fn note(&self, line: impl AsRef<str>) {
         self.bar.suspend(|| self.console.note(line));

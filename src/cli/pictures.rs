@@ -1,11 +1,12 @@
 //! The pictures of a run: which are read, where results go, and what becomes of the others when one fails.
 
+use std::io::{Cursor, Read, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::Args;
 use eddy::frame::source::{self, Job};
-use eddy::frame::stream::SinkFormat;
+use eddy::frame::stream::{self, SinkFormat};
 use eddy::frame::{Format, Frame, picture};
 use eddy::machine::Health;
 
@@ -16,7 +17,7 @@ use super::interrupt;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Input and output")]
 pub(crate) struct Pictures {
-    /// Pictures or folders of pictures (PNG, JPEG, WebP, TIFF, BMP), or one stream: a .y4m file, `-` for stdin, or what ffmpeg reads
+    /// Pictures or folders of pictures (PNG, JPEG, WebP, TIFF, BMP), or one stream: a .y4m file, `-` for stdin, or what ffmpeg reads; `-` may be a picture, too
     #[arg(required_unless_present = "input", value_name = "SOURCE")]
     sources: Vec<PathBuf>,
 
@@ -24,7 +25,7 @@ pub(crate) struct Pictures {
     #[arg(short, long, value_name = "SOURCE", conflicts_with = "sources", hide = true)]
     input: Vec<PathBuf>,
 
-    /// The picture to write, or the folder where several go; for a stream a .y4m file, `-` for stdout, a folder, or what ffmpeg writes
+    /// The picture to write, or the folder where several go; for a stream a .y4m file, `-` for stdout (a picture, of a picture from stdin), a folder, or what ffmpeg writes
     #[arg(short, long, value_name = "SINK")]
     output: PathBuf,
 
@@ -77,6 +78,9 @@ pub(crate) struct Turn<'a> {
 impl Pictures {
     /// What there is to do.
     pub(crate) fn jobs(&self, console: Console) -> eddy::Result<Vec<Job>> {
+        if self.is_standard_picture()? {
+            return self.standard_job().map(|job| vec![job]);
+        }
         let format = match self.format {
             Some(OutputFormat::Picture(format)) => Some(format),
             _ => None,
@@ -90,6 +94,40 @@ impl Pictures {
             console.note(format!("left out: the folder {}{more}; --recursive takes what is in it", first.display()));
         }
         Ok(jobs)
+    }
+
+    /// Whether the one source is standard input, and a picture comes through it.
+    pub(crate) fn is_standard_picture(&self) -> eddy::Result<bool> {
+        Ok(self.sources() == [Path::new("-")] && !self.asks_for_stream() && stream::standard_input_is_picture()?)
+    }
+
+    /// The picture that comes through standard input.
+    fn standard_job(&self) -> eddy::Result<Job> {
+        let asked = match self.format {
+            Some(OutputFormat::Picture(format)) => Some(format),
+            _ => Format::from_path(&self.output),
+        };
+        let input = PathBuf::from("-");
+        if self.output.is_dir() || source::ends_in_slash(&self.output) {
+            return Err(eddy::Error::usage(
+                "a picture from standard input has no name; give the result's, or - for standard output",
+            ));
+        }
+        if is_standard(&self.output) {
+            let format = match asked {
+                Some(format) => format,
+                // As it came.
+                None => stream::standard_input_format()?,
+            };
+            return Ok(Job { input, output: self.output.clone(), format });
+        }
+        let format = asked.ok_or_else(|| {
+            let output = self.output.display();
+            eddy::Error::usage(format!(
+                "the name {output} tells no format of a picture; end it in .png or the like, or give one with -f"
+            ))
+        })?;
+        Ok(Job { input, output: self.output.clone(), format })
     }
 
     /// Refuses what is of pictures alone, for a stream.
@@ -161,7 +199,18 @@ impl Pictures {
 
     /// Writes a result, and returns what its format could not hold.
     pub(crate) fn write(&self, frame: &Frame, turn: &Turn<'_>) -> eddy::Result<Vec<String>> {
-        let warnings = picture::write(frame, &turn.job.output, turn.job.format, &self.options())?;
+        let (output, format) = (&turn.job.output, turn.job.format);
+        let warnings = if is_standard(output) {
+            let (bytes, warnings) = picture::encode_bytes(frame, format, &self.options())?;
+            let mut stdout = std::io::stdout().lock();
+            stdout
+                .write_all(&bytes)
+                .and_then(|()| stdout.flush())
+                .map_err(|cause| eddy::Error::output_from("standard output", "it broke", cause))?;
+            warnings
+        } else {
+            picture::write(frame, output, format, &self.options())?
+        };
         for warning in &warnings {
             turn.bar.note(format!("{}: {warning}", turn.job.output.display()));
         }
@@ -172,7 +221,16 @@ impl Pictures {
 impl Turn<'_> {
     /// The picture to work on.
     pub(crate) fn read(&self) -> eddy::Result<Frame> {
-        picture::read(&self.job.input, &picture::Limits::default())
+        let limits = picture::Limits::default();
+        if !is_standard(&self.job.input) {
+            return picture::read(&self.job.input, &limits);
+        }
+        let name = Path::new("standard input");
+        let mut bytes = Vec::new();
+        // More than any picture takes that is read.
+        let read = stream::whole_standard_input()?.take(2 * limits.max_bytes).read_to_end(&mut bytes);
+        read.map_err(|cause| eddy::Error::input_from(name, "it cannot be read", cause))?;
+        picture::decode(name, Cursor::new(bytes), &limits)
     }
 
     /// Whether the result can be written: to be asked before the work.
@@ -183,9 +241,14 @@ impl Turn<'_> {
     /// Tells that the picture is done: how, in words and for machines.
     pub(crate) fn report(&self, how: &str, record: &serde_json::Value) -> eddy::Result<()> {
         let (input, output) = (self.job.input.display(), self.job.output.display());
-        let told = self.bar.report(format!("{input} -> {output}: {how}"), record);
+        let told = self.bar.report_beside(is_standard(&self.job.output), format!("{input} -> {output}: {how}"), record);
         told.map_err(|cause| eddy::Error::output_from("standard output", "it broke", cause))
     }
+}
+
+/// Whether a path stands for standard input or output.
+fn is_standard(path: &Path) -> bool {
+    path == Path::new("-")
 }
 
 /// `1 step`, `3 steps`.

@@ -114,7 +114,7 @@ impl StreamOptions {
             || self.preview.is_some()
             || stream::is_sink(output)
             || sources.iter().any(|source| stream::is_source(source));
-        if !is_stream {
+        if !is_stream || (self.pixel_format.is_none() && !self.live && pictures.is_standard_picture()?) {
             return Ok(None);
         }
         pictures.refuse_recursion()?;

@@ -86,6 +86,8 @@ pub struct Metadata {
     /// What a PNG says of its colours and of its pixels' size in chunks of their own, by name: `gAMA`, `cHRM`, `sRGB`, `cICP`,
     /// `mDCV`, `cLLI` and `pHYs`, which also stands for a JPEG's density.
     pub chunks: Vec<([u8; 4], Vec<u8>)>,
+    /// Whether the colours were computed from printing colours (CMYK), and are thus only about what they were meant to be.
+    pub from_print: bool,
     /// How the picture came about, in words: what a PNG keeps under `parameters`. Written, not read.
     pub note: Option<String>,
 }

@@ -1,10 +1,11 @@
 //! Which files a folder stands for, and what is said of the others.
 
 use std::os::unix::fs::symlink;
+use std::process::Command;
 
-use crate::common::eddy;
 use crate::common::frames::noisy;
 use crate::common::place::Place;
+use crate::common::{BINARY, eddy};
 
 #[test]
 fn pictures_of_other_formats_are_failures_and_other_files_are_not() {
@@ -67,4 +68,37 @@ fn a_link_whose_end_is_not_there_is_followed() {
     symlink("elsewhere/s.y4m", place.path("s.y4m")).unwrap();
     eddy("denoise a.png -o s.y4m").within(&place).succeeds();
     assert_eq!(place.names("elsewhere"), ["b.png", "s.y4m"]);
+}
+
+/// What comes out when these bytes go in through a pipe.
+fn piped(place: &Place, input: &str, arguments: &str) -> (Vec<u8>, String) {
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("cat {input} | {BINARY} {arguments}")]).current_dir(place.path(""));
+    let output = command.output().unwrap();
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{arguments}: {words}");
+    (output.stdout, words)
+}
+
+#[test]
+fn a_picture_goes_through_pipes() {
+    let frame = noisy(40, 30, 3, 8);
+    let place = Place::with("a.png", &frame).and("a.bmp", &frame).and("b.png", &frame);
+    eddy("denoise a.png -o expected.png").within(&place).succeeds();
+    eddy("denoise a.png b.png -o expected.y4m --sigma 9").within(&place).succeeds();
+    let expected = place.frame("expected.png");
+    for (input, options) in [("a.png", ""), ("a.bmp", "-f png"), ("a.png", "--json")] {
+        let (bytes, words) = piped(&place, input, &format!("denoise - -o - {options}"));
+        place.file("out.png", bytes);
+        assert_eq!(place.frame("out.png"), expected, "{input} {options}");
+        assert!(words.contains("sigma"), "{words}");
+    }
+    let (bytes, _) = piped(&place, "a.bmp", "upscale - -o -");
+    assert!(bytes.starts_with(b"BM"));
+    let (bytes, _) = piped(&place, "a.png", "denoise - -o named.png");
+    assert!(bytes.is_empty() && place.frame("named.png") == expected);
+    // A stream stays one.
+    eddy("denoise expected.y4m -o twice.y4m --sigma 9").within(&place).succeeds();
+    let (bytes, _) = piped(&place, "expected.y4m", "denoise - -o - --sigma 9");
+    assert!(bytes == place.bytes("twice.y4m"));
 }

@@ -77,6 +77,9 @@ pub(super) fn fit(frame: &Frame, format: Format) -> Fitted<'_> {
     if kept_icc.is_none() && icc.is_some() {
         warnings.push(Warning::IccDropped(format));
     }
+    if frame.metadata.from_print {
+        warnings.push(Warning::PrintColors);
+    }
     if format != Format::Png && says_other_colors(&frame.metadata) {
         warnings.push(Warning::ColorDropped(format));
     }

@@ -15,6 +15,8 @@ use std::io::{self, BufRead, Read, Seek, SeekFrom};
 pub(super) struct Found {
     /// An EXIF block, which in a PNG may stand after the pixels.
     pub(super) exif: Option<Vec<u8>>,
+    /// Whether it is of printing colours (CMYK).
+    pub(super) from_print: bool,
     /// Chunks as [`Metadata::chunks`](crate::frame::Metadata::chunks) has them.
     pub(super) chunks: Vec<([u8; 4], Vec<u8>)>,
 }
@@ -96,6 +98,7 @@ fn crc32<'a>(bytes: impl Iterator<Item = &'a u8>) -> u32 {
 /// byte of 255 is followed by 0 or by a restart marker.
 fn walk_jpeg(reader: &mut (impl BufRead + Seek)) -> Result<Found> {
     let mut found = Found::default();
+    let mut is_adobe = false;
     reader.seek(SeekFrom::Start(2))?;
     loop {
         skip_past_ff(reader)?;
@@ -106,6 +109,11 @@ fn walk_jpeg(reader: &mut (impl BufRead + Seek)) -> Result<Found> {
             }
         };
         match marker {
+            0xD9 if found.from_print && !is_adobe => {
+                return Err(Refusal::new(
+                    "it is made of printing colours (CMYK), and does not say how they are stored; convert it to RGB first",
+                ));
+            }
             0xD9 => return Ok(found),
             0x00 | 0x01 | 0xD0..=0xD8 => {}
             _ => {
@@ -115,10 +123,15 @@ fn walk_jpeg(reader: &mut (impl BufRead + Seek)) -> Result<Found> {
                     reader.seek_relative(i64::from(length) - 12)?;
                     continue;
                 }
+                if marker == 0xEE && length >= 12 {
+                    is_adobe |= array::<12>(reader)?.starts_with(b"Adobe");
+                    reader.seek_relative(i64::from(length) - 12)?;
+                    continue;
+                }
                 let start_of_frame = matches!(marker, 0xC0..=0xCF) && !matches!(marker, 0xC4 | 0xC8 | 0xCC);
                 if start_of_frame && length >= 6 {
                     let [.., components] = array::<6>(reader)?;
-                    refuse_cmyk(components)?;
+                    found.from_print = components == 4;
                     reader.seek_relative(i64::from(length) - 6)?;
                 } else {
                     reader.seek_relative(i64::from(length))?;
@@ -143,13 +156,6 @@ fn density(segment: &[u8; 12]) -> Option<([u8; 4], Vec<u8>)> {
         _ => return None,
     };
     Some((*b"pHYs", body))
-}
-
-fn refuse_cmyk(components: u8) -> Result<()> {
-    if components == 4 {
-        return Err(Refusal::new("it is made of printing colours (CMYK); convert it to RGB first"));
-    }
-    Ok(())
 }
 
 fn skip_past_ff(reader: &mut impl BufRead) -> Result<()> {

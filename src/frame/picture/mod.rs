@@ -36,5 +36,5 @@ pub use format::Format;
 pub use read::{Limits, decode, read};
 pub(super) use save::end_of_link;
 pub(crate) use save::{begin, check_place, encoded, save};
-pub use save::{check, write};
+pub use save::{check, encode_bytes, write};
 pub use warning::Warning;

@@ -53,12 +53,12 @@ impl Limits {
 /// Reads a picture file.
 ///
 /// The format is told from the content. Of a TIFF's tags the
-/// orientation and the ICC profile are kept. The frame takes `width * height * channels * bits / 8` bytes; a JPEG and
+/// orientation and the ICC profile are kept. Printing colours (CMYK) become RGB, without their profile. The frame takes `width * height * channels * bits / 8` bytes; a JPEG and
 /// a WebP take about their file's size on top while they are read.
 ///
 /// # Errors
 /// [`Error::Input`] for a file that is missing, cut off, damaged, larger than `limits`, of another format, animated or of several pages,
-/// or with samples other than 8 or 16 bit grey or RGB (floating point, CMYK, premultiplied alpha, a TIFF's palette).
+/// or with samples other than 8 or 16 bit grey or RGB (floating point, premultiplied alpha, a TIFF's palette).
 pub fn read(path: &Path, limits: &Limits) -> error::Result<Frame> {
     decode(path, BufReader::new(open(path)?), limits)
 }
@@ -100,6 +100,11 @@ fn decode_any(reader: &mut (impl BufRead + Seek), limits: &Limits) -> Result<Fra
     let exif = frame.metadata.exif.take().or(found.exif);
     frame.metadata.exif = exif.map(orientation::bare_exif).filter(|exif| !exif.is_empty());
     frame.metadata.chunks = found.chunks;
+    frame.metadata.from_print |= found.from_print;
+    if frame.metadata.from_print {
+        // It is that of the printing colours.
+        frame.metadata.icc = None;
+    }
     Ok(frame)
 }
 

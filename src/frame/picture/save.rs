@@ -48,9 +48,17 @@ pub fn write(frame: &Frame, path: &Path, format: Format, options: &Options) -> R
 /// # Errors
 /// [`Error::Output`] when the format cannot hold the frame.
 pub(crate) fn encoded(frame: &Frame, format: Format, options: &Options) -> Result<Vec<u8>> {
+    encode_bytes(frame, format, options).map(|(bytes, _)| bytes)
+}
+
+/// The bytes of a picture file, and what its format could not hold.
+///
+/// # Errors
+/// [`Error::Output`] when the format cannot hold the frame.
+pub fn encode_bytes(frame: &Frame, format: Format, options: &Options) -> Result<(Vec<u8>, Vec<Warning>)> {
     let mut bytes = Cursor::new(Vec::new());
     match encode(frame, format, options, &mut bytes) {
-        Ok(_) => Ok(bytes.into_inner()),
+        Ok(warnings) => Ok((bytes.into_inner(), warnings)),
         Err(refusal) => Err(refused(Path::new(format.extension()), refusal)),
     }
 }

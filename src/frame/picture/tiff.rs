@@ -37,10 +37,16 @@ pub(super) fn read(reader: impl Read + Seek, limits: &Limits) -> Result<Frame> {
         DecodingResult::U16(samples) => Samples::U16(interleave(samples, layout.planes)),
         _ => return Err(Refusal::new("its samples are not 8 or 16 bit integers; save it as 8 or 16 bit grey or RGB")),
     };
+    let from_print = matches!(decoder.colortype()?, ColorType::CMYK(_));
+    let (channels, samples) = match samples {
+        _ if !from_print => (channels, samples),
+        Samples::U8(inks) => (3, Samples::U8(shown(&inks, u8::MAX, u32::from, |light| light as u8))),
+        Samples::U16(inks) => (3, Samples::U16(shown(&inks, u16::MAX, u32::from, |light| light as u16))),
+    };
     if samples.len() != width * height * channels {
         return Err(Refusal::new("it holds channels beside colour and alpha; save it as 8 or 16 bit grey or RGB"));
     }
-    Ok(Frame { width, height, channels, samples, metadata: Metadata { exif, icc, ..Metadata::default() } })
+    Ok(Frame { width, height, channels, samples, metadata: Metadata { exif, icc, from_print, ..Metadata::default() } })
 }
 
 /// Refuses a file of several pictures, and one whose first is not what it is about. A smaller copy or a mask behind the picture
@@ -97,9 +103,18 @@ fn pixel_kind(decoder: &mut Decoder<impl Read + Seek>) -> Result<(u32, u32)> {
             Ok((2, bits.into()))
         }
         ColorType::RGB(bits @ (8 | 16)) => Ok((3, bits.into())),
-        ColorType::RGBA(bits @ (8 | 16)) => Ok((4, bits.into())),
+        ColorType::RGBA(bits @ (8 | 16)) | ColorType::CMYK(bits @ (8 | 16)) => Ok((4, bits.into())),
         other => Err(Refusal::new(format!("its pixels are {other:?}; save it as 8 or 16 bit grey or RGB"))),
     }
+}
+
+/// What cyan, magenta, yellow and black leave of white, as red, green and blue.
+fn shown<T: Copy>(inks: &[T], full: T, to_number: fn(T) -> u32, to_sample: fn(u64) -> T) -> Vec<T> {
+    let left = |ink: T| u64::from(to_number(full) - to_number(ink));
+    let white = u64::from(to_number(full));
+    let pixels = inks.as_chunks::<4>().0.iter();
+    let light = |ink: T, black: T| to_sample((left(ink) * left(black) + white / 2) / white);
+    pixels.flat_map(|[c, m, y, k]| [c, m, y].map(|ink| light(*ink, *k))).collect()
 }
 
 /// One bit a pixel, rows padded to bytes, into 0 and 255.

@@ -13,6 +13,8 @@ pub enum Warning {
     ExifDropped(Format),
     /// The ICC profile was left out: colours may look different.
     IccDropped(Format),
+    /// The picture was made of printing colours (CMYK): its colours are only about what they were meant to be.
+    PrintColors,
     /// What a PNG says of its colours in its own chunks was left out, and they are not sRGB's: colours may look different.
     ColorDropped(Format),
 }
@@ -29,6 +31,10 @@ impl fmt::Display for Warning {
             Self::IccDropped(format) => {
                 write!(f, "{format} cannot hold this ICC profile: it was left out; write PNG or TIFF to keep it")
             }
+            Self::PrintColors => f.write_str(
+                "it was made of printing colours (CMYK), which became RGB without their profile: they are only about right; for \
+                 exact ones convert it in a program that knows profiles",
+            ),
             Self::ColorDropped(format) => write!(
                 f,
                 "{format} cannot hold what this PNG says of its colours (gAMA, cHRM, cICP): it was left out, and they may look \

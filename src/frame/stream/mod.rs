@@ -27,7 +27,9 @@ pub use file::{Output, PartFile};
 pub(crate) use format::Plane;
 pub use format::{Chroma, Order, PixelFormat};
 pub use live::LiveSource;
-pub use named::{SinkFormat, is_sink, is_source, open};
+pub use named::{
+    SinkFormat, is_sink, is_source, open, standard_input_format, standard_input_is_picture, whole_standard_input,
+};
 pub use pipe::PipeSink;
 pub use raw::RawSource;
 pub use sequence::{SequenceSink, SequenceSource};

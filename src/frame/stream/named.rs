@@ -5,6 +5,7 @@ use std::io::{Read, stdin, stdout};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use super::camera::{CameraFormat, CameraSource, CameraWish};
 use super::ffmpeg::{FfmpegSink, FfmpegSource, is_url};
@@ -97,7 +98,7 @@ pub fn open(sources: &[PathBuf], wish: CameraWish, interpretation: Interpretatio
         };
     }
     if is_standard(source) {
-        return Ok(Box::new(Y4mSource::open(Path::new("standard input"), standard_input()?, interpretation)?));
+        return Ok(Box::new(Y4mSource::open(Path::new("standard input"), whole_standard_input()?, interpretation)?));
     }
     if begins_as_y4m(source) || has_extension(source, &["y4m"]) {
         return Ok(Box::new(Y4mSource::open(source, frame::open(source)?, interpretation)?));
@@ -118,6 +119,41 @@ fn sequence(sources: &[PathBuf], interpretation: Interpretation) -> Result<Box<d
 fn standard_input() -> Result<File> {
     let owned = stdin().as_fd().try_clone_to_owned();
     owned.map(File::from).map_err(|error| Error::input_from("standard input", "it is not open", error))
+}
+
+/// What was read of standard input so as to see what it is.
+static HEAD: OnceLock<Vec<u8>> = OnceLock::new();
+
+/// Whether standard input begins as a picture file. Waits for its first bytes, which whoever reads it afterwards gets, too.
+///
+/// # Errors
+/// [`Error::Input`] when it cannot be read.
+pub fn standard_input_is_picture() -> Result<bool> {
+    if HEAD.get().is_none() {
+        let mut head = Vec::new();
+        let read = standard_input()?.take(12).read_to_end(&mut head);
+        read.map_err(|error| Error::input_from("standard input", "it cannot be read", error))?;
+        let _ = HEAD.set(head);
+    }
+    Ok(HEAD.get().is_some_and(|head| Format::from_content(head).is_some()))
+}
+
+/// The format of the picture that comes through standard input.
+///
+/// # Errors
+/// [`Error::Input`] when none does.
+pub fn standard_input_format() -> Result<Format> {
+    standard_input_is_picture()?;
+    let format = HEAD.get().and_then(|head| Format::from_content(head));
+    format.ok_or_else(|| Error::input("standard input", "it does not begin as a picture file"))
+}
+
+/// All of standard input.
+///
+/// # Errors
+/// [`Error::Input`] when it is not open.
+pub fn whole_standard_input() -> Result<impl Read + Send> {
+    Ok(HEAD.get().map(Vec::as_slice).unwrap_or_default().chain(standard_input()?))
 }
 
 fn standard_output() -> Result<File> {

@@ -3,7 +3,8 @@
     python3 -m pip install pillow numpy
     python3 tests/data/pictures/make.py
 
-Pixel (x, y) of 48 x 40 is red 5 x, green 6 y, blue 2 (x + y), exactly or as nearly as the format allows.
+Pixel (x, y) of 48 x 40 is red 5 x, green 6 y, blue 2 (x + y), exactly or as nearly as the format allows;
+that of `cmyk.jpg` is cyan 5 x, magenta 6 y, yellow 30, black 40.
 """
 
 from pathlib import Path
@@ -24,4 +25,6 @@ picture.save(here / "restart.jpg", quality=95, restart_marker_blocks=2, **metada
 picture.save(here / "lossy.webp", quality=95, **metadata)
 picture.save(here / "lossless.webp", lossless=True, **metadata)
 picture.save(here / "predictor.tiff", compression="tiff_lzw", icc_profile=profile, tiffinfo={274: 6, 317: 2})
+inks = numpy.stack([5 * x, 6 * y, 30 + 0 * x, 40 + 0 * x], axis=-1).astype(numpy.uint8)
+Image.fromarray(inks, mode="CMYK").save(here / "cmyk.jpg", quality=95)
 picture.convert("P", palette=Image.Palette.ADAPTIVE, colors=256).save(here / "palette.bmp")

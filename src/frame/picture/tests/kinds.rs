@@ -65,7 +65,6 @@ fn tiff_with_other_samples_is_refused() {
     assert!(refusal(&tiff_of::<RGB32Float>(&[0.5; 12], None)).contains("floating point"));
     assert!(refusal(&tiff_of::<Gray32Float>(&[0.5; 4], None)).contains("floating point"));
     assert!(refusal(&tiff_of::<GrayI8>(&[-5; 4], None)).contains("signed"));
-    assert!(refusal(&tiff_of::<colortype::CMYK8>(&[5; 16], None)).contains("CMYK"));
     assert!(refusal(&tiff_of::<RGB8>(&[5; 16], Some(ExtraSamples::AssociatedAlpha))).contains("multiplied by alpha"));
 }
 
@@ -160,7 +159,33 @@ fn tiff_of_one_bit_is_expanded() {
 }
 
 #[test]
-fn printing_colors_are_refused() {
+fn printing_colors_become_rgb_with_a_warning() {
+    let inks = [[0, 0, 0, 0], [255, 0, 0, 0], [0, 102, 255, 51], [10, 20, 30, 255]];
+    let expected = [[255, 255, 255], [0, 255, 255], [204, 122, 0], [0, 0, 0]];
+    let eight = decoded(&tiff_of::<colortype::CMYK8>(&inks.concat(), None)).unwrap();
+    assert_eq!((eight.channels, &eight.samples), (3, &Samples::U8(expected.concat())));
+    let inks: Vec<u16> = inks.concat().iter().map(|ink| u16::from(*ink) * 257).collect();
+    let sixteen = decoded(&tiff_of::<colortype::CMYK16>(&inks, None)).unwrap();
+    let expected: Vec<u16> = expected.concat().iter().map(|sample| u16::from(*sample) * 257).collect();
+    let Samples::U16(found) = &sixteen.samples else { panic!("16 bits") };
+    assert!(found.iter().zip(&expected).all(|(found, expected)| found.abs_diff(*expected) < 129));
+    // By another encoder, as Adobe stores them.
+    let jpeg = decoded(include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/pictures/cmyk.jpg"))).unwrap();
+    let Samples::U8(samples) = &jpeg.samples else { panic!("8 bits") };
+    for (i, pixel) in samples.as_chunks::<3>().0.iter().enumerate() {
+        let (x, y) = ((i % 48) as i32, (i / 48) as i32);
+        let light = |ink: i32| (255 - ink) * (255 - 40) / 255;
+        let expected = [light(5 * x), light(6 * y), light(30)];
+        let near = pixel.iter().zip(expected).all(|(found, expected)| (i32::from(*found) - expected).abs() <= 6);
+        assert!(near, "{pixel:?} for {expected:?} at {x},{y}");
+    }
+    for frame in [eight, sixteen, jpeg] {
+        assert_eq!(encoded(&frame, Format::Png).1, [super::Warning::PrintColors]);
+    }
+}
+
+#[test]
+fn printing_colors_of_which_nothing_is_said_are_refused() {
     let (mut bytes, _) = encoded(&smooth(8, 8, 3, 8), Format::Jpeg);
     let at = bytes.windows(2).position(|marker| marker == [0xFF, 0xC0]).unwrap();
     bytes[at + 9] = 4;
