@@ -9,8 +9,8 @@ use eddy::frame::stream::{Chroma, PixelFormat};
 use eddy::model::{Package, Precision};
 use eddy::network::{Device, SessionOptions};
 use eddy::task::{Assessment, DenoiseOptions, Denoiser, NoiseKind, NoiseProfile, SigmaChoice, Strength};
-use eddy::video::{Candidate, Restore, StreamDenoiser, record};
-use serde_json::json;
+use eddy::video::{Candidate, Fields, Restore, StreamDenoiser, field_of, record};
+use serde_json::{Value, json};
 
 use super::console::Console;
 use super::interrupt;
@@ -175,28 +175,45 @@ impl Arguments {
     fn denoise_stream(&self, candidates: Vec<Candidate<'_>>, stream: Stream<'_>, device: Device) -> anyhow::Result<()> {
         let result = stream.result(&stream.video);
         let temporal = self.temporal == When::On || (self.temporal == When::Auto && stream.is_live());
-        let mut denoiser = StreamDenoiser::new(candidates, &stream.video, &result, temporal, stream.budget())?;
-        stream.run(&mut denoiser, &result, self.console, |denoiser| {
-            let (sigma, limited) = (denoiser.sigma(), denoiser.sigma_limited());
-            let count = denoiser.treatment().quality.steps;
-            let (steps, tiles) = (steps(count), tiles(denoiser.tiles().count(), denoiser.tiles().tile_size()));
-            let how = self.how(limited);
-            let mut facts = json!({
-                "sigma_limited": limited, "tiles": denoiser.tiles().count(), "device": device.to_string(),
-            });
-            let chroma = denoiser.chroma_sigma();
-            facts["sigma_chroma"] = chroma.into();
-            let chroma = chroma.map_or(String::new(), |sigma| format!(" luma, {sigma:.1} chroma"));
-            let mut words = format!("sigma {sigma:.1}{chroma}{how}, {steps}, {tiles}");
-            if let Some(past) = denoiser.persistence() {
-                words += &format!(", {:.0} % of tiles computed", 100.0 * past.computed);
-                words += &past.flicker.map_or(String::new(), |flicker| format!(", flicker {flicker:.2}"));
-                facts["tiles_computed"] = past.computed.into();
-                facts["flicker"] = past.flicker.into();
-                facts["resets"] = past.resets.into();
-            }
-            (words, facts)
-        })
+        if !stream.video.scan.has_fields() {
+            let mut denoiser = StreamDenoiser::new(candidates, &stream.video, &result, temporal, stream.budget())?;
+            return stream.run(&mut denoiser, &result, self.console, |denoiser| self.say(denoiser, device));
+        }
+        if self.temporal == When::On {
+            self.console.note("the frames are interlaced: fields are denoised one by one, without those before");
+        }
+        let (field, field_result) = (field_of(&stream.video)?, field_of(&result)?);
+        let budget = stream.budget().map(|budget| budget / 2);
+        let denoiser = StreamDenoiser::new(candidates, &field, &field_result, false, budget)?;
+        let mut fields = Fields::new(denoiser, &stream.video, &result);
+        stream.run(&mut fields, &result, self.console, |fields| self.say(fields.inner(), device))
+    }
+
+    /// What was done to a stream's frames, in words and for machines.
+    fn say(&self, denoiser: &StreamDenoiser<'_>, device: Device) -> (String, Value) {
+        let (sigma, limited) = (denoiser.sigma(), denoiser.sigma_limited());
+        let count = denoiser.treatment().quality.steps;
+        let (steps, tiles) = (steps(count), tiles(denoiser.tiles().count(), denoiser.tiles().tile_size()));
+        let how = self.how(limited);
+        let chroma = denoiser.chroma_sigma();
+        let mut facts = json!({
+            "sigma_limited": limited, "tiles": denoiser.tiles().count(), "device": device.to_string(),
+            "sigma_chroma": chroma,
+        });
+        let chroma = chroma.map_or(String::new(), |sigma| format!(" luma, {sigma:.1} chroma"));
+        let model = denoiser.treatment().quality.model;
+        let mut words = match (sigma, &self.sigma.0, &self.noise_profile) {
+            (0.0, SigmaChoice::Auto, None) => "clean, left as it is".to_owned(),
+            _ => format!("{model}, sigma {sigma:.1}{chroma}{how}, {steps}, {tiles}"),
+        };
+        if let Some(past) = denoiser.persistence() {
+            words += &format!(", {:.0} % of tiles computed", 100.0 * past.computed);
+            words += &past.flicker.map_or(String::new(), |flicker| format!(", flicker {flicker:.2}"));
+            facts["tiles_computed"] = past.computed.into();
+            facts["flicker"] = past.flicker.into();
+            facts["resets"] = past.resets.into();
+        }
+        (words, facts)
     }
 
     /// How the sigma that is told came about.

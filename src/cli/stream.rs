@@ -6,7 +6,8 @@ use std::time::Duration;
 use clap::Args;
 use eddy::frame::source;
 use eddy::frame::stream::{
-    self, CameraFormat, CameraWish, Interpretation, LiveSource, Matrix, Origin, Rate, Scan, SinkFormat, Source, Video,
+    self, CameraFormat, CameraWish, Encoder, Interpretation, LiveSource, Matrix, Origin, Rate, Scan, SinkFormat,
+    Source, Video,
 };
 use eddy::preview::{Address, Preview, Token};
 use eddy::video::{Flow, Restore, Target, run};
@@ -65,6 +66,23 @@ pub(crate) struct StreamOptions {
     #[arg(long)]
     skip_corrupt: bool,
 
+    /// The encoder of a container, as ffmpeg names it, such as libx265; ffmpeg's own for the container when left out
+    #[arg(long, value_name = "NAME", help_heading = "Encoder")]
+    codec: Option<String>,
+
+    /// Constant quality of a container, in the encoder's scale, where smaller is better; 18 for MP4, MOV and Matroska when neither
+    /// this nor --bitrate is given
+    #[arg(long, value_name = "N", conflicts_with = "bitrate", help_heading = "Encoder")]
+    crf: Option<f64>,
+
+    /// Bits per second of a container, such as 4M
+    #[arg(long, value_name = "RATE", help_heading = "Encoder")]
+    bitrate: Option<String>,
+
+    /// Further options of the encoder, as ffmpeg names them, such as preset=fast,tune=grain
+    #[arg(long, value_name = "KEY=VALUE,...", value_delimiter = ',', value_parser = key_and_value, help_heading = "Encoder")]
+    encoder_options: Vec<(String, String)>,
+
     /// End the run when no picture comes for so long
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     stall_timeout: Option<Duration>,
@@ -80,6 +98,11 @@ enum SampleRange {
     Limited,
 }
 
+fn key_and_value(text: &str) -> Result<(String, String), &'static str> {
+    let both = text.split_once('=').filter(|(key, _)| !key.is_empty() && !key.starts_with('-'));
+    both.map(|(key, value)| (key.to_owned(), value.to_owned())).ok_or("expected KEY=VALUE, such as preset=fast")
+}
+
 fn seconds(text: &str) -> Result<Duration, &'static str> {
     let seconds = text.parse().ok().filter(|seconds| *seconds > 0.0);
     seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).ok_or("expected seconds, such as 10 or 0.5")
@@ -91,6 +114,7 @@ pub(crate) struct Stream<'a> {
     flow: Flow,
     fps: Option<Rate>,
     preview: Option<Address>,
+    encoder: Encoder,
     source: Box<dyn Source>,
     sink: SinkFormat,
     /// What its pictures are like.
@@ -150,7 +174,13 @@ impl StreamOptions {
         if video.scan == Scan::Mixed {
             return Err(refuse_fields(sources, "has frames of which some are interlaced and some are not"));
         }
-        Ok(Some(Stream { pictures, flow, fps: self.fps, preview: self.preview, source, sink, video }))
+        let encoder = Encoder {
+            codec: self.codec.clone(),
+            crf: self.crf,
+            bitrate: self.bitrate.clone(),
+            options: self.encoder_options.clone(),
+        };
+        Ok(Some(Stream { pictures, flow, fps: self.fps, preview: self.preview, encoder, source, sink, video }))
     }
 }
 
@@ -184,18 +214,13 @@ impl Stream<'_> {
         how: impl Fn(&R) -> (String, Value),
     ) -> anyhow::Result<()> {
         let output = self.pictures.output();
-        if self.video.scan != Scan::Progressive {
-            if result.height != self.video.height {
-                return Err(refuse_fields(self.pictures.sources(), "is interlaced").into());
-            }
-            console.note(
-                "the source is interlaced, and its frames are worked on whole: where something moves, more noise is left",
-            );
+        if self.video.scan != Scan::Progressive && result.height != self.video.height {
+            return Err(refuse_fields(self.pictures.sources(), "is interlaced").into());
         }
         for loss in self.sink.losses(&self.video, result) {
             console.note(format!("{}: {loss}", output.display()));
         }
-        let origin = Origin::of(self.source.as_ref());
+        let origin = Origin { encoder: Some(&self.encoder), ..Origin::of(self.source.as_ref()) };
         let sink = self.sink.create(output, self.pictures.options(), result, origin)?;
         let told =
             Told { console, to_stdout: output == Path::new("-"), pictures: self.pictures, target: self.flow.target };

@@ -3,6 +3,7 @@
 mod blocks;
 mod denoise;
 mod failures;
+mod fields;
 mod flicker;
 mod governor;
 mod grid;
@@ -24,6 +25,7 @@ mod treatment;
 mod upscale;
 
 pub use denoise::{Candidate, Persistence, StreamDenoiser};
+pub use fields::{Fields, field_of};
 pub use histogram::Histogram;
 pub use pace::Target;
 pub use pipeline::{Flow, Restore, Running, Summary, Tally, Watch, run};

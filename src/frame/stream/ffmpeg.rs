@@ -24,6 +24,60 @@ const FORMATS: &str = "format=pix_fmts=yuv420p|yuvj420p|yuv422p|yuvj422p|yuv444p
                        |yuv420p12le|yuv422p12le|yuv444p12le|gray12le|yuv420p14le|yuv422p14le|yuv444p14le\
                        |yuv420p16le|yuv422p16le|yuv444p16le|gray16le";
 
+/// So many files that were being written are kept beside each other.
+const MOST_PARTS: usize = 100;
+
+/// What ffmpeg says of a container that is shorter than it says.
+const CUT_OFF: [&str; 3] = ["partial file", "ended prematurely", "Truncating packet"];
+
+/// How frames are encoded; what is none is as ffmpeg has it for the container, but for [`Encoder::CRF`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Encoder {
+    /// ffmpeg's name of the encoder, such as `libx265`.
+    pub codec: Option<String>,
+    /// The constant quality, in the encoder's own scale: smaller is better.
+    pub crf: Option<f64>,
+    /// Bits per second, as ffmpeg reads them: `4M`.
+    pub bitrate: Option<String>,
+    /// Further options of the encoder, by name.
+    pub options: Vec<(String, String)>,
+}
+
+impl Encoder {
+    /// The quality of MP4, MOV and Matroska where nothing else is asked for: hardly to be told from what was encoded.
+    pub const CRF: f64 = 18.0;
+
+    /// What ffmpeg is told, for a file of that name and frames as `video` describes them.
+    fn arguments(&self, path: &Path, video: &Video) -> Vec<String> {
+        let mut arguments = Vec::new();
+        let mut say = |key: &str, value: String| arguments.extend([key.to_owned(), value]);
+        let kind = kind(path).unwrap_or_default();
+        let is_usual = self.codec.is_none() && ["mp4", "mkv"].contains(&kind.as_str());
+        if let Some(codec) = &self.codec {
+            say("-c:v", codec.clone());
+        }
+        match (self.crf, &self.bitrate) {
+            (Some(crf), _) => say("-crf", crf.to_string()),
+            (None, Some(bitrate)) => say("-b:v", bitrate.clone()),
+            (None, None) if is_usual => say("-crf", Self::CRF.to_string()),
+            (None, None) => {}
+        }
+        let is_odd = video.width % 2 == 1 || video.height % 2 == 1;
+        if is_usual && is_odd && matches!(video.format.chroma(), Some(Chroma::C420 | Chroma::C422)) {
+            // An encoder of 4:2:0 takes even sizes alone.
+            say("-pix_fmt", if video.format.bits() > 8 { "yuv444p10le" } else { "yuv444p" }.into());
+        }
+        for (key, value) in &self.options {
+            say(&format!("-{key}"), value.clone());
+        }
+        if kind == "mp4" {
+            // Readable as far as it was written, whatever happens.
+            say("-movflags", "+frag_keyframe+empty_moov+default_base_moof".into());
+        }
+        arguments
+    }
+}
+
 /// As much of what ffmpeg says as is passed on.
 const WORDS: usize = 600;
 
@@ -55,15 +109,15 @@ impl Process {
         Ok(Self { child, said, listener })
     }
 
-    /// Waits for the end, and returns what ffmpeg complained of if it failed.
-    fn end(&mut self) -> std::result::Result<(), String> {
+    /// Waits for the end, and returns what ffmpeg complained of if it failed; or else what it said all the same.
+    fn end(&mut self) -> std::result::Result<String, String> {
         let status = self.child.wait();
         if let Some(listener) = self.listener.take() {
             let _ = listener.join();
         }
         let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         match status {
-            Ok(status) if status.success() => Ok(()),
+            Ok(status) if status.success() => Ok(said.clone()),
             Ok(status) if said.trim().is_empty() => Err(format!("ffmpeg ended with {status} and without a word")),
             Ok(_) => Err(format!("ffmpeg says: {}", said.trim().lines().collect::<Vec<_>>().join("; "))),
             Err(error) => Err(format!("ffmpeg cannot be waited for: {error}")),
@@ -180,7 +234,15 @@ impl Source for FfmpegSource {
     fn next(&mut self, picture: &mut Picture) -> Result<Arrival> {
         match self.frames.source().next(picture)? {
             Arrival::End => match self.process.end() {
-                Ok(()) => Ok(Arrival::End),
+                // It ends with success all the same.
+                Ok(said) if !self.live && CUT_OFF.iter().any(|words| said.contains(words)) => Err(Error::input(
+                    &self.name,
+                    format!(
+                        "it ends before its end: ffmpeg says: {}; what came before is kept; fetch the file again",
+                        said.trim().lines().collect::<Vec<_>>().join("; ")
+                    ),
+                )),
+                Ok(_) => Ok(Arrival::End),
                 Err(said) if self.live => Ok(Arrival::Lost(format!("{}: {said}", self.name.display()))),
                 Err(said) => Err(Error::input(&self.name, said)),
             },
@@ -206,6 +268,9 @@ pub struct FfmpegSink {
     part: tempfile::TempPath,
     target: PathBuf,
     written: u64,
+    /// Whether there may be sound that goes on after the last frame, since the run was stopped.
+    is_cut: bool,
+    has_sound: bool,
 }
 
 /// What goes into ffmpeg.
@@ -231,14 +296,9 @@ impl FfmpegSink {
     /// [`Error::Output`] when ffmpeg is not there or does not write this, with what it says.
     pub fn create(path: &Path, video: &Video, origin: Origin<'_>) -> Result<Self> {
         let (file, target) = picture::begin(path)?;
-        let mut part = file.into_temp_path();
-        if let Some(extension) = path.extension() {
-            let named = part.with_extension(extension);
-            std::fs::rename(&part, &named)
-                .map_err(|error| Error::output_from(path, "its folder cannot be written to", error))?;
-            part = tempfile::TempPath::try_from_path(named)
-                .map_err(|error| Error::output_from(path, "its folder cannot be written to", error))?;
-        }
+        // Under a name by which it is found if this process is killed: what was written of it is a film.
+        let part = named_part(file.into_temp_path(), &target)
+            .map_err(|error| Error::output_from(path, "its folder cannot be written to", error))?;
         let mut command = ffmpeg();
         command.arg("-y");
         if origin.live {
@@ -256,6 +316,9 @@ impl FfmpegSink {
             }
         }
         command.args(tags(video));
+        if let Some(encoder) = origin.encoder {
+            command.args(encoder.arguments(path, video));
+        }
         command.arg(&part).stdin(Stdio::piped()).stdout(Stdio::null());
         let mut process =
             Process::start(&mut command).map_err(|error| Error::output_from(path, not_started(&error), error))?;
@@ -263,7 +326,16 @@ impl FfmpegSink {
             return Err(Error::Output { path: path.into(), problem: "ffmpeg takes nothing".into(), source: None });
         };
         let pipe = PlainSink::create(path, Pipe(stdin), Framing::Y4m, video);
-        let mut sink = Self { process, pipe: None, video: video.clone(), part, target, written: 0 };
+        let mut sink = Self {
+            process,
+            pipe: None,
+            video: video.clone(),
+            part,
+            target,
+            written: 0,
+            is_cut: false,
+            has_sound: origin.sound.is_some(),
+        };
         match pipe {
             Ok(pipe) => {
                 sink.pipe = Some(pipe);
@@ -279,6 +351,56 @@ impl FfmpegSink {
         let problem = self.process.end().err()?;
         Some(Error::Output { path: self.target.clone(), problem, source: None })
     }
+}
+
+impl FfmpegSink {
+    /// Writes what is finished once more, without encoding it again: an MP4 with its index at the beginning, and no more sound than
+    /// there are frames where the run was stopped.
+    fn rewrite(&mut self) -> Result<()> {
+        let failed = |problem: String| Error::Output { path: self.target.clone(), problem, source: None };
+        let whole = part_of(&self.part, 0);
+        let mut command = ffmpeg();
+        command.arg("-y").arg("-i").arg(&self.part).args(["-map", "0", "-c", "copy"]);
+        if self.is_cut && self.has_sound {
+            command.arg("-t").arg(format!("{:.6}", self.video.rate.time_of(self.written).as_secs_f64()));
+        }
+        if kind(&self.target).as_deref() == Some("mp4") {
+            command.args(["-movflags", "+faststart"]);
+        }
+        command.arg(&whole).stdin(Stdio::null()).stdout(Stdio::null());
+        let whole = tempfile::TempPath::try_from_path(whole).map_err(|error| failed(error.to_string()))?;
+        let mut process = Process::start(&mut command).map_err(|error| failed(error.to_string()))?;
+        process.end().map_err(failed)?;
+        self.part = whole;
+        Ok(())
+    }
+}
+
+/// Gives a new file the name that `target` has while it is written. What another run is writing, or left behind, stays.
+fn named_part(mut file: tempfile::TempPath, target: &Path) -> std::io::Result<tempfile::TempPath> {
+    for number in 0..MOST_PARTS {
+        let named = part_of(target, number);
+        match file.persist_noclobber(&named) {
+            Ok(()) => return tempfile::TempPath::try_from_path(named),
+            Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => file = error.path,
+            Err(error) => return Err(error.error),
+        }
+    }
+    Err(std::io::Error::other(format!("{} and {MOST_PARTS} like it are there already", part_of(target, 0).display())))
+}
+
+/// What a file is called while it is written: `out.part.mp4` for `out.mp4`, or `out.part1.mp4` and so on.
+fn part_of(path: &Path, number: usize) -> PathBuf {
+    let mut name = path.file_stem().unwrap_or_default().to_owned();
+    name.push(".part");
+    if number > 0 {
+        name.push(number.to_string());
+    }
+    if let Some(extension) = path.extension() {
+        name.push(".");
+        name.push(extension);
+    }
+    path.with_file_name(name)
 }
 
 /// Which kind of container a name tells: those of one kind hold the same sound.
@@ -337,6 +459,10 @@ impl Sink for FfmpegSink {
         }
     }
 
+    fn stopped(&mut self) {
+        self.is_cut = true;
+    }
+
     fn finish(&mut self) -> Result<()> {
         if self.pipe.is_none() {
             // It failed, and that was said.
@@ -347,6 +473,9 @@ impl Sink for FfmpegSink {
         }
         if self.written == 0 {
             return Ok(());
+        }
+        if kind(&self.target).as_deref() == Some("mp4") || (self.is_cut && self.has_sound) {
+            self.rewrite()?;
         }
         std::fs::rename(&self.part, &self.target)
             .map_err(|error| Error::output_from(&self.target, "the finished file cannot be renamed", error))

@@ -22,7 +22,7 @@ use std::path::Path;
 use std::time::Duration;
 
 pub use camera::{CameraFormat, CameraSource, CameraWish, cameras, describe};
-pub use ffmpeg::{FfmpegSink, FfmpegSource};
+pub use ffmpeg::{Encoder, FfmpegSink, FfmpegSource};
 pub use file::{Output, PartFile};
 pub(crate) use format::Plane;
 pub use format::{Chroma, Order, PixelFormat};
@@ -91,18 +91,20 @@ pub trait Source: Send {
 }
 
 /// Where the pictures of a sink come from, as far as it has to know.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Origin<'a> {
     /// Whether they come when they are taken, so that the time at which they come is theirs.
     pub live: bool,
     /// A file whose sound goes with them.
     pub sound: Option<&'a Path>,
+    /// How they are to be encoded, where they are.
+    pub encoder: Option<&'a Encoder>,
 }
 
 impl<'a> Origin<'a> {
     /// Of what comes from `source`.
     pub fn of(source: &'a dyn Source) -> Self {
-        Self { live: source.is_live(), sound: source.container() }
+        Self { live: source.is_live(), sound: source.container(), encoder: None }
     }
 }
 
@@ -131,6 +133,9 @@ pub trait Sink: Send {
     /// [`Error::Output`] when it cannot be written. What was written before stays readable once
     /// [`finish`](Self::finish) is called, which it is to be.
     fn write(&mut self, picture: &Picture) -> Result<()>;
+
+    /// Hears that the run was stopped before the source ended.
+    fn stopped(&mut self) {}
 
     /// Completes the stream with what has been written whole.
     ///

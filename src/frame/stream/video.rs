@@ -126,6 +126,13 @@ pub enum Scan {
     Mixed,
 }
 
+impl Scan {
+    /// Whether each frame is two fields.
+    pub fn has_fields(self) -> bool {
+        matches!(self, Self::TopFirst | Self::BottomFirst)
+    }
+}
+
 /// What samples mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Color {

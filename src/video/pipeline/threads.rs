@@ -150,6 +150,9 @@ pub(super) fn spawn_writer(
         shared.outgoing.close();
         shared.spare_out.close();
         // Whatever happened, what is whole is kept.
+        if shared.stopped.load(Ordering::Relaxed) {
+            sink.stopped();
+        }
         let finished = sink.finish();
         result.and(finished)
     })

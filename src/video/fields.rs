@@ -1,0 +1,183 @@
+//! Interlaced frames, of which each field is a picture of its own: every other row, taken at another time.
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use super::{Restore, Treatment, Wishes};
+use crate::error::{Error, Result};
+use crate::frame::stream::{Chroma, Picture, PixelFormat, Scan, Video};
+
+/// Works on the fields of each frame one by one, and weaves them together again.
+pub struct Fields<R> {
+    inner: R,
+    video: Video,
+    result: Video,
+    field: Picture,
+    done: Picture,
+}
+
+/// What the fields of such frames are like: half as high, and progressive.
+///
+/// # Errors
+/// [`Error::Usage`] where fields do not have whole rows of chroma.
+pub fn field_of(video: &Video) -> Result<Video> {
+    let multiple = if video.format.chroma() == Some(Chroma::C420) { 4 } else { 2 };
+    if !video.height.is_multiple_of(multiple) {
+        return Err(Error::usage(format!(
+            "the frames are interlaced and have {} rows; expected a multiple of {multiple}, so that both fields are alike; \
+             cut them to size, or make them progressive (ffmpeg -vf bwdif)",
+            video.height
+        )));
+    }
+    Ok(Video { height: video.height / 2, scan: Scan::Progressive, ..video.clone() })
+}
+
+impl<R: Restore> Fields<R> {
+    /// `inner` works on fields as [`field_of`] has them, of frames that are as `video` describes them; results are as `result`
+    /// does, which has the same size.
+    pub fn new(inner: R, video: &Video, result: &Video) -> Self {
+        let (field, done) = (Picture::default(), Picture::default());
+        Self { inner, video: video.clone(), result: result.clone(), field, done }
+    }
+
+    /// What works on the fields.
+    pub fn inner(&self) -> &R {
+        &self.inner
+    }
+}
+
+/// Where rows of a frame lie, in bytes: where those of a plane begin, how long one is, and how many there are.
+fn planes(format: PixelFormat, width: usize, height: usize) -> Vec<[usize; 3]> {
+    let bytes = format.bytes_per_sample();
+    let (small, low) = (width.div_ceil(2), height.div_ceil(2));
+    let luma = [0, width * bytes, height];
+    let area = width * height * bytes;
+    match format {
+        PixelFormat::Planar { chroma: Chroma::Mono, .. } => vec![luma],
+        PixelFormat::Planar { chroma, .. } => {
+            let [row, rows] = match chroma {
+                Chroma::C420 => [small, low],
+                Chroma::C422 => [small, height],
+                _ => [width, height],
+            };
+            vec![luma, [area, row * bytes, rows], [area + row * rows * bytes, row * bytes, rows]]
+        }
+        PixelFormat::Nv12 => vec![luma, [area, 2 * small, low]],
+        PixelFormat::Yuyv => vec![[0, 4 * small, height]],
+        PixelFormat::Packed { .. } => vec![[0, 3 * width * bytes, height]],
+    }
+}
+
+/// Calls `copy` with where each row of a field lies in the frame and in the field.
+fn rows(video: &Video, parity: usize, mut copy: impl FnMut(std::ops::Range<usize>, std::ops::Range<usize>)) {
+    let Video { format, width, height, .. } = *video;
+    let of_field = planes(format, width, height / 2);
+    for ([start, length, count], [own, ..]) in planes(format, width, height).into_iter().zip(of_field) {
+        for row in 0..count / 2 {
+            let (from, to) = (start + (2 * row + parity) * length, own + row * length);
+            copy(from..from + length, to..to + length);
+        }
+    }
+}
+
+impl<R: Restore> Restore for Fields<R> {
+    fn restore(
+        &mut self,
+        input: &Picture,
+        output: &mut Picture,
+        watch: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<()> {
+        let Self { inner, video, result, field, done } = self;
+        output.bytes.resize(result.bytes(), 0);
+        for parity in [0, 1] {
+            field.bytes.resize(video.format.bytes(video.width, video.height / 2), 0);
+            rows(video, parity, |from, to| field.bytes[to].copy_from_slice(&input.bytes[from]));
+            inner.restore(field, done, watch)?;
+            rows(result, parity, |to, from| output.bytes[to].copy_from_slice(&done.bytes[from]));
+        }
+        Ok(())
+    }
+
+    fn treatment(&self) -> Treatment {
+        self.inner.treatment()
+    }
+
+    fn allow(&mut self, budget: Duration) {
+        self.inner.allow(budget / 2);
+    }
+
+    fn heed(&mut self, wishes: &Wishes) -> Result<()> {
+        // The fields before are of other rows.
+        self.inner.heed(&Wishes { temporal: None, ..wishes.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Fields, field_of};
+    use crate::frame::stream::{Picture, Rate, Scan, Video};
+    use crate::model::Precision;
+    use crate::video::{Quality, Restore, Scale, Treatment, Wishes};
+    use std::ops::ControlFlow;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    /// Adds to each field how many came before it.
+    struct Counts(u8, Vec<usize>);
+
+    impl Restore for Counts {
+        fn restore(
+            &mut self,
+            input: &Picture,
+            output: &mut Picture,
+            _: &mut dyn FnMut() -> ControlFlow<()>,
+        ) -> crate::Result<()> {
+            self.1.push(input.bytes.len());
+            output.bytes = input.bytes.iter().map(|byte| byte + self.0).collect();
+            self.0 += 1;
+            Ok(())
+        }
+
+        fn treatment(&self) -> Treatment {
+            let (model, precision) = (Arc::from("none"), Precision::F32);
+            let quality = Quality { model, precision, steps: 1, thrifty: false, scale: Scale::FULL };
+            Treatment { quality, changes: 0, sigma: None, temporal: false, repeated: 0, failed: 0 }
+        }
+
+        fn allow(&mut self, _: Duration) {}
+
+        fn heed(&mut self, _: &Wishes) -> crate::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn fields_are_worked_on_by_themselves_and_woven_again() {
+        for (name, height) in
+            [("yuv420p", 8), ("nv12", 8), ("yuyv422", 6), ("rgb24", 2), ("gray10le", 4), ("yuv422p", 2)]
+        {
+            let mut video = Video::new(6, height, Rate::of(25), name.parse().unwrap());
+            video.scan = Scan::TopFirst;
+            let field = field_of(&video).unwrap();
+            assert_eq!((field.height, field.scan), (height / 2, Scan::Progressive));
+            let mut fields = Fields::new(Counts(0, Vec::new()), &video, &video);
+            let input = Picture { bytes: (0..video.bytes()).map(|i| (i % 200) as u8).collect(), ..Picture::default() };
+            let mut output = Picture::default();
+            fields.restore(&input, &mut output, &mut || ControlFlow::Continue(())).unwrap();
+            assert_eq!(fields.inner().1, [field.bytes(); 2], "{name}");
+            let changed = output.bytes.iter().zip(&input.bytes).map(|(after, before)| after - before);
+            let (kept, raised) = changed.fold((0, 0), |(kept, raised), change| match change {
+                0 => (kept + 1, raised),
+                1 => (kept, raised + 1),
+                _ => panic!("{name}: a byte was changed by {change}"),
+            });
+            assert_eq!(kept, raised, "{name}");
+            // Rows by turns.
+            let row = video.format.planes(6, height)[0].stride * video.format.bytes_per_sample();
+            assert!(output.bytes[0] == input.bytes[0] && output.bytes[row] == input.bytes[row] + 1, "{name}");
+        }
+        let mut odd = Video::new(6, 6, Rate::of(25), "yuv420p".parse().unwrap());
+        odd.scan = Scan::BottomFirst;
+        assert!(field_of(&odd).unwrap_err().to_string().contains("multiple of 4"));
+    }
+}
