@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use clap::Args;
 use eddy::frame::stream::{Chroma, PixelFormat};
-use eddy::model::{Package, Precision};
+use eddy::model::{GuardedNetwork, Package, Precision};
 use eddy::network::{Device, SessionOptions};
 use eddy::task::{Assessment, DenoiseOptions, Denoiser, NoiseKind, NoiseProfile, SigmaChoice, Strength};
 use eddy::video::{Candidate, Fields, Restore, StreamDenoiser, field_of, record};
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::console::Console;
 use super::interrupt;
-use super::options::{DeviceOptions, MemoryOptions, PrecisionOption, SamplingOptions};
+use super::options::{DeviceOptions, MemoryOptions, Opened, PrecisionOption, SamplingOptions};
 use super::pictures::{Pictures, Turn, repeated, steps, tiles};
 use super::stream::{Stream, StreamOptions};
 
@@ -72,6 +72,12 @@ pub(crate) struct Arguments {
     console: Console,
 }
 
+/// A model for pictures, and its network once it is loaded.
+struct Choice<'a> {
+    package: &'a Package,
+    loaded: Option<GuardedNetwork<'a>>,
+}
+
 #[derive(Clone, Debug)]
 struct Sigma(SigmaChoice);
 
@@ -127,6 +133,17 @@ impl Arguments {
             tile: self.memory.tile(),
             budget: self.memory.budget(),
         };
+        let Some(stream) = stream else {
+            let mut choices: Vec<Choice<'_>> =
+                packages.iter().map(|package| Choice { package, loaded: None }).collect();
+            if let [choice] = choices.as_mut_slice() {
+                // What is wrong with a model is said before a picture is read.
+                self.denoiser(choice, &opened, session, options.clone())?;
+            }
+            return Pictures::each(&jobs, self.console, |turn| {
+                self.denoise(&mut choices, turn, &opened, session, &options)
+            });
+        };
         let mut networks = Vec::new();
         for package in &packages {
             for precision in self.precisions(package, opened.device()) {
@@ -139,12 +156,24 @@ impl Arguments {
             let denoiser = Denoiser::new(&package.manifest, network, options.clone())?;
             candidates.push(Candidate { denoiser, precision: *precision });
         }
-        match stream {
-            Some(stream) => self.denoise_stream(candidates, stream, opened.device()),
-            None => Pictures::each(&jobs, self.console, |turn| {
-                self.denoise(&mut candidates, turn, &opened.device().to_string())
-            }),
-        }
+        self.denoise_stream(candidates, stream, opened.device())
+    }
+
+    /// A denoiser for pictures, whose network is loaded when the first is there that wants it.
+    fn denoiser<'c>(
+        &self,
+        choice: &'c mut Choice<'_>,
+        opened: &Opened,
+        session: SessionOptions,
+        options: DenoiseOptions,
+    ) -> eddy::Result<(Denoiser<'c>, Precision)> {
+        let precision = self.precision.on(opened.device(), choice.package);
+        let network = match choice.loaded.take() {
+            Some(network) => network,
+            None => choice.package.load_guarded(&opened.runtime, precision, session)?,
+        };
+        let network = choice.loaded.insert(network);
+        Ok((Denoiser::new(&choice.package.manifest, network, options)?, precision))
     }
 
     /// The models to choose from, the best first; for pictures without --model, the one for each kind of noise.
@@ -228,19 +257,28 @@ impl Arguments {
     }
 
     /// Denoises a picture by the candidate for its kind of noise, where there are several.
-    fn denoise(&self, candidates: &mut [Candidate<'_>], turn: &Turn<'_>, device: &str) -> eddy::Result<()> {
+    fn denoise(
+        &self,
+        choices: &mut [Choice<'_>],
+        turn: &Turn<'_>,
+        opened: &Opened,
+        session: SessionOptions,
+        options: &DenoiseOptions,
+    ) -> eddy::Result<()> {
         let mut frame = turn.read()?;
         turn.check(&frame)?;
         let begun = Instant::now();
         let is_auto = self.noise_profile.is_none() && self.sigma.0 == SigmaChoice::Auto;
-        let seen = if is_auto || candidates.len() > 1 { Some(Assessment::of(&frame)?) } else { None };
+        let seen = if is_auto || choices.len() > 1 { Some(Assessment::of(&frame)?) } else { None };
         let kind = seen.map(|seen| seen.kind);
-        let index = if kind == Some(NoiseKind::Camera) { candidates.len() - 1 } else { 0 };
-        let Some(Candidate { denoiser, precision }) = candidates.get_mut(index) else { return Ok(()) };
+        let index = if kind == Some(NoiseKind::Camera) { choices.len() - 1 } else { 0 };
+        let Some(choice) = choices.get_mut(index) else { return Ok(()) };
+        let (mut denoiser, precision) = self.denoiser(choice, opened, session, options.clone())?;
         if let (true, Some(seen)) = (is_auto, &seen) {
             denoiser.set_assessment(seen);
         }
-        let ran = json!({"model": denoiser.model(), "precision": precision.name(), "device": device});
+        let ran =
+            json!({"model": denoiser.model(), "precision": precision.name(), "device": opened.device().to_string()});
         let report = denoiser.denoise(&mut frame, &mut |progress| {
             turn.bar.advance(turn.index, progress);
             interrupt::poll()

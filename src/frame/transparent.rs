@@ -192,7 +192,7 @@ mod tests {
 
     #[test]
     fn the_nearest_colours_are_taken() {
-        let filled = cutout(100, 20, |x, _| x < 30 || x >= 70).visible().into_owned();
+        let filled = cutout(100, 20, |x, _| !(30..70).contains(&x)).visible().into_owned();
         let row = &pixels(&filled)[10 * 100..][..100];
         assert!((126..=130).contains(&row[31][0]) && (168..=172).contains(&row[68][0]), "{row:?}");
         assert!(row.windows(2).all(|pair| pair[0][0].abs_diff(pair[1][0]) < 8), "{row:?}");

@@ -125,9 +125,9 @@ impl Default for Strength {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Report {
     /// The standard deviation of the noise that was removed, in 8-bit units; the root of the mean variance where it differs. Of
-    /// luma where the network works on luma and chroma.
+    /// luma where the network works on luma and chroma, unless that of RGB was said.
     pub sigma: f64,
-    /// That of chroma at half the size, where the network works on luma and chroma.
+    /// That of chroma at half the size, where the network works on luma and chroma and that of RGB was not said.
     pub chroma_sigma: Option<f64>,
     /// Whether it is anywhere more than the model was trained for, so that its limit was used.
     pub sigma_limited: bool,
@@ -264,9 +264,12 @@ impl<'a> Denoiser<'a> {
         let steps = self.plan.steps.len();
         // Held from here on, so that the budget knows of a map.
         let Noise { map, sigma, chroma, limited } = self.noise(frame)?;
+        let has_planes = self.manifest.layout == Layout::Yuv420 && frame.color_channels() == 3;
+        let is_said = has_planes && matches!(self.options.sigma, SigmaChoice::Known(_));
+        let [part, _] = tensor::sigmas_of_rgb(Matrix::Bt601);
         let mut report = Report {
-            sigma: 255.0 * sigma,
-            chroma_sigma: chroma.map(|sigma| 255.0 * sigma),
+            sigma: 255.0 * sigma / if is_said { part } else { 1.0 },
+            chroma_sigma: chroma.filter(|_| !is_said).map(|sigma| 255.0 * sigma),
             sigma_limited: limited,
             steps,
             tiles: 0,

@@ -1,12 +1,14 @@
 //! What kind of noise a picture has, and so which network is for it.
 
 use super::denoise::SigmaChoice;
+use super::estimate::estimate_sigma;
 use super::plane_noise::{self, Plane, PlaneNoise, PlaneRole, SpatialEstimator};
 use super::plane_pixels::read_yuv;
 use crate::error::Result;
+use crate::frame::stream::Matrix;
 use crate::frame::{Frame, Samples};
 use crate::model::Layout;
-use crate::tensor::{Range, Rect, read_region};
+use crate::tensor::{Range, Rect, read_region, sigmas_of_rgb};
 
 /// Of larger pictures parts are looked at: so many along each side, of so many pixels a side.
 const LARGE: usize = 2_000_000;
@@ -18,6 +20,9 @@ const SIDE: usize = 256;
 const VISIBLE: usize = 32;
 const MOST_VISIBLE: usize = 1024;
 const FEWEST_VISIBLE: usize = 4;
+
+/// Of a picture that is too small for an estimate by blocks, less noise than this counts as none.
+const LEAST_OF_FEW: f64 = 1.5;
 
 /// A kind of noise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +83,13 @@ impl Assessment {
             (_, plane_noise::NoiseKind::White) => NoiseKind::Camera,
             _ => NoiseKind::Clean,
         };
+        if seen.is_empty() {
+            // Too few places for more than the finest band; or none that are not flat.
+            let sigma = 255.0 * estimate_sigma(frame);
+            let [luma, chroma] = if is_grey { [1.0, 0.0] } else { sigmas_of_rgb(Matrix::Bt601) };
+            let kind = if sigma < LEAST_OF_FEW { NoiseKind::Clean } else { NoiseKind::White };
+            return Ok(Self { kind, sigma, planes: [luma * sigma, chroma * sigma] });
+        }
         let sigma = 255.0 * deviation(&seen);
         let (of_luma, of_chroma): (Vec<_>, Vec<_>) = planes.into_iter().partition(|seen| seen.role == PlaneRole::Luma);
         let planes = if is_grey { [sigma, 0.0] } else { [255.0 * deviation(&of_luma), 255.0 * deviation(&of_chroma)] };

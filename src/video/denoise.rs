@@ -18,6 +18,10 @@ use crate::task::{Denoiser, MeteredPlanes, PlaneRole, Room, SigmaChoice, StreamM
 use crate::tensor::{Pictures, YuvFrames, sigmas_of_rgb};
 use crate::tile::TilePlan;
 
+/// How much more noise there is than an estimate sees after a codec, which has taken its traces away with the texture: on clips of
+/// simulated cameras through H.264 the best level is above what is read, and through MJPEG it hardly matters.
+const UNSEEN: f64 = 1.3;
+
 /// The part of the variance of noise that came through a codec that frames share at least: what its rounding does to a scene at rest is
 /// the same in each, and no average takes it away.
 /// More so of chroma, which is rounded more coarsely.
@@ -122,11 +126,11 @@ impl<'a> StreamDenoiser<'a> {
         let (width, height) = (video.width, video.height);
         let planes = Planes::of(layout, channels, [width, height]);
         let converter = match layout {
-            Layout::Full => Converter::Full {
-                reader: Pictures::new(video, channels, range)?,
-                writer: Pictures::new(result, channels, range)?,
-            },
-            Layout::Yuv420 => Converter::Yuv(YuvFrames::new(video, result)?),
+            Layout::Full => Converter::Full(Box::new([
+                Pictures::new(video, channels, range)?,
+                Pictures::new(result, channels, range)?,
+            ])),
+            Layout::Yuv420 => Converter::Yuv(Box::new(YuvFrames::new(video, result)?)),
         };
         let past = if temporal { memory::of_past(&planes) } else { 0 };
         let meter = StreamMeter::new(metered(&planes, video));
@@ -197,15 +201,23 @@ impl<'a> StreamDenoiser<'a> {
     }
 
     /// The standard deviation of the noise of the last picture in 8-bit units, as estimated over the last few; the root of the
-    /// mean variance where it differs. Of luma where the network works on luma and chroma.
+    /// mean variance where it differs. Of luma where the network works on luma and chroma, unless that of RGB was said.
     pub fn sigma(&self) -> f64 {
-        255.0 * self.levels[0]
+        255.0 * self.levels[0] / self.part()
     }
 
-    /// That of chroma, where the network works on luma and chroma and frames have any.
+    /// What part of the noise of RGB, where that was said, luma has.
+    fn part(&self) -> f64 {
+        let is_said = matches!(self.denoiser().options.sigma, SigmaChoice::Known(_));
+        let has_planes = self.planes.groups().len() > 1 && !self.video().format.is_grey();
+        if is_said && has_planes { sigmas_of_rgb(self.video().color.matrix)[0] } else { 1.0 }
+    }
+
+    /// That of chroma, where the network works on luma and chroma, frames have any, and that of RGB was not said.
     pub fn chroma_sigma(&self) -> Option<f64> {
         let has_chroma = self.planes.groups().len() > 1 && !self.video().format.is_grey();
-        has_chroma.then_some(255.0 * self.levels[1])
+        let is_said = matches!(self.denoiser().options.sigma, SigmaChoice::Known(_));
+        (has_chroma && !is_said).then_some(255.0 * self.levels[1])
     }
 
     /// Whether it was ever more than the model was trained for.
@@ -240,7 +252,7 @@ impl<'a> StreamDenoiser<'a> {
 
     fn video(&self) -> &Video {
         match &self.converter {
-            Converter::Full { reader, .. } => reader.video(),
+            Converter::Full(both) => both[0].video(),
             Converter::Yuv(frames) => frames.video(),
         }
     }
@@ -291,7 +303,11 @@ impl<'a> StreamDenoiser<'a> {
                 SigmaChoice::Known(sigma) => sigmas_of_rgb(matrix)[i] * sigma / 255.0,
                 SigmaChoice::Planes(sigmas) if has_planes || is_grey => sigmas[i] / 255.0,
                 SigmaChoice::Planes([luma, _]) => luma / sigmas_of_rgb(matrix)[0] / 255.0,
-                _ => reading.filter(|reading| !reading.is_clean).map_or(0.0, |reading| reading.levels[i].sigma),
+                _ => {
+                    let reading = reading.filter(|reading| !reading.is_clean);
+                    let more = if self.is_correlated { UNSEEN } else { 1.0 };
+                    reading.map_or(0.0, |reading| more * reading.levels[i].sigma)
+                }
             };
             let (level, limited) = if told == 0.0 { (0.0, false) } else { denoiser.limit(told) };
             self.limited |= limited;
@@ -376,24 +392,24 @@ impl<'a> StreamDenoiser<'a> {
 
 /// Takes frames apart into planes, and puts them together.
 enum Converter {
-    /// Planes of the frame's own size.
-    Full { reader: Pictures, writer: Pictures },
+    /// Planes of the frame's own size: one that reads, and one that writes.
+    Full(Box<[Pictures; 2]>),
     /// Luma, and chroma of half its size.
-    Yuv(YuvFrames),
+    Yuv(Box<YuvFrames>),
 }
 
 impl Converter {
     /// Bytes of what is held between frames.
     fn bytes(&self) -> usize {
         match self {
-            Self::Full { reader, writer } => reader.bytes() + writer.bytes(),
+            Self::Full(both) => both.iter().map(Pictures::bytes).sum(),
             Self::Yuv(frames) => frames.bytes(),
         }
     }
 
     fn read(&mut self, bytes: &[u8], x: &mut [f32]) {
         match self {
-            Self::Full { reader, .. } => reader.read(bytes, x),
+            Self::Full(both) => both[0].read(bytes, x),
             Self::Yuv(frames) => frames.read(bytes, x),
         }
     }
@@ -401,7 +417,7 @@ impl Converter {
     /// `chroma` is the standard deviation of the noise of chroma in the frame that was read, as a part of the full range.
     fn write(&mut self, x: &[f32], chroma: f64, bytes: &mut Vec<u8>) {
         match self {
-            Self::Full { writer, .. } => writer.write(x, bytes),
+            Self::Full(both) => both[1].write(x, bytes),
             Self::Yuv(frames) => frames.write(x, chroma as f32, bytes),
         }
     }

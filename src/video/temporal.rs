@@ -441,28 +441,6 @@ impl Temporal {
             self.rest[block] = new;
             moving += usize::from(new > MOVES);
         }
-        if std::env::var_os("DBG").is_some() {
-            let n = self.rest.len() as f32;
-            let m = |v: &[f32]| v.iter().sum::<f32>() / n;
-            let q = |v: &[f32]| {
-                let mut v = v.to_vec();
-                v.sort_by(f32::total_cmp);
-                [0.1, 0.5, 0.9, 0.99].map(|p| v[(p * n) as usize])
-            };
-            eprintln!(
-                "rest {:.3} smooth-excess {:.3} rough {:.3} {:?} coarse {:.3} {:?} before {:.3} lim {:.3} restless {:.3} moving {:.3}",
-                m(&self.rest),
-                m(&self.smooth),
-                m(&self.rough),
-                q(&self.rough),
-                m(&self.coarse),
-                q(&self.coarse),
-                m(&self.before),
-                limit,
-                self.restless.iter().filter(|r| **r).count() as f32 / n,
-                moving as f32 / n
-            );
-        }
         moving as f32 > SCENE_MOVES * self.rest.len() as f32
     }
 

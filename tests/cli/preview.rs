@@ -121,7 +121,7 @@ fn a_page_shows_pictures_and_figures() {
         assert!(answer.head.contains("default-src 'none'"), "{}", answer.head);
     }
     let status = viewed.status_when(|status| status["written"].as_u64() > Some(3));
-    assert_eq!((status["model"].as_str(), status["denoises"].as_bool()), (Some("denoise-fast"), Some(true)));
+    assert_eq!((status["model"].as_str(), status["denoises"].as_bool()), (Some("camera"), Some(true)));
     assert!(status["latency_p95_ms"].as_f64() > Some(0.0) && status["rate"].as_f64() > Some(0.0), "{status}");
     let (first, second) = (viewed.get("/pair"), viewed.get("/pair?seen=0"));
     for answer in [&first, &second] {
@@ -149,7 +149,7 @@ fn figures_are_as_prometheus_reads_them() {
     assert!(value("pictures_written_total") > 3.0 && value("latency_seconds_count") > 3.0);
     assert_eq!((value("sigma"), value("steps"), value("scale"), value("temporal")), (20.0, 1.0, 1.0, 0.0));
     assert!(answer.text().contains("eddy_latency_seconds{quantile=\"0.95\"} "));
-    assert!(answer.text().contains(",model=\"denoise-fast\",precision=\"f32\"} 1"));
+    assert!(answer.text().contains(",model=\"camera\",precision=\"f32\"} 1"));
     for line in answer.text().lines().filter(|line| !line.starts_with('#')) {
         let (name, value) = line.rsplit_once(' ').unwrap();
         assert!(name.starts_with("eddy_") && value.parse::<f64>().is_ok(), "{line}");

@@ -27,7 +27,7 @@ impl Probe {
         let said = output.ok().and_then(|output| serde_json::from_slice::<Value>(&output.stdout).ok());
         let Some(mut said) = said else { return Self::default() };
         let start = seconds(&said["format"]["start_time"]).unwrap_or_default();
-        Self { stream: said["streams"][0].take(), start }
+        Self { stream: said.pointer_mut("/streams/0").map(Value::take).unwrap_or_default(), start }
     }
 
     fn text(&self, key: &str) -> &str {

@@ -9,6 +9,7 @@ mod regression;
 mod stream;
 #[cfg(test)]
 mod tests;
+#[allow(clippy::approx_constant)] // a weight may be near any number
 mod weights;
 
 pub(crate) use stream::TemporalNoise;

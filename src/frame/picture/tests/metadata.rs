@@ -202,7 +202,8 @@ fn with_chunks(frame: Frame, chunks: &[(&[u8; 4], &[u8])]) -> Frame {
 fn what_a_png_says_of_its_colours_is_kept_or_missed() {
     let linear = 100_000_u32.to_be_bytes();
     let gamma = 45_455_u32.to_be_bytes();
-    let chunks: [(&[(&[u8; 4], &[u8])], bool); 5] = [
+    type Chunk<'a> = (&'a [u8; 4], &'a [u8]);
+    let chunks: [(&[Chunk<'_>], bool); 5] = [
         (&[(b"gAMA", &linear)], true),
         (&[(b"cICP", &[9, 16, 0, 1])], true),
         (

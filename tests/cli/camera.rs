@@ -1,0 +1,162 @@
+//! Frames as cameras give them, by default: 4:2:0 with noise, JPEG with noise, and what is clean.
+
+use eddy::diffusion::{NoiseAt, NoiseSource, Philox};
+use eddy::frame::picture::{self, Options};
+use eddy::frame::{Format, Frame, Metadata, Samples};
+
+use crate::common::eddy;
+use crate::common::frames::{psnr, read};
+use crate::common::place::{Place, data};
+
+const WIDTH: usize = 320;
+const HEIGHT: usize = 240;
+
+/// A window of the photograph, and the same with white noise in RGB.
+fn pair(sigma: f32, seed: u64) -> [Frame; 2] {
+    let photograph = read(&data("chelsea.png"));
+    let Samples::U8(samples) = &photograph.samples else { panic!("the photograph has 8 bits") };
+    let rows = (20..20 + HEIGHT).map(|y| &samples[(y * photograph.width + 60) * 3..][..3 * WIDTH]);
+    let clean: Vec<u8> = rows.flatten().copied().collect();
+    let mut noisy = clean.clone();
+    let mut noise = vec![0.0; 3 * WIDTH];
+    for (y, row) in noisy.chunks_exact_mut(3 * WIDTH).enumerate() {
+        Philox::new(seed).fill(NoiseAt { step: 0, batch: 0, channel: 0, y: y as u32 }, 0, &mut noise);
+        row.iter_mut().zip(&noise).for_each(|(v, z)| *v = (f32::from(*v) + sigma * z).round().clamp(0.0, 255.0) as u8);
+    }
+    let frame = |samples| Frame {
+        width: WIDTH,
+        height: HEIGHT,
+        channels: 3,
+        samples: Samples::U8(samples),
+        metadata: Metadata::default(),
+    };
+    [clean, noisy].map(frame)
+}
+
+/// A frame of I420 by ITU-R BT.601 in limited range, chroma as means over 2x2.
+fn i420(frame: &Frame) -> Vec<u8> {
+    let Samples::U8(samples) = &frame.samples else { panic!("8 bits") };
+    let at = |x: usize, y: usize| [0, 1, 2].map(|c| f32::from(samples[(y * WIDTH + x) * 3 + c]) / 255.0);
+    let luma = |[r, g, b]: [f32; 3]| 0.299 * r + 0.587 * g + 0.114 * b;
+    let mut bytes: Vec<u8> =
+        (0..WIDTH * HEIGHT).map(|i| (219.0 * luma(at(i % WIDTH, i / WIDTH)) + 16.0).round() as u8).collect();
+    for (channel, scale) in [(2, 0.5 / 0.886), (0, 0.5 / 0.701)] {
+        for y in (0..HEIGHT).step_by(2) {
+            for x in (0..WIDTH).step_by(2) {
+                let four = [at(x, y), at(x + 1, y), at(x, y + 1), at(x + 1, y + 1)];
+                let mean = four.map(|rgb| (rgb[channel] - luma(rgb)) * scale).iter().sum::<f32>() / 4.0;
+                bytes.push((224.0 * mean + 128.0).round() as u8);
+            }
+        }
+    }
+    bytes
+}
+
+fn y4m(frames: &[Vec<u8>]) -> Vec<u8> {
+    let mut stream = format!("YUV4MPEG2 W{WIDTH} H{HEIGHT} F25:1 Ip C420jpeg\n").into_bytes();
+    for frame in frames {
+        stream.extend(b"FRAME\n");
+        stream.extend(frame);
+    }
+    stream
+}
+
+/// PSNR of the last frame of a y4m stream of the same kind, over all samples.
+fn psnr_of_last(stream: &[u8], clean: &[u8]) -> f64 {
+    let last = &stream[stream.len() - clean.len()..];
+    let squares = last.iter().zip(clean).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum::<f64>();
+    10.0 * (255.0 * 255.0 * clean.len() as f64 / squares).log10()
+}
+
+#[test]
+fn noise_in_420_goes_by_default_and_more_of_it_over_time() {
+    let sigma = 20.0;
+    let place = Place::new();
+    let clean = i420(&pair(0.0, 0)[0]);
+    let frames: Vec<_> = (0..10).map(|seed| i420(&pair(sigma, seed)[1])).collect();
+    place.file("noisy.y4m", y4m(&frames));
+    let before = psnr_of_last(&y4m(&frames), &clean);
+    let denoised = |arguments: &str| {
+        let record = eddy("denoise noisy.y4m -o out.y4m --json").args(arguments).within(&place).succeeds().json();
+        (psnr_of_last(&place.bytes("out.y4m"), &clean), record)
+    };
+    let (single, record) = denoised("");
+    assert_eq!(record["model"], "camera", "{record}");
+    // What white noise of RGB is in luma and in chroma of half the size.
+    let (luma, chroma) = (record["sigma"].as_f64().unwrap(), record["sigma_chroma"].as_f64().unwrap());
+    assert!((luma / (0.6685 * sigma as f64) - 1.0).abs() < 0.2, "{record}");
+    assert!((chroma / (0.32 * sigma as f64) - 1.0).abs() < 0.3, "{record}");
+    let (rgb, _) = denoised("-m denoise-fast");
+    let (fused, record) = denoised("--temporal");
+    assert!(single > before + 5.0 && single > rgb + 0.5, "{before} became {single}, {rgb} in RGB");
+    assert!(fused > single + 2.0, "{single} became {fused}");
+    assert!(record["tiles_computed"].as_f64().unwrap() < 0.9, "{record}");
+}
+
+#[test]
+fn clean_frames_and_pictures_are_left_alone_to_the_bit() {
+    let [clean, _] = pair(0.0, 0);
+    let place = Place::with("clean.png", &clean);
+    place.file("clean.y4m", y4m(&[i420(&clean), i420(&clean), i420(&clean)]));
+    eddy("denoise clean.png -o out.png").within(&place).succeeds().says("clean, left as it is");
+    assert_eq!(place.frame("out.png").samples, clean.samples);
+    eddy("denoise clean.y4m -o out.y4m").within(&place).succeeds();
+    assert!(psnr_of_last(&place.bytes("out.y4m"), &i420(&clean)) > 60.0);
+}
+
+#[test]
+fn a_noisy_jpeg_is_a_cameras() {
+    let [clean, noisy] = pair(20.0, 3);
+    let place = Place::with("clean.png", &clean);
+    let options = Options { jpeg_quality: 80 };
+    picture::write(&noisy, &place.path("noisy.jpg"), Format::Jpeg, &options).unwrap();
+    eddy("denoise noisy.jpg -o out.png").within(&place).succeeds().says("camera noise (camera)");
+    let [before, after] = ["noisy.jpg", "out.png"].map(|name| psnr(&place.frame(name), &clean));
+    assert!(after > before + 3.0, "{before} became {after}");
+}
+
+#[test]
+fn strength_is_a_part_of_the_change() {
+    let [_, noisy] = pair(20.0, 3);
+    let place = Place::with("noisy.png", &noisy);
+    let at = |strength: &str| {
+        eddy("denoise noisy.png -o out.png --strength").arg(strength).within(&place).succeeds();
+        place.frame("out.png")
+    };
+    assert_eq!(at("0").samples, noisy.samples);
+    let [half, all] = ["0.5", "1"].map(|strength| 255.0 / 10_f64.powf(psnr(&at(strength), &noisy) / 20.0));
+    assert!((half / all - 0.5).abs() < 0.03, "{half} of {all}");
+    eddy("denoise noisy.png -o out.png --strength 1.5").within(&place).fails(2).says("from 0 (nothing) to 1 (all)");
+}
+
+/// Two fields of other scenes: each is denoised as it is by itself.
+#[test]
+fn interlaced_frames_are_denoised_by_fields() {
+    let place = Place::new();
+    let field = |level: u8, seed: u64| {
+        let mut noise = vec![0.0; WIDTH * HEIGHT / 2];
+        Philox::new(seed).fill(NoiseAt { step: 0, batch: 0, channel: 0, y: 0 }, 0, &mut noise);
+        noise.iter().map(|z| (f32::from(level) + 10.0 * z).round().clamp(0.0, 255.0) as u8).collect::<Vec<_>>()
+    };
+    let fields = [field(60, 1), field(190, 2)];
+    let mut frame = Vec::new();
+    for y in 0..HEIGHT {
+        frame.extend(&fields[y % 2][y / 2 * WIDTH..][..WIDTH]);
+    }
+    frame.extend(vec![128; WIDTH * HEIGHT / 2]);
+    let mut stream = format!("YUV4MPEG2 W{WIDTH} H{HEIGHT} F25:1 It C420jpeg\n").into_bytes();
+    stream.extend(b"FRAME\n");
+    stream.extend(&frame);
+    place.file("fields.y4m", &stream);
+    eddy("denoise fields.y4m -o out.y4m --sigma 12,0").within(&place).succeeds();
+    let out = place.bytes("out.y4m");
+    assert!(out.starts_with(b"YUV4MPEG2") && out.windows(4).any(|word| word == b" It "), "the header says fields");
+    let luma = &out[out.len() - frame.len()..][..WIDTH * HEIGHT];
+    for (parity, level) in [(0, 60.0), (1, 190.0)] {
+        let rows = luma.chunks_exact(WIDTH).skip(parity).step_by(2).flatten();
+        let squares = rows.map(|value| (f64::from(*value) - level).powi(2)).sum::<f64>();
+        let rest = (squares / (WIDTH * HEIGHT / 2) as f64).sqrt();
+        assert!(rest < 3.0, "of noise of 10, {rest} is left in field {parity}");
+    }
+    eddy("upscale fields.y4m -o large.y4m -s 2").within(&place).fails(2).says("bwdif");
+}
