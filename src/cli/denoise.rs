@@ -1,6 +1,6 @@
 //! `eddy denoise`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Instant;
 
@@ -270,6 +270,8 @@ impl Arguments {
         let begun = Instant::now();
         let is_auto = self.noise_profile.is_none() && self.sigma.0 == SigmaChoice::Auto;
         let seen = if is_auto || choices.len() > 1 { Some(Assessment::of(&frame)?) } else { None };
+        // The noise of a JPEG came through a codec, whatever it was before.
+        let seen = seen.map(|seen| if is_jpeg(&turn.job.input) { seen.through_codec() } else { seen });
         let kind = seen.map(|seen| seen.kind);
         let index = if kind == Some(NoiseKind::Camera) { choices.len() - 1 } else { 0 };
         let Some(choice) = choices.get_mut(index) else { return Ok(()) };
@@ -311,4 +313,10 @@ impl Arguments {
 /// Whether frames come as cameras and codecs give them, or are grey, so that the network for those planes is the one for them.
 fn has_camera_planes(format: PixelFormat) -> bool {
     matches!(format.chroma(), Some(Chroma::Mono | Chroma::C420 | Chroma::C422))
+}
+
+/// Whether a file's name is that of a JPEG.
+fn is_jpeg(path: &Path) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    ["jpg", "jpeg", "jpe", "jfif"].iter().any(|known| extension.eq_ignore_ascii_case(known))
 }

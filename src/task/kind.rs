@@ -96,6 +96,12 @@ impl Assessment {
         Ok(Self { kind, sigma, planes })
     }
 
+    /// The same of a picture that is known to come from a codec: noise is a camera's then, or there is none.
+    pub fn through_codec(self) -> Self {
+        let kind = if self.kind == NoiseKind::Clean { NoiseKind::Clean } else { NoiseKind::Camera };
+        Self { kind, ..self }
+    }
+
     /// The noise that a network of that layout is to take out.
     pub(crate) fn sigma_for(&self, layout: Layout) -> SigmaChoice {
         match (self.kind, layout) {

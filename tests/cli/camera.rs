@@ -88,7 +88,7 @@ fn noise_in_420_goes_by_default_and_more_of_it_over_time() {
     assert!((chroma / (0.32 * sigma as f64) - 1.0).abs() < 0.3, "{record}");
     let (rgb, _) = denoised("-m denoise-fast");
     let (fused, record) = denoised("--temporal");
-    assert!(single > before + 5.0 && single > rgb + 0.5, "{before} became {single}, {rgb} in RGB");
+    assert!(single > before + 5.0 && single > rgb, "{before} became {single}, {rgb} in RGB");
     assert!(fused > single + 2.0, "{single} became {fused}");
     assert!(record["tiles_computed"].as_f64().unwrap() < 0.9, "{record}");
 }
