@@ -24,6 +24,9 @@ const FEWEST_VISIBLE: usize = 4;
 /// Of a picture that is too small for an estimate by blocks, less noise than this counts as none.
 const LEAST_OF_FEW: f64 = 1.5;
 
+/// Pictures of more pixels than this are not too small.
+const FEW: usize = 64 * 64;
+
 /// A kind of noise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoiseKind {
@@ -84,7 +87,11 @@ impl Assessment {
             _ => NoiseKind::Clean,
         };
         if seen.is_empty() {
-            // Too few places for more than the finest band; or none that are not flat.
+            if frame.width * frame.height > FEW {
+                // Nearly everything is flat or at the end of its range: writing, drawings.
+                return Ok(Self { kind: NoiseKind::Clean, sigma: 0.0, planes: [0.0; 2] });
+            }
+            // Too few places for more than the finest band.
             let sigma = 255.0 * estimate_sigma(frame);
             let [luma, chroma] = if is_grey { [1.0, 0.0] } else { sigmas_of_rgb(Matrix::Bt601) };
             let kind = if sigma < LEAST_OF_FEW { NoiseKind::Clean } else { NoiseKind::White };

@@ -160,3 +160,21 @@ fn interlaced_frames_are_denoised_by_fields() {
     }
     eddy("upscale fields.y4m -o large.y4m -s 2").within(&place).fails(2).says("bwdif");
 }
+
+/// Black and coloured strokes on white, as a screen shows them.
+#[test]
+fn writing_is_left_alone_to_the_bit() {
+    let mut samples = vec![255; 3 * WIDTH * HEIGHT];
+    for (i, pixel) in samples.chunks_exact_mut(3).enumerate() {
+        let (x, y) = (i % WIDTH, i / WIDTH);
+        let is_stroke = y % 24 < 14 && (x * 7 + y / 24 * 13) % 11 < 4 && (x / 5 + y) % 3 > 0;
+        if is_stroke {
+            pixel.copy_from_slice(if y > HEIGHT / 2 { &[20, 40, 160] } else { &[0, 0, 0] });
+        }
+    }
+    let samples = Samples::U8(samples);
+    let page = Frame { width: WIDTH, height: HEIGHT, channels: 3, samples, metadata: Metadata::default() };
+    let place = Place::with("page.png", &page);
+    eddy("denoise page.png -o out.png").within(&place).succeeds();
+    assert_eq!(place.frame("out.png").samples, page.samples);
+}
