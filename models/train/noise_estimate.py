@@ -194,12 +194,12 @@ def coded(frames, codec, crf, preset="veryfast"):
 
 def camera(rng, light=None):
     """A camera of random make: a function of a picture in levels and whether there is noise."""
-    from camera import PATTERNS, colour_matrix, demosaic, mosaic
+    from camera import ALIGNMENTS, colour_matrix, demosaic, mosaic
 
     light = np.exp(rng.uniform(np.log(0.015), np.log(0.4))) if light is None else light
     gamma, to_srgb = rng.uniform(2.0, 2.4), colour_matrix(rng)
     balance = np.float32([rng.uniform(1.2, 2.4), 1.0, rng.uniform(1.2, 2.4)])
-    alignment = list(PATTERNS.values())[rng.integers(4)]
+    alignment = ALIGNMENTS[rng.integers(4)]
     shot_share, linear_demosaic, depth = rng.uniform(0.4, 1.0), rng.random() < 0.4, rng.choice([10, 12])
     smooth = rng.choice([0, 1, 2, 3], p=[0.5, 0.2, 0.15, 0.15])
     smooth_by, chroma_by, sharp_by, sharp_at = rng.uniform(0.4, 0.9), rng.uniform(0.6, 2.5), rng.uniform(0.2, 1.2), rng.uniform(0.7, 1.5)
@@ -218,7 +218,7 @@ def camera(rng, light=None):
         gains = np.ones_like(raw)
         gains[alignment[0] :: 2, alignment[1] :: 2] = balance[0]
         gains[1 - alignment[0] :: 2, 1 - alignment[1] :: 2] = balance[2]
-        out = demosaic((raw * gains).astype(np.float32), alignment, linear=linear_demosaic) @ to_srgb.T.astype(np.float32)
+        out = demosaic((raw * gains).astype(np.float32), alignment, "bilinear" if linear_demosaic else "malvar") @ to_srgb.T.astype(np.float32)
         out = np.power(np.clip(out, 0, 1), np.float32(1 / gamma))
         if smooth == 1:
             out = cv2.GaussianBlur(out, (0, 0), smooth_by)
