@@ -1,9 +1,17 @@
 //! Ctrl-C and SIGTERM: the first asks to stop after the evaluation in hand, the second stops at once.
 
+use std::io::Write;
 use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use eddy::frame::stream::part_of;
+
 static ASKED: AtomicBool = AtomicBool::new(false);
+
+/// What is being written that takes a while to be finished.
+static FINISHING: OnceLock<PathBuf> = OnceLock::new();
 
 /// Starts to listen. Where no handler can be set, signals end the process as they always do.
 pub(crate) fn listen() {
@@ -11,7 +19,18 @@ pub(crate) fn listen() {
         if ASKED.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
+        if let Some(path) = FINISHING.get() {
+            let (name, part) = (path.display(), part_of(path));
+            let words = format!("finishing {name} (again to stop now; what is written stays in {})", part.display());
+            // Nobody may be listening.
+            let _ = writeln!(std::io::stderr(), "eddy: {words}");
+        }
     });
+}
+
+/// Says from now on, when somebody asks to stop, that this file is being finished.
+pub(crate) fn finishing(path: &Path) {
+    let _ = FINISHING.set(path.to_owned());
 }
 
 /// Whether to go on.

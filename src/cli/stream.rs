@@ -1,7 +1,7 @@
 //! Streams of a run: moving pictures in, moving pictures out.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use eddy::frame::source;
@@ -14,6 +14,7 @@ use eddy::video::{Flow, Restore, Target, run};
 use serde_json::Value;
 
 use super::console::Console;
+use super::interrupt;
 use super::options::Size;
 use super::pictures::Pictures;
 use super::told::{Told, Watcher};
@@ -87,10 +88,13 @@ pub(crate) struct StreamOptions {
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     stall_timeout: Option<Duration>,
 
-    /// Wait so long for a live source that is gone
+    /// Wait so long for a live source that is gone, or not there yet
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     reconnect: Option<Duration>,
 }
+
+/// How long a source that is not there yet is left alone.
+const RETRY: Duration = Duration::from_millis(300);
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum SampleRange {
@@ -128,6 +132,26 @@ impl StreamOptions {
         Target { rate: self.fps.map(Rate::per_second), deadline }
     }
 
+    /// Opens a stream. A camera or a URL that is not there yet is waited for as one that is gone is, with --reconnect.
+    fn open(
+        &self,
+        sources: &[PathBuf],
+        open: impl Fn() -> eddy::Result<Box<dyn Source>>,
+    ) -> eddy::Result<Box<dyn Source>> {
+        let is_live = |source: &PathBuf| source.starts_with("/dev") || source.to_string_lossy().contains("://");
+        let patience = self.reconnect.filter(|_| sources.iter().all(is_live));
+        let begun = Instant::now();
+        loop {
+            match open() {
+                Err(eddy::Error::Input { .. }) if patience.is_some_and(|patience| begun.elapsed() < patience) => {
+                    interrupt::check()?;
+                    std::thread::sleep(RETRY);
+                }
+                other => return other,
+            }
+        }
+    }
+
     /// The stream that is asked for; none where it is picture files into picture files.
     pub(crate) fn stream<'a>(&self, pictures: &'a Pictures) -> eddy::Result<Option<Stream<'a>>> {
         let (sources, output) = (pictures.sources(), pictures.output());
@@ -156,7 +180,7 @@ impl StreamOptions {
             let problem = "is kept on disk, and --live drops pictures that would wait; leave --live out";
             return Err(eddy::Error::usage(format!("{} {problem}", kept.display())));
         }
-        let mut source = stream::open(sources, wish, interpretation)?;
+        let mut source = self.open(sources, || stream::open(sources, wish, interpretation))?;
         if self.live {
             source = Box::new(LiveSource(source));
         }
@@ -234,6 +258,9 @@ impl Stream<'_> {
             None => None,
         };
         let mut watcher = Watcher::new(told, preview, before);
+        if self.sink == SinkFormat::Container {
+            interrupt::finishing(output);
+        }
         let (summary, ended) = run(self.source, sink, restorer, self.flow, &mut watcher);
         drop(watcher);
         let (words, facts) = how(restorer);

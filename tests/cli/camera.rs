@@ -178,3 +178,13 @@ fn writing_is_left_alone_to_the_bit() {
     eddy("denoise page.png -o out.png").within(&place).succeeds();
     assert_eq!(place.frame("out.png").samples, page.samples);
 }
+
+#[test]
+fn raw_frames_need_a_size_and_a_camera_that_is_not_there_yet_is_waited_for() {
+    let place = Place::new();
+    place.file("r.nv12", [0; 600]);
+    eddy("denoise r.nv12 -o out.y4m").within(&place).fails(2).says("--size 640x480 --pixel-format nv12");
+    let begun = std::time::Instant::now();
+    eddy("denoise /dev/video98 -o out.y4m --reconnect 0.7").within(&place).fails(3).says("/dev/video98");
+    assert!(begun.elapsed().as_secs_f64() >= 0.7);
+}

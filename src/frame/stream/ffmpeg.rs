@@ -358,7 +358,7 @@ impl FfmpegSink {
     /// there are frames where the run was stopped.
     fn rewrite(&mut self) -> Result<()> {
         let failed = |problem: String| Error::Output { path: self.target.clone(), problem, source: None };
-        let whole = part_of(&self.part, 0);
+        let whole = part_of(&self.part);
         let mut command = ffmpeg();
         command.arg("-y").arg("-i").arg(&self.part).args(["-map", "0", "-c", "copy"]);
         if self.is_cut && self.has_sound {
@@ -379,18 +379,23 @@ impl FfmpegSink {
 /// Gives a new file the name that `target` has while it is written. What another run is writing, or left behind, stays.
 fn named_part(mut file: tempfile::TempPath, target: &Path) -> std::io::Result<tempfile::TempPath> {
     for number in 0..MOST_PARTS {
-        let named = part_of(target, number);
+        let named = numbered_part(target, number);
         match file.persist_noclobber(&named) {
             Ok(()) => return tempfile::TempPath::try_from_path(named),
             Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => file = error.path,
             Err(error) => return Err(error.error),
         }
     }
-    Err(std::io::Error::other(format!("{} and {MOST_PARTS} like it are there already", part_of(target, 0).display())))
+    Err(std::io::Error::other(format!("{} and {MOST_PARTS} like it are there already", part_of(target).display())))
 }
 
-/// What a file is called while it is written: `out.part.mp4` for `out.mp4`, or `out.part1.mp4` and so on.
-fn part_of(path: &Path, number: usize) -> PathBuf {
+/// What a container is called while it is written: `out.part.mp4` for `out.mp4`.
+pub fn part_of(path: &Path) -> PathBuf {
+    numbered_part(path, 0)
+}
+
+/// The same where that is there already: `out.part1.mp4` and so on.
+fn numbered_part(path: &Path, number: usize) -> PathBuf {
     let mut name = path.file_stem().unwrap_or_default().to_owned();
     name.push(".part");
     if number > 0 {

@@ -22,7 +22,7 @@ use std::path::Path;
 use std::time::Duration;
 
 pub use camera::{CameraFormat, CameraSource, CameraWish, cameras, describe};
-pub use ffmpeg::{Encoder, FfmpegSink, FfmpegSource};
+pub use ffmpeg::{Encoder, FfmpegSink, FfmpegSource, part_of};
 pub use file::{Output, PartFile};
 pub(crate) use format::Plane;
 pub use format::{Chroma, Order, PixelFormat};

@@ -30,6 +30,9 @@ const CONTAINERS: [&str; 18] = [
     "h264", "hevc", "3gp",
 ];
 
+/// How files of raw pictures are named.
+const RAW: [&str; 10] = ["raw", "yuv", "i420", "nv12", "yuyv", "rgb", "bgr", "rgb24", "bgr24", "gray"];
+
 fn is_standard(path: &Path) -> bool {
     path == Path::new("-")
 }
@@ -106,6 +109,13 @@ pub fn open(sources: &[PathBuf], wish: CameraWish, interpretation: Interpretatio
     let is_picture = is_file && Format::from_path(source).is_some() && !has_extension(source, &CONTAINERS);
     if is_picture || source.is_dir() || !(is_file || is_source(source)) {
         return sequence(sources, interpretation);
+    }
+    if has_extension(source, &RAW) && is_file {
+        return Err(Error::usage(format!(
+            "{} holds raw pictures, by its name, which say neither size nor format; add both, such as --size 640x480 \
+             --pixel-format nv12",
+            source.display()
+        )));
     }
     Ok(Box::new(FfmpegSource::open(source, interpretation)?))
 }
