@@ -182,7 +182,8 @@ impl Arguments {
         let has_planes = stream.is_some_and(|stream| has_camera_planes(stream.video.format));
         let names = match (self.model.as_deref(), stream) {
             (None, None) => vec![FAST, CAMERA],
-            (None, Some(_)) if has_planes => vec![CAMERA],
+            // A profile is of red, green and blue.
+            (None, Some(_)) if has_planes && self.noise_profile.is_none() => vec![CAMERA],
             (None | Some(GOOD), Some(_)) if keeps_up => vec![GOOD, FAST],
             (None, Some(_)) => vec![FAST],
             (Some(model), _) => vec![model],

@@ -5,7 +5,7 @@ use eddy::frame::picture::{self, Options};
 use eddy::frame::{Format, Frame, Metadata, Samples};
 
 use crate::common::eddy;
-use crate::common::frames::{psnr, read};
+use crate::common::frames::{encoded, psnr, read};
 use crate::common::place::{Place, data};
 
 const WIDTH: usize = 320;
@@ -187,4 +187,18 @@ fn raw_frames_need_a_size_and_a_camera_that_is_not_there_yet_is_waited_for() {
     let begun = std::time::Instant::now();
     eddy("denoise /dev/video98 -o out.y4m --reconnect 0.7").within(&place).fails(3).says("/dev/video98");
     assert!(begun.elapsed().as_secs_f64() >= 0.7);
+}
+
+/// A profile is of red, green and blue, and so is the network that is told it.
+#[test]
+fn a_noise_profile_of_colours_is_for_streams_of_420_too() {
+    let place = Place::new();
+    for seed in 0..3 {
+        place.file(&format!("still/{seed}.png"), encoded(&pair(12.0, seed)[1], "png"));
+    }
+    eddy("profile still -o noise.toml").within(&place).succeeds();
+    place.file("noisy.y4m", y4m(&[i420(&pair(12.0, 7)[1])]));
+    let record =
+        eddy("denoise noisy.y4m -o out.y4m --noise-profile noise.toml --json").within(&place).succeeds().json();
+    assert_eq!(record["model"], "denoise-fast", "{record}");
 }
