@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use ndarray::Array4;
 
 use super::budget::{Budget, Room, TileChoice};
-use super::estimate::estimate_sigma;
 use super::kind::Assessment;
 use super::noise_map::noise_map;
 use super::pixels::Pixels;
@@ -36,6 +35,22 @@ pub enum SigmaChoice {
     /// At each pixel as the profile has it for the signal there: that of the picture after a binomial filter of 5x5
     /// pixels. The networks' map has one plane, so that it is the root of the channels' mean variance.
     Profile(NoiseProfile),
+}
+
+impl SigmaChoice {
+    /// The standard deviations that are stated for a network's planes, as parts of the full range: those of luma and of chroma where
+    /// it `has_planes` of both, or else that of red, green and blue, and 0. Of grey pictures there is no chroma. None where nothing is
+    /// stated, or a profile is.
+    pub(crate) fn stated(&self, has_planes: bool, is_grey: bool, matrix: Matrix) -> Option<[f64; 2]> {
+        match *self {
+            Self::Auto | Self::Profile(_) => None,
+            Self::Known(sigma) if !has_planes || is_grey => Some([sigma / 255.0, 0.0]),
+            Self::Known(sigma) => Some(tensor::sigmas_of_rgb(matrix).map(|part| part * sigma / 255.0)),
+            Self::Planes([luma, _]) if is_grey => Some([luma / 255.0, 0.0]),
+            Self::Planes(sigmas) if has_planes => Some(sigmas.map(|sigma| sigma / 255.0)),
+            Self::Planes([luma, _]) => Some([luma / tensor::sigmas_of_rgb(matrix)[0] / 255.0, 0.0]),
+        }
+    }
 }
 
 /// How to denoise.
@@ -263,7 +278,7 @@ impl<'a> Denoiser<'a> {
     ) -> Result<Report> {
         let steps = self.plan.steps.len();
         // Held from here on, so that the budget knows of a map.
-        let Noise { map, sigma, chroma, limited } = self.noise(frame)?;
+        let Noise { map, sigma, chroma, limited } = self.noise(&self.options.sigma, frame)?;
         let has_planes = self.manifest.layout == Layout::Yuv420 && frame.color_channels() == 3;
         let is_said = has_planes && matches!(self.options.sigma, SigmaChoice::Known(_));
         let [part, _] = tensor::sigmas_of_rgb(Matrix::Bt601);
@@ -337,67 +352,41 @@ impl<'a> Denoiser<'a> {
     }
 
     /// How noisy a picture is taken to be.
-    fn noise(&self, frame: &Frame) -> Result<Noise> {
-        match &self.options.sigma {
-            SigmaChoice::Auto => {
-                let told = Assessment::of(frame)?.sigma_for(self.manifest.layout);
-                self.noise_told(&told, frame)
-            }
-            told => self.noise_told(told, frame),
-        }
-    }
-
-    /// How noisy a picture is, of which that is told.
-    fn noise_told(&self, told: &SigmaChoice, frame: &Frame) -> Result<Noise> {
-        if self.manifest.layout == Layout::Yuv420 {
-            return self.plane_noise(told, frame);
-        }
-        let sigma = match told {
-            SigmaChoice::Auto => estimate_sigma(frame),
-            SigmaChoice::Known(sigma) => sigma / 255.0,
-            SigmaChoice::Planes([luma, _]) if frame.color_channels() == 1 => luma / 255.0,
-            SigmaChoice::Planes([luma, _]) => luma / tensor::sigmas_of_rgb(Matrix::Bt601)[0] / 255.0,
-            SigmaChoice::Profile(profile) => return Ok(self.noise_by(noise_map(profile, frame)?, frame.width)),
-        };
-        let (sigma, limited) = self.limit(sigma);
-        let map = SigmaMap::Uniform((sigma * f64::from(self.range.span())) as f32);
-        Ok(Noise { map, sigma, chroma: None, limited })
-    }
-
-    /// How noisy a picture's luma and chroma are taken to be.
-    fn plane_noise(&self, told: &SigmaChoice, frame: &Frame) -> Result<Noise> {
-        let is_grey = frame.color_channels() == 1;
-        let parts = if is_grey { [1.0, 0.0] } else { tensor::sigmas_of_rgb(Matrix::Bt601) };
-        let sigmas = match told {
-            SigmaChoice::Known(sigma) => parts.map(|part| part * sigma / 255.0),
-            SigmaChoice::Planes([luma, chroma]) => [luma / 255.0, if is_grey { 0.0 } else { chroma / 255.0 }],
-            SigmaChoice::Profile(profile) => {
-                let map = noise_map(profile, frame)?;
-                let [width, height] = tensor::grid_of([frame.width, frame.height]);
-                let mut values = parts.map(|_| Vec::with_capacity(width * height));
-                for j in 0..height {
-                    for i in 0..width {
-                        let at =
-                            |x: usize, y: usize| map[y.min(frame.height - 1) * frame.width + x.min(frame.width - 1)];
-                        let places = [(2 * i, 2 * j), (2 * i + 1, 2 * j), (2 * i, 2 * j + 1), (2 * i + 1, 2 * j + 1)];
-                        let variance = 0.25 * places.iter().map(|(x, y)| at(*x, *y).powi(2)).sum::<f32>();
-                        let values = values.iter_mut().zip(parts);
-                        values.for_each(|(values, part)| values.push(part as f32 * variance.sqrt()));
-                    }
+    fn noise(&self, choice: &SigmaChoice, frame: &Frame) -> Result<Noise> {
+        let (layout, is_grey) = (self.manifest.layout, frame.color_channels() == 1);
+        let Some(sigmas) = choice.stated(layout == Layout::Yuv420, is_grey, Matrix::Bt601) else {
+            return match (choice, layout) {
+                (SigmaChoice::Profile(profile), Layout::Full) => {
+                    Ok(self.noise_by(noise_map(profile, frame)?, frame.width))
                 }
-                let [(luma, limited), (chroma, _)] = values.each_mut().map(|values| self.limit_map(values));
-                return Ok(Noise {
-                    map: SigmaMap::YuvPerPixel { width, values },
-                    sigma: luma,
-                    chroma: Some(chroma),
-                    limited,
-                });
-            }
-            SigmaChoice::Auto => Assessment::of(frame)?.planes.map(|sigma| sigma / 255.0),
+                (SigmaChoice::Profile(profile), Layout::Yuv420) => self.plane_noise_by(profile, frame),
+                _ => self.noise(&Assessment::of(frame)?.sigma_for(layout), frame),
+            };
         };
+        if layout == Layout::Full {
+            let (sigma, limited) = self.limit(sigmas[0]);
+            let map = SigmaMap::Uniform((sigma * f64::from(self.range.span())) as f32);
+            return Ok(Noise { map, sigma, chroma: None, limited });
+        }
         let limit = |sigma: f64| if sigma == 0.0 { (0.0, false) } else { self.limit(sigma) };
         let [(luma, limited), (chroma, _)] = sigmas.map(limit);
         Ok(Noise { map: SigmaMap::Yuv([luma as f32, chroma as f32]), sigma: luma, chroma: Some(chroma), limited })
+    }
+
+    /// The noise of luma and chroma that a profile of a picture's own colours makes.
+    fn plane_noise_by(&self, profile: &NoiseProfile, frame: &Frame) -> Result<Noise> {
+        let parts = if frame.color_channels() == 1 { [1.0, 0.0] } else { tensor::sigmas_of_rgb(Matrix::Bt601) };
+        let map = noise_map(profile, frame)?;
+        let [width, height] = tensor::grid_of([frame.width, frame.height]);
+        let at = |x: usize, y: usize| map[y.min(frame.height - 1) * frame.width + x.min(frame.width - 1)];
+        let mut values = parts.map(|_| Vec::with_capacity(width * height));
+        for (x, y) in (0..height).flat_map(|j| (0..width).map(move |i| (2 * i, 2 * j))) {
+            let four = [at(x, y), at(x + 1, y), at(x, y + 1), at(x + 1, y + 1)];
+            let variance = 0.25 * four.iter().map(|sigma| sigma.powi(2)).sum::<f32>();
+            values.iter_mut().zip(parts).for_each(|(values, part)| values.push(part as f32 * variance.sqrt()));
+        }
+        let [(sigma, limited), (chroma, _)] = values.each_mut().map(|values| self.limit_map(values));
+        Ok(Noise { map: SigmaMap::YuvPerPixel { width, values }, sigma, chroma: Some(chroma), limited })
     }
 
     /// The noise that has this standard deviation at each pixel, as a part of the full range.

@@ -133,7 +133,7 @@ impl<'a> StreamDenoiser<'a> {
             Layout::Yuv420 => Converter::Yuv(Box::new(YuvFrames::new(video, result)?)),
         };
         let past = if temporal { memory::of_past(&planes) } else { 0 };
-        let meter = StreamMeter::new(metered(&planes, video));
+        let meter = StreamMeter::new(metered(&planes_in_use(&planes, video)));
         let held = meter.bytes()
             + converter.bytes()
             + memory::of_frames(video.bytes() + result.bytes())
@@ -165,7 +165,7 @@ impl<'a> StreamDenoiser<'a> {
             x: vec![0.0; planes.samples()],
             original: Vec::new(),
             noise,
-            past: temporal.then(|| Past::new(fused_planes(&planes, video))),
+            past: temporal.then(|| Past::new(planes_in_use(&planes, video))),
             planes,
             rung,
             room,
@@ -294,22 +294,20 @@ impl<'a> StreamDenoiser<'a> {
             _ => None,
         };
         let has_planes = self.planes.groups().len() > 1;
+        let stated = denoiser.options.sigma.stated(has_planes, is_grey, matrix);
         self.is_correlated = reading.is_some_and(|reading| reading.is_correlated);
         for (i, (group, x)) in self.planes.split(&self.x).enumerate() {
-            let told = match &denoiser.options.sigma {
+            let sigma = match stated {
                 // The chroma of what is grey.
                 _ if i > 0 && is_grey => 0.0,
-                SigmaChoice::Known(sigma) if !has_planes || is_grey => sigma / 255.0,
-                SigmaChoice::Known(sigma) => sigmas_of_rgb(matrix)[i] * sigma / 255.0,
-                SigmaChoice::Planes(sigmas) if has_planes || is_grey => sigmas[i] / 255.0,
-                SigmaChoice::Planes([luma, _]) => luma / sigmas_of_rgb(matrix)[0] / 255.0,
-                _ => {
+                Some(sigmas) => sigmas[i],
+                None => {
                     let reading = reading.filter(|reading| !reading.is_clean);
                     let more = if self.is_correlated { UNSEEN } else { 1.0 };
                     reading.map_or(0.0, |reading| more * reading.levels[i].sigma)
                 }
             };
-            let (level, limited) = if told == 0.0 { (0.0, false) } else { denoiser.limit(told) };
+            let (level, limited) = if sigma == 0.0 { (0.0, false) } else { denoiser.limit(sigma) };
             self.limited |= limited;
             self.levels[i] = level;
             let sigma = (level * span) as f32;
@@ -423,18 +421,17 @@ impl Converter {
     }
 }
 
-/// What is measured of frames of such planes: all, but for the chroma of what is grey.
-fn metered(planes: &Planes, video: &Video) -> Vec<MeteredPlanes> {
-    let groups = planes.groups().iter().enumerate().filter(|(i, _)| *i == 0 || !video.format.is_grey());
-    let groups = groups.map(|(i, group)| {
+/// What is measured of frames of such planes.
+fn metered(planes: &Planes) -> Vec<MeteredPlanes> {
+    let groups = planes.groups().iter().enumerate().map(|(i, group)| {
         let role = if i == 0 { PlaneRole::Luma } else { PlaneRole::Chroma };
         MeteredPlanes { count: group.planes, width: group.width, height: group.height, role }
     });
     groups.collect()
 }
 
-/// The planes that frames are fused by: all, but for the chroma of what is grey.
-fn fused_planes(planes: &Planes, video: &Video) -> Planes {
+/// The planes of frames that hold something: all, but for the chroma of what is grey.
+fn planes_in_use(planes: &Planes, video: &Video) -> Planes {
     let first = planes.first();
     if planes.groups().len() > 1 && video.format.is_grey() {
         return Planes::full(first.planes, first.width, first.height);
@@ -515,7 +512,7 @@ impl Restore for StreamDenoiser<'_> {
             if temporal {
                 self.room = self.room.without(memory::of_past(&self.planes) as u64);
             }
-            self.past = temporal.then(|| Past::new(fused_planes(&self.planes, self.video())));
+            self.past = temporal.then(|| Past::new(planes_in_use(&self.planes, self.video())));
             self.treatment.temporal = temporal;
         }
         self.noise = Self::noise_of(&self.denoiser().options.sigma, temporal, &self.planes);
