@@ -64,11 +64,11 @@ impl Levels {
     }
 
     /// Takes in the energies of a frame's blocks, of which `kinds` are the kinds.
-    pub(super) fn learn(&mut self, energies: &[f32], kinds: &[u8]) {
+    pub(super) fn learn(&mut self, energies: &[f32], kinds: impl Iterator<Item = u8>) {
         self.seen.iter_mut().flatten().for_each(|count| *count *= MEMORY);
         for (energy, kind) in energies.iter().zip(kinds) {
             let at = (energy.max(f32::MIN_POSITIVE).log2() - LOWEST) * PARTS as f32;
-            self.seen[usize::from(*kind)][(at.max(0.0) as usize).min(BUCKETS - 1)] += 1.0;
+            self.seen[usize::from(kind)][(at.max(0.0) as usize).min(BUCKETS - 1)] += 1.0;
         }
         let mut all = [0.0; BUCKETS];
         for seen in &self.seen {
@@ -128,7 +128,7 @@ mod tests {
         let (dark, bright) = (kind(0.1, 0.5), kind(0.9, 40.0));
         let mut levels = Levels::new(1.5);
         let (all, kinds) = ([energies(2.0, 0.2), energies(0.5, 0.2)].concat(), [[dark; 4000], [bright; 4000]].concat());
-        levels.learn(&all, &kinds);
+        levels.learn(&all, kinds.into_iter());
         let (dark, bright) = (levels.of(dark), levels.of(bright));
         assert!((dark.level / 2.0 - 1.0).abs() < 0.1 && (bright.level / 0.5 - 1.0).abs() < 0.1, "{dark:?} {bright:?}");
         assert!((1.4..2.0).contains(&(dark.limit / dark.level)), "{dark:?}");
@@ -137,11 +137,11 @@ mod tests {
     #[test]
     fn what_differs_a_lot_is_given_more_room_but_not_any() {
         let mut levels = Levels::new(1.5);
-        levels.learn(&energies(0.3, 2.0), &[0; 4000]);
+        levels.learn(&energies(0.3, 2.0), std::iter::repeat(0));
         let wide = levels.of(0);
         assert!(wide.limit > 2.0 * wide.level && wide.limit <= 4.5, "{wide:?}");
         levels.clear();
-        levels.learn(&energies(50.0, 2.0), &[0; 4000]);
+        levels.learn(&energies(50.0, 2.0), std::iter::repeat(0));
         assert!(levels.of(0).limit < 5.0, "motion all over is no noise: {:?}", levels.of(0));
     }
 }

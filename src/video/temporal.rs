@@ -5,6 +5,8 @@
 //! excess counts as uncertainty of what was known (so that motion resets a place). What differs is judged in blocks of 4x4
 //! pixels, finely (a place, by what is strange there) and coarsely (a neighbourhood, by what is a little strange all over it).
 
+use std::iter;
+
 use super::blocks::{largest, mean};
 use super::levels::{self, Levels};
 use super::light::line;
@@ -77,9 +79,8 @@ pub struct Temporal {
     smooth_levels: Levels,
     rough_levels: Levels,
     neighbourhood_levels: Levels,
-    /// Of which kind blocks are; and one kind for all.
+    /// Of which kind blocks are.
     kinds: Vec<u8>,
-    same: Vec<u8>,
     /// Blocks of a row and of a column.
     across: usize,
     down: usize,
@@ -116,7 +117,7 @@ impl Temporal {
         let Group { width, height, .. } = planes.first();
         let (across, down) = (width.div_ceil(BLOCK), height.div_ceil(BLOCK));
         let blocks = || vec![0.0; across * down];
-        let samples: usize = planes.groups().iter().map(|group| group.planes * block_of(*group, width).pow(2)).sum();
+        let samples = samples_of_block(&planes);
         let chance = (USUAL_SAMPLES / samples as f32).sqrt();
         Self {
             fused: vec![0.0; planes.samples()],
@@ -127,7 +128,6 @@ impl Temporal {
             rough_levels: Levels::new(1.0 + chance * (STRANGE_PIXELS - 1.0)),
             neighbourhood_levels: Levels::new(STRANGE_NEIGHBOURHOOD),
             kinds: vec![0; across * down],
-            same: vec![0; across * down],
             across,
             down,
             rest: blocks(),
@@ -312,8 +312,7 @@ impl Temporal {
         self.rough.fill(0.0);
         self.classify(&sigma[0]);
         let Self { planes, column, line, rows, smooth, rough, rest, across, work, coarse, .. } = self;
-        let samples: usize =
-            planes.groups().iter().map(|group| group.planes * block_of(*group, self.width).pow(2)).sum();
+        let samples = samples_of_block(planes);
         let groups = planes.split(picture).zip(planes.split(&self.fused)).zip(sigma);
         for (((group, new), (_, known)), sigma) in groups {
             let Group { width, height, .. } = group;
@@ -397,8 +396,8 @@ impl Temporal {
         self.rough.copy_from_slice(place);
         mean(&self.smooth, size, PLACE, work, place);
         self.smooth.copy_from_slice(place);
-        self.smooth_levels.learn(&self.smooth, &self.kinds);
-        self.rough_levels.learn(&self.rough, &self.kinds);
+        self.smooth_levels.learn(&self.smooth, self.kinds.iter().copied());
+        self.rough_levels.learn(&self.rough, self.kinds.iter().copied());
         let blocks = self.smooth.iter_mut().zip(&self.rough).zip(place.iter_mut()).zip(&self.kinds);
         let (mut unshared, mut count) = (0.0, 0.0);
         for (((smooth, rough), place), kind) in blocks {
@@ -417,7 +416,7 @@ impl Temporal {
         }
         mean(place, size, NEIGHBOURHOOD, work, &mut self.coarse);
         // How much neighbourhoods differ where nothing moves.
-        self.neighbourhood_levels.learn(&self.coarse, &self.same);
+        self.neighbourhood_levels.learn(&self.coarse, iter::repeat(0));
         let usual = self.neighbourhood_levels.of(0);
         self.coarse.iter_mut().for_each(|coarse| *coarse /= usual.level);
         let limit = (usual.limit / usual.level).clamp(STRANGE_NEIGHBOURHOOD, 2.0);
@@ -477,6 +476,12 @@ impl Temporal {
             self.rest.fill(1.0);
         }
     }
+}
+
+/// Samples of a block, in all planes.
+fn samples_of_block(planes: &Planes) -> usize {
+    let whole = planes.first().width;
+    planes.groups().iter().map(|group| group.planes * block_of(*group, whole).pow(2)).sum()
 }
 
 /// Samples along a side of a block in planes of that group, where the largest have rows of `whole` samples.
