@@ -7,7 +7,7 @@
 //! digital images using symmetric short kernel filters"). So a picture that no network changes comes back bit by bit.
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use super::convert::rounded;
 use super::{Range, mirror};

@@ -3,7 +3,7 @@ use crate::diffusion::{NoiseAt, NoiseSource, Philox};
 use crate::frame::stream::{Matrix, Rate, Siting, Video};
 use crate::tensor::Range;
 
-const FORMATS: [&str; 13] = [
+pub(in crate::tensor) const FORMATS: [&str; 13] = [
     "yuv420p",
     "yuv422p",
     "yuv444p",
@@ -20,7 +20,7 @@ const FORMATS: [&str; 13] = [
 ];
 
 /// Any bytes that are samples of this format: the worst of pictures.
-fn random(video: &Video) -> Vec<u8> {
+pub(in crate::tensor) fn random(video: &Video) -> Vec<u8> {
     let mut values = vec![0.0; video.bytes()];
     Philox::new(3).fill(NoiseAt { step: 0, batch: 0, channel: 0, y: 0 }, 0, &mut values);
     let bits = video.format.bits();

@@ -1,36 +1,9 @@
 use super::{YuvFrames, grid_of, pack, sigmas_of_rgb, unpack};
 use crate::diffusion::{NoiseAt, NoiseSource, Philox};
 use crate::frame::stream::{Matrix, Rate, Video};
-
-const FORMATS: [&str; 13] = [
-    "yuv420p",
-    "yuv422p",
-    "yuv444p",
-    "gray",
-    "yuv420p10le",
-    "yuv422p10le",
-    "yuv444p12le",
-    "gray16le",
-    "nv12",
-    "yuyv422",
-    "rgb24",
-    "bgr24",
-    "rgb48le",
-];
+use crate::tensor::stream::tests::{FORMATS, random};
 
 const SIZES: [(usize, usize); 7] = [(1, 1), (2, 2), (3, 5), (8, 6), (31, 1), (1, 17), (33, 18)];
-
-/// Any bytes that are samples of this format: the worst of frames.
-fn random(video: &Video) -> Vec<u8> {
-    let mut values = vec![0.0; video.bytes()];
-    Philox::new(3).fill(NoiseAt { step: 0, batch: 0, channel: 0, y: 0 }, 0, &mut values);
-    let bits = video.format.bits();
-    let samples = values.iter().map(|value| (value.abs() * 40_000.0) as u16 >> (16 - bits));
-    if bits == 8 {
-        return samples.map(|sample| sample as u8).collect();
-    }
-    samples.take(video.bytes() / 2).flat_map(u16::to_le_bytes).collect()
-}
 
 #[test]
 fn unchanged_planes_come_back_bit_by_bit() {
