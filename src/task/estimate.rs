@@ -30,7 +30,7 @@ pub fn estimate_sigma(frame: &Frame) -> f64 {
             // What is fully transparent is left out, as what is cut off is.
             if frame.has_alpha() && pixel[frame.channels - 1].into() == 0.0 { 0.0 } else { pixel[c].into() / white }
         };
-        estimate(size, SAMPLES, &mut Vec::new(), sample)
+        estimate(size, sample)
     }
     match &frame.samples {
         Samples::U8(samples) => of(frame, samples, u8::MAX.into()),
@@ -39,28 +39,23 @@ pub fn estimate_sigma(frame: &Frame) -> f64 {
 }
 
 /// `sample(channel, x, y)` is a part of the full range.
-fn estimate(
-    [width, height, channels]: [usize; 3],
-    wanted: usize,
-    magnitudes: &mut Vec<f64>,
-    sample: impl Fn(usize, usize, usize) -> f64,
-) -> f64 {
+fn estimate([width, height, channels]: [usize; 3], sample: impl Fn(usize, usize, usize) -> f64) -> f64 {
     if width < 4 || height < 4 {
         return 0.0;
     }
     let (across, down) = (width - 3, height - 3);
     // A grid whose step is odd, so that it does not fall in with the grid of a compressed picture.
-    let step = (across * down / wanted).isqrt() | 1;
+    let step = (across * down / SAMPLES).isqrt() | 1;
+    let mut magnitudes = Vec::with_capacity(across.div_ceil(step) * down.div_ceil(step));
     let mut sum = 0.0;
     for channel in 0..channels {
         magnitudes.clear();
-        magnitudes.reserve_exact(across.div_ceil(step) * down.div_ceil(step));
         for y in (0..down).step_by(step) {
             for x in (0..across).step_by(step) {
                 magnitudes.extend(diagonal(|i, j| sample(channel, x + i, y + j)));
             }
         }
-        sum += median(magnitudes) / MEDIAN_OF_NORMAL;
+        sum += median(&mut magnitudes) / MEDIAN_OF_NORMAL;
     }
     sum / channels as f64
 }

@@ -77,15 +77,6 @@ impl Assessment {
         let mut estimator = SpatialEstimator::default();
         let mut estimate = |samples: &[f32], width, role| estimator.estimate(Plane::new(samples, width, role));
         let seen: Vec<_> = colours.iter().filter_map(|plane| estimate(plane, width, PlaneRole::Luma)).collect();
-        let mut planes: Vec<_> = estimate(&luma, width, PlaneRole::Luma).into_iter().collect();
-        planes.extend(chroma.iter().filter_map(|plane| estimate(plane, width / 2, PlaneRole::Chroma)));
-        let kind = match (plane_noise::kind(&seen), plane_noise::kind(&planes)) {
-            (plane_noise::NoiseKind::White, _) => NoiseKind::White,
-            (plane_noise::NoiseKind::Correlated, _) | (_, plane_noise::NoiseKind::Correlated) => NoiseKind::Camera,
-            // What only luma or chroma shows is not in red, green and blue.
-            (_, plane_noise::NoiseKind::White) => NoiseKind::Camera,
-            _ => NoiseKind::Clean,
-        };
         if seen.is_empty() {
             if frame.width * frame.height > FEW {
                 // Nearly everything is flat or at the end of its range: writing, drawings.
@@ -97,6 +88,15 @@ impl Assessment {
             let kind = if sigma < LEAST_OF_FEW { NoiseKind::Clean } else { NoiseKind::White };
             return Ok(Self { kind, sigma, planes: [luma * sigma, chroma * sigma] });
         }
+        let mut planes: Vec<_> = estimate(&luma, width, PlaneRole::Luma).into_iter().collect();
+        planes.extend(chroma.iter().filter_map(|plane| estimate(plane, width / 2, PlaneRole::Chroma)));
+        let kind = match (plane_noise::kind(&seen), plane_noise::kind(&planes)) {
+            (plane_noise::NoiseKind::White, _) => NoiseKind::White,
+            (plane_noise::NoiseKind::Correlated, _) | (_, plane_noise::NoiseKind::Correlated) => NoiseKind::Camera,
+            // What only luma or chroma shows is not in red, green and blue.
+            (_, plane_noise::NoiseKind::White) => NoiseKind::Camera,
+            _ => NoiseKind::Clean,
+        };
         let sigma = 255.0 * deviation(&seen);
         let (of_luma, of_chroma): (Vec<_>, Vec<_>) = planes.into_iter().partition(|seen| seen.role == PlaneRole::Luma);
         let planes = if is_grey { [sigma, 0.0] } else { [255.0 * deviation(&of_luma), 255.0 * deviation(&of_chroma)] };
