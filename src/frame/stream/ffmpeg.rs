@@ -196,17 +196,13 @@ impl FfmpegSource {
         let Some(stdout) = process.child.stdout.take() else { return Err(Error::input(name, "ffmpeg gives nothing")) };
         if let Some((bits, [width, height])) = rgb {
             let mut video = Video::new(width, height, Rate::of(25), PixelFormat::Packed { order: Order::Rgb, bits });
-            probe.describe(name, &mut video)?;
-            interpretation.apply(&mut video);
+            probe.describe(name, interpretation, &mut video)?;
             let frames = Frames::Raw(RawSource::new(name, stdout, video)?);
             return Ok(Self { process, frames, name: name.into(), live });
         }
         match Y4mSource::open(name, stdout, Interpretation::default()) {
             Ok(mut y4m) => {
-                if !(interpretation.matrix.is_some() && probe.describe(name, &mut y4m.video_mut().clone()).is_err()) {
-                    probe.describe(name, y4m.video_mut())?;
-                }
-                interpretation.apply(y4m.video_mut());
+                probe.describe(name, interpretation, y4m.video_mut())?;
                 Ok(Self { process, frames: Frames::Y4m(y4m), name: name.into(), live })
             }
             Err(error) => Err(process.end().err().map_or(error, |said| Error::input(name, said))),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::Interpretation;
 use super::video::{CodePoint, Matrix, Rate, SaidBy, Scan, Siting, Video};
 use crate::error::{Error, Result};
 
@@ -79,20 +80,20 @@ impl Probe {
             })
     }
 
-    /// How many frames a second it has: on average, where they come at no even pace, which is said by true.
-    pub(super) fn pace(&self) -> Option<(Rate, bool)> {
+    /// How many frames a second it has: on average, where they come at no even pace.
+    fn pace(&self) -> Option<Rate> {
         let (base, average) = (self.rate("r_frame_rate")?, self.rate("avg_frame_rate")?);
         // The average of few frames is not exact; that of fields counts half.
         let uneven = (base.per_second() / average.per_second() - 1.0).abs();
-        let is_uneven = uneven > 0.02 && (uneven - 1.0).abs() > 0.02;
-        Some(if uneven > 0.02 { (average, is_uneven) } else { (base, false) })
+        Some(if uneven > 0.02 { average } else { base })
     }
 
-    /// Puts what the file says into `video`, which is what its frames are like as they come from ffmpeg.
+    /// Puts what the file says into `video`, which is what its frames are like as they come from ffmpeg, and then what the caller
+    /// knows better.
     ///
     /// # Errors
-    /// [`Error::Input`] for colour of which we cannot make red, green and blue.
-    pub(super) fn describe(&self, name: &Path, video: &mut Video) -> Result<()> {
+    /// [`Error::Input`] for colour of which we cannot make red, green and blue, unless the caller says its matrix.
+    pub(super) fn describe(&self, name: &Path, known: Interpretation, video: &mut Video) -> Result<()> {
         let is_rgb = video.format.chroma().is_none();
         let color = &mut video.color;
         color.primaries = CodePoint::of_primaries(self.text("color_primaries"));
@@ -102,6 +103,7 @@ impl Probe {
             _ if is_rgb || video.format.is_grey() => {}
             space => match space.parse::<Matrix>() {
                 Ok(matrix) => (color.matrix, color.said_by) = (matrix, SaidBy::Source),
+                Err(_) if known.matrix.is_some() => {}
                 Err(_) => {
                     return Err(Error::input(
                         name,
@@ -131,9 +133,8 @@ impl Probe {
         video.alpha = self.has_alpha();
         let late = seconds(&self.stream["start_time"]).map_or(0.0, |start| start - self.start);
         video.delay = Duration::try_from_secs_f64(late).unwrap_or_default();
-        if let Some((rate, _)) = self.pace() {
-            video.rate = rate;
-        }
+        video.rate = self.pace().unwrap_or(video.rate);
+        known.apply(video);
         Ok(())
     }
 }
