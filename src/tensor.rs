@@ -17,6 +17,7 @@ mod yuv;
 pub use range::Range;
 pub use stream::Pictures;
 pub use yuv::{YuvFrames, grid_of, pack, sigmas_of_rgb, unpack};
+pub(crate) use yuv::{kept_of, rise};
 
 use crate::error::{Error, Result};
 use crate::frame::{Frame, Samples};

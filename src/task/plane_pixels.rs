@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::frame::Frame;
 use crate::frame::stream::Matrix;
 use crate::network::Shape;
-use crate::tensor::{self, Range, Rect, grid_of, mirror};
+use crate::tensor::{self, Range, Rect, grid_of, kept_of, mirror, rise};
 
 /// Pixels of a row within which detail is kept alike; both rows of a 2x2 are one block.
 const BLOCK: usize = 4;
@@ -159,7 +159,7 @@ impl<'a> PlanePixels<'a> {
                 .map(|(plane, at)| (detail[plane][at] - explained[plane][at]).powi(2))
                 .sum();
             let expected = self.noise * (4 * columns.len()) as f32;
-            let kept = if energy > expected { 1.0 - expected / energy } else { f32::from(expected == 0.0) };
+            let kept = kept_of(energy, expected);
             for plane in 0..2 {
                 for at in places.clone() {
                     let mean = self.chroma[j % 3][plane][(at % wide) / 2];
@@ -185,10 +185,10 @@ impl<'a> PlanePixels<'a> {
 fn explain(rows: [&[f32]; 3], [above, here, below]: [usize; 3], i: usize) -> [f32; 4] {
     let half = rows[here].len();
     let [before, after] = [i.cast_signed() - 1, i.cast_signed() + 1].map(|i| mirror(i, half));
-    let down = |i: usize| 0.125 * (rows[below][i] - rows[above][i]);
+    let down = |i: usize| rise(rows[above][i], rows[below][i]);
     let line = |sign: f32| {
         let at = |i: usize| rows[here][i] + sign * down(i);
-        let across = 0.125 * (at(after) - at(before));
+        let across = rise(at(before), at(after));
         [sign * down(i) - across, sign * down(i) + across]
     };
     let [[a, b], [c, d]] = [line(-1.0), line(1.0)];

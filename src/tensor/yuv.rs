@@ -357,7 +357,7 @@ fn put_mean(
         }
         for (block, kept) in kept.iter_mut().enumerate() {
             let expected = noise * (rows.len() * BLOCK.min(width - block * BLOCK)) as f32;
-            *kept = if *kept > expected { 1.0 - expected / *kept } else { f32::from(expected == 0.0) };
+            *kept = kept_of(*kept, expected);
         }
         for y in rows {
             interpolate(mean, [across, down], y, [by_x, by_y], width, line, other);
@@ -368,6 +368,17 @@ fn put_mean(
             }
         }
     }
+}
+
+/// The part that is kept of a detail of that energy, of which noise explains what is expected (Lee 1980, equation 10).
+pub(crate) fn kept_of(energy: f32, expected: f32) -> f32 {
+    if energy > expected { 1.0 - expected / energy } else { f32::from(expected == 0.0) }
+}
+
+/// How much higher than their mean the second of two samples is, and lower the first, where the means of the pairs before and after
+/// are these: a quarter of the way between the pairs' middles.
+pub(crate) fn rise(before: f32, after: f32) -> f32 {
+    0.125 * (after - before)
 }
 
 /// What a smooth interpolation of `mean` has in row `y` beside the mean itself, into `line`: between neighbours' means it rises
@@ -382,7 +393,7 @@ fn interpolate(
     other: &mut [f32],
 ) {
     let slope = |before: f32, after: f32, is_second: bool| {
-        let rise = 0.125 * (after - before);
+        let rise = rise(before, after);
         if is_second { rise } else { -rise }
     };
     let row = |j: isize| &mean[mirror(j, down) * across..][..across];
