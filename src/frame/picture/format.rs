@@ -27,7 +27,7 @@ impl Format {
     /// Every extension that names a format, in lower case.
     pub const EXTENSIONS: [&str; 7] = ["png", "jpg", "jpeg", "webp", "tif", "tiff", "bmp"];
 
-    /// Extensions of pictures of other formats, in lower case: what a folder holds of them is complained of, and not passed over.
+    /// Extensions of pictures of other formats, in lower case: those in a folder are reported as failures.
     const FOREIGN: [&str; 33] = [
         "heic", "heif", "hif", "avif", "gif", "jp2", "j2k", "jpx", "jxl", "jxr", "psd", "tga", "ico", "exr", "hdr",
         "pnm", "ppm", "pgm", "pbm", "pfm", "qoi", "dng", "cr2", "cr3", "nef", "nrw", "arw", "orf", "rw2", "raf", "pef",
