@@ -8,7 +8,7 @@ use clap::Args;
 use eddy::frame::stream::{Chroma, PixelFormat};
 use eddy::model::{GuardedNetwork, Package, Precision};
 use eddy::network::{Device, SessionOptions};
-use eddy::task::{Assessment, DenoiseOptions, Denoiser, NoiseKind, NoiseProfile, SigmaChoice, Strength};
+use eddy::task::{Assessment, ColorModel, DenoiseOptions, Denoiser, NoiseKind, NoiseProfile, SigmaChoice, Strength};
 use eddy::video::{Candidate, Fields, Restore, StreamDenoiser, field_of, record};
 use serde_json::{Value, json};
 
@@ -119,7 +119,7 @@ impl Arguments {
         };
         let stream = self.stream.stream(&self.pictures)?;
         let jobs = if stream.is_none() { self.pictures.jobs(self.console)? } else { Vec::new() };
-        let packages = self.packages(stream.as_ref())?;
+        let packages = self.packages(stream.as_ref(), &sigma)?;
         let opened = self.device.open(self.console)?;
         // Between the pictures of a stream that keeps a pace, or comes at its own, there is time to rest.
         let rest = self.stream.target().is_some() || stream.as_ref().is_some_and(Stream::is_live);
@@ -177,13 +177,13 @@ impl Arguments {
     }
 
     /// The models to choose from, the best first; for pictures without --model, the one for each kind of noise.
-    fn packages(&self, stream: Option<&Stream<'_>>) -> eddy::Result<Vec<Package>> {
+    fn packages(&self, stream: Option<&Stream<'_>>, sigma: &SigmaChoice) -> eddy::Result<Vec<Package>> {
         let keeps_up = self.stream.target().is_some();
         let has_planes = stream.is_some_and(|stream| has_camera_planes(stream.video.format));
+        let is_of_planes = matches!(sigma, SigmaChoice::Profile(profile) if profile.color_model == ColorModel::Yuv);
         let names = match (self.model.as_deref(), stream) {
+            (None, _) if has_planes || is_of_planes => vec![CAMERA],
             (None, None) => vec![FAST, CAMERA],
-            // A profile is of red, green and blue.
-            (None, Some(_)) if has_planes && self.noise_profile.is_none() => vec![CAMERA],
             (None | Some(GOOD), Some(_)) if keeps_up => vec![GOOD, FAST],
             (None, Some(_)) => vec![FAST],
             (Some(model), _) => vec![model],

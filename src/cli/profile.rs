@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use eddy::frame::stream::{self, Arrival, CameraWish, Interpretation, Picture};
 use eddy::frame::{picture, source};
-use eddy::task::{Method, NoiseLine, NoiseProfile, Profiler};
+use eddy::task::{ColorModel, Method, NoiseLine, NoiseProfile, Profiler, YuvPlanes};
+use eddy::tensor::{YuvFrames, grid_of};
 use serde_json::json;
 
 use super::console::Console;
@@ -14,13 +16,15 @@ use super::interrupt;
 ///
 /// The noise's variance is taken to be `a * signal + b` in each channel, with samples from 0 (black) to 1 (white). Several
 /// pictures are frames of one still scene, taken one after the other with the same settings; 8 or more of a scene that
-/// has dark and bright parts are best. From a single picture its smooth parts are used.
+/// has dark and bright parts are best. From a single picture its smooth parts are used. Of video, the first 32 frames are measured, in
+/// luma and chroma; take raw frames or MJPEG for that, since codecs such as H.264 repeat what stands still, with its noise.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example: eddy profile still/ -o camera.toml && eddy denoise photo.png -o clean.png --noise-profile camera.toml"
+    after_help = "Examples:\n  eddy profile still/ -o camera.toml && eddy denoise photo.png -o clean.png --noise-profile camera.toml\n  \
+                  eddy profile /dev/video0 -o camera.toml && eddy denoise /dev/video0 -o clean.mp4 --noise-profile camera.toml"
 )]
 pub(crate) struct Arguments {
-    /// A picture, or frames of a still scene: pictures or folders of pictures (PNG, JPEG, WebP, TIFF, BMP)
+    /// A picture, or frames of a still scene: pictures or folders of pictures (PNG, JPEG, WebP, TIFF, BMP), or one video
     #[arg(required = true, value_name = "SOURCE", help_heading = "Input and output")]
     sources: Vec<PathBuf>,
 
@@ -32,24 +36,60 @@ pub(crate) struct Arguments {
     console: Console,
 }
 
+/// So many frames of a video are measured.
+const FRAMES: usize = 32;
+
 impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        let pictures = source::together(&self.sources, &self.output)?;
         NoiseProfile::check(&self.output)?;
         let mut profiler = Profiler::new();
-        for path in &pictures {
-            if interrupt::poll().is_break() {
-                return Err(eddy::Error::Interrupted.into());
+        if self.sources.iter().any(|source| stream::is_source(source)) {
+            self.measure_video(&mut profiler)?;
+        } else {
+            for path in &source::together(&self.sources, &self.output)? {
+                interrupt::check()?;
+                profiler.add(path, picture::read(path, &picture::Limits::default())?.upright())?;
             }
-            profiler.add(path, picture::read(path, &picture::Limits::default())?.upright())?;
         }
         let profile = profiler.finish()?;
         profile.write(&self.output)?;
         self.report(&profile)
     }
 
+    /// Looks at the first frames of a video.
+    fn measure_video(&self, profiler: &mut Profiler) -> anyhow::Result<()> {
+        let mut source = stream::open(&self.sources, CameraWish::default(), Interpretation::default())?;
+        let video = source.video().clone();
+        let mut frames = YuvFrames::new(&video, &video)?;
+        let grid = grid_of([video.width, video.height]);
+        let bits = video.format.bits();
+        let mut picture = Picture::default();
+        let mut seen = 0;
+        while seen < FRAMES {
+            interrupt::check()?;
+            match source.next(&mut picture)? {
+                Arrival::Picture => {
+                    let mut samples = vec![0.0; 6 * grid[0] * grid[1]];
+                    frames.read(&picture.bytes, &mut samples);
+                    profiler.add_planes(&self.sources[0], YuvPlanes { samples, grid, bits })?;
+                    seen += 1;
+                }
+                Arrival::End => break,
+                Arrival::Corrupt(problem) | Arrival::Lost(problem) => {
+                    return Err(eddy::Error::input(&self.sources[0], problem).into());
+                }
+                Arrival::Waiting => {}
+            }
+        }
+        Ok(())
+    }
+
     fn report(&self, profile: &NoiseProfile) -> anyhow::Result<()> {
-        let names: &[&str] = if profile.channels.len() == 1 { &["grey"] } else { &["red", "green", "blue"] };
+        let names: &[&str] = match (profile.color_model, profile.channels.len()) {
+            (ColorModel::Yuv, _) => &["luma", "Cb", "Cr"],
+            (ColorModel::Rgb, 1) => &["grey"],
+            (ColorModel::Rgb, _) => &["red", "green", "blue"],
+        };
         let from = match profile.method {
             Method::Frames => format!("{} frames", profile.frames),
             Method::Picture => "one picture".to_owned(),
@@ -66,7 +106,7 @@ impl Arguments {
             .collect();
         let record = json!({
             "output": self.output.to_string_lossy(), "method": profile.method.name(), "frames": profile.frames,
-            "width": profile.width, "height": profile.height, "channels": channels,
+            "width": profile.width, "height": profile.height, "color_model": profile.color_model.name(), "channels": channels,
         });
         self.console.report(text, &record)
     }

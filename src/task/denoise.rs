@@ -7,7 +7,7 @@ use ndarray::Array4;
 
 use super::budget::{Budget, Room, TileChoice};
 use super::kind::Assessment;
-use super::noise_map::noise_map;
+use super::noise_map::{Variance, noise_map, sigmas};
 use super::pixels::Pixels;
 use super::plane_pixels::PlanePixels;
 use super::profile::NoiseProfile;
@@ -373,17 +373,18 @@ impl<'a> Denoiser<'a> {
         Ok(Noise { map: SigmaMap::Yuv([luma as f32, chroma as f32]), sigma: luma, chroma: Some(chroma), limited })
     }
 
-    /// The noise of luma and chroma that a profile of a picture's own colours makes.
+    /// The noise of luma and chroma by a profile.
     fn plane_noise_by(&self, profile: &NoiseProfile, frame: &Frame) -> Result<Noise> {
-        let parts = if frame.color_channels() == 1 { [1.0, 0.0] } else { tensor::sigmas_of_rgb(Matrix::Bt601) };
-        let map = noise_map(profile, frame)?;
         let [width, height] = tensor::grid_of([frame.width, frame.height]);
-        let at = |x: usize, y: usize| map[y.min(frame.height - 1) * frame.width + x.min(frame.width - 1)];
-        let mut values = parts.map(|_| Vec::with_capacity(width * height));
-        for (x, y) in (0..height).flat_map(|j| (0..width).map(move |i| (2 * i, 2 * j))) {
-            let four = [at(x, y), at(x + 1, y), at(x, y + 1), at(x + 1, y + 1)];
-            let variance = 0.25 * four.iter().map(|sigma| sigma.powi(2)).sum::<f32>();
-            values.iter_mut().zip(parts).for_each(|(values, part)| values.push(part as f32 * variance.sqrt()));
+        let mut values = [Vec::new(), Vec::new()];
+        let variances = Variance::of_planes(profile, frame.color_channels(), Matrix::Bt601)?;
+        for (values, variance) in values.iter_mut().zip(&variances) {
+            let map = sigmas(variance, frame)?;
+            let at = |x: usize, y: usize| map[y.min(frame.height - 1) * frame.width + x.min(frame.width - 1)];
+            for (x, y) in (0..height).flat_map(|j| (0..width).map(move |i| (2 * i, 2 * j))) {
+                let four = [at(x, y), at(x + 1, y), at(x, y + 1), at(x + 1, y + 1)];
+                values.push((0.25 * four.iter().map(|sigma| sigma.powi(2)).sum::<f32>()).sqrt());
+            }
         }
         let [(sigma, limited), (chroma, _)] = values.each_mut().map(|values| self.limit_map(values));
         Ok(Noise { map: SigmaMap::YuvPerPixel { width, values }, sigma, chroma: Some(chroma), limited })

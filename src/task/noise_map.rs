@@ -1,9 +1,73 @@
-//! The map of sigma that a noise profile means for a picture.
+//! The maps of sigma that a noise profile means for a picture, and for a frame of video.
 
-use super::profile::NoiseProfile;
+use super::profile::{ColorModel, NoiseLine, NoiseProfile};
 use crate::error::{Error, Result};
 use crate::frame::Frame;
-use crate::tensor::{BINOMIAL, Range, Rect, mirror, read_region};
+use crate::frame::stream::Matrix;
+use crate::tensor::{BINOMIAL, Range, Rect, mirror, read_region, sigmas_of_rgb};
+
+/// The variance of noise as a linear function of a pixel's channels: `offset` and the sum of `slopes` times signals, all as parts of
+/// the full range.
+#[derive(Clone, Debug)]
+pub(super) struct Variance {
+    slopes: Vec<f32>,
+    offset: f32,
+}
+
+impl Variance {
+    /// The mean variance of a pixel's channels.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when the profile has other channels than the pixel.
+    fn of_colors(profile: &NoiseProfile, channels: usize) -> Result<Self> {
+        if profile.color_model == ColorModel::Yuv {
+            return Err(Error::usage(
+                "the noise profile is of luma and chroma, as frames of video have, and the model works on red, green and blue; \
+                 leave out -m, or measure a profile on pictures",
+            ));
+        }
+        fits(profile, channels)?;
+        Ok(Self::mean(&profile.channels))
+    }
+
+    fn mean(lines: &[NoiseLine]) -> Self {
+        let part = 1.0 / lines.len() as f64;
+        let offset = lines.iter().map(|line| part * line.b).sum::<f64>() as f32;
+        Self { slopes: lines.iter().map(|line| (part * line.a) as f32).collect(), offset }
+    }
+
+    /// Those of luma and of chroma at half the width and height, by a pixel's `channels`: grey, or red, green and blue, from which luma
+    /// comes as `matrix` says.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when a profile of colours has other channels than the pixel.
+    pub(super) fn of_planes(profile: &NoiseProfile, channels: usize, matrix: Matrix) -> Result<[Self; 2]> {
+        let is_grey = channels == 1;
+        if profile.color_model == ColorModel::Rgb {
+            let mean = Self::of_colors(profile, channels)?;
+            let parts = if is_grey { [1.0, 0.0] } else { sigmas_of_rgb(matrix) };
+            return Ok(parts.map(|part| mean.times((part * part) as f32)));
+        }
+        let [red, blue] = matrix.weights();
+        let weights: &[f32] = if is_grey { &[1.0] } else { &[red, 1.0 - red - blue, blue] };
+        let by_luma = |lines: &[NoiseLine]| {
+            let mean = Self::mean(lines);
+            let slope: f32 = mean.slopes.iter().sum();
+            Self { slopes: weights.iter().map(|weight| slope * weight).collect(), offset: mean.offset }
+        };
+        let (luma, chroma) = profile.channels.split_at(1);
+        Ok([by_luma(luma), by_luma(chroma).times(if is_grey { 0.0 } else { 1.0 })])
+    }
+
+    fn times(&self, factor: f32) -> Self {
+        Self { slopes: self.slopes.iter().map(|slope| factor * slope).collect(), offset: factor * self.offset }
+    }
+
+    /// At a pixel; nothing is less noisy than black.
+    fn at(&self, signals: [f32; 3]) -> f32 {
+        self.slopes.iter().zip(signals).fold(self.offset, |sum, (slope, signal)| sum + slope * signal.max(0.0))
+    }
+}
 
 /// The standard deviation of the noise at each pixel as a part of the full range, `height * width` of them: the root of
 /// the channels' mean variance, at the signal that the picture has after a binomial filter of 5x5 pixels, mirrored at the
@@ -12,10 +76,14 @@ use crate::tensor::{BINOMIAL, Range, Rect, mirror, read_region};
 /// # Errors
 /// [`Error::Usage`] when the profile has other channels than the picture.
 pub(super) fn noise_map(profile: &NoiseProfile, frame: &Frame) -> Result<Vec<f32>> {
-    fits(profile, frame.color_channels())?;
+    sigmas(&Variance::of_colors(profile, frame.color_channels())?, frame)
+}
+
+/// The same by any variance.
+pub(super) fn sigmas(variance: &Variance, frame: &Frame) -> Result<Vec<f32>> {
     let (width, height) = (frame.width, frame.height);
     let mut map = vec![0.0; width * height];
-    fill(profile, width, &mut map, |y, samples| {
+    fill(variance, width, &mut map, |y, samples| {
         let rect = Rect { x0: -2, y0: y.cast_signed(), width: width + 4, height: 1 };
         read_region(frame, Range::UNIT, rect, samples)
     })?;
@@ -34,11 +102,9 @@ pub(crate) fn noise_map_of_planes(
     map: &mut [f32],
 ) -> Result<()> {
     let (area, channels) = (map.len(), profile.channels.len());
-    if channels != 1 {
-        fits(profile, planes.len() / area)?;
-    }
+    let variance = Variance::of_colors(profile, if channels == 1 { 1 } else { planes.len() / area })?;
     let (lo, scale) = (range.lo(), 1.0 / range.span());
-    fill(profile, width, map, |y, samples| {
+    fill(&variance, width, map, |y, samples| {
         for (plane, out) in planes.chunks_exact(area).zip(samples.chunks_exact_mut(width + 4)) {
             let row = &plane[y * width..][..width];
             for (x, out) in (-2..).zip(out) {
@@ -47,6 +113,53 @@ pub(crate) fn noise_map_of_planes(
         }
         Ok(())
     })
+}
+
+/// The standard deviations of the noise of luma `[2 H, 2 W]` and of chroma `[H, W]` as parts of the full range, into `maps`, for planes
+/// as [`YuvFrames`](crate::tensor::YuvFrames) reads them, on a grid of `[W, H]`: the same in each block of 8x8 pixels, by its mean.
+///
+/// # Errors
+/// [`Error::Usage`] when a profile of colours has other channels than the frame.
+pub(crate) fn noise_maps_of_yuv(
+    profile: &NoiseProfile,
+    planes: &[f32],
+    [width, height]: [usize; 2],
+    is_grey: bool,
+    matrix: Matrix,
+    maps: &mut [Vec<f32>],
+) -> Result<()> {
+    const SIDE: usize = 4;
+    let variances = Variance::of_planes(profile, if is_grey { 1 } else { 3 }, matrix)?;
+    let [luma_map, chroma_map] = maps else { return Ok(()) };
+    let area = width * height;
+    let (luma, chroma) = planes[..6 * area].split_at(4 * area);
+    let (cb, cr) = chroma.split_at(area);
+    let [red, blue] = matrix.weights();
+    let green = 1.0 - red - blue;
+    for top in (0..height).step_by(SIDE) {
+        for left in (0..width).step_by(SIDE) {
+            let (bottom, right) = ((top + SIDE).min(height), (left + SIDE).min(width));
+            let mean = |plane: &[f32], scale: usize| {
+                let rows = plane.chunks(scale * width).take(scale * bottom).skip(scale * top);
+                let sum: f32 = rows.map(|row| row[scale * left..scale * right].iter().sum::<f32>()).sum();
+                sum / (scale * scale * (bottom - top) * (right - left)) as f32
+            };
+            let y = mean(luma, 2);
+            let signals = if is_grey {
+                [y; 3]
+            } else {
+                let (cb, cr) = (mean(cb, 1) - 0.5, mean(cr, 1) - 0.5);
+                let (r, b) = (y + 2.0 * (1.0 - red) * cr, y + 2.0 * (1.0 - blue) * cb);
+                [r, (y - red * r - blue * b) / green, b]
+            };
+            let [luma, chroma] = [&variances[0], &variances[1]].map(|variance| variance.at(signals).sqrt());
+            for (map, scale, sigma) in [(&mut *luma_map, 2, luma), (&mut *chroma_map, 1, chroma)] {
+                let rows = map.chunks_mut(scale * width).take(scale * bottom).skip(scale * top);
+                rows.for_each(|row| row[scale * left..scale * right].fill(sigma));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn fits(profile: &NoiseProfile, channels: usize) -> Result<()> {
@@ -63,12 +176,12 @@ fn fits(profile: &NoiseProfile, channels: usize) -> Result<()> {
 
 /// Fills the map; `read` gives a row of each channel in [0, 1], with two samples more on each side.
 fn fill(
-    profile: &NoiseProfile,
+    variance: &Variance,
     width: usize,
     map: &mut [f32],
     mut read: impl FnMut(usize, &mut [f32]) -> Result<()>,
 ) -> Result<()> {
-    let (channels, height) = (profile.channels.len(), map.len() / width);
+    let (channels, height) = (variance.slopes.len(), map.len() / width);
     let mut samples = vec![0.0; channels * (width + 4)];
     // The variances of five rows, each smoothed along itself; row y is kept at y % 5.
     let mut rows = vec![0.0; 5 * width];
@@ -77,11 +190,10 @@ fn fill(
         while ready < height.min(y + 3) {
             read(ready, &mut samples)?;
             let row = &mut rows[ready % 5 * width..][..width];
-            row.fill((profile.channels.iter().map(|line| line.b).sum::<f64>() / channels as f64) as f32);
-            for (line, samples) in profile.channels.iter().zip(samples.chunks_exact(width + 4)) {
-                let a = (line.a / channels as f64) as f32;
+            row.fill(variance.offset);
+            for (slope, samples) in variance.slopes.iter().zip(samples.chunks_exact(width + 4)) {
                 for (variance, signal) in row.iter_mut().zip(samples.windows(5)) {
-                    *variance += a * signal.iter().zip(BINOMIAL).map(|(signal, tap)| tap * signal).sum::<f32>();
+                    *variance += slope * signal.iter().zip(BINOMIAL).map(|(signal, tap)| tap * signal).sum::<f32>();
                 }
             }
             ready += 1;

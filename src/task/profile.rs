@@ -12,7 +12,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-pub use measure::Profiler;
+pub use measure::{Profiler, YuvPlanes};
 
 use crate::error::{Error, Result};
 use crate::frame::picture;
@@ -20,10 +20,11 @@ use crate::frame::picture;
 /// The one version of the file.
 const VERSION: u32 = 1;
 
-/// A camera's noise: for each colour channel, `variance = a * signal + b`.
+/// A camera's noise: for each channel, `variance = a * signal + b`.
 ///
 /// Signal and variance are those of the delivered samples as parts of their full range, from 0 (black) to 1 (white), of
-/// whatever depth and transfer curve. `a` is the photons' share and `b` the electronics' (Foi, Trimeche, Katkovnik and
+/// whatever depth and transfer curve. The channels are grey, or red, green and blue, each by its own signal; or luma and the two
+/// of chroma (at half the width and height), all three by the signal of luma, on which the noise of both depends. `a` is the photons' share and `b` the electronics' (Foi, Trimeche, Katkovnik and
 /// Egiazarian 2008, "Practical Poissonian-Gaussian noise modeling and fitting for single-image raw-data", equation 3).
 ///
 /// [`Profiler`] measures one; [`read`](Self::read) and [`write`](Self::write) keep it in a TOML file:
@@ -34,8 +35,9 @@ const VERSION: u32 = 1;
 /// frames = 8
 /// width = 640
 /// height = 480
+/// color_model = "rgb"  # also of grey, and where it is left out; or "yuv"
 ///
-/// [[channels]]       # one for grey, or red, green and blue in that order
+/// [[channels]]       # one for grey, or red, green and blue in that order; with "yuv" luma, Cb and Cr
 /// a = 1.2e-3
 /// b = 4.1e-5
 /// signal = [0.02, 0.91]  # between which signals it was measured; twice the same where the scene was flat
@@ -52,8 +54,22 @@ pub struct NoiseProfile {
     pub width: usize,
     /// Their height in pixels.
     pub height: usize,
-    /// The noise of grey, or of red, green and blue.
+    /// Of what the channels are.
+    #[serde(default)]
+    pub color_model: ColorModel,
+    /// The noise of grey, of red, green and blue, or of luma, Cb and Cr.
     pub channels: Vec<NoiseLine>,
+}
+
+/// Of what the channels of a profile are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ColorModel {
+    /// Red, green and blue, or grey.
+    #[default]
+    Rgb,
+    /// Luma, and chroma at half the width and height, as video has them.
+    Yuv,
 }
 
 /// How noise was measured.
@@ -89,6 +105,16 @@ impl Method {
     }
 }
 
+impl ColorModel {
+    /// As it is called in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rgb => "rgb",
+            Self::Yuv => "yuv",
+        }
+    }
+}
+
 impl NoiseLine {
     /// The variance at a signal, which is taken to be 0 where it is less. Beyond the signals at which it was measured
     /// the line goes on.
@@ -103,7 +129,8 @@ impl NoiseLine {
 }
 
 impl NoiseProfile {
-    /// A profile that was measured with `method` from `frames` pictures of `width` by `height` pixels.
+    /// A profile of grey or of red, green and blue that was measured with `method` from `frames` pictures of `width` by `height`
+    /// pixels.
     ///
     /// # Errors
     /// [`Error::Usage`] for what [`read`](Self::read) refuses.
@@ -113,7 +140,8 @@ impl NoiseProfile {
         [width, height]: [usize; 2],
         channels: impl Into<Vec<NoiseLine>>,
     ) -> Result<Self> {
-        let profile = Self { version: VERSION, method, frames, width, height, channels: channels.into() };
+        let (version, color_model) = (VERSION, ColorModel::Rgb);
+        let profile = Self { version, method, frames, width, height, color_model, channels: channels.into() };
         match profile.flaw() {
             None => Ok(profile),
             Some(flaw) => Err(Error::usage(format!("this is no noise profile: {flaw}"))),
@@ -160,11 +188,13 @@ impl NoiseProfile {
 
     fn to_toml(&self) -> String {
         let method = self.method.name();
-        let Self { version, frames, width, height, .. } = self;
+        let Self { version, frames, width, height, color_model, .. } = self;
+        let color_model = color_model.name();
         let mut text = format!(
             "# A camera's noise, for `eddy denoise --noise-profile`: variance = a * signal + b for each channel, with the\n\
              # samples from 0 (black) to 1 (white). `signal` is where it was measured.\n\
-             version = {version}\nmethod = \"{method}\"\nframes = {frames}\nwidth = {width}\nheight = {height}\n"
+             version = {version}\nmethod = \"{method}\"\nframes = {frames}\nwidth = {width}\nheight = {height}\n\
+             color_model = \"{color_model}\"\n"
         );
         for NoiseLine { a, b, signal: [low, high] } in &self.channels {
             text += &format!("\n[[channels]]\na = {a:e}\nb = {b:e}\nsignal = [{low:?}, {high:?}]\n");
@@ -174,7 +204,7 @@ impl NoiseProfile {
 
     /// What makes it none, if anything.
     fn flaw(&self) -> Option<String> {
-        let Self { version, method, frames, width, height, channels } = self;
+        let Self { version, method, frames, width, height, color_model, channels } = self;
         if *version != VERSION {
             return Some(format!("its version is {version}, expected {VERSION}"));
         }
@@ -184,8 +214,10 @@ impl NoiseProfile {
         if *width == 0 || *height == 0 {
             return Some(format!("its pictures have {width}x{height} pixels"));
         }
-        if !matches!(channels.len(), 1 | 3) {
-            return Some(format!("it has {} channels, expected 1 or 3", channels.len()));
+        match (color_model, channels.len()) {
+            (ColorModel::Rgb, 1 | 3) | (ColorModel::Yuv, 3) => {}
+            (ColorModel::Rgb, count) => return Some(format!("it has {count} channels, expected 1 or 3")),
+            (ColorModel::Yuv, count) => return Some(format!("it has {count} channels, expected luma, Cb and Cr")),
         }
         let is_level = |value: f64| (0.0..=1.0).contains(&value);
         let is_sound = |line: &NoiseLine| {

@@ -14,7 +14,10 @@ use super::{Quality, Restore, Scale, Treatment, Wishes, memory};
 use crate::error::{Error, Result};
 use crate::frame::stream::{Picture, Video};
 use crate::model::{Layout, Precision};
-use crate::task::{Denoiser, MeteredPlanes, PlaneRole, Room, SigmaChoice, StreamMeter, Strength, noise_map_of_planes};
+use crate::task::{
+    Denoiser, MeteredPlanes, PlaneRole, Room, SigmaChoice, StreamMeter, Strength, noise_map_of_planes,
+    noise_maps_of_yuv,
+};
 use crate::tensor::{Pictures, YuvFrames, sigmas_of_rgb};
 use crate::tile::TilePlan;
 
@@ -278,8 +281,18 @@ impl<'a> StreamDenoiser<'a> {
         let denoiser = &self.candidates[self.rung.network].denoiser;
         let span = f64::from(denoiser.range.span());
         if let (SigmaChoice::Profile(profile), Noise::PerSample(maps)) = (&denoiser.options.sigma, &mut self.noise) {
-            for (i, ((group, x), map)) in self.planes.split(&self.x).zip(maps).enumerate() {
-                noise_map_of_planes(profile, x, group.width, denoiser.range, map)?;
+            match (self.planes.groups(), &self.converter) {
+                ([_, chroma], Converter::Yuv(frames)) => {
+                    let (is_grey, matrix) = (frames.video().format.is_grey(), frames.video().color.matrix);
+                    noise_maps_of_yuv(profile, &self.x, [chroma.width, chroma.height], is_grey, matrix, maps)?;
+                }
+                _ => {
+                    for ((group, x), map) in self.planes.split(&self.x).zip(&mut *maps) {
+                        noise_map_of_planes(profile, x, group.width, denoiser.range, map)?;
+                    }
+                }
+            }
+            for (i, map) in maps.iter_mut().enumerate() {
                 let (level, limited) = denoiser.limit_map(map);
                 self.levels[i] = level;
                 self.limited |= limited;

@@ -189,9 +189,9 @@ fn raw_frames_need_a_size_and_a_camera_that_is_not_there_yet_is_waited_for() {
     assert!(begun.elapsed().as_secs_f64() >= 0.7);
 }
 
-/// A profile is of red, green and blue, and so is the network that is told it.
+/// Of pictures, a profile is of red, green and blue; the frames' noise follows from it.
 #[test]
-fn a_noise_profile_of_colours_is_for_streams_of_420_too() {
+fn a_profile_of_pictures_is_for_420_video_too() {
     let place = Place::new();
     for seed in 0..3 {
         place.file(&format!("still/{seed}.png"), encoded(&pair(12.0, seed)[1], "png"));
@@ -200,5 +200,56 @@ fn a_noise_profile_of_colours_is_for_streams_of_420_too() {
     place.file("noisy.y4m", y4m(&[i420(&pair(12.0, 7)[1])]));
     let record =
         eddy("denoise noisy.y4m -o out.y4m --noise-profile noise.toml --json").within(&place).succeeds().json();
-    assert_eq!(record["model"], "denoise-fast", "{record}");
+    assert_eq!(record["model"], "camera", "{record}");
+    let (luma, chroma) = (record["sigma"].as_f64().unwrap(), record["sigma_chroma"].as_f64().unwrap());
+    assert!((luma / (0.6685 * 12.0) - 1.0).abs() < 0.1 && (chroma / (0.32 * 12.0) - 1.0).abs() < 0.1, "{record}");
+}
+
+/// Frames whose noise has a variance of luma that is 0.01 times luma above black, and the same for chroma, in units of 8 bits.
+fn by_the_light(clean: &[u8], seed: u64) -> Vec<u8> {
+    let mut noise = vec![0.0; clean.len()];
+    Philox::new(seed).fill(NoiseAt { step: 0, batch: 0, channel: 0, y: 0 }, 0, &mut noise);
+    let area = WIDTH * HEIGHT;
+    let signal = |i: usize| match i.checked_sub(area) {
+        None => f32::from(clean[i]),
+        Some(i) => f32::from(clean[2 * (i % (area / 4) / (WIDTH / 2)) * WIDTH + 2 * (i % (WIDTH / 2))]),
+    };
+    let sigma = |i: usize| (219.0 * 0.01 * (signal(i) - 16.0).max(0.0)).sqrt();
+    let noisy = clean.iter().zip(&noise).enumerate().map(|(i, (v, z))| f32::from(*v) + sigma(i) * z);
+    noisy.map(|v| v.round().clamp(16.0, 240.0) as u8).collect()
+}
+
+#[test]
+fn video_has_a_profile_of_luma_and_chroma() {
+    let clean = i420(&pair(0.0, 0)[0]);
+    let place = Place::new();
+    place.file("still.y4m", y4m(&(0..8).map(|seed| by_the_light(&clean, seed)).collect::<Vec<_>>()));
+    let record = eddy("profile still.y4m -o camera.toml --json").within(&place).succeeds().json();
+    assert_eq!((record["color_model"].as_str(), record["frames"].as_u64()), (Some("yuv"), Some(8)), "{record}");
+    for (i, channel) in record["channels"].as_array().unwrap().iter().enumerate() {
+        // Chroma of limited range has 224 steps where luma has 219.
+        let expected = if i == 0 { 0.01 } else { 0.01 * (219.0_f64 / 224.0).powi(2) };
+        let a = channel["a"].as_f64().unwrap();
+        assert!((a / expected - 1.0).abs() < 0.1, "channel {i}: {record}");
+        assert!(channel["b"].as_f64().unwrap() < 3e-4, "channel {i}: {record}");
+    }
+    place.file("noisy.y4m", y4m(&[by_the_light(&clean, 99)]));
+    let denoised = |arguments: &str| {
+        let record = eddy("denoise noisy.y4m -o out.y4m --json").args(arguments).within(&place).succeeds().json();
+        assert_eq!(record["model"], "camera", "{record}");
+        psnr_of_last(&place.bytes("out.y4m"), &clean)
+    };
+    let (auto, told) = (denoised(""), denoised("--noise-profile camera.toml"));
+    assert!(told > auto, "{auto} by the estimate, {told} by the profile");
+    // A picture is denoised by it as well, and a network of red, green and blue cannot be told it.
+    place.file("noisy.png", encoded(&pair(12.0, 1)[1], "png"));
+    let record =
+        eddy("denoise noisy.png -o out.png --noise-profile camera.toml --json").within(&place).succeeds().json();
+    assert_eq!(record["model"], "camera", "{record}");
+    for source in ["noisy.png -o o.png", "noisy.y4m -o o.y4m"] {
+        let arguments = format!("denoise {source} -m denoise-fast --noise-profile camera.toml");
+        eddy(&arguments).within(&place).fails(2).says("leave out -m");
+    }
+    place.file("one.y4m", y4m(&[clean]));
+    eddy("profile one.y4m -o one.toml").within(&place).fails(3).says("two or more");
 }

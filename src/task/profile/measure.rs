@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::line::{Point, clipped_variance, flat_at, lower_line};
-use super::{Method, NoiseLine, NoiseProfile, pairs, patches};
+use super::{ColorModel, Method, NoiseLine, NoiseProfile, pairs, patches};
 use crate::error::{Error, Result};
 use crate::frame::Frame;
 
@@ -33,11 +33,33 @@ const MOST_CUT: f64 = 0.005;
 ///
 /// Either way, the line is the lower envelope of the levels' variances, and levels where noise is cut off at black or
 /// white are left out.
+///
+/// Frames of video are measured in their own planes, by [`add_planes`](Self::add_planes), and in no other way: chroma is told apart
+/// by the luma that it lies under. A codec that repeats blocks, as H.264 does, leaves no noise in differences; such frames make a
+/// profile that says too little.
 #[derive(Debug, Default)]
 pub struct Profiler {
-    previous: Option<(PathBuf, Frame)>,
+    previous: Option<(PathBuf, Seen)>,
     frames: usize,
     channels: Vec<Vec<Level>>,
+}
+
+/// What was looked at last.
+#[derive(Debug)]
+enum Seen {
+    Frame(Frame),
+    Planes(YuvPlanes),
+}
+
+/// The planes of a frame of video, as [`YuvFrames`](crate::tensor::YuvFrames) reads them.
+#[derive(Clone, Debug)]
+pub struct YuvPlanes {
+    /// Luma `[2 H, 2 W]` from 0 to 1, then Cb and Cr `[H, W]`, centred on 0.5.
+    pub samples: Vec<f32>,
+    /// `[W, H]`.
+    pub grid: [usize; 2],
+    /// Bits of a sample of the source.
+    pub bits: u32,
 }
 
 /// What was found at about one signal.
@@ -65,25 +87,42 @@ impl Profiler {
     /// # Errors
     /// [`Error::Input`] for a picture that is not of the size, the depth and the channels of the one before.
     pub fn add(&mut self, name: &Path, frame: Frame) -> Result<()> {
+        self.see(name, Seen::Frame(frame))
+    }
+
+    /// Looks at a frame of video. All that a profiler looks at is of one kind.
+    ///
+    /// # Errors
+    /// As [`add`](Self::add).
+    pub fn add_planes(&mut self, name: &Path, planes: YuvPlanes) -> Result<()> {
+        self.see(name, Seen::Planes(planes))
+    }
+
+    fn see(&mut self, name: &Path, seen: Seen) -> Result<()> {
         match &self.previous {
-            None => self.channels = vec![vec![Level::default(); LEVELS]; frame.color_channels()],
+            None => self.channels = vec![vec![Level::default(); LEVELS]; seen.channels()],
             Some((before, previous)) => {
-                let kind = |frame: &Frame| (frame.width, frame.height, frame.color_channels(), frame.samples.bits());
-                if kind(previous) != kind(&frame) {
-                    let problem = format!(
-                        "it is {}, {} is {}; frames of one scene must be alike",
-                        describe(&frame),
-                        before.display(),
-                        describe(previous)
-                    );
-                    return Err(Error::input(name, problem));
+                match (previous, &seen) {
+                    _ if previous.describe() != seen.describe() => {
+                        let problem = format!(
+                            "it is {}, {} is {}; frames of one scene must be alike",
+                            seen.describe(),
+                            before.display(),
+                            previous.describe()
+                        );
+                        return Err(Error::input(name, problem));
+                    }
+                    (Seen::Frame(previous), Seen::Frame(frame)) => pairs::compare(previous, frame, &mut self.channels)?,
+                    (Seen::Planes(previous), Seen::Planes(planes)) => {
+                        pairs::compare_planes(previous, planes, &mut self.channels);
+                    }
+                    _ => {}
                 }
-                let quantum = quantum(&frame) / std::f64::consts::SQRT_2;
-                pairs::compare(previous, &frame, &mut self.channels)?;
+                let quantum = seen.quantum() / std::f64::consts::SQRT_2;
                 self.channels.iter_mut().flatten().for_each(|level| level.settle(quantum));
             }
         }
-        self.previous = Some((name.into(), frame));
+        self.previous = Some((name.into(), seen));
         self.frames += 1;
         Ok(())
     }
@@ -94,7 +133,8 @@ impl Profiler {
     /// [`Error::Usage`] when nothing was; [`Error::Input`] for pictures that are too small, saturated, or copies of each
     /// other.
     pub fn finish(mut self) -> Result<NoiseProfile> {
-        let Some((name, frame)) = self.previous else { return Err(Error::usage("no picture was given to measure")) };
+        let Some((name, seen)) = self.previous else { return Err(Error::usage("no picture was given to measure")) };
+        let [width, height] = seen.size();
         let method = if self.frames == 1 { Method::Picture } else { Method::Frames };
         let noise_in_signal = match method {
             // Neighbours do not carry the noise of a pixel; the mean of a patch has its own.
@@ -102,24 +142,34 @@ impl Profiler {
             Method::Picture => patches::NOISE_IN_SIGNAL,
         };
         if method == Method::Picture {
-            patches::look_at(&frame, &mut self.channels)?;
-            self.channels.iter_mut().flatten().for_each(|level| level.settle(quantum(&frame)));
+            let Seen::Frame(frame) = &seen else {
+                let problem =
+                    "it has one frame, and noise is measured by the differences of two or more of a still scene";
+                return Err(Error::input(name, problem));
+            };
+            patches::look_at(frame, &mut self.channels)?;
+            self.channels.iter_mut().flatten().for_each(|level| level.settle(seen.quantum()));
         }
         let mut lines = Vec::with_capacity(self.channels.len());
-        for levels in &self.channels {
+        let color_model = match seen {
+            Seen::Frame(_) => ColorModel::Rgb,
+            Seen::Planes(_) => ColorModel::Yuv,
+        };
+        for (index, levels) in self.channels.iter().enumerate() {
             let enough = levels.iter().filter(|level| level.found.count >= FEWEST as f64);
             let points: Vec<Point> =
                 enough.clone().filter(|level| level.is_intact()).map(|level| level.found).collect();
             if points.is_empty() {
                 let problem = match enough.count() {
-                    0 => format!("it has {} x {} pixels, too few to measure noise in", frame.width, frame.height),
+                    0 => format!("it has {width} x {height} pixels, too few to measure noise in"),
                     _ => "it is black or white wherever there is enough to measure, and noise is cut off there; expose so \
                           that the scene is between"
                         .to_owned(),
                 };
                 return Err(Error::input(name, problem));
             }
-            if method == Method::Frames && points.iter().all(|point| point.variance == 0.0) {
+            let may_be_none = color_model == ColorModel::Yuv && index > 0;
+            if method == Method::Frames && !may_be_none && points.iter().all(|point| point.variance == 0.0) {
                 let problem = "it does not differ from the frames before but in a few pixels, as copies do; give frames that were \
                                taken one after the other";
                 return Err(Error::input(name, problem));
@@ -132,7 +182,44 @@ impl Profiler {
                 }
             });
         }
-        NoiseProfile::new(method, self.frames, [frame.width, frame.height], lines)
+        let profile = NoiseProfile::new(method, self.frames, [width, height], lines)?;
+        Ok(NoiseProfile { color_model, ..profile })
+    }
+}
+
+impl Seen {
+    fn channels(&self) -> usize {
+        match self {
+            Self::Frame(frame) => frame.color_channels(),
+            Self::Planes(_) => 3,
+        }
+    }
+
+    fn size(&self) -> [usize; 2] {
+        match self {
+            Self::Frame(frame) => [frame.width, frame.height],
+            Self::Planes(planes) => planes.grid.map(|side| 2 * side),
+        }
+    }
+
+    /// The step between two samples.
+    fn quantum(&self) -> f64 {
+        let bits = match self {
+            Self::Frame(frame) => frame.samples.bits(),
+            Self::Planes(planes) => planes.bits,
+        };
+        1.0 / f64::from((1_u32 << bits) - 1)
+    }
+
+    fn describe(&self) -> String {
+        let [width, height] = self.size();
+        match self {
+            Self::Frame(frame) => {
+                let color = if frame.color_channels() == 3 { "RGB" } else { "grey" };
+                format!("{width}x{height} in {}-bit {color}", frame.samples.bits())
+            }
+            Self::Planes(planes) => format!("{width}x{height} in {}-bit luma and chroma", planes.bits),
+        }
     }
 }
 
@@ -173,18 +260,8 @@ fn mean_variance(points: &[Point]) -> f64 {
     points.iter().map(|point| point.count * point.variance).sum::<f64>() / count
 }
 
-/// The step between two samples.
-fn quantum(frame: &Frame) -> f64 {
-    1.0 / f64::from((1_u32 << frame.samples.bits()) - 1)
-}
-
 /// Whether a sample is black or white.
 pub(super) fn is_cut(value: f32) -> bool {
     // Far finer than a step of 16 bits.
     !(1e-6..=1.0 - 1e-6).contains(&value)
-}
-
-fn describe(frame: &Frame) -> String {
-    let color = if frame.color_channels() == 3 { "RGB" } else { "grey" };
-    format!("{}x{} in {}-bit {color}", frame.width, frame.height, frame.samples.bits())
 }

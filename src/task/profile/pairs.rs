@@ -1,6 +1,6 @@
 //! Two frames of a still scene: what differs is noise.
 
-use super::measure::{Level, is_cut, level_of};
+use super::measure::{Level, YuvPlanes, is_cut, level_of};
 use crate::error::Result;
 use crate::frame::Frame;
 use crate::tensor::{Range, Rect, read_region};
@@ -37,4 +37,38 @@ pub(super) fn compare(one: &Frame, other: &Frame, channels: &mut [Vec<Level>]) -
         }
     }
     Ok(())
+}
+
+/// Collects the differences of the planes of two frames: luma, and Cb and Cr by the luma that they lie under.
+pub(super) fn compare_planes(one: &YuvPlanes, other: &YuvPlanes, channels: &mut [Vec<Level>]) {
+    let [width, height] = one.grid;
+    let (area, row) = (width * height, 2 * width);
+    let luma_step = (4 * area / SAMPLES).isqrt() | 1;
+    let [luma, chroma @ ..] = channels else { return };
+    let both = |i: usize| f64::from(one.samples[i]) + f64::from(other.samples[i]);
+    let note = |level: &mut Level, i: usize, signal: f64, cut: usize| {
+        level.noise.push((other.samples[i] - one.samples[i]) * std::f32::consts::FRAC_1_SQRT_2);
+        level.signal += signal;
+        level.cut += cut;
+        level.seen += 2;
+    };
+    let cut = |i: usize| usize::from(is_cut(one.samples[i])) + usize::from(is_cut(other.samples[i]));
+    for y in (1..(2 * height).saturating_sub(1)).step_by(luma_step) {
+        for x in (1..row.saturating_sub(1)).step_by(luma_step) {
+            let own = y * row + x;
+            let around = [own - row, own, own + row].map(|i| both(i - 1) + both(i) + both(i + 1));
+            let neighbours = around.iter().sum::<f64>() - both(own);
+            note(&mut luma[level_of(neighbours / 16.0)], own, both(own) / 2.0, cut(own));
+        }
+    }
+    let step = (area / SAMPLES).isqrt() | 1;
+    for (plane, levels) in chroma.iter_mut().enumerate() {
+        for (x, y) in (0..height).step_by(step).flat_map(|y| (0..width).step_by(step).map(move |x| (x, y))) {
+            let four = [0, 1, row, row + 1].map(|i| 2 * (y * row + x) + i);
+            let signal = four.iter().map(|i| both(*i)).sum::<f64>() / 8.0;
+            let own = (4 + plane) * area + y * width + x;
+            let is_cut = four.iter().any(|i| cut(*i) > 0) || cut(own) > 0;
+            note(&mut levels[level_of(signal)], own, signal, 2 * usize::from(is_cut));
+        }
+    }
 }
