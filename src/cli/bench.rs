@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use eddy::machine;
-use eddy::model::Package;
+use eddy::model::{Package, Precision};
 use eddy::network::Network;
 use serde_json::json;
 
+use super::bench_video::VideoBench;
 use super::console::Console;
 use super::options::{DeviceOptions, MemoryOptions, PrecisionOption, Size};
 use super::rehearsal::{Rehearsal, noisy_frame};
@@ -15,16 +16,21 @@ use super::rehearsal::{Rehearsal, noisy_frame};
 /// Measure how much slower a whole frame is than the bare network
 ///
 /// Rounds alternate between evaluations of the bare session and whole frames (pixels in, pixels out) that take as many
-/// evaluations, so that what disturbs the machine disturbs both. Medians are shown.
+/// evaluations, so that what disturbs the machine disturbs both. Medians are shown. With --video, frames per second of denoised
+/// streams, a table by size, precision and --temporal.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// A bundled model or the folder of a model package
     #[arg(value_name = "MODEL")]
     model: String,
 
-    /// Size of the frame
-    #[arg(long, value_name = "WxH", default_value = "640x480")]
-    size: Size,
+    /// Measure frames per second of video instead, at 640x480, 1280x720 and 1920x1080 or at --size; --seconds for each figure
+    #[arg(long, conflicts_with = "steps")]
+    video: bool,
+
+    /// Size of the frame; 640x480 when left out
+    #[arg(long, value_name = "WxH")]
+    size: Option<Size>,
 
     /// Evaluations per frame
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
@@ -52,11 +58,23 @@ impl Arguments {
         let package = Package::find(&self.model)?;
         let opened = self.device.open(self.console)?;
         let device = opened.device();
+        if self.video {
+            let precisions = match self.precision.asked() {
+                Some(precision) => vec![precision],
+                None => {
+                    package.precisions(None)?.into_iter().filter(|p| device.is_gpu() || *p != Precision::F16).collect()
+                }
+            };
+            let (tile, budget) = (self.memory.tile(), self.memory.budget());
+            let (package, opened, size, seconds) = (&package, &opened, self.size, self.seconds);
+            return VideoBench { package, opened, size, precisions, seconds, tile, budget }.run(self.console);
+        }
+        let size = self.size.unwrap_or(Size { width: 640, height: 480 });
         let precision = self.precision.on(device, &package);
         let mut network = package.load(&opened.runtime, precision, opened.session())?;
         let start_up = started.elapsed();
         let rehearsal = Rehearsal { steps: self.steps.into(), tile: self.memory.tile(), budget: self.memory.budget() };
-        let noisy = noisy_frame(self.size);
+        let noisy = noisy_frame(size);
         let whole_frame = |network: &mut dyn Network| -> eddy::Result<(Duration, usize)> {
             let frame = noisy.clone();
             let begun = Instant::now();
@@ -82,7 +100,7 @@ impl Arguments {
         let start_up = start_up.as_secs_f64() * 1e3;
         let peak = machine::peak_resident_memory();
         let name = &package.manifest.name;
-        let Size { width, height } = self.size;
+        let Size { width, height } = size;
         let text = format!(
             "{name} {precision} on {device}, {width}x{height}, {evaluations} evaluations a frame, medians of {rounds} rounds\n  \
              bare session   {bare:8.2} ms\n  whole frame    {whole:8.2} ms\n  ratio          {ratio:8.3}\n  \

@@ -5,6 +5,7 @@ use std::time::Instant;
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod bench_video;
 mod check;
 pub(crate) mod console;
 mod deblur;

@@ -103,6 +103,20 @@ fn bench_measures() {
 }
 
 #[test]
+fn bench_measures_video() {
+    let record = eddy("bench camera --video --size 96x64 --precision int8 --seconds 0.1 --json").succeeds().json();
+    assert_eq!((record["width"].as_u64(), record["precision"].as_str()), (Some(96), Some("int8")), "{record}");
+    for key in ["fps", "fps_temporal", "peak_resident_bytes"] {
+        assert!(record[key].as_f64().is_some_and(|value| value > 0.0), "{key}: {record}");
+    }
+    eddy("bench denoise-fast --video --size 33x35 --seconds 0.1")
+        .succeeds()
+        .prints("| 33x35 | f32 |")
+        .prints("| int8 |");
+    eddy("bench upscale --video").fails(2).says("leave --video out");
+}
+
+#[test]
 fn completions_and_pages_are_made_of_what_there_is() {
     for shell in ["bash", "zsh", "fish"] {
         eddy(&format!("completions {shell}")).succeeds().prints("denoise").prints("preview");

@@ -1,0 +1,162 @@
+//! `eddy bench --video`: frames per second of whole streams, by size, precision and what they remember.
+
+use std::time::{Duration, Instant};
+
+use eddy::diffusion::{NoiseAt, NoiseSource, Philox};
+use eddy::frame::stream::{Arrival, Chroma, Picture, PixelFormat, Rate, Sink, Source, Video};
+use eddy::machine;
+use eddy::model::{Package, Precision, Task};
+use eddy::task::{Budget, DenoiseOptions, Denoiser, TileChoice};
+use eddy::video::{Candidate, Flow, Running, StreamDenoiser, run};
+use serde_json::{Value, json};
+
+use super::console::Console;
+use super::interrupt;
+use super::options::{Opened, Size};
+
+/// The sizes of the table.
+const SIZES: [[usize; 2]; 3] = [[640, 480], [1280, 720], [1920, 1080]];
+
+/// No row is of fewer frames.
+const FEWEST: u64 = 12;
+
+/// What is measured, and for how long.
+pub(super) struct VideoBench<'a> {
+    pub(super) package: &'a Package,
+    pub(super) opened: &'a Opened,
+    /// One size, or those of the table.
+    pub(super) size: Option<Size>,
+    pub(super) precisions: Vec<Precision>,
+    /// Of each cell.
+    pub(super) seconds: f64,
+    pub(super) tile: TileChoice,
+    pub(super) budget: Budget,
+}
+
+impl VideoBench<'_> {
+    /// Prints the table, a row as soon as it is there.
+    pub(super) fn run(&self, console: Console) -> anyhow::Result<()> {
+        let manifest = &self.package.manifest;
+        if manifest.task != Task::Denoise {
+            let problem = format!("{} is not for denoising, which --video measures; leave --video out", manifest.name);
+            return Err(eddy::Error::usage(problem).into());
+        }
+        let device = self.opened.device();
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let mut head = format!(
+            "{} on {device}, {}, {cores} threads: 4:2:0 video of a scene at rest with noise of sigma 10 in RGB\n\n\
+             | size | precision | fps | fps with --temporal | peak memory |\n|---|---|---|---|---|\n",
+            manifest.name,
+            machine::processor(),
+        );
+        let sizes = self.size.map_or(SIZES.to_vec(), |Size { width, height }| vec![[width, height]]);
+        for [width, height] in sizes {
+            for precision in &self.precisions {
+                let mut network = self.package.load(&self.opened.runtime, *precision, self.opened.session())?;
+                let mut fps = |temporal| -> eddy::Result<f64> {
+                    let options = DenoiseOptions { tile: self.tile, budget: self.budget, ..DenoiseOptions::default() };
+                    let denoiser = Denoiser::new(manifest, &mut network, options)?;
+                    self.fps(Candidate { denoiser, precision: *precision }, [width, height], temporal)
+                };
+                let (single, temporal) = (fps(false)?, fps(true)?);
+                let peak = machine::peak_resident_memory();
+                let mebibytes = peak as f64 / f64::from(1 << 20);
+                let row =
+                    format!("| {width}x{height} | {precision} | {single:.1} | {temporal:.1} | {mebibytes:.0} MiB |");
+                let record: Value = json!({
+                    "model": manifest.name, "precision": precision.name(), "width": width, "height": height,
+                    "fps": single, "fps_temporal": temporal, "peak_resident_bytes": peak,
+                    "device": device.to_string(), "processor": machine::processor(), "threads": cores,
+                });
+                console.result(std::mem::take(&mut head) + &row, &record)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Frames per second, through the same threads as a stream of a file.
+    fn fps(&self, candidate: Candidate<'_>, size: [usize; 2], temporal: bool) -> eddy::Result<f64> {
+        let source = Scene::new(size, Duration::from_secs_f64(self.seconds));
+        let video = source.video.clone();
+        let mut denoiser = StreamDenoiser::new(vec![candidate], &video, &video, temporal, None)?;
+        let sink = Nowhere(video);
+        let watch = &mut |_: &Running<'_>| interrupt::poll();
+        let (summary, ended) = run(Box::new(source), Box::new(sink), &mut denoiser, Flow::default(), watch);
+        ended?;
+        Ok(summary.tally.rate())
+    }
+}
+
+/// A shaded scene at rest under noise that is new in each frame, for some time.
+struct Scene {
+    video: Video,
+    clean: Vec<u8>,
+    noise: Vec<i8>,
+    begun: Option<Instant>,
+    lasts: Duration,
+    index: u64,
+}
+
+impl Scene {
+    fn new([width, height]: [usize; 2], lasts: Duration) -> Self {
+        let format = PixelFormat::Planar { chroma: Chroma::C420, bits: 8 };
+        let video = Video::new(width, height, Rate::of(25), format);
+        let luma = width * height;
+        let bytes = video.bytes();
+        let shade = |i: usize| 40.0 + 160.0 * (i % width + i / width) as f32 / (width + height) as f32;
+        let clean = (0..bytes).map(|i| if i < luma { shade(i) as u8 } else { 120 }).collect();
+        let mut normal = vec![0.0; bytes];
+        Philox::new(0).fill(NoiseAt { step: 0, batch: 0, channel: 0, y: 0 }, 0, &mut normal);
+        // What white noise of 10 in red, green and blue is in luma and chroma of limited range.
+        let sigma = |i: usize| if i < luma { 5.7 } else { 2.8 };
+        let noise = normal.iter().enumerate().map(|(i, z)| (sigma(i) * z).round() as i8).collect();
+        Self { video, clean, noise, begun: None, lasts, index: 0 }
+    }
+}
+
+impl Source for Scene {
+    fn video(&self) -> &Video {
+        &self.video
+    }
+
+    fn next(&mut self, picture: &mut Picture) -> eddy::Result<Arrival> {
+        let begun = *self.begun.get_or_insert_with(Instant::now);
+        if self.index >= FEWEST && begun.elapsed() >= self.lasts {
+            return Ok(Arrival::End);
+        }
+        let luma = self.video.width * self.video.height;
+        picture.bytes.resize(self.clean.len(), 0);
+        // The noise of luma, and of chroma, from another place on.
+        let parts = [(0..luma, 7919), (luma..self.clean.len(), 3571)];
+        for (part, step) in parts {
+            let noise = &self.noise[part.clone()];
+            if noise.is_empty() {
+                continue;
+            }
+            let shift = self.index as usize * step % noise.len();
+            let noise = noise[shift..].iter().chain(&noise[..shift]);
+            let clean = self.clean[part.clone()].iter().zip(noise);
+            picture.bytes[part].iter_mut().zip(clean).for_each(|(out, (v, z))| *out = v.saturating_add_signed(*z));
+        }
+        (picture.index, picture.time) = (self.index, self.video.rate.time_of(self.index));
+        self.index += 1;
+        Ok(Arrival::Picture)
+    }
+}
+
+/// Takes frames, and keeps none.
+struct Nowhere(Video);
+
+impl Sink for Nowhere {
+    fn video(&self) -> &Video {
+        &self.0
+    }
+
+    fn write(&mut self, _picture: &Picture) -> eddy::Result<()> {
+        Ok(())
+    }
+
+    fn finish(&mut self) -> eddy::Result<()> {
+        Ok(())
+    }
+}
