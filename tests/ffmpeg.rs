@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 
 use common::place::{MANIFEST, Place, data, sha256};
 use common::{BINARY, eddy, skip};
+use eddy::frame::Samples;
 
 fn ffmpeg(place: &Place, arguments: &str) -> Vec<u8> {
     let mut command = Command::new("ffmpeg");
@@ -54,6 +55,37 @@ fn through_pipes_every_pixel_format_comes_back_as_it_went() {
             assert!(output.stdout == sent, "{format} {size}");
         }
     }
+}
+
+#[test]
+fn avif_and_jpeg_2000_are_pictures_like_others() {
+    let Some(place) = place() else { return };
+    for (name, turned) in [("turned-5.avif", false), ("turned-6.avif", true)] {
+        std::fs::create_dir_all(place.path("in")).unwrap();
+        std::fs::copy(data("pictures").join(name), place.path("in").join(name)).unwrap();
+        eddy("denoise in -o out --strength 0").within(&place).succeeds();
+        let frame = place.frame(&format!("out/{}", name.replace("avif", "png"))).upright();
+        // Pixel (x, y) is red 5 x, green 6 y, blue 2 (x + y), stored so; shown mirrored along its diagonal, or turned to the right.
+        let Samples::U8(samples) = &frame.samples else { panic!("{name}: 8 bits") };
+        assert_eq!((frame.width, frame.height), (40, 48), "{name}");
+        for (i, pixel) in samples.chunks_exact(3).enumerate() {
+            let (x, y) = (i % 40, i / 40);
+            let (from_x, from_y) = if turned { (y, 39 - x) } else { (y, x) };
+            let expected = [5 * from_x, 6 * from_y, 2 * (from_x + from_y)];
+            let error = pixel.iter().zip(expected).map(|(a, b)| a.abs_diff(b as u8)).max();
+            assert!(error < Some(25), "{name}: {pixel:?} for {expected:?} at {x}, {y}");
+        }
+    }
+    std::fs::copy(data("pictures").join("clear.avif"), place.path("clear.avif")).unwrap();
+    eddy("denoise clear.avif -o a.png").within(&place).fails(3).says("has transparency").says("avifdec");
+    ffmpeg(&place, "-f lavfi -i testsrc2=size=64x48 -frames:v 1 -pix_fmt rgb24 p.jp2");
+    eddy("denoise p.jp2 -o b.png").within(&place).succeeds();
+    assert_eq!((place.frame("b.png").width, place.frame("b.png").height), (64, 48));
+    // Without ffmpeg it says which program does it.
+    place.file("cut.avif", &std::fs::read(place.path("clear.avif")).unwrap()[..200]);
+    eddy("denoise cut.avif -o c.png").within(&place).fails(3).says("cannot decode");
+    eddy("denoise cut.avif -o c.png").within(&place).env("PATH", "").fails(3).says("ffmpeg is not installed");
+    assert!(!place.path("c.png").exists() && !place.path("a.png").exists());
 }
 
 #[test]

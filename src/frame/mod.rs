@@ -88,6 +88,8 @@ pub struct Metadata {
     pub chunks: Vec<([u8; 4], Vec<u8>)>,
     /// Whether the colours were computed from printing colours (CMYK), and are thus only about what they were meant to be.
     pub from_print: bool,
+    /// Whether its file has an EXIF block or an ICC profile that were not read.
+    pub is_partial: bool,
     /// How the picture came about, in words: what a PNG keeps under `parameters`. Written, not read.
     pub note: Option<String>,
 }

@@ -77,6 +77,9 @@ pub(super) fn fit(frame: &Frame, format: Format) -> Fitted<'_> {
     if kept_icc.is_none() && icc.is_some() {
         warnings.push(Warning::IccDropped(format));
     }
+    if frame.metadata.is_partial {
+        warnings.push(Warning::MetadataUnread);
+    }
     if frame.metadata.from_print {
         warnings.push(Warning::PrintColors);
     }

@@ -15,9 +15,12 @@
 //! | TIFF | yes | yes | the orientation | yes | no | no |
 //! | BMP | yes | no | no: the pixels are turned | no | no | no |
 //!
+//! AVIF, HEIF and JPEG 2000 are read, not written, where ffmpeg is installed and can decode them.
+//!
 //! The size that an EXIF block names is that of the picture written beside it.
 
 mod adapt;
+mod borrowed;
 mod encode;
 mod exif;
 mod format;

@@ -1,5 +1,6 @@
 //! A picture file into a frame.
 
+use super::borrowed::Borrowed;
 use super::format::Format;
 use super::refusal::{Refusal, Result};
 use super::{intact, orientation, tiff};
@@ -52,7 +53,7 @@ impl Limits {
 
 /// Reads a picture file.
 ///
-/// The format is told from the content. Of a TIFF's tags the
+/// The format is told from the content. AVIF, HEIF and JPEG 2000 are decoded by ffmpeg where it is installed. Of a TIFF's tags the
 /// orientation and the ICC profile are kept. Printing colours (CMYK) become RGB, without their profile. The frame takes `width * height * channels * bits / 8` bytes; a JPEG and
 /// a WebP take about their file's size on top while they are read.
 ///
@@ -60,7 +61,12 @@ impl Limits {
 /// [`Error::Input`] for a file that is missing, cut off, damaged, larger than `limits`, of another format, animated or of several pages,
 /// or with samples other than 8 or 16 bit grey or RGB (floating point, premultiplied alpha, a TIFF's palette).
 pub fn read(path: &Path, limits: &Limits) -> error::Result<Frame> {
-    decode(path, BufReader::new(open(path)?), limits)
+    let mut reader = BufReader::new(open(path)?);
+    let refused = |Refusal { problem, source }| Error::Input { path: path.into(), problem, source };
+    match Borrowed::of(&intact::head(&mut reader).map_err(refused)?) {
+        Some(borrowed) => borrowed.read(path, limits).map_err(refused),
+        None => decode(path, reader, limits),
+    }
 }
 
 /// Reads a picture from anything that can be read and sought in; `name` stands for it in messages. See [`read`].
@@ -75,7 +81,7 @@ pub fn decode(name: &Path, mut reader: impl BufRead + Seek, limits: &Limits) -> 
     })
 }
 
-fn decode_any(reader: &mut (impl BufRead + Seek), limits: &Limits) -> Result<Frame> {
+pub(super) fn decode_any(reader: &mut (impl BufRead + Seek), limits: &Limits) -> Result<Frame> {
     let head = intact::head(reader)?;
     let Some(format) = Format::from_content(&head) else { return Err(unknown(&head)) };
     let found = intact::check(format, reader)?;
@@ -137,17 +143,16 @@ fn unknown(head: &[u8]) -> Refusal {
     if head.is_empty() {
         return Refusal::new("the file is empty");
     }
+    if let Some(borrowed) = Borrowed::of(head) {
+        let (kind, advice) = borrowed.words();
+        return Refusal::new(format!(
+            "by its content it is {kind}, which is read from a file alone, by ffmpeg; {advice}"
+        ));
+    }
     let (kind, advice) = match head.get(4..12) {
         _ if head.starts_with(b"GIF8") => ("a GIF", "; save it anew, as `ffmpeg -i in.gif out.png` does"),
-        Some(b"ftypavif" | b"ftypavis") => ("an AVIF", "; save it anew, as `avifdec in.avif out.png` does"),
-        Some(b"ftypheic" | b"ftypheix" | b"ftyphevc" | b"ftypheim" | b"ftypheis" | b"ftypmif1" | b"ftypmsf1") => {
-            ("a HEIF", "; save it anew, as `heif-convert in.heic out.png` does")
-        }
         _ if head.starts_with(b"\xff\x0a") || head.get(4..8) == Some(b"JXL ") => {
             ("a JPEG XL", "; save it anew, as `djxl in.jxl out.png` does")
-        }
-        _ if head.get(4..8) == Some(b"jP  ") || head.starts_with(b"\xff\x4f\xff\x51") => {
-            ("a JPEG 2000", "; save it anew, as `opj_decompress -i in.jp2 -o out.png` does")
         }
         Some(b"ftypcrx ") => ("what a camera's sensor gave (CR3)", "; develop it in another program first"),
         _ => ("no picture", ""),

@@ -27,6 +27,7 @@ pub(super) fn read(reader: impl Read + Seek, limits: &Limits) -> Result<Frame> {
     // A tag of another type says nothing; one that cannot be read means that the file is cut off.
     let icc = decoder.find_tag(Tag::IccProfile)?.and_then(|tag| tag.into_u8_vec().ok());
     let orientation = decoder.find_tag(Tag::Orientation)?.and_then(|tag| tag.into_u16().ok());
+    let is_partial = decoder.find_tag(Tag::ExifDirectory)?.is_some();
     let exif = orientation.and_then(|value| orientation::exif_of(u8::try_from(value).ok()?));
     let (width, height, channels) = (width as usize, height as usize, channels as usize);
     let mut result = DecodingResult::U8(Vec::new());
@@ -46,7 +47,8 @@ pub(super) fn read(reader: impl Read + Seek, limits: &Limits) -> Result<Frame> {
     if samples.len() != width * height * channels {
         return Err(Refusal::new("it holds channels beside colour and alpha; save it as 8 or 16 bit grey or RGB"));
     }
-    Ok(Frame { width, height, channels, samples, metadata: Metadata { exif, icc, from_print, ..Metadata::default() } })
+    let metadata = Metadata { exif, icc, from_print, is_partial, ..Metadata::default() };
+    Ok(Frame { width, height, channels, samples, metadata })
 }
 
 /// Refuses a file of several pictures, and one whose first is not what it is about. A smaller copy or a mask behind the picture

@@ -15,6 +15,8 @@ pub enum Warning {
     IccDropped(Format),
     /// The picture was made of printing colours (CMYK): its colours are only about what they were meant to be.
     PrintColors,
+    /// The file that was read has an EXIF block or an ICC profile that are not read from its format.
+    MetadataUnread,
     /// What a PNG says of its colours in its own chunks was left out, and they are not sRGB's: colours may look different.
     ColorDropped(Format),
 }
@@ -34,6 +36,10 @@ impl fmt::Display for Warning {
             Self::PrintColors => f.write_str(
                 "it was made of printing colours (CMYK), which became RGB without their profile: they are only about right; for \
                  exact ones convert it in a program that knows profiles",
+            ),
+            Self::MetadataUnread => f.write_str(
+                "some of its metadata was not read (EXIF of AVIF, HEIF and TIFF, ICC profiles of the first two); copy it from the \
+                 source in another program where it counts, as `exiftool -TagsFromFile` does",
             ),
             Self::ColorDropped(format) => write!(
                 f,

@@ -1,6 +1,6 @@
 """Makes the small pictures beside this file, with encoders that are not Eddy's.
 
-    python3 -m pip install pillow numpy
+    python3 -m pip install pillow>=11.3 numpy
     python3 tests/data/pictures/make.py
 
 Pixel (x, y) of 48 x 40 is red 5 x, green 6 y, blue 2 (x + y), exactly or as nearly as the format allows;
@@ -27,4 +27,10 @@ picture.save(here / "lossless.webp", lossless=True, **metadata)
 picture.save(here / "predictor.tiff", compression="tiff_lzw", icc_profile=profile, tiffinfo={274: 6, 317: 2})
 inks = numpy.stack([5 * x, 6 * y, 30 + 0 * x, 40 + 0 * x], axis=-1).astype(numpy.uint8)
 Image.fromarray(inks, mode="CMYK").save(here / "cmyk.jpg", quality=95)
+for orientation in (5, 6):
+    exif[0x0112] = orientation
+    picture.save(here / f"turned-{orientation}.avif", quality=95, exif=exif.tobytes())
+clear = picture.copy()
+clear.putalpha(128)
+clear.save(here / "clear.avif", quality=95)
 picture.convert("P", palette=Image.Palette.ADAPTIVE, colors=256).save(here / "palette.bmp")

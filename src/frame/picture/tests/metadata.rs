@@ -246,3 +246,29 @@ fn a_density_is_kept_in_jpeg_and_png() {
     let wide = with_chunks(smooth(9, 6, 3, 8), &[(b"pHYs", &[0, 0, 0, 4, 0, 0, 0, 3, 0])]);
     assert_eq!(decoded(&encoded(&wide, Format::Jpeg).0).unwrap().metadata, wide.metadata);
 }
+
+#[test]
+fn what_is_not_read_is_known() {
+    // One grey pixel, and a pointer to an EXIF block, which points nowhere.
+    let mut file = b"II*\0\x08\0\0\0".to_vec();
+    let entries: [(u16, u16, u32); 9] = [
+        (0x100, 3, 1),
+        (0x101, 3, 1),
+        (0x102, 3, 8),
+        (0x103, 3, 1),
+        (0x106, 3, 1),
+        (0x111, 4, 122),
+        (0x116, 3, 1),
+        (0x117, 4, 1),
+        (0x8769, 4, 8),
+    ];
+    file.extend((entries.len() as u16).to_le_bytes());
+    for (tag, kind, value) in entries {
+        file.extend(tag.to_le_bytes().into_iter().chain(kind.to_le_bytes()));
+        file.extend(1_u32.to_le_bytes().into_iter().chain(value.to_le_bytes()));
+    }
+    file.extend([0, 0, 0, 0, 77]);
+    let frame = decoded(&file).unwrap();
+    assert!(frame.metadata.is_partial);
+    assert!(encoded(&frame, Format::Png).1.contains(&Warning::MetadataUnread));
+}
