@@ -147,6 +147,30 @@ fn what_comes_live_is_shown_when_it_came() {
     assert!(written >= 20.0 && seconds * 10.0 / written > 0.5, "{written} pictures in {seconds} s");
 }
 
+/// Every kind of frame comes through to an encoder without loss, also with times of their own.
+#[test]
+fn what_comes_live_is_recorded_as_it_is() {
+    let Some(place) = place() else { return };
+    let kinds =
+        ["gray", "yuv420p", "yuvj420p", "yuv422p", "yuv444p", "gray10le", "yuv420p10le", "yuv422p10le", "yuv444p12le"];
+    for kind in kinds {
+        let source =
+            format!("-f lavfi -i testsrc2=size=66x34:rate=10:duration=0.5,setsar=4/3 -pix_fmt {kind} -strict -1");
+        place.file("in.y4m", ffmpeg(&place, &format!("{source} -f yuv4mpegpipe -")));
+        let script = format!("cat in.y4m | {BINARY} denoise - -o out.mkv --live --codec ffv1 -m identity --sigma 1 -q");
+        let output = Command::new("bash").args(["-c", &script]).current_dir(place.path("")).output().unwrap();
+        assert!(output.status.success(), "{kind}: {}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(probe(&place, "stream=sample_aspect_ratio", "out.mkv"), "4:3", "{kind}");
+        // Older ones may be dropped, and are the sooner the slower the machine; the last never is.
+        let all = |name: &str| ffmpeg(&place, &format!("-i {name} -pix_fmt {kind} -f rawvideo -"));
+        let (came, recorded) = (all("in.y4m"), all("out.mkv"));
+        let last = &came[came.len() / 5 * 4..];
+        assert!(recorded.ends_with(last), "{kind}");
+        let range = probe(&place, "stream=color_range", "out.mkv");
+        assert_eq!(range == "pc", kind == "yuvj420p", "{kind}: {range}");
+    }
+}
+
 #[test]
 fn what_ffmpeg_complains_of_is_passed_on() {
     let Some(place) = place() else { return };

@@ -160,12 +160,17 @@ impl Drop for Bar {
 
 /// Shows the error that ends the process, and turns it into the exit code.
 pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
+    ExitCode::from(complain_of(error))
+}
+
+/// Says what went wrong, and returns the exit code for it.
+pub(crate) fn complain_of(error: &anyhow::Error) -> u8 {
     if let Some(failed) = error.downcast_ref::<SomeFailed>() {
         complain(&failed.to_string());
-        return ExitCode::from(failed.exit_code);
+        return failed.exit_code;
     }
     complain(&format!("{error:#}"));
-    ExitCode::from(error.downcast_ref::<eddy::Error>().map_or(1, eddy::Error::exit_code))
+    error.downcast_ref::<eddy::Error>().map_or(1, eddy::Error::exit_code)
 }
 
 /// Some of several pictures failed; each was complained of when it did.

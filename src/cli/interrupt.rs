@@ -1,14 +1,25 @@
-//! Ctrl-C and SIGTERM: the first asks to stop after the evaluation in hand, the second stops at once.
+//! Ctrl-C and SIGTERM: the first asks to stop after the evaluation in hand, the second stops at once, as the first does while there
+//! is nothing yet to be kept.
 
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{OnceLock, mpsc};
+use std::time::Duration;
 
 use eddy::frame::stream::part_of;
+use eddy::machine::exit_at_once;
+
+use super::console;
 
 static ASKED: AtomicBool = AtomicBool::new(false);
+
+/// How many things are being opened, of which nothing is written yet.
+static OPENING: AtomicUsize = AtomicUsize::new(0);
+
+/// The exit code of a process that was asked to stop.
+const INTERRUPTED: i32 = 130;
 
 /// What is being written that takes a while to be finished.
 static FINISHING: OnceLock<PathBuf> = OnceLock::new();
@@ -16,8 +27,9 @@ static FINISHING: OnceLock<PathBuf> = OnceLock::new();
 /// Starts to listen. Where no handler can be set, signals end the process as they always do.
 pub(crate) fn listen() {
     let _ = ctrlc::set_handler(|| {
-        if ASKED.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
+        let is_second = ASKED.swap(true, Ordering::Relaxed);
+        if is_second || OPENING.load(Ordering::Relaxed) > 0 {
+            exit_at_once(INTERRUPTED);
         }
         if let Some(path) = FINISHING.get() {
             let (name, part) = (path.display(), part_of(path));
@@ -31,6 +43,38 @@ pub(crate) fn listen() {
 /// Says from now on, when somebody asks to stop, that this file is being finished.
 pub(crate) fn finishing(path: &Path) {
     let _ = FINISHING.set(path.to_owned());
+}
+
+/// Something is being opened while this lives.
+pub(crate) struct Opening {
+    /// Its end ends the watch.
+    _watch: Option<mpsc::Sender<()>>,
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        OPENING.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Something is being opened that may take for ever to answer, and nothing is written yet: until what is returned goes, the first
+/// signal ends the process at once, and so does `problem` after that time.
+pub(crate) fn opening(limit: Option<(Duration, eddy::Error)>) -> Opening {
+    OPENING.fetch_add(1, Ordering::Relaxed);
+    if ASKED.load(Ordering::Relaxed) {
+        exit_at_once(INTERRUPTED);
+    }
+    let watch = limit.and_then(|(limit, problem)| {
+        let (watch, ended) = mpsc::channel::<()>();
+        let body = move || {
+            if ended.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
+                exit_at_once(console::complain_of(&problem.into()).into());
+            }
+        };
+        // Without a thread nobody watches the time, and signals still work.
+        std::thread::Builder::new().name("opening".into()).spawn(body).ok().map(|_| watch)
+    });
+    Opening { _watch: watch }
 }
 
 /// Whether to go on.

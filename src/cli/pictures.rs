@@ -228,6 +228,7 @@ impl Turn<'_> {
         let name = Path::new("standard input");
         let mut bytes = Vec::new();
         // More than any picture takes that is read.
+        let _opening = interrupt::opening(None);
         let read = stream::whole_standard_input()?.take(2 * limits.max_bytes).read_to_end(&mut bytes);
         read.map_err(|cause| eddy::Error::input_from(name, "it cannot be read", cause))?;
         picture::decode(name, Cursor::new(bytes), &limits)

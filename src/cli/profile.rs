@@ -58,6 +58,7 @@ impl Arguments {
 
     /// Looks at the first frames of a video.
     fn measure_video(&self, profiler: &mut Profiler) -> anyhow::Result<()> {
+        let _opening = interrupt::opening(None);
         let mut source = stream::open(&self.sources, CameraWish::default(), Interpretation::default())?;
         let video = source.video().clone();
         let mut frames = YuvFrames::new(&video, &video)?;

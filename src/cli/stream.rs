@@ -139,6 +139,7 @@ impl StreamOptions {
         open: impl Fn() -> eddy::Result<Box<dyn Source>>,
     ) -> eddy::Result<Box<dyn Source>> {
         let is_live = |source: &PathBuf| source.starts_with("/dev") || source.to_string_lossy().contains("://");
+        let _opening = self.opening(sources);
         let patience = self.reconnect.filter(|_| sources.iter().all(is_live));
         let begun = Instant::now();
         loop {
@@ -152,6 +153,16 @@ impl StreamOptions {
         }
     }
 
+    /// Signals, and --stall-timeout, end the wait for a source.
+    fn opening(&self, sources: &[PathBuf]) -> interrupt::Opening {
+        let limit = self.stall_timeout.map(|limit| limit.max(self.reconnect.unwrap_or_default()));
+        interrupt::opening(limit.map(|limit| {
+            let seconds = limit.as_secs_f64();
+            let problem = format!("nothing has come for {seconds} s; check the source, or raise --stall-timeout");
+            (limit, eddy::Error::input(sources.first().map_or("the stream".into(), PathBuf::clone), problem))
+        }))
+    }
+
     /// The stream that is asked for; none where it is picture files into picture files.
     pub(crate) fn stream<'a>(&self, pictures: &'a Pictures) -> eddy::Result<Option<Stream<'a>>> {
         let (sources, output) = (pictures.sources(), pictures.output());
@@ -162,9 +173,11 @@ impl StreamOptions {
             || self.preview.is_some()
             || stream::is_sink(output)
             || sources.iter().any(|source| stream::is_source(source));
+        let opening = self.opening(sources);
         if !is_stream || (self.pixel_format.is_none() && !self.live && pictures.is_standard_picture()?) {
             return Ok(None);
         }
+        drop(opening);
         pictures.refuse_recursion()?;
         let sink = SinkFormat::choose(output, pictures.sink_format())?;
         if output.is_file() || output.is_dir() {

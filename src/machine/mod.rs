@@ -5,9 +5,11 @@ use std::fs;
 mod cores;
 mod health;
 pub mod nvidia;
+pub(crate) mod process;
 
 pub use cores::fast_cores;
 pub use health::{Health, Trouble};
+pub use process::exit_at_once;
 
 /// Bytes of memory that this process may use: the machine's, or its control group's limit where that is lower.
 pub fn total_memory() -> u64 {

@@ -6,7 +6,6 @@ mod elf;
 mod engines;
 mod interface;
 mod nodes;
-mod process;
 mod runtime;
 mod session;
 

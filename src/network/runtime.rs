@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, OnceLock};
 use ort::logging::{LogLevel, LoggerFunction};
 use rustix::fs::{MemfdFlags, memfd_create};
 
-use super::{elf, process};
+use super::elf;
 use crate::error::{Error, Result};
+use crate::machine::process;
 
 /// The library that the binary carries.
 static EMBEDDED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/onnxruntime.zst"));

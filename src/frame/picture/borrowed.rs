@@ -6,11 +6,12 @@
 
 use std::io::{Cursor, Read};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use super::orientation;
 use super::read::{Limits, decode_any};
 use super::refusal::{Refusal, Result};
+use crate::frame::stream::program::output;
 use crate::frame::{Frame, Metadata};
 
 /// A format that is read so, by its content.
@@ -115,7 +116,7 @@ fn decoded(path: &Path, limits: &Limits) -> std::result::Result<Vec<u8>, String>
     command.args(["-max_pixels", &(limits.max_bytes / 3).to_string(), "-i"]).arg(name);
     command.args(["-frames:v", "1", "-vf", "scale=flags=accurate_rnd+full_chroma_int+bicubic"]);
     command.args(["-f", "image2pipe", "-c:v", "png", "-compression_level", "1", "-"]);
-    let done = command.stdin(Stdio::null()).output().map_err(|error| match error.kind() {
+    let done = output(command).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => "which ffmpeg decodes, and ffmpeg is not installed".to_owned(),
         _ => format!("which ffmpeg decodes, and ffmpeg cannot be started: {error}"),
     })?;

@@ -1,15 +1,15 @@
 //! Everything else, through an `ffmpeg` process where one is installed.
 
-use std::io::{Read, Write};
-use std::os::unix::process::CommandExt;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::process::{ChildStdin, ChildStdout, Stdio};
+
+use rustix::process::Signal;
 
 use super::file::Output;
 use super::format::{Chroma, Order, PixelFormat};
-use super::probe::Probe;
+use super::probe::{self, Probe};
+use super::program::{Program, Said, ffmpeg};
 use super::raw::RawSource;
 use super::sink::{Framing, PlainSink};
 use super::video::{Color, Matrix, Rate, SaidBy, Scan, Siting, Video};
@@ -26,9 +26,6 @@ const FORMATS: &str = "format=pix_fmts=yuv420p|yuvj420p|yuv422p|yuvj422p|yuv444p
 
 /// So many files that were being written are kept beside each other.
 const MOST_PARTS: usize = 100;
-
-/// What ffmpeg says of a container that is shorter than it says.
-const CUT_OFF: [&str; 3] = ["partial file", "ended prematurely", "Truncating packet"];
 
 /// How frames are encoded; what is none is as ffmpeg has it for the container, but for [`Encoder::CRF`].
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -78,67 +75,6 @@ impl Encoder {
     }
 }
 
-/// As much of what ffmpeg says as is passed on.
-const WORDS: usize = 600;
-
-/// A running ffmpeg. It is killed when this is dropped.
-struct Process {
-    child: Child,
-    said: Arc<Mutex<String>>,
-    listener: Option<thread::JoinHandle<()>>,
-}
-
-impl Process {
-    fn start(arguments: &mut Command) -> std::io::Result<Self> {
-        // A process group of its own: Ctrl-C is for us, who end it in good order.
-        let mut child = arguments.stderr(Stdio::piped()).process_group(0).spawn()?;
-        let said = Arc::new(Mutex::new(String::new()));
-        let listener = child.stderr.take().map(|mut stderr| {
-            let said = Arc::clone(&said);
-            thread::spawn(move || {
-                let mut buffer = [0; 1024];
-                while let Ok(count @ 1..) = stderr.read(&mut buffer) {
-                    let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
-                    said.push_str(&String::from_utf8_lossy(&buffer[..count]));
-                    // The first complaint is the cause of those that follow.
-                    let end = said.char_indices().nth(WORDS).map_or(said.len(), |(end, _)| end);
-                    said.truncate(end);
-                }
-            })
-        });
-        Ok(Self { child, said, listener })
-    }
-
-    /// Waits for the end, and returns what ffmpeg complained of if it failed; or else what it said all the same.
-    fn end(&mut self) -> std::result::Result<String, String> {
-        let status = self.child.wait();
-        if let Some(listener) = self.listener.take() {
-            let _ = listener.join();
-        }
-        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        match status {
-            Ok(status) if status.success() => Ok(said.clone()),
-            Ok(status) if said.trim().is_empty() => Err(format!("ffmpeg ended with {status} and without a word")),
-            Ok(_) => Err(format!("ffmpeg says: {}", said.trim().lines().collect::<Vec<_>>().join("; "))),
-            Err(error) => Err(format!("ffmpeg cannot be waited for: {error}")),
-        }
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // One that has ended already does not mind.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn ffmpeg() -> Command {
-    let mut command = Command::new("ffmpeg");
-    command.args(["-nostdin", "-hide_banner", "-loglevel", "error"]);
-    command
-}
-
 fn not_started(error: &std::io::Error) -> &'static str {
     match error.kind() {
         std::io::ErrorKind::NotFound => "it takes ffmpeg, which is not installed (apt install ffmpeg); or use y4m",
@@ -148,10 +84,14 @@ fn not_started(error: &std::io::Error) -> &'static str {
 
 /// What ffmpeg reads: a file or a URL.
 pub struct FfmpegSource {
-    process: Process,
+    process: Program,
     frames: Frames,
     name: PathBuf,
     live: bool,
+    count: u64,
+    /// How many frames it says that it has.
+    expected: Option<u64>,
+    is_over: bool,
 }
 
 /// How frames come from ffmpeg: as y4m, or raw where they are red, green and blue, which y4m does not hold.
@@ -183,6 +123,7 @@ impl FfmpegSource {
         // What is sent once would be gone by then.
         let probe = if live { Probe::default() } else { Probe::of(&input(name)) };
         let rgb = probe.bits_of_rgb().zip(probe.size());
+        let expected = probe.frames();
         let mut command = ffmpeg();
         // The pictures of the film, and not a cover; each once, also where sound begins before them.
         command.arg("-i").arg(input(name)).args(["-map", "0:V:0", "-an", "-sn", "-vsync", "passthrough"]);
@@ -191,19 +132,20 @@ impl FfmpegSource {
             None => command.args(["-vf", FORMATS, "-f", "yuv4mpegpipe", "-strict", "-1"]),
         };
         command.arg("pipe:1").stdin(Stdio::null()).stdout(Stdio::piped());
-        let mut process =
-            Process::start(&mut command).map_err(|error| Error::input_from(name, not_started(&error), error))?;
+        let started = Program::start(command, Signal::KILL);
+        let mut process = started.map_err(|error| Error::input_from(name, not_started(&error), error))?;
         let Some(stdout) = process.child.stdout.take() else { return Err(Error::input(name, "ffmpeg gives nothing")) };
         if let Some((bits, [width, height])) = rgb {
             let mut video = Video::new(width, height, Rate::of(25), PixelFormat::Packed { order: Order::Rgb, bits });
             probe.describe(name, interpretation, &mut video)?;
             let frames = Frames::Raw(RawSource::new(name, stdout, video)?);
-            return Ok(Self { process, frames, name: name.into(), live });
+            return Ok(Self { process, frames, name: name.into(), live, count: 0, expected, is_over: false });
         }
         match Y4mSource::open(name, stdout, Interpretation::default()) {
             Ok(mut y4m) => {
                 probe.describe(name, interpretation, y4m.video_mut())?;
-                Ok(Self { process, frames: Frames::Y4m(y4m), name: name.into(), live })
+                let frames = Frames::Y4m(y4m);
+                Ok(Self { process, frames, name: name.into(), live, count: 0, expected, is_over: false })
             }
             Err(error) => Err(process.end().err().map_or(error, |said| Error::input(name, said))),
         }
@@ -219,6 +161,31 @@ fn input(name: &Path) -> PathBuf {
     if is_url(name) || name.is_absolute() { name.into() } else { Path::new(".").join(name) }
 }
 
+impl FfmpegSource {
+    /// What is wrong with a file of which all frames came that there are.
+    fn flaw(&self, said: &Said) -> Option<Error> {
+        let count = match self.expected {
+            Some(expected) if expected > self.count => format!("{} of {expected} frames came", self.count),
+            _ => format!("{} frames came", self.count),
+        };
+        let problem = match &said.damage {
+            Some(damage) if said.is_cut => {
+                format!("it ends before its end ({damage}): {count}, and are kept; fetch the file again")
+            }
+            _ if probe::is_cut(&self.name) => {
+                format!(
+                    "it ends before its end, by the length that it declares: {count}, and are kept; fetch the file again"
+                )
+            }
+            Some(damage) => {
+                format!("it is damaged ({damage}): {count}, and are kept, some of them spoilt; fetch the file again")
+            }
+            None => return None,
+        };
+        Some(Error::input(&self.name, problem))
+    }
+}
+
 impl Source for FfmpegSource {
     fn video(&self) -> &Video {
         match &self.frames {
@@ -229,19 +196,21 @@ impl Source for FfmpegSource {
 
     fn next(&mut self, picture: &mut Picture) -> Result<Arrival> {
         match self.frames.source().next(picture)? {
-            Arrival::End => match self.process.end() {
-                // It ends with success all the same.
-                Ok(said) if !self.live && CUT_OFF.iter().any(|words| said.contains(words)) => Err(Error::input(
-                    &self.name,
-                    format!(
-                        "it ends before its end: ffmpeg says: {}; what came before is kept; fetch the file again",
-                        said.trim().lines().collect::<Vec<_>>().join("; ")
-                    ),
-                )),
-                Ok(_) => Ok(Arrival::End),
-                Err(said) if self.live => Ok(Arrival::Lost(format!("{}: {said}", self.name.display()))),
-                Err(said) => Err(Error::input(&self.name, said)),
-            },
+            Arrival::End if self.is_over => Ok(Arrival::End),
+            Arrival::End => {
+                self.is_over = true;
+                match self.process.end() {
+                    Err(said) if self.live => Ok(Arrival::Lost(format!("{}: {said}", self.name.display()))),
+                    Err(said) => Err(Error::input(&self.name, said)),
+                    Ok(_) if self.live => Ok(Arrival::End),
+                    // It ends with success all the same.
+                    Ok(said) => self.flaw(&said).map_or(Ok(Arrival::End), Err),
+                }
+            }
+            Arrival::Picture => {
+                self.count += 1;
+                Ok(Arrival::Picture)
+            }
             other => Ok(other),
         }
     }
@@ -257,7 +226,7 @@ impl Source for FfmpegSource {
 
 /// What ffmpeg writes: a file that appears when it is complete.
 pub struct FfmpegSink {
-    process: Process,
+    process: Program,
     /// None once it is finished.
     pipe: Option<PlainSink<Pipe>>,
     video: Video,
@@ -297,10 +266,13 @@ impl FfmpegSink {
             .map_err(|error| Error::output_from(path, "its folder cannot be written to", error))?;
         let mut command = ffmpeg();
         command.arg("-y");
+        let framing = if origin.live { Framing::Timed } else { Framing::Y4m };
         if origin.live {
-            command.args(["-use_wallclock_as_timestamps", "1"]);
+            // All that there is to know stands in the header.
+            command.args(["-f", "matroska", "-analyzeduration", "0", "-fpsprobesize", "0", "-i", "pipe:0"]);
+        } else {
+            command.args(["-f", "yuv4mpegpipe", "-i", "pipe:0"]);
         }
-        command.args(["-f", "yuv4mpegpipe", "-i", "pipe:0"]);
         if let Some(sound) = origin.sound {
             // It may have begun before the pictures, and ends when it ends: what is shorter does not cut what is longer.
             if !video.delay.is_zero() {
@@ -316,12 +288,13 @@ impl FfmpegSink {
             command.args(encoder.arguments(path, video));
         }
         command.arg(&part).stdin(Stdio::piped()).stdout(Stdio::null());
-        let mut process =
-            Process::start(&mut command).map_err(|error| Error::output_from(path, not_started(&error), error))?;
+        // It finishes its file then.
+        let started = Program::start(command, Signal::TERM);
+        let mut process = started.map_err(|error| Error::output_from(path, not_started(&error), error))?;
         let Some(stdin) = process.child.stdin.take() else {
             return Err(Error::Output { path: path.into(), problem: "ffmpeg takes nothing".into(), source: None });
         };
-        let pipe = PlainSink::create(path, Pipe(stdin), Framing::Y4m, video);
+        let pipe = PlainSink::create(path, Pipe(stdin), framing, video);
         let mut sink = Self {
             process,
             pipe: None,
@@ -365,7 +338,7 @@ impl FfmpegSink {
         }
         command.arg(&whole).stdin(Stdio::null()).stdout(Stdio::null());
         let whole = tempfile::TempPath::try_from_path(whole).map_err(|error| failed(error.to_string()))?;
-        let mut process = Process::start(&mut command).map_err(|error| failed(error.to_string()))?;
+        let mut process = Program::start(command, Signal::TERM).map_err(|error| failed(error.to_string()))?;
         process.end().map_err(failed)?;
         self.part = whole;
         Ok(())

@@ -1,12 +1,15 @@
 //! What a file says of its frames: the tags of its container, asked of ffprobe.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::Interpretation;
+use super::program::output;
 use super::video::{CodePoint, Matrix, Rate, SaidBy, Scan, Siting, Video};
 use crate::error::{Error, Result};
 
@@ -16,6 +19,33 @@ pub(super) struct Probe {
     stream: Value,
     /// When the file begins, in seconds: with the first of its frames and its sound.
     start: f64,
+    /// How long it says that it is, in seconds.
+    lasts: Option<f64>,
+}
+
+/// Whether a file is shorter than it declares, where its first bytes declare something: the size of a RIFF (AVI), or whole packets
+/// of MPEG's transport stream.
+pub(super) fn is_cut(name: &Path) -> bool {
+    let mut head = [0; 12];
+    let read = File::open(name).and_then(|mut file| {
+        file.read_exact(&mut head)?;
+        file.metadata()
+    });
+    let Ok(found) = read else { return false };
+    if !found.is_file() {
+        return false;
+    }
+    let length = found.len();
+    match head {
+        [b'R', b'I', b'F', b'F', size @ ..] => {
+            let size = u64::from(u32::from_le_bytes([size[0], size[1], size[2], size[3]]));
+            // What is written through a pipe, or is longer than that can be said, declares none.
+            size != 0 && size < 0xffff_ff00 && size + 8 > length
+        }
+        [0x47, ..] => !length.is_multiple_of(188),
+        [_, _, _, _, 0x47, ..] => !length.is_multiple_of(192),
+        _ => false,
+    }
 }
 
 impl Probe {
@@ -24,11 +54,12 @@ impl Probe {
     pub(super) fn of(name: &Path) -> Self {
         let mut command = Command::new("ffprobe");
         command.args(["-v", "quiet", "-of", "json", "-show_format", "-show_streams", "-select_streams", "V:0"]);
-        let output = command.arg("-i").arg(name).stdin(Stdio::null()).stderr(Stdio::null()).output();
-        let said = output.ok().and_then(|output| serde_json::from_slice::<Value>(&output.stdout).ok());
+        command.arg("-i").arg(name);
+        let said = output(command).ok().and_then(|output| serde_json::from_slice::<Value>(&output.stdout).ok());
         let Some(mut said) = said else { return Self::default() };
         let start = seconds(&said["format"]["start_time"]).unwrap_or_default();
-        Self { stream: said.pointer_mut("/streams/0").map(Value::take).unwrap_or_default(), start }
+        let lasts = seconds(&said["format"]["duration"]);
+        Self { stream: said.pointer_mut("/streams/0").map(Value::take).unwrap_or_default(), start, lasts }
     }
 
     fn text(&self, key: &str) -> &str {
@@ -37,6 +68,16 @@ impl Probe {
 
     fn number(&self, key: &str) -> Option<usize> {
         self.stream[key].as_u64().and_then(|number| usize::try_from(number).ok())
+    }
+
+    /// How many frames its container says that it has.
+    pub(super) fn frames(&self) -> Option<u64> {
+        let counted = self.text("nb_frames").parse().ok().filter(|count| *count > 0);
+        let by_time = || {
+            let frames = self.lasts? * self.rate("avg_frame_rate")?.per_second();
+            (frames >= 1.0).then_some(frames.round() as u64)
+        };
+        counted.or_else(by_time)
     }
 
     fn rate(&self, key: &str) -> Option<Rate> {

@@ -1,11 +1,12 @@
 //! Streams into anything that can be written.
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use super::file::Output;
 use super::format::PixelFormat;
 use super::video::Video;
-use super::{Picture, Sink, cannot_write, y4m};
+use super::{Picture, Sink, cannot_write, matroska, y4m};
 use crate::error::{Error, Result};
 
 /// What stands around the pictures of a stream.
@@ -15,6 +16,9 @@ pub enum Framing {
     Y4m,
     /// Nothing.
     Raw,
+    /// Matroska, in which each picture is shown when it is written: for pictures that come when they are taken. Time is that of a
+    /// clock that nobody sets.
+    Timed,
 }
 
 impl Framing {
@@ -26,7 +30,7 @@ impl Framing {
         match video.format {
             PixelFormat::Planar { .. } => Ok(()),
             _ if self == Self::Raw => Ok(()),
-            format => Err(Error::usage(format!("y4m holds planar pictures, these are {format}"))),
+            format => Err(Error::usage(format!("y4m and Matroska hold planar pictures, these are {format}"))),
         }
     }
 }
@@ -37,6 +41,8 @@ pub struct PlainSink<W> {
     framing: Framing,
     video: Video,
     name: PathBuf,
+    /// When the first picture was written, and at how many milliseconds from then on the last is shown.
+    clock: Option<(Instant, u64)>,
 }
 
 impl<W: Output> PlainSink<W> {
@@ -46,10 +52,13 @@ impl<W: Output> PlainSink<W> {
     /// [`Error::Output`] when it cannot be written, [`Error::Usage`] for a format that y4m does not have.
     pub fn create(name: &Path, mut output: W, framing: Framing, video: &Video) -> Result<Self> {
         framing.check(video)?;
-        if framing == Framing::Y4m {
-            output.write_all(y4m::header(video).as_bytes()).map_err(|error| cannot_write(name, error))?;
-        }
-        Ok(Self { output, framing, video: video.clone(), name: name.into() })
+        let header = match framing {
+            Framing::Y4m => y4m::header(video).into_bytes(),
+            Framing::Raw => Vec::new(),
+            Framing::Timed => matroska::header(video).unwrap_or_default(),
+        };
+        output.write_all(&header).map_err(|error| cannot_write(name, error))?;
+        Ok(Self { output, framing, video: video.clone(), name: name.into(), clock: None })
     }
 }
 
@@ -63,6 +72,16 @@ impl<W: Output> Sink for PlainSink<W> {
             Framing::Y4m if picture.tags.is_empty() => self.output.write_all(b"FRAME\n"),
             Framing::Y4m => self.output.write_all(format!("FRAME{}\n", picture.tags).as_bytes()),
             Framing::Raw => Ok(()),
+            Framing::Timed => {
+                let now = Instant::now();
+                let (begun, last) = self.clock.unwrap_or((now, 0));
+                let time = match self.clock {
+                    Some(_) => (now.duration_since(begun).as_millis() as u64).max(last + 1),
+                    None => 0,
+                };
+                self.clock = Some((begun, time));
+                self.output.write_all(&matroska::frame(time, picture.bytes.len()))
+            }
         };
         let written = line.and_then(|()| self.output.write_all(&picture.bytes));
         written.map_err(|error| cannot_write(&self.name, error))?;
