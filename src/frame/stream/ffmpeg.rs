@@ -283,6 +283,10 @@ impl FfmpegSink {
                 command.args(["-c:a", "copy"]);
             }
         }
+        if origin.live && kind(path).is_some_and(|kind| ["mp4", "mkv", "webm"].contains(&kind.as_str())) {
+            // Frames may come sooner or later than the nominal rate says, and each has its time; others hold a steady rate alone.
+            command.args(["-vsync", "vfr", "-enc_time_base", "-1"]);
+        }
         command.args(tags(video));
         if let Some(encoder) = origin.encoder {
             command.args(encoder.arguments(path, video));
