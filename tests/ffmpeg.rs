@@ -193,6 +193,115 @@ fn what_ffmpeg_complains_of_is_passed_on() {
     place.holds_only(&["broken.mp4", "identity", "in.y4m"]);
 }
 
+/// Whatever the container, what is cut off or damaged is not the whole, although ffmpeg ends with success.
+#[test]
+fn containers_that_are_cut_off_or_damaged_end_with_an_error_and_the_count() {
+    let Some(place) = place() else { return };
+    ffmpeg(&place, "-f lavfi -i testsrc2=size=160x120:rate=25:duration=4 -c:v libx264 -g 10 a.mkv");
+    for name in ["a.ts", "a.h264", "b.mp4"] {
+        ffmpeg(&place, &format!("-i a.mkv -c copy -movflags +faststart {name}"));
+    }
+    ffmpeg(&place, "-i a.mkv -c:v mjpeg a.avi");
+    for name in ["a.mkv", "a.ts", "a.h264", "a.avi", "b.mp4"] {
+        let whole = std::fs::read(place.path(name)).unwrap();
+        let record = eddy(&format!("denoise {name} -o whole.y4m -m identity --sigma 1 --json"));
+        assert_eq!(record.within(&place).succeeds().summary()["written"], 100, "{name}");
+        let mut damaged = whole.clone();
+        damaged[whole.len() / 2..][..600].iter_mut().for_each(|byte| *byte ^= 0x5a);
+        let cut = [3, 5, 9].map(|part| &whole[..whole.len() * part / 10]);
+        for (kind, bytes) in cut.into_iter().map(|bytes| ("cut", bytes)).chain([("bad", damaged.as_slice())]) {
+            let broken = format!("{kind}-{name}");
+            place.file(&broken, bytes);
+            let said = eddy(&format!("denoise {broken} -o part.y4m -m identity --sigma 1")).within(&place).fails(3);
+            said.says(&broken).says("frames came, and are kept");
+            assert!(place.path("part.y4m").exists(), "{broken}");
+        }
+    }
+}
+
+/// A pipe into which nobody writes.
+fn silent(place: &Place, name: &str) -> std::fs::File {
+    let path = place.path(name);
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &path,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+        0,
+    )
+    .unwrap();
+    // For reading, too: so that opening it waits for nobody.
+    std::fs::File::options().read(true).write(true).open(path).unwrap()
+}
+
+/// Processes whose command line has these words in it.
+fn running(words: &str) -> usize {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let lines = entries.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+    lines.filter(|line| String::from_utf8_lossy(line).contains(words)).count()
+}
+
+#[test]
+fn a_source_that_never_answers_can_be_left_and_leaves_no_process_behind() {
+    use rustix::process::{Pid, Signal, kill_process};
+    let Some(place) = place() else { return };
+    let pipe = place.path("silent.mkv").display().to_string();
+    let _kept = silent(&place, "silent.mkv");
+    let arguments = format!("denoise {pipe} -o out.y4m -m identity --sigma 1");
+    let wait_for = |what: &str, count: &dyn Fn(usize) -> bool| {
+        let begun = std::time::Instant::now();
+        while !count(running(&pipe)) {
+            assert!(begun.elapsed().as_secs() < 60, "{what}");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+    };
+    for (signal, code) in [(Signal::TERM, Some(130)), (Signal::INT, Some(130)), (Signal::KILL, None)] {
+        let mut child = eddy(&arguments).within(&place).command().stderr(Stdio::null()).spawn().unwrap();
+        // Ours, and the program that waits for the pipe.
+        wait_for("ffprobe was never there", &|count| count >= 2);
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        assert_eq!(child.wait().unwrap().code(), code, "{signal:?}");
+        wait_for("a process is left", &|count| count == 0);
+    }
+    eddy(&arguments).args("--stall-timeout 0.5").within(&place).fails(3).says("nothing has come for 0.5 s");
+    wait_for("a process is left", &|count| count == 0);
+    let mut child = eddy("denoise - -o out.y4m -m identity").within(&place).command();
+    let mut child = child.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // To wait would close it.
+    let _stdin = child.stdin.take();
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "nothing in standard input");
+    assert!(!place.path("out.y4m").exists());
+}
+
+/// What was recorded until then is a film, under a name that says so.
+#[test]
+fn a_recording_survives_a_kill() {
+    let Some(place) = place() else { return };
+    let frames = ffmpeg(&place, "-f lavfi -i testsrc2=size=160x120:rate=25:duration=20 -f yuv4mpegpipe -");
+    let mut command =
+        eddy("denoise - -o out.mp4 -m identity --sigma 1 -q --encoder-options g=10").within(&place).command();
+    let mut child = command.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let part = place.path("out.part.mp4");
+    let writer = std::thread::spawn(move || {
+        // It is killed amid this.
+        let _ = std::io::Write::write_all(&mut stdin, &frames);
+        stdin
+    });
+    let begun = std::time::Instant::now();
+    while part.metadata().map_or(0, |part| part.len()) < 100_000 {
+        assert!(begun.elapsed().as_secs() < 60 && child.try_wait().unwrap().is_none(), "nothing is recorded");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    drop(writer.join());
+    let kept: u64 = probe(&place, "stream=nb_read_frames -count_frames", "out.part.mp4").parse().unwrap();
+    assert!(kept >= 10 && !place.path("out.mp4").exists(), "{kept}");
+}
+
 #[test]
 fn a_source_that_is_cut_off_leaves_what_can_be_read() {
     let Some(place) = place() else { return };

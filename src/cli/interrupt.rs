@@ -28,8 +28,11 @@ static FINISHING: OnceLock<PathBuf> = OnceLock::new();
 pub(crate) fn listen() {
     let _ = ctrlc::set_handler(|| {
         let is_second = ASKED.swap(true, Ordering::Relaxed);
-        if is_second || OPENING.load(Ordering::Relaxed) > 0 {
+        if is_second {
             exit_at_once(INTERRUPTED);
+        }
+        if OPENING.load(Ordering::Relaxed) > 0 {
+            exit_at_once(console::complain_of(&eddy::Error::Interrupted.into()).into());
         }
         if let Some(path) = FINISHING.get() {
             let (name, part) = (path.display(), part_of(path));
