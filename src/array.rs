@@ -1,7 +1,7 @@
 //! Raw tensors as `.npy` files, for `eddy sample` and recorded pairs.
 
 use std::fs::File;
-use std::io::{BufReader, Read, Seek};
+use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use ndarray::{Array, Dimension};
@@ -36,6 +36,7 @@ pub fn read<D: Dimension>(path: &Path) -> Result<Array<f32, D>> {
 
 /// As [`read`], from anything that can be read and sought in.
 pub(crate) fn decode<D: Dimension>(mut reader: impl Read + Seek) -> Result<Array<f32, D>, ReadNpyError> {
+    refuse_more_than_there_is(&mut reader)?;
     let array = match Array::<f32, D>::read_npy(&mut reader) {
         Err(ReadNpyError::WrongDescriptor(_)) => {
             reader.rewind()?;
@@ -44,6 +45,36 @@ pub(crate) fn decode<D: Dimension>(mut reader: impl Read + Seek) -> Result<Array
         other => other?,
     };
     Ok(if array.is_standard_layout() { array } else { array.as_standard_layout().into_owned() })
+}
+
+/// Refuses a file whose header claims more values than can follow it, before memory is taken for them. What is wrong with a header
+/// otherwise, its reader says.
+fn refuse_more_than_there_is(reader: &mut (impl Read + Seek)) -> std::io::Result<()> {
+    /// A header is shorter.
+    const HEAD: u64 = 1 << 16;
+    let length = reader.seek(SeekFrom::End(0))?;
+    reader.rewind()?;
+    let mut head = Vec::new();
+    reader.by_ref().take(HEAD).read_to_end(&mut head)?;
+    reader.rewind()?;
+    let text = String::from_utf8_lossy(&head);
+    let shape = text
+        .split_once("'shape'")
+        .and_then(|(_, rest)| rest.split_once('('))
+        .and_then(|(_, rest)| rest.split_once(')'));
+    let Some((shape, _)) = shape else { return Ok(()) };
+    let sides = shape
+        .split(',')
+        .map(str::trim)
+        .filter(|side| !side.is_empty())
+        .map(|side| side.parse::<u64>().unwrap_or(u64::MAX));
+    let values = sides.fold(1, u64::saturating_mul);
+    // The smallest value has a byte.
+    if values > length {
+        let words = format!("its header claims a shape of ({shape}), and the file has {length} bytes in all");
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, words));
+    }
+    Ok(())
 }
 
 /// What a file was expected to be.
@@ -119,6 +150,23 @@ mod tests {
         for length in [0, 5, 60, bytes.len() - 1] {
             std::fs::write(&path, &bytes[..length]).unwrap();
             assert_eq!(read::<Ix4>(&path).unwrap_err().exit_code(), 3, "{length}");
+        }
+    }
+
+    #[test]
+    fn a_header_that_claims_more_than_there_is_takes_no_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.npy");
+        for shape in ["1, 3, 1000000, 1000000", "99999999999999999999, 1, 1, 1", "1, 3, 60, 60"] {
+            let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({shape}), }}");
+            header += &" ".repeat(117 - header.len());
+            let mut bytes = b"\x93NUMPY\x01\0v\0".to_vec();
+            bytes.extend(header.as_bytes());
+            bytes.extend(b"\n");
+            bytes.extend([0; 100]);
+            std::fs::write(&path, bytes).unwrap();
+            let error = read::<Ix4>(&path).unwrap_err();
+            assert!(matches!(error, crate::Error::Input { .. }), "{shape}: {error}");
         }
     }
 }

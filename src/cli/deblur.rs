@@ -67,7 +67,9 @@ impl Arguments {
                 })?;
                 Kernel::gaussian(sigma)?
             }
-            None => Kernel::of(&picture::read(Path::new(&self.kernel), &Limits::default())?.upright())?,
+            None => Kernel::of(
+                &picture::read(Path::new(&self.kernel), &Limits::within(self.memory.budget().max_memory))?.upright(),
+            )?,
         };
         let package = Package::find(&self.model)?;
         let redraw = Redraw {

@@ -143,7 +143,11 @@ impl Arguments {
         }
         let [width, height] = drawer.size(self.size.map(|size| [size.width, size.height]))?;
         let given = self.noise.read()?;
-        let start = self.from.as_ref().map(|path| picture::read(path, &Limits::default())).transpose()?;
+        let start = self
+            .from
+            .as_ref()
+            .map(|path| picture::read(path, &Limits::within(self.memory.budget().max_memory)))
+            .transpose()?;
         // What is drawn has no EXIF block.
         let start = start.map(Frame::upright);
         let mut keeper = self.drawing.keeper(&drawer)?;

@@ -73,7 +73,7 @@ pub(crate) struct Arguments {
 impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let package = Package::find(&self.model)?;
-        let painted = picture::read(&self.mask, &Limits::default())?.upright();
+        let painted = picture::read(&self.mask, &Limits::within(self.memory.budget().max_memory))?.upright();
         let mask = Mask::of(&painted).grown(self.grow as usize).feathered(self.feather as usize);
         if mask.is_empty() {
             let problem = format!(

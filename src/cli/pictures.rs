@@ -9,6 +9,7 @@ use eddy::frame::source::{self, Job};
 use eddy::frame::stream::{self, SinkFormat};
 use eddy::frame::{Format, Frame, picture};
 use eddy::machine::Health;
+use eddy::task::Budget;
 
 use super::console::{Bar, Console, SomeFailed};
 use super::interrupt;
@@ -219,9 +220,9 @@ impl Pictures {
 }
 
 impl Turn<'_> {
-    /// The picture to work on.
-    pub(crate) fn read(&self) -> eddy::Result<Frame> {
-        let limits = picture::Limits::default();
+    /// The picture to work on, read within what memory the process may hold.
+    pub(crate) fn read(&self, budget: Budget) -> eddy::Result<Frame> {
+        let limits = picture::Limits::within(budget.max_memory);
         if !is_standard(&self.job.input) {
             return picture::read(&self.job.input, &limits);
         }
@@ -229,7 +230,8 @@ impl Turn<'_> {
         let mut bytes = Vec::new();
         // More than any picture takes that is read.
         let _opening = interrupt::opening(None);
-        let read = stream::whole_standard_input()?.take(2 * limits.max_bytes).read_to_end(&mut bytes);
+        let read =
+            stream::whole_standard_input()?.take(limits.max_memory.min(2 * limits.max_bytes)).read_to_end(&mut bytes);
         read.map_err(|cause| eddy::Error::input_from(name, "it cannot be read", cause))?;
         picture::decode(name, Cursor::new(bytes), &limits)
     }

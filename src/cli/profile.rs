@@ -59,7 +59,8 @@ impl Arguments {
     /// Looks at the first frames of a video.
     fn measure_video(&self, profiler: &mut Profiler) -> anyhow::Result<()> {
         let _opening = interrupt::opening(None);
-        let mut source = stream::open(&self.sources, CameraWish::default(), Interpretation::default())?;
+        let mut source =
+            stream::open(&self.sources, CameraWish::default(), Interpretation::default(), picture::Limits::default())?;
         let video = source.video().clone();
         let mut frames = YuvFrames::new(&video, &video)?;
         let grid = grid_of([video.width, video.height]);

@@ -66,6 +66,7 @@ impl Redraw<'_> {
         mut draw: impl FnMut(Frame, Work<'_, '_, '_>) -> eddy::Result<(Frame, String, Value)>,
     ) -> anyhow::Result<()> {
         let Self { pictures, package, console, .. } = self;
+        let budget = self.options.budget;
         let jobs = pictures.jobs(console)?;
         let opened = self.device.open(console)?;
         let precision = self.precision.on(opened.device(), package);
@@ -75,7 +76,7 @@ impl Redraw<'_> {
         let model = &package.manifest.name;
         Pictures::each(&jobs, console, |turn| {
             // As masks and kernels are drawn for it.
-            let frame = turn.read()?.upright();
+            let frame = turn.read(budget)?.upright();
             turn.check(&frame)?;
             let mut keeper = StepKeeper::new(self.save_steps, &drawer)?;
             let guides = keeper.iter_mut().map(|keeper| keeper as &mut dyn Guide).collect();

@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use eddy::frame::picture::Limits;
 use eddy::frame::source;
 use eddy::frame::stream::{
     self, CameraFormat, CameraWish, Encoder, Interpretation, LiveSource, Matrix, Origin, Rate, Scan, SinkFormat,
     Source, Video,
 };
 use eddy::preview::{Address, Preview, Token};
+use eddy::task::Budget;
 use eddy::video::{Flow, Restore, Target, run};
 use serde_json::Value;
 
@@ -164,7 +166,7 @@ impl StreamOptions {
     }
 
     /// The stream that is asked for; none where it is picture files into picture files.
-    pub(crate) fn stream<'a>(&self, pictures: &'a Pictures) -> eddy::Result<Option<Stream<'a>>> {
+    pub(crate) fn stream<'a>(&self, pictures: &'a Pictures, budget: Budget) -> eddy::Result<Option<Stream<'a>>> {
         let (sources, output) = (pictures.sources(), pictures.output());
         let is_stream = self.live
             || pictures.asks_for_stream()
@@ -183,6 +185,7 @@ impl StreamOptions {
         if output.is_file() || output.is_dir() {
             source::refuse_replacing(sources, output)?;
         }
+        let limits = Limits::within(budget.max_memory);
         let size = self.size.map(|size| [size.width, size.height]);
         let wish = CameraWish { size, format: self.pixel_format };
         let full_range = self.range.map(|range| matches!(range, SampleRange::Full));
@@ -193,7 +196,7 @@ impl StreamOptions {
             let problem = "is kept on disk, and --live drops pictures that would wait; leave --live out";
             return Err(eddy::Error::usage(format!("{} {problem}", kept.display())));
         }
-        let mut source = self.open(sources, || stream::open(sources, wish, interpretation))?;
+        let mut source = self.open(sources, || stream::open(sources, wish, interpretation, limits))?;
         if self.live {
             source = Box::new(LiveSource(source));
         }

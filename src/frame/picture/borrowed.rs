@@ -80,7 +80,7 @@ impl Borrowed {
         }
         let [width, height] = properties.size;
         if width > 0 {
-            limits.check(width, height, 3)?;
+            limits.check(width, height, 3, 0)?;
         }
         let png = decoded(path, limits).map_err(|problem| refuse(&problem))?;
         let mut frame = decode_any(&mut Cursor::new(png), limits)?;

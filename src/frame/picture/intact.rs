@@ -17,6 +17,10 @@ pub(super) struct Found {
     pub(super) exif: Option<Vec<u8>>,
     /// Whether it is of printing colours (CMYK).
     pub(super) from_print: bool,
+    /// Whether a PNG has an ICC profile.
+    pub(super) has_profile: bool,
+    /// Whether a JPEG's pixels are known when all of it is read.
+    pub(super) is_progressive: bool,
     /// Chunks as [`Metadata::chunks`](crate::frame::Metadata::chunks) has them.
     pub(super) chunks: Vec<([u8; 4], Vec<u8>)>,
 }
@@ -74,6 +78,10 @@ fn walk_png(reader: &mut (impl BufRead + Seek)) -> Result<Found> {
                 reader.seek_relative(i64::from(length) + 4)?;
             }
             // The checksum follows.
+            b"iCCP" => {
+                found.has_profile = true;
+                reader.seek_relative(i64::from(length) + 4)?;
+            }
             _ => reader.seek_relative(i64::from(length) + 4)?,
         }
     }
@@ -132,6 +140,7 @@ fn walk_jpeg(reader: &mut (impl BufRead + Seek)) -> Result<Found> {
                 if start_of_frame && length >= 6 {
                     let [.., components] = array::<6>(reader)?;
                     found.from_print = components == 4;
+                    found.is_progressive = marker == 0xC2;
                     reader.seek_relative(i64::from(length) - 6)?;
                 } else {
                     reader.seek_relative(i64::from(length))?;

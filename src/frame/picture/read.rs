@@ -6,6 +6,7 @@ use super::refusal::{Refusal, Result};
 use super::{intact, orientation, tiff};
 use crate::error::{self, Error};
 use crate::frame::{Frame, Metadata, Samples, open};
+use crate::machine;
 use image::codecs::bmp::BmpDecoder;
 use image::codecs::jpeg::JpegDecoder;
 use image::codecs::png::PngDecoder;
@@ -21,18 +22,28 @@ pub struct Limits {
     pub max_side: usize,
     /// The most that a picture's samples may take, in bytes.
     pub max_bytes: u64,
+    /// The most that the whole process may hold while it is read, in bytes.
+    pub max_memory: u64,
 }
 
 impl Default for Limits {
-    /// 65535 pixels a side and 1 GiB: about 18000 x 18000 in 8-bit RGB.
+    /// 65535 pixels a side and 1 GiB: about 18000 x 18000 in 8-bit RGB; as much memory as there is.
     fn default() -> Self {
-        Self { max_side: 65_535, max_bytes: 1 << 30 }
+        Self { max_side: 65_535, max_bytes: 1 << 30, max_memory: machine::total_memory() }
     }
 }
 
+/// The most that the packed parts of a PNG beside its pixels may take: a colour profile has a few MiB at most.
+const PNG_METADATA: u64 = 32 << 20;
+
 impl Limits {
-    /// Refuses a picture of that size.
-    pub(super) fn check(&self, width: u32, height: u32, bytes_per_pixel: u32) -> Result<()> {
+    /// The usual ones, in a process that may hold so many bytes.
+    pub fn within(max_memory: u64) -> Self {
+        Self { max_memory, ..Self::default() }
+    }
+
+    /// Refuses a picture of that size. `working` bytes are held beside its samples while it is read.
+    pub(super) fn check(&self, width: u32, height: u32, bytes_per_pixel: u32, working: u64) -> Result<()> {
         if width == 0 || height == 0 {
             return Err(Refusal::new(format!("the picture is empty: it has {width} x {height} pixels")));
         }
@@ -45,6 +56,25 @@ impl Limits {
                 bytes.div_ceil(1 << 20),
                 self.max_side,
                 self.max_bytes >> 20,
+            )));
+        }
+        let taken = u128::from(machine::resident_memory()) + u128::from(working) + bytes;
+        let mut probe = Vec::<u8>::new();
+        let is_there =
+            usize::try_from(bytes + u128::from(working)).is_ok_and(|size| probe.try_reserve_exact(size).is_ok());
+        if !is_there {
+            let mebibytes = taken.div_ceil(1 << 20);
+            return Err(Refusal::new(format!(
+                "the picture has {width} x {height} pixels, and the system does not give the {mebibytes} MiB that the process would \
+                 hold while it is read; scale it down or cut it into parts, or raise the limit (ulimit -v)"
+            )));
+        }
+        if taken > u128::from(self.max_memory) {
+            return Err(Refusal::new(format!(
+                "the picture has {width} x {height} pixels, and to read it takes the process to about {} MiB, of {} that it may \
+                 hold; raise --max-memory, scale the picture down or cut it into parts",
+                taken.div_ceil(1 << 20),
+                self.max_memory >> 20,
             )));
         }
         Ok(())
@@ -85,28 +115,48 @@ pub(super) fn decode_any(reader: &mut (impl BufRead + Seek), limits: &Limits) ->
     let head = intact::head(reader)?;
     let Some(format) = Format::from_content(&head) else { return Err(unknown(&head)) };
     let found = intact::check(format, reader)?;
+    let length = reader.seek(SeekFrom::End(0))?;
     reader.seek(SeekFrom::Start(0))?;
+    let holds_file = matches!(format, Format::Jpeg | Format::WebP);
+    if holds_file && machine::resident_memory().saturating_add(length) > limits.max_memory {
+        return Err(Refusal::new(format!(
+            "the file takes {} MiB and is held while it is read, which is more than the {} MiB that the process may hold allow; \
+             raise --max-memory",
+            length >> 20,
+            limits.max_memory >> 20
+        )));
+    }
+    // What a decoder holds beside the samples, in bytes a pixel.
+    let working = match format {
+        Format::Png | Format::Bmp | Format::Tiff => 0,
+        // The coefficients of all components, in 16 bits.
+        Format::Jpeg if found.is_progressive => 6,
+        Format::Jpeg => 0,
+        Format::WebP => 5,
+    };
     let mut frame = match format {
         Format::Png => {
             let mut png_limits = image::Limits::no_limits();
-            png_limits.max_alloc = Some(limits.max_bytes);
+            png_limits.max_alloc = Some(PNG_METADATA);
             let decoder = PngDecoder::with_limits(reader, png_limits)?;
             refuse_animation(decoder.is_apng()?)?;
-            decode_with(decoder, limits)?
+            decode_with(decoder, limits, working)?
         }
-        Format::Jpeg => decode_with(JpegDecoder::new(reader)?, limits)?,
+        Format::Jpeg => decode_with(JpegDecoder::new(reader)?, limits, working)?,
         Format::WebP => {
             let decoder = WebPDecoder::new(reader)?;
             refuse_animation(decoder.has_animation())?;
-            decode_with(decoder, limits)?
+            decode_with(decoder, limits, working)?
         }
         Format::Tiff => tiff::read(reader, limits)?,
-        Format::Bmp => decode_with(BmpDecoder::new(reader)?, limits)?,
+        Format::Bmp => decode_with(BmpDecoder::new(reader)?, limits, working)?,
     };
     let exif = frame.metadata.exif.take().or(found.exif);
     frame.metadata.exif = exif.map(orientation::bare_exif).filter(|exif| !exif.is_empty());
     frame.metadata.chunks = found.chunks;
     frame.metadata.from_print |= found.from_print;
+    // One that is damaged, or unpacks to more than any has.
+    frame.metadata.is_partial |= found.has_profile && frame.metadata.icc.is_none();
     if frame.metadata.from_print {
         // It is that of the printing colours.
         frame.metadata.icc = None;
@@ -114,9 +164,11 @@ pub(super) fn decode_any(reader: &mut (impl BufRead + Seek), limits: &Limits) ->
     Ok(frame)
 }
 
-fn decode_with(mut decoder: impl ImageDecoder, limits: &Limits) -> Result<Frame> {
+/// `working` is what the decoder holds beside the samples, in bytes a pixel.
+fn decode_with(mut decoder: impl ImageDecoder, limits: &Limits, working: u64) -> Result<Frame> {
     let (width, height) = decoder.dimensions();
-    limits.check(width, height, decoder.color_type().bytes_per_pixel().into())?;
+    let area = u64::from(width) * u64::from(height);
+    limits.check(width, height, decoder.color_type().bytes_per_pixel().into(), working.saturating_mul(area))?;
     let metadata = Metadata { exif: decoder.exif_metadata()?, icc: decoder.icc_profile()?, ..Metadata::default() };
     let (channels, samples) = match DynamicImage::from_decoder(decoder)? {
         DynamicImage::ImageLuma8(pixels) => (1, Samples::U8(pixels.into_raw())),

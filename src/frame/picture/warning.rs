@@ -38,7 +38,7 @@ impl fmt::Display for Warning {
                  exact ones convert it in a program that knows profiles",
             ),
             Self::MetadataUnread => f.write_str(
-                "some of its metadata was not read (EXIF of AVIF, HEIF and TIFF, ICC profiles of the first two); copy it from the \
+                "some of its metadata was not read (EXIF of AVIF, HEIF and TIFF, ICC profiles of the first two and damaged ones); copy it from the \
                  source in another program where it counts, as `exiftool -TagsFromFile` does",
             ),
             Self::ColorDropped(format) => write!(

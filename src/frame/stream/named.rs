@@ -18,6 +18,7 @@ use super::video::{Matrix, Rate, SaidBy, Video};
 use super::y4m::{MAGIC, Y4mSource, nearest};
 use super::{Interpretation, Origin, Sink, Source};
 use crate::error::{Error, Result};
+use crate::frame::picture::Limits;
 use crate::frame::source::{ends_in_slash, pictures};
 use crate::frame::{self, Format, picture};
 
@@ -66,18 +67,23 @@ pub fn is_sink(path: &Path) -> bool {
     is_standard(path) || has_extension(path, &["y4m", "yuv", "raw"]) || has_extension(path, &CONTAINERS)
 }
 
-/// Opens the one stream that `sources` name: a stream, or picture files and folders one after the other. `wish` is for
+/// Opens the one stream that `sources` name: a stream, or picture files and folders one after the other, each within `limits`. `wish` is for
 /// cameras; where it names a format, anything else is raw pictures, and it has to be whole.
 ///
 /// # Errors
 /// [`Error::Input`] for what cannot be read as one, [`Error::Usage`] for several streams.
-pub fn open(sources: &[PathBuf], wish: CameraWish, interpretation: Interpretation) -> Result<Box<dyn Source>> {
+pub fn open(
+    sources: &[PathBuf],
+    wish: CameraWish,
+    interpretation: Interpretation,
+    limits: Limits,
+) -> Result<Box<dyn Source>> {
     let [source] = sources else {
         if let Some(stream) = sources.iter().find(|source| is_source(source)) {
             let problem = "is a stream, and a run takes one source if it takes a stream; name it alone";
             return Err(Error::usage(format!("{} {problem}", stream.display())));
         }
-        return sequence(sources, interpretation);
+        return sequence(sources, interpretation, limits);
     };
     if is_camera(source) {
         return Ok(Box::new(CameraSource::open(source, wish, interpretation)?));
@@ -108,7 +114,7 @@ pub fn open(sources: &[PathBuf], wish: CameraWish, interpretation: Interpretatio
     }
     let is_picture = is_file && Format::from_path(source).is_some() && !has_extension(source, &CONTAINERS);
     if is_picture || source.is_dir() || !(is_file || is_source(source)) {
-        return sequence(sources, interpretation);
+        return sequence(sources, interpretation, limits);
     }
     if has_extension(source, &RAW) && is_file {
         return Err(Error::usage(format!(
@@ -120,9 +126,9 @@ pub fn open(sources: &[PathBuf], wish: CameraWish, interpretation: Interpretatio
     Ok(Box::new(FfmpegSource::open(source, interpretation)?))
 }
 
-fn sequence(sources: &[PathBuf], interpretation: Interpretation) -> Result<Box<dyn Source>> {
+fn sequence(sources: &[PathBuf], interpretation: Interpretation, limits: Limits) -> Result<Box<dyn Source>> {
     let rate = interpretation.rate.unwrap_or(USUAL_RATE);
-    Ok(Box::new(SequenceSource::open(pictures(sources)?, rate)?))
+    Ok(Box::new(SequenceSource::open(pictures(sources)?, rate, limits)?))
 }
 
 /// Standard input as a file: without the buffer and the lock of the standard library's.

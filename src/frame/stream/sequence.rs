@@ -15,6 +15,7 @@ pub struct SequenceSource {
     /// The first picture, which is read when the source is opened.
     first: Option<Frame>,
     video: Video,
+    limits: Limits,
     index: u64,
 }
 
@@ -23,14 +24,14 @@ impl SequenceSource {
     ///
     /// # Errors
     /// [`Error::Input`] when there is none or the first cannot be read.
-    pub fn open(files: Vec<PathBuf>, rate: Rate) -> Result<Self> {
+    pub fn open(files: Vec<PathBuf>, rate: Rate, limits: Limits) -> Result<Self> {
         let Some(path) = files.first() else {
             return Err(Error::usage("no picture is given; name a file or a folder"));
         };
-        let first = picture::read(path, &Limits::default())?.upright();
+        let first = picture::read(path, &limits)?.upright();
         let mut video = Video::new(first.width, first.height, rate, format_of(&first));
         video.alpha = !first.is_opaque();
-        Ok(Self { files: files.into_iter(), first: Some(first), video: full_range(video), index: 0 })
+        Ok(Self { files: files.into_iter(), first: Some(first), video: full_range(video), limits, index: 0 })
     }
 }
 
@@ -57,7 +58,7 @@ impl Source for SequenceSource {
         let Some(path) = self.files.next() else { return Ok(Arrival::End) };
         let read = match self.first.take() {
             Some(frame) => Ok(frame),
-            None => picture::read(&path, &Limits::default()).map(Frame::upright),
+            None => picture::read(&path, &self.limits).map(Frame::upright),
         };
         (picture.index, picture.time) = (self.index, self.video.rate.time_of(self.index));
         self.index += 1;

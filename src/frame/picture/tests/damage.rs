@@ -60,7 +60,7 @@ fn flipped_bytes_do_not_panic() {
             for flip in [0x01, 0x80, 0xFF] {
                 let mut damaged = bytes.clone();
                 damaged[at] ^= flip;
-                let limits = Limits { max_side: 4096, max_bytes: 1 << 24 };
+                let limits = Limits { max_side: 4096, max_bytes: 1 << 24, ..Limits::default() };
                 let _ = decode(Path::new("damaged"), Cursor::new(damaged), &limits);
             }
         }
@@ -86,12 +86,12 @@ fn a_picture_that_is_too_large_is_refused_before_memory_is_taken() {
     for format in Format::ALL {
         let (bytes, _) = encoded(&smooth(50, 20, 3, 8), format);
         let refuses = |max_side, max_bytes| {
-            decode(Path::new("large"), Cursor::new(&bytes), &Limits { max_side, max_bytes })
+            decode(Path::new("large"), Cursor::new(&bytes), &Limits { max_side, max_bytes, ..Limits::default() })
                 .is_err_and(|error| error.to_string().contains("50 x 20"))
         };
         assert!(refuses(49, 1 << 30), "{format}");
         assert!(refuses(65_535, 2_999), "{format}");
-        let bounds = Limits { max_side: 50, max_bytes: 3_000 };
+        let bounds = Limits { max_side: 50, max_bytes: 3_000, ..Limits::default() };
         let found = decode(Path::new("exact"), Cursor::new(&bytes), &bounds);
         assert!(found.is_ok(), "{format} {found:?}");
     }
@@ -116,4 +116,28 @@ fn what_is_no_picture_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let found = super::super::read(folder.path(), &Limits::default()).unwrap_err();
     assert!(found.to_string().contains("folder"), "{found}");
+}
+
+#[test]
+fn what_the_process_may_hold_bounds_what_is_read() {
+    let frame = smooth(300, 200, 3, 8);
+    for format in Format::ALL {
+        let bytes = encoded(&frame, format).0;
+        let within = |max_memory| decode(Path::new("a"), Cursor::new(&bytes), &Limits::within(max_memory));
+        let held = crate::machine::resident_memory();
+        assert!(within(held + (64 << 20)).is_ok(), "{format}");
+        let refused = within(1 << 20).unwrap_err().to_string();
+        assert!(refused.contains("raise --max-memory"), "{format}: {refused}");
+    }
+}
+
+#[test]
+fn a_profile_that_unpacks_to_more_than_any_has_is_left_out() {
+    let mut frame = smooth(30, 20, 3, 8);
+    frame.metadata.icc = Some(vec![0; 40 << 20]);
+    let read = decoded(&encoded(&frame, Format::Png).0).unwrap();
+    assert!(read.metadata.icc.is_none() && read.metadata.is_partial);
+    frame.metadata.icc = Some(vec![0; 3 << 20]);
+    let read = decoded(&encoded(&frame, Format::Png).0).unwrap();
+    assert!(read.metadata.icc == frame.metadata.icc && !read.metadata.is_partial);
 }
