@@ -69,6 +69,14 @@ impl Connections {
         let caller = Caller { id, peer, connections: Arc::clone(self), is_known: AtomicBool::new(false) };
         open.push(Connection { id, peer, asked: None, task: serve(caller) });
     }
+
+    /// Ends a connection, for want of room for another.
+    pub(super) fn end_one(&self) {
+        let mut open = lock(&self.open);
+        if let Some(old) = crowd(&open).and_then(|crowd| least(&open, crowd)) {
+            open.swap_remove(old).task.abort();
+        }
+    }
 }
 
 /// Whose connection it is. It is open until this is dropped.
@@ -96,19 +104,30 @@ impl Drop for Caller {
     }
 }
 
-/// Which connection goes for another one of `peer`, if one has to: of the address that holds most, the one that never asked for what it
-/// may have or did so longest ago.
+/// Which connection goes for another one of `peer`, if one has to: one of its own, or of the address that holds most.
 fn one_too_many(open: &[Connection], peer: Peer) -> Option<usize> {
-    let held = |peer| open.iter().filter(|connection| connection.peer == peer).count();
-    let crowd = if held(peer) >= CONNECTIONS_EACH {
-        peer
+    if held(open, peer) >= CONNECTIONS_EACH {
+        least(open, peer)
     } else if open.len() >= CONNECTIONS {
-        open.iter().map(|connection| connection.peer).max_by_key(|peer| held(*peer))?
+        least(open, crowd(open)?)
     } else {
-        return None;
-    };
-    let of_crowd = open.iter().enumerate().filter(|(_, connection)| connection.peer == crowd);
-    of_crowd.min_by_key(|(_, connection)| (connection.asked, connection.id)).map(|(index, _)| index)
+        None
+    }
+}
+
+fn held(open: &[Connection], peer: Peer) -> usize {
+    open.iter().filter(|connection| connection.peer == peer).count()
+}
+
+/// The address that holds most connections.
+fn crowd(open: &[Connection]) -> Option<Peer> {
+    open.iter().map(|connection| connection.peer).max_by_key(|peer| held(open, *peer))
+}
+
+/// Of an address's connections, the one that never asked for what it may have, or did so longest ago.
+fn least(open: &[Connection], peer: Peer) -> Option<usize> {
+    let of_peer = open.iter().enumerate().filter(|(_, connection)| connection.peer == peer);
+    of_peer.min_by_key(|(_, connection)| (connection.asked, connection.id)).map(|(index, _)| index)
 }
 
 /// What an address guessed.

@@ -36,7 +36,7 @@ const BUFFER: u32 = 128 << 10;
 const BACKLOG: u32 = 128;
 
 /// Where the system has no room for a connection, it may have some a moment later.
-const MOMENT: Duration = Duration::from_millis(100);
+const MOMENT: Duration = Duration::from_millis(10);
 
 /// A live view that is being served. It ends when it is dropped.
 pub struct Preview {
@@ -123,8 +123,9 @@ fn listen(runtime: &Runtime, Address(address): Address) -> io::Result<TcpListene
 async fn accept(listener: TcpListener, desk: Arc<Desk>) {
     let connections = Arc::new(Connections::default());
     loop {
-        // An error is a connection that is gone again, or a descriptor that is missing.
         let Ok((stream, address)) = listener.accept().await else {
+            // Most likely no descriptor is left.
+            connections.end_one();
             sleep(MOMENT).await;
             continue;
         };
