@@ -62,20 +62,28 @@ impl Connections {
     /// Takes in a connection from `address`. `serve` has a task begin that serves it, and gives up the task's handle.
     pub(super) fn serve(self: &Arc<Self>, address: IpAddr, serve: impl FnOnce(Caller) -> AbortHandle) {
         let (id, peer) = (self.count.fetch_add(1, Ordering::Relaxed), Peer::from(address));
-        let mut open = lock(&self.open);
-        if let Some(old) = one_too_many(&open, peer) {
-            open.swap_remove(old).task.abort();
-        }
         let caller = Caller { id, peer, connections: Arc::clone(self), is_known: AtomicBool::new(false) };
-        open.push(Connection { id, peer, asked: None, task: serve(caller) });
+        // The task begins when this has returned: there is one thread.
+        let task = serve(caller);
+        let mut open = lock(&self.open);
+        let gone = one_too_many(&open, peer).map(|old| open.swap_remove(old));
+        open.push(Connection { id, peer, asked: None, task });
+        drop(open);
+        end(gone);
     }
 
     /// Ends a connection, for want of room for another.
     pub(super) fn end_one(&self) {
         let mut open = lock(&self.open);
-        if let Some(old) = crowd(&open).and_then(|crowd| least(&open, crowd)) {
-            open.swap_remove(old).task.abort();
-        }
+        let gone = crowd(&open).and_then(|crowd| least(&open, crowd)).map(|old| open.swap_remove(old));
+        drop(open);
+        end(gone);
+    }
+}
+
+fn end(gone: Option<Connection>) {
+    if let Some(gone) = gone {
+        gone.task.abort();
     }
 }
 
