@@ -165,7 +165,18 @@ def again(attack, run, counts):
 
 
 def watch(binary, seconds, attacks):
-    run, counts, waits = Run(binary), {}, []
+    run = Run(binary)
+    try:
+        return watched(run, seconds, attacks)
+    except (OSError, IndexError) as problem:
+        sys.exit(f"nothing is answered ({problem}); the run's exit code is {run.process.poll()}: {run.said}")
+    finally:
+        run.over = True
+        run.process.kill()
+
+
+def watched(run, seconds, attacks):
+    counts, waits = {}, []
     while run.ask("/status")[0] != 200:
         time.sleep(0.1)
     began, memory, processor = time.time(), run.figure("VmRSS"), run.processor()
