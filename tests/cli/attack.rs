@@ -167,7 +167,7 @@ fn tokens_that_are_guessed() {
         assert_eq!((viewed.get("/metrics").code, with("old").code), (401, 401));
     }
     let codes: Vec<u16> = (0..50).map(|guess| with(&format!("guess-{guess}")).code).collect();
-    assert!(codes[0] == 401 && codes.iter().filter(|code| **code == 429).count() >= 40, "{codes:?}");
+    assert!(codes[0] == 401 && codes.iter().filter(|code| **code == 429).count() >= 30, "{codes:?}");
     let answer = with(&token);
     assert!(answer.code == 429 && answer.head.to_lowercase().contains("retry-after: "), "{}", answer.head);
     // Somebody else is answered at once.
