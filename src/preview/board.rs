@@ -1,10 +1,15 @@
 //! What the run and those who look at it share.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use crate::error::Result;
+use hyper::body::Bytes;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::lock;
+use crate::error::{Error, Result};
 use crate::frame::picture::{self, Options};
 use crate::frame::stream::{Picture, Video};
 use crate::frame::{Frame, Metadata, Samples};
@@ -26,6 +31,9 @@ const JPEG_QUALITY: u8 = 85;
 /// How long whoever wants a picture waits for one.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// Between pictures that are shown is at least so much time, however many ask.
+const GAP: Duration = Duration::from_millis(50);
+
 /// The figures of a run.
 #[derive(Clone)]
 pub(super) struct Figures {
@@ -40,6 +48,9 @@ pub(super) struct Pair {
     pub(super) index: u64,
     before: Vec<u8>,
     after: Vec<u8>,
+    shown: Instant,
+    /// Both as JPEGs, or why not, once somebody asked.
+    encoded: OnceLock<std::result::Result<Bytes, String>>,
 }
 
 /// What the run and those who look at it share.
@@ -49,14 +60,8 @@ pub(super) struct Board {
     figures: Mutex<Option<Figures>>,
     /// Whether somebody waits for a picture.
     wanted: AtomicBool,
-    pair: Mutex<Option<Arc<Pair>>>,
-    shown: Condvar,
+    pair: watch::Sender<Option<Arc<Pair>>>,
     wishes: Mutex<Option<Wishes>>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Whatever a thread that panicked left is still figures, pictures and wishes.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Board {
@@ -66,19 +71,29 @@ impl Board {
             after,
             figures: Mutex::default(),
             wanted: AtomicBool::new(false),
-            pair: Mutex::default(),
-            shown: Condvar::new(),
+            pair: watch::Sender::new(None),
             wishes: Mutex::default(),
         }
     }
 
     /// From the run: a picture, which is kept if somebody waits for one.
     pub(super) fn show(&self, before: &Picture, after: &Picture) {
-        if self.wanted.swap(false, Ordering::Relaxed) {
-            let pair = Pair { index: after.index, before: before.bytes.clone(), after: after.bytes.clone() };
-            *lock(&self.pair) = Some(Arc::new(pair));
-            self.shown.notify_all();
+        if !self.wanted.load(Ordering::Relaxed) {
+            return;
         }
+        let shown = Instant::now();
+        if self.pair.borrow().as_ref().is_some_and(|last| shown.duration_since(last.shown) < GAP) {
+            return;
+        }
+        self.wanted.store(false, Ordering::Relaxed);
+        let pair = Pair {
+            index: after.index,
+            before: before.bytes.clone(),
+            after: after.bytes.clone(),
+            shown,
+            encoded: OnceLock::new(),
+        };
+        self.pair.send_replace(Some(Arc::new(pair)));
     }
 
     /// From the run: what is wished for since it last asked.
@@ -102,29 +117,31 @@ impl Board {
     }
 
     /// The next picture after that of number `seen`; none when none comes for long.
-    pub(super) fn next(&self, seen: Option<u64>) -> Option<Arc<Pair>> {
-        let mut pair = lock(&self.pair);
-        let began = Instant::now();
-        loop {
-            // What is there may be old: it is what somebody else, or nobody, wanted.
-            self.wanted.store(true, Ordering::Relaxed);
-            let left = PATIENCE.saturating_sub(began.elapsed());
-            if left.is_zero() {
-                return None;
+    pub(super) async fn next(&self, seen: Option<u64>) -> Option<Arc<Pair>> {
+        // What is there may be old: it is what somebody else, or nobody, wanted.
+        let mut pair = self.pair.subscribe();
+        let new = async {
+            loop {
+                self.wanted.store(true, Ordering::Relaxed);
+                pair.changed().await.ok()?;
+                let shown = pair.borrow_and_update().clone();
+                if let Some(new) = shown.filter(|pair| Some(pair.index) != seen) {
+                    return Some(new);
+                }
             }
-            pair = self.shown.wait_timeout(pair, left).unwrap_or_else(PoisonError::into_inner).0;
-            if let Some(new) = pair.as_ref().filter(|pair| Some(pair.index) != seen) {
-                return Some(Arc::clone(new));
-            }
-        }
+        };
+        timeout(PATIENCE, new).await.ok()?
     }
 
-    /// Two JPEGs, the first behind its length in four bytes, the most significant first.
-    pub(super) fn encode(&self, pair: &Pair) -> Result<Vec<u8>> {
-        let before = jpeg(&self.before, &pair.before)?;
-        let after = jpeg(&self.after, &pair.after)?;
-        let length = u32::try_from(before.len()).unwrap_or(u32::MAX).to_be_bytes();
-        Ok([length.as_slice(), &before, &after].concat())
+    /// Two JPEGs, the first behind its length in four bytes, the most significant first. They are made once, however many ask.
+    pub(super) fn encode(&self, pair: &Pair) -> std::result::Result<Bytes, String> {
+        let encode = || {
+            let before = jpeg(&self.before, &pair.before)?;
+            let after = jpeg(&self.after, &pair.after)?;
+            let length = u32::try_from(before.len()).unwrap_or(u32::MAX).to_be_bytes();
+            Ok(Bytes::from([length.as_slice(), &before, &after].concat()))
+        };
+        pair.encoded.get_or_init(|| encode().map_err(|error: Error| error.to_string())).clone()
     }
 }
 
@@ -207,10 +224,11 @@ mod tests {
         let board = Arc::new(Board::new(video.clone(), video));
         let picture = |index| Picture { bytes: vec![index as u8; 4], index, ..Picture::default() };
         board.show(&picture(0), &picture(0));
-        assert!(super::lock(&board.pair).is_none());
+        assert!(board.pair.borrow().is_none());
         let waiting = std::thread::spawn({
             let board = Arc::clone(&board);
-            move || board.next(None).map(|pair| (pair.index, board.encode(&pair).unwrap()))
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            move || runtime.block_on(board.next(None)).map(|pair| (pair.index, board.encode(&pair).unwrap()))
         });
         let mut index = 1;
         while !waiting.is_finished() {

@@ -2,13 +2,17 @@
 //! Prometheus. Nothing is copied or encoded for it unless somebody looks.
 
 mod board;
+mod callers;
+mod desk;
 mod metrics;
 mod server;
+mod socket;
 
 use std::fs::File;
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use server::Preview;
 
@@ -75,6 +79,11 @@ impl Token {
         let differs = self.0.bytes().zip(given.bytes()).fold(0, |differs, (a, b)| differs | (a ^ b));
         self.0.len() == given.len() && differs == 0
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Whatever a thread that panicked left is still figures, wishes and lists of callers.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod attack;
 mod camera;
 mod commands;
 mod denoise;

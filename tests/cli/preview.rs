@@ -6,6 +6,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use eddy::frame::picture::{Limits, decode};
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::Value;
 
 use crate::common::eddy;
@@ -14,27 +15,35 @@ use crate::common::place::Place;
 const SIZE: usize = 64;
 
 /// A run that gets pictures of noise until it ends, and whose view is served.
-struct Viewed {
+pub(super) struct Viewed {
     child: Child,
-    address: String,
-    token: Option<String>,
+    pub(super) address: String,
+    pub(super) token: Option<String>,
     _place: Place,
 }
 
-struct Answer {
-    code: u16,
-    head: String,
-    body: Vec<u8>,
+pub(super) struct Answer {
+    pub(super) code: u16,
+    pub(super) head: String,
+    pub(super) body: Vec<u8>,
 }
 
 impl Answer {
-    fn text(&self) -> &str {
+    /// What came over a connection, if it is a whole head at least.
+    pub(super) fn read(bytes: &[u8]) -> Option<Self> {
+        let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")?;
+        let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
+        let code = head.split(' ').nth(1).unwrap().parse().unwrap();
+        Some(Self { code, head, body: bytes[end + 4..].to_vec() })
+    }
+
+    pub(super) fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap()
     }
 }
 
 impl Viewed {
-    fn new(arguments: &str) -> Self {
+    pub(super) fn new(arguments: &str) -> Self {
         let place = Place::new();
         let mut command = eddy(arguments).within(&place).command();
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -64,7 +73,7 @@ impl Viewed {
         Self { child, address: address.to_owned(), token, _place: place }
     }
 
-    fn ask(&self, request: &str, headers: &str, body: &str) -> Answer {
+    pub(super) fn ask(&self, request: &str, headers: &str, body: &str) -> Answer {
         let mut stream = TcpStream::connect(&self.address).unwrap();
         let host = if headers.contains("Host:") { String::new() } else { format!("Host: {}\r\n", self.address) };
         let length = body.len();
@@ -73,13 +82,28 @@ impl Viewed {
         stream.write_all(text.as_bytes()).unwrap();
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes).unwrap();
-        let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
-        let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
-        let code = head.split(' ').nth(1).unwrap().parse().unwrap();
-        Answer { code, head, body: bytes[end + 4..].to_vec() }
+        Answer::read(&bytes).unwrap()
     }
 
-    fn get(&self, path: &str) -> Answer {
+    /// A figure of the process's memory, in bytes.
+    pub(super) fn memory(&self, name: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
+    }
+
+    /// How many descriptors the process has open.
+    pub(super) fn descriptors(&self) -> u64 {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count() as u64
+    }
+
+    /// From now on the process may open no descriptor from this one on.
+    pub(super) fn limit_descriptors(&self, count: u64) {
+        let limit = Rlimit { current: Some(count), maximum: Some(count) };
+        prlimit(Pid::from_child(&self.child).into(), Resource::Nofile, limit).unwrap();
+    }
+
+    pub(super) fn get(&self, path: &str) -> Answer {
         self.ask(&format!("GET {path}"), "", "")
     }
 
@@ -88,7 +112,7 @@ impl Viewed {
     }
 
     /// The status, once it is as is waited for.
-    fn status_when(&self, is_there: impl Fn(&Value) -> bool) -> Value {
+    pub(super) fn status_when(&self, is_there: impl Fn(&Value) -> bool) -> Value {
         let began = Instant::now();
         loop {
             let answer = self.get("/status");
