@@ -6,12 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use eddy::frame::stream::part_of;
-
 static ASKED: AtomicBool = AtomicBool::new(false);
 
-/// What is being written that takes a while to be finished.
-static FINISHING: OnceLock<PathBuf> = OnceLock::new();
+/// What is being written that takes a while to be finished, and under which name until then.
+static FINISHING: OnceLock<[PathBuf; 2]> = OnceLock::new();
 
 /// Starts to listen. Where no handler can be set, signals end the process as they always do.
 pub(crate) fn listen() {
@@ -19,8 +17,8 @@ pub(crate) fn listen() {
         if ASKED.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
-        if let Some(path) = FINISHING.get() {
-            let (name, part) = (path.display(), part_of(path));
+        if let Some([path, part]) = FINISHING.get() {
+            let name = path.display();
             let words = format!("finishing {name} (again to stop now; what is written stays in {})", part.display());
             // Nobody may be listening.
             let _ = writeln!(std::io::stderr(), "eddy: {words}");
@@ -28,9 +26,9 @@ pub(crate) fn listen() {
     });
 }
 
-/// Says from now on, when somebody asks to stop, that this file is being finished.
-pub(crate) fn finishing(path: &Path) {
-    let _ = FINISHING.set(path.to_owned());
+/// Says from now on, when somebody asks to stop, that this file is being finished, of which `part` is written.
+pub(crate) fn finishing(path: &Path, part: &Path) {
+    let _ = FINISHING.set([path.to_owned(), part.to_owned()]);
 }
 
 /// Whether to go on.

@@ -14,6 +14,24 @@ use ndarray::{Array4, Array5, Axis, Slice};
 
 use super::console::Console;
 
+/// What results wait for.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Input and output")]
+pub(crate) struct SyncOption {
+    /// Do not wait until results are on the disk: sooner done, but a power cut may take them or leave them empty
+    #[arg(long)]
+    no_sync: bool,
+}
+
+impl SyncOption {
+    /// To be called before anything is written.
+    pub(crate) fn apply(&self) {
+        if self.no_sync {
+            eddy::durable::forgo_sync();
+        }
+    }
+}
+
 /// On what the network runs.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Device")]
@@ -31,8 +49,8 @@ pub(crate) struct DeviceOptions {
     runtime: Option<PathBuf>,
 
     /// Threads within an operator; 0 is one per physical core, of which there may be fast and slow ones, then per fast one
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    threads: usize,
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=1024))]
+    threads: u16,
 
     /// Give way to other programs, 0 to 19: how much less of the processor is asked for
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..=19))]
@@ -56,7 +74,7 @@ impl DeviceOptions {
     /// Chooses the device.
     pub(crate) fn place(&self, runtime: Arc<Runtime>) -> eddy::Result<Opened> {
         let placement = runtime.choose(self.device, self.require_device)?;
-        Ok(Opened { runtime, placement, threads: self.threads, whole: self.require_device })
+        Ok(Opened { runtime, placement, threads: self.threads.into(), whole: self.require_device })
     }
 
     /// Opens the library alone.

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::console::Console;
 use super::interrupt;
+use super::options::SyncOption;
 
 /// Measure a camera's noise
 ///
@@ -29,11 +30,15 @@ pub(crate) struct Arguments {
     output: PathBuf,
 
     #[command(flatten)]
+    sync: SyncOption,
+
+    #[command(flatten)]
     console: Console,
 }
 
 impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
+        self.sync.apply();
         let pictures = source::together(&self.sources, &self.output)?;
         NoiseProfile::check(&self.output)?;
         let mut profiler = Profiler::new();

@@ -14,6 +14,7 @@ pub use device::{Device, DeviceChoice, Placement, Trial};
 pub(crate) use engines::sha256;
 pub use engines::{durations as engine_durations, folder as engine_folder};
 pub use interface::Interface;
+pub use process::ignore_file_size_signal;
 pub use runtime::{EMBEDDED_VERSION, Library, OLDEST_MINOR_VERSION, Runtime};
 pub use session::{Engine, ModelSource, OnnxNetwork, SessionOptions, default_threads};
 

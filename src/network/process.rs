@@ -12,6 +12,15 @@ pub(super) fn forbid_telemetry() {
     }
 }
 
+/// Makes a file that grows larger than `ulimit -f` allows an error of the write, in place of the end of the process. For a program's
+/// beginning; programs that are started later inherit it.
+pub fn ignore_file_size_signal() {
+    // SAFETY: no handler is set, so that no code of ours ever runs in a signal; ignoring one touches no memory.
+    let before = unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+    // It fails for signals alone that there are not.
+    let _ = before;
+}
+
 /// Lets go of the memory that holds `bytes`, whole pages of the program's own read-only file; what is read again later
 /// comes from the file.
 pub(super) fn release_static(bytes: &'static [u8]) {
