@@ -48,9 +48,9 @@ pub(crate) struct DeviceOptions {
     #[arg(long, value_name = "LIB")]
     runtime: Option<PathBuf>,
 
-    /// Threads within an operator; 0 is one per physical core, of which there may be fast and slow ones, then per fast one
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=1024))]
-    threads: u16,
+    /// Threads within an operator; 0 is one per physical core, of which there may be fast and slow ones, then per fast one; at most 8 per core
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = threads)]
+    threads: usize,
 
     /// Give way to other programs, 0 to 19: how much less of the processor is asked for
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..=19))]
@@ -74,7 +74,7 @@ impl DeviceOptions {
     /// Chooses the device.
     pub(crate) fn place(&self, runtime: Arc<Runtime>) -> eddy::Result<Opened> {
         let placement = runtime.choose(self.device, self.require_device)?;
-        Ok(Opened { runtime, placement, threads: self.threads.into(), whole: self.require_device })
+        Ok(Opened { runtime, placement, threads: self.threads, whole: self.require_device })
     }
 
     /// Opens the library alone.
@@ -85,6 +85,16 @@ impl DeviceOptions {
         }
         Runtime::load(&self.library())
     }
+}
+
+/// More threads than this for each core only wait for each other.
+const THREADS_PER_CORE: usize = 8;
+
+fn threads(text: &str) -> Result<usize, String> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let most = cores * THREADS_PER_CORE;
+    let expected = || format!("expected 0 to {most}, {THREADS_PER_CORE} for each core that there is here");
+    text.parse().ok().filter(|threads| *threads <= most).ok_or_else(expected)
 }
 
 /// A library that is open, and the device that was chosen.

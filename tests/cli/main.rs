@@ -29,3 +29,4 @@ mod shown;
 mod streams;
 mod temporal;
 mod upscale;
+mod whole;
