@@ -48,7 +48,8 @@ pub(crate) struct DeviceOptions {
     #[arg(long, value_name = "LIB")]
     runtime: Option<PathBuf>,
 
-    /// Threads within an operator; 0 is one per physical core, of which there may be fast and slow ones, then per fast one; at most 8 per core
+    /// Threads within an operator, at most 8 per core; 0 is one per physical core, of which there may be fast and slow ones, then per
+    /// fast one
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = threads)]
     threads: usize,
 

@@ -30,9 +30,9 @@ pub(crate) fn check_place(path: &Path) -> Result<()> {
 
 /// Writes a picture file, and returns what the format could not hold.
 ///
-/// The file is written under another name in the same folder and renamed when it is complete and on the disk, so that a reader never
-/// sees half of it, after a power cut neither, and an earlier file of that name stays until then. It gets the permissions of an ordinary new
-/// file, or those of the file that it replaces. A symbolic link is followed, whether its end is
+/// The file is written under another name in the same folder and renamed when it is complete and on the disk, so that
+/// a reader never sees half of it, after a power cut neither, and an earlier file of that name stays until then. It gets the
+/// permissions of an ordinary new file, or those of the file that it replaces. A symbolic link is followed, whether its end is
 /// there or not, but for one of another user in a folder that everybody may write to. PNG and TIFF take little memory beside
 /// the frame's; a format that holds less than the frame takes a reduced copy.
 ///

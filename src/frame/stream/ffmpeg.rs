@@ -362,7 +362,7 @@ impl FfmpegSink {
 impl FfmpegSink {
     /// Writes what is finished once more, without encoding it again: an MP4 with its index at the beginning, and no more sound than
     /// there are frames where the run was stopped.
-    fn rewrite(&mut self) -> std::result::Result<(), String> {
+    fn rewrite(&self) -> std::result::Result<tempfile::TempPath, String> {
         // By the end of its name ffmpeg knows the container.
         let extension = self.target.extension().map(|end| format!(".{}", end.display())).unwrap_or_default();
         let failed = |error: std::io::Error| error.to_string();
@@ -379,8 +379,7 @@ impl FfmpegSink {
         }
         command.arg(whole.path()).stdin(Stdio::null()).stdout(Stdio::null());
         Process::start(&mut command).map_err(failed)?.end()?;
-        self.part = whole.into_temp_path();
-        Ok(())
+        Ok(whole.into_temp_path())
     }
 }
 
@@ -491,15 +490,11 @@ impl Sink for FfmpegSink {
             return Ok(());
         }
         let is_to_be_rewritten = kind(&self.target).as_deref() == Some("mp4") || (self.is_cut && self.has_sound);
-        if is_to_be_rewritten && let Err(problem) = self.rewrite() {
-            return Err(self.failed(problem, None));
-        }
-        match durable::rename(&self.part, &self.target) {
-            Ok(()) => {
-                self.part.disable_cleanup(true);
-                Ok(())
-            }
-            Err(error) => Err(self.failed("the finished file cannot be renamed".into(), Some(error.into()))),
-        }
+        // What was recorded has its own name until the other is in its place for good.
+        let rewritten =
+            is_to_be_rewritten.then(|| self.rewrite()).transpose().map_err(|problem| self.failed(problem, None))?;
+        let finished = rewritten.as_deref().unwrap_or(&self.part);
+        durable::rename(finished, &self.target)
+            .map_err(|error| self.failed("the finished file cannot be renamed".into(), Some(error.into())))
     }
 }
