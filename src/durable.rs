@@ -60,7 +60,7 @@ impl Part {
     /// Gives the file its name, now that it is written.
     ///
     /// # Errors
-    /// What the system reports; the file is gone then.
+    /// What the system reports. The file is gone then, unless it has replaced another and the folder alone could not be synced.
     pub(crate) fn complete(self) -> io::Result<()> {
         sync(self.file.as_file())?;
         let folder = self.rename()?;
