@@ -28,6 +28,7 @@
 
 pub mod array;
 pub mod diffusion;
+pub mod durable;
 pub mod error;
 pub mod frame;
 pub mod machine;

@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 
 use common::place::{MANIFEST, Place, data, sha256};
-use common::{BINARY, eddy, skip};
+use common::{BINARY, Eddy, eddy, skip, unshare};
 use eddy::frame::Samples;
 
 fn ffmpeg(place: &Place, arguments: &str) -> Vec<u8> {
@@ -407,4 +407,40 @@ fn depth_range_and_fields_are_kept_and_covers_left_aside() {
         "-i cover.png -i deep.mkv -map 0 -map 1:v -c:v:0 copy -c:v:1 mpeg4 -disposition:v:0 attached_pic cover.mp4";
     ffmpeg(&place, cover);
     eddy("denoise cover.mp4 -m identity --sigma 1 -o out.y4m").within(&place).succeeds().says("5 pictures of 64x48");
+}
+
+#[test]
+fn what_a_killed_run_recorded_stays_and_that_is_said() {
+    let Some(place) = place() else { return };
+    ffmpeg(&place, "-f lavfi -i testsrc2=size=160x120:rate=12:duration=1 in.mp4");
+    place.file("out.part.mp4", "a recording");
+    let run = eddy("denoise in.mp4 -o out.mp4 -m identity --sigma 1").within(&place).succeeds();
+    run.says("out.part.mp4 is there already").says("this one writes").says("out.part1.mp4");
+    assert_eq!(place.bytes("out.part.mp4"), b"a recording");
+    assert_eq!(probe(&place, "stream=nb_frames", "out.mp4"), "12");
+    place.holds_only(&["identity", "in.mp4", "out.mp4", "out.part.mp4"]);
+}
+
+#[test]
+fn a_full_disk_keeps_what_was_recorded() {
+    let Some(place) = place() else { return };
+    let Some(mut command) = unshare("-m") else { return skip("a full disk: no file system can be mounted here") };
+    ffmpeg(
+        &place,
+        "-f lavfi -i testsrc2=size=320x240:rate=25:duration=8 -vf noise=alls=60:allf=t -f yuv4mpegpipe in.y4m",
+    );
+    place.folder("full");
+    command.args([
+        "sh",
+        "-c",
+        "mount -t tmpfs -o size=2m none full && \"$@\"; code=$?; cp -r full kept; exit $code",
+        "sh",
+    ]);
+    command.arg(BINARY);
+    let run = Eddy::new(command, "denoise in.y4m -o full/out.mp4 -m identity --sigma 1 --encoder-options g=10");
+    let run = run.within(&place).fails(1);
+    run.says("full/out.mp4").says("what was recorded until then is kept in").says("full/out.part.mp4");
+    assert_eq!(place.names("kept"), ["out.part.mp4"]);
+    let frames: u64 = probe(&place, "stream=nb_read_packets -count_packets", "kept/out.part.mp4").parse().unwrap();
+    assert!((10..200).contains(&frames), "{frames}");
 }

@@ -57,6 +57,7 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
+        self.pictures.sync.apply();
         let kernel = match self.kernel.strip_prefix("gaussian:") {
             Some(sigma) => {
                 let sigma = sigma.parse().map_err(|_| {

@@ -113,6 +113,7 @@ const CAMERA: &str = "camera";
 
 impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
+        self.pictures.sync.apply();
         let sigma = match &self.noise_profile {
             Some(path) => SigmaChoice::Profile(NoiseProfile::read(path)?),
             None => self.sigma.0.clone(),

@@ -70,7 +70,7 @@ impl StepKeeper {
             return Err(eddy::Error::usage("its steps are latents and no pictures; leave --save-steps out"));
         }
         let problem = "the folder for the steps cannot be made";
-        std::fs::create_dir_all(folder).map_err(|cause| eddy::Error::output_from(folder, problem, cause))?;
+        eddy::durable::create_folder(folder).map_err(|cause| eddy::Error::output_from(folder, problem, cause))?;
         Ok(Some(Self { folder: folder.to_owned(), range: drawer.range() }))
     }
 }

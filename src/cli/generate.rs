@@ -17,7 +17,7 @@ use serde_json::json;
 use super::console::Console;
 use super::drawing::{DrawingOptions, tabled};
 use super::interrupt;
-use super::options::{DeviceOptions, MemoryOptions, NoiseOptions, PrecisionOption, Size, pair};
+use super::options::{DeviceOptions, MemoryOptions, NoiseOptions, PrecisionOption, Size, SyncOption, pair};
 
 /// Draw pictures
 ///
@@ -96,6 +96,9 @@ pub(crate) struct Arguments {
     device: DeviceOptions,
 
     #[command(flatten)]
+    sync: SyncOption,
+
+    #[command(flatten)]
     console: Console,
 }
 
@@ -109,6 +112,7 @@ const BATCH: usize = 16;
 
 impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
+        self.sync.apply();
         if let Some(scale) = self.guidance_scale
             && !(scale.is_finite() && scale >= 0.0)
         {
@@ -275,7 +279,7 @@ impl Sink {
         let is_folder = output.is_dir() || ends_in_slash(output);
         if is_folder && !grid {
             let problem = "the folder cannot be made";
-            std::fs::create_dir_all(output).map_err(|cause| eddy::Error::output_from(output, problem, cause))?;
+            eddy::durable::create_folder(output).map_err(|cause| eddy::Error::output_from(output, problem, cause))?;
             return Ok(Self::Folder(output.to_owned()));
         }
         if !is_folder && !grid && output.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("npy")) {

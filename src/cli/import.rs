@@ -7,13 +7,14 @@ use std::path::{Component, Path, PathBuf};
 use clap::Args;
 use eddy::array;
 use eddy::diffusion::{NoiseAt, NoiseSource, Philox};
+use eddy::durable::PartFolder;
 use eddy::model::{Facts, Package, Precision, external_files, facts_of_diffusers, schedule_of_diffusers};
 use eddy::network::Network;
 use ndarray::Array4;
 use serde_json::json;
 
 use super::console::Console;
-use super::options::{DeviceOptions, Size, pair};
+use super::options::{DeviceOptions, Size, SyncOption, pair};
 
 /// Make a model package of what others made
 ///
@@ -104,6 +105,9 @@ pub(crate) struct Arguments {
     device: DeviceOptions,
 
     #[command(flatten)]
+    sync: SyncOption,
+
+    #[command(flatten)]
     console: Console,
 }
 
@@ -113,6 +117,7 @@ const DECODER: &str = "decoder";
 
 impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
+        self.sync.apply();
         if self.output.exists() {
             let problem = format!("{} is there already; name a folder that is not", self.output.display());
             return Err(eddy::Error::usage(problem).into());
@@ -130,10 +135,7 @@ impl Arguments {
         // Under another name until everything is there.
         let parent = self.output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let cannot = |problem: &'static str| move |cause| eddy::Error::output_from(parent, problem, cause);
-        let folder = tempfile::Builder::new()
-            .prefix(".eddy-")
-            .tempdir_in(parent)
-            .map_err(cannot("no folder can be made there"))?;
+        let folder = PartFolder::beside(&self.output).map_err(cannot("no folder can be made there"))?;
         copy(&network, folder.path(), &facts.file)?;
         if let Some(decoder) = &mut facts.decoder {
             // In a folder of its own, since what beside it holds its weights may be called as that of the network is.
@@ -150,12 +152,8 @@ impl Arguments {
         write(&manifest)?;
         let check = self.record(folder.path(), &facts)?;
         write(&format!("{manifest}\n{check}"))?;
-        let made = folder.keep();
-        let finished = fs::rename(&made, &self.output);
-        if finished.is_err() {
-            let _ = fs::remove_dir_all(&made);
-        }
-        finished.map_err(|cause| eddy::Error::output_from(&self.output, "it cannot be put in its place", cause))?;
+        let cannot = |cause| eddy::Error::output_from(&self.output, "it cannot be put in its place", cause);
+        folder.complete().map_err(cannot)?;
         let (source, output) = (self.source.display(), self.output.display());
         let line = format!(
             "{source} -> {output}: a model to {}, which `eddy check {output}` compares with what it gave now",

@@ -72,6 +72,7 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
+        self.pictures.sync.apply();
         let package = Package::find(&self.model)?;
         let painted = picture::read(&self.mask, &Limits::within(self.memory.budget().max_memory))?.upright();
         let mask = Mask::of(&painted).grown(self.grow as usize).feathered(self.feather as usize);

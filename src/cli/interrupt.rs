@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 
-use eddy::frame::stream::part_of;
 use eddy::machine::exit_at_once;
 
 use super::console;
@@ -21,8 +20,8 @@ static OPENING: AtomicUsize = AtomicUsize::new(0);
 /// The exit code of a process that was asked to stop.
 const INTERRUPTED: i32 = 130;
 
-/// What is being written that takes a while to be finished.
-static FINISHING: OnceLock<PathBuf> = OnceLock::new();
+/// What is being written that takes a while to be finished, and under which name until then.
+static FINISHING: OnceLock<[PathBuf; 2]> = OnceLock::new();
 
 /// Starts to listen. Where no handler can be set, signals end the process as they always do.
 pub(crate) fn listen() {
@@ -34,8 +33,8 @@ pub(crate) fn listen() {
         if OPENING.load(Ordering::Relaxed) > 0 {
             exit_at_once(console::complain_of(&eddy::Error::Interrupted.into()).into());
         }
-        if let Some(path) = FINISHING.get() {
-            let (name, part) = (path.display(), part_of(path));
+        if let Some([path, part]) = FINISHING.get() {
+            let name = path.display();
             let words = format!("finishing {name} (again to stop now; what is written stays in {})", part.display());
             // Nobody may be listening.
             let _ = writeln!(std::io::stderr(), "eddy: {words}");
@@ -43,9 +42,9 @@ pub(crate) fn listen() {
     });
 }
 
-/// Says from now on, when somebody asks to stop, that this file is being finished.
-pub(crate) fn finishing(path: &Path) {
-    let _ = FINISHING.set(path.to_owned());
+/// Says from now on, when somebody asks to stop, that this file is being finished, of which `part` is written.
+pub(crate) fn finishing(path: &Path, part: &Path) {
+    let _ = FINISHING.set([path.to_owned(), part.to_owned()]);
 }
 
 /// Something is being opened while this lives.

@@ -14,6 +14,24 @@ use ndarray::{Array4, Array5, Axis, Slice};
 
 use super::console::Console;
 
+/// What results wait for.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Input and output")]
+pub(crate) struct SyncOption {
+    /// Do not wait until results are on the disk: sooner done, but a power cut may take them or leave them empty
+    #[arg(long)]
+    no_sync: bool,
+}
+
+impl SyncOption {
+    /// To be called before anything is written.
+    pub(crate) fn apply(&self) {
+        if self.no_sync {
+            eddy::durable::forgo_sync();
+        }
+    }
+}
+
 /// On what the network runs.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Device")]
@@ -30,8 +48,9 @@ pub(crate) struct DeviceOptions {
     #[arg(long, value_name = "LIB")]
     runtime: Option<PathBuf>,
 
-    /// Threads within an operator; 0 is one per physical core, of which there may be fast and slow ones, then per fast one
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    /// Threads within an operator, at most 8 per core; 0 is one per physical core, of which there may be fast and slow ones, then per
+    /// fast one
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = threads)]
     threads: usize,
 
     /// Give way to other programs, 0 to 19: how much less of the processor is asked for
@@ -67,6 +86,16 @@ impl DeviceOptions {
         }
         Runtime::load(&self.library())
     }
+}
+
+/// More threads than this for each core only wait for each other.
+const THREADS_PER_CORE: usize = 8;
+
+fn threads(text: &str) -> Result<usize, String> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let most = cores * THREADS_PER_CORE;
+    let expected = || format!("expected 0 to {most}, {THREADS_PER_CORE} for each core that there is here");
+    text.parse().ok().filter(|threads| *threads <= most).ok_or_else(expected)
 }
 
 /// A library that is open, and the device that was chosen.

@@ -13,6 +13,7 @@ use eddy::task::Budget;
 
 use super::console::{Bar, Console, SomeFailed};
 use super::interrupt;
+use super::options::SyncOption;
 
 /// What is read and written.
 #[derive(Debug, Args)]
@@ -41,6 +42,9 @@ pub(crate) struct Pictures {
     /// Quality of a JPEG, 1 to 100
     #[arg(long, value_name = "Q", default_value_t = picture::Options::default().jpeg_quality, value_parser = clap::value_parser!(u8).range(1..=100))]
     jpeg_quality: u8,
+
+    #[command(flatten)]
+    pub(crate) sync: SyncOption,
 }
 
 /// What is written.

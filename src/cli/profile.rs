@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::console::Console;
 use super::interrupt;
+use super::options::SyncOption;
 
 /// Measure a camera's noise
 ///
@@ -33,6 +34,9 @@ pub(crate) struct Arguments {
     output: PathBuf,
 
     #[command(flatten)]
+    sync: SyncOption,
+
+    #[command(flatten)]
     console: Console,
 }
 
@@ -41,6 +45,7 @@ const FRAMES: usize = 32;
 
 impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
+        self.sync.apply();
         NoiseProfile::check(&self.output)?;
         let mut profiler = Profiler::new();
         if self.sources.iter().any(|source| stream::is_source(source)) {

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::console::Console;
 use super::interrupt;
-use super::options::{DeviceOptions, PrecisionOption, recorded};
+use super::options::{DeviceOptions, PrecisionOption, SyncOption, recorded};
 
 /// Run a sampler on a raw tensor
 ///
@@ -61,11 +61,15 @@ pub(crate) struct Arguments {
     device: DeviceOptions,
 
     #[command(flatten)]
+    sync: SyncOption,
+
+    #[command(flatten)]
     console: Console,
 }
 
 impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
+        self.sync.apply();
         let model = SampledModel::find(&self.model)?;
         let plan = plan(&model.schedule()?, self.sampler, self.steps, self.eta)?;
         array::check(&self.output)?;

@@ -274,8 +274,16 @@ impl Stream<'_> {
             None => None,
         };
         let mut watcher = Watcher::new(told, preview, before);
-        if self.sink == SinkFormat::Container {
-            interrupt::finishing(output);
+        if let Some(part) = sink.part() {
+            interrupt::finishing(output, part);
+            if let usual = stream::part_of(output)
+                && usual.file_name() != part.file_name()
+            {
+                let (usual, part) = (usual.display(), part.display());
+                console.note(format!(
+                    "{usual} is there already, of a run that was killed or goes on: it stays, this one writes {part}"
+                ));
+            }
         }
         let (summary, ended) = run(self.source, sink, restorer, self.flow, &mut watcher);
         drop(watcher);

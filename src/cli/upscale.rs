@@ -71,6 +71,7 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
+        self.pictures.sync.apply();
         if self.prior {
             let scale = self.scale.unwrap_or(DEFAULT_SCALE);
             if !(2..=8).contains(&scale) {

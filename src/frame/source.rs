@@ -6,6 +6,7 @@ mod tests;
 
 use super::Format;
 use super::picture::end_of_link;
+use crate::durable::create_folder;
 use crate::error::{Error, Result};
 use natural::by_number;
 use std::collections::HashMap;
@@ -50,7 +51,7 @@ pub fn jobs(inputs: &[PathBuf], output: &Path, format: Option<Format>) -> Result
     }
     refuse_overlap(&jobs)?;
     if into_folder {
-        std::fs::create_dir_all(output).map_err(|error| no_folder(output, error))?;
+        create_folder(output).map_err(|error| no_folder(output, error))?;
     }
     Ok(jobs)
 }
@@ -93,7 +94,7 @@ pub fn jobs_below(inputs: &[PathBuf], output: &Path, format: Option<Format>) -> 
     refuse_streams(inputs, output)?;
     refuse_overlap(&all)?;
     for folder in all.iter().filter_map(|job| job.output.parent()) {
-        std::fs::create_dir_all(folder).map_err(|error| no_folder(folder, error))?;
+        create_folder(folder).map_err(|error| no_folder(folder, error))?;
     }
     Ok(all)
 }

@@ -19,6 +19,15 @@ pub(crate) fn forbid_telemetry() {
     }
 }
 
+/// Makes a file that grows larger than `ulimit -f` allows an error of the write, in place of the end of the process. For a program's
+/// beginning; programs that are started later inherit it.
+pub fn ignore_file_size_signal() {
+    // SAFETY: no handler is set, so that no code of ours ever runs in a signal; ignoring one touches no memory.
+    let before = unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
+    // It fails for signals alone that there are not.
+    let _ = before;
+}
+
 /// Lets go of the memory that holds `bytes`, whole pages of the program's own read-only file; what is read again later
 /// comes from the file.
 pub(crate) fn release_static(bytes: &'static [u8]) {
@@ -76,9 +85,6 @@ pub(crate) fn spawn(mut command: Command, signal: Signal) -> io::Result<Child> {
 /// Ends the process now, with that exit code, whatever other threads do: nothing is dropped, and no library that is in use is
 /// taken apart under the threads that use it.
 pub fn exit_at_once(code: i32) -> ! {
-    unsafe extern "C" {
-        fn _exit(code: i32) -> !;
-    }
     // SAFETY: POSIX has it so; it does not return, and may be called from any thread.
-    unsafe { _exit(code) }
+    unsafe { libc::_exit(code) }
 }

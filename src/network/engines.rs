@@ -6,11 +6,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+
+use crate::durable::{self, Owner};
 
 /// What an engine depends on, each with its name; the names are part of the hash.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -114,7 +115,7 @@ impl Place {
     pub(super) fn engines(&self) -> PathBuf {
         match self.state {
             State::Kept => self.root.join(&self.name),
-            State::Building(_) => self.root.join(format!("{}.{}.part", self.name, std::process::id())),
+            State::Building(_) => self.root.join(format!("{}.{}.part", self.name, Owner::own())),
         }
     }
 
@@ -133,11 +134,9 @@ impl Place {
         let files = hashes(&part)?;
         let key = self.key.0.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
         let seal = Seal { files, key, seconds: begun.elapsed().as_secs_f64() };
-        let mut file = fs::File::create(part.join(SEAL))?;
-        file.write_all(serde_json::to_string_pretty(&seal)?.as_bytes())?;
-        file.sync_all()?;
+        fs::write(part.join(SEAL), serde_json::to_string_pretty(&seal)?)?;
         let kept = self.root.join(&self.name);
-        if let Err(error) = fs::rename(&part, &kept) {
+        if let Err(error) = durable::rename_folder(&part, &kept) {
             // Another process was sooner, and its engine is as good.
             if !is_whole(&kept) {
                 return Err(error);
@@ -194,9 +193,7 @@ fn sweep(root: &Path) {
     for entry in fs::read_dir(root).into_iter().flatten().filter_map(std::result::Result::ok) {
         let path = entry.path();
         let left = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".part")?.rsplit_once('.'));
-        if left
-            .is_some_and(|(_, process)| !Path::new("/proc").join(process).exists() && Path::new("/proc/self").exists())
-        {
+        if left.and_then(|(_, owner)| Owner::parse(owner)).is_some_and(Owner::is_gone) {
             let _ = fs::remove_dir_all(&path);
         }
     }
@@ -267,7 +264,7 @@ mod tests {
         drop(place);
         assert!(!part.exists());
         // Of a process that was killed: no process has so large a number.
-        let left = root.path().join("abc.4194999.part");
+        let left = root.path().join("abc.4194999-1.part");
         fs::create_dir(&left).unwrap();
         drop(Place::open(root.path(), key()).unwrap());
         assert!(!left.exists());

@@ -30,3 +30,4 @@ mod shown;
 mod streams;
 mod temporal;
 mod upscale;
+mod whole;

@@ -19,6 +19,9 @@ const CUT_OFF: &str = "the file is cut off: it ends before its picture does; cop
 const DAMAGED: &str = "the file is damaged; open it in another program to see whether the picture can be saved anew";
 const KIND: &str = "this kind of pixels or compression is not supported; save it as 8 or 16 bit grey or RGB";
 
+pub(in crate::frame) const TOO_LARGE: &str =
+    "it grows larger than a file may be here; raise the limit (ulimit -f), or choose another place";
+
 impl Refusal {
     pub(super) fn new(problem: impl Into<String>) -> Self {
         Self { problem: problem.into(), source: None }
@@ -34,6 +37,8 @@ impl From<io::Error> for Refusal {
         let problem = match error.kind() {
             io::ErrorKind::UnexpectedEof => CUT_OFF,
             io::ErrorKind::StorageFull => "the disk is full; free some space and try again",
+            io::ErrorKind::FileTooLarge => TOO_LARGE,
+            io::ErrorKind::QuotaExceeded => "the quota of this user is used up; free some space and try again",
             io::ErrorKind::IsADirectory => "it is a folder and not a file",
             io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => DAMAGED,
             _ => "the system reports an error",

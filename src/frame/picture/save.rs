@@ -5,12 +5,12 @@ use super::encode::{Options, encode};
 use super::format::Format;
 use super::refusal::{self, Refusal};
 use super::warning::Warning;
+use crate::durable::{Part, folder_of};
 use crate::error::{Error, Result};
 use crate::frame::Frame;
 use std::fs::File;
 use std::io::{BufWriter, Cursor, ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use tempfile::NamedTempFile;
 
 /// Whether [`write()`] would take a frame of that size, depth and alpha, and whether there is a folder for it: to be asked
 /// before hours of work.
@@ -30,10 +30,10 @@ pub(crate) fn check_place(path: &Path) -> Result<()> {
 
 /// Writes a picture file, and returns what the format could not hold.
 ///
-/// The file is written under another name in the same folder and renamed when it is complete, so that a reader never
-/// sees half of it and an earlier file of that name stays until then. It gets the permissions of an ordinary new
-/// file, or those of the file that it replaces. A symbolic link is followed, whether its end is
-/// there or not. PNG and TIFF take little memory beside
+/// The file is written under another name in the same folder and renamed when it is complete and on the disk, so that
+/// a reader never sees half of it, after a power cut neither, and an earlier file of that name stays until then. It gets the
+/// permissions of an ordinary new file, or those of the file that it replaces. A symbolic link is followed, whether its end is
+/// there or not, but for one of another user in a folder that everybody may write to. PNG and TIFF take little memory beside
 /// the frame's; a format that holds less than the frame takes a reduced copy.
 ///
 /// # Errors
@@ -63,30 +63,41 @@ pub fn encode_bytes(frame: &Frame, format: Format, options: &Options) -> Result<
     }
 }
 
-/// A file beside `path` under another name, and the name that it is to have once it is complete.
-pub(crate) fn begin(path: &Path) -> Result<(NamedTempFile, PathBuf)> {
-    let target = target(path)?;
-    let file = create_beside(&target).map_err(|refusal| refused(path, refusal))?;
-    Ok((file, target))
+/// A picture file that is written, and does not have its name yet.
+pub(in crate::frame) fn write_part(frame: &Frame, path: &Path, format: Format, options: &Options) -> Result<Part> {
+    fill(path, |file| encode(frame, format, options, file)).map(|(part, _)| part)
 }
 
-/// Lets `fill` write a file that appears under `path` only if it succeeds.
-pub(crate) fn save<T>(path: &Path, fill: impl FnOnce(&mut BufWriter<&mut File>) -> refusal::Result<T>) -> Result<T> {
-    let (mut file, target) = begin(path)?;
+/// A file beside `path` under another name.
+pub(crate) fn begin(path: &Path) -> Result<Part> {
+    let target = target(path)?;
+    let folder = folder_of(&target).to_owned();
+    Part::beside(target).map_err(|error| refused(path, no_place(&folder, error)))
+}
+
+/// Lets `write` write a file that appears under `path` only if it succeeds.
+pub(crate) fn save<T>(path: &Path, write: impl FnOnce(&mut BufWriter<&mut File>) -> refusal::Result<T>) -> Result<T> {
+    let (part, value) = fill(path, write)?;
+    part.complete().map_err(|error| refused(path, error.into()))?;
+    Ok(value)
+}
+
+fn fill<T>(path: &Path, write: impl FnOnce(&mut BufWriter<&mut File>) -> refusal::Result<T>) -> Result<(Part, T)> {
+    let mut part = begin(path)?;
     let filled = {
-        let mut writer = BufWriter::with_capacity(1 << 16, file.as_file_mut());
-        fill(&mut writer).and_then(|value| {
+        let mut writer = BufWriter::with_capacity(1 << 16, part.file.as_file_mut());
+        write(&mut writer).and_then(|value| {
             writer.flush()?;
             Ok(value)
         })
     };
     let value = filled.map_err(|refusal| refused(path, refusal))?;
-    file.persist(&target).map_err(|failed| refused(path, failed.error.into()))?;
-    Ok(value)
+    Ok((part, value))
 }
 
 /// The file that is written: at the end of symbolic links, and not something that must not be replaced.
 fn target(path: &Path) -> Result<PathBuf> {
+    check_links(path)?;
     let refuse = |problem: &str| Err(refused(path, Refusal::new(problem)));
     match path.metadata() {
         Ok(found) if found.is_dir() => refuse("it is a folder; give a file's name"),
@@ -100,37 +111,48 @@ fn target(path: &Path) -> Result<PathBuf> {
     }
 }
 
+/// Refuses a path that goes through a link which another user put into a folder that everybody may write to, such as `/tmp`: it may
+/// lead to a file of ours that was never meant.
+///
+/// # Errors
+/// [`Error::Output`] with the link.
+pub(in crate::frame) fn check_links(path: &Path) -> Result<()> {
+    let mut end = path.to_owned();
+    for _ in 0..LINKS {
+        if let Some(link) = end.ancestors().find(|part| is_planted(part)) {
+            let link = link.display();
+            let problem = format!(
+                "{link} is a link of another user in a folder that everybody may write to; choose another name"
+            );
+            return Err(refused(path, Refusal::new(problem)));
+        }
+        let Ok(next) = end.read_link() else { break };
+        end = folder_of(&end).join(next);
+    }
+    Ok(())
+}
+
+fn is_planted(path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let Some(link) = path.symlink_metadata().ok().filter(std::fs::Metadata::is_symlink) else { return false };
+    let own = rustix::process::geteuid().as_raw();
+    // As the system does it where `fs.protected_symlinks` is set.
+    folder_of(path)
+        .metadata()
+        .is_ok_and(|folder| folder.mode() & 0o1002 == 0o1002 && link.uid() != own && link.uid() != folder.uid())
+}
+
+/// As many links as the system follows.
+const LINKS: usize = 40;
+
 /// Where a symbolic link leads whose end is not there yet; any other path as it is.
 pub(in crate::frame) fn end_of_link(path: &Path) -> PathBuf {
-    /// As many as the system follows.
-    const LINKS: usize = 40;
     let mut end = path.to_owned();
     for _ in 0..LINKS {
         let Ok(next) = end.read_link() else { break };
         end = folder_of(&end).join(next);
     }
     end
-}
-
-fn create_beside(target: &Path) -> refusal::Result<NamedTempFile> {
-    let folder = folder_of(target);
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".eddy-").suffix(".part");
-    #[cfg(unix)]
-    {
-        // What a program asks for when it creates any file; the user's umask takes its part from it.
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
-    let file = builder.tempfile_in(folder).map_err(|error| no_place(folder, error))?;
-    if let Ok(replaced) = target.metadata() {
-        file.as_file().set_permissions(replaced.permissions())?;
-    }
-    Ok(file)
-}
-
-fn folder_of(target: &Path) -> &Path {
-    target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Why no file can be created in a folder.

@@ -15,7 +15,8 @@ use super::sink::{Framing, PlainSink};
 use super::video::{Color, Matrix, Rate, SaidBy, Scan, Siting, Video};
 use super::y4m::Y4mSource;
 use super::{Arrival, Interpretation, Origin, Picture, Sink, Source};
-use crate::error::{Error, Result};
+use crate::durable::{self, Part};
+use crate::error::{Cause, Error, Result};
 use crate::frame::picture;
 
 /// The formats that y4m holds and we read, of limited and of full range; ffmpeg takes the one that loses least.
@@ -260,7 +261,7 @@ impl FfmpegSink {
     /// # Errors
     /// [`Error::Output`] when ffmpeg is not there or does not write this, with what it says.
     pub fn create(path: &Path, video: &Video, origin: Origin<'_>) -> Result<Self> {
-        let (file, target) = picture::begin(path)?;
+        let Part { file, target } = picture::begin(path)?;
         // Under a name by which it is found if this process is killed: what was written of it is a film.
         let part = named_part(file.into_temp_path(), &target)
             .map_err(|error| Error::output_from(path, "its folder cannot be written to", error))?;
@@ -322,16 +323,29 @@ impl FfmpegSink {
     fn complaint(&mut self) -> Option<Error> {
         self.pipe = None;
         let problem = self.process.end().err()?;
-        Some(Error::Output { path: self.target.clone(), problem, source: None })
+        Some(self.failed(problem, None))
+    }
+
+    /// The error with which it ends; what was recorded until then stays.
+    fn failed(&mut self, mut problem: String, source: Option<Cause>) -> Error {
+        if self.written > 0 && self.part.metadata().is_ok_and(|part| part.len() > 0) {
+            self.part.disable_cleanup(true);
+            problem += &format!("; what was recorded until then is kept in {}", self.part.display());
+        }
+        Error::Output { path: self.target.clone(), problem, source }
     }
 }
 
 impl FfmpegSink {
     /// Writes what is finished once more, without encoding it again: an MP4 with its index at the beginning, and no more sound than
     /// there are frames where the run was stopped.
-    fn rewrite(&mut self) -> Result<()> {
-        let failed = |problem: String| Error::Output { path: self.target.clone(), problem, source: None };
-        let whole = part_of(&self.part);
+    fn rewrite(&self) -> std::result::Result<tempfile::TempPath, String> {
+        // By the end of its name ffmpeg knows the container.
+        let extension = self.target.extension().map(|end| format!(".{}", end.display())).unwrap_or_default();
+        let failed = |error: std::io::Error| error.to_string();
+        let whole = durable::create(durable::folder_of(&self.target), &format!(".part{extension}")).map_err(failed)?;
+        let permissions = self.part.metadata().map_err(failed)?.permissions();
+        whole.as_file().set_permissions(permissions).map_err(failed)?;
         let mut command = ffmpeg();
         command.arg("-y").arg("-i").arg(&self.part).args(["-map", "0", "-c", "copy"]);
         if self.is_cut && self.has_sound {
@@ -340,12 +354,9 @@ impl FfmpegSink {
         if kind(&self.target).as_deref() == Some("mp4") {
             command.args(["-movflags", "+faststart"]);
         }
-        command.arg(&whole).stdin(Stdio::null()).stdout(Stdio::null());
-        let whole = tempfile::TempPath::try_from_path(whole).map_err(|error| failed(error.to_string()))?;
-        let mut process = Program::start(command, Signal::TERM).map_err(|error| failed(error.to_string()))?;
-        process.end().map_err(failed)?;
-        self.part = whole;
-        Ok(())
+        command.arg(whole.path()).stdin(Stdio::null()).stdout(Stdio::null());
+        Program::start(command, Signal::TERM).map_err(failed)?.end()?;
+        Ok(whole.into_temp_path())
     }
 }
 
@@ -429,12 +440,15 @@ impl Sink for FfmpegSink {
                 Ok(())
             }
             // It closed its end: why, it says itself. Where it does not, it is no reader who has had enough.
-            Err(_) => Err(self.complaint().unwrap_or_else(|| Error::Output {
-                path: self.target.clone(),
-                problem: format!("ffmpeg ended after {} pictures, before the last", self.written),
-                source: None,
-            })),
+            Err(_) => Err(match self.complaint() {
+                Some(error) => error,
+                None => self.failed(format!("ffmpeg ended after {} pictures, before the last", self.written), None),
+            }),
         }
+    }
+
+    fn part(&self) -> Option<&Path> {
+        Some(&self.part)
     }
 
     fn stopped(&mut self) {
@@ -452,10 +466,12 @@ impl Sink for FfmpegSink {
         if self.written == 0 {
             return Ok(());
         }
-        if kind(&self.target).as_deref() == Some("mp4") || (self.is_cut && self.has_sound) {
-            self.rewrite()?;
-        }
-        std::fs::rename(&self.part, &self.target)
-            .map_err(|error| Error::output_from(&self.target, "the finished file cannot be renamed", error))
+        let is_to_be_rewritten = kind(&self.target).as_deref() == Some("mp4") || (self.is_cut && self.has_sound);
+        // What was recorded has its own name until the other is in its place for good.
+        let rewritten =
+            is_to_be_rewritten.then(|| self.rewrite()).transpose().map_err(|problem| self.failed(problem, None))?;
+        let finished = rewritten.as_deref().unwrap_or(&self.part);
+        durable::rename(finished, &self.target)
+            .map_err(|error| self.failed("the finished file cannot be renamed".into(), Some(error.into())))
     }
 }

@@ -2,10 +2,9 @@
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use tempfile::NamedTempFile;
-
+use crate::durable::Part;
 use crate::error::Result;
 use crate::frame::picture;
 
@@ -30,8 +29,7 @@ impl Output for Vec<u8> {}
 /// same folder, which is also what is left if the process is killed; that file can be read, too.
 pub struct PartFile {
     /// None once it is complete.
-    file: Option<NamedTempFile>,
-    target: PathBuf,
+    part: Option<Part>,
     whole: u64,
 }
 
@@ -39,13 +37,12 @@ impl PartFile {
     /// # Errors
     /// As [`picture::write`].
     pub fn create(path: &Path) -> Result<Self> {
-        let (file, target) = picture::begin(path)?;
-        Ok(Self { file: Some(file), target, whole: 0 })
+        Ok(Self { part: Some(picture::begin(path)?), whole: 0 })
     }
 
     fn file(&mut self) -> io::Result<&mut File> {
-        match &mut self.file {
-            Some(file) => Ok(file.as_file_mut()),
+        match &mut self.part {
+            Some(part) => Ok(part.file.as_file_mut()),
             None => Err(io::Error::other("the file is complete already")),
         }
     }
@@ -67,14 +64,15 @@ impl Output for PartFile {
     }
 
     fn complete(&mut self) -> io::Result<()> {
-        let Some(mut file) = self.file.take() else { return Ok(()) };
+        let Some(mut part) = self.part.take() else { return Ok(()) };
         if self.whole == 0 {
             // Nothing to keep: the file goes, and one that was there before stays.
-            return file.close();
+            return part.file.close();
         }
-        if file.as_file_mut().seek(SeekFrom::End(0))? > self.whole {
-            file.as_file().set_len(self.whole)?;
+        let file = part.file.as_file_mut();
+        if file.seek(SeekFrom::End(0))? > self.whole {
+            file.set_len(self.whole)?;
         }
-        file.persist(&self.target).map(drop).map_err(|failed| failed.error)
+        part.complete()
     }
 }

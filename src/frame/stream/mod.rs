@@ -39,7 +39,7 @@ pub use sink::{Framing, PlainSink};
 pub use video::{CodePoint, Color, Matrix, Rate, SaidBy, Scan, Siting, Video};
 pub use y4m::{Y4mSource, nearest};
 
-use super::picture::Limits;
+use super::picture::{Limits, TOO_LARGE};
 use crate::error::{Error, Result};
 
 /// One picture of a stream.
@@ -129,6 +129,11 @@ pub trait Sink: Send {
         false
     }
 
+    /// What is written until it is complete, where that can be played by itself.
+    fn part(&self) -> Option<&Path> {
+        None
+    }
+
     /// Takes one picture.
     ///
     /// # Errors
@@ -188,6 +193,8 @@ fn cannot_write(name: &Path, error: io::Error) -> Error {
     let problem = match error.kind() {
         io::ErrorKind::BrokenPipe => "its reader has closed it",
         io::ErrorKind::StorageFull => "the disk is full; what was finished is kept; free some space and try again",
+        io::ErrorKind::FileTooLarge => TOO_LARGE,
+        io::ErrorKind::QuotaExceeded => "the quota of this user is used up; what was finished is kept",
         _ => "the system reports an error",
     };
     Error::output_from(name, problem, error)

@@ -10,6 +10,7 @@ use super::sink::{Framing, PlainSink};
 use super::video::Video;
 use super::{Picture, Sink, reader_is_gone};
 use crate::error::{Error, Result};
+use crate::frame::picture;
 
 /// A stream into a pipe. What comes live into a named one is for whoever reads it at the time: it begins anew for each reader.
 pub struct PipeSink {
@@ -28,9 +29,10 @@ impl PipeSink {
     /// come when they are taken.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a format that y4m does not have.
+    /// [`Error::Usage`] for a format that y4m does not have, [`Error::Output`] for a link that another user may have put there.
     pub fn named(path: &Path, framing: Framing, video: &Video, live: bool) -> Result<Self> {
         framing.check(video)?;
+        picture::check_links(path)?;
         Ok(Self { name: path.into(), framing, video: video.clone(), again: live, has_reader: true, reader: None })
     }
 

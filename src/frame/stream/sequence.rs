@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::format::{Chroma, Order, PixelFormat};
 use super::video::{Rate, Video};
-use super::{Arrival, Picture, Sink, Source};
+use super::{Arrival, Picture, Sink, Source, cannot_write};
+use crate::durable::{Completer, create_folder};
 use crate::error::{Error, Result};
 use crate::frame::picture::{self, Limits, Options};
 use crate::frame::{Format, Frame, Metadata, Samples};
@@ -105,6 +106,7 @@ pub struct SequenceSink {
     options: Options,
     video: Video,
     frame: Frame,
+    completer: Completer,
 }
 
 impl SequenceSink {
@@ -128,13 +130,14 @@ impl SequenceSink {
         if video != Self::video_for(&video, format) {
             return Err(Error::usage(format!("picture files hold grey or RGB, these are {}", video.format)));
         }
-        std::fs::create_dir_all(folder)
+        create_folder(folder)
             .map_err(|error| Error::output_from(folder, "the folder cannot be created; choose another place", error))?;
         let channels = if video.format.is_grey() { 1 } else { 3 };
         let samples = if video.format.bits() == 8 { Samples::U8(Vec::new()) } else { Samples::U16(Vec::new()) };
         let (width, height) = (video.width, video.height);
         let frame = Frame { width, height, channels, samples, metadata: Metadata::default() };
-        Ok(Self { folder: folder.into(), format, options, video, frame })
+        let completer = Completer::new().map_err(|error| cannot_write(folder, error))?;
+        Ok(Self { folder: folder.into(), format, options, video, frame, completer })
     }
 }
 
@@ -152,10 +155,11 @@ impl Sink for SequenceSink {
             }
         }
         let name = format!("{:06}.{}", picture.index + 1, self.format.extension());
-        picture::write(&self.frame, &self.folder.join(name), self.format, &self.options).map(drop)
+        let part = picture::write_part(&self.frame, &self.folder.join(name), self.format, &self.options)?;
+        self.completer.complete(part).map_err(|(path, error)| cannot_write(&path, error))
     }
 
     fn finish(&mut self) -> Result<()> {
-        Ok(())
+        self.completer.finish().map_err(|(path, error)| cannot_write(&path, error))
     }
 }

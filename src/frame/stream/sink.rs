@@ -90,7 +90,14 @@ impl<W: Output> Sink for PlainSink<W> {
     }
 
     fn finish(&mut self) -> Result<()> {
-        self.output.complete().map_err(|error| cannot_write(&self.name, error))
+        self.output.complete().map_err(|error| match error.kind() {
+            // Only now, when it was to be kept.
+            std::io::ErrorKind::StorageFull => {
+                let problem = "the disk is full, and nothing is kept; free some space and try again";
+                Error::output_from(&self.name, problem, error)
+            }
+            _ => cannot_write(&self.name, error),
+        })
     }
 }
 

@@ -1,0 +1,452 @@
+//! Results that appear whole or not at all, also after a power cut: written under another name, synced, renamed, and their
+//! folder synced. What a killed process left is cleared by the next one that writes into that folder.
+
+use std::collections::HashSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use tempfile::{NamedTempFile, TempDir};
+
+/// How names begin and go on that results have until they are complete: `.eddy-PID-START-XXXXXX.part`.
+const PREFIX: &str = ".eddy-";
+const SUFFIX: &str = ".part";
+
+/// Random letters and digits in such a name.
+const RANDOM: usize = 6;
+
+/// Results that wait to be synced together.
+const MOST_WAITING: usize = 32;
+
+static WAITS_FOR_DISK: AtomicBool = AtomicBool::new(true);
+
+/// From now on no result of this process waits for the disk: a power cut may take it, or leave it empty.
+pub fn forgo_sync() {
+    WAITS_FOR_DISK.store(false, Ordering::Relaxed);
+}
+
+fn waits_for_disk() -> bool {
+    WAITS_FOR_DISK.load(Ordering::Relaxed)
+}
+
+/// A file that is being written beside its place, under another name. Dropped, it is gone.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(crate) file: NamedTempFile,
+    /// The name that it is to have.
+    pub(crate) target: PathBuf,
+}
+
+impl Part {
+    /// Beside `target`, with its permissions where it is there already, and an ordinary new file's elsewhere.
+    ///
+    /// # Errors
+    /// What the system reports.
+    pub(crate) fn beside(target: PathBuf) -> io::Result<Self> {
+        let file = create(folder_of(&target), SUFFIX)?;
+        if let Ok(replaced) = target.metadata() {
+            file.as_file().set_permissions(replaced.permissions())?;
+        }
+        Ok(Self { file, target })
+    }
+
+    /// Gives the file its name, now that it is written.
+    ///
+    /// # Errors
+    /// What the system reports. The file is gone then, unless it has replaced another and the folder alone could not be synced.
+    pub(crate) fn complete(self) -> io::Result<()> {
+        sync(self.file.as_file())?;
+        let folder = self.rename()?;
+        settle(&folder)
+    }
+
+    fn rename(self) -> io::Result<Renamed> {
+        let is_new = !self.target.exists();
+        self.file.persist(&self.target).map_err(|failed| failed.error)?;
+        Ok(Renamed { path: self.target, is_new })
+    }
+}
+
+/// A file that has its name, which the disk may not know yet.
+struct Renamed {
+    path: PathBuf,
+    is_new: bool,
+}
+
+/// Syncs the folder of what was renamed. Where that fails, what is new there is taken away again.
+fn settle(renamed: &Renamed) -> io::Result<()> {
+    sync_folder(folder_of(&renamed.path)).inspect_err(|_| {
+        if renamed.is_new {
+            let _ =
+                if renamed.path.is_dir() { fs::remove_dir_all(&renamed.path) } else { fs::remove_file(&renamed.path) };
+        }
+    })
+}
+
+/// A new file in `folder` for this process alone, whose name ends in `suffix`. A link is never followed.
+///
+/// # Errors
+/// What the system reports.
+pub(crate) fn create(folder: &Path, suffix: &str) -> io::Result<NamedTempFile> {
+    use std::os::unix::fs::PermissionsExt;
+    sweep_once(folder);
+    let prefix = format!("{PREFIX}{}-", Owner::own());
+    let mut builder = tempfile::Builder::new();
+    // What a program asks for when it creates any file; the user's umask takes its part from it.
+    builder.prefix(&prefix).suffix(suffix).rand_bytes(RANDOM).permissions(fs::Permissions::from_mode(0o666));
+    let file = builder.tempfile_in(folder)?;
+    // Held as long as the file is open; where there are no locks, the name has to do.
+    let _ = file.as_file().try_lock();
+    Ok(file)
+}
+
+/// A folder that is filled beside its place, under another name. Dropped, it is gone.
+#[derive(Debug)]
+pub struct PartFolder {
+    folder: TempDir,
+    target: PathBuf,
+    /// Open, since that holds the lock.
+    _lock: Option<File>,
+}
+
+impl PartFolder {
+    /// Beside `target`, which is not there yet.
+    ///
+    /// # Errors
+    /// What the system reports.
+    pub fn beside(target: &Path) -> io::Result<Self> {
+        let place = folder_of(target);
+        sweep_once(place);
+        let prefix = format!("{PREFIX}{}-", Owner::own());
+        let folder = tempfile::Builder::new().prefix(&prefix).suffix(SUFFIX).rand_bytes(RANDOM).tempdir_in(place)?;
+        let lock = File::open(folder.path()).ok().filter(|folder| folder.try_lock().is_ok());
+        Ok(Self { folder, target: target.to_owned(), _lock: lock })
+    }
+
+    /// Where it is now.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Gives the folder its name, now that everything is in it.
+    ///
+    /// # Errors
+    /// What the system reports; the folder is gone then.
+    pub fn complete(self) -> io::Result<()> {
+        rename_folder(self.folder.path(), &self.target)?;
+        // What the name stood for is no more; there is nothing to take away.
+        let _ = self.folder.keep();
+        Ok(())
+    }
+}
+
+/// Syncs a folder and all that is in it, and gives it another name.
+///
+/// # Errors
+/// What the system reports; there is nothing under the new name then.
+pub(crate) fn rename_folder(from: &Path, to: &Path) -> io::Result<()> {
+    sync_below(from)?;
+    fs::rename(from, to)?;
+    settle(&Renamed { path: to.into(), is_new: true })
+}
+
+/// Syncs a file that another process wrote, and gives it its name.
+///
+/// # Errors
+/// What the system reports; the file has its old name then.
+pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    sync(&File::open(from)?)?;
+    fs::rename(from, to)?;
+    sync_folder(folder_of(to)).inspect_err(|_| drop(fs::rename(to, from)))
+}
+
+/// Makes a folder and those above it that are missing, so that they stay.
+///
+/// # Errors
+/// What the system reports.
+pub fn create_folder(folder: &Path) -> io::Result<()> {
+    let missing: Vec<&Path> = folder
+        .ancestors()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .take_while(|folder| !folder.exists())
+        .collect();
+    fs::create_dir_all(folder)?;
+    missing.into_iter().rev().try_for_each(|folder| sync_folder(folder_of(folder)))
+}
+
+fn sync_below(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() { sync_below(&entry.path())? } else { sync(&File::open(entry.path())?)? }
+    }
+    sync_folder(folder)
+}
+
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    match File::open(folder) {
+        Ok(folder) => sync(&folder),
+        // One that may be written to and not read.
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Waits until what was written is on the disk. A file system that has no such thing is no failure.
+fn sync(file: &File) -> io::Result<()> {
+    if !waits_for_disk() {
+        return Ok(());
+    }
+    match file.sync_all() {
+        Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::INVAL | Errno::NOTSUP | Errno::NOSYS)) => {
+            Ok(())
+        }
+        done => done,
+    }
+}
+
+/// The folder that a path lies in.
+pub(crate) fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Completes files in another thread: all that came while the disk was busy are synced, renamed, and then their folder is synced
+/// once. So the disk is waited for less often, and nothing waits long.
+#[derive(Debug)]
+pub(crate) struct Completer {
+    parts: Option<SyncSender<Part>>,
+    thread: Option<JoinHandle<Result<(), Failure>>>,
+}
+
+/// Which file could not be completed, and what the system reports.
+pub(crate) type Failure = (PathBuf, io::Error);
+
+impl Completer {
+    /// # Errors
+    /// When there can be no further thread.
+    pub(crate) fn new() -> io::Result<Self> {
+        let (parts, receiver) = sync_channel(MOST_WAITING);
+        let thread = std::thread::Builder::new().name("syncing".into()).spawn(move || complete_all(&receiver))?;
+        Ok(Self { parts: Some(parts), thread: Some(thread) })
+    }
+
+    /// Completes a file of the one folder in a while.
+    ///
+    /// # Errors
+    /// Why one that was given before could not be completed.
+    pub(crate) fn complete(&mut self, part: Part) -> Result<(), Failure> {
+        match &self.parts {
+            Some(parts) if parts.send(part).is_ok() => Ok(()),
+            _ => self.finish(),
+        }
+    }
+
+    /// Waits for all.
+    ///
+    /// # Errors
+    /// Why one could not be completed; it and those that were given later are gone.
+    pub(crate) fn finish(&mut self) -> Result<(), Failure> {
+        self.parts = None;
+        let Some(thread) = self.thread.take() else { return Ok(()) };
+        thread.join().unwrap_or_else(|_| Err((PathBuf::new(), io::Error::other("the thread that syncs is gone"))))
+    }
+}
+
+impl Drop for Completer {
+    fn drop(&mut self) {
+        let _ = self.finish();
+    }
+}
+
+fn complete_all(parts: &Receiver<Part>) -> Result<(), Failure> {
+    while let Ok(first) = parts.recv() {
+        let batch = std::iter::once(first).chain(parts.try_iter().take(MOST_WAITING - 1));
+        complete_together(batch.collect())?;
+    }
+    Ok(())
+}
+
+fn complete_together(batch: Vec<Part>) -> Result<(), Failure> {
+    let mut failure = None;
+    let mut renamed = Vec::new();
+    let mut synced = Vec::new();
+    for part in batch {
+        match sync(part.file.as_file()) {
+            Ok(()) => synced.push(part),
+            Err(error) => {
+                failure = Some((part.target.clone(), error));
+                break;
+            }
+        }
+    }
+    for part in synced {
+        let target = part.target.clone();
+        match part.rename() {
+            Ok(done) => renamed.push(done),
+            Err(error) => {
+                failure.get_or_insert((target, error));
+                break;
+            }
+        }
+    }
+    if let Some(last) = renamed.last()
+        && let Err(error) = settle(last)
+    {
+        let path = last.path.clone();
+        renamed.iter().rev().skip(1).filter(|done| done.is_new).for_each(|done| drop(fs::remove_file(&done.path)));
+        failure.get_or_insert((path, error));
+    }
+    failure.map_or(Ok(()), Err)
+}
+
+/// A process, told from a later one of the same number by when it began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Owner {
+    process: u32,
+    /// In ticks since the machine did.
+    began: u64,
+}
+
+impl std::fmt::Display for Owner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}-{}", self.process, self.began)
+    }
+}
+
+impl Owner {
+    /// This process.
+    pub(crate) fn own() -> Self {
+        let process = std::process::id();
+        Self { process, began: began(process).unwrap_or_default() }
+    }
+
+    /// As [`Display`](std::fmt::Display) writes it, and in no other way.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (process, began) = text.split_once('-')?;
+        let owner = Self { process: process.parse().ok()?, began: began.parse().ok()? };
+        (owner.to_string() == text).then_some(owner)
+    }
+
+    /// Whether it has certainly ended, as far as this machine's own processes go.
+    pub(crate) fn is_gone(self) -> bool {
+        began(std::process::id()).is_some() && began(self.process) != Some(self.began)
+    }
+}
+
+/// When a process began, in ticks since the machine did.
+fn began(process: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // A name in parentheses may hold anything; the 22nd field is the 20th behind it.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+}
+
+/// Whose a file of that name is.
+fn owner_of(name: &str) -> Option<Owner> {
+    let (name, extension) = name.strip_prefix(PREFIX)?.split_once(SUFFIX)?;
+    let (owner, random) = name.rsplit_once('-')?;
+    let is_plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let ends_well =
+        extension.is_empty() || extension.strip_prefix('.').is_some_and(|end| !end.is_empty() && is_plain(end));
+    (random.len() == RANDOM && is_plain(random) && ends_well).then(|| Owner::parse(owner)).flatten()
+}
+
+/// Clears what processes left in a folder that are no more, the first time that this process writes there.
+fn sweep_once(folder: &Path) {
+    static SWEPT: Mutex<Option<HashSet<PathBuf>>> = Mutex::new(None);
+    let mut swept = SWEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    if swept.get_or_insert_default().insert(folder.to_owned()) {
+        drop(swept);
+        sweep(folder);
+    }
+}
+
+fn sweep(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok) {
+        let owner = entry.file_name().to_str().and_then(owner_of);
+        if owner.is_some_and(Owner::is_gone) {
+            // What cannot be cleared harms nobody.
+            let _ = clear(&entry.path());
+        }
+    }
+}
+
+/// Takes away a file or folder of ours that nobody holds: not a link, not another user's, and not that of a process which only another
+/// container sees.
+fn clear(path: &Path) -> io::Result<()> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    let found = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let kind = found.metadata()?;
+    if kind.uid() != rustix::process::geteuid().as_raw() || found.try_lock().is_err() {
+        return Ok(());
+    }
+    match kind.is_dir() {
+        true => fs::remove_dir_all(path),
+        false if kind.is_file() => fs::remove_file(path),
+        false => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Owner, owner_of, sweep};
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn names_of_parts_are_told_exactly() {
+        let own = Owner::own();
+        let name = |owner: &str, rest: &str| owner_of(&format!(".eddy-{owner}-{rest}"));
+        assert_eq!(name(&own.to_string(), "aB3dE6.part"), Some(own));
+        assert_eq!(name(&own.to_string(), "aB3dE6.part.mp4"), Some(own));
+        for (owner, rest) in [
+            ("1-2", "aB3dE6.part.mp4.mp4"),
+            ("1-2", "aB3dE6.part."),
+            ("1-2", "aB3dE6.partly"),
+            ("1-2", "aB3dE.part"),
+            ("1-2", "aB3/E6.part"),
+            ("01-2", "aB3dE6.part"),
+            ("+1-2", "aB3dE6.part"),
+            ("1", "aB3dE6.part"),
+            ("1-2-3", "aB3dE6.part"),
+        ] {
+            assert_eq!(name(owner, rest), None, "{owner} {rest}");
+        }
+    }
+
+    #[test]
+    fn what_is_cleared_is_of_processes_that_are_gone() {
+        let own = Owner::own();
+        assert!(!own.is_gone());
+        let before = Owner { began: own.began + 1, ..own };
+        assert!(before.is_gone(), "a process of the same number that began at another time");
+        let place = tempfile::tempdir().unwrap();
+        let at = |name: String| place.path().join(name);
+        let kept = at("kept".into());
+        fs::write(&kept, "").unwrap();
+        symlink(&kept, at(format!(".eddy-{before}-linked.part"))).unwrap();
+        fs::write(at(format!(".eddy-{before}-gone12.part")), "").unwrap();
+        fs::create_dir_all(at(format!(".eddy-{before}-folder.part")).join("below")).unwrap();
+        fs::write(at(format!(".eddy-{own}-mine12.part")), "").unwrap();
+        fs::write(at(format!(".eddy-{before}-held12.part")), "").unwrap();
+        let held = fs::File::open(at(format!(".eddy-{before}-held12.part"))).unwrap();
+        held.lock().unwrap();
+        sweep(place.path());
+        let mut left: Vec<_> = fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        let expected = [
+            format!(".eddy-{before}-held12.part"),
+            format!(".eddy-{before}-linked.part"),
+            format!(".eddy-{own}-mine12.part"),
+            "kept".into(),
+        ];
+        let mut expected: Vec<std::ffi::OsString> = expected.into_iter().map(Into::into).collect();
+        expected.sort();
+        assert_eq!(left, expected);
+    }
+}

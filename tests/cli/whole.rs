@@ -1,0 +1,255 @@
+//! Whole or not at all: what is synced when, what a disk's failure leaves, what is cleared of killed runs, and which links are not
+//! followed. `tests/power_cut.py` cuts the power.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::{PermissionsExt, lchown, symlink};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use eddy::frame::{Frame, Metadata, Samples};
+
+use crate::common::frames::{encoded, noisy};
+use crate::common::place::Place;
+use crate::common::{BINARY, Eddy, eddy, skip};
+
+const FRAMES: usize = 40;
+
+/// A place with a still, `a.png`, and a clean video, `a.y4m`.
+fn place() -> Place {
+    let place = Place::with("a.png", &noisy(40, 30, 3, 8));
+    place.file("a.y4m", y4m(FRAMES));
+    place
+}
+
+/// So many grey frames of 64x48.
+fn y4m(frames: usize) -> Vec<u8> {
+    let mut stream = b"YUV4MPEG2 W64 H48 F25:1 Ip Cmono XCOLORRANGE=LIMITED\n".to_vec();
+    for _ in 0..frames {
+        stream.extend(b"FRAME\n");
+        stream.extend([90; 64 * 48]);
+    }
+    stream
+}
+
+/// `strace` with these options, which runs the binary; its log is `log`.
+fn traced(options: &str, place: &Place, arguments: &str) -> Option<Eddy> {
+    let works = Command::new("strace").args(["-o", "/dev/null", "true"]).output().is_ok_and(|run| run.status.success());
+    if !works {
+        skip("strace is missing, or may not be used here");
+        return None;
+    }
+    let mut command = Command::new("strace");
+    command.args(["-f", "-o", "log", "-e", "trace=fsync,rename,renameat,renameat2"]).args(options.split_whitespace());
+    command.arg(BINARY);
+    Some(Eddy::new(command, arguments).within(place))
+}
+
+/// What was done, in order: `s` for a sync and `r` for a result's new name.
+fn order(place: &Place) -> String {
+    let log = String::from_utf8(place.bytes("log")).unwrap();
+    let calls = log.lines().filter_map(|line| match line {
+        line if line.contains("fsync(") => Some('s'),
+        line if line.contains("rename") && line.contains(".part\"") => Some('r'),
+        _ => None,
+    });
+    calls.collect()
+}
+
+#[test]
+fn a_file_is_synced_before_it_has_its_name_and_its_folder_afterwards() {
+    let place = place();
+    for (arguments, expected) in [
+        ("denoise a.png -o b.png --sigma 5", "srs"),
+        ("denoise a.y4m -o b.y4m --sigma 0", "srs"),
+        ("denoise a.png -o new/b/ --sigma 5", "sssrs"),
+        ("denoise a.png -o b.png --sigma 5 --no-sync", "r"),
+        ("denoise a.y4m -o frames/ --sigma 0 --no-sync", &"r".repeat(FRAMES)),
+    ] {
+        let Some(run) = traced("", &place, arguments) else { return };
+        run.succeeds();
+        assert_eq!(order(&place), expected, "{arguments}");
+    }
+}
+
+#[test]
+fn frames_are_synced_together_and_none_has_its_name_before() {
+    let place = place();
+    let Some(run) = traced("", &place, "denoise a.y4m -o frames/ --sigma 0") else { return };
+    run.succeeds();
+    let order = order(&place);
+    assert_eq!(order.matches('r').count(), FRAMES, "{order}");
+    // The folder's own folder, and then each batch: its files, their names, the folder.
+    let mut batches = 0;
+    let mut calls = order.strip_prefix('s').unwrap();
+    while !calls.is_empty() {
+        let files = calls.find('r').unwrap();
+        let names = calls[files..].find('s').unwrap_or(0);
+        assert_eq!(files, names, "{order}");
+        calls = &calls[files + names + 1..];
+        batches += 1;
+    }
+    assert!(batches >= FRAMES / 32, "{order}");
+    assert_eq!(place.names("frames").len(), FRAMES);
+}
+
+#[test]
+fn a_disk_that_fails_when_it_is_waited_for_leaves_nothing() {
+    let place = place();
+    for (inject, arguments, words) in [
+        ("fsync:error=EIO:when=1", "denoise a.png -o b.png --sigma 5", "the system reports an error"),
+        ("fsync:error=ENOSPC:when=1", "denoise a.png -o b.png --sigma 5", "the disk is full"),
+        ("fsync:error=ENOSPC:when=1", "denoise a.y4m -o b.y4m --sigma 0", "the disk is full, and nothing is kept"),
+        ("fsync:error=EIO:when=2", "denoise a.png -o b.png --sigma 5", "the system reports an error"),
+        ("fsync:error=EIO:when=1", "denoise a.y4m -o b.y4m --sigma 0", "the system reports an error"),
+        ("fsync:error=EIO:when=2", "denoise a.y4m -o b.y4m --sigma 0", "the system reports an error"),
+    ] {
+        let Some(run) = traced(&format!("-e inject={inject}"), &place, arguments) else { return };
+        run.fails(1).says(words).says(arguments.split(' ').nth(3).unwrap());
+        place.holds_only(&["a.png", "a.y4m", "log"]);
+    }
+    // What was whole before the disk failed is kept.
+    place.folder("frames");
+    let run = traced("-e inject=fsync:error=EIO:when=3+", &place, "denoise a.y4m -o frames/ --sigma 0");
+    run.unwrap().fails(1).says("frames/0000");
+    assert!(place.names("frames").len() < FRAMES);
+    assert!(place.names("frames").iter().all(|name| place.frame(&format!("frames/{name}")).width == 64));
+}
+
+#[test]
+fn a_file_system_that_cannot_sync_is_no_failure() {
+    let place = place();
+    for error in ["EINVAL", "EOPNOTSUPP"] {
+        for output in ["b.png", "new/"] {
+            let arguments = format!("denoise a.png -o {output} --sigma 5");
+            let Some(run) = traced(&format!("-e inject=fsync:error={error}"), &place, &arguments) else { return };
+            run.succeeds();
+        }
+    }
+    place.holds_only(&["a.png", "a.y4m", "b.png", "log", "new"]);
+}
+
+/// A run that has begun to write `out.y4m`, and waits for more.
+fn writing(place: &Place) -> Child {
+    let mut command = eddy("denoise - -o out.y4m --sigma 0").within(place).command();
+    let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.as_mut().unwrap().write_all(&y4m(3)).unwrap();
+    let begun = Instant::now();
+    while parts(place, child.id()).is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "nothing was written");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child
+}
+
+fn parts(place: &Place, process: u32) -> Vec<String> {
+    let begin = format!(".eddy-{process}-");
+    place.names("").into_iter().filter(|name| name.starts_with(&begin) && name.ends_with(".part")).collect()
+}
+
+#[test]
+fn what_a_killed_run_left_is_cleared_by_the_next() {
+    let place = place();
+    let mut killed = writing(&place);
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    assert_eq!(parts(&place, killed.id()).len(), 1);
+    let mut alive = writing(&place);
+    assert!(parts(&place, killed.id()).is_empty());
+    // Of the one that is alive, and what only looks like ours.
+    let own = parts(&place, alive.id()).remove(0);
+    let others = [".eddy-1-1-abc.part", ".eddy-4194999-1-abcdef.partial", ".eddy-4194999-1-linked.part", ".eddy-notes"];
+    for name in others {
+        match name.contains("linked") {
+            true => symlink(place.path("a.png"), place.path(name)).unwrap(),
+            false => place.file(name, "kept"),
+        }
+    }
+    place.file(".eddy-4194999-1-abcdef.part", "left");
+    eddy("denoise a.png -o b.png --sigma 5").within(&place).succeeds();
+    place.holds_only(&[&others[..], &["a.png", "a.y4m", "b.png", own.as_str()]].concat());
+    drop(alive.stdin.take());
+    assert!(alive.wait().unwrap().success());
+    assert!(place.bytes("out.y4m") == y4m(3));
+}
+
+#[test]
+fn a_link_of_somebody_else_in_a_folder_for_everybody_is_not_followed() {
+    let place = place();
+    if !rustix::process::geteuid().is_root() {
+        return skip("a link of another user: it takes root to make one");
+    }
+    place.file("precious", "as it was");
+    place.folder("everybody");
+    fs::set_permissions(place.path("everybody"), fs::Permissions::from_mode(0o1777)).unwrap();
+    for name in ["b.png", "b.y4m"] {
+        let link = place.path(&format!("everybody/{name}"));
+        symlink(place.path("precious"), &link).unwrap();
+        lchown(&link, Some(65534), Some(65534)).unwrap();
+        let source = name.replace('b', "a");
+        let refused = eddy(&format!("denoise {source} -o everybody/{name} --sigma 5")).within(&place).fails(1);
+        refused.says("is a link of another user in a folder that everybody may write to; choose another name");
+        assert_eq!(place.bytes("precious"), b"as it was");
+        // One of our own is.
+        lchown(&link, Some(0), Some(0)).unwrap();
+        eddy(&format!("denoise {source} -o everybody/{name} --sigma 5")).within(&place).succeeds();
+        assert!(link.is_symlink());
+        place.file("precious", "as it was");
+    }
+    let folder = place.path("everybody/frames");
+    symlink(place.path(""), &folder).unwrap();
+    lchown(&folder, Some(65534), Some(65534)).unwrap();
+    eddy("denoise a.y4m -o everybody/frames/ --sigma 0").within(&place).fails(1).says("is a link of another user");
+    place.holds_only(&["a.png", "a.y4m", "everybody", "precious"]);
+}
+
+#[test]
+fn devices_and_pipes_are_written_to_as_they_are() {
+    let place = place();
+    eddy("denoise a.y4m -o /dev/null -f y4m --sigma 0").within(&place).succeeds();
+    let mut command = eddy("denoise a.y4m -o /dev/stdout -f y4m --sigma 0").within(&place).command();
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut written = Vec::new();
+    child.stdout.take().unwrap().read_to_end(&mut written).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert!(written == y4m(FRAMES));
+    place.holds_only(&["a.png", "a.y4m"]);
+}
+
+#[test]
+fn a_file_that_grows_larger_than_it_may_is_an_error() {
+    // More than the library that is unpacked, and less than the results.
+    const LIMIT: usize = 50 << 20;
+    const SIDE: usize = 4500;
+    let place = Place::new();
+    let limited = |arguments: &str| {
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--fsize={LIMIT}")).arg(BINARY);
+        Eddy::new(command, arguments).within(&place).fails(1).says("b.").says("raise the limit (ulimit -f)");
+    };
+    place.file("flat.png", encoded(&flat(SIDE), "png"));
+    limited("denoise flat.png -o b.bmp --sigma 0");
+    place.holds_only(&["flat.png"]);
+    let header = format!("YUV4MPEG2 W{SIDE} H{SIDE} F25:1 Ip Cmono XCOLORRANGE=LIMITED\n");
+    let frame = [b"FRAME\n".to_vec(), vec![90; SIDE * SIDE]].concat();
+    place.file("long.y4m", [header.as_bytes(), &frame.repeat(4)].concat());
+    limited("denoise long.y4m -o b.y4m --sigma 0");
+    // Whole frames are kept, and no more.
+    assert!(place.bytes("b.y4m") == [header.as_bytes(), &frame.repeat(2)].concat());
+    place.holds_only(&["b.y4m", "flat.png", "long.y4m"]);
+}
+
+/// A grey-blue square.
+fn flat(side: usize) -> Frame {
+    let samples = Samples::U8([90, 90, 120].repeat(side * side));
+    Frame { width: side, height: side, channels: 3, samples, metadata: Metadata::default() }
+}
+
+#[test]
+fn more_threads_than_make_sense_are_refused() {
+    let place = place();
+    for wrong in ["100000000", "-1", "many"] {
+        eddy(&format!("denoise a.png -o b.png --threads={wrong}")).within(&place).fails(2).says("expected 0 to ");
+    }
+    place.holds_only(&["a.png", "a.y4m"]);
+}
