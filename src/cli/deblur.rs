@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use clap::Args;
-use eddy::frame::picture::{self, Limits};
+use eddy::frame::picture;
 use eddy::model::Package;
 use eddy::task::{Degradation, Kernel};
 
@@ -68,9 +68,7 @@ impl Arguments {
                 })?;
                 Kernel::gaussian(sigma)?
             }
-            None => Kernel::of(
-                &picture::read(Path::new(&self.kernel), &Limits::within(self.memory.budget().max_memory))?.upright(),
-            )?,
+            None => Kernel::of(&picture::read(Path::new(&self.kernel), &self.memory.limits())?.upright())?,
         };
         let package = Package::find(&self.model)?;
         let redraw = Redraw {

@@ -118,7 +118,7 @@ impl Arguments {
             Some(path) => SigmaChoice::Profile(NoiseProfile::read(path)?),
             None => self.sigma.0.clone(),
         };
-        let stream = self.stream.stream(&self.pictures, self.memory.budget())?;
+        let stream = self.stream.stream(&self.pictures, self.memory.limits())?;
         let jobs = if stream.is_none() { self.pictures.jobs(self.console)? } else { Vec::new() };
         let packages = self.packages(stream.as_ref(), &sigma)?;
         let opened = self.device.open(self.console)?;
@@ -267,7 +267,7 @@ impl Arguments {
         session: SessionOptions,
         options: &DenoiseOptions,
     ) -> eddy::Result<()> {
-        let mut frame = turn.read(self.memory.budget())?;
+        let mut frame = turn.read(&self.memory.limits())?;
         turn.check(&frame)?;
         let begun = Instant::now();
         let is_auto = self.noise_profile.is_none() && self.sigma.0 == SigmaChoice::Auto;

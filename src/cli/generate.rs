@@ -6,7 +6,7 @@ use std::time::Instant;
 use clap::Args;
 use eddy::array;
 use eddy::diffusion::{ClassifierFreeOptions, Guide, NoiseSource};
-use eddy::frame::picture::{self, Limits};
+use eddy::frame::picture;
 use eddy::frame::source::ends_in_slash;
 use eddy::frame::{Format, Frame};
 use eddy::model::Package;
@@ -147,11 +147,7 @@ impl Arguments {
         }
         let [width, height] = drawer.size(self.size.map(|size| [size.width, size.height]))?;
         let given = self.noise.read()?;
-        let start = self
-            .from
-            .as_ref()
-            .map(|path| picture::read(path, &Limits::within(self.memory.budget().max_memory)))
-            .transpose()?;
+        let start = self.from.as_ref().map(|path| picture::read(path, &self.memory.limits())).transpose()?;
         // What is drawn has no EXIF block.
         let start = start.map(Frame::upright);
         let mut keeper = self.drawing.keeper(&drawer)?;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use eddy::diffusion::Sampler;
-use eddy::frame::picture::{self, Limits};
+use eddy::frame::picture;
 use eddy::model::Package;
 use eddy::task::{DrawOptions, Mask};
 use serde_json::json;
@@ -74,7 +74,7 @@ impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         self.pictures.sync.apply();
         let package = Package::find(&self.model)?;
-        let painted = picture::read(&self.mask, &Limits::within(self.memory.budget().max_memory))?.upright();
+        let painted = picture::read(&self.mask, &self.memory.limits())?.upright();
         let mask = Mask::of(&painted).grown(self.grow as usize).feathered(self.feather as usize);
         if mask.is_empty() {
             let problem = format!(

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use clap::Args;
 use eddy::array;
 use eddy::diffusion::Recorded;
+use eddy::frame::picture::Limits;
+use eddy::machine;
 use eddy::model::{Manifest, Package, Precision};
 use eddy::network::{Device, DeviceChoice, Library, Placement, Runtime, SessionOptions};
 use eddy::task::{Budget, TileChoice};
@@ -280,6 +282,12 @@ pub(crate) struct MemoryOptions {
 impl MemoryOptions {
     pub(crate) fn tile(&self) -> TileChoice {
         TileChoice { limit: (self.tile > 0).then_some(self.tile), overlap: self.tile_overlap }
+    }
+
+    /// Within what pictures are read. So little that no network runs in it is refused later, with the amount that it takes.
+    pub(crate) fn limits(&self) -> Limits {
+        const SMALL_PICTURE: u64 = 64 << 20;
+        Limits::within(self.budget().max_memory.max(machine::resident_memory() + SMALL_PICTURE))
     }
 
     pub(crate) fn budget(&self) -> Budget {

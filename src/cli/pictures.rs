@@ -9,7 +9,6 @@ use eddy::frame::source::{self, Job};
 use eddy::frame::stream::{self, SinkFormat};
 use eddy::frame::{Format, Frame, picture};
 use eddy::machine::Health;
-use eddy::task::Budget;
 
 use super::console::{Bar, Console, SomeFailed};
 use super::interrupt;
@@ -224,11 +223,10 @@ impl Pictures {
 }
 
 impl Turn<'_> {
-    /// The picture to work on, read within what memory the process may hold.
-    pub(crate) fn read(&self, budget: Budget) -> eddy::Result<Frame> {
-        let limits = picture::Limits::within(budget.max_memory);
+    /// The picture to work on, read within `limits`.
+    pub(crate) fn read(&self, limits: &picture::Limits) -> eddy::Result<Frame> {
         if !is_standard(&self.job.input) {
-            return picture::read(&self.job.input, &limits);
+            return picture::read(&self.job.input, limits);
         }
         let name = Path::new("standard input");
         let mut bytes = Vec::new();
@@ -237,7 +235,7 @@ impl Turn<'_> {
         let read =
             stream::whole_standard_input()?.take(limits.max_memory.min(2 * limits.max_bytes)).read_to_end(&mut bytes);
         read.map_err(|cause| eddy::Error::input_from(name, "it cannot be read", cause))?;
-        picture::decode(name, Cursor::new(bytes), &limits)
+        picture::decode(name, Cursor::new(bytes), limits)
     }
 
     /// Whether the result can be written: to be asked before the work.

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use eddy::diffusion::{Guide, Progress, Sampler};
 use eddy::frame::Frame;
+use eddy::frame::picture::Limits;
 use eddy::model::Package;
 use eddy::task::{Degradation, DrawOptions, Drawer};
 use eddy::video::record;
@@ -66,7 +67,7 @@ impl Redraw<'_> {
         mut draw: impl FnMut(Frame, Work<'_, '_, '_>) -> eddy::Result<(Frame, String, Value)>,
     ) -> anyhow::Result<()> {
         let Self { pictures, package, console, .. } = self;
-        let budget = self.options.budget;
+        let limits = Limits::within(self.options.budget.max_memory);
         let jobs = pictures.jobs(console)?;
         let opened = self.device.open(console)?;
         let precision = self.precision.on(opened.device(), package);
@@ -76,7 +77,7 @@ impl Redraw<'_> {
         let model = &package.manifest.name;
         Pictures::each(&jobs, console, |turn| {
             // As masks and kernels are drawn for it.
-            let frame = turn.read(budget)?.upright();
+            let frame = turn.read(&limits)?.upright();
             turn.check(&frame)?;
             let mut keeper = StepKeeper::new(self.save_steps, &drawer)?;
             let guides = keeper.iter_mut().map(|keeper| keeper as &mut dyn Guide).collect();

@@ -11,7 +11,6 @@ use eddy::frame::stream::{
     Source, Video,
 };
 use eddy::preview::{Address, Preview, Token};
-use eddy::task::Budget;
 use eddy::video::{Flow, Restore, Target, run};
 use serde_json::Value;
 
@@ -166,7 +165,7 @@ impl StreamOptions {
     }
 
     /// The stream that is asked for; none where it is picture files into picture files.
-    pub(crate) fn stream<'a>(&self, pictures: &'a Pictures, budget: Budget) -> eddy::Result<Option<Stream<'a>>> {
+    pub(crate) fn stream<'a>(&self, pictures: &'a Pictures, limits: Limits) -> eddy::Result<Option<Stream<'a>>> {
         let (sources, output) = (pictures.sources(), pictures.output());
         let is_stream = self.live
             || pictures.asks_for_stream()
@@ -185,7 +184,6 @@ impl StreamOptions {
         if output.is_file() || output.is_dir() {
             source::refuse_replacing(sources, output)?;
         }
-        let limits = Limits::within(budget.max_memory);
         let size = self.size.map(|size| [size.width, size.height]);
         let wish = CameraWish { size, format: self.pixel_format };
         let full_range = self.range.map(|range| matches!(range, SampleRange::Full));

@@ -89,7 +89,7 @@ impl Arguments {
             let problem = "its plan begins at the small picture; leave --initial-noise and --noise out, or take a model that draws";
             return Err(eddy::Error::usage(format!("{}: {problem}", package.manifest.name)).into());
         }
-        let stream = self.stream.stream(&self.pictures, self.memory.budget())?;
+        let stream = self.stream.stream(&self.pictures, self.memory.limits())?;
         let jobs = if stream.is_none() { self.pictures.jobs(self.console)? } else { Vec::new() };
         let opened = self.device.open(self.console)?;
         // Between the pictures of a stream that keeps a pace, or comes at its own, there is time to rest.
@@ -116,7 +116,7 @@ impl Arguments {
 
     /// Enlarges pictures by a network that draws them from noise, beside the small ones.
     fn upscale_by_drawing(&self, package: &Package) -> anyhow::Result<()> {
-        if self.stream.stream(&self.pictures, self.memory.budget())?.is_some() {
+        if self.stream.stream(&self.pictures, self.memory.limits())?.is_some() {
             let name = &package.manifest.name;
             let problem = format!(
                 "{name} draws each picture from noise, and takes pictures alone; a stream needs a model such as upscale-x2"
@@ -196,7 +196,7 @@ impl Arguments {
 
     /// Enlarges a picture. `ran` says for machines how the network ran.
     fn upscale(&self, upscaler: &mut Upscaler<'_>, turn: &Turn<'_>, ran: Value) -> eddy::Result<()> {
-        let small = turn.read(self.memory.budget())?;
+        let small = turn.read(&self.memory.limits())?;
         turn.check(&upscaler.outline(&small)?)?;
         let begun = Instant::now();
         let (large, report) = upscaler.upscale(&small, &mut |progress| {

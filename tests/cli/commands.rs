@@ -113,7 +113,7 @@ fn bench_measures_video() {
         .succeeds()
         .prints("| 33x35 | f32 |")
         .prints("| int8 |");
-    eddy("bench upscale --video").fails(2).says("leave --video out");
+    eddy("bench upscale-x2 --video").fails(2).says("leave --video out");
 }
 
 #[test]
