@@ -247,12 +247,12 @@ class Evaluation:
             return [("denoise", self.shot_files(light, truths), ()) for light in LIGHTS]
         return [("denoise", self.noisy_files(sigma, truths), ("--sigma", sigma)) for sigma in SIGMAS]
 
-    def precisions(self):
+    def precisions(self, models=MODELS):
         """What each file loses against f32, and how fast it is here: each task with each file in turn."""
         text = "\n## Precisions\n\nThe middle 512x512 at most; one step. PSNR in dB at sigma 15 / 25 / 50, for `camera` in good light / indoors / at night. float16 is for devices that compute in it; a\n"
         text += "processor converts back and forth.\n\n| model | file | KiB | PSNR | s/MP |\n|---|---|---|---|---|\n"
         truths = {name: middle(p, 512) for name, p in self.originals.items()}
-        for model in filter(self.has, MODELS):
+        for model in filter(self.has, models):
             files = self.files(model)
             means, taken = {p: [] for p in files}, dict.fromkeys(files, 0.0)
             tasks = self.tasks(model, truths)
@@ -309,6 +309,17 @@ def machine():
     return f"{len(os.sched_getaffinity(0))} cores of an {name}"
 
 
+def replace_camera(evaluation):
+    """Puts the camera's section and its rows of the others in place of those that are there."""
+    path = HERE / "QUALITY.md"
+    before, _, rest = path.read_text().partition("\n## Camera\n")
+    section = evaluation.camera()
+    rows = iter([line for line in evaluation.precisions(["camera"]).splitlines() if line.startswith("| camera")])
+    after = "\n## " + rest.split("\n## ", 1)[1]
+    lines = [next(rows) if line.startswith("| camera") else line for line in after.splitlines()]
+    path.write_text(before + section + "\n".join(lines) + "\n")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--eddy", default=HERE / "../target/release/eddy", help="the binary to measure")
@@ -316,6 +327,7 @@ def main():
     parser.add_argument("--digits", action="store_true", help="measure the digit models alone, into ../docs/digits.md")
     parser.add_argument("--inpainting", action="store_true", help="measure inpainting alone, into ../docs/inpainting.md")
     parser.add_argument("--quick", action="store_true", help="two pictures, no CBM3D; QUALITY.md and ../docs are left alone")
+    parser.add_argument("--camera", action="store_true", help="measure `camera` alone, and put its figures in place of those in QUALITY.md")
     args = parser.parse_args()
     if args.inpainting:
         import inpainting_evaluation
@@ -328,6 +340,8 @@ def main():
         return digits_evaluation.main(args.eddy)
     with tempfile.TemporaryDirectory() as folder:
         evaluation = Evaluation(args, folder)
+        if args.camera:
+            return replace_camera(evaluation)
         text = PROTOCOL.format(names=", ".join(evaluation.originals), machine=machine())
         for section in (evaluation.denoising, evaluation.upscaling, evaluation.camera, evaluation.precisions):
             text += section()

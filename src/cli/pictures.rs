@@ -100,18 +100,25 @@ impl Pictures {
         Ok(jobs)
     }
 
-    /// Whether the one source is standard input, and a picture comes through it.
+    /// Whether a single picture comes through standard input, or goes to standard output.
     pub(crate) fn is_standard_picture(&self) -> eddy::Result<bool> {
-        Ok(self.sources() == [Path::new("-")] && !self.asks_for_stream() && stream::standard_input_is_picture()?)
+        let [source] = self.sources() else { return Ok(false) };
+        if self.asks_for_stream() {
+            return Ok(false);
+        }
+        if is_standard(source) {
+            return stream::standard_input_is_picture();
+        }
+        Ok(is_standard(&self.output) && source.is_file() && !stream::is_source(source) && Format::from_path(source).is_some())
     }
 
-    /// The picture that comes through standard input.
+    /// The picture that comes through standard input, or goes to standard output.
     fn standard_job(&self) -> eddy::Result<Job> {
         let asked = match self.format {
             Some(OutputFormat::Picture(format)) => Some(format),
             _ => Format::from_path(&self.output),
         };
-        let input = PathBuf::from("-");
+        let Some(input) = self.sources().first().cloned() else { return Err(eddy::Error::usage("no source is given")) };
         if self.output.is_dir() || source::ends_in_slash(&self.output) {
             return Err(eddy::Error::usage(
                 "a picture from standard input has no name; give the result's, or - for standard output",
@@ -121,7 +128,10 @@ impl Pictures {
             let format = match asked {
                 Some(format) => format,
                 // As it came.
-                None => stream::standard_input_format()?,
+                None => match Format::from_path(&input) {
+                    Some(format) => format,
+                    None => stream::standard_input_format()?,
+                },
             };
             return Ok(Job { input, output: self.output.clone(), format });
         }

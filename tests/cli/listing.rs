@@ -93,6 +93,17 @@ fn a_picture_goes_through_pipes() {
         assert_eq!(place.frame("out.png"), expected, "{input} {options}");
         assert!(words.contains("sigma"), "{words}");
     }
+    // From a file, too.
+    for (arguments, start) in [("a.png -o -", &b"\x89PNG"[..]), ("a.bmp -o -", b"BM"), ("a.bmp -o - -f png", b"\x89PNG")] {
+        let (bytes, _) = piped(&place, "a.png", &format!("denoise {arguments}"));
+        assert!(bytes.starts_with(start), "{arguments}");
+        place.file("out.png", bytes);
+        assert_eq!(place.frame("out.png").samples, expected.samples, "{arguments}");
+    }
+    for arguments in ["a.png -o - -f y4m", "a.png b.png -o -"] {
+        let (bytes, _) = piped(&place, "a.png", &format!("denoise {arguments} --sigma 9"));
+        assert!(bytes.starts_with(b"YUV4MPEG2"), "{arguments}");
+    }
     let (bytes, _) = piped(&place, "a.bmp", "upscale - -o -");
     assert!(bytes.starts_with(b"BM"));
     let (bytes, _) = piped(&place, "a.png", "denoise - -o named.png");

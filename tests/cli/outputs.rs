@@ -41,7 +41,7 @@ fn onto_an_input_or_onto_each_other() {
 #[test]
 fn a_stream_in_one_picture_or_onto_itself() {
     let place = place();
-    eddy("denoise a.png -o - -f png").within(&place).fails(2).says("a stream is many pictures");
+    eddy("denoise a.png a.png -o - -f png").within(&place).fails(2).says("a stream is many pictures");
     eddy("denoise - -o out.png").within(&place).fails(2).says("a stream is many pictures");
     place.file("in.y4m", "YUV4MPEG2 W1 H1 Cmono\nFRAME\na");
     eddy("denoise in.y4m -o ./in.y4m").within(&place).fails(2).says("would replace the input");
