@@ -202,6 +202,10 @@ fn containers_that_are_cut_off_or_damaged_end_with_an_error_and_the_count() {
         ffmpeg(&place, &format!("-i a.mkv -c copy -movflags +faststart {name}"));
     }
     ffmpeg(&place, "-i a.mkv -c:v mjpeg a.avi");
+    // What begins as packets of MPEG's do, and is none.
+    ffmpeg(&place, "-i a.mkv -frames:v 7 a.gif");
+    std::fs::rename(place.path("a.gif"), place.path("gif.mkv")).unwrap();
+    eddy("denoise gif.mkv -o gif.y4m -m identity --sigma 1").within(&place).succeeds();
     for name in ["a.mkv", "a.ts", "a.h264", "a.avi", "b.mp4"] {
         let whole = std::fs::read(place.path(name)).unwrap();
         let record = eddy(&format!("denoise {name} -o whole.y4m -m identity --sigma 1 --json"));

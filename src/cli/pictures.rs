@@ -109,7 +109,10 @@ impl Pictures {
         if is_standard(source) {
             return stream::standard_input_is_picture();
         }
-        Ok(is_standard(&self.output) && source.is_file() && !stream::is_source(source) && Format::from_path(source).is_some())
+        Ok(is_standard(&self.output)
+            && source.is_file()
+            && !stream::is_source(source)
+            && Format::from_path(source).is_some())
     }
 
     /// The picture that comes through standard input, or goes to standard output.

@@ -94,7 +94,9 @@ fn a_picture_goes_through_pipes() {
         assert!(words.contains("sigma"), "{words}");
     }
     // From a file, too.
-    for (arguments, start) in [("a.png -o -", &b"\x89PNG"[..]), ("a.bmp -o -", b"BM"), ("a.bmp -o - -f png", b"\x89PNG")] {
+    for (arguments, start) in
+        [("a.png -o -", &b"\x89PNG"[..]), ("a.bmp -o -", b"BM"), ("a.bmp -o - -f png", b"\x89PNG")]
+    {
         let (bytes, _) = piped(&place, "a.png", &format!("denoise {arguments}"));
         assert!(bytes.starts_with(start), "{arguments}");
         place.file("out.png", bytes);
