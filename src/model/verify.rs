@@ -81,11 +81,17 @@ pub fn verify(
 }
 
 fn read(package: &Package, name: &str) -> Result<Array4<f32>> {
-    let bytes = package.read(name)?;
-    array::decode(Cursor::new(bytes)).map_err(|cause| {
+    let bytes = package.record(name)?;
+    let values: Array4<f32> = array::decode(Cursor::new(bytes)).map_err(|cause| {
         let problem = format!("its {name} is not readable; {}", array::expected::<Ix4>());
         Error::model_from(&package.manifest.name, problem, cause)
-    })
+    })?;
+    if values.is_empty() || values.iter().any(|value| !value.is_finite()) {
+        let shape = values.shape();
+        let problem = format!("its {name} has the shape {shape:?} and holds no values, or some that are no numbers; expected numbers");
+        return Err(Error::model(&package.manifest.name, problem));
+    }
+    Ok(values)
 }
 
 fn fill(buffer: &mut [f32], values: &Array4<f32>, model: &str) -> Result<()> {
