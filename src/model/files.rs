@@ -15,7 +15,7 @@ pub const LARGEST_CONFIG: u64 = 1 << 20;
 /// What a graph has at most without the weights beside it, in bytes: protobuf takes no more.
 pub const LARGEST_GRAPH: u64 = (1 << 31) - 1;
 /// What a recorded input or output has at most, in bytes.
-pub const LARGEST_RECORD: u64 = 1 << 30;
+pub(super) const LARGEST_RECORD: u64 = 1 << 30;
 
 /// Where links of a model's folder may lead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +89,7 @@ pub fn read_regular(path: &Path, most: u64) -> io::Result<Vec<u8>> {
 pub fn find_weights(network: &[u8], folder: &Path, links: Links, model: &str) -> Result<Vec<(String, PathBuf)>> {
     let find = |name: String| {
         let found = find_inside(folder, &name, links).map_err(|cause| {
-            let problem = format!("its graph keeps weights in {name:?}, which cannot be read; put it beside the network or below it");
+            let problem = format!("its graph keeps weights in {name:?}, which cannot be read; put the file itself beside the network or below it");
             Error::model_from(model, problem, cause)
         })?;
         Ok((name, found))

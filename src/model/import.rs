@@ -248,7 +248,9 @@ pub fn facts_of_diffusers(path: &Path) -> Result<Facts> {
     let fail = |problem: String| Error::model(path.display().to_string(), problem);
     let unet = Config::read(path, "unet/config.json", "it says how many channels there are")?;
     let taken = unet.count("in_channels", CHANNELS)?;
-    let taken = taken.ok_or_else(|| fail("its unet/config.json has no in_channels, which says how many channels there are".into()))?;
+    let taken = taken.ok_or_else(|| {
+        fail("its unet/config.json has no in_channels, which says how many channels there are".into())
+    })?;
     let given = unet.count("out_channels", CHANNELS)?.unwrap_or(taken);
     let decoder = decoder_of(path)?;
     let (mut decoder, latent) = decoder.unzip();

@@ -395,9 +395,9 @@ impl Manifest {
         };
         let count = counts.iter().find(|(_, count, range)| !range.contains(count));
         let number = || numbers.iter().find(|(_, number, range)| !range.contains(number));
-        count.map(|(key, count, range)| said(key, count, range.start(), range.end())).or_else(|| {
-            number().map(|(key, number, range)| said(key, number, range.start(), range.end()))
-        })
+        count
+            .map(|(key, count, range)| said(key, count, range.start(), range.end()))
+            .or_else(|| number().map(|(key, number, range)| said(key, number, range.start(), range.end())))
     }
 
     /// The schedule on which the network is sampled.
