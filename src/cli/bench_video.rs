@@ -52,7 +52,9 @@ impl VideoBench<'_> {
         let sizes = self.size.map_or(SIZES.to_vec(), |Size { width, height }| vec![[width, height]]);
         for [width, height] in sizes {
             for precision in &self.precisions {
-                let mut network = self.package.load(&self.opened.runtime, *precision, self.opened.session())?;
+                let mut network = self
+                    .opened
+                    .load(&manifest.name, |runtime, options| self.package.load(runtime, *precision, options))?;
                 let mut fps = |temporal| -> eddy::Result<f64> {
                     let options = DenoiseOptions { tile: self.tile, budget: self.budget, ..DenoiseOptions::default() };
                     let denoiser = Denoiser::new(manifest, &mut network, options)?;

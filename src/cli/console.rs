@@ -26,7 +26,7 @@ impl Console {
     pub(crate) fn note(self, line: impl AsRef<str>) {
         if !self.quiet {
             // Nobody to tell is no reason to stop.
-            let _ = writeln!(io::stderr(), "{}", line.as_ref());
+            let _ = writeln!(io::stderr(), "{}", plain(line.as_ref()));
         }
     }
 
@@ -42,7 +42,7 @@ impl Console {
         let written = if self.json {
             writeln!(io::stdout(), "{json}")
         } else {
-            writeln!(io::stdout(), "{}", text.as_ref().trim_end())
+            writeln!(io::stdout(), "{}", plain(text.as_ref().trim_end()))
         };
         match written {
             // The reader has seen enough.
@@ -116,7 +116,7 @@ impl Bar {
 
     /// Picture `index` of the run has begun.
     pub(crate) fn begin(&self, index: usize, name: &str) {
-        self.bar.set_message(name.to_owned());
+        self.bar.set_message(plain_line(name));
         self.bar.set_position(index as u64 * Self::PARTS);
     }
 
@@ -184,7 +184,31 @@ pub(crate) struct SomeFailed {
 }
 
 fn complain(text: &str) {
-    let _ = writeln!(io::stderr(), "eddy: {text}");
+    let _ = writeln!(io::stderr(), "eddy: {}", plain(text));
+}
+
+/// Text as it is shown, which may come from files that strangers made: what could steer a terminal, or turn the direction of the text,
+/// is written out. Lines stay.
+pub(crate) fn plain(text: &str) -> String {
+    let is_shown = |c: char| c == '\n' || !(c.is_control() || is_mark(c));
+    if text.chars().all(is_shown) {
+        return text.to_owned();
+    }
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_shown(c) { shown.push(c) } else { shown.extend(c.escape_default()) }
+    }
+    shown
+}
+
+/// As [`plain`], in one line.
+pub(crate) fn plain_line(text: &str) -> String {
+    plain(text).replace('\n', "\\n")
+}
+
+/// Whether a character is none that is seen, but turns the direction of others or parts lines.
+fn is_mark(c: char) -> bool {
+    matches!(c, '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }
 
 /// An error and what caused it, in one line.

@@ -7,7 +7,7 @@ use std::time::Instant;
 use clap::Args;
 use eddy::frame::stream::{Chroma, PixelFormat};
 use eddy::model::{GuardedNetwork, Package, Precision};
-use eddy::network::{Device, SessionOptions};
+use eddy::network::Device;
 use eddy::task::{Assessment, ColorModel, DenoiseOptions, Denoiser, NoiseKind, NoiseProfile, SigmaChoice, Strength};
 use eddy::video::{Candidate, Fields, Restore, StreamDenoiser, field_of, record};
 use serde_json::{Value, json};
@@ -121,10 +121,9 @@ impl Arguments {
         let stream = self.stream.stream(&self.pictures, self.memory.limits())?;
         let jobs = if stream.is_none() { self.pictures.jobs(self.console)? } else { Vec::new() };
         let packages = self.packages(stream.as_ref(), &sigma)?;
-        let opened = self.device.open(self.console)?;
+        let mut opened = self.device.open(self.console)?;
         // Between the pictures of a stream that keeps a pace, or comes at its own, there is time to rest.
-        let rest = self.stream.target().is_some() || stream.as_ref().is_some_and(Stream::is_live);
-        let session = SessionOptions { rest, ..opened.session() };
+        opened.rest = self.stream.target().is_some() || stream.as_ref().is_some_and(Stream::is_live);
         let options = DenoiseOptions {
             sigma,
             steps: self.sampling.steps(),
@@ -139,16 +138,15 @@ impl Arguments {
                 packages.iter().map(|package| Choice { package, loaded: None }).collect();
             if let [choice] = choices.as_mut_slice() {
                 // What is wrong with a model is said before a picture is read.
-                self.denoiser(choice, &opened, session, options.clone())?;
+                self.denoiser(choice, &opened, options.clone())?;
             }
-            return Pictures::each(&jobs, self.console, |turn| {
-                self.denoise(&mut choices, turn, &opened, session, &options)
-            });
+            return Pictures::each(&jobs, self.console, |turn| self.denoise(&mut choices, turn, &opened, &options));
         };
         let mut networks = Vec::new();
         for package in &packages {
             for precision in self.precisions(package, opened.device()) {
-                let network = package.load_guarded(&opened.runtime, precision, session)?;
+                let load = |runtime: &_, options| package.load_guarded(runtime, precision, options);
+                let network = opened.load(&package.manifest.name, load)?;
                 networks.push((package, precision, network));
             }
         }
@@ -165,13 +163,14 @@ impl Arguments {
         &self,
         choice: &'c mut Choice<'_>,
         opened: &Opened,
-        session: SessionOptions,
         options: DenoiseOptions,
     ) -> eddy::Result<(Denoiser<'c>, Precision)> {
         let precision = self.precision.on(opened.device(), choice.package);
         let network = match choice.loaded.take() {
             Some(network) => network,
-            None => choice.package.load_guarded(&opened.runtime, precision, session)?,
+            None => opened.load(&choice.package.manifest.name, |runtime, options| {
+                choice.package.load_guarded(runtime, precision, options)
+            })?,
         };
         let network = choice.loaded.insert(network);
         Ok((Denoiser::new(&choice.package.manifest, network, options)?, precision))
@@ -264,7 +263,6 @@ impl Arguments {
         choices: &mut [Choice<'_>],
         turn: &Turn<'_>,
         opened: &Opened,
-        session: SessionOptions,
         options: &DenoiseOptions,
     ) -> eddy::Result<()> {
         let mut frame = turn.read(&self.memory.limits())?;
@@ -277,7 +275,7 @@ impl Arguments {
         let kind = seen.map(|seen| seen.kind);
         let index = if kind == Some(NoiseKind::Camera) { choices.len() - 1 } else { 0 };
         let Some(choice) = choices.get_mut(index) else { return Ok(()) };
-        let (mut denoiser, precision) = self.denoiser(choice, opened, session, options.clone())?;
+        let (mut denoiser, precision) = self.denoiser(choice, opened, options.clone())?;
         if let (true, Some(seen)) = (is_auto, &seen) {
             denoiser.set_assessment(seen);
         }

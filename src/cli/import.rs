@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use eddy::array;
 use eddy::diffusion::{NoiseAt, NoiseSource, Philox};
 use eddy::durable::PartFolder;
-use eddy::model::{Facts, Package, Precision, external_files, facts_of_diffusers, schedule_of_diffusers};
+use eddy::model::{
+    Facts, LARGEST_CONFIG, LARGEST_GRAPH, Links, Package, Precision, facts_of_diffusers, find_weights, read_regular,
+    schedule_of_diffusers,
+};
 use eddy::network::Network;
 use ndarray::Array4;
 use serde_json::json;
@@ -122,10 +125,10 @@ impl Arguments {
             let problem = format!("{} is there already; name a folder that is not", self.output.display());
             return Err(eddy::Error::usage(problem).into());
         }
-        let (mut facts, network) = if self.source.is_dir() {
-            (facts_of_diffusers(&self.source)?, self.source.join("unet/model.onnx"))
+        let (mut facts, network, links) = if self.source.is_dir() {
+            (facts_of_diffusers(&self.source)?, self.source.join("unet/model.onnx"), Links::Cache)
         } else {
-            (self.facts()?, self.source.clone())
+            (self.facts()?, self.source.clone(), Links::Inside)
         };
         facts.licence.clone_from(&self.licence);
         facts.name =
@@ -136,12 +139,12 @@ impl Arguments {
         let parent = self.output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let cannot = |problem: &'static str| move |cause| eddy::Error::output_from(parent, problem, cause);
         let folder = PartFolder::beside(&self.output).map_err(cannot("no folder can be made there"))?;
-        copy(&network, folder.path(), &facts.file)?;
+        copy(&network, links, folder.path(), &facts.file)?;
         if let Some(decoder) = &mut facts.decoder {
             // In a folder of its own, since what beside it holds its weights may be called as that of the network is.
             let place = folder.path().join(DECODER);
             fs::create_dir(&place).map_err(cannot("no folder can be made for the decoder"))?;
-            copy(&self.source.join(&decoder.path), &place, NETWORK)?;
+            copy(&self.source.join(&decoder.path), links, &place, NETWORK)?;
             decoder.path = format!("{DECODER}/{NETWORK}");
         }
         let bytes = fs::read(folder.path().join(&facts.file)).map_err(cannot("what was copied cannot be read"))?;
@@ -177,9 +180,9 @@ impl Arguments {
         let schedule = match &self.schedule {
             None => None,
             Some(path) => {
-                let text = fs::read_to_string(path)
+                let text = read_regular(path, LARGEST_CONFIG)
                     .map_err(|cause| eddy::Error::input_from(path, "the schedule cannot be read", cause))?;
-                let table = schedule_of_diffusers(&text)
+                let table = schedule_of_diffusers(&String::from_utf8_lossy(&text))
                     .map_err(|cause| eddy::Error::input_from(path, "it is not as diffusers writes schedules", cause))?;
                 Some(table)
             }
@@ -216,7 +219,7 @@ impl Arguments {
     fn record(&self, folder: &Path, facts: &Facts) -> eddy::Result<String> {
         let package = Package::find(&folder.to_string_lossy())?;
         let opened = self.device.open(self.console)?;
-        let mut network = package.load(&opened.runtime, self.numbers, opened.session())?;
+        let mut network = opened.load(&facts.name, |runtime, options| package.load(runtime, self.numbers, options))?;
         let manifest = &package.manifest;
         let side = 32_usize.next_multiple_of(manifest.multiple_of * manifest.sample_scale());
         let pixels = manifest.decoded_scale();
@@ -266,36 +269,21 @@ impl Arguments {
 }
 
 /// Copies a network under that name, and the files in which it keeps its weights under those that it gives them.
-fn copy(network: &Path, folder: &Path, name: &str) -> eddy::Result<()> {
+fn copy(network: &Path, links: Links, folder: &Path, name: &str) -> eddy::Result<()> {
     let unreadable = |from: &Path, cause| eddy::Error::input_from(from, "it cannot be copied", cause);
-    let bytes = fs::read(network).map_err(|cause| unreadable(network, cause))?;
+    let bytes = read_regular(network, LARGEST_GRAPH).map_err(|cause| unreadable(network, cause))?;
     fs::write(folder.join(name), &bytes)
         .map_err(|cause| eddy::Error::output_from(folder, "the network cannot be copied there", cause))?;
     let beside = network.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let root = beside.canonicalize().map_err(|cause| unreadable(beside, cause))?;
-    for file in external_files(&bytes) {
-        let refused = |problem: &str| eddy::Error::model(network.display().to_string(), format!("{file:?} {problem}"));
-        let relative = Path::new(&file);
-        let stays = relative.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
-        if !stays || file.is_empty() {
-            return Err(refused(
-                "is where it keeps weights, and lies outside of its folder; save the network with its weights beside or below it",
-            ));
-        }
-        let from = beside.join(relative);
-        let found = from.canonicalize().map_err(|cause| {
-            let problem = format!("{file:?} is where it keeps weights, and cannot be read; copy it beside the network");
-            eddy::Error::model_from(network.display().to_string(), problem, cause)
-        })?;
-        if !found.starts_with(&root) {
-            return Err(refused("is where it keeps weights, and a link out of its folder; put the file itself there"));
-        }
-        let to = folder.join(relative);
-        if to.exists() || relative == Path::new("model.toml") {
-            return Err(refused("is where it keeps weights, and what a package calls its own; give it another name"));
+    let model = network.display().to_string();
+    for (file, found) in find_weights(&bytes, beside, links, &model)? {
+        let to = folder.join(&file);
+        if to.exists() || Path::new(&file) == Path::new("model.toml") {
+            let problem = "is where it keeps weights, and what a package calls its own; give it another name";
+            return Err(eddy::Error::model(model, format!("{file:?} {problem}")));
         }
         let made = to.parent().map_or(Ok(()), fs::create_dir_all);
-        made.and_then(|()| fs::copy(&found, &to)).map_err(|cause| unreadable(&from, cause))?;
+        made.and_then(|()| fs::copy(&found, &to)).map_err(|cause| unreadable(&found, cause))?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use eddy::model::{Package, Precision, bundled_names};
 use eddy::network::EMBEDDED_VERSION;
 use serde_json::json;
 
-use super::console::Console;
+use super::console::{Console, plain_line};
 use super::options::{DeviceOptions, FilesOption};
 
 /// Tell what a model is, or which models there are
@@ -93,11 +93,12 @@ impl Arguments {
         for precision in self.files.of(&package)? {
             let file = package.file(precision)?;
             let bytes = package.read(&file.path)?.len();
-            let network = package.load(&opened.runtime, precision, opened.session())?;
+            let name = &manifest.name;
+            let network = opened.load(name, |runtime, options| package.load(runtime, precision, options))?;
             let default =
                 if precision == Precision::default() { ", runs unless --precision says otherwise" } else { "" };
-            let nodes =
-                self.nodes.then(|| package.count_nodes(&opened.runtime, precision, opened.session())).transpose()?;
+            let count = || opened.load(name, |runtime, options| package.count_nodes(runtime, precision, options));
+            let nodes = self.nodes.then(count).transpose()?;
             rows.push(("file", format!("{precision}: {}, {} KiB{default}", file.path, bytes.div_ceil(1024))));
             rows.extend(network.signature().into_iter().map(|line| ("", line)));
             rows.extend(nodes.iter().flatten().map(|(provider, count)| ("", format!("nodes {provider}: {count}"))));
@@ -106,8 +107,10 @@ impl Arguments {
                 "signature": network.signature(), "nodes": nodes,
             }));
         }
-        let lines: Vec<String> = rows.iter().map(|(name, value)| format!("  {name:<11} {value}")).collect();
-        let text = format!("{} {}\n{}", manifest.name, manifest.version, lines.join("\n"));
+        let lines: Vec<String> =
+            rows.iter().map(|(name, value)| format!("  {name:<11} {}", plain_line(value))).collect();
+        let (name, version) = (plain_line(&manifest.name), plain_line(&manifest.version));
+        let text = format!("{name} {version}\n{}", lines.join("\n"));
         let record = json!({
             "name": manifest.name, "version": manifest.version, "task": manifest.task.to_string(),
             "description": manifest.description, "prediction": manifest.prediction, "channels": manifest.channels,

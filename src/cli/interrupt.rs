@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM: the first asks to stop after the evaluation in hand, the second stops at once, as the first does while there
+//! Ctrl-C and SIGTERM: the first asks to stop after the evaluation in hand, which is ended where it does not end by itself; the second stops at once, as the first does while there
 //! is nothing yet to be kept.
 
 use std::io::Write;
@@ -17,6 +17,9 @@ static ASKED: AtomicBool = AtomicBool::new(false);
 /// How many things are being opened, of which nothing is written yet.
 static OPENING: AtomicUsize = AtomicUsize::new(0);
 
+/// How long an evaluation may take from when somebody asked to stop.
+const GRACE: Duration = Duration::from_secs(5);
+
 /// The exit code of a process that was asked to stop.
 const INTERRUPTED: i32 = 130;
 
@@ -33,11 +36,12 @@ pub(crate) fn listen() {
         if OPENING.load(Ordering::Relaxed) > 0 {
             exit_at_once(console::complain_of(&eddy::Error::Interrupted.into()).into());
         }
+        eddy::network::stop_evaluations(GRACE);
         if let Some([path, part]) = FINISHING.get() {
             let name = path.display();
             let words = format!("finishing {name} (again to stop now; what is written stays in {})", part.display());
             // Nobody may be listening.
-            let _ = writeln!(std::io::stderr(), "eddy: {words}");
+            let _ = writeln!(std::io::stderr(), "eddy: {}", console::plain(&words));
         }
     });
 }

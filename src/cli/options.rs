@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use eddy::array;
@@ -10,11 +11,12 @@ use eddy::diffusion::Recorded;
 use eddy::frame::picture::Limits;
 use eddy::machine;
 use eddy::model::{Manifest, Package, Precision};
-use eddy::network::{Device, DeviceChoice, Library, Placement, Runtime, SessionOptions};
+use eddy::network::{Device, DeviceChoice, Library, Placement, Runtime, SessionOptions, limit_evaluations};
 use eddy::task::{Budget, TileChoice};
 use ndarray::{Array4, Array5, Axis, Slice};
 
 use super::console::Console;
+use super::interrupt;
 
 /// What results wait for.
 #[derive(Debug, Args)]
@@ -58,6 +60,17 @@ pub(crate) struct DeviceOptions {
     /// Give way to other programs, 0 to 19: how much less of the processor is asked for
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..=19))]
     nice: Option<i32>,
+
+    /// End the run when loading a network takes longer than this, or one evaluation of it; never when left out
+    #[arg(long, value_name = "SECONDS", value_parser = timeout)]
+    timeout: Option<Duration>,
+}
+
+fn timeout(text: &str) -> Result<Duration, &'static str> {
+    /// 31 years.
+    const MOST: f64 = 1e9;
+    let seconds = text.parse().ok().filter(|seconds| (0.001..=MOST).contains(seconds));
+    seconds.map(Duration::from_secs_f64).ok_or("expected seconds, 0.001 or more")
 }
 
 impl DeviceOptions {
@@ -77,7 +90,17 @@ impl DeviceOptions {
     /// Chooses the device.
     pub(crate) fn place(&self, runtime: Arc<Runtime>) -> eddy::Result<Opened> {
         let placement = runtime.choose(self.device, self.require_device)?;
-        Ok(Opened { runtime, placement, threads: self.threads, whole: self.require_device })
+        if let Some(limit) = self.timeout {
+            limit_evaluations(limit);
+        }
+        Ok(Opened {
+            runtime,
+            placement,
+            threads: self.threads,
+            whole: self.require_device,
+            rest: false,
+            timeout: self.timeout,
+        })
     }
 
     /// Opens the library alone.
@@ -106,15 +129,31 @@ pub(crate) struct Opened {
     pub(crate) placement: Placement,
     threads: usize,
     whole: bool,
+    /// Whether threads sleep between evaluations.
+    pub(crate) rest: bool,
+    timeout: Option<Duration>,
 }
 
 impl Opened {
-    pub(crate) fn device(&self) -> Device {
-        self.placement.device
+    /// Loads a network called `model` by `load`. It may take for ever, as a graph may be made so: the first signal ends the process at
+    /// once, and so does --timeout.
+    pub(crate) fn load<T>(
+        &self,
+        model: &str,
+        load: impl FnOnce(&Arc<Runtime>, SessionOptions) -> eddy::Result<T>,
+    ) -> eddy::Result<T> {
+        let limit = self.timeout.map(|limit| {
+            let seconds = limit.as_secs_f64();
+            let problem = format!("loading it takes longer than {seconds} s; raise --timeout, or take another model");
+            (limit, eddy::Error::model(model, problem))
+        });
+        let _opening = interrupt::opening(limit);
+        let Self { threads, whole, rest, .. } = *self;
+        load(&self.runtime, SessionOptions { threads, device: self.device(), whole, rest })
     }
 
-    pub(crate) fn session(&self) -> SessionOptions {
-        SessionOptions { threads: self.threads, device: self.device(), whole: self.whole, rest: false }
+    pub(crate) fn device(&self) -> Device {
+        self.placement.device
     }
 }
 

@@ -71,10 +71,10 @@ impl Redraw<'_> {
         let jobs = pictures.jobs(console)?;
         let opened = self.device.open(console)?;
         let precision = self.precision.on(opened.device(), package);
-        let mut network = package.load_guarded(&opened.runtime, precision, opened.session())?;
-        let mut decoder = package.load_decoder(&opened.runtime, opened.session())?;
-        let mut drawer = Drawer::new(&package.manifest, &mut network, self.options)?.decoded_by(decoder.as_mut());
         let model = &package.manifest.name;
+        let mut network = opened.load(model, |runtime, options| package.load_guarded(runtime, precision, options))?;
+        let mut decoder = opened.load(model, |runtime, options| package.load_decoder(runtime, options))?;
+        let mut drawer = Drawer::new(&package.manifest, &mut network, self.options)?.decoded_by(decoder.as_mut());
         Pictures::each(&jobs, console, |turn| {
             // As masks and kernels are drawn for it.
             let frame = turn.read(&limits)?.upright();

@@ -80,7 +80,7 @@ impl Arguments {
             SampledModel::Package(package) => Some(self.precision.on(opened.device(), package)),
             SampledModel::Diffusers(_) => self.precision.asked(),
         };
-        let mut network = model.load(&opened.runtime, precision, opened.session())?;
+        let mut network = opened.load(&self.model, |runtime, options| model.load(runtime, precision, options))?;
         let (batch, channels, height, width) = x.dim();
         let tiles = TilePlan::whole(width, height, model.multiple_of());
         let mut state = State::new(x, &plan, noise.as_ref(), &SigmaMap::ABSOLUTE)?;

@@ -5,7 +5,7 @@ use std::time::Instant;
 use clap::Args;
 use eddy::diffusion::{Guide, NoiseSource};
 use eddy::model::{Package, Precision};
-use eddy::network::{Device, SessionOptions};
+use eddy::network::Device;
 use eddy::task::{Degradation, DrawOptions, Drawing, UpscaleOptions, Upscaler};
 use eddy::video::{Restore, record};
 use serde_json::{Value, json};
@@ -91,12 +91,12 @@ impl Arguments {
         }
         let stream = self.stream.stream(&self.pictures, self.memory.limits())?;
         let jobs = if stream.is_none() { self.pictures.jobs(self.console)? } else { Vec::new() };
-        let opened = self.device.open(self.console)?;
+        let mut opened = self.device.open(self.console)?;
         // Between the pictures of a stream that keeps a pace, or comes at its own, there is time to rest.
-        let rest = self.stream.target().is_some() || stream.as_ref().is_some_and(Stream::is_live);
+        opened.rest = self.stream.target().is_some() || stream.as_ref().is_some_and(Stream::is_live);
         let precision = self.precision.on(opened.device(), &package);
-        let session = SessionOptions { rest, ..opened.session() };
-        let mut network = package.load_guarded(&opened.runtime, precision, session)?;
+        let mut network = opened
+            .load(&package.manifest.name, |runtime, options| package.load_guarded(runtime, precision, options))?;
         let options = UpscaleOptions {
             steps: self.sampling.steps(),
             eta: self.sampling.eta,

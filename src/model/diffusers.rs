@@ -4,12 +4,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::files::{LARGEST_CONFIG, LARGEST_GRAPH, Links, find_inside, find_weights, read_regular};
 use crate::diffusion::{DiscreteSchedule, config};
 use crate::error::{Error, Result};
 use crate::network::{Interface, ModelSource, OnnxNetwork, Runtime, SessionOptions};
 
 pub(super) const NETWORK: &str = "unet/model.onnx";
 pub(super) const SCHEDULER: &str = "scheduler/scheduler_config.json";
+/// What that is needed for.
+pub(super) const WHY: &str = "it says on what schedule the network was trained";
 
 /// A diffusers folder: a U-Net and the training schedule that it was made for.
 #[derive(Clone, Debug)]
@@ -37,8 +40,7 @@ impl DiffusersFolder {
                 return Err(Error::model(name, problem));
             }
         }
-        let text = std::fs::read_to_string(path.join(SCHEDULER))
-            .map_err(|cause| Error::model_from(&name, format!("its {SCHEDULER} cannot be read"), cause))?;
+        let text = text_of(path, SCHEDULER, WHY)?;
         Ok(Self { path: path.to_owned(), schedule: config::parse(&name, &text)? })
     }
 
@@ -61,7 +63,28 @@ impl DiffusersFolder {
             half: None,
         };
         let file = self.path.join(NETWORK);
+        let name = file.display().to_string();
+        let bytes = bytes_of(&self.path, NETWORK, LARGEST_GRAPH, "it is the network")?;
+        find_weights(&bytes, file.parent().unwrap_or(&self.path), Links::Cache, &name)?;
         // From its file, so that weights kept beside it are found.
-        OnnxNetwork::load(runtime, &file.display().to_string(), ModelSource::File(&file), interface, options)
+        OnnxNetwork::load(runtime, &name, ModelSource::File(&file), interface, options)
     }
+}
+
+/// The bytes of a file of a folder in the layout of diffusers.
+///
+/// # Errors
+/// [`Error::Model`] when it cannot be read; `why` says what it is needed for.
+pub(super) fn bytes_of(folder: &Path, name: &str, most: u64, why: &str) -> Result<Vec<u8>> {
+    find_inside(folder, name, Links::Cache).and_then(|file| read_regular(&file, most)).map_err(|cause| {
+        Error::model_from(folder.display().to_string(), format!("its {name} cannot be read; {why}"), cause)
+    })
+}
+
+/// The text of a configuration of a folder in the layout of diffusers, as [`bytes_of`].
+pub(super) fn text_of(folder: &Path, name: &str, why: &str) -> Result<String> {
+    String::from_utf8(bytes_of(folder, name, LARGEST_CONFIG, why)?).map_err(|cause| {
+        let problem = format!("its {name} is no UTF-8 text");
+        Error::model_from(folder.display().to_string(), problem, cause.utf8_error())
+    })
 }

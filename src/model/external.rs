@@ -40,8 +40,8 @@ pub fn external_files(network: &[u8]) -> BTreeSet<String> {
 }
 
 fn walk(bytes: &[u8], message: Message, depth: usize, found: &mut BTreeSet<String>) {
-    /// Graphs within graphs go less deep.
-    const DEEPEST: usize = 100;
+    /// Protobuf goes less deep.
+    const DEEPEST: usize = 200;
     if depth > DEEPEST {
         return;
     }
@@ -50,7 +50,8 @@ fn walk(bytes: &[u8], message: Message, depth: usize, found: &mut BTreeSet<Strin
             walk(body, within, depth + 1, found);
         }
         if let (Message::Tensor, EXTERNAL_DATA) = (message, field) {
-            let text = |wanted: u64| Fields(body).find(|(field, _)| *field == wanted).map(|(_, text)| text);
+            // Of several, protobuf takes the last.
+            let text = |wanted: u64| Fields(body).filter(|(field, _)| *field == wanted).last().map(|(_, text)| text);
             if let (Some(b"location"), Some(location)) = (text(1), text(2)) {
                 found.insert(String::from_utf8_lossy(location).into_owned());
             }
@@ -58,7 +59,8 @@ fn walk(bytes: &[u8], message: Message, depth: usize, found: &mut BTreeSet<Strin
     }
 }
 
-/// The fields of a protobuf message that have a length, up to the first that is none.
+/// The fields of a protobuf message that have a length, and those in groups, up to the first that is none: at least all that protobuf
+/// sees, so that no name is hidden from us alone.
 struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
@@ -87,7 +89,8 @@ impl<'a> Iterator for Fields<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            let key = self.number()?;
+            // The numbers of fields have 32 bits there, whatever more is written.
+            let key = self.number()? & u64::from(u32::MAX);
             match key & 7 {
                 0 => drop(self.number()?),
                 1 => drop(self.take(8)?),
@@ -96,6 +99,8 @@ impl<'a> Iterator for Fields<'a> {
                     return Some((key >> 3, self.take(length)?));
                 }
                 5 => drop(self.take(4)?),
+                // A group begins or ends.
+                3 | 4 => {}
                 _ => return None,
             }
         }
@@ -121,11 +126,14 @@ mod tests {
         let deep = field(7, &field(1, &field(5, &field(6, &field(5, &tensor("deep.bin"))))));
         let constant = field(7, &field(1, &field(5, &field(5, &tensor("parts/constant")))));
         let twice = field(7, &[field(5, &tensor("weights.pb")), field(5, &tensor("weights.pb"))].concat());
-        let model = [vec![8, 9], deep, constant, twice].concat();
+        // Of two locations the last counts, and a group hides nothing.
+        let entry = [field(1, b"location"), field(2, b"first"), field(2, b"last.bin")].concat();
+        let last = field(7, &[vec![0x1B, 0x1C], field(5, &field(13, &entry))].concat());
+        let model = [vec![8, 9], deep, constant, twice, last].concat();
         let found: Vec<_> = external_files(&model).into_iter().collect();
-        assert_eq!(found, ["deep.bin", "parts/constant", "weights.pb"]);
+        assert_eq!(found, ["deep.bin", "last.bin", "parts/constant", "weights.pb"]);
         for cut in 0..model.len() {
-            assert!(external_files(&model[..cut]).len() <= 3);
+            assert!(external_files(&model[..cut]).len() <= 4);
         }
         assert!(external_files(b"a text that is no graph").is_empty());
     }

@@ -1,15 +1,15 @@
 //! Packages of what others made: a folder in the layout of diffusers, or a bare `.onnx` and what is known of it.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
-use serde::Deserialize;
 use toml::{Table, Value};
 
-use super::diffusers::{DiffusersFolder, NETWORK, SCHEDULER};
-use super::manifest::{Decoding, Manifest};
-use crate::diffusion::config;
+use super::diffusers::{DiffusersFolder, NETWORK, SCHEDULER, WHY, bytes_of, text_of};
+use super::files::LARGEST_GRAPH;
+use super::manifest::{CHANNELS, CLASSES, Decoding, Manifest, SCALING_FACTORS};
+use crate::diffusion::config::{self, shortened};
 use crate::error::{Error, Result};
 use crate::network::sha256;
 
@@ -121,41 +121,78 @@ impl Facts {
     }
 }
 
-/// What `unet/config.json` says that is needed.
-#[derive(Deserialize)]
-struct Unet {
-    in_channels: usize,
-    out_channels: Option<usize>,
-    sample_size: Option<serde_json::Value>,
-    #[serde(default)]
-    block_out_channels: Vec<usize>,
-    num_class_embeds: Option<usize>,
-    class_embed_type: Option<String>,
+/// The `config.json` of a part, whose keys are read one by one; `null` is the same as absent.
+struct Config {
+    folder: String,
+    file: String,
+    keys: serde_json::Map<String, serde_json::Value>,
 }
 
-/// What an autoencoder's `config.json` says that is needed; what it leaves out is as diffusers has it.
-#[derive(Deserialize)]
-struct Autoencoder {
-    #[serde(default = "three")]
-    latent_channels: usize,
-    #[serde(default = "three")]
-    out_channels: usize,
-    #[serde(default)]
-    block_out_channels: Vec<usize>,
-    scaling_factor: Option<f32>,
+/// Sides of what a U-Net takes.
+const SIDES: RangeInclusive<usize> = 1..=8192;
+/// Blocks of a network, each of which but the last halves its grid.
+const MOST_BLOCKS: usize = 11;
+/// Channels within a network.
+const FEATURES: RangeInclusive<usize> = 1..=65_536;
+
+impl Config {
+    /// `why` says what it is needed for.
+    fn read(folder: &Path, file: &str, why: &str) -> Result<Self> {
+        let text = text_of(folder, file, why)?;
+        let folder = folder.display().to_string();
+        let keys = serde_json::from_str(&text).map_err(|cause| {
+            Error::model_from(&folder, format!("{folder}/{file} is not as diffusers writes it"), cause)
+        })?;
+        Ok(Self { folder, file: file.to_owned(), keys })
+    }
+
+    fn get(&self, key: &str) -> Option<&serde_json::Value> {
+        self.keys.get(key).filter(|value| !value.is_null())
+    }
+
+    fn refusal(&self, key: &str, value: &serde_json::Value, expected: &str) -> Error {
+        let value = shortened(&value.to_string());
+        Error::model(&self.folder, format!("its {} has {key} = {value}; expected {expected}", self.file))
+    }
+
+    fn count(&self, key: &str, range: RangeInclusive<usize>) -> Result<Option<usize>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let expected = || format!("a whole number, {} to {}", range.start(), range.end());
+        let count = count_in(value, &range).ok_or_else(|| self.refusal(key, value, &expected()))?;
+        Ok(Some(count))
+    }
+
+    /// Height and width, of which one number stands for both.
+    fn sides(&self, key: &str) -> Result<Option<[usize; 2]>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let sides = match value.as_array().map(Vec::as_slice) {
+            None => count_in(value, &SIDES).map(|side| [side; 2]),
+            Some([height, width]) => count_in(height, &SIDES).zip(count_in(width, &SIDES)).map(<[usize; 2]>::from),
+            Some(_) => None,
+        };
+        let expected = format!("a whole number, {} to {}, or two of them", SIDES.start(), SIDES.end());
+        sides.map(Some).ok_or_else(|| self.refusal(key, value, &expected))
+    }
+
+    /// How many times smaller than its input the coarsest grid of the network is.
+    fn halved(&self) -> Result<usize> {
+        const KEY: &str = "block_out_channels";
+        let Some(value) = self.get(KEY) else { return Ok(1) };
+        let blocks = value.as_array().filter(|blocks| {
+            blocks.len() <= MOST_BLOCKS && blocks.iter().all(|channels| count_in(channels, &FEATURES).is_some())
+        });
+        let expected = || format!("at most {MOST_BLOCKS} whole numbers, {} to {}", FEATURES.start(), FEATURES.end());
+        let blocks = blocks.ok_or_else(|| self.refusal(KEY, value, &expected()))?;
+        Ok(1 << blocks.len().saturating_sub(1))
+    }
 }
 
-fn three() -> usize {
-    3
+fn count_in(value: &serde_json::Value, range: &RangeInclusive<usize>) -> Option<usize> {
+    value.as_u64().and_then(|count| usize::try_from(count).ok()).filter(|count| range.contains(count))
 }
 
 /// Where the decoder of a pipeline that works on latents is: as optimum exports it, or where diffusers keeps the weights.
 const DECODERS: [&str; 4] = ["vae_decoder/model.onnx", "vqvae/decoder.onnx", "vqvae/model.onnx", "vae/decoder.onnx"];
-
-/// How many times smaller than its input the coarsest grid of a network of so many blocks is.
-fn halved(blocks: &[usize]) -> usize {
-    1 << blocks.len().saturating_sub(1).min(16)
-}
 
 /// The decoder of a pipeline, and the channels of its latents, where the pipeline works on such.
 fn decoder_of(path: &Path) -> Result<Option<(Decoding, usize)>> {
@@ -173,26 +210,30 @@ fn decoder_of(path: &Path) -> Result<Option<(Decoding, usize)>> {
             }
         };
     };
-    let config = path.join(file).with_file_name("config.json");
-    let read = |file: &Path| {
-        let problem = || format!("{} cannot be read; a decoder is exported with its config.json", file.display());
-        fs::read(file).map_err(|cause| Error::model_from(&model, problem(), cause))
+    let (part, _) = file.split_once('/').unwrap_or((file, ""));
+    // What it leaves out is as diffusers has it.
+    let autoencoder = Config::read(path, &format!("{part}/config.json"), "a decoder is exported with it")?;
+    let scaling_factor = match autoencoder.get("scaling_factor") {
+        None => 0.18215,
+        Some(value) => {
+            let factor = value.as_f64().map(|factor| factor as f32).filter(|factor| SCALING_FACTORS.contains(factor));
+            let expected = format!("a number, {} to {}", SCALING_FACTORS.start(), SCALING_FACTORS.end());
+            factor.ok_or_else(|| autoencoder.refusal("scaling_factor", value, &expected))?
+        }
     };
-    let autoencoder: Autoencoder = serde_json::from_slice(&read(&config)?).map_err(|cause| {
-        Error::model_from(&model, format!("{} is not as diffusers writes it", config.display()), cause)
-    })?;
+    let latent_channels = autoencoder.count("latent_channels", CHANNELS)?.unwrap_or(3);
     let decoding = Decoding {
         path: file.into(),
-        sha256: sha256(&read(&path.join(file))?),
-        channels: autoencoder.out_channels,
-        scale: halved(&autoencoder.block_out_channels),
-        scaling_factor: autoencoder.scaling_factor.unwrap_or(0.18215),
+        sha256: sha256(&bytes_of(path, file, LARGEST_GRAPH, "it is the decoder")?),
+        channels: autoencoder.count("out_channels", CHANNELS)?.unwrap_or(3),
+        scale: autoencoder.halved()?,
+        scaling_factor,
         input: "latent_sample".into(),
         output: "sample".into(),
         receptive_field: None,
         bytes_per_pixel: None,
     };
-    Ok(Some((decoding, autoencoder.latent_channels)))
+    Ok(Some((decoding, latent_channels)))
 }
 
 /// What a folder in the layout of diffusers says of its U-Net: of `DDPMPipeline`, `DDIMPipeline` and the like, whose pictures are
@@ -205,55 +246,39 @@ pub fn facts_of_diffusers(path: &Path) -> Result<Facts> {
     let folder = DiffusersFolder::open(path)?;
     let name = path.file_name().map_or_else(|| "imported".into(), |name| name.to_string_lossy().into_owned());
     let fail = |problem: String| Error::model(path.display().to_string(), problem);
-    let config = path.join("unet/config.json");
-    let text = fs::read_to_string(&config).map_err(|cause| {
-        let problem = format!("{} cannot be read; it says how many channels there are", config.display());
-        Error::model_from(path.display().to_string(), problem, cause)
+    let unet = Config::read(path, "unet/config.json", "it says how many channels there are")?;
+    let taken = unet.count("in_channels", CHANNELS)?;
+    let taken = taken.ok_or_else(|| {
+        fail("its unet/config.json has no in_channels, which says how many channels there are".into())
     })?;
-    let unet: Unet = serde_json::from_str(&text).map_err(|cause| {
-        Error::model_from(
-            path.display().to_string(),
-            format!("{} is not as diffusers writes it", config.display()),
-            cause,
-        )
-    })?;
-    let given = unet.out_channels.unwrap_or(unet.in_channels);
+    let given = unet.count("out_channels", CHANNELS)?.unwrap_or(taken);
     let decoder = decoder_of(path)?;
     let (mut decoder, latent) = decoder.unzip();
     let drawn = latent.unwrap_or(given);
     let colours = decoder.as_ref().map_or(drawn, |decoder| decoder.channels);
-    let enlarges = decoder.is_some() && given == drawn && unet.in_channels == drawn + colours;
-    if given != drawn || !matches!(colours, 1 | 3) || (unet.in_channels != drawn && !enlarges) {
+    let enlarges = decoder.is_some() && given == drawn && taken == drawn + colours;
+    if given != drawn || !matches!(colours, 1 | 3) || (taken != drawn && !enlarges) {
         return Err(fail(format!(
-            "its U-Net takes {} channels and gives {given}, of pictures of {colours}; expected as many in as out, 1 or 3 without a \
-             decoder, or beside a latent the colours of a small picture. `eddy sample` runs the U-Net by itself",
-            unet.in_channels
+            "its U-Net takes {taken} channels and gives {given}, of pictures of {colours}; expected as many in as out, 1 or 3 without a \
+             decoder, or beside a latent the colours of a small picture. `eddy sample` runs the U-Net by itself"
         )));
     }
     // Of latents it says how coarse they may be; pictures that are no latents are of its one size.
-    let multiple_of = decoder.as_ref().map_or(1, |_| halved(&unet.block_out_channels));
+    let coarsest = unet.halved()?;
+    let multiple_of = decoder.as_ref().map_or(1, |_| coarsest);
     let scale = decoder.as_ref().map_or(1, |decoder| decoder.scale);
     if let Some(decoder) = decoder.as_mut().filter(|_| enlarges) {
         // That pipeline leaves latents as they are.
         decoder.scaling_factor = 1.0;
     }
-    if let Some(kind) = unet.class_embed_type.filter(|_| unet.num_class_embeds.is_none()) {
+    let classes = unet.count("num_class_embeds", CLASSES)?;
+    if let Some(kind) = unet.get("class_embed_type").filter(|_| classes.is_none()) {
+        let kind = shortened(kind.as_str().unwrap_or("what is no text"));
         return Err(fail(format!("its classes are told as {kind}; expected num_class_embeds, classes by number")));
     }
-    let size = match unet.sample_size {
-        Some(serde_json::Value::Number(side)) => side.as_u64().map(|side| [side as usize; 2]),
-        // Height comes first there.
-        Some(serde_json::Value::Array(sides)) => match sides.as_slice() {
-            [height, width] => {
-                height.as_u64().zip(width.as_u64()).map(|(height, width)| [width as usize, height as usize])
-            }
-            _ => None,
-        },
-        _ => None,
-    };
-    let scheduler = fs::read_to_string(path.join(SCHEDULER)).map_err(|cause| {
-        Error::model_from(path.display().to_string(), format!("its {SCHEDULER} cannot be read"), cause)
-    })?;
+    // Height comes first there.
+    let size = unet.sides("sample_size")?.map(|[height, width]| [width, height]);
+    let scheduler = text_of(path, SCHEDULER, WHY)?;
     let json: serde_json::Value = serde_json::from_str(&scheduler)
         .map_err(|cause| Error::model_from(path.display().to_string(), format!("its {SCHEDULER} is no JSON"), cause))?;
     let sampler = sampler_of(&json);
@@ -268,7 +293,7 @@ pub fn facts_of_diffusers(path: &Path) -> Result<Facts> {
     let size = size.filter(|_| !enlarges).map(|size: [usize; 2]| size.map(|side| scale * side));
     let mut inputs =
         BTreeMap::from([("sample".to_owned(), "sample".to_owned()), ("timestep".to_owned(), "timestep".to_owned())]);
-    if unet.num_class_embeds.is_some() {
+    if classes.is_some() {
         inputs.insert("class".into(), "class_labels".into());
     }
     if enlarges {
@@ -284,7 +309,7 @@ pub fn facts_of_diffusers(path: &Path) -> Result<Facts> {
         multiple_of,
         size,
         receptive_field: None,
-        classes: unet.num_class_embeds,
+        classes,
         // Which one it is, if any, is nowhere said.
         null_class: None,
         sigma: None,

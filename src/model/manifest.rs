@@ -1,6 +1,8 @@
 //! `model.toml`: what a package says of its network. It says everything, so that nothing has to be guessed.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +14,21 @@ use crate::tile::Locality;
 /// A network trained down to no noise at all is sampled down to this part of its largest sigma, since a step to nothing
 /// needs a level to start from.
 const LOWEST_PART: f64 = 1e-3;
+
+/// How many channels there may be.
+pub(super) const CHANNELS: RangeInclusive<usize> = 1..=256;
+/// Of `scale` and `multiple_of`, each and both.
+const FACTORS: RangeInclusive<usize> = 1..=1024;
+const SIDES: RangeInclusive<usize> = 1..=65_535;
+const DISTANCES: RangeInclusive<usize> = 0..=65_535;
+const BYTES: RangeInclusive<usize> = 1..=1 << 30;
+const STEPS: RangeInclusive<usize> = 1..=1000;
+/// How many classes there may be.
+pub(super) const CLASSES: RangeInclusive<usize> = 1..=1_000_000;
+/// What latents may be divided by.
+pub(super) const SCALING_FACTORS: RangeInclusive<f32> = 1e-6..=1e6;
+/// No sigma, no value of a picture and no tolerance is larger.
+const LARGEST: f64 = 1e6;
 
 /// The manifest of a model package.
 #[derive(Clone, Debug, Deserialize)]
@@ -270,8 +287,8 @@ impl Manifest {
         let manifest: Self =
             toml::from_str(text).map_err(|cause| Error::model_from(model, "its model.toml is not readable", cause))?;
         let broken = |problem: String| Err(Error::model(model, format!("its model.toml says {problem}")));
-        if manifest.channels == 0 {
-            return broken("channels = 0; expected at least 1".into());
+        if let Some(problem) = manifest.out_of_range() {
+            return broken(problem);
         }
         if manifest.layout == Layout::Yuv420
             && (manifest.channels != 6 || manifest.task != Task::Denoise || manifest.range != [0.0, 1.0])
@@ -287,12 +304,7 @@ impl Manifest {
             return broken(format!("{of} = {}; expected 1 or 3", manifest.picture_channels()));
         }
         if let Some(decoder) = &manifest.decoder {
-            let Decoding { scale, scaling_factor, .. } = *decoder;
-            if scale == 0 || !(scaling_factor.is_finite() && scaling_factor != 0.0) {
-                return broken(format!(
-                    "decoder.scale = {scale}, decoder.scaling_factor = {scaling_factor}; expected at least 1, and a number but 0"
-                ));
-            }
+            let scale = decoder.scale;
             if manifest.task == Task::Upscale && !manifest.scale.is_multiple_of(scale) {
                 return broken(format!(
                     "scale = {}, decoder.scale = {scale}; expected a multiple of what the decoder enlarges",
@@ -305,9 +317,6 @@ impl Manifest {
                     manifest.task
                 ));
             }
-        }
-        if manifest.multiple_of == 0 || manifest.scale == 0 {
-            return broken("multiple_of = 0 or scale = 0; expected at least 1".into());
         }
         let [low, high] = manifest.range;
         if !(low.is_finite() && high.is_finite() && low < high) {
@@ -330,18 +339,65 @@ impl Manifest {
                  no other, has a scale above 1 and a condition"
             ));
         }
-        if manifest.inputs.class.is_some() != manifest.classes.is_some() || manifest.classes == Some(0) {
-            return broken(
-                "of classes and inputs.class one without the other, or classes = 0; expected both or none".into(),
-            );
+        if manifest.inputs.class.is_some() != manifest.classes.is_some() {
+            return broken("of classes and inputs.class one without the other; expected both or none".into());
         }
         if manifest.schedule.is_some() && manifest.sigma.is_some() {
             return broken("[sigma] and [schedule]; expected one of them".into());
         }
-        if manifest.defaults.steps == 0 {
-            return broken("defaults.steps = 0; expected at least 1".into());
-        }
         Ok(manifest)
+    }
+
+    /// The first number that is out of its range, and the range. What is allocated by these numbers is small enough then.
+    fn out_of_range(&self) -> Option<String> {
+        let mut counts = vec![
+            ("channels", self.channels, CHANNELS),
+            ("scale", self.scale, FACTORS),
+            ("multiple_of", self.multiple_of, FACTORS),
+            ("multiple_of times scale", self.multiple_of.saturating_mul(self.scale), FACTORS),
+            ("defaults.steps", self.defaults.steps, STEPS),
+        ];
+        let optional = [
+            ("receptive_field", self.receptive_field, DISTANCES),
+            ("bytes_per_pixel", self.bytes_per_pixel, BYTES),
+            ("classes", self.classes, CLASSES),
+            ("null_class", self.null_class, 0..=*CLASSES.end()),
+            ("size", self.size.map(|[width, _]| width), SIDES),
+            ("size", self.size.map(|[_, height]| height), SIDES),
+        ];
+        let given = |(key, count, range): (&'static str, Option<usize>, _)| count.map(|count| (key, count, range));
+        counts.extend(optional.into_iter().filter_map(given));
+        let [low, high] = self.range.map(f64::from);
+        let mut numbers = vec![("range", low, -LARGEST..=LARGEST), ("range", high, -LARGEST..=LARGEST)];
+        if let Some(SigmaRange { min, max, .. }) = self.sigma {
+            numbers.extend([("sigma.min", min, 0.0..=LARGEST), ("sigma.max", max, 0.0..=LARGEST)]);
+        }
+        if let Some(decoder) = &self.decoder {
+            let optional = [
+                ("decoder.receptive_field", decoder.receptive_field, DISTANCES),
+                ("decoder.bytes_per_pixel", decoder.bytes_per_pixel, BYTES),
+            ];
+            counts.push(("decoder.scale", decoder.scale, FACTORS));
+            counts.extend(optional.into_iter().filter_map(given));
+            let factors = f64::from(*SCALING_FACTORS.start())..=f64::from(*SCALING_FACTORS.end());
+            numbers.push(("decoder.scaling_factor", decoder.scaling_factor.into(), factors));
+        }
+        numbers.extend(self.defaults.guidance_scale.map(|scale| ("defaults.guidance_scale", scale, 0.0..=LARGEST)));
+        for file in self.files.values() {
+            numbers.extend(file.tolerance.map(|tolerance| ("files.tolerance", tolerance.into(), 0.0..=LARGEST)));
+        }
+        if let Some(check) = &self.check {
+            numbers.push(("check.tolerance", check.tolerance.into(), 0.0..=LARGEST));
+            numbers.extend(check.timestep.map(|timestep| ("check.timestep", timestep, -LARGEST..=LARGEST)));
+        }
+        let said = |key: &str, found: &dyn Display, low: &dyn Display, high: &dyn Display| {
+            format!("{key} = {found}; expected {low} to {high}")
+        };
+        let count = counts.iter().find(|(_, count, range)| !range.contains(count));
+        let number = || numbers.iter().find(|(_, number, range)| !range.contains(number));
+        count
+            .map(|(key, count, range)| said(key, count, range.start(), range.end()))
+            .or_else(|| number().map(|(key, number, range)| said(key, number, range.start(), range.end())))
     }
 
     /// The schedule on which the network is sampled.

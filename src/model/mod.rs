@@ -3,6 +3,7 @@
 mod bundled;
 mod diffusers;
 mod external;
+mod files;
 mod guarded;
 mod import;
 mod manifest;
@@ -14,6 +15,7 @@ mod verify;
 pub use bundled::names as bundled_names;
 pub use diffusers::DiffusersFolder;
 pub use external::external_files;
+pub use files::{LARGEST_CONFIG, LARGEST_GRAPH, Links, find_inside, find_weights, read_regular};
 pub use guarded::GuardedNetwork;
 pub use import::{Facts, facts_of_diffusers, schedule_of_diffusers};
 pub use manifest::{Check, Decoding, Defaults, InputNames, Layout, Manifest, ModelFile, OutputNames, SigmaRange, Task};

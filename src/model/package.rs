@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::bundled::{self, Bundle};
 use super::diffusers::DiffusersFolder;
+use super::files::{LARGEST_CONFIG, LARGEST_GRAPH, LARGEST_RECORD, Links, find_inside, find_weights, read_regular};
 use super::import::facts_of_diffusers;
 use super::manifest::{Manifest, ModelFile};
 use super::precision::Precision;
@@ -77,12 +77,12 @@ impl Package {
     fn of_diffusers(path: &Path) -> Result<Self> {
         let facts = facts_of_diffusers(path)?;
         let files = Files::AsIs(path.to_owned());
-        let text = facts.manifest(&files.read(&facts.file, &facts.name)?)?;
+        let text = facts.manifest(&files.read(&facts.file, &facts.name, LARGEST_GRAPH)?)?;
         Ok(Self { manifest: Manifest::parse(&text, &facts.name)?, files })
     }
 
     fn from_files(files: Files, model: &str) -> Result<Self> {
-        let text = files.read("model.toml", model)?;
+        let text = files.read("model.toml", model, LARGEST_CONFIG)?;
         let text = std::str::from_utf8(&text)
             .map_err(|cause| Error::model_from(model, "its model.toml is no UTF-8 text", cause))?;
         Ok(Self { manifest: Manifest::parse(text, model)?, files })
@@ -93,7 +93,12 @@ impl Package {
     /// # Errors
     /// [`Error::Model`] when it is not there or cannot be read.
     pub fn read(&self, name: &str) -> Result<Cow<'static, [u8]>> {
-        self.files.read(name, &self.manifest.name)
+        self.files.read(name, &self.manifest.name, LARGEST_GRAPH)
+    }
+
+    /// The bytes of a recorded input or output.
+    pub(super) fn record(&self, name: &str) -> Result<Cow<'static, [u8]>> {
+        self.files.read(name, &self.manifest.name, LARGEST_RECORD)
     }
 
     /// Where the package is: a folder, or nothing for one inside the binary.
@@ -200,14 +205,20 @@ impl Package {
 
     /// Where to load a file from, after its SHA-256 was checked.
     fn origin(&self, path: &str, sha256_said: &str) -> Result<Origin> {
-        Ok(match &self.files {
-            Files::Bundled(_) => Origin::Bytes(self.checked(path, sha256_said)?),
-            Files::Folder(folder) => {
-                self.checked(path, sha256_said)?;
-                Origin::File(folder.join(path))
-            }
-            Files::AsIs(folder) => Origin::File(folder.join(path)),
-        })
+        let (bytes, folder, links) = match &self.files {
+            Files::Bundled(_) => return self.checked(path, sha256_said).map(Origin::Bytes),
+            Files::Folder(folder) => (self.checked(path, sha256_said)?, folder, Links::Inside),
+            Files::AsIs(folder) => (self.read(path)?, folder, Links::Cache),
+        };
+        let cannot = |cause| Error::model_from(&self.manifest.name, format!("{path} cannot be read"), cause);
+        let file = match links {
+            Links::Inside => find_inside(folder, path, links).map_err(cannot)?,
+            // Weights are named beside the link, and not beside what it leads to.
+            Links::Cache => folder.join(path),
+        };
+        // ONNX Runtime opens those by itself.
+        find_weights(&bytes, file.parent().unwrap_or(folder), links, &self.manifest.name)?;
+        Ok(Origin::File(file))
     }
 
     /// The bytes of a file, after its SHA-256 was checked.
@@ -226,22 +237,23 @@ impl Package {
 }
 
 impl Files {
-    fn read(&self, name: &str, model: &str) -> Result<Cow<'static, [u8]>> {
-        match self {
+    fn read(&self, name: &str, model: &str, most: u64) -> Result<Cow<'static, [u8]>> {
+        let (folder, links) = match self {
             Self::Bundled(bundle) => {
-                bundle.file(name).ok_or_else(|| Error::model(model, format!("the binary carries no {name} of it")))
+                let missing = || Error::model(model, format!("the binary carries no {name} of it"));
+                return bundle.file(name).ok_or_else(missing);
             }
-            Self::Folder(folder) | Self::AsIs(folder) => {
-                let path = folder.join(name);
-                let bytes = fs::read(&path).map_err(|cause| {
-                    let problem = format!(
-                        "{} cannot be read; a package is a folder with a model.toml and the files that it names",
-                        path.display()
-                    );
-                    Error::model_from(model, problem, cause)
-                })?;
-                Ok(Cow::Owned(bytes))
-            }
-        }
+            Self::Folder(folder) => (folder, Links::Inside),
+            Self::AsIs(folder) => (folder, Links::Cache),
+        };
+        let bytes = find_inside(folder, name, links).and_then(|path| read_regular(&path, most)).map_err(|cause| {
+            let path = folder.join(name);
+            let problem = format!(
+                "{} cannot be read; a package is a folder with a model.toml and the files that it names",
+                path.display()
+            );
+            Error::model_from(model, problem, cause)
+        })?;
+        Ok(Cow::Owned(bytes))
     }
 }

@@ -1,14 +1,13 @@
 //! Whether a model gives here what it gave where it was made.
 
 use std::io::Cursor;
-use std::sync::Arc;
 
 use ndarray::{Array4, Ix4};
 
 use super::{Package, Precision};
 use crate::array;
 use crate::error::{Error, Result};
-use crate::network::{Network, Runtime, SessionOptions};
+use crate::network::{Network, OnnxNetwork};
 
 /// How a model's output compares with the recorded one.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -26,17 +25,12 @@ impl Verdict {
     }
 }
 
-/// Evaluates the recorded input of a package in `precision` and compares the output with the recorded one, which is the
+/// Evaluates the recorded input of a package with its network in `precision` and compares the output with the recorded one, which is the
 /// f32 network's: the tolerance of another file says how far its numbers may take it from there.
 ///
 /// # Errors
 /// [`Error::Model`] when the package has no recorded pair, or its files do not fit each other; the network's errors.
-pub fn verify(
-    package: &Package,
-    runtime: &Arc<Runtime>,
-    precision: Precision,
-    options: SessionOptions,
-) -> Result<Verdict> {
+pub fn verify(package: &Package, precision: Precision, network: &mut OnnxNetwork) -> Result<Verdict> {
     let manifest = &package.manifest;
     let Some(check) = &manifest.check else {
         return Err(Error::model(&manifest.name, "its manifest has no [check], so there is nothing to compare with"));
@@ -46,7 +40,6 @@ pub fn verify(
     let expected = read(package, &check.prediction)?;
     let sigma = check.sigma.as_ref().map(|name| read(package, name)).transpose()?;
     let condition = check.condition.as_ref().map(|name| read(package, name)).transpose()?;
-    let mut network = package.load(runtime, precision, options)?;
     network.bind(sample.dim().into())?;
     let inputs = network.inputs();
     fill(inputs.sample, &sample, &manifest.name)?;
@@ -81,11 +74,19 @@ pub fn verify(
 }
 
 fn read(package: &Package, name: &str) -> Result<Array4<f32>> {
-    let bytes = package.read(name)?;
-    array::decode(Cursor::new(bytes)).map_err(|cause| {
+    let bytes = package.record(name)?;
+    let values: Array4<f32> = array::decode(Cursor::new(bytes)).map_err(|cause| {
         let problem = format!("its {name} is not readable; {}", array::expected::<Ix4>());
         Error::model_from(&package.manifest.name, problem, cause)
-    })
+    })?;
+    if values.is_empty() || values.iter().any(|value| !value.is_finite()) {
+        let shape = values.shape();
+        let problem = format!(
+            "its {name} has the shape {shape:?} and holds no values, or some that are no numbers; expected numbers"
+        );
+        return Err(Error::model(&package.manifest.name, problem));
+    }
+    Ok(values)
 }
 
 fn fill(buffer: &mut [f32], values: &Array4<f32>, model: &str) -> Result<()> {

@@ -8,6 +8,7 @@ mod interface;
 mod nodes;
 mod runtime;
 mod session;
+mod watch;
 
 pub use device::{Device, DeviceChoice, Placement, Trial};
 pub(crate) use engines::sha256;
@@ -15,6 +16,7 @@ pub use engines::{durations as engine_durations, folder as engine_folder};
 pub use interface::Interface;
 pub use runtime::{EMBEDDED_VERSION, Library, OLDEST_MINOR_VERSION, Runtime};
 pub use session::{Engine, ModelSource, OnnxNetwork, SessionOptions, default_threads};
+pub use watch::{limit_evaluations, stop_evaluations};
 
 use crate::error::Result;
 

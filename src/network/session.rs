@@ -14,6 +14,7 @@ use super::device::{Device, providers};
 use super::engines::{self, Key, Place};
 use super::interface::{Interface, Types};
 use super::runtime::Runtime;
+use super::watch::{Ended, Watched};
 use super::{Inputs, Network, Shape, nodes};
 use crate::error::{Error, Result};
 use crate::machine::{self, nvidia};
@@ -62,6 +63,7 @@ pub struct OnnxNetwork {
     device: Device,
     /// Where sessions are built for one shape: what they are built from.
     tailor: Option<Tailor>,
+    watched: Arc<Watched>,
     // The environment has to outlive the session.
     runtime: Arc<Runtime>,
 }
@@ -160,8 +162,7 @@ impl OnnxNetwork {
             };
             Tailor { graph, options, shape: None, place: None, engine: Engine::Built }
         });
-        let (model, runtime) = (model.to_owned(), Arc::clone(runtime));
-        Ok(Self { session, interface, types, bound: None, model, device: options.device, tailor, runtime })
+        Self::around(session, runtime, model, interface, types, options.device, tailor)
     }
 
     /// How many nodes of the graph each provider of ONNX Runtime takes, as a run at `shape` shows.
@@ -184,16 +185,28 @@ impl OnnxNetwork {
         let special = Special { profile: Some(folder.path().join("profile")), ..Special::default() };
         let session = build(runtime, source, options, &special).map_err(|cause| refused(model, options, cause))?;
         let types = Types::read(&session, &interface, model)?;
-        let (model_name, runtime) = (model.to_owned(), Arc::clone(runtime));
-        let device = options.device;
-        let mut network =
-            Self { session, interface, types, bound: None, model: model_name, device, tailor: None, runtime };
+        let mut network = Self::around(session, runtime, model, interface, types, options.device, None)?;
         network.bind(shape)?;
         network.evaluate(1.0)?;
         let profile =
             network.session.end_profiling().map_err(|cause| fail("its profile was not written", cause.into()))?;
         let profile = fs::read(profile).map_err(|cause| fail("its profile cannot be read", cause.into()))?;
         nodes::counted(&profile).map_err(|cause| fail("its profile is not as expected", cause.into()))
+    }
+
+    fn around(
+        session: Session,
+        runtime: &Arc<Runtime>,
+        model: &str,
+        interface: Interface,
+        types: Types,
+        device: Device,
+        tailor: Option<Tailor>,
+    ) -> Result<Self> {
+        let watched = Watched::new()
+            .map_err(|cause| Error::model_from(model, "ONNX Runtime has no options for its runs", cause))?;
+        let (model, runtime) = (model.to_owned(), Arc::clone(runtime));
+        Ok(Self { session, interface, types, bound: None, model, device, tailor, watched, runtime })
     }
 
     /// What became of the engine for the shape that was bound last, where the device wants one.
@@ -365,7 +378,25 @@ impl Network for OnnxNetwork {
                 source: Some(Box::new(cause)),
             })?;
         }
-        if let Err(cause) = self.session.run_binding(&bound.binding).map(drop) {
+        let session = &mut self.session;
+        let run = self
+            .watched
+            .begin()
+            .and_then(|()| session.run_binding_with_options(&bound.binding, &self.watched.options).map(drop));
+        let ended = self.watched.end();
+        if let Err(cause) = run {
+            match ended {
+                Some(Ended::Stopped) => return Err(Error::Interrupted),
+                Some(Ended::Late(limit)) => {
+                    let (model, shape, seconds) = (&self.model, bound.shape, limit.as_secs_f64());
+                    let problem = format!(
+                        "model {model}: an evaluation at shape {shape:?} took longer than {seconds} s and was ended; raise --timeout, \
+                         take smaller tiles (-t), or another model"
+                    );
+                    return Err(Error::Evaluation { problem, source: Some(Box::new(cause)) });
+                }
+                None => {}
+            }
             let is_memory = cause.message().contains("Failed to allocate memory");
             let advice =
                 if is_memory { " for lack of memory; take smaller tiles (-t), or a smaller picture" } else { "" };

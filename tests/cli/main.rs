@@ -27,6 +27,7 @@ mod preview;
 mod profile;
 mod runtimes;
 mod shown;
+mod strangers;
 mod streams;
 mod temporal;
 mod upscale;

@@ -1,5 +1,7 @@
 //! A JSON object whose keys are taken one by one, so that what nobody took is known at the end.
 
+use std::ops::RangeInclusive;
+
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
@@ -32,9 +34,10 @@ impl<'a> Keys<'a> {
         self.take(key, "true, false", |value| value.as_bool())
     }
 
-    pub(super) fn count(&mut self, key: &str) -> Result<Option<usize>> {
-        self.take(key, "a whole number, 0 or more", |value| {
-            value.as_u64().and_then(|count| usize::try_from(count).ok())
+    pub(super) fn count(&mut self, key: &str, range: RangeInclusive<usize>) -> Result<Option<usize>> {
+        let possible = format!("a whole number, {} to {}", range.start(), range.end());
+        self.take(key, &possible, |value| {
+            value.as_u64().and_then(|count| usize::try_from(count).ok()).filter(|count| range.contains(count))
         })
     }
 
@@ -83,8 +86,10 @@ impl<'a> Keys<'a> {
             Some((key, value)) => Err(Error::model(
                 self.name,
                 format!(
-                    "its scheduler_config.json has a key that is not known here, '{key}' = {value}, and it may change \
-                     the numbers; remove it if it does not"
+                    "its scheduler_config.json has a key that is not known here, '{}' = {}, and it may change \
+                     the numbers; remove it if it does not",
+                    shortened(key),
+                    shortened(&value.to_string())
                 ),
             )),
         }
@@ -96,8 +101,17 @@ impl<'a> Keys<'a> {
     }
 }
 
+/// A value as a message shows it: a file may hold a megabyte.
+pub(crate) fn shortened(value: &str) -> String {
+    const MOST: usize = 100;
+    let mut characters = value.chars();
+    let start: String = characters.by_ref().take(MOST).collect();
+    if characters.next().is_some() { start + "..." } else { start }
+}
+
 /// What is said of a key whose value cannot be honoured.
 pub(super) fn problem(key: &str, value: &str, possible: &str) -> String {
+    let value = shortened(value);
     format!("its scheduler_config.json has {key} = {value}, which is not supported; possible: {possible}")
 }
 

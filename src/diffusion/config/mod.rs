@@ -6,6 +6,7 @@
 
 mod keys;
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use crate::diffusion::discrete::{DiscreteSchedule, FinalSigma, SigmaSpacing, Threshold, Unsupported};
@@ -15,6 +16,7 @@ use crate::diffusion::sampler::rows::{SolverType, Variance};
 use crate::diffusion::schedule::{BetaSchedule, Spacing};
 use crate::error::{Error, Result};
 use keys::Keys;
+pub(crate) use keys::shortened;
 
 /// The classes whose files describe a variance-preserving training schedule by the same keys.
 const CLASSES: [&str; 16] = [
@@ -48,6 +50,11 @@ const INERT: [&str; 8] = [
     "solver_p",
 ];
 
+/// Timesteps of training.
+const TRAIN_STEPS: RangeInclusive<usize> = 2..=100_000;
+/// No sigma and no bound of predictions is larger.
+const LARGEST: f64 = 1e6;
+
 /// Reads a `scheduler_config.json`.
 ///
 /// # Errors
@@ -72,15 +79,15 @@ pub fn parse(name: &str, text: &str) -> Result<DiscreteSchedule> {
         return Err(keys.refusal("_class_name", &class, &CLASSES.join(", ")));
     }
     let defaults = DiscreteSchedule::default();
-    let train_steps = keys.count("num_train_timesteps")?.unwrap_or(defaults.train_steps);
+    let train_steps = keys.count("num_train_timesteps", TRAIN_STEPS)?.unwrap_or(defaults.train_steps);
     let mut schedule = DiscreteSchedule {
         name: name.into(),
         train_steps,
-        betas: betas(&mut keys)?,
+        betas: betas(&mut keys, train_steps)?,
         zero_terminal_snr: keys.flag("rescale_betas_zero_snr")?.unwrap_or(false),
         prediction: keys.choice("prediction_type", &PREDICTIONS)?.unwrap_or(Prediction::Epsilon),
         spacing: keys.choice("timestep_spacing", &SPACINGS)?,
-        steps_offset: keys.count("steps_offset")?.unwrap_or(0),
+        steps_offset: keys.count("steps_offset", 0..=*TRAIN_STEPS.end())?.unwrap_or(0),
         ..defaults
     };
     read_clip(&mut keys, &mut schedule)?;
@@ -109,10 +116,20 @@ pub fn prediction_name(prediction: Prediction) -> Option<&'static str> {
 const SPACINGS: [(&str, Spacing); 3] =
     [("leading", Spacing::Leading), ("linspace", Spacing::Linspace), ("trailing", Spacing::Trailing)];
 
-fn betas(keys: &mut Keys<'_>) -> Result<BetaSchedule> {
-    let start = keys.number("beta_start")?.unwrap_or(1e-4);
-    let end = keys.number("beta_end")?.unwrap_or(0.02);
+fn betas(keys: &mut Keys<'_>, train_steps: usize) -> Result<BetaSchedule> {
+    let mut beta = |key, default| {
+        let beta = keys.number(key)?.unwrap_or(default);
+        keys.checked(key, beta, 0.0 < beta && beta < 1.0, "between 0 and 1")
+    };
+    let (start, end) = (beta("beta_start", 1e-4)?, beta("beta_end", 0.02)?);
     let trained = keys.numbers("trained_betas")?;
+    if let Some(betas) = trained.as_ref().filter(|betas| betas.len() != train_steps) {
+        let possible = format!("one for each of the {train_steps} timesteps of training");
+        return Err(keys.refusal("trained_betas", &format!("{} betas", betas.len()), &possible));
+    }
+    if let Some(beta) = trained.iter().flatten().find(|beta| !(0.0..=1.0).contains(*beta)) {
+        return Err(keys.refusal("trained_betas", &format!("[... {beta} ...]"), "betas between 0 and 1"));
+    }
     let schedule = keys.text("beta_schedule")?;
     match (trained, schedule.as_deref().unwrap_or("linear")) {
         (Some(betas), _) => Ok(BetaSchedule::Trained(betas)),
@@ -123,16 +140,23 @@ fn betas(keys: &mut Keys<'_>) -> Result<BetaSchedule> {
     }
 }
 
+/// What a sigma or a bound may be.
+const POSSIBLE: &str = "a number above 0, at most 1000000";
+
+fn is_bound(number: f64) -> bool {
+    0.0 < number && number <= LARGEST
+}
+
 fn read_clip(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<()> {
     schedule.clip_sample = keys.flag("clip_sample")?;
     schedule.clips_direction = keys.flag("use_clipped_model_output")?.unwrap_or(false);
     if let Some(range) = keys.number("clip_sample_range")? {
-        schedule.clip_sample_range = keys.checked("clip_sample_range", range, range > 0.0, "a number above 0")?;
+        schedule.clip_sample_range = keys.checked("clip_sample_range", range, is_bound(range), POSSIBLE)?;
     }
     let ratio = keys.number("dynamic_thresholding_ratio")?.unwrap_or(0.995);
     let ratio = keys.checked("dynamic_thresholding_ratio", ratio, (0.0..=1.0).contains(&ratio), "0 to 1")?;
     let max = keys.number("sample_max_value")?.unwrap_or(1.0);
-    let max = keys.checked("sample_max_value", max, max > 0.0, "a number above 0")?;
+    let max = keys.checked("sample_max_value", max, is_bound(max), POSSIBLE)?;
     schedule.threshold = keys.flag("thresholding")?.unwrap_or(false).then_some(Threshold { ratio, max });
     schedule.ends_at_clean = keys.flag("set_alpha_to_one")?.unwrap_or(true);
     Ok(())
@@ -170,8 +194,13 @@ fn read_sigmas(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<(
     };
     for key in ["sigma_min", "sigma_max"] {
         let Some(sigma) = keys.number(key)? else { continue };
-        let sigma = keys.checked(key, sigma, sigma > 0.0, "a number above 0")?;
+        let sigma = keys.checked(key, sigma, is_bound(sigma), POSSIBLE)?;
         *(if key == "sigma_min" { &mut schedule.sigma_min } else { &mut schedule.sigma_max }) = Some(sigma);
+    }
+    if let (Some(min), Some(max)) = (schedule.sigma_min, schedule.sigma_max)
+        && min >= max
+    {
+        return Err(keys.refusal("sigma_min", &min.to_string(), &format!("less than sigma_max, {max}")));
     }
     let finals = [("zero", FinalSigma::Zero), ("sigma_min", FinalSigma::SigmaMin)];
     schedule.final_sigma = keys.choice("final_sigmas_type", &finals)?.unwrap_or_default();
@@ -201,7 +230,7 @@ fn read_solver(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<(
     schedule.lower_order_final = keys.flag("lower_order_final")?.unwrap_or(true);
     schedule.euler_at_final = keys.flag("euler_at_final")?.unwrap_or(false);
     schedule.lambda_min_clipped = keys.extended("lambda_min_clipped")?.unwrap_or(f64::NEG_INFINITY);
-    match keys.count("solver_order")? {
+    match keys.count("solver_order", 1..=100)? {
         None => {}
         Some(order @ (1 | 2)) => schedule.solver_order = order,
         Some(order) => schedule.unsupported.push(unsupported("solver_order", &order.to_string(), "1, 2", SOLVER)),
@@ -224,15 +253,11 @@ fn read_solver(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<(
 }
 
 fn read_distilled(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<()> {
-    if let Some(steps) = keys.count("original_inference_steps")? {
-        if !(1..=schedule.train_steps).contains(&steps) {
-            let possible = format!("1 to {}", schedule.train_steps);
-            return Err(keys.refusal("original_inference_steps", &steps.to_string(), &possible));
-        }
+    if let Some(steps) = keys.count("original_inference_steps", 1..=schedule.train_steps)? {
         schedule.distilled_steps = steps;
     }
     if let Some(scaling) = keys.number("timestep_scaling")? {
-        schedule.timestep_scaling = keys.checked("timestep_scaling", scaling, scaling > 0.0, "a number above 0")?;
+        schedule.timestep_scaling = keys.checked("timestep_scaling", scaling, is_bound(scaling), POSSIBLE)?;
     }
     Ok(())
 }

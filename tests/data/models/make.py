@@ -208,3 +208,64 @@ closed_form(
         ("Mul", ["x", "part"], "residual"),
     ],
 )
+
+# Loops for ever: the condition never changes. What it gives in the end is `x`.
+body = helper.make_graph(
+    [
+        helper.make_node("Identity", ["on_in"], ["on_out"]),
+        helper.make_node("Add", ["turn_in", "tiny"], ["turn_out"]),
+    ],
+    "body",
+    [
+        helper.make_tensor_value_info("i", TensorProto.INT64, []),
+        helper.make_tensor_value_info("on_in", TensorProto.BOOL, []),
+        helper.make_tensor_value_info("turn_in", F32, []),
+    ],
+    [
+        helper.make_tensor_value_info("on_out", TensorProto.BOOL, []),
+        helper.make_tensor_value_info("turn_out", F32, []),
+    ],
+    [helper.make_tensor("tiny", F32, [], [1e-9])],
+)
+save(
+    "endless",
+    [
+        # Known only when it runs, so that nothing is folded.
+        helper.make_node("ReduceMax", ["sigma"], ["start"], keepdims=0),
+        helper.make_node("Less", ["start", "huge"], ["on"]),
+        helper.make_node("Loop", ["", "on", "start"], ["turns"], body=body),
+        helper.make_node("Mul", ["turns", "none"], ["nothing"]),
+        helper.make_node("Add", ["x", "nothing"], ["denoised"]),
+    ],
+    [("x", F32, FREE), ("sigma", F32, MAP)],
+    [("denoised", F32, FREE)],
+    [("huge", F32, 1e30), ("none", F32, 0.0)],
+)
+
+
+def nested(depth):
+    """An If within an If: ONNX Runtime looks at the innermost 2 ** depth times when it loads it."""
+    output = helper.make_tensor_value_info(f"out{depth}", F32, FREE)
+    if depth == 0:
+        node = helper.make_node("Identity", ["x"], ["out0"])
+    else:
+        other = f"else{depth}"
+        shallow = helper.make_graph(
+            [helper.make_node("Identity", ["x"], [other])], other, [], [helper.make_tensor_value_info(other, F32, FREE)]
+        )
+        node = helper.make_node("If", ["on"], [output.name], then_branch=nested(depth - 1), else_branch=shallow)
+    return helper.make_graph([node], f"depth{depth}", [], [output])
+
+
+save(
+    "nested",
+    [
+        helper.make_node("ReduceMax", ["sigma"], ["most"], keepdims=0),
+        helper.make_node("Less", ["most", "huge"], ["on"]),
+        *nested(30).node,
+        helper.make_node("Add", ["out30", "most"], ["denoised"]),
+    ],
+    [("x", F32, FREE), ("sigma", F32, MAP)],
+    [("denoised", F32, FREE)],
+    [("huge", F32, 1e30)],
+)
