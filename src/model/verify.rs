@@ -79,11 +79,8 @@ fn read(package: &Package, name: &str) -> Result<Array4<f32>> {
         let problem = format!("its {name} is not readable; {}", array::expected::<Ix4>());
         Error::model_from(&package.manifest.name, problem, cause)
     })?;
-    if values.is_empty() || values.iter().any(|value| !value.is_finite()) {
-        let shape = values.shape();
-        let problem = format!(
-            "its {name} has the shape {shape:?} and holds no values, or some that are no numbers; expected numbers"
-        );
+    if values.is_empty() {
+        let problem = format!("its {name} has the shape {:?}, which holds no values", values.shape());
         return Err(Error::model(&package.manifest.name, problem));
     }
     Ok(values)

@@ -104,7 +104,7 @@ fn what_would_change_the_numbers_is_named() {
         (r#"{"beta_start": Infinity}"#, ["beta_start", "Infinity"]),
         (r#"{"use_karras_sigmas": true, "use_exponential_sigmas": true}"#, ["use_karras_sigmas", "one of"]),
         (r#"{"trained_betas": [0.1, 0.2]}"#, ["2 betas", "1000"]),
-        (r#"{"beta_end": 2.0}"#, ["betas", "between 0 and 1"]),
+        (r#"{"beta_end": 2.0}"#, ["beta_end = 2", "between 0 and 1"]),
         ("[]", ["object", "tiny"]),
         ("{", ["JSON", "tiny"]),
     ] {
