@@ -77,12 +77,11 @@ fn walk_png(reader: &mut (impl BufRead + Seek)) -> Result<Found> {
                 before_pixels = false;
                 reader.seek_relative(i64::from(length) + 4)?;
             }
-            // The checksum follows.
-            b"iCCP" => {
-                found.has_profile = true;
+            kind => {
+                found.has_profile |= kind == b"iCCP";
+                // The checksum follows.
                 reader.seek_relative(i64::from(length) + 4)?;
             }
-            _ => reader.seek_relative(i64::from(length) + 4)?,
         }
     }
 }

@@ -92,9 +92,8 @@ impl Limits {
 /// or with samples other than 8 or 16 bit grey or RGB (floating point, premultiplied alpha, a TIFF's palette).
 pub fn read(path: &Path, limits: &Limits) -> error::Result<Frame> {
     let mut reader = BufReader::new(open(path)?);
-    let refused = |Refusal { problem, source }| Error::Input { path: path.into(), problem, source };
-    match Borrowed::of(&intact::head(&mut reader).map_err(refused)?) {
-        Some(borrowed) => borrowed.read(path, limits).map_err(refused),
+    match Borrowed::of(&intact::head(&mut reader).map_err(|refusal| refused(path, refusal))?) {
+        Some(borrowed) => borrowed.read(path, limits).map_err(|refusal| refused(path, refusal)),
         None => decode(path, reader, limits),
     }
 }
@@ -104,11 +103,11 @@ pub fn read(path: &Path, limits: &Limits) -> error::Result<Frame> {
 /// # Errors
 /// As [`read`].
 pub fn decode(name: &Path, mut reader: impl BufRead + Seek, limits: &Limits) -> error::Result<Frame> {
-    decode_any(&mut reader, limits).map_err(|Refusal { problem, source }| Error::Input {
-        path: name.into(),
-        problem,
-        source,
-    })
+    decode_any(&mut reader, limits).map_err(|refusal| refused(name, refusal))
+}
+
+fn refused(name: &Path, Refusal { problem, source }: Refusal) -> Error {
+    Error::Input { path: name.into(), problem, source }
 }
 
 pub(super) fn decode_any(reader: &mut (impl BufRead + Seek), limits: &Limits) -> Result<Frame> {

@@ -124,7 +124,6 @@ impl FfmpegSource {
         // What is sent once would be gone by then.
         let probe = if live { Probe::default() } else { Probe::of(&input(name)) };
         let rgb = probe.bits_of_rgb().zip(probe.size());
-        let expected = probe.frames();
         let mut command = ffmpeg();
         // The pictures of the film, and not a cover; each once, also where sound begins before them.
         command.arg("-i").arg(input(name)).args(["-map", "0:V:0", "-an", "-sn", "-vsync", "passthrough"]);
@@ -136,20 +135,22 @@ impl FfmpegSource {
         let started = Program::start(command, Signal::KILL);
         let mut process = started.map_err(|error| Error::input_from(name, not_started(&error), error))?;
         let Some(stdout) = process.child.stdout.take() else { return Err(Error::input(name, "ffmpeg gives nothing")) };
-        if let Some((bits, [width, height])) = rgb {
-            let mut video = Video::new(width, height, Rate::of(25), PixelFormat::Packed { order: Order::Rgb, bits });
-            probe.describe(name, interpretation, &mut video)?;
-            let frames = Frames::Raw(RawSource::new(name, stdout, video)?);
-            return Ok(Self { process, frames, name: name.into(), live, count: 0, expected, is_over: false });
-        }
-        match Y4mSource::open(name, stdout, Interpretation::default()) {
-            Ok(mut y4m) => {
-                probe.describe(name, interpretation, y4m.video_mut())?;
-                let frames = Frames::Y4m(y4m);
-                Ok(Self { process, frames, name: name.into(), live, count: 0, expected, is_over: false })
+        let frames = match rgb {
+            Some((bits, [width, height])) => {
+                let format = PixelFormat::Packed { order: Order::Rgb, bits };
+                let mut video = Video::new(width, height, Rate::of(25), format);
+                probe.describe(name, interpretation, &mut video)?;
+                Frames::Raw(RawSource::new(name, stdout, video)?)
             }
-            Err(error) => Err(process.end().err().map_or(error, |said| Error::input(name, said))),
-        }
+            None => {
+                let opened = Y4mSource::open(name, stdout, Interpretation::default());
+                let says = |error| process.end().err().map_or(error, |said| Error::input(name, said));
+                let mut y4m = opened.map_err(says)?;
+                probe.describe(name, interpretation, y4m.video_mut())?;
+                Frames::Y4m(y4m)
+            }
+        };
+        Ok(Self { process, frames, name: name.into(), live, count: 0, expected: probe.frames(), is_over: false })
     }
 }
 

@@ -224,6 +224,14 @@ impl Seen {
 }
 
 impl Level {
+    /// Takes the samples of one place in two frames; `cut` of them are black or white.
+    pub(super) fn add_pair(&mut self, [before, after]: [f32; 2], signal: f64, cut: usize) {
+        self.noise.push((after - before) * std::f32::consts::FRAC_1_SQRT_2);
+        self.signal += signal;
+        self.cut += cut;
+        self.seen += 2;
+    }
+
     /// Turns the noise that was collected into a variance, and adds that to what was found before.
     fn settle(&mut self, quantum: f64) {
         let count = self.noise.len() as f64;

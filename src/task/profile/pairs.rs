@@ -29,10 +29,8 @@ pub(super) fn compare(one: &Frame, other: &Frame, channels: &mut [Vec<Level>]) -
                 let level = &mut levels[level_of(neighbours / 16.0)];
                 let signal = both(own) / 2.0;
                 let (before, after) = (before[own], after[own]);
-                level.noise.push((after - before) * std::f32::consts::FRAC_1_SQRT_2);
-                level.signal += signal;
-                level.cut += usize::from(is_cut(before)) + usize::from(is_cut(after));
-                level.seen += 2;
+                let cut = usize::from(is_cut(before)) + usize::from(is_cut(after));
+                level.add_pair([before, after], signal, cut);
             }
         }
     }
@@ -46,19 +44,14 @@ pub(super) fn compare_planes(one: &YuvPlanes, other: &YuvPlanes, channels: &mut 
     let luma_step = (4 * area / SAMPLES).isqrt() | 1;
     let [luma, chroma @ ..] = channels else { return };
     let both = |i: usize| f64::from(one.samples[i]) + f64::from(other.samples[i]);
-    let note = |level: &mut Level, i: usize, signal: f64, cut: usize| {
-        level.noise.push((other.samples[i] - one.samples[i]) * std::f32::consts::FRAC_1_SQRT_2);
-        level.signal += signal;
-        level.cut += cut;
-        level.seen += 2;
-    };
+    let pair = |i: usize| [one.samples[i], other.samples[i]];
     let cut = |i: usize| usize::from(is_cut(one.samples[i])) + usize::from(is_cut(other.samples[i]));
     for y in (1..(2 * height).saturating_sub(1)).step_by(luma_step) {
         for x in (1..row.saturating_sub(1)).step_by(luma_step) {
             let own = y * row + x;
             let around = [own - row, own, own + row].map(|i| both(i - 1) + both(i) + both(i + 1));
             let neighbours = around.iter().sum::<f64>() - both(own);
-            note(&mut luma[level_of(neighbours / 16.0)], own, both(own) / 2.0, cut(own));
+            luma[level_of(neighbours / 16.0)].add_pair(pair(own), both(own) / 2.0, cut(own));
         }
     }
     let step = (area / SAMPLES).isqrt() | 1;
@@ -68,7 +61,7 @@ pub(super) fn compare_planes(one: &YuvPlanes, other: &YuvPlanes, channels: &mut 
             let signal = four.iter().map(|i| both(*i)).sum::<f64>() / 8.0;
             let own = (4 + plane) * area + y * width + x;
             let is_cut = four.iter().any(|i| cut(*i) > 0) || cut(own) > 0;
-            note(&mut levels[level_of(signal)], own, signal, 2 * usize::from(is_cut));
+            levels[level_of(signal)].add_pair(pair(own), signal, 2 * usize::from(is_cut));
         }
     }
 }
