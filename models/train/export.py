@@ -52,9 +52,12 @@ class Kind:
 
 SIGMA_8BIT = "min = {:.8f}\nmax = 0.39215686".format
 KINDS = {
-    "denoise": Kind("denoise", "[0.0, 1.0]", SIGMA_8BIT(0), ("x", "sigma"), "Gaussian denoiser for RGB pictures whose noise level is known for each pixel"),
+    "denoise": Kind(
+        "denoise", "[0.0, 1.0]", SIGMA_8BIT(0), ("x", "sigma"), "Gaussian denoiser for RGB pictures whose noise level is known for each pixel", version="2",
+        data="synthesised pictures and 124 freely licensed photographs (models/camera/PHOTOGRAPHS.tsv).",
+    ),
     "planes": Kind(
-        "denoise", "[0.0, 1.0]", SIGMA_8BIT(0), ("x", "sigma"), "Denoiser for frames of cameras, in the planes of 4:2:0 that they come in", 6, 2, "2",
+        "denoise", "[0.0, 1.0]", SIGMA_8BIT(0), ("x", "sigma"), "Denoiser for frames of cameras, in the planes of 4:2:0 that they come in", 6, 2, "3",
         'layout = "yuv420" # luma of each 2x2 row by row, Cb, Cr, at half the width and height; sigma of luma and of chroma\n',
         "124 freely licensed photographs (PHOTOGRAPHS.tsv) and drawn pictures, through simulated cameras, JPEG, MJPEG, H.264 and H.265.",
         "From denoise-fast",

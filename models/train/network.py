@@ -36,6 +36,26 @@ def enlarge(x):
     return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
+def space_to_depth(x, size):
+    """Pixel-unshuffle; channels are ordered as ONNX's node of that name orders them."""
+    return SpaceToDepth.apply(x, size) if torch.onnx.is_in_onnx_export() else to_depth(x, size)
+
+
+def depth_to_space(x, size):
+    """The inverse of `space_to_depth`."""
+    return DepthToSpace.apply(x, size) if torch.onnx.is_in_onnx_export() else to_space(x, size)
+
+
+def to_depth(x, size):
+    b, c, h, w = x.shape
+    return x.view(b, c, h // size, size, w // size, size).permute(0, 3, 5, 1, 2, 4).reshape(b, -1, h // size, w // size)
+
+
+def to_space(x, size):
+    b, c, h, w = x.shape
+    return x.view(b, size, size, -1, h, w).permute(0, 3, 4, 1, 5, 2).reshape(b, -1, h * size, w * size)
+
+
 class UNet(nn.Module):
     """Levels from fine to coarse, each at half the height and width of the one before: `widths` are their channels,
     `depths` their residual blocks on the way down and, but for the coarsest, on the way up again."""
@@ -65,17 +85,11 @@ class UNet(nn.Module):
 
 
 class SpaceToDepth(torch.autograd.Function):
-    """Pixel-unshuffle that exports as the one ONNX node of that name; channels are ordered as that node orders them."""
+    """Exports as the one ONNX node of that name."""
 
     @staticmethod
     def forward(ctx, x, size):
-        ctx.size = size
-        b, c, h, w = x.shape
-        return x.view(b, c, h // size, size, w // size, size).permute(0, 3, 5, 1, 2, 4).reshape(b, -1, h // size, w // size)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return DepthToSpace.apply(gradient, ctx.size), None
+        return to_depth(x, size)
 
     @staticmethod
     def symbolic(graph, x, size):
@@ -87,13 +101,7 @@ class DepthToSpace(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, size):
-        ctx.size = size
-        b, c, h, w = x.shape
-        return x.view(b, size, size, -1, h, w).permute(0, 3, 4, 1, 5, 2).reshape(b, -1, h * size, w * size)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return SpaceToDepth.apply(gradient, ctx.size), None
+        return to_space(x, size)
 
     @staticmethod
     def symbolic(graph, x, size):
@@ -115,7 +123,7 @@ class Denoiser(nn.Module):
             self.body.head = conv(4 * 4, widths[0], bias=True)
 
     def forward(self, x, sigma):
-        return x - F.pixel_shuffle(self.body(SpaceToDepth.apply(torch.cat([x, sigma], 1), 2)), 2)
+        return x - F.pixel_shuffle(self.body(space_to_depth(torch.cat([x, sigma], 1), 2)), 2)
 
 
 class PlaneDenoiser(nn.Module):
@@ -186,9 +194,9 @@ class Upscaler(nn.Module):
         sigma = sigma[:, :, :: self.scale, :: self.scale]
         skip = self.sigma_data**2 / (sigma * sigma + self.sigma_data**2)
         base = F.conv2d(F.pad(low, (2, 2, 2, 2), mode="replicate"), self.bicubic)
-        kept = skip * (SpaceToDepth.apply(x, self.scale) - base)
+        kept = skip * (space_to_depth(x, self.scale) - base)
         change = self.body(torch.cat([kept, low, sigma], 1)) * (sigma * skip.sqrt() / self.sigma_data)
-        return DepthToSpace.apply(base + (kept + change), self.scale)
+        return depth_to_space(base + (kept + change), self.scale)
 
 
 class Prior(nn.Module):
@@ -205,7 +213,7 @@ class Prior(nn.Module):
         c_in = (sigma * sigma + self.sigma_data**2).rsqrt()
         c_noise = sigma.log() / 4
         inputs = torch.cat([c_in * x, c_noise, torch.ones_like(c_noise)], 1)
-        change = F.pixel_shuffle(self.body(SpaceToDepth.apply(inputs, 2)), 2)
+        change = F.pixel_shuffle(self.body(space_to_depth(inputs, 2)), 2)
         return (self.sigma_data * c_in) ** 2 * x + sigma * (self.sigma_data * c_in) * change
 
 
