@@ -63,7 +63,10 @@ KINDS = {
         "From denoise-fast",
     ),
     "upscale": Kind("upscale", "[0.0, 1.0]", "min = 0.002\nmax = {}", ("x", "sigma", "low"), "Enlarges RGB pictures {} times by conditional diffusion"),
-    "generate": Kind("generate", "[-1.0, 1.0]", "min = 0.002\nmax = 80.0", ("x", "sigma"), "Unconditional prior over RGB pictures, for inpainting and drawing"),
+    "generate": Kind(
+        "generate", "[-1.0, 1.0]", "min = 0.002\nmax = 80.0", ("x", "sigma"), "Unconditional prior over RGB pictures, for inpainting and drawing", version="2",
+        data="synthesised pictures and 124 freely licensed photographs (models/camera/PHOTOGRAPHS.tsv).",
+    ),
 }
 
 MIXED = "\nmixed = true # a picture may be known in some pixels, sigma 0.002, and missing in others, 80"
