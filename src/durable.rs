@@ -107,6 +107,17 @@ pub(crate) fn create(folder: &Path, suffix: &str) -> io::Result<NamedTempFile> {
     Ok(file)
 }
 
+/// The folders that are being filled.
+static FILLED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// Takes away every [`PartFolder`] of this process, and calls `end`, which ends it: no folder gets its name meanwhile.
+pub fn discard_folders(end: impl FnOnce()) {
+    let folders = FILLED.lock().unwrap_or_else(PoisonError::into_inner);
+    // What cannot be cleared now is cleared by a later process.
+    folders.iter().for_each(|folder| drop(fs::remove_dir_all(folder)));
+    end();
+}
+
 /// A folder that is filled beside its place, under another name. Dropped, it is gone.
 #[derive(Debug)]
 pub struct PartFolder {
@@ -127,6 +138,7 @@ impl PartFolder {
         let prefix = format!("{PREFIX}{}-", Owner::own());
         let folder = tempfile::Builder::new().prefix(&prefix).suffix(SUFFIX).rand_bytes(RANDOM).tempdir_in(place)?;
         let lock = File::open(folder.path()).ok().filter(|folder| folder.try_lock().is_ok());
+        FILLED.lock().unwrap_or_else(PoisonError::into_inner).push(folder.path().to_owned());
         Ok(Self { folder, target: target.to_owned(), _lock: lock })
     }
 
@@ -140,6 +152,7 @@ impl PartFolder {
     /// # Errors
     /// What the system reports; the folder is gone then.
     pub fn complete(self) -> io::Result<()> {
+        FILLED.lock().unwrap_or_else(PoisonError::into_inner).retain(|folder| folder != self.folder.path());
         rename_folder(self.folder.path(), &self.target)?;
         // What the name stood for is no more; there is nothing to take away.
         let _ = self.folder.keep();

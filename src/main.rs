@@ -1,5 +1,6 @@
 //! The `eddy` binary: parse, run, exit code.
 
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -12,8 +13,10 @@ fn main() -> ExitCode {
     let arguments = cli::Arguments::parse();
     cli::interrupt::listen();
     eddy::machine::ignore_file_size_signal();
-    match arguments.run(started) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => cli::console::fail(&error),
+    let code = arguments.run(started).map_or_else(|error| cli::console::complain_of(&error), |()| 0);
+    if eddy::network::has_given_up() {
+        let _ = std::io::stdout().flush();
+        eddy::machine::exit_at_once(code.into());
     }
+    ExitCode::from(code)
 }

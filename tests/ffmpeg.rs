@@ -223,6 +223,42 @@ fn containers_that_are_cut_off_or_damaged_end_with_an_error_and_the_count() {
     }
 }
 
+/// Of these ffmpeg says nothing, and their own structure tells.
+#[test]
+fn containers_whose_parts_are_cut_off_end_with_an_error() {
+    let Some(place) = place() else { return };
+    ffmpeg(&place, "-f lavfi -i testsrc2=size=160x120:rate=25:duration=4 -c:v libx264 -g 10 a.flv");
+    ffmpeg(&place, "-i a.flv -c:v libtheora a.ogv");
+    ffmpeg(&place, "-i a.flv a.gif");
+    ffmpeg(&place, "-i a.flv -frames:v 5 -target pal-dv a.dv");
+    for (name, frames) in [("a.flv", 100), ("a.ogv", 100), ("a.gif", 100), ("a.dv", 5)] {
+        let whole = std::fs::read(place.path(name)).unwrap();
+        let record = eddy(&format!("denoise {name} -o whole.y4m -m identity --sigma 1 --json"));
+        assert_eq!(record.within(&place).succeeds().summary()["written"], frames, "{name}");
+        // Prime, so that no part ends there.
+        for part in [31, 53, 97] {
+            place.file(&format!("cut-{name}"), &whole[..whole.len() * part / 101]);
+            let denoise = format!("denoise cut-{name} -o part.y4m -m identity --sigma 1");
+            eddy(&denoise).within(&place).fails(3).says("it ends before its end").says("frames came, and are kept");
+        }
+    }
+}
+
+#[test]
+fn sound_that_is_cut_off_is_said_where_it_is_taken_along() {
+    let Some(place) = place() else { return };
+    let sources = "-f lavfi -i testsrc2=size=160x120:rate=25:duration=1 -f lavfi -i sine=duration=20";
+    ffmpeg(&place, &format!("{sources} -c:v libx264 -c:a aac -movflags +faststart a.mp4"));
+    let whole = std::fs::read(place.path("a.mp4")).unwrap();
+    place.file("cut.mp4", &whole[..whole.len() * 9 / 10]);
+    let denoise = |from: &str, to: &str| eddy(&format!("denoise {from} -o {to} -m identity --sigma 1")).within(&place);
+    denoise("a.mp4", "whole.mp4").succeeds();
+    denoise("cut.mp4", "b.mp4").fails(3).says("cut.mp4: its sound ends before its end").says("25 frames");
+    // Of the frames there are all, and y4m has no sound.
+    denoise("cut.mp4", "b.y4m").succeeds();
+    place.holds_only(&["a.mp4", "b.mp4", "b.y4m", "cut.mp4", "identity", "whole.mp4"]);
+}
+
 /// A pipe into which nobody writes.
 fn silent(place: &Place, name: &str) -> std::fs::File {
     let path = place.path(name);

@@ -71,7 +71,7 @@ impl Arguments {
         }
         let size = self.size.unwrap_or(Size { width: 640, height: 480 });
         let precision = self.precision.on(device, &package);
-        let mut network = opened.load(&self.model, |runtime, options| package.load(runtime, precision, options))?;
+        let mut network = opened.network(&package, precision)?;
         let start_up = started.elapsed();
         let rehearsal = Rehearsal { steps: self.steps.into(), tile: self.memory.tile(), budget: self.memory.budget() };
         let noisy = noisy_frame(size);

@@ -36,8 +36,7 @@ impl Arguments {
         for model in &models {
             let package = Package::find(model)?;
             for precision in self.files.of(&package)? {
-                let load = |runtime: &_, options| package.load(runtime, precision, options);
-                let verdict = verify(&package, precision, &mut opened.load(model, load)?)?;
+                let verdict = verify(&package, precision, &mut opened.network(&package, precision)?)?;
                 let (found, allowed) = (verdict.largest_difference, verdict.tolerance);
                 let name = &package.manifest.name;
                 let word = if verdict.passes() { "ok" } else { "WRONG" };

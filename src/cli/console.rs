@@ -1,7 +1,6 @@
 //! Where words go: results to stdout, everything else to stderr, a progress bar on a terminal only.
 
 use std::io::{self, IsTerminal, Write};
-use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
@@ -156,11 +155,6 @@ impl Drop for Bar {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
     }
-}
-
-/// Shows the error that ends the process, and turns it into the exit code.
-pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
-    ExitCode::from(complain_of(error))
 }
 
 /// Says what went wrong, and returns the exit code for it.

@@ -145,8 +145,7 @@ impl Arguments {
         let mut networks = Vec::new();
         for package in &packages {
             for precision in self.precisions(package, opened.device()) {
-                let load = |runtime: &_, options| package.load_guarded(runtime, precision, options);
-                let network = opened.load(&package.manifest.name, load)?;
+                let network = opened.guarded(package, precision)?;
                 networks.push((package, precision, network));
             }
         }
@@ -168,9 +167,7 @@ impl Arguments {
         let precision = self.precision.on(opened.device(), choice.package);
         let network = match choice.loaded.take() {
             Some(network) => network,
-            None => opened.load(&choice.package.manifest.name, |runtime, options| {
-                choice.package.load_guarded(runtime, precision, options)
-            })?,
+            None => opened.guarded(choice.package, precision)?,
         };
         let network = choice.loaded.insert(network);
         Ok((Denoiser::new(&choice.package.manifest, network, options)?, precision))

@@ -129,8 +129,7 @@ impl Arguments {
             let package = Package::find(name)?;
             for precision in package.precisions(None)? {
                 let begun = Instant::now();
-                let load = |runtime: &_, options| package.load(runtime, precision, options);
-                let verdict = verify(&package, precision, &mut opened.load(name, load)?)?;
+                let verdict = verify(&package, precision, &mut opened.network(&package, precision)?)?;
                 let took = begun.elapsed().as_secs_f64() * 1e3;
                 let word =
                     if verdict.passes() { "gives what it should" } else { "GIVES OTHER VALUES than were recorded" };

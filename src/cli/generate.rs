@@ -127,20 +127,18 @@ impl Arguments {
         let sink = Sink::choose(&self.output, self.count as usize, self.grid)?;
         let opened = self.device.open(self.console)?;
         let precision = self.precision.on(opened.device(), &package);
-        let mut network =
-            opened.load(&self.model, |runtime, options| package.load_guarded(runtime, precision, options))?;
+        let mut network = opened.guarded(&package, precision)?;
         let led = self.classifier.as_deref().map(Package::find).transpose()?;
         let mut classifier = match &led {
             Some(package) => {
                 let precision = self.precision.on(opened.device(), package);
-                let name = &package.manifest.name;
-                Some(opened.load(name, |runtime, options| package.load(runtime, precision, options))?)
+                Some(opened.network(package, precision)?)
             }
             None => None,
         };
         let strength = self.from.is_some().then_some(self.strength);
         let options = DrawOptions { strength, ..self.drawing.options(&self.memory) };
-        let mut decoder = opened.load(&self.model, |runtime, options| package.load_decoder(runtime, options))?;
+        let mut decoder = opened.decoder(&package)?;
         let mut drawer = Drawer::new(&package.manifest, &mut network, options)?.decoded_by(decoder.as_mut());
         let scale = self.guidance_scale.or(package.manifest.defaults.guidance_scale).unwrap_or(1.0);
         if let (Some(package), Some(network)) = (&led, &mut classifier) {

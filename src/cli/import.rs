@@ -219,7 +219,7 @@ impl Arguments {
     fn record(&self, folder: &Path, facts: &Facts) -> eddy::Result<String> {
         let package = Package::find(&folder.to_string_lossy())?;
         let opened = self.device.open(self.console)?;
-        let mut network = opened.load(&facts.name, |runtime, options| package.load(runtime, self.numbers, options))?;
+        let mut network = opened.network(&package, self.numbers)?;
         let manifest = &package.manifest;
         let side = 32_usize.next_multiple_of(manifest.multiple_of * manifest.sample_scale());
         let pixels = manifest.decoded_scale();

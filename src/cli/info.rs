@@ -94,7 +94,7 @@ impl Arguments {
             let file = package.file(precision)?;
             let bytes = package.read(&file.path)?.len();
             let name = &manifest.name;
-            let network = opened.load(name, |runtime, options| package.load(runtime, precision, options))?;
+            let network = opened.network(&package, precision)?;
             let default =
                 if precision == Precision::default() { ", runs unless --precision says otherwise" } else { "" };
             let count = || opened.load(name, |runtime, options| package.count_nodes(runtime, precision, options));

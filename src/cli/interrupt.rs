@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 
+use eddy::durable::discard_folders;
 use eddy::machine::exit_at_once;
 
 use super::console;
@@ -31,10 +32,10 @@ pub(crate) fn listen() {
     let _ = ctrlc::set_handler(|| {
         let is_second = ASKED.swap(true, Ordering::Relaxed);
         if is_second {
-            exit_at_once(INTERRUPTED);
+            end(INTERRUPTED);
         }
         if OPENING.load(Ordering::Relaxed) > 0 {
-            exit_at_once(console::complain_of(&eddy::Error::Interrupted.into()).into());
+            end(console::complain_of(&eddy::Error::Interrupted.into()).into());
         }
         eddy::network::stop_evaluations(GRACE);
         if let Some([path, part]) = FINISHING.get() {
@@ -44,6 +45,11 @@ pub(crate) fn listen() {
             let _ = writeln!(std::io::stderr(), "eddy: {}", console::plain(&words));
         }
     });
+}
+
+/// Ends the process at once. Nothing of a folder that is being filled is kept.
+fn end(code: i32) {
+    discard_folders(|| exit_at_once(code));
 }
 
 /// Says from now on, when somebody asks to stop, that this file is being finished, of which `part` is written.
@@ -68,13 +74,13 @@ impl Drop for Opening {
 pub(crate) fn opening(limit: Option<(Duration, eddy::Error)>) -> Opening {
     OPENING.fetch_add(1, Ordering::Relaxed);
     if ASKED.load(Ordering::Relaxed) {
-        exit_at_once(INTERRUPTED);
+        end(INTERRUPTED);
     }
     let watch = limit.and_then(|(limit, problem)| {
         let (watch, ended) = mpsc::channel::<()>();
         let body = move || {
             if ended.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
-                exit_at_once(console::complain_of(&problem.into()).into());
+                end(console::complain_of(&problem.into()).into());
             }
         };
         // Without a thread nobody watches the time, and signals still work.

@@ -10,8 +10,10 @@ use eddy::array;
 use eddy::diffusion::Recorded;
 use eddy::frame::picture::Limits;
 use eddy::machine;
-use eddy::model::{Manifest, Package, Precision};
-use eddy::network::{Device, DeviceChoice, Library, Placement, Runtime, SessionOptions, limit_evaluations};
+use eddy::model::{GuardedNetwork, Manifest, Package, Precision};
+use eddy::network::{
+    Device, DeviceChoice, Library, OnnxNetwork, Placement, Runtime, SessionOptions, limit_evaluations, too_long,
+};
 use eddy::task::{Budget, TileChoice};
 use ndarray::{Array4, Array5, Axis, Slice};
 
@@ -142,14 +144,25 @@ impl Opened {
         model: &str,
         load: impl FnOnce(&Arc<Runtime>, SessionOptions) -> eddy::Result<T>,
     ) -> eddy::Result<T> {
-        let limit = self.timeout.map(|limit| {
-            let seconds = limit.as_secs_f64();
-            let problem = format!("loading it takes longer than {seconds} s; raise --timeout, or take another model");
-            (limit, eddy::Error::model(model, problem))
-        });
+        let limit = self.timeout.map(|limit| (limit, too_long(model, limit)));
         let _opening = interrupt::opening(limit);
         let Self { threads, whole, rest, .. } = *self;
         load(&self.runtime, SessionOptions { threads, device: self.device(), whole, rest })
+    }
+
+    /// Loads the network of a package as [`load`](Self::load) does.
+    pub(crate) fn network(&self, package: &Package, precision: Precision) -> eddy::Result<OnnxNetwork> {
+        self.load(&package.manifest.name, |runtime, options| package.load(runtime, precision, options))
+    }
+
+    /// The same with its f32 file behind it.
+    pub(crate) fn guarded<'p>(&self, package: &'p Package, precision: Precision) -> eddy::Result<GuardedNetwork<'p>> {
+        self.load(&package.manifest.name, |runtime, options| package.load_guarded(runtime, precision, options))
+    }
+
+    /// The decoder of a package that has one.
+    pub(crate) fn decoder(&self, package: &Package) -> eddy::Result<Option<OnnxNetwork>> {
+        self.load(&package.manifest.name, |runtime, options| package.load_decoder(runtime, options))
     }
 
     pub(crate) fn device(&self) -> Device {

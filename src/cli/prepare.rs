@@ -48,7 +48,7 @@ impl Arguments {
         let opened = self.device.open(self.console)?;
         only_tensorrt(&opened)?;
         let precision = self.precision.on(opened.device(), &package);
-        let mut network = opened.load(&self.model, |runtime, options| package.load(runtime, precision, options))?;
+        let mut network = opened.network(&package, precision)?;
         let (name, Size { width, height }) = (&package.manifest.name, self.size);
         let what = format!("{name} {precision} for {width}x{height}");
         self.console.note_unless_json(format!("building {what}; {}", expectation()));

@@ -70,10 +70,10 @@ impl Redraw<'_> {
         let limits = Limits::within(self.options.budget.max_memory);
         let jobs = pictures.jobs(console)?;
         let opened = self.device.open(console)?;
-        let precision = self.precision.on(opened.device(), package);
         let model = &package.manifest.name;
-        let mut network = opened.load(model, |runtime, options| package.load_guarded(runtime, precision, options))?;
-        let mut decoder = opened.load(model, |runtime, options| package.load_decoder(runtime, options))?;
+        let precision = self.precision.on(opened.device(), package);
+        let mut network = opened.guarded(package, precision)?;
+        let mut decoder = opened.decoder(package)?;
         let mut drawer = Drawer::new(&package.manifest, &mut network, self.options)?.decoded_by(decoder.as_mut());
         Pictures::each(&jobs, console, |turn| {
             // As masks and kernels are drawn for it.

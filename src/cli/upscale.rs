@@ -95,8 +95,7 @@ impl Arguments {
         // Between the pictures of a stream that keeps a pace, or comes at its own, there is time to rest.
         opened.rest = self.stream.target().is_some() || stream.as_ref().is_some_and(Stream::is_live);
         let precision = self.precision.on(opened.device(), &package);
-        let mut network = opened
-            .load(&package.manifest.name, |runtime, options| package.load_guarded(runtime, precision, options))?;
+        let mut network = opened.guarded(&package, precision)?;
         let options = UpscaleOptions {
             steps: self.sampling.steps(),
             eta: self.sampling.eta,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Package, Precision};
 use crate::error::Result;
-use crate::network::{Inputs, Network, OnnxNetwork, Runtime, SessionOptions, Shape};
+use crate::network::{self, Inputs, Network, OnnxNetwork, Runtime, SessionOptions, Shape};
 
 /// A network that has another to ask where it gives something that is no picture: the package's f32 file, which is loaded when
 /// that first happens, or itself once more where it is that one.
@@ -56,7 +56,9 @@ impl Network for GuardedNetwork<'_> {
             return Ok(Some(&mut self.network));
         }
         if self.exact.is_none() && self.package.manifest.files.contains_key(&Precision::F32) {
-            self.exact = Some(self.package.load(&self.runtime, Precision::F32, self.options)?);
+            let (package, runtime, options) = (self.package.clone(), Arc::clone(&self.runtime), self.options);
+            let load = move || package.load(&runtime, Precision::F32, options);
+            self.exact = Some(network::load(&self.package.manifest.name, load)?);
         }
         Ok(self.exact.as_mut().map(|exact| exact as &mut dyn Network))
     }

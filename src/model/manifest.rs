@@ -411,7 +411,8 @@ impl Manifest {
             table.insert("prediction_type".into(), prediction.into());
             let text = serde_json::to_string(&table)
                 .map_err(|cause| Error::model_from(&self.name, "its [schedule] is odd", cause))?;
-            return config::parse(&self.name, &text).map(|schedule| Schedule::Discrete(Box::new(schedule)));
+            return config::parse_of(&self.name, "model.toml's [schedule]", &text)
+                .map(|schedule| Schedule::Discrete(Box::new(schedule)));
         }
         let Some(SigmaRange { min, max, .. }) = self.sigma else {
             let problem = "its manifest has no [sigma] and no [schedule], so there is nothing to sample on; add one";

@@ -16,7 +16,8 @@ pub use engines::{durations as engine_durations, folder as engine_folder};
 pub use interface::Interface;
 pub use runtime::{EMBEDDED_VERSION, Library, OLDEST_MINOR_VERSION, Runtime};
 pub use session::{Engine, ModelSource, OnnxNetwork, SessionOptions, default_threads};
-pub use watch::{limit_evaluations, stop_evaluations};
+pub(crate) use watch::load;
+pub use watch::{has_given_up, limit_evaluations, stop_evaluations, too_long};
 
 use crate::error::Result;
 

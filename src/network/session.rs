@@ -14,7 +14,7 @@ use super::device::{Device, providers};
 use super::engines::{self, Key, Place};
 use super::interface::{Interface, Types};
 use super::runtime::Runtime;
-use super::watch::{Ended, Watched};
+use super::watch::{self, Ended, Watched};
 use super::{Inputs, Network, Shape, nodes};
 use crate::error::{Error, Result};
 use crate::machine::{self, nvidia};
@@ -71,7 +71,7 @@ pub struct OnnxNetwork {
 /// What builds sessions for one shape each, as TensorRT's engines are.
 #[derive(Debug)]
 struct Tailor {
-    graph: Graph,
+    graph: Arc<Graph>,
     options: SessionOptions,
     /// What the session at hand is for.
     shape: Option<Shape>,
@@ -160,7 +160,7 @@ impl OnnxNetwork {
                 ModelSource::Bytes(bytes) => Graph::Bytes(bytes.to_vec()),
                 ModelSource::File(path) => Graph::File(path.to_owned()),
             };
-            Tailor { graph, options, shape: None, place: None, engine: Engine::Built }
+            Tailor { graph: Arc::new(graph), options, shape: None, place: None, engine: Engine::Built }
         });
         Self::around(session, runtime, model, interface, types, options.device, tailor)
     }
@@ -298,15 +298,20 @@ impl OnnxNetwork {
             .with("gpu", format!("{} {}", tailor.options.device, nvidia::gpus().join(" ")));
         // Without a place to keep it in, an engine is built for this run alone.
         let place = engines::folder().map(|root| Place::open(&root, key)).transpose();
-        (tailor.place, tailor.engine) = match place {
+        let (place, engine) = match place {
             Ok(None) => (None, Engine::Unkept("there is no folder for it; set HOME or XDG_CACHE_HOME".into())),
             Ok(Some(place)) if place.is_to_be_built() => (Some(place), Engine::Built),
             Ok(place) => (place, Engine::Found),
             Err(error) => (None, Engine::Unkept(error.to_string())),
         };
-        let special = Special { sizes, engines: tailor.place.as_ref(), ..Special::default() };
-        self.session = build(&self.runtime, tailor.graph.source(), tailor.options, &special)
-            .map_err(|cause| refused(&self.model, tailor.options, cause))?;
+        tailor.engine = engine;
+        let (runtime, graph, options) = (Arc::clone(&self.runtime), Arc::clone(&tailor.graph), tailor.options);
+        let model = self.model.clone();
+        (self.session, tailor.place) = watch::load(&self.model, move || {
+            let special = Special { sizes, engines: place.as_ref(), ..Special::default() };
+            let built = build(&runtime, graph.source(), options, &special);
+            Ok((built.map_err(|cause| refused(&model, options, cause))?, place))
+        })?;
         tailor.shape = Some(shape);
         Ok(())
     }

@@ -1,10 +1,14 @@
-//! Evaluations that are ended from outside: when somebody asked to stop, or when one takes longer than it may.
+//! Evaluations that are ended from outside, and loads that are given up: when somebody asked to stop, or when one takes longer than it
+//! may.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use ort::session::{NoSelectedOutputs, RunOptions};
+
+use crate::error::{Error, Result};
 
 /// Why an evaluation was ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +40,12 @@ struct State {
 
 /// All networks that there are.
 static WATCHED: Mutex<Vec<Weak<Watched>>> = Mutex::new(Vec::new());
+
+/// What evaluations and loads are ended for: since when, after how long, and why.
+static LIMITS: Mutex<Vec<(Instant, Duration, Ended)>> = Mutex::new(Vec::new());
+
+/// Whether a load was given up that may still go on.
+static GIVEN_UP: AtomicBool = AtomicBool::new(false);
 
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -90,6 +100,7 @@ pub fn stop_evaluations(grace: Duration) {
 
 fn watch(limit: Duration, why: Ended) {
     let since = Instant::now();
+    locked(&LIMITS).push((since, limit, why));
     let pause = (limit / 16).clamp(Duration::from_millis(5), Duration::from_millis(500));
     let body = move || {
         loop {
@@ -99,4 +110,44 @@ fn watch(limit: Duration, why: Ended) {
     };
     // Without a thread nobody watches, and evaluations end by themselves or not at all.
     let _ = thread::Builder::new().name("watching".into()).spawn(body);
+}
+
+/// Loads a network in the middle of a run, in a thread of its own: nothing ends a load, so one that takes longer than evaluations may is
+/// given up, and goes on until the process ends.
+///
+/// # Errors
+/// Those of `load`, [`Error::Model`] when it takes too long, and [`Error::Interrupted`].
+pub(crate) fn load<T: Send + 'static>(model: &str, load: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let begun = Instant::now();
+    let (done, loaded) = mpsc::sync_channel(1);
+    let body = move || drop(done.send(load()));
+    let spawned = thread::Builder::new().name("loading".into()).spawn(body);
+    spawned.map_err(|cause| Error::model_from(model, "there is no thread to load it", cause))?;
+    loop {
+        match loaded.recv_timeout(Duration::from_millis(20)) {
+            Ok(loaded) => return loaded,
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+            Err(mpsc::RecvTimeoutError::Disconnected) => return Err(Error::model(model, "loading it failed")),
+        }
+        let is_over = |(since, limit, _): &&(Instant, Duration, Ended)| begun.max(*since).elapsed() >= *limit;
+        if let Some((_, _, why)) = locked(&LIMITS).iter().find(is_over) {
+            GIVEN_UP.store(true, Ordering::Relaxed);
+            return Err(match why {
+                Ended::Stopped => Error::Interrupted,
+                Ended::Late(limit) => too_long(model, *limit),
+            });
+        }
+    }
+}
+
+/// What a network is that takes longer to load than it may.
+pub fn too_long(model: &str, limit: Duration) -> Error {
+    let seconds = limit.as_secs_f64();
+    Error::model(model, format!("loading it takes longer than {seconds} s; raise --timeout, or take another model"))
+}
+
+/// Whether ONNX Runtime may be at work in a thread that was given up. The process has to end by
+/// [`exit_at_once`](crate::machine::exit_at_once) then: the library must not be taken apart under it.
+pub fn has_given_up() -> bool {
+    GIVEN_UP.load(Ordering::Relaxed)
 }

@@ -146,7 +146,14 @@ impl Desk {
     fn refusal(&self, caller: &Caller, head: &Parts) -> Option<Answer> {
         let token = self.token.as_ref()?;
         let now = Instant::now();
-        // A connection over which the token came is that of somebody who knows it; others at the same address may guess.
+        let given = text(head, header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
+        let is_right = given.is_some_and(|given| token.is(given));
+        // Whoever guesses at his address keeps nobody away who has a token that cannot be guessed. One that somebody chose may be, and so
+        // says nothing while the address has to wait, unless it came over this connection before.
+        if is_right && token.is_random {
+            caller.is_known.store(true, Ordering::Relaxed);
+            return None;
+        }
         if !caller.is_known.load(Ordering::Relaxed)
             && let Some(wait) = self.guesses.wait(caller.peer, now)
         {
@@ -155,10 +162,8 @@ impl Desk {
             let answer = said(StatusCode::TOO_MANY_REQUESTS, problem);
             return Some(with(answer, header::RETRY_AFTER, HeaderValue::from(seconds)));
         }
-        let given = text(head, header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
-        let is_known = given.is_some_and(|given| token.is(given));
-        caller.is_known.store(is_known, Ordering::Relaxed);
-        if is_known {
+        caller.is_known.store(is_right, Ordering::Relaxed);
+        if is_right {
             return None;
         }
         // Whoever gives none does not guess.

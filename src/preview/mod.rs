@@ -48,7 +48,11 @@ impl FromStr for Address {
 
 /// What whoever looks has to know, where the view is not for this machine alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Token(String);
+pub struct Token {
+    text: String,
+    /// Whether it is one of 2^128, which nobody guesses however often he may.
+    is_random: bool,
+}
 
 impl Token {
     /// A token that somebody chose.
@@ -58,7 +62,7 @@ impl Token {
     pub fn chosen(text: String) -> Result<Self> {
         let is_plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
         if text.len() >= 8 && is_plain {
-            return Ok(Self(text));
+            return Ok(Self { text, is_random: false });
         }
         Err(Error::usage("the preview's token has to be 8 or more of the letters a to z, digits, -, _ and ."))
     }
@@ -71,13 +75,13 @@ impl Token {
         let mut bytes = [0; 16];
         let read = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
         read.map_err(|error| Error::usage(format!("/dev/urandom gives no token ({error}); set EDDY_PREVIEW_TOKEN")))?;
-        Ok(Self(bytes.iter().map(|byte| format!("{byte:02x}")).collect()))
+        Ok(Self { text: bytes.iter().map(|byte| format!("{byte:02x}")).collect(), is_random: true })
     }
 
     /// Whether `given` is it, in a time that does not say how much of it is right.
     fn is(&self, given: &str) -> bool {
-        let differs = self.0.bytes().zip(given.bytes()).fold(0, |differs, (a, b)| differs | (a ^ b));
-        self.0.len() == given.len() && differs == 0
+        let differs = self.text.bytes().zip(given.bytes()).fold(0, |differs, (a, b)| differs | (a ^ b));
+        self.text.len() == given.len() && differs == 0
     }
 }
 

@@ -72,7 +72,7 @@ impl Preview {
         let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(unserved)?;
         let listener = listen(&runtime, Address(address)).map_err(unserved)?;
         let address = listener.local_addr().map_err(unserved)?;
-        let fragment = token.as_ref().map_or(String::new(), |Token(token)| format!("#token={token}"));
+        let fragment = token.as_ref().map_or(String::new(), |token| format!("#token={}", token.text));
         let url = format!("http://{address}/{fragment}");
         let board = Arc::new(Board::new(before.clone(), after.clone()));
         let desk = Desk::new(Arc::clone(&board), token, address, denoises);

@@ -24,7 +24,10 @@ struct Attacked {
 
 impl Attacked {
     fn new(address: &str) -> Self {
-        let viewed = Viewed::new(&format!("denoise - -o - --sigma 20 --preview={address}:0"));
+        Self::of(Viewed::new(&format!("denoise - -o - --sigma 20 --preview={address}:0")))
+    }
+
+    fn of(viewed: Viewed) -> Self {
         while viewed.token.is_none() && viewed.get("/status").code == 503 {
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -168,8 +171,8 @@ fn tokens_that_are_guessed() {
     }
     let codes: Vec<u16> = (0..50).map(|guess| with(&format!("guess-{guess}")).code).collect();
     assert!(codes[0] == 401 && codes.iter().filter(|code| **code == 429).count() >= 30, "{codes:?}");
-    let answer = with(&token);
-    assert!(answer.code == 429 && answer.head.to_lowercase().contains("retry-after: "), "{}", answer.head);
+    // A token that cannot be guessed is heard all the same; others still wait.
+    assert_eq!((with(&token).code, with("another").code), (200, 429));
     // Somebody else is answered at once.
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), 0)).into()).unwrap();
@@ -179,6 +182,17 @@ fn tokens_that_are_guessed() {
     let request = format!("GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\r\n");
     stream.write_all(request.as_bytes()).unwrap();
     assert_eq!(rest(&mut stream).map(|answer| answer.code), Some(404));
+}
+
+/// What could be guessed is not told from what is wrong while whoever asks has to wait.
+#[test]
+fn tokens_that_are_chosen_wait_with_those_that_are_guessed() {
+    let attacked = Attacked::of(Viewed::with_token("0.0.0.0", "correct-horse"));
+    let with = |token: &str| attacked.viewed.ask("GET /metrics", &format!("Authorization: Bearer {token}\r\n"), "");
+    assert_eq!(with("correct-horse").code, 200);
+    (0..20).for_each(|guess| drop(with(&format!("guess-{guess}"))));
+    let answer = with("correct-horse");
+    assert!(answer.code == 429 && answer.head.to_lowercase().contains("retry-after: "), "{}", answer.head);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use eddy::frame::picture::{Limits, decode};
@@ -45,7 +45,17 @@ impl Answer {
 impl Viewed {
     pub(super) fn new(arguments: &str) -> Self {
         let place = Place::new();
-        let mut command = eddy(arguments).within(&place).command();
+        Self::of(eddy(arguments).within(&place).command(), place)
+    }
+
+    /// At an address for others, with a token that somebody chose.
+    pub(super) fn with_token(address: &str, token: &str) -> Self {
+        let place = Place::new();
+        let run = eddy(&format!("denoise - -o - --sigma 20 --preview={address}:0")).within(&place);
+        Self::of(run.env("EDDY_PREVIEW_TOKEN", token).command(), place)
+    }
+
+    fn of(mut command: Command, place: Place) -> Self {
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut stdin = child.stdin.take().unwrap();

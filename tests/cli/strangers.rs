@@ -297,7 +297,42 @@ fn a_network_that_never_loads_is_given_up() {
     let (code, said, _) = ends(&place, &format!("{DENOISE} --timeout 0.5"), None);
     assert_eq!(code, Some(4), "{said}");
     assert!(said.contains("cannot use model tested: loading it takes longer than 0.5 s"), "{said}");
+    // A folder that was begun goes, too.
+    let import = "import m/network.onnx -o out --task denoise --prediction denoised --sigma-range 0,1 --inputs sample=x,sigma=sigma \
+                  --result denoised";
+    assert_eq!(ends(&place, import, Some(Signal::TERM)).0, Some(130));
     place.holds_only(&["a.png", "m"]);
+    assert_eq!(ends(&place, &format!("{import} --timeout 0.5"), None).0, Some(4));
+    place.holds_only(&["a.png", "m"]);
+}
+
+#[test]
+fn a_network_that_never_loads_in_the_middle_of_a_run_is_given_up() {
+    let place = place();
+    place.model("m", "nested", |manifest| {
+        let broken = fs::read(data("models/nan.onnx")).unwrap();
+        place.file("m/int8.onnx", &broken);
+        manifest + &format!("[files.int8]\npath = \"int8.onnx\"\nsha256 = \"{}\"\n", sha256(&broken))
+    });
+    let (code, said, _) = ends(&place, &format!("{DENOISE} --precision int8 --timeout 1"), None);
+    assert_eq!(code, Some(4), "{said}");
+    assert!(said.contains("cannot use model tested: loading it takes longer than 1 s"), "{said}");
+    let (code, said, _) = ends(&place, &format!("{DENOISE} --precision int8"), Some(Signal::INT));
+    assert_eq!(code, Some(130), "{said}");
+    assert!(said.contains("interrupted; what was finished is kept"), "{said}");
+    place.holds_only(&["a.png", "m"]);
+}
+
+#[test]
+fn keys_of_a_manifest_are_called_its_own() {
+    let place = place();
+    place.model("m", "darker", |manifest| {
+        manifest.replace("[sigma]\nmin = 0.0\nmax = 1.0", "[schedule]\nbeta_schedule = \"cubic\"")
+    });
+    eddy("sample m --input x.npy -o y.npy --sampler ddim --steps 2")
+        .within(&place)
+        .fails(4)
+        .says("its model.toml's [schedule] has beta_schedule = cubic");
 }
 
 #[test]

@@ -6,19 +6,20 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 
-/// The keys of a `scheduler_config.json` that were not taken yet. `null` is the same as absent.
+/// The keys of a schedule that were not taken yet. `null` is the same as absent.
 pub(super) struct Keys<'a> {
     name: &'a str,
+    /// What of the model they stand in.
+    place: &'static str,
     map: Map<String, Value>,
 }
 
 impl<'a> Keys<'a> {
-    pub(super) fn new(name: &'a str, text: &str) -> Result<Self> {
-        let value = serde_json::from_str(&quote_non_finite(text)).map_err(|source| {
-            Error::model_from(name, "its scheduler_config.json is not JSON; export it again", source)
-        })?;
+    pub(super) fn new(name: &'a str, place: &'static str, text: &str) -> Result<Self> {
+        let value = serde_json::from_str(&quote_non_finite(text))
+            .map_err(|source| Error::model_from(name, format!("its {place} is not JSON; export it again"), source))?;
         let Value::Object(mut map) = value else {
-            return Err(Error::model(name, "its scheduler_config.json is not a JSON object; export it again"));
+            return Err(Error::model(name, format!("its {place} is not a JSON object; export it again")));
         };
         // Values that diffusers wrote down without having been given them do not bind another sampler.
         if let Some(Value::Array(defaulted)) = map.remove("_use_default_values") {
@@ -27,7 +28,7 @@ impl<'a> Keys<'a> {
             }
         }
         map.retain(|_, value| !value.is_null());
-        Ok(Self { name, map })
+        Ok(Self { name, place, map })
     }
 
     pub(super) fn flag(&mut self, key: &str) -> Result<Option<bool>> {
@@ -74,7 +75,13 @@ impl<'a> Keys<'a> {
     }
 
     pub(super) fn refusal(&self, key: &str, value: &str, possible: &str) -> Error {
-        Error::model(self.name, problem(key, value, possible))
+        Error::model(self.name, self.problem(key, value, possible))
+    }
+
+    /// What is said of a key whose value cannot be honoured.
+    pub(super) fn problem(&self, key: &str, value: &str, possible: &str) -> String {
+        let (place, value) = (self.place, shortened(value));
+        format!("its {place} has {key} = {value}, which is not supported; possible: {possible}")
     }
 
     /// Refuses what nobody took, except `inert` keys, notes (`_...`), and what is switched off.
@@ -86,8 +93,8 @@ impl<'a> Keys<'a> {
             Some((key, value)) => Err(Error::model(
                 self.name,
                 format!(
-                    "its scheduler_config.json has a key that is not known here, '{}' = {}, and it may change \
-                     the numbers; remove it if it does not",
+                    "its {} has a key that is not known here, '{}' = {}, and it may change the numbers; remove it if it does not",
+                    self.place,
                     shortened(key),
                     shortened(&value.to_string())
                 ),
@@ -107,12 +114,6 @@ pub(crate) fn shortened(value: &str) -> String {
     let mut characters = value.chars();
     let start: String = characters.by_ref().take(MOST).collect();
     if characters.next().is_some() { start + "..." } else { start }
-}
-
-/// What is said of a key whose value cannot be honoured.
-pub(super) fn problem(key: &str, value: &str, possible: &str) -> String {
-    let value = shortened(value);
-    format!("its scheduler_config.json has {key} = {value}, which is not supported; possible: {possible}")
 }
 
 /// Puts quotes around the `Infinity`, `-Infinity` and `NaN` that Python writes and JSON does not know.

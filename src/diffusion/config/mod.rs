@@ -7,14 +7,13 @@
 mod keys;
 
 use std::ops::RangeInclusive;
-use std::path::Path;
 
 use crate::diffusion::discrete::{DiscreteSchedule, FinalSigma, SigmaSpacing, Threshold, Unsupported};
 use crate::diffusion::parameterization::Prediction;
 use crate::diffusion::sampler::Walk;
 use crate::diffusion::sampler::rows::{SolverType, Variance};
 use crate::diffusion::schedule::{BetaSchedule, Spacing};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use keys::Keys;
 pub(crate) use keys::shortened;
 
@@ -55,24 +54,18 @@ const TRAIN_STEPS: RangeInclusive<usize> = 2..=100_000;
 /// No sigma and no bound of predictions is larger.
 const LARGEST: f64 = 1e6;
 
-/// Reads a `scheduler_config.json`.
-///
-/// # Errors
-/// [`Error::Input`] when the file cannot be read, else as [`parse`].
-pub fn read(path: &Path) -> Result<DiscreteSchedule> {
-    let text = std::fs::read_to_string(path).map_err(|source| {
-        Error::input_from(path, "a scheduler_config.json in diffusers' layout was expected", source)
-    })?;
-    parse(&path.display().to_string(), &text)
-}
-
 /// Reads the text of a `scheduler_config.json`; `name` stands for the model in messages.
 ///
 /// # Errors
-/// [`Error::Model`] when it is no JSON object, is of a class with another kind of schedule, or has a key that would change
+/// [`Error::Model`](crate::Error::Model) when it is no JSON object, is of a class with another kind of schedule, or has a key that would change
 /// the numbers and is not honoured, naming the key, its value and what is possible.
 pub fn parse(name: &str, text: &str) -> Result<DiscreteSchedule> {
-    let mut keys = Keys::new(name, text)?;
+    parse_of(name, "scheduler_config.json", text)
+}
+
+/// As [`parse`], of keys that stand in this `place` of the model.
+pub(crate) fn parse_of(name: &str, place: &'static str, text: &str) -> Result<DiscreteSchedule> {
+    let mut keys = Keys::new(name, place, text)?;
     if let Some(class) = keys.text("_class_name")?
         && !CLASSES.contains(&class.as_str())
     {
@@ -174,7 +167,7 @@ fn read_ddpm(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<()>
         }
         _ => {
             let possible = "fixed_small, fixed_small_log, fixed_large";
-            schedule.unsupported.push(unsupported("variance_type", &variance, possible, &[Walk::Ancestral]));
+            schedule.unsupported.push(unsupported(keys, "variance_type", &variance, possible, &[Walk::Ancestral]));
         }
     }
     Ok(())
@@ -204,23 +197,23 @@ fn read_sigmas(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<(
     }
     let finals = [("zero", FinalSigma::Zero), ("sigma_min", FinalSigma::SigmaMin)];
     schedule.final_sigma = keys.choice("final_sigmas_type", &finals)?.unwrap_or_default();
-    let mut refuse = |key: &str, value: &str, possible: &str, walks| {
-        schedule.unsupported.push(unsupported(key, value, possible, walks));
+    let mut refuse = |keys: &Keys<'_>, key: &str, value: &str, possible: &str, walks| {
+        schedule.unsupported.push(unsupported(keys, key, value, possible, walks));
     };
     if keys.flag("use_beta_sigmas")? == Some(true) {
-        refuse("use_beta_sigmas", "true", "use_karras_sigmas, use_exponential_sigmas", BOTH);
+        refuse(keys, "use_beta_sigmas", "true", "use_karras_sigmas, use_exponential_sigmas", BOTH);
     }
     for key in ["use_lu_lambdas", "use_flow_sigmas"] {
         if keys.flag(key)? == Some(true) {
-            refuse(key, "true", "use_karras_sigmas, use_exponential_sigmas", &[Walk::Solver]);
+            refuse(keys, key, "true", "use_karras_sigmas, use_exponential_sigmas", &[Walk::Solver]);
         }
     }
     if let Some(kind) = keys.text("interpolation_type")?.filter(|kind| kind != "linear") {
-        refuse("interpolation_type", &kind, "linear", &[Walk::Sigmas, Walk::Corrected, Walk::Geometric]);
+        refuse(keys, "interpolation_type", &kind, "linear", &[Walk::Sigmas, Walk::Corrected, Walk::Geometric]);
     }
     let is_told_sigma = schedule.prediction == Prediction::VPrediction;
     if let Some(kind) = keys.text("timestep_type")?.filter(|kind| kind != "discrete" && is_told_sigma) {
-        refuse("timestep_type", &kind, "discrete", &[Walk::Sigmas, Walk::Corrected, Walk::Geometric]);
+        refuse(keys, "timestep_type", &kind, "discrete", &[Walk::Sigmas, Walk::Corrected, Walk::Geometric]);
     }
     Ok(())
 }
@@ -233,20 +226,20 @@ fn read_solver(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<(
     match keys.count("solver_order", 1..=100)? {
         None => {}
         Some(order @ (1 | 2)) => schedule.solver_order = order,
-        Some(order) => schedule.unsupported.push(unsupported("solver_order", &order.to_string(), "1, 2", SOLVER)),
+        Some(order) => schedule.unsupported.push(unsupported(keys, "solver_order", &order.to_string(), "1, 2", SOLVER)),
     }
     match keys.text("solver_type")?.as_deref() {
         // The other solvers' own names, which diffusers reads as midpoint.
         None | Some("midpoint" | "logrho" | "bh1" | "bh2") => {}
         Some("heun") => schedule.solver_type = SolverType::Heun,
-        Some(other) => schedule.unsupported.push(unsupported("solver_type", other, "midpoint, heun", SOLVER)),
+        Some(other) => schedule.unsupported.push(unsupported(keys, "solver_type", other, "midpoint, heun", SOLVER)),
     }
     match keys.text("algorithm_type")?.as_deref() {
         // Whether noise is drawn is the sampler's to say.
         None | Some("dpmsolver++" | "sde-dpmsolver++" | "deis") => {}
         Some(other) => {
             let possible = "dpmsolver++, sde-dpmsolver++";
-            schedule.unsupported.push(unsupported("algorithm_type", other, possible, SOLVER));
+            schedule.unsupported.push(unsupported(keys, "algorithm_type", other, possible, SOLVER));
         }
     }
     Ok(())
@@ -262,8 +255,8 @@ fn read_distilled(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Resul
     Ok(())
 }
 
-fn unsupported(key: &str, value: &str, possible: &str, walks: &'static [Walk]) -> Unsupported {
-    Unsupported { problem: keys::problem(key, value, possible), walks }
+fn unsupported(keys: &Keys<'_>, key: &str, value: &str, possible: &str, walks: &'static [Walk]) -> Unsupported {
+    Unsupported { problem: keys.problem(key, value, possible), walks }
 }
 
 #[cfg(test)]

@@ -6,12 +6,11 @@
 
 use std::io::{Cursor, Read};
 use std::path::Path;
-use std::process::Command;
 
 use super::orientation;
 use super::read::{Limits, decode_any};
 use super::refusal::{Refusal, Result};
-use crate::frame::stream::program::output;
+use crate::frame::stream::program::{ffmpeg, output};
 use crate::frame::{Frame, Metadata};
 
 /// A format that is read so, by its content.
@@ -103,16 +102,8 @@ const HEAD: u64 = 1 << 20;
 fn decoded(path: &Path, limits: &Limits) -> std::result::Result<Vec<u8>, String> {
     let mut name = std::ffi::OsString::from("file:");
     name.push(path);
-    let mut command = Command::new("ffmpeg");
-    command.args([
-        "-nostdin",
-        "-hide_banner",
-        "-loglevel",
-        "error",
-        "-noautorotate",
-        "-protocol_whitelist",
-        "file,pipe",
-    ]);
+    let mut command = ffmpeg("error");
+    command.args(["-noautorotate", "-protocol_whitelist", "file,pipe"]);
     command.args(["-max_pixels", &(limits.max_bytes / 3).to_string(), "-i"]).arg(name);
     command.args(["-frames:v", "1", "-vf", "scale=flags=accurate_rnd+full_chroma_int+bicubic"]);
     command.args(["-f", "image2pipe", "-c:v", "png", "-compression_level", "1", "-"]);
@@ -125,7 +116,7 @@ fn decoded(path: &Path, limits: &Limits) -> std::result::Result<Vec<u8>, String>
     }
     let said = String::from_utf8_lossy(&done.stderr);
     let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("nothing was decoded");
-    let shown: String = last.chars().filter(|c| !c.is_control()).take(200).collect();
+    let shown: String = last.chars().take(200).collect();
     Err(format!("which this ffmpeg cannot decode ({shown})"))
 }
 

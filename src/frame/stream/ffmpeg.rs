@@ -6,9 +6,10 @@ use std::process::{ChildStdin, ChildStdout, Stdio};
 
 use rustix::process::Signal;
 
+use super::cut::is_cut;
 use super::file::Output;
 use super::format::{Chroma, Order, PixelFormat};
-use super::probe::{self, Probe};
+use super::probe::Probe;
 use super::program::{Program, Said, ffmpeg};
 use super::raw::RawSource;
 use super::sink::{Framing, PlainSink};
@@ -124,7 +125,7 @@ impl FfmpegSource {
         // What is sent once would be gone by then.
         let probe = if live { Probe::default() } else { Probe::of(&input(name)) };
         let rgb = probe.bits_of_rgb().zip(probe.size());
-        let mut command = ffmpeg();
+        let mut command = ffmpeg("level+warning");
         // The pictures of the film, and not a cover; each once, also where sound begins before them.
         command.arg("-i").arg(input(name)).args(["-map", "0:V:0", "-an", "-sn", "-vsync", "passthrough"]);
         match rgb {
@@ -177,7 +178,7 @@ impl FfmpegSource {
             Some(damage) if said.is_cut => {
                 format!("it ends before its end ({damage}): {count}, and are kept; fetch the file again")
             }
-            _ if probe::is_cut(&self.name) => {
+            _ if is_cut(&self.name) => {
                 format!(
                     "it ends before its end, by the length that it declares: {count}, and are kept; fetch the file again"
                 )
@@ -240,7 +241,8 @@ pub struct FfmpegSink {
     written: u64,
     /// Whether there may be sound that goes on after the last frame, since the run was stopped.
     is_cut: bool,
-    has_sound: bool,
+    /// Whose sound is taken along.
+    sound: Option<PathBuf>,
 }
 
 /// What goes into ffmpeg.
@@ -269,7 +271,7 @@ impl FfmpegSink {
         // Under a name by which it is found if this process is killed: what was written of it is a film.
         let part = named_part(file.into_temp_path(), &target)
             .map_err(|error| Error::output_from(path, "its folder cannot be written to", error))?;
-        let mut command = ffmpeg();
+        let mut command = ffmpeg("level+warning");
         command.arg("-y");
         let framing = if origin.live { Framing::Timed } else { Framing::Y4m };
         if origin.live {
@@ -312,22 +314,24 @@ impl FfmpegSink {
             target,
             written: 0,
             is_cut: false,
-            has_sound: origin.sound.is_some(),
+            sound: origin.sound.map(Path::to_owned),
         };
         match pipe {
             Ok(pipe) => {
                 sink.pipe = Some(pipe);
                 Ok(sink)
             }
-            Err(error) => Err(sink.complaint().unwrap_or(error)),
+            Err(error) => Err(sink.end().err().unwrap_or(error)),
         }
     }
 
-    /// Waits for ffmpeg, and turns what it says into an error if it failed.
-    fn complaint(&mut self) -> Option<Error> {
+    /// Waits for ffmpeg, and returns what it said all the same.
+    ///
+    /// # Errors
+    /// [`Error::Output`] if it failed, with what it says.
+    fn end(&mut self) -> Result<Said> {
         self.pipe = None;
-        let problem = self.process.end().err()?;
-        Some(self.failed(problem, None))
+        self.process.end().map_err(|problem| self.failed(problem, None))
     }
 
     /// The error with which it ends; what was recorded until then stays.
@@ -350,9 +354,9 @@ impl FfmpegSink {
         let whole = durable::create(durable::folder_of(&self.target), &format!(".part{extension}")).map_err(failed)?;
         let permissions = self.part.metadata().map_err(failed)?.permissions();
         whole.as_file().set_permissions(permissions).map_err(failed)?;
-        let mut command = ffmpeg();
+        let mut command = ffmpeg("level+warning");
         command.arg("-y").arg("-i").arg(&self.part).args(["-map", "0", "-c", "copy"]);
-        if self.is_cut && self.has_sound {
+        if self.is_cut && self.sound.is_some() {
             command.arg("-t").arg(format!("{:.6}", self.video.rate.time_of(self.written).as_secs_f64()));
         }
         if kind(&self.target).as_deref() == Some("mp4") {
@@ -444,9 +448,9 @@ impl Sink for FfmpegSink {
                 Ok(())
             }
             // It closed its end: why, it says itself. Where it does not, it is no reader who has had enough.
-            Err(_) => Err(match self.complaint() {
-                Some(error) => error,
-                None => self.failed(format!("ffmpeg ended after {} pictures, before the last", self.written), None),
+            Err(_) => Err(match self.end() {
+                Err(error) => error,
+                Ok(_) => self.failed(format!("ffmpeg ended after {} pictures, before the last", self.written), None),
             }),
         }
     }
@@ -464,18 +468,28 @@ impl Sink for FfmpegSink {
             // It failed, and that was said.
             return Ok(());
         }
-        if let Some(error) = self.complaint() {
-            return Err(error);
-        }
+        let said = self.end()?;
         if self.written == 0 {
             return Ok(());
         }
-        let is_to_be_rewritten = kind(&self.target).as_deref() == Some("mp4") || (self.is_cut && self.has_sound);
+        let is_to_be_rewritten = kind(&self.target).as_deref() == Some("mp4") || (self.is_cut && self.sound.is_some());
         // What was recorded has its own name until the other is in its place for good.
         let rewritten =
             is_to_be_rewritten.then(|| self.rewrite()).transpose().map_err(|problem| self.failed(problem, None))?;
         let finished = rewritten.as_deref().unwrap_or(&self.part);
         durable::rename(finished, &self.target)
-            .map_err(|error| self.failed("the finished file cannot be renamed".into(), Some(error.into())))
+            .map_err(|error| self.failed("the finished file cannot be renamed".into(), Some(error.into())))?;
+        match (&self.sound, &said.damage) {
+            // Frames come through a pipe, which says nothing of the kind.
+            (Some(sound), Some(damage)) => {
+                let problem = if said.is_cut { "ends before its end" } else { "is damaged" };
+                let problem = format!(
+                    "its sound {problem} ({damage}): {} frames and what sound came are kept; fetch the file again",
+                    self.written
+                );
+                Err(Error::input(sound, problem))
+            }
+            _ => Ok(()),
+        }
     }
 }

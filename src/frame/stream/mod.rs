@@ -4,6 +4,7 @@
 //! is converted, rounded or clipped on the way to the network.
 
 mod camera;
+mod cut;
 mod ffmpeg;
 mod file;
 mod format;

@@ -1,7 +1,5 @@
 //! What a file says of its frames: the tags of its container, asked of ffprobe.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -21,31 +19,6 @@ pub(super) struct Probe {
     start: f64,
     /// How long it says that it is, in seconds.
     lasts: Option<f64>,
-}
-
-/// Whether a file is shorter than it declares, where its first bytes declare something: the size of a RIFF (AVI), or whole packets
-/// of MPEG's transport stream.
-pub(super) fn is_cut(name: &Path) -> bool {
-    // The first three packets.
-    let mut head = [0; 2 * 192 + 5];
-    let read = File::open(name).and_then(|mut file| {
-        file.read_exact(&mut head)?;
-        file.metadata()
-    });
-    let Ok(found) = read else { return false };
-    if !found.is_file() {
-        return false;
-    }
-    let length = found.len();
-    if let [b'R', b'I', b'F', b'F', a, b, c, d, ..] = head {
-        let size = u64::from(u32::from_le_bytes([a, b, c, d]));
-        // What is written through a pipe, or is longer than that can be said, declares none.
-        return size != 0 && size < 0xffff_ff00 && size + 8 > length;
-    }
-    // Each packet begins with 0x47, in M2TS after four bytes of time.
-    let has_packets = |first: usize, size: usize| (0..3).all(|i| head[first + i * size] == 0x47);
-    let is_partial = |size: u64| !length.is_multiple_of(size);
-    (has_packets(0, 188) && is_partial(188)) || (has_packets(4, 192) && is_partial(192))
 }
 
 impl Probe {

@@ -16,7 +16,7 @@ const WORDS: usize = 600;
 const LONGEST_LINE: u64 = 4096;
 
 /// What ffmpeg says of frames that are damaged or not there, whether it goes on or not.
-const DAMAGE: [&str; 10] = [
+const DAMAGE: [&str; 13] = [
     "corrupt input packet",
     "corrupt decoded frame",
     "Packet corrupt",
@@ -27,6 +27,9 @@ const DAMAGE: [&str; 10] = [
     "Truncating packet",
     "Invalid NAL unit size",
     "overread",
+    "error count:",
+    "Packet mismatch",
+    "EBML number",
 ];
 
 /// What it says of a file that is shorter than it declares.
@@ -53,7 +56,6 @@ pub(super) struct Said {
 impl Said {
     /// Takes one line, which begins with who speaks and how grave it is: `[h264 @ 0x5577] [error] overread 6`.
     fn take(&mut self, line: &str) {
-        let line: String = line.chars().filter(|c| !c.is_control()).collect();
         let line = line.trim();
         let (level, words) = ["[panic] ", "[fatal] ", "[error] ", "[warning] "]
             .into_iter()
@@ -119,10 +121,10 @@ impl Drop for Program {
     }
 }
 
-/// ffmpeg, which says as much as [`Program`] listens to.
-pub(super) fn ffmpeg() -> Command {
+/// ffmpeg, which says as much as it is told to: [`Program`] listens to `level+warning`.
+pub(in crate::frame) fn ffmpeg(says: &str) -> Command {
     let mut command = Command::new("ffmpeg");
-    command.args(["-nostdin", "-hide_banner", "-loglevel", "level+warning"]);
+    command.args(["-nostdin", "-hide_banner", "-loglevel", says]);
     command
 }
 
@@ -147,8 +149,8 @@ mod tests {
             ("", Some("in.ts: corrupt input packet in stream 0"))
         );
         said.take("[h264 @ 0x55] [error] error while decoding MB 5 9, bytestream -8\r\n");
-        said.take("in.ts: \x1b[31mno more");
-        assert_eq!(said.errors, "error while decoding MB 5 9, bytestream -8; in.ts: [31mno more");
+        said.take("in.ts: no more");
+        assert_eq!(said.errors, "error while decoding MB 5 9, bytestream -8; in.ts: no more");
         for _ in 0..1000 {
             said.take("[error] again and again");
         }
