@@ -9,7 +9,7 @@ use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 
 use eddy::durable::discard_folders;
-use eddy::machine::exit_at_once;
+use eddy::machine::{exit_at_once, listen_but_to_ignored_hangups};
 
 use super::console;
 
@@ -29,22 +29,24 @@ static FINISHING: OnceLock<[PathBuf; 2]> = OnceLock::new();
 
 /// Starts to listen. Where no handler can be set, signals end the process as they always do.
 pub(crate) fn listen() {
-    let _ = ctrlc::set_handler(|| {
-        let is_second = ASKED.swap(true, Ordering::Relaxed);
-        if is_second {
-            end(INTERRUPTED);
-        }
-        if OPENING.load(Ordering::Relaxed) > 0 {
-            end(console::complain_of(&eddy::Error::Interrupted.into()).into());
-        }
-        eddy::network::stop_evaluations(GRACE);
-        if let Some([path, part]) = FINISHING.get() {
-            let name = path.display();
-            let words = format!("finishing {name} (again to stop now; what is written stays in {})", part.display());
-            // Nobody may be listening.
-            let _ = writeln!(std::io::stderr(), "eddy: {}", console::plain(&words));
-        }
-    });
+    listen_but_to_ignored_hangups(|| drop(ctrlc::set_handler(asked)));
+}
+
+fn asked() {
+    let is_second = ASKED.swap(true, Ordering::Relaxed);
+    if is_second {
+        end(INTERRUPTED);
+    }
+    if OPENING.load(Ordering::Relaxed) > 0 {
+        end(console::complain_of(&eddy::Error::Interrupted.into()).into());
+    }
+    eddy::network::stop_evaluations(GRACE);
+    if let Some([path, part]) = FINISHING.get() {
+        let name = path.display();
+        let words = format!("finishing {name} (again to stop now; what is written stays in {})", part.display());
+        // Nobody may be listening.
+        let _ = writeln!(std::io::stderr(), "eddy: {}", console::plain(&words));
+    }
 }
 
 /// Ends the process at once. Nothing of a folder that is being filled is kept.

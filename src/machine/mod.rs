@@ -9,7 +9,7 @@ pub(crate) mod process;
 
 pub use cores::fast_cores;
 pub use health::{Health, Trouble};
-pub use process::{exit_at_once, ignore_file_size_signal};
+pub use process::{exit_at_once, ignore_file_size_signal, listen_but_to_ignored_hangups};
 
 /// Bytes of memory that this process may use: the machine's, or its control group's limit where that is lower.
 pub fn total_memory() -> u64 {

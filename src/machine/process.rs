@@ -28,6 +28,23 @@ pub fn ignore_file_size_signal() {
     let _ = before;
 }
 
+/// Runs `listen`, which has signals handled; the end of a terminal stays ignored where it was, as `nohup` has it.
+pub fn listen_but_to_ignored_hangups(listen: impl FnOnce()) {
+    // SAFETY: as in `ignore_file_size_signal`; what is put back is what was there.
+    let before = unsafe {
+        let before = libc::signal(libc::SIGHUP, libc::SIG_IGN);
+        libc::signal(libc::SIGHUP, before);
+        before
+    };
+    listen();
+    if before == libc::SIG_IGN {
+        // SAFETY: as above.
+        let handler = unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) };
+        // It fails for signals alone that there are not.
+        let _ = handler;
+    }
+}
+
 /// Lets go of the memory that holds `bytes`, whole pages of the program's own read-only file; what is read again later
 /// comes from the file.
 pub(crate) fn release_static(bytes: &'static [u8]) {

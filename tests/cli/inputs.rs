@@ -76,6 +76,7 @@ fn of_no_size() {
 fn that_claims_more_than_there_is_memory() {
     refused("a.png", &png_of_size(60_000, 60_000), "at most 65535 pixels a side and 1024 MiB are read");
     refused("a.png", &png_of_size(2_000_000, 1), "at most 65535 pixels a side");
+    refused("a.tiff", &tiff_of_size(u32::MAX, u32::MAX), "at most 65535 pixels a side and 1024 MiB are read");
 }
 
 #[test]
@@ -113,6 +114,21 @@ fn a_missing_picture_among_several_is_told_before_any_work() {
 }
 
 /// A PNG with one grey pixel that claims this size.
+/// One byte of a strip, of what is said to be RGB.
+fn tiff_of_size(width: u32, height: u32) -> Vec<u8> {
+    let entries =
+        [(256, width), (257, height), (258, 8), (259, 1), (262, 2), (273, 8), (277, 3), (278, height), (279, 1)];
+    let mut tiff = [&b"II*\0"[..], &8_u32.to_le_bytes(), &[entries.len() as u8, 0]].concat();
+    for (tag, value) in entries {
+        // One LONG.
+        tiff.extend((tag as u16).to_le_bytes());
+        tiff.extend([4, 0, 1, 0, 0, 0]);
+        tiff.extend(value.to_le_bytes());
+    }
+    tiff.extend([0; 4]);
+    tiff
+}
+
 fn png_of_size(width: u32, height: u32) -> Vec<u8> {
     let mut png = b"\x89PNG\r\n\x1a\n".to_vec();
     let header = [&width.to_be_bytes()[..], &height.to_be_bytes(), &[8, 0, 0, 0, 0]].concat();

@@ -1,13 +1,13 @@
 //! Ctrl-C: exit code 130, what was finished is whole, and nothing half-written.
 
-use std::process::{Child, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::common::eddy;
 use crate::common::frames::{encoded, noisy};
 use crate::common::place::Place;
+use crate::common::{BINARY, eddy};
 
 /// Longer than any machine takes for what is waited for here.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -59,6 +59,25 @@ fn between_pictures_what_was_finished_is_whole() {
             assert_eq!(place.frame(&format!("out/{name}")).width, 256, "{name}");
         }
     }
+}
+
+/// The terminal is closed.
+#[test]
+fn a_run_under_nohup_goes_on_when_others_end() {
+    let place = pictures(10, 256);
+    let begun = || wait_until("the first picture", || place.path("out/0.png").exists());
+    let arguments = "denoise in -o out --sigma 25 --steps 10";
+    let child = start(&place, arguments);
+    begun();
+    interrupted(child, Signal::HUP);
+    std::fs::remove_dir_all(place.path("out")).unwrap();
+    let mut command = Command::new("nohup");
+    command.arg(BINARY).args(arguments.split(' ')).current_dir(place.path(""));
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    begun();
+    kill_process(Pid::from_child(&child), Signal::HUP).unwrap();
+    assert!(child.wait_with_output().unwrap().status.success());
+    assert_eq!(place.names("out").len(), 10);
 }
 
 #[test]

@@ -20,9 +20,9 @@ pub(super) fn read(reader: impl Read + Seek, limits: &Limits) -> Result<Frame> {
     let sample = channels * bits.div_ceil(8);
     // Planes that lie one after the other are put together.
     let area = u64::from(width) * u64::from(height);
-    limits.check(width, height, sample, area * u64::from(sample))?;
-    let max_bytes = usize::try_from(limits.max_bytes.min(area.saturating_mul(sample.into()).saturating_add(1 << 20)))
-        .unwrap_or(usize::MAX);
+    let bytes = area.saturating_mul(sample.into());
+    limits.check(width, height, sample, bytes)?;
+    let max_bytes = usize::try_from(limits.max_bytes.min(bytes.saturating_add(1 << 20))).unwrap_or(usize::MAX);
     let mut decoder_limits = DecoderLimits::default();
     decoder_limits.decoding_buffer_size = max_bytes;
     decoder_limits.intermediate_buffer_size = max_bytes;

@@ -123,7 +123,7 @@ impl FfmpegSource {
             ["rtsp", "rtsps", "rtp", "udp", "tcp", "srt", "rtmp", "rtmps", "mms"].contains(&scheme.as_str())
         });
         // What is sent once would be gone by then.
-        let probe = if live { Probe::default() } else { Probe::of(&input(name)) };
+        let probe = if live || is_pipe(name) { Probe::default() } else { Probe::of(&input(name)) };
         let rgb = probe.bits_of_rgb().zip(probe.size());
         let mut command = ffmpeg("level+warning");
         // The pictures of the film, and not a cover; each once, also where sound begins before them.
@@ -157,6 +157,11 @@ impl FfmpegSource {
 
 pub(super) fn is_url(name: &Path) -> bool {
     name.to_str().is_some_and(|name| name.contains("://"))
+}
+
+/// Whether what it gives can be read once alone.
+fn is_pipe(name: &Path) -> bool {
+    !is_url(name) && name.metadata().is_ok_and(|found| !found.is_file())
 }
 
 /// A file's name as no URL and no option.
@@ -226,7 +231,8 @@ impl Source for FfmpegSource {
     }
 
     fn container(&self) -> Option<&Path> {
-        (!is_url(&self.name)).then_some(&self.name)
+        // Sound is read a second time.
+        (!is_url(&self.name) && !is_pipe(&self.name)).then_some(&self.name)
     }
 }
 

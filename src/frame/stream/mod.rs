@@ -174,9 +174,10 @@ impl Interpretation {
 }
 
 /// Refuses pictures that are larger than any that is read, before memory is taken.
-fn check_size(name: &Path, width: usize, height: usize, bytes: usize) -> Result<()> {
-    let limits = Limits::default();
-    if width.max(height) <= limits.max_side && bytes as u64 <= limits.max_bytes {
+fn check_size(name: &Path, video: &Video) -> Result<()> {
+    let (limits, &Video { width, height, .. }) = (Limits::default(), video);
+    // Of longer sides there is no number of bytes.
+    if width.max(height) <= limits.max_side && video.bytes() as u64 <= limits.max_bytes {
         return Ok(());
     }
     Err(Error::input(

@@ -35,6 +35,9 @@ const DAMAGE: [&str; 13] = [
 /// What it says of a file that is shorter than it declares.
 const CUT_OFF: [&str; 3] = ["partial file", "ended prematurely", "exceeds containing master element"];
 
+/// What it says where not all could be written, which some of its versions and containers pass over.
+const UNWRITTEN: [&str; 2] = ["Error writing trailer", "Error closing file"];
+
 /// A running ffmpeg. It is killed when this is dropped, and ends when this process does.
 pub(super) struct Program {
     pub(super) child: Child,
@@ -51,22 +54,25 @@ pub(super) struct Said {
     pub(super) damage: Option<String>,
     /// Whether they are that the file is shorter than it declares.
     pub(super) is_cut: bool,
+    /// Whether not all could be written.
+    is_unwritten: bool,
 }
 
 impl Said {
     /// Takes one line, which begins with who speaks and how grave it is: `[h264 @ 0x5577] [error] overread 6`.
     fn take(&mut self, line: &str) {
         let line = line.trim();
-        let (level, words) = ["[panic] ", "[fatal] ", "[error] ", "[warning] "]
+        let (level, words) = ["[panic]", "[fatal]", "[error]", "[warning]"]
             .into_iter()
-            .find_map(|level| line.find(level).map(|at| (level, &line[at + level.len()..])))
+            .find_map(|level| line.find(level).map(|at| (level, line[at + level.len()..].trim())))
             .unwrap_or(("", line));
         let is_cut = !self.is_cut && CUT_OFF.iter().any(|cut| words.contains(cut));
         if is_cut || (self.damage.is_none() && DAMAGE.iter().any(|damage| words.contains(damage))) {
             self.damage = Some(words.to_owned());
             self.is_cut = is_cut;
         }
-        if level == "[warning] " || words.is_empty() {
+        self.is_unwritten |= UNWRITTEN.iter().any(|unwritten| words.starts_with(unwritten));
+        if level == "[warning]" || words.is_empty() {
             return;
         }
         // The first complaint is the cause of those that follow.
@@ -105,7 +111,7 @@ impl Program {
         }
         let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         match status {
-            Ok(status) if status.success() => Ok(said.clone()),
+            Ok(status) if status.success() && !said.is_unwritten => Ok(said.clone()),
             Ok(status) if said.errors.is_empty() => Err(format!("ffmpeg ended with {status} and without a word")),
             Ok(_) => Err(format!("ffmpeg says: {}", said.errors)),
             Err(error) => Err(format!("ffmpeg cannot be waited for: {error}")),
@@ -151,6 +157,8 @@ mod tests {
         said.take("[h264 @ 0x55] [error] error while decoding MB 5 9, bytestream -8\r\n");
         said.take("in.ts: no more");
         assert_eq!(said.errors, "error while decoding MB 5 9, bytestream -8; in.ts: no more");
+        said.take("[error] \n");
+        assert!(said.errors.ends_with("no more") && !said.is_unwritten);
         for _ in 0..1000 {
             said.take("[error] again and again");
         }

@@ -23,7 +23,7 @@ impl<R: Read + Send> RawSource<R> {
     /// # Errors
     /// [`Error::Input`] for pictures that are too large.
     pub fn new(name: &Path, reader: R, video: Video) -> Result<Self> {
-        check_size(name, video.width, video.height, video.bytes())?;
+        check_size(name, &video)?;
         Ok(Self { name: name.into(), reader, video, index: 0, ended: false })
     }
 }

@@ -48,7 +48,7 @@ impl<R: Read + Send> Y4mSource<R> {
         };
         let mut video = parse(&line).map_err(refuse)?;
         interpretation.apply(&mut video);
-        check_size(name, video.width, video.height, video.bytes())?;
+        check_size(name, &video)?;
         Ok(Self { name: name.into(), reader, video, index: 0, ended: false })
     }
 }
@@ -311,7 +311,7 @@ mod tests {
     #[test]
     fn what_is_no_y4m_is_refused_in_words() {
         let long = [b"YUV4MPEG2 ".as_slice(), &[b'X'; 5000]].concat();
-        let cases: [(&[u8], &str); 8] = [
+        let cases: [(&[u8], &str); 9] = [
             (b"", "is empty"),
             (b"\x89PNG\r\n", "does not begin with YUV4MPEG2"),
             (b"YUV4MPEG2 W4 H4", "does not begin"),
@@ -320,6 +320,7 @@ mod tests {
             (b"YUV4MPEG2 W0 H4\n", "no width and height"),
             (b"YUV4MPEG2 W4 H4 C411\n", "its samples are 411"),
             (b"YUV4MPEG2 W60000 H60000 C444\n", "at most"),
+            (b"YUV4MPEG2 W9999999999 H9999999999 C420\n", "at most 65535 a side"),
         ];
         for (bytes, words) in cases {
             let error = open(bytes).err().unwrap().to_string();
