@@ -36,6 +36,7 @@ fn video(criterion: &mut Criterion) {
             i += 1;
             x.copy_from_slice(&pictures[i % pictures.len()]);
             sigma[0].fill(SIGMA);
+            temporal.track(&x, f64::from(SIGMA * SIGMA));
             temporal.fuse(black_box(&mut x), black_box(&mut sigma));
         });
     });

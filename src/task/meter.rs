@@ -92,6 +92,12 @@ impl StreamMeter {
         self.reading = Reading::default();
     }
 
+    /// The frame that was looked at last, as it was given but as parts of the full range: what is known to have moved can be moved
+    /// along before the next is compared with it.
+    pub(crate) fn last(&mut self) -> &mut [f32] {
+        &mut self.now
+    }
+
     /// Looks at a frame, whose planes are one after the other and whose black and white are `range`.
     pub(crate) fn measure(&mut self, frame: &[f32], range: Range) -> &Reading {
         std::mem::swap(&mut self.now, &mut self.before);

@@ -280,6 +280,13 @@ impl<'a> StreamDenoiser<'a> {
     fn measure(&mut self) -> Result<()> {
         let denoiser = &self.candidates[self.rung.network].denoiser;
         let span = f64::from(denoiser.range.span());
+        if let Some(past) = &mut self.past {
+            // As noisy as the frame before.
+            past.temporal.track(&self.x, (self.levels[0] * span).powi(2));
+            if matches!(denoiser.options.sigma, SigmaChoice::Auto) {
+                past.temporal.move_along(self.meter.last());
+            }
+        }
         if let (SigmaChoice::Profile(profile), Noise::PerSample(maps)) = (&denoiser.options.sigma, &mut self.noise) {
             match (self.planes.groups(), &self.converter) {
                 ([_, chroma], Converter::Yuv(frames)) => {
@@ -486,7 +493,12 @@ impl Restore for StreamDenoiser<'_> {
         if strength != Strength::FULL {
             self.original.clone_from(&self.x);
         }
-        if self.levels != [0.0; 2] {
+        if self.levels == [0.0; 2] {
+            // What is not fused is not followed either.
+            if let Some(past) = &mut self.past {
+                past.temporal.forget();
+            }
+        } else {
             match self.denoise(watch) {
                 Ok(took) => {
                     network = took;

@@ -17,6 +17,15 @@ const HARDLY: f64 = 0.12;
 /// A shift that leaves more than this part of what differs beyond noise is none.
 const UNEXPLAINED: f64 = 0.5;
 
+/// And one that explains less than this part of all that differs is chance.
+const CHANCE: f64 = 0.1;
+
+/// What a binomial filter of 5x5 pixels leaves of the variance of white noise.
+const SOFT_NOISE: f64 = (70.0 / 256.0) * (70.0 / 256.0);
+
+/// How many times more it leaves of noise that came through a camera's processor: of demosaicked noise in poor light, about 2.
+const CORRELATED: f64 = 2.0;
+
 /// A gradient is an edge's when it has so many times the energy that noise has, and so many edges are needed at least.
 const EDGE: f64 = 12.0;
 const FEWEST_EDGES: f64 = 64.0;
@@ -57,6 +66,21 @@ struct Level {
     width: usize,
     height: usize,
     values: Vec<f32>,
+}
+
+impl Level {
+    /// Variance of the difference of a picture and itself shifted, where they overlap, from a part of the rows: how bright it is
+    /// does not count.
+    fn cost(&self, now: &Self, dx: isize, dy: isize) -> f64 {
+        let (mut sum, mut squares, mut count) = (0.0, 0.0, 0.0);
+        for (then, now) in overlap(self, now, dx, dy, (self.height / 96).max(1)) {
+            let (of_row, squares_of_row) = differences(then, now);
+            sum += f64::from(of_row);
+            squares += f64::from(squares_of_row);
+            count += then.len() as f64;
+        }
+        if count == 0.0 { f64::INFINITY } else { (squares / count - (sum / count) * (sum / count)).max(0.0) }
+    }
 }
 
 impl Pyramid {
@@ -111,23 +135,16 @@ impl Pyramid {
         }
     }
 
-    /// Variance of the difference of a level and itself shifted, where they overlap, from a part of the rows: how bright a
-    /// picture is does not count.
+    /// What [`Level::cost`] says of a level.
     fn cost(&self, now: &Self, level: usize, dx: isize, dy: isize) -> f64 {
-        let (then, now) = (&self.levels[level], &now.levels[level]);
-        let (mut sum, mut squares, mut count) = (0.0, 0.0, 0.0);
-        for (then, now) in overlap(then, now, dx, dy, (then.height / 96).max(1)) {
-            let (of_row, squares_of_row) = differences(then, now);
-            sum += f64::from(of_row);
-            squares += f64::from(squares_of_row);
-            count += then.len() as f64;
-        }
-        if count == 0.0 { f64::INFINITY } else { (squares / count - (sum / count) * (sum / count)).max(0.0) }
+        self.levels[level].cost(&now.levels[level], dx, dy)
     }
 
     /// How far `now` has moved from here: coarse to fine by whole pixels, then between them. It counts only where it explains
-    /// most of what differs beyond `noise`, the variance of the difference of two pictures' summed channels.
-    pub(super) fn shift_to(&mut self, now: &mut Self, noise: f64) -> Shift {
+    /// most of what differs beyond `noise`, the variance of the difference of two pictures' summed channels. That is judged after
+    /// a filter which takes noise away and leaves what moved, so that it matters little whether `noise` is right; less so of noise
+    /// that is correlated.
+    pub(super) fn shift_to(&mut self, now: &mut Self, noise: f64, is_correlated: bool) -> Shift {
         let coarsest = self.levels.len() - 1;
         let (mut dx, mut dy) = (0, 0);
         for level in (0..=coarsest).rev() {
@@ -150,15 +167,17 @@ impl Pyramid {
             }
             (_, dx, dy) = best;
         }
-        let still = self.cost(now, 0, 0, 0) - noise;
-        if still <= 0.05 * noise {
+        if (dx, dy) == (0, 0) && self.cost(now, 0, 0, 0) <= 1.05 * noise {
             return Shift::default();
         }
         self.soften();
         now.soften();
+        let soft_noise = if is_correlated { CORRELATED * SOFT_NOISE } else { SOFT_NOISE } * noise;
+        let all = self.soft.cost(&now.soft, 0, 0);
         let Some((x, y, explained)) = self.between(now, dx, dy, 0.5 * noise) else { return Shift::default() };
-        let left = self.cost(now, 0, dx, dy) - noise - explained;
-        if left > UNEXPLAINED * still {
+        let rest = self.soft.cost(&now.soft, dx, dy) - explained;
+        let (still, left) = (all - soft_noise, rest - soft_noise);
+        if left > UNEXPLAINED * still || all - rest < CHANCE * all {
             return Shift::default();
         }
         let exact = |whole: isize, part: f64| whole as f32 + if part.abs() < HARDLY { 0.0 } else { part as f32 };
@@ -167,7 +186,7 @@ impl Pyramid {
 
     /// How far beyond a shift by whole pixels, and how much of the difference that explains: by the gradient (Lucas and Kanade
     /// 1981, "An iterative image registration technique"), of which `noise`, the variance of one picture's summed channels, is
-    /// taken off.
+    /// taken off. Nothing where too few edges stand out of the noise to tell, and `None` where they say something else.
     fn between(&self, now: &Self, dx: isize, dy: isize, noise: f64) -> Option<(f64, f64, f64)> {
         let rows = || overlap(&self.soft, &now.soft, dx, dy, 1);
         let length = rows().next().map_or(0, |(then, _)| then.len());
@@ -176,7 +195,7 @@ impl Pyramid {
             return None;
         }
         // What of the noise is in a gradient: the energy of (1, 4, 5, 0, -5, -4, -1) / 32 times that of (1, 4, 6, 4, 1) / 16.
-        let bias = noise * (84.0 / 1024.0) * (70.0 / 256.0);
+        let bias = noise * (84.0 / 1024.0) * SOFT_NOISE.sqrt();
         let (mut xx, mut xy, mut yy, mut xd, mut yd) = (0.0, 0.0, 0.0, 0.0, 0.0);
         let (mut x, mut y, mut d, mut count, mut all) = (0.0, 0.0, 0.0, 0.0, 0.0);
         let threes = rows().zip(rows().skip(1)).zip(rows().skip(2)).step_by(step);
@@ -195,11 +214,11 @@ impl Pyramid {
                 (x, y, d, count) = (x + gx, y + gy, d + change, count + 1.0);
             }
         }
+        if count < FEWEST_EDGES {
+            return ((dx, dy) != (0, 0)).then_some((0.0, 0.0, 0.0));
+        }
         // Light that changed is no shift.
         let (xd, yd) = (xd - x * d / count, yd - y * d / count);
-        if count < FEWEST_EDGES {
-            return None;
-        }
         let (xx, yy) = (xx - count * bias - x * x / count, yy - count * bias - y * y / count);
         let xy = xy - x * y / count;
         let determinant = xx * yy - xy * xy;
@@ -327,7 +346,7 @@ mod tests {
         let (mut then, mut now) = (Pyramid::default(), Pyramid::default());
         then.fill(&scene(width, height, 0.0, 0.0, sigma, 1), width, height);
         now.fill(&scene(width, height, dx, dy, sigma, 2), width, height);
-        then.shift_to(&mut now, 2.0 * f64::from(sigma * sigma))
+        then.shift_to(&mut now, 2.0 * f64::from(sigma * sigma), false)
     }
 
     #[test]
@@ -345,16 +364,34 @@ mod tests {
     }
 
     #[test]
+    fn motion_is_told_from_noise_that_is_taken_for_another_level() {
+        let (width, height, sigma) = (160, 120, 0.2);
+        let between = |dx: f32, told: f64, is_correlated: bool| {
+            let (mut then, mut now) = (Pyramid::default(), Pyramid::default());
+            then.fill(&scene(width, height, 0.0, 0.0, sigma, 1), width, height);
+            now.fill(&scene(width, height, dx, -dx, sigma, 2), width, height);
+            then.shift_to(&mut now, 2.0 * told * f64::from(sigma * sigma), is_correlated)
+        };
+        for told in [0.3, 0.6, 1.0, 1.5, 2.0] {
+            for is_correlated in [false, true] {
+                let Shift { dx, dy } = between(3.0, told, is_correlated);
+                assert!((dx - 3.0).abs() < 0.4 && (dy + 3.0).abs() < 0.4, "{dx},{dy} where {told} is told");
+                assert!(between(0.0, told, is_correlated).is_none(), "a still scene moves where {told} is told");
+            }
+        }
+    }
+
+    #[test]
     fn what_is_flat_or_something_else_stands_still() {
         let (width, height) = (96, 64);
         let (mut then, mut now) = (Pyramid::default(), Pyramid::default());
         then.fill(&vec![0.3; width * height], width, height);
         now.fill(&vec![0.4; width * height], width, height);
-        assert!(then.shift_to(&mut now, 0.0).is_none());
+        assert!(then.shift_to(&mut now, 0.0, false).is_none());
         let other: Vec<f32> = scene(width, height, 0.0, 0.0, 0.0, 1).iter().rev().map(|v| 1.0 - v * v).collect();
         then.fill(&scene(width, height, 0.0, 0.0, 0.0, 1), width, height);
         now.fill(&other, width, height);
-        assert!(then.shift_to(&mut now, 0.0).is_none());
+        assert!(then.shift_to(&mut now, 0.0, false).is_none());
     }
 
     #[test]

@@ -104,6 +104,8 @@ pub struct Temporal {
     patches: Vec<(f32, f32)>,
     then: Pyramid,
     now: Pyramid,
+    /// How far the scene has moved as a whole to the picture that was tracked last.
+    shift: Shift,
     seen: bool,
     /// See [`unshared`](Self::unshared).
     unshared: f32,
@@ -144,6 +146,7 @@ impl Temporal {
             patches: Vec::with_capacity(width.div_ceil(PATCH) * height.div_ceil(PATCH)),
             then: Pyramid::default(),
             now: Pyramid::default(),
+            shift: Shift::default(),
             seen: false,
             unshared: 1.0,
             is_coded: false,
@@ -186,6 +189,23 @@ impl Temporal {
         &self.restless
     }
 
+    /// Looks how far the scene has moved as a whole to this frame, whose first planes have noise of about that variance. To be asked
+    /// of each frame before [`fuse`](Self::fuse).
+    pub fn track(&mut self, picture: &[f32], variance: f64) {
+        let first = self.planes.first();
+        self.now.fill(&picture[..first.samples()], self.width, self.height);
+        self.shift = match self.seen {
+            true => self.then.shift_to(&mut self.now, 2.0 * first.planes as f64 * variance, self.is_coded),
+            false => Shift::default(),
+        };
+        std::mem::swap(&mut self.then, &mut self.now);
+    }
+
+    /// Moves planes of the frame before, of the same groups, as the scene has moved to the frame that was tracked last.
+    pub(super) fn move_along(&mut self, planes: &mut [f32]) {
+        move_groups(&self.planes, planes, self.shift, &mut self.plane);
+    }
+
     /// Replaces a frame's planes by their fusion with those before, and `sigma`, for each group of planes the standard deviation
     /// of the noise at each of its samples in the same units, by what remains.
     ///
@@ -196,9 +216,8 @@ impl Temporal {
             self.begin(picture);
             return;
         }
-        let first = &sigma[0];
-        let mean = first.iter().map(|sigma| f64::from(sigma * sigma)).sum::<f64>() / first.len() as f64;
-        let shift = self.follow(picture, mean);
+        let shift = self.shift;
+        self.follow(shift);
         self.follow_light(picture);
         self.compare(picture, sigma);
         let scene_moves = self.weigh();
@@ -217,7 +236,6 @@ impl Temporal {
             self.restless.fill(true);
         }
         self.mix(picture, sigma, !shift.is_whole() && !scene_moves);
-        std::mem::swap(&mut self.then, &mut self.now);
     }
 
     fn begin(&mut self, picture: &[f32]) {
@@ -225,26 +243,15 @@ impl Temporal {
         self.rest.fill(1.0);
         self.before.fill(0.0);
         self.restless.fill(true);
-        self.then.fill(&picture[..self.planes.first().samples()], self.width, self.height);
         self.seen = true;
     }
 
     /// Moves what is known along with the camera.
-    fn follow(&mut self, picture: &[f32], variance: f64) -> Shift {
-        let first = self.planes.first();
-        self.now.fill(&picture[..first.samples()], self.width, self.height);
-        let shift = self.then.shift_to(&mut self.now, 2.0 * first.planes as f64 * variance);
+    fn follow(&mut self, shift: Shift) {
         if shift.is_none() {
-            return shift;
+            return;
         }
-        for (group, planes) in self.planes.split_mut(&mut self.fused) {
-            // Chroma moves by as many of its own samples as it is smaller.
-            let part = group.width as f32 / self.width as f32;
-            let shift = Shift { dx: part * shift.dx, dy: part * shift.dy };
-            for plane in planes.chunks_exact_mut(group.area()) {
-                move_plane(plane, group.width, shift, &mut self.plane[..group.area()]);
-            }
-        }
+        move_groups(&self.planes, &mut self.fused, shift, &mut self.plane);
         // Blocks move by pixels: one takes the most of those that it comes from, and what comes in is not known.
         let from = |at: usize, shift: f32, length: usize| {
             let first = (at * BLOCK) as f32 - shift;
@@ -268,7 +275,6 @@ impl Temporal {
                 };
             }
         }
-        shift
     }
 
     /// Lets what is known become as bright as the picture: a line through the means of patches, channel by channel, of which
@@ -474,6 +480,22 @@ impl Temporal {
         }
         if once {
             self.rest.fill(1.0);
+        }
+    }
+}
+
+/// Moves planes along with the first of them; `work` is as long as the largest.
+fn move_groups(planes: &Planes, samples: &mut [f32], shift: Shift, work: &mut [f32]) {
+    if shift.is_none() {
+        return;
+    }
+    let whole = planes.first().width;
+    for (group, samples) in planes.split_mut(samples) {
+        // Chroma moves by as many of its own samples as it is smaller.
+        let part = group.width as f32 / whole as f32;
+        let shift = Shift { dx: part * shift.dx, dy: part * shift.dy };
+        for plane in samples.chunks_exact_mut(group.area()) {
+            move_plane(plane, group.width, shift, &mut work[..group.area()]);
         }
     }
 }

@@ -61,6 +61,17 @@ struct Result {
 }
 
 impl Clip {
+    /// The level that is read from the pictures, in 8-bit units.
+    fn estimated(&self, temporal: &str) -> f64 {
+        let record = eddy("denoise noisy.raw -o clean.raw --pixel-format rgb24 -m denoise-fast --json --size")
+            .arg(format!("{WIDTH}x{HEIGHT}"))
+            .arg(format!("--temporal={temporal}"))
+            .within(&self.place)
+            .succeeds()
+            .json();
+        record["sigma"].as_f64().expect("a number")
+    }
+
     fn denoised(&self, temporal: &str) -> Result {
         let record = eddy("denoise noisy.raw -o clean.raw --pixel-format rgb24 --sigma 25 --json --size")
             .arg(format!("{WIDTH}x{HEIGHT}"))
@@ -113,6 +124,13 @@ fn a_camera_that_moves_loses_nothing() {
         let (off, on) = (clip.denoised("off"), clip.denoised("on"));
         assert!(gain(&off, &on) > 0.0, "{dx},{dy}: {} dB", gain(&off, &on));
     }
+}
+
+#[test]
+fn noise_is_read_along_with_a_camera_that_moves() {
+    let pan = clip((0..8).map(|i| (5.0 + 2.0 * i as f32, 5.0 + i as f32))).estimated("on");
+    let still = clip(std::iter::repeat_n((5.0, 5.0), 8)).estimated("on");
+    assert!((pan / still - 1.0).abs() < 0.02, "{pan} where it moves, {still} where it does not");
 }
 
 #[test]

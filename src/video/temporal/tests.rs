@@ -53,6 +53,7 @@ fn fused(scenes: &[Vec<f32>], sigma: f32) -> (Temporal, Vec<f32>, Vec<f32>) {
     for (i, clean) in scenes.iter().enumerate() {
         let mut picture = noisy(clean, sigma, i as u64);
         let mut map = [vec![sigma; WIDTH * HEIGHT]];
+        temporal.track(&picture, f64::from(sigma * sigma));
         temporal.fuse(&mut picture, &mut map);
         let [map] = map;
         last = (picture, map);
@@ -108,6 +109,39 @@ fn a_camera_that_moves_as_a_whole_is_followed() {
 }
 
 #[test]
+fn strong_noise_that_is_taken_for_more_or_less_is_no_cut() {
+    let scenes: Vec<_> = (0..10).map(|i| scene(2.0 * i as f32, -(i as f32), None)).collect();
+    let inner = |x: usize, y: usize| (24..WIDTH - 24).contains(&x) && (24..HEIGHT - 24).contains(&y);
+    let sigma = 0.25;
+    for told in [0.75 * sigma, 1.3 * sigma] {
+        let mut temporal = Temporal::new(Planes::full(3, WIDTH, HEIGHT));
+        let mut last = Vec::new();
+        for (i, clean) in scenes.iter().enumerate() {
+            last = noisy(clean, sigma, i as u64);
+            temporal.track(&last, f64::from(told * told));
+            temporal.fuse(&mut last, &mut [vec![told; WIDTH * HEIGHT]]);
+        }
+        let found = variance(&last, &scenes[9], inner) / (sigma * sigma);
+        assert!(found < 0.5 && temporal.resets() == 0, "told {told}: {found}, {} resets", temporal.resets());
+    }
+}
+
+#[test]
+fn planes_of_the_frame_before_move_as_the_scene_does() {
+    let scenes = [scene(0.0, 0.0, None), scene(3.0, -2.0, None)];
+    let mut temporal = Temporal::new(Planes::full(3, WIDTH, HEIGHT));
+    for clean in &scenes {
+        let mut picture = clean.clone();
+        temporal.track(&picture, 0.0);
+        temporal.fuse(&mut picture, &mut [vec![0.01; WIDTH * HEIGHT]]);
+    }
+    let mut before = scenes[0].clone();
+    temporal.move_along(&mut before);
+    let inner = |x: usize, y: usize| (8..WIDTH - 8).contains(&x) && (8..HEIGHT - 8).contains(&y);
+    assert!(variance(&before, &scenes[1], inner) < 1e-9);
+}
+
+#[test]
 fn a_cut_makes_everything_new() {
     let mut scenes = vec![scene(0.0, 0.0, None); 8];
     scenes.push(scene(0.0, 0.0, None).iter().map(|value| 0.9 - value).collect());
@@ -132,6 +166,7 @@ fn tiny_pictures_are_pictures() {
         for i in 0..4 {
             let mut picture = vec![0.1 * i as f32; 3 * width * height];
             let mut sigma = [vec![0.1; width * height]];
+            temporal.track(&picture, 0.01);
             temporal.fuse(&mut picture, &mut sigma);
             assert!(picture.iter().chain(&sigma[0]).all(|value| value.is_finite()), "{width}x{height}");
         }
