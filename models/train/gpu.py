@@ -6,11 +6,10 @@
 
 What is learnt is what `train.py` teaches, by the same rules (`noise.py`, `jobs.py`, `examples.py`), drawn for a whole batch at once. `denoise`
 trains `denoise` and `denoise-fast` on the same batches. What the networks are is in configs/*.toml, under [model]. Writes NAME.pt, whose
-"average" `export.py` takes. The budget is time, so that a run ends when the machine is to be given back; what comes out differs by a little.
+"average" `export.py` takes. The budget is time, so what comes out differs by a little from run to run.
 """
 
 import argparse
-import math
 import multiprocessing
 import time
 import tomllib
@@ -23,7 +22,7 @@ import torch._dynamo
 from torch.nn import functional as F
 
 import jobs
-import planes
+import noise
 from clips import photographs
 from examples import Examples, drawn
 from network import grow, parameter_count
@@ -90,7 +89,7 @@ def sigma_maps(clean):
     smooth = level + (levels(count) - level) * field
     signal, share = clean.mean(1, keepdim=True), uniform(count, 1, 1, 1)
     shot = signal / (signal.mean((2, 3), keepdim=True) + 0.05)
-    sensor = (level * (share * shot + 1 - share).sqrt()).clamp(max=100 / 255)
+    sensor = (level * (share * shot + 1 - share).sqrt()).clamp(max=noise.SIGMA_MAX)
     boxes = level.expand(-1, -1, height, width)
     y, x = torch.arange(height, device=GPU).view(1, 1, -1, 1), torch.arange(width, device=GPU).view(1, 1, 1, -1)
     for i in range(3):
@@ -114,10 +113,10 @@ class Denoise:
         grey = uniform() < 0.1
         weights = torch.tensor([0.299, 0.587, 0.114], device=GPU).view(1, 3, 1, 1)
         clean = torch.where(grey, (clean * weights).sum(1, keepdim=True), clean)
-        noise = torch.randn_like(clean)
-        noise = torch.where(grey, noise[:, :1], noise)
+        white = torch.randn_like(clean)
+        white = torch.where(grey, white[:, :1], white)
         sigma = sigma_maps(clean)
-        noisy, share = clean + sigma * noise, uniform()
+        noisy, share = clean + sigma * white, uniform()
         cut = noisy.clamp(0, 1)
         noisy = torch.where(share < 0.55, cut, noisy)
         noisy = torch.where(share < 0.3, (cut * 255).round() / 255, noisy)
@@ -133,8 +132,7 @@ class Denoise:
         scores = []
         for cut in (False, True):
             for level in (15, 25, 50):
-                noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(level)).to(GPU)
-                x = clean + level / 255 * noise
+                x = clean + level / 255 * jobs.seeded_noise(clean, level)
                 scores.append(jobs.psnr(network(x.clamp(0, 1) if cut else x, torch.full_like(clean[:, :1], level / 255)), clean))
         return scores
 
@@ -165,12 +163,7 @@ class Prior:
     validation = Denoise.validation
 
     def validate(self, network, clean):
-        job = jobs.Generate(self.model)
-        noise = jobs.seeded_noise
-        jobs.seeded_noise = lambda clean, seed: noise(clean, seed).to(GPU)
-        scores = job.validate(network, clean)
-        jobs.seeded_noise = noise
-        return scores
+        return jobs.Generate(self.model).validate(network, clean)
 
 
 class Planes:
@@ -219,7 +212,7 @@ class Planes:
         return (x, sigma), target, weight
 
     def validation(self, args):
-        return [Examples(args.validation, args.clips_validation or args.clips)]
+        return jobs.Planes({}).validation(args)["planes"]
 
     def validate(self, network, examples):
         return jobs.Planes({}).validate(lambda x, sigma: network(x.to(GPU), sigma.to(GPU)).cpu(), examples)
@@ -269,7 +262,7 @@ class Trained:
 
     def save(self):
         part = self.path.with_suffix(".part")
-        torch.save({"average": {n: w.half().cpu().contiguous() if self.name == "prior" else w.cpu().contiguous() for n, w in self.average.state_dict().items()}, "step": self.step}, part)
+        torch.save({"average": {n: w.cpu().contiguous() for n, w in self.average.state_dict().items()}, "step": self.step}, part)
         part.rename(self.path)
 
 
@@ -279,8 +272,7 @@ def main():
     parser.add_argument("--photos", required=True, help="folder of .jpg photographs to learn from")
     parser.add_argument("--validation", required=True, help="folder of other .jpg photographs, only watched")
     parser.add_argument("--pool", default="out/pool", help="folder of pool-*.npy")
-    parser.add_argument("--clips", default="out/clips", help="folder of clips-*.npz, which may still be growing")
-    parser.add_argument("--clips-validation", help="folder of clips-*.npz of the validation's photographs")
+    parser.add_argument("--clips", default="out/clips", help="folder of clips-*.npz, which may still be growing; those of the validation lie in NAME-validation")
     parser.add_argument("--start", help="folder of NAME.pt to begin with")
     parser.add_argument("--out", default="out")
     parser.add_argument("--seconds", type=float, required=True, help="budget")

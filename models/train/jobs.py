@@ -22,7 +22,7 @@ def psnr(result, clean):
 
 
 def seeded_noise(clean, seed):
-    return torch.randn(clean.shape, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(clean.shape, generator=torch.Generator().manual_seed(seed)).to(clean.device)
 
 
 class Denoise:

@@ -375,8 +375,8 @@ mod tests {
         for told in [0.3, 0.6, 1.0, 1.5, 2.0] {
             for is_correlated in [false, true] {
                 let Shift { dx, dy } = between(3.0, told, is_correlated);
-                assert!((dx - 3.0).abs() < 0.4 && (dy + 3.0).abs() < 0.4, "{dx},{dy} where {told} is told");
-                assert!(between(0.0, told, is_correlated).is_none(), "a still scene moves where {told} is told");
+                assert!((dx - 3.0).abs() < 0.4 && (dy + 3.0).abs() < 0.4, "{dx},{dy} for {told} of the variance");
+                assert!(between(0.0, told, is_correlated).is_none(), "a still scene moves for {told} of the variance");
             }
         }
     }

@@ -63,22 +63,21 @@ struct Result {
 impl Clip {
     /// The level that is read from the pictures, in 8-bit units.
     fn estimated(&self, temporal: &str) -> f64 {
-        let record = eddy("denoise noisy.raw -o clean.raw --pixel-format rgb24 -m denoise-fast --json --size")
+        self.run("-m denoise-fast", temporal)["sigma"].as_f64().expect("a number")
+    }
+
+    /// What a run on the noisy frames reports.
+    fn run(&self, options: &str, temporal: &str) -> serde_json::Value {
+        eddy(&format!("denoise noisy.raw -o clean.raw --pixel-format rgb24 {options} --json --size"))
             .arg(format!("{WIDTH}x{HEIGHT}"))
             .arg(format!("--temporal={temporal}"))
             .within(&self.place)
             .succeeds()
-            .json();
-        record["sigma"].as_f64().expect("a number")
+            .json()
     }
 
     fn denoised(&self, temporal: &str) -> Result {
-        let record = eddy("denoise noisy.raw -o clean.raw --pixel-format rgb24 --sigma 25 --json --size")
-            .arg(format!("{WIDTH}x{HEIGHT}"))
-            .arg(format!("--temporal={temporal}"))
-            .within(&self.place)
-            .succeeds()
-            .json();
+        let record = self.run("--sigma 25", temporal);
         let bytes = self.place.bytes("clean.raw");
         let pictures: Vec<&[u8]> = bytes.chunks_exact(3 * WIDTH * HEIGHT).collect();
         assert_eq!(pictures.len(), self.clean.len());

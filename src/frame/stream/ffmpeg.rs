@@ -10,7 +10,7 @@ use super::cut::is_cut;
 use super::file::Output;
 use super::format::{Chroma, Order, PixelFormat};
 use super::probe::Probe;
-use super::program::{Program, Said, ffmpeg};
+use super::program::{LOG_LEVEL, Program, Said, ffmpeg};
 use super::raw::RawSource;
 use super::sink::{Framing, PlainSink};
 use super::video::{Color, Matrix, Rate, SaidBy, Scan, Siting, Video};
@@ -125,7 +125,7 @@ impl FfmpegSource {
         // What is sent once would be gone by then.
         let probe = if live || is_pipe(name) { Probe::default() } else { Probe::of(&input(name)) };
         let rgb = probe.bits_of_rgb().zip(probe.size());
-        let mut command = ffmpeg("level+warning");
+        let mut command = ffmpeg(LOG_LEVEL);
         // The pictures of the film, and not a cover; each once, also where sound begins before them.
         command.arg("-i").arg(input(name)).args(["-map", "0:V:0", "-an", "-sn", "-vsync", "passthrough"]);
         match rgb {
@@ -277,7 +277,7 @@ impl FfmpegSink {
         // Under a name by which it is found if this process is killed: what was written of it is a film.
         let part = named_part(file.into_temp_path(), &target)
             .map_err(|error| Error::output_from(path, "its folder cannot be written to", error))?;
-        let mut command = ffmpeg("level+warning");
+        let mut command = ffmpeg(LOG_LEVEL);
         command.arg("-y");
         let framing = if origin.live { Framing::Timed } else { Framing::Y4m };
         if origin.live {
@@ -360,7 +360,7 @@ impl FfmpegSink {
         let whole = durable::create(durable::folder_of(&self.target), &format!(".part{extension}")).map_err(failed)?;
         let permissions = self.part.metadata().map_err(failed)?.permissions();
         whole.as_file().set_permissions(permissions).map_err(failed)?;
-        let mut command = ffmpeg("level+warning");
+        let mut command = ffmpeg(LOG_LEVEL);
         command.arg("-y").arg("-i").arg(&self.part).args(["-map", "0", "-c", "copy"]);
         if self.is_cut && self.sound.is_some() {
             command.arg("-t").arg(format!("{:.6}", self.video.rate.time_of(self.written).as_secs_f64()));

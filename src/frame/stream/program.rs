@@ -127,10 +127,13 @@ impl Drop for Program {
     }
 }
 
-/// ffmpeg, which says as much as it is told to: [`Program`] listens to `level+warning`.
-pub(in crate::frame) fn ffmpeg(says: &str) -> Command {
+/// The level of logging that [`Program`] reads: each line names its own, from warnings on.
+pub(super) const LOG_LEVEL: &str = "level+warning";
+
+/// ffmpeg without questions, with this level of logging.
+pub(in crate::frame) fn ffmpeg(log_level: &str) -> Command {
     let mut command = Command::new("ffmpeg");
-    command.args(["-nostdin", "-hide_banner", "-loglevel", says]);
+    command.args(["-nostdin", "-hide_banner", "-loglevel", log_level]);
     command
 }
 
