@@ -28,7 +28,8 @@ impl Attacked {
     }
 
     fn of(viewed: Viewed) -> Self {
-        while viewed.token.is_none() && viewed.get("/status").code == 503 {
+        let token = viewed.token.iter().map(|token| format!("Authorization: Bearer {token}\r\n")).collect::<String>();
+        while viewed.ask("GET /status", &token, "").code == 503 {
             std::thread::sleep(Duration::from_millis(20));
         }
         let memory = viewed.memory("VmRSS");

@@ -52,7 +52,9 @@ impl Viewed {
     pub(super) fn with_token(address: &str, token: &str) -> Self {
         let place = Place::new();
         let run = eddy(&format!("denoise - -o - --sigma 20 --preview={address}:0")).within(&place);
-        Self::of(run.env("EDDY_PREVIEW_TOKEN", token).command(), place)
+        let mut viewed = Self::of(run.env("EDDY_PREVIEW_TOKEN", token).command(), place);
+        viewed.token = Some(token.to_owned());
+        viewed
     }
 
     fn of(mut command: Command, place: Place) -> Self {
