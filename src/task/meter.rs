@@ -54,6 +54,8 @@ pub(crate) struct StreamMeter {
     /// The frame at hand and the one before, as parts of the full range.
     now: Vec<f32>,
     before: Vec<f32>,
+    /// Whether the frame at hand was moved along to the next, and so both show the same at the same places.
+    is_aligned: bool,
     frames: u64,
     seen: Vec<PlaneNoise>,
     reading: Reading,
@@ -71,6 +73,7 @@ impl StreamMeter {
             channels,
             now: vec![0.0; samples],
             before: vec![0.0; samples],
+            is_aligned: false,
             frames: 0,
             seen: Vec::new(),
             reading: Reading::default(),
@@ -92,10 +95,10 @@ impl StreamMeter {
         self.reading = Reading::default();
     }
 
-    /// The frame that was looked at last, as it was given but as parts of the full range: what is known to have moved can be moved
-    /// along before the next is compared with it.
-    pub(crate) fn last(&mut self) -> &mut [f32] {
-        &mut self.now
+    /// Moves the frame that was looked at last along to the next, before both are compared: `move_along` gets its planes, as parts of
+    /// the full range, and says whether they moved as a whole.
+    pub(crate) fn align(&mut self, move_along: impl FnOnce(&mut [f32]) -> bool) {
+        self.is_aligned = move_along(&mut self.now);
     }
 
     /// Looks at a frame, whose planes are one after the other and whose black and white are `range`.
@@ -121,7 +124,8 @@ impl StreamMeter {
                     channel.spatial = Some(channel.spatial.map_or(seen, |before| mixed(before, seen)));
                 }
                 if self.frames > 0 {
-                    channel.temporal.update(&self.before[plane.clone()], &self.now[plane], group.width);
+                    let pair = [&self.before[plane.clone()], &self.now[plane]];
+                    channel.temporal.update(pair, group.width, self.is_aligned);
                 }
                 let Some(spatial) = channel.spatial else { continue };
                 let own = channel.temporal.estimate(&spatial).map_or(spatial, |stream| stream.noise);
@@ -137,6 +141,7 @@ impl StreamMeter {
         self.reading.is_clean = kind == NoiseKind::Clean;
         self.reading.is_correlated = kind == NoiseKind::Correlated;
         self.frames += 1;
+        self.is_aligned = false;
         &self.reading
     }
 }

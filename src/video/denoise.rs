@@ -284,7 +284,7 @@ impl<'a> StreamDenoiser<'a> {
             // As noisy as the frame before.
             past.temporal.track(&self.x, (self.levels[0] * span).powi(2));
             if matches!(denoiser.options.sigma, SigmaChoice::Auto) {
-                past.temporal.move_along(self.meter.last());
+                self.meter.align(|planes| past.temporal.move_along(planes));
             }
         }
         if let (SigmaChoice::Profile(profile), Noise::PerSample(maps)) = (&denoiser.options.sigma, &mut self.noise) {

@@ -201,9 +201,11 @@ impl Temporal {
         std::mem::swap(&mut self.then, &mut self.now);
     }
 
-    /// Moves planes of the frame before, of the same groups, as the scene has moved to the frame that was tracked last.
-    pub(super) fn move_along(&mut self, planes: &mut [f32]) {
+    /// Moves planes of the frame before, of the same groups, as the scene has moved to the frame that was tracked last. Says whether
+    /// it moved as a whole.
+    pub(super) fn move_along(&mut self, planes: &mut [f32]) -> bool {
         move_groups(&self.planes, planes, self.shift, &mut self.plane);
+        !self.shift.is_none()
     }
 
     /// Replaces a frame's planes by their fusion with those before, and `sigma`, for each group of planes the standard deviation

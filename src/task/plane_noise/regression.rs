@@ -33,19 +33,17 @@ const MOVES: f32 = 0.3;
 /// Where more hold still, the differences of frames are trusted.
 const HOLDS: f32 = 0.6;
 
-/// Where a pair has four times the share of textured blocks that hold still.
-const STILL_AT: usize = 14;
-
 /// The logarithms of the deviation and of the odds of no noise, from what a pair of frames gives and what
-/// [`of_picture`] says of one. Where everything moves, the differences may lower a deviation but not raise it.
-pub(super) fn of_stream(pair: &[f32; OF_PAIR], said: [f32; 4], is_chroma: bool) -> [f32; 2] {
+/// [`of_picture`] says of one. Where everything moves, and nothing of the textured blocks holds `still`, the differences may lower a
+/// deviation but not raise it.
+pub(super) fn of_stream(pair: &[f32; OF_PAIR], said: [f32; 4], is_chroma: bool, still: f64) -> [f32; 2] {
     let [sigma, fine, coarse, clean] = said;
     let mut numbers = [0.0; OF_STREAM];
     let rest = [sigma, fine, coarse, clean / 4.0, if is_chroma { 1.0 } else { 0.0 }];
     numbers[..OF_PAIR].copy_from_slice(pair);
     numbers[OF_PAIR..].copy_from_slice(&rest);
     let [change, odds] = stream::OUT.run(&stream::FIRST.run_positive(&numbers));
-    let trust = ((pair[STILL_AT] / 4.0 - MOVES) / (HOLDS - MOVES)).clamp(0.0, 1.0);
+    let trust = ((still as f32 - MOVES) / (HOLDS - MOVES)).clamp(0.0, 1.0);
     let change = if change > 0.0 { trust * change } else { change };
     [sigma + change, clean + trust * (odds - clean)]
 }

@@ -12,8 +12,8 @@ pub(crate) struct StreamNoise {
     /// By the frames' differences as far as they hold still, and by the single frame where they do not or where an
     /// encoder repeats itself.
     pub(crate) noise: PlaneNoise,
-    /// What part of the half of the blocks with most texture holds still, from 0 to 1. Below 0.3 everything moves, and
-    /// the differences can only lower what the single frame says.
+    /// What part of the half of the blocks with most texture holds still, from 0 to 1; all where frames are aligned. Below 0.3
+    /// everything moves, and the differences can only lower what the single frame says.
     pub(crate) still: f64,
     /// What part of the blocks are those of the frame before, to the bit.
     pub(crate) repeated: f64,
@@ -56,8 +56,9 @@ impl TemporalNoise {
     }
 
     /// Looks at two successive frames' planes, of `width` samples a row, as parts of the full range. Planes of different
-    /// sizes say nothing.
-    pub(crate) fn update(&mut self, before: &[f32], after: &[f32], width: usize) {
+    /// sizes say nothing. `is_aligned` says that the first was moved as the whole scene has: both show the same at the same places
+    /// then, whatever else the blocks look like.
+    pub(crate) fn update(&mut self, [before, after]: [&[f32]; 2], width: usize, is_aligned: bool) {
         if before.len() != after.len() {
             return;
         }
@@ -68,7 +69,7 @@ impl TemporalNoise {
         let Some(features) = seen.features else { return };
         self.pairs += 1;
         let weight = weight(self.pairs);
-        mix(&mut self.still, seen.still, weight);
+        mix(&mut self.still, if is_aligned { 1.0 } else { seen.still }, weight);
         for (mean, feature) in self.features.iter_mut().zip(features) {
             mix(mean, f64::from(feature), weight);
         }
@@ -85,7 +86,7 @@ impl TemporalNoise {
         }
         let said = [output(frame.sigma), output(frame.fine), output(frame.coarse), frame.clean as f32];
         let pair = self.features.map(|feature| feature as f32);
-        let [sigma, clean] = regression::of_stream(&pair, said, self.role == PlaneRole::Chroma);
+        let [sigma, clean] = regression::of_stream(&pair, said, self.role == PlaneRole::Chroma, self.still);
         let sigma = deviation(sigma);
         let scale = if frame.sigma > 0.0 { sigma / frame.sigma } else { 1.0 };
         let noise = PlaneNoise {

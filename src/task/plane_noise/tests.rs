@@ -59,9 +59,14 @@ fn agrees_with_the_reference() {
         assert_near(&own, &golden.features, "a picture's features");
         let said = regression::of_picture(&own);
         assert_near(&said, &golden.said, "what is said of a picture");
-        let pair = features::of_pair(plane, other, &mut work).features.unwrap();
+        let seen = features::of_pair(plane, other, &mut work);
+        let (pair, still) = (seen.features.unwrap(), seen.still);
         assert_near(&pair, &golden.pair, "a pair's features");
-        assert_near(&regression::of_stream(&pair, said, number == 2), &golden.stream, "what is said of a stream");
+        assert_near(
+            &regression::of_stream(&pair, said, number == 2, still),
+            &golden.stream,
+            "what is said of a stream",
+        );
     }
 }
 
@@ -123,7 +128,7 @@ fn frames_of_a_still_scene_tell_more_than_one() {
     let mut stream = TemporalNoise::new(PlaneRole::Luma);
     assert_eq!(stream.estimate(&alone), None);
     for pair in frames.windows(2) {
-        stream.update(&pair[0], &pair[1], SIZE[0]);
+        stream.update([&pair[0], &pair[1]], SIZE[0], false);
     }
     let found = stream.estimate(&alone).unwrap();
     let [one, all] = [alone.sigma, found.noise.sigma].map(|sigma| 255.0 * sigma / 8.0);
@@ -132,12 +137,31 @@ fn frames_of_a_still_scene_tell_more_than_one() {
     assert!(found.still > 0.7 && found.repeated == 0.0, "{found:?}");
 }
 
+/// Blocks of which the gradient explains the difference look as if they moved, which frames that were moved along cannot.
+#[test]
+fn frames_that_are_aligned_hold_still_whatever_they_look_like() {
+    let at = |shift: f32| move |x: usize, y: usize| 128.0 + 60.0 * ((x as f32 + shift) / 3.0 + y as f32 / 9.0).sin();
+    // Neighbours share some of the noise, so that a frame alone says too little.
+    let smooth =
+        |samples: Vec<f32>| samples.windows(2).map(|pair| (pair[0] + pair[1]) / 2.0).chain([0.5]).collect::<Vec<_>>();
+    let [before, after] = [(0.0, 7), (1.0, 8)].map(|(shift, seed)| smooth(noisy(SIZE, 8.0, seed, at(shift))));
+    let alone = spatial(&after, PlaneRole::Luma).unwrap();
+    let [moving, aligned] = [false, true].map(|is_aligned| {
+        let mut stream = TemporalNoise::new(PlaneRole::Luma);
+        stream.update([&before, &after], SIZE[0], is_aligned);
+        stream.estimate(&alone).unwrap()
+    });
+    assert!(moving.still < 0.3 && aligned.still == 1.0, "{moving:?} {aligned:?}");
+    let [moving, aligned] = [moving, aligned].map(|found| found.noise.sigma / alone.sigma);
+    assert!(moving <= 1.0 && aligned > 1.1, "{moving} and {aligned} times what a frame alone says");
+}
+
 #[test]
 fn repeated_frames_say_nothing() {
     let frame = noisy(SIZE, 8.0, 7, shaded);
     let alone = spatial(&frame, PlaneRole::Luma).unwrap();
     let mut stream = TemporalNoise::new(PlaneRole::Luma);
-    stream.update(&frame, &frame, SIZE[0]);
+    stream.update([&frame, &frame], SIZE[0], false);
     assert_eq!(stream.estimate(&alone), None);
 }
 

@@ -136,7 +136,7 @@ fn planes_of_the_frame_before_move_as_the_scene_does() {
         temporal.fuse(&mut picture, &mut [vec![0.01; WIDTH * HEIGHT]]);
     }
     let mut before = scenes[0].clone();
-    temporal.move_along(&mut before);
+    assert!(temporal.move_along(&mut before));
     let inner = |x: usize, y: usize| (8..WIDTH - 8).contains(&x) && (8..HEIGHT - 8).contains(&y);
     assert!(variance(&before, &scenes[1], inner) < 1e-9);
 }
