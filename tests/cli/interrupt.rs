@@ -61,19 +61,23 @@ fn between_pictures_what_was_finished_is_whole() {
     }
 }
 
-/// The terminal is closed.
+/// The terminal is closed. These tests may run under nohup themselves.
 #[test]
 fn a_run_under_nohup_goes_on_when_others_end() {
     let place = pictures(10, 256);
     let begun = || wait_until("the first picture", || place.path("out/0.png").exists());
     let arguments = "denoise in -o out --sigma 25 --steps 10";
-    let child = start(&place, arguments);
+    let run = |program: &[&str]| {
+        let mut command = Command::new(program[0]);
+        command.args(&program[1..]).arg(BINARY).args(arguments.split(' '));
+        command.current_dir(place.path("")).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let child = run(&["env", "--default-signal=HUP"]);
     begun();
     interrupted(child, Signal::HUP);
     std::fs::remove_dir_all(place.path("out")).unwrap();
-    let mut command = Command::new("nohup");
-    command.arg(BINARY).args(arguments.split(' ')).current_dir(place.path(""));
-    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let child = run(&["nohup"]);
     begun();
     kill_process(Pid::from_child(&child), Signal::HUP).unwrap();
     assert!(child.wait_with_output().unwrap().status.success());
