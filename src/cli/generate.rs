@@ -10,7 +10,7 @@ use eddy::frame::picture;
 use eddy::frame::source::ends_in_slash;
 use eddy::frame::{Format, Frame};
 use eddy::model::Package;
-use eddy::task::{Classes, Classifier, DrawOptions, Drawer, Drawing, frames};
+use eddy::task::{Classes, Classifier, DrawOptions, Drawer, Drawing, as_images};
 use ndarray::Axis;
 use serde_json::json;
 
@@ -167,16 +167,16 @@ impl Arguments {
             let classes = self.classes(first, many, scale);
             let drawing =
                 Drawing { seeds: seeds.clone(), classes, start, initial, fresh, guides, ..Drawing::default() };
-            let pictures = drawer.draw([width, height], drawing, &mut |progress| {
+            let images = drawer.draw([width, height], drawing, &mut |progress| {
                 bar.advance(first / BATCH, progress);
                 interrupt::poll()
             })?;
             if let Sink::Tensor(_) = &sink {
                 // As pictures are, but for the rounding.
-                tensors.push(pictures.mapv(|value| drawer.range().to_unit(value).clamp(0.0, 1.0)));
+                tensors.push(images.mapv(|value| drawer.range().to_unit(value).clamp(0.0, 1.0)));
                 continue;
             }
-            for ((i, seed), mut frame) in (first..).zip(seeds).zip(frames(&pictures, drawer.range())?) {
+            for ((i, seed), mut frame) in (first..).zip(seeds).zip(as_images(&images, drawer.range())?) {
                 frame.metadata.note = Some(self.note(&package, &drawer, i, seed, scale));
                 match &sink {
                     Sink::Grid(..) => drawn.push(frame),

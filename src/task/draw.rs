@@ -206,8 +206,8 @@ impl<'a> Drawer<'a> {
         let mut planes = Array4::zeros([count, channels, frame.height, frame.width]);
         let size = channels * frame.height * frame.width;
         let frame = &frame.visible();
-        for picture in planes.as_slice_mut().unwrap_or_default().chunks_exact_mut(size.max(1)) {
-            tensor::read_planes(frame, self.range, picture)?;
+        for start in planes.as_slice_mut().unwrap_or_default().chunks_exact_mut(size.max(1)) {
+            tensor::read_planes(frame, self.range, start)?;
         }
         Ok(planes)
     }
@@ -441,14 +441,14 @@ impl<'a> Drawer<'a> {
     }
 }
 
-/// Pictures, `[pictures, channels, height, width]` in `range`, as frames of 8 bits a sample.
+/// What was drawn, `[pictures, channels, height, width]` in `range`, as frames of 8 bits a sample.
 ///
 /// # Errors
 /// [`Error::Usage`] for channels that no frame has.
-pub fn frames(pictures: &Array4<f32>, range: tensor::Range) -> Result<Vec<Frame>> {
-    let (_, channels, height, width) = pictures.dim();
+pub fn as_images(drawn: &Array4<f32>, range: tensor::Range) -> Result<Vec<Frame>> {
+    let (_, channels, height, width) = drawn.dim();
     let size = channels * height * width;
-    let frames = pictures.as_slice().unwrap_or_default().chunks_exact(size.max(1)).map(|planes| {
+    let frames = drawn.as_slice().unwrap_or_default().chunks_exact(size.max(1)).map(|planes| {
         let samples = Samples::U8(vec![0; size]);
         let mut frame = Frame { width, height, channels, samples, metadata: Metadata::default() };
         tensor::write_planes(planes, range, &mut frame)?;

@@ -177,13 +177,13 @@ impl Drawer<'_> {
         let (wide, high) = ((right + context).min(width) - x, (bottom + context).min(height) - y);
 
         let (channels, range) = (self.pixel_channels()?, self.range());
-        let mut picture = Array4::zeros([1, channels, high, wide]);
+        let mut known = Array4::zeros([1, channels, high, wide]);
         let rect = Rect { x0: x.cast_signed(), y0: y.cast_signed(), width: wide, height: high };
-        tensor::read_region(&frame.visible(), range, rect, picture.as_slice_mut().unwrap_or_default())?;
+        tensor::read_region(&frame.visible(), range, rect, known.as_slice_mut().unwrap_or_default())?;
         let rows = (y..y + high).flat_map(|row| &mask.missing[row * width + x..][..wide]);
         let missing: Vec<f32> = rows.copied().collect();
         // What is missing is no hint; what is around it is.
-        let mut start = picture.clone();
+        let mut start = known.clone();
         let mixed = self.takes_mixed_noise();
         let at_once = mixed && self.draws_at_once();
         if at_once {
@@ -193,7 +193,7 @@ impl Drawer<'_> {
         }
         // What is known has no noise, where the network can be told so.
         let sigma = mixed.then(|| SigmaMap::PerPixel { width: wide, values: missing.clone() });
-        let mut known = Known { picture, missing };
+        let mut known = Known { picture: known, missing };
         let mut leading: Vec<&mut dyn Guide> = vec![&mut known];
         leading.extend(guides.into_iter().map(|guide| guide as &mut dyn Guide));
         // Without noise, all draws are one.

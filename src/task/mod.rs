@@ -21,7 +21,7 @@ mod upscale;
 pub(crate) use bicubic::keys;
 pub use budget::{Budget, Room, TileChoice};
 pub use denoise::{DenoiseOptions, Denoiser, Report, SigmaChoice, Strength};
-pub use draw::{Classes, Classifier, DrawOptions, Drawer, Drawing, frames};
+pub use draw::{Classes, Classifier, DrawOptions, Drawer, Drawing, as_images};
 pub use estimate::estimate_sigma;
 pub use inpaint::{Mask, Repair};
 pub use kind::{Assessment, NoiseKind};

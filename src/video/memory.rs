@@ -12,7 +12,7 @@ pub(super) fn of_frames(bytes: usize) -> usize {
 }
 
 /// Bytes of pictures on their way, and of what turns them into planes and back.
-pub(super) fn of_pictures(reader: &Pictures, writer: &Pictures) -> usize {
+pub(super) fn of_converters(reader: &Pictures, writer: &Pictures) -> usize {
     let each = |pictures: &Pictures| of_frames(pictures.video().bytes()) + pictures.bytes();
     each(reader) + each(writer)
 }

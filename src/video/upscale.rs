@@ -51,7 +51,7 @@ impl<'a> Upscaler<'a> {
         let (width, height) = (video.width, video.height);
         let reader = Pictures::new(video, channels, self.range)?;
         let writer = Pictures::new(result, channels, self.range)?;
-        let tiles = self.tiles([width, height], true, memory::of_pictures(&reader, &writer))?;
+        let tiles = self.tiles([width, height], true, memory::of_converters(&reader, &writer))?;
         let small = Small::of_planes(vec![0.0; channels * width * height], [width, height], self.range, scale);
         let x = Array4::zeros(small.enlarged_shape());
         let quality = Quality {

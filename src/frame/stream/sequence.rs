@@ -58,33 +58,33 @@ impl Source for SequenceSource {
     fn next(&mut self, picture: &mut Picture) -> Result<Arrival> {
         let Some(path) = self.files.next() else { return Ok(Arrival::End) };
         let read = match self.first.take() {
-            Some(frame) => Ok(frame),
+            Some(still) => Ok(still),
             None => picture::read(&path, &self.limits).map(Frame::upright),
         };
         (picture.index, picture.time) = (self.index, self.video.rate.time_of(self.index));
         self.index += 1;
-        let frame = match read {
-            Ok(frame) => frame,
+        let still = match read {
+            Ok(still) => still,
             Err(error) => return Ok(Arrival::Corrupt(with_cause(&error))),
         };
         let Video { width, height, format, .. } = self.video;
-        let found = format_of(&frame);
-        if (frame.width, frame.height, found) != (width, height, format) {
+        let found = format_of(&still);
+        if (still.width, still.height, found) != (width, height, format) {
             return Ok(Arrival::Corrupt(format!(
                 "{} has {}x{} pixels in {found}; the first picture has {width}x{height} in {format}",
                 path.display(),
-                frame.width,
-                frame.height
+                still.width,
+                still.height
             )));
         }
         picture.bytes.clear();
-        let colors = frame.color_channels();
-        match &frame.samples {
+        let colors = still.color_channels();
+        match &still.samples {
             Samples::U8(samples) => {
-                samples.chunks_exact(frame.channels).for_each(|pixel| picture.bytes.extend(&pixel[..colors]));
+                samples.chunks_exact(still.channels).for_each(|pixel| picture.bytes.extend(&pixel[..colors]));
             }
             Samples::U16(samples) => {
-                let pixels = samples.chunks_exact(frame.channels);
+                let pixels = samples.chunks_exact(still.channels);
                 pixels.flat_map(|pixel| &pixel[..colors]).for_each(|s| picture.bytes.extend(s.to_le_bytes()));
             }
         }
@@ -105,7 +105,7 @@ pub struct SequenceSink {
     format: Format,
     options: Options,
     video: Video,
-    frame: Frame,
+    still: Frame,
     completer: Completer,
 }
 
@@ -135,9 +135,9 @@ impl SequenceSink {
         let channels = if video.format.is_grey() { 1 } else { 3 };
         let samples = if video.format.bits() == 8 { Samples::U8(Vec::new()) } else { Samples::U16(Vec::new()) };
         let (width, height) = (video.width, video.height);
-        let frame = Frame { width, height, channels, samples, metadata: Metadata::default() };
+        let still = Frame { width, height, channels, samples, metadata: Metadata::default() };
         let completer = Completer::new().map_err(|error| cannot_write(folder, error))?;
-        Ok(Self { folder: folder.into(), format, options, video, frame, completer })
+        Ok(Self { folder: folder.into(), format, options, video, still, completer })
     }
 }
 
@@ -147,7 +147,7 @@ impl Sink for SequenceSink {
     }
 
     fn write(&mut self, picture: &Picture) -> Result<()> {
-        match &mut self.frame.samples {
+        match &mut self.still.samples {
             Samples::U8(samples) => samples.clone_from(&picture.bytes),
             Samples::U16(samples) => {
                 samples.clear();
@@ -155,7 +155,7 @@ impl Sink for SequenceSink {
             }
         }
         let name = format!("{:06}.{}", picture.index + 1, self.format.extension());
-        let part = picture::write_part(&self.frame, &self.folder.join(name), self.format, &self.options)?;
+        let part = picture::write_part(&self.still, &self.folder.join(name), self.format, &self.options)?;
         self.completer.complete(part).map_err(|(path, error)| cannot_write(&path, error))
     }
 
