@@ -6,7 +6,7 @@ use clap::Args;
 use eddy::diffusion::{Guide, Moment, Sampler};
 use eddy::frame::picture;
 use eddy::frame::{Format, Frame, Metadata, Samples};
-use eddy::task::{DrawOptions, Drawer, frames};
+use eddy::task::{DrawOptions, Drawer, as_images};
 use eddy::tensor::Range;
 use ndarray::Array4;
 

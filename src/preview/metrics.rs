@@ -13,7 +13,7 @@ pub(super) fn text(figures: &Figures) -> String {
     let mut metric = |name: &str, kind: &str, help: &str, value: f64| {
         let _ = write!(out, "# HELP eddy_{name} {help}\n# TYPE eddy_{name} {kind}\neddy_{name} {value}\n");
     };
-    let counters = [
+    let totals = [
         ("pictures_read_total", "Pictures that came.", tally.read),
         ("pictures_written_total", "Pictures that were written.", tally.written),
         ("pictures_dropped_total", "Pictures that were dropped for newer ones.", tally.dropped),
@@ -24,7 +24,7 @@ pub(super) fn text(figures: &Figures) -> String {
         ("quality_changes_total", "How often the treatment changed so as to keep up.", *changes),
         ("reconnects_total", "How often the source was gone and came back.", tally.reconnected),
     ];
-    for (name, help, value) in counters {
+    for (name, help, value) in totals {
         metric(name, "counter", help, value as f64);
     }
     metric("rate", "gauge", "Pictures written a second, of late.", *rate);
