@@ -79,7 +79,7 @@ impl Guide for StepKeeper {
     fn guide(&mut self, moment: &Moment<'_>, d: &mut Array4<f32>) -> eddy::Result<()> {
         let digits = moment.count.to_string().len();
         let name = format!("step-{:0digits$}.png", moment.index + 1);
-        let beside = frames(d, self.range)?;
+        let beside = as_images(d, self.range)?;
         let mut frame = tabled(&beside, beside.len());
         frame.metadata.note =
             Some(format!("step {} of {}, sigma {:.4}", moment.index + 1, moment.count, moment.level.sigma()));
