@@ -101,6 +101,11 @@ impl StreamMeter {
         self.is_aligned = move_along(&mut self.now);
     }
 
+    /// Whether most of the scene stands still, or moved as a whole and was moved along, as far as its first plane tells.
+    pub(crate) fn holds_still(&self) -> bool {
+        self.channels.first().is_some_and(|channel| channel.temporal.holds_still())
+    }
+
     /// Looks at a frame, whose planes are one after the other and whose black and white are `range`.
     pub(crate) fn measure(&mut self, frame: &[f32], range: Range) -> &Reading {
         std::mem::swap(&mut self.now, &mut self.before);

@@ -347,6 +347,7 @@ impl<'a> StreamDenoiser<'a> {
         let least = denoiser.manifest.sigma.map_or(0.0, |range| range.min) as f32;
         if let (Some(past), Noise::PerSample(maps)) = (&mut self.past, &mut self.noise) {
             past.temporal.set_coded(self.is_correlated);
+            past.temporal.set_still(self.meter.holds_still());
             past.temporal.fuse(&mut self.x, maps);
             let shared = if self.is_correlated { SHARED } else { [0.0; 2] };
             for ((map, level), shared) in maps.iter_mut().zip(self.levels).zip(shared) {

@@ -63,8 +63,9 @@ impl Levels {
         self.seen.iter_mut().for_each(|seen| seen.fill(0.0));
     }
 
-    /// Takes in the energies of a frame's blocks, of which `kinds` are the kinds.
-    pub(super) fn learn(&mut self, energies: &[f32], kinds: impl Iterator<Item = u8>) {
+    /// Takes in the energies of a frame's blocks, of which `kinds` are the kinds. Of a scene that is known to stand still, what most of
+    /// them show is noise, even where its level was read too low.
+    pub(super) fn learn(&mut self, energies: &[f32], kinds: impl Iterator<Item = u8>, is_still: bool) {
         self.seen.iter_mut().flatten().for_each(|count| *count *= MEMORY);
         for (energy, kind) in energies.iter().zip(kinds) {
             let at = (energy.max(f32::MIN_POSITIVE).log2() - LOWEST) * PARTS as f32;
@@ -75,7 +76,8 @@ impl Levels {
             all.iter_mut().zip(seen).for_each(|(sum, count)| *sum += count);
         }
         // Noise whose level is known makes about 1 of most blocks; where it is far more, most of them move.
-        let trusted = (TRUSTED / quantile(&all, 0.5).max(f32::MIN_POSITIVE)).min(1.0);
+        let most = if is_still { MOST } else { TRUSTED };
+        let trusted = (most / quantile(&all, 0.5).max(f32::MIN_POSITIVE)).min(1.0);
         for (seen, normal) in self.seen.iter().zip(&mut self.normals) {
             let seen = if seen.iter().sum::<f32>() < FEWEST { &all } else { seen };
             let [half, upper] = [0.5, UPPER].map(|part| quantile(seen, part));
@@ -128,20 +130,30 @@ mod tests {
         let (dark, bright) = (kind(0.1, 0.5), kind(0.9, 40.0));
         let mut levels = Levels::new(1.5);
         let (all, kinds) = ([energies(2.0, 0.2), energies(0.5, 0.2)].concat(), [[dark; 4000], [bright; 4000]].concat());
-        levels.learn(&all, kinds.into_iter());
+        levels.learn(&all, kinds.into_iter(), false);
         let (dark, bright) = (levels.of(dark), levels.of(bright));
         assert!((dark.level / 2.0 - 1.0).abs() < 0.1 && (bright.level / 0.5 - 1.0).abs() < 0.1, "{dark:?} {bright:?}");
         assert!((1.4..2.0).contains(&(dark.limit / dark.level)), "{dark:?}");
     }
 
     #[test]
+    fn what_most_show_of_a_scene_at_rest_is_noise_that_was_read_too_low() {
+        let [moving, still] = [false, true].map(|is_still| {
+            let mut levels = Levels::new(1.5);
+            levels.learn(&energies(4.0, 0.2), std::iter::repeat(0), is_still);
+            levels.of(0)
+        });
+        assert!(moving.limit < 3.0 && still.limit > 4.4, "{moving:?} {still:?}");
+    }
+
+    #[test]
     fn what_differs_a_lot_is_given_more_room_but_not_any() {
         let mut levels = Levels::new(1.5);
-        levels.learn(&energies(0.3, 2.0), std::iter::repeat(0));
+        levels.learn(&energies(0.3, 2.0), std::iter::repeat(0), false);
         let wide = levels.of(0);
         assert!(wide.limit > 2.0 * wide.level && wide.limit <= 4.5, "{wide:?}");
         levels.clear();
-        levels.learn(&energies(50.0, 2.0), std::iter::repeat(0));
+        levels.learn(&energies(50.0, 2.0), std::iter::repeat(0), true);
         assert!(levels.of(0).limit < 5.0, "motion all over is no noise: {:?}", levels.of(0));
     }
 }

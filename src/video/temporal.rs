@@ -110,6 +110,7 @@ pub struct Temporal {
     /// See [`unshared`](Self::unshared).
     unshared: f32,
     is_coded: bool,
+    is_still: bool,
     resets: u64,
 }
 
@@ -150,6 +151,7 @@ impl Temporal {
             seen: false,
             unshared: 1.0,
             is_coded: false,
+            is_still: false,
             resets: 0,
         }
     }
@@ -162,6 +164,11 @@ impl Temporal {
     /// Says whether the noise came through a codec or a camera's processor.
     pub(super) fn set_coded(&mut self, is_coded: bool) {
         self.is_coded = is_coded;
+    }
+
+    /// Says whether most of the scene is known to stand still, apart from how far it moved as a whole.
+    pub(super) fn set_still(&mut self, is_still: bool) {
+        self.is_still = is_still;
     }
 
     /// Makes everything new with the next picture.
@@ -404,8 +411,8 @@ impl Temporal {
         self.rough.copy_from_slice(place);
         mean(&self.smooth, size, PLACE, work, place);
         self.smooth.copy_from_slice(place);
-        self.smooth_levels.learn(&self.smooth, self.kinds.iter().copied());
-        self.rough_levels.learn(&self.rough, self.kinds.iter().copied());
+        self.smooth_levels.learn(&self.smooth, self.kinds.iter().copied(), self.is_still);
+        self.rough_levels.learn(&self.rough, self.kinds.iter().copied(), self.is_still);
         let blocks = self.smooth.iter_mut().zip(&self.rough).zip(place.iter_mut()).zip(&self.kinds);
         let (mut unshared, mut count) = (0.0, 0.0);
         for (((smooth, rough), place), kind) in blocks {
@@ -424,7 +431,7 @@ impl Temporal {
         }
         mean(place, size, NEIGHBOURHOOD, work, &mut self.coarse);
         // How much neighbourhoods differ where nothing moves.
-        self.neighbourhood_levels.learn(&self.coarse, iter::repeat(0));
+        self.neighbourhood_levels.learn(&self.coarse, iter::repeat(0), self.is_still);
         let usual = self.neighbourhood_levels.of(0);
         self.coarse.iter_mut().for_each(|coarse| *coarse /= usual.level);
         let limit = (usual.limit / usual.level).clamp(STRANGE_NEIGHBOURHOOD, 2.0);

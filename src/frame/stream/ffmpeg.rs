@@ -71,7 +71,7 @@ impl Encoder {
         }
         if kind == "mp4" {
             // Readable as far as it was written, whatever happens.
-            say("-movflags", "+frag_keyframe+empty_moov+default_base_moof".into());
+            say("-movflags", "+frag_keyframe+delay_moov+default_base_moof".into());
         }
         arguments
     }

@@ -48,6 +48,8 @@ pub(super) struct OfPair {
     pub(super) parts: [(f64, f64); PARTS],
     /// What part of the blocks with more texture than the others hold still.
     pub(super) still: f64,
+    /// What part of the difference motion would explain in the median of those blocks.
+    pub(super) explained: f64,
 }
 
 /// A variance as a feature: the logarithm of the deviation.
@@ -197,7 +199,7 @@ pub(super) fn of_pair(before: Plane<'_>, after: Plane<'_>, Work { pairs, values,
     let repeated = f64::from(repeated) / f64::from(seen.max(1));
     let mut parts = [(0.0, 0.0); PARTS];
     if pairs.len() < FEWEST_BLOCKS {
-        return OfPair { features: None, repeated, parts, still: 0.0 };
+        return OfPair { features: None, repeated, parts, still: 0.0, explained: 1.0 };
     }
     let count = pairs.len();
     let mut row = Row::new();
@@ -232,8 +234,9 @@ pub(super) fn of_pair(before: Plane<'_>, after: Plane<'_>, Work { pairs, values,
         row.push(level(quantile_of(half, |pair| pair.variance, 0.5, values)));
         row.push(4.0 * still as f32);
     }
+    let explained = quantile_of(&pairs[count / 2..], |pair| pair.explained, 0.5, values);
     row.push(4.0 * repeated as f32);
     row.push(4.0 * share(pairs, |pair| pair.variance < 0.1) as f32);
     row.push(level(quantile_of(pairs, |pair| pair.offset, 0.5, values)));
-    OfPair { features: Some(row.numbers), repeated, parts, still }
+    OfPair { features: Some(row.numbers), repeated, parts, still, explained }
 }

@@ -28,10 +28,10 @@ pub(super) fn of_picture(features: &[f32; OF_PICTURE]) -> [f32; 4] {
 }
 
 /// Of the textured blocks of a stream: where fewer hold still, everything moves.
-const MOVES: f32 = 0.3;
+const MOVES: f64 = 0.3;
 
 /// Where more hold still, the differences of frames are trusted.
-const HOLDS: f32 = 0.6;
+const HOLDS: f64 = 0.6;
 
 /// The logarithms of the deviation and of the odds of no noise, from what a pair of frames gives and what
 /// [`of_picture`] says of one. Where everything moves, and nothing of the textured blocks holds `still`, the differences may lower a
@@ -43,7 +43,7 @@ pub(super) fn of_stream(pair: &[f32; OF_PAIR], said: [f32; 4], is_chroma: bool, 
     numbers[..OF_PAIR].copy_from_slice(pair);
     numbers[OF_PAIR..].copy_from_slice(&rest);
     let [change, odds] = stream::OUT.run(&stream::FIRST.run_positive(&numbers));
-    let trust = ((still as f32 - MOVES) / (HOLDS - MOVES)).clamp(0.0, 1.0);
+    let trust = ((still - MOVES) / (HOLDS - MOVES)).clamp(0.0, 1.0) as f32;
     let change = if change > 0.0 { trust * change } else { change };
     [sigma + change, clean + trust * (odds - clean)]
 }

@@ -6,13 +6,18 @@ use super::{Plane, PlaneNoise, PlaneRole, deviation, line, output, regression};
 /// A new pair of frames has at least this weight beside those before.
 const LEAST_WEIGHT: f64 = 1.0 / 16.0;
 
+/// Noise looks like motion by chance, the more so where neighbours share it: motion explains this part of the difference in half of
+/// the blocks at most. Of a scene that moves it explains more.
+const OF_NOISE: f64 = 0.25;
+
 /// The noise of a stream's plane.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct StreamNoise {
     /// By the frames' differences as far as they hold still, and by the single frame where they do not or where an
     /// encoder repeats itself.
     pub(crate) noise: PlaneNoise,
-    /// What part of the half of the blocks with most texture holds still, from 0 to 1; all where frames are aligned. Below 0.3
+    /// What part of the half of the blocks with most texture holds still, from 0 to 1; all where frames are aligned or what
+    /// differs is noise. Below 0.3
     /// everything moves, and the differences can only lower what the single frame says.
     pub(crate) still: f64,
     /// What part of the blocks are those of the frame before, to the bit.
@@ -27,6 +32,9 @@ pub(crate) struct TemporalNoise {
     features: [f64; OF_PAIR],
     parts: [(f64, f64); PARTS],
     still: f64,
+    /// What part of the difference motion would explain in the median of the textured blocks: of late, and of the newest pair.
+    explained: f64,
+    newest_explained: f64,
     repeated: f64,
     /// How many pairs had enough blocks to see noise in.
     pairs: usize,
@@ -43,6 +51,8 @@ impl TemporalNoise {
             features: [0.0; OF_PAIR],
             parts: [(0.0, 0.0); PARTS],
             still: 0.0,
+            explained: 1.0,
+            newest_explained: 1.0,
             repeated: 0.0,
             pairs: 0,
             looks: 0,
@@ -69,7 +79,10 @@ impl TemporalNoise {
         let Some(features) = seen.features else { return };
         self.pairs += 1;
         let weight = weight(self.pairs);
-        mix(&mut self.still, if is_aligned { 1.0 } else { seen.still }, weight);
+        self.newest_explained = seen.explained;
+        mix(&mut self.explained, seen.explained, weight);
+        let is_still = is_aligned || seen.explained < OF_NOISE;
+        mix(&mut self.still, if is_still { 1.0 } else { seen.still }, weight);
         for (mean, feature) in self.features.iter_mut().zip(features) {
             mix(mean, f64::from(feature), weight);
         }
@@ -77,6 +90,11 @@ impl TemporalNoise {
             mix(brightness, own, weight);
             mix(variance, seen, weight);
         }
+    }
+
+    /// Whether what differs is noise, and no motion, in most of the textured blocks: of late and between the newest two frames.
+    pub(crate) fn holds_still(&self) -> bool {
+        self.explained.max(self.newest_explained) < OF_NOISE
     }
 
     /// What the frames say together with a single one's noise; `None` before two frames that differ have been seen.
