@@ -153,7 +153,7 @@ mod tests {
         let wide = levels.of(0);
         assert!(wide.limit > 2.0 * wide.level && wide.limit <= 4.5, "{wide:?}");
         levels.clear();
-        levels.learn(&energies(50.0, 2.0), std::iter::repeat(0), true);
+        levels.learn(&energies(50.0, 2.0), std::iter::repeat(0), false);
         assert!(levels.of(0).limit < 5.0, "motion all over is no noise: {:?}", levels.of(0));
     }
 }
