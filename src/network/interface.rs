@@ -10,7 +10,7 @@ use super::buffer::Scalar;
 use crate::error::{Error, Result};
 
 /// The names by which a network's graph calls what the executor speaks of.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Interface {
     /// The noisy sample, float `[B, C, H, W]`; none of a decoder, which is given a condition alone.
     pub sample: Option<String>,

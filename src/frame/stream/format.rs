@@ -76,6 +76,9 @@ pub(crate) struct Plane {
 }
 
 impl PixelFormat {
+    /// 8 bits a sample, luma and then chroma of half the size: `yuv420p`, what most encoders take.
+    pub const I420: Self = Self::Planar { chroma: Chroma::C420, bits: 8 };
+
     /// 8-bit planes.
     pub(crate) const fn planar(chroma: Chroma, bits: u32) -> Self {
         Self::Planar { chroma, bits }
