@@ -34,6 +34,7 @@ pub mod frame;
 pub mod machine;
 pub mod model;
 pub mod network;
+#[cfg(feature = "cli")]
 pub mod preview;
 pub mod task;
 pub mod tensor;

@@ -38,7 +38,9 @@ pub use encode::Options;
 pub use format::Format;
 pub use read::{Limits, decode, read};
 pub(super) use refusal::TOO_LARGE;
-pub(crate) use save::{begin, check_place, encoded, save};
+#[cfg(feature = "cli")]
+pub(crate) use save::encoded;
+pub(crate) use save::{begin, check_place, save};
 pub use save::{check, encode_bytes, write};
 pub(super) use save::{check_links, end_of_link, write_part};
 pub use warning::Warning;

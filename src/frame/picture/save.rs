@@ -47,6 +47,7 @@ pub fn write(frame: &Frame, path: &Path, format: Format, options: &Options) -> R
 ///
 /// # Errors
 /// [`Error::Output`] when the format cannot hold the frame.
+#[cfg(feature = "cli")]
 pub(crate) fn encoded(frame: &Frame, format: Format, options: &Options) -> Result<Vec<u8>> {
     encode_bytes(frame, format, options).map(|(bytes, _)| bytes)
 }
