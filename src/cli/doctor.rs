@@ -101,11 +101,11 @@ impl Arguments {
         page.record["onnxruntime"] = runtime.version().into();
         page.record["open_ms"] = opened.into();
         let mut devices = Vec::new();
-        for device in [Device::TensorRt(0), Device::Cuda(0), Device::Cpu] {
+        for device in Device::of_each_kind() {
             let begun = Instant::now();
             // The embedded library has nothing that could end the process.
             let outcome = match runtime.file() {
-                Some(file) if device.is_gpu() => try_apart(file, device),
+                Some(file) if device != Device::Cpu => try_apart(file, device),
                 _ => runtime.try_device(device, Trial::Thorough),
             };
             let ms = begun.elapsed().as_secs_f64() * 1e3;

@@ -5,12 +5,12 @@ use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
-use ort::ep::{self, ExecutionProvider, ExecutionProviderDispatch};
 use ort::session::Session;
 use ort::value::Tensor;
 
+use super::elf;
+use super::provider::{self, OpenVinoTarget, Provider};
 use super::runtime::Runtime;
-use super::{elf, engines};
 use crate::error::{Error, Result};
 use crate::machine::nvidia;
 
@@ -31,20 +31,44 @@ pub enum Device {
     Cuda(u32),
     /// An NVIDIA GPU, counted from 0, through TensorRT; what TensorRT does not take runs through CUDA.
     TensorRt(u32),
+    /// What OpenVINO runs on.
+    OpenVino(OpenVinoTarget),
 }
 
 impl Device {
-    /// Whether it is another than the processor.
+    /// Whether it is a GPU with memory of its own, to which inputs are sent.
     pub fn is_gpu(self) -> bool {
-        self != Self::Cpu
+        self.provider().has_own_memory
+    }
+
+    /// Whether sessions are built for one shape each.
+    pub(super) fn has_fixed_shapes(self) -> bool {
+        self.provider().has_fixed_shapes
+    }
+
+    /// The execution provider of ONNX Runtime that runs it.
+    pub(super) fn provider(self) -> &'static Provider {
+        let name = match self {
+            Self::Cpu => "cpu",
+            Self::Cuda(_) => "cuda",
+            Self::TensorRt(_) => "tensorrt",
+            Self::OpenVino(_) => "openvino",
+        };
+        let [.., cpu] = provider::ALL;
+        provider::ALL.into_iter().find(|provider| provider.name == name).unwrap_or(cpu)
     }
 
     /// The number of the GPU.
     pub(super) fn index(self) -> Option<i32> {
         match self {
-            Self::Cpu => None,
+            Self::Cpu | Self::OpenVino(_) => None,
             Self::Cuda(index) | Self::TensorRt(index) => Some(i32::try_from(index).unwrap_or(i32::MAX)),
         }
+    }
+
+    /// One of each kind, as they are tried.
+    pub fn of_each_kind() -> impl Iterator<Item = Self> {
+        provider::ALL.into_iter().filter_map(|provider| (provider.parse)(None))
     }
 }
 
@@ -54,6 +78,8 @@ impl fmt::Display for Device {
             Self::Cpu => f.pad("cpu"),
             Self::Cuda(index) => f.pad(&format!("cuda:{index}")),
             Self::TensorRt(index) => f.pad(&format!("tensorrt:{index}")),
+            Self::OpenVino(OpenVinoTarget::Cpu) => f.pad("openvino"),
+            Self::OpenVino(target) => f.pad(&format!("openvino:{}", target.name())),
         }
     }
 }
@@ -69,19 +95,19 @@ pub enum DeviceChoice {
 }
 
 impl FromStr for DeviceChoice {
-    type Err = &'static str;
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, &'static str> {
-        let (name, index) = text.split_once(':').map_or((text, Ok(0)), |(name, index)| (name, index.parse()));
-        match (name, index) {
-            ("auto", Ok(_)) if text == name => Ok(Self::Auto),
-            ("cpu", Ok(_)) if text == name => Ok(Self::Named(Device::Cpu)),
-            ("cuda", Ok(index)) => Ok(Self::Named(Device::Cuda(index))),
-            ("tensorrt", Ok(index)) => Ok(Self::Named(Device::TensorRt(index))),
-            _ => Err(
-                "expected auto, cpu, cuda or tensorrt, and for a GPU that is not the first its number, as in cuda:1",
-            ),
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "auto" {
+            return Ok(Self::Auto);
         }
+        let (name, suffix) = text.split_once(':').map_or((text, None), |(name, suffix)| (name, Some(suffix)));
+        let provider = provider::ALL.into_iter().find(|provider| provider.name == name);
+        provider.and_then(|provider| (provider.parse)(suffix)).map(Self::Named).ok_or_else(|| {
+            let names: Vec<String> =
+                provider::ALL.iter().map(|provider| format!("{}{}", provider.name, provider.suffix)).collect();
+            format!("expected auto, {}; a GPU that is not the first has a number, as in cuda:1", names.join(", "))
+        })
     }
 }
 
@@ -132,7 +158,9 @@ impl Runtime {
                     Err(problem) => Err(Error::Device { device: device.to_string(), problem }),
                 };
             }
-            DeviceChoice::Auto => [Device::TensorRt(0), Device::Cuda(0)],
+            DeviceChoice::Auto => {
+                Device::of_each_kind().filter(|device| device.provider().is_automatic).collect::<Vec<_>>()
+            }
         };
         let mut passed_over = Vec::new();
         for device in candidates {
@@ -154,15 +182,13 @@ impl Runtime {
     /// # Errors
     /// What is wrong with it, in words that say what to do.
     pub fn try_device(&self, device: Device, trial: Trial) -> Result<(), String> {
-        if device.is_gpu() {
-            self.has_provider(device)?;
-        }
+        self.has_provider(device)?;
         self.forget_complaints();
         let run = || -> ort::Result<bool> {
             let mut builder = Session::builder(self.environment())?.with_intra_threads(1)?;
-            if device.is_gpu() {
-                builder =
-                    builder.with_disable_cpu_fallback()?.with_execution_providers(trial_providers(device, trial))?;
+            if device != Device::Cpu {
+                let providers = (device.provider().trial)(device, trial);
+                builder = builder.with_disable_cpu_fallback()?.with_execution_providers(providers)?;
             }
             let mut session = builder.commit_from_memory(ONE_NODE)?;
             let x = Tensor::from_array(([1_usize, 1, 2, 2], vec![-1.0_f32, 0.0, 0.5, 2.0]))?;
@@ -186,20 +212,19 @@ impl Runtime {
 
     /// Whether the library was built with a provider for `device`, and has it beside itself.
     fn has_provider(&self, device: Device) -> Result<(), String> {
+        let provider = device.provider();
+        let Some(is_built) = provider.is_built else { return Ok(()) };
         let Some(file) = self.file() else {
-            return Err(
-                "the ONNX Runtime inside eddy is for the CPU; name one that is for the GPU with --runtime".into()
-            );
+            return Err(format!(
+                "the ONNX Runtime inside eddy is for the CPU; name one of {} with --runtime",
+                provider.build
+            ));
         };
-        let (built, name) = match device {
-            Device::TensorRt(_) => (ep::TensorRT::is_available(), "tensorrt"),
-            _ => (ep::CUDA::is_available(), "cuda"),
-        };
-        if !built.unwrap_or(false) {
-            return Err("this ONNX Runtime was built without it; take one from onnxruntime-gpu".into());
+        if !is_built().unwrap_or(false) {
+            return Err(format!("this ONNX Runtime was built without it; take one from {}", provider.build));
         }
         let folder = file.parent().unwrap_or(Path::new("."));
-        for part in ["shared", name] {
+        for part in provider.parts {
             let part = format!("libonnxruntime_providers_{part}.so");
             let path = folder.join(&part);
             if !path.exists() {
@@ -211,44 +236,6 @@ impl Runtime {
         }
         Ok(())
     }
-}
-
-/// The providers by which a device is tried.
-fn trial_providers(device: Device, trial: Trial) -> Vec<ExecutionProviderDispatch> {
-    let Device::TensorRt(_) = device else { return providers(device, None) };
-    // A part of the graph that is too small is left to CUDA.
-    let least = if trial == Trial::Quick { 2 } else { 1 };
-    let tensorrt = tensorrt(device).with_min_subgraph_size(least);
-    vec![tensorrt.build().error_on_failure(), cuda(device).build().error_on_failure()]
-}
-
-/// The providers of a session on `device`, the first of which takes what it can. TensorRT keeps what it builds in `engines`.
-pub(super) fn providers(device: Device, engines: Option<&engines::Place>) -> Vec<ExecutionProviderDispatch> {
-    match device {
-        Device::Cpu => Vec::new(),
-        Device::Cuda(_) => vec![cuda(device).build().error_on_failure()],
-        Device::TensorRt(_) => {
-            let mut tensorrt = tensorrt(device);
-            if let Some(place) = engines {
-                tensorrt = tensorrt
-                    .with_engine_cache(true)
-                    .with_engine_cache_path(place.engines().display())
-                    .with_timing_cache(true)
-                    .with_timing_cache_path(place.timings().display());
-            }
-            vec![tensorrt.build().error_on_failure(), cuda(device).build().error_on_failure()]
-        }
-    }
-}
-
-fn cuda(device: Device) -> ep::CUDA {
-    // 19-bit products are not f32; who wants speed has f16.
-    ep::CUDA::default().with_device_id(device.index().unwrap_or(0)).with_tf32(false)
-}
-
-fn tensorrt(device: Device) -> ep::TensorRT {
-    // Kernels in f16 where the graph is; a graph in f32 is left at that.
-    ep::TensorRT::default().with_device_id(device.index().unwrap_or(0)).with_fp16(true)
 }
 
 /// What ONNX Runtime says of a device that does not work, in words that tell what to do.
@@ -297,7 +284,7 @@ fn remedy(library: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Device, DeviceChoice, Placement, explain};
+    use super::{Device, DeviceChoice, OpenVinoTarget, Placement, explain};
 
     #[test]
     fn devices_as_people_write_them() {
@@ -306,7 +293,9 @@ mod tests {
         assert_eq!("cpu".parse(), named(Device::Cpu));
         assert_eq!("cuda".parse(), named(Device::Cuda(0)));
         assert_eq!("tensorrt:3".parse(), named(Device::TensorRt(3)));
-        for text in ["", "gpu", "cpu:0", "auto:1", "cuda:", "cuda:-1", "cuda:x", "CUDA"] {
+        assert_eq!("openvino".parse(), named(Device::OpenVino(OpenVinoTarget::Cpu)));
+        assert_eq!("openvino:npu".parse(), named(Device::OpenVino(OpenVinoTarget::Npu)));
+        for text in ["", "gpu", "openvino:", "openvino:tpu", "cpu:0", "auto:1", "cuda:", "cuda:-1", "cuda:x", "CUDA"] {
             assert!(text.parse::<DeviceChoice>().is_err(), "{text}");
         }
     }

@@ -10,7 +10,7 @@ use ort::session::builder::{AutoDevicePolicy, GraphOptimizationLevel};
 use ort::session::{IoBinding, RunOptions, Session};
 
 use super::buffer::{Buffer, Labels, Scalar};
-use super::device::{Device, providers};
+use super::device::Device;
 use super::engines::{self, Key, Place};
 use super::interface::{Interface, Types};
 use super::runtime::Runtime;
@@ -151,7 +151,7 @@ impl OnnxNetwork {
         interface: Interface,
         options: SessionOptions,
     ) -> Result<Self> {
-        let tailored = matches!(options.device, Device::TensorRt(_));
+        let tailored = options.device.has_fixed_shapes();
         let special = Special { only_to_look_at: tailored, ..Special::default() };
         let session = build(runtime, source, options, &special).map_err(|cause| refused(model, options, cause))?;
         let types = Types::read(&session, &interface, model)?;
@@ -472,7 +472,7 @@ struct Special<'a> {
 
 /// What it means that there is no session.
 fn refused(model: &str, options: SessionOptions, cause: ort::Error) -> Error {
-    if options.device.is_gpu() {
+    if options.device != Device::Cpu {
         let whole = if options.whole { ", or leave out --require-device for what it has no kernels for" } else { "" };
         let problem = format!("it does not run {model} ({cause}); try --device cpu{whole}");
         return Error::Device { device: options.device.to_string(), problem };
@@ -506,11 +506,12 @@ fn build(
     {
         builder = builder.with_config_entry("session.intra_op_thread_affinities", affinities(&cores))?;
     }
-    if options.device.is_gpu() && !special.only_to_look_at {
+    if options.device != Device::Cpu && !special.only_to_look_at {
         if options.whole {
             builder = builder.with_disable_cpu_fallback()?;
         }
-        builder = builder.with_execution_providers(providers(options.device, special.engines))?;
+        builder =
+            builder.with_execution_providers((options.device.provider().configure)(options.device, special.engines))?;
     }
     for (name, size) in &special.sizes {
         builder = builder.with_dimension_override(name, *size)?;

@@ -1,0 +1,18 @@
+//! The processor, which every ONNX Runtime has.
+
+use super::Provider;
+use crate::network::Device;
+
+pub(super) static PROVIDER: Provider = Provider {
+    name: "cpu",
+    suffix: "",
+    parse: |suffix| suffix.is_none().then_some(Device::Cpu),
+    is_automatic: false,
+    is_built: None,
+    build: "",
+    parts: &[],
+    configure: |_, _| Vec::new(),
+    trial: |_, _| Vec::new(),
+    has_own_memory: false,
+    has_fixed_shapes: false,
+};

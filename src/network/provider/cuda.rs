@@ -1,0 +1,25 @@
+//! NVIDIA's GPUs, by CUDA and cuDNN.
+
+use ort::ep::{CUDA, ExecutionProvider, ExecutionProviderDispatch};
+
+use super::{Provider, index};
+use crate::network::Device;
+
+pub(super) static PROVIDER: Provider = Provider {
+    name: "cuda",
+    suffix: "[:N]",
+    parse: |suffix| index(suffix).map(Device::Cuda),
+    is_automatic: true,
+    is_built: Some(CUDA::is_available),
+    build: "onnxruntime-gpu",
+    parts: &["shared", "cuda"],
+    configure: |device, _| vec![dispatch(device)],
+    trial: |device, _| vec![dispatch(device)],
+    has_own_memory: true,
+    has_fixed_shapes: false,
+};
+
+pub(super) fn dispatch(device: Device) -> ExecutionProviderDispatch {
+    // 19-bit products are not f32; who wants speed has f16.
+    CUDA::default().with_device_id(device.index().unwrap_or(0)).with_tf32(false).build().error_on_failure()
+}

@@ -1,0 +1,54 @@
+//! Intel's processors, graphics and neural processors, by OpenVINO.
+
+use ort::ep::{ExecutionProvider, ExecutionProviderDispatch, OpenVINO};
+
+use super::Provider;
+use crate::network::Device;
+
+pub(super) static PROVIDER: Provider = Provider {
+    name: "openvino",
+    suffix: "[:cpu|gpu|npu]",
+    parse: |suffix| {
+        let all = [Target::Cpu, Target::Gpu, Target::Npu];
+        let target = suffix.map_or(Some(Target::Cpu), |suffix| all.into_iter().find(|target| target.name() == suffix));
+        target.map(Device::OpenVino)
+    },
+    is_automatic: false,
+    is_built: Some(OpenVINO::is_available),
+    build: "onnxruntime-openvino",
+    parts: &["shared", "openvino"],
+    configure: |device, _| vec![dispatch(device)],
+    trial: |device, _| vec![dispatch(device)],
+    has_own_memory: false,
+    has_fixed_shapes: false,
+};
+
+/// What OpenVINO runs a network on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Target {
+    /// A processor, of Intel's or another x86-64 one.
+    #[default]
+    Cpu,
+    /// Intel's graphics.
+    Gpu,
+    /// Intel's neural processor.
+    Npu,
+}
+
+impl Target {
+    /// On the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Gpu => "gpu",
+            Self::Npu => "npu",
+        }
+    }
+}
+
+fn dispatch(device: Device) -> ExecutionProviderDispatch {
+    let target = if let Device::OpenVino(target) = device { target } else { Target::Cpu };
+    // Sizes change from picture to picture, and results are to be those of f32.
+    let openvino = OpenVINO::default().with_device_type(target.name().to_uppercase()).with_precision("ACCURACY");
+    openvino.build().error_on_failure()
+}

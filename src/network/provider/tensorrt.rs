@@ -1,0 +1,40 @@
+//! NVIDIA's GPUs, by TensorRT; what it does not take runs by CUDA.
+
+use ort::ep::{ExecutionProvider, TensorRT};
+
+use super::{Provider, cuda, index};
+use crate::network::Device;
+use crate::network::device::Trial;
+
+pub(super) static PROVIDER: Provider = Provider {
+    name: "tensorrt",
+    suffix: "[:N]",
+    parse: |suffix| index(suffix).map(Device::TensorRt),
+    is_automatic: true,
+    is_built: Some(TensorRT::is_available),
+    build: "onnxruntime-gpu",
+    parts: &["shared", "tensorrt"],
+    configure: |device, engines| {
+        let mut tensorrt = tensorrt(device);
+        if let Some(place) = engines {
+            tensorrt = tensorrt
+                .with_engine_cache(true)
+                .with_engine_cache_path(place.engines().display())
+                .with_timing_cache(true)
+                .with_timing_cache_path(place.timings().display());
+        }
+        vec![tensorrt.build().error_on_failure(), cuda::dispatch(device)]
+    },
+    trial: |device, trial| {
+        // A part of the graph that is too small is left to CUDA.
+        let least = if trial == Trial::Quick { 2 } else { 1 };
+        vec![tensorrt(device).with_min_subgraph_size(least).build().error_on_failure(), cuda::dispatch(device)]
+    },
+    has_own_memory: true,
+    has_fixed_shapes: true,
+};
+
+fn tensorrt(device: Device) -> TensorRT {
+    // Kernels in f16 where the graph is; a graph in f32 is left at that.
+    TensorRT::default().with_device_id(device.index().unwrap_or(0)).with_fp16(true)
+}
