@@ -4,8 +4,6 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, ChildStdout, Stdio};
 
-use rustix::process::Signal;
-
 use super::cut::is_cut;
 use super::file::Output;
 use super::format::{Chroma, Order, PixelFormat};
@@ -25,6 +23,9 @@ const FORMATS: &str = "format=pix_fmts=yuv420p|yuvj420p|yuv422p|yuvj422p|yuv444p
                        |yuv420p9le|yuv422p9le|yuv444p9le|gray9le|yuv420p10le|yuv422p10le|yuv444p10le|gray10le\
                        |yuv420p12le|yuv422p12le|yuv444p12le|gray12le|yuv420p14le|yuv422p14le|yuv444p14le\
                        |yuv420p16le|yuv422p16le|yuv444p16le|gray16le";
+
+/// What was encoded is written, so that it can be read, as often as this; in milliseconds of the video.
+const PART_MS: u32 = 1000;
 
 /// So many files that were being written are kept beside each other.
 const MOST_PARTS: usize = 100;
@@ -73,6 +74,12 @@ impl Encoder {
             // Readable as far as it was written, whatever happens.
             say("-movflags", "+frag_keyframe+empty_moov+default_base_moof".into());
         }
+        match kind.as_str() {
+            "mp4" => say("-frag_duration", PART_MS.to_string() + "000"),
+            "mkv" | "webm" => say("-cluster_time_limit", PART_MS.to_string()),
+            _ => {}
+        }
+        say("-flush_packets", "1".into());
         arguments
     }
 }
@@ -133,7 +140,7 @@ impl FfmpegSource {
             None => command.args(["-vf", FORMATS, "-f", "yuv4mpegpipe", "-strict", "-1"]),
         };
         command.arg("pipe:1").stdin(Stdio::null()).stdout(Stdio::piped());
-        let started = Program::start(command, Signal::KILL);
+        let started = Program::start(command);
         let mut process = started.map_err(|error| Error::input_from(name, not_started(&error), error))?;
         let Some(stdout) = process.child.stdout.take() else { return Err(Error::input(name, "ffmpeg gives nothing")) };
         let frames = match rgb {
@@ -305,8 +312,7 @@ impl FfmpegSink {
             command.args(encoder.arguments(path, video));
         }
         command.arg(&part).stdin(Stdio::piped()).stdout(Stdio::null());
-        // It finishes its file then.
-        let started = Program::start(command, Signal::TERM);
+        let started = Program::start_reader(command);
         let mut process = started.map_err(|error| Error::output_from(path, not_started(&error), error))?;
         let Some(stdin) = process.child.stdin.take() else {
             return Err(Error::Output { path: path.into(), problem: "ffmpeg takes nothing".into(), source: None });
@@ -369,7 +375,7 @@ impl FfmpegSink {
             command.args(["-movflags", "+faststart"]);
         }
         command.arg(whole.path()).stdin(Stdio::null()).stdout(Stdio::null());
-        Program::start(command, Signal::TERM).map_err(failed)?.end()?;
+        Program::start(command).map_err(failed)?.end()?;
         Ok(whole.into_temp_path())
     }
 }

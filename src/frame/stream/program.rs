@@ -5,8 +5,6 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use rustix::process::Signal;
-
 use crate::machine::process::spawn;
 
 /// As much of what ffmpeg complains of as is passed on.
@@ -38,7 +36,7 @@ const CUT_OFF: [&str; 3] = ["partial file", "ended prematurely", "exceeds contai
 /// What it says where not all could be written, which some of its versions and containers pass over.
 const UNWRITTEN: [&str; 2] = ["Error writing trailer", "Error closing file"];
 
-/// A running ffmpeg. It is killed when this is dropped, and ends when this process does.
+/// A running ffmpeg, which is killed when this is dropped.
 pub(super) struct Program {
     pub(super) child: Child,
     said: Arc<Mutex<Said>>,
@@ -84,10 +82,19 @@ impl Said {
 }
 
 impl Program {
-    /// Starts ffmpeg, to which the kernel sends `signal` when this process ends.
-    pub(super) fn start(mut command: Command, signal: Signal) -> std::io::Result<Self> {
+    /// Starts ffmpeg, which is killed when this process ends.
+    pub(super) fn start(command: Command) -> std::io::Result<Self> {
+        Self::begin(command, false)
+    }
+
+    /// Starts an ffmpeg that reads from this process: when that ends, it finishes its file with what came, and ends too.
+    pub(super) fn start_reader(command: Command) -> std::io::Result<Self> {
+        Self::begin(command, true)
+    }
+
+    fn begin(mut command: Command, outlives: bool) -> std::io::Result<Self> {
         command.stderr(Stdio::piped());
-        let mut child = spawn(command, signal)?;
+        let mut child = spawn(command, outlives)?;
         let said = Arc::new(Mutex::new(Said::default()));
         let listener = child.stderr.take().map(|stderr| {
             let said = Arc::clone(&said);
@@ -140,7 +147,7 @@ pub(in crate::frame) fn ffmpeg(log_level: &str) -> Command {
 /// Runs a program to its end, for what it prints; it takes no input, and ends when this process does.
 pub(in crate::frame) fn output(mut command: Command) -> std::io::Result<Output> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    spawn(command, Signal::KILL)?.wait_with_output()
+    spawn(command, false)?.wait_with_output()
 }
 
 #[cfg(test)]
