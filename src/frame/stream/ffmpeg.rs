@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, ChildStdout, Stdio};
 
-use super::cut::is_cut;
+use super::cut::{Missing, missing};
 use super::file::Output;
 use super::format::{Chroma, Order, PixelFormat};
 use super::probe::Probe;
@@ -98,6 +98,8 @@ pub struct FfmpegSource {
     name: PathBuf,
     live: bool,
     count: u64,
+    /// What it says of itself.
+    probe: Probe,
     /// How many frames it says that it has.
     expected: Option<u64>,
     is_over: bool,
@@ -158,7 +160,7 @@ impl FfmpegSource {
                 Frames::Y4m(y4m)
             }
         };
-        Ok(Self { process, frames, name: name.into(), live, count: 0, expected: probe.frames(), is_over: false })
+        Ok(Self { process, frames, name: name.into(), live, count: 0, expected: probe.frames(), probe, is_over: false })
     }
 }
 
@@ -177,6 +179,13 @@ fn input(name: &Path) -> PathBuf {
 }
 
 impl FfmpegSource {
+    /// Whether neither frames nor sound go on for as long as the file says. That is looked for where fewer frames came than it would have
+    /// at an even pace.
+    fn ends_early(&self) -> bool {
+        let seems_short = self.expected.is_none_or(|expected| expected > self.count + 1);
+        seems_short && !is_url(&self.name) && !is_pipe(&self.name) && self.probe.ends_early(&input(&self.name))
+    }
+
     /// What is wrong with a file of which all frames came that there are.
     fn flaw(&self, said: &Said) -> Option<Error> {
         let count = match self.expected {
@@ -186,14 +195,18 @@ impl FfmpegSource {
             }
             _ => format!("{} frames came", self.count),
         };
+        let missing = missing(&self.name).or_else(|| self.ends_early().then_some(Missing::End));
         let problem = match &said.damage {
             Some(damage) if said.is_cut => {
                 format!("it ends before its end ({damage}): {count}, and are kept; fetch the file again")
             }
-            _ if is_cut(&self.name) => {
+            _ if missing == Some(Missing::End) => {
                 format!(
                     "it ends before its end, by the length that it declares: {count}, and are kept; fetch the file again"
                 )
+            }
+            None if missing == Some(Missing::Part) => {
+                format!("parts of it are missing: {count}, and are kept; fetch the file again")
             }
             Some(damage) => {
                 format!("it is damaged ({damage}): {count}, and are kept, some of them spoilt; fetch the file again")

@@ -19,7 +19,12 @@ pub(super) struct Probe {
     start: f64,
     /// How long it says that it is, in seconds.
     lasts: Option<f64>,
+    /// Whether that stands in the file, and is not what ffprobe found.
+    is_declared: bool,
 }
+
+/// What ffprobe calls containers that declare how long they are; of others it takes what it finds, or guesses.
+const DECLARING: [&str; 8] = ["avi", "asf", "flv", "gif", "ivf", "matroska", "mov", "mxf"];
 
 impl Probe {
     /// Asks about the file or URL that `name` is to ffmpeg. Where nothing can be found out there is nothing in it: why, ffmpeg
@@ -32,7 +37,29 @@ impl Probe {
         let Some(mut said) = said else { return Self::default() };
         let start = seconds(&said["format"]["start_time"]).unwrap_or_default();
         let lasts = seconds(&said["format"]["duration"]);
-        Self { stream: said.pointer_mut("/streams/0").map(Value::take).unwrap_or_default(), start, lasts }
+        let kind = said["format"]["format_name"].as_str().unwrap_or_default();
+        let is_declared = kind.split(',').any(|kind| DECLARING.contains(&kind));
+        Self { stream: said.pointer_mut("/streams/0").map(Value::take).unwrap_or_default(), start, lasts, is_declared }
+    }
+
+    /// Whether the last of what the file holds, frames and sound, is over before the file says that it is. Reads all of it, and
+    /// decodes nothing.
+    pub(super) fn ends_early(&self, name: &Path) -> bool {
+        let Some(lasts) = self.lasts.filter(|_| self.is_declared) else { return false };
+        let mut command = Command::new("ffprobe");
+        command.args(["-v", "quiet", "-of", "csv=p=0", "-show_entries", "packet=pts_time,dts_time,duration_time"]);
+        command.arg("-i").arg(name);
+        let Ok(packets) = output(command) else { return false };
+        let times = String::from_utf8_lossy(&packets.stdout);
+        let ends = times.lines().filter_map(|line| {
+            let mut times = line.split(',').map(|time| time.parse::<f64>().ok());
+            let [shown, decoded, duration] = std::array::from_fn(|_| times.next().flatten());
+            Some(shown.or(decoded)? + duration.unwrap_or_default())
+        });
+        let end = ends.fold(f64::NEG_INFINITY, f64::max);
+        // Padding of sound, rounding, and a last frame of which nobody knows how long it is shown.
+        let tolerance = 0.3 + 0.02 * lasts + 2.0 / self.rate("avg_frame_rate").map_or(25.0, Rate::per_second).max(1.0);
+        packets.status.success() && end > f64::NEG_INFINITY && end - self.start + tolerance < lasts
     }
 
     fn text(&self, key: &str) -> &str {

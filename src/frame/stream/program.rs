@@ -14,7 +14,7 @@ const WORDS: usize = 600;
 const LONGEST_LINE: u64 = 4096;
 
 /// What ffmpeg says of frames that are damaged or not there, whether it goes on or not.
-const DAMAGE: [&str; 13] = [
+const DAMAGE: [&str; 19] = [
     "corrupt input packet",
     "corrupt decoded frame",
     "Packet corrupt",
@@ -28,10 +28,19 @@ const DAMAGE: [&str; 13] = [
     "error count:",
     "Packet mismatch",
     "EBML number",
+    // Ogg, ASF, GIF.
+    "CRC mismatch",
+    "ff asf",
+    "invalid block label",
+    "LZW decode failed",
+    // Files of a playlist.
+    "Impossible to open",
+    "Failed to open segment",
 ];
 
 /// What it says of a file that is shorter than it declares.
-const CUT_OFF: [&str; 3] = ["partial file", "ended prematurely", "exceeds containing master element"];
+const CUT_OFF: [&str; 4] =
+    ["partial file", "ended prematurely", "Stream ends prematurely", "exceeds containing master element"];
 
 /// What it says where not all could be written, which some of its versions and containers pass over.
 const UNWRITTEN: [&str; 2] = ["Error writing trailer", "Error closing file"];
