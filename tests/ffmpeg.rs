@@ -312,6 +312,36 @@ fn a_server_that_sends_less_than_it_said_is_an_error() {
     eddy(&format!("denoise {url} -o part.y4m -m identity --sigma 1")).within(&place).fails(3).says("ends prematurely");
 }
 
+/// Two seconds at 25 frames per second, then ten at 5, beside sound.
+#[test]
+fn frames_at_no_even_pace_keep_their_times() {
+    let Some(place) = place() else { return };
+    let uneven = "setpts=if(lt(N\\,50)\\,N/25/TB\\,(2+(N-50)/5)/TB)";
+    let sources = "-f lavfi -i testsrc2=size=64x48:rate=25:duration=4 -f lavfi -i sine=duration=12";
+    ffmpeg(&place, &format!("{sources} -vf {uneven} -vsync vfr a.mkv"));
+    ffmpeg(&place, "-i a.mkv -c copy a.mp4");
+    let times = |name: &str| -> Vec<f64> {
+        let times = probe(&place, "frame=best_effort_timestamp_time -select_streams v", name);
+        let times: Vec<f64> = times.lines().filter_map(|line| line.trim_matches(',').parse().ok()).collect();
+        times.iter().map(|time| time - times[0]).collect()
+    };
+    let before = times("a.mkv");
+    assert_eq!(before.len(), 100);
+    for source in ["a.mkv", "a.mp4"] {
+        for output in ["out.mkv", "out.mp4"] {
+            eddy(&format!("denoise {source} -o {output} -m identity --sigma 1")).within(&place).succeeds();
+            let after = times(output);
+            let late = |(before, after): (&f64, &f64)| (before - after).abs();
+            let latest = before.iter().zip(&after).map(late).fold(0.0, f64::max);
+            assert!(after.len() == 100 && latest < 0.03, "{source} {output}: {latest} s, {} frames", after.len());
+        }
+    }
+    for output in ["out.y4m", "out/"] {
+        let run = eddy(&format!("denoise a.mkv -o {output} -m identity --sigma 1")).within(&place).succeeds();
+        run.says("the frames come at no even pace");
+    }
+}
+
 /// Frames at no even pace, sound that is longer, frames that are left out by the container, and frames in another order.
 #[test]
 fn containers_that_are_whole_are_read_without_complaint() {

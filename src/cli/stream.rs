@@ -266,6 +266,11 @@ impl Stream<'_> {
         for loss in self.sink.losses(&self.video, result) {
             console.note(format!("{}: {loss}", output.display()));
         }
+        if self.source.is_uneven() && self.sink != SinkFormat::Container {
+            let problem = "the frames come at no even pace, which this does not say: they are shown too soon or too late; a \
+                           container, such as .mkv, keeps their times";
+            console.note(format!("{}: {problem}", output.display()));
+        }
         let origin = Origin { encoder: Some(&self.encoder), ..Origin::of(self.source.as_ref()) };
         let sink = self.sink.create(output, self.pictures.options(), result, origin)?;
         let told =

@@ -3,12 +3,13 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, ChildStdout, Stdio};
+use std::time::Duration;
 
 use super::cut::{Missing, missing};
 use super::file::Output;
 use super::format::{Chroma, Order, PixelFormat};
 use super::probe::Probe;
-use super::program::{LOG_LEVEL, Program, Said, ffmpeg};
+use super::program::{LOG_LEVEL, Program, Said, TIMES, ffmpeg};
 use super::raw::RawSource;
 use super::sink::{Framing, PlainSink};
 use super::video::{Color, Matrix, Rate, SaidBy, Scan, Siting, Video};
@@ -102,6 +103,8 @@ pub struct FfmpegSource {
     probe: Probe,
     /// How many frames it says that it has.
     expected: Option<u64>,
+    /// When the first frame was shown, once that is known; none where frames come at an even pace.
+    times: Option<Option<Duration>>,
     is_over: bool,
 }
 
@@ -135,8 +138,14 @@ impl FfmpegSource {
         let probe = if live || is_pipe(name) { Probe::default() } else { Probe::of(&input(name)) };
         let rgb = probe.bits_of_rgb().zip(probe.size());
         let mut command = ffmpeg(LOG_LEVEL);
+        let uneven = !live && !is_url(name) && !is_pipe(name) && Probe::is_uneven(&input(name));
         // The pictures of the film, and not a cover; each once, also where sound begins before them.
-        command.arg("-i").arg(input(name)).args(["-map", "0:V:0", "-an", "-sn", "-vsync", "passthrough"]);
+        let frames = ["-map", "0:V:0", "-an", "-sn", "-vsync", "passthrough"];
+        command.arg("-i").arg(input(name));
+        if uneven {
+            command.args(frames).args(TIMES);
+        }
+        command.args(frames);
         match rgb {
             Some((bits, _)) => command.args(["-f", "rawvideo", "-pix_fmt", if bits > 8 { "rgb48le" } else { "rgb24" }]),
             None => command.args(["-vf", FORMATS, "-f", "yuv4mpegpipe", "-strict", "-1"]),
@@ -160,7 +169,17 @@ impl FfmpegSource {
                 Frames::Y4m(y4m)
             }
         };
-        Ok(Self { process, frames, name: name.into(), live, count: 0, expected: probe.frames(), probe, is_over: false })
+        Ok(Self {
+            process,
+            frames,
+            name: name.into(),
+            live,
+            count: 0,
+            expected: probe.frames(),
+            probe,
+            times: uneven.then_some(None),
+            is_over: false,
+        })
     }
 }
 
@@ -240,6 +259,11 @@ impl Source for FfmpegSource {
             }
             Arrival::Picture => {
                 self.count += 1;
+                if let Some(first) = &mut self.times
+                    && let Some(time) = self.process.next_time()
+                {
+                    picture.time = time.saturating_sub(*first.get_or_insert(time));
+                }
                 Ok(Arrival::Picture)
             }
             other => Ok(other),
@@ -248,6 +272,10 @@ impl Source for FfmpegSource {
 
     fn is_live(&self) -> bool {
         self.live
+    }
+
+    fn is_uneven(&self) -> bool {
+        self.times.is_some()
     }
 
     fn container(&self) -> Option<&Path> {
@@ -265,6 +293,10 @@ pub struct FfmpegSink {
     part: tempfile::TempPath,
     target: PathBuf,
     written: u64,
+    /// When the last frame is over.
+    end: Duration,
+    /// Whether its frames have times of their own.
+    uneven: bool,
     /// Whether there may be sound that goes on after the last frame, since the run was stopped.
     is_cut: bool,
     /// Whose sound is taken along.
@@ -299,8 +331,13 @@ impl FfmpegSink {
             .map_err(|error| Error::output_from(path, "its folder cannot be written to", error))?;
         let mut command = ffmpeg(LOG_LEVEL);
         command.arg("-y");
-        let framing = if origin.live { Framing::Timed } else { Framing::Y4m };
-        if origin.live {
+        let framing = match origin {
+            Origin { live: true, .. } => Framing::Live,
+            Origin { uneven: true, .. } => Framing::Timed,
+            _ => Framing::Y4m,
+        };
+        let has_times = framing != Framing::Y4m;
+        if has_times {
             // All that there is to know stands in the header.
             command.args(["-f", "matroska", "-analyzeduration", "0", "-fpsprobesize", "0", "-i", "pipe:0"]);
         } else {
@@ -316,7 +353,7 @@ impl FfmpegSink {
                 command.args(["-c:a", "copy"]);
             }
         }
-        if origin.live && kind(path).is_some_and(|kind| ["mp4", "mkv", "webm"].contains(&kind.as_str())) {
+        if has_times && kind(path).is_some_and(|kind| ["mp4", "mkv", "webm"].contains(&kind.as_str())) {
             // Frames may come sooner or later than the nominal rate says, and each has its time; others hold a steady rate alone.
             command.args(["-vsync", "vfr", "-enc_time_base", "-1"]);
         }
@@ -338,6 +375,8 @@ impl FfmpegSink {
             part,
             target,
             written: 0,
+            end: Duration::ZERO,
+            uneven: framing == Framing::Timed,
             is_cut: false,
             sound: origin.sound.map(Path::to_owned),
         };
@@ -382,7 +421,7 @@ impl FfmpegSink {
         let mut command = ffmpeg(LOG_LEVEL);
         command.arg("-y").arg("-i").arg(&self.part).args(["-map", "0", "-c", "copy"]);
         if self.is_cut && self.sound.is_some() {
-            command.arg("-t").arg(format!("{:.6}", self.video.rate.time_of(self.written).as_secs_f64()));
+            command.arg("-t").arg(format!("{:.6}", self.end.as_secs_f64()));
         }
         if kind(&self.target).as_deref() == Some("mp4") {
             command.args(["-movflags", "+faststart"]);
@@ -470,6 +509,8 @@ impl Sink for FfmpegSink {
         match pipe.write(picture) {
             Ok(()) => {
                 self.written += 1;
+                let steady = self.video.rate.time_of(self.written);
+                self.end = if self.uneven { picture.time + self.video.rate.time_of(1) } else { steady };
                 Ok(())
             }
             // It closed its end: why, it says itself. Where it does not, it is no reader who has had enough.

@@ -26,6 +26,19 @@ pub(super) struct Probe {
 /// What ffprobe calls containers that declare how long they are; of others it takes what it finds, or guesses.
 const DECLARING: [&str; 8] = ["avi", "asf", "flv", "gif", "ivf", "matroska", "mov", "mxf"];
 
+/// How much of a file is looked at for whether its frames come at an even pace, as ffprobe has it: a minute.
+const EXAMINED: &str = "%+60";
+
+/// Whether frames that are shown at these times come at no even pace: more than one in a hundred is a quarter of a frame late or early.
+fn is_uneven(times: &[f64]) -> bool {
+    let mut gaps: Vec<f64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    gaps.sort_by(f64::total_cmp);
+    let Some(middle) = gaps.get(gaps.len() / 2).copied() else { return false };
+    // Containers count milliseconds, and some count fewer.
+    let is_off = |gap: &&f64| (**gap - middle).abs() > (0.25 * middle).max(0.003);
+    100 * gaps.iter().filter(is_off).count() > gaps.len()
+}
+
 impl Probe {
     /// Asks about the file or URL that `name` is to ffmpeg. Where nothing can be found out there is nothing in it: why, ffmpeg
     /// says better.
@@ -40,6 +53,18 @@ impl Probe {
         let kind = said["format"]["format_name"].as_str().unwrap_or_default();
         let is_declared = kind.split(',').any(|kind| DECLARING.contains(&kind));
         Self { stream: said.pointer_mut("/streams/0").map(Value::take).unwrap_or_default(), start, lasts, is_declared }
+    }
+
+    /// Whether the frames of a file come at no even pace, by the first of them: so that each has to keep its time.
+    pub(super) fn is_uneven(name: &Path) -> bool {
+        let mut command = Command::new("ffprobe");
+        command.args(["-v", "quiet", "-of", "csv=p=0", "-select_streams", "V:0", "-read_intervals", EXAMINED]);
+        command.args(["-show_entries", "packet=pts_time"]).arg("-i").arg(name);
+        let Ok(packets) = output(command) else { return false };
+        let times = String::from_utf8_lossy(&packets.stdout);
+        let mut times: Vec<f64> = times.lines().filter_map(|line| line.trim_matches(',').parse().ok()).collect();
+        times.sort_by(f64::total_cmp);
+        is_uneven(&times)
     }
 
     /// Whether the last of what the file holds, frames and sound, is over before the file says that it is. Reads all of it, and
@@ -182,4 +207,23 @@ impl Probe {
 
 fn seconds(value: &Value) -> Option<f64> {
     value.as_str().and_then(|text| text.parse().ok()).filter(|seconds: &f64| seconds.is_finite())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_uneven;
+
+    #[test]
+    fn a_pace_is_even_up_to_rounding_and_a_rare_gap() {
+        let even = |rate: f64| (0..200).map(|i| (1000.0 * f64::from(i) / rate).round() / 1000.0).collect::<Vec<_>>();
+        for rate in [5.0, 23.976, 29.97, 60.0, 120.0] {
+            assert!(!is_uneven(&even(rate)), "{rate}");
+        }
+        let mut gap = even(25.0);
+        gap[100..].iter_mut().for_each(|time| *time += 0.04);
+        assert!(!is_uneven(&gap) && !is_uneven(&[]) && !is_uneven(&[1.0]));
+        let slower: Vec<f64> =
+            (0..100).map(|i| f64::from(i) / 25.0).chain((20..60).map(|i| f64::from(i) / 5.0)).collect();
+        assert!(is_uneven(&slower));
+    }
 }

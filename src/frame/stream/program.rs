@@ -2,10 +2,18 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use crate::machine::process::spawn;
+
+/// An output of ffmpeg's by which it says when each frame is shown, one number in milliseconds a line, before it gives the frame.
+pub(super) const TIMES: [&str; 7] =
+    ["-c:v", "wrapped_avframe", "-flush_packets", "1", "-f", "mkvtimestamp_v2", "pipe:2"];
+
+/// A frame that is there and of which no time is said for so long has none.
+const TIME_LIMIT: Duration = Duration::from_secs(5);
 
 /// As much of what ffmpeg complains of as is passed on.
 const WORDS: usize = 600;
@@ -49,6 +57,7 @@ const UNWRITTEN: [&str; 2] = ["Error writing trailer", "Error closing file"];
 pub(super) struct Program {
     pub(super) child: Child,
     said: Arc<Mutex<Said>>,
+    times: mpsc::Receiver<Duration>,
     listener: Option<thread::JoinHandle<()>>,
 }
 
@@ -105,18 +114,30 @@ impl Program {
         command.stderr(Stdio::piped());
         let mut child = spawn(command, outlives)?;
         let said = Arc::new(Mutex::new(Said::default()));
+        let (time, times) = mpsc::channel();
         let listener = child.stderr.take().map(|stderr| {
             let said = Arc::clone(&said);
             thread::spawn(move || {
                 let mut stderr = BufReader::new(stderr);
                 let mut line = Vec::new();
                 while let Ok(1..) = stderr.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line) {
-                    said.lock().unwrap_or_else(PoisonError::into_inner).take(&String::from_utf8_lossy(&line));
+                    let text = String::from_utf8_lossy(&line);
+                    match text.trim().parse().map(Duration::from_millis) {
+                        Ok(shown) => drop(time.send(shown)),
+                        // What stands above the times.
+                        Err(_) if text.starts_with('#') => {}
+                        Err(_) => said.lock().unwrap_or_else(PoisonError::into_inner).take(&text),
+                    }
                     line.clear();
                 }
             })
         });
-        Ok(Self { child, said, listener })
+        Ok(Self { child, said, times, listener })
+    }
+
+    /// When the next frame is shown, where ffmpeg was told to say that by [`TIMES`]; none where it says so no more.
+    pub(super) fn next_time(&self) -> Option<Duration> {
+        self.times.recv_timeout(TIME_LIMIT).ok()
     }
 
     /// Waits for the end, and returns what ffmpeg complained of if it failed; or else what it said all the same.
