@@ -89,6 +89,27 @@ fn avif_and_jpeg_2000_are_pictures_like_others() {
 }
 
 #[test]
+fn pictures_that_ffmpeg_decodes_take_no_more_memory_than_is_allowed() {
+    let Some(place) = place() else { return };
+    ffmpeg(&place, "-f lavfi -i color=size=9000x9000 -frames:v 1 -pix_fmt rgb24 large.jp2");
+    let run = eddy("denoise large.jp2 -o a.png --sigma 0 --max-memory 200M").within(&place).fails(3);
+    // Before it is decoded, of which ffmpeg knows no limit in bytes.
+    run.says("9000 x 9000 pixels").says("raise --max-memory");
+    ffmpeg(&place, "-f lavfi -i testsrc2=size=640x480 -frames:v 1 -pix_fmt rgb24 small.jp2");
+    eddy("denoise small.jp2 -o a.png --sigma 0 --max-memory 400M").within(&place).succeeds();
+}
+
+#[test]
+fn bare_frames_are_written_without_sound() {
+    let Some(place) = place() else { return };
+    ffmpeg(&place, "-f lavfi -i testsrc2=size=176x144:rate=10:duration=1 -f lavfi -i sine=duration=1 in.mkv");
+    for output in ["out.h264", "out.mjpeg", "out.3gp"] {
+        eddy(&format!("denoise in.mkv -o {output} -m identity --sigma 1")).within(&place).succeeds();
+        assert_eq!(probe(&place, "stream=nb_read_frames -count_frames -select_streams v", output), "10", "{output}");
+    }
+}
+
+#[test]
 fn containers_are_read_and_written() {
     let Some(place) = place() else { return };
     ffmpeg(&place, "-f lavfi -i testsrc2=size=160x120:rate=12:duration=1 in.mp4");

@@ -290,10 +290,12 @@ fn no_picture(folder: &Path) -> Error {
     Error::input(folder, format!("the folder holds no picture; looked for {extensions}"))
 }
 
-/// The pictures in a folder, of formats that are not read, too.
+/// The pictures in a folder, of formats that are not read, too, and links to pictures that are gone, so that none is missed silently.
 fn listed(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = entries(folder)?;
-    found.retain(|path| (Format::from_path(path).is_some() || Format::is_foreign(path)) && path.is_file());
+    found.retain(|path| {
+        (Format::from_path(path).is_some() || Format::is_foreign(path)) && (path.is_file() || !path.exists())
+    });
     Ok(found)
 }
 

@@ -325,6 +325,9 @@ impl FfmpegSink {
     /// # Errors
     /// [`Error::Output`] when ffmpeg is not there or does not write this, with what it says.
     pub fn create(path: &Path, video: &Video, origin: Origin<'_>) -> Result<Self> {
+        // Bare frames have no sound beside them.
+        let is_bare = kind(path).is_some_and(|kind| ["h264", "hevc", "mjpeg"].contains(&kind.as_str()));
+        let origin = Origin { sound: origin.sound.filter(|_| !is_bare), ..origin };
         let Part { file, target } = picture::begin(path)?;
         // Under a name by which it is found if this process is killed: what was written of it is a film.
         let part = named_part(file.into_temp_path(), &target)
@@ -351,6 +354,9 @@ impl FfmpegSink {
             command.arg("-i").arg(input(sound)).args(["-map", "0:v:0", "-map", "1:a?"]);
             if kind(sound).is_some() && kind(sound) == kind(path) {
                 command.args(["-c:a", "copy"]);
+            } else if kind(path).as_deref() == Some("3gp") {
+                // Speech, which is what ffmpeg takes there by itself, is not in every ffmpeg.
+                command.args(["-c:a", "aac"]);
             }
         }
         if has_times && kind(path).is_some_and(|kind| ["mp4", "mkv", "webm"].contains(&kind.as_str())) {
