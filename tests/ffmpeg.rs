@@ -89,6 +89,27 @@ fn avif_and_jpeg_2000_are_pictures_like_others() {
 }
 
 #[test]
+fn pictures_that_ffmpeg_decodes_take_no_more_memory_than_is_allowed() {
+    let Some(place) = place() else { return };
+    ffmpeg(&place, "-f lavfi -i color=size=9000x9000 -frames:v 1 -pix_fmt rgb24 large.jp2");
+    let run = eddy("denoise large.jp2 -o a.png --sigma 0 --max-memory 200M").within(&place).fails(3);
+    // Before it is decoded, of which ffmpeg knows no limit in bytes.
+    run.says("9000 x 9000 pixels").says("raise --max-memory");
+    ffmpeg(&place, "-f lavfi -i testsrc2=size=640x480 -frames:v 1 -pix_fmt rgb24 small.jp2");
+    eddy("denoise small.jp2 -o a.png --sigma 0 --max-memory 400M").within(&place).succeeds();
+}
+
+#[test]
+fn bare_frames_are_written_without_sound() {
+    let Some(place) = place() else { return };
+    ffmpeg(&place, "-f lavfi -i testsrc2=size=176x144:rate=10:duration=1 -f lavfi -i sine=duration=1 in.mkv");
+    for output in ["out.h264", "out.mjpeg", "out.3gp"] {
+        eddy(&format!("denoise in.mkv -o {output} -m identity --sigma 1")).within(&place).succeeds();
+        assert_eq!(probe(&place, "stream=nb_read_frames -count_frames -select_streams v", output), "10", "{output}");
+    }
+}
+
+#[test]
 fn containers_are_read_and_written() {
     let Some(place) = place() else { return };
     ffmpeg(&place, "-f lavfi -i testsrc2=size=160x120:rate=12:duration=1 in.mp4");
@@ -231,7 +252,11 @@ fn containers_whose_parts_are_cut_off_end_with_an_error() {
     ffmpeg(&place, "-i a.flv -c:v libtheora a.ogv");
     ffmpeg(&place, "-i a.flv a.gif");
     ffmpeg(&place, "-i a.flv -frames:v 5 -target pal-dv a.dv");
-    for (name, frames) in [("a.flv", 100), ("a.ogv", 100), ("a.gif", 100), ("a.dv", 5)] {
+    ffmpeg(&place, "-i a.flv -c:v wmv2 a.wmv");
+    ffmpeg(&place, "-i a.flv -c:v mpeg2video -b:v 2M a.mxf");
+    ffmpeg(&place, "-i a.flv -c copy -movflags +frag_keyframe+empty_moov a.mov");
+    let all = ["a.flv", "a.ogv", "a.gif", "a.wmv", "a.mxf", "a.mov"].map(|name| (name, 100));
+    for (name, frames) in all.into_iter().chain([("a.dv", 5)]) {
         let whole = std::fs::read(place.path(name)).unwrap();
         let record = eddy(&format!("denoise {name} -o whole.y4m -m identity --sigma 1 --json"));
         assert_eq!(record.within(&place).succeeds().summary()["written"], frames, "{name}");
@@ -239,8 +264,128 @@ fn containers_whose_parts_are_cut_off_end_with_an_error() {
         for part in [31, 53, 97] {
             place.file(&format!("cut-{name}"), &whole[..whole.len() * part / 101]);
             let denoise = format!("denoise cut-{name} -o part.y4m -m identity --sigma 1");
-            eddy(&denoise).within(&place).fails(3).says("it ends before its end").says("frames came, and are kept");
+            // Of what is left of MXF is said what is wrong with it, but for the last that there is no more.
+            if (name, part) != ("a.mxf", 97) {
+                eddy(&denoise).within(&place).fails(3).says("it ends before its end").says("frames came, and are kept");
+            }
         }
+    }
+}
+
+/// Where what is missing ends with a part, or was never fetched, what is declared tells, or how the parts are numbered.
+#[test]
+fn containers_without_some_of_their_parts_end_with_an_error() {
+    let Some(place) = place() else { return };
+    let sources = "-f lavfi -i testsrc2=size=160x120:rate=25:duration=8 -f lavfi -i sine=duration=8";
+    ffmpeg(&place, &format!("{sources} -c:v flv1 -c:a mp3 -ar 44100 a.flv"));
+    ffmpeg(&place, "-i a.flv -c:v libtheora -b:v 2M -an a.ogv");
+    ffmpeg(&place, "-i a.flv -c:v mjpeg -an a.avi");
+    ffmpeg(&place, "-i a.flv -c:v libvpx -an a.ivf");
+    let position = |bytes: &[u8], part: &[u8]| bytes.windows(part.len()).position(|found| found == part).unwrap();
+    let fails = |name: &str, bytes: &[u8]| {
+        place.file(name, bytes);
+        eddy(&format!("denoise {name} -o part.y4m -m identity --sigma 1")).within(&place).fails(3)
+    };
+
+    let flv = place.bytes("a.flv");
+    // A tag's length stands in its second to fourth byte, and it is followed by four bytes.
+    let mut at = 13;
+    while at < flv.len() / 2 {
+        at += 15 + u32::from_be_bytes([0, flv[at + 1], flv[at + 2], flv[at + 3]]) as usize;
+    }
+    fails("cut.flv", &flv[..at]).says("it ends before its end").says("of 20");
+    let ogv = place.bytes("a.ogv");
+    let page = ogv.len() / 2 + position(&ogv[ogv.len() / 2..], b"OggS");
+    let next = page + 4 + position(&ogv[page + 4..], b"OggS");
+    fails("cut.ogv", &ogv[..page]).says("it ends before its end");
+    fails("hole.ogv", &[&ogv[..page], &ogv[next..]].concat()).says("parts of it are missing");
+    let mut spoilt = ogv.clone();
+    spoilt[page + 200] ^= 1;
+    fails("bad.ogv", &spoilt).says("CRC mismatch");
+    let mut avi = place.bytes("a.avi");
+    let half = avi.len() / 2;
+    avi[half..].fill(0);
+    fails("half.avi", &avi).says("it ends before its end").says("of 20");
+    let ivf = place.bytes("a.ivf");
+    let mut at = 32;
+    while at < ivf.len() / 2 {
+        at += 12 + u32::from_le_bytes([ivf[at], ivf[at + 1], ivf[at + 2], ivf[at + 3]]) as usize;
+    }
+    fails("cut.ivf", &ivf[..at]).says("it ends before its end");
+    fails("list.ffconcat", b"ffconcat version 1.0\nfile a.flv\nfile gone.flv\n").says("Impossible to open");
+}
+
+#[test]
+fn a_server_that_sends_less_than_it_said_is_an_error() {
+    let Some(place) = place() else { return };
+    ffmpeg(&place, "-f lavfi -i testsrc2=size=160x120:rate=25:duration=4 -c:v mpeg4 a.avi");
+    let whole = place.bytes("a.avi");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/a.avi", listener.local_addr().unwrap());
+    let half = whole.len() / 2;
+    std::thread::spawn(move || {
+        while let Ok((mut connection, _)) = listener.accept() {
+            let _ = std::io::Read::read(&mut connection, &mut [0; 4096]);
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", whole.len());
+            let _ = std::io::Write::write_all(&mut connection, &[head.as_bytes(), &whole[..half]].concat());
+        }
+    });
+    eddy(&format!("denoise {url} -o part.y4m -m identity --sigma 1")).within(&place).fails(3).says("ends prematurely");
+}
+
+/// Two seconds at 25 frames per second, then ten at 5, beside sound.
+#[test]
+fn frames_at_no_even_pace_keep_their_times() {
+    let Some(place) = place() else { return };
+    let uneven = "setpts=if(lt(N\\,50)\\,N/25/TB\\,(2+(N-50)/5)/TB)";
+    let sources = "-f lavfi -i testsrc2=size=64x48:rate=25:duration=4 -f lavfi -i sine=duration=12";
+    ffmpeg(&place, &format!("{sources} -vf {uneven} -vsync vfr a.mkv"));
+    ffmpeg(&place, "-i a.mkv -c copy a.mp4");
+    let times = |name: &str| -> Vec<f64> {
+        let times = probe(&place, "frame=best_effort_timestamp_time -select_streams v", name);
+        let times: Vec<f64> = times.lines().filter_map(|line| line.trim_matches(',').parse().ok()).collect();
+        times.iter().map(|time| time - times[0]).collect()
+    };
+    let before = times("a.mkv");
+    assert_eq!(before.len(), 100);
+    for source in ["a.mkv", "a.mp4"] {
+        for output in ["out.mkv", "out.mp4"] {
+            eddy(&format!("denoise {source} -o {output} -m identity --sigma 1")).within(&place).succeeds();
+            let after = times(output);
+            let late = |(before, after): (&f64, &f64)| (before - after).abs();
+            let latest = before.iter().zip(&after).map(late).fold(0.0, f64::max);
+            assert!(after.len() == 100 && latest < 0.03, "{source} {output}: {latest} s, {} frames", after.len());
+        }
+    }
+    for output in ["out.y4m", "out/"] {
+        let run = eddy(&format!("denoise a.mkv -o {output} -m identity --sigma 1")).within(&place).succeeds();
+        run.says("the frames come at no even pace");
+    }
+}
+
+/// Frames at no even pace, sound that is longer, frames that are left out by the container, and frames in another order.
+#[test]
+fn containers_that_are_whole_are_read_without_complaint() {
+    let Some(place) = place() else { return };
+    let moving = "-f lavfi -i testsrc2=size=160x120:rate=25:duration=4";
+    let sound = "-f lavfi -i sine=duration=12";
+    let uneven = "setpts=if(lt(N\\,50)\\,N/25/TB\\,(2+(N-50)/5)/TB)";
+    for end in ["mkv", "mp4", "mov", "avi", "flv", "wmv", "webm", "ogv", "ts", "mpg", "nut", "asf", "3gp"] {
+        let (name, odd) = (format!("long.{end}"), format!("uneven.{end}"));
+        let small = if end == "3gp" { "-c:v mpeg4 -c:a aac" } else { "" };
+        let fast = if end == "webm" { "-deadline realtime -cpu-used 8 -ar 48000" } else { "-ar 44100" };
+        ffmpeg(&place, &format!("{moving} {sound} {small} {fast} -bf 0 {name}"));
+        ffmpeg(&place, &format!("{moving} {sound} -vf {uneven} {small} {fast} -vsync vfr {odd}"));
+        for name in [name, odd] {
+            let run =
+                eddy(&format!("denoise {name} -o out.y4m -m identity --sigma 1 --json")).within(&place).succeeds();
+            assert!(run.summary()["written"].as_u64() >= Some(99), "{name}");
+        }
+    }
+    ffmpeg(&place, &format!("{moving} -c:v libx264 -bf 3 -g 50 b.mp4"));
+    for (name, cut) in [("from.mp4", "-ss 1.3 -i b.mp4 -c copy"), ("to.mkv", "-i b.mp4 -t 1.7 -c copy")] {
+        ffmpeg(&place, &format!("{cut} {name}"));
+        eddy(&format!("denoise {name} -o out.y4m -m identity --sigma 1")).within(&place).succeeds();
     }
 }
 
@@ -331,31 +476,47 @@ fn a_source_that_never_answers_can_be_left_and_leaves_no_process_behind() {
     assert!(!place.path("out.y4m").exists());
 }
 
-/// What was recorded until then is a film, under a name that says so.
+/// What was recorded until then is a film, under a name that says so: all of it after SIGKILL, and all but the last seconds after a
+/// power cut, for which a copy taken meanwhile stands.
 #[test]
 fn a_recording_survives_a_kill() {
     let Some(place) = place() else { return };
-    let frames = ffmpeg(&place, "-f lavfi -i testsrc2=size=160x120:rate=25:duration=20 -f yuv4mpegpipe -");
-    let mut command =
-        eddy("denoise - -o out.mp4 -m identity --sigma 1 -q --encoder-options g=10").within(&place).command();
-    let mut child = command.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    let part = place.path("out.part.mp4");
-    let writer = std::thread::spawn(move || {
-        // It is killed amid this.
-        let _ = std::io::Write::write_all(&mut stdin, &frames);
-        stdin
-    });
-    let begun = std::time::Instant::now();
-    while part.metadata().map_or(0, |part| part.len()) < 100_000 {
-        assert!(begun.elapsed().as_secs() < 60 && child.try_wait().unwrap().is_none(), "nothing is recorded");
-        std::thread::sleep(std::time::Duration::from_millis(10));
+    let frames = ffmpeg(&place, "-f lavfi -i testsrc2=size=160x120:rate=25:duration=10 -f yuv4mpegpipe -");
+    let count = |name: &str| -> u64 {
+        let mut command = Command::new("ffprobe");
+        command.args(["-v", "quiet", "-of", "csv=p=0", "-count_packets", "-show_entries", "stream=nb_read_packets"]);
+        let output = command.arg(place.path(name)).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).trim().parse().unwrap_or_default()
+    };
+    for end in ["mp4", "mkv", "webm"] {
+        let out = place.path(&format!("out.{end}"));
+        let part = place.path(&format!("out.part.{end}"));
+        let speed = if end == "webm" { "cpu-used=8,deadline=realtime" } else { "preset=medium" };
+        let command = eddy("denoise - -m identity --sigma 1 -q --encoder-options").arg(speed).arg("-o").arg(&out);
+        let mut child = command.command().current_dir(place.path("")).stdin(Stdio::piped()).spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        std::io::Write::write_all(&mut stdin, &frames).unwrap();
+        // What is on the way comes through, and then nothing more does.
+        let begun = std::time::Instant::now();
+        let copy = format!("copy.{end}");
+        while begun.elapsed().as_secs() < 60 {
+            std::fs::copy(&part, place.path(&copy)).unwrap();
+            if count(&copy) > 100 {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(200));
+        }
+        let copied = count(&copy);
+        std::thread::sleep(std::time::Duration::from_secs(1));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        while running(&part.display().to_string()) > 0 {
+            assert!(begun.elapsed().as_secs() < 120, "ffmpeg never ends");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        let kept = count(&format!("out.part.{end}"));
+        assert!(kept >= 245 && copied > 100 && !out.exists(), "{end}: {kept}, {copied} before");
     }
-    child.kill().unwrap();
-    child.wait().unwrap();
-    drop(writer.join());
-    let kept: u64 = probe(&place, "stream=nb_read_frames -count_frames", "out.part.mp4").parse().unwrap();
-    assert!(kept >= 10 && !place.path("out.mp4").exists(), "{kept}");
 }
 
 #[test]

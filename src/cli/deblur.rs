@@ -73,6 +73,8 @@ impl Arguments {
         let package = Package::find(&self.model)?;
         let redraw = Redraw {
             pictures: &self.pictures,
+            // Of a blur that is told in words there is no file.
+            also_read: vec![self.kernel.clone().into()],
             package: &package,
             options: self.drawing.options(&self.memory),
             seed: self.drawing.seed,

@@ -118,8 +118,12 @@ impl Arguments {
             Some(path) => SigmaChoice::Profile(NoiseProfile::read(path)?),
             None => self.sigma.0.clone(),
         };
-        let stream = self.stream.stream(&self.pictures, self.memory.limits())?;
-        let jobs = if stream.is_none() { self.pictures.jobs(self.console)? } else { Vec::new() };
+        let stream = self.stream.stream(&self.pictures, self.noise_profile.as_slice(), self.memory.limits())?;
+        let jobs = if stream.is_none() {
+            self.pictures.jobs(self.noise_profile.as_slice(), self.console)?
+        } else {
+            Vec::new()
+        };
         let packages = self.packages(stream.as_ref(), &sigma)?;
         let mut opened = self.device.open(self.console)?;
         // Between the pictures of a stream that keeps a pace, or comes at its own, there is time to rest.

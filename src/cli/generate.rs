@@ -7,7 +7,7 @@ use clap::Args;
 use eddy::array;
 use eddy::diffusion::{ClassifierFreeOptions, Guide, NoiseSource};
 use eddy::frame::picture;
-use eddy::frame::source::ends_in_slash;
+use eddy::frame::source::{ends_in_slash, refuse_replacing};
 use eddy::frame::{Format, Frame};
 use eddy::model::Package;
 use eddy::task::{Classes, Classifier, DrawOptions, Drawer, Drawing, as_images};
@@ -125,6 +125,12 @@ impl Arguments {
         }
         let package = Package::find(&self.model)?;
         let sink = Sink::choose(&self.output, self.count as usize, self.grid)?;
+        let also_read: Vec<PathBuf> = self.from.iter().cloned().chain(self.noise.files()).collect();
+        match &sink {
+            Sink::Folder(folder) if !also_read.is_empty() => (0..self.count.into())
+                .try_for_each(|i| refuse_replacing(&also_read, &numbered(folder, self.drawing.seed.wrapping_add(i))))?,
+            _ => refuse_replacing(&also_read, &self.output)?,
+        }
         let opened = self.device.open(self.console)?;
         let precision = self.precision.on(opened.device(), &package);
         let mut network = opened.guarded(&package, precision)?;
@@ -185,8 +191,7 @@ impl Arguments {
                         drop(picture::write(&frame, path, *format, &picture::Options::default())?)
                     }
                     Sink::Folder(folder) => {
-                        let path = folder.join(format!("{seed:06}.png"));
-                        picture::write(&frame, &path, Format::Png, &picture::Options::default())?;
+                        picture::write(&frame, &numbered(folder, seed), Format::Png, &picture::Options::default())?;
                     }
                 }
             }
@@ -260,6 +265,11 @@ impl Arguments {
         }
         note.to_string()
     }
+}
+
+/// What a picture is called in a folder: as its seed.
+fn numbered(folder: &Path, seed: u64) -> PathBuf {
+    folder.join(format!("{seed:06}.png"))
 }
 
 /// Where pictures go.

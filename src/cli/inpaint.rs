@@ -97,6 +97,7 @@ impl Arguments {
         let seeds = seeds(seed, self.draws);
         let redraw = Redraw {
             pictures: &self.pictures,
+            also_read: vec![self.mask.clone()],
             package: &package,
             options,
             seed,

@@ -267,6 +267,11 @@ impl NoiseOptions {
         self.initial_noise.is_some() || self.noise.is_some()
     }
 
+    /// The files that it comes from.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        self.initial_noise.iter().chain(&self.noise).cloned().collect()
+    }
+
     pub(crate) fn read(&self) -> eddy::Result<GivenNoise> {
         Ok(GivenNoise {
             initial: self.initial_noise.as_deref().map(array::read).transpose()?,

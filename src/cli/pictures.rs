@@ -80,10 +80,20 @@ pub(crate) struct Turn<'a> {
 }
 
 impl Pictures {
-    /// What there is to do.
-    pub(crate) fn jobs(&self, console: Console) -> eddy::Result<Vec<Job>> {
+    /// What there is to do, where no result replaces a source or what is `also_read`.
+    pub(crate) fn jobs(&self, also_read: &[PathBuf], console: Console) -> eddy::Result<Vec<Job>> {
+        let jobs = self.all_jobs(console)?;
+        for job in &jobs {
+            source::refuse_replacing(also_read, &job.output)?;
+        }
+        Ok(jobs)
+    }
+
+    fn all_jobs(&self, console: Console) -> eddy::Result<Vec<Job>> {
         if self.is_standard_picture()? {
-            return self.standard_job().map(|job| vec![job]);
+            let job = self.standard_job()?;
+            source::refuse_replacing(&[&job.input], &job.output)?;
+            return Ok(vec![job]);
         }
         let format = match self.format {
             Some(OutputFormat::Picture(format)) => Some(format),

@@ -47,6 +47,7 @@ impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         self.sync.apply();
         NoiseProfile::check(&self.output)?;
+        source::refuse_replacing(&self.sources, &self.output)?;
         let mut profiler = Profiler::new();
         if self.sources.iter().any(|source| stream::is_source(source)) {
             self.measure_video(&mut profiler)?;

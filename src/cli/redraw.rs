@@ -1,7 +1,7 @@
 //! What commands share that draw pictures anew, each from what was there.
 
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use eddy::diffusion::{Guide, Progress, Sampler};
@@ -21,6 +21,8 @@ use super::pictures::Pictures;
 /// Pictures that are drawn anew.
 pub(crate) struct Redraw<'a> {
     pub(crate) pictures: &'a Pictures,
+    /// What is read beside them: a mask, a kernel, noise.
+    pub(crate) also_read: Vec<PathBuf>,
     pub(crate) package: &'a Package,
     pub(crate) options: DrawOptions,
     pub(crate) seed: u64,
@@ -68,7 +70,7 @@ impl Redraw<'_> {
     ) -> anyhow::Result<()> {
         let Self { pictures, package, console, .. } = self;
         let limits = Limits::within(self.options.budget.max_memory);
-        let jobs = pictures.jobs(console)?;
+        let jobs = pictures.jobs(&self.also_read, console)?;
         let opened = self.device.open(console)?;
         let model = &package.manifest.name;
         let precision = self.precision.on(opened.device(), package);

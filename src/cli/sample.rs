@@ -6,6 +6,7 @@ use std::time::Instant;
 use clap::Args;
 use eddy::array;
 use eddy::diffusion::{NoiseSource, Philox, Sampler, SigmaMap, State, execute, plan};
+use eddy::frame::source;
 use eddy::model::SampledModel;
 use eddy::tile::TilePlan;
 use ndarray::Ix4;
@@ -73,6 +74,7 @@ impl Arguments {
         let model = SampledModel::find(&self.model)?;
         let plan = plan(&model.schedule()?, self.sampler, self.steps, self.eta)?;
         array::check(&self.output)?;
+        source::refuse_replacing(&[vec![&self.input], self.noise.iter().collect()].concat(), &self.output)?;
         let x = array::read::<Ix4>(&self.input)?;
         let noise = self.noise()?;
         let opened = self.device.open(self.console)?;

@@ -164,8 +164,13 @@ impl StreamOptions {
         }))
     }
 
-    /// The stream that is asked for; none where it is picture files into picture files.
-    pub(crate) fn stream<'a>(&self, pictures: &'a Pictures, limits: Limits) -> eddy::Result<Option<Stream<'a>>> {
+    /// The stream that is asked for, where no result replaces a source or what is `also_read`; none where it is picture files into picture files.
+    pub(crate) fn stream<'a>(
+        &self,
+        pictures: &'a Pictures,
+        also_read: &[PathBuf],
+        limits: Limits,
+    ) -> eddy::Result<Option<Stream<'a>>> {
         let (sources, output) = (pictures.sources(), pictures.output());
         let is_stream = self.live
             || pictures.asks_for_stream()
@@ -181,8 +186,11 @@ impl StreamOptions {
         drop(opening);
         pictures.refuse_recursion()?;
         let sink = SinkFormat::choose(output, pictures.sink_format())?;
-        if output.is_file() || output.is_dir() {
-            source::refuse_replacing(sources, output)?;
+        source::refuse_replacing(&[sources, also_read].concat(), output)?;
+        if let SinkFormat::Pictures(format) = sink
+            && !sources.iter().any(|source| stream::is_source(source))
+        {
+            source::refuse_numbering_over(sources, output, format)?;
         }
         let size = self.size.map(|size| [size.width, size.height]);
         let wish = CameraWish { size, format: self.pixel_format };
@@ -257,6 +265,11 @@ impl Stream<'_> {
         }
         for loss in self.sink.losses(&self.video, result) {
             console.note(format!("{}: {loss}", output.display()));
+        }
+        if self.source.is_uneven() && self.sink != SinkFormat::Container {
+            let problem = "the frames come at no even pace, which this does not say: they are shown too soon or too late; a \
+                           container, such as .mkv, keeps their times";
+            console.note(format!("{}: {problem}", output.display()));
         }
         let origin = Origin { encoder: Some(&self.encoder), ..Origin::of(self.source.as_ref()) };
         let sink = self.sink.create(output, self.pictures.options(), result, origin)?;

@@ -89,8 +89,8 @@ impl Arguments {
             let problem = "its plan begins at the small picture; leave --initial-noise and --noise out, or take a model that draws";
             return Err(eddy::Error::usage(format!("{}: {problem}", package.manifest.name)).into());
         }
-        let stream = self.stream.stream(&self.pictures, self.memory.limits())?;
-        let jobs = if stream.is_none() { self.pictures.jobs(self.console)? } else { Vec::new() };
+        let stream = self.stream.stream(&self.pictures, &[], self.memory.limits())?;
+        let jobs = if stream.is_none() { self.pictures.jobs(&[], self.console)? } else { Vec::new() };
         let mut opened = self.device.open(self.console)?;
         // Between the pictures of a stream that keeps a pace, or comes at its own, there is time to rest.
         opened.rest = self.stream.target().is_some() || stream.as_ref().is_some_and(Stream::is_live);
@@ -115,7 +115,7 @@ impl Arguments {
 
     /// Enlarges pictures by a network that draws them from noise, beside the small ones.
     fn upscale_by_drawing(&self, package: &Package) -> anyhow::Result<()> {
-        if self.stream.stream(&self.pictures, self.memory.limits())?.is_some() {
+        if self.stream.stream(&self.pictures, &[], self.memory.limits())?.is_some() {
             let name = &package.manifest.name;
             let problem = format!(
                 "{name} draws each picture from noise, and takes pictures alone; a stream needs a model such as upscale-x2"
@@ -139,6 +139,7 @@ impl Arguments {
     fn redraw<'a>(&'a self, package: &'a Package) -> Redraw<'a> {
         Redraw {
             pictures: &self.pictures,
+            also_read: self.noise.files(),
             package,
             options: DrawOptions {
                 steps: self.sampling.steps(),

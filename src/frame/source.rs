@@ -6,11 +6,14 @@ mod tests;
 
 use super::Format;
 use super::picture::end_of_link;
-use crate::durable::create_folder;
+use crate::durable::{create_folder, folder_of};
 use crate::error::{Error, Result};
 use natural::by_number;
 use std::collections::HashMap;
 use std::ffi::OsString;
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{MAIN_SEPARATOR, Path, PathBuf};
 
 /// One picture to read and where its result goes.
@@ -154,16 +157,76 @@ pub fn together(inputs: &[PathBuf], output: &Path) -> Result<Vec<PathBuf>> {
     }
 }
 
-/// Refuses to write a stream over its own source.
+/// Refuses a result that would replace something which is read for it: a source, or a mask, kernel, profile or the like. `-` is
+/// standard input, a URL may be of a file, and a playlist stands for the files in it, too.
 ///
 /// # Errors
 /// [`Error::Usage`] when `output` is one of the inputs, or the folder that one of them is.
-pub fn refuse_replacing(inputs: &[PathBuf], output: &Path) -> Result<()> {
+pub fn refuse_replacing<P: AsRef<Path>>(inputs: &[P], output: &Path) -> Result<()> {
+    let Ok(replaced) = output.metadata() else { return Ok(()) };
+    // Nothing is lost of a device or a pipe.
+    if !replaced.is_file() && !replaced.is_dir() {
+        return Ok(());
+    }
     let result = place(output);
-    match inputs.iter().find(|input| input.exists() && place(input) == result) {
+    let is_read = |input: &Path| match input == Path::new("-") {
+        true => rustix::fs::fstat(std::io::stdin().as_fd())
+            .is_ok_and(|stdin| (stdin.st_dev, stdin.st_ino) == (replaced.dev(), replaced.ino())),
+        false => files_of(input).iter().any(|file| file.exists() && place(file) == result),
+    };
+    match inputs.iter().map(AsRef::as_ref).find(|input| is_read(input)) {
         Some(input) => Err(would_replace(output, input)),
         None => Ok(()),
     }
+}
+
+/// Refuses to write pictures, named by their number from 1 on, among pictures of the same names that are read.
+///
+/// # Errors
+/// [`Error::Usage`] when one of the inputs is named as a result may be.
+pub fn refuse_numbering_over(inputs: &[PathBuf], folder: &Path, format: Format) -> Result<()> {
+    let folder = place(folder);
+    let is_numbered = |path: &Path| {
+        let number = path.file_stem().and_then(|stem| stem.to_str()).filter(|stem| stem.len() >= 6);
+        number.is_some_and(|number| number.bytes().all(|digit| digit.is_ascii_digit()))
+            && path.extension().is_some_and(|extension| extension == format.extension())
+            && path.parent().is_some_and(|parent| place(parent) == folder)
+    };
+    match pictures(inputs)?.iter().map(|input| place(input)).find(|input| is_numbered(input)) {
+        Some(input) => Err(would_replace(&input, &input)),
+        None => Ok(()),
+    }
+}
+
+/// No playlist that is looked into is longer.
+const LONGEST_LIST: u64 = 1 << 20;
+
+/// The files that ffmpeg reads for a name: itself, what a `file:` URL or a list of them leads to, and what a playlist of such names.
+fn files_of(input: &Path) -> Vec<PathBuf> {
+    let Some(name) = input.to_str().filter(|name| name.contains("://") && !input.exists()) else {
+        return [vec![input.to_owned()], listed_in(input)].concat();
+    };
+    let parts = name.split('|').filter_map(|part| part.rsplit_once("file:"));
+    parts.flat_map(|(_, file)| [vec![file.into()], listed_in(Path::new(file))].concat()).collect()
+}
+
+/// The files in a playlist (ffconcat, M3U); none for anything else.
+fn listed_in(list: &Path) -> Vec<PathBuf> {
+    let mut bytes = Vec::new();
+    let is_read = list.is_file()
+        && std::fs::File::open(list).is_ok_and(|file| file.take(LONGEST_LIST).read_to_end(&mut bytes).is_ok());
+    let is_concat = bytes.starts_with(b"ffconcat version");
+    if !is_read || !(is_concat || bytes.starts_with(b"#EXTM3U")) {
+        return Vec::new();
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    let lines = text.lines().map(str::trim);
+    let names = lines.filter_map(|line| match is_concat {
+        true => Some(line.strip_prefix("file")?.trim_start().replace(['\'', '\\'], "")),
+        false => (!line.is_empty() && !line.starts_with('#')).then(|| line.to_owned()),
+    });
+    let plain = |name: String| name.strip_prefix("file:").map_or(name.clone(), str::to_owned);
+    names.map(|name| folder_of(list).join(plain(name))).collect()
 }
 
 fn refuse_streams(inputs: &[PathBuf], output: &Path) -> Result<()> {
@@ -227,10 +290,12 @@ fn no_picture(folder: &Path) -> Error {
     Error::input(folder, format!("the folder holds no picture; looked for {extensions}"))
 }
 
-/// The pictures in a folder, of formats that are not read, too.
+/// The pictures in a folder, of formats that are not read, too, and links to pictures that are gone, so that none is missed silently.
 fn listed(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = entries(folder)?;
-    found.retain(|path| (Format::from_path(path).is_some() || Format::is_foreign(path)) && path.is_file());
+    found.retain(|path| {
+        (Format::from_path(path).is_some() || Format::is_foreign(path)) && (path.is_file() || !path.exists())
+    });
     Ok(found)
 }
 

@@ -64,21 +64,26 @@ pub(crate) fn release_static(bytes: &'static [u8]) {
 /// A command to start, and where its child is waited for.
 type Order = (Command, mpsc::SyncSender<io::Result<Child>>);
 
-/// Starts a child, in a process group of its own, to which the kernel sends `signal` when this process ends, however it does.
+/// Starts a child, in a process group of its own, which the kernel kills when this process ends, however it does; or not where it
+/// `outlives` us, as one that reads what we write does until it has come to the end.
 ///
 /// The kernel's promise holds for the life of the thread that starts the child (`PR_SET_PDEATHSIG`), which is therefore one that stays
-/// until the end.
+/// until the end. When this process is killed, the signal comes once for every thread that the child falls to until the last has
+/// ended, so that none but SIGKILL means the same each time.
 ///
 /// # Errors
 /// As [`Command::spawn`].
-pub(crate) fn spawn(mut command: Command, signal: Signal) -> io::Result<Child> {
+pub(crate) fn spawn(mut command: Command, outlives: bool) -> io::Result<Child> {
     static STARTER: OnceLock<Mutex<mpsc::Sender<Order>>> = OnceLock::new();
     let parent = getpid();
     command.process_group(0);
     // SAFETY: between fork and exec only system calls that take and allocate nothing run in the child.
     unsafe {
         command.pre_exec(move || {
-            set_parent_process_death_signal(Some(signal))?;
+            if outlives {
+                return Ok(());
+            }
+            set_parent_process_death_signal(Some(Signal::KILL))?;
             // It may have ended before that.
             if getppid() == Some(parent) { Ok(()) } else { Err(io::Error::from(io::ErrorKind::NotConnected)) }
         });

@@ -2,8 +2,8 @@
 
 use std::process::Command;
 
-use crate::common::frames::noisy;
-use crate::common::place::Place;
+use crate::common::frames::{encoded, noisy};
+use crate::common::place::{Place, npy};
 use crate::common::{BINARY, Eddy, eddy, skip, unshare};
 
 fn place() -> Place {
@@ -54,6 +54,54 @@ fn a_missing_folder() {
     let place = place();
     eddy("denoise a.png -o none/out.png").within(&place).fails(1).says("the folder none does not exist; create it");
     place.holds_only(&["a.png"]);
+}
+
+#[test]
+fn onto_anything_that_is_read() {
+    let place = place()
+        .and("k.png", &noisy(5, 5, 3, 8))
+        .and("mask.png", &noisy(40, 30, 3, 8))
+        .and("in/000001.png", &noisy(40, 30, 3, 8));
+    place.file("x.npy", npy([1, 3, 8, 8], &[0.5; 192]));
+    place.file("a.y4m", "YUV4MPEG2 W2 H2 F5:1 Ip Cmono\nFRAME\nabcd");
+    place.file("v.mkv", "a film");
+    place.file("l.ffconcat", "ffconcat version 1.0\nfile other.mkv\nfile 'v.mkv'\n");
+    place.file("l.m3u8", "#EXTM3U\n#EXTINF:1,\nv.mkv\n");
+    place.file("large.png", encoded(&noisy(200, 200, 3, 8), "png"));
+    eddy("profile large.png -o p.toml").within(&place).succeeds();
+    let all = place.names("");
+    let kept = |name: &str| place.bytes(name);
+    let before: Vec<_> = all.iter().filter(|name| *name != "in").map(|name| kept(name)).collect();
+    let url = format!("file://{}", place.path("v.mkv").display());
+    for arguments in [
+        "inpaint a.png --mask mask.png -o mask.png --steps 1 --draws 1",
+        "deblur a.png --kernel k.png -o k.png --steps 1 --draws 1",
+        "generate -m prior --from mask.png --strength 0.3 --steps 2 --size 64x64 -o mask.png",
+        "generate -m prior --from in/000001.png --seed 1 --steps 2 --size 64x64 -o in/",
+        "sample denoise-fast --input x.npy -o x.npy --sampler ddim --steps 2",
+        "denoise a.png --noise-profile p.toml -o p.toml -f png",
+        "denoise in/000001.png a.png -o in/ --fps 5",
+        "profile a.y4m -o a.y4m",
+        "denoise l.ffconcat -o v.mkv",
+        "denoise l.m3u8 -o v.mkv",
+        &format!("denoise {url} -o v.mkv"),
+        &format!("denoise concat:{url}|{url} -o v.mkv"),
+    ] {
+        eddy(arguments).within(&place).fails(2).says("would replace the input");
+    }
+    for (arguments, name) in [
+        ("denoise - -o a.png --sigma 5", "a.png"),
+        ("upscale - -o a.png -s 2", "a.png"),
+        ("denoise - -o a.y4m --sigma 5", "a.y4m"),
+        ("denoise - -o a.y4m --sigma 5 --size 2x2 --pixel-format gray", "a.y4m"),
+    ] {
+        let mut command = eddy(arguments).within(&place).command();
+        let run = command.stdin(std::fs::File::open(place.path(name)).unwrap()).output().unwrap();
+        let said = String::from_utf8_lossy(&run.stderr);
+        assert!(run.status.code() == Some(2) && said.contains("would replace the input -"), "{arguments}: {said}");
+    }
+    assert!(all.iter().filter(|name| *name != "in").map(|name| kept(name)).eq(before));
+    assert_eq!(place.names(""), all);
 }
 
 #[test]

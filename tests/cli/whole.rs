@@ -181,19 +181,20 @@ fn a_link_of_somebody_else_in_a_folder_for_everybody_is_not_followed() {
     }
     place.file("precious", "as it was");
     place.folder("everybody");
-    fs::set_permissions(place.path("everybody"), fs::Permissions::from_mode(0o1777)).unwrap();
-    for name in ["b.png", "b.y4m"] {
+    for (name, mode) in [("b.png", 0o1777), ("b.y4m", 0o1777), ("b.png", 0o777), ("b.y4m", 0o775)] {
+        fs::set_permissions(place.path("everybody"), fs::Permissions::from_mode(mode)).unwrap();
         let link = place.path(&format!("everybody/{name}"));
         symlink(place.path("precious"), &link).unwrap();
         lchown(&link, Some(65534), Some(65534)).unwrap();
         let source = name.replace('b', "a");
         let refused = eddy(&format!("denoise {source} -o everybody/{name} --sigma 5")).within(&place).fails(1);
-        refused.says("is a link of another user in a folder that everybody may write to; choose another name");
+        refused.says("is a link of another user in a folder that others may write to; choose another name");
         assert_eq!(place.bytes("precious"), b"as it was");
         // One of our own is.
         lchown(&link, Some(0), Some(0)).unwrap();
         eddy(&format!("denoise {source} -o everybody/{name} --sigma 5")).within(&place).succeeds();
         assert!(link.is_symlink());
+        fs::remove_file(link).unwrap();
         place.file("precious", "as it was");
     }
     let folder = place.path("everybody/frames");

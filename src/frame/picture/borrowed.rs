@@ -12,6 +12,7 @@ use super::read::{Limits, decode_any};
 use super::refusal::{Refusal, Result};
 use crate::frame::stream::program::{ffmpeg, output};
 use crate::frame::{Frame, Metadata};
+use crate::machine;
 
 /// A format that is read so, by its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +60,14 @@ impl Borrowed {
         }
     }
 
+    /// What ffmpeg and the PNG between hold beside the samples, in bytes a pixel, as was measured on large pictures.
+    fn working(self) -> u64 {
+        match self {
+            Self::Jpeg2000 => 24,
+            Self::Avif | Self::Heif => 10,
+        }
+    }
+
     /// Reads the file through ffmpeg.
     pub(super) fn read(self, path: &Path, limits: &Limits) -> Result<Frame> {
         let (kind, advice) = self.words();
@@ -68,7 +77,7 @@ impl Borrowed {
             file.read_to_end(&mut head).map(|_| head)
         })?;
         let properties = match self {
-            Self::Jpeg2000 => Properties::default(),
+            Self::Jpeg2000 => Properties { size: jpeg_2000_size(&head), ..Properties::default() },
             Self::Avif | Self::Heif => Properties::of(&head),
         };
         if head.get(8..12) == Some(b"avis") || head.get(8..12) == Some(b"msf1") {
@@ -79,9 +88,10 @@ impl Borrowed {
         }
         let [width, height] = properties.size;
         if width > 0 {
-            limits.check(width, height, 3, 0)?;
+            let area = u64::from(width) * u64::from(height);
+            limits.check(width, height, 3, self.working().saturating_mul(area))?;
         }
-        let png = decoded(path, limits).map_err(|problem| refuse(&problem))?;
+        let png = decoded(path, self.working(), limits).map_err(|problem| refuse(&problem))?;
         let mut frame = decode_any(&mut Cursor::new(png), limits)?;
         if width > 0 && [frame.width, frame.height] != [width as usize, height as usize] {
             let problem =
@@ -99,12 +109,14 @@ impl Borrowed {
 const HEAD: u64 = 1 << 20;
 
 /// The picture as a PNG, or what is wrong.
-fn decoded(path: &Path, limits: &Limits) -> std::result::Result<Vec<u8>, String> {
+fn decoded(path: &Path, working: u64, limits: &Limits) -> std::result::Result<Vec<u8>, String> {
     let mut name = std::ffi::OsString::from("file:");
     name.push(path);
     let mut command = ffmpeg("error");
     command.args(["-noautorotate", "-protocol_whitelist", "file,pipe"]);
-    command.args(["-max_pixels", &(limits.max_bytes / 3).to_string(), "-i"]).arg(name);
+    // Where the file does not say its size, or another than it has.
+    let budget = limits.max_memory.saturating_sub(machine::resident_memory()) / (3 + working);
+    command.args(["-max_pixels", &(limits.max_bytes / 3).min(budget).max(1).to_string(), "-i"]).arg(name);
     command.args(["-frames:v", "1", "-vf", "scale=flags=accurate_rnd+full_chroma_int+bicubic"]);
     command.args(["-f", "image2pipe", "-c:v", "png", "-compression_level", "1", "-"]);
     let done = output(command).map_err(|error| match error.kind() {
@@ -118,6 +130,16 @@ fn decoded(path: &Path, limits: &Limits) -> std::result::Result<Vec<u8>, String>
     let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("nothing was decoded");
     let shown: String = last.chars().take(200).collect();
     Err(format!("which this ffmpeg cannot decode ({shown})"))
+}
+
+/// Width and height of a JPEG 2000, by the first marker of its code stream (ISO/IEC 15444-1, A.5.1); 0 where that is not found.
+fn jpeg_2000_size(file: &[u8]) -> [u32; 2] {
+    const SIZE: [u8; 4] = [0xff, 0x4f, 0xff, 0x51];
+    let at = file.windows(SIZE.len()).position(|bytes| bytes == SIZE);
+    let Some(numbers) = at.and_then(|at| file.get(at + 8..at + 24)) else { return [0; 2] };
+    let number = |at: usize| u32::from_be_bytes([numbers[at], numbers[at + 1], numbers[at + 2], numbers[at + 3]]);
+    // The grid that it lies on, without what is left free at its beginning.
+    [number(0).saturating_sub(number(8)), number(4).saturating_sub(number(12))]
 }
 
 impl Properties {

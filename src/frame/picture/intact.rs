@@ -106,6 +106,8 @@ fn crc32<'a>(bytes: impl Iterator<Item = &'a u8>) -> u32 {
 fn walk_jpeg(reader: &mut (impl BufRead + Seek)) -> Result<Found> {
     let mut found = Found::default();
     let mut is_adobe = false;
+    // Of 8 by 8 pixels, in the first component.
+    let mut blocks = 0;
     reader.seek(SeekFrom::Start(2))?;
     loop {
         skip_past_ff(reader)?;
@@ -121,7 +123,17 @@ fn walk_jpeg(reader: &mut (impl BufRead + Seek)) -> Result<Found> {
                     "it is made of printing colours (CMYK), and does not say how they are stored; convert it to RGB first",
                 ));
             }
-            0xD9 => return Ok(found),
+            0xD9 => {
+                // A block takes two codes of a bit or more; of the scans of a progressive one, the first takes one.
+                let bits = 8 * reader.stream_position()?;
+                let fewest = if found.is_progressive { blocks } else { 2 * blocks };
+                if bits < fewest {
+                    return Err(Refusal::new(
+                        "it ends before its end: it is shorter than so many pixels can be; fetch the file again",
+                    ));
+                }
+                return Ok(found);
+            }
             0x00 | 0x01 | 0xD0..=0xD8 => {}
             _ => {
                 let length = u16::from_be_bytes(array(reader)?).saturating_sub(2);
@@ -137,9 +149,11 @@ fn walk_jpeg(reader: &mut (impl BufRead + Seek)) -> Result<Found> {
                 }
                 let start_of_frame = matches!(marker, 0xC0..=0xCF) && !matches!(marker, 0xC4 | 0xC8 | 0xCC);
                 if start_of_frame && length >= 6 {
-                    let [.., components] = array::<6>(reader)?;
+                    let [_, a, b, c, d, components] = array::<6>(reader)?;
                     found.from_print = components == 4;
                     found.is_progressive = marker == 0xC2;
+                    let [high, wide] = [[a, b], [c, d]].map(|side| u64::from(u16::from_be_bytes(side)));
+                    blocks = high * wide / 64;
                     reader.seek_relative(i64::from(length) - 6)?;
                 } else {
                     reader.seek_relative(i64::from(length))?;
@@ -197,4 +211,28 @@ fn array<const N: usize>(reader: &mut impl Read) -> Result<[u8; N]> {
     let mut bytes = [0; N];
     reader.read_exact(&mut bytes)?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::walk_jpeg;
+    use std::io::Cursor;
+
+    /// A frame of that size and kind, and a scan of so many bytes.
+    fn jpeg(kind: u8, side: u16, bytes: usize) -> Vec<u8> {
+        let [high, low] = side.to_be_bytes();
+        let start = [0xff, 0xd8, 0xff, kind, 0, 11, 8, high, low, high, low, 1, 1, 0x11, 0, 0xff, 0xda, 0, 2];
+        [&start[..], &vec![0; bytes], &[0xff, 0xd9]].concat()
+    }
+
+    #[test]
+    fn a_jpeg_with_fewer_bits_than_its_blocks_take_is_cut_off() {
+        // 256 blocks a side: 8192 bytes of a bit for each.
+        for (kind, bytes, is_whole) in
+            [(0xc0, 2 * 8192, true), (0xc0, 2 * 8192 - 64, false), (0xc2, 8192, true), (0xc2, 8192 - 64, false)]
+        {
+            let walked = walk_jpeg(&mut Cursor::new(jpeg(kind, 2048, bytes)));
+            assert_eq!(walked.is_ok(), is_whole, "{kind:x} {bytes}");
+        }
+    }
 }

@@ -33,7 +33,7 @@ pub(crate) fn check_place(path: &Path) -> Result<()> {
 /// The file is written under another name in the same folder and renamed when it is complete and on the disk, so that
 /// a reader never sees half of it, after a power cut neither, and an earlier file of that name stays until then. It gets the
 /// permissions of an ordinary new file, or those of the file that it replaces. A symbolic link is followed, whether its end is
-/// there or not, but for one of another user in a folder that everybody may write to. PNG and TIFF take little memory beside
+/// there or not, but for one that another user put into a folder that others may write to. PNG and TIFF take little memory beside
 /// the frame's; a format that holds less than the frame takes a reduced copy.
 ///
 /// # Errors
@@ -112,8 +112,8 @@ fn target(path: &Path) -> Result<PathBuf> {
     }
 }
 
-/// Refuses a path that goes through a link which another user put into a folder that everybody may write to, such as `/tmp`: it may
-/// lead to a file of ours that was never meant.
+/// Refuses a path that goes through a link which another user, neither root nor the folder's owner, put into a folder that others may
+/// write to, such as `/tmp`: it may lead to a file of ours that was never meant.
 ///
 /// # Errors
 /// [`Error::Output`] with the link.
@@ -122,9 +122,8 @@ pub(in crate::frame) fn check_links(path: &Path) -> Result<()> {
     for _ in 0..LINKS {
         if let Some(link) = end.ancestors().find(|part| is_planted(part)) {
             let link = link.display();
-            let problem = format!(
-                "{link} is a link of another user in a folder that everybody may write to; choose another name"
-            );
+            let problem =
+                format!("{link} is a link of another user in a folder that others may write to; choose another name");
             return Err(refused(path, Refusal::new(problem)));
         }
         let Ok(next) = end.read_link() else { break };
@@ -137,10 +136,10 @@ fn is_planted(path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     let Some(link) = path.symlink_metadata().ok().filter(std::fs::Metadata::is_symlink) else { return false };
     let own = rustix::process::geteuid().as_raw();
-    // As the system does it where `fs.protected_symlinks` is set.
-    folder_of(path)
-        .metadata()
-        .is_ok_and(|folder| folder.mode() & 0o1002 == 0o1002 && link.uid() != own && link.uid() != folder.uid())
+    // As the system does it where `fs.protected_symlinks` is set, also where a group may write, and without the sticky bit.
+    let is_shared = |folder: &std::fs::Metadata| folder.mode() & 0o022 != 0;
+    let folder = folder_of(path).metadata().ok().filter(is_shared);
+    folder.is_some_and(|folder| ![0, own, folder.uid()].contains(&link.uid()))
 }
 
 /// As many links as the system follows.

@@ -3,14 +3,13 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, ChildStdout, Stdio};
+use std::time::Duration;
 
-use rustix::process::Signal;
-
-use super::cut::is_cut;
+use super::cut::{Missing, missing};
 use super::file::Output;
 use super::format::{Chroma, Order, PixelFormat};
 use super::probe::Probe;
-use super::program::{LOG_LEVEL, Program, Said, ffmpeg};
+use super::program::{LOG_LEVEL, Program, Said, TIMES, ffmpeg};
 use super::raw::RawSource;
 use super::sink::{Framing, PlainSink};
 use super::video::{Color, Matrix, Rate, SaidBy, Scan, Siting, Video};
@@ -25,6 +24,9 @@ const FORMATS: &str = "format=pix_fmts=yuv420p|yuvj420p|yuv422p|yuvj422p|yuv444p
                        |yuv420p9le|yuv422p9le|yuv444p9le|gray9le|yuv420p10le|yuv422p10le|yuv444p10le|gray10le\
                        |yuv420p12le|yuv422p12le|yuv444p12le|gray12le|yuv420p14le|yuv422p14le|yuv444p14le\
                        |yuv420p16le|yuv422p16le|yuv444p16le|gray16le";
+
+/// What was encoded is written, so that it can be read, as often as this; in milliseconds of the video.
+const PART_MS: u32 = 1000;
 
 /// So many files that were being written are kept beside each other.
 const MOST_PARTS: usize = 100;
@@ -73,6 +75,12 @@ impl Encoder {
             // Readable as far as it was written, whatever happens.
             say("-movflags", "+frag_keyframe+delay_moov+default_base_moof".into());
         }
+        match kind.as_str() {
+            "mp4" => say("-frag_duration", PART_MS.to_string() + "000"),
+            "mkv" | "webm" => say("-cluster_time_limit", PART_MS.to_string()),
+            _ => {}
+        }
+        say("-flush_packets", "1".into());
         arguments
     }
 }
@@ -91,8 +99,12 @@ pub struct FfmpegSource {
     name: PathBuf,
     live: bool,
     count: u64,
+    /// What it says of itself.
+    probe: Probe,
     /// How many frames it says that it has.
     expected: Option<u64>,
+    /// When the first frame was shown, once that is known; none where frames come at an even pace.
+    times: Option<Option<Duration>>,
     is_over: bool,
 }
 
@@ -126,14 +138,20 @@ impl FfmpegSource {
         let probe = if live || is_pipe(name) { Probe::default() } else { Probe::of(&input(name)) };
         let rgb = probe.bits_of_rgb().zip(probe.size());
         let mut command = ffmpeg(LOG_LEVEL);
+        let uneven = !live && !is_url(name) && !is_pipe(name) && Probe::is_uneven(&input(name));
         // The pictures of the film, and not a cover; each once, also where sound begins before them.
-        command.arg("-i").arg(input(name)).args(["-map", "0:V:0", "-an", "-sn", "-vsync", "passthrough"]);
+        let frames = ["-map", "0:V:0", "-an", "-sn", "-vsync", "passthrough"];
+        command.arg("-i").arg(input(name));
+        if uneven {
+            command.args(frames).args(TIMES);
+        }
+        command.args(frames);
         match rgb {
             Some((bits, _)) => command.args(["-f", "rawvideo", "-pix_fmt", if bits > 8 { "rgb48le" } else { "rgb24" }]),
             None => command.args(["-vf", FORMATS, "-f", "yuv4mpegpipe", "-strict", "-1"]),
         };
         command.arg("pipe:1").stdin(Stdio::null()).stdout(Stdio::piped());
-        let started = Program::start(command, Signal::KILL);
+        let started = Program::start(command);
         let mut process = started.map_err(|error| Error::input_from(name, not_started(&error), error))?;
         let Some(stdout) = process.child.stdout.take() else { return Err(Error::input(name, "ffmpeg gives nothing")) };
         let frames = match rgb {
@@ -151,7 +169,17 @@ impl FfmpegSource {
                 Frames::Y4m(y4m)
             }
         };
-        Ok(Self { process, frames, name: name.into(), live, count: 0, expected: probe.frames(), is_over: false })
+        Ok(Self {
+            process,
+            frames,
+            name: name.into(),
+            live,
+            count: 0,
+            expected: probe.frames(),
+            probe,
+            times: uneven.then_some(None),
+            is_over: false,
+        })
     }
 }
 
@@ -170,6 +198,13 @@ fn input(name: &Path) -> PathBuf {
 }
 
 impl FfmpegSource {
+    /// Whether neither frames nor sound go on for as long as the file says. That is looked for where fewer frames came than it would have
+    /// at an even pace.
+    fn ends_early(&self) -> bool {
+        let seems_short = self.expected.is_none_or(|expected| expected > self.count + 1);
+        seems_short && !is_url(&self.name) && !is_pipe(&self.name) && self.probe.ends_early(&input(&self.name))
+    }
+
     /// What is wrong with a file of which all frames came that there are.
     fn flaw(&self, said: &Said) -> Option<Error> {
         let count = match self.expected {
@@ -179,14 +214,18 @@ impl FfmpegSource {
             }
             _ => format!("{} frames came", self.count),
         };
+        let missing = missing(&self.name).or_else(|| self.ends_early().then_some(Missing::End));
         let problem = match &said.damage {
             Some(damage) if said.is_cut => {
                 format!("it ends before its end ({damage}): {count}, and are kept; fetch the file again")
             }
-            _ if is_cut(&self.name) => {
+            _ if missing == Some(Missing::End) => {
                 format!(
                     "it ends before its end, by the length that it declares: {count}, and are kept; fetch the file again"
                 )
+            }
+            None if missing == Some(Missing::Part) => {
+                format!("parts of it are missing: {count}, and are kept; fetch the file again")
             }
             Some(damage) => {
                 format!("it is damaged ({damage}): {count}, and are kept, some of them spoilt; fetch the file again")
@@ -220,6 +259,11 @@ impl Source for FfmpegSource {
             }
             Arrival::Picture => {
                 self.count += 1;
+                if let Some(first) = &mut self.times
+                    && let Some(time) = self.process.next_time()
+                {
+                    picture.time = time.saturating_sub(*first.get_or_insert(time));
+                }
                 Ok(Arrival::Picture)
             }
             other => Ok(other),
@@ -228,6 +272,10 @@ impl Source for FfmpegSource {
 
     fn is_live(&self) -> bool {
         self.live
+    }
+
+    fn is_uneven(&self) -> bool {
+        self.times.is_some()
     }
 
     fn container(&self) -> Option<&Path> {
@@ -245,6 +293,10 @@ pub struct FfmpegSink {
     part: tempfile::TempPath,
     target: PathBuf,
     written: u64,
+    /// When the last frame is over.
+    end: Duration,
+    /// Whether its frames have times of their own.
+    uneven: bool,
     /// Whether there may be sound that goes on after the last frame, since the run was stopped.
     is_cut: bool,
     /// Whose sound is taken along.
@@ -273,14 +325,22 @@ impl FfmpegSink {
     /// # Errors
     /// [`Error::Output`] when ffmpeg is not there or does not write this, with what it says.
     pub fn create(path: &Path, video: &Video, origin: Origin<'_>) -> Result<Self> {
+        // Bare frames have no sound beside them.
+        let is_bare = kind(path).is_some_and(|kind| ["h264", "hevc", "mjpeg"].contains(&kind.as_str()));
+        let origin = Origin { sound: origin.sound.filter(|_| !is_bare), ..origin };
         let Part { file, target } = picture::begin(path)?;
         // Under a name by which it is found if this process is killed: what was written of it is a film.
         let part = named_part(file.into_temp_path(), &target)
             .map_err(|error| Error::output_from(path, "its folder cannot be written to", error))?;
         let mut command = ffmpeg(LOG_LEVEL);
         command.arg("-y");
-        let framing = if origin.live { Framing::Timed } else { Framing::Y4m };
-        if origin.live {
+        let framing = match origin {
+            Origin { live: true, .. } => Framing::Live,
+            Origin { uneven: true, .. } => Framing::Timed,
+            _ => Framing::Y4m,
+        };
+        let has_times = framing != Framing::Y4m;
+        if has_times {
             // All that there is to know stands in the header.
             command.args(["-f", "matroska", "-analyzeduration", "0", "-fpsprobesize", "0", "-i", "pipe:0"]);
         } else {
@@ -294,9 +354,12 @@ impl FfmpegSink {
             command.arg("-i").arg(input(sound)).args(["-map", "0:v:0", "-map", "1:a?"]);
             if kind(sound).is_some() && kind(sound) == kind(path) {
                 command.args(["-c:a", "copy"]);
+            } else if kind(path).as_deref() == Some("3gp") {
+                // Speech, which is what ffmpeg takes there by itself, is not in every ffmpeg.
+                command.args(["-c:a", "aac"]);
             }
         }
-        if origin.live && kind(path).is_some_and(|kind| ["mp4", "mkv", "webm"].contains(&kind.as_str())) {
+        if has_times && kind(path).is_some_and(|kind| ["mp4", "mkv", "webm"].contains(&kind.as_str())) {
             // Frames may come sooner or later than the nominal rate says, and each has its time; others hold a steady rate alone.
             command.args(["-vsync", "vfr", "-enc_time_base", "-1"]);
         }
@@ -305,8 +368,7 @@ impl FfmpegSink {
             command.args(encoder.arguments(path, video));
         }
         command.arg(&part).stdin(Stdio::piped()).stdout(Stdio::null());
-        // It finishes its file then.
-        let started = Program::start(command, Signal::TERM);
+        let started = Program::start_reader(command);
         let mut process = started.map_err(|error| Error::output_from(path, not_started(&error), error))?;
         let Some(stdin) = process.child.stdin.take() else {
             return Err(Error::Output { path: path.into(), problem: "ffmpeg takes nothing".into(), source: None });
@@ -319,6 +381,8 @@ impl FfmpegSink {
             part,
             target,
             written: 0,
+            end: Duration::ZERO,
+            uneven: framing == Framing::Timed,
             is_cut: false,
             sound: origin.sound.map(Path::to_owned),
         };
@@ -363,13 +427,13 @@ impl FfmpegSink {
         let mut command = ffmpeg(LOG_LEVEL);
         command.arg("-y").arg("-i").arg(&self.part).args(["-map", "0", "-c", "copy"]);
         if self.is_cut && self.sound.is_some() {
-            command.arg("-t").arg(format!("{:.6}", self.video.rate.time_of(self.written).as_secs_f64()));
+            command.arg("-t").arg(format!("{:.6}", self.end.as_secs_f64()));
         }
         if kind(&self.target).as_deref() == Some("mp4") {
             command.args(["-movflags", "+faststart"]);
         }
         command.arg(whole.path()).stdin(Stdio::null()).stdout(Stdio::null());
-        Program::start(command, Signal::TERM).map_err(failed)?.end()?;
+        Program::start(command).map_err(failed)?.end()?;
         Ok(whole.into_temp_path())
     }
 }
@@ -451,6 +515,8 @@ impl Sink for FfmpegSink {
         match pipe.write(picture) {
             Ok(()) => {
                 self.written += 1;
+                let steady = self.video.rate.time_of(self.written);
+                self.end = if self.uneven { picture.time + self.video.rate.time_of(1) } else { steady };
                 Ok(())
             }
             // It closed its end: why, it says itself. Where it does not, it is no reader who has had enough.

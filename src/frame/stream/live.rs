@@ -22,6 +22,10 @@ impl Source for LiveSource {
         true
     }
 
+    fn is_uneven(&self) -> bool {
+        self.0.is_uneven()
+    }
+
     fn container(&self) -> Option<&Path> {
         self.0.container()
     }

@@ -87,6 +87,11 @@ pub trait Source: Send {
         false
     }
 
+    /// Whether pictures come at no even pace, and each has the time at which it is shown.
+    fn is_uneven(&self) -> bool {
+        false
+    }
+
     /// The file that the pictures are in, where it may hold sound beside them.
     fn container(&self) -> Option<&Path> {
         None
@@ -98,6 +103,8 @@ pub trait Source: Send {
 pub struct Origin<'a> {
     /// Whether they come when they are taken, so that the time at which they come is theirs.
     pub live: bool,
+    /// Whether each has the time at which it is shown, at no even pace.
+    pub uneven: bool,
     /// A file whose sound goes with them.
     pub sound: Option<&'a Path>,
     /// How they are to be encoded, where they are.
@@ -107,7 +114,7 @@ pub struct Origin<'a> {
 impl<'a> Origin<'a> {
     /// Of what comes from `source`.
     pub fn of(source: &'a dyn Source) -> Self {
-        Self { live: source.is_live(), sound: source.container(), encoder: None }
+        Self { live: source.is_live(), uneven: source.is_uneven(), sound: source.container(), encoder: None }
     }
 }
 

@@ -19,6 +19,24 @@ pub(super) struct Probe {
     start: f64,
     /// How long it says that it is, in seconds.
     lasts: Option<f64>,
+    /// Whether that stands in the file, and is not what ffprobe found.
+    is_declared: bool,
+}
+
+/// What ffprobe calls containers that declare how long they are; of others it takes what it finds, or guesses.
+const DECLARING: [&str; 8] = ["avi", "asf", "flv", "gif", "ivf", "matroska", "mov", "mxf"];
+
+/// How much of a file is looked at for whether its frames come at an even pace, as ffprobe has it: a minute.
+const EXAMINED: &str = "%+60";
+
+/// Whether frames that are shown at these times come at no even pace: more than one in a hundred is a quarter of a frame late or early.
+fn is_uneven(times: &[f64]) -> bool {
+    let mut gaps: Vec<f64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    gaps.sort_by(f64::total_cmp);
+    let Some(middle) = gaps.get(gaps.len() / 2).copied() else { return false };
+    // Containers count milliseconds, and some count fewer.
+    let is_off = |gap: &&f64| (**gap - middle).abs() > (0.25 * middle).max(0.003);
+    100 * gaps.iter().filter(is_off).count() > gaps.len()
 }
 
 impl Probe {
@@ -32,7 +50,41 @@ impl Probe {
         let Some(mut said) = said else { return Self::default() };
         let start = seconds(&said["format"]["start_time"]).unwrap_or_default();
         let lasts = seconds(&said["format"]["duration"]);
-        Self { stream: said.pointer_mut("/streams/0").map(Value::take).unwrap_or_default(), start, lasts }
+        let kind = said["format"]["format_name"].as_str().unwrap_or_default();
+        let is_declared = kind.split(',').any(|kind| DECLARING.contains(&kind));
+        Self { stream: said.pointer_mut("/streams/0").map(Value::take).unwrap_or_default(), start, lasts, is_declared }
+    }
+
+    /// Whether the frames of a file come at no even pace, by the first of them: so that each has to keep its time.
+    pub(super) fn is_uneven(name: &Path) -> bool {
+        let mut command = Command::new("ffprobe");
+        command.args(["-v", "quiet", "-of", "csv=p=0", "-select_streams", "V:0", "-read_intervals", EXAMINED]);
+        command.args(["-show_entries", "packet=pts_time"]).arg("-i").arg(name);
+        let Ok(packets) = output(command) else { return false };
+        let times = String::from_utf8_lossy(&packets.stdout);
+        let mut times: Vec<f64> = times.lines().filter_map(|line| line.trim_matches(',').parse().ok()).collect();
+        times.sort_by(f64::total_cmp);
+        is_uneven(&times)
+    }
+
+    /// Whether the last of what the file holds, frames and sound, is over before the file says that it is. Reads all of it, and
+    /// decodes nothing.
+    pub(super) fn ends_early(&self, name: &Path) -> bool {
+        let Some(lasts) = self.lasts.filter(|_| self.is_declared) else { return false };
+        let mut command = Command::new("ffprobe");
+        command.args(["-v", "quiet", "-of", "csv=p=0", "-show_entries", "packet=pts_time,dts_time,duration_time"]);
+        command.arg("-i").arg(name);
+        let Ok(packets) = output(command) else { return false };
+        let times = String::from_utf8_lossy(&packets.stdout);
+        let ends = times.lines().filter_map(|line| {
+            let mut times = line.split(',').map(|time| time.parse::<f64>().ok());
+            let [shown, decoded, duration] = std::array::from_fn(|_| times.next().flatten());
+            Some(shown.or(decoded)? + duration.unwrap_or_default())
+        });
+        let end = ends.fold(f64::NEG_INFINITY, f64::max);
+        // Padding of sound, rounding, and a last frame of which nobody knows how long it is shown.
+        let tolerance = 0.3 + 0.02 * lasts + 2.0 / self.rate("avg_frame_rate").map_or(25.0, Rate::per_second).max(1.0);
+        packets.status.success() && end > f64::NEG_INFINITY && end - self.start + tolerance < lasts
     }
 
     fn text(&self, key: &str) -> &str {
@@ -155,4 +207,23 @@ impl Probe {
 
 fn seconds(value: &Value) -> Option<f64> {
     value.as_str().and_then(|text| text.parse().ok()).filter(|seconds: &f64| seconds.is_finite())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_uneven;
+
+    #[test]
+    fn a_pace_is_even_up_to_rounding_and_a_rare_gap() {
+        let even = |rate: f64| (0..200).map(|i| (1000.0 * f64::from(i) / rate).round() / 1000.0).collect::<Vec<_>>();
+        for rate in [5.0, 23.976, 29.97, 60.0, 120.0] {
+            assert!(!is_uneven(&even(rate)), "{rate}");
+        }
+        let mut gap = even(25.0);
+        gap[100..].iter_mut().for_each(|time| *time += 0.04);
+        assert!(!is_uneven(&gap) && !is_uneven(&[]) && !is_uneven(&[1.0]));
+        let slower: Vec<f64> =
+            (0..100).map(|i| f64::from(i) / 25.0).chain((20..60).map(|i| f64::from(i) / 5.0)).collect();
+        assert!(is_uneven(&slower));
+    }
 }

@@ -2,12 +2,18 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread;
-
-use rustix::process::Signal;
+use std::time::Duration;
 
 use crate::machine::process::spawn;
+
+/// An output of ffmpeg's by which it says when each frame is shown, one number in milliseconds a line, before it gives the frame.
+pub(super) const TIMES: [&str; 7] =
+    ["-c:v", "wrapped_avframe", "-flush_packets", "1", "-f", "mkvtimestamp_v2", "pipe:2"];
+
+/// A frame that is there and of which no time is said for so long has none.
+const TIME_LIMIT: Duration = Duration::from_secs(5);
 
 /// As much of what ffmpeg complains of as is passed on.
 const WORDS: usize = 600;
@@ -16,7 +22,7 @@ const WORDS: usize = 600;
 const LONGEST_LINE: u64 = 4096;
 
 /// What ffmpeg says of frames that are damaged or not there, whether it goes on or not.
-const DAMAGE: [&str; 13] = [
+const DAMAGE: [&str; 19] = [
     "corrupt input packet",
     "corrupt decoded frame",
     "Packet corrupt",
@@ -30,18 +36,28 @@ const DAMAGE: [&str; 13] = [
     "error count:",
     "Packet mismatch",
     "EBML number",
+    // Ogg, ASF, GIF.
+    "CRC mismatch",
+    "ff asf",
+    "invalid block label",
+    "LZW decode failed",
+    // Files of a playlist.
+    "Impossible to open",
+    "Failed to open segment",
 ];
 
 /// What it says of a file that is shorter than it declares.
-const CUT_OFF: [&str; 3] = ["partial file", "ended prematurely", "exceeds containing master element"];
+const CUT_OFF: [&str; 4] =
+    ["partial file", "ended prematurely", "Stream ends prematurely", "exceeds containing master element"];
 
 /// What it says where not all could be written, which some of its versions and containers pass over.
 const UNWRITTEN: [&str; 2] = ["Error writing trailer", "Error closing file"];
 
-/// A running ffmpeg. It is killed when this is dropped, and ends when this process does.
+/// A running ffmpeg, which is killed when this is dropped.
 pub(super) struct Program {
     pub(super) child: Child,
     said: Arc<Mutex<Said>>,
+    times: mpsc::Receiver<Duration>,
     listener: Option<thread::JoinHandle<()>>,
 }
 
@@ -84,23 +100,44 @@ impl Said {
 }
 
 impl Program {
-    /// Starts ffmpeg, to which the kernel sends `signal` when this process ends.
-    pub(super) fn start(mut command: Command, signal: Signal) -> std::io::Result<Self> {
+    /// Starts ffmpeg, which is killed when this process ends.
+    pub(super) fn start(command: Command) -> std::io::Result<Self> {
+        Self::begin(command, false)
+    }
+
+    /// Starts an ffmpeg that reads from this process: when that ends, it finishes its file with what came, and ends too.
+    pub(super) fn start_reader(command: Command) -> std::io::Result<Self> {
+        Self::begin(command, true)
+    }
+
+    fn begin(mut command: Command, outlives: bool) -> std::io::Result<Self> {
         command.stderr(Stdio::piped());
-        let mut child = spawn(command, signal)?;
+        let mut child = spawn(command, outlives)?;
         let said = Arc::new(Mutex::new(Said::default()));
+        let (time, times) = mpsc::channel();
         let listener = child.stderr.take().map(|stderr| {
             let said = Arc::clone(&said);
             thread::spawn(move || {
                 let mut stderr = BufReader::new(stderr);
                 let mut line = Vec::new();
                 while let Ok(1..) = stderr.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line) {
-                    said.lock().unwrap_or_else(PoisonError::into_inner).take(&String::from_utf8_lossy(&line));
+                    let text = String::from_utf8_lossy(&line);
+                    match text.trim().parse().map(Duration::from_millis) {
+                        Ok(shown) => drop(time.send(shown)),
+                        // What stands above the times.
+                        Err(_) if text.starts_with('#') => {}
+                        Err(_) => said.lock().unwrap_or_else(PoisonError::into_inner).take(&text),
+                    }
                     line.clear();
                 }
             })
         });
-        Ok(Self { child, said, listener })
+        Ok(Self { child, said, times, listener })
+    }
+
+    /// When the next frame is shown, where ffmpeg was told to say that by [`TIMES`]; none where it says so no more.
+    pub(super) fn next_time(&self) -> Option<Duration> {
+        self.times.recv_timeout(TIME_LIMIT).ok()
     }
 
     /// Waits for the end, and returns what ffmpeg complained of if it failed; or else what it said all the same.
@@ -140,7 +177,7 @@ pub(in crate::frame) fn ffmpeg(log_level: &str) -> Command {
 /// Runs a program to its end, for what it prints; it takes no input, and ends when this process does.
 pub(in crate::frame) fn output(mut command: Command) -> std::io::Result<Output> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    spawn(command, Signal::KILL)?.wait_with_output()
+    spawn(command, false)?.wait_with_output()
 }
 
 #[cfg(test)]

@@ -18,6 +18,8 @@ pub enum Framing {
     Raw,
     /// Matroska, in which each picture is shown when it is written: for pictures that come when they are taken. Time is that of a
     /// clock that nobody sets.
+    Live,
+    /// Matroska, in which each picture is shown at its own time.
     Timed,
 }
 
@@ -55,7 +57,7 @@ impl<W: Output> PlainSink<W> {
         let header = match framing {
             Framing::Y4m => y4m::header(video).into_bytes(),
             Framing::Raw => Vec::new(),
-            Framing::Timed => matroska::header(video).unwrap_or_default(),
+            Framing::Live | Framing::Timed => matroska::header(video).unwrap_or_default(),
         };
         output.write_all(&header).map_err(|error| cannot_write(name, error))?;
         Ok(Self { output, framing, video: video.clone(), name: name.into(), clock: None })
@@ -72,13 +74,11 @@ impl<W: Output> Sink for PlainSink<W> {
             Framing::Y4m if picture.tags.is_empty() => self.output.write_all(b"FRAME\n"),
             Framing::Y4m => self.output.write_all(format!("FRAME{}\n", picture.tags).as_bytes()),
             Framing::Raw => Ok(()),
-            Framing::Timed => {
+            Framing::Live | Framing::Timed => {
                 let now = Instant::now();
-                let (begun, last) = self.clock.unwrap_or((now, 0));
-                let time = match self.clock {
-                    Some(_) => (now.duration_since(begun).as_millis() as u64).max(last + 1),
-                    None => 0,
-                };
+                let (begun, last) = self.clock.map_or((now, None), |(begun, last)| (begun, Some(last)));
+                let time = if self.framing == Framing::Live { now.duration_since(begun) } else { picture.time };
+                let time = (time.as_millis() as u64).max(last.map_or(0, |last| last + 1));
                 self.clock = Some((begun, time));
                 self.output.write_all(&matroska::frame(time, picture.bytes.len()))
             }
