@@ -200,8 +200,10 @@ MULTISTEP_VARIANTS = {
         ("sd", {"solver_order": 1}, "leading", 4),
         ("sd", {"solver_order": 3, "steps_offset": 1}, "leading", 20),
         ("sd", {"solver_order": 3, "lower_order_final": False, "final_sigmas_type": "sigma_min"}, "linspace", 10),
-        ("sd", {"solver_order": 3, "solver_type": "bh1"}, "trailing", 10),
-        ("sd", {"solver_type": "bh1", "use_karras_sigmas": True}, "linspace", 10),
+        # diffusers' bh1 is infinite times nothing at the clean picture.
+        ("sd", {"solver_order": 3, "solver_type": "bh1", "final_sigmas_type": "sigma_min"}, "trailing", 10),
+        ("linear", {"solver_type": "bh1", "final_sigmas_type": "sigma_min"}, "linspace", 10),
+        ("sd", {"use_karras_sigmas": True}, "linspace", 10),
         ("sd", {"use_karras_sigmas": True, "final_sigmas_type": "sigma_min"}, "linspace", 5),
         ("sd", {"use_exponential_sigmas": True, "solver_order": 3}, "linspace", 10),
         ("linear", {"solver_order": 3, "predict_x0": False, "final_sigmas_type": "sigma_min"}, "linspace", 10),
@@ -316,7 +318,10 @@ def run(name, config, steps, eta, start, bank):
         torch.Tensor.sqrt = lambda tensor: TORCH_SQRT(tensor.double()).to(tensor.dtype)
     is_converted = name in CONVERTED and config["prediction_type"] == "sample"
     told = {"prediction_type": "epsilon"} if is_converted else {}
-    scheduler = CLASSES[name](**config | IMPLIED.get(name, {}) | told)
+    # That class knows no spacing.
+    unknown = ("timestep_spacing",) if name == "dpmpp-single" else ()
+    keys = config | IMPLIED.get(name, {}) | told
+    scheduler = CLASSES[name](**{key: value for key, value in keys.items() if key not in unknown})
     torch.Tensor.sqrt = TORCH_SQRT
     scheduler.set_timesteps(steps)
     for module in UPCASTING:
@@ -404,11 +409,12 @@ def multistep_requests(name):
     fixed = 1.0 if name == "kdpm2-a" else 0.0
     # The first step that diffusers' pipelines skip is skipped.
     base = {"skip_prk_steps": True} if name == "pndm" else {}
-    # That class knows no spacing.
     spacings = ("linspace",) if name == "dpmpp-single" else SPACINGS
     for prediction, spacing, steps in itertools.product(PREDICTIONS, spacings, MULTISTEP_STEPS):
         yield name, "sd", base | {"prediction_type": prediction, "timestep_spacing": spacing}, steps, fixed
-    for steps, prediction, spacing in zip(MORE_MULTISTEP_STEPS, PREDICTIONS * 2, spacings * 5):
+    # The bank of noise has a row for each evaluation of 25 steps.
+    more = [steps for steps in MORE_MULTISTEP_STEPS if name != "kdpm2-a" or steps <= 25]
+    for steps, prediction, spacing in zip(more, PREDICTIONS * 2, spacings * 5):
         yield name, "sd", base | {"prediction_type": prediction, "timestep_spacing": spacing}, steps, fixed
     for betas, extra, spacing, steps in MULTISTEP_VARIANTS[name]:
         for prediction in PREDICTIONS:

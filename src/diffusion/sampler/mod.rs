@@ -29,6 +29,8 @@ pub struct Sampler(&'static Definition);
 struct Definition {
     /// On the command line and in manifests.
     name: &'static str,
+    /// The scheduler of diffusers that does the same.
+    class: Option<&'static str>,
     /// Where it is described.
     paper: &'static str,
     walk: Walk,
@@ -47,6 +49,11 @@ impl Sampler {
     /// The paper and equation that it is from.
     pub fn paper(self) -> &'static str {
         self.0.paper
+    }
+
+    /// The scheduler class of diffusers that does the same, where there is one.
+    pub fn class(self) -> Option<&'static str> {
+        self.0.class
     }
 
     /// How it goes down the levels.

@@ -6,6 +6,7 @@ impl Sampler {
     /// `lcm`: multistep sampling of latent consistency models: to the clean picture, and noise up to the next level.
     pub const LCM: Self = Self(&Definition {
         name: "lcm",
+        class: Some("LCMScheduler"),
         paper: "Luo et al. 2023, algorithm 3; Song et al. 2023, algorithm 1",
         walk: Walk::Consistency,
         eta: None,
@@ -16,6 +17,7 @@ impl Sampler {
     /// paper's gamma.
     pub const TCD: Self = Self(&Definition {
         name: "tcd",
+        class: Some("TCDScheduler"),
         paper: "Zheng et al. 2024, algorithm 4",
         walk: Walk::Trajectory,
         eta: Some(0.3),

@@ -8,6 +8,7 @@ impl Sampler {
     /// `deis`: the diffusion exponential integrator sampler in `ln(rho)`, of `solver_order` 1 to 3.
     pub const DEIS: Self = Self(&Definition {
         name: "deis",
+        class: Some("DEISMultistepScheduler"),
         paper: "Zhang and Chen 2023, section 3.3, log-rho; as in diffusers",
         walk: Walk::Deis,
         eta: None,

@@ -9,6 +9,7 @@ impl Sampler {
     /// `dpmpp-2m`: DPM-Solver++ of second order.
     pub const DPMPP_2M: Self = Self(&Definition {
         name: "dpmpp-2m",
+        class: Some("DPMSolverMultistepScheduler"),
         paper: "Lu et al. 2022, algorithm 2",
         walk: Walk::Solver,
         eta: None,
@@ -23,6 +24,7 @@ impl Sampler {
     /// `dpmpp-2m-sde`: the same for the reverse diffusion; draws noise.
     pub const DPMPP_2M_SDE: Self = Self(&Definition {
         name: "dpmpp-2m-sde",
+        class: Some("DPMSolverMultistepScheduler"),
         paper: "Lu et al. 2022, appendix D; SDE-DPM-Solver++(2M)",
         walk: Walk::Solver,
         eta: None,
@@ -35,6 +37,7 @@ impl Sampler {
     /// `dpmpp-3m`: DPM-Solver++ of third order.
     pub const DPMPP_3M: Self = Self(&Definition {
         name: "dpmpp-3m",
+        class: Some("DPMSolverMultistepScheduler"),
         paper: "Lu et al. 2022, appendix B; as in diffusers",
         walk: Walk::Solver,
         eta: None,

@@ -6,6 +6,7 @@ impl Sampler {
     /// `euler`: Euler's method on the probability flow in sigma.
     pub const EULER: Self = Self(&Definition {
         name: "euler",
+        class: Some("EulerDiscreteScheduler"),
         paper: "Karras et al. 2022, algorithm 1 without its correction",
         walk: Walk::Sigmas,
         eta: None,
@@ -15,6 +16,7 @@ impl Sampler {
     /// `euler-a`: Euler's method to below the next level, and noise up to it; all of DDPM's with eta 1.
     pub const EULER_A: Self = Self(&Definition {
         name: "euler-a",
+        class: Some("EulerAncestralDiscreteScheduler"),
         paper: "Song et al. 2021 (score SDE), appendix F; as in k-diffusion",
         walk: Walk::Sigmas,
         eta: Some(1.0),
@@ -24,6 +26,7 @@ impl Sampler {
     /// `heun`: Heun's method, of second order; two evaluations a step, and one in the last.
     pub const HEUN: Self = Self(&Definition {
         name: "heun",
+        class: Some("HeunDiscreteScheduler"),
         paper: "Karras et al. 2022, algorithm 1",
         walk: Walk::Corrected,
         eta: None,

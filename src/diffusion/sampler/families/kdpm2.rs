@@ -8,6 +8,7 @@ impl Sampler {
     /// `kdpm2`: DPM-Solver-2, of second order; two evaluations a step, and one in the last.
     pub const KDPM2: Self = Self(&Definition {
         name: "kdpm2",
+        class: Some("KDPM2DiscreteScheduler"),
         paper: "Lu et al. 2022, DPM-Solver, algorithm 1; Karras et al. 2022, algorithm 2; as in k-diffusion",
         walk: Walk::Halved,
         eta: None,
@@ -17,6 +18,7 @@ impl Sampler {
     /// `kdpm2-a`: the same to below the next level, and noise up to it.
     pub const KDPM2_A: Self = Self(&Definition {
         name: "kdpm2-a",
+        class: Some("KDPM2AncestralDiscreteScheduler"),
         paper: "as kdpm2; Song et al. 2021 (score SDE), appendix F, for its noise; as in k-diffusion",
         walk: Walk::Halved,
         eta: Some(1.0),

@@ -8,6 +8,7 @@ impl Sampler {
     /// `lms`: the linear multistep method of fourth order on the probability flow in sigma.
     pub const LMS: Self = Self(&Definition {
         name: "lms",
+        class: Some("LMSDiscreteScheduler"),
         paper: "Adams and Bashforth 1883; as in k-diffusion",
         walk: Walk::Sigmas,
         eta: None,

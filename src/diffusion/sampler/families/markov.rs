@@ -7,6 +7,7 @@ impl Sampler {
     /// `ddim`: denoising diffusion implicit models; deterministic with eta 0, DDPM's noise with eta 1.
     pub const DDIM: Self = Self(&Definition {
         name: "ddim",
+        class: Some("DDIMScheduler"),
         paper: "Song, Meng and Ermon 2021, equation 12",
         walk: Walk::Strides,
         eta: Some(0.0),
@@ -19,6 +20,7 @@ impl Sampler {
     /// variance is `FixedLarge`, diffusers draws it, and so does this.
     pub const DDPM: Self = Self(&Definition {
         name: "ddpm",
+        class: Some("DDPMScheduler"),
         paper: "Ho, Jain and Abbeel 2020, equation 7",
         walk: Walk::Ancestral,
         eta: None,

@@ -18,6 +18,7 @@ impl Sampler {
     /// `skip_prk_steps` says so (and on a range of sigma) one of two (PLMS); then one evaluation a step.
     pub const PNDM: Self = Self(&Definition {
         name: "pndm",
+        class: Some("PNDMScheduler"),
         paper: "Liu et al. 2022, equations 11 to 13; as in diffusers",
         walk: Walk::Pndm,
         eta: None,

@@ -8,6 +8,7 @@ impl Sampler {
     /// levels, and one more, which takes out the noise that is left.
     pub const LANGEVIN: Self = Self(&Definition {
         name: "langevin",
+        class: None,
         paper: "Song and Ermon 2019, algorithm 1; 2020, technique 4 (the step size); Jolicoeur-Martineau et al. 2021 (the last step)",
         walk: Walk::Geometric,
         eta: None,
@@ -31,6 +32,7 @@ impl Sampler {
     /// to be the level's noise, which it is in expectation where the network is right.
     pub const PC: Self = Self(&Definition {
         name: "pc",
+        class: None,
         paper: "Song et al. 2021 (score SDE), algorithms 2 to 5, equation 46",
         walk: Walk::Ancestral,
         eta: None,
@@ -51,6 +53,7 @@ impl Sampler {
     /// likelihood that it also gives is not computed.
     pub const ODE: Self = Self(&Definition {
         name: "ode",
+        class: None,
         paper: "Song et al. 2021 (score SDE), equations 47 and 48",
         walk: Walk::Markov,
         eta: None,

@@ -10,6 +10,7 @@ impl Sampler {
     /// `dpmpp-single`: DPM-Solver++ in single steps of `solver_order` 1 to 3. A step is counted as an evaluation.
     pub const DPMPP_SINGLE: Self = Self(&Definition {
         name: "dpmpp-single",
+        class: Some("DPMSolverSinglestepScheduler"),
         paper: "Lu et al. 2022, algorithm 1 and appendix B; as in diffusers",
         walk: Walk::Singlestep,
         eta: None,

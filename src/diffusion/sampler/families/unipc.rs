@@ -11,6 +11,7 @@ impl Sampler {
     /// the corrected one: their difference is a sum of predictions, so that both are one row.
     pub const UNIPC: Self = Self(&Definition {
         name: "unipc",
+        class: Some("UniPCMultistepScheduler"),
         paper: "Zhao et al. 2023, algorithms 1 and 2; as in diffusers",
         walk: Walk::UniPc,
         eta: None,
