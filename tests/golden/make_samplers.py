@@ -309,6 +309,20 @@ def in_double(scheduler):
             setattr(scheduler, name, value.double())
 
 
+    if isinstance(scheduler, KDPM2AncestralDiscreteScheduler):
+        # Its tables of what lies below are differences of squares: in f32 they have lost digits.
+        sigmas = torch.cat([scheduler.sigmas[:1], scheduler.sigmas[1:-1:2]])
+        following = torch.cat([sigmas[1:], torch.zeros(1)])
+        up = (following**2 * (sigmas**2 - following**2) / sigmas**2) ** 0.5
+        down = (following**2 - up**2).clamp(min=0.0) ** 0.5
+        up[-1] = down[-1] = 0.0
+        between = sigmas.log().lerp(down.log(), 0.5).exp()
+        between[-2:] = 0.0
+        tables = {"sigmas_up": up, "sigmas_down": down, "sigmas_interpol": between}
+        for name, table in tables.items():
+            setattr(scheduler, name, torch.cat([table[:1], table[1:].repeat_interleave(2), table[-1:]]))
+
+
 TORCH_SQRT = torch.Tensor.sqrt
 
 
