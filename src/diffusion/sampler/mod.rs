@@ -102,8 +102,8 @@ pub enum Schedule {
     Sigmas(SigmaSchedule),
 }
 
-/// The table of `sampler` in `steps` steps on `schedule`; a step is one evaluation, but for `heun` and `pc` (two) and `langevin`
-/// (five).
+/// The table of `sampler` in `steps` steps on `schedule`; a step is one evaluation, but for `heun`, `kdpm2`, `kdpm2-a` and `pc`
+/// (two) and `langevin` (five); `pndm` starts with a few more.
 ///
 /// `eta` in `0..=1` scales the noise of samplers that have one, and is their own where it is left out. The state's coordinates
 /// are those of the plan's first level: variance-exploding where the sampler counts in sigma and on every
