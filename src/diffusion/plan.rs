@@ -168,8 +168,8 @@ impl Plan {
         // The earliest value since then that is still there.
         let mut earliest = None;
         for step in &mut steps {
-            for slot in 0..SLOTS {
-                let Some(value) = lost[slot] else { continue };
+            for (slot, value) in lost.iter().enumerate() {
+                let Some(value) = *value else { continue };
                 let factor = std::mem::take(&mut step.past[slot]);
                 match earliest {
                     Some(earliest) => step.past[earliest] += factor,

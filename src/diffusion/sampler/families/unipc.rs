@@ -138,9 +138,8 @@ fn solve(r: &[f64], right: &[f64]) -> Vec<f64> {
         // The first row is of ones; points that differ leave no zero here.
         for j in (0..count).filter(|j| *j != i) {
             let factor = rows[j][i] / rows[i][i];
-            for k in 0..=count {
-                rows[j][k] -= factor * rows[i][k];
-            }
+            let pivot = rows[i].clone();
+            rows[j].iter_mut().zip(pivot).for_each(|(value, pivot)| *value -= factor * pivot);
         }
     }
     (0..count).map(|i| rows[i][count] / rows[i][i]).collect()
