@@ -15,7 +15,7 @@ use std::ops::ControlFlow;
 use common::frames::noisy;
 use common::networks::Closed;
 use counting::allocations;
-use eddy::diffusion::{Clip, Philox, Plan, Progress, SigmaMap, State, denoise_plan, execute};
+use eddy::diffusion::{Clip, Keep, Kept, Philox, Plan, Progress, SigmaMap, State, denoise_plan, execute};
 use eddy::frame::Frame;
 use eddy::frame::stream::{Picture, Rate, Video};
 use eddy::model::{Package, Precision};
@@ -46,7 +46,10 @@ fn plans(steps: usize) -> Vec<(&'static str, Plan)> {
     let ddim = denoise_plan(steps, 0.0).unwrap();
     let fresh = denoise_plan(steps, 1.0).unwrap();
     let mut looking_back = ddim.clone();
-    looking_back.steps.iter_mut().for_each(|step| step.c = 0.1);
+    looking_back.steps.iter_mut().enumerate().for_each(|(i, step)| {
+        step.past[..2].fill(0.1);
+        step.keep = Some(Keep { slot: i % 2, value: Kept::Prediction });
+    });
     let clipped = Plan { clip: Clip::Range(1.0), ..ddim.clone() };
     let thresholded = Plan { clip: Clip::Threshold { ratio: 0.9, max: 2.0 }, ..ddim.clone() };
     vec![

@@ -4,7 +4,7 @@
 
 mod loops;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use eddy::diffusion::{Clip, Plan, Prediction, Recorded, Sampler, Schedule, SigmaSchedule, config, plan};
 use serde::Deserialize;
@@ -184,6 +184,23 @@ fn the_goldens_cover_every_sampler_prediction_and_spacing() {
                     });
                     assert!(is_there, "{sampler} {prediction} {spacing} {steps}");
                 }
+            }
+        }
+    }
+    for sampler in ["unipc", "deis", "dpmpp-3m", "pndm", "lms", "kdpm2", "kdpm2-a"] {
+        for prediction in ["epsilon", "v_prediction", "sample"] {
+            for spacing in ["leading", "linspace", "trailing"] {
+                let steps: BTreeSet<usize> = golden
+                    .cases
+                    .iter()
+                    .filter(|case| {
+                        case.sampler == sampler
+                            && case.config["prediction_type"] == prediction
+                            && case.config["timestep_spacing"] == spacing
+                    })
+                    .map(|case| case.steps)
+                    .collect();
+                assert!([1, 4, 10].iter().all(|count| steps.contains(count)), "{sampler} {prediction} {spacing}");
             }
         }
     }

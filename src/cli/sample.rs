@@ -35,15 +35,16 @@ pub(crate) struct Arguments {
     #[arg(short, long, value_name = "Y.npy", help_heading = "Input and output")]
     output: PathBuf,
 
-    /// One of ddim, ddpm, euler, euler-a, heun, dpmpp-2m, dpmpp-2m-sde, lcm, tcd, langevin, pc and ode
+    /// One of ddim, ddpm, euler, euler-a, heun, kdpm2, kdpm2-a, lms, pndm, deis, dpmpp-2m, dpmpp-2m-sde, dpmpp-3m,
+    /// dpmpp-single, unipc, lcm, tcd, langevin, pc and ode
     #[arg(long, value_name = "NAME", help_heading = "Sampling")]
     sampler: Sampler,
 
-    /// Steps: evaluations of the network, of which heun and pc need two a step, and langevin five
+    /// Steps: evaluations of the network, of which heun, kdpm2, kdpm2-a and pc need two a step, and langevin five
     #[arg(long, value_name = "N", help_heading = "Sampling")]
     steps: usize,
 
-    /// How much of the noise is fresh, from 0 to 1: of ddim (0 when left out), euler-a (1) and tcd (0.3)
+    /// How much of the noise is fresh, from 0 to 1: of ddim (0 when left out), euler-a and kdpm2-a (1) and tcd (0.3)
     #[arg(long, value_name = "ETA", help_heading = "Sampling")]
     eta: Option<f64>,
 

@@ -73,16 +73,25 @@ pub struct DiscreteSchedule {
     pub clips_direction: bool,
     /// Dynamic thresholding, instead of clipping; not for `euler`.
     pub threshold: Option<Threshold>,
-    /// Whether `ddim` ends at the clean picture rather than at timestep 0 (`set_alpha_to_one`).
-    pub ends_at_clean: bool,
+    /// Whether `ddim` and `pndm` end at the clean picture rather than at timestep 0 (`set_alpha_to_one`); where absent, `ddim` does.
+    pub ends_at_clean: Option<bool>,
     /// The noise of `ddpm`.
     pub variance: Variance,
-    /// The order of `dpmpp-2m`, 1 or 2.
+    /// The order of `unipc`, `deis` and `dpmpp-single`, 1 to 3, and of `dpmpp-2m`, 1 or 2.
     pub solver_order: usize,
-    /// How `dpmpp-2m` extrapolates.
+    /// How DPM-Solver++ extrapolates.
     pub solver_type: SolverType,
-    /// Whether `dpmpp-2m` ends with a first-order step when there are fewer than 15.
-    pub lower_order_final: bool,
+    /// Whether solvers end with steps of lower order, most of them where there are fewer than 15; where absent, all do but
+    /// `dpmpp-single`.
+    pub lower_order_final: Option<bool>,
+    /// Whether B(h) of `unipc` is `h` rather than `exp(h) - 1`.
+    pub is_bh1: bool,
+    /// Whether `unipc` works on predictions of the noise rather than of the clean picture (`predict_x0` is false).
+    pub predicts_noise: bool,
+    /// The steps of `unipc` that are not corrected.
+    pub disable_corrector: Vec<usize>,
+    /// Whether `pndm` begins with a step of two evaluations rather than with three of four.
+    pub skip_prk_steps: bool,
     /// Whether `dpmpp-2m` always ends with a first-order step.
     pub euler_at_final: bool,
     /// Where the last step of `euler` and `dpmpp-2m` ends.
@@ -117,11 +126,15 @@ impl Default for DiscreteSchedule {
             clip_sample_range: 1.0,
             clips_direction: false,
             threshold: None,
-            ends_at_clean: true,
+            ends_at_clean: None,
             variance: Variance::FixedSmall,
             solver_order: 2,
             solver_type: SolverType::Midpoint,
-            lower_order_final: true,
+            lower_order_final: None,
+            is_bh1: false,
+            predicts_noise: false,
+            disable_corrector: Vec::new(),
+            skip_prk_steps: false,
             euler_at_final: false,
             final_sigma: FinalSigma::Zero,
             sigma_spacing: SigmaSpacing::Timesteps,
@@ -186,6 +199,12 @@ impl DiscreteSchedule {
         }
         if let Some(unsupported) = self.unsupported.iter().find(|it| it.walks.contains(&sampler.walk())) {
             return Err(self.error(format!("{} (with sampler {sampler})", unsupported.problem)));
+        }
+        if self.solver_order > 2 && [Sampler::DPMPP_2M, Sampler::DPMPP_2M_SDE].contains(&sampler) {
+            return Err(self.error(format!(
+                "solver_order is {}, which is not supported by {sampler}; possible: 1, 2, or the sampler dpmpp-3m",
+                self.solver_order
+            )));
         }
         if steps > self.train_steps {
             return Err(Error::usage(format!(

@@ -21,6 +21,6 @@ pub use executor::{Canvas, Progress, SigmaMap, Update, Window, execute};
 pub use guidance::{ClassifierFree, ClassifierFreeOptions, ClassifierGuidance, Guide, Moment};
 pub use noise::{NoiseAt, NoiseSource, Philox, Recorded};
 pub use parameterization::{Prediction, Scaling};
-pub use plan::{Clip, Level, Plan, Step};
+pub use plan::{Clip, Keep, Kept, Level, Plan, SLOTS, Step};
 pub use sampler::{Sampler, Schedule, SigmaSchedule, denoise_plan, plan};
 pub use state::{Recall, State};

@@ -48,6 +48,9 @@ impl Level {
     }
 }
 
+/// How many values per pixel the rows of a plan may keep for later rows.
+pub const SLOTS: usize = 5;
+
 /// One row of a sampler's table: one evaluation of the network and one linear update.
 ///
 /// With `F` the network's output,
@@ -55,11 +58,13 @@ impl Level {
 /// ```text
 /// D_raw = c_skip * x + c_out * F(c_in * x, t)
 /// D     = D_raw, clipped or thresholded as the plan says
-/// x'    = a * x + b * D + c * D_prev + d * z + e * D_raw          z ~ N(0, I)
+/// x'    = a * x + b * D + sum_j past[j] * H_j + d * z + e * D_raw          z ~ N(0, I)
 /// ```
 ///
-/// where `D_prev` is the `D` of the row before. `d = 0` draws no noise. `e` is zero except where a sampler takes the
-/// direction of its step from the unclipped prediction (DDIM with `clip_sample`).
+/// where `H_j` is what the last row before that keeps slot `j` put there ([`Keep`]): linear multistep methods draw on earlier
+/// predictions, and where such a method goes back to an earlier state, that state is a sum of `x` and what was kept. `d = 0` draws
+/// no noise. `e` is zero except where a sampler takes the direction of its step from the unclipped prediction (DDIM with
+/// `clip_sample`).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Step {
     /// The scalar by which the network is told the noise level.
@@ -76,12 +81,50 @@ pub struct Step {
     pub a: f64,
     /// Factor of `D` in the update.
     pub b: f64,
-    /// Factor of the previous row's `D` in the update.
-    pub c: f64,
+    /// Factors of what earlier rows kept, by slot.
+    pub past: [f64; SLOTS],
     /// Factor of fresh noise in the update; multiplied by the task's map of sigma, pixel by pixel.
     pub d: f64,
     /// Factor of `D_raw` in the update.
     pub e: f64,
+    /// What is kept for later rows, after the update has read the slots.
+    pub keep: Option<Keep>,
+}
+
+/// What a row keeps, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// The slot, below [`SLOTS`].
+    pub slot: usize,
+    /// The value.
+    pub value: Kept,
+}
+
+/// A value that a row can keep for later rows: a sum of its `x` and its `D`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// `D`, the prediction of the clean picture.
+    Prediction,
+    /// The noise that `D` implies, `(x - signal * D) / noise`.
+    Noise,
+    /// The network's output that `D` implies, `(D - c_skip * x) / c_out`.
+    Output,
+}
+
+impl Step {
+    /// The factors of `x` and of `D` in a value that this row could keep.
+    pub fn factors(&self, value: Kept) -> [f64; 2] {
+        match value {
+            Kept::Prediction => [0.0, 1.0],
+            Kept::Noise => [1.0 / self.level.noise, -self.level.signal / self.level.noise],
+            Kept::Output => [-self.c_skip / self.c_out, 1.0 / self.c_out],
+        }
+    }
+
+    /// Whether the update reads what an earlier row kept.
+    pub fn looks_back(&self) -> bool {
+        self.past != [0.0; SLOTS]
+    }
 }
 
 /// What is done to a prediction of the clean picture before it is used.
@@ -113,15 +156,55 @@ pub struct Plan {
 
 impl Plan {
     /// The rows from `first` on, for a state that is at their level already: of them the first knows no row before.
+    ///
+    /// What a row before would have kept is taken to be what the first of these rows keeps, as if predictions had not changed
+    /// until then. For every method that is exact where they do not change, that is one of lower order at the start.
     #[must_use]
     pub fn from_row(&self, first: usize) -> Self {
-        let mut steps = self.steps[first.min(self.steps.len())..].to_vec();
-        if let Some(step) = steps.first_mut() {
-            // An extrapolation from two predictions, of which there is one.
-            step.b += step.c;
-            step.c = 0.0;
+        let (before, rows) = self.steps.split_at(first.min(self.steps.len()));
+        let mut steps = rows.to_vec();
+        let mut lost: [Option<Kept>; SLOTS] = [None; SLOTS];
+        before.iter().filter_map(|step| step.keep).for_each(|keep| lost[keep.slot] = Some(keep.value));
+        // The earliest value since then that is still there.
+        let mut earliest = None;
+        for step in &mut steps {
+            for (slot, value) in lost.iter().enumerate() {
+                let Some(value) = *value else { continue };
+                let factor = std::mem::take(&mut step.past[slot]);
+                match earliest {
+                    Some(earliest) => step.past[earliest] += factor,
+                    None => {
+                        let [of_x, of_d] = step.factors(value);
+                        step.a += factor * of_x;
+                        step.b += factor * of_d;
+                    }
+                }
+            }
+            if let Some(keep) = step.keep {
+                lost[keep.slot] = None;
+                earliest = earliest.filter(|slot| *slot != keep.slot).or(Some(keep.slot));
+            }
         }
         Self { steps, clip: self.clip }
+    }
+
+    /// How many slots a run of this plan needs.
+    pub fn slots(&self) -> usize {
+        let used = |step: &Step| {
+            let read = step.past.iter().rposition(|factor| *factor != 0.0);
+            read.max(step.keep.map(|keep| keep.slot)).map_or(0, |last| last + 1)
+        };
+        self.steps.iter().map(used).max().unwrap_or(0)
+    }
+
+    /// The same without what is kept and not read.
+    pub(crate) fn pruned(mut self) -> Self {
+        let mut is_read = [false; SLOTS];
+        for step in self.steps.iter_mut().rev() {
+            step.keep = step.keep.filter(|keep| std::mem::take(&mut is_read[keep.slot]));
+            is_read.iter_mut().zip(&step.past).for_each(|(is_read, factor)| *is_read |= *factor != 0.0);
+        }
+        self
     }
 
     /// The same with each step taken `times` times, and the noise between added again before each but the last (Lugmayr et al. 2022,
@@ -130,7 +213,7 @@ impl Plan {
     /// # Errors
     /// [`Error::Usage`] for plans whose rows look back.
     pub fn resampled(&self, times: usize) -> Result<Self> {
-        if times > 1 && self.steps.iter().any(|step| step.c != 0.0) {
+        if times > 1 && self.steps.iter().any(Step::looks_back) {
             return Err(Error::usage(
                 "a sampler that draws on earlier predictions cannot resample; take ddim, ddpm or euler-a",
             ));
@@ -153,5 +236,63 @@ impl Plan {
     /// How many steps of recorded noise a run of this plan reads: one more than the last row that draws.
     pub fn noise_rows(&self) -> usize {
         self.steps.iter().rposition(|step| step.d != 0.0).map_or(0, |last| last + 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Kept, Plan, SLOTS, Step};
+    use crate::diffusion::sampler::{Sampler, Schedule, SigmaSchedule, plan};
+    use crate::diffusion::{DiscreteSchedule, Prediction};
+
+    fn table(sampler: Sampler) -> Plan {
+        let schedule = DiscreteSchedule { clip_sample: Some(false), ..DiscreteSchedule::default() };
+        plan(&Schedule::Discrete(Box::new(schedule)), sampler, 8, None).unwrap()
+    }
+
+    /// With predictions that never change, signal and noise follow the levels from wherever a run begins.
+    #[test]
+    fn a_run_may_begin_at_any_row() {
+        let samplers = Sampler::ALL.into_iter().filter(|it| table(*it).steps.iter().any(Step::looks_back));
+        for sampler in samplers {
+            let whole = table(sampler);
+            for first in 0..whole.steps.len() {
+                let rest = whole.from_row(first);
+                let (level, mut kept) = (rest.steps[0].level, [0.0; SLOTS]);
+                // Of a picture of value 1, seen through noise of 0.
+                let end = rest.steps.iter().fold(level.signal, |x, row| {
+                    let past: f64 = row.past.iter().zip(&kept).map(|(factor, kept)| factor * kept).sum();
+                    if let Some(keep) = row.keep {
+                        let [of_x, of_d] = row.factors(keep.value);
+                        kept[keep.slot] = of_x * x + of_d;
+                    }
+                    row.a * x + row.b + past + row.e
+                });
+                // Some end at timestep 0, and where the strides are not whole, PNDM asks beside where it stands.
+                assert!((end - 1.0).abs() < 3e-3, "{sampler} from {first}: {end}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_what_is_read_is_kept() {
+        for (sampler, slots) in [
+            (Sampler::DDIM, 0),
+            (Sampler::EULER, 0),
+            (Sampler::DPMPP_2M, 1),
+            (Sampler::HEUN, 1),
+            (Sampler::KDPM2, 1),
+            (Sampler::UNIPC, 2),
+            (Sampler::DPMPP_3M, 2),
+            (Sampler::LMS, 3),
+            (Sampler::PNDM, 5),
+        ] {
+            assert_eq!(table(sampler).slots(), slots, "{sampler}");
+        }
+        let range = Schedule::Sigmas(SigmaSchedule::new(Prediction::Denoised, 0.01, 10.0));
+        let deis = plan(&range, Sampler::DEIS, 5, None).unwrap();
+        assert_eq!(deis.slots(), 1);
+        assert_eq!(deis.steps[0].keep.map(|keep| keep.value), Some(Kept::Noise));
+        assert_eq!(deis.steps[4].keep, None);
     }
 }

@@ -6,7 +6,7 @@ use crate::diffusion::clip::Hold;
 use crate::diffusion::executor::{Canvas, SigmaMap, Update, Window, read_plane};
 use crate::diffusion::guidance::{Guide, Moment};
 use crate::diffusion::noise::{NoiseAt, NoiseSource};
-use crate::diffusion::plan::{Clip, Plan, Step};
+use crate::diffusion::plan::{Clip, Plan, SLOTS, Step};
 use crate::error::Result;
 use crate::network::Shape;
 
@@ -19,8 +19,10 @@ pub trait Recall {
 /// `x`, `[batch, channels, height, width]`, with what its updates draw on.
 pub struct State<'a> {
     x: Array4<f32>,
-    /// `D` of the row before, for plans that ask for it.
-    previous: Option<Array4<f32>>,
+    /// What rows keep for later ones, slot by slot, each of the shape of `x`.
+    kept: Vec<f32>,
+    /// The same of one row of pixels, before it is written to its slot.
+    keeping: Vec<f32>,
     noise: &'a dyn NoiseSource,
     sigma: &'a SigmaMap,
     known: Option<&'a dyn Recall>,
@@ -48,13 +50,14 @@ impl<'a> State<'a> {
         }
         // Standard layout, which is all that the slices below ask for.
         let x = if x.is_standard_layout() { x } else { x.as_standard_layout().into_owned() };
-        let looks_back = plan.steps.iter().any(|step| step.c != 0.0);
-        let previous = looks_back.then(|| Array4::zeros(x.dim()));
+        let slots = plan.slots();
+        let kept = vec![0.0; slots * x.len()];
+        let keeping = vec![0.0; if slots > 0 { x.dim().3 } else { 0 }];
         let fresh = vec![0.0; if noise_rows > 0 { x.dim().3 } else { 0 }];
         let thresholds = matches!(plan.clip, Clip::Threshold { .. });
         let magnitudes = Vec::with_capacity(if thresholds { x.len() / x.dim().0.max(1) } else { 0 });
         let (guides, predicted, count) = (Vec::new(), None, plan.steps.len());
-        Ok(Self { x, previous, noise, sigma, known: None, guides, predicted, count, fresh, magnitudes })
+        Ok(Self { x, kept, keeping, noise, sigma, known: None, guides, predicted, count, fresh, magnitudes })
     }
 
     /// The same, with windows that need not be computed.
@@ -108,7 +111,8 @@ impl Canvas for State<'_> {
         }
         let Some(x) = self.x.as_slice_mut() else { return Ok(()) };
         let predicted = self.predicted.as_ref().and_then(|array| array.as_slice());
-        let looks_back = self.previous.is_some();
+        let looks_back = !self.kept.is_empty();
+        let size = x.len();
         for sample in 0..batch {
             let hold = match update.clip {
                 Clip::None => None,
@@ -136,14 +140,20 @@ impl Canvas for State<'_> {
                 for y in rows.clone() {
                     let start = (plane * height + y) * width;
                     let row = &mut x[start..start + width];
-                    let previous = self.previous.as_mut().and_then(|array| array.as_slice_mut());
-                    let previous = previous.map(|values| &mut values[start..start + width]);
                     if let Some(predicted) = predicted {
-                        linear.advance_to(row, &predicted[start..][..width], previous, hold);
+                        linear.advance_to(row, &predicted[start..][..width], &mut self.keeping, hold);
                     } else if looks_back || hold.is_some() {
-                        linear.advance_by_prediction(row, update.output.row(plane, y, width), previous, hold);
+                        let output = update.output.row(plane, y, width);
+                        linear.advance_by_prediction(row, output, &mut self.keeping, hold);
                     } else {
                         linear.advance(row, update.output.row(plane, y, width));
+                    }
+                    for (slot, factor) in linear.past.iter().enumerate().filter(|(_, factor)| **factor != 0.0) {
+                        let kept = &self.kept[slot * size + start..][..width];
+                        row.iter_mut().zip(kept).for_each(|(x, kept)| *x += factor * kept);
+                    }
+                    if let Some((slot, _)) = linear.keep {
+                        self.kept[slot * size + start..][..width].copy_from_slice(&self.keeping);
                     }
                     if update.step.d != 0.0 {
                         let at = NoiseAt {
@@ -201,8 +211,10 @@ struct Linear {
     raw: (f32, f32),
     a: f32,
     b: f32,
-    c: f32,
     e: f32,
+    past: [f32; SLOTS],
+    /// The slot that is written, and the factors of `x` and of `D` in what is kept there.
+    keep: Option<(usize, [f32; 2])>,
 }
 
 impl Linear {
@@ -213,8 +225,9 @@ impl Linear {
             raw: (step.c_skip as f32, step.c_out as f32),
             a: step.a as f32,
             b: step.b as f32,
-            c: step.c as f32,
             e: step.e as f32,
+            past: step.past.map(|factor| factor as f32),
+            keep: step.keep.map(|keep| (keep.slot, step.factors(keep.value).map(|factor| factor as f32))),
         }
     }
 
@@ -233,35 +246,38 @@ impl Linear {
     }
 
     /// As [`advance_by_prediction`](Self::advance_by_prediction), from the prediction itself.
-    fn advance_to(&self, row: &mut [f32], raw: &[f32], previous: Option<&mut [f32]>, hold: Option<Hold>) {
-        let step = |x: f32, raw: f32, before: f32| {
-            let d = hold.map_or(raw, |hold| hold.apply(raw));
-            (self.a * x + self.b * d + self.c * before + self.e * raw, d)
-        };
-        match previous {
-            Some(previous) => {
-                for ((x, raw), before) in row.iter_mut().zip(raw).zip(previous) {
-                    (*x, *before) = step(*x, *raw, *before);
-                }
-            }
-            None => row.iter_mut().zip(raw).for_each(|(x, raw)| *x = step(*x, *raw, 0.0).0),
-        }
+    fn advance_to(&self, row: &mut [f32], raw: &[f32], keeping: &mut [f32], hold: Option<Hold>) {
+        self.advance_each(row, raw, keeping, hold, |_, raw| raw);
     }
 
-    /// The whole row of the table but for its noise, with `D` held by `hold`. `previous` is replaced by `D`.
-    fn advance_by_prediction(&self, row: &mut [f32], output: &[f32], previous: Option<&mut [f32]>, hold: Option<Hold>) {
-        let step = |x: f32, f: f32, before: f32| {
-            let raw = self.prediction(x, f);
+    /// The row of the table but for its noise and for what earlier rows kept, with `D` held by `hold`. `keeping` becomes what
+    /// this row keeps, if it does.
+    fn advance_by_prediction(&self, row: &mut [f32], output: &[f32], keeping: &mut [f32], hold: Option<Hold>) {
+        self.advance_each(row, output, keeping, hold, |x, f| self.prediction(x, f));
+    }
+
+    fn advance_each(
+        &self,
+        row: &mut [f32],
+        values: &[f32],
+        keeping: &mut [f32],
+        hold: Option<Hold>,
+        raw: impl Fn(f32, f32) -> f32,
+    ) {
+        let step = |x: f32, value: f32| {
+            let raw = raw(x, value);
             let d = hold.map_or(raw, |hold| hold.apply(raw));
-            (self.a * x + self.b * d + self.c * before + self.e * raw, d)
+            (self.a * x + self.b * d + self.e * raw, d)
         };
-        match previous {
-            Some(previous) => {
-                for ((x, f), before) in row.iter_mut().zip(output).zip(previous) {
-                    (*x, *before) = step(*x, *f, *before);
+        match self.keep {
+            Some((_, [of_x, of_d])) => {
+                for ((x, value), kept) in row.iter_mut().zip(values).zip(keeping) {
+                    let (next, d) = step(*x, *value);
+                    *kept = if of_x == 0.0 { of_d * d } else { of_x * *x + of_d * d };
+                    *x = next;
                 }
             }
-            None => row.iter_mut().zip(output).for_each(|(x, f)| *x = step(*x, *f, 0.0).0),
+            None => row.iter_mut().zip(values).for_each(|(x, value)| *x = step(*x, *value).0),
         }
     }
 }

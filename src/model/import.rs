@@ -9,6 +9,7 @@ use toml::{Table, Value};
 use super::diffusers::{DiffusersFolder, NETWORK, SCHEDULER, WHY, bytes_of, text_of};
 use super::files::LARGEST_GRAPH;
 use super::manifest::{CHANNELS, CLASSES, Decoding, Manifest, SCALING_FACTORS};
+use crate::diffusion::Sampler;
 use crate::diffusion::config::{self, shortened};
 use crate::error::{Error, Result};
 use crate::network::sha256;
@@ -281,7 +282,7 @@ pub fn facts_of_diffusers(path: &Path) -> Result<Facts> {
     let scheduler = text_of(path, SCHEDULER, WHY)?;
     let json: serde_json::Value = serde_json::from_str(&scheduler)
         .map_err(|cause| Error::model_from(path.display().to_string(), format!("its {SCHEDULER} is no JSON"), cause))?;
-    let sampler = sampler_of(&json);
+    let sampler = sampler_of(&path.display().to_string(), &json)?.map(Sampler::name);
     let steps = match sampler {
         Some("ddpm") => 1000,
         Some("lcm" | "tcd") => 4,
@@ -289,6 +290,8 @@ pub fn facts_of_diffusers(path: &Path) -> Result<Facts> {
         _ => 50,
     };
     let schedule = table_of(json);
+    let prediction = config::prediction_name(folder.schedule.prediction)
+        .ok_or_else(|| fail(format!("its {SCHEDULER} has a prediction_type that such a file does not know")))?;
     // What a pipeline enlarges may have any size; latents are drawn in one.
     let size = size.filter(|_| !enlarges).map(|size: [usize; 2]| size.map(|side| scale * side));
     let mut inputs =
@@ -302,7 +305,7 @@ pub fn facts_of_diffusers(path: &Path) -> Result<Facts> {
     Ok(Facts {
         name,
         task: if enlarges { "upscale" } else { "generate" }.into(),
-        prediction: config::prediction_name(folder.schedule.prediction).unwrap_or("epsilon").into(),
+        prediction: prediction.into(),
         channels: drawn,
         range: [-1.0, 1.0],
         scale: if enlarges { scale } else { 1 },
@@ -325,21 +328,34 @@ pub fn facts_of_diffusers(path: &Path) -> Result<Facts> {
     })
 }
 
-/// The sampler that a `scheduler_config.json` is of, where Eddy has it under another name.
-fn sampler_of(scheduler: &serde_json::Value) -> Option<&'static str> {
+/// The sampler that a `scheduler_config.json` is of; none where it names no class.
+///
+/// # Errors
+/// [`Error::Model`] when Eddy has no sampler that does what that class does.
+fn sampler_of(model: &str, scheduler: &serde_json::Value) -> Result<Option<Sampler>> {
     let text = |key: &str| scheduler.get(key).and_then(serde_json::Value::as_str);
-    match text("_class_name")? {
-        "DDPMScheduler" => Some("ddpm"),
-        "DDIMScheduler" => Some("ddim"),
-        "EulerDiscreteScheduler" => Some("euler"),
-        "EulerAncestralDiscreteScheduler" => Some("euler-a"),
-        "HeunDiscreteScheduler" => Some("heun"),
-        "DPMSolverMultistepScheduler" if text("algorithm_type") == Some("sde-dpmsolver++") => Some("dpmpp-2m-sde"),
-        "DPMSolverMultistepScheduler" => Some("dpmpp-2m"),
-        "LCMScheduler" => Some("lcm"),
-        "TCDScheduler" => Some("tcd"),
-        _ => None,
-    }
+    let Some(class) = text("_class_name") else { return Ok(None) };
+    let draws = text("algorithm_type").is_some_and(|kind| kind.starts_with("sde-"));
+    let is_third = scheduler.get("solver_order").and_then(serde_json::Value::as_u64) == Some(3);
+    let sampler = match (class, draws, is_third) {
+        ("DPMSolverMultistepScheduler", true, true) | ("DPMSolverSinglestepScheduler", true, _) => None,
+        ("DPMSolverMultistepScheduler", true, false) => Some(Sampler::DPMPP_2M_SDE),
+        ("DPMSolverMultistepScheduler", false, true) => Some(Sampler::DPMPP_3M),
+        _ => Sampler::ALL.into_iter().find(|sampler| sampler.class() == Some(class)),
+    };
+    let refusal = || {
+        let mut classes: Vec<&str> = Sampler::ALL.into_iter().filter_map(Sampler::class).collect();
+        classes.dedup();
+        let how = if draws { " with this algorithm_type and solver_order" } else { "" };
+        let problem = format!(
+            "its {SCHEDULER} is of {}{how}, of which Eddy has no sampler; there are {}. Save the scheduler as one of these, if the \
+             pipeline may run with another",
+            shortened(class),
+            classes.join(", ")
+        );
+        Error::model(model, problem)
+    };
+    sampler.map(Some).ok_or_else(refusal)
 }
 
 /// The keys of a `scheduler_config.json` as a manifest has them; those that say nothing are left out.

@@ -407,7 +407,11 @@ impl Manifest {
     pub fn sampled_on(&self) -> Result<Schedule> {
         if let Some(table) = &self.schedule {
             let mut table = table.clone();
-            let prediction = config::prediction_name(self.prediction).unwrap_or("epsilon");
+            let prediction = config::prediction_name(self.prediction).ok_or_else(|| {
+                let problem = "its prediction does not go with a [schedule], on which networks give epsilon, v_prediction or \
+                               sample; give it one of these, or a [sigma] in place of the [schedule]";
+                Error::model(&self.name, problem)
+            })?;
             table.insert("prediction_type".into(), prediction.into());
             let text = serde_json::to_string(&table)
                 .map_err(|cause| Error::model_from(&self.name, "its [schedule] is odd", cause))?;

@@ -5,15 +5,28 @@ use std::ops::ControlFlow;
 use ndarray::Array4;
 
 use super::budget::{Budget, TileChoice};
-use crate::diffusion::{Canvas, Clip, Level, Plan, Progress, SigmaMap, Step, Update, Window, execute, read_plane};
+use crate::diffusion::{
+    Canvas, Clip, Level, Plan, Progress, SLOTS, SigmaMap, Step, Update, Window, execute, read_plane,
+};
 use crate::error::Result;
 use crate::model::Decoding;
 use crate::network::{Network, Shape};
 use crate::tile::Locality;
 
 /// The table of an evaluation that stands alone: its output is the result.
-const ONCE: Step =
-    Step { t: 0.0, level: Level::CLEAN, c_in: 0.0, c_skip: 0.0, c_out: 1.0, a: 0.0, b: 1.0, c: 0.0, d: 0.0, e: 0.0 };
+const ONCE: Step = Step {
+    t: 0.0,
+    level: Level::CLEAN,
+    c_in: 0.0,
+    c_skip: 0.0,
+    c_out: 1.0,
+    a: 0.0,
+    b: 1.0,
+    past: [0.0; SLOTS],
+    d: 0.0,
+    e: 0.0,
+    keep: None,
+};
 
 /// Pictures, `[pictures, channels, scale * height, scale * width]`, of `latents`, `[pictures, C, height, width]`, one after the other and in tiles
 /// as memory allows. A decoder that looks at the whole latent gives tiles that are mixed over their seams.

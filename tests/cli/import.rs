@@ -137,3 +137,46 @@ fn the_files_that_a_graph_names_go_along() {
     refused("model.toml", 4, "what a package calls its own");
     place.holds_only(&["in", "w"]);
 }
+
+/// Every scheduler class runs by its own sampler, or not at all.
+#[test]
+fn a_scheduler_is_its_own_sampler_or_refused() {
+    let scheduler = |place: &Place, config: &str| {
+        place.file("pipeline/scheduler/scheduler_config.json", config);
+    };
+    for (config, sampler) in [
+        (r#"{"_class_name": "DDIMScheduler"}"#, "ddim"),
+        (r#"{"_class_name": "PNDMScheduler"}"#, "pndm"),
+        (r#"{"_class_name": "UniPCMultistepScheduler"}"#, "unipc"),
+        (r#"{"_class_name": "DEISMultistepScheduler"}"#, "deis"),
+        (r#"{"_class_name": "LMSDiscreteScheduler"}"#, "lms"),
+        (r#"{"_class_name": "KDPM2DiscreteScheduler"}"#, "kdpm2"),
+        (r#"{"_class_name": "KDPM2AncestralDiscreteScheduler"}"#, "kdpm2-a"),
+        (r#"{"_class_name": "DPMSolverMultistepScheduler"}"#, "dpmpp-2m"),
+        (r#"{"_class_name": "DPMSolverMultistepScheduler", "solver_order": 3}"#, "dpmpp-3m"),
+        (r#"{"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver++"}"#, "dpmpp-2m-sde"),
+        (r#"{"_class_name": "DPMSolverSinglestepScheduler"}"#, "dpmpp-single"),
+    ] {
+        let place = Place::new();
+        pipeline(&place, UNET);
+        scheduler(&place, config);
+        eddy("import pipeline -o out/").within(&place).succeeds();
+        let manifest = fs::read_to_string(place.path("out/model.toml")).unwrap();
+        assert!(manifest.contains(&format!("sampler = \"{sampler}\"")), "{config}: {manifest}");
+    }
+    for (config, class) in [
+        (r#"{"_class_name": "DPMSolverSDEScheduler"}"#, "DPMSolverSDEScheduler"),
+        (r#"{"_class_name": "EDMEulerScheduler"}"#, "EDMEulerScheduler"),
+        (
+            r#"{"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver++", "solver_order": 3}"#,
+            "with this algorithm_type and solver_order",
+        ),
+    ] {
+        let place = Place::new();
+        pipeline(&place, UNET);
+        scheduler(&place, config);
+        for command in ["import pipeline -o out/", "generate -m pipeline -o a.png"] {
+            eddy(command).within(&place).fails(4).says(class).says("UniPCMultistepScheduler");
+        }
+    }
+}

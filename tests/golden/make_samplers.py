@@ -28,18 +28,26 @@ import torch
 from diffusers import (
     DDIMScheduler,
     DDPMScheduler,
+    DEISMultistepScheduler,
     DPMSolverMultistepScheduler,
+    DPMSolverSinglestepScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
     HeunDiscreteScheduler,
+    KDPM2AncestralDiscreteScheduler,
+    KDPM2DiscreteScheduler,
     LCMScheduler,
+    LMSDiscreteScheduler,
+    PNDMScheduler,
     TCDScheduler,
+    UniPCMultistepScheduler,
 )
 from diffusers.schedulers import (
     scheduling_ddpm,
     scheduling_dpmsolver_multistep,
     scheduling_euler_ancestral_discrete,
     scheduling_euler_discrete,
+    scheduling_k_dpm_2_ancestral_discrete,
     scheduling_lcm,
     scheduling_tcd,
 )
@@ -58,13 +66,30 @@ CLASSES = {
     "dpmpp-2m-sde": DPMSolverMultistepScheduler,
     "lcm": LCMScheduler,
     "tcd": TCDScheduler,
+    "unipc": UniPCMultistepScheduler,
+    "deis": DEISMultistepScheduler,
+    "dpmpp-3m": DPMSolverMultistepScheduler,
+    "dpmpp-single": DPMSolverSinglestepScheduler,
+    "pndm": PNDMScheduler,
+    "lms": LMSDiscreteScheduler,
+    "kdpm2": KDPM2DiscreteScheduler,
+    "kdpm2-a": KDPM2AncestralDiscreteScheduler,
 }
+MULTISTEP = ("unipc", "deis", "dpmpp-3m", "dpmpp-single", "pndm", "lms", "kdpm2", "kdpm2-a")
 # What a name says by itself.
-IMPLIED = {"dpmpp-2m-sde": {"algorithm_type": "sde-dpmsolver++"}}
-EXPLODING = ("euler", "euler-a", "heun")
+IMPLIED = {"dpmpp-2m-sde": {"algorithm_type": "sde-dpmsolver++"}, "dpmpp-3m": {"solver_order": 3}}
+EXPLODING = ("euler", "euler-a", "heun", "lms", "kdpm2", "kdpm2-a")
+# Those that know no "sample" prediction, and so are told the epsilon that says the same.
+CONVERTED = ("euler-a", "kdpm2", "kdpm2-a", "pndm")
 # Those that upcast to f32, and those that draw their own noise.
 UPCASTING = (scheduling_euler_discrete, scheduling_euler_ancestral_discrete, scheduling_dpmsolver_multistep)
-DRAWING = (scheduling_ddpm, scheduling_euler_ancestral_discrete, scheduling_lcm, scheduling_tcd)
+DRAWING = (
+    scheduling_ddpm,
+    scheduling_euler_ancestral_discrete,
+    scheduling_k_dpm_2_ancestral_discrete,
+    scheduling_lcm,
+    scheduling_tcd,
+)
 
 # Beta schedules in use: DDPM's, Stable Diffusion's, the cosine one, and one that was "trained".
 BETAS = {
@@ -169,6 +194,90 @@ VARIANTS = {
                              "set_alpha_to_one": False, "clip_sample": True, "clip_sample_range": 0.5}),
     ],
 }
+# Of each, with every prediction: the spacing, the number of steps.
+MULTISTEP_VARIANTS = {
+    "unipc": [
+        ("sd", {"solver_order": 1}, "leading", 4),
+        ("sd", {"solver_order": 3, "steps_offset": 1}, "leading", 20),
+        ("sd", {"solver_order": 3, "lower_order_final": False, "final_sigmas_type": "sigma_min"}, "linspace", 10),
+        # diffusers' bh1 is infinite times nothing at the clean picture.
+        ("sd", {"solver_order": 3, "solver_type": "bh1", "final_sigmas_type": "sigma_min"}, "trailing", 10),
+        ("linear", {"solver_type": "bh1", "final_sigmas_type": "sigma_min"}, "linspace", 10),
+        ("sd", {"use_karras_sigmas": True}, "linspace", 10),
+        ("sd", {"use_karras_sigmas": True, "final_sigmas_type": "sigma_min"}, "linspace", 5),
+        ("sd", {"use_exponential_sigmas": True, "solver_order": 3}, "linspace", 10),
+        ("linear", {"solver_order": 3, "predict_x0": False, "final_sigmas_type": "sigma_min"}, "linspace", 10),
+        ("linear", {"disable_corrector": [0, 2]}, "linspace", 5),
+        ("linear", {"thresholding": True, "dynamic_thresholding_ratio": 0.9, "sample_max_value": 1.5}, "linspace", 10),
+        ("sd", {"rescale_betas_zero_snr": True}, "trailing", 10),
+        ("cosine", {}, "linspace", 10),
+        ("trained", {}, "leading", 5),
+    ],
+    "deis": [
+        ("sd", {"solver_order": 1}, "leading", 4),
+        ("sd", {"solver_order": 3, "steps_offset": 1}, "leading", 20),
+        ("sd", {"solver_order": 3, "lower_order_final": False}, "linspace", 10),
+        ("sd", {"solver_order": 3}, "trailing", 10),
+        ("sd", {"use_karras_sigmas": True}, "linspace", 10),
+        ("sd", {"use_exponential_sigmas": True, "solver_order": 3}, "linspace", 10),
+        ("linear", {"thresholding": True, "dynamic_thresholding_ratio": 0.9, "sample_max_value": 1.5}, "linspace", 10),
+        ("cosine", {}, "linspace", 10),
+        ("trained", {}, "leading", 5),
+    ],
+    "dpmpp-3m": [
+        ("sd", {"lower_order_final": False, "final_sigmas_type": "sigma_min"}, "linspace", 10),
+        ("sd", {"solver_type": "heun", "steps_offset": 1}, "leading", 20),
+        ("sd", {"use_karras_sigmas": True}, "linspace", 10),
+        ("linear", {"use_exponential_sigmas": True, "euler_at_final": True}, "linspace", 20),
+        ("linear", {"thresholding": True, "dynamic_thresholding_ratio": 0.9, "sample_max_value": 1.5}, "linspace", 10),
+        ("sd", {"rescale_betas_zero_snr": True}, "trailing", 10),
+        ("cosine", {"lambda_min_clipped": -5.1}, "linspace", 10),
+    ],
+    "dpmpp-single": [
+        ("sd", {"solver_order": 1}, "linspace", 4),
+        ("sd", {"solver_order": 3}, "linspace", 9),
+        ("sd", {"solver_order": 3, "final_sigmas_type": "sigma_min"}, "linspace", 9),
+        ("sd", {"solver_order": 3, "solver_type": "heun", "final_sigmas_type": "sigma_min"}, "linspace", 10),
+        ("sd", {"solver_order": 3, "solver_type": "heun"}, "linspace", 11),
+        ("sd", {"solver_type": "heun", "lower_order_final": True}, "linspace", 10),
+        ("sd", {"use_karras_sigmas": True, "solver_order": 3}, "linspace", 10),
+        ("linear", {"use_exponential_sigmas": True}, "linspace", 5),
+        ("linear", {"thresholding": True, "dynamic_thresholding_ratio": 0.9, "sample_max_value": 1.5}, "linspace", 10),
+        ("cosine", {"lambda_min_clipped": -5.1}, "linspace", 10),
+    ],
+    "pndm": [
+        ("sd", {"skip_prk_steps": False}, "leading", 4),
+        ("sd", {"skip_prk_steps": False, "steps_offset": 1}, "leading", 10),
+        ("sd", {"skip_prk_steps": False, "set_alpha_to_one": True}, "linspace", 10),
+        ("sd", {"skip_prk_steps": False}, "trailing", 7),
+        ("sd", {"skip_prk_steps": True, "set_alpha_to_one": True}, "trailing", 7),
+        ("linear", {}, "leading", 20),
+        ("cosine", {"skip_prk_steps": True}, "leading", 10),
+        ("trained", {"skip_prk_steps": False}, "leading", 5),
+    ],
+    "lms": [
+        ("sd", {"use_karras_sigmas": True}, "leading", 10),
+        ("linear", {"use_karras_sigmas": True}, "linspace", 20),
+        ("sd", {"use_exponential_sigmas": True}, "linspace", 10),
+        ("sd", {"steps_offset": 1}, "leading", 4),
+        ("trained", {}, "trailing", 10),
+    ],
+    "kdpm2": [
+        ("sd", {"use_karras_sigmas": True}, "linspace", 10),
+        ("sd", {"use_exponential_sigmas": True}, "linspace", 5),
+        ("sd", {"steps_offset": 1}, "leading", 4),
+        ("cosine", {}, "leading", 5),
+        ("trained", {}, "trailing", 10),
+    ],
+    "kdpm2-a": [
+        ("sd", {"use_karras_sigmas": True}, "linspace", 10),
+        ("sd", {"steps_offset": 1}, "leading", 4),
+        ("trained", {}, "trailing", 10),
+    ],
+}
+# With every prediction and spacing; more steps with one of them each.
+MULTISTEP_STEPS = (1, 4, 10)
+MORE_MULTISTEP_STEPS = (2, 3, 5, 20, 50)
 VARIANT_STEPS = (1, 4, 20)
 LATER_VARIANT_STEPS = (4, 20)
 CONSISTENCY_STEPS = (1, 2, 3, 4, 8, 50)
@@ -200,6 +309,20 @@ def in_double(scheduler):
             setattr(scheduler, name, value.double())
 
 
+    if isinstance(scheduler, KDPM2AncestralDiscreteScheduler):
+        # Its tables of what lies below are differences of squares: in f32 they have lost digits.
+        sigmas = torch.cat([scheduler.sigmas[:1], scheduler.sigmas[1:-1:2]])
+        following = torch.cat([sigmas[1:], torch.zeros(1)])
+        up = (following**2 * (sigmas**2 - following**2) / sigmas**2) ** 0.5
+        down = (following**2 - up**2).clamp(min=0.0) ** 0.5
+        up[-1] = down[-1] = 0.0
+        between = sigmas.log().lerp(down.log(), 0.5).exp()
+        between[-2:] = 0.0
+        tables = {"sigmas_up": up, "sigmas_down": down, "sigmas_interpol": between}
+        for name, table in tables.items():
+            setattr(scheduler, name, torch.cat([table[:1], table[1:].repeat_interleave(2), table[-1:]]))
+
+
 TORCH_SQRT = torch.Tensor.sqrt
 
 
@@ -207,17 +330,19 @@ def run(name, config, steps, eta, start, bank):
     is_double = start.dtype == torch.float64
     if is_double:
         torch.Tensor.sqrt = lambda tensor: TORCH_SQRT(tensor.double()).to(tensor.dtype)
-    # diffusers' euler-a knows no such prediction.
-    is_converted = name == "euler-a" and config["prediction_type"] == "sample"
+    is_converted = name in CONVERTED and config["prediction_type"] == "sample"
     told = {"prediction_type": "epsilon"} if is_converted else {}
-    scheduler = CLASSES[name](**config | IMPLIED.get(name, {}) | told)
+    # That class knows no spacing.
+    unknown = ("timestep_spacing",) if name == "dpmpp-single" else ()
+    keys = config | IMPLIED.get(name, {}) | told
+    scheduler = CLASSES[name](**{key: value for key, value in keys.items() if key not in unknown})
     torch.Tensor.sqrt = TORCH_SQRT
     scheduler.set_timesteps(steps)
     for module in UPCASTING:
         module.torch = TorchInDouble() if is_double else torch
     if is_double:
         in_double(scheduler)
-    if len(scheduler.timesteps) > 1 and scheduler.timesteps[0] == scheduler.timesteps[1]:
+    if name != "pndm" and len(scheduler.timesteps) > 1 and scheduler.timesteps[0] == scheduler.timesteps[1]:
         # With two equal timesteps at the start, diffusers would begin at the second and run over the end.
         scheduler.set_begin_index(0)
     if name in ("ddim", "ddpm", "lcm", "tcd") and config["prediction_type"] == "epsilon":
@@ -230,7 +355,7 @@ def run(name, config, steps, eta, start, bank):
             module.randn_tensor = lambda *_, i=i, **__: bank[i]
         model_output = network(scheduler.scale_model_input(x, t), t)
         if is_converted:
-            model_output = (x - model_output) / scheduler.sigmas[i]
+            model_output = implied_noise(scheduler, i, t, x, model_output)
         extra = {"eta": eta, "variance_noise": bank[i]} if name == "ddim" and eta > 0 else {}
         if name == "dpmpp-2m-sde":
             extra = {"variance_noise": bank[i]}
@@ -243,6 +368,18 @@ def run(name, config, steps, eta, start, bank):
     return first, scheduler.timesteps.tolist(), x
 
 
+def implied_noise(scheduler, i, t, x, x0):
+    if hasattr(scheduler, "sigmas_interpol"):
+        in_between = not scheduler.state_in_first_order
+        # The ancestral one counts them from one less.
+        shift = 0 if not in_between or isinstance(scheduler, KDPM2DiscreteScheduler) else 1
+        return (x - x0) / (scheduler.sigmas_interpol[i - shift] if in_between else scheduler.sigmas[i])
+    if hasattr(scheduler, "sigmas"):
+        return (x - x0) / scheduler.sigmas[i]
+    alpha = scheduler.alphas_cumprod[int(t)]
+    return (x - alpha**0.5 * x0) / (1 - alpha) ** 0.5
+
+
 def flat(tensor):
     return [float(f"{v:.9g}") for v in tensor.flatten().tolist()]
 
@@ -252,6 +389,9 @@ def requests():
     for name in CLASSES:
         if name in ("lcm", "tcd"):
             yield from consistency_requests(name)
+            continue
+        if name in MULTISTEP:
+            yield from multistep_requests(name)
             continue
         fixed = 1.0 if name == "euler-a" else 0.0
         for prediction, spacing, steps in itertools.product(PREDICTIONS, SPACINGS, STEPS):
@@ -277,6 +417,27 @@ def consistency_requests(name):
         VARIANTS[name], PREDICTIONS, CONSISTENCY_VARIANT_STEPS, etas
     ):
         yield name, betas, extra | {"prediction_type": prediction}, steps, eta
+
+
+def multistep_requests(name):
+    fixed = 1.0 if name == "kdpm2-a" else 0.0
+    # The first step that diffusers' pipelines skip is skipped.
+    base = {"skip_prk_steps": True} if name == "pndm" else {}
+    spacings = ("linspace",) if name == "dpmpp-single" else SPACINGS
+    for prediction, spacing, steps in itertools.product(PREDICTIONS, spacings, MULTISTEP_STEPS):
+        yield name, "sd", base | {"prediction_type": prediction, "timestep_spacing": spacing}, steps, fixed
+    # The bank of noise has a row for each evaluation of 25 steps.
+    more = [steps for steps in MORE_MULTISTEP_STEPS if name != "kdpm2-a" or steps <= 25]
+    for steps, prediction, spacing in zip(more, PREDICTIONS * 2, spacings * 5):
+        yield name, "sd", base | {"prediction_type": prediction, "timestep_spacing": spacing}, steps, fixed
+    for betas, extra, spacing, steps in MULTISTEP_VARIANTS[name]:
+        for prediction in PREDICTIONS:
+            # Sigmas of the others' default.
+            ends = LINEAR if name.startswith("kdpm2") and betas == "linear" else {}
+            grid = {"prediction_type": prediction, "timestep_spacing": spacing}
+            if name == "pndm" and steps < 4:
+                continue
+            yield name, betas, base | ends | extra | grid, steps, fixed
 
 
 def main():

@@ -1,4 +1,5 @@
-//! Numbers published in diffusers' own test-suite: `tests/schedulers/test_scheduler_{ddim,euler,dpm_multi}.py`.
+//! Numbers published in diffusers' own test-suite: `tests/schedulers/test_scheduler_{ddim,euler,dpm_multi,
+//! dpm_single,unipc,deis,pndm}.py`.
 //!
 //! The state counts evenly from 0 to 1 (`dummy_sample_deter`), the network is `sample * t / (t + 1)`, and the sum and
 //! mean of the magnitudes of the result are compared within 1e-2 and 1e-3.
@@ -65,4 +66,68 @@ fn dpm_solver_full_loop() {
     solver(r#""sample_max_value": 1.0"#, 0.3301);
     solver(r#""prediction_type": "v_prediction""#, 0.2251);
     solver(r#""thresholding": true, "dynamic_thresholding_ratio": 0.87, "sample_max_value": 0.5"#, 1.1364);
+}
+
+/// The predictor and corrector of second order, and on Karras' sigmas.
+#[test]
+fn unipc_full_loop() {
+    let unipc = |config: &str, mean| {
+        let order = r#""solver_order": 2, "solver_type": "bh2", "final_sigmas_type": "sigma_min""#;
+        let class = r#""_class_name": "UniPCMultistepScheduler""#;
+        check("unipc", "published.onnx", &format!("{class}, {BETAS}, {order}, {config}"), 1.0, None, mean);
+    };
+    unipc(r#""thresholding": false"#, 0.2464);
+    unipc(r#""use_karras_sigmas": true"#, 0.2925);
+    unipc(r#""prediction_type": "v_prediction""#, 0.1014);
+    unipc(r#""prediction_type": "v_prediction", "use_karras_sigmas": true"#, 0.1966);
+}
+
+#[test]
+fn deis_full_loop() {
+    let deis = |config: &str, mean| {
+        let class = r#""_class_name": "DEISMultistepScheduler", "solver_order": 2"#;
+        check("deis", "published.onnx", &format!("{class}, {BETAS}{config}"), 1.0, None, mean);
+    };
+    deis("", 0.23916);
+    deis(r#", "prediction_type": "v_prediction""#, 0.091);
+}
+
+/// Three Runge-Kutta steps and six of Adams and Bashforth.
+#[test]
+fn pndm_full_loop() {
+    let pndm = |config: &str, sum, mean| {
+        check("pndm", "published.onnx", &format!(r#""_class_name": "PNDMScheduler", {config}"#), 1.0, Some(sum), mean);
+    };
+    pndm(BETAS, 198.1318, 0.2580);
+    pndm(&format!(r#"{BETAS}, "prediction_type": "v_prediction""#), 67.3986, 0.0878);
+    let short = r#""beta_start": 0.01, "beta_end": 0.02"#;
+    pndm(&format!(r#"{short}, "set_alpha_to_one": true"#), 230.0399, 0.2995);
+    pndm(&format!(r#"{short}, "set_alpha_to_one": false"#), 186.9482, 0.2434);
+}
+
+#[test]
+fn dpm_solver_in_single_steps_full_loop() {
+    let single = |config: &str, mean| {
+        let order = r#""solver_order": 2, "final_sigmas_type": "sigma_min""#;
+        let class = r#""_class_name": "DPMSolverSinglestepScheduler", "algorithm_type": "dpmsolver++""#;
+        check("dpmpp-single", "published.onnx", &format!("{class}, {BETAS}, {order}, {config}"), 1.0, None, mean);
+    };
+    single(r#""thresholding": false"#, 0.2791);
+    single(r#""prediction_type": "v_prediction""#, 0.1453);
+    single(r#""use_karras_sigmas": true"#, 0.2248);
+}
+
+/// What diffusers 0.42.1 gives in the same loop; its own suite has no number of that order.
+#[test]
+fn third_order_full_loop() {
+    let order = r#""solver_order": 3, "final_sigmas_type": "sigma_min""#;
+    let of = |sampler: &str, class: &str, config: &str, mean| {
+        let config = format!(r#""_class_name": "{class}", {BETAS}, {order}{config}"#);
+        check(sampler, "published.onnx", &config, 1.0, None, mean);
+    };
+    of("dpmpp-3m", "DPMSolverMultistepScheduler", r#", "lower_order_final": false"#, 0.23042);
+    of("dpmpp-3m", "DPMSolverMultistepScheduler", "", 0.24762);
+    of("dpmpp-single", "DPMSolverSinglestepScheduler", "", 0.24622);
+    of("unipc", "UniPCMultistepScheduler", "", 0.24736);
+    of("deis", "DEISMultistepScheduler", "", 0.24164);
 }

@@ -69,6 +69,11 @@ impl<'a> Keys<'a> {
         })
     }
 
+    /// Whatever the key has.
+    pub(super) fn value(&mut self, key: &str) -> Option<Value> {
+        self.map.remove(key)
+    }
+
     /// `value` where it `is_possible`, else a refusal.
     pub(super) fn checked(&self, key: &str, value: f64, is_possible: bool, possible: &str) -> Result<f64> {
         if is_possible { Ok(value) } else { Err(self.refusal(key, &value.to_string(), possible)) }

@@ -38,16 +38,7 @@ const CLASSES: [&str; 16] = [
 ];
 
 /// Keys of other classes that say nothing to our samplers.
-const INERT: [&str; 8] = [
-    "skip_prk_steps",
-    "flow_shift",
-    "use_dynamic_shifting",
-    "time_shift_type",
-    "shift_terminal",
-    "predict_x0",
-    "disable_corrector",
-    "solver_p",
-];
+const INERT: [&str; 4] = ["flow_shift", "use_dynamic_shifting", "time_shift_type", "shift_terminal"];
 
 /// Timesteps of training.
 const TRAIN_STEPS: RangeInclusive<usize> = 2..=100_000;
@@ -151,7 +142,8 @@ fn read_clip(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<()>
     let max = keys.number("sample_max_value")?.unwrap_or(1.0);
     let max = keys.checked("sample_max_value", max, is_bound(max), POSSIBLE)?;
     schedule.threshold = keys.flag("thresholding")?.unwrap_or(false).then_some(Threshold { ratio, max });
-    schedule.ends_at_clean = keys.flag("set_alpha_to_one")?.unwrap_or(true);
+    schedule.ends_at_clean = keys.flag("set_alpha_to_one")?;
+    schedule.skip_prk_steps = keys.flag("skip_prk_steps")?.unwrap_or(false);
     Ok(())
 }
 
@@ -173,8 +165,21 @@ fn read_ddpm(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<()>
     Ok(())
 }
 
+/// The walks in sigma, DPM-Solver++'s and its like, and both.
+const SIGMAS: &[Walk] = &[Walk::Sigmas, Walk::Corrected, Walk::Halved, Walk::Geometric];
+const SOLVERS: &[Walk] = &[Walk::Solver, Walk::Singlestep, Walk::UniPc, Walk::Deis];
+const BOTH: &[Walk] = &[
+    Walk::Sigmas,
+    Walk::Corrected,
+    Walk::Halved,
+    Walk::Geometric,
+    Walk::Solver,
+    Walk::Singlestep,
+    Walk::UniPc,
+    Walk::Deis,
+];
+
 fn read_sigmas(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<()> {
-    const BOTH: &[Walk] = &[Walk::Sigmas, Walk::Corrected, Walk::Geometric, Walk::Solver];
     let karras = keys.flag("use_karras_sigmas")?.unwrap_or(false);
     let exponential = keys.flag("use_exponential_sigmas")?.unwrap_or(false);
     schedule.sigma_spacing = match (karras, exponential) {
@@ -205,42 +210,61 @@ fn read_sigmas(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<(
     }
     for key in ["use_lu_lambdas", "use_flow_sigmas"] {
         if keys.flag(key)? == Some(true) {
-            refuse(keys, key, "true", "use_karras_sigmas, use_exponential_sigmas", &[Walk::Solver]);
+            refuse(keys, key, "true", "use_karras_sigmas, use_exponential_sigmas", SOLVERS);
         }
     }
     if let Some(kind) = keys.text("interpolation_type")?.filter(|kind| kind != "linear") {
-        refuse(keys, "interpolation_type", &kind, "linear", &[Walk::Sigmas, Walk::Corrected, Walk::Geometric]);
+        refuse(keys, "interpolation_type", &kind, "linear", SIGMAS);
     }
     let is_told_sigma = schedule.prediction == Prediction::VPrediction;
     if let Some(kind) = keys.text("timestep_type")?.filter(|kind| kind != "discrete" && is_told_sigma) {
-        refuse(keys, "timestep_type", &kind, "discrete", &[Walk::Sigmas, Walk::Corrected, Walk::Geometric]);
+        refuse(keys, "timestep_type", &kind, "discrete", SIGMAS);
     }
     Ok(())
 }
 
 fn read_solver(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<()> {
-    const SOLVER: &[Walk] = &[Walk::Solver];
-    schedule.lower_order_final = keys.flag("lower_order_final")?.unwrap_or(true);
+    const DPM: &[Walk] = &[Walk::Solver, Walk::Singlestep];
+    const UNIPC: &[Walk] = &[Walk::UniPc];
+    schedule.lower_order_final = keys.flag("lower_order_final")?;
     schedule.euler_at_final = keys.flag("euler_at_final")?.unwrap_or(false);
     schedule.lambda_min_clipped = keys.extended("lambda_min_clipped")?.unwrap_or(f64::NEG_INFINITY);
     match keys.count("solver_order", 1..=100)? {
         None => {}
-        Some(order @ (1 | 2)) => schedule.solver_order = order,
-        Some(order) => schedule.unsupported.push(unsupported(keys, "solver_order", &order.to_string(), "1, 2", SOLVER)),
+        Some(order @ 1..=3) => schedule.solver_order = order,
+        Some(order) => {
+            schedule.unsupported.push(unsupported(keys, "solver_order", &order.to_string(), "1, 2, 3", SOLVERS))
+        }
     }
     match keys.text("solver_type")?.as_deref() {
-        // The other solvers' own names, which diffusers reads as midpoint.
-        None | Some("midpoint" | "logrho" | "bh1" | "bh2") => {}
+        // Each solver takes its own names, and its default for those of the others, as in diffusers.
+        None | Some("midpoint" | "logrho" | "bh2") => {}
         Some("heun") => schedule.solver_type = SolverType::Heun,
-        Some(other) => schedule.unsupported.push(unsupported(keys, "solver_type", other, "midpoint, heun", SOLVER)),
+        Some("bh1") => schedule.is_bh1 = true,
+        Some(other) => {
+            let possible = "midpoint, heun, logrho, bh1, bh2";
+            schedule.unsupported.push(unsupported(keys, "solver_type", other, possible, SOLVERS));
+        }
     }
     match keys.text("algorithm_type")?.as_deref() {
         // Whether noise is drawn is the sampler's to say.
         None | Some("dpmsolver++" | "sde-dpmsolver++" | "deis") => {}
         Some(other) => {
             let possible = "dpmsolver++, sde-dpmsolver++";
-            schedule.unsupported.push(unsupported(keys, "algorithm_type", other, possible, SOLVER));
+            schedule.unsupported.push(unsupported(keys, "algorithm_type", other, possible, DPM));
         }
+    }
+    schedule.predicts_noise = !keys.flag("predict_x0")?.unwrap_or(true);
+    let is_step = |step: &f64| step.fract() == 0.0 && (0.0..=*TRAIN_STEPS.end() as f64).contains(step);
+    if let Some(steps) = keys.numbers("disable_corrector")? {
+        if let Some(step) = steps.iter().find(|step| !is_step(step)) {
+            return Err(keys.refusal("disable_corrector", &step.to_string(), "the numbers of steps, from 0 on"));
+        }
+        schedule.disable_corrector = steps.into_iter().map(|step| step as usize).collect();
+    }
+    if let Some(solver) = keys.value("solver_p") {
+        let possible = "none, UniPC's own predictor";
+        schedule.unsupported.push(unsupported(keys, "solver_p", &solver.to_string(), possible, UNIPC));
     }
     Ok(())
 }

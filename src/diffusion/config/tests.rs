@@ -1,4 +1,4 @@
-use super::parse;
+use super::{BOTH, SIGMAS, SOLVERS, parse};
 use crate::diffusion::discrete::{DiscreteSchedule, FinalSigma, SigmaSpacing, Threshold};
 use crate::diffusion::parameterization::Prediction;
 use crate::diffusion::sampler::Walk;
@@ -23,7 +23,7 @@ fn an_empty_file_means_the_defaults() {
 #[test]
 fn every_key_is_honoured() {
     type Change = fn(&mut DiscreteSchedule);
-    let changes: [(&str, Change); 22] = [
+    let changes: [(&str, Change); 27] = [
         (r#""num_train_timesteps": 500"#, |s| s.train_steps = 500),
         (r#""beta_start": 0.001"#, |s| s.betas = BetaSchedule::Linear { start: 0.001, end: 0.02 }),
         (r#""beta_end": 0.01"#, |s| s.betas = BetaSchedule::Linear { start: 1e-4, end: 0.01 }),
@@ -41,7 +41,7 @@ fn every_key_is_honoured() {
         (r#""thresholding": true, "dynamic_thresholding_ratio": 0.9, "sample_max_value": 3"#, |s| {
             s.threshold = Some(Threshold { ratio: 0.9, max: 3.0 });
         }),
-        (r#""set_alpha_to_one": false"#, |s| s.ends_at_clean = false),
+        (r#""set_alpha_to_one": false"#, |s| s.ends_at_clean = Some(false)),
         (r#""variance_type": "fixed_large""#, |s| s.variance = Variance::FixedLarge),
         (r#""use_karras_sigmas": true"#, |s| s.sigma_spacing = SigmaSpacing::Karras),
         (r#""use_exponential_sigmas": true"#, |s| s.sigma_spacing = SigmaSpacing::Exponential),
@@ -50,8 +50,13 @@ fn every_key_is_honoured() {
         (r#""solver_order": 1"#, |s| s.solver_order = 1),
         (r#""solver_type": "heun""#, |s| s.solver_type = SolverType::Heun),
         (r#""lower_order_final": false, "euler_at_final": true"#, |s| {
-            (s.lower_order_final, s.euler_at_final) = (false, true);
+            (s.lower_order_final, s.euler_at_final) = (Some(false), true);
         }),
+        (r#""solver_order": 3"#, |s| s.solver_order = 3),
+        (r#""solver_type": "bh1""#, |s| s.is_bh1 = true),
+        (r#""predict_x0": false"#, |s| s.predicts_noise = true),
+        (r#""disable_corrector": [0, 2]"#, |s| s.disable_corrector = vec![0, 2]),
+        (r#""skip_prk_steps": true"#, |s| s.skip_prk_steps = true),
         (r#""lambda_min_clipped": -5.1"#, |s| s.lambda_min_clipped = -5.1),
     ];
     for (text, change) in changes {
@@ -80,7 +85,9 @@ fn files_as_diffusers_writes_them_are_read() {
     );
     assert_eq!(schedule.betas, BetaSchedule::ScaledLinear { start: 0.00085, end: 0.012 });
     assert_eq!(schedule.lambda_min_clipped, f64::NEG_INFINITY);
-    assert!(schedule.clip_sample == Some(false) && !schedule.ends_at_clean && schedule.unsupported.is_empty());
+    assert!(
+        schedule.clip_sample == Some(false) && schedule.ends_at_clean == Some(false) && schedule.unsupported.is_empty()
+    );
 }
 
 #[test]
@@ -116,25 +123,14 @@ fn what_would_change_the_numbers_is_named() {
 #[test]
 fn what_only_some_samplers_cannot_do_is_refused_to_them_alone() {
     for (text, key, walks) in [
-        (
-            r#""use_beta_sigmas": true"#,
-            "use_beta_sigmas",
-            &[Walk::Sigmas, Walk::Corrected, Walk::Geometric, Walk::Solver][..],
-        ),
-        (r#""use_lu_lambdas": true"#, "use_lu_lambdas", &[Walk::Solver]),
-        (r#""solver_order": 3"#, "solver_order", &[Walk::Solver]),
-        (r#""solver_type": "rk4""#, "solver_type", &[Walk::Solver]),
-        (r#""algorithm_type": "dpmsolver""#, "algorithm_type", &[Walk::Solver]),
-        (
-            r#""interpolation_type": "log_linear""#,
-            "interpolation_type",
-            &[Walk::Sigmas, Walk::Corrected, Walk::Geometric],
-        ),
-        (
-            r#""timestep_type": "continuous", "prediction_type": "v_prediction""#,
-            "timestep_type",
-            &[Walk::Sigmas, Walk::Corrected, Walk::Geometric],
-        ),
+        (r#""use_beta_sigmas": true"#, "use_beta_sigmas", BOTH),
+        (r#""use_lu_lambdas": true"#, "use_lu_lambdas", SOLVERS),
+        (r#""solver_order": 4"#, "solver_order", SOLVERS),
+        (r#""solver_type": "rk4""#, "solver_type", SOLVERS),
+        (r#""solver_p": {"order": 2}"#, "solver_p", &[Walk::UniPc]),
+        (r#""algorithm_type": "dpmsolver""#, "algorithm_type", &[Walk::Solver, Walk::Singlestep]),
+        (r#""interpolation_type": "log_linear""#, "interpolation_type", SIGMAS),
+        (r#""timestep_type": "continuous", "prediction_type": "v_prediction""#, "timestep_type", SIGMAS),
         (r#""variance_type": "fixed_large_log""#, "variance_type", &[Walk::Ancestral]),
     ] {
         let schedule = Schedule::Discrete(Box::new(read(&format!("{{{text}}}"))));

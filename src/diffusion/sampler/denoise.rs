@@ -34,7 +34,7 @@ pub fn denoise_plan(steps: usize, eta: f64) -> Result<Plan> {
         let (from, to) = (level(i), level(i + 1));
         rows::ddim_between(from, Prediction::Denoised.scaling(from, from.noise), to, eta, false)
     });
-    Ok(Plan { steps: rows.collect(), clip: Clip::None })
+    Ok(Plan { steps: rows.collect(), clip: Clip::None }.pruned())
 }
 
 #[cfg(test)]
@@ -47,7 +47,8 @@ mod tests {
         let row = plan.steps[0];
         assert_eq!((row.level.signal, row.level.noise, row.t), (1.0, 1.0, 1.0));
         assert_eq!((row.c_in, row.c_skip, row.c_out), (1.0, 0.0, 1.0));
-        assert_eq!((row.a, row.b, row.c, row.d, row.e), (0.0, 1.0, 0.0, 0.0, 0.0));
+        assert_eq!((row.a, row.b, row.d, row.e), (0.0, 1.0, 0.0, 0.0));
+        assert!(!row.looks_back() && row.keep.is_none());
     }
 
     #[test]

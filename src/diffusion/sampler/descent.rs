@@ -4,7 +4,6 @@ use crate::diffusion::discrete::{DiscreteSchedule, FinalSigma, SigmaSpacing};
 use crate::diffusion::parameterization::Scaling;
 use crate::diffusion::plan::{Clip, Level};
 use crate::diffusion::sampler::SigmaSchedule;
-use crate::diffusion::sampler::rows::{SolverType, Variance};
 use crate::diffusion::schedule::sigmas::{KARRAS_RHO, TimestepOf, exponential, karras, sigma_at};
 use crate::diffusion::schedule::timesteps::{
     consistency_timesteps, euler_timesteps, markov_timesteps, solver_timesteps,
@@ -37,6 +36,16 @@ pub enum Walk {
     /// DPM-Solver++'s, in variance-preserving coordinates. Predictions are thresholded where the schedule says so, and never
     /// clipped to a range.
     Solver,
+    /// As [`Solver`](Self::Solver), for `unipc`: Karras and exponential sigmas end at their own last one.
+    UniPc,
+    /// As [`UniPc`](Self::UniPc), for `deis`, which never goes to the clean picture itself.
+    Deis,
+    /// As [`Solver`](Self::Solver), for solvers in single steps, which know no spacing but `linspace` and no offset.
+    Singlestep,
+    /// As [`Sigmas`](Self::Sigmas), for samplers that ask between two sigmas, too; Karras timesteps are whole numbers.
+    Halved,
+    /// As [`Strides`](Self::Strides), for `pndm`, which ends at timestep 0 where nothing else is said; predictions are not clipped.
+    Pndm,
     /// Latent consistency models': of the timesteps that were distilled.
     Consistency,
     /// The same timesteps, and below each the one that noise is added from; the last step ends at timestep 0. Predictions are
@@ -74,21 +83,12 @@ pub(super) struct Descent {
     pub(super) clip: Clip,
     /// Whether a DDIM step goes in the direction of the prediction before it was clipped.
     pub(super) unclipped_direction: bool,
-    /// How much noise DDPM draws.
-    pub(super) variance: Variance,
-    /// Of DPM-Solver++.
-    pub(super) order: Order,
-}
-
-/// Which rows of a solver are of second order.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Order {
-    /// Whether any is.
-    pub(super) second: bool,
-    /// Whether the last one is not.
-    pub(super) ends_low: bool,
-    /// How they extrapolate.
-    pub(super) solver: SolverType,
+    /// What else a model's files say of sampling; as where they say nothing on a range of sigma.
+    pub(super) settings: DiscreteSchedule,
+    /// The training schedule.
+    table: Option<NoiseTable>,
+    /// Steps that were asked for.
+    steps: usize,
 }
 
 impl Descent {
@@ -97,14 +97,64 @@ impl Descent {
         self.spans.iter().map(row).collect()
     }
 
+    /// The order of each row of DPM-Solver++, of `most` at most.
+    pub(super) fn orders(&self, most: usize) -> Vec<usize> {
+        let count = self.spans.len();
+        let is_short = self.settings.lower_order_final.unwrap_or(true) && count < 15;
+        let ends_low = is_short || self.settings.euler_at_final || self.settings.final_sigma == FinalSigma::Zero;
+        let order = |i: usize| match count - i {
+            1 if ends_low => 1,
+            2 if is_short => most.min(i + 1).min(2),
+            _ => most.min(i + 1),
+        };
+        (0..count).map(order).collect()
+    }
+
     /// A row for each span, which may know the one before where the order allows it.
     pub(super) fn each_after<T>(&self, row: impl Fn(Option<&Span>, &Span) -> T) -> Vec<T> {
-        let last = self.spans.len() - 1;
-        let rows = self.spans.iter().enumerate().map(|(i, span)| {
-            let is_second = i > 0 && self.order.second && !(i == last && self.order.ends_low);
-            row(is_second.then(|| &self.spans[i - 1]), span)
-        });
-        rows.collect()
+        let orders = self.orders(self.settings.solver_order.min(2));
+        let rows = self.spans.iter().zip(orders).enumerate();
+        rows.map(|(i, (span, order))| row((order > 1).then(|| &self.spans[i - 1]), span)).collect()
+    }
+
+    /// How the network is asked at a level between two of the visited ones.
+    pub(super) fn scaling(&self, level: Level) -> Scaling {
+        let timestep =
+            self.table.as_ref().map_or(f64::NAN, |table| TimestepOf::new(&table.sigmas()).sigma(level.sigma()));
+        self.settings.prediction.scaling(level, timestep)
+    }
+
+    /// Whether `pndm` begins with Runge-Kutta steps.
+    pub(super) fn runs_kutta(&self) -> bool {
+        !self.settings.skip_prk_steps && self.table.is_some()
+    }
+
+    /// The level a whole stride above `span`, or that of the span `before` it on a range of sigma.
+    pub(super) fn above(&self, span: &Span, before: &Span) -> Level {
+        self.moved(span, self.stride()).unwrap_or(before.from)
+    }
+
+    /// Half a stride below `span`.
+    pub(super) fn half_below(&self, span: &Span) -> Level {
+        self.moved(span, -(self.stride() / 2)).unwrap_or(span.to)
+    }
+
+    /// Half a stride above `span`, and how the network is asked there.
+    pub(super) fn half_above(&self, span: &Span) -> (Level, Scaling) {
+        let half = self.stride() / 2;
+        let level = self.moved(span, half).unwrap_or(span.from);
+        (level, self.settings.prediction.scaling(level, span.scaling.t + half as f64))
+    }
+
+    fn stride(&self) -> isize {
+        (self.settings.train_steps / self.steps).cast_signed()
+    }
+
+    /// The level of a timestep so many from that of `span`, within those of training.
+    fn moved(&self, span: &Span, by: isize) -> Option<Level> {
+        let table = self.table.as_ref()?;
+        let t = (span.scaling.t as usize).saturating_add_signed(by).min(table.len() - 1);
+        table.level(t)
     }
 
     /// A row for each span, which is told whether it is the last.
@@ -120,9 +170,24 @@ impl Descent {
     pub(super) fn discrete(schedule: &DiscreteSchedule, walk: Walk, steps: usize, eta: f64) -> Result<Self> {
         let table = schedule.table()?;
         let (spans, clip) = match walk {
-            Walk::Strides => (strides(schedule, &table, steps)?, schedule.clip()),
+            Walk::Strides => (strides(schedule, &table, steps, true)?, schedule.clip()),
+            Walk::Pndm => {
+                if !schedule.skip_prk_steps && steps < 4 {
+                    return Err(Error::usage(format!(
+                        "pndm starts with three Runge-Kutta steps, so it takes at least 4, not {steps}; take more, or a schedule with skip_prk_steps"
+                    )));
+                }
+                (strides(schedule, &table, steps, false)?, Clip::None)
+            }
             Walk::Ancestral | Walk::Markov => (markov(schedule, &table, steps)?, schedule.clip()),
             Walk::Sigmas => (sigmas(schedule, &table, steps, schedule.sigma_spacing), Clip::None),
+            Walk::Halved => {
+                let mut spans = sigmas(schedule, &table, steps, schedule.sigma_spacing);
+                if schedule.sigma_spacing == SigmaSpacing::Karras {
+                    spans.iter_mut().for_each(|span| span.scaling.t = span.scaling.t.round_ties_even());
+                }
+                (spans, Clip::None)
+            }
             Walk::Corrected => {
                 let clip = match schedule.clip_where_asked() {
                     clip @ Clip::Range(_) => clip,
@@ -131,22 +196,18 @@ impl Descent {
                 (sigmas(schedule, &table, steps, schedule.sigma_spacing), clip)
             }
             Walk::Geometric => (sigmas(schedule, &table, steps, SigmaSpacing::Exponential), Clip::None),
-            Walk::Solver => {
+            Walk::Solver | Walk::UniPc | Walk::Deis | Walk::Singlestep => {
                 let clip = match schedule.clip() {
-                    clip @ Clip::Threshold { .. } => clip,
+                    clip @ Clip::Threshold { .. } if walk != Walk::UniPc || !schedule.predicts_noise => clip,
                     _ => Clip::None,
                 };
-                (solver(schedule, &table, steps)?, clip)
+                (solver(schedule, &table, walk, steps)?, clip)
             }
             Walk::Consistency => (consistency(schedule, &table, walk, steps, eta)?, schedule.clip_where_asked()),
             Walk::Trajectory => (consistency(schedule, &table, walk, steps, eta)?, Clip::None),
         };
-        let ends_low = schedule.euler_at_final
-            || (schedule.lower_order_final && spans.len() < 15)
-            || schedule.final_sigma == FinalSigma::Zero;
-        let order = Order { second: schedule.solver_order > 1, ends_low, solver: schedule.solver_type };
         let unclipped_direction = clip != Clip::None && !schedule.clips_direction;
-        Ok(Self { spans, clip, unclipped_direction, variance: schedule.variance, order })
+        Ok(Self { spans, clip, unclipped_direction, settings: schedule.clone(), table: Some(table), steps })
     }
 
     /// Down a range of sigma.
@@ -164,15 +225,17 @@ impl Descent {
             Span { via: Level { noise: kept * to.noise, ..to }, ..span }
         };
         let spans = (0..levels.len()).map(span).collect();
-        let order = Order { second: true, ends_low: true, solver: SolverType::Midpoint };
-        Self { spans, clip: Clip::None, unclipped_direction: false, variance: Variance::FixedSmall, order }
+        let settings = DiscreteSchedule { prediction: schedule.prediction, ..DiscreteSchedule::default() };
+        Self { spans, clip: Clip::None, unclipped_direction: false, settings, table: None, steps }
     }
 }
 
-fn strides(schedule: &DiscreteSchedule, table: &NoiseTable, steps: usize) -> Result<Vec<Span>> {
+/// `ends_at_clean` holds where the schedule says nothing of it.
+fn strides(schedule: &DiscreteSchedule, table: &NoiseTable, steps: usize, ends_at_clean: bool) -> Result<Vec<Span>> {
     let spacing = schedule.spacing.unwrap_or(Spacing::Leading);
     let stride = schedule.train_steps / steps;
-    let last = if schedule.ends_at_clean { Level::CLEAN } else { schedule.level(table, 0)? };
+    let ends_at_clean = schedule.ends_at_clean.unwrap_or(ends_at_clean);
+    let last = if ends_at_clean { Level::CLEAN } else { schedule.level(table, 0)? };
     let timesteps = markov_timesteps(spacing, schedule.train_steps, steps, schedule.steps_offset);
     let spans = timesteps.into_iter().map(|t| {
         let from = schedule.level(table, t)?;
@@ -211,10 +274,17 @@ fn sigmas(schedule: &DiscreteSchedule, table: &NoiseTable, steps: usize, spacing
     joined(&points, schedule.final_sigma(&table), |from, t| schedule.prediction.scaling(from, t), Level::exploding)
 }
 
-fn solver(schedule: &DiscreteSchedule, table: &NoiseTable, steps: usize) -> Result<Vec<Span>> {
+fn solver(schedule: &DiscreteSchedule, table: &NoiseTable, walk: Walk, steps: usize) -> Result<Vec<Span>> {
     let sigmas = table.sigmas();
-    let points = solver_points(schedule, &sigmas, steps)?;
-    let end = schedule.final_sigma(&sigmas);
+    let points = solver_points(schedule, &sigmas, walk, steps)?;
+    let last = match schedule.sigma_spacing {
+        SigmaSpacing::Timesteps => sigmas[0],
+        _ => points.last().map_or(sigmas[0], |point| point.1),
+    };
+    let end = match (walk, schedule.final_sigma) {
+        (Walk::Deis, _) | (Walk::UniPc, FinalSigma::SigmaMin) => last,
+        _ => schedule.final_sigma(&sigmas),
+    };
     Ok(joined(&points, end, |from, t| schedule.prediction.scaling(from, t), Level::preserving_from_sigma))
 }
 
@@ -234,7 +304,7 @@ fn joined(
 
 /// The visited timesteps and sigmas. Timesteps are whole numbers: Karras ones are rounded, except on the cosine
 /// schedule, and all others are cut, as in diffusers.
-fn solver_points(schedule: &DiscreteSchedule, sigmas: &[f64], steps: usize) -> Result<Vec<(f64, f64)>> {
+fn solver_points(schedule: &DiscreteSchedule, sigmas: &[f64], walk: Walk, steps: usize) -> Result<Vec<(f64, f64)>> {
     let (min, max) = schedule.sigma_range(sigmas[0], sigmas[sigmas.len() - 1]);
     let told = |values: Vec<f64>, whole: fn(f64) -> f64| {
         let timestep = TimestepOf::new(sigmas);
@@ -242,21 +312,28 @@ fn solver_points(schedule: &DiscreteSchedule, sigmas: &[f64], steps: usize) -> R
     };
     let points: Vec<(f64, f64)> = match schedule.sigma_spacing {
         SigmaSpacing::Karras => {
-            let is_cosine = schedule.betas == BetaSchedule::SquaredCosCapV2;
+            let is_cosine = walk == Walk::Solver && schedule.betas == BetaSchedule::SquaredCosCapV2;
             told(karras(min, max, steps, KARRAS_RHO), if is_cosine { f64::trunc } else { f64::round_ties_even })
         }
         SigmaSpacing::Exponential => told(exponential(min, max, steps), f64::trunc),
         SigmaSpacing::Timesteps => {
             // Timesteps noisier than lambda_min_clipped, lambda = -ln(sigma), are not visited.
-            let noisier = sigmas.iter().filter(|sigma| -sigma.ln() < schedule.lambda_min_clipped).count();
+            let lambda_min = match walk {
+                Walk::Solver | Walk::Singlestep => schedule.lambda_min_clipped,
+                _ => f64::NEG_INFINITY,
+            };
+            let noisier = sigmas.iter().filter(|sigma| -sigma.ln() < lambda_min).count();
             let last = schedule.train_steps - noisier;
             if last == 0 {
                 return Err(Error::model(&schedule.name, "lambda_min_clipped leaves no timestep; lower it"));
             }
-            let spacing = schedule.spacing.unwrap_or(Spacing::Linspace);
+            let spacing = match walk {
+                Walk::Singlestep => Spacing::Linspace,
+                _ => schedule.spacing.unwrap_or(Spacing::Linspace),
+            };
             if spacing == Spacing::Leading && last <= steps {
                 return Err(Error::usage(format!(
-                    "DPM-Solver++ with leading timesteps goes down {last} timesteps in at most {} steps, not {steps}",
+                    "a solver with leading timesteps goes down {last} timesteps in at most {} steps, not {steps}",
                     last - 1
                 )));
             }

@@ -1,10 +1,11 @@
 //! Samplers: pure functions from a schedule, a number of steps and eta to a table.
 //!
-//! To add one, see `catalogue.rs`.
+//! To add one, see `families/mod.rs`.
 
-mod catalogue;
 pub mod denoise;
 mod descent;
+mod families;
+mod multistep;
 pub mod rows;
 mod sigmas;
 
@@ -28,6 +29,8 @@ pub struct Sampler(&'static Definition);
 struct Definition {
     /// On the command line and in manifests.
     name: &'static str,
+    /// The scheduler of diffusers that does the same.
+    class: Option<&'static str>,
     /// Where it is described.
     paper: &'static str,
     walk: Walk,
@@ -46,6 +49,11 @@ impl Sampler {
     /// The paper and equation that it is from.
     pub fn paper(self) -> &'static str {
         self.0.paper
+    }
+
+    /// The scheduler class of diffusers that does the same, where there is one.
+    pub fn class(self) -> Option<&'static str> {
+        self.0.class
     }
 
     /// How it goes down the levels.
@@ -94,8 +102,8 @@ pub enum Schedule {
     Sigmas(SigmaSchedule),
 }
 
-/// The table of `sampler` in `steps` steps on `schedule`; a step is one evaluation, but for `heun` and `pc` (two) and `langevin`
-/// (five).
+/// The table of `sampler` in `steps` steps on `schedule`; a step is one evaluation, but for `heun`, `kdpm2`, `kdpm2-a` and `pc`
+/// (two) and `langevin` (five); `pndm` starts with a few more.
 ///
 /// `eta` in `0..=1` scales the noise of samplers that have one, and is their own where it is left out. The state's coordinates
 /// are those of the plan's first level: variance-exploding where the sampler counts in sigma and on every
@@ -117,7 +125,7 @@ pub fn plan(schedule: &Schedule, sampler: Sampler, steps: usize, eta: Option<f64
             (Descent::exploding(schedule, walk, steps, eta), "of this schedule")
         }
     };
-    let plan = Plan { steps: (sampler.0.rows)(&descent, eta), clip: descent.clip };
+    let plan = Plan { steps: (sampler.0.rows)(&descent, eta), clip: descent.clip }.pruned();
     check_finite(&plan, sampler, name)?;
     Ok(plan)
 }
@@ -141,7 +149,10 @@ fn check_request(sampler: Sampler, steps: usize, eta: Option<f64>) -> Result<f64
 
 fn check_finite(plan: &Plan, sampler: Sampler, name: &str) -> Result<()> {
     let is_finite = |row: &crate::diffusion::plan::Step| {
-        [row.t, row.c_in, row.c_skip, row.c_out, row.a, row.b, row.c, row.d, row.e].iter().all(|v| v.is_finite())
+        [row.t, row.c_in, row.c_skip, row.c_out, row.a, row.b, row.d, row.e]
+            .iter()
+            .chain(&row.past)
+            .all(|v| v.is_finite())
     };
     match plan.steps.iter().find(|row| !is_finite(row)) {
         None => Ok(()),
@@ -160,6 +171,7 @@ fn check_finite(plan: &Plan, sampler: Sampler, name: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::{DiscreteSchedule, Sampler, Schedule, plan};
+    use crate::diffusion::plan::SLOTS;
     use crate::diffusion::schedule::Spacing;
     use crate::error::Error;
 
@@ -209,20 +221,30 @@ mod tests {
             for steps in [1, 2, 7, 50] {
                 let schedule = Schedule::Discrete(Box::new(DiscreteSchedule {
                     clip_sample: Some(false),
+                    skip_prk_steps: steps < 4,
                     ..DiscreteSchedule::default()
                 }));
                 let plan = plan(&schedule, sampler, steps, None).unwrap();
                 let evaluations = match sampler.name() {
-                    "heun" => 2 * steps - 1,
+                    "heun" | "kdpm2" | "kdpm2-a" => 2 * steps - 1,
+                    "pndm" if steps < 4 => steps + usize::from(steps > 1),
+                    "pndm" => steps + 9,
                     "pc" => 2 * steps,
                     "langevin" => 5 * steps + 1,
                     _ => steps,
                 };
                 assert_eq!(plan.steps.len(), evaluations, "{sampler}");
-                let end =
-                    plan.steps.iter().fold(plan.steps[0].level.signal, |x, row| row.a * x + row.b + row.c + row.e);
-                // The first levels' signal is less than what these keep of x near the boundary, and TCD ends at timestep 0.
-                let is_near = [Sampler::LCM, Sampler::TCD].contains(&sampler);
+                let mut kept = [0.0; SLOTS];
+                let end = plan.steps.iter().fold(plan.steps[0].level.signal, |x, row| {
+                    let past: f64 = row.past.iter().zip(&kept).map(|(factor, kept)| factor * kept).sum();
+                    if let Some(keep) = row.keep {
+                        let [of_x, of_d] = row.factors(keep.value);
+                        kept[keep.slot] = of_x * x + of_d;
+                    }
+                    row.a * x + row.b + past + row.e
+                });
+                // The first levels' signal is less than what LCM keeps of x near the boundary, and the others end at timestep 0.
+                let is_near = [Sampler::LCM, Sampler::TCD, Sampler::DEIS, Sampler::PNDM].contains(&sampler);
                 assert!((end - 1.0).abs() < if is_near { 0.01 } else { 1e-9 }, "{sampler} in {steps}: {end}");
             }
         }

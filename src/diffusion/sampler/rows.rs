@@ -5,7 +5,7 @@
 
 use super::descent::Span;
 use crate::diffusion::parameterization::Scaling;
-use crate::diffusion::plan::{Level, Step};
+use crate::diffusion::plan::{Keep, Kept, Level, SLOTS, Step};
 
 /// How much noise DDPM's reverse step adds (Ho et al. 2020, section 3.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -179,9 +179,13 @@ struct Update {
     e: f64,
 }
 
+/// Keeps its prediction for the row after it; what nobody reads is dropped once the plan is whole.
 fn row(level: Level, scaling: Scaling, Update { a, b, c, d, e }: Update) -> Step {
     let Scaling { c_in, c_skip, c_out, t } = scaling;
-    Step { t, level, c_in, c_skip, c_out, a, b, c, d, e }
+    let mut past = [0.0; SLOTS];
+    past[0] = c;
+    let keep = Some(Keep { slot: 0, value: Kept::Prediction });
+    Step { t, level, c_in, c_skip, c_out, a, b, past, d, e, keep }
 }
 
 #[cfg(test)]
@@ -212,7 +216,7 @@ mod tests {
         for span in spans() {
             let Span { from, to, .. } = span;
             let check = |row: Step| {
-                near(row.a * from.signal + row.b + row.c + row.e, to.signal);
+                near(row.a * from.signal + row.b + row.past[0] + row.e, to.signal);
                 near((row.a * from.noise).hypot(row.d), to.noise);
             };
             for eta in [0.0, 0.3, 1.0] {
@@ -259,10 +263,10 @@ mod tests {
             ] {
                 near(row.a, 1.0);
                 near(row.b, 0.0);
-                near(row.c, 0.0);
+                near(row.past[0], 0.0);
                 near(row.d, 0.0);
             }
-            assert_eq!(dpmpp_2m(level, &between(level, before), solver).c, 0.0);
+            assert_eq!(dpmpp_2m(level, &between(level, before), solver).past[0], 0.0);
         }
     }
 

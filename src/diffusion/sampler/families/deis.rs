@@ -1,0 +1,53 @@
+//! DEIS: exponential integrators of the probability flow.
+
+use super::multistep::{LAGS, Lagged};
+use super::{Definition, Descent, Sampler, Walk};
+use crate::diffusion::plan::Kept;
+
+impl Sampler {
+    /// `deis`: the diffusion exponential integrator sampler in `ln(rho)`, of `solver_order` 1 to 3.
+    pub const DEIS: Self = Self(&Definition {
+        name: "deis",
+        class: Some("DEISMultistepScheduler"),
+        paper: "Zhang and Chen 2023, section 3.3, log-rho; as in diffusers",
+        walk: Walk::Deis,
+        eta: None,
+        rows: |descent, _| {
+            let count = descent.spans.len();
+            let few = descent.settings.lower_order_final.unwrap_or(true) && count < 15;
+            let rows = descent.spans.iter().enumerate().map(|(i, span)| {
+                let left = if few { count - i } else { LAGS };
+                // The logarithm of no noise says nothing.
+                let left = if span.to.noise == 0.0 { 1 } else { left };
+                let order = descent.settings.solver_order.min(i + 1).min(left);
+                let of =
+                    std::array::from_fn(
+                        |j| if j < order { span.to.signal * factor(descent, i, j, order) } else { 0.0 },
+                    );
+                Lagged { span: *span, value: Kept::Noise, x: span.to.signal / span.from.signal, of, d: 0.0 }
+            });
+            Lagged::table(&rows.collect::<Vec<_>>())
+        },
+    });
+}
+
+/// The integral over step `i`, in sigma, of Lagrange's polynomial in `ln(sigma)` of degree `order - 1` that is 1 at the level of the
+/// row `j` before.
+fn factor(descent: &Descent, i: usize, j: usize, order: usize) -> f64 {
+    let sigma = |lag: usize| descent.spans[i - lag].from.sigma();
+    let (from, to) = (sigma(0), descent.spans[i].to.sigma());
+    // Relative to `from`: the polynomial is `sum p[k] * ln(s / from)^k`.
+    let log = |lag: usize| (sigma(lag) / from).ln();
+    let mut p = [1.0, 0.0, 0.0];
+    for k in (0..order).filter(|k| *k != j) {
+        let scale = 1.0 / (log(j) - log(k));
+        p = [-log(k) * p[0], p[0] - log(k) * p[1], p[1] - log(k) * p[2]].map(|factor| factor * scale);
+    }
+    // Of 1, `l` and `l^2` over s from `from` to `to`, by parts.
+    let ratio = to / from;
+    let l = if order > 1 { ratio.ln() } else { 0.0 };
+    let zeroth = ratio - 1.0;
+    let first = ratio * l - zeroth;
+    let second = ratio * l * l - 2.0 * first;
+    from * (p[0] * zeroth + p[1] * first + p[2] * second)
+}

@@ -1,0 +1,86 @@
+//! DPM-Solver++ (Lu et al. 2022).
+
+use super::multistep::{LAGS, Lagged, lambda, moments};
+use super::rows::SolverType;
+use super::{Definition, Sampler, Walk, rows};
+use crate::diffusion::plan::{Kept, Level};
+
+impl Sampler {
+    /// `dpmpp-2m`: DPM-Solver++ of second order.
+    pub const DPMPP_2M: Self = Self(&Definition {
+        name: "dpmpp-2m",
+        class: Some("DPMSolverMultistepScheduler"),
+        paper: "Lu et al. 2022, algorithm 2",
+        walk: Walk::Solver,
+        eta: None,
+        rows: |descent, _| {
+            descent.each_after(|before, span| match before {
+                Some(before) => rows::dpmpp_2m(before.from, span, descent.settings.solver_type),
+                None => rows::ddim(span, 0.0, false),
+            })
+        },
+    });
+
+    /// `dpmpp-2m-sde`: the same for the reverse diffusion; draws noise.
+    pub const DPMPP_2M_SDE: Self = Self(&Definition {
+        name: "dpmpp-2m-sde",
+        class: Some("DPMSolverMultistepScheduler"),
+        paper: "Lu et al. 2022, appendix D; SDE-DPM-Solver++(2M)",
+        walk: Walk::Solver,
+        eta: None,
+        rows: |descent, _| {
+            let solver = descent.settings.solver_type;
+            descent.each_after(|before, span| rows::dpmpp_2m_sde(before.map(|before| before.from), span, solver))
+        },
+    });
+
+    /// `dpmpp-3m`: DPM-Solver++ of third order.
+    pub const DPMPP_3M: Self = Self(&Definition {
+        name: "dpmpp-3m",
+        class: Some("DPMSolverMultistepScheduler"),
+        paper: "Lu et al. 2022, appendix B; as in diffusers",
+        walk: Walk::Solver,
+        eta: None,
+        rows: |descent, _| {
+            let rows = descent.spans.iter().zip(descent.orders(3)).enumerate().map(|(i, (span, order))| {
+                let before = |lag: usize| descent.spans[i - lag].from;
+                let of = match order {
+                    1 => [moments(span.from, span.to)[0], 0.0, 0.0, 0.0],
+                    2 => second_order(before(1), span.from, span.to, descent.settings.solver_type),
+                    _ => third_order([before(2), before(1)], span.from, span.to),
+                };
+                Lagged { span: *span, value: Kept::Prediction, x: span.to.noise / span.from.noise, of, d: 0.0 }
+            });
+            Lagged::table(&rows.collect::<Vec<_>>())
+        },
+    });
+}
+
+/// Factors of the predictions in a step of second order.
+fn second_order(before: Level, from: Level, to: Level, solver: SolverType) -> [f64; LAGS + 1] {
+    let [first, second, _] = moments(from, to);
+    let moment = match solver {
+        SolverType::Midpoint => 0.5 * first,
+        SolverType::Heun => second,
+    };
+    let extrapolated = moment * ratio(lambda(to) - lambda(from), lambda(from) - lambda(before));
+    [first + extrapolated, -extrapolated, 0.0, 0.0]
+}
+
+/// The same of third order, from the levels of the two rows before.
+fn third_order([s2, s1]: [Level; 2], from: Level, to: Level) -> [f64; LAGS + 1] {
+    let [first, second, third] = moments(from, to);
+    let h = lambda(to) - lambda(from);
+    let (h0, h1) = (lambda(from) - lambda(s1), lambda(s1) - lambda(s2));
+    // Of the two divided differences in the slope, and in the curvature.
+    let (d1, d2) = (ratio(h, h0), ratio(h, h1));
+    let (weight, curvature) = (ratio(h0, h0 + h1), ratio(h, h0 + h1));
+    let newer = second * (1.0 + weight) + third * curvature;
+    let older = -second * weight - third * curvature;
+    [first + newer * d1, older * d2 - newer * d1, -older * d2, 0.0]
+}
+
+/// Two rows at one level say nothing.
+fn ratio(a: f64, b: f64) -> f64 {
+    if b == 0.0 { 0.0 } else { a / b }
+}

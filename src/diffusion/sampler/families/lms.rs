@@ -1,0 +1,38 @@
+//! The linear multistep method of Adams and Bashforth in sigma.
+
+use super::multistep::{LAGS, Lagged};
+use super::{Definition, Descent, Sampler, Walk};
+use crate::diffusion::plan::Kept;
+
+impl Sampler {
+    /// `lms`: the linear multistep method of fourth order on the probability flow in sigma.
+    pub const LMS: Self = Self(&Definition {
+        name: "lms",
+        class: Some("LMSDiscreteScheduler"),
+        paper: "Adams and Bashforth 1883; as in k-diffusion",
+        walk: Walk::Sigmas,
+        eta: None,
+        rows: |descent, _| {
+            let rows = descent.spans.iter().enumerate().map(|(i, span)| {
+                let order = (i + 1).min(LAGS + 1);
+                let of = std::array::from_fn(|j| if j < order { factor(descent, i, j, order) } else { 0.0 });
+                Lagged { span: *span, value: Kept::Noise, x: 1.0, of, d: 0.0 }
+            });
+            Lagged::table(&rows.collect::<Vec<_>>())
+        },
+    });
+}
+
+/// The integral over step `i` of Lagrange's polynomial of degree `order - 1` that is 1 at the level of the row `j` before.
+fn factor(descent: &Descent, i: usize, j: usize, order: usize) -> f64 {
+    let sigma = |lag: usize| descent.spans[i - lag].from.noise;
+    let polynomial = |at: f64| {
+        let others = (0..order).filter(|k| *k != j);
+        others.map(|k| (at - sigma(k)) / (sigma(j) - sigma(k))).product::<f64>()
+    };
+    // Gauss and Legendre's rule of two points, which is exact to third degree.
+    let (from, to) = (sigma(0), descent.spans[i].to.noise);
+    let (middle, half) = (0.5 * (from + to), 0.5 * (to - from));
+    let offset = half / 3.0_f64.sqrt();
+    half * (polynomial(middle - offset) + polynomial(middle + offset))
+}

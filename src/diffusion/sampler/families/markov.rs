@@ -1,0 +1,34 @@
+//! Denoising diffusion as a Markov chain, and its implicit form.
+
+use super::{Definition, Sampler, Walk, rows};
+use crate::diffusion::plan::Step;
+
+impl Sampler {
+    /// `ddim`: denoising diffusion implicit models; deterministic with eta 0, DDPM's noise with eta 1.
+    pub const DDIM: Self = Self(&Definition {
+        name: "ddim",
+        class: Some("DDIMScheduler"),
+        paper: "Song, Meng and Ermon 2021, equation 12",
+        walk: Walk::Strides,
+        eta: Some(0.0),
+        rows: |descent, eta| descent.each(|span| rows::ddim(span, eta, descent.unclipped_direction)),
+    });
+
+    /// `ddpm`: denoising diffusion probabilistic models, from each visited timestep to the next; draws noise.
+    ///
+    /// The last step draws none where it starts at timestep 0, as in algorithm 2 of the paper. Where it starts above and the
+    /// variance is `FixedLarge`, diffusers draws it, and so does this.
+    pub const DDPM: Self = Self(&Definition {
+        name: "ddpm",
+        class: Some("DDPMScheduler"),
+        paper: "Ho, Jain and Abbeel 2020, equation 7",
+        walk: Walk::Ancestral,
+        eta: None,
+        rows: |descent, _| {
+            descent.each(|span| {
+                let row = rows::ddpm(span, descent.settings.variance);
+                Step { d: if span.is_first { 0.0 } else { row.d }, ..row }
+            })
+        },
+    });
+}

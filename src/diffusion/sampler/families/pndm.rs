@@ -1,0 +1,110 @@
+//! PNDM: linear multistep and Runge-Kutta methods on the manifold that DDIM's step follows.
+
+use super::multistep::row_of;
+use super::{Definition, Descent, Sampler, Walk};
+use crate::diffusion::parameterization::Prediction;
+use crate::diffusion::plan::{Keep, Kept, Level, Step};
+
+/// Factors of Adams and Bashforth's methods, by order.
+const ADAMS: [&[f64]; 4] = [
+    &[1.0],
+    &[1.5, -0.5],
+    &[23.0 / 12.0, -16.0 / 12.0, 5.0 / 12.0],
+    &[55.0 / 24.0, -59.0 / 24.0, 37.0 / 24.0, -9.0 / 24.0],
+];
+
+impl Sampler {
+    /// `pndm`: pseudo numerical methods, of fourth order: first three Runge-Kutta steps of four evaluations each, or where
+    /// `skip_prk_steps` says so (and on a range of sigma) one of two (PLMS); then one evaluation a step.
+    pub const PNDM: Self = Self(&Definition {
+        name: "pndm",
+        class: Some("PNDMScheduler"),
+        paper: "Liu et al. 2022, equations 11 to 13; as in diffusers",
+        walk: Walk::Pndm,
+        eta: None,
+        rows: |descent, _| Rows::of(descent).table(),
+    });
+}
+
+struct Rows<'a> {
+    descent: &'a Descent,
+    /// Diffusers averages velocities, where the network says such.
+    value: Kept,
+    table: Vec<Step>,
+}
+
+impl<'a> Rows<'a> {
+    fn of(descent: &'a Descent) -> Self {
+        let is_velocity = descent.settings.prediction == Prediction::VPrediction;
+        let value = if is_velocity { Kept::Output } else { Kept::Noise };
+        Self { descent, value, table: Vec::new() }
+    }
+
+    fn table(mut self) -> Vec<Step> {
+        let spans = &self.descent.spans;
+        let starts = if self.descent.runs_kutta() { self.runge_kutta() } else { self.plain() };
+        for (i, span) in spans.iter().enumerate().skip(starts) {
+            let adams = ADAMS[i.min(3)];
+            let [of_x, of_value] = self.transfer(span.from, span.to);
+            let mut row = row_of(span.from, span.scaling, self.value, [of_x, of_value * adams[0]]);
+            adams.iter().enumerate().skip(1).for_each(|(j, factor)| row.past[(i - j) % 3] = of_value * factor);
+            self.push(row, Some(i % 3));
+        }
+        self.table
+    }
+
+    /// A step whose end is asked again, from the average of both; returns where the multistep rows go on.
+    fn plain(&mut self) -> usize {
+        let [first, second, ..] = self.descent.spans[..] else { return 0 };
+        let [a, b] = self.transfer(first.from, first.to);
+        self.push(row_of(first.from, first.scaling, self.value, [a, b]), Some(0));
+        let [again, slope] = self.transfer(self.descent.above(&second, &first), second.from);
+        // From the start, which is `(x - b * H) / a`.
+        let mut row = row_of(second.from, second.scaling, self.value, [again / a, slope / 2.0]);
+        row.past[0] = slope / 2.0 - again * b / a;
+        self.push(row, None);
+        1
+    }
+
+    /// Three steps of four evaluations each.
+    fn runge_kutta(&mut self) -> usize {
+        const MIDDLE: [usize; 2] = [3, 4];
+        for k in 0..3 {
+            let (from, to) = (self.descent.spans[k], self.descent.spans[k + 1]);
+            let (half, scaling) = self.descent.half_above(&to);
+            let [a1, b1] = self.transfer(from.from, self.descent.half_below(&from));
+            let [a2, b2] = self.transfer(from.from, half);
+            let [a3, b3] = self.transfer(from.from, to.from);
+            self.push(row_of(from.from, from.scaling, self.value, [a1, b1]), Some(k));
+            // Each from the start, which follows from the state and what led to it.
+            let mut row = row_of(half, scaling, self.value, [a2 / a1, b2]);
+            row.past[k] = -a2 * b1 / a1;
+            self.push(row, Some(MIDDLE[0]));
+            let mut row = row_of(half, scaling, self.value, [a3 / a2, b3]);
+            row.past[MIDDLE[0]] = -a3 * b2 / a2;
+            self.push(row, Some(MIDDLE[1]));
+            let mut row = row_of(to.from, to.scaling, self.value, [1.0, b3 / 6.0]);
+            row.past[k] = b3 / 6.0;
+            row.past[MIDDLE[0]] = b3 / 3.0;
+            row.past[MIDDLE[1]] = b3 / 3.0 - b3;
+            self.push(row, None);
+        }
+        3
+    }
+
+    fn push(&mut self, row: Step, slot: Option<usize>) {
+        let keep = slot.map(|slot| Keep { slot, value: self.value });
+        self.table.push(Step { keep, ..row });
+    }
+
+    /// The transfer of equation 11, DDIM's step: factors of the state and of the value.
+    fn transfer(&self, from: Level, to: Level) -> [f64; 2] {
+        let ratio = to.signal / from.signal;
+        let of_noise = to.noise - ratio * from.noise;
+        match self.value {
+            // The noise that a velocity implies is `signal * F + noise * x`.
+            Kept::Output => [ratio + of_noise * from.noise, of_noise * from.signal],
+            _ => [ratio, of_noise],
+        }
+    }
+}

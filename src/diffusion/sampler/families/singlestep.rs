@@ -1,0 +1,82 @@
+//! DPM-Solver++ in single steps, which take one to three evaluations and know nothing of the step before.
+
+use super::multistep::{LAGS, Lagged, lambda, moments};
+use super::rows::SolverType;
+use super::{Definition, Descent, Sampler, Walk};
+use crate::diffusion::discrete::FinalSigma;
+use crate::diffusion::plan::{Kept, Level};
+
+impl Sampler {
+    /// `dpmpp-single`: DPM-Solver++ in single steps of `solver_order` 1 to 3. A step is counted as an evaluation.
+    pub const DPMPP_SINGLE: Self = Self(&Definition {
+        name: "dpmpp-single",
+        class: Some("DPMSolverSinglestepScheduler"),
+        paper: "Lu et al. 2022, algorithm 1 and appendix B; as in diffusers",
+        walk: Walk::Singlestep,
+        eta: None,
+        rows: |descent, _| {
+            // What the predictions since the start of a step have added, this row's first. All else of a state is the state at the
+            // start times the ratio of noise, so that what a row starts from follows from where the one before went.
+            let mut added = [0.0; LAGS + 1];
+            let rows = descent.spans.iter().enumerate().zip(orders(descent)).map(|((i, span), order)| {
+                let of = factors(descent, i, order);
+                let ratio = span.to.noise / span.from.noise;
+                if order == 1 {
+                    added = [0.0; LAGS + 1];
+                }
+                let from_here = std::array::from_fn(|j| of[j] - if j > 0 { ratio * added[j - 1] } else { 0.0 });
+                added = of;
+                Lagged { span: *span, value: Kept::Prediction, x: ratio, of: from_here, d: 0.0 }
+            });
+            Lagged::table(&rows.collect::<Vec<_>>())
+        },
+    });
+}
+
+/// Factors of the predictions in a step that ends with row `i` and started `order - 1` rows before it.
+fn factors(descent: &Descent, i: usize, order: usize) -> [f64; LAGS + 1] {
+    let (here, to) = (descent.spans[i].from, descent.spans[i].to);
+    let before = |lag: usize| descent.spans[i - lag].from;
+    let solver = descent.settings.solver_type;
+    let from_start = |start: Level, level: Level| lambda(level) - lambda(start);
+    let start = before(order - 1);
+    let [first, second, third] = moments(start, to);
+    let h = from_start(start, to);
+    match order {
+        1 => [first, 0.0, 0.0, 0.0],
+        2 => {
+            let moment = if solver == SolverType::Heun { second } else { 0.5 * first };
+            let slope = moment * h / from_start(start, here);
+            [slope, first - slope, 0.0, 0.0]
+        }
+        _ => {
+            let (r0, r1) = (from_start(start, here) / h, from_start(start, before(1)) / h);
+            // Of the divided differences between the start and the row before, and the start and this one.
+            let (of_middle, of_here) = match solver {
+                SolverType::Midpoint => (0.0, second),
+                SolverType::Heun => {
+                    let (slope, curvature) = (second / (r0 - r1), 2.0 * third / (r0 - r1));
+                    (slope * r0 - curvature, curvature - slope * r1)
+                }
+            };
+            let (middle, here) = (of_middle / r1, of_here / r0);
+            [here, middle, first - here - middle, 0.0]
+        }
+    }
+}
+
+/// How many evaluations the step has in which each row is, and which of them it is: the order of its formula.
+fn orders(descent: &Descent) -> Vec<usize> {
+    let (count, order) = (descent.spans.len(), descent.settings.solver_order);
+    let ends_clean = descent.settings.final_sigma == FinalSigma::Zero;
+    let ends_low = descent.settings.lower_order_final.unwrap_or(false) || !count.is_multiple_of(order) || ends_clean;
+    let mut orders: Vec<usize> = (0..count).map(|i| i % order + 1).collect();
+    // The last step is of lower order, in as many rows.
+    if ends_low && count.is_multiple_of(order) {
+        orders[count - 1] = 1;
+    }
+    if ends_clean {
+        orders[count - 1] = 1;
+    }
+    orders
+}

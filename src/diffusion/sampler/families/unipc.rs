@@ -1,0 +1,146 @@
+//! UniPC: a predictor and a corrector of any order, which cost one evaluation together.
+
+use super::multistep::{LAGS, Lagged, lambda};
+use super::{Definition, Descent, Sampler, Walk};
+use crate::diffusion::plan::Kept;
+
+impl Sampler {
+    /// `unipc`: the unified predictor and corrector, of `solver_order` 1 to 3, with B(h) of `solver_type`.
+    ///
+    /// The corrector of a step uses the evaluation after it. The network sees the predicted state, and the next step starts from
+    /// the corrected one: their difference is a sum of predictions, so that both are one row.
+    pub const UNIPC: Self = Self(&Definition {
+        name: "unipc",
+        class: Some("UniPCMultistepScheduler"),
+        paper: "Zhao et al. 2023, algorithms 1 and 2; as in diffusers",
+        walk: Walk::UniPc,
+        eta: None,
+        rows: |descent, _| {
+            let settings = &descent.settings;
+            let value = if settings.predicts_noise { Kept::Noise } else { Kept::Prediction };
+            let order = |i: usize| {
+                let left = if settings.lower_order_final.unwrap_or(true) { descent.spans.len() - i } else { LAGS };
+                // Steps of no end in the logarithm are of first order.
+                let left = if descent.spans[i].to.noise == 0.0 { 1 } else { left };
+                settings.solver_order.min(i + 1).min(left)
+            };
+            let rows = descent.spans.iter().enumerate().map(|(i, span)| {
+                let ratio = if settings.predicts_noise {
+                    span.to.signal / span.from.signal
+                } else {
+                    span.to.noise / span.from.noise
+                };
+                let mut of = Step::new(descent, i, order(i)).predicted();
+                if i > 0 && !settings.disable_corrector.contains(&(i - 1)) {
+                    let correction = Step::new(descent, i - 1, order(i - 1)).correction();
+                    of.iter_mut().zip(correction).for_each(|(of, correction)| *of += ratio * correction);
+                }
+                Lagged { span: *span, value, x: ratio, of, d: 0.0 }
+            });
+            Lagged::table(&rows.collect::<Vec<_>>())
+        },
+    });
+}
+
+/// What a step's formulas are made of.
+struct Step {
+    order: usize,
+    /// `h` in the direction of the exponential: `-h` for predictions of the clean picture.
+    hh: f64,
+    /// Where the earlier rows lie in units of `h`, and at last 1.
+    r: Vec<f64>,
+    /// Factor of the exponential's first integral, and of what B(h) scales.
+    first: f64,
+    scale: f64,
+    /// The right side of equation 8, over B(h).
+    right: Vec<f64>,
+}
+
+impl Step {
+    fn new(descent: &Descent, i: usize, order: usize) -> Self {
+        let span = &descent.spans[i];
+        let h = lambda(span.to) - lambda(span.from);
+        let earlier = (1..order).map(|k| (lambda(descent.spans[i - k].from) - lambda(span.from)) / h);
+        let r = earlier.chain([1.0]).collect();
+        let (hh, of_first) = if descent.settings.predicts_noise { (h, span.to.noise) } else { (-h, span.to.signal) };
+        // `sigma_t * (exp(h) - 1)` stays finite at the clean picture.
+        let first = if descent.settings.predicts_noise {
+            span.to.signal * span.from.sigma() - span.to.noise
+        } else {
+            of_first * hh.exp_m1()
+        };
+        let b = if descent.settings.is_bh1 { hh } else { hh.exp_m1() };
+        let mut phi = hh.exp_m1() / hh - 1.0;
+        let mut factorial = 1.0;
+        let right = (1..=order).map(|k| {
+            let right = phi * factorial / b;
+            factorial *= (k + 1) as f64;
+            phi = phi / hh - 1.0 / factorial;
+            right
+        });
+        let right = right.collect();
+        Self { order, hh, r, first, scale: of_first * b, right }
+    }
+
+    /// Factors of the predictions in the predicted state, from this row's on.
+    fn predicted(&self) -> [f64; LAGS + 1] {
+        let mut of = self.differences(&self.predictor());
+        of[0] -= self.first;
+        of
+    }
+
+    /// Factors in the corrected state less the predicted one, from the row's after this step on.
+    fn correction(&self) -> [f64; LAGS + 1] {
+        if self.hh == 0.0 {
+            return [0.0; LAGS + 1];
+        }
+        let corrector = if self.order == 1 { vec![0.5] } else { solve(&self.r, &self.right) };
+        let earlier: Vec<f64> =
+            corrector.iter().zip(self.predictor().into_iter().chain([0.0])).map(|(c, p)| c - p).collect();
+        let newest = -self.scale * corrector[self.order - 1];
+        let mut of = [newest, -newest, 0.0, 0.0];
+        let [start @ .., _] = self.differences(&earlier[..self.order - 1]);
+        of[1..].iter_mut().zip(start).for_each(|(of, start)| *of += start);
+        of
+    }
+
+    fn predictor(&self) -> Vec<f64> {
+        match self.order {
+            1 => Vec::new(),
+            // As in the authors' code.
+            2 => vec![0.5],
+            order => solve(&self.r[..order - 1], &self.right[..order - 1]),
+        }
+    }
+
+    /// Factors of the predictions, from the one at the start of the step on, in the sum of their differences from it, each over
+    /// where it lies.
+    fn differences(&self, rho: &[f64]) -> [f64; LAGS + 1] {
+        let mut of = [0.0; LAGS + 1];
+        if self.hh == 0.0 {
+            return of;
+        }
+        for (k, (rho, r)) in rho.iter().zip(&self.r).enumerate() {
+            let factor = -self.scale * rho / r;
+            of[k + 1] = factor;
+            of[0] -= factor;
+        }
+        of
+    }
+}
+
+/// Solves `sum_k r[k]^i * x[k] = right[i]`, of at most three equations, by elimination.
+fn solve(r: &[f64], right: &[f64]) -> Vec<f64> {
+    let count = r.len();
+    let mut rows: Vec<Vec<f64>> =
+        (0..count).map(|i| r.iter().map(|r| r.powi(i as i32)).chain([right[i]]).collect()).collect();
+    for i in 0..count {
+        // The first row is of ones; points that differ leave no zero here.
+        for j in (0..count).filter(|j| *j != i) {
+            let factor = rows[j][i] / rows[i][i];
+            let pivot = rows[i].clone();
+            rows[j].iter_mut().zip(pivot).for_each(|(value, pivot)| *value -= factor * pivot);
+        }
+    }
+    (0..count).map(|i| rows[i][count] / rows[i][i]).collect()
+}

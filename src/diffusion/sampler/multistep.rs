@@ -1,0 +1,64 @@
+//! Linear multistep methods: rows that draw on what the network said at earlier ones.
+
+use super::descent::Span;
+use crate::diffusion::parameterization::Scaling;
+use crate::diffusion::plan::{Keep, Kept, Level, SLOTS, Step};
+
+/// How many earlier values a row of a multistep method draws on at most.
+pub(super) const LAGS: usize = 3;
+
+/// A row `x' = x * x + sum of[j] * H_j + d * z`, where `H_j` is the value of the row `j` before, and `H_0` its own.
+pub(super) struct Lagged {
+    pub(super) span: Span,
+    /// What the values are.
+    pub(super) value: Kept,
+    /// Factor of the state.
+    pub(super) x: f64,
+    /// Factors of the values, this row's first.
+    pub(super) of: [f64; LAGS + 1],
+    /// Factor of noise.
+    pub(super) d: f64,
+}
+
+impl Lagged {
+    /// The table of such rows, with as few slots as they need.
+    pub(super) fn table(rows: &[Self]) -> Vec<Step> {
+        let lag = |row: &Self| row.of.iter().rposition(|factor| *factor != 0.0).unwrap_or(0);
+        let slots = rows.iter().map(lag).max().unwrap_or(0).max(1);
+        let table = rows.iter().enumerate().map(|(i, row)| {
+            let mut step = row_of(row.span.from, row.span.scaling, row.value, [row.x, row.of[0]]);
+            for (j, factor) in row.of.iter().enumerate().skip(1).take(i.min(slots)) {
+                step.past[(i - j) % slots] = *factor;
+            }
+            step.d = row.d;
+            step.keep = Some(Keep { slot: i % slots, value: row.value });
+            step
+        });
+        table.collect()
+    }
+}
+
+/// The row `x' = x * x + now * H`, where `H` is the row's own `value`; nothing is kept.
+pub(super) fn row_of(level: Level, scaling: Scaling, value: Kept, [x, now]: [f64; 2]) -> Step {
+    let Scaling { c_in, c_skip, c_out, t } = scaling;
+    let nothing = Step { t, level, c_in, c_skip, c_out, a: x, b: 0.0, past: [0.0; SLOTS], d: 0.0, e: 0.0, keep: None };
+    let [of_x, of_d] = nothing.factors(value);
+    if now == 0.0 { nothing } else { Step { a: x + now * of_x, b: now * of_d, ..nothing } }
+}
+
+/// `-ln(sigma)`, the half logarithm of the signal-to-noise ratio; infinite at the clean picture.
+pub(super) fn lambda(level: Level) -> f64 {
+    -level.sigma().ln()
+}
+
+/// Factors of the divided differences of the prediction of the clean picture over a step from `from` to `to`, of which the
+/// prediction itself is the first (Lu et al. 2022, DPM-Solver++, appendix B): integrals of the exponential.
+pub(super) fn moments(from: Level, to: Level) -> [f64; 3] {
+    let h = lambda(to) - lambda(from);
+    let ratio = to.sigma() / from.sigma();
+    if h == 0.0 {
+        return [0.0; 3];
+    }
+    let first = 1.0 - ratio;
+    [first, 1.0 - first / h, 0.5 - (h - first) / (h * h)].map(|factor| to.signal * factor)
+}
