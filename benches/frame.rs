@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use eddy::Result;
-use eddy::frame::{Frame, Metadata, Samples};
+use eddy::media::{Image, Metadata, Samples};
 use eddy::model::{Package, Precision};
 use eddy::network::{Library, Network, Runtime, SessionOptions};
 use eddy::task::{DenoiseOptions, Denoiser, SigmaChoice, TileChoice};
@@ -32,7 +32,7 @@ fn measure(criterion: &mut Criterion) -> Result<()> {
         bencher.iter(|| network.evaluate(1.0).map(<[f32]>::len));
     });
     let samples = Samples::U8((0..3 * WIDTH * HEIGHT).map(|at| (at * 31 % 251) as u8).collect());
-    let noisy = Frame { width: WIDTH, height: HEIGHT, channels: 3, samples, metadata: Metadata::default() };
+    let noisy = Image { width: WIDTH, height: HEIGHT, channels: 3, samples, metadata: Metadata::default() };
     for (name, steps, limit) in [("1_step", 1, None), ("3_steps", 3, None), ("1_step_tiled", 1, Some(360))] {
         let options = DenoiseOptions {
             sigma: SigmaChoice::Known(25.0),

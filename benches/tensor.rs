@@ -4,20 +4,20 @@
 #![allow(missing_docs)]
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use eddy::frame::{Frame, Metadata, Samples};
+use eddy::media::{Image, Metadata, Samples};
 use eddy::tensor::{Range, read_planes, write_planes};
 use std::hint::black_box;
 
 const WIDTH: usize = 640;
 const HEIGHT: usize = 480;
 
-fn frame(channels: usize, bits: usize) -> Frame {
+fn frame(channels: usize, bits: usize) -> Image {
     let count = WIDTH * HEIGHT * channels;
     let samples = match bits {
         8 => Samples::U8((0..count).map(|at| (at * 31) as u8).collect()),
         _ => Samples::U16((0..count).map(|at| (at * 31) as u16).collect()),
     };
-    Frame { width: WIDTH, height: HEIGHT, channels, samples, metadata: Metadata::default() }
+    Image { width: WIDTH, height: HEIGHT, channels, samples, metadata: Metadata::default() }
 }
 
 fn tensor(criterion: &mut Criterion) {

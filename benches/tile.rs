@@ -1,4 +1,4 @@
-//! Cutting a large picture into tiles, and joining them.
+//! Cutting a large image into tiles, and joining them.
 
 // The macros of criterion make a public function without documentation.
 #![allow(missing_docs)]
@@ -25,7 +25,7 @@ fn seam(criterion: &mut Criterion) {
         criterion.bench_function(&format!("tile/seam_add_{name}_512"), |bencher| {
             bencher.iter(|| seam.add(&tiles, 0, 1, black_box(&output)));
         });
-        // All tiles of a picture of 3000x1000, as the executor goes over them.
+        // All tiles of an image of 3000x1000, as the executor goes over them.
         criterion.bench_function(&format!("tile/seam_picture_{name}_3000x1000"), |bencher| {
             bencher.iter(|| {
                 seam.restart();

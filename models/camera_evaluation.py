@@ -464,7 +464,7 @@ def options():
     parser.add_argument("--size", default="640x480", help="width and height, even")
     parser.add_argument("--frames", type=int, default=16, help="frames a clip")
     parser.add_argument("--quick", action="store_true", help="one photograph of 512x384, 12 frames, and no other settings")
-    parser.add_argument("--repeat", action="store_true", help="measure the frames a second anew, in a run of its own")
+    parser.add_argument("--repeat", action="store_true", help="measure the frames per second anew, in a run of its own")
     parser.add_argument("--work", type=Path, default=Path("out/camera-evaluation"), help="folder of clips and results")
     args = parser.parse_args()
     if args.quick:

@@ -42,7 +42,7 @@ Written by `python models/evaluate.py`; every figure of ours comes from the ship
 512x512 at most. Figures are means over the pictures.
 
 **Files.** Noisy pictures are 16-bit PNG, so noise is clipped to [0, 1] and hardly rounded; results are 16-bit PNG too. Small pictures for upscaling are 8-bit PNG, made
-by Pillow's antialiased bicubic filter. Every method gets the same file. OpenCV's non-local means takes 8 bits and gets them; its h is 0.6 sigma. Each denoiser is told sigma.
+by Pillow's antialiased bicubic filter. Every method gets the same file. OpenCV's non-local means takes 8 bits and gets them; its h is 0.6 sigma. Each denoiser is conditioned on sigma.
 CBM3D and NLM take noise for Gaussian and do not know that it was clipped; ours were trained on such noise.
 
 **Measures.** PSNR in dB; SSIM (Wang et al. 2004); HaarPSI (Reisenhofer et al. 2018); *spectrum*, the distance of log power spectra (0 is the best; it says whether

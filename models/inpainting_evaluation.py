@@ -53,7 +53,7 @@ METHODS = {
     "Telea": lambda eddy, picture, mask: cv2.inpaint(picture, mask, 5, cv2.INPAINT_TELEA),
     "Navier-Stokes": lambda eddy, picture, mask: cv2.inpaint(picture, mask, 5, cv2.INPAINT_NS),
     "`eddy`": lambda eddy, picture, mask: drawn(eddy, picture, mask),
-    "`eddy --draws 1`": lambda eddy, picture, mask: drawn(eddy, picture, mask, "--draws", 1),
+    "`eddy --samples 1`": lambda eddy, picture, mask: drawn(eddy, picture, mask, "--samples", 1),
     "`eddy --steps 1`": lambda eddy, picture, mask: drawn(eddy, picture, mask, "--steps", 1),
 }
 
@@ -73,7 +73,7 @@ def main(eddy):
                 error = np.mean((result[hole].astype(float) - truth[hole]) ** 2)
                 figures[kind, name, method] = 10 * np.log10(255**2 / error)
             if kind in ("scratches", "blocks"):
-                shown = [results[method] for method in ("Telea", "`eddy`", "`eddy --draws 1`")]
+                shown = [results[method] for method in ("Telea", "`eddy`", "`eddy --samples 1`")]
                 strips.append(np.hstack([damaged, *shown, truth]))
     cv2.imwrite(str(DOCS / "inpainting.jpg"), np.vstack(strips), [cv2.IMWRITE_JPEG_QUALITY, 88])
     head = "| missing | of | " + " | ".join(METHODS) + " |\n" + "|---" * (2 + len(METHODS)) + "|\n"
@@ -90,7 +90,7 @@ Written by `python models/evaluate.py --inpainting`: `eddy inpaint` as it is whe
 {__doc__.split(chr(10), 2)[2].strip()}
 
 {head}{rows}
-From left to right: what is missing, Telea, `eddy`, `eddy --draws 1`, the truth.
+From left to right: what is missing, Telea, `eddy`, `eddy --samples 1`, the truth.
 
 ![Parts missing of three photographs, and what OpenCV and Eddy put there](inpainting.jpg)
 

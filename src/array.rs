@@ -8,7 +8,7 @@ use ndarray::{Array, Dimension};
 use ndarray_npy::{ReadNpyError, ReadNpyExt, WriteNpyExt};
 
 use crate::error::{Error, Result};
-use crate::frame::picture::{check_place, save};
+use crate::media::still::{check_place, save};
 
 /// Reads an array of float32 or float64 with as many axes as `D` has; it has values, and all are finite.
 ///

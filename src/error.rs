@@ -21,7 +21,7 @@ pub enum Error {
         /// What was asked, and what may be asked.
         problem: String,
     },
-    /// A picture, tensor or folder could not be read.
+    /// An image, tensor or folder could not be read.
     #[error("cannot read {}: {problem}", path.display())]
     Input {
         /// What was read.
@@ -69,7 +69,7 @@ pub enum Error {
         /// What was found and what to do.
         problem: String,
     },
-    /// An evaluation of the network failed, or gave something that is no picture.
+    /// An evaluation of the network failed, or gave invalid output.
     #[error("{problem}")]
     Evaluation {
         /// At which step, what was found and what to do.

@@ -1,39 +1,56 @@
 //! Eddy: an inference runtime for diffusion networks on edge boards.
 //!
-//! A network goes in as ONNX, frames come out clean. ONNX Runtime is inside; one loop runs every sampler; tiles give the
-//! numbers of the whole picture. `ARCHITECTURE.md` is the map.
+//! A network goes in as ONNX, clean images and frames come out. ONNX Runtime is inside; one loop runs every sampler; tiles give
+//! the numbers of the whole image. [`Eddy`] makes pipelines, which own their network and can be sent to other threads:
 //!
 //! ```no_run
-//! use std::ops::ControlFlow;
 //! use std::path::Path;
 //!
-//! use eddy::frame::picture;
-//! use eddy::model::{Package, Precision};
-//! use eddy::network::{Library, Runtime, SessionOptions};
-//! use eddy::task::{DenoiseOptions, Denoiser};
+//! use eddy::Eddy;
+//! use eddy::diffusion::Sampler;
+//! use eddy::media::still::{self, Format, Limits, Options};
+//! use eddy::media::stream::{CameraRequest, FormatOverrides, open};
+//! use eddy::ndarray::Array4;
 //!
 //! # fn main() -> eddy::Result<()> {
-//! let runtime = Runtime::load(&Library::Embedded)?;
-//! let package = Package::find("denoise-fast")?;
-//! let mut network = package.load(&runtime, Precision::F32, SessionOptions::default())?;
-//! let mut denoiser = Denoiser::new(&package.manifest, &mut network, DenoiseOptions::default())?;
+//! // The embedded runtime; `Eddy::builder()` chooses a device, threads, memory.
+//! let eddy = Eddy::new()?;
 //!
-//! let mut frame = picture::read(Path::new("noisy.png"), &picture::Limits::default())?;
-//! let report = denoiser.denoise(&mut frame, &mut |_| ControlFlow::Continue(()))?;
-//! picture::write(&frame, Path::new("clean.png"), picture::Format::Png, &picture::Options::default())?;
+//! // An image, from a file or from memory.
+//! let mut image = still::read(Path::new("noisy.png"), &Limits::default())?;
+//! let report = eddy.denoiser("denoise-fast")?.run(&mut image)?;
 //! println!("took out noise of sigma {:.1}", report.sigma);
+//! still::write(&image, Path::new("clean.png"), Format::Png, &Options::default())?;
+//!
+//! // A camera, on a thread of its own.
+//! let camera = open(&["/dev/video0".into()], CameraRequest::default(), FormatOverrides::default(), Limits::default())?;
+//! for frame in eddy.denoiser("camera")?.stream(camera)? {
+//!     let rgb = frame?.to_rgb()?;
+//!     println!("{}x{}", rgb.width, rgb.height);
+//! }
+//!
+//! // Any network, any sampler: a model package, a diffusers folder, or an ONNX file by `Eddy::onnx`.
+//! let mut ddim = eddy.network("digits-ddpm")?.sampler(Sampler::DDIM).steps(50);
+//! let x0 = ddim.sample(Array4::zeros([1, 1, 8, 8]))?;
+//! # drop(x0);
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! Below the pipelines lie the parts that they are made of: [`diffusion`] (schedules, samplers as tables, the executor, guidance),
+//! [`tile`] (exact tiles), [`task`] (denoising, super-resolution, inpainting, generation), [`video`] (temporal fusion, the
+//! streaming pipeline), [`media`] (images and streams), [`network`] (sessions of ONNX Runtime) and [`model`] (packages).
+//! `ARCHITECTURE.md` is the map; `examples/` has a program for each use.
 
 pub mod array;
 pub mod diffusion;
 pub mod durable;
 pub mod error;
-pub mod frame;
 pub mod machine;
+pub mod media;
 pub mod model;
 pub mod network;
+pub mod pipelines;
 #[cfg(feature = "cli")]
 pub mod preview;
 pub mod task;
@@ -42,3 +59,5 @@ pub mod tile;
 pub mod video;
 
 pub use error::{Error, Result};
+pub use ndarray;
+pub use pipelines::{Eddy, EddyBuilder};

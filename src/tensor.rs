@@ -15,12 +15,12 @@ mod tests;
 mod yuv;
 
 pub use range::Range;
-pub use stream::Pictures;
-pub use yuv::{YuvFrames, grid_of, pack, sigmas_of_rgb, unpack};
+pub use stream::FrameConverter;
+pub use yuv::{YuvFrameConverter, grid_of, pack, sigmas_of_rgb, unpack};
 pub(crate) use yuv::{kept_of, rise};
 
 use crate::error::{Error, Result};
-use crate::frame::{Frame, Samples};
+use crate::media::{Image, Samples};
 
 /// The binomial filter of five taps, whose standard deviation is one pixel.
 pub(crate) const BINOMIAL: [f32; 5] = [1.0 / 16.0, 4.0 / 16.0, 6.0 / 16.0, 4.0 / 16.0, 1.0 / 16.0];
@@ -40,8 +40,8 @@ pub struct Rect {
 
 impl Rect {
     /// The rectangle that is exactly the frame.
-    pub fn of(frame: &Frame) -> Self {
-        Self { x0: 0, y0: 0, width: frame.width, height: frame.height }
+    pub fn of(image: &Image) -> Self {
+        Self { x0: 0, y0: 0, width: image.width, height: image.height }
     }
 }
 
@@ -55,8 +55,8 @@ impl Rect {
 ///
 /// # Panics
 /// If `out` is not one or three times `width * height` long.
-pub fn read_planes(frame: &Frame, range: Range, out: &mut [f32]) -> Result<()> {
-    read_region(frame, range, Rect::of(frame), out)
+pub fn read_planes(image: &Image, range: Range, out: &mut [f32]) -> Result<()> {
+    read_region(image, range, Rect::of(image), out)
 }
 
 /// Writes the colour of a rectangle of the frame into planes of the rectangle's size.
@@ -71,16 +71,16 @@ pub fn read_planes(frame: &Frame, range: Range, out: &mut [f32]) -> Result<()> {
 ///
 /// # Panics
 /// If `out` is not one or three times `rect.width * rect.height` long.
-pub fn read_region(frame: &Frame, range: Range, rect: Rect, out: &mut [f32]) -> Result<()> {
-    let planes = plane_count(frame, rect, out.len())?;
-    match &frame.samples {
+pub fn read_region(image: &Image, range: Range, rect: Rect, out: &mut [f32]) -> Result<()> {
+    let planes = plane_count(image, rect, out.len())?;
+    match &image.samples {
         Samples::U8(samples) => {
             let (lo, step) = (range.lo(), range.step(u8::MAX.into()));
-            read_rows(frame, samples, rect, planes, out, |value: u8| f32::from(value) * step + lo);
+            read_rows(image, samples, rect, planes, out, |value: u8| f32::from(value) * step + lo);
         }
         Samples::U16(samples) => {
             let (lo, step) = (range.lo(), range.step(u16::MAX.into()));
-            read_rows(frame, samples, rect, planes, out, |value: u16| f32::from(value) * step + lo);
+            read_rows(image, samples, rect, planes, out, |value: u16| f32::from(value) * step + lo);
         }
     }
     Ok(())
@@ -93,8 +93,8 @@ pub fn read_region(frame: &Frame, range: Range, rect: Rect, out: &mut [f32]) -> 
 ///
 /// # Panics
 /// If `planes` is not one or three times `width * height` long.
-pub fn write_planes(planes: &[f32], range: Range, frame: &mut Frame) -> Result<usize> {
-    write_region(planes, range, frame, Rect::of(frame))
+pub fn write_planes(planes: &[f32], range: Range, image: &mut Image) -> Result<usize> {
+    write_region(planes, range, image, Rect::of(image))
 }
 
 /// Writes planes of the rectangle's size into the frame's colour; alpha stays, and so does what lies outside.
@@ -108,9 +108,9 @@ pub fn write_planes(planes: &[f32], range: Range, frame: &mut Frame) -> Result<u
 ///
 /// # Panics
 /// If `planes` is not one or three times `rect.width * rect.height` long.
-pub fn write_region(planes: &[f32], range: Range, frame: &mut Frame, rect: Rect) -> Result<usize> {
-    let count = plane_count(frame, rect, planes.len())?;
-    let Some((columns, rows)) = inside(rect, frame.width, frame.height) else { return Ok(0) };
+pub fn write_region(planes: &[f32], range: Range, image: &mut Image, rect: Rect) -> Result<usize> {
+    let count = plane_count(image, rect, planes.len())?;
+    let Some((columns, rows)) = inside(rect, image.width, image.height) else { return Ok(0) };
     let area = rect.width * rect.height;
     let mut broken = 0;
     for row in rows {
@@ -121,7 +121,7 @@ pub fn write_region(planes: &[f32], range: Range, frame: &mut Frame, rect: Rect)
             let start = if plane < count { plane * area + at } else { at };
             &planes[start..start + columns.len()]
         });
-        broken += write_row(&source[..count], range, frame, x, y);
+        broken += write_row(&source[..count], range, image, x, y);
     }
     Ok(broken)
 }
@@ -131,13 +131,13 @@ pub fn write_region(planes: &[f32], range: Range, frame: &mut Frame, rect: Rect)
 ///
 /// # Panics
 /// If the values reach over the row's end.
-pub fn write_row(planes: &[&[f32]], range: Range, frame: &mut Frame, x: usize, y: usize) -> usize {
-    let (channels, lo) = (frame.channels, range.lo());
+pub fn write_row(planes: &[&[f32]], range: Range, image: &mut Image, x: usize, y: usize) -> usize {
+    let (channels, lo) = (image.channels, range.lo());
     let length = planes.first().map_or(0, |plane| plane.len());
-    assert!(x + length <= frame.width, "{length} values from column {x} on reach over a row of {}", frame.width);
-    let start = (y * frame.width + x) * channels;
+    assert!(x + length <= image.width, "{length} values from column {x} on reach over a row of {}", image.width);
+    let start = (y * image.width + x) * channels;
     let pixels = start..start + length * channels;
-    match &mut frame.samples {
+    match &mut image.samples {
         Samples::U8(samples) => {
             let scale = range.inverse_step(u8::MAX.into());
             convert::write_row(planes, channels, &mut samples[pixels], |value| {
@@ -164,12 +164,12 @@ pub fn mirror(at: isize, size: usize) -> usize {
 }
 
 /// How many planes `len` values are, checked against the frame.
-fn plane_count(frame: &Frame, rect: Rect, len: usize) -> Result<usize> {
+fn plane_count(image: &Image, rect: Rect, len: usize) -> Result<usize> {
     let area = rect.width * rect.height;
     let planes = if len == area { 1 } else { 3 };
     assert!(len == planes * area, "{len} values are neither one nor three planes of {}x{}", rect.width, rect.height);
-    assert!(frame.width > 0 && frame.height > 0, "the frame has no pixels");
-    if planes == 1 && frame.color_channels() == 3 {
+    assert!(image.width > 0 && image.height > 0, "the frame has no pixels");
+    if planes == 1 && image.color_channels() == 3 {
         return Err(Error::usage(
             "the frame has three colour channels and the model takes one; convert the frame to grey or choose a \
              model for colour",
@@ -189,21 +189,21 @@ fn inside(rect: Rect, width: usize, height: usize) -> Option<(std::ops::Range<us
 }
 
 fn read_rows<T: Copy>(
-    frame: &Frame,
+    image: &Image,
     samples: &[T],
     rect: Rect,
     planes: usize,
     out: &mut [f32],
     to_unit: impl Fn(T) -> f32,
 ) {
-    let (width, channels) = (frame.width, frame.channels);
+    let (width, channels) = (image.width, image.channels);
     let area = rect.width * rect.height;
     let (first, rest) = out.split_at_mut(area);
     let (second, third) = rest.split_at_mut(if planes == 3 { area } else { 0 });
     // Columns [before, after) lie inside the frame and are read in one go; the others are mirrored one by one.
     let columns = inside(Rect { y0: 0, height: 1, ..rect }, width, 1).map_or(0..0, |(columns, _)| columns);
     for row in 0..rect.height {
-        let y = mirror(rect.y0.wrapping_add_unsigned(row), frame.height);
+        let y = mirror(rect.y0.wrapping_add_unsigned(row), image.height);
         let line = &samples[y * width * channels..(y + 1) * width * channels];
         let mut read = |x: usize, columns: std::ops::Range<usize>| {
             let pixels = &line[x * channels..(x + columns.len()) * channels];

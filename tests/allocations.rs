@@ -12,17 +12,17 @@ mod common;
 
 use std::ops::ControlFlow;
 
-use common::frames::noisy;
+use common::images::noisy;
 use common::networks::Closed;
 use counting::allocations;
 use eddy::diffusion::{Clip, Keep, Kept, Philox, Plan, Progress, SigmaMap, State, denoise_plan, execute};
-use eddy::frame::Frame;
-use eddy::frame::stream::{Picture, Rate, Video};
+use eddy::media::Image;
+use eddy::media::stream::{Rate, VideoFormat, VideoFrame};
 use eddy::model::{Package, Precision};
 use eddy::network::{Library, Network, OnnxNetwork, Runtime, SessionOptions};
 use eddy::task::{DenoiseOptions, Denoiser, SigmaChoice, TileChoice};
 use eddy::tile::{Locality, TilePlan};
-use eddy::video::Restore;
+use eddy::video::FrameProcessor;
 use ndarray::Array4;
 
 /// What the `ort` crate allocates for one evaluation with bound buffers: the list of outputs that it returns, and the
@@ -132,7 +132,7 @@ fn a_second_frame_costs_a_few_allocations_whatever_its_size() {
                 tile: TileChoice { limit, overlap: None },
                 ..DenoiseOptions::default()
             };
-            let mut frames: Vec<Frame> = (0..3).map(|_| noisy(width, height, 3, 8)).collect();
+            let mut frames: Vec<Image> = (0..3).map(|_| noisy(width, height, 3, 8)).collect();
             let mut denoiser = Denoiser::new(&package.manifest, &mut network, options).unwrap();
             let mut evaluations = 0;
             let counts: Vec<usize> = frames
@@ -156,22 +156,22 @@ fn a_second_frame_costs_a_few_allocations_whatever_its_size() {
 }
 
 #[test]
-fn a_picture_of_a_stream_allocates_what_its_evaluation_does() {
+fn a_image_of_a_stream_allocates_what_its_evaluation_does() {
     let (width, height) = (96, 64);
-    let video = Video::new(width, height, Rate::of(25), "yuv420p".parse().unwrap());
+    let video = VideoFormat::new(width, height, Rate::of(25), "yuv420p".parse().unwrap());
     // The same scene from one pixel further right each time, so that nothing is kept from before.
     let scene = |shift: usize| {
         let sample = |i: usize| (i.wrapping_mul(2_654_435_761) >> 7) as u8 / 2 + 64;
         let luma = (0..width * height).map(|i| sample(i / width * 4096 + i % width + shift));
         let bytes = luma.chain(std::iter::repeat_n(128, width * height / 2)).collect();
-        Picture { bytes, ..Picture::default() }
+        VideoFrame { bytes, ..VideoFrame::default() }
     };
     for temporal in [false, true] {
         let (package, mut network) = bundled();
         let options = DenoiseOptions { sigma: SigmaChoice::Known(25.0), ..DenoiseOptions::default() };
         let denoiser = Denoiser::new(&package.manifest, &mut network, options).unwrap();
         let mut denoiser = denoiser.on_stream(&video, &video, temporal).unwrap();
-        let mut output = Picture::default();
+        let mut output = VideoFrame::default();
         let go_on = &mut || ControlFlow::Continue(());
         for shift in 0..3 {
             denoiser.restore(&scene(shift), &mut output, go_on).unwrap();

@@ -139,14 +139,14 @@ fn coordinates_make_no_difference() {
         ..DiscreteSchedule::default()
     };
     let schedule = Schedule::Discrete(Box::new(schedule));
-    let preserving = plan(&schedule, Sampler::DPMPP_2M, 6, None).unwrap();
-    let exploding = plan(&schedule, Sampler::EULER, 6, None).unwrap();
-    let start = preserving.steps[0].level.signal;
-    for (p, e) in preserving.steps.iter().zip(&exploding.steps) {
+    let vp = plan(&schedule, Sampler::DPMPP_2M, 6, None).unwrap();
+    let ve = plan(&schedule, Sampler::EULER, 6, None).unwrap();
+    let start = vp.steps[0].level.signal;
+    for (p, e) in vp.steps.iter().zip(&ve.steps) {
         assert!((p.level.sigma() - e.level.sigma()).abs() < 1e-9 * e.level.noise);
     }
     let end = |plan: &Plan| run(plan, Prediction::Epsilon).0;
-    assert!((end(&preserving) * start - end(&exploding)).abs() < 1e-12);
+    assert!((end(&vp) * start - end(&ve)).abs() < 1e-12);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 
 use common::place::{MANIFEST, Place, data, sha256};
 use common::{BINARY, Eddy, eddy, skip, unshare};
-use eddy::frame::Samples;
+use eddy::media::Samples;
 
 fn ffmpeg(place: &Place, arguments: &str) -> Vec<u8> {
     let mut command = Command::new("ffmpeg");
@@ -58,13 +58,13 @@ fn through_pipes_every_pixel_format_comes_back_as_it_went() {
 }
 
 #[test]
-fn avif_and_jpeg_2000_are_pictures_like_others() {
+fn avif_and_jpeg_2000_are_frames_like_others() {
     let Some(place) = place() else { return };
     for (name, turned) in [("turned-5.avif", false), ("turned-6.avif", true)] {
         std::fs::create_dir_all(place.path("in")).unwrap();
-        std::fs::copy(data("pictures").join(name), place.path("in").join(name)).unwrap();
+        std::fs::copy(data("frames").join(name), place.path("in").join(name)).unwrap();
         eddy("denoise in -o out --strength 0").within(&place).succeeds();
-        let frame = place.frame(&format!("out/{}", name.replace("avif", "png"))).upright();
+        let frame = place.image(&format!("out/{}", name.replace("avif", "png"))).upright();
         // Pixel (x, y) is red 5 x, green 6 y, blue 2 (x + y), stored so; shown mirrored along its diagonal, or turned to the right.
         let Samples::U8(samples) = &frame.samples else { panic!("{name}: 8 bits") };
         assert_eq!((frame.width, frame.height), (40, 48), "{name}");
@@ -76,11 +76,11 @@ fn avif_and_jpeg_2000_are_pictures_like_others() {
             assert!(error < Some(25), "{name}: {pixel:?} for {expected:?} at {x}, {y}");
         }
     }
-    std::fs::copy(data("pictures").join("clear.avif"), place.path("clear.avif")).unwrap();
+    std::fs::copy(data("frames").join("clear.avif"), place.path("clear.avif")).unwrap();
     eddy("denoise clear.avif -o a.png").within(&place).fails(3).says("has transparency").says("avifdec");
     ffmpeg(&place, "-f lavfi -i testsrc2=size=64x48 -frames:v 1 -pix_fmt rgb24 p.jp2");
     eddy("denoise p.jp2 -o b.png").within(&place).succeeds();
-    assert_eq!((place.frame("b.png").width, place.frame("b.png").height), (64, 48));
+    assert_eq!((place.image("b.png").width, place.image("b.png").height), (64, 48));
     // Without ffmpeg it says which program does it.
     place.file("cut.avif", &std::fs::read(place.path("clear.avif")).unwrap()[..200]);
     eddy("denoise cut.avif -o c.png").within(&place).fails(3).says("cannot decode");
@@ -89,7 +89,7 @@ fn avif_and_jpeg_2000_are_pictures_like_others() {
 }
 
 #[test]
-fn pictures_that_ffmpeg_decodes_take_no_more_memory_than_is_allowed() {
+fn frames_that_ffmpeg_decodes_take_no_more_memory_than_is_allowed() {
     let Some(place) = place() else { return };
     ffmpeg(&place, "-f lavfi -i color=size=9000x9000 -frames:v 1 -pix_fmt rgb24 large.jp2");
     let run = eddy("denoise large.jp2 -o a.png --sigma 0 --max-memory 200M").within(&place).fails(3);
@@ -113,8 +113,8 @@ fn bare_frames_are_written_without_sound() {
 fn containers_are_read_and_written() {
     let Some(place) = place() else { return };
     ffmpeg(&place, "-f lavfi -i testsrc2=size=160x120:rate=12:duration=1 in.mp4");
-    eddy("denoise in.mp4 -o out.mkv -m identity --sigma 1").within(&place).succeeds().says("12 pictures of 160x120");
-    eddy("upscale out.mkv -o large.mp4 -s 2").within(&place).succeeds().says("12 pictures of 320x240");
+    eddy("denoise in.mp4 -o out.mkv -m identity --sigma 1").within(&place).succeeds().says("12 frames of 160x120");
+    eddy("upscale out.mkv -o large.mp4 -s 2").within(&place).succeeds().says("12 frames of 320x240");
     assert_eq!(probe(&place, "stream=width,height,avg_frame_rate,nb_frames", "large.mp4"), "320,240,12/1,12");
     assert!(!place.names("").iter().any(|name| name.contains(".eddy-")), "{:?}", place.names(""));
 }
@@ -134,7 +134,7 @@ fn sound_goes_along() {
     let sources = "-f lavfi -i testsrc2=size=64x48:rate=10:duration=2 -f lavfi -i sine=duration=2";
     ffmpeg(&place, &format!("{sources} in.mkv"));
     let packets = |file: &str| ffmpeg(&place, &format!("-i {file} -map 0:a -c copy -f data -"));
-    eddy("denoise in.mkv -o same.mkv -m identity --sigma 1").within(&place).succeeds().says("20 pictures");
+    eddy("denoise in.mkv -o same.mkv -m identity --sigma 1").within(&place).succeeds().says("20 frames");
     assert_eq!(probe(&place, "stream=codec_type", "same.mkv"), "video\naudio");
     assert!(packets("same.mkv") == packets("in.mkv"), "sound into the same kind of file is what it was");
     eddy("denoise in.mkv -o other.mp4 -m identity --sigma 1").within(&place).succeeds();
@@ -152,7 +152,7 @@ fn what_comes_live_is_shown_when_it_came() {
     let source =
         "-nostdin -loglevel error -re -f lavfi -i testsrc2=size=64x48:rate=10:duration=4 -c:v mjpeg -f matroska -";
     sender.args(source.split(' '));
-    // Ten pictures a second come, whatever is said.
+    // Ten frames per second come, whatever is said.
     let arguments = format!("denoise tcp://127.0.0.1:{port} -o out.mkv -m identity --sigma 1 --fps-in 100 --json");
     let run = std::thread::scope(|scope| {
         let run = scope.spawn(|| eddy(&arguments).within(&place).succeeds());
@@ -167,7 +167,7 @@ fn what_comes_live_is_shown_when_it_came() {
     // A busy machine sends them later, never sooner.
     let kept: f64 = probe(&place, "stream=nb_read_packets -count_packets", "out.mkv").parse().unwrap();
     assert_eq!(kept, written, "each has its time");
-    assert!(written >= 20.0 && seconds * 10.0 / written > 0.5, "{written} pictures in {seconds} s");
+    assert!(written >= 20.0 && seconds * 10.0 / written > 0.5, "{written} frames in {seconds} s");
 }
 
 /// Every kind of frame comes through to an encoder without loss, also with times of their own.
@@ -525,18 +525,14 @@ fn a_source_that_is_cut_off_leaves_what_can_be_read() {
     let whole = ffmpeg(&place, "-f lavfi -i testsrc2=size=64x48:rate=5:duration=3 -f yuv4mpegpipe -");
     place.file("cut.y4m", &whole[..whole.len() * 2 / 3]);
     for output in ["out.y4m", "out.mkv"] {
-        eddy("denoise cut.y4m -m identity --sigma 1 -o")
-            .arg(output)
-            .within(&place)
-            .fails(3)
-            .says("ends within picture");
-        let pictures = ffmpeg(&place, &format!("-i {output} -f rawvideo -pix_fmt gray -")).len() / (64 * 48);
-        assert!((9..=10).contains(&pictures), "{output}: {pictures}");
+        eddy("denoise cut.y4m -m identity --sigma 1 -o").arg(output).within(&place).fails(3).says("ends within frame");
+        let frames = ffmpeg(&place, &format!("-i {output} -f rawvideo -pix_fmt gray -")).len() / (64 * 48);
+        assert!((9..=10).contains(&frames), "{output}: {frames}");
     }
 }
 
 #[test]
-fn sound_that_is_short_costs_no_picture_and_one_that_begins_early_adds_none() {
+fn sound_that_is_short_costs_no_frame_and_one_that_begins_early_adds_none() {
     let Some(place) = place() else { return };
     let sources = "-f lavfi -i testsrc2=size=64x48:rate=25:duration=4 -f lavfi -i sine=duration=0.5";
     ffmpeg(&place, &format!("{sources} short.mp4"));
@@ -623,7 +619,7 @@ fn depth_range_and_fields_are_kept_and_covers_left_aside() {
     let cover =
         "-i cover.png -i deep.mkv -map 0 -map 1:v -c:v:0 copy -c:v:1 mpeg4 -disposition:v:0 attached_pic cover.mp4";
     ffmpeg(&place, cover);
-    eddy("denoise cover.mp4 -m identity --sigma 1 -o out.y4m").within(&place).succeeds().says("5 pictures of 64x48");
+    eddy("denoise cover.mp4 -m identity --sigma 1 -o out.y4m").within(&place).succeeds().says("5 frames of 64x48");
 }
 
 #[test]

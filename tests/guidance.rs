@@ -6,8 +6,8 @@ use std::ops::ControlFlow;
 use eddy::Result;
 use eddy::diffusion::guidance::label;
 use eddy::diffusion::{
-    ClassifierFree, ClassifierFreeOptions, ClassifierGuidance, Guide, Moment, Philox, Plan, Prediction, Sampler,
-    Schedule, SigmaMap, SigmaSchedule, State, execute, plan,
+    ClassifierFree, ClassifierFreeOptions, ClassifierGuidance, Guidance, Philox, Plan, Prediction, Sampler, Schedule,
+    SigmaMap, SigmaSchedule, State, StepContext, execute, plan,
 };
 use eddy::network::{Inputs, Network, Shape};
 use eddy::tile::TilePlan;
@@ -86,8 +86,8 @@ fn table(sampler: Sampler) -> Plan {
     plan(&schedule, sampler, 20, None).unwrap()
 }
 
-fn run(plan: &Plan, network: &mut dyn Network, guides: Vec<&mut dyn Guide>) -> Vec<f32> {
-    let guides = guides.into_iter().map(|guide| guide as &mut dyn Guide).collect();
+fn run(plan: &Plan, network: &mut dyn Network, guides: Vec<&mut dyn Guidance>) -> Vec<f32> {
+    let guides = guides.into_iter().map(|guide| guide as &mut dyn Guidance).collect();
     let noise = Philox::new(5);
     let x = Array4::from_shape_fn([COUNT, 1, 1, 1], |(i, ..)| (i as f32 - 32.0) / 3.0);
     let mut state = State::new(x, plan, &noise, &SigmaMap::ABSOLUTE).unwrap().guided(guides);
@@ -161,7 +161,7 @@ fn an_energy_of_ones_own_leads_too() {
     let plan = table(Sampler::DDIM);
     let mut network = Mixture::new(Kind::Denoised);
     let mut seen = Vec::new();
-    let mut energy = |moment: &Moment<'_>, d: &mut Array4<f32>| {
+    let mut energy = |moment: &StepContext<'_>, d: &mut Array4<f32>| {
         seen.push((moment.index, moment.level.noise));
         d.mapv_inplace(|_| 0.25);
         Ok(())
@@ -176,7 +176,7 @@ fn an_energy_of_ones_own_leads_too() {
 fn a_guide_can_end_a_run() {
     let plan = table(Sampler::DDIM);
     let mut network = Mixture::new(Kind::Denoised);
-    let mut guide = |moment: &Moment<'_>, _: &mut Array4<f32>| match moment.index {
+    let mut guide = |moment: &StepContext<'_>, _: &mut Array4<f32>| match moment.index {
         3 => Err(eddy::Error::Interrupted),
         _ => Ok(()),
     };

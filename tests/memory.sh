@@ -1,5 +1,5 @@
 #!/bin/sh
-# `--max-memory` holds: a picture of 6000x4000 within 512 MiB and streams of 1920x1080 within 256: `tests/memory.sh [EDDY]`,
+# `--max-memory` holds: an image of 6000x4000 within 512 MiB and streams of 1920x1080 within 256: `tests/memory.sh [EDDY]`,
 # with target/release/eddy when left out.
 #
 # Not part of `cargo test`, since it takes minutes. Needs python3 (its standard library alone).
@@ -10,7 +10,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 python3 - "$work" <<'PYTHON'
-"""Writes a shaded picture and a shaded stream with Gaussian noise of sigma 25: rows of a pool of noise, taken at random places."""
+"""Writes a shaded image and a shaded stream with Gaussian noise of sigma 25: rows of a pool of noise, taken at random places."""
 import random, struct, sys, zlib
 
 draw = random.Random(25)

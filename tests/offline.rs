@@ -8,7 +8,7 @@ mod common;
 use std::path::Path;
 use std::process::Command;
 
-use common::frames::noisy;
+use common::images::noisy;
 use common::place::Place;
 use common::{BINARY, Eddy, skip, unshare};
 use eddy::network::{Library, Runtime};
@@ -32,7 +32,7 @@ fn all_works_where_there_is_no_network() {
         command.arg(BINARY);
         Eddy::new(command, arguments).within(&place).succeeds();
     }
-    assert_eq!(place.frame("b.png").width, 60);
+    assert_eq!(place.image("b.png").width, 60);
 }
 
 #[test]

@@ -147,7 +147,7 @@ def attack(binary, work, disk):
 
     at = disk.mount
     frames = eddy("denoise", film, "-o", f"{at}/new/frames/", "--sigma", "0")
-    onnx = ["--task", "denoise", "--prediction", "denoised", "--inputs", "sample=x,sigma=sigma", "--result", "denoised"]
+    onnx = ["--task", "denoise", "--prediction", "denoised", "--inputs", "sample=x,sigma=sigma", "--output-name", "denoised"]
     imported = eddy(
         "import", ROOT / "tests/data/models/identity.onnx", "-o", at / "model", "--sigma-range", "0,1", *onnx
     )

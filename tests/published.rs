@@ -68,7 +68,7 @@ fn ddim_full_loop() {
 }
 
 #[test]
-fn ddim_ends_at_the_clean_picture_or_at_timestep_zero() {
+fn ddim_ends_at_the_clean_image_or_at_timestep_zero() {
     let with = |further: &str| {
         let config = format!(r#"{{"beta_start": 0.01, "beta_end": 0.02, "clip_sample": true, {further}}}"#);
         sum(&table(&config, Sampler::DDIM, 10), start())

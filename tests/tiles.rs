@@ -1,4 +1,4 @@
-//! Tiles against the whole picture: through the bundled network in ONNX Runtime, and through networks whose result is
+//! Tiles against the whole image: through the bundled network in ONNX Runtime, and through networks whose result is
 //! known.
 
 // Helpers beside the tests panic as tests do.
@@ -16,7 +16,7 @@ use eddy::network::{Library, Network, OnnxNetwork, Runtime, SessionOptions};
 use eddy::tile::{Locality, TilePlan};
 use ndarray::Array4;
 
-/// How far tiles may be from the whole picture, of a range of 1: f32 sums in another order.
+/// How far tiles may be from the whole image, of a range of 1: f32 sums in another order.
 const TOLERANCE: f32 = 1e-5;
 
 fn go_on(_: Progress) -> ControlFlow<()> {
@@ -24,7 +24,7 @@ fn go_on(_: Progress) -> ControlFlow<()> {
 }
 
 /// Noise around a slope, `[1, channels, height, width]`.
-fn picture(channels: usize, width: usize, height: usize) -> Array4<f32> {
+fn image(channels: usize, width: usize, height: usize) -> Array4<f32> {
     let mut x = Array4::zeros([1, channels, height, width]);
     for (index, row) in x.as_slice_mut().unwrap().chunks_exact_mut(width).enumerate() {
         let (channel, y) = (index / height, index % height);
@@ -80,7 +80,7 @@ fn the_bundled_network_gives_the_same_in_tiles() {
         (310, 333, 256),
     ];
     for (width, height, limit) in cases {
-        let x = picture(3, width, height);
+        let x = image(3, width, height);
         let whole = TilePlan::whole(width, height, locality.multiple_of);
         let tiled = TilePlan::cut(width, height, limit, None, locality).unwrap();
         assert_eq!(tiled.is_whole(), width.max(height).next_multiple_of(8) <= limit, "{tiled:?}");
@@ -103,7 +103,7 @@ fn the_bundled_network_gives_the_same_in_tiles() {
 fn less_overlap_than_the_network_looks_shows() {
     let (mut network, locality) = bundled();
     let (width, height) = (301, 40);
-    let x = picture(3, width, height);
+    let x = image(3, width, height);
     let blind = Locality { receptive_field: Some(16), ..locality };
     let whole = run(&mut network, &x, &TilePlan::whole(width, height, 8), &SigmaMap::Uniform(0.1), 1);
     let tiled =
@@ -116,7 +116,7 @@ fn less_overlap_than_the_network_looks_shows() {
 fn an_overlap_beyond_the_receptive_field_is_mixed_to_the_same() {
     let (mut network, locality) = bundled();
     let (width, height) = (333, 290);
-    let x = picture(3, width, height);
+    let x = image(3, width, height);
     let sigma = sloping(width, height);
     let whole = run(&mut network, &x, &TilePlan::whole(width, height, 8), &sigma, 2);
     let mixed = TilePlan::cut(width, height, 264, Some(170), locality).unwrap();
@@ -125,7 +125,7 @@ fn an_overlap_beyond_the_receptive_field_is_mixed_to_the_same() {
     assert!(difference <= TOLERANCE, "{difference}");
 }
 
-/// The blur, evaluated by hand on the whole picture in f64, step by step.
+/// The blur, evaluated by hand on the whole image in f64, step by step.
 fn blurred_by_hand(x: &Array4<f32>, sigma: &SigmaMap, steps: usize) -> Vec<f64> {
     let (_, channels, height, width) = x.dim();
     let mut x: Vec<f64> = x.iter().map(|value| f64::from(*value)).collect();
@@ -151,7 +151,7 @@ fn blurred_by_hand(x: &Array4<f32>, sigma: &SigmaMap, steps: usize) -> Vec<f64> 
 fn a_blur_in_tiles_gives_what_it_gives_by_hand() {
     let locality = Locality { multiple_of: 1, receptive_field: Some(1) };
     for (width, height) in [(1, 1), (1, 17), (23, 2), (16, 16), (29, 31), (40, 13)] {
-        let x = picture(2, width, height);
+        let x = image(2, width, height);
         for sigma in [SigmaMap::Uniform(0.7), sloping(width, height)] {
             for steps in [1, 2, 5] {
                 let expected = blurred_by_hand(&x, &sigma, steps);
@@ -180,7 +180,7 @@ fn the_weights_of_every_pixel_sum_to_one() {
             let locality = Locality { multiple_of: 1, receptive_field };
             let Ok(tiles) = TilePlan::cut(width, height, limit, Some(overlap), locality) else { continue };
             let mut network = Closed::new(|_, _, _, _, out| out.fill(1.0));
-            let found = run(&mut network, &picture(3, width, height), &tiles, &SigmaMap::Uniform(1.0), 1);
+            let found = run(&mut network, &image(3, width, height), &tiles, &SigmaMap::Uniform(1.0), 1);
             let wrong = found.iter().find(|value| (**value - 1.0).abs() > 1e-6);
             assert_eq!(wrong, None, "{width}x{height} by {limit}, overlap {overlap}, field {receptive_field:?}");
         }
@@ -194,7 +194,7 @@ fn neighbours_are_mixed_by_a_ramp() {
     let tiles = TilePlan::cut(40, 1, 28, Some(16), locality).unwrap();
     assert_eq!((tiles.count(), tiles.horizontal.feather), (2, 4));
     let mut network = Closed::new(|_, _, _, evaluation, out| out.fill(evaluation as f32));
-    let found = run(&mut network, &picture(1, 40, 1), &tiles, &SigmaMap::Uniform(1.0), 1);
+    let found = run(&mut network, &image(1, 40, 1), &tiles, &SigmaMap::Uniform(1.0), 1);
     let expected: Vec<f32> = (0..40).map(|x| ((x as f32 - 16.0 + 0.5) / 8.0).clamp(0.0, 1.0)).collect();
     let found = found.as_slice().unwrap();
     assert!(found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-6), "{found:?}");
@@ -206,7 +206,7 @@ fn spoilt(evaluation: usize, value: f32) -> eddy::Result<()> {
     assert_eq!((tiles.horizontal.spans.len(), tiles.vertical.spans.len()), (3, 2));
     let plan = denoise_plan(3, 0.0).unwrap();
     let (noise, sigma) = (Philox::new(0), SigmaMap::Uniform(1.0));
-    let mut state = State::new(picture(3, 20, 14), &plan, &noise, &sigma).unwrap();
+    let mut state = State::new(image(3, 20, 14), &plan, &noise, &sigma).unwrap();
     let mut network = Closed::new(|sample, _, _, now, out| {
         out.copy_from_slice(sample);
         if now == evaluation {
@@ -238,7 +238,7 @@ fn a_watcher_hears_of_every_evaluation_and_can_stop_the_run() {
     let (noise, sigma) = (Philox::new(0), SigmaMap::Uniform(1.0));
     for stop in [1, 6, 9, 12, 13] {
         let mut network = Closed::new(|sample, _, _, _, out| out.copy_from_slice(sample));
-        let mut state = State::new(picture(3, 20, 14), &plan, &noise, &sigma).unwrap();
+        let mut state = State::new(image(3, 20, 14), &plan, &noise, &sigma).unwrap();
         let mut heard = Vec::new();
         let result = execute(&plan, &mut network, &mut state, &tiles, &sigma, &mut |progress| {
             heard.push(progress);

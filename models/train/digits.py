@@ -507,7 +507,7 @@ def export(name, checkpoint=None, out=None):
             np.save(out / f"check-{n}.npy", array)
         manifest = MANIFEST.format(
             name=name,
-            task="guide" if name == "digits-classifier" else "generate",
+            task="classifier" if name == "digits-classifier" else "generate",
             prediction='"score" # of the class: the gradient of its log-probability' if name == "digits-classifier" else f'"{network.outputs[0]}"',
             classes=f"classes = {CLASSES}\n" * ("class" in network.inputs) + f"null_class = {NOBODY} # the class of none\n" * (name == "digits-ddpm"),
             description=DESCRIPTIONS[name],

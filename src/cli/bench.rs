@@ -10,8 +10,8 @@ use serde_json::json;
 
 use super::bench_video::VideoBench;
 use super::console::Console;
+use super::dry_run::{DryRun, noisy_frame};
 use super::options::{DeviceOptions, MemoryOptions, PrecisionOption, Size};
-use super::rehearsal::{Rehearsal, noisy_frame};
 
 /// Measure how much slower a whole frame is than the bare network
 ///
@@ -73,12 +73,12 @@ impl Arguments {
         let precision = self.precision.on(device, &package);
         let mut network = opened.network(&package, precision)?;
         let start_up = started.elapsed();
-        let rehearsal = Rehearsal { steps: self.steps.into(), tile: self.memory.tile(), budget: self.memory.budget() };
+        let rehearsal = DryRun { steps: self.steps.into(), tile: self.memory.tile(), budget: self.memory.budget() };
         let noisy = noisy_frame(size);
         let whole_frame = |network: &mut dyn Network| -> eddy::Result<(Duration, usize)> {
-            let frame = noisy.clone();
+            let image = noisy.clone();
             let begun = Instant::now();
-            let evaluations = rehearsal.run(&package.manifest, network, frame)?;
+            let evaluations = rehearsal.run(&package.manifest, network, image)?;
             Ok((begun.elapsed(), evaluations))
         };
         // Binds the buffers and warms everything up.

@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use eddy::diffusion::{NoiseAt, NoiseSource, Philox};
-use eddy::frame::stream::{Arrival, Chroma, Picture, PixelFormat, Rate, Sink, Source, Video};
 use eddy::machine;
+use eddy::media::stream::{Chroma, PixelFormat, Rate, ReadOutcome, Sink, Source, VideoFormat, VideoFrame};
 use eddy::model::{Package, Precision, Task};
 use eddy::task::{Budget, DenoiseOptions, Denoiser, TileChoice};
-use eddy::video::{Candidate, Flow, Running, StreamDenoiser, run};
+use eddy::video::{Candidate, PipelineOptions, RunStatus, StreamDenoiser, run};
 use serde_json::{Value, json};
 
 use super::console::Console;
@@ -82,16 +82,16 @@ impl VideoBench<'_> {
         let video = source.video.clone();
         let mut denoiser = StreamDenoiser::new(vec![candidate], &video, &video, temporal, None)?;
         let sink = Nowhere(video);
-        let watch = &mut |_: &Running<'_>| interrupt::poll();
-        let (summary, ended) = run(Box::new(source), Box::new(sink), &mut denoiser, Flow::default(), watch);
+        let watch = &mut |_: &RunStatus<'_>| interrupt::poll();
+        let (summary, ended) = run(Box::new(source), Box::new(sink), &mut denoiser, PipelineOptions::default(), watch);
         ended?;
-        Ok(summary.tally.rate())
+        Ok(summary.counters.rate())
     }
 }
 
 /// A shaded scene at rest under noise that is new in each frame, for some time.
 struct Scene {
-    video: Video,
+    video: VideoFormat,
     clean: Vec<u8>,
     noise: Vec<i8>,
     begun: Option<Instant>,
@@ -102,7 +102,7 @@ struct Scene {
 impl Scene {
     fn new([width, height]: [usize; 2], lasts: Duration) -> Self {
         let format = PixelFormat::Planar { chroma: Chroma::C420, bits: 8 };
-        let video = Video::new(width, height, Rate::of(25), format);
+        let video = VideoFormat::new(width, height, Rate::of(25), format);
         let luma = width * height;
         let bytes = video.bytes();
         let shade = |i: usize| 40.0 + 160.0 * (i % width + i / width) as f32 / (width + height) as f32;
@@ -117,17 +117,17 @@ impl Scene {
 }
 
 impl Source for Scene {
-    fn video(&self) -> &Video {
+    fn video(&self) -> &VideoFormat {
         &self.video
     }
 
-    fn next(&mut self, picture: &mut Picture) -> eddy::Result<Arrival> {
+    fn next(&mut self, frame: &mut VideoFrame) -> eddy::Result<ReadOutcome> {
         let begun = *self.begun.get_or_insert_with(Instant::now);
         if self.index >= FEWEST && begun.elapsed() >= self.lasts {
-            return Ok(Arrival::End);
+            return Ok(ReadOutcome::End);
         }
         let luma = self.video.width * self.video.height;
-        picture.bytes.resize(self.clean.len(), 0);
+        frame.bytes.resize(self.clean.len(), 0);
         // The noise of luma, and of chroma, from another place on.
         let parts = [(0..luma, 7919), (luma..self.clean.len(), 3571)];
         for (part, step) in parts {
@@ -138,23 +138,23 @@ impl Source for Scene {
             let shift = self.index as usize * step % noise.len();
             let noise = noise[shift..].iter().chain(&noise[..shift]);
             let clean = self.clean[part.clone()].iter().zip(noise);
-            picture.bytes[part].iter_mut().zip(clean).for_each(|(out, (v, z))| *out = v.saturating_add_signed(*z));
+            frame.bytes[part].iter_mut().zip(clean).for_each(|(out, (v, z))| *out = v.saturating_add_signed(*z));
         }
-        (picture.index, picture.time) = (self.index, self.video.rate.time_of(self.index));
+        (frame.index, frame.time) = (self.index, self.video.rate.time_of(self.index));
         self.index += 1;
-        Ok(Arrival::Picture)
+        Ok(ReadOutcome::Frame)
     }
 }
 
 /// Takes frames, and keeps none.
-struct Nowhere(Video);
+struct Nowhere(VideoFormat);
 
 impl Sink for Nowhere {
-    fn video(&self) -> &Video {
+    fn video(&self) -> &VideoFormat {
         &self.0
     }
 
-    fn write(&mut self, _picture: &Picture) -> eddy::Result<()> {
+    fn write(&mut self, _frame: &VideoFrame) -> eddy::Result<()> {
         Ok(())
     }
 

@@ -50,7 +50,7 @@ impl Console {
         }
     }
 
-    /// Reports a finished picture: a line on stderr for people, an object on stdout for machines.
+    /// Reports a finished image: a line on stderr for people, an object on stdout for machines.
     pub(crate) fn report(self, line: impl AsRef<str>, json: &serde_json::Value) -> anyhow::Result<()> {
         if self.json {
             return self.result("", json);
@@ -59,7 +59,7 @@ impl Console {
         Ok(())
     }
 
-    /// Reports a finished stream as [`report`](Self::report) does; where stdout carries pictures, the object goes to stderr.
+    /// Reports a finished stream as [`report`](Self::report) does; where stdout carries images, the object goes to stderr.
     pub(crate) fn report_beside(
         self,
         stdout_is_taken: bool,
@@ -90,11 +90,11 @@ impl Console {
         )
     }
 
-    /// A bar over `pictures` pictures.
-    pub(crate) fn bar(self, pictures: usize) -> Bar {
+    /// A bar over `images` images.
+    pub(crate) fn bar(self, images: usize) -> Bar {
         let shown = !self.quiet && !self.json && io::stderr().is_terminal();
         let target = if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        let bar = ProgressBar::with_draw_target(Some(pictures as u64 * Bar::PARTS), target);
+        let bar = ProgressBar::with_draw_target(Some(images as u64 * Bar::PARTS), target);
         if let Ok(style) = ProgressStyle::with_template("{wide_bar} {percent:>3} % {eta:>4} left  {msg}") {
             bar.set_style(style);
         }
@@ -110,27 +110,27 @@ pub(crate) struct Bar {
 }
 
 impl Bar {
-    /// Parts that a picture is counted in.
+    /// Parts that an image is counted in.
     const PARTS: u64 = 1000;
 
-    /// Picture `index` of the run has begun.
+    /// Image `index` of the run has begun.
     pub(crate) fn begin(&self, index: usize, name: &str) {
         self.bar.set_message(plain_line(name));
         self.bar.set_position(index as u64 * Self::PARTS);
     }
 
-    /// Picture `index` has come this far.
+    /// Image `index` has come this far.
     pub(crate) fn advance(&self, index: usize, progress: Progress) {
         let parts = progress.done as u64 * Self::PARTS / progress.total.max(1) as u64;
         self.bar.set_position(index as u64 * Self::PARTS + parts);
     }
 
-    /// Reports a finished picture above the bar.
+    /// Reports a finished image above the bar.
     pub(crate) fn report(&self, line: impl AsRef<str>, json: &serde_json::Value) -> anyhow::Result<()> {
         self.bar.suspend(|| self.console.report(line, json))
     }
 
-    /// As [`report`](Self::report); the object goes to stderr where stdout carries pictures.
+    /// As [`report`](Self::report); the object goes to stderr where stdout carries images.
     pub(crate) fn report_beside(
         &self,
         stdout_is_taken: bool,
@@ -167,9 +167,9 @@ pub(crate) fn complain_of(error: &anyhow::Error) -> u8 {
     error.downcast_ref::<eddy::Error>().map_or(1, eddy::Error::exit_code)
 }
 
-/// Some of several pictures failed; each was complained of when it did.
+/// Some of several images failed; each was complained of when it did.
 #[derive(Debug, thiserror::Error)]
-#[error("{failed} of {total} pictures failed; the others are done")]
+#[error("{failed} of {total} images failed; the others are done")]
 pub(crate) struct SomeFailed {
     pub(crate) failed: usize,
     pub(crate) total: usize,

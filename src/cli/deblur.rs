@@ -3,26 +3,26 @@
 use std::path::Path;
 
 use clap::Args;
-use eddy::frame::picture;
+use eddy::media::still;
 use eddy::model::Package;
 use eddy::task::{Degradation, Kernel};
 
 use super::console::Console;
-use super::drawing::DrawingOptions;
+use super::generate_args::DrawingOptions;
+use super::generative::GenerativeRun;
+use super::io_args::IoArgs;
 use super::options::{DeviceOptions, MemoryOptions, PrecisionOption};
-use super::pictures::Pictures;
-use super::redraw::Redraw;
 
-/// Sharpen pictures that were blurred in a known way
+/// Sharpen images that were blurred in a known way
 ///
-/// A network that knows what pictures look like draws the one that the kernel makes this one of.
+/// A network that knows what images look like draws the one that the kernel makes this one of.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: eddy deblur soft.png --kernel gaussian:1.6 -o sharp.png")]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    pictures: Pictures,
+    images: IoArgs,
 
-    /// How it was blurred: gaussian:SIGMA with a deviation in pixels, or a picture of the kernel, as what became of a point, of an
+    /// How it was blurred: gaussian:SIGMA with a deviation in pixels, or an image of the kernel, as what became of a point, of an
     /// odd number of pixels a side
     #[arg(long, value_name = "KERNEL", help_heading = "Input and output")]
     kernel: String,
@@ -33,7 +33,7 @@ pub(crate) struct Arguments {
 
     /// Draw so many times, and take the mean, which is nearer to what was there; 1 has the most texture
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64), help_heading = "Sampling")]
-    draws: u16,
+    samples: u16,
 
     /// A bundled model or the folder of a model package
     #[arg(short, long, value_name = "MODEL", default_value = "prior", help_heading = "Model")]
@@ -57,7 +57,7 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        self.pictures.sync.apply();
+        self.images.sync.apply();
         let kernel = match self.kernel.strip_prefix("gaussian:") {
             Some(sigma) => {
                 let sigma = sigma.parse().map_err(|_| {
@@ -68,11 +68,11 @@ impl Arguments {
                 })?;
                 Kernel::gaussian(sigma)?
             }
-            None => Kernel::of(&picture::read(Path::new(&self.kernel), &self.memory.limits())?.upright())?,
+            None => Kernel::of(&still::read(Path::new(&self.kernel), &self.memory.limits())?.upright())?,
         };
         let package = Package::find(&self.model)?;
-        let redraw = Redraw {
-            pictures: &self.pictures,
+        let redraw = GenerativeRun {
+            images: &self.images,
             // Of a blur that is told in words there is no file.
             also_read: vec![self.kernel.clone().into()],
             package: &package,
@@ -83,6 +83,6 @@ impl Arguments {
             device: &self.device,
             console: self.console,
         };
-        redraw.restore(&Degradation::Blur(kernel), self.sigma, self.draws)
+        redraw.restore(&Degradation::Blur(kernel), self.sigma, self.samples)
     }
 }

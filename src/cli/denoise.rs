@@ -5,32 +5,32 @@ use std::str::FromStr;
 use std::time::Instant;
 
 use clap::Args;
-use eddy::frame::stream::{Chroma, PixelFormat};
-use eddy::model::{GuardedNetwork, Package, Precision};
+use eddy::media::stream::{Chroma, PixelFormat};
+use eddy::model::{NetworkWithFallback, Package, Precision};
 use eddy::network::Device;
 use eddy::task::{Assessment, ColorModel, DenoiseOptions, Denoiser, NoiseKind, NoiseProfile, SigmaChoice, Strength};
-use eddy::video::{Candidate, Fields, Restore, StreamDenoiser, field_of, record};
+use eddy::video::{Candidate, Fields, FrameProcessor, StreamDenoiser, field_of, record};
 use serde_json::{Value, json};
 
 use super::console::Console;
 use super::interrupt;
+use super::io_args::{ImageJob, IoArgs, repeated, steps, tiles};
 use super::options::{DeviceOptions, MemoryOptions, Opened, PrecisionOption, SamplingOptions};
-use super::pictures::{Pictures, Turn, repeated, steps, tiles};
 use super::stream::{Stream, StreamOptions};
 
-/// Take the noise out of pictures and streams
+/// Take the noise out of images and streams
 ///
-/// Each picture is read, denoised and written before the next; one that fails is complained of and the others go on.
-/// Of a stream, pictures are read, denoised and written at the same time.
+/// Each image is read, denoised and written before the next; one that fails is complained of and the others go on.
+/// Of a stream, images are read, denoised and written at the same time.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  eddy denoise photo.png -o clean.png\n  ffmpeg -i in.mp4 -f yuv4mpegpipe - | eddy denoise - -o clean.mp4"
 )]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    pictures: Pictures,
+    images: IoArgs,
 
-    /// A bundled model or the folder of a model package. When left out, `camera` for frames and pictures whose noise came through
+    /// A bundled model or the folder of a model package. When left out, `camera` for frames and images whose noise came through
     /// a camera or a codec (all of 4:2:0, 4:2:2 and grey video), `denoise-fast` for white noise in RGB, and none for what is clean;
     /// with --fps or --deadline-ms the best that keeps up
     #[arg(short, long, value_name = "MODEL", help_heading = "Model")]
@@ -55,7 +55,7 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     sampling: SamplingOptions,
 
-    /// Whether each picture of a stream draws on those before: on, off, or auto, which is on for live sources
+    /// Whether each image of a stream uses previous frames: on, off, or auto, which is on for live sources
     #[arg(long, value_name = "WHEN", default_value = "auto", default_missing_value = "on", num_args = 0..=1, require_equals = true, help_heading = "Video")]
     temporal: When,
 
@@ -72,10 +72,10 @@ pub(crate) struct Arguments {
     console: Console,
 }
 
-/// A model for pictures, and its network once it is loaded.
+/// A model for images, and its network once it is loaded.
 struct Choice<'a> {
     package: &'a Package,
-    loaded: Option<GuardedNetwork<'a>>,
+    loaded: Option<NetworkWithFallback<'a>>,
 }
 
 #[derive(Clone, Debug)]
@@ -113,20 +113,17 @@ const CAMERA: &str = "camera";
 
 impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        self.pictures.sync.apply();
+        self.images.sync.apply();
         let sigma = match &self.noise_profile {
             Some(path) => SigmaChoice::Profile(NoiseProfile::read(path)?),
             None => self.sigma.0.clone(),
         };
-        let stream = self.stream.stream(&self.pictures, self.noise_profile.as_slice(), self.memory.limits())?;
-        let jobs = if stream.is_none() {
-            self.pictures.jobs(self.noise_profile.as_slice(), self.console)?
-        } else {
-            Vec::new()
-        };
+        let stream = self.stream.stream(&self.images, self.noise_profile.as_slice(), self.memory.limits())?;
+        let jobs =
+            if stream.is_none() { self.images.jobs(self.noise_profile.as_slice(), self.console)? } else { Vec::new() };
         let packages = self.packages(stream.as_ref(), &sigma)?;
         let mut opened = self.device.open(self.console)?;
-        // Between the pictures of a stream that keeps a pace, or comes at its own, there is time to rest.
+        // Between the images of a stream that keeps a pace, or comes at its own, there is time to rest.
         opened.rest = self.stream.target().is_some() || stream.as_ref().is_some_and(Stream::is_live);
         let options = DenoiseOptions {
             sigma,
@@ -141,10 +138,10 @@ impl Arguments {
             let mut choices: Vec<Choice<'_>> =
                 packages.iter().map(|package| Choice { package, loaded: None }).collect();
             if let [choice] = choices.as_mut_slice() {
-                // What is wrong with a model is said before a picture is read.
+                // What is wrong with a model is said before an image is read.
                 self.denoiser(choice, &opened, options.clone())?;
             }
-            return Pictures::each(&jobs, self.console, |turn| self.denoise(&mut choices, turn, &opened, &options));
+            return IoArgs::each(&jobs, self.console, |turn| self.denoise(&mut choices, turn, &opened, &options));
         };
         let mut networks = Vec::new();
         for package in &packages {
@@ -161,7 +158,7 @@ impl Arguments {
         self.denoise_stream(candidates, stream, opened.device())
     }
 
-    /// A denoiser for pictures, whose network is loaded when the first is there that wants it.
+    /// A denoiser for images, whose network is loaded when the first is there that wants it.
     fn denoiser<'c>(
         &self,
         choice: &'c mut Choice<'_>,
@@ -177,7 +174,7 @@ impl Arguments {
         Ok((Denoiser::new(&choice.package.manifest, network, options)?, precision))
     }
 
-    /// The models to choose from, the best first; for pictures without --model, the one for each kind of noise.
+    /// The models to choose from, the best first; for images without --model, the one for each kind of noise.
     fn packages(&self, stream: Option<&Stream<'_>>, sigma: &SigmaChoice) -> eddy::Result<Vec<Package>> {
         let keeps_up = self.stream.target().is_some();
         let has_planes = stream.is_some_and(|stream| has_camera_planes(stream.video.format));
@@ -192,7 +189,7 @@ impl Arguments {
         names.into_iter().map(Package::find).collect()
     }
 
-    /// In what numbers a model may run, the most exact first.
+    /// The numeric precision in which a model may run, the most exact first.
     fn precisions(&self, package: &Package, device: Device) -> Vec<Precision> {
         let mut precisions = vec![self.precision.on(device, package)];
         let has_int8 = package.manifest.files.contains_key(&Precision::Int8);
@@ -223,7 +220,7 @@ impl Arguments {
     /// What was done to a stream's frames, in words and for machines.
     fn say(&self, denoiser: &StreamDenoiser<'_>, device: Device) -> (String, Value) {
         let (sigma, limited) = (denoiser.sigma(), denoiser.sigma_limited());
-        let count = denoiser.treatment().quality.steps;
+        let count = denoiser.stream_status().quality.steps;
         let (steps, tiles) = (steps(count), tiles(denoiser.tiles().count(), denoiser.tiles().tile_size()));
         let how = self.how(limited);
         let chroma = denoiser.chroma_sigma();
@@ -232,7 +229,7 @@ impl Arguments {
             "sigma_chroma": chroma,
         });
         let chroma = chroma.map_or(String::new(), |sigma| format!(" luma, {sigma:.1} chroma"));
-        let model = denoiser.treatment().quality.model;
+        let model = denoiser.stream_status().quality.model;
         let mut words = match (sigma, &self.sigma.0, &self.noise_profile) {
             (0.0, SigmaChoice::Auto, None) => "clean, left as it is".to_owned(),
             _ => format!("{model}, sigma {sigma:.1}{chroma}{how}, {steps}, {tiles}"),
@@ -250,7 +247,7 @@ impl Arguments {
     /// How the sigma that is told came about.
     fn how(&self, limited: bool) -> &'static str {
         match (&self.noise_profile, &self.sigma.0, limited) {
-            (None, _, true) => ", the most that the model knows; the picture is noisier",
+            (None, _, true) => ", the most that the model knows; the image is noisier",
             (Some(_), _, true) => " (by the profile, but for places that are noisier than the model knows)",
             (Some(_), _, false) => " (by the profile)",
             (None, SigmaChoice::Auto, false) => " (estimated)",
@@ -258,19 +255,19 @@ impl Arguments {
         }
     }
 
-    /// Denoises a picture by the candidate for its kind of noise, where there are several.
+    /// Denoises an image by the candidate for its kind of noise, where there are several.
     fn denoise(
         &self,
         choices: &mut [Choice<'_>],
-        turn: &Turn<'_>,
+        turn: &ImageJob<'_>,
         opened: &Opened,
         options: &DenoiseOptions,
     ) -> eddy::Result<()> {
-        let mut frame = turn.read(&self.memory.limits())?;
-        turn.check(&frame)?;
+        let mut image = turn.read(&self.memory.limits())?;
+        turn.check(&image)?;
         let begun = Instant::now();
         let is_auto = self.noise_profile.is_none() && self.sigma.0 == SigmaChoice::Auto;
-        let seen = if is_auto || choices.len() > 1 { Some(Assessment::of(&frame)?) } else { None };
+        let seen = if is_auto || choices.len() > 1 { Some(Assessment::of(&image)?) } else { None };
         // The noise of a JPEG came through a codec, whatever it was before.
         let seen = seen.map(|seen| if is_jpeg(&turn.job.input) { seen.through_codec() } else { seen });
         let kind = seen.map(|seen| seen.kind);
@@ -282,12 +279,12 @@ impl Arguments {
         }
         let ran =
             json!({"model": denoiser.model(), "precision": precision.name(), "device": opened.device().to_string()});
-        let report = denoiser.denoise(&mut frame, &mut |progress| {
+        let report = denoiser.denoise(&mut image, &mut |progress| {
             turn.bar.advance(turn.index, progress);
             interrupt::poll()
         })?;
         let seconds = begun.elapsed().as_secs_f64();
-        let warnings = self.pictures.write(&frame, turn)?;
+        let warnings = self.images.write(&image, turn)?;
         let how = self.how(report.sigma_limited);
         let (sigma, steps, tiles) = (report.sigma, steps(report.steps), tiles(report.tiles, report.tile_size));
         let again = repeated(report.repeated);
@@ -301,7 +298,7 @@ impl Arguments {
         };
         let mut record = json!({
             "input": turn.job.input.to_string_lossy(), "output": turn.job.output.to_string_lossy(),
-            "width": frame.width, "height": frame.height, "noise": kind.map(NoiseKind::name), "sigma": sigma,
+            "width": image.width, "height": image.height, "noise": kind.map(NoiseKind::name), "sigma": sigma,
             "sigma_chroma": report.chroma_sigma, "sigma_limited": report.sigma_limited,
             "steps": report.steps, "tiles": report.tiles, "tile_width": report.tile_size.0, "tile_height": report.tile_size.1,
             "tiles_repeated": report.repeated, "seconds": seconds, "warnings": warnings,

@@ -6,16 +6,16 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use eddy::frame::stream;
 use eddy::machine::{self, nvidia};
+use eddy::media::stream;
 use eddy::model::{Package, bundled_names, verify};
-use eddy::network::{Device, DeviceChoice, Library, Trial, default_threads};
+use eddy::network::{Device, DeviceChoice, Library, ProbeDepth, default_threads};
 use serde_json::{Value, json};
 
 use super::console::Console;
 use super::options::{DeviceOptions, Opened};
 
-/// Tell what this machine has, and try everything once
+/// Diagnose this machine
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -45,7 +45,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 impl TryDevice {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let DeviceChoice::Named(device) = self.which else { return Ok(()) };
-        match self.device.runtime()?.try_device(device, Trial::Thorough) {
+        match self.device.runtime()?.try_device(device, ProbeDepth::Thorough) {
             Ok(()) => Ok(()),
             // The bare reason is what the doctor reads.
             Err(problem) => self.console.result(problem, &Value::Null),
@@ -106,7 +106,7 @@ impl Arguments {
             // The embedded library has nothing that could end the process.
             let outcome = match runtime.file() {
                 Some(file) if device != Device::Cpu => try_apart(file, device),
-                _ => runtime.try_device(device, Trial::Thorough),
+                _ => runtime.try_device(device, ProbeDepth::Thorough),
             };
             let ms = begun.elapsed().as_secs_f64() * 1e3;
             match &outcome {

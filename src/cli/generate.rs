@@ -5,45 +5,45 @@ use std::time::Instant;
 
 use clap::Args;
 use eddy::array;
-use eddy::diffusion::{ClassifierFreeOptions, Guide, NoiseSource};
-use eddy::frame::picture;
-use eddy::frame::source::{ends_in_slash, refuse_replacing};
-use eddy::frame::{Format, Frame};
+use eddy::diffusion::{ClassifierFreeOptions, Guidance, NoiseSource};
+use eddy::media::source::{ends_in_slash, refuse_replacing};
+use eddy::media::still;
+use eddy::media::{Format, Image};
 use eddy::model::Package;
-use eddy::task::{Classes, Classifier, DrawOptions, Drawer, Drawing, as_images};
+use eddy::task::{Classes, Classifier, GenerateOptions, GenerateRequest, Generator, as_images};
 use ndarray::Axis;
 use serde_json::json;
 
 use super::console::Console;
-use super::drawing::{DrawingOptions, tabled};
+use super::generate_args::{DrawingOptions, tabled};
 use super::interrupt;
 use super::options::{DeviceOptions, MemoryOptions, NoiseOptions, PrecisionOption, Size, SyncOption, pair};
 
-/// Draw pictures
+/// Draw images
 ///
-/// Each picture has its own seed, the first `--seed`, and is the same whether drawn alone or beside others. How it came about
+/// Each image has its own seed, the first `--seed`, and is the same whether drawn alone or beside others. How it came about
 /// stands in the PNG, under `parameters`.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: eddy generate -m digits-ddpm --class 7 --count 16 --grid -o sevens.png")]
 pub(crate) struct Arguments {
-    /// The picture to write; a folder where several go, unless they are a --grid; or a .npy file for all of them, [pictures, C, H, W], black
+    /// The image to write; a folder where several go, unless they are a --grid; or a .npy file for all of them, [images, C, H, W], black
     /// 0 and white 1
     #[arg(short, long, value_name = "SINK", help_heading = "Input and output")]
     output: PathBuf,
 
-    /// Begin with this picture in place of noise alone, of the size that is drawn
+    /// Begin with this image in place of noise alone, of the size that is drawn
     #[arg(long, value_name = "PICTURE", help_heading = "Input and output")]
     from: Option<PathBuf>,
 
-    /// How far back towards noise that picture goes, from 0 to 1
+    /// How far back towards noise that image goes, from 0 to 1
     #[arg(long, value_name = "F", default_value_t = 0.6, requires = "from", help_heading = "Input and output")]
     strength: f64,
 
-    /// How many pictures
+    /// How many images
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000), help_heading = "Input and output")]
     count: u32,
 
-    /// Write all pictures as one, beside and below each other
+    /// Write all images as one, beside and below each other
     #[arg(long, help_heading = "Input and output")]
     grid: bool,
 
@@ -55,11 +55,11 @@ pub(crate) struct Arguments {
     #[arg(short, long, value_name = "MODEL", default_value = "prior", help_heading = "Model")]
     model: String,
 
-    /// What the pictures show: the number of a class that the model knows; several, such as 0,1,2, take turns
+    /// What the images show: the number of a class that the model knows; several, such as 0,1,2, take turns
     #[arg(long, value_name = "K", value_delimiter = ',', help_heading = "Guidance")]
     class: Vec<usize>,
 
-    /// What they are led away from, in place of pictures of no class
+    /// Negative class (prompt), in place of images of no class
     #[arg(long, value_name = "K", requires = "class", help_heading = "Guidance")]
     negative_class: Option<usize>,
 
@@ -107,7 +107,7 @@ fn interval(text: &str) -> Result<[f64; 2], &'static str> {
     parsed.filter(|[low, high]| 0.0 <= *low && low < high).ok_or("expected two sigmas, such as 0.3,5")
 }
 
-/// Pictures that are drawn at once.
+/// Images that are drawn at once.
 const BATCH: usize = 16;
 
 impl Arguments {
@@ -143,19 +143,19 @@ impl Arguments {
             None => None,
         };
         let strength = self.from.is_some().then_some(self.strength);
-        let options = DrawOptions { strength, ..self.drawing.options(&self.memory) };
+        let options = GenerateOptions { strength, ..self.drawing.options(&self.memory) };
         let mut decoder = opened.decoder(&package)?;
-        let mut drawer = Drawer::new(&package.manifest, &mut network, options)?.decoded_by(decoder.as_mut());
+        let mut drawer = Generator::new(&package.manifest, &mut network, options)?.decoded_by(decoder.as_mut());
         let scale = self.guidance_scale.or(package.manifest.defaults.guidance_scale).unwrap_or(1.0);
         if let (Some(package), Some(network)) = (&led, &mut classifier) {
             let scale = self.guidance_scale.unwrap_or(1.0);
-            drawer = drawer.led_by(Classifier { manifest: &package.manifest, network, scale })?;
+            drawer = drawer.with_classifier(Classifier { manifest: &package.manifest, network, scale })?;
         }
         let [width, height] = drawer.size(self.size.map(|size| [size.width, size.height]))?;
         let given = self.noise.read()?;
-        let start = self.from.as_ref().map(|path| picture::read(path, &self.memory.limits())).transpose()?;
+        let start = self.from.as_ref().map(|path| still::read(path, &self.memory.limits())).transpose()?;
         // What is drawn has no EXIF block.
-        let start = start.map(Frame::upright);
+        let start = start.map(Image::upright);
         let mut keeper = self.drawing.keeper(&drawer)?;
         let count = self.count as usize;
         let bar = self.console.bar(count.div_ceil(BATCH));
@@ -166,52 +166,57 @@ impl Arguments {
             bar.begin(first / BATCH, &self.model);
             interrupt::check()?;
             let seeds: Vec<u64> = (first..first + many).map(|i| self.drawing.seed.wrapping_add(i as u64)).collect();
-            let guides = keeper.iter_mut().map(|keeper| keeper as &mut dyn Guide).collect();
-            let start = start.as_ref().map(|frame| drawer.planes(frame, many)).transpose()?;
+            let guides = keeper.iter_mut().map(|keeper| keeper as &mut dyn Guidance).collect();
+            let start = start.as_ref().map(|image| drawer.planes(image, many)).transpose()?;
             let (initial, fresh) = given.of(first, many)?;
             let fresh = fresh.as_ref().map(|fresh| fresh as &dyn NoiseSource);
             let classes = self.classes(first, many, scale);
-            let drawing =
-                Drawing { seeds: seeds.clone(), classes, start, initial, fresh, guides, ..Drawing::default() };
+            let drawing = GenerateRequest {
+                seeds: seeds.clone(),
+                classes,
+                start,
+                initial,
+                fresh,
+                guides,
+                ..GenerateRequest::default()
+            };
             let images = drawer.draw([width, height], drawing, &mut |progress| {
                 bar.advance(first / BATCH, progress);
                 interrupt::poll()
             })?;
             if let Sink::Tensor(_) = &sink {
-                // As pictures are, but for the rounding.
+                // As images are, but for the rounding.
                 tensors.push(images.mapv(|value| drawer.range().to_unit(value).clamp(0.0, 1.0)));
                 continue;
             }
-            for ((i, seed), mut frame) in (first..).zip(seeds).zip(as_images(&images, drawer.range())?) {
-                frame.metadata.note = Some(self.note(&package, &drawer, i, seed, scale));
+            for ((i, seed), mut image) in (first..).zip(seeds).zip(as_images(&images, drawer.range())?) {
+                image.metadata.note = Some(self.note(&package, &drawer, i, seed, scale));
                 match &sink {
-                    Sink::Grid(..) => drawn.push(frame),
+                    Sink::Grid(..) => drawn.push(image),
                     Sink::Tensor(_) => {}
-                    Sink::One(path, format) => {
-                        drop(picture::write(&frame, path, *format, &picture::Options::default())?)
-                    }
+                    Sink::One(path, format) => drop(still::write(&image, path, *format, &still::Options::default())?),
                     Sink::Folder(folder) => {
-                        picture::write(&frame, &numbered(folder, seed), Format::Png, &picture::Options::default())?;
+                        still::write(&image, &numbered(folder, seed), Format::Png, &still::Options::default())?;
                     }
                 }
             }
         }
         if let Sink::Grid(path, format) = &sink {
-            let note = drawn.first().and_then(|frame| frame.metadata.note.clone());
+            let note = drawn.first().and_then(|image| image.metadata.note.clone());
             // About as many rows as columns.
             let mut grid = tabled(&drawn, (drawn.len() as f64).sqrt().ceil() as usize);
             grid.metadata.note = note;
-            picture::write(&grid, path, *format, &picture::Options::default())?;
+            still::write(&grid, path, *format, &still::Options::default())?;
         }
         if let Sink::Tensor(path) = &sink {
             let views: Vec<_> = tensors.iter().map(|tensor| tensor.view()).collect();
             let whole = ndarray::concatenate(Axis(0), &views)
-                .map_err(|cause| eddy::Error::evaluation(format!("pictures of different sizes were drawn: {cause}")))?;
+                .map_err(|cause| eddy::Error::evaluation(format!("images of different sizes were drawn: {cause}")))?;
             array::write(&whole, path)?;
         }
         let seconds = begun.elapsed().as_secs_f64();
         let (sampler, evaluations) = (drawer.sampler(), drawer.evaluations());
-        let what = if count == 1 { "one picture".to_owned() } else { format!("{count} pictures") };
+        let what = if count == 1 { "one image".to_owned() } else { format!("{count} images") };
         let line = format!(
             "{}: {what} of {width}x{height} by {}, {sampler}, {evaluations} evaluations each, {seconds:.2} s",
             self.output.display(),
@@ -236,8 +241,8 @@ impl Arguments {
         Some(Classes { wanted: wanted?, without: self.negative_class, options })
     }
 
-    /// From what the picture can be made again.
-    fn note(&self, package: &Package, drawer: &Drawer<'_>, i: usize, seed: u64, scale: f64) -> String {
+    /// From what the image can be made again.
+    fn note(&self, package: &Package, drawer: &Generator<'_>, i: usize, seed: u64, scale: f64) -> String {
         let manifest = &package.manifest;
         let mut note = json!({
             "eddy": env!("CARGO_PKG_VERSION"), "model": self.model, "version": manifest.version, "seed": seed,
@@ -267,12 +272,12 @@ impl Arguments {
     }
 }
 
-/// What a picture is called in a folder: as its seed.
+/// What an image is called in a folder: as its seed.
 fn numbered(folder: &Path, seed: u64) -> PathBuf {
     folder.join(format!("{seed:06}.png"))
 }
 
-/// Where pictures go.
+/// Where images go.
 enum Sink {
     Tensor(PathBuf),
     One(PathBuf, Format),
@@ -293,13 +298,13 @@ impl Sink {
             return Ok(Self::Tensor(output.to_owned()));
         }
         let format = Format::from_path(output).filter(|_| !is_folder).ok_or_else(|| {
-            eddy::Error::usage(format!("{} is no picture's name; end it in .png or the like", output.display()))
+            eddy::Error::usage(format!("{} is no image's name; end it in .png or the like", output.display()))
         })?;
         match (grid, count) {
             (true, _) => Ok(Self::Grid(output.to_owned(), format)),
             (false, 1) => Ok(Self::One(output.to_owned(), format)),
             _ => Err(eddy::Error::usage(format!(
-                "{count} pictures do not go into {}; name a folder (end it in /), or ask for a --grid",
+                "{count} images do not go into {}; name a folder (end it in /), or ask for a --grid",
                 output.display()
             ))),
         }

@@ -9,8 +9,8 @@ use eddy::array;
 use eddy::diffusion::{NoiseAt, NoiseSource, Philox};
 use eddy::durable::PartFolder;
 use eddy::model::{
-    Facts, LARGEST_CONFIG, LARGEST_GRAPH, Links, Package, Precision, facts_of_diffusers, find_weights, read_regular,
-    schedule_of_diffusers,
+    LARGEST_CONFIG, LARGEST_GRAPH, Links, Package, PackageSpec, Precision, facts_of_diffusers, find_weights,
+    read_regular, schedule_of_diffusers,
 };
 use eddy::network::Network;
 use ndarray::Array4;
@@ -19,13 +19,13 @@ use serde_json::json;
 use super::console::Console;
 use super::options::{DeviceOptions, Size, SyncOption, pair};
 
-/// Make a model package of what others made
+/// Convert a network to a model package
 ///
 /// Of a folder in the layout of diffusers (`unet/`, `scheduler/`) everything that is needed is known. Of a bare .onnx it has to be said. The
 /// network is run once, on noise, and what it gives is kept for `eddy check`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example: eddy import net.onnx -o my-denoiser/ --task denoise --prediction denoised --sigma-range 0,0.2 --inputs sample=x,sigma=s --result y"
+    after_help = "Example: eddy import net.onnx -o my-denoiser/ --task denoise --prediction denoised --sigma-range 0,0.2 --inputs sample=x,sigma=s --output-name y"
 )]
 pub(crate) struct Arguments {
     /// A folder in the layout of diffusers, or an .onnx file
@@ -50,7 +50,7 @@ pub(crate) struct Arguments {
 
     /// Its values of black and white
     #[arg(long, value_name = "BLACK,WHITE", default_value = "0,1", value_parser = pair, allow_hyphen_values = true, help_heading = "What is known of an .onnx")]
-    black_and_white: [f64; 2],
+    value_range: [f64; 2],
 
     /// The noise that it was trained for, as deviations in its own units
     #[arg(long, value_name = "LOW,HIGH", value_parser = pair, help_heading = "What is known of an .onnx")]
@@ -72,7 +72,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "WxH", help_heading = "What is known of an .onnx")]
     size: Option<Size>,
 
-    /// No output depends on an input further away than this many pixels; without it, pictures are not cut into tiles
+    /// No output depends on an input further away than this many pixels; without it, images are not cut into tiles
     #[arg(long, value_name = "PX", help_heading = "What is known of an .onnx")]
     receptive_field: Option<usize>,
 
@@ -90,11 +90,11 @@ pub(crate) struct Arguments {
 
     /// What its output is called
     #[arg(long, value_name = "NAME", help_heading = "What is known of an .onnx")]
-    result: Option<String>,
+    output_name: Option<String>,
 
-    /// In what numbers it computes: f32, f16 or int8
+    /// The numeric precision in which it computes: f32, f16 or int8
     #[arg(long, value_name = "NUMBERS", default_value = "f32", help_heading = "What is known of an .onnx")]
-    numbers: Precision,
+    dtype: Precision,
 
     /// Under which terms it may be used
     #[arg(long, value_name = "TEXT", default_value = "as its maker says")]
@@ -166,7 +166,7 @@ impl Arguments {
     }
 
     /// What was said of a bare file.
-    fn facts(&self) -> eddy::Result<Facts> {
+    fn facts(&self) -> eddy::Result<PackageSpec> {
         let missing = |what: &str, example: &str| {
             eddy::Error::usage(format!("of an .onnx file {what} has to be said, such as {example}"))
         };
@@ -190,12 +190,12 @@ impl Arguments {
         if inputs.is_empty() {
             return Err(missing("--inputs", "--inputs sample=x,sigma=s"));
         }
-        Ok(Facts {
+        Ok(PackageSpec {
             name: String::new(),
             task: self.task.clone().ok_or_else(|| missing("--task", "--task denoise"))?,
             prediction: self.prediction.clone().ok_or_else(|| missing("--prediction", "--prediction denoised"))?,
             channels: self.channels,
-            range: self.black_and_white.map(|value| value as f32),
+            range: self.value_range.map(|value| value as f32),
             scale: self.scale,
             multiple_of: self.multiple_of,
             size: self.size.map(|size| [size.width, size.height]),
@@ -206,20 +206,20 @@ impl Arguments {
             schedule,
             decoder: None,
             inputs,
-            output: self.result.clone().ok_or_else(|| missing("--result", "--result y"))?,
+            output: self.output_name.clone().ok_or_else(|| missing("--output-name", "--output-name y"))?,
             sampler: None,
             steps: self.steps.unwrap_or(1),
             licence: String::new(),
             file: String::new(),
-            precision: self.numbers.name().into(),
+            precision: self.dtype.name().into(),
         })
     }
 
     /// Runs the network on noise, keeps both beside it, and returns what the manifest says of them.
-    fn record(&self, folder: &Path, facts: &Facts) -> eddy::Result<String> {
+    fn record(&self, folder: &Path, facts: &PackageSpec) -> eddy::Result<String> {
         let package = Package::find(&folder.to_string_lossy())?;
         let opened = self.device.open(self.console)?;
-        let mut network = opened.network(&package, self.numbers)?;
+        let mut network = opened.network(&package, self.dtype)?;
         let manifest = &package.manifest;
         let side = 32_usize.next_multiple_of(manifest.multiple_of * manifest.sample_scale());
         let pixels = manifest.decoded_scale();
@@ -246,8 +246,8 @@ impl Arguments {
         }
         if let Some(condition) = inputs.condition {
             draw(1, condition);
-            let scale = if manifest.is_joined() { 1 } else { manifest.sample_scale() };
-            keep("condition", condition, [1, manifest.picture_channels(), height / scale, width / scale])?;
+            let scale = if manifest.is_concatenated() { 1 } else { manifest.sample_scale() };
+            keep("condition", condition, [1, manifest.image_channels(), height / scale, width / scale])?;
         }
         if let Some(class) = inputs.class {
             class.fill(0);

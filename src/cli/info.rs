@@ -77,7 +77,7 @@ impl Arguments {
             rows.push(("decoder", about));
         }
         let sees =
-            manifest.receptive_field.map_or("the whole picture".to_owned(), |field| format!("{field} px each way"));
+            manifest.receptive_field.map_or("the whole image".to_owned(), |field| format!("{field} px each way"));
         rows.push(("sees", sees));
         rows.push(("sides", format!("multiples of {} px (Eddy pads)", manifest.multiple_of)));
         if let Some(parameters) = manifest.parameters {

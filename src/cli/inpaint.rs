@@ -4,27 +4,27 @@ use std::path::PathBuf;
 
 use clap::Args;
 use eddy::diffusion::Sampler;
-use eddy::frame::picture;
+use eddy::media::still;
 use eddy::model::Package;
-use eddy::task::{DrawOptions, Mask};
+use eddy::task::{GenerateOptions, Mask};
 use serde_json::json;
 
 use super::console::Console;
-use super::drawing::DrawingOptions;
+use super::generate_args::DrawingOptions;
+use super::generative::{GenerativeRun, seeds};
+use super::io_args::IoArgs;
 use super::options::{DeviceOptions, MemoryOptions, PrecisionOption};
-use super::pictures::Pictures;
-use super::redraw::{Redraw, seeds};
 
-/// Draw what is missing of pictures
+/// Fill masked areas of images
 ///
 /// What the mask leaves black stays as it is, to the bit. What it has white is drawn, so that it fits what is around it.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: eddy inpaint scratched.png --mask scratches.png -o whole.png")]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    pictures: Pictures,
+    images: IoArgs,
 
-    /// What is missing: a picture of the same size as that is shown, painted white where it is, or in any colour on a transparent layer
+    /// What is missing: an image of the same size as that is shown, painted white where it is, or in any colour on a transparent layer
     #[arg(long, value_name = "MASK", help_heading = "Input and output")]
     mask: PathBuf,
 
@@ -38,7 +38,7 @@ pub(crate) struct Arguments {
 
     /// Draw so many times, and take the mean, which is nearer to what was there; 1 has the most texture
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64), help_heading = "Sampling")]
-    draws: u16,
+    samples: u16,
 
     /// Where drawing begins: 1 with noise, less with a smooth filling of what is missing that is this far back towards noise, which
     /// is calmer
@@ -72,9 +72,9 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        self.pictures.sync.apply();
+        self.images.sync.apply();
         let package = Package::find(&self.model)?;
-        let painted = picture::read(&self.mask, &self.memory.limits())?.upright();
+        let painted = still::read(&self.mask, &self.memory.limits())?.upright();
         let mask = Mask::of(&painted).grown(self.grow as usize).feathered(self.feather as usize);
         if mask.is_empty() {
             let problem = format!(
@@ -85,7 +85,7 @@ impl Arguments {
         }
         // Without being told what is missing, a network learns of what is known through noise, bit by bit.
         let usual = if package.manifest.takes_mixed_noise() { 1 } else { 4 };
-        let mut options = DrawOptions {
+        let mut options = GenerateOptions {
             resample: self.resample.map_or(usual, usize::from),
             strength: Some(self.strength),
             ..self.drawing.options(&self.memory)
@@ -94,9 +94,9 @@ impl Arguments {
         // On photographs set aside, more was hardly better.
         options.steps = options.steps.or(Some(10));
         let seed = self.drawing.seed;
-        let seeds = seeds(seed, self.draws);
-        let redraw = Redraw {
-            pictures: &self.pictures,
+        let seeds = seeds(seed, self.samples);
+        let redraw = GenerativeRun {
+            images: &self.images,
             also_read: vec![self.mask.clone()],
             package: &package,
             options,
@@ -106,11 +106,11 @@ impl Arguments {
             device: &self.device,
             console: self.console,
         };
-        redraw.run(|mut frame, work| {
-            let repair = work.drawer.inpaint(&mut frame, &mask, &seeds, work.guides, work.watch)?;
+        redraw.run(|mut image, work| {
+            let repair = work.drawer.inpaint(&mut image, &mask, &seeds, work.guides, work.watch)?;
             let [x, y, width, height] = repair.part.unwrap_or_default();
             let words = format!("{} pixels drawn within {width}x{height} at {x},{y}", repair.pixels);
-            Ok((frame, words, json!({"pixels": repair.pixels, "part": repair.part})))
+            Ok((image, words, json!({"pixels": repair.pixels, "part": repair.part})))
         })
     }
 }

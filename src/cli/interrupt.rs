@@ -19,7 +19,7 @@ static ASKED: AtomicBool = AtomicBool::new(false);
 static OPENING: AtomicUsize = AtomicUsize::new(0);
 
 /// How long an evaluation may take from when somebody asked to stop.
-const GRACE: Duration = Duration::from_secs(5);
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
 /// The exit code of a process that was asked to stop.
 const INTERRUPTED: i32 = 130;
@@ -40,7 +40,7 @@ fn asked() {
     if OPENING.load(Ordering::Relaxed) > 0 {
         end(console::complain_of(&eddy::Error::Interrupted.into()).into());
     }
-    eddy::network::stop_evaluations(GRACE);
+    eddy::network::stop_evaluations(SHUTDOWN_GRACE);
     if let Some([path, part]) = FINISHING.get() {
         let name = path.display();
         let words = format!("finishing {name} (again to stop now; what is written stays in {})", part.display());

@@ -11,29 +11,29 @@ pub(crate) mod console;
 mod deblur;
 mod denoise;
 mod doctor;
-mod drawing;
+mod dry_run;
 mod generate;
+mod generate_args;
+mod generative;
 mod import;
 mod info;
 mod inpaint;
 pub(crate) mod interrupt;
+mod io_args;
 mod options;
 mod pages;
-mod pictures;
 mod prepare;
 mod profile;
-mod redraw;
-mod rehearsal;
+mod report;
 mod sample;
 mod stream;
-mod told;
 mod upscale;
 
 const AFTER_HELP: &str = "\
 Exit codes: 0 done, 1 other, 2 usage, 3 input, 4 model, 5 runtime library, 6 device, 130 interrupted \
 (what was finished is kept).";
 
-/// Diffusion networks on edge boards: clean and larger pictures and streams from one binary.
+/// Diffusion networks on edge boards: clean and larger images and streams from one binary.
 #[derive(Debug, Parser)]
 #[command(name = "eddy", version, propagate_version = true, after_help = AFTER_HELP)]
 pub(crate) struct Arguments {

@@ -8,9 +8,9 @@ use std::time::Duration;
 use clap::Args;
 use eddy::array;
 use eddy::diffusion::Recorded;
-use eddy::frame::picture::Limits;
 use eddy::machine;
-use eddy::model::{GuardedNetwork, Manifest, Package, Precision};
+use eddy::media::still::Limits;
+use eddy::model::{Manifest, NetworkWithFallback, Package, Precision};
 use eddy::network::{
     Device, DeviceChoice, Library, OnnxNetwork, Placement, Runtime, SessionOptions, limit_evaluations, too_long,
 };
@@ -59,7 +59,7 @@ pub(crate) struct DeviceOptions {
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = threads)]
     threads: usize,
 
-    /// Give way to other programs, 0 to 19: how much less of the processor is asked for
+    /// Lower the process priority, 0 to 19: how much less of the processor is asked for
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..=19))]
     nice: Option<i32>,
 
@@ -156,7 +156,11 @@ impl Opened {
     }
 
     /// The same with its f32 file behind it.
-    pub(crate) fn guarded<'p>(&self, package: &'p Package, precision: Precision) -> eddy::Result<GuardedNetwork<'p>> {
+    pub(crate) fn guarded<'p>(
+        &self,
+        package: &'p Package,
+        precision: Precision,
+    ) -> eddy::Result<NetworkWithFallback<'p>> {
         self.load(&package.manifest.name, |runtime, options| package.load_guarded(runtime, precision, options))
     }
 
@@ -174,7 +178,7 @@ impl Opened {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Model")]
 pub(crate) struct PrecisionOption {
-    /// In what numbers the network runs; `auto` is f32 on a processor, where f16 is slower, and f16 on a GPU
+    /// The numeric precision in which the network runs; `auto` is f32 on a processor, where f16 is slower, and f16 on a GPU
     #[arg(long, default_value = "auto", value_name = "auto|f32|f16|int8")]
     precision: PrecisionChoice,
 }
@@ -252,12 +256,12 @@ impl SamplingOptions {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Sampling")]
 pub(crate) struct NoiseOptions {
-    /// The noise that drawing begins with, in place of the seed's: a .npy file of floats with a deviation of 1, [pictures, C, H, W], of
+    /// The noise that drawing begins with, in place of the seed's: a .npy file of floats with a deviation of 1, [images, C, H, W], of
     /// the network's own channels and size. What diffusers' pipelines call latents
     #[arg(long, value_name = "X.npy")]
     initial_noise: Option<PathBuf>,
 
-    /// Fresh noise of the steps, in place of the seed's: a .npy file of floats, [steps, pictures, C, H, W]
+    /// Fresh noise of the steps, in place of the seed's: a .npy file of floats, [steps, images, C, H, W]
     #[arg(long, value_name = "Z.npy")]
     noise: Option<PathBuf>,
 }
@@ -287,14 +291,14 @@ pub(crate) struct GivenNoise {
 }
 
 impl GivenNoise {
-    /// Of so many pictures from the first on: what they begin with, and what their steps draw.
+    /// Of so many images from the first on: what they begin with, and what their steps draw.
     pub(crate) fn of(&self, first: usize, many: usize) -> eddy::Result<(Option<Array4<f32>>, Option<Recorded>)> {
-        let there = |pictures: usize, what: &str| {
-            if first + many <= pictures {
+        let there = |images: usize, what: &str| {
+            if first + many <= images {
                 return Ok(Slice::from(first..first + many));
             }
             Err(eddy::Error::usage(format!(
-                "the {what} noise is of {pictures} pictures, {} or more are drawn; give noise for each",
+                "the {what} noise is of {images} images, {} or more are drawn; give noise for each",
                 first + many
             )))
         };
@@ -313,13 +317,13 @@ impl GivenNoise {
     }
 }
 
-/// Noise as a sampler draws on it, of `[steps, pictures, channels, height, width]`.
+/// Noise as a sampler draws on it, of `[steps, images, channels, height, width]`.
 pub(crate) fn recorded(noise: Array5<f32>) -> eddy::Result<Recorded> {
     let (steps, batch, channels, height, width) = noise.dim();
     Recorded::new(steps, [batch, channels, height, width], noise.into_raw_vec_and_offset().0)
 }
 
-/// How pictures are cut, and how much memory there is.
+/// How images are cut, and how much memory there is.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Memory")]
 pub(crate) struct MemoryOptions {
@@ -341,10 +345,10 @@ impl MemoryOptions {
         TileChoice { limit: (self.tile > 0).then_some(self.tile), overlap: self.tile_overlap }
     }
 
-    /// Within what pictures are read. So little that no network runs in it is refused later, with the amount that it takes.
+    /// Within what images are read. So little that no network runs in it is refused later, with the amount that it takes.
     pub(crate) fn limits(&self) -> Limits {
-        const SMALL_PICTURE: u64 = 64 << 20;
-        Limits::within(self.budget().max_memory.max(machine::resident_memory() + SMALL_PICTURE))
+        const SMALL_IMAGE: u64 = 64 << 20;
+        Limits::within(self.budget().max_memory.max(machine::resident_memory() + SMALL_IMAGE))
     }
 
     pub(crate) fn budget(&self) -> Budget {

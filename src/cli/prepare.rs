@@ -9,12 +9,12 @@ use indicatif::ProgressStyle;
 use serde_json::json;
 
 use super::console::Console;
+use super::dry_run::{DryRun, noisy_frame};
 use super::options::{DeviceOptions, MemoryOptions, Opened, PrecisionOption, Size};
-use super::rehearsal::{Rehearsal, noisy_frame};
 
 /// Build TensorRT's engine for a model ahead of time
 ///
-/// An engine is for one size of tiles, which follows from the size of the pictures, --tile and --max-memory: give here what will be
+/// An engine is for one size of tiles, which follows from the size of the images, --tile and --max-memory: give here what will be
 /// given to the command that uses it.
 #[derive(Debug, Args)]
 #[command(
@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
     #[arg(value_name = "MODEL")]
     model: String,
 
-    /// Size of the pictures
+    /// Size of the images
     #[arg(long, value_name = "WxH")]
     size: Size,
 
@@ -59,13 +59,13 @@ impl Arguments {
         }
         spinner.set_message(what.clone());
         let begun = Instant::now();
-        let rehearsal = Rehearsal { steps: 1, tile: self.memory.tile(), budget: self.memory.budget() };
+        let rehearsal = DryRun { steps: 1, tile: self.memory.tile(), budget: self.memory.budget() };
         rehearsal.run(&package.manifest, &mut network, noisy_frame(self.size))?;
         spinner.finish_and_clear();
         let seconds = begun.elapsed().as_secs_f64();
         let word = match network.engine() {
             Some(Engine::Found) => "was there".to_owned(),
-            Some(Engine::Unkept(problem)) => {
+            Some(Engine::NotCached(problem)) => {
                 let folder = engine_folder().unwrap_or_default();
                 return Err(eddy::Error::output_from(
                     folder,
@@ -91,7 +91,7 @@ fn only_tensorrt(opened: &Opened) -> eddy::Result<()> {
     if matches!(opened.device(), Device::TensorRt(_)) {
         return Ok(());
     }
-    match opened.placement.passed_over.first() {
+    match opened.placement.rejected.first() {
         Some((device, problem)) => Err(eddy::Error::Device { device: device.to_string(), problem: problem.clone() }),
         None => Err(eddy::Error::usage(format!(
             "on {} networks run as they are, there is nothing to prepare; engines are built for --device tensorrt",

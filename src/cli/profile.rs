@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use eddy::frame::stream::{self, Arrival, CameraWish, Interpretation, Picture};
-use eddy::frame::{picture, source};
+use eddy::media::stream::{self, CameraRequest, FormatOverrides, ReadOutcome, VideoFrame};
+use eddy::media::{source, still};
 use eddy::task::{ColorModel, Method, NoiseLine, NoiseProfile, Profiler, YuvPlanes};
-use eddy::tensor::{YuvFrames, grid_of};
+use eddy::tensor::{YuvFrameConverter, grid_of};
 use serde_json::json;
 
 use super::console::Console;
@@ -16,8 +16,8 @@ use super::options::SyncOption;
 /// Measure a camera's noise
 ///
 /// The noise's variance is taken to be `a * signal + b` in each channel, with samples from 0 (black) to 1 (white). Several
-/// pictures are frames of one still scene, taken one after the other with the same settings; 8 or more of a scene that
-/// has dark and bright parts are best. From a single picture its smooth parts are used. Of video, the first 32 frames are measured, in
+/// images are frames of one still scene, taken one after the other with the same settings; 8 or more of a scene that
+/// has dark and bright parts are best. From a single image its smooth parts are used. Of video, the first 32 frames are measured, in
 /// luma and chroma; take raw frames or MJPEG for that, since codecs such as H.264 repeat what stands still, with its noise.
 #[derive(Debug, Args)]
 #[command(
@@ -25,7 +25,7 @@ use super::options::SyncOption;
                   eddy profile /dev/video0 -o camera.toml && eddy denoise /dev/video0 -o clean.mp4 --noise-profile camera.toml"
 )]
 pub(crate) struct Arguments {
-    /// A picture, or frames of a still scene: pictures or folders of pictures (PNG, JPEG, WebP, TIFF, BMP), or one video
+    /// An image, or frames of a still scene: images or folders of images (PNG, JPEG, WebP, TIFF, BMP), or one video
     #[arg(required = true, value_name = "SOURCE", help_heading = "Input and output")]
     sources: Vec<PathBuf>,
 
@@ -54,7 +54,7 @@ impl Arguments {
         } else {
             for path in &source::together(&self.sources, &self.output)? {
                 interrupt::check()?;
-                profiler.add(path, picture::read(path, &picture::Limits::default())?.upright())?;
+                profiler.add(path, still::read(path, &still::Limits::default())?.upright())?;
             }
         }
         let profile = profiler.finish()?;
@@ -65,28 +65,32 @@ impl Arguments {
     /// Looks at the first frames of a video.
     fn measure_video(&self, profiler: &mut Profiler) -> anyhow::Result<()> {
         let _opening = interrupt::opening(None);
-        let mut source =
-            stream::open(&self.sources, CameraWish::default(), Interpretation::default(), picture::Limits::default())?;
+        let mut source = stream::open(
+            &self.sources,
+            CameraRequest::default(),
+            FormatOverrides::default(),
+            still::Limits::default(),
+        )?;
         let video = source.video().clone();
-        let mut frames = YuvFrames::new(&video, &video)?;
+        let mut frames = YuvFrameConverter::new(&video, &video)?;
         let grid = grid_of([video.width, video.height]);
         let bits = video.format.bits();
-        let mut picture = Picture::default();
+        let mut image = VideoFrame::default();
         let mut seen = 0;
         while seen < FRAMES {
             interrupt::check()?;
-            match source.next(&mut picture)? {
-                Arrival::Picture => {
+            match source.next(&mut image)? {
+                ReadOutcome::Frame => {
                     let mut samples = vec![0.0; 6 * grid[0] * grid[1]];
-                    frames.read(&picture.bytes, &mut samples);
+                    frames.read(&image.bytes, &mut samples);
                     profiler.add_planes(&self.sources[0], YuvPlanes { samples, grid, bits })?;
                     seen += 1;
                 }
-                Arrival::End => break,
-                Arrival::Corrupt(problem) | Arrival::Lost(problem) => {
+                ReadOutcome::End => break,
+                ReadOutcome::Corrupt(problem) | ReadOutcome::Disconnected(problem) => {
                     return Err(eddy::Error::input(&self.sources[0], problem).into());
                 }
-                Arrival::Waiting => {}
+                ReadOutcome::Waiting => {}
             }
         }
         Ok(())
@@ -100,7 +104,7 @@ impl Arguments {
         };
         let from = match profile.method {
             Method::Frames => format!("{} frames", profile.frames),
-            Method::Picture => "one picture".to_owned(),
+            Method::Image => "one image".to_owned(),
         };
         let mut text =
             format!("{}: the noise of {from} of {}x{}", self.output.display(), profile.width, profile.height);

@@ -6,7 +6,7 @@ use std::time::Instant;
 use clap::Args;
 use eddy::array;
 use eddy::diffusion::{NoiseSource, Philox, Sampler, SigmaMap, State, execute, plan};
-use eddy::frame::source;
+use eddy::media::source;
 use eddy::model::SampledModel;
 use eddy::tile::TilePlan;
 use ndarray::Ix4;

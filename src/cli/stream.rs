@@ -1,39 +1,39 @@
-//! Streams of a run: moving pictures in, moving pictures out.
+//! Streams of a run: moving frames in, moving frames out.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use eddy::frame::picture::Limits;
-use eddy::frame::source;
-use eddy::frame::stream::{
-    self, CameraFormat, CameraWish, Encoder, Interpretation, LiveSource, Matrix, Origin, Rate, Scan, SinkFormat,
-    Source, Video,
+use eddy::media::source;
+use eddy::media::still::Limits;
+use eddy::media::stream::{
+    self, CameraFormat, CameraRequest, Encoder, FormatOverrides, LiveSource, Matrix, Origin, Rate, Scan, SinkFormat,
+    Source, VideoFormat,
 };
 use eddy::preview::{Address, Preview, Token};
-use eddy::video::{Flow, Restore, Target, run};
+use eddy::video::{FrameProcessor, PipelineOptions, Target, run};
 use serde_json::Value;
 
 use super::console::Console;
 use super::interrupt;
+use super::io_args::IoArgs;
 use super::options::Size;
-use super::pictures::Pictures;
-use super::told::{Told, Watcher};
+use super::report::{StreamReporter, Watcher};
 
 /// What streams are like, and what becomes of them when something goes wrong.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Video")]
 pub(crate) struct StreamOptions {
-    /// Width and height of a camera's or of raw pictures, such as 640x480
+    /// Width and height of a camera's or of raw frames, such as 640x480
     #[arg(long, value_name = "WxH")]
     size: Option<Size>,
 
-    /// How the samples of raw pictures lie in memory, as ffmpeg names it: yuv420p, nv12, rgb24, ...; or what a camera gives,
+    /// How the samples of raw frames lie in memory, as ffmpeg names it: yuv420p, nv12, rgb24, ...; or what a camera gives,
     /// where mjpeg is one more
     #[arg(long, value_name = "FORMAT")]
     pixel_format: Option<CameraFormat>,
 
-    /// Pictures a second of the source, such as 25 or 30000/1001, where it says none or something else
+    /// Frames per second of the source, such as 25 or 30000/1001, where it says none or something else
     #[arg(long, value_name = "RATE")]
     fps_in: Option<Rate>,
 
@@ -45,12 +45,12 @@ pub(crate) struct StreamOptions {
     #[arg(long, value_name = "RANGE")]
     range: Option<SampleRange>,
 
-    /// Pictures a second to be held: no more are worked on, and where they take too long, less is done to each. Without -m the
+    /// Frames per second to be held: no more are worked on, and where they take too long, less is done to each. Without -m the
     /// best model that keeps up is chosen
     #[arg(long, value_name = "RATE", help_heading = "Keeping up")]
     fps: Option<Rate>,
 
-    /// The time that a picture may take from its arrival to when it is written; where it takes longer, less is done to it
+    /// The time that a frame may take from its arrival to when it is written; where it takes longer, less is done to it
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..=60_000), help_heading = "Keeping up")]
     deadline_ms: Option<u32>,
 
@@ -59,12 +59,12 @@ pub(crate) struct StreamOptions {
     #[arg(long, value_name = "ADDR", default_missing_value = "127.0.0.1:8070", num_args = 0..=1, require_equals = true)]
     preview: Option<Address>,
 
-    /// Take what comes through a pipe for a camera's: where it comes faster than it is worked on, the oldest picture that waits
+    /// Treat piped input as live: where it comes faster than it is worked on, the oldest frame that waits
     /// is dropped
     #[arg(long)]
     live: bool,
 
-    /// Pass over pictures of a file that are damaged; otherwise the first ends the run
+    /// Pass over frames of a file that are damaged; otherwise the first ends the run
     #[arg(long)]
     skip_corrupt: bool,
 
@@ -85,7 +85,7 @@ pub(crate) struct StreamOptions {
     #[arg(long, value_name = "KEY=VALUE,...", value_delimiter = ',', value_parser = key_and_value, help_heading = "Encoder")]
     encoder_options: Vec<(String, String)>,
 
-    /// End the run when no picture comes for so long
+    /// End the run when no frame comes for so long
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     stall_timeout: Option<Duration>,
 
@@ -115,19 +115,19 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
 
 /// A stream that is to be worked on.
 pub(crate) struct Stream<'a> {
-    pictures: &'a Pictures,
-    flow: Flow,
+    frames: &'a IoArgs,
+    flow: PipelineOptions,
     fps: Option<Rate>,
     preview: Option<Address>,
     encoder: Encoder,
     source: Box<dyn Source>,
     sink: SinkFormat,
-    /// What its pictures are like.
-    pub(crate) video: Video,
+    /// What its frames are like.
+    pub(crate) video: VideoFormat,
 }
 
 impl StreamOptions {
-    /// How fast pictures are to go through.
+    /// How fast frames are to go through.
     pub(crate) fn target(&self) -> Target {
         let deadline = self.deadline_ms.map(|ms| Duration::from_millis(ms.into()));
         Target { rate: self.fps.map(Rate::per_second), deadline }
@@ -164,42 +164,42 @@ impl StreamOptions {
         }))
     }
 
-    /// The stream that is asked for, where no result replaces a source or what is `also_read`; none where it is picture files into picture files.
+    /// The stream that is asked for, where no result replaces a source or what is `also_read`; none where it is frame files into frame files.
     pub(crate) fn stream<'a>(
         &self,
-        pictures: &'a Pictures,
+        frames: &'a IoArgs,
         also_read: &[PathBuf],
         limits: Limits,
     ) -> eddy::Result<Option<Stream<'a>>> {
-        let (sources, output) = (pictures.sources(), pictures.output());
+        let (sources, output) = (frames.sources(), frames.output());
         let is_stream = self.live
-            || pictures.asks_for_stream()
+            || frames.asks_for_stream()
             || self.pixel_format.is_some()
             || self.target().is_some()
             || self.preview.is_some()
             || stream::is_sink(output)
             || sources.iter().any(|source| stream::is_source(source));
         let opening = self.opening(sources);
-        if !is_stream || (self.pixel_format.is_none() && !self.live && pictures.is_standard_picture()?) {
+        if !is_stream || (self.pixel_format.is_none() && !self.live && frames.is_standard_image()?) {
             return Ok(None);
         }
         drop(opening);
-        pictures.refuse_recursion()?;
-        let sink = SinkFormat::choose(output, pictures.sink_format())?;
+        frames.refuse_recursion()?;
+        let sink = SinkFormat::choose(output, frames.sink_format())?;
         source::refuse_replacing(&[sources, also_read].concat(), output)?;
-        if let SinkFormat::Pictures(format) = sink
+        if let SinkFormat::ImageSequence(format) = sink
             && !sources.iter().any(|source| stream::is_source(source))
         {
             source::refuse_numbering_over(sources, output, format)?;
         }
         let size = self.size.map(|size| [size.width, size.height]);
-        let wish = CameraWish { size, format: self.pixel_format };
+        let wish = CameraRequest { size, format: self.pixel_format };
         let full_range = self.range.map(|range| matches!(range, SampleRange::Full));
-        let interpretation = Interpretation { rate: self.fps_in, matrix: self.matrix, full_range };
+        let interpretation = FormatOverrides { rate: self.fps_in, matrix: self.matrix, full_range };
         if self.live
             && let Some(kept) = sources.iter().find(|source| source.is_file() || source.is_dir())
         {
-            let problem = "is kept on disk, and --live drops pictures that would wait; leave --live out";
+            let problem = "is kept on disk, and --live drops frames that would wait; leave --live out";
             return Err(eddy::Error::usage(format!("{} {problem}", kept.display())));
         }
         let mut source = self.open(sources, || stream::open(sources, wish, interpretation, limits))?;
@@ -208,8 +208,8 @@ impl StreamOptions {
         }
         let target = self.target();
         // What waits gets older.
-        let waiting = if source.is_live() && target.is_some() { 1 } else { Flow::default().waiting };
-        let flow = Flow {
+        let waiting = if source.is_live() && target.is_some() { 1 } else { PipelineOptions::default().waiting };
+        let flow = PipelineOptions {
             waiting,
             skip_corrupt: self.skip_corrupt,
             stall: self.stall_timeout,
@@ -226,23 +226,23 @@ impl StreamOptions {
             bitrate: self.bitrate.clone(),
             options: self.encoder_options.clone(),
         };
-        Ok(Some(Stream { pictures, flow, fps: self.fps, preview: self.preview, encoder, source, sink, video }))
+        Ok(Some(Stream { frames, flow, fps: self.fps, preview: self.preview, encoder, source, sink, video }))
     }
 }
 
 impl Stream<'_> {
-    /// Whether pictures come as they are taken.
+    /// Whether frames come as they are taken.
     pub(crate) fn is_live(&self) -> bool {
         self.source.is_live()
     }
 
-    /// The time that there is for each picture, where there is a limit.
+    /// The time that there is for each frame, where there is a limit.
     pub(crate) fn budget(&self) -> Option<Duration> {
         self.flow.target.budget(Duration::ZERO, Duration::ZERO)
     }
 
     /// What results are to be like, given what they could be.
-    pub(crate) fn result(&self, video: &Video) -> Video {
+    pub(crate) fn result(&self, video: &VideoFormat) -> VideoFormat {
         let mut result = self.sink.video_for(video);
         // Of what comes as it is taken, that many a second go on; a file keeps all that it has.
         if self.is_live() {
@@ -251,17 +251,17 @@ impl Stream<'_> {
         result
     }
 
-    /// Runs the stream through `restorer`. `how` says in words, and for machines, what was done to the pictures.
-    pub(crate) fn run<R: Restore>(
+    /// Runs the stream through `restorer`. `how` says in words, and for machines, what was done to the frames.
+    pub(crate) fn run<R: FrameProcessor>(
         self,
         restorer: &mut R,
-        result: &Video,
+        result: &VideoFormat,
         console: Console,
         how: impl Fn(&R) -> (String, Value),
     ) -> anyhow::Result<()> {
-        let output = self.pictures.output();
+        let output = self.frames.output();
         if self.video.scan != Scan::Progressive && result.height != self.video.height {
-            return Err(refuse_fields(self.pictures.sources(), "is interlaced").into());
+            return Err(refuse_fields(self.frames.sources(), "is interlaced").into());
         }
         for loss in self.sink.losses(&self.video, result) {
             console.note(format!("{}: {loss}", output.display()));
@@ -272,10 +272,14 @@ impl Stream<'_> {
             console.note(format!("{}: {problem}", output.display()));
         }
         let origin = Origin { encoder: Some(&self.encoder), ..Origin::of(self.source.as_ref()) };
-        let sink = self.sink.create(output, self.pictures.options(), result, origin)?;
-        let told =
-            Told { console, to_stdout: output == Path::new("-"), pictures: self.pictures, target: self.flow.target };
-        let before = restorer.treatment();
+        let sink = self.sink.create(output, self.frames.options(), result, origin)?;
+        let told = StreamReporter {
+            console,
+            to_stdout: output == Path::new("-"),
+            frames: self.frames,
+            target: self.flow.target,
+        };
+        let before = restorer.stream_status();
         let preview = match self.preview {
             Some(address) => {
                 let preview = serve(address, &self.video, result, before.sigma.is_some())?;
@@ -313,7 +317,7 @@ fn refuse_fields(sources: &[PathBuf], problem: &str) -> eddy::Error {
 }
 
 /// A live view at `address`. Where that is not for this machine alone, it has the token that the environment gives, or a new one.
-fn serve(address: Address, before: &Video, after: &Video, denoises: bool) -> eddy::Result<Preview> {
+fn serve(address: Address, before: &VideoFormat, after: &VideoFormat, denoises: bool) -> eddy::Result<Preview> {
     let token = match std::env::var("EDDY_PREVIEW_TOKEN") {
         Ok(token) => Some(Token::chosen(token)?),
         Err(_) if address.0.ip().is_loopback() => None,

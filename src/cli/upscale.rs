@@ -3,32 +3,32 @@
 use std::time::Instant;
 
 use clap::Args;
-use eddy::diffusion::{Guide, NoiseSource};
+use eddy::diffusion::{Guidance, NoiseSource};
 use eddy::model::{Package, Precision};
 use eddy::network::Device;
-use eddy::task::{Degradation, DrawOptions, Drawing, UpscaleOptions, Upscaler};
-use eddy::video::{Restore, record};
+use eddy::task::{Degradation, GenerateOptions, GenerateRequest, UpscaleOptions, Upscaler};
+use eddy::video::{FrameProcessor, record};
 use serde_json::{Value, json};
 
 use super::console::Console;
+use super::generative::{GenerativeRun, JobContext};
 use super::interrupt;
+use super::io_args::{ImageJob, IoArgs, repeated, steps, tiles};
 use super::options::{DeviceOptions, MemoryOptions, NoiseOptions, PrecisionOption, SamplingOptions};
-use super::pictures::{Pictures, Turn, repeated, steps, tiles};
-use super::redraw::{Redraw, Work};
 use super::stream::{Stream, StreamOptions};
 
 /// The scale when neither a scale nor a model is asked for.
 const DEFAULT_SCALE: usize = 2;
 
-/// Enlarge pictures and streams
+/// Enlarge images and streams
 ///
-/// Each picture is read, enlarged and written before the next; one that fails is complained of and the others go on.
-/// Of a stream, pictures are read, enlarged and written at the same time.
+/// Each image is read, enlarged and written before the next; one that fails is complained of and the others go on.
+/// Of a stream, images are read, enlarged and written at the same time.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: eddy upscale photo.png -o large.png -s 4 --steps 4")]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    pictures: Pictures,
+    images: IoArgs,
 
     /// How many times larger, along each axis: bundled are 2 and 4; 2, or as the model has it, when left out
     #[arg(short, long, value_name = "N", help_heading = "Model")]
@@ -38,14 +38,14 @@ pub(crate) struct Arguments {
     #[arg(short, long, value_name = "MODEL", help_heading = "Model")]
     model: Option<String>,
 
-    /// Take no network that was trained to enlarge, but one that knows what pictures look like, and that each pixel is the mean of
+    /// Take no network that was trained to enlarge, but one that knows what images look like, and that each pixel is the mean of
     /// those that are looked for: any scale, and far slower; `prior`, or as -m says
     #[arg(long, help_heading = "Model")]
     prior: bool,
 
     /// With --prior, draw so many times, and take the mean, which is nearer to what was there; 1 has the most texture
     #[arg(long, value_name = "N", default_value_t = 4, requires = "prior", value_parser = clap::value_parser!(u16).range(1..=64), help_heading = "Sampling")]
-    draws: u16,
+    samples: u16,
 
     #[command(flatten)]
     precision: PrecisionOption,
@@ -71,28 +71,29 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        self.pictures.sync.apply();
+        self.images.sync.apply();
         if self.prior {
             let scale = self.scale.unwrap_or(DEFAULT_SCALE);
             if !(2..=8).contains(&scale) {
                 return Err(eddy::Error::usage(format!("--prior enlarges 2 to 8 times, not {scale}")).into());
             }
-            let (degradation, model) = (Degradation::Means(scale), self.model.as_deref().unwrap_or("prior"));
+            let (degradation, model) = (Degradation::BoxDownsample(scale), self.model.as_deref().unwrap_or("prior"));
             let package = Package::find(model)?;
-            return self.redraw(&package).restore(&degradation, 0.0, self.draws);
+            return self.redraw(&package).restore(&degradation, 0.0, self.samples);
         }
         let package = self.package()?;
-        if package.manifest.enlarges_by_drawing() {
+        if package.manifest.is_generative_upscaler() {
             return self.upscale_by_drawing(&package);
         }
         if self.noise.is_given() {
-            let problem = "its plan begins at the small picture; leave --initial-noise and --noise out, or take a model that draws";
+            let problem =
+                "its plan begins at the small image; leave --initial-noise and --noise out, or take a model that draws";
             return Err(eddy::Error::usage(format!("{}: {problem}", package.manifest.name)).into());
         }
-        let stream = self.stream.stream(&self.pictures, &[], self.memory.limits())?;
-        let jobs = if stream.is_none() { self.pictures.jobs(&[], self.console)? } else { Vec::new() };
+        let stream = self.stream.stream(&self.images, &[], self.memory.limits())?;
+        let jobs = if stream.is_none() { self.images.jobs(&[], self.console)? } else { Vec::new() };
         let mut opened = self.device.open(self.console)?;
-        // Between the pictures of a stream that keeps a pace, or comes at its own, there is time to rest.
+        // Between the images of a stream that keeps a pace, or comes at its own, there is time to rest.
         opened.rest = self.stream.target().is_some() || stream.as_ref().is_some_and(Stream::is_live);
         let precision = self.precision.on(opened.device(), &package);
         let mut network = opened.guarded(&package, precision)?;
@@ -106,47 +107,53 @@ impl Arguments {
         let mut upscaler = Upscaler::new(&package.manifest, &mut network, options)?;
         match stream {
             Some(stream) => self.upscale_stream(upscaler, stream, precision, opened.device()),
-            None => Pictures::each(&jobs, self.console, |turn| {
+            None => IoArgs::each(&jobs, self.console, |turn| {
                 let ran = json!({"precision": precision.name(), "device": opened.device().to_string()});
                 self.upscale(&mut upscaler, turn, ran)
             }),
         }
     }
 
-    /// Enlarges pictures by a network that draws them from noise, beside the small ones.
+    /// Enlarges images by a network that draws them from noise, beside the small ones.
     fn upscale_by_drawing(&self, package: &Package) -> anyhow::Result<()> {
-        if self.stream.stream(&self.pictures, &[], self.memory.limits())?.is_some() {
+        if self.stream.stream(&self.images, &[], self.memory.limits())?.is_some() {
             let name = &package.manifest.name;
             let problem = format!(
-                "{name} draws each picture from noise, and takes pictures alone; a stream needs a model such as upscale-x2"
+                "{name} draws each image from noise, and takes images alone; a stream needs a model such as upscale-x2"
             );
             return Err(eddy::Error::usage(problem).into());
         }
         let given = self.noise.read()?;
         let scale = package.manifest.scale;
-        self.redraw(package).run(|frame, Work { drawer, guides, watch }| {
+        self.redraw(package).run(|image, JobContext { drawer, guides, watch }| {
             let (initial, fresh) = given.of(0, 1)?;
             let fresh = fresh.as_ref().map(|fresh| fresh as &dyn NoiseSource);
             // For as long as the noise is there.
-            let guides = guides.into_iter().map(|guide| guide as &mut dyn Guide).collect();
-            let drawing = Drawing { seeds: vec![self.sampling.seed], initial, fresh, guides, ..Drawing::default() };
-            let large = drawer.enlarge(&frame, drawing, watch)?;
+            let guides = guides.into_iter().map(|guide| guide as &mut dyn Guidance).collect();
+            let drawing = GenerateRequest {
+                seeds: vec![self.sampling.seed],
+                initial,
+                fresh,
+                guides,
+                ..GenerateRequest::default()
+            };
+            let large = drawer.enlarge(&image, drawing, watch)?;
             let words = format!("{scale} times larger, {}x{}", large.width, large.height);
-            Ok((large, words, json!({"scale": scale})))
+            Ok((large, words, json!({"upscale_factor": scale})))
         })
     }
 
-    fn redraw<'a>(&'a self, package: &'a Package) -> Redraw<'a> {
-        Redraw {
-            pictures: &self.pictures,
+    fn redraw<'a>(&'a self, package: &'a Package) -> GenerativeRun<'a> {
+        GenerativeRun {
+            images: &self.images,
             also_read: self.noise.files(),
             package,
-            options: DrawOptions {
+            options: GenerateOptions {
                 steps: self.sampling.steps(),
                 eta: (self.sampling.eta > 0.0).then_some(self.sampling.eta),
                 tile: self.memory.tile(),
                 budget: self.memory.budget(),
-                ..DrawOptions::default()
+                ..GenerateOptions::default()
             },
             seed: self.sampling.seed,
             save_steps: None,
@@ -167,10 +174,11 @@ impl Arguments {
         let mut upscaler = upscaler.on_stream(&stream.video, &result, precision)?;
         stream.run(&mut upscaler, &result, self.console, |upscaler| {
             let scale = upscaler.scale();
-            let count = upscaler.treatment().quality.steps;
+            let count = upscaler.stream_status().quality.steps;
             let (width, height) = upscaler.tiles().tile_size();
             let tiles = tiles(upscaler.tiles().count(), (width / scale, height / scale));
-            let facts = json!({"times": scale, "tiles": upscaler.tiles().count(), "device": device.to_string()});
+            let facts =
+                json!({"upscale_factor": scale, "tiles": upscaler.tiles().count(), "device": device.to_string()});
             (format!("{scale} times larger, {}, {tiles}", steps(count)), facts)
         })
     }
@@ -194,8 +202,8 @@ impl Arguments {
         }
     }
 
-    /// Enlarges a picture. `ran` says for machines how the network ran.
-    fn upscale(&self, upscaler: &mut Upscaler<'_>, turn: &Turn<'_>, ran: Value) -> eddy::Result<()> {
+    /// Enlarges an image. `ran` says for machines how the network ran.
+    fn upscale(&self, upscaler: &mut Upscaler<'_>, turn: &ImageJob<'_>, ran: Value) -> eddy::Result<()> {
         let small = turn.read(&self.memory.limits())?;
         turn.check(&upscaler.outline(&small)?)?;
         let begun = Instant::now();
@@ -204,14 +212,14 @@ impl Arguments {
             interrupt::poll()
         })?;
         let seconds = begun.elapsed().as_secs_f64();
-        let warnings = self.pictures.write(&large, turn)?;
+        let warnings = self.images.write(&large, turn)?;
         let (width, height, scale) = (large.width, large.height, report.scale);
         let (steps, tiles) = (steps(report.steps), tiles(report.tiles, report.tile_size));
         let again = repeated(report.repeated);
         let line = format!("{scale} times larger, {width}x{height}, {steps}, {tiles}{again}, {seconds:.2} s");
         let mut record = json!({
             "input": turn.job.input.to_string_lossy(), "output": turn.job.output.to_string_lossy(),
-            "width": width, "height": height, "scale": scale,
+            "width": width, "height": height, "upscale_factor": scale,
             "steps": report.steps, "tiles": report.tiles, "tile_width": report.tile_size.0, "tile_height": report.tile_size.1,
             "tiles_repeated": report.repeated, "seconds": seconds, "warnings": warnings,
         });

@@ -1,4 +1,4 @@
-//! What is done to a prediction of the clean picture before it is used: a range, or dynamic thresholding.
+//! What is done to a prediction of the clean image before it is used: a range, or dynamic thresholding.
 
 use crate::diffusion::plan::Clip;
 
@@ -14,7 +14,7 @@ impl Clip {
         match self {
             Self::None => {}
             Self::Range(range) => {
-                let hold = Hold::range(range);
+                let hold = Clamp::range(range);
                 prediction.iter_mut().for_each(|d| *d = hold.apply(*d));
             }
             Self::Threshold { ratio, max } => {
@@ -25,7 +25,7 @@ impl Clip {
                 for sample in prediction.chunks_exact_mut(prediction.len() / batch) {
                     scratch.clear();
                     scratch.extend(sample.iter().map(|d| d.abs()));
-                    let hold = Hold::threshold(scratch, ratio, max);
+                    let hold = Clamp::threshold(scratch, ratio, max);
                     sample.iter_mut().for_each(|d| *d = hold.apply(*d));
                 }
             }
@@ -35,12 +35,12 @@ impl Clip {
 
 /// How the values of one sample are held: to `-bound..=bound`, and then divided.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Hold {
+pub(super) struct Clamp {
     bound: f32,
     divisor: f32,
 }
 
-impl Hold {
+impl Clamp {
     /// To `-range..=range`.
     pub(super) fn range(range: f64) -> Self {
         Self { bound: range as f32, divisor: 1.0 }

@@ -3,7 +3,7 @@
 use crate::diffusion::parameterization::Prediction;
 use crate::diffusion::plan::{Clip, Level};
 use crate::diffusion::sampler::rows::{SolverType, Variance};
-use crate::diffusion::sampler::{Sampler, Walk};
+use crate::diffusion::sampler::{LevelPath, Sampler};
 use crate::diffusion::schedule::{BetaSchedule, NoiseTable, Spacing};
 use crate::error::{Error, Result};
 
@@ -22,7 +22,7 @@ pub enum SigmaSpacing {
 /// Where the last step of `euler` and `dpmpp-2m` ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FinalSigma {
-    /// At the clean picture.
+    /// At the clean image.
     #[default]
     Zero,
     /// At the lowest sigma of the training schedule.
@@ -44,7 +44,7 @@ pub struct Unsupported {
     /// What is asked and what is possible.
     pub problem: String,
     /// The walks of samplers whose numbers it would change.
-    pub walks: &'static [Walk],
+    pub walks: &'static [LevelPath],
 }
 
 /// A training schedule and how samplers are to use it. The default is what diffusers assumes where a file says nothing.
@@ -73,7 +73,7 @@ pub struct DiscreteSchedule {
     pub clips_direction: bool,
     /// Dynamic thresholding, instead of clipping; not for `euler`.
     pub threshold: Option<Threshold>,
-    /// Whether `ddim` and `pndm` end at the clean picture rather than at timestep 0 (`set_alpha_to_one`); where absent, `ddim` does.
+    /// Whether `ddim` and `pndm` end at the clean image rather than at timestep 0 (`set_alpha_to_one`); where absent, `ddim` does.
     pub ends_at_clean: Option<bool>,
     /// The noise of `ddpm`.
     pub variance: Variance,
@@ -86,7 +86,7 @@ pub struct DiscreteSchedule {
     pub lower_order_final: Option<bool>,
     /// Whether B(h) of `unipc` is `h` rather than `exp(h) - 1`.
     pub is_bh1: bool,
-    /// Whether `unipc` works on predictions of the noise rather than of the clean picture (`predict_x0` is false).
+    /// Whether `unipc` works on predictions of the noise rather than of the clean image (`predict_x0` is false).
     pub predicts_noise: bool,
     /// The steps of `unipc` that are not corrected.
     pub disable_corrector: Vec<usize>,
@@ -170,7 +170,7 @@ impl DiscreteSchedule {
     /// The table of the training schedule.
     ///
     /// # Errors
-    /// When it does not fall from a picture to noise, one entry per timestep.
+    /// When it does not fall from an image to noise, one entry per timestep.
     pub fn table(&self) -> Result<NoiseTable> {
         let table = NoiseTable::new(&self.betas, self.train_steps, self.zero_terminal_snr);
         if table.len() != self.train_steps || self.train_steps < 2 {
@@ -191,13 +191,13 @@ impl DiscreteSchedule {
 
     /// Whether `sampler` can do all that the schedule asks for, in that many steps.
     pub(super) fn check(&self, sampler: Sampler, steps: usize) -> Result<()> {
-        if !self.prediction.is_told_timestep() {
+        if !self.prediction.takes_timestep() {
             return Err(self.error(format!(
                 "prediction {:?} does not go with a training schedule; there are epsilon, v_prediction and sample",
                 self.prediction
             )));
         }
-        if let Some(unsupported) = self.unsupported.iter().find(|it| it.walks.contains(&sampler.walk())) {
+        if let Some(unsupported) = self.unsupported.iter().find(|it| it.walks.contains(&sampler.path())) {
             return Err(self.error(format!("{} (with sampler {sampler})", unsupported.problem)));
         }
         if self.solver_order > 2 && [Sampler::DPMPP_2M, Sampler::DPMPP_2M_SDE].contains(&sampler) {

@@ -11,23 +11,23 @@ use crate::tile::{Band, Seam, TilePlan};
 
 /// What the executor reads tiles from and writes results to: a tensor ([`State`](super::State)), or pixels directly.
 pub trait Canvas {
-    /// Batch, channels, height and width of the picture, without what pads it to the network's alignment.
+    /// Batch, channels, height and width of the image, without what pads it to the network's alignment.
     fn shape(&self) -> Shape;
 
     /// Fills `out`, dense `[batch, channels, window.height, window.width]`, with `scale` times the window; what lies
-    /// beyond the picture is its mirror image.
+    /// beyond the image is its mirror image.
     ///
     /// # Errors
-    /// When the picture is not of the kind that the network takes.
+    /// When the image is not of the kind that the network takes.
     fn read(&self, window: Window, scale: f32, out: &mut [f32]) -> Result<()>;
 
-    /// Fills `out`, dense `[batch, channels, window.height / scale, window.width / scale]`, with the small picture that the
+    /// Fills `out`, dense `[batch, channels, window.height / scale, window.width / scale]`, with the small image that the
     /// window is an enlargement of, for networks that are conditioned on one.
     ///
     /// # Errors
     /// When there is none, which is what canvases say by default.
     fn condition(&self, _window: Window, _out: &mut [f32]) -> Result<()> {
-        Err(Error::usage("this network enlarges a small picture, and none was given; use a model for this task"))
+        Err(Error::usage("this network enlarges a small image, and none was given; use a model for this task"))
     }
 
     /// Fills `out`, dense `[batch, channels, window.height, window.width]`, with what the network gives for the window where that
@@ -43,7 +43,7 @@ pub trait Canvas {
     fn update(&mut self, update: &Update<'_>) -> Result<()>;
 }
 
-/// A rectangle of a picture. It may reach beyond the right and lower borders.
+/// A rectangle of an image. It may reach beyond the right and lower borders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     /// Its left column.
@@ -56,7 +56,7 @@ pub struct Window {
     pub height: usize,
 }
 
-/// One row of the table, for some rows of the picture.
+/// One row of the table, for some rows of the image.
 #[derive(Clone, Copy, Debug)]
 pub struct Update<'a> {
     /// Which row of the table.
@@ -65,14 +65,14 @@ pub struct Update<'a> {
     pub step: &'a Step,
     /// What is done to predictions.
     pub clip: Clip,
-    /// The rows of the picture.
+    /// The rows of the image.
     pub rows: &'a Range<usize>,
     /// The network's output for them.
     pub output: Band<'a>,
 }
 
 /// The standard deviation of the noise at the start of a plan, in the units in which the plan counts 1: a plan in
-/// absolute units has 1 everywhere, a relative one the picture's own sigma.
+/// absolute units has 1 everywhere, a relative one the image's own sigma.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SigmaMap {
     /// The same everywhere.
@@ -165,7 +165,7 @@ pub struct Progress {
     pub done: usize,
     /// Evaluations in all: steps times tiles.
     pub total: usize,
-    /// Of those done, how many gave something that is no picture and were asked for again.
+    /// Of those done, how many gave invalid output and were asked for again.
     pub repeated: usize,
 }
 
@@ -175,11 +175,11 @@ pub struct Progress {
 /// After the first evaluation nothing is allocated here until the end. `watch` hears of every evaluation and can stop
 /// the run, which leaves the canvas half-way.
 ///
-/// An evaluation that gives values that are no numbers, or a blank where there is a picture, is repeated once with the network
+/// An evaluation that gives values that are no numbers, or a blank where there is an image, is repeated once with the network
 /// that [`Network::again`] names.
 ///
 /// # Errors
-/// The network's own errors; [`Error::Evaluation`] when it gives no picture and there is none to ask again, or it gives none
+/// The network's own errors; [`Error::Evaluation`] when it gives no image and there is none to ask again, or it gives none
 /// either; [`Error::Interrupted`] when `watch` stops it; [`Error::Usage`] for dynamic thresholding in tiles.
 pub fn execute(
     plan: &Plan,
@@ -192,7 +192,7 @@ pub fn execute(
     let [batch, channels, height, _] = canvas.shape();
     let (tile_width, tile_height) = tiles.tile_size();
     if matches!(plan.clip, Clip::Threshold { .. }) && !tiles.is_whole() {
-        return Err(Error::usage("dynamic thresholding looks at the whole picture; it cannot be run in tiles"));
+        return Err(Error::usage("dynamic thresholding looks at the whole image; it cannot be run in tiles"));
     }
     let shape = [batch, channels, tile_height, tile_width];
     network.bind(shape)?;
@@ -209,11 +209,11 @@ pub fn execute(
                     let job = Job { canvas, step, index, sigma, window };
                     let expected = job.fill(network, row + column == 0)?;
                     let output = network.evaluate(step.t)?;
-                    match expected.flaw(output) {
+                    match expected.defect(output) {
                         None => output,
-                        Some(flaw) => {
+                        Some(defect) => {
                             progress.repeated += 1;
-                            job.repeat(network, shape, &flaw)?
+                            job.repeat(network, shape, &defect)?
                         }
                     }
                 };
@@ -267,29 +267,29 @@ impl Job<'_> {
         {
             sigma.read(window, step.level.noise as f32, map);
         }
-        let gives_picture = (step.c_in, step.c_skip, step.c_out, step.level.signal) == (1.0, 0.0, 1.0, 1.0);
+        let gives_image = (step.c_in, step.c_skip, step.c_out, step.level.signal) == (1.0, 0.0, 1.0, 1.0);
         Ok(match inputs {
-            Inputs { condition: Some(condition), .. } if gives_picture => Expected::enlarged(condition),
-            Inputs { sample, sigma: Some(sigma), .. } if gives_picture => Expected::denoised(sample, sigma),
+            Inputs { condition: Some(condition), .. } if gives_image => Expected::enlarged(condition),
+            Inputs { sample, sigma: Some(sigma), .. } if gives_image => Expected::denoised(sample, sigma),
             _ => Expected::NUMBERS,
         })
     }
 
     /// Asks the network that stands behind `network`, whose output had this flaw.
-    fn repeat<'n>(&self, network: &'n mut dyn Network, shape: Shape, flaw: &str) -> Result<&'n [f32]> {
-        let Some(again) = network.again()? else { return Err(self.flawed(flaw)) };
+    fn repeat<'n>(&self, network: &'n mut dyn Network, shape: Shape, defect: &str) -> Result<&'n [f32]> {
+        let Some(again) = network.again()? else { return Err(self.flawed(defect)) };
         again.bind(shape)?;
         let expected = self.fill(again, true)?;
         let output = again.evaluate(self.step.t)?;
-        match expected.flaw(output) {
+        match expected.defect(output) {
             None => Ok(output),
-            Some(flaw) => Err(self.flawed(&flaw)),
+            Some(defect) => Err(self.flawed(&defect)),
         }
     }
 
-    fn flawed(&self, flaw: &str) -> Error {
+    fn flawed(&self, defect: &str) -> Error {
         Error::evaluation(format!(
-            "step {} gave {flaw}, in the tile at {},{} of {}x{}; check that the input has no such values, and try the f32 \
+            "step {} gave {defect}, in the tile at {},{} of {}x{}; check that the input has no such values, and try the f32 \
              model if this is none",
             self.index + 1,
             self.window.x,

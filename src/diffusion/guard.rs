@@ -1,21 +1,21 @@
-//! What a network gives that is no picture: values that are no numbers, and a blank where there was something.
+//! What a network gives that is no image: values that are no numbers, and a blank where there was something.
 
 /// Of so many values, the first `LOOKED_AT` are looked at where a glance will do.
 const STRIDE: usize = 4096;
 const LOOKED_AT: usize = 64;
 
-/// What is flat at most, as a part of the variance that went in: a hundredth of the contrast, half a grey level of most pictures.
+/// What is flat at most, as a part of the variance that went in: a hundredth of the contrast, half a grey level of most images.
 const FLAT: f64 = 1e-4;
 
 /// Fewer values are too few to tell a blank from a small thing.
 const FEWEST: usize = 8192;
 
-/// A blank is further from what went in than noise explains, by this distance squared; pictures span 1 or 2 units.
+/// A blank is further from what went in than noise explains, by this distance squared; images span 1 or 2 units.
 const FAR: f64 = 0.02 * 0.02;
 
 /// Mean and variance of some of the values of a tile.
 #[derive(Clone, Copy, Debug)]
-struct Glance {
+struct SampleStats {
     mean: f64,
     variance: f64,
 }
@@ -36,7 +36,7 @@ fn moments(values: &[f32]) -> (f64, f64) {
     (sum / count, squares / count)
 }
 
-impl Glance {
+impl SampleStats {
     fn at(values: &[f32]) -> Self {
         let (mean, square) = moments(values);
         Self { mean, variance: (square - mean * mean).max(0.0) }
@@ -46,28 +46,28 @@ impl Glance {
 /// What the output of an evaluation is to be like.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Expected {
-    /// What went in, where the output is the same picture without its noise.
-    picture: Option<Glance>,
+    /// What went in, where the output is the same image without its noise.
+    image: Option<SampleStats>,
     /// How much noise there was in it.
     noise: f64,
 }
 
 impl Expected {
     /// Numbers.
-    pub(super) const NUMBERS: Self = Self { picture: None, noise: 0.0 };
+    pub(super) const NUMBERS: Self = Self { image: None, noise: 0.0 };
 
-    /// The picture that is in `sample`, whose noise has that standard deviation at each of its values.
+    /// The image that is in `sample`, whose noise has that standard deviation at each of its values.
     pub(super) fn denoised(sample: &[f32], sigma: &[f32]) -> Self {
-        Self { picture: Some(Glance::at(sample)), noise: moments(sigma).1 }
+        Self { image: Some(SampleStats::at(sample)), noise: moments(sigma).1 }
     }
 
-    /// The picture of which `condition` is a small one.
+    /// The image of which `condition` is a small one.
     pub(super) fn enlarged(condition: &[f32]) -> Self {
-        Self { picture: Some(Glance::at(condition)), noise: 0.0 }
+        Self { image: Some(SampleStats::at(condition)), noise: 0.0 }
     }
 
     /// What is wrong with `output`.
-    pub(super) fn flaw(&self, output: &[f32]) -> Option<String> {
+    pub(super) fn defect(&self, output: &[f32]) -> Option<String> {
         const EXPONENT: u32 = 0x7f80_0000;
         // Exponent bits all set are an infinity or a NaN; without a branch, so that it costs one pass at memory speed.
         let bad = output.iter().fold(0, |bad, value| bad | u32::from(value.to_bits() & EXPONENT == EXPONENT));
@@ -75,12 +75,12 @@ impl Expected {
             let count = output.iter().filter(|value| !value.is_finite()).count();
             return Some(format!("{count} values that are no numbers"));
         }
-        let input = self.picture.filter(|_| output.len() >= FEWEST)?;
-        let output = Glance::at(output);
-        // Nothing of the picture is left, and noise of the known level is not what was taken away.
+        let input = self.image.filter(|_| output.len() >= FEWEST)?;
+        let output = SampleStats::at(output);
+        // Nothing of the image is left, and noise of the known level is not what was taken away.
         let taken = input.variance + (input.mean - output.mean).powi(2);
         let blank = output.variance <= FLAT * input.variance && taken > 2.0 * self.noise + FAR;
-        blank.then(|| format!("{:.3} all over, for a picture whose mean is {:.3}", output.mean, input.mean))
+        blank.then(|| format!("{:.3} all over, for an image whose mean is {:.3}", output.mean, input.mean))
     }
 }
 
@@ -98,13 +98,13 @@ mod tests {
     }
 
     #[test]
-    fn black_for_a_picture_is_a_flaw() {
+    fn black_for_a_image_is_a_flaw() {
         for (low, high, sigma) in [(0.2, 0.9, 0.05), (0.05, 0.3, 0.02), (0.0, 1.0, 0.1), (0.5, 0.5, 0.01)] {
             let sample = noisy(low, high, sigma);
             let expected = Expected::denoised(&sample, &[sigma]);
-            let flaw = expected.flaw(&vec![0.0; sample.len()]);
-            assert!(flaw.as_ref().is_some_and(|flaw| flaw.contains("all over")), "{low} to {high}: {flaw:?}");
-            assert_eq!(expected.flaw(&noisy(low, high, 0.0)), None);
+            let defect = expected.defect(&vec![0.0; sample.len()]);
+            assert!(defect.as_ref().is_some_and(|defect| defect.contains("all over")), "{low} to {high}: {defect:?}");
+            assert_eq!(expected.defect(&noisy(low, high, 0.0)), None);
         }
     }
 
@@ -112,11 +112,11 @@ mod tests {
     fn flat_for_a_flat_scene_is_none() {
         for (level, sigma) in [(0.0, 0.2), (0.0, 0.01), (0.5, 0.2), (1.0, 0.1), (0.3, 0.0)] {
             let sample = noisy(level, level, sigma);
-            assert_eq!(Expected::denoised(&sample, &[sigma]).flaw(&vec![level; sample.len()]), None, "{level}");
+            assert_eq!(Expected::denoised(&sample, &[sigma]).defect(&vec![level; sample.len()]), None, "{level}");
         }
         let small = noisy(0.4, 0.4, 0.0);
-        assert_eq!(Expected::enlarged(&small).flaw(&[0.4; 1 << 14]), None);
-        assert!(Expected::enlarged(&small).flaw(&[0.0; 1 << 14]).is_some());
+        assert_eq!(Expected::enlarged(&small).defect(&[0.4; 1 << 14]), None);
+        assert!(Expected::enlarged(&small).defect(&[0.0; 1 << 14]).is_some());
     }
 
     #[test]
@@ -124,6 +124,6 @@ mod tests {
         let mut output = noisy(0.0, 1.0, 0.0);
         output[1000] = f32::NAN;
         output[2000] = f32::NEG_INFINITY;
-        assert_eq!(Expected::NUMBERS.flaw(&output), Some("2 values that are no numbers".to_owned()));
+        assert_eq!(Expected::NUMBERS.defect(&output), Some("2 values that are no numbers".to_owned()));
     }
 }

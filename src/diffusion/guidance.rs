@@ -1,7 +1,7 @@
 //! Guidance: what moves a run from where the network alone would take it.
 //!
-//! A [`Guide`] changes the prediction of the clean picture at every evaluation: the gradient of a classifier
-//! ([`ClassifierGuidance`]), any energy of an application's own, or what is known of the picture. [`ClassifierFree`] is a network
+//! A [`Guidance`] changes the prediction of the clean image at every evaluation: the gradient of a classifier
+//! ([`ClassifierGuidance`]), any energy of an application's own, or what is known of the image. [`ClassifierFree`] is a network
 //! made of one that knows classes.
 
 use ndarray::Array4;
@@ -10,9 +10,9 @@ use crate::diffusion::plan::{Level, Plan};
 use crate::error::{Error, Result};
 use crate::network::{Inputs, Network, Shape};
 
-/// One evaluation, as a [`Guide`] sees it.
+/// One evaluation, as a [`Guidance`] sees it.
 #[derive(Debug)]
-pub struct Moment<'a> {
+pub struct StepContext<'a> {
     /// Which evaluation it is, from 0 on.
     pub index: usize,
     /// How many there are.
@@ -23,21 +23,21 @@ pub struct Moment<'a> {
     pub x: &'a Array4<f32>,
 }
 
-/// Sees every prediction of the clean picture before it is used, and may change it.
+/// Sees every prediction of the clean image before it is used, and may change it.
 ///
 /// By Tweedie's formula a gradient `g` of a log-likelihood with regard to `x0 + sigma * n` moves the prediction by `sigma^2 * g`
 /// (Dhariwal and Nichol 2021, algorithm 2, in these coordinates). A guide that changes nothing watches a run;
 /// [`Error::Interrupted`] ends it.
-pub trait Guide {
+pub trait Guidance {
     /// Changes `d`, the prediction, of the state's shape, before it is clipped.
     ///
     /// # Errors
     /// Whatever ends the run.
-    fn guide(&mut self, moment: &Moment<'_>, d: &mut Array4<f32>) -> Result<()>;
+    fn guide(&mut self, moment: &StepContext<'_>, d: &mut Array4<f32>) -> Result<()>;
 }
 
-impl<F: FnMut(&Moment<'_>, &mut Array4<f32>) -> Result<()>> Guide for F {
-    fn guide(&mut self, moment: &Moment<'_>, d: &mut Array4<f32>) -> Result<()> {
+impl<F: FnMut(&StepContext<'_>, &mut Array4<f32>) -> Result<()>> Guidance for F {
+    fn guide(&mut self, moment: &StepContext<'_>, d: &mut Array4<f32>) -> Result<()> {
         self(moment, d)
     }
 }
@@ -59,8 +59,8 @@ impl<'a> ClassifierGuidance<'a> {
     }
 }
 
-impl Guide for ClassifierGuidance<'_> {
-    fn guide(&mut self, moment: &Moment<'_>, d: &mut Array4<f32>) -> Result<()> {
+impl Guidance for ClassifierGuidance<'_> {
+    fn guide(&mut self, moment: &StepContext<'_>, d: &mut Array4<f32>) -> Result<()> {
         let sigma = moment.level.sigma();
         if sigma > self.sigma_max {
             return Ok(());

@@ -1,7 +1,7 @@
 //! Noise as a function of position: `z(seed, step, batch, channel, y, x)`.
 //!
 //! A counter-based generator has no state, so tiles, threads, batch sizes and machines all draw the same numbers:
-//! tiles have no seams, and a seed means the same picture everywhere.
+//! tiles have no seams, and a seed means the same image everywhere.
 
 use crate::error::{Error, Result};
 use crate::network::Shape;

@@ -1,4 +1,4 @@
-//! What a network predicts, and how that becomes a prediction of the clean picture.
+//! What a network predicts, and how that becomes a prediction of the clean image.
 //!
 //! This is the only place that knows. Everything else speaks of `D`, the mean of `x0` given the state (Tweedie).
 
@@ -19,7 +19,7 @@ pub enum Prediction {
     /// The velocity `alpha * n - sigma_vp * x0` (Salimans and Ho 2022, section 4). Input as for `Epsilon`;
     /// `D = y / (1 + sigma^2) - sigma / sqrt(1 + sigma^2) * F`.
     VPrediction,
-    /// The clean picture, from input as for `Epsilon`; `D = F`.
+    /// The clean image, from input as for `Epsilon`; `D = F`.
     Sample,
     /// Preconditioned residual (Karras et al. 2022, EDM, table 1 and equation 7).
     /// Input `y / sqrt(sigma^2 + sigma_data^2)` and `ln(sigma) / 4`.
@@ -33,7 +33,7 @@ pub enum Prediction {
     /// The velocity `n - x0` of a straight path (Liu et al. 2022, rectified flow).
     /// Input `(1 - t) * y` and `t = sigma / (1 + sigma)`; `D = (1 - t) * y - t * F`.
     Flow,
-    /// The clean picture, from `y` and sigma itself, as a scalar or as a map with one value per pixel.
+    /// The clean image, from `y` and sigma itself, as a scalar or as a map with one value per pixel.
     Denoised,
 }
 
@@ -56,7 +56,7 @@ impl Prediction {
     /// `timestep` is the row of the training schedule that `level` stands for, and is used by the three predictions
     /// that are told it (`Epsilon`, `VPrediction`, `Sample`); the others are told a function of `level`.
     ///
-    /// Not finite where the prediction says nothing about the clean picture: `Epsilon`, `Score` and `Denoised` at
+    /// Not finite where the prediction says nothing about the clean image: `Epsilon`, `Score` and `Denoised` at
     /// `signal = 0`, `Edm` at `noise = 0`.
     pub fn scaling(self, level: Level, timestep: f64) -> Scaling {
         let Level { signal, noise } = level;
@@ -91,7 +91,7 @@ impl Prediction {
     }
 
     /// Whether the network is told a timestep of its training schedule, so that it needs that schedule.
-    pub fn is_told_timestep(self) -> bool {
+    pub fn takes_timestep(self) -> bool {
         matches!(self, Self::Epsilon | Self::VPrediction | Self::Sample)
     }
 }
@@ -129,11 +129,11 @@ mod tests {
     ];
 
     #[test]
-    fn a_perfect_network_gives_the_clean_picture_from_either_kind_of_state() {
+    fn a_perfect_network_gives_the_clean_image_from_either_kind_of_state() {
         let (x0, n) = (0.7, -1.3);
         for prediction in ALL {
             for sigma in [0.002, 0.3, 1.0, 14.0, 80.0] {
-                for level in [Level::exploding(sigma), Level::preserving_from_sigma(sigma)] {
+                for level in [Level::ve(sigma), Level::vp_from_sigma(sigma)] {
                     let x = level.signal * x0 + level.noise * n;
                     let s = prediction.scaling(level, 0.0);
                     let d = s.c_skip * x + s.c_out * target(prediction, x0, n, sigma);
@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn the_input_is_the_one_the_network_was_trained_on() {
         let (sigma, y) = (3.0_f64, 2.0);
-        for level in [Level::exploding(sigma), Level::preserving_from_sigma(sigma)] {
+        for level in [Level::ve(sigma), Level::vp_from_sigma(sigma)] {
             let input = |p: Prediction| p.scaling(level, 0.0).c_in * level.signal * y;
             let near = |a: f64, b: f64| assert!((a - b).abs() < 1e-12, "{a} is not {b}");
             near(input(Prediction::Epsilon), y / 10.0_f64.sqrt());

@@ -8,29 +8,29 @@ use crate::error::{Error, Result};
 /// `signal^2 + noise^2 = 1`. Written as a pair, a schedule that ends in pure noise (`signal = 0`) stays finite.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Level {
-    /// The factor of the clean picture, alpha in DPM-Solver's notation.
+    /// The factor of the clean image, alpha in DPM-Solver's notation.
     pub signal: f64,
     /// The standard deviation of the noise, in the state's own units.
     pub noise: f64,
 }
 
 impl Level {
-    /// The clean picture itself: where every plan ends.
+    /// The clean image itself: where every plan ends.
     pub const CLEAN: Self = Self { signal: 1.0, noise: 0.0 };
 
     /// A variance-exploding level, `x = x0 + sigma * n` (Song et al. 2021, EDM).
-    pub fn exploding(sigma: f64) -> Self {
+    pub fn ve(sigma: f64) -> Self {
         Self { signal: 1.0, noise: sigma }
     }
 
     /// A variance-preserving level from DDPM's cumulative product `abar` (Ho et al. 2020, equation 4):
     /// `x = sqrt(abar) * x0 + sqrt(1 - abar) * n`.
-    pub fn preserving(alpha_cumprod: f64) -> Self {
+    pub fn vp(alpha_cumprod: f64) -> Self {
         Self { signal: alpha_cumprod.sqrt(), noise: (1.0 - alpha_cumprod).sqrt() }
     }
 
     /// The variance-preserving level whose noise-to-signal ratio is `sigma`.
-    pub fn preserving_from_sigma(sigma: f64) -> Self {
+    pub fn vp_from_sigma(sigma: f64) -> Self {
         let signal = 1.0 / sigma.hypot(1.0);
         Self { signal, noise: sigma * signal }
     }
@@ -103,7 +103,7 @@ pub struct Keep {
 /// A value that a row can keep for later rows: a sum of its `x` and its `D`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kept {
-    /// `D`, the prediction of the clean picture.
+    /// `D`, the prediction of the clean image.
     Prediction,
     /// The noise that `D` implies, `(x - signal * D) / noise`.
     Noise,
@@ -127,7 +127,7 @@ impl Step {
     }
 }
 
-/// What is done to a prediction of the clean picture before it is used.
+/// What is done to a prediction of the clean image before it is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Clip {
     /// Nothing.
@@ -150,7 +150,7 @@ pub enum Clip {
 pub struct Plan {
     /// The rows in order.
     pub steps: Vec<Step>,
-    /// What is done to each prediction of the clean picture.
+    /// What is done to each prediction of the clean image.
     pub clip: Clip,
 }
 
@@ -259,7 +259,7 @@ mod tests {
             for first in 0..whole.steps.len() {
                 let rest = whole.from_row(first);
                 let (level, mut kept) = (rest.steps[0].level, [0.0; SLOTS]);
-                // Of a picture of value 1, seen through noise of 0.
+                // Of an image of value 1, seen through noise of 0.
                 let end = rest.steps.iter().fold(level.signal, |x, row| {
                     let past: f64 = row.past.iter().zip(&kept).map(|(factor, kept)| factor * kept).sum();
                     if let Some(keep) = row.keep {

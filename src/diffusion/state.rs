@@ -2,16 +2,16 @@
 
 use ndarray::Array4;
 
-use crate::diffusion::clip::Hold;
+use crate::diffusion::clip::Clamp;
 use crate::diffusion::executor::{Canvas, SigmaMap, Update, Window, read_plane};
-use crate::diffusion::guidance::{Guide, Moment};
+use crate::diffusion::guidance::{Guidance, StepContext};
 use crate::diffusion::noise::{NoiseAt, NoiseSource};
 use crate::diffusion::plan::{Clip, Plan, SLOTS, Step};
 use crate::error::Result;
 use crate::network::Shape;
 
 /// What a network gives for some windows, known without asking it.
-pub trait Recall {
+pub trait CachedTiles {
     /// As [`Canvas::recall`].
     fn recall(&self, window: Window, out: &mut Vec<f32>) -> bool;
 }
@@ -25,9 +25,9 @@ pub struct State<'a> {
     keeping: Vec<f32>,
     noise: &'a dyn NoiseSource,
     sigma: &'a SigmaMap,
-    known: Option<&'a dyn Recall>,
-    /// What changes predictions, and the prediction of the whole picture for it.
-    guides: Vec<&'a mut dyn Guide>,
+    known: Option<&'a dyn CachedTiles>,
+    /// What changes predictions, and the prediction of the whole image for it.
+    guides: Vec<&'a mut dyn Guidance>,
     predicted: Option<Array4<f32>>,
     /// Rows of the plan.
     count: usize,
@@ -61,12 +61,12 @@ impl<'a> State<'a> {
     }
 
     /// The same, with windows that need not be computed.
-    pub fn recalling(self, known: Option<&'a dyn Recall>) -> Self {
+    pub fn with_cached(self, known: Option<&'a dyn CachedTiles>) -> Self {
         Self { known, ..self }
     }
 
     /// The same, led by `guides`, one after the other.
-    pub fn guided(mut self, guides: Vec<&'a mut dyn Guide>) -> Self {
+    pub fn guided(mut self, guides: Vec<&'a mut dyn Guidance>) -> Self {
         self.predicted = (!guides.is_empty()).then(|| Array4::zeros(self.x.dim()));
         self.guides = guides;
         self
@@ -105,7 +105,7 @@ impl Canvas for State<'_> {
             if rows.end < height {
                 return Ok(());
             }
-            // The whole picture is there.
+            // The whole image is there.
             self.guide(update)?;
             rows = 0..height;
         }
@@ -116,9 +116,9 @@ impl Canvas for State<'_> {
         for sample in 0..batch {
             let hold = match update.clip {
                 Clip::None => None,
-                Clip::Range(range) => Some(Hold::range(range)),
+                Clip::Range(range) => Some(Clamp::range(range)),
                 Clip::Threshold { ratio, max } => {
-                    // The executor gives whole pictures here.
+                    // The executor gives whole images here.
                     self.magnitudes.clear();
                     for plane in sample * channels..(sample + 1) * channels {
                         for y in rows.clone() {
@@ -132,7 +132,7 @@ impl Canvas for State<'_> {
                             self.magnitudes.extend(pairs.map(|(x, f)| linear.prediction(*x, *f).abs()));
                         }
                     }
-                    Some(Hold::threshold(&mut self.magnitudes, ratio, max))
+                    Some(Clamp::threshold(&mut self.magnitudes, ratio, max))
                 }
             };
             for channel in 0..channels {
@@ -189,7 +189,7 @@ impl State<'_> {
 
     fn guide(&mut self, update: &Update<'_>) -> Result<()> {
         let Some(predicted) = &mut self.predicted else { return Ok(()) };
-        let moment = Moment { index: update.index, count: self.count, level: update.step.level, x: &self.x };
+        let moment = StepContext { index: update.index, count: self.count, level: update.step.level, x: &self.x };
         self.guides.iter_mut().try_for_each(|guide| guide.guide(&moment, predicted))
     }
 }
@@ -246,13 +246,13 @@ impl Linear {
     }
 
     /// As [`advance_by_prediction`](Self::advance_by_prediction), from the prediction itself.
-    fn advance_to(&self, row: &mut [f32], raw: &[f32], keeping: &mut [f32], hold: Option<Hold>) {
+    fn advance_to(&self, row: &mut [f32], raw: &[f32], keeping: &mut [f32], hold: Option<Clamp>) {
         self.advance_each(row, raw, keeping, hold, |_, raw| raw);
     }
 
     /// The row of the table but for its noise and for what earlier rows kept, with `D` held by `hold`. `keeping` becomes what
     /// this row keeps, if it does.
-    fn advance_by_prediction(&self, row: &mut [f32], output: &[f32], keeping: &mut [f32], hold: Option<Hold>) {
+    fn advance_by_prediction(&self, row: &mut [f32], output: &[f32], keeping: &mut [f32], hold: Option<Clamp>) {
         self.advance_each(row, output, keeping, hold, |x, f| self.prediction(x, f));
     }
 
@@ -261,7 +261,7 @@ impl Linear {
         row: &mut [f32],
         values: &[f32],
         keeping: &mut [f32],
-        hold: Option<Hold>,
+        hold: Option<Clamp>,
         raw: impl Fn(f32, f32) -> f32,
     ) {
         let step = |x: f32, value: f32| {

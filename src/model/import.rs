@@ -8,7 +8,7 @@ use toml::{Table, Value};
 
 use super::diffusers::{DiffusersFolder, NETWORK, SCHEDULER, WHY, bytes_of, text_of};
 use super::files::LARGEST_GRAPH;
-use super::manifest::{CHANNELS, CLASSES, Decoding, Manifest, SCALING_FACTORS};
+use super::manifest::{CHANNELS, CLASSES, DecoderSpec, Manifest, SCALING_FACTORS};
 use crate::diffusion::Sampler;
 use crate::diffusion::config::{self, shortened};
 use crate::error::{Error, Result};
@@ -16,7 +16,7 @@ use crate::network::sha256;
 
 /// What is known of a network beside its file; by the names of the manifest.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Facts {
+pub struct PackageSpec {
     /// The name of the package.
     pub name: String,
     /// `denoise`, `upscale`, `generate` or `guide`.
@@ -43,8 +43,8 @@ pub struct Facts {
     pub sigma: Option<[f64; 2]>,
     /// The training schedule of one that is told a timestep, by diffusers' keys.
     pub schedule: Option<Table>,
-    /// What makes pictures of what it draws, where that are latents.
-    pub decoder: Option<Decoding>,
+    /// What makes images of what it draws, where that are latents.
+    pub decoder: Option<DecoderSpec>,
     /// Inputs by role: `sample`, `sigma`, `timestep`, `condition`, `class`.
     pub inputs: BTreeMap<String, String>,
     /// The output.
@@ -61,7 +61,7 @@ pub struct Facts {
     pub precision: String,
 }
 
-impl Facts {
+impl PackageSpec {
     /// The text of a `model.toml` that says so, of a network with these bytes.
     ///
     /// # Errors
@@ -196,14 +196,14 @@ fn count_in(value: &serde_json::Value, range: &RangeInclusive<usize>) -> Option<
 const DECODERS: [&str; 4] = ["vae_decoder/model.onnx", "vqvae/decoder.onnx", "vqvae/model.onnx", "vae/decoder.onnx"];
 
 /// The decoder of a pipeline, and the channels of its latents, where the pipeline works on such.
-fn decoder_of(path: &Path) -> Result<Option<(Decoding, usize)>> {
+fn decoder_of(path: &Path) -> Result<Option<(DecoderSpec, usize)>> {
     let model = path.display().to_string();
     let Some(file) = DECODERS.into_iter().find(|file| path.join(file).is_file()) else {
         return match ["vqvae", "vae"].into_iter().find(|part| path.join(part).is_dir()) {
             None => Ok(None),
             Some(part) => {
                 let problem = format!(
-                    "its {part} makes pictures of latents, and no decoder was exported; expected one of {}, with the input \
+                    "its {part} makes images of latents, and no decoder was exported; expected one of {}, with the input \
                      latent_sample and the output sample",
                     DECODERS.join(", ")
                 );
@@ -223,7 +223,7 @@ fn decoder_of(path: &Path) -> Result<Option<(Decoding, usize)>> {
         }
     };
     let latent_channels = autoencoder.count("latent_channels", CHANNELS)?.unwrap_or(3);
-    let decoding = Decoding {
+    let decoding = DecoderSpec {
         path: file.into(),
         sha256: sha256(&bytes_of(path, file, LARGEST_GRAPH, "it is the decoder")?),
         channels: autoencoder.count("out_channels", CHANNELS)?.unwrap_or(3),
@@ -237,13 +237,13 @@ fn decoder_of(path: &Path) -> Result<Option<(Decoding, usize)>> {
     Ok(Some((decoding, latent_channels)))
 }
 
-/// What a folder in the layout of diffusers says of its U-Net: of `DDPMPipeline`, `DDIMPipeline` and the like, whose pictures are
+/// What a folder in the layout of diffusers says of its U-Net: of `DDPMPipeline`, `DDIMPipeline` and the like, whose images are
 /// what the network sees; of `LDMPipeline`, which draws latents; and of `LDMSuperResolutionPipeline`, which draws them beside a small
-/// picture.
+/// image.
 ///
 /// # Errors
 /// [`Error::Model`] when a part is missing or says something that cannot be honoured.
-pub fn facts_of_diffusers(path: &Path) -> Result<Facts> {
+pub fn facts_of_diffusers(path: &Path) -> Result<PackageSpec> {
     let folder = DiffusersFolder::open(path)?;
     let name = path.file_name().map_or_else(|| "imported".into(), |name| name.to_string_lossy().into_owned());
     let fail = |problem: String| Error::model(path.display().to_string(), problem);
@@ -260,11 +260,11 @@ pub fn facts_of_diffusers(path: &Path) -> Result<Facts> {
     let enlarges = decoder.is_some() && given == drawn && taken == drawn + colours;
     if given != drawn || !matches!(colours, 1 | 3) || (taken != drawn && !enlarges) {
         return Err(fail(format!(
-            "its U-Net takes {taken} channels and gives {given}, of pictures of {colours}; expected as many in as out, 1 or 3 without a \
-             decoder, or beside a latent the colours of a small picture. `eddy sample` runs the U-Net by itself"
+            "its U-Net takes {taken} channels and gives {given}, of images of {colours}; expected as many in as out, 1 or 3 without a \
+             decoder, or beside a latent the colours of a small image. `eddy sample` runs the U-Net by itself"
         )));
     }
-    // Of latents it says how coarse they may be; pictures that are no latents are of its one size.
+    // Of latents it says how coarse they may be; images that are no latents are of its one size.
     let coarsest = unet.halved()?;
     let multiple_of = decoder.as_ref().map_or(1, |_| coarsest);
     let scale = decoder.as_ref().map_or(1, |decoder| decoder.scale);
@@ -302,7 +302,7 @@ pub fn facts_of_diffusers(path: &Path) -> Result<Facts> {
     if enlarges {
         inputs.insert("condition".into(), "sample".into());
     }
-    Ok(Facts {
+    Ok(PackageSpec {
         name,
         task: if enlarges { "upscale" } else { "generate" }.into(),
         prediction: prediction.into(),

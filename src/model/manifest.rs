@@ -27,7 +27,7 @@ const STEPS: RangeInclusive<usize> = 1..=1000;
 pub(super) const CLASSES: RangeInclusive<usize> = 1..=1_000_000;
 /// What latents may be divided by.
 pub(super) const SCALING_FACTORS: RangeInclusive<f32> = 1e-6..=1e6;
-/// No sigma, no value of a picture and no tolerance is larger.
+/// No sigma, no value of an image and no tolerance is larger.
 const LARGEST: f64 = 1e6;
 
 /// The manifest of a model package.
@@ -42,9 +42,9 @@ pub struct Manifest {
     pub task: Task,
     /// What the network's output means.
     pub prediction: Prediction,
-    /// Channels of a sample: a picture's colours, or a latent's where there is a decoder.
+    /// Channels of a sample: an image's colours, or a latent's where there is a decoder.
     pub channels: usize,
-    /// How the channels hold a picture.
+    /// How the channels hold an image.
     #[serde(default)]
     pub layout: Layout,
     /// The network's values for black and white; the decoder's, where there is one.
@@ -52,14 +52,14 @@ pub struct Manifest {
     /// Output pixels per input pixel, along each axis.
     #[serde(default = "one")]
     pub scale: usize,
-    /// Width and height of an input are multiples of this; of the small picture where the model enlarges, of the latent where
+    /// Width and height of an input are multiples of this; of the small image where the model enlarges, of the latent where
     /// there is a decoder.
     #[serde(default = "one")]
     pub multiple_of: usize,
-    /// No output depends on an input further away than this many pixels, of the small picture where the model enlarges;
+    /// No output depends on an input further away than this many pixels, of the small image where the model enlarges;
     /// absent when the network is not local.
     pub receptive_field: Option<usize>,
-    /// ONNX Runtime's working memory per input pixel, of the small picture where the model enlarges, in bytes, as measured.
+    /// ONNX Runtime's working memory per input pixel, of the small image where the model enlarges, in bytes, as measured.
     pub bytes_per_pixel: Option<usize>,
     /// How many weights it has.
     pub parameters: Option<u64>,
@@ -72,7 +72,7 @@ pub struct Manifest {
     pub training: String,
     /// The only width and height that it takes, where it is made for one.
     pub size: Option<[usize; 2]>,
-    /// How many classes of pictures it knows, counted from 0.
+    /// How many classes of images it knows, counted from 0.
     pub classes: Option<usize>,
     /// The class that stands for none of them, where it was trained with one.
     pub null_class: Option<usize>,
@@ -80,8 +80,8 @@ pub struct Manifest {
     pub sigma: Option<SigmaRange>,
     /// The training schedule of a network that is told a timestep, by the keys of diffusers' `scheduler_config.json`.
     pub schedule: Option<toml::Table>,
-    /// What makes pictures of latents, where the network works on those.
-    pub decoder: Option<Decoding>,
+    /// What makes images of latents, where the network works on those.
+    pub decoder: Option<DecoderSpec>,
     /// What the graph calls its inputs.
     pub inputs: InputNames,
     /// What the graph calls its outputs.
@@ -99,11 +99,11 @@ fn one() -> usize {
     1
 }
 
-/// How the channels of a network's sample hold a picture.
+/// How the channels of a network's sample hold an image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Layout {
-    /// One channel a colour, at the picture's own size: grey, or red, green and blue.
+    /// One channel a colour, at the image's own size: grey, or red, green and blue.
     #[default]
     Full,
     /// Six channels at half the width and height, as 4:2:0 video has its planes: luma of the four pixels of 2x2 (row by row),
@@ -121,7 +121,7 @@ impl Layout {
         }
     }
 
-    /// Pixels of a picture for one of the sample, along each axis.
+    /// Pixels of an image for one of the sample, along each axis.
     pub fn pixels(self) -> usize {
         match self {
             Self::Full => 1,
@@ -138,10 +138,10 @@ pub enum Task {
     Denoise,
     /// Enlarges.
     Upscale,
-    /// Draws pictures, or fills in what is missing.
+    /// Draws images, or fills in what is missing.
     Generate,
     /// Leads a network that draws: the gradient of the logarithm of a class's probability.
-    Guide,
+    Classifier,
 }
 
 impl std::fmt::Display for Task {
@@ -150,7 +150,7 @@ impl std::fmt::Display for Task {
             Self::Denoise => "denoise",
             Self::Upscale => "upscale",
             Self::Generate => "generate",
-            Self::Guide => "guide",
+            Self::Classifier => "classifier",
         })
     }
 }
@@ -163,7 +163,7 @@ pub struct SigmaRange {
     pub min: f64,
     /// The largest.
     pub max: f64,
-    /// Whether some pixels may have the smallest and others any of these, as where something is missing of a picture. One evaluation at
+    /// Whether some pixels may have the smallest and others any of these, as where something is missing of an image. One evaluation at
     /// the largest then gives the mean of what may be there.
     #[serde(default)]
     pub mixed: bool,
@@ -179,35 +179,35 @@ pub struct InputNames {
     pub sigma: Option<String>,
     /// The scalar that tells the noise level.
     pub timestep: Option<String>,
-    /// The small picture, float `[B, C, H / scale, W / scale]`. Under the name of the sample it stands behind that one's channels in one
+    /// The small image, float `[B, C, H / scale, W / scale]`. Under the name of the sample it stands behind that one's channels in one
     /// tensor, `[1, 2 C, H, W]`, enlarged bicubically where it is smaller (Saharia et al. 2021, SR3; Rombach et al. 2022).
     pub condition: Option<String>,
     /// The class of each sample, int64 `[B]`.
     pub class: Option<String>,
 }
 
-/// A second network, which makes a picture of a latent: the decoder half of an autoencoder (Rombach et al. 2022, section 3.1).
+/// A second network, which makes an image of a latent: the decoder half of an autoencoder (Rombach et al. 2022, section 3.1).
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub struct Decoding {
+pub struct DecoderSpec {
     /// Its ONNX file inside the package.
     pub path: String,
     /// Its SHA-256, in lower-case hexadecimal.
     pub sha256: String,
-    /// Colour channels of the picture.
+    /// Colour channels of the image.
     pub channels: usize,
-    /// Pixels of the picture for one of the latent, along each axis.
+    /// Pixels of the image for one of the latent, along each axis.
     pub scale: usize,
     /// What latents are divided by before they are decoded (diffusers' name).
     #[serde(default = "unchanged")]
     pub scaling_factor: f32,
     /// What the graph calls the latent, float `[B, C, H / scale, W / scale]`.
     pub input: String,
-    /// What the graph calls the picture, float `[B, channels, H, W]`.
+    /// What the graph calls the image, float `[B, channels, H, W]`.
     pub output: String,
-    /// No pixel depends on a value of the latent further away than this many pixels of the picture; absent when it is not local.
+    /// No pixel depends on a value of the latent further away than this many pixels of the image; absent when it is not local.
     pub receptive_field: Option<usize>,
-    /// ONNX Runtime's working memory per pixel of the picture, in bytes, as measured.
+    /// ONNX Runtime's working memory per pixel of the image, in bytes, as measured.
     pub bytes_per_pixel: Option<usize>,
 }
 
@@ -269,7 +269,7 @@ pub struct Check {
     pub timestep: Option<f64>,
     /// The class of all samples.
     pub class: Option<i64>,
-    /// The small picture, `[B, C, H / scale, W / scale]`.
+    /// The small image, `[B, C, H / scale, W / scale]`.
     pub condition: Option<String>,
     /// The output that was recorded.
     #[serde(alias = "denoised", alias = "epsilon", alias = "v_prediction", alias = "score", alias = "gradient")]
@@ -299,9 +299,9 @@ impl Manifest {
                  channels, the task `denoise` and the range [0.0, 1.0]"
             ));
         }
-        if !matches!(manifest.picture_channels(), 1 | 3) {
+        if !matches!(manifest.image_channels(), 1 | 3) {
             let of = if manifest.decoder.is_some() { "decoder.channels" } else { "channels" };
-            return broken(format!("{of} = {}; expected 1 or 3", manifest.picture_channels()));
+            return broken(format!("{of} = {}; expected 1 or 3", manifest.image_channels()));
         }
         if let Some(decoder) = &manifest.decoder {
             let scale = decoder.scale;
@@ -404,7 +404,7 @@ impl Manifest {
     ///
     /// # Errors
     /// [`Error::Model`] when it does not say, or says what cannot be honoured.
-    pub fn sampled_on(&self) -> Result<Schedule> {
+    pub fn schedule_of(&self) -> Result<Schedule> {
         if let Some(table) = &self.schedule {
             let mut table = table.clone();
             let prediction = config::prediction_name(self.prediction).ok_or_else(|| {
@@ -426,20 +426,20 @@ impl Manifest {
         Ok(Schedule::Sigmas(SigmaSchedule::new(self.prediction, lowest, max)))
     }
 
-    /// Colour channels of pictures.
-    pub fn picture_channels(&self) -> usize {
+    /// Colour channels of images.
+    pub fn image_channels(&self) -> usize {
         match self.layout {
             Layout::Full => self.decoder.as_ref().map_or(self.channels, |decoder| decoder.channels),
             Layout::Yuv420 => 3,
         }
     }
 
-    /// Pixels of a picture for one of the sample, along each axis.
+    /// Pixels of an image for one of the sample, along each axis.
     pub fn decoded_scale(&self) -> usize {
         self.decoder.as_ref().map_or(1, |decoder| decoder.scale)
     }
 
-    /// How many times larger than the small picture the sample is.
+    /// How many times larger than the small image the sample is.
     pub fn sample_scale(&self) -> usize {
         match self.task {
             Task::Upscale => self.scale / self.decoded_scale(),
@@ -447,10 +447,10 @@ impl Manifest {
         }
     }
 
-    /// Whether it enlarges as diffusion models usually do, by drawing from noise on its schedule beside the small picture; Eddy's own
-    /// begin at the small picture, which a map of sigma tells them.
-    pub fn enlarges_by_drawing(&self) -> bool {
-        self.task == Task::Upscale && (self.inputs.sigma.is_none() || self.is_joined() || self.decoder.is_some())
+    /// Whether it enlarges as diffusion models usually do, by drawing from noise on its schedule beside the small image; Eddy's own
+    /// begin at the small image, which a map of sigma tells them.
+    pub fn is_generative_upscaler(&self) -> bool {
+        self.task == Task::Upscale && (self.inputs.sigma.is_none() || self.is_concatenated() || self.decoder.is_some())
     }
 
     /// Whether the network was trained with pixels that are known beside pixels that are missing.
@@ -458,8 +458,8 @@ impl Manifest {
         self.inputs.sigma.is_some() && self.sigma.is_some_and(|sigma| sigma.mixed)
     }
 
-    /// Whether the small picture stands behind the sample's channels in one tensor.
-    pub fn is_joined(&self) -> bool {
+    /// Whether the small image stands behind the sample's channels in one tensor.
+    pub fn is_concatenated(&self) -> bool {
         self.inputs.condition.as_ref() == Some(&self.inputs.sample)
     }
 

@@ -3,8 +3,8 @@
 mod bundled;
 mod diffusers;
 mod external;
+mod fallback;
 mod files;
-mod guarded;
 mod import;
 mod manifest;
 mod package;
@@ -15,10 +15,12 @@ mod verify;
 pub use bundled::names as bundled_names;
 pub use diffusers::DiffusersFolder;
 pub use external::external_files;
+pub use fallback::NetworkWithFallback;
 pub use files::{LARGEST_CONFIG, LARGEST_GRAPH, Links, find_inside, find_weights, read_regular};
-pub use guarded::GuardedNetwork;
-pub use import::{Facts, facts_of_diffusers, schedule_of_diffusers};
-pub use manifest::{Check, Decoding, Defaults, InputNames, Layout, Manifest, ModelFile, OutputNames, SigmaRange, Task};
+pub use import::{PackageSpec, facts_of_diffusers, schedule_of_diffusers};
+pub use manifest::{
+    Check, DecoderSpec, Defaults, InputNames, Layout, Manifest, ModelFile, OutputNames, SigmaRange, Task,
+};
 pub use package::Package;
 pub use precision::Precision;
 pub use sampled::SampledModel;

@@ -145,7 +145,7 @@ impl Package {
         OnnxNetwork::load(runtime, &self.manifest.name, origin.source(), self.interface(precision), options)
     }
 
-    /// How many nodes of the network in `precision` each provider of ONNX Runtime takes, as a run on a small picture shows.
+    /// How many nodes of the network in `precision` each provider of ONNX Runtime takes, as a run on a small image shows.
     ///
     /// # Errors
     /// As for [`load`](Self::load), and when the network does not run.
@@ -194,7 +194,7 @@ impl Package {
             sigma_planes: manifest.layout.sigma_planes(),
             timestep: manifest.inputs.timestep.clone(),
             condition: manifest.inputs.condition.clone(),
-            condition_channels: Some(manifest.picture_channels()),
+            condition_channels: Some(manifest.image_channels()),
             class: manifest.inputs.class.clone(),
             scale: manifest.sample_scale(),
             output: manifest.outputs.prediction.clone(),

@@ -1,11 +1,11 @@
-//! In what numbers a network computes.
+//! The numeric precision in which a network computes.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::Deserialize;
 
-/// In what numbers a file's weights and values are.
+/// The numeric precision in which a file's weights and values are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {

@@ -39,7 +39,7 @@ impl SampledModel {
             Self::Diffusers(folder) => return Ok(Schedule::Discrete(Box::new(folder.schedule.clone()))),
             Self::Package(package) => package,
         };
-        package.manifest.sampled_on()
+        package.manifest.schedule_of()
     }
 
     /// What height and width at the network's input are multiples of. A folder in the diffusers layout does not say.

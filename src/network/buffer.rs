@@ -7,7 +7,7 @@ use ort::session::IoBinding;
 use ort::value::Tensor;
 use ort::value::TensorElementType;
 
-/// A tensor of pictures that the executor sees as f32, whatever the network wants.
+/// A tensor of images that the executor sees as f32, whatever the network wants.
 #[derive(Debug)]
 pub(super) enum Buffer {
     /// The tensor's own memory is filled and read.

@@ -117,14 +117,14 @@ pub struct Placement {
     /// What networks run on.
     pub device: Device,
     /// What was tried before, and what is wrong with it.
-    pub passed_over: Vec<(Device, String)>,
+    pub rejected: Vec<(Device, String)>,
 }
 
 impl fmt::Display for Placement {
     /// `cpu (tensorrt:0: libnvinfer.so.10 is missing; ...)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.device)?;
-        let mut reasons = self.passed_over.iter();
+        let mut reasons = self.rejected.iter();
         if let Some((device, problem)) = reasons.next() {
             write!(f, " (not {device}: {problem}")?;
             reasons.try_for_each(|(device, problem)| write!(f, "; not {device}: {problem}"))?;
@@ -136,7 +136,7 @@ impl fmt::Display for Placement {
 
 /// How much of a device is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trial {
+pub enum ProbeDepth {
     /// That its provider loads and finds it, and that a node runs there; of TensorRT no engine is built.
     Quick,
     /// Everything: of TensorRT, an engine for one node is built, which takes seconds.
@@ -153,8 +153,8 @@ impl Runtime {
     pub fn choose(&self, choice: DeviceChoice, require: bool) -> Result<Placement> {
         let candidates = match choice {
             DeviceChoice::Named(device) => {
-                return match self.try_device(device, Trial::Quick) {
-                    Ok(()) => Ok(Placement { device, passed_over: Vec::new() }),
+                return match self.try_device(device, ProbeDepth::Quick) {
+                    Ok(()) => Ok(Placement { device, rejected: Vec::new() }),
                     Err(problem) => Err(Error::Device { device: device.to_string(), problem }),
                 };
             }
@@ -162,26 +162,26 @@ impl Runtime {
                 Device::of_each_kind().filter(|device| device.provider().is_automatic).collect::<Vec<_>>()
             }
         };
-        let mut passed_over = Vec::new();
+        let mut rejected = Vec::new();
         for device in candidates {
-            match self.try_device(device, Trial::Quick) {
-                Ok(()) => return Ok(Placement { device, passed_over }),
-                Err(problem) => passed_over.push((device, problem)),
+            match self.try_device(device, ProbeDepth::Quick) {
+                Ok(()) => return Ok(Placement { device, rejected }),
+                Err(problem) => rejected.push((device, problem)),
             }
         }
         if require {
             let problems: Vec<String> =
-                passed_over.iter().map(|(device, problem)| format!("{device}: {problem}")).collect();
+                rejected.iter().map(|(device, problem)| format!("{device}: {problem}")).collect();
             return Err(Error::Device { device: "any GPU".into(), problem: problems.join("; ") });
         }
-        Ok(Placement { device: Device::Cpu, passed_over })
+        Ok(Placement { device: Device::Cpu, rejected })
     }
 
     /// Runs one node on `device`, and on nothing else.
     ///
     /// # Errors
     /// What is wrong with it, in words that say what to do.
-    pub fn try_device(&self, device: Device, trial: Trial) -> Result<(), String> {
+    pub fn try_device(&self, device: Device, trial: ProbeDepth) -> Result<(), String> {
         self.has_provider(device)?;
         self.forget_complaints();
         let run = || -> ort::Result<bool> {
@@ -203,7 +203,7 @@ impl Runtime {
             }
             Err(error) => {
                 // What ends a call is often less than what was complained of before.
-                let mut words = self.complaints();
+                let mut words = self.log_errors();
                 words.push(error.to_string());
                 Err(explain(&words))
             }
@@ -318,8 +318,8 @@ mod tests {
 
     #[test]
     fn a_placement_says_why() {
-        let passed_over = vec![(Device::TensorRt(0), "no".to_owned()), (Device::Cuda(0), "neither".to_owned())];
-        let placement = Placement { device: Device::Cpu, passed_over };
+        let rejected = vec![(Device::TensorRt(0), "no".to_owned()), (Device::Cuda(0), "neither".to_owned())];
+        let placement = Placement { device: Device::Cpu, rejected };
         assert_eq!(placement.to_string(), "cpu (not tensorrt:0: no; not cuda:0: neither)");
         assert_eq!(Placement::default().to_string(), "cpu");
     }

@@ -45,7 +45,7 @@ fn hex(bytes: &[u8]) -> String {
 
 /// What stands in a finished folder beside the engines.
 #[derive(Debug, Serialize, Deserialize)]
-struct Seal {
+struct CacheManifest {
     /// SHA-256 of every file.
     files: BTreeMap<String, String>,
     /// What the engine depends on, for people.
@@ -68,7 +68,7 @@ pub fn folder() -> Option<PathBuf> {
 
 /// The place of the engine for one key.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct CacheEntry {
     root: PathBuf,
     name: String,
     key: Key,
@@ -83,7 +83,7 @@ enum State {
     Building(std::time::Instant),
 }
 
-impl Place {
+impl CacheEntry {
     /// Looks for the engine of `key` below `root`, and makes room for a new one where there is none or it is not whole.
     ///
     /// # Errors
@@ -133,7 +133,7 @@ impl Place {
         let part = self.engines();
         let files = hashes(&part)?;
         let key = self.key.0.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
-        let seal = Seal { files, key, seconds: begun.elapsed().as_secs_f64() };
+        let seal = CacheManifest { files, key, seconds: begun.elapsed().as_secs_f64() };
         fs::write(part.join(SEAL), serde_json::to_string_pretty(&seal)?)?;
         let kept = self.root.join(&self.name);
         if let Err(error) = durable::rename_folder(&part, &kept) {
@@ -148,7 +148,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for CacheEntry {
     fn drop(&mut self) {
         if self.is_to_be_built() {
             // Half an engine is none.
@@ -165,7 +165,7 @@ pub fn durations(root: &Path) -> Vec<f64> {
     seconds
 }
 
-fn read_seal(folder: &Path) -> Option<Seal> {
+fn read_seal(folder: &Path) -> Option<CacheManifest> {
     serde_json::from_slice(&fs::read(folder.join(SEAL)).ok()?).ok()
 }
 
@@ -201,15 +201,15 @@ fn sweep(root: &Path) {
 
 #[cfg(test)]
 mod tests {
-    use super::{Key, Place, durations};
+    use super::{CacheEntry, Key, durations};
     use std::fs;
 
     fn key() -> Key {
         Key::default().with("network", "abc").with("shape", "1x3x8x8")
     }
 
-    fn build(root: &std::path::Path, key: Key) -> Place {
-        let mut place = Place::open(root, key).unwrap();
+    fn build(root: &std::path::Path, key: Key) -> CacheEntry {
+        let mut place = CacheEntry::open(root, key).unwrap();
         assert!(place.is_to_be_built());
         fs::write(place.engines().join("a.engine"), "an engine").unwrap();
         place.seal().unwrap();
@@ -221,7 +221,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let engines = build(root.path(), key()).engines();
         assert_eq!(fs::read_to_string(engines.join("a.engine")).unwrap(), "an engine");
-        assert!(!Place::open(root.path(), key()).unwrap().is_to_be_built());
+        assert!(!CacheEntry::open(root.path(), key()).unwrap().is_to_be_built());
         assert_eq!(durations(root.path()).len(), 1);
     }
 
@@ -232,7 +232,7 @@ mod tests {
         for other in
             [key().with("shape", "1x3x8x9"), key().with("precision", "f16"), Key::default().with("network", "abc")]
         {
-            assert!(Place::open(root.path(), other).unwrap().is_to_be_built());
+            assert!(CacheEntry::open(root.path(), other).unwrap().is_to_be_built());
         }
         let (one, two) = (Key::default().with("a", "1;b=1:2"), Key::default().with("a", "1").with("b", "2"));
         assert_ne!(one.name(), two.name());
@@ -250,7 +250,7 @@ mod tests {
                 "no seal" => fs::remove_file(folder.join("seal.json")).unwrap(),
                 _ => fs::write(folder.join("seal.json"), "{\"files\"").unwrap(),
             }
-            assert!(Place::open(root.path(), key()).unwrap().is_to_be_built(), "{damage}");
+            assert!(CacheEntry::open(root.path(), key()).unwrap().is_to_be_built(), "{damage}");
             assert!(!folder.exists(), "{damage}");
         }
     }
@@ -258,7 +258,7 @@ mod tests {
     #[test]
     fn nothing_is_left_of_a_build_that_failed() {
         let root = tempfile::tempdir().unwrap();
-        let place = Place::open(root.path(), key()).unwrap();
+        let place = CacheEntry::open(root.path(), key()).unwrap();
         let part = place.engines();
         assert!(part.is_dir());
         drop(place);
@@ -266,7 +266,7 @@ mod tests {
         // Of a process that was killed: no process has so large a number.
         let left = root.path().join("abc.4194999-1.part");
         fs::create_dir(&left).unwrap();
-        drop(Place::open(root.path(), key()).unwrap());
+        drop(CacheEntry::open(root.path(), key()).unwrap());
         assert!(!left.exists());
     }
 }

@@ -44,18 +44,18 @@ impl Interface {
     }
 
     /// How many of the sample's channels are the condition's, which stand last.
-    pub(super) fn channels_behind(&self, channels: usize) -> usize {
-        if self.is_joined() { self.condition_channels(channels) } else { 0 }
+    pub(super) fn concat_channels(&self, channels: usize) -> usize {
+        if self.is_concatenated() { self.condition_channels(channels) } else { 0 }
     }
 
     /// Whether sample and condition are one tensor.
-    pub(super) fn is_joined(&self) -> bool {
+    pub(super) fn is_concatenated(&self) -> bool {
         self.condition.is_some() && self.condition == self.sample
     }
 
     /// The condition, where it is a tensor of its own.
     pub(super) fn own_condition(&self) -> Option<&String> {
-        self.condition.as_ref().filter(|_| !self.is_joined())
+        self.condition.as_ref().filter(|_| !self.is_concatenated())
     }
 }
 
@@ -83,7 +83,7 @@ impl Types {
     ) -> BTreeMap<String, i64> {
         let scale = interface.scale.max(1);
         let shapes = [
-            [batch, channels + interface.channels_behind(channels), height, width],
+            [batch, channels + interface.concat_channels(channels), height, width],
             [batch, interface.sigma_planes, height, width],
             [batch, interface.condition_channels(channels), height / scale, width / scale],
         ];
@@ -114,11 +114,11 @@ impl Types {
             }
         }
         let half = interface.half;
-        let tensor = |name: &String| picture(find(inputs, name, "input", model)?, half, model);
+        let tensor = |name: &String| image(find(inputs, name, "input", model)?, half, model);
         let (sample, declared) = sample.as_ref().map(tensor).transpose()?.unzip();
         let declared = declared.unwrap_or_else(|| vec![-1; 4]);
         if let (Some(channels), Some(name)) = (interface.channels, &interface.sample)
-            && let whole = channels + interface.channels_behind(channels)
+            && let whole = channels + interface.concat_channels(channels)
             && declared[1] >= 0
             && usize::try_from(declared[1]) != Ok(whole)
         {
@@ -131,8 +131,8 @@ impl Types {
         if let Some(name) = class {
             labels(find(inputs, name, "input", model)?, model)?;
         }
-        let (output, given) = picture(find(session.outputs(), &interface.output, "output", model)?, half, model)?;
-        let behind = usize::try_from(declared[1]).map_or(0, |whole| interface.channels_behind(whole / 2));
+        let (output, given) = image(find(session.outputs(), &interface.output, "output", model)?, half, model)?;
+        let behind = usize::try_from(declared[1]).map_or(0, |whole| interface.concat_channels(whole / 2));
         let own = declared[1] - i64::try_from(behind).unwrap_or(0);
         if own >= 0 && given[1] >= 0 && own != given[1] {
             let problem = format!(
@@ -163,8 +163,8 @@ fn find<'a>(outlets: &'a [Outlet], name: &str, way: &str, model: &str) -> Result
     })
 }
 
-/// The element type and declared shape of an input or output that holds pictures, of the type that `half` asks for.
-fn picture(outlet: &Outlet, half: Option<bool>, model: &str) -> Result<(TensorElementType, Vec<i64>)> {
+/// The element type and declared shape of an input or output that holds images, of the type that `half` asks for.
+fn image(outlet: &Outlet, half: Option<bool>, model: &str) -> Result<(TensorElementType, Vec<i64>)> {
     let expected = match half {
         None => "float32 or float16",
         Some(true) => "float16",

@@ -11,7 +11,7 @@ mod runtime;
 mod session;
 mod watch;
 
-pub use device::{Device, DeviceChoice, Placement, Trial};
+pub use device::{Device, DeviceChoice, Placement, ProbeDepth};
 pub(crate) use engines::sha256;
 pub use engines::{durations as engine_durations, folder as engine_folder};
 pub use interface::Interface;
@@ -60,7 +60,7 @@ pub trait Network {
         Ok(())
     }
 
-    /// The network to ask again where this one gave something that is no picture: the same in f32, which may be itself. By
+    /// The network to ask again where this one gave invalid output: the same in f32, which may be itself. By
     /// default there is none.
     ///
     /// # Errors

@@ -47,7 +47,7 @@ pub struct Runtime {
     /// Where it is, unless it is the embedded one.
     file: Option<PathBuf>,
     minor_version: Option<u32>,
-    complaints: Complaints,
+    log_errors: Complaints,
 }
 
 /// What the library wrote to its log of errors since they were last forgotten. Why a device does not work stands there alone.
@@ -100,12 +100,12 @@ impl Runtime {
     }
 
     /// What the library complained of since [`forget_complaints`](Self::forget_complaints).
-    pub(super) fn complaints(&self) -> Vec<String> {
-        self.complaints.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    pub(super) fn log_errors(&self) -> Vec<String> {
+        self.log_errors.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
     pub(super) fn forget_complaints(&self) {
-        self.complaints.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clear();
+        self.log_errors.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clear();
     }
 
     /// The library's path, or what stands for the embedded one.
@@ -152,25 +152,25 @@ impl Runtime {
         // as a call that panics.
         let minor_version = ort::util::probe(path);
         let builder = ort::init_from(path).map_err(|error| explain(&library, &error))?;
-        let complaints = Complaints::default();
+        let log_errors = Complaints::default();
         let environment =
-            builder.with_name("eddy").with_telemetry(false).with_logger(listener(&complaints)).build().map_err(
+            builder.with_name("eddy").with_telemetry(false).with_logger(listener(&log_errors)).build().map_err(
                 |cause| Error::Runtime {
                     library: library.clone(),
                     problem: "it opened, but would not start".into(),
                     source: Some(Box::new(cause)),
                 },
             )?;
-        Ok(Self { environment, library, file: None, minor_version, complaints })
+        Ok(Self { environment, library, file: None, minor_version, log_errors })
     }
 }
 
 /// Keeps the errors of the library's log, and drops all else.
-fn listener(complaints: &Complaints) -> LoggerFunction {
-    let complaints = Arc::clone(complaints);
+fn listener(log_errors: &Complaints) -> LoggerFunction {
+    let log_errors = Arc::clone(log_errors);
     Arc::new(move |level, _, _, _, message| {
         if level >= LogLevel::Error {
-            let mut lines = complaints.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut lines = log_errors.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             if lines.len() < MOST_COMPLAINTS {
                 lines.push(message.to_owned());
             }

@@ -11,7 +11,7 @@ use ort::session::{IoBinding, RunOptions, Session};
 
 use super::buffer::{Buffer, Labels, Scalar};
 use super::device::Device;
-use super::engines::{self, Key, Place};
+use super::engines::{self, CacheEntry, Key};
 use super::interface::{Interface, Types};
 use super::runtime::Runtime;
 use super::watch::{self, Ended, Watched};
@@ -62,7 +62,7 @@ pub struct OnnxNetwork {
     model: String,
     device: Device,
     /// Where sessions are built for one shape: what they are built from.
-    tailor: Option<Tailor>,
+    tailor: Option<PerShapeSession>,
     watched: Arc<Watched>,
     // The environment has to outlive the session.
     runtime: Arc<Runtime>,
@@ -70,13 +70,13 @@ pub struct OnnxNetwork {
 
 /// What builds sessions for one shape each, as TensorRT's engines are.
 #[derive(Debug)]
-struct Tailor {
+struct PerShapeSession {
     graph: Arc<Graph>,
     options: SessionOptions,
     /// What the session at hand is for.
     shape: Option<Shape>,
     /// Where its engine is.
-    place: Option<Place>,
+    place: Option<CacheEntry>,
     engine: Engine,
 }
 
@@ -88,7 +88,7 @@ pub enum Engine {
     /// It was built, and is kept when it has run once.
     Built,
     /// It was built and is not kept, for this reason.
-    Unkept(String),
+    NotCached(String),
 }
 
 /// A graph that is kept.
@@ -152,7 +152,7 @@ impl OnnxNetwork {
         options: SessionOptions,
     ) -> Result<Self> {
         let tailored = options.device.has_fixed_shapes();
-        let special = Special { only_to_look_at: tailored, ..Special::default() };
+        let special = SessionOverrides { inspect_only: tailored, ..SessionOverrides::default() };
         let session = build(runtime, source, options, &special).map_err(|cause| refused(model, options, cause))?;
         let types = Types::read(&session, &interface, model)?;
         let tailor = tailored.then(|| {
@@ -160,7 +160,7 @@ impl OnnxNetwork {
                 ModelSource::Bytes(bytes) => Graph::Bytes(bytes.to_vec()),
                 ModelSource::File(path) => Graph::File(path.to_owned()),
             };
-            Tailor { graph: Arc::new(graph), options, shape: None, place: None, engine: Engine::Built }
+            PerShapeSession { graph: Arc::new(graph), options, shape: None, place: None, engine: Engine::Built }
         });
         Self::around(session, runtime, model, interface, types, options.device, tailor)
     }
@@ -182,7 +182,7 @@ impl OnnxNetwork {
             source: Some(cause),
         };
         let folder = tempfile::tempdir().map_err(|cause| fail("there is no place for a profile", cause.into()))?;
-        let special = Special { profile: Some(folder.path().join("profile")), ..Special::default() };
+        let special = SessionOverrides { profile: Some(folder.path().join("profile")), ..SessionOverrides::default() };
         let session = build(runtime, source, options, &special).map_err(|cause| refused(model, options, cause))?;
         let types = Types::read(&session, &interface, model)?;
         let mut network = Self::around(session, runtime, model, interface, types, options.device, None)?;
@@ -201,7 +201,7 @@ impl OnnxNetwork {
         interface: Interface,
         types: Types,
         device: Device,
-        tailor: Option<Tailor>,
+        tailor: Option<PerShapeSession>,
     ) -> Result<Self> {
         let watched = Watched::new()
             .map_err(|cause| Error::model_from(model, "ONNX Runtime has no options for its runs", cause))?;
@@ -231,7 +231,7 @@ impl OnnxNetwork {
         let allocator = self.allocator();
         let mut sample = None;
         if let (Some(name), Some(element)) = (&self.interface.sample, self.types.sample) {
-            let whole = channels + self.interface.channels_behind(channels);
+            let whole = channels + self.interface.concat_channels(channels);
             let buffer = Buffer::new(&allocator, element, [batch, whole, height, width])?;
             buffer.bind_input(&mut binding, name)?;
             sample = Some(buffer);
@@ -297,18 +297,18 @@ impl OnnxNetwork {
             .with("driver", nvidia::driver().unwrap_or_default())
             .with("gpu", format!("{} {}", tailor.options.device, nvidia::gpus().join(" ")));
         // Without a place to keep it in, an engine is built for this run alone.
-        let place = engines::folder().map(|root| Place::open(&root, key)).transpose();
+        let place = engines::folder().map(|root| CacheEntry::open(&root, key)).transpose();
         let (place, engine) = match place {
-            Ok(None) => (None, Engine::Unkept("there is no folder for it; set HOME or XDG_CACHE_HOME".into())),
+            Ok(None) => (None, Engine::NotCached("there is no folder for it; set HOME or XDG_CACHE_HOME".into())),
             Ok(Some(place)) if place.is_to_be_built() => (Some(place), Engine::Built),
             Ok(place) => (place, Engine::Found),
-            Err(error) => (None, Engine::Unkept(error.to_string())),
+            Err(error) => (None, Engine::NotCached(error.to_string())),
         };
         tailor.engine = engine;
         let (runtime, graph, options) = (Arc::clone(&self.runtime), Arc::clone(&tailor.graph), tailor.options);
         let model = self.model.clone();
         (self.session, tailor.place) = watch::load(&self.model, move || {
-            let special = Special { sizes, engines: place.as_ref(), ..Special::default() };
+            let special = SessionOverrides { sizes, engines: place.as_ref(), ..SessionOverrides::default() };
             let built = build(&runtime, graph.source(), options, &special);
             Ok((built.map_err(|cause| refused(&model, options, cause))?, place))
         })?;
@@ -323,10 +323,10 @@ impl Network for OnnxNetwork {
             return Ok(());
         }
         let [batch, channels, height, width] = shape;
-        let behind = self.interface.channels_behind(channels);
+        let behind = self.interface.concat_channels(channels);
         if behind > 0 && batch > 1 {
             let problem = format!(
-                "its condition stands behind the sample in one tensor, which takes one picture at a time; {batch} were asked for"
+                "its condition stands behind the sample in one tensor, which takes one image at a time; {batch} were asked for"
             );
             return Err(Error::model(&self.model, problem));
         }
@@ -404,14 +404,14 @@ impl Network for OnnxNetwork {
             }
             let is_memory = cause.message().contains("Failed to allocate memory");
             let advice =
-                if is_memory { " for lack of memory; take smaller tiles (-t), or a smaller picture" } else { "" };
+                if is_memory { " for lack of memory; take smaller tiles (-t), or a smaller image" } else { "" };
             let problem = format!("model {}: the evaluation at shape {:?} failed{advice}", self.model, bound.shape);
             return Err(Error::Evaluation { problem, source: Some(Box::new(cause)) });
         }
-        if let Some(Tailor { place: Some(place), engine, .. }) = &mut self.tailor
+        if let Some(PerShapeSession { place: Some(place), engine, .. }) = &mut self.tailor
             && let Err(error) = place.seal()
         {
-            *engine = Engine::Unkept(error.to_string());
+            *engine = Engine::NotCached(error.to_string());
         }
         Ok(bound.output.fetch())
     }
@@ -459,13 +459,13 @@ impl Bound {
 
 /// How a session differs from others of the same options.
 #[derive(Debug, Default)]
-struct Special<'a> {
+struct SessionOverrides<'a> {
     /// Its inputs and outputs are looked at, and it never runs.
-    only_to_look_at: bool,
+    inspect_only: bool,
     /// What free axes are, by their names.
     sizes: BTreeMap<String, i64>,
     /// Where engines are kept.
-    engines: Option<&'a Place>,
+    engines: Option<&'a CacheEntry>,
     /// What the names of profiles begin with.
     profile: Option<PathBuf>,
 }
@@ -484,10 +484,10 @@ fn build(
     runtime: &Runtime,
     source: ModelSource<'_>,
     options: SessionOptions,
-    special: &Special<'_>,
+    special: &SessionOverrides<'_>,
 ) -> ort::Result<Session> {
     let threads = if options.threads == 0 { default_threads() } else { options.threads };
-    let level = if special.only_to_look_at { GraphOptimizationLevel::Disable } else { GraphOptimizationLevel::All };
+    let level = if special.inspect_only { GraphOptimizationLevel::Disable } else { GraphOptimizationLevel::All };
     let mut builder = Session::builder(runtime.environment())?
         // Otherwise it would choose a device by itself.
         .with_auto_device(AutoDevicePolicy::PreferCPU)?
@@ -506,7 +506,7 @@ fn build(
     {
         builder = builder.with_config_entry("session.intra_op_thread_affinities", affinities(&cores))?;
     }
-    if options.device != Device::Cpu && !special.only_to_look_at {
+    if options.device != Device::Cpu && !special.inspect_only {
         if options.whole {
             builder = builder.with_disable_cpu_fallback()?;
         }

@@ -1,12 +1,12 @@
 //! A live view: one small page that shows a stream before and after and lets its treatment be changed, and figures for
 //! Prometheus. Nothing is copied or encoded for it unless somebody looks.
 
-mod board;
 mod callers;
-mod desk;
+mod handler;
 mod metrics;
 mod server;
 mod socket;
+mod state;
 
 use std::fs::File;
 use std::io::Read;

@@ -17,9 +17,9 @@ function say(text) {
   $("message").textContent = text;
 }
 
-// The picture: before on the left of the divider, after on the right.
+// The frame: before on the left of the divider, after on the right.
 
-const canvas = $("picture");
+const canvas = $("frame");
 const paper = canvas.getContext("2d");
 let pair = null;
 let place = 0.5;
@@ -60,7 +60,7 @@ $("divider").addEventListener("keydown", (event) => {
   if (step) divide(place + step);
 });
 
-async function pictures() {
+async function frames() {
   let seen = "";
   for (;;) {
     if (document.hidden) {
@@ -76,7 +76,7 @@ async function pictures() {
         const [before, after] = await Promise.all(
           parts.map((part) => createImageBitmap(new Blob([part], { type: "image/jpeg" }))),
         );
-        seen = answer.headers.get("X-Picture");
+        seen = answer.headers.get("X-Frame");
         pair = { before, after };
         if (canvas.width !== after.width || canvas.height !== after.height) {
           canvas.width = after.width;
@@ -85,13 +85,13 @@ async function pictures() {
         draw();
         say("");
       } else {
-        say("waiting for a picture");
+        say("waiting for a frame");
       }
     } catch (error) {
       say(error instanceof TypeError ? "the run has ended, or cannot be reached" : error.message);
       await pause(1000);
     }
-    // Pictures are encoded for nobody else: about ten a second will do.
+    // Frames are encoded for nobody else: about ten a second will do.
     await pause(80);
   }
 }
@@ -106,14 +106,14 @@ function tell(status) {
   $("rate").textContent = `${status.rate.toFixed(1)} a second`;
   $("latency").textContent =
     [status.latency_p50_ms, status.latency_p95_ms, status.latency_p99_ms].map((ms) => ms.toFixed(0)).join(" / ") + " ms";
-  $("latency").title = "half of the pictures, 95 % and 99 % of them were written within that time";
+  $("latency").title = "half of the frames, 95 % and 99 % of them were written within that time";
   $("noise").textContent = status.sigma === null ? "–" : `sigma ${status.sigma.toFixed(1)}`;
   const parts = [status.model, `${status.steps} step${status.steps === 1 ? "" : "s"}`];
   if (status.precision !== "f32") parts.push(status.precision);
   if (status.scale !== "1") parts.push(`at ${status.scale} of the size`);
   $("network").textContent = parts.join(", ");
   $("written").textContent = `${status.written} of ${status.read}`;
-  const lost = ["dropped", "corrupt", "late", "passed_on"].filter((name) => status[name] > 0);
+  const lost = ["dropped", "corrupt", "late", "passed_through"].filter((name) => status[name] > 0);
   $("lost").textContent = lost.map((name) => `${status[name]} ${name.replace("_", " ")}`).join(", ") || "nothing";
 }
 
@@ -126,7 +126,7 @@ async function figures() {
       if ($("auto").checked) followSigma(status);
       first = false;
     } catch {
-      // Whoever asks for pictures says what is wrong.
+      // Whoever asks for frames says what is wrong.
     }
   }
 }
@@ -167,5 +167,5 @@ $("temporal").addEventListener("change", () => control({ temporal: $("temporal")
 $("controls").addEventListener("submit", (event) => event.preventDefault());
 
 divide(0.5);
-pictures();
+frames();
 figures();

@@ -14,14 +14,14 @@ use tokio::runtime::{self, Runtime};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-use super::board::{Board, Pen};
 use super::callers::{Caller, Connections};
-use super::desk::Desk;
+use super::handler::RequestHandler;
 use super::socket::Socket;
+use super::state::{MetricsSampler, SharedState};
 use super::{Address, Token};
 use crate::error::{Error, Result};
-use crate::frame::stream::{Picture, Video};
-use crate::video::{Running, Wishes};
+use crate::media::stream::{VideoFormat, VideoFrame};
+use crate::video::{RunStatus, SettingsUpdate};
 
 /// Whoever is connected and has not asked (again) by then is left.
 const IDLE: Duration = Duration::from_secs(10);
@@ -40,24 +40,24 @@ const MOMENT: Duration = Duration::from_millis(10);
 
 /// A live view that is being served. It ends when it is dropped.
 pub struct Preview {
-    board: Arc<Board>,
-    pen: Pen,
+    board: Arc<SharedState>,
+    pen: MetricsSampler,
     url: String,
     /// Ends the server when it is dropped.
     _end: oneshot::Sender<()>,
 }
 
 impl Preview {
-    /// Serves a view of pictures that are as `before` describes them and become what `after` describes. `denoises` says whether
-    /// their noise is known and pictures before may be drawn on. An address that is not for this machine alone wants a token.
+    /// Serves a view of frames that are as `before` describes them and become what `after` describes. `denoises` says whether
+    /// their noise is known and frames before may be drawn on. An address that is not for this machine alone wants a token.
     ///
     /// # Errors
     /// [`Error::Usage`] when it cannot be served there.
     pub fn serve(
         Address(address): Address,
         token: Option<Token>,
-        before: &Video,
-        after: &Video,
+        before: &VideoFormat,
+        after: &VideoFormat,
         denoises: bool,
     ) -> Result<Self> {
         let is_local = address.ip().is_loopback();
@@ -74,8 +74,8 @@ impl Preview {
         let address = listener.local_addr().map_err(unserved)?;
         let fragment = token.as_ref().map_or(String::new(), |token| format!("#token={}", token.text));
         let url = format!("http://{address}/{fragment}");
-        let board = Arc::new(Board::new(before.clone(), after.clone()));
-        let desk = Desk::new(Arc::clone(&board), token, address, denoises);
+        let board = Arc::new(SharedState::new(before.clone(), after.clone()));
+        let desk = RequestHandler::new(Arc::clone(&board), token, address, denoises);
         let (end, ended) = oneshot::channel();
         let body = move || {
             runtime.spawn(accept(listener, Arc::new(desk)));
@@ -84,7 +84,7 @@ impl Preview {
         };
         let spawned = thread::Builder::new().name("preview".to_owned()).spawn(body);
         spawned.map_err(|error| Error::usage(format!("the preview gets no thread ({error})")))?;
-        Ok(Self { board, pen: Pen::new(), url, _end: end })
+        Ok(Self { board, pen: MetricsSampler::new(), url, _end: end })
     }
 
     /// Where it is to be seen, with its token.
@@ -93,17 +93,17 @@ impl Preview {
     }
 
     /// Tells how far the run has come.
-    pub fn look(&mut self, running: &Running<'_>) {
+    pub fn on_progress(&mut self, running: &RunStatus<'_>) {
         self.pen.write(&self.board, running);
     }
 
-    /// Shows a picture to whoever waits for one.
-    pub fn show(&self, before: &Picture, after: &Picture) {
-        self.board.show(before, after);
+    /// Shows a frame to whoever waits for one.
+    pub fn on_frame(&self, before: &VideoFrame, after: &VideoFrame) {
+        self.board.on_frame(before, after);
     }
 
     /// What is wished for since this was last asked.
-    pub fn wishes(&self) -> Option<Wishes> {
+    pub fn settings(&self) -> Option<SettingsUpdate> {
         self.board.take_wishes()
     }
 }
@@ -120,7 +120,7 @@ fn listen(runtime: &Runtime, Address(address): Address) -> io::Result<TcpListene
 }
 
 /// Takes connections for ever.
-async fn accept(listener: TcpListener, desk: Arc<Desk>) {
+async fn accept(listener: TcpListener, desk: Arc<RequestHandler>) {
     let connections = Arc::new(Connections::default());
     loop {
         let Ok((stream, address)) = listener.accept().await else {
@@ -135,7 +135,7 @@ async fn accept(listener: TcpListener, desk: Arc<Desk>) {
 }
 
 /// Answers what comes over one connection.
-async fn attend(stream: TcpStream, caller: Caller, desk: Arc<Desk>) {
+async fn attend(stream: TcpStream, caller: Caller, desk: Arc<RequestHandler>) {
     let service = service_fn(|request| async { Ok::<_, Infallible>(desk.answer(&caller, request).await) });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -48,25 +48,25 @@ impl Default for Budget {
 
 impl Budget {
     /// What is left for tiles beside what the process holds already and `reserve` bytes that it will still ask for.
-    pub fn room(self, reserve: u64) -> Room {
-        Room { max_memory: self.max_memory, held: machine::resident_memory() + reserve }
+    pub fn room(self, reserve: u64) -> MemoryHeadroom {
+        MemoryHeadroom { max_memory: self.max_memory, held: machine::resident_memory() + reserve }
     }
 }
 
 /// What is left of a budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Room {
+pub struct MemoryHeadroom {
     max_memory: u64,
     held: u64,
 }
 
-impl Room {
+impl MemoryHeadroom {
     /// Where so many bytes more are held.
-    pub fn without(self, bytes: u64) -> Self {
+    pub fn minus(self, bytes: u64) -> Self {
         Self { held: self.held + bytes, ..self }
     }
 
-    /// Cuts a picture of `width` by `height` pixels and `planes` planes into the largest tiles that fit.
+    /// Cuts an image of `width` by `height` pixels and `planes` planes into the largest tiles that fit.
     ///
     /// # Errors
     /// [`Error::Usage`] when not even the smallest tile fits, or the tile that was asked for is no tile.
@@ -83,7 +83,7 @@ impl Room {
         let per_pixel = bytes_per_pixel.unwrap_or(UNKNOWN_BYTES_PER_PIXEL);
         let cost = |plan: &TilePlan| {
             let (tile_width, tile_height) = plan.tile_size();
-            // A band of joined rows, which a whole picture does without.
+            // A band of joined rows, which a whole image does without.
             let band = if plan.is_whole() { 0 } else { width * tile_height * planes * size_of::<f32>() };
             (tile_width * tile_height * per_pixel + band) as u64
         };
@@ -92,7 +92,7 @@ impl Room {
         if cost(&whole) <= left {
             return Ok(whole);
         }
-        // Not square where the picture is not: a limit is the longest side, and a narrow picture has short tiles.
+        // Not square where the image is not: a limit is the longest side, and a narrow image has short tiles.
         let smallest = TilePlan::smallest(locality).max(choice.overlap.map_or(0, |overlap| 2 * overlap));
         let fits = |limit: usize| {
             let plan = TilePlan::cut(width, height, limit, choice.overlap, locality)?;
@@ -113,7 +113,7 @@ impl Room {
         let least = self.held + cost(&TilePlan::cut(width, height, smallest, choice.overlap, locality)?);
         let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
         Err(Error::usage(format!(
-            "{} MiB are too little for a picture of {width}x{height}: with the smallest tile it takes about {} MiB; raise \
+            "{} MiB are too little for an image of {width}x{height}: with the smallest tile it takes about {} MiB; raise \
              --max-memory",
             mebibytes(self.max_memory),
             mebibytes(least)
@@ -123,15 +123,15 @@ impl Room {
 
 #[cfg(test)]
 mod tests {
-    use super::{Budget, Room, TileChoice};
+    use super::{Budget, MemoryHeadroom, TileChoice};
     use crate::machine;
     use crate::tile::Locality;
 
     const LOCAL: Locality = Locality { multiple_of: 8, receptive_field: Some(20) };
 
-    fn room(beside: u64) -> Room {
+    fn room(beside: u64) -> MemoryHeadroom {
         let room = Budget { max_memory: machine::resident_memory() + (1 << 30) }.room(0);
-        room.without((1 << 30) - beside)
+        room.minus((1 << 30) - beside)
     }
 
     #[test]

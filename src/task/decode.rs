@@ -1,4 +1,4 @@
-//! Latents to pictures, by the decoder half of an autoencoder.
+//! Latents to images, by the decoder half of an autoencoder.
 
 use std::ops::ControlFlow;
 
@@ -9,7 +9,7 @@ use crate::diffusion::{
     Canvas, Clip, Level, Plan, Progress, SLOTS, SigmaMap, Step, Update, Window, execute, read_plane,
 };
 use crate::error::Result;
-use crate::model::Decoding;
+use crate::model::DecoderSpec;
 use crate::network::{Network, Shape};
 use crate::tile::Locality;
 
@@ -28,43 +28,43 @@ const ONCE: Step = Step {
     keep: None,
 };
 
-/// Pictures, `[pictures, channels, scale * height, scale * width]`, of `latents`, `[pictures, C, height, width]`, one after the other and in tiles
+/// Images, `[images, channels, scale * height, scale * width]`, of `latents`, `[images, C, height, width]`, one after the other and in tiles
 /// as memory allows. A decoder that looks at the whole latent gives tiles that are mixed over their seams.
 ///
 /// # Errors
 /// [`Error::Usage`](crate::Error::Usage) for what does not fit the memory that may be used;
 /// [`Error::Evaluation`](crate::Error::Evaluation) when the network fails; [`Error::Interrupted`](crate::Error::Interrupted).
 pub(super) fn decode(
-    decoder: &Decoding,
+    decoder: &DecoderSpec,
     network: &mut dyn Network,
     latents: &Array4<f32>,
     (choice, budget): (TileChoice, Budget),
     watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
 ) -> Result<Array4<f32>> {
     let (count, _, height, width) = latents.dim();
-    let Decoding { channels, scale, receptive_field, bytes_per_pixel, .. } = *decoder;
+    let DecoderSpec { channels, scale, receptive_field, bytes_per_pixel, .. } = *decoder;
     let size = [scale * width, scale * height];
-    let mut pictures = Array4::zeros([count, channels, size[1], size[0]]);
+    let mut images = Array4::zeros([count, channels, size[1], size[0]]);
     let choice = choice.on_finer_grid(scale);
     let locality = Locality { multiple_of: scale, receptive_field };
     let tiles = budget.room(0).tiles([size[0], size[1], channels], choice, locality, bytes_per_pixel)?;
     let plan = Plan { steps: vec![ONCE], clip: Clip::None };
     let whole = latents.as_slice().unwrap_or_default().chunks_exact((latents.len() / count.max(1)).max(1));
     let area = channels * size[0] * size[1];
-    let results = pictures.as_slice_mut().unwrap_or_default().chunks_exact_mut(area.max(1));
-    for (latent, picture) in whole.zip(results) {
-        let mut canvas = Decoded { decoder, latent, width, picture, size };
+    let results = images.as_slice_mut().unwrap_or_default().chunks_exact_mut(area.max(1));
+    for (latent, image) in whole.zip(results) {
+        let mut canvas = Decoded { decoder, latent, width, image, size };
         execute(&plan, network, &mut canvas, &tiles, &SigmaMap::ABSOLUTE, watch)?;
     }
-    Ok(pictures)
+    Ok(images)
 }
 
-/// A latent, `[C, height, width]`, and the picture that comes of it.
+/// A latent, `[C, height, width]`, and the image that comes of it.
 struct Decoded<'a> {
-    decoder: &'a Decoding,
+    decoder: &'a DecoderSpec,
     latent: &'a [f32],
     width: usize,
-    picture: &'a mut [f32],
+    image: &'a mut [f32],
     size: [usize; 2],
 }
 
@@ -92,7 +92,7 @@ impl Canvas for Decoded<'_> {
         let [width, height] = self.size;
         for channel in 0..self.decoder.channels {
             for y in update.rows.clone() {
-                let row = &mut self.picture[(channel * height + y) * width..][..width];
+                let row = &mut self.image[(channel * height + y) * width..][..width];
                 row.copy_from_slice(update.output.row(channel, y, width));
             }
         }

@@ -5,24 +5,24 @@ use std::time::{Duration, Instant};
 
 use ndarray::Array4;
 
-use super::budget::{Budget, Room, TileChoice};
+use super::budget::{Budget, MemoryHeadroom, TileChoice};
 use super::kind::Assessment;
 use super::noise_map::{Variance, noise_map, sigmas};
 use super::pixels::Pixels;
 use super::plane_pixels::PlanePixels;
 use super::profile::NoiseProfile;
 use crate::diffusion::{
-    Canvas, Philox, Plan, Prediction, Progress, Recall, SigmaMap, State, Window, denoise_plan, execute,
+    CachedTiles, Canvas, Philox, Plan, Prediction, Progress, SigmaMap, State, Window, denoise_plan, execute,
 };
 use crate::error::{Error, Result};
-use crate::frame::stream::Matrix;
-use crate::frame::{Frame, Samples};
+use crate::media::stream::Matrix;
+use crate::media::{Image, Samples};
 use crate::model::{Layout, Manifest, Task};
 use crate::network::Network;
 use crate::tensor;
 use crate::tile::TilePlan;
 
-/// How noisy a picture is taken to be.
+/// How noisy an image is taken to be.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum SigmaChoice {
     /// As it is estimated to be.
@@ -32,14 +32,14 @@ pub enum SigmaChoice {
     Known(f64),
     /// Standard deviations of luma, and of chroma averaged over 2x2, in 8-bit units: what noise of a camera is, whose planes differ.
     Planes([f64; 2]),
-    /// At each pixel as the profile has it for the signal there: that of the picture after a binomial filter of 5x5
+    /// At each pixel as the profile has it for the signal there: that of the image after a binomial filter of 5x5
     /// pixels. The networks' map has one plane, so that it is the root of the channels' mean variance.
     Profile(NoiseProfile),
 }
 
 impl SigmaChoice {
     /// The standard deviations that are stated for a network's planes, as parts of the full range: those of luma and of chroma where
-    /// it `has_planes` of both, or else that of red, green and blue, and 0. Of grey pictures there is no chroma. None where nothing is
+    /// it `has_planes` of both, or else that of red, green and blue, and 0. Of grey images there is no chroma. None where nothing is
     /// stated, or a profile is.
     pub(crate) fn stated(&self, has_planes: bool, is_grey: bool, matrix: Matrix) -> Option<[f64; 2]> {
         match *self {
@@ -56,7 +56,7 @@ impl SigmaChoice {
 /// How to denoise.
 #[derive(Clone, Debug, Default)]
 pub struct DenoiseOptions {
-    /// How noisy the pictures are.
+    /// How noisy the images are.
     pub sigma: SigmaChoice,
     /// Evaluations of the network; `None` for the model's default. One gives the posterior mean, which has the highest
     /// PSNR; a few trade PSNR for texture.
@@ -67,7 +67,7 @@ pub struct DenoiseOptions {
     pub seed: u64,
     /// How much of what was found to be noise goes, 0 (nothing) to 1 (all).
     pub strength: Strength,
-    /// How pictures are cut.
+    /// How images are cut.
     pub tile: TileChoice,
     /// What may be used of memory.
     pub budget: Budget,
@@ -105,7 +105,7 @@ impl Strength {
             .for_each(|(changed, original)| *changed = original + self.0 * (*changed - original));
     }
 
-    fn blend_frames(self, original: &Frame, changed: &mut Frame) {
+    fn blend_frames(self, original: &Image, changed: &mut Image) {
         fn blend<T: Copy + Into<f32>>(part: f32, from: &[T], to: &mut [T], round: impl Fn(f32) -> T) {
             let pairs = to.iter_mut().zip(from);
             pairs.for_each(|(to, from)| {
@@ -136,9 +136,9 @@ impl Default for Strength {
     }
 }
 
-/// What was done to a picture.
+/// What was done to an image.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Report {
+pub struct DenoiseReport {
     /// The standard deviation of the noise that was removed, in 8-bit units; the root of the mean variance where it differs. Of
     /// luma where the network works on luma and chroma, unless that of RGB was said.
     pub sigma: f64,
@@ -148,15 +148,15 @@ pub struct Report {
     pub sigma_limited: bool,
     /// Steps of the plan.
     pub steps: usize,
-    /// Tiles that the picture was cut into.
+    /// Tiles that the image was cut into.
     pub tiles: usize,
     /// Width and height of a tile.
     pub tile_size: (usize, usize),
-    /// Evaluations that gave no picture and were repeated.
+    /// Evaluations that gave no image and were repeated.
     pub repeated: usize,
 }
 
-/// The noise of a picture.
+/// The noise of an image.
 struct Noise {
     /// In the network's units.
     map: SigmaMap,
@@ -207,7 +207,7 @@ impl<'a> Denoiser<'a> {
         Ok(Self { manifest, network, options, plan, range })
     }
 
-    /// From now on takes pictures for as noisy as `seen` says; the network's layout says in what planes.
+    /// From now on takes images for as noisy as `seen` says; the network's layout says in what planes.
     pub fn set_assessment(&mut self, seen: &Assessment) {
         self.options.sigma = seen.sigma_for(self.manifest.layout);
     }
@@ -217,7 +217,7 @@ impl<'a> Denoiser<'a> {
         &self.manifest.name
     }
 
-    /// Steps of the plan: evaluations of the network for a picture in one tile.
+    /// Steps of the plan: evaluations of the network for an image in one tile.
     pub fn steps(&self) -> usize {
         self.plan.steps.len()
     }
@@ -257,32 +257,36 @@ impl<'a> Denoiser<'a> {
     /// Denoises `frame` in place; alpha stays as it is, and so do the colours of what is fully transparent. `watch` hears of every evaluation and can stop the run.
     ///
     /// # Errors
-    /// [`Error::Usage`] when the picture does not fit the memory that it may use, has colour that the network does not
+    /// [`Error::Usage`] when the image does not fit the memory that it may use, has colour that the network does not
     /// or is of another kind than its noise profile; [`Error::Evaluation`] when the network fails; [`Error::Interrupted`]. The frame is then not to be used.
-    pub fn denoise(&mut self, frame: &mut Frame, watch: &mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<Report> {
+    pub fn denoise(
+        &mut self,
+        image: &mut Image,
+        watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<DenoiseReport> {
         let strength = self.options.strength;
-        let hidden = frame.fill_transparent();
-        let original = (strength != Strength::FULL).then(|| frame.clone());
-        let report = self.denoise_visible(frame, watch);
+        let hidden = image.fill_transparent();
+        let original = (strength != Strength::FULL).then(|| image.clone());
+        let report = self.denoise_visible(image, watch);
         if let Some(original) = original {
-            strength.blend_frames(&original, frame);
+            strength.blend_frames(&original, image);
         }
-        hidden.iter().for_each(|hidden| frame.restore_transparent(hidden));
+        hidden.iter().for_each(|hidden| image.restore_transparent(hidden));
         report
     }
 
     fn denoise_visible(
         &mut self,
-        frame: &mut Frame,
+        image: &mut Image,
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-    ) -> Result<Report> {
+    ) -> Result<DenoiseReport> {
         let steps = self.plan.steps.len();
         // Held from here on, so that the budget knows of a map.
-        let Noise { map, sigma, chroma, limited } = self.noise(&self.options.sigma, frame)?;
-        let has_planes = self.manifest.layout == Layout::Yuv420 && frame.color_channels() == 3;
+        let Noise { map, sigma, chroma, limited } = self.noise(&self.options.sigma, image)?;
+        let has_planes = self.manifest.layout == Layout::Yuv420 && image.color_channels() == 3;
         let is_said = has_planes && matches!(self.options.sigma, SigmaChoice::Known(_));
         let [part, _] = tensor::sigmas_of_rgb(Matrix::Bt601);
-        let mut report = Report {
+        let mut report = DenoiseReport {
             sigma: 255.0 * sigma / if is_said { part } else { 1.0 },
             chroma_sigma: chroma.filter(|_| !is_said).map(|sigma| 255.0 * sigma),
             sigma_limited: limited,
@@ -292,12 +296,12 @@ impl<'a> Denoiser<'a> {
             repeated: 0,
         };
         if sigma == 0.0 && chroma.is_none_or(|sigma| sigma == 0.0) {
-            // The mean of x0 given x0; a model that has a lowest sigma does not believe in such pictures.
+            // The mean of x0 given x0; a model that has a lowest sigma does not believe in such images.
             return Ok(report);
         }
         let planes = if steps > 1 { self.manifest.channels } else { 0 };
-        let state = planes * frame.width * frame.height * size_of::<f32>();
-        let tiles = self.tiles([frame.width, frame.height], self.options.budget.room(state as u64))?;
+        let state = planes * image.width * image.height * size_of::<f32>();
+        let tiles = self.tiles([image.width, image.height], self.options.budget.room(state as u64))?;
         report.tiles = tiles.count();
         report.tile_size = tiles.tile_size();
         let mut watch = |progress: Progress| {
@@ -305,7 +309,7 @@ impl<'a> Denoiser<'a> {
             watch(progress)
         };
         if self.manifest.layout == Layout::Yuv420 {
-            let mut pixels = PlanePixels::new(frame, chroma.unwrap_or_default() as f32);
+            let mut pixels = PlanePixels::new(image, chroma.unwrap_or_default() as f32);
             if steps == 1 {
                 execute(&self.plan, self.network, &mut pixels, &tiles, &map, &mut watch)?;
                 return Ok(report);
@@ -322,14 +326,14 @@ impl<'a> Denoiser<'a> {
             return Ok(report);
         }
         if steps == 1 {
-            let mut pixels = Pixels::new(frame, self.range, self.manifest.channels);
+            let mut pixels = Pixels::new(image, self.range, self.manifest.channels);
             execute(&self.plan, self.network, &mut pixels, &tiles, &map, &mut watch)?;
             return Ok(report);
         }
-        let mut x = Array4::zeros([1, self.manifest.channels, frame.height, frame.width]);
-        tensor::read_planes(frame, self.range, x.as_slice_mut().unwrap_or_default())?;
+        let mut x = Array4::zeros([1, self.manifest.channels, image.height, image.width]);
+        tensor::read_planes(image, self.range, x.as_slice_mut().unwrap_or_default())?;
         self.run(&mut x, &map, &tiles, None, &mut watch)?;
-        tensor::write_planes(x.as_slice().unwrap_or_default(), self.range, frame)?;
+        tensor::write_planes(x.as_slice().unwrap_or_default(), self.range, image)?;
         Ok(report)
     }
 
@@ -340,27 +344,27 @@ impl<'a> Denoiser<'a> {
         x: &mut Array4<f32>,
         sigma: &SigmaMap,
         tiles: &TilePlan,
-        known: Option<&dyn Recall>,
+        known: Option<&dyn CachedTiles>,
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<()> {
         let noise = Philox::new(self.options.seed);
         let taken = std::mem::replace(x, Array4::zeros([0; 4]));
-        let mut state = State::new(taken, &self.plan, &noise, sigma)?.recalling(known);
+        let mut state = State::new(taken, &self.plan, &noise, sigma)?.with_cached(known);
         let done = execute(&self.plan, self.network, &mut state, tiles, sigma, watch);
         *x = state.into_inner();
         done
     }
 
-    /// How noisy a picture is taken to be.
-    fn noise(&self, choice: &SigmaChoice, frame: &Frame) -> Result<Noise> {
-        let (layout, is_grey) = (self.manifest.layout, frame.color_channels() == 1);
+    /// How noisy an image is taken to be.
+    fn noise(&self, choice: &SigmaChoice, image: &Image) -> Result<Noise> {
+        let (layout, is_grey) = (self.manifest.layout, image.color_channels() == 1);
         let Some(sigmas) = choice.stated(layout == Layout::Yuv420, is_grey, Matrix::Bt601) else {
             return match (choice, layout) {
                 (SigmaChoice::Profile(profile), Layout::Full) => {
-                    Ok(self.noise_by(noise_map(profile, frame)?, frame.width))
+                    Ok(self.noise_by(noise_map(profile, image)?, image.width))
                 }
-                (SigmaChoice::Profile(profile), Layout::Yuv420) => self.plane_noise_by(profile, frame),
-                _ => self.noise(&Assessment::of(frame)?.sigma_for(layout), frame),
+                (SigmaChoice::Profile(profile), Layout::Yuv420) => self.plane_noise_by(profile, image),
+                _ => self.noise(&Assessment::of(image)?.sigma_for(layout), image),
             };
         };
         if layout == Layout::Full {
@@ -374,13 +378,13 @@ impl<'a> Denoiser<'a> {
     }
 
     /// The noise of luma and chroma by a profile.
-    fn plane_noise_by(&self, profile: &NoiseProfile, frame: &Frame) -> Result<Noise> {
-        let [width, height] = tensor::grid_of([frame.width, frame.height]);
+    fn plane_noise_by(&self, profile: &NoiseProfile, image: &Image) -> Result<Noise> {
+        let [width, height] = tensor::grid_of([image.width, image.height]);
         let mut values = [Vec::new(), Vec::new()];
-        let variances = Variance::of_planes(profile, frame.color_channels(), Matrix::Bt601)?;
+        let variances = Variance::of_planes(profile, image.color_channels(), Matrix::Bt601)?;
         for (values, variance) in values.iter_mut().zip(&variances) {
-            let map = sigmas(variance, frame)?;
-            let at = |x: usize, y: usize| map[y.min(frame.height - 1) * frame.width + x.min(frame.width - 1)];
+            let map = sigmas(variance, image)?;
+            let at = |x: usize, y: usize| map[y.min(image.height - 1) * image.width + x.min(image.width - 1)];
             for (x, y) in (0..height).flat_map(|j| (0..width).map(move |i| (2 * i, 2 * j))) {
                 let four = [at(x, y), at(x + 1, y), at(x, y + 1), at(x + 1, y + 1)];
                 values.push((0.25 * four.iter().map(|sigma| sigma.powi(2)).sum::<f32>()).sqrt());
@@ -418,8 +422,8 @@ impl<'a> Denoiser<'a> {
         (sigma.clamp(least, most), sigma > most * (1.0 + 1e-6))
     }
 
-    /// The tiles of pictures of that size, where there is so much room; on the grid of the network's sample.
-    pub(crate) fn tiles(&self, [width, height]: [usize; 2], room: Room) -> Result<TilePlan> {
+    /// The tiles of images of that size, where there is so much room; on the grid of the network's sample.
+    pub(crate) fn tiles(&self, [width, height]: [usize; 2], room: MemoryHeadroom) -> Result<TilePlan> {
         let Manifest { channels, bytes_per_pixel, layout, .. } = *self.manifest;
         let [width, height] = [width, height].map(|side| side.div_ceil(layout.pixels()));
         let choice = self.options.tile.on_coarser_grid(layout.pixels());

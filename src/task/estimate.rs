@@ -1,6 +1,6 @@
-//! How noisy a picture is.
+//! How noisy an image is.
 
-use crate::frame::{Frame, Samples};
+use crate::media::{Image, Samples};
 
 /// The high-pass filter of Daubechies' wavelet with two vanishing moments; blind to ramps, so that shading is not
 /// taken for noise.
@@ -13,28 +13,28 @@ pub(super) const LOW_PASS: [f64; 4] = [-HIGH_PASS[3], HIGH_PASS[2], -HIGH_PASS[1
 /// The median of `|n|` for a standard normal `n`.
 pub(super) const MEDIAN_OF_NORMAL: f64 = 0.674_489_750_196_081_7;
 
-/// About how many coefficients a channel of a picture gives; more change the third digit.
+/// About how many coefficients a channel of an image gives; more change the third digit.
 const SAMPLES: usize = 1 << 18;
 
-/// The standard deviation of a picture's noise, as a part of the full range of its samples (25 grey levels of 255 give
+/// The standard deviation of an image's noise, as a part of the full range of its samples (25 grey levels of 255 give
 /// 0.098): the median absolute deviation of the finest diagonal wavelet band (Donoho and Johnstone 1994, "Ideal spatial
 /// adaptation by wavelet shrinkage", section 4.2), averaged over the colour channels.
 ///
-/// Places where a sample is at the end of its range are left out, since there noise is cut off, and so are transparent ones. A picture that has fewer
+/// Places where a sample is at the end of its range are left out, since there noise is cut off, and so are transparent ones. An image that has fewer
 /// than 4 pixels a side, or nothing but such places, gives 0. Textures as fine as a pixel count as noise.
-pub fn estimate_sigma(frame: &Frame) -> f64 {
-    fn of<T: Copy + Into<f64>>(frame: &Frame, samples: &[T], white: f64) -> f64 {
-        let size = [frame.width, frame.height, frame.color_channels()];
+pub fn estimate_sigma(image: &Image) -> f64 {
+    fn of<T: Copy + Into<f64>>(image: &Image, samples: &[T], white: f64) -> f64 {
+        let size = [image.width, image.height, image.color_channels()];
         let sample = |c: usize, x: usize, y: usize| {
-            let pixel = &samples[(y * frame.width + x) * frame.channels..][..frame.channels];
+            let pixel = &samples[(y * image.width + x) * image.channels..][..image.channels];
             // What is fully transparent is left out, as what is cut off is.
-            if frame.has_alpha() && pixel[frame.channels - 1].into() == 0.0 { 0.0 } else { pixel[c].into() / white }
+            if image.has_alpha() && pixel[image.channels - 1].into() == 0.0 { 0.0 } else { pixel[c].into() / white }
         };
         estimate(size, sample)
     }
-    match &frame.samples {
-        Samples::U8(samples) => of(frame, samples, u8::MAX.into()),
-        Samples::U16(samples) => of(frame, samples, u16::MAX.into()),
+    match &image.samples {
+        Samples::U8(samples) => of(image, samples, u8::MAX.into()),
+        Samples::U16(samples) => of(image, samples, u16::MAX.into()),
     }
 }
 
@@ -44,7 +44,7 @@ fn estimate([width, height, channels]: [usize; 3], sample: impl Fn(usize, usize,
         return 0.0;
     }
     let (across, down) = (width - 3, height - 3);
-    // A grid whose step is odd, so that it does not fall in with the grid of a compressed picture.
+    // A grid whose step is odd, so that it does not fall in with the grid of a compressed image.
     let step = (across * down / SAMPLES).isqrt() | 1;
     let mut magnitudes = Vec::with_capacity(across.div_ceil(step) * down.div_ceil(step));
     let mut sum = 0.0;
@@ -87,10 +87,10 @@ fn median(values: &mut [f64]) -> f64 {
 mod tests {
     use super::estimate_sigma;
     use crate::diffusion::{NoiseAt, NoiseSource, Philox};
-    use crate::frame::{Frame, Metadata, Samples};
+    use crate::media::{Image, Metadata, Samples};
 
-    /// A shaded picture with an edge, and noise of `sigma` grey levels.
-    fn noisy(sigma: f32, channels: usize) -> Frame {
+    /// A shaded image with an edge, and noise of `sigma` grey levels.
+    fn noisy(sigma: f32, channels: usize) -> Image {
         let (width, height) = (200, 160);
         let mut samples = vec![0; width * height * channels];
         let mut row = vec![0.0; width];
@@ -104,7 +104,7 @@ mod tests {
                 }
             }
         }
-        Frame { width, height, channels, samples: Samples::U8(samples), metadata: Metadata::default() }
+        Image { width, height, channels, samples: Samples::U8(samples), metadata: Metadata::default() }
     }
 
     #[test]
@@ -124,14 +124,14 @@ mod tests {
 
     #[test]
     fn what_has_no_place_to_look_at_gives_zero() {
-        let saturated = Frame {
+        let saturated = Image {
             width: 9,
             height: 9,
             channels: 1,
             samples: Samples::U8(vec![255; 81]),
             metadata: Metadata::default(),
         };
-        let tiny = Frame { width: 2, height: 2, samples: Samples::U8(vec![9; 4]), ..saturated.clone() };
+        let tiny = Image { width: 2, height: 2, samples: Samples::U8(vec![9; 4]), ..saturated.clone() };
         assert_eq!((estimate_sigma(&saturated), estimate_sigma(&tiny)), (0.0, 0.0));
     }
 }

@@ -1,16 +1,16 @@
-//! Inpainting: what is missing of a picture is drawn, and what is known of it stays as it is to the bit.
+//! Inpainting: what is missing of an image is drawn, and what is known of it stays as it is to the bit.
 
 use std::ops::ControlFlow;
 
 use ndarray::{Array4, Axis};
 
-use super::draw::{Drawer, Drawing};
-use crate::diffusion::{Guide, Moment, Progress, SigmaMap};
+use super::generate::{GenerateRequest, Generator};
+use crate::diffusion::{Guidance, Progress, SigmaMap, StepContext};
 use crate::error::{Error, Result};
-use crate::frame::{Frame, Samples};
+use crate::media::{Image, Samples};
 use crate::tensor::{self, Rect};
 
-/// What is missing of a picture.
+/// What is missing of an image.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mask {
     width: usize,
@@ -20,20 +20,20 @@ pub struct Mask {
 }
 
 impl Mask {
-    /// Of a picture in which what is missing is painted white: brighter than half, as far as it is opaque. What is transparent is
+    /// Of an image in which what is missing is painted white: brighter than half, as far as it is opaque. What is transparent is
     /// not painted; where nothing white is on a layer that is transparent elsewhere, all that is painted on it is missing, of any
     /// colour. Of a smooth edge, pixels beside the missing ones count from an eighth on, so that no rim of what was there is left.
-    pub fn of(picture: &Frame) -> Self {
+    pub fn of(image: &Image) -> Self {
         const HALF: f32 = 0.5;
         const TRACE: f32 = 0.125;
-        let (width, height, channels) = (picture.width, picture.height, picture.channels);
-        let sample = |at: usize| match &picture.samples {
+        let (width, height, channels) = (image.width, image.height, image.channels);
+        let sample = |at: usize| match &image.samples {
             Samples::U8(samples) => f32::from(samples[at]) / f32::from(u8::MAX),
             Samples::U16(samples) => f32::from(samples[at]) / f32::from(u16::MAX),
         };
-        let alpha = |i: usize| if picture.has_alpha() { sample((i + 1) * channels - 1) } else { 1.0 };
+        let alpha = |i: usize| if image.has_alpha() { sample((i + 1) * channels - 1) } else { 1.0 };
         let bright = |i: usize| {
-            let colors = picture.color_channels();
+            let colors = image.color_channels();
             (0..colors).map(|c| sample(i * channels + c)).sum::<f32>() / colors as f32
         };
         let mut painted: Vec<f32> = (0..width * height).map(|i| bright(i) * alpha(i)).collect();
@@ -114,27 +114,27 @@ impl Mask {
 
 /// What came of inpainting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Repair {
+pub struct InpaintReport {
     /// Left, upper, width and height of the part that was worked on; none where nothing was missing.
     pub part: Option<[usize; 4]>,
     /// Pixels of which something was missing.
     pub pixels: usize,
 }
 
-/// Leads a drawing by what is known of it: in every prediction of the clean picture that part is put in its place (Wang et al. 2023,
+/// Leads a drawing by what is known of it: in every prediction of the clean image that part is put in its place (Wang et al. 2023,
 /// DDNM, with a mask as its operator).
 struct Known {
-    picture: Array4<f32>,
+    image: Array4<f32>,
     /// By pixel.
     missing: Vec<f32>,
 }
 
-impl Guide for Known {
-    fn guide(&mut self, _moment: &Moment<'_>, d: &mut Array4<f32>) -> Result<()> {
+impl Guidance for Known {
+    fn guide(&mut self, _moment: &StepContext<'_>, d: &mut Array4<f32>) -> Result<()> {
         let size = self.missing.len();
         let planes = d.as_slice_mut().unwrap_or_default().chunks_exact_mut(size);
         // The same in each draw.
-        for (d, known) in planes.zip(self.picture.as_slice().unwrap_or_default().chunks_exact(size).cycle()) {
+        for (d, known) in planes.zip(self.image.as_slice().unwrap_or_default().chunks_exact(size).cycle()) {
             for ((d, known), missing) in d.iter_mut().zip(known).zip(&self.missing) {
                 *d = if *missing == 0.0 { *known } else { known + missing * (*d - known) };
             }
@@ -147,31 +147,31 @@ impl Guide for Known {
 /// what is around it.
 const CONTEXT: usize = 64;
 
-impl Drawer<'_> {
+impl Generator<'_> {
     /// Draws what is missing of `frame` by `mask`, once for each seed, and takes the mean; the rest stays as it is to the bit, and alpha everywhere. `guides` see the part that is worked
     /// on. `watch` hears of every evaluation and can stop the run.
     ///
     /// # Errors
-    /// [`Error::Usage`] when the mask has another size than the picture, the picture has colour that the network does not, or does
+    /// [`Error::Usage`] when the mask has another size than the image, the image has colour that the network does not, or does
     /// not fit the memory that may be used; [`Error::Evaluation`] when the network fails; [`Error::Interrupted`]. The frame is as it
     /// was then.
     pub fn inpaint(
         &mut self,
-        frame: &mut Frame,
+        image: &mut Image,
         mask: &Mask,
         seeds: &[u64],
-        guides: Vec<&mut dyn Guide>,
+        guides: Vec<&mut dyn Guidance>,
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-    ) -> Result<Repair> {
-        let (width, height) = (frame.width, frame.height);
+    ) -> Result<InpaintReport> {
+        let (width, height) = (image.width, image.height);
         if (mask.width, mask.height) != (width, height) {
             return Err(Error::usage(format!(
-                "the mask has {}x{} pixels and the picture {width}x{height}; make them alike",
+                "the mask has {}x{} pixels and the image {width}x{height}; make them alike",
                 mask.width, mask.height
             )));
         }
         let pixels = mask.missing.iter().filter(|missing| **missing > 0.0).count();
-        let Some([left, top, right, bottom]) = mask.bounds() else { return Ok(Repair { part: None, pixels }) };
+        let Some([left, top, right, bottom]) = mask.bounds() else { return Ok(InpaintReport { part: None, pixels }) };
         let context = CONTEXT.max(right - left).max(bottom - top);
         let (x, y) = (left.saturating_sub(context), top.saturating_sub(context));
         let (wide, high) = ((right + context).min(width) - x, (bottom + context).min(height) - y);
@@ -179,7 +179,7 @@ impl Drawer<'_> {
         let (channels, range) = (self.pixel_channels()?, self.range());
         let mut known = Array4::zeros([1, channels, high, wide]);
         let rect = Rect { x0: x.cast_signed(), y0: y.cast_signed(), width: wide, height: high };
-        tensor::read_region(&frame.visible(), range, rect, known.as_slice_mut().unwrap_or_default())?;
+        tensor::read_region(&image.visible(), range, rect, known.as_slice_mut().unwrap_or_default())?;
         let rows = (y..y + high).flat_map(|row| &mask.missing[row * width + x..][..wide]);
         let missing: Vec<f32> = rows.copied().collect();
         // What is missing is no hint; what is around it is.
@@ -193,44 +193,51 @@ impl Drawer<'_> {
         }
         // What is known has no noise, where the network can be told so.
         let sigma = mixed.then(|| SigmaMap::PerPixel { width: wide, values: missing.clone() });
-        let mut known = Known { picture: known, missing };
-        let mut leading: Vec<&mut dyn Guide> = vec![&mut known];
-        leading.extend(guides.into_iter().map(|guide| guide as &mut dyn Guide));
+        let mut known = Known { image: known, missing };
+        let mut leading: Vec<&mut dyn Guidance> = vec![&mut known];
+        leading.extend(guides.into_iter().map(|guide| guide as &mut dyn Guidance));
         // Without noise, all draws are one.
         let seeds = if at_once { &seeds[..seeds.len().min(1)] } else { seeds };
         let start = repeated(&start, seeds.len());
         let (seeds, initial) = (seeds.to_vec(), at_once.then(|| Array4::zeros(start.dim())));
-        let drawing = Drawing { seeds, start: Some(start), initial, sigma, guides: leading, ..Drawing::default() };
+        let drawing = GenerateRequest {
+            seeds,
+            start: Some(start),
+            initial,
+            sigma,
+            guides: leading,
+            ..GenerateRequest::default()
+        };
         let drawn = self.draw([wide, high], drawing, watch)?;
         let Some(drawn) = drawn.mean_axis(Axis(0)) else { return Err(Error::usage("there is no seed to draw by")) };
 
-        let mut part = frame.black(wide, high);
+        let mut part = image.black(wide, high);
         tensor::write_planes(drawn.as_slice().unwrap_or_default(), range, &mut part)?;
-        place_missing(&part, frame, [x, y], &known.missing);
-        Ok(Repair { part: Some([x, y, wide, high]), pixels })
+        place_missing(&part, image, [x, y], &known.missing);
+        Ok(InpaintReport { part: Some([x, y, wide, high]), pixels })
     }
 }
 
-/// The same picture so many times.
-fn repeated(picture: &Array4<f32>, times: usize) -> Array4<f32> {
-    let (_, channels, height, width) = picture.dim();
-    Array4::from_shape_fn([times, channels, height, width], |(_, c, y, x)| picture[[0, c, y, x]])
+/// The same image so many times.
+fn repeated(image: &Array4<f32>, times: usize) -> Array4<f32> {
+    let (_, channels, height, width) = image.dim();
+    Array4::from_shape_fn([times, channels, height, width], |(_, c, y, x)| image[[0, c, y, x]])
 }
 
 /// Fills what is missing with the middle of where the largest noise would put it, from which a single evaluation gives the mean: noise would
 /// only be in the way.
-fn fill_with_middle(picture: &mut Array4<f32>, missing: &[f32], middle: f32) {
-    for plane in picture.as_slice_mut().unwrap_or_default().chunks_exact_mut(missing.len().max(1)) {
+fn fill_with_middle(image: &mut Array4<f32>, missing: &[f32], middle: f32) {
+    for plane in image.as_slice_mut().unwrap_or_default().chunks_exact_mut(missing.len().max(1)) {
         plane.iter_mut().zip(missing).for_each(|(value, missing)| *value += missing * (middle - *value));
     }
 }
 
 /// Fills what is missing smoothly from what is around it: means of known pixels, coarser the further away they are, evened out
 /// towards the harmonic function of the border at each size (as in the pull-push of Gortler et al. 1996).
-fn fill_smoothly(picture: &mut Array4<f32>, missing: &[f32]) {
-    let (_, _, height, width) = picture.dim();
+fn fill_smoothly(image: &mut Array4<f32>, missing: &[f32]) {
+    let (_, _, height, width) = image.dim();
     let known: Vec<bool> = missing.iter().map(|missing| *missing == 0.0).collect();
-    for plane in picture.as_slice_mut().unwrap_or_default().chunks_exact_mut((width * height).max(1)) {
+    for plane in image.as_slice_mut().unwrap_or_default().chunks_exact_mut((width * height).max(1)) {
         fill_plane(plane, &known, width);
     }
 }
@@ -267,8 +274,8 @@ fn fill_plane(plane: &mut [f32], known: &[bool], width: usize) {
     }
 }
 
-/// Copies the colours of missing pixels of a part, which lies at `x` and `y` of the whole picture, into it.
-fn place_missing(part: &Frame, whole: &mut Frame, [x, y]: [usize; 2], missing: &[f32]) {
+/// Copies the colours of missing pixels of a part, which lies at `x` and `y` of the whole image, into it.
+fn place_missing(part: &Image, whole: &mut Image, [x, y]: [usize; 2], missing: &[f32]) {
     fn place<T: Copy>(
         part: &[T],
         whole: &mut [T],

@@ -1,30 +1,30 @@
-//! What kind of noise a picture has, and so which network is for it.
+//! What kind of noise an image has, and so which network is for it.
 
 use super::denoise::SigmaChoice;
 use super::estimate::estimate_sigma;
 use super::plane_noise::{self, Plane, PlaneNoise, PlaneRole, SpatialEstimator};
 use super::plane_pixels::read_yuv;
 use crate::error::Result;
-use crate::frame::stream::Matrix;
-use crate::frame::{Frame, Samples};
+use crate::media::stream::Matrix;
+use crate::media::{Image, Samples};
 use crate::model::Layout;
 use crate::tensor::{Range, Rect, read_region, sigmas_of_rgb};
 
-/// Of larger pictures parts are looked at: so many along each side, of so many pixels a side.
+/// Of larger images parts are looked at: so many along each side, of so many pixels a side.
 const LARGE: usize = 2_000_000;
 const PARTS: usize = 4;
 const SIDE: usize = 256;
 
-/// Of a picture with transparent parts, squares of so many pixels a side that are wholly visible are looked at, as many as that; and all
+/// Of an image with transparent parts, squares of so many pixels a side that are wholly visible are looked at, as many as that; and all
 /// of it where there are too few.
 const VISIBLE: usize = 32;
 const MOST_VISIBLE: usize = 1024;
 const FEWEST_VISIBLE: usize = 4;
 
-/// Of a picture that is too small for an estimate by blocks, less noise than this counts as none.
+/// Of an image that is too small for an estimate by blocks, less noise than this counts as none.
 const LEAST_OF_FEW: f64 = 1.5;
 
-/// Pictures of more pixels than this are not too small.
+/// Images of more pixels than this are not too small.
 const FEW: usize = 64 * 64;
 
 /// A kind of noise.
@@ -38,7 +38,7 @@ pub enum NoiseKind {
     Camera,
 }
 
-/// How noisy a picture is.
+/// How noisy an image is.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Assessment {
     /// The kind of its noise.
@@ -50,25 +50,25 @@ pub struct Assessment {
 }
 
 impl Assessment {
-    /// Of a picture.
+    /// Of an image.
     ///
     /// # Errors
     /// None that the frame's kind does not have.
-    pub fn of(frame: &Frame) -> Result<Self> {
-        let is_grey = frame.color_channels() == 1;
+    pub fn of(image: &Image) -> Result<Self> {
+        let is_grey = image.color_channels() == 1;
         let count = if is_grey { 1 } else { 3 };
-        let (width, rects) = rects(frame);
+        let (width, rects) = rects(image);
         let area: usize = rects.iter().map(|rect| rect.width * rect.height).sum();
         let mut colours = vec![Vec::with_capacity(area); count];
         let (mut luma, mut chroma) = (Vec::with_capacity(area), [const { Vec::new() }; 2]);
         for rect in rects {
             let area = rect.width * rect.height;
             let mut part = vec![0.0; count * area];
-            read_region(frame, Range::UNIT, rect, &mut part)?;
+            read_region(image, Range::UNIT, rect, &mut part)?;
             colours.iter_mut().zip(part.chunks_exact(area)).for_each(|(all, part)| all.extend_from_slice(part));
             if !is_grey {
                 let (mut own, mut blues, mut reds) = (vec![0.0; area], vec![0.0; area / 4], vec![0.0; area / 4]);
-                read_yuv(frame, rect, &mut own, [&mut blues, &mut reds])?;
+                read_yuv(image, rect, &mut own, [&mut blues, &mut reds])?;
                 luma.extend(own);
                 chroma[0].extend(blues);
                 chroma[1].extend(reds);
@@ -78,12 +78,12 @@ impl Assessment {
         let mut estimate = |samples: &[f32], width, role| estimator.estimate(Plane::new(samples, width, role));
         let seen: Vec<_> = colours.iter().filter_map(|plane| estimate(plane, width, PlaneRole::Luma)).collect();
         if seen.is_empty() {
-            if frame.width * frame.height > FEW {
+            if image.width * image.height > FEW {
                 // Nearly everything is flat or at the end of its range: writing, drawings.
                 return Ok(Self { kind: NoiseKind::Clean, sigma: 0.0, planes: [0.0; 2] });
             }
             // Too few places for more than the finest band.
-            let sigma = 255.0 * estimate_sigma(frame);
+            let sigma = 255.0 * estimate_sigma(image);
             let [luma, chroma] = if is_grey { [1.0, 0.0] } else { sigmas_of_rgb(Matrix::Bt601) };
             let kind = if sigma < LEAST_OF_FEW { NoiseKind::Clean } else { NoiseKind::White };
             return Ok(Self { kind, sigma, planes: [luma * sigma, chroma * sigma] });
@@ -103,7 +103,7 @@ impl Assessment {
         Ok(Self { kind, sigma, planes })
     }
 
-    /// The same of a picture that is known to come from a codec: noise is a camera's then, or there is none.
+    /// The same of an image that is known to come from a codec: noise is a camera's then, or there is none.
     pub fn through_codec(self) -> Self {
         let kind = if self.kind == NoiseKind::Clean { NoiseKind::Clean } else { NoiseKind::Camera };
         Self { kind, ..self }
@@ -136,13 +136,13 @@ fn deviation(planes: &[PlaneNoise]) -> f64 {
     (squares / planes.len().max(1) as f64).sqrt()
 }
 
-/// What is looked at of a picture, and its width: all of it, but for an odd row and column, or parts all over.
-fn rects(frame: &Frame) -> (usize, Vec<Rect>) {
-    let (width, height) = (frame.width, frame.height);
-    if !frame.is_opaque() {
+/// What is looked at of an image, and its width: all of it, but for an odd row and column, or parts all over.
+fn rects(image: &Image) -> (usize, Vec<Rect>) {
+    let (width, height) = (image.width, image.height);
+    if !image.is_opaque() {
         // What is hidden is not looked at.
         let places = (0..height / VISIBLE).flat_map(|j| (0..width / VISIBLE).map(move |i| [i * VISIBLE, j * VISIBLE]));
-        let visible: Vec<_> = places.filter(|place| is_visible(frame, *place)).collect();
+        let visible: Vec<_> = places.filter(|place| is_visible(image, *place)).collect();
         let step = visible.len().div_ceil(MOST_VISIBLE).max(1);
         if visible.len() >= FEWEST_VISIBLE {
             let rect =
@@ -165,12 +165,12 @@ fn rects(frame: &Frame) -> (usize, Vec<Rect>) {
 }
 
 /// Whether no pixel of the square at that place is transparent at all.
-fn is_visible(frame: &Frame, [x, y]: [usize; 2]) -> bool {
-    let channels = frame.channels;
+fn is_visible(image: &Image, [x, y]: [usize; 2]) -> bool {
+    let channels = image.channels;
     (y..y + VISIBLE).all(|y| {
-        let first = (y * frame.width + x) * channels;
+        let first = (y * image.width + x) * channels;
         let mut alphas = (first..first + VISIBLE * channels).skip(channels - 1).step_by(channels);
-        match &frame.samples {
+        match &image.samples {
             Samples::U8(samples) => alphas.all(|at| samples[at] == u8::MAX),
             Samples::U16(samples) => alphas.all(|at| samples[at] == u16::MAX),
         }

@@ -1,13 +1,14 @@
-//! Tasks: what `x` starts as, its map of sigma, and what becomes of the result.
+//! Tasks: what `x` starts as, its map of sigma, and post-processing.
 
 mod bicubic;
 mod budget;
 mod decode;
 mod denoise;
-mod draw;
 mod estimate;
+mod generate;
 mod inpaint;
 mod kind;
+mod low_res;
 mod meter;
 mod noise_map;
 mod pixels;
@@ -15,20 +16,19 @@ mod plane_noise;
 mod plane_pixels;
 mod profile;
 mod restore;
-mod small;
 mod upscale;
 
 pub(crate) use bicubic::keys;
-pub use budget::{Budget, Room, TileChoice};
-pub use denoise::{DenoiseOptions, Denoiser, Report, SigmaChoice, Strength};
-pub use draw::{Classes, Classifier, DrawOptions, Drawer, Drawing, as_images};
+pub use budget::{Budget, MemoryHeadroom, TileChoice};
+pub use denoise::{DenoiseOptions, DenoiseReport, Denoiser, SigmaChoice, Strength};
 pub use estimate::estimate_sigma;
-pub use inpaint::{Mask, Repair};
+pub use generate::{Classes, Classifier, GenerateOptions, GenerateRequest, Generator, as_images};
+pub use inpaint::{InpaintReport, Mask};
 pub use kind::{Assessment, NoiseKind};
+pub(crate) use low_res::LowRes;
 pub(crate) use meter::{Planes as MeteredPlanes, StreamMeter};
 pub(crate) use noise_map::{noise_map_of_planes, noise_maps_of_yuv};
 pub(crate) use plane_noise::PlaneRole;
 pub use profile::{ColorModel, Method, NoiseLine, NoiseProfile, Profiler, YuvPlanes};
 pub use restore::{Degradation, Kernel};
-pub(crate) use small::Small;
-pub use upscale::{Enlargement, UpscaleOptions, Upscaler};
+pub use upscale::{UpscaleOptions, UpscaleReport, Upscaler};

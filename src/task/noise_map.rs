@@ -1,9 +1,9 @@
-//! The maps of sigma that a noise profile means for a picture, and for a frame of video.
+//! The maps of sigma that a noise profile means for an image, and for a frame of video.
 
 use super::profile::{ColorModel, NoiseLine, NoiseProfile};
 use crate::error::{Error, Result};
-use crate::frame::Frame;
-use crate::frame::stream::Matrix;
+use crate::media::Image;
+use crate::media::stream::Matrix;
 use crate::tensor::{BINOMIAL, Range, Rect, mirror, read_region, sigmas_of_rgb};
 
 /// The variance of noise as a linear function of a pixel's channels: `offset` and the sum of `slopes` times signals, all as parts of
@@ -23,7 +23,7 @@ impl Variance {
         if profile.color_model == ColorModel::Yuv {
             return Err(Error::usage(
                 "the noise profile is of luma and chroma, as frames of video have, and the model works on red, green and blue; \
-                 leave out -m, or measure a profile on pictures",
+                 leave out -m, or measure a profile on images",
             ));
         }
         fits(profile, channels)?;
@@ -70,17 +70,17 @@ impl Variance {
 }
 
 /// The standard deviation of the noise at each pixel as a part of the full range, `height * width` of them: the root of
-/// the channels' mean variance, at the signal that the picture has after a binomial filter of 5x5 pixels, mirrored at the
+/// the channels' mean variance, at the signal that the image has after a binomial filter of 5x5 pixels, mirrored at the
 /// borders.
 ///
 /// # Errors
-/// [`Error::Usage`] when the profile has other channels than the picture.
-pub(super) fn noise_map(profile: &NoiseProfile, frame: &Frame) -> Result<Vec<f32>> {
+/// [`Error::Usage`] when the profile has other channels than the image.
+pub(super) fn noise_map(profile: &NoiseProfile, frame: &Image) -> Result<Vec<f32>> {
     sigmas(&Variance::of_colors(profile, frame.color_channels())?, frame)
 }
 
 /// The same by any variance.
-pub(super) fn sigmas(variance: &Variance, frame: &Frame) -> Result<Vec<f32>> {
+pub(super) fn sigmas(variance: &Variance, frame: &Image) -> Result<Vec<f32>> {
     let (width, height) = (frame.width, frame.height);
     let mut map = vec![0.0; width * height];
     fill(variance, width, &mut map, |y, samples| {
@@ -93,7 +93,7 @@ pub(super) fn sigmas(variance: &Variance, frame: &Frame) -> Result<Vec<f32>> {
 /// What [`noise_map`] gives, for `[channels, height, width]` values in `range`, into `map`.
 ///
 /// # Errors
-/// As [`noise_map`]; the profile may also be of grey pictures and the planes three that are alike.
+/// As [`noise_map`]; the profile may also be of grey images and the planes three that are alike.
 pub(crate) fn noise_map_of_planes(
     profile: &NoiseProfile,
     planes: &[f32],
@@ -116,7 +116,7 @@ pub(crate) fn noise_map_of_planes(
 }
 
 /// The standard deviations of the noise of luma `[2 H, 2 W]` and of chroma `[H, W]` as parts of the full range, into `maps`, for planes
-/// as [`YuvFrames`](crate::tensor::YuvFrames) reads them, on a grid of `[W, H]`: the same in each block of 8x8 pixels, by its mean.
+/// as [`YuvFrameConverter`](crate::tensor::YuvFrames) reads them, on a grid of `[W, H]`: the same in each block of 8x8 pixels, by its mean.
 ///
 /// # Errors
 /// [`Error::Usage`] when a profile of colours has other channels than the frame.
@@ -168,7 +168,7 @@ fn fits(profile: &NoiseProfile, channels: usize) -> Result<()> {
     }
     let name = |count: usize| if count == 1 { "grey" } else { "in colour" };
     Err(Error::usage(format!(
-        "the noise profile was measured {}, the picture is {}; measure a profile on pictures of this kind",
+        "the noise profile was measured {}, the image is {}; measure a profile on images of this kind",
         name(profile.channels.len()),
         name(channels)
     )))
@@ -212,7 +212,7 @@ fn fill(
 #[cfg(test)]
 mod tests {
     use super::noise_map;
-    use crate::frame::{Frame, Metadata, Samples};
+    use crate::media::{Image, Metadata, Samples};
     use crate::task::profile::{Method, NoiseLine, NoiseProfile};
     use crate::tensor::{BINOMIAL, mirror};
 
@@ -222,7 +222,7 @@ mod tests {
         for (width, height, channels) in [(1, 1, 1), (2, 1, 2), (1, 3, 3), (9, 2, 4), (7, 11, 3), (3, 4, 1)] {
             let samples = (0..width * height * channels).map(|i| (i * 7919 % 65521) as u16).collect();
             let samples = Samples::U16(samples);
-            let frame = Frame { width, height, channels, samples, metadata: Metadata::default() };
+            let frame = Image { width, height, channels, samples, metadata: Metadata::default() };
             let lines = &lines[..frame.color_channels()];
             let profile = NoiseProfile::new(Method::Frames, 2, [9, 9], lines).unwrap();
             let map = noise_map(&profile, &frame).unwrap();

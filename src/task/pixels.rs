@@ -1,35 +1,35 @@
 //! A frame as the canvas of a single prediction: from pixels into the network and back into pixels, with no tensor of the
-//! whole picture in between.
+//! whole image in between.
 
 use crate::diffusion::{Canvas, Update, Window};
 use crate::error::{Error, Result};
-use crate::frame::Frame;
+use crate::media::Image;
 use crate::network::Shape;
 use crate::tensor::{self, Rect};
 
 /// The pixels of a frame, which the posterior mean replaces row by row.
 pub(super) struct Pixels<'a> {
-    frame: &'a mut Frame,
+    image: &'a mut Image,
     range: tensor::Range,
     channels: usize,
 }
 
 impl<'a> Pixels<'a> {
     /// The pixels of `frame` for a network of `channels` channels whose black and white are `range`.
-    pub(super) fn new(frame: &'a mut Frame, range: tensor::Range, channels: usize) -> Self {
-        Self { frame, range, channels }
+    pub(super) fn new(image: &'a mut Image, range: tensor::Range, channels: usize) -> Self {
+        Self { image, range, channels }
     }
 }
 
 impl Canvas for Pixels<'_> {
     fn shape(&self) -> Shape {
-        [1, self.channels, self.frame.height, self.frame.width]
+        [1, self.channels, self.image.height, self.image.width]
     }
 
     fn read(&self, window: Window, scale: f32, out: &mut [f32]) -> Result<()> {
         let rect =
             Rect { x0: window.x.cast_signed(), y0: window.y.cast_signed(), width: window.width, height: window.height };
-        tensor::read_region(self.frame, self.range, rect, out)?;
+        tensor::read_region(self.image, self.range, rect, out)?;
         if scale != 1.0 {
             out.iter_mut().for_each(|value| *value *= scale);
         }
@@ -37,7 +37,7 @@ impl Canvas for Pixels<'_> {
     }
 
     fn update(&mut self, update: &Update<'_>) -> Result<()> {
-        write_prediction(update, self.channels, self.range, self.frame)
+        write_prediction(update, self.channels, self.range, self.image)
     }
 }
 
@@ -46,16 +46,16 @@ pub(super) fn write_prediction(
     update: &Update<'_>,
     channels: usize,
     range: tensor::Range,
-    frame: &mut Frame,
+    image: &mut Image,
 ) -> Result<()> {
     let step = update.step;
     if (step.a, step.b + step.e, step.c_skip, step.c_out, step.d) != (0.0, 1.0, 0.0, 1.0, 0.0) || step.looks_back() {
         return Err(Error::usage("pixels can hold a prediction only, not a state between two steps"));
     }
-    let width = frame.width;
+    let width = image.width;
     for y in update.rows.clone() {
         let planes: [&[f32]; 3] = std::array::from_fn(|plane| update.output.row(plane % channels, y, width));
-        tensor::write_row(&planes[..channels], range, frame, 0, y);
+        tensor::write_row(&planes[..channels], range, image, 0, y);
     }
     Ok(())
 }

@@ -1,14 +1,14 @@
 //! A frame as the canvas of a single prediction by a network on 4:2:0 planes: from pixels into six channels at half the size, and
-//! back into pixels, with no planes of the whole picture in between.
+//! back into pixels, with no planes of the whole image in between.
 //!
 //! Chroma of a pixel is the mean of its 2x2, which the network sees, and a detail beside it. Of the detail goes what noise alone
-//! explains, as in [`YuvFrames`](crate::tensor::YuvFrames), and what a smooth interpolation of the denoised means gives takes its
+//! explains, as in [`YuvFrameConverter`](crate::tensor::YuvFrames), and what a smooth interpolation of the denoised means gives takes its
 //! place: exactly what a decoder of JPEG did when it enlarged chroma.
 
 use crate::diffusion::{Canvas, Update, Window};
 use crate::error::{Error, Result};
-use crate::frame::Frame;
-use crate::frame::stream::Matrix;
+use crate::media::Image;
+use crate::media::stream::Matrix;
 use crate::network::Shape;
 use crate::tensor::{self, Range, Rect, grid_of, kept_of, mirror, rise};
 
@@ -17,7 +17,7 @@ const BLOCK: usize = 4;
 
 /// The pixels of a frame, which the posterior mean replaces row by row.
 pub(super) struct PlanePixels<'a> {
-    frame: &'a mut Frame,
+    image: &'a mut Image,
     /// `[width, height]` of chroma.
     grid: [usize; 2],
     /// Expected energy of noise in the detail of chroma, a sample.
@@ -54,19 +54,19 @@ fn to_rgb([luma, blues, reds]: [f32; 3]) -> [f32; 3] {
 ///
 /// # Errors
 /// None that the frame's kind does not have.
-pub(super) fn read_yuv(frame: &Frame, rect: Rect, luma: &mut [f32], [blues, reds]: [&mut [f32]; 2]) -> Result<()> {
+pub(super) fn read_yuv(image: &Image, rect: Rect, luma: &mut [f32], [blues, reds]: [&mut [f32]; 2]) -> Result<()> {
     let (width, half) = (rect.width, rect.width / 2);
-    let is_grey = frame.color_channels() == 1;
+    let is_grey = image.color_channels() == 1;
     if is_grey {
         blues.fill(0.5);
         reds.fill(0.5);
-        return tensor::read_region(frame, Range::UNIT, rect, luma);
+        return tensor::read_region(image, Range::UNIT, rect, luma);
     }
     let mut colours = vec![0.0; 6 * width];
     let chroma = blues.chunks_exact_mut(half).zip(reds.chunks_exact_mut(half));
     for (row, (luma, (blues, reds))) in luma.chunks_exact_mut(2 * width).zip(chroma).enumerate() {
         let rows = Rect { y0: rect.y0 + 2 * row.cast_signed(), height: 2, ..rect };
-        tensor::read_region(frame, Range::UNIT, rows, &mut colours)?;
+        tensor::read_region(image, Range::UNIT, rows, &mut colours)?;
         let (r, rest) = colours.split_at(2 * width);
         let (g, b) = rest.split_at(2 * width);
         for i in 0..half {
@@ -85,11 +85,11 @@ pub(super) fn read_yuv(frame: &Frame, rect: Rect, luma: &mut [f32], [blues, reds
 
 impl<'a> PlanePixels<'a> {
     /// The pixels of `frame`, whose mean chroma has noise of the standard deviation `sigma`, as a part of the full range.
-    pub(super) fn new(frame: &'a mut Frame, sigma: f32) -> Self {
-        let grid = grid_of([frame.width, frame.height]);
+    pub(super) fn new(image: &'a mut Image, sigma: f32) -> Self {
+        let grid = grid_of([image.width, image.height]);
         let row = || vec![0.0; 4 * grid[0]];
         Self {
-            frame,
+            image,
             grid,
             // The three details of a 2x2 have the variance of its mean each, where noise is white.
             noise: 3.0 * sigma * sigma,
@@ -122,18 +122,18 @@ impl<'a> PlanePixels<'a> {
     /// Writes the pixels of row `j` of the grid, whose denoised planes and neighbours' chroma are there.
     fn emit(&mut self, j: usize) -> Result<()> {
         let [half, down] = self.grid;
-        let (width, wide) = (self.frame.width, 2 * half);
+        let (width, wide) = (self.image.width, 2 * half);
         let luma = &self.luma[j % 2];
-        let rows = 2 * j..(2 * j + 2).min(self.frame.height);
-        if self.frame.color_channels() == 1 {
+        let rows = 2 * j..(2 * j + 2).min(self.image.height);
+        if self.image.color_channels() == 1 {
             for y in rows {
-                tensor::write_row(&[&luma[(y % 2) * wide..][..width]], Range::UNIT, self.frame, 0, y);
+                tensor::write_row(&[&luma[(y % 2) * wide..][..width]], Range::UNIT, self.image, 0, y);
             }
             return Ok(());
         }
         let Work { colours, detail, explained } = &mut self.work;
         let rect = Rect { x0: 0, y0: 2 * j.cast_signed(), width: wide, height: 2 };
-        tensor::read_region(self.frame, Range::UNIT, rect, &mut colours[..6 * wide])?;
+        tensor::read_region(self.image, Range::UNIT, rect, &mut colours[..6 * wide])?;
         let above = mirror(j.cast_signed() - 1, down) % 3;
         let below = mirror(j.cast_signed() + 1, down) % 3;
         for i in 0..half {
@@ -174,7 +174,7 @@ impl<'a> PlanePixels<'a> {
         }
         for y in rows {
             let row: [&[f32]; 3] = [0, 2, 4].map(|i| &colours[i * wide + (y % 2) * wide..][..width]);
-            tensor::write_row(&row, Range::UNIT, self.frame, 0, y);
+            tensor::write_row(&row, Range::UNIT, self.image, 0, y);
         }
         Ok(())
     }
@@ -210,7 +210,7 @@ impl Canvas for PlanePixels<'_> {
         };
         let mut planes = vec![0.0; 6 * area];
         let (luma, chroma) = planes.split_at_mut(4 * area);
-        read_yuv(self.frame, rect, luma, chroma.split_at_mut(area).into())?;
+        read_yuv(self.image, rect, luma, chroma.split_at_mut(area).into())?;
         tensor::pack(&planes, [window.width, window.height], out);
         if scale != 1.0 {
             out.iter_mut().for_each(|value| *value *= scale);
@@ -234,7 +234,7 @@ mod tests {
     use super::{PlanePixels, explain};
     use crate::diffusion::{SigmaMap, denoise_plan, execute};
     use crate::error::Result;
-    use crate::frame::{Frame, Metadata, Samples};
+    use crate::media::{Image, Metadata, Samples};
     use crate::network::{Inputs, Network, Shape};
     use crate::tile::{Locality, TilePlan};
     use std::ops::ControlFlow;
@@ -265,17 +265,17 @@ mod tests {
         for (width, height, channels) in [(1, 1, 3), (2, 3, 4), (37, 22, 3), (64, 31, 1), (5, 40, 2)] {
             let samples = (0..width * height * channels).map(|i| (i * 7919 % 251) as u8).collect();
             let samples = Samples::U8(samples);
-            let before = Frame { width, height, channels, samples, metadata: Metadata::default() };
-            let mut frame = before.clone();
+            let before = Image { width, height, channels, samples, metadata: Metadata::default() };
+            let mut image = before.clone();
             let locality = Locality { multiple_of: 2, receptive_field: Some(2) };
             let (across, down) = (width.div_ceil(2), height.div_ceil(2));
             let tiles = TilePlan::cut(across, down, 12, None, locality).unwrap();
-            let mut canvas = PlanePixels::new(&mut frame, 0.0);
+            let mut canvas = PlanePixels::new(&mut image, 0.0);
             let mut network = Identity { x: Vec::new(), sigma: Vec::new() };
             let plan = denoise_plan(1, 0.0).unwrap();
             let sigma = SigmaMap::Yuv([0.1, 0.1]);
             execute(&plan, &mut network, &mut canvas, &tiles, &sigma, &mut |_| ControlFlow::Continue(())).unwrap();
-            assert!(frame == before, "{width}x{height}, {channels} channels");
+            assert!(image == before, "{width}x{height}, {channels} channels");
         }
     }
 

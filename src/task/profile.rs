@@ -15,7 +15,7 @@ use serde::Deserialize;
 pub use measure::{Profiler, YuvPlanes};
 
 use crate::error::{Error, Result};
-use crate::frame::picture;
+use crate::media::still;
 
 /// The one version of the file.
 const VERSION: u32 = 1;
@@ -31,7 +31,7 @@ const VERSION: u32 = 1;
 ///
 /// ```toml
 /// version = 1
-/// method = "frames"  # the differences of several frames of a still scene; or "picture", the smooth parts of one
+/// method = "frames"  # the differences of several frames of a still scene; or "image", the smooth parts of one
 /// frames = 8
 /// width = 640
 /// height = 480
@@ -48,7 +48,7 @@ pub struct NoiseProfile {
     version: u32,
     /// How it was measured.
     pub method: Method,
-    /// From how many pictures.
+    /// From how many images.
     pub frames: usize,
     /// Their width in pixels.
     pub width: usize,
@@ -78,8 +78,8 @@ pub enum ColorModel {
 pub enum Method {
     /// By the differences of frames of a still scene.
     Frames,
-    /// By the smooth parts of a single picture.
-    Picture,
+    /// By the smooth parts of a single image.
+    Image,
 }
 
 /// The noise of a channel: `variance = a * signal + b`, all as parts of the full range.
@@ -100,7 +100,7 @@ impl Method {
     pub fn name(self) -> &'static str {
         match self {
             Self::Frames => "frames",
-            Self::Picture => "picture",
+            Self::Image => "image",
         }
     }
 }
@@ -129,7 +129,7 @@ impl NoiseLine {
 }
 
 impl NoiseProfile {
-    /// A profile of grey or of red, green and blue that was measured with `method` from `frames` pictures of `width` by `height`
+    /// A profile of grey or of red, green and blue that was measured with `method` from `frames` images of `width` by `height`
     /// pixels.
     ///
     /// # Errors
@@ -142,9 +142,9 @@ impl NoiseProfile {
     ) -> Result<Self> {
         let (version, color_model) = (VERSION, ColorModel::Rgb);
         let profile = Self { version, method, frames, width, height, color_model, channels: channels.into() };
-        match profile.flaw() {
+        match profile.defect() {
             None => Ok(profile),
-            Some(flaw) => Err(Error::usage(format!("this is no noise profile: {flaw}"))),
+            Some(defect) => Err(Error::usage(format!("this is no noise profile: {defect}"))),
         }
     }
 
@@ -164,9 +164,9 @@ impl NoiseProfile {
         })?;
         let profile: Self = toml::from_str(&text)
             .map_err(|cause| Error::input_from(path, "it is no noise profile; make one with `eddy profile`", cause))?;
-        match profile.flaw() {
+        match profile.defect() {
             None => Ok(profile),
-            Some(flaw) => Err(Error::input(path, format!("it is no valid noise profile: {flaw}; measure it anew"))),
+            Some(defect) => Err(Error::input(path, format!("it is no valid noise profile: {defect}; measure it anew"))),
         }
     }
 
@@ -175,7 +175,7 @@ impl NoiseProfile {
     /// # Errors
     /// [`Error::Output`] when it cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
-        picture::save(path, |file| Ok(file.write_all(self.to_toml().as_bytes())?))
+        still::save(path, |file| Ok(file.write_all(self.to_toml().as_bytes())?))
     }
 
     /// Whether there can be a file at `path`: to be asked before the work.
@@ -183,7 +183,7 @@ impl NoiseProfile {
     /// # Errors
     /// [`Error::Output`] when not.
     pub fn check(path: &Path) -> Result<()> {
-        picture::check_place(path)
+        still::check_place(path)
     }
 
     fn to_toml(&self) -> String {
@@ -203,16 +203,16 @@ impl NoiseProfile {
     }
 
     /// What makes it none, if anything.
-    fn flaw(&self) -> Option<String> {
+    fn defect(&self) -> Option<String> {
         let Self { version, method, frames, width, height, color_model, channels } = self;
         if *version != VERSION {
             return Some(format!("its version is {version}, expected {VERSION}"));
         }
-        if (*method == Method::Picture) != (*frames == 1) || *frames == 0 {
-            return Some(format!("{frames} frames do not go with the method; one is for `picture`, more for `frames`"));
+        if (*method == Method::Image) != (*frames == 1) || *frames == 0 {
+            return Some(format!("{frames} frames do not go with the method; one is for `image`, more for `frames`"));
         }
         if *width == 0 || *height == 0 {
-            return Some(format!("its pictures have {width}x{height} pixels"));
+            return Some(format!("its images have {width}x{height} pixels"));
         }
         match (color_model, channels.len()) {
             (ColorModel::Rgb, 1 | 3) | (ColorModel::Yuv, 3) => {}

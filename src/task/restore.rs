@@ -1,22 +1,22 @@
-//! Restoration by a network that knows what pictures look like, of pictures that came about in a known linear way: enlarging what is
+//! Restoration by a network that knows what images look like, of images that came about in a known linear way: enlarging what is
 //! made of means, sharpening what is blurred by a known kernel. Nothing is trained for it.
 
 use std::ops::ControlFlow;
 
 use ndarray::Array4;
 
-use super::draw::{Drawer, Drawing};
+use super::generate::{GenerateRequest, Generator};
 use super::upscale::enlarged;
-use crate::diffusion::{Guide, Moment, Progress};
+use crate::diffusion::{Guidance, Progress, StepContext};
 use crate::error::{Error, Result};
-use crate::frame::Frame;
+use crate::media::Image;
 use crate::tensor::{self, mirror};
 
-/// How a picture came about from the one that is looked for.
+/// How an image came about from the one that is looked for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Degradation {
     /// Each pixel is the mean of so many by so many.
-    Means(usize),
+    BoxDownsample(usize),
     /// Each pixel is a weighted mean of those around it.
     Blur(Kernel),
 }
@@ -50,21 +50,21 @@ impl Kernel {
         Self::new(radius, (0..side * side).map(weight).collect())
     }
 
-    /// A picture of it: brighter pixels weigh more. Its sides are odd and alike.
+    /// An image of it: brighter pixels weigh more. Its sides are odd and alike.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a picture of another shape, or without weight.
-    pub fn of(picture: &Frame) -> Result<Self> {
-        let side = picture.width;
-        if picture.height != side || side.is_multiple_of(2) || side > 2 * Self::MOST + 1 {
+    /// [`Error::Usage`] for an image of another shape, or without weight.
+    pub fn of(image: &Image) -> Result<Self> {
+        let side = image.width;
+        if image.height != side || side.is_multiple_of(2) || side > 2 * Self::MOST + 1 {
             return Err(Error::usage(format!(
                 "a kernel of {side}x{} has no middle; expected a square of an odd number of pixels, up to {}",
-                picture.height,
+                image.height,
                 2 * Self::MOST + 1
             )));
         }
-        let mut planes = vec![0.0; picture.color_channels() * side * side];
-        tensor::read_planes(picture, tensor::Range::UNIT, &mut planes)?;
+        let mut planes = vec![0.0; image.color_channels() * side * side];
+        tensor::read_planes(image, tensor::Range::UNIT, &mut planes)?;
         planes.truncate(side * side);
         Self::new(side / 2, planes)
     }
@@ -72,7 +72,7 @@ impl Kernel {
     fn new(radius: usize, mut weights: Vec<f32>) -> Result<Self> {
         let sum: f32 = weights.iter().sum();
         if sum <= 0.0 {
-            return Err(Error::usage("a kernel without any weight leaves nothing of a picture"));
+            return Err(Error::usage("a kernel without any weight leaves nothing of an image"));
         }
         weights.iter_mut().for_each(|weight| *weight /= sum);
         Ok(Self { radius, weights })
@@ -129,18 +129,18 @@ impl Kernel {
 }
 
 impl Degradation {
-    /// Width and height of what is looked for, of a picture of that size.
+    /// Width and height of what is looked for, of an image of that size.
     fn original(&self, [width, height]: [usize; 2]) -> [usize; 2] {
         match self {
-            Self::Means(scale) => [scale * width, scale * height],
+            Self::BoxDownsample(scale) => [scale * width, scale * height],
             Self::Blur(_) => [width, height],
         }
     }
 
-    /// What becomes of a plane of the picture that is looked for, of this size.
+    /// What becomes of a plane of the image that is looked for, of this size.
     fn apply(&self, x: &[f32], [width, height]: [usize; 2]) -> Vec<f32> {
         match self {
-            Self::Means(scale) => {
+            Self::BoxDownsample(scale) => {
                 let (small, part) = (width / scale, 1.0 / (scale * scale) as f32);
                 let mut y = vec![0.0; small * (height / scale)];
                 for (i, value) in x.iter().enumerate() {
@@ -155,7 +155,7 @@ impl Degradation {
     /// The transpose of [`apply`](Self::apply).
     fn adjoint(&self, y: &[f32], [width, height]: [usize; 2]) -> Vec<f32> {
         match self {
-            Self::Means(scale) => {
+            Self::BoxDownsample(scale) => {
                 let (small, part) = (width / scale, 1.0 / (scale * scale) as f32);
                 (0..width * height).map(|i| part * y[i / width / scale * small + i % width / scale]).collect()
             }
@@ -164,7 +164,7 @@ impl Degradation {
     }
 }
 
-/// Leads a drawing by what was made of it: at each step `D` becomes the picture nearest to it that explains the measurement,
+/// Leads a drawing by what was made of it: at each step `D` becomes the image nearest to it that explains the measurement,
 /// `argmin |y - A D'|^2 + rho |D' - D|^2` with `rho = lambda * (noise / sigma)^2` (Zhu et al. 2023, DiffPIR, equation 13; without noise that
 /// is the projection of Wang et al. 2023, DDNM).
 struct Consistency<'a> {
@@ -209,8 +209,8 @@ impl Consistency<'_> {
     }
 }
 
-impl Guide for Consistency<'_> {
-    fn guide(&mut self, moment: &Moment<'_>, d: &mut Array4<f32>) -> Result<()> {
+impl Guidance for Consistency<'_> {
+    fn guide(&mut self, moment: &StepContext<'_>, d: &mut Array4<f32>) -> Result<()> {
         let rho = LAMBDA * (self.noise / moment.level.sigma()).powi(2);
         let planes = d.as_slice_mut().unwrap_or_default().chunks_exact_mut(self.size[0] * self.size[1]);
         let count = planes.len().max(1);
@@ -224,23 +224,23 @@ impl Guide for Consistency<'_> {
     }
 }
 
-impl Drawer<'_> {
+impl Generator<'_> {
     /// What `frame` was made of by `degradation`, as far as that can be told, drawn once for each seed, of which the mean is taken; `noise` is the
-    /// standard deviation of what was added afterwards, in 8-bit units. Alpha is enlarged bicubically. `guides` see the whole picture; `watch` hears of every
+    /// standard deviation of what was added afterwards, in 8-bit units. Alpha is enlarged bicubically. `guides` see the whole image; `watch` hears of every
     /// evaluation and can stop the run.
     ///
     /// # Errors
-    /// [`Error::Usage`] when the picture has colour that the network does not, or does not fit the memory that may be used;
+    /// [`Error::Usage`] when the image has colour that the network does not, or does not fit the memory that may be used;
     /// [`Error::Evaluation`] when the network fails; [`Error::Interrupted`].
     pub fn restore(
         &mut self,
-        frame: &Frame,
+        image: &Image,
         degradation: &Degradation,
         noise: f64,
         seeds: &[u64],
-        mut guides: Vec<&mut dyn Guide>,
+        mut guides: Vec<&mut dyn Guidance>,
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-    ) -> Result<Frame> {
+    ) -> Result<Image> {
         if !(noise >= 0.0 && noise.is_finite()) {
             return Err(Error::usage(format!("noise {noise} is none; expected a number from 0 on")));
         }
@@ -248,10 +248,10 @@ impl Drawer<'_> {
             return Err(Error::usage("there is no seed to draw by"));
         }
         let (channels, range) = (self.pixel_channels()?, self.range());
-        let small = [frame.width, frame.height];
+        let small = [image.width, image.height];
         let size = degradation.original(small);
         let mut y = vec![0.0; channels * small[0] * small[1]];
-        tensor::read_planes(&frame.visible(), range, &mut y)?;
+        tensor::read_planes(&image.visible(), range, &mut y)?;
         // Where it begins: each pixel as the one that it is part of.
         let [across, down] = [size[0] / small[0], size[1] / small[1]];
         let start = Array4::from_shape_fn([1, channels, size[1], size[0]], |(_, c, row, column)| {
@@ -261,21 +261,21 @@ impl Drawer<'_> {
         let noise = noise.max(0.3) / 255.0 * f64::from(range.span());
         let mut measured = Consistency { degradation, y, noise, size };
         let mut mean = Array4::zeros(start.dim());
-        // One after the other, since pictures may be large.
+        // One after the other, since images may be large.
         for (i, seed) in seeds.iter().enumerate() {
-            let mut leading: Vec<&mut dyn Guide> = vec![&mut measured];
-            leading.extend(guides.iter_mut().map(|guide| &mut **guide as &mut dyn Guide));
+            let mut leading: Vec<&mut dyn Guidance> = vec![&mut measured];
+            leading.extend(guides.iter_mut().map(|guide| &mut **guide as &mut dyn Guidance));
             let start = Some(start.clone());
-            let drawing = Drawing { seeds: vec![*seed], start, guides: leading, ..Drawing::default() };
+            let drawing = GenerateRequest { seeds: vec![*seed], start, guides: leading, ..GenerateRequest::default() };
             let drawn = self.draw(size, drawing, &mut |Progress { done, total, repeated }| {
                 watch(Progress { done: i * total + done, total: seeds.len() * total, repeated })
             })?;
             mean.scaled_add(1.0 / seeds.len() as f32, &drawn);
         }
-        let mut result = frame.black(size[0], size[1]);
-        if let Some(alpha) = frame.alpha() {
+        let mut result = image.black(size[0], size[1]);
+        if let Some(alpha) = image.alpha() {
             let alpha = match degradation {
-                Degradation::Means(scale) => enlarged(&alpha, *scale)?,
+                Degradation::BoxDownsample(scale) => enlarged(&alpha, *scale)?,
                 Degradation::Blur(_) => alpha,
             };
             result.set_alpha(&alpha);
@@ -293,14 +293,14 @@ mod tests {
         a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
     }
 
-    /// `<A x, y> = <x, A^T y>`, of a kernel without any symmetry, which reaches beyond a small picture, and of means.
+    /// `<A x, y> = <x, A^T y>`, of a kernel without any symmetry, which reaches beyond a small image, and of means.
     #[test]
     fn the_adjoint_is_the_transpose() {
         let kernel = Kernel::new(3, (0..49).map(|i| ((i * i) % 11) as f32).collect()).unwrap();
         for (degradation, size) in [
             (Degradation::Blur(kernel.clone()), [9, 6]),
             (Degradation::Blur(kernel), [2, 3]),
-            (Degradation::Means(3), [9, 6]),
+            (Degradation::BoxDownsample(3), [9, 6]),
         ] {
             let x: Vec<f32> = (0..size[0] * size[1]).map(|i| ((i * 7) % 13) as f32 - 5.0).collect();
             let ax = degradation.apply(&x, size);

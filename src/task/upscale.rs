@@ -1,16 +1,16 @@
-//! Super-resolution: a plan from the highest sigma down, on the large grid, conditioned on the small picture.
+//! Super-resolution: a plan from the highest sigma down, on the large grid, conditioned on the small image.
 
 use std::ops::ControlFlow;
 
 use ndarray::Array4;
 
 use super::budget::{Budget, TileChoice};
-use super::small::{Conditioned, OneStep, Small};
+use super::low_res::{Conditioned, LowRes, OneStep};
 use crate::diffusion::{
     NoiseAt, NoiseSource, Philox, Plan, Prediction, Progress, SigmaMap, State, Window, denoise_plan, execute,
 };
 use crate::error::{Error, Result};
-use crate::frame::Frame;
+use crate::media::Image;
 use crate::model::{Manifest, Task};
 use crate::network::Network;
 use crate::tensor;
@@ -19,31 +19,31 @@ use crate::tile::{Locality, TilePlan};
 /// How to upscale.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct UpscaleOptions {
-    /// Evaluations of the network; `None` for the model's default. One gives the mean of all pictures that the small one may
+    /// Evaluations of the network; `None` for the model's default. One gives the mean of all images that the small one may
     /// come from, which has the highest PSNR; a few draw one of them, with its texture.
     pub steps: Option<usize>,
     /// How much of each step's noise is fresh, 0 (DDIM) to 1.
     pub eta: f64,
     /// Where noise comes from; a single step draws none.
     pub seed: u64,
-    /// How the large picture is cut; sides and overlaps are in pixels of the small one.
+    /// How the large image is cut; sides and overlaps are in pixels of the small one.
     pub tile: TileChoice,
     /// What may be used of memory.
     pub budget: Budget,
 }
 
-/// What was done to a picture.
+/// What was done to an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Enlargement {
+pub struct UpscaleReport {
     /// How many times larger the result is, along each axis.
     pub scale: usize,
     /// Steps of the plan.
     pub steps: usize,
-    /// Tiles that the picture was cut into.
+    /// Tiles that the image was cut into.
     pub tiles: usize,
-    /// Width and height of a tile, in pixels of the small picture.
+    /// Width and height of a tile, in pixels of the small image.
     pub tile_size: (usize, usize),
-    /// Evaluations that gave no picture and were repeated.
+    /// Evaluations that gave no image and were repeated.
     pub repeated: usize,
 }
 
@@ -68,7 +68,7 @@ impl<'a> Upscaler<'a> {
         let Some(sigma) = manifest
             .sigma
             .filter(|_| manifest.task == Task::Upscale && manifest.prediction == Prediction::Denoised && takes_map)
-            .filter(|_| !manifest.enlarges_by_drawing())
+            .filter(|_| !manifest.is_generative_upscaler())
         else {
             let problem = format!(
                 "it is a model to {} whose prediction is {:?}; expected one to upscale that predicts `denoised`, takes a map \
@@ -83,7 +83,7 @@ impl<'a> Upscaler<'a> {
         Ok(Self { manifest, network, options, plan, range, sigma: sigma.max as f32 })
     }
 
-    /// Steps of the plan: evaluations of the network for a picture in one tile.
+    /// Steps of the plan: evaluations of the network for an image in one tile.
     pub fn steps(&self) -> usize {
         self.plan.steps.len()
     }
@@ -103,10 +103,10 @@ impl<'a> Upscaler<'a> {
     ///
     /// # Errors
     /// [`Error::Usage`] when it would not fit the memory that may be used.
-    pub fn outline(&self, frame: &Frame) -> Result<Frame> {
+    pub fn outline(&self, image: &Image) -> Result<Image> {
         let scale = self.manifest.scale;
-        let (width, height) = (scale * frame.width, scale * frame.height);
-        let bytes = (width * height * frame.channels) as u64 * u64::from(frame.samples.bits() / 8);
+        let (width, height) = (scale * image.width, scale * image.height);
+        let bytes = (width * height * image.channels) as u64 * u64::from(image.samples.bits() / 8);
         let most = self.options.budget.max_memory;
         if bytes > most {
             return Err(Error::usage(format!(
@@ -115,24 +115,24 @@ impl<'a> Upscaler<'a> {
                 most >> 20
             )));
         }
-        Ok(frame.black(width, height))
+        Ok(image.black(width, height))
     }
 
     /// Enlarges `frame`; alpha is enlarged bicubically. `watch` hears of every evaluation and can stop the run.
     ///
     /// # Errors
-    /// [`Error::Usage`] when the picture does not fit the memory that it may use or has colour that the network does
+    /// [`Error::Usage`] when the image does not fit the memory that it may use or has colour that the network does
     /// not; [`Error::Evaluation`] when the network fails; [`Error::Interrupted`].
     pub fn upscale(
         &mut self,
-        frame: &Frame,
+        image: &Image,
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-    ) -> Result<(Frame, Enlargement)> {
+    ) -> Result<(Image, UpscaleReport)> {
         let (scale, channels, steps) = (self.manifest.scale, self.manifest.channels, self.plan.steps.len());
-        let mut large = self.outline(frame)?;
+        let mut large = self.outline(image)?;
         let samples = large.samples.len() * (large.samples.bits() / 8) as usize;
-        let tiles = self.tiles([frame.width, frame.height], steps > 1, samples)?;
-        let small = Small::new(&frame.visible(), self.range, channels, scale)?;
+        let tiles = self.tiles([image.width, image.height], steps > 1, samples)?;
+        let small = LowRes::new(&image.visible(), self.range, channels, scale)?;
         let map = SigmaMap::Uniform(self.sigma);
         let mut repeated = 0;
         let mut watch = |progress: Progress| {
@@ -147,18 +147,18 @@ impl<'a> Upscaler<'a> {
             self.run(&small, &mut x, &tiles, &mut watch)?;
             tensor::write_planes(x.as_slice().unwrap_or_default(), self.range, &mut large)?;
         }
-        if let Some(alpha) = frame.alpha() {
+        if let Some(alpha) = image.alpha() {
             large.set_alpha(&enlarged(&alpha, scale)?);
         }
         let (width, height) = tiles.tile_size();
         let tile_size = (width / scale, height / scale);
-        Ok((large, Enlargement { scale, steps, tiles: tiles.count(), tile_size, repeated }))
+        Ok((large, UpscaleReport { scale, steps, tiles: tiles.count(), tile_size, repeated }))
     }
 
     /// Fills `x`, `[1, channels, height, width]` on the large grid, with the enlargement of `small`.
     pub(crate) fn run(
         &mut self,
-        small: &Small,
+        small: &LowRes,
         x: &mut Array4<f32>,
         tiles: &TilePlan,
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
@@ -175,7 +175,7 @@ impl<'a> Upscaler<'a> {
     }
 
     /// Where a plan begins: the bicubic enlargement, and where it has several steps, noise of the highest sigma on it.
-    fn start(&self, small: &Small, noise: &dyn NoiseSource, x: &mut [f32]) {
+    fn start(&self, small: &LowRes, noise: &dyn NoiseSource, x: &mut [f32]) {
         let [_, _, height, width] = small.enlarged_shape();
         small.enlarge_whole(x);
         if self.plan.steps.len() == 1 {
@@ -189,7 +189,7 @@ impl<'a> Upscaler<'a> {
         }
     }
 
-    /// The tiles of small pictures of that size, on the large grid, where a tensor of the whole is held, or where none is, and
+    /// The tiles of small images of that size, on the large grid, where a tensor of the whole is held, or where none is, and
     /// so many bytes beside.
     pub(crate) fn tiles(&self, [width, height]: [usize; 2], holds_state: bool, beside: usize) -> Result<TilePlan> {
         let (scale, planes) = (self.manifest.scale, self.manifest.channels);
@@ -210,9 +210,9 @@ impl<'a> Upscaler<'a> {
 }
 
 /// A grey frame, enlarged bicubically.
-pub(super) fn enlarged(grey: &Frame, scale: usize) -> Result<Frame> {
+pub(super) fn enlarged(grey: &Image, scale: usize) -> Result<Image> {
     let range = tensor::Range::new(0.0, 1.0)?;
-    let small = Small::new(grey, range, 1, scale)?;
+    let small = LowRes::new(grey, range, 1, scale)?;
     let [_, _, height, width] = small.enlarged_shape();
     let mut large = grey.black(width, height);
     let mut row = vec![0.0; width];

@@ -1,10 +1,10 @@
-//! Pictures of a stream, as bytes in their own format, to planes of red, green and blue and back.
+//! Frames of a stream, as bytes in their own format, to planes of red, green and blue and back.
 //!
 //! Nothing is clipped on the way in: chroma that no red, green and blue from black to white has, such as at edges in 4:2:0,
 //! becomes values beyond the range, and comes back as it was. Chroma is enlarged and reduced by pairs of filters that undo
 //! each other: repetition and mean where it lies between two pixels (Haar's), and where it lies on one, the linear
 //! interpolation and the five taps (-1, 2, 6, 2, -1) / 8 of LeGall and Tabatabai's 5/3 wavelet (1988, "Sub-band coding of
-//! digital images using symmetric short kernel filters"). So a picture that no network changes comes back bit by bit.
+//! digital images using symmetric short kernel filters"). So a frame that no network changes comes back bit by bit.
 
 #[cfg(test)]
 pub(super) mod tests;
@@ -12,16 +12,16 @@ pub(super) mod tests;
 use super::convert::rounded;
 use super::{Range, mirror};
 use crate::error::{Error, Result};
-use crate::frame::stream::{Plane, Siting, Video};
+use crate::media::stream::{Plane, Siting, VideoFormat};
 
-/// Takes the pictures of one stream apart, or puts them together. It holds what is needed between rows, so that nothing is
-/// allocated for a picture.
-pub struct Pictures {
-    video: Video,
+/// Takes the frames of one stream apart, or puts them together. It holds what is needed between rows, so that nothing is
+/// allocated for a frame.
+pub struct FrameConverter {
+    video: VideoFormat,
     /// Planes on the network's side: 1 or 3.
     channels: usize,
     range: Range,
-    /// Two planes of chroma on their way: as wide as the picture and as high as its chroma when read, the other way round when
+    /// Two planes of chroma on their way: as wide as the frame and as high as its chroma when read, the other way round when
     /// written.
     chroma: [Vec<f32>; 2],
     /// Three rows at full width.
@@ -38,7 +38,7 @@ pub(super) struct Scale {
 
 impl Scale {
     /// Of luma, or of red, green and blue: 0 is black, 1 is white.
-    pub(super) fn luma(video: &Video) -> Self {
+    pub(super) fn luma(video: &VideoFormat) -> Self {
         let unit = (1_u32 << (video.format.bits() - 8)) as f32;
         let white = (1_u32 << video.format.bits()) as f32 - 1.0;
         if video.color.full_range {
@@ -49,7 +49,7 @@ impl Scale {
     }
 
     /// Of colour differences: from -0.5 to 0.5.
-    fn difference(video: &Video) -> Self {
+    fn difference(video: &VideoFormat) -> Self {
         let unit = (1_u32 << (video.format.bits() - 8)) as f32;
         let luma = Self::luma(video);
         let step = if video.color.full_range { luma.step } else { 1.0 / (224.0 * unit) };
@@ -57,18 +57,18 @@ impl Scale {
     }
 
     /// Of colour differences around 0.5.
-    pub(super) fn chroma(video: &Video) -> Self {
+    pub(super) fn chroma(video: &VideoFormat) -> Self {
         let scale = Self::difference(video);
         Self { zero: scale.zero - 0.5 / scale.step, ..scale }
     }
 }
 
-impl Pictures {
-    /// For pictures as `video` describes them, and `channels` planes whose black and white are `range`.
+impl FrameConverter {
+    /// For frames as `video` describes them, and `channels` planes whose black and white are `range`.
     ///
     /// # Errors
-    /// [`Error::Usage`] for pictures in colour and one plane.
-    pub fn new(video: &Video, channels: usize, range: Range) -> Result<Self> {
+    /// [`Error::Usage`] for frames in colour and one plane.
+    pub fn new(video: &VideoFormat, channels: usize, range: Range) -> Result<Self> {
         if channels == 1 && !video.format.is_grey() {
             return Err(Error::usage(
                 "the stream is in colour and the model takes one channel; convert the stream to grey (`gray`) or choose a \
@@ -88,22 +88,22 @@ impl Pictures {
         })
     }
 
-    /// Bytes of what is held between pictures.
+    /// Bytes of what is held between frames.
     pub fn bytes(&self) -> usize {
         self.chroma.iter().chain(&self.lines).map(|values| values.len() * size_of::<f32>()).sum()
     }
 
-    /// What the pictures are like.
-    pub fn video(&self) -> &Video {
+    /// What the frames are like.
+    pub fn video(&self) -> &VideoFormat {
         &self.video
     }
 
-    /// Fills `planes`, `[channels, height, width]`, from a picture.
+    /// Fills `planes`, `[channels, height, width]`, from a frame.
     ///
     /// # Panics
-    /// If there are fewer bytes or values than a picture has.
+    /// If there are fewer bytes or values than a frame has.
     pub fn read(&mut self, bytes: &[u8], planes: &mut [f32]) {
-        let Video { width, height, format, .. } = self.video;
+        let VideoFormat { width, height, format, .. } = self.video;
         let [first, second, third] = format.planes(width, height);
         let area = width * height;
         if format.is_grey() {
@@ -156,14 +156,14 @@ impl Pictures {
         }
     }
 
-    /// Makes `bytes`, whose memory is kept, a picture of `planes`, `[channels, height, width]`. Values are rounded to the nearest sample, halves to the even
-    /// one; what is not a number becomes the smallest. A grey picture takes the mean of three planes.
+    /// Makes `bytes`, whose memory is kept, a frame of `planes`, `[channels, height, width]`. Values are rounded to the nearest sample, halves to the even
+    /// one; what is not a number becomes the smallest. A grey frame takes the mean of three planes.
     ///
     /// # Panics
-    /// If there are fewer values than a picture has.
+    /// If there are fewer values than a frame has.
     pub fn write(&mut self, planes: &[f32], bytes: &mut Vec<u8>) {
         bytes.resize(self.video.bytes(), 0);
-        let Video { width, height, format, .. } = self.video;
+        let VideoFormat { width, height, format, .. } = self.video;
         let [first, second, third] = format.planes(width, height);
         let (area, deep, luma) = (width * height, self.deep(), Scale::luma(&self.video));
         let plane = |i: usize| &planes[(i % self.channels) * area..][..area];
@@ -327,7 +327,7 @@ fn legall(a: f32, b: f32, c: f32, d: f32, e: f32) -> f32 {
     0.125 * (2.0 * (b + d) - (a + e)) + 0.75 * c
 }
 
-/// Row `y` of the picture from chroma whose rows are wide enough already.
+/// Row `y` of the frame from chroma whose rows are wide enough already.
 fn heighten(held: &[f32], width: usize, rows: usize, height: usize, siting: Siting, y: usize, out: &mut [f32]) {
     let row = |y: usize| &held[y * width..][..width];
     if rows == height {
@@ -340,7 +340,7 @@ fn heighten(held: &[f32], width: usize, rows: usize, height: usize, siting: Siti
     }
 }
 
-/// Row `y` of a chroma plane from as many rows as the picture has.
+/// Row `y` of a chroma plane from as many rows as the frame has.
 fn lower(held: &[f32], plane: Plane, height: usize, siting: Siting, y: usize, out: &mut [f32]) {
     let row = |y: isize| &held[mirror(y, height) * plane.width..][..plane.width];
     let middle = 2 * y.cast_signed();

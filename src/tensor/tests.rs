@@ -1,10 +1,10 @@
 use super::{Range, Rect, mirror, read_planes, read_region, write_planes, write_region};
-use crate::frame::{Frame, Metadata, Samples};
+use crate::media::{Image, Metadata, Samples};
 
 const RANGES: [Range; 2] = [Range::UNIT, Range::SIGNED];
 
-fn frame(width: usize, height: usize, channels: usize, samples: Samples) -> Frame {
-    Frame { width, height, channels, samples, metadata: Metadata::default() }
+fn image(width: usize, height: usize, channels: usize, samples: Samples) -> Image {
+    Image { width, height, channels, samples, metadata: Metadata::default() }
 }
 
 /// Samples that look random and are the same everywhere.
@@ -19,36 +19,36 @@ fn noise(count: usize, seed: u32) -> impl Iterator<Item = u16> {
     .take(count)
 }
 
-fn noisy_u8(width: usize, height: usize, channels: usize) -> Frame {
+fn noisy_u8(width: usize, height: usize, channels: usize) -> Image {
     let samples = noise(width * height * channels, (width * 31 + height * 7 + channels) as u32);
-    frame(width, height, channels, Samples::U8(samples.map(|value| value as u8).collect()))
+    image(width, height, channels, Samples::U8(samples.map(|value| value as u8).collect()))
 }
 
-fn noisy_u16(width: usize, height: usize, channels: usize) -> Frame {
+fn noisy_u16(width: usize, height: usize, channels: usize) -> Image {
     let samples = noise(width * height * channels, (width * 13 + height * 5 + channels) as u32);
-    frame(width, height, channels, Samples::U16(samples.collect()))
+    image(width, height, channels, Samples::U16(samples.collect()))
 }
 
-fn sample(frame: &Frame, x: usize, y: usize, channel: usize) -> f64 {
-    let at = (y * frame.width + x) * frame.channels + channel;
-    match &frame.samples {
+fn sample(image: &Image, x: usize, y: usize, channel: usize) -> f64 {
+    let at = (y * image.width + x) * image.channels + channel;
+    match &image.samples {
         Samples::U8(samples) => f64::from(samples[at]) / 255.0,
         Samples::U16(samples) => f64::from(samples[at]) / 65535.0,
     }
 }
 
-fn negated(frame: &Frame) -> Frame {
-    let samples = match &frame.samples {
+fn negated(image: &Image) -> Image {
+    let samples = match &image.samples {
         Samples::U8(samples) => Samples::U8(samples.iter().map(|value| !value).collect()),
         Samples::U16(samples) => Samples::U16(samples.iter().map(|value| !value).collect()),
     };
-    Frame { samples, ..frame.clone() }
+    Image { samples, ..image.clone() }
 }
 
 #[test]
 fn every_sample_returns_exactly() {
-    let bytes = frame(256, 1, 1, Samples::U8((0..=u8::MAX).collect()));
-    let words = frame(256, 256, 1, Samples::U16((0..=u16::MAX).collect()));
+    let bytes = image(256, 1, 1, Samples::U8((0..=u8::MAX).collect()));
+    let words = image(256, 256, 1, Samples::U16((0..=u16::MAX).collect()));
     let ranges = [Range::UNIT, Range::SIGNED, Range::new(0.0, 255.0).unwrap(), Range::new(-1.5, 3.25).unwrap()];
     for range in ranges {
         for original in [&bytes, &words] {
@@ -171,11 +171,11 @@ fn regions_write_only_inside() {
 fn rounds_clamps_and_counts_what_is_not_finite() {
     let values = [0.49, 0.5, 1.49, 254.5, 300.0, -7.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
     let range = Range::new(0.0, 255.0).unwrap();
-    let mut bytes = frame(9, 1, 1, Samples::U8(vec![9; 9]));
+    let mut bytes = image(9, 1, 1, Samples::U8(vec![9; 9]));
     assert_eq!(write_planes(&values, range, &mut bytes).unwrap(), 3);
     assert_eq!(bytes.samples, Samples::U8(vec![0, 0, 1, 254, 255, 0, 0, 255, 0]));
 
-    let mut color = frame(3, 1, 3, Samples::U16(vec![9; 9]));
+    let mut color = image(3, 1, 3, Samples::U16(vec![9; 9]));
     let range = Range::new(0.0, 65535.0).unwrap();
     assert_eq!(write_planes(&values, range, &mut color).unwrap(), 3);
     assert_eq!(color.samples, Samples::U16(vec![0, 254, 0, 0, 300, 65535, 1, 0, 0]));

@@ -9,15 +9,15 @@
 #[cfg(test)]
 mod tests;
 
-use super::stream::{Pictures, Scale, load, store};
+use super::stream::{FrameConverter, Scale, load, store};
 use super::{Range, mirror};
 use crate::error::Result;
-use crate::frame::stream::{Chroma, Matrix, Plane, Video};
+use crate::media::stream::{Chroma, Matrix, Plane, VideoFormat};
 
 /// Samples along a side of a block of chroma, within which detail is kept alike.
 const BLOCK: usize = 4;
 
-/// Width and height of the grid on which a network on 4:2:0 planes sees a picture of that size: half of it, rounded up.
+/// Width and height of the grid on which a network on 4:2:0 planes sees a frame of that size: half of it, rounded up.
 pub fn grid_of([width, height]: [usize; 2]) -> [usize; 2] {
     [width.div_ceil(2), height.div_ceil(2)]
 }
@@ -76,9 +76,9 @@ pub fn unpack(channels: &[f32], [width, height]: [usize; 2], planes: &mut [f32])
 
 /// Takes the frames of one stream apart into planes, and puts them together. It holds what is needed between rows and between
 /// [`read`](Self::read) and [`write`](Self::write), so that nothing is allocated for a frame.
-pub struct YuvFrames {
-    video: Video,
-    result: Video,
+pub struct YuvFrameConverter {
+    video: VideoFormat,
+    result: VideoFormat,
     /// `[width, height]` of chroma planes.
     grid: [usize; 2],
     /// For chroma that is larger than the grid's: its size, and the detail of both planes.
@@ -92,18 +92,18 @@ pub struct YuvFrames {
 }
 
 struct Conversion {
-    reader: Pictures,
-    writer: Pictures,
+    reader: FrameConverter,
+    writer: FrameConverter,
     bytes: Vec<u8>,
     planes: Vec<f32>,
 }
 
-impl YuvFrames {
+impl YuvFrameConverter {
     /// For frames as `video` describes them; results are as `result` does, which has the same size.
     ///
     /// # Errors
     /// [`Error::Usage`](crate::Error::Usage) when the two do not fit each other.
-    pub fn new(video: &Video, result: &Video) -> Result<Self> {
+    pub fn new(video: &VideoFormat, result: &VideoFormat) -> Result<Self> {
         let [width, height] = [video.width, video.height];
         let grid = grid_of([width, height]);
         let chroma = video.format.chroma();
@@ -116,8 +116,8 @@ impl YuvFrames {
         let conversion = match is_direct {
             true => None,
             false => Some(Conversion {
-                reader: Pictures::new(video, 3, Range::UNIT)?,
-                writer: Pictures::new(result, 3, Range::UNIT)?,
+                reader: FrameConverter::new(video, 3, Range::UNIT)?,
+                writer: FrameConverter::new(result, 3, Range::UNIT)?,
                 bytes: Vec::new(),
                 planes: vec![0.0; 3 * width * height],
             }),
@@ -134,7 +134,7 @@ impl YuvFrames {
     }
 
     /// What the frames are like.
-    pub fn video(&self) -> &Video {
+    pub fn video(&self) -> &VideoFormat {
         &self.video
     }
 
@@ -154,7 +154,7 @@ impl YuvFrames {
     /// # Panics
     /// If there are fewer bytes or values than a frame has.
     pub fn read(&mut self, bytes: &[u8], planes: &mut [f32]) {
-        let Video { width, height, format, color, .. } = self.video;
+        let VideoFormat { width, height, format, color, .. } = self.video;
         let places = format.planes(width, height);
         let scale = Scale::luma(&self.video);
         let deep = format.bytes_per_sample() == 2;
@@ -246,9 +246,9 @@ impl YuvFrames {
     }
 
     /// The same, with samples of the format that `video` says.
-    fn write_as(&mut self, video: &Video, planes: &[f32], sigma: f32, bytes: &mut Vec<u8>) {
+    fn write_as(&mut self, video: &VideoFormat, planes: &[f32], sigma: f32, bytes: &mut Vec<u8>) {
         bytes.resize(video.bytes(), 0);
-        let Video { width, height, format, color, .. } = *video;
+        let VideoFormat { width, height, format, color, .. } = *video;
         let places = format.planes(width, height);
         let scale = Scale::luma(video);
         let deep = format.bytes_per_sample() == 2;

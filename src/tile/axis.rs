@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-/// How one axis of a picture is cut.
+/// How one axis of an image is cut.
 ///
 /// ```text
 /// tile 0   |<---------- tile ---------->|
@@ -16,9 +16,9 @@ use std::ops::Range;
 /// strided layers see the same grid everywhere gives the same numbers in every tile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Axis {
-    /// Pixels of the picture along this axis.
+    /// Pixels of the image along this axis.
     pub length: usize,
-    /// `length`, rounded up to the alignment; what lies beyond the picture is its mirror image.
+    /// `length`, rounded up to the alignment; what lies beyond the image is its mirror image.
     pub padded: usize,
     /// Pixels of a tile.
     pub tile: usize,

@@ -1,4 +1,4 @@
-//! Tiles: how a picture that is too large for one evaluation is cut, and how the results are joined again.
+//! Tiles: how an image that is too large for one evaluation is cut, and how the results are joined again.
 
 mod axis;
 mod plan;

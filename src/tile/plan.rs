@@ -1,4 +1,4 @@
-//! The tiles of a picture.
+//! The tiles of an image.
 
 use super::axis::Axis;
 use crate::error::{Error, Result};
@@ -9,7 +9,7 @@ pub struct Locality {
     /// Width and height of an input are multiples of this.
     pub multiple_of: usize,
     /// How far the network looks: no output depends on an input further away than this many pixels; `None` when it has
-    /// global operations (attention, normalisation over the picture).
+    /// global operations (attention, normalisation over the image).
     pub receptive_field: Option<usize>,
 }
 
@@ -18,7 +18,7 @@ pub struct Locality {
 const GLOBAL_MARGIN: usize = 32;
 const GLOBAL_FEATHER: usize = 32;
 
-/// How a picture is cut into tiles: the product of two axes.
+/// How an image is cut into tiles: the product of two axes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TilePlan {
     /// Rows of tiles.
@@ -28,7 +28,7 @@ pub struct TilePlan {
 }
 
 impl TilePlan {
-    /// The whole picture as one tile.
+    /// The whole image as one tile.
     pub fn whole(width: usize, height: usize, multiple_of: usize) -> Self {
         Self { vertical: Axis::whole(height, multiple_of), horizontal: Axis::whole(width, multiple_of) }
     }
@@ -36,7 +36,7 @@ impl TilePlan {
     /// Tiles of at most `limit` pixels a side.
     ///
     /// A network that is local gets its receptive field on both sides of each seam and is cut hard there, which gives
-    /// the same result as the whole picture. `overlap`, when it is more than two receptive fields, mixes neighbours over
+    /// the same result as the whole image. `overlap`, when it is more than two receptive fields, mixes neighbours over
     /// the rest.
     ///
     /// # Errors
@@ -79,7 +79,7 @@ impl TilePlan {
         self.vertical.spans.len() * self.horizontal.spans.len()
     }
 
-    /// Whether the whole picture is one tile.
+    /// Whether the whole image is one tile.
     pub fn is_whole(&self) -> bool {
         self.count() == 1
     }
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_that_fits_is_one_tile() {
+    fn a_image_that_fits_is_one_tile() {
         assert!(TilePlan::cut(100, 60, 104, None, LOCAL).unwrap().is_whole());
     }
 }

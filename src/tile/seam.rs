@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::plan::TilePlan;
 
-/// Rows of a network's output over the whole width of a picture, plane after plane.
+/// Rows of a network's output over the whole width of an image, plane after plane.
 #[derive(Clone, Copy, Debug)]
 pub struct Band<'a> {
     values: &'a [f32],
@@ -12,24 +12,24 @@ pub struct Band<'a> {
     stride: usize,
     /// Rows of a plane.
     height: usize,
-    /// The picture's row that the band's first is.
+    /// The image's row that the band's first is.
     first_row: usize,
 }
 
 impl<'a> Band<'a> {
-    /// The output of an evaluation of the whole picture: planes of `height` rows of `stride` values.
+    /// The output of an evaluation of the whole image: planes of `height` rows of `stride` values.
     pub fn whole(values: &'a [f32], stride: usize, height: usize) -> Self {
         Self { values, stride, height, first_row: 0 }
     }
 
-    /// The first `width` values of row `y` of the picture in a plane (`batch * channels + channel`).
+    /// The first `width` values of row `y` of the image in a plane (`batch * channels + channel`).
     pub fn row(&self, plane: usize, y: usize, width: usize) -> &'a [f32] {
         let start = (plane * self.height + y - self.first_row) * self.stride;
         &self.values[start..start + width]
     }
 }
 
-/// Where the tiles of a picture meet.
+/// Where the tiles of an image meet.
 ///
 /// It holds no more than one row of tiles: rows that no later tile contributes to are taken out before the next row of
 /// tiles comes in.

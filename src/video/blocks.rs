@@ -1,6 +1,6 @@
 //! Filters of maps that have one value for a block of pixels.
 
-/// The mean over squares of `side`, an odd number, of what is inside the picture.
+/// The mean over squares of `side`, an odd number, of what is inside the frame.
 pub(super) fn mean(values: &[f32], [width, height]: [usize; 2], side: usize, work: &mut [f32], out: &mut [f32]) {
     let reach = side / 2;
     for (from, to) in values.chunks_exact(width).zip(work.chunks_exact_mut(width)) {

@@ -1,24 +1,24 @@
-//! Denoising the pictures of a stream, in memory that is taken once.
+//! Denoising the frames of a stream, in memory that is taken once.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::failures::Failures;
-use super::governor::{Choices, Keeper, Rung};
-use super::grid::{Grid, Past};
+use super::failure_policy::FailurePolicy;
 use super::noise::Noise;
 use super::planes::Planes;
-use super::reduced::Reduced;
-use super::{Quality, Restore, Scale, Treatment, Wishes, memory};
+use super::quality_controller::{Choices, QualityController, QualityStep};
+use super::reduced_resolution::ReducedResolution;
+use super::working_layout::{TemporalState, WorkingLayout};
+use super::{FrameProcessor, QualityLevel, Scale, SettingsUpdate, StreamStatus, memory};
 use crate::error::{Error, Result};
-use crate::frame::stream::{Picture, Video};
+use crate::media::stream::{VideoFormat, VideoFrame};
 use crate::model::{Layout, Precision};
 use crate::task::{
-    Denoiser, MeteredPlanes, PlaneRole, Room, SigmaChoice, StreamMeter, Strength, noise_map_of_planes,
+    Denoiser, MemoryHeadroom, MeteredPlanes, PlaneRole, SigmaChoice, StreamMeter, Strength, noise_map_of_planes,
     noise_maps_of_yuv,
 };
-use crate::tensor::{Pictures, YuvFrames, sigmas_of_rgb};
+use crate::tensor::{FrameConverter, YuvFrameConverter, sigmas_of_rgb};
 use crate::tile::TilePlan;
 
 /// How much more noise there is than an estimate sees after a codec, which has taken its traces away with the texture: on clips of
@@ -30,7 +30,7 @@ const UNSEEN: f64 = 1.3;
 /// More so of chroma, which is rounded more coarsely.
 const SHARED: [f32; 2] = [0.12, 0.35];
 
-/// The size at which networks are compared, where pictures are not smaller.
+/// The size at which networks are compared, where frames are not smaller.
 const TRIAL: [usize; 2] = [256, 192];
 const ROUNDS: usize = 2;
 const LONG_ENOUGH: Duration = Duration::from_secs(1);
@@ -39,11 +39,11 @@ const LONG_ENOUGH: Duration = Duration::from_secs(1);
 pub struct Candidate<'a> {
     /// The denoiser.
     pub denoiser: Denoiser<'a>,
-    /// In what numbers its network computes.
+    /// The numeric precision in which its network computes.
     pub precision: Precision,
 }
 
-/// Denoises the pictures of a stream.
+/// Denoises the frames of a stream.
 pub struct StreamDenoiser<'a> {
     /// The best first.
     candidates: Vec<Candidate<'a>>,
@@ -53,42 +53,42 @@ pub struct StreamDenoiser<'a> {
     /// The frame as it came, where not all of the change is wanted.
     original: Vec<f32>,
     noise: Noise,
-    /// What is known from the pictures before, where they are to count.
-    past: Option<Past>,
-    rung: Rung,
+    /// What is known from the frames before, where they are to count.
+    past: Option<TemporalState>,
+    step: QualityStep,
     /// For tiles, beside all else.
-    room: Room,
-    grid: Grid,
-    keeper: Option<Keeper>,
-    /// Of the pictures so far, for each group of planes, as a part of the full range; 0 before the first.
+    room: MemoryHeadroom,
+    grid: WorkingLayout,
+    keeper: Option<QualityController>,
+    /// Of the frames so far, for each group of planes, as a part of the full range; 0 before the first.
     levels: [f64; 2],
     /// Whether the noise came through a codec or a processor, as far as that can be seen.
     is_correlated: bool,
     limited: bool,
     meter: StreamMeter,
-    treatment: Treatment,
-    failures: Failures,
+    stream_status: StreamStatus,
+    failures: FailurePolicy,
 }
 
-/// What came of making use of the pictures before.
+/// What came of making use of the frames before.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Persistence {
     /// The standard deviation over time of the result where nothing moves, in 8-bit units, averaged over all such pixels; none
-    /// where nothing was at rest for 8 pictures.
+    /// where nothing was at rest for 8 frames.
     pub flicker: Option<f64>,
-    /// Part of all tiles that were computed, and not kept from the picture before.
+    /// Part of all tiles that were computed, and not kept from the frame before.
     pub computed: f64,
     /// How often everything was new: scene cuts, and a camera that moves otherwise than as a whole.
     pub resets: u64,
 }
 
 impl<'a> Denoiser<'a> {
-    /// For the pictures of a stream that are as `video` describes them; results are as `result` does, which has the same size.
-    /// `temporal` makes use of the pictures before each.
+    /// For the frames of a stream that are as `video` describes them; results are as `result` does, which has the same size.
+    /// `temporal` makes use of the frames before each.
     ///
     /// # Errors
     /// As for [`StreamDenoiser::new`].
-    pub fn on_stream(self, video: &Video, result: &Video, temporal: bool) -> Result<StreamDenoiser<'a>> {
+    pub fn on_stream(self, video: &VideoFormat, result: &VideoFormat, temporal: bool) -> Result<StreamDenoiser<'a>> {
         StreamDenoiser::new(
             vec![Candidate { denoiser: self, precision: Precision::F32 }],
             video,
@@ -100,17 +100,17 @@ impl<'a> Denoiser<'a> {
 }
 
 impl<'a> StreamDenoiser<'a> {
-    /// For the pictures of a stream that are as `video` describes them; results are as `result` does, which has the same size.
-    /// `candidates` are denoisers for the same kind of pictures, the best first, of which the first is used; where each picture
-    /// has a `budget` of time, those that keep within it are. `temporal` makes use of the pictures before each.
+    /// For the frames of a stream that are as `video` describes them; results are as `result` does, which has the same size.
+    /// `candidates` are denoisers for the same kind of frames, the best first, of which the first is used; where each frame
+    /// has a `budget` of time, those that keep within it are. `temporal` makes use of the frames before each.
     ///
     /// # Errors
-    /// [`Error::Usage`](crate::Error::Usage) when pictures do not fit the memory that may be used, have colour that the network
+    /// [`Error::Usage`](crate::Error::Usage) when frames do not fit the memory that may be used, have colour that the network
     /// does not, or when candidates do not fit together.
     pub fn new(
         mut candidates: Vec<Candidate<'a>>,
-        video: &Video,
-        result: &Video,
+        video: &VideoFormat,
+        result: &VideoFormat,
         temporal: bool,
         budget: Option<Duration>,
     ) -> Result<Self> {
@@ -121,7 +121,7 @@ impl<'a> StreamDenoiser<'a> {
             let manifest = denoiser.manifest;
             if (manifest.layout, manifest.channels, denoiser.range) != (layout, channels, range) {
                 return Err(Error::usage(format!(
-                    "{} and {} are for different kinds of pictures; choose models of the same channels and range",
+                    "{} and {} are for different kinds of frames; choose models of the same channels and range",
                     first.denoiser.manifest.name, denoiser.manifest.name
                 )));
             }
@@ -130,10 +130,10 @@ impl<'a> StreamDenoiser<'a> {
         let planes = Planes::of(layout, channels, [width, height]);
         let converter = match layout {
             Layout::Full => Converter::Full(Box::new([
-                Pictures::new(video, channels, range)?,
-                Pictures::new(result, channels, range)?,
+                FrameConverter::new(video, channels, range)?,
+                FrameConverter::new(result, channels, range)?,
             ])),
-            Layout::Yuv420 => Converter::Yuv(Box::new(YuvFrames::new(video, result)?)),
+            Layout::Yuv420 => Converter::Yuv(Box::new(YuvFrameConverter::new(video, result)?)),
         };
         let past = if temporal { memory::of_past(&planes) } else { 0 };
         let meter = StreamMeter::new(metered(&planes_in_use(&planes, video)));
@@ -150,27 +150,27 @@ impl<'a> StreamDenoiser<'a> {
                 let costs = costs(&mut candidates, [width, height])?;
                 // A smaller size takes planes of its own, for which there has to be room.
                 let fits = |scale: &Scale| {
-                    let tiles = Grid::tiles(&candidates[0].denoiser, [width, height], *scale, temporal, room);
+                    let tiles = WorkingLayout::tiles(&candidates[0].denoiser, [width, height], *scale, temporal, room);
                     tiles.is_ok()
                 };
                 let scales = Scale::SMALLER.into_iter().filter(fits).collect();
                 let choices = Choices { steps, costs, temporal, scales };
-                Some(Keeper::new(choices, budget))
+                Some(QualityController::new(choices, budget))
             }
         };
-        let rung = keeper.as_ref().map_or(Rung::best(steps), Keeper::rung);
-        let first = &candidates[rung.network];
+        let step = keeper.as_ref().map_or(QualityStep::best(steps), QualityController::step);
+        let first = &candidates[step.network];
         let noise = Self::noise_of(&first.denoiser.options.sigma, temporal, &planes);
-        let grid = Grid::new(&first.denoiser, [width, height], rung, temporal, noise.is_per_sample(), room)?;
-        let quality = Self::quality(first, rung);
-        let treatment = Treatment { quality, changes: 0, sigma: Some(0.0), temporal, repeated: 0, failed: 0 };
+        let grid = WorkingLayout::new(&first.denoiser, [width, height], step, temporal, noise.is_per_sample(), room)?;
+        let quality = Self::quality(first, step);
+        let stream_status = StreamStatus { quality, changes: 0, sigma: Some(0.0), temporal, repeated: 0, failed: 0 };
         let mut denoiser = Self {
             x: vec![0.0; planes.samples()],
             original: Vec::new(),
             noise,
-            past: temporal.then(|| Past::new(planes_in_use(&planes, video))),
+            past: temporal.then(|| TemporalState::new(planes_in_use(&planes, video))),
             planes,
-            rung,
+            step,
             room,
             grid,
             candidates,
@@ -180,10 +180,10 @@ impl<'a> StreamDenoiser<'a> {
             is_correlated: false,
             limited: false,
             meter,
-            treatment,
-            failures: Failures::default(),
+            stream_status,
+            failures: FailurePolicy::default(),
         };
-        denoiser.candidates[rung.network].denoiser.set_steps(rung.steps)?;
+        denoiser.candidates[step.network].denoiser.set_steps(step.steps)?;
         Ok(denoiser)
     }
 
@@ -198,12 +198,18 @@ impl<'a> StreamDenoiser<'a> {
         Noise::none(planes, temporal || is_map)
     }
 
-    fn quality(candidate: &Candidate<'_>, rung: Rung) -> Quality {
+    fn quality(candidate: &Candidate<'_>, step: QualityStep) -> QualityLevel {
         let model = Arc::from(candidate.denoiser.manifest.name.as_str());
-        Quality { model, precision: candidate.precision, steps: rung.steps, thrifty: rung.thrifty, scale: rung.scale }
+        QualityLevel {
+            model,
+            precision: candidate.precision,
+            steps: step.steps,
+            reuse_tiles_longer: step.reuse_tiles_longer,
+            scale: step.scale,
+        }
     }
 
-    /// The standard deviation of the noise of the last picture in 8-bit units, as estimated over the last few; the root of the
+    /// The standard deviation of the noise of the last frame in 8-bit units, as estimated over the last few; the root of the
     /// mean variance where it differs. Of luma where the network works on luma and chroma, unless that of RGB was said.
     pub fn sigma(&self) -> f64 {
         255.0 * self.levels[0] / self.part()
@@ -228,24 +234,24 @@ impl<'a> StreamDenoiser<'a> {
         self.limited
     }
 
-    /// What came of making use of the pictures before, where that was asked for.
+    /// What came of making use of the frames before, where that was asked for.
     pub fn persistence(&self) -> Option<Persistence> {
         let past = self.past.as_ref()?;
         let span = f64::from(self.denoiser().range.span());
         Some(Persistence {
             flicker: past.flicker.mean().map(|mean| 255.0 * mean / span),
-            computed: past.active / past.pictures.max(1) as f64,
+            computed: past.active / past.frames.max(1) as f64,
             resets: past.temporal.resets(),
         })
     }
 
-    /// How pictures are cut.
+    /// How frames are cut.
     pub fn tiles(&self) -> &TilePlan {
         &self.grid.tiles
     }
 
     fn denoiser(&self) -> &Denoiser<'a> {
-        &self.candidates[self.rung.network].denoiser
+        &self.candidates[self.step.network].denoiser
     }
 
     fn size(&self) -> [usize; 2] {
@@ -253,32 +259,32 @@ impl<'a> StreamDenoiser<'a> {
         [video.width, video.height]
     }
 
-    fn video(&self) -> &Video {
+    fn video(&self) -> &VideoFormat {
         match &self.converter {
             Converter::Full(both) => both[0].video(),
             Converter::Yuv(frames) => frames.video(),
         }
     }
 
-    /// Treats pictures so from now on.
-    fn turn_to(&mut self, rung: Rung) -> Result<()> {
+    /// Treats frames so from now on.
+    fn turn_to(&mut self, step: QualityStep) -> Result<()> {
         let size = self.size();
-        if rung.network != self.rung.network {
-            self.candidates[self.rung.network].denoiser.release()?;
+        if step.network != self.step.network {
+            self.candidates[self.step.network].denoiser.release()?;
         }
-        self.rung = rung;
-        self.candidates[rung.network].denoiser.set_steps(rung.steps)?;
+        self.step = step;
+        self.candidates[step.network].denoiser.set_steps(step.steps)?;
         let per_sample = self.noise.is_per_sample();
         // The old planes make room for the new ones.
         (self.grid.reduced, self.grid.stills) = (None, None);
-        self.grid = Grid::new(self.denoiser(), size, rung, self.past.is_some(), per_sample, self.room)?;
-        self.treatment.quality = Self::quality(&self.candidates[rung.network], rung);
+        self.grid = WorkingLayout::new(self.denoiser(), size, step, self.past.is_some(), per_sample, self.room)?;
+        self.stream_status.quality = Self::quality(&self.candidates[step.network], step);
         Ok(())
     }
 
-    /// How noisy the picture in `x` is.
+    /// How noisy the frame in `x` is.
     fn measure(&mut self) -> Result<()> {
-        let denoiser = &self.candidates[self.rung.network].denoiser;
+        let denoiser = &self.candidates[self.step.network].denoiser;
         let span = f64::from(denoiser.range.span());
         if let Some(past) = &mut self.past {
             // As noisy as the frame before.
@@ -308,7 +314,7 @@ impl<'a> StreamDenoiser<'a> {
         }
         let is_grey = self.video().format.is_grey();
         let matrix = self.video().color.matrix;
-        let denoiser = &self.candidates[self.rung.network].denoiser;
+        let denoiser = &self.candidates[self.step.network].denoiser;
         let reading = match denoiser.options.sigma {
             SigmaChoice::Auto => Some(self.meter.measure(&self.x, denoiser.range)),
             _ => None,
@@ -341,9 +347,9 @@ impl<'a> StreamDenoiser<'a> {
         Ok(())
     }
 
-    /// Denoises the picture in `x`, whose noise is measured. Returns what the evaluations took.
+    /// Denoises the frame in `x`, whose noise is measured. Returns what the evaluations took.
     fn denoise(&mut self, watch: &mut dyn FnMut() -> ControlFlow<()>) -> Result<Duration> {
-        let Candidate { denoiser, .. } = &mut self.candidates[self.rung.network];
+        let Candidate { denoiser, .. } = &mut self.candidates[self.step.network];
         let least = denoiser.manifest.sigma.map_or(0.0, |range| range.min) as f32;
         if let (Some(past), Noise::PerSample(maps)) = (&mut self.past, &mut self.noise) {
             past.temporal.set_coded(self.is_correlated);
@@ -367,14 +373,14 @@ impl<'a> StreamDenoiser<'a> {
         let (grid, past) = (&mut self.grid, self.past.as_mut());
         let mut reduced = grid.reduced.take();
         let done = match &mut reduced {
-            Some(Reduced { planes, x, noise, .. }) => grid.denoise(denoiser, past, planes, x, noise, watch),
+            Some(ReducedResolution { planes, x, noise, .. }) => grid.denoise(denoiser, past, planes, x, noise, watch),
             None => grid.denoise(denoiser, past, &self.planes, &mut self.x, &mut self.noise, watch),
         };
         self.grid.reduced = reduced;
-        self.treatment.repeated += done? as u64;
+        self.stream_status.repeated += done? as u64;
         let network = begun.elapsed();
         if let Some(reduced) = &mut self.grid.reduced {
-            reduced.give(&mut self.x);
+            reduced.recombine(&mut self.x);
         }
         if let Some(past) = &mut self.past {
             let first = self.planes.first();
@@ -383,10 +389,10 @@ impl<'a> StreamDenoiser<'a> {
         Ok(network)
     }
 
-    /// Passes a picture on as it is, of which the network makes none.
-    fn pass(&mut self, input: &Picture, reason: Error) -> Result<()> {
-        self.failures.bear(reason)?;
-        self.treatment.failed += 1;
+    /// Passes a frame on as it is, of which the network makes none.
+    fn pass(&mut self, input: &VideoFrame, reason: Error) -> Result<()> {
+        self.failures.tolerate(reason)?;
+        self.stream_status.failed += 1;
         self.x.resize(self.planes.samples(), 0.0);
         self.converter.read(&input.bytes, &mut self.x);
         // Nothing of it is taken for noise.
@@ -394,15 +400,15 @@ impl<'a> StreamDenoiser<'a> {
         if let Some(past) = &mut self.past {
             past.temporal.forget();
         }
-        self.turn_to(self.rung)
+        self.turn_to(self.step)
     }
 
-    /// Looks whether the next picture is to be treated otherwise.
+    /// Looks whether the next frame is to be treated otherwise.
     fn keep_up(&mut self, network: Duration, beside: Duration) -> Result<()> {
         match self.keeper.as_mut().and_then(|keeper| keeper.took(network, beside)) {
-            Some(rung) => {
-                self.treatment.changes += 1;
-                self.turn_to(rung)
+            Some(step) => {
+                self.stream_status.changes += 1;
+                self.turn_to(step)
             }
             None => Ok(()),
         }
@@ -412,16 +418,16 @@ impl<'a> StreamDenoiser<'a> {
 /// Takes frames apart into planes, and puts them together.
 enum Converter {
     /// Planes of the frame's own size: one that reads, and one that writes.
-    Full(Box<[Pictures; 2]>),
+    Full(Box<[FrameConverter; 2]>),
     /// Luma, and chroma of half its size.
-    Yuv(Box<YuvFrames>),
+    Yuv(Box<YuvFrameConverter>),
 }
 
 impl Converter {
     /// Bytes of what is held between frames.
     fn bytes(&self) -> usize {
         match self {
-            Self::Full(both) => both.iter().map(Pictures::bytes).sum(),
+            Self::Full(both) => both.iter().map(FrameConverter::bytes).sum(),
             Self::Yuv(frames) => frames.bytes(),
         }
     }
@@ -452,7 +458,7 @@ fn metered(planes: &Planes) -> Vec<MeteredPlanes> {
 }
 
 /// The planes of frames that hold something: all, but for the chroma of what is grey.
-fn planes_in_use(planes: &Planes, video: &Video) -> Planes {
+fn planes_in_use(planes: &Planes, video: &VideoFormat) -> Planes {
     let first = planes.first();
     if planes.groups().len() > 1 && video.format.is_grey() {
         return Planes::full(first.planes, first.width, first.height);
@@ -460,7 +466,7 @@ fn planes_in_use(planes: &Planes, video: &Video) -> Planes {
     planes.clone()
 }
 
-/// What an evaluation of a picture of that size takes each candidate, in seconds.
+/// What an evaluation of a frame of that size takes each candidate, in seconds.
 fn costs(candidates: &mut [Candidate<'_>], [width, height]: [usize; 2]) -> Result<Vec<f64>> {
     let trial = [width.min(TRIAL[0]), height.min(TRIAL[1])];
     let mut costs = vec![f64::INFINITY; candidates.len()];
@@ -478,17 +484,17 @@ fn costs(candidates: &mut [Candidate<'_>], [width, height]: [usize; 2]) -> Resul
     Ok(costs)
 }
 
-impl Restore for StreamDenoiser<'_> {
+impl FrameProcessor for StreamDenoiser<'_> {
     fn restore(
         &mut self,
-        input: &Picture,
-        output: &mut Picture,
+        input: &VideoFrame,
+        output: &mut VideoFrame,
         watch: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<()> {
         let begun = Instant::now();
         self.converter.read(&input.bytes, &mut self.x);
         self.measure()?;
-        self.treatment.sigma = Some(self.sigma());
+        self.stream_status.sigma = Some(self.sigma());
         let mut network = Duration::ZERO;
         let strength = self.denoiser().options.strength;
         if strength != Strength::FULL {
@@ -515,43 +521,43 @@ impl Restore for StreamDenoiser<'_> {
         self.keep_up(network, begun.elapsed().saturating_sub(network))
     }
 
-    fn treatment(&self) -> Treatment {
-        self.treatment.clone()
+    fn stream_status(&self) -> StreamStatus {
+        self.stream_status.clone()
     }
 
-    fn allow(&mut self, budget: Duration) {
+    fn set_budget(&mut self, budget: Duration) {
         if let Some(keeper) = &mut self.keeper {
-            keeper.allow(budget);
+            keeper.set_budget(budget);
         }
     }
 
-    fn heed(&mut self, wishes: &Wishes) -> Result<()> {
-        if let Some(sigma) = &wishes.sigma {
+    fn apply_settings(&mut self, settings: &SettingsUpdate) -> Result<()> {
+        if let Some(sigma) = &settings.sigma {
             for Candidate { denoiser, .. } in &mut self.candidates {
                 denoiser.options.sigma = sigma.clone();
             }
             // An estimate begins anew.
             self.meter.restart();
         }
-        let temporal = wishes.temporal.unwrap_or(self.past.is_some());
+        let temporal = settings.temporal.unwrap_or(self.past.is_some());
         if temporal != self.past.is_some() {
             if temporal {
-                self.room = self.room.without(memory::of_past(&self.planes) as u64);
+                self.room = self.room.minus(memory::of_past(&self.planes) as u64);
             }
-            self.past = temporal.then(|| Past::new(planes_in_use(&self.planes, self.video())));
-            self.treatment.temporal = temporal;
+            self.past = temporal.then(|| TemporalState::new(planes_in_use(&self.planes, self.video())));
+            self.stream_status.temporal = temporal;
         }
         self.noise = Self::noise_of(&self.denoiser().options.sigma, temporal, &self.planes);
-        let rung = match &mut self.keeper {
+        let step = match &mut self.keeper {
             Some(keeper) => {
-                if wishes.steps.is_some() || wishes.temporal.is_some() {
-                    keeper.restart(wishes.steps, temporal);
+                if settings.steps.is_some() || settings.temporal.is_some() {
+                    keeper.restart(settings.steps, temporal);
                 }
-                keeper.rung()
+                keeper.step()
             }
-            None => Rung { steps: wishes.steps.unwrap_or(self.rung.steps), ..self.rung },
+            None => QualityStep { steps: settings.steps.unwrap_or(self.step.steps), ..self.step },
         };
         // What was computed before was computed otherwise.
-        self.turn_to(rung)
+        self.turn_to(step)
     }
 }

@@ -1,26 +1,26 @@
-//! Interlaced frames, of which each field is a picture of its own: every other row, taken at another time.
+//! Interlaced frames, of which each field is a frame of its own: every other row, taken at another time.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use super::{Restore, Treatment, Wishes};
+use super::{FrameProcessor, SettingsUpdate, StreamStatus};
 use crate::error::{Error, Result};
-use crate::frame::stream::{Chroma, Picture, PixelFormat, Scan, Video};
+use crate::media::stream::{Chroma, PixelFormat, Scan, VideoFormat, VideoFrame};
 
 /// Works on the fields of each frame one by one, and weaves them together again.
 pub struct Fields<R> {
     inner: R,
-    video: Video,
-    result: Video,
-    field: Picture,
-    done: Picture,
+    video: VideoFormat,
+    result: VideoFormat,
+    field: VideoFrame,
+    done: VideoFrame,
 }
 
 /// What the fields of such frames are like: half as high, and progressive.
 ///
 /// # Errors
 /// [`Error::Usage`] where fields do not have whole rows of chroma.
-pub fn field_of(video: &Video) -> Result<Video> {
+pub fn field_of(video: &VideoFormat) -> Result<VideoFormat> {
     let multiple = if video.format.chroma() == Some(Chroma::C420) { 4 } else { 2 };
     if !video.height.is_multiple_of(multiple) {
         return Err(Error::usage(format!(
@@ -29,14 +29,14 @@ pub fn field_of(video: &Video) -> Result<Video> {
             video.height
         )));
     }
-    Ok(Video { height: video.height / 2, scan: Scan::Progressive, ..video.clone() })
+    Ok(VideoFormat { height: video.height / 2, scan: Scan::Progressive, ..video.clone() })
 }
 
-impl<R: Restore> Fields<R> {
+impl<R: FrameProcessor> Fields<R> {
     /// `inner` works on fields as [`field_of`] has them, of frames that are as `video` describes them; results are as `result`
     /// does, which has the same size.
-    pub fn new(inner: R, video: &Video, result: &Video) -> Self {
-        let (field, done) = (Picture::default(), Picture::default());
+    pub fn new(inner: R, video: &VideoFormat, result: &VideoFormat) -> Self {
+        let (field, done) = (VideoFrame::default(), VideoFrame::default());
         Self { inner, video: video.clone(), result: result.clone(), field, done }
     }
 
@@ -69,8 +69,8 @@ fn planes(format: PixelFormat, width: usize, height: usize) -> Vec<[usize; 3]> {
 }
 
 /// Calls `copy` with where each row of a field lies in the frame and in the field.
-fn rows(video: &Video, parity: usize, mut copy: impl FnMut(std::ops::Range<usize>, std::ops::Range<usize>)) {
-    let Video { format, width, height, .. } = *video;
+fn rows(video: &VideoFormat, parity: usize, mut copy: impl FnMut(std::ops::Range<usize>, std::ops::Range<usize>)) {
+    let VideoFormat { format, width, height, .. } = *video;
     let of_field = planes(format, width, height / 2);
     for ([start, length, count], [own, ..]) in planes(format, width, height).into_iter().zip(of_field) {
         for row in 0..count / 2 {
@@ -80,11 +80,11 @@ fn rows(video: &Video, parity: usize, mut copy: impl FnMut(std::ops::Range<usize
     }
 }
 
-impl<R: Restore> Restore for Fields<R> {
+impl<R: FrameProcessor> FrameProcessor for Fields<R> {
     fn restore(
         &mut self,
-        input: &Picture,
-        output: &mut Picture,
+        input: &VideoFrame,
+        output: &mut VideoFrame,
         watch: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<()> {
         let Self { inner, video, result, field, done } = self;
@@ -98,26 +98,26 @@ impl<R: Restore> Restore for Fields<R> {
         Ok(())
     }
 
-    fn treatment(&self) -> Treatment {
-        self.inner.treatment()
+    fn stream_status(&self) -> StreamStatus {
+        self.inner.stream_status()
     }
 
-    fn allow(&mut self, budget: Duration) {
-        self.inner.allow(budget / 2);
+    fn set_budget(&mut self, budget: Duration) {
+        self.inner.set_budget(budget / 2);
     }
 
-    fn heed(&mut self, wishes: &Wishes) -> Result<()> {
+    fn apply_settings(&mut self, settings: &SettingsUpdate) -> Result<()> {
         // The fields before are of other rows.
-        self.inner.heed(&Wishes { temporal: None, ..wishes.clone() })
+        self.inner.apply_settings(&SettingsUpdate { temporal: None, ..settings.clone() })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::{Fields, field_of};
-    use crate::frame::stream::{Picture, Rate, Scan, Video};
+    use crate::media::stream::{Rate, Scan, VideoFormat, VideoFrame};
     use crate::model::Precision;
-    use crate::video::{Quality, Restore, Scale, Treatment, Wishes};
+    use crate::video::{FrameProcessor, QualityLevel, Scale, SettingsUpdate, StreamStatus};
     use std::ops::ControlFlow;
     use std::sync::Arc;
     use std::time::Duration;
@@ -125,11 +125,11 @@ mod tests {
     /// Adds to each field how many came before it.
     struct Counts(u8, Vec<usize>);
 
-    impl Restore for Counts {
+    impl FrameProcessor for Counts {
         fn restore(
             &mut self,
-            input: &Picture,
-            output: &mut Picture,
+            input: &VideoFrame,
+            output: &mut VideoFrame,
             _: &mut dyn FnMut() -> ControlFlow<()>,
         ) -> crate::Result<()> {
             self.1.push(input.bytes.len());
@@ -138,15 +138,15 @@ mod tests {
             Ok(())
         }
 
-        fn treatment(&self) -> Treatment {
+        fn stream_status(&self) -> StreamStatus {
             let (model, precision) = (Arc::from("none"), Precision::F32);
-            let quality = Quality { model, precision, steps: 1, thrifty: false, scale: Scale::FULL };
-            Treatment { quality, changes: 0, sigma: None, temporal: false, repeated: 0, failed: 0 }
+            let quality = QualityLevel { model, precision, steps: 1, reuse_tiles_longer: false, scale: Scale::FULL };
+            StreamStatus { quality, changes: 0, sigma: None, temporal: false, repeated: 0, failed: 0 }
         }
 
-        fn allow(&mut self, _: Duration) {}
+        fn set_budget(&mut self, _: Duration) {}
 
-        fn heed(&mut self, _: &Wishes) -> crate::Result<()> {
+        fn apply_settings(&mut self, _: &SettingsUpdate) -> crate::Result<()> {
             Ok(())
         }
     }
@@ -156,13 +156,14 @@ mod tests {
         for (name, height) in
             [("yuv420p", 8), ("nv12", 8), ("yuyv422", 6), ("rgb24", 2), ("gray10le", 4), ("yuv422p", 2)]
         {
-            let mut video = Video::new(6, height, Rate::of(25), name.parse().unwrap());
+            let mut video = VideoFormat::new(6, height, Rate::of(25), name.parse().unwrap());
             video.scan = Scan::TopFirst;
             let field = field_of(&video).unwrap();
             assert_eq!((field.height, field.scan), (height / 2, Scan::Progressive));
             let mut fields = Fields::new(Counts(0, Vec::new()), &video, &video);
-            let input = Picture { bytes: (0..video.bytes()).map(|i| (i % 200) as u8).collect(), ..Picture::default() };
-            let mut output = Picture::default();
+            let input =
+                VideoFrame { bytes: (0..video.bytes()).map(|i| (i % 200) as u8).collect(), ..VideoFrame::default() };
+            let mut output = VideoFrame::default();
             fields.restore(&input, &mut output, &mut || ControlFlow::Continue(())).unwrap();
             assert_eq!(fields.inner().1, [field.bytes(); 2], "{name}");
             let changed = output.bytes.iter().zip(&input.bytes).map(|(after, before)| after - before);
@@ -176,7 +177,7 @@ mod tests {
             let row = video.format.planes(6, height)[0].stride * video.format.bytes_per_sample();
             assert!(output.bytes[0] == input.bytes[0] && output.bytes[row] == input.bytes[row] + 1, "{name}");
         }
-        let mut odd = Video::new(6, 6, Rate::of(25), "yuv420p".parse().unwrap());
+        let mut odd = VideoFormat::new(6, 6, Rate::of(25), "yuv420p".parse().unwrap());
         odd.scan = Scan::BottomFirst;
         assert!(field_of(&odd).unwrap_err().to_string().contains("multiple of 4"));
     }

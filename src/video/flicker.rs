@@ -2,13 +2,13 @@
 
 use super::temporal::{BLOCK, Temporal};
 
-/// A place that has been at rest for so many pictures counts.
+/// A place that has been at rest for so many frames counts.
 const FEWEST: u32 = 8;
 
 /// The standard deviation over time of pixels at rest: one pixel of each block, from when it comes to rest until it moves.
 #[derive(Default)]
 pub(super) struct Flicker {
-    /// For each block: pictures at rest, and the mean and the sum of squared deviations since.
+    /// For each block: frames at rest, and the mean and the sum of squared deviations since.
     places: Vec<(u32, f32, f32)>,
     sum: f64,
     count: u64,
@@ -21,8 +21,8 @@ impl Flicker {
         self.places.resize(temporal.rest().len(), (0, 0.0, 0.0));
         let area = width * height;
         let channels = (result.len() / area) as f32;
-        for (i, (place, restless)) in self.places.iter_mut().zip(temporal.restless()).enumerate() {
-            if *restless {
+        for (i, (place, moving)) in self.places.iter_mut().zip(temporal.moving()).enumerate() {
+            if *moving {
                 close(place, &mut self.sum, &mut self.count);
                 continue;
             }

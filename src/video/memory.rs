@@ -1,19 +1,19 @@
 //! How much memory a stream takes beside the network's: what tiles have to leave room for.
 
-use super::pipeline::Flow;
+use super::pipeline::PipelineOptions;
 use super::planes::Planes;
-use crate::tensor::Pictures;
+use crate::tensor::FrameConverter;
 
 const SAMPLE: usize = size_of::<f32>();
 
 /// Bytes of frames on their way, each of which takes so many.
 pub(super) fn of_frames(bytes: usize) -> usize {
-    (Flow::default().waiting + 2) * bytes
+    (PipelineOptions::default().waiting + 2) * bytes
 }
 
-/// Bytes of pictures on their way, and of what turns them into planes and back.
-pub(super) fn of_converters(reader: &Pictures, writer: &Pictures) -> usize {
-    let each = |pictures: &Pictures| of_frames(pictures.video().bytes()) + pictures.bytes();
+/// Bytes of frames on their way, and of what turns them into planes and back.
+pub(super) fn of_converters(reader: &FrameConverter, writer: &FrameConverter) -> usize {
+    let each = |frames: &FrameConverter| of_frames(frames.video().bytes()) + frames.bytes();
     each(reader) + each(writer)
 }
 

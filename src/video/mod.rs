@@ -1,35 +1,35 @@
-//! Streams: pictures are read, worked on and written at the same time, in bounded memory.
+//! Streams: frames are read, worked on and written at the same time, in bounded memory.
 
 mod blocks;
 mod denoise;
-mod failures;
+mod exposure;
+mod failure_policy;
 mod fields;
 mod flicker;
-mod governor;
-mod grid;
+mod global_motion;
 mod histogram;
 mod levels;
-mod light;
 mod memory;
 mod noise;
 mod pace;
 mod pipeline;
 mod planes;
+mod quality_controller;
 mod queue;
 pub mod record;
-mod reduced;
-mod shift;
-mod stills;
+mod reduced_resolution;
+mod stream_status;
 mod temporal;
-mod treatment;
+mod tile_cache;
 mod upscale;
+mod working_layout;
 
 pub use denoise::{Candidate, Persistence, StreamDenoiser};
 pub use fields::{Fields, field_of};
 pub use histogram::Histogram;
 pub use pace::Target;
-pub use pipeline::{Flow, Restore, Running, Summary, Tally, Watch, run};
+pub use pipeline::{Counters, FrameProcessor, PipelineOptions, RunObserver, RunStatus, Summary, run};
 pub use planes::{Group, Planes};
+pub use stream_status::{QualityLevel, Scale, SettingsUpdate, StreamStatus};
 pub use temporal::Temporal;
-pub use treatment::{Quality, Scale, Treatment, Wishes};
 pub use upscale::StreamUpscaler;

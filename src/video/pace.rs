@@ -1,13 +1,13 @@
-//! How fast pictures are to go through, and when the next is due.
+//! How fast frames are to go through, and when the next is due.
 
 use std::time::{Duration, Instant};
 
-/// How fast pictures are to go through.
+/// How fast frames are to go through.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Target {
-    /// Pictures a second: no more are worked on, and a restorer that can do less to each picture does so that it be no fewer.
+    /// Frames per second: no more are worked on, and a restorer that can do less to each frame does so that it be no fewer.
     pub rate: Option<f64>,
-    /// The time that a picture may take from its arrival to when it is written.
+    /// The time that a frame may take from its arrival to when it is written.
     pub deadline: Option<Duration>,
 }
 
@@ -17,7 +17,7 @@ impl Target {
         self.rate.is_some() || self.deadline.is_some()
     }
 
-    /// The time that work on a picture may take which has waited for so long already, and that takes so long to be written.
+    /// The time that work on a frame may take which has waited for so long already, and that takes so long to be written.
     pub fn budget(&self, waiting: Duration, writing: Duration) -> Option<Duration> {
         let of_rate = self.rate.map(|rate| Duration::from_secs_f64(1.0 / rate));
         // A deadline that is missed already asks for the least, but not for nothing.
@@ -27,11 +27,11 @@ impl Target {
 }
 
 /// The mean of the last few, of which `new` is one.
-pub(super) fn lately(mean: Duration, new: Duration) -> Duration {
+pub(super) fn moving_average(mean: Duration, new: Duration) -> Duration {
     (4 * mean + new) / 5
 }
 
-/// When work on the next picture is to begin.
+/// When work on the next frame is to begin.
 pub(super) struct Pace {
     period: Duration,
     due: Option<Instant>,
@@ -47,7 +47,7 @@ impl Pace {
         self.due.map(|due| due.saturating_duration_since(Instant::now())).filter(|early| !early.is_zero())
     }
 
-    /// Work on a picture begins. What is late is made up for, by one period at most: the next picture comes earlier.
+    /// Work on a frame begins. What is late is made up for, by one period at most: the next frame comes earlier.
     pub(super) fn begin(&mut self) {
         let now = Instant::now();
         let due = self.due.unwrap_or(now).max(now.checked_sub(self.period).unwrap_or(now));

@@ -8,110 +8,110 @@ use std::time::{Duration, Instant};
 
 use self::threads::{Item, Shared, spawn_reader, spawn_writer};
 use super::histogram::Histogram;
-use super::pace::{Pace, Target, lately};
+use super::pace::{Pace, Target, moving_average};
 use super::queue::{Popped, Queue};
-use super::{Quality, Treatment, Wishes};
+use super::{QualityLevel, SettingsUpdate, StreamStatus};
 use crate::error::{Error, Result};
-use crate::frame::stream::{Picture, Sink, Source, reader_is_gone};
+use crate::media::stream::{Sink, Source, VideoFrame, reader_is_gone};
 
 /// How long a thread waits before it looks up.
-const PATIENCE: Duration = Duration::from_millis(50);
+const POLL_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// How long it takes until it is looked again whether somebody reads, or has read.
-const GLANCE: Duration = Duration::from_millis(10);
+const READER_POLL: Duration = Duration::from_millis(10);
 
 /// How long a reader of ours may take what is written already, when the run is stopped.
-const GRACE: Duration = Duration::from_secs(2);
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 
-/// How pictures go through.
+/// How frames go through.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Flow {
-    /// Pictures that may wait to be worked on, and as many to be written. A live source's oldest is dropped for a newer one;
+pub struct PipelineOptions {
+    /// Frames that may wait to be worked on, and as many to be written. A live source's oldest is dropped for a newer one;
     /// any other source waits.
     pub waiting: usize,
-    /// Whether a corrupt picture of a file is passed over. A live source's always is.
+    /// Whether a corrupt frame of a file is passed over. A live source's always is.
     pub skip_corrupt: bool,
     /// How long a source may be silent; `None` for ever.
     pub stall: Option<Duration>,
     /// How long a live source that is gone is waited for; `None` ends the run at once.
     pub reconnect: Option<Duration>,
-    /// How fast pictures are to go through.
+    /// How fast frames are to go through.
     pub target: Target,
 }
 
-impl Default for Flow {
+impl Default for PipelineOptions {
     fn default() -> Self {
         Self { waiting: 2, skip_corrupt: false, stall: None, reconnect: None, target: Target::default() }
     }
 }
 
-/// What is done to a picture: from the source's into the sink's. `output` keeps its memory.
-pub trait Restore {
-    /// Works on one picture. `watch` is to be asked now and then whether to go on.
+/// What is done to a frame: from the source's into the sink's. `output` keeps its memory.
+pub trait FrameProcessor {
+    /// Works on one frame. `watch` is to be asked now and then whether to go on.
     ///
     /// # Errors
     /// Whatever ends the run.
     fn restore(
         &mut self,
-        input: &Picture,
-        output: &mut Picture,
+        input: &VideoFrame,
+        output: &mut VideoFrame,
         watch: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<()>;
 
-    /// What is being done to pictures.
-    fn treatment(&self) -> Treatment;
+    /// What is being done to frames.
+    fn stream_status(&self) -> StreamStatus;
 
-    /// The next picture should take no longer than this.
-    fn allow(&mut self, _budget: Duration) {}
+    /// The next frame should take no longer than this.
+    fn set_budget(&mut self, _budget: Duration) {}
 
-    /// From the next picture on, do as is wished, as far as it can be done.
+    /// From the next frame on, do as is wished, as far as it can be done.
     ///
     /// # Errors
     /// Whatever ends the run.
-    fn heed(&mut self, _wishes: &Wishes) -> Result<()> {
+    fn apply_settings(&mut self, _wishes: &SettingsUpdate) -> Result<()> {
         Ok(())
     }
 }
 
 /// Who watches a run.
-pub trait Watch {
-    /// Hears of every picture, of every evaluation, and about twenty times a second; can stop the run.
-    fn look(&mut self, running: &Running<'_>) -> ControlFlow<()>;
+pub trait RunObserver {
+    /// Hears of every frame, of every evaluation, and about twenty times a second; can stop the run.
+    fn on_progress(&mut self, running: &RunStatus<'_>) -> ControlFlow<()>;
 
-    /// Sees every picture, before and after.
-    fn show(&mut self, _before: &Picture, _after: &Picture) {}
+    /// Sees every frame, before and after.
+    fn on_frame(&mut self, _before: &VideoFrame, _after: &VideoFrame) {}
 
-    /// What is to be done otherwise, asked before every picture.
-    fn wishes(&mut self) -> Option<Wishes> {
+    /// What is to be done otherwise, asked before every frame.
+    fn settings(&mut self) -> Option<SettingsUpdate> {
         None
     }
 }
 
-impl<F: FnMut(&Running<'_>) -> ControlFlow<()>> Watch for F {
-    fn look(&mut self, running: &Running<'_>) -> ControlFlow<()> {
+impl<F: FnMut(&RunStatus<'_>) -> ControlFlow<()>> RunObserver for F {
+    fn on_progress(&mut self, running: &RunStatus<'_>) -> ControlFlow<()> {
         self(running)
     }
 }
 
 /// A run, seen while it goes on.
-pub struct Running<'a> {
+pub struct RunStatus<'a> {
     shared: &'a Shared,
     begun: Option<Instant>,
-    treatment: &'a Treatment,
+    stream_status: &'a StreamStatus,
 }
 
-impl Running<'_> {
+impl RunStatus<'_> {
     /// How far it has come.
-    pub fn tally(&self) -> Tally {
-        self.shared.tally(self.begun)
+    pub fn counters(&self) -> Counters {
+        self.shared.counters(self.begun)
     }
 
-    /// What was done to the last picture, or will be to the first.
-    pub fn treatment(&self) -> &Treatment {
-        self.treatment
+    /// What was done to the last frame, or will be to the first.
+    pub fn stream_status(&self) -> &StreamStatus {
+        self.stream_status
     }
 
-    /// From arrival to when it was written, of all pictures so far; one of a file arrives when it is its turn.
+    /// From arrival to when it was written, of all frames so far; one of a file arrives when it is its turn.
     pub fn latency(&self) -> Histogram {
         self.shared.written().latency.clone()
     }
@@ -119,25 +119,25 @@ impl Running<'_> {
 
 /// How far a run has come.
 #[derive(Clone, Debug, Default)]
-pub struct Tally {
-    /// Pictures that came.
+pub struct Counters {
+    /// Frames that came.
     pub read: u64,
-    /// Pictures that were written.
+    /// Frames that were written.
     pub written: u64,
-    /// Pictures of a live source that were dropped because newer ones came.
+    /// Frames of a live source that were dropped because newer ones came.
     pub dropped: u64,
-    /// Pictures that were no whole pictures.
+    /// Frames that were no whole frames.
     pub corrupt: u64,
     /// How often the source was gone and came back.
     pub reconnected: u64,
-    /// Pictures that were written after their deadline.
+    /// Frames that were written after their deadline.
     pub late: u64,
-    /// Since the first picture came.
+    /// Since the first frame came.
     pub elapsed: Duration,
 }
 
-impl Tally {
-    /// Pictures written a second.
+impl Counters {
+    /// Frames written a second.
     pub fn rate(&self) -> f64 {
         self.written as f64 / self.elapsed.as_secs_f64().max(1e-9)
     }
@@ -147,33 +147,33 @@ impl Tally {
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
     /// How far it came.
-    pub tally: Tally,
-    /// From a picture's arrival to when it was written; one of a file arrives when it is its turn.
+    pub counters: Counters,
+    /// From a frame's arrival to when it was written; one of a file arrives when it is its turn.
     pub latency: Histogram,
-    /// Waiting for a picture.
+    /// Waiting for a frame.
     pub waiting: Histogram,
-    /// Work on a picture.
+    /// Work on a frame.
     pub work: Histogram,
-    /// Writing a picture.
+    /// Writing a frame.
     pub writing: Histogram,
-    /// How many pictures were treated how, in the order in which that first happened.
-    pub qualities: Vec<(Quality, u64)>,
-    /// What was done to the last picture.
-    pub treatment: Option<Treatment>,
+    /// How many frames were treated how, in the order in which that first happened.
+    pub quality_levels: Vec<(QualityLevel, u64)>,
+    /// What was done to the last frame.
+    pub stream_status: Option<StreamStatus>,
 }
 
 impl Summary {
-    fn count(&mut self, quality: &Quality) {
-        match self.qualities.iter_mut().find(|(of, _)| of == quality) {
+    fn count(&mut self, quality: &QualityLevel) {
+        match self.quality_levels.iter_mut().find(|(of, _)| of == quality) {
             Some((_, count)) => *count += 1,
-            None => self.qualities.push((quality.clone(), 1)),
+            None => self.quality_levels.push((quality.clone(), 1)),
         }
     }
 }
 
-/// Takes every picture from `source` through `restorer` to `sink`. `watch` can stop the run. Memory is taken for the first pictures and then used again.
+/// Takes every frame from `source` through `restorer` to `sink`. `watch` can stop the run. Memory is taken for the first frames and then used again.
 ///
-/// However it ends, the sink is finished, so that what was written is whole. The reading thread ends with the picture that
+/// However it ends, the sink is finished, so that what was written is whole. The reading thread ends with the frame that
 /// it waits for; if none comes, it stays until the process ends.
 ///
 /// # Errors
@@ -182,9 +182,9 @@ impl Summary {
 pub fn run(
     source: Box<dyn Source>,
     sink: Box<dyn Sink>,
-    restorer: &mut dyn Restore,
-    flow: Flow,
-    watch: &mut dyn Watch,
+    restorer: &mut dyn FrameProcessor,
+    flow: PipelineOptions,
+    watch: &mut dyn RunObserver,
 ) -> (Summary, Result<()>) {
     let room = flow.waiting.max(1);
     let shared = Arc::new(Shared {
@@ -201,14 +201,14 @@ pub fn run(
         written: Mutex::default(),
     });
     for _ in 0..room + 2 {
-        shared.spare_in.replace(Picture::default());
-        shared.spare_out.replace(Picture::default());
+        shared.spare_in.replace(VideoFrame::default());
+        shared.spare_out.replace(VideoFrame::default());
     }
     let (live, waits_for_reader) = (source.is_live(), sink.waits_for_reader());
     let reader = spawn_reader(Arc::clone(&shared), source, flow);
     let writer = spawn_writer(Arc::clone(&shared), sink, live, flow.target.deadline);
-    let treatment = restorer.treatment();
-    let mut worker = Worker { shared: &shared, live, summary: Summary::default(), begun: None, treatment, watch };
+    let stream_status = restorer.stream_status();
+    let mut worker = Worker { shared: &shared, live, summary: Summary::default(), begun: None, stream_status, watch };
     let mut worked = worker.work(restorer, flow);
     shared.incoming.close();
     shared.spare_in.close();
@@ -216,8 +216,8 @@ pub fn run(
     if let (true, Ok(writer)) = (waits_for_reader, &writer) {
         worked = worker.let_be_read(writer, worked);
     }
-    let Worker { mut summary, begun, treatment, .. } = worker;
-    summary.treatment = Some(treatment);
+    let Worker { mut summary, begun, stream_status, .. } = worker;
+    summary.stream_status = Some(stream_status);
     // The writer has something to write still; the reader may wait for what never comes.
     let written = match writer {
         Ok(writer) if writer.is_finished() || !waits_for_reader => {
@@ -233,7 +233,7 @@ pub fn run(
         Ok(_) => Ok(()),
         Err(error) => Err(error),
     };
-    summary.tally = shared.tally(begun);
+    summary.counters = shared.counters(begun);
     {
         let written = shared.written();
         (summary.writing, summary.latency) = (written.writing.clone(), written.latency.clone());
@@ -250,25 +250,25 @@ struct Worker<'a> {
     live: bool,
     summary: Summary,
     begun: Option<Instant>,
-    treatment: Treatment,
-    watch: &'a mut dyn Watch,
+    stream_status: StreamStatus,
+    watch: &'a mut dyn RunObserver,
 }
 
 impl Worker<'_> {
     /// Works until the source ends, which gives true, or the sink does, or something else says stop.
-    fn work(&mut self, restorer: &mut dyn Restore, flow: Flow) -> Result<bool> {
+    fn work(&mut self, restorer: &mut dyn FrameProcessor, flow: PipelineOptions) -> Result<bool> {
         let mut silent = Instant::now();
         let mut pace = flow.target.rate.map(Pace::new);
         let mut waited = Duration::ZERO;
         loop {
             if let Some(pace) = &mut pace {
                 while let Some(early) = pace.early() {
-                    thread::sleep(early.min(PATIENCE));
-                    self.look_up()?;
+                    thread::sleep(early.min(POLL_TIMEOUT));
+                    self.observe()?;
                 }
             }
-            self.look_up()?;
-            let mut item = match self.shared.incoming.pop(PATIENCE) {
+            self.observe()?;
+            let mut item = match self.shared.incoming.pop(POLL_TIMEOUT) {
                 Popped::Item(item) => item,
                 Popped::Closed => return Ok(true),
                 Popped::Waiting => {
@@ -278,7 +278,7 @@ impl Worker<'_> {
                         return Err(Error::input(
                             "the stream",
                             format!(
-                                "no picture has come for {:.0} s; check the source, or raise --stall-timeout",
+                                "no frame has come for {:.0} s; check the source, or raise --stall-timeout",
                                 stall.as_secs_f64()
                             ),
                         ));
@@ -296,32 +296,32 @@ impl Worker<'_> {
                 pace.begin();
             }
             let Some(mut output) = self.spare()? else { return Ok(false) };
-            if let Some(wishes) = self.watch.wishes() {
-                restorer.heed(&wishes)?;
-                self.treatment = restorer.treatment();
+            if let Some(settings) = self.watch.settings() {
+                restorer.apply_settings(&settings)?;
+                self.stream_status = restorer.stream_status();
             }
-            waited = lately(waited, item.arrived.elapsed());
-            if let Some(budget) = flow.target.budget(waited, self.shared.written().lately) {
-                restorer.allow(budget);
+            waited = moving_average(waited, item.arrived.elapsed());
+            if let Some(budget) = flow.target.budget(waited, self.shared.written().moving_average) {
+                restorer.set_budget(budget);
             }
             let begun = Instant::now();
-            let Self { watch, shared, begun: first, treatment, .. } = self;
-            let running = Running { shared, begun: *first, treatment };
-            restorer.restore(&item.picture, &mut output, &mut || watch.look(&running))?;
+            let Self { watch, shared, begun: first, stream_status, .. } = self;
+            let running = RunStatus { shared, begun: *first, stream_status };
+            restorer.restore(&item.frame, &mut output, &mut || watch.on_progress(&running))?;
             self.summary.work.add(begun.elapsed());
-            // As it was for this picture; the next may be treated otherwise.
-            self.summary.count(&self.treatment.quality);
-            self.treatment = restorer.treatment();
-            (output.index, output.time) = (item.picture.index, item.picture.time);
-            output.tags.clone_from(&item.picture.tags);
-            self.watch.show(&item.picture, &output);
-            self.shared.spare_in.replace(item.picture);
-            let mut done = Item { picture: output, arrived: item.arrived };
-            while let Err(back) = self.shared.outgoing.push(done, PATIENCE) {
+            // As it was for this frame; the next may be treated otherwise.
+            self.summary.count(&self.stream_status.quality);
+            self.stream_status = restorer.stream_status();
+            (output.index, output.time) = (item.frame.index, item.frame.time);
+            output.tags.clone_from(&item.frame.tags);
+            self.watch.on_frame(&item.frame, &output);
+            self.shared.spare_in.replace(item.frame);
+            let mut done = Item { frame: output, arrived: item.arrived };
+            while let Err(back) = self.shared.outgoing.push(done, POLL_TIMEOUT) {
                 if self.shared.outgoing.is_closed() {
                     return Ok(false);
                 }
-                self.look_up()?;
+                self.observe()?;
                 done = back;
             }
             silent = Instant::now();
@@ -333,34 +333,34 @@ impl Worker<'_> {
         let mut stopped = None;
         while !writer.is_finished() {
             if worked.is_ok() {
-                worked = self.look_up().and(worked);
+                worked = self.observe().and(worked);
             }
             if worked.is_err() {
                 self.shared.stopped.store(true, Ordering::Relaxed);
-                if stopped.get_or_insert_with(Instant::now).elapsed() > GRACE {
+                if stopped.get_or_insert_with(Instant::now).elapsed() > SHUTDOWN_GRACE {
                     break;
                 }
             }
-            thread::sleep(GLANCE);
+            thread::sleep(READER_POLL);
         }
         worked
     }
 
-    fn look_up(&mut self) -> Result<()> {
-        let running = Running { shared: self.shared, begun: self.begun, treatment: &self.treatment };
-        match self.watch.look(&running) {
+    fn observe(&mut self) -> Result<()> {
+        let running = RunStatus { shared: self.shared, begun: self.begun, stream_status: &self.stream_status };
+        match self.watch.on_progress(&running) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(Error::Interrupted),
         }
     }
 
     /// Memory for a result; none when nobody takes results any more.
-    fn spare(&mut self) -> Result<Option<Picture>> {
+    fn spare(&mut self) -> Result<Option<VideoFrame>> {
         loop {
-            match self.shared.spare_out.pop(PATIENCE) {
-                Popped::Item(picture) => return Ok(Some(picture)),
+            match self.shared.spare_out.pop(POLL_TIMEOUT) {
+                Popped::Item(frame) => return Ok(Some(frame)),
                 Popped::Closed => return Ok(None),
-                Popped::Waiting => self.look_up()?,
+                Popped::Waiting => self.observe()?,
             }
         }
     }

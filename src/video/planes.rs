@@ -39,7 +39,7 @@ impl Planes {
         Self { groups: vec![Group { planes, width, height }] }
     }
 
-    /// Luma and chroma for a picture of that size, `[width, height]`; an odd size is rounded up.
+    /// Luma and chroma for a frame of that size, `[width, height]`; an odd size is rounded up.
     pub fn yuv420(size: [usize; 2]) -> Self {
         let [width, height] = grid_of(size);
         Self {
@@ -47,7 +47,7 @@ impl Planes {
         }
     }
 
-    /// As a network of that layout and so many channels sees a picture of that size.
+    /// As a network of that layout and so many channels sees a frame of that size.
     pub(super) fn of(layout: Layout, channels: usize, size: [usize; 2]) -> Self {
         match layout {
             Layout::Full => Self::full(channels, size[0], size[1]),

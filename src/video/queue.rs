@@ -1,4 +1,4 @@
-//! Pictures on their way from one thread to the next.
+//! Frames on their way from one thread to the next.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};

@@ -4,37 +4,37 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{Histogram, Quality, Tally, Treatment};
+use super::{Counters, Histogram, QualityLevel, StreamStatus};
 
-/// How far a run has come; `rate` is in pictures a second.
-pub fn of_tally(event: &str, tally: &Tally, rate: f64) -> Value {
+/// How far a run has come; `rate` is in frames per second.
+pub fn of_tally(event: &str, counters: &Counters, rate: f64) -> Value {
     json!({
-        "event": event, "read": tally.read, "written": tally.written, "dropped": tally.dropped,
-        "corrupt": tally.corrupt, "reconnected": tally.reconnected, "late": tally.late,
-        "seconds": tally.elapsed.as_secs_f64(), "rate": rate,
+        "event": event, "read": counters.read, "written": counters.written, "dropped": counters.dropped,
+        "corrupt": counters.corrupt, "reconnected": counters.reconnected, "late": counters.late,
+        "seconds": counters.elapsed.as_secs_f64(), "rate": rate,
     })
 }
 
-/// How much is done to pictures.
-pub fn of_quality(quality: &Quality) -> Value {
+/// How much is done to frames.
+pub fn of_quality(quality: &QualityLevel) -> Value {
     json!({
         "model": &*quality.model, "precision": quality.precision.name(), "steps": quality.steps,
-        "scale": quality.scale.to_string(), "tiles_kept_longer": quality.thrifty,
+        "scale": quality.scale.to_string(), "tiles_kept_longer": quality.reuse_tiles_longer,
     })
 }
 
-/// What is being done to pictures.
-pub fn of_treatment(treatment: &Treatment) -> Value {
-    let mut record = of_quality(&treatment.quality);
+/// What is being done to frames.
+pub fn of_treatment(stream_status: &StreamStatus) -> Value {
+    let mut record = of_quality(&stream_status.quality);
     let more = json!({
-        "changes": treatment.changes, "tiles_repeated": treatment.repeated, "passed_on": treatment.failed,
-        "sigma": treatment.sigma, "temporal": treatment.temporal,
+        "changes": stream_status.changes, "tiles_repeated": stream_status.repeated, "passed_through": stream_status.failed,
+        "sigma": stream_status.sigma, "temporal": stream_status.temporal,
     });
     extend(&mut record, more);
     record
 }
 
-/// From arrival to when pictures were written.
+/// From arrival to when frames were written.
 pub fn of_latency(latency: &Histogram) -> Value {
     let [p50, p95, p99] = latency.told().map(milliseconds);
     json!({"latency_p50_ms": p50, "latency_p95_ms": p95, "latency_p99_ms": p99})
@@ -52,7 +52,7 @@ pub fn extend(record: &mut Value, more: Value) {
     }
 }
 
-/// Pictures a second of late.
+/// Frames per second of late.
 #[derive(Clone, Debug)]
 pub struct Recent {
     window: Duration,
@@ -68,14 +68,14 @@ impl Recent {
     }
 
     /// The rate over the last such time that is complete, or so far; and whether one has just been completed.
-    pub fn rate(&mut self, tally: &Tally) -> (f64, bool) {
+    pub fn rate(&mut self, counters: &Counters) -> (f64, bool) {
         let (count, elapsed) = self.before;
-        let seconds = tally.elapsed.saturating_sub(elapsed).as_secs_f64();
-        let so_far = (tally.written - count) as f64 / seconds.max(1e-9);
+        let seconds = counters.elapsed.saturating_sub(elapsed).as_secs_f64();
+        let so_far = (counters.written - count) as f64 / seconds.max(1e-9);
         let is_complete = self.began.elapsed() >= self.window;
         if is_complete {
             self.rate = Some(so_far);
-            (self.began, self.before) = (Instant::now(), (tally.written, tally.elapsed));
+            (self.began, self.before) = (Instant::now(), (counters.written, counters.elapsed));
         }
         (self.rate.unwrap_or(so_far), is_complete)
     }

@@ -1,6 +1,6 @@
-//! What held still is known from many pictures: their fusion, by precision, and the noise that remains.
+//! What held still is known from many frames: their fusion, by precision, and the noise that remains.
 //!
-//! Each picture is compared with the fusion of those before. Where the difference is what noise of the known level makes of
+//! Each frame is compared with the fusion of those before. Where the difference is what noise of the known level makes of
 //! nothing, both are averaged by their precision, as a Kalman filter does for a scene that stands still; where it is more, the
 //! excess counts as uncertainty of what was known (so that motion resets a place). What differs is judged in blocks of 4x4
 //! pixels, finely (a place, by what is strange there) and coarsely (a neighbourhood, by what is a little strange all over it).
@@ -8,16 +8,16 @@
 use std::iter;
 
 use super::blocks::{largest, mean};
+use super::exposure::line;
+use super::global_motion::{GlobalMotion, Pyramid, move_plane};
 use super::levels::{self, Levels};
-use super::light::line;
 use super::planes::{Group, Planes};
-use super::shift::{Pyramid, Shift, move_plane};
 use crate::tensor::mirror;
 
 /// Pixels along a side of a block.
 pub(super) const BLOCK: usize = 4;
 
-/// No more pictures than this are averaged, so that what is not motion but changes all the same is followed.
+/// No more frames than this are averaged, so that what is not motion but changes all the same is followed.
 const MOST: f32 = 32.0;
 
 /// What is nothing strange for a place and for a neighbourhood: so many times the expected energy. Noise alone exceeds it by
@@ -38,7 +38,7 @@ const PLACE: usize = 3;
 const NEIGHBOURHOOD: usize = 17;
 const REACH: usize = 7;
 
-/// How much of a neighbourhood's strangeness is remembered to the next picture: what moves goes on moving.
+/// How much of a neighbourhood's strangeness is remembered to the next frame: what moves goes on moving.
 const MEMORY: f32 = 0.5;
 
 /// No more of it is.
@@ -69,7 +69,7 @@ const PATCH: usize = 32;
 /// Sums that are added to at once.
 const LANES: usize = 8;
 
-/// The fusion of a stream's pictures.
+/// The fusion of a stream's frames.
 pub struct Temporal {
     planes: Planes,
     /// Size of the largest planes.
@@ -85,16 +85,16 @@ pub struct Temporal {
     across: usize,
     down: usize,
     fused: Vec<f32>,
-    /// What remains of the noise's variance, as a part of a single picture's, block by block.
+    /// What remains of the noise's variance, as a part of a single frame's, block by block.
     rest: Vec<f32>,
     /// Energy of the difference after a 3x3 mean, and as it is, over what is expected.
     smooth: Vec<f32>,
     rough: Vec<f32>,
     coarse: Vec<f32>,
-    /// How strange neighbourhoods were for the picture before.
+    /// How strange neighbourhoods were for the frame before.
     before: Vec<f32>,
     /// Whether something moves in a block.
-    restless: Vec<bool>,
+    moving: Vec<bool>,
     work: [Vec<f32>; 2],
     plane: Vec<f32>,
     /// Sums of three rows of differences, with one more on each side; energies; and those three rows.
@@ -104,8 +104,8 @@ pub struct Temporal {
     patches: Vec<(f32, f32)>,
     then: Pyramid,
     now: Pyramid,
-    /// How far the scene has moved as a whole to the picture that was tracked last.
-    shift: Shift,
+    /// How far the scene has moved as a whole to the frame that was tracked last.
+    shift: GlobalMotion,
     seen: bool,
     /// See [`unshared`](Self::unshared).
     unshared: f32,
@@ -138,7 +138,7 @@ impl Temporal {
             rough: blocks(),
             coarse: blocks(),
             before: blocks(),
-            restless: vec![true; across * down],
+            moving: vec![true; across * down],
             work: [blocks(), blocks()],
             plane: vec![0.0; width * height],
             column: vec![0.0; width + 2],
@@ -147,7 +147,7 @@ impl Temporal {
             patches: Vec::with_capacity(width.div_ceil(PATCH) * height.div_ceil(PATCH)),
             then: Pyramid::default(),
             now: Pyramid::default(),
-            shift: Shift::default(),
+            shift: GlobalMotion::default(),
             seen: false,
             unshared: 1.0,
             is_coded: false,
@@ -171,7 +171,7 @@ impl Temporal {
         self.is_still = is_still;
     }
 
-    /// Makes everything new with the next picture.
+    /// Makes everything new with the next frame.
     pub(super) fn forget(&mut self) {
         self.seen = false;
     }
@@ -181,7 +181,7 @@ impl Temporal {
         self.across
     }
 
-    /// What remains of the variance of the noise in each block, as a part of a single picture's.
+    /// What remains of the variance of the noise in each block, as a part of a single frame's.
     pub(super) fn rest(&self) -> &[f32] {
         &self.rest
     }
@@ -192,18 +192,18 @@ impl Temporal {
     }
 
     /// Where something moves.
-    pub(super) fn restless(&self) -> &[bool] {
-        &self.restless
+    pub(super) fn moving(&self) -> &[bool] {
+        &self.moving
     }
 
     /// Looks how far the scene has moved as a whole to this frame, whose first planes have noise of about that variance. To be asked
     /// of each frame before [`fuse`](Self::fuse).
-    pub fn track(&mut self, picture: &[f32], variance: f64) {
+    pub fn track(&mut self, frame: &[f32], variance: f64) {
         let first = self.planes.first();
-        self.now.fill(&picture[..first.samples()], self.width, self.height);
+        self.now.fill(&frame[..first.samples()], self.width, self.height);
         self.shift = match self.seen {
             true => self.then.shift_to(&mut self.now, 2.0 * first.planes as f64 * variance, self.is_coded),
-            false => Shift::default(),
+            false => GlobalMotion::default(),
         };
         std::mem::swap(&mut self.then, &mut self.now);
     }
@@ -220,20 +220,20 @@ impl Temporal {
     ///
     /// # Panics
     /// If lengths are not those of the frames that this is for.
-    pub fn fuse(&mut self, picture: &mut [f32], sigma: &mut [Vec<f32>]) {
+    pub fn fuse(&mut self, frame: &mut [f32], sigma: &mut [Vec<f32>]) {
         if !self.seen {
-            self.begin(picture);
+            self.begin(frame);
             return;
         }
         let shift = self.shift;
         self.follow(shift);
-        self.follow_light(picture);
-        self.compare(picture, sigma);
+        self.follow_light(frame);
+        self.compare(frame, sigma);
         let scene_moves = self.weigh();
         if scene_moves {
             self.resets += 1;
             self.rest.fill(1.0);
-            self.restless.fill(true);
+            self.moving.fill(true);
             // After a cut there is nothing to be remembered.
             self.before.fill(0.0);
             self.smooth_levels.clear();
@@ -242,21 +242,21 @@ impl Temporal {
         }
         if !shift.is_none() {
             // What was computed before lies elsewhere now.
-            self.restless.fill(true);
+            self.moving.fill(true);
         }
-        self.mix(picture, sigma, !shift.is_whole() && !scene_moves);
+        self.mix(frame, sigma, !shift.is_whole() && !scene_moves);
     }
 
-    fn begin(&mut self, picture: &[f32]) {
-        self.fused.copy_from_slice(picture);
+    fn begin(&mut self, frame: &[f32]) {
+        self.fused.copy_from_slice(frame);
         self.rest.fill(1.0);
         self.before.fill(0.0);
-        self.restless.fill(true);
+        self.moving.fill(true);
         self.seen = true;
     }
 
     /// Moves what is known along with the camera.
-    fn follow(&mut self, shift: Shift) {
+    fn follow(&mut self, shift: GlobalMotion) {
         if shift.is_none() {
             return;
         }
@@ -286,10 +286,10 @@ impl Temporal {
         }
     }
 
-    /// Lets what is known become as bright as the picture: a line through the means of patches, channel by channel, of which
+    /// Lets what is known become as bright as the frame: a line through the means of patches, channel by channel, of which
     /// those that lie far off do not count.
-    fn follow_light(&mut self, picture: &[f32]) {
-        let groups = self.planes.split_mut(&mut self.fused).zip(self.planes.split(picture));
+    fn follow_light(&mut self, frame: &[f32]) {
+        let groups = self.planes.split_mut(&mut self.fused).zip(self.planes.split(frame));
         let planes = groups.flat_map(|((group, known), (_, new))| {
             let planes = known.chunks_exact_mut(group.area()).zip(new.chunks_exact(group.area()));
             planes.map(move |planes| (group, planes))
@@ -322,13 +322,13 @@ impl Temporal {
     }
 
     /// What differs, over what noise makes of nothing, block by block.
-    fn compare(&mut self, picture: &[f32], sigma: &[Vec<f32>]) {
+    fn compare(&mut self, frame: &[f32], sigma: &[Vec<f32>]) {
         self.smooth.fill(0.0);
         self.rough.fill(0.0);
         self.classify(&sigma[0]);
         let Self { planes, column, line, rows, smooth, rough, rest, across, work, coarse, .. } = self;
         let samples = samples_of_block(planes);
-        let groups = planes.split(picture).zip(planes.split(&self.fused)).zip(sigma);
+        let groups = planes.split(frame).zip(planes.split(&self.fused)).zip(sigma);
         for (((group, new), (_, known)), sigma) in groups {
             let Group { width, height, .. } = group;
             let size = block_of(group, self.width);
@@ -451,30 +451,30 @@ impl Temporal {
             let uncertain = rest + (1.0 + rest) * excess;
             let new = (uncertain / (uncertain + 1.0)).max(1.0 / MOST);
             let is_sure = self.smooth[block] > sure || coarse > sure_neighbourhood;
-            self.restless[block] = is_sure && new > rest / (rest + 1.0) + RESTLESS;
+            self.moving[block] = is_sure && new > rest / (rest + 1.0) + RESTLESS;
             self.rest[block] = new;
             moving += usize::from(new > MOVES);
         }
         moving as f32 > SCENE_MOVES * self.rest.len() as f32
     }
 
-    /// Averages by precision. `once` makes the next picture begin from this one: what has been moved by parts of a pixel has
+    /// Averages by precision. `once` makes the next frame begin from this one: what has been moved by parts of a pixel has
     /// noise that neighbours share, which must not add up.
-    fn mix(&mut self, picture: &mut [f32], sigma: &mut [Vec<f32>], once: bool) {
+    fn mix(&mut self, frame: &mut [f32], sigma: &mut [Vec<f32>], once: bool) {
         let whole = self.width;
         let Self { planes, rest, fused, line, across, .. } = self;
-        let groups = planes.split_mut(picture).zip(planes.split_mut(fused)).zip(sigma);
-        for (((group, picture), (_, fused)), sigma) in groups {
+        let groups = planes.split_mut(frame).zip(planes.split_mut(fused)).zip(sigma);
+        for (((group, frame), (_, fused)), sigma) in groups {
             let (width, area, size) = (group.width, group.area(), block_of(group, whole));
             let line = &mut line[..width];
             for (top, parts) in (0..group.height).step_by(size).zip(rest.chunks_exact(*across)) {
                 let rows = top * width..((top + size) * width).min(area);
                 spread(parts, size, line, |part| part);
-                for (new, known) in picture.chunks_exact_mut(area).zip(fused.chunks_exact_mut(area)) {
+                for (new, known) in frame.chunks_exact_mut(area).zip(fused.chunks_exact_mut(area)) {
                     let new = new[rows.clone()].chunks_exact_mut(width);
                     for (new, known) in new.zip(known[rows.clone()].chunks_exact_mut(width)) {
                         for ((new, known), part) in new.iter_mut().zip(known).zip(&*line) {
-                            // A part of 1 gives the new picture to the last bit.
+                            // A part of 1 gives the new frame to the last bit.
                             let fused = *new + (1.0 - part) * (*known - *new);
                             *known = if once { *new } else { fused };
                             *new = fused;
@@ -494,7 +494,7 @@ impl Temporal {
 }
 
 /// Moves planes along with the first of them; `work` is as long as the largest.
-fn move_groups(planes: &Planes, samples: &mut [f32], shift: Shift, work: &mut [f32]) {
+fn move_groups(planes: &Planes, samples: &mut [f32], shift: GlobalMotion, work: &mut [f32]) {
     if shift.is_none() {
         return;
     }
@@ -502,7 +502,7 @@ fn move_groups(planes: &Planes, samples: &mut [f32], shift: Shift, work: &mut [f
     for (group, samples) in planes.split_mut(samples) {
         // Chroma moves by as many of its own samples as it is smaller.
         let part = group.width as f32 / whole as f32;
-        let shift = Shift { dx: part * shift.dx, dy: part * shift.dy };
+        let shift = GlobalMotion { dx: part * shift.dx, dy: part * shift.dy };
         for plane in samples.chunks_exact_mut(group.area()) {
             move_plane(plane, group.width, shift, &mut work[..group.area()]);
         }

@@ -53,7 +53,7 @@ impl Attacked {
         self.send(request.as_bytes()).map_or(0, |answer| answer.code)
     }
 
-    /// The stream runs, pictures are shown, and memory is about as much as it was.
+    /// The stream runs, frames are shown, and memory is about as much as it was.
     fn still_runs(&self) {
         let written = self.viewed.status_when(|_| true)["written"].as_u64();
         self.viewed.status_when(|status| status["written"].as_u64() > written);

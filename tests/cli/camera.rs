@@ -1,18 +1,18 @@
 //! Frames as cameras give them, by default: 4:2:0 with noise, JPEG with noise, and what is clean.
 
 use eddy::diffusion::{NoiseAt, NoiseSource, Philox};
-use eddy::frame::picture::{self, Options};
-use eddy::frame::{Format, Frame, Metadata, Samples};
+use eddy::media::still::{self, Options};
+use eddy::media::{Format, Image, Metadata, Samples};
 
 use crate::common::eddy;
-use crate::common::frames::{encoded, psnr, read};
+use crate::common::images::{encoded, psnr, read};
 use crate::common::place::{Place, data};
 
 const WIDTH: usize = 320;
 const HEIGHT: usize = 240;
 
 /// A window of the photograph, and the same with white noise in RGB.
-fn pair(sigma: f32, seed: u64) -> [Frame; 2] {
+fn pair(sigma: f32, seed: u64) -> [Image; 2] {
     let photograph = read(&data("chelsea.png"));
     let Samples::U8(samples) = &photograph.samples else { panic!("the photograph has 8 bits") };
     let rows = (20..20 + HEIGHT).map(|y| &samples[(y * photograph.width + 60) * 3..][..3 * WIDTH]);
@@ -23,7 +23,7 @@ fn pair(sigma: f32, seed: u64) -> [Frame; 2] {
         Philox::new(seed).fill(NoiseAt { step: 0, batch: 0, channel: 0, y: y as u32 }, 0, &mut noise);
         row.iter_mut().zip(&noise).for_each(|(v, z)| *v = (f32::from(*v) + sigma * z).round().clamp(0.0, 255.0) as u8);
     }
-    let frame = |samples| Frame {
+    let frame = |samples| Image {
         width: WIDTH,
         height: HEIGHT,
         channels: 3,
@@ -34,7 +34,7 @@ fn pair(sigma: f32, seed: u64) -> [Frame; 2] {
 }
 
 /// A frame of I420 by ITU-R BT.601 in limited range, chroma as means over 2x2.
-fn i420(frame: &Frame) -> Vec<u8> {
+fn i420(frame: &Image) -> Vec<u8> {
     let Samples::U8(samples) = &frame.samples else { panic!("8 bits") };
     let at = |x: usize, y: usize| [0, 1, 2].map(|c| f32::from(samples[(y * WIDTH + x) * 3 + c]) / 255.0);
     let luma = |[r, g, b]: [f32; 3]| 0.299 * r + 0.587 * g + 0.114 * b;
@@ -94,12 +94,12 @@ fn noise_in_420_goes_by_default_and_more_of_it_over_time() {
 }
 
 #[test]
-fn clean_frames_and_pictures_are_left_alone_to_the_bit() {
+fn clean_frames_and_frames_are_left_alone_to_the_bit() {
     let [clean, _] = pair(0.0, 0);
     let place = Place::with("clean.png", &clean);
     place.file("clean.y4m", y4m(&[i420(&clean), i420(&clean), i420(&clean)]));
     eddy("denoise clean.png -o out.png").within(&place).succeeds().says("clean, left as it is");
-    assert_eq!(place.frame("out.png").samples, clean.samples);
+    assert_eq!(place.image("out.png").samples, clean.samples);
     eddy("denoise clean.y4m -o out.y4m").within(&place).succeeds();
     assert!(psnr_of_last(&place.bytes("out.y4m"), &i420(&clean)) > 60.0);
 }
@@ -109,9 +109,9 @@ fn a_noisy_jpeg_is_a_cameras() {
     let [clean, noisy] = pair(20.0, 3);
     let place = Place::with("clean.png", &clean);
     let options = Options { jpeg_quality: 80 };
-    picture::write(&noisy, &place.path("noisy.jpg"), Format::Jpeg, &options).unwrap();
+    still::write(&noisy, &place.path("noisy.jpg"), Format::Jpeg, &options).unwrap();
     eddy("denoise noisy.jpg -o out.png").within(&place).succeeds().says("camera noise (camera)");
-    let [before, after] = ["noisy.jpg", "out.png"].map(|name| psnr(&place.frame(name), &clean));
+    let [before, after] = ["noisy.jpg", "out.png"].map(|name| psnr(&place.image(name), &clean));
     assert!(after > before + 3.0, "{before} became {after}");
 }
 
@@ -121,7 +121,7 @@ fn strength_is_a_part_of_the_change() {
     let place = Place::with("noisy.png", &noisy);
     let at = |strength: &str| {
         eddy("denoise noisy.png -o out.png --strength").arg(strength).within(&place).succeeds();
-        place.frame("out.png")
+        place.image("out.png")
     };
     assert_eq!(at("0").samples, noisy.samples);
     let [half, all] = ["0.5", "1"].map(|strength| 255.0 / 10_f64.powf(psnr(&at(strength), &noisy) / 20.0));
@@ -173,10 +173,10 @@ fn writing_is_left_alone_to_the_bit() {
         }
     }
     let samples = Samples::U8(samples);
-    let page = Frame { width: WIDTH, height: HEIGHT, channels: 3, samples, metadata: Metadata::default() };
+    let page = Image { width: WIDTH, height: HEIGHT, channels: 3, samples, metadata: Metadata::default() };
     let place = Place::with("page.png", &page);
     eddy("denoise page.png -o out.png").within(&place).succeeds();
-    assert_eq!(place.frame("out.png").samples, page.samples);
+    assert_eq!(place.image("out.png").samples, page.samples);
 }
 
 #[test]
@@ -189,9 +189,9 @@ fn raw_frames_need_a_size_and_a_camera_that_is_not_there_yet_is_waited_for() {
     assert!(begun.elapsed().as_secs_f64() >= 0.7);
 }
 
-/// Of pictures, a profile is of red, green and blue; the frames' noise follows from it.
+/// Of frames, a profile is of red, green and blue; the frames' noise follows from it.
 #[test]
-fn a_profile_of_pictures_is_for_420_video_too() {
+fn a_profile_of_frames_is_for_420_video_too() {
     let place = Place::new();
     for seed in 0..3 {
         place.file(&format!("still/{seed}.png"), encoded(&pair(12.0, seed)[1], "png"));
@@ -241,7 +241,7 @@ fn video_has_a_profile_of_luma_and_chroma() {
     };
     let (auto, told) = (denoised(""), denoised("--noise-profile camera.toml"));
     assert!(told > auto, "{auto} by the estimate, {told} by the profile");
-    // A picture is denoised by it as well, and a network of red, green and blue cannot be told it.
+    // A frame is denoised by it as well, and a network of red, green and blue cannot be told it.
     place.file("noisy.png", encoded(&pair(12.0, 1)[1], "png"));
     let record =
         eddy("denoise noisy.png -o out.png --noise-profile camera.toml --json").within(&place).succeeds().json();

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::common::eddy;
-use crate::common::frames::{alpha, distance, noisy, psnr, read};
+use crate::common::images::{alpha, distance, noisy, psnr, read};
 use crate::common::place::{Place, data};
 
 #[test]
@@ -36,15 +36,15 @@ fn every_format_and_depth_keeps_its_kind_and_its_alpha() {
     let place = Place::new();
     for (name, channels, bits) in kinds {
         let (_, extension) = name.rsplit_once('.').unwrap();
-        let frame = noisy(61, 45, channels, bits);
-        place.file(&format!("in/{name}"), crate::common::frames::encoded(&frame, extension));
+        let image = noisy(61, 45, channels, bits);
+        place.file(&format!("in/{name}"), crate::common::images::encoded(&image, extension));
     }
     eddy("denoise in -o out --sigma 25").within(&place).succeeds().prints_nothing().says("sigma 25.0");
     let mut names: Vec<&str> = kinds.iter().map(|(name, ..)| *name).collect();
     names.sort_unstable();
     assert_eq!(place.names("out"), names);
     for (name, channels, bits) in kinds {
-        let (before, after) = (place.frame(&format!("in/{name}")), place.frame(&format!("out/{name}")));
+        let (before, after) = (place.image(&format!("in/{name}")), place.image(&format!("out/{name}")));
         assert_eq!((after.width, after.height, after.channels), (61, 45, channels), "{name}");
         assert_eq!(after.samples.bits(), bits, "{name}");
         assert_eq!(alpha(&after), alpha(&before), "{name}");
@@ -63,7 +63,7 @@ fn a_photograph_becomes_clean() {
     let opened = image::open(place.path("clean.png")).unwrap();
     assert_eq!((opened.width(), opened.height()), (451, 300));
     let (clean, noisy) = (read(&data("chelsea.png")), read(&noisy));
-    let (before, after) = (psnr(&clean, &noisy), psnr(&clean, &place.frame("clean.png")));
+    let (before, after) = (psnr(&clean, &noisy), psnr(&clean, &place.image("clean.png")));
     assert!((20.0..20.6).contains(&before), "{before}");
     assert!(after > 29.0, "{after}");
     let sigma = record["sigma"].as_f64().unwrap();
@@ -73,21 +73,21 @@ fn a_photograph_becomes_clean() {
 }
 
 #[test]
-fn a_clean_picture_stays_as_it_is_at_sigma_zero() {
-    let frame = noisy(40, 30, 4, 16);
-    let place = Place::with("a.png", &frame);
+fn a_clean_image_stays_as_it_is_at_sigma_zero() {
+    let image = noisy(40, 30, 4, 16);
+    let place = Place::with("a.png", &image);
     eddy("denoise a.png -o b.png --sigma 0").within(&place).succeeds().says("nothing to do");
-    assert_eq!(place.frame("b.png").samples, frame.samples);
+    assert_eq!(place.image("b.png").samples, image.samples);
 }
 
 #[test]
-fn several_pictures_and_folders_go_into_a_folder() {
-    let frame = noisy(24, 24, 3, 8);
-    let place = Place::with("one.png", &frame);
+fn several_images_and_folders_go_into_a_folder() {
+    let image = noisy(24, 24, 3, 8);
+    let place = Place::with("one.png", &image);
     for name in ["more/2.bmp", "more/10.bmp", "more/.hidden.bmp"] {
-        place.file(name, crate::common::frames::encoded(&frame, "bmp"));
+        place.file(name, crate::common::images::encoded(&image, "bmp"));
     }
-    place.file("more/notes.txt", "no picture");
+    place.file("more/notes.txt", "no image");
     let outcome = eddy("denoise one.png more -o new/folder --json").within(&place).succeeds();
     assert_eq!(place.names("new/folder"), ["10.bmp", "2.bmp", "one.png"]);
     let records: Vec<serde_json::Value> =
@@ -110,17 +110,17 @@ fn a_result_replaces_an_older_file() {
     let place = Place::with("a.png", &noisy(20, 20, 1, 8));
     place.file("b.png", "old");
     eddy("denoise a.png -o b.png").within(&place).succeeds();
-    assert_eq!(place.frame("b.png").width, 20);
+    assert_eq!(place.image("b.png").width, 20);
     place.holds_only(&["a.png", "b.png"]);
 }
 
 #[test]
-fn tiny_and_narrow_pictures_are_pictures() {
+fn tiny_and_narrow_images_are_images() {
     for (width, height) in [(1, 1), (1, 9), (9, 1), (2, 3), (300, 2)] {
         let place = Place::with("a.png", &noisy(width, height, 3, 8));
         for options in ["", "--sigma 25", "--sigma 25 --steps 2"] {
             eddy(&format!("denoise a.png -o b.png {options}")).within(&place).succeeds();
-            let after = place.frame("b.png");
+            let after = place.image("b.png");
             assert_eq!((after.width, after.height), (width, height));
         }
     }

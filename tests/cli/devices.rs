@@ -1,7 +1,7 @@
 //! What networks run on: a processor here, and words about what is not.
 
 use crate::common::eddy;
-use crate::common::frames::noisy;
+use crate::common::images::noisy;
 use crate::common::place::Place;
 
 #[test]

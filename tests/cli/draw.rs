@@ -1,35 +1,35 @@
 //! `eddy generate` and `eddy inpaint`, with the bundled networks.
 
-use eddy::frame::{Frame, Samples};
+use eddy::media::{Image, Samples};
 
 use crate::common::eddy;
-use crate::common::frames::{noisy, psnr, read};
+use crate::common::images::{noisy, psnr, read};
 use crate::common::place::{Place, data};
 
-fn samples(frame: &Frame) -> &[u8] {
-    match &frame.samples {
+fn samples(image: &Image) -> &[u8] {
+    match &image.samples {
         Samples::U8(samples) => samples,
         Samples::U16(_) => panic!("8 bits were expected"),
     }
 }
 
 /// A mask of that size, white in a rectangle.
-fn mask(width: usize, height: usize, [x, y, wide, high]: [usize; 4]) -> Frame {
+fn mask(width: usize, height: usize, [x, y, wide, high]: [usize; 4]) -> Image {
     let inside = |i: usize| (x..x + wide).contains(&(i % width)) && (y..y + high).contains(&(i / width));
     let samples = (0..width * height).map(|i| if inside(i) { 255 } else { 0 }).collect();
-    Frame { width, height, channels: 1, samples: Samples::U8(samples), metadata: eddy::frame::Metadata::default() }
+    Image { width, height, channels: 1, samples: Samples::U8(samples), metadata: eddy::media::Metadata::default() }
 }
 
 #[test]
-fn a_seed_is_a_picture_alone_or_beside_others() {
+fn a_seed_is_a_image_alone_or_beside_others() {
     let place = Place::new();
     eddy("generate -o all/ --size 32x32 --steps 3 --count 3 --seed 5")
         .within(&place)
         .succeeds()
-        .says("3 pictures of 32x32");
+        .says("3 images of 32x32");
     assert_eq!(place.names("all"), ["000005.png", "000006.png", "000007.png"]);
     eddy("generate -o one.png --size 32x32 --steps 3 --seed 6").within(&place).succeeds();
-    let (one, same, other) = (place.frame("one.png"), place.frame("all/000006.png"), place.frame("all/000005.png"));
+    let (one, same, other) = (place.image("one.png"), place.image("all/000006.png"), place.image("all/000005.png"));
     // Batches may add up in another order.
     let most = samples(&one).iter().zip(samples(&same)).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
     assert!(most <= 1, "{most}");
@@ -40,18 +40,18 @@ fn a_seed_is_a_picture_alone_or_beside_others() {
         assert!(text.contains(part), "{part}");
     }
     eddy("generate -o grid.png --size 32x32 --steps 1 --count 5 --grid --json").within(&place).succeeds().json();
-    let grid = place.frame("grid.png");
+    let grid = place.image("grid.png");
     assert_eq!((grid.width, grid.height), (96, 64));
 }
 
 #[test]
-fn a_drawing_can_begin_with_a_picture() {
-    let frame = noisy(32, 32, 3, 8);
-    let place = Place::with("a.png", &frame);
+fn a_drawing_can_begin_with_a_image() {
+    let image = noisy(32, 32, 3, 8);
+    let place = Place::with("a.png", &image);
     let distance = |strength: &str| {
         let command = format!("generate -o out.png --size 32x32 --steps 10 --from a.png --strength {strength}");
         eddy(&command).within(&place).succeeds();
-        psnr(&place.frame("out.png"), &frame)
+        psnr(&place.image("out.png"), &image)
     };
     let (near, far) = (distance("0.2"), distance("1"));
     assert!(near > far + 3.0, "{near} {far}");
@@ -62,23 +62,23 @@ fn steps_are_kept() {
     let place = Place::new();
     eddy("generate -o a.png --size 16x16 --steps 4 --sampler euler --save-steps steps").within(&place).succeeds();
     assert_eq!(place.names("steps"), ["step-1.png", "step-2.png", "step-3.png", "step-4.png"]);
-    // What the last step takes the picture for is the picture.
-    assert_eq!(place.frame("steps/step-4.png").samples, place.frame("a.png").samples);
+    // What the last step takes the image for is the image.
+    assert_eq!(place.image("steps/step-4.png").samples, place.image("a.png").samples);
 }
 
 #[test]
 fn what_is_known_stays_to_the_bit_and_what_is_missing_is_drawn() {
     let photo = read(&data("chelsea.png"));
     for (channels, bits) in [(3, 8), (4, 16), (3, 16)] {
-        let frame = noisy(96, 64, channels, bits);
-        let place = Place::with("a.png", &frame).and("mask.png", &mask(96, 64, [40, 20, 9, 7]));
+        let image = noisy(96, 64, channels, bits);
+        let place = Place::with("a.png", &image).and("mask.png", &mask(96, 64, [40, 20, 9, 7]));
         eddy("inpaint a.png --mask mask.png -o b.png --steps 3 --resample 2")
             .within(&place)
             .succeeds()
             .says("63 pixels drawn");
-        let result = place.frame("b.png");
+        let result = place.image("b.png");
         let mut changed = 0;
-        let (before, after) = (each(&frame), each(&result));
+        let (before, after) = (each(&image), each(&result));
         for (i, (before, after)) in before.chunks(channels).zip(after.chunks(channels)).enumerate() {
             let is_missing = (40..49).contains(&(i % 96)) && (20..27).contains(&(i / 96));
             assert!(is_missing || before == after, "{channels} {bits}: {i}");
@@ -90,10 +90,10 @@ fn what_is_known_stays_to_the_bit_and_what_is_missing_is_drawn() {
     // It is better than what a hole is usually filled with, the mean around it.
     let place = Place::with("a.png", &photo).and("mask.png", &mask(photo.width, photo.height, [130, 180, 12, 12]));
     eddy("inpaint a.png --mask mask.png -o b.png --steps 10").within(&place).succeeds();
-    let error = |frame: &Frame| {
+    let error = |image: &Image| {
         let hole = (0..photo.width * photo.height)
             .filter(|i| (130..142).contains(&(i % photo.width)) && (180..192).contains(&(i / photo.width)));
-        let of = |i: usize| samples(frame)[3 * i..][..3].iter().zip(&samples(&photo)[3 * i..][..3]);
+        let of = |i: usize| samples(image)[3 * i..][..3].iter().zip(&samples(&photo)[3 * i..][..3]);
         hole.flat_map(of).map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2)).sum::<f64>() / 432.0
     };
     let around = (0..3)
@@ -112,46 +112,46 @@ fn what_is_known_stays_to_the_bit_and_what_is_missing_is_drawn() {
     if let Samples::U8(samples) = &mut flat.samples {
         samples.iter_mut().enumerate().for_each(|(i, sample)| *sample = around[i % 3]);
     }
-    let (drawn, flat) = (error(&place.frame("b.png")), error(&flat));
+    let (drawn, flat) = (error(&place.image("b.png")), error(&flat));
     assert!(drawn < flat, "{drawn} {flat}");
 }
 
 #[test]
 fn what_is_restored_explains_what_was_measured() {
     let photo = read(&data("chelsea.png"));
-    let part = |frame: &Frame, side: usize| {
-        let rows = (100..100 + side).flat_map(|y| samples(frame)[3 * (y * frame.width + 120)..][..3 * side].to_vec());
-        Frame {
+    let part = |image: &Image, side: usize| {
+        let rows = (100..100 + side).flat_map(|y| samples(image)[3 * (y * image.width + 120)..][..3 * side].to_vec());
+        Image {
             width: side,
             height: side,
             channels: 3,
             samples: Samples::U8(rows.collect()),
-            metadata: frame.metadata.clone(),
+            metadata: image.metadata.clone(),
         }
     };
     let sharp = part(&photo, 48);
-    let mean = |frame: &Frame, scale: usize| {
-        let (width, height) = (frame.width / scale, frame.height / scale);
+    let mean = |image: &Image, scale: usize| {
+        let (width, height) = (image.width / scale, image.height / scale);
         let of = |i: usize| {
             let (x, y, c) = (i / 3 % width, i / 3 / width, i % 3);
             let sum: u32 = (0..scale * scale)
                 .map(|j| {
-                    u32::from(samples(frame)[3 * ((scale * y + j / scale) * frame.width + scale * x + j % scale) + c])
+                    u32::from(samples(image)[3 * ((scale * y + j / scale) * image.width + scale * x + j % scale) + c])
                 })
                 .sum();
             (f64::from(sum) / (scale * scale) as f64).round() as u8
         };
         let samples = Samples::U8((0..3 * width * height).map(of).collect());
-        Frame { width, height, channels: 3, samples, metadata: frame.metadata.clone() }
+        Image { width, height, channels: 3, samples, metadata: image.metadata.clone() }
     };
     let place = Place::with("small.png", &mean(&sharp, 3)).and("sharp.png", &sharp);
     eddy("upscale small.png --prior -s 3 --steps 8 -o large.png").within(&place).succeeds().says("48x48 by prior");
-    let large = place.frame("large.png");
+    let large = place.image("large.png");
     // The means of what was drawn are what was given.
-    assert!(psnr(&mean(&large, 3), &place.frame("small.png")) > 40.0);
+    assert!(psnr(&mean(&large, 3), &place.image("small.png")) > 40.0);
     // A kernel that is a point changes nothing, and noise is what it is said to be.
     eddy("deblur sharp.png --kernel gaussian:0.2 --sigma 0.5 --steps 8 -o same.png").within(&place).succeeds();
-    assert!(psnr(&place.frame("same.png"), &sharp) > 35.0);
+    assert!(psnr(&place.image("same.png"), &sharp) > 35.0);
     let cases = [
         ("deblur sharp.png --kernel gaussian:x -o b.png", 2, "gaussian:1.6"),
         ("deblur sharp.png --kernel gaussian:0 -o b.png", 2, "a blur of 0 pixels is none"),
@@ -166,22 +166,22 @@ fn what_is_restored_explains_what_was_measured() {
 }
 
 /// Samples of any depth.
-fn each(frame: &Frame) -> Vec<u16> {
-    match &frame.samples {
+fn each(image: &Image) -> Vec<u16> {
+    match &image.samples {
         Samples::U8(samples) => samples.iter().map(|sample| u16::from(*sample)).collect(),
         Samples::U16(samples) => samples.clone(),
     }
 }
 
-/// What the digits have in common with the mean picture of their class, which each class shares with no other.
+/// What the digits have in common with the mean image of their class, which each class shares with no other.
 #[test]
 fn digits_are_of_the_class_that_is_asked_for() {
     let place = Place::new();
     let drawn = |options: &str| {
         eddy(&format!("generate -m digits-ddpm -o d/ --count 8 --steps 10 {options}")).within(&place).succeeds();
-        let frames: Vec<Frame> = place.names("d").iter().map(|name| place.frame(&format!("d/{name}"))).collect();
-        assert!(frames.iter().all(|frame| (frame.width, frame.height, frame.channels) == (8, 8, 1)));
-        let sum = |i: usize| frames.iter().map(|frame| u32::from(samples(frame)[i])).sum::<u32>() as f64 / 8.0;
+        let images: Vec<Image> = place.names("d").iter().map(|name| place.image(&format!("d/{name}"))).collect();
+        assert!(images.iter().all(|image| (image.width, image.height, image.channels) == (8, 8, 1)));
+        let sum = |i: usize| images.iter().map(|image| u32::from(samples(image)[i])).sum::<u32>() as f64 / 8.0;
         (0..64).map(sum).collect::<Vec<f64>>()
     };
     // A zero is empty in its middle, a one is not.
@@ -208,12 +208,12 @@ fn what_cannot_be_drawn_is_said() {
     let cases = [
         ("inpaint a.png -o b.png", 2, "--mask"),
         ("inpaint a.png --mask empty.png -o b.png", 2, "nothing is missing"),
-        ("inpaint a.png --mask other.png -o b.png", 2, "the mask has 21x20 pixels and the picture 20x20"),
+        ("inpaint a.png --mask other.png -o b.png", 2, "the mask has 21x20 pixels and the image 20x20"),
         ("inpaint a.png --mask gone.png -o b.png", 3, "no such file"),
         ("inpaint a.png --mask mask.png -o b.png -m denoise-fast", 4, "expected one to generate"),
         ("inpaint a.png --mask mask.png -o b.png --sampler heun --resample 2", 2, "cannot resample"),
         ("generate -o b.png --count 2", 2, "name a folder"),
-        ("generate -o b.txt", 2, "no picture's name"),
+        ("generate -o b.txt", 2, "no image's name"),
         ("generate -o b.png --class 3", 2, "knows no classes"),
         ("generate -o b.png --steps 4 --from a.png --size 16x16", 2, "another size"),
         ("generate -o b.png --size 16x16 --from a.png --strength 0", 2, "strength is 0"),

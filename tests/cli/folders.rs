@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use eddy::array;
-use eddy::frame::{Frame, Metadata, Samples};
+use eddy::media::{Image, Metadata, Samples};
 use ndarray::{Array4, Ix4};
 
 use crate::common::eddy;
@@ -17,7 +17,7 @@ fn expected(folder: &str) -> Array4<f32> {
     array::read::<Ix4>(&stored(folder).join("expected.npy")).unwrap()
 }
 
-/// What the issue of a run may differ by, of pictures from 0 to 1.
+/// What the issue of a run may differ by, of images from 0 to 1.
 const TOLERANCE: f32 = 1e-4;
 
 fn assert_alike(found: &Array4<f32>, expected: &Array4<f32>) {
@@ -26,20 +26,20 @@ fn assert_alike(found: &Array4<f32>, expected: &Array4<f32>) {
     assert!(worst < TOLERANCE, "they differ by {worst}");
 }
 
-/// The small picture of `superresolution`, in 16 bits, which hold it exactly.
-fn small() -> Frame {
+/// The small image of `superresolution`, in 16 bits, which hold it exactly.
+fn small() -> Image {
     let planes = array::read::<Ix4>(&stored("superresolution/small.npy")).unwrap();
     let (_, channels, height, width) = planes.dim();
     let value = |i: usize| planes[[0, i % channels, i / channels / width, i / channels % width]];
     let samples = (0..planes.len()).map(|i| (value(i) * 65535.0).round() as u16).collect();
-    Frame { width, height, channels, samples: Samples::U16(samples), metadata: Metadata::default() }
+    Image { width, height, channels, samples: Samples::U16(samples), metadata: Metadata::default() }
 }
 
 /// Planes from 0 to 1 of a frame of 16 bits.
-fn planes(frame: &Frame) -> Array4<f32> {
-    let Samples::U16(samples) = &frame.samples else { panic!("16 bits were expected") };
-    let shape = (1, frame.channels, frame.height, frame.width);
-    let at = |c: usize, y: usize, x: usize| samples[(y * frame.width + x) * frame.channels + c];
+fn planes(image: &Image) -> Array4<f32> {
+    let Samples::U16(samples) = &image.samples else { panic!("16 bits were expected") };
+    let shape = (1, image.channels, image.height, image.width);
+    let at = |c: usize, y: usize, x: usize| samples[(y * image.width + x) * image.channels + c];
     Array4::from_shape_fn(shape, |(_, c, y, x)| f32::from(at(c, y, x)) / 65535.0)
 }
 
@@ -74,14 +74,14 @@ fn what_diffusers_enlarges_is_enlarged_as_a_folder_and_as_a_package() {
         let command = eddy("upscale small.png -o large.png --steps 6 -m").arg(model);
         let command = command.args("--initial-noise").arg(folder.join("initial.npy"));
         command.within(&place).succeeds().says("4 times larger, 56x40");
-        assert_alike(&planes(&place.frame("large.png")), &expected("superresolution"));
+        assert_alike(&planes(&place.image("large.png")), &expected("superresolution"));
     }
     // A seed stands for noise, and the latent is drawn and decoded in tiles where that is asked for.
     let seeded = |seed: u64, tile: &str| {
         eddy(&format!("upscale small.png -o seeded.png --steps 2 -m package --seed {seed} {tile}"))
             .within(&place)
             .succeeds();
-        place.frame("seeded.png").samples
+        place.image("seeded.png").samples
     };
     assert_eq!(seeded(1, ""), seeded(1, ""));
     assert_ne!(seeded(1, ""), seeded(2, ""));
@@ -90,13 +90,13 @@ fn what_diffusers_enlarges_is_enlarged_as_a_folder_and_as_a_package() {
     assert_ne!(tiled, seeded(1, ""));
 }
 
-/// As SR3 has it: the small picture stands behind the sample, enlarged to its size.
+/// As SR3 has it: the small image stands behind the sample, enlarged to its size.
 #[test]
-fn a_network_that_wants_the_enlarged_picture_beside_the_sample_gets_it() {
+fn a_network_that_wants_the_enlarged_image_beside_the_sample_gets_it() {
     let place = Place::with("small.png", &small());
     let folder = stored("superresolution");
     eddy("import").arg(folder.join("unet/model.onnx"))
-        .args("-o sr3/ --task upscale --scale 2 --prediction epsilon --black-and-white -1,1 --multiple-of 2 --result out_sample")
+        .args("-o sr3/ --task upscale --scale 2 --prediction epsilon --value-range -1,1 --multiple-of 2 --output-name out_sample")
         .args("--inputs sample=sample,condition=sample,timestep=timestep --schedule")
         .arg(folder.join("scheduler/scheduler_config.json"))
         .within(&place)
@@ -104,16 +104,16 @@ fn a_network_that_wants_the_enlarged_picture_beside_the_sample_gets_it() {
     eddy("check sr3").within(&place).succeeds();
     let enlarged = || {
         eddy("upscale small.png -o large.png -m sr3 --steps 4").within(&place).succeeds().says("2 times larger, 28x20");
-        place.frame("large.png").samples
+        place.image("large.png").samples
     };
     let first = enlarged();
     assert_eq!(first, enlarged());
-    // The small picture counts.
-    let black = Frame { samples: Samples::U16(vec![0; 3 * 14 * 10]), ..small() };
+    // The small image counts.
+    let black = Image { samples: Samples::U16(vec![0; 3 * 14 * 10]), ..small() };
     let place = place.and("small.png", &black);
     eddy("upscale small.png -o large.png -m sr3 --steps 4").within(&place).succeeds();
-    assert_ne!(first, place.frame("large.png").samples);
-    // Attention to the whole of a large picture takes more memory than there is.
+    assert_ne!(first, place.image("large.png").samples);
+    // Attention to the whole of a large image takes more memory than there is.
     eddy("upscale")
         .arg(data("chelsea.png"))
         .args("-o chelsea.png -m sr3 --steps 1")
@@ -140,12 +140,12 @@ fn what_such_folders_cannot_do_is_said() {
     refused("generate -o out.png", &superresolution, "use `eddy upscale`");
     refused("inpaint small.png --mask small.png -o out.png", &latents, "works on latents");
     refused("upscale small.png -o out.png -s 2", &superresolution, "enlarges 4 times");
-    refused("upscale small.png -o out.y4m -f y4m", &superresolution, "takes pictures alone");
+    refused("upscale small.png -o out.y4m -f y4m", &superresolution, "takes images alone");
     eddy("upscale small.png -o out.png --initial-noise")
         .arg(latents.join("initial.npy"))
         .within(&place)
         .fails(2)
-        .says("begins at the small picture");
+        .says("begins at the small image");
     eddy("sample")
         .arg(&superresolution)
         .args("-o y.npy --sampler ddim --steps 2 --input")
@@ -167,7 +167,7 @@ fn what_such_folders_cannot_do_is_said() {
         .arg(stored("ddim"))
         .within(&place)
         .fails(2)
-        .says("noise is of 2 pictures");
+        .says("noise is of 2 images");
     eddy("generate -o out.png --size 32x32 --steps 2 --initial-noise")
         .arg(&noise)
         .within(&place)

@@ -1,9 +1,9 @@
-//! What a network gives that is no picture.
+//! What a network gives that is no image.
 
-use eddy::frame::{Frame, Samples};
+use eddy::media::{Image, Samples};
 
 use crate::common::eddy;
-use crate::common::frames::{distance, noisy};
+use crate::common::images::{distance, noisy};
 use crate::common::place::{MANIFEST, Place, data, sha256};
 
 /// The package `m`: one network as its f32 file and another as its int8 file.
@@ -19,45 +19,45 @@ fn place(f32: &str, int8: &str) -> Place {
     place
 }
 
-fn flat(level: u8) -> Frame {
-    let mut frame = noisy(64, 48, 3, 8);
-    let Samples::U8(samples) = &mut frame.samples else { panic!("it has 8 bits") };
+fn flat(level: u8) -> Image {
+    let mut image = noisy(64, 48, 3, 8);
+    let Samples::U8(samples) = &mut image.samples else { panic!("it has 8 bits") };
     samples.iter_mut().enumerate().for_each(|(i, sample)| *sample = level + (i % 7) as u8);
-    frame
+    image
 }
 
 #[test]
-fn tiles_that_are_no_picture_are_computed_again_in_f32() {
+fn tiles_that_are_no_image_are_computed_again_in_f32() {
     for (broken, tiles, options) in [("nan", 1, ""), ("nan", 12, "-t 16 --tile-overlap 0"), ("nan", 2, "--steps 2")] {
         let place = place("darker", broken);
         let arguments = format!("denoise a.png -o b.png -m m --sigma 51 --precision int8 {options}");
         let record = eddy(&format!("{arguments} --json")).within(&place).succeeds().json();
         assert_eq!(record["tiles_repeated"].as_u64(), Some(tiles), "{record}");
-        let darker = distance(&place.frame("a.png"), &place.frame("b.png"));
+        let darker = distance(&place.image("a.png"), &place.image("b.png"));
         assert!(darker > 20.0, "{darker}");
         eddy(&arguments).within(&place).succeeds().says("computed again that w");
     }
 }
 
 #[test]
-fn sudden_black_is_no_picture() {
+fn sudden_black_is_no_image() {
     let place = place("darker", "black").and("bright.png", &flat(200)).and("dark.png", &flat(40));
     let repeated = |name: &str| {
         let arguments = format!("denoise {name}.png -o b.png -m m --sigma 5 --precision int8 --json");
         eddy(&arguments).within(&place).succeeds().json()["tiles_repeated"].as_u64()
     };
     assert_eq!((repeated("bright"), repeated("dark")), (Some(1), Some(0)));
-    assert!(distance(&place.frame("bright.png"), &place.frame("dark.png")) > 100.0);
+    assert!(distance(&place.image("bright.png"), &place.image("dark.png")) > 100.0);
 }
 
 #[test]
-fn one_picture_that_never_comes_out_does_not_end_a_stream() {
+fn one_image_that_never_comes_out_does_not_end_a_stream() {
     let levels = [40, 200, 41].into_iter().enumerate();
     let place = levels.fold(place("black", "nan"), |place, (i, level)| place.and(&format!("in/{i}.png"), &flat(level)));
     for options in ["", "--temporal", "--temporal --fps 5"] {
         let arguments = format!("denoise in -o out.raw -m m --sigma 5 {options}");
         let record = eddy(&format!("{arguments} --json")).within(&place).succeeds().summary();
-        assert_eq!((record["written"].as_u64(), record["passed_on"].as_u64()), (Some(3), Some(1)), "{record}");
+        assert_eq!((record["written"].as_u64(), record["passed_through"].as_u64()), (Some(3), Some(1)), "{record}");
         let Samples::U8(passed) = flat(200).samples else { panic!("it has 8 bits") };
         assert!(place.bytes("out.raw").chunks_exact(passed.len()).nth(1) == Some(&passed));
         eddy(&arguments)
@@ -66,7 +66,7 @@ fn one_picture_that_never_comes_out_does_not_end_a_stream() {
             .says("1 passed on as they were")
             .says("which was passed on as it was");
     }
-    // A network that gives nothing from the first picture on is none.
-    eddy("denoise in/1.png in/0.png -o out.y4m -m m --sigma 5").within(&place).fails(1).says("all over, for a picture");
+    // A network that gives nothing from the first image on is none.
+    eddy("denoise in/1.png in/0.png -o out.y4m -m m --sigma 5").within(&place).fails(1).says("all over, for an image");
     eddy("denoise in/1.png -o b.png -m m --sigma 5").within(&place).fails(1).says("step 1 gave 0.000 all over");
 }

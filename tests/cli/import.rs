@@ -29,7 +29,7 @@ fn a_pipeline_draws_as_it_is_and_as_a_package() {
     assert_eq!(place.names("package"), ["check-prediction.npy", "check-sample.npy", "model.toml", "network.onnx"]);
     eddy("check package").within(&place).succeeds();
     eddy("generate -m package -o b.png --steps 5 --seed 3").within(&place).succeeds();
-    assert_eq!(place.frame("a.png").samples, place.frame("b.png").samples);
+    assert_eq!(place.image("a.png").samples, place.image("b.png").samples);
     eddy("info package").within(&place).succeeds().prints("CC0-1.0");
     // The same numbers as the loop of `eddy sample`, which is compared with diffusers.
     eddy("generate -m package -o c.png --size 10x10").within(&place).fails(2).says("12x8 alone");
@@ -40,13 +40,16 @@ fn a_pipeline_draws_as_it_is_and_as_a_package() {
 fn a_bare_network_is_what_is_said_of_it() {
     let place = Place::new();
     place.file("net.onnx", fs::read(data("models/identity.onnx")).unwrap());
-    let said = "--task denoise --prediction denoised --sigma-range 0,1 --inputs sample=x,sigma=sigma --result denoised";
+    let said =
+        "--task denoise --prediction denoised --sigma-range 0,1 --inputs sample=x,sigma=sigma --output-name denoised";
     eddy(&format!("import net.onnx -o net/ {said} --receptive-field 0")).within(&place).succeeds();
     eddy("check net").within(&place).succeeds();
     eddy("denoise").arg(data("chelsea.png")).args("-m net --sigma 10 -o out.png").within(&place).succeeds();
-    for (left_out, words) in
-        [("--task denoise", "--task"), ("--prediction denoised", "--prediction"), ("--result denoised", "--result")]
-    {
+    for (left_out, words) in [
+        ("--task denoise", "--task"),
+        ("--prediction denoised", "--prediction"),
+        ("--output-name denoised", "--output-name"),
+    ] {
         eddy(&format!("import net.onnx -o other/ {}", said.replace(left_out, ""))).within(&place).fails(2).says(words);
     }
     eddy(&format!("import net.onnx -o other/ {}", said.replace("sample=x", "sample=z")))
@@ -70,7 +73,7 @@ fn what_cannot_be_imported_is_said() {
     fs::remove_file(place.path("pipeline/unet/config.json")).unwrap();
     eddy("generate -m pipeline -o a.png").within(&place).fails(4).says("how many channels");
     place.file("text.onnx", "a text");
-    let said = "--task denoise --prediction denoised --sigma-range 0,1 --inputs sample=x,sigma=sigma --result y";
+    let said = "--task denoise --prediction denoised --sigma-range 0,1 --inputs sample=x,sigma=sigma --output-name y";
     eddy(&format!("import text.onnx -o out/ {said}")).within(&place).fails(4).says("ONNX Runtime does not accept it");
     eddy(&format!("import gone.onnx -o out/ {said}")).within(&place).fails(3).says("gone.onnx");
     place.holds_only(&["pipeline", "text.onnx"]);
@@ -110,7 +113,7 @@ fn multiplying(location: &str) -> Vec<u8> {
 #[test]
 fn the_files_that_a_graph_names_go_along() {
     let place = Place::new();
-    let said = "--task denoise --prediction denoised --sigma-range 0,1 --inputs sample=x,sigma=sigma --result y";
+    let said = "--task denoise --prediction denoised --sigma-range 0,1 --inputs sample=x,sigma=sigma --output-name y";
     for (i, location) in ["weights.pb", "parts/of/w.bin", "net.onnx_data"].into_iter().enumerate() {
         place.file(&format!("{i}/net.onnx"), multiplying(location));
         place.file(&format!("{i}/{location}"), 0.5_f32.to_le_bytes());

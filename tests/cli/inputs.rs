@@ -1,7 +1,7 @@
-//! What is no picture: exit code 3, words that tell what was found, and nothing left behind.
+//! What is no image: exit code 3, words that tell what was found, and nothing left behind.
 
 use crate::common::eddy;
-use crate::common::frames::{encoded, noisy};
+use crate::common::images::{encoded, noisy};
 use crate::common::place::Place;
 
 /// Denoising the file `name` of these bytes is refused with these words, and leaves nothing.
@@ -21,11 +21,11 @@ fn missing() {
 }
 
 #[test]
-fn a_folder_without_pictures() {
+fn a_folder_without_images() {
     let place = Place::new();
     place.file("in/notes.txt", "none here");
     place.file("in/deeper/a.png", encoded(&noisy(8, 8, 3, 8), "png"));
-    eddy("denoise in -o out").within(&place).fails(3).says("the folder holds no picture; looked for png");
+    eddy("denoise in -o out").within(&place).fails(3).says("the folder holds no image; looked for png");
     place.holds_only(&["in"]);
 }
 
@@ -51,8 +51,8 @@ fn damaged() {
 }
 
 #[test]
-fn no_picture_at_all() {
-    refused("a.png", b"Dear diary, today I was renamed to .png.\n", "by its content it is no picture");
+fn no_image_at_all() {
+    refused("a.png", b"Dear diary, today I was renamed to .png.\n", "by its content it is no image");
     refused("a.png", b"GIF89a\x01\0\x01\0\0\0\0;", "by its content it is a GIF");
     refused("a.png", b"", "the file is empty");
     refused("a.png", b"\x89PNG\r\n\x1a\n", "cut off");
@@ -89,25 +89,25 @@ fn a_device_or_a_folder_within_a_name() {
 }
 
 #[test]
-fn a_broken_picture_among_several() {
-    let frame = noisy(24, 20, 3, 8);
-    let place = Place::with("1.png", &frame).and("3.png", &frame);
-    place.file("2.png", "no picture");
-    place.file("4.png", &encoded(&frame, "png")[..100]);
+fn a_broken_image_among_several() {
+    let image = noisy(24, 20, 3, 8);
+    let place = Place::with("1.png", &image).and("3.png", &image);
+    place.file("2.png", "no image");
+    place.file("4.png", &encoded(&image, "png")[..100]);
     eddy("denoise 1.png 2.png 3.png 4.png -o out")
         .within(&place)
         .fails(3)
-        .says("cannot read 2.png: by its content it is no picture")
+        .says("cannot read 2.png: by its content it is no image")
         .says("cannot read 4.png: the file is cut off")
-        .says("2 of 4 pictures failed; the others are done");
+        .says("2 of 4 images failed; the others are done");
     assert_eq!(place.names("out"), ["1.png", "3.png"]);
     for name in ["out/1.png", "out/3.png"] {
-        assert_eq!(place.frame(name).width, 24);
+        assert_eq!(place.image(name).width, 24);
     }
 }
 
 #[test]
-fn a_missing_picture_among_several_is_told_before_any_work() {
+fn a_missing_image_among_several_is_told_before_any_work() {
     let place = Place::with("1.png", &noisy(24, 20, 3, 8));
     eddy("denoise 1.png none.png -o out").within(&place).fails(3).says("none.png");
     place.holds_only(&["1.png"]);

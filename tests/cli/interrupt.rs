@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::common::frames::{encoded, noisy};
+use crate::common::images::{encoded, noisy};
 use crate::common::place::Place;
 use crate::common::{BINARY, eddy};
 
@@ -35,8 +35,8 @@ fn interrupted(mut child: Child, signal: Signal) -> Output {
     output
 }
 
-/// A folder `in` with as many pictures.
-fn pictures(count: usize, size: usize) -> Place {
+/// A folder `in` with as many images.
+fn images(count: usize, size: usize) -> Place {
     let place = Place::new();
     let bytes = encoded(&noisy(size, size, 3, 8), "png");
     for i in 0..count {
@@ -46,17 +46,17 @@ fn pictures(count: usize, size: usize) -> Place {
 }
 
 #[test]
-fn between_pictures_what_was_finished_is_whole() {
+fn between_images_what_was_finished_is_whole() {
     for signal in [Signal::INT, Signal::TERM] {
-        let place = pictures(40, 256);
+        let place = images(40, 256);
         let child = start(&place, "denoise in -o out --sigma 25 --steps 40");
         let finished = || place.path("out/0.png").exists();
-        wait_until("the first picture", finished);
+        wait_until("the first image", finished);
         interrupted(child, signal);
         let names = place.names("out");
         assert!((1..40).contains(&names.len()), "{names:?}");
         for name in names {
-            assert_eq!(place.frame(&format!("out/{name}")).width, 256, "{name}");
+            assert_eq!(place.image(&format!("out/{name}")).width, 256, "{name}");
         }
     }
 }
@@ -64,8 +64,8 @@ fn between_pictures_what_was_finished_is_whole() {
 /// The terminal is closed. These tests may run under nohup themselves.
 #[test]
 fn a_run_under_nohup_goes_on_when_others_end() {
-    let place = pictures(10, 256);
-    let begun = || wait_until("the first picture", || place.path("out/0.png").exists());
+    let place = images(10, 256);
+    let begun = || wait_until("the first image", || place.path("out/0.png").exists());
     let arguments = "denoise in -o out --sigma 25 --steps 10";
     let run = |program: &[&str]| {
         let mut command = Command::new(program[0]);
@@ -85,8 +85,8 @@ fn a_run_under_nohup_goes_on_when_others_end() {
 }
 
 #[test]
-fn within_a_picture_nothing_is_left() {
-    let place = pictures(1, 320);
+fn within_a_image_nothing_is_left() {
+    let place = images(1, 320);
     let child = start(&place, "denoise in/0.png -o out.png --sigma 25 --steps 1000");
     // The library is open, and so the handler is long in place.
     let maps = format!("/proc/{}/maps", child.id());
@@ -97,10 +97,10 @@ fn within_a_picture_nothing_is_left() {
 }
 
 #[test]
-fn pictures_that_need_no_evaluation_are_interrupted_too() {
-    let place = pictures(400, 400);
+fn images_that_need_no_evaluation_are_interrupted_too() {
+    let place = images(400, 400);
     let child = start(&place, "denoise in -o out --sigma 0");
-    wait_until("the first picture", || place.path("out/0.png").exists());
+    wait_until("the first image", || place.path("out/0.png").exists());
     interrupted(child, Signal::INT);
     let done = place.names("out").len();
     assert!((1..400).contains(&done), "{done}");

@@ -1,13 +1,13 @@
 //! A rate that is to be held, and a deadline.
 
 use crate::common::eddy;
-use crate::common::frames::noisy;
+use crate::common::images::noisy;
 use crate::common::place::Place;
 
-/// A folder of so many noisy pictures.
+/// A folder of so many noisy images.
 fn place(width: usize, height: usize, count: usize) -> Place {
-    let frame = noisy(width, height, 3, 8);
-    (0..count).fold(Place::new(), |place, i| place.and(&format!("in/{i:02}.png"), &frame))
+    let image = noisy(width, height, 3, 8);
+    (0..count).fold(Place::new(), |place, i| place.and(&format!("in/{i:02}.png"), &image))
 }
 
 #[test]
@@ -29,7 +29,7 @@ fn what_was_given_up_is_said() {
     outcome.says("1000 asked for; ").says(" of the size (");
     let record = eddy("denoise in -o out.y4m --deadline-ms 1 --json").within(&place).succeeds().summary();
     let qualities = record["qualities"].as_array().unwrap();
-    assert_eq!(qualities.iter().map(|of| of["pictures"].as_u64().unwrap()).sum::<u64>(), 12);
+    assert_eq!(qualities.iter().map(|of| of["frames"].as_u64().unwrap()).sum::<u64>(), 12);
     assert!(qualities.iter().all(|of| of["scale"] != "1"), "{record}");
     assert_eq!((record["late"].as_u64(), record["deadline_ms"].as_f64()), (Some(12), Some(1.0)));
 }

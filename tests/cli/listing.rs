@@ -3,12 +3,12 @@
 use std::os::unix::fs::symlink;
 use std::process::Command;
 
-use crate::common::frames::noisy;
+use crate::common::images::noisy;
 use crate::common::place::Place;
 use crate::common::{BINARY, eddy};
 
 #[test]
-fn pictures_of_other_formats_are_failures_and_other_files_are_not() {
+fn images_of_other_formats_are_failures_and_other_files_are_not() {
     let place = Place::with("in/a.png", &noisy(16, 12, 3, 8));
     place.file("in/b.heic", b"\0\0\0\x20ftypheic\0\0\0\0mif1heic");
     place.file("in/c.GIF", b"GIF89a\x01\0\x01\0\0\0\0;");
@@ -21,7 +21,7 @@ fn pictures_of_other_formats_are_failures_and_other_files_are_not() {
         .says("in/b.heic: by its content it is a HEIF")
         .says("heif-convert")
         .says("in/c.GIF: by its content it is a GIF")
-        .says("2 of 3 pictures failed");
+        .says("2 of 3 images failed");
     assert_eq!(place.names("out"), ["a.png"]);
     for name in ["in/b.heic", "in/c.GIF"] {
         std::fs::remove_file(place.path(name)).unwrap();
@@ -31,8 +31,8 @@ fn pictures_of_other_formats_are_failures_and_other_files_are_not() {
 
 #[test]
 fn folders_below_folders_are_taken_where_that_is_asked_for() {
-    let frame = noisy(16, 12, 3, 8);
-    let place = Place::with("in/a.png", &frame).and("in/deep/a.png", &frame).and("in/deep/er/b.jpg", &frame);
+    let image = noisy(16, 12, 3, 8);
+    let place = Place::with("in/a.png", &image).and("in/deep/a.png", &image).and("in/deep/er/b.jpg", &image);
     place.file("in/.thumbnails/a.png", "hidden");
     place.file("in/text/notes.txt", "none here");
     symlink("..", place.path("in/deep/up")).unwrap();
@@ -48,7 +48,7 @@ fn folders_below_folders_are_taken_where_that_is_asked_for() {
     eddy("denoise in/a.png -o one.png -r").within(&place).succeeds();
     eddy("denoise in -o out.y4m -r").within(&place).fails(2).says("leave --recursive out");
     eddy("denoise in -o in -r").within(&place).fails(2).says("would replace the input");
-    eddy("denoise in/text -o out -r").within(&place).fails(3).says("holds no picture");
+    eddy("denoise in/text -o out -r").within(&place).fails(3).says("holds no image");
 }
 
 #[test]
@@ -81,16 +81,16 @@ fn piped(place: &Place, input: &str, arguments: &str) -> (Vec<u8>, String) {
 }
 
 #[test]
-fn a_picture_goes_through_pipes() {
-    let frame = noisy(40, 30, 3, 8);
-    let place = Place::with("a.png", &frame).and("a.bmp", &frame).and("b.png", &frame);
+fn a_image_goes_through_pipes() {
+    let image = noisy(40, 30, 3, 8);
+    let place = Place::with("a.png", &image).and("a.bmp", &image).and("b.png", &image);
     eddy("denoise a.png -o expected.png").within(&place).succeeds();
     eddy("denoise a.png b.png -o expected.y4m --sigma 9").within(&place).succeeds();
-    let expected = place.frame("expected.png");
+    let expected = place.image("expected.png");
     for (input, options) in [("a.png", ""), ("a.bmp", "-f png"), ("a.png", "--json")] {
         let (bytes, words) = piped(&place, input, &format!("denoise - -o - {options}"));
         place.file("out.png", bytes);
-        assert_eq!(place.frame("out.png"), expected, "{input} {options}");
+        assert_eq!(place.image("out.png"), expected, "{input} {options}");
         assert!(words.contains("sigma"), "{words}");
     }
     // From a file, too.
@@ -100,7 +100,7 @@ fn a_picture_goes_through_pipes() {
         let (bytes, _) = piped(&place, "a.png", &format!("denoise {arguments}"));
         assert!(bytes.starts_with(start), "{arguments}");
         place.file("out.png", bytes);
-        assert_eq!(place.frame("out.png").samples, expected.samples, "{arguments}");
+        assert_eq!(place.image("out.png").samples, expected.samples, "{arguments}");
     }
     for arguments in ["a.png -o - -f y4m", "a.png b.png -o -"] {
         let (bytes, _) = piped(&place, "a.png", &format!("denoise {arguments} --sigma 9"));
@@ -109,7 +109,7 @@ fn a_picture_goes_through_pipes() {
     let (bytes, _) = piped(&place, "a.bmp", "upscale - -o -");
     assert!(bytes.starts_with(b"BM"));
     let (bytes, _) = piped(&place, "a.png", "denoise - -o named.png");
-    assert!(bytes.is_empty() && place.frame("named.png") == expected);
+    assert!(bytes.is_empty() && place.image("named.png") == expected);
     // A stream stays one.
     eddy("denoise expected.y4m -o twice.y4m --sigma 9").within(&place).succeeds();
     let (bytes, _) = piped(&place, "expected.y4m", "denoise - -o - --sigma 9");

@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::common::eddy;
-use crate::common::frames::noisy;
+use crate::common::images::noisy;
 use crate::common::place::{MANIFEST, Place, data};
 
 fn place() -> Place {

@@ -4,10 +4,10 @@ use std::fs;
 use std::process::Child;
 
 use crate::common::eddy;
-use crate::common::frames::{colors, noisy};
+use crate::common::images::{colors, noisy};
 use crate::common::place::Place;
 
-/// The bytes that `eddy denoise` writes for one small picture, and what it reports.
+/// The bytes that `eddy denoise` writes for one small image, and what it reports.
 fn denoised(options: &str) -> (Vec<u8>, serde_json::Value) {
     let place = Place::with("a.png", &noisy(300, 48, 3, 8));
     let record = eddy(&format!("denoise a.png -o b.png --json {options}")).within(&place).succeeds().json();
@@ -68,7 +68,7 @@ fn tile_and_overlap() {
     let place = Place::new();
     place.file("whole.png", whole);
     place.file("tiled.png", tiled);
-    let (whole, tiled) = (colors(&place.frame("whole.png")), colors(&place.frame("tiled.png")));
+    let (whole, tiled) = (colors(&place.image("whole.png")), colors(&place.image("tiled.png")));
     let differences = whole.iter().zip(&tiled).filter(|(a, b)| a != b).count();
     assert!(whole.iter().zip(&tiled).all(|(a, b)| (a - b).abs() < 1.5 / 255.0));
     assert!(differences < whole.len() / 1000, "{differences} of {}", whole.len());
@@ -137,7 +137,7 @@ fn model() {
     place.model("darker", "darker", |manifest| manifest);
     eddy("denoise a.png -o b.png -m darker --sigma 20").within(&place).succeeds();
     // It takes half of sigma from every pixel, and nothing else.
-    let (before, after) = (colors(&place.frame("a.png")), colors(&place.frame("b.png")));
+    let (before, after) = (colors(&place.image("a.png")), colors(&place.image("b.png")));
     let wrong = before.iter().zip(&after).find(|(b, a)| ((**b - 10.0 / 255.0).max(0.0) - **a).abs() > 0.01 / 255.0);
     assert!(wrong.is_none(), "{wrong:?}");
 }

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::common::frames::{encoded, noisy};
+use crate::common::images::{encoded, noisy};
 use crate::common::place::{Place, npy};
 use crate::common::{BINARY, Eddy, eddy, skip, unshare};
 
@@ -14,7 +14,12 @@ fn place() -> Place {
 fn a_name_that_tells_no_format() {
     let place = place();
     for name in ["out", "out.gif", "out.png.part"] {
-        eddy("denoise a.png -o").arg(name).within(&place).fails(2).says(name).says("tells no format; end it in .png");
+        eddy("denoise a.png -o")
+            .arg(name)
+            .within(&place)
+            .fails(2)
+            .says(name)
+            .says("has an unknown extension; end it in .png");
     }
     place.holds_only(&["a.png"]);
 }
@@ -39,10 +44,10 @@ fn onto_an_input_or_onto_each_other() {
 }
 
 #[test]
-fn a_stream_in_one_picture_or_onto_itself() {
+fn a_stream_in_one_image_or_onto_itself() {
     let place = place();
-    eddy("denoise a.png a.png -o - -f png").within(&place).fails(2).says("a stream is many pictures");
-    eddy("denoise - -o out.png").within(&place).fails(2).says("a stream is many pictures");
+    eddy("denoise a.png a.png -o - -f png").within(&place).fails(2).says("a stream is many frames");
+    eddy("denoise - -o out.png").within(&place).fails(2).says("a stream is many frames");
     place.file("in.y4m", "YUV4MPEG2 W1 H1 Cmono\nFRAME\na");
     eddy("denoise in.y4m -o ./in.y4m").within(&place).fails(2).says("would replace the input");
     eddy("denoise . -o ./ -f y4m").within(&place).fails(2);
@@ -74,8 +79,8 @@ fn onto_anything_that_is_read() {
     let before: Vec<_> = all.iter().filter(|name| *name != "in").map(|name| kept(name)).collect();
     let url = format!("file://{}", place.path("v.mkv").display());
     for arguments in [
-        "inpaint a.png --mask mask.png -o mask.png --steps 1 --draws 1",
-        "deblur a.png --kernel k.png -o k.png --steps 1 --draws 1",
+        "inpaint a.png --mask mask.png -o mask.png --steps 1 --samples 1",
+        "deblur a.png --kernel k.png -o k.png --steps 1 --samples 1",
         "generate -m prior --from mask.png --strength 0.3 --steps 2 --size 64x64 -o mask.png",
         "generate -m prior --from in/000001.png --seed 1 --steps 2 --size 64x64 -o in/",
         "sample denoise-fast --input x.npy -o x.npy --sampler ddim --steps 2",
@@ -153,7 +158,7 @@ fn standard_output_that_is_closed_early() {
     let mut command = Command::new("sh");
     command.args(["-c", "\"$@\" | true", "sh"]).arg(BINARY);
     Eddy::new(command, "denoise a.png -o out.png --json").within(&place).succeeds().says_nothing();
-    assert_eq!(place.frame("out.png").width, 40);
+    assert_eq!(place.image("out.png").width, 40);
 }
 
 #[test]

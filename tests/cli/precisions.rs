@@ -1,7 +1,7 @@
 //! The files of a package: which runs, and whether each gives what was recorded.
 
 use crate::common::eddy;
-use crate::common::frames::{distance, noisy};
+use crate::common::images::{distance, noisy};
 use crate::common::place::{MANIFEST, Place, data, npy, sha256};
 
 const CHECK: &str = "[check]\nsample = \"x.npy\"\nsigma = \"s.npy\"\ndenoised = \"y.npy\"\ntolerance = 1e-6\n";
@@ -27,7 +27,7 @@ fn place(files: &[(&str, &str)]) -> Place {
 /// What `eddy denoise` takes from every sample, about, with sigma 51: half of it where the network is `darker`.
 fn taken(place: &Place, options: &str) -> f64 {
     eddy(&format!("denoise a.png -o b.png -m m --sigma 51 {options}")).within(place).succeeds();
-    distance(&place.frame("a.png"), &place.frame("b.png"))
+    distance(&place.image("a.png"), &place.image("b.png"))
 }
 
 #[test]

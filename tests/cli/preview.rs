@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use eddy::frame::picture::{Limits, decode};
+use eddy::media::still::{Limits, decode};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::Value;
 
@@ -14,7 +14,7 @@ use crate::common::place::Place;
 
 const SIZE: usize = 64;
 
-/// A run that gets pictures of noise until it ends, and whose view is served.
+/// A run that gets frames of noise until it ends, and whose view is served.
 pub(super) struct Viewed {
     child: Child,
     pub(super) address: String,
@@ -66,12 +66,12 @@ impl Viewed {
             let mut fed = stdin.write_all(header.as_bytes());
             let mut state = 1_u32;
             while fed.is_ok() {
-                let mut picture = b"FRAME\n".to_vec();
-                picture.extend((0..SIZE * SIZE * 3 / 2).map(|_| {
+                let mut frame = b"FRAME\n".to_vec();
+                frame.extend((0..SIZE * SIZE * 3 / 2).map(|_| {
                     state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                     118 + (state >> 27) as u8
                 }));
-                fed = stdin.write_all(&picture);
+                fed = stdin.write_all(&frame);
                 std::thread::sleep(Duration::from_millis(10));
             }
         });
@@ -148,7 +148,7 @@ impl Drop for Viewed {
 }
 
 #[test]
-fn a_page_shows_pictures_and_figures() {
+fn a_page_shows_frames_and_figures() {
     let viewed = Viewed::new("denoise - -o - --preview=127.0.0.1:0");
     assert_eq!(viewed.token, None);
     for (path, kind) in [("/", "text/html"), ("/page.js", "text/javascript"), ("/page.css", "text/css")] {
@@ -161,14 +161,14 @@ fn a_page_shows_pictures_and_figures() {
     assert!(status["latency_p95_ms"].as_f64() > Some(0.0) && status["rate"].as_f64() > Some(0.0), "{status}");
     let (first, second) = (viewed.get("/pair"), viewed.get("/pair?seen=0"));
     for answer in [&first, &second] {
-        assert!(answer.code == 200 && answer.head.contains("X-Picture: "), "{}", answer.head);
+        assert!(answer.code == 200 && answer.head.contains("X-Frame: "), "{}", answer.head);
         let length = u32::from_be_bytes(*answer.body.first_chunk().unwrap()) as usize;
         for jpeg in [&answer.body[4..4 + length], &answer.body[4 + length..]] {
             let frame = decode("a.jpg".as_ref(), std::io::Cursor::new(jpeg), &Limits::default()).unwrap();
             assert_eq!((frame.width, frame.height), (SIZE, SIZE));
         }
     }
-    assert!(first.head != second.head, "the pictures go on");
+    assert!(first.head != second.head, "the frames go on");
     assert_eq!(viewed.get("/elsewhere").code, 404);
 }
 

@@ -1,14 +1,14 @@
 //! `eddy profile`, and what `eddy denoise --noise-profile` makes of it.
 
 use eddy::diffusion::{NoiseAt, NoiseSource, Philox};
-use eddy::frame::{Frame, Samples};
+use eddy::media::{Image, Samples};
 
 use crate::common::eddy;
-use crate::common::frames::{encoded, noisy, psnr, read, values};
+use crate::common::images::{encoded, noisy, psnr, read, values};
 use crate::common::place::{Place, data};
 
 /// A photograph as a camera delivers it whose noise has the variance `a * signal + b`.
-fn shot(clean: &Frame, (a, b): (f64, f64), seed: u64, bits: u32) -> Frame {
+fn shot(clean: &Image, (a, b): (f64, f64), seed: u64, bits: u32) -> Image {
     let (stride, white) = (clean.width * clean.channels, if bits == 8 { 255.0 } else { 65535.0 });
     let mut row = vec![0.0; stride];
     let mut shot = Vec::with_capacity(stride * clean.height);
@@ -21,26 +21,26 @@ fn shot(clean: &Frame, (a, b): (f64, f64), seed: u64, bits: u32) -> Frame {
         8 => Samples::U8(shot.iter().map(|value| *value as u8).collect()),
         _ => Samples::U16(shot.iter().map(|value| *value as u16).collect()),
     };
-    Frame { samples, ..clean.clone() }
+    Image { samples, ..clean.clone() }
 }
 
 /// Noise of 3 grey levels in the dark and 30 in the light.
 const STRONG: (f64, f64) = (0.016, 1e-4);
 
 /// The red channel alone.
-fn grey(frame: &Frame) -> Frame {
+fn grey(image: &Image) -> Image {
     let red = |samples: &[u8]| samples.iter().step_by(3).copied().collect();
-    let Samples::U8(samples) = &frame.samples else { panic!("the photograph has {} bits", frame.samples.bits()) };
-    Frame { channels: 1, samples: Samples::U8(red(samples)), ..frame.clone() }
+    let Samples::U8(samples) = &image.samples else { panic!("the photograph has {} bits", image.samples.bits()) };
+    Image { channels: 1, samples: Samples::U8(red(samples)), ..image.clone() }
 }
 
-/// A place with five frames of a still scene, another picture of the same camera, and a profile by the frames.
-fn profiled(scene: &Frame, picture: &Frame, bits: u32) -> Place {
+/// A place with five frames of a still scene, another image of the same camera, and a profile by the frames.
+fn profiled(scene: &Image, image: &Image, bits: u32) -> Place {
     let place = Place::new();
     for seed in 1..=5 {
         place.file(&format!("still/{seed}.png"), encoded(&shot(scene, STRONG, seed, bits), "png"));
     }
-    let place = place.and("noisy.png", &shot(picture, STRONG, 77, bits));
+    let place = place.and("noisy.png", &shot(image, STRONG, 77, bits));
     eddy("profile still -o camera.toml").within(&place).succeeds().says("the noise of 5 frames").prints_nothing();
     place
 }
@@ -50,22 +50,22 @@ fn a_profile_makes_denoising_better() {
     let clean = read(&data("coffee.png"));
     let place = profiled(&read(&data("chelsea.png")), &clean, 8);
     let record = eddy("profile noisy.png -o single.toml --json").within(&place).succeeds().says_nothing().json();
-    assert_eq!((record["method"].as_str(), record["frames"].as_u64()), (Some("picture"), Some(1)));
+    assert_eq!((record["method"].as_str(), record["frames"].as_u64()), (Some("image"), Some(1)));
     assert_eq!(record["channels"].as_array().map(Vec::len), Some(3));
     let after = |options: &str| {
         eddy(&format!("denoise noisy.png -o clean.png {options}")).within(&place).succeeds();
-        psnr(&clean, &place.frame("clean.png"))
+        psnr(&clean, &place.image("clean.png"))
     };
-    let (auto, frames, single) =
+    let (auto, images, single) =
         (after("--sigma auto"), after("--noise-profile camera.toml"), after("--noise-profile single.toml"));
-    assert!(frames > auto + 0.5 && single > auto + 0.5, "auto {auto}, frames {frames}, single {single}");
+    assert!(images > auto + 0.5 && single > auto + 0.5, "auto {auto}, frames {images}, single {single}");
     // With the true line it would be no better than this.
     place.file("true.toml", truth_of_strong());
     let truth = after("--noise-profile true.toml");
-    assert!((truth - frames).abs() < 0.1 && (truth - single).abs() < 0.3, "{truth}: {frames} {single}");
+    assert!((truth - images).abs() < 0.1 && (truth - single).abs() < 0.3, "{truth}: {images} {single}");
     // More steps keep more texture, and still know where the noise is.
-    let (auto, frames) = (after("--steps 3 --eta 1"), after("--steps 3 --eta 1 --noise-profile camera.toml"));
-    assert!(frames > auto + 0.3, "in 3 steps: auto {auto}, frames {frames}");
+    let (auto, images) = (after("--steps 3 --eta 1"), after("--steps 3 --eta 1 --noise-profile camera.toml"));
+    assert!(images > auto + 0.3, "in 3 steps: auto {auto}, frames {images}");
 }
 
 fn truth_of_strong() -> String {
@@ -82,7 +82,7 @@ fn grey_and_16_bits_have_profiles() {
         let options = ["--sigma auto", "--noise-profile camera.toml"];
         let [auto, by_profile] = options.map(|options| {
             eddy(&format!("denoise noisy.png -o clean.png {options}")).within(&place).succeeds();
-            let after = place.frame("clean.png");
+            let after = place.image("clean.png");
             assert_eq!((after.channels, after.samples.bits()), (clean.channels, bits));
             psnr(&clean, &after)
         });
@@ -91,7 +91,7 @@ fn grey_and_16_bits_have_profiles() {
 }
 
 #[test]
-fn tiles_of_a_map_are_the_whole_picture() {
+fn tiles_of_a_map_are_the_whole_image() {
     let place = profiled(&read(&data("chelsea.png")), &read(&data("chelsea.png")), 8);
     for steps in [1, 2] {
         for (output, tile) in [("whole.png", 0), ("tiled.png", 256)] {
@@ -103,7 +103,7 @@ fn tiles_of_a_map_are_the_whole_picture() {
             let sigma = record["sigma"].as_f64().unwrap();
             assert!((18.0..26.0).contains(&sigma), "{record}");
         }
-        let (whole, tiled) = (values(&place.frame("whole.png")), values(&place.frame("tiled.png")));
+        let (whole, tiled) = (values(&place.image("whole.png")), values(&place.image("tiled.png")));
         assert!(whole.iter().zip(&tiled).all(|(a, b)| (a - b).abs() < 1.5 / 255.0));
         assert!(whole.iter().zip(&tiled).filter(|(a, b)| a != b).count() < whole.len() / 1000);
     }
@@ -114,7 +114,7 @@ fn noisier_than_the_model_knows_is_said() {
     let place = Place::with("a.png", &noisy(40, 30, 1, 8));
     let profile = |b: f64| {
         format!(
-            "version = 1\nmethod = \"picture\"\nframes = 1\nwidth = 9\nheight = 9\n[[channels]]\na = 0.0\nb = {b}\nsignal = [0.5, 0.5]\n"
+            "version = 1\nmethod = \"image\"\nframes = 1\nwidth = 9\nheight = 9\n[[channels]]\na = 0.0\nb = {b}\nsignal = [0.5, 0.5]\n"
         )
     };
     place.file("loud.toml", profile(0.5));
@@ -127,12 +127,12 @@ fn noisier_than_the_model_knows_is_said() {
     );
     eddy(options).arg("loud.toml").within(&place).succeeds().says("noisier than the model knows");
     eddy(options).arg("none.toml").within(&place).succeeds().says("nothing to do");
-    assert_eq!(place.frame("b.png").samples, place.frame("a.png").samples);
+    assert_eq!(place.image("b.png").samples, place.image("a.png").samples);
 }
 
 #[test]
 fn a_flat_scene_is_said() {
-    let flat = Frame { samples: Samples::U8(vec![120; 200 * 100]), ..noisy(200, 100, 1, 8) };
+    let flat = Image { samples: Samples::U8(vec![120; 200 * 100]), ..noisy(200, 100, 1, 8) };
     let place = Place::new().and("a.png", &shot(&flat, STRONG, 1, 8)).and("b.png", &shot(&flat, STRONG, 2, 8));
     eddy("profile a.png b.png -o flat.toml").within(&place).succeeds().says("too flat").says("a = 0");
     let record = eddy("profile a.png -o flat.toml --json").within(&place).succeeds().json();
@@ -144,7 +144,7 @@ fn what_cannot_be_measured_leaves_nothing() {
     let place = Place::with("a.png", &noisy(60, 40, 3, 8))
         .and("b.png", &noisy(61, 40, 3, 8))
         .and("deep.png", &noisy(60, 40, 3, 16))
-        .and("white.png", &Frame { samples: Samples::U8(vec![255; 7200]), ..noisy(60, 40, 3, 8) });
+        .and("white.png", &Image { samples: Samples::U8(vec![255; 7200]), ..noisy(60, 40, 3, 8) });
     let before = place.names("");
     let refused = |arguments: &str, code: i32, words: &str| {
         eddy("profile").args(arguments).within(&place).fails(code).says(words).prints_nothing();
@@ -172,7 +172,7 @@ fn profiles_that_do_not_fit_are_refused() {
         eddy("denoise a.png -o b.png --noise-profile").args(options).within(&place).fails(code).says(words);
         assert_eq!(place.names(""), before);
     };
-    refused("grey.toml", 2, "measured grey, the picture is in colour");
+    refused("grey.toml", 2, "measured grey, the image is in colour");
     refused("wrong.toml", 3, "wrong.toml: it is no noise profile");
     refused("a.png", 3, "it is no noise profile but binary");
     refused("none.toml", 3, "make one with `eddy profile`");

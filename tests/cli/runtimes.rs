@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::common::eddy;
-use crate::common::frames::noisy;
+use crate::common::images::noisy;
 use crate::common::place::Place;
 
 fn refused(place: &Place, library: &str, words: &str) {

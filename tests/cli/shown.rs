@@ -1,41 +1,41 @@
-//! Pictures as they are shown: turned as their EXIF block says, and without what is transparent.
+//! Images as they are shown: turned as their EXIF block says, and without what is transparent.
 
-use eddy::frame::{Frame, Metadata, Samples};
+use eddy::media::{Image, Metadata, Samples};
 
 use crate::common::eddy;
-use crate::common::frames::{distance, noisy};
+use crate::common::images::{distance, noisy};
 use crate::common::place::Place;
 
 /// A frame of 8 bits whose pixels are given by column and row.
-fn drawn<const N: usize>(width: usize, height: usize, pixel: impl Fn(usize, usize) -> [u8; N]) -> Frame {
+fn drawn<const N: usize>(width: usize, height: usize, pixel: impl Fn(usize, usize) -> [u8; N]) -> Image {
     let samples = Samples::U8((0..width * height).flat_map(|i| pixel(i % width, i / width)).collect());
-    Frame { width, height, channels: N, samples, metadata: Metadata::default() }
+    Image { width, height, channels: N, samples, metadata: Metadata::default() }
 }
 
-fn bytes(frame: &Frame) -> &[u8] {
-    match &frame.samples {
+fn bytes(image: &Image) -> &[u8] {
+    match &image.samples {
         Samples::U8(samples) => samples,
         Samples::U16(_) => panic!("8 bits were expected"),
     }
 }
 
-/// The same picture as a phone stores it that was held upright: on its side, with orientation 6.
-fn on_its_side(shown: &Frame) -> Frame {
+/// The same image as a phone stores it that was held upright: on its side, with orientation 6.
+fn on_its_side(shown: &Image) -> Image {
     let (width, height, channels) = (shown.height, shown.width, shown.channels);
     let from = |i: usize| (i % width) * shown.width + height - 1 - i / width;
     let samples = (0..width * height).flat_map(|i| &bytes(shown)[from(i) * channels..][..channels]).copied().collect();
     let exif = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0".to_vec();
     let metadata = Metadata { exif: Some(exif), ..Metadata::default() };
-    Frame { width, height, channels, samples: Samples::U8(samples), metadata }
+    Image { width, height, channels, samples: Samples::U8(samples), metadata }
 }
 
 /// White within a rectangle, and black.
-fn mask(width: usize, height: usize) -> Frame {
+fn mask(width: usize, height: usize) -> Image {
     drawn(width, height, |x, y| [if (4..24).contains(&x) && (4..14).contains(&y) { 255 } else { 0 }])
 }
 
 #[test]
-fn a_mask_lies_on_the_picture_as_it_is_shown() {
+fn a_mask_lies_on_the_image_as_it_is_shown() {
     let (photo, mask) = (noisy(40, 64, 3, 8), mask(40, 64));
     let place = Place::with("up.png", &photo)
         .and("side.png", &on_its_side(&photo))
@@ -49,17 +49,17 @@ fn a_mask_lies_on_the_picture_as_it_is_shown() {
                 .says("200 pixels drawn");
         }
     }
-    let expected = place.frame("up-mask.png");
+    let expected = place.image("up-mask.png");
     let changed = |i: &usize| bytes(&expected)[3 * i..][..3] != bytes(&photo)[3 * i..][..3];
     assert!((0..40 * 64).filter(changed).all(|i| bytes(&mask)[i] == 255));
     assert!((0..40 * 64).filter(changed).count() > 150);
     for name in ["up-mask-side", "side-mask", "side-mask-side"] {
-        assert_eq!(place.frame(&format!("{name}.png")).upright(), expected, "{name}");
+        assert_eq!(place.image(&format!("{name}.png")).upright(), expected, "{name}");
     }
 }
 
 #[test]
-fn a_kernel_and_a_beginning_are_of_the_picture_as_it_is_shown() {
+fn a_kernel_and_a_beginning_are_of_the_image_as_it_is_shown() {
     let photo = noisy(32, 48, 3, 8);
     let kernel = drawn(5, 5, |x, y| [if x == 2 && y > 1 { 255 } else { 0 }]);
     let place = Place::with("up.png", &photo)
@@ -68,9 +68,9 @@ fn a_kernel_and_a_beginning_are_of_the_picture_as_it_is_shown() {
         .and("kernel-side.png", &on_its_side(&kernel));
     let result = |command: &str| {
         eddy(&format!("{command} -o out.png")).within(&place).succeeds();
-        place.frame("out.png").upright()
+        place.image("out.png").upright()
     };
-    let deblur = "--sigma 1 --draws 1 --steps 2";
+    let deblur = "--sigma 1 --samples 1 --steps 2";
     let expected = result(&format!("deblur up.png --kernel kernel.png {deblur}"));
     assert_eq!(result(&format!("deblur side.png --kernel kernel.png {deblur}")), expected);
     assert_eq!(result(&format!("deblur up.png --kernel kernel-side.png {deblur}")), expected);
@@ -80,11 +80,11 @@ fn a_kernel_and_a_beginning_are_of_the_picture_as_it_is_shown() {
 }
 
 #[test]
-fn a_stream_is_of_pictures_as_they_are_shown() {
+fn a_stream_is_of_images_as_they_are_shown() {
     let photo = noisy(32, 48, 3, 8);
     let place = Place::with("1.png", &photo).and("2.png", &on_its_side(&photo));
     eddy("denoise 1.png 1.png -o up.y4m --sigma 9").within(&place).succeeds();
-    eddy("denoise 1.png 2.png -o mixed.y4m --sigma 9").within(&place).succeeds().says("2 pictures of 32x48");
+    eddy("denoise 1.png 2.png -o mixed.y4m --sigma 9").within(&place).succeeds().says("2 images of 32x48");
     eddy("denoise 2.png -o side.y4m --sigma 9").within(&place).succeeds().says("32x48");
     assert!(place.bytes("up.y4m") == place.bytes("mixed.y4m"));
     assert!(place.bytes("up.y4m").starts_with(&place.bytes("side.y4m")));
@@ -157,7 +157,7 @@ fn hidden_colours_have_no_say_in_noise() {
     let sigma = eddy("denoise a.png -o out.png --json").within(&place).succeeds().json()["sigma"].as_f64().unwrap();
     assert!((20.0..30.0).contains(&sigma), "{sigma}");
     eddy("denoise opaque.png -o alone.png").within(&place).succeeds();
-    let (before, after, alone) = (&cutout, place.frame("out.png"), place.frame("alone.png"));
+    let (before, after, alone) = (&cutout, place.image("out.png"), place.image("alone.png"));
     let visible = drawn(40, 80, |x, y| {
         let pixel = &bytes(&after)[4 * (96 * y + x)..][..3];
         [pixel[0], pixel[1], pixel[2]]
@@ -181,7 +181,7 @@ fn a_cutout_is_enlarged_without_a_rim() {
     let place = Place::with("disc.png", &disc);
     for command in ["upscale disc.png -s 2", "upscale disc.png -s 4", "upscale disc.png -s 2 --steps 2"] {
         eddy(command).args("-o out.png").within(&place).succeeds();
-        let out = place.frame("out.png");
+        let out = place.image("out.png");
         let seen = bytes(&out).as_chunks::<4>().0.iter().filter(|pixel| pixel[3] > 0);
         let worst = seen.map(|[r, g, b, _]| r.abs_diff(250).max(g.abs_diff(240)).max(b.abs_diff(60))).max().unwrap();
         assert!(worst <= 8, "{command}: {worst}");

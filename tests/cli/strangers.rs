@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::common::frames::noisy;
+use crate::common::images::noisy;
 use crate::common::place::{MANIFEST, Place, data, npy, sha256};
 use crate::common::{Outcome, eddy};
 
@@ -299,7 +299,7 @@ fn a_network_that_never_loads_is_given_up() {
     assert!(said.contains("cannot use model tested: loading it takes longer than 0.5 s"), "{said}");
     // A folder that was begun goes, too.
     let import = "import m/network.onnx -o out --task denoise --prediction denoised --sigma-range 0,1 --inputs sample=x,sigma=sigma \
-                  --result denoised";
+                  --output-name denoised";
     assert_eq!(ends(&place, import, Some(Signal::TERM)).0, Some(130));
     place.holds_only(&["a.png", "m"]);
     assert_eq!(ends(&place, &format!("{import} --timeout 0.5"), None).0, Some(4));
@@ -371,11 +371,11 @@ fn texts_of_strangers_steer_no_terminal() {
     }
     place.model_of("m", &graph, |manifest| manifest);
     clean(&eddy(DENOISE).within(&place).fails(4).says(r"\u{1b}[2J\u{7}"));
-    // What pictures are called.
+    // What images are called.
     place.model("m", "darker", |manifest| manifest);
     let denoise = || eddy("denoise -o out.png -m m --sigma 25").within(&place);
     fs::copy(place.path("a.png"), place.path("\u{1B}[2J.png")).unwrap();
     clean(&denoise().arg("\u{1B}[2J.png").succeeds().says(r"\u{1b}[2J.png"));
-    place.file("\u{1B}.png", "no picture");
+    place.file("\u{1B}.png", "no image");
     clean(&denoise().arg("\u{1B}.png").fails(3).says(r"\u{1b}.png"));
 }

@@ -10,7 +10,7 @@ use rustix::fs::{CWD, Mode, mkfifoat};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::common::eddy;
-use crate::common::frames::psnr;
+use crate::common::images::psnr;
 use crate::common::place::{MANIFEST, Place, data, sha256};
 
 /// Any bytes at all that are samples of so many bits, two bytes each where those are more than eight.
@@ -24,14 +24,14 @@ fn random(bits: u32, bytes: usize) -> Vec<u8> {
     (0..bytes).map(&mut byte).collect()
 }
 
-/// A y4m stream of this kind, of random pictures of so many bytes each.
+/// A y4m stream of this kind, of random frames of so many bytes each.
 fn y4m(kind: &str, width: usize, height: usize, bytes: usize, count: usize) -> Vec<u8> {
     let bits = if kind.ends_with("10") { 10 } else { 8 };
     let mut stream =
         format!("YUV4MPEG2 W{width} H{height} F30000:1001 Ip A1:1 C{kind} XCOLORRANGE=LIMITED\n").into_bytes();
-    for picture in random(bits, bytes * count).chunks(bytes) {
+    for frame in random(bits, bytes * count).chunks(bytes) {
         stream.extend(b"FRAME\n");
-        stream.extend(picture);
+        stream.extend(frame);
     }
     stream
 }
@@ -73,26 +73,26 @@ fn what_the_network_leaves_alone_comes_out_bit_by_bit() {
 }
 
 #[test]
-fn raw_pictures_of_every_format_pass_unchanged() {
+fn raw_frames_of_every_format_pass_unchanged() {
     let place = Place::new();
     identity(&place);
     let formats = [("nv12", 243), ("yuyv422", 324), ("rgb24", 459), ("bgr24", 459), ("gray", 153), ("rgb48le", 918)];
     for (format, bytes) in formats {
-        let pictures = random(if format == "rgb48le" { 16 } else { 8 }, 2 * bytes);
-        place.file("in.raw", &pictures);
+        let frames = random(if format == "rgb48le" { 16 } else { 8 }, 2 * bytes);
+        place.file("in.raw", &frames);
         eddy("denoise in.raw -o out.raw --size 17x9 -m identity --sigma 9 --pixel-format")
             .arg(format)
             .within(&place)
             .succeeds();
         let out = place.bytes("out.raw");
-        let same = out.iter().zip(&pictures).filter(|(a, b)| a == b).count();
+        let same = out.iter().zip(&frames).filter(|(a, b)| a == b).count();
         // A row of yuyv422 of odd width ends in a luma sample that no pixel has.
         let spare = if format == "yuyv422" { 2 * 9 } else { 0 };
-        assert!(out.len() == pictures.len() && same + spare >= out.len(), "{format}: {same} of {}", out.len());
+        assert!(out.len() == frames.len() && same + spare >= out.len(), "{format}: {same} of {}", out.len());
     }
 }
 
-/// The photograph with noise as a stream of so many equal pictures.
+/// The photograph with noise as a stream of so many equal frames.
 fn photographs(place: &Place, count: usize) {
     for i in 0..count {
         place.file(&format!("in/{i}.png"), fs::read(data("noisy-chelsea.png")).unwrap());
@@ -111,10 +111,10 @@ fn a_sequence_becomes_a_stream_and_a_stream_a_sequence() {
     // 0 is nothing to do, so that what is read is what was written.
     eddy("denoise out.y4m -o frames/ --sigma 0").within(&place).succeeds();
     assert_eq!(place.names("frames"), ["000001.png", "000002.png", "000003.png"]);
-    let clean = crate::common::frames::read(&data("chelsea.png"));
-    let found = psnr(&clean, &place.frame("frames/000002.png"));
+    let clean = crate::common::images::read(&data("chelsea.png"));
+    let found = psnr(&clean, &place.image("frames/000002.png"));
     assert!(found > 29.0, "{found}");
-    eddy("denoise out.y4m -o one.png").within(&place).fails(2).says("a stream is many pictures");
+    eddy("denoise out.y4m -o one.png").within(&place).fails(2).says("a stream is many frames");
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn a_stream_is_enlarged() {
     let place = Place::new();
     place.file("in.y4m", y4m("420jpeg", 24, 16, 24 * 16 * 3 / 2, 2));
     for (options, kind) in [("", "420jpeg"), ("--steps 2", "420jpeg")] {
-        eddy("upscale in.y4m -o out.y4m -s 2").args(options).within(&place).succeeds().says("2 pictures of 48x32");
+        eddy("upscale in.y4m -o out.y4m -s 2").args(options).within(&place).succeeds().says("2 frames of 48x32");
         let out = place.bytes("out.y4m");
         assert!(out.starts_with(format!("YUV4MPEG2 W48 H32 F30000:1001 Ip A1:1 C{kind} ").as_bytes()));
         assert_eq!(out.len(), 2 * (6 + 48 * 32 * 3 / 2) + out.iter().position(|b| *b == b'\n').unwrap() + 1);
@@ -139,7 +139,7 @@ fn damage_is_told_from_the_end_and_what_came_before_is_kept() {
         assert_eq!(out.windows(6).filter(|six| six == b"FRAME\n").count(), 3);
         assert_eq!(out.len(), out.iter().position(|b| *b == b'\n').unwrap() + 1 + 3 * 262);
     };
-    eddy("denoise cut.y4m -o a.y4m --sigma 5").within(&place).fails(3).says("ends within picture 4: 156 of 256 bytes");
+    eddy("denoise cut.y4m -o a.y4m --sigma 5").within(&place).fails(3).says("ends within frame 4: 156 of 256 bytes");
     three("a.y4m");
     let record = eddy("denoise cut.y4m -o b.y4m --sigma 5 --skip-corrupt --json").within(&place).succeeds().json();
     assert_eq!((record["written"].as_u64(), record["corrupt"].as_u64()), (Some(3), Some(1)));
@@ -148,14 +148,14 @@ fn damage_is_told_from_the_end_and_what_came_before_is_kept() {
     let second = whole.windows(6).enumerate().filter(|(_, six)| six == b"FRAME\n").nth(1).unwrap().0;
     torn[second] = b'X';
     place.file("torn.y4m", &torn);
-    eddy("denoise torn.y4m -o c.y4m --sigma 5").within(&place).fails(3).says("picture 2").says("no FRAME");
+    eddy("denoise torn.y4m -o c.y4m --sigma 5").within(&place).fails(3).says("frame 2").says("no FRAME");
 }
 
 #[test]
 fn what_is_asked_wrongly_is_said() {
     let place = Place::new();
     place.file("in.y4m", y4m("mono", 16, 16, 256, 1));
-    place.file("notes.txt", "no pictures at all");
+    place.file("notes.txt", "no frames at all");
     let cases = [
         ("denoise in.y4m in.y4m -o out.y4m", 2, "takes one source"),
         ("denoise in.y4m -o out.y4m --size 16x16", 2, "--pixel-format"),
@@ -224,14 +224,14 @@ fn signals_keep_what_was_finished_even_while_the_source_is_silent() {
         let mut child = fed(&place, "denoise - -o out.y4m --sigma 5");
         let mut stdin = child.stdin.take().unwrap();
         stdin.write_all(&y4m("mono", 16, 16, 256, 5)).unwrap();
-        // The pictures are worked on, and nothing more comes.
+        // The frames are worked on, and nothing more comes.
         let written = || {
             let parts = place.names("").into_iter().find(|name| name.ends_with(".part"));
             parts.is_some_and(|name| place.bytes(&name).len() >= 5 * 262)
         };
         let begun = std::time::Instant::now();
         while !written() {
-            assert!(begun.elapsed() < Duration::from_secs(60), "no picture was written");
+            assert!(begun.elapsed() < Duration::from_secs(60), "no frame was written");
             std::thread::sleep(Duration::from_millis(10));
         }
         kill_process(Pid::from_child(&child), signal).unwrap();
@@ -327,7 +327,7 @@ fn a_silent_source_is_a_stall_where_one_is_looked_for() {
 }
 
 #[test]
-fn a_full_disk_keeps_whole_pictures() {
+fn a_full_disk_keeps_whole_frames() {
     let Some(mut command) = crate::common::unshare("-m") else {
         return crate::common::skip("a full disk: no file system can be mounted here");
     };

@@ -1,10 +1,10 @@
-//! What pictures before are worth, on a real photograph that stands still and that moves.
+//! What frames before are worth, on a real photograph that stands still and that moves.
 
 use eddy::diffusion::{NoiseAt, NoiseSource, Philox};
-use eddy::frame::{Frame, Samples};
+use eddy::media::{Image, Samples};
 
 use crate::common::eddy;
-use crate::common::frames::read;
+use crate::common::images::read;
 use crate::common::place::{Place, data};
 
 const WIDTH: usize = 320;
@@ -12,7 +12,7 @@ const HEIGHT: usize = 240;
 const SIGMA: f32 = 25.0;
 
 /// A window of the photograph whose upper left corner is at (x, y), in 8-bit grey levels, between pixels linearly.
-fn window(photograph: &Frame, x: f32, y: f32) -> Vec<f32> {
+fn window(photograph: &Image, x: f32, y: f32) -> Vec<f32> {
     let Samples::U8(samples) = &photograph.samples else { panic!("the photograph has 8 bits") };
     let at = |x: usize, y: usize, c: usize| f32::from(samples[(y * photograph.width + x) * 3 + c]);
     let mut values = Vec::with_capacity(3 * WIDTH * HEIGHT);
@@ -35,14 +35,14 @@ struct Clip {
     clean: Vec<Vec<f32>>,
 }
 
-/// The photograph seen from so many places, with noise, as raw pictures.
+/// The photograph seen from so many places, with noise, as raw frames.
 fn clip(corners: impl Iterator<Item = (f32, f32)>) -> Clip {
     let photograph = read(&data("chelsea.png"));
     let clean: Vec<Vec<f32>> = corners.map(|(x, y)| window(&photograph, x, y)).collect();
     let mut bytes = Vec::new();
     let mut noise = vec![0.0; 3 * WIDTH];
-    for (i, picture) in clean.iter().enumerate() {
-        for (y, row) in picture.chunks_exact(3 * WIDTH).enumerate() {
+    for (i, frame) in clean.iter().enumerate() {
+        for (y, row) in frame.chunks_exact(3 * WIDTH).enumerate() {
             Philox::new(i as u64).fill(NoiseAt { step: 0, batch: 0, channel: 0, y: y as u32 }, 0, &mut noise);
             bytes.extend(row.iter().zip(&noise).map(|(value, z)| (value + SIGMA * z).round().clamp(0.0, 255.0) as u8));
         }
@@ -53,7 +53,7 @@ fn clip(corners: impl Iterator<Item = (f32, f32)>) -> Clip {
 }
 
 struct Result {
-    /// Mean squared error of each picture.
+    /// Mean squared error of each frame.
     errors: Vec<f64>,
     /// Mean standard deviation over time of the later half.
     flicker: f64,
@@ -61,7 +61,7 @@ struct Result {
 }
 
 impl Clip {
-    /// The level that is read from the pictures, in 8-bit units.
+    /// The level that is read from the frames, in 8-bit units.
     fn estimated(&self, temporal: &str) -> f64 {
         self.run("-m denoise-fast", temporal)["sigma"].as_f64().expect("a number")
     }
@@ -79,17 +79,17 @@ impl Clip {
     fn denoised(&self, temporal: &str) -> Result {
         let record = self.run("--sigma 25", temporal);
         let bytes = self.place.bytes("clean.raw");
-        let pictures: Vec<&[u8]> = bytes.chunks_exact(3 * WIDTH * HEIGHT).collect();
-        assert_eq!(pictures.len(), self.clean.len());
+        let frames: Vec<&[u8]> = bytes.chunks_exact(3 * WIDTH * HEIGHT).collect();
+        assert_eq!(frames.len(), self.clean.len());
         let error = |(found, clean): (&&[u8], &Vec<f32>)| {
             let squares = found.iter().zip(clean).map(|(found, clean)| f64::from(f32::from(*found) - clean).powi(2));
             squares.sum::<f64>() / clean.len() as f64
         };
-        let errors = pictures.iter().zip(&self.clean).map(error).collect();
-        let later = &pictures[pictures.len() / 2..];
+        let errors = frames.iter().zip(&self.clean).map(error).collect();
+        let later = &frames[frames.len() / 2..];
         let count = later.len() as f64;
         let deviation = |i: usize| {
-            let values = || later.iter().map(|picture| f64::from(picture[i]));
+            let values = || later.iter().map(|frame| f64::from(frame[i]));
             let mean = values().sum::<f64>() / count;
             (values().map(|value| (value - mean).powi(2)).sum::<f64>() / count).sqrt()
         };
@@ -98,7 +98,7 @@ impl Clip {
     }
 }
 
-/// How many dB the mean squared error of the second is below the first's, over all pictures.
+/// How many dB the mean squared error of the second is below the first's, over all frames.
 fn gain(off: &Result, on: &Result) -> f64 {
     10.0 * (off.errors.iter().sum::<f64>() / on.errors.iter().sum::<f64>()).log10()
 }
@@ -136,7 +136,7 @@ fn noise_is_read_along_with_a_camera_that_moves() {
 fn a_cut_shows_nothing_of_what_was_before() {
     let clip = clip((0..16).map(|i| if i < 10 { (5.0, 5.0) } else { (120.0, 50.0) }));
     let (off, on) = (clip.denoised("off"), clip.denoised("on"));
-    // The first picture after the cut is as good as alone.
+    // The first frame after the cut is as good as alone.
     assert!(on.errors[10] < 1.02 * off.errors[10], "{} {}", on.errors[10], off.errors[10]);
     assert_eq!(on.record["resets"].as_u64(), Some(1));
 }

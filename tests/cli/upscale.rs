@@ -1,15 +1,15 @@
 //! `eddy upscale`, with a network of closed form and with the bundled ones.
 
-use eddy::frame::{Frame, Samples};
+use eddy::media::{Image, Samples};
 use image::imageops::FilterType;
 
 use crate::common::eddy;
-use crate::common::frames::{self, psnr};
+use crate::common::images::{self, psnr};
 use crate::common::place::{Place, data};
 
 /// A place with `larger`, whose result is the mean of the nearest-neighbour enlargement and of the state.
-fn place(frame: &Frame) -> Place {
-    let place = Place::with("small.png", frame);
+fn place(image: &Image) -> Place {
+    let place = Place::with("small.png", image);
     place.model("larger", "larger", |manifest| {
         manifest
             .replace("task = \"denoise\"", "task = \"upscale\"\nscale = 2\nmultiple_of = 4")
@@ -19,27 +19,27 @@ fn place(frame: &Frame) -> Place {
     place
 }
 
-fn bytes(frame: &Frame) -> Vec<u8> {
-    match &frame.samples {
+fn bytes(image: &Image) -> Vec<u8> {
+    match &image.samples {
         Samples::U8(samples) => samples.clone(),
         Samples::U16(samples) => samples.iter().map(|sample| (sample >> 8) as u8).collect(),
     }
 }
 
 /// One of a frame's channels, resized as the `image` crate does.
-fn resized(frame: &Frame, channel: usize, (width, height): (usize, usize), filter: FilterType) -> Vec<u8> {
-    let plane: Vec<u8> = bytes(frame).into_iter().skip(channel).step_by(frame.channels).collect();
-    let plane = image::GrayImage::from_raw(frame.width as u32, frame.height as u32, plane).unwrap();
+fn resized(image: &Image, channel: usize, (width, height): (usize, usize), filter: FilterType) -> Vec<u8> {
+    let plane: Vec<u8> = bytes(image).into_iter().skip(channel).step_by(image.channels).collect();
+    let plane = image::GrayImage::from_raw(image.width as u32, image.height as u32, plane).unwrap();
     image::imageops::resize(&plane, width as u32, height as u32, filter).into_raw()
 }
 
 #[test]
-fn a_step_from_the_bicubic_enlargement_in_every_kind_of_picture() {
+fn a_step_from_the_bicubic_enlargement_in_every_kind_of_image() {
     for (channels, bits) in [(1, 8), (2, 16), (3, 8), (3, 16), (4, 8), (4, 16)] {
-        let small = frames::noisy(37, 22, channels, bits);
+        let small = images::noisy(37, 22, channels, bits);
         let place = place(&small);
         eddy("upscale small.png -o large.png -m larger").within(&place).succeeds();
-        let large = place.frame("large.png");
+        let large = place.image("large.png");
         assert_eq!((large.width, large.height, large.channels), (74, 44, channels));
         assert_eq!(large.samples.bits(), bits);
         for channel in 0..channels {
@@ -64,7 +64,7 @@ fn a_step_from_the_bicubic_enlargement_in_every_kind_of_picture() {
 
 #[test]
 fn a_photograph_gains_more_than_bicubic_gives() {
-    let truth = frames::read(&data("chelsea.png"));
+    let truth = images::read(&data("chelsea.png"));
     let even = |side: usize| side / 4 * 4;
     let truth = image::RgbImage::from_raw(truth.width as u32, truth.height as u32, bytes(&truth)).unwrap();
     let truth = image::imageops::crop_imm(
@@ -83,15 +83,15 @@ fn a_photograph_gains_more_than_bicubic_gives() {
         truth.save(place.path("truth.png")).unwrap();
         image::imageops::resize(&small, width, height, FilterType::CatmullRom).save(place.path("bicubic.png")).unwrap();
         eddy(&format!("upscale small.png -o large.png -s {scale}")).within(&place).succeeds();
-        let truth = place.frame("truth.png");
-        let (ours, bicubic) = (psnr(&place.frame("large.png"), &truth), psnr(&place.frame("bicubic.png"), &truth));
+        let truth = place.image("truth.png");
+        let (ours, bicubic) = (psnr(&place.image("large.png"), &truth), psnr(&place.image("bicubic.png"), &truth));
         assert!(ours > bicubic + gain, "{scale}: {ours} dB, bicubic {bicubic} dB");
     }
 }
 
 #[test]
-fn tiles_give_the_whole_pictures_numbers() {
-    let place = Place::with("small.png", &frames::noisy(300, 290, 3, 8));
+fn tiles_give_the_whole_images_numbers() {
+    let place = Place::with("small.png", &images::noisy(300, 290, 3, 8));
     for steps in [1, 2] {
         let run = |name: &str, tile: &str| {
             let run = eddy(&format!("upscale small.png -o {name} --steps {steps} --seed 3 --json {tile}"));
@@ -106,7 +106,7 @@ fn tiles_give_the_whole_pictures_numbers() {
 
 #[test]
 fn steps_draw_by_seed_and_one_step_draws_nothing() {
-    let place = Place::with("small.png", &frames::noisy(40, 32, 3, 8));
+    let place = Place::with("small.png", &images::noisy(40, 32, 3, 8));
     let result = |options: &str| {
         eddy(&format!("upscale small.png -o large.png {options}")).within(&place).succeeds();
         place.bytes("large.png")
@@ -120,7 +120,7 @@ fn steps_draw_by_seed_and_one_step_draws_nothing() {
 
 #[test]
 fn the_scale_chooses_a_model_and_a_model_has_a_scale() {
-    let small = frames::noisy(24, 16, 3, 8);
+    let small = images::noisy(24, 16, 3, 8);
     let place = place(&small);
     let size = |options: &str| {
         let record = eddy(&format!("upscale small.png -o large.png --json {options}")).within(&place).succeeds().json();
@@ -142,7 +142,7 @@ fn the_scale_chooses_a_model_and_a_model_has_a_scale() {
 
 #[test]
 fn results_that_cannot_be_are_refused_before_the_work() {
-    let place = Place::with("wide.png", &frames::noisy(9000, 8, 3, 8));
+    let place = Place::with("wide.png", &images::noisy(9000, 8, 3, 8));
     eddy("upscale wide.png -o wide.webp").within(&place).fails(1).says("16383");
     eddy("upscale wide.png -o large.png -s 4 --max-memory 1M").within(&place).fails(2).says("raise --max-memory");
     place.holds_only(&["wide.png"]);
@@ -150,7 +150,7 @@ fn results_that_cannot_be_are_refused_before_the_work() {
 
 #[test]
 fn a_manifest_that_enlarges_without_a_condition_is_refused() {
-    let place = Place::with("small.png", &frames::noisy(8, 8, 3, 8));
+    let place = Place::with("small.png", &images::noisy(8, 8, 3, 8));
     place.model("m", "larger", |manifest| manifest.replace("task = \"denoise\"", "task = \"upscale\"\nscale = 2"));
     eddy("upscale small.png -o large.png -m m").within(&place).fails(4).says("condition");
 }

@@ -7,9 +7,9 @@ use std::os::unix::fs::{PermissionsExt, lchown, symlink};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use eddy::frame::{Frame, Metadata, Samples};
+use eddy::media::{Image, Metadata, Samples};
 
-use crate::common::frames::{encoded, noisy};
+use crate::common::images::{encoded, noisy};
 use crate::common::place::Place;
 use crate::common::{BINARY, Eddy, eddy, skip};
 
@@ -113,7 +113,7 @@ fn a_disk_that_fails_when_it_is_waited_for_leaves_nothing() {
     let run = traced("-e inject=fsync:error=EIO:when=3+", &place, "denoise a.y4m -o frames/ --sigma 0");
     run.unwrap().fails(1).says("frames/0000");
     assert!(place.names("frames").len() < FRAMES);
-    assert!(place.names("frames").iter().all(|name| place.frame(&format!("frames/{name}")).width == 64));
+    assert!(place.names("frames").iter().all(|name| place.image(&format!("frames/{name}")).width == 64));
 }
 
 #[test]
@@ -241,9 +241,9 @@ fn a_file_that_grows_larger_than_it_may_is_an_error() {
 }
 
 /// A grey-blue square.
-fn flat(side: usize) -> Frame {
+fn flat(side: usize) -> Image {
     let samples = Samples::U8([90, 90, 120].repeat(side * side));
-    Frame { width: side, height: side, channels: 3, samples, metadata: Metadata::default() }
+    Image { width: side, height: side, channels: 3, samples, metadata: Metadata::default() }
 }
 
 #[test]

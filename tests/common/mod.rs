@@ -3,7 +3,7 @@
 // Every test program takes what it needs of this; helpers panic as tests do.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-pub mod frames;
+pub mod images;
 pub mod networks;
 pub mod place;
 

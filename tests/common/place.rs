@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::{fs, iter};
 
-use eddy::frame::Frame;
+use eddy::media::Image;
 use sha2::{Digest, Sha256};
 
-use super::frames;
+use super::images;
 
 /// A temporary folder.
 pub struct Place {
@@ -64,15 +64,15 @@ impl Place {
         Self { folder: tempfile::Builder::new().prefix("eddy-test-").tempdir().unwrap() }
     }
 
-    /// A new folder that holds a picture.
-    pub fn with(name: &str, frame: &Frame) -> Self {
-        Self::new().and(name, frame)
+    /// A new folder that holds an image.
+    pub fn with(name: &str, image: &Image) -> Self {
+        Self::new().and(name, image)
     }
 
-    /// One more picture, in the format that its name ends in.
-    pub fn and(self, name: &str, frame: &Frame) -> Self {
+    /// One more image, in the format that its name ends in.
+    pub fn and(self, name: &str, image: &Image) -> Self {
         let (_, extension) = name.rsplit_once('.').unwrap();
-        self.file(name, frames::encoded(frame, extension));
+        self.file(name, images::encoded(image, extension));
         self
     }
 
@@ -95,8 +95,8 @@ impl Place {
         fs::read(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}; there are {:?}", self.names("")))
     }
 
-    pub fn frame(&self, name: &str) -> Frame {
-        frames::read(&self.path(name))
+    pub fn image(&self, name: &str) -> Image {
+        images::read(&self.path(name))
     }
 
     /// Everything in a folder of this place, hidden files too, sorted.

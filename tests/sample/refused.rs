@@ -66,7 +66,7 @@ fn noise_that_does_not_reach() {
 }
 
 #[test]
-fn states_that_are_no_pictures() {
+fn states_that_are_no_images() {
     let place = place();
     place.tensor("x.npy", &Array3::<f32>::zeros((3, 7, 12)));
     refused(&place, 3, DDIM).says("x.npy").says("4 axes").says("3");

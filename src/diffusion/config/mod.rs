@@ -10,7 +10,7 @@ use std::ops::RangeInclusive;
 
 use crate::diffusion::discrete::{DiscreteSchedule, FinalSigma, SigmaSpacing, Threshold, Unsupported};
 use crate::diffusion::parameterization::Prediction;
-use crate::diffusion::sampler::Walk;
+use crate::diffusion::sampler::LevelPath;
 use crate::diffusion::sampler::rows::{SolverType, Variance};
 use crate::diffusion::schedule::{BetaSchedule, Spacing};
 use crate::error::Result;
@@ -159,24 +159,24 @@ fn read_ddpm(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<()>
         }
         _ => {
             let possible = "fixed_small, fixed_small_log, fixed_large";
-            schedule.unsupported.push(unsupported(keys, "variance_type", &variance, possible, &[Walk::Ancestral]));
+            schedule.unsupported.push(unsupported(keys, "variance_type", &variance, possible, &[LevelPath::Ancestral]));
         }
     }
     Ok(())
 }
 
 /// The walks in sigma, DPM-Solver++'s and its like, and both.
-const SIGMAS: &[Walk] = &[Walk::Sigmas, Walk::Corrected, Walk::Halved, Walk::Geometric];
-const SOLVERS: &[Walk] = &[Walk::Solver, Walk::Singlestep, Walk::UniPc, Walk::Deis];
-const BOTH: &[Walk] = &[
-    Walk::Sigmas,
-    Walk::Corrected,
-    Walk::Halved,
-    Walk::Geometric,
-    Walk::Solver,
-    Walk::Singlestep,
-    Walk::UniPc,
-    Walk::Deis,
+const SIGMAS: &[LevelPath] = &[LevelPath::Sigmas, LevelPath::Corrected, LevelPath::Halved, LevelPath::Geometric];
+const SOLVERS: &[LevelPath] = &[LevelPath::Solver, LevelPath::Singlestep, LevelPath::UniPc, LevelPath::Deis];
+const BOTH: &[LevelPath] = &[
+    LevelPath::Sigmas,
+    LevelPath::Corrected,
+    LevelPath::Halved,
+    LevelPath::Geometric,
+    LevelPath::Solver,
+    LevelPath::Singlestep,
+    LevelPath::UniPc,
+    LevelPath::Deis,
 ];
 
 fn read_sigmas(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<()> {
@@ -224,8 +224,8 @@ fn read_sigmas(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<(
 }
 
 fn read_solver(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<()> {
-    const DPM: &[Walk] = &[Walk::Solver, Walk::Singlestep];
-    const UNIPC: &[Walk] = &[Walk::UniPc];
+    const DPM: &[LevelPath] = &[LevelPath::Solver, LevelPath::Singlestep];
+    const UNIPC: &[LevelPath] = &[LevelPath::UniPc];
     schedule.lower_order_final = keys.flag("lower_order_final")?;
     schedule.euler_at_final = keys.flag("euler_at_final")?.unwrap_or(false);
     schedule.lambda_min_clipped = keys.extended("lambda_min_clipped")?.unwrap_or(f64::NEG_INFINITY);
@@ -279,7 +279,7 @@ fn read_distilled(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Resul
     Ok(())
 }
 
-fn unsupported(keys: &Keys<'_>, key: &str, value: &str, possible: &str, walks: &'static [Walk]) -> Unsupported {
+fn unsupported(keys: &Keys<'_>, key: &str, value: &str, possible: &str, walks: &'static [LevelPath]) -> Unsupported {
     Unsupported { problem: keys.problem(key, value, possible), walks }
 }
 

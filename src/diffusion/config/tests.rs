@@ -1,7 +1,7 @@
 use super::{BOTH, SIGMAS, SOLVERS, parse};
 use crate::diffusion::discrete::{DiscreteSchedule, FinalSigma, SigmaSpacing, Threshold};
 use crate::diffusion::parameterization::Prediction;
-use crate::diffusion::sampler::Walk;
+use crate::diffusion::sampler::LevelPath;
 use crate::diffusion::sampler::rows::{SolverType, Variance};
 use crate::diffusion::sampler::{Sampler, Schedule, plan};
 use crate::diffusion::schedule::{BetaSchedule, Spacing};
@@ -127,16 +127,16 @@ fn what_only_some_samplers_cannot_do_is_refused_to_them_alone() {
         (r#""use_lu_lambdas": true"#, "use_lu_lambdas", SOLVERS),
         (r#""solver_order": 4"#, "solver_order", SOLVERS),
         (r#""solver_type": "rk4""#, "solver_type", SOLVERS),
-        (r#""solver_p": {"order": 2}"#, "solver_p", &[Walk::UniPc]),
-        (r#""algorithm_type": "dpmsolver""#, "algorithm_type", &[Walk::Solver, Walk::Singlestep]),
+        (r#""solver_p": {"order": 2}"#, "solver_p", &[LevelPath::UniPc]),
+        (r#""algorithm_type": "dpmsolver""#, "algorithm_type", &[LevelPath::Solver, LevelPath::Singlestep]),
         (r#""interpolation_type": "log_linear""#, "interpolation_type", SIGMAS),
         (r#""timestep_type": "continuous", "prediction_type": "v_prediction""#, "timestep_type", SIGMAS),
-        (r#""variance_type": "fixed_large_log""#, "variance_type", &[Walk::Ancestral]),
+        (r#""variance_type": "fixed_large_log""#, "variance_type", &[LevelPath::Ancestral]),
     ] {
         let schedule = Schedule::Discrete(Box::new(read(&format!("{{{text}}}"))));
         for sampler in Sampler::ALL {
             let result = plan(&schedule, sampler, 5, None);
-            if walks.contains(&sampler.walk()) {
+            if walks.contains(&sampler.path()) {
                 let problem = result.unwrap_err().to_string();
                 assert!(problem.contains(key) && problem.contains("tiny"), "{problem}");
             } else {

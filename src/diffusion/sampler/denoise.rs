@@ -7,13 +7,13 @@ use crate::error::{Error, Result};
 
 /// The exponent of the relative levels.
 ///
-/// Each level is a fixed picture of the one before only where the network removes all noise that it is told of; detail
+/// Each level is a fixed image of the one before only where the network removes all noise that it is told of; detail
 /// that is weaker than the noise is decided at small levels, which a large exponent reaches sooner. With EDM's 7, a first
 /// step of two leaves 1% of the noise and is already the posterior mean; with 1 (InDI, Delbracio and Milanfar 2023),
 /// half of the evaluations are spent above half of the noise. At 2 the second of two evaluations sees a quarter.
 const RHO: f64 = 2.0;
 
-/// The table that denoises a frame in `steps` evaluations of a network that predicts the clean picture from a frame
+/// The table that denoises a frame in `steps` evaluations of a network that predicts the clean image from a frame
 /// and its map of sigma ([`Prediction::Denoised`]).
 ///
 /// Levels are relative: `noise` goes from 1, the frame's own sigma, to 0, and each pixel's sigma is `noise` times its
@@ -29,7 +29,7 @@ pub fn denoise_plan(steps: usize, eta: f64) -> Result<Plan> {
     if steps > 1000 {
         return Err(Error::usage(format!("denoising takes 1 to 1000 steps, not {steps}")));
     }
-    let level = |i: usize| Level::exploding((1.0 - i as f64 / steps as f64).powf(RHO));
+    let level = |i: usize| Level::ve((1.0 - i as f64 / steps as f64).powf(RHO));
     let rows = (0..steps).map(|i| {
         let (from, to) = (level(i), level(i + 1));
         rows::ddim_between(from, Prediction::Denoised.scaling(from, from.noise), to, eta, false)

@@ -3,8 +3,8 @@
 //! To add one, see `families/mod.rs`.
 
 pub mod denoise;
-mod descent;
 mod families;
+mod levels;
 mod multistep;
 pub mod rows;
 mod sigmas;
@@ -15,10 +15,10 @@ use std::str::FromStr;
 use crate::diffusion::discrete::DiscreteSchedule;
 use crate::diffusion::plan::{Plan, Step};
 use crate::error::{Error, Result};
-use descent::Descent;
+use levels::Levels;
 
 pub use denoise::denoise_plan;
-pub use descent::Walk;
+pub use levels::LevelPath;
 pub use sigmas::SigmaSchedule;
 
 /// A sampler by name.
@@ -33,11 +33,11 @@ struct Definition {
     class: Option<&'static str>,
     /// Where it is described.
     paper: &'static str,
-    walk: Walk,
+    path: LevelPath,
     /// Its eta where none is asked for; none where it has none.
     eta: Option<f64>,
     /// Its rows, given eta.
-    rows: fn(&Descent, f64) -> Vec<Step>,
+    rows: fn(&Levels, f64) -> Vec<Step>,
 }
 
 impl Sampler {
@@ -57,8 +57,8 @@ impl Sampler {
     }
 
     /// How it goes down the levels.
-    pub fn walk(self) -> Walk {
-        self.0.walk
+    pub fn path(self) -> LevelPath {
+        self.0.path
     }
 }
 
@@ -114,18 +114,18 @@ pub enum Schedule {
 /// something unsupported, or on which this sampler has no finite table.
 pub fn plan(schedule: &Schedule, sampler: Sampler, steps: usize, eta: Option<f64>) -> Result<Plan> {
     let eta = check_request(sampler, steps, eta)?;
-    let walk = sampler.walk();
-    let (descent, name) = match schedule {
+    let path = sampler.path();
+    let (path_levels, name) = match schedule {
         Schedule::Discrete(schedule) => {
             schedule.check(sampler, steps)?;
-            (Descent::discrete(schedule, walk, steps, eta)?, schedule.name.as_str())
+            (Levels::discrete(schedule, path, steps, eta)?, schedule.name.as_str())
         }
         Schedule::Sigmas(schedule) => {
             schedule.check()?;
-            (Descent::exploding(schedule, walk, steps, eta), "of this schedule")
+            (Levels::ve(schedule, path, steps, eta), "of this schedule")
         }
     };
-    let plan = Plan { steps: (sampler.0.rows)(&descent, eta), clip: descent.clip }.pruned();
+    let plan = Plan { steps: (sampler.0.rows)(&path_levels, eta), clip: path_levels.clip }.pruned();
     check_finite(&plan, sampler, name)?;
     Ok(plan)
 }
@@ -160,7 +160,7 @@ fn check_finite(plan: &Plan, sampler: Sampler, name: &str) -> Result<()> {
             name,
             format!(
                 "the table of {sampler} is not finite where signal is {} and noise {}: this prediction says nothing \
-                 about the picture there (pure noise, with rescale_betas_zero_snr, needs v_prediction or sample); \
+                 about the image there (pure noise, with rescale_betas_zero_snr, needs v_prediction or sample); \
                  choose euler or dpmpp-2m, or a timestep_spacing that leaves out the last timestep",
                 row.level.signal, row.level.noise
             ),
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn every_plan_ends_at_the_clean_picture() {
+    fn every_plan_ends_at_the_clean_image() {
         // With D = x0 throughout, a noiseless state must follow its level's signal down to x0 itself.
         for sampler in Sampler::ALL {
             for steps in [1, 2, 7, 50] {

@@ -1,6 +1,6 @@
 //! Linear multistep methods: rows that draw on what the network said at earlier ones.
 
-use super::descent::Span;
+use super::levels::Transition;
 use crate::diffusion::parameterization::Scaling;
 use crate::diffusion::plan::{Keep, Kept, Level, SLOTS, Step};
 
@@ -9,7 +9,7 @@ pub(super) const LAGS: usize = 3;
 
 /// A row `x' = x * x + sum of[j] * H_j + d * z`, where `H_j` is the value of the row `j` before, and `H_0` its own.
 pub(super) struct Lagged {
-    pub(super) span: Span,
+    pub(super) transition: Transition,
     /// What the values are.
     pub(super) value: Kept,
     /// Factor of the state.
@@ -26,7 +26,7 @@ impl Lagged {
         let lag = |row: &Self| row.of.iter().rposition(|factor| *factor != 0.0).unwrap_or(0);
         let slots = rows.iter().map(lag).max().unwrap_or(0).max(1);
         let table = rows.iter().enumerate().map(|(i, row)| {
-            let mut step = row_of(row.span.from, row.span.scaling, row.value, [row.x, row.of[0]]);
+            let mut step = row_of(row.transition.from, row.transition.scaling, row.value, [row.x, row.of[0]]);
             for (j, factor) in row.of.iter().enumerate().skip(1).take(i.min(slots)) {
                 step.past[(i - j) % slots] = *factor;
             }
@@ -46,12 +46,12 @@ pub(super) fn row_of(level: Level, scaling: Scaling, value: Kept, [x, now]: [f64
     if now == 0.0 { nothing } else { Step { a: x + now * of_x, b: now * of_d, ..nothing } }
 }
 
-/// `-ln(sigma)`, the half logarithm of the signal-to-noise ratio; infinite at the clean picture.
+/// `-ln(sigma)`, the half logarithm of the signal-to-noise ratio; infinite at the clean image.
 pub(super) fn lambda(level: Level) -> f64 {
     -level.sigma().ln()
 }
 
-/// Factors of the divided differences of the prediction of the clean picture over a step from `from` to `to`, of which the
+/// Factors of the divided differences of the prediction of the clean image over a step from `from` to `to`, of which the
 /// prediction itself is the first (Lu et al. 2022, DPM-Solver++, appendix B): integrals of the exponential.
 pub(super) fn moments(from: Level, to: Level) -> [f64; 3] {
     let h = lambda(to) - lambda(from);

@@ -3,7 +3,7 @@
 //! Written with `x = signal * x0 + noise * n`, the formulas of variance-preserving papers hold for
 //! variance-exploding states too, and stay finite at pure noise.
 
-use super::descent::Span;
+use super::levels::Transition;
 use crate::diffusion::parameterization::Scaling;
 use crate::diffusion::plan::{Keep, Kept, Level, SLOTS, Step};
 
@@ -39,13 +39,13 @@ pub(crate) fn ddim_between(from: Level, scaling: Scaling, to: Level, eta: f64, u
     row(from, scaling, Update { a: direction, b, c: 0.0, d, e })
 }
 
-pub(super) fn ddim(span: &Span, eta: f64, unclipped: bool) -> Step {
-    ddim_between(span.from, span.scaling, span.to, eta, unclipped)
+pub(super) fn ddim(transition: &Transition, eta: f64, unclipped: bool) -> Step {
+    ddim_between(transition.from, transition.scaling, transition.to, eta, unclipped)
 }
 
 /// DDPM's ancestral step (Ho et al. 2020, equation 7 and section 3.2).
-pub(super) fn ddpm(span: &Span, variance: Variance) -> Step {
-    let Span { from, to, .. } = *span;
+pub(super) fn ddpm(transition: &Transition, variance: Variance) -> Step {
+    let Transition { from, to, .. } = *transition;
     let forward = from.variance_from(to);
     let total = from.noise * from.noise;
     let kept = to.noise * to.noise / total;
@@ -54,19 +54,19 @@ pub(super) fn ddpm(span: &Span, variance: Variance) -> Step {
         Variance::FixedLarge => forward.sqrt(),
     };
     let update = Update { a: from.signal / to.signal * kept, b: to.signal * forward / total, c: 0.0, d, e: 0.0 };
-    row(from, span.scaling, update)
+    row(from, transition.scaling, update)
 }
 
 /// The second evaluation of Heun's step (Karras et al. 2022, algorithm 1), asked at the level of `next` after Euler's step
 /// over `span`: `x' = x + (sigma / sigma' - 1) / 2 * (D - D_prev)`, in variance-exploding coordinates.
-pub(super) fn heun(span: &Span, next: &Span) -> Step {
-    let half = 0.5 * (span.from.noise / next.from.noise - 1.0);
+pub(super) fn heun(transition: &Transition, next: &Transition) -> Step {
+    let half = 0.5 * (transition.from.noise / next.from.noise - 1.0);
     row(next.from, next.scaling, Update { a: 1.0, b: half, c: -half, d: 0.0, e: 0.0 })
 }
 
 /// The second-order step of DPM-Solver++(2M) (Lu et al. 2022, algorithm 2), where `before` is the level of the row before.
-pub(super) fn dpmpp_2m(before: Level, span: &Span, solver: SolverType) -> Step {
-    let Span { from, to, .. } = *span;
+pub(super) fn dpmpp_2m(before: Level, transition: &Transition, solver: SolverType) -> Step {
+    let Transition { from, to, .. } = *transition;
     let a = to.noise / from.noise;
     // `alpha_t * (1 - exp(-h))`, with `exp(-h)` the ratio of the two sigmas.
     let first = to.signal - a * from.signal;
@@ -78,12 +78,12 @@ pub(super) fn dpmpp_2m(before: Level, span: &Span, solver: SolverType) -> Step {
         SolverType::Heun => to.signal - first / h,
     };
     let second = moment * slope(before, from, h);
-    row(from, span.scaling, Update { a, b: first + second, c: -second, d: 0.0, e: 0.0 })
+    row(from, transition.scaling, Update { a, b: first + second, c: -second, d: 0.0, e: 0.0 })
 }
 
 /// A step of SDE-DPM-Solver++(2M) (Lu et al. 2022, appendix D), of first order where there is no level `before`.
-pub(super) fn dpmpp_2m_sde(before: Option<Level>, span: &Span, solver: SolverType) -> Step {
-    let Span { from, to, .. } = *span;
+pub(super) fn dpmpp_2m_sde(before: Option<Level>, transition: &Transition, solver: SolverType) -> Step {
+    let Transition { from, to, .. } = *transition;
     let ratio = to.sigma() / from.sigma();
     let h = -ratio.ln();
     // `alpha_t * (1 - exp(-2 h))`.
@@ -95,7 +95,7 @@ pub(super) fn dpmpp_2m_sde(before: Option<Level>, span: &Span, solver: SolverTyp
     };
     let second = before.map_or(0.0, |before| moment * slope(before, from, h));
     let d = to.noise * (1.0 - ratio * ratio).max(0.0).sqrt();
-    row(from, span.scaling, Update { a: to.noise / from.noise * ratio, b: first + second, c: -second, d, e: 0.0 })
+    row(from, transition.scaling, Update { a: to.noise / from.noise * ratio, b: first + second, c: -second, d, e: 0.0 })
 }
 
 /// How far a difference of two predictions reaches over a step of `h` in `-ln(sigma)`. Two rows at one level say nothing.
@@ -104,39 +104,39 @@ fn slope(before: Level, from: Level, h: f64) -> f64 {
     if h_before == 0.0 { 0.0 } else { h / h_before }
 }
 
-/// A step of multistep consistency sampling (Song et al. 2023, algorithm 1): to the clean picture, held to `x` near the boundary
+/// A step of multistep consistency sampling (Song et al. 2023, algorithm 1): to the clean image, held to `x` near the boundary
 /// (Luo et al. 2023, equation 9), and noise up to the next level, of which the last step draws none.
-pub(super) fn consistency(span: &Span, is_last: bool) -> Step {
-    let norm = span.boundary.hypot(1.0);
+pub(super) fn consistency(transition: &Transition, is_last: bool) -> Step {
+    let norm = transition.boundary.hypot(1.0);
     // Of `x` and of `D`; without a boundary, 0 and 1.
-    let (c_skip, c_out) = (1.0 / (norm * norm), if norm.is_finite() { span.boundary / norm } else { 1.0 });
-    let Level { signal, noise } = if is_last { Level::CLEAN } else { span.to };
-    row(span.from, span.scaling, Update { a: signal * c_skip, b: signal * c_out, c: 0.0, d: noise, e: 0.0 })
+    let (c_skip, c_out) = (1.0 / (norm * norm), if norm.is_finite() { transition.boundary / norm } else { 1.0 });
+    let Level { signal, noise } = if is_last { Level::CLEAN } else { transition.to };
+    row(transition.from, transition.scaling, Update { a: signal * c_skip, b: signal * c_out, c: 0.0, d: noise, e: 0.0 })
 }
 
 /// A step along the flow to below the next level, and noise up to it (Zheng et al. 2024, algorithm 4), of which the last step
 /// draws none.
-pub(super) fn trajectory(span: &Span, is_last: bool) -> Step {
-    let Span { via, to, .. } = *span;
-    let row = ddim_between(span.from, span.scaling, via, 0.0, false);
+pub(super) fn trajectory(transition: &Transition, is_last: bool) -> Step {
+    let Transition { intermediate, to, .. } = *transition;
+    let row = ddim_between(transition.from, transition.scaling, intermediate, 0.0, false);
     if is_last {
         return row;
     }
-    let ratio = to.signal / via.signal;
-    Step { a: ratio * row.a, b: ratio * row.b, d: to.variance_from(via).sqrt(), ..row }
+    let ratio = to.signal / intermediate.signal;
+    Step { a: ratio * row.a, b: ratio * row.b, d: to.variance_from(intermediate).sqrt(), ..row }
 }
 
 /// A step of Langevin dynamics within a level (Song and Ermon 2019, algorithm 1): `x' = x + step * score + sqrt(2 step) z`, where
 /// `step` is `size` times the level's variance.
-pub(super) fn langevin(span: &Span, size: f64) -> Step {
-    let Level { signal, noise } = span.from;
+pub(super) fn langevin(transition: &Transition, size: f64) -> Step {
+    let Level { signal, noise } = transition.from;
     let update = Update { a: 1.0 - size, b: size * signal, c: 0.0, d: (2.0 * size).sqrt() * noise, e: 0.0 };
-    row(span.from, span.scaling, update)
+    row(transition.from, transition.scaling, update)
 }
 
 /// The size of Langevin steps of which `count` turn the noise of the level above, `ratio` times as much, into that of the level
 /// (Song and Ermon 2020, technique 4): where the variance after them is nearest to the level's own.
-pub(super) fn langevin_size(ratio: f64, count: usize) -> f64 {
+pub(super) fn langevin_step_size(ratio: f64, count: usize) -> f64 {
     let off = |size: f64| {
         let kept = (1.0 - size).powi(2 * count as i32);
         // What the dynamics come to at rest.
@@ -148,27 +148,27 @@ pub(super) fn langevin_size(ratio: f64, count: usize) -> f64 {
 }
 
 /// A step of reverse diffusion (Song et al. 2021, score SDE, equation 46): the reverse SDE as the forward one is discretised.
-pub(super) fn reverse_diffusion(span: &Span) -> Step {
-    reverse(span, 1.0, span.from.variance_from(span.to).sqrt())
+pub(super) fn reverse_diffusion(transition: &Transition) -> Step {
+    reverse(transition, 1.0, transition.from.variance_from(transition.to).sqrt())
 }
 
 /// A step of the probability flow, discretised in the same way (there, equations 47 and 48).
-pub(super) fn probability_flow(span: &Span) -> Step {
-    reverse(span, 0.5, 0.0)
+pub(super) fn probability_flow(transition: &Transition) -> Step {
+    reverse(transition, 0.5, 0.0)
 }
 
 /// `x' = (2 - sqrt(1 - beta)) x + part * beta * score + d z`; in variance-exploding coordinates the drift is 0, and beta is the
 /// difference of the variances.
-fn reverse(span: &Span, part: f64, d: f64) -> Step {
-    let Span { from, to, .. } = *span;
+fn reverse(transition: &Transition, part: f64, d: f64) -> Step {
+    let Transition { from, to, .. } = *transition;
     let towards = part * from.variance_from(to) / (from.noise * from.noise);
     let a = 2.0 - from.signal / to.signal - towards;
-    row(from, span.scaling, Update { a, b: towards * from.signal, c: 0.0, d, e: 0.0 })
+    row(from, transition.scaling, Update { a, b: towards * from.signal, c: 0.0, d, e: 0.0 })
 }
 
 /// The posterior mean: what noise is left is taken out at once.
-pub(super) fn denoise(span: &Span) -> Step {
-    row(span.from, span.scaling, Update { a: 0.0, b: 1.0, c: 0.0, d: 0.0, e: 0.0 })
+pub(super) fn denoise(transition: &Transition) -> Step {
+    row(transition.from, transition.scaling, Update { a: 0.0, b: 1.0, c: 0.0, d: 0.0, e: 0.0 })
 }
 
 struct Update {
@@ -191,8 +191,8 @@ fn row(level: Level, scaling: Scaling, Update { a, b, c, d, e }: Update) -> Step
 #[cfg(test)]
 mod tests {
     use super::{
-        Level, Scaling, SolverType, Span, Step, Variance, consistency, ddim, ddpm, dpmpp_2m, dpmpp_2m_sde, langevin,
-        langevin_size, trajectory,
+        Level, Scaling, SolverType, Step, Transition, Variance, consistency, ddim, ddpm, dpmpp_2m, dpmpp_2m_sde,
+        langevin, langevin_step_size, trajectory,
     };
 
     const SCALING: Scaling = Scaling { c_in: 1.0, c_skip: 0.0, c_out: 1.0, t: 0.0 };
@@ -201,45 +201,45 @@ mod tests {
         assert!((a - b).abs() < 1e-12, "{a} is not {b}");
     }
 
-    fn between(from: Level, to: Level) -> Span {
-        Span { from, scaling: SCALING, to, via: to, is_first: false, boundary: f64::INFINITY }
+    fn between(from: Level, to: Level) -> Transition {
+        Transition { from, scaling: SCALING, to, intermediate: to, is_first: false, boundary: f64::INFINITY }
     }
 
-    fn spans() -> [Span; 2] {
+    fn transitions() -> [Transition; 2] {
         let of = |f: &dyn Fn(f64) -> Level| between(f(3.0), f(0.4));
-        [of(&Level::exploding), of(&Level::preserving_from_sigma)]
+        [of(&Level::ve), of(&Level::vp_from_sigma)]
     }
 
     #[test]
     fn a_row_keeps_the_marginal_of_the_next_level() {
         // With a perfect D = x0, signal and noise after the step are those of the next level.
-        for span in spans() {
-            let Span { from, to, .. } = span;
+        for transition in transitions() {
+            let Transition { from, to, .. } = transition;
             let check = |row: Step| {
                 near(row.a * from.signal + row.b + row.past[0] + row.e, to.signal);
                 near((row.a * from.noise).hypot(row.d), to.noise);
             };
             for eta in [0.0, 0.3, 1.0] {
-                check(ddim(&span, eta, false));
-                check(ddim(&span, eta, true));
+                check(ddim(&transition, eta, false));
+                check(ddim(&transition, eta, true));
             }
-            check(ddpm(&span, Variance::FixedSmall));
-            check(consistency(&span, false));
-            let via = Level { signal: to.signal.hypot(0.0), noise: 0.3 * to.noise };
-            check(trajectory(&Span { via, ..span }, false));
+            check(ddpm(&transition, Variance::FixedSmall));
+            check(consistency(&transition, false));
+            let intermediate = Level { signal: to.signal.hypot(0.0), noise: 0.3 * to.noise };
+            check(trajectory(&Transition { intermediate, ..transition }, false));
             for solver in [SolverType::Midpoint, SolverType::Heun] {
                 let before = Level { noise: from.noise * 2.0, ..from };
-                check(dpmpp_2m(before, &span, solver));
-                check(dpmpp_2m_sde(Some(before), &span, solver));
-                check(dpmpp_2m_sde(None, &span, solver));
+                check(dpmpp_2m(before, &transition, solver));
+                check(dpmpp_2m_sde(Some(before), &transition, solver));
+                check(dpmpp_2m_sde(None, &transition, solver));
             }
         }
     }
 
     #[test]
     fn ddim_with_eta_one_is_ddpm() {
-        for span in spans() {
-            let (full, ancestral) = (ddim(&span, 1.0, false), ddpm(&span, Variance::FixedSmall));
+        for transition in transitions() {
+            let (full, ancestral) = (ddim(&transition, 1.0, false), ddpm(&transition, Variance::FixedSmall));
             near(full.a, ancestral.a);
             near(full.b, ancestral.b);
             near(full.d, ancestral.d);
@@ -248,14 +248,14 @@ mod tests {
 
     #[test]
     fn the_large_variance_is_the_forward_one() {
-        let span = between(Level::preserving(0.5), Level::preserving(0.55));
-        near(ddpm(&span, Variance::FixedLarge).d, (1.0_f64 - 0.5 / 0.55).sqrt());
+        let transition = between(Level::vp(0.5), Level::vp(0.55));
+        near(ddpm(&transition, Variance::FixedLarge).d, (1.0_f64 - 0.5 / 0.55).sqrt());
     }
 
     #[test]
     fn no_step_at_all_is_the_identity() {
-        let level = Level::preserving_from_sigma(0.7);
-        let before = Level::preserving_from_sigma(1.7);
+        let level = Level::vp_from_sigma(0.7);
+        let before = Level::vp_from_sigma(1.7);
         for solver in [SolverType::Midpoint, SolverType::Heun] {
             for row in [
                 dpmpp_2m(before, &between(level, level), solver),
@@ -273,9 +273,9 @@ mod tests {
     #[test]
     fn langevin_steps_turn_one_levels_noise_into_the_next_ones() {
         for (ratio, count) in [(1.05, 5), (1.3, 5), (1.3, 100)] {
-            let size = langevin_size(ratio, count);
-            let span = between(Level::exploding(2.0), Level::CLEAN);
-            let row = langevin(&span, size);
+            let size = langevin_step_size(ratio, count);
+            let transition = between(Level::ve(2.0), Level::CLEAN);
+            let row = langevin(&transition, size);
             // Of data that is a point, D is that point.
             let variance = (0..count).fold((2.0 * ratio).powi(2), |v, _| row.a * row.a * v + row.d * row.d);
             assert!((variance / 4.0 - 1.0).abs() < 0.2, "{ratio} in {count}: {variance}");

@@ -24,7 +24,7 @@ impl SigmaSchedule {
     }
 
     pub(super) fn check(&self) -> Result<()> {
-        let problem = if self.prediction.is_told_timestep() {
+        let problem = if self.prediction.takes_timestep() {
             format!("prediction {:?} is told a timestep, so it needs a training schedule, not a range", self.prediction)
         } else if !(self.sigma_min > 0.0 && self.sigma_min <= self.sigma_max && self.sigma_max.is_finite()) {
             format!("sigma must rise from above 0, but min is {} and max {}", self.sigma_min, self.sigma_max)

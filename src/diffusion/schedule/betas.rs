@@ -97,7 +97,7 @@ impl NoiseTable {
 
     /// The variance-preserving level of a timestep of training.
     pub fn level(&self, t: usize) -> Option<Level> {
-        self.alpha_cumprod(t).map(Level::preserving)
+        self.alpha_cumprod(t).map(Level::vp)
     }
 
     /// The noise-to-signal ratios `sqrt((1 - abar) / abar)` by timestep, in f32 as the solvers that count in sigma

@@ -36,7 +36,7 @@ pub fn euler_timesteps(spacing: Spacing, train_steps: usize, steps: usize, offse
 }
 
 /// The timesteps of DPM-Solver++, falling. `Leading` and `Linspace` spread one more point and leave out the lowest,
-/// because the solver's last step ends at the clean picture. `last` is one more than the highest timestep used.
+/// because the solver's last step ends at the clean image. `last` is one more than the highest timestep used.
 ///
 /// `Trailing` may give fewer than `steps` when `last` is below `train_steps`.
 pub fn solver_timesteps(spacing: Spacing, train_steps: usize, last: usize, steps: usize, offset: usize) -> Vec<usize> {

@@ -9,8 +9,8 @@ use ort::ep::ExecutionProviderDispatch;
 
 pub use openvino::Target as OpenVinoTarget;
 
-use super::device::{Device, Trial};
-use super::engines::Place;
+use super::device::{Device, ProbeDepth};
+use super::engines::CacheEntry;
 
 /// All of them, those first that are faster where they work.
 pub(super) static ALL: [&Provider; 4] = [&tensorrt::PROVIDER, &cuda::PROVIDER, &openvino::PROVIDER, &cpu::PROVIDER];
@@ -32,9 +32,9 @@ pub(super) struct Provider {
     /// What lies beside such a library: `libonnxruntime_providers_{}.so`.
     pub(super) parts: &'static [&'static str],
     /// What a session on it is built with; what is built for good is kept in the place.
-    pub(super) configure: fn(Device, Option<&Place>) -> Vec<ExecutionProviderDispatch>,
+    pub(super) configure: fn(Device, Option<&CacheEntry>) -> Vec<ExecutionProviderDispatch>,
     /// What a single node is tried with.
-    pub(super) trial: fn(Device, Trial) -> Vec<ExecutionProviderDispatch>,
+    pub(super) trial: fn(Device, ProbeDepth) -> Vec<ExecutionProviderDispatch>,
     /// Whether its memory is another than the processor's, so that inputs are sent there; networks in f16 are faster on such.
     pub(super) has_own_memory: bool,
     /// Whether sessions are built for one shape each.

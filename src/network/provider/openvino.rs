@@ -48,7 +48,7 @@ impl Target {
 
 fn dispatch(device: Device) -> ExecutionProviderDispatch {
     let target = if let Device::OpenVino(target) = device { target } else { Target::Cpu };
-    // Sizes change from picture to picture, and results are to be those of f32.
+    // Sizes change from image to image, and results are to be those of f32.
     let openvino = OpenVINO::default().with_device_type(target.name().to_uppercase()).with_precision("ACCURACY");
     openvino.build().error_on_failure()
 }

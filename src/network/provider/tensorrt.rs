@@ -4,7 +4,7 @@ use ort::ep::{ExecutionProvider, TensorRT};
 
 use super::{Provider, cuda, index};
 use crate::network::Device;
-use crate::network::device::Trial;
+use crate::network::device::ProbeDepth;
 
 pub(super) static PROVIDER: Provider = Provider {
     name: "tensorrt",
@@ -27,7 +27,7 @@ pub(super) static PROVIDER: Provider = Provider {
     },
     trial: |device, trial| {
         // A part of the graph that is too small is left to CUDA.
-        let least = if trial == Trial::Quick { 2 } else { 1 };
+        let least = if trial == ProbeDepth::Quick { 2 } else { 1 };
         vec![tensorrt(device).with_min_subgraph_size(least).build().error_on_failure(), cuda::dispatch(device)]
     },
     has_own_memory: true,

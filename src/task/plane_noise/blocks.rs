@@ -5,8 +5,8 @@ use super::Plane;
 /// Samples on a side of a block.
 pub(super) const BLOCK: usize = 8;
 
-/// About how many blocks of a picture's plane are looked at.
-pub(super) const OF_PICTURE: usize = 1024;
+/// About how many blocks of an image's plane are looked at.
+pub(super) const OF_IMAGE: usize = 1024;
 
 /// The same of a pair of frames, of which there are many.
 pub(super) const OF_PAIR: usize = 640;
@@ -107,7 +107,7 @@ pub(super) fn pair_content(before: &Samples, after: &Samples) -> Content {
     }
 }
 
-/// The first octave of Haar's transform: the halved picture, and the energies of the diagonal details (their mean
+/// The first octave of Haar's transform: the halved image, and the energies of the diagonal details (their mean
 /// square) and of the others (their variance, which ramps do not add to).
 struct Octave<const N: usize> {
     low: [[f32; N]; N],

@@ -3,8 +3,8 @@
 use super::blocks::{self, Content, Energies, FEWEST_BLOCKS, Pair};
 use super::{Plane, PlaneRole};
 
-/// How many numbers a picture gives.
-pub(super) const OF_PICTURE: usize = 79;
+/// How many numbers an image gives.
+pub(super) const OF_IMAGE: usize = 79;
 
 /// How many numbers a pair of frames gives.
 pub(super) const OF_PAIR: usize = 18;
@@ -28,10 +28,10 @@ pub(super) struct Work {
     values: Vec<f32>,
 }
 
-/// What a picture's plane gives.
-pub(super) struct OfPicture {
+/// What an image's plane gives.
+pub(super) struct OfImage {
     /// `None` where too few blocks are usable.
-    pub(super) features: Option<[f32; OF_PICTURE]>,
+    pub(super) features: Option<[f32; OF_IMAGE]>,
     /// What part of the blocks are flat.
     pub(super) flat: f64,
     /// Mean and a low quantile of the variance, in levels of 255, of the parts by brightness.
@@ -126,11 +126,11 @@ impl<const N: usize> Row<N> {
     }
 }
 
-pub(super) fn of_picture(plane: Plane<'_>, Work { energies, values, .. }: &mut Work) -> OfPicture {
+pub(super) fn of_image(plane: Plane<'_>, Work { energies, values, .. }: &mut Work) -> OfImage {
     energies.clear();
     let (mut flat, mut clipped, mut seen) = (0, 0, 0);
     if plane.width >= 2 * blocks::BLOCK && plane.height >= 2 * blocks::BLOCK {
-        for (x, y) in blocks::grid(plane.width, plane.height, blocks::OF_PICTURE) {
+        for (x, y) in blocks::grid(plane.width, plane.height, blocks::OF_IMAGE) {
             let samples = blocks::block(plane, x, y);
             seen += 1;
             match blocks::content(&samples) {
@@ -143,7 +143,7 @@ pub(super) fn of_picture(plane: Plane<'_>, Work { energies, values, .. }: &mut W
     let of_seen = |count: usize| count as f64 / seen.max(1) as f64;
     let mut parts = [(0.0, 0.0); PARTS];
     if energies.len() < FEWEST_BLOCKS {
-        return OfPicture { features: None, flat: of_seen(flat), parts };
+        return OfImage { features: None, flat: of_seen(flat), parts };
     }
     let count = energies.len();
     let mut row = Row::new();
@@ -181,7 +181,7 @@ pub(super) fn of_picture(plane: Plane<'_>, Work { energies, values, .. }: &mut W
     row.push(4.0 * share(energies, |block| block.bands[0] < 0.05) as f32);
     row.push(4.0 * share(energies, |block| block.bands[0] < 0.3) as f32);
     row.push(if plane.role == PlaneRole::Chroma { 1.0 } else { 0.0 });
-    OfPicture { features: Some(row.numbers), flat: of_seen(flat), parts }
+    OfImage { features: Some(row.numbers), flat: of_seen(flat), parts }
 }
 
 pub(super) fn of_pair(before: Plane<'_>, after: Plane<'_>, Work { pairs, values, .. }: &mut Work) -> OfPair {

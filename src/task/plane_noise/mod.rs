@@ -1,4 +1,4 @@
-//! How strong the noise of a plane is (luma, Cb, Cr, or one of R, G, B), of one picture and of a stream.
+//! How strong the noise of a plane is (luma, Cb, Cr, or one of R, G, B), of one image and of a stream.
 //!
 //! Levels are parts of the full range everywhere outside: 25 of 255 are 0.098. A deviation is that of all of the noise, of
 //! whatever frequency, with what an encoder has lost: the root mean square of what differs from the scene.
@@ -50,7 +50,7 @@ impl<'a> Plane<'a> {
     }
 }
 
-/// The noise of a plane, of a picture or as it is in a stream.
+/// The noise of a plane, of an image or as it is in a stream.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct PlaneNoise {
     /// What the plane holds.
@@ -63,7 +63,7 @@ pub(crate) struct PlaneNoise {
     pub(crate) coarse: f64,
     /// How sure it is that there is none, as the logarithm of the odds.
     pub(crate) clean: f64,
-    /// What part of the picture has no variance at all, as screenshots do.
+    /// What part of the image has no variance at all, as screenshots do.
     pub(crate) flat: f64,
     /// How the variance depends on the signal.
     pub(crate) line: NoiseLine,
@@ -72,7 +72,7 @@ pub(crate) struct PlaneNoise {
 /// What is to be done about noise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NoiseKind {
-    /// There is none that could be told from texture: leave the picture alone.
+    /// There is none that could be told from texture: leave the image alone.
     Clean,
     /// Alike at all frequencies, as of a sensor without a camera's processing, or added.
     White,
@@ -89,7 +89,7 @@ const NOISY: f64 = -1.0;
 /// The second octave's deviation over the finest band's, or the inverse, up to which noise counts as white.
 const WHITE: f64 = 1.2;
 
-/// The kind of a picture's or a stream's noise, from all planes in which something could be seen: `Y`, `Cb`, `Cr`, or
+/// The kind of an image's or a stream's noise, from all planes in which something could be seen: `Y`, `Cb`, `Cr`, or
 /// `R`, `G`, `B`. Luma (R, G, B) and chroma are judged apart, each by its planes together.
 pub(crate) fn kind(planes: &[PlaneNoise]) -> NoiseKind {
     let mean = |role: PlaneRole, value: &dyn Fn(&PlaneNoise) -> f64| {
@@ -111,7 +111,7 @@ pub(crate) fn kind(planes: &[PlaneNoise]) -> NoiseKind {
     }
 }
 
-/// Estimates the noise of pictures. Keeps its memory from one plane to the next.
+/// Estimates the noise of images. Keeps its memory from one plane to the next.
 #[derive(Debug, Default)]
 pub(crate) struct SpatialEstimator {
     work: Work,
@@ -121,8 +121,8 @@ impl SpatialEstimator {
     /// `None` where there is nothing to see noise in: a plane of fewer than 16 samples a side, or one that is flat or
     /// at the end of its range almost everywhere.
     pub(crate) fn estimate(&mut self, plane: Plane<'_>) -> Option<PlaneNoise> {
-        let seen = features::of_picture(plane, &mut self.work);
-        let [sigma, fine, coarse, clean] = regression::of_picture(&seen.features?);
+        let seen = features::of_image(plane, &mut self.work);
+        let [sigma, fine, coarse, clean] = regression::of_image(&seen.features?);
         let sigma = deviation(sigma);
         Some(PlaneNoise {
             role: plane.role,
@@ -146,7 +146,7 @@ fn output(deviation: f64) -> f32 {
     (255.0 * deviation).hypot(TARGET_FLOOR).log2() as f32
 }
 
-/// The variance over the signal, of parts of the picture by brightness: their brightness and variance in levels of 255,
+/// The variance over the signal, of parts of the image by brightness: their brightness and variance in levels of 255,
 /// of which the variances need only be right in proportion. Their mean becomes the square of `sigma`. How the noise of
 /// colour depends on colour is not looked at.
 fn line(parts: &[(f64, f64); PARTS], sigma: f64, role: PlaneRole) -> NoiseLine {

@@ -1,9 +1,9 @@
-//! Small networks, fitted by `models/train/noise_estimate.py` to simulated pictures whose noise is known.
+//! Small networks, fitted by `models/train/noise_estimate.py` to simulated images whose noise is known.
 
-use super::features::{OF_PAIR, OF_PICTURE};
-use super::weights::{picture, stream};
+use super::features::{OF_IMAGE, OF_PAIR};
+use super::weights::{image, stream};
 
-/// How many numbers the regression for streams takes: a pair's, what the one for pictures says, and the role.
+/// How many numbers the regression for streams takes: a pair's, what the one for images says, and the role.
 const OF_STREAM: usize = OF_PAIR + 5;
 
 /// An affine layer.
@@ -23,8 +23,8 @@ impl<const I: usize, const O: usize> Layer<I, O> {
 }
 
 /// The logarithms of the deviation and of those of the finest band and the second octave, and of the odds of no noise.
-pub(super) fn of_picture(features: &[f32; OF_PICTURE]) -> [f32; 4] {
-    picture::OUT.run(&picture::SECOND.run_positive(&picture::FIRST.run_positive(features)))
+pub(super) fn of_image(features: &[f32; OF_IMAGE]) -> [f32; 4] {
+    image::OUT.run(&image::SECOND.run_positive(&image::FIRST.run_positive(features)))
 }
 
 /// Of the textured blocks of a stream: where fewer hold still, everything moves.
@@ -34,7 +34,7 @@ const MOVES: f64 = 0.3;
 const HOLDS: f64 = 0.6;
 
 /// The logarithms of the deviation and of the odds of no noise, from what a pair of frames gives and what
-/// [`of_picture`] says of one. Where everything moves, and nothing of the textured blocks holds `still`, the differences may lower a
+/// [`of_image`] says of one. Where everything moves, and nothing of the textured blocks holds `still`, the differences may lower a
 /// deviation but not raise it.
 pub(super) fn of_stream(pair: &[f32; OF_PAIR], said: [f32; 4], is_chroma: bool, still: f64) -> [f32; 2] {
     let [sigma, fine, coarse, clean] = said;

@@ -55,10 +55,10 @@ fn agrees_with_the_reference() {
         };
         let (plane, other) = (Plane::new(&samples, width, role), Plane::new(&other, width, role));
         let mut work = Work::default();
-        let own = features::of_picture(plane, &mut work).features.unwrap();
-        assert_near(&own, &golden.features, "a picture's features");
-        let said = regression::of_picture(&own);
-        assert_near(&said, &golden.said, "what is said of a picture");
+        let own = features::of_image(plane, &mut work).features.unwrap();
+        assert_near(&own, &golden.features, "an image's features");
+        let said = regression::of_image(&own);
+        assert_near(&said, &golden.said, "what is said of an image");
         let seen = features::of_pair(plane, other, &mut work);
         let (pair, still) = (seen.features.unwrap(), seen.still);
         assert_near(&pair, &golden.pair, "a pair's features");

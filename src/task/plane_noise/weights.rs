@@ -1,6 +1,6 @@
 //! The weights of the regressions, written by `models/train/noise_estimate.py rust`.
 
-pub(super) mod picture {
+pub(super) mod image {
     use crate::task::plane_noise::regression::Layer;
 
     pub(in crate::task::plane_noise) static FIRST: Layer<79, 24> = Layer {

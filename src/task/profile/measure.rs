@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::line::{Point, clipped_variance, flat_at, lower_line};
 use super::{ColorModel, Method, NoiseLine, NoiseProfile, pairs, patches};
 use crate::error::{Error, Result};
-use crate::frame::Frame;
+use crate::media::Image;
 
 /// Signals are told apart in so many levels.
 const LEVELS: usize = 48;
@@ -24,10 +24,10 @@ const MOST_CUT: f64 = 0.005;
 /// taken off, which is flicker of the light, and differences beyond four standard deviations are left out, which are
 /// things that moved.
 ///
-/// **One picture**: patches of 8x8 pixels are sorted into levels by their mean. In each level the eighth counts that is
+/// **One image**: patches of 8x8 pixels are sorted into levels by their mean. In each level the eighth counts that is
 /// smoothest by its horizontal and vertical wavelet coefficients (Daubechies, two vanishing moments); its noise is read
 /// from the diagonal ones, which in white noise do not depend on the others, so that choosing does not make noise seem
-/// less. This is the plan of Foi et al. 2008 (section 3: level sets of a smooth picture without its edges, a robust
+/// less. This is the plan of Foi et al. 2008 (section 3: level sets of a smooth image without its edges, a robust
 /// deviation in each, a line through them). Textures as fine as a pixel count as noise, and noise that neighbouring
 /// pixels share, as a JPEG has it, is underestimated.
 ///
@@ -47,11 +47,11 @@ pub struct Profiler {
 /// What was looked at last.
 #[derive(Debug)]
 enum Seen {
-    Frame(Frame),
+    Image(Image),
     Planes(YuvPlanes),
 }
 
-/// The planes of a frame of video, as [`YuvFrames`](crate::tensor::YuvFrames) reads them.
+/// The planes of a frame of video, as [`YuvFrameConverter`](crate::tensor::YuvFrames) reads them.
 #[derive(Clone, Debug)]
 pub struct YuvPlanes {
     /// Luma `[2 H, 2 W]` from 0 to 1, then Cb and Cr `[H, W]`, centred on 0.5.
@@ -82,12 +82,12 @@ impl Profiler {
         Self::default()
     }
 
-    /// Looks at a picture, for which `name` stands in messages. Holds it until the next one.
+    /// Looks at an image, for which `name` stands in messages. Holds it until the next one.
     ///
     /// # Errors
-    /// [`Error::Input`] for a picture that is not of the size, the depth and the channels of the one before.
-    pub fn add(&mut self, name: &Path, frame: Frame) -> Result<()> {
-        self.see(name, Seen::Frame(frame))
+    /// [`Error::Input`] for an image that is not of the size, the depth and the channels of the one before.
+    pub fn add(&mut self, name: &Path, frame: Image) -> Result<()> {
+        self.see(name, Seen::Image(frame))
     }
 
     /// Looks at a frame of video. All that a profiler looks at is of one kind.
@@ -112,7 +112,7 @@ impl Profiler {
                         );
                         return Err(Error::input(name, problem));
                     }
-                    (Seen::Frame(previous), Seen::Frame(frame)) => pairs::compare(previous, frame, &mut self.channels)?,
+                    (Seen::Image(previous), Seen::Image(frame)) => pairs::compare(previous, frame, &mut self.channels)?,
                     (Seen::Planes(previous), Seen::Planes(planes)) => {
                         pairs::compare_planes(previous, planes, &mut self.channels);
                     }
@@ -130,19 +130,19 @@ impl Profiler {
     /// The profile of all that was seen.
     ///
     /// # Errors
-    /// [`Error::Usage`] when nothing was; [`Error::Input`] for pictures that are too small, saturated, or copies of each
+    /// [`Error::Usage`] when nothing was; [`Error::Input`] for images that are too small, saturated, or copies of each
     /// other.
     pub fn finish(mut self) -> Result<NoiseProfile> {
-        let Some((name, seen)) = self.previous else { return Err(Error::usage("no picture was given to measure")) };
+        let Some((name, seen)) = self.previous else { return Err(Error::usage("no image was given to measure")) };
         let [width, height] = seen.size();
-        let method = if self.frames == 1 { Method::Picture } else { Method::Frames };
+        let method = if self.frames == 1 { Method::Image } else { Method::Frames };
         let noise_in_signal = match method {
             // Neighbours do not carry the noise of a pixel; the mean of a patch has its own.
             Method::Frames => 0.0,
-            Method::Picture => patches::NOISE_IN_SIGNAL,
+            Method::Image => patches::NOISE_IN_SIGNAL,
         };
-        if method == Method::Picture {
-            let Seen::Frame(frame) = &seen else {
+        if method == Method::Image {
+            let Seen::Image(frame) = &seen else {
                 let problem =
                     "it has one frame, and noise is measured by the differences of two or more of a still scene";
                 return Err(Error::input(name, problem));
@@ -152,7 +152,7 @@ impl Profiler {
         }
         let mut lines = Vec::with_capacity(self.channels.len());
         let color_model = match seen {
-            Seen::Frame(_) => ColorModel::Rgb,
+            Seen::Image(_) => ColorModel::Rgb,
             Seen::Planes(_) => ColorModel::Yuv,
         };
         for (index, levels) in self.channels.iter().enumerate() {
@@ -190,14 +190,14 @@ impl Profiler {
 impl Seen {
     fn channels(&self) -> usize {
         match self {
-            Self::Frame(frame) => frame.color_channels(),
+            Self::Image(frame) => frame.color_channels(),
             Self::Planes(_) => 3,
         }
     }
 
     fn size(&self) -> [usize; 2] {
         match self {
-            Self::Frame(frame) => [frame.width, frame.height],
+            Self::Image(frame) => [frame.width, frame.height],
             Self::Planes(planes) => planes.grid.map(|side| 2 * side),
         }
     }
@@ -205,7 +205,7 @@ impl Seen {
     /// The step between two samples.
     fn quantum(&self) -> f64 {
         let bits = match self {
-            Self::Frame(frame) => frame.samples.bits(),
+            Self::Image(frame) => frame.samples.bits(),
             Self::Planes(planes) => planes.bits,
         };
         1.0 / f64::from((1_u32 << bits) - 1)
@@ -214,7 +214,7 @@ impl Seen {
     fn describe(&self) -> String {
         let [width, height] = self.size();
         match self {
-            Self::Frame(frame) => {
+            Self::Image(frame) => {
                 let color = if frame.color_channels() == 3 { "RGB" } else { "grey" };
                 format!("{width}x{height} in {}-bit {color}", frame.samples.bits())
             }

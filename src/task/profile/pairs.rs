@@ -2,15 +2,15 @@
 
 use super::measure::{Level, YuvPlanes, is_cut, level_of};
 use crate::error::Result;
-use crate::frame::Frame;
+use crate::media::Image;
 use crate::tensor::{Range, Rect, read_region};
 
 /// About how many pixels of a pair of frames are looked at.
 const SAMPLES: usize = 1 << 20;
 
 /// Collects the differences of two frames.
-pub(super) fn compare(one: &Frame, other: &Frame, channels: &mut [Vec<Level>]) -> Result<()> {
-    // A grid whose step is odd, so that it does not fall in with the grid of a compressed picture.
+pub(super) fn compare(one: &Image, other: &Image, channels: &mut [Vec<Level>]) -> Result<()> {
+    // A grid whose step is odd, so that it does not fall in with the grid of a compressed image.
     let step = (one.width * one.height / SAMPLES).isqrt() | 1;
     let width = one.width + 2;
     let size = 3 * width;

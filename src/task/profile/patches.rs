@@ -1,8 +1,8 @@
-//! A single picture: where it is smooth, its finest structure is noise.
+//! A single image: where it is smooth, its finest structure is noise.
 
 use super::measure::{Level, is_cut, level_of};
 use crate::error::Result;
-use crate::frame::Frame;
+use crate::media::Image;
 use crate::task::estimate::{HIGH_PASS, LOW_PASS};
 use crate::tensor::{Range, Rect, read_region};
 
@@ -13,7 +13,7 @@ const COVERED: usize = PATCH + 2;
 /// The variance of the noise in the mean of a patch, as a part of a sample's.
 pub(super) const NOISE_IN_SIGNAL: f64 = 1.0 / (PATCH * PATCH) as f64;
 
-/// About how many patches of a channel are looked at in a large picture; in a small one they overlap by half.
+/// About how many patches of a channel are looked at in a large image; in a small one they overlap by half.
 const PATCHES: usize = 1 << 16;
 
 /// Of the patches of a level, one in so many is taken to be smooth.
@@ -29,8 +29,8 @@ struct Patch {
     diagonal: [f32; PATCH * PATCH / 4],
 }
 
-/// Collects the noise of the smooth parts of a picture.
-pub(super) fn look_at(frame: &Frame, channels: &mut [Vec<Level>]) -> Result<()> {
+/// Collects the noise of the smooth parts of an image.
+pub(super) fn look_at(frame: &Image, channels: &mut [Vec<Level>]) -> Result<()> {
     if frame.width < COVERED || frame.height < COVERED {
         return Ok(());
     }

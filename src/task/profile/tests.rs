@@ -3,8 +3,8 @@ use std::path::Path;
 use super::{Method, NoiseLine, NoiseProfile, Profiler};
 use crate::diffusion::{NoiseAt, NoiseSource, Philox};
 use crate::error::Error;
-use crate::frame::picture::{self, Limits};
-use crate::frame::{Frame, Metadata, Samples};
+use crate::media::still::{self, Limits};
+use crate::media::{Image, Metadata, Samples};
 use crate::tensor::{Range, read_planes};
 
 /// A clean scene: values from 0 to 1, plane by plane.
@@ -28,7 +28,7 @@ fn flat(level: f32) -> Scene {
 
 fn photograph(name: &str) -> Scene {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name);
-    let frame = picture::read(&path, &Limits::default()).unwrap();
+    let frame = still::read(&path, &Limits::default()).unwrap();
     let mut values = vec![0.0; 3 * frame.width * frame.height];
     read_planes(&frame, Range::UNIT, &mut values).unwrap();
     let planes = values.chunks_exact(frame.width * frame.height).map(<[f32]>::to_vec).collect();
@@ -36,7 +36,7 @@ fn photograph(name: &str) -> Scene {
 }
 
 /// The scene as a camera delivers it whose noise has the variance `a * signal + b`.
-fn shot(scene: &Scene, (a, b): (f32, f32), seed: u64, bits: u32) -> Frame {
+fn shot(scene: &Scene, (a, b): (f32, f32), seed: u64, bits: u32) -> Image {
     let Scene { width, height, ref planes } = *scene;
     let white = ((1_u32 << bits) - 1) as f32;
     let mut values = vec![0.0; width * height * planes.len()];
@@ -55,10 +55,10 @@ fn shot(scene: &Scene, (a, b): (f32, f32), seed: u64, bits: u32) -> Frame {
         8 => Samples::U8(values.iter().map(|value| *value as u8).collect()),
         _ => Samples::U16(values.iter().map(|value| *value as u16).collect()),
     };
-    Frame { width, height, channels: planes.len(), samples, metadata: Metadata::default() }
+    Image { width, height, channels: planes.len(), samples, metadata: Metadata::default() }
 }
 
-fn measured(frames: impl IntoIterator<Item = Frame>) -> crate::Result<NoiseProfile> {
+fn measured(frames: impl IntoIterator<Item = Image>) -> crate::Result<NoiseProfile> {
     let mut profiler = Profiler::new();
     for (index, frame) in frames.into_iter().enumerate() {
         profiler.add(Path::new(&format!("{index}.png")), frame)?;
@@ -109,10 +109,10 @@ fn frames_of_a_photograph_give_the_camera_s_line() {
 }
 
 #[test]
-fn one_picture_gives_its_line() {
+fn one_image_gives_its_line() {
     for noise in NOISES {
         let profile = measured([shot(&patches(3), noise, 1, 8)]).unwrap();
-        assert_eq!((profile.method, profile.frames), (Method::Picture, 1));
+        assert_eq!((profile.method, profile.frames), (Method::Image, 1));
         is_near(&profile, noise, 0.15);
     }
 }
@@ -122,7 +122,7 @@ fn one_photograph_gives_the_camera_s_line() {
     for name in ["chelsea.png", "coffee.png", "astronaut.png"] {
         for noise in [(0.02, 4e-4), (0.01, 1e-4), (0.002, 4e-4)] {
             let profile = measured([shot(&photograph(name), noise, 1, 8)]).unwrap();
-            // Textures are noise in the eyes of a single picture, and where there are few pixels there may be nothing else.
+            // Textures are noise in the eyes of a single image, and where there are few pixels there may be nothing else.
             is_within(&profile, noise, 0.12, 0.35);
         }
     }
@@ -135,7 +135,7 @@ fn flicker_and_moved_things_are_no_noise() {
         let mut scene = patches(1);
         for (i, value) in scene.planes[0].iter_mut().enumerate() {
             let (x, y) = (i % scene.width, i / scene.width);
-            // A thing of a hundredth of the picture that wanders, and light that changes by 6 %.
+            // A thing of a hundredth of the image that wanders, and light that changes by 6 %.
             let left = 40 * seed as usize;
             if (left..left + 32).contains(&x) && (100..124).contains(&y) {
                 *value = 0.9;
@@ -175,7 +175,7 @@ fn a_flat_scene_tells_one_variance() {
     }
 }
 
-fn refused(frames: impl IntoIterator<Item = Frame>, words: &str) {
+fn refused(frames: impl IntoIterator<Item = Image>, words: &str) {
     match measured(frames) {
         Err(Error::Input { problem, .. }) => assert!(problem.contains(words), "{problem}"),
         other => panic!("{other:?} where an input was to be refused: {words}"),
@@ -190,7 +190,7 @@ fn what_tells_nothing_is_refused() {
         refused([shot(level, 1), shot(level, 2)], "expose so");
     }
     refused([shot(0.5, 1), shot(0.5, 1)], "does not differ from the frames before");
-    let tiny = Frame { width: 4, height: 4, samples: Samples::U8(vec![90; 16]), ..shot(0.5, 1) };
+    let tiny = Image { width: 4, height: 4, samples: Samples::U8(vec![90; 16]), ..shot(0.5, 1) };
     refused([tiny.clone()], "too few");
     refused([tiny.clone(), tiny.clone()], "too few");
     refused([shot(0.5, 1), tiny], "4x4 in 8-bit grey, 0.png is 128x96");
@@ -213,7 +213,7 @@ fn a_file_gives_back_what_was_written() {
 #[test]
 fn what_is_no_profile_is_refused() {
     let line = NoiseLine { a: 0.01, b: 1e-4, signal: [0.1, 0.9] };
-    let good = NoiseProfile::new(Method::Picture, 1, [64, 48], [line]).unwrap().to_toml();
+    let good = NoiseProfile::new(Method::Image, 1, [64, 48], [line]).unwrap().to_toml();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("camera.toml");
     let read = |text: &str| {
@@ -236,7 +236,7 @@ fn what_is_no_profile_is_refused() {
         ("[0.1, 0.9]", "[0.9, 0.1]"),
         ("[0.1, 0.9]", "[0.1, 1.1]"),
         ("[0.1, 0.9]", "[0.1]"),
-        ("picture", "guess"),
+        ("image", "guess"),
         (&good, ""),
         (&good, "Dear diary"),
     ] {
@@ -244,5 +244,5 @@ fn what_is_no_profile_is_refused() {
         assert_ne!(text, good);
         assert!(matches!(read(&text), Err(Error::Input { .. })), "{text}");
     }
-    assert!(NoiseProfile::new(Method::Picture, 1, [64, 48], [line, line]).is_err());
+    assert!(NoiseProfile::new(Method::Image, 1, [64, 48], [line, line]).is_err());
 }

@@ -1,6 +1,6 @@
-use super::Pictures;
+use super::FrameConverter;
 use crate::diffusion::{NoiseAt, NoiseSource, Philox};
-use crate::frame::stream::{Matrix, Rate, Siting, Video};
+use crate::media::stream::{Matrix, Rate, Siting, VideoFormat};
 use crate::tensor::Range;
 
 pub(in crate::tensor) const FORMATS: [&str; 13] = [
@@ -19,8 +19,8 @@ pub(in crate::tensor) const FORMATS: [&str; 13] = [
     "rgb48le",
 ];
 
-/// Any bytes that are samples of this format: the worst of pictures.
-pub(in crate::tensor) fn random(video: &Video) -> Vec<u8> {
+/// Any bytes that are samples of this format: the worst of frames.
+pub(in crate::tensor) fn random(video: &VideoFormat) -> Vec<u8> {
     let mut values = vec![0.0; video.bytes()];
     Philox::new(3).fill(NoiseAt { step: 0, batch: 0, channel: 0, y: 0 }, 0, &mut values);
     let bits = video.format.bits();
@@ -37,15 +37,15 @@ fn what_nothing_changes_comes_back_bit_by_bit() {
         for siting in [Siting::Center, Siting::Left, Siting::TopLeft] {
             for (full_range, matrix) in [(false, Matrix::Bt601), (true, Matrix::Bt709)] {
                 for (width, height) in [(1, 1), (2, 2), (3, 5), (8, 6), (31, 1), (1, 17), (33, 18)] {
-                    let mut video = Video::new(width, height, Rate::of(25), name.parse().unwrap());
-                    video.color = crate::frame::stream::Color { matrix, full_range, siting, ..video.color };
+                    let mut video = VideoFormat::new(width, height, Rate::of(25), name.parse().unwrap());
+                    video.color = crate::media::stream::Color { matrix, full_range, siting, ..video.color };
                     let before = random(&video);
                     let mut after = before.clone();
                     for range in [Range::UNIT, Range::SIGNED] {
-                        let mut pictures = Pictures::new(&video, 3, range).unwrap();
+                        let mut frames = FrameConverter::new(&video, 3, range).unwrap();
                         let mut planes = vec![0.0; 3 * width * height];
-                        pictures.read(&before, &mut planes);
-                        pictures.write(&planes, &mut after);
+                        frames.read(&before, &mut planes);
+                        frames.write(&planes, &mut after);
                         assert!(before == after, "{name} {siting:?} {width}x{height} full range: {full_range}");
                     }
                 }
@@ -68,14 +68,14 @@ fn known_colors() {
         (Matrix::Bt709, [32, 240, 118], [0.0, 0.0, 1.0]),
     ];
     for (matrix, yuv, rgb) in cases {
-        let mut video = Video::new(1, 1, Rate::of(25), "yuv444p".parse().unwrap());
+        let mut video = VideoFormat::new(1, 1, Rate::of(25), "yuv444p".parse().unwrap());
         video.color.matrix = matrix;
-        let mut pictures = Pictures::new(&video, 3, Range::UNIT).unwrap();
+        let mut frames = FrameConverter::new(&video, 3, Range::UNIT).unwrap();
         let mut planes = [0.0; 3];
-        pictures.read(&yuv, &mut planes);
+        frames.read(&yuv, &mut planes);
         assert!(planes.iter().zip(rgb).all(|(found, known)| (found - known).abs() < 0.01), "{yuv:?} is {planes:?}");
         let mut again = Vec::new();
-        pictures.write(&rgb, &mut again);
+        frames.write(&rgb, &mut again);
         assert_eq!(again, yuv);
     }
 }
@@ -83,7 +83,7 @@ fn known_colors() {
 #[test]
 fn chroma_lies_where_the_siting_says() {
     // A ramp of chroma stays one where samples lie on pixels, and is a staircase where they lie between.
-    let mut video = Video::new(8, 2, Rate::of(25), "yuv420p".parse().unwrap());
+    let mut video = VideoFormat::new(8, 2, Rate::of(25), "yuv420p".parse().unwrap());
     video.color.full_range = true;
     let mut bytes = vec![128; 16];
     bytes.extend([100, 110, 120, 130].iter().chain(&[128; 4]));
@@ -91,7 +91,7 @@ fn chroma_lies_where_the_siting_says() {
         let mut video = video.clone();
         video.color.siting = siting;
         let mut planes = vec![0.0; 48];
-        Pictures::new(&video, 3, Range::UNIT).unwrap().read(&bytes, &mut planes);
+        FrameConverter::new(&video, 3, Range::UNIT).unwrap().read(&bytes, &mut planes);
         planes[32..40].iter().map(|b| ((b * 255.0 - 128.0) / 1.772 + 128.0).round() as i32).collect::<Vec<_>>()
     };
     assert_eq!(blues(Siting::Left), [100, 105, 110, 115, 120, 125, 130, 130]);
@@ -100,16 +100,16 @@ fn chroma_lies_where_the_siting_says() {
 
 #[test]
 fn grey_goes_into_one_plane_or_three_and_colour_into_three() {
-    let grey = Video::new(2, 1, Rate::of(25), "gray".parse().unwrap());
+    let grey = VideoFormat::new(2, 1, Rate::of(25), "gray".parse().unwrap());
     for channels in [1, 3] {
         let mut planes = vec![0.0; 2 * channels];
-        let mut pictures = Pictures::new(&grey, channels, Range::UNIT).unwrap();
-        pictures.read(&[16, 235], &mut planes);
+        let mut frames = FrameConverter::new(&grey, channels, Range::UNIT).unwrap();
+        frames.read(&[16, 235], &mut planes);
         assert!(planes.iter().zip([0.0, 1.0].repeat(channels)).all(|(found, known)| (found - known).abs() < 1e-6));
         let mut bytes = Vec::new();
-        pictures.write(&planes, &mut bytes);
+        frames.write(&planes, &mut bytes);
         assert_eq!(bytes, [16, 235]);
     }
-    let color = Video { format: "rgb24".parse().unwrap(), ..grey };
-    assert!(Pictures::new(&color, 1, Range::UNIT).is_err());
+    let color = VideoFormat { format: "rgb24".parse().unwrap(), ..grey };
+    assert!(FrameConverter::new(&color, 1, Range::UNIT).is_err());
 }

@@ -1,6 +1,6 @@
-use super::{YuvFrames, grid_of, pack, sigmas_of_rgb, unpack};
+use super::{YuvFrameConverter, grid_of, pack, sigmas_of_rgb, unpack};
 use crate::diffusion::{NoiseAt, NoiseSource, Philox};
-use crate::frame::stream::{Matrix, Rate, Video};
+use crate::media::stream::{Matrix, Rate, VideoFormat};
 use crate::tensor::stream::tests::{FORMATS, random};
 
 const SIZES: [(usize, usize); 7] = [(1, 1), (2, 2), (3, 5), (8, 6), (31, 1), (1, 17), (33, 18)];
@@ -10,11 +10,11 @@ fn unchanged_planes_come_back_bit_by_bit() {
     for name in FORMATS {
         for (full_range, matrix) in [(false, Matrix::Bt601), (true, Matrix::Bt709)] {
             for (width, height) in SIZES {
-                let mut video = Video::new(width, height, Rate::of(25), name.parse().unwrap());
+                let mut video = VideoFormat::new(width, height, Rate::of(25), name.parse().unwrap());
                 (video.color.matrix, video.color.full_range) = (matrix, full_range);
                 let before = random(&video);
                 let mut after = before.clone();
-                let mut frames = YuvFrames::new(&video, &video).unwrap();
+                let mut frames = YuvFrameConverter::new(&video, &video).unwrap();
                 let [across, down] = grid_of([width, height]);
                 let mut planes = vec![f32::NAN; 6 * across * down];
                 frames.read(&before, &mut planes);
@@ -39,9 +39,9 @@ fn packing_keeps_the_order_of_two_by_two() {
 }
 
 /// The chroma planes of a frame of 4:2:2 whose colour is a ramp, with noise in its detail.
-fn ramp(noise: f32) -> (Video, Vec<u8>, Vec<f32>) {
+fn ramp(noise: f32) -> (VideoFormat, Vec<u8>, Vec<f32>) {
     let (width, height) = (64, 64);
-    let video = Video::new(width, height, Rate::of(25), "yuv422p".parse().unwrap());
+    let video = VideoFormat::new(width, height, Rate::of(25), "yuv422p".parse().unwrap());
     let mut draws = vec![0.0; width / 2 * height];
     Philox::new(5).fill(NoiseAt { step: 0, batch: 0, channel: 0, y: 0 }, 0, &mut draws);
     let clean: Vec<f32> = (0..width / 2 * height).map(|i| 60.0 + 1.7 * (i / (width / 2)) as f32).collect();
@@ -55,7 +55,7 @@ fn ramp(noise: f32) -> (Video, Vec<u8>, Vec<f32>) {
 #[test]
 fn detail_of_chroma_loses_its_noise() {
     let (video, bytes, clean) = ramp(6.0);
-    let mut frames = YuvFrames::new(&video, &video).unwrap();
+    let mut frames = YuvFrameConverter::new(&video, &video).unwrap();
     let area = 32 * 32;
     let mut planes = vec![0.0; 6 * area];
     frames.read(&bytes, &mut planes);

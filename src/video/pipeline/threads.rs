@@ -5,27 +5,27 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::{Flow, GLANCE, PATIENCE, Tally};
+use super::{Counters, POLL_TIMEOUT, PipelineOptions, READER_POLL};
 use crate::error::{Error, Result};
-use crate::frame::stream::{Arrival, Picture, Sink, Source};
+use crate::media::stream::{ReadOutcome, Sink, Source, VideoFrame};
 use crate::video::histogram::Histogram;
-use crate::video::pace::lately;
+use crate::video::pace::moving_average;
 use crate::video::queue::{Popped, Queue};
 
-/// A picture and when it came.
+/// A frame and when it came.
 pub(super) struct Item {
-    pub(super) picture: Picture,
+    pub(super) frame: VideoFrame,
     pub(super) arrived: Instant,
 }
 
 /// What the threads share.
 pub(super) struct Shared {
-    /// Pictures to work on, or what the reader ended with.
+    /// Frames to work on, or what the reader ended with.
     pub(super) incoming: Queue<Item>,
     /// Their memory, on its way back.
-    pub(super) spare_in: Queue<Picture>,
+    pub(super) spare_in: Queue<VideoFrame>,
     pub(super) outgoing: Queue<Item>,
-    pub(super) spare_out: Queue<Picture>,
+    pub(super) spare_out: Queue<VideoFrame>,
     pub(super) read: AtomicU64,
     pub(super) dropped: AtomicU64,
     pub(super) corrupt: AtomicU64,
@@ -36,14 +36,14 @@ pub(super) struct Shared {
     pub(super) written: Mutex<Written>,
 }
 
-/// What became of pictures that were worked on.
+/// What became of frames that were worked on.
 #[derive(Default)]
 pub(super) struct Written {
     pub(super) count: u64,
     pub(super) writing: Histogram,
     pub(super) latency: Histogram,
-    /// What writing a picture takes of late.
-    pub(super) lately: Duration,
+    /// What writing a frame takes of late.
+    pub(super) moving_average: Duration,
 }
 
 impl Shared {
@@ -51,9 +51,9 @@ impl Shared {
         self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn tally(&self, begun: Option<Instant>) -> Tally {
+    pub(super) fn counters(&self, begun: Option<Instant>) -> Counters {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Tally {
+        Counters {
             read: count(&self.read),
             late: count(&self.late),
             written: self.written().count,
@@ -73,7 +73,7 @@ fn thread<T: Send + 'static>(name: &str, body: impl FnOnce() -> T + Send + 'stat
 pub(super) fn spawn_reader(
     shared: Arc<Shared>,
     mut source: Box<dyn Source>,
-    flow: Flow,
+    flow: PipelineOptions,
 ) -> Result<JoinHandle<Result<()>>> {
     thread("reading", move || {
         let result = read_all(&shared, source.as_mut(), flow);
@@ -82,30 +82,30 @@ pub(super) fn spawn_reader(
     })
 }
 
-fn read_all(shared: &Shared, source: &mut dyn Source, flow: Flow) -> Result<()> {
+fn read_all(shared: &Shared, source: &mut dyn Source, flow: PipelineOptions) -> Result<()> {
     let live = source.is_live();
     let mut lost: Option<Instant> = None;
     loop {
-        let mut picture = loop {
-            match shared.spare_in.pop(PATIENCE) {
-                Popped::Item(picture) => break picture,
+        let mut frame = loop {
+            match shared.spare_in.pop(POLL_TIMEOUT) {
+                Popped::Item(frame) => break frame,
                 Popped::Closed => return Ok(()),
                 Popped::Waiting => {}
             }
         };
         loop {
-            match source.next(&mut picture)? {
-                Arrival::Picture => break,
-                Arrival::End => return Ok(()),
-                Arrival::Waiting => {}
-                Arrival::Corrupt(why) => {
+            match source.next(&mut frame)? {
+                ReadOutcome::Frame => break,
+                ReadOutcome::End => return Ok(()),
+                ReadOutcome::Waiting => {}
+                ReadOutcome::Corrupt(why) => {
                     shared.corrupt.fetch_add(1, Ordering::Relaxed);
                     if !live && !flow.skip_corrupt {
                         let advice = "what came before is kept; --skip-corrupt passes over it";
                         return Err(Error::input("the stream", format!("{why}; {advice}")));
                     }
                 }
-                Arrival::Lost(why) => {
+                ReadOutcome::Disconnected(why) => {
                     let since = *lost.get_or_insert_with(Instant::now);
                     if flow.reconnect.is_none_or(|patience| since.elapsed() > patience) {
                         let advice = "plug it in again; --reconnect SECONDS waits for it";
@@ -122,15 +122,15 @@ fn read_all(shared: &Shared, source: &mut dyn Source, flow: Flow) -> Result<()> 
             shared.reconnected.fetch_add(1, Ordering::Relaxed);
         }
         shared.read.fetch_add(1, Ordering::Relaxed);
-        let mut item = Item { picture, arrived: Instant::now() };
+        let mut item = Item { frame, arrived: Instant::now() };
         if live {
             if let Some(dropped) = shared.incoming.replace(item) {
                 shared.dropped.fetch_add(1, Ordering::Relaxed);
-                shared.spare_in.replace(dropped.picture);
+                shared.spare_in.replace(dropped.frame);
             }
             continue;
         }
-        while let Err(back) = shared.incoming.push(item, PATIENCE) {
+        while let Err(back) = shared.incoming.push(item, POLL_TIMEOUT) {
             if shared.incoming.is_closed() {
                 return Ok(());
             }
@@ -160,20 +160,20 @@ pub(super) fn spawn_writer(
 
 fn write_all(shared: &Shared, sink: &mut dyn Sink, live: bool, deadline: Option<Duration>) -> Result<()> {
     loop {
-        match shared.outgoing.pop(PATIENCE) {
+        match shared.outgoing.pop(POLL_TIMEOUT) {
             Popped::Item(item) => {
                 let begun = Instant::now();
                 let mut is_wanted = sink.is_wanted()?;
                 while !is_wanted && !live && !shared.stopped.load(Ordering::Relaxed) {
-                    thread::sleep(GLANCE);
+                    thread::sleep(READER_POLL);
                     is_wanted = sink.is_wanted()?;
                 }
                 if !is_wanted {
                     shared.dropped.fetch_add(1, Ordering::Relaxed);
-                    shared.spare_out.replace(item.picture);
+                    shared.spare_out.replace(item.frame);
                     continue;
                 }
-                sink.write(&item.picture)?;
+                sink.write(&item.frame)?;
                 let (writing, latency) = (begun.elapsed(), item.arrived.elapsed());
                 if deadline.is_some_and(|deadline| latency > deadline) {
                     shared.late.fetch_add(1, Ordering::Relaxed);
@@ -182,9 +182,9 @@ fn write_all(shared: &Shared, sink: &mut dyn Sink, live: bool, deadline: Option<
                 written.count += 1;
                 written.writing.add(writing);
                 written.latency.add(latency);
-                written.lately = lately(written.lately, writing);
+                written.moving_average = moving_average(written.moving_average, writing);
                 drop(written);
-                shared.spare_out.replace(item.picture);
+                shared.spare_out.replace(item.frame);
             }
             Popped::Waiting => {}
             Popped::Closed => return Ok(()),

@@ -1,4 +1,4 @@
-//! Scenes that are known, and what is known of them after some pictures.
+//! Scenes that are known, and what is known of them after some frames.
 
 use super::Temporal;
 use crate::diffusion::{NoiseAt, NoiseSource, Philox};
@@ -51,22 +51,22 @@ fn fused(scenes: &[Vec<f32>], sigma: f32) -> (Temporal, Vec<f32>, Vec<f32>) {
     let mut temporal = Temporal::new(Planes::full(3, WIDTH, HEIGHT));
     let mut last = (Vec::new(), Vec::new());
     for (i, clean) in scenes.iter().enumerate() {
-        let mut picture = noisy(clean, sigma, i as u64);
+        let mut frame = noisy(clean, sigma, i as u64);
         let mut map = [vec![sigma; WIDTH * HEIGHT]];
-        temporal.track(&picture, f64::from(sigma * sigma));
-        temporal.fuse(&mut picture, &mut map);
+        temporal.track(&frame, f64::from(sigma * sigma));
+        temporal.fuse(&mut frame, &mut map);
         let [map] = map;
-        last = (picture, map);
+        last = (frame, map);
     }
     (temporal, last.0, last.1)
 }
 
 #[test]
-fn noise_falls_as_pictures_of_a_still_scene_come_and_the_map_says_so() {
+fn noise_falls_as_frames_of_a_still_scene_come_and_the_map_says_so() {
     for count in [1, 2, 4, 16] {
         let scenes = vec![scene(0.0, 0.0, None); count];
-        let (temporal, picture, map) = fused(&scenes, SIGMA);
-        let found = variance(&picture, &scenes[0], |_, _| true) / (SIGMA * SIGMA);
+        let (temporal, frame, map) = fused(&scenes, SIGMA);
+        let found = variance(&frame, &scenes[0], |_, _| true) / (SIGMA * SIGMA);
         let told = map.iter().map(|sigma| sigma * sigma).sum::<f32>() / map.len() as f32 / (SIGMA * SIGMA);
         let expected = 1.0 / count as f32;
         assert!((found / expected - 1.0).abs() < 0.15, "{count}: {found}");
@@ -78,18 +78,18 @@ fn noise_falls_as_pictures_of_a_still_scene_come_and_the_map_says_so() {
 #[test]
 fn what_moves_is_new_and_what_does_not_is_known() {
     let scenes: Vec<_> = (0..12).map(|i| scene(0.0, 0.0, Some(150 + 8 * i))).collect();
-    let (temporal, picture, map) = fused(&scenes, SIGMA);
+    let (temporal, frame, map) = fused(&scenes, SIGMA);
     let (left, top) = (150 + 8 * 11, 40);
-    // The square and where it just was: as noisy as one picture at most.
+    // The square and where it just was: as noisy as one frame at most.
     let around = |x: usize, y: usize| (left - 8..left + 24).contains(&x) && (top..top + 24).contains(&y);
-    let near = variance(&picture, &scenes[11], around) / (SIGMA * SIGMA);
+    let near = variance(&frame, &scenes[11], around) / (SIGMA * SIGMA);
     assert!(near < 1.1, "{near}");
-    let far = variance(&picture, &scenes[11], |x, _| x < 60) / (SIGMA * SIGMA);
+    let far = variance(&frame, &scenes[11], |x, _| x < 60) / (SIGMA * SIGMA);
     assert!(far < 0.3, "{far}");
-    // Nowhere is the picture much worse than the map says.
+    // Nowhere is the frame much worse than the map says.
     for (x, y) in [(0, 0), (left - 8, top), (left, top), (left + 16, top + 16), (left + 24, top)] {
         let inside = |i: usize, j: usize| (x..x + 8).contains(&i) && (y..y + 8).contains(&j);
-        let found = variance(&picture, &scenes[11], inside);
+        let found = variance(&frame, &scenes[11], inside);
         let told = map[(y + 4) * WIDTH + x + 4].powi(2);
         assert!(found < 2.0 * told + 1e-4, "{x},{y}: {found} is there, {told} is told");
     }
@@ -102,8 +102,8 @@ fn a_camera_that_moves_as_a_whole_is_followed() {
     let parts: Vec<_> = (0..10).map(|i| scene(1.6 * i as f32, 0.4 * i as f32, None)).collect();
     let inner = |x: usize, y: usize| (24..WIDTH - 24).contains(&x) && (24..HEIGHT - 24).contains(&y);
     for (scenes, most) in [(whole, 0.3), (parts, 0.75)] {
-        let (temporal, picture, _) = fused(&scenes, SIGMA);
-        let found = variance(&picture, &scenes[9], inner) / (SIGMA * SIGMA);
+        let (temporal, frame, _) = fused(&scenes, SIGMA);
+        let found = variance(&frame, &scenes[9], inner) / (SIGMA * SIGMA);
         assert!(found < most, "{found} for {most}, {} resets", temporal.resets());
     }
 }
@@ -131,9 +131,9 @@ fn planes_of_the_frame_before_move_as_the_scene_does() {
     let scenes = [scene(0.0, 0.0, None), scene(3.0, -2.0, None)];
     let mut temporal = Temporal::new(Planes::full(3, WIDTH, HEIGHT));
     for clean in &scenes {
-        let mut picture = clean.clone();
-        temporal.track(&picture, 0.0);
-        temporal.fuse(&mut picture, &mut [vec![0.01; WIDTH * HEIGHT]]);
+        let mut frame = clean.clone();
+        temporal.track(&frame, 0.0);
+        temporal.fuse(&mut frame, &mut [vec![0.01; WIDTH * HEIGHT]]);
     }
     let mut before = scenes[0].clone();
     assert!(temporal.move_along(&mut before));
@@ -145,30 +145,30 @@ fn planes_of_the_frame_before_move_as_the_scene_does() {
 fn a_cut_makes_everything_new() {
     let mut scenes = vec![scene(0.0, 0.0, None); 8];
     scenes.push(scene(0.0, 0.0, None).iter().map(|value| 0.9 - value).collect());
-    let (temporal, picture, map) = fused(&scenes, SIGMA);
+    let (temporal, frame, map) = fused(&scenes, SIGMA);
     assert_eq!(temporal.resets(), 1);
-    assert!(picture == noisy(&scenes[8], SIGMA, 8) && map.iter().all(|sigma| *sigma == SIGMA));
+    assert!(frame == noisy(&scenes[8], SIGMA, 8) && map.iter().all(|sigma| *sigma == SIGMA));
 }
 
 #[test]
 fn light_that_changes_is_followed() {
     let still = scene(0.0, 0.0, None);
     let scenes: Vec<Vec<f32>> = (0..16).map(|i| still.iter().map(|v| v * (1.0 + 0.01 * i as f32)).collect()).collect();
-    let (temporal, picture, _) = fused(&scenes, SIGMA);
-    let found = variance(&picture, &scenes[15], |_, _| true) / (SIGMA * SIGMA);
+    let (temporal, frame, _) = fused(&scenes, SIGMA);
+    let found = variance(&frame, &scenes[15], |_, _| true) / (SIGMA * SIGMA);
     assert!(found < 0.15 && temporal.resets() == 0, "{found}");
 }
 
 #[test]
-fn tiny_pictures_are_pictures() {
+fn tiny_frames_are_frames() {
     for (width, height) in [(1, 1), (2, 5), (7, 3)] {
         let mut temporal = Temporal::new(Planes::full(3, width, height));
         for i in 0..4 {
-            let mut picture = vec![0.1 * i as f32; 3 * width * height];
+            let mut frame = vec![0.1 * i as f32; 3 * width * height];
             let mut sigma = [vec![0.1; width * height]];
-            temporal.track(&picture, 0.01);
-            temporal.fuse(&mut picture, &mut sigma);
-            assert!(picture.iter().chain(&sigma[0]).all(|value| value.is_finite()), "{width}x{height}");
+            temporal.track(&frame, 0.01);
+            temporal.fuse(&mut frame, &mut sigma);
+            assert!(frame.iter().chain(&sigma[0]).all(|value| value.is_finite()), "{width}x{height}");
         }
     }
 }

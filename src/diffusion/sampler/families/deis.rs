@@ -1,7 +1,7 @@
 //! DEIS: exponential integrators of the probability flow.
 
 use super::multistep::{LAGS, Lagged};
-use super::{Definition, Descent, Sampler, Walk};
+use super::{Definition, LevelPath, Levels, Sampler};
 use crate::diffusion::plan::Kept;
 
 impl Sampler {
@@ -10,21 +10,26 @@ impl Sampler {
         name: "deis",
         class: Some("DEISMultistepScheduler"),
         paper: "Zhang and Chen 2023, section 3.3, log-rho; as in diffusers",
-        walk: Walk::Deis,
+        path: LevelPath::Deis,
         eta: None,
-        rows: |descent, _| {
-            let count = descent.spans.len();
-            let few = descent.settings.lower_order_final.unwrap_or(true) && count < 15;
-            let rows = descent.spans.iter().enumerate().map(|(i, span)| {
+        rows: |path_levels, _| {
+            let count = path_levels.transitions.len();
+            let few = path_levels.settings.lower_order_final.unwrap_or(true) && count < 15;
+            let rows = path_levels.transitions.iter().enumerate().map(|(i, transition)| {
                 let left = if few { count - i } else { LAGS };
                 // The logarithm of no noise says nothing.
-                let left = if span.to.noise == 0.0 { 1 } else { left };
-                let order = descent.settings.solver_order.min(i + 1).min(left);
-                let of =
-                    std::array::from_fn(
-                        |j| if j < order { span.to.signal * factor(descent, i, j, order) } else { 0.0 },
-                    );
-                Lagged { span: *span, value: Kept::Noise, x: span.to.signal / span.from.signal, of, d: 0.0 }
+                let left = if transition.to.noise == 0.0 { 1 } else { left };
+                let order = path_levels.settings.solver_order.min(i + 1).min(left);
+                let of = std::array::from_fn(|j| {
+                    if j < order { transition.to.signal * factor(path_levels, i, j, order) } else { 0.0 }
+                });
+                Lagged {
+                    transition: *transition,
+                    value: Kept::Noise,
+                    x: transition.to.signal / transition.from.signal,
+                    of,
+                    d: 0.0,
+                }
             });
             Lagged::table(&rows.collect::<Vec<_>>())
         },
@@ -33,9 +38,9 @@ impl Sampler {
 
 /// The integral over step `i`, in sigma, of Lagrange's polynomial in `ln(sigma)` of degree `order - 1` that is 1 at the level of the
 /// row `j` before.
-fn factor(descent: &Descent, i: usize, j: usize, order: usize) -> f64 {
-    let sigma = |lag: usize| descent.spans[i - lag].from.sigma();
-    let (from, to) = (sigma(0), descent.spans[i].to.sigma());
+fn factor(path_levels: &Levels, i: usize, j: usize, order: usize) -> f64 {
+    let sigma = |lag: usize| path_levels.transitions[i - lag].from.sigma();
+    let (from, to) = (sigma(0), path_levels.transitions[i].to.sigma());
     // Relative to `from`: the polynomial is `sum p[k] * ln(s / from)^k`.
     let log = |lag: usize| (sigma(lag) / from).ln();
     let mut p = [1.0, 0.0, 0.0];

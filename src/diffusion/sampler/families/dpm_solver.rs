@@ -2,7 +2,7 @@
 
 use super::multistep::{LAGS, Lagged, lambda, moments};
 use super::rows::SolverType;
-use super::{Definition, Sampler, Walk, rows};
+use super::{Definition, LevelPath, Sampler, rows};
 use crate::diffusion::plan::{Kept, Level};
 
 impl Sampler {
@@ -11,12 +11,12 @@ impl Sampler {
         name: "dpmpp-2m",
         class: Some("DPMSolverMultistepScheduler"),
         paper: "Lu et al. 2022, algorithm 2",
-        walk: Walk::Solver,
+        path: LevelPath::Solver,
         eta: None,
-        rows: |descent, _| {
-            descent.each_after(|before, span| match before {
-                Some(before) => rows::dpmpp_2m(before.from, span, descent.settings.solver_type),
-                None => rows::ddim(span, 0.0, false),
+        rows: |path_levels, _| {
+            path_levels.each_after(|before, transition| match before {
+                Some(before) => rows::dpmpp_2m(before.from, transition, path_levels.settings.solver_type),
+                None => rows::ddim(transition, 0.0, false),
             })
         },
     });
@@ -26,11 +26,13 @@ impl Sampler {
         name: "dpmpp-2m-sde",
         class: Some("DPMSolverMultistepScheduler"),
         paper: "Lu et al. 2022, appendix D; SDE-DPM-Solver++(2M)",
-        walk: Walk::Solver,
+        path: LevelPath::Solver,
         eta: None,
-        rows: |descent, _| {
-            let solver = descent.settings.solver_type;
-            descent.each_after(|before, span| rows::dpmpp_2m_sde(before.map(|before| before.from), span, solver))
+        rows: |path_levels, _| {
+            let solver = path_levels.settings.solver_type;
+            path_levels.each_after(|before, transition| {
+                rows::dpmpp_2m_sde(before.map(|before| before.from), transition, solver)
+            })
         },
     });
 
@@ -39,18 +41,26 @@ impl Sampler {
         name: "dpmpp-3m",
         class: Some("DPMSolverMultistepScheduler"),
         paper: "Lu et al. 2022, appendix B; as in diffusers",
-        walk: Walk::Solver,
+        path: LevelPath::Solver,
         eta: None,
-        rows: |descent, _| {
-            let rows = descent.spans.iter().zip(descent.orders(3)).enumerate().map(|(i, (span, order))| {
-                let before = |lag: usize| descent.spans[i - lag].from;
-                let of = match order {
-                    1 => [moments(span.from, span.to)[0], 0.0, 0.0, 0.0],
-                    2 => second_order(before(1), span.from, span.to, descent.settings.solver_type),
-                    _ => third_order([before(2), before(1)], span.from, span.to),
-                };
-                Lagged { span: *span, value: Kept::Prediction, x: span.to.noise / span.from.noise, of, d: 0.0 }
-            });
+        rows: |path_levels, _| {
+            let rows = path_levels.transitions.iter().zip(path_levels.orders(3)).enumerate().map(
+                |(i, (transition, order))| {
+                    let before = |lag: usize| path_levels.transitions[i - lag].from;
+                    let of = match order {
+                        1 => [moments(transition.from, transition.to)[0], 0.0, 0.0, 0.0],
+                        2 => second_order(before(1), transition.from, transition.to, path_levels.settings.solver_type),
+                        _ => third_order([before(2), before(1)], transition.from, transition.to),
+                    };
+                    Lagged {
+                        transition: *transition,
+                        value: Kept::Prediction,
+                        x: transition.to.noise / transition.from.noise,
+                        of,
+                        d: 0.0,
+                    }
+                },
+            );
             Lagged::table(&rows.collect::<Vec<_>>())
         },
     });

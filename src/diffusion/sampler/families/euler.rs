@@ -1,6 +1,6 @@
 //! Euler's and Heun's methods in sigma.
 
-use super::{Definition, Sampler, Walk, rows};
+use super::{Definition, LevelPath, Sampler, rows};
 
 impl Sampler {
     /// `euler`: Euler's method on the probability flow in sigma.
@@ -8,9 +8,9 @@ impl Sampler {
         name: "euler",
         class: Some("EulerDiscreteScheduler"),
         paper: "Karras et al. 2022, algorithm 1 without its correction",
-        walk: Walk::Sigmas,
+        path: LevelPath::Sigmas,
         eta: None,
-        rows: |descent, _| descent.each(|span| rows::ddim(span, 0.0, false)),
+        rows: |path_levels, _| path_levels.each(|transition| rows::ddim(transition, 0.0, false)),
     });
 
     /// `euler-a`: Euler's method to below the next level, and noise up to it; all of DDPM's with eta 1.
@@ -18,9 +18,9 @@ impl Sampler {
         name: "euler-a",
         class: Some("EulerAncestralDiscreteScheduler"),
         paper: "Song et al. 2021 (score SDE), appendix F; as in k-diffusion",
-        walk: Walk::Sigmas,
+        path: LevelPath::Sigmas,
         eta: Some(1.0),
-        rows: |descent, eta| descent.each(|span| rows::ddim(span, eta, false)),
+        rows: |path_levels, eta| path_levels.each(|transition| rows::ddim(transition, eta, false)),
     });
 
     /// `heun`: Heun's method, of second order; two evaluations a step, and one in the last.
@@ -28,13 +28,13 @@ impl Sampler {
         name: "heun",
         class: Some("HeunDiscreteScheduler"),
         paper: "Karras et al. 2022, algorithm 1",
-        walk: Walk::Corrected,
+        path: LevelPath::Corrected,
         eta: None,
-        rows: |descent, _| {
-            let pairs = descent.spans.iter().enumerate().flat_map(|(i, span)| {
-                let next = descent.spans.get(i + 1);
-                let corrected = next.map(|next| rows::heun(span, next));
-                std::iter::once(rows::ddim(span, 0.0, false)).chain(corrected)
+        rows: |path_levels, _| {
+            let pairs = path_levels.transitions.iter().enumerate().flat_map(|(i, transition)| {
+                let next = path_levels.transitions.get(i + 1);
+                let corrected = next.map(|next| rows::heun(transition, next));
+                std::iter::once(rows::ddim(transition, 0.0, false)).chain(corrected)
             });
             pairs.collect()
         },

@@ -1,7 +1,7 @@
 //! DPM-Solver-2 in sigma, as in k-diffusion: each step is taken with the slope half-way down its logarithm.
 
 use super::multistep::row_of;
-use super::{Definition, Descent, Sampler, Walk, rows};
+use super::{Definition, LevelPath, Levels, Sampler, rows};
 use crate::diffusion::plan::{Kept, Level, Step};
 
 impl Sampler {
@@ -10,9 +10,9 @@ impl Sampler {
         name: "kdpm2",
         class: Some("KDPM2DiscreteScheduler"),
         paper: "Lu et al. 2022, DPM-Solver, algorithm 1; Karras et al. 2022, algorithm 2; as in k-diffusion",
-        walk: Walk::Halved,
+        path: LevelPath::Halved,
         eta: None,
-        rows: |descent, _| pairs(descent, 0.0),
+        rows: |path_levels, _| pairs(path_levels, 0.0),
     });
 
     /// `kdpm2-a`: the same to below the next level, and noise up to it.
@@ -20,28 +20,28 @@ impl Sampler {
         name: "kdpm2-a",
         class: Some("KDPM2AncestralDiscreteScheduler"),
         paper: "as kdpm2; Song et al. 2021 (score SDE), appendix F, for its noise; as in k-diffusion",
-        walk: Walk::Halved,
+        path: LevelPath::Halved,
         eta: Some(1.0),
         rows: pairs,
     });
 }
 
-fn pairs(descent: &Descent, eta: f64) -> Vec<Step> {
+fn pairs(path_levels: &Levels, eta: f64) -> Vec<Step> {
     let mut table = Vec::new();
-    for span in &descent.spans {
-        let (from, to) = (span.from, span.to);
+    for transition in &path_levels.transitions {
+        let (from, to) = (transition.from, transition.to);
         let d = eta * to.noise / from.noise * from.variance_from(to).sqrt();
         let below = (to.noise * to.noise - d * d).max(0.0).sqrt();
         if below == 0.0 {
-            table.push(rows::ddim(span, eta, false));
+            table.push(rows::ddim(transition, eta, false));
             continue;
         }
         let middle = Level { noise: (from.noise * below).sqrt(), ..from };
-        table.push(rows::ddim_between(from, span.scaling, middle, 0.0, false));
+        table.push(rows::ddim_between(from, transition.scaling, middle, 0.0, false));
         // From the start of the step, which is `(x - (1 - ratio) * D_prev) / ratio`.
         let ratio = middle.noise / from.noise;
         let of = [below / middle.noise, (from.noise - below) / middle.noise];
-        let mut row = row_of(middle, descent.scaling(middle), Kept::Prediction, of);
+        let mut row = row_of(middle, path_levels.scaling(middle), Kept::Prediction, of);
         row.past[0] = 1.0 - 1.0 / ratio;
         table.push(Step { d, ..row });
     }

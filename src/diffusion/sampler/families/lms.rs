@@ -1,7 +1,7 @@
 //! The linear multistep method of Adams and Bashforth in sigma.
 
 use super::multistep::{LAGS, Lagged};
-use super::{Definition, Descent, Sampler, Walk};
+use super::{Definition, LevelPath, Levels, Sampler};
 use crate::diffusion::plan::Kept;
 
 impl Sampler {
@@ -10,13 +10,13 @@ impl Sampler {
         name: "lms",
         class: Some("LMSDiscreteScheduler"),
         paper: "Adams and Bashforth 1883; as in k-diffusion",
-        walk: Walk::Sigmas,
+        path: LevelPath::Sigmas,
         eta: None,
-        rows: |descent, _| {
-            let rows = descent.spans.iter().enumerate().map(|(i, span)| {
+        rows: |path_levels, _| {
+            let rows = path_levels.transitions.iter().enumerate().map(|(i, transition)| {
                 let order = (i + 1).min(LAGS + 1);
-                let of = std::array::from_fn(|j| if j < order { factor(descent, i, j, order) } else { 0.0 });
-                Lagged { span: *span, value: Kept::Noise, x: 1.0, of, d: 0.0 }
+                let of = std::array::from_fn(|j| if j < order { factor(path_levels, i, j, order) } else { 0.0 });
+                Lagged { transition: *transition, value: Kept::Noise, x: 1.0, of, d: 0.0 }
             });
             Lagged::table(&rows.collect::<Vec<_>>())
         },
@@ -24,14 +24,14 @@ impl Sampler {
 }
 
 /// The integral over step `i` of Lagrange's polynomial of degree `order - 1` that is 1 at the level of the row `j` before.
-fn factor(descent: &Descent, i: usize, j: usize, order: usize) -> f64 {
-    let sigma = |lag: usize| descent.spans[i - lag].from.noise;
+fn factor(path_levels: &Levels, i: usize, j: usize, order: usize) -> f64 {
+    let sigma = |lag: usize| path_levels.transitions[i - lag].from.noise;
     let polynomial = |at: f64| {
         let others = (0..order).filter(|k| *k != j);
         others.map(|k| (at - sigma(k)) / (sigma(j) - sigma(k))).product::<f64>()
     };
     // Gauss and Legendre's rule of two points, which is exact to third degree.
-    let (from, to) = (sigma(0), descent.spans[i].to.noise);
+    let (from, to) = (sigma(0), path_levels.transitions[i].to.noise);
     let (middle, half) = (0.5 * (from + to), 0.5 * (to - from));
     let offset = half / 3.0_f64.sqrt();
     half * (polynomial(middle - offset) + polynomial(middle + offset))

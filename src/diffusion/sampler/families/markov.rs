@@ -1,6 +1,6 @@
 //! Denoising diffusion as a Markov chain, and its implicit form.
 
-use super::{Definition, Sampler, Walk, rows};
+use super::{Definition, LevelPath, Sampler, rows};
 use crate::diffusion::plan::Step;
 
 impl Sampler {
@@ -9,9 +9,11 @@ impl Sampler {
         name: "ddim",
         class: Some("DDIMScheduler"),
         paper: "Song, Meng and Ermon 2021, equation 12",
-        walk: Walk::Strides,
+        path: LevelPath::Strides,
         eta: Some(0.0),
-        rows: |descent, eta| descent.each(|span| rows::ddim(span, eta, descent.unclipped_direction)),
+        rows: |path_levels, eta| {
+            path_levels.each(|transition| rows::ddim(transition, eta, path_levels.unclipped_direction))
+        },
     });
 
     /// `ddpm`: denoising diffusion probabilistic models, from each visited timestep to the next; draws noise.
@@ -22,12 +24,12 @@ impl Sampler {
         name: "ddpm",
         class: Some("DDPMScheduler"),
         paper: "Ho, Jain and Abbeel 2020, equation 7",
-        walk: Walk::Ancestral,
+        path: LevelPath::Ancestral,
         eta: None,
-        rows: |descent, _| {
-            descent.each(|span| {
-                let row = rows::ddpm(span, descent.settings.variance);
-                Step { d: if span.is_first { 0.0 } else { row.d }, ..row }
+        rows: |path_levels, _| {
+            path_levels.each(|transition| {
+                let row = rows::ddpm(transition, path_levels.settings.variance);
+                Step { d: if transition.is_first { 0.0 } else { row.d }, ..row }
             })
         },
     });

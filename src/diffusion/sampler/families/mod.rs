@@ -16,7 +16,7 @@ mod score;
 mod singlestep;
 mod unipc;
 
-use super::{Definition, Descent, Sampler, Walk, multistep, rows};
+use super::{Definition, LevelPath, Levels, Sampler, multistep, rows};
 
 impl Sampler {
     /// Every sampler there is.

@@ -1,7 +1,7 @@
 //! PNDM: linear multistep and Runge-Kutta methods on the manifold that DDIM's step follows.
 
 use super::multistep::row_of;
-use super::{Definition, Descent, Sampler, Walk};
+use super::{Definition, LevelPath, Levels, Sampler};
 use crate::diffusion::parameterization::Prediction;
 use crate::diffusion::plan::{Keep, Kept, Level, Step};
 
@@ -20,33 +20,33 @@ impl Sampler {
         name: "pndm",
         class: Some("PNDMScheduler"),
         paper: "Liu et al. 2022, equations 11 to 13; as in diffusers",
-        walk: Walk::Pndm,
+        path: LevelPath::Pndm,
         eta: None,
-        rows: |descent, _| Rows::of(descent).table(),
+        rows: |path_levels, _| Rows::of(path_levels).table(),
     });
 }
 
 struct Rows<'a> {
-    descent: &'a Descent,
+    path_levels: &'a Levels,
     /// Diffusers averages velocities, where the network says such.
     value: Kept,
     table: Vec<Step>,
 }
 
 impl<'a> Rows<'a> {
-    fn of(descent: &'a Descent) -> Self {
-        let is_velocity = descent.settings.prediction == Prediction::VPrediction;
+    fn of(path_levels: &'a Levels) -> Self {
+        let is_velocity = path_levels.settings.prediction == Prediction::VPrediction;
         let value = if is_velocity { Kept::Output } else { Kept::Noise };
-        Self { descent, value, table: Vec::new() }
+        Self { path_levels, value, table: Vec::new() }
     }
 
     fn table(mut self) -> Vec<Step> {
-        let spans = &self.descent.spans;
-        let starts = if self.descent.runs_kutta() { self.runge_kutta() } else { self.plain() };
-        for (i, span) in spans.iter().enumerate().skip(starts) {
+        let transitions = &self.path_levels.transitions;
+        let starts = if self.path_levels.runs_kutta() { self.runge_kutta() } else { self.plain() };
+        for (i, transition) in transitions.iter().enumerate().skip(starts) {
             let adams = ADAMS[i.min(3)];
-            let [of_x, of_value] = self.transfer(span.from, span.to);
-            let mut row = row_of(span.from, span.scaling, self.value, [of_x, of_value * adams[0]]);
+            let [of_x, of_value] = self.transfer(transition.from, transition.to);
+            let mut row = row_of(transition.from, transition.scaling, self.value, [of_x, of_value * adams[0]]);
             adams.iter().enumerate().skip(1).for_each(|(j, factor)| row.past[(i - j) % 3] = of_value * factor);
             self.push(row, Some(i % 3));
         }
@@ -55,10 +55,10 @@ impl<'a> Rows<'a> {
 
     /// A step whose end is asked again, from the average of both; returns where the multistep rows go on.
     fn plain(&mut self) -> usize {
-        let [first, second, ..] = self.descent.spans[..] else { return 0 };
+        let [first, second, ..] = self.path_levels.transitions[..] else { return 0 };
         let [a, b] = self.transfer(first.from, first.to);
         self.push(row_of(first.from, first.scaling, self.value, [a, b]), Some(0));
-        let [again, slope] = self.transfer(self.descent.above(&second, &first), second.from);
+        let [again, slope] = self.transfer(self.path_levels.above(&second, &first), second.from);
         // From the start, which is `(x - b * H) / a`.
         let mut row = row_of(second.from, second.scaling, self.value, [again / a, slope / 2.0]);
         row.past[0] = slope / 2.0 - again * b / a;
@@ -70,9 +70,9 @@ impl<'a> Rows<'a> {
     fn runge_kutta(&mut self) -> usize {
         const MIDDLE: [usize; 2] = [3, 4];
         for k in 0..3 {
-            let (from, to) = (self.descent.spans[k], self.descent.spans[k + 1]);
-            let (half, scaling) = self.descent.half_above(&to);
-            let [a1, b1] = self.transfer(from.from, self.descent.half_below(&from));
+            let (from, to) = (self.path_levels.transitions[k], self.path_levels.transitions[k + 1]);
+            let (half, scaling) = self.path_levels.half_above(&to);
+            let [a1, b1] = self.transfer(from.from, self.path_levels.half_below(&from));
             let [a2, b2] = self.transfer(from.from, half);
             let [a3, b3] = self.transfer(from.from, to.from);
             self.push(row_of(from.from, from.scaling, self.value, [a1, b1]), Some(k));

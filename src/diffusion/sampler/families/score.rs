@@ -1,6 +1,6 @@
 //! Score networks' own samplers.
 
-use super::{Definition, Sampler, Walk, rows};
+use super::{Definition, LevelPath, Sampler, rows};
 use crate::diffusion::plan::Level;
 
 impl Sampler {
@@ -10,18 +10,18 @@ impl Sampler {
         name: "langevin",
         class: None,
         paper: "Song and Ermon 2019, algorithm 1; 2020, technique 4 (the step size); Jolicoeur-Martineau et al. 2021 (the last step)",
-        walk: Walk::Geometric,
+        path: LevelPath::Geometric,
         eta: None,
-        rows: |descent, _| {
+        rows: |path_levels, _| {
             const EVALUATIONS: usize = 5;
-            let levels = descent.spans.iter().enumerate().flat_map(|(i, span)| {
+            let levels = path_levels.transitions.iter().enumerate().flat_map(|(i, transition)| {
                 // From the level above; the first has none, and is as far from the second.
-                let above = descent.spans[i.max(1) - 1].from;
-                let below = descent.spans.get(i.max(1)).map_or(span.from, |span| span.from);
-                let size = rows::langevin_size(above.sigma() / below.sigma(), EVALUATIONS);
-                std::iter::repeat_n(rows::langevin(span, size), EVALUATIONS)
+                let above = path_levels.transitions[i.max(1) - 1].from;
+                let below = path_levels.transitions.get(i.max(1)).map_or(transition.from, |transition| transition.from);
+                let size = rows::langevin_step_size(above.sigma() / below.sigma(), EVALUATIONS);
+                std::iter::repeat_n(rows::langevin(transition, size), EVALUATIONS)
             });
-            levels.chain(descent.spans.last().map(rows::denoise)).collect()
+            levels.chain(path_levels.transitions.last().map(rows::denoise)).collect()
         },
     });
 
@@ -34,16 +34,19 @@ impl Sampler {
         name: "pc",
         class: None,
         paper: "Song et al. 2021 (score SDE), algorithms 2 to 5, equation 46",
-        walk: Walk::Ancestral,
+        path: LevelPath::Ancestral,
         eta: None,
-        rows: |descent, _| {
+        rows: |path_levels, _| {
             /// The paper's signal-to-noise ratio r.
             const RATIO: f64 = 0.16;
-            let pairs = descent.spans.iter().flat_map(|span| {
-                let predicted =
-                    if span.to == Level::CLEAN { rows::denoise(span) } else { rows::reverse_diffusion(span) };
-                let alpha = (span.from.signal / span.to.signal).powi(2);
-                [rows::langevin(span, 2.0 * alpha * RATIO * RATIO), predicted]
+            let pairs = path_levels.transitions.iter().flat_map(|transition| {
+                let predicted = if transition.to == Level::CLEAN {
+                    rows::denoise(transition)
+                } else {
+                    rows::reverse_diffusion(transition)
+                };
+                let alpha = (transition.from.signal / transition.to.signal).powi(2);
+                [rows::langevin(transition, 2.0 * alpha * RATIO * RATIO), predicted]
             });
             pairs.collect()
         },
@@ -55,14 +58,16 @@ impl Sampler {
         name: "ode",
         class: None,
         paper: "Song et al. 2021 (score SDE), equations 47 and 48",
-        walk: Walk::Markov,
+        path: LevelPath::Markov,
         eta: None,
-        rows: |descent, _| {
-            descent.each(
-                |span| {
-                    if span.to == Level::CLEAN { rows::denoise(span) } else { rows::probability_flow(span) }
-                },
-            )
+        rows: |path_levels, _| {
+            path_levels.each(|transition| {
+                if transition.to == Level::CLEAN {
+                    rows::denoise(transition)
+                } else {
+                    rows::probability_flow(transition)
+                }
+            })
         },
     });
 }

@@ -2,7 +2,7 @@
 
 use super::multistep::{LAGS, Lagged, lambda, moments};
 use super::rows::SolverType;
-use super::{Definition, Descent, Sampler, Walk};
+use super::{Definition, LevelPath, Levels, Sampler};
 use crate::diffusion::discrete::FinalSigma;
 use crate::diffusion::plan::{Kept, Level};
 
@@ -12,32 +12,33 @@ impl Sampler {
         name: "dpmpp-single",
         class: Some("DPMSolverSinglestepScheduler"),
         paper: "Lu et al. 2022, algorithm 1 and appendix B; as in diffusers",
-        walk: Walk::Singlestep,
+        path: LevelPath::Singlestep,
         eta: None,
-        rows: |descent, _| {
+        rows: |path_levels, _| {
             // What the predictions since the start of a step have added, this row's first. All else of a state is the state at the
             // start times the ratio of noise, so that what a row starts from follows from where the one before went.
             let mut added = [0.0; LAGS + 1];
-            let rows = descent.spans.iter().enumerate().zip(orders(descent)).map(|((i, span), order)| {
-                let of = factors(descent, i, order);
-                let ratio = span.to.noise / span.from.noise;
-                if order == 1 {
-                    added = [0.0; LAGS + 1];
-                }
-                let from_here = std::array::from_fn(|j| of[j] - if j > 0 { ratio * added[j - 1] } else { 0.0 });
-                added = of;
-                Lagged { span: *span, value: Kept::Prediction, x: ratio, of: from_here, d: 0.0 }
-            });
+            let rows =
+                path_levels.transitions.iter().enumerate().zip(orders(path_levels)).map(|((i, transition), order)| {
+                    let of = factors(path_levels, i, order);
+                    let ratio = transition.to.noise / transition.from.noise;
+                    if order == 1 {
+                        added = [0.0; LAGS + 1];
+                    }
+                    let from_here = std::array::from_fn(|j| of[j] - if j > 0 { ratio * added[j - 1] } else { 0.0 });
+                    added = of;
+                    Lagged { transition: *transition, value: Kept::Prediction, x: ratio, of: from_here, d: 0.0 }
+                });
             Lagged::table(&rows.collect::<Vec<_>>())
         },
     });
 }
 
 /// Factors of the predictions in a step that ends with row `i` and started `order - 1` rows before it.
-fn factors(descent: &Descent, i: usize, order: usize) -> [f64; LAGS + 1] {
-    let (here, to) = (descent.spans[i].from, descent.spans[i].to);
-    let before = |lag: usize| descent.spans[i - lag].from;
-    let solver = descent.settings.solver_type;
+fn factors(path_levels: &Levels, i: usize, order: usize) -> [f64; LAGS + 1] {
+    let (here, to) = (path_levels.transitions[i].from, path_levels.transitions[i].to);
+    let before = |lag: usize| path_levels.transitions[i - lag].from;
+    let solver = path_levels.settings.solver_type;
     let from_start = |start: Level, level: Level| lambda(level) - lambda(start);
     let start = before(order - 1);
     let [first, second, third] = moments(start, to);
@@ -66,10 +67,11 @@ fn factors(descent: &Descent, i: usize, order: usize) -> [f64; LAGS + 1] {
 }
 
 /// How many evaluations the step has in which each row is, and which of them it is: the order of its formula.
-fn orders(descent: &Descent) -> Vec<usize> {
-    let (count, order) = (descent.spans.len(), descent.settings.solver_order);
-    let ends_clean = descent.settings.final_sigma == FinalSigma::Zero;
-    let ends_low = descent.settings.lower_order_final.unwrap_or(false) || !count.is_multiple_of(order) || ends_clean;
+fn orders(path_levels: &Levels) -> Vec<usize> {
+    let (count, order) = (path_levels.transitions.len(), path_levels.settings.solver_order);
+    let ends_clean = path_levels.settings.final_sigma == FinalSigma::Zero;
+    let ends_low =
+        path_levels.settings.lower_order_final.unwrap_or(false) || !count.is_multiple_of(order) || ends_clean;
     let mut orders: Vec<usize> = (0..count).map(|i| i % order + 1).collect();
     // The last step is of lower order, in as many rows.
     if ends_low && count.is_multiple_of(order) {

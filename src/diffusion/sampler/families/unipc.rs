@@ -1,7 +1,7 @@
 //! UniPC: a predictor and a corrector of any order, which cost one evaluation together.
 
 use super::multistep::{LAGS, Lagged, lambda};
-use super::{Definition, Descent, Sampler, Walk};
+use super::{Definition, LevelPath, Levels, Sampler};
 use crate::diffusion::plan::Kept;
 
 impl Sampler {
@@ -13,29 +13,30 @@ impl Sampler {
         name: "unipc",
         class: Some("UniPCMultistepScheduler"),
         paper: "Zhao et al. 2023, algorithms 1 and 2; as in diffusers",
-        walk: Walk::UniPc,
+        path: LevelPath::UniPc,
         eta: None,
-        rows: |descent, _| {
-            let settings = &descent.settings;
+        rows: |path_levels, _| {
+            let settings = &path_levels.settings;
             let value = if settings.predicts_noise { Kept::Noise } else { Kept::Prediction };
             let order = |i: usize| {
-                let left = if settings.lower_order_final.unwrap_or(true) { descent.spans.len() - i } else { LAGS };
+                let left =
+                    if settings.lower_order_final.unwrap_or(true) { path_levels.transitions.len() - i } else { LAGS };
                 // Steps of no end in the logarithm are of first order.
-                let left = if descent.spans[i].to.noise == 0.0 { 1 } else { left };
+                let left = if path_levels.transitions[i].to.noise == 0.0 { 1 } else { left };
                 settings.solver_order.min(i + 1).min(left)
             };
-            let rows = descent.spans.iter().enumerate().map(|(i, span)| {
+            let rows = path_levels.transitions.iter().enumerate().map(|(i, transition)| {
                 let ratio = if settings.predicts_noise {
-                    span.to.signal / span.from.signal
+                    transition.to.signal / transition.from.signal
                 } else {
-                    span.to.noise / span.from.noise
+                    transition.to.noise / transition.from.noise
                 };
-                let mut of = Step::new(descent, i, order(i)).predicted();
+                let mut of = Step::new(path_levels, i, order(i)).predicted();
                 if i > 0 && !settings.disable_corrector.contains(&(i - 1)) {
-                    let correction = Step::new(descent, i - 1, order(i - 1)).correction();
+                    let correction = Step::new(path_levels, i - 1, order(i - 1)).correction();
                     of.iter_mut().zip(correction).for_each(|(of, correction)| *of += ratio * correction);
                 }
-                Lagged { span: *span, value, x: ratio, of, d: 0.0 }
+                Lagged { transition: *transition, value, x: ratio, of, d: 0.0 }
             });
             Lagged::table(&rows.collect::<Vec<_>>())
         },
@@ -45,7 +46,7 @@ impl Sampler {
 /// What a step's formulas are made of.
 struct Step {
     order: usize,
-    /// `h` in the direction of the exponential: `-h` for predictions of the clean picture.
+    /// `h` in the direction of the exponential: `-h` for predictions of the clean image.
     hh: f64,
     /// Where the earlier rows lie in units of `h`, and at last 1.
     r: Vec<f64>,
@@ -57,19 +58,20 @@ struct Step {
 }
 
 impl Step {
-    fn new(descent: &Descent, i: usize, order: usize) -> Self {
-        let span = &descent.spans[i];
-        let h = lambda(span.to) - lambda(span.from);
-        let earlier = (1..order).map(|k| (lambda(descent.spans[i - k].from) - lambda(span.from)) / h);
+    fn new(path_levels: &Levels, i: usize, order: usize) -> Self {
+        let transition = &path_levels.transitions[i];
+        let h = lambda(transition.to) - lambda(transition.from);
+        let earlier = (1..order).map(|k| (lambda(path_levels.transitions[i - k].from) - lambda(transition.from)) / h);
         let r = earlier.chain([1.0]).collect();
-        let (hh, of_first) = if descent.settings.predicts_noise { (h, span.to.noise) } else { (-h, span.to.signal) };
-        // `sigma_t * (exp(h) - 1)` stays finite at the clean picture.
-        let first = if descent.settings.predicts_noise {
-            span.to.signal * span.from.sigma() - span.to.noise
+        let (hh, of_first) =
+            if path_levels.settings.predicts_noise { (h, transition.to.noise) } else { (-h, transition.to.signal) };
+        // `sigma_t * (exp(h) - 1)` stays finite at the clean image.
+        let first = if path_levels.settings.predicts_noise {
+            transition.to.signal * transition.from.sigma() - transition.to.noise
         } else {
             of_first * hh.exp_m1()
         };
-        let b = if descent.settings.is_bh1 { hh } else { hh.exp_m1() };
+        let b = if path_levels.settings.is_bh1 { hh } else { hh.exp_m1() };
         let mut phi = hh.exp_m1() / hh - 1.0;
         let mut factorial = 1.0;
         let right = (1..=order).map(|k| {

@@ -1,0 +1,106 @@
+//! What commands that draw share: which model, which sampler, and what is kept of the steps.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use eddy::diffusion::{Guidance, Sampler, StepContext};
+use eddy::media::still;
+use eddy::media::{Format, Image, Metadata, Samples};
+use eddy::task::{GenerateOptions, Generator, as_images};
+use eddy::tensor::Range;
+use ndarray::Array4;
+
+use super::options::MemoryOptions;
+
+/// How an image is drawn.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Sampling")]
+pub(crate) struct DrawingOptions {
+    /// Steps of the sampler; as the model has it when left out
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    steps: Option<u16>,
+
+    /// The sampler, of those of `eddy sample`
+    #[arg(long, value_name = "NAME")]
+    sampler: Option<Sampler>,
+
+    /// How much of the noise is fresh, from 0 to 1, of samplers that have an eta
+    #[arg(long, value_name = "ETA")]
+    eta: Option<f64>,
+
+    /// Where noise comes from: the same seed gives the same image
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    pub(crate) seed: u64,
+
+    /// Keep what the network takes the image for, at each step, in this folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) save_steps: Option<PathBuf>,
+}
+
+impl DrawingOptions {
+    pub(crate) fn options(&self, memory: &MemoryOptions) -> GenerateOptions {
+        GenerateOptions {
+            sampler: self.sampler,
+            steps: self.steps.map(usize::from),
+            eta: self.eta,
+            resample: 1,
+            strength: None,
+            tile: memory.tile(),
+            budget: memory.budget(),
+        }
+    }
+
+    /// What keeps the steps, where that is asked for.
+    pub(crate) fn keeper(&self, drawer: &Generator<'_>) -> eddy::Result<Option<StepKeeper>> {
+        StepKeeper::new(self.save_steps.as_deref(), drawer)
+    }
+}
+
+/// Writes each prediction of the clean image as `step-001.png`; of several images beside each other.
+pub(crate) struct StepKeeper {
+    folder: PathBuf,
+    range: Range,
+}
+
+impl StepKeeper {
+    /// In that folder, if there is one.
+    pub(crate) fn new(folder: Option<&Path>, drawer: &Generator<'_>) -> eddy::Result<Option<Self>> {
+        let Some(folder) = folder else { return Ok(None) };
+        if drawer.draws_latents() {
+            return Err(eddy::Error::usage("its steps are latents and no images; leave --save-steps out"));
+        }
+        let problem = "the folder for the steps cannot be made";
+        eddy::durable::create_folder(folder).map_err(|cause| eddy::Error::output_from(folder, problem, cause))?;
+        Ok(Some(Self { folder: folder.to_owned(), range: drawer.range() }))
+    }
+}
+
+impl Guidance for StepKeeper {
+    fn guide(&mut self, moment: &StepContext<'_>, d: &mut Array4<f32>) -> eddy::Result<()> {
+        let digits = moment.count.to_string().len();
+        let name = format!("step-{:0digits$}.png", moment.index + 1);
+        let beside = as_images(d, self.range)?;
+        let mut image = tabled(&beside, beside.len());
+        image.metadata.note =
+            Some(format!("step {} of {}, sigma {:.4}", moment.index + 1, moment.count, moment.level.sigma()));
+        still::write(&image, &self.folder.join(name), Format::Png, &still::Options::default()).map(drop)
+    }
+}
+
+/// Frames of one kind in so many columns, row by row.
+pub(crate) fn tabled(images: &[Image], columns: usize) -> Image {
+    let rows = images.len().div_ceil(columns.max(1));
+    let (width, height, channels) =
+        images.first().map_or((1, 1, 1), |first| (first.width, first.height, first.channels));
+    let across = columns * width * channels;
+    let mut samples = vec![0; across * rows * height];
+    for (i, image) in images.iter().enumerate() {
+        let Samples::U8(own) = &image.samples else { continue };
+        let corner = (i / columns) * height * across + (i % columns) * width * channels;
+        for (y, row) in own.chunks_exact(width * channels).enumerate() {
+            samples[corner + y * across..][..row.len()].copy_from_slice(row);
+        }
+    }
+    let metadata = Metadata::default();
+    Image { width: columns * width, height: rows * height, channels, samples: Samples::U8(samples), metadata }
+}

@@ -1,0 +1,315 @@
+//! The images of a run: which are read, where results go, and what becomes of the others when one fails.
+
+use std::io::{Cursor, Read, Write};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use clap::Args;
+use eddy::machine::Health;
+use eddy::media::source::{self, Job};
+use eddy::media::stream::{self, SinkFormat};
+use eddy::media::{Format, Image, still};
+
+use super::console::{Bar, Console, SomeFailed};
+use super::interrupt;
+use super::options::SyncOption;
+
+/// What is read and written.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Input and output")]
+pub(crate) struct IoArgs {
+    /// Images or folders of images (PNG, JPEG, WebP, TIFF, BMP), or one stream: a .y4m file, `-` for stdin, or what ffmpeg reads; `-` may be an image, too
+    #[arg(required_unless_present = "input", value_name = "SOURCE")]
+    sources: Vec<PathBuf>,
+
+    /// The same, for those who are used to it
+    #[arg(short, long, value_name = "SOURCE", conflicts_with = "sources", hide = true)]
+    input: Vec<PathBuf>,
+
+    /// The image to write, or the folder where several go; for a stream a .y4m file, `-` for stdout (an image, of an image from stdin), a folder, or what ffmpeg writes
+    #[arg(short, long, value_name = "SINK")]
+    output: PathBuf,
+
+    /// Format to write: png, jpg, webp, tiff or bmp, or y4m or raw for a stream; as the output's name ends when left out
+    #[arg(short, long, value_name = "FORMAT")]
+    format: Option<OutputFormat>,
+
+    /// Take the images in folders below folders, too; results go into folders of the same names
+    #[arg(short, long)]
+    recursive: bool,
+
+    /// Quality of a JPEG, 1 to 100
+    #[arg(long, value_name = "Q", default_value_t = still::Options::default().jpeg_quality, value_parser = clap::value_parser!(u8).range(1..=100))]
+    jpeg_quality: u8,
+
+    #[command(flatten)]
+    pub(crate) sync: SyncOption,
+}
+
+/// What is written.
+#[derive(Clone, Copy, Debug)]
+enum OutputFormat {
+    Image(Format),
+    Y4m,
+    Raw,
+}
+
+impl FromStr for OutputFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "y4m" => Ok(Self::Y4m),
+            "raw" => Ok(Self::Raw),
+            _ => text
+                .parse()
+                .map(Self::Image)
+                .map_err(|error: eddy::Error| format!("{error}; or y4m or raw for a stream")),
+        }
+    }
+}
+
+/// One image of a run.
+pub(crate) struct ImageJob<'a> {
+    /// Its number in the run.
+    pub(crate) index: usize,
+    /// What is read and written.
+    pub(crate) job: &'a Job,
+    /// Where progress and results are told.
+    pub(crate) bar: &'a Bar,
+}
+
+impl IoArgs {
+    /// What there is to do, where no result replaces a source or what is `also_read`.
+    pub(crate) fn jobs(&self, also_read: &[PathBuf], console: Console) -> eddy::Result<Vec<Job>> {
+        let jobs = self.all_jobs(console)?;
+        for job in &jobs {
+            source::refuse_replacing(also_read, &job.output)?;
+        }
+        Ok(jobs)
+    }
+
+    fn all_jobs(&self, console: Console) -> eddy::Result<Vec<Job>> {
+        if self.is_standard_image()? {
+            let job = self.standard_job()?;
+            source::refuse_replacing(&[&job.input], &job.output)?;
+            return Ok(vec![job]);
+        }
+        let format = match self.format {
+            Some(OutputFormat::Image(format)) => Some(format),
+            _ => None,
+        };
+        if self.recursive {
+            return source::jobs_below(self.sources(), &self.output, format);
+        }
+        let jobs = source::jobs(self.sources(), &self.output, format)?;
+        if let [first, others @ ..] = source::folders_left_out(self.sources(), &self.output)?.as_slice() {
+            let more = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
+            console.note(format!("left out: the folder {}{more}; --recursive takes what is in it", first.display()));
+        }
+        Ok(jobs)
+    }
+
+    /// Whether a single image comes through standard input, or goes to standard output.
+    pub(crate) fn is_standard_image(&self) -> eddy::Result<bool> {
+        let [source] = self.sources() else { return Ok(false) };
+        if self.asks_for_stream() {
+            return Ok(false);
+        }
+        if is_standard(source) {
+            return stream::standard_input_is_image();
+        }
+        Ok(is_standard(&self.output)
+            && source.is_file()
+            && !stream::is_source(source)
+            && Format::from_path(source).is_some())
+    }
+
+    /// The image that comes through standard input, or goes to standard output.
+    fn standard_job(&self) -> eddy::Result<Job> {
+        let asked = match self.format {
+            Some(OutputFormat::Image(format)) => Some(format),
+            _ => Format::from_path(&self.output),
+        };
+        let Some(input) = self.sources().first().cloned() else { return Err(eddy::Error::usage("no source is given")) };
+        if self.output.is_dir() || source::ends_in_slash(&self.output) {
+            return Err(eddy::Error::usage(
+                "an image from standard input has no name; give the result's, or - for standard output",
+            ));
+        }
+        if is_standard(&self.output) {
+            let format = match asked {
+                Some(format) => format,
+                // As it came.
+                None => match Format::from_path(&input) {
+                    Some(format) => format,
+                    None => stream::standard_input_format()?,
+                },
+            };
+            return Ok(Job { input, output: self.output.clone(), format });
+        }
+        let format = asked.ok_or_else(|| {
+            let output = self.output.display();
+            eddy::Error::usage(format!(
+                "the name {output} has an unknown extension of an image; end it in .png or the like, or give one with -f"
+            ))
+        })?;
+        Ok(Job { input, output: self.output.clone(), format })
+    }
+
+    /// Refuses what is of images alone, for a stream.
+    pub(crate) fn refuse_recursion(&self) -> eddy::Result<()> {
+        if self.recursive {
+            return Err(eddy::Error::usage("a stream takes the images of one folder; leave --recursive out"));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn sources(&self) -> &[PathBuf] {
+        if self.sources.is_empty() { &self.input } else { &self.sources }
+    }
+
+    pub(crate) fn output(&self) -> &Path {
+        &self.output
+    }
+
+    pub(crate) fn options(&self) -> still::Options {
+        still::Options { jpeg_quality: self.jpeg_quality }
+    }
+
+    /// Whether the format that is asked for is a stream's.
+    pub(crate) fn asks_for_stream(&self) -> bool {
+        matches!(self.format, Some(OutputFormat::Y4m | OutputFormat::Raw))
+    }
+
+    /// The format that is asked for, as a stream is written.
+    pub(crate) fn sink_format(&self) -> Option<SinkFormat> {
+        self.format.map(|format| match format {
+            OutputFormat::Image(format) => SinkFormat::ImageSequence(format),
+            OutputFormat::Y4m => SinkFormat::Y4m,
+            OutputFormat::Raw => SinkFormat::Raw,
+        })
+    }
+
+    /// Does `one` for each job. One that fails is complained of and the others go on, unless they would fare no better.
+    pub(crate) fn each(
+        jobs: &[Job],
+        console: Console,
+        mut one: impl FnMut(&ImageJob<'_>) -> eddy::Result<()>,
+    ) -> anyhow::Result<()> {
+        let bar = console.bar(jobs.len());
+        let mut first_failure = None;
+        let mut failed = 0;
+        let mut health = Health::default();
+        for (index, job) in jobs.iter().enumerate() {
+            bar.begin(index, &job.input.display().to_string());
+            // Before each image too: one that needs no evaluation does not ask.
+            interrupt::check()?;
+            match one(&ImageJob { index, job, bar: &bar }) {
+                Ok(()) => {}
+                // One image, or nothing that another image would fare better with.
+                Err(error) if jobs.len() == 1 || ends_the_run(&error) => return Err(error.into()),
+                Err(error) => {
+                    bar.error(&error);
+                    failed += 1;
+                    first_failure.get_or_insert(error.exit_code());
+                }
+            }
+            health.news().iter().for_each(|trouble| bar.note(trouble.to_string()));
+        }
+        drop(bar);
+        match first_failure {
+            None => Ok(()),
+            Some(exit_code) => Err(SomeFailed { failed, total: jobs.len(), exit_code }.into()),
+        }
+    }
+
+    /// Writes a result, and returns what its format could not hold.
+    pub(crate) fn write(&self, image: &Image, turn: &ImageJob<'_>) -> eddy::Result<Vec<String>> {
+        let (output, format) = (&turn.job.output, turn.job.format);
+        let warnings = if is_standard(output) {
+            let (bytes, warnings) = still::encode_bytes(image, format, &self.options())?;
+            let mut stdout = std::io::stdout().lock();
+            stdout
+                .write_all(&bytes)
+                .and_then(|()| stdout.flush())
+                .map_err(|cause| eddy::Error::output_from("standard output", "it broke", cause))?;
+            warnings
+        } else {
+            still::write(image, output, format, &self.options())?
+        };
+        for warning in &warnings {
+            turn.bar.note(format!("{}: {warning}", turn.job.output.display()));
+        }
+        Ok(warnings.iter().map(ToString::to_string).collect())
+    }
+}
+
+impl ImageJob<'_> {
+    /// The image to work on, read within `limits`.
+    pub(crate) fn read(&self, limits: &still::Limits) -> eddy::Result<Image> {
+        if !is_standard(&self.job.input) {
+            return still::read(&self.job.input, limits);
+        }
+        let name = Path::new("standard input");
+        let mut bytes = Vec::new();
+        // More than any image takes that is read.
+        let _opening = interrupt::opening(None);
+        let read =
+            stream::whole_standard_input()?.take(limits.max_memory.min(2 * limits.max_bytes)).read_to_end(&mut bytes);
+        read.map_err(|cause| eddy::Error::input_from(name, "it cannot be read", cause))?;
+        still::decode(name, Cursor::new(bytes), limits)
+    }
+
+    /// Whether the result can be written: to be asked before the work.
+    pub(crate) fn check(&self, image: &Image) -> eddy::Result<()> {
+        still::check(image, &self.job.output, self.job.format)
+    }
+
+    /// Tells that the image is done: how, in words and for machines.
+    pub(crate) fn report(&self, how: &str, record: &serde_json::Value) -> eddy::Result<()> {
+        let (input, output) = (self.job.input.display(), self.job.output.display());
+        let told = self.bar.report_beside(is_standard(&self.job.output), format!("{input} -> {output}: {how}"), record);
+        told.map_err(|cause| eddy::Error::output_from("standard output", "it broke", cause))
+    }
+}
+
+/// Whether a path stands for standard input or output.
+fn is_standard(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
+/// `1 step`, `3 steps`.
+pub(crate) fn steps(count: usize) -> String {
+    if count == 1 { "1 step".to_owned() } else { format!("{count} steps") }
+}
+
+/// `one tile`, `6 tiles of 512x512`.
+pub(crate) fn tiles(count: usize, (width, height): (usize, usize)) -> String {
+    match count {
+        0 => "nothing to do".to_owned(),
+        1 => "one tile".to_owned(),
+        count => format!("{count} tiles of {width}x{height}"),
+    }
+}
+
+/// Nothing, or `, 2 tiles computed again that were no image`.
+pub(crate) fn repeated(count: usize) -> String {
+    match count {
+        0 => String::new(),
+        1 => ", 1 tile computed again that was no image".to_owned(),
+        count => format!(", {count} tiles computed again that were no image"),
+    }
+}
+
+/// Whether an error says nothing about the image at hand.
+fn ends_the_run(error: &eddy::Error) -> bool {
+    matches!(
+        error,
+        eddy::Error::Interrupted
+            | eddy::Error::Model { .. }
+            | eddy::Error::Runtime { .. }
+            | eddy::Error::Device { .. }
+            | eddy::Error::Usage { .. }
+    )
+}

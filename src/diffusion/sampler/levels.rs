@@ -1,0 +1,394 @@
+//! The way down: between which levels a sampler's steps go, on a training schedule or a range of sigma.
+
+use crate::diffusion::discrete::{DiscreteSchedule, FinalSigma, SigmaSpacing};
+use crate::diffusion::parameterization::Scaling;
+use crate::diffusion::plan::{Clip, Level};
+use crate::diffusion::sampler::SigmaSchedule;
+use crate::diffusion::schedule::sigmas::{KARRAS_RHO, TimestepOf, exponential, karras, sigma_at};
+use crate::diffusion::schedule::timesteps::{
+    consistency_timesteps, euler_timesteps, markov_timesteps, solver_timesteps,
+};
+use crate::diffusion::schedule::{BetaSchedule, NoiseTable, Spacing};
+use crate::error::{Error, Result};
+
+/// How a sampler goes down the levels.
+///
+/// On a training schedule, as diffusers counts it. On a range of sigma all walks are over Karras' sigmas but [`Geometric`], and
+/// end at the clean image.
+///
+/// [`Geometric`]: Self::Geometric
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LevelPath {
+    /// DDIM's: down by the whole stride `train_steps / steps`, wherever the next visited timestep lies. The two differ for
+    /// `linspace`, and for `trailing` when the stride is not whole.
+    Strides,
+    /// From each visited timestep to the next, for samplers whose noise the schedule describes.
+    Ancestral,
+    /// The same for others.
+    Markov,
+    /// In variance-exploding coordinates; predictions are not clipped, whatever the schedule says. Karras and exponential sigmas
+    /// run between the first and the last sigma that the spacing visits.
+    Sigmas,
+    /// As [`Sigmas`](Self::Sigmas), and predictions are clipped where the schedule says so.
+    Corrected,
+    /// As [`Sigmas`](Self::Sigmas), by equal factors.
+    Geometric,
+    /// DPM-Solver++'s, in variance-preserving coordinates. Predictions are thresholded where the schedule says so, and never
+    /// clipped to a range.
+    Solver,
+    /// As [`Solver`](Self::Solver), for `unipc`: Karras and exponential sigmas end at their own last one.
+    UniPc,
+    /// As [`UniPc`](Self::UniPc), for `deis`, which never goes to the clean image itself.
+    Deis,
+    /// As [`Solver`](Self::Solver), for solvers in single steps, which know no spacing but `linspace` and no offset.
+    Singlestep,
+    /// As [`Sigmas`](Self::Sigmas), for samplers that ask between two sigmas, too; Karras timesteps are whole numbers.
+    Halved,
+    /// As [`Strides`](Self::Strides), for `pndm`, which ends at timestep 0 where nothing else is said; predictions are not clipped.
+    Pndm,
+    /// Latent consistency models': of the timesteps that were distilled.
+    Consistency,
+    /// The same timesteps, and below each the one that noise is added from; the last step ends at timestep 0. Predictions are
+    /// neither clipped nor thresholded.
+    Trajectory,
+}
+
+/// One stretch of the way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Transition {
+    /// Where the network is asked.
+    pub(super) from: Level,
+    pub(super) scaling: Scaling,
+    /// Where the step ends.
+    pub(super) to: Level,
+    /// Where it goes without noise, of a [`LevelPath::Trajectory`]; else as `to`.
+    pub(super) intermediate: Level,
+    /// Whether it starts at the first timestep of training.
+    pub(super) is_first: bool,
+    /// How far the timestep lies from the boundary at which a consistency model is the identity, in units of the data's
+    /// deviation; infinite where there is no such model.
+    pub(super) boundary: f64,
+}
+
+impl Transition {
+    fn new(from: Level, scaling: Scaling, to: Level) -> Self {
+        Self { from, scaling, to, intermediate: to, is_first: false, boundary: f64::INFINITY }
+    }
+}
+
+/// The whole way.
+#[derive(Clone, Debug)]
+pub(super) struct Levels {
+    pub(super) transitions: Vec<Transition>,
+    pub(super) clip: Clip,
+    /// Whether a DDIM step goes in the direction of the prediction before it was clipped.
+    pub(super) unclipped_direction: bool,
+    /// What else a model's files say of sampling; as where they say nothing on a range of sigma.
+    pub(super) settings: DiscreteSchedule,
+    /// The training schedule.
+    table: Option<NoiseTable>,
+    /// Steps that were asked for.
+    steps: usize,
+}
+
+impl Levels {
+    /// A row for each span.
+    pub(super) fn each<T>(&self, row: impl Fn(&Transition) -> T) -> Vec<T> {
+        self.transitions.iter().map(row).collect()
+    }
+
+    /// The order of each row of DPM-Solver++, of `most` at most.
+    pub(super) fn orders(&self, most: usize) -> Vec<usize> {
+        let count = self.transitions.len();
+        let is_short = self.settings.lower_order_final.unwrap_or(true) && count < 15;
+        let ends_low = is_short || self.settings.euler_at_final || self.settings.final_sigma == FinalSigma::Zero;
+        let order = |i: usize| match count - i {
+            1 if ends_low => 1,
+            2 if is_short => most.min(i + 1).min(2),
+            _ => most.min(i + 1),
+        };
+        (0..count).map(order).collect()
+    }
+
+    /// A row for each span, which may know the one before where the order allows it.
+    pub(super) fn each_after<T>(&self, row: impl Fn(Option<&Transition>, &Transition) -> T) -> Vec<T> {
+        let orders = self.orders(self.settings.solver_order.min(2));
+        let rows = self.transitions.iter().zip(orders).enumerate();
+        rows.map(|(i, (transition, order))| row((order > 1).then(|| &self.transitions[i - 1]), transition)).collect()
+    }
+
+    /// How the network is asked at a level between two of the visited ones.
+    pub(super) fn scaling(&self, level: Level) -> Scaling {
+        let timestep =
+            self.table.as_ref().map_or(f64::NAN, |table| TimestepOf::new(&table.sigmas()).sigma(level.sigma()));
+        self.settings.prediction.scaling(level, timestep)
+    }
+
+    /// Whether `pndm` begins with Runge-Kutta steps.
+    pub(super) fn runs_kutta(&self) -> bool {
+        !self.settings.skip_prk_steps && self.table.is_some()
+    }
+
+    /// The level a whole stride above `span`, or that of the span `before` it on a range of sigma.
+    pub(super) fn above(&self, transition: &Transition, before: &Transition) -> Level {
+        self.moved(transition, self.stride()).unwrap_or(before.from)
+    }
+
+    /// Half a stride below `span`.
+    pub(super) fn half_below(&self, transition: &Transition) -> Level {
+        self.moved(transition, -(self.stride() / 2)).unwrap_or(transition.to)
+    }
+
+    /// Half a stride above `span`, and how the network is asked there.
+    pub(super) fn half_above(&self, transition: &Transition) -> (Level, Scaling) {
+        let half = self.stride() / 2;
+        let level = self.moved(transition, half).unwrap_or(transition.from);
+        (level, self.settings.prediction.scaling(level, transition.scaling.t + half as f64))
+    }
+
+    fn stride(&self) -> isize {
+        (self.settings.train_steps / self.steps).cast_signed()
+    }
+
+    /// The level of a timestep so many from that of `span`, within those of training.
+    fn moved(&self, transition: &Transition, by: isize) -> Option<Level> {
+        let table = self.table.as_ref()?;
+        let t = (transition.scaling.t as usize).saturating_add_signed(by).min(table.len() - 1);
+        table.level(t)
+    }
+
+    /// A row for each span, which is told whether it is the last.
+    pub(super) fn map_with_last<T>(&self, row: impl Fn(&Transition, bool) -> T) -> Vec<T> {
+        let last = self.transitions.len() - 1;
+        self.transitions.iter().enumerate().map(|(i, transition)| row(transition, i == last)).collect()
+    }
+
+    /// Down a training schedule.
+    ///
+    /// # Errors
+    /// When a timestep lies beyond the schedule, or it leaves none to visit.
+    pub(super) fn discrete(schedule: &DiscreteSchedule, path: LevelPath, steps: usize, eta: f64) -> Result<Self> {
+        let table = schedule.table()?;
+        let (transitions, clip) = match path {
+            LevelPath::Strides => (strides(schedule, &table, steps, true)?, schedule.clip()),
+            LevelPath::Pndm => {
+                if !schedule.skip_prk_steps && steps < 4 {
+                    return Err(Error::usage(format!(
+                        "pndm starts with three Runge-Kutta steps, so it takes at least 4, not {steps}; take more, or a schedule with skip_prk_steps"
+                    )));
+                }
+                (strides(schedule, &table, steps, false)?, Clip::None)
+            }
+            LevelPath::Ancestral | LevelPath::Markov => (markov(schedule, &table, steps)?, schedule.clip()),
+            LevelPath::Sigmas => (sigmas(schedule, &table, steps, schedule.sigma_spacing), Clip::None),
+            LevelPath::Halved => {
+                let mut transitions = sigmas(schedule, &table, steps, schedule.sigma_spacing);
+                if schedule.sigma_spacing == SigmaSpacing::Karras {
+                    transitions
+                        .iter_mut()
+                        .for_each(|transition| transition.scaling.t = transition.scaling.t.round_ties_even());
+                }
+                (transitions, Clip::None)
+            }
+            LevelPath::Corrected => {
+                let clip = match schedule.clip_where_asked() {
+                    clip @ Clip::Range(_) => clip,
+                    _ => Clip::None,
+                };
+                (sigmas(schedule, &table, steps, schedule.sigma_spacing), clip)
+            }
+            LevelPath::Geometric => (sigmas(schedule, &table, steps, SigmaSpacing::Exponential), Clip::None),
+            LevelPath::Solver | LevelPath::UniPc | LevelPath::Deis | LevelPath::Singlestep => {
+                let clip = match schedule.clip() {
+                    clip @ Clip::Threshold { .. } if path != LevelPath::UniPc || !schedule.predicts_noise => clip,
+                    _ => Clip::None,
+                };
+                (solver(schedule, &table, path, steps)?, clip)
+            }
+            LevelPath::Consistency => (consistency(schedule, &table, path, steps, eta)?, schedule.clip_where_asked()),
+            LevelPath::Trajectory => (consistency(schedule, &table, path, steps, eta)?, Clip::None),
+        };
+        let unclipped_direction = clip != Clip::None && !schedule.clips_direction;
+        Ok(Self { transitions, clip, unclipped_direction, settings: schedule.clone(), table: Some(table), steps })
+    }
+
+    /// Down a range of sigma.
+    pub(super) fn ve(schedule: &SigmaSchedule, path: LevelPath, steps: usize, eta: f64) -> Self {
+        let sigmas = match path {
+            LevelPath::Geometric => exponential(schedule.sigma_min, schedule.sigma_max, steps),
+            _ => karras(schedule.sigma_min, schedule.sigma_max, steps, schedule.rho),
+        };
+        let levels: Vec<Level> = sigmas.into_iter().map(Level::ve).collect();
+        let transition = |i: usize| {
+            let (from, to) = (levels[i], levels.get(i + 1).copied().unwrap_or(Level::CLEAN));
+            let transition = Transition::new(from, schedule.prediction.scaling(from, f64::NAN), to);
+            // As much noise as eta says is fresh (Kim et al. 2024, CTM, algorithm 3).
+            let kept = if path == LevelPath::Trajectory { (1.0 - eta * eta).sqrt() } else { 1.0 };
+            Transition { intermediate: Level { noise: kept * to.noise, ..to }, ..transition }
+        };
+        let transitions = (0..levels.len()).map(transition).collect();
+        let settings = DiscreteSchedule { prediction: schedule.prediction, ..DiscreteSchedule::default() };
+        Self { transitions, clip: Clip::None, unclipped_direction: false, settings, table: None, steps }
+    }
+}
+
+/// `ends_at_clean` holds where the schedule says nothing of it.
+fn strides(
+    schedule: &DiscreteSchedule,
+    table: &NoiseTable,
+    steps: usize,
+    ends_at_clean: bool,
+) -> Result<Vec<Transition>> {
+    let spacing = schedule.spacing.unwrap_or(Spacing::Leading);
+    let stride = schedule.train_steps / steps;
+    let ends_at_clean = schedule.ends_at_clean.unwrap_or(ends_at_clean);
+    let last = if ends_at_clean { Level::CLEAN } else { schedule.level(table, 0)? };
+    let timesteps = markov_timesteps(spacing, schedule.train_steps, steps, schedule.steps_offset);
+    let transitions = timesteps.into_iter().map(|t| {
+        let from = schedule.level(table, t)?;
+        let to = if t >= stride { schedule.level(table, t - stride)? } else { last };
+        Ok(Transition { is_first: t == 0, ..Transition::new(from, schedule.prediction.scaling(from, t as f64), to) })
+    });
+    transitions.collect()
+}
+
+fn markov(schedule: &DiscreteSchedule, table: &NoiseTable, steps: usize) -> Result<Vec<Transition>> {
+    let spacing = schedule.spacing.unwrap_or(Spacing::Leading);
+    let timesteps = markov_timesteps(spacing, schedule.train_steps, steps, schedule.steps_offset);
+    let transitions = timesteps.iter().enumerate().map(|(i, &t)| {
+        let from = schedule.level(table, t)?;
+        let to = timesteps.get(i + 1).map_or(Ok(Level::CLEAN), |&next| schedule.level(table, next))?;
+        Ok(Transition { is_first: t == 0, ..Transition::new(from, schedule.prediction.scaling(from, t as f64), to) })
+    });
+    transitions.collect()
+}
+
+fn sigmas(schedule: &DiscreteSchedule, table: &NoiseTable, steps: usize, spacing: SigmaSpacing) -> Vec<Transition> {
+    let table = table.sigmas();
+    let timesteps = schedule.spacing.unwrap_or(Spacing::Linspace);
+    let timesteps = euler_timesteps(timesteps, schedule.train_steps, steps, schedule.steps_offset);
+    let sigmas: Vec<f64> = timesteps.iter().map(|&t| sigma_at(&table, t)).collect();
+    let (min, max) = schedule.sigma_range(sigmas[steps - 1], sigmas[0]);
+    let told = |sigmas: Vec<f64>| {
+        let timestep = TimestepOf::new(&table);
+        sigmas.into_iter().map(|sigma| (timestep.sigma(sigma), sigma)).collect()
+    };
+    let points: Vec<(f64, f64)> = match spacing {
+        SigmaSpacing::Timesteps => timesteps.into_iter().zip(sigmas).collect(),
+        SigmaSpacing::Karras => told(karras(min, max, steps, KARRAS_RHO)),
+        SigmaSpacing::Exponential => told(exponential(min, max, steps)),
+    };
+    joined(&points, schedule.final_sigma(&table), |from, t| schedule.prediction.scaling(from, t), Level::ve)
+}
+
+fn solver(schedule: &DiscreteSchedule, table: &NoiseTable, path: LevelPath, steps: usize) -> Result<Vec<Transition>> {
+    let sigmas = table.sigmas();
+    let points = solver_points(schedule, &sigmas, path, steps)?;
+    let last = match schedule.sigma_spacing {
+        SigmaSpacing::Timesteps => sigmas[0],
+        _ => points.last().map_or(sigmas[0], |point| point.1),
+    };
+    let end = match (path, schedule.final_sigma) {
+        (LevelPath::Deis, _) | (LevelPath::UniPc, FinalSigma::SigmaMin) => last,
+        _ => schedule.final_sigma(&sigmas),
+    };
+    Ok(joined(&points, end, |from, t| schedule.prediction.scaling(from, t), Level::vp_from_sigma))
+}
+
+/// Spans between timesteps and their sigmas, and from the last to the sigma `end`.
+fn joined(
+    points: &[(f64, f64)],
+    end: f64,
+    scaling: impl Fn(Level, f64) -> Scaling,
+    level: fn(f64) -> Level,
+) -> Vec<Transition> {
+    let transitions = points.iter().enumerate().map(|(i, &(t, sigma))| {
+        let from = level(sigma);
+        Transition::new(from, scaling(from, t), level(points.get(i + 1).map_or(end, |&(_, next)| next)))
+    });
+    transitions.collect()
+}
+
+/// The visited timesteps and sigmas. Timesteps are whole numbers: Karras ones are rounded, except on the cosine
+/// schedule, and all others are cut, as in diffusers.
+fn solver_points(
+    schedule: &DiscreteSchedule,
+    sigmas: &[f64],
+    path: LevelPath,
+    steps: usize,
+) -> Result<Vec<(f64, f64)>> {
+    let (min, max) = schedule.sigma_range(sigmas[0], sigmas[sigmas.len() - 1]);
+    let told = |values: Vec<f64>, whole: fn(f64) -> f64| {
+        let timestep = TimestepOf::new(sigmas);
+        values.into_iter().map(|sigma| (whole(timestep.sigma(sigma)), sigma)).collect()
+    };
+    let points: Vec<(f64, f64)> = match schedule.sigma_spacing {
+        SigmaSpacing::Karras => {
+            let is_cosine = path == LevelPath::Solver && schedule.betas == BetaSchedule::SquaredCosCapV2;
+            told(karras(min, max, steps, KARRAS_RHO), if is_cosine { f64::trunc } else { f64::round_ties_even })
+        }
+        SigmaSpacing::Exponential => told(exponential(min, max, steps), f64::trunc),
+        SigmaSpacing::Timesteps => {
+            // Timesteps noisier than lambda_min_clipped, lambda = -ln(sigma), are not visited.
+            let lambda_min = match path {
+                LevelPath::Solver | LevelPath::Singlestep => schedule.lambda_min_clipped,
+                _ => f64::NEG_INFINITY,
+            };
+            let noisier = sigmas.iter().filter(|sigma| -sigma.ln() < lambda_min).count();
+            let last = schedule.train_steps - noisier;
+            if last == 0 {
+                return Err(Error::model(&schedule.name, "lambda_min_clipped leaves no timestep; lower it"));
+            }
+            let spacing = match path {
+                LevelPath::Singlestep => Spacing::Linspace,
+                _ => schedule.spacing.unwrap_or(Spacing::Linspace),
+            };
+            if spacing == Spacing::Leading && last <= steps {
+                return Err(Error::usage(format!(
+                    "a solver with leading timesteps goes down {last} timesteps in at most {} steps, not {steps}",
+                    last - 1
+                )));
+            }
+            let timesteps = solver_timesteps(spacing, schedule.train_steps, last, steps, schedule.steps_offset);
+            timesteps.into_iter().map(|t| (t as f64, sigma_at(sigmas, t as f64))).collect()
+        }
+    };
+    Ok(points)
+}
+
+/// The standard deviation of the data that consistency models are parameterised with (Luo et al. 2023, appendix C).
+const SIGMA_DATA: f64 = 0.5;
+
+fn consistency(
+    schedule: &DiscreteSchedule,
+    table: &NoiseTable,
+    path: LevelPath,
+    steps: usize,
+    eta: f64,
+) -> Result<Vec<Transition>> {
+    let distilled = schedule.distilled_steps;
+    if steps > distilled {
+        return Err(Error::usage(format!(
+            "{steps} steps were asked for of {distilled} that were distilled (original_inference_steps); take at most as many"
+        )));
+    }
+    let timesteps = consistency_timesteps(schedule.train_steps, distilled, steps);
+    let transitions = timesteps.iter().enumerate().map(|(i, &t)| {
+        let next = timesteps.get(i + 1).copied();
+        let from = schedule.level(table, t)?;
+        let scaling = schedule.prediction.scaling(from, t as f64);
+        if path == LevelPath::Consistency {
+            let to = next.map_or(Ok(Level::CLEAN), |next| schedule.level(table, next))?;
+            let boundary = t as f64 * schedule.timestep_scaling / SIGMA_DATA;
+            return Ok(Transition { boundary, ..Transition::new(from, scaling, to) });
+        }
+        let next = next.unwrap_or(0);
+        // In f32, as diffusers counts it: sometimes that decides.
+        let below = ((1.0 - eta) as f32 * next as f32).floor() as usize;
+        Ok(Transition {
+            intermediate: schedule.level(table, below)?,
+            ..Transition::new(from, scaling, schedule.level(table, next)?)
+        })
+    });
+    transitions.collect()
+}

@@ -1,0 +1,402 @@
+//! From what the command line names to a list of images to read and to write.
+
+mod natural;
+#[cfg(test)]
+mod tests;
+
+use super::Format;
+use super::still::end_of_link;
+use crate::durable::{create_folder, folder_of};
+use crate::error::{Error, Result};
+use natural::by_number;
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{MAIN_SEPARATOR, Path, PathBuf};
+
+/// One image to read and where its result goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Job {
+    /// The file to read.
+    pub input: PathBuf,
+    /// The file to write.
+    pub output: PathBuf,
+    /// The format to write.
+    pub format: Format,
+}
+
+/// Lists what is to be done for the inputs, which are files and folders, and one output.
+///
+/// A folder stands for the images in it, told by their extension, in natural order (`2.png` before `10.png`), without
+/// its sub-folders and hidden files. Images of formats that are not read are among them, so that none is lost silently. The output is a folder if it is one already, if its name ends in a slash, or if
+/// there are several inputs or a folder among them; it is created if missing, as the last thing. A result in a folder
+/// is named as its input, with the extension of `format` where that is given. A single result has the format of
+/// `format`, or else of its name.
+///
+/// # Errors
+/// - [`Error::Usage`] if an output would be an input or two outputs would be one file, if the format is not known, or
+///   for `-`, which stands for a stream.
+/// - [`Error::Input`] for an input that is missing or a folder without an image.
+/// - [`Error::Output`] if the output folder cannot be created.
+pub fn jobs(inputs: &[PathBuf], output: &Path, format: Option<Format>) -> Result<Vec<Job>> {
+    refuse_streams(inputs, output)?;
+    let Some(first) = inputs.first() else { return Err(Error::usage("no input is given; name a file or a folder")) };
+    let into_folder = inputs.len() > 1 || first.is_dir() || output.is_dir() || ends_in_slash(output);
+    let looks_like_file = output.exists() || (Format::from_path(output).is_some() && !ends_in_slash(output));
+    if into_folder && looks_like_file && !output.is_dir() {
+        return Err(one_file(output));
+    }
+    let mut jobs = Vec::new();
+    for input in images(inputs)? {
+        jobs.push(if into_folder { job_in_folder(input, output, format)? } else { single_job(input, output, format)? });
+    }
+    refuse_overlap(&jobs)?;
+    if into_folder {
+        create_folder(output).map_err(|error| no_folder(output, error))?;
+    }
+    Ok(jobs)
+}
+
+/// As [`jobs`], with the images in sub-folders, too, whose results go into folders of the same names. Hidden folders, links to
+/// folders and the output itself are left out.
+///
+/// # Errors
+/// As [`jobs`].
+pub fn jobs_below(inputs: &[PathBuf], output: &Path, format: Option<Format>) -> Result<Vec<Job>> {
+    let mut all = Vec::new();
+    let mut files = Vec::new();
+    for input in inputs {
+        if !input.is_dir() {
+            files.push(input.clone());
+            continue;
+        }
+        let mut folders = vec![input.clone()];
+        folders.extend(folders_below(input, output)?);
+        let before = all.len();
+        for folder in folders {
+            let place = output.join(folder.strip_prefix(input).unwrap_or(Path::new("")));
+            for image in listed(&folder)? {
+                all.push(job_in_folder(image, &place, format)?);
+            }
+        }
+        if all.len() == before {
+            return Err(no_image(input));
+        }
+    }
+    if all.is_empty() {
+        return jobs(&files, output, format);
+    }
+    if output.exists() && !output.is_dir() {
+        return Err(one_file(output));
+    }
+    for file in if files.is_empty() { Vec::new() } else { images(&files)? } {
+        all.push(job_in_folder(file, output, format)?);
+    }
+    refuse_streams(inputs, output)?;
+    refuse_overlap(&all)?;
+    for folder in all.iter().filter_map(|job| job.output.parent()) {
+        create_folder(folder).map_err(|error| no_folder(folder, error))?;
+    }
+    Ok(all)
+}
+
+/// The folders directly below the inputs, which [`jobs`] leaves out and [`jobs_below`] does not.
+///
+/// # Errors
+/// [`Error::Input`] for a folder that cannot be listed.
+pub fn folders_left_out(inputs: &[PathBuf], output: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for input in inputs.iter().filter(|input| input.is_dir()) {
+        found.extend(folders_in(input, output)?);
+    }
+    Ok(found)
+}
+
+fn folders_below(folder: &Path, output: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for folder in folders_in(folder, output)? {
+        let below = folders_below(&folder, output)?;
+        found.push(folder);
+        found.extend(below);
+    }
+    Ok(found)
+}
+
+fn folders_in(folder: &Path, output: &Path) -> Result<Vec<PathBuf>> {
+    let output = place(output);
+    let mut found = entries(folder)?;
+    // A link may lead back up.
+    found.retain(|path| path.is_dir() && !path.is_symlink() && place(path) != output);
+    Ok(found)
+}
+
+fn one_file(output: &Path) -> Error {
+    Error::usage(format!(
+        "several results cannot go into the one file {}; name a folder, or end the name in {MAIN_SEPARATOR}",
+        output.display()
+    ))
+}
+
+fn no_folder(folder: &Path, error: std::io::Error) -> Error {
+    Error::output_from(folder, "the folder cannot be created; choose another place", error)
+}
+
+/// Lists the images that the inputs stand for, as [`jobs`] does, where all of them make one result, which is none.
+///
+/// # Errors
+/// As [`jobs`].
+pub fn together(inputs: &[PathBuf], output: &Path) -> Result<Vec<PathBuf>> {
+    refuse_streams(inputs, output)?;
+    let images = images(inputs)?;
+    let result = place(output);
+    match images.iter().find(|image| place(image) == result) {
+        Some(input) => Err(would_replace(output, input)),
+        None => Ok(images),
+    }
+}
+
+/// Refuses a result that would replace something which is read for it: a source, or a mask, kernel, profile or the like. `-` is
+/// standard input, a URL may be of a file, and a playlist stands for the files in it, too.
+///
+/// # Errors
+/// [`Error::Usage`] when `output` is one of the inputs, or the folder that one of them is.
+pub fn refuse_replacing<P: AsRef<Path>>(inputs: &[P], output: &Path) -> Result<()> {
+    let Ok(replaced) = output.metadata() else { return Ok(()) };
+    // Nothing is lost of a device or a pipe.
+    if !replaced.is_file() && !replaced.is_dir() {
+        return Ok(());
+    }
+    let result = place(output);
+    let is_read = |input: &Path| match input == Path::new("-") {
+        true => rustix::fs::fstat(std::io::stdin().as_fd())
+            .is_ok_and(|stdin| (stdin.st_dev, stdin.st_ino) == (replaced.dev(), replaced.ino())),
+        false => files_of(input).iter().any(|file| file.exists() && place(file) == result),
+    };
+    match inputs.iter().map(AsRef::as_ref).find(|input| is_read(input)) {
+        Some(input) => Err(would_replace(output, input)),
+        None => Ok(()),
+    }
+}
+
+/// Refuses to write images, named by their number from 1 on, among images of the same names that are read.
+///
+/// # Errors
+/// [`Error::Usage`] when one of the inputs is named as a result may be.
+pub fn refuse_numbering_over(inputs: &[PathBuf], folder: &Path, format: Format) -> Result<()> {
+    let folder = place(folder);
+    let is_numbered = |path: &Path| {
+        let number = path.file_stem().and_then(|stem| stem.to_str()).filter(|stem| stem.len() >= 6);
+        number.is_some_and(|number| number.bytes().all(|digit| digit.is_ascii_digit()))
+            && path.extension().is_some_and(|extension| extension == format.extension())
+            && path.parent().is_some_and(|parent| place(parent) == folder)
+    };
+    match images(inputs)?.iter().map(|input| place(input)).find(|input| is_numbered(input)) {
+        Some(input) => Err(would_replace(&input, &input)),
+        None => Ok(()),
+    }
+}
+
+/// No playlist that is looked into is longer.
+const LONGEST_LIST: u64 = 1 << 20;
+
+/// The files that ffmpeg reads for a name: itself, what a `file:` URL or a list of them leads to, and what a playlist of such names.
+fn files_of(input: &Path) -> Vec<PathBuf> {
+    let Some(name) = input.to_str().filter(|name| name.contains("://") && !input.exists()) else {
+        return [vec![input.to_owned()], listed_in(input)].concat();
+    };
+    let parts = name.split('|').filter_map(|part| part.rsplit_once("file:"));
+    parts.flat_map(|(_, file)| [vec![file.into()], listed_in(Path::new(file))].concat()).collect()
+}
+
+/// The files in a playlist (ffconcat, M3U); none for anything else.
+fn listed_in(list: &Path) -> Vec<PathBuf> {
+    let mut bytes = Vec::new();
+    let is_read = list.is_file()
+        && std::fs::File::open(list).is_ok_and(|file| file.take(LONGEST_LIST).read_to_end(&mut bytes).is_ok());
+    let is_concat = bytes.starts_with(b"ffconcat version");
+    if !is_read || !(is_concat || bytes.starts_with(b"#EXTM3U")) {
+        return Vec::new();
+    }
+    let text = String::from_utf8_lossy(&bytes);
+    let lines = text.lines().map(str::trim);
+    let names = lines.filter_map(|line| match is_concat {
+        true => Some(line.strip_prefix("file")?.trim_start().replace(['\'', '\\'], "")),
+        false => (!line.is_empty() && !line.starts_with('#')).then(|| line.to_owned()),
+    });
+    let plain = |name: String| name.strip_prefix("file:").map_or(name.clone(), str::to_owned);
+    names.map(|name| folder_of(list).join(plain(name))).collect()
+}
+
+fn refuse_streams(inputs: &[PathBuf], output: &Path) -> Result<()> {
+    if inputs.iter().map(PathBuf::as_path).chain([output]).any(|path| path == Path::new("-")) {
+        return Err(Error::usage(
+            "`-` is a stream, and this takes image files; name a file, or `./-` for one so named",
+        ));
+    }
+    Ok(())
+}
+
+/// The files that the inputs stand for, in their order.
+pub(super) fn images(inputs: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut images = Vec::new();
+    for input in inputs {
+        if let Some(found) = matches(input)? {
+            images.extend(found);
+            continue;
+        }
+        let metadata = input.metadata().map_err(|error| {
+            let problem = match error.kind() {
+                std::io::ErrorKind::NotFound => "there is no such file or folder; check its name",
+                _ => "it cannot be looked at; check its permissions",
+            };
+            Error::input_from(input, problem, error)
+        })?;
+        if metadata.is_dir() {
+            images.extend(images_in(input)?);
+        } else {
+            images.push(input.clone());
+        }
+    }
+    Ok(images)
+}
+
+/// The files that a pattern with `*`, `?` or `[...]` names, in natural order; none for what is no pattern, or a file's name.
+fn matches(input: &Path) -> Result<Option<Vec<PathBuf>>> {
+    let Some(pattern) = input.to_str().filter(|text| text.contains(['*', '?', '[']) && !input.exists()) else {
+        return Ok(None);
+    };
+    let paths = glob::glob(pattern).map_err(|error| Error::input_from(input, "the pattern is none", error))?;
+    let mut found: Vec<PathBuf> = paths.filter_map(std::result::Result::ok).filter(|path| path.is_file()).collect();
+    if found.is_empty() {
+        return Err(Error::input(input, "no file is named so; check the pattern"));
+    }
+    sort(&mut found);
+    Ok(Some(found))
+}
+
+fn sort(files: &mut [PathBuf]) {
+    files.sort_by(|a, b| by_number(&a.to_string_lossy(), &b.to_string_lossy()).then_with(|| a.cmp(b)));
+}
+
+fn images_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    let found = listed(folder)?;
+    if found.is_empty() { Err(no_image(folder)) } else { Ok(found) }
+}
+
+fn no_image(folder: &Path) -> Error {
+    let extensions = Format::EXTENSIONS.join(", ");
+    Error::input(folder, format!("the folder holds no image; looked for {extensions}"))
+}
+
+/// The images in a folder, of formats that are not read, too, and links to images that are gone, so that none is missed silently.
+fn listed(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = entries(folder)?;
+    found.retain(|path| {
+        (Format::from_path(path).is_some() || Format::is_foreign(path)) && (path.is_file() || !path.exists())
+    });
+    Ok(found)
+}
+
+/// What is not hidden in a folder, in natural order.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let failed = |error| Error::input_from(folder, "the folder cannot be listed; check its permissions", error);
+    let mut found = Vec::new();
+    for entry in folder.read_dir().map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.file_name().is_some_and(|name| !name.as_encoded_bytes().starts_with(b".")) {
+            found.push(path);
+        }
+    }
+    sort(&mut found);
+    Ok(found)
+}
+
+fn job_in_folder(input: PathBuf, folder: &Path, format: Option<Format>) -> Result<Job> {
+    let Some(name) = input.file_name() else {
+        return Err(Error::input(input, "its name is none that a result could have"));
+    };
+    let (name, format) = match (format, Format::from_path(&input)) {
+        (Some(format), _) => (named(&input, format), format),
+        (None, Some(format)) => (name.to_owned(), format),
+        // It cannot be read, which is said when it is its turn.
+        (None, None) if Format::is_foreign(&input) => (named(&input, Format::Png), Format::Png),
+        (None, None) => {
+            let input = input.display();
+            return Err(Error::usage(format!(
+                "the name {input} has an unknown extension for its result; give one with -f"
+            )));
+        }
+    };
+    Ok(Job { output: folder.join(name), input, format })
+}
+
+/// The name of an image, with the extension of that format.
+fn named(input: &Path, format: Format) -> OsString {
+    let mut name = OsString::from(input.file_stem().unwrap_or_default());
+    name.push(".");
+    name.push(format.extension());
+    name
+}
+
+fn single_job(input: PathBuf, output: &Path, format: Option<Format>) -> Result<Job> {
+    let Some(format) = format.or_else(|| Format::from_path(output)) else {
+        return Err(Error::usage(format!(
+            "the name {} has an unknown extension; end it in .png, .jpg, .webp, .tiff or .bmp, give one with -f, or end it in \
+             {MAIN_SEPARATOR} for a folder",
+            output.display()
+        )));
+    };
+    Ok(Job { input, output: output.into(), format })
+}
+
+/// Refuses to write over an input, and to write one file twice.
+fn refuse_overlap(jobs: &[Job]) -> Result<()> {
+    let mut inputs = HashMap::new();
+    for job in jobs {
+        inputs.insert(place(&job.input), &job.input);
+    }
+    let mut outputs: HashMap<PathBuf, &Path> = HashMap::new();
+    for job in jobs {
+        let place = place(&job.output);
+        if let Some(input) = inputs.get(&place) {
+            return Err(would_replace(&job.output, input));
+        }
+        if let Some(other) = outputs.insert(place, &job.input) {
+            return Err(Error::usage(format!(
+                "{} and {} would both be written to {}; give them other names or other folders",
+                other.display(),
+                job.input.display(),
+                job.output.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn would_replace(output: &Path, input: &Path) -> Error {
+    Error::usage(format!(
+        "the result {} would replace the input {}; choose another name or folder",
+        output.display(),
+        input.display()
+    ))
+}
+
+/// The one path of a file, whether it exists yet or not: without links and relative parts as far as there are folders.
+fn place(path: &Path) -> PathBuf {
+    if let Ok(path) = path.canonicalize() {
+        return path;
+    }
+    let path = end_of_link(path);
+    match (path.parent(), path.file_name()) {
+        (Some(folder), Some(name)) if folder.as_os_str().is_empty() => place(Path::new(".")).join(name),
+        (Some(folder), Some(name)) => place(folder).join(name),
+        _ => path,
+    }
+}
+
+/// Whether a path names a folder by ending in a slash.
+pub fn ends_in_slash(path: &Path) -> bool {
+    path.as_os_str().as_encoded_bytes().last().is_some_and(|last| std::path::is_separator(char::from(*last)))
+}

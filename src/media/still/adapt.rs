@@ -1,0 +1,136 @@
+//! Making a frame fit what a format can hold.
+
+use super::codec_error::{CodecError, Result};
+use super::format::Format;
+use super::warning::Warning;
+use super::{exif, orientation};
+use crate::media::{Image, Metadata, Samples};
+use image::metadata::Orientation::NoTransforms;
+use std::borrow::Cow;
+
+/// Refuses a frame that the format cannot hold even with warnings.
+pub(super) fn check(image: &Image, format: Format) -> Result<()> {
+    let (width, height, channels) = (image.width, image.height, image.channels);
+    if width * height * channels != image.samples.len() || image.samples.is_empty() || channels > 4 {
+        return Err(CodecError::new(format!(
+            "the frame claims {width} x {height} pixels of {channels} samples and holds {} samples",
+            image.samples.len()
+        )));
+    }
+    let max_side = format.max_side();
+    if width.max(height) > max_side {
+        return Err(CodecError::new(format!(
+            "{format} holds at most {max_side} pixels a side and the image has {width} x {height}; write PNG or TIFF"
+        )));
+    }
+    if !format.holds_alpha() && !image.is_opaque() {
+        return Err(CodecError::new(format!(
+            "{format} holds no transparency and the image has some; write PNG or WebP"
+        )));
+    }
+    Ok(())
+}
+
+/// What is written of a frame.
+pub(super) struct Fitted<'a> {
+    /// The pixels as the format can hold them; borrowed where they are so already.
+    pub(super) image: Cow<'a, Image>,
+    /// The EXIF block, where the format holds it.
+    pub(super) exif: Option<Cow<'a, [u8]>>,
+    /// The ICC profile, where the format holds it.
+    pub(super) icc: Option<&'a [u8]>,
+    /// What is lost.
+    pub(super) warnings: Vec<Warning>,
+}
+
+/// Makes a frame fit a format that [`check`] allows.
+pub(super) fn fit(image: &Image, format: Format) -> Fitted<'_> {
+    let mut warnings = Vec::new();
+    let mut fitted = Cow::Borrowed(image);
+    if image.samples.bits() > 8 && !format.holds_16_bits() {
+        warnings.push(Warning::DepthReduced(format));
+        fitted = Cow::Owned(with_samples(&fitted, fitted.channels, reduced(&fitted.samples)));
+    }
+    if image.has_alpha() && !format.holds_alpha() {
+        let channels = image.channels - 1;
+        fitted = Cow::Owned(with_samples(&fitted, channels, regrouped(&fitted, &[0, 1, 2][..channels])));
+    }
+    // BMP is written grey from a palette, which has no alpha. WebP's encoder does the same by itself.
+    if format == Format::Bmp && fitted.channels == 2 {
+        fitted = Cow::Owned(with_samples(&fitted, 4, regrouped(&fitted, &[0, 0, 0, 1])));
+    }
+
+    let block = image.metadata.exif.as_deref();
+    let kept_exif = block.filter(|block| format.holds_exif(block.len()));
+    if kept_exif.is_none() && block.is_some_and(|block| !orientation::is_all_of(block)) {
+        warnings.push(Warning::ExifDropped(format));
+    }
+    // TIFF keeps the orientation as a tag.
+    if kept_exif.is_none() && orientation::of(&image.metadata) != NoTransforms && format != Format::Tiff {
+        fitted = Cow::Owned(orientation::upright(&fitted));
+    }
+
+    // A profile for grey says nothing about three colours.
+    let icc = image.metadata.icc.as_deref();
+    let fits = |icc: &&[u8]| format.holds_icc() && (format.holds_grey() || icc.get(16..20) != Some(b"GRAY"));
+    let kept_icc = icc.filter(fits);
+    if kept_icc.is_none() && icc.is_some() {
+        warnings.push(Warning::IccDropped(format));
+    }
+    if image.metadata.is_partial {
+        warnings.push(Warning::MetadataUnread);
+    }
+    if image.metadata.from_print {
+        warnings.push(Warning::PrintColors);
+    }
+    if format != Format::Png && says_other_colors(&image.metadata) {
+        warnings.push(Warning::ColorDropped(format));
+    }
+    let kept_exif = kept_exif.map(|block| exif::with_size(block, [image.width, image.height]));
+    Fitted { image: fitted, exif: kept_exif, icc: kept_icc, warnings }
+}
+
+/// Whether chunks of a PNG, which other formats do not hold, say of the colours what the rest does not: that they are others than
+/// sRGB's, which is what everybody expects.
+fn says_other_colors(metadata: &Metadata) -> bool {
+    /// In parts of 100000: the gamma, and x and y of white, red, green and blue.
+    const GAMMA: u32 = 45_455;
+    const PRIMARIES: [u32; 8] = [31_270, 32_900, 64_000, 33_000, 30_000, 60_000, 15_000, 6_000];
+    let chunk = |name: &[u8; 4]| metadata.chunks.iter().find(|(own, _)| own == name).map(|(_, body)| body.as_slice());
+    if let Some([primaries, transfer, ..]) = chunk(b"cICP") {
+        return (*primaries, *transfer) != (1, 13);
+    }
+    if metadata.icc.is_some() || chunk(b"sRGB").is_some() {
+        return false;
+    }
+    let differs = |name: &[u8; 4], usual: &[u32], by: u32| {
+        let numbers = chunk(name).unwrap_or_default().as_chunks::<4>().0;
+        numbers.iter().zip(usual).any(|(number, usual)| u32::from_be_bytes(*number).abs_diff(*usual) > by)
+    };
+    differs(b"gAMA", &[GAMMA], 500) || differs(b"cHRM", &PRIMARIES, 100)
+}
+
+fn with_samples(image: &Image, channels: usize, samples: Samples) -> Image {
+    Image { width: image.width, height: image.height, channels, samples, metadata: image.metadata.clone() }
+}
+
+/// 16 bits to 8, rounded to the nearest.
+fn reduced(samples: &Samples) -> Samples {
+    match samples {
+        Samples::U8(samples) => Samples::U8(samples.clone()),
+        Samples::U16(samples) => {
+            Samples::U8(samples.iter().map(|value| ((u32::from(*value) * 255 + 32_767) / 65_535) as u8).collect())
+        }
+    }
+}
+
+/// Pixels made of the given channels of the frame's.
+fn regrouped(image: &Image, channels: &[usize]) -> Samples {
+    fn regroup<T: Copy>(samples: &[T], before: usize, channels: &[usize]) -> Vec<T> {
+        samples.chunks_exact(before).flat_map(|pixel| channels.iter().map(|channel| pixel[*channel])).collect()
+    }
+    match &image.samples {
+        Samples::U8(samples) => Samples::U8(regroup(samples, image.channels, channels)),
+        Samples::U16(samples) => Samples::U16(regroup(samples, image.channels, channels)),
+    }
+}

@@ -1,0 +1,46 @@
+//! Image files: PNG, JPEG, WebP, TIFF and BMP.
+//!
+//! Reading tells the format from the content, takes 8 and 16 bits of grey or RGB with or without alpha, expands
+//! palettes and lower depths, and keeps the EXIF block, the ICC profile and a PNG's own words on its colours. A file that is cut off, damaged, animated
+//! or too large is an error, never half an image.
+//!
+//! Writing keeps what the format can hold, returns a [`Warning`] for what it cannot, and refuses to lose alpha. A file
+//! appears whole or not at all.
+//!
+//! | format | alpha | 16 bits | EXIF | ICC | gAMA, cHRM, cICP | density |
+//! |---|---|---|---|---|---|---|
+//! | PNG | yes | yes | yes | yes | yes | yes |
+//! | JPEG | no | no | up to 64 KiB | yes | no | yes |
+//! | WebP (lossless) | yes | no | yes | yes | no | no |
+//! | TIFF | yes | yes | the orientation | yes | no | no |
+//! | BMP | yes | no | no: the pixels are turned | no | no | no |
+//!
+//! AVIF, HEIF and JPEG 2000 are read, not written, where ffmpeg is installed and can decode them.
+//!
+//! The size that an EXIF block names is that of the image written beside it.
+
+mod adapt;
+mod borrowed;
+mod codec_error;
+mod encode;
+mod exif;
+mod format;
+mod integrity;
+pub(super) mod orientation;
+mod read;
+mod save;
+#[cfg(test)]
+mod tests;
+mod tiff;
+mod warning;
+
+pub(super) use codec_error::TOO_LARGE;
+pub use encode::Options;
+pub use format::Format;
+pub use read::{Limits, decode, read};
+#[cfg(feature = "cli")]
+pub(crate) use save::encoded;
+pub(crate) use save::{begin, check_place, save};
+pub use save::{check, encode_bytes, write};
+pub(super) use save::{check_links, end_of_link, write_part};
+pub use warning::Warning;

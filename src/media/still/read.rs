@@ -1,0 +1,212 @@
+//! An image file into a frame.
+
+use super::borrowed::Borrowed;
+use super::codec_error::{CodecError, Result};
+use super::format::Format;
+use super::{integrity, orientation, tiff};
+use crate::error::{self, Error};
+use crate::machine;
+use crate::media::{Image, Metadata, Samples, open};
+use image::codecs::bmp::BmpDecoder;
+use image::codecs::jpeg::JpegDecoder;
+use image::codecs::png::PngDecoder;
+use image::codecs::webp::WebPDecoder;
+use image::{DynamicImage, ImageDecoder};
+use std::io::{BufRead, BufReader, Seek, SeekFrom};
+use std::path::Path;
+
+/// What an image may cost. A small file can claim a huge image; it is refused before memory is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The longest side, in pixels.
+    pub max_side: usize,
+    /// The most that an image's samples may take, in bytes.
+    pub max_bytes: u64,
+    /// The most that the whole process may hold while it is read, in bytes.
+    pub max_memory: u64,
+}
+
+impl Default for Limits {
+    /// 65535 pixels a side and 1 GiB: about 18000 x 18000 in 8-bit RGB; as much memory as there is.
+    fn default() -> Self {
+        Self { max_side: 65_535, max_bytes: 1 << 30, max_memory: machine::total_memory() }
+    }
+}
+
+/// The most that the packed parts of a PNG beside its pixels may take: a colour profile has a few MiB at most.
+const PNG_METADATA: u64 = 32 << 20;
+
+impl Limits {
+    /// The usual ones, in a process that may hold so many bytes.
+    pub fn within(max_memory: u64) -> Self {
+        Self { max_memory, ..Self::default() }
+    }
+
+    /// Refuses an image of that size. `working` bytes are held beside its samples while it is read.
+    pub(super) fn check(&self, width: u32, height: u32, bytes_per_pixel: u32, working: u64) -> Result<()> {
+        if width == 0 || height == 0 {
+            return Err(CodecError::new(format!("the image is empty: it has {width} x {height} pixels")));
+        }
+        let bytes = u128::from(width) * u128::from(height) * u128::from(bytes_per_pixel);
+        let longest = width.max(height) as usize;
+        if longest > self.max_side || bytes > u128::from(self.max_bytes) {
+            return Err(CodecError::new(format!(
+                "the image has {width} x {height} pixels and takes {} MiB; at most {} pixels a side and {} MiB are \
+                 read; scale it down or cut it into parts",
+                bytes.div_ceil(1 << 20),
+                self.max_side,
+                self.max_bytes >> 20,
+            )));
+        }
+        let taken = u128::from(machine::resident_memory()) + u128::from(working) + bytes;
+        let mut probe = Vec::<u8>::new();
+        let is_there =
+            usize::try_from(bytes + u128::from(working)).is_ok_and(|size| probe.try_reserve_exact(size).is_ok());
+        if !is_there {
+            let mebibytes = taken.div_ceil(1 << 20);
+            return Err(CodecError::new(format!(
+                "the image has {width} x {height} pixels, and the system does not give the {mebibytes} MiB that the process would \
+                 hold while it is read; scale it down or cut it into parts, or raise the limit (ulimit -v)"
+            )));
+        }
+        if taken > u128::from(self.max_memory) {
+            return Err(CodecError::new(format!(
+                "the image has {width} x {height} pixels, and to read it takes the process to about {} MiB, of {} that it may \
+                 hold; raise --max-memory, scale the image down or cut it into parts",
+                taken.div_ceil(1 << 20),
+                self.max_memory >> 20,
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// Reads an image file.
+///
+/// The format is told from the content. AVIF, HEIF and JPEG 2000 are decoded by ffmpeg where it is installed. Of a TIFF's tags the
+/// orientation and the ICC profile are kept. Printing colours (CMYK) become RGB, without their profile. The frame takes `width * height * channels * bits / 8` bytes; a JPEG and
+/// a WebP take about their file's size on top while they are read.
+///
+/// # Errors
+/// [`Error::Input`] for a file that is missing, cut off, damaged, larger than `limits`, of another format, animated or of several pages,
+/// or with samples other than 8 or 16 bit grey or RGB (floating point, premultiplied alpha, a TIFF's palette).
+pub fn read(path: &Path, limits: &Limits) -> error::Result<Image> {
+    let mut reader = BufReader::new(open(path)?);
+    match Borrowed::of(&integrity::head(&mut reader).map_err(|refusal| refused(path, refusal))?) {
+        Some(borrowed) => borrowed.read(path, limits).map_err(|refusal| refused(path, refusal)),
+        None => decode(path, reader, limits),
+    }
+}
+
+/// Reads an image from anything that can be read and sought in; `name` stands for it in messages. See [`read`].
+///
+/// # Errors
+/// As [`read`].
+pub fn decode(name: &Path, mut reader: impl BufRead + Seek, limits: &Limits) -> error::Result<Image> {
+    decode_any(&mut reader, limits).map_err(|refusal| refused(name, refusal))
+}
+
+fn refused(name: &Path, CodecError { problem, source }: CodecError) -> Error {
+    Error::Input { path: name.into(), problem, source }
+}
+
+pub(super) fn decode_any(reader: &mut (impl BufRead + Seek), limits: &Limits) -> Result<Image> {
+    let head = integrity::head(reader)?;
+    let Some(format) = Format::from_content(&head) else { return Err(unknown(&head)) };
+    let found = integrity::check(format, reader)?;
+    let length = reader.seek(SeekFrom::End(0))?;
+    reader.seek(SeekFrom::Start(0))?;
+    let holds_file = matches!(format, Format::Jpeg | Format::WebP);
+    if holds_file && machine::resident_memory().saturating_add(length) > limits.max_memory {
+        return Err(CodecError::new(format!(
+            "the file takes {} MiB and is held while it is read, which is more than the {} MiB that the process may hold allow; \
+             raise --max-memory",
+            length >> 20,
+            limits.max_memory >> 20
+        )));
+    }
+    // What a decoder holds beside the samples, in bytes a pixel.
+    let working = match format {
+        Format::Png | Format::Bmp | Format::Tiff => 0,
+        // The coefficients of all components, in 16 bits.
+        Format::Jpeg if found.is_progressive => 6,
+        Format::Jpeg => 0,
+        Format::WebP => 5,
+    };
+    let mut image = match format {
+        Format::Png => {
+            let mut png_limits = image::Limits::no_limits();
+            png_limits.max_alloc = Some(PNG_METADATA);
+            let decoder = PngDecoder::with_limits(reader, png_limits)?;
+            refuse_animation(decoder.is_apng()?)?;
+            decode_with(decoder, limits, working)?
+        }
+        Format::Jpeg => decode_with(JpegDecoder::new(reader)?, limits, working)?,
+        Format::WebP => {
+            let decoder = WebPDecoder::new(reader)?;
+            refuse_animation(decoder.has_animation())?;
+            decode_with(decoder, limits, working)?
+        }
+        Format::Tiff => tiff::read(reader, limits)?,
+        Format::Bmp => decode_with(BmpDecoder::new(reader)?, limits, working)?,
+    };
+    let exif = image.metadata.exif.take().or(found.exif);
+    image.metadata.exif = exif.map(orientation::bare_exif).filter(|exif| !exif.is_empty());
+    image.metadata.chunks = found.chunks;
+    image.metadata.from_print |= found.from_print;
+    // One that is damaged, or unpacks to more than any has.
+    image.metadata.is_partial |= found.has_profile && image.metadata.icc.is_none();
+    if image.metadata.from_print {
+        // It is that of the printing colours.
+        image.metadata.icc = None;
+    }
+    Ok(image)
+}
+
+/// `working` is what the decoder holds beside the samples, in bytes a pixel.
+fn decode_with(mut decoder: impl ImageDecoder, limits: &Limits, working: u64) -> Result<Image> {
+    let (width, height) = decoder.dimensions();
+    let area = u64::from(width) * u64::from(height);
+    limits.check(width, height, decoder.color_type().bytes_per_pixel().into(), working.saturating_mul(area))?;
+    let metadata = Metadata { exif: decoder.exif_metadata()?, icc: decoder.icc_profile()?, ..Metadata::default() };
+    let (channels, samples) = match DynamicImage::from_decoder(decoder)? {
+        DynamicImage::ImageLuma8(pixels) => (1, Samples::U8(pixels.into_raw())),
+        DynamicImage::ImageLumaA8(pixels) => (2, Samples::U8(pixels.into_raw())),
+        DynamicImage::ImageRgb8(pixels) => (3, Samples::U8(pixels.into_raw())),
+        DynamicImage::ImageRgba8(pixels) => (4, Samples::U8(pixels.into_raw())),
+        DynamicImage::ImageLuma16(pixels) => (1, Samples::U16(pixels.into_raw())),
+        DynamicImage::ImageLumaA16(pixels) => (2, Samples::U16(pixels.into_raw())),
+        DynamicImage::ImageRgb16(pixels) => (3, Samples::U16(pixels.into_raw())),
+        DynamicImage::ImageRgba16(pixels) => (4, Samples::U16(pixels.into_raw())),
+        _ => return Err(CodecError::new("its samples are floating point; save it as 8 or 16 bit grey or RGB")),
+    };
+    Ok(Image { width: width as usize, height: height as usize, channels, samples, metadata })
+}
+
+fn refuse_animation(animated: bool) -> Result<()> {
+    if animated {
+        return Err(CodecError::new("it is an animation and not one image; save its frames as images first"));
+    }
+    Ok(())
+}
+
+fn unknown(head: &[u8]) -> CodecError {
+    if head.is_empty() {
+        return CodecError::new("the file is empty");
+    }
+    if let Some(borrowed) = Borrowed::of(head) {
+        let (kind, advice) = borrowed.words();
+        return CodecError::new(format!(
+            "by its content it is {kind}, which is read from a file alone, by ffmpeg; {advice}"
+        ));
+    }
+    let (kind, advice) = match head.get(4..12) {
+        _ if head.starts_with(b"GIF8") => ("a GIF", "; save it anew, as `ffmpeg -i in.gif out.png` does"),
+        _ if head.starts_with(b"\xff\x0a") || head.get(4..8) == Some(b"JXL ") => {
+            ("a JPEG XL", "; save it anew, as `djxl in.jxl out.png` does")
+        }
+        Some(b"ftypcrx ") => ("what a camera's sensor gave (CR3)", "; develop it in another program first"),
+        _ => ("no image", ""),
+    };
+    CodecError::new(format!("by its content it is {kind}; PNG, JPEG, WebP, TIFF and BMP are read{advice}"))
+}

@@ -1,0 +1,177 @@
+//! An image file that appears whole or not at all.
+
+use super::adapt;
+use super::codec_error::{self, CodecError};
+use super::encode::{Options, encode};
+use super::format::Format;
+use super::warning::Warning;
+use crate::durable::{Part, folder_of};
+use crate::error::{Error, Result};
+use crate::media::Image;
+use std::fs::File;
+use std::io::{BufWriter, Cursor, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+/// Whether [`write()`] would take a frame of that size, depth and alpha, and whether there is a folder for it: to be asked
+/// before hours of work.
+///
+/// # Errors
+/// [`Error::Output`] for an image that is transparent or too large for the format, and for a place that cannot be.
+pub fn check(image: &Image, path: &Path, format: Format) -> Result<()> {
+    adapt::check(image, format).map_err(|refusal| refused(path, refusal))?;
+    check_place(path)
+}
+
+/// Whether a file may be at `path` and there is a folder for it.
+pub(crate) fn check_place(path: &Path) -> Result<()> {
+    let target = target(path)?;
+    folder_of(&target).metadata().map(drop).map_err(|error| refused(path, no_place(folder_of(&target), error)))
+}
+
+/// Writes an image file, and returns what the format could not hold.
+///
+/// The file is written under another name in the same folder and renamed when it is complete and on the disk, so that
+/// a reader never sees half of it, after a power cut neither, and an earlier file of that name stays until then. It gets the
+/// permissions of an ordinary new file, or those of the file that it replaces. A symbolic link is followed, whether its end is
+/// there or not, but for one that another user put into a folder that others may write to. PNG and TIFF take little memory beside
+/// the frame's; a format that holds less than the frame takes a reduced copy.
+///
+/// # Errors
+/// [`Error::Output`] if the folder is missing or cannot be written to, if the name stands for something else than a
+/// file that may be written, if the disk is full, and as [`check`]. Nothing is left behind.
+pub fn write(image: &Image, path: &Path, format: Format, options: &Options) -> Result<Vec<Warning>> {
+    save(path, |file| encode(image, format, options, file))
+}
+
+/// The bytes of an image file.
+///
+/// # Errors
+/// [`Error::Output`] when the format cannot hold the frame.
+#[cfg(feature = "cli")]
+pub(crate) fn encoded(image: &Image, format: Format, options: &Options) -> Result<Vec<u8>> {
+    encode_bytes(image, format, options).map(|(bytes, _)| bytes)
+}
+
+/// The bytes of an image file, and what its format could not hold.
+///
+/// # Errors
+/// [`Error::Output`] when the format cannot hold the frame.
+pub fn encode_bytes(image: &Image, format: Format, options: &Options) -> Result<(Vec<u8>, Vec<Warning>)> {
+    let mut bytes = Cursor::new(Vec::new());
+    match encode(image, format, options, &mut bytes) {
+        Ok(warnings) => Ok((bytes.into_inner(), warnings)),
+        Err(refusal) => Err(refused(Path::new(format.extension()), refusal)),
+    }
+}
+
+/// An image file that is written, and does not have its name yet.
+pub(in crate::media) fn write_part(image: &Image, path: &Path, format: Format, options: &Options) -> Result<Part> {
+    fill(path, |file| encode(image, format, options, file)).map(|(part, _)| part)
+}
+
+/// A file beside `path` under another name.
+pub(crate) fn begin(path: &Path) -> Result<Part> {
+    let target = target(path)?;
+    let folder = folder_of(&target).to_owned();
+    Part::beside(target).map_err(|error| refused(path, no_place(&folder, error)))
+}
+
+/// Lets `write` write a file that appears under `path` only if it succeeds.
+pub(crate) fn save<T>(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<&mut File>) -> codec_error::Result<T>,
+) -> Result<T> {
+    let (part, value) = fill(path, write)?;
+    part.complete().map_err(|error| refused(path, error.into()))?;
+    Ok(value)
+}
+
+fn fill<T>(path: &Path, write: impl FnOnce(&mut BufWriter<&mut File>) -> codec_error::Result<T>) -> Result<(Part, T)> {
+    let mut part = begin(path)?;
+    let filled = {
+        let mut writer = BufWriter::with_capacity(1 << 16, part.file.as_file_mut());
+        write(&mut writer).and_then(|value| {
+            writer.flush()?;
+            Ok(value)
+        })
+    };
+    let value = filled.map_err(|refusal| refused(path, refusal))?;
+    Ok((part, value))
+}
+
+/// The file that is written: at the end of symbolic links, and not something that must not be replaced.
+fn target(path: &Path) -> Result<PathBuf> {
+    check_links(path)?;
+    let refuse = |problem: &str| Err(refused(path, CodecError::new(problem)));
+    match path.metadata() {
+        Ok(found) if found.is_dir() => refuse("it is a folder; give a file's name"),
+        Ok(found) if !found.is_file() => refuse("it is a device or a pipe and not a file; give a file's name"),
+        Ok(found) if found.permissions().readonly() => {
+            refuse("the file is there and write-protected; choose another name or allow writing")
+        }
+        Ok(_) => path.canonicalize().map_err(|error| refused(path, error.into())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(end_of_link(path)),
+        Err(error) => Err(refused(path, error.into())),
+    }
+}
+
+/// Refuses a path that goes through a link which another user, neither root nor the folder's owner, put into a folder that others may
+/// write to, such as `/tmp`: it may lead to a file of ours that was never meant.
+///
+/// # Errors
+/// [`Error::Output`] with the link.
+pub(in crate::media) fn check_links(path: &Path) -> Result<()> {
+    let mut end = path.to_owned();
+    for _ in 0..LINKS {
+        if let Some(link) = end.ancestors().find(|part| is_planted(part)) {
+            let link = link.display();
+            let problem =
+                format!("{link} is a link of another user in a folder that others may write to; choose another name");
+            return Err(refused(path, CodecError::new(problem)));
+        }
+        let Ok(next) = end.read_link() else { break };
+        end = folder_of(&end).join(next);
+    }
+    Ok(())
+}
+
+fn is_planted(path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let Some(link) = path.symlink_metadata().ok().filter(std::fs::Metadata::is_symlink) else { return false };
+    let own = rustix::process::geteuid().as_raw();
+    // As the system does it where `fs.protected_symlinks` is set, also where a group may write, and without the sticky bit.
+    let is_shared = |folder: &std::fs::Metadata| folder.mode() & 0o022 != 0;
+    let folder = folder_of(path).metadata().ok().filter(is_shared);
+    folder.is_some_and(|folder| ![0, own, folder.uid()].contains(&link.uid()))
+}
+
+/// As many links as the system follows.
+const LINKS: usize = 40;
+
+/// Where a symbolic link leads whose end is not there yet; any other path as it is.
+pub(in crate::media) fn end_of_link(path: &Path) -> PathBuf {
+    let mut end = path.to_owned();
+    for _ in 0..LINKS {
+        let Ok(next) = end.read_link() else { break };
+        end = folder_of(&end).join(next);
+    }
+    end
+}
+
+/// Why no file can be created in a folder.
+fn no_place(folder: &Path, error: std::io::Error) -> CodecError {
+    let folder = folder.display();
+    let problem = match error.kind() {
+        ErrorKind::NotFound => format!("the folder {folder} does not exist; create it first"),
+        ErrorKind::NotADirectory => format!("{folder} is not a folder"),
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            format!("the folder {folder} cannot be written to; choose another or allow writing")
+        }
+        _ => return CodecError::from(error),
+    };
+    CodecError { problem, source: Some(error.into()) }
+}
+
+fn refused(path: &Path, CodecError { problem, source }: CodecError) -> Error {
+    Error::Output { path: path.into(), problem, source }
+}

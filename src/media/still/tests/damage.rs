@@ -1,0 +1,143 @@
+use super::{Format, Limits, decode, decoded, encoded, refusal, smooth};
+use std::io::Cursor;
+use std::path::Path;
+
+/// A TIFF whose directory stands before its pixels: cutting it leaves the directory.
+fn tiff_with_directory_first(width: u16, height: u16) -> Vec<u8> {
+    let (entries, pixels) = (8_u16, u32::from(width) * u32::from(height));
+    let offset = 8 + 2 + u32::from(entries) * 12 + 4;
+    let mut file = b"II*\0\x08\0\0\0".to_vec();
+    file.extend(entries.to_le_bytes());
+    let short = |tag: u16, value: u16| [tag, 3, 1, 0, value, 0].map(u16::to_le_bytes).concat();
+    let long = |tag: u16, value: u32| [&tag.to_le_bytes()[..], &[4, 0, 1, 0, 0, 0], &value.to_le_bytes()].concat();
+    file.extend(short(256, width));
+    file.extend(short(257, height));
+    file.extend(short(258, 8));
+    file.extend(short(259, 1));
+    file.extend(short(262, 1));
+    file.extend(long(273, offset));
+    file.extend(short(278, height));
+    file.extend(long(279, pixels));
+    file.extend([0; 4]);
+    file.extend((0..pixels).map(|at| (at * 7) as u8 | 1));
+    file
+}
+
+fn cuts(len: usize) -> impl Iterator<Item = usize> {
+    (0..len).filter(move |cut| *cut < 300 || cut % 7 == 0 || len - cut < 300)
+}
+
+#[test]
+fn a_cut_file_is_never_half_a_image() {
+    let mut files = vec![tiff_with_directory_first(41, 33)];
+    for format in Format::ALL {
+        for (channels, bits) in [(1, 8), (3, 8), (3, 16), (4, 8)] {
+            if format != Format::Jpeg || channels != 4 {
+                files.push(encoded(&smooth(41, 33, channels, bits), format).0);
+            }
+        }
+    }
+    for bytes in files {
+        let whole = decoded(&bytes).unwrap();
+        let format = Format::from_content(&bytes).unwrap();
+        for cut in cuts(bytes.len()) {
+            match decoded(&bytes[..cut]) {
+                Ok(image) => assert_eq!(image, whole, "{format} cut to {cut} of {}", bytes.len()),
+                Err(crate::Error::Input { .. }) => {}
+                Err(other) => panic!("{other}"),
+            }
+        }
+        let message = refusal(&bytes[..bytes.len() * 3 / 4]);
+        assert!(message.contains("cut off") || format == Format::Tiff, "{message}");
+    }
+}
+
+#[test]
+fn flipped_bytes_do_not_panic() {
+    for format in Format::ALL {
+        let (bytes, _) = encoded(&smooth(23, 17, 3, 8), format);
+        for at in 0..bytes.len().min(1500) {
+            for flip in [0x01, 0x80, 0xFF] {
+                let mut damaged = bytes.clone();
+                damaged[at] ^= flip;
+                let limits = Limits { max_side: 4096, max_bytes: 1 << 24, ..Limits::default() };
+                let _ = decode(Path::new("damaged"), Cursor::new(damaged), &limits);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_image_that_is_too_large_is_refused_before_memory_is_taken() {
+    // A PNG's header that claims 60000 x 60000 pixels of RGBA in 16 bits.
+    let (mut png, _) = encoded(&smooth(8, 8, 4, 16), Format::Png);
+    png[16..20].copy_from_slice(&60_000_u32.to_be_bytes());
+    png[20..24].copy_from_slice(&60_000_u32.to_be_bytes());
+    let mut crc = flate_crc(&png[12..29]);
+    png.splice(29..33, std::mem::take(&mut crc));
+    let message = refusal(&png);
+    assert!(message.contains("60000 x 60000") && message.contains("at most 65535"), "{message}");
+
+    let (mut bmp, _) = encoded(&smooth(8, 8, 3, 8), Format::Bmp);
+    bmp[18..22].copy_from_slice(&65_000_u32.to_le_bytes());
+    bmp[22..26].copy_from_slice(&65_000_u32.to_le_bytes());
+    assert!(refusal(&bmp).contains("65000 x 65000"));
+
+    for format in Format::ALL {
+        let (bytes, _) = encoded(&smooth(50, 20, 3, 8), format);
+        let refuses = |max_side, max_bytes| {
+            decode(Path::new("large"), Cursor::new(&bytes), &Limits { max_side, max_bytes, ..Limits::default() })
+                .is_err_and(|error| error.to_string().contains("50 x 20"))
+        };
+        assert!(refuses(49, 1 << 30), "{format}");
+        assert!(refuses(65_535, 2_999), "{format}");
+        let bounds = Limits { max_side: 50, max_bytes: 3_000, ..Limits::default() };
+        let found = decode(Path::new("exact"), Cursor::new(&bytes), &bounds);
+        assert!(found.is_ok(), "{format} {found:?}");
+    }
+}
+
+/// The checksum of a PNG's chunk.
+fn flate_crc(bytes: &[u8]) -> Vec<u8> {
+    let crc = bytes.iter().fold(u32::MAX, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 })
+    });
+    (!crc).to_be_bytes().to_vec()
+}
+
+#[test]
+fn what_is_no_image_is_named() {
+    assert!(refusal(b"").contains("the file is empty"));
+    assert!(refusal(b"hello, this is text").contains("no image"));
+    assert!(refusal(b"GIF89a......").contains("a GIF"));
+    assert!(refusal(b"\0\0\0\x20ftypheic....").contains("a HEIF"));
+    let missing = super::super::read(Path::new("/nowhere/at/all.png"), &Limits::default()).unwrap_err();
+    assert!(missing.to_string().contains("there is no such file"), "{missing}");
+    let folder = tempfile::tempdir().unwrap();
+    let found = super::super::read(folder.path(), &Limits::default()).unwrap_err();
+    assert!(found.to_string().contains("folder"), "{found}");
+}
+
+#[test]
+fn what_the_process_may_hold_bounds_what_is_read() {
+    let image = smooth(300, 200, 3, 8);
+    for format in Format::ALL {
+        let bytes = encoded(&image, format).0;
+        let within = |max_memory| decode(Path::new("a"), Cursor::new(&bytes), &Limits::within(max_memory));
+        let held = crate::machine::resident_memory();
+        assert!(within(held + (64 << 20)).is_ok(), "{format}");
+        let refused = within(1 << 20).unwrap_err().to_string();
+        assert!(refused.contains("raise --max-memory"), "{format}: {refused}");
+    }
+}
+
+#[test]
+fn a_profile_that_unpacks_to_more_than_any_has_is_left_out() {
+    let mut image = smooth(30, 20, 3, 8);
+    image.metadata.icc = Some(vec![0; 40 << 20]);
+    let read = decoded(&encoded(&image, Format::Png).0).unwrap();
+    assert!(read.metadata.icc.is_none() && read.metadata.is_partial);
+    image.metadata.icc = Some(vec![0; 3 << 20]);
+    let read = decoded(&encoded(&image, Format::Png).0).unwrap();
+    assert!(read.metadata.icc == image.metadata.icc && !read.metadata.is_partial);
+}

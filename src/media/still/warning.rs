@@ -1,0 +1,51 @@
+//! What a written file lost.
+
+use super::format::Format;
+use std::fmt;
+
+/// What a written file lost because its format cannot hold it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Warning {
+    /// 16 bits a sample were rounded to 8.
+    DepthReduced(Format),
+    /// The EXIF block was left out. The image was turned the way it is displayed, so that it looks the same.
+    ExifDropped(Format),
+    /// The ICC profile was left out: colours may look different.
+    IccDropped(Format),
+    /// The image was made of printing colours (CMYK): its colours are only about what they were meant to be.
+    PrintColors,
+    /// The file that was read has an EXIF block or an ICC profile that are not read from its format.
+    MetadataUnread,
+    /// What a PNG says of its colours in its own chunks was left out, and they are not sRGB's: colours may look different.
+    ColorDropped(Format),
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DepthReduced(format) => {
+                write!(f, "{format} holds 8 bits a sample: 16 were reduced to 8; write PNG or TIFF to keep them")
+            }
+            Self::ExifDropped(format) => {
+                write!(f, "{format} cannot hold this EXIF block: it was left out; write PNG or WebP to keep it")
+            }
+            Self::IccDropped(format) => {
+                write!(f, "{format} cannot hold this ICC profile: it was left out; write PNG or TIFF to keep it")
+            }
+            Self::PrintColors => f.write_str(
+                "it was made of printing colours (CMYK), which became RGB without their profile: they are only about right; for \
+                 exact ones convert it in a program that knows profiles",
+            ),
+            Self::MetadataUnread => f.write_str(
+                "some of its metadata was not read (EXIF of AVIF, HEIF and TIFF, ICC profiles of the first two and damaged ones); copy it from the \
+                 source in another program where it counts, as `exiftool -TagsFromFile` does",
+            ),
+            Self::ColorDropped(format) => write!(
+                f,
+                "{format} cannot hold what this PNG says of its colours (gAMA, cHRM, cICP): it was left out, and they may look \
+                 different; write PNG to keep it"
+            ),
+        }
+    }
+}

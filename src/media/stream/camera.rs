@@ -1,0 +1,352 @@
+//! Cameras: the devices of Video4Linux 2.
+
+use std::io::{self, Cursor};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use linuxvideo::format::{FrameSizes, PixFormat, PixelFormat as FourCc};
+use linuxvideo::stream::ReadStream;
+use linuxvideo::{BufType, CapabilityFlags, Device, Fract};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::format::{Chroma, Order, PixelFormat};
+use super::video::{Rate, Siting, VideoFormat};
+use super::{FormatOverrides, ReadOutcome, Source, VideoFrame};
+use crate::error::{Error, Result};
+use crate::media::still::{self, Limits};
+use crate::media::{Image, Samples};
+
+/// What is asked of a camera that is not told otherwise.
+const USUAL_SIZE: [usize; 2] = [640, 480];
+const USUAL_RATE: Rate = Rate::of(30);
+
+/// How long a camera is waited for before its silence is looked into.
+const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+
+/// How a camera's frames come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CameraFormat {
+    /// As samples.
+    Plain(PixelFormat),
+    /// As a JPEG each, which becomes RGB.
+    Mjpeg,
+}
+
+/// Those that we read, the best first: what has not been compressed, and has colour.
+const KNOWN: [(&[u8; 4], CameraFormat); 11] = [
+    (b"YUYV", CameraFormat::Plain(PixelFormat::Yuyv)),
+    (b"NV12", CameraFormat::Plain(PixelFormat::Nv12)),
+    (b"YU12", CameraFormat::Plain(PixelFormat::planar(Chroma::C420, 8))),
+    (b"422P", CameraFormat::Plain(PixelFormat::planar(Chroma::C422, 8))),
+    (b"RGB3", CameraFormat::Plain(PixelFormat::RGB24)),
+    (b"BGR3", CameraFormat::Plain(PixelFormat::Packed { order: Order::Bgr, bits: 8 })),
+    (b"MJPG", CameraFormat::Mjpeg),
+    (b"JPEG", CameraFormat::Mjpeg),
+    (b"GREY", CameraFormat::Plain(PixelFormat::planar(Chroma::Mono, 8))),
+    (b"Y10 ", CameraFormat::Plain(PixelFormat::planar(Chroma::Mono, 10))),
+    (b"Y16 ", CameraFormat::Plain(PixelFormat::planar(Chroma::Mono, 16))),
+];
+
+impl std::fmt::Display for CameraFormat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Plain(format) => format.fmt(f),
+            Self::Mjpeg => f.write_str("mjpeg"),
+        }
+    }
+}
+
+impl std::str::FromStr for CameraFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "mjpeg" | "mjpg" => Ok(Self::Mjpeg),
+            _ => text.parse().map(Self::Plain).map_err(|error| format!("{error}, or mjpeg")),
+        }
+    }
+}
+
+/// What is wanted of a camera; what is left out, it chooses.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct CameraRequest {
+    /// Width and height in pixels.
+    pub size: Option<[usize; 2]>,
+    /// How frames come.
+    pub format: Option<CameraFormat>,
+}
+
+/// A camera. When it is gone, it is looked for again each time that a frame is asked for.
+pub struct CameraSource {
+    path: PathBuf,
+    wish: CameraRequest,
+    interpretation: FormatOverrides,
+    video: VideoFormat,
+    open: Option<Open>,
+    begun: Instant,
+    index: u64,
+}
+
+/// A camera that is running.
+struct Open {
+    stream: ReadStream,
+    format: CameraFormat,
+    video: VideoFormat,
+    /// Bytes from one row to the next.
+    stride: usize,
+}
+
+impl CameraSource {
+    /// Starts a camera.
+    ///
+    /// # Errors
+    /// [`Error::Input`] when it is none, is busy, or does not give what is wished; what it gives is said.
+    pub fn open(path: &Path, wish: CameraRequest, interpretation: FormatOverrides) -> Result<Self> {
+        let open = start(path, wish, interpretation)?;
+        let video = open.video.clone();
+        let begun = Instant::now();
+        Ok(Self { path: path.into(), wish, interpretation, video, open: Some(open), begun, index: 0 })
+    }
+
+    /// Looks for a camera that was gone.
+    fn find_again(&mut self) -> std::result::Result<(), String> {
+        let open = start(&self.path, self.wish, self.interpretation).map_err(|error| error.to_string())?;
+        if (open.video.width, open.video.height, open.video.format)
+            != (self.video.width, self.video.height, self.video.format)
+        {
+            return Err(format!("the camera that is {} now is another one", self.path.display()));
+        }
+        self.open = Some(open);
+        Ok(())
+    }
+}
+
+impl Source for CameraSource {
+    fn video(&self) -> &VideoFormat {
+        &self.video
+    }
+
+    fn next(&mut self, frame: &mut VideoFrame) -> Result<ReadOutcome> {
+        if self.open.is_none()
+            && let Err(why) = self.find_again()
+        {
+            return Ok(ReadOutcome::Disconnected(why));
+        }
+        let Some(open) = &mut self.open else { return Ok(ReadOutcome::End) };
+        match open.take(&self.path, &mut frame.bytes) {
+            Ok(Taken::Frame) => {}
+            Ok(Taken::Corrupt(why)) => return Ok(ReadOutcome::Corrupt(why)),
+            Ok(Taken::Nothing) => return Ok(ReadOutcome::Waiting),
+            Err(error) => {
+                self.open = None;
+                return Ok(ReadOutcome::Disconnected(format!("the camera {} is gone ({error})", self.path.display())));
+            }
+        }
+        (frame.index, frame.time) = (self.index, self.begun.elapsed());
+        self.index += 1;
+        Ok(ReadOutcome::Frame)
+    }
+
+    fn is_live(&self) -> bool {
+        true
+    }
+}
+
+enum Taken {
+    Frame,
+    Corrupt(String),
+    Nothing,
+}
+
+impl Open {
+    /// Waits a little for a frame.
+    fn take(&mut self, path: &Path, bytes: &mut Vec<u8>) -> io::Result<Taken> {
+        let mut ready = [PollFd::new(&self.stream, PollFlags::IN)];
+        match poll(&mut ready, Some(&PATIENCE)) {
+            Ok(0) | Err(rustix::io::Errno::INTR) => return Ok(Taken::Nothing),
+            Ok(_) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if ready[0].revents().contains(PollFlags::HUP) {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let (video, stride, format) = (&self.video, self.stride, self.format);
+        self.stream.dequeue(|view| {
+            if view.is_error() {
+                return Ok(Taken::Corrupt("the camera says that the frame is damaged".into()));
+            }
+            Ok(match format {
+                CameraFormat::Plain(_) => copy(&view, video, stride, bytes),
+                CameraFormat::Mjpeg => decode(path, &view, video, bytes),
+            })
+        })
+    }
+}
+
+/// Copies a frame without what pads its rows.
+fn copy(view: &[u8], video: &VideoFormat, stride: usize, bytes: &mut Vec<u8>) -> Taken {
+    bytes.clear();
+    let (width, height) = (video.width, video.height);
+    let row = video.format.bytes(width, 1);
+    let is_padded = stride > row && matches!(video.format.chroma(), None | Some(Chroma::Mono) | Some(Chroma::C422));
+    if is_padded && !matches!(video.format, PixelFormat::Planar { chroma: Chroma::C422, .. }) {
+        view.chunks(stride).take(height).for_each(|line| bytes.extend_from_slice(&line[..row.min(line.len())]));
+    } else {
+        bytes.extend_from_slice(&view[..view.len().min(video.bytes())]);
+    }
+    if bytes.len() == video.bytes() {
+        return Taken::Frame;
+    }
+    Taken::Corrupt(format!("the camera gave {} bytes of a frame that has {}", bytes.len(), video.bytes()))
+}
+
+fn decode(path: &Path, view: &[u8], video: &VideoFormat, bytes: &mut Vec<u8>) -> Taken {
+    let frame = match still::decode(path, Cursor::new(view), &Limits::default()) {
+        Ok(frame) => frame,
+        Err(error) => return Taken::Corrupt(error.to_string()),
+    };
+    let Image { width, height, channels, samples: Samples::U8(samples), .. } = frame else {
+        return Taken::Corrupt("the camera gave a JPEG of more than 8 bits".into());
+    };
+    if (width, height) != (video.width, video.height) {
+        return Taken::Corrupt(format!("the camera gave a JPEG of {width}x{height}"));
+    }
+    bytes.clear();
+    if channels == 1 {
+        samples.iter().for_each(|grey| bytes.extend([*grey; 3]));
+    } else {
+        bytes.extend_from_slice(&samples);
+    }
+    Taken::Frame
+}
+
+/// A device that gives frames, its name, and the formats that it gives.
+fn device(path: &Path) -> Result<(Device, String, Vec<FourCc>)> {
+    let device = Device::open(path).map_err(|error| {
+        let problem = match error.kind() {
+            io::ErrorKind::NotFound => "there is no such device; check that the camera is plugged in",
+            io::ErrorKind::PermissionDenied => "using it is not allowed; add yourself to the group `video`",
+            _ => "it cannot be used as a camera",
+        };
+        Error::input_from(path, problem, error)
+    })?;
+    let has = device.capabilities().map_err(|error| Error::input_from(path, "it is no camera", error))?;
+    if !has.device_capabilities().contains(CapabilityFlags::VIDEO_CAPTURE) {
+        return Err(Error::input(path, format!("{} gives no frames; choose another device", has.card())));
+    }
+    let offered: Vec<FourCc> =
+        device.formats(BufType::VIDEO_CAPTURE).filter_map(|format| Some(format.ok()?.pixel_format())).collect();
+    Ok((device, has.card().to_owned(), offered))
+}
+
+/// A camera's name and what it gives, in words.
+///
+/// # Errors
+/// [`Error::Input`] when it is none, or may not be used.
+pub fn describe(path: &Path) -> Result<(String, String)> {
+    let (device, name, offered) = device(path)?;
+    Ok((name, offer(&device, &offered)))
+}
+
+fn start(path: &Path, wish: CameraRequest, interpretation: FormatOverrides) -> Result<Open> {
+    let (device, _, offered) = device(path)?;
+    let failed = |problem: &str, error: io::Error| Error::input_from(path, problem, error);
+    let offers = offer(&device, &offered);
+    let known = KNOWN.iter().find(|(code, format)| {
+        offered.contains(&FourCc::from_fourcc(**code)) && wish.format.is_none_or(|wished| wished == *format)
+    });
+    let Some((code, format)) = known else {
+        let wished = wish.format.map_or("any format that Eddy reads".to_owned(), |format| format.to_string());
+        return Err(Error::input(path, format!("it does not give {wished}; it gives {offers}")));
+    };
+    let [width, height] = wish.size.unwrap_or(USUAL_SIZE);
+    let (Ok(w), Ok(h)) = (u32::try_from(width), u32::try_from(height)) else {
+        return Err(Error::usage(format!("{width}x{height} is no size of a camera's frames")));
+    };
+    let code = FourCc::from_fourcc(**code);
+    let capture = device
+        .video_capture(PixFormat::new(w, h, code))
+        .map_err(|error| failed("it cannot be set up; another program may be using it", error))?;
+    let (got_width, got_height) = (capture.format().width() as usize, capture.format().height() as usize);
+    let got = capture.format().pixel_format();
+    if got != code || wish.size.is_some_and(|size| size != [got_width, got_height]) {
+        let problem = format!(
+            "it does not give {width}x{height} in {format} but {got_width}x{got_height} in {got}; it gives {offers}"
+        );
+        return Err(Error::input(path, problem));
+    }
+    let rate = interpretation.rate.unwrap_or(USUAL_RATE);
+    // Cameras that have one rate do not let it be set.
+    let interval = capture.set_frame_interval(Fract::new(rate.seconds, rate.frames)).ok();
+    let rate = interval
+        .map_or(rate, |interval| Rate { frames: interval.denominator().max(1), seconds: interval.numerator().max(1) });
+    let plain = match format {
+        CameraFormat::Plain(plain) => *plain,
+        CameraFormat::Mjpeg => PixelFormat::RGB24,
+    };
+    let mut video = VideoFormat::new(got_width, got_height, rate, plain);
+    video.color.siting = Siting::Left;
+    FormatOverrides { rate: None, ..interpretation }.apply(&mut video);
+    let stride = capture.format().bytes_per_line() as usize;
+    let stream = capture.into_stream().map_err(|error| match error.raw_os_error() {
+        Some(code) if code == rustix::io::Errno::BUSY.raw_os_error() => {
+            failed("another program is using it; end that first", error)
+        }
+        _ => failed("it cannot be started", error),
+    })?;
+    Ok(Open { stream, format: *format, video, stride })
+}
+
+/// What a camera gives, in words.
+fn offer(device: &Device, formats: &[FourCc]) -> String {
+    let words = formats.iter().map(|code| {
+        let known = KNOWN.iter().find(|(known, _)| FourCc::from_fourcc(**known) == *code);
+        let name = known.map_or_else(|| format!("{code} (which Eddy does not read)"), |(_, format)| format.to_string());
+        let sizes = match device.frame_sizes(*code) {
+            Ok(FrameSizes::Discrete(sizes)) => {
+                let sizes: Vec<String> =
+                    sizes.iter().map(|size| format!("{}x{}", size.width(), size.height())).collect();
+                sizes.join(" ")
+            }
+            Ok(sizes) => {
+                let [a, b, c, d] = [sizes.min_width(), sizes.min_height(), sizes.max_width(), sizes.max_height()];
+                format!("{a}x{b} to {c}x{d}")
+            }
+            Err(_) => String::new(),
+        };
+        format!("{name} {sizes}").trim_end().to_owned()
+    });
+    let words: Vec<String> = words.collect();
+    if words.is_empty() { "nothing".to_owned() } else { words.join(", ") }
+}
+
+/// Cameras of this machine: `/dev/video*` in their order.
+pub fn cameras() -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = glob::glob("/dev/video*").map(|paths| paths.flatten().collect()).unwrap_or_default();
+    found.sort();
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CameraFormat, Taken, copy};
+    use crate::media::stream::{PixelFormat, Rate, VideoFormat};
+
+    #[test]
+    fn padded_rows_and_short_frames() {
+        let video = VideoFormat::new(2, 2, Rate::of(30), PixelFormat::RGB24);
+        let mut bytes = Vec::new();
+        let view: Vec<u8> = (0..16).collect();
+        assert!(matches!(copy(&view, &video, 8, &mut bytes), Taken::Frame));
+        assert_eq!(bytes, [0, 1, 2, 3, 4, 5, 8, 9, 10, 11, 12, 13]);
+        assert!(matches!(copy(&view[..9], &video, 8, &mut bytes), Taken::Corrupt(_)));
+        assert!(matches!(copy(&view, &video, 6, &mut bytes), Taken::Frame));
+    }
+
+    #[test]
+    fn formats_by_name() {
+        assert_eq!("mjpeg".parse(), Ok(CameraFormat::Mjpeg));
+        assert_eq!("nv12".parse(), Ok(CameraFormat::Plain(PixelFormat::Nv12)));
+        assert!("h264".parse::<CameraFormat>().is_err());
+    }
+}

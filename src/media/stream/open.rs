@@ -1,0 +1,309 @@
+//! What the command line names, as streams.
+
+use std::fs::File;
+use std::io::{Read, stdin, stdout};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use super::camera::{CameraFormat, CameraRequest, CameraSource};
+use super::ffmpeg::{FfmpegSink, FfmpegSource, is_url};
+use super::file::PartFile;
+use super::pipe::PipeSink;
+use super::raw::RawSource;
+use super::sequence::{SequenceSink, SequenceSource};
+use super::sink::{Framing, PlainSink};
+use super::video::{Matrix, Rate, SaidBy, VideoFormat};
+use super::y4m::{MAGIC, Y4mSource, nearest};
+use super::{FormatOverrides, Origin, Sink, Source};
+use crate::error::{Error, Result};
+use crate::media::source::{ends_in_slash, images};
+use crate::media::still::Limits;
+use crate::media::{self, Format, still};
+
+/// Frames per second of a stream that does not say.
+const USUAL_RATE: Rate = Rate::of(25);
+
+/// How files of moving frames are named that ffmpeg reads and writes.
+const CONTAINERS: [&str; 18] = [
+    "mp4", "m4v", "mkv", "mov", "avi", "webm", "ts", "m2ts", "mts", "mpg", "mpeg", "flv", "wmv", "ogv", "mjpeg",
+    "h264", "hevc", "3gp",
+];
+
+/// How files of raw frames are named.
+const RAW: [&str; 10] = ["raw", "yuv", "i420", "nv12", "yuyv", "rgb", "bgr", "rgb24", "bgr24", "gray"];
+
+fn is_standard(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
+/// Whether a path is a V4L2 device: a character device of the kernel's number for them.
+fn is_camera(path: &Path) -> bool {
+    const VIDEO4LINUX: u32 = 81;
+    let found = path.metadata();
+    found.is_ok_and(|found| found.file_type().is_char_device() && rustix::fs::major(found.rdev()) == VIDEO4LINUX)
+}
+
+fn has_extension(path: &Path, known: &[&str]) -> bool {
+    let extension = path.extension().and_then(|extension| extension.to_str()).map(str::to_lowercase);
+    extension.is_some_and(|extension| known.contains(&extension.as_str()))
+}
+
+fn begins_as_y4m(path: &Path) -> bool {
+    let mut start = [0; MAGIC.len()];
+    path.is_file() && File::open(path).is_ok_and(|mut file| file.read_exact(&mut start).is_ok()) && start == MAGIC
+}
+
+/// Whether a source is moving frames: standard input, a URL, a device, y4m, or a container of which ffmpeg knows.
+pub fn is_source(path: &Path) -> bool {
+    let is_pipe = path.metadata().is_ok_and(|found| found.file_type().is_fifo());
+    let is_named = is_standard(path) || is_url(path) || has_extension(path, &CONTAINERS);
+    is_named || is_pipe || is_camera(path) || begins_as_y4m(path)
+}
+
+/// Whether a sink is for moving frames: standard output, y4m, raw frames, or a container.
+pub fn is_sink(path: &Path) -> bool {
+    is_standard(path) || has_extension(path, &["y4m", "yuv", "raw"]) || has_extension(path, &CONTAINERS)
+}
+
+/// Opens the one stream that `sources` name: a stream, or frame files and folders one after the other, each within `limits`. `wish` is for
+/// cameras; where it names a format, anything else is raw frames, and it has to be whole.
+///
+/// # Errors
+/// [`Error::Input`] for what cannot be read as one, [`Error::Usage`] for several streams.
+pub fn open(
+    sources: &[PathBuf],
+    wish: CameraRequest,
+    interpretation: FormatOverrides,
+    limits: Limits,
+) -> Result<Box<dyn Source>> {
+    let [source] = sources else {
+        if let Some(stream) = sources.iter().find(|source| is_source(source)) {
+            let problem = "is a stream, and a run takes one source if it takes a stream; name it alone";
+            return Err(Error::usage(format!("{} {problem}", stream.display())));
+        }
+        return sequence(sources, interpretation, limits);
+    };
+    if is_camera(source) {
+        return Ok(Box::new(CameraSource::open(source, wish, interpretation)?));
+    }
+    if wish.size.is_some() && wish.format.is_none() {
+        return Err(Error::usage("--size is of a camera's or of raw frames; raw ones need --pixel-format, too"));
+    }
+    let is_file = source.is_file();
+    if let Some(format) = wish.format {
+        let (Some([width, height]), CameraFormat::Plain(format)) = (wish.size, format) else {
+            return Err(Error::usage(
+                "raw frames need both --size and --pixel-format, and are not mjpeg (which is a camera's, or ffmpeg's)",
+            ));
+        };
+        let mut video = VideoFormat::new(width, height, USUAL_RATE, format);
+        interpretation.apply(&mut video);
+        return if is_standard(source) {
+            Ok(Box::new(RawSource::new(Path::new("standard input"), standard_input()?, video)?))
+        } else {
+            Ok(Box::new(RawSource::new(source, media::open(source)?, video)?))
+        };
+    }
+    if is_standard(source) {
+        return Ok(Box::new(Y4mSource::open(Path::new("standard input"), whole_standard_input()?, interpretation)?));
+    }
+    if begins_as_y4m(source) || has_extension(source, &["y4m"]) {
+        return Ok(Box::new(Y4mSource::open(source, media::open(source)?, interpretation)?));
+    }
+    let is_image = is_file && Format::from_path(source).is_some() && !has_extension(source, &CONTAINERS);
+    if is_image || source.is_dir() || !(is_file || is_source(source)) {
+        return sequence(sources, interpretation, limits);
+    }
+    if has_extension(source, &RAW) && is_file {
+        return Err(Error::usage(format!(
+            "{} holds raw frames, by its name, which say neither size nor format; add both, such as --size 640x480 \
+             --pixel-format nv12",
+            source.display()
+        )));
+    }
+    Ok(Box::new(FfmpegSource::open(source, interpretation)?))
+}
+
+fn sequence(sources: &[PathBuf], interpretation: FormatOverrides, limits: Limits) -> Result<Box<dyn Source>> {
+    let rate = interpretation.rate.unwrap_or(USUAL_RATE);
+    Ok(Box::new(SequenceSource::open(images(sources)?, rate, limits)?))
+}
+
+/// Standard input as a file: without the buffer and the lock of the standard library's.
+fn standard_input() -> Result<File> {
+    let owned = stdin().as_fd().try_clone_to_owned();
+    owned.map(File::from).map_err(|error| Error::input_from("standard input", "it is not open", error))
+}
+
+/// What was read of standard input so as to see what it is.
+static HEAD: OnceLock<Vec<u8>> = OnceLock::new();
+
+/// Whether standard input begins as a frame file. Waits for its first bytes, which whoever reads it afterwards gets, too.
+///
+/// # Errors
+/// [`Error::Input`] when it cannot be read.
+pub fn standard_input_is_image() -> Result<bool> {
+    if HEAD.get().is_none() {
+        let mut head = Vec::new();
+        let read = standard_input()?.take(12).read_to_end(&mut head);
+        read.map_err(|error| Error::input_from("standard input", "it cannot be read", error))?;
+        let _ = HEAD.set(head);
+    }
+    Ok(HEAD.get().is_some_and(|head| Format::from_content(head).is_some()))
+}
+
+/// The format of the frame that comes through standard input.
+///
+/// # Errors
+/// [`Error::Input`] when none does.
+pub fn standard_input_format() -> Result<Format> {
+    standard_input_is_image()?;
+    let format = HEAD.get().and_then(|head| Format::from_content(head));
+    format.ok_or_else(|| Error::input("standard input", "it does not begin as a frame file"))
+}
+
+/// All of standard input.
+///
+/// # Errors
+/// [`Error::Input`] when it is not open.
+pub fn whole_standard_input() -> Result<impl Read + Send> {
+    Ok(HEAD.get().map(Vec::as_slice).unwrap_or_default().chain(standard_input()?))
+}
+
+fn standard_output() -> Result<File> {
+    let owned = stdout().as_fd().try_clone_to_owned();
+    owned.map(File::from).map_err(|error| Error::output_from("standard output", "it is not open", error))
+}
+
+/// What is to be made of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SinkFormat {
+    /// A y4m stream.
+    Y4m,
+    /// Raw frames.
+    Raw,
+    /// Frame files in a folder.
+    ImageSequence(Format),
+    /// Whatever ffmpeg makes of the name.
+    Container,
+}
+
+impl SinkFormat {
+    /// What `path` is to be written as, unless `asked` says so.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a name that is no stream's.
+    pub fn choose(path: &Path, asked: Option<Self>) -> Result<Self> {
+        let folder = path.is_dir() || ends_in_slash(path);
+        let one_file = |format: Format| {
+            Error::usage(format!(
+                "a stream is many frames, {} is one {}; name a folder (end it in /), or a .y4m file",
+                path.display(),
+                format.extension()
+            ))
+        };
+        match asked {
+            Some(Self::ImageSequence(format)) if !folder => Err(one_file(format)),
+            Some(asked) => Ok(asked),
+            None if folder => Ok(Self::ImageSequence(Format::Png)),
+            None if is_standard(path) || has_extension(path, &["y4m"]) => Ok(Self::Y4m),
+            None if has_extension(path, &["yuv", "raw"]) => Ok(Self::Raw),
+            None if has_extension(path, &CONTAINERS) => Ok(Self::Container),
+            None => match Format::from_path(path) {
+                Some(format) => Err(one_file(format)),
+                None => Err(Error::usage(format!(
+                    "the name {} tells no kind of stream; end it in .y4m, in .mp4 or the like (by ffmpeg), or in / for \
+                     a folder of frames",
+                    path.display()
+                ))),
+            },
+        }
+    }
+
+    /// What the frames of a sink are like that loses nothing of `video` that it could keep.
+    pub fn video_for(self, video: &VideoFormat) -> VideoFormat {
+        match self {
+            Self::Raw => video.clone(),
+            Self::ImageSequence(format) => SequenceSink::video_for(video, format),
+            Self::Y4m | Self::Container => {
+                let mut result = VideoFormat { format: nearest(video.format), ..video.clone() };
+                let color = &mut result.color;
+                let usual = Matrix::usual(video.height);
+                if video.format.chroma().is_none() {
+                    // RGB of full range becomes YCbCr as everybody expects it.
+                    color.full_range = false;
+                    if color.said_by != SaidBy::Caller {
+                        (color.matrix, color.said_by) = (usual, SaidBy::Source);
+                    }
+                } else if self == Self::Y4m
+                    && color.said_by != SaidBy::Caller
+                    && matches!(color.matrix, Matrix::Bt601 | Matrix::Bt709)
+                {
+                    // y4m cannot say it, and this is what its readers take it for.
+                    color.matrix = usual;
+                }
+                result
+            }
+        }
+    }
+
+    /// What of `source` is lost on the way to a sink whose frames are as `result` describes them, a sentence each.
+    pub fn losses(self, source: &VideoFormat, result: &VideoFormat) -> Vec<String> {
+        let mut losses = Vec::new();
+        if source.alpha {
+            let words = "the source has transparency, which a stream does not hold: what was hidden beneath it shows";
+            losses.push(words.to_owned());
+        }
+        if let (Self::ImageSequence(_), Some([width, height])) = (self, result.aspect)
+            && width != height
+        {
+            losses.push(format!("pixels are {width}:{height}, which frame files do not say: they look squeezed"));
+        }
+        let has_matrix = self == Self::Y4m && result.format.chroma().is_some() && !result.format.is_grey();
+        if has_matrix && result.color.matrix != Matrix::usual(result.height) {
+            let matrix = result.color.matrix;
+            losses.push(format!("y4m does not say that its colour is {matrix}: whatever reads it has to be told"));
+        } else if has_matrix && source.color.said_by == SaidBy::Source && source.color.matrix != result.color.matrix {
+            losses.push(format!(
+                "y4m does not say that its colour is {}: it was made {}, which readers take it for at that height",
+                source.color.matrix, result.color.matrix
+            ));
+        }
+        if let (Self::Y4m | Self::ImageSequence(_), Some(transfer @ ("smpte2084" | "arib-std-b67"))) =
+            (self, source.color.transfer.transfer())
+        {
+            losses.push(format!("values are those of {transfer}, which the result does not say: it looks too dull"));
+        }
+        losses
+    }
+
+    /// Opens the sink. `video` is as [`video_for`](Self::video_for) says, and frames come from `origin`.
+    ///
+    /// # Errors
+    /// [`Error::Output`] when it cannot be written.
+    pub fn create(
+        self,
+        path: &Path,
+        options: still::Options,
+        video: &VideoFormat,
+        origin: Origin<'_>,
+    ) -> Result<Box<dyn Sink>> {
+        let framing = if self == Self::Raw { Framing::Raw } else { Framing::Y4m };
+        Ok(match self {
+            Self::ImageSequence(format) => Box::new(SequenceSink::create(path, format, options, video.clone())?),
+            Self::Container => Box::new(FfmpegSink::create(path, video, origin)?),
+            Self::Y4m | Self::Raw if is_standard(path) => {
+                Box::new(PipeSink::open(Path::new("standard output"), standard_output()?, framing, video)?)
+            }
+            Self::Y4m | Self::Raw if is_pipe(path) => Box::new(PipeSink::named(path, framing, video, origin.live)?),
+            Self::Y4m | Self::Raw => Box::new(PlainSink::create(path, PartFile::create(path)?, framing, video)?),
+        })
+    }
+}
+
+/// Whether there is something that takes bytes and is no file: a named pipe, `/dev/null`.
+fn is_pipe(path: &Path) -> bool {
+    path.metadata().is_ok_and(|found| found.file_type().is_fifo() || found.file_type().is_char_device())
+}

@@ -1,0 +1,99 @@
+//! Streams into a pipe: standard output, or one with a name, where readers come and go.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, fcntl_setfl, open};
+use rustix::io::Errno;
+
+use super::sink::{Framing, PlainSink};
+use super::video::VideoFormat;
+use super::{Sink, VideoFrame, reader_is_gone};
+use crate::error::{Error, Result};
+use crate::media::still;
+
+/// A stream into a pipe. What comes live into a named one is for whoever reads it at the time: it begins anew for each reader.
+pub struct PipeSink {
+    name: PathBuf,
+    framing: Framing,
+    video: VideoFormat,
+    /// Whether another reader may come.
+    again: bool,
+    /// Whether another program is at its end, and no file.
+    has_reader: bool,
+    reader: Option<PlainSink<File>>,
+}
+
+impl PipeSink {
+    /// Into the pipe, or the character device, at `path`, which is opened when somebody reads it. `live` says that frames
+    /// come when they are taken.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a format that y4m does not have, [`Error::Output`] for a link that another user may have put there.
+    pub fn named(path: &Path, framing: Framing, video: &VideoFormat, live: bool) -> Result<Self> {
+        framing.check(video)?;
+        still::check_links(path)?;
+        Ok(Self { name: path.into(), framing, video: video.clone(), again: live, has_reader: true, reader: None })
+    }
+
+    /// Into a pipe, or a file, that is open. `name` stands for it in messages.
+    ///
+    /// # Errors
+    /// As for [`PlainSink::create`].
+    pub fn open(name: &Path, file: File, framing: Framing, video: &VideoFormat) -> Result<Self> {
+        let has_reader = !file.metadata().is_ok_and(|found| found.is_file());
+        let reader = Some(PlainSink::create(name, file, framing, video)?);
+        Ok(Self { name: name.into(), framing, video: video.clone(), again: false, has_reader, reader })
+    }
+
+    /// Looks whether somebody reads by now.
+    fn find_reader(&mut self) -> Result<()> {
+        let cannot = |error: Errno| Error::output_from(&self.name, "it cannot be opened", error);
+        // Without waiting, which nothing but a reader could end.
+        let file = match open(&self.name, OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()) {
+            Ok(file) => file,
+            Err(Errno::NXIO) => return Ok(()),
+            Err(error) => return Err(cannot(error)),
+        };
+        // Frames are written whole, however long that takes.
+        fcntl_setfl(&file, OFlags::empty()).map_err(cannot)?;
+        match PlainSink::create(&self.name, File::from(file), self.framing, &self.video) {
+            Ok(reader) => self.reader = Some(reader),
+            Err(error) if self.again && reader_is_gone(&error) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+}
+
+impl Sink for PipeSink {
+    fn video(&self) -> &VideoFormat {
+        &self.video
+    }
+
+    fn is_wanted(&mut self) -> Result<bool> {
+        if self.reader.is_none() {
+            self.find_reader()?;
+        }
+        Ok(self.reader.is_some())
+    }
+
+    fn waits_for_reader(&self) -> bool {
+        self.has_reader
+    }
+
+    fn write(&mut self, frame: &VideoFrame) -> Result<()> {
+        let Some(reader) = &mut self.reader else { return Ok(()) };
+        match reader.write(frame) {
+            Err(error) if self.again && reader_is_gone(&error) => {
+                self.reader = None;
+                Ok(())
+            }
+            done => done,
+        }
+    }
+
+    fn finish(&mut self) -> Result<()> {
+        self.reader.as_mut().map_or(Ok(()), Sink::finish)
+    }
+}

@@ -1,0 +1,229 @@
+//! What a file says of its frames: the tags of its container, asked of ffprobe.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::FormatOverrides;
+use super::program::output;
+use super::video::{CodePoint, Matrix, Rate, SaidBy, Scan, Siting, VideoFormat};
+use crate::error::{Error, Result};
+
+/// What ffprobe says of a file. What it does not say is none.
+#[derive(Debug, Default)]
+pub(super) struct Probe {
+    stream: Value,
+    /// When the file begins, in seconds: with the first of its frames and its sound.
+    start: f64,
+    /// How long it says that it is, in seconds.
+    lasts: Option<f64>,
+    /// Whether that stands in the file, and is not what ffprobe found.
+    is_declared: bool,
+}
+
+/// What ffprobe calls containers that declare how long they are; of others it takes what it finds, or guesses.
+const DECLARING: [&str; 8] = ["avi", "asf", "flv", "gif", "ivf", "matroska", "mov", "mxf"];
+
+/// How much of a file is looked at for whether its frames come at an even pace, as ffprobe has it: a minute.
+const EXAMINED: &str = "%+60";
+
+/// Whether frames that are shown at these times come at no even pace: more than one in a hundred is a quarter of a frame late or early.
+fn is_uneven(times: &[f64]) -> bool {
+    let mut gaps: Vec<f64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    gaps.sort_by(f64::total_cmp);
+    let Some(middle) = gaps.get(gaps.len() / 2).copied() else { return false };
+    // Containers count milliseconds, and some count fewer.
+    let is_off = |gap: &&f64| (**gap - middle).abs() > (0.25 * middle).max(0.003);
+    100 * gaps.iter().filter(is_off).count() > gaps.len()
+}
+
+impl Probe {
+    /// Asks about the file or URL that `name` is to ffmpeg. Where nothing can be found out there is nothing in it: why, ffmpeg
+    /// says better.
+    pub(super) fn of(name: &Path) -> Self {
+        let mut command = Command::new("ffprobe");
+        command.args(["-v", "quiet", "-of", "json", "-show_format", "-show_streams", "-select_streams", "V:0"]);
+        command.arg("-i").arg(name);
+        let said = output(command).ok().and_then(|output| serde_json::from_slice::<Value>(&output.stdout).ok());
+        let Some(mut said) = said else { return Self::default() };
+        let start = seconds(&said["format"]["start_time"]).unwrap_or_default();
+        let lasts = seconds(&said["format"]["duration"]);
+        let kind = said["format"]["format_name"].as_str().unwrap_or_default();
+        let is_declared = kind.split(',').any(|kind| DECLARING.contains(&kind));
+        Self { stream: said.pointer_mut("/streams/0").map(Value::take).unwrap_or_default(), start, lasts, is_declared }
+    }
+
+    /// Whether the frames of a file come at no even pace, by the first of them: so that each has to keep its time.
+    pub(super) fn is_uneven(name: &Path) -> bool {
+        let mut command = Command::new("ffprobe");
+        command.args(["-v", "quiet", "-of", "csv=p=0", "-select_streams", "V:0", "-read_intervals", EXAMINED]);
+        command.args(["-show_entries", "packet=pts_time"]).arg("-i").arg(name);
+        let Ok(packets) = output(command) else { return false };
+        let times = String::from_utf8_lossy(&packets.stdout);
+        let mut times: Vec<f64> = times.lines().filter_map(|line| line.trim_matches(',').parse().ok()).collect();
+        times.sort_by(f64::total_cmp);
+        is_uneven(&times)
+    }
+
+    /// Whether the last of what the file holds, frames and sound, is over before the file says that it is. Reads all of it, and
+    /// decodes nothing.
+    pub(super) fn ends_early(&self, name: &Path) -> bool {
+        let Some(lasts) = self.lasts.filter(|_| self.is_declared) else { return false };
+        let mut command = Command::new("ffprobe");
+        command.args(["-v", "quiet", "-of", "csv=p=0", "-show_entries", "packet=pts_time,dts_time,duration_time"]);
+        command.arg("-i").arg(name);
+        let Ok(packets) = output(command) else { return false };
+        let times = String::from_utf8_lossy(&packets.stdout);
+        let ends = times.lines().filter_map(|line| {
+            let mut times = line.split(',').map(|time| time.parse::<f64>().ok());
+            let [shown, decoded, duration] = std::array::from_fn(|_| times.next().flatten());
+            Some(shown.or(decoded)? + duration.unwrap_or_default())
+        });
+        let end = ends.fold(f64::NEG_INFINITY, f64::max);
+        // Padding of sound, rounding, and a last frame of which nobody knows how long it is shown.
+        let tolerance = 0.3 + 0.02 * lasts + 2.0 / self.rate("avg_frame_rate").map_or(25.0, Rate::per_second).max(1.0);
+        packets.status.success() && end > f64::NEG_INFINITY && end - self.start + tolerance < lasts
+    }
+
+    fn text(&self, key: &str) -> &str {
+        self.stream[key].as_str().unwrap_or_default()
+    }
+
+    fn number(&self, key: &str) -> Option<usize> {
+        self.stream[key].as_u64().and_then(|number| usize::try_from(number).ok())
+    }
+
+    /// How many frames its container says that it has.
+    pub(super) fn frames(&self) -> Option<u64> {
+        let counted = self.text("nb_frames").parse().ok().filter(|count| *count > 0);
+        let by_time = || {
+            let frames = self.lasts? * self.rate("avg_frame_rate")?.per_second();
+            (frames >= 1.0).then_some(frames.round() as u64)
+        };
+        counted.or_else(by_time)
+    }
+
+    fn rate(&self, key: &str) -> Option<Rate> {
+        self.text(key).parse().ok()
+    }
+
+    /// How its samples lie in memory, as ffmpeg names it.
+    fn format(&self) -> &str {
+        self.text("pix_fmt")
+    }
+
+    /// Bits of a sample, where its frames are red, green and blue.
+    pub(super) fn bits_of_rgb(&self) -> Option<u32> {
+        let format = self.format();
+        let is_rgb = ["rgb", "bgr", "gbr", "0rgb", "0bgr", "argb", "abgr", "x2rgb", "x2bgr", "pal8"];
+        if !is_rgb.iter().any(|start| format.starts_with(start)) {
+            return None;
+        }
+        let deep = format.starts_with("x2")
+            || ["48", "64"].iter().any(|bits| format.contains(bits))
+            || (format.starts_with("gbr") && format.contains(|c: char| c.is_ascii_digit()));
+        Some(if deep { 16 } else { 8 })
+    }
+
+    /// Width and height of its frames when they are upright.
+    pub(super) fn size(&self) -> Option<[usize; 2]> {
+        let [width, height] = [self.number("width")?, self.number("height")?];
+        let quarters = self.stream["side_data_list"]
+            .as_array()
+            .and_then(|list| list.iter().find_map(|data| data["rotation"].as_f64()))
+            .map_or(0, |degrees| (degrees / 90.0).round() as i64);
+        Some(if quarters % 2 == 0 { [width, height] } else { [height, width] })
+    }
+
+    fn has_alpha(&self) -> bool {
+        let format = self.format();
+        let starts = ["yuva", "ya8", "ya16", "rgba", "bgra", "argb", "abgr", "gbrap", "ayuv", "vuya"];
+        starts.iter().any(|start| format.starts_with(start))
+            || self.stream["tags"].as_object().is_some_and(|tags| {
+                tags.iter().any(|(key, value)| key.eq_ignore_ascii_case("alpha_mode") && value == "1")
+            })
+    }
+
+    /// How many frames per second it has: on average, where they come at no even pace.
+    fn pace(&self) -> Option<Rate> {
+        let (base, average) = (self.rate("r_frame_rate")?, self.rate("avg_frame_rate")?);
+        // The average of few frames is not exact; that of fields counts half.
+        let uneven = (base.per_second() / average.per_second() - 1.0).abs();
+        Some(if uneven > 0.02 { average } else { base })
+    }
+
+    /// Puts what the file says into `video`, which is what its frames are like as they come from ffmpeg, and then what the caller
+    /// knows better.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for colour of which we cannot make red, green and blue, unless the caller says its matrix.
+    pub(super) fn describe(&self, name: &Path, known: FormatOverrides, video: &mut VideoFormat) -> Result<()> {
+        let is_rgb = video.format.chroma().is_none();
+        let color = &mut video.color;
+        color.primaries = CodePoint::of_primaries(self.text("color_primaries"));
+        color.transfer = CodePoint::of_transfer(self.text("color_transfer"));
+        match self.text("color_space") {
+            "" | "unknown" | "unspecified" | "reserved" | "gbr" => {}
+            _ if is_rgb || video.format.is_grey() => {}
+            space => match space.parse::<Matrix>() {
+                Ok(matrix) => (color.matrix, color.said_by) = (matrix, SaidBy::Source),
+                Err(_) if known.matrix.is_some() => {}
+                Err(_) => {
+                    return Err(Error::input(
+                        name,
+                        format!(
+                            "its colour is {space}, which Eddy does not read; convert it first: ffmpeg -i {} -vf \
+                             scale=out_color_matrix=bt709 -colorspace bt709 out.mkv, or say with --matrix what to take it for",
+                            name.display()
+                        ),
+                    ));
+                }
+            },
+        }
+        match self.text("chroma_location") {
+            "left" => color.siting = Siting::Left,
+            "center" => color.siting = Siting::Center,
+            "topleft" => color.siting = Siting::TopLeft,
+            _ => {}
+        }
+        video.scan = match self.text("field_order") {
+            "tt" | "bt" => Scan::TopFirst,
+            "bb" | "tb" => Scan::BottomFirst,
+            _ => video.scan,
+        };
+        let aspect = self.text("sample_aspect_ratio").split_once(':');
+        let aspect = aspect.and_then(|(width, height)| Some([width.parse().ok()?, height.parse().ok()?]));
+        video.aspect = video.aspect.or(aspect.filter(|aspect| !aspect.contains(&0)));
+        video.alpha = self.has_alpha();
+        let late = seconds(&self.stream["start_time"]).map_or(0.0, |start| start - self.start);
+        video.delay = Duration::try_from_secs_f64(late).unwrap_or_default();
+        video.rate = self.pace().unwrap_or(video.rate);
+        known.apply(video);
+        Ok(())
+    }
+}
+
+fn seconds(value: &Value) -> Option<f64> {
+    value.as_str().and_then(|text| text.parse().ok()).filter(|seconds: &f64| seconds.is_finite())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_uneven;
+
+    #[test]
+    fn a_pace_is_even_up_to_rounding_and_a_rare_gap() {
+        let even = |rate: f64| (0..200).map(|i| (1000.0 * f64::from(i) / rate).round() / 1000.0).collect::<Vec<_>>();
+        for rate in [5.0, 23.976, 29.97, 60.0, 120.0] {
+            assert!(!is_uneven(&even(rate)), "{rate}");
+        }
+        let mut gap = even(25.0);
+        gap[100..].iter_mut().for_each(|time| *time += 0.04);
+        assert!(!is_uneven(&gap) && !is_uneven(&[]) && !is_uneven(&[1.0]));
+        let slower: Vec<f64> =
+            (0..100).map(|i| f64::from(i) / 25.0).chain((20..60).map(|i| f64::from(i) / 5.0)).collect();
+        assert!(is_uneven(&slower));
+    }
+}

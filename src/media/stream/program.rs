@@ -1,0 +1,207 @@
+//! Running ffmpeg and ffprobe, and what they say.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use crate::machine::process::spawn;
+
+/// An output of ffmpeg's by which it says when each frame is shown, one number in milliseconds a line, before it gives the frame.
+pub(super) const TIMES: [&str; 7] =
+    ["-c:v", "wrapped_avframe", "-flush_packets", "1", "-f", "mkvtimestamp_v2", "pipe:2"];
+
+/// A frame that is there and of which no time is said for so long has none.
+const TIME_LIMIT: Duration = Duration::from_secs(5);
+
+/// As much of what ffmpeg complains of as is passed on.
+const WORDS: usize = 600;
+
+/// No line is longer.
+const LONGEST_LINE: u64 = 4096;
+
+/// What ffmpeg says of frames that are damaged or not there, whether it goes on or not.
+const DAMAGE: [&str; 19] = [
+    "corrupt input packet",
+    "corrupt decoded frame",
+    "Packet corrupt",
+    "error while decoding MB",
+    "Error while decoding stream",
+    "Error submitting packet to decoder",
+    "Decoding error",
+    "Truncating packet",
+    "Invalid NAL unit size",
+    "overread",
+    "error count:",
+    "Packet mismatch",
+    "EBML number",
+    // Ogg, ASF, GIF.
+    "CRC mismatch",
+    "ff asf",
+    "invalid block label",
+    "LZW decode failed",
+    // Files of a playlist.
+    "Impossible to open",
+    "Failed to open segment",
+];
+
+/// What it says of a file that is shorter than it declares.
+const CUT_OFF: [&str; 4] =
+    ["partial file", "ended prematurely", "Stream ends prematurely", "exceeds containing master element"];
+
+/// What it says where not all could be written, which some of its versions and containers pass over.
+const UNWRITTEN: [&str; 2] = ["Error writing trailer", "Error closing file"];
+
+/// A running ffmpeg, which is killed when this is dropped.
+pub(super) struct Program {
+    pub(super) child: Child,
+    said: Arc<Mutex<Said>>,
+    times: mpsc::Receiver<Duration>,
+    listener: Option<thread::JoinHandle<()>>,
+}
+
+/// What ffmpeg said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Said {
+    /// Its complaints, one after the other.
+    pub(super) errors: String,
+    /// The first words on damage, if any.
+    pub(super) damage: Option<String>,
+    /// Whether they are that the file is shorter than it declares.
+    pub(super) is_cut: bool,
+    /// Whether not all could be written.
+    is_unwritten: bool,
+}
+
+impl Said {
+    /// Takes one line, which begins with who speaks and how grave it is: `[h264 @ 0x5577] [error] overread 6`.
+    fn take(&mut self, line: &str) {
+        let line = line.trim();
+        let (level, words) = ["[panic]", "[fatal]", "[error]", "[warning]"]
+            .into_iter()
+            .find_map(|level| line.find(level).map(|at| (level, line[at + level.len()..].trim())))
+            .unwrap_or(("", line));
+        let is_cut = !self.is_cut && CUT_OFF.iter().any(|cut| words.contains(cut));
+        if is_cut || (self.damage.is_none() && DAMAGE.iter().any(|damage| words.contains(damage))) {
+            self.damage = Some(words.to_owned());
+            self.is_cut = is_cut;
+        }
+        self.is_unwritten |= UNWRITTEN.iter().any(|unwritten| words.starts_with(unwritten));
+        if level == "[warning]" || words.is_empty() {
+            return;
+        }
+        // The first complaint is the cause of those that follow.
+        if self.errors.len() < WORDS {
+            let separator = if self.errors.is_empty() { "" } else { "; " };
+            self.errors.extend(separator.chars().chain(words.chars().take(WORDS)));
+        }
+    }
+}
+
+impl Program {
+    /// Starts ffmpeg, which is killed when this process ends.
+    pub(super) fn start(command: Command) -> std::io::Result<Self> {
+        Self::begin(command, false)
+    }
+
+    /// Starts an ffmpeg that reads from this process: when that ends, it finishes its file with what came, and ends too.
+    pub(super) fn start_reader(command: Command) -> std::io::Result<Self> {
+        Self::begin(command, true)
+    }
+
+    fn begin(mut command: Command, outlives: bool) -> std::io::Result<Self> {
+        command.stderr(Stdio::piped());
+        let mut child = spawn(command, outlives)?;
+        let said = Arc::new(Mutex::new(Said::default()));
+        let (time, times) = mpsc::channel();
+        let listener = child.stderr.take().map(|stderr| {
+            let said = Arc::clone(&said);
+            thread::spawn(move || {
+                let mut stderr = BufReader::new(stderr);
+                let mut line = Vec::new();
+                while let Ok(1..) = stderr.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line) {
+                    let text = String::from_utf8_lossy(&line);
+                    match text.trim().parse().map(Duration::from_millis) {
+                        Ok(shown) => drop(time.send(shown)),
+                        // What stands above the times.
+                        Err(_) if text.starts_with('#') => {}
+                        Err(_) => said.lock().unwrap_or_else(PoisonError::into_inner).take(&text),
+                    }
+                    line.clear();
+                }
+            })
+        });
+        Ok(Self { child, said, times, listener })
+    }
+
+    /// When the next frame is shown, where ffmpeg was told to say that by [`TIMES`]; none where it says so no more.
+    pub(super) fn next_time(&self) -> Option<Duration> {
+        self.times.recv_timeout(TIME_LIMIT).ok()
+    }
+
+    /// Waits for the end, and returns what ffmpeg complained of if it failed; or else what it said all the same.
+    pub(super) fn end(&mut self) -> Result<Said, String> {
+        let status = self.child.wait();
+        if let Some(listener) = self.listener.take() {
+            let _ = listener.join();
+        }
+        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        match status {
+            Ok(status) if status.success() && !said.is_unwritten => Ok(said.clone()),
+            Ok(status) if said.errors.is_empty() => Err(format!("ffmpeg ended with {status} and without a word")),
+            Ok(_) => Err(format!("ffmpeg says: {}", said.errors)),
+            Err(error) => Err(format!("ffmpeg cannot be waited for: {error}")),
+        }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // One that has ended already does not mind.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The level of logging that [`Program`] reads: each line names its own, from warnings on.
+pub(super) const LOG_LEVEL: &str = "level+warning";
+
+/// ffmpeg without questions, with this level of logging.
+pub(in crate::media) fn ffmpeg(log_level: &str) -> Command {
+    let mut command = Command::new("ffmpeg");
+    command.args(["-nostdin", "-hide_banner", "-loglevel", log_level]);
+    command
+}
+
+/// Runs a program to its end, for what it prints; it takes no input, and ends when this process does.
+pub(in crate::media) fn output(mut command: Command) -> std::io::Result<Output> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    spawn(command, false)?.wait_with_output()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Said, WORDS};
+
+    #[test]
+    fn complaints_are_kept_and_damage_is_seen_among_warnings() {
+        let mut said = Said::default();
+        said.take("[swscaler @ 0x55] [warning] deprecated pixel format used, make sure you did set range correctly\n");
+        assert_eq!(said, Said::default());
+        said.take("[warning] in.ts: corrupt input packet in stream 0\n");
+        assert_eq!(
+            (said.errors.as_str(), said.damage.as_deref()),
+            ("", Some("in.ts: corrupt input packet in stream 0"))
+        );
+        said.take("[h264 @ 0x55] [error] error while decoding MB 5 9, bytestream -8\r\n");
+        said.take("in.ts: no more");
+        assert_eq!(said.errors, "error while decoding MB 5 9, bytestream -8; in.ts: no more");
+        said.take("[error] \n");
+        assert!(said.errors.ends_with("no more") && !said.is_unwritten);
+        for _ in 0..1000 {
+            said.take("[error] again and again");
+        }
+        assert!(said.errors.len() < WORDS + 100);
+    }
+}

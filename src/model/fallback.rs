@@ -1,0 +1,72 @@
+//! A package's network, with the same in f32 behind it.
+
+use std::sync::Arc;
+
+use super::{Package, Precision};
+use crate::error::Result;
+use crate::network::{self, Inputs, Network, OnnxNetwork, Runtime, SessionOptions, Shape};
+
+/// A network that has another to ask where it gives invalid output: the package's f32 file, which is loaded when
+/// that first happens, or itself once more where it is that one.
+#[derive(Debug)]
+pub struct NetworkWithFallback<'a> {
+    package: &'a Package,
+    runtime: Arc<Runtime>,
+    precision: Precision,
+    options: SessionOptions,
+    network: OnnxNetwork,
+    exact: Option<OnnxNetwork>,
+}
+
+impl Package {
+    /// As [`load`](Self::load) does, with the f32 file behind it where the package has one.
+    ///
+    /// # Errors
+    /// As for [`load`](Self::load).
+    pub fn load_guarded(
+        &self,
+        runtime: &Arc<Runtime>,
+        precision: Precision,
+        options: SessionOptions,
+    ) -> Result<NetworkWithFallback<'_>> {
+        let network = self.load(runtime, precision, options)?;
+        Ok(NetworkWithFallback {
+            package: self,
+            runtime: Arc::clone(runtime),
+            precision,
+            options,
+            network,
+            exact: None,
+        })
+    }
+}
+
+impl Network for NetworkWithFallback<'_> {
+    fn bind(&mut self, shape: Shape) -> Result<()> {
+        self.network.bind(shape)
+    }
+
+    fn inputs(&mut self) -> Inputs<'_> {
+        self.network.inputs()
+    }
+
+    fn evaluate(&mut self, t: f64) -> Result<&[f32]> {
+        self.network.evaluate(t)
+    }
+
+    fn release(&mut self, small: Shape) -> Result<()> {
+        self.network.release(small)
+    }
+
+    fn again(&mut self) -> Result<Option<&mut dyn Network>> {
+        if self.precision == Precision::F32 {
+            return Ok(Some(&mut self.network));
+        }
+        if self.exact.is_none() && self.package.manifest.files.contains_key(&Precision::F32) {
+            let (package, runtime, options) = (self.package.clone(), Arc::clone(&self.runtime), self.options);
+            let load = move || package.load(&runtime, Precision::F32, options);
+            self.exact = Some(network::load(&self.package.manifest.name, load)?);
+        }
+        Ok(self.exact.as_mut().map(|exact| exact as &mut dyn Network))
+    }
+}

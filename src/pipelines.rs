@@ -1,0 +1,457 @@
+//! Pipelines that own all they need, can be sent to another thread, and load a network once.
+//!
+//! [`Eddy`] holds ONNX Runtime and what is common to all networks; it makes [`DenoisePipeline`], [`UpscalePipeline`],
+//! [`GeneratePipeline`] and [`SamplePipeline`]. What they run is in [`task`](crate::task), [`video`](crate::video) and
+//! [`diffusion`](crate::diffusion), which take a network and its manifest by reference.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use ndarray::Array4;
+
+use crate::diffusion::{Philox, Progress, Sampler, Schedule, SigmaMap, State, execute, plan};
+use crate::error::{Error, Result};
+use crate::media::stream::{ReadOutcome, Scan, Source, VideoFormat, VideoFrame};
+use crate::media::{Image, Metadata, Samples};
+use crate::model::{Package, Precision, SampledModel};
+use crate::network::{Device, Interface, Library, ModelSource, OnnxNetwork, Runtime, SessionOptions};
+use crate::task::{
+    Budget, DenoiseOptions, DenoiseReport, Denoiser, GenerateOptions, GenerateRequest, Generator, UpscaleOptions,
+    UpscaleReport, Upscaler, as_images,
+};
+use crate::tensor::{FrameConverter, Range, write_planes};
+use crate::tile::TilePlan;
+use crate::video::FrameProcessor;
+
+/// How many finished frames wait for whoever iterates over them.
+const FRAMES_AHEAD: usize = 2;
+
+/// ONNX Runtime, and what networks that it loads have in common.
+#[derive(Clone, Debug)]
+pub struct Eddy {
+    runtime: Arc<Runtime>,
+    session: SessionOptions,
+    precision: Precision,
+    budget: Budget,
+}
+
+/// What [`Eddy`] is to be like.
+#[derive(Clone, Debug, Default)]
+pub struct EddyBuilder {
+    library: Option<Library>,
+    session: SessionOptions,
+    precision: Option<Precision>,
+    budget: Budget,
+}
+
+impl EddyBuilder {
+    /// Another library of ONNX Runtime than the embedded one, as for a GPU.
+    #[must_use]
+    pub fn library(mut self, library: Library) -> Self {
+        self.library = Some(library);
+        self
+    }
+
+    /// What networks run on; the processor when left out.
+    #[must_use]
+    pub fn device(mut self, device: Device) -> Self {
+        self.session.device = device;
+        self
+    }
+
+    /// Threads within an operator; one per physical core when left out.
+    #[must_use]
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.session.threads = threads;
+        self
+    }
+
+    /// The file of a model package that runs; `f32` when left out.
+    #[must_use]
+    pub fn precision(mut self, precision: Precision) -> Self {
+        self.precision = Some(precision);
+        self
+    }
+
+    /// Bytes that the whole process may hold; a quarter of the machine's memory when left out.
+    #[must_use]
+    pub fn max_memory(mut self, bytes: u64) -> Self {
+        self.budget = Budget { max_memory: bytes };
+        self
+    }
+
+    /// Loads ONNX Runtime.
+    ///
+    /// # Errors
+    /// [`Error::Runtime`] when the library cannot be loaded, or another one is loaded already.
+    pub fn build(self) -> Result<Eddy> {
+        Ok(Eddy {
+            runtime: Runtime::load(&self.library.unwrap_or(Library::Embedded))?,
+            session: self.session,
+            precision: self.precision.unwrap_or(Precision::F32),
+            budget: self.budget,
+        })
+    }
+}
+
+impl Eddy {
+    /// With the embedded ONNX Runtime, on the processor.
+    ///
+    /// # Errors
+    /// As for [`EddyBuilder::build`].
+    pub fn new() -> Result<Self> {
+        Self::builder().build()
+    }
+
+    /// To choose library, device, threads, precision and memory.
+    pub fn builder() -> EddyBuilder {
+        EddyBuilder::default()
+    }
+
+    /// ONNX Runtime, for what loads networks by itself.
+    pub fn runtime(&self) -> &Arc<Runtime> {
+        &self.runtime
+    }
+
+    fn load(&self, model: &str) -> Result<(Package, OnnxNetwork)> {
+        let package = Package::find(model)?;
+        let network = package.load(&self.runtime, self.precision, self.session)?;
+        Ok((package, network))
+    }
+
+    /// A denoiser: a bundled one (`camera`, `denoise`, `denoise-fast`) or the folder of a model package.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when there is no such model, or its network cannot be loaded.
+    pub fn denoiser(&self, model: &str) -> Result<DenoisePipeline> {
+        let (package, network) = self.load(model)?;
+        Ok(DenoisePipeline { package, network, options: DenoiseOptions { budget: self.budget, ..Default::default() } })
+    }
+
+    /// An upscaler: a bundled one (`upscale-x2`, `upscale-x4`) or the folder of a model package.
+    ///
+    /// # Errors
+    /// As for [`denoiser`](Self::denoiser).
+    pub fn upscaler(&self, model: &str) -> Result<UpscalePipeline> {
+        let (package, network) = self.load(model)?;
+        Ok(UpscalePipeline { package, network, options: UpscaleOptions { budget: self.budget, ..Default::default() } })
+    }
+
+    /// A generator: a bundled one (`prior`, `digits-ddpm`, `digits-ncsn`) or the folder of a model package.
+    ///
+    /// # Errors
+    /// As for [`denoiser`](Self::denoiser).
+    pub fn generator(&self, model: &str) -> Result<GeneratePipeline> {
+        let (package, network) = self.load(model)?;
+        let decoder = package.load_decoder(&self.runtime, self.session)?;
+        let options = GenerateOptions { budget: self.budget, ..Default::default() };
+        Ok(GeneratePipeline { package, network, decoder, options })
+    }
+
+    /// The network of a model package or of a folder in the diffusers layout, with the schedule that it was trained on, for any
+    /// sampler.
+    ///
+    /// # Errors
+    /// As for [`denoiser`](Self::denoiser), and when a package does not say what noise its network was trained for.
+    pub fn network(&self, model: &str) -> Result<SamplePipeline> {
+        let model = SampledModel::find(model)?;
+        let precision = matches!(model, SampledModel::Package(_)).then_some(self.precision);
+        let network = model.load(&self.runtime, precision, self.session)?;
+        Ok(SamplePipeline::new(network, model.schedule()?, model.multiple_of()))
+    }
+
+    /// The network in an ONNX file whose inputs and output are called as `interface` says, and which was trained on `schedule`.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when it cannot be loaded, or has not got what `interface` names.
+    pub fn onnx(&self, path: impl AsRef<Path>, interface: Interface, schedule: Schedule) -> Result<SamplePipeline> {
+        let path = path.as_ref();
+        let (name, source) = (path.display().to_string(), ModelSource::File(path));
+        let network = OnnxNetwork::load(&self.runtime, &name, source, interface, self.session)?;
+        Ok(SamplePipeline::new(network, schedule, 1))
+    }
+}
+
+/// Takes noise out of images, or out of the frames of a stream.
+#[derive(Debug)]
+pub struct DenoisePipeline {
+    package: Package,
+    network: OnnxNetwork,
+    options: DenoiseOptions,
+}
+
+impl DenoisePipeline {
+    /// What is done: the noise that is taken out, steps, strength, tiles, memory.
+    pub fn options(&mut self) -> &mut DenoiseOptions {
+        &mut self.options
+    }
+
+    /// Denoises `image` in place, whose noise is estimated unless [`options`](Self::options) say it; alpha stays as it is.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for an image that does not fit the memory that may be used, or options that are out of range;
+    /// [`Error::Evaluation`] when the network fails.
+    pub fn run(&mut self, image: &mut Image) -> Result<DenoiseReport> {
+        self.run_observed(image, |_| ControlFlow::Continue(()))
+    }
+
+    /// The same; `observe` hears of every evaluation, and can end the run.
+    ///
+    /// # Errors
+    /// As for [`run`](Self::run), and [`Error::Interrupted`] when `observe` ends it, which leaves `image` as it was.
+    pub fn run_observed(
+        &mut self,
+        image: &mut Image,
+        mut observe: impl FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<DenoiseReport> {
+        let mut denoiser = Denoiser::new(&self.package.manifest, &mut self.network, self.options.clone())?;
+        denoiser.denoise(image, &mut observe)
+    }
+
+    /// Denoises the frames of `source` on a thread of its own, each with the help of those before it. Frames that are damaged
+    /// end the stream.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for interlaced video, and as for [`run`](Self::run).
+    pub fn stream(self, mut source: Box<dyn Source>) -> Result<FrameStream> {
+        let format = source.video().clone();
+        if matches!(format.scan, Scan::TopFirst | Scan::BottomFirst | Scan::Mixed) {
+            return Err(Error::usage("frames are interlaced, and a stream takes whole ones; deinterlace them first"));
+        }
+        let Self { package, mut network, options } = self;
+        FrameStream::start(format.clone(), move |frames, stop| {
+            let denoiser = Denoiser::new(&package.manifest, &mut network, options)?;
+            let mut denoiser = denoiser.on_stream(&format, &format, true)?;
+            let mut watch =
+                || if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+            let mut input = VideoFrame::default();
+            while watch().is_continue() {
+                match source.next(&mut input)? {
+                    ReadOutcome::Frame => {}
+                    ReadOutcome::Waiting => continue,
+                    ReadOutcome::End => break,
+                    ReadOutcome::Corrupt(problem) | ReadOutcome::Disconnected(problem) => {
+                        return Err(Error::input(Path::new("the stream"), problem));
+                    }
+                }
+                let mut output = VideoFrame { bytes: Vec::new(), ..input.clone() };
+                denoiser.restore(&input, &mut output, &mut watch)?;
+                if frames.send(Ok(output)).is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Finished frames, in order. Dropping it ends the work on them.
+#[derive(Debug)]
+pub struct FrameStream {
+    format: Arc<VideoFormat>,
+    frames: Option<Receiver<Result<VideoFrame>>>,
+    stop: Arc<AtomicBool>,
+    worker: Option<JoinHandle<()>>,
+}
+
+impl FrameStream {
+    fn start(
+        format: VideoFormat,
+        work: impl FnOnce(&SyncSender<Result<VideoFrame>>, &AtomicBool) -> Result<()> + Send + 'static,
+    ) -> Result<Self> {
+        let (sender, frames) = sync_channel(FRAMES_AHEAD);
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let worker = std::thread::Builder::new().name("frames".to_owned()).spawn(move || {
+            if let Err(error) = work(&sender, &stopped) {
+                // Nobody may listen any more.
+                let _ = sender.send(Err(error));
+            }
+        });
+        let worker = worker.map_err(|error| Error::usage(format!("no thread can be started: {error}")))?;
+        Ok(Self { format: Arc::new(format), frames: Some(frames), stop, worker: Some(worker) })
+    }
+
+    /// What all frames have in common.
+    pub fn format(&self) -> &VideoFormat {
+        &self.format
+    }
+}
+
+impl Iterator for FrameStream {
+    type Item = Result<StreamFrame>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let frame = self.frames.as_ref()?.recv().ok()?;
+        Some(frame.map(|frame| StreamFrame { format: Arc::clone(&self.format), frame }))
+    }
+}
+
+impl Drop for FrameStream {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        // Whoever waits to send hears that nobody listens.
+        self.frames = None;
+        if let Some(worker) = self.worker.take() {
+            let _ = worker.join();
+        }
+    }
+}
+
+/// A frame of a stream, with its format.
+#[derive(Clone, Debug)]
+pub struct StreamFrame {
+    /// What its samples are.
+    pub format: Arc<VideoFormat>,
+    /// Its samples, number and time.
+    pub frame: VideoFrame,
+}
+
+impl StreamFrame {
+    /// As an image of red, green and blue, 8 bits a sample.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for formats of which no RGB can be made.
+    pub fn to_rgb(&self) -> Result<Image> {
+        let (width, height) = (self.format.width, self.format.height);
+        let mut planes = vec![0.0; 3 * width * height];
+        FrameConverter::new(&self.format, 3, Range::UNIT)?.read(&self.frame.bytes, &mut planes);
+        let mut image = Image {
+            width,
+            height,
+            channels: 3,
+            samples: Samples::U8(vec![0; 3 * width * height]),
+            metadata: Metadata::default(),
+        };
+        write_planes(&planes, Range::UNIT, &mut image)?;
+        Ok(image)
+    }
+}
+
+/// Enlarges images.
+#[derive(Debug)]
+pub struct UpscalePipeline {
+    package: Package,
+    network: OnnxNetwork,
+    options: UpscaleOptions,
+}
+
+impl UpscalePipeline {
+    /// What is done: steps, tiles, memory.
+    pub fn options(&mut self) -> &mut UpscaleOptions {
+        &mut self.options
+    }
+
+    /// How many times larger results are along each axis.
+    pub fn scale(&self) -> usize {
+        self.package.manifest.scale
+    }
+
+    /// Enlarges `image`; alpha is enlarged bicubically.
+    ///
+    /// # Errors
+    /// As for [`DenoisePipeline::run`].
+    pub fn run(&mut self, image: &Image) -> Result<(Image, UpscaleReport)> {
+        let mut upscaler = Upscaler::new(&self.package.manifest, &mut self.network, self.options)?;
+        upscaler.upscale(image, &mut |_| ControlFlow::Continue(()))
+    }
+}
+
+/// Generates images from noise.
+#[derive(Debug)]
+pub struct GeneratePipeline {
+    package: Package,
+    network: OnnxNetwork,
+    decoder: Option<OnnxNetwork>,
+    options: GenerateOptions,
+}
+
+impl GeneratePipeline {
+    /// What is done: sampler, steps, eta, tiles, memory.
+    pub fn options(&mut self) -> &mut GenerateOptions {
+        &mut self.options
+    }
+
+    /// Generates an image of `[width, height]`, or of the network's own size, for each seed of `request`, which also says classes, guidance
+    /// and what to begin with.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a size or a request that the network does not take, and as for [`DenoisePipeline::run`].
+    pub fn run(&mut self, size: Option<[usize; 2]>, request: GenerateRequest<'_>) -> Result<Vec<Image>> {
+        let generator = Generator::new(&self.package.manifest, &mut self.network, self.options.clone())?;
+        let mut generator = generator.decoded_by(self.decoder.as_mut());
+        let size = generator.size(size)?;
+        let drawn = generator.draw(size, request, &mut |_| ControlFlow::Continue(()))?;
+        as_images(&drawn, generator.range())
+    }
+}
+
+/// A network and a sampler: from noise to a sample, as tensors.
+#[derive(Debug)]
+pub struct SamplePipeline {
+    network: OnnxNetwork,
+    schedule: Schedule,
+    multiple_of: usize,
+    sampler: Sampler,
+    steps: usize,
+    eta: Option<f64>,
+    seed: u64,
+}
+
+impl SamplePipeline {
+    fn new(network: OnnxNetwork, schedule: Schedule, multiple_of: usize) -> Self {
+        Self { network, schedule, multiple_of, sampler: Sampler::DDIM, steps: 50, eta: None, seed: 0 }
+    }
+
+    /// The sampler; DDIM when left out.
+    #[must_use]
+    pub fn sampler(mut self, sampler: Sampler) -> Self {
+        self.sampler = sampler;
+        self
+    }
+
+    /// Its steps, 1 to 1000; 50 when left out.
+    #[must_use]
+    pub fn steps(mut self, steps: usize) -> Self {
+        self.steps = steps;
+        self
+    }
+
+    /// How much of each step's noise is fresh, 0 to 1; the sampler's own when left out.
+    #[must_use]
+    pub fn eta(mut self, eta: f64) -> Self {
+        self.eta = Some(eta);
+        self
+    }
+
+    /// Where fresh noise comes from; 0 when left out.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// The sample that `noise` leads to, `[batch, channels, height, width]`, with a standard deviation of 1 as diffusers' `latents`
+    /// have it: where states are variance-exploding, it is scaled to the first level.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for steps or an eta that are out of range, [`Error::Model`] for a shape that the network does not take,
+    /// [`Error::Evaluation`] when it fails.
+    pub fn sample(&mut self, noise: Array4<f32>) -> Result<Array4<f32>> {
+        let plan = plan(&self.schedule, self.sampler, self.steps, self.eta)?;
+        // Variance-preserving states have a deviation of 1 throughout.
+        let first = plan.steps.first().map(|step| step.level).filter(|level| level.signal == 1.0);
+        let first = first.map_or(1.0, |level| level.noise) as f32;
+        let (_, _, height, width) = noise.dim();
+        let tiles = TilePlan::whole(width, height, self.multiple_of);
+        let fresh = Philox::new(self.seed);
+        let mut state = State::new(noise * first, &plan, &fresh, &SigmaMap::ABSOLUTE)?;
+        let observe = &mut |_| ControlFlow::Continue(());
+        execute(&plan, &mut self.network, &mut state, &tiles, &SigmaMap::ABSOLUTE, observe)?;
+        Ok(state.into_inner())
+    }
+}

@@ -1,0 +1,253 @@
+//! What the page and programs ask for, and what they are answered.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::{Body, Bytes, Incoming};
+use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, Response, StatusCode};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use super::callers::{Caller, Guesses};
+use super::state::SharedState;
+use super::{Token, metrics};
+use crate::task::SigmaChoice;
+use crate::video::{SettingsUpdate, record};
+
+/// The body of a request is no longer than this,
+const LONGEST: usize = 4096;
+
+/// and is there by then.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+const PAGE: &str = include_str!("page.html");
+const SCRIPT: &str = include_str!("page.js");
+const STYLE: &str = include_str!("page.css");
+
+/// Who answers.
+pub(super) struct RequestHandler {
+    board: Arc<SharedState>,
+    token: Option<Token>,
+    guesses: Guesses,
+    address: SocketAddr,
+    denoises: bool,
+}
+
+type Answer = Response<Full<Bytes>>;
+
+/// What the page sends to change something.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Control {
+    sigma: Option<Value>,
+    steps: Option<usize>,
+    temporal: Option<bool>,
+}
+
+impl RequestHandler {
+    pub(super) fn new(board: Arc<SharedState>, token: Option<Token>, address: SocketAddr, denoises: bool) -> Self {
+        Self { board, token, guesses: Guesses::default(), address, denoises }
+    }
+
+    /// The answer to a request. All that comes from outside is looked at here; nothing of it may panic.
+    pub(super) async fn answer(&self, caller: &Caller, request: Request<Incoming>) -> Answer {
+        let (head, body) = request.into_parts();
+        let body = match received(body).await {
+            Ok(body) => body,
+            Err((code, problem)) => {
+                let answer = said(code, problem);
+                return with(answer, header::CONNECTION, HeaderValue::from_static("close"));
+            }
+        };
+        if !self.is_meant(&head) {
+            return said(StatusCode::FORBIDDEN, "this name is not the preview's; use its address");
+        }
+        let (path, reads) = (head.uri.path(), matches!(head.method, Method::GET | Method::HEAD));
+        // These hold nothing that is secret.
+        match path {
+            "/" if reads => return page(PAGE, "text/html; charset=utf-8"),
+            "/page.js" if reads => return page(SCRIPT, "text/javascript; charset=utf-8"),
+            "/page.css" if reads => return page(STYLE, "text/css; charset=utf-8"),
+            _ => {}
+        }
+        if let Some(refusal) = self.refusal(caller, &head) {
+            return refusal;
+        }
+        caller.asked();
+        match path {
+            "/status" if reads => self.status(),
+            "/metrics" if reads => self.metrics(),
+            "/pair" if reads => self.pair(head.uri.query().unwrap_or_default()).await,
+            "/control" if head.method == Method::POST => match self.settings(&head, &body) {
+                Ok(settings) => {
+                    self.board.wish(settings);
+                    said(StatusCode::NO_CONTENT, "")
+                }
+                Err(problem) => said(StatusCode::BAD_REQUEST, problem),
+            },
+            "/" | "/page.js" | "/page.css" | "/status" | "/metrics" | "/pair" => not_so("GET, HEAD"),
+            "/control" => not_so("POST"),
+            _ => said(StatusCode::NOT_FOUND, "there are /, /status, /metrics, /pair and, to be posted to, /control"),
+        }
+    }
+
+    fn status(&self) -> Answer {
+        let Some(figures) = self.board.figures() else { return starting() };
+        let mut status = record::of_tally("status", &figures.counters, figures.rate);
+        record::extend(&mut status, record::of_treatment(&figures.stream_status));
+        record::extend(&mut status, record::of_latency(&figures.latency));
+        record::extend(&mut status, json!({"denoises": self.denoises}));
+        page(status.to_string(), "application/json")
+    }
+
+    fn metrics(&self) -> Answer {
+        let Some(figures) = self.board.figures() else { return starting() };
+        page(metrics::text(&figures), "text/plain; version=0.0.4; charset=utf-8")
+    }
+
+    /// It takes as long as until a new frame comes, and frames are encoded once: how many ask makes no difference to the run.
+    async fn pair(&self, query: &str) -> Answer {
+        let seen = query.strip_prefix("seen=").and_then(|seen| seen.parse().ok());
+        let Some(pair) = self.board.next(seen).await else {
+            return said(StatusCode::NO_CONTENT, "");
+        };
+        match self.board.encode(&pair) {
+            Ok(bytes) => {
+                let answer = page(bytes, "application/octet-stream");
+                with(answer, HeaderName::from_static("x-frame"), HeaderValue::from(pair.index))
+            }
+            Err(problem) => said(StatusCode::INTERNAL_SERVER_ERROR, problem),
+        }
+    }
+
+    /// Whether a request was meant for this, and not sent by a page from elsewhere under a name that leads here.
+    fn is_meant(&self, head: &Parts) -> bool {
+        if !self.address.ip().is_loopback() {
+            // The token says so.
+            return true;
+        }
+        let mut hosts = head.headers.get_all(header::HOST).iter();
+        let host = hosts.next().and_then(|host| host.to_str().ok()).unwrap_or_default();
+        if hosts.next().is_some() || head.uri.authority().is_some() {
+            return false;
+        }
+        let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
+        ["localhost", "127.0.0.1", "[::1]"].contains(&name.map_or(host, |(name, _)| name))
+            || name.is_some_and(|(name, _)| name == self.address.ip().to_string())
+    }
+
+    /// What is answered to whoever has not got the token, and nothing to whoever has.
+    fn refusal(&self, caller: &Caller, head: &Parts) -> Option<Answer> {
+        let token = self.token.as_ref()?;
+        let now = Instant::now();
+        let given = text(head, header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
+        let is_right = given.is_some_and(|given| token.is(given));
+        // Whoever guesses at his address keeps nobody away who has a token that cannot be guessed. One that somebody chose may be, and so
+        // says nothing while the address has to wait, unless it came over this connection before.
+        if is_right && token.is_random {
+            caller.is_known.store(true, Ordering::Relaxed);
+            return None;
+        }
+        if !caller.is_known.load(Ordering::Relaxed)
+            && let Some(wait) = self.guesses.wait(caller.peer, now)
+        {
+            let seconds = wait.as_secs().saturating_add(1);
+            let problem = format!("too many wrong tokens came from your address; try again in {seconds} s");
+            let answer = said(StatusCode::TOO_MANY_REQUESTS, problem);
+            return Some(with(answer, header::RETRY_AFTER, HeaderValue::from(seconds)));
+        }
+        caller.is_known.store(is_right, Ordering::Relaxed);
+        if is_right {
+            return None;
+        }
+        // Whoever gives none does not guess.
+        if let Some(given) = given {
+            self.guesses.wrong(caller.peer, given, now);
+        }
+        let problem = "the preview's token is missing or wrong; open the address that eddy printed";
+        Some(said(StatusCode::UNAUTHORIZED, problem))
+    }
+
+    fn settings(&self, head: &Parts, body: &[u8]) -> Result<SettingsUpdate, String> {
+        // A page from elsewhere can post text without asking, and JSON not.
+        if !text(head, header::CONTENT_TYPE).is_some_and(|kind| kind.starts_with("application/json")) {
+            return Err("expected application/json".to_owned());
+        }
+        let Control { sigma, steps, temporal } = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+        if !self.denoises && (sigma.is_some() || temporal.is_some()) {
+            return Err("enlarging knows no sigma and no frames before".to_owned());
+        }
+        if steps.is_some_and(|steps| !(1..=1000).contains(&steps)) {
+            return Err("expected steps from 1 to 1000".to_owned());
+        }
+        let sigma = match sigma {
+            None => None,
+            Some(Value::String(auto)) if auto == "auto" => Some(SigmaChoice::Auto),
+            Some(value) => match value.as_f64().filter(|sigma| (0.0..=255.0).contains(sigma)) {
+                Some(sigma) => Some(SigmaChoice::Known(sigma)),
+                None => return Err("expected a sigma from 0 to 255, or \"auto\"".to_owned()),
+            },
+        };
+        Ok(SettingsUpdate { sigma, steps, temporal })
+    }
+}
+
+/// The whole body of a request, or why it is not taken.
+async fn received(body: Incoming) -> Result<Bytes, (StatusCode, &'static str)> {
+    let too_long = (StatusCode::PAYLOAD_TOO_LARGE, "no more than 4096 bytes are taken");
+    // One that says how long it is need not come.
+    if body.size_hint().lower() > LONGEST as u64 {
+        return Err(too_long);
+    }
+    match timeout(PATIENCE, Limited::new(body, LONGEST).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_long),
+        Ok(Err(_)) => Err((StatusCode::BAD_REQUEST, "the body of the request is damaged")),
+        Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "the body of the request did not come")),
+    }
+}
+
+/// The value of a header, if it is text.
+fn text(head: &Parts, name: HeaderName) -> Option<&str> {
+    head.headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+fn with(mut answer: Answer, name: HeaderName, value: HeaderValue) -> Answer {
+    answer.headers_mut().insert(name, value);
+    answer
+}
+
+fn page(body: impl Into<Bytes>, kind: &'static str) -> Answer {
+    let policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
+                  base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    let headers = [
+        (header::CONTENT_TYPE, kind),
+        (header::CONTENT_SECURITY_POLICY, policy),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
+    let answer = Response::new(Full::new(body.into()));
+    headers.into_iter().fold(answer, |answer, (name, value)| with(answer, name, HeaderValue::from_static(value)))
+}
+
+fn said(code: StatusCode, problem: impl Into<Bytes>) -> Answer {
+    let mut answer = page(problem, "text/plain; charset=utf-8");
+    *answer.status_mut() = code;
+    answer
+}
+
+fn starting() -> Answer {
+    said(StatusCode::SERVICE_UNAVAILABLE, "no frame has come yet")
+}
+
+fn not_so(methods: &'static str) -> Answer {
+    let answer = said(StatusCode::METHOD_NOT_ALLOWED, format!("this takes {methods}"));
+    with(answer, header::ALLOW, HeaderValue::from_static(methods))
+}

@@ -1,0 +1,260 @@
+//! What the run and those who look at it share.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use hyper::body::Bytes;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::lock;
+use crate::error::{Error, Result};
+use crate::media::still::{self, Options};
+use crate::media::stream::{VideoFormat, VideoFrame};
+use crate::media::{Image, Metadata, Samples};
+use crate::tensor::{FrameConverter, Range};
+use crate::video::{Counters, Histogram, RunStatus, SettingsUpdate, StreamStatus, record};
+
+/// Figures are brought up to date so often.
+const FRESH: Duration = Duration::from_millis(250);
+
+/// The time over which the rate is told.
+const RATE: Duration = Duration::from_secs(2);
+
+/// Wider frames are shown smaller.
+const WIDEST: usize = 1280;
+
+/// How good the frames that are shown are.
+const JPEG_QUALITY: u8 = 85;
+
+/// How long whoever wants a frame waits for one.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Between frames that are shown is at least so much time, however many ask.
+const GAP: Duration = Duration::from_millis(50);
+
+/// The figures of a run.
+#[derive(Clone)]
+pub(super) struct Metrics {
+    pub(super) counters: Counters,
+    pub(super) rate: f64,
+    pub(super) stream_status: StreamStatus,
+    pub(super) latency: Histogram,
+}
+
+/// A frame before and after.
+pub(super) struct Pair {
+    pub(super) index: u64,
+    before: Vec<u8>,
+    after: Vec<u8>,
+    shown: Instant,
+    /// Both as JPEGs, or why not, once somebody asked.
+    encoded: OnceLock<std::result::Result<Bytes, String>>,
+}
+
+/// What the run and those who look at it share.
+pub(super) struct SharedState {
+    before: VideoFormat,
+    after: VideoFormat,
+    figures: Mutex<Option<Metrics>>,
+    /// Whether somebody waits for a frame.
+    wanted: AtomicBool,
+    pair: watch::Sender<Option<Arc<Pair>>>,
+    settings: Mutex<Option<SettingsUpdate>>,
+}
+
+impl SharedState {
+    pub(super) fn new(before: VideoFormat, after: VideoFormat) -> Self {
+        Self {
+            before,
+            after,
+            figures: Mutex::default(),
+            wanted: AtomicBool::new(false),
+            pair: watch::Sender::new(None),
+            settings: Mutex::default(),
+        }
+    }
+
+    /// From the run: a frame, which is kept if somebody waits for one.
+    pub(super) fn on_frame(&self, before: &VideoFrame, after: &VideoFrame) {
+        if !self.wanted.load(Ordering::Relaxed) {
+            return;
+        }
+        let shown = Instant::now();
+        if self.pair.borrow().as_ref().is_some_and(|last| shown.duration_since(last.shown) < GAP) {
+            return;
+        }
+        self.wanted.store(false, Ordering::Relaxed);
+        let pair = Pair {
+            index: after.index,
+            before: before.bytes.clone(),
+            after: after.bytes.clone(),
+            shown,
+            encoded: OnceLock::new(),
+        };
+        self.pair.send_replace(Some(Arc::new(pair)));
+    }
+
+    /// From the run: what is wished for since it last asked.
+    pub(super) fn take_wishes(&self) -> Option<SettingsUpdate> {
+        lock(&self.settings).take()
+    }
+
+    /// From whoever looks: what is wished for, beside what was and is not done yet.
+    pub(super) fn wish(&self, more: SettingsUpdate) {
+        let mut settings = lock(&self.settings);
+        let SettingsUpdate { sigma, steps, temporal } = settings.take().unwrap_or_default();
+        *settings = Some(SettingsUpdate {
+            sigma: more.sigma.or(sigma),
+            steps: more.steps.or(steps),
+            temporal: more.temporal.or(temporal),
+        });
+    }
+
+    pub(super) fn figures(&self) -> Option<Metrics> {
+        lock(&self.figures).clone()
+    }
+
+    /// The next frame after that of number `seen`; none when none comes for long.
+    pub(super) async fn next(&self, seen: Option<u64>) -> Option<Arc<Pair>> {
+        // What is there may be old: it is what somebody else, or nobody, wanted.
+        let mut pair = self.pair.subscribe();
+        let new = async {
+            loop {
+                self.wanted.store(true, Ordering::Relaxed);
+                pair.changed().await.ok()?;
+                let shown = pair.borrow_and_update().clone();
+                if let Some(new) = shown.filter(|pair| Some(pair.index) != seen) {
+                    return Some(new);
+                }
+            }
+        };
+        timeout(PATIENCE, new).await.ok()?
+    }
+
+    /// Two JPEGs, the first behind its length in four bytes, the most significant first. They are made once, however many ask.
+    pub(super) fn encode(&self, pair: &Pair) -> std::result::Result<Bytes, String> {
+        let encode = || {
+            let before = jpeg(&self.before, &pair.before)?;
+            let after = jpeg(&self.after, &pair.after)?;
+            let length = u32::try_from(before.len()).unwrap_or(u32::MAX).to_be_bytes();
+            Ok(Bytes::from([length.as_slice(), &before, &after].concat()))
+        };
+        pair.encoded.get_or_init(|| encode().map_err(|error: Error| error.to_string())).clone()
+    }
+}
+
+/// Brings a board's figures up to date.
+pub(super) struct MetricsSampler {
+    written: Instant,
+    recent: record::Recent,
+}
+
+impl MetricsSampler {
+    pub(super) fn new() -> Self {
+        Self { written: Instant::now(), recent: record::Recent::over(RATE) }
+    }
+
+    pub(super) fn write(&mut self, board: &SharedState, running: &RunStatus<'_>) {
+        let mut figures = lock(&board.figures);
+        if figures.is_some() && self.written.elapsed() < FRESH {
+            return;
+        }
+        self.written = Instant::now();
+        let counters = running.counters();
+        let (rate, _) = self.recent.rate(&counters);
+        *figures = Some(Metrics {
+            counters,
+            rate,
+            stream_status: running.stream_status().clone(),
+            latency: running.latency(),
+        });
+    }
+}
+
+/// A frame of a stream as a JPEG, made smaller where it is wide.
+fn jpeg(video: &VideoFormat, bytes: &[u8]) -> Result<Vec<u8>> {
+    let range = Range::new(0.0, 255.0)?;
+    let area = video.width * video.height;
+    let mut planes = vec![0.0; 3 * area];
+    FrameConverter::new(video, 3, range)?.read(bytes, &mut planes);
+    let step = video.width.div_ceil(WIDEST).max(1);
+    let (width, height) = ((video.width / step).max(1), (video.height / step).max(1));
+    let mut samples = Vec::with_capacity(3 * width * height);
+    for y in 0..height {
+        for x in 0..width {
+            for plane in planes.chunks_exact(area) {
+                let mut sum = 0.0;
+                for row in plane[y * step * video.width..].chunks(video.width).take(step) {
+                    sum += row[x * step..].iter().take(step).sum::<f32>();
+                }
+                // A cast holds to 0 and 255.
+                samples.push((sum / (step * step) as f32).round() as u8);
+            }
+        }
+    }
+    let frame = Image { width, height, channels: 3, samples: Samples::U8(samples), metadata: Metadata::default() };
+    still::encoded(&frame, still::Format::Jpeg, &Options { jpeg_quality: JPEG_QUALITY })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{SharedState, jpeg};
+    use crate::media::still::{Limits, decode};
+    use crate::media::stream::{Rate, VideoFormat, VideoFrame};
+    use crate::media::{Image, Samples};
+    use crate::video::SettingsUpdate;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    fn read(jpeg: &[u8]) -> Image {
+        decode("a.jpg".as_ref(), std::io::Cursor::new(jpeg), &Limits::default()).unwrap()
+    }
+
+    #[test]
+    fn a_frame_is_shown_as_it_is_or_smaller() {
+        for (width, height, shown) in [(64, 48, (64, 48)), (1300, 20, (650, 10)), (1, 1, (1, 1))] {
+            let video = VideoFormat::new(width, height, Rate::of(25), "rgb24".parse().unwrap());
+            let frame = read(&jpeg(&video, &[200, 100, 50].repeat(width * height)).unwrap());
+            assert_eq!((frame.width, frame.height), shown);
+            let Samples::U8(samples) = frame.samples else { panic!("a JPEG has 8 bits") };
+            assert!(samples.iter().zip([200_u8, 100, 50].iter().cycle()).all(|(a, b)| a.abs_diff(*b) <= 4));
+        }
+    }
+
+    #[test]
+    fn frames_are_kept_for_whoever_waits_and_for_nobody_else() {
+        let video = VideoFormat::new(2, 2, Rate::of(25), "gray".parse().unwrap());
+        let board = Arc::new(SharedState::new(video.clone(), video));
+        let frame = |index| VideoFrame { bytes: vec![index as u8; 4], index, ..VideoFrame::default() };
+        board.on_frame(&frame(0), &frame(0));
+        assert!(board.pair.borrow().is_none());
+        let waiting = std::thread::spawn({
+            let board = Arc::clone(&board);
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            move || runtime.block_on(board.next(None)).map(|pair| (pair.index, board.encode(&pair).unwrap()))
+        });
+        let mut index = 1;
+        while !waiting.is_finished() {
+            board.on_frame(&frame(index), &frame(index));
+            index += 1;
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let (seen, bytes) = waiting.join().unwrap().unwrap();
+        assert!(seen > 0);
+        let length = u32::from_be_bytes(*bytes.first_chunk().unwrap()) as usize;
+        assert_eq!((read(&bytes[4..4 + length]).width, read(&bytes[4 + length..]).width), (2, 2));
+    }
+
+    #[test]
+    fn wishes_add_up() {
+        let video = VideoFormat::new(2, 2, Rate::of(25), "gray".parse().unwrap());
+        let board = SharedState::new(video.clone(), video);
+        board.wish(SettingsUpdate { steps: Some(2), ..SettingsUpdate::default() });
+        board.wish(SettingsUpdate { steps: Some(3), temporal: Some(true), ..SettingsUpdate::default() });
+        board.wish(SettingsUpdate { temporal: Some(false), ..SettingsUpdate::default() });
+        assert_eq!(board.take_wishes(), Some(SettingsUpdate { sigma: None, steps: Some(3), temporal: Some(false) }));
+        assert_eq!(board.take_wishes(), None);
+    }
+}

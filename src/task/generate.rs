@@ -1,0 +1,470 @@
+//! Drawing: a network that knows what images look like, from noise to an image, alone or led.
+
+use std::ops::ControlFlow;
+
+use ndarray::Array4;
+
+use super::budget::{Budget, TileChoice};
+use super::decode::decode;
+use super::low_res::{Conditioned, LowRes};
+use super::upscale::enlarged;
+use crate::diffusion::guidance::label;
+use crate::diffusion::{
+    Canvas, ClassifierFree, ClassifierFreeOptions, ClassifierGuidance, Guidance, NoiseAt, NoiseSource, Philox, Plan,
+    Progress, Sampler, Schedule, SigmaMap, State, execute, plan,
+};
+use crate::error::{Error, Result};
+use crate::media::{Image, Metadata, Samples};
+use crate::model::{Manifest, Task};
+use crate::network::Network;
+use crate::tensor;
+use crate::tile::TilePlan;
+
+/// How to draw.
+#[derive(Clone, Debug, Default)]
+pub struct GenerateOptions {
+    /// `None` for the model's own, or else `ddim` on a training schedule and `dpmpp-2m` on a range of sigma.
+    pub sampler: Option<Sampler>,
+    /// Steps of the sampler; `None` for the model's default.
+    pub steps: Option<usize>,
+    /// Of samplers that have one; `None` for their own.
+    pub eta: Option<f64>,
+    /// How often each step is taken, with noise added in between; 1 is once.
+    pub resample: usize,
+    /// What part of the way is gone, from noise to an image, where there is an image to begin with: 1 begins with noise.
+    pub strength: Option<f64>,
+    /// How images are cut.
+    pub tile: TileChoice,
+    /// What may be used of memory.
+    pub budget: Budget,
+}
+
+/// What images are to show.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Classes {
+    /// Of each image.
+    pub wanted: Vec<usize>,
+    /// Negative class (prompt); `None` for no class in particular.
+    pub without: Option<usize>,
+    /// How.
+    pub options: ClassifierFreeOptions,
+}
+
+/// A classifier that leads.
+pub struct Classifier<'a> {
+    /// What describes it.
+    pub manifest: &'a Manifest,
+    /// The classifier.
+    pub network: &'a mut dyn Network,
+    /// The inverse of its temperature.
+    pub scale: f64,
+}
+
+/// A network that draws, and how it is to be used.
+pub struct Generator<'a> {
+    manifest: &'a Manifest,
+    network: &'a mut dyn Network,
+    options: GenerateOptions,
+    sampler: Sampler,
+    plan: Plan,
+    range: tensor::Range,
+    decoder: Option<&'a mut dyn Network>,
+    classifier: Option<Classifier<'a>>,
+}
+
+/// What is asked of one run.
+#[derive(Default)]
+pub struct GenerateRequest<'g> {
+    /// Of each image, where its noise comes from: an image depends on its own seed, and not on those beside it.
+    pub seeds: Vec<u64>,
+    /// What the images show.
+    pub classes: Option<Classes>,
+    /// What they begin with, in the network's range, where that is not noise alone: `[images, channels, height, width]`.
+    pub start: Option<Array4<f32>>,
+    /// What part of each level's noise a pixel has; all of it when left out. For networks that take a map of sigma.
+    pub sigma: Option<SigmaMap>,
+    /// The noise that they begin with, in place of the seeds', with a deviation of 1: `[images, channels, height, width]` of the sample,
+    /// which is a latent where there is a decoder. What diffusers' pipelines call `latents`.
+    pub initial: Option<Array4<f32>>,
+    /// Where the noise of each step comes from, in place of the seeds.
+    pub fresh: Option<&'g dyn NoiseSource>,
+    /// What else leads them.
+    pub guides: Vec<&'g mut dyn Guidance>,
+}
+
+impl<'a> Generator<'a> {
+    /// A drawer that runs `network`, which `manifest` describes: to draw, or to enlarge by drawing.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when the model is for something else or has no schedule, [`Error::Usage`] for options that are out of
+    /// range.
+    pub fn new(manifest: &'a Manifest, network: &'a mut dyn Network, options: GenerateOptions) -> Result<Self> {
+        if manifest.task != Task::Generate && !manifest.is_generative_upscaler() {
+            let problem = format!("it is a model to {}; expected one to generate, such as prior", manifest.task);
+            return Err(Error::model(&manifest.name, problem));
+        }
+        let schedule = manifest.schedule_of()?;
+        let own = manifest.defaults.sampler.as_deref().map(str::parse).transpose()?;
+        let usual = match schedule {
+            Schedule::Discrete(_) => Sampler::DDIM,
+            Schedule::Sigmas(_) => Sampler::DPMPP_2M,
+        };
+        let sampler = options.sampler.or(own).unwrap_or(usual);
+        let whole = plan(&schedule, sampler, options.steps.unwrap_or(manifest.defaults.steps), options.eta)?;
+        let plan = match options.strength {
+            Some(strength) if !(strength > 0.0 && strength <= 1.0) => {
+                return Err(Error::usage(format!("strength is {strength}, but must lie above 0 and not above 1")));
+            }
+            Some(strength) => whole.from_row(((1.0 - strength) * whole.steps.len() as f64).round() as usize),
+            None => whole,
+        };
+        if plan.steps.is_empty() {
+            return Err(Error::usage("so little strength leaves no step to take; raise it, or take more steps"));
+        }
+        let plan = plan.resampled(options.resample)?;
+        let [low, high] = manifest.range;
+        let range = tensor::Range::new(low, high)?;
+        Ok(Self { manifest, network, options, sampler, plan, range, decoder: None, classifier: None })
+    }
+
+    /// With what makes images of latents, which a manifest that has a decoder asks for.
+    #[must_use]
+    pub fn decoded_by(mut self, decoder: Option<&'a mut impl Network>) -> Self {
+        self.decoder = decoder.map(|decoder| decoder as &mut dyn Network);
+        self
+    }
+
+    /// Led by a classifier, too.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when the model is no classifier, or one of other images.
+    pub fn with_classifier(mut self, classifier: Classifier<'a>) -> Result<Self> {
+        let (own, its) = (self.manifest, classifier.manifest);
+        if its.task != Task::Classifier || its.channels != own.channels || its.range != own.range {
+            let problem = format!(
+                "it is a model to {} of {} channels in {:?}; expected one to guide, of {} channels in {:?}, as {} has",
+                its.task, its.channels, its.range, own.channels, own.range, own.name
+            );
+            return Err(Error::model(&its.name, problem));
+        }
+        self.classifier = Some(classifier);
+        Ok(self)
+    }
+
+    /// The sampler that draws.
+    pub fn sampler(&self) -> Sampler {
+        self.sampler
+    }
+
+    /// Evaluations of the network.
+    pub fn evaluations(&self) -> usize {
+        self.plan.steps.len()
+    }
+
+    /// The network's values of black and white.
+    pub fn range(&self) -> tensor::Range {
+        self.range
+    }
+
+    /// Whether the network takes pixels that are known beside pixels that are missing.
+    pub(crate) fn takes_mixed_noise(&self) -> bool {
+        self.manifest.takes_mixed_noise()
+    }
+
+    /// Whether it draws in one evaluation, at the largest noise there is.
+    pub(crate) fn draws_at_once(&self) -> bool {
+        let largest = self.manifest.sigma.map_or(f64::INFINITY, |sigma| sigma.max);
+        matches!(self.plan.steps.as_slice(), [step] if step.level.noise > 0.999 * largest)
+    }
+
+    /// Whether it draws latents, which a decoder makes images of.
+    pub fn draws_latents(&self) -> bool {
+        self.manifest.decoder.is_some()
+    }
+
+    /// Channels of an image, for what works on its pixels.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when the network works on latents, which images cannot be made into here.
+    pub(crate) fn pixel_channels(&self) -> Result<usize> {
+        if self.draws_latents() {
+            return Err(Error::usage(format!(
+                "{} works on latents, and Eddy runs decoders alone, not what encodes images; it can draw from noise, and enlarge if it \
+                 was made for that",
+                self.manifest.name
+            )));
+        }
+        Ok(self.manifest.channels)
+    }
+
+    /// A frame as so many images to begin with.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when it has colour that the network does not.
+    pub fn planes(&self, image: &Image, count: usize) -> Result<Array4<f32>> {
+        let channels = self.pixel_channels()?;
+        let mut planes = Array4::zeros([count, channels, image.height, image.width]);
+        let size = channels * image.height * image.width;
+        let image = &image.visible();
+        for start in planes.as_slice_mut().unwrap_or_default().chunks_exact_mut(size.max(1)) {
+            tensor::read_planes(image, self.range, start)?;
+        }
+        Ok(planes)
+    }
+
+    /// What an image of a size that was asked for is drawn at.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when the network draws another size alone.
+    pub fn size(&self, asked: Option<[usize; 2]>) -> Result<[usize; 2]> {
+        let multiple_of = self.manifest.decoded_scale();
+        if let Some([width, height]) = asked
+            && !(width.is_multiple_of(multiple_of) && height.is_multiple_of(multiple_of))
+        {
+            return Err(Error::usage(format!(
+                "{} draws latents, each value of which is {multiple_of}x{multiple_of} pixels, and {width}x{height} was asked for; take \
+                 multiples of {multiple_of}",
+                self.manifest.name
+            )));
+        }
+        match (self.manifest.size, asked) {
+            (Some(size), None) => Ok(size),
+            (Some(size), Some(asked)) if size == asked => Ok(size),
+            (Some([width, height]), Some(asked)) => Err(Error::usage(format!(
+                "{} draws images of {width}x{height} alone, {}x{} was asked for; leave --size out",
+                self.manifest.name, asked[0], asked[1]
+            ))),
+            (None, asked) => Ok(asked.unwrap_or([256, 256])),
+        }
+    }
+
+    /// Draws images of that size, `[width, height]`, one for each seed: `[images, channels, height, width]` in the network's range.
+    /// `watch` hears of every evaluation and can stop the run.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for classes that the network does not know and for what does not fit the memory that may be used;
+    /// [`Error::Evaluation`] when the network fails; [`Error::Interrupted`].
+    pub fn draw(
+        &mut self,
+        [width, height]: [usize; 2],
+        drawing: GenerateRequest<'_>,
+        watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Array4<f32>> {
+        if self.manifest.task != Task::Generate {
+            return Err(Error::usage(format!("{} enlarges a small image; use `eddy upscale`", self.manifest.name)));
+        }
+        let scale = self.manifest.decoded_scale();
+        self.run([width / scale, height / scale], None, drawing, watch)
+    }
+
+    /// Enlarges `frame`, by drawing one of the images that it may have come from; alpha is enlarged bicubically. `watch` hears of every
+    /// evaluation and can stop the run.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when the image has colour that the network does not, the network enlarges none, or it does not fit the memory
+    /// that may be used; [`Error::Evaluation`] when the network fails; [`Error::Interrupted`].
+    pub fn enlarge(
+        &mut self,
+        image: &Image,
+        drawing: GenerateRequest<'_>,
+        watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Image> {
+        let (manifest, sample) = (self.manifest, self.manifest.sample_scale());
+        if manifest.task != Task::Upscale {
+            return Err(Error::usage(format!("{} does not enlarge; it is one to {}", manifest.name, manifest.task)));
+        }
+        let small = LowRes::new(&image.visible(), self.range, manifest.image_channels(), sample)?;
+        let drawn = self.run([sample * image.width, sample * image.height], Some(&small), drawing, watch)?;
+        let mut large = image.black(manifest.scale * image.width, manifest.scale * image.height);
+        if let Some(alpha) = image.alpha() {
+            large.set_alpha(&enlarged(&alpha, manifest.scale)?);
+        }
+        tensor::write_planes(drawn.as_slice().unwrap_or_default(), self.range, &mut large)?;
+        Ok(large)
+    }
+
+    /// Draws samples of that size, beside a small image or none, and makes images of them.
+    fn run(
+        &mut self,
+        [width, height]: [usize; 2],
+        small: Option<&LowRes>,
+        drawing: GenerateRequest<'_>,
+        watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Array4<f32>> {
+        let GenerateRequest { seeds, classes, start, sigma, initial, fresh, guides } = drawing;
+        let sigma = sigma.unwrap_or(SigmaMap::ABSOLUTE);
+        let (count, channels) = (seeds.len(), self.manifest.channels);
+        let labels = self.labels(classes.as_ref(), count)?;
+        let own = Seeds(seeds.into_iter().map(Philox::new).collect());
+        let x = self.start(start, initial, &sigma, [count, channels, height, width], &own)?;
+        let noise = fresh.unwrap_or(&own);
+        let tiles = self.tiles([width, height], count)?;
+        let mut leading;
+        // For as long as they are needed here.
+        let mut guides: Vec<&mut dyn Guidance> = guides.into_iter().map(|guide| guide as &mut dyn Guidance).collect();
+        if let Some(Classifier { manifest, network, scale }) = &mut self.classifier {
+            let wanted = classes.as_ref().map(|classes| classes.wanted.iter().map(|class| *class as i64).collect());
+            let wanted: Vec<i64> = wanted
+                .ok_or_else(|| Error::usage("a classifier leads towards a class, and none was given; name one"))?;
+            let sigma_max = manifest.sigma.map_or(f64::INFINITY, |range| range.max);
+            leading = ClassifierGuidance::new(*network, wanted, *scale, sigma_max);
+            guides.push(&mut leading);
+        }
+        let mut state = State::new(x, &self.plan, noise, &sigma)?.guided(guides);
+        let mut conditioned;
+        let canvas: &mut dyn Canvas = match small {
+            None => &mut state,
+            Some(small) => {
+                conditioned = Conditioned { small, enlarged: self.manifest.is_concatenated(), state: &mut state };
+                &mut conditioned
+            }
+        };
+        let mut last = None;
+        let mut seen = |progress: Progress| {
+            last = Some(progress);
+            watch(progress)
+        };
+        let options = classes.as_ref().map(|classes| classes.options).unwrap_or_default();
+        match labels {
+            Some([wanted, without]) if options.scale != 1.0 && wanted != without => {
+                let mut free = ClassifierFree::new(self.network, [wanted, without], options, &self.plan);
+                execute(&self.plan, &mut free, canvas, &tiles, &sigma, &mut seen)?;
+            }
+            labels => {
+                if let Some([wanted, _]) = labels {
+                    let (tile_width, tile_height) = tiles.tile_size();
+                    self.network.bind([count, channels, tile_height, tile_width])?;
+                    label(self.network.inputs().class, &wanted)?;
+                }
+                execute(&self.plan, self.network, canvas, &tiles, &sigma, &mut seen)?;
+            }
+        }
+        let drawn = state.into_inner();
+        let Some(decoding) = &self.manifest.decoder else { return Ok(drawn) };
+        let Some(decoder) = &mut self.decoder else {
+            return Err(Error::usage(format!("{} draws latents, and its decoder was not loaded", self.manifest.name)));
+        };
+        let memory = (self.options.tile, self.options.budget);
+        // Steps are what is counted, and all are done.
+        decode(decoding, *decoder, &drawn, memory, &mut |progress| watch(last.unwrap_or(progress)))
+    }
+
+    /// The classes that the network is told, wanted and not; none for a network that knows none.
+    fn labels(&self, classes: Option<&Classes>, count: usize) -> Result<Option<[Vec<i64>; 2]>> {
+        let Some(known) = self.manifest.classes else {
+            return match classes {
+                // A classifier knows them.
+                Some(_) if self.classifier.is_none() => Err(Error::usage(format!(
+                    "{} knows no classes; leave --class out, or take a model that does",
+                    self.manifest.name
+                ))),
+                _ => Ok(None),
+            };
+        };
+        let none = self.manifest.null_class.map(|class| class as i64);
+        // Led by a classifier, the network itself is asked for nothing.
+        let (Some(classes), None) = (classes, &self.classifier) else {
+            let none = none.ok_or_else(|| {
+                let name = &self.manifest.name;
+                Error::usage(format!("{name} draws images of a class alone, 0 to {}; name one", known - 1))
+            })?;
+            return Ok(Some([vec![none; count], vec![none; count]]));
+        };
+        if let Some(class) = classes.wanted.iter().chain(&classes.without).find(|class| **class >= known) {
+            let problem = format!("{} knows the classes 0 to {}, not {class}", self.manifest.name, known - 1);
+            return Err(Error::usage(problem));
+        }
+        let wanted: Vec<i64> = classes.wanted.iter().map(|class| *class as i64).collect();
+        let without = match (classes.without.map(|class| class as i64).or(none), classes.options.scale == 1.0) {
+            (Some(without), _) => vec![without; count],
+            (None, true) => wanted.clone(),
+            (None, false) => {
+                let problem = "was trained without a class for no class, from which guidance leads away";
+                let advice = "take a guidance scale of 1, or a negative class";
+                return Err(Error::usage(format!("{} {problem}; {advice}", self.manifest.name)));
+            }
+        };
+        Ok(Some([wanted, without]))
+    }
+
+    /// The state before the first step.
+    fn start(
+        &self,
+        start: Option<Array4<f32>>,
+        initial: Option<Array4<f32>>,
+        sigma: &SigmaMap,
+        shape: [usize; 4],
+        noise: &dyn NoiseSource,
+    ) -> Result<Array4<f32>> {
+        let level = self.plan.steps[0].level;
+        let (mut x, factor) = match start {
+            Some(mut image) => {
+                if image.dim() != shape.into() {
+                    return Err(Error::usage("what a drawing begins with has another size than it"));
+                }
+                image.mapv_inplace(|value| value * level.signal as f32);
+                (image, level.noise)
+            }
+            // Of a variance-preserving state, what is left of the image is noise, too.
+            None if (level.signal.hypot(level.noise) - 1.0).abs() < 1e-6 => (Array4::zeros(shape), 1.0),
+            None => (Array4::zeros(shape), level.noise),
+        };
+        if let Some(initial) = initial {
+            if initial.dim() != shape.into() {
+                let found = initial.shape();
+                return Err(Error::usage(format!("the initial noise has shape {found:?}; expected {shape:?}")));
+            }
+            x.zip_mut_with(&initial, |x, z| *x += factor as f32 * z);
+            return Ok(x);
+        }
+        let [_, channels, height, width] = shape;
+        let mut row = vec![0.0; width];
+        for (i, values) in x.as_slice_mut().unwrap_or_default().chunks_exact_mut(width.max(1)).enumerate() {
+            let (plane, y) = (i / height, i % height);
+            let (batch, channel) = ((plane / channels) as u32, (plane % channels) as u32);
+            noise.fill(NoiseAt { step: NoiseAt::INITIAL, batch, channel, y: y as u32 }, 0, &mut row);
+            values
+                .iter_mut()
+                .enumerate()
+                .for_each(|(i, x)| *x += factor as f32 * sigma.at(plane % channels, i, y) * row[i]);
+        }
+        Ok(x)
+    }
+
+    fn tiles(&self, [width, height]: [usize; 2], count: usize) -> Result<TilePlan> {
+        let Manifest { channels, bytes_per_pixel, .. } = *self.manifest;
+        // State, prediction, and what looks back.
+        let state = 3 * count * channels * width * height * size_of::<f32>();
+        let room = self.options.budget.room(state as u64);
+        let per_pixel = bytes_per_pixel.map(|bytes| bytes * count);
+        room.tiles([width, height, channels], self.options.tile, self.manifest.locality(), per_pixel)
+    }
+}
+
+/// What was drawn, `[images, channels, height, width]` in `range`, as frames of 8 bits a sample.
+///
+/// # Errors
+/// [`Error::Usage`] for channels that no frame has.
+pub fn as_images(drawn: &Array4<f32>, range: tensor::Range) -> Result<Vec<Image>> {
+    let (_, channels, height, width) = drawn.dim();
+    let size = channels * height * width;
+    let images = drawn.as_slice().unwrap_or_default().chunks_exact(size.max(1)).map(|planes| {
+        let samples = Samples::U8(vec![0; size]);
+        let mut image = Image { width, height, channels, samples, metadata: Metadata::default() };
+        tensor::write_planes(planes, range, &mut image)?;
+        Ok(image)
+    });
+    images.collect()
+}
+
+/// Noise by image: each has its own.
+struct Seeds(Vec<Philox>);
+
+impl NoiseSource for Seeds {
+    fn fill(&self, at: NoiseAt, x: usize, out: &mut [f32]) {
+        match self.0.get(at.batch as usize) {
+            Some(own) => own.fill(NoiseAt { batch: 0, ..at }, x, out),
+            None => out.fill(0.0),
+        }
+    }
+}

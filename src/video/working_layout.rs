@@ -1,0 +1,171 @@
+//! At what size and in what tiles the frames of a stream are worked on, and what is known from those before.
+
+use std::ops::ControlFlow;
+
+use ndarray::Array4;
+
+use super::flicker::Flicker;
+use super::noise::Noise;
+use super::planes::Planes;
+use super::quality_controller::QualityStep;
+use super::reduced_resolution::ReducedResolution;
+use super::tile_cache::{RefreshPolicy, TileCache, TilesToUpdate};
+use super::{Scale, Temporal, memory};
+use crate::diffusion::{Progress, SigmaMap};
+use crate::error::Result;
+use crate::model::Layout;
+use crate::task::{Denoiser, MemoryHeadroom};
+use crate::tensor;
+use crate::tile::TilePlan;
+
+/// What is known from the frames before.
+pub(super) struct TemporalState {
+    pub(super) temporal: Temporal,
+    pub(super) flicker: Flicker,
+    /// Sum over the frames of the part of their tiles that was computed.
+    pub(super) active: f64,
+    pub(super) frames: u64,
+}
+
+impl TemporalState {
+    pub(super) fn new(planes: Planes) -> Self {
+        Self { temporal: Temporal::new(planes), flicker: Flicker::default(), active: 0.0, frames: 0 }
+    }
+}
+
+/// At what size, and in what tiles, frames are worked on.
+pub(super) struct WorkingLayout {
+    pub(super) tiles: TilePlan,
+    pub(super) reduced: Option<ReducedResolution>,
+    /// Where the frames before count.
+    pub(super) stills: Option<TileCache>,
+    /// What the network sees, where it does not see the planes as they are; and the map that it is told.
+    packed: Vec<f32>,
+    map: SigmaMap,
+}
+
+impl WorkingLayout {
+    /// For frames of that size, `[width, height]`.
+    pub(super) fn new(
+        denoiser: &Denoiser<'_>,
+        size: [usize; 2],
+        step: QualityStep,
+        temporal: bool,
+        per_sample: bool,
+        room: MemoryHeadroom,
+    ) -> Result<Self> {
+        let manifest = denoiser.manifest;
+        let (layout, channels, locality) = (manifest.layout, manifest.channels, manifest.locality());
+        let tiles = Self::tiles(denoiser, size, step.scale, temporal, room)?;
+        let planes = Planes::of(layout, channels, size);
+        let small = Self::planes(denoiser, size, step.scale);
+        let (sample, large) = (grid(layout, &small), planes.first());
+        let reduced = (step.scale != Scale::FULL).then(|| ReducedResolution::new(planes, small, per_sample));
+        let stills = temporal.then(|| {
+            let ratio = [large.width as f64 / sample[0] as f64, large.height as f64 / sample[1] as f64];
+            let renewal = if step.reuse_tiles_longer { RefreshPolicy::THRIFTY } else { RefreshPolicy::USUAL };
+            TileCache::new([channels, sample[0], sample[1]], ratio, renewal, &tiles, locality)
+        });
+        let packed = match layout {
+            Layout::Full => Vec::new(),
+            Layout::Yuv420 => vec![0.0; channels * sample[0] * sample[1]],
+        };
+        Ok(Self { tiles, reduced, stills, packed, map: SigmaMap::ABSOLUTE })
+    }
+
+    /// What the network works on, of frames of that size.
+    fn planes(denoiser: &Denoiser<'_>, size: [usize; 2], scale: Scale) -> Planes {
+        let manifest = denoiser.manifest;
+        Planes::of(manifest.layout, manifest.channels, size.map(|side| scale.of_side(side)))
+    }
+
+    /// How frames of that size are cut when they are worked on at `scale`.
+    ///
+    /// # Errors
+    /// [`Error::Usage`](crate::Error::Usage) when there is no room for them.
+    pub(super) fn tiles(
+        denoiser: &Denoiser<'_>,
+        size: [usize; 2],
+        scale: Scale,
+        temporal: bool,
+        room: MemoryHeadroom,
+    ) -> Result<TilePlan> {
+        let planes = Self::planes(denoiser, size, scale);
+        let smaller = if scale == Scale::FULL { 0 } else { memory::of_work(&planes) };
+        let last = if temporal { memory::of_last(&planes) } else { 0 };
+        denoiser.tiles(size.map(|side| scale.of_side(side)), room.minus((smaller + last) as u64))
+    }
+
+    /// Denoises a frame's planes as far as that is due, and returns how many tiles were computed again.
+    pub(super) fn denoise(
+        &mut self,
+        denoiser: &mut Denoiser<'_>,
+        past: Option<&mut TemporalState>,
+        planes: &Planes,
+        x: &mut Vec<f32>,
+        noise: &mut Noise,
+        watch: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<usize> {
+        let (layout, channels) = (denoiser.manifest.layout, denoiser.manifest.channels);
+        let [width, height] = grid(layout, planes);
+        noise.tell(layout, planes, &mut self.map);
+        if layout == Layout::Yuv420 {
+            tensor::pack(x, [width, height], &mut self.packed);
+        }
+        let sample = if layout == Layout::Full { &mut *x } else { &mut self.packed };
+        let mut tensor = Array4::from_shape_vec([1, channels, height, width], std::mem::take(sample))
+            .unwrap_or_else(|_| Array4::zeros([1, channels, height, width]));
+        let repeated = self.run(denoiser, past, &mut tensor, watch);
+        let (values, _) = tensor.into_raw_vec_and_offset();
+        match layout {
+            Layout::Full => *x = values,
+            Layout::Yuv420 => {
+                tensor::unpack(&values, [width, height], x);
+                self.packed = values;
+            }
+        }
+        noise.take_back(&mut self.map);
+        repeated
+    }
+
+    fn run(
+        &mut self,
+        denoiser: &mut Denoiser<'_>,
+        past: Option<&mut TemporalState>,
+        x: &mut Array4<f32>,
+        watch: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<usize> {
+        let mut repeated = 0;
+        let mut watch = |progress: Progress| {
+            repeated = progress.repeated;
+            watch()
+        };
+        let (Some(stills), Some(past)) = (&mut self.stills, past) else {
+            denoiser.run(x, &self.map, &self.tiles, None, &mut watch)?;
+            return Ok(repeated);
+        };
+        let due = stills.due(&past.temporal, &self.tiles);
+        past.frames += 1;
+        match due {
+            TilesToUpdate::Nothing => x.as_slice_mut().unwrap_or_default().copy_from_slice(stills.result()),
+            TilesToUpdate::Tiles => {
+                past.active += stills.active_part();
+                denoiser.run(x, &self.map, stills.plan(), Some(&*stills), &mut watch)?;
+            }
+            TilesToUpdate::Everything => {
+                past.active += 1.0;
+                denoiser.run(x, &self.map, &self.tiles, None, &mut watch)?;
+            }
+        }
+        if due != TilesToUpdate::Nothing {
+            stills.keep(x.as_slice().unwrap_or_default());
+        }
+        Ok(repeated)
+    }
+}
+
+/// Width and height of a network's sample for such planes.
+fn grid(layout: Layout, planes: &Planes) -> [usize; 2] {
+    let first = planes.first();
+    [first.width, first.height].map(|side| side / layout.pixels())
+}
