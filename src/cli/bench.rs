@@ -13,7 +13,7 @@ use super::console::Console;
 use super::dry_run::{DryRun, noisy_frame};
 use super::options::{DeviceOptions, MemoryOptions, PrecisionOption, Size};
 
-/// Measure how much slower a whole frame is than the bare network
+/// Measure the overhead of a whole frame over the bare network
 ///
 /// Rounds alternate between evaluations of the bare session and whole frames (pixels in, pixels out) that take as many
 /// evaluations, so that what disturbs the machine disturbs both. Medians are shown. With --video, frames per second of denoised

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::console::Console;
 use super::options::{DeviceOptions, FilesOption};
 
-/// Check that models give here what they gave where they were made
+/// Verify that models reproduce their recorded output on this machine
 ///
 /// Every file of a package is checked against its SHA-256, loaded, and run on the recorded input. The largest difference
 /// from the recorded output is reported; how large it may be, the manifest says for each precision.

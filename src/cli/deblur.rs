@@ -13,25 +13,25 @@ use super::generative::GenerativeRun;
 use super::io_args::IoArgs;
 use super::options::{DeviceOptions, MemoryOptions, PrecisionOption};
 
-/// Sharpen images that were blurred in a known way
+/// Deblur images whose blur kernel is known
 ///
-/// A network that knows what images look like draws the one that the kernel makes this one of.
+/// Samples, with a diffusion prior, images that the kernel turns into the given one.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: eddy deblur soft.png --kernel gaussian:1.6 -o sharp.png")]
 pub(crate) struct Arguments {
     #[command(flatten)]
     images: IoArgs,
 
-    /// How it was blurred: gaussian:SIGMA with a deviation in pixels, or an image of the kernel, as what became of a point, of an
+    /// The blur kernel: gaussian:SIGMA with a standard deviation in pixels, or an image of the kernel (its point spread function), of an
     /// odd number of pixels a side
     #[arg(long, value_name = "KERNEL", help_heading = "Input and output")]
     kernel: String,
 
-    /// Standard deviation of the noise that came after the blur, in 8-bit units
+    /// Standard deviation of the noise added after the blur, in 8-bit units
     #[arg(long, value_name = "F", default_value_t = 2.0, help_heading = "Input and output")]
     sigma: f64,
 
-    /// Draw so many times, and take the mean, which is nearer to what was there; 1 has the most texture
+    /// The number of posterior samples that are averaged: more is nearer to the truth, 1 has the most texture
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64), help_heading = "Sampling")]
     samples: u16,
 

@@ -18,10 +18,10 @@ use super::io_args::{ImageJob, IoArgs, repeated, steps, tiles};
 use super::options::{DeviceOptions, MemoryOptions, Opened, PrecisionOption, SamplingOptions};
 use super::stream::{Stream, StreamOptions};
 
-/// Take the noise out of images and streams
+/// Denoise images and video
 ///
-/// Each image is read, denoised and written before the next; one that fails is complained of and the others go on.
-/// Of a stream, images are read, denoised and written at the same time.
+/// Each image is read, denoised and written before the next; failures are reported, and the others go on.
+/// Of a stream, reading, denoising and writing overlap.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  eddy denoise photo.png -o clean.png\n  ffmpeg -i in.mp4 -f yuv4mpegpipe - | eddy denoise - -o clean.mp4"
@@ -44,18 +44,18 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "auto|SIGMA|LUMA,CHROMA", default_value = "auto", help_heading = "Sampling")]
     sigma: Sigma,
 
-    /// How much of what was found to be noise goes: 0 leaves everything as it is, 1 is all
+    /// Blends the result with the input: 0 is the input, 1 the denoised result
     #[arg(long, value_name = "0..1", default_value = "1", help_heading = "Sampling")]
     strength: Strength,
 
-    /// Noise that depends on the signal, as `eddy profile` measured it
+    /// Signal-dependent noise, as measured by `eddy profile`
     #[arg(long, value_name = "FILE", conflicts_with = "sigma", help_heading = "Sampling")]
     noise_profile: Option<PathBuf>,
 
     #[command(flatten)]
     sampling: SamplingOptions,
 
-    /// Whether each image of a stream uses previous frames: on, off, or auto, which is on for live sources
+    /// Temporal fusion, which uses previous frames: on, off, or auto, which is on for live sources
     #[arg(long, value_name = "WHEN", default_value = "auto", default_missing_value = "on", num_args = 0..=1, require_equals = true, help_heading = "Video")]
     temporal: When,
 

@@ -19,10 +19,10 @@ use super::generate_args::{DrawingOptions, tabled};
 use super::interrupt;
 use super::options::{DeviceOptions, MemoryOptions, NoiseOptions, PrecisionOption, Size, SyncOption, pair};
 
-/// Draw images
+/// Generate images from noise
 ///
-/// Each image has its own seed, the first `--seed`, and is the same whether drawn alone or beside others. How it came about
-/// stands in the PNG, under `parameters`.
+/// Each image has its own seed, the first `--seed`, and is the same whether generated alone or in a batch. Its parameters
+/// are stored in the PNG, under `parameters`.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: eddy generate -m digits-ddpm --class 7 --count 16 --grid -o sevens.png")]
 pub(crate) struct Arguments {
@@ -31,11 +31,11 @@ pub(crate) struct Arguments {
     #[arg(short, long, value_name = "SINK", help_heading = "Input and output")]
     output: PathBuf,
 
-    /// Begin with this image in place of noise alone, of the size that is drawn
+    /// Start from this image plus noise, rather than from noise alone
     #[arg(long, value_name = "PICTURE", help_heading = "Input and output")]
     from: Option<PathBuf>,
 
-    /// How far back towards noise that image goes, from 0 to 1
+    /// How much noise is added to that image, from 0 to 1
     #[arg(long, value_name = "F", default_value_t = 0.6, requires = "from", help_heading = "Input and output")]
     strength: f64,
 
@@ -43,7 +43,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000), help_heading = "Input and output")]
     count: u32,
 
-    /// Write all images as one, beside and below each other
+    /// Write all images as one grid
     #[arg(long, help_heading = "Input and output")]
     grid: bool,
 
@@ -55,7 +55,7 @@ pub(crate) struct Arguments {
     #[arg(short, long, value_name = "MODEL", default_value = "prior", help_heading = "Model")]
     model: String,
 
-    /// What the images show: the number of a class that the model knows; several, such as 0,1,2, take turns
+    /// The class to generate; several, such as 0,1,2, take turns
     #[arg(long, value_name = "K", value_delimiter = ',', help_heading = "Guidance")]
     class: Vec<usize>,
 
@@ -63,20 +63,20 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "K", requires = "class", help_heading = "Guidance")]
     negative_class: Option<usize>,
 
-    /// How strongly the class is asked for: 1 is what the model learnt, more is clearer and less various; with --classifier the
+    /// Guidance scale: 1 is the conditional model, more has higher fidelity and less diversity; with --classifier the
     /// inverse of its temperature. The model's own when left out
     #[arg(long, value_name = "F", help_heading = "Guidance")]
     guidance_scale: Option<f64>,
 
-    /// How much of the contrast that guidance adds is taken back, from 0 to 1
+    /// Guidance rescale, from 0 to 1: how much of the contrast that guidance adds is removed
     #[arg(long, value_name = "F", default_value_t = 0.0, help_heading = "Guidance")]
     guidance_rescale: f64,
 
-    /// Guide between these sigmas alone, such as 0.3,5
+    /// Guidance interval: guide only between these sigmas, such as 0.3,5
     #[arg(long, value_name = "LOW,HIGH", value_parser = interval, help_heading = "Guidance")]
     guidance_interval: Option<[f64; 2]>,
 
-    /// Be led by this classifier, a bundled model or the folder of a package, in place of the model's own knowledge of classes
+    /// Classifier guidance by this classifier, a bundled model or the folder of a model package
     #[arg(long, value_name = "MODEL", requires = "class", help_heading = "Guidance")]
     classifier: Option<String>,
 

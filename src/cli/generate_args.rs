@@ -24,15 +24,15 @@ pub(crate) struct DrawingOptions {
     #[arg(long, value_name = "NAME")]
     sampler: Option<Sampler>,
 
-    /// How much of the noise is fresh, from 0 to 1, of samplers that have an eta
+    /// Stochasticity, from 0 to 1, of samplers that have an eta
     #[arg(long, value_name = "ETA")]
     eta: Option<f64>,
 
-    /// Where noise comes from: the same seed gives the same image
+    /// Random seed: the same seed gives the same image
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     pub(crate) seed: u64,
 
-    /// Keep what the network takes the image for, at each step, in this folder
+    /// Save the predicted clean image (x0) of each step in this folder
     #[arg(long, value_name = "DIR")]
     pub(crate) save_steps: Option<PathBuf>,
 }

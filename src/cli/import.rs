@@ -21,8 +21,8 @@ use super::options::{DeviceOptions, Size, SyncOption, pair};
 
 /// Convert a network to a model package
 ///
-/// Of a folder in the layout of diffusers (`unet/`, `scheduler/`) everything that is needed is known. Of a bare .onnx it has to be said. The
-/// network is run once, on noise, and what it gives is kept for `eddy check`.
+/// A folder in the diffusers layout (`unet/`, `scheduler/`) says all that is needed; for a bare .onnx options say it. The
+/// network is run once, on noise, and its output is kept for `eddy check`.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example: eddy import net.onnx -o my-denoiser/ --task denoise --prediction denoised --sigma-range 0,0.2 --inputs sample=x,sigma=s --output-name y"
@@ -36,11 +36,11 @@ pub(crate) struct Arguments {
     #[arg(short, long, value_name = "FOLDER")]
     output: PathBuf,
 
-    /// What the network is for: denoise, upscale, generate or guide
+    /// The task: denoise, upscale, generate or classifier
     #[arg(long, value_name = "TASK", help_heading = "What is known of an .onnx")]
     task: Option<String>,
 
-    /// What its output means: denoised, epsilon, v_prediction, sample, score or flow
+    /// Prediction type: denoised, epsilon, v_prediction, sample, score or flow
     #[arg(long, value_name = "KIND", help_heading = "What is known of an .onnx")]
     prediction: Option<String>,
 
@@ -48,59 +48,59 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 3, help_heading = "What is known of an .onnx")]
     channels: usize,
 
-    /// Its values of black and white
+    /// The values that stand for black and white
     #[arg(long, value_name = "BLACK,WHITE", default_value = "0,1", value_parser = pair, allow_hyphen_values = true, help_heading = "What is known of an .onnx")]
     value_range: [f64; 2],
 
-    /// The noise that it was trained for, as deviations in its own units
+    /// The range of sigma that it was trained on, in its own units
     #[arg(long, value_name = "LOW,HIGH", value_parser = pair, help_heading = "What is known of an .onnx")]
     sigma_range: Option<[f64; 2]>,
 
-    /// The training schedule of one that is told a timestep: a scheduler_config.json of diffusers
+    /// The training schedule of a network that is conditioned on a timestep: a scheduler_config.json of diffusers
     #[arg(long, value_name = "FILE", conflicts_with = "sigma_range", help_heading = "What is known of an .onnx")]
     schedule: Option<PathBuf>,
 
-    /// How many times larger its result is than its condition
+    /// The factor by which its output is larger than its condition
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "What is known of an .onnx")]
     scale: usize,
 
-    /// What width and height have to be multiples of
+    /// Width and height have to be multiples of this
     #[arg(long, value_name = "PX", default_value_t = 1, help_heading = "What is known of an .onnx")]
     multiple_of: usize,
 
-    /// The only width and height that it takes
+    /// The only width and height that it accepts
     #[arg(long, value_name = "WxH", help_heading = "What is known of an .onnx")]
     size: Option<Size>,
 
-    /// No output depends on an input further away than this many pixels; without it, images are not cut into tiles
+    /// Receptive field, in pixels to each side; without it, images are not cut into tiles
     #[arg(long, value_name = "PX", help_heading = "What is known of an .onnx")]
     receptive_field: Option<usize>,
 
-    /// How many classes it knows
+    /// Number of classes
     #[arg(long, value_name = "N", help_heading = "What is known of an .onnx")]
     classes: Option<usize>,
 
-    /// The class that stands for none of them
+    /// The class that means unconditional
     #[arg(long, value_name = "K", requires = "classes", help_heading = "What is known of an .onnx")]
     null_class: Option<usize>,
 
-    /// What its inputs are: sample, and sigma (a map), timestep, condition and class where it has them
+    /// Names of its inputs: sample, and sigma (a map), timestep, condition and class where it has them
     #[arg(long, value_name = "ROLE=NAME", value_delimiter = ',', help_heading = "What is known of an .onnx")]
     inputs: Vec<String>,
 
-    /// What its output is called
+    /// Name of its output
     #[arg(long, value_name = "NAME", help_heading = "What is known of an .onnx")]
     output_name: Option<String>,
 
-    /// The numeric precision in which it computes: f32, f16 or int8
+    /// Numeric precision: f32, f16 or int8
     #[arg(long, value_name = "NUMBERS", default_value = "f32", help_heading = "What is known of an .onnx")]
     dtype: Precision,
 
-    /// Under which terms it may be used
+    /// Licence
     #[arg(long, value_name = "TEXT", default_value = "as its maker says")]
     licence: String,
 
-    /// Steps where none are asked for
+    /// Default number of steps
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
 

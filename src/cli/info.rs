@@ -8,14 +8,14 @@ use serde_json::json;
 use super::console::{Console, plain_line};
 use super::options::{DeviceOptions, FilesOption};
 
-/// Tell what a model is, or which models there are
+/// Describe a model, or list the bundled ones
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// A bundled model or the folder of a model package; lists the bundled ones when left out
     #[arg(value_name = "MODEL")]
     model: Option<String>,
 
-    /// Run the model once, and count the nodes of its graph that each provider of ONNX Runtime takes
+    /// Run the model once, and count the graph's nodes on each execution provider
     #[arg(long, requires = "model")]
     nodes: bool,
 

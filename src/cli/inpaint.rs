@@ -17,30 +17,30 @@ use super::options::{DeviceOptions, MemoryOptions, PrecisionOption};
 
 /// Fill masked areas of images
 ///
-/// What the mask leaves black stays as it is, to the bit. What it has white is drawn, so that it fits what is around it.
+/// White areas of the mask are generated so that they fit their surroundings; what is black stays as it is, to the bit.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: eddy inpaint scratched.png --mask scratches.png -o whole.png")]
 pub(crate) struct Arguments {
     #[command(flatten)]
     images: IoArgs,
 
-    /// What is missing: an image of the same size as that is shown, painted white where it is, or in any colour on a transparent layer
+    /// The mask: an image of the same size as displayed, white where the image is to be filled, or any colour on a transparent layer
     #[arg(long, value_name = "MASK", help_heading = "Input and output")]
     mask: PathBuf,
 
-    /// Draw everything within so many pixels of it, too. The smooth edge of what is painted always is
+    /// Grow the mask by so many pixels. Its antialiased edge always belongs to it
     #[arg(long, value_name = "PX", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=64), help_heading = "Input and output")]
     grow: u32,
 
-    /// Pixels along the edge of what is missing over which what was there goes over into what is drawn
+    /// Pixels along the edge of the mask over which the original fades into what is generated
     #[arg(long, value_name = "PX", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=64), help_heading = "Input and output")]
     feather: u32,
 
-    /// Draw so many times, and take the mean, which is nearer to what was there; 1 has the most texture
+    /// The number of posterior samples that are averaged: more is nearer to the truth, 1 has the most texture
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64), help_heading = "Sampling")]
     samples: u16,
 
-    /// Where drawing begins: 1 with noise, less with a smooth filling of what is missing that is this far back towards noise, which
+    /// Where sampling starts: 1 from noise, less from a smooth fill of the mask with so much noise added, which
     /// is calmer
     #[arg(long, value_name = "F", default_value_t = 1.0, help_heading = "Sampling")]
     strength: f64,
@@ -49,8 +49,8 @@ pub(crate) struct Arguments {
     #[arg(short, long, value_name = "MODEL", default_value = "prior", help_heading = "Model")]
     model: String,
 
-    /// How often each step is taken, with noise added in between: more fits better, and takes as many times as long. 4 when left out, or 1
-    /// where the model was trained with missing pixels
+    /// Resampling (RePaint): how often each step is repeated; more fits better and takes longer. Default: 4, or 1
+    /// for models that were trained with missing pixels
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=100), help_heading = "Sampling")]
     resample: Option<u16>,
 

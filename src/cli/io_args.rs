@@ -34,7 +34,7 @@ pub(crate) struct IoArgs {
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<OutputFormat>,
 
-    /// Take the images in folders below folders, too; results go into folders of the same names
+    /// Descend into folders; results go into folders of the same names
     #[arg(short, long)]
     recursive: bool,
 
@@ -191,7 +191,7 @@ impl IoArgs {
         })
     }
 
-    /// Does `one` for each job. One that fails is complained of and the others go on, unless they would fare no better.
+    /// Does `one` for each job. One that fails is reported and the others go on, unless they would fare no better.
     pub(crate) fn each(
         jobs: &[Job],
         console: Console,

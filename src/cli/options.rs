@@ -24,7 +24,7 @@ use super::interrupt;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Input and output")]
 pub(crate) struct SyncOption {
-    /// Do not wait until results are on the disk: sooner done, but a power cut may take them or leave them empty
+    /// Do not sync results to the disk: faster, but a power cut may lose them or leave them empty
     #[arg(long)]
     no_sync: bool,
 }
@@ -42,11 +42,11 @@ impl SyncOption {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Device")]
 pub(crate) struct DeviceOptions {
-    /// What networks run on: `auto` is the first of tensorrt, cuda and cpu that works, of which the GPU's want --runtime
+    /// Device: `auto` is the first of tensorrt, cuda and cpu that works; all but cpu need --runtime. Also openvino[:cpu|gpu|npu]
     #[arg(long, value_name = "auto|cpu|cuda[:N]|tensorrt[:N]", default_value = "auto")]
     device: DeviceChoice,
 
-    /// Run nothing on the processor that a GPU was to run: not the network where no GPU works, and no part of it
+    /// Disable the fallback to the CPU, of the whole network and of single operators
     #[arg(long)]
     require_device: bool,
 
@@ -54,16 +54,16 @@ pub(crate) struct DeviceOptions {
     #[arg(long, value_name = "LIB")]
     runtime: Option<PathBuf>,
 
-    /// Threads within an operator, at most 8 per core; 0 is one per physical core, of which there may be fast and slow ones, then per
+    /// Intra-op threads, at most 8 per core; 0 is one per physical core, where there are fast and slow ones, one per
     /// fast one
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = threads)]
     threads: usize,
 
-    /// Lower the process priority, 0 to 19: how much less of the processor is asked for
+    /// Lower the process priority, 0 to 19
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(0..=19))]
     nice: Option<i32>,
 
-    /// End the run when loading a network takes longer than this, or one evaluation of it; never when left out
+    /// Time limit for loading a network, and for one evaluation of it; none by default
     #[arg(long, value_name = "SECONDS", value_parser = timeout)]
     timeout: Option<Duration>,
 }
@@ -199,7 +199,7 @@ impl PrecisionOption {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Model")]
 pub(crate) struct FilesOption {
-    /// Look at this file of a package alone; `auto` looks at all
+    /// Look at this precision of a package alone; `auto` looks at all
     #[arg(long, default_value = "auto", value_name = "auto|f32|f16|int8")]
     precision: PrecisionChoice,
 }
@@ -233,15 +233,15 @@ impl FromStr for PrecisionChoice {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Sampling")]
 pub(crate) struct SamplingOptions {
-    /// Evaluations of the network: 1 has the highest PSNR, a few trade PSNR for texture
+    /// Sampler steps: 1 has the highest PSNR, a few trade PSNR for texture
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     steps: Option<u16>,
 
-    /// Part of each step's noise that is fresh, 0 to 1
+    /// Stochasticity of each step: 0 is DDIM, 1 is DDPM
     #[arg(long, value_name = "ETA", default_value_t = 0.0)]
     pub(crate) eta: f64,
 
-    /// Where noise comes from
+    /// Random seed
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     pub(crate) seed: u64,
 }
@@ -256,12 +256,12 @@ impl SamplingOptions {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Sampling")]
 pub(crate) struct NoiseOptions {
-    /// The noise that drawing begins with, in place of the seed's: a .npy file of floats with a deviation of 1, [images, C, H, W], of
+    /// The initial noise, in place of the seed's: a .npy file of floats with a standard deviation of 1, [images, C, H, W], of
     /// the network's own channels and size. What diffusers' pipelines call latents
     #[arg(long, value_name = "X.npy")]
     initial_noise: Option<PathBuf>,
 
-    /// Fresh noise of the steps, in place of the seed's: a .npy file of floats, [steps, images, C, H, W]
+    /// Noise of the steps, in place of the seed's: a .npy file of floats, [steps, images, C, H, W]
     #[arg(long, value_name = "Z.npy")]
     noise: Option<PathBuf>,
 }
@@ -331,11 +331,11 @@ pub(crate) struct MemoryOptions {
     #[arg(short = 't', long, value_name = "PX", default_value_t = 0)]
     tile: usize,
 
-    /// Pixels that neighbouring tiles share; what the network needs when left out
+    /// Overlap of neighbouring tiles in pixels; by default what the network needs
     #[arg(long, value_name = "PX")]
     tile_overlap: Option<usize>,
 
-    /// Memory that the process may hold, such as 512M or 2G; a quarter of the machine's when left out
+    /// Memory limit of the process, such as 512M or 2G; by default a quarter of the machine's
     #[arg(long, value_name = "SIZE")]
     max_memory: Option<ByteSize>,
 }

@@ -12,10 +12,10 @@ use super::console::Console;
 use super::dry_run::{DryRun, noisy_frame};
 use super::options::{DeviceOptions, MemoryOptions, Opened, PrecisionOption, Size};
 
-/// Build TensorRT's engine for a model ahead of time
+/// Build a model's TensorRT engine ahead of time
 ///
-/// An engine is for one size of tiles, which follows from the size of the images, --tile and --max-memory: give here what will be
-/// given to the command that uses it.
+/// An engine is for one tile size, which follows from the size of the images, --tile and --max-memory: give the same options as
+/// to the command that will use it.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example: eddy prepare denoise-fast --device tensorrt --size 1280x720 --runtime /opt/onnxruntime/lib"

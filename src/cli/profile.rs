@@ -40,7 +40,7 @@ pub(crate) struct Arguments {
     console: Console,
 }
 
-/// So many frames of a video are measured.
+/// How many frames of a video are measured.
 const FRAMES: usize = 32;
 
 impl Arguments {

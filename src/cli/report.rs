@@ -130,7 +130,7 @@ impl StreamReporter<'_> {
         lost += &io_args::repeated(repeated);
         let aim = self.aim(quality_levels);
         let line = format!(
-            "{source} -> {}: {} of {}x{}{lost}, {words}, {:.1} a second{aim}, {p50:.0}/{p95:.0}/{p99:.0} ms from arrival to \
+            "{source} -> {}: {} of {}x{}{lost}, {words}, {:.1} fps{aim}, {p50:.0}/{p95:.0}/{p99:.0} ms from arrival to \
              written (p50/p95/p99)",
             self.frames.output().display(),
             counted(counters.written),
@@ -213,7 +213,7 @@ impl Line {
         let lost = if counters.dropped > 0 { format!(", {} dropped", counters.dropped) } else { String::new() };
         let [p50, p95, p99] = latency.told().map(milliseconds);
         self.bar.set_message(format!(
-            "{}, {rate:.1} a second{lost}, {p50:.0}/{p95:.0}/{p99:.0} ms, {}",
+            "{}, {rate:.1} fps{lost}, {p50:.0}/{p95:.0}/{p99:.0} ms, {}",
             counted(counters.written),
             stream_status.quality
         ));

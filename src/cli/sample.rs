@@ -44,15 +44,15 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", help_heading = "Sampling")]
     steps: usize,
 
-    /// How much of the noise is fresh, from 0 to 1: of ddim (0 when left out), euler-a and kdpm2-a (1) and tcd (0.3)
+    /// Stochasticity, from 0 to 1: of ddim (0 when left out), euler-a and kdpm2-a (1) and tcd (0.3)
     #[arg(long, value_name = "ETA", help_heading = "Sampling")]
     eta: Option<f64>,
 
-    /// Where fresh noise comes from
+    /// Random seed
     #[arg(long, value_name = "SEED", default_value_t = 0, help_heading = "Sampling")]
     seed: u64,
 
-    /// Fresh noise in place of the seed's: a .npy file of floats, [steps, B, C, H, W]
+    /// Noise of the steps in place of the seed's: a .npy file of floats, [steps, B, C, H, W]
     #[arg(long, value_name = "Z.npy", conflicts_with = "seed", help_heading = "Sampling")]
     noise: Option<PathBuf>,
 

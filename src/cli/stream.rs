@@ -24,47 +24,47 @@ use super::report::{StreamReporter, Watcher};
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Video")]
 pub(crate) struct StreamOptions {
-    /// Width and height of a camera's or of raw frames, such as 640x480
+    /// Width and height of camera or raw frames, such as 640x480
     #[arg(long, value_name = "WxH")]
     size: Option<Size>,
 
-    /// How the samples of raw frames lie in memory, as ffmpeg names it: yuv420p, nv12, rgb24, ...; or what a camera gives,
-    /// where mjpeg is one more
+    /// Pixel format of raw frames, as ffmpeg names it: yuv420p, nv12, rgb24, ...; or of a camera,
+    /// also mjpeg
     #[arg(long, value_name = "FORMAT")]
     pixel_format: Option<CameraFormat>,
 
-    /// Frames per second of the source, such as 25 or 30000/1001, where it says none or something else
+    /// Frame rate of the source in fps, such as 25 or 30000/1001, where it has none or a wrong one
     #[arg(long, value_name = "RATE")]
     fps_in: Option<Rate>,
 
-    /// How luma and chroma come from RGB: bt601, bt709 or bt2020; as the source says when left out, or else by the height
+    /// Colour matrix: bt601, bt709 or bt2020. Default: the source's, or else by the height
     #[arg(long, value_name = "MATRIX")]
     matrix: Option<Matrix>,
 
-    /// What black and white are: full (0 to 255) or limited (16 to 235); as the source says when left out
+    /// Colour range: full (0 to 255) or limited (16 to 235). Default: the source's
     #[arg(long, value_name = "RANGE")]
     range: Option<SampleRange>,
 
-    /// Frames per second to be held: no more are worked on, and where they take too long, less is done to each. Without -m the
+    /// Target frame rate in fps: no more are processed, and where they take too long, quality is reduced. Without -m the
     /// best model that keeps up is chosen
     #[arg(long, value_name = "RATE", help_heading = "Keeping up")]
     fps: Option<Rate>,
 
-    /// The time that a frame may take from its arrival to when it is written; where it takes longer, less is done to it
+    /// Latency target per frame, in milliseconds from arrival to written; where frames take longer, quality is reduced
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..=60_000), help_heading = "Keeping up")]
     deadline_ms: Option<u32>,
 
-    /// Serve a page that shows the stream before and after, with figures and controls, and /metrics; at 127.0.0.1:8070 when no
+    /// Serve a live view, before and after, with statistics and controls, and /metrics; at 127.0.0.1:8070 when no
     /// address is given. Others than this machine's own want a token, which is printed [env: EDDY_PREVIEW_TOKEN]
     #[arg(long, value_name = "ADDR", default_missing_value = "127.0.0.1:8070", num_args = 0..=1, require_equals = true)]
     preview: Option<Address>,
 
-    /// Treat piped input as live: where it comes faster than it is worked on, the oldest frame that waits
+    /// Treat piped input as live: where it comes faster than it is processed, the oldest waiting frame
     /// is dropped
     #[arg(long)]
     live: bool,
 
-    /// Pass over frames of a file that are damaged; otherwise the first ends the run
+    /// Skip damaged frames of a file; otherwise the first ends the run
     #[arg(long)]
     skip_corrupt: bool,
 
@@ -85,11 +85,11 @@ pub(crate) struct StreamOptions {
     #[arg(long, value_name = "KEY=VALUE,...", value_delimiter = ',', value_parser = key_and_value, help_heading = "Encoder")]
     encoder_options: Vec<(String, String)>,
 
-    /// End the run when no frame comes for so long
+    /// End the run when no frame arrives for so long
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     stall_timeout: Option<Duration>,
 
-    /// Wait so long for a live source that is gone, or not there yet
+    /// Wait so long for a live source that is disconnected, or not there yet
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     reconnect: Option<Duration>,
 }

@@ -20,17 +20,17 @@ use super::stream::{Stream, StreamOptions};
 /// The scale when neither a scale nor a model is asked for.
 const DEFAULT_SCALE: usize = 2;
 
-/// Enlarge images and streams
+/// Super-resolution for images and video
 ///
-/// Each image is read, enlarged and written before the next; one that fails is complained of and the others go on.
-/// Of a stream, images are read, enlarged and written at the same time.
+/// Each image is read, enlarged and written before the next; failures are reported, and the others go on.
+/// Of a stream, reading, enlarging and writing overlap.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: eddy upscale photo.png -o large.png -s 4 --steps 4")]
 pub(crate) struct Arguments {
     #[command(flatten)]
     images: IoArgs,
 
-    /// How many times larger, along each axis: bundled are 2 and 4; 2, or as the model has it, when left out
+    /// Factor along each axis; bundled models have 2 and 4. Default: the model's, or 2
     #[arg(short, long, value_name = "N", help_heading = "Model")]
     scale: Option<usize>,
 
@@ -38,12 +38,12 @@ pub(crate) struct Arguments {
     #[arg(short, long, value_name = "MODEL", help_heading = "Model")]
     model: Option<String>,
 
-    /// Take no network that was trained to enlarge, but one that knows what images look like, and that each pixel is the mean of
-    /// those that are looked for: any scale, and far slower; `prior`, or as -m says
+    /// Solve the inverse problem with a diffusion prior in place of a network trained to enlarge: any factor, and far slower;
+    /// `prior`, or the model of -m
     #[arg(long, help_heading = "Model")]
     prior: bool,
 
-    /// With --prior, draw so many times, and take the mean, which is nearer to what was there; 1 has the most texture
+    /// With --prior, the number of posterior samples that are averaged: more is nearer to the truth, 1 has the most texture
     #[arg(long, value_name = "N", default_value_t = 4, requires = "prior", value_parser = clap::value_parser!(u16).range(1..=64), help_heading = "Sampling")]
     samples: u16,
 

@@ -27,7 +27,7 @@ pub(super) fn text(figures: &Metrics) -> String {
     for (name, help, value) in totals {
         metric(name, "counter", help, value as f64);
     }
-    metric("rate", "gauge", "Frames written a second, of late.", *rate);
+    metric("rate", "gauge", "Frames written per second, over the last 2 seconds.", *rate);
     metric("steps", "gauge", "Evaluations of the network for each frame.", quality.steps as f64);
     metric("scale", "gauge", "The size at which frames are worked on, as a part of their own.", quality.scale.factor());
     metric("temporal", "gauge", "Whether previous frames are used.", f64::from(u8::from(*temporal)));

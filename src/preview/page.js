@@ -103,7 +103,7 @@ let told = null;
 function tell(status) {
   told = status;
   document.body.classList.toggle("enlarges", !status.denoises);
-  $("rate").textContent = `${status.rate.toFixed(1)} a second`;
+  $("rate").textContent = `${status.rate.toFixed(1)} fps`;
   $("latency").textContent =
     [status.latency_p50_ms, status.latency_p95_ms, status.latency_p99_ms].map((ms) => ms.toFixed(0)).join(" / ") + " ms";
   $("latency").title = "half of the frames, 95 % and 99 % of them were written within that time";

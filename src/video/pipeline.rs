@@ -137,7 +137,7 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Frames written a second.
+    /// Frames written per second.
     pub fn rate(&self) -> f64 {
         self.written as f64 / self.elapsed.as_secs_f64().max(1e-9)
     }

@@ -78,7 +78,7 @@ def main(binary, screenshot=None):
             print(f"ok: {what}")
 
         text = lambda id: page.inner_text(f"#{id}")
-        until("a picture is shown", lambda: text("message") == "" and "a second" in text("rate"))
+        until("a picture is shown", lambda: text("message") == "" and "fps" in text("rate"))
         until("the noise is estimated", lambda: abs(float(re.search(r"[\d.]+", text("noise") or "0").group()) - SIGMA) < 8)
         until("the rate is held", lambda: abs(float(text("rate").split()[0]) - 10) < 1)
         before, after = roughness(page, 0.05, 0.45), roughness(page, 0.55, 0.95)

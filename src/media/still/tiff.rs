@@ -41,7 +41,9 @@ pub(super) fn read(reader: impl Read + Seek, limits: &Limits) -> Result<Image> {
         DecodingResult::U8(samples) => Samples::U8(interleave(samples, layout.planes)),
         DecodingResult::U16(samples) => Samples::U16(interleave(samples, layout.planes)),
         _ => {
-            return Err(CodecError::new("its samples are not 8 or 16 bit integers; save it as 8 or 16 bit grey or RGB"));
+            return Err(CodecError::new(
+                "its samples are not 8 or 16 bit integers; save it as 8 or 16 bit grey or RGB",
+            ));
         }
     };
     let from_print = matches!(decoder.colortype()?, ColorType::CMYK(_));
