@@ -62,7 +62,7 @@ fn avif_and_jpeg_2000_are_frames_like_others() {
     let Some(place) = place() else { return };
     for (name, turned) in [("turned-5.avif", false), ("turned-6.avif", true)] {
         std::fs::create_dir_all(place.path("in")).unwrap();
-        std::fs::copy(data("frames").join(name), place.path("in").join(name)).unwrap();
+        std::fs::copy(data("images").join(name), place.path("in").join(name)).unwrap();
         eddy("denoise in -o out --strength 0").within(&place).succeeds();
         let frame = place.image(&format!("out/{}", name.replace("avif", "png"))).upright();
         // Pixel (x, y) is red 5 x, green 6 y, blue 2 (x + y), stored so; shown mirrored along its diagonal, or turned to the right.
@@ -76,7 +76,7 @@ fn avif_and_jpeg_2000_are_frames_like_others() {
             assert!(error < Some(25), "{name}: {pixel:?} for {expected:?} at {x}, {y}");
         }
     }
-    std::fs::copy(data("frames").join("clear.avif"), place.path("clear.avif")).unwrap();
+    std::fs::copy(data("images").join("clear.avif"), place.path("clear.avif")).unwrap();
     eddy("denoise clear.avif -o a.png").within(&place).fails(3).says("has transparency").says("avifdec");
     ffmpeg(&place, "-f lavfi -i testsrc2=size=64x48 -frames:v 1 -pix_fmt rgb24 p.jp2");
     eddy("denoise p.jp2 -o b.png").within(&place).succeeds();

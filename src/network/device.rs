@@ -216,7 +216,7 @@ impl Runtime {
         let Some(is_built) = provider.is_built else { return Ok(()) };
         let Some(file) = self.file() else {
             return Err(format!(
-                "the ONNX Runtime inside eddy is for the CPU; name one of {} with --runtime",
+                "the ONNX Runtime inside eddy is for the CPU; name the library of {} by --runtime",
                 provider.build
             ));
         };

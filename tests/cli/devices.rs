@@ -7,7 +7,7 @@ use crate::common::place::Place;
 #[test]
 fn a_gpu_that_is_not_there_is_an_error_of_its_own() {
     let place = Place::with("a.png", &noisy(20, 20, 3, 8));
-    let embedded = "the ONNX Runtime inside eddy is for the CPU; name one that is for the GPU with --runtime";
+    let embedded = "the ONNX Runtime inside eddy is for the CPU; name the library of onnxruntime-gpu by --runtime";
     for device in ["cuda", "cuda:1", "tensorrt"] {
         let run = eddy("denoise a.png -o out.png --device").arg(device).within(&place).fails(6);
         run.says(&format!("cannot use {device}")).says(embedded).prints_nothing();
@@ -35,7 +35,10 @@ fn what_runs_is_said_and_why() {
 #[test]
 fn devices_that_are_none() {
     for device in ["gpu", "cuda:x", "cpu:0", ""] {
-        eddy("check denoise-fast --device").arg(device).fails(2).says("expected auto, cpu, cuda or tensorrt");
+        eddy("check denoise-fast --device")
+            .arg(device)
+            .fails(2)
+            .says("expected auto, tensorrt[:N], cuda[:N], openvino[:cpu|gpu|npu], cpu");
     }
 }
 
@@ -58,7 +61,7 @@ fn the_doctor_tries_every_device() {
     let record = eddy("doctor --json").succeeds().json();
     let works: Vec<bool> =
         record["devices"].as_array().unwrap().iter().map(|of| of["works"].as_bool().unwrap()).collect();
-    assert_eq!(works, [false, false, true]);
+    assert_eq!(works, [false, false, false, true]);
     assert!(record["devices"][1]["problem"].as_str().unwrap().contains("--runtime"));
     let tried = eddy("doctor --json --runtime").arg(env!("EDDY_EMBEDDED_ONNXRUNTIME")).succeeds().json();
     assert!(tried["devices"][0]["problem"].as_str().unwrap().contains("was built without it"), "{tried}");

@@ -84,7 +84,7 @@ fn a_stream_is_of_images_as_they_are_shown() {
     let photo = noisy(32, 48, 3, 8);
     let place = Place::with("1.png", &photo).and("2.png", &on_its_side(&photo));
     eddy("denoise 1.png 1.png -o up.y4m --sigma 9").within(&place).succeeds();
-    eddy("denoise 1.png 2.png -o mixed.y4m --sigma 9").within(&place).succeeds().says("2 images of 32x48");
+    eddy("denoise 1.png 2.png -o mixed.y4m --sigma 9").within(&place).succeeds().says("2 frames of 32x48");
     eddy("denoise 2.png -o side.y4m --sigma 9").within(&place).succeeds().says("32x48");
     assert!(place.bytes("up.y4m") == place.bytes("mixed.y4m"));
     assert!(place.bytes("up.y4m").starts_with(&place.bytes("side.y4m")));

@@ -327,6 +327,7 @@ fn a_network_that_never_loads_in_the_middle_of_a_run_is_given_up() {
 fn keys_of_a_manifest_are_called_its_own() {
     let place = place();
     place.model("m", "darker", |manifest| {
+        let manifest = manifest.replace("prediction = \"denoised\"", "prediction = \"epsilon\"");
         manifest.replace("[sigma]\nmin = 0.0\nmax = 1.0", "[schedule]\nbeta_schedule = \"cubic\"")
     });
     eddy("sample m --input x.npy -o y.npy --sampler ddim --steps 2")

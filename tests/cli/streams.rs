@@ -162,7 +162,7 @@ fn what_is_asked_wrongly_is_said() {
         ("denoise in.y4m -o out.y4m --pixel-format yuv9 --size 4x4", 2, "expected one of yuv420p"),
         ("denoise in.y4m -o missing/out.y4m", 1, "does not exist"),
         ("denoise gone.y4m -o out.y4m", 3, "no such file"),
-        ("denoise notes.txt -o out.y4m --pixel-format rgb24 --size 64x64", 3, "18 of 12288 bytes"),
+        ("denoise notes.txt -o out.y4m --pixel-format rgb24 --size 64x64", 3, "16 of 12288 bytes"),
         ("denoise - -o out.y4m", 3, "is empty"),
         ("denoise in.y4m -o out.y4m --stall-timeout 0", 2, "expected seconds"),
         ("denoise in.y4m -o out.y4m --live", 2, "leave --live out"),

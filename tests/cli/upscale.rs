@@ -124,7 +124,11 @@ fn the_scale_chooses_a_model_and_a_model_has_a_scale() {
     let place = place(&small);
     let size = |options: &str| {
         let record = eddy(&format!("upscale small.png -o large.png --json {options}")).within(&place).succeeds().json();
-        (record["width"].as_u64().unwrap(), record["height"].as_u64().unwrap(), record["scale"].as_u64().unwrap())
+        (
+            record["width"].as_u64().unwrap(),
+            record["height"].as_u64().unwrap(),
+            record["upscale_factor"].as_u64().unwrap(),
+        )
     };
     assert_eq!(size(""), (48, 32, 2));
     assert_eq!(size("-s 4"), (96, 64, 4));
