@@ -144,6 +144,30 @@ fn sound_goes_along() {
 }
 
 #[test]
+fn titles_and_subtitles_go_along() {
+    let Some(place) = place() else { return };
+    place.file("a.srt", "1\n00:00:00,200 --> 00:00:01,000\nhello\n");
+    let video = "-f lavfi -i testsrc2=size=64x48:rate=10:duration=2 -i a.srt -map 0 -map 1 -c:s srt";
+    ffmpeg(&place, &format!("{video} -metadata title=Garden in.mkv"));
+    for output in ["out.mkv", "out.mp4"] {
+        eddy("denoise in.mkv -m identity --sigma 1 -o").arg(output).within(&place).succeeds();
+        assert_eq!(probe(&place, "format_tags=title", output), "Garden", "{output}");
+    }
+    assert_eq!(probe(&place, "stream=codec_type", "out.mkv"), "video\nsubtitle");
+}
+
+#[test]
+fn frames_in_mp4_begin_when_their_sound_does() {
+    let Some(place) = place() else { return };
+    let sources = "-f lavfi -i testsrc2=size=64x48:rate=25:duration=2 -f lavfi -i sine=duration=2";
+    ffmpeg(&place, &format!("{sources} -c:v libx264 -c:a aac in.mp4"));
+    eddy("denoise in.mp4 -o out.mp4 -m identity --sigma 1").within(&place).succeeds();
+    let starts = probe(&place, "stream=start_time", "out.mp4");
+    let starts: Vec<f64> = starts.lines().map(|start| start.parse().unwrap()).collect();
+    assert!((starts[0] - starts[1]).abs() < 0.03, "{starts:?}");
+}
+
+#[test]
 fn what_comes_live_is_shown_when_it_came() {
     let Some(place) = place() else { return };
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -288,7 +288,7 @@ impl<'a> Denoiser<'a> {
         let [part, _] = tensor::sigmas_of_rgb(Matrix::Bt601);
         let mut report = DenoiseReport {
             sigma: 255.0 * sigma / if is_said { part } else { 1.0 },
-            chroma_sigma: chroma.filter(|_| !is_said).map(|sigma| 255.0 * sigma),
+            chroma_sigma: chroma.filter(|_| has_planes && !is_said).map(|sigma| 255.0 * sigma),
             sigma_limited: limited,
             steps,
             tiles: 0,

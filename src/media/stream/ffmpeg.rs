@@ -352,8 +352,10 @@ impl FfmpegSink {
                 command.arg("-itsoffset").arg(format!("-{:.6}", video.delay.as_secs_f64()));
             }
             command.arg("-i").arg(input(sound)).args(["-map", "0:v:0", "-map", "1:a?"]);
+            // Titles, comments and chapters are the file's, not the pipe's.
+            command.args(["-map_metadata", "1", "-map_chapters", "1"]);
             if kind(sound).is_some() && kind(sound) == kind(path) {
-                command.args(["-c:a", "copy"]);
+                command.args(["-c:a", "copy", "-map", "1:s?", "-c:s", "copy"]);
             } else if kind(path).as_deref() == Some("3gp") {
                 // Speech, which is what ffmpeg takes there by itself, is not in every ffmpeg.
                 command.args(["-c:a", "aac"]);
