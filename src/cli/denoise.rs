@@ -41,7 +41,13 @@ pub(crate) struct Arguments {
 
     /// Standard deviation of the noise in 8-bit units, such as 25 for white noise in RGB, or 12,5 for luma and chroma of 4:2:0;
     /// `auto` estimates it
-    #[arg(long, value_name = "auto|SIGMA|LUMA,CHROMA", default_value = "auto", allow_hyphen_values = true, help_heading = "Sampling")]
+    #[arg(
+        long,
+        value_name = "auto|SIGMA|LUMA,CHROMA",
+        default_value = "auto",
+        allow_hyphen_values = true,
+        help_heading = "Sampling"
+    )]
     sigma: Sigma,
 
     /// Blends the result with the input: 0 is the input, 1 the denoised result
