@@ -4,6 +4,8 @@
 //!
 //! Without an argument frames are made up.
 
+#![allow(clippy::print_stdout)]
+
 use std::path::PathBuf;
 use std::time::Duration;
 

@@ -2,6 +2,8 @@
 //!
 //!     cargo run --release --example custom_guidance
 
+#![allow(clippy::print_stdout)]
+
 use eddy::Eddy;
 use eddy::diffusion::StepContext;
 use eddy::media::Samples;

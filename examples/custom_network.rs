@@ -6,11 +6,11 @@
 //! The ONNX file takes `sample`, `[batch, channels, height, width]`, and `timestep`, and gives the noise, `out_sample`, of the DDPM
 //! schedule of `BetaSchedule::Linear`.
 
+#![allow(clippy::print_stdout)]
+
 use std::ops::ControlFlow;
 
-use eddy::diffusion::{
-    DiscreteSchedule, Philox, Prediction, Sampler, Schedule, SigmaMap, SigmaSchedule, State, execute, plan,
-};
+use eddy::diffusion::{Philox, Prediction, Sampler, Schedule, SigmaMap, SigmaSchedule, State, execute, plan};
 use eddy::ndarray::Array4;
 use eddy::network::{Inputs, Interface, Network, Shape};
 use eddy::tile::TilePlan;
@@ -62,7 +62,7 @@ fn main() -> Result<()> {
             scale: 1,
             ..Interface::default()
         };
-        let schedule = Schedule::Discrete(Box::new(DiscreteSchedule::default()));
+        let schedule = Schedule::Discrete(Box::default());
         let mut pipeline = Eddy::new()?.onnx(path, interface, schedule)?.sampler(Sampler::DDIM).steps(20);
         let sample = pipeline.sample(noise(3, 32))?;
         println!("mean of the sample: {:?}", sample.mean());

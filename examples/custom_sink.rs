@@ -2,6 +2,8 @@
 //!
 //!     cargo run --release --example custom_sink
 
+#![allow(clippy::print_stdout)]
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 

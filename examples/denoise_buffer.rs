@@ -2,8 +2,10 @@
 //!
 //!     cargo run --release --example denoise_buffer
 
+#![allow(clippy::print_stdout)]
+
 use eddy::Eddy;
-use eddy::media::{Image, Metadata, Samples};
+use eddy::media::{Image, Samples};
 
 fn main() -> eddy::Result<()> {
     // A ramp with noise, as a camera's driver may hand it over: 8 bits a sample, RGB, row by row.
@@ -15,8 +17,7 @@ fn main() -> eddy::Result<()> {
     };
     let clean: Vec<u8> = (0..3 * width * height).map(|i| 60 + (i / 3 % width) as u8 / 2).collect();
     let noisy = clean.iter().map(|&value| (f32::from(value) + 60.0 * noise()).round() as u8).collect();
-    let metadata = Metadata::default();
-    let mut image = Image { width, height, channels: 3, samples: Samples::U8(noisy), metadata };
+    let mut image = Image::new(width, height, 3, Samples::U8(noisy))?;
 
     let eddy = Eddy::new()?;
     let report = eddy.denoiser("denoise-fast")?.run(&mut image)?;

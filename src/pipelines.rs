@@ -16,7 +16,7 @@ use ndarray::Array4;
 use crate::diffusion::{Philox, Progress, Sampler, Schedule, SigmaMap, State, execute, plan};
 use crate::error::{Error, Result};
 use crate::media::stream::{ReadOutcome, Scan, Source, VideoFormat, VideoFrame};
-use crate::media::{Image, Metadata, Samples};
+use crate::media::{Image, Samples};
 use crate::model::{Package, Precision, SampledModel};
 use crate::network::{Device, Interface, Library, ModelSource, OnnxNetwork, Runtime, SessionOptions};
 use crate::task::{
@@ -208,6 +208,7 @@ impl DenoisePipeline {
         image: &mut Image,
         mut observe: impl FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<DenoiseReport> {
+        image.check()?;
         let mut denoiser = Denoiser::new(&self.package.manifest, &mut self.network, self.options.clone())?;
         denoiser.denoise(image, &mut observe)
     }
@@ -320,13 +321,7 @@ impl StreamFrame {
         let (width, height) = (self.format.width, self.format.height);
         let mut planes = vec![0.0; 3 * width * height];
         FrameConverter::new(&self.format, 3, Range::UNIT)?.read(&self.frame.bytes, &mut planes);
-        let mut image = Image {
-            width,
-            height,
-            channels: 3,
-            samples: Samples::U8(vec![0; 3 * width * height]),
-            metadata: Metadata::default(),
-        };
+        let mut image = Image::new(width, height, 3, Samples::U8(vec![0; 3 * width * height]))?;
         write_planes(&planes, Range::UNIT, &mut image)?;
         Ok(image)
     }
@@ -356,6 +351,7 @@ impl UpscalePipeline {
     /// # Errors
     /// As for [`DenoisePipeline::run`].
     pub fn run(&mut self, image: &Image) -> Result<(Image, UpscaleReport)> {
+        image.check()?;
         let mut upscaler = Upscaler::new(&self.package.manifest, &mut self.network, self.options)?;
         upscaler.upscale(image, &mut |_| ControlFlow::Continue(()))
     }
@@ -453,5 +449,54 @@ impl SamplePipeline {
         let observe = &mut |_| ControlFlow::Continue(());
         execute(&plan, &mut self.network, &mut state, &tiles, &SigmaMap::ABSOLUTE, observe)?;
         Ok(state.into_inner())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Eddy;
+    use crate::Result;
+    use crate::diffusion::Sampler;
+    use crate::media::{Image, Samples};
+
+    #[test]
+    fn pipelines_can_be_sent_and_kept() -> Result<()> {
+        fn sendable<T: Send + 'static>(_: &T) {}
+        let eddy = Eddy::builder().threads(1).build()?;
+        let mut denoiser = eddy.denoiser("denoise-fast")?;
+        sendable(&denoiser);
+        sendable(&eddy.network("digits-ddpm")?);
+        let grey = |value| Image::new(24, 16, 3, Samples::U8(vec![value; 24 * 16 * 3]));
+        let thread = std::thread::spawn(move || {
+            let mut image = grey(90)?;
+            denoiser.run(&mut image)?;
+            denoiser.run(&mut image).map(|_| image)
+        });
+        assert_eq!(thread.join().unwrap()?, grey(90)?, "a flat image is clean");
+        Ok(())
+    }
+
+    #[test]
+    fn rejects_images_of_another_size_than_they_say() -> Result<()> {
+        assert!(Image::new(4, 4, 3, Samples::U8(vec![0; 47])).is_err());
+        assert!(Image::new(0, 4, 3, Samples::U8(Vec::new())).is_err());
+        assert!(Image::new(usize::MAX, 2, 1, Samples::U16(vec![0; 2])).is_err());
+        let mut image = Image::new(4, 4, 3, Samples::U8(vec![0; 48]))?;
+        image.width = 5;
+        let error = Eddy::new()?.denoiser("denoise-fast")?.run(&mut image).unwrap_err().to_string();
+        assert!(error.contains("5x4") && error.contains("48 samples"), "{error}");
+        Ok(())
+    }
+
+    #[test]
+    fn samples_by_any_sampler() -> Result<()> {
+        let noise =
+            ndarray::Array4::from_shape_fn([1, 1, 8, 8], |(_, _, y, x)| ((3 * x + 5 * y) % 7) as f32 / 2.0 - 1.5);
+        let eddy = Eddy::new()?;
+        for sampler in [Sampler::DDIM, Sampler::DPMPP_2M] {
+            let digit = eddy.network("digits-ddpm")?.sampler(sampler).steps(10).sample(noise.clone())?;
+            assert!(digit.iter().all(|value| value.abs() < 1.6), "{sampler}: {digit}");
+        }
+        Ok(())
     }
 }

@@ -95,6 +95,34 @@ pub struct Metadata {
 }
 
 impl Image {
+    /// An image of `samples`, interleaved, row by row from the top, without metadata.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for a side of 0 pixels, channels other than 1 to 4, or another number of samples than
+    /// `width * height * channels`.
+    pub fn new(width: usize, height: usize, channels: usize, samples: Samples) -> Result<Self> {
+        let image = Self { width, height, channels, samples, metadata: Metadata::default() };
+        image.check()?;
+        Ok(image)
+    }
+
+    /// Whether it has as many samples as its size and channels say.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new).
+    pub fn check(&self) -> Result<()> {
+        let Self { width, height, channels, samples, .. } = self;
+        let expected = width.checked_mul(*height).and_then(|pixels| pixels.checked_mul(*channels));
+        if (1..=4).contains(channels) && !samples.is_empty() && expected == Some(samples.len()) {
+            return Ok(());
+        }
+        Err(Error::usage(format!(
+            "an image of {width}x{height} with {channels} channels has {} samples; expected 1 to 4 channels and \
+             width * height * channels samples, at least one",
+            samples.len()
+        )))
+    }
+
     /// How many of a pixel's samples are colour: 1 or 3.
     pub fn color_channels(&self) -> usize {
         if self.channels >= 3 { 3 } else { 1 }
