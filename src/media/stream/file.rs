@@ -35,7 +35,7 @@ pub struct PartFile {
 
 impl PartFile {
     /// # Errors
-    /// As [`frame::write`].
+    /// As [`still::write`](crate::media::still::write).
     pub fn create(path: &Path) -> Result<Self> {
         Ok(Self { part: Some(still::begin(path)?), whole: 0 })
     }

@@ -51,7 +51,7 @@ enum Seen {
     Planes(YuvPlanes),
 }
 
-/// The planes of a frame of video, as [`YuvFrameConverter`](crate::tensor::YuvFrames) reads them.
+/// The planes of a frame of video, as [`YuvFrameConverter`](crate::tensor::YuvFrameConverter) reads them.
 #[derive(Clone, Debug)]
 pub struct YuvPlanes {
     /// Luma `[2 H, 2 W]` from 0 to 1, then Cb and Cr `[H, W]`, centred on 0.5.
