@@ -32,7 +32,7 @@ pub(crate) struct Arguments {
     output: PathBuf,
 
     /// Start from this image plus noise, rather than from noise alone
-    #[arg(long, value_name = "PICTURE", help_heading = "Input and output")]
+    #[arg(long, value_name = "IMAGE", help_heading = "Input and output")]
     from: Option<PathBuf>,
 
     /// How much noise is added to that image, from 0 to 1

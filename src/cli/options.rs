@@ -42,8 +42,8 @@ impl SyncOption {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Device")]
 pub(crate) struct DeviceOptions {
-    /// Device: `auto` is the first of tensorrt, cuda and cpu that works; all but cpu need --runtime. Also openvino[:cpu|gpu|npu]
-    #[arg(long, value_name = "auto|cpu|cuda[:N]|tensorrt[:N]", default_value = "auto")]
+    /// `auto` is the first of tensorrt, cuda and cpu that works; openvino[:cpu|gpu|npu] is on request; all but cpu need --runtime
+    #[arg(long, value_name = "auto|cpu|cuda[:N]|tensorrt[:N]|openvino[:D]", default_value = "auto")]
     device: DeviceChoice,
 
     /// Disable the fallback to the CPU, of the whole network and of single operators

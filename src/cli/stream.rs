@@ -47,11 +47,11 @@ pub(crate) struct StreamOptions {
 
     /// Target frame rate in fps: no more are processed, and where they take too long, quality is reduced. Without -m the
     /// best model that keeps up is chosen
-    #[arg(long, value_name = "RATE", help_heading = "Keeping up")]
+    #[arg(long, value_name = "RATE", help_heading = "Real time")]
     fps: Option<Rate>,
 
     /// Latency target per frame, in milliseconds from arrival to written; where frames take longer, quality is reduced
-    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..=60_000), help_heading = "Keeping up")]
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..=60_000), help_heading = "Real time")]
     deadline_ms: Option<u32>,
 
     /// Serve a live view, before and after, with statistics and controls, and /metrics; at 127.0.0.1:8070 when no

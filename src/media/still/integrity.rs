@@ -21,7 +21,7 @@ pub(super) struct Found {
     pub(super) has_profile: bool,
     /// Whether a JPEG's pixels are known when all of it is read.
     pub(super) is_progressive: bool,
-    /// Chunks as [`Metadata::chunks`](crate::frame::Metadata::chunks) has them.
+    /// Chunks as [`Metadata::chunks`](crate::media::Metadata::chunks) has them.
     pub(super) chunks: Vec<([u8; 4], Vec<u8>)>,
 }
 
