@@ -18,7 +18,7 @@ use super::options::SyncOption;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Input and output")]
 pub(crate) struct IoArgs {
-    /// Images or folders of images (PNG, JPEG, WebP, TIFF, BMP; with ffmpeg also AVIF, HEIF, JPEG 2000), or one stream: a .y4m file, `-` for stdin, or what ffmpeg reads; `-` may be an image, too
+    /// Images or folders of images (PNG, JPEG, WebP, TIFF, BMP, QOI; with ffmpeg also AVIF, HEIF, JPEG 2000), or one stream: a .y4m file, `-` for stdin, or what ffmpeg reads; `-` may be an image, too
     #[arg(required_unless_present = "input", value_name = "SOURCE")]
     sources: Vec<PathBuf>,
 
@@ -30,7 +30,7 @@ pub(crate) struct IoArgs {
     #[arg(short, long, value_name = "SINK")]
     output: PathBuf,
 
-    /// Format to write: png, jpg, webp, tiff or bmp, or y4m or raw for a stream; as the output's name ends when left out
+    /// Format to write: png, jpg, webp, tiff, bmp or qoi, or y4m or raw for a stream; as the output's name ends when left out
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<OutputFormat>,
 

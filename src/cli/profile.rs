@@ -25,7 +25,7 @@ use super::options::SyncOption;
                   eddy profile /dev/video0 -o camera.toml && eddy denoise /dev/video0 -o clean.mp4 --noise-profile camera.toml"
 )]
 pub(crate) struct Arguments {
-    /// An image, or frames of a still scene: images or folders of images (PNG, JPEG, WebP, TIFF, BMP), or one video
+    /// An image, or frames of a still scene: images or folders of images (PNG, JPEG, WebP, TIFF, BMP, QOI), or one video
     #[arg(required = true, value_name = "SOURCE", help_heading = "Input and output")]
     sources: Vec<PathBuf>,
 

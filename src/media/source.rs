@@ -286,7 +286,7 @@ fn images_in(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn no_image(folder: &Path) -> Error {
-    let extensions = Format::EXTENSIONS.join(", ");
+    let extensions = Format::extensions().collect::<Vec<_>>().join(", ");
     Error::input(folder, format!("the folder holds no image; looked for {extensions}"))
 }
 
@@ -343,7 +343,7 @@ fn named(input: &Path, format: Format) -> OsString {
 fn single_job(input: PathBuf, output: &Path, format: Option<Format>) -> Result<Job> {
     let Some(format) = format.or_else(|| Format::from_path(output)) else {
         return Err(Error::usage(format!(
-            "the name {} has an unknown extension; end it in .png, .jpg, .webp, .tiff or .bmp, give one with -f, or end it in \
+            "the name {} has an unknown extension; end it in .png, .jpg, .webp, .tiff, .bmp or .qoi, give one with -f, or end it in \
              {MAIN_SEPARATOR} for a folder",
             output.display()
         )));

@@ -154,7 +154,7 @@ fn format_and_input() {
     eddy("denoise -i a.png -o b.png").within(&place).succeeds();
     eddy("denoise a.png -o c.png").within(&place).succeeds();
     assert!(place.bytes("b.png") == place.bytes("c.png"));
-    eddy("denoise a.png -o b.png -f gif").within(&place).fails(2).says("choose png, jpg, webp, tiff or bmp");
+    eddy("denoise a.png -o b.png -f gif").within(&place).fails(2).says("choose png, jpg, webp, tiff, bmp or qoi");
     eddy("denoise a.png -i a.png -o b.png").within(&place).fails(2).says("cannot be used with");
 }
 

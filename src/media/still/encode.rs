@@ -8,6 +8,7 @@ use super::{adapt, tiff};
 use crate::media::{Image, Metadata, Samples};
 use image::codecs::bmp::BmpEncoder;
 use image::codecs::jpeg::{JpegEncoder, PixelDensity, PixelDensityUnit};
+use image::codecs::qoi::QoiEncoder;
 use image::codecs::webp::WebPEncoder;
 use image::{ExtendedColorType, ImageEncoder, ImageError};
 use std::borrow::Cow;
@@ -46,6 +47,7 @@ pub(super) fn encode(
         }
         Format::WebP => encode_with(&fitted, WebPEncoder::new_lossless(out))?,
         Format::Bmp => encode_with(&fitted, BmpEncoder::new(out))?,
+        Format::Qoi => encode_with(&fitted, QoiEncoder::new(out))?,
     }
     Ok(fitted.warnings)
 }

@@ -1,4 +1,6 @@
 //! The formats of image files, their names and what each can hold.
+//!
+//! A format is a variant and its row of the table here, an arm that decodes in `read.rs`, and one that encodes in `encode.rs`.
 
 use crate::error::{Error, Result};
 use std::fmt;
@@ -8,30 +10,144 @@ use std::str::FromStr;
 /// The format of an image file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Format {
-    /// Lossless; everything a frame can be.
+    /// Lossless; everything an image can be.
     Png,
     /// Lossy; 8 bits, no alpha.
     Jpeg,
     /// Written lossless; 8 bits.
     WebP,
-    /// Written without compression; everything a frame can be.
+    /// Written without compression; everything an image can be.
     Tiff,
     /// Without compression; 8 bits, no metadata.
     Bmp,
+    /// Lossless and fast; 8 bits, colour, no metadata.
+    Qoi,
 }
+
+/// What a format is called, is recognised by, and can hold.
+struct Traits {
+    /// For people.
+    name: &'static str,
+    /// Extensions in lower case, the usual one first.
+    extensions: &'static [&'static str],
+    /// Whether a file begins so; 12 bytes are enough.
+    begins: fn(&[u8]) -> bool,
+    alpha: bool,
+    bits_16: bool,
+    /// Whether grey is written as grey, and not as three equal colours.
+    grey: bool,
+    icc: bool,
+    /// Bytes of the longest EXIF block.
+    exif: usize,
+    /// The longest side, in pixels.
+    side: usize,
+}
+
+static PNG: Traits = Traits {
+    name: "PNG",
+    extensions: &["png"],
+    begins: |head| head.starts_with(b"\x89PNG\r\n\x1a\n"),
+    alpha: true,
+    bits_16: true,
+    grey: true,
+    icc: true,
+    exif: usize::MAX,
+    side: i32::MAX as usize,
+};
+
+static JPEG: Traits = Traits {
+    name: "JPEG",
+    extensions: &["jpg", "jpeg", "jpe", "jfif"],
+    begins: |head| head.starts_with(b"\xff\xd8\xff"),
+    alpha: false,
+    bits_16: false,
+    grey: true,
+    icc: true,
+    // One segment: a length of 16 bits that counts itself, and the six letters that mark the block.
+    exif: u16::MAX as usize - 2 - 6,
+    side: u16::MAX as usize,
+};
+
+static WEBP: Traits = Traits {
+    name: "WebP",
+    extensions: &["webp"],
+    begins: |head| head.starts_with(b"RIFF") && head.get(8..12) == Some(b"WEBP"),
+    alpha: true,
+    bits_16: false,
+    grey: false,
+    icc: true,
+    exif: usize::MAX,
+    side: (1 << 14) - 1,
+};
+
+static TIFF: Traits = Traits {
+    name: "TIFF",
+    extensions: &["tiff", "tif"],
+    begins: |head| [&b"II*\0"[..], b"MM\0*", b"II+\0", b"MM\0+"].iter().any(|magic| head.starts_with(magic)),
+    alpha: true,
+    bits_16: true,
+    grey: true,
+    icc: true,
+    exif: 0,
+    side: i32::MAX as usize,
+};
+
+static BMP: Traits = Traits {
+    name: "BMP",
+    extensions: &["bmp"],
+    begins: |head| head.starts_with(b"BM"),
+    alpha: true,
+    bits_16: false,
+    grey: false,
+    icc: false,
+    exif: 0,
+    side: u16::MAX as usize,
+};
+
+static QOI: Traits = Traits {
+    name: "QOI",
+    extensions: &["qoi"],
+    begins: |head| head.starts_with(b"qoif"),
+    alpha: true,
+    bits_16: false,
+    grey: false,
+    icc: false,
+    exif: 0,
+    side: u16::MAX as usize,
+};
 
 impl Format {
     /// Every format.
-    pub const ALL: [Self; 5] = [Self::Png, Self::Jpeg, Self::WebP, Self::Tiff, Self::Bmp];
+    pub const ALL: [Self; 6] = [Self::Png, Self::Jpeg, Self::WebP, Self::Tiff, Self::Bmp, Self::Qoi];
+
+    fn traits(self) -> &'static Traits {
+        match self {
+            Self::Png => &PNG,
+            Self::Jpeg => &JPEG,
+            Self::WebP => &WEBP,
+            Self::Tiff => &TIFF,
+            Self::Bmp => &BMP,
+            Self::Qoi => &QOI,
+        }
+    }
 
     /// Every extension that names a format, in lower case.
-    pub const EXTENSIONS: [&str; 9] = ["png", "jpg", "jpeg", "jpe", "jfif", "webp", "tif", "tiff", "bmp"];
+    pub fn extensions() -> impl Iterator<Item = &'static str> {
+        Self::ALL.into_iter().flat_map(|format| format.traits().extensions).copied()
+    }
+
+    /// The usual extensions as a person lists them: `png, jpg and bmp`, or with another word before the last.
+    pub(crate) fn listed(word: &str) -> String {
+        let names = Self::ALL.map(Self::extension);
+        let (last, others) = names.split_last().unwrap_or((&"", &[]));
+        format!("{} {word} {last}", others.join(", "))
+    }
 
     /// Extensions of images of other formats, in lower case: those in a folder are reported as failures.
-    const FOREIGN: [&str; 33] = [
+    const FOREIGN: [&str; 32] = [
         "heic", "heif", "hif", "avif", "gif", "jp2", "j2k", "jpx", "jxl", "jxr", "psd", "tga", "ico", "exr", "hdr",
-        "pnm", "ppm", "pgm", "pbm", "pfm", "qoi", "dng", "cr2", "cr3", "nef", "nrw", "arw", "orf", "rw2", "raf", "pef",
-        "srw", "3fr",
+        "pnm", "ppm", "pgm", "pbm", "pfm", "dng", "cr2", "cr3", "nef", "nrw", "arw", "orf", "rw2", "raf", "pef", "srw",
+        "3fr",
     ];
 
     /// Whether a file's name ends as that of an image which is not read.
@@ -47,69 +163,42 @@ impl Format {
 
     /// The format that a file's first bytes show; 12 bytes are enough.
     pub fn from_content(head: &[u8]) -> Option<Self> {
-        if head.starts_with(b"\x89PNG\r\n\x1a\n") {
-            Some(Self::Png)
-        } else if head.starts_with(b"\xff\xd8\xff") {
-            Some(Self::Jpeg)
-        } else if head.starts_with(b"RIFF") && head.get(8..12) == Some(b"WEBP") {
-            Some(Self::WebP)
-        } else if [&b"II*\0"[..], b"MM\0*", b"II+\0", b"MM\0+"].iter().any(|magic| head.starts_with(magic)) {
-            Some(Self::Tiff)
-        } else if head.starts_with(b"BM") {
-            Some(Self::Bmp)
-        } else {
-            None
-        }
+        Self::ALL.into_iter().find(|format| (format.traits().begins)(head))
     }
 
     /// The usual extension, without a dot.
     pub fn extension(self) -> &'static str {
-        match self {
-            Self::Png => "png",
-            Self::Jpeg => "jpg",
-            Self::WebP => "webp",
-            Self::Tiff => "tiff",
-            Self::Bmp => "bmp",
-        }
+        self.traits().extensions.first().copied().unwrap_or_default()
     }
 
     /// Whether alpha can be written.
     pub fn holds_alpha(self) -> bool {
-        self != Self::Jpeg
+        self.traits().alpha
     }
 
     /// Whether 16 bits a sample can be written.
     pub fn holds_16_bits(self) -> bool {
-        matches!(self, Self::Png | Self::Tiff)
+        self.traits().bits_16
     }
 
     /// Whether grey is written as grey, and not as three equal colours.
     pub(super) fn holds_grey(self) -> bool {
-        !matches!(self, Self::WebP | Self::Bmp)
+        self.traits().grey
     }
 
     /// Whether an ICC profile can be written.
     pub(super) fn holds_icc(self) -> bool {
-        self != Self::Bmp
+        self.traits().icc
     }
 
     /// Whether an EXIF block of `len` bytes can be written.
     pub(super) fn holds_exif(self, len: usize) -> bool {
-        match self {
-            Self::Png | Self::WebP => true,
-            // One segment: a length of 16 bits that counts itself, and the six letters that mark the block.
-            Self::Jpeg => len <= usize::from(u16::MAX) - 2 - 6,
-            Self::Tiff | Self::Bmp => false,
-        }
+        len <= self.traits().exif
     }
 
     /// The longest side that can be written.
     pub(super) fn max_side(self) -> usize {
-        match self {
-            Self::WebP => (1 << 14) - 1,
-            Self::Jpeg | Self::Bmp => u16::MAX.into(),
-            Self::Png | Self::Tiff => i32::MAX.unsigned_abs() as usize,
-        }
+        self.traits().side
     }
 }
 
@@ -118,25 +207,14 @@ impl FromStr for Format {
 
     /// Reads a name or an extension, in upper or lower case.
     fn from_str(name: &str) -> Result<Self> {
-        match name.to_ascii_lowercase().as_str() {
-            "png" => Ok(Self::Png),
-            "jpg" | "jpeg" | "jpe" | "jfif" => Ok(Self::Jpeg),
-            "webp" => Ok(Self::WebP),
-            "tif" | "tiff" => Ok(Self::Tiff),
-            "bmp" => Ok(Self::Bmp),
-            _ => Err(Error::usage(format!("the format {name:?} is not known; choose png, jpg, webp, tiff or bmp"))),
-        }
+        let lower = name.to_ascii_lowercase();
+        let found = Self::ALL.into_iter().find(|format| format.traits().extensions.contains(&lower.as_str()));
+        found.ok_or_else(|| Error::usage(format!("the format {name:?} is not known; choose {}", Self::listed("or"))))
     }
 }
 
 impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Png => "PNG",
-            Self::Jpeg => "JPEG",
-            Self::WebP => "WebP",
-            Self::Tiff => "TIFF",
-            Self::Bmp => "BMP",
-        })
+        f.write_str(self.traits().name)
     }
 }

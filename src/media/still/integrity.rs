@@ -41,7 +41,15 @@ pub(super) fn check(format: Format, reader: &mut (impl BufRead + Seek)) -> Resul
         Format::WebP => measure_riff(reader).map(|()| Found::default()),
         // Their decoders notice by themselves.
         Format::Tiff | Format::Bmp => Ok(Found::default()),
+        Format::Qoi => find_end(reader).map(|()| Found::default()),
     }
+}
+
+/// The eight bytes that end a QOI.
+fn find_end(reader: &mut (impl BufRead + Seek)) -> Result<()> {
+    reader.seek(SeekFrom::End(-8))?;
+    let end: [u8; 8] = array(reader)?;
+    if end == [0, 0, 0, 0, 0, 0, 0, 1] { Ok(()) } else { Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()) }
 }
 
 /// Chunk by chunk until `IEND`.

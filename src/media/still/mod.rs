@@ -1,4 +1,4 @@
-//! Image files: PNG, JPEG, WebP, TIFF and BMP.
+//! Image files: PNG, JPEG, WebP, TIFF, BMP and QOI.
 //!
 //! Reading tells the format from the content, takes 8 and 16 bits of grey or RGB with or without alpha, expands
 //! palettes and lower depths, and keeps the EXIF block, the ICC profile and a PNG's own words on its colours. A file that is cut off, damaged, animated

@@ -10,6 +10,7 @@ use crate::media::{Image, Metadata, Samples, open};
 use image::codecs::bmp::BmpDecoder;
 use image::codecs::jpeg::JpegDecoder;
 use image::codecs::png::PngDecoder;
+use image::codecs::qoi::QoiDecoder;
 use image::codecs::webp::WebPDecoder;
 use image::{DynamicImage, ImageDecoder};
 use std::io::{BufRead, BufReader, Seek, SeekFrom};
@@ -127,7 +128,7 @@ pub(super) fn decode_any(reader: &mut (impl BufRead + Seek), limits: &Limits) ->
     }
     // What a decoder holds beside the samples, in bytes a pixel.
     let working = match format {
-        Format::Png | Format::Bmp | Format::Tiff => 0,
+        Format::Png | Format::Bmp | Format::Tiff | Format::Qoi => 0,
         // The coefficients of all components, in 16 bits.
         Format::Jpeg if found.is_progressive => 6,
         Format::Jpeg => 0,
@@ -149,6 +150,7 @@ pub(super) fn decode_any(reader: &mut (impl BufRead + Seek), limits: &Limits) ->
         }
         Format::Tiff => tiff::read(reader, limits)?,
         Format::Bmp => decode_with(BmpDecoder::new(reader)?, limits, working)?,
+        Format::Qoi => decode_with(QoiDecoder::new(reader)?, limits, working)?,
     };
     let exif = image.metadata.exif.take().or(found.exif);
     image.metadata.exif = exif.map(orientation::bare_exif).filter(|exif| !exif.is_empty());
@@ -208,5 +210,5 @@ fn unknown(head: &[u8]) -> CodecError {
         Some(b"ftypcrx ") => ("what a camera's sensor gave (CR3)", "; develop it in another program first"),
         _ => ("no image", ""),
     };
-    CodecError::new(format!("by its content it is {kind}; PNG, JPEG, WebP, TIFF and BMP are read{advice}"))
+    CodecError::new(format!("by its content it is {kind}; PNG, JPEG, WebP, TIFF, BMP and QOI are read{advice}"))
 }
