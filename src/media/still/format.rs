@@ -1,4 +1,4 @@
-//! The formats of image files, their names and what each can hold.
+//! The formats of image files, their names and capabilities.
 
 use crate::error::{Error, Result};
 use std::fmt;
@@ -8,44 +8,45 @@ use std::str::FromStr;
 /// The format of an image file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Format {
-    /// Lossless; everything a frame can be.
+    /// Lossless; holds every image.
     Png,
     /// Lossy; 8 bits, no alpha.
     Jpeg,
-    /// Written lossless; 8 bits.
+    /// Written losslessly; 8 bits.
     WebP,
-    /// Written without compression; everything a frame can be.
+    /// Written without compression; holds every image.
     Tiff,
-    /// Without compression; 8 bits, no metadata.
+    /// Uncompressed; 8 bits, no metadata.
     Bmp,
 }
 
 impl Format {
-    /// Every format.
+    /// All formats.
     pub const ALL: [Self; 5] = [Self::Png, Self::Jpeg, Self::WebP, Self::Tiff, Self::Bmp];
 
-    /// Every extension that names a format, in lower case.
+    /// All extensions of these formats, in lower case.
     pub const EXTENSIONS: [&str; 9] = ["png", "jpg", "jpeg", "jpe", "jfif", "webp", "tif", "tiff", "bmp"];
 
-    /// Extensions of images of other formats, in lower case: those in a folder are reported as failures.
+    /// Extensions of other image formats, in lower case: such files in a folder are reported as
+    /// failures.
     const FOREIGN: [&str; 33] = [
         "heic", "heif", "hif", "avif", "gif", "jp2", "j2k", "jpx", "jxl", "jxr", "psd", "tga", "ico", "exr", "hdr",
         "pnm", "ppm", "pgm", "pbm", "pfm", "qoi", "dng", "cr2", "cr3", "nef", "nrw", "arw", "orf", "rw2", "raf", "pef",
         "srw", "3fr",
     ];
 
-    /// Whether a file's name ends as that of an image which is not read.
+    /// Whether a file has the extension of an unsupported image format.
     pub(in crate::media) fn is_foreign(path: &Path) -> bool {
         let extension = path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase);
         extension.is_some_and(|extension| Self::FOREIGN.contains(&extension.as_str()))
     }
 
-    /// The format that a file's name ends in, in upper or lower case.
+    /// The format by file extension, in any case.
     pub fn from_path(path: &Path) -> Option<Self> {
         path.extension()?.to_str()?.parse().ok()
     }
 
-    /// The format that a file's first bytes show; 12 bytes are enough.
+    /// The format by the first bytes of a file; 12 bytes are enough.
     pub fn from_content(head: &[u8]) -> Option<Self> {
         if head.starts_with(b"\x89PNG\r\n\x1a\n") {
             Some(Self::Png)
@@ -78,12 +79,12 @@ impl Format {
         self != Self::Jpeg
     }
 
-    /// Whether 16 bits a sample can be written.
+    /// Whether 16 bits per sample can be written.
     pub fn holds_16_bits(self) -> bool {
         matches!(self, Self::Png | Self::Tiff)
     }
 
-    /// Whether grey is written as grey, and not as three equal colours.
+    /// Whether grey is written as one channel, and not as three equal ones.
     pub(super) fn holds_grey(self) -> bool {
         !matches!(self, Self::WebP | Self::Bmp)
     }
@@ -97,13 +98,14 @@ impl Format {
     pub(super) fn holds_exif(self, len: usize) -> bool {
         match self {
             Self::Png | Self::WebP => true,
-            // One segment: a length of 16 bits that counts itself, and the six letters that mark the block.
+            // One segment: its 16-bit length includes itself and the six bytes that mark the
+            // block.
             Self::Jpeg => len <= usize::from(u16::MAX) - 2 - 6,
             Self::Tiff | Self::Bmp => false,
         }
     }
 
-    /// The longest side that can be written.
+    /// The maximum side length.
     pub(super) fn max_side(self) -> usize {
         match self {
             Self::WebP => (1 << 14) - 1,
@@ -116,7 +118,7 @@ impl Format {
 impl FromStr for Format {
     type Err = Error;
 
-    /// Reads a name or an extension, in upper or lower case.
+    /// Parses a name or an extension, in any case.
     fn from_str(name: &str) -> Result<Self> {
         match name.to_ascii_lowercase().as_str() {
             "png" => Ok(Self::Png),

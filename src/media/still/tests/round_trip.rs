@@ -1,6 +1,6 @@
 use super::{Format, Image, Samples, Warning, decoded, encoded, smooth};
 
-/// Grey as three equal colours, as WebP and BMP return it.
+/// Converts grey to three equal channels, as WebP and BMP return it.
 fn colored(image: &Image) -> Image {
     let Samples::U8(samples) = &image.samples else { panic!("8 bits") };
     let pixels = samples.chunks_exact(image.channels);
@@ -13,7 +13,7 @@ fn colored(image: &Image) -> Image {
 }
 
 #[test]
-fn png_and_tiff_return_everything() {
+fn round_trips_png_and_tiff_exactly() {
     for format in [Format::Png, Format::Tiff] {
         for bits in [8, 16] {
             for channels in 1..=4 {
@@ -30,7 +30,7 @@ fn png_and_tiff_return_everything() {
 }
 
 #[test]
-fn webp_and_bmp_return_8_bits() {
+fn round_trips_webp_and_bmp_in_8_bits() {
     for format in [Format::WebP, Format::Bmp] {
         for channels in 1..=4 {
             for (width, height) in [(1, 1), (7, 5), (300, 211)] {
@@ -45,7 +45,7 @@ fn webp_and_bmp_return_8_bits() {
 }
 
 #[test]
-fn jpeg_returns_nearly_the_same() {
+fn round_trips_jpeg_approximately() {
     for channels in [1, 3] {
         let image = smooth(37, 29, channels, 8);
         let (bytes, warnings) = encoded(&image, Format::Jpeg);
@@ -59,7 +59,7 @@ fn jpeg_returns_nearly_the_same() {
 }
 
 #[test]
-fn sixteen_bits_are_rounded_with_a_warning() {
+fn rounds_16_bits_with_a_warning() {
     for format in [Format::WebP, Format::Bmp, Format::Jpeg] {
         for channels in [1, 3] {
             let image = smooth(24, 16, channels, 16);
@@ -74,7 +74,7 @@ fn sixteen_bits_are_rounded_with_a_warning() {
 }
 
 #[test]
-fn jpeg_takes_alpha_only_if_it_says_nothing() {
+fn accepts_only_opaque_alpha_for_jpeg() {
     for channels in [2, 4] {
         for bits in [8, 16] {
             let mut image = smooth(5, 4, channels, bits);
@@ -92,7 +92,7 @@ fn jpeg_takes_alpha_only_if_it_says_nothing() {
 }
 
 #[test]
-fn sides_that_a_format_cannot_hold_are_refused() {
+fn rejects_sides_beyond_the_limit_of_a_format() {
     for (format, width) in [(Format::WebP, 16_384), (Format::Jpeg, 65_536), (Format::Bmp, 65_536)] {
         let mut file = std::io::Cursor::new(Vec::new());
         let refused =
@@ -106,7 +106,7 @@ fn sides_that_a_format_cannot_hold_are_refused() {
 }
 
 #[test]
-fn names_and_extensions() {
+fn recognises_names_and_extensions() {
     for extension in Format::EXTENSIONS {
         let format: Format = extension.parse().unwrap();
         assert_eq!(Format::from_path(std::path::Path::new(&format!("x.y.{}", extension.to_uppercase()))), Some(format));
