@@ -379,17 +379,20 @@ mod tests {
     #[test]
     fn finds_motion_when_the_assumed_noise_level_is_wrong() {
         let (width, height, sigma) = (160, 120, 0.2);
-        let between = |dx: f32, told: f64, is_correlated: bool| {
+        let between = |dx: f32, assumed: f64, is_correlated: bool| {
             let (mut then, mut now) = (Pyramid::default(), Pyramid::default());
             then.fill(&scene(width, height, 0.0, 0.0, sigma, 1), width, height);
             now.fill(&scene(width, height, dx, -dx, sigma, 2), width, height);
-            then.shift_to(&mut now, 2.0 * told * f64::from(sigma * sigma), is_correlated)
+            then.shift_to(&mut now, 2.0 * assumed * f64::from(sigma * sigma), is_correlated)
         };
-        for told in [0.3, 0.6, 1.0, 1.5, 2.0] {
+        for assumed in [0.3, 0.6, 1.0, 1.5, 2.0] {
             for is_correlated in [false, true] {
-                let GlobalMotion { dx, dy } = between(3.0, told, is_correlated);
-                assert!((dx - 3.0).abs() < 0.4 && (dy + 3.0).abs() < 0.4, "{dx},{dy} for {told} of the variance");
-                assert!(between(0.0, told, is_correlated).is_none(), "a still scene moves for {told} of the variance");
+                let GlobalMotion { dx, dy } = between(3.0, assumed, is_correlated);
+                assert!((dx - 3.0).abs() < 0.4 && (dy + 3.0).abs() < 0.4, "{dx},{dy} for {assumed} of the variance");
+                assert!(
+                    between(0.0, assumed, is_correlated).is_none(),
+                    "a still scene moves for {assumed} of the variance"
+                );
             }
         }
     }

@@ -1,8 +1,8 @@
-//! Durations of a run of any length in little memory.
+//! Durations of a run of any length, in constant memory.
 
 use std::time::Duration;
 
-/// How many durations there were of each size. Sizes are told apart by 4 %, from 1 microsecond to half an hour.
+/// Histogram of durations with a resolution of 4 %, from 1 microsecond to half an hour.
 #[derive(Clone, Debug)]
 pub struct Histogram {
     counts: Vec<u64>,
@@ -20,7 +20,7 @@ impl Default for Histogram {
 }
 
 impl Histogram {
-    /// One more.
+    /// Adds a duration.
     pub fn add(&mut self, duration: Duration) {
         let place = (duration.as_secs_f64().max(SHORTEST) / SHORTEST).ln() / RATIO.ln();
         self.counts[(place as usize).min(BUCKETS - 1)] += 1;

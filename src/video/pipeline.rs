@@ -66,8 +66,8 @@ pub trait FrameProcessor {
 
     /// Applies settings from the next frame on, as far as possible.
     ///
+    /// # Errors
     /// Any error that ends the run.
-    /// Whatever ends the run.
     fn apply_settings(&mut self, _wishes: &SettingsUpdate) -> Result<()> {
         Ok(())
     }

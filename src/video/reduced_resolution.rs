@@ -320,10 +320,10 @@ mod tests {
             let mut x = noise(width, height, sigma);
             let mut reduced = of(width, height, scale, false);
             reduced.take(&mut x, &Noise::Uniform(vec![sigma]), 0.0);
-            let Noise::Uniform(told) = reduced.noise.clone() else { panic!("the noise is uniform") };
-            let told = told[0];
+            let Noise::Uniform(stated) = reduced.noise.clone() else { panic!("the noise is uniform") };
+            let stated = stated[0];
             let small = deviation(&reduced.x, |_| 0.5);
-            assert!((small / told - 1.0).abs() < 0.05, "{scale}: {small} was told to be {told}");
+            assert!((small / stated - 1.0).abs() < 0.05, "{scale}: {small} was stated to be {stated}");
             reduced.x.fill(0.5);
             reduced.recombine(&mut x);
             let rest = deviation(&x, |_| 0.5);

@@ -67,10 +67,10 @@ fn reduces_noise_of_a_static_scene_as_the_map_predicts() {
         let scenes = vec![scene(0.0, 0.0, None); count];
         let (temporal, frame, map) = fused(&scenes, SIGMA);
         let found = variance(&frame, &scenes[0], |_, _| true) / (SIGMA * SIGMA);
-        let told = map.iter().map(|sigma| sigma * sigma).sum::<f32>() / map.len() as f32 / (SIGMA * SIGMA);
+        let predicted = map.iter().map(|sigma| sigma * sigma).sum::<f32>() / map.len() as f32 / (SIGMA * SIGMA);
         let expected = 1.0 / count as f32;
         assert!((found / expected - 1.0).abs() < 0.15, "{count}: {found}");
-        assert!((told / found - 1.0).abs() < 0.15, "{count}: {told} is told, {found} is there");
+        assert!((predicted / found - 1.0).abs() < 0.15, "{count}: predicted {predicted}, found {found}");
         assert_eq!(temporal.resets(), 0);
     }
 }
@@ -90,8 +90,8 @@ fn resets_moving_areas_and_keeps_static_ones() {
     for (x, y) in [(0, 0), (left - 8, top), (left, top), (left + 16, top + 16), (left + 24, top)] {
         let inside = |i: usize, j: usize| (x..x + 8).contains(&i) && (y..y + 8).contains(&j);
         let found = variance(&frame, &scenes[11], inside);
-        let told = map[(y + 4) * WIDTH + x + 4].powi(2);
-        assert!(found < 2.0 * told + 1e-4, "{x},{y}: {found} is there, {told} is told");
+        let predicted = map[(y + 4) * WIDTH + x + 4].powi(2);
+        assert!(found < 2.0 * predicted + 1e-4, "{x},{y}: found {found}, predicted {predicted}");
     }
     assert_eq!(temporal.resets(), 0);
 }
@@ -113,16 +113,16 @@ fn does_not_mistake_strong_noise_of_wrong_level_for_a_cut() {
     let scenes: Vec<_> = (0..10).map(|i| scene(2.0 * i as f32, -(i as f32), None)).collect();
     let inner = |x: usize, y: usize| (24..WIDTH - 24).contains(&x) && (24..HEIGHT - 24).contains(&y);
     let sigma = 0.25;
-    for told in [0.75 * sigma, 1.3 * sigma] {
+    for assumed in [0.75 * sigma, 1.3 * sigma] {
         let mut temporal = Temporal::new(Planes::full(3, WIDTH, HEIGHT));
         let mut last = Vec::new();
         for (i, clean) in scenes.iter().enumerate() {
             last = noisy(clean, sigma, i as u64);
-            temporal.track(&last, f64::from(told * told));
-            temporal.fuse(&mut last, &mut [vec![told; WIDTH * HEIGHT]]);
+            temporal.track(&last, f64::from(assumed * assumed));
+            temporal.fuse(&mut last, &mut [vec![assumed; WIDTH * HEIGHT]]);
         }
         let found = variance(&last, &scenes[9], inner) / (sigma * sigma);
-        assert!(found < 0.5 && temporal.resets() == 0, "told {told}: {found}, {} resets", temporal.resets());
+        assert!(found < 0.5 && temporal.resets() == 0, "assumed {assumed}: {found}, {} resets", temporal.resets());
     }
 }
 
