@@ -35,16 +35,16 @@ const VERSION: u32 = 1;
 ///
 /// ```toml
 /// version = 1
-/// method = "frames"  # the differences of several frames of a still scene; or "image", the smooth parts of one
+/// method = "frames"  # the differences of several frames of a static scene; or "image", the smooth parts of one
 /// frames = 8
 /// width = 640
 /// height = 480
-/// color_model = "rgb"  # also of grey, and where it is left out; or "yuv"
+/// color_model = "rgb"  # also for grey, and the default; or "yuv"
 ///
-/// [[channels]]       # one for grey, or red, green and blue in that order; with "yuv" luma, Cb and Cr
+/// [[channels]]       # one for grey, or red, green and blue in order; for "yuv", luma, Cb and Cr
 /// a = 1.2e-3
 /// b = 4.1e-5
-/// signal = [0.02, 0.91]  # between which signals it was measured; twice the same where the scene was flat
+/// signal = [0.02, 0.91]  # range of signals that was measured; twice one value if the scene was flat
 /// ```
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -14,7 +14,7 @@
 //! | JPEG | no | no | up to 64 KiB | yes | no | yes |
 //! | WebP (lossless) | yes | no | yes | yes | no | no |
 //! | TIFF | yes | yes | the orientation | yes | no | no |
-//! | BMP | yes | no | no: the pixels are turned | no | no | no |
+//! | BMP | yes | no | no: the pixels are rotated | no | no | no |
 //!
 //! AVIF, HEIF and JPEG 2000 are read, not written, if ffmpeg is installed and can decode them.
 //!
