@@ -1,4 +1,4 @@
-//! Frames: pixels as a file or a camera delivers them, and where they come from and go to.
+//! Images and frames as files and cameras deliver them, and the sources and sinks of both.
 
 pub mod source;
 pub mod still;
@@ -13,7 +13,7 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// Opens a file to be read, or says why it cannot be.
+/// Opens a file for reading; the error says why it cannot be opened.
 fn open(path: &Path) -> Result<File> {
     File::open(path).map_err(|error| {
         let problem = match error.kind() {
@@ -28,14 +28,14 @@ fn open(path: &Path) -> Result<File> {
 /// Interleaved samples, row by row from the top, without padding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Samples {
-    /// 8 bits a sample, full range.
+    /// 8 bits per sample, full range.
     U8(Vec<u8>),
-    /// 16 bits a sample, full range.
+    /// 16 bits per sample, full range.
     U16(Vec<u16>),
 }
 
 impl Samples {
-    /// How many samples there are, over all pixels and channels.
+    /// Number of samples, over all pixels and channels.
     pub fn len(&self) -> usize {
         match self {
             Self::U8(samples) => samples.len(),
@@ -43,12 +43,12 @@ impl Samples {
         }
     }
 
-    /// Whether there is no sample at all.
+    /// Whether there are no samples.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Bits a sample: 8 or 16.
+    /// Bits per sample: 8 or 16.
     pub fn bits(&self) -> u32 {
         match self {
             Self::U8(_) => u8::BITS,
@@ -59,38 +59,40 @@ impl Samples {
 
 /// An image in memory.
 ///
-/// `channels` is 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha). Alpha is carried along and never touched. Colours are
-/// not multiplied by it; what is fully transparent has some, too, which is kept and has no say in what is seen.
+/// `channels` is 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha). Alpha is passed through and
+/// never processed. It is straight (not premultiplied): fully transparent pixels have colours,
+/// too, which are kept but do not influence visible ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
     /// Width in pixels.
     pub width: usize,
     /// Height in pixels.
     pub height: usize,
-    /// Samples a pixel, 1 to 4.
+    /// Samples per pixel, 1 to 4.
     pub channels: usize,
     /// The samples: `width * height * channels` of them.
     pub samples: Samples,
-    /// What travels with the image untouched.
+    /// Metadata that is passed through.
     pub metadata: Metadata,
 }
 
-/// What an image file carries beside its pixels.
+/// Metadata of an image file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Metadata {
-    /// The raw EXIF block, from its byte order mark on. It holds the orientation: the samples are as the file stores
-    /// them, and are to be turned for display.
+    /// The raw EXIF block, starting at its byte order mark. It holds the orientation: samples are
+    /// in the order of the file, and must be rotated for display.
     pub exif: Option<Vec<u8>>,
     /// The ICC colour profile.
     pub icc: Option<Vec<u8>>,
-    /// What a PNG says of its colours and of its pixels' size in chunks of their own, by name: `gAMA`, `cHRM`, `sRGB`, `cICP`,
-    /// `mDCV`, `cLLI` and `pHYs`, which also stands for a JPEG's density.
+    /// The chunks of a PNG for colour and pixel size, by name: `gAMA`, `cHRM`, `sRGB`, `cICP`,
+    /// `mDCV`, `cLLI` and `pHYs`. The last also holds the density of a JPEG.
     pub chunks: Vec<([u8; 4], Vec<u8>)>,
-    /// Whether the colours were computed from printing colours (CMYK), and are thus only about what they were meant to be.
+    /// Whether the colours were converted from CMYK, and are thus only approximate.
     pub from_print: bool,
-    /// Whether its file has an EXIF block or an ICC profile that were not read.
+    /// Whether the file has an EXIF block or an ICC profile that was not read.
     pub is_partial: bool,
-    /// How the image came about, in words: what a PNG keeps under `parameters`. Written, not read.
+    /// A description of how the image was made, which a PNG stores under `parameters`. It is
+    /// written, not read.
     pub note: Option<String>,
 }
 
@@ -128,15 +130,15 @@ impl Image {
         if self.channels >= 3 { 3 } else { 1 }
     }
 
-    /// Whether the last sample of a pixel is alpha.
+    /// Whether the last channel is alpha.
     pub fn has_alpha(&self) -> bool {
         self.channels.is_multiple_of(2)
     }
 
-    /// A black frame of another size, and otherwise like this one: its channels (alpha is 0), its depth, its metadata.
+    /// A black image of another size with the same channels (alpha is 0), depth and metadata.
     pub(crate) fn black(&self, width: usize, height: usize) -> Self {
         let count = width * height * self.channels;
-        // Zeroed memory is not there before it is touched.
+        // Zeroed memory is not committed before it is touched.
         let samples = match self.samples {
             Samples::U8(_) => Samples::U8(vec![0; count]),
             Samples::U16(_) => Samples::U16(vec![0; count]),
@@ -144,9 +146,9 @@ impl Image {
         Self { width, height, channels: self.channels, samples, metadata: self.metadata.clone() }
     }
 
-    /// The image the way it is displayed: its samples turned as its EXIF block says, and a block that says so no more. To be
-    /// taken wherever an image is related to another, or passed on without its block. Takes another frame's memory where it has
-    /// to be turned, and none otherwise.
+    /// The image as displayed: rotated as its EXIF block says, with the block changed to upright.
+    /// Use it wherever an image is compared with another or passed on without its block. Allocates
+    /// another image only if it must be rotated.
     #[must_use]
     pub fn upright(self) -> Self {
         if still::orientation::of(&self.metadata) == image::metadata::Orientation::NoTransforms {
@@ -155,7 +157,7 @@ impl Image {
         still::orientation::upright(&self)
     }
 
-    /// The alpha samples as a grey frame, without metadata; none without alpha.
+    /// The alpha channel as a grey image without metadata; `None` without alpha.
     pub fn alpha(&self) -> Option<Self> {
         fn alpha<T: Copy>(samples: &[T], channels: usize) -> Vec<T> {
             samples.iter().skip(channels - 1).step_by(channels).copied().collect()
@@ -168,8 +170,8 @@ impl Image {
         Some(Self { width: self.width, height: self.height, channels: 1, samples, metadata: Metadata::default() })
     }
 
-    /// Replaces the alpha samples by those of a grey frame of the same size and depth; without alpha, or for a frame
-    /// of another depth, nothing changes.
+    /// Replaces the alpha channel by a grey image of the same size and depth. Does nothing without
+    /// alpha or for another depth.
     pub fn set_alpha(&mut self, alpha: &Self) {
         fn set<T: Copy>(samples: &mut [T], channels: usize, alpha: &[T]) {
             samples.iter_mut().skip(channels - 1).step_by(channels).zip(alpha).for_each(|(to, from)| *to = *from);

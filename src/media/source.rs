@@ -1,4 +1,4 @@
-//! From what the command line names to a list of images to read and to write.
+//! Turns command-line paths into a list of images to read and to write.
 
 mod natural;
 #[cfg(test)]
@@ -16,7 +16,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{MAIN_SEPARATOR, Path, PathBuf};
 
-/// One image to read and where its result goes.
+/// An image to read and the file for its result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Job {
     /// The file to read.
@@ -27,18 +27,19 @@ pub struct Job {
     pub format: Format,
 }
 
-/// Lists what is to be done for the inputs, which are files and folders, and one output.
+/// Lists the jobs for the inputs, which are files and folders, and one output.
 ///
-/// A folder stands for the images in it, told by their extension, in natural order (`2.png` before `10.png`), without
-/// its sub-folders and hidden files. Images of formats that are not read are among them, so that none is lost silently. The output is a folder if it is one already, if its name ends in a slash, or if
-/// there are several inputs or a folder among them; it is created if missing, as the last thing. A result in a folder
-/// is named as its input, with the extension of `format` where that is given. A single result has the format of
-/// `format`, or else of its name.
+/// A folder stands for the images in it, recognised by extension, in natural order (`2.png` before
+/// `10.png`), without sub-folders and hidden files. Images of unsupported formats are included, so
+/// that they are reported. The output is a folder if it already is one, if it ends in a slash, or
+/// if there are several inputs or a folder among them; it is created last. A result in a folder
+/// has the name of its input, with the extension of `format` if given. A single result has the
+/// format `format`, or that of its extension.
 ///
 /// # Errors
-/// - [`Error::Usage`] if an output would be an input or two outputs would be one file, if the format is not known, or
-///   for `-`, which stands for a stream.
-/// - [`Error::Input`] for an input that is missing or a folder without an image.
+/// - [`Error::Usage`] if an output would replace an input, if two outputs would be the same file,
+///   if the format is unknown, or for `-`, which stands for a stream.
+/// - [`Error::Input`] for a missing input or a folder without images.
 /// - [`Error::Output`] if the output folder cannot be created.
 pub fn jobs(inputs: &[PathBuf], output: &Path, format: Option<Format>) -> Result<Vec<Job>> {
     refuse_streams(inputs, output)?;
@@ -59,8 +60,8 @@ pub fn jobs(inputs: &[PathBuf], output: &Path, format: Option<Format>) -> Result
     Ok(jobs)
 }
 
-/// As [`jobs`], with the images in sub-folders, too, whose results go into folders of the same names. Hidden folders, links to
-/// folders and the output itself are left out.
+/// As [`jobs`], with the images in sub-folders, whose results go into folders of the same names.
+/// Hidden folders, links to folders and the output itself are left out.
 ///
 /// # Errors
 /// As [`jobs`].
@@ -102,7 +103,7 @@ pub fn jobs_below(inputs: &[PathBuf], output: &Path, format: Option<Format>) -> 
     Ok(all)
 }
 
-/// The folders directly below the inputs, which [`jobs`] leaves out and [`jobs_below`] does not.
+/// The folders directly below the inputs, which [`jobs`] skips and [`jobs_below`] includes.
 ///
 /// # Errors
 /// [`Error::Input`] for a folder that cannot be listed.
@@ -127,7 +128,7 @@ fn folders_below(folder: &Path, output: &Path) -> Result<Vec<PathBuf>> {
 fn folders_in(folder: &Path, output: &Path) -> Result<Vec<PathBuf>> {
     let output = place(output);
     let mut found = entries(folder)?;
-    // A link may lead back up.
+    // A link may lead back to a parent folder.
     found.retain(|path| path.is_dir() && !path.is_symlink() && place(path) != output);
     Ok(found)
 }
@@ -143,7 +144,8 @@ fn no_folder(folder: &Path, error: std::io::Error) -> Error {
     Error::output_from(folder, "the folder cannot be created; choose another place", error)
 }
 
-/// Lists the images that the inputs stand for, as [`jobs`] does, where all of them make one result, which is none.
+/// Lists the images of the inputs as [`jobs`] does, for tasks that make a single result of all of
+/// them. The result is excluded.
 ///
 /// # Errors
 /// As [`jobs`].
@@ -157,14 +159,15 @@ pub fn together(inputs: &[PathBuf], output: &Path) -> Result<Vec<PathBuf>> {
     }
 }
 
-/// Refuses a result that would replace something which is read for it: a source, or a mask, kernel, profile or the like. `-` is
-/// standard input, a URL may be of a file, and a playlist stands for the files in it, too.
+/// Refuses an output that would replace one of its inputs: a source, mask, kernel, profile or
+/// similar. `-` is standard input; a URL may refer to a file, and a playlist also stands for the
+/// files that it lists.
 ///
 /// # Errors
-/// [`Error::Usage`] when `output` is one of the inputs, or the folder that one of them is.
+/// [`Error::Usage`] when `output` is one of the inputs, or a folder that is one.
 pub fn refuse_replacing<P: AsRef<Path>>(inputs: &[P], output: &Path) -> Result<()> {
     let Ok(replaced) = output.metadata() else { return Ok(()) };
-    // Nothing is lost of a device or a pipe.
+    // Writing to a device or a pipe replaces nothing.
     if !replaced.is_file() && !replaced.is_dir() {
         return Ok(());
     }
@@ -180,10 +183,11 @@ pub fn refuse_replacing<P: AsRef<Path>>(inputs: &[P], output: &Path) -> Result<(
     }
 }
 
-/// Refuses to write images, named by their number from 1 on, among images of the same names that are read.
+/// Refuses to write images numbered from 1 into a folder from which images with such names are
+/// read.
 ///
 /// # Errors
-/// [`Error::Usage`] when one of the inputs is named as a result may be.
+/// [`Error::Usage`] when an input has the name of a possible result.
 pub fn refuse_numbering_over(inputs: &[PathBuf], folder: &Path, format: Format) -> Result<()> {
     let folder = place(folder);
     let is_numbered = |path: &Path| {
@@ -198,10 +202,11 @@ pub fn refuse_numbering_over(inputs: &[PathBuf], folder: &Path, format: Format) 
     }
 }
 
-/// No playlist that is looked into is longer.
+/// Maximum size in bytes of a playlist that is examined.
 const LONGEST_LIST: u64 = 1 << 20;
 
-/// The files that ffmpeg reads for a name: itself, what a `file:` URL or a list of them leads to, and what a playlist of such names.
+/// The files that ffmpeg reads for a name: the file itself, the target of a `file:` URL or a list
+/// of them, and the entries of a playlist.
 fn files_of(input: &Path) -> Vec<PathBuf> {
     let Some(name) = input.to_str().filter(|name| name.contains("://") && !input.exists()) else {
         return [vec![input.to_owned()], listed_in(input)].concat();
@@ -210,7 +215,7 @@ fn files_of(input: &Path) -> Vec<PathBuf> {
     parts.flat_map(|(_, file)| [vec![file.into()], listed_in(Path::new(file))].concat()).collect()
 }
 
-/// The files in a playlist (ffconcat, M3U); none for anything else.
+/// The files in a playlist (ffconcat, M3U); empty for any other file.
 fn listed_in(list: &Path) -> Vec<PathBuf> {
     let mut bytes = Vec::new();
     let is_read = list.is_file()
@@ -238,7 +243,7 @@ fn refuse_streams(inputs: &[PathBuf], output: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The files that the inputs stand for, in their order.
+/// The images of the inputs, in order.
 pub(super) fn images(inputs: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut images = Vec::new();
     for input in inputs {
@@ -262,7 +267,8 @@ pub(super) fn images(inputs: &[PathBuf]) -> Result<Vec<PathBuf>> {
     Ok(images)
 }
 
-/// The files that a pattern with `*`, `?` or `[...]` names, in natural order; none for what is no pattern, or a file's name.
+/// The files that match a pattern with `*`, `?` or `[...]`, in natural order; `None` for other
+/// names and for existing files.
 fn matches(input: &Path) -> Result<Option<Vec<PathBuf>>> {
     let Some(pattern) = input.to_str().filter(|text| text.contains(['*', '?', '[']) && !input.exists()) else {
         return Ok(None);
@@ -290,7 +296,8 @@ fn no_image(folder: &Path) -> Error {
     Error::input(folder, format!("the folder holds no image; looked for {extensions}"))
 }
 
-/// The images in a folder, of formats that are not read, too, and links to images that are gone, so that none is missed silently.
+/// The images in a folder, including unsupported formats and broken links, so that they are
+/// reported.
 fn listed(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = entries(folder)?;
     found.retain(|path| {
@@ -299,7 +306,7 @@ fn listed(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// What is not hidden in a folder, in natural order.
+/// The entries of a folder that are not hidden, in natural order.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let failed = |error| Error::input_from(folder, "the folder cannot be listed; check its permissions", error);
     let mut found = Vec::new();
@@ -320,7 +327,7 @@ fn job_in_folder(input: PathBuf, folder: &Path, format: Option<Format>) -> Resul
     let (name, format) = match (format, Format::from_path(&input)) {
         (Some(format), _) => (named(&input, format), format),
         (None, Some(format)) => (name.to_owned(), format),
-        // It cannot be read, which is said when it is its turn.
+        // It cannot be read; that is reported when the job runs.
         (None, None) if Format::is_foreign(&input) => (named(&input, Format::Png), Format::Png),
         (None, None) => {
             let input = input.display();
@@ -332,7 +339,7 @@ fn job_in_folder(input: PathBuf, folder: &Path, format: Option<Format>) -> Resul
     Ok(Job { output: folder.join(name), input, format })
 }
 
-/// The name of an image, with the extension of that format.
+/// The file name of an image, with the extension of that format.
 fn named(input: &Path, format: Format) -> OsString {
     let mut name = OsString::from(input.file_stem().unwrap_or_default());
     name.push(".");
@@ -351,7 +358,7 @@ fn single_job(input: PathBuf, output: &Path, format: Option<Format>) -> Result<J
     Ok(Job { input, output: output.into(), format })
 }
 
-/// Refuses to write over an input, and to write one file twice.
+/// Refuses to replace an input, and to write the same file twice.
 fn refuse_overlap(jobs: &[Job]) -> Result<()> {
     let mut inputs = HashMap::new();
     for job in jobs {
@@ -383,7 +390,8 @@ fn would_replace(output: &Path, input: &Path) -> Error {
     ))
 }
 
-/// The one path of a file, whether it exists yet or not: without links and relative parts as far as there are folders.
+/// The canonical path of a file that may not exist yet: links and relative parts are resolved in
+/// existing folders.
 fn place(path: &Path) -> PathBuf {
     if let Ok(path) = path.canonicalize() {
         return path;
@@ -396,7 +404,7 @@ fn place(path: &Path) -> PathBuf {
     }
 }
 
-/// Whether a path names a folder by ending in a slash.
+/// Whether a path ends in a slash, and thus names a folder.
 pub fn ends_in_slash(path: &Path) -> bool {
     path.as_os_str().as_encoded_bytes().last().is_some_and(|last| std::path::is_separator(char::from(*last)))
 }

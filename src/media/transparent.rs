@@ -1,10 +1,11 @@
-//! The colours of fully transparent pixels, which nobody sees and which are to have no say in what is seen.
+//! The colours of fully transparent pixels, which are invisible and must not influence visible
+//! ones.
 
 use std::borrow::Cow;
 
 use super::{Image, Samples};
 
-/// The colours of fully transparent pixels, in their order.
+/// The colours of fully transparent pixels, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HiddenColors(Samples);
 
@@ -22,8 +23,8 @@ impl Image {
             }
     }
 
-    /// The image with colours of fully transparent pixels that continue what is visible around them; the frame itself where no
-    /// pixel is fully transparent, or all are.
+    /// The image with fully transparent pixels filled from the visible pixels around them; the
+    /// image itself if no pixel is fully transparent, or all are.
     pub(crate) fn visible(&self) -> Cow<'_, Self> {
         if !self.hides_colors() {
             return Cow::Borrowed(self);
@@ -33,9 +34,10 @@ impl Image {
         Cow::Owned(visible)
     }
 
-    /// Gives fully transparent pixels colours that continue what is visible around them: means of visible pixels by their alpha,
-    /// from coarser grids the further away those are (the pull-push of Gortler et al. 1996). Returns what was there; none where
-    /// nothing was to be done. Takes 4/3 of the memory of an 8-bit frame meanwhile.
+    /// Fills fully transparent pixels from visible ones around them: means of visible pixels
+    /// weighted by alpha, from coarser grids the further away those are (pull-push, Gortler et al.
+    /// 1996). Returns the original colours; `None` if there was nothing to fill. Temporarily takes
+    /// 4/3 of the memory of an 8-bit image.
     pub(crate) fn fill_transparent(&mut self) -> Option<HiddenColors> {
         if !self.hides_colors() {
             return None;
@@ -51,7 +53,8 @@ impl Image {
         }))
     }
 
-    /// Puts back what [`fill_transparent`](Self::fill_transparent) returned of a frame with the same alpha.
+    /// Restores what [`fill_transparent`](Self::fill_transparent) returned for an image with the
+    /// same alpha.
     pub(crate) fn restore_transparent(&mut self, hidden: &HiddenColors) {
         fn restore<T: Copy + PartialEq + Default>(samples: &mut [T], channels: usize, hidden: &[T]) {
             let pixels = samples.chunks_exact_mut(channels).filter(|pixel| pixel[channels - 1] == T::default());
@@ -67,10 +70,10 @@ impl Image {
     }
 }
 
-/// A value and its weight, from 0 where nothing is known of it to 1.
+/// A value and its weight: 0 where it is unknown, up to 1.
 type Weighted = ([f32; 3], f32);
 
-/// Values on a coarser grid than the frame's.
+/// Values on a coarser grid than the image.
 struct Grid {
     width: usize,
     height: usize,
@@ -78,7 +81,7 @@ struct Grid {
 }
 
 impl Grid {
-    /// The means of two by two of what `fine` gives.
+    /// Means of 2x2 values of `fine`.
     fn half([width, height]: [usize; 2], fine: impl Fn(usize, usize) -> Weighted) -> Self {
         let (half_width, half_height) = (width.div_ceil(2), height.div_ceil(2));
         let mut values = Vec::with_capacity(half_width * half_height);
@@ -100,11 +103,12 @@ impl Grid {
         Self { width: half_width, height: half_height, values }
     }
 
-    /// What this grid has at a place of the grid that is twice as fine, between its four nearest values.
+    /// The value of this grid at a position of the grid with twice its resolution, interpolated
+    /// from its four nearest values.
     fn at(&self, x: usize, y: usize) -> [f32; 3] {
         let [x, y] = [(x, self.width), (y, self.height)].map(|(at, length)| {
             let (near, last) = (at / 2, length - 1);
-            // A quarter towards the neighbour on the side where the finer place lies.
+            // Interpolates by a quarter towards the neighbour on the finer position's side.
             (near.min(last), if at % 2 == 0 { near.saturating_sub(1) } else { near + 1 }.min(last))
         });
         let corners = [(x.0, y.0, 0.5625), (x.1, y.0, 0.1875), (x.0, y.1, 0.1875), (x.1, y.1, 0.0625)];
@@ -135,7 +139,7 @@ fn fill<T: Copy + PartialEq + Default>(
     while let Some(last) = grids.last().filter(|last| last.width * last.height > 1) {
         grids.push(Grid::half([last.width, last.height], |x, y| last.values[y * last.width + x]));
     }
-    // From the coarsest on, what little is known gets what is around it.
+    // From the coarsest grid down, fills values of low weight from the coarser one.
     let Some(mut coarse) = grids.pop() else { return Vec::new() };
     while let Some(mut grid) = grids.pop() {
         for (i, (value, weight)) in grid.values.iter_mut().enumerate().filter(|(_, (_, weight))| *weight < 1.0) {
@@ -159,7 +163,7 @@ fn fill<T: Copy + PartialEq + Default>(
 mod tests {
     use super::super::{Image, Metadata, Samples};
 
-    /// Red, a little more to the right, where it is opaque, and green where it is not.
+    /// Red that increases slightly to the right where it is opaque, and green elsewhere.
     fn cutout(width: usize, height: usize, opaque: impl Fn(usize, usize) -> bool) -> Image {
         let pixel = |i: usize| {
             if opaque(i % width, i / width) { [100 + (i % width) as u8, 20, 7, 255] } else { [0, 250, 0, 0] }
@@ -174,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_transparent_continues_what_is_visible_and_comes_back() {
+    fn fills_transparent_pixels_and_restores_them() {
         for (width, height) in [(1, 2), (2, 1), (7, 5), (33, 40), (64, 3)] {
             let image = cutout(width, height, |x, y| (x + y) % 5 == 1);
             let mut filled = image.clone();
@@ -191,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_colours_are_taken() {
+    fn fills_from_the_nearest_colours() {
         let filled = cutout(100, 20, |x, _| !(30..70).contains(&x)).visible().into_owned();
         let row = &pixels(&filled)[10 * 100..][..100];
         assert!((126..=130).contains(&row[31][0]) && (168..=172).contains(&row[68][0]), "{row:?}");
@@ -199,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_done_where_nothing_or_everything_is_hidden() {
+    fn does_nothing_without_transparent_or_visible_pixels() {
         for opaque in [true, false] {
             let image = cutout(5, 4, |_, _| opaque);
             assert!(matches!(image.visible(), std::borrow::Cow::Borrowed(_)));

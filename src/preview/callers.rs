@@ -1,4 +1,4 @@
-//! Who calls: how many connections each address may hold, and how often it may guess a token.
+//! Limits of clients: connections for each address, and the rate of token guesses.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -11,25 +11,27 @@ use tokio::task::AbortHandle;
 
 use super::lock;
 
-/// So many connections are held.
+/// Maximum number of connections.
 const CONNECTIONS: usize = 64;
 
-/// So many of them are held for one address.
+/// Maximum number of connections for one address.
 const CONNECTIONS_EACH: usize = 32;
 
-/// So many addresses that guessed wrong are remembered.
+/// Number of addresses with wrong tokens that are remembered.
 const GUESSERS: usize = 256;
 
-/// An address may guess wrong so often at once,
+/// Wrong tokens that an address may send in a burst.
 const GUESSES: u32 = 5;
 
-/// and then once in so long.
+/// Interval after which it may send another.
 const GUESS: Duration = Duration::from_secs(10);
 
-/// So many wrong tokens of an address are known again: pages that were left open ask with theirs for ever, which is no guessing.
+/// Number of wrong tokens of an address that are remembered: pages that were left open repeat
+/// theirs, which is not guessing.
 const KNOWN: usize = 4;
 
-/// An address as it is counted: one of IPv4, or all of a network of IPv6, of which whoever has one has 2^64.
+/// An address for the limits: an IPv4 address, or a whole /64 network of IPv6, since a client may
+/// have all its 2^64 addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Peer(IpAddr);
 
@@ -42,16 +44,16 @@ impl From<IpAddr> for Peer {
     }
 }
 
-/// A connection that is open.
+/// An open connection.
 struct Connection {
     id: u64,
     peer: Peer,
-    /// When it last asked for something that it may have.
+    /// When its last authorised request came.
     asked: Option<Instant>,
     task: AbortHandle,
 }
 
-/// The connections that are open. There is always room for a new one: an older one goes for it.
+/// The open connections. A new one always gets a place; an older one is closed for it.
 #[derive(Default)]
 pub(super) struct Connections {
     open: Mutex<Vec<Connection>>,
@@ -59,11 +61,12 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    /// Takes in a connection from `address`. `serve` has a task begin that serves it, and gives up the task's handle.
+    /// Accepts a connection from `address`. `serve` starts the task that serves it, and returns
+    /// the task's handle.
     pub(super) fn serve(self: &Arc<Self>, address: IpAddr, serve: impl FnOnce(Caller) -> AbortHandle) {
         let (id, peer) = (self.count.fetch_add(1, Ordering::Relaxed), Peer::from(address));
         let caller = Caller { id, peer, connections: Arc::clone(self), is_known: AtomicBool::new(false) };
-        // The task begins when this has returned: there is one thread.
+        // The task starts after this returns, since there is a single thread.
         let task = serve(caller);
         let mut open = lock(&self.open);
         let gone = one_too_many(&open, peer).map(|old| open.swap_remove(old));
@@ -72,7 +75,7 @@ impl Connections {
         end(gone);
     }
 
-    /// Ends a connection, for want of room for another.
+    /// Closes a connection to make room for another.
     pub(super) fn end_one(&self) {
         let mut open = lock(&self.open);
         let gone = crowd(&open).and_then(|crowd| least(&open, crowd)).map(|old| open.swap_remove(old));
@@ -87,17 +90,17 @@ fn end(gone: Option<Connection>) {
     }
 }
 
-/// Whose connection it is. It is open until this is dropped.
+/// The client of a connection, which is open until this is dropped.
 pub(super) struct Caller {
     id: u64,
     pub(super) peer: Peer,
     connections: Arc<Connections>,
-    /// Whether the last token that came this way was right.
+    /// Whether the last token on this connection was right.
     pub(super) is_known: AtomicBool,
 }
 
 impl Caller {
-    /// Something was asked for that may be had.
+    /// Notes an authorised request.
     pub(super) fn asked(&self) {
         let mut open = lock(&self.connections.open);
         if let Some(connection) = open.iter_mut().find(|connection| connection.id == self.id) {
@@ -112,7 +115,8 @@ impl Drop for Caller {
     }
 }
 
-/// Which connection goes for another one of `peer`, if one has to: one of its own, or of the address that holds most.
+/// The connection that must be closed for a new one of `peer`, if any: one of its own, or of the
+/// address that holds most.
 fn one_too_many(open: &[Connection], peer: Peer) -> Option<usize> {
     if held(open, peer) >= CONNECTIONS_EACH {
         least(open, peer)
@@ -132,22 +136,22 @@ fn crowd(open: &[Connection]) -> Option<Peer> {
     open.iter().map(|connection| connection.peer).max_by_key(|peer| held(open, *peer))
 }
 
-/// Of an address's connections, the one that never asked for what it may have, or did so longest ago.
+/// The connection of an address without an authorised request, or with the oldest one.
 fn least(open: &[Connection], peer: Peer) -> Option<usize> {
     let of_peer = open.iter().enumerate().filter(|(_, connection)| connection.peer == peer);
     of_peer.min_by_key(|(_, connection)| (connection.asked, connection.id)).map(|(index, _)| index)
 }
 
-/// What an address guessed.
+/// The wrong tokens of an address.
 struct Guesser {
     peer: Peer,
-    /// When all that it guessed is made up for.
+    /// When all of its guesses are available again.
     free: Instant,
     /// Hashes of its latest wrong tokens.
     known: [u64; KNOWN],
 }
 
-/// Who guessed wrong, and so has to wait.
+/// Addresses that sent wrong tokens, and must wait.
 #[derive(Default)]
 pub(super) struct Guesses {
     guessers: Mutex<Vec<Guesser>>,
@@ -155,7 +159,7 @@ pub(super) struct Guesses {
 }
 
 impl Guesses {
-    /// How long an address has to wait until it may guess again, if it has to.
+    /// How long an address must wait before it may guess again, if at all.
     pub(super) fn wait(&self, peer: Peer, now: Instant) -> Option<Duration> {
         let guessers = lock(&self.guessers);
         let free = guessers.iter().find(|guesser| guesser.peer == peer)?.free;
@@ -163,7 +167,7 @@ impl Guesses {
         (!wait.is_zero()).then_some(wait)
     }
 
-    /// An address guessed wrong.
+    /// Records a wrong token from an address.
     pub(super) fn wrong(&self, peer: Peer, token: &str, now: Instant) {
         let token = self.hash.hash_one(token);
         let mut guessers = lock(&self.guessers);
@@ -176,7 +180,7 @@ impl Guesses {
             return;
         }
         if guessers.len() >= GUESSERS {
-            // Whoever has least to make up for is forgotten.
+            // Forgets the address that has least to wait.
             let least = guessers.iter().enumerate().min_by_key(|(_, guesser)| guesser.free).map(|(index, _)| index);
             least.map(|index| guessers.swap_remove(index));
         }
@@ -195,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_of_ipv6_stands_for_its_network() {
+    fn groups_ipv6_addresses_by_network() {
         let peer = |text: &str| Peer::from(text.parse::<IpAddr>().unwrap());
         assert_eq!(peer("2001:db8::1"), peer("2001:db8::2:3"));
         assert_ne!(peer("2001:db8::1"), peer("2001:db8:0:1::1"));
@@ -204,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn who_holds_most_makes_room() {
+    fn closes_a_connection_of_the_address_with_most() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let task = runtime.spawn(async {}).abort_handle();
         let mut open: Vec<Connection> = Vec::new();
@@ -214,7 +218,7 @@ mod tests {
             open.push(Connection { id, peer: peer(number), asked, task: task.clone() });
             gone.map(|gone| (gone.peer, gone.id))
         };
-        // Its first one is served, and outlives those that are idle.
+        // Its first connection has an authorised request, and outlives idle ones.
         assert_eq!(add(1, Some(Instant::now())), None);
         for _ in 1..CONNECTIONS_EACH {
             assert_eq!(add(1, None), None);
@@ -227,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn guessing_gets_slow_and_no_one_else_waits() {
+    fn limits_guesses_for_each_address() {
         let (guesses, now) = (Guesses::default(), Instant::now());
         for guess in 0..GUESSES {
             assert_eq!(guesses.wait(peer(1), now), None, "{guess}");
@@ -238,12 +242,12 @@ mod tests {
         assert_eq!(guesses.wait(peer(1), now + GUESS), None);
         guesses.wrong(peer(1), "another", now + GUESS);
         assert_eq!(guesses.wait(peer(1), now + GUESS), Some(GUESS));
-        // A page that was left open.
+        // Simulates a page that was left open.
         for _ in 0..100 {
             guesses.wrong(peer(2), "old", now);
         }
         assert_eq!(guesses.wait(peer(2), now), None);
-        // There are more addresses than are remembered; those that have to wait still do.
+        // With more addresses than are remembered, those that must wait are kept.
         for number in 10..10 + 2 * GUESSERS as u32 {
             guesses.wrong(peer(number), "wrong", now);
         }

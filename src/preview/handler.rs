@@ -1,4 +1,4 @@
-//! What the page and programs ask for, and what they are answered.
+//! Answers the requests of the page and of programs.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,17 +20,17 @@ use super::{Token, metrics};
 use crate::task::SigmaChoice;
 use crate::video::{SettingsUpdate, record};
 
-/// The body of a request is no longer than this,
+/// Maximum size of a request body in bytes.
 const LONGEST: usize = 4096;
 
-/// and is there by then.
+/// Time limit for receiving it.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 const PAGE: &str = include_str!("page.html");
 const SCRIPT: &str = include_str!("page.js");
 const STYLE: &str = include_str!("page.css");
 
-/// Who answers.
+/// Answers requests.
 pub(super) struct RequestHandler {
     board: Arc<SharedState>,
     token: Option<Token>,
@@ -41,7 +41,7 @@ pub(super) struct RequestHandler {
 
 type Answer = Response<Full<Bytes>>;
 
-/// What the page sends to change something.
+/// The settings that the page sends.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Control {
@@ -55,7 +55,7 @@ impl RequestHandler {
         Self { board, token, guesses: Guesses::default(), address, denoises }
     }
 
-    /// The answer to a request. All that comes from outside is looked at here; nothing of it may panic.
+    /// Answers a request. All external input is checked here; nothing in it may cause a panic.
     pub(super) async fn answer(&self, caller: &Caller, request: Request<Incoming>) -> Answer {
         let (head, body) = request.into_parts();
         let body = match received(body).await {
@@ -69,7 +69,7 @@ impl RequestHandler {
             return said(StatusCode::FORBIDDEN, "this name is not the preview's; use its address");
         }
         let (path, reads) = (head.uri.path(), matches!(head.method, Method::GET | Method::HEAD));
-        // These hold nothing that is secret.
+        // These resources hold no secrets.
         match path {
             "/" if reads => return page(PAGE, "text/html; charset=utf-8"),
             "/page.js" if reads => return page(SCRIPT, "text/javascript; charset=utf-8"),
@@ -111,7 +111,8 @@ impl RequestHandler {
         page(metrics::text(&figures), "text/plain; version=0.0.4; charset=utf-8")
     }
 
-    /// It takes as long as until a new frame comes, and frames are encoded once: how many ask makes no difference to the run.
+    /// Waits for a new frame. Frames are encoded once, so that the number of clients does not
+    /// affect the run.
     async fn pair(&self, query: &str) -> Answer {
         let seen = query.strip_prefix("seen=").and_then(|seen| seen.parse().ok());
         let Some(pair) = self.board.next(seen).await else {
@@ -126,10 +127,11 @@ impl RequestHandler {
         }
     }
 
-    /// Whether a request was meant for this, and not sent by a page from elsewhere under a name that leads here.
+    /// Whether a request was meant for this server, rather than sent by another site's page
+    /// through DNS rebinding.
     fn is_meant(&self, head: &Parts) -> bool {
         if !self.address.ip().is_loopback() {
-            // The token says so.
+            // The token proves that.
             return true;
         }
         let mut hosts = head.headers.get_all(header::HOST).iter();
@@ -142,14 +144,15 @@ impl RequestHandler {
             || name.is_some_and(|(name, _)| name == self.address.ip().to_string())
     }
 
-    /// What is answered to whoever has not got the token, and nothing to whoever has.
+    /// The response to a client without the right token; `None` for a client with it.
     fn refusal(&self, caller: &Caller, head: &Parts) -> Option<Answer> {
         let token = self.token.as_ref()?;
         let now = Instant::now();
         let given = text(head, header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
         let is_right = given.is_some_and(|given| token.is(given));
-        // Whoever guesses at his address keeps nobody away who has a token that cannot be guessed. One that somebody chose may be, and so
-        // says nothing while the address has to wait, unless it came over this connection before.
+        // Guesses from the same address do not lock out a client with a random token. A chosen
+        // token can be guessed, so it is not accepted while the address must wait, unless this
+        // connection presented it before.
         if is_right && token.is_random {
             caller.is_known.store(true, Ordering::Relaxed);
             return None;
@@ -166,7 +169,7 @@ impl RequestHandler {
         if is_right {
             return None;
         }
-        // Whoever gives none does not guess.
+        // A missing token is not a guess.
         if let Some(given) = given {
             self.guesses.wrong(caller.peer, given, now);
         }
@@ -175,7 +178,7 @@ impl RequestHandler {
     }
 
     fn settings(&self, head: &Parts, body: &[u8]) -> Result<SettingsUpdate, String> {
-        // A page from elsewhere can post text without asking, and JSON not.
+        // Pages of other sites can post text without preflight (CORS), but not JSON.
         if !text(head, header::CONTENT_TYPE).is_some_and(|kind| kind.starts_with("application/json")) {
             return Err("expected application/json".to_owned());
         }
@@ -198,10 +201,10 @@ impl RequestHandler {
     }
 }
 
-/// The whole body of a request, or why it is not taken.
+/// The whole body of a request, or the reason why it is rejected.
 async fn received(body: Incoming) -> Result<Bytes, (StatusCode, &'static str)> {
     let too_long = (StatusCode::PAYLOAD_TOO_LARGE, "no more than 4096 bytes are taken");
-    // One that says how long it is need not come.
+    // Rejects by the declared length, before the body arrives.
     if body.size_hint().lower() > LONGEST as u64 {
         return Err(too_long);
     }

@@ -1,11 +1,11 @@
-//! Figures as Prometheus reads them (its text format, version 0.0.4).
+//! Metrics in the text format of Prometheus, version 0.0.4.
 
 use std::fmt::Write;
 
 use super::state::Metrics;
 use crate::video::{Histogram, StreamStatus};
 
-/// The figures of a run. Names stay; README lists them.
+/// The metrics of a run. Names are stable; README lists them.
 pub(super) fn text(figures: &Metrics) -> String {
     let Metrics { counters, rate, stream_status, latency } = figures;
     let StreamStatus { quality, changes, sigma, temporal, repeated, failed } = stream_status;

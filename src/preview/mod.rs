@@ -1,5 +1,6 @@
-//! A live view: one small page that shows a stream before and after and lets its treatment be changed, and figures for
-//! Prometheus. Nothing is copied or encoded for it unless somebody looks.
+//! A live view: one small page that shows the input and the result of a stream and allows settings
+//! to be changed, and metrics for Prometheus. Nothing is copied or encoded for it unless a client
+//! asks.
 
 mod callers;
 mod handler;
@@ -18,15 +19,15 @@ pub use server::Preview;
 
 use crate::error::{Error, Result};
 
-/// The port where none is given.
+/// The default port.
 const PORT: u16 = 8070;
 
-/// Where a live view is served.
+/// The address of a live view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Address(pub SocketAddr);
 
 impl Default for Address {
-    /// This machine alone.
+    /// This machine only.
     fn default() -> Self {
         Self(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), PORT))
     }
@@ -46,19 +47,19 @@ impl FromStr for Address {
     }
 }
 
-/// What whoever looks has to know, where the view is not for this machine alone.
+/// The secret that clients must present if other machines can reach the live view.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
     text: String,
-    /// Whether it is one of 2^128, which nobody guesses however often he may.
+    /// Whether it has 128 random bits, and thus cannot be guessed.
     is_random: bool,
 }
 
 impl Token {
-    /// A token that somebody chose.
+    /// A token chosen by the user.
     ///
     /// # Errors
-    /// [`Error::Usage`] for one that cannot be part of an address, or is guessed soon.
+    /// [`Error::Usage`] for a token that cannot be part of a URL, or is too short.
     pub fn chosen(text: String) -> Result<Self> {
         let is_plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
         if text.len() >= 8 && is_plain {
@@ -67,10 +68,10 @@ impl Token {
         Err(Error::usage("the preview's token has to be 8 or more of the letters a to z, digits, -, _ and ."))
     }
 
-    /// A new one.
+    /// A random token.
     ///
     /// # Errors
-    /// [`Error::Usage`] where the system has nothing random.
+    /// [`Error::Usage`] when the system provides no random bytes.
     pub fn random() -> Result<Self> {
         let mut bytes = [0; 16];
         let read = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
@@ -78,7 +79,7 @@ impl Token {
         Ok(Self { text: bytes.iter().map(|byte| format!("{byte:02x}")).collect(), is_random: true })
     }
 
-    /// Whether `given` is it, in a time that does not say how much of it is right.
+    /// Compares with `given` in constant time.
     fn is(&self, given: &str) -> bool {
         let differs = self.text.bytes().zip(given.bytes()).fold(0, |differs, (a, b)| differs | (a ^ b));
         self.text.len() == given.len() && differs == 0
@@ -86,7 +87,7 @@ impl Token {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Whatever a thread that panicked left is still figures, wishes and lists of callers.
+    // The shared data stays valid when a thread panics with the lock held.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -95,7 +96,7 @@ mod tests {
     use super::{Address, Token};
 
     #[test]
-    fn addresses_as_people_write_them() {
+    fn parses_addresses() {
         for (text, address) in [
             ("127.0.0.1:9000", "127.0.0.1:9000"),
             ("9000", "127.0.0.1:9000"),
@@ -112,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens() {
+    fn compares_and_checks_tokens() {
         let token = Token::chosen("correct-horse".into()).unwrap();
         assert!(token.is("correct-horse"));
         assert!(!token.is("correct-hors") && !token.is("correct-horsf") && !token.is(""));

@@ -3,7 +3,7 @@
 const $ = (id) => document.getElementById(id);
 const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 
-// Behind the #, so that it is in no log and no request line.
+// The token follows the #, so that it appears in no log and no request line.
 const token = new URLSearchParams(location.hash.slice(1)).get("token");
 const headers = token ? { Authorization: `Bearer ${token}` } : {};
 
@@ -17,7 +17,7 @@ function say(text) {
   $("message").textContent = text;
 }
 
-// The frame: before on the left of the divider, after on the right.
+// The frame: the input on the left of the divider, the result on the right.
 
 const canvas = $("frame");
 const paper = canvas.getContext("2d");
@@ -91,12 +91,12 @@ async function frames() {
       say(error instanceof TypeError ? "the run has ended, or cannot be reached" : error.message);
       await pause(1000);
     }
-    // Frames are encoded for nobody else: about ten a second will do.
+    // Frames are encoded only for clients; about 10 fps suffice.
     await pause(80);
   }
 }
 
-// The figures.
+// The metrics.
 
 let told = null;
 
@@ -126,7 +126,7 @@ async function figures() {
       if ($("auto").checked) followSigma(status);
       first = false;
     } catch {
-      // Whoever asks for frames says what is wrong.
+      // The request for frames reports the error.
     }
   }
 }

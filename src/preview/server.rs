@@ -1,4 +1,4 @@
-//! The live view's server: one thread, and what each connection may take of it.
+//! The server of the live view: one thread, with limits for each connection.
 
 use std::convert::Infallible;
 use std::io;
@@ -23,33 +23,34 @@ use crate::error::{Error, Result};
 use crate::media::stream::{VideoFormat, VideoFrame};
 use crate::video::{RunStatus, SettingsUpdate};
 
-/// Whoever is connected and has not asked (again) by then is left.
+/// A connection without a (further) request for this long is closed.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// The head of a request is no longer than this, and what is read ahead neither.
+/// Maximum size of the head of a request and of read-ahead.
 const LONGEST_HEAD: usize = 16 << 10;
 
-/// The system keeps so much of what a connection does not take, and of what is not taken from it.
+/// Size of the kernel's send and receive buffers of a connection.
 const BUFFER: u32 = 128 << 10;
 
-/// So many connections wait to be taken.
+/// Maximum number of connections that wait to be accepted.
 const BACKLOG: u32 = 128;
 
-/// Where the system has no room for a connection, it may have some a moment later.
+/// Pause after the system had no resources for a connection.
 const MOMENT: Duration = Duration::from_millis(10);
 
-/// A live view that is being served. It ends when it is dropped.
+/// A running live view. It ends when it is dropped.
 pub struct Preview {
     board: Arc<SharedState>,
     pen: MetricsSampler,
     url: String,
-    /// Ends the server when it is dropped.
+    /// Dropping it ends the server.
     _end: oneshot::Sender<()>,
 }
 
 impl Preview {
-    /// Serves a view of frames that are as `before` describes them and become what `after` describes. `denoises` says whether
-    /// their noise is known and frames before may be drawn on. An address that is not for this machine alone wants a token.
+    /// Serves a live view of a run with input format `before` and result format `after`.
+    /// `denoises` says whether sigma and the use of previous frames can be set. An address that
+    /// other machines can reach requires a token.
     ///
     /// # Errors
     /// [`Error::Usage`] when it cannot be served there.
@@ -79,7 +80,7 @@ impl Preview {
         let (end, ended) = oneshot::channel();
         let body = move || {
             runtime.spawn(accept(listener, Arc::new(desk)));
-            // With the runtime go all connections.
+            // Dropping the runtime closes all connections.
             let _ = runtime.block_on(ended);
         };
         let spawned = thread::Builder::new().name("preview".to_owned()).spawn(body);
@@ -87,22 +88,22 @@ impl Preview {
         Ok(Self { board, pen: MetricsSampler::new(), url, _end: end })
     }
 
-    /// Where it is to be seen, with its token.
+    /// The URL of the live view, including its token.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Tells how far the run has come.
+    /// Updates the metrics from a run.
     pub fn on_progress(&mut self, running: &RunStatus<'_>) {
         self.pen.write(&self.board, running);
     }
 
-    /// Shows a frame to whoever waits for one.
+    /// Passes a frame to the clients that wait for one.
     pub fn on_frame(&self, before: &VideoFrame, after: &VideoFrame) {
         self.board.on_frame(before, after);
     }
 
-    /// What is wished for since this was last asked.
+    /// The new settings since the last call.
     pub fn settings(&self) -> Option<SettingsUpdate> {
         self.board.take_wishes()
     }
@@ -112,19 +113,19 @@ fn listen(runtime: &Runtime, Address(address): Address) -> io::Result<TcpListene
     let _inside = runtime.enter();
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
     socket.set_reuseaddr(true)?;
-    // Connections have these of it.
+    // Accepted connections inherit these.
     socket.set_send_buffer_size(BUFFER)?;
     socket.set_recv_buffer_size(BUFFER)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
-/// Takes connections for ever.
+/// Accepts connections for ever.
 async fn accept(listener: TcpListener, desk: Arc<RequestHandler>) {
     let connections = Arc::new(Connections::default());
     loop {
         let Ok((stream, address)) = listener.accept().await else {
-            // Most likely no descriptor is left.
+            // Probably there is no free file descriptor.
             connections.end_one();
             sleep(MOMENT).await;
             continue;
@@ -134,7 +135,7 @@ async fn accept(listener: TcpListener, desk: Arc<RequestHandler>) {
     }
 }
 
-/// Answers what comes over one connection.
+/// Answers the requests of one connection.
 async fn attend(stream: TcpStream, caller: Caller, desk: Arc<RequestHandler>) {
     let service = service_fn(|request| async { Ok::<_, Infallible>(desk.answer(&caller, request).await) });
     let served = http1::Builder::new()
@@ -144,6 +145,6 @@ async fn attend(stream: TcpStream, caller: Caller, desk: Arc<RequestHandler>) {
         .half_close(true)
         .title_case_headers(true)
         .serve_connection(Socket::new(stream), service);
-    // Whoever asked may be gone.
+    // The client may have disconnected.
     let _ = served.await;
 }

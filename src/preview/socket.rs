@@ -1,4 +1,5 @@
-//! A connection that waits for whoever reads slowly, but not for ever, and takes no further request meanwhile.
+//! A connection that waits for a slow reader with a time limit, and accepts no further request
+//! meanwhile.
 
 use std::future::Future;
 use std::io;
@@ -11,13 +12,13 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
-/// Whoever takes nothing for so long is left.
+/// A client that reads nothing for this long is disconnected.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A connection whose other side may read slowly.
+/// A connection whose client may read slowly.
 pub(super) struct Socket {
     stream: TokioIo<TcpStream>,
-    /// Runs while there is something that the other side does not take.
+    /// The timeout, which runs while the client does not read pending data.
     stuck: Option<Pin<Box<Sleep>>>,
 }
 
@@ -26,11 +27,11 @@ impl Socket {
         Self { stream: TokioIo::new(stream), stuck: None }
     }
 
-    /// What became of a write, which fails when nothing was taken for too long.
+    /// Checks the result of a write, which fails when the client read nothing for too long.
     fn watched(&mut self, context: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if written.is_ready() {
             if self.stuck.take().is_some() {
-                // Reading goes on.
+                // Resumes reading.
                 context.waker().wake_by_ref();
             }
             return written;
@@ -46,7 +47,8 @@ impl Read for Socket {
         context: &mut Context<'_>,
         buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        // Answers to whoever sends requests and reads no answers would pile up.
+        // Prevents responses from piling up for a client that sends requests and reads no
+        // responses.
         if self.stuck.is_some() {
             return Poll::Pending;
         }

@@ -1,4 +1,4 @@
-//! What the run and those who look at it share.
+//! State shared by the run and the clients of the live view.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -16,25 +16,25 @@ use crate::media::{Image, Metadata, Samples};
 use crate::tensor::{FrameConverter, Range};
 use crate::video::{Counters, Histogram, RunStatus, SettingsUpdate, StreamStatus, record};
 
-/// Figures are brought up to date so often.
+/// Interval between updates of the metrics.
 const FRESH: Duration = Duration::from_millis(250);
 
-/// The time over which the rate is told.
+/// Time window of the reported rate.
 const RATE: Duration = Duration::from_secs(2);
 
-/// Wider frames are shown smaller.
+/// Maximum width of shown frames; wider ones are reduced.
 const WIDEST: usize = 1280;
 
-/// How good the frames that are shown are.
+/// JPEG quality of shown frames.
 const JPEG_QUALITY: u8 = 85;
 
-/// How long whoever wants a frame waits for one.
+/// How long a request waits for a frame.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Between frames that are shown is at least so much time, however many ask.
+/// Minimum interval between shown frames, for any number of clients.
 const GAP: Duration = Duration::from_millis(50);
 
-/// The figures of a run.
+/// The metrics of a run.
 #[derive(Clone)]
 pub(super) struct Metrics {
     pub(super) counters: Counters,
@@ -43,22 +43,22 @@ pub(super) struct Metrics {
     pub(super) latency: Histogram,
 }
 
-/// A frame before and after.
+/// The input and the result of a frame.
 pub(super) struct Pair {
     pub(super) index: u64,
     before: Vec<u8>,
     after: Vec<u8>,
     shown: Instant,
-    /// Both as JPEGs, or why not, once somebody asked.
+    /// Both as JPEGs, or the error; computed on the first request.
     encoded: OnceLock<std::result::Result<Bytes, String>>,
 }
 
-/// What the run and those who look at it share.
+/// State shared by the run and the clients of the live view.
 pub(super) struct SharedState {
     before: VideoFormat,
     after: VideoFormat,
     figures: Mutex<Option<Metrics>>,
-    /// Whether somebody waits for a frame.
+    /// Whether a client waits for a frame.
     wanted: AtomicBool,
     pair: watch::Sender<Option<Arc<Pair>>>,
     settings: Mutex<Option<SettingsUpdate>>,
@@ -76,7 +76,7 @@ impl SharedState {
         }
     }
 
-    /// From the run: a frame, which is kept if somebody waits for one.
+    /// Called by the run with a frame, which is kept if a client waits for one.
     pub(super) fn on_frame(&self, before: &VideoFrame, after: &VideoFrame) {
         if !self.wanted.load(Ordering::Relaxed) {
             return;
@@ -96,12 +96,12 @@ impl SharedState {
         self.pair.send_replace(Some(Arc::new(pair)));
     }
 
-    /// From the run: what is wished for since it last asked.
+    /// Called by the run: takes the new settings since the last call.
     pub(super) fn take_wishes(&self) -> Option<SettingsUpdate> {
         lock(&self.settings).take()
     }
 
-    /// From whoever looks: what is wished for, beside what was and is not done yet.
+    /// Called for a client: merges new settings with those that were not applied yet.
     pub(super) fn wish(&self, more: SettingsUpdate) {
         let mut settings = lock(&self.settings);
         let SettingsUpdate { sigma, steps, temporal } = settings.take().unwrap_or_default();
@@ -116,9 +116,9 @@ impl SharedState {
         lock(&self.figures).clone()
     }
 
-    /// The next frame after that of number `seen`; none when none comes for long.
+    /// The next frame after index `seen`; `None` on timeout.
     pub(super) async fn next(&self, seen: Option<u64>) -> Option<Arc<Pair>> {
-        // What is there may be old: it is what somebody else, or nobody, wanted.
+        // The stored frame may be old, from an earlier request.
         let mut pair = self.pair.subscribe();
         let new = async {
             loop {
@@ -133,7 +133,8 @@ impl SharedState {
         timeout(PATIENCE, new).await.ok()?
     }
 
-    /// Two JPEGs, the first behind its length in four bytes, the most significant first. They are made once, however many ask.
+    /// Two JPEGs; the first is preceded by its length in four bytes, big-endian. They are encoded
+    /// once for all clients.
     pub(super) fn encode(&self, pair: &Pair) -> std::result::Result<Bytes, String> {
         let encode = || {
             let before = jpeg(&self.before, &pair.before)?;
@@ -145,7 +146,7 @@ impl SharedState {
     }
 }
 
-/// Brings a board's figures up to date.
+/// Updates the metrics in the shared state.
 pub(super) struct MetricsSampler {
     written: Instant,
     recent: record::Recent,
@@ -173,7 +174,7 @@ impl MetricsSampler {
     }
 }
 
-/// A frame of a stream as a JPEG, made smaller where it is wide.
+/// Encodes a frame of a stream as JPEG, reduced if it is wide.
 fn jpeg(video: &VideoFormat, bytes: &[u8]) -> Result<Vec<u8>> {
     let range = Range::new(0.0, 255.0)?;
     let area = video.width * video.height;
@@ -189,7 +190,7 @@ fn jpeg(video: &VideoFormat, bytes: &[u8]) -> Result<Vec<u8>> {
                 for row in plane[y * step * video.width..].chunks(video.width).take(step) {
                     sum += row[x * step..].iter().take(step).sum::<f32>();
                 }
-                // A cast holds to 0 and 255.
+                // The cast saturates to 0 and 255.
                 samples.push((sum / (step * step) as f32).round() as u8);
             }
         }
@@ -213,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_is_shown_as_it_is_or_smaller() {
+    fn shows_frames_at_full_or_reduced_size() {
         for (width, height, shown) in [(64, 48, (64, 48)), (1300, 20, (650, 10)), (1, 1, (1, 1))] {
             let video = VideoFormat::new(width, height, Rate::of(25), "rgb24".parse().unwrap());
             let frame = read(&jpeg(&video, &[200, 100, 50].repeat(width * height)).unwrap());
@@ -224,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_are_kept_for_whoever_waits_and_for_nobody_else() {
+    fn keeps_frames_only_for_waiting_clients() {
         let video = VideoFormat::new(2, 2, Rate::of(25), "gray".parse().unwrap());
         let board = Arc::new(SharedState::new(video.clone(), video));
         let frame = |index| VideoFrame { bytes: vec![index as u8; 4], index, ..VideoFrame::default() };
@@ -248,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn wishes_add_up() {
+    fn merges_settings() {
         let video = VideoFormat::new(2, 2, Rate::of(25), "gray".parse().unwrap());
         let board = SharedState::new(video.clone(), video);
         board.wish(SettingsUpdate { steps: Some(2), ..SettingsUpdate::default() });

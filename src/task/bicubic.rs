@@ -1,15 +1,16 @@
-//! Bicubic enlargement of a plane by a whole factor.
+//! Bicubic enlargement of a plane by an integer factor.
 
 use crate::tensor::mirror;
 
-/// Samples that a value is mixed from, along each axis.
+/// Samples per interpolated value, along each axis.
 const TAPS: usize = 4;
 
-/// The cubic of Keys 1981 ("Cubic convolution interpolation", equation 15, a = -1/2), which most resizers call bicubic.
-/// Beyond its edges a plane repeats them.
+/// Keys' cubic (1981, "Cubic convolution interpolation", equation 15, a = -1/2), the usual bicubic
+/// filter. Border samples are repeated.
 #[derive(Clone, Debug)]
 pub(super) struct Bicubic {
-    /// For each of a sample's outputs along an axis: where its taps begin, counted from two samples before, and their weights.
+    /// For each output of a sample along an axis: the first tap, relative to two samples before,
+    /// and the weights.
     phases: Vec<(usize, [f32; TAPS])>,
 }
 
@@ -17,7 +18,7 @@ impl Bicubic {
     /// Enlargement by `scale`, at least 1, along each axis.
     pub(super) fn new(scale: usize) -> Self {
         let phases = (0..scale).map(|phase| {
-            // Where the output's centre lies, counted from the sample's.
+            // Position of the output's centre relative to the sample's.
             let at = (phase as f64 + 0.5) / scale as f64 - 0.5;
             let first = at.floor() - 1.0;
             let weights = std::array::from_fn(|tap| keys(at - first - tap as f64) as f32);
@@ -26,18 +27,19 @@ impl Bicubic {
         Self { phases: phases.collect() }
     }
 
-    /// How many times longer an enlarged row is.
+    /// The enlargement factor.
     pub(super) fn scale(&self) -> usize {
         self.phases.len()
     }
 
-    /// Row `y` of the enlarged `plane`, whose rows have `width` values, from column `x` on; `y` and the columns may lie
-    /// beyond the enlarged plane, where it is mirrored. `line` is for work.
+    /// Row `y` of the enlarged `plane`, whose rows have `width` values, from column `x` on. `y`
+    /// and the columns may lie beyond the enlarged plane, where it is mirrored. `line` is work
+    /// space.
     pub(super) fn row(&self, plane: &[f32], width: usize, y: usize, x: usize, line: &mut Vec<f32>, out: &mut [f32]) {
         let (scale, height) = (self.scale(), plane.len() / width);
         let y = mirror(y.cast_signed(), height * scale);
         let (first, weights) = self.phases[y % scale];
-        // Two samples on each side of the row, so that no tap falls off.
+        // Pads two samples on each side of the row, so that no tap is out of bounds.
         let rows: [&[f32]; TAPS] = std::array::from_fn(|tap| {
             let row = (y / scale + first + tap).saturating_sub(2).min(height - 1);
             &plane[row * width..][..width]
@@ -100,14 +102,14 @@ mod tests {
     }
 
     #[test]
-    fn weights_are_those_of_the_literature() {
-        // A quarter of a pixel off a sample: (-9, 111, 29, -3) / 128.
+    fn matches_published_weights() {
+        // A quarter of a pixel from a sample: (-9, 111, 29, -3) / 128.
         let out = enlarge(&[0.0, 0.0, 0.0, 128.0, 0.0, 0.0, 0.0], 7, 2);
         assert_eq!(&out[2..12], [0.0, -3.0, -9.0, 29.0, 111.0, 111.0, 29.0, -9.0, -3.0, 0.0]);
     }
 
     #[test]
-    fn a_ramp_stays_one_inside() {
+    fn preserves_ramps_inside() {
         for scale in [2, 3, 4] {
             let plane: Vec<f32> = (0..40).map(|i| (i % 8) as f32 + 10.0 * (i / 8) as f32).collect();
             let out = enlarge(&plane, 8, scale);
@@ -122,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_is_a_part_of_the_whole_and_mirrored_beyond() {
+    fn window_equals_part_of_the_whole_and_mirrors_beyond() {
         let plane: Vec<f32> = (0..35).map(|i| ((i * i) % 17) as f32).collect();
         let whole = enlarge(&plane, 7, 2);
         let (bicubic, mut line, mut out) = (Bicubic::new(2), Vec::new(), [0.0; 6]);

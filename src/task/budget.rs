@@ -1,24 +1,24 @@
-//! How large a tile may be: as the caller says, or as memory allows.
+//! The size of tiles: as requested, or as memory allows.
 
 use crate::error::{Error, Result};
 use crate::machine;
 use crate::tile::{Locality, TilePlan};
 
-/// Working memory that ONNX Runtime is taken to need per input pixel where a manifest does not say: bytes of about 512
-/// float channels at full resolution.
+/// Assumed working memory of ONNX Runtime per input pixel if the manifest does not give it: about
+/// 512 float channels at full resolution.
 const UNKNOWN_BYTES_PER_PIXEL: usize = 2048;
 
 /// How tiles are chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TileChoice {
-    /// The longest side of a tile; `None` for the largest that fits the budget.
+    /// Maximum side of a tile; `None` for the largest that fits the budget.
     pub limit: Option<usize>,
-    /// How much neighbours share; `None` for what the network needs.
+    /// Overlap of neighbours; `None` for the minimum that the network needs.
     pub overlap: Option<usize>,
 }
 
 impl TileChoice {
-    /// The same tiles on a grid that is so many times coarser.
+    /// The same tiles on a grid that is coarser by `scale`.
     pub(super) fn on_coarser_grid(self, scale: usize) -> Self {
         Self {
             limit: self.limit.map(|limit| limit.div_ceil(scale)),
@@ -26,16 +26,16 @@ impl TileChoice {
         }
     }
 
-    /// The same tiles on a grid that is so many times finer.
+    /// The same tiles on a grid that is finer by `scale`.
     pub(super) fn on_finer_grid(self, scale: usize) -> Self {
         Self { limit: self.limit.map(|limit| limit * scale), overlap: self.overlap.map(|overlap| overlap * scale) }
     }
 }
 
-/// What may be used of memory.
+/// The memory budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
-    /// Bytes that the whole process may hold.
+    /// Maximum memory of the whole process, in bytes.
     pub max_memory: u64,
 }
 
@@ -47,13 +47,14 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// What is left for tiles beside what the process holds already and `reserve` bytes that it will still ask for.
+    /// The memory left for tiles beside what the process holds already and `reserve` bytes that it
+    /// will still allocate.
     pub fn room(self, reserve: u64) -> MemoryHeadroom {
         MemoryHeadroom { max_memory: self.max_memory, held: machine::resident_memory() + reserve }
     }
 }
 
-/// What is left of a budget.
+/// The rest of a budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryHeadroom {
     max_memory: u64,
@@ -61,15 +62,16 @@ pub struct MemoryHeadroom {
 }
 
 impl MemoryHeadroom {
-    /// Where so many bytes more are held.
+    /// The headroom after `bytes` more are held.
     pub fn minus(self, bytes: u64) -> Self {
         Self { held: self.held + bytes, ..self }
     }
 
-    /// Cuts an image of `width` by `height` pixels and `planes` planes into the largest tiles that fit.
+    /// Divides an image of `width` by `height` pixels and `planes` planes into the largest tiles
+    /// that fit.
     ///
     /// # Errors
-    /// [`Error::Usage`] when not even the smallest tile fits, or the tile that was asked for is no tile.
+    /// [`Error::Usage`] when not even the smallest tile fits, or the requested tile is invalid.
     pub fn tiles(
         self,
         [width, height, planes]: [usize; 3],
@@ -83,7 +85,7 @@ impl MemoryHeadroom {
         let per_pixel = bytes_per_pixel.unwrap_or(UNKNOWN_BYTES_PER_PIXEL);
         let cost = |plan: &TilePlan| {
             let (tile_width, tile_height) = plan.tile_size();
-            // A band of joined rows, which a whole image does without.
+            // A band of joined rows, which a single tile does not need.
             let band = if plan.is_whole() { 0 } else { width * tile_height * planes * size_of::<f32>() };
             (tile_width * tile_height * per_pixel + band) as u64
         };
@@ -92,7 +94,7 @@ impl MemoryHeadroom {
         if cost(&whole) <= left {
             return Ok(whole);
         }
-        // Not square where the image is not: a limit is the longest side, and a narrow image has short tiles.
+        // The limit applies to the longest side; tiles of a narrow image are not square.
         let smallest = TilePlan::smallest(locality).max(choice.overlap.map_or(0, |overlap| 2 * overlap));
         let fits = |limit: usize| {
             let plan = TilePlan::cut(width, height, limit, choice.overlap, locality)?;
@@ -135,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn more_memory_means_larger_tiles() {
+    fn chooses_larger_tiles_with_more_memory() {
         let tile = |mebibytes: u64| {
             let plan = room(mebibytes << 20).tiles([4000, 3000, 3], TileChoice::default(), LOCAL, Some(20));
             plan.unwrap().tile_size().0
@@ -145,13 +147,13 @@ mod tests {
     }
 
     #[test]
-    fn too_little_memory_names_what_would_do() {
+    fn reports_the_memory_that_would_suffice() {
         let error = room(0).tiles([4000, 3000, 3], TileChoice::default(), LOCAL, Some(100)).unwrap_err();
         assert!(error.to_string().contains("raise --max-memory"), "{error}");
     }
 
     #[test]
-    fn an_asked_for_tile_is_taken() {
+    fn uses_the_requested_tile() {
         let choice = TileChoice { limit: Some(128), overlap: None };
         let plan = room(0).tiles([400, 300, 3], choice, LOCAL, None).unwrap();
         assert!(plan.tile_size().0 <= 128);

@@ -1,4 +1,4 @@
-//! Latents to images, by the decoder half of an autoencoder.
+//! Decodes latents to images with the decoder of an autoencoder.
 
 use std::ops::ControlFlow;
 
@@ -13,7 +13,7 @@ use crate::model::DecoderSpec;
 use crate::network::{Network, Shape};
 use crate::tile::Locality;
 
-/// The table of an evaluation that stands alone: its output is the result.
+/// Coefficients of a single evaluation: its output is the result.
 const ONCE: Step = Step {
     t: 0.0,
     level: Level::CLEAN,
@@ -28,12 +28,14 @@ const ONCE: Step = Step {
     keep: None,
 };
 
-/// Images, `[images, channels, scale * height, scale * width]`, of `latents`, `[images, C, height, width]`, one after the other and in tiles
-/// as memory allows. A decoder that looks at the whole latent gives tiles that are mixed over their seams.
+/// Decodes `latents`, `[images, C, height, width]`, to images, `[images, channels, scale * height,
+/// scale * width]`, one after the other and in tiles as memory allows. Tiles of a decoder with
+/// global operations are blended over their seams.
 ///
 /// # Errors
-/// [`Error::Usage`](crate::Error::Usage) for what does not fit the memory that may be used;
-/// [`Error::Evaluation`](crate::Error::Evaluation) when the network fails; [`Error::Interrupted`](crate::Error::Interrupted).
+/// [`Error::Usage`](crate::Error::Usage) when it does not fit the memory budget;
+/// [`Error::Evaluation`](crate::Error::Evaluation) when the network fails;
+/// [`Error::Interrupted`](crate::Error::Interrupted).
 pub(super) fn decode(
     decoder: &DecoderSpec,
     network: &mut dyn Network,
@@ -59,7 +61,7 @@ pub(super) fn decode(
     Ok(images)
 }
 
-/// A latent, `[C, height, width]`, and the image that comes of it.
+/// A latent, `[C, height, width]`, and its decoded image.
 struct Decoded<'a> {
     decoder: &'a DecoderSpec,
     latent: &'a [f32],

@@ -1,4 +1,5 @@
-//! Denoising: a frame with noise sigma *is* `x` at that sigma, so the plan starts there and no noise is added.
+//! Denoising: an image with noise sigma is `x` at that sigma, so the plan starts there without
+//! added noise.
 
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -22,25 +23,27 @@ use crate::network::Network;
 use crate::tensor;
 use crate::tile::TilePlan;
 
-/// How noisy an image is taken to be.
+/// The noise level of an image.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum SigmaChoice {
-    /// As it is estimated to be.
+    /// Estimated from the image.
     #[default]
     Auto,
-    /// A standard deviation in 8-bit units, as the field quotes it: 25 means 25/255 of the full range.
+    /// Standard deviation in 8-bit units, as in the literature: 25 means 25/255 of the full range.
     Known(f64),
-    /// Standard deviations of luma, and of chroma averaged over 2x2, in 8-bit units: what noise of a camera is, whose planes differ.
+    /// Standard deviations of luma and of chroma averaged over 2x2, in 8-bit units, for camera
+    /// noise, which differs between planes.
     Planes([f64; 2]),
-    /// At each pixel as the profile has it for the signal there: that of the image after a binomial filter of 5x5
-    /// pixels. The networks' map has one plane, so that it is the root of the channels' mean variance.
+    /// From a noise profile at each pixel, by the signal of the image after a binomial filter of
+    /// 5x5 pixels. The networks' map has one plane, which holds the root mean variance of the
+    /// channels.
     Profile(NoiseProfile),
 }
 
 impl SigmaChoice {
-    /// The standard deviations that are stated for a network's planes, as parts of the full range: those of luma and of chroma where
-    /// it `has_planes` of both, or else that of red, green and blue, and 0. Of grey images there is no chroma. None where nothing is
-    /// stated, or a profile is.
+    /// The given standard deviations for the planes of a network, as parts of the full range:
+    /// those of luma and chroma if it `has_planes` of both, or else that of red, green and blue,
+    /// and 0. Grey images have no chroma. `None` if nothing or a profile is given.
     pub(crate) fn stated(&self, has_planes: bool, is_grey: bool, matrix: Matrix) -> Option<[f64; 2]> {
         match *self {
             Self::Auto | Self::Profile(_) => None,
@@ -53,38 +56,38 @@ impl SigmaChoice {
     }
 }
 
-/// How to denoise.
+/// Options for denoising.
 #[derive(Clone, Debug, Default)]
 pub struct DenoiseOptions {
-    /// How noisy the images are.
+    /// The noise level.
     pub sigma: SigmaChoice,
-    /// Evaluations of the network; `None` for the model's default. One gives the posterior mean, which has the highest
-    /// PSNR; a few trade PSNR for texture.
+    /// Network evaluations; `None` for the model's default. One gives the posterior mean, which
+    /// has the highest PSNR; more trade PSNR for texture.
     pub steps: Option<usize>,
-    /// How much of each step's noise is fresh, 0 (DDIM) to 1.
+    /// Part of each step's noise that is fresh, 0 (DDIM) to 1.
     pub eta: f64,
-    /// Where fresh noise comes from.
+    /// The random seed of fresh noise.
     pub seed: u64,
-    /// How much of what was found to be noise goes, 0 (nothing) to 1 (all).
+    /// Part of the estimated noise to remove, 0 (none) to 1 (all).
     pub strength: Strength,
-    /// How images are cut.
+    /// How images are divided into tiles.
     pub tile: TileChoice,
-    /// What may be used of memory.
+    /// The memory budget.
     pub budget: Budget,
 }
 
-/// A part of a change: 0 is none of it, 1 is all.
+/// A fraction of a change, 0 (none) to 1 (all).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Strength(f32);
 
 impl Strength {
-    /// All of a change.
+    /// The whole change.
     pub const FULL: Self = Self(1.0);
 
-    /// A part of a change.
+    /// A fraction of the change.
     ///
     /// # Errors
-    /// [`Error::Usage`] for what is not from 0 to 1.
+    /// [`Error::Usage`] unless it is from 0 to 1.
     pub fn new(part: f64) -> Result<Self> {
         match (0.0..=1.0).contains(&part) {
             true => Ok(Self(part as f32)),
@@ -92,12 +95,12 @@ impl Strength {
         }
     }
 
-    /// This part of a level.
+    /// This fraction of a level.
     pub(crate) fn of(self, level: f64) -> f64 {
         f64::from(self.0) * level
     }
 
-    /// `changed`, taken back by so much towards `original`.
+    /// Blends `changed` with `original` by this fraction.
     pub(crate) fn blend(self, original: &[f32], changed: &mut [f32]) {
         changed
             .iter_mut()
@@ -136,38 +139,42 @@ impl Default for Strength {
     }
 }
 
-/// What was done to an image.
+/// The report of a denoised image.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DenoiseReport {
-    /// The standard deviation of the noise that was removed, in 8-bit units; the root of the mean variance where it differs. Of
-    /// luma where the network works on luma and chroma, unless that of RGB was said.
+    /// Standard deviation of the removed noise in 8-bit units; the root mean square where it
+    /// varies. It is that of luma where the network works on luma and chroma, unless sigma was
+    /// given for RGB.
     pub sigma: f64,
-    /// That of chroma at half the size, where the network works on luma and chroma and that of RGB was not said.
+    /// Standard deviation of chroma at half the size, where the network works on luma and chroma
+    /// and sigma was not given for RGB.
     pub chroma_sigma: Option<f64>,
-    /// Whether it is anywhere more than the model was trained for, so that its limit was used.
+    /// Whether sigma exceeds the range for which the model was trained anywhere, so that its limit
+    /// was used.
     pub sigma_limited: bool,
-    /// Steps of the plan.
+    /// Sampler steps.
     pub steps: usize,
-    /// Tiles that the image was cut into.
+    /// Number of tiles.
     pub tiles: usize,
     /// Width and height of a tile.
     pub tile_size: (usize, usize),
-    /// Evaluations that gave no image and were repeated.
+    /// Evaluations with invalid output that were repeated.
     pub repeated: usize,
 }
 
 /// The noise of an image.
 struct Noise {
-    /// In the network's units.
+    /// Sigma in the network's units.
     map: SigmaMap,
-    /// As a part of the full range; the root of the mean variance where it differs. Of luma where there is one for chroma.
+    /// Sigma as a part of the full range; the root mean square where it varies. It is that of luma
+    /// if there is one for chroma.
     sigma: f64,
     chroma: Option<f64>,
-    /// Whether the model knows less than what was found or asked for, at any pixel.
+    /// Whether sigma was limited to the range of the model at any pixel.
     limited: bool,
 }
 
-/// A network for denoising, and how it is to be used.
+/// A denoising network with its options.
 pub struct Denoiser<'a> {
     pub(crate) manifest: &'a Manifest,
     network: &'a mut dyn Network,
@@ -180,7 +187,8 @@ impl<'a> Denoiser<'a> {
     /// A denoiser that runs `network`, which `manifest` describes.
     ///
     /// # Errors
-    /// [`Error::Model`] when the model is for something else, [`Error::Usage`] for options that are out of range.
+    /// [`Error::Model`] when the model is for another task, [`Error::Usage`] for options out of
+    /// range.
     pub fn new(manifest: &'a Manifest, network: &'a mut dyn Network, options: DenoiseOptions) -> Result<Self> {
         let takes_map = manifest.inputs.sigma.is_some();
         if manifest.task != Task::Denoise || manifest.prediction != Prediction::Denoised || !takes_map {
@@ -207,25 +215,25 @@ impl<'a> Denoiser<'a> {
         Ok(Self { manifest, network, options, plan, range })
     }
 
-    /// From now on takes images for as noisy as `seen` says; the network's layout says in what planes.
+    /// Sets the noise level from an assessment, for the planes of the network's layout.
     pub fn set_assessment(&mut self, seen: &Assessment) {
         self.options.sigma = seen.sigma_for(self.manifest.layout);
     }
 
-    /// What the model is called.
+    /// The name of the model.
     pub fn model(&self) -> &str {
         &self.manifest.name
     }
 
-    /// Steps of the plan: evaluations of the network for an image in one tile.
+    /// Sampler steps: network evaluations for an image in one tile.
     pub fn steps(&self) -> usize {
         self.plan.steps.len()
     }
 
-    /// From now on takes so many steps.
+    /// Sets the number of sampler steps.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a number that is out of range.
+    /// [`Error::Usage`] for a number out of range.
     pub fn set_steps(&mut self, steps: usize) -> Result<()> {
         if steps != self.steps() {
             self.plan = denoise_plan(steps, self.options.eta)?;
@@ -233,12 +241,12 @@ impl<'a> Denoiser<'a> {
         Ok(())
     }
 
-    /// About how many seconds an evaluation of the network takes for each pixel: the shortest of a few of that size.
+    /// Approximate time of an evaluation per pixel in seconds: the shortest of a few at that size.
     pub(crate) fn seconds_per_pixel(&mut self, [width, height]: [usize; 2]) -> Result<f64> {
         let (multiple, pixels) = (self.manifest.locality().multiple_of, self.manifest.layout.pixels());
         let [width, height] = [width, height].map(|length| length.div_ceil(pixels).next_multiple_of(multiple));
         self.network.bind([1, self.manifest.channels, height, width])?;
-        // The first takes memory.
+        // The first evaluation allocates memory.
         self.network.evaluate(1.0)?;
         let mut shortest = f64::INFINITY;
         let all = Instant::now();
@@ -246,7 +254,7 @@ impl<'a> Denoiser<'a> {
             let begun = Instant::now();
             self.network.evaluate(1.0)?;
             shortest = shortest.min(begun.elapsed().as_secs_f64());
-            // A slow machine is measured well enough by few.
+            // A slow machine needs only a few measurements.
             if all.elapsed() > Duration::from_millis(300) {
                 break;
             }
@@ -254,11 +262,13 @@ impl<'a> Denoiser<'a> {
         Ok(shortest / (width * height * pixels * pixels) as f64)
     }
 
-    /// Denoises `frame` in place; alpha stays as it is, and so do the colours of what is fully transparent. `watch` hears of every evaluation and can stop the run.
+    /// Denoises `image` in place; alpha and the colours of fully transparent pixels are kept.
+    /// `watch` is called for every evaluation and can stop the run.
     ///
     /// # Errors
-    /// [`Error::Usage`] when the image does not fit the memory that it may use, has colour that the network does not
-    /// or is of another kind than its noise profile; [`Error::Evaluation`] when the network fails; [`Error::Interrupted`]. The frame is then not to be used.
+    /// [`Error::Usage`] when the image does not fit the memory budget, has colour that the network
+    /// does not support, or is of another kind than its noise profile; [`Error::Evaluation`] when
+    /// the network fails; [`Error::Interrupted`]. The image is invalid then.
     pub fn denoise(
         &mut self,
         image: &mut Image,
@@ -281,7 +291,7 @@ impl<'a> Denoiser<'a> {
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<DenoiseReport> {
         let steps = self.plan.steps.len();
-        // Held from here on, so that the budget knows of a map.
+        // Computed before the tiles, so that the budget includes a map.
         let Noise { map, sigma, chroma, limited } = self.noise(&self.options.sigma, image)?;
         let has_planes = self.manifest.layout == Layout::Yuv420 && image.color_channels() == 3;
         let is_said = has_planes && matches!(self.options.sigma, SigmaChoice::Known(_));
@@ -296,7 +306,8 @@ impl<'a> Denoiser<'a> {
             repeated: 0,
         };
         if sigma == 0.0 && chroma.is_none_or(|sigma| sigma == 0.0) {
-            // The mean of x0 given x0; a model that has a lowest sigma does not believe in such images.
+            // Without noise the posterior mean is the image itself; a model with a lowest sigma
+            // would change it.
             return Ok(report);
         }
         let planes = if steps > 1 { self.manifest.channels } else { 0 };
@@ -337,8 +348,8 @@ impl<'a> Denoiser<'a> {
         Ok(report)
     }
 
-    /// Denoises `x`, `[1, channels, height, width]` in the network's range, in place; `sigma` is in its units, too. Tiles that are
-    /// `known` are not computed.
+    /// Denoises `x`, `[1, channels, height, width]` in the network's range, in place; `sigma` is
+    /// in its units, too. Tiles that are `known` are not computed.
     pub(crate) fn run(
         &mut self,
         x: &mut Array4<f32>,
@@ -355,7 +366,7 @@ impl<'a> Denoiser<'a> {
         done
     }
 
-    /// How noisy an image is taken to be.
+    /// The noise level of an image.
     fn noise(&self, choice: &SigmaChoice, image: &Image) -> Result<Noise> {
         let (layout, is_grey) = (self.manifest.layout, image.color_channels() == 1);
         let Some(sigmas) = choice.stated(layout == Layout::Yuv420, is_grey, Matrix::Bt601) else {
@@ -394,14 +405,15 @@ impl<'a> Denoiser<'a> {
         Ok(Noise { map: SigmaMap::YuvPerPixel { width, values }, sigma, chroma: Some(chroma), limited })
     }
 
-    /// The noise that has this standard deviation at each pixel, as a part of the full range.
+    /// The noise with these standard deviations for each pixel, as parts of the full range.
     fn noise_by(&self, mut values: Vec<f32>, width: usize) -> Noise {
         let (sigma, limited) = self.limit_map(&mut values);
         Noise { map: SigmaMap::PerPixel { width, values }, sigma, chroma: None, limited }
     }
 
-    /// Turns standard deviations as parts of the full range into the network's units, each limited as by [`limit`](Self::limit).
-    /// Returns the root of their mean square as a part of the full range, and whether any is more than the model knows.
+    /// Converts standard deviations from parts of the full range to the network's units, each
+    /// limited as by [`limit`](Self::limit). Returns their root mean square as a part of the full
+    /// range, and whether any exceeds the range of the model.
     pub(crate) fn limit_map(&self, values: &mut [f32]) -> (f64, bool) {
         let (mut squares, mut limited) = (0.0, false);
         for value in values.iter_mut() {
@@ -413,16 +425,19 @@ impl<'a> Denoiser<'a> {
         ((squares / values.len() as f64).sqrt(), limited)
     }
 
-    /// What the model knows that is nearest to `sigma`, as parts of the full range, and whether that is less.
+    /// Clamps `sigma` to the range of the model, as parts of the full range. Returns whether it
+    /// was above.
     pub(crate) fn limit(&self, sigma: f64) -> (f64, bool) {
         let span = f64::from(self.range.span());
         let (least, most) =
             self.manifest.sigma.map_or((0.0, f64::INFINITY), |range| (range.min / span, range.max / span));
-        // A hair above the limit is rounding, not a wish. Below the least a model knows no difference.
+        // Tolerates rounding errors above the limit. Below the minimum, the model behaves as at
+        // the minimum.
         (sigma.clamp(least, most), sigma > most * (1.0 + 1e-6))
     }
 
-    /// The tiles of images of that size, where there is so much room; on the grid of the network's sample.
+    /// The tiles of images of that size within the memory headroom, on the grid of the network's
+    /// sample.
     pub(crate) fn tiles(&self, [width, height]: [usize; 2], room: MemoryHeadroom) -> Result<TilePlan> {
         let Manifest { channels, bytes_per_pixel, layout, .. } = *self.manifest;
         let [width, height] = [width, height].map(|side| side.div_ceil(layout.pixels()));
@@ -430,7 +445,7 @@ impl<'a> Denoiser<'a> {
         room.tiles([width, height, channels], choice, self.manifest.locality(), bytes_per_pixel)
     }
 
-    /// Makes the network give back the memory that it works in, until it is asked again.
+    /// Makes the network free its working memory until the next evaluation.
     pub(crate) fn release(&mut self) -> Result<()> {
         let side = self.manifest.locality().multiple_of;
         self.network.release([1, self.manifest.channels, side, side])

@@ -1,33 +1,35 @@
-//! How noisy an image is.
+//! Estimates the noise level of an image.
 
 use crate::media::{Image, Samples};
 
-/// The high-pass filter of Daubechies' wavelet with two vanishing moments; blind to ramps, so that shading is not
-/// taken for noise.
+/// High-pass filter of Daubechies' wavelet with two vanishing moments. Its response to ramps is
+/// zero, so that shading is not mistaken for noise.
 pub(super) const HIGH_PASS: [f64; 4] =
     [-0.129_409_522_551_260_4, -0.224_143_868_042_013_4, 0.836_516_303_737_807_9, -0.482_962_913_144_534_2];
 
-/// The low-pass filter beside it: the same taps backwards, every other one negated.
+/// The matching low-pass filter: the same taps reversed, with alternating signs.
 pub(super) const LOW_PASS: [f64; 4] = [-HIGH_PASS[3], HIGH_PASS[2], -HIGH_PASS[1], HIGH_PASS[0]];
 
 /// The median of `|n|` for a standard normal `n`.
 pub(super) const MEDIAN_OF_NORMAL: f64 = 0.674_489_750_196_081_7;
 
-/// About how many coefficients a channel of an image gives; more change the third digit.
+/// Approximate number of coefficients per channel; more would change only the third digit.
 const SAMPLES: usize = 1 << 18;
 
-/// The standard deviation of an image's noise, as a part of the full range of its samples (25 grey levels of 255 give
-/// 0.098): the median absolute deviation of the finest diagonal wavelet band (Donoho and Johnstone 1994, "Ideal spatial
-/// adaptation by wavelet shrinkage", section 4.2), averaged over the colour channels.
+/// The standard deviation of an image's noise, as a part of the full range (25 grey levels of 255
+/// give 0.098): the median absolute deviation of the finest diagonal wavelet band (Donoho and
+/// Johnstone 1994, "Ideal spatial adaptation by wavelet shrinkage", section 4.2), averaged over
+/// the colour channels.
 ///
-/// Places where a sample is at the end of its range are left out, since there noise is cut off, and so are transparent ones. An image that has fewer
-/// than 4 pixels a side, or nothing but such places, gives 0. Textures as fine as a pixel count as noise.
+/// Clipped places, where noise is cut off, and transparent ones are left out. An image with a side
+/// below 4 pixels, or without any usable place, gives 0. Texture at the scale of a pixel counts as
+/// noise.
 pub fn estimate_sigma(image: &Image) -> f64 {
     fn of<T: Copy + Into<f64>>(image: &Image, samples: &[T], white: f64) -> f64 {
         let size = [image.width, image.height, image.color_channels()];
         let sample = |c: usize, x: usize, y: usize| {
             let pixel = &samples[(y * image.width + x) * image.channels..][..image.channels];
-            // What is fully transparent is left out, as what is cut off is.
+            // Fully transparent pixels are left out like clipped ones.
             if image.has_alpha() && pixel[image.channels - 1].into() == 0.0 { 0.0 } else { pixel[c].into() / white }
         };
         estimate(size, sample)
@@ -44,7 +46,7 @@ fn estimate([width, height, channels]: [usize; 3], sample: impl Fn(usize, usize,
         return 0.0;
     }
     let (across, down) = (width - 3, height - 3);
-    // A grid whose step is odd, so that it does not fall in with the grid of a compressed image.
+    // The step is odd, so that it does not align with the block grid of a compressed image.
     let step = (across * down / SAMPLES).isqrt() | 1;
     let mut magnitudes = Vec::with_capacity(across.div_ceil(step) * down.div_ceil(step));
     let mut sum = 0.0;
@@ -60,7 +62,7 @@ fn estimate([width, height, channels]: [usize; 3], sample: impl Fn(usize, usize,
     sum / channels as f64
 }
 
-/// The magnitude of the diagonal coefficient of 4x4 samples; none where one of them is at the end of its range.
+/// Magnitude of the diagonal coefficient of 4x4 samples; `None` if one of them is clipped.
 fn diagonal(sample: impl Fn(usize, usize) -> f64) -> Option<f64> {
     let mut coefficient = 0.0;
     for (j, vertical) in HIGH_PASS.iter().enumerate() {
@@ -118,12 +120,12 @@ mod tests {
     }
 
     #[test]
-    fn shading_is_no_noise() {
+    fn ignores_shading() {
         assert!(255.0 * estimate_sigma(&noisy(0.0, 3)) < 0.6);
     }
 
     #[test]
-    fn what_has_no_place_to_look_at_gives_zero() {
+    fn returns_zero_without_usable_places() {
         let saturated = Image {
             width: 9,
             height: 9,

@@ -1,4 +1,5 @@
-//! Drawing: a network that knows what images look like, from noise to an image, alone or led.
+//! Generation: samples images from noise with an unconditional, class-conditional or guided
+//! network.
 
 use std::ops::ControlFlow;
 
@@ -20,47 +21,48 @@ use crate::network::Network;
 use crate::tensor;
 use crate::tile::TilePlan;
 
-/// How to draw.
+/// Options for generation.
 #[derive(Clone, Debug, Default)]
 pub struct GenerateOptions {
-    /// `None` for the model's own, or else `ddim` on a training schedule and `dpmpp-2m` on a range of sigma.
+    /// `None` for the model's default, or else `ddim` on a training schedule and `dpmpp-2m` on a
+    /// range of sigma.
     pub sampler: Option<Sampler>,
-    /// Steps of the sampler; `None` for the model's default.
+    /// Sampler steps; `None` for the model's default.
     pub steps: Option<usize>,
-    /// Of samplers that have one; `None` for their own.
+    /// Stochasticity (eta) of samplers that have it; `None` for their default.
     pub eta: Option<f64>,
-    /// How often each step is taken, with noise added in between; 1 is once.
+    /// How often each step is repeated, with noise added in between; 1 is no repetition.
     pub resample: usize,
-    /// What part of the way is gone, from noise to an image, where there is an image to begin with: 1 begins with noise.
+    /// Part of the schedule to run when there is a start image: 1 starts from noise.
     pub strength: Option<f64>,
-    /// How images are cut.
+    /// How images are divided into tiles.
     pub tile: TileChoice,
-    /// What may be used of memory.
+    /// The memory budget.
     pub budget: Budget,
 }
 
-/// What images are to show.
+/// Class conditioning.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Classes {
-    /// Of each image.
+    /// The class of each image.
     pub wanted: Vec<usize>,
-    /// Negative class (prompt); `None` for no class in particular.
+    /// Negative class (prompt); `None` for the unconditional prediction.
     pub without: Option<usize>,
-    /// How.
+    /// Options of classifier-free guidance.
     pub options: ClassifierFreeOptions,
 }
 
-/// A classifier that leads.
+/// A classifier for guidance.
 pub struct Classifier<'a> {
-    /// What describes it.
+    /// Its manifest.
     pub manifest: &'a Manifest,
-    /// The classifier.
+    /// Its network.
     pub network: &'a mut dyn Network,
-    /// The inverse of its temperature.
+    /// Guidance scale (inverse temperature).
     pub scale: f64,
 }
 
-/// A network that draws, and how it is to be used.
+/// A generative network with its options.
 pub struct Generator<'a> {
     manifest: &'a Manifest,
     network: &'a mut dyn Network,
@@ -72,32 +74,36 @@ pub struct Generator<'a> {
     classifier: Option<Classifier<'a>>,
 }
 
-/// What is asked of one run.
+/// The inputs of one run.
 #[derive(Default)]
 pub struct GenerateRequest<'g> {
-    /// Of each image, where its noise comes from: an image depends on its own seed, and not on those beside it.
+    /// The random seed of each image, on which it depends independently of the other images.
     pub seeds: Vec<u64>,
-    /// What the images show.
+    /// Class conditioning.
     pub classes: Option<Classes>,
-    /// What they begin with, in the network's range, where that is not noise alone: `[images, channels, height, width]`.
+    /// Start images in the network's range, `[images, channels, height, width]`; `None` to start
+    /// from noise.
     pub start: Option<Array4<f32>>,
-    /// What part of each level's noise a pixel has; all of it when left out. For networks that take a map of sigma.
+    /// Part of each level's noise in each pixel; all of it if `None`. For networks that take a map
+    /// of sigma.
     pub sigma: Option<SigmaMap>,
-    /// The noise that they begin with, in place of the seeds', with a deviation of 1: `[images, channels, height, width]` of the sample,
-    /// which is a latent where there is a decoder. What diffusers' pipelines call `latents`.
+    /// Initial noise of standard deviation 1, in place of the seeds': `[images, channels, height,
+    /// width]` of the sample, which is a latent if there is a decoder. Diffusers' pipelines call
+    /// it `latents`.
     pub initial: Option<Array4<f32>>,
-    /// Where the noise of each step comes from, in place of the seeds.
+    /// The source of each step's noise, in place of the seeds.
     pub fresh: Option<&'g dyn NoiseSource>,
-    /// What else leads them.
+    /// Additional guidance.
     pub guides: Vec<&'g mut dyn Guidance>,
 }
 
 impl<'a> Generator<'a> {
-    /// A drawer that runs `network`, which `manifest` describes: to draw, or to enlarge by drawing.
+    /// A generator that runs `network`, which `manifest` describes, for generation or generative
+    /// upscaling.
     ///
     /// # Errors
-    /// [`Error::Model`] when the model is for something else or has no schedule, [`Error::Usage`] for options that are out of
-    /// range.
+    /// [`Error::Model`] when the model is for another task or has no schedule, [`Error::Usage`]
+    /// for options out of range.
     pub fn new(manifest: &'a Manifest, network: &'a mut dyn Network, options: GenerateOptions) -> Result<Self> {
         if manifest.task != Task::Generate && !manifest.is_generative_upscaler() {
             let problem = format!("it is a model to {}; expected one to generate, such as prior", manifest.task);
@@ -127,14 +133,14 @@ impl<'a> Generator<'a> {
         Ok(Self { manifest, network, options, sampler, plan, range, decoder: None, classifier: None })
     }
 
-    /// With what makes images of latents, which a manifest that has a decoder asks for.
+    /// Adds the decoder of latents, which is required if the manifest has one.
     #[must_use]
     pub fn decoded_by(mut self, decoder: Option<&'a mut impl Network>) -> Self {
         self.decoder = decoder.map(|decoder| decoder as &mut dyn Network);
         self
     }
 
-    /// Led by a classifier, too.
+    /// Adds classifier guidance.
     ///
     /// # Errors
     /// [`Error::Model`] when the model is no classifier, or one of other images.
@@ -151,41 +157,42 @@ impl<'a> Generator<'a> {
         Ok(self)
     }
 
-    /// The sampler that draws.
+    /// The sampler.
     pub fn sampler(&self) -> Sampler {
         self.sampler
     }
 
-    /// Evaluations of the network.
+    /// Network evaluations.
     pub fn evaluations(&self) -> usize {
         self.plan.steps.len()
     }
 
-    /// The network's values of black and white.
+    /// The range of the network's values.
     pub fn range(&self) -> tensor::Range {
         self.range
     }
 
-    /// Whether the network takes pixels that are known beside pixels that are missing.
+    /// Whether the network accepts different noise for known and missing pixels.
     pub(crate) fn takes_mixed_noise(&self) -> bool {
         self.manifest.takes_mixed_noise()
     }
 
-    /// Whether it draws in one evaluation, at the largest noise there is.
+    /// Whether it generates in one evaluation, at the largest sigma.
     pub(crate) fn draws_at_once(&self) -> bool {
         let largest = self.manifest.sigma.map_or(f64::INFINITY, |sigma| sigma.max);
         matches!(self.plan.steps.as_slice(), [step] if step.level.noise > 0.999 * largest)
     }
 
-    /// Whether it draws latents, which a decoder makes images of.
+    /// Whether it generates latents, which a decoder converts to images.
     pub fn draws_latents(&self) -> bool {
         self.manifest.decoder.is_some()
     }
 
-    /// Channels of an image, for what works on its pixels.
+    /// Channels of an image, for methods that need pixels.
     ///
     /// # Errors
-    /// [`Error::Usage`] when the network works on latents, which images cannot be made into here.
+    /// [`Error::Usage`] when the network works on latents, into which images cannot be encoded
+    /// here.
     pub(crate) fn pixel_channels(&self) -> Result<usize> {
         if self.draws_latents() {
             return Err(Error::usage(format!(
@@ -197,10 +204,10 @@ impl<'a> Generator<'a> {
         Ok(self.manifest.channels)
     }
 
-    /// A frame as so many images to begin with.
+    /// Repeats an image `count` times as a batch of start images.
     ///
     /// # Errors
-    /// [`Error::Usage`] when it has colour that the network does not.
+    /// [`Error::Usage`] when it has colour that the network does not support.
     pub fn planes(&self, image: &Image, count: usize) -> Result<Array4<f32>> {
         let channels = self.pixel_channels()?;
         let mut planes = Array4::zeros([count, channels, image.height, image.width]);
@@ -212,10 +219,10 @@ impl<'a> Generator<'a> {
         Ok(planes)
     }
 
-    /// What an image of a size that was asked for is drawn at.
+    /// The size at which an image is generated, for a requested size.
     ///
     /// # Errors
-    /// [`Error::Usage`] when the network draws another size alone.
+    /// [`Error::Usage`] when the network supports only another size.
     pub fn size(&self, asked: Option<[usize; 2]>) -> Result<[usize; 2]> {
         let multiple_of = self.manifest.decoded_scale();
         if let Some([width, height]) = asked
@@ -238,11 +245,12 @@ impl<'a> Generator<'a> {
         }
     }
 
-    /// Draws images of that size, `[width, height]`, one for each seed: `[images, channels, height, width]` in the network's range.
-    /// `watch` hears of every evaluation and can stop the run.
+    /// Generates images of that size, `[width, height]`, one for each seed: `[images, channels,
+    /// height, width]` in the network's range. `watch` is called for every evaluation and can stop
+    /// the run.
     ///
     /// # Errors
-    /// [`Error::Usage`] for classes that the network does not know and for what does not fit the memory that may be used;
+    /// [`Error::Usage`] for unknown classes and images that do not fit the memory budget;
     /// [`Error::Evaluation`] when the network fails; [`Error::Interrupted`].
     pub fn draw(
         &mut self,
@@ -257,12 +265,13 @@ impl<'a> Generator<'a> {
         self.run([width / scale, height / scale], None, drawing, watch)
     }
 
-    /// Enlarges `frame`, by drawing one of the images that it may have come from; alpha is enlarged bicubically. `watch` hears of every
-    /// evaluation and can stop the run.
+    /// Enlarges `image` by sampling one of its possible originals; alpha is enlarged bicubically.
+    /// `watch` is called for every evaluation and can stop the run.
     ///
     /// # Errors
-    /// [`Error::Usage`] when the image has colour that the network does not, the network enlarges none, or it does not fit the memory
-    /// that may be used; [`Error::Evaluation`] when the network fails; [`Error::Interrupted`].
+    /// [`Error::Usage`] when the image has colour that the network does not support, the network
+    /// is no upscaler, or the image does not fit the memory budget; [`Error::Evaluation`] when the
+    /// network fails; [`Error::Interrupted`].
     pub fn enlarge(
         &mut self,
         image: &Image,
@@ -283,7 +292,8 @@ impl<'a> Generator<'a> {
         Ok(large)
     }
 
-    /// Draws samples of that size, beside a small image or none, and makes images of them.
+    /// Generates samples of that size, with or without a small image as condition, and decodes
+    /// them.
     fn run(
         &mut self,
         [width, height]: [usize; 2],
@@ -300,7 +310,7 @@ impl<'a> Generator<'a> {
         let noise = fresh.unwrap_or(&own);
         let tiles = self.tiles([width, height], count)?;
         let mut leading;
-        // For as long as they are needed here.
+        // Reborrows the guides for this run.
         let mut guides: Vec<&mut dyn Guidance> = guides.into_iter().map(|guide| guide as &mut dyn Guidance).collect();
         if let Some(Classifier { manifest, network, scale }) = &mut self.classifier {
             let wanted = classes.as_ref().map(|classes| classes.wanted.iter().map(|class| *class as i64).collect());
@@ -345,15 +355,15 @@ impl<'a> Generator<'a> {
             return Err(Error::usage(format!("{} draws latents, and its decoder was not loaded", self.manifest.name)));
         };
         let memory = (self.options.tile, self.options.budget);
-        // Steps are what is counted, and all are done.
+        // Progress counts sampler steps, all of which are done.
         decode(decoding, *decoder, &drawn, memory, &mut |progress| watch(last.unwrap_or(progress)))
     }
 
-    /// The classes that the network is told, wanted and not; none for a network that knows none.
+    /// The wanted and negative class labels for the network; `None` for a network without classes.
     fn labels(&self, classes: Option<&Classes>, count: usize) -> Result<Option<[Vec<i64>; 2]>> {
         let Some(known) = self.manifest.classes else {
             return match classes {
-                // A classifier knows them.
+                // The classifier has classes.
                 Some(_) if self.classifier.is_none() => Err(Error::usage(format!(
                     "{} knows no classes; leave --class out, or take a model that does",
                     self.manifest.name
@@ -362,7 +372,7 @@ impl<'a> Generator<'a> {
             };
         };
         let none = self.manifest.null_class.map(|class| class as i64);
-        // Led by a classifier, the network itself is asked for nothing.
+        // With classifier guidance, the network itself runs unconditionally.
         let (Some(classes), None) = (classes, &self.classifier) else {
             let none = none.ok_or_else(|| {
                 let name = &self.manifest.name;
@@ -405,7 +415,7 @@ impl<'a> Generator<'a> {
                 image.mapv_inplace(|value| value * level.signal as f32);
                 (image, level.noise)
             }
-            // Of a variance-preserving state, what is left of the image is noise, too.
+            // For a variance-preserving state, the rest of the image is replaced by noise, too.
             None if (level.signal.hypot(level.noise) - 1.0).abs() < 1e-6 => (Array4::zeros(shape), 1.0),
             None => (Array4::zeros(shape), level.noise),
         };
@@ -433,7 +443,7 @@ impl<'a> Generator<'a> {
 
     fn tiles(&self, [width, height]: [usize; 2], count: usize) -> Result<TilePlan> {
         let Manifest { channels, bytes_per_pixel, .. } = *self.manifest;
-        // State, prediction, and what looks back.
+        // Memory for the state, the prediction, and the history of the sampler.
         let state = 3 * count * channels * width * height * size_of::<f32>();
         let room = self.options.budget.room(state as u64);
         let per_pixel = bytes_per_pixel.map(|bytes| bytes * count);
@@ -441,10 +451,10 @@ impl<'a> Generator<'a> {
     }
 }
 
-/// What was drawn, `[images, channels, height, width]` in `range`, as frames of 8 bits a sample.
+/// Converts samples, `[images, channels, height, width]` in `range`, to 8-bit images.
 ///
 /// # Errors
-/// [`Error::Usage`] for channels that no frame has.
+/// [`Error::Usage`] for a number of channels that no image has.
 pub fn as_images(drawn: &Array4<f32>, range: tensor::Range) -> Result<Vec<Image>> {
     let (_, channels, height, width) = drawn.dim();
     let size = channels * height * width;
@@ -457,7 +467,7 @@ pub fn as_images(drawn: &Array4<f32>, range: tensor::Range) -> Result<Vec<Image>
     images.collect()
 }
 
-/// Noise by image: each has its own.
+/// Noise with a separate random seed for each image.
 struct Seeds(Vec<Philox>);
 
 impl NoiseSource for Seeds {

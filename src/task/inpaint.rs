@@ -1,4 +1,4 @@
-//! Inpainting: what is missing of an image is drawn, and what is known of it stays as it is to the bit.
+//! Inpainting: fills masked areas by generation and keeps all other pixels bit-exactly.
 
 use std::ops::ControlFlow;
 
@@ -10,19 +10,20 @@ use crate::error::{Error, Result};
 use crate::media::{Image, Samples};
 use crate::tensor::{self, Rect};
 
-/// What is missing of an image.
+/// The mask of missing pixels.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mask {
     width: usize,
     height: usize,
-    /// How much of each pixel is missing: 0 is known, 1 is missing.
+    /// The missing part of each pixel: 0 is known, 1 is missing.
     missing: Vec<f32>,
 }
 
 impl Mask {
-    /// Of an image in which what is missing is painted white: brighter than half, as far as it is opaque. What is transparent is
-    /// not painted; where nothing white is on a layer that is transparent elsewhere, all that is painted on it is missing, of any
-    /// colour. Of a smooth edge, pixels beside the missing ones count from an eighth on, so that no rim of what was there is left.
+    /// From an image in which missing areas are painted white: brighter than half after
+    /// multiplication by alpha. If a layer has transparent parts and nothing white, all that is
+    /// painted on it is missing, in any colour. At smooth edges, pixels next to missing ones count
+    /// from an eighth on, so that no fringe is left.
     pub fn of(image: &Image) -> Self {
         const HALF: f32 = 0.5;
         const TRACE: f32 = 0.125;
@@ -51,7 +52,7 @@ impl Mask {
         Self { width, height, missing }
     }
 
-    /// With everything within so many pixels of what is missing.
+    /// Grows the mask by this distance in pixels.
     #[must_use]
     pub fn grown(mut self, pixels: usize) -> Self {
         let before = self.missing.clone();
@@ -67,7 +68,8 @@ impl Mask {
         self
     }
 
-    /// With an edge of so many pixels, within what is missing, in which known goes over into drawn.
+    /// Feathers the edge of the mask over this many pixels inwards, to blend known with generated
+    /// pixels.
     #[must_use]
     pub fn feathered(mut self, pixels: usize) -> Self {
         let hard = self.missing.clone();
@@ -95,12 +97,13 @@ impl Mask {
         self
     }
 
-    /// Whether anything is missing.
+    /// Whether no pixel is missing.
     pub fn is_empty(&self) -> bool {
         self.missing.iter().all(|missing| *missing == 0.0)
     }
 
-    /// Left, upper, right and lower border of what is missing, `right` and `lower` beyond it; none where nothing is.
+    /// Left, top, right and bottom of the missing area, the last two exclusive; `None` if it is
+    /// empty.
     fn bounds(&self) -> Option<[usize; 4]> {
         let mut bounds: Option<[usize; 4]> = None;
         for (i, _) in self.missing.iter().enumerate().filter(|(_, missing)| **missing > 0.0) {
@@ -112,20 +115,20 @@ impl Mask {
     }
 }
 
-/// What came of inpainting.
+/// The report of an inpainted image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InpaintReport {
-    /// Left, upper, width and height of the part that was worked on; none where nothing was missing.
+    /// Left, top, width and height of the processed part; `None` where nothing was missing.
     pub part: Option<[usize; 4]>,
-    /// Pixels of which something was missing.
+    /// Number of wholly or partly missing pixels.
     pub pixels: usize,
 }
 
-/// Leads a drawing by what is known of it: in every prediction of the clean image that part is put in its place (Wang et al. 2023,
-/// DDNM, with a mask as its operator).
+/// Guides sampling by the known pixels: replaces them in every prediction of the clean image (Wang
+/// et al. 2023, DDNM, with a mask as the operator).
 struct Known {
     image: Array4<f32>,
-    /// By pixel.
+    /// The missing part of each pixel.
     missing: Vec<f32>,
 }
 
@@ -133,7 +136,7 @@ impl Guidance for Known {
     fn guide(&mut self, _moment: &StepContext<'_>, d: &mut Array4<f32>) -> Result<()> {
         let size = self.missing.len();
         let planes = d.as_slice_mut().unwrap_or_default().chunks_exact_mut(size);
-        // The same in each draw.
+        // All images of the batch have the same known pixels.
         for (d, known) in planes.zip(self.image.as_slice().unwrap_or_default().chunks_exact(size).cycle()) {
             for ((d, known), missing) in d.iter_mut().zip(known).zip(&self.missing) {
                 *d = if *missing == 0.0 { *known } else { known + missing * (*d - known) };
@@ -143,18 +146,19 @@ impl Guidance for Known {
     }
 }
 
-/// Pixels around what is missing that the network sees, at least; and as many as its larger side has, so that what is drawn fits
-/// what is around it.
+/// Minimum context in pixels around the missing area. The context is at least as wide as the
+/// area's larger side, so that the result fits its surroundings.
 const CONTEXT: usize = 64;
 
 impl Generator<'_> {
-    /// Draws what is missing of `frame` by `mask`, once for each seed, and takes the mean; the rest stays as it is to the bit, and alpha everywhere. `guides` see the part that is worked
-    /// on. `watch` hears of every evaluation and can stop the run.
+    /// Fills the area of `image` that is missing by `mask`, once for each seed, and takes the
+    /// mean. All other pixels and alpha are kept bit-exactly. `guides` see the processed part.
+    /// `watch` is called for every evaluation and can stop the run.
     ///
     /// # Errors
-    /// [`Error::Usage`] when the mask has another size than the image, the image has colour that the network does not, or does
-    /// not fit the memory that may be used; [`Error::Evaluation`] when the network fails; [`Error::Interrupted`]. The frame is as it
-    /// was then.
+    /// [`Error::Usage`] when the mask has another size than the image, or the image has colour
+    /// that the network does not support or does not fit the memory budget; [`Error::Evaluation`]
+    /// when the network fails; [`Error::Interrupted`]. The image is unchanged then.
     pub fn inpaint(
         &mut self,
         image: &mut Image,
@@ -182,7 +186,7 @@ impl Generator<'_> {
         tensor::read_region(&image.visible(), range, rect, known.as_slice_mut().unwrap_or_default())?;
         let rows = (y..y + high).flat_map(|row| &mask.missing[row * width + x..][..wide]);
         let missing: Vec<f32> = rows.copied().collect();
-        // What is missing is no hint; what is around it is.
+        // The start must not depend on the masked pixels, only on those around them.
         let mut start = known.clone();
         let mixed = self.takes_mixed_noise();
         let at_once = mixed && self.draws_at_once();
@@ -191,12 +195,12 @@ impl Generator<'_> {
         } else {
             fill_smoothly(&mut start, &missing);
         }
-        // What is known has no noise, where the network can be told so.
+        // Known pixels have no noise, where the network accepts a map of sigma.
         let sigma = mixed.then(|| SigmaMap::PerPixel { width: wide, values: missing.clone() });
         let mut known = Known { image: known, missing };
         let mut leading: Vec<&mut dyn Guidance> = vec![&mut known];
         leading.extend(guides.into_iter().map(|guide| guide as &mut dyn Guidance));
-        // Without noise, all draws are one.
+        // Without noise, all samples are equal.
         let seeds = if at_once { &seeds[..seeds.len().min(1)] } else { seeds };
         let start = repeated(&start, seeds.len());
         let (seeds, initial) = (seeds.to_vec(), at_once.then(|| Array4::zeros(start.dim())));
@@ -218,22 +222,23 @@ impl Generator<'_> {
     }
 }
 
-/// The same image so many times.
+/// Repeats an image as a batch.
 fn repeated(image: &Array4<f32>, times: usize) -> Array4<f32> {
     let (_, channels, height, width) = image.dim();
     Array4::from_shape_fn([times, channels, height, width], |(_, c, y, x)| image[[0, c, y, x]])
 }
 
-/// Fills what is missing with the middle of where the largest noise would put it, from which a single evaluation gives the mean: noise would
-/// only be in the way.
+/// Fills missing pixels with the mean of the noisy state at the largest sigma, from which a single
+/// evaluation gives the posterior mean; noise would only add error.
 fn fill_with_middle(image: &mut Array4<f32>, missing: &[f32], middle: f32) {
     for plane in image.as_slice_mut().unwrap_or_default().chunks_exact_mut(missing.len().max(1)) {
         plane.iter_mut().zip(missing).for_each(|(value, missing)| *value += missing * (middle - *value));
     }
 }
 
-/// Fills what is missing smoothly from what is around it: means of known pixels, coarser the further away they are, evened out
-/// towards the harmonic function of the border at each size (as in the pull-push of Gortler et al. 1996).
+/// Fills missing pixels smoothly from those around them: means of known pixels, coarser the
+/// further away they are, relaxed at each size towards the harmonic interpolation of the border
+/// (as in pull-push, Gortler et al. 1996).
 fn fill_smoothly(image: &mut Array4<f32>, missing: &[f32]) {
     let (_, _, height, width) = image.dim();
     let known: Vec<bool> = missing.iter().map(|missing| *missing == 0.0).collect();
@@ -243,7 +248,7 @@ fn fill_smoothly(image: &mut Array4<f32>, missing: &[f32]) {
 }
 
 fn fill_plane(plane: &mut [f32], known: &[bool], width: usize) {
-    /// Rounds of evening out at each size.
+    /// Relaxation iterations at each size.
     const ROUNDS: usize = 16;
     if known.iter().all(|known| *known) || known.len() < 2 {
         return;
@@ -258,7 +263,7 @@ fn fill_plane(plane: &mut [f32], known: &[bool], width: usize) {
     }
     let mut small: Vec<f32> = sums.iter().zip(&counts).map(|(sum, count)| sum / count.max(1.0)).collect();
     let small_known: Vec<bool> = counts.iter().map(|count| *count > 0.0).collect();
-    // Where nothing is known at all, a single pixel ends this.
+    // Recursion ends at a single pixel if nothing is known.
     if small.len() < plane.len() {
         fill_plane(&mut small, &small_known, small_width);
     }
@@ -274,7 +279,7 @@ fn fill_plane(plane: &mut [f32], known: &[bool], width: usize) {
     }
 }
 
-/// Copies the colours of missing pixels of a part, which lies at `x` and `y` of the whole image, into it.
+/// Copies the colours of missing pixels from a part, at `x` and `y` of the whole image, into it.
 fn place_missing(part: &Image, whole: &mut Image, [x, y]: [usize; 2], missing: &[f32]) {
     fn place<T: Copy>(
         part: &[T],

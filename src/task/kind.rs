@@ -1,4 +1,4 @@
-//! What kind of noise an image has, and so which network is for it.
+//! Classifies the noise of an image, which determines the network for it.
 
 use super::denoise::SigmaChoice;
 use super::estimate::estimate_sigma;
@@ -10,18 +10,20 @@ use crate::media::{Image, Samples};
 use crate::model::Layout;
 use crate::tensor::{Range, Rect, read_region, sigmas_of_rgb};
 
-/// Of larger images parts are looked at: so many along each side, of so many pixels a side.
+/// Pixels above which only parts of an image are examined: this many along each side, with this
+/// side in pixels.
 const LARGE: usize = 2_000_000;
 const PARTS: usize = 4;
 const SIDE: usize = 256;
 
-/// Of an image with transparent parts, squares of so many pixels a side that are wholly visible are looked at, as many as that; and all
-/// of it where there are too few.
+/// Side in pixels of the fully opaque squares that are examined in an image with transparency, and
+/// their maximum number. If there are too few, the whole image is examined.
 const VISIBLE: usize = 32;
 const MOST_VISIBLE: usize = 1024;
 const FEWEST_VISIBLE: usize = 4;
 
-/// Of an image that is too small for an estimate by blocks, less noise than this counts as none.
+/// Sigma in 8-bit units below which noise counts as none, in images too small for an estimate by
+/// blocks.
 const LEAST_OF_FEW: f64 = 1.5;
 
 /// Images of more pixels than this are not too small.
@@ -30,30 +32,31 @@ const FEW: usize = 64 * 64;
 /// A kind of noise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoiseKind {
-    /// None that is worth removing.
+    /// No noise worth removing.
     Clean,
-    /// White, in red, green and blue.
+    /// White noise in red, green and blue.
     White,
-    /// What a camera's processor or a codec made of it: correlated, and different in luma and chroma.
+    /// Noise after a camera's processing or a codec: correlated, and different in luma and chroma.
     Camera,
 }
 
-/// How noisy an image is.
+/// The noise of an image.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Assessment {
-    /// The kind of its noise.
+    /// The kind of noise.
     pub kind: NoiseKind,
-    /// The standard deviation of the noise of red, green and blue in 8-bit units, the root of their mean variance; of grey, of that.
+    /// Standard deviation of the noise in 8-bit units: root mean variance of red, green and blue,
+    /// or that of grey.
     pub sigma: f64,
-    /// Those of luma and of chroma, averaged over 2x2.
+    /// Standard deviations of luma and of chroma averaged over 2x2.
     pub planes: [f64; 2],
 }
 
 impl Assessment {
-    /// Of an image.
+    /// Assesses an image.
     ///
     /// # Errors
-    /// None that the frame's kind does not have.
+    /// Only those of unsupported kinds of images.
     pub fn of(image: &Image) -> Result<Self> {
         let is_grey = image.color_channels() == 1;
         let count = if is_grey { 1 } else { 3 };
@@ -79,10 +82,10 @@ impl Assessment {
         let seen: Vec<_> = colours.iter().filter_map(|plane| estimate(plane, width, PlaneRole::Luma)).collect();
         if seen.is_empty() {
             if image.width * image.height > FEW {
-                // Nearly everything is flat or at the end of its range: writing, drawings.
+                // Nearly everything is flat or clipped, as in text and drawings.
                 return Ok(Self { kind: NoiseKind::Clean, sigma: 0.0, planes: [0.0; 2] });
             }
-            // Too few places for more than the finest band.
+            // There are too few blocks for more than the finest band.
             let sigma = 255.0 * estimate_sigma(image);
             let [luma, chroma] = if is_grey { [1.0, 0.0] } else { sigmas_of_rgb(Matrix::Bt601) };
             let kind = if sigma < LEAST_OF_FEW { NoiseKind::Clean } else { NoiseKind::White };
@@ -93,7 +96,7 @@ impl Assessment {
         let kind = match (plane_noise::kind(&seen), plane_noise::kind(&planes)) {
             (plane_noise::NoiseKind::White, _) => NoiseKind::White,
             (plane_noise::NoiseKind::Correlated, _) | (_, plane_noise::NoiseKind::Correlated) => NoiseKind::Camera,
-            // What only luma or chroma shows is not in red, green and blue.
+            // Noise in only luma or only chroma is not white noise of RGB.
             (_, plane_noise::NoiseKind::White) => NoiseKind::Camera,
             _ => NoiseKind::Clean,
         };
@@ -103,13 +106,13 @@ impl Assessment {
         Ok(Self { kind, sigma, planes })
     }
 
-    /// The same of an image that is known to come from a codec: noise is a camera's then, or there is none.
+    /// Adapts the assessment to an image from a codec: noise is then a camera's, if there is any.
     pub fn through_codec(self) -> Self {
         let kind = if self.kind == NoiseKind::Clean { NoiseKind::Clean } else { NoiseKind::Camera };
         Self { kind, ..self }
     }
 
-    /// The noise that a network of that layout is to take out.
+    /// The noise level that a network of that layout is to remove.
     pub(crate) fn sigma_for(&self, layout: Layout) -> SigmaChoice {
         match (self.kind, layout) {
             (NoiseKind::Clean, _) => SigmaChoice::Known(0.0),
@@ -120,7 +123,7 @@ impl Assessment {
 }
 
 impl NoiseKind {
-    /// In words, for people.
+    /// A description for users.
     pub fn name(self) -> &'static str {
         match self {
             Self::Clean => "clean",
@@ -130,17 +133,18 @@ impl NoiseKind {
     }
 }
 
-/// The root of the mean variance of some planes.
+/// Root mean variance of some planes.
 fn deviation(planes: &[PlaneNoise]) -> f64 {
     let squares: f64 = planes.iter().map(|seen| seen.sigma * seen.sigma).sum();
     (squares / planes.len().max(1) as f64).sqrt()
 }
 
-/// What is looked at of an image, and its width: all of it, but for an odd row and column, or parts all over.
+/// The examined rectangles of an image, and their width: the whole image without an odd row and
+/// column, or parts spread over it.
 fn rects(image: &Image) -> (usize, Vec<Rect>) {
     let (width, height) = (image.width, image.height);
     if !image.is_opaque() {
-        // What is hidden is not looked at.
+        // Transparent areas are not examined.
         let places = (0..height / VISIBLE).flat_map(|j| (0..width / VISIBLE).map(move |i| [i * VISIBLE, j * VISIBLE]));
         let visible: Vec<_> = places.filter(|place| is_visible(image, *place)).collect();
         let step = visible.len().div_ceil(MOST_VISIBLE).max(1);
@@ -164,7 +168,7 @@ fn rects(image: &Image) -> (usize, Vec<Rect>) {
     (SIDE, places.collect())
 }
 
-/// Whether no pixel of the square at that place is transparent at all.
+/// Whether all pixels of the square at that position are fully opaque.
 fn is_visible(image: &Image, [x, y]: [usize; 2]) -> bool {
     let channels = image.channels;
     (y..y + VISIBLE).all(|y| {

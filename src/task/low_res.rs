@@ -1,4 +1,4 @@
-//! The small image that is to be enlarged: where a plan starts, and what the network is conditioned on.
+//! The small image for upscaling: the start of sampling and the condition of the network.
 
 use std::cell::RefCell;
 
@@ -23,23 +23,25 @@ pub(crate) struct LowRes {
 }
 
 impl LowRes {
-    /// The image `frame` for a network of `channels` channels whose black and white are `range`, to be enlarged by `scale`.
+    /// The small image for a network of `channels` channels with range `range`, to be enlarged by
+    /// `scale`.
     ///
     /// # Errors
-    /// [`Error::Usage`](crate::Error::Usage) when the frame has colour that the network does not take.
+    /// [`Error::Usage`](crate::Error::Usage) when the image has colour that the network does not
+    /// support.
     pub(super) fn new(image: &Image, range: tensor::Range, channels: usize, scale: usize) -> Result<Self> {
         let mut planes = vec![0.0; channels * image.width * image.height];
         tensor::read_planes(image, range, &mut planes)?;
         Ok(Self::of_planes(planes, [image.width, image.height], range, scale))
     }
 
-    /// An image that is planes already, `[channels, height, width]`.
+    /// An image from planes, `[channels, height, width]`.
     pub(crate) fn of_planes(planes: Vec<f32>, [width, height]: [usize; 2], range: tensor::Range, scale: usize) -> Self {
         let channels = planes.len() / (width * height).max(1);
         Self { range, channels, width, height, planes, bicubic: Bicubic::new(scale), line: RefCell::default() }
     }
 
-    /// The planes, as they were given.
+    /// The original planes.
     pub(crate) fn planes_mut(&mut self) -> &mut [f32] {
         &mut self.planes
     }
@@ -50,7 +52,8 @@ impl LowRes {
         [1, self.channels, scale * self.height, scale * self.width]
     }
 
-    /// Fills `out`, `[channels, window.height, window.width]`, with `factor` times a window of the bicubic enlargement.
+    /// Fills `out`, `[channels, window.height, window.width]`, with `factor` times a window of the
+    /// bicubic enlargement.
     pub(super) fn enlarge(&self, window: Window, factor: f32, out: &mut [f32]) {
         let mut line = self.line.borrow_mut();
         for (plane, out) in self.each_plane().zip(out.chunks_exact_mut(window.width * window.height)) {
@@ -69,7 +72,8 @@ impl LowRes {
         self.enlarge(Window { x: 0, y: 0, width, height }, 1.0, out);
     }
 
-    /// Fills `out` with what `window`, of the enlarged image, is an enlargement of. Windows lie on whole small pixels.
+    /// Fills `out` with the part of the small image under `window` of the enlarged image. Windows
+    /// are aligned with small pixels.
     fn condition(&self, window: Window, out: &mut [f32]) {
         let scale = self.bicubic.scale();
         let [x, y, width, height] = [window.x, window.y, window.width, window.height].map(|length| length / scale);
@@ -83,8 +87,9 @@ impl LowRes {
     }
 }
 
-/// One step: from the small image into the network, and from there into the pixels of the large one. The start is the
-/// bicubic enlargement itself, the middle of where noise would put it: at the highest sigma the network looks past it.
+/// One step: from the small image directly to the pixels of the large one. The start is the
+/// bicubic enlargement without noise, the mean of the noisy state: at the highest sigma the
+/// network ignores the difference.
 pub(super) struct OneStep<'a> {
     pub(super) small: &'a LowRes,
     pub(super) large: &'a mut Image,
@@ -110,10 +115,10 @@ impl Canvas for OneStep<'_> {
     }
 }
 
-/// Several steps: a state on the large grid, beside the small image.
+/// Several steps: a state on the large grid, conditioned on the small image.
 pub(super) struct Conditioned<'a, 's> {
     pub(super) small: &'a LowRes,
-    /// Whether the network wants the small image on the large grid, enlarged.
+    /// Whether the network takes the small image enlarged to the large grid.
     pub(super) enlarged: bool,
     pub(super) state: &'a mut State<'s>,
 }

@@ -1,37 +1,38 @@
-//! The noise of a stream, group by group of planes, from each frame and from what changes between frames.
+//! Estimates the noise of a stream for each group of planes, from single frames and from changes
+//! between frames.
 
 use super::plane_noise::{NoiseKind, Plane, PlaneNoise, PlaneRole, SpatialEstimator, TemporalNoise, kind};
 use super::profile::NoiseLine;
 use crate::tensor::Range;
 
-/// A single frame is looked at in so many frames at the beginning, and then in one of so many.
+/// The spatial estimator runs on the first `FIRST` frames, and then on one of `EVERY`.
 const FIRST: u64 = 4;
 const EVERY: u64 = 8;
 
-/// How much of an estimate is new with each frame that is looked at.
+/// Weight of a new estimate in the average.
 const FRESH: f64 = 0.25;
 
-/// How noisy the planes of a group are.
+/// The noise level of a group of planes.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Level {
-    /// The standard deviation of the noise, as a part of the full range.
+    /// Standard deviation of the noise, as a part of the full range.
     pub(crate) sigma: f64,
-    /// Its variance over the signal, of which `sigma` is the mean over the frame.
+    /// Variance as a function of the signal; its mean over the frame is the square of `sigma`.
     pub(crate) line: NoiseLine,
 }
 
-/// What a meter reads.
+/// The estimate of a meter.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Reading {
     /// For each group of planes.
     pub(crate) levels: Vec<Level>,
-    /// Whether there is no noise that is worth removing.
+    /// Whether there is no noise worth removing.
     pub(crate) is_clean: bool,
-    /// Whether it came through a camera's processor or a codec.
+    /// Whether the noise passed through a camera's processing or a codec.
     pub(crate) is_correlated: bool,
 }
 
-/// A group of planes of one size: how many, how many samples a row has, and what they hold.
+/// A group of planes of one size: their number, samples in a row, and content.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Planes {
     pub(crate) count: usize,
@@ -40,21 +41,21 @@ pub(crate) struct Planes {
     pub(crate) role: PlaneRole,
 }
 
-/// What is known of one plane.
+/// The estimators of one plane.
 struct Channel {
     temporal: TemporalNoise,
     spatial: Option<PlaneNoise>,
 }
 
-/// Measures a stream.
+/// Estimates the noise of a stream.
 pub(crate) struct StreamMeter {
     groups: Vec<Planes>,
     estimator: SpatialEstimator,
     channels: Vec<Channel>,
-    /// The frame at hand and the one before, as parts of the full range.
+    /// The current frame and the one before, as parts of the full range.
     now: Vec<f32>,
     before: Vec<f32>,
-    /// Whether the frame at hand was moved along to the next, and so both show the same at the same places.
+    /// Whether the previous frame was aligned with the current one.
     is_aligned: bool,
     frames: u64,
     seen: Vec<PlaneNoise>,
@@ -62,7 +63,7 @@ pub(crate) struct StreamMeter {
 }
 
 impl StreamMeter {
-    /// For frames of such planes.
+    /// A meter for frames with such planes.
     pub(crate) fn new(groups: Vec<Planes>) -> Self {
         let channels = groups.iter().flat_map(|group| (0..group.count).map(|_| group.role));
         let channels = channels.map(|role| Channel { temporal: TemporalNoise::new(role), spatial: None }).collect();
@@ -80,12 +81,12 @@ impl StreamMeter {
         }
     }
 
-    /// Bytes of what is held between frames.
+    /// Bytes held between frames.
     pub(crate) fn bytes(&self) -> usize {
         2 * self.now.len() * size_of::<f32>()
     }
 
-    /// Forgets what was read: another scene, or another wish.
+    /// Forgets all estimates, after a change of scene or settings.
     pub(crate) fn restart(&mut self) {
         self.frames = 0;
         self.channels.iter_mut().for_each(|channel| {
@@ -95,18 +96,19 @@ impl StreamMeter {
         self.reading = Reading::default();
     }
 
-    /// Moves the frame that was looked at last along to the next, before both are compared: `move_along` gets its planes, as parts of
-    /// the full range, and says whether they moved as a whole.
+    /// Aligns the last measured frame with the next, before both are compared. `move_along` gets
+    /// its planes, as parts of the full range, and returns whether there was global motion.
     pub(crate) fn align(&mut self, move_along: impl FnOnce(&mut [f32]) -> bool) {
         self.is_aligned = move_along(&mut self.now);
     }
 
-    /// Whether most of the scene stands still, or moved as a whole and was moved along, as far as its first plane tells.
+    /// Whether most of the scene is static, apart from global motion that was compensated, judged
+    /// by its first plane.
     pub(crate) fn holds_still(&self) -> bool {
         self.channels.first().is_some_and(|channel| channel.temporal.holds_still())
     }
 
-    /// Looks at a frame, whose planes are one after the other and whose black and white are `range`.
+    /// Measures a frame, whose planes follow each other and have the range `range`.
     pub(crate) fn measure(&mut self, frame: &[f32], range: Range) -> &Reading {
         std::mem::swap(&mut self.now, &mut self.before);
         let (lo, scale) = (range.lo(), 1.0 / range.span());
@@ -151,7 +153,7 @@ impl StreamMeter {
     }
 }
 
-/// What was known, and a part of what is new.
+/// Moving average of the previous estimates with a new one.
 fn mixed(before: PlaneNoise, new: PlaneNoise) -> PlaneNoise {
     let mix = |before: f64, new: f64| before + FRESH * (new - before);
     PlaneNoise {

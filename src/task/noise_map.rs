@@ -1,4 +1,4 @@
-//! The maps of sigma that a noise profile means for an image, and for a frame of video.
+//! Maps of sigma from a noise profile, for an image or a frame of video.
 
 use super::profile::{ColorModel, NoiseLine, NoiseProfile};
 use crate::error::{Error, Result};
@@ -6,8 +6,8 @@ use crate::media::Image;
 use crate::media::stream::Matrix;
 use crate::tensor::{BINOMIAL, Range, Rect, mirror, read_region, sigmas_of_rgb};
 
-/// The variance of noise as a linear function of a pixel's channels: `offset` and the sum of `slopes` times signals, all as parts of
-/// the full range.
+/// The noise variance as a linear function of a pixel's channels: `offset` plus the sum of
+/// `slopes` times signals, all as parts of the full range.
 #[derive(Clone, Debug)]
 pub(super) struct Variance {
     slopes: Vec<f32>,
@@ -36,11 +36,11 @@ impl Variance {
         Self { slopes: lines.iter().map(|line| (part * line.a) as f32).collect(), offset }
     }
 
-    /// Those of luma and of chroma at half the width and height, by a pixel's `channels`: grey, or red, green and blue, from which luma
-    /// comes as `matrix` says.
+    /// The variances of luma, and of chroma at half the width and height, from a pixel's
+    /// `channels`: grey, or red, green and blue, which `matrix` converts to luma.
     ///
     /// # Errors
-    /// [`Error::Usage`] when a profile of colours has other channels than the pixel.
+    /// [`Error::Usage`] when an RGB profile has other channels than the pixel.
     pub(super) fn of_planes(profile: &NoiseProfile, channels: usize, matrix: Matrix) -> Result<[Self; 2]> {
         let is_grey = channels == 1;
         if profile.color_model == ColorModel::Rgb {
@@ -63,15 +63,15 @@ impl Variance {
         Self { slopes: self.slopes.iter().map(|slope| factor * slope).collect(), offset: factor * self.offset }
     }
 
-    /// At a pixel; nothing is less noisy than black.
+    /// The variance at a pixel; negative signals count as black.
     fn at(&self, signals: [f32; 3]) -> f32 {
         self.slopes.iter().zip(signals).fold(self.offset, |sum, (slope, signal)| sum + slope * signal.max(0.0))
     }
 }
 
-/// The standard deviation of the noise at each pixel as a part of the full range, `height * width` of them: the root of
-/// the channels' mean variance, at the signal that the image has after a binomial filter of 5x5 pixels, mirrored at the
-/// borders.
+/// The standard deviation of the noise at each pixel as a part of the full range, `height * width`
+/// values: the root mean variance of the channels, at the signal after a binomial filter of 5x5
+/// pixels, mirrored at the borders.
 ///
 /// # Errors
 /// [`Error::Usage`] when the profile has other channels than the image.
@@ -79,7 +79,7 @@ pub(super) fn noise_map(profile: &NoiseProfile, frame: &Image) -> Result<Vec<f32
     sigmas(&Variance::of_colors(profile, frame.color_channels())?, frame)
 }
 
-/// The same by any variance.
+/// As [`noise_map`], for any variance function.
 pub(super) fn sigmas(variance: &Variance, frame: &Image) -> Result<Vec<f32>> {
     let (width, height) = (frame.width, frame.height);
     let mut map = vec![0.0; width * height];
@@ -90,10 +90,11 @@ pub(super) fn sigmas(variance: &Variance, frame: &Image) -> Result<Vec<f32>> {
     Ok(map)
 }
 
-/// What [`noise_map`] gives, for `[channels, height, width]` values in `range`, into `map`.
+/// Writes the result of [`noise_map`] for `[channels, height, width]` values in `range` into
+/// `map`.
 ///
 /// # Errors
-/// As [`noise_map`]; the profile may also be of grey images and the planes three that are alike.
+/// As [`noise_map`]. The profile may also be grey, with three equal planes.
 pub(crate) fn noise_map_of_planes(
     profile: &NoiseProfile,
     planes: &[f32],
@@ -115,11 +116,13 @@ pub(crate) fn noise_map_of_planes(
     })
 }
 
-/// The standard deviations of the noise of luma `[2 H, 2 W]` and of chroma `[H, W]` as parts of the full range, into `maps`, for planes
-/// as [`YuvFrameConverter`](crate::tensor::YuvFrames) reads them, on a grid of `[W, H]`: the same in each block of 8x8 pixels, by its mean.
+/// Writes the standard deviations of the noise of luma `[2 H, 2 W]` and of chroma `[H, W]`, as
+/// parts of the full range, into `maps`, for planes from
+/// [`YuvFrameConverter`](crate::tensor::YuvFrameConverter) on a grid of `[W, H]`. They are
+/// constant in each block of 8x8 pixels, by its mean.
 ///
 /// # Errors
-/// [`Error::Usage`] when a profile of colours has other channels than the frame.
+/// [`Error::Usage`] when an RGB profile has other channels than the frame.
 pub(crate) fn noise_maps_of_yuv(
     profile: &NoiseProfile,
     planes: &[f32],
@@ -174,7 +177,8 @@ fn fits(profile: &NoiseProfile, channels: usize) -> Result<()> {
     )))
 }
 
-/// Fills the map; `read` gives a row of each channel in [0, 1], with two samples more on each side.
+/// Fills the map; `read` returns a row of each channel in [0, 1], with two more samples on each
+/// side.
 fn fill(
     variance: &Variance,
     width: usize,
@@ -183,7 +187,7 @@ fn fill(
 ) -> Result<()> {
     let (channels, height) = (variance.slopes.len(), map.len() / width);
     let mut samples = vec![0.0; channels * (width + 4)];
-    // The variances of five rows, each smoothed along itself; row y is kept at y % 5.
+    // The variances of five rows, each smoothed along the row; row y is stored at y % 5.
     let mut rows = vec![0.0; 5 * width];
     let mut ready = 0;
     for (y, out) in map.chunks_exact_mut(width).enumerate() {
@@ -217,7 +221,7 @@ mod tests {
     use crate::tensor::{BINOMIAL, mirror};
 
     #[test]
-    fn is_the_root_of_the_mean_variance_at_the_smoothed_signal() {
+    fn equals_the_root_mean_variance_at_the_smoothed_signal() {
         let lines = [(0.02, 1e-4), (0.0, 3e-3), (0.004, 0.0)].map(|(a, b)| NoiseLine { a, b, signal: [0.1, 0.9] });
         for (width, height, channels) in [(1, 1, 1), (2, 1, 2), (1, 3, 3), (9, 2, 4), (7, 11, 3), (3, 4, 1)] {
             let samples = (0..width * height * channels).map(|i| (i * 7919 % 65521) as u16).collect();

@@ -1,5 +1,5 @@
-//! A frame as the canvas of a single prediction: from pixels into the network and back into pixels, with no tensor of the
-//! whole image in between.
+//! An image as the canvas of a single prediction: from pixels into the network and back, without a
+//! tensor of the whole image.
 
 use crate::diffusion::{Canvas, Update, Window};
 use crate::error::{Error, Result};
@@ -7,7 +7,7 @@ use crate::media::Image;
 use crate::network::Shape;
 use crate::tensor::{self, Rect};
 
-/// The pixels of a frame, which the posterior mean replaces row by row.
+/// The pixels of an image, which the posterior mean replaces row by row.
 pub(super) struct Pixels<'a> {
     image: &'a mut Image,
     range: tensor::Range,
@@ -15,7 +15,7 @@ pub(super) struct Pixels<'a> {
 }
 
 impl<'a> Pixels<'a> {
-    /// The pixels of `frame` for a network of `channels` channels whose black and white are `range`.
+    /// The pixels of `image` for a network of `channels` channels with range `range`.
     pub(super) fn new(image: &'a mut Image, range: tensor::Range, channels: usize) -> Self {
         Self { image, range, channels }
     }
@@ -41,7 +41,7 @@ impl Canvas for Pixels<'_> {
     }
 }
 
-/// Writes the rows of a plan's only step, which are the network's output, into the colours of `frame`.
+/// Writes the rows of a plan's only step, the network's output, into the colours of `image`.
 pub(super) fn write_prediction(
     update: &Update<'_>,
     channels: usize,

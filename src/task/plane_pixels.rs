@@ -1,9 +1,10 @@
-//! A frame as the canvas of a single prediction by a network on 4:2:0 planes: from pixels into six channels at half the size, and
-//! back into pixels, with no planes of the whole image in between.
+//! An image as the canvas of a single prediction by a network on 4:2:0 planes: from pixels into
+//! six channels at half the size and back, without planes of the whole image.
 //!
-//! Chroma of a pixel is the mean of its 2x2, which the network sees, and a detail beside it. Of the detail goes what noise alone
-//! explains, as in [`YuvFrameConverter`](crate::tensor::YuvFrames), and what a smooth interpolation of the denoised means gives takes its
-//! place: exactly what a decoder of JPEG did when it enlarged chroma.
+//! Chroma is split into the mean of each 2x2, which the network denoises, and the detail. The part
+//! of the detail that noise explains is removed, as in
+//! [`YuvFrameConverter`](crate::tensor::YuvFrameConverter), and replaced by a smooth interpolation
+//! of the denoised means, which is how a JPEG decoder upsamples chroma.
 
 use crate::diffusion::{Canvas, Update, Window};
 use crate::error::{Error, Result};
@@ -12,32 +13,33 @@ use crate::media::stream::Matrix;
 use crate::network::Shape;
 use crate::tensor::{self, Range, Rect, grid_of, kept_of, mirror, rise};
 
-/// Pixels of a row within which detail is kept alike; both rows of a 2x2 are one block.
+/// Pixels of a row within which detail is scaled uniformly; both rows of a 2x2 are one block.
 const BLOCK: usize = 4;
 
-/// The pixels of a frame, which the posterior mean replaces row by row.
+/// The pixels of an image, which the posterior mean replaces row by row.
 pub(super) struct PlanePixels<'a> {
     image: &'a mut Image,
     /// `[width, height]` of chroma.
     grid: [usize; 2],
-    /// Expected energy of noise in the detail of chroma, a sample.
+    /// Expected energy of noise per sample in the detail of chroma.
     noise: f32,
-    /// Denoised luma of two rows of the grid, each two rows of pixels; and denoised chroma of three, blue before red.
+    /// Denoised luma of two rows of the grid, each two rows of pixels; and denoised chroma of
+    /// three, Cb before Cr.
     luma: [Vec<f32>; 2],
     chroma: [[Vec<f32>; 2]; 3],
     work: Work,
 }
 
-/// Rows of pixels on their way.
+/// Work space for rows of pixels.
 struct Work {
     /// Red, green and blue, or grey.
     colours: Vec<f32>,
-    /// Of both chromas: the detail of two rows of pixels; and what the means explain of it.
+    /// For both chromas: the detail of two rows of pixels, and the part that the means explain.
     detail: [Vec<f32>; 2],
     explained: [Vec<f32>; 2],
 }
 
-/// Luma and chroma around 0.5 of red, green and blue (ITU-R BT.601, as JPEG has it).
+/// Converts red, green and blue to luma and chroma around 0.5 (ITU-R BT.601, as in JPEG).
 fn to_yuv([r, g, b]: [f32; 3]) -> [f32; 3] {
     let [red, blue] = Matrix::Bt601.weights();
     let luma = red * r + (1.0 - red - blue) * g + blue * b;
@@ -50,10 +52,11 @@ fn to_rgb([luma, blues, reds]: [f32; 3]) -> [f32; 3] {
     [r, (luma - red * r - blue * b) / (1.0 - red - blue), b]
 }
 
-/// Fills luma of `rect`, which has even sides, and the mean chroma of each 2x2, blue before red. A grey frame has none.
+/// Fills luma of `rect`, which has even sides, and the mean chroma of each 2x2, Cb before Cr. Grey
+/// images have no chroma.
 ///
 /// # Errors
-/// None that the frame's kind does not have.
+/// Only those of unsupported kinds of images.
 pub(super) fn read_yuv(image: &Image, rect: Rect, luma: &mut [f32], [blues, reds]: [&mut [f32]; 2]) -> Result<()> {
     let (width, half) = (rect.width, rect.width / 2);
     let is_grey = image.color_channels() == 1;
@@ -84,14 +87,15 @@ pub(super) fn read_yuv(image: &Image, rect: Rect, luma: &mut [f32], [blues, reds
 }
 
 impl<'a> PlanePixels<'a> {
-    /// The pixels of `frame`, whose mean chroma has noise of the standard deviation `sigma`, as a part of the full range.
+    /// The pixels of `image`, whose mean chroma has noise of standard deviation `sigma`, as a part
+    /// of the full range.
     pub(super) fn new(image: &'a mut Image, sigma: f32) -> Self {
         let grid = grid_of([image.width, image.height]);
         let row = || vec![0.0; 4 * grid[0]];
         Self {
             image,
             grid,
-            // The three details of a 2x2 have the variance of its mean each, where noise is white.
+            // For white noise, each of the three details of a 2x2 has the variance of its mean.
             noise: 3.0 * sigma * sigma,
             luma: [row(), row()],
             chroma: std::array::from_fn(|_| std::array::from_fn(|_| vec![0.0; grid[0]])),
@@ -99,16 +103,16 @@ impl<'a> PlanePixels<'a> {
         }
     }
 
-    /// Takes row `j` of the grid, of which `row` is each of the six channels; rows come in order.
+    /// Accepts row `j` of the grid; `row` returns each of its six channels. Rows come in order.
     ///
     /// # Errors
-    /// None that the frame's kind does not have.
+    /// Only those of unsupported kinds of images.
     pub(super) fn put<'b>(&mut self, j: usize, row: impl Fn(usize) -> &'b [f32]) -> Result<()> {
         let [half, down] = self.grid;
         for (plane, kept) in self.chroma[j % 3].iter_mut().enumerate() {
             kept.copy_from_slice(row(4 + plane));
         }
-        // The row above waited for this one's chroma, and the rows of pixels that it needs are its own.
+        // The row above waited for this row's chroma. It still has its original pixels.
         if j > 0 {
             self.emit(j - 1)?;
         }
@@ -119,7 +123,8 @@ impl<'a> PlanePixels<'a> {
         if j + 1 == down { self.emit(j) } else { Ok(()) }
     }
 
-    /// Writes the pixels of row `j` of the grid, whose denoised planes and neighbours' chroma are there.
+    /// Writes the pixels of row `j` of the grid, once its denoised planes and the neighbours'
+    /// chroma are complete.
     fn emit(&mut self, j: usize) -> Result<()> {
         let [half, down] = self.grid;
         let (width, wide) = (self.image.width, 2 * half);
@@ -180,8 +185,8 @@ impl<'a> PlanePixels<'a> {
     }
 }
 
-/// What a smooth interpolation of means has beside them in the four pixels of column `i`: towards a neighbour it rises by a quarter
-/// of the distance, so that the mean of the four is the mean.
+/// Offsets from the mean in the four pixels of column `i` by smooth interpolation: a quarter of
+/// the difference towards each neighbour, so that their mean stays unchanged.
 fn explain(rows: [&[f32]; 3], [above, here, below]: [usize; 3], i: usize) -> [f32; 4] {
     let half = rows[here].len();
     let [before, after] = [i.cast_signed() - 1, i.cast_signed() + 1].map(|i| mirror(i, half));
@@ -239,7 +244,7 @@ mod tests {
     use crate::tile::{Locality, TilePlan};
     use std::ops::ControlFlow;
 
-    /// Gives what it is given.
+    /// Returns its input.
     struct Identity {
         x: Vec<f32>,
         sigma: Vec<f32>,
@@ -261,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_that_changes_nothing_leaves_pixels_as_they_are() {
+    fn identity_network_keeps_pixels() {
         for (width, height, channels) in [(1, 1, 3), (2, 3, 4), (37, 22, 3), (64, 31, 1), (5, 40, 2)] {
             let samples = (0..width * height * channels).map(|i| (i * 7919 % 251) as u8).collect();
             let samples = Samples::U8(samples);

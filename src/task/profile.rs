@@ -1,4 +1,5 @@
-//! What a camera's noise is like: its variance as a line over the signal, measured and kept in a file.
+//! Noise profiles of cameras: the variance as a linear function of the signal, measured and stored
+//! in a file.
 
 mod line;
 mod measure;
@@ -17,68 +18,71 @@ pub use measure::{Profiler, YuvPlanes};
 use crate::error::{Error, Result};
 use crate::media::still;
 
-/// The one version of the file.
+/// The only version of the file format.
 const VERSION: u32 = 1;
 
-/// A camera's noise: for each channel, `variance = a * signal + b`.
+/// The noise of a camera: for each channel, `variance = a * signal + b`.
 ///
-/// Signal and variance are those of the delivered samples as parts of their full range, from 0 (black) to 1 (white), of
-/// whatever depth and transfer curve. The channels are grey, or red, green and blue, each by its own signal; or luma and the two
-/// of chroma (at half the width and height), all three by the signal of luma, on which the noise of both depends. `a` is the photons' share and `b` the electronics' (Foi, Trimeche, Katkovnik and
-/// Egiazarian 2008, "Practical Poissonian-Gaussian noise modeling and fitting for single-image raw-data", equation 3).
+/// Signal and variance are those of the delivered samples as parts of their full range, from 0
+/// (black) to 1 (white), of any depth and transfer curve. The channels are grey, or red, green and
+/// blue, each by its own signal; or luma and the two chromas (at half the width and height), all
+/// by the signal of luma, on which the noise of each depends. `a` is the photon noise and `b` the
+/// electronic noise (Foi, Trimeche, Katkovnik and Egiazarian 2008, "Practical Poissonian-Gaussian
+/// noise modeling and fitting for single-image raw-data", equation 3).
 ///
-/// [`Profiler`] measures one; [`read`](Self::read) and [`write`](Self::write) keep it in a TOML file:
+/// [`Profiler`] measures one; [`read`](Self::read) and [`write`](Self::write) store it in a TOML
+/// file:
 ///
 /// ```toml
 /// version = 1
-/// method = "frames"  # the differences of several frames of a still scene; or "image", the smooth parts of one
+/// method = "frames"  # the differences of several frames of a static scene; or "image", the smooth parts of one
 /// frames = 8
 /// width = 640
 /// height = 480
-/// color_model = "rgb"  # also of grey, and where it is left out; or "yuv"
+/// color_model = "rgb"  # also for grey, and the default; or "yuv"
 ///
-/// [[channels]]       # one for grey, or red, green and blue in that order; with "yuv" luma, Cb and Cr
+/// [[channels]]       # one for grey, or red, green and blue in order; for "yuv", luma, Cb and Cr
 /// a = 1.2e-3
 /// b = 4.1e-5
-/// signal = [0.02, 0.91]  # between which signals it was measured; twice the same where the scene was flat
+/// signal = [0.02, 0.91]  # range of signals that was measured; twice one value if the scene was flat
 /// ```
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NoiseProfile {
     version: u32,
-    /// How it was measured.
+    /// The method of measurement.
     pub method: Method,
-    /// From how many images.
+    /// Number of images.
     pub frames: usize,
     /// Their width in pixels.
     pub width: usize,
     /// Their height in pixels.
     pub height: usize,
-    /// Of what the channels are.
+    /// The meaning of the channels.
     #[serde(default)]
     pub color_model: ColorModel,
     /// The noise of grey, of red, green and blue, or of luma, Cb and Cr.
     pub channels: Vec<NoiseLine>,
 }
 
-/// Of what the channels of a profile are.
+/// The meaning of the channels of a profile.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ColorModel {
     /// Red, green and blue, or grey.
     #[default]
     Rgb,
-    /// Luma, and chroma at half the width and height, as video has them.
+    /// Luma, and chroma at half the width and height, as in video.
     Yuv,
 }
 
-/// How noise was measured.
+/// How the noise was measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Method {
-    /// By the differences of frames of a still scene.
+    /// Differences between frames of a static scene.
     Frames,
-    /// By the smooth parts of a single image.
+    /// Smooth parts of a single image.
     Image,
 }
 
@@ -86,17 +90,17 @@ pub enum Method {
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NoiseLine {
-    /// How the variance grows with the signal; 0 or more.
+    /// Slope of the variance over the signal; at least 0.
     pub a: f64,
-    /// The variance in the dark; 0 or more.
+    /// Variance at signal 0; at least 0.
     pub b: f64,
-    /// The lowest and the highest signal at which it was measured, 0 to 1. They are the same where the scene was too
-    /// flat to tell how noise depends on the signal; `a` is then 0, and `b` the variance at that signal.
+    /// Lowest and highest signal of the measurement, 0 to 1. They are equal if the scene was too
+    /// flat to determine the slope; then `a` is 0, and `b` the variance at that signal.
     pub signal: [f64; 2],
 }
 
 impl Method {
-    /// As it is called in files.
+    /// Its name in files.
     pub fn name(self) -> &'static str {
         match self {
             Self::Frames => "frames",
@@ -106,7 +110,7 @@ impl Method {
 }
 
 impl ColorModel {
-    /// As it is called in files.
+    /// Its name in files.
     pub fn name(self) -> &'static str {
         match self {
             Self::Rgb => "rgb",
@@ -116,24 +120,24 @@ impl ColorModel {
 }
 
 impl NoiseLine {
-    /// The variance at a signal, which is taken to be 0 where it is less. Beyond the signals at which it was measured
-    /// the line goes on.
+    /// The variance at a signal; negative signals count as 0. The line is extrapolated beyond the
+    /// measured signals.
     pub fn variance(&self, signal: f64) -> f64 {
         self.a * signal.max(0.0) + self.b
     }
 
-    /// Whether the scene was too flat to tell `a`.
+    /// Whether the scene was too flat to determine `a`.
     pub fn is_flat(&self) -> bool {
         self.signal[0] == self.signal[1]
     }
 }
 
 impl NoiseProfile {
-    /// A profile of grey or of red, green and blue that was measured with `method` from `frames` images of `width` by `height`
+    /// A grey or RGB profile, measured with `method` from `frames` images of `width` by `height`
     /// pixels.
     ///
     /// # Errors
-    /// [`Error::Usage`] for what [`read`](Self::read) refuses.
+    /// [`Error::Usage`] for values that [`read`](Self::read) rejects.
     pub fn new(
         method: Method,
         frames: usize,
@@ -148,11 +152,11 @@ impl NoiseProfile {
         }
     }
 
-    /// Reads a profile's file.
+    /// Reads the file of a profile.
     ///
     /// # Errors
-    /// [`Error::Input`] for a file that is missing or is none: of another version, with unknown or missing fields, with
-    /// other than one or three channels, or with numbers out of range.
+    /// [`Error::Input`] for a missing or invalid file: another version, unknown or missing fields,
+    /// other than one or three channels, or numbers out of range.
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|cause| {
             let problem = match cause.kind() {
@@ -170,7 +174,7 @@ impl NoiseProfile {
         }
     }
 
-    /// Writes a profile's file, which appears whole or not at all.
+    /// Writes the file of a profile, which appears only when complete.
     ///
     /// # Errors
     /// [`Error::Output`] when it cannot be written.
@@ -178,10 +182,10 @@ impl NoiseProfile {
         still::save(path, |file| Ok(file.write_all(self.to_toml().as_bytes())?))
     }
 
-    /// Whether there can be a file at `path`: to be asked before the work.
+    /// Checks whether `path` can be written; call it before long computations.
     ///
     /// # Errors
-    /// [`Error::Output`] when not.
+    /// [`Error::Output`] if not.
     pub fn check(path: &Path) -> Result<()> {
         still::check_place(path)
     }
@@ -202,7 +206,7 @@ impl NoiseProfile {
         text
     }
 
-    /// What makes it none, if anything.
+    /// What is invalid in this profile, if anything.
     fn defect(&self) -> Option<String> {
         let Self { version, method, frames, width, height, color_model, channels } = self;
         if *version != VERSION {

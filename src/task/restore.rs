@@ -1,5 +1,5 @@
-//! Restoration by a network that knows what images look like, of images that came about in a known linear way: enlarging what is
-//! made of means, sharpening what is blurred by a known kernel. Nothing is trained for it.
+//! Restoration by a generative network for known linear degradations: enlarging box-downsampled
+//! images, and deblurring with a known kernel. It needs no training for the degradation.
 
 use std::ops::ControlFlow;
 
@@ -12,31 +12,31 @@ use crate::error::{Error, Result};
 use crate::media::Image;
 use crate::tensor::{self, mirror};
 
-/// How an image came about from the one that is looked for.
+/// The degradation from the original to the given image.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Degradation {
-    /// Each pixel is the mean of so many by so many.
+    /// Each pixel is the mean of n x n pixels.
     BoxDownsample(usize),
-    /// Each pixel is a weighted mean of those around it.
+    /// Each pixel is a weighted mean of its neighbourhood.
     Blur(Kernel),
 }
 
-/// Weights of the pixels around one, which sum to 1.
+/// Weights of a blur kernel, with a sum of 1.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Kernel {
     radius: usize,
-    /// `2 * radius + 1` rows of as many.
+    /// `2 * radius + 1` rows of as many weights.
     weights: Vec<f32>,
 }
 
 impl Kernel {
-    /// The largest radius, beyond which nothing is a kernel.
+    /// The maximum radius in pixels.
     pub const MOST: usize = 64;
 
-    /// A round one of this standard deviation, in pixels.
+    /// An isotropic Gaussian kernel of this standard deviation, in pixels.
     ///
     /// # Errors
-    /// [`Error::Usage`] when it is none, or too large.
+    /// [`Error::Usage`] when sigma is not positive, or too large.
     pub fn gaussian(sigma: f64) -> Result<Self> {
         if !(sigma > 0.0 && 3.0 * sigma <= Self::MOST as f64) {
             return Err(Error::usage(format!("a blur of {sigma} pixels is none; expected one above 0 and up to 21")));
@@ -50,10 +50,11 @@ impl Kernel {
         Self::new(radius, (0..side * side).map(weight).collect())
     }
 
-    /// An image of it: brighter pixels weigh more. Its sides are odd and alike.
+    /// A kernel from an image: brighter pixels have larger weights. The image must be square with
+    /// an odd side.
     ///
     /// # Errors
-    /// [`Error::Usage`] for an image of another shape, or without weight.
+    /// [`Error::Usage`] for an image of another shape, or a black one.
     pub fn of(image: &Image) -> Result<Self> {
         let side = image.width;
         if image.height != side || side.is_multiple_of(2) || side > 2 * Self::MOST + 1 {
@@ -78,12 +79,13 @@ impl Kernel {
         Ok(Self { radius, weights })
     }
 
-    /// Width of a plane that is mirrored beyond its borders as far as the kernel reaches.
+    /// Width of a plane that is mirrored beyond its borders by the radius.
     fn padded(&self, width: usize) -> usize {
         width + 2 * self.radius
     }
 
-    /// Calls `each` with every weight, and for every row of a plane of that size where what it is of begins in the padded plane.
+    /// Calls `each` with every weight and, for every row of a plane of that size, the start of the
+    /// row and of its source in the padded plane.
     fn each_row(&self, [width, height]: [usize; 2], mut each: impl FnMut(f32, usize, usize)) {
         let side = 2 * self.radius + 1;
         for (i, weight) in self.weights.iter().enumerate().filter(|(_, weight)| **weight != 0.0) {
@@ -93,7 +95,8 @@ impl Kernel {
         }
     }
 
-    /// Calls `each` with every place of the padded plane and the place in the plane that it mirrors.
+    /// Calls `each` with every position of the padded plane and the position in the plane that it
+    /// mirrors.
     fn each_mirrored(&self, [width, height]: [usize; 2], mut each: impl FnMut(usize, usize)) {
         let (radius, padded) = (self.radius.cast_signed(), self.padded(width));
         for row in 0..height + 2 * self.radius {
@@ -129,7 +132,7 @@ impl Kernel {
 }
 
 impl Degradation {
-    /// Width and height of what is looked for, of an image of that size.
+    /// Width and height of the original, for a given image of that size.
     fn original(&self, [width, height]: [usize; 2]) -> [usize; 2] {
         match self {
             Self::BoxDownsample(scale) => [scale * width, scale * height],
@@ -137,7 +140,7 @@ impl Degradation {
         }
     }
 
-    /// What becomes of a plane of the image that is looked for, of this size.
+    /// Applies the degradation to a plane of the original, of this size.
     fn apply(&self, x: &[f32], [width, height]: [usize; 2]) -> Vec<f32> {
         match self {
             Self::BoxDownsample(scale) => {
@@ -164,12 +167,13 @@ impl Degradation {
     }
 }
 
-/// Leads a drawing by what was made of it: at each step `D` becomes the image nearest to it that explains the measurement,
-/// `argmin |y - A D'|^2 + rho |D' - D|^2` with `rho = lambda * (noise / sigma)^2` (Zhu et al. 2023, DiffPIR, equation 13; without noise that
-/// is the projection of Wang et al. 2023, DDNM).
+/// Guides sampling by data consistency: at each step `D` is replaced by `argmin |y - A D'|^2 + rho
+/// |D' - D|^2` with `rho = lambda * (noise / sigma)^2` (Zhu et al. 2023, DiffPIR, equation 13).
+/// Without noise, this is the projection of Wang et al. 2023, DDNM.
 struct Consistency<'a> {
     degradation: &'a Degradation,
-    /// What was measured, `[channels, height, width]`, and the deviation of its noise, both in the network's units.
+    /// The measurement, `[channels, height, width]`, and the standard deviation of its noise, both
+    /// in the network's units.
     y: Vec<f32>,
     noise: f64,
     size: [usize; 2],
@@ -178,12 +182,12 @@ struct Consistency<'a> {
 /// DiffPIR's lambda.
 const LAMBDA: f64 = 8.0;
 
-/// Iterations of conjugate gradients at most, and the part of the residual at which they end.
+/// Maximum iterations of conjugate gradients, and the relative residual at which they end.
 const ITERATIONS: usize = 12;
 const ENOUGH: f64 = 1e-3;
 
 impl Consistency<'_> {
-    /// `u` of `(A A^T + rho) u = residual`, by conjugate gradients.
+    /// Solves `(A A^T + rho) u = residual` for `u` by conjugate gradients.
     fn solve(&self, residual: &[f32], rho: f64) -> Vec<f32> {
         let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
         let mut u = vec![0.0_f32; residual.len()];
@@ -225,13 +229,15 @@ impl Guidance for Consistency<'_> {
 }
 
 impl Generator<'_> {
-    /// What `frame` was made of by `degradation`, as far as that can be told, drawn once for each seed, of which the mean is taken; `noise` is the
-    /// standard deviation of what was added afterwards, in 8-bit units. Alpha is enlarged bicubically. `guides` see the whole image; `watch` hears of every
-    /// evaluation and can stop the run.
+    /// Restores the original from which `degradation` made `image`, once for each seed, and
+    /// returns the mean. `noise` is the standard deviation of noise that was added afterwards, in
+    /// 8-bit units. Alpha is enlarged bicubically. `guides` see the whole image. `watch` is called
+    /// for every evaluation and can stop the run.
     ///
     /// # Errors
-    /// [`Error::Usage`] when the image has colour that the network does not, or does not fit the memory that may be used;
-    /// [`Error::Evaluation`] when the network fails; [`Error::Interrupted`].
+    /// [`Error::Usage`] when the image has colour that the network does not support, or does not
+    /// fit the memory budget; [`Error::Evaluation`] when the network fails;
+    /// [`Error::Interrupted`].
     pub fn restore(
         &mut self,
         image: &Image,
@@ -252,16 +258,16 @@ impl Generator<'_> {
         let size = degradation.original(small);
         let mut y = vec![0.0; channels * small[0] * small[1]];
         tensor::read_planes(&image.visible(), range, &mut y)?;
-        // Where it begins: each pixel as the one that it is part of.
+        // Starts from nearest-neighbour enlargement.
         let [across, down] = [size[0] / small[0], size[1] / small[1]];
         let start = Array4::from_shape_fn([1, channels, size[1], size[0]], |(_, c, row, column)| {
             y[(c * small[1] + row / down) * small[0] + column / across]
         });
-        // Rounding to 8 bits is noise, too.
+        // Includes the noise of rounding to 8 bits.
         let noise = noise.max(0.3) / 255.0 * f64::from(range.span());
         let mut measured = Consistency { degradation, y, noise, size };
         let mut mean = Array4::zeros(start.dim());
-        // One after the other, since images may be large.
+        // One seed at a time, since images may be large.
         for (i, seed) in seeds.iter().enumerate() {
             let mut leading: Vec<&mut dyn Guidance> = vec![&mut measured];
             leading.extend(guides.iter_mut().map(|guide| &mut **guide as &mut dyn Guidance));
@@ -293,9 +299,10 @@ mod tests {
         a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
     }
 
-    /// `<A x, y> = <x, A^T y>`, of a kernel without any symmetry, which reaches beyond a small image, and of means.
+    /// `<A x, y> = <x, A^T y>`, for an asymmetric kernel larger than a small image, and for box
+    /// downsampling.
     #[test]
-    fn the_adjoint_is_the_transpose() {
+    fn adjoint_equals_the_transpose() {
         let kernel = Kernel::new(3, (0..49).map(|i| ((i * i) % 11) as f32).collect()).unwrap();
         for (degradation, size) in [
             (Degradation::Blur(kernel.clone()), [9, 6]),
@@ -311,14 +318,15 @@ mod tests {
     }
 
     #[test]
-    fn a_blur_keeps_what_is_even_and_moves_a_point_as_the_kernel_says() {
+    fn blur_keeps_constants_and_spreads_a_point_by_the_kernel() {
         let kernel = Kernel::new(1, vec![0.0, 1.0, 0.0, 3.0, 0.0, 0.0, 0.0, 0.0, 0.0]).unwrap();
         let even = kernel.blur(&[2.0; 20], [5, 4]);
         assert!(even.iter().all(|value| (value - 2.0).abs() < 1e-6));
         let mut point = vec![0.0; 20];
         point[2 * 5 + 2] = 1.0;
         let blurred = kernel.blur(&point, [5, 4]);
-        // A pixel is of the one above it by a quarter, and of the one to its left by three.
+        // Each pixel takes a quarter from the one above it, and three quarters from the one to its
+        // left.
         assert_eq!((blurred[3 * 5 + 2], blurred[2 * 5 + 3], blurred[2 * 5 + 2]), (0.25, 0.75, 0.0));
     }
 }

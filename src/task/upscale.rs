@@ -1,4 +1,5 @@
-//! Super-resolution: a plan from the highest sigma down, on the large grid, conditioned on the small image.
+//! Super-resolution: sampling from the highest sigma down on the large grid, conditioned on the
+//! small image.
 
 use std::ops::ControlFlow;
 
@@ -16,45 +17,46 @@ use crate::network::Network;
 use crate::tensor;
 use crate::tile::{Locality, TilePlan};
 
-/// How to upscale.
+/// Options for upscaling.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct UpscaleOptions {
-    /// Evaluations of the network; `None` for the model's default. One gives the mean of all images that the small one may
-    /// come from, which has the highest PSNR; a few draw one of them, with its texture.
+    /// Network evaluations; `None` for the model's default. One gives the mean of all possible
+    /// originals, which has the highest PSNR; several sample one of them, with its texture.
     pub steps: Option<usize>,
-    /// How much of each step's noise is fresh, 0 (DDIM) to 1.
+    /// Part of each step's noise that is fresh, 0 (DDIM) to 1.
     pub eta: f64,
-    /// Where noise comes from; a single step draws none.
+    /// The random seed; a single step needs no noise.
     pub seed: u64,
-    /// How the large image is cut; sides and overlaps are in pixels of the small one.
+    /// How the large image is divided into tiles; sides and overlaps are in pixels of the small
+    /// one.
     pub tile: TileChoice,
-    /// What may be used of memory.
+    /// The memory budget.
     pub budget: Budget,
 }
 
-/// What was done to an image.
+/// The report of an upscaled image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UpscaleReport {
-    /// How many times larger the result is, along each axis.
+    /// Upscale factor along each axis.
     pub scale: usize,
-    /// Steps of the plan.
+    /// Sampler steps.
     pub steps: usize,
-    /// Tiles that the image was cut into.
+    /// Number of tiles.
     pub tiles: usize,
     /// Width and height of a tile, in pixels of the small image.
     pub tile_size: (usize, usize),
-    /// Evaluations that gave no image and were repeated.
+    /// Evaluations with invalid output that were repeated.
     pub repeated: usize,
 }
 
-/// A network for super-resolution, and how it is to be used.
+/// A super-resolution network with its options.
 pub struct Upscaler<'a> {
     pub(crate) manifest: &'a Manifest,
     network: &'a mut dyn Network,
     options: UpscaleOptions,
     plan: Plan,
     pub(crate) range: tensor::Range,
-    /// The sigma at which a plan starts, in the network's units.
+    /// The sigma at which sampling starts, in the network's units.
     sigma: f32,
 }
 
@@ -62,7 +64,8 @@ impl<'a> Upscaler<'a> {
     /// An upscaler that runs `network`, which `manifest` describes.
     ///
     /// # Errors
-    /// [`Error::Model`] when the model is for something else, [`Error::Usage`] for options that are out of range.
+    /// [`Error::Model`] when the model is for another task, [`Error::Usage`] for options out of
+    /// range.
     pub fn new(manifest: &'a Manifest, network: &'a mut dyn Network, options: UpscaleOptions) -> Result<Self> {
         let takes_map = manifest.inputs.sigma.is_some();
         let Some(sigma) = manifest
@@ -83,15 +86,15 @@ impl<'a> Upscaler<'a> {
         Ok(Self { manifest, network, options, plan, range, sigma: sigma.max as f32 })
     }
 
-    /// Steps of the plan: evaluations of the network for an image in one tile.
+    /// Sampler steps: network evaluations for an image in one tile.
     pub fn steps(&self) -> usize {
         self.plan.steps.len()
     }
 
-    /// From now on takes so many steps.
+    /// Sets the number of sampler steps.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a number that is out of range.
+    /// [`Error::Usage`] for a number out of range.
     pub fn set_steps(&mut self, steps: usize) -> Result<()> {
         if steps != self.steps() {
             self.plan = denoise_plan(steps, self.options.eta)?;
@@ -99,10 +102,11 @@ impl<'a> Upscaler<'a> {
         Ok(())
     }
 
-    /// The frame that [`upscale`](Self::upscale) would give for `frame`, black: for asking beforehand whether it can be written.
+    /// A black image with the shape of the result of [`upscale`](Self::upscale), to check
+    /// beforehand whether it can be written.
     ///
     /// # Errors
-    /// [`Error::Usage`] when it would not fit the memory that may be used.
+    /// [`Error::Usage`] when it would not fit the memory budget.
     pub fn outline(&self, image: &Image) -> Result<Image> {
         let scale = self.manifest.scale;
         let (width, height) = (scale * image.width, scale * image.height);
@@ -118,11 +122,13 @@ impl<'a> Upscaler<'a> {
         Ok(image.black(width, height))
     }
 
-    /// Enlarges `frame`; alpha is enlarged bicubically. `watch` hears of every evaluation and can stop the run.
+    /// Enlarges `image`; alpha is enlarged bicubically. `watch` is called for every evaluation and
+    /// can stop the run.
     ///
     /// # Errors
-    /// [`Error::Usage`] when the image does not fit the memory that it may use or has colour that the network does
-    /// not; [`Error::Evaluation`] when the network fails; [`Error::Interrupted`].
+    /// [`Error::Usage`] when the image does not fit the memory budget or has colour that the
+    /// network does not support; [`Error::Evaluation`] when the network fails;
+    /// [`Error::Interrupted`].
     pub fn upscale(
         &mut self,
         image: &Image,
@@ -155,7 +161,8 @@ impl<'a> Upscaler<'a> {
         Ok((large, UpscaleReport { scale, steps, tiles: tiles.count(), tile_size, repeated }))
     }
 
-    /// Fills `x`, `[1, channels, height, width]` on the large grid, with the enlargement of `small`.
+    /// Fills `x`, `[1, channels, height, width]` on the large grid, with the enlargement of
+    /// `small`.
     pub(crate) fn run(
         &mut self,
         small: &LowRes,
@@ -174,7 +181,8 @@ impl<'a> Upscaler<'a> {
         done
     }
 
-    /// Where a plan begins: the bicubic enlargement, and where it has several steps, noise of the highest sigma on it.
+    /// Writes the start: the bicubic enlargement and, for several steps, noise of the highest
+    /// sigma.
     fn start(&self, small: &LowRes, noise: &dyn NoiseSource, x: &mut [f32]) {
         let [_, _, height, width] = small.enlarged_shape();
         small.enlarge_whole(x);
@@ -189,12 +197,13 @@ impl<'a> Upscaler<'a> {
         }
     }
 
-    /// The tiles of small images of that size, on the large grid, where a tensor of the whole is held, or where none is, and
-    /// so many bytes beside.
+    /// The tiles of small images of that size, on the large grid. `holds_state` says whether a
+    /// tensor of the whole image is held, and `beside` is the size of further memory in bytes.
     pub(crate) fn tiles(&self, [width, height]: [usize; 2], holds_state: bool, beside: usize) -> Result<TilePlan> {
         let (scale, planes) = (self.manifest.scale, self.manifest.channels);
         let small = self.manifest.locality();
-        // A small pixel beyond the field's edge has large pixels that are one small pixel further away.
+        // A small pixel just beyond the receptive field covers large pixels that are up to one
+        // small pixel further away.
         let locality = Locality {
             multiple_of: scale * small.multiple_of,
             receptive_field: small.receptive_field.map(|field| scale * (field + 1)),
@@ -209,7 +218,7 @@ impl<'a> Upscaler<'a> {
     }
 }
 
-/// A grey frame, enlarged bicubically.
+/// Enlarges a grey image bicubically.
 pub(super) fn enlarged(grey: &Image, scale: usize) -> Result<Image> {
     let range = tensor::Range::new(0.0, 1.0)?;
     let small = LowRes::new(grey, range, 1, scale)?;

@@ -1,14 +1,17 @@
-//! One row between interleaved samples and planes. Pixels come as arrays of fixed length, so that the loops carry
-//! neither bounds checks nor branches.
+//! Converts one row between interleaved samples and planes. Pixels are arrays of fixed length, so
+//! that the loops have neither bounds checks nor branches.
 
-/// How many values are rounded before they are interleaved: few enough for the stack and the first cache.
+/// Number of values that are rounded before they are interleaved: few enough for the stack and the
+/// L1 cache.
 const BLOCK: usize = 256;
 
-/// Adding it leaves no room for a fraction in an `f32`, so that the sum's lowest bits are the rounded number.
+/// Added to an `f32`, it leaves no bits for a fraction, so that the lowest bits of the sum are the
+/// rounded number.
 const ROUNDER: f32 = 8_388_608.0;
 
-/// The number in the lowest bits is `value`, clamped to `0..=max` and rounded to the nearest, halves to even; NaN
-/// becomes 0. `max` is at most 65535. Unlike `as`, this compiles to vector code on every target.
+/// The lowest bits of the result are `value`, clamped to `0..=max` and rounded to nearest, halves
+/// to even; NaN becomes 0. `max` is at most 65535. Unlike `as`, this compiles to vector code on
+/// every target.
 #[inline]
 pub(super) fn rounded(value: f32, max: f32) -> u32 {
     // A comparison with NaN is false, and takes the other branch.
@@ -17,7 +20,7 @@ pub(super) fn rounded(value: f32, max: f32) -> u32 {
     (within + ROUNDER).to_bits()
 }
 
-/// Takes a row of pixels apart into one plane or three, each as long as the row.
+/// Splits a row of pixels into one or three planes, each as long as the row.
 pub(super) fn read_row<T: Copy>(pixels: &[T], channels: usize, planes: &mut [&mut [f32]], to_unit: &impl Fn(T) -> f32) {
     match (channels, planes) {
         (1, planes) => read_grey::<T, 1>(pixels, planes, to_unit),
@@ -52,8 +55,8 @@ fn read_color<T: Copy, const N: usize>(
     }
 }
 
-/// Puts one plane or three, each as long as the row, together into a row of pixels. Returns how many values were not
-/// finite.
+/// Interleaves one or three planes, each as long as the row, to a row of pixels. Returns the
+/// number of non-finite values.
 pub(super) fn write_row<T: Copy + Default>(
     planes: &[&[f32]],
     channels: usize,

@@ -1,8 +1,8 @@
-//! The values that a model takes for black and white.
+//! The values of black and white for a model.
 
 use crate::error::{Error, Result};
 
-/// The values that a model takes for black (`lo`) and white (`hi`).
+/// The values of black (`lo`) and white (`hi`) for a model.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Range {
     lo: f32,
@@ -42,17 +42,17 @@ impl Range {
         self.hi - self.lo
     }
 
-    /// A value as it is between black, 0, and white, 1; it may lie beyond.
+    /// Maps a value to 0 for black and 1 for white; it is not clamped.
     pub fn to_unit(self, value: f32) -> f32 {
         (value - self.lo) / self.span()
     }
 
-    /// What one step of a sample from 0 to `max` is worth.
+    /// The size of one step of a sample from 0 to `max`.
     pub(super) fn step(self, max: f32) -> f32 {
         self.span() / max
     }
 
-    /// How many steps of a sample from 0 to `max` a distance of 1 is.
+    /// The number of steps of a sample from 0 to `max` in a distance of 1.
     pub(super) fn inverse_step(self, max: f32) -> f32 {
         max / self.span()
     }

@@ -1,10 +1,13 @@
-//! Frames of a stream, as bytes in their own format, to planes of red, green and blue and back.
+//! Converts frames of a stream from bytes in their own format to planes of red, green and blue,
+//! and back.
 //!
-//! Nothing is clipped on the way in: chroma that no red, green and blue from black to white has, such as at edges in 4:2:0,
-//! becomes values beyond the range, and comes back as it was. Chroma is enlarged and reduced by pairs of filters that undo
-//! each other: repetition and mean where it lies between two pixels (Haar's), and where it lies on one, the linear
-//! interpolation and the five taps (-1, 2, 6, 2, -1) / 8 of LeGall and Tabatabai's 5/3 wavelet (1988, "Sub-band coding of
-//! digital images using symmetric short kernel filters"). So a frame that no network changes comes back bit by bit.
+//! Nothing is clipped on input: chroma outside the RGB gamut, such as at edges in 4:2:0, becomes
+//! values beyond the range, and is reproduced on output. Chroma is upsampled and downsampled by
+//! filter pairs that are inverse to each other: repetition and mean where it is sited between two
+//! pixels (Haar), and, where it is sited on one, linear interpolation and the five taps (-1, 2, 6,
+//! 2, -1) / 8 of LeGall and Tabatabai's 5/3 wavelet (1988, "Sub-band coding of digital images
+//! using symmetric short kernel filters"). So a frame that no network changes is reproduced
+//! bit-exactly.
 
 #[cfg(test)]
 pub(super) mod tests;
@@ -14,21 +17,21 @@ use super::{Range, mirror};
 use crate::error::{Error, Result};
 use crate::media::stream::{Plane, Siting, VideoFormat};
 
-/// Takes the frames of one stream apart, or puts them together. It holds what is needed between rows, so that nothing is
-/// allocated for a frame.
+/// Converts the frames of one stream to planes or back. Buffers between rows are kept, so that
+/// nothing is allocated per frame.
 pub struct FrameConverter {
     video: VideoFormat,
-    /// Planes on the network's side: 1 or 3.
+    /// Number of planes for the network: 1 or 3.
     channels: usize,
     range: Range,
-    /// Two planes of chroma on their way: as wide as the frame and as high as its chroma when read, the other way round when
-    /// written.
+    /// Two intermediate planes of chroma. On reading they have the width of the frame and the
+    /// height of its chroma; on writing, the reverse.
     chroma: [Vec<f32>; 2],
     /// Three rows at full width.
     lines: [Vec<f32>; 3],
 }
 
-/// How samples count: `value = (sample - zero) * step`.
+/// Maps samples to values: `value = (sample - zero) * step`.
 #[derive(Clone, Copy)]
 pub(super) struct Scale {
     zero: f32,
@@ -37,7 +40,7 @@ pub(super) struct Scale {
 }
 
 impl Scale {
-    /// Of luma, or of red, green and blue: 0 is black, 1 is white.
+    /// For luma, or for red, green and blue: 0 is black, 1 is white.
     pub(super) fn luma(video: &VideoFormat) -> Self {
         let unit = (1_u32 << (video.format.bits() - 8)) as f32;
         let white = (1_u32 << video.format.bits()) as f32 - 1.0;
@@ -48,7 +51,7 @@ impl Scale {
         }
     }
 
-    /// Of colour differences: from -0.5 to 0.5.
+    /// For colour differences, from -0.5 to 0.5.
     fn difference(video: &VideoFormat) -> Self {
         let unit = (1_u32 << (video.format.bits() - 8)) as f32;
         let luma = Self::luma(video);
@@ -56,7 +59,7 @@ impl Scale {
         Self { zero: 128.0 * unit, step, ..luma }
     }
 
-    /// Of colour differences around 0.5.
+    /// For colour differences centred on 0.5.
     pub(super) fn chroma(video: &VideoFormat) -> Self {
         let scale = Self::difference(video);
         Self { zero: scale.zero - 0.5 / scale.step, ..scale }
@@ -64,10 +67,10 @@ impl Scale {
 }
 
 impl FrameConverter {
-    /// For frames as `video` describes them, and `channels` planes whose black and white are `range`.
+    /// A converter for frames of format `video`, and `channels` planes with range `range`.
     ///
     /// # Errors
-    /// [`Error::Usage`] for frames in colour and one plane.
+    /// [`Error::Usage`] for colour frames and one plane.
     pub fn new(video: &VideoFormat, channels: usize, range: Range) -> Result<Self> {
         if channels == 1 && !video.format.is_grey() {
             return Err(Error::usage(
@@ -88,12 +91,12 @@ impl FrameConverter {
         })
     }
 
-    /// Bytes of what is held between frames.
+    /// Bytes held between frames.
     pub fn bytes(&self) -> usize {
         self.chroma.iter().chain(&self.lines).map(|values| values.len() * size_of::<f32>()).sum()
     }
 
-    /// What the frames are like.
+    /// The format of the frames.
     pub fn video(&self) -> &VideoFormat {
         &self.video
     }
@@ -156,8 +159,9 @@ impl FrameConverter {
         }
     }
 
-    /// Makes `bytes`, whose memory is kept, a frame of `planes`, `[channels, height, width]`. Values are rounded to the nearest sample, halves to the even
-    /// one; what is not a number becomes the smallest. A grey frame takes the mean of three planes.
+    /// Writes a frame from `planes`, `[channels, height, width]`, to `bytes`, whose memory is
+    /// reused. Values are rounded to the nearest sample, halves to even; NaN becomes the smallest.
+    /// A grey frame takes the mean of three planes.
     ///
     /// # Panics
     /// If there are fewer values than a frame has.
@@ -235,7 +239,7 @@ fn from_range(range: Range, from: &[f32], to: &mut [f32]) {
     to.iter_mut().zip(from).for_each(|(to, from)| *to = (from - lo) * scale);
 }
 
-/// Row `y` of a plane as values.
+/// Reads row `y` of a plane.
 pub(super) fn load(bytes: &[u8], deep: bool, plane: Plane, y: usize, scale: Scale, out: &mut [f32]) {
     let start = plane.start + y * plane.stride;
     let value = |sample: f32| (sample - scale.zero) * scale.step;
@@ -252,7 +256,7 @@ pub(super) fn load(bytes: &[u8], deep: bool, plane: Plane, y: usize, scale: Scal
     }
 }
 
-/// Values as row `y` of a plane.
+/// Writes row `y` of a plane.
 pub(super) fn store(bytes: &mut [u8], deep: bool, plane: Plane, y: usize, scale: Scale, values: &[f32]) {
     let start = plane.start + y * plane.stride;
     let inverse = 1.0 / scale.step;
@@ -270,7 +274,7 @@ pub(super) fn store(bytes: &mut [u8], deep: bool, plane: Plane, y: usize, scale:
     }
 }
 
-/// A row of chroma at full width; a row that has it already is copied.
+/// Upsamples a row of chroma to full width; a row of full width is copied.
 fn widen(from: &[f32], siting: Siting, to: &mut [f32]) {
     if from.len() == to.len() {
         to.copy_from_slice(from);
@@ -292,7 +296,7 @@ fn widen(from: &[f32], siting: Siting, to: &mut [f32]) {
     }
 }
 
-/// What [`widen`] undoes.
+/// The inverse of [`widen`].
 fn narrow(from: &[f32], siting: Siting, to: &mut [f32]) {
     if from.len() == to.len() {
         to.copy_from_slice(from);
@@ -311,7 +315,7 @@ fn narrow(from: &[f32], siting: Siting, to: &mut [f32]) {
         let x = 2 * x.cast_signed();
         legall(at(x - 2), at(x - 1), at(x), at(x + 1), at(x + 2))
     };
-    // The first and the last, which look beyond the border, and those between.
+    // The first and last pair need samples beyond the border; the others do not.
     let inner = pairs.len().saturating_sub(2);
     let last = inner + 1;
     to.iter_mut().take(1).for_each(|to| *to = near(0));
@@ -322,12 +326,12 @@ fn narrow(from: &[f32], siting: Siting, to: &mut [f32]) {
     }
 }
 
-/// The low-pass filter of the analysis by the 5/3 wavelet.
+/// The analysis low-pass filter of the 5/3 wavelet.
 fn legall(a: f32, b: f32, c: f32, d: f32, e: f32) -> f32 {
     0.125 * (2.0 * (b + d) - (a + e)) + 0.75 * c
 }
 
-/// Row `y` of the frame from chroma whose rows are wide enough already.
+/// Upsamples row `y` of the frame from chroma rows of full width.
 fn heighten(held: &[f32], width: usize, rows: usize, height: usize, siting: Siting, y: usize, out: &mut [f32]) {
     let row = |y: usize| &held[y * width..][..width];
     if rows == height {
@@ -340,7 +344,7 @@ fn heighten(held: &[f32], width: usize, rows: usize, height: usize, siting: Siti
     }
 }
 
-/// Row `y` of a chroma plane from as many rows as the frame has.
+/// Downsamples row `y` of a chroma plane from rows at the height of the frame.
 fn lower(held: &[f32], plane: Plane, height: usize, siting: Siting, y: usize, out: &mut [f32]) {
     let row = |y: isize| &held[mirror(y, height) * plane.width..][..plane.width];
     let middle = 2 * y.cast_signed();

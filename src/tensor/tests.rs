@@ -7,7 +7,7 @@ fn image(width: usize, height: usize, channels: usize, samples: Samples) -> Imag
     Image { width, height, channels, samples, metadata: Metadata::default() }
 }
 
-/// Samples that look random and are the same everywhere.
+/// Pseudo-random samples that are equal on all platforms.
 fn noise(count: usize, seed: u32) -> impl Iterator<Item = u16> {
     let mut state = seed.wrapping_mul(0x9E37_79B9) | 1;
     std::iter::repeat_with(move || {
@@ -46,7 +46,7 @@ fn negated(image: &Image) -> Image {
 }
 
 #[test]
-fn every_sample_returns_exactly() {
+fn round_trips_every_sample() {
     let bytes = image(256, 1, 1, Samples::U8((0..=u8::MAX).collect()));
     let words = image(256, 256, 1, Samples::U16((0..=u16::MAX).collect()));
     let ranges = [Range::UNIT, Range::SIGNED, Range::new(0.0, 255.0).unwrap(), Range::new(-1.5, 3.25).unwrap()];
@@ -64,7 +64,7 @@ fn every_sample_returns_exactly() {
 }
 
 #[test]
-fn odd_sizes_and_all_channels_return_exactly_and_alpha_stays() {
+fn round_trips_odd_sizes_and_all_channels_and_keeps_alpha() {
     for range in RANGES {
         for (width, height) in [(1, 1), (1, 7), (5, 3), (17, 1), (257, 2), (300, 5)] {
             for channels in 1..=4 {
@@ -99,7 +99,7 @@ fn mirrors_as_numpy_does() {
     assert_eq!((mirror(-3, 1), mirror(9, 1), mirror(-1, 2), mirror(2, 2)), (0, 0, 1, 0));
 }
 
-/// Bounces between the two ends one step at a time.
+/// Reflects at both ends one step at a time.
 fn naive_mirror(at: isize, size: isize) -> usize {
     let mut at = at;
     while at < 0 || at >= size {
@@ -112,7 +112,7 @@ fn naive_mirror(at: isize, size: isize) -> usize {
 }
 
 #[test]
-fn regions_with_overhang_equal_a_naive_reading() {
+fn reads_regions_beyond_the_edges_like_a_naive_version() {
     let rects = [(0, 0, 5, 4), (-3, -2, 9, 9), (-20, -17, 50, 40), (3, 2, 1, 1), (40, -30, 6, 3), (-9, 1, 4, 2)];
     for (width, height) in [(5, 4), (1, 3), (7, 1), (2, 2)] {
         for channels in 1..=4 {
@@ -137,7 +137,7 @@ fn regions_with_overhang_equal_a_naive_reading() {
 }
 
 #[test]
-fn regions_write_only_inside() {
+fn writes_regions_only_inside_the_image() {
     let rects = [(0, 0, 5, 4), (-3, -2, 9, 9), (-20, -17, 50, 40), (3, 2, 1, 1), (4, 3, 6, 3), (40, -30, 6, 3)];
     for channels in 1..=4 {
         let original = noisy_u8(5, 4, channels);
@@ -168,7 +168,7 @@ fn regions_write_only_inside() {
 }
 
 #[test]
-fn rounds_clamps_and_counts_what_is_not_finite() {
+fn rounds_clamps_and_counts_non_finite_values() {
     let values = [0.49, 0.5, 1.49, 254.5, 300.0, -7.0, f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
     let range = Range::new(0.0, 255.0).unwrap();
     let mut bytes = image(9, 1, 1, Samples::U8(vec![9; 9]));
@@ -182,7 +182,7 @@ fn rounds_clamps_and_counts_what_is_not_finite() {
 }
 
 #[test]
-fn color_does_not_fit_one_plane() {
+fn rejects_colour_for_one_plane() {
     let mut color = noisy_u8(3, 2, 4);
     let mut plane = [0.0; 6];
     assert!(read_planes(&color, Range::UNIT, &mut plane).unwrap_err().to_string().contains("three colour channels"));
@@ -190,7 +190,7 @@ fn color_does_not_fit_one_plane() {
 }
 
 #[test]
-fn a_grey_frame_fits_one_plane() {
+fn reads_grey_into_one_plane() {
     for channels in [1, 2] {
         let original = noisy_u16(4, 3, channels);
         let mut plane = [f32::NAN; 12];
@@ -205,7 +205,7 @@ fn a_grey_frame_fits_one_plane() {
 }
 
 #[test]
-fn a_range_must_rise() {
+fn rejects_a_range_that_does_not_increase() {
     assert!(Range::new(1.0, 0.0).is_err());
     assert!(Range::new(0.0, 0.0).is_err());
     assert!(Range::new(f32::NAN, 1.0).is_err());

@@ -1,10 +1,13 @@
-//! Frames of a stream, as bytes in their own format, to planes of luma and chroma as 4:2:0 has them, and back.
+//! Converts frames of a stream from bytes in their own format to 4:2:0 planes of luma and chroma,
+//! and back.
 //!
-//! Frames in 4:2:0 are copied: no matrix, no change of size. Of chroma that is larger (4:2:2, 4:4:4, RGB), the planes hold the
-//! mean of the samples that one of 4:2:0 stands for (Haar's low-pass filter), and what those differ from it by, the detail, is
-//! kept here. When the frame is put together again, the detail that noise alone explains goes (Wiener's filter by the local
-//! energy, as Lee 1980, "Digital image enhancement and noise filtering by use of local statistics", equation 10), and what a
-//! smooth interpolation of the denoised mean gives takes its place. So a frame that no network changes comes back bit by bit.
+//! Frames in 4:2:0 are copied without a matrix or a change of size. For chroma at higher
+//! resolution (4:2:2, 4:4:4, RGB), the planes hold the mean of the samples that one 4:2:0 sample
+//! covers (Haar low-pass filter), and the differences from it, the detail, are stored here. On
+//! writing, the part of the detail that noise explains is removed (Wiener filter with local
+//! energy, as in Lee 1980, "Digital image enhancement and noise filtering by use of local
+//! statistics", equation 10), and replaced by a smooth interpolation of the denoised mean. So a
+//! frame that no network changes is reproduced bit-exactly.
 
 #[cfg(test)]
 mod tests;
@@ -14,15 +17,17 @@ use super::{Range, mirror};
 use crate::error::Result;
 use crate::media::stream::{Chroma, Matrix, Plane, VideoFormat};
 
-/// Samples along a side of a block of chroma, within which detail is kept alike.
+/// Side in samples of a block of chroma, within which detail is scaled uniformly.
 const BLOCK: usize = 4;
 
-/// Width and height of the grid on which a network on 4:2:0 planes sees a frame of that size: half of it, rounded up.
+/// Width and height of the grid of a network on 4:2:0 planes for a frame of that size: half of it,
+/// rounded up.
 pub fn grid_of([width, height]: [usize; 2]) -> [usize; 2] {
     [width.div_ceil(2), height.div_ceil(2)]
 }
 
-/// The standard deviations of luma and of chroma (averaged over 2x2) that white noise of 1 in red, green and blue becomes.
+/// Standard deviations of luma and of chroma (averaged over 2x2) for white noise of 1 in red,
+/// green and blue.
 pub fn sigmas_of_rgb(matrix: Matrix) -> [f64; 2] {
     let [red, blue] = matrix.weights().map(f64::from);
     let green = 1.0 - red - blue;
@@ -33,8 +38,8 @@ pub fn sigmas_of_rgb(matrix: Matrix) -> [f64; 2] {
     [norm([red, green, blue]), 0.5 * chroma]
 }
 
-/// Puts planes, luma `[2 H, 2 W]` and two of chroma `[H, W]`, into six channels `[6, H, W]`: luma of each 2x2 row by row, then
-/// chroma. `grid` is `[W, H]`.
+/// Packs planes, luma `[2 H, 2 W]` and two of chroma `[H, W]`, into six channels `[6, H, W]`: luma
+/// of each 2x2 row by row, then chroma. `grid` is `[W, H]`.
 ///
 /// # Panics
 /// If there are fewer than `6 H W` values in either.
@@ -55,7 +60,7 @@ pub fn pack(planes: &[f32], [width, height]: [usize; 2], channels: &mut [f32]) {
     }
 }
 
-/// What [`pack`] undoes.
+/// The inverse of [`pack`].
 ///
 /// # Panics
 /// If there are fewer than `6 H W` values in either.
@@ -74,20 +79,21 @@ pub fn unpack(channels: &[f32], [width, height]: [usize; 2], planes: &mut [f32])
     }
 }
 
-/// Takes the frames of one stream apart into planes, and puts them together. It holds what is needed between rows and between
-/// [`read`](Self::read) and [`write`](Self::write), so that nothing is allocated for a frame.
+/// Converts the frames of one stream to planes and back. Buffers between rows and between
+/// [`read`](Self::read) and [`write`](Self::write) are kept, so that nothing is allocated per
+/// frame.
 pub struct YuvFrameConverter {
     video: VideoFormat,
     result: VideoFormat,
-    /// `[width, height]` of chroma planes.
+    /// `[width, height]` of the chroma planes.
     grid: [usize; 2],
-    /// For chroma that is larger than the grid's: its size, and the detail of both planes.
+    /// For chroma at higher resolution than the grid: its size, and the detail of both planes.
     larger: Option<([usize; 2], [Vec<f32>; 2])>,
     /// Three rows at full width, and the interpolated chroma beside them.
     lines: [Vec<f32>; 4],
-    /// For each block of a row of blocks: the energy of its detail, then what is kept of it.
+    /// For each block of a row of blocks: the energy of its detail, then the factor on it.
     kept: Vec<f32>,
-    /// Where results are of another kind than the source: by way of red, green and blue.
+    /// The conversion by way of RGB, where results have another format than the source.
     conversion: Option<Conversion>,
 }
 
@@ -99,10 +105,11 @@ struct Conversion {
 }
 
 impl YuvFrameConverter {
-    /// For frames as `video` describes them; results are as `result` does, which has the same size.
+    /// A converter for frames of format `video`. Results have format `result`, which has the same
+    /// size.
     ///
     /// # Errors
-    /// [`Error::Usage`](crate::Error::Usage) when the two do not fit each other.
+    /// [`Error::Usage`](crate::Error::Usage) when the formats do not match.
     pub fn new(video: &VideoFormat, result: &VideoFormat) -> Result<Self> {
         let [width, height] = [video.width, video.height];
         let grid = grid_of([width, height]);
@@ -133,12 +140,12 @@ impl YuvFrameConverter {
         })
     }
 
-    /// What the frames are like.
+    /// The format of the frames.
     pub fn video(&self) -> &VideoFormat {
         &self.video
     }
 
-    /// Bytes of what is held between frames.
+    /// Bytes held between frames.
     pub fn bytes(&self) -> usize {
         let conversion = self.conversion.as_ref().map_or(0, |conversion| {
             let Conversion { reader, writer, planes, .. } = conversion;
@@ -148,8 +155,9 @@ impl YuvFrameConverter {
         conversion + detail + 4 * self.lines[0].len() * size_of::<f32>()
     }
 
-    /// Fills `planes`, luma `[2 H, 2 W]` and two of chroma `[H, W]` for a grid of `[W, H]`, from a frame. Luma is 0 to 1, chroma
-    /// is centred on 0.5. Where the size is odd, the last row and column stand twice.
+    /// Fills `planes`, luma `[2 H, 2 W]` and two of chroma `[H, W]` for a grid of `[W, H]`, from a
+    /// frame. Luma is 0 to 1, chroma is centred on 0.5. For odd sizes the last row and column are
+    /// repeated.
     ///
     /// # Panics
     /// If there are fewer bytes or values than a frame has.
@@ -179,7 +187,7 @@ impl YuvFrameConverter {
                         Some((_, [first, second])) => {
                             [&mut first[y * width..][..width], &mut second[y * width..][..width]]
                         }
-                        // One pixel alone.
+                        // A single pixel.
                         None => chroma.split_at_mut(area).into(),
                     };
                     for (to, (line, factor)) in to.into_iter().zip(differences) {
@@ -225,9 +233,10 @@ impl YuvFrameConverter {
         }
     }
 
-    /// Makes `bytes`, whose memory is kept, the last frame that was read, with these planes in place of its own. `sigma` is the
-    /// standard deviation of the noise of chroma in the frame that was read: what of its detail is no more than that goes.
-    /// Values are rounded to the nearest sample, halves to the even one; what is not a number becomes the smallest.
+    /// Writes the last frame that was read to `bytes`, with these planes in place of its own. The
+    /// memory of `bytes` is reused. `sigma` is the standard deviation of the chroma noise in the
+    /// frame that was read; detail within that noise is removed. Values are rounded to the nearest
+    /// sample, halves to even; NaN becomes the smallest.
     ///
     /// # Panics
     /// If there are fewer values than a frame has.
@@ -245,7 +254,7 @@ impl YuvFrameConverter {
         self.conversion = Some(conversion);
     }
 
-    /// The same, with samples of the format that `video` says.
+    /// As [`write`](Self::write), with samples in the format `video`.
     fn write_as(&mut self, video: &VideoFormat, planes: &[f32], sigma: f32, bytes: &mut Vec<u8>) {
         bytes.resize(video.bytes(), 0);
         let VideoFormat { width, height, format, color, .. } = *video;
@@ -307,8 +316,8 @@ fn store_plane(bytes: &mut [u8], deep: bool, place: Plane, scale: Scale, values:
     }
 }
 
-/// Leaves in `samples`, a plane of that size, what they differ by from their means over what one sample of the grid stands for,
-/// and writes these into `mean`.
+/// Writes the means of `samples`, a plane of that size, over the area of each sample of the grid
+/// to `mean`, and leaves the differences from them in `samples`.
 fn take_mean(samples: &mut [f32], [width, height]: [usize; 2], mean: &mut [f32], [across, down]: [usize; 2]) {
     let [by_x, by_y] = [width.div_ceil(across), height.div_ceil(down)];
     for (j, mean) in mean.chunks_exact_mut(across).enumerate() {
@@ -327,8 +336,9 @@ fn take_mean(samples: &mut [f32], [width, height]: [usize; 2], mean: &mut [f32],
     }
 }
 
-/// Makes the detail in `samples` the plane again, around new means. Of what is not explained by the means' own interpolation,
-/// noise of `sigma` in the means, and of the same density in the detail, explains a part, which goes.
+/// Reconstructs the plane from the detail in `samples` and new means. The detail beyond the
+/// interpolation of the means is scaled by the part that exceeds noise, which has the standard
+/// deviation `sigma` in the means and equal density in the detail.
 fn put_mean(
     samples: &mut [f32],
     [width, height]: [usize; 2],
@@ -339,7 +349,7 @@ fn put_mean(
     kept: &mut [f32],
 ) {
     let [by_x, by_y] = [width.div_ceil(across), height.div_ceil(down)];
-    // White noise of 1 in the means is of this variance in the detail.
+    // Variance in the detail of white noise with variance 1 in the means.
     let noise = sigma * sigma * (by_x * by_y - 1) as f32;
     for rows in (0..height).step_by(BLOCK) {
         let rows = rows..(rows + BLOCK).min(height);
@@ -348,7 +358,7 @@ fn put_mean(
             interpolate(mean, [across, down], y, [by_x, by_y], width, line, other);
             let row = &mut samples[y * width..][..width];
             for ((row, line), kept) in row.chunks_mut(BLOCK).zip(line.chunks(BLOCK)).zip(&mut *kept) {
-                // What is there beside what the means explain.
+                // Detail beyond the interpolation of the means.
                 for (sample, explained) in row.iter_mut().zip(line) {
                     *sample -= explained;
                     *kept += *sample * *sample;
@@ -370,19 +380,20 @@ fn put_mean(
     }
 }
 
-/// The part that is kept of a detail of that energy, of which noise explains what is expected (Lee 1980, equation 10).
+/// The factor on detail of that energy, for the energy that is expected of noise (Lee 1980,
+/// equation 10).
 pub(crate) fn kept_of(energy: f32, expected: f32) -> f32 {
     if energy > expected { 1.0 - expected / energy } else { f32::from(expected == 0.0) }
 }
 
-/// How much higher than their mean the second of two samples is, and lower the first, where the means of the pairs before and after
-/// are these: a quarter of the way between the pairs' middles.
+/// Offset of the second of two samples from their mean, and negative offset of the first, from the
+/// means of the previous and next pairs: a quarter of the distance between the centres of pairs.
 pub(crate) fn rise(before: f32, after: f32) -> f32 {
     0.125 * (after - before)
 }
 
-/// What a smooth interpolation of `mean` has in row `y` beside the mean itself, into `line`: between neighbours' means it rises
-/// by a quarter of their distance, so that the mean of what is interpolated is the mean.
+/// Offsets of a smooth interpolation of `mean` from the mean itself in row `y`, into `line`: a
+/// quarter of the difference towards neighbours, so that the mean stays unchanged.
 fn interpolate(
     mean: &[f32],
     [across, down]: [usize; 2],

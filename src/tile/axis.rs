@@ -1,8 +1,8 @@
-//! One axis of a tile plan. Integers only, but for the weights of a seam.
+//! One axis of a tile plan. It uses only integers, except for the blending weights.
 
 use std::ops::Range;
 
-/// How one axis of an image is cut.
+/// How one axis of an image is divided into tiles.
 ///
 /// ```text
 /// tile 0   |<---------- tile ---------->|
@@ -12,17 +12,18 @@ use std::ops::Range;
 /// owned    |<-------- 0 --------->|<-------- 1 ------>|
 /// ```
 ///
-/// All tiles have the same length, and every start is a multiple of the network's alignment, so that a network whose
-/// strided layers see the same grid everywhere gives the same numbers in every tile.
+/// All tiles have equal length, and every start is a multiple of the network's alignment. A
+/// network with strided layers thus sees the same grid everywhere, and gives equal numbers in
+/// every tile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Axis {
     /// Pixels of the image along this axis.
     pub length: usize,
-    /// `length`, rounded up to the alignment; what lies beyond the image is its mirror image.
+    /// `length`, rounded up to the alignment; beyond the image it is mirrored.
     pub padded: usize,
     /// Pixels of a tile.
     pub tile: usize,
-    /// Half the width of the ramp over which two neighbours are mixed; 0 cuts hard.
+    /// Half the width of the ramp over which two neighbours are blended; 0 means no blending.
     pub feather: usize,
     /// The tiles in order.
     pub spans: Vec<Span>,
@@ -31,22 +32,23 @@ pub struct Axis {
 /// One tile along an axis.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Span {
-    /// Where the tile starts.
+    /// Start of the tile.
     pub start: usize,
-    /// The pixels that are this tile's, up to the seams; the spans' `owned` partition `0..length`.
+    /// The pixels owned by this tile, up to the seams; the spans' `owned` partition `0..length`.
     pub owned: Range<usize>,
 }
 
 impl Axis {
-    /// One tile for all.
+    /// A single tile.
     pub fn whole(length: usize, alignment: usize) -> Self {
         let padded = length.next_multiple_of(alignment);
         let spans = vec![Span { start: 0, owned: 0..length }];
         Self { length, padded, tile: padded, feather: 0, spans }
     }
 
-    /// As few tiles of at most `limit` pixels as overlap by `margin + feather` on both sides of every seam, all as
-    /// short as that number allows; `None` when `limit` leaves nothing between two overlaps.
+    /// The fewest tiles of at most `limit` pixels that overlap by `margin + feather` on both sides
+    /// of every seam, all as short as that number allows; `None` when `limit` leaves nothing
+    /// between two overlaps.
     pub fn cut(length: usize, limit: usize, alignment: usize, margin: usize, feather: usize) -> Option<Self> {
         let padded = length.next_multiple_of(alignment);
         if padded <= limit {
@@ -61,7 +63,7 @@ impl Axis {
         let tile = (padded + (count - 1) * overlap).div_ceil(count).next_multiple_of(alignment);
         let starts: Vec<usize> =
             (0..count).map(|i| i * (padded - tile) / (count - 1) / alignment * alignment).collect();
-        // A seam lies in the middle of what two neighbours share.
+        // A seam is in the middle of the overlap of two neighbours.
         let seam = |i: usize| (starts[i] + starts[i - 1] + tile) / 2;
         let spans = (0..count)
             .map(|i| {
@@ -73,7 +75,7 @@ impl Axis {
         Some(Self { length, padded, tile, feather, spans })
     }
 
-    /// The pixels to which tile `i` contributes: what it owns and its halves of the ramps.
+    /// The pixels to which tile `i` contributes: those it owns and its halves of the ramps.
     pub fn contributes(&self, i: usize) -> Range<usize> {
         let owned = &self.spans[i].owned;
         let from = if i == 0 { owned.start } else { owned.start - self.feather };
@@ -81,13 +83,14 @@ impl Axis {
         from..to
     }
 
-    /// The weight of tile `i` at `position`, one of the pixels to which it contributes. The weights of all tiles sum to
-    /// one at every pixel.
+    /// The blending weight of tile `i` at `position`, one of the pixels to which it contributes.
+    /// The weights of all tiles sum to one at every pixel.
     pub fn weight(&self, i: usize, position: usize) -> f32 {
         if self.feather == 0 {
             return 1.0;
         }
-        // How far the mix has gone over to the tile after `seam`; the differences telescope, so they sum to one.
+        // Blending weight of the tile after `seam`; the differences telescope, so that they sum to
+        // one.
         let ramp = |seam: usize| {
             let into = (position + self.feather) as f32 - seam as f32 + 0.5;
             (into / (2 * self.feather) as f32).clamp(0.0, 1.0)
@@ -103,7 +106,8 @@ impl Axis {
 mod tests {
     use super::Axis;
 
-    /// Draws an axis: one line a tile, `-` where it only looks, `#` where it owns, `+` where it is mixed in.
+    /// Draws an axis with one line per tile: `-` for context only, `#` for owned pixels, `+` for
+    /// blended ones.
     fn draw(axis: &Axis) -> String {
         let mut lines = String::new();
         for (i, span) in axis.spans.iter().enumerate() {
@@ -122,13 +126,13 @@ mod tests {
     }
 
     #[test]
-    fn one_tile_when_it_fits() {
+    fn uses_one_tile_when_it_fits() {
         let axis = Axis::cut(13, 16, 4, 4, 0).unwrap();
         assert_eq!(draw(&axis), "\n#############---");
     }
 
     #[test]
-    fn a_length_that_does_not_divide() {
+    fn divides_a_length_unevenly() {
         let axis = Axis::cut(30, 16, 4, 3, 0).unwrap();
         assert_eq!(
             draw(&axis),
@@ -140,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ramp_is_mixed_from_both_sides() {
+    fn blends_over_a_ramp_on_both_sides() {
         let axis = Axis::cut(24, 16, 4, 2, 2).unwrap();
         assert_eq!(
             draw(&axis),
@@ -151,13 +155,13 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_below_the_overlap_is_refused() {
+    fn rejects_a_limit_below_the_overlap() {
         assert_eq!(Axis::cut(100, 16, 8, 8, 0), None);
     }
 
-    /// What has to hold for every cut, on sizes that do not divide.
+    /// Invariants of every cut, on sizes that do not divide evenly.
     #[test]
-    fn every_cut_covers_aligns_and_overlaps() {
+    fn covers_aligns_and_overlaps_in_every_cut() {
         for length in 1..90 {
             for (limit, alignment, margin, feather) in
                 [(16, 1, 2, 0), (16, 1, 2, 3), (24, 8, 5, 0), (32, 8, 8, 3), (40, 4, 9, 10), (17, 2, 1, 1)]

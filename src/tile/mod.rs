@@ -1,4 +1,4 @@
-//! Tiles: how an image that is too large for one evaluation is cut, and how the results are joined again.
+//! Tiles: divides images that are too large for one evaluation, and joins the results.
 
 mod axis;
 mod plan;

@@ -3,22 +3,22 @@
 use super::axis::Axis;
 use crate::error::{Error, Result};
 
-/// What a network's geometry asks of a tile.
+/// The geometric requirements of a network on tiles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Locality {
-    /// Width and height of an input are multiples of this.
+    /// Width and height of an input must be multiples of this.
     pub multiple_of: usize,
-    /// How far the network looks: no output depends on an input further away than this many pixels; `None` when it has
-    /// global operations (attention, normalisation over the image).
+    /// Receptive field: no output depends on an input further away than this many pixels; `None`
+    /// for a network with global operations (attention, normalisation over the image).
     pub receptive_field: Option<usize>,
 }
 
-/// Pixels on each side of a seam that a network without a known receptive field is given as context, and over which its
-/// tiles are then mixed.
+/// Pixels of context on each side of a seam for a network without a known receptive field, and of
+/// the ramp over which its tiles are blended.
 const GLOBAL_MARGIN: usize = 32;
 const GLOBAL_FEATHER: usize = 32;
 
-/// How an image is cut into tiles: the product of two axes.
+/// How an image is divided into tiles: the product of two axes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TilePlan {
     /// Rows of tiles.
@@ -33,15 +33,15 @@ impl TilePlan {
         Self { vertical: Axis::whole(height, multiple_of), horizontal: Axis::whole(width, multiple_of) }
     }
 
-    /// Tiles of at most `limit` pixels a side.
+    /// Tiles of at most `limit` pixels per side.
     ///
-    /// A network that is local gets its receptive field on both sides of each seam and is cut hard there, which gives
-    /// the same result as the whole image. `overlap`, when it is more than two receptive fields, mixes neighbours over
-    /// the rest.
+    /// A local network gets its receptive field as context on both sides of each seam, without
+    /// blending, which gives the same result as the whole image. If `overlap` is more than two
+    /// receptive fields, neighbours are blended over the rest.
     ///
     /// # Errors
-    /// [`Error::Usage`] when a tile of `limit` would be nothing but overlap, or `overlap` is less than two receptive
-    /// fields.
+    /// [`Error::Usage`] when a tile of `limit` would consist only of overlap, or `overlap` is less
+    /// than two receptive fields.
     pub fn cut(width: usize, height: usize, limit: usize, overlap: Option<usize>, locality: Locality) -> Result<Self> {
         let (margin, feather) = match (locality.receptive_field, overlap) {
             (Some(field), None) => (field, 0),
@@ -68,13 +68,13 @@ impl TilePlan {
         }
     }
 
-    /// The shortest side of a tile that is not mostly overlap: four margins.
+    /// The minimum side of a tile that is not mostly overlap: four margins.
     pub fn smallest(locality: Locality) -> usize {
         let margin = locality.receptive_field.unwrap_or(GLOBAL_MARGIN + GLOBAL_FEATHER);
         (4 * margin).max(locality.multiple_of).next_multiple_of(locality.multiple_of)
     }
 
-    /// How many evaluations one step takes.
+    /// Number of evaluations per sampler step.
     pub fn count(&self) -> usize {
         self.vertical.spans.len() * self.horizontal.spans.len()
     }
@@ -97,21 +97,21 @@ mod tests {
     const LOCAL: Locality = Locality { multiple_of: 8, receptive_field: Some(20) };
 
     #[test]
-    fn too_small_a_tile_names_one_that_works() {
+    fn reports_a_sufficient_tile_size() {
         let message = TilePlan::cut(640, 480, 40, None, LOCAL).unwrap_err().to_string();
         assert!(message.contains("use at least 80"), "{message}");
         assert!(TilePlan::cut(640, 480, TilePlan::smallest(LOCAL), None, LOCAL).is_ok());
     }
 
     #[test]
-    fn too_little_overlap_is_refused() {
+    fn rejects_too_little_overlap() {
         assert!(TilePlan::cut(640, 480, 128, Some(39), LOCAL).is_err());
         let exact = TilePlan::cut(640, 480, 128, Some(40), LOCAL).unwrap();
         assert_eq!(exact, TilePlan::cut(640, 480, 128, None, LOCAL).unwrap());
     }
 
     #[test]
-    fn a_image_that_fits_is_one_tile() {
+    fn uses_one_tile_for_a_small_image() {
         assert!(TilePlan::cut(100, 60, 104, None, LOCAL).unwrap().is_whole());
     }
 }

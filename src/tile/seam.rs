@@ -1,18 +1,18 @@
-//! Joining tiles: `sum(w * tile) / sum(w)`, a band of rows at a time.
+//! Blends tiles: `sum(w * tile) / sum(w)`, a band of rows at a time.
 
 use std::ops::Range;
 
 use super::plan::TilePlan;
 
-/// Rows of a network's output over the whole width of an image, plane after plane.
+/// Rows of a network's output over the whole width of an image, plane by plane.
 #[derive(Clone, Copy, Debug)]
 pub struct Band<'a> {
     values: &'a [f32],
-    /// Values from one row to the next.
+    /// Values between the starts of rows.
     stride: usize,
-    /// Rows of a plane.
+    /// Rows per plane.
     height: usize,
-    /// The image's row that the band's first is.
+    /// The row of the image at which the band starts.
     first_row: usize,
 }
 
@@ -29,14 +29,14 @@ impl<'a> Band<'a> {
     }
 }
 
-/// Where the tiles of an image meet.
+/// Accumulates the tiles of an image.
 ///
-/// It holds no more than one row of tiles: rows that no later tile contributes to are taken out before the next row of
-/// tiles comes in.
+/// It holds at most one row of tiles: rows to which no later tile contributes are removed before
+/// the next row of tiles is added.
 #[derive(Debug)]
 pub struct Seam {
     sums: Vec<f32>,
-    /// The weights of the columns of the tile in hand, where neighbours are mixed.
+    /// The weights of the columns of the current tile, where neighbours are blended.
     across: Vec<f32>,
     planes: usize,
     width: usize,
@@ -45,7 +45,7 @@ pub struct Seam {
 }
 
 impl Seam {
-    /// Room for one row of tiles of `planes` planes.
+    /// Space for one row of tiles of `planes` planes.
     pub fn new(tiles: &TilePlan, planes: usize) -> Self {
         let (width, height) = (tiles.horizontal.length, tiles.vertical.tile);
         let across = Vec::with_capacity(if is_cut_hard(tiles) { 0 } else { tiles.horizontal.tile });
@@ -80,19 +80,20 @@ impl Seam {
         }
     }
 
-    /// The rows that are complete once all tiles of `row` are in, and that no later tile reads.
+    /// The rows that are complete once all tiles of `row` were added, and that no later tile
+    /// reads.
     pub fn complete(&self, tiles: &TilePlan, row: usize) -> Range<usize> {
         let vertical = &tiles.vertical;
         let until = vertical.spans.get(row + 1).map_or(vertical.length, |next| next.start.min(vertical.length));
         self.first_row..until
     }
 
-    /// What has been joined so far.
+    /// The rows that were joined so far.
     pub fn band(&self) -> Band<'_> {
         Band { values: &self.sums, stride: self.width, height: self.height, first_row: self.first_row }
     }
 
-    /// Drops the rows before `first_row`, and makes as much room after the others.
+    /// Drops the rows before `first_row`, and makes space for as many after the others.
     pub fn advance(&mut self, first_row: usize) {
         let dropped = (first_row - self.first_row).min(self.height) * self.width;
         for plane in self.sums.chunks_exact_mut(self.height * self.width) {
@@ -103,14 +104,14 @@ impl Seam {
         self.first_row = first_row;
     }
 
-    /// Ready for the next step.
+    /// Resets for the next sampler step.
     pub fn restart(&mut self) {
         self.first_row = 0;
         self.sums.fill(0.0);
     }
 }
 
-/// Whether each pixel is of one tile alone.
+/// Whether each pixel comes from a single tile.
 fn is_cut_hard(tiles: &TilePlan) -> bool {
     tiles.vertical.feather == 0 && tiles.horizontal.feather == 0
 }

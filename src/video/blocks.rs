@@ -1,6 +1,6 @@
-//! Filters of maps that have one value for a block of pixels.
+//! Filters of maps that have one value for each block of pixels.
 
-/// The mean over squares of `side`, an odd number, of what is inside the frame.
+/// Mean over squares of side `side`, an odd number, within the frame.
 pub(super) fn mean(values: &[f32], [width, height]: [usize; 2], side: usize, work: &mut [f32], out: &mut [f32]) {
     let reach = side / 2;
     for (from, to) in values.chunks_exact(width).zip(work.chunks_exact_mut(width)) {
@@ -19,7 +19,7 @@ pub(super) fn mean(values: &[f32], [width, height]: [usize; 2], side: usize, wor
     }
 }
 
-/// The largest over squares of `side`, an odd number.
+/// Maximum over squares of side `side`, an odd number.
 pub(super) fn largest(values: &mut [f32], [width, height]: [usize; 2], side: usize, work: &mut [f32]) {
     let reach = side / 2;
     for (from, to) in values.chunks_exact(width).zip(work.chunks_exact_mut(width)) {

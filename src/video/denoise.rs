@@ -1,4 +1,4 @@
-//! Denoising the frames of a stream, in memory that is taken once.
+//! Denoises the frames of a stream, in buffers that are allocated once.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -21,21 +21,22 @@ use crate::task::{
 use crate::tensor::{FrameConverter, YuvFrameConverter, sigmas_of_rgb};
 use crate::tile::TilePlan;
 
-/// How much more noise there is than an estimate sees after a codec, which has taken its traces away with the texture: on clips of
-/// simulated cameras through H.264 the best level is above what is read, and through MJPEG it hardly matters.
+/// Correction of sigma that is estimated from compressed frames: the codec removes some of the
+/// noise along with the texture. On clips of simulated cameras, the best sigma is above the
+/// estimate with H.264; with MJPEG it hardly matters.
 const UNSEEN: f64 = 1.3;
 
-/// The part of the variance of noise that came through a codec that frames share at least: what its rounding does to a scene at rest is
-/// the same in each, and no average takes it away.
-/// More so of chroma, which is rounded more coarsely.
+/// Least part of the noise variance that consecutive frames share when the noise came through a
+/// codec, for luma and chroma. The codec rounds a static scene in the same way in each frame, and
+/// averaging does not remove that. It is larger for chroma, which is quantised more coarsely.
 const SHARED: [f32; 2] = [0.12, 0.35];
 
-/// The size at which networks are compared, where frames are not smaller.
+/// Largest size of the image on which networks are timed.
 const TRIAL: [usize; 2] = [256, 192];
 const ROUNDS: usize = 2;
 const LONG_ENOUGH: Duration = Duration::from_secs(1);
 
-/// A denoiser, and in what numbers its network computes.
+/// A denoiser and the numeric precision of its network.
 pub struct Candidate<'a> {
     /// The denoiser.
     pub denoiser: Denoiser<'a>,
@@ -45,24 +46,25 @@ pub struct Candidate<'a> {
 
 /// Denoises the frames of a stream.
 pub struct StreamDenoiser<'a> {
-    /// The best first.
+    /// From best to cheapest.
     candidates: Vec<Candidate<'a>>,
     converter: Converter,
     planes: Planes,
     x: Vec<f32>,
-    /// The frame as it came, where not all of the change is wanted.
+    /// The input frame, where the strength is below full.
     original: Vec<f32>,
     noise: Noise,
-    /// What is known from the frames before, where they are to count.
+    /// What is known from previous frames, where they are used.
     past: Option<TemporalState>,
     step: QualityStep,
-    /// For tiles, beside all else.
+    /// Memory left for tiles after everything else.
     room: MemoryHeadroom,
     grid: WorkingLayout,
     keeper: Option<QualityController>,
-    /// Of the frames so far, for each group of planes, as a part of the full range; 0 before the first.
+    /// Standard deviation of the noise for each group of planes, as a part of the full range; 0
+    /// before the first frame.
     levels: [f64; 2],
-    /// Whether the noise came through a codec or a processor, as far as that can be seen.
+    /// Whether the noise appears to have come through a codec or a camera's processor.
     is_correlated: bool,
     limited: bool,
     meter: StreamMeter,
@@ -70,21 +72,21 @@ pub struct StreamDenoiser<'a> {
     failures: FailurePolicy,
 }
 
-/// What came of making use of the frames before.
+/// Statistics of the use of previous frames.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Persistence {
-    /// The standard deviation over time of the result where nothing moves, in 8-bit units, averaged over all such pixels; none
-    /// where nothing was at rest for 8 frames.
+    /// Standard deviation of the result over time in static areas, in 8-bit units, averaged over
+    /// their pixels; `None` if nothing was static for 8 frames.
     pub flicker: Option<f64>,
-    /// Part of all tiles that were computed, and not kept from the frame before.
+    /// Part of all tiles that were computed and not reused from the frame before.
     pub computed: f64,
-    /// How often everything was new: scene cuts, and a camera that moves otherwise than as a whole.
+    /// Number of resets: scene cuts, and camera motion that is not a translation.
     pub resets: u64,
 }
 
 impl<'a> Denoiser<'a> {
-    /// For the frames of a stream that are as `video` describes them; results are as `result` does, which has the same size.
-    /// `temporal` makes use of the frames before each.
+    /// A denoiser for the frames of a stream of format `video`. Results have format `result`,
+    /// which has the same size. `temporal` enables the use of previous frames.
     ///
     /// # Errors
     /// As for [`StreamDenoiser::new`].
@@ -100,13 +102,14 @@ impl<'a> Denoiser<'a> {
 }
 
 impl<'a> StreamDenoiser<'a> {
-    /// For the frames of a stream that are as `video` describes them; results are as `result` does, which has the same size.
-    /// `candidates` are denoisers for the same kind of frames, the best first, of which the first is used; where each frame
-    /// has a `budget` of time, those that keep within it are. `temporal` makes use of the frames before each.
+    /// A denoiser for the frames of a stream of format `video`. Results have format `result`,
+    /// which has the same size. `candidates` are denoisers for the same kind of frames, from best
+    /// to cheapest. Without a `budget` the first is used; with one, the best that keeps each frame
+    /// within that time. `temporal` enables the use of previous frames.
     ///
     /// # Errors
-    /// [`Error::Usage`](crate::Error::Usage) when frames do not fit the memory that may be used, have colour that the network
-    /// does not, or when candidates do not fit together.
+    /// [`Error::Usage`](crate::Error::Usage) when frames do not fit the memory budget, have colour
+    /// that the network does not support, or when the candidates do not fit together.
     pub fn new(
         mut candidates: Vec<Candidate<'a>>,
         video: &VideoFormat,
@@ -142,13 +145,14 @@ impl<'a> StreamDenoiser<'a> {
             + memory::of_frames(video.bytes() + result.bytes())
             + memory::of_work(&planes)
             + past;
-        // Of what is held so far, so that it stays the same when networks have taken memory.
+        // Uses only what is held so far, so that the result stays the same after networks have
+        // allocated memory.
         let room = first.denoiser.options.budget.room(held as u64);
         let keeper = match budget {
             None => None,
             Some(budget) => {
                 let costs = costs(&mut candidates, [width, height])?;
-                // A smaller size takes planes of its own, for which there has to be room.
+                // A reduced size needs planes of its own, which must fit the memory.
                 let fits = |scale: &Scale| {
                     let tiles = WorkingLayout::tiles(&candidates[0].denoiser, [width, height], *scale, temporal, room);
                     tiles.is_ok()
@@ -187,9 +191,9 @@ impl<'a> StreamDenoiser<'a> {
         Ok(denoiser)
     }
 
-    /// What holds noise as it is said to be, of frames of such planes.
+    /// Storage for the noise of frames with such planes.
     fn noise_of(choice: &SigmaChoice, temporal: bool, planes: &Planes) -> Noise {
-        // What is estimated depends on the signal, of luma at least.
+        // The estimated noise depends on the signal, at least for luma.
         let is_map = match choice {
             SigmaChoice::Auto => planes.groups().len() > 1,
             SigmaChoice::Known(_) | SigmaChoice::Planes(_) => false,
@@ -209,32 +213,34 @@ impl<'a> StreamDenoiser<'a> {
         }
     }
 
-    /// The standard deviation of the noise of the last frame in 8-bit units, as estimated over the last few; the root of the
-    /// mean variance where it differs. Of luma where the network works on luma and chroma, unless that of RGB was said.
+    /// The standard deviation of the noise of the last frame in 8-bit units, averaged over the last few
+    /// frames; the root mean square where it varies within the frame. It is that of luma where the network
+    /// works on luma and chroma, unless sigma was given for RGB.
     pub fn sigma(&self) -> f64 {
         255.0 * self.levels[0] / self.part()
     }
 
-    /// What part of the noise of RGB, where that was said, luma has.
+    /// Ratio of the sigma of luma to that of RGB, where sigma was given for RGB.
     fn part(&self) -> f64 {
         let is_said = matches!(self.denoiser().options.sigma, SigmaChoice::Known(_));
         let has_planes = self.planes.groups().len() > 1 && !self.video().format.is_grey();
         if is_said && has_planes { sigmas_of_rgb(self.video().color.matrix)[0] } else { 1.0 }
     }
 
-    /// That of chroma, where the network works on luma and chroma, frames have any, and that of RGB was not said.
+    /// The standard deviation of the chroma noise in 8-bit units, where the network works on luma and
+    /// chroma, the frames have chroma, and sigma was not given for RGB.
     pub fn chroma_sigma(&self) -> Option<f64> {
         let has_chroma = self.planes.groups().len() > 1 && !self.video().format.is_grey();
         let is_said = matches!(self.denoiser().options.sigma, SigmaChoice::Known(_));
         (has_chroma && !is_said).then_some(255.0 * self.levels[1])
     }
 
-    /// Whether it was ever more than the model was trained for.
+    /// Whether sigma ever exceeded the range for which the model was trained.
     pub fn sigma_limited(&self) -> bool {
         self.limited
     }
 
-    /// What came of making use of the frames before, where that was asked for.
+    /// Statistics of the use of previous frames, where it is enabled.
     pub fn persistence(&self) -> Option<Persistence> {
         let past = self.past.as_ref()?;
         let span = f64::from(self.denoiser().range.span());
@@ -245,7 +251,7 @@ impl<'a> StreamDenoiser<'a> {
         })
     }
 
-    /// How frames are cut.
+    /// How frames are divided into tiles.
     pub fn tiles(&self) -> &TilePlan {
         &self.grid.tiles
     }
@@ -266,7 +272,7 @@ impl<'a> StreamDenoiser<'a> {
         }
     }
 
-    /// Treats frames so from now on.
+    /// Processes frames with this quality step from now on.
     fn turn_to(&mut self, step: QualityStep) -> Result<()> {
         let size = self.size();
         if step.network != self.step.network {
@@ -275,19 +281,19 @@ impl<'a> StreamDenoiser<'a> {
         self.step = step;
         self.candidates[step.network].denoiser.set_steps(step.steps)?;
         let per_sample = self.noise.is_per_sample();
-        // The old planes make room for the new ones.
+        // Frees the old planes before it allocates new ones.
         (self.grid.reduced, self.grid.stills) = (None, None);
         self.grid = WorkingLayout::new(self.denoiser(), size, step, self.past.is_some(), per_sample, self.room)?;
         self.stream_status.quality = Self::quality(&self.candidates[step.network], step);
         Ok(())
     }
 
-    /// How noisy the frame in `x` is.
+    /// Measures the noise of the frame in `x`.
     fn measure(&mut self) -> Result<()> {
         let denoiser = &self.candidates[self.step.network].denoiser;
         let span = f64::from(denoiser.range.span());
         if let Some(past) = &mut self.past {
-            // As noisy as the frame before.
+            // Assumes the noise level of the frame before.
             past.temporal.track(&self.x, (self.levels[0] * span).powi(2));
             if matches!(denoiser.options.sigma, SigmaChoice::Auto) {
                 self.meter.align(|planes| past.temporal.move_along(planes));
@@ -324,7 +330,7 @@ impl<'a> StreamDenoiser<'a> {
         self.is_correlated = reading.is_some_and(|reading| reading.is_correlated);
         for (i, (group, x)) in self.planes.split(&self.x).enumerate() {
             let sigma = match stated {
-                // The chroma of what is grey.
+                // The chroma of a greyscale video.
                 _ if i > 0 && is_grey => 0.0,
                 Some(sigmas) => sigmas[i],
                 None => {
@@ -347,7 +353,8 @@ impl<'a> StreamDenoiser<'a> {
         Ok(())
     }
 
-    /// Denoises the frame in `x`, whose noise is measured. Returns what the evaluations took.
+    /// Denoises the frame in `x`, whose noise has been measured. Returns the time of the
+    /// evaluations.
     fn denoise(&mut self, watch: &mut dyn FnMut() -> ControlFlow<()>) -> Result<Duration> {
         let Candidate { denoiser, .. } = &mut self.candidates[self.step.network];
         let least = denoiser.manifest.sigma.map_or(0.0, |range| range.min) as f32;
@@ -365,7 +372,7 @@ impl<'a> StreamDenoiser<'a> {
         if let Some(reduced) = &mut self.grid.reduced {
             reduced.take(&mut self.x, &self.noise, least);
         }
-        // Nothing may have been due, and still somebody may want to stop.
+        // There may be no tile to compute, so stop requests are checked here too.
         if watch().is_break() {
             return Err(Error::Interrupted);
         }
@@ -389,13 +396,13 @@ impl<'a> StreamDenoiser<'a> {
         Ok(network)
     }
 
-    /// Passes a frame on as it is, of which the network makes none.
+    /// Passes a frame through unchanged when the network gives invalid output.
     fn pass(&mut self, input: &VideoFrame, reason: Error) -> Result<()> {
         self.failures.tolerate(reason)?;
         self.stream_status.failed += 1;
         self.x.resize(self.planes.samples(), 0.0);
         self.converter.read(&input.bytes, &mut self.x);
-        // Nothing of it is taken for noise.
+        // Reports no noise for this frame.
         self.levels = [0.0; 2];
         if let Some(past) = &mut self.past {
             past.temporal.forget();
@@ -403,7 +410,7 @@ impl<'a> StreamDenoiser<'a> {
         self.turn_to(self.step)
     }
 
-    /// Looks whether the next frame is to be treated otherwise.
+    /// Checks whether the next frame needs another quality step.
     fn keep_up(&mut self, network: Duration, beside: Duration) -> Result<()> {
         match self.keeper.as_mut().and_then(|keeper| keeper.took(network, beside)) {
             Some(step) => {
@@ -415,16 +422,16 @@ impl<'a> StreamDenoiser<'a> {
     }
 }
 
-/// Takes frames apart into planes, and puts them together.
+/// Converts frames to planes and back.
 enum Converter {
-    /// Planes of the frame's own size: one that reads, and one that writes.
+    /// Planes of the frame's own size: one converter that reads and one that writes.
     Full(Box<[FrameConverter; 2]>),
-    /// Luma, and chroma of half its size.
+    /// Luma, and chroma at half its size.
     Yuv(Box<YuvFrameConverter>),
 }
 
 impl Converter {
-    /// Bytes of what is held between frames.
+    /// Bytes held between frames.
     fn bytes(&self) -> usize {
         match self {
             Self::Full(both) => both.iter().map(FrameConverter::bytes).sum(),
@@ -439,7 +446,8 @@ impl Converter {
         }
     }
 
-    /// `chroma` is the standard deviation of the noise of chroma in the frame that was read, as a part of the full range.
+    /// `chroma` is the standard deviation of the chroma noise in the frame that was read, as a
+    /// part of the full range.
     fn write(&mut self, x: &[f32], chroma: f64, bytes: &mut Vec<u8>) {
         match self {
             Self::Full(both) => both[1].write(x, bytes),
@@ -448,7 +456,7 @@ impl Converter {
     }
 }
 
-/// What is measured of frames of such planes.
+/// The planes whose noise is measured.
 fn metered(planes: &Planes) -> Vec<MeteredPlanes> {
     let groups = planes.groups().iter().enumerate().map(|(i, group)| {
         let role = if i == 0 { PlaneRole::Luma } else { PlaneRole::Chroma };
@@ -457,7 +465,7 @@ fn metered(planes: &Planes) -> Vec<MeteredPlanes> {
     groups.collect()
 }
 
-/// The planes of frames that hold something: all, but for the chroma of what is grey.
+/// The planes that hold data: all except the chroma of greyscale video.
 fn planes_in_use(planes: &Planes, video: &VideoFormat) -> Planes {
     let first = planes.first();
     if planes.groups().len() > 1 && video.format.is_grey() {
@@ -466,11 +474,12 @@ fn planes_in_use(planes: &Planes, video: &VideoFormat) -> Planes {
     planes.clone()
 }
 
-/// What an evaluation of a frame of that size takes each candidate, in seconds.
+/// Time of one evaluation of a frame of that size for each candidate, in seconds.
 fn costs(candidates: &mut [Candidate<'_>], [width, height]: [usize; 2]) -> Result<Vec<f64>> {
     let trial = [width.min(TRIAL[0]), height.min(TRIAL[1])];
     let mut costs = vec![f64::INFINITY; candidates.len()];
-    // By turns, so that what disturbs the machine disturbs all; the shortest is the least disturbed.
+    // Alternates between candidates, so that disturbances affect all of them; the shortest time is
+    // the least disturbed.
     let begun = Instant::now();
     for _ in 0..ROUNDS {
         for (Candidate { denoiser, .. }, cost) in candidates.iter_mut().zip(&mut costs) {
@@ -501,7 +510,7 @@ impl FrameProcessor for StreamDenoiser<'_> {
             self.original.clone_from(&self.x);
         }
         if self.levels == [0.0; 2] {
-            // What is not fused is not followed either.
+            // The frame is not fused, so its motion is not tracked either.
             if let Some(past) = &mut self.past {
                 past.temporal.forget();
             }
@@ -536,7 +545,7 @@ impl FrameProcessor for StreamDenoiser<'_> {
             for Candidate { denoiser, .. } in &mut self.candidates {
                 denoiser.options.sigma = sigma.clone();
             }
-            // An estimate begins anew.
+            // Starts the noise estimate again.
             self.meter.restart();
         }
         let temporal = settings.temporal.unwrap_or(self.past.is_some());
@@ -557,7 +566,7 @@ impl FrameProcessor for StreamDenoiser<'_> {
             }
             None => QualityStep { steps: settings.steps.unwrap_or(self.step.steps), ..self.step },
         };
-        // What was computed before was computed otherwise.
+        // Tiles that were computed with the old settings are dropped.
         self.turn_to(step)
     }
 }

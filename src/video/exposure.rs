@@ -1,10 +1,10 @@
-//! How the light of a scene changed from one frame to the next.
+//! Change of exposure from one frame to the next.
 
-/// Offset and gain of the line through points (level, change), by least squares over those that lie near it; none where all
-/// have one level.
+/// Offset and gain of the line through points (level, change), by least squares without outliers;
+/// `None` where all points have the same level.
 pub(super) fn line(points: &mut [(f32, f32)]) -> Option<(f32, f32)> {
     let middle = points.len() / 2;
-    // From the median on: a few patches that hold something else do not count.
+    // Starts from the median, so that a few patches with other content do not count.
     let offset = points.select_nth_unstable_by(middle, |a, b| a.1.total_cmp(&b.1)).1.1;
     let (mut offset, mut gain) = (offset, 0.0);
     for _ in 0..2 {

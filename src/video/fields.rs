@@ -1,4 +1,5 @@
-//! Interlaced frames, of which each field is a frame of its own: every other row, taken at another time.
+//! Processes the fields of interlaced frames separately. A field is every other row, captured at
+//! its own time.
 
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use super::{FrameProcessor, SettingsUpdate, StreamStatus};
 use crate::error::{Error, Result};
 use crate::media::stream::{Chroma, PixelFormat, Scan, VideoFormat, VideoFrame};
 
-/// Works on the fields of each frame one by one, and weaves them together again.
+/// Processes the fields of each frame one by one and interleaves the results.
 pub struct Fields<R> {
     inner: R,
     video: VideoFormat,
@@ -16,10 +17,10 @@ pub struct Fields<R> {
     done: VideoFrame,
 }
 
-/// What the fields of such frames are like: half as high, and progressive.
+/// The format of the fields of such frames: half as high, and progressive.
 ///
 /// # Errors
-/// [`Error::Usage`] where fields do not have whole rows of chroma.
+/// [`Error::Usage`] when the fields would not have whole rows of chroma.
 pub fn field_of(video: &VideoFormat) -> Result<VideoFormat> {
     let multiple = if video.format.chroma() == Some(Chroma::C420) { 4 } else { 2 };
     if !video.height.is_multiple_of(multiple) {
@@ -33,20 +34,21 @@ pub fn field_of(video: &VideoFormat) -> Result<VideoFormat> {
 }
 
 impl<R: FrameProcessor> Fields<R> {
-    /// `inner` works on fields as [`field_of`] has them, of frames that are as `video` describes them; results are as `result`
-    /// does, which has the same size.
+    /// `inner` processes fields in the format of [`field_of`]. Frames have format `video`, and
+    /// results have format `result`, which has the same size.
     pub fn new(inner: R, video: &VideoFormat, result: &VideoFormat) -> Self {
         let (field, done) = (VideoFrame::default(), VideoFrame::default());
         Self { inner, video: video.clone(), result: result.clone(), field, done }
     }
 
-    /// What works on the fields.
+    /// The processor of the fields.
     pub fn inner(&self) -> &R {
         &self.inner
     }
 }
 
-/// Where rows of a frame lie, in bytes: where those of a plane begin, how long one is, and how many there are.
+/// Position of each plane in a frame, in bytes: its start, the length of a row, and the number of
+/// rows.
 fn planes(format: PixelFormat, width: usize, height: usize) -> Vec<[usize; 3]> {
     let bytes = format.bytes_per_sample();
     let (small, low) = (width.div_ceil(2), height.div_ceil(2));
@@ -68,7 +70,7 @@ fn planes(format: PixelFormat, width: usize, height: usize) -> Vec<[usize; 3]> {
     }
 }
 
-/// Calls `copy` with where each row of a field lies in the frame and in the field.
+/// Calls `copy` with the position of each row of a field, in the frame and in the field.
 fn rows(video: &VideoFormat, parity: usize, mut copy: impl FnMut(std::ops::Range<usize>, std::ops::Range<usize>)) {
     let VideoFormat { format, width, height, .. } = *video;
     let of_field = planes(format, width, height / 2);
@@ -107,7 +109,7 @@ impl<R: FrameProcessor> FrameProcessor for Fields<R> {
     }
 
     fn apply_settings(&mut self, settings: &SettingsUpdate) -> Result<()> {
-        // The fields before are of other rows.
+        // The previous field has other rows, so previous frames are not used.
         self.inner.apply_settings(&SettingsUpdate { temporal: None, ..settings.clone() })
     }
 }
@@ -122,7 +124,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    /// Adds to each field how many came before it.
+    /// Adds to each field the number of fields before it.
     struct Counts(u8, Vec<usize>);
 
     impl FrameProcessor for Counts {
@@ -152,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_worked_on_by_themselves_and_woven_again() {
+    fn processes_fields_separately_and_interleaves_them() {
         for (name, height) in
             [("yuv420p", 8), ("nv12", 8), ("yuyv422", 6), ("rgb24", 2), ("gray10le", 4), ("yuv422p", 2)]
         {
@@ -173,7 +175,7 @@ mod tests {
                 _ => panic!("{name}: a byte was changed by {change}"),
             });
             assert_eq!(kept, raised, "{name}");
-            // Rows by turns.
+            // Rows alternate between fields.
             let row = video.format.planes(6, height)[0].stride * video.format.bytes_per_sample();
             assert!(output.bytes[0] == input.bytes[0] && output.bytes[row] == input.bytes[row] + 1, "{name}");
         }

@@ -1,21 +1,23 @@
-//! How much a scene at rest flickers in the result.
+//! Measures flicker in static areas of the result.
 
 use super::temporal::{BLOCK, Temporal};
 
-/// A place that has been at rest for so many frames counts.
+/// A block counts only after this many static frames.
 const FEWEST: u32 = 8;
 
-/// The standard deviation over time of pixels at rest: one pixel of each block, from when it comes to rest until it moves.
+/// Standard deviation over time of static pixels: one pixel of each block, from when it becomes
+/// static until it moves.
 #[derive(Default)]
 pub(super) struct Flicker {
-    /// For each block: frames at rest, and the mean and the sum of squared deviations since.
+    /// For each block: number of static frames, and the mean and the sum of squared deviations
+    /// over them.
     places: Vec<(u32, f32, f32)>,
     sum: f64,
     count: u64,
 }
 
 impl Flicker {
-    /// One more result: planes of one size, `[planes, height, width]`.
+    /// Adds a result: planes of one size, `[planes, height, width]`.
     pub(super) fn add(&mut self, temporal: &Temporal, result: &[f32], [width, height]: [usize; 2]) {
         let across = temporal.across();
         self.places.resize(temporal.rest().len(), (0, 0.0, 0.0));
@@ -37,7 +39,8 @@ impl Flicker {
         }
     }
 
-    /// The mean over all such times so far, in the result's units; none before anything was at rest for long.
+    /// Mean standard deviation over all static periods so far, in the result's units; `None`
+    /// before the first of sufficient length.
     pub(super) fn mean(&self) -> Option<f64> {
         let (mut sum, mut count) = (self.sum, self.count);
         self.places.iter().for_each(|place| close(&mut place.clone(), &mut sum, &mut count));

@@ -1,39 +1,42 @@
-//! How far a frame has moved as a whole, and moving planes by that much.
+//! Estimates the global motion (translation) between frames, and moves planes by it.
 
 use crate::tensor::BINOMIAL;
 
-/// Levels of the pyramid stop at about this many pixels a side.
+/// The pyramid stops at about this many pixels a side.
 const SMALLEST: usize = 24;
 
-/// Sums that are added to at once.
+/// Sums that are accumulated in parallel (SIMD).
 const LANES: usize = 16;
 
-/// How far is looked on the coarsest level, in its pixels.
+/// Search radius on the coarsest level, in its pixels.
 const REACH: isize = 3;
 
-/// Shifts nearer than this to whole pixels are taken as whole, in pixels.
+/// Motion within this distance of whole pixels is rounded to them, in pixels.
 const HARDLY: f64 = 0.12;
 
-/// A shift that leaves more than this part of what differs beyond noise is none.
+/// Motion is rejected when it leaves more than this part of the difference beyond noise
+/// unexplained.
 const UNEXPLAINED: f64 = 0.5;
 
-/// And one that explains less than this part of all that differs is chance.
+/// Motion is rejected as chance when it explains less than this part of the whole difference.
 const CHANCE: f64 = 0.1;
 
-/// What a binomial filter of 5x5 pixels leaves of the variance of white noise.
+/// Gain of a binomial filter of 5x5 pixels on the variance of white noise.
 const SOFT_NOISE: f64 = (70.0 / 256.0) * (70.0 / 256.0);
 
-/// How many times more it leaves of noise that came through a camera's processor: of demosaicked noise in poor light, about 2.
+/// Factor by which that gain is larger for noise that came through a camera's processor: about 2
+/// for demosaicked noise in poor light.
 const CORRELATED: f64 = 2.0;
 
-/// A gradient is an edge's when it has so many times the energy that noise has, and so many edges are needed at least.
+/// A gradient counts as an edge when its energy is this many times that of noise, and at least so
+/// many edges are needed.
 const EDGE: f64 = 12.0;
 const FEWEST_EDGES: f64 = 64.0;
 
 /// Taps of the interpolation (Lanczos, a = 4) along each axis.
 const TAPS: usize = 8;
 
-/// By how many pixels what was at (x, y) is now at (x + dx, y + dy).
+/// A translation in pixels: what was at (x, y) is now at (x + dx, y + dy).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct GlobalMotion {
     pub(super) dx: f32,
@@ -41,18 +44,19 @@ pub(super) struct GlobalMotion {
 }
 
 impl GlobalMotion {
-    /// Whether nothing moved.
+    /// Whether the motion is zero.
     pub(super) fn is_none(self) -> bool {
         self == Self::default()
     }
 
-    /// Whether everything moved by whole pixels.
+    /// Whether the motion is by whole pixels.
     pub(super) fn is_whole(self) -> bool {
         self.dx.fract() == 0.0 && self.dy.fract() == 0.0
     }
 }
 
-/// Brightness at full size and at halves of it, down to a size at which noise is averaged out.
+/// Brightness at full size and at successive halves of it, down to a size at which noise is
+/// averaged out.
 #[derive(Debug, Default)]
 pub(super) struct Pyramid {
     levels: Vec<Level>,
@@ -69,8 +73,8 @@ struct Level {
 }
 
 impl Level {
-    /// Variance of the difference of a frame and itself shifted, where they overlap, from a part of the rows: how bright it is
-    /// does not count.
+    /// Variance of the difference of a frame and a shifted one where they overlap, from a part of
+    /// the rows. The mean brightness does not count.
     fn cost(&self, now: &Self, dx: isize, dy: isize) -> f64 {
         let (mut sum, mut squares, mut count) = (0.0, 0.0, 0.0);
         for (then, now) in overlap(self, now, dx, dy, (self.height / 96).max(1)) {
@@ -84,7 +88,7 @@ impl Level {
 }
 
 impl Pyramid {
-    /// Of `[channels, height, width]` values. Memory is kept from one call to the next.
+    /// Fills the pyramid from `[channels, height, width]` values. Memory is reused between calls.
     pub(super) fn fill(&mut self, planes: &[f32], width: usize, height: usize) {
         let area = width * height;
         let halves = (1..).take_while(|level| (width.min(height) >> (level - 1)) >= 2 * SMALLEST).count();
@@ -111,7 +115,7 @@ impl Pyramid {
         }
     }
 
-    /// Smooths the full size.
+    /// Smooths the full-size level.
     fn soften(&mut self) {
         let Self { levels, soft, work } = self;
         let (width, height) = (levels[0].width, levels[0].height);
@@ -119,7 +123,7 @@ impl Pyramid {
         soft.values.resize(width * height, 0.0);
         work.resize(width + 4, 0.0);
         for (y, out) in soft.values.chunks_exact_mut(width).enumerate() {
-            // Along columns, and then along the row, both of which go on beyond the border as they end.
+            // Filters along columns and then along the row; border samples are repeated outwards.
             let row =
                 |offset: usize| &levels[0].values[(y + offset).saturating_sub(2).min(height - 1) * width..][..width];
             let [a, b, c, d, e] = [0, 1, 2, 3, 4].map(row);
@@ -135,15 +139,16 @@ impl Pyramid {
         }
     }
 
-    /// What [`Level::cost`] says of a level.
+    /// [`Level::cost`] of one level.
     fn cost(&self, now: &Self, level: usize, dx: isize, dy: isize) -> f64 {
         self.levels[level].cost(&now.levels[level], dx, dy)
     }
 
-    /// How far `now` has moved from here: coarse to fine by whole pixels, then between them. It counts only where it explains
-    /// most of what differs beyond `noise`, the variance of the difference of two frames' summed channels. That is judged after
-    /// a filter which takes noise away and leaves what moved, so that it matters little whether `noise` is right; less so of noise
-    /// that is correlated.
+    /// Estimates the motion from this frame to `now`: coarse to fine by whole pixels, then by
+    /// fractions. The motion is accepted only if it explains most of the difference beyond
+    /// `noise`, the variance of the difference of two frames' summed channels. This is judged
+    /// after a filter that removes noise and keeps motion, so that errors of `noise` matter
+    /// little; they matter more for correlated noise.
     pub(super) fn shift_to(&mut self, now: &mut Self, noise: f64, is_correlated: bool) -> GlobalMotion {
         let coarsest = self.levels.len() - 1;
         let (mut dx, mut dy) = (0, 0);
@@ -151,13 +156,15 @@ impl Pyramid {
             let reach = if level == coarsest { REACH } else { 1 };
             (dx, dy) = (2 * dx, 2 * dy);
             let mut best = (f64::INFINITY, dx, dy);
-            // Around what the coarser level says, and around nothing: it may have seen too little.
+            // Searches around the coarser level's motion and around zero: the coarser level may
+            // miss detail.
             let still = Some((0, 0)).filter(|still| *still != (dx, dy));
             for (x, y) in std::iter::once((dx, dy)).chain(still) {
                 for j in -reach..=reach {
                     for i in -reach..=reach {
                         let cost = self.cost(now, level, x + i, y + j);
-                        // Of equal ones the smaller, so that flat frames stand still.
+                        // Prefers the smaller of motions with equal cost, so that flat frames do
+                        // not move.
                         let size = |x: isize, y: isize| x.unsigned_abs() + y.unsigned_abs();
                         if cost < best.0 || (cost == best.0 && size(x + i, y + j) < size(best.1, best.2)) {
                             best = (cost, x + i, y + j);
@@ -184,9 +191,11 @@ impl Pyramid {
         GlobalMotion { dx: exact(dx, x), dy: exact(dy, y) }
     }
 
-    /// How far beyond a shift by whole pixels, and how much of the difference that explains: by the gradient (Lucas and Kanade
-    /// 1981, "An iterative image registration technique"), of which `noise`, the variance of one frame's summed channels, is
-    /// taken off. Nothing where too few edges stand out of the noise to tell, and `None` where they say something else.
+    /// Estimates the fraction beyond a shift by whole pixels, and how much of the difference it
+    /// explains, from gradients (Lucas and Kanade 1981, "An iterative image registration
+    /// technique"). `noise`, the variance of one frame's summed channels, is subtracted. The
+    /// fraction is zero where too few edges exceed the noise, and the result is `None` where edges
+    /// contradict the shift.
     fn between(&self, now: &Self, dx: isize, dy: isize, noise: f64) -> Option<(f64, f64, f64)> {
         let rows = || overlap(&self.soft, &now.soft, dx, dy, 1);
         let length = rows().next().map_or(0, |(then, _)| then.len());
@@ -194,7 +203,8 @@ impl Pyramid {
         if length < 3 {
             return None;
         }
-        // What of the noise is in a gradient: the energy of (1, 4, 5, 0, -5, -4, -1) / 32 times that of (1, 4, 6, 4, 1) / 16.
+        // Noise energy in a gradient: that of (1, 4, 5, 0, -5, -4, -1) / 32 times that of (1, 4,
+        // 6, 4, 1) / 16.
         let bias = noise * (84.0 / 1024.0) * SOFT_NOISE.sqrt();
         let (mut xx, mut xy, mut yy, mut xd, mut yd) = (0.0, 0.0, 0.0, 0.0, 0.0);
         let (mut x, mut y, mut d, mut count, mut all) = (0.0, 0.0, 0.0, 0.0, 0.0);
@@ -204,7 +214,7 @@ impl Pyramid {
                 let gx = f64::from(0.5 * (then[i + 1] - then[i - 1]));
                 let gy = f64::from(0.5 * (below[i] - above[i]));
                 all += 1.0;
-                // Noise has such a gradient once in 400 places; the others are edges.
+                // Noise has such a gradient in one place of 400; the others are edges.
                 if gx * gx + gy * gy <= EDGE * bias {
                     continue;
                 }
@@ -217,24 +227,25 @@ impl Pyramid {
         if count < FEWEST_EDGES {
             return ((dx, dy) != (0, 0)).then_some((0.0, 0.0, 0.0));
         }
-        // Light that changed is no shift.
+        // Removes the change of the mean brightness.
         let (xd, yd) = (xd - x * d / count, yd - y * d / count);
         let (xx, yy) = (xx - count * bias - x * x / count, yy - count * bias - y * y / count);
         let xy = xy - x * y / count;
         let determinant = xx * yy - xy * xy;
-        // Edges of one direction alone say nothing of the other.
+        // Edges of a single direction do not determine the motion along them.
         if !(xx > 0.0 && yy > 0.0 && determinant > 0.01 * xx * yy) {
             return None;
         }
         let x = (yy * xd - xy * yd) / determinant;
         let y = (xx * yd - xy * xd) / determinant;
-        // The filter took from edges what it took from noise; further than this, coarse and fine do not agree.
+        // The filter affects edges and noise alike; beyond one pixel, the coarse and the fine
+        // estimate contradict each other.
         let near = x.abs() <= 1.0 && y.abs() <= 1.0;
         near.then_some((x, y, (x * x * xx + 2.0 * x * y * xy + y * y * yy) / all))
     }
 }
 
-/// Sums of what `now` is more than `then`, and of its squares; in as many parts as a processor adds at once.
+/// Sums of the difference `now - then` and of its squares, in as many parts as SIMD adds at once.
 fn differences(then: &[f32], now: &[f32]) -> (f32, f32) {
     let (then, then_rest) = then.as_chunks::<LANES>();
     let (now, now_rest) = now.as_chunks::<LANES>();
@@ -254,7 +265,7 @@ fn differences(then: &[f32], now: &[f32]) -> (f32, f32) {
     (sum, square)
 }
 
-/// The rows that a frame shares with the next one, which has moved by so many pixels.
+/// The rows that a frame shares with the next one, which has moved by (dx, dy) pixels.
 fn overlap<'a>(
     then: &'a Level,
     now: &'a Level,
@@ -273,7 +284,8 @@ fn overlap<'a>(
     })
 }
 
-/// Moves a plane; what comes in from outside is what was at the border. `work` is as long as the plane.
+/// Moves a plane. Border samples are repeated where nothing is known. `work` is as long as the
+/// plane.
 pub(super) fn move_plane(plane: &mut [f32], width: usize, shift: GlobalMotion, work: &mut [f32]) {
     let height = plane.len() / width;
     let (columns, across) = taps(shift.dx);
@@ -300,7 +312,8 @@ pub(super) fn move_plane(plane: &mut [f32], width: usize, shift: GlobalMotion, w
     }
 }
 
-/// Where the taps of a shift begin, counted from the result's own place, and their weights, whose sum is 1.
+/// Offset of the first tap from the position of the result, and the weights of the taps, whose sum
+/// is 1.
 fn taps(shift: f32) -> (isize, [f32; TAPS]) {
     let source = -shift;
     let first = source.floor() as isize - TAPS.cast_signed() / 2 + 1;
@@ -315,7 +328,7 @@ fn lanczos(t: f32) -> f32 {
     let half = (TAPS / 2) as f32;
     match t.abs() {
         t if t >= half => 0.0,
-        // Whole shifts move samples and do not mix them.
+        // Shifts by whole pixels copy samples exactly.
         t if t != 0.0 && t.fract() == 0.0 => 0.0,
         t => sinc(t) * sinc(t / half),
     }
@@ -326,7 +339,7 @@ mod tests {
     use super::{GlobalMotion, Pyramid, move_plane};
     use crate::diffusion::{NoiseAt, NoiseSource, Philox};
 
-    /// A scene of waves and a disc, seen from (x, y), with noise.
+    /// A scene of waves and a disc with noise, viewed from (x0, y0).
     fn scene(width: usize, height: usize, x0: f32, y0: f32, sigma: f32, seed: u64) -> Vec<f32> {
         let mut values = vec![0.0; width * height];
         for (y, row) in values.chunks_exact_mut(width).enumerate() {
@@ -350,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shift_is_found_through_noise() {
+    fn finds_a_shift_in_noise() {
         for sigma in [0.0, 0.04, 0.1] {
             for (dx, dy) in [(0.0, 0.0), (1.0, -2.0), (5.0, 3.0), (-9.0, 7.0)] {
                 let found = found(dx, dy, sigma);
@@ -364,25 +377,28 @@ mod tests {
     }
 
     #[test]
-    fn motion_is_told_from_noise_that_is_taken_for_another_level() {
+    fn finds_motion_when_the_assumed_noise_level_is_wrong() {
         let (width, height, sigma) = (160, 120, 0.2);
-        let between = |dx: f32, told: f64, is_correlated: bool| {
+        let between = |dx: f32, assumed: f64, is_correlated: bool| {
             let (mut then, mut now) = (Pyramid::default(), Pyramid::default());
             then.fill(&scene(width, height, 0.0, 0.0, sigma, 1), width, height);
             now.fill(&scene(width, height, dx, -dx, sigma, 2), width, height);
-            then.shift_to(&mut now, 2.0 * told * f64::from(sigma * sigma), is_correlated)
+            then.shift_to(&mut now, 2.0 * assumed * f64::from(sigma * sigma), is_correlated)
         };
-        for told in [0.3, 0.6, 1.0, 1.5, 2.0] {
+        for assumed in [0.3, 0.6, 1.0, 1.5, 2.0] {
             for is_correlated in [false, true] {
-                let GlobalMotion { dx, dy } = between(3.0, told, is_correlated);
-                assert!((dx - 3.0).abs() < 0.4 && (dy + 3.0).abs() < 0.4, "{dx},{dy} for {told} of the variance");
-                assert!(between(0.0, told, is_correlated).is_none(), "a still scene moves for {told} of the variance");
+                let GlobalMotion { dx, dy } = between(3.0, assumed, is_correlated);
+                assert!((dx - 3.0).abs() < 0.4 && (dy + 3.0).abs() < 0.4, "{dx},{dy} for {assumed} of the variance");
+                assert!(
+                    between(0.0, assumed, is_correlated).is_none(),
+                    "a still scene moves for {assumed} of the variance"
+                );
             }
         }
     }
 
     #[test]
-    fn what_is_flat_or_something_else_stands_still() {
+    fn finds_no_motion_in_flat_or_unrelated_frames() {
         let (width, height) = (96, 64);
         let (mut then, mut now) = (Pyramid::default(), Pyramid::default());
         then.fill(&vec![0.3; width * height], width, height);
@@ -395,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn planes_move_by_whole_pixels_exactly_and_between_them_closely() {
+    fn moves_planes_by_whole_pixels_exactly_and_by_fractions_closely() {
         let (width, height) = (80, 60);
         let still = scene(width, height, 0.0, 0.0, 0.0, 1);
         for (dx, dy, tolerance) in [(3.0, -2.0, 0.0), (0.0, 0.0, 0.0), (0.5, 0.25, 2e-3), (-1.3, 2.6, 2e-3)] {

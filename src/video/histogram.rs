@@ -1,8 +1,8 @@
-//! Durations of a run of any length in little memory.
+//! Durations of a run of any length, in constant memory.
 
 use std::time::Duration;
 
-/// How many durations there were of each size. Sizes are told apart by 4 %, from 1 microsecond to half an hour.
+/// Histogram of durations with a resolution of 4 %, from 1 microsecond to half an hour.
 #[derive(Clone, Debug)]
 pub struct Histogram {
     counts: Vec<u64>,
@@ -20,14 +20,14 @@ impl Default for Histogram {
 }
 
 impl Histogram {
-    /// One more.
+    /// Adds a duration.
     pub fn add(&mut self, duration: Duration) {
         let place = (duration.as_secs_f64().max(SHORTEST) / SHORTEST).ln() / RATIO.ln();
         self.counts[(place as usize).min(BUCKETS - 1)] += 1;
         self.total += duration;
     }
 
-    /// How many there are.
+    /// The number of durations.
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
     }
@@ -37,15 +37,16 @@ impl Histogram {
         self.total
     }
 
-    /// The parts whose quantiles are told.
+    /// The quantiles that are reported.
     pub const TOLD: [f64; 3] = [0.5, 0.95, 0.99];
 
-    /// Their quantiles.
+    /// The reported quantiles.
     pub fn told(&self) -> [Duration; 3] {
         Self::TOLD.map(|part| self.quantile(part))
     }
 
-    /// The duration that a part of all, 0 to 1, do not exceed; zero when there are none. It is off by 2 % at most.
+    /// The duration that `part` (0 to 1) of all do not exceed, within 2 %; zero when the histogram
+    /// is empty.
     pub fn quantile(&self, part: f64) -> Duration {
         let wanted = (part * self.count() as f64).ceil().max(1.0) as u64;
         let mut seen = 0;
@@ -65,7 +66,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn quantiles_of_what_is_known() {
+    fn computes_quantiles() {
         let mut histogram = Histogram::default();
         assert_eq!(histogram.quantile(0.5), Duration::ZERO);
         (1..=1000).for_each(|i| histogram.add(Duration::from_millis(i)));

@@ -1,4 +1,4 @@
-//! Streams: frames are read, worked on and written at the same time, in bounded memory.
+//! Streams: reads, processes and writes frames in parallel, in bounded memory.
 
 mod blocks;
 mod denoise;

@@ -1,4 +1,4 @@
-//! How noisy a frame of a stream is taken to be.
+//! The noise level of a frame of a stream.
 
 use super::planes::{Group, Planes};
 use super::temporal::BLOCK;
@@ -6,17 +6,17 @@ use crate::diffusion::SigmaMap;
 use crate::model::Layout;
 use crate::task::NoiseLine;
 
-/// The standard deviation of a frame's noise in the network's units, for each group of planes.
+/// Standard deviation of a frame's noise in the network's units, for each group of planes.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Noise {
-    /// The same everywhere.
+    /// One level for the whole frame.
     Uniform(Vec<f32>),
-    /// Sample by sample.
+    /// A level for each sample.
     PerSample(Vec<Vec<f32>>),
 }
 
 impl Noise {
-    /// None, for frames of such planes.
+    /// Zero noise, for frames with such planes.
     pub(super) fn none(planes: &Planes, per_sample: bool) -> Self {
         match per_sample {
             true => Self::PerSample(planes.groups().iter().map(|group| vec![0.0; group.area()]).collect()),
@@ -28,7 +28,7 @@ impl Noise {
         matches!(self, Self::PerSample(_))
     }
 
-    /// Of a group, at column `x` of row `y`.
+    /// The level in a group at column `x` of row `y`.
     pub(super) fn at(&self, (index, group): (usize, Group), x: usize, y: usize) -> f32 {
         match self {
             Self::Uniform(values) => values[index],
@@ -36,7 +36,7 @@ impl Noise {
         }
     }
 
-    /// Makes a group's noise `sigma` everywhere.
+    /// Sets the level of a group to `sigma` everywhere.
     pub(super) fn fill(&mut self, index: usize, sigma: f32) {
         match self {
             Self::Uniform(values) => values[index] = sigma,
@@ -44,8 +44,9 @@ impl Noise {
         }
     }
 
-    /// Makes a group's noise what a line says of the signal, which is the mean of each block of `BLOCK` samples a side of its first
-    /// plane; nowhere further from the mean than two times. What is the same everywhere takes the mean, `sigma`.
+    /// Sets the level of a group from a line over the signal, which is the mean of each block of
+    /// `BLOCK` samples a side in its first plane. Levels stay within a factor of two of the mean.
+    /// A uniform level is set to the mean, `sigma`.
     pub(super) fn fill_by(&mut self, (index, group): (usize, Group), planes: &[f32], sigma: f32, line: NoiseLine) {
         let Self::PerSample(maps) = self else { return self.fill(index, sigma) };
         if line.a == 0.0 {
@@ -68,13 +69,14 @@ impl Noise {
         }
     }
 
-    /// As a network of that layout is told it, into `map`, whose memory is kept.
+    /// Writes the levels to `map` as a network of that layout expects them. The memory of `map` is
+    /// reused.
     pub(super) fn tell(&mut self, layout: Layout, planes: &Planes, map: &mut SigmaMap) {
         let width = planes.first().width;
         match (layout, self) {
             (Layout::Full, Self::Uniform(values)) => *map = SigmaMap::Uniform(values[0]),
             (Layout::Full, Self::PerSample(maps)) => {
-                // Taken back by `take_back`.
+                // `take_back` returns the buffer.
                 *map = SigmaMap::PerPixel { width, values: std::mem::take(&mut maps[0]) };
             }
             (Layout::Yuv420, Self::Uniform(values)) => {
@@ -102,7 +104,7 @@ impl Noise {
         }
     }
 
-    /// Takes back what [`tell`](Self::tell) borrowed.
+    /// Takes back the buffer that [`tell`](Self::tell) lent.
     pub(super) fn take_back(&mut self, map: &mut SigmaMap) {
         if let (Self::PerSample(maps), SigmaMap::PerPixel { values, .. }) = (self, map) {
             std::mem::swap(&mut maps[0], values);

@@ -1,4 +1,4 @@
-//! Read, work and write at the same time.
+//! Reads, processes and writes frames in parallel.
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,28 +14,28 @@ use super::{QualityLevel, SettingsUpdate, StreamStatus};
 use crate::error::{Error, Result};
 use crate::media::stream::{Sink, Source, VideoFrame, reader_is_gone};
 
-/// How long a thread waits before it looks up.
+/// How long a thread waits before it checks for a stop request.
 const POLL_TIMEOUT: Duration = Duration::from_millis(50);
 
-/// How long it takes until it is looked again whether somebody reads, or has read.
+/// Interval between checks for a reader of the output.
 const READER_POLL: Duration = Duration::from_millis(10);
 
-/// How long a reader of ours may take what is written already, when the run is stopped.
+/// How long a reader of the output may still consume written data after the run is stopped.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 
-/// How frames go through.
+/// How frames are queued and paced.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PipelineOptions {
-    /// Frames that may wait to be worked on, and as many to be written. A live source's oldest is dropped for a newer one;
-    /// any other source waits.
+    /// Capacity of the queue of frames to process and of that of frames to write. When a queue is
+    /// full, a live source drops its oldest frame for a newer one; any other source waits.
     pub waiting: usize,
-    /// Whether a corrupt frame of a file is passed over. A live source's always is.
+    /// Whether corrupt frames of a file are skipped. Those of a live source always are.
     pub skip_corrupt: bool,
-    /// How long a source may be silent; `None` for ever.
+    /// How long a source may send no frame; `None` for no limit.
     pub stall: Option<Duration>,
-    /// How long a live source that is gone is waited for; `None` ends the run at once.
+    /// How long to wait for a live source that is disconnected; `None` ends the run at once.
     pub reconnect: Option<Duration>,
-    /// How fast frames are to go through.
+    /// Target frame rate and deadline.
     pub target: Target,
 }
 
@@ -45,12 +45,12 @@ impl Default for PipelineOptions {
     }
 }
 
-/// What is done to a frame: from the source's into the sink's. `output` keeps its memory.
+/// Processes frames from the source for the sink. `output` keeps its memory.
 pub trait FrameProcessor {
-    /// Works on one frame. `watch` is to be asked now and then whether to go on.
+    /// Processes one frame. Call `watch` regularly; it says whether to go on.
     ///
     /// # Errors
-    /// Whatever ends the run.
+    /// Any error that ends the run.
     fn restore(
         &mut self,
         input: &VideoFrame,
@@ -58,30 +58,31 @@ pub trait FrameProcessor {
         watch: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<()>;
 
-    /// What is being done to frames.
+    /// How frames are processed at present.
     fn stream_status(&self) -> StreamStatus;
 
-    /// The next frame should take no longer than this.
+    /// Sets the time budget of the next frame.
     fn set_budget(&mut self, _budget: Duration) {}
 
-    /// From the next frame on, do as is wished, as far as it can be done.
+    /// Applies settings from the next frame on, as far as possible.
     ///
     /// # Errors
-    /// Whatever ends the run.
+    /// Any error that ends the run.
     fn apply_settings(&mut self, _wishes: &SettingsUpdate) -> Result<()> {
         Ok(())
     }
 }
 
-/// Who watches a run.
+/// Observes a run.
 pub trait RunObserver {
-    /// Hears of every frame, of every evaluation, and about twenty times a second; can stop the run.
+    /// Called for every frame, for every evaluation, and about twenty times a second; can stop the
+    /// run.
     fn on_progress(&mut self, running: &RunStatus<'_>) -> ControlFlow<()>;
 
-    /// Sees every frame, before and after.
+    /// Called for every frame, with its input and result.
     fn on_frame(&mut self, _before: &VideoFrame, _after: &VideoFrame) {}
 
-    /// What is to be done otherwise, asked before every frame.
+    /// Called before every frame for new settings.
     fn settings(&mut self) -> Option<SettingsUpdate> {
         None
     }
@@ -93,7 +94,7 @@ impl<F: FnMut(&RunStatus<'_>) -> ControlFlow<()>> RunObserver for F {
     }
 }
 
-/// A run, seen while it goes on.
+/// The status of a run in progress.
 pub struct RunStatus<'a> {
     shared: &'a Shared,
     begun: Option<Instant>,
@@ -101,38 +102,39 @@ pub struct RunStatus<'a> {
 }
 
 impl RunStatus<'_> {
-    /// How far it has come.
+    /// The counters so far.
     pub fn counters(&self) -> Counters {
         self.shared.counters(self.begun)
     }
 
-    /// What was done to the last frame, or will be to the first.
+    /// How the last frame was processed, or how the first will be.
     pub fn stream_status(&self) -> &StreamStatus {
         self.stream_status
     }
 
-    /// From arrival to when it was written, of all frames so far; one of a file arrives when it is its turn.
+    /// Latency from arrival to writing of all frames so far. A frame of a file arrives when its
+    /// processing begins.
     pub fn latency(&self) -> Histogram {
         self.shared.written().latency.clone()
     }
 }
 
-/// How far a run has come.
+/// Counters of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Counters {
-    /// Frames that came.
+    /// Frames read.
     pub read: u64,
-    /// Frames that were written.
+    /// Frames written.
     pub written: u64,
-    /// Frames of a live source that were dropped because newer ones came.
+    /// Frames of a live source that were dropped for newer ones.
     pub dropped: u64,
-    /// Frames that were no whole frames.
+    /// Frames that were corrupt.
     pub corrupt: u64,
-    /// How often the source was gone and came back.
+    /// How often the source was disconnected and reconnected.
     pub reconnected: u64,
     /// Frames that were written after their deadline.
     pub late: u64,
-    /// Since the first frame came.
+    /// Time since the first frame arrived.
     pub elapsed: Duration,
 }
 
@@ -143,22 +145,22 @@ impl Counters {
     }
 }
 
-/// What a run was like.
+/// The summary of a finished run.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
-    /// How far it came.
+    /// The final counters.
     pub counters: Counters,
-    /// From a frame's arrival to when it was written; one of a file arrives when it is its turn.
+    /// Latency from arrival to writing. A frame of a file arrives when its processing begins.
     pub latency: Histogram,
-    /// Waiting for a frame.
+    /// Time spent waiting for a frame.
     pub waiting: Histogram,
-    /// Work on a frame.
+    /// Time spent processing a frame.
     pub work: Histogram,
-    /// Writing a frame.
+    /// Time spent writing a frame.
     pub writing: Histogram,
-    /// How many frames were treated how, in the order in which that first happened.
+    /// Number of frames at each quality level, in order of first use.
     pub quality_levels: Vec<(QualityLevel, u64)>,
-    /// What was done to the last frame.
+    /// How the last frame was processed.
     pub stream_status: Option<StreamStatus>,
 }
 
@@ -171,14 +173,15 @@ impl Summary {
     }
 }
 
-/// Takes every frame from `source` through `restorer` to `sink`. `watch` can stop the run. Memory is taken for the first frames and then used again.
+/// Processes all frames of `source` with `restorer` and writes them to `sink`. `watch` can stop
+/// the run. Buffers are allocated for the first frames and then reused.
 ///
-/// However it ends, the sink is finished, so that what was written is whole. The reading thread ends with the frame that
-/// it waits for; if none comes, it stays until the process ends.
+/// The sink is always finished, so that the output is complete. The reading thread ends with the
+/// frame that it waits for; if none arrives, it stays until the process ends.
 ///
 /// # Errors
-/// What the source, the restorer or the sink met, [`Error::Interrupted`] when `watch` stopped the run. A sink whose reader has
-/// had enough is no error.
+/// Errors of the source, the restorer or the sink; [`Error::Interrupted`] when `watch` stopped the
+/// run. It is no error when the reader of the output disconnects.
 pub fn run(
     source: Box<dyn Source>,
     sink: Box<dyn Sink>,
@@ -218,7 +221,7 @@ pub fn run(
     }
     let Worker { mut summary, begun, stream_status, .. } = worker;
     summary.stream_status = Some(stream_status);
-    // The writer has something to write still; the reader may wait for what never comes.
+    // The writer still has frames to write; the reader may wait for a frame that never arrives.
     let written = match writer {
         Ok(writer) if writer.is_finished() || !waits_for_reader => {
             writer.join().unwrap_or_else(|_| Err(Error::evaluation("the writing thread broke down")))
@@ -255,7 +258,8 @@ struct Worker<'a> {
 }
 
 impl Worker<'_> {
-    /// Works until the source ends, which gives true, or the sink does, or something else says stop.
+    /// Processes frames until the source ends, which returns true, or the sink does. Errors
+    /// include a stop request.
     fn work(&mut self, restorer: &mut dyn FrameProcessor, flow: PipelineOptions) -> Result<bool> {
         let mut silent = Instant::now();
         let mut pace = flow.target.rate.map(Pace::new);
@@ -287,7 +291,7 @@ impl Worker<'_> {
                 }
             };
             if !self.live {
-                // It waited for nothing but this.
+                // A frame of a file did not wait for anything else.
                 item.arrived = Instant::now();
             }
             self.begun.get_or_insert(item.arrived);
@@ -309,7 +313,7 @@ impl Worker<'_> {
             let running = RunStatus { shared, begun: *first, stream_status };
             restorer.restore(&item.frame, &mut output, &mut || watch.on_progress(&running))?;
             self.summary.work.add(begun.elapsed());
-            // As it was for this frame; the next may be treated otherwise.
+            // Counts the status of this frame; the next may be processed differently.
             self.summary.count(&self.stream_status.quality);
             self.stream_status = restorer.stream_status();
             (output.index, output.time) = (item.frame.index, item.frame.time);
@@ -328,7 +332,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Waits until what is written is read. When the run is stopped, or was, that is not waited for long.
+    /// Waits until the output is read, at most `SHUTDOWN_GRACE` once the run is stopped.
     fn let_be_read(&mut self, writer: &JoinHandle<Result<()>>, mut worked: Result<bool>) -> Result<bool> {
         let mut stopped = None;
         while !writer.is_finished() {
@@ -354,7 +358,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Memory for a result; none when nobody takes results any more.
+    /// A buffer for a result; `None` when the writer has ended.
     fn spare(&mut self) -> Result<Option<VideoFrame>> {
         loop {
             match self.shared.spare_out.pop(POLL_TIMEOUT) {

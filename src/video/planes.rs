@@ -1,33 +1,33 @@
-//! The planes of a stream's frames as they are worked on.
+//! The planes of the frames of a stream, as they are processed.
 
 use crate::model::Layout;
 use crate::tensor::grid_of;
 
-/// Planes of one size, whose noise has one level.
+/// Planes of one size and one noise level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Group {
-    /// How many there are.
+    /// Number of planes.
     pub planes: usize,
-    /// Samples of a row.
+    /// Samples in a row.
     pub width: usize,
-    /// Rows.
+    /// Number of rows.
     pub height: usize,
 }
 
 impl Group {
-    /// Samples of a plane.
+    /// Samples in a plane.
     pub(super) fn area(self) -> usize {
         self.width * self.height
     }
 
-    /// Samples of all planes.
+    /// Samples in all planes.
     pub(super) fn samples(self) -> usize {
         self.planes * self.area()
     }
 }
 
-/// The planes of a frame, one after the other: those of red, green and blue or of grey, all of one size; or luma, and two of
-/// chroma at half the width and height.
+/// The planes of a frame, one after the other: red, green and blue, or grey, all of one size; or
+/// luma, and two planes of chroma at half the width and height.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Planes {
     groups: Vec<Group>,
@@ -47,7 +47,8 @@ impl Planes {
         }
     }
 
-    /// As a network of that layout and so many channels sees a frame of that size.
+    /// The planes that a network of that layout and number of channels processes, for frames of
+    /// that size.
     pub(super) fn of(layout: Layout, channels: usize, size: [usize; 2]) -> Self {
         match layout {
             Layout::Full => Self::full(channels, size[0], size[1]),
@@ -65,12 +66,12 @@ impl Planes {
         self.groups[0]
     }
 
-    /// Samples of a frame.
+    /// Samples in a frame.
     pub fn samples(&self) -> usize {
         self.groups.iter().map(|group| group.samples()).sum()
     }
 
-    /// Samples of a map of sigma for each group.
+    /// Samples in the maps of sigma, one map for each group.
     pub(super) fn map_samples(&self) -> usize {
         self.groups.iter().map(|group| group.area()).sum()
     }
@@ -84,7 +85,7 @@ impl Planes {
         })
     }
 
-    /// The samples of each group.
+    /// The samples of each group, mutable.
     pub(super) fn split_mut<'a>(&'a self, mut samples: &'a mut [f32]) -> impl Iterator<Item = (Group, &'a mut [f32])> {
         self.groups.iter().map(move |group| {
             let (own, rest) = std::mem::take(&mut samples).split_at_mut(group.samples());

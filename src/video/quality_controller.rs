@@ -1,47 +1,49 @@
-//! What is given up to keep up: from what frames took, how much is done to the next.
+//! Quality control: lowers the quality of processing to keep up with the frame rate.
 //!
-//! There is a ladder of ways to treat a frame, each cheaper than the one before: fewer steps, static tiles that are kept
-//! longer, smaller networks, frames made smaller. The governor goes down as far as it must as soon as frames take too
-//! long, and up again rung by rung when the next better one would fit; a way up that had to be taken back is tried again
-//! later each time.
+//! Quality steps form a ladder, each cheaper than the one before: fewer sampler steps, longer
+//! reuse of static tiles, smaller networks, reduced resolution. The governor goes down as far as
+//! necessary as soon as frames take too long. It goes up one rung at a time when the next better
+//! rung is expected to fit. After a rung up had to be reverted, it waits longer before it tries
+//! again.
 
 use std::time::{Duration, Instant};
 
 use super::stream_status::Scale;
 
-/// Of the time that there is, so much is used after a way down, and expected to be used after a way up.
+/// Part of the budget to use after a step down, and that may be used after a step up.
 const DOWN_TO: f64 = 0.92;
 const UP_TO: f64 = 0.85;
 
-/// At first, when it is not known what there is beside the network, so much.
+/// Part of the budget for the network at first, when the time outside the network is unknown.
 const AT_FIRST: f64 = 0.8;
 
-/// So many frames in a row have to take too long before less is done.
+/// Consecutive frames that must exceed the budget before quality is lowered.
 const TOO_LONG: u32 = 3;
 
-/// Frames tell how fast the machine is now; so many after a change, what a rung costs beside the others, too.
+/// Frames after a change from which the relative cost of the rung is learned; all frames measure
+/// the speed of the machine.
 const SETTLING: u32 = 6;
 
-/// How long it takes before more is tried, in seconds: the first time, and at most.
+/// Seconds before a better rung is tried: at first, and at most.
 const POLL_TIMEOUT: f64 = 2.0;
 const MOST_PATIENCE: f64 = 60.0;
 
-/// So many times as long is hardly longer.
+/// Times within this factor count as equal.
 const HARDLY: f64 = 1.1;
 
-/// Each time that the longest patience passes, the next better rung is thought to take this part of what it was.
+/// Factor on the expected cost of the next better rung each time that `MOST_PATIENCE` has passed.
 const HOPE: f64 = 0.95;
 
-/// Tiles that are kept longer save about this part.
+/// Factor on the cost when static tiles are reused longer.
 const THRIFT: f64 = 0.8;
 
-/// Another network is worth a rung when it takes less than this part.
+/// A network is a rung of its own only if its cost is below this part of the previous one's.
 const CHEAPER: f64 = 0.9;
 
-/// A way to treat a frame.
+/// A quality step: the settings with which a frame is processed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct QualityStep {
-    /// Which of the networks.
+    /// Index of the network.
     pub(super) network: usize,
     pub(super) steps: usize,
     pub(super) reuse_tiles_longer: bool,
@@ -54,20 +56,21 @@ impl QualityStep {
     }
 }
 
-/// What there is to choose from.
+/// The options to choose from.
 #[derive(Clone, Debug)]
 pub(super) struct Choices {
-    /// Steps at most.
+    /// Maximum number of sampler steps.
     pub(super) steps: usize,
-    /// What an evaluation of a whole frame takes, in seconds, by network, the best first.
+    /// Time of one evaluation of a whole frame in seconds, for each network, from best to
+    /// cheapest.
     pub(super) costs: Vec<f64>,
-    /// Whether previous frames are used, so that tiles can be kept.
+    /// Whether previous frames are used, so that tiles can be reused.
     pub(super) temporal: bool,
-    /// At what smaller sizes frames can be worked on, from large to small.
+    /// Reduced sizes at which frames can be processed, from large to small.
     pub(super) scales: Vec<Scale>,
 }
 
-/// Ways to treat a frame, from the best to the cheapest, and what each takes.
+/// Quality steps from best to cheapest, and the expected time of each.
 fn ladder(Choices { steps, costs, temporal, scales }: &Choices) -> (Vec<QualityStep>, Vec<f64>) {
     let (mut rungs, mut times) = (Vec::new(), Vec::new());
     let mut add = |step: QualityStep| {
@@ -99,7 +102,7 @@ fn ladder(Choices { steps, costs, temporal, scales }: &Choices) -> (Vec<QualityS
     (rungs, times)
 }
 
-/// Keeps frames within the time that they may take.
+/// Keeps frames within their time budget.
 #[derive(Debug)]
 pub(super) struct QualityController {
     choices: Choices,
@@ -109,23 +112,23 @@ pub(super) struct QualityController {
 }
 
 impl QualityController {
-    /// For frames that may take so long.
+    /// A controller for frames with this time budget.
     pub(super) fn new(choices: Choices, budget: Duration) -> Self {
         let governor = Governor::new(&choices, budget.as_secs_f64());
         Self { choices, governor, budget, begun: Instant::now() }
     }
 
-    /// How to treat the next frame.
+    /// The quality step for the next frame.
     pub(super) fn step(&self) -> QualityStep {
         self.governor.step()
     }
 
-    /// The next frame may take so long.
+    /// Sets the time budget of the next frame.
     pub(super) fn set_budget(&mut self, budget: Duration) {
         self.budget = budget;
     }
 
-    /// Begins anew, with at most so many steps where that changes.
+    /// Starts again, with at most `steps` sampler steps where given.
     pub(super) fn restart(&mut self, steps: Option<usize>, temporal: bool) {
         self.choices.steps = steps.unwrap_or(self.choices.steps);
         self.choices.temporal = temporal;
@@ -133,7 +136,8 @@ impl QualityController {
         self.begun = Instant::now();
     }
 
-    /// A frame took so long for evaluations and beside them. Returns how to treat the next where that changes.
+    /// Records the time that a frame took in evaluations and outside them. Returns the quality
+    /// step for the next frame if it changes.
     pub(super) fn took(&mut self, network: Duration, beside: Duration) -> Option<QualityStep> {
         let [now, network, beside, budget] =
             [self.begun.elapsed(), network, beside, self.budget].map(|time| time.as_secs_f64());
@@ -145,28 +149,28 @@ impl QualityController {
 #[derive(Debug)]
 struct Governor {
     rungs: Vec<QualityStep>,
-    /// What the network takes on each rung, in seconds, at speed 1.
+    /// Time of the network on each rung in seconds, at speed 1.
     weights: Vec<f64>,
-    /// What it was thought to take at first.
+    /// The initial estimates of these times.
     priors: Vec<f64>,
-    /// How much longer it takes at present.
+    /// Factor by which the network is slower at present.
     speed: f64,
-    /// What is beside the network.
+    /// Time outside the network, in seconds.
     overhead: f64,
     at: usize,
     /// Frames since the last change.
     frames: u32,
     too_long: u32,
     patience: f64,
-    /// When the rung last changed, if it did, and when the last way up was taken.
+    /// When the rung last changed, if ever, and when it was last raised.
     changed: Option<f64>,
     raised: Option<f64>,
-    /// When the next better rung was last thought to be cheaper than it was.
+    /// When the expected cost of the next better rung was last lowered.
     hoped: f64,
 }
 
 impl Governor {
-    /// For frames that may take `budget` seconds.
+    /// A governor for frames with a budget of `budget` seconds.
     fn new(choices: &Choices, budget: f64) -> Self {
         let (rungs, weights) = ladder(choices);
         let mut governor = Self {
@@ -187,7 +191,7 @@ impl Governor {
         governor
     }
 
-    /// How to treat the next frame.
+    /// The quality step for the next frame.
     fn step(&self) -> QualityStep {
         self.rungs[self.at]
     }
@@ -196,19 +200,21 @@ impl Governor {
         self.overhead + self.speed * self.weights[step]
     }
 
-    /// The best rung from `from` on that fits; where none does, the best that hardly takes longer than the cheapest.
+    /// The best rung from `from` on that fits; if none fits, the best whose time is about equal to
+    /// the cheapest one's.
     fn first_within(&self, seconds: f64, from: usize) -> usize {
         let last = self.rungs.len() - 1;
         let seconds = seconds.max(HARDLY * self.expected(last));
         (from..last).find(|step| self.expected(*step) <= seconds).unwrap_or(last)
     }
 
-    /// A frame took `network` seconds of evaluations and `overhead` seconds beside them, at the time `now`; the next may take
-    /// `budget`. Returns whether it is to be treated otherwise.
+    /// Records a frame that took `network` seconds of evaluations and `overhead` seconds outside
+    /// them, at the time `now`. `budget` is that of the next frame. Returns whether the rung
+    /// changes.
     fn took(&mut self, now: f64, network: f64, overhead: f64, budget: f64) -> bool {
         self.frames += 1;
         if self.frames == 1 {
-            // It took memory for the others, too.
+            // The first frame's time includes the allocation of memory.
             return false;
         }
         self.learn(network, overhead);
@@ -224,7 +230,7 @@ impl Governor {
             self.patience = POLL_TIMEOUT;
         }
         if self.at > 0 && now - self.hoped >= MOST_PATIENCE {
-            // What was measured long ago, or never on its own, may be wrong.
+            // Estimates that are old or were never measured on their own may be wrong.
             self.hoped = now;
             self.weights[self.at - 1] = (HOPE * self.weights[self.at - 1]).max(0.5 * self.priors[self.at - 1]);
         }
@@ -241,9 +247,9 @@ impl Governor {
             self.overhead = overhead;
         }
         self.overhead += 0.2 * (overhead - self.overhead);
-        // A scene at rest takes next to nothing.
+        // A static scene takes almost no time.
         let ratio = (network / (self.speed * self.weights[self.at]).max(1e-6)).clamp(0.05, 20.0);
-        // Worse is believed sooner than better.
+        // Slower frames change the estimate sooner than faster ones.
         self.speed *= ratio.powf(if ratio > 1.5 { 0.6 } else { 0.2 });
         if self.changed.is_some() && self.frames <= SETTLING {
             let prior = self.priors[self.at];
@@ -272,7 +278,8 @@ mod tests {
         Choices { steps, costs: costs.to_vec(), temporal, scales: Scale::SMALLER.to_vec() }
     }
 
-    /// A machine on which a frame takes what the ladder says, `slow(t)` times, and `overhead` beside.
+    /// Simulates a machine on which a frame takes the ladder's time multiplied by `slow(t)`, and
+    /// `overhead` seconds outside it.
     fn run(
         governor: &mut Governor,
         seconds: f64,
@@ -295,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_up_goes_by_rank() {
+    fn orders_rungs_from_best_to_cheapest() {
         let (rungs, times) = ladder(&choices(4, &COSTS, true));
         let facts: Vec<_> =
             rungs.iter().map(|r| (r.steps, r.reuse_tiles_longer, r.network, r.scale.to_string())).collect();
@@ -322,12 +329,12 @@ mod tests {
             ))
         );
         assert!(times.is_sorted_by(|a, b| a > b), "{times:?}");
-        // What is not cheaper is no way out.
+        // Networks that are not cheaper are left out.
         assert_eq!(ladder(&choices(1, &[0.1, 0.095, 0.2], false)).0.len(), 1 + Scale::SMALLER.len());
     }
 
     #[test]
-    fn the_best_that_fits_is_found_and_kept() {
+    fn finds_and_keeps_the_best_rung_that_fits() {
         for (budget, network, scale) in
             [(1.0, 0, "1"), (0.1, 1, "1"), (0.06, 2, "1"), (0.035, 2, "3/4"), (0.008, 2, "1/3")]
         {
@@ -341,14 +348,14 @@ mod tests {
     }
 
     #[test]
-    fn steps_go_first() {
+    fn reduces_sampler_steps_first() {
         let mut governor = Governor::new(&choices(8, &COSTS, false), 0.4);
         run(&mut governor, 60.0, 0.4, 0.01, |_, _| 1.0);
         assert_eq!(governor.step(), QualityStep { steps: 2, ..QualityStep::best(8) });
     }
 
     #[test]
-    fn a_slower_machine_is_noticed_at_once_and_a_faster_one_soon() {
+    fn lowers_quality_at_once_and_raises_it_soon() {
         let mut governor = Governor::new(&choices(1, &COSTS, false), 0.1);
         let slow = |now: f64, _| if (20.0..60.0).contains(&now) { 2.5 } else { 1.0 };
         let (rate, rungs) = run(&mut governor, 60.0, 0.1, 0.005, slow);
@@ -359,16 +366,16 @@ mod tests {
     }
 
     #[test]
-    fn a_rung_that_costs_more_than_it_should_is_not_tried_for_ever() {
+    fn stops_trying_a_rung_that_costs_more_than_expected() {
         let mut governor = Governor::new(&choices(1, &COSTS, false), 0.1);
-        // The middle network, here, is no faster than the large one.
+        // Here the middle network is no faster than the large one.
         let (rate, rungs) = run(&mut governor, 600.0, 0.1, 0.005, |_, step| if step.network == 1 { 2.0 } else { 1.0 });
         assert_eq!(governor.step().network, 2);
         assert!(rate > 9.9 && rungs.len() < 12, "{rate}: {}", rungs.len());
     }
 
     #[test]
-    fn a_rung_that_was_measured_at_a_bad_time_is_tried_all_the_same() {
+    fn tries_a_rung_again_whose_measured_cost_was_too_high() {
         let mut disturbed = choices(1, &COSTS, false);
         disturbed.costs[1] *= 1.6;
         let mut governor = Governor::new(&disturbed, 0.1);
@@ -378,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn too_little_time_for_anything_is_borne() {
+    fn uses_the_cheapest_rung_when_nothing_fits() {
         let mut governor = Governor::new(&choices(1, &COSTS, false), 0.001);
         let (_, rungs) = run(&mut governor, 10.0, 0.001, 0.01, |_, _| 1.0);
         assert_eq!((rungs.len(), governor.step().scale.to_string().as_str()), (1, "1/4"));

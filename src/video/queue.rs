@@ -1,10 +1,10 @@
-//! Frames on their way from one thread to the next.
+//! Queues of frames between threads.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// A queue of at most so many items, between two threads.
+/// A bounded queue between two threads.
 pub(super) struct Queue<T> {
     inner: Mutex<Inner<T>>,
     changed: Condvar,
@@ -16,12 +16,12 @@ struct Inner<T> {
     closed: bool,
 }
 
-/// What came of waiting.
+/// The result of waiting for an item.
 pub(super) enum Popped<T> {
     Item(T),
-    /// Nothing yet.
+    /// No item yet.
     Waiting,
-    /// Nothing, and nothing will come.
+    /// The queue is closed and empty.
     Closed,
 }
 
@@ -32,7 +32,7 @@ impl<T> Queue<T> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner<T>> {
-        // A thread that panicked with the lock held left a queue that is still one.
+        // The queue stays valid when a thread panics with the lock held.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -40,7 +40,8 @@ impl<T> Queue<T> {
         self.changed.wait_timeout(inner, patience).unwrap_or_else(PoisonError::into_inner).0
     }
 
-    /// Waits for room, at most for `patience`; gives the item back when there is none, or when the queue is closed.
+    /// Waits for space, at most for `patience`. Returns the item when there is none, or when the
+    /// queue is closed.
     pub(super) fn push(&self, item: T, patience: Duration) -> Result<(), T> {
         let mut inner = self.lock();
         if inner.items.len() >= self.room && !inner.closed {
@@ -54,7 +55,8 @@ impl<T> Queue<T> {
         Ok(())
     }
 
-    /// Makes room by dropping the oldest item, which is returned. A closed queue returns the item itself.
+    /// Pushes an item, and drops and returns the oldest when the queue is full. A closed queue
+    /// returns the item itself.
     pub(super) fn replace(&self, item: T) -> Option<T> {
         let mut inner = self.lock();
         if inner.closed {
@@ -66,7 +68,8 @@ impl<T> Queue<T> {
         dropped
     }
 
-    /// Waits for an item, at most for `patience`. What is in a closed queue still comes out.
+    /// Waits for an item, at most for `patience`. A closed queue still returns the items that it
+    /// holds.
     pub(super) fn pop(&self, patience: Duration) -> Popped<T> {
         let mut inner = self.lock();
         if inner.items.is_empty() && !inner.closed {
@@ -82,7 +85,7 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Nothing more comes in.
+    /// Closes the queue for new items.
     pub(super) fn close(&self) {
         self.lock().closed = true;
         self.changed.notify_all();
@@ -108,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_waits_or_drops_the_oldest() {
+    fn waits_or_drops_the_oldest_when_full() {
         let queue = Queue::new(2);
         assert!(queue.push(1, SHORT).is_ok() && queue.push(2, SHORT).is_ok());
         assert_eq!(queue.push(3, SHORT), Err(3));
@@ -117,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_queue_gives_what_it_has_and_takes_nothing() {
+    fn returns_remaining_items_and_rejects_new_ones_when_closed() {
         let queue = Queue::new(2);
         assert_eq!(queue.replace(1), None);
         queue.close();
@@ -127,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn room_is_waited_for() {
+    fn waits_for_space() {
         let queue = Queue::new(1);
         assert!(queue.push(0, SHORT).is_ok());
         std::thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! What is told of a run, for machines: names that stay.
+//! JSON records of a run. The field names are stable.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Counters, Histogram, QualityLevel, StreamStatus};
 
-/// How far a run has come; `rate` is in frames per second.
+/// The counters; `rate` is in frames per second.
 pub fn of_tally(event: &str, counters: &Counters, rate: f64) -> Value {
     json!({
         "event": event, "read": counters.read, "written": counters.written, "dropped": counters.dropped,
@@ -15,7 +15,7 @@ pub fn of_tally(event: &str, counters: &Counters, rate: f64) -> Value {
     })
 }
 
-/// How much is done to frames.
+/// The quality level.
 pub fn of_quality(quality: &QualityLevel) -> Value {
     json!({
         "model": &*quality.model, "precision": quality.precision.name(), "steps": quality.steps,
@@ -23,7 +23,7 @@ pub fn of_quality(quality: &QualityLevel) -> Value {
     })
 }
 
-/// What is being done to frames.
+/// The status of the stream.
 pub fn of_treatment(stream_status: &StreamStatus) -> Value {
     let mut record = of_quality(&stream_status.quality);
     let more = json!({
@@ -34,25 +34,25 @@ pub fn of_treatment(stream_status: &StreamStatus) -> Value {
     record
 }
 
-/// From arrival to when frames were written.
+/// Quantiles of the latency from arrival to writing.
 pub fn of_latency(latency: &Histogram) -> Value {
     let [p50, p95, p99] = latency.told().map(milliseconds);
     json!({"latency_p50_ms": p50, "latency_p95_ms": p95, "latency_p99_ms": p99})
 }
 
-/// As records have it.
+/// Milliseconds, the unit of durations in records.
 pub fn milliseconds(duration: Duration) -> f64 {
     1000.0 * duration.as_secs_f64()
 }
 
-/// Adds what another record has.
+/// Adds the fields of another record.
 pub fn extend(record: &mut Value, more: Value) {
     if let (Value::Object(record), Value::Object(more)) = (record, more) {
         record.extend(more);
     }
 }
 
-/// Frames per second of late.
+/// Frame rate over the last time window.
 #[derive(Clone, Debug)]
 pub struct Recent {
     window: Duration,
@@ -62,12 +62,13 @@ pub struct Recent {
 }
 
 impl Recent {
-    /// Over so long a time.
+    /// A rate over windows of this length.
     pub fn over(window: Duration) -> Self {
         Self { window, began: Instant::now(), before: (0, Duration::ZERO), rate: None }
     }
 
-    /// The rate over the last such time that is complete, or so far; and whether one has just been completed.
+    /// The rate over the last complete window, or so far; and whether a window has just been
+    /// completed.
     pub fn rate(&mut self, counters: &Counters) -> (f64, bool) {
         let (count, elapsed) = self.before;
         let seconds = counters.elapsed.saturating_sub(elapsed).as_secs_f64();

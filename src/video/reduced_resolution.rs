@@ -1,28 +1,31 @@
-//! Working on a frame at a smaller size, and putting what came of it back into the large one.
+//! Processes a frame at reduced resolution and recombines the result with the full-resolution
+//! detail.
 //!
-//! The small frame holds the coarse part of the large one and less noise. What it does not hold, the fine part, keeps of each
-//! place what is more than noise of the known level (Wiener's filter with the local energy, as Lee 1980, "Digital image
-//! enhancement and noise filtering by use of local statistics", equation 10).
+//! The small frame holds the coarse part of the frame, with less noise. The rest is the fine part.
+//! In each block it is scaled by the share of its energy that exceeds the known noise (Wiener
+//! filter with local energy, as in Lee 1980, "Digital image enhancement and noise filtering by use
+//! of local statistics", equation 10).
 
 use super::noise::Noise;
 use super::planes::{Group, Planes};
 use crate::task::keys;
 
-/// Pixels along a side of a block, within which the fine part is treated alike.
+/// Side in pixels of a block, within which the fine part is scaled uniformly.
 const BLOCK: usize = 4;
 
-/// How samples along one axis are mixed from others.
+/// Weights of a linear resampling along one axis.
 #[derive(Clone, Debug)]
 struct Axis {
     from: usize,
     taps: usize,
-    /// For each output, where its taps begin.
+    /// Index of the first tap of each output.
     first: Vec<usize>,
     weights: Vec<f32>,
 }
 
 impl Axis {
-    /// `weight(distance in inputs)` with so many taps, held to the line's ends and made to sum to 1.
+    /// Uses `weight(distance in inputs)` within `reach`, clamped to the ends of the line and
+    /// normalised to a sum of 1.
     fn new(from: usize, to: usize, reach: f64, weight: impl Fn(f64) -> f64) -> Self {
         let ratio = from as f64 / to as f64;
         let taps = ((2.0 * reach).ceil() as usize + 1).min(from);
@@ -32,7 +35,7 @@ impl Axis {
             let begin = ((centre - reach).ceil().max(0.0) as usize).min(from - taps);
             let mut of = vec![0.0; taps];
             let mut sum = 0.0;
-            // Taps that lie beyond an end count for the sample there.
+            // Taps beyond an end are added to the last sample.
             for at in (centre - reach).ceil() as i64..=(centre + reach).floor() as i64 {
                 let weight = weight(at as f64 - centre);
                 let inside = at.clamp(0, from as i64 - 1) as usize;
@@ -45,10 +48,10 @@ impl Axis {
         Self { from, taps, first, weights }
     }
 
-    /// Means over what each output covers.
+    /// Means over the area of each output.
     fn area(from: usize, to: usize) -> Self {
         let half = from as f64 / to as f64 / 2.0;
-        // How much of an input lies within `half` of the output's centre.
+        // Part of an input within `half` of the output's centre.
         Self::new(from, to, half + 0.5, |d| ((d + 0.5).min(half) - (d - 0.5).max(-half)).max(0.0))
     }
 
@@ -61,7 +64,7 @@ impl Axis {
         self.first.len()
     }
 
-    /// This one and then `next`.
+    /// The composition of this resampling and then `next`.
     fn then(&self, next: &Self) -> Self {
         let spans = next.first.iter().map(|first| (self.first[*first], self.first[first + next.taps - 1] + self.taps));
         let taps = spans.clone().map(|(begin, end)| end - begin).max().unwrap_or(0);
@@ -82,20 +85,20 @@ impl Axis {
         self.weights.iter().map(|weight| f64::from(weight * weight)).sum()
     }
 
-    /// The sum of the weights of each output's own input, where there are as many of both.
+    /// The sum of the diagonal weights, where inputs and outputs are equally many.
     fn trace(&self) -> f64 {
         let rows = self.first.iter().zip(self.weights.chunks_exact(self.taps)).enumerate();
         rows.filter_map(|(i, (first, row))| row.get(i.checked_sub(*first)?)).map(|weight| f64::from(*weight)).sum()
     }
 
-    /// A row of `from` values to one of `to`.
+    /// Resamples a row of `from` values to one of `to`.
     fn row(&self, from: &[f32], to: &mut [f32]) {
         for ((to, first), weights) in to.iter_mut().zip(&self.first).zip(self.weights.chunks_exact(self.taps)) {
             *to = from[*first..][..self.taps].iter().zip(weights).map(|(value, weight)| value * weight).sum();
         }
     }
 
-    /// Row `y` of `to` of them, mixed from rows of `width` values.
+    /// Computes row `y` of the result from rows of `width` values.
     fn mix(&self, rows: &[f32], width: usize, y: usize, to: &mut [f32]) {
         to.fill(0.0);
         for (row, weight) in (self.first[y]..).zip(&self.weights[y * self.taps..][..self.taps]) {
@@ -106,12 +109,12 @@ impl Axis {
     }
 }
 
-/// From one size to another.
+/// Resamples planes from one size to another.
 #[derive(Clone, Debug)]
 struct Resizer {
     across: Axis,
     down: Axis,
-    /// Rows that are as wide as the result and as many as there were, or as wide as they were and as many as in the result.
+    /// Rows with the width of the result and the height of the input, or the reverse.
     middle: Vec<f32>,
     line: Vec<f32>,
 }
@@ -123,7 +126,7 @@ impl Resizer {
         Self { across, down, middle, line }
     }
 
-    /// Makes a plane smaller: rows first, of which few are left.
+    /// Reduces a plane, first along columns, which leaves few rows.
     fn shrink(&mut self, from: &[f32], to: &mut [f32]) {
         let width = self.across.from;
         for (y, to) in to.chunks_exact_mut(self.across.to()).enumerate() {
@@ -132,13 +135,13 @@ impl Resizer {
         }
     }
 
-    /// Begins to make a plane larger.
+    /// Resamples the rows of a plane for enlargement.
     fn widen(&mut self, from: &[f32]) {
         let rows = from.chunks_exact(self.across.from).zip(self.middle.chunks_exact_mut(self.across.to()));
         rows.for_each(|(from, to)| self.across.row(from, to));
     }
 
-    /// Row `y` of what [`widen`](Self::widen) began.
+    /// Row `y` of the plane that [`widen`](Self::widen) prepared.
     fn enlarged(&mut self, y: usize) -> &[f32] {
         let width = self.across.to();
         self.down.mix(&self.middle, width, y, &mut self.line[..width]);
@@ -146,16 +149,17 @@ impl Resizer {
     }
 }
 
-/// Planes of one size and smaller ones.
+/// Planes of one size and their reduced versions.
 struct Part {
     group: Group,
     small: Group,
     smaller: Resizer,
     larger: Resizer,
-    /// The standard deviation of noise in the small planes and in what they leave, for white noise of 1.
+    /// Standard deviation of the noise in the small planes and in the fine part, for white noise
+    /// of 1.
     coarse: f32,
     fine: f32,
-    /// For each block, what is kept of its fine part; before that is known, its energy.
+    /// For each block, the factor on its fine part; before that is computed, its energy.
     kept: Vec<f32>,
 }
 
@@ -175,8 +179,9 @@ impl Part {
         part
     }
 
-    /// What becomes of white noise. Both ways are matrices along each axis, `S` and `U`, so the variance of the small frame is
-    /// the mean square of `S`'s rows, and what it leaves, `1 - U S`, has `1 - 2 tr(US)/n + |US|^2/n`.
+    /// Computes the gain on white noise. Reduction and enlargement are matrices along each axis,
+    /// `S` and `U`. The variance in the small frame is the mean square of `S`'s rows. The fine
+    /// part, `1 - U S`, has the variance `1 - 2 tr(US)/n + |US|^2/n`.
     fn measure(&mut self) {
         let axes = [(&self.smaller.across, &self.larger.across), (&self.smaller.down, &self.larger.down)];
         let coarse: f64 = axes.iter().map(|(smaller, _)| smaller.energy() / smaller.to() as f64).product();
@@ -186,7 +191,7 @@ impl Part {
         (self.coarse, self.fine) = (coarse.sqrt() as f32, fine.max(0.0).sqrt() as f32);
     }
 
-    /// Makes planes small, and leaves their fine part in `x`. `sigma` is the noise at a place.
+    /// Reduces planes and leaves their fine part in `x`. `sigma` is the noise at a position.
     fn take(&mut self, x: &mut [f32], small: &mut [f32], sigma: impl Fn(usize, usize) -> f32) {
         let Group { planes, width, height } = self.group;
         let across = width.div_ceil(BLOCK);
@@ -215,7 +220,7 @@ impl Part {
         }
     }
 
-    /// Makes the fine part in `x` planes again, with what the network made of the small ones.
+    /// Adds the enlarged output of the network to the scaled fine part in `x`.
     fn recombine(&mut self, x: &mut [f32], small: &[f32]) {
         let width = self.group.width;
         let across = width.div_ceil(BLOCK);
@@ -233,20 +238,21 @@ impl Part {
     }
 }
 
-/// Frames of one size and a smaller one.
+/// Frames of one size and their reduced versions.
 pub(super) struct ReducedResolution {
     large: Planes,
-    /// What the small frames are like.
+    /// The planes of the small frame.
     pub(super) planes: Planes,
     parts: Vec<Part>,
-    /// The small frame: what the network gets and gives.
+    /// The small frame: input and output of the network.
     pub(super) x: Vec<f32>,
     /// Its noise.
     pub(super) noise: Noise,
 }
 
 impl ReducedResolution {
-    /// For frames of such planes, and small ones of others; `per_sample` says whether their noise is known sample by sample.
+    /// For frames with planes `large` and small frames with planes `planes`; `per_sample` says
+    /// whether noise is known per sample.
     pub(super) fn new(large: Planes, planes: Planes, per_sample: bool) -> Self {
         let parts = large.groups().iter().zip(planes.groups()).map(|(large, small)| Part::new(*large, *small));
         let parts = parts.collect();
@@ -254,7 +260,7 @@ impl ReducedResolution {
         Self { large, planes, parts, x, noise }
     }
 
-    /// Makes `x` small, and leaves its fine part in it. `least` is the lowest sigma that the network knows.
+    /// Reduces `x` and leaves its fine part in it. `least` is the lowest sigma of the network.
     pub(super) fn take(&mut self, x: &mut [f32], noise: &Noise, least: f32) {
         let Self { large, planes, parts, x: small, noise: small_noise } = self;
         let groups = large.split_mut(x).zip(planes.split_mut(small));
@@ -271,7 +277,7 @@ impl ReducedResolution {
         }
     }
 
-    /// Makes the fine part in `x` the frame again, with what the network made of the small one.
+    /// Recombines the fine part in `x` with the output of the network for the small frame.
     pub(super) fn recombine(&mut self, x: &mut [f32]) {
         let Self { large, planes, parts, x: small, .. } = self;
         let groups = large.split_mut(x).zip(planes.split(small));
@@ -306,18 +312,18 @@ mod tests {
         (squares / values.len() as f32).sqrt()
     }
 
-    /// A network that leaves nothing but the mean of a flat frame.
+    /// Simulates a network that returns only the mean of a flat frame.
     #[test]
-    fn noise_goes_whatever_the_size() {
+    fn removes_noise_at_every_scale() {
         for scale in Scale::SMALLER {
             let (width, height, sigma) = (203, 101, 0.1);
             let mut x = noise(width, height, sigma);
             let mut reduced = of(width, height, scale, false);
             reduced.take(&mut x, &Noise::Uniform(vec![sigma]), 0.0);
-            let Noise::Uniform(told) = reduced.noise.clone() else { panic!("the noise is uniform") };
-            let told = told[0];
+            let Noise::Uniform(stated) = reduced.noise.clone() else { panic!("the noise is uniform") };
+            let stated = stated[0];
             let small = deviation(&reduced.x, |_| 0.5);
-            assert!((small / told - 1.0).abs() < 0.05, "{scale}: {small} was told to be {told}");
+            assert!((small / stated - 1.0).abs() < 0.05, "{scale}: {small} was stated to be {stated}");
             reduced.x.fill(0.5);
             reduced.recombine(&mut x);
             let rest = deviation(&x, |_| 0.5);
@@ -326,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn an_edge_stays_sharp() {
+    fn keeps_edges_sharp() {
         for scale in Scale::SMALLER {
             let (width, height, sigma) = (120, 60, 0.02);
             let edge = |i: usize| if i % width < 61 { 0.2 } else { 0.8 };
@@ -341,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_changes_comes_back() {
+    fn reconstructs_the_frame_when_nothing_changed() {
         let mut x: Vec<f32> = noise(65, 47, 0.3);
         let before = x.clone();
         let mut reduced = of(65, 47, Scale::SMALLER[1], true);

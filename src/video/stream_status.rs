@@ -1,4 +1,4 @@
-//! What is done to the frames of a stream, and what whoever watches would like to be done.
+//! The status of a stream, and changes of its settings.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::model::Precision;
 use crate::task::SigmaChoice;
 
-/// A size within which frames are worked on, as a part of their own: a fraction along each side.
+/// Resolution at which frames are processed, as a fraction of their own along each side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scale {
     numerator: usize,
@@ -14,10 +14,10 @@ pub struct Scale {
 }
 
 impl Scale {
-    /// As large as they are.
+    /// Full resolution.
     pub const FULL: Self = Self { numerator: 1, denominator: 1 };
 
-    /// Smaller ones, from large to small.
+    /// Reduced resolutions, from large to small.
     pub(super) const SMALLER: [Self; 5] =
         [Self::of(3, 4), Self::of(2, 3), Self::of(1, 2), Self::of(1, 3), Self::of(1, 4)];
 
@@ -25,12 +25,12 @@ impl Scale {
         Self { numerator, denominator }
     }
 
-    /// Along a side, as a part of 1.
+    /// The ratio along each side.
     pub fn factor(self) -> f64 {
         self.numerator as f64 / self.denominator as f64
     }
 
-    /// What becomes of a side of so many pixels.
+    /// The reduced length of a side, in pixels.
     pub(super) fn of_side(self, length: usize) -> usize {
         (length * self.numerator).div_ceil(self.denominator)
     }
@@ -46,18 +46,18 @@ impl fmt::Display for Scale {
     }
 }
 
-/// How much is done to each frame.
+/// The quality level of a frame.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QualityLevel {
     /// The network's name.
     pub model: Arc<str>,
-    /// The numeric precision in which it computes.
+    /// The numeric precision of the network.
     pub precision: Precision,
-    /// Evaluations of it for each frame.
+    /// Evaluations of the network for each frame (sampler steps).
     pub steps: usize,
-    /// Whether static tiles are kept although more is known by now.
+    /// Whether static tiles are reused although a better estimate is available.
     pub reuse_tiles_longer: bool,
-    /// At what size.
+    /// The resolution at which frames are processed.
     pub scale: Scale,
 }
 
@@ -79,29 +79,30 @@ impl fmt::Display for QualityLevel {
     }
 }
 
-/// What is being done to frames.
+/// How frames are processed at present.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StreamStatus {
-    /// How much is done to each.
+    /// The quality level.
     pub quality: QualityLevel,
-    /// How often that changed so as to keep up.
+    /// Number of changes of the quality level to keep up.
     pub changes: u64,
-    /// The standard deviation of the noise in 8-bit units, of denoisers; 0 before the first frame.
+    /// Standard deviation of the noise in 8-bit units, for denoisers; 0 before the first frame.
     pub sigma: Option<f64>,
     /// Whether previous frames are used.
     pub temporal: bool,
-    /// Tiles that came out as no frame and were computed again.
+    /// Tiles with invalid output that were computed again.
     pub repeated: u64,
-    /// Frames of which that did not help, and which were passed on as they were, or enlarged bicubically.
+    /// Frames whose output stayed invalid, which were passed through unchanged or enlarged
+    /// bicubically.
     pub failed: u64,
 }
 
-/// What is to be done otherwise from the next frame on; what is none stays as it is.
+/// Changes of settings from the next frame on; `None` leaves a setting unchanged.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SettingsUpdate {
-    /// How noisy frames are taken to be.
+    /// The noise level.
     pub sigma: Option<SigmaChoice>,
-    /// Evaluations of the network for each, at most where a rate is to be held.
+    /// Evaluations of the network for each frame; the maximum where a target rate is set.
     pub steps: Option<usize>,
     /// Whether previous frames are used.
     pub temporal: Option<bool>,

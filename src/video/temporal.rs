@@ -1,9 +1,11 @@
-//! What held still is known from many frames: their fusion, by precision, and the noise that remains.
+//! Temporal fusion of static areas: a precision-weighted average over frames, and the residual
+//! variance of the noise.
 //!
-//! Each frame is compared with the fusion of those before. Where the difference is what noise of the known level makes of
-//! nothing, both are averaged by their precision, as a Kalman filter does for a scene that stands still; where it is more, the
-//! excess counts as uncertainty of what was known (so that motion resets a place). What differs is judged in blocks of 4x4
-//! pixels, finely (a place, by what is strange there) and coarsely (a neighbourhood, by what is a little strange all over it).
+//! Each frame is compared with the fusion of the previous frames. Where the difference matches
+//! noise of the known level, the two are averaged by their precision, as a Kalman filter does for
+//! a static scene. Where it is larger, the excess is added to the variance of the fusion, so that
+//! motion resets it. Differences are judged in blocks of 4x4 pixels at two scales: small areas of
+//! few blocks with a large excess, and neighbourhoods with a small excess throughout.
 
 use std::iter;
 
@@ -17,94 +19,100 @@ use crate::tensor::mirror;
 /// Pixels along a side of a block.
 pub(super) const BLOCK: usize = 4;
 
-/// No more frames than this are averaged, so that what is not motion but changes all the same is followed.
+/// At most this many frames are averaged, so that slow changes that are not motion are followed.
 const MOST: f32 = 32.0;
 
-/// What is nothing strange for a place and for a neighbourhood: so many times the expected energy. Noise alone exceeds it by
-/// chance in few places.
+/// Ratio of the measured to the expected energy up to which a small area or a neighbourhood counts
+/// as static. Noise alone exceeds it by chance in few areas.
 const STRANGE_PLACE: f32 = 1.8;
 const STRANGE_PIXELS: f32 = 1.4;
 const STRANGE_NEIGHBOURHOOD: f32 = 1.15;
 
-/// Samples of a block, for which the first two of these hold; with fewer, chance makes more of it.
+/// Samples of a block for which the first two of these limits hold; with fewer samples, chance
+/// deviations are larger.
 const USUAL_SAMPLES: f32 = 48.0;
 
-/// How much the excess of a place counts, and that of a neighbourhood, where it is spread thin.
+/// Weights of the excess of a small area and of a neighbourhood, where it is spread thinly.
 const FINE_WEIGHT: f32 = 3.0;
 const COARSE_WEIGHT: f32 = 12.0;
 
-/// Blocks along a side of a place, of a neighbourhood, and of what a strange one takes along.
+/// Sides in blocks of a small area, of a neighbourhood, and of the area that one outlier block
+/// marks.
 const PLACE: usize = 3;
 const NEIGHBOURHOOD: usize = 17;
 const REACH: usize = 7;
 
-/// How much of a neighbourhood's strangeness is remembered to the next frame: what moves goes on moving.
+/// Part of a neighbourhood's excess that is carried over to the next frame: what moves tends to
+/// keep moving.
 const MEMORY: f32 = 0.5;
 
-/// No more of it is.
+/// Upper limit of the excess that is carried over.
 const REMEMBERED: f32 = 0.35;
 
-/// A place counts at most so much for its neighbourhood.
+/// Upper limit of an area's contribution to its neighbourhood.
 const VERY_STRANGE: f32 = 3.0;
 
-/// A block of which so much is new moves; when so many do, the scene does, and everything is new.
+/// A block moves when this part of it is new; when this part of all blocks moves, the whole scene
+/// does, and fusion is reset.
 const MOVES: f32 = 0.6;
 const SCENE_MOVES: f32 = 0.4;
 
-/// A block of which more is new than a scene at rest explains, by this much, is not at rest.
+/// A block is not static when its new part exceeds that of a static scene by this much.
 const RESTLESS: f32 = 0.2;
 
-/// And only where it is more than noise by so much, or its neighbourhood is: what noise does now and then to a few blocks is no
-/// reason to compute them again.
+/// A block must also exceed the noise by this much itself or in its neighbourhood: noise reaches
+/// the limits in a few blocks now and then, and those need not be computed again.
 const SURE: f32 = 1.0;
 const SURE_NEIGHBOURHOOD: f32 = 0.15;
 
-/// The same of what came through a codec, which gives a few blocks far more than others now and then.
+/// The same limits for compressed video, where a few blocks now and then differ far more than
+/// others.
 const SURE_OF_CODED: f32 = 5.0;
 const SURE_NEIGHBOURHOOD_OF_CODED: f32 = 0.5;
 
-/// Pixels along a side of a patch of which the mean tells the light.
+/// Side in pixels of the patches whose means measure exposure changes.
 const PATCH: usize = 32;
 
-/// Sums that are added to at once.
+/// Sums that are accumulated in parallel (SIMD).
 const LANES: usize = 8;
 
-/// The fusion of a stream's frames.
+/// The fusion of the frames of a stream.
 pub struct Temporal {
     planes: Planes,
     /// Size of the largest planes.
     width: usize,
     height: usize,
-    /// What is normal for places' smoothed differences, for differences as they are, and for neighbourhoods.
+    /// Normal values of smoothed differences, of unfiltered differences, and of neighbourhoods.
     smooth_levels: Levels,
     rough_levels: Levels,
     neighbourhood_levels: Levels,
-    /// Of which kind blocks are.
+    /// The class of each block.
     kinds: Vec<u8>,
-    /// Blocks of a row and of a column.
+    /// Blocks in a row and in a column.
     across: usize,
     down: usize,
     fused: Vec<f32>,
-    /// What remains of the noise's variance, as a part of a single frame's, block by block.
+    /// Residual variance of the noise in each block, relative to a single frame's.
     rest: Vec<f32>,
-    /// Energy of the difference after a 3x3 mean, and as it is, over what is expected.
+    /// Energy of the difference after a 3x3 mean, and unfiltered, relative to the expected energy.
     smooth: Vec<f32>,
     rough: Vec<f32>,
     coarse: Vec<f32>,
-    /// How strange neighbourhoods were for the frame before.
+    /// Excess of the neighbourhoods in the frame before.
     before: Vec<f32>,
-    /// Whether something moves in a block.
+    /// Whether a block moves.
     moving: Vec<bool>,
     work: [Vec<f32>; 2],
     plane: Vec<f32>,
-    /// Sums of three rows of differences, with one more on each side; energies; and those three rows.
+    /// Sums of three rows of differences, with one more sample on each side; energies; and those
+    /// three rows.
     column: Vec<f32>,
     line: Vec<f32>,
     rows: [Vec<f32>; 3],
     patches: Vec<(f32, f32)>,
     then: Pyramid,
     now: Pyramid,
-    /// How far the scene has moved as a whole to the frame that was tracked last.
+    /// Global motion from the frame before to the frame that was tracked last.
     shift: GlobalMotion,
     seen: bool,
     /// See [`unshared`](Self::unshared).
@@ -115,7 +123,7 @@ pub struct Temporal {
 }
 
 impl Temporal {
-    /// For frames of such planes.
+    /// A fusion for frames with such planes.
     pub fn new(planes: Planes) -> Self {
         let Group { width, height, .. } = planes.first();
         let (across, down) = (width.div_ceil(BLOCK), height.div_ceil(BLOCK));
@@ -156,48 +164,48 @@ impl Temporal {
         }
     }
 
-    /// How often everything was new: scene cuts, and a camera that moves otherwise than as a whole.
+    /// Number of resets: scene cuts, and camera motion that is not a translation.
     pub fn resets(&self) -> u64 {
         self.resets
     }
 
-    /// Says whether the noise came through a codec or a camera's processor.
+    /// Sets whether the noise came through a codec or a camera's processor.
     pub(super) fn set_coded(&mut self, is_coded: bool) {
         self.is_coded = is_coded;
     }
 
-    /// Says whether most of the scene is known to stand still, apart from how far it moved as a whole.
+    /// Sets whether most of the scene is known to be static, apart from global motion.
     pub(super) fn set_still(&mut self, is_still: bool) {
         self.is_still = is_still;
     }
 
-    /// Makes everything new with the next frame.
+    /// Resets the fusion with the next frame.
     pub(super) fn forget(&mut self) {
         self.seen = false;
     }
 
-    /// Blocks of a row; blocks are 4x4 pixels, at the right and lower border what there is.
+    /// Blocks in a row. Blocks have 4x4 pixels, fewer at the right and lower borders.
     pub(super) fn across(&self) -> usize {
         self.across
     }
 
-    /// What remains of the variance of the noise in each block, as a part of a single frame's.
+    /// Residual variance of the noise in each block, relative to a single frame's.
     pub(super) fn rest(&self) -> &[f32] {
         &self.rest
     }
 
-    /// What part of the noise's variance, as it was told, frames do not share.
+    /// Part of the given noise variance that is independent between frames.
     pub(super) fn unshared(&self) -> f32 {
         self.unshared
     }
 
-    /// Where something moves.
+    /// Which blocks move.
     pub(super) fn moving(&self) -> &[bool] {
         &self.moving
     }
 
-    /// Looks how far the scene has moved as a whole to this frame, whose first planes have noise of about that variance. To be asked
-    /// of each frame before [`fuse`](Self::fuse).
+    /// Estimates the global motion from the frame before to this one, whose first planes have
+    /// noise of about that variance. Call it for each frame before [`fuse`](Self::fuse).
     pub fn track(&mut self, frame: &[f32], variance: f64) {
         let first = self.planes.first();
         self.now.fill(&frame[..first.samples()], self.width, self.height);
@@ -208,18 +216,19 @@ impl Temporal {
         std::mem::swap(&mut self.then, &mut self.now);
     }
 
-    /// Moves planes of the frame before, of the same groups, as the scene has moved to the frame that was tracked last. Says whether
-    /// it moved as a whole.
+    /// Moves planes of the frame before, in the same groups, by the global motion that was tracked
+    /// last. Returns whether there was any.
     pub(super) fn move_along(&mut self, planes: &mut [f32]) -> bool {
         move_groups(&self.planes, planes, self.shift, &mut self.plane);
         !self.shift.is_none()
     }
 
-    /// Replaces a frame's planes by their fusion with those before, and `sigma`, for each group of planes the standard deviation
-    /// of the noise at each of its samples in the same units, by what remains.
+    /// Replaces a frame's planes by their fusion with the previous frames. `sigma` holds, for each
+    /// group of planes, the standard deviation of the noise at each sample, in the units of the
+    /// samples; it is replaced by the residual standard deviation.
     ///
     /// # Panics
-    /// If lengths are not those of the frames that this is for.
+    /// If the lengths do not match the planes.
     pub fn fuse(&mut self, frame: &mut [f32], sigma: &mut [Vec<f32>]) {
         if !self.seen {
             self.begin(frame);
@@ -234,14 +243,14 @@ impl Temporal {
             self.resets += 1;
             self.rest.fill(1.0);
             self.moving.fill(true);
-            // After a cut there is nothing to be remembered.
+            // The excess from before a cut says nothing about the new scene.
             self.before.fill(0.0);
             self.smooth_levels.clear();
             self.rough_levels.clear();
             self.neighbourhood_levels.clear();
         }
         if !shift.is_none() {
-            // What was computed before lies elsewhere now.
+            // Tiles that were computed before are at other positions now.
             self.moving.fill(true);
         }
         self.mix(frame, sigma, !shift.is_whole() && !scene_moves);
@@ -255,13 +264,14 @@ impl Temporal {
         self.seen = true;
     }
 
-    /// Moves what is known along with the camera.
+    /// Moves the fusion along with the camera.
     fn follow(&mut self, shift: GlobalMotion) {
         if shift.is_none() {
             return;
         }
         move_groups(&self.planes, &mut self.fused, shift, &mut self.plane);
-        // Blocks move by pixels: one takes the most of those that it comes from, and what comes in is not known.
+        // A block takes the largest variance of the blocks that it overlaps before the motion;
+        // what enters the frame is unknown.
         let from = |at: usize, shift: f32, length: usize| {
             let first = (at * BLOCK) as f32 - shift;
             let range = (first / BLOCK as f32).floor() as isize
@@ -286,8 +296,8 @@ impl Temporal {
         }
     }
 
-    /// Lets what is known become as bright as the frame: a line through the means of patches, channel by channel, of which
-    /// those that lie far off do not count.
+    /// Adapts the fusion to the brightness of the frame: a line through the means of patches for
+    /// each channel, without outliers.
     fn follow_light(&mut self, frame: &[f32]) {
         let groups = self.planes.split_mut(&mut self.fused).zip(self.planes.split(frame));
         let planes = groups.flat_map(|((group, known), (_, new))| {
@@ -321,7 +331,7 @@ impl Temporal {
         }
     }
 
-    /// What differs, over what noise makes of nothing, block by block.
+    /// Computes the energy of the difference of each block, relative to that of noise alone.
     fn compare(&mut self, frame: &[f32], sigma: &[Vec<f32>]) {
         self.smooth.fill(0.0);
         self.rough.fill(0.0);
@@ -362,12 +372,12 @@ impl Temporal {
                     add_blocks(&here[..width], size, &mut rough_energy[blocks], |difference| difference * difference);
                 }
             }
-            // What noise makes of nothing in a block, from its map of sigma.
+            // The noise energy that is expected in a block, from its map of sigma.
             coarse.fill(0.0);
             for (y, row) in sigma.chunks_exact(width).enumerate() {
                 add_blocks(row, size, &mut coarse[y / size * *across..], |sigma| sigma * sigma);
             }
-            // A group counts by its samples, whatever its noise.
+            // Weights each group by its number of samples, whatever its noise.
             let part = (group.planes * size * size) as f32 / samples as f32;
             for (block, expected) in coarse.iter().enumerate() {
                 let scale = part / (group.planes as f32 * expected * (1.0 + rest[block])).max(1e-12);
@@ -378,7 +388,7 @@ impl Temporal {
         }
     }
 
-    /// Of which kind each block is, by what is known of its first plane.
+    /// Classifies each block by the fusion of its first plane.
     fn classify(&mut self, sigma: &[f32]) {
         let Group { width, height, .. } = self.planes.first();
         let Self { fused, across, work, coarse, kinds, .. } = self;
@@ -398,12 +408,13 @@ impl Temporal {
         for (i, kind) in kinds.iter_mut().enumerate() {
             let (x, y) = (i % *across * BLOCK, i / *across * BLOCK);
             let count = ((width - x).min(BLOCK) * (height - y).min(BLOCK)) as f32;
-            // Noise alone would have two differences of two variances each in a row of four.
+            // In a row of four samples, noise alone gives two differences with twice its variance
+            // each.
             *kind = levels::kind(brightness[i] / count, gradient[i] / coarse[i].max(1e-12));
         }
     }
 
-    /// How much of each block is new, into `rest`; and whether the scene as a whole moves.
+    /// Computes the new part of each block into `rest`. Returns whether the whole scene moves.
     fn weigh(&mut self) -> bool {
         let size = [self.across, self.down];
         let [work, place] = &mut self.work;
@@ -421,7 +432,8 @@ impl Temporal {
                 unshared += *rough;
                 count += 1.0;
             }
-            // Around what is strange by itself things move, too; of a neighbourhood it says little more.
+            // An outlier block says that its surroundings move, but little more about the whole
+            // neighbourhood.
             *place = (*smooth / normal.level).min(VERY_STRANGE);
             let over = (*smooth - normal.limit) / normal.level.max(1.0);
             *smooth = over.max((*rough - pixels.limit) / pixels.level.max(1.0)).max(0.0);
@@ -430,7 +442,7 @@ impl Temporal {
             self.unshared += 0.2 * ((unshared / count).min(1.0) - self.unshared);
         }
         mean(place, size, NEIGHBOURHOOD, work, &mut self.coarse);
-        // How much neighbourhoods differ where nothing moves.
+        // Learns how much neighbourhoods differ where nothing moves.
         self.neighbourhood_levels.learn(&self.coarse, iter::repeat(0), self.is_still);
         let usual = self.neighbourhood_levels.of(0);
         self.coarse.iter_mut().for_each(|coarse| *coarse /= usual.level);
@@ -443,7 +455,7 @@ impl Temporal {
         };
         let mut moving = 0;
         for block in 0..self.rest.len() {
-            // By how much it is more than a neighbourhood at rest shows.
+            // Excess over a static neighbourhood.
             let coarse = (self.coarse[block] - limit).max(MEMORY * self.before[block]);
             self.before[block] = coarse.min(REMEMBERED);
             let excess = (FINE_WEIGHT * self.smooth[block]).max(COARSE_WEIGHT * coarse).max(0.0);
@@ -458,8 +470,8 @@ impl Temporal {
         moving as f32 > SCENE_MOVES * self.rest.len() as f32
     }
 
-    /// Averages by precision. `once` makes the next frame begin from this one: what has been moved by parts of a pixel has
-    /// noise that neighbours share, which must not add up.
+    /// Averages by precision. `once` makes the next frame start from this one alone: after motion
+    /// by fractions of a pixel, noise is correlated between neighbours and must not accumulate.
     fn mix(&mut self, frame: &mut [f32], sigma: &mut [Vec<f32>], once: bool) {
         let whole = self.width;
         let Self { planes, rest, fused, line, across, .. } = self;
@@ -474,7 +486,7 @@ impl Temporal {
                     let new = new[rows.clone()].chunks_exact_mut(width);
                     for (new, known) in new.zip(known[rows.clone()].chunks_exact_mut(width)) {
                         for ((new, known), part) in new.iter_mut().zip(known).zip(&*line) {
-                            // A part of 1 gives the new frame to the last bit.
+                            // A part of 1 reproduces the new frame exactly.
                             let fused = *new + (1.0 - part) * (*known - *new);
                             *known = if once { *new } else { fused };
                             *new = fused;
@@ -493,14 +505,14 @@ impl Temporal {
     }
 }
 
-/// Moves planes along with the first of them; `work` is as long as the largest.
+/// Moves planes by the motion of the first; `work` is as long as the largest plane.
 fn move_groups(planes: &Planes, samples: &mut [f32], shift: GlobalMotion, work: &mut [f32]) {
     if shift.is_none() {
         return;
     }
     let whole = planes.first().width;
     for (group, samples) in planes.split_mut(samples) {
-        // Chroma moves by as many of its own samples as it is smaller.
+        // Scales the motion to the smaller size of chroma.
         let part = group.width as f32 / whole as f32;
         let shift = GlobalMotion { dx: part * shift.dx, dy: part * shift.dy };
         for plane in samples.chunks_exact_mut(group.area()) {
@@ -509,18 +521,19 @@ fn move_groups(planes: &Planes, samples: &mut [f32], shift: GlobalMotion, work: 
     }
 }
 
-/// Samples of a block, in all planes.
+/// Samples of a block in all planes.
 fn samples_of_block(planes: &Planes) -> usize {
     let whole = planes.first().width;
     planes.groups().iter().map(|group| group.planes * block_of(*group, whole).pow(2)).sum()
 }
 
-/// Samples along a side of a block in planes of that group, where the largest have rows of `whole` samples.
+/// Side in samples of a block in planes of that group, where the largest planes are `whole`
+/// samples wide.
 fn block_of(group: Group, whole: usize) -> usize {
     (BLOCK * group.width).div_ceil(whole.max(1))
 }
 
-/// Adds what `of` makes of a row's values to the blocks of `size` samples that they are in.
+/// Adds `of(value)` for each value of a row to its block, where blocks are `size` samples wide.
 fn add_blocks(row: &[f32], size: usize, blocks: &mut [f32], of: impl Fn(f32) -> f32) {
     match size {
         BLOCK => add_blocks_of::<BLOCK>(row, blocks, of),
@@ -543,7 +556,7 @@ fn add_blocks_of<const N: usize>(row: &[f32], blocks: &mut [f32], of: impl Fn(f3
     }
 }
 
-/// Makes a row of pixels of a row of blocks.
+/// Expands a row of blocks to a row of samples.
 fn spread(blocks: &[f32], size: usize, row: &mut [f32], of: impl Fn(f32) -> f32) {
     row.chunks_mut(size).zip(blocks).for_each(|(row, block)| row.fill(of(*block)));
 }

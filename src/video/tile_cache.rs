@@ -1,16 +1,16 @@
-//! What need not be computed anew: tiles of a scene in which nothing moves, and of which hardly more is known than when they
-//! were last computed.
+//! Caches tiles of static areas until their residual variance has fallen enough to compute them
+//! again.
 
 use super::temporal::{BLOCK, Temporal};
 use crate::diffusion::{CachedTiles, Window, read_plane};
 use crate::tile::{Locality, TilePlan};
 
-/// When a tile at rest is computed again.
+/// When a static tile is computed again.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct RefreshPolicy {
-    /// When so much less noise is left than when it last was, as a part of the variance.
+    /// Once the residual variance is at most this part of what it was when the tile was computed.
     less: f32,
-    /// After so many frames, whatever is known: a little light may have changed.
+    /// Once the tile is this many frames old, because the light may have changed slightly.
     oldest: u32,
 }
 
@@ -19,24 +19,24 @@ impl RefreshPolicy {
     pub(super) const THRIFTY: Self = Self { less: 0.2, oldest: 240 };
 }
 
-/// Tiles are run alone where that takes less than this part of what the whole frame takes.
+/// Active tiles are run alone when that costs less than this part of the whole frame.
 const WORTH: f64 = 0.8;
 
-/// The tiles of a stream's frames, and when they were computed.
+/// The tiles of a stream's frames and their age.
 pub(super) struct TileCache {
     plan: TilePlan,
-    /// How much larger, along each axis, the frames are that `Temporal` sees.
+    /// Ratio of the size of the frames that `Temporal` processes to this size, along each axis.
     ratio: [f64; 2],
     renewal: RefreshPolicy,
     tiles: Vec<Tile>,
     active: Vec<bool>,
-    /// The result before, `[channels, height, width]`.
+    /// The previous result, `[channels, height, width]`.
     result: Vec<f32>,
 }
 
 #[derive(Clone, Copy)]
 struct Tile {
-    /// What was left of the variance when it was computed.
+    /// Residual variance when the tile was computed.
     rest: f32,
     rest_now: f32,
     age: u32,
@@ -48,18 +48,18 @@ impl Tile {
     }
 }
 
-/// What there is to compute.
+/// The part of a frame that must be computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TilesToUpdate {
     Nothing,
-    /// The tiles that are active.
+    /// The active tiles.
     Tiles,
     Everything,
 }
 
 impl TileCache {
-    /// For frames of so many channels and that size, which are made of larger ones, `ratio` times along each axis; `whole` is how
-    /// they are cut otherwise.
+    /// For frames of `channels` and that size, which `Temporal` processes `ratio` times larger
+    /// along each axis; `whole` is the plan for whole frames.
     pub(super) fn new(
         [channels, width, height]: [usize; 3],
         ratio: [f64; 2],
@@ -80,12 +80,13 @@ impl TileCache {
         }
     }
 
-    /// The cut by which active tiles are run.
+    /// The plan by which active tiles are run.
     pub(super) fn plan(&self) -> &TilePlan {
         &self.plan
     }
 
-    /// What there is to compute of a frame that `temporal` has fused, beside what `whole` takes.
+    /// Determines what must be computed of a frame that `temporal` has fused; `whole` gives the
+    /// cost of the whole frame.
     pub(super) fn due(&mut self, temporal: &Temporal, whole: &TilePlan) -> TilesToUpdate {
         let columns = self.plan.horizontal.spans.len();
         for (i, (tile, active)) in self.tiles.iter_mut().zip(&mut self.active).enumerate() {
@@ -96,7 +97,8 @@ impl TileCache {
             let place = (scaled(x, across), scaled(y, down));
             let (moving, rest) = temporal.look_at(place, (scaled(width, across), scaled(height, down)));
             tile.age += 1;
-            // Not all tiles of a still scene in one frame.
+            // Staggers the age limit, so that not all tiles of a static scene are computed in one
+            // frame.
             let oldest = self.renewal.oldest + 7 * (i as u32 % 5);
             *active = moving || rest <= self.renewal.less * tile.rest || tile.age >= oldest;
             tile.rest_now = rest;
@@ -119,12 +121,12 @@ impl TileCache {
         }
     }
 
-    /// Part of the tiles that are computed.
+    /// Part of the tiles that must be computed.
     pub(super) fn active_part(&self) -> f64 {
         self.active.iter().filter(|active| **active).count() as f64 / self.active.len() as f64
     }
 
-    /// The result before.
+    /// The previous result.
     pub(super) fn result(&self) -> &[f32] {
         &self.result
     }
@@ -136,7 +138,7 @@ impl TileCache {
 }
 
 impl Temporal {
-    /// Whether anything moves in a window, and what is left of the variance there on average.
+    /// Whether any block moves in a window, and its mean residual variance.
     fn look_at(&self, (x, y): (usize, usize), (width, height): (usize, usize)) -> (bool, f32) {
         let (across, down) = (self.across(), self.rest().len() / self.across());
         let rows = y / BLOCK..(y + height).div_ceil(BLOCK).min(down);

@@ -1,4 +1,4 @@
-//! Enlarging the frames of a stream, in memory that is taken once.
+//! Enlarges the frames of a stream, in buffers that are allocated once.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -24,7 +24,8 @@ pub struct StreamUpscaler<'a> {
     tiles: TilePlan,
     small: LowRes,
     x: Array4<f32>,
-    /// What is to be kept within, and chooses how many steps are taken once a frame has told what they take.
+    /// The time budget; the number of sampler steps is chosen once a frame's time has been
+    /// measured.
     budget: Option<Duration>,
     keeper: Option<QualityController>,
     stream_status: StreamStatus,
@@ -32,20 +33,22 @@ pub struct StreamUpscaler<'a> {
 }
 
 impl<'a> Upscaler<'a> {
-    /// What frames are like that come of frames as `video` describes them.
+    /// The format of the enlarged frames of `video`.
     pub fn enlarged(&self, video: &VideoFormat) -> VideoFormat {
         let scale = self.manifest.scale;
         let (width, height) = (scale * video.width, scale * video.height);
-        // What it meant it goes on meaning, although a large frame that says nothing would mean something else.
+        // Keeps the colour description explicit, since the default for an unspecified one depends
+        // on the frame size.
         VideoFormat { width, height, ..video.clone() }
     }
 
-    /// For the frames of a stream that are as `video` describes them; results are as `result` does, which is
-    /// [`enlarged`](Self::enlarged) but for the kind of samples. `precision` is what the network computes in.
+    /// An upscaler for the frames of a stream of format `video`. Results have format `result`,
+    /// which is [`enlarged`](Self::enlarged) except for the sample format. `precision` is that of
+    /// the network.
     ///
     /// # Errors
-    /// [`Error::Usage`](crate::Error::Usage) when they do not fit the memory that may be used, or have colour that the network
-    /// does not.
+    /// [`Error::Usage`](crate::Error::Usage) when frames do not fit the memory budget, or have
+    /// colour that the network does not support.
     pub fn on_stream(
         self,
         video: &VideoFormat,
@@ -83,12 +86,12 @@ impl<'a> Upscaler<'a> {
 }
 
 impl StreamUpscaler<'_> {
-    /// How many times larger results are, along each axis.
+    /// Upscale factor along each axis.
     pub fn scale(&self) -> usize {
         self.upscaler.manifest.scale
     }
 
-    /// How large frames are cut.
+    /// How the large frames are divided into tiles.
     pub fn tiles(&self) -> &TilePlan {
         &self.tiles
     }
@@ -98,7 +101,7 @@ impl StreamUpscaler<'_> {
         self.upscaler.set_steps(steps)
     }
 
-    /// Looks whether the next frame is to take another number of steps.
+    /// Checks whether the next frame needs another number of sampler steps.
     fn keep_up(&mut self, network: Duration, beside: Duration) -> Result<()> {
         let Some(budget) = self.budget else { return Ok(()) };
         let steps = self.stream_status.quality.steps;
@@ -155,7 +158,7 @@ impl FrameProcessor for StreamUpscaler<'_> {
 
     fn apply_settings(&mut self, settings: &SettingsUpdate) -> Result<()> {
         let Some(steps) = settings.steps else { return Ok(()) };
-        // What a step takes is measured anew.
+        // The time of a step is measured again.
         self.keeper = None;
         self.set_steps(steps)
     }

@@ -1,4 +1,5 @@
-//! At what size and in what tiles the frames of a stream are worked on, and what is known from those before.
+//! The resolution and tiles with which the frames of a stream are processed, and the state from
+//! previous frames.
 
 use std::ops::ControlFlow;
 
@@ -18,7 +19,7 @@ use crate::task::{Denoiser, MemoryHeadroom};
 use crate::tensor;
 use crate::tile::TilePlan;
 
-/// What is known from the frames before.
+/// The state from previous frames.
 pub(super) struct TemporalState {
     pub(super) temporal: Temporal,
     pub(super) flicker: Flicker,
@@ -33,19 +34,20 @@ impl TemporalState {
     }
 }
 
-/// At what size, and in what tiles, frames are worked on.
+/// The resolution and tiles with which frames are processed.
 pub(super) struct WorkingLayout {
     pub(super) tiles: TilePlan,
     pub(super) reduced: Option<ReducedResolution>,
-    /// Where the frames before count.
+    /// Present where previous frames are used.
     pub(super) stills: Option<TileCache>,
-    /// What the network sees, where it does not see the planes as they are; and the map that it is told.
+    /// The input of the network, where it differs from the planes; and the map of sigma on which
+    /// it is conditioned.
     packed: Vec<f32>,
     map: SigmaMap,
 }
 
 impl WorkingLayout {
-    /// For frames of that size, `[width, height]`.
+    /// A layout for frames of that size, `[width, height]`.
     pub(super) fn new(
         denoiser: &Denoiser<'_>,
         size: [usize; 2],
@@ -73,16 +75,16 @@ impl WorkingLayout {
         Ok(Self { tiles, reduced, stills, packed, map: SigmaMap::ABSOLUTE })
     }
 
-    /// What the network works on, of frames of that size.
+    /// The planes that the network processes, for frames of that size.
     fn planes(denoiser: &Denoiser<'_>, size: [usize; 2], scale: Scale) -> Planes {
         let manifest = denoiser.manifest;
         Planes::of(manifest.layout, manifest.channels, size.map(|side| scale.of_side(side)))
     }
 
-    /// How frames of that size are cut when they are worked on at `scale`.
+    /// The tiles of frames of that size when they are processed at `scale`.
     ///
     /// # Errors
-    /// [`Error::Usage`](crate::Error::Usage) when there is no room for them.
+    /// [`Error::Usage`](crate::Error::Usage) when they do not fit the memory.
     pub(super) fn tiles(
         denoiser: &Denoiser<'_>,
         size: [usize; 2],
@@ -96,7 +98,8 @@ impl WorkingLayout {
         denoiser.tiles(size.map(|side| scale.of_side(side)), room.minus((smaller + last) as u64))
     }
 
-    /// Denoises a frame's planes as far as that is due, and returns how many tiles were computed again.
+    /// Denoises the tiles of a frame that need an update, and returns how many were computed again
+    /// after invalid output.
     pub(super) fn denoise(
         &mut self,
         denoiser: &mut Denoiser<'_>,

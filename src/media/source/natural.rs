@@ -1,4 +1,4 @@
-//! The order in which people count.
+//! Natural sort order.
 
 use std::cmp::Ordering;
 
@@ -29,7 +29,7 @@ fn leading_digits(text: &str) -> &str {
     &text[..end]
 }
 
-/// By value, whatever the length.
+/// Compares by value, for numbers of any length.
 fn compare_numbers(a: &str, b: &str) -> Ordering {
     let (a, b) = (a.trim_start_matches('0'), b.trim_start_matches('0'));
     a.len().cmp(&b.len()).then_with(|| a.cmp(b))

@@ -26,7 +26,7 @@ fn usage(result: crate::Result<Vec<Job>>) -> String {
 }
 
 #[test]
-fn one_file_to_one_file() {
+fn maps_one_file_to_one_file() {
     let root = folder(&["a.png"]);
     let (input, output) = (root.path().join("a.png"), root.path().join("b.JPEG"));
     let found = jobs(std::slice::from_ref(&input), &output, None).unwrap();
@@ -39,7 +39,7 @@ fn one_file_to_one_file() {
 }
 
 #[test]
-fn one_file_to_a_folder_that_is_there_or_is_asked_for() {
+fn writes_one_file_into_an_existing_or_new_folder() {
     let root = folder(&["a.b.png", "there/x.txt"]);
     let input = [root.path().join("a.b.png")];
     assert_eq!(outputs(&jobs(&input, &root.path().join("there"), None).unwrap(), root.path()), ["there/a.b.png"]);
@@ -50,7 +50,7 @@ fn one_file_to_a_folder_that_is_there_or_is_asked_for() {
 }
 
 #[test]
-fn a_folder_is_listed_naturally_and_not_deeply() {
+fn lists_a_folder_in_natural_order_without_sub_folders() {
     let root =
         folder(&["in/10.png", "in/2.png", "in/b.JPG", "in/note.txt", "in/._b.jpg", "in/deep/c.png", "in/001.tif"]);
     let found = jobs(&[root.path().join("in")], &root.path().join("out"), None).unwrap();
@@ -59,7 +59,7 @@ fn a_folder_is_listed_naturally_and_not_deeply() {
 }
 
 #[test]
-fn several_inputs_need_a_folder() {
+fn requires_a_folder_for_several_inputs() {
     let root = folder(&["a.png", "b.png", "c.png"]);
     let inputs = [root.path().join("a.png"), root.path().join("b.png")];
     assert!(usage(jobs(&inputs, &root.path().join("c.png"), None)).contains("name a folder"));
@@ -70,7 +70,7 @@ fn several_inputs_need_a_folder() {
 }
 
 #[test]
-fn results_that_would_meet_are_refused_before_anything_is_made() {
+fn rejects_equal_outputs_before_creating_anything() {
     let root = folder(&["a.png", "a.jpg", "one/x.png", "two/x.png"]);
     let out = root.path().join("out");
     let inputs = [root.path().join("a.png"), root.path().join("a.jpg")];
@@ -84,7 +84,7 @@ fn results_that_would_meet_are_refused_before_anything_is_made() {
 }
 
 #[test]
-fn an_input_is_never_replaced() {
+fn rejects_an_output_that_is_an_input() {
     let root = folder(&["a.png", "b.png"]);
     let (a, b) = (root.path().join("a.png"), root.path().join("b.png"));
     let roundabout = root.path().join("../").join(root.path().file_name().unwrap()).join("a.png");
@@ -94,7 +94,7 @@ fn an_input_is_never_replaced() {
 }
 
 #[test]
-fn missing_inputs_and_streams_are_refused() {
+fn rejects_missing_inputs_and_streams() {
     let root = folder(&["empty/note.txt", "a.png"]);
     let out = root.path().join("out.png");
     let missing = jobs(&[root.path().join("none.png")], &out, None).unwrap_err();
@@ -107,7 +107,7 @@ fn missing_inputs_and_streams_are_refused() {
 }
 
 #[test]
-fn counts_as_people_do() {
+fn sorts_numbers_by_value() {
     let mut names = ["f10", "f2", "f1a", "f01", "f", "g", "f1", "f99999999999999999999999", "é2", "é10"];
     names.sort_by(|a, b| by_number(a, b).then_with(|| a.cmp(b)));
     assert_eq!(names, ["f", "f01", "f1", "f1a", "f2", "f10", "f99999999999999999999999", "g", "é2", "é10"]);

@@ -1,4 +1,4 @@
-//! Making a frame fit what a format can hold.
+//! Converts an image to what a format can hold.
 
 use super::codec_error::{CodecError, Result};
 use super::format::Format;
@@ -8,7 +8,7 @@ use crate::media::{Image, Metadata, Samples};
 use image::metadata::Orientation::NoTransforms;
 use std::borrow::Cow;
 
-/// Refuses a frame that the format cannot hold even with warnings.
+/// Rejects an image that the format cannot hold even with warnings.
 pub(super) fn check(image: &Image, format: Format) -> Result<()> {
     let (width, height, channels) = (image.width, image.height, image.channels);
     if width * height * channels != image.samples.len() || image.samples.is_empty() || channels > 4 {
@@ -31,19 +31,19 @@ pub(super) fn check(image: &Image, format: Format) -> Result<()> {
     Ok(())
 }
 
-/// What is written of a frame.
+/// An image as it is written.
 pub(super) struct Fitted<'a> {
-    /// The pixels as the format can hold them; borrowed where they are so already.
+    /// The pixels as the format can hold them; borrowed if they need no conversion.
     pub(super) image: Cow<'a, Image>,
-    /// The EXIF block, where the format holds it.
+    /// The EXIF block, if the format holds it.
     pub(super) exif: Option<Cow<'a, [u8]>>,
-    /// The ICC profile, where the format holds it.
+    /// The ICC profile, if the format holds it.
     pub(super) icc: Option<&'a [u8]>,
-    /// What is lost.
+    /// The losses.
     pub(super) warnings: Vec<Warning>,
 }
 
-/// Makes a frame fit a format that [`check`] allows.
+/// Converts an image to a format that [`check`] accepts.
 pub(super) fn fit(image: &Image, format: Format) -> Fitted<'_> {
     let mut warnings = Vec::new();
     let mut fitted = Cow::Borrowed(image);
@@ -69,12 +69,12 @@ pub(super) fn fit(image: &Image, format: Format) -> Fitted<'_> {
     if kept_exif.is_none() && block.is_some_and(|block| !orientation::is_all_of(block)) {
         warnings.push(Warning::ExifDropped(format));
     }
-    // TIFF keeps the orientation as a tag.
+    // TIFF stores the orientation as a tag.
     if kept_exif.is_none() && orientation::of(&image.metadata) != NoTransforms && format != Format::Tiff {
         fitted = Cow::Owned(orientation::upright(&fitted));
     }
 
-    // A profile for grey says nothing about three colours.
+    // A grey profile does not apply to RGB.
     let icc = image.metadata.icc.as_deref();
     let fits = |icc: &&[u8]| format.holds_icc() && (format.holds_grey() || icc.get(16..20) != Some(b"GRAY"));
     let kept_icc = icc.filter(fits);
@@ -94,10 +94,10 @@ pub(super) fn fit(image: &Image, format: Format) -> Fitted<'_> {
     Fitted { image: fitted, exif: kept_exif, icc: kept_icc, warnings }
 }
 
-/// Whether chunks of a PNG, which other formats do not hold, say of the colours what the rest does not: that they are others than
-/// sRGB's, which is what everybody expects.
+/// Whether the chunks of a PNG, which other formats do not hold, specify colours other than sRGB,
+/// the usual default, and nothing else does.
 fn says_other_colors(metadata: &Metadata) -> bool {
-    /// In parts of 100000: the gamma, and x and y of white, red, green and blue.
+    /// In units of 1/100000: the gamma, and x and y of white, red, green and blue.
     const GAMMA: u32 = 45_455;
     const PRIMARIES: [u32; 8] = [31_270, 32_900, 64_000, 33_000, 30_000, 60_000, 15_000, 6_000];
     let chunk = |name: &[u8; 4]| metadata.chunks.iter().find(|(own, _)| own == name).map(|(_, body)| body.as_slice());
@@ -118,7 +118,7 @@ fn with_samples(image: &Image, channels: usize, samples: Samples) -> Image {
     Image { width: image.width, height: image.height, channels, samples, metadata: image.metadata.clone() }
 }
 
-/// 16 bits to 8, rounded to the nearest.
+/// Converts 16 bits to 8, rounding to nearest.
 fn reduced(samples: &Samples) -> Samples {
     match samples {
         Samples::U8(samples) => Samples::U8(samples.clone()),
@@ -128,7 +128,7 @@ fn reduced(samples: &Samples) -> Samples {
     }
 }
 
-/// Pixels made of the given channels of the frame's.
+/// Pixels with the given channels of the image.
 fn regrouped(image: &Image, channels: &[usize]) -> Samples {
     fn regroup<T: Copy>(samples: &[T], before: usize, channels: &[usize]) -> Vec<T> {
         samples.chunks_exact(before).flat_map(|pixel| channels.iter().map(|channel| pixel[*channel])).collect()

@@ -1,8 +1,8 @@
-//! Images that ffmpeg decodes, where it is installed: AVIF, HEIF and JPEG 2000.
+//! Images that ffmpeg decodes if it is installed: AVIF, HEIF and JPEG 2000.
 //!
-//! What ffmpeg would lose without a word is looked for before: transparency and further images are refused, the size is
-//! compared with the file's own (versions before 7.1 return one tile of an image of several), and the orientation is kept.
-//! EXIF blocks and ICC profiles are not.
+//! What ffmpeg would lose silently is checked first: transparency and multiple images are
+//! rejected, the size is compared with the one in the file (versions before 7.1 return a single
+//! tile of a tiled image), and the orientation is kept. EXIF blocks and ICC profiles are not kept.
 
 use std::io::{Cursor, Read};
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::machine;
 use crate::media::stream::program::{ffmpeg, output};
 use crate::media::{Image, Metadata};
 
-/// A format that is read so, by its content.
+/// A format that ffmpeg decodes, by its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Borrowed {
     Avif,
@@ -22,22 +22,22 @@ pub(super) enum Borrowed {
     Jpeg2000,
 }
 
-/// The properties of the images in a HEIF file, AVIF among them (ISO/IEC 23008-12, section 6.5).
+/// The properties of the images in a HEIF file, including AVIF (ISO/IEC 23008-12, section 6.5).
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Properties {
     /// The largest size, `[width, height]`.
     size: [u32; 2],
-    /// Turns to the left, by a quarter each.
+    /// Anticlockwise quarter turns.
     turns: u8,
-    /// Whether it is mirrored after that: with its top and bottom exchanged (0), or left and right (1).
+    /// Mirroring after the rotation: top and bottom exchanged (0), or left and right (1).
     mirror: Option<u8>,
     has_alpha: bool,
-    /// Whether there is an EXIF block or an ICC profile.
+    /// Whether the file has an EXIF block or an ICC profile.
     has_metadata: bool,
 }
 
 impl Borrowed {
-    /// By the first 12 bytes.
+    /// Detects the format from the first 12 bytes.
     pub(super) fn of(head: &[u8]) -> Option<Self> {
         if head.get(4..8) == Some(b"jP  ") || head.starts_with(b"\xff\x4f\xff\x51") {
             return Some(Self::Jpeg2000);
@@ -51,7 +51,7 @@ impl Borrowed {
         }
     }
 
-    /// Its name, and another way to read it.
+    /// Its name, and advice on another way to read it.
     pub(super) fn words(self) -> (&'static str, &'static str) {
         match self {
             Self::Avif => ("an AVIF", "save it anew, as `avifdec in.avif out.png` does"),
@@ -60,7 +60,8 @@ impl Borrowed {
         }
     }
 
-    /// What ffmpeg and the PNG between hold beside the samples, in bytes a pixel, as was measured on large images.
+    /// Memory of ffmpeg and the intermediate PNG in addition to the samples, in bytes per pixel,
+    /// measured on large images.
     fn working(self) -> u64 {
         match self {
             Self::Jpeg2000 => 24,
@@ -68,7 +69,7 @@ impl Borrowed {
         }
     }
 
-    /// Reads the file through ffmpeg.
+    /// Reads the file with ffmpeg.
     pub(super) fn read(self, path: &Path, limits: &Limits) -> Result<Image> {
         let (kind, advice) = self.words();
         let refuse = |problem: &str| CodecError::new(format!("by its content it is {kind}, {problem}; {advice}"));
@@ -98,23 +99,23 @@ impl Borrowed {
                 format!("of {width}x{height} pixels, of which this ffmpeg reads {}x{}", image.width, image.height);
             return Err(refuse(&problem));
         }
-        // What it says of colours is that of the PNG between.
+        // The colour properties of the intermediate PNG do not apply.
         let exif = orientation::exif_of(properties.orientation());
         image.metadata = Metadata { exif, is_partial: properties.has_metadata, ..Metadata::default() };
         Ok(image)
     }
 }
 
-/// As much of a file as its properties are looked for in.
+/// Length of the start of a file that is searched for properties, in bytes.
 const HEAD: u64 = 1 << 20;
 
-/// The image as a PNG, or what is wrong.
+/// The image as a PNG; the error says what is wrong.
 fn decoded(path: &Path, working: u64, limits: &Limits) -> std::result::Result<Vec<u8>, String> {
     let mut name = std::ffi::OsString::from("file:");
     name.push(path);
     let mut command = ffmpeg("error");
     command.args(["-noautorotate", "-protocol_whitelist", "file,pipe"]);
-    // Where the file does not say its size, or another than it has.
+    // Limits images whose file gives no size, or a wrong one.
     let budget = limits.max_memory.saturating_sub(machine::resident_memory()) / (3 + working);
     command.args(["-max_pixels", &(limits.max_bytes / 3).min(budget).max(1).to_string(), "-i"]).arg(name);
     command.args(["-frames:v", "1", "-vf", "scale=flags=accurate_rnd+full_chroma_int+bicubic"]);
@@ -132,13 +133,14 @@ fn decoded(path: &Path, working: u64, limits: &Limits) -> std::result::Result<Ve
     Err(format!("which this ffmpeg cannot decode ({shown})"))
 }
 
-/// Width and height of a JPEG 2000, by the first marker of its code stream (ISO/IEC 15444-1, A.5.1); 0 where that is not found.
+/// Width and height of a JPEG 2000 from the SIZ marker of its code stream (ISO/IEC 15444-1,
+/// A.5.1); 0 if it is not found.
 fn jpeg_2000_size(file: &[u8]) -> [u32; 2] {
     const SIZE: [u8; 4] = [0xff, 0x4f, 0xff, 0x51];
     let at = file.windows(SIZE.len()).position(|bytes| bytes == SIZE);
     let Some(numbers) = at.and_then(|at| file.get(at + 8..at + 24)) else { return [0; 2] };
     let number = |at: usize| u32::from_be_bytes([numbers[at], numbers[at + 1], numbers[at + 2], numbers[at + 3]]);
-    // The grid that it lies on, without what is left free at its beginning.
+    // Size of the reference grid without the image offset.
     [number(0).saturating_sub(number(8)), number(4).saturating_sub(number(12))]
 }
 
@@ -173,7 +175,7 @@ impl Properties {
         found
     }
 
-    /// As EXIF counts it, from 1 to 8.
+    /// The EXIF orientation, from 1 to 8.
     fn orientation(&self) -> u8 {
         const PLAIN: [u8; 4] = [1, 8, 3, 6];
         const TOP_AND_BOTTOM: [u8; 4] = [4, 5, 2, 7];
@@ -187,7 +189,8 @@ impl Properties {
     }
 }
 
-/// The boxes that follow each other in `bytes`, each its kind and its body, as far as they are whole (ISO/IEC 14496-12, section 4.2).
+/// The consecutive complete boxes in `bytes`, each with its type and body (ISO/IEC 14496-12,
+/// section 4.2).
 fn boxes(mut bytes: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8])> {
     std::iter::from_fn(move || {
         let (head, _) = bytes.split_first_chunk::<8>()?;
@@ -202,7 +205,7 @@ fn boxes(mut bytes: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8])> {
     })
 }
 
-/// The body of the first box of that kind.
+/// The body of the first box of that type.
 fn inside<'a>(bytes: &'a [u8], wanted: &[u8; 4]) -> Option<&'a [u8]> {
     boxes(bytes).find(|(kind, _)| kind == wanted).map(|(_, body)| body)
 }
@@ -219,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn properties_are_found_in_their_boxes() {
+    fn parses_properties_from_boxes() {
         let size = |w: u32, h: u32| one(b"ispe", &[[0; 4], w.to_be_bytes(), h.to_be_bytes()].concat());
         let alpha = one(b"auxC", b"\0\0\0\0urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0");
         let profile = one(b"colr", b"prof...");
@@ -233,7 +236,7 @@ mod tests {
             Properties { size: [4032, 3024], turns: 3, mirror: None, has_alpha: true, has_metadata: true }
         );
         assert_eq!(found.orientation(), 6);
-        // A file that is cut anywhere has what is there, and no box that is not whole.
+        // Truncation at any point leaves only complete boxes.
         for end in 0..file.len() {
             assert_eq!(Properties::of(&file[..end]), Properties::default(), "{end}");
         }

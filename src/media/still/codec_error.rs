@@ -1,4 +1,4 @@
-//! Why an image could not be read or written, before the path is known.
+//! Errors of image codecs, before the path is added.
 
 use crate::error::Cause;
 use ::tiff::TiffError;
@@ -12,7 +12,7 @@ pub(crate) struct CodecError {
     pub(super) source: Option<Cause>,
 }
 
-/// A result whose error does not know the path yet.
+/// A result whose error does not include the path yet.
 pub(crate) type Result<T> = std::result::Result<T, CodecError>;
 
 const CUT_OFF: &str = "the file is cut off: it ends before its image does; copy or download it again";

@@ -1,4 +1,4 @@
-//! A frame into the bytes of an image file.
+//! Encodes an image as the bytes of an image file.
 
 use super::adapt::Fitted;
 use super::codec_error::{CodecError, Result};
@@ -14,21 +14,21 @@ use image::{ExtendedColorType, ImageEncoder, ImageError};
 use std::borrow::Cow;
 use std::io::{self, Seek, Write};
 
-/// How an image is written.
+/// Options for writing images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// The quality of a JPEG, from 1 to 100.
+    /// JPEG quality, from 1 to 100.
     pub jpeg_quality: u8,
 }
 
 impl Default for Options {
-    /// JPEG quality 95: hardly to be told from the original.
+    /// JPEG quality 95: visually almost lossless.
     fn default() -> Self {
         Self { jpeg_quality: 95 }
     }
 }
 
-/// Writes the file's bytes, and returns what the format could not hold.
+/// Writes the bytes of the file, and returns what the format could not hold.
 pub(super) fn encode(
     image: &Image,
     format: Format,
@@ -52,7 +52,7 @@ pub(super) fn encode(
     Ok(fitted.warnings)
 }
 
-/// What a `pHYs` chunk says, as a JPEG has it; none where that is beyond its numbers.
+/// The JPEG density of a `pHYs` chunk; `None` if it is out of range for JPEG.
 fn density(metadata: &Metadata) -> Option<PixelDensity> {
     let (_, body) = metadata.chunks.iter().find(|(name, _)| name == b"pHYs")?;
     let [x @ .., _, _, _, _, unit] = body.first_chunk::<9>()?;
@@ -89,7 +89,8 @@ fn color_type(channels: usize) -> ExtendedColorType {
     }
 }
 
-/// Its encoder turns a writer's error into text, of which nobody can tell that the disk is full; so the error is kept.
+/// The encoder turns I/O errors into text, which hides that the disk is full; so the original
+/// error is kept.
 fn encode_png(fitted: &Fitted<'_>, out: &mut impl Write) -> Result<()> {
     let mut out = Watched { out, failure: None };
     write_png(fitted, &mut out).map_err(|refusal| match out.failure {
@@ -98,7 +99,7 @@ fn encode_png(fitted: &Fitted<'_>, out: &mut impl Write) -> Result<()> {
     })
 }
 
-/// A writer that remembers the system's error.
+/// A writer that keeps the last I/O error.
 struct Watched<W> {
     out: W,
     failure: Option<i32>,
@@ -114,7 +115,8 @@ impl<W: Write> Write for Watched<W> {
     }
 }
 
-/// Row by row: the general encoder holds the compressed image, and of 16 bits another copy, in memory.
+/// Writes row by row: the general encoder holds the compressed image in memory, and for 16 bits
+/// another copy.
 fn write_png(fitted: &Fitted<'_>, out: &mut impl Write) -> Result<()> {
     let image = &fitted.image;
     let mut info = png::Info::with_size(image.width as u32, image.height as u32);

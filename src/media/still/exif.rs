@@ -1,4 +1,4 @@
-//! Numbers within an EXIF block, changed where they stand.
+//! Changes numbers of an EXIF block in place.
 
 use std::borrow::Cow;
 
@@ -12,14 +12,14 @@ const PIXEL_Y_DIMENSION: u16 = 0xA003;
 const SHORT: u16 = 3;
 const LONG: u16 = 4;
 
-/// A block from its byte order mark on.
+/// A block, starting at its byte order mark.
 struct Block<'a> {
     bytes: Cow<'a, [u8]>,
     big_endian: bool,
 }
 
 impl<'a> Block<'a> {
-    /// None for what does not begin as one.
+    /// `None` for bytes that do not begin as an EXIF block.
     fn of(bytes: &'a [u8]) -> Option<Self> {
         let big_endian = match bytes.get(..4)? {
             b"MM\0*" => true,
@@ -39,31 +39,31 @@ impl<'a> Block<'a> {
         Some(if self.big_endian { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) })
     }
 
-    /// Puts a number, whose lowest byte comes first, in the block's order.
+    /// Writes a number, given in little-endian order, in the block's byte order.
     fn put(&mut self, at: usize, number: &[u8]) {
         let mut number = number.to_vec();
         if self.big_endian {
             number.reverse();
         }
         let end = at.saturating_add(number.len());
-        // What is as it is to be stays borrowed.
+        // An unchanged block stays borrowed.
         if self.bytes.get(at..end).is_some_and(|bytes| bytes != number) {
             self.bytes.to_mut()[at..end].copy_from_slice(&number);
         }
     }
 
-    /// The first directory.
+    /// Offset of the first directory.
     fn first(&self) -> Option<usize> {
         Some(self.long(4)? as usize)
     }
 
-    /// The entry of a tag in a directory.
+    /// Offset of the entry of a tag in a directory.
     fn entry(&self, directory: usize, tag: u16) -> Option<usize> {
         let count = usize::from(self.short(directory)?);
         (0..count).map(|i| directory + 2 + 12 * i).find(|at| self.short(*at) == Some(tag))
     }
 
-    /// Changes the number of a tag, where the directory has it.
+    /// Changes the number of a tag, if the directory has it.
     fn set(&mut self, directory: usize, tag: u16, value: u32) {
         let Some(at) = self.entry(directory, tag) else { return };
         let (kind, count) = (self.short(at + 2), self.long(at + 4));
@@ -79,7 +79,7 @@ impl<'a> Block<'a> {
     }
 }
 
-/// The block with the size of the image that it is written beside, wherever it names one.
+/// The block with its size tags set to the size of the image.
 pub(super) fn with_size(exif: &[u8], [width, height]: [usize; 2]) -> Cow<'_, [u8]> {
     let Some(mut block) = Block::of(exif) else { return exif.into() };
     let size = [width, height].map(|side| u32::try_from(side).unwrap_or(u32::MAX));
@@ -95,7 +95,8 @@ pub(super) fn with_size(exif: &[u8], [width, height]: [usize; 2]) -> Cow<'_, [u8
     block.bytes
 }
 
-/// The block of an image that was turned the way it is displayed: upright, and without the thumbnail, which was not turned.
+/// The block of an image that was rotated for display: upright, and without the thumbnail, which
+/// was not rotated.
 pub(super) fn upright(exif: &[u8]) -> Cow<'_, [u8]> {
     let Some(mut block) = Block::of(exif) else { return exif.into() };
     if let Some(first) = block.first() {

@@ -14,11 +14,11 @@ pub enum Format {
     Png,
     /// Lossy; 8 bits, no alpha.
     Jpeg,
-    /// Written lossless; 8 bits.
+    /// Written losslessly; 8 bits.
     WebP,
     /// Written without compression; everything an image can be.
     Tiff,
-    /// Without compression; 8 bits, no metadata.
+    /// Uncompressed; 8 bits, no metadata.
     Bmp,
     /// Lossless and fast; 8 bits, colour, no metadata.
     Qoi,
@@ -150,18 +150,18 @@ impl Format {
         "3fr",
     ];
 
-    /// Whether a file's name ends as that of an image which is not read.
+    /// Whether a file has the extension of an unsupported image format.
     pub(in crate::media) fn is_foreign(path: &Path) -> bool {
         let extension = path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase);
         extension.is_some_and(|extension| Self::FOREIGN.contains(&extension.as_str()))
     }
 
-    /// The format that a file's name ends in, in upper or lower case.
+    /// The format by file extension, in any case.
     pub fn from_path(path: &Path) -> Option<Self> {
         path.extension()?.to_str()?.parse().ok()
     }
 
-    /// The format that a file's first bytes show; 12 bytes are enough.
+    /// The format by the first bytes of a file; 12 bytes are enough.
     pub fn from_content(head: &[u8]) -> Option<Self> {
         Self::ALL.into_iter().find(|format| (format.traits().begins)(head))
     }
@@ -176,12 +176,12 @@ impl Format {
         self.traits().alpha
     }
 
-    /// Whether 16 bits a sample can be written.
+    /// Whether 16 bits per sample can be written.
     pub fn holds_16_bits(self) -> bool {
         self.traits().bits_16
     }
 
-    /// Whether grey is written as grey, and not as three equal colours.
+    /// Whether grey is written as one channel, and not as three equal ones.
     pub(super) fn holds_grey(self) -> bool {
         self.traits().grey
     }
@@ -196,7 +196,7 @@ impl Format {
         len <= self.traits().exif
     }
 
-    /// The longest side that can be written.
+    /// The maximum side length.
     pub(super) fn max_side(self) -> usize {
         self.traits().side
     }
@@ -205,7 +205,7 @@ impl Format {
 impl FromStr for Format {
     type Err = Error;
 
-    /// Reads a name or an extension, in upper or lower case.
+    /// Parses a name or an extension, in any case.
     fn from_str(name: &str) -> Result<Self> {
         let lower = name.to_ascii_lowercase();
         let found = Self::ALL.into_iter().find(|format| format.traits().extensions.contains(&lower.as_str()));

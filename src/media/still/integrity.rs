@@ -1,31 +1,33 @@
-//! Whether a file goes on to its end.
+//! Checks whether an image file is complete.
 //!
-//! Some decoders return what they have when a file is cut off: an image whose lower part is grey. So the file's own
-//! structure is walked first, without decoding. The walk also finds what the decoders do not tell.
+//! Some decoders return a partial image for a truncated file: its lower part is grey. So the
+//! file's structure is parsed first, without decoding. This also finds what the decoders do not
+//! report.
 //!
-//! Bytes that are missing or changed amid compressed data are found only where the format has checksums (PNG) or the
-//! decoder stumbles: a JPEG may pass with a part that any program shows spoilt.
+//! Missing or changed bytes within compressed data are detected only if the format has checksums
+//! (PNG) or the decoder fails: a JPEG may pass with a visibly damaged part.
 
 use super::codec_error::{CodecError, Result};
 use super::format::Format;
 use std::io::{self, BufRead, Read, Seek, SeekFrom};
 
-/// What the walk found beside the end.
+/// What was found besides the end.
 #[derive(Default)]
 pub(super) struct Found {
-    /// An EXIF block, which in a PNG may stand after the pixels.
+    /// An EXIF block, which in a PNG may follow the pixels.
     pub(super) exif: Option<Vec<u8>>,
-    /// Whether it is of printing colours (CMYK).
+    /// Whether the colours are CMYK.
     pub(super) from_print: bool,
     /// Whether a PNG has an ICC profile.
     pub(super) has_profile: bool,
-    /// Whether a JPEG's pixels are known when all of it is read.
+    /// Whether a JPEG is progressive, so that its pixels are known only when all of it has been
+    /// read.
     pub(super) is_progressive: bool,
     /// Chunks as [`Metadata::chunks`](crate::media::Metadata::chunks) has them.
     pub(super) chunks: Vec<([u8; 4], Vec<u8>)>,
 }
 
-/// The first 12 bytes, or all of a shorter file. The reader stays at the start.
+/// The first 12 bytes, or all of a shorter file. The reader is returned to the start.
 pub(super) fn head(reader: &mut (impl BufRead + Seek)) -> Result<Vec<u8>> {
     let mut head = Vec::with_capacity(12);
     reader.by_ref().take(12).read_to_end(&mut head)?;
@@ -33,13 +35,13 @@ pub(super) fn head(reader: &mut (impl BufRead + Seek)) -> Result<Vec<u8>> {
     Ok(head)
 }
 
-/// Walks the file from its start to its end.
+/// Parses the file from start to end.
 pub(super) fn check(format: Format, reader: &mut (impl BufRead + Seek)) -> Result<Found> {
     match format {
         Format::Png => walk_png(reader),
         Format::Jpeg => walk_jpeg(reader),
         Format::WebP => measure_riff(reader).map(|()| Found::default()),
-        // Their decoders notice by themselves.
+        // Their decoders detect truncation.
         Format::Tiff | Format::Bmp => Ok(Found::default()),
         Format::Qoi => find_end(reader).map(|()| Found::default()),
     }
@@ -54,7 +56,7 @@ fn find_end(reader: &mut (impl BufRead + Seek)) -> Result<()> {
 
 /// Chunk by chunk until `IEND`.
 fn walk_png(reader: &mut (impl BufRead + Seek)) -> Result<Found> {
-    /// An EXIF block larger than this is none.
+    /// Larger EXIF blocks are invalid.
     const MAX_EXIF: u32 = 1 << 24;
     let mut found = Found::default();
     let mut before_pixels = true;
@@ -76,7 +78,7 @@ fn walk_png(reader: &mut (impl BufRead + Seek)) -> Result<Found> {
             kind if before_pixels && density_or_color(kind, length) => {
                 let mut body = vec![0; length as usize];
                 reader.read_exact(&mut body)?;
-                // A damaged one says nothing.
+                // A damaged chunk is ignored.
                 if u32::from_be_bytes(array(reader)?) == crc32(kind.iter().chain(&body)) {
                     found.chunks.push((*kind, body));
                 }
@@ -87,14 +89,14 @@ fn walk_png(reader: &mut (impl BufRead + Seek)) -> Result<Found> {
             }
             kind => {
                 found.has_profile |= kind == b"iCCP";
-                // The checksum follows.
+                // Skips the checksum as well.
                 reader.seek_relative(i64::from(length) + 4)?;
             }
         }
     }
 }
 
-/// Whether a chunk is one of those that are kept, and as long as such a chunk is.
+/// Whether a chunk is kept, and has the length of its type.
 fn density_or_color(kind: &[u8; 4], length: u32) -> bool {
     matches!(
         (kind, length),
@@ -102,19 +104,19 @@ fn density_or_color(kind: &[u8; 4], length: u32) -> bool {
     )
 }
 
-/// The checksum of a PNG's chunk.
+/// The checksum of a PNG chunk.
 fn crc32<'a>(bytes: impl Iterator<Item = &'a u8>) -> u32 {
     !bytes.fold(u32::MAX, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 })
     })
 }
 
-/// Marker by marker until the end of the image. Compressed data lies between markers and is passed over: there, a
+/// Parses markers until the end of the image. Compressed data between markers is skipped: there, a
 /// byte of 255 is followed by 0 or by a restart marker.
 fn walk_jpeg(reader: &mut (impl BufRead + Seek)) -> Result<Found> {
     let mut found = Found::default();
     let mut is_adobe = false;
-    // Of 8 by 8 pixels, in the first component.
+    // Blocks of 8x8 pixels in the first component.
     let mut blocks = 0;
     reader.seek(SeekFrom::Start(2))?;
     loop {
@@ -132,7 +134,8 @@ fn walk_jpeg(reader: &mut (impl BufRead + Seek)) -> Result<Found> {
                 ));
             }
             0xD9 => {
-                // A block takes two codes of a bit or more; of the scans of a progressive one, the first takes one.
+                // A block takes at least two codes of one bit; in the first scan of a progressive
+                // JPEG, one.
                 let bits = 8 * reader.stream_position()?;
                 let fewest = if found.is_progressive { blocks } else { 2 * blocks };
                 if bits < fewest {
@@ -171,7 +174,7 @@ fn walk_jpeg(reader: &mut (impl BufRead + Seek)) -> Result<Found> {
     }
 }
 
-/// The density that a JFIF segment gives, as a PNG's chunk; none where it says nothing.
+/// The density of a JFIF segment as a PNG chunk; `None` if it has none.
 fn density(segment: &[u8; 12]) -> Option<([u8; 4], Vec<u8>)> {
     let [b'J', b'F', b'I', b'F', 0, _, _, unit, x @ .., y_high, y_low] = segment else { return None };
     let [x, y] = [*x, [*y_high, *y_low]].map(|length| u32::from(u16::from_be_bytes(length)));
@@ -205,7 +208,7 @@ fn skip_past_ff(reader: &mut impl BufRead) -> Result<()> {
     }
 }
 
-/// The file is as long as its header says.
+/// Checks that the file is as long as its header says.
 fn measure_riff(reader: &mut (impl BufRead + Seek)) -> Result<()> {
     reader.seek(SeekFrom::Start(4))?;
     let length = u64::from(u32::from_le_bytes(array(reader)?)) + 8;
@@ -226,7 +229,7 @@ mod tests {
     use super::walk_jpeg;
     use std::io::Cursor;
 
-    /// A frame of that size and kind, and a scan of so many bytes.
+    /// A frame header of that size and kind, and a scan of `bytes` bytes.
     fn jpeg(kind: u8, side: u16, bytes: usize) -> Vec<u8> {
         let [high, low] = side.to_be_bytes();
         let start = [0xff, 0xd8, 0xff, kind, 0, 11, 8, high, low, high, low, 1, 1, 0x11, 0, 0xff, 0xda, 0, 2];
@@ -234,8 +237,8 @@ mod tests {
     }
 
     #[test]
-    fn a_jpeg_with_fewer_bits_than_its_blocks_take_is_cut_off() {
-        // 256 blocks a side: 8192 bytes of a bit for each.
+    fn rejects_a_jpeg_with_too_few_bits_for_its_blocks() {
+        // 256 blocks per side, one bit each: 8192 bytes.
         for (kind, bytes, is_whole) in
             [(0xc0, 2 * 8192, true), (0xc0, 2 * 8192 - 64, false), (0xc2, 8192, true), (0xc2, 8192 - 64, false)]
         {

@@ -1,11 +1,12 @@
 //! Image files: PNG, JPEG, WebP, TIFF, BMP and QOI.
 //!
-//! Reading tells the format from the content, takes 8 and 16 bits of grey or RGB with or without alpha, expands
-//! palettes and lower depths, and keeps the EXIF block, the ICC profile and a PNG's own words on its colours. A file that is cut off, damaged, animated
-//! or too large is an error, never half an image.
+//! Reading detects the format from the content. It accepts 8 and 16 bits of grey or RGB with or
+//! without alpha, expands palettes and lower depths, and keeps the EXIF block, the ICC profile and
+//! the colour chunks of a PNG. A file that is truncated, damaged, animated or too large is an
+//! error, never a partial image.
 //!
-//! Writing keeps what the format can hold, returns a [`Warning`] for what it cannot, and refuses to lose alpha. A file
-//! appears whole or not at all.
+//! Writing keeps what the format can hold, returns a [`Warning`] for what it cannot, and refuses
+//! to lose alpha. A file appears only when it is complete.
 //!
 //! | format | alpha | 16 bits | EXIF | ICC | gAMA, cHRM, cICP | density |
 //! |---|---|---|---|---|---|---|
@@ -13,11 +14,11 @@
 //! | JPEG | no | no | up to 64 KiB | yes | no | yes |
 //! | WebP (lossless) | yes | no | yes | yes | no | no |
 //! | TIFF | yes | yes | the orientation | yes | no | no |
-//! | BMP | yes | no | no: the pixels are turned | no | no | no |
+//! | BMP | yes | no | no: the pixels are rotated | no | no | no |
 //!
-//! AVIF, HEIF and JPEG 2000 are read, not written, where ffmpeg is installed and can decode them.
+//! AVIF, HEIF and JPEG 2000 are read, not written, if ffmpeg is installed and can decode them.
 //!
-//! The size that an EXIF block names is that of the image written beside it.
+//! The size tags of an EXIF block are set to the size of the image that is written.
 
 mod adapt;
 mod borrowed;

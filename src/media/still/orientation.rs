@@ -1,22 +1,23 @@
-//! Which way up an image is, and turning it.
+//! Image orientation.
 //!
-//! A frame's samples stay as its file stores them, and its EXIF block says how to turn them. They are turned where a
-//! format holds no such block, and where an image is related to another or passed on without its block.
+//! Samples keep the order of the file, and the EXIF block says how to rotate them. They are
+//! rotated where a format holds no such block, and where an image is compared with another or
+//! passed on without its block.
 
 use super::exif;
 use crate::media::{Image, Metadata, Samples};
 use image::metadata::Orientation;
 
-/// What marks an EXIF block inside a JPEG, and by mistake in some other files.
+/// The marker of an EXIF block in a JPEG, which some other files contain by mistake.
 const MARK: &[u8] = b"Exif\0\0";
 
-/// The orientation of a frame with that metadata.
+/// The orientation in the metadata.
 pub(in crate::media) fn of(metadata: &Metadata) -> Orientation {
     let exif = metadata.exif.as_deref();
     exif.and_then(Orientation::from_exif_chunk).unwrap_or(Orientation::NoTransforms)
 }
 
-/// The smallest EXIF block with that orientation, from 1 to 8; none for 1, which is how an image is anyway.
+/// The smallest EXIF block with that orientation, from 1 to 8; `None` for 1, the default.
 pub(super) fn exif_of(orientation: u8) -> Option<Vec<u8>> {
     (2..=8).contains(&orientation).then(|| {
         let mut block = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0".to_vec();
@@ -26,13 +27,13 @@ pub(super) fn exif_of(orientation: u8) -> Option<Vec<u8>> {
     })
 }
 
-/// Whether the block says nothing but the orientation.
+/// Whether the block holds only the orientation.
 pub(super) fn is_all_of(exif: &[u8]) -> bool {
     let orientation = Orientation::from_exif_chunk(exif).map(Orientation::to_exif);
     orientation.and_then(exif_of).is_some_and(|block| block == exif)
 }
 
-/// The block from its byte order mark on.
+/// The block, starting at its byte order mark.
 pub(super) fn bare_exif(exif: Vec<u8>) -> Vec<u8> {
     match exif.strip_prefix(MARK) {
         Some(bare) => bare.to_vec(),
@@ -40,7 +41,7 @@ pub(super) fn bare_exif(exif: Vec<u8>) -> Vec<u8> {
     }
 }
 
-/// The frame turned the way it is displayed, which its EXIF block then says.
+/// The image rotated for display, with its EXIF block set to upright.
 pub(in crate::media) fn upright(image: &Image) -> Image {
     let orientation = of(&image.metadata);
     let swaps = matches!(

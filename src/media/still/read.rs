@@ -1,4 +1,4 @@
-//! An image file into a frame.
+//! Reads images from files.
 
 use super::borrowed::Borrowed;
 use super::codec_error::{CodecError, Result};
@@ -16,34 +16,38 @@ use image::{DynamicImage, ImageDecoder};
 use std::io::{BufRead, BufReader, Seek, SeekFrom};
 use std::path::Path;
 
-/// What an image may cost. A small file can claim a huge image; it is refused before memory is taken.
+/// Limits on images. A small file can claim a huge image; it is rejected before memory is
+/// allocated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The longest side, in pixels.
+    /// Maximum side length, in pixels.
     pub max_side: usize,
-    /// The most that an image's samples may take, in bytes.
+    /// Maximum size of the samples, in bytes.
     pub max_bytes: u64,
-    /// The most that the whole process may hold while it is read, in bytes.
+    /// Maximum memory of the whole process during reading, in bytes.
     pub max_memory: u64,
 }
 
 impl Default for Limits {
-    /// 65535 pixels a side and 1 GiB: about 18000 x 18000 in 8-bit RGB; as much memory as there is.
+    /// 65535 pixels per side, 1 GiB of samples (about 18000x18000 in 8-bit RGB), and all memory of
+    /// the machine.
     fn default() -> Self {
         Self { max_side: 65_535, max_bytes: 1 << 30, max_memory: machine::total_memory() }
     }
 }
 
-/// The most that the packed parts of a PNG beside its pixels may take: a colour profile has a few MiB at most.
+/// Maximum size of the metadata of a PNG after decompression: colour profiles have a few MiB at
+/// most.
 const PNG_METADATA: u64 = 32 << 20;
 
 impl Limits {
-    /// The usual ones, in a process that may hold so many bytes.
+    /// The default limits, in a process that may hold `max_memory` bytes.
     pub fn within(max_memory: u64) -> Self {
         Self { max_memory, ..Self::default() }
     }
 
-    /// Refuses an image of that size. `working` bytes are held beside its samples while it is read.
+    /// Rejects an image that exceeds the limits. `working` bytes are held besides its samples
+    /// during reading.
     pub(super) fn check(&self, width: u32, height: u32, bytes_per_pixel: u32, working: u64) -> Result<()> {
         if width == 0 || height == 0 {
             return Err(CodecError::new(format!("the image is empty: it has {width} x {height} pixels")));
@@ -84,13 +88,15 @@ impl Limits {
 
 /// Reads an image file.
 ///
-/// The format is told from the content. AVIF, HEIF and JPEG 2000 are decoded by ffmpeg where it is installed. Of a TIFF's tags the
-/// orientation and the ICC profile are kept. Printing colours (CMYK) become RGB, without their profile. The frame takes `width * height * channels * bits / 8` bytes; a JPEG and
-/// a WebP take about their file's size on top while they are read.
+/// The format is detected from the content. AVIF, HEIF and JPEG 2000 are decoded by ffmpeg if it
+/// is installed. Of the tags of a TIFF, the orientation and the ICC profile are kept. CMYK is
+/// converted to RGB, without its profile. The image takes `width * height * channels * bits / 8`
+/// bytes; a JPEG or a WebP takes about the size of its file in addition during reading.
 ///
 /// # Errors
-/// [`Error::Input`] for a file that is missing, cut off, damaged, larger than `limits`, of another format, animated or of several pages,
-/// or with samples other than 8 or 16 bit grey or RGB (floating point, premultiplied alpha, a TIFF's palette).
+/// [`Error::Input`] for a file that is missing, truncated, damaged, larger than `limits`, of
+/// another format, animated or with several pages, or with samples other than 8- or 16-bit grey or
+/// RGB (floating point, premultiplied alpha, a palette in a TIFF).
 pub fn read(path: &Path, limits: &Limits) -> error::Result<Image> {
     let mut reader = BufReader::new(open(path)?);
     match Borrowed::of(&integrity::head(&mut reader).map_err(|refusal| refused(path, refusal))?) {
@@ -99,7 +105,7 @@ pub fn read(path: &Path, limits: &Limits) -> error::Result<Image> {
     }
 }
 
-/// Reads an image from anything that can be read and sought in; `name` stands for it in messages. See [`read`].
+/// Reads an image from any seekable reader; `name` identifies it in messages. See [`read`].
 ///
 /// # Errors
 /// As [`read`].
@@ -126,7 +132,7 @@ pub(super) fn decode_any(reader: &mut (impl BufRead + Seek), limits: &Limits) ->
             limits.max_memory >> 20
         )));
     }
-    // What a decoder holds beside the samples, in bytes a pixel.
+    // Memory of a decoder besides the samples, in bytes per pixel.
     let working = match format {
         Format::Png | Format::Bmp | Format::Tiff | Format::Qoi => 0,
         // The coefficients of all components, in 16 bits.
@@ -156,16 +162,16 @@ pub(super) fn decode_any(reader: &mut (impl BufRead + Seek), limits: &Limits) ->
     image.metadata.exif = exif.map(orientation::bare_exif).filter(|exif| !exif.is_empty());
     image.metadata.chunks = found.chunks;
     image.metadata.from_print |= found.from_print;
-    // One that is damaged, or unpacks to more than any has.
+    // The profile is damaged, or decompresses to more than the limit.
     image.metadata.is_partial |= found.has_profile && image.metadata.icc.is_none();
     if image.metadata.from_print {
-        // It is that of the printing colours.
+        // The profile describes CMYK.
         image.metadata.icc = None;
     }
     Ok(image)
 }
 
-/// `working` is what the decoder holds beside the samples, in bytes a pixel.
+/// `working` is the memory of the decoder besides the samples, in bytes per pixel.
 fn decode_with(mut decoder: impl ImageDecoder, limits: &Limits, working: u64) -> Result<Image> {
     let (width, height) = decoder.dimensions();
     let area = u64::from(width) * u64::from(height);

@@ -1,4 +1,4 @@
-//! An image file that appears whole or not at all.
+//! Writes image files that appear only when complete.
 
 use super::adapt;
 use super::codec_error::{self, CodecError};
@@ -12,17 +12,18 @@ use std::fs::File;
 use std::io::{BufWriter, Cursor, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-/// Whether [`write()`] would take a frame of that size, depth and alpha, and whether there is a folder for it: to be asked
-/// before hours of work.
+/// Checks whether [`write()`] would accept an image of that size, depth and alpha, and whether its
+/// folder exists. Call it before long computations.
 ///
 /// # Errors
-/// [`Error::Output`] for an image that is transparent or too large for the format, and for a place that cannot be.
+/// [`Error::Output`] for an image that is transparent or too large for the format, and for an
+/// invalid path.
 pub fn check(image: &Image, path: &Path, format: Format) -> Result<()> {
     adapt::check(image, format).map_err(|refusal| refused(path, refusal))?;
     check_place(path)
 }
 
-/// Whether a file may be at `path` and there is a folder for it.
+/// Checks whether `path` can be a file and its folder exists.
 pub(crate) fn check_place(path: &Path) -> Result<()> {
     let target = target(path)?;
     folder_of(&target).metadata().map(drop).map_err(|error| refused(path, no_place(folder_of(&target), error)))
@@ -30,15 +31,16 @@ pub(crate) fn check_place(path: &Path) -> Result<()> {
 
 /// Writes an image file, and returns what the format could not hold.
 ///
-/// The file is written under another name in the same folder and renamed when it is complete and on the disk, so that
-/// a reader never sees half of it, after a power cut neither, and an earlier file of that name stays until then. It gets the
-/// permissions of an ordinary new file, or those of the file that it replaces. A symbolic link is followed, whether its end is
-/// there or not, but for one that another user put into a folder that others may write to. PNG and TIFF take little memory beside
-/// the frame's; a format that holds less than the frame takes a reduced copy.
+/// The file is written under another name in the same folder, and renamed when it is complete and
+/// synced to disk. So no reader sees a partial file, even after a power failure, and an existing
+/// file of that name is kept until then. It gets the permissions of an ordinary new file, or those
+/// of the file that it replaces. A symbolic link is followed, whether its target exists or not,
+/// except one that another user put into a folder that others may write to. PNG and TIFF take
+/// little memory besides the image; a format that holds less takes a converted copy.
 ///
 /// # Errors
-/// [`Error::Output`] if the folder is missing or cannot be written to, if the name stands for something else than a
-/// file that may be written, if the disk is full, and as [`check`]. Nothing is left behind.
+/// [`Error::Output`] if the folder is missing or not writable, if the path is something else than
+/// a writable file, if the disk is full, and as [`check`]. Nothing is left behind.
 pub fn write(image: &Image, path: &Path, format: Format, options: &Options) -> Result<Vec<Warning>> {
     save(path, |file| encode(image, format, options, file))
 }
@@ -46,7 +48,7 @@ pub fn write(image: &Image, path: &Path, format: Format, options: &Options) -> R
 /// The bytes of an image file.
 ///
 /// # Errors
-/// [`Error::Output`] when the format cannot hold the frame.
+/// [`Error::Output`] when the format cannot hold the image.
 #[cfg(feature = "cli")]
 pub(crate) fn encoded(image: &Image, format: Format, options: &Options) -> Result<Vec<u8>> {
     encode_bytes(image, format, options).map(|(bytes, _)| bytes)
@@ -55,7 +57,7 @@ pub(crate) fn encoded(image: &Image, format: Format, options: &Options) -> Resul
 /// The bytes of an image file, and what its format could not hold.
 ///
 /// # Errors
-/// [`Error::Output`] when the format cannot hold the frame.
+/// [`Error::Output`] when the format cannot hold the image.
 pub fn encode_bytes(image: &Image, format: Format, options: &Options) -> Result<(Vec<u8>, Vec<Warning>)> {
     let mut bytes = Cursor::new(Vec::new());
     match encode(image, format, options, &mut bytes) {
@@ -64,19 +66,19 @@ pub fn encode_bytes(image: &Image, format: Format, options: &Options) -> Result<
     }
 }
 
-/// An image file that is written, and does not have its name yet.
+/// Writes an image file that does not have its final name yet.
 pub(in crate::media) fn write_part(image: &Image, path: &Path, format: Format, options: &Options) -> Result<Part> {
     fill(path, |file| encode(image, format, options, file)).map(|(part, _)| part)
 }
 
-/// A file beside `path` under another name.
+/// A temporary file in the same folder as `path`.
 pub(crate) fn begin(path: &Path) -> Result<Part> {
     let target = target(path)?;
     let folder = folder_of(&target).to_owned();
     Part::beside(target).map_err(|error| refused(path, no_place(&folder, error)))
 }
 
-/// Lets `write` write a file that appears under `path` only if it succeeds.
+/// Calls `write` for a file that appears under `path` only on success.
 pub(crate) fn save<T>(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<&mut File>) -> codec_error::Result<T>,
@@ -99,7 +101,7 @@ fn fill<T>(path: &Path, write: impl FnOnce(&mut BufWriter<&mut File>) -> codec_e
     Ok((part, value))
 }
 
-/// The file that is written: at the end of symbolic links, and not something that must not be replaced.
+/// The file that is written: the target of symbolic links, unless it must not be replaced.
 fn target(path: &Path) -> Result<PathBuf> {
     check_links(path)?;
     let refuse = |problem: &str| Err(refused(path, CodecError::new(problem)));
@@ -115,8 +117,8 @@ fn target(path: &Path) -> Result<PathBuf> {
     }
 }
 
-/// Refuses a path that goes through a link which another user, neither root nor the folder's owner, put into a folder that others may
-/// write to, such as `/tmp`: it may lead to a file of ours that was never meant.
+/// Rejects a path through a link that another user, neither root nor the folder's owner, put into
+/// a folder that others may write to, such as `/tmp`: it may lead to one of our files by malice.
 ///
 /// # Errors
 /// [`Error::Output`] with the link.
@@ -139,16 +141,17 @@ fn is_planted(path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     let Some(link) = path.symlink_metadata().ok().filter(std::fs::Metadata::is_symlink) else { return false };
     let own = rustix::process::geteuid().as_raw();
-    // As the system does it where `fs.protected_symlinks` is set, also where a group may write, and without the sticky bit.
+    // As the kernel does with `fs.protected_symlinks`, but also for group-writable folders, and
+    // without the sticky bit.
     let is_shared = |folder: &std::fs::Metadata| folder.mode() & 0o022 != 0;
     let folder = folder_of(path).metadata().ok().filter(is_shared);
     folder.is_some_and(|folder| ![0, own, folder.uid()].contains(&link.uid()))
 }
 
-/// As many links as the system follows.
+/// Maximum number of links that the kernel follows.
 const LINKS: usize = 40;
 
-/// Where a symbolic link leads whose end is not there yet; any other path as it is.
+/// The target of a symbolic link that does not exist yet; any other path unchanged.
 pub(in crate::media) fn end_of_link(path: &Path) -> PathBuf {
     let mut end = path.to_owned();
     for _ in 0..LINKS {
@@ -158,7 +161,7 @@ pub(in crate::media) fn end_of_link(path: &Path) -> PathBuf {
     end
 }
 
-/// Why no file can be created in a folder.
+/// The reason why no file can be created in a folder.
 fn no_place(folder: &Path, error: std::io::Error) -> CodecError {
     let folder = folder.display();
     let problem = match error.kind() {

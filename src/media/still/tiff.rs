@@ -1,4 +1,5 @@
-//! TIFF, where the general decoder would hold the samples twice and tell neither grey with alpha nor orientation.
+//! TIFF, for which the general decoder would hold the samples twice, and report neither alpha of
+//! grey images nor orientation.
 
 use super::codec_error::{CodecError, Result};
 use super::orientation;
@@ -18,7 +19,7 @@ pub(super) fn read(reader: impl Read + Seek, limits: &Limits) -> Result<Image> {
     let (width, height) = decoder.dimensions()?;
     let (channels, bits) = pixel_kind(&mut decoder)?;
     let sample = channels * bits.div_ceil(8);
-    // Planes that lie one after the other are put together.
+    // The planes of a planar file are interleaved.
     let area = u64::from(width) * u64::from(height);
     let bytes = area.saturating_mul(sample.into());
     limits.check(width, height, sample, bytes)?;
@@ -28,7 +29,7 @@ pub(super) fn read(reader: impl Read + Seek, limits: &Limits) -> Result<Image> {
     decoder_limits.intermediate_buffer_size = max_bytes;
     let mut decoder = decoder.with_limits(decoder_limits);
 
-    // A tag of another type says nothing; one that cannot be read means that the file is cut off.
+    // A tag of another type is ignored; one that cannot be read means that the file is truncated.
     let icc = decoder.find_tag(Tag::IccProfile)?.and_then(|tag| tag.into_u8_vec().ok());
     let orientation = decoder.find_tag(Tag::Orientation)?.and_then(|tag| tag.into_u16().ok());
     let is_partial = decoder.find_tag(Tag::ExifDirectory)?.is_some();
@@ -59,14 +60,14 @@ pub(super) fn read(reader: impl Read + Seek, limits: &Limits) -> Result<Image> {
     Ok(Image { width, height, channels, samples, metadata })
 }
 
-/// Refuses a file of several images, and one whose first is not what it is about. A smaller copy or a mask behind the image
-/// does not count.
+/// Rejects a file with several images, or whose first image is not the main one. A reduced copy or
+/// a mask after the image is ignored.
 fn refuse_pages(decoder: &mut Decoder<impl Read + Seek>) -> Result<()> {
-    /// Bits of the kind of page: a reduced copy of another, and the mask of another.
+    /// Bits of NewSubfileType: a reduced copy of another page, and a mask of another.
     const REDUCED: u32 = 1;
     const MASK: u32 = 4;
     const DNG_VERSION: Tag = Tag::Unknown(0xC612);
-    /// No file has as many; a damaged one may go round in circles.
+    /// Limit on pages; the links of a damaged file may form a loop.
     const PAGES: usize = 1 << 16;
     let kind = decoder.find_tag_unsigned::<u32>(Tag::NewSubfileType).ok().flatten().unwrap_or_default();
     if kind & REDUCED != 0 || decoder.find_tag(DNG_VERSION).is_ok_and(|version| version.is_some()) {
@@ -81,7 +82,7 @@ fn refuse_pages(decoder: &mut Decoder<impl Read + Seek>) -> Result<()> {
     };
     for _ in 0..PAGES {
         let Some(pointer) = next else { break };
-        // A directory that is damaged is no page that anybody could read.
+        // A damaged directory is not a readable page.
         let Ok(directory) = decoder.read_directory(pointer) else { break };
         let kind = decoder.read_directory_tags(&directory).find_tag_unsigned::<u32>(Tag::NewSubfileType);
         if kind.ok().flatten().unwrap_or_default() & (REDUCED | MASK) == 0 {
@@ -94,7 +95,7 @@ fn refuse_pages(decoder: &mut Decoder<impl Read + Seek>) -> Result<()> {
     Ok(())
 }
 
-/// Channels and bits a sample, of what can be read.
+/// Channels and bits per sample, for supported files.
 fn pixel_kind(decoder: &mut Decoder<impl Read + Seek>) -> Result<(u32, u32)> {
     const UNSIGNED: u16 = 1;
     const PREMULTIPLIED: u16 = 1;
@@ -118,7 +119,7 @@ fn pixel_kind(decoder: &mut Decoder<impl Read + Seek>) -> Result<(u32, u32)> {
     }
 }
 
-/// What cyan, magenta, yellow and black leave of white, as red, green and blue.
+/// Converts CMYK to RGB: the part of white that the inks leave.
 fn shown<T: Copy>(inks: &[T], full: T, to_number: fn(T) -> u32, to_sample: fn(u64) -> T) -> Vec<T> {
     let left = |ink: T| u64::from(to_number(full) - to_number(ink));
     let white = u64::from(to_number(full));
@@ -127,13 +128,13 @@ fn shown<T: Copy>(inks: &[T], full: T, to_number: fn(T) -> u32, to_sample: fn(u6
     pixels.flat_map(|[c, m, y, k]| [c, m, y].map(|ink| light(*ink, *k))).collect()
 }
 
-/// One bit a pixel, rows padded to bytes, into 0 and 255.
+/// Expands one bit per pixel, with rows padded to bytes, to 0 and 255.
 fn expand(packed: &[u8], width: usize, height: usize) -> Vec<u8> {
     let rows = packed.chunks_exact(width.div_ceil(8)).take(height);
     rows.flat_map(|row| (0..width).map(|x| if row[x / 8] >> (7 - x % 8) & 1 == 1 { u8::MAX } else { 0 })).collect()
 }
 
-/// Samples stored plane by plane into samples stored pixel by pixel.
+/// Interleaves planar samples.
 fn interleave<T: Copy>(samples: Vec<T>, planes: usize) -> Vec<T> {
     if planes < 2 {
         return samples;
@@ -142,7 +143,7 @@ fn interleave<T: Copy>(samples: Vec<T>, planes: usize) -> Vec<T> {
     (0..area * planes).map(|at| samples[at % planes * area + at / planes]).collect()
 }
 
-/// Writes one page without compression, with the orientation and the profile as tags.
+/// Writes one uncompressed page, with the orientation and the profile as tags.
 pub(super) fn write(image: &Image, icc: Option<&[u8]>, out: impl Write + Seek) -> Result<()> {
     match (&image.samples, image.color_channels()) {
         (Samples::U8(samples), 1) => write_as::<Gray8>(image, samples, icc, out),

@@ -1,23 +1,24 @@
-//! What a written file lost.
+//! Losses in a written file.
 
 use super::format::Format;
 use std::fmt;
 
-/// What a written file lost because its format cannot hold it.
+/// A loss in a written file, because its format cannot hold everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Warning {
-    /// 16 bits a sample were rounded to 8.
+    /// 16 bits per sample were rounded to 8.
     DepthReduced(Format),
-    /// The EXIF block was left out. The image was turned the way it is displayed, so that it looks the same.
+    /// The EXIF block was dropped. The image was rotated, so that it is displayed correctly.
     ExifDropped(Format),
-    /// The ICC profile was left out: colours may look different.
+    /// The ICC profile was dropped: colours may look different.
     IccDropped(Format),
-    /// The image was made of printing colours (CMYK): its colours are only about what they were meant to be.
+    /// The image was converted from CMYK: its colours are only approximate.
     PrintColors,
-    /// The file that was read has an EXIF block or an ICC profile that are not read from its format.
+    /// The source has an EXIF block or an ICC profile that is not read from its format.
     MetadataUnread,
-    /// What a PNG says of its colours in its own chunks was left out, and they are not sRGB's: colours may look different.
+    /// The colour chunks of a PNG were dropped, and they specify other colours than sRGB: colours
+    /// may look different.
     ColorDropped(Format),
 }
 

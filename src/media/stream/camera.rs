@@ -1,4 +1,4 @@
-//! Cameras: the devices of Video4Linux 2.
+//! Cameras: Video4Linux 2 devices.
 
 use std::io::{self, Cursor};
 use std::path::{Path, PathBuf};
@@ -16,23 +16,23 @@ use crate::error::{Error, Result};
 use crate::media::still::{self, Limits};
 use crate::media::{Image, Samples};
 
-/// What is asked of a camera that is not told otherwise.
+/// Settings that are requested by default.
 const USUAL_SIZE: [usize; 2] = [640, 480];
 const USUAL_RATE: Rate = Rate::of(30);
 
-/// How long a camera is waited for before its silence is looked into.
+/// How long to wait for a frame before the connection is checked.
 const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
-/// How a camera's frames come.
+/// The format of a camera's frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CameraFormat {
-    /// As samples.
+    /// Uncompressed samples.
     Plain(PixelFormat),
-    /// As a JPEG each, which becomes RGB.
+    /// A JPEG per frame, decoded to RGB.
     Mjpeg,
 }
 
-/// Those that we read, the best first: what has not been compressed, and has colour.
+/// Supported formats, best first: uncompressed ones with colour.
 const KNOWN: [(&[u8; 4], CameraFormat); 11] = [
     (b"YUYV", CameraFormat::Plain(PixelFormat::Yuyv)),
     (b"NV12", CameraFormat::Plain(PixelFormat::Nv12)),
@@ -67,16 +67,16 @@ impl std::str::FromStr for CameraFormat {
     }
 }
 
-/// What is wanted of a camera; what is left out, it chooses.
+/// The requested camera settings; the camera chooses where they are `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct CameraRequest {
     /// Width and height in pixels.
     pub size: Option<[usize; 2]>,
-    /// How frames come.
+    /// The frame format.
     pub format: Option<CameraFormat>,
 }
 
-/// A camera. When it is gone, it is looked for again each time that a frame is asked for.
+/// A camera. If it is disconnected, each request for a frame tries to reconnect.
 pub struct CameraSource {
     path: PathBuf,
     wish: CameraRequest,
@@ -87,12 +87,12 @@ pub struct CameraSource {
     index: u64,
 }
 
-/// A camera that is running.
+/// A running camera.
 struct Open {
     stream: ReadStream,
     format: CameraFormat,
     video: VideoFormat,
-    /// Bytes from one row to the next.
+    /// Bytes between the starts of rows.
     stride: usize,
 }
 
@@ -100,7 +100,8 @@ impl CameraSource {
     /// Starts a camera.
     ///
     /// # Errors
-    /// [`Error::Input`] when it is none, is busy, or does not give what is wished; what it gives is said.
+    /// [`Error::Input`] when it is no camera, is busy, or does not offer the request; the message
+    /// lists what it offers.
     pub fn open(path: &Path, wish: CameraRequest, interpretation: FormatOverrides) -> Result<Self> {
         let open = start(path, wish, interpretation)?;
         let video = open.video.clone();
@@ -108,7 +109,7 @@ impl CameraSource {
         Ok(Self { path: path.into(), wish, interpretation, video, open: Some(open), begun, index: 0 })
     }
 
-    /// Looks for a camera that was gone.
+    /// Tries to reconnect the camera.
     fn find_again(&mut self) -> std::result::Result<(), String> {
         let open = start(&self.path, self.wish, self.interpretation).map_err(|error| error.to_string())?;
         if (open.video.width, open.video.height, open.video.format)
@@ -159,7 +160,7 @@ enum Taken {
 }
 
 impl Open {
-    /// Waits a little for a frame.
+    /// Waits briefly for a frame.
     fn take(&mut self, path: &Path, bytes: &mut Vec<u8>) -> io::Result<Taken> {
         let mut ready = [PollFd::new(&self.stream, PollFlags::IN)];
         match poll(&mut ready, Some(&PATIENCE)) {
@@ -183,7 +184,7 @@ impl Open {
     }
 }
 
-/// Copies a frame without what pads its rows.
+/// Copies a frame without the padding of its rows.
 fn copy(view: &[u8], video: &VideoFormat, stride: usize, bytes: &mut Vec<u8>) -> Taken {
     bytes.clear();
     let (width, height) = (video.width, video.height);
@@ -220,7 +221,7 @@ fn decode(path: &Path, view: &[u8], video: &VideoFormat, bytes: &mut Vec<u8>) ->
     Taken::Frame
 }
 
-/// A device that gives frames, its name, and the formats that it gives.
+/// A capture device, its name, and the formats that it offers.
 fn device(path: &Path) -> Result<(Device, String, Vec<FourCc>)> {
     let device = Device::open(path).map_err(|error| {
         let problem = match error.kind() {
@@ -239,10 +240,10 @@ fn device(path: &Path) -> Result<(Device, String, Vec<FourCc>)> {
     Ok((device, has.card().to_owned(), offered))
 }
 
-/// A camera's name and what it gives, in words.
+/// A camera's name and a description of what it offers.
 ///
 /// # Errors
-/// [`Error::Input`] when it is none, or may not be used.
+/// [`Error::Input`] when it is no camera, or access is denied.
 pub fn describe(path: &Path) -> Result<(String, String)> {
     let (device, name, offered) = device(path)?;
     Ok((name, offer(&device, &offered)))
@@ -276,7 +277,7 @@ fn start(path: &Path, wish: CameraRequest, interpretation: FormatOverrides) -> R
         return Err(Error::input(path, problem));
     }
     let rate = interpretation.rate.unwrap_or(USUAL_RATE);
-    // Cameras that have one rate do not let it be set.
+    // Cameras with a single rate do not allow setting it.
     let interval = capture.set_frame_interval(Fract::new(rate.seconds, rate.frames)).ok();
     let rate = interval
         .map_or(rate, |interval| Rate { frames: interval.denominator().max(1), seconds: interval.numerator().max(1) });
@@ -297,7 +298,7 @@ fn start(path: &Path, wish: CameraRequest, interpretation: FormatOverrides) -> R
     Ok(Open { stream, format: *format, video, stride })
 }
 
-/// What a camera gives, in words.
+/// Describes what a camera offers.
 fn offer(device: &Device, formats: &[FourCc]) -> String {
     let words = formats.iter().map(|code| {
         let known = KNOWN.iter().find(|(known, _)| FourCc::from_fourcc(**known) == *code);
@@ -320,7 +321,7 @@ fn offer(device: &Device, formats: &[FourCc]) -> String {
     if words.is_empty() { "nothing".to_owned() } else { words.join(", ") }
 }
 
-/// Cameras of this machine: `/dev/video*` in their order.
+/// The cameras of this machine: `/dev/video*` in order.
 pub fn cameras() -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = glob::glob("/dev/video*").map(|paths| paths.flatten().collect()).unwrap_or_default();
     found.sort();
@@ -333,7 +334,7 @@ mod tests {
     use crate::media::stream::{PixelFormat, Rate, VideoFormat};
 
     #[test]
-    fn padded_rows_and_short_frames() {
+    fn removes_row_padding_and_detects_short_frames() {
         let video = VideoFormat::new(2, 2, Rate::of(30), PixelFormat::RGB24);
         let mut bytes = Vec::new();
         let view: Vec<u8> = (0..16).collect();
@@ -344,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn formats_by_name() {
+    fn parses_format_names() {
         assert_eq!("mjpeg".parse(), Ok(CameraFormat::Mjpeg));
         assert_eq!("nv12".parse(), Ok(CameraFormat::Plain(PixelFormat::Nv12)));
         assert!("h264".parse::<CameraFormat>().is_err());

@@ -1,24 +1,24 @@
-//! Whether a file is all that it declares, by how its container is built: what ffmpeg does not say of it.
+//! Detects truncated files by the structure of their container, where ffmpeg does not report it.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
-/// What a file's structure says is missing.
+/// The missing part of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Missing {
-    /// It ends inside something of which it says how long it is: a RIFF (AVI), a packet of MPEG's transport stream, a frame of raw DV,
-    /// a tag of FLV, a page of Ogg, a block of GIF, a box of fragmented MP4, all of an ASF; or before the last of them, where that is
-    /// marked.
+    /// It ends inside an element of declared length: a RIFF (AVI), a packet of an MPEG transport
+    /// stream, a frame of raw DV, a tag of FLV, a page of Ogg, a block of GIF, a box of fragmented
+    /// MP4, a whole ASF; or before the last element, where that is marked.
     End,
-    /// Something before its end: between pages of Ogg, which are numbered.
+    /// A part before the end is missing: a gap in the page numbers of Ogg.
     Part,
 }
 
-/// What is missing of a file, where that can be told; none for a pipe.
+/// The missing part of a file, if that can be detected; `None` for a pipe.
 pub(super) fn missing(name: &Path) -> Option<Missing> {
-    // A pipe is not opened a second time: nobody writes to it any more.
+    // A pipe is not opened a second time: its writer has disconnected.
     if !fs::metadata(name).is_ok_and(|found| found.is_file()) {
         return None;
     }
@@ -31,7 +31,7 @@ pub(super) fn missing(name: &Path) -> Option<Missing> {
     let is_cut = match head[..] {
         [b'R', b'I', b'F', b'F', a, b, c, d, ..] => {
             let size = u64::from(u32::from_le_bytes([a, b, c, d]));
-            // What is written through a pipe, or is longer than that can be said, declares none.
+            // Files written to a pipe, or larger than the field can hold, declare no size.
             size != 0 && size < 0xffff_ff00 && size + 8 > walk.length
         }
         [0x1f, 0x07, 0x00, system, ..] => is_partial(if system & 0x80 == 0 { 120_000 } else { 144_000 }),
@@ -44,7 +44,7 @@ pub(super) fn missing(name: &Path) -> Option<Missing> {
         [0x30, 0x26, 0xb2, 0x75, ..] => walk.asf().is_none(),
         [b'G', b'I', b'F', b'8', ..] => walk.gif().is_none(),
         _ => {
-            // Each packet begins with 0x47, in M2TS after four bytes of time.
+            // Each packet begins with 0x47, in M2TS after a timestamp of four bytes.
             let has_packets = |first: usize, size: usize| (0..3).all(|i| head.get(first + i * size) == Some(&0x47));
             (has_packets(0, 188) && is_partial(188)) || (has_packets(4, 192) && is_partial(192))
         }
@@ -52,7 +52,8 @@ pub(super) fn missing(name: &Path) -> Option<Missing> {
     is_cut.then_some(Missing::End)
 }
 
-/// A walk through a file from one part to the next. A step is none where the file ends before it does.
+/// Walks through a file element by element. A step returns `None` where the file ends before the
+/// element does.
 struct LevelPath {
     file: BufReader<File>,
     at: u64,
@@ -85,11 +86,11 @@ impl LevelPath {
         Some(())
     }
 
-    /// To the end, or to what is no tag.
+    /// Walks to the end, or to the first invalid tag.
     fn flv(&mut self) -> Option<()> {
         let [_, _, _, _, _, a, b, c, d] = self.take()?;
         self.skip(u64::from(u32::from_be_bytes([a, b, c, d])).saturating_sub(9))?;
-        // Behind each tag stands its length once more, which nobody misses behind the last.
+        // The length is repeated after each tag; it is not required after the last.
         while self.left() > 4 {
             self.skip(4)?;
             let [kind, a, b, c] = self.take()?;
@@ -101,7 +102,8 @@ impl LevelPath {
         Some(())
     }
 
-    /// To the last page, which is marked as its stream's last (RFC 3533, section 6), and whether one is missing before.
+    /// Walks to the last page, which is marked as its stream's last (RFC 3533, section 6); returns
+    /// whether a page is missing before.
     fn ogg(&mut self) -> Option<bool> {
         let mut pages: HashMap<[u8; 4], u32> = HashMap::new();
         let mut is_last = false;
@@ -128,7 +130,8 @@ impl LevelPath {
         is_last.then_some(false)
     }
 
-    /// To the end of an MP4's boxes (ISO/IEC 14496-12, section 4.2), where it comes in fragments: of others ffmpeg tells.
+    /// Walks to the end of the boxes of a fragmented MP4 (ISO/IEC 14496-12, section 4.2). For
+    /// other MP4s ffmpeg detects truncation.
     fn fragments(&mut self) -> Option<()> {
         let mut has_fragments = false;
         while self.left() >= 8 {
@@ -147,7 +150,8 @@ impl LevelPath {
         Some(())
     }
 
-    /// None for an ASF that is shorter than its file properties say, unless it was sent live.
+    /// `None` for an ASF that is shorter than its file properties say, unless it was broadcast
+    /// live.
     fn asf(&mut self) -> Option<()> {
         const FILE_PROPERTIES: [u8; 16] =
             [0xa1, 0xdc, 0xab, 0x8c, 0x47, 0xa9, 0xcf, 0x11, 0x8e, 0xe4, 0x00, 0xc0, 0x0c, 0x20, 0x53, 0x65];
@@ -161,7 +165,7 @@ impl LevelPath {
         (flags & 1 != 0 || u64::from_le_bytes(*size) <= self.length).then_some(())
     }
 
-    /// To the trailer, or to what is no block.
+    /// Walks to the trailer, or to the first invalid block.
     fn gif(&mut self) -> Option<()> {
         let colours = |flags: u8| if flags & 0x80 == 0 { 0 } else { 3 << (1 + (flags & 7)) };
         let screen: [u8; 13] = self.take()?;
@@ -173,7 +177,7 @@ impl LevelPath {
                     let frame: [u8; 9] = self.take()?;
                     self.skip(colours(frame[8]) + 1)?;
                 }
-                // The trailer, or nothing that is known.
+                // The trailer, or an unknown block.
                 _ => return Some(()),
             }
             while let [length @ 1..=u8::MAX] = self.take()? {

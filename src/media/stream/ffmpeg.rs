@@ -1,4 +1,4 @@
-//! Everything else, through an `ffmpeg` process where one is installed.
+//! All other formats, through an `ffmpeg` process if it is installed.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -19,36 +19,37 @@ use crate::durable::{self, Part};
 use crate::error::{Cause, Error, Result};
 use crate::media::still;
 
-/// The formats that y4m holds and we read, of limited and of full range; ffmpeg takes the one that loses least.
+/// The formats that y4m supports and we read, in limited and full range; ffmpeg chooses the one
+/// with the least loss.
 const FORMATS: &str = "format=pix_fmts=yuv420p|yuvj420p|yuv422p|yuvj422p|yuv444p|yuvj444p|gray\
                        |yuv420p9le|yuv422p9le|yuv444p9le|gray9le|yuv420p10le|yuv422p10le|yuv444p10le|gray10le\
                        |yuv420p12le|yuv422p12le|yuv444p12le|gray12le|yuv420p14le|yuv422p14le|yuv444p14le\
                        |yuv420p16le|yuv422p16le|yuv444p16le|gray16le";
 
-/// What was encoded is written, so that it can be read, as often as this; in milliseconds of the video.
+/// Interval at which encoded data is written so that it can be read, in milliseconds of the video.
 const PART_MS: u32 = 1000;
 
-/// So many files that were being written are kept beside each other.
+/// Maximum number of partial files that are kept side by side.
 const MOST_PARTS: usize = 100;
 
-/// How frames are encoded; what is none is as ffmpeg has it for the container, but for [`Encoder::CRF`].
+/// Encoder settings. `None` uses ffmpeg's default for the container, except for [`Encoder::CRF`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Encoder {
-    /// ffmpeg's name of the encoder, such as `libx265`.
+    /// The encoder's name in ffmpeg, such as `libx265`.
     pub codec: Option<String>,
-    /// The constant quality, in the encoder's own scale: smaller is better.
+    /// The constant quality (CRF) on the encoder's own scale: smaller is better.
     pub crf: Option<f64>,
-    /// Bits per second, as ffmpeg reads them: `4M`.
+    /// Bit rate in ffmpeg's syntax: `4M`.
     pub bitrate: Option<String>,
     /// Further options of the encoder, by name.
     pub options: Vec<(String, String)>,
 }
 
 impl Encoder {
-    /// The quality of MP4, MOV and Matroska where nothing else is asked for: hardly to be told from what was encoded.
+    /// Default quality of MP4, MOV and Matroska: visually almost lossless.
     pub const CRF: f64 = 18.0;
 
-    /// What ffmpeg is told, for a file of that name and frames as `video` describes them.
+    /// The ffmpeg arguments for a file of that name and frames of format `video`.
     fn arguments(&self, path: &Path, video: &VideoFormat) -> Vec<String> {
         let mut arguments = Vec::new();
         let mut say = |key: &str, value: String| arguments.extend([key.to_owned(), value]);
@@ -65,14 +66,14 @@ impl Encoder {
         }
         let is_odd = video.width % 2 == 1 || video.height % 2 == 1;
         if is_usual && is_odd && matches!(video.format.chroma(), Some(Chroma::C420 | Chroma::C422)) {
-            // An encoder of 4:2:0 takes even sizes alone.
+            // 4:2:0 encoders require even sizes.
             say("-pix_fmt", if video.format.bits() > 8 { "yuv444p10le" } else { "yuv444p" }.into());
         }
         for (key, value) in &self.options {
             say(&format!("-{key}"), value.clone());
         }
         if kind == "mp4" {
-            // Readable as far as it was written, whatever happens.
+            // Keeps the file readable up to what was written, even after a crash.
             say("-movflags", "+frag_keyframe+delay_moov+default_base_moof".into());
         }
         match kind.as_str() {
@@ -92,23 +93,23 @@ fn not_started(error: &std::io::Error) -> &'static str {
     }
 }
 
-/// What ffmpeg reads: a file or a URL.
+/// A file or URL that ffmpeg reads.
 pub struct FfmpegSource {
     process: Program,
     frames: Frames,
     name: PathBuf,
     live: bool,
     count: u64,
-    /// What it says of itself.
+    /// What ffprobe reports about the file.
     probe: Probe,
-    /// How many frames it says that it has.
+    /// The number of frames that the file declares.
     expected: Option<u64>,
-    /// When the first frame was shown, once that is known; none where frames come at an even pace.
+    /// Presentation time of the first frame, once known; `None` where the frame rate is constant.
     times: Option<Option<Duration>>,
     is_over: bool,
 }
 
-/// How frames come from ffmpeg: as y4m, or raw where they are red, green and blue, which y4m does not hold.
+/// The format of frames from ffmpeg: y4m, or raw for RGB, which y4m does not support.
 enum Frames {
     Y4m(Y4mSource<ChildStdout>),
     Raw(RawSource<ChildStdout>),
@@ -124,22 +125,24 @@ impl Frames {
 }
 
 impl FfmpegSource {
-    /// Starts ffmpeg and waits for the header. A URL of a live protocol (RTSP, RTP, UDP, TCP, SRT, RTMP) is a live source; what
-    /// any other says of its frames is asked of ffprobe, and counts before any guess.
+    /// Starts ffmpeg and waits for the header. A URL of a live protocol (RTSP, RTP, UDP, TCP, SRT,
+    /// RTMP) is a live source; other sources are examined with ffprobe, whose answer takes
+    /// precedence over defaults.
     ///
     /// # Errors
-    /// [`Error::Input`] when ffmpeg is not there or does not read this, with what it says.
+    /// [`Error::Input`] when ffmpeg is missing or cannot read the source, with its message.
     pub fn open(name: &Path, interpretation: FormatOverrides) -> Result<Self> {
         let scheme = name.to_str().and_then(|name| name.split_once("://")).map(|(scheme, _)| scheme.to_lowercase());
         let live = scheme.is_some_and(|scheme| {
             ["rtsp", "rtsps", "rtp", "udp", "tcp", "srt", "rtmp", "rtmps", "mms"].contains(&scheme.as_str())
         });
-        // What is sent once would be gone by then.
+        // Data that is sent only once would be consumed by ffprobe.
         let probe = if live || is_pipe(name) { Probe::default() } else { Probe::of(&input(name)) };
         let rgb = probe.bits_of_rgb().zip(probe.size());
         let mut command = ffmpeg(LOG_LEVEL);
         let uneven = !live && !is_url(name) && !is_pipe(name) && Probe::is_uneven(&input(name));
-        // The frames of the film, and not a cover; each once, also where sound begins before them.
+        // Selects the video and not a cover image. Each frame is passed once, even where sound
+        // begins earlier.
         let frames = ["-map", "0:V:0", "-an", "-sn", "-vsync", "passthrough"];
         command.arg("-i").arg(input(name));
         if uneven {
@@ -187,28 +190,28 @@ pub(super) fn is_url(name: &Path) -> bool {
     name.to_str().is_some_and(|name| name.contains("://"))
 }
 
-/// Whether what it gives can be read once alone.
+/// Whether the source can be read only once.
 fn is_pipe(name: &Path) -> bool {
     !is_url(name) && name.metadata().is_ok_and(|found| !found.is_file())
 }
 
-/// A file's name as no URL and no option.
+/// The name of a file in a form that ffmpeg reads as neither URL nor option.
 fn input(name: &Path) -> PathBuf {
     if is_url(name) || name.is_absolute() { name.into() } else { Path::new(".").join(name) }
 }
 
 impl FfmpegSource {
-    /// Whether neither frames nor sound go on for as long as the file says. That is looked for where fewer frames came than it would have
-    /// at an even pace.
+    /// Whether both frames and sound end before the declared duration. This is checked only if
+    /// there are fewer frames than a constant rate would give.
     fn ends_early(&self) -> bool {
         let seems_short = self.expected.is_none_or(|expected| expected > self.count + 1);
         seems_short && !is_url(&self.name) && !is_pipe(&self.name) && self.probe.ends_early(&input(&self.name))
     }
 
-    /// What is wrong with a file of which all frames came that there are.
+    /// The defect of a file after all its available frames were read.
     fn defect(&self, said: &Said) -> Option<Error> {
         let count = match self.expected {
-            // Sound may be a little longer.
+            // Sound may be slightly longer.
             Some(expected) if expected > self.count + self.count / 50 + 1 => {
                 format!("{} of {expected} frames came", self.count)
             }
@@ -253,7 +256,7 @@ impl Source for FfmpegSource {
                     Err(said) if self.live => Ok(ReadOutcome::Disconnected(format!("{}: {said}", self.name.display()))),
                     Err(said) => Err(Error::input(&self.name, said)),
                     Ok(_) if self.live => Ok(ReadOutcome::End),
-                    // It ends with success all the same.
+                    // ffmpeg succeeds even so.
                     Ok(said) => self.defect(&said).map_or(Ok(ReadOutcome::End), Err),
                 }
             }
@@ -279,31 +282,31 @@ impl Source for FfmpegSource {
     }
 
     fn container(&self) -> Option<&Path> {
-        // Sound is read a second time.
+        // Sound is read separately.
         (!is_url(&self.name) && !is_pipe(&self.name)).then_some(&self.name)
     }
 }
 
-/// What ffmpeg writes: a file that appears when it is complete.
+/// A file that ffmpeg writes, and that appears when complete.
 pub struct FfmpegSink {
     process: Program,
-    /// None once it is finished.
+    /// `None` once it is finished.
     pipe: Option<PlainSink<Pipe>>,
     video: VideoFormat,
     part: tempfile::TempPath,
     target: PathBuf,
     written: u64,
-    /// When the last frame is over.
+    /// When the presentation of the last frame ends.
     end: Duration,
-    /// Whether its frames have times of their own.
+    /// Whether the frame rate is variable.
     uneven: bool,
-    /// Whether there may be sound that goes on after the last frame, since the run was stopped.
+    /// Whether sound may go on after the last frame, because the run was stopped.
     is_cut: bool,
-    /// Whose sound is taken along.
+    /// The file whose sound is copied.
     sound: Option<PathBuf>,
 }
 
-/// What goes into ffmpeg.
+/// The input of ffmpeg.
 struct Pipe(ChildStdin);
 
 impl Write for Pipe {
@@ -319,17 +322,18 @@ impl Write for Pipe {
 impl Output for Pipe {}
 
 impl FfmpegSink {
-    /// Starts ffmpeg, which chooses container and codec by the name's end. Frames that come when they are taken are shown when
-    /// they came, also where some are missing; sound that belongs to them is taken along, as it is into the same kind of file.
+    /// Starts ffmpeg, which chooses container and codec by file extension. Frames of a live source
+    /// are shown at their arrival times, with gaps where some are missing. Their sound is copied,
+    /// without change if the container allows it.
     ///
     /// # Errors
-    /// [`Error::Output`] when ffmpeg is not there or does not write this, with what it says.
+    /// [`Error::Output`] when ffmpeg is missing or cannot write the file, with its message.
     pub fn create(path: &Path, video: &VideoFormat, origin: Origin<'_>) -> Result<Self> {
-        // Bare frames have no sound beside them.
+        // Elementary streams hold no sound.
         let is_bare = kind(path).is_some_and(|kind| ["h264", "hevc", "mjpeg"].contains(&kind.as_str()));
         let origin = Origin { sound: origin.sound.filter(|_| !is_bare), ..origin };
         let Part { file, target } = still::begin(path)?;
-        // Under a name by which it is found if this process is killed: what was written of it is a film.
+        // If this process is killed, the partial file has a recognisable name and can be played.
         let part = named_part(file.into_temp_path(), &target)
             .map_err(|error| Error::output_from(path, "its folder cannot be written to", error))?;
         let mut command = ffmpeg(LOG_LEVEL);
@@ -341,13 +345,14 @@ impl FfmpegSink {
         };
         let has_times = framing != Framing::Y4m;
         if has_times {
-            // All that there is to know stands in the header.
+            // The header holds all there is to know.
             command.args(["-f", "matroska", "-analyzeduration", "0", "-fpsprobesize", "0", "-i", "pipe:0"]);
         } else {
             command.args(["-f", "yuv4mpegpipe", "-i", "pipe:0"]);
         }
         if let Some(sound) = origin.sound {
-            // It may have begun before the frames, and ends when it ends: what is shorter does not cut what is longer.
+            // Sound may begin earlier than the frames. The shorter of the two does not cut the
+            // longer.
             if !video.delay.is_zero() {
                 command.arg("-itsoffset").arg(format!("-{:.6}", video.delay.as_secs_f64()));
             }
@@ -357,12 +362,12 @@ impl FfmpegSink {
             if kind(sound).is_some() && kind(sound) == kind(path) {
                 command.args(["-c:a", "copy", "-map", "1:s?", "-c:s", "copy"]);
             } else if kind(path).as_deref() == Some("3gp") {
-                // Speech, which is what ffmpeg takes there by itself, is not in every ffmpeg.
+                // The speech codec that is ffmpeg's default there is missing in some builds of ffmpeg.
                 command.args(["-c:a", "aac"]);
             }
         }
         if has_times && kind(path).is_some_and(|kind| ["mp4", "mkv", "webm"].contains(&kind.as_str())) {
-            // Frames may come sooner or later than the nominal rate says, and each has its time; others hold a steady rate alone.
+            // Frames of variable rate keep their own times; others have a constant rate.
             command.args(["-vsync", "vfr", "-enc_time_base", "-1"]);
         }
         command.args(tags(video));
@@ -397,16 +402,16 @@ impl FfmpegSink {
         }
     }
 
-    /// Waits for ffmpeg, and returns what it said all the same.
+    /// Waits for ffmpeg, and returns its messages.
     ///
     /// # Errors
-    /// [`Error::Output`] if it failed, with what it says.
+    /// [`Error::Output`] if it failed, with its message.
     fn end(&mut self) -> Result<Said> {
         self.pipe = None;
         self.process.end().map_err(|problem| self.failed(problem, None))
     }
 
-    /// The error with which it ends; what was recorded until then stays.
+    /// The error with which it ends; recorded data is kept.
     fn failed(&mut self, mut problem: String, source: Option<Cause>) -> Error {
         if self.written > 0 && self.part.metadata().is_ok_and(|part| part.len() > 0) {
             self.part.disable_cleanup(true);
@@ -417,10 +422,10 @@ impl FfmpegSink {
 }
 
 impl FfmpegSink {
-    /// Writes what is finished once more, without encoding it again: an MP4 with its index at the beginning, and no more sound than
-    /// there are frames where the run was stopped.
+    /// Remuxes the finished file without encoding: an MP4 gets its index at the beginning, and
+    /// sound is cut at the last frame if the run was stopped.
     fn rewrite(&self) -> std::result::Result<tempfile::TempPath, String> {
-        // By the end of its name ffmpeg knows the container.
+        // ffmpeg recognises the container by extension.
         let extension = self.target.extension().map(|end| format!(".{}", end.display())).unwrap_or_default();
         let failed = |error: std::io::Error| error.to_string();
         let whole = durable::create(durable::folder_of(&self.target), &format!(".part{extension}")).map_err(failed)?;
@@ -440,7 +445,7 @@ impl FfmpegSink {
     }
 }
 
-/// Gives a new file the name that `target` has while it is written. What another run is writing, or left behind, stays.
+/// Renames a new file to the partial name of `target`. Partial files of other runs are kept.
 fn named_part(mut file: tempfile::TempPath, target: &Path) -> std::io::Result<tempfile::TempPath> {
     for number in 0..MOST_PARTS {
         let named = numbered_part(target, number);
@@ -453,12 +458,12 @@ fn named_part(mut file: tempfile::TempPath, target: &Path) -> std::io::Result<te
     Err(std::io::Error::other(format!("{} and {MOST_PARTS} like it are there already", part_of(target).display())))
 }
 
-/// What a container is called while it is written: `out.part.mp4` for `out.mp4`.
+/// The name of a container while it is written: `out.part.mp4` for `out.mp4`.
 pub fn part_of(path: &Path) -> PathBuf {
     numbered_part(path, 0)
 }
 
-/// The same where that is there already: `out.part1.mp4` and so on.
+/// The next name if that exists: `out.part1.mp4` and so on.
 fn numbered_part(path: &Path, number: usize) -> PathBuf {
     let mut name = path.file_stem().unwrap_or_default().to_owned();
     name.push(".part");
@@ -472,20 +477,20 @@ fn numbered_part(path: &Path, number: usize) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// Which kind of container a name tells: those of one kind hold the same sound.
+/// The family of containers by extension; those of one family support the same sound codecs.
 fn kind(path: &Path) -> Option<String> {
     let extension = path.extension()?.to_str()?.to_lowercase();
     Some(if ["m4v", "mov"].contains(&extension.as_str()) { "mp4".to_owned() } else { extension })
 }
 
-/// What ffmpeg is told of the frames that y4m does not say, for the container to say it.
+/// The ffmpeg options for colour properties that y4m does not carry.
 fn tags(video: &VideoFormat) -> Vec<&'static str> {
     let Color { matrix, said_by, primaries, transfer, full_range, siting } = video.color;
     let mut tags = Vec::new();
     tags.extend(primaries.primaries().map(|name| ["-color_primaries", name]));
     tags.extend(transfer.transfer().map(|name| ["-color_trc", name]));
     if !video.format.is_grey() {
-        // What nobody said stays unsaid, where readers take it for what it is.
+        // Unspecified properties stay unspecified where the reader's default is right.
         if said_by != SaidBy::Nobody || matrix != Matrix::usual(video.height) {
             tags.push(["-colorspace", matrix.name()]);
         }
@@ -521,7 +526,8 @@ impl Sink for FfmpegSink {
                 self.end = if self.uneven { frame.time + self.video.rate.time_of(1) } else { steady };
                 Ok(())
             }
-            // It closed its end: why, it says itself. Where it does not, it is no reader who has had enough.
+            // ffmpeg closed the pipe; its message says why. Without a message it still is a
+            // failure, and not a disconnected reader.
             Err(_) => Err(match self.end() {
                 Err(error) => error,
                 Ok(_) => self.failed(format!("ffmpeg ended after {} frames, before the last", self.written), None),
@@ -539,7 +545,7 @@ impl Sink for FfmpegSink {
 
     fn finish(&mut self) -> Result<()> {
         if self.pipe.is_none() {
-            // It failed, and that was said.
+            // ffmpeg failed, and that was reported.
             return Ok(());
         }
         let said = self.end()?;
@@ -547,14 +553,14 @@ impl Sink for FfmpegSink {
             return Ok(());
         }
         let is_to_be_rewritten = kind(&self.target).as_deref() == Some("mp4") || (self.is_cut && self.sound.is_some());
-        // What was recorded has its own name until the other is in its place for good.
+        // The recording keeps its name until the remuxed file has replaced it.
         let rewritten =
             is_to_be_rewritten.then(|| self.rewrite()).transpose().map_err(|problem| self.failed(problem, None))?;
         let finished = rewritten.as_deref().unwrap_or(&self.part);
         durable::rename(finished, &self.target)
             .map_err(|error| self.failed("the finished file cannot be renamed".into(), Some(error.into())))?;
         match (&self.sound, &said.damage) {
-            // Frames come through a pipe, which says nothing of the kind.
+            // Frames arrive through a pipe, so a damage message is about the sound.
             (Some(sound), Some(damage)) => {
                 let problem = if said.is_cut { "ends before its end" } else { "is damaged" };
                 let problem = format!(

@@ -1,4 +1,4 @@
-//! Where a stream's bytes go, and what of them is kept when the writing fails.
+//! Output files for streams, and what is kept when writing fails.
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
@@ -8,15 +8,15 @@ use crate::durable::Part;
 use crate::error::Result;
 use crate::media::still;
 
-/// Bytes that are written once, from the beginning on.
+/// A sequential output.
 pub trait Output: Write + Send {
-    /// What has been written so far is whole.
+    /// Marks all that was written so far as complete.
     fn mark(&mut self) {}
 
-    /// Nothing follows; what was not whole at the last [`mark`](Self::mark) goes, where that is possible.
+    /// Ends the output. If possible, removes what was written after the last [`mark`](Self::mark).
     ///
     /// # Errors
-    /// What the system reports.
+    /// I/O errors of the system.
     fn complete(&mut self) -> io::Result<()> {
         self.flush()
     }
@@ -25,10 +25,11 @@ pub trait Output: Write + Send {
 impl Output for File {}
 impl Output for Vec<u8> {}
 
-/// A file that appears under its name when it is complete, with what was whole by then. Before, it is `.eddy-*.part` in the
-/// same folder, which is also what is left if the process is killed; that file can be read, too.
+/// A file that appears under its name when it is complete, with all that was marked by then.
+/// Before that, it is `.eddy-*.part` in the same folder. If the process is killed, that file is
+/// left, and it can be read.
 pub struct PartFile {
-    /// None once it is complete.
+    /// `None` once it is complete.
     part: Option<Part>,
     whole: u64,
 }
@@ -66,7 +67,7 @@ impl Output for PartFile {
     fn complete(&mut self) -> io::Result<()> {
         let Some(mut part) = self.part.take() else { return Ok(()) };
         if self.whole == 0 {
-            // Nothing to keep: the file goes, and one that was there before stays.
+            // There is nothing to keep: the file is removed, and an existing file stays.
             return part.file.close();
         }
         let file = part.file.as_file_mut();

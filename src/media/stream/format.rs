@@ -1,14 +1,14 @@
-//! How the samples of a moving frame lie in memory.
+//! The layout of a frame's samples in memory.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// How many chroma samples there are.
+/// Chroma subsampling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Chroma {
-    /// None: the frame is grey.
+    /// No chroma: the frame is grey.
     Mono,
-    /// One for two by two pixels (4:2:0).
+    /// One for 2x2 pixels (4:2:0).
     C420,
     /// One for two pixels of a row (4:2:2).
     C422,
@@ -17,7 +17,7 @@ pub enum Chroma {
 }
 
 impl Chroma {
-    /// Pixels, along a row and along a column, that share a chroma sample, as powers of two.
+    /// Base-2 logarithm of the pixels that share a chroma sample along a row and along a column.
     pub(crate) fn shifts(self) -> [u32; 2] {
         match self {
             Self::Mono | Self::C444 => [0, 0],
@@ -27,7 +27,7 @@ impl Chroma {
     }
 }
 
-/// The order of a pixel's samples in packed RGB.
+/// The order of the samples of a pixel in packed RGB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Order {
     /// Red, green, blue.
@@ -36,50 +36,51 @@ pub enum Order {
     Bgr,
 }
 
-/// How the samples of a frame lie in memory. Formats are named as ffmpeg names them; samples of more than 8 bits take
-/// 16, the lower byte first.
+/// The layout of a frame's samples in memory, with the names of ffmpeg. Samples of more than 8
+/// bits take 16, little-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum PixelFormat {
-    /// Luma, then blue-difference, then red-difference chroma: `yuv420p`, `yuv422p10le`, `gray`, ...
+    /// Planes of luma, then blue-difference, then red-difference chroma: `yuv420p`, `yuv422p10le`,
+    /// `gray`, ...
     Planar {
-        /// How much chroma there is.
+        /// Chroma subsampling.
         chroma: Chroma,
-        /// Bits a sample, 8 to 16.
+        /// Bits per sample, 8 to 16.
         bits: u32,
     },
-    /// Luma, then both chromas of two by two pixels in turn: `nv12`.
+    /// A plane of luma, then a plane of interleaved chroma for 2x2 pixels: `nv12`.
     Nv12,
-    /// Luma and chroma in turn, `Y U Y V` for two pixels: `yuyv422`.
+    /// Interleaved luma and chroma, `Y U Y V` for two pixels: `yuyv422`.
     Yuyv,
-    /// Three samples a pixel: `rgb24`, `bgr24`, `rgb48le`.
+    /// Three samples per pixel: `rgb24`, `bgr24`, `rgb48le`.
     Packed {
-        /// Which comes first.
+        /// The order of the samples.
         order: Order,
-        /// Bits a sample, 8 or 16.
+        /// Bits per sample, 8 or 16.
         bits: u32,
     },
 }
 
-/// Where one plane of a frame lies, in samples.
+/// The position of a plane within a frame, in samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Plane {
-    /// Its first sample.
+    /// Index of the first sample.
     pub(crate) start: usize,
-    /// From one row to the next.
+    /// Distance between rows.
     pub(crate) stride: usize,
-    /// From one sample to the next.
+    /// Distance between samples of a row.
     pub(crate) step: usize,
-    /// Samples of a row.
+    /// Samples per row.
     pub(crate) width: usize,
-    /// Rows.
+    /// Number of rows.
     pub(crate) height: usize,
 }
 
 impl PixelFormat {
-    /// 8 bits a sample, luma and then chroma of half the size: `yuv420p`, what most encoders take.
+    /// Planes of 8-bit luma and chroma at half size: `yuv420p`, which most encoders take.
     pub const I420: Self = Self::Planar { chroma: Chroma::C420, bits: 8 };
 
-    /// 8-bit planes.
+    /// Planes with this many bits per sample.
     pub(crate) const fn planar(chroma: Chroma, bits: u32) -> Self {
         Self::Planar { chroma, bits }
     }
@@ -87,11 +88,11 @@ impl PixelFormat {
     /// 8-bit red, green, blue.
     pub const RGB24: Self = Self::Packed { order: Order::Rgb, bits: 8 };
 
-    /// The names of the common ones, for messages.
+    /// Names of common formats, for messages.
     pub const NAMES: &'static str = "yuv420p, yuv422p, yuv444p and gray (each also with 10le, 12le or 16le), nv12, \
                                      yuyv422, rgb24, bgr24, rgb48le";
 
-    /// Bits of a sample.
+    /// Bits per sample.
     pub fn bits(self) -> u32 {
         match self {
             Self::Planar { bits, .. } | Self::Packed { bits, .. } => bits,
@@ -99,12 +100,12 @@ impl PixelFormat {
         }
     }
 
-    /// Bytes that a sample takes: 1 or 2.
+    /// Bytes per sample: 1 or 2.
     pub fn bytes_per_sample(self) -> usize {
         if self.bits() > 8 { 2 } else { 1 }
     }
 
-    /// How much chroma there is; none for RGB.
+    /// Chroma subsampling; `None` for RGB.
     pub fn chroma(self) -> Option<Chroma> {
         match self {
             Self::Planar { chroma, .. } => Some(chroma),
@@ -114,12 +115,12 @@ impl PixelFormat {
         }
     }
 
-    /// Whether a frame has no colour.
+    /// Whether frames have no colour.
     pub fn is_grey(self) -> bool {
         self.chroma() == Some(Chroma::Mono)
     }
 
-    /// Bytes of a frame of that size.
+    /// Bytes per frame of that size.
     pub fn bytes(self, width: usize, height: usize) -> usize {
         let samples = match self {
             Self::Planar { chroma: Chroma::Mono, .. } => width * height,
@@ -132,8 +133,8 @@ impl PixelFormat {
         samples * self.bytes_per_sample()
     }
 
-    /// The planes of a frame of that size: luma and the two chromas, or red, green and blue. Those of a grey frame are
-    /// all the same one.
+    /// The planes of a frame of that size: luma and the two chromas, or red, green and blue. For
+    /// grey frames, all three are the same plane.
     pub(crate) fn planes(self, width: usize, height: usize) -> [Plane; 3] {
         let [across, down] = self.chroma().map_or([0, 0], Chroma::shifts);
         let (small, low) = (width.div_ceil(1 << across), height.div_ceil(1 << down));
@@ -229,7 +230,7 @@ mod tests {
     ];
 
     #[test]
-    fn names_are_read_as_they_are_written() {
+    fn round_trips_names() {
         for name in ALL {
             assert_eq!(name.parse::<PixelFormat>().map(|format| format.to_string()).as_deref(), Ok(name));
         }
@@ -239,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn the_planes_of_a_frame_fill_it_without_overlap() {
+    fn fills_a_frame_with_planes_that_do_not_overlap() {
         for name in ALL {
             let format: PixelFormat = name.parse().unwrap();
             for (width, height) in [(1, 1), (2, 2), (5, 3), (8, 7)] {
@@ -251,7 +252,7 @@ mod tests {
                         (0..plane.width).for_each(|x| seen[plane.start + y * plane.stride + x * plane.step] += 1);
                     }
                 }
-                // A row of yuyv422 of odd width has one luma sample that no pixel has.
+                // A row of yuyv422 with an odd width has one unused luma sample.
                 let spare = if format == PixelFormat::Yuyv && width % 2 == 1 { height } else { 0 };
                 assert_eq!(seen.iter().filter(|&&n| n != 1).count(), spare, "{name} {width}x{height}");
             }
@@ -259,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_those_of_ffmpeg() {
+    fn matches_the_sizes_of_ffmpeg() {
         let sizes = [("yuv420p", 43), ("yuv422p", 55), ("nv12", 43), ("yuyv422", 60), ("gray10le", 50), ("rgb24", 75)];
         for (name, bytes) in sizes {
             assert_eq!(name.parse::<PixelFormat>().unwrap().bytes(5, 5), bytes, "{name}");

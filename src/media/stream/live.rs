@@ -1,12 +1,12 @@
-//! A pipe at whose other end somebody takes frames.
+//! Treats piped input as live.
 
 use std::path::Path;
 
 use super::{ReadOutcome, Source, VideoFormat, VideoFrame};
 use crate::error::Result;
 
-/// A source whose frames come when they are taken, and are lost when nobody takes them, though it does not look like it: the
-/// pipe of another program that reads a camera.
+/// A source that is live although it does not look so, such as a pipe from a program that reads a
+/// camera: frames arrive as they are captured, and are lost when not read in time.
 pub struct LiveSource(pub Box<dyn Source>);
 
 impl Source for LiveSource {

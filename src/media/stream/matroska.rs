@@ -1,14 +1,16 @@
-//! Raw frames in Matroska, each with the time at which it is shown: what y4m does not say, for a program that reads from a pipe.
+//! Raw frames in Matroska, each with a presentation time, which y4m does not support, for a
+//! program that reads from a pipe.
 //!
-//! As much of RFC 9559 as that takes: one track of uncompressed video, and a cluster for each frame.
+//! This is the necessary subset of RFC 9559: one track of uncompressed video, and a cluster for
+//! each frame.
 
 use super::format::{Chroma, PixelFormat};
 use super::video::{Scan, Siting, VideoFormat};
 
-/// Ends the run of an element that has no size.
+/// The size of an element of unknown length.
 const UNKNOWN: [u8; 8] = [0x01, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
 
-/// What a stream begins with; none for a format that has no name here. Times are in milliseconds.
+/// The header of a stream; `None` for an unsupported format. Times are in milliseconds.
 pub(super) fn header(video: &VideoFormat) -> Option<Vec<u8>> {
     let name = fourcc(video.format)?;
     let interlaced = if video.scan.has_fields() { 1 } else { 2 };
@@ -37,7 +39,7 @@ pub(super) fn header(video: &VideoFormat) -> Option<Vec<u8>> {
     ]
     .concat();
     if let Some([width, height]) = video.aspect.filter(|[width, height]| *width > 0 && *height > 0) {
-        // The shape of the frame, which follows from a pixel's.
+        // Display size, which follows from the pixel aspect ratio.
         frame.extend(number(0x54b0, u64::from(width) * video.width as u64));
         frame.extend(number(0x54ba, u64::from(height) * video.height as u64));
         frame.extend(number(0x54b2, 3));
@@ -63,10 +65,10 @@ pub(super) fn header(video: &VideoFormat) -> Option<Vec<u8>> {
     Some(header)
 }
 
-/// What stands before a frame of so many bytes that is shown at that time.
+/// The header of a frame of `bytes` bytes with that presentation time.
 pub(super) fn frame(milliseconds: u64, bytes: usize) -> Vec<u8> {
     let time = number(0xe7, milliseconds);
-    // The track, no time beside the cluster's, and that it needs no other frame.
+    // Track number, time 0 relative to the cluster, and the keyframe flag.
     let block_head = [0x81, 0, 0, 0x80];
     let block = [vec![0xa3], size(block_head.len() + bytes)].concat();
     let mut head = vec![0x1f, 0x43, 0xb6, 0x75];
@@ -77,7 +79,7 @@ pub(super) fn frame(milliseconds: u64, bytes: usize) -> Vec<u8> {
     head
 }
 
-/// The name that ffmpeg gives to planes of that kind.
+/// ffmpeg's FourCC for this planar format.
 fn fourcc(format: PixelFormat) -> Option<[u8; 4]> {
     let PixelFormat::Planar { chroma, bits } = format else { return None };
     Some(match (chroma, bits as u8) {
@@ -103,7 +105,7 @@ fn number(id: u32, value: u64) -> Vec<u8> {
     element(id, &value.to_be_bytes())
 }
 
-/// A size in eight bytes.
+/// An element size in eight bytes.
 fn size(bytes: usize) -> Vec<u8> {
     (bytes as u64 | 1 << 56).to_be_bytes().to_vec()
 }

@@ -1,7 +1,7 @@
-//! Moving frames: y4m, raw frames, sequences of frame files, cameras, and whatever ffmpeg reads and writes.
+//! Video: y4m, raw frames, image sequences, cameras, and all formats that ffmpeg reads and writes.
 //!
-//! A stream's frames stay bytes in their own [`PixelFormat`] until [`tensor`](crate::tensor) takes them apart: nothing
-//! is converted, rounded or clipped on the way to the network.
+//! Frames stay bytes in their own [`PixelFormat`] until [`tensor`](crate::tensor) converts them:
+//! nothing is converted, rounded or clipped before the network.
 
 mod camera;
 mod cut;
@@ -43,130 +43,132 @@ pub use y4m::{Y4mSource, nearest};
 use super::still::{Limits, TOO_LARGE};
 use crate::error::{Error, Result};
 
-/// One frame of a stream.
+/// A frame of a stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VideoFrame {
-    /// Its samples, as the stream's [`VideoFormat`] has them.
+    /// The samples, in the stream's [`VideoFormat`].
     pub bytes: Vec<u8>,
-    /// Its number in the stream, from 0 on; numbers of lost frames are missing.
+    /// Index in the stream, from 0; indices of lost frames are skipped.
     pub index: u64,
-    /// When it was taken or is to be shown, from the beginning of the stream on.
+    /// Capture or presentation time, from the beginning of the stream.
     pub time: Duration,
-    /// What y4m says of this one alone, with a space before each: how it is interlaced.
+    /// The y4m parameters of this frame, each with a leading space: how it is interlaced.
     pub tags: String,
 }
 
-/// What came of waiting for a frame.
+/// The result of waiting for a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReadOutcome {
     /// A frame.
     Frame,
-    /// The stream is over.
+    /// The stream has ended.
     End,
-    /// What came is no whole frame, and why. The next one may be.
+    /// The frame is corrupt, for this reason. The next one may be valid.
     Corrupt(String),
-    /// Nothing yet; it may come: ask again.
+    /// No frame yet; try again.
     Waiting,
-    /// The camera is gone, and why. It may come back: ask again.
+    /// The camera is disconnected, for this reason. It may reconnect; try again.
     Disconnected(String),
 }
 
-/// Where frames come from.
+/// A source of frames.
 pub trait Source: Send {
-    /// What all frames have in common.
+    /// The format of all frames.
     fn video(&self) -> &VideoFormat;
 
-    /// Waits for the next frame. `frame` keeps its memory from one call to the next.
+    /// Waits for the next frame. `frame` keeps its memory between calls.
     ///
     /// # Errors
-    /// [`Error::Input`] when there can be no further frame although the stream is not over.
+    /// [`Error::Input`] when no further frame can be read although the stream has not ended.
     fn next(&mut self, frame: &mut VideoFrame) -> Result<ReadOutcome>;
 
-    /// Whether frames come when they are taken, and are lost when nobody takes them.
+    /// Whether frames arrive as they are captured, and are lost when not read in time.
     fn is_live(&self) -> bool {
         false
     }
 
-    /// Whether frames come at no even pace, and each has the time at which it is shown.
+    /// Whether the frame rate is variable, with a presentation time for each frame.
     fn is_uneven(&self) -> bool {
         false
     }
 
-    /// The file that the frames are in, where it may hold sound beside them.
+    /// The file that holds the frames, where it may also hold sound.
     fn container(&self) -> Option<&Path> {
         None
     }
 }
 
-/// Where the frames of a sink come from, as far as it has to know.
+/// What a sink must know about the source of its frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Origin<'a> {
-    /// Whether they come when they are taken, so that the time at which they come is theirs.
+    /// Whether frames arrive as they are captured, so that their arrival time is their
+    /// presentation time.
     pub live: bool,
-    /// Whether each has the time at which it is shown, at no even pace.
+    /// Whether the frame rate is variable, with a presentation time for each frame.
     pub uneven: bool,
-    /// A file whose sound goes with them.
+    /// A file whose sound is copied along with the frames.
     pub sound: Option<&'a Path>,
-    /// How they are to be encoded, where they are.
+    /// Encoder settings, where the frames are encoded.
     pub encoder: Option<&'a Encoder>,
 }
 
 impl<'a> Origin<'a> {
-    /// Of what comes from `source`.
+    /// The origin of frames from `source`.
     pub fn of(source: &'a dyn Source) -> Self {
         Self { live: source.is_live(), uneven: source.is_uneven(), sound: source.container(), encoder: None }
     }
 }
 
-/// Where frames go.
+/// A destination for frames.
 pub trait Sink: Send {
-    /// What all frames have in common.
+    /// The format of all frames.
     fn video(&self) -> &VideoFormat;
 
-    /// Whether somebody takes frames now. While nobody does, what comes live is dropped, and anything else waits.
+    /// Whether anybody reads frames at present. If not, frames of a live source are dropped, and
+    /// other sources wait.
     ///
     /// # Errors
-    /// [`Error::Output`] when nobody ever can.
+    /// [`Error::Output`] when no reader can ever connect.
     fn is_wanted(&mut self) -> Result<bool> {
         Ok(true)
     }
 
-    /// Whether [`write`](Self::write) may wait for another program, for as long as that likes, and nothing is lost when it is
-    /// left alone.
+    /// Whether [`write`](Self::write) may wait for another program without limit, and loses
+    /// nothing when it is abandoned.
     fn waits_for_reader(&self) -> bool {
         false
     }
 
-    /// What is written until it is complete, where that can be played by itself.
+    /// The temporary file until the output is complete, where it can be played by itself.
     fn part(&self) -> Option<&Path> {
         None
     }
 
-    /// Takes one frame.
+    /// Writes a frame.
     ///
     /// # Errors
-    /// [`Error::Output`] when it cannot be written. What was written before stays readable once
-    /// [`finish`](Self::finish) is called, which it is to be.
+    /// [`Error::Output`] when it cannot be written. Call [`finish`](Self::finish) even then; it
+    /// keeps what was written before readable.
     fn write(&mut self, frame: &VideoFrame) -> Result<()>;
 
-    /// Hears that the run was stopped before the source ended.
+    /// Notes that the run was stopped before the source ended.
     fn stopped(&mut self) {}
 
-    /// Completes the stream with what has been written whole.
+    /// Finishes the stream with the frames that were written completely.
     ///
     /// # Errors
-    /// [`Error::Output`] when that fails.
+    /// [`Error::Output`] when it cannot be finished.
     fn finish(&mut self) -> Result<()>;
 }
 
-/// What the caller knows better than the stream.
+/// Format properties that the caller overrides.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct FormatOverrides {
     /// Frames per second.
     pub rate: Option<Rate>,
-    /// How luma and chroma come about.
+    /// The matrix between RGB and luma and chroma.
     pub matrix: Option<Matrix>,
-    /// Whether samples have the full range.
+    /// Whether samples have full range.
     pub full_range: Option<bool>,
 }
 
@@ -180,10 +182,10 @@ impl FormatOverrides {
     }
 }
 
-/// Refuses frames that are larger than any that is read, before memory is taken.
+/// Rejects frames above the size limits, before memory is allocated.
 fn check_size(name: &Path, video: &VideoFormat) -> Result<()> {
     let (limits, &VideoFormat { width, height, .. }) = (Limits::default(), video);
-    // Of longer sides there is no number of bytes.
+    // The number of bytes would overflow for longer sides.
     if width.max(height) <= limits.max_side && video.bytes() as u64 <= limits.max_bytes {
         return Ok(());
     }
@@ -197,7 +199,8 @@ fn check_size(name: &Path, video: &VideoFormat) -> Result<()> {
     ))
 }
 
-/// Why a stream cannot be written. [`io::ErrorKind::BrokenPipe`] in its source says that nobody reads any more.
+/// Why a stream cannot be written. [`io::ErrorKind::BrokenPipe`] as its source means that the
+/// reader has disconnected.
 fn cannot_write(name: &Path, error: io::Error) -> Error {
     let problem = match error.kind() {
         io::ErrorKind::BrokenPipe => "its reader has closed it",
@@ -209,7 +212,7 @@ fn cannot_write(name: &Path, error: io::Error) -> Error {
     Error::output_from(name, problem, error)
 }
 
-/// Whether an error says that whoever read our output has had enough.
+/// Whether an error means that the reader of our output has disconnected.
 pub fn reader_is_gone(error: &Error) -> bool {
     let Error::Output { source: Some(cause), .. } = error else { return false };
     cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)

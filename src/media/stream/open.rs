@@ -1,4 +1,4 @@
-//! What the command line names, as streams.
+//! Opens the streams that are named on the command line.
 
 use std::fs::File;
 use std::io::{Read, stdin, stdout};
@@ -22,23 +22,23 @@ use crate::media::source::{ends_in_slash, images};
 use crate::media::still::Limits;
 use crate::media::{self, Format, still};
 
-/// Frames per second of a stream that does not say.
+/// Default frame rate of a stream that does not specify one.
 const USUAL_RATE: Rate = Rate::of(25);
 
-/// How files of moving frames are named that ffmpeg reads and writes.
+/// Extensions of the video files that ffmpeg reads and writes.
 const CONTAINERS: [&str; 18] = [
     "mp4", "m4v", "mkv", "mov", "avi", "webm", "ts", "m2ts", "mts", "mpg", "mpeg", "flv", "wmv", "ogv", "mjpeg",
     "h264", "hevc", "3gp",
 ];
 
-/// How files of raw frames are named.
+/// Extensions of files with raw frames.
 const RAW: [&str; 10] = ["raw", "yuv", "i420", "nv12", "yuyv", "rgb", "bgr", "rgb24", "bgr24", "gray"];
 
 fn is_standard(path: &Path) -> bool {
     path == Path::new("-")
 }
 
-/// Whether a path is a V4L2 device: a character device of the kernel's number for them.
+/// Whether a path is a V4L2 device, by the major number of the character device.
 fn is_camera(path: &Path) -> bool {
     const VIDEO4LINUX: u32 = 81;
     let found = path.metadata();
@@ -55,23 +55,24 @@ fn begins_as_y4m(path: &Path) -> bool {
     path.is_file() && File::open(path).is_ok_and(|mut file| file.read_exact(&mut start).is_ok()) && start == MAGIC
 }
 
-/// Whether a source is moving frames: standard input, a URL, a device, y4m, or a container of which ffmpeg knows.
+/// Whether a source is video: standard input, a URL, a device, y4m, or a container for ffmpeg.
 pub fn is_source(path: &Path) -> bool {
     let is_pipe = path.metadata().is_ok_and(|found| found.file_type().is_fifo());
     let is_named = is_standard(path) || is_url(path) || has_extension(path, &CONTAINERS);
     is_named || is_pipe || is_camera(path) || begins_as_y4m(path)
 }
 
-/// Whether a sink is for moving frames: standard output, y4m, raw frames, or a container.
+/// Whether a sink is video: standard output, y4m, raw frames, or a container.
 pub fn is_sink(path: &Path) -> bool {
     is_standard(path) || has_extension(path, &["y4m", "yuv", "raw"]) || has_extension(path, &CONTAINERS)
 }
 
-/// Opens the one stream that `sources` name: a stream, or frame files and folders one after the other, each within `limits`. `wish` is for
-/// cameras; where it names a format, anything else is raw frames, and it has to be whole.
+/// Opens the one stream that `sources` name: a stream, or image files and folders in sequence,
+/// each within `limits`. `wish` is for cameras. If it names a format, other sources are read as
+/// raw frames, and it must also give the size.
 ///
 /// # Errors
-/// [`Error::Input`] for what cannot be read as one, [`Error::Usage`] for several streams.
+/// [`Error::Input`] for a source that cannot be read, [`Error::Usage`] for several streams.
 pub fn open(
     sources: &[PathBuf],
     wish: CameraRequest,
@@ -131,16 +132,17 @@ fn sequence(sources: &[PathBuf], interpretation: FormatOverrides, limits: Limits
     Ok(Box::new(SequenceSource::open(images(sources)?, rate, limits)?))
 }
 
-/// Standard input as a file: without the buffer and the lock of the standard library's.
+/// Standard input as a file, without the buffer and lock of the standard library.
 fn standard_input() -> Result<File> {
     let owned = stdin().as_fd().try_clone_to_owned();
     owned.map(File::from).map_err(|error| Error::input_from("standard input", "it is not open", error))
 }
 
-/// What was read of standard input so as to see what it is.
+/// The first bytes of standard input, which were read to detect its format.
 static HEAD: OnceLock<Vec<u8>> = OnceLock::new();
 
-/// Whether standard input begins as a frame file. Waits for its first bytes, which whoever reads it afterwards gets, too.
+/// Whether standard input is an image file. Waits for its first bytes, which later readers get,
+/// too.
 ///
 /// # Errors
 /// [`Error::Input`] when it cannot be read.
@@ -154,17 +156,17 @@ pub fn standard_input_is_image() -> Result<bool> {
     Ok(HEAD.get().is_some_and(|head| Format::from_content(head).is_some()))
 }
 
-/// The format of the frame that comes through standard input.
+/// The format of the image on standard input.
 ///
 /// # Errors
-/// [`Error::Input`] when none does.
+/// [`Error::Input`] when it is not an image.
 pub fn standard_input_format() -> Result<Format> {
     standard_input_is_image()?;
     let format = HEAD.get().and_then(|head| Format::from_content(head));
     format.ok_or_else(|| Error::input("standard input", "it does not begin as a frame file"))
 }
 
-/// All of standard input.
+/// All of standard input, including its first bytes.
 ///
 /// # Errors
 /// [`Error::Input`] when it is not open.
@@ -177,24 +179,24 @@ fn standard_output() -> Result<File> {
     owned.map(File::from).map_err(|error| Error::output_from("standard output", "it is not open", error))
 }
 
-/// What is to be made of a stream.
+/// The format in which a stream is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SinkFormat {
     /// A y4m stream.
     Y4m,
     /// Raw frames.
     Raw,
-    /// Frame files in a folder.
+    /// Image files in a folder.
     ImageSequence(Format),
-    /// Whatever ffmpeg makes of the name.
+    /// A container that ffmpeg writes, by file extension.
     Container,
 }
 
 impl SinkFormat {
-    /// What `path` is to be written as, unless `asked` says so.
+    /// The format for `path`, unless `asked` gives one.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a name that is no stream's.
+    /// [`Error::Usage`] for an unknown extension.
     pub fn choose(path: &Path, asked: Option<Self>) -> Result<Self> {
         let folder = path.is_dir() || ends_in_slash(path);
         let one_file = |format: Format| {
@@ -222,7 +224,7 @@ impl SinkFormat {
         }
     }
 
-    /// What the frames of a sink are like that loses nothing of `video` that it could keep.
+    /// The format of frames that this sink can hold with the least loss from `video`.
     pub fn video_for(self, video: &VideoFormat) -> VideoFormat {
         match self {
             Self::Raw => video.clone(),
@@ -232,7 +234,7 @@ impl SinkFormat {
                 let color = &mut result.color;
                 let usual = Matrix::usual(video.height);
                 if video.format.chroma().is_none() {
-                    // RGB of full range becomes YCbCr as everybody expects it.
+                    // Converts full-range RGB to YCbCr in the usual limited range.
                     color.full_range = false;
                     if color.said_by != SaidBy::Caller {
                         (color.matrix, color.said_by) = (usual, SaidBy::Source);
@@ -241,7 +243,7 @@ impl SinkFormat {
                     && color.said_by != SaidBy::Caller
                     && matches!(color.matrix, Matrix::Bt601 | Matrix::Bt709)
                 {
-                    // y4m cannot say it, and this is what its readers take it for.
+                    // y4m cannot specify the matrix, and this is its readers' default.
                     color.matrix = usual;
                 }
                 result
@@ -249,7 +251,7 @@ impl SinkFormat {
         }
     }
 
-    /// What of `source` is lost on the way to a sink whose frames are as `result` describes them, a sentence each.
+    /// What is lost of `source` in a sink with frames of format `result`, one sentence each.
     pub fn losses(self, source: &VideoFormat, result: &VideoFormat) -> Vec<String> {
         let mut losses = Vec::new();
         if source.alpha {
@@ -279,7 +281,8 @@ impl SinkFormat {
         losses
     }
 
-    /// Opens the sink. `video` is as [`video_for`](Self::video_for) says, and frames come from `origin`.
+    /// Opens the sink. `video` is the result of [`video_for`](Self::video_for), and frames come
+    /// from `origin`.
     ///
     /// # Errors
     /// [`Error::Output`] when it cannot be written.
@@ -303,7 +306,7 @@ impl SinkFormat {
     }
 }
 
-/// Whether there is something that takes bytes and is no file: a named pipe, `/dev/null`.
+/// Whether the path exists and is no file: a named pipe or a device such as `/dev/null`.
 fn is_pipe(path: &Path) -> bool {
     path.metadata().is_ok_and(|found| found.file_type().is_fifo() || found.file_type().is_char_device())
 }

@@ -1,4 +1,5 @@
-//! Streams into a pipe: standard output, or one with a name, where readers come and go.
+//! Streams into a pipe: standard output, or a named pipe, whose readers may disconnect and
+//! reconnect.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -12,31 +13,33 @@ use super::{Sink, VideoFrame, reader_is_gone};
 use crate::error::{Error, Result};
 use crate::media::still;
 
-/// A stream into a pipe. What comes live into a named one is for whoever reads it at the time: it begins anew for each reader.
+/// A stream into a pipe. Live frames into a named pipe go to the current reader; the stream starts
+/// again for each reader.
 pub struct PipeSink {
     name: PathBuf,
     framing: Framing,
     video: VideoFormat,
-    /// Whether another reader may come.
+    /// Whether another reader may connect.
     again: bool,
-    /// Whether another program is at its end, and no file.
+    /// Whether the other end is a program and not a file.
     has_reader: bool,
     reader: Option<PlainSink<File>>,
 }
 
 impl PipeSink {
-    /// Into the pipe, or the character device, at `path`, which is opened when somebody reads it. `live` says that frames
-    /// come when they are taken.
+    /// A stream into the pipe or character device at `path`, which is opened when a reader
+    /// connects. `live` says that frames arrive as they are captured.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a format that y4m does not have, [`Error::Output`] for a link that another user may have put there.
+    /// [`Error::Usage`] for a format that y4m does not support, [`Error::Output`] for a link that
+    /// another user may have created.
     pub fn named(path: &Path, framing: Framing, video: &VideoFormat, live: bool) -> Result<Self> {
         framing.check(video)?;
         still::check_links(path)?;
         Ok(Self { name: path.into(), framing, video: video.clone(), again: live, has_reader: true, reader: None })
     }
 
-    /// Into a pipe, or a file, that is open. `name` stands for it in messages.
+    /// A stream into an open pipe or file. `name` identifies it in messages.
     ///
     /// # Errors
     /// As for [`PlainSink::create`].
@@ -46,16 +49,16 @@ impl PipeSink {
         Ok(Self { name: name.into(), framing, video: video.clone(), again: false, has_reader, reader })
     }
 
-    /// Looks whether somebody reads by now.
+    /// Checks whether a reader has connected.
     fn find_reader(&mut self) -> Result<()> {
         let cannot = |error: Errno| Error::output_from(&self.name, "it cannot be opened", error);
-        // Without waiting, which nothing but a reader could end.
+        // Opens without blocking, since only a reader could end the wait.
         let file = match open(&self.name, OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()) {
             Ok(file) => file,
             Err(Errno::NXIO) => return Ok(()),
             Err(error) => return Err(cannot(error)),
         };
-        // Frames are written whole, however long that takes.
+        // Frames are written completely, however long that takes.
         fcntl_setfl(&file, OFlags::empty()).map_err(cannot)?;
         match PlainSink::create(&self.name, File::from(file), self.framing, &self.video) {
             Ok(reader) => self.reader = Some(reader),

@@ -1,4 +1,4 @@
-//! What a file says of its frames: the tags of its container, asked of ffprobe.
+//! Properties of a file's frames, from the tags of its container, as reported by ffprobe.
 
 use std::path::Path;
 use std::process::Command;
@@ -11,37 +11,39 @@ use super::program::output;
 use super::video::{CodePoint, Matrix, Rate, SaidBy, Scan, Siting, VideoFormat};
 use crate::error::{Error, Result};
 
-/// What ffprobe says of a file. What it does not say is none.
+/// The answer of ffprobe about a file. Missing properties are `None`.
 #[derive(Debug, Default)]
 pub(super) struct Probe {
     stream: Value,
-    /// When the file begins, in seconds: with the first of its frames and its sound.
+    /// Start time of the file in seconds: that of the first frame or sound.
     start: f64,
-    /// How long it says that it is, in seconds.
+    /// Duration in seconds.
     lasts: Option<f64>,
-    /// Whether that stands in the file, and is not what ffprobe found.
+    /// Whether the file declares the duration, rather than ffprobe estimating it.
     is_declared: bool,
 }
 
-/// What ffprobe calls containers that declare how long they are; of others it takes what it finds, or guesses.
+/// ffprobe's names of containers that declare their duration; for others, ffprobe measures or
+/// estimates it.
 const DECLARING: [&str; 8] = ["avi", "asf", "flv", "gif", "ivf", "matroska", "mov", "mxf"];
 
-/// How much of a file is looked at for whether its frames come at an even pace, as ffprobe has it: a minute.
+/// The part of a file that is examined for a variable frame rate, in ffprobe's syntax: one minute.
 const EXAMINED: &str = "%+60";
 
-/// Whether frames that are shown at these times come at no even pace: more than one in a hundred is a quarter of a frame late or early.
+/// Whether frames with these presentation times have a variable rate: more than 1 in 100 is off by
+/// over a quarter of a frame.
 fn is_uneven(times: &[f64]) -> bool {
     let mut gaps: Vec<f64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
     gaps.sort_by(f64::total_cmp);
     let Some(middle) = gaps.get(gaps.len() / 2).copied() else { return false };
-    // Containers count milliseconds, and some count fewer.
+    // Containers round times to milliseconds, some more coarsely.
     let is_off = |gap: &&f64| (**gap - middle).abs() > (0.25 * middle).max(0.003);
     100 * gaps.iter().filter(is_off).count() > gaps.len()
 }
 
 impl Probe {
-    /// Asks about the file or URL that `name` is to ffmpeg. Where nothing can be found out there is nothing in it: why, ffmpeg
-    /// says better.
+    /// Probes a file or URL, named as for ffmpeg. The result is empty on failure; ffmpeg gives
+    /// better error messages.
     pub(super) fn of(name: &Path) -> Self {
         let mut command = Command::new("ffprobe");
         command.args(["-v", "quiet", "-of", "json", "-show_format", "-show_streams", "-select_streams", "V:0"]);
@@ -55,7 +57,8 @@ impl Probe {
         Self { stream: said.pointer_mut("/streams/0").map(Value::take).unwrap_or_default(), start, lasts, is_declared }
     }
 
-    /// Whether the frames of a file come at no even pace, by the first of them: so that each has to keep its time.
+    /// Whether the frame rate of a file is variable, judged by its first frames, so that each must
+    /// keep its time.
     pub(super) fn is_uneven(name: &Path) -> bool {
         let mut command = Command::new("ffprobe");
         command.args(["-v", "quiet", "-of", "csv=p=0", "-select_streams", "V:0", "-read_intervals", EXAMINED]);
@@ -67,8 +70,8 @@ impl Probe {
         is_uneven(&times)
     }
 
-    /// Whether the last of what the file holds, frames and sound, is over before the file says that it is. Reads all of it, and
-    /// decodes nothing.
+    /// Whether all frames and sound end before the declared end of the file. Reads the whole file
+    /// without decoding.
     pub(super) fn ends_early(&self, name: &Path) -> bool {
         let Some(lasts) = self.lasts.filter(|_| self.is_declared) else { return false };
         let mut command = Command::new("ffprobe");
@@ -82,7 +85,7 @@ impl Probe {
             Some(shown.or(decoded)? + duration.unwrap_or_default())
         });
         let end = ends.fold(f64::NEG_INFINITY, f64::max);
-        // Padding of sound, rounding, and a last frame of which nobody knows how long it is shown.
+        // Allows for padding of sound, rounding, and the unknown duration of the last frame.
         let tolerance = 0.3 + 0.02 * lasts + 2.0 / self.rate("avg_frame_rate").map_or(25.0, Rate::per_second).max(1.0);
         packets.status.success() && end > f64::NEG_INFINITY && end - self.start + tolerance < lasts
     }
@@ -95,7 +98,7 @@ impl Probe {
         self.stream[key].as_u64().and_then(|number| usize::try_from(number).ok())
     }
 
-    /// How many frames its container says that it has.
+    /// The number of frames that the container declares.
     pub(super) fn frames(&self) -> Option<u64> {
         let counted = self.text("nb_frames").parse().ok().filter(|count| *count > 0);
         let by_time = || {
@@ -109,12 +112,12 @@ impl Probe {
         self.text(key).parse().ok()
     }
 
-    /// How its samples lie in memory, as ffmpeg names it.
+    /// The pixel format, as ffmpeg names it.
     fn format(&self) -> &str {
         self.text("pix_fmt")
     }
 
-    /// Bits of a sample, where its frames are red, green and blue.
+    /// Bits per sample, if the frames are RGB.
     pub(super) fn bits_of_rgb(&self) -> Option<u32> {
         let format = self.format();
         let is_rgb = ["rgb", "bgr", "gbr", "0rgb", "0bgr", "argb", "abgr", "x2rgb", "x2bgr", "pal8"];
@@ -127,7 +130,7 @@ impl Probe {
         Some(if deep { 16 } else { 8 })
     }
 
-    /// Width and height of its frames when they are upright.
+    /// Width and height of upright frames.
     pub(super) fn size(&self) -> Option<[usize; 2]> {
         let [width, height] = [self.number("width")?, self.number("height")?];
         let quarters = self.stream["side_data_list"]
@@ -146,19 +149,20 @@ impl Probe {
             })
     }
 
-    /// How many frames per second it has: on average, where they come at no even pace.
+    /// The frame rate: the average if it is variable.
     fn pace(&self) -> Option<Rate> {
         let (base, average) = (self.rate("r_frame_rate")?, self.rate("avg_frame_rate")?);
-        // The average of few frames is not exact; that of fields counts half.
+        // The average over few frames is not exact; that over fields may be half.
         let uneven = (base.per_second() / average.per_second() - 1.0).abs();
         Some(if uneven > 0.02 { average } else { base })
     }
 
-    /// Puts what the file says into `video`, which is what its frames are like as they come from ffmpeg, and then what the caller
-    /// knows better.
+    /// Applies the file's properties to `video`, which describes the frames from ffmpeg, and then
+    /// the caller's overrides.
     ///
     /// # Errors
-    /// [`Error::Input`] for colour of which we cannot make red, green and blue, unless the caller says its matrix.
+    /// [`Error::Input`] for colour that cannot be converted to RGB, unless the caller gives its
+    /// matrix.
     pub(super) fn describe(&self, name: &Path, known: FormatOverrides, video: &mut VideoFormat) -> Result<()> {
         let is_rgb = video.format.chroma().is_none();
         let color = &mut video.color;
@@ -214,7 +218,7 @@ mod tests {
     use super::is_uneven;
 
     #[test]
-    fn a_pace_is_even_up_to_rounding_and_a_rare_gap() {
+    fn tolerates_rounding_and_rare_gaps_in_a_constant_rate() {
         let even = |rate: f64| (0..200).map(|i| (1000.0 * f64::from(i) / rate).round() / 1000.0).collect::<Vec<_>>();
         for rate in [5.0, 23.976, 29.97, 60.0, 120.0] {
             assert!(!is_uneven(&even(rate)), "{rate}");

@@ -1,4 +1,4 @@
-//! Running ffmpeg and ffprobe, and what they say.
+//! Runs ffmpeg and ffprobe, and reads their messages.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Output, Stdio};
@@ -8,20 +8,21 @@ use std::time::Duration;
 
 use crate::machine::process::spawn;
 
-/// An output of ffmpeg's by which it says when each frame is shown, one number in milliseconds a line, before it gives the frame.
+/// An output of ffmpeg that reports the presentation time of each frame before the frame, in
+/// milliseconds, one per line.
 pub(super) const TIMES: [&str; 7] =
     ["-c:v", "wrapped_avframe", "-flush_packets", "1", "-f", "mkvtimestamp_v2", "pipe:2"];
 
-/// A frame that is there and of which no time is said for so long has none.
+/// How long to wait for the time of a frame; after that it has none.
 const TIME_LIMIT: Duration = Duration::from_secs(5);
 
-/// As much of what ffmpeg complains of as is passed on.
+/// Maximum length in bytes of ffmpeg's messages that are passed on.
 const WORDS: usize = 600;
 
-/// No line is longer.
+/// Maximum length of a line.
 const LONGEST_LINE: u64 = 4096;
 
-/// What ffmpeg says of frames that are damaged or not there, whether it goes on or not.
+/// Messages of ffmpeg about damaged or missing frames, whether it goes on or not.
 const DAMAGE: [&str; 19] = [
     "corrupt input packet",
     "corrupt decoded frame",
@@ -41,19 +42,20 @@ const DAMAGE: [&str; 19] = [
     "ff asf",
     "invalid block label",
     "LZW decode failed",
-    // Files of a playlist.
+    // Entries of a playlist.
     "Impossible to open",
     "Failed to open segment",
 ];
 
-/// What it says of a file that is shorter than it declares.
+/// Messages about a file that is shorter than it declares.
 const CUT_OFF: [&str; 4] =
     ["partial file", "ended prematurely", "Stream ends prematurely", "exceeds containing master element"];
 
-/// What it says where not all could be written, which some of its versions and containers pass over.
+/// Messages about incomplete output, after which some versions of ffmpeg succeed for some
+/// containers.
 const UNWRITTEN: [&str; 2] = ["Error writing trailer", "Error closing file"];
 
-/// A running ffmpeg, which is killed when this is dropped.
+/// A running ffmpeg, which is killed on drop.
 pub(super) struct Program {
     pub(super) child: Child,
     said: Arc<Mutex<Said>>,
@@ -61,21 +63,22 @@ pub(super) struct Program {
     listener: Option<thread::JoinHandle<()>>,
 }
 
-/// What ffmpeg said.
+/// The messages of ffmpeg.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Said {
-    /// Its complaints, one after the other.
+    /// Its error messages, joined.
     pub(super) errors: String,
-    /// The first words on damage, if any.
+    /// The first message about damage, if any.
     pub(super) damage: Option<String>,
-    /// Whether they are that the file is shorter than it declares.
+    /// Whether that says that the file is shorter than it declares.
     pub(super) is_cut: bool,
-    /// Whether not all could be written.
+    /// Whether the output is incomplete.
     is_unwritten: bool,
 }
 
 impl Said {
-    /// Takes one line, which begins with who speaks and how grave it is: `[h264 @ 0x5577] [error] overread 6`.
+    /// Reads one line, which begins with its origin and level: `[h264 @ 0x5577] [error] overread
+    /// 6`.
     fn take(&mut self, line: &str) {
         let line = line.trim();
         let (level, words) = ["[panic]", "[fatal]", "[error]", "[warning]"]
@@ -91,7 +94,7 @@ impl Said {
         if level == "[warning]" || words.is_empty() {
             return;
         }
-        // The first complaint is the cause of those that follow.
+        // The first errors are the cause of those that follow.
         if self.errors.len() < WORDS {
             let separator = if self.errors.is_empty() { "" } else { "; " };
             self.errors.extend(separator.chars().chain(words.chars().take(WORDS)));
@@ -105,7 +108,8 @@ impl Program {
         Self::begin(command, false)
     }
 
-    /// Starts an ffmpeg that reads from this process: when that ends, it finishes its file with what came, and ends too.
+    /// Starts an ffmpeg that reads from this process. When this process ends, it finishes its file
+    /// with what it has and ends.
     pub(super) fn start_reader(command: Command) -> std::io::Result<Self> {
         Self::begin(command, true)
     }
@@ -124,7 +128,7 @@ impl Program {
                     let text = String::from_utf8_lossy(&line);
                     match text.trim().parse().map(Duration::from_millis) {
                         Ok(shown) => drop(time.send(shown)),
-                        // What stands above the times.
+                        // The header above the times.
                         Err(_) if text.starts_with('#') => {}
                         Err(_) => said.lock().unwrap_or_else(PoisonError::into_inner).take(&text),
                     }
@@ -135,12 +139,14 @@ impl Program {
         Ok(Self { child, said, times, listener })
     }
 
-    /// When the next frame is shown, where ffmpeg was told to say that by [`TIMES`]; none where it says so no more.
+    /// Presentation time of the next frame, if ffmpeg reports it by [`TIMES`]; `None` when it no
+    /// longer does.
     pub(super) fn next_time(&self) -> Option<Duration> {
         self.times.recv_timeout(TIME_LIMIT).ok()
     }
 
-    /// Waits for the end, and returns what ffmpeg complained of if it failed; or else what it said all the same.
+    /// Waits for the end. Returns the error messages if ffmpeg failed, and otherwise all that it
+    /// reported.
     pub(super) fn end(&mut self) -> Result<Said, String> {
         let status = self.child.wait();
         if let Some(listener) = self.listener.take() {
@@ -158,23 +164,24 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // One that has ended already does not mind.
+        // This has no effect if it has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// The level of logging that [`Program`] reads: each line names its own, from warnings on.
+/// The log level that [`Program`] reads: from warnings on, with the level in each line.
 pub(super) const LOG_LEVEL: &str = "level+warning";
 
-/// ffmpeg without questions, with this level of logging.
+/// ffmpeg without interaction, at this log level.
 pub(in crate::media) fn ffmpeg(log_level: &str) -> Command {
     let mut command = Command::new("ffmpeg");
     command.args(["-nostdin", "-hide_banner", "-loglevel", log_level]);
     command
 }
 
-/// Runs a program to its end, for what it prints; it takes no input, and ends when this process does.
+/// Runs a program to its end and returns its output. It has no input and is killed when this
+/// process ends.
 pub(in crate::media) fn output(mut command: Command) -> std::io::Result<Output> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     spawn(command, false)?.wait_with_output()
@@ -185,7 +192,7 @@ mod tests {
     use super::{Said, WORDS};
 
     #[test]
-    fn complaints_are_kept_and_damage_is_seen_among_warnings() {
+    fn keeps_errors_and_detects_damage_among_warnings() {
         let mut said = Said::default();
         said.take("[swscaler @ 0x55] [warning] deprecated pixel format used, make sure you did set range correctly\n");
         assert_eq!(said, Said::default());

@@ -1,4 +1,4 @@
-//! Frames one after the other, with nothing between them.
+//! Raw frames, one after the other without headers.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use super::y4m::fill;
 use super::{ReadOutcome, Source, VideoFrame, check_size};
 use crate::error::{Error, Result};
 
-/// A stream of raw frames from anything that can be read.
+/// A stream of raw frames from any reader.
 pub struct RawSource<R> {
     name: PathBuf,
     reader: R,
@@ -18,7 +18,7 @@ pub struct RawSource<R> {
 }
 
 impl<R: Read + Send> RawSource<R> {
-    /// Frames that are as `video` says. `name` stands for the stream in messages.
+    /// Frames of format `video`. `name` identifies the stream in messages.
     ///
     /// # Errors
     /// [`Error::Input`] for frames that are too large.
@@ -66,7 +66,7 @@ mod tests {
     use std::path::Path;
 
     #[test]
-    fn frames_follow_each_other_and_a_rest_is_no_frame() {
+    fn reads_consecutive_frames_and_rejects_a_partial_one() {
         let video = VideoFormat::new(2, 1, Rate::of(10), PixelFormat::RGB24);
         let mut source = RawSource::new(Path::new("test"), b"abcdefghijklmn".as_slice(), video).unwrap();
         let mut frame = VideoFrame::default();

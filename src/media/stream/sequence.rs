@@ -1,4 +1,4 @@
-//! Frame files as a stream, and a stream as frame files.
+//! Image sequences: image files as a stream, and a stream as image files.
 
 use std::path::{Path, PathBuf};
 
@@ -10,10 +10,10 @@ use crate::error::{Error, Result};
 use crate::media::still::{self, Limits, Options};
 use crate::media::{Format, Image, Metadata, Samples};
 
-/// Frame files, one after the other. All are of the first one's size and kind; transparency is not shown.
+/// A sequence of image files, all of the size and kind of the first; transparency is dropped.
 pub struct SequenceSource {
     files: std::vec::IntoIter<PathBuf>,
-    /// The first frame, which is read when the source is opened.
+    /// The first image, which is read when the source is opened.
     first: Option<Image>,
     video: VideoFormat,
     limits: Limits,
@@ -21,10 +21,10 @@ pub struct SequenceSource {
 }
 
 impl SequenceSource {
-    /// The frames in `files`, so many a second.
+    /// The images in `files`, at this frame rate.
     ///
     /// # Errors
-    /// [`Error::Input`] when there is none or the first cannot be read.
+    /// [`Error::Input`] when there are no files or the first cannot be read.
     pub fn open(files: Vec<PathBuf>, rate: Rate, limits: Limits) -> Result<Self> {
         let Some(path) = files.first() else {
             return Err(Error::usage("no frame is given; name a file or a folder"));
@@ -36,7 +36,7 @@ impl SequenceSource {
     }
 }
 
-/// Samples of frame files have the full range.
+/// Image files have full range.
 fn full_range(mut video: VideoFormat) -> VideoFormat {
     video.color.full_range = true;
     video
@@ -99,7 +99,7 @@ fn with_cause(error: &Error) -> String {
     }
 }
 
-/// Numbered frame files in a folder: `000001.png`, ... Each appears whole or not at all.
+/// Numbered image files in a folder: `000001.png`, ... Each appears only when complete.
 pub struct SequenceSink {
     folder: PathBuf,
     format: Format,
@@ -110,7 +110,7 @@ pub struct SequenceSink {
 }
 
 impl SequenceSink {
-    /// What frames have to be like to be written by [`create`](Self::create), as close as possible to `video`.
+    /// The frame format that [`create`](Self::create) accepts, as close as possible to `video`.
     pub fn video_for(video: &VideoFormat, format: Format) -> VideoFormat {
         let deep = video.format.bits() > 8 && matches!(format, Format::Png | Format::Tiff);
         let bits = if deep { 16 } else { 8 };
@@ -121,11 +121,11 @@ impl SequenceSink {
         full_range(VideoFormat { format, ..video.clone() })
     }
 
-    /// Frames into `folder`, which is created where it is missing.
+    /// Writes frames into `folder`, which is created if missing.
     ///
     /// # Errors
-    /// [`Error::Output`] when there can be no such folder; [`Error::Usage`] for frames that are not as
-    /// [`video_for`](Self::video_for) says.
+    /// [`Error::Output`] when the folder cannot be created; [`Error::Usage`] for frames of another
+    /// format than [`video_for`](Self::video_for).
     pub fn create(folder: &Path, format: Format, options: Options, video: VideoFormat) -> Result<Self> {
         if video != Self::video_for(&video, format) {
             return Err(Error::usage(format!("frame files hold grey or RGB, these are {}", video.format)));

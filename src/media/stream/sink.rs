@@ -1,4 +1,4 @@
-//! Streams into anything that can be written.
+//! Streams into any writer.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -9,25 +9,25 @@ use super::video::VideoFormat;
 use super::{Sink, VideoFrame, cannot_write, matroska, y4m};
 use crate::error::{Error, Result};
 
-/// What stands around the frames of a stream.
+/// The framing of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framing {
     /// A header, and a line before each frame.
     Y4m,
-    /// Nothing.
+    /// No framing.
     Raw,
-    /// Matroska, in which each frame is shown when it is written: for frames that come when they are taken. Time is that of a
-    /// clock that nobody sets.
+    /// Matroska with the time of writing as presentation time, for live frames. Times come from a
+    /// monotonic clock.
     Live,
-    /// Matroska, in which each frame is shown at its own time.
+    /// Matroska with the presentation time of each frame.
     Timed,
 }
 
 impl Framing {
-    /// Whether frames can be framed so.
+    /// Checks whether the framing supports the format.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a format that y4m does not have.
+    /// [`Error::Usage`] for a format that y4m does not support.
     pub(super) fn check(self, video: &VideoFormat) -> Result<()> {
         match video.format {
             PixelFormat::Planar { .. } => Ok(()),
@@ -43,15 +43,17 @@ pub struct PlainSink<W> {
     framing: Framing,
     video: VideoFormat,
     name: PathBuf,
-    /// When the first frame was written, and at how many milliseconds from then on the last is shown.
+    /// When the first frame was written, and the presentation time of the last in milliseconds
+    /// since then.
     clock: Option<(Instant, u64)>,
 }
 
 impl<W: Output> PlainSink<W> {
-    /// Writes the header, where there is one. `name` stands for the stream in messages.
+    /// Writes the header, if there is one. `name` identifies the stream in messages.
     ///
     /// # Errors
-    /// [`Error::Output`] when it cannot be written, [`Error::Usage`] for a format that y4m does not have.
+    /// [`Error::Output`] when it cannot be written, [`Error::Usage`] for a format that y4m does
+    /// not support.
     pub fn create(name: &Path, mut output: W, framing: Framing, video: &VideoFormat) -> Result<Self> {
         framing.check(video)?;
         let header = match framing {
@@ -91,7 +93,7 @@ impl<W: Output> Sink for PlainSink<W> {
 
     fn finish(&mut self) -> Result<()> {
         self.output.complete().map_err(|error| match error.kind() {
-            // Only now, when it was to be kept.
+            // The error occurred only when the file was completed.
             std::io::ErrorKind::StorageFull => {
                 let problem = "the disk is full, and nothing is kept; free some space and try again";
                 Error::output_from(&self.name, problem, error)
@@ -107,7 +109,7 @@ mod tests {
     use crate::media::stream::{Chroma, PartFile, PixelFormat, Rate, Sink, VideoFormat, VideoFrame};
 
     #[test]
-    fn a_file_appears_when_it_is_complete_and_holds_whole_frames() {
+    fn creates_the_file_when_complete_with_whole_frames_only() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.y4m");
         let video = VideoFormat::new(2, 2, Rate::of(25), PixelFormat::planar(Chroma::Mono, 8));

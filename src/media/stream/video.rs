@@ -1,4 +1,4 @@
-//! What all frames of a stream have in common.
+//! The format that all frames of a stream share.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,34 +6,36 @@ use std::time::Duration;
 
 use super::format::PixelFormat;
 
-/// What all frames of a stream have in common.
+/// The format that all frames of a stream share.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VideoFormat {
-    /// Pixels of a row.
+    /// Width in pixels.
     pub width: usize,
-    /// Rows.
+    /// Height in pixels.
     pub height: usize,
     /// Frames per second.
     pub rate: Rate,
-    /// How the samples lie in memory.
+    /// The layout of samples in memory.
     pub format: PixelFormat,
-    /// What the samples mean.
+    /// The meaning of the samples.
     pub color: Color,
-    /// In what order the rows of a frame were taken.
+    /// Progressive or interlaced, with the order of fields.
     pub scan: Scan,
-    /// Width and height of a pixel as it is shown, as a fraction; none where the source does not say.
+    /// Pixel aspect ratio as a fraction, width to height; `None` where the source does not specify
+    /// it.
     pub aspect: Option<[u32; 2]>,
-    /// When the first frame is shown, counted from the beginning of the file that it comes from, where sound may begin sooner.
+    /// Presentation time of the first frame, from the beginning of its file, where sound may begin
+    /// earlier.
     pub delay: Duration,
-    /// Whether the source has transparency, which frames of a stream do not hold.
+    /// Whether the source has transparency, which video frames do not hold.
     pub alpha: bool,
-    /// What a y4m header says beside that; it travels untouched.
+    /// Further parameters of a y4m header, which are passed through.
     pub tags: Vec<String>,
 }
 
 impl VideoFormat {
-    /// Progressive frames with samples as `format` usually has them. They are upright: a source turns them where its file
-    /// says so.
+    /// Progressive frames with the usual colour for `format`. Frames are upright: a source rotates
+    /// them where its file says so.
     pub fn new(width: usize, height: usize, rate: Rate, format: PixelFormat) -> Self {
         Self {
             width,
@@ -49,18 +51,18 @@ impl VideoFormat {
         }
     }
 
-    /// Bytes of one frame.
+    /// Bytes per frame.
     pub fn bytes(&self) -> usize {
         self.format.bytes(self.width, self.height)
     }
 }
 
-/// Frames per second, as a fraction.
+/// Frame rate as a fraction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
     /// Frames ...
     pub frames: u32,
-    /// ... in so many seconds.
+    /// ... per this many seconds.
     pub seconds: u32,
 }
 
@@ -70,7 +72,7 @@ impl Rate {
         Self { frames, seconds: 1 }
     }
 
-    /// When frame `index` is due, counted from the first.
+    /// Presentation time of frame `index`, relative to the first.
     pub fn time_of(self, index: u64) -> Duration {
         Duration::from_secs_f64(index as f64 * f64::from(self.seconds) / f64::from(self.frames.max(1)))
     }
@@ -101,7 +103,7 @@ impl FromStr for Rate {
             return Ok(Self::of(frames));
         }
         let rate: f64 = text.parse().map_err(|_| EXPECTED)?;
-        // 29.97 and its like are of 1001 seconds.
+        // NTSC rates such as 29.97 have a denominator of 1001.
         let ntsc = (rate * 1.001).round();
         match rate {
             rate if !(0.001..=100_000.0).contains(&rate) => Err(EXPECTED),
@@ -113,47 +115,47 @@ impl FromStr for Rate {
     }
 }
 
-/// In what order the rows of a frame were taken.
+/// Progressive or interlaced, with the order of fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scan {
-    /// All at once.
+    /// All rows at once.
     Progressive,
-    /// Every second row, from the first on, and then those between: two fields.
+    /// Two fields: the odd rows, counted from 1, and then the even ones.
     TopFirst,
-    /// Every second row, from the second on, and then those between.
+    /// Two fields: the even rows, counted from 1, and then the odd ones.
     BottomFirst,
-    /// One or the other, as each frame says.
+    /// Each frame says which.
     Mixed,
 }
 
 impl Scan {
-    /// Whether each frame is two fields.
+    /// Whether each frame consists of two fields.
     pub fn has_fields(self) -> bool {
         matches!(self, Self::TopFirst | Self::BottomFirst)
     }
 }
 
-/// What samples mean.
+/// The meaning of samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Color {
-    /// How luma and chroma come from red, green and blue; of no account for those themselves.
+    /// The matrix from red, green and blue to luma and chroma; ignored for RGB.
     pub matrix: Matrix,
-    /// Who says so.
+    /// Where the matrix comes from.
     pub said_by: SaidBy,
-    /// Which red, green, blue and white are meant.
+    /// The chromaticities of red, green, blue and white.
     pub primaries: CodePoint,
-    /// How much light a value stands for.
+    /// The transfer characteristics.
     pub transfer: CodePoint,
-    /// Whether black and white are the ends of the samples' range. Otherwise, for 8 bits, luma has 16 to 235 and chroma 16 to
-    /// 240 (ITU-R BT.601-7, section 2.5.3).
+    /// Whether black and white are the ends of the sample range. Otherwise, for 8 bits, luma has
+    /// 16 to 235 and chroma 16 to 240 (ITU-R BT.601-7, section 2.5.3).
     pub full_range: bool,
-    /// Where chroma samples lie.
+    /// The position of chroma samples.
     pub siting: Siting,
 }
 
 impl Color {
-    /// What a stream means that does not say: BT.709 from 720 rows on and BT.601 below, limited range, chroma to the left.
-    /// RGB has the full range.
+    /// Defaults for unspecified properties: BT.709 from 720 rows on and BT.601 below, limited
+    /// range, chroma on the left. RGB has full range.
     pub fn usual(height: usize, format: PixelFormat) -> Self {
         Self {
             matrix: Matrix::usual(height),
@@ -166,27 +168,27 @@ impl Color {
     }
 }
 
-/// Who says what a stream's matrix is.
+/// Where a stream's matrix comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SaidBy {
-    /// Nobody: it is what readers take for granted at that height.
+    /// Unspecified: the default for that height.
     Nobody,
     /// The source.
     Source,
-    /// The caller, who knows better.
+    /// The caller's override.
     Caller,
 }
 
-/// A code point of ITU-T H.273, for primaries (its table 2) or transfer characteristics (its table 3). Nothing is computed
-/// from it; it travels.
+/// A code point of ITU-T H.273 for primaries (table 2) or transfer characteristics (table 3). It
+/// is passed through; nothing is computed from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CodePoint(pub u8);
 
 impl CodePoint {
-    /// Not known.
+    /// Unspecified.
     pub const UNSAID: Self = Self(2);
 
-    /// Primaries, as ffmpeg names them.
+    /// Names of primaries in ffmpeg.
     const PRIMARIES: [(u8, &'static str); 11] = [
         (1, "bt709"),
         (4, "bt470m"),
@@ -201,7 +203,7 @@ impl CodePoint {
         (22, "ebu3213"),
     ];
 
-    /// Transfer characteristics, as ffmpeg names them.
+    /// Names of transfer characteristics in ffmpeg.
     const TRANSFERS: [(u8, &'static str); 17] = [
         (1, "bt709"),
         (4, "gamma22"),
@@ -222,12 +224,12 @@ impl CodePoint {
         (18, "arib-std-b67"),
     ];
 
-    /// Primaries by ffmpeg's name for them.
+    /// Primaries by their name in ffmpeg.
     pub fn of_primaries(name: &str) -> Self {
         Self::of(&Self::PRIMARIES, name)
     }
 
-    /// Transfer characteristics by ffmpeg's name for them.
+    /// Transfer characteristics by their name in ffmpeg.
     pub fn of_transfer(name: &str) -> Self {
         Self::of(&Self::TRANSFERS, name)
     }
@@ -236,39 +238,39 @@ impl CodePoint {
         names.iter().find(|(_, known)| *known == name).map_or(Self::UNSAID, |(code, _)| Self(*code))
     }
 
-    /// The name of primaries, where they are known.
+    /// The name of primaries, if known.
     pub fn primaries(self) -> Option<&'static str> {
         Self::PRIMARIES.iter().find(|(code, _)| *code == self.0).map(|(_, name)| *name)
     }
 
-    /// The name of transfer characteristics, where they are known.
+    /// The name of transfer characteristics, if known.
     pub fn transfer(self) -> Option<&'static str> {
         Self::TRANSFERS.iter().find(|(code, _)| *code == self.0).map(|(_, name)| *name)
     }
 }
 
-/// How luma is weighed: `Y = r R + (1 - r - b) G + b B`.
+/// The matrix that defines luma: `Y = r R + (1 - r - b) G + b B`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Matrix {
-    /// ITU-R BT.601: television of standard definition, JPEG, and most cameras.
+    /// ITU-R BT.601: standard-definition television, JPEG, and most cameras.
     Bt601,
-    /// ITU-R BT.709: television of high definition.
+    /// ITU-R BT.709: high-definition television.
     Bt709,
-    /// ITU-R BT.2020, of values that are not linear: television of ultra-high definition.
+    /// ITU-R BT.2020, non-constant luminance: ultra-high-definition television.
     Bt2020,
-    /// FCC's of 1953.
+    /// FCC (1953).
     Fcc,
-    /// SMPTE 240M: high definition before BT.709.
+    /// SMPTE 240M: high-definition television before BT.709.
     Smpte240m,
 }
 
 impl Matrix {
-    /// What readers take for granted of a frame that does not say.
+    /// The default for frames of that height that do not specify it.
     pub fn usual(height: usize) -> Self {
         if height >= 720 { Self::Bt709 } else { Self::Bt601 }
     }
 
-    /// The weights of red and of blue.
+    /// The weights of red and blue.
     pub(crate) fn weights(self) -> [f32; 2] {
         match self {
             Self::Bt601 => [0.299, 0.114],
@@ -279,7 +281,7 @@ impl Matrix {
         }
     }
 
-    /// As ffmpeg names it. BT.601 has two names there, which mean the same.
+    /// Its name in ffmpeg, where BT.601 has two equivalent names.
     pub fn name(self) -> &'static str {
         match self {
             Self::Bt601 => "smpte170m",
@@ -301,7 +303,7 @@ impl Matrix {
         }
     }
 
-    /// What [`code`](Self::code) gives, backwards; none for a matrix that is none of these.
+    /// The inverse of [`code`](Self::code); `None` for other matrices.
     pub fn of_code(code: u8) -> Option<Self> {
         match code {
             1 => Some(Self::Bt709),
@@ -339,10 +341,10 @@ impl FromStr for Matrix {
     }
 }
 
-/// Where a chroma sample lies among the pixels that share it.
+/// The position of a chroma sample among the pixels that share it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Siting {
-    /// In their middle, as in JPEG and MPEG-1.
+    /// In their centre, as in JPEG and MPEG-1.
     Center,
     /// On the left column, between the rows, as in MPEG-2 and later.
     Left,
@@ -356,7 +358,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn rates_as_people_write_them() {
+    fn parses_common_frame_rates() {
         let ntsc = Rate { frames: 30_000, seconds: 1001 };
         let cases = [("25", Rate::of(25)), ("30000/1001", ntsc), ("29.97", ntsc), ("30000:1001", ntsc)];
         for (text, rate) in cases {

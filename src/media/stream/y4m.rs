@@ -1,4 +1,4 @@
-//! YUV4MPEG2: a line of text, then for each frame a line `FRAME` and its samples.
+//! YUV4MPEG2: a line of text, and then for each frame a line `FRAME` and its samples.
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
@@ -8,16 +8,16 @@ use super::video::{CodePoint, Color, Matrix, Rate, SaidBy, Scan, Siting, VideoFo
 use super::{FormatOverrides, ReadOutcome, Source, VideoFrame, check_size};
 use crate::error::{Error, Result};
 
-/// What a stream begins with.
+/// The first bytes of a stream.
 pub(super) const MAGIC: &[u8] = b"YUV4MPEG2";
 
-/// No header is longer.
+/// Maximum length of a header that is read.
 const LONGEST_LINE: usize = 1024;
 
-/// The longest header that is written: ffmpeg reads no longer one.
+/// Maximum length of a header that is written; ffmpeg reads no longer ones.
 const LONGEST_HEADER: usize = 96;
 
-/// A stream in y4m from anything that can be read.
+/// A y4m stream from any reader.
 pub struct Y4mSource<R> {
     name: PathBuf,
     reader: BufReader<R>,
@@ -27,10 +27,10 @@ pub struct Y4mSource<R> {
 }
 
 impl<R: Read + Send> Y4mSource<R> {
-    /// Reads the header. `name` stands for the stream in messages.
+    /// Reads the header. `name` identifies the stream in messages.
     ///
     /// # Errors
-    /// [`Error::Input`] for what does not begin as y4m, and for kinds of it that are not supported.
+    /// [`Error::Input`] for data that is not y4m, and for unsupported formats of it.
     pub fn open(name: &Path, reader: R, interpretation: FormatOverrides) -> Result<Self> {
         let mut reader = BufReader::with_capacity(1 << 16, reader);
         let refuse = |problem: String| Error::input(name, problem);
@@ -54,7 +54,7 @@ impl<R: Read + Send> Y4mSource<R> {
 }
 
 impl<R> Y4mSource<R> {
-    /// What all frames have in common, to be told better.
+    /// The format of all frames, which the caller may override.
     pub(super) fn video_mut(&mut self) -> &mut VideoFormat {
         &mut self.video
     }
@@ -104,7 +104,7 @@ impl<R: Read + Send> Source for Y4mSource<R> {
     }
 }
 
-/// Reads until `bytes` is full or the stream ends, and returns how many bytes came.
+/// Reads until `bytes` is full or the stream ends, and returns the number of bytes read.
 pub(super) fn fill(reader: &mut impl Read, bytes: &mut [u8]) -> io::Result<usize> {
     let mut got = 0;
     while got < bytes.len() {
@@ -120,7 +120,7 @@ pub(super) fn fill(reader: &mut impl Read, bytes: &mut [u8]) -> io::Result<usize
 
 enum Line {
     Whole(String),
-    /// Without an end, too long, or no text.
+    /// Incomplete, too long, or not text.
     Torn,
     End,
 }
@@ -135,7 +135,7 @@ fn read_line(reader: &mut impl BufRead) -> io::Result<Line> {
     }
 }
 
-/// What the header says, or what is wrong with it.
+/// Parses the header; the error says what is wrong with it.
 fn parse(line: &str) -> std::result::Result<VideoFormat, String> {
     let (mut width, mut height, mut rate) = (None, None, Rate::of(25));
     let (mut colorspace, mut older) = (None, None);
@@ -146,7 +146,7 @@ fn parse(line: &str) -> std::result::Result<VideoFormat, String> {
         match kind {
             "W" => width = value.parse().ok(),
             "H" => height = value.parse().ok(),
-            // 0:0 stands for a rate that is not known.
+            // 0:0 means an unknown rate.
             "F" => rate = value.parse().unwrap_or(rate),
             "C" => colorspace = Some(value.to_owned()),
             "I" => scan = scan_of(value)?,
@@ -160,7 +160,7 @@ fn parse(line: &str) -> std::result::Result<VideoFormat, String> {
     let (Some(width), Some(height)) = (width.filter(|w| *w > 0), height.filter(|h| *h > 0)) else {
         return Err(format!("its header says no width and height: {line}"));
     };
-    // Older writers say the chroma by XYSCSS alone; beside a C it adds nothing.
+    // Older writers give the chroma format only in XYSCSS; a C parameter takes precedence.
     let colorspace = colorspace.or(older).unwrap_or_else(|| "420jpeg".to_owned());
     let (format, siting) = colorspace_of(&colorspace).ok_or_else(|| {
         format!("its samples are {colorspace}; expected 420 (any siting), 422, 444 or mono, of 8 to 16 bits a sample")
@@ -183,14 +183,15 @@ fn scan_of(value: &str) -> std::result::Result<Scan, String> {
     }
 }
 
-/// `10:11`; 0:0 stands for what is not known.
+/// Parses `10:11`; 0:0 means unknown.
 fn aspect_of(value: &str) -> Option<[u32; 2]> {
     let (width, height) = value.split_once(':')?;
     let aspect = [width.parse().ok()?, height.parse().ok()?];
     (!aspect.contains(&0)).then_some(aspect)
 }
 
-/// Our own tag, for which y4m has none: primaries, transfer characteristics and matrix as code points of ITU-T H.273.
+/// Parses our own tag, since y4m has none: primaries, transfer characteristics and matrix as code
+/// points of ITU-T H.273.
 fn describe(value: &str, color: &mut Color) {
     let codes: Vec<u8> = value.split('-').filter_map(|code| code.parse().ok()).collect();
     let [primaries, transfer, matrix] = codes[..] else { return };
@@ -200,7 +201,7 @@ fn describe(value: &str, color: &mut Color) {
     }
 }
 
-/// What [`describe`] reads; nothing where there is nothing to say.
+/// The tag that [`describe`] parses; `None` where it would hold nothing.
 fn description(video: &VideoFormat) -> Option<String> {
     let Color { matrix, primaries, transfer, .. } = video.color;
     let has_matrix = video.format.chroma().is_some() && !video.format.is_grey();
@@ -210,7 +211,7 @@ fn description(video: &VideoFormat) -> Option<String> {
     (!is_plain).then(|| format!(" XEDDY={}-{}-{matrix}", primaries.0, transfer.0))
 }
 
-/// `420jpeg`, `422p10`, `mono12`, ...
+/// Parses `420jpeg`, `422p10`, `mono12`, ...
 fn colorspace_of(name: &str) -> Option<(PixelFormat, Siting)> {
     let (chroma, siting, rest) = [
         ("420jpeg", Chroma::C420, Siting::Center),
@@ -223,7 +224,7 @@ fn colorspace_of(name: &str) -> Option<(PixelFormat, Siting)> {
     ]
     .into_iter()
     .find_map(|(prefix, chroma, siting)| Some((chroma, siting, name.strip_prefix(prefix)?)))?;
-    // 4:2:0 of more bits is sited as in MPEG-2, which is where it comes from.
+    // 4:2:0 with more than 8 bits has the siting of MPEG-2.
     let siting = if chroma == Chroma::C420 && !rest.is_empty() { Siting::Left } else { siting };
     let bits = match rest.strip_prefix('p').unwrap_or(rest) {
         "" => 8,
@@ -246,10 +247,10 @@ fn colorspace(video: &VideoFormat) -> String {
     if bits > 8 { format!("{name}{deep}{bits}") } else { name.to_owned() }
 }
 
-/// The header of a stream: one line with its end.
+/// The header of a stream: one line with its line end.
 pub(super) fn header(video: &VideoFormat) -> String {
     let VideoFormat { width, height, rate, scan, aspect, tags, .. } = video;
-    // What a reader takes for granted is said all the same: some do not.
+    // Defaults are written out, since some readers assume others.
     let scan = match scan {
         Scan::Progressive => 'p',
         Scan::TopFirst => 't',
@@ -265,12 +266,12 @@ pub(super) fn header(video: &VideoFormat) -> String {
     }
     let range = if video.color.full_range { "FULL" } else { "LIMITED" };
     line += &format!(" C{} XCOLORRANGE={range}", colorspace(video));
-    // Better without than not read at all.
+    // The tag is left out when ffmpeg would not read the longer header.
     line += &description(video).filter(|more| line.len() + more.len() < LONGEST_HEADER).unwrap_or_default();
     line + "\n"
 }
 
-/// The format that y4m holds which loses nothing of `format`.
+/// The y4m format that holds `format` without loss.
 pub fn nearest(format: PixelFormat) -> PixelFormat {
     match format {
         PixelFormat::Planar { .. } => format,
@@ -291,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_is_written_as_it_was_read() {
+    fn round_trips_every_format() {
         let kinds =
             ["420jpeg", "420mpeg2", "420paldv", "422", "444", "mono", "420p10", "422p10", "444p12", "mono10", "mono16"];
         for kind in kinds {
@@ -309,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_y4m_is_refused_in_words() {
+    fn rejects_invalid_headers_with_a_reason() {
         let long = [b"YUV4MPEG2 ".as_slice(), &[b'X'; 5000]].concat();
         let cases: [(&[u8], &str); 9] = [
             (b"", "is empty"),
@@ -329,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn what_older_writers_say_by_xyscss_counts_where_there_is_no_c() {
+    fn reads_xyscss_where_there_is_no_c() {
         for (tags, colorspace) in [
             ("XYSCSS=422", "422"),
             ("XYSCSS=420MPEG2", "420mpeg2"),
@@ -345,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn colour_that_y4m_does_not_say_is_said_by_a_tag_of_ours() {
+    fn round_trips_colour_properties_in_our_own_tag() {
         let mut video = open_line("C420mpeg2").unwrap().video().clone();
         assert!(!header(&video).contains("EDDY"));
         video.color.matrix = Matrix::Bt2020;
@@ -354,13 +355,13 @@ mod tests {
         assert!(written.contains(" XEDDY=9-16-9\n") && written.len() <= 96, "{written}");
         let again = open(written.as_bytes()).unwrap().video().color;
         assert_eq!(again, crate::media::stream::Color { said_by: SaidBy::Source, ..video.color });
-        // A header that ffmpeg would not read is worse.
+        // The tag is left out when the header would be too long for ffmpeg.
         video.tags = vec![format!("X{}", "a".repeat(30))];
         assert!(!header(&video).contains("EDDY"));
     }
 
     #[test]
-    fn what_is_said_of_a_frame_travels_with_it() {
+    fn passes_frame_parameters_through() {
         let mut source = open(b"YUV4MPEG2 W2 H2 Cmono Im\nFRAME It1i\nabcdFRAME\nabcd").unwrap();
         let mut frame = VideoFrame::default();
         for tags in [" It1i", ""] {
@@ -375,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn end_damage_and_a_cut_are_three_outcomes() {
+    fn distinguishes_end_damage_and_truncation() {
         let stream = |rest: &[u8]| [b"YUV4MPEG2 W2 H2 Cmono\nFRAME\nabcd".as_slice(), rest].concat();
         let outcome = |rest: &[u8]| {
             let bytes = stream(rest);

@@ -1,51 +1,53 @@
-//! Blocks of 8x8 samples, on the grid of JPEG and H.264, and the energies of Haar's transform of them.
+//! Blocks of 8x8 samples, on the grid of JPEG and H.264, and the energies of their Haar transform.
 
 use super::Plane;
 
-/// Samples on a side of a block.
+/// Samples per side of a block.
 pub(super) const BLOCK: usize = 8;
 
-/// About how many blocks of an image's plane are looked at.
+/// Approximate number of blocks that are examined in a plane of an image.
 pub(super) const OF_IMAGE: usize = 1024;
 
-/// The same of a pair of frames, of which there are many.
+/// Approximate number for a pair of frames; streams have many pairs.
 pub(super) const OF_PAIR: usize = 640;
 
-/// As many blocks must be usable.
+/// Minimum number of usable blocks.
 pub(super) const FEWEST_BLOCKS: usize = 8;
 
-/// So many samples of a block may be at the end of the range, where noise is cut off.
+/// Maximum number of clipped samples in a usable block.
 const MOST_CLIPPED: usize = 6;
 
-/// A block whose samples differ by less, in levels of 255, is flat; one whose samples all changed by less is repeated.
+/// A block whose samples differ by less, in levels of 255, is flat; one whose samples all change
+/// by less is repeated.
 const FLAT: f32 = 0.25;
 
-/// The variance of the diagonal, horizontal or vertical details of a block is that of white noise.
+/// The samples of a block, in levels of 255.
 pub(super) type Samples = [[f32; BLOCK]; BLOCK];
 
-/// What a block may be.
+/// Whether a block is usable.
 pub(super) enum Content {
     Clipped,
     Flat,
     Usable,
 }
 
-/// The energies of a usable block, each the variance where noise is white.
+/// The band energies of a usable block. For white noise, each equals its variance.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Energies {
-    /// Of the finest diagonal band, the finest horizontal and vertical ones, the same of the second octave, the
-    /// diagonal one of the third, and the step across the block's border.
+    /// The finest diagonal band, the finest horizontal and vertical ones, the two of the second
+    /// octave, the diagonal one of the third, and the step across the block's border.
     pub(super) bands: [f32; 6],
     /// The weighted mean of the first five.
     pub(super) total: f32,
-    /// The mean, in levels of 255.
+    /// Mean in levels of 255.
     pub(super) mean: f32,
 }
 
-/// Of the first five bands in the total: as many coefficients as they have.
+/// Weights of the first five bands in the total: their numbers of coefficients.
 const WEIGHTS: [f32; 5] = [16.0, 32.0, 4.0, 8.0, 1.0];
 
-/// The top left corners of the blocks that are looked at, `(x, y)`: every so manieth of each so manieth row, staggered.
+/// The top left corners of the examined blocks, `(x, y)`, at a regular step in columns and rows,
+/// with rows staggered.
 pub(super) fn grid(width: usize, height: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
     let (columns, rows) = (width / BLOCK, height / BLOCK);
     let step = ((rows * columns) as f64 / most as f64).sqrt().ceil().max(1.0) as usize;
@@ -55,7 +57,7 @@ pub(super) fn grid(width: usize, height: usize, most: usize) -> impl Iterator<It
         .flat_map(move |(j, row)| (j % step..columns).step_by(step).map(move |column| (column * BLOCK, row * BLOCK)))
 }
 
-/// The block at `x`, `y` in levels of 255. Blocks that reach beyond the plane are never asked for.
+/// The block at `x`, `y` in levels of 255. It must lie within the plane.
 pub(super) fn block(plane: Plane<'_>, x: usize, y: usize) -> Samples {
     let mut samples = [[0.0; BLOCK]; BLOCK];
     for (row, line) in samples.iter_mut().enumerate() {
@@ -67,7 +69,8 @@ pub(super) fn block(plane: Plane<'_>, x: usize, y: usize) -> Samples {
     samples
 }
 
-/// The lowest and the highest sample of two blocks, and how many of their places are at the end of the range in one.
+/// The lowest and the highest sample of two blocks, and the number of positions that are clipped
+/// in either.
 fn ends(one: &Samples, other: &Samples) -> (f32, f32, usize) {
     let (mut low, mut high, mut clipped) = ([f32::MAX; BLOCK], [f32::MIN; BLOCK], [0_u32; BLOCK]);
     for (one, other) in one.iter().zip(other) {
@@ -82,7 +85,7 @@ fn ends(one: &Samples, other: &Samples) -> (f32, f32, usize) {
     (low, high.into_iter().fold(f32::MIN, f32::max), clipped.iter().sum::<u32>() as usize)
 }
 
-/// Whether noise shows in a block.
+/// Whether noise can be measured in a block.
 pub(super) fn content(samples: &Samples) -> Content {
     let (low, high, clipped) = ends(samples, samples);
     if clipped > MOST_CLIPPED {
@@ -94,7 +97,8 @@ pub(super) fn content(samples: &Samples) -> Content {
     }
 }
 
-/// Whether noise shows in what changed from one block to the next; flat is a repeated one.
+/// Whether noise can be measured in the change from one block to the next; flat means a repeated
+/// block.
 pub(super) fn pair_content(before: &Samples, after: &Samples) -> Content {
     let (_, _, clipped) = ends(before, after);
     let changes = before.iter().flatten().zip(after.iter().flatten()).map(|(a, b)| (b - a).abs());
@@ -107,8 +111,8 @@ pub(super) fn pair_content(before: &Samples, after: &Samples) -> Content {
     }
 }
 
-/// The first octave of Haar's transform: the halved image, and the energies of the diagonal details (their mean
-/// square) and of the others (their variance, which ramps do not add to).
+/// The first octave of the Haar transform: the image at half size, and the energies of the
+/// diagonal details (mean square) and of the others (variance, to which ramps do not contribute).
 struct Octave<const N: usize> {
     low: [[f32; N]; N],
     diagonal: f32,
@@ -137,7 +141,8 @@ fn octave<const M: usize, const N: usize>(x: &[[f32; M]; M]) -> Octave<N> {
     Octave { low, diagonal: diagonal / count, edges }
 }
 
-/// The energies of a usable block at `x`, `y` of a plane at least twice as wide as a block.
+/// The energies of a usable block at `x`, `y`; the plane must be at least twice as wide as a
+/// block.
 pub(super) fn energies(plane: Plane<'_>, x: usize, y: usize, samples: &Samples) -> Energies {
     let first: Octave<4> = octave(samples);
     let second: Octave<2> = octave(&first.low);
@@ -156,20 +161,21 @@ pub(super) fn energies(plane: Plane<'_>, x: usize, y: usize, samples: &Samples) 
     Energies { bands, total, mean: third.low[0][0] / BLOCK as f32 }
 }
 
-/// What is seen of two frames' block.
+/// Statistics of a block in two frames.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Pair {
-    /// The mean of both, in levels of 255.
+    /// Mean of both in levels of 255.
     pub(super) mean: f32,
-    /// The variance within their mean.
+    /// Variance within their mean block.
     pub(super) texture: f32,
-    /// Half the variance of their difference: the noise of one of them where nothing moves.
+    /// Half the variance of their difference, which is the noise variance of one frame where
+    /// nothing moves.
     pub(super) variance: f32,
-    /// The same of the finest diagonal band alone.
+    /// This variance in the finest diagonal band alone.
     pub(super) fine: f32,
-    /// The same of the second octave alone.
+    /// This variance in the second octave alone.
     pub(super) second: f32,
-    /// What part of the difference a motion along the gradient would explain, from 0 to 1.
+    /// Part of the difference that motion along the gradient explains, from 0 to 1.
     pub(super) explained: f32,
     /// The square of the mean difference.
     pub(super) offset: f32,
@@ -198,7 +204,7 @@ pub(super) fn pair(before: &Samples, after: &Samples) -> Pair {
     }
 }
 
-/// The sum of all of a block, column by column first, which compilers do at once.
+/// The sum of a block, over columns first, which the compiler vectorises.
 fn sum(block: &Samples) -> f32 {
     let mut columns = [0.0; BLOCK];
     for row in block {
@@ -209,7 +215,7 @@ fn sum(block: &Samples) -> f32 {
     columns.iter().sum()
 }
 
-/// The sum of the products of two blocks.
+/// The dot product of two blocks.
 fn dot(one: &Samples, other: &Samples) -> f32 {
     let mut columns = [0.0; BLOCK];
     for (one, other) in one.iter().zip(other) {
@@ -228,7 +234,8 @@ fn moments(block: &Samples) -> (f32, f32) {
     (mean, dot(&centered, &centered) / (count - 1.0))
 }
 
-/// What part of a difference is a multiple of the two gradients (Lucas and Kanade 1981), within the block's border.
+/// The part of a difference that is a combination of the two gradients (Lucas and Kanade 1981),
+/// inside the block's border.
 fn explained_by_motion(mean: &Samples, difference: &Samples) -> f32 {
     const LAST: usize = BLOCK - 1;
     let count = ((BLOCK - 2) * (BLOCK - 2)) as f32;

@@ -1,26 +1,26 @@
-//! What the regressions see of a plane: quantiles of its blocks' energies, as logarithms.
+//! The features of the regressions: logarithms of quantiles of the block energies of a plane.
 
 use super::blocks::{self, Content, Energies, FEWEST_BLOCKS, Pair};
 use super::{Plane, PlaneRole};
 
-/// How many numbers an image gives.
+/// Number of features of an image.
 pub(super) const OF_IMAGE: usize = 79;
 
-/// How many numbers a pair of frames gives.
+/// Number of features of a pair of frames.
 pub(super) const OF_PAIR: usize = 18;
 
 const QUANTILES: [f64; 6] = [0.05, 0.1, 0.2, 0.35, 0.5, 0.75];
 
-/// Added to a variance, in squared levels of 255, before its logarithm is taken.
+/// Added to a variance, in squared levels of 255, before the logarithm.
 const FLOOR: f64 = 0.1;
 
-/// What part of a difference motion may explain in a block that holds still.
+/// Maximum part of the difference that motion explains in a static block.
 const STILL: f32 = 0.12;
 
-/// As many parts of the blocks, by brightness.
+/// Number of brightness groups of blocks.
 pub(super) const PARTS: usize = 4;
 
-/// What is kept from one plane to the next, so that nothing is allocated once it has grown.
+/// Buffers that are reused between planes.
 #[derive(Debug, Default)]
 pub(super) struct Work {
     energies: Vec<Energies>,
@@ -28,31 +28,31 @@ pub(super) struct Work {
     values: Vec<f32>,
 }
 
-/// What an image's plane gives.
+/// The features of a plane of an image.
 pub(super) struct OfImage {
     /// `None` where too few blocks are usable.
     pub(super) features: Option<[f32; OF_IMAGE]>,
-    /// What part of the blocks are flat.
+    /// Part of the blocks that are flat.
     pub(super) flat: f64,
-    /// Mean and a low quantile of the variance, in levels of 255, of the parts by brightness.
+    /// Mean and a low quantile of the variance, in levels of 255, of each brightness group.
     pub(super) parts: [(f64, f64); PARTS],
 }
 
-/// What a pair of frames' plane gives.
+/// The features of a plane of a pair of frames.
 pub(super) struct OfPair {
     /// `None` where too few blocks are usable.
     pub(super) features: Option<[f32; OF_PAIR]>,
-    /// What part of the blocks are repeated.
+    /// Part of the blocks that are repeated.
     pub(super) repeated: f64,
-    /// Mean and median variance, in levels of 255, of the blocks that hold still, in parts by brightness.
+    /// Mean and median variance, in levels of 255, of the static blocks in each brightness group.
     pub(super) parts: [(f64, f64); PARTS],
-    /// What part of the blocks with more texture than the others hold still.
+    /// Part of the more textured half of the blocks that is static.
     pub(super) still: f64,
-    /// What part of the difference motion would explain in the median of those blocks.
+    /// Median, over those blocks, of the part of the difference that motion explains.
     pub(super) explained: f64,
 }
 
-/// A variance as a feature: the logarithm of the deviation.
+/// The feature of a variance: the base-2 logarithm of the standard deviation.
 fn level(variance: f64) -> f32 {
     (0.5 * (variance + FLOOR).log2()) as f32
 }
@@ -61,7 +61,7 @@ fn rank(count: usize, quantile: f64) -> usize {
     (quantile * (count as f64 - 1.0)) as usize
 }
 
-/// The values at rising quantiles, rounded down to a rank.
+/// The values at increasing quantiles, rounded down to a rank.
 fn quantiles<const N: usize>(values: &mut [f32], wanted: [f64; N]) -> [f64; N] {
     let count = values.len();
     let (mut start, mut last) = (0, 0.0);
@@ -75,7 +75,7 @@ fn quantiles<const N: usize>(values: &mut [f32], wanted: [f64; N]) -> [f64; N] {
     })
 }
 
-/// A quantile of some items' values.
+/// A quantile of the values of some items.
 fn quantile_of<T>(items: &[T], value: impl Fn(&T) -> f32, quantile: f64, values: &mut Vec<f32>) -> f64 {
     if items.is_empty() {
         return 0.0;
@@ -85,14 +85,14 @@ fn quantile_of<T>(items: &[T], value: impl Fn(&T) -> f32, quantile: f64, values:
     quantiles(values, [quantile])[0]
 }
 
-/// Moves the items with the smallest keys to the front of their slice, `count` of them.
+/// Moves the `count` items with the smallest keys to the front of the slice.
 fn partition<T>(items: &mut [T], count: usize, key: impl Fn(&T) -> f32) {
     if count < items.len() {
         items.select_nth_unstable_by(count, |a, b| key(a).total_cmp(&key(b)));
     }
 }
 
-/// Divides items by their keys into parts of about the same size, in rising order.
+/// Divides items into groups of about equal size by increasing keys.
 fn in_parts<T>(items: &mut [T], key: impl Fn(&T) -> f32) -> [std::ops::Range<usize>; PARTS] {
     let bounds: [usize; PARTS + 1] = std::array::from_fn(|part| part * items.len() / PARTS);
     for part in 1..PARTS {
@@ -109,7 +109,7 @@ fn share<T>(items: &[T], is: impl Fn(&T) -> bool) -> f64 {
     items.iter().filter(|item| is(item)).count() as f64 / items.len().max(1) as f64
 }
 
-/// Writes numbers one after the other.
+/// Collects numbers one after the other.
 struct Row<const N: usize> {
     numbers: [f32; N],
     filled: usize,

@@ -1,7 +1,8 @@
-//! How strong the noise of a plane is (luma, Cb, Cr, or one of R, G, B), of one image and of a stream.
+//! Estimates the noise of a plane (luma, Cb, Cr, or one of R, G, B) of an image or a stream.
 //!
-//! Levels are parts of the full range everywhere outside: 25 of 255 are 0.098. A deviation is that of all of the noise, of
-//! whatever frequency, with what an encoder has lost: the root mean square of what differs from the scene.
+//! Levels are parts of the full range in the interface: 25 of 255 are 0.098. The standard
+//! deviation covers noise of all frequencies, including what an encoder has removed: it is the RMS
+//! difference from the clean scene.
 
 mod blocks;
 mod features;
@@ -18,23 +19,23 @@ use features::{PARTS, Work};
 
 use crate::task::NoiseLine;
 
-/// Below this deviation, in levels of 255, the regressions cannot tell noise from rounding; they give its square root
-/// of squares with the noise.
+/// Standard deviation, in levels of 255, below which the regressions cannot tell noise from
+/// rounding; it is added to their target in quadrature.
 const TARGET_FLOOR: f64 = 0.5;
 
-/// Signals with a smaller standard deviation do not tell how noise depends on them.
+/// Signals with a smaller standard deviation do not determine how noise depends on them.
 const FLAT_SIGNAL: f64 = 0.04;
 
-/// What a plane holds.
+/// The content of a plane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PlaneRole {
     /// Brightness: luma, grey, or one of R, G, B.
     Luma,
-    /// Colour: Cb or Cr, 0.5 where there is none.
+    /// Colour: Cb or Cr, with 0.5 for grey.
     Chroma,
 }
 
-/// A plane as it lies in memory: `height` rows of `width` samples, as parts of the full range.
+/// A plane in memory: `height` rows of `width` samples, as parts of the full range.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plane<'a> {
     samples: &'a [f32],
@@ -44,53 +45,55 @@ pub(crate) struct Plane<'a> {
 }
 
 impl<'a> Plane<'a> {
-    /// A plane of as many rows as `samples` fills; what is left over is not looked at.
+    /// A plane with as many rows as `samples` fills; the remainder is ignored.
     pub(crate) fn new(samples: &'a [f32], width: usize, role: PlaneRole) -> Self {
         Self { samples, width, height: samples.len().checked_div(width).unwrap_or(0), role }
     }
 }
 
-/// The noise of a plane, of an image or as it is in a stream.
+/// The noise of a plane of an image or a stream.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct PlaneNoise {
-    /// What the plane holds.
+    /// The content of the plane.
     pub(crate) role: PlaneRole,
-    /// The standard deviation of all noise.
+    /// Standard deviation of all noise.
     pub(crate) sigma: f64,
-    /// That of the finest diagonal band: the same where noise is white.
+    /// Standard deviation of the finest diagonal band; equals `sigma` for white noise.
     pub(crate) fine: f64,
-    /// That of the second octave: the same where noise is white, more where it is correlated.
+    /// Standard deviation of the second octave; equals `sigma` for white noise, and is larger for
+    /// correlated noise.
     pub(crate) coarse: f64,
-    /// How sure it is that there is none, as the logarithm of the odds.
+    /// Log odds that there is no noise.
     pub(crate) clean: f64,
-    /// What part of the image has no variance at all, as screenshots do.
+    /// Part of the image that has no variance at all, as in screenshots.
     pub(crate) flat: f64,
-    /// How the variance depends on the signal.
+    /// The variance as a function of the signal.
     pub(crate) line: NoiseLine,
 }
 
-/// What is to be done about noise.
+/// The kind of noise, which determines how to remove it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NoiseKind {
-    /// There is none that could be told from texture: leave the image alone.
+    /// No noise that can be distinguished from texture: the image should be left unchanged.
     Clean,
-    /// Alike at all frequencies, as of a sensor without a camera's processing, or added.
+    /// White noise, as of a sensor without camera processing, or added synthetically.
     White,
-    /// Of a camera: demosaicked, scaled, sharpened or coded.
+    /// Camera noise after demosaicking, scaling, sharpening or coding.
     Correlated,
 }
 
-/// Noise whose deviation is less is nobody's gain to remove.
+/// Standard deviation below which removing noise gains nothing.
 const LEAST_SIGMA: f64 = 1.5 / 255.0;
 
-/// Log odds of no noise below which there is noise.
+/// Log odds of no noise below which noise is assumed.
 const NOISY: f64 = -1.0;
 
-/// The second octave's deviation over the finest band's, or the inverse, up to which noise counts as white.
+/// Ratio of the second octave's to the finest band's standard deviation, or its inverse, up to
+/// which noise counts as white.
 const WHITE: f64 = 1.2;
 
-/// The kind of an image's or a stream's noise, from all planes in which something could be seen: `Y`, `Cb`, `Cr`, or
-/// `R`, `G`, `B`. Luma (R, G, B) and chroma are judged apart, each by its planes together.
+/// The kind of noise of an image or a stream, from all usable planes: `Y`, `Cb`, `Cr`, or `R`,
+/// `G`, `B`. Luma (R, G, B) and chroma are judged separately, each by the mean of its planes.
 pub(crate) fn kind(planes: &[PlaneNoise]) -> NoiseKind {
     let mean = |role: PlaneRole, value: &dyn Fn(&PlaneNoise) -> f64| {
         let values = || planes.iter().filter(|plane| plane.role == role).map(value);
@@ -111,15 +114,15 @@ pub(crate) fn kind(planes: &[PlaneNoise]) -> NoiseKind {
     }
 }
 
-/// Estimates the noise of images. Keeps its memory from one plane to the next.
+/// Estimates the noise of images. Memory is reused between planes.
 #[derive(Debug, Default)]
 pub(crate) struct SpatialEstimator {
     work: Work,
 }
 
 impl SpatialEstimator {
-    /// `None` where there is nothing to see noise in: a plane of fewer than 16 samples a side, or one that is flat or
-    /// at the end of its range almost everywhere.
+    /// `None` if noise cannot be measured: the plane has fewer than 16 samples per side, or is
+    /// flat or clipped almost everywhere.
     pub(crate) fn estimate(&mut self, plane: Plane<'_>) -> Option<PlaneNoise> {
         let seen = features::of_image(plane, &mut self.work);
         let [sigma, fine, coarse, clean] = regression::of_image(&seen.features?);
@@ -136,19 +139,19 @@ impl SpatialEstimator {
     }
 }
 
-/// What a regression's output says, as a part of the full range.
+/// Converts the output of a regression to a standard deviation, as a part of the full range.
 fn deviation(output: f32) -> f64 {
     ((2.0 * f64::from(output)).exp2() - TARGET_FLOOR * TARGET_FLOOR).max(0.0).sqrt() / 255.0
 }
 
-/// The output that says a deviation.
+/// The inverse of [`deviation`].
 fn output(deviation: f64) -> f32 {
     (255.0 * deviation).hypot(TARGET_FLOOR).log2() as f32
 }
 
-/// The variance over the signal, of parts of the image by brightness: their brightness and variance in levels of 255,
-/// of which the variances need only be right in proportion. Their mean becomes the square of `sigma`. How the noise of
-/// colour depends on colour is not looked at.
+/// The variance as a function of the signal, from the brightness and variance of brightness
+/// groups, in levels of 255. Only the proportions of the variances matter: their mean is set to
+/// the square of `sigma`. The line of chroma is constant.
 fn line(parts: &[(f64, f64); PARTS], sigma: f64, role: PlaneRole) -> NoiseLine {
     let count = PARTS as f64;
     let points = parts.map(|(brightness, variance)| (brightness / 255.0, variance));

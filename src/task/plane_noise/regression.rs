@@ -1,9 +1,11 @@
-//! Small networks, fitted by `models/train/noise_estimate.py` to simulated images whose noise is known.
+//! Small networks, fitted by `models/train/noise_estimate.py` to simulated images with known
+//! noise.
 
 use super::features::{OF_IMAGE, OF_PAIR};
 use super::weights::{image, stream};
 
-/// How many numbers the regression for streams takes: a pair's, what the one for images says, and the role.
+/// Number of inputs of the regression for streams: the features of a pair, the output for an
+/// image, and the role.
 const OF_STREAM: usize = OF_PAIR + 5;
 
 /// An affine layer.
@@ -22,20 +24,21 @@ impl<const I: usize, const O: usize> Layer<I, O> {
     }
 }
 
-/// The logarithms of the deviation and of those of the finest band and the second octave, and of the odds of no noise.
+/// Logarithms of the standard deviations of all noise, the finest band and the second octave; and
+/// the log odds of no noise.
 pub(super) fn of_image(features: &[f32; OF_IMAGE]) -> [f32; 4] {
     image::OUT.run(&image::SECOND.run_positive(&image::FIRST.run_positive(features)))
 }
 
-/// Of the textured blocks of a stream: where fewer hold still, everything moves.
+/// Part of the textured blocks below which the whole scene counts as moving.
 const MOVES: f64 = 0.3;
 
-/// Where more hold still, the differences of frames are trusted.
+/// Part above which the differences between frames are trusted.
 const HOLDS: f64 = 0.6;
 
-/// The logarithms of the deviation and of the odds of no noise, from what a pair of frames gives and what
-/// [`of_image`] says of one. Where everything moves, and nothing of the textured blocks holds `still`, the differences may lower a
-/// deviation but not raise it.
+/// Logarithm of the standard deviation and log odds of no noise, from the features of a pair of
+/// frames and the output of [`of_image`]. `still` is the static part of the textured blocks. Where
+/// everything moves, the differences may lower the standard deviation but not raise it.
 pub(super) fn of_stream(pair: &[f32; OF_PAIR], said: [f32; 4], is_chroma: bool, still: f64) -> [f32; 2] {
     let [sigma, fine, coarse, clean] = said;
     let mut numbers = [0.0; OF_STREAM];

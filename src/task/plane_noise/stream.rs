@@ -1,50 +1,51 @@
-//! The noise of a stream's plane, from the differences of its frames.
+//! Estimates the noise of a plane of a stream from the differences between its frames.
 
 use super::features::{self, OF_PAIR, PARTS, Work};
 use super::{Plane, PlaneNoise, PlaneRole, deviation, line, output, regression};
 
-/// A new pair of frames has at least this weight beside those before.
+/// Minimum weight of a new pair of frames in the averages.
 const LEAST_WEIGHT: f64 = 1.0 / 16.0;
 
-/// Noise looks like motion by chance, the more so where neighbours share it: motion explains this part of the difference in half of
-/// the blocks at most. Of a scene that moves it explains more.
+/// Upper limit of the median part of the difference that motion explains in noise, which resembles
+/// motion by chance, the more so when it is correlated. Real motion explains more.
 const OF_NOISE: f64 = 0.25;
 
-/// The noise of a stream's plane.
+/// The noise of a plane of a stream.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct StreamNoise {
-    /// By the frames' differences as far as they hold still, and by the single frame where they do not or where an
-    /// encoder repeats itself.
+    /// From the differences between frames as far as the scene is static, and from the single
+    /// frame where it is not or where an encoder repeats blocks.
     pub(crate) noise: PlaneNoise,
-    /// What part of the half of the blocks with most texture holds still, from 0 to 1; all where frames are aligned or what
-    /// differs is noise. Below 0.3
-    /// everything moves, and the differences can only lower what the single frame says.
+    /// Static part of the more textured half of the blocks, from 0 to 1; it is 1 where frames are
+    /// aligned or the difference is noise. Below 0.3 everything moves, and the differences can
+    /// only lower the estimate of the single frame.
     pub(crate) still: f64,
-    /// What part of the blocks are those of the frame before, to the bit.
+    /// Part of the blocks that repeat the previous frame bit-exactly.
     pub(crate) repeated: f64,
 }
 
-/// Gathers the differences of a stream's frames, one plane of them.
+/// Accumulates the differences between the frames of a stream, for one plane.
 #[derive(Debug)]
 pub(crate) struct TemporalNoise {
     work: Work,
-    /// Means over the pairs of frames, later ones with more weight.
+    /// Means over the pairs of frames, with more weight on later ones.
     features: [f64; OF_PAIR],
     parts: [(f64, f64); PARTS],
     still: f64,
-    /// What part of the difference motion would explain in the median of the textured blocks: of late, and of the newest pair.
+    /// Median part of the difference that motion explains in textured blocks: moving average, and
+    /// of the newest pair.
     explained: f64,
     newest_explained: f64,
     repeated: f64,
-    /// How many pairs had enough blocks to see noise in.
+    /// Number of pairs with enough usable blocks.
     pairs: usize,
-    /// How many pairs were looked at.
+    /// Number of examined pairs.
     looks: usize,
     role: PlaneRole,
 }
 
 impl TemporalNoise {
-    /// Nothing gathered yet.
+    /// An empty estimator.
     pub(crate) fn new(role: PlaneRole) -> Self {
         Self {
             work: Work::default(),
@@ -60,14 +61,15 @@ impl TemporalNoise {
         }
     }
 
-    /// Forgets everything: another scene.
+    /// Resets the estimator for another scene.
     pub(crate) fn clear(&mut self) {
         *self = Self { work: std::mem::take(&mut self.work), ..Self::new(self.role) };
     }
 
-    /// Looks at two successive frames' planes, of `width` samples a row, as parts of the full range. Planes of different
-    /// sizes say nothing. `is_aligned` says that the first was moved as the whole scene has: both show the same at the same places
-    /// then, whatever else the blocks look like.
+    /// Adds the planes of two successive frames, of `width` samples a row, as parts of the full
+    /// range. Planes of different sizes are ignored. `is_aligned` says that the first was moved by
+    /// the global motion: both then show the same content at the same position, even if blocks
+    /// look as if they moved.
     pub(crate) fn update(&mut self, [before, after]: [&[f32]; 2], width: usize, is_aligned: bool) {
         if before.len() != after.len() {
             return;
@@ -92,12 +94,14 @@ impl TemporalNoise {
         }
     }
 
-    /// Whether what differs is noise, and no motion, in most of the textured blocks: of late and between the newest two frames.
+    /// Whether the differences are noise and not motion in most of the textured blocks: on
+    /// average, and between the newest two frames.
     pub(crate) fn holds_still(&self) -> bool {
         self.explained.max(self.newest_explained) < OF_NOISE
     }
 
-    /// What the frames say together with a single one's noise; `None` before two frames that differ have been seen.
+    /// The estimate from all frames and a single frame's noise; `None` before two different frames
+    /// were seen.
     pub(crate) fn estimate(&self, frame: &PlaneNoise) -> Option<StreamNoise> {
         if self.pairs == 0 {
             return None;
@@ -119,7 +123,7 @@ impl TemporalNoise {
     }
 }
 
-/// Of the newest of so many.
+/// Weight of the newest of `count` items.
 fn weight(count: usize) -> f64 {
     (1.0 / count as f64).max(LEAST_WEIGHT)
 }

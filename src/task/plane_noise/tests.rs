@@ -4,7 +4,7 @@ use super::features::{self, Work};
 use super::{NoiseKind, Plane, PlaneNoise, PlaneRole, SpatialEstimator, TemporalNoise, kind, regression};
 use crate::diffusion::{NoiseAt, NoiseSource, Philox};
 
-/// What `models/train/noise_estimate.py golden` says of its example planes.
+/// The output of `models/train/noise_estimate.py golden` for its example planes.
 #[derive(Deserialize)]
 struct Golden {
     features: Vec<f32>,
@@ -13,7 +13,7 @@ struct Golden {
     stream: Vec<f32>,
 }
 
-/// The plane that `example` in `models/train/noise_estimate.py` makes, in levels of 255.
+/// The plane that `example` in `models/train/noise_estimate.py` generates, in levels of 255.
 fn example(width: usize, height: usize, sigma: f64, seed: u64) -> Vec<f32> {
     let mut state = seed;
     let mut uniform = || {
@@ -31,7 +31,7 @@ fn example(width: usize, height: usize, sigma: f64, seed: u64) -> Vec<f32> {
     noise.iter().enumerate().map(|(i, noise)| (scene(place(i)) + sigma * 3.0_f64.sqrt() * noise) as f32).collect()
 }
 
-/// Whether numbers are the reference's, to within what single precision and its rounding leave.
+/// Asserts that numbers match the reference within the errors of single precision.
 fn assert_near(found: &[f32], wanted: &[f32], what: &str) {
     assert_eq!(found.len(), wanted.len(), "{what}");
     for (i, (found, wanted)) in found.iter().zip(wanted).enumerate() {
@@ -70,7 +70,8 @@ fn agrees_with_the_reference() {
     }
 }
 
-/// A plane of `scene(x, y)` and white noise, both in levels of 255, rounded to whole levels and cut off at the ends.
+/// A plane of `scene(x, y)` with white noise, both in levels of 255, rounded to integers and
+/// clipped.
 fn noisy([width, height]: [usize; 2], sigma: f32, seed: u64, scene: impl Fn(usize, usize) -> f32) -> Vec<f32> {
     let mut row = vec![0.0; width];
     (0..height)
@@ -82,7 +83,7 @@ fn noisy([width, height]: [usize; 2], sigma: f32, seed: u64, scene: impl Fn(usiz
         .collect()
 }
 
-/// Shading and an edge.
+/// A gradient with an edge.
 fn shaded(x: usize, y: usize) -> f32 {
     60.0 + 0.2 * x as f32 + 0.1 * y as f32 + if x > 150 { 40.0 } else { 0.0 }
 }
@@ -106,13 +107,13 @@ fn finds_the_deviation_of_white_noise() {
 }
 
 #[test]
-fn ramps_are_no_noise() {
+fn ignores_ramps() {
     let found = spatial(&noisy(SIZE, 0.0, 7, shaded), PlaneRole::Luma).unwrap();
     assert!(255.0 * found.sigma < 1.0 && found.clean > 0.0, "{found:?}");
 }
 
 #[test]
-fn nothing_to_look_at_says_nothing() {
+fn returns_none_without_usable_blocks() {
     let constant = noisy(SIZE, 0.0, 7, |_, _| 99.0);
     let clipped = noisy(SIZE, 20.0, 7, |_, _| 300.0);
     assert_eq!((spatial(&constant, PlaneRole::Luma), spatial(&clipped, PlaneRole::Luma)), (None, None));
@@ -121,7 +122,7 @@ fn nothing_to_look_at_says_nothing() {
 }
 
 #[test]
-fn frames_of_a_still_scene_tell_more_than_one() {
+fn estimates_a_static_scene_better_from_several_frames() {
     let texture = |x: usize, y: usize| 128.0 + 25.0 * ((x * 7 + y * 13) % 9) as f32 / 4.0;
     let frames: Vec<_> = (0..4).map(|i| noisy(SIZE, 8.0, 7 + i, texture)).collect();
     let alone = spatial(&frames[3], PlaneRole::Luma).unwrap();
@@ -137,11 +138,12 @@ fn frames_of_a_still_scene_tell_more_than_one() {
     assert!(found.still > 0.7 && found.repeated == 0.0, "{found:?}");
 }
 
-/// Blocks of which the gradient explains the difference look as if they moved, which frames that were moved along cannot.
+/// Blocks whose difference the gradient explains look as if they moved; aligned frames cannot have
+/// moved.
 #[test]
-fn frames_that_are_aligned_hold_still_whatever_they_look_like() {
+fn treats_aligned_frames_as_static() {
     let at = |shift: f32| move |x: usize, y: usize| 128.0 + 60.0 * ((x as f32 + shift) / 3.0 + y as f32 / 9.0).sin();
-    // Neighbours share some of the noise, so that a frame alone says too little.
+    // Correlates the noise of neighbours, so that a single frame underestimates it.
     let smooth =
         |samples: Vec<f32>| samples.windows(2).map(|pair| (pair[0] + pair[1]) / 2.0).chain([0.5]).collect::<Vec<_>>();
     let [before, after] = [(0.0, 7), (1.0, 8)].map(|(shift, seed)| smooth(noisy(SIZE, 8.0, seed, at(shift))));
@@ -157,7 +159,7 @@ fn frames_that_are_aligned_hold_still_whatever_they_look_like() {
 }
 
 #[test]
-fn repeated_frames_say_nothing() {
+fn ignores_repeated_frames() {
     let frame = noisy(SIZE, 8.0, 7, shaded);
     let alone = spatial(&frame, PlaneRole::Luma).unwrap();
     let mut stream = TemporalNoise::new(PlaneRole::Luma);
@@ -166,7 +168,7 @@ fn repeated_frames_say_nothing() {
 }
 
 #[test]
-fn says_what_kind_of_noise_it_is() {
+fn classifies_noise() {
     let of = |samples: &[f32]| kind(&spatial(samples, PlaneRole::Luma).into_iter().collect::<Vec<_>>());
     let white = noisy(SIZE, 12.0, 7, shaded);
     let mut smooth = white.clone();

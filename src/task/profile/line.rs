@@ -1,31 +1,31 @@
-//! From samples of noise to a line: robust variances, and the lower envelope of points.
+//! Fits a line to noise samples: robust variances, and the lower envelope of points.
 
 use crate::task::estimate::MEDIAN_OF_NORMAL;
 
-/// What lies further from the mean, in standard deviations, is not taken for noise: something has moved, or is an edge.
+/// Deviations above this many standard deviations are outliers, such as motion or edges.
 const CUT: f64 = 4.0;
 
-/// The variance of a standard normal number that is known to lie within [`CUT`].
+/// Variance of a standard normal distribution truncated at [`CUT`].
 const VARIANCE_WITHIN_CUT: f64 = 0.998_929;
 
-/// How far above the line, as a part of it, a point loses half its weight.
+/// Relative distance above the line at which a point has half its weight.
 const TOLERANCE: f64 = 0.1;
 
-/// Signals with a smaller standard deviation do not tell how noise depends on them.
+/// Signals with a smaller standard deviation do not determine how noise depends on them.
 const FLAT: f64 = 0.02;
 
-/// The noise at one signal.
+/// The noise at one signal level.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Point {
     pub(super) signal: f64,
     pub(super) variance: f64,
-    /// From how many samples.
+    /// Number of samples.
     pub(super) count: f64,
 }
 
-/// The variance of normal numbers among which there are some others, which are cut off: that of those within four
-/// standard deviations, put right for what normal numbers lose by that, until it stays. `quantum` is the step between
-/// the numbers that there can be; nothing so near is cut.
+/// Robust variance of normal numbers with outliers: iterates the variance of those within four
+/// standard deviations, corrected for the truncation, until it is stable. `quantum` is the step
+/// between possible numbers; deviations that small are never cut.
 pub(super) fn clipped_variance(values: &mut [f32], quantum: f64) -> f64 {
     if values.is_empty() {
         return 0.0;
@@ -58,8 +58,8 @@ fn median(values: &mut [f32]) -> f32 {
     *values.select_nth_unstable_by(middle, f32::total_cmp).1
 }
 
-/// Whether the signals differ by too little, beside the noise that is in them (as a part of the noise's variance), to
-/// tell how noise depends on them; and their mean.
+/// The mean signal, if the signals differ by too little to determine how noise depends on them.
+/// `noise_in_signal` is the variance of the noise in the signals relative to the noise variance.
 pub(super) fn flat_at(points: &[Point], noise_in_signal: f64) -> Option<f64> {
     let count: f64 = points.iter().map(|point| point.count).sum();
     let mean = |value: &dyn Fn(&Point) -> f64| points.iter().map(|p| p.count * value(p)).sum::<f64>() / count;
@@ -69,10 +69,11 @@ pub(super) fn flat_at(points: &[Point], noise_in_signal: f64) -> Option<f64> {
     (spread < 2.0 * noise || spread - noise < FLAT * FLAT).then_some(signal)
 }
 
-/// `a` and `b` of `variance = a * signal + b`, neither below 0: least squares in which a point weighs as many samples as
-/// it has over the square of its variance, which is how uncertain it is, and little if it is far above the others. What is
-/// no noise adds to a variance and never takes from it, so that noise is the lower envelope (Liu, Freeman, Szeliski and
-/// Kang 2006, "Noise estimation from a single image", section 3).
+/// `a` and `b` of `variance = a * signal + b`, both at least 0, by weighted least squares. The
+/// weight of a point is its number of samples over its squared variance, which is proportional to
+/// its uncertainty, and small if it is far above the others. Texture and motion add to a variance
+/// and never reduce it, so noise is the lower envelope (Liu, Freeman, Szeliski and Kang 2006,
+/// "Noise estimation from a single image", section 3).
 pub(super) fn lower_line(points: &[Point]) -> (f64, f64) {
     let most = points.iter().map(|point| point.variance).fold(0.0, f64::max);
     let floor = 1e-2 * most;
@@ -93,7 +94,7 @@ pub(super) fn lower_line(points: &[Point]) -> (f64, f64) {
     (a, b)
 }
 
-/// The weighted least squares line whose slope and offset are not below 0.
+/// The weighted least-squares line with non-negative slope and offset.
 fn line(points: &[Point], weights: &[f64]) -> (f64, f64) {
     let sum = |value: &dyn Fn(&Point) -> f64| points.iter().zip(weights).map(|(p, w)| w * value(p)).sum::<f64>();
     let weight = sum(&|_| 1.0);

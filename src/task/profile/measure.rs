@@ -1,4 +1,4 @@
-//! Measuring noise: what is found at each level of the signal, and the line through it.
+//! Measures noise: the variance at each signal level, and the line through these.
 
 use std::path::{Path, PathBuf};
 
@@ -7,36 +7,37 @@ use super::{ColorModel, Method, NoiseLine, NoiseProfile, pairs, patches};
 use crate::error::{Error, Result};
 use crate::media::Image;
 
-/// Signals are told apart in so many levels.
+/// Number of signal levels.
 const LEVELS: usize = 48;
 
-/// A level with fewer samples is left out.
+/// Minimum number of samples of a level.
 const FEWEST: usize = 64;
 
-/// A level of which more samples than this part are black or white is left out, since there noise is cut off.
+/// Maximum part of clipped (black or white) samples of a level.
 const MOST_CUT: f64 = 0.005;
 
-/// Measures a camera's noise.
+/// Measures the noise of a camera.
 ///
-/// **Several frames** of a still scene: the difference of a pixel in one frame and the next is noise, of twice its
-/// variance, whatever the scene is. Pixels are sorted into levels by their eight neighbours, whose noise is not theirs,
-/// so that the mean of the pixels themselves is a level's signal without a bias. In each level the mean difference is
-/// taken off, which is flicker of the light, and differences beyond four standard deviations are left out, which are
-/// things that moved.
+/// **Several frames** of a static scene: the difference of a pixel between consecutive frames is
+/// noise with twice the variance, for any scene. Pixels are sorted into levels by the mean of
+/// their eight neighbours, whose noise is independent, so that the mean of the pixels themselves
+/// is an unbiased signal of the level. In each level the mean difference (flicker of the light) is
+/// subtracted, and differences beyond four standard deviations (motion) are left out.
 ///
-/// **One image**: patches of 8x8 pixels are sorted into levels by their mean. In each level the eighth counts that is
-/// smoothest by its horizontal and vertical wavelet coefficients (Daubechies, two vanishing moments); its noise is read
-/// from the diagonal ones, which in white noise do not depend on the others, so that choosing does not make noise seem
-/// less. This is the plan of Foi et al. 2008 (section 3: level sets of a smooth image without its edges, a robust
-/// deviation in each, a line through them). Textures as fine as a pixel count as noise, and noise that neighbouring
-/// pixels share, as a JPEG has it, is underestimated.
+/// **One image**: patches of 8x8 pixels are sorted into levels by their mean. In each level, the
+/// smoothest eighth is selected by horizontal and vertical wavelet coefficients (Daubechies, two
+/// vanishing moments). Noise is measured from the diagonal coefficients, which are independent of
+/// the others for white noise, so that the selection is unbiased. This follows Foi et al. 2008
+/// (section 3: level sets of a smoothed image without edges, a robust standard deviation in each,
+/// a line through them). Texture at the scale of a pixel counts as noise, and spatially correlated
+/// noise, as in a JPEG, is underestimated.
 ///
-/// Either way, the line is the lower envelope of the levels' variances, and levels where noise is cut off at black or
-/// white are left out.
+/// In both cases, the line is the lower envelope of the levels' variances, and levels with clipped
+/// noise at black or white are left out.
 ///
-/// Frames of video are measured in their own planes, by [`add_planes`](Self::add_planes), and in no other way: chroma is told apart
-/// by the luma that it lies under. A codec that repeats blocks, as H.264 does, leaves no noise in differences; such frames make a
-/// profile that says too little.
+/// Frames of video are measured in their own planes, by [`add_planes`](Self::add_planes), from
+/// several frames only: chroma is sorted by the luma at its position. A codec that repeats blocks,
+/// such as H.264, leaves no noise in differences, and the profile is too low.
 #[derive(Debug, Default)]
 pub struct Profiler {
     previous: Option<(PathBuf, Seen)>,
@@ -44,7 +45,7 @@ pub struct Profiler {
     channels: Vec<Vec<Level>>,
 }
 
-/// What was looked at last.
+/// The last input.
 #[derive(Debug)]
 enum Seen {
     Image(Image),
@@ -58,39 +59,39 @@ pub struct YuvPlanes {
     pub samples: Vec<f32>,
     /// `[W, H]`.
     pub grid: [usize; 2],
-    /// Bits of a sample of the source.
+    /// Bits per sample of the source.
     pub bits: u32,
 }
 
-/// What was found at about one signal.
+/// The measurements at one signal level.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Level {
-    /// Noise, scaled to the variance of a single sample.
+    /// Noise samples, scaled to the variance of a single sample.
     pub(super) noise: Vec<f32>,
-    /// The sum of the signals that it was found at.
+    /// Sum of the signals of these samples.
     pub(super) signal: f64,
-    /// Samples that are black or white.
+    /// Number of clipped (black or white) samples.
     pub(super) cut: usize,
-    /// Samples that were looked at for `cut`.
+    /// Number of samples that were checked for clipping.
     pub(super) seen: usize,
     found: Point,
 }
 
 impl Profiler {
-    /// A profiler that has seen nothing.
+    /// A profiler without measurements.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Looks at an image, for which `name` stands in messages. Holds it until the next one.
+    /// Adds an image, which `name` identifies in messages. Holds it until the next one.
     ///
     /// # Errors
-    /// [`Error::Input`] for an image that is not of the size, the depth and the channels of the one before.
+    /// [`Error::Input`] for an image whose size, depth or channels differ from the previous one's.
     pub fn add(&mut self, name: &Path, frame: Image) -> Result<()> {
         self.see(name, Seen::Image(frame))
     }
 
-    /// Looks at a frame of video. All that a profiler looks at is of one kind.
+    /// Adds a frame of video. All inputs of a profiler must be of one kind.
     ///
     /// # Errors
     /// As [`add`](Self::add).
@@ -127,17 +128,17 @@ impl Profiler {
         Ok(())
     }
 
-    /// The profile of all that was seen.
+    /// The profile of all inputs.
     ///
     /// # Errors
-    /// [`Error::Usage`] when nothing was; [`Error::Input`] for images that are too small, saturated, or copies of each
-    /// other.
+    /// [`Error::Usage`] without any input; [`Error::Input`] for images that are too small,
+    /// saturated, or copies of each other.
     pub fn finish(mut self) -> Result<NoiseProfile> {
         let Some((name, seen)) = self.previous else { return Err(Error::usage("no image was given to measure")) };
         let [width, height] = seen.size();
         let method = if self.frames == 1 { Method::Image } else { Method::Frames };
         let noise_in_signal = match method {
-            // Neighbours do not carry the noise of a pixel; the mean of a patch has its own.
+            // The mean of the neighbours does not contain the pixel's noise; that of a patch does.
             Method::Frames => 0.0,
             Method::Image => patches::NOISE_IN_SIGNAL,
         };
@@ -202,7 +203,7 @@ impl Seen {
         }
     }
 
-    /// The step between two samples.
+    /// The step between two sample values.
     fn quantum(&self) -> f64 {
         let bits = match self {
             Self::Image(frame) => frame.samples.bits(),
@@ -224,7 +225,7 @@ impl Seen {
 }
 
 impl Level {
-    /// Takes the samples of one place in two frames; `cut` of them are black or white.
+    /// Adds the samples of one position in two frames; `cut` of them are black or white.
     pub(super) fn add_pair(&mut self, [before, after]: [f32; 2], signal: f64, cut: usize) {
         self.noise.push((after - before) * std::f32::consts::FRAC_1_SQRT_2);
         self.signal += signal;
@@ -232,7 +233,7 @@ impl Level {
         self.seen += 2;
     }
 
-    /// Turns the noise that was collected into a variance, and adds that to what was found before.
+    /// Reduces the collected noise to a variance, and merges it with the previous ones.
     fn settle(&mut self, quantum: f64) {
         let count = self.noise.len() as f64;
         if count > 0.0 {
@@ -252,12 +253,12 @@ impl Level {
     }
 }
 
-/// The index of a signal's level.
+/// The level of a signal.
 pub(super) fn level_of(signal: f64) -> usize {
     ((signal * LEVELS as f64) as usize).min(LEVELS - 1)
 }
 
-/// The lowest and the highest signal.
+/// The lowest and highest signal.
 fn range(points: &[Point]) -> [f64; 2] {
     let signals = || points.iter().map(|point| point.signal);
     [signals().fold(1.0, f64::min), signals().fold(0.0, f64::max)]
@@ -270,6 +271,6 @@ fn mean_variance(points: &[Point]) -> f64 {
 
 /// Whether a sample is black or white.
 pub(super) fn is_cut(value: f32) -> bool {
-    // Far finer than a step of 16 bits.
+    // The tolerance is far below a step of 16 bits.
     !(1e-6..=1.0 - 1e-6).contains(&value)
 }

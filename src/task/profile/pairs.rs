@@ -1,16 +1,16 @@
-//! Two frames of a still scene: what differs is noise.
+//! Two frames of a static scene, whose differences are noise.
 
 use super::measure::{Level, YuvPlanes, is_cut, level_of};
 use crate::error::Result;
 use crate::media::Image;
 use crate::tensor::{Range, Rect, read_region};
 
-/// About how many pixels of a pair of frames are looked at.
+/// Approximate number of pixels of a pair that are examined.
 const SAMPLES: usize = 1 << 20;
 
-/// Collects the differences of two frames.
+/// Collects the differences between two frames.
 pub(super) fn compare(one: &Image, other: &Image, channels: &mut [Vec<Level>]) -> Result<()> {
-    // A grid whose step is odd, so that it does not fall in with the grid of a compressed image.
+    // The step is odd, so that it does not align with the block grid of a compressed image.
     let step = (one.width * one.height / SAMPLES).isqrt() | 1;
     let width = one.width + 2;
     let size = 3 * width;
@@ -37,7 +37,8 @@ pub(super) fn compare(one: &Image, other: &Image, channels: &mut [Vec<Level>]) -
     Ok(())
 }
 
-/// Collects the differences of the planes of two frames: luma, and Cb and Cr by the luma that they lie under.
+/// Collects the differences between the planes of two frames: luma, and Cb and Cr by the luma at
+/// their position.
 pub(super) fn compare_planes(one: &YuvPlanes, other: &YuvPlanes, channels: &mut [Vec<Level>]) {
     let [width, height] = one.grid;
     let (area, row) = (width * height, 2 * width);

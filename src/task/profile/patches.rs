@@ -1,4 +1,4 @@
-//! A single image: where it is smooth, its finest structure is noise.
+//! A single image, whose finest structure is noise in smooth parts.
 
 use super::measure::{Level, is_cut, level_of};
 use crate::error::Result;
@@ -6,30 +6,31 @@ use crate::media::Image;
 use crate::task::estimate::{HIGH_PASS, LOW_PASS};
 use crate::tensor::{Range, Rect, read_region};
 
-/// The side of a patch in pixels, and what it covers with the filters' tails.
+/// Side of a patch in pixels, and with the tails of the filters.
 const PATCH: usize = 8;
 const COVERED: usize = PATCH + 2;
 
-/// The variance of the noise in the mean of a patch, as a part of a sample's.
+/// Variance of the noise in the mean of a patch, relative to that of a sample.
 pub(super) const NOISE_IN_SIGNAL: f64 = 1.0 / (PATCH * PATCH) as f64;
 
-/// About how many patches of a channel are looked at in a large image; in a small one they overlap by half.
+/// Approximate number of patches per channel in a large image; in a small one they overlap by
+/// half.
 const PATCHES: usize = 1 << 16;
 
-/// Of the patches of a level, one in so many is taken to be smooth.
+/// One in this many patches of a level is taken as smooth.
 const SMOOTH: usize = 8;
 
 /// A patch of a channel.
 struct Patch {
     signal: f64,
-    /// The energy of its horizontal and vertical coefficients.
+    /// Energy of its horizontal and vertical coefficients.
     roughness: f64,
-    /// How many of its samples are black or white.
+    /// Number of black or white samples.
     cut: usize,
     diagonal: [f32; PATCH * PATCH / 4],
 }
 
-/// Collects the noise of the smooth parts of an image.
+/// Collects noise from the smooth parts of an image.
 pub(super) fn look_at(frame: &Image, channels: &mut [Vec<Level>]) -> Result<()> {
     if frame.width < COVERED || frame.height < COVERED {
         return Ok(());

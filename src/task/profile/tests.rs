@@ -7,14 +7,14 @@ use crate::media::still::{self, Limits};
 use crate::media::{Image, Metadata, Samples};
 use crate::tensor::{Range, read_planes};
 
-/// A clean scene: values from 0 to 1, plane by plane.
+/// A clean scene with values from 0 to 1 in planes.
 struct Scene {
     width: usize,
     height: usize,
     planes: Vec<Vec<f32>>,
 }
 
-/// Patches of 16x16 pixels in shades from 0.1 to 0.85, with an edge around each.
+/// Patches of 16x16 pixels in shades from 0.1 to 0.85, each with an edge around it.
 fn patches(channels: usize) -> Scene {
     let (width, height) = (320, 240);
     let shade = |x: usize, y: usize, c: usize| 0.1 + 0.75 * ((7 * (x / 16) + 13 * (y / 16) + 5 * c) % 32) as f32 / 31.0;
@@ -35,7 +35,7 @@ fn photograph(name: &str) -> Scene {
     Scene { width: frame.width, height: frame.height, planes }
 }
 
-/// The scene as a camera delivers it whose noise has the variance `a * signal + b`.
+/// An image of the scene from a camera with noise variance `a * signal + b`.
 fn shot(scene: &Scene, (a, b): (f32, f32), seed: u64, bits: u32) -> Image {
     let Scene { width, height, ref planes } = *scene;
     let white = ((1_u32 << bits) - 1) as f32;
@@ -66,12 +66,12 @@ fn measured(frames: impl IntoIterator<Item = Image>) -> crate::Result<NoiseProfi
     profiler.finish()
 }
 
-/// Fails unless the variances are these, within a part of themselves, over the signals that were measured.
+/// Asserts that the variances match within a relative tolerance, over the measured signals.
 fn is_near(profile: &NoiseProfile, noise: (f32, f32), tolerance: f64) {
     is_within(profile, noise, tolerance, tolerance);
 }
 
-/// The same with one tolerance in the middle of the signals, and one at their ends.
+/// As [`is_near`], with separate tolerances in the middle of the signals and at their ends.
 fn is_within(profile: &NoiseProfile, (a, b): (f32, f32), middle: f64, ends: f64) {
     for line in &profile.channels {
         let [low, high] = line.signal;
@@ -86,7 +86,7 @@ fn is_within(profile: &NoiseProfile, (a, b): (f32, f32), middle: f64, ends: f64)
 const NOISES: [(f32, f32); 4] = [(0.01, 1e-4), (0.002, 4e-4), (3e-4, 2e-5), (0.0, 1e-3)];
 
 #[test]
-fn frames_of_a_still_scene_give_its_line() {
+fn measures_the_line_from_frames_of_a_static_scene() {
     for noise in NOISES {
         for (channels, bits) in [(1, 8), (3, 8), (3, 16)] {
             let scene = patches(channels);
@@ -98,7 +98,7 @@ fn frames_of_a_still_scene_give_its_line() {
 }
 
 #[test]
-fn frames_of_a_photograph_give_the_camera_s_line() {
+fn measures_the_line_from_frames_of_a_photograph() {
     for noise in NOISES {
         let scene = photograph("chelsea.png");
         for count in [2, 5] {
@@ -109,7 +109,7 @@ fn frames_of_a_photograph_give_the_camera_s_line() {
 }
 
 #[test]
-fn one_image_gives_its_line() {
+fn measures_the_line_from_one_image() {
     for noise in NOISES {
         let profile = measured([shot(&patches(3), noise, 1, 8)]).unwrap();
         assert_eq!((profile.method, profile.frames), (Method::Image, 1));
@@ -118,24 +118,25 @@ fn one_image_gives_its_line() {
 }
 
 #[test]
-fn one_photograph_gives_the_camera_s_line() {
+fn measures_the_line_from_one_photograph() {
     for name in ["chelsea.png", "coffee.png", "astronaut.png"] {
         for noise in [(0.02, 4e-4), (0.01, 1e-4), (0.002, 4e-4)] {
             let profile = measured([shot(&photograph(name), noise, 1, 8)]).unwrap();
-            // Textures are noise in the eyes of a single image, and where there are few pixels there may be nothing else.
+            // In a single image texture counts as noise, and where pixels are few there may be
+            // nothing else.
             is_within(&profile, noise, 0.12, 0.35);
         }
     }
 }
 
 #[test]
-fn flicker_and_moved_things_are_no_noise() {
+fn ignores_flicker_and_motion() {
     let noise = (0.004, 1e-4);
     let frames = (1..=6).map(|seed| {
         let mut scene = patches(1);
         for (i, value) in scene.planes[0].iter_mut().enumerate() {
             let (x, y) = (i % scene.width, i / scene.width);
-            // A thing of a hundredth of the image that wanders, and light that changes by 6 %.
+            // A moving object that covers a hundredth of the image, and light that varies by 6 %.
             let left = 40 * seed as usize;
             if (left..left + 32).contains(&x) && (100..124).contains(&y) {
                 *value = 0.9;
@@ -148,7 +149,7 @@ fn flicker_and_moved_things_are_no_noise() {
 }
 
 #[test]
-fn noise_that_is_cut_off_does_not_count() {
+fn ignores_clipped_noise() {
     let mut scene = patches(1);
     let (width, noise) = (scene.width, (0.01, 1e-4));
     for (i, value) in scene.planes[0].iter_mut().enumerate() {
@@ -166,7 +167,7 @@ fn noise_that_is_cut_off_does_not_count() {
 }
 
 #[test]
-fn a_flat_scene_tells_one_variance() {
+fn measures_one_variance_in_a_flat_scene() {
     for count in [1, 5] {
         let profile = measured((1..=count).map(|seed| shot(&flat(0.4), (0.01, 1e-3), seed, 8))).unwrap();
         let line = profile.channels[0];
@@ -183,7 +184,7 @@ fn refused(frames: impl IntoIterator<Item = Image>, words: &str) {
 }
 
 #[test]
-fn what_tells_nothing_is_refused() {
+fn rejects_inputs_without_information() {
     let shot = |level, seed| shot(&flat(level), (0.001, 1e-4), seed, 8);
     for level in [0.0, 1.0] {
         refused([shot(level, 1)], "expose so");
@@ -198,7 +199,7 @@ fn what_tells_nothing_is_refused() {
 }
 
 #[test]
-fn a_file_gives_back_what_was_written() {
+fn round_trips_a_file() {
     let line = NoiseLine { a: 1.0 / 3.0, b: 1e-7, signal: [0.0, 0.1 + 0.2] };
     let flat = NoiseLine { a: 0.0, b: 0.0, signal: [1.0, 1.0] };
     for channels in [vec![line], vec![line, flat, line]] {
@@ -211,7 +212,7 @@ fn a_file_gives_back_what_was_written() {
 }
 
 #[test]
-fn what_is_no_profile_is_refused() {
+fn rejects_invalid_profiles() {
     let line = NoiseLine { a: 0.01, b: 1e-4, signal: [0.1, 0.9] };
     let good = NoiseProfile::new(Method::Image, 1, [64, 48], [line]).unwrap().to_toml();
     let folder = tempfile::tempdir().unwrap();

@@ -19,7 +19,7 @@ pub(in crate::tensor) const FORMATS: [&str; 13] = [
     "rgb48le",
 ];
 
-/// Any bytes that are samples of this format: the worst of frames.
+/// Random bytes that are valid samples of this format: the worst case.
 pub(in crate::tensor) fn random(video: &VideoFormat) -> Vec<u8> {
     let mut values = vec![0.0; video.bytes()];
     Philox::new(3).fill(NoiseAt { step: 0, batch: 0, channel: 0, y: 0 }, 0, &mut values);
@@ -32,7 +32,7 @@ pub(in crate::tensor) fn random(video: &VideoFormat) -> Vec<u8> {
 }
 
 #[test]
-fn what_nothing_changes_comes_back_bit_by_bit() {
+fn reproduces_unchanged_frames_bit_exactly() {
     for name in FORMATS {
         for siting in [Siting::Center, Siting::Left, Siting::TopLeft] {
             for (full_range, matrix) in [(false, Matrix::Bt601), (true, Matrix::Bt709)] {
@@ -55,7 +55,7 @@ fn what_nothing_changes_comes_back_bit_by_bit() {
 }
 
 #[test]
-fn known_colors() {
+fn converts_known_colours() {
     // ITU-R BT.601 and BT.709, 100 % colour bars in 8 bits, limited range.
     let cases = [
         (Matrix::Bt601, [235, 128, 128], [1.0, 1.0, 1.0]),
@@ -81,8 +81,9 @@ fn known_colors() {
 }
 
 #[test]
-fn chroma_lies_where_the_siting_says() {
-    // A ramp of chroma stays one where samples lie on pixels, and is a staircase where they lie between.
+fn places_chroma_by_its_siting() {
+    // A ramp of chroma stays a ramp where samples are on pixels, and becomes a staircase where
+    // they are between.
     let mut video = VideoFormat::new(8, 2, Rate::of(25), "yuv420p".parse().unwrap());
     video.color.full_range = true;
     let mut bytes = vec![128; 16];
@@ -99,7 +100,7 @@ fn chroma_lies_where_the_siting_says() {
 }
 
 #[test]
-fn grey_goes_into_one_plane_or_three_and_colour_into_three() {
+fn fits_grey_into_one_or_three_planes_and_colour_into_three() {
     let grey = VideoFormat::new(2, 1, Rate::of(25), "gray".parse().unwrap());
     for channels in [1, 3] {
         let mut planes = vec![0.0; 2 * channels];

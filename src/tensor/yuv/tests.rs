@@ -6,7 +6,7 @@ use crate::tensor::stream::tests::{FORMATS, random};
 const SIZES: [(usize, usize); 7] = [(1, 1), (2, 2), (3, 5), (8, 6), (31, 1), (1, 17), (33, 18)];
 
 #[test]
-fn unchanged_planes_come_back_bit_by_bit() {
+fn reproduces_unchanged_planes_bit_exactly() {
     for name in FORMATS {
         for (full_range, matrix) in [(false, Matrix::Bt601), (true, Matrix::Bt709)] {
             for (width, height) in SIZES {
@@ -27,7 +27,7 @@ fn unchanged_planes_come_back_bit_by_bit() {
 }
 
 #[test]
-fn packing_keeps_the_order_of_two_by_two() {
+fn packs_two_by_two_luma_in_row_order() {
     // Luma of 4x2, and chroma of 2x1.
     let planes: Vec<f32> = (0..12_u8).map(f32::from).collect();
     let mut packed = vec![0.0; 12];
@@ -38,7 +38,7 @@ fn packing_keeps_the_order_of_two_by_two() {
     assert_eq!(back, planes);
 }
 
-/// The chroma planes of a frame of 4:2:2 whose colour is a ramp, with noise in its detail.
+/// The chroma planes of a 4:2:2 frame whose colour is a ramp, with noise in its detail.
 fn ramp(noise: f32) -> (VideoFormat, Vec<u8>, Vec<f32>) {
     let (width, height) = (64, 64);
     let video = VideoFormat::new(width, height, Rate::of(25), "yuv422p".parse().unwrap());
@@ -51,15 +51,15 @@ fn ramp(noise: f32) -> (VideoFormat, Vec<u8>, Vec<f32>) {
     (video, bytes, clean)
 }
 
-/// The detail of chroma that 4:2:0 has no place for: noise goes, a ramp stays.
+/// Chroma detail beyond 4:2:0: noise is removed, and a ramp is kept.
 #[test]
-fn detail_of_chroma_loses_its_noise() {
+fn removes_noise_from_chroma_detail() {
     let (video, bytes, clean) = ramp(6.0);
     let mut frames = YuvFrameConverter::new(&video, &video).unwrap();
     let area = 32 * 32;
     let mut planes = vec![0.0; 6 * area];
     frames.read(&bytes, &mut planes);
-    // A network that knows the means.
+    // Simulates a network that returns the true means.
     for plane in planes[4 * area..].chunks_exact_mut(area) {
         for (i, value) in plane.iter_mut().enumerate() {
             let pair = 0.5 * (clean[i / 32 * 64 + i % 32] + clean[(i / 32 * 2 + 1) * 32 + i % 32]);
@@ -75,9 +75,9 @@ fn detail_of_chroma_loses_its_noise() {
     assert!(error(&bytes) > 5.5 && error(&after) < 1.5, "{} became {}", error(&bytes), error(&after));
 }
 
-/// ITU-R BT.601-7: the weights of luma; the deviations of white noise follow from them.
+/// ITU-R BT.601-7: the weights of luma, from which the standard deviations follow.
 #[test]
-fn white_noise_of_rgb_has_known_deviations_in_planes() {
+fn matches_known_deviations_of_white_rgb_noise_in_planes() {
     let [luma, chroma] = sigmas_of_rgb(Matrix::Bt601);
     assert!((luma - 0.6685).abs() < 1e-3 && (chroma - 0.320).abs() < 5e-3, "{luma} {chroma}");
 }

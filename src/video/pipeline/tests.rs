@@ -1,4 +1,4 @@
-//! Sources and sinks by script: what only a camera does, and what only time does.
+//! Scripted sources and sinks, for the behaviour of cameras and for timing.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -11,14 +11,14 @@ use crate::media::stream::{PixelFormat, Rate, ReadOutcome, Sink, Source, VideoFo
 use crate::model::Precision;
 use crate::video::{QualityLevel, Scale, StreamStatus};
 
-/// Milliseconds between frames in which a busy machine, too, takes one.
+/// Interval between frames in milliseconds at which even a busy machine misses none.
 const UNHURRIED: u64 = 150;
 
 fn video() -> VideoFormat {
     VideoFormat::new(1, 1, Rate::of(25), PixelFormat::RGB24)
 }
 
-/// Gives what it is told to, each after a pause.
+/// Returns scripted outcomes, each after a pause.
 struct Scripted {
     video: VideoFormat,
     script: VecDeque<ReadOutcome>,
@@ -47,7 +47,7 @@ impl Source for Scripted {
     }
 }
 
-/// Keeps the numbers of what is written; fails after so many.
+/// Keeps the indices of written frames; fails after `room` frames.
 struct Kept {
     video: VideoFormat,
     numbers: Arc<Mutex<Vec<u64>>>,
@@ -75,7 +75,7 @@ impl Sink for Kept {
     }
 }
 
-/// Takes so long for each frame, or half of what it is allowed where it heeds that.
+/// Takes `work` for each frame, or half of the budget if it follows it.
 struct Slow {
     work: Duration,
     heeds: bool,
@@ -130,7 +130,7 @@ fn frames(count: usize) -> Vec<ReadOutcome> {
 }
 
 #[test]
-fn a_file_loses_nothing_however_slow_the_work_is() {
+fn keeps_all_frames_of_a_file_when_processing_is_slow() {
     let ran = ran(frames(30), false, 0, 3, usize::MAX, PipelineOptions::default());
     assert!(ran.result.is_ok() && ran.finished);
     assert_eq!(ran.numbers, (0..30).collect::<Vec<_>>());
@@ -139,7 +139,7 @@ fn a_file_loses_nothing_however_slow_the_work_is() {
 }
 
 #[test]
-fn a_live_source_that_is_too_fast_loses_the_oldest() {
+fn drops_the_oldest_frames_of_a_fast_live_source() {
     let ran = ran(frames(40), true, 2, 20, usize::MAX, PipelineOptions::default());
     assert!(ran.result.is_ok());
     let counters = &ran.summary.counters;
@@ -148,7 +148,7 @@ fn a_live_source_that_is_too_fast_loses_the_oldest() {
 }
 
 #[test]
-fn damage_ends_a_file_and_not_a_live_source() {
+fn ends_at_a_corrupt_frame_of_a_file_but_not_of_a_live_source() {
     let script = || [frames(2), vec![ReadOutcome::Corrupt("torn".into())], frames(2)].concat();
     let file = ran(script(), false, 0, 0, usize::MAX, PipelineOptions::default());
     assert!(file.result.unwrap_err().to_string().contains("torn") && file.finished);
@@ -162,7 +162,7 @@ fn damage_ends_a_file_and_not_a_live_source() {
 }
 
 #[test]
-fn a_camera_that_is_gone_is_waited_for_where_that_is_asked() {
+fn waits_for_a_disconnected_camera_when_asked() {
     let script = || [frames(2), vec![ReadOutcome::Disconnected("gone".into()); 3], frames(2)].concat();
     let ended = ran(script(), true, UNHURRIED, 0, usize::MAX, PipelineOptions::default());
     assert!(ended.result.unwrap_err().to_string().contains("gone"));
@@ -174,7 +174,7 @@ fn a_camera_that_is_gone_is_waited_for_where_that_is_asked() {
 }
 
 #[test]
-fn a_sink_that_fails_ends_the_run_and_is_finished() {
+fn ends_the_run_and_finishes_the_sink_when_it_fails() {
     let ran = ran(frames(1000), false, 1, 0, 3, PipelineOptions::default());
     assert!(ran.result.unwrap_err().to_string().contains("it is full") && ran.finished);
     assert_eq!(ran.numbers, [0, 1, 2]);
@@ -182,7 +182,7 @@ fn a_sink_that_fails_ends_the_run_and_is_finished() {
 }
 
 #[test]
-fn silence_is_a_stall_where_one_is_looked_for() {
+fn reports_a_stall_when_a_limit_is_set() {
     let script = [frames(1), vec![ReadOutcome::Waiting; 10_000]].concat();
     let flow = PipelineOptions { stall: Some(Duration::from_millis(100)), ..PipelineOptions::default() };
     let ran = ran(script, true, 5, 0, usize::MAX, flow);
@@ -191,12 +191,12 @@ fn silence_is_a_stall_where_one_is_looked_for() {
 }
 
 #[test]
-fn no_more_frames_are_worked_on_than_are_asked_for() {
+fn processes_no_more_frames_than_the_target_rate() {
     let target = Target { rate: Some(50.0), deadline: None };
     let file = ran(frames(20), false, 0, 0, usize::MAX, PipelineOptions { target, ..PipelineOptions::default() });
     assert!(file.result.is_ok() && file.numbers.len() == 20);
     assert!(file.summary.counters.elapsed >= Duration::from_millis(19 * 20), "{:?}", file.summary.counters);
-    // A live source's other frames are dropped, and the newest is taken.
+    // Other frames of the live source are dropped, and the newest is processed.
     let flow = PipelineOptions { target, waiting: 1, ..PipelineOptions::default() };
     let live = ran(frames(60), true, 4, 0, usize::MAX, flow);
     assert!(live.result.is_ok() && live.summary.counters.dropped > 20, "{:?}", live.summary.counters);
@@ -204,7 +204,7 @@ fn no_more_frames_are_worked_on_than_are_asked_for() {
 }
 
 #[test]
-fn what_waiting_and_writing_take_is_taken_off_a_deadline() {
+fn subtracts_waiting_and_writing_from_the_deadline() {
     let ms = Duration::from_millis;
     let target = Target { rate: Some(10.0), deadline: Some(ms(80)) };
     assert_eq!(target.budget(ms(0), ms(0)), Some(ms(80)));
@@ -215,7 +215,7 @@ fn what_waiting_and_writing_take_is_taken_off_a_deadline() {
 }
 
 #[test]
-fn late_frames_are_counted() {
+fn counts_late_frames() {
     let target = Target { rate: None, deadline: Some(Duration::from_nanos(1)) };
     let found = ran(frames(5), false, 0, 0, usize::MAX, PipelineOptions { target, ..PipelineOptions::default() });
     assert!(found.result.is_ok() && found.summary.counters.late == 5, "{:?}", found.summary.counters);

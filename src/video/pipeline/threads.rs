@@ -1,4 +1,4 @@
-//! The threads that read and write, and what they share with the one that works.
+//! The reading and the writing thread, and the state that they share with the processing thread.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,17 +12,17 @@ use crate::video::histogram::Histogram;
 use crate::video::pace::moving_average;
 use crate::video::queue::{Popped, Queue};
 
-/// A frame and when it came.
+/// A frame and its arrival time.
 pub(super) struct Item {
     pub(super) frame: VideoFrame,
     pub(super) arrived: Instant,
 }
 
-/// What the threads share.
+/// State shared by the threads.
 pub(super) struct Shared {
-    /// Frames to work on, or what the reader ended with.
+    /// Frames to process.
     pub(super) incoming: Queue<Item>,
-    /// Their memory, on its way back.
+    /// Buffers of processed frames, returned to the reader.
     pub(super) spare_in: Queue<VideoFrame>,
     pub(super) outgoing: Queue<Item>,
     pub(super) spare_out: Queue<VideoFrame>,
@@ -31,18 +31,18 @@ pub(super) struct Shared {
     pub(super) corrupt: AtomicU64,
     pub(super) reconnected: AtomicU64,
     pub(super) late: AtomicU64,
-    /// Whether the run has ended before its source did.
+    /// Whether the run was stopped before the source ended.
     pub(super) stopped: AtomicBool,
     pub(super) written: Mutex<Written>,
 }
 
-/// What became of frames that were worked on.
+/// Statistics of written frames.
 #[derive(Default)]
 pub(super) struct Written {
     pub(super) count: u64,
     pub(super) writing: Histogram,
     pub(super) latency: Histogram,
-    /// What writing a frame takes of late.
+    /// Moving average of the time to write a frame.
     pub(super) moving_average: Duration,
 }
 
@@ -149,7 +149,7 @@ pub(super) fn spawn_writer(
         let result = write_all(&shared, sink.as_mut(), live, deadline);
         shared.outgoing.close();
         shared.spare_out.close();
-        // Whatever happened, what is whole is kept.
+        // Finishes the sink in any case, so that complete frames are kept.
         if shared.stopped.load(Ordering::Relaxed) {
             sink.stopped();
         }

@@ -1,4 +1,4 @@
-//! Scenes that are known, and what is known of them after some frames.
+//! Fuses known scenes and compares the result with the truth.
 
 use super::Temporal;
 use crate::diffusion::{NoiseAt, NoiseSource, Philox};
@@ -8,7 +8,7 @@ const WIDTH: usize = 310;
 const HEIGHT: usize = 130;
 const SIGMA: f32 = 0.08;
 
-/// A textured scene with a bright square at `square`, seen from (x0, y0).
+/// A textured scene with a bright square at `square`, viewed from (x0, y0).
 fn scene(x0: f32, y0: f32, square: Option<usize>) -> Vec<f32> {
     let mut planes = Vec::with_capacity(3 * WIDTH * HEIGHT);
     for channel in 0..3 {
@@ -46,7 +46,7 @@ fn variance(found: &[f32], clean: &[f32], keep: impl Fn(usize, usize) -> bool) -
     sum / count as f32
 }
 
-/// Runs scenes through, and returns the last fusion with its map of sigma.
+/// Fuses the scenes in order, and returns the state, the last fusion and its map of sigma.
 fn fused(scenes: &[Vec<f32>], sigma: f32) -> (Temporal, Vec<f32>, Vec<f32>) {
     let mut temporal = Temporal::new(Planes::full(3, WIDTH, HEIGHT));
     let mut last = (Vec::new(), Vec::new());
@@ -62,42 +62,42 @@ fn fused(scenes: &[Vec<f32>], sigma: f32) -> (Temporal, Vec<f32>, Vec<f32>) {
 }
 
 #[test]
-fn noise_falls_as_frames_of_a_still_scene_come_and_the_map_says_so() {
+fn reduces_noise_of_a_static_scene_as_the_map_predicts() {
     for count in [1, 2, 4, 16] {
         let scenes = vec![scene(0.0, 0.0, None); count];
         let (temporal, frame, map) = fused(&scenes, SIGMA);
         let found = variance(&frame, &scenes[0], |_, _| true) / (SIGMA * SIGMA);
-        let told = map.iter().map(|sigma| sigma * sigma).sum::<f32>() / map.len() as f32 / (SIGMA * SIGMA);
+        let predicted = map.iter().map(|sigma| sigma * sigma).sum::<f32>() / map.len() as f32 / (SIGMA * SIGMA);
         let expected = 1.0 / count as f32;
         assert!((found / expected - 1.0).abs() < 0.15, "{count}: {found}");
-        assert!((told / found - 1.0).abs() < 0.15, "{count}: {told} is told, {found} is there");
+        assert!((predicted / found - 1.0).abs() < 0.15, "{count}: predicted {predicted}, found {found}");
         assert_eq!(temporal.resets(), 0);
     }
 }
 
 #[test]
-fn what_moves_is_new_and_what_does_not_is_known() {
+fn resets_moving_areas_and_keeps_static_ones() {
     let scenes: Vec<_> = (0..12).map(|i| scene(0.0, 0.0, Some(150 + 8 * i))).collect();
     let (temporal, frame, map) = fused(&scenes, SIGMA);
     let (left, top) = (150 + 8 * 11, 40);
-    // The square and where it just was: as noisy as one frame at most.
+    // The square and where it was just before: at most as noisy as a single frame.
     let around = |x: usize, y: usize| (left - 8..left + 24).contains(&x) && (top..top + 24).contains(&y);
     let near = variance(&frame, &scenes[11], around) / (SIGMA * SIGMA);
     assert!(near < 1.1, "{near}");
     let far = variance(&frame, &scenes[11], |x, _| x < 60) / (SIGMA * SIGMA);
     assert!(far < 0.3, "{far}");
-    // Nowhere is the frame much worse than the map says.
+    // The error hardly exceeds the map anywhere.
     for (x, y) in [(0, 0), (left - 8, top), (left, top), (left + 16, top + 16), (left + 24, top)] {
         let inside = |i: usize, j: usize| (x..x + 8).contains(&i) && (y..y + 8).contains(&j);
         let found = variance(&frame, &scenes[11], inside);
-        let told = map[(y + 4) * WIDTH + x + 4].powi(2);
-        assert!(found < 2.0 * told + 1e-4, "{x},{y}: {found} is there, {told} is told");
+        let predicted = map[(y + 4) * WIDTH + x + 4].powi(2);
+        assert!(found < 2.0 * predicted + 1e-4, "{x},{y}: found {found}, predicted {predicted}");
     }
     assert_eq!(temporal.resets(), 0);
 }
 
 #[test]
-fn a_camera_that_moves_as_a_whole_is_followed() {
+fn follows_global_motion() {
     let whole: Vec<_> = (0..10).map(|i| scene(2.0 * i as f32, -(i as f32), None)).collect();
     let parts: Vec<_> = (0..10).map(|i| scene(1.6 * i as f32, 0.4 * i as f32, None)).collect();
     let inner = |x: usize, y: usize| (24..WIDTH - 24).contains(&x) && (24..HEIGHT - 24).contains(&y);
@@ -109,25 +109,25 @@ fn a_camera_that_moves_as_a_whole_is_followed() {
 }
 
 #[test]
-fn strong_noise_that_is_taken_for_more_or_less_is_no_cut() {
+fn does_not_mistake_strong_noise_of_wrong_level_for_a_cut() {
     let scenes: Vec<_> = (0..10).map(|i| scene(2.0 * i as f32, -(i as f32), None)).collect();
     let inner = |x: usize, y: usize| (24..WIDTH - 24).contains(&x) && (24..HEIGHT - 24).contains(&y);
     let sigma = 0.25;
-    for told in [0.75 * sigma, 1.3 * sigma] {
+    for assumed in [0.75 * sigma, 1.3 * sigma] {
         let mut temporal = Temporal::new(Planes::full(3, WIDTH, HEIGHT));
         let mut last = Vec::new();
         for (i, clean) in scenes.iter().enumerate() {
             last = noisy(clean, sigma, i as u64);
-            temporal.track(&last, f64::from(told * told));
-            temporal.fuse(&mut last, &mut [vec![told; WIDTH * HEIGHT]]);
+            temporal.track(&last, f64::from(assumed * assumed));
+            temporal.fuse(&mut last, &mut [vec![assumed; WIDTH * HEIGHT]]);
         }
         let found = variance(&last, &scenes[9], inner) / (sigma * sigma);
-        assert!(found < 0.5 && temporal.resets() == 0, "told {told}: {found}, {} resets", temporal.resets());
+        assert!(found < 0.5 && temporal.resets() == 0, "assumed {assumed}: {found}, {} resets", temporal.resets());
     }
 }
 
 #[test]
-fn planes_of_the_frame_before_move_as_the_scene_does() {
+fn moves_planes_of_the_previous_frame_with_the_scene() {
     let scenes = [scene(0.0, 0.0, None), scene(3.0, -2.0, None)];
     let mut temporal = Temporal::new(Planes::full(3, WIDTH, HEIGHT));
     for clean in &scenes {
@@ -142,7 +142,7 @@ fn planes_of_the_frame_before_move_as_the_scene_does() {
 }
 
 #[test]
-fn a_cut_makes_everything_new() {
+fn resets_at_a_scene_cut() {
     let mut scenes = vec![scene(0.0, 0.0, None); 8];
     scenes.push(scene(0.0, 0.0, None).iter().map(|value| 0.9 - value).collect());
     let (temporal, frame, map) = fused(&scenes, SIGMA);
@@ -151,7 +151,7 @@ fn a_cut_makes_everything_new() {
 }
 
 #[test]
-fn light_that_changes_is_followed() {
+fn follows_exposure_changes() {
     let still = scene(0.0, 0.0, None);
     let scenes: Vec<Vec<f32>> = (0..16).map(|i| still.iter().map(|v| v * (1.0 + 0.01 * i as f32)).collect()).collect();
     let (temporal, frame, _) = fused(&scenes, SIGMA);
@@ -160,7 +160,7 @@ fn light_that_changes_is_followed() {
 }
 
 #[test]
-fn tiny_frames_are_frames() {
+fn accepts_tiny_frames() {
     for (width, height) in [(1, 1), (2, 5), (7, 3)] {
         let mut temporal = Temporal::new(Planes::full(3, width, height));
         for i in 0..4 {

@@ -2,7 +2,7 @@ use super::{Format, Limits, decode, decoded, encoded, refusal, smooth};
 use std::io::Cursor;
 use std::path::Path;
 
-/// A TIFF whose directory stands before its pixels: cutting it leaves the directory.
+/// A TIFF with its directory before its pixels, so that truncation keeps the directory.
 fn tiff_with_directory_first(width: u16, height: u16) -> Vec<u8> {
     let (entries, pixels) = (8_u16, u32::from(width) * u32::from(height));
     let offset = 8 + 2 + u32::from(entries) * 12 + 4;
@@ -28,7 +28,7 @@ fn cuts(len: usize) -> impl Iterator<Item = usize> {
 }
 
 #[test]
-fn a_cut_file_is_never_half_a_image() {
+fn rejects_truncated_files() {
     let mut files = vec![tiff_with_directory_first(41, 33)];
     for format in Format::ALL {
         for (channels, bits) in [(1, 8), (3, 8), (3, 16), (4, 8)] {
@@ -53,7 +53,7 @@ fn a_cut_file_is_never_half_a_image() {
 }
 
 #[test]
-fn flipped_bytes_do_not_panic() {
+fn survives_flipped_bytes() {
     for format in Format::ALL {
         let (bytes, _) = encoded(&smooth(23, 17, 3, 8), format);
         for at in 0..bytes.len().min(1500) {
@@ -68,8 +68,8 @@ fn flipped_bytes_do_not_panic() {
 }
 
 #[test]
-fn a_image_that_is_too_large_is_refused_before_memory_is_taken() {
-    // A PNG's header that claims 60000 x 60000 pixels of RGBA in 16 bits.
+fn rejects_too_large_images_before_allocating() {
+    // The header of a PNG that claims 60000x60000 pixels of 16-bit RGBA.
     let (mut png, _) = encoded(&smooth(8, 8, 4, 16), Format::Png);
     png[16..20].copy_from_slice(&60_000_u32.to_be_bytes());
     png[20..24].copy_from_slice(&60_000_u32.to_be_bytes());
@@ -97,7 +97,7 @@ fn a_image_that_is_too_large_is_refused_before_memory_is_taken() {
     }
 }
 
-/// The checksum of a PNG's chunk.
+/// The checksum of a PNG chunk.
 fn flate_crc(bytes: &[u8]) -> Vec<u8> {
     let crc = bytes.iter().fold(u32::MAX, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 })
@@ -106,7 +106,7 @@ fn flate_crc(bytes: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn what_is_no_image_is_named() {
+fn reports_what_a_file_is_instead_of_an_image() {
     assert!(refusal(b"").contains("the file is empty"));
     assert!(refusal(b"hello, this is text").contains("no image"));
     assert!(refusal(b"GIF89a......").contains("a GIF"));
@@ -119,7 +119,7 @@ fn what_is_no_image_is_named() {
 }
 
 #[test]
-fn what_the_process_may_hold_bounds_what_is_read() {
+fn limits_images_by_process_memory() {
     let image = smooth(300, 200, 3, 8);
     for format in Format::ALL {
         let bytes = encoded(&image, format).0;
@@ -132,7 +132,7 @@ fn what_the_process_may_hold_bounds_what_is_read() {
 }
 
 #[test]
-fn a_profile_that_unpacks_to_more_than_any_has_is_left_out() {
+fn drops_a_profile_that_decompresses_beyond_the_limit() {
     let mut image = smooth(30, 20, 3, 8);
     image.metadata.icc = Some(vec![0; 40 << 20]);
     let read = decoded(&encoded(&image, Format::Png).0).unwrap();

@@ -20,7 +20,7 @@ fn png_of(color: png::ColorType, depth: png::BitDepth, data: &[u8], palette: Opt
 }
 
 #[test]
-fn png_with_few_bits_and_palettes_is_expanded() {
+fn expands_png_palettes_and_low_depths() {
     let found = decoded(&png_of(png::ColorType::Grayscale, png::BitDepth::One, &[0b0110_0000, 0b1001_0000], None));
     assert_eq!(found.unwrap().samples, Samples::U8(vec![0, 255, 255, 0, 255, 0, 0, 255]));
     let found = decoded(&png_of(png::ColorType::Grayscale, png::BitDepth::Four, &[0x01, 0x2F, 0x88, 0x0F], None));
@@ -35,7 +35,7 @@ fn png_with_few_bits_and_palettes_is_expanded() {
 }
 
 #[test]
-fn an_animation_is_refused() {
+fn rejects_animations() {
     let mut file = Vec::new();
     let mut encoder = png::Encoder::new(&mut file, 2, 2);
     encoder.set_animated(2, 0).unwrap();
@@ -61,14 +61,14 @@ where
 }
 
 #[test]
-fn tiff_with_other_samples_is_refused() {
+fn rejects_tiff_with_unsupported_samples() {
     assert!(refusal(&tiff_of::<RGB32Float>(&[0.5; 12], None)).contains("floating point"));
     assert!(refusal(&tiff_of::<Gray32Float>(&[0.5; 4], None)).contains("floating point"));
     assert!(refusal(&tiff_of::<GrayI8>(&[-5; 4], None)).contains("signed"));
     assert!(refusal(&tiff_of::<RGB8>(&[5; 16], Some(ExtraSamples::AssociatedAlpha))).contains("multiplied by alpha"));
 }
 
-/// The position of a tag's value in a little-endian TIFF.
+/// Position of a tag's value in a little-endian TIFF.
 fn value_at(file: &[u8], tag: u16) -> usize {
     let word = |at: usize| u16::from_le_bytes([file[at], file[at + 1]]);
     let directory = long_at(file, 4);
@@ -81,7 +81,7 @@ fn long_at(file: &[u8], at: usize) -> usize {
 }
 
 #[test]
-fn tiff_with_compression_is_read_and_a_cut_one_is_not() {
+fn reads_compressed_tiff_and_rejects_a_truncated_one() {
     use ::tiff::encoder::Compression;
     let data: Vec<u8> = (0..64 * 48 * 3).map(|at| (at * at / 97) as u8).collect();
     let compressions = [
@@ -97,7 +97,7 @@ fn tiff_with_compression_is_read_and_a_cut_one_is_not() {
         page.write_data(&data).unwrap();
         let file = file.into_inner();
         assert_eq!(decoded(&file).unwrap().samples, Samples::U8(data.clone()), "{name}");
-        // The strip once more at the end of the file, where it is cut, with the directory still whole.
+        // Appends a copy of the strip, and truncates within it while the directory stays intact.
         let (offset_at, length) = (value_at(&file, 273), long_at(&file, value_at(&file, 279)));
         let strip = &file[long_at(&file, offset_at)..][..length];
         for cut in (0..length - 8).step_by(97).chain([length / 2, length - 16]) {
@@ -111,8 +111,8 @@ fn tiff_with_compression_is_read_and_a_cut_one_is_not() {
 }
 
 #[test]
-fn tiff_with_planes_is_put_together() {
-    // Three planes of 2 x 2, one strip each.
+fn reads_planar_tiff() {
+    // Three planes of 2x2, one strip each.
     let entries = 10_u16;
     let data_at = 8 + 2 + u32::from(entries) * 12 + 4;
     let mut file = b"II*\0\x08\0\0\0".to_vec();
@@ -141,7 +141,7 @@ fn tiff_with_planes_is_put_together() {
 }
 
 #[test]
-fn tiff_of_one_bit_is_expanded() {
+fn expands_one_bit_tiff() {
     for (photometric, expected) in [(1, [255, 0, 255, 0, 0, 255]), (0, [0, 255, 0, 255, 255, 0])] {
         let mut file = b"II*\0\x08\0\0\0\x08\0".to_vec();
         let entry = |tag: u16, value: u32| {
@@ -159,7 +159,7 @@ fn tiff_of_one_bit_is_expanded() {
 }
 
 #[test]
-fn printing_colors_become_rgb_with_a_warning() {
+fn converts_cmyk_to_rgb_with_a_warning() {
     let inks = [[0, 0, 0, 0], [255, 0, 0, 0], [0, 102, 255, 51], [10, 20, 30, 255]];
     let expected = [[255, 255, 255], [0, 255, 255], [204, 122, 0], [0, 0, 0]];
     let eight = decoded(&tiff_of::<colortype::CMYK8>(&inks.concat(), None)).unwrap();
@@ -169,7 +169,7 @@ fn printing_colors_become_rgb_with_a_warning() {
     let expected: Vec<u16> = expected.concat().iter().map(|sample| u16::from(*sample) * 257).collect();
     let Samples::U16(found) = &sixteen.samples else { panic!("16 bits") };
     assert!(found.iter().zip(&expected).all(|(found, expected)| found.abs_diff(*expected) < 129));
-    // By another encoder, as Adobe stores them.
+    // From another encoder, in Adobe's convention.
     let jpeg = decoded(include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/images/cmyk.jpg"))).unwrap();
     let Samples::U8(samples) = &jpeg.samples else { panic!("8 bits") };
     for (i, pixel) in samples.as_chunks::<3>().0.iter().enumerate() {
@@ -185,7 +185,7 @@ fn printing_colors_become_rgb_with_a_warning() {
 }
 
 #[test]
-fn printing_colors_of_which_nothing_is_said_are_refused() {
+fn rejects_cmyk_of_unknown_convention() {
     let (mut bytes, _) = encoded(&smooth(8, 8, 3, 8), Format::Jpeg);
     let at = bytes.windows(2).position(|marker| marker == [0xFF, 0xC0]).unwrap();
     bytes[at + 9] = 4;
@@ -193,7 +193,7 @@ fn printing_colors_of_which_nothing_is_said_are_refused() {
 }
 
 #[test]
-fn a_tag_of_a_wrong_type_does_not_hinder() {
+fn ignores_a_tag_of_wrong_type() {
     let mut file = Cursor::new(Vec::new());
     let mut encoder = TiffEncoder::new(&mut file).unwrap();
     let mut page = encoder.new_image::<RGB8>(2, 2).unwrap();
@@ -203,7 +203,7 @@ fn a_tag_of_a_wrong_type_does_not_hinder() {
 }
 
 #[test]
-fn tiff_of_several_pages_is_refused_unless_the_others_are_copies() {
+fn rejects_tiff_with_several_pages_other_than_reduced_copies() {
     let pages = |kinds: &[Option<u32>]| {
         let mut file = Cursor::new(Vec::new());
         let mut encoder = TiffEncoder::new(&mut file).unwrap();

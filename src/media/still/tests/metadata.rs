@@ -3,7 +3,7 @@ use super::{Format, Image, Metadata, Samples, Warning, decoded, encoded, smooth}
 use image::metadata::Orientation;
 use image::{DynamicImage, RgbImage};
 
-/// A camera's block: orientation and, beside it, an orientation-like tag of another type and some text.
+/// An EXIF block like a camera's: orientation, a similar tag of another type, and some text.
 fn camera_exif(orientation: u8) -> Vec<u8> {
     let mut block = b"MM\0*\0\0\0\x08\0\x02".to_vec();
     block.extend(b"\x01\x0f\0\x02\0\0\0\x03ab\0\0");
@@ -23,7 +23,7 @@ fn with_metadata(image: Image, exif: Option<Vec<u8>>, icc: Option<Vec<u8>>) -> I
     Image { metadata: Metadata { exif, icc, ..Metadata::default() }, ..image }
 }
 
-/// The same image turned by another implementation.
+/// The image rotated by an independent implementation.
 fn turned(image: &Image, orientation: u8) -> Image {
     let Samples::U8(samples) = &image.samples else { panic!("8 bits") };
     let pixels = RgbImage::from_raw(image.width as u32, image.height as u32, samples.clone()).unwrap();
@@ -39,7 +39,7 @@ fn turned(image: &Image, orientation: u8) -> Image {
 }
 
 #[test]
-fn exif_and_profile_are_kept() {
+fn keeps_exif_and_profile() {
     for format in [Format::Png, Format::Jpeg, Format::WebP] {
         for channels in [1, 3] {
             let icc = profile(if channels == 1 && format != Format::WebP { b"GRAY" } else { b"RGB " });
@@ -54,7 +54,7 @@ fn exif_and_profile_are_kept() {
 }
 
 #[test]
-fn tiff_keeps_orientation_and_profile() {
+fn keeps_orientation_and_profile_in_tiff() {
     for orientation in 1..=8 {
         let image = with_metadata(smooth(9, 6, 4, 16), Some(camera_exif(orientation)), Some(profile(b"RGB ")));
         let (bytes, warnings) = encoded(&image, Format::Tiff);
@@ -63,7 +63,7 @@ fn tiff_keeps_orientation_and_profile() {
         assert_eq!(back.samples, image.samples);
         assert_eq!(back.metadata.icc, image.metadata.icc);
         assert_eq!(orientation::of(&back.metadata).to_exif(), orientation);
-        // What a TIFF says travels on as an EXIF block, and back, without a warning.
+        // The tags of a TIFF become an EXIF block and back, without a warning.
         let (png, warnings) = encoded(&back, Format::Png);
         assert_eq!(warnings, []);
         assert_eq!(decoded(&png).unwrap(), back);
@@ -72,7 +72,7 @@ fn tiff_keeps_orientation_and_profile() {
 }
 
 #[test]
-fn bmp_is_turned() {
+fn rotates_bmp() {
     for orientation in 1..=8 {
         let image = smooth(9, 6, 3, 8);
         let expected = turned(&image, orientation);
@@ -88,7 +88,7 @@ fn bmp_is_turned() {
 }
 
 #[test]
-fn an_exif_block_too_large_for_jpeg_is_dropped_and_the_image_turned() {
+fn drops_exif_too_large_for_jpeg_and_rotates_the_image() {
     for (len, fits) in [(65_527, true), (65_528, false), (200_000, false)] {
         let mut exif = camera_exif(8);
         exif.resize(len, 7);
@@ -105,7 +105,7 @@ fn an_exif_block_too_large_for_jpeg_is_dropped_and_the_image_turned() {
 }
 
 #[test]
-fn a_profile_for_grey_does_not_describe_color() {
+fn drops_a_grey_profile_for_colour() {
     let image = with_metadata(smooth(4, 4, 1, 8), None, Some(profile(b"GRAY")));
     let (bytes, warnings) = encoded(&image, Format::WebP);
     assert_eq!(warnings, [Warning::IccDropped(Format::WebP)]);
@@ -116,7 +116,7 @@ fn a_profile_for_grey_does_not_describe_color() {
 }
 
 #[test]
-fn a_png_may_hold_exif_after_its_pixels() {
+fn reads_exif_after_the_pixels_of_a_png() {
     let image = with_metadata(smooth(4, 3, 3, 8), Some(camera_exif(3)), None);
     let (early, _) = encoded(&image, Format::Png);
     let at = early.windows(4).position(|kind| kind == b"eXIf").unwrap() - 4;
@@ -129,13 +129,13 @@ fn a_png_may_hold_exif_after_its_pixels() {
 }
 
 #[test]
-fn the_mark_of_jpeg_is_taken_off_elsewhere() {
+fn strips_the_jpeg_marker_in_other_formats() {
     let exif = [b"Exif\0\0", camera_exif(6).as_slice()].concat();
     let (bytes, _) = encoded(&with_metadata(smooth(4, 3, 3, 8), Some(exif), None), Format::WebP);
     assert_eq!(decoded(&bytes).unwrap().metadata.exif, Some(camera_exif(6)));
 }
 
-/// A block that names the image's size in both of its directories, in this byte order.
+/// A block with the image's size in both of its directories, in this byte order.
 fn sized_exif(big_endian: bool) -> Vec<u8> {
     let short = |value: u16| if big_endian { value.to_be_bytes() } else { value.to_le_bytes() };
     let long = |value: u32| if big_endian { value.to_be_bytes() } else { value.to_le_bytes() };
@@ -155,7 +155,7 @@ fn sized_exif(big_endian: bool) -> Vec<u8> {
 }
 
 #[test]
-fn an_exif_block_names_the_size_that_the_image_has() {
+fn updates_the_size_in_the_exif_block() {
     for big_endian in [false, true] {
         for (width, height) in [(53, 37), (106, 74), (70_000, 1)] {
             let exif = sized_exif(big_endian);
@@ -179,7 +179,7 @@ fn an_exif_block_names_the_size_that_the_image_has() {
 }
 
 #[test]
-fn what_is_turned_says_so() {
+fn marks_rotated_images_as_upright() {
     let image = with_metadata(smooth(9, 6, 3, 8), Some(sized_exif(true)), None);
     let upright = image.clone().upright();
     assert_eq!((upright.width, upright.height), (6, 9));
@@ -199,7 +199,7 @@ fn with_chunks(image: Image, chunks: &[(&[u8; 4], &[u8])]) -> Image {
 }
 
 #[test]
-fn what_a_png_says_of_its_colours_is_kept_or_missed() {
+fn keeps_png_colour_chunks_or_warns() {
     let linear = 100_000_u32.to_be_bytes();
     let gamma = 45_455_u32.to_be_bytes();
     type Chunk<'a> = (&'a [u8; 4], &'a [u8]);
@@ -227,7 +227,7 @@ fn what_a_png_says_of_its_colours_is_kept_or_missed() {
             assert_eq!(warnings.contains(&Warning::ColorDropped(format)), missed, "{format} {chunks:?}");
         }
     }
-    // What is damaged says nothing.
+    // Damaged chunks are ignored.
     let (mut bytes, _) = encoded(&with_chunks(smooth(9, 6, 3, 8), &[(b"gAMA", &linear)]), Format::Png);
     let at = bytes.windows(4).position(|name| name == b"gAMA").unwrap();
     bytes[at + 5] ^= 1;
@@ -235,7 +235,7 @@ fn what_a_png_says_of_its_colours_is_kept_or_missed() {
 }
 
 #[test]
-fn a_density_is_kept_in_jpeg_and_png() {
+fn keeps_density_in_jpeg_and_png() {
     let density = |dots: u32| [&dots.to_be_bytes()[..], &dots.to_be_bytes(), &[1]].concat();
     for dots in [2835, 11_811, 23_622] {
         let image = with_chunks(smooth(9, 6, 3, 8), &[(b"pHYs", &density(dots))]);
@@ -248,8 +248,8 @@ fn a_density_is_kept_in_jpeg_and_png() {
 }
 
 #[test]
-fn what_is_not_read_is_known() {
-    // One grey pixel, and a pointer to an EXIF block, which points nowhere.
+fn reports_metadata_that_was_not_read() {
+    // One grey pixel, and an invalid pointer to an EXIF block.
     let mut file = b"II*\0\x08\0\0\0".to_vec();
     let entries: [(u16, u16, u32); 9] = [
         (0x100, 3, 1),

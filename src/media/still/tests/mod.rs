@@ -1,4 +1,4 @@
-//! Images through files: what returns, what is refused and what is left.
+//! Round trips of images through files, rejected files and losses.
 
 mod damage;
 mod foreign;
@@ -15,7 +15,7 @@ use crate::media::{Image, Metadata, Samples};
 use std::io::Cursor;
 use std::path::Path;
 
-/// A smooth image with every channel different, so that swapped channels, rows or bytes show.
+/// A smooth image with different channels, so that swapped channels, rows or bytes are detected.
 fn smooth(width: usize, height: usize, channels: usize, bits: u32) -> Image {
     let value = |at: usize| {
         let (pixel, channel) = (at / channels, at % channels);

@@ -1,6 +1,6 @@
 use super::{Format, Image, Samples, Warning, decoded, encoded, smooth};
 
-/// Grey as three equal colours, as WebP and BMP return it.
+/// Converts grey to three equal channels, as WebP and BMP return it.
 fn colored(image: &Image) -> Image {
     let Samples::U8(samples) = &image.samples else { panic!("8 bits") };
     let pixels = samples.chunks_exact(image.channels);
@@ -13,7 +13,7 @@ fn colored(image: &Image) -> Image {
 }
 
 #[test]
-fn png_and_tiff_return_everything() {
+fn round_trips_png_and_tiff_exactly() {
     for format in [Format::Png, Format::Tiff] {
         for bits in [8, 16] {
             for channels in 1..=4 {
@@ -45,7 +45,7 @@ fn webp_and_bmp_return_8_bits() {
 }
 
 #[test]
-fn jpeg_returns_nearly_the_same() {
+fn round_trips_jpeg_approximately() {
     for channels in [1, 3] {
         let image = smooth(37, 29, channels, 8);
         let (bytes, warnings) = encoded(&image, Format::Jpeg);
@@ -74,7 +74,7 @@ fn sixteen_bits_are_rounded_with_a_warning() {
 }
 
 #[test]
-fn jpeg_takes_alpha_only_if_it_says_nothing() {
+fn accepts_only_opaque_alpha_for_jpeg() {
     for channels in [2, 4] {
         for bits in [8, 16] {
             let mut image = smooth(5, 4, channels, bits);
@@ -92,7 +92,7 @@ fn jpeg_takes_alpha_only_if_it_says_nothing() {
 }
 
 #[test]
-fn sides_that_a_format_cannot_hold_are_refused() {
+fn rejects_sides_beyond_the_limit_of_a_format() {
     for (format, width) in [(Format::WebP, 16_384), (Format::Jpeg, 65_536), (Format::Bmp, 65_536)] {
         let mut file = std::io::Cursor::new(Vec::new());
         let refused =

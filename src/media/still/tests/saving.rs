@@ -22,7 +22,7 @@ fn problem<T: std::fmt::Debug>(result: crate::Result<T>) -> String {
 }
 
 #[test]
-fn a_file_is_written_and_replaced() {
+fn writes_and_replaces_a_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.png");
     for width in [5, 9] {
@@ -34,7 +34,7 @@ fn a_file_is_written_and_replaced() {
 }
 
 #[test]
-fn a_failure_leaves_what_was_there() {
+fn keeps_the_existing_file_on_failure() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.png");
     let full = |file: &mut io::BufWriter<&mut fs::File>| {
@@ -53,7 +53,7 @@ fn a_failure_leaves_what_was_there() {
 }
 
 #[test]
-fn places_that_take_no_file_are_refused() {
+fn rejects_invalid_places() {
     let folder = tempfile::tempdir().unwrap();
     let image = smooth(4, 4, 1, 8);
     let try_at = |path: &Path| problem(write(&image, path, Format::Png, &Options::default()));
@@ -70,7 +70,7 @@ mod unix {
     use std::path::Path;
 
     #[test]
-    fn permissions_are_ordinary() {
+    fn sets_ordinary_permissions() {
         let folder = tempfile::tempdir().unwrap();
         let (ordinary, path) = (folder.path().join("ordinary"), folder.path().join("a.bmp"));
         fs::write(&ordinary, b"").unwrap();
@@ -86,7 +86,7 @@ mod unix {
     }
 
     #[test]
-    fn links_are_followed_and_devices_stay() {
+    fn follows_links_and_keeps_devices() {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("real")).unwrap();
         let (real, link) = (folder.path().join("real/a.png"), folder.path().join("link.png"));
