@@ -1,11 +1,12 @@
-//! Pixels to planes and back: the only place that knows range, layout and rounding.
+//! Conversion between pixels and planes. All knowledge of range, layout and rounding is here.
 //!
-//! A frame holds interleaved samples of 8 or 16 bits. A network takes planes of `f32`, one after the other (NCHW with
-//! N = 1), in a [`Range`] of its own. Alpha never takes part: it is skipped on the way in and left as it is on the way
-//! out.
+//! An image holds interleaved samples of 8 or 16 bits. A network takes planes of `f32`, one after the
+//! other (NCHW with N = 1), in its own [`Range`]. Alpha is not converted: it is skipped on reading and
+//! unchanged on writing.
 //!
-//! How many planes there are follows from the slice: `width * height` values are one plane, three times as many are
-//! three. A grey frame fills three planes alike and takes the mean of three; a colour frame does not fit one plane.
+//! The number of planes follows from the length of the slice: `width * height` values are one plane,
+//! and three times as many are three. A grey image fills three equal planes and takes the mean of
+//! three. A colour image does not fit one plane.
 
 mod convert;
 mod range;
@@ -22,15 +23,15 @@ pub(crate) use yuv::{kept_of, rise};
 use crate::error::{Error, Result};
 use crate::media::{Image, Samples};
 
-/// The binomial filter of five taps, whose standard deviation is one pixel.
+/// The five-tap binomial filter, whose standard deviation is one pixel.
 pub(crate) const BINOMIAL: [f32; 5] = [1.0 / 16.0, 4.0 / 16.0, 6.0 / 16.0, 4.0 / 16.0, 1.0 / 16.0];
 
-/// A rectangle of pixels in the coordinates of a frame. It may reach over the frame's edges.
+/// A rectangle of pixels in the coordinates of an image. It may extend beyond the image's edges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rect {
-    /// The leftmost column; negative left of the frame.
+    /// The leftmost column; negative to the left of the image.
     pub x0: isize,
-    /// The topmost row; negative above the frame.
+    /// The topmost row; negative above the image.
     pub y0: isize,
     /// Width in pixels.
     pub width: usize,
@@ -39,19 +40,19 @@ pub struct Rect {
 }
 
 impl Rect {
-    /// The rectangle that is exactly the frame.
+    /// The rectangle of the whole image.
     pub fn of(image: &Image) -> Self {
         Self { x0: 0, y0: 0, width: image.width, height: image.height }
     }
 }
 
-/// Writes the whole frame's colour into planes.
+/// Writes the colours of the whole image into planes.
 ///
-/// `out` holds `[planes, height, width]`, with one plane or three; every value is written and lies in `range`. Does not
-/// allocate.
+/// `out` holds `[planes, height, width]`, with one plane or three. Every value is written and lies in
+/// `range`. Does not allocate.
 ///
 /// # Errors
-/// [`Error::Usage`] for a colour frame and one plane.
+/// [`Error::Usage`] for a colour image and one plane.
 ///
 /// # Panics
 /// If `out` is not one or three times `width * height` long.
@@ -59,15 +60,16 @@ pub fn read_planes(image: &Image, range: Range, out: &mut [f32]) -> Result<()> {
     read_region(image, range, Rect::of(image), out)
 }
 
-/// Writes the colour of a rectangle of the frame into planes of the rectangle's size.
+/// Writes the colours of a rectangle of the image into planes of the rectangle's size.
 ///
-/// Beyond its edges the frame is mirrored without repeating the edge (`reflect` in numpy, reflect-101 in OpenCV), as
-/// often as needed: the rectangle may be larger than the frame and may lie wholly outside it.
+/// Beyond its edges the image is mirrored without repeating the edge (`reflect` in numpy, reflect-101
+/// in OpenCV), as often as needed: the rectangle may be larger than the image and may lie completely
+/// outside it.
 ///
 /// `out` holds `[planes, rect.height, rect.width]`, with one plane or three. Does not allocate.
 ///
 /// # Errors
-/// [`Error::Usage`] for a colour frame and one plane.
+/// [`Error::Usage`] for a colour image and one plane.
 ///
 /// # Panics
 /// If `out` is not one or three times `rect.width * rect.height` long.
@@ -86,10 +88,10 @@ pub fn read_region(image: &Image, range: Range, rect: Rect, out: &mut [f32]) -> 
     Ok(())
 }
 
-/// Writes planes of the frame's size into its colour; alpha stays. See [`write_region`].
+/// Writes planes of the image's size into its colours; alpha is unchanged. See [`write_region`].
 ///
 /// # Errors
-/// [`Error::Usage`] for a colour frame and one plane.
+/// [`Error::Usage`] for a colour image and one plane.
 ///
 /// # Panics
 /// If `planes` is not one or three times `width * height` long.
@@ -97,14 +99,15 @@ pub fn write_planes(planes: &[f32], range: Range, image: &mut Image) -> Result<u
     write_region(planes, range, image, Rect::of(image))
 }
 
-/// Writes planes of the rectangle's size into the frame's colour; alpha stays, and so does what lies outside.
+/// Writes planes of the rectangle's size into the image's colours. Alpha and pixels outside the
+/// rectangle are unchanged.
 ///
-/// `planes` holds `[planes, rect.height, rect.width]`. A value is rounded to the nearest sample, halves to the even one,
-/// and clamped to the sample's range; NaN becomes 0. Returns how many written values were NaN or infinite: anything but 0
-/// means that the network failed. Does not allocate.
+/// `planes` holds `[planes, rect.height, rect.width]`. A value is rounded to the nearest sample, halves
+/// to even, and clamped to the sample's range; NaN becomes 0. Returns how many written values were NaN
+/// or infinite: anything but 0 means that the network failed. Does not allocate.
 ///
 /// # Errors
-/// [`Error::Usage`] for a colour frame and one plane.
+/// [`Error::Usage`] for a colour image and one plane.
 ///
 /// # Panics
 /// If `planes` is not one or three times `rect.width * rect.height` long.
@@ -126,11 +129,12 @@ pub fn write_region(planes: &[f32], range: Range, image: &mut Image, rect: Rect)
     Ok(broken)
 }
 
-/// Writes the values of one plane or three into row `y` of the frame, from column `x` on, as [`write_region`] does, and
-/// returns the same count. The planes are of equal length; what they are is for the caller to have checked.
+/// Writes one plane or three into row `y` of the image, from column `x` on, like [`write_region`], and
+/// returns the number of NaN or infinite values. The caller must check that the planes are of equal
+/// length and fit the image.
 ///
 /// # Panics
-/// If the values reach over the row's end.
+/// If the values extend beyond the end of the row.
 pub fn write_row(planes: &[&[f32]], range: Range, image: &mut Image, x: usize, y: usize) -> usize {
     let (channels, lo) = (image.channels, range.lo());
     let length = planes.first().map_or(0, |plane| plane.len());
@@ -153,7 +157,8 @@ pub fn write_row(planes: &[&[f32]], range: Range, image: &mut Image, x: usize, y
     }
 }
 
-/// The column or row, from 0 to `size - 1`, that stands at `at` when a line of `size` is mirrored without end.
+/// The column or row, from 0 to `size - 1`, that is at position `at` of a line of `size` mirrored
+/// infinitely.
 pub fn mirror(at: isize, size: usize) -> usize {
     let last = size.saturating_sub(1).cast_signed();
     if last == 0 {
@@ -163,7 +168,7 @@ pub fn mirror(at: isize, size: usize) -> usize {
     folded.min(2 * last - folded).unsigned_abs()
 }
 
-/// How many planes `len` values are, checked against the frame.
+/// The number of planes in `len` values, checked against the image.
 fn plane_count(image: &Image, rect: Rect, len: usize) -> Result<usize> {
     let area = rect.width * rect.height;
     let planes = if len == area { 1 } else { 3 };
@@ -178,7 +183,7 @@ fn plane_count(image: &Image, rect: Rect, len: usize) -> Result<usize> {
     Ok(planes)
 }
 
-/// The rectangle's columns and rows, counted from its own corner, that lie inside the frame.
+/// The columns and rows of the rectangle, counted from its own corner, that lie inside the image.
 fn inside(rect: Rect, width: usize, height: usize) -> Option<(std::ops::Range<usize>, std::ops::Range<usize>)> {
     let along = |start: isize, length: usize, size: usize| {
         let first = start.min(0).unsigned_abs();
@@ -200,7 +205,8 @@ fn read_rows<T: Copy>(
     let area = rect.width * rect.height;
     let (first, rest) = out.split_at_mut(area);
     let (second, third) = rest.split_at_mut(if planes == 3 { area } else { 0 });
-    // Columns [before, after) lie inside the frame and are read in one go; the others are mirrored one by one.
+    // Columns [before, after) lie inside the image and are read at once; the others are mirrored one by
+    // one.
     let columns = inside(Rect { y0: 0, height: 1, ..rect }, width, 1).map_or(0..0, |(columns, _)| columns);
     for row in 0..rect.height {
         let y = mirror(rect.y0.wrapping_add_unsigned(row), image.height);
