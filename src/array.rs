@@ -1,4 +1,4 @@
-//! Raw tensors as `.npy` files, for `eddy sample` and recorded pairs.
+//! Tensors as `.npy` files, for `eddy sample` and recorded inputs and outputs.
 
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
@@ -10,11 +10,12 @@ use ndarray_npy::{ReadNpyError, ReadNpyExt, WriteNpyExt};
 use crate::error::{Error, Result};
 use crate::media::still::{check_place, save};
 
-/// Reads an array of float32 or float64 with as many axes as `D` has; it has values, and all are finite.
+/// Reads an array of float32 or float64 with the dimensions of `D`. It must not be empty, and all
+/// values must be finite.
 ///
 /// # Errors
-/// [`Error::Input`] when the file is missing, cut off, no `.npy`, of another type or number of axes, or holds no values
-/// or some that are not finite in f32.
+/// [`Error::Input`] when the file is missing, truncated, not `.npy`, of another type or number of
+/// dimensions, empty, or has values that are not finite in f32.
 pub fn read<D: Dimension>(path: &Path) -> Result<Array<f32, D>> {
     let file =
         File::open(path).map_err(|cause| Error::input_from(path, "it cannot be opened; check its name", cause))?;
@@ -34,7 +35,7 @@ pub fn read<D: Dimension>(path: &Path) -> Result<Array<f32, D>> {
     }
 }
 
-/// As [`read`], from anything that can be read and sought in.
+/// Like [`read`], from any seekable reader.
 pub(crate) fn decode<D: Dimension>(mut reader: impl Read + Seek) -> Result<Array<f32, D>, ReadNpyError> {
     refuse_more_than_there_is(&mut reader)?;
     let array = match Array::<f32, D>::read_npy(&mut reader) {
@@ -47,10 +48,10 @@ pub(crate) fn decode<D: Dimension>(mut reader: impl Read + Seek) -> Result<Array
     Ok(if array.is_standard_layout() { array } else { array.as_standard_layout().into_owned() })
 }
 
-/// Refuses a file whose header claims more values than can follow it, before memory is taken for them. What is wrong with a header
-/// otherwise, its reader says.
+/// Rejects a file whose header claims more values than the file can hold, before memory is allocated.
+/// Other defects of the header are left to the parser.
 fn refuse_more_than_there_is(reader: &mut (impl Read + Seek)) -> std::io::Result<()> {
-    /// A header is shorter.
+    /// Headers are shorter than this.
     const HEAD: u64 = 1 << 16;
     let length = reader.seek(SeekFrom::End(0))?;
     reader.rewind()?;
@@ -69,7 +70,7 @@ fn refuse_more_than_there_is(reader: &mut (impl Read + Seek)) -> std::io::Result
         .filter(|side| !side.is_empty())
         .map(|side| side.parse::<u64>().unwrap_or(u64::MAX));
     let values = sides.fold(1, u64::saturating_mul);
-    // The smallest value has a byte.
+    // The smallest element takes one byte.
     if values > length {
         let words = format!("its header claims a shape of ({shape}), and the file has {length} bytes in all");
         return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, words));
@@ -77,21 +78,21 @@ fn refuse_more_than_there_is(reader: &mut (impl Read + Seek)) -> std::io::Result
     Ok(())
 }
 
-/// What a file was expected to be.
+/// The expected kind of file, for messages.
 pub(crate) fn expected<D: Dimension>() -> String {
     let axes = D::NDIM.map_or("any number of".to_owned(), |count| count.to_string());
     format!("expected a .npy file of float32 or float64 with {axes} axes")
 }
 
-/// Whether there is a place for [`write()`] to put a file: to be asked before hours of work.
+/// Checks that [`write()`] can create the file, so that an error appears before hours of work.
 ///
 /// # Errors
-/// [`Error::Output`] when there is none.
+/// [`Error::Output`] when it cannot.
 pub fn check(path: &Path) -> Result<()> {
     check_place(path)
 }
 
-/// Writes an array as float32. The file appears whole or not at all.
+/// Writes an array as float32. The file appears complete or not at all.
 ///
 /// # Errors
 /// [`Error::Output`] when it cannot be written; nothing is left behind.
@@ -106,7 +107,7 @@ mod tests {
     use ndarray_npy::WriteNpyExt;
 
     #[test]
-    fn what_is_written_is_read() {
+    fn reads_what_it_wrote() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.npy");
         let array = Array::from_shape_fn((2, 3, 4, 5), |(b, c, y, x)| (b * 1000 + c * 100 + y * 10 + x) as f32);
@@ -116,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn doubles_and_columns_first_are_read() {
+    fn reads_f64_and_column_major_arrays() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.npy");
         let array = Array4::from_shape_fn((1, 2, 3, 4), |(_, c, y, x)| (c * 100 + y * 10 + x) as f64);
@@ -128,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn no_values_and_no_numbers_are_refused() {
+    fn rejects_empty_and_non_finite_arrays() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.npy");
         let problem = || read::<Ix4>(&path).unwrap_err().to_string();
@@ -142,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cut_file_is_refused() {
+    fn rejects_a_truncated_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.npy");
         write(&Array4::<f32>::zeros((1, 2, 3, 4)), &path).unwrap();
@@ -154,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_that_claims_more_than_there_is_takes_no_memory() {
+    fn rejects_an_oversized_header_without_allocating() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.npy");
         for shape in ["1, 3, 1000000, 1000000", "99999999999999999999, 1, 1, 1", "1, 3, 60, 60"] {

@@ -1,5 +1,6 @@
-//! Results that appear whole or not at all, also after a power cut: written under another name, synced, renamed, and their
-//! folder synced. What a killed process left is cleared by the next one that writes into that folder.
+//! Results that appear complete or not at all, even after a power failure: each is written under a
+//! temporary name, synced and renamed, and its folder is synced. Leftovers of a killed process are
+//! deleted by the next process that writes to that folder.
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
@@ -15,19 +16,19 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 use tempfile::{NamedTempFile, TempDir};
 
-/// How names begin and go on that results have until they are complete: `.eddy-PID-START-XXXXXX.part`.
+/// The prefix of temporary names: `.eddy-PID-START-XXXXXX.part`.
 const PREFIX: &str = ".eddy-";
 const SUFFIX: &str = ".part";
 
-/// Random letters and digits in such a name.
+/// Random letters and digits in a temporary name.
 const RANDOM: usize = 6;
 
-/// Results that wait to be synced together.
+/// The most results that are synced together.
 const MOST_WAITING: usize = 32;
 
 static WAITS_FOR_DISK: AtomicBool = AtomicBool::new(true);
 
-/// From now on no result of this process waits for the disk: a power cut may take it, or leave it empty.
+/// Turns off syncing in this process: a power failure may then lose or empty results.
 pub fn forgo_sync() {
     WAITS_FOR_DISK.store(false, Ordering::Relaxed);
 }
@@ -36,19 +37,20 @@ fn waits_for_disk() -> bool {
     WAITS_FOR_DISK.load(Ordering::Relaxed)
 }
 
-/// A file that is being written beside its place, under another name. Dropped, it is gone.
+/// A file that is written under a temporary name beside its destination. Dropping it deletes it.
 #[derive(Debug)]
 pub(crate) struct Part {
     pub(crate) file: NamedTempFile,
-    /// The name that it is to have.
+    /// The final path.
     pub(crate) target: PathBuf,
 }
 
 impl Part {
-    /// Beside `target`, with its permissions where it is there already, and an ordinary new file's elsewhere.
+    /// Creates the file beside `target`, with the permissions of `target` if that exists, else those of
+    /// a new file.
     ///
     /// # Errors
-    /// What the system reports.
+    /// Errors of the operating system.
     pub(crate) fn beside(target: PathBuf) -> io::Result<Self> {
         let file = create(folder_of(&target), SUFFIX)?;
         if let Ok(replaced) = target.metadata() {
@@ -57,10 +59,11 @@ impl Part {
         Ok(Self { file, target })
     }
 
-    /// Gives the file its name, now that it is written.
+    /// Renames the complete file to its final name.
     ///
     /// # Errors
-    /// What the system reports. The file is gone then, unless it has replaced another and the folder alone could not be synced.
+    /// Errors of the operating system. The file is then deleted, unless it replaced another one and
+    /// only the folder could not be synced.
     pub(crate) fn complete(self) -> io::Result<()> {
         sync(self.file.as_file())?;
         let folder = self.rename()?;
@@ -74,13 +77,13 @@ impl Part {
     }
 }
 
-/// A file that has its name, which the disk may not know yet.
+/// A file that has its final name, but whose folder may not be synced.
 struct Renamed {
     path: PathBuf,
     is_new: bool,
 }
 
-/// Syncs the folder of what was renamed. Where that fails, what is new there is taken away again.
+/// Syncs the folder of a renamed file. On failure, a newly created result is deleted.
 fn settle(renamed: &Renamed) -> io::Result<()> {
     sync_folder(folder_of(&renamed.path)).inspect_err(|_| {
         if renamed.is_new {
@@ -90,19 +93,20 @@ fn settle(renamed: &Renamed) -> io::Result<()> {
     })
 }
 
-/// A new file in `folder` for this process alone, whose name ends in `suffix`. A link is never followed.
+/// Creates a new file in `folder` for this process only, whose name ends in `suffix`. Links are not
+/// followed.
 ///
 /// # Errors
-/// What the system reports.
+/// Errors of the operating system.
 pub(crate) fn create(folder: &Path, suffix: &str) -> io::Result<NamedTempFile> {
     use std::os::unix::fs::PermissionsExt;
     sweep_once(folder);
     let prefix = format!("{PREFIX}{}-", Owner::own());
     let mut builder = tempfile::Builder::new();
-    // What a program asks for when it creates any file; the user's umask takes its part from it.
+    // The usual mode of new files; the umask applies.
     builder.prefix(&prefix).suffix(suffix).rand_bytes(RANDOM).permissions(fs::Permissions::from_mode(0o666));
     let file = builder.tempfile_in(folder)?;
-    // Held as long as the file is open; where there are no locks, the name has to do.
+    // The lock is held while the file is open. Without support for locks, the name has to suffice.
     let _ = file.as_file().try_lock();
     Ok(file)
 }
@@ -110,28 +114,29 @@ pub(crate) fn create(folder: &Path, suffix: &str) -> io::Result<NamedTempFile> {
 /// The folders that are being filled.
 static FILLED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
-/// Takes away every [`PartFolder`] of this process, and calls `end`, which ends it: no folder gets its name meanwhile.
+/// Deletes every [`PartFolder`] of this process and calls `end`, which ends the process. No folder is
+/// renamed meanwhile.
 pub fn discard_folders(end: impl FnOnce()) {
     let folders = FILLED.lock().unwrap_or_else(PoisonError::into_inner);
-    // What cannot be cleared now is cleared by a later process.
+    // A later process deletes what cannot be deleted now.
     folders.iter().for_each(|folder| drop(fs::remove_dir_all(folder)));
     end();
 }
 
-/// A folder that is filled beside its place, under another name. Dropped, it is gone.
+/// A folder that is filled under a temporary name beside its destination. Dropping it deletes it.
 #[derive(Debug)]
 pub struct PartFolder {
     folder: TempDir,
     target: PathBuf,
-    /// Open, since that holds the lock.
+    /// Kept open to hold the lock.
     _lock: Option<File>,
 }
 
 impl PartFolder {
-    /// Beside `target`, which is not there yet.
+    /// Creates the folder beside `target`, which must not exist.
     ///
     /// # Errors
-    /// What the system reports.
+    /// Errors of the operating system.
     pub fn beside(target: &Path) -> io::Result<Self> {
         let place = folder_of(target);
         sweep_once(place);
@@ -142,48 +147,48 @@ impl PartFolder {
         Ok(Self { folder, target: target.to_owned(), _lock: lock })
     }
 
-    /// Where it is now.
+    /// The current path.
     pub fn path(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Gives the folder its name, now that everything is in it.
+    /// Renames the complete folder to its final name.
     ///
     /// # Errors
-    /// What the system reports; the folder is gone then.
+    /// Errors of the operating system; the folder is then deleted.
     pub fn complete(self) -> io::Result<()> {
         FILLED.lock().unwrap_or_else(PoisonError::into_inner).retain(|folder| folder != self.folder.path());
         rename_folder(self.folder.path(), &self.target)?;
-        // What the name stood for is no more; there is nothing to take away.
+        // The temporary name no longer exists, so there is nothing to delete.
         let _ = self.folder.keep();
         Ok(())
     }
 }
 
-/// Syncs a folder and all that is in it, and gives it another name.
+/// Syncs a folder with its content, and renames it.
 ///
 /// # Errors
-/// What the system reports; there is nothing under the new name then.
+/// Errors of the operating system; nothing then has the new name.
 pub(crate) fn rename_folder(from: &Path, to: &Path) -> io::Result<()> {
     sync_below(from)?;
     fs::rename(from, to)?;
     settle(&Renamed { path: to.into(), is_new: true })
 }
 
-/// Syncs a file that another process wrote, and gives it its name.
+/// Syncs a file that another process wrote, and renames it.
 ///
 /// # Errors
-/// What the system reports; the file has its old name then.
+/// Errors of the operating system; the file then keeps its old name.
 pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     sync(&File::open(from)?)?;
     fs::rename(from, to)?;
     sync_folder(folder_of(to)).inspect_err(|_| drop(fs::rename(to, from)))
 }
 
-/// Makes a folder and those above it that are missing, so that they stay.
+/// Creates a folder and its missing parents, and syncs them.
 ///
 /// # Errors
-/// What the system reports.
+/// Errors of the operating system.
 pub fn create_folder(folder: &Path) -> io::Result<()> {
     let missing: Vec<&Path> = folder
         .ancestors()
@@ -205,13 +210,13 @@ fn sync_below(folder: &Path) -> io::Result<()> {
 fn sync_folder(folder: &Path) -> io::Result<()> {
     match File::open(folder) {
         Ok(folder) => sync(&folder),
-        // One that may be written to and not read.
+        // The folder may be writable but not readable.
         Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()),
         Err(error) => Err(error),
     }
 }
 
-/// Waits until what was written is on the disk. A file system that has no such thing is no failure.
+/// Waits until the data is on disk. A file system without sync is not an error.
 fn sync(file: &File) -> io::Result<()> {
     if !waits_for_disk() {
         return Ok(());
@@ -224,35 +229,36 @@ fn sync(file: &File) -> io::Result<()> {
     }
 }
 
-/// The folder that a path lies in.
+/// The folder that contains a path.
 pub(crate) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Completes files in another thread: all that came while the disk was busy are synced, renamed, and then their folder is synced
-/// once. So the disk is waited for less often, and nothing waits long.
+/// Completes files on another thread. Files that arrive while the disk is busy are synced and renamed
+/// together, and then their folder is synced once. This waits for the disk less often, and no file
+/// waits long.
 #[derive(Debug)]
 pub(crate) struct Completer {
     parts: Option<SyncSender<Part>>,
     thread: Option<JoinHandle<Result<(), Failure>>>,
 }
 
-/// Which file could not be completed, and what the system reports.
+/// The file that could not be completed, and the system's error.
 pub(crate) type Failure = (PathBuf, io::Error);
 
 impl Completer {
     /// # Errors
-    /// When there can be no further thread.
+    /// When the thread cannot start.
     pub(crate) fn new() -> io::Result<Self> {
         let (parts, receiver) = sync_channel(MOST_WAITING);
         let thread = std::thread::Builder::new().name("syncing".into()).spawn(move || complete_all(&receiver))?;
         Ok(Self { parts: Some(parts), thread: Some(thread) })
     }
 
-    /// Completes a file of the one folder in a while.
+    /// Queues a file for completion. All files must be in one folder.
     ///
     /// # Errors
-    /// Why one that was given before could not be completed.
+    /// The failure of an earlier file.
     pub(crate) fn complete(&mut self, part: Part) -> Result<(), Failure> {
         match &self.parts {
             Some(parts) if parts.send(part).is_ok() => Ok(()),
@@ -260,10 +266,10 @@ impl Completer {
         }
     }
 
-    /// Waits for all.
+    /// Waits for all queued files.
     ///
     /// # Errors
-    /// Why one could not be completed; it and those that were given later are gone.
+    /// The failure of a file. That file and later ones are deleted.
     pub(crate) fn finish(&mut self) -> Result<(), Failure> {
         self.parts = None;
         let Some(thread) = self.thread.take() else { return Ok(()) };
@@ -318,11 +324,11 @@ fn complete_together(batch: Vec<Part>) -> Result<(), Failure> {
     failure.map_or(Ok(()), Err)
 }
 
-/// A process, told from a later one of the same number by when it began.
+/// A process, identified by its ID and start time, since IDs are reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Owner {
     process: u32,
-    /// In ticks since the machine did.
+    /// Start time in clock ticks since boot.
     began: u64,
 }
 
@@ -339,27 +345,27 @@ impl Owner {
         Self { process, began: began(process).unwrap_or_default() }
     }
 
-    /// As [`Display`](std::fmt::Display) writes it, and in no other way.
+    /// Parses exactly the format of [`Display`](std::fmt::Display).
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let (process, began) = text.split_once('-')?;
         let owner = Self { process: process.parse().ok()?, began: began.parse().ok()? };
         (owner.to_string() == text).then_some(owner)
     }
 
-    /// Whether it has certainly ended, as far as this machine's own processes go.
+    /// Whether the process has certainly ended, as seen on this machine.
     pub(crate) fn is_gone(self) -> bool {
         began(std::process::id()).is_some() && began(self.process) != Some(self.began)
     }
 }
 
-/// When a process began, in ticks since the machine did.
+/// The start time of a process in clock ticks since boot.
 fn began(process: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // A name in parentheses may hold anything; the 22nd field is the 20th behind it.
+    // The name in parentheses may contain anything. The 22nd field is the 20th after it.
     stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
 }
 
-/// Whose a file of that name is.
+/// The process that a temporary file belongs to, by its name.
 fn owner_of(name: &str) -> Option<Owner> {
     let (name, extension) = name.strip_prefix(PREFIX)?.split_once(SUFFIX)?;
     let (owner, random) = name.rsplit_once('-')?;
@@ -369,7 +375,7 @@ fn owner_of(name: &str) -> Option<Owner> {
     (random.len() == RANDOM && is_plain(random) && ends_well).then(|| Owner::parse(owner)).flatten()
 }
 
-/// Clears what processes left in a folder that are no more, the first time that this process writes there.
+/// Deletes leftovers of ended processes in a folder, the first time that this process writes there.
 fn sweep_once(folder: &Path) {
     static SWEPT: Mutex<Option<HashSet<PathBuf>>> = Mutex::new(None);
     let mut swept = SWEPT.lock().unwrap_or_else(PoisonError::into_inner);
@@ -383,14 +389,14 @@ fn sweep(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok) {
         let owner = entry.file_name().to_str().and_then(owner_of);
         if owner.is_some_and(Owner::is_gone) {
-            // What cannot be cleared harms nobody.
+            // Leftovers that cannot be deleted do no harm.
             let _ = clear(&entry.path());
         }
     }
 }
 
-/// Takes away a file or folder of ours that nobody holds: not a link, not another user's, and not that of a process which only another
-/// container sees.
+/// Deletes a leftover file or folder that nobody has locked. Links, other users' files and files of
+/// processes in other containers are kept.
 fn clear(path: &Path) -> io::Result<()> {
     let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
     let found = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
@@ -412,7 +418,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     #[test]
-    fn names_of_parts_are_told_exactly() {
+    fn parses_only_exact_temporary_names() {
         let own = Owner::own();
         let name = |owner: &str, rest: &str| owner_of(&format!(".eddy-{owner}-{rest}"));
         assert_eq!(name(&own.to_string(), "aB3dE6.part"), Some(own));
@@ -433,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cleared_is_of_processes_that_are_gone() {
+    fn deletes_only_leftovers_of_ended_processes() {
         let own = Owner::own();
         assert!(!own.is_gone());
         let before = Owner { began: own.began + 1, ..own };

@@ -1,7 +1,8 @@
 //! Eddy: an inference runtime for diffusion networks on edge boards.
 //!
-//! A network goes in as ONNX, clean images and frames come out. ONNX Runtime is inside; one loop runs every sampler; tiles give
-//! the numbers of the whole image. [`Eddy`] makes pipelines, which own their network and can be sent to other threads:
+//! Input is a network in ONNX format; output is clean images and frames. ONNX Runtime is embedded. One
+//! loop runs every sampler, and tiles give exactly the numbers of the whole image. [`Eddy`] makes
+//! pipelines, which own their network and can be sent to other threads:
 //!
 //! ```no_run
 //! use std::path::Path;
@@ -37,10 +38,11 @@
 //! # }
 //! ```
 //!
-//! Below the pipelines lie the parts that they are made of: [`diffusion`] (schedules, samplers as tables, the executor, guidance),
-//! [`tile`] (exact tiles), [`task`] (denoising, super-resolution, inpainting, generation), [`video`] (temporal fusion, the
-//! streaming pipeline), [`media`] (images and streams), [`network`] (sessions of ONNX Runtime) and [`model`] (packages).
-//! `ARCHITECTURE.md` is the map; `examples/` has a program for each use.
+//! The pipelines are made of public parts: [`diffusion`] (schedules, samplers as tables, the executor,
+//! guidance), [`tile`] (exact tiles), [`task`] (denoising, super-resolution, inpainting, generation),
+//! [`video`] (temporal fusion, the streaming pipeline), [`media`] (images and streams), [`network`]
+//! (ONNX Runtime sessions) and [`model`] (packages). `ARCHITECTURE.md` gives an overview; `examples/`
+//! has a program for each use.
 
 pub mod array;
 pub mod diffusion;

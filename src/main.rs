@@ -1,4 +1,4 @@
-//! The `eddy` binary: parse, run, exit code.
+//! The `eddy` binary: parse arguments, run, return the exit code.
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -1,8 +1,9 @@
-//! Pipelines that own all they need, can be sent to another thread, and load a network once.
+//! Pipelines that own everything they need, can be sent to another thread, and load their network once.
 //!
-//! [`Eddy`] holds ONNX Runtime and what is common to all networks; it makes [`DenoisePipeline`], [`UpscalePipeline`],
-//! [`GeneratePipeline`] and [`SamplePipeline`]. What they run is in [`task`](crate::task), [`video`](crate::video) and
-//! [`diffusion`](crate::diffusion), which take a network and its manifest by reference.
+//! [`Eddy`] holds ONNX Runtime and the settings shared by all networks. It makes [`DenoisePipeline`],
+//! [`UpscalePipeline`], [`GeneratePipeline`] and [`SamplePipeline`]. They run [`task`](crate::task),
+//! [`video`](crate::video) and [`diffusion`](crate::diffusion), which borrow a network and its
+//! manifest.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -27,10 +28,10 @@ use crate::tensor::{FrameConverter, Range, write_planes};
 use crate::tile::TilePlan;
 use crate::video::FrameProcessor;
 
-/// How many finished frames wait for whoever iterates over them.
+/// How many finished frames are buffered for the iterator.
 const FRAMES_AHEAD: usize = 2;
 
-/// ONNX Runtime, and what networks that it loads have in common.
+/// ONNX Runtime, and the settings shared by all networks that it loads.
 #[derive(Clone, Debug)]
 pub struct Eddy {
     runtime: Arc<Runtime>,
@@ -39,7 +40,7 @@ pub struct Eddy {
     budget: Budget,
 }
 
-/// What [`Eddy`] is to be like.
+/// The settings of an [`Eddy`].
 #[derive(Clone, Debug, Default)]
 pub struct EddyBuilder {
     library: Option<Library>,
@@ -49,35 +50,35 @@ pub struct EddyBuilder {
 }
 
 impl EddyBuilder {
-    /// Another library of ONNX Runtime than the embedded one, as for a GPU.
+    /// An ONNX Runtime library other than the embedded one, for instance for a GPU.
     #[must_use]
     pub fn library(mut self, library: Library) -> Self {
         self.library = Some(library);
         self
     }
 
-    /// What networks run on; the processor when left out.
+    /// The device that networks run on; by default the processor.
     #[must_use]
     pub fn device(mut self, device: Device) -> Self {
         self.session.device = device;
         self
     }
 
-    /// Threads within an operator; one per physical core when left out.
+    /// Threads within an operator; by default one per physical core.
     #[must_use]
     pub fn threads(mut self, threads: usize) -> Self {
         self.session.threads = threads;
         self
     }
 
-    /// The file of a model package that runs; `f32` when left out.
+    /// The precision of networks; by default `f32`.
     #[must_use]
     pub fn precision(mut self, precision: Precision) -> Self {
         self.precision = Some(precision);
         self
     }
 
-    /// Bytes that the whole process may hold; a quarter of the machine's memory when left out.
+    /// The memory limit of the whole process, in bytes; by default a quarter of the machine's memory.
     #[must_use]
     pub fn max_memory(mut self, bytes: u64) -> Self {
         self.budget = Budget { max_memory: bytes };
@@ -87,7 +88,7 @@ impl EddyBuilder {
     /// Loads ONNX Runtime.
     ///
     /// # Errors
-    /// [`Error::Runtime`] when the library cannot be loaded, or another one is loaded already.
+    /// [`Error::Runtime`] when the library cannot be loaded, or another one is already loaded.
     pub fn build(self) -> Result<Eddy> {
         Ok(Eddy {
             runtime: Runtime::load(&self.library.unwrap_or(Library::Embedded))?,
@@ -99,7 +100,7 @@ impl EddyBuilder {
 }
 
 impl Eddy {
-    /// With the embedded ONNX Runtime, on the processor.
+    /// Loads the embedded ONNX Runtime, on the processor.
     ///
     /// # Errors
     /// As for [`EddyBuilder::build`].
@@ -107,12 +108,12 @@ impl Eddy {
         Self::builder().build()
     }
 
-    /// To choose library, device, threads, precision and memory.
+    /// A builder to choose library, device, threads, precision and memory.
     pub fn builder() -> EddyBuilder {
         EddyBuilder::default()
     }
 
-    /// ONNX Runtime, for what loads networks by itself.
+    /// ONNX Runtime, for code that loads networks by itself.
     pub fn runtime(&self) -> &Arc<Runtime> {
         &self.runtime
     }
@@ -123,7 +124,8 @@ impl Eddy {
         Ok((package, network))
     }
 
-    /// A denoiser: a bundled one (`camera`, `denoise`, `denoise-fast`) or the folder of a model package.
+    /// A denoiser: a bundled model (`camera`, `denoise`, `denoise-fast`) or the folder of a model
+    /// package.
     ///
     /// # Errors
     /// [`Error::Model`] when there is no such model, or its network cannot be loaded.
@@ -132,7 +134,7 @@ impl Eddy {
         Ok(DenoisePipeline { package, network, options: DenoiseOptions { budget: self.budget, ..Default::default() } })
     }
 
-    /// An upscaler: a bundled one (`upscale-x2`, `upscale-x4`) or the folder of a model package.
+    /// An upscaler: a bundled model (`upscale-x2`, `upscale-x4`) or the folder of a model package.
     ///
     /// # Errors
     /// As for [`denoiser`](Self::denoiser).
@@ -141,7 +143,8 @@ impl Eddy {
         Ok(UpscalePipeline { package, network, options: UpscaleOptions { budget: self.budget, ..Default::default() } })
     }
 
-    /// A generator: a bundled one (`prior`, `digits-ddpm`, `digits-ncsn`) or the folder of a model package.
+    /// A generator: a bundled model (`prior`, `digits-ddpm`, `digits-ncsn`) or the folder of a model
+    /// package.
     ///
     /// # Errors
     /// As for [`denoiser`](Self::denoiser).
@@ -152,11 +155,12 @@ impl Eddy {
         Ok(GeneratePipeline { package, network, decoder, options })
     }
 
-    /// The network of a model package or of a folder in the diffusers layout, with the schedule that it was trained on, for any
+    /// The network of a model package or of a diffusers folder, with its training schedule, for any
     /// sampler.
     ///
     /// # Errors
-    /// As for [`denoiser`](Self::denoiser), and when a package does not say what noise its network was trained for.
+    /// As for [`denoiser`](Self::denoiser), and when a package does not say which noise its network was
+    /// trained on.
     pub fn network(&self, model: &str) -> Result<SamplePipeline> {
         let model = SampledModel::find(model)?;
         let precision = matches!(model, SampledModel::Package(_)).then_some(self.precision);
@@ -164,10 +168,11 @@ impl Eddy {
         Ok(SamplePipeline::new(network, model.schedule()?, model.multiple_of()))
     }
 
-    /// The network in an ONNX file whose inputs and output are called as `interface` says, and which was trained on `schedule`.
+    /// The network in an ONNX file, with the input and output names of `interface` and the training
+    /// schedule `schedule`.
     ///
     /// # Errors
-    /// [`Error::Model`] when it cannot be loaded, or has not got what `interface` names.
+    /// [`Error::Model`] when it cannot be loaded, or has no input or output that `interface` names.
     pub fn onnx(&self, path: impl AsRef<Path>, interface: Interface, schedule: Schedule) -> Result<SamplePipeline> {
         let path = path.as_ref();
         let (name, source) = (path.display().to_string(), ModelSource::File(path));
@@ -176,7 +181,7 @@ impl Eddy {
     }
 }
 
-/// Takes noise out of images, or out of the frames of a stream.
+/// Denoises images, or the frames of a stream.
 #[derive(Debug)]
 pub struct DenoisePipeline {
     package: Package,
@@ -185,24 +190,27 @@ pub struct DenoisePipeline {
 }
 
 impl DenoisePipeline {
-    /// What is done: the noise that is taken out, steps, strength, tiles, memory.
+    /// The options: noise level, steps, strength, tiles, memory.
     pub fn options(&mut self) -> &mut DenoiseOptions {
         &mut self.options
     }
 
-    /// Denoises `image` in place, whose noise is estimated unless [`options`](Self::options) say it; alpha stays as it is.
+    /// Denoises `image` in place. The noise is estimated unless [`options`](Self::options) give it.
+    /// Alpha is unchanged.
     ///
     /// # Errors
-    /// [`Error::Usage`] for an image that does not fit the memory that may be used, or options that are out of range;
+    /// [`Error::Usage`] for an image that exceeds the memory limit, or options out of range;
     /// [`Error::Evaluation`] when the network fails.
     pub fn run(&mut self, image: &mut Image) -> Result<DenoiseReport> {
         self.run_observed(image, |_| ControlFlow::Continue(()))
     }
 
-    /// The same; `observe` hears of every evaluation, and can end the run.
+    /// Like [`run`](Self::run), with a callback: `observe` is called after every evaluation, and can
+    /// stop the run.
     ///
     /// # Errors
-    /// As for [`run`](Self::run), and [`Error::Interrupted`] when `observe` ends it, which leaves `image` as it was.
+    /// As for [`run`](Self::run), and [`Error::Interrupted`] when `observe` stops it, which leaves
+    /// `image` unchanged.
     pub fn run_observed(
         &mut self,
         image: &mut Image,
@@ -213,8 +221,8 @@ impl DenoisePipeline {
         denoiser.denoise(image, &mut observe)
     }
 
-    /// Denoises the frames of `source` on a thread of its own, each with the help of those before it. Frames that are damaged
-    /// end the stream.
+    /// Denoises the frames of `source` on a separate thread, using previous frames. A damaged frame
+    /// ends the stream with an error.
     ///
     /// # Errors
     /// [`Error::Usage`] for interlaced video, and as for [`run`](Self::run).
@@ -250,7 +258,7 @@ impl DenoisePipeline {
     }
 }
 
-/// Finished frames, in order. Dropping it ends the work on them.
+/// Finished frames, in order. Dropping the iterator ends processing.
 #[derive(Debug)]
 pub struct FrameStream {
     format: Arc<VideoFormat>,
@@ -269,7 +277,7 @@ impl FrameStream {
         let stopped = Arc::clone(&stop);
         let worker = std::thread::Builder::new().name("frames".to_owned()).spawn(move || {
             if let Err(error) = work(&sender, &stopped) {
-                // Nobody may listen any more.
+                // The receiver may be gone.
                 let _ = sender.send(Err(error));
             }
         });
@@ -277,7 +285,7 @@ impl FrameStream {
         Ok(Self { format: Arc::new(format), frames: Some(frames), stop, worker: Some(worker) })
     }
 
-    /// What all frames have in common.
+    /// The format of all frames.
     pub fn format(&self) -> &VideoFormat {
         &self.format
     }
@@ -295,7 +303,7 @@ impl Iterator for FrameStream {
 impl Drop for FrameStream {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        // Whoever waits to send hears that nobody listens.
+        // A blocked sender then sees that the receiver is gone.
         self.frames = None;
         if let Some(worker) = self.worker.take() {
             let _ = worker.join();
@@ -306,17 +314,17 @@ impl Drop for FrameStream {
 /// A frame of a stream, with its format.
 #[derive(Clone, Debug)]
 pub struct StreamFrame {
-    /// What its samples are.
+    /// The format of the samples.
     pub format: Arc<VideoFormat>,
-    /// Its samples, number and time.
+    /// The samples, frame number and timestamp.
     pub frame: VideoFrame,
 }
 
 impl StreamFrame {
-    /// As an image of red, green and blue, 8 bits a sample.
+    /// Converts the frame to an RGB image with 8 bits per sample.
     ///
     /// # Errors
-    /// [`Error::Usage`] for formats of which no RGB can be made.
+    /// [`Error::Usage`] for formats that cannot be converted to RGB.
     pub fn to_rgb(&self) -> Result<Image> {
         let (width, height) = (self.format.width, self.format.height);
         let mut planes = vec![0.0; 3 * width * height];
@@ -336,17 +344,17 @@ pub struct UpscalePipeline {
 }
 
 impl UpscalePipeline {
-    /// What is done: steps, tiles, memory.
+    /// The options: steps, tiles, memory.
     pub fn options(&mut self) -> &mut UpscaleOptions {
         &mut self.options
     }
 
-    /// How many times larger results are along each axis.
+    /// The upscaling factor along each axis.
     pub fn scale(&self) -> usize {
         self.package.manifest.scale
     }
 
-    /// Enlarges `image`; alpha is enlarged bicubically.
+    /// Enlarges `image`. Alpha is enlarged bicubically.
     ///
     /// # Errors
     /// As for [`DenoisePipeline::run`].
@@ -367,16 +375,17 @@ pub struct GeneratePipeline {
 }
 
 impl GeneratePipeline {
-    /// What is done: sampler, steps, eta, tiles, memory.
+    /// The options: sampler, steps, eta, tiles, memory.
     pub fn options(&mut self) -> &mut GenerateOptions {
         &mut self.options
     }
 
-    /// Generates an image of `[width, height]`, or of the network's own size, for each seed of `request`, which also says classes, guidance
-    /// and what to begin with.
+    /// Generates one image per random seed of `request`, of `[width, height]` or of the network's own
+    /// size. `request` also has the classes, guidance and the initial image.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a size or a request that the network does not take, and as for [`DenoisePipeline::run`].
+    /// [`Error::Usage`] for a size or a request that the network does not support, and as for
+    /// [`DenoisePipeline::run`].
     pub fn run(&mut self, size: Option<[usize; 2]>, request: GenerateRequest<'_>) -> Result<Vec<Image>> {
         let generator = Generator::new(&self.package.manifest, &mut self.network, self.options.clone())?;
         let mut generator = generator.decoded_by(self.decoder.as_mut());
@@ -386,7 +395,7 @@ impl GeneratePipeline {
     }
 }
 
-/// A network and a sampler: from noise to a sample, as tensors.
+/// A network and a sampler that turn noise into a sample, as tensors.
 #[derive(Debug)]
 pub struct SamplePipeline {
     network: OnnxNetwork,
@@ -403,43 +412,43 @@ impl SamplePipeline {
         Self { network, schedule, multiple_of, sampler: Sampler::DDIM, steps: 50, eta: None, seed: 0 }
     }
 
-    /// The sampler; DDIM when left out.
+    /// The sampler; by default DDIM.
     #[must_use]
     pub fn sampler(mut self, sampler: Sampler) -> Self {
         self.sampler = sampler;
         self
     }
 
-    /// Its steps, 1 to 1000; 50 when left out.
+    /// The number of steps, 1 to 1000; by default 50.
     #[must_use]
     pub fn steps(mut self, steps: usize) -> Self {
         self.steps = steps;
         self
     }
 
-    /// How much of each step's noise is fresh, 0 to 1; the sampler's own when left out.
+    /// Eta, the fraction of fresh noise in each step, 0 to 1; by default the sampler's own.
     #[must_use]
     pub fn eta(mut self, eta: f64) -> Self {
         self.eta = Some(eta);
         self
     }
 
-    /// Where fresh noise comes from; 0 when left out.
+    /// The random seed of fresh noise; by default 0.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
     }
 
-    /// The sample that `noise` leads to, `[batch, channels, height, width]`, with a standard deviation of 1 as diffusers' `latents`
-    /// have it: where states are variance-exploding, it is scaled to the first level.
+    /// Samples from `noise`, `[batch, channels, height, width]`, with a standard deviation of 1 like
+    /// diffusers' `latents`. For variance-exploding states it is scaled to the first level.
     ///
     /// # Errors
-    /// [`Error::Usage`] for steps or an eta that are out of range, [`Error::Model`] for a shape that the network does not take,
-    /// [`Error::Evaluation`] when it fails.
+    /// [`Error::Usage`] for steps or an eta out of range, [`Error::Model`] for a shape that the network
+    /// does not take, [`Error::Evaluation`] when the network fails.
     pub fn sample(&mut self, noise: Array4<f32>) -> Result<Array4<f32>> {
         let plan = plan(&self.schedule, self.sampler, self.steps, self.eta)?;
-        // Variance-preserving states have a deviation of 1 throughout.
+        // Variance-preserving states start with a standard deviation of 1.
         let first = plan.steps.first().map(|step| step.level).filter(|level| level.signal == 1.0);
         let first = first.map_or(1.0, |level| level.noise) as f32;
         let (_, _, height, width) = noise.dim();

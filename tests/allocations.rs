@@ -1,8 +1,8 @@
-//! After the first evaluation Eddy's own code allocates nothing: counted by the allocator itself.
+//! After the first evaluation Eddy's own code allocates nothing, measured by a counting allocator.
 //!
-//! ONNX Runtime's own memory is not Rust's and is not counted.
+//! ONNX Runtime's memory does not come from Rust's allocator and is not counted.
 
-// Helpers beside the tests panic as tests do.
+// Test helpers may panic.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "allocations/counting.rs"]
@@ -25,15 +25,15 @@ use eddy::tile::{Locality, TilePlan};
 use eddy::video::FrameProcessor;
 use ndarray::Array4;
 
-/// What the `ort` crate allocates for one evaluation with bound buffers: the list of outputs that it returns, and the
-/// names in it.
+/// The allocations of the `ort` crate for one evaluation with bound buffers: the list of returned
+/// outputs, and their names.
 const ORT_PER_EVALUATION: usize = 2;
 
 fn go_on(_: Progress) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
-/// What `execute` alone allocates, with its state made before.
+/// The allocations of `execute` alone, without those for the state.
 fn of_execute(network: &mut dyn Network, plan: &Plan, tiles: &TilePlan, sigma: &SigmaMap) -> usize {
     let (width, height) = (tiles.horizontal.length, tiles.vertical.length);
     let noise = Philox::new(0);
@@ -62,14 +62,14 @@ fn plans(steps: usize) -> Vec<(&'static str, Plan)> {
 }
 
 #[test]
-fn the_counter_counts() {
+fn the_allocator_counts_allocations() {
     assert_eq!(allocations(|| drop(std::hint::black_box(vec![1, 2, 3]))), 1);
     assert_eq!(allocations(|| drop(std::hint::black_box((Box::new(1), String::from("two"))))), 2);
     assert_eq!(allocations(|| {}), 0);
 }
 
 #[test]
-fn twice_the_steps_allocate_no_more() {
+fn allocations_do_not_depend_on_the_number_of_steps() {
     let locality = Locality { multiple_of: 1, receptive_field: Some(1) };
     let (width, height) = (40, 30);
     let per_pixel = SigmaMap::PerPixel { width, values: vec![0.1; width * height] };
@@ -90,7 +90,7 @@ fn twice_the_steps_allocate_no_more() {
                     (of_execute(&mut network, &few, tiles, sigma), of_execute(&mut network, &many, tiles, sigma));
                 let case = format!("{name} in {} tiles: {first}, {few}, {many}", tiles.count());
                 assert_eq!(few, many, "{case}");
-                // The band where tiles meet and the weights where they are mixed, and nothing where there is one.
+                // Only the band between tiles and the blending weights, and nothing for a single tile.
                 let is_mixed = tiles.horizontal.feather > 0;
                 assert_eq!(few, usize::from(!tiles.is_whole()) + usize::from(is_mixed), "{case}");
             }
@@ -106,7 +106,7 @@ fn bundled() -> (Package, OnnxNetwork) {
 }
 
 #[test]
-fn an_evaluation_by_onnx_runtime_allocates_what_its_binding_does() {
+fn an_evaluation_allocates_only_in_the_ort_crate() {
     let (package, mut network) = bundled();
     let sigma = SigmaMap::Uniform(0.1);
     for limit in [512, 256] {
@@ -122,7 +122,7 @@ fn an_evaluation_by_onnx_runtime_allocates_what_its_binding_does() {
 }
 
 #[test]
-fn a_second_frame_costs_a_few_allocations_whatever_its_size() {
+fn allocations_of_a_second_image_do_not_depend_on_its_size() {
     let (package, mut network) = bundled();
     for (steps, limit) in [(1, None), (1, Some(256)), (3, None), (3, Some(256))] {
         let mut of_frame = |width: usize, height: usize| {
@@ -156,10 +156,10 @@ fn a_second_frame_costs_a_few_allocations_whatever_its_size() {
 }
 
 #[test]
-fn a_image_of_a_stream_allocates_what_its_evaluation_does() {
+fn a_stream_frame_allocates_only_for_its_evaluation() {
     let (width, height) = (96, 64);
     let video = VideoFormat::new(width, height, Rate::of(25), "yuv420p".parse().unwrap());
-    // The same scene from one pixel further right each time, so that nothing is kept from before.
+    // The scene shifted by one pixel per frame, so that no tile is reused.
     let scene = |shift: usize| {
         let sample = |i: usize| (i.wrapping_mul(2_654_435_761) >> 7) as u8 / 2 + 64;
         let luma = (0..width * height).map(|i| sample(i / width * 4096 + i % width + shift));

@@ -1,14 +1,15 @@
-//! Samplers on normal data, for which everything has a closed form.
+//! Samplers on normal data, for which closed forms exist.
 //!
-//! For data of variance `v`, the mean of `x0` given `y = x0 + sigma * n` is `v / (v + sigma^2) * y`, the probability flow
-//! scales by `sqrt((v + sigma'^2) / (v + sigma^2))`, and every sampler is linear, so a run is one number.
+//! For data of variance `v`, the mean of `x0` given `y = x0 + sigma * n` is `v / (v + sigma^2) * y`,
+//! and the probability flow scales by `sqrt((v + sigma'^2) / (v + sigma^2))`. Every sampler is linear,
+//! so the result of a run is one number.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use eddy::diffusion::{DiscreteSchedule, Level, Plan, Prediction, SLOTS, Sampler, Schedule, SigmaSchedule, Step, plan};
 
 const VARIANCE: f64 = 0.25;
 
-/// What a perfect network of each kind puts out for input `input` at noise-to-signal ratio `sigma`.
+/// The output of a perfect network of each kind for input `input` at noise-to-signal ratio `sigma`.
 fn perfect(prediction: Prediction, row: &Step, input: f64) -> f64 {
     let sigma = row.level.sigma();
     let y = input / row.c_in / row.level.signal;
@@ -28,10 +29,10 @@ fn perfect(prediction: Prediction, row: &Step, input: f64) -> f64 {
     }
 }
 
-/// By how much a run scales the state, and the variance of the noise that it adds.
+/// The factor by which a run scales the state, and the variance of the noise that it adds.
 fn run(plan: &Plan, prediction: Prediction) -> (f64, f64) {
-    // The state and what was kept, each as scale of the start; the noise is followed by its variance, which needs that
-    // no row looks back.
+    // The state and the kept values as multiples of the start. The noise is tracked by its variance, so
+    // stochastic steps must not read kept values.
     let (mut x, mut kept, mut variance) = (1.0, [0.0; SLOTS], 0.0);
     for row in &plan.steps {
         let d_of = |x: f64| row.c_skip * x + row.c_out * perfect(prediction, row, row.c_in * x);
@@ -62,7 +63,7 @@ fn sigmas(prediction: Prediction) -> Schedule {
     Schedule::Sigmas(SigmaSchedule::new(prediction, 0.002, SIGMA_MAX))
 }
 
-/// How far a run on sigmas ends from the exact flow.
+/// The difference between a run on sigmas and the exact flow.
 fn error(sampler: Sampler, steps: usize) -> f64 {
     let exact = (VARIANCE / (VARIANCE + SIGMA_MAX * SIGMA_MAX)).sqrt();
     let plan = plan(&sigmas(Prediction::Denoised), sampler, steps, None).unwrap();
@@ -90,7 +91,7 @@ fn many_steps_reach_the_variance_of_the_data() {
             let start = level.signal * level.signal * VARIANCE + level.noise * level.noise;
             let (scale, noise) = run(&plan, prediction);
             let end = scale * scale * start + noise;
-            // The flow as its paper discretises it is exact to first order in beta alone.
+            // The paper's discretisation of the flow is exact only to first order in beta.
             let allowed = if sampler == Sampler::ODE { 0.05 } else { 0.02 };
             assert!((end / VARIANCE - 1.0).abs() < allowed, "{sampler} eta {eta} of {prediction:?}: {end}");
         }
@@ -115,7 +116,7 @@ fn euler_is_of_first_order_and_dpmpp_of_second() {
 }
 
 #[test]
-fn what_the_network_predicts_makes_no_difference() {
+fn results_do_not_depend_on_the_kind_of_prediction() {
     let of =
         |prediction| Sampler::ALL.map(|sampler| run(&plan(&sigmas(prediction), sampler, 7, None).unwrap(), prediction));
     let expected = of(Prediction::Denoised);
@@ -127,9 +128,9 @@ fn what_the_network_predicts_makes_no_difference() {
     }
 }
 
-/// The same sampler in either kind of coordinates: DPM-Solver++ of first order is Euler's method.
+/// Equal samplers in both kinds of coordinates: first-order DPM-Solver++ is Euler's method.
 #[test]
-fn coordinates_make_no_difference() {
+fn results_do_not_depend_on_the_coordinates() {
     let schedule = DiscreteSchedule {
         solver_order: 1,
         sigma_spacing: eddy::diffusion::discrete::SigmaSpacing::Exponential,
@@ -150,10 +151,10 @@ fn coordinates_make_no_difference() {
 }
 
 #[test]
-fn one_step_of_a_network_told_its_sigma_is_the_posterior_mean() {
+fn one_step_of_a_network_conditioned_on_sigma_is_the_posterior_mean() {
     for sampler in Sampler::ALL {
         let plan = plan(&sigmas(Prediction::Denoised), sampler, 1, None).unwrap();
-        // Some stir before.
+        // Some samplers add noise first.
         let row = plan.steps[plan.steps.len() - 1];
         assert_eq!((row.a, row.b, row.d, row.t), (0.0, 1.0, 0.0, row.level.noise), "{sampler}");
         assert_eq!(row.level.signal, Level::CLEAN.signal);
@@ -162,7 +163,7 @@ fn one_step_of_a_network_told_its_sigma_is_the_posterior_mean() {
 }
 
 #[test]
-fn a_range_of_sigma_is_checked() {
+fn rejects_invalid_sigma_ranges() {
     for (prediction, min, max) in [
         (Prediction::Epsilon, 0.1, 1.0),
         (Prediction::Denoised, 0.0, 1.0),

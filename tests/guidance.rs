@@ -1,4 +1,5 @@
-//! Guidance on a mixture of two normal distributions, whose classes are its modes: there Bayes' rule says what has to come out.
+//! Guidance on a mixture of two normal distributions whose modes are the classes. Bayes' rule gives the
+//! expected results.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::ops::ControlFlow;
@@ -16,10 +17,10 @@ use ndarray::Array4;
 const MEANS: [f64; 2] = [-1.0, 1.5];
 const VARIANCE: f64 = 0.09;
 
-/// Which of the mixture's functions a network is.
+/// Which function of the mixture a network computes.
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
-    /// The mean of `x0` given `y` and the class; class 2 is none.
+    /// The mean of `x0` given `y` and the class. Class 2 is the null class.
     Denoised,
     /// The gradient of `log p(class | y)`.
     Gradient,
@@ -30,7 +31,7 @@ struct Mixture {
     sample: Vec<f32>,
     class: Vec<i64>,
     output: Vec<f32>,
-    /// Samples of the evaluations so far.
+    /// The batch sizes of all evaluations.
     evaluated: Vec<usize>,
 }
 
@@ -40,7 +41,7 @@ impl Mixture {
     }
 }
 
-/// How probable the second mode is.
+/// The probability of the second mode.
 fn second(y: f64, sigma: f64) -> f64 {
     let square = |mean: f64| (y - mean).powi(2) / (2.0 * (VARIANCE + sigma * sigma));
     1.0 / (1.0 + (square(MEANS[1]) - square(MEANS[0])).exp())
@@ -96,7 +97,7 @@ fn run(plan: &Plan, network: &mut dyn Network, guides: Vec<&mut dyn Guidance>) -
     state.into_inner().into_raw_vec_and_offset().0
 }
 
-/// Asked for a class alone.
+/// The result of conditional sampling without guidance.
 fn conditional(plan: &Plan, class: i64) -> Vec<f32> {
     let mut network = Mixture::new(Kind::Denoised);
     network.bind([COUNT, 1, 1, 1]).unwrap();
@@ -111,7 +112,7 @@ fn near(found: &[f32], expected: &[f32]) {
 }
 
 #[test]
-fn a_classifiers_gradient_makes_the_class_of_no_class() {
+fn classifier_guidance_turns_unconditional_into_conditional_sampling() {
     for sampler in [Sampler::DDIM, Sampler::DDPM, Sampler::HEUN, Sampler::DPMPP_2M] {
         let plan = table(sampler);
         for class in [0, 1] {
@@ -123,7 +124,7 @@ fn a_classifiers_gradient_makes_the_class_of_no_class() {
 }
 
 #[test]
-fn a_classifier_is_not_asked_about_more_noise_than_it_knows() {
+fn a_classifier_is_not_evaluated_above_its_largest_sigma() {
     let plan = table(Sampler::EULER);
     let (mut network, mut classifier) = (Mixture::new(Kind::Denoised), Mixture::new(Kind::Gradient));
     let mut guide = ClassifierGuidance::new(&mut classifier, vec![1; COUNT], 1.0, 2.0);
@@ -134,7 +135,7 @@ fn a_classifier_is_not_asked_about_more_noise_than_it_knows() {
 }
 
 #[test]
-fn classifier_free_guidance_of_one_is_the_class_and_of_none_is_no_class() {
+fn guidance_scale_one_is_conditional_and_zero_is_unconditional() {
     let plan = table(Sampler::DPMPP_2M);
     let free = |scale: f64, interval: [f64; 2]| {
         let mut network = Mixture::new(Kind::Denoised);
@@ -150,14 +151,15 @@ fn classifier_free_guidance_of_one_is_the_class_and_of_none_is_no_class() {
     let everywhere = [0.0, f64::INFINITY];
     near(&free(1.0, everywhere), &conditional(&plan, 1));
     near(&free(0.0, everywhere), &conditional(&plan, 2));
-    // Beyond the class: further from the other mode. Where it is not used, the class alone counts.
+    // With a larger scale the mean moves further from the other mode. Outside the interval, the
+    // conditional output is used.
     let mean = |values: &[f32]| values.iter().sum::<f32>() / COUNT as f32;
     assert!(mean(&free(4.0, everywhere)) > mean(&conditional(&plan, 1)) + 0.01);
     near(&free(4.0, [100.0, 200.0]), &conditional(&plan, 1));
 }
 
 #[test]
-fn an_energy_of_ones_own_leads_too() {
+fn a_custom_energy_guides_a_run() {
     let plan = table(Sampler::DDIM);
     let mut network = Mixture::new(Kind::Denoised);
     let mut seen = Vec::new();
@@ -173,7 +175,7 @@ fn an_energy_of_ones_own_leads_too() {
 }
 
 #[test]
-fn a_guide_can_end_a_run() {
+fn guidance_can_end_a_run() {
     let plan = table(Sampler::DDIM);
     let mut network = Mixture::new(Kind::Denoised);
     let mut guide = |moment: &StepContext<'_>, _: &mut Array4<f32>| match moment.index {
@@ -191,7 +193,8 @@ fn a_guide_can_end_a_run() {
     assert_eq!(network.evaluated.len(), 4);
 }
 
-/// A step taken again adds the noise between, so that the level is kept: its variance on data that is a point.
+/// A repeated step adds noise again and keeps the level, measured by the variance for data at a single
+/// point.
 #[test]
 fn resampling_keeps_levels() {
     for sampler in [Sampler::DDPM, Sampler::EULER_A, Sampler::DDIM] {

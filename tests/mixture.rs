@@ -1,7 +1,9 @@
-//! Samplers on a mixture of three normal distributions in the plane, whose score has a closed form: with more steps each comes to
-//! the mixture's mean, covariance and weights, and those of second order sooner.
+//! Samplers on a mixture of three normal distributions in the plane, whose score has a closed form.
+//! With more steps each sampler converges to the mixture's mean, covariance and weights, and
+//! second-order samplers converge faster.
 //!
-//! `EDDY_MIXTURE=errors.json cargo test --release --test mixture` writes what `tests/golden/plot_mixture.py` draws.
+//! `EDDY_MIXTURE=errors.json cargo test --release --test mixture` writes the data that
+//! `tests/golden/plot_mixture.py` plots.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeMap;
@@ -32,7 +34,7 @@ const SIGMA_MAX: f64 = 20.0;
 fn denoised(y: Point, sigma: f64) -> Point {
     let mut total = 0.0;
     let mut sum = [0.0; 2];
-    // The largest exponent, so that not all weights vanish.
+    // Subtract the largest exponent, so that not all weights underflow.
     let parts = MODES.map(|mode| {
         let [a, b, c] = mode.covariance;
         let (va, vb) = (a + sigma * sigma, b + sigma * sigma);
@@ -51,7 +53,7 @@ fn denoised(y: Point, sigma: f64) -> Point {
     [sum[0] / total, sum[1] / total]
 }
 
-/// Where the probability flow takes `y` from `sigma` to `to`, by so many small steps of Heun's method.
+/// The probability flow from `y` at `sigma` to `to`, in `steps` steps of Heun's method.
 fn flow(mut y: Point, sigma: f64, to: f64, steps: usize) -> Point {
     let root = |sigma: f64| sigma.powf(1.0 / 7.0);
     let level = |i: usize| (root(sigma) + (root(to) - root(sigma)) * i as f64 / steps as f64).powi(7);
@@ -69,17 +71,17 @@ fn flow(mut y: Point, sigma: f64, to: f64, steps: usize) -> Point {
     y
 }
 
-/// What a perfect network of the kind that a sampler is for says.
+/// The prediction of a perfect network of the kind that the sampler needs.
 fn prediction(sampler: Sampler, y: Point, sigma: f64, a: f64) -> Point {
     if ![Sampler::LCM, Sampler::TCD].contains(&sampler) {
         return denoised(y, sigma);
     }
-    // The prediction from which the step along the flow, to `a` times the noise, is exact.
+    // The prediction with which the step along the flow, to `a` times the noise, is exact.
     let below = flow(y, sigma, a * sigma, 60);
     [0, 1].map(|i| (below[i] - a * y[i]) / (1.0 - a))
 }
 
-/// The row's update without its noise, and what it keeps.
+/// The step's update without noise, and its kept value.
 fn updated(row: &Step, x: Point, d: Point, kept: &mut [Point; SLOTS]) -> Point {
     let past = |c: usize| row.past.iter().zip(&*kept).map(|(factor, kept)| factor * kept[c]).sum::<f64>();
     let next = [0, 1].map(|c| row.a * x[c] + (row.b + row.e) * d[c] + past(c));
@@ -90,7 +92,7 @@ fn updated(row: &Step, x: Point, d: Point, kept: &mut [Point; SLOTS]) -> Point {
     next
 }
 
-/// Draws `count` points from where the plan starts.
+/// Samples `count` points, from the initial noise of the plan.
 fn run(plan: &Plan, sampler: Sampler, count: usize) -> Vec<Point> {
     let draw = |step: u32, channel: u32| {
         let mut row = vec![0.0; count];
@@ -117,7 +119,7 @@ fn run(plan: &Plan, sampler: Sampler, count: usize) -> Vec<Point> {
     x
 }
 
-/// Points of the mixture itself.
+/// Samples points of the mixture itself.
 fn data(count: usize) -> Vec<Point> {
     let noise = Philox::new(7);
     let mut rows = [vec![0.0; count], vec![0.0; count]];
@@ -125,7 +127,7 @@ fn data(count: usize) -> Vec<Point> {
         noise.fill(NoiseAt { step: 0, batch: 1, channel: channel as u32, y: 0 }, 0, row);
     }
     let points = (0..count).map(|i| {
-        // As many of each as there should be.
+        // Stratified, so that each mode has its exact share.
         let part = (i as f64 + 0.5) / count as f64;
         let mode = if part < 0.5 {
             &MODES[0]
@@ -142,7 +144,8 @@ fn data(count: usize) -> Vec<Point> {
     points.collect()
 }
 
-/// How far points are from the mixture: the largest difference of weights, of the mean and of the covariance.
+/// The distance of points to the mixture: the largest difference of weights, of the mean and of the
+/// covariance.
 fn errors(points: &[Point]) -> [f64; 3] {
     let count = points.len() as f64;
     let statistics = |points: &[Point]| {
@@ -156,7 +159,7 @@ fn errors(points: &[Point]) -> [f64; 3] {
         points.iter().for_each(|p| weights[nearest(p)] += 1.0 / count);
         (weights, mean, [of(0, 0), of(1, 1), of(0, 1)])
     };
-    // Against as many points of the mixture itself.
+    // Compared with an equal number of points of the mixture.
     let (found, exact) = (statistics(points), statistics(&data(points.len())));
     let largest = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
     [largest(&found.0, &exact.0), largest(&found.1, &exact.1), largest(&found.2, &exact.2)]
@@ -167,11 +170,11 @@ fn sigmas() -> Schedule {
 }
 
 #[test]
-fn every_sampler_comes_to_the_mixture() {
+fn every_sampler_converges_to_the_mixture() {
     let count = if cfg!(debug_assertions) { 4000 } else { 20_000 };
     let mut table: BTreeMap<String, Vec<(usize, [f64; 3])>> = BTreeMap::new();
     for sampler in Sampler::ALL {
-        // Each needs as many as its kind does.
+        // The number of steps depends on the kind of sampler.
         let steps = match sampler.name() {
             "lcm" | "tcd" => vec![1, 2, 4],
             "langevin" => vec![20, 60, 180],
@@ -189,7 +192,7 @@ fn every_sampler_comes_to_the_mixture() {
         assert!(weights < 0.025 && mean < 0.07 && covariance < 0.15, "{sampler}: {found:?}");
         table.insert(sampler.to_string(), found);
     }
-    // Neither the coordinates nor the schedule make a difference in the end.
+    // The limit depends neither on the coordinates nor on the schedule.
     for sampler in [
         Sampler::DDIM,
         Sampler::DDPM,
@@ -209,9 +212,9 @@ fn every_sampler_comes_to_the_mixture() {
     }
 }
 
-/// Each point is carried by the flow; how far from where it should be, over steps.
+/// Compares each end point with the exact flow, for several numbers of steps.
 #[test]
-fn deterministic_samplers_are_of_their_order() {
+fn deterministic_samplers_have_their_order_of_convergence() {
     let level = SIGMA_MAX;
     let starts: Vec<Point> = data(200)
         .into_iter()
@@ -242,7 +245,7 @@ fn deterministic_samplers_are_of_their_order() {
         let measured = (error(sampler, 40) / error(sampler, 160)).log2() / 2.0;
         assert!((measured - order).abs() < 0.45, "{sampler} is of order {measured}");
     }
-    // Those that correct, or are of higher order, come nearer.
+    // Predictor-corrector and higher-order samplers are more accurate.
     for sampler in [Sampler::DPMPP_3M, Sampler::UNIPC, Sampler::LMS, Sampler::PNDM] {
         let (found, second) = (error(sampler, 40), error(Sampler::DPMPP_2M, 40));
         assert!(found < second, "{sampler}: {found} is not below {second}");

@@ -1,6 +1,6 @@
-//! Nothing leaves the machine.
+//! Nothing is sent over the network.
 
-// Helpers beside the tests panic as tests do.
+// Test helpers may panic.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
@@ -14,9 +14,9 @@ use common::{BINARY, Eddy, skip, unshare};
 use eddy::network::{Library, Runtime};
 
 #[test]
-fn all_works_where_there_is_no_network() {
+fn works_without_a_network() {
     let Some(mut command) = unshare("-n") else { return skip("no network: no namespace can be made here") };
-    // There is not even a way to itself.
+    // There is not even a loopback interface.
     let inside = command.args(["cat", "/proc/net/dev"]).output().unwrap();
     let interfaces = String::from_utf8_lossy(&inside.stdout).lines().skip(2).count();
     assert_eq!(interfaces, 1, "the loopback alone, which is down");
@@ -36,7 +36,7 @@ fn all_works_where_there_is_no_network() {
 }
 
 #[test]
-fn no_socket_is_opened() {
+fn opens_no_socket() {
     if !Command::new("strace").args(["-o", "/dev/null", "true"]).output().is_ok_and(|run| run.status.success()) {
         return skip("no socket: strace is not installed, or may not trace");
     }
@@ -49,7 +49,7 @@ fn no_socket_is_opened() {
         assert_eq!(calls.matches("execve(").count(), 1, "the trace is empty, or another program was run:\n{calls}");
         assert_eq!(calls.lines().count(), 1, "the network was asked for:\n{calls}");
     }
-    // The trace would show one.
+    // The trace would contain a socket call.
     let mut command = Command::new("strace");
     command.args(["-f", "-qq", "-e", "trace=network", "-o", "calls", "python3", "-c"]);
     command.arg("import socket; socket.socket().close()").current_dir(place.path(""));
@@ -58,7 +58,7 @@ fn no_socket_is_opened() {
     }
 }
 
-/// The one test of this program that loads a library in its own process, and it loads none.
+/// The only test here that loads a library in its own process; the load fails.
 #[test]
 fn telemetry_is_off_before_a_library_is_opened() {
     let names = ["ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED"];

@@ -1,7 +1,9 @@
-//! Numbers published in diffusers' own test-suite: `tests/schedulers/test_scheduler_{ddim,ddpm,euler,dpm_multi}.py`.
+//! Numbers published in diffusers' own test suite:
+//! `tests/schedulers/test_scheduler_{ddim,ddpm,euler,dpm_multi}.py`.
 //!
-//! There, the network is `x * t / (t + 1)`, the state counts evenly from 0 to 1 in the shape [4, 3, 8, 8] (innermost
-//! over the batch), and the sum and mean of the magnitudes of the result are compared within 1e-2 and 1e-3.
+//! In these tests the network is `x * t / (t + 1)`, and the state counts evenly from 0 to 1 in the
+//! shape [4, 3, 8, 8] (innermost over the batch). The sum and mean of the result's magnitudes are
+//! compared within 1e-2 and 1e-3.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod loops;
@@ -11,7 +13,8 @@ use eddy::diffusion::{NoiseAt, NoiseSource, Plan, Recorded, Sampler, Schedule, c
 const SHAPE: [usize; 4] = [4, 3, 8, 8];
 const COUNT: usize = 4 * 3 * 8 * 8;
 
-/// `dummy_sample_deter`: element i of [3, 8, 8, 4] is i / 768, with the last axis then moved to the front.
+/// `dummy_sample_deter`: element i of [3, 8, 8, 4] is i / 768, with the last axis then moved to the
+/// front.
 fn start() -> Vec<f64> {
     (0..COUNT).map(|i| ((i % (COUNT / 4)) * 4 + i / (COUNT / 4)) as f64 / COUNT as f64).collect()
 }
@@ -20,7 +23,7 @@ fn network(x: f64, t: f64) -> f64 {
     x * t / (t + 1.0)
 }
 
-/// For samplers that must not draw.
+/// A noise source for samplers that must not use noise.
 struct Silent;
 
 impl NoiseSource for Silent {
@@ -77,7 +80,7 @@ fn ddim_ends_at_the_clean_image_or_at_timestep_zero() {
     check(with(r#""set_alpha_to_one": false"#), Some(149.0784), 0.1941);
 }
 
-/// The last two of ten steps, from the state noised to the level of the eighth by the same counting backwards.
+/// The last two of ten steps, from the state noised to the level of the eighth step.
 #[test]
 fn ddim_from_the_middle() {
     let mut plan = table(&format!(r#"{{{BETAS}}}"#), Sampler::DDIM, 10);
@@ -107,7 +110,7 @@ fn euler(further: &str) -> f64 {
     );
     let mut plan = table(&config, Sampler::EULER, 10);
     let scale = plan.steps[0].level.noise;
-    // That test takes each step from the scaled input rather than from the state itself.
+    // The published test computes each step from the scaled input rather than from the state itself.
     for row in &mut plan.steps {
         (row.a, row.c_skip) = (row.a * row.c_in, row.c_skip * row.c_in);
     }
@@ -135,11 +138,12 @@ fn dpm_solver_full_loop() {
     check(solver(thresholding), None, 1.1364);
 }
 
-/// The noise of `torch.manual_seed(0)` on a CPU: MT19937 (Matsumoto and Nishimura 1998), and Box-Muller on blocks of 16.
+/// The noise of `torch.manual_seed(0)` on a CPU: MT19937 (Matsumoto and Nishimura 1998), and Box-Muller
+/// on blocks of 16.
 mod mersenne {
     const N: usize = 624;
 
-    /// `count` normals of a generator that draws `block` of them at a time, a multiple of 16.
+    /// `count` normal values of a generator that computes `block` of them at a time, a multiple of 16.
     pub(super) fn normals(seed: u32, count: usize, block: usize) -> Vec<f32> {
         assert!(block.is_multiple_of(16) && count.is_multiple_of(block));
         let mut words = Words::new(seed);

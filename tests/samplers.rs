@@ -1,5 +1,5 @@
-//! Our tables against diffusers' own schedulers on a network with a closed form, see `golden/make_samplers.py`, and against papers' own
-//! formulas, see `golden/make_papers.py`.
+//! Compares sampler tables with diffusers' schedulers on a closed-form network, see
+//! `golden/make_samplers.py`, and with the formulas of papers, see `golden/make_papers.py`.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 mod loops;
@@ -10,7 +10,7 @@ use eddy::diffusion::{Clip, Plan, Prediction, Recorded, Sampler, Schedule, Sigma
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-/// Largest difference over largest value.
+/// The tolerance of the largest difference divided by the largest value.
 const TOLERANCE: f64 = 1e-5;
 
 #[derive(Deserialize)]
@@ -32,11 +32,11 @@ struct Case {
     /// diffusers' `init_noise_sigma`, for Euler.
     scale: Option<f64>,
     timesteps: Vec<f64>,
-    /// What diffusers as it is published gives.
+    /// The result of diffusers as published.
     result: Vec<f64>,
-    /// What it gives when it computes in f64, where that differs by more than 1e-6.
+    /// The result of diffusers in f64, where it differs by more than 1e-6.
     exact: Option<Vec<f64>>,
-    /// That difference, which is diffusers' own error.
+    /// The difference between the two, the rounding error of diffusers.
     rounding: Option<f64>,
 }
 
@@ -63,7 +63,7 @@ fn network(x: f64, t: f64) -> f64 {
 }
 
 #[test]
-fn every_sampler_gives_the_numbers_of_diffusers() {
+fn every_sampler_matches_diffusers() {
     let golden = golden();
     let noise = Recorded::new(50, golden.shape, golden.noise.clone()).unwrap();
     let mut worst = (0.0, String::new());
@@ -76,7 +76,8 @@ fn every_sampler_gives_the_numbers_of_diffusers() {
         let reference = loops::run(&plan, golden.shape, start, &noise, network);
         let published = loops::difference(&executed, &case.result) - case.rounding.unwrap_or(0.0);
         let found = [loops::difference(&executed, exact), loops::difference(&reference, exact), published];
-        // A row that multiplies a difference of predictions by hundreds costs diffusers digits, too.
+        // A step that multiplies a difference of predictions by hundreds also loses digits in
+        // diffusers.
         let tolerance = TOLERANCE.max(5.0 * case.rounding.unwrap_or(0.0));
         if !found.iter().all(|&difference| difference <= tolerance) {
             let [executed, reference, published] = found;
@@ -95,7 +96,7 @@ fn every_sampler_gives_the_numbers_of_diffusers() {
 }
 
 #[test]
-fn the_network_is_told_the_timesteps_of_diffusers() {
+fn timesteps_match_diffusers() {
     let golden = golden();
     for case in &golden.cases {
         let told: Vec<f64> = case.plan(&golden).steps.iter().map(|row| row.t).collect();
@@ -114,7 +115,7 @@ struct Papers {
     noise: Vec<f32>,
     /// Ranges of sigma.
     sigma: BTreeMap<String, [f64; 2]>,
-    /// Ends of training schedules.
+    /// Start and end of training schedules.
     betas: BTreeMap<String, [f64; 2]>,
     cases: Vec<PaperCase>,
 }
@@ -122,11 +123,11 @@ struct Papers {
 #[derive(Deserialize)]
 struct PaperCase {
     sampler: String,
-    /// One of these two.
+    /// Exactly one of the next two is set.
     sigma: Option<String>,
     betas: Option<String>,
     steps: usize,
-    /// Of the start.
+    /// The factor of the initial state.
     scale: f64,
     result: Vec<f64>,
 }
@@ -146,7 +147,7 @@ impl Papers {
 }
 
 #[test]
-fn what_diffusers_has_not_gives_the_numbers_of_its_paper() {
+fn samplers_that_diffusers_lacks_match_their_papers() {
     let papers: Papers = serde_json::from_str(include_str!("golden/papers.json")).unwrap();
     let [batch, channels, height, width] = papers.shape;
     let rows = papers.noise.len() / (batch * channels * height * width);
@@ -168,7 +169,7 @@ fn what_diffusers_has_not_gives_the_numbers_of_its_paper() {
     }
 }
 
-/// What the golden numbers are there to cover.
+/// Checks what the golden numbers cover.
 #[test]
 fn the_goldens_cover_every_sampler_prediction_and_spacing() {
     let golden = golden();

@@ -1,7 +1,7 @@
-//! Tiles against the whole image: through the bundled network in ONNX Runtime, and through networks whose result is
-//! known.
+//! Compares tiles with the whole image, for the bundled network in ONNX Runtime and for closed-form
+//! networks.
 
-// Helpers beside the tests panic as tests do.
+// Test helpers may panic.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
@@ -16,14 +16,15 @@ use eddy::network::{Library, Network, OnnxNetwork, Runtime, SessionOptions};
 use eddy::tile::{Locality, TilePlan};
 use ndarray::Array4;
 
-/// How far tiles may be from the whole image, of a range of 1: f32 sums in another order.
+/// The allowed difference between tiles and the whole image, for a range of 1: f32 sums in another
+/// order.
 const TOLERANCE: f32 = 1e-5;
 
 fn go_on(_: Progress) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
-/// Noise around a slope, `[1, channels, height, width]`.
+/// A noisy gradient, `[1, channels, height, width]`.
 fn image(channels: usize, width: usize, height: usize) -> Array4<f32> {
     let mut x = Array4::zeros([1, channels, height, width]);
     for (index, row) in x.as_slice_mut().unwrap().chunks_exact_mut(width).enumerate() {
@@ -34,13 +35,13 @@ fn image(channels: usize, width: usize, height: usize) -> Array4<f32> {
     x
 }
 
-/// Sigma that differs from pixel to pixel, in sight of the borders too.
+/// Sigma that differs between pixels, also near the borders.
 fn sloping(width: usize, height: usize) -> SigmaMap {
     let values = (0..width * height).map(|i| 0.02 + 0.3 * ((i % width * 7 + i / width * 13) % 29) as f32 / 29.0);
     SigmaMap::PerPixel { width, values: values.collect() }
 }
 
-/// The result of as many steps, with fresh noise when there are several.
+/// The result after `steps` steps, with fresh noise if there are several.
 fn run(network: &mut dyn Network, x: &Array4<f32>, tiles: &TilePlan, sigma: &SigmaMap, steps: usize) -> Array4<f32> {
     let plan = denoise_plan(steps, if steps == 1 { 0.0 } else { 0.5 }).unwrap();
     let noise = Philox::new(11);
@@ -52,7 +53,7 @@ fn run(network: &mut dyn Network, x: &Array4<f32>, tiles: &TilePlan, sigma: &Sig
 fn largest_difference(one: &Array4<f32>, other: &Array4<f32>) -> f32 {
     assert_eq!(one.dim(), other.dim());
     let differences = one.iter().zip(other).map(|(a, b)| (a - b).abs());
-    // A NaN is the largest difference of all.
+    // A NaN counts as the largest difference.
     differences.fold(0.0, |largest, difference| if difference <= largest { largest } else { difference })
 }
 
@@ -64,10 +65,10 @@ fn bundled() -> (OnnxNetwork, Locality) {
 }
 
 #[test]
-fn the_bundled_network_gives_the_same_in_tiles() {
+fn tiles_of_the_bundled_network_match_the_whole_image() {
     let (mut network, locality) = bundled();
-    // Width, height and the longest side of a tile: sizes that are no multiples of 8, a single pixel, tiles of mostly
-    // overlap, seams along one axis and along both.
+    // Width, height and the longest side of a tile: sizes that are not multiples of 8, a single pixel,
+    // tiles that mostly overlap, seams along one axis and along both.
     let cases = [
         (1, 1, 136),
         (3, 200, 136),
@@ -90,7 +91,7 @@ fn the_bundled_network_gives_the_same_in_tiles() {
                 let found = run(&mut network, &x, &tiled, &sigma, steps);
                 let difference = largest_difference(&found, &expected);
                 assert!(difference <= TOLERANCE, "{width}x{height} by {limit}, {steps} steps: {difference}");
-                // The network did something, where there is noise to see.
+                // The network changed the image where it is noisy.
                 let done = largest_difference(&found, &x);
                 assert!(done > 0.01 || width * height == 1, "{width}x{height}: {done}");
             }
@@ -98,9 +99,9 @@ fn the_bundled_network_gives_the_same_in_tiles() {
     }
 }
 
-/// The bundled network looks as far as its manifest says: with less margin, tiles differ.
+/// The receptive field in the manifest is tight: with a smaller margin, tiles differ.
 #[test]
-fn less_overlap_than_the_network_looks_shows() {
+fn an_overlap_below_the_receptive_field_changes_the_result() {
     let (mut network, locality) = bundled();
     let (width, height) = (301, 40);
     let x = image(3, width, height);
@@ -113,7 +114,7 @@ fn less_overlap_than_the_network_looks_shows() {
 }
 
 #[test]
-fn an_overlap_beyond_the_receptive_field_is_mixed_to_the_same() {
+fn an_overlap_above_the_receptive_field_matches_the_whole_image() {
     let (mut network, locality) = bundled();
     let (width, height) = (333, 290);
     let x = image(3, width, height);
@@ -125,7 +126,7 @@ fn an_overlap_beyond_the_receptive_field_is_mixed_to_the_same() {
     assert!(difference <= TOLERANCE, "{difference}");
 }
 
-/// The blur, evaluated by hand on the whole image in f64, step by step.
+/// The blur computed on the whole image in f64, step by step.
 fn blurred_by_hand(x: &Array4<f32>, sigma: &SigmaMap, steps: usize) -> Vec<f64> {
     let (_, channels, height, width) = x.dim();
     let mut x: Vec<f64> = x.iter().map(|value| f64::from(*value)).collect();
@@ -148,7 +149,7 @@ fn blurred_by_hand(x: &Array4<f32>, sigma: &SigmaMap, steps: usize) -> Vec<f64> 
 }
 
 #[test]
-fn a_blur_in_tiles_gives_what_it_gives_by_hand() {
+fn a_blur_in_tiles_matches_its_closed_form() {
     let locality = Locality { multiple_of: 1, receptive_field: Some(1) };
     for (width, height) in [(1, 1), (1, 17), (23, 2), (16, 16), (29, 31), (40, 13)] {
         let x = image(2, width, height);
@@ -172,9 +173,9 @@ fn a_blur_in_tiles_gives_what_it_gives_by_hand() {
     }
 }
 
-/// Tiles that all say one sum to one.
+/// Blended tiles of ones are one everywhere.
 #[test]
-fn the_weights_of_every_pixel_sum_to_one() {
+fn blending_weights_sum_to_one() {
     for (width, height, limit, overlap) in [(100, 1, 32, 20), (61, 47, 24, 13), (33, 90, 40, 38), (50, 50, 17, 9)] {
         for receptive_field in [None, Some(2)] {
             let locality = Locality { multiple_of: 1, receptive_field };
@@ -187,9 +188,9 @@ fn the_weights_of_every_pixel_sum_to_one() {
     }
 }
 
-/// Two tiles that say 0 and 1 are mixed by a ramp as wide as the overlap leaves beside two margins.
+/// Tiles of 0 and 1 blend in a linear ramp over the part of the overlap outside both margins.
 #[test]
-fn neighbours_are_mixed_by_a_ramp() {
+fn neighbouring_tiles_blend_in_a_ramp() {
     let locality = Locality { multiple_of: 1, receptive_field: Some(4) };
     let tiles = TilePlan::cut(40, 1, 28, Some(16), locality).unwrap();
     assert_eq!((tiles.count(), tiles.horizontal.feather), (2, 4));
@@ -217,7 +218,7 @@ fn spoilt(evaluation: usize, value: f32) -> eddy::Result<()> {
 }
 
 #[test]
-fn what_is_no_number_is_caught_at_the_step_that_made_it() {
+fn non_finite_output_is_reported_at_its_step() {
     spoilt(usize::MAX, f32::NAN).unwrap();
     spoilt(7, 1e30).unwrap();
     for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
@@ -232,7 +233,7 @@ fn what_is_no_number_is_caught_at_the_step_that_made_it() {
 }
 
 #[test]
-fn a_watcher_hears_of_every_evaluation_and_can_stop_the_run() {
+fn progress_is_reported_per_evaluation_and_can_stop_the_run() {
     let tiles = TilePlan::cut(20, 14, 8, None, Locality { multiple_of: 1, receptive_field: Some(1) }).unwrap();
     let plan = denoise_plan(2, 0.0).unwrap();
     let (noise, sigma) = (Philox::new(0), SigmaMap::Uniform(1.0));

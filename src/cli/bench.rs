@@ -81,7 +81,7 @@ impl Arguments {
             let evaluations = rehearsal.run(&package.manifest, network, image)?;
             Ok((begun.elapsed(), evaluations))
         };
-        // Binds the buffers and warms everything up.
+        // Binds the buffers and warms up.
         let (_, evaluations) = whole_frame(&mut network)?;
         let (mut bare, mut whole) = (Vec::new(), Vec::new());
         let begun = Instant::now();
@@ -93,7 +93,7 @@ impl Arguments {
             bare.push(one.elapsed().as_secs_f64() * 1e3);
             whole.push(whole_frame(&mut network)?.0.as_secs_f64() * 1e3);
         }
-        // A disturbance within a round falls on one half of it; the median of the rounds' ratios does not see it.
+        // A disturbance affects one half of a round, which the median of the rounds' ratios ignores.
         let mut ratios: Vec<f64> = whole.iter().zip(&bare).map(|(whole, bare)| whole / bare).collect();
         let rounds = bare.len();
         let (bare, whole, ratio) = (median(&mut bare), median(&mut whole), median(&mut ratios));

@@ -1,4 +1,4 @@
-//! `eddy bench --video`: frames per second of whole streams, by size, precision and what they remember.
+//! `eddy bench --video`: frames per second of whole streams, by size, precision and `--temporal`.
 
 use std::time::{Duration, Instant};
 
@@ -17,24 +17,24 @@ use super::options::{Opened, Size};
 /// The sizes of the table.
 const SIZES: [[usize; 2]; 3] = [[640, 480], [1280, 720], [1920, 1080]];
 
-/// No row is of fewer frames.
+/// Each measurement runs at least this many frames.
 const FEWEST: u64 = 12;
 
 /// What is measured, and for how long.
 pub(super) struct VideoBench<'a> {
     pub(super) package: &'a Package,
     pub(super) opened: &'a Opened,
-    /// One size, or those of the table.
+    /// One size, or all of the table.
     pub(super) size: Option<Size>,
     pub(super) precisions: Vec<Precision>,
-    /// Of each cell.
+    /// The duration of each measurement.
     pub(super) seconds: f64,
     pub(super) tile: TileChoice,
     pub(super) budget: Budget,
 }
 
 impl VideoBench<'_> {
-    /// Prints the table, a row as soon as it is there.
+    /// Prints the table, each row as soon as it is complete.
     pub(super) fn run(&self, console: Console) -> anyhow::Result<()> {
         let manifest = &self.package.manifest;
         if manifest.task != Task::Denoise {
@@ -76,7 +76,7 @@ impl VideoBench<'_> {
         Ok(())
     }
 
-    /// Frames per second, through the same threads as a stream of a file.
+    /// Frames per second, measured with the threads of a file stream.
     fn fps(&self, candidate: Candidate<'_>, size: [usize; 2], temporal: bool) -> eddy::Result<f64> {
         let source = Scene::new(size, Duration::from_secs_f64(self.seconds));
         let video = source.video.clone();
@@ -89,7 +89,7 @@ impl VideoBench<'_> {
     }
 }
 
-/// A shaded scene at rest under noise that is new in each frame, for some time.
+/// A static shaded scene with new noise in each frame, of limited duration.
 struct Scene {
     video: VideoFormat,
     clean: Vec<u8>,
@@ -109,7 +109,7 @@ impl Scene {
         let clean = (0..bytes).map(|i| if i < luma { shade(i) as u8 } else { 120 }).collect();
         let mut normal = vec![0.0; bytes];
         Philox::new(0).fill(NoiseAt { step: 0, batch: 0, channel: 0, y: 0 }, 0, &mut normal);
-        // What white noise of 10 in red, green and blue is in luma and chroma of limited range.
+        // White noise of 10 in red, green and blue, converted to luma and chroma of limited range.
         let sigma = |i: usize| if i < luma { 5.7 } else { 2.8 };
         let noise = normal.iter().enumerate().map(|(i, z)| (sigma(i) * z).round() as i8).collect();
         Self { video, clean, noise, begun: None, lasts, index: 0 }
@@ -128,7 +128,7 @@ impl Source for Scene {
         }
         let luma = self.video.width * self.video.height;
         frame.bytes.resize(self.clean.len(), 0);
-        // The noise of luma, and of chroma, from another place on.
+        // The noise of luma, and that of chroma, each from another offset.
         let parts = [(0..luma, 7919), (luma..self.clean.len(), 3571)];
         for (part, step) in parts {
             let noise = &self.noise[part.clone()];
@@ -146,7 +146,7 @@ impl Source for Scene {
     }
 }
 
-/// Takes frames, and keeps none.
+/// A sink that discards frames.
 struct Nowhere(VideoFormat);
 
 impl Sink for Nowhere {

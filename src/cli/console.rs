@@ -1,4 +1,4 @@
-//! Where words go: results to stdout, everything else to stderr, a progress bar on a terminal only.
+//! Output: results to stdout, everything else to stderr, and a progress bar on terminals only.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use clap::Args;
 use eddy::diffusion::Progress;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// How much is said, and for whom.
+/// How much is printed, and in which format.
 #[derive(Clone, Copy, Debug, Args)]
 #[command(next_help_heading = "Messages")]
 pub(crate) struct Console {
@@ -21,22 +21,22 @@ pub(crate) struct Console {
 }
 
 impl Console {
-    /// Says something that is no result.
+    /// Prints a message that is not a result.
     pub(crate) fn note(self, line: impl AsRef<str>) {
         if !self.quiet {
-            // Nobody to tell is no reason to stop.
+            // A closed stderr is no reason to stop.
             let _ = writeln!(io::stderr(), "{}", plain(line.as_ref()));
         }
     }
 
-    /// Says something that machines are told otherwise.
+    /// Prints a message that JSON output contains in another form.
     pub(crate) fn note_unless_json(self, line: impl AsRef<str>) {
         if !self.json {
             self.note(line);
         }
     }
 
-    /// Gives a result: `text` for people, or `json` for machines.
+    /// Prints a result: `text` for people, or `json` for machines.
     pub(crate) fn result(self, text: impl AsRef<str>, json: &serde_json::Value) -> anyhow::Result<()> {
         let written = if self.json {
             writeln!(io::stdout(), "{json}")
@@ -44,7 +44,7 @@ impl Console {
             writeln!(io::stdout(), "{}", plain(text.as_ref().trim_end()))
         };
         match written {
-            // The reader has seen enough.
+            // The reader has closed the pipe.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             other => Ok(other?),
         }
@@ -59,7 +59,8 @@ impl Console {
         Ok(())
     }
 
-    /// Reports a finished stream as [`report`](Self::report) does; where stdout carries images, the object goes to stderr.
+    /// Reports a finished stream like [`report`](Self::report). If stdout carries images, the object
+    /// goes to stderr.
     pub(crate) fn report_beside(
         self,
         stdout_is_taken: bool,
@@ -73,15 +74,15 @@ impl Console {
         self.report(line, json)
     }
 
-    /// Tells machines how far a stream has come.
+    /// Prints the progress of a stream as JSON.
     pub(crate) fn progress_beside(self, stdout_is_taken: bool, json: &serde_json::Value) {
         if self.json {
-            // Nobody to tell is no reason to stop.
+            // A closed output is no reason to stop.
             let _ = if stdout_is_taken { writeln!(io::stderr(), "{json}") } else { writeln!(io::stdout(), "{json}") };
         }
     }
 
-    /// One line for a stream, whose length is not known.
+    /// A status line for a stream of unknown length.
     pub(crate) fn spinner(self) -> ProgressBar {
         let shown = !self.quiet && !self.json && io::stderr().is_terminal();
         ProgressBar::with_draw_target(
@@ -90,7 +91,7 @@ impl Console {
         )
     }
 
-    /// A bar over `images` images.
+    /// A progress bar for `images` images.
     pub(crate) fn bar(self, images: usize) -> Bar {
         let shown = !self.quiet && !self.json && io::stderr().is_terminal();
         let target = if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
@@ -103,23 +104,23 @@ impl Console {
     }
 }
 
-/// A progress bar on a terminal; nothing elsewhere.
+/// A progress bar on a terminal; prints nothing elsewhere.
 pub(crate) struct Bar {
     bar: ProgressBar,
     console: Console,
 }
 
 impl Bar {
-    /// Parts that an image is counted in.
+    /// Units of progress per image.
     const PARTS: u64 = 1000;
 
-    /// Image `index` of the run has begun.
+    /// Marks the start of image `index`.
     pub(crate) fn begin(&self, index: usize, name: &str) {
         self.bar.set_message(plain_line(name));
         self.bar.set_position(index as u64 * Self::PARTS);
     }
 
-    /// Image `index` has come this far.
+    /// Shows the progress of image `index`.
     pub(crate) fn advance(&self, index: usize, progress: Progress) {
         let parts = progress.done as u64 * Self::PARTS / progress.total.max(1) as u64;
         self.bar.set_position(index as u64 * Self::PARTS + parts);
@@ -130,7 +131,7 @@ impl Bar {
         self.bar.suspend(|| self.console.report(line, json))
     }
 
-    /// As [`report`](Self::report); the object goes to stderr where stdout carries images.
+    /// Like [`report`](Self::report). If stdout carries images, the object goes to stderr.
     pub(crate) fn report_beside(
         &self,
         stdout_is_taken: bool,
@@ -140,12 +141,12 @@ impl Bar {
         self.bar.suspend(|| self.console.report_beside(stdout_is_taken, line, json))
     }
 
-    /// Says something above the bar.
+    /// Prints a message above the bar.
     pub(crate) fn note(&self, line: impl AsRef<str>) {
         self.bar.suspend(|| self.console.note(line));
     }
 
-    /// Shows an error above the bar, whether quiet or not.
+    /// Prints an error above the bar, even with --quiet.
     pub(crate) fn error(&self, error: &eddy::Error) {
         self.bar.suspend(|| complain(&chain(error)));
     }
@@ -157,7 +158,7 @@ impl Drop for Bar {
     }
 }
 
-/// Says what went wrong, and returns the exit code for it.
+/// Prints an error and returns its exit code.
 pub(crate) fn complain_of(error: &anyhow::Error) -> u8 {
     if let Some(failed) = error.downcast_ref::<SomeFailed>() {
         complain(&failed.to_string());
@@ -167,13 +168,13 @@ pub(crate) fn complain_of(error: &anyhow::Error) -> u8 {
     error.downcast_ref::<eddy::Error>().map_or(1, eddy::Error::exit_code)
 }
 
-/// Some of several images failed; each was complained of when it did.
+/// Some of several images failed. Each failure was reported when it happened.
 #[derive(Debug, thiserror::Error)]
 #[error("{failed} of {total} images failed; the others are done")]
 pub(crate) struct SomeFailed {
     pub(crate) failed: usize,
     pub(crate) total: usize,
-    /// Of the first that failed.
+    /// The exit code of the first failure.
     pub(crate) exit_code: u8,
 }
 
@@ -181,8 +182,8 @@ fn complain(text: &str) {
     let _ = writeln!(io::stderr(), "eddy: {}", plain(text));
 }
 
-/// Text as it is shown, which may come from files that strangers made: what could steer a terminal, or turn the direction of the text,
-/// is written out. Lines stay.
+/// Escapes characters that could control a terminal or change the direction of text, since file content
+/// is untrusted. Line breaks are kept.
 pub(crate) fn plain(text: &str) -> String {
     let is_shown = |c: char| c == '\n' || !(c.is_control() || is_mark(c));
     if text.chars().all(is_shown) {
@@ -195,17 +196,17 @@ pub(crate) fn plain(text: &str) -> String {
     shown
 }
 
-/// As [`plain`], in one line.
+/// Like [`plain`], in one line.
 pub(crate) fn plain_line(text: &str) -> String {
     plain(text).replace('\n', "\\n")
 }
 
-/// Whether a character is none that is seen, but turns the direction of others or parts lines.
+/// Whether a character is invisible and changes the direction of text or breaks lines.
 fn is_mark(c: char) -> bool {
     matches!(c, '\u{200E}' | '\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2066}'..='\u{2069}')
 }
 
-/// An error and what caused it, in one line.
+/// An error and its causes, in one line.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

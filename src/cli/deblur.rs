@@ -73,7 +73,7 @@ impl Arguments {
         let package = Package::find(&self.model)?;
         let redraw = GenerativeRun {
             images: &self.images,
-            // Of a blur that is told in words there is no file.
+            // A kernel given in words is not a file, so nothing is protected then.
             also_read: vec![self.kernel.clone().into()],
             package: &package,
             options: self.drawing.options(&self.memory),

@@ -112,7 +112,7 @@ enum When {
     Off,
 }
 
-/// The models where none is asked for: for white noise in RGB, the one that is better and slower, and for cameras and codecs.
+/// The default models: for white noise in RGB, the better and slower one, and for cameras and codecs.
 const FAST: &str = "denoise-fast";
 const GOOD: &str = "denoise";
 const CAMERA: &str = "camera";
@@ -129,7 +129,7 @@ impl Arguments {
             if stream.is_none() { self.images.jobs(self.noise_profile.as_slice(), self.console)? } else { Vec::new() };
         let packages = self.packages(stream.as_ref(), &sigma)?;
         let mut opened = self.device.open(self.console)?;
-        // Between the images of a stream that keeps a pace, or comes at its own, there is time to rest.
+        // A live or paced stream has pauses between frames, in which threads can sleep.
         opened.rest = self.stream.target().is_some() || stream.as_ref().is_some_and(Stream::is_live);
         let options = DenoiseOptions {
             sigma,
@@ -144,7 +144,7 @@ impl Arguments {
             let mut choices: Vec<Choice<'_>> =
                 packages.iter().map(|package| Choice { package, loaded: None }).collect();
             if let [choice] = choices.as_mut_slice() {
-                // What is wrong with a model is said before an image is read.
+                // Errors of the model are reported before an image is read.
                 self.denoiser(choice, &opened, options.clone())?;
             }
             return IoArgs::each(&jobs, self.console, |turn| self.denoise(&mut choices, turn, &opened, &options));
@@ -164,7 +164,7 @@ impl Arguments {
         self.denoise_stream(candidates, stream, opened.device())
     }
 
-    /// A denoiser for images, whose network is loaded when the first is there that wants it.
+    /// A denoiser for images. Its network is loaded for the first image that needs it.
     fn denoiser<'c>(
         &self,
         choice: &'c mut Choice<'_>,
@@ -180,7 +180,7 @@ impl Arguments {
         Ok((Denoiser::new(&choice.package.manifest, network, options)?, precision))
     }
 
-    /// The models to choose from, the best first; for images without --model, the one for each kind of noise.
+    /// The candidate models, the best first; for images without --model, one per kind of noise.
     fn packages(&self, stream: Option<&Stream<'_>>, sigma: &SigmaChoice) -> eddy::Result<Vec<Package>> {
         let keeps_up = self.stream.target().is_some();
         let has_planes = stream.is_some_and(|stream| has_camera_planes(stream.video.format));
@@ -195,11 +195,11 @@ impl Arguments {
         names.into_iter().map(Package::find).collect()
     }
 
-    /// The numeric precision in which a model may run, the most exact first.
+    /// The precisions in which a model may run, the most exact first.
     fn precisions(&self, package: &Package, device: Device) -> Vec<Precision> {
         let mut precisions = vec![self.precision.on(device, package)];
         let has_int8 = package.manifest.files.contains_key(&Precision::Int8);
-        // On a GPU 8 bits are no faster than 16.
+        // On a GPU, int8 is no faster than f16.
         if self.stream.target().is_some() && self.precision.asked().is_none() && has_int8 && !device.is_gpu() {
             precisions.push(Precision::Int8);
         }
@@ -223,7 +223,7 @@ impl Arguments {
         stream.run(&mut fields, &result, self.console, |fields| self.say(fields.inner(), device))
     }
 
-    /// What was done to a stream's frames, in words and for machines.
+    /// How the frames of a stream were processed, as text and as JSON.
     fn say(&self, denoiser: &StreamDenoiser<'_>, device: Device) -> (String, Value) {
         let (sigma, limited) = (denoiser.sigma(), denoiser.sigma_limited());
         let count = denoiser.stream_status().quality.steps;
@@ -250,7 +250,7 @@ impl Arguments {
         (words, facts)
     }
 
-    /// How the sigma that is told came about.
+    /// Where the reported sigma comes from.
     fn how(&self, limited: bool) -> &'static str {
         match (&self.noise_profile, &self.sigma.0, limited) {
             (None, _, true) => ", the most that the model knows; the image is noisier",
@@ -261,7 +261,7 @@ impl Arguments {
         }
     }
 
-    /// Denoises an image by the candidate for its kind of noise, where there are several.
+    /// Denoises an image with the candidate for its kind of noise, if there are several.
     fn denoise(
         &self,
         choices: &mut [Choice<'_>],
@@ -274,7 +274,7 @@ impl Arguments {
         let begun = Instant::now();
         let is_auto = self.noise_profile.is_none() && self.sigma.0 == SigmaChoice::Auto;
         let seen = if is_auto || choices.len() > 1 { Some(Assessment::of(&image)?) } else { None };
-        // The noise of a JPEG came through a codec, whatever it was before.
+        // JPEG compression changes any noise, so it counts as noise through a codec.
         let seen = seen.map(|seen| if is_jpeg(&turn.job.input) { seen.through_codec() } else { seen });
         let kind = seen.map(|seen| seen.kind);
         let index = if kind == Some(NoiseKind::Camera) { choices.len() - 1 } else { 0 };
@@ -314,12 +314,13 @@ impl Arguments {
     }
 }
 
-/// Whether frames come as cameras and codecs give them, or are grey, so that the network for those planes is the one for them.
+/// Whether frames have the planes of cameras and codecs or are grey, so that the network for those
+/// planes suits them.
 fn has_camera_planes(format: PixelFormat) -> bool {
     matches!(format.chroma(), Some(Chroma::Mono | Chroma::C420 | Chroma::C422))
 }
 
-/// Whether a file's name is that of a JPEG.
+/// Whether a file name has the extension of a JPEG.
 fn is_jpeg(path: &Path) -> bool {
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
     ["jpg", "jpeg", "jpe", "jfif"].iter().any(|known| extension.eq_ignore_ascii_case(known))

@@ -39,7 +39,7 @@ pub(crate) struct TryDevice {
     console: Console,
 }
 
-/// As long as TensorRT may take for an engine of one node, and longer than a GPU takes to wake up.
+/// Longer than TensorRT takes to build an engine for one node, and than a GPU takes to wake up.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 impl TryDevice {
@@ -47,13 +47,13 @@ impl TryDevice {
         let DeviceChoice::Named(device) = self.which else { return Ok(()) };
         match self.device.runtime()?.try_device(device, ProbeDepth::Thorough) {
             Ok(()) => Ok(()),
-            // The bare reason is what the doctor reads.
+            // The doctor parses the bare reason.
             Err(problem) => self.console.result(problem, &Value::Null),
         }
     }
 }
 
-/// What is found, for people and for machines.
+/// The findings, for people and for machines.
 struct Page {
     lines: Vec<String>,
     record: Value,
@@ -103,7 +103,7 @@ impl Arguments {
         let mut devices = Vec::new();
         for device in Device::of_each_kind() {
             let begun = Instant::now();
-            // The embedded library has nothing that could end the process.
+            // The embedded library has no driver that could crash the process.
             let outcome = match runtime.file() {
                 Some(file) if device != Device::Cpu => try_apart(file, device),
                 _ => runtime.try_device(device, ProbeDepth::Thorough),
@@ -224,7 +224,7 @@ fn cameras_page(page: &mut Page) {
     page.record["cameras"] = cameras.into();
 }
 
-/// Tries a device in a process of its own.
+/// Probes a device in a separate process.
 fn try_apart(library: &Path, device: Device) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("it could not be tried ({error})");
     let mut command = Command::new(std::env::current_exe().map_err(failed)?);
@@ -232,7 +232,7 @@ fn try_apart(library: &Path, device: Device) -> Result<(), String> {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().map_err(failed)?;
     let begun = Instant::now();
-    // What is said fits into the pipe.
+    // The output fits into the pipe.
     let status = loop {
         if let Some(status) = child.try_wait().map_err(failed)? {
             break status;
@@ -256,7 +256,7 @@ fn try_apart(library: &Path, device: Device) -> Result<(), String> {
     }
 }
 
-/// Builds of ONNX Runtime where they are usually installed.
+/// ONNX Runtime libraries in the usual locations.
 fn runtimes() -> Vec<PathBuf> {
     let home = std::env::var("HOME").unwrap_or_default();
     let places = [
@@ -270,7 +270,7 @@ fn runtimes() -> Vec<PathBuf> {
     ];
     let found =
         places.iter().filter_map(|place| glob::glob(&format!("{place}/libonnxruntime.so*")).ok()).flatten().flatten();
-    // Several names lead to one file.
+    // Several names may link to one file.
     let mut files: Vec<PathBuf> = found.filter_map(|path| path.canonicalize().ok()).collect();
     files.sort();
     files.dedup();

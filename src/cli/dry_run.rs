@@ -1,4 +1,5 @@
-//! A whole frame through a model, pixels in and pixels out, without a file: what is measured, and what engines are built by.
+//! A whole image through a model, pixels in and pixels out, without a file: for measurements and for
+//! building engines.
 
 use std::ops::ControlFlow;
 
@@ -11,7 +12,7 @@ use eddy::task::{Budget, DenoiseOptions, Denoiser, SigmaChoice, TileChoice, Upsc
 use super::interrupt;
 use super::options::Size;
 
-/// How a frame is worked on.
+/// How an image is processed.
 pub(super) struct DryRun {
     pub(super) steps: usize,
     pub(super) tile: TileChoice,
@@ -19,7 +20,7 @@ pub(super) struct DryRun {
 }
 
 impl DryRun {
-    /// Works on `frame` and returns how many evaluations that took.
+    /// Processes `image` and returns the number of evaluations.
     pub(super) fn run(&self, manifest: &Manifest, network: &mut dyn Network, mut image: Image) -> eddy::Result<usize> {
         let (steps, tile, budget) = (Some(self.steps), self.tile, self.budget);
         let on = &mut |_| ControlFlow::Continue(());
@@ -36,7 +37,7 @@ impl DryRun {
     }
 }
 
-/// A shaded frame with noise of 25 grey levels.
+/// A shaded image with noise of 25 grey levels.
 pub(super) fn noisy_frame(Size { width, height }: Size) -> Image {
     let noise = Philox::new(0);
     let mut row = vec![0.0; 3 * width];

@@ -107,7 +107,7 @@ fn interval(text: &str) -> Result<[f64; 2], &'static str> {
     parsed.filter(|[low, high]| 0.0 <= *low && low < high).ok_or("expected two sigmas, such as 0.3,5")
 }
 
-/// Images that are drawn at once.
+/// The batch size: images that are generated at once.
 const BATCH: usize = 16;
 
 impl Arguments {
@@ -154,7 +154,7 @@ impl Arguments {
         let [width, height] = drawer.size(self.size.map(|size| [size.width, size.height]))?;
         let given = self.noise.read()?;
         let start = self.from.as_ref().map(|path| still::read(path, &self.memory.limits())).transpose()?;
-        // What is drawn has no EXIF block.
+        // Generated images have no EXIF block.
         let start = start.map(Image::upright);
         let mut keeper = self.drawing.keeper(&drawer)?;
         let count = self.count as usize;
@@ -185,7 +185,7 @@ impl Arguments {
                 interrupt::poll()
             })?;
             if let Sink::Tensor(_) = &sink {
-                // As images are, but for the rounding.
+                // Like the images, but not rounded.
                 tensors.push(images.mapv(|value| drawer.range().to_unit(value).clamp(0.0, 1.0)));
                 continue;
             }
@@ -241,7 +241,7 @@ impl Arguments {
         Some(Classes { wanted: wanted?, without: self.negative_class, options })
     }
 
-    /// From what the image can be made again.
+    /// The parameters from which the image can be generated again.
     fn note(&self, package: &Package, drawer: &Generator<'_>, i: usize, seed: u64, scale: f64) -> String {
         let manifest = &package.manifest;
         let mut note = json!({
@@ -272,12 +272,12 @@ impl Arguments {
     }
 }
 
-/// What an image is called in a folder: as its seed.
+/// The file name of an image in a folder, by its random seed.
 fn numbered(folder: &Path, seed: u64) -> PathBuf {
     folder.join(format!("{seed:06}.png"))
 }
 
-/// Where images go.
+/// Where images are written.
 enum Sink {
     Tensor(PathBuf),
     One(PathBuf, Format),

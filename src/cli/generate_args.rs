@@ -1,4 +1,4 @@
-//! What commands that draw share: which model, which sampler, and what is kept of the steps.
+//! Options shared by commands that generate: the sampler, and which steps are saved.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use ndarray::Array4;
 
 use super::options::MemoryOptions;
 
-/// How an image is drawn.
+/// How an image is generated.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Sampling")]
 pub(crate) struct DrawingOptions {
@@ -50,20 +50,20 @@ impl DrawingOptions {
         }
     }
 
-    /// What keeps the steps, where that is asked for.
+    /// The writer of each step's prediction, if requested.
     pub(crate) fn keeper(&self, drawer: &Generator<'_>) -> eddy::Result<Option<StepKeeper>> {
         StepKeeper::new(self.save_steps.as_deref(), drawer)
     }
 }
 
-/// Writes each prediction of the clean image as `step-001.png`; of several images beside each other.
+/// Writes each predicted clean image as `step-001.png`; several images are put side by side.
 pub(crate) struct StepKeeper {
     folder: PathBuf,
     range: Range,
 }
 
 impl StepKeeper {
-    /// In that folder, if there is one.
+    /// Writes to `folder`, if there is one.
     pub(crate) fn new(folder: Option<&Path>, drawer: &Generator<'_>) -> eddy::Result<Option<Self>> {
         let Some(folder) = folder else { return Ok(None) };
         if drawer.draws_latents() {
@@ -87,7 +87,7 @@ impl Guidance for StepKeeper {
     }
 }
 
-/// Frames of one kind in so many columns, row by row.
+/// Arranges images of one kind in a table of `columns`, row by row.
 pub(crate) fn tabled(images: &[Image], columns: usize) -> Image {
     let rows = images.len().div_ceil(columns.max(1));
     let (width, height, channels) =

@@ -1,4 +1,4 @@
-//! What commands share that draw images anew, each from what was there.
+//! The parts shared by commands that generate an image from a given image.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -18,10 +18,10 @@ use super::interrupt;
 use super::io_args::IoArgs;
 use super::options::{DeviceOptions, PrecisionOption};
 
-/// Images that are drawn anew.
+/// A run over images that generates a new image from each.
 pub(crate) struct GenerativeRun<'a> {
     pub(crate) images: &'a IoArgs,
-    /// What is read beside them: a mask, a kernel, noise.
+    /// Other files that are read: a mask, a kernel, noise.
     pub(crate) also_read: Vec<PathBuf>,
     pub(crate) package: &'a Package,
     pub(crate) options: GenerateOptions,
@@ -32,26 +32,26 @@ pub(crate) struct GenerativeRun<'a> {
     pub(crate) console: Console,
 }
 
-/// What drawing one image is given.
+/// What generating one image needs.
 pub(crate) struct JobContext<'w, 'd, 'm> {
     pub(crate) drawer: &'d mut Generator<'m>,
-    /// What keeps the steps.
+    /// The guidance, which saves the steps.
     pub(crate) guides: Vec<&'w mut dyn Guidance>,
-    /// What hears of every evaluation.
+    /// The callback for every evaluation.
     pub(crate) watch: &'w mut dyn FnMut(Progress) -> ControlFlow<()>,
 }
 
-/// The seeds of so many samples, from the first on.
+/// The random seeds of `samples` samples, from `first` on.
 pub(crate) fn seeds(first: u64, samples: u16) -> Vec<u64> {
     (0..samples).map(|i| first.wrapping_add(i.into())).collect()
 }
 
-/// Steps of a restoration where none are asked for.
+/// The default number of steps of a restoration.
 const STEPS: usize = 20;
 
 impl GenerativeRun<'_> {
-    /// Undoes in each image what was done to it, and takes the mean of so many draws; `noise` is the deviation of what was added afterwards, in
-    /// 8-bit units.
+    /// Restores each image from `degradation`, as the mean of `samples` posterior samples. `noise` is
+    /// the standard deviation of the noise added after the degradation, in 8-bit units.
     pub(crate) fn restore(mut self, degradation: &Degradation, noise: f64, samples: u16) -> anyhow::Result<()> {
         self.options.sampler = self.options.sampler.or(Some(Sampler::DDPM));
         self.options.steps = self.options.steps.or(Some(STEPS));
@@ -63,7 +63,7 @@ impl GenerativeRun<'_> {
         })
     }
 
-    /// Draws each image by `draw`, which returns the result and what to say of it, in words and for machines.
+    /// Generates each image with `draw`, which returns the result and its report, as text and as JSON.
     pub(crate) fn run(
         self,
         mut draw: impl FnMut(Image, JobContext<'_, '_, '_>) -> eddy::Result<(Image, String, Value)>,
@@ -78,7 +78,7 @@ impl GenerativeRun<'_> {
         let mut decoder = opened.decoder(package)?;
         let mut drawer = Generator::new(&package.manifest, &mut network, self.options)?.decoded_by(decoder.as_mut());
         IoArgs::each(&jobs, console, |turn| {
-            // As masks and kernels are drawn for it.
+            // Masks and kernels refer to the image as displayed.
             let image = turn.read(&limits)?.upright();
             turn.check(&image)?;
             let mut keeper = StepKeeper::new(self.save_steps, &drawer)?;

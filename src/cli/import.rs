@@ -114,7 +114,7 @@ pub(crate) struct Arguments {
     console: Console,
 }
 
-/// What the network is called in a package, and the folder of its decoder.
+/// The file name of the network in a package, and the folder of its decoder.
 const NETWORK: &str = "network.onnx";
 const DECODER: &str = "decoder";
 
@@ -135,13 +135,14 @@ impl Arguments {
             self.output.file_name().map_or_else(|| "imported".into(), |name| name.to_string_lossy().into_owned());
         facts.file = NETWORK.into();
         facts.steps = self.steps.unwrap_or(facts.steps);
-        // Under another name until everything is there.
+        // Under a temporary name until it is complete.
         let parent = self.output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let cannot = |problem: &'static str| move |cause| eddy::Error::output_from(parent, problem, cause);
         let folder = PartFolder::beside(&self.output).map_err(cannot("no folder can be made there"))?;
         copy(&network, links, folder.path(), &facts.file)?;
         if let Some(decoder) = &mut facts.decoder {
-            // In a folder of its own, since what beside it holds its weights may be called as that of the network is.
+            // In a separate folder, because external weight files of the two networks may have equal
+            // names.
             let place = folder.path().join(DECODER);
             fs::create_dir(&place).map_err(cannot("no folder can be made for the decoder"))?;
             copy(&self.source.join(&decoder.path), links, &place, NETWORK)?;
@@ -165,7 +166,7 @@ impl Arguments {
         self.console.report(line, &json!({"source": self.source, "output": self.output, "task": facts.task}))
     }
 
-    /// What was said of a bare file.
+    /// The description of a bare .onnx file by the options.
     fn facts(&self) -> eddy::Result<PackageSpec> {
         let missing = |what: &str, example: &str| {
             eddy::Error::usage(format!("of an .onnx file {what} has to be said, such as {example}"))
@@ -215,7 +216,8 @@ impl Arguments {
         })
     }
 
-    /// Runs the network on noise, keeps both beside it, and returns what the manifest says of them.
+    /// Runs the network on noise, saves input and output beside it, and returns their entry in the
+    /// manifest.
     fn record(&self, folder: &Path, facts: &PackageSpec) -> eddy::Result<String> {
         let package = Package::find(&folder.to_string_lossy())?;
         let opened = self.device.open(self.console)?;
@@ -268,7 +270,7 @@ impl Arguments {
     }
 }
 
-/// Copies a network under that name, and the files in which it keeps its weights under those that it gives them.
+/// Copies a network under the given name, and its external weight files under their own names.
 fn copy(network: &Path, links: Links, folder: &Path, name: &str) -> eddy::Result<()> {
     let unreadable = |from: &Path, cause| eddy::Error::input_from(from, "it cannot be copied", cause);
     let bytes = read_regular(network, LARGEST_GRAPH).map_err(|cause| unreadable(network, cause))?;

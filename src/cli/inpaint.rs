@@ -83,7 +83,8 @@ impl Arguments {
             );
             return Err(eddy::Error::usage(problem).into());
         }
-        // Without being told what is missing, a network learns of what is known through noise, bit by bit.
+        // A network that is not conditioned on the mask fits the known pixels only gradually, through
+        // noise.
         let usual = if package.manifest.takes_mixed_noise() { 1 } else { 4 };
         let mut options = GenerateOptions {
             resample: self.resample.map_or(usual, usize::from),
@@ -91,7 +92,7 @@ impl Arguments {
             ..self.drawing.options(&self.memory)
         };
         options.sampler = options.sampler.or(Some(Sampler::DDPM));
-        // On photographs set aside, more was hardly better.
+        // More steps were hardly better on held-out photographs.
         options.steps = options.steps.or(Some(10));
         let seed = self.drawing.seed;
         let seeds = seeds(seed, self.samples);

@@ -1,5 +1,6 @@
-//! Ctrl-C and SIGTERM: the first asks to stop after the evaluation in hand, which is ended where it does not end by itself; the second stops at once, as the first does while there
-//! is nothing yet to be kept.
+//! Ctrl-C and SIGTERM. The first signal requests a stop after the current evaluation, which is
+//! terminated if it takes too long; the second ends the process at once. While there is nothing to keep
+//! yet, the first signal ends it at once.
 
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -15,19 +16,19 @@ use super::console;
 
 static ASKED: AtomicBool = AtomicBool::new(false);
 
-/// How many things are being opened, of which nothing is written yet.
+/// How many inputs or models are being opened, before anything is written.
 static OPENING: AtomicUsize = AtomicUsize::new(0);
 
-/// How long an evaluation may take from when somebody asked to stop.
+/// How long an evaluation may take after a stop was requested.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
-/// The exit code of a process that was asked to stop.
+/// The exit code after a requested stop.
 const INTERRUPTED: i32 = 130;
 
-/// What is being written that takes a while to be finished, and under which name until then.
+/// The file that takes a while to finish, and its temporary name.
 static FINISHING: OnceLock<[PathBuf; 2]> = OnceLock::new();
 
-/// Starts to listen. Where no handler can be set, signals end the process as they always do.
+/// Installs the signal handler. If that fails, signals end the process as usual.
 pub(crate) fn listen() {
     listen_but_to_ignored_hangups(|| drop(ctrlc::set_handler(asked)));
 }
@@ -44,24 +45,25 @@ fn asked() {
     if let Some([path, part]) = FINISHING.get() {
         let name = path.display();
         let words = format!("finishing {name} (again to stop now; what is written stays in {})", part.display());
-        // Nobody may be listening.
+        // Stderr may be closed.
         let _ = writeln!(std::io::stderr(), "eddy: {}", console::plain(&words));
     }
 }
 
-/// Ends the process at once. Nothing of a folder that is being filled is kept.
+/// Ends the process at once. Folders that are being filled are deleted.
 fn end(code: i32) {
     discard_folders(|| exit_at_once(code));
 }
 
-/// Says from now on, when somebody asks to stop, that this file is being finished, of which `part` is written.
+/// From now on, a stop request prints that this file is being finished, and that `part` holds what is
+/// written.
 pub(crate) fn finishing(path: &Path, part: &Path) {
     let _ = FINISHING.set([path.to_owned(), part.to_owned()]);
 }
 
-/// Something is being opened while this lives.
+/// Marks that something is being opened, until it is dropped.
 pub(crate) struct Opening {
-    /// Its end ends the watch.
+    /// Dropping the sender ends the watch thread.
     _watch: Option<mpsc::Sender<()>>,
 }
 
@@ -71,8 +73,9 @@ impl Drop for Opening {
     }
 }
 
-/// Something is being opened that may take for ever to answer, and nothing is written yet: until what is returned goes, the first
-/// signal ends the process at once, and so does `problem` after that time.
+/// Marks that something is being opened that may never answer, before anything is written. Until the
+/// returned value is dropped, the first signal ends the process at once, and so does `limit`, with its
+/// error.
 pub(crate) fn opening(limit: Option<(Duration, eddy::Error)>) -> Opening {
     OPENING.fetch_add(1, Ordering::Relaxed);
     if ASKED.load(Ordering::Relaxed) {
@@ -85,18 +88,18 @@ pub(crate) fn opening(limit: Option<(Duration, eddy::Error)>) -> Opening {
                 end(console::complain_of(&problem.into()).into());
             }
         };
-        // Without a thread nobody watches the time, and signals still work.
+        // Without this thread there is no time limit; signals still work.
         std::thread::Builder::new().name("opening".into()).spawn(body).ok().map(|_| watch)
     });
     Opening { _watch: watch }
 }
 
-/// Whether to go on.
+/// Whether to continue.
 pub(crate) fn poll() -> ControlFlow<()> {
     if ASKED.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
 
-/// An error where somebody asked to stop.
+/// Fails if a stop was requested.
 pub(crate) fn check() -> eddy::Result<()> {
     if poll().is_break() { Err(eddy::Error::Interrupted) } else { Ok(()) }
 }

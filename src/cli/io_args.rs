@@ -1,4 +1,4 @@
-//! The images of a run: which are read, where results go, and what becomes of the others when one fails.
+//! The images of a run: what is read, where results go, and what happens after a failure.
 
 use std::io::{Cursor, Read, Write};
 use std::path::{Path, PathBuf};
@@ -71,16 +71,16 @@ impl FromStr for OutputFormat {
 
 /// One image of a run.
 pub(crate) struct ImageJob<'a> {
-    /// Its number in the run.
+    /// Its index in the run.
     pub(crate) index: usize,
-    /// What is read and written.
+    /// Its input and output.
     pub(crate) job: &'a Job,
-    /// Where progress and results are told.
+    /// Shows progress and results.
     pub(crate) bar: &'a Bar,
 }
 
 impl IoArgs {
-    /// What there is to do, where no result replaces a source or what is `also_read`.
+    /// The images to process. Fails if a result would replace an input or a file in `also_read`.
     pub(crate) fn jobs(&self, also_read: &[PathBuf], console: Console) -> eddy::Result<Vec<Job>> {
         let jobs = self.all_jobs(console)?;
         for job in &jobs {
@@ -110,7 +110,7 @@ impl IoArgs {
         Ok(jobs)
     }
 
-    /// Whether a single image comes through standard input, or goes to standard output.
+    /// Whether a single image is read from standard input or written to standard output.
     pub(crate) fn is_standard_image(&self) -> eddy::Result<bool> {
         let [source] = self.sources() else { return Ok(false) };
         if self.asks_for_stream() {
@@ -125,7 +125,7 @@ impl IoArgs {
             && Format::from_path(source).is_some())
     }
 
-    /// The image that comes through standard input, or goes to standard output.
+    /// The image that is read from standard input or written to standard output.
     fn standard_job(&self) -> eddy::Result<Job> {
         let asked = match self.format {
             Some(OutputFormat::Image(format)) => Some(format),
@@ -140,7 +140,7 @@ impl IoArgs {
         if is_standard(&self.output) {
             let format = match asked {
                 Some(format) => format,
-                // As it came.
+                // In the input's format.
                 None => match Format::from_path(&input) {
                     Some(format) => format,
                     None => stream::standard_input_format()?,
@@ -157,7 +157,7 @@ impl IoArgs {
         Ok(Job { input, output: self.output.clone(), format })
     }
 
-    /// Refuses what is of images alone, for a stream.
+    /// Rejects image-only options for a stream.
     pub(crate) fn refuse_recursion(&self) -> eddy::Result<()> {
         if self.recursive {
             return Err(eddy::Error::usage("a stream takes the images of one folder; leave --recursive out"));
@@ -177,12 +177,12 @@ impl IoArgs {
         still::Options { jpeg_quality: self.jpeg_quality }
     }
 
-    /// Whether the format that is asked for is a stream's.
+    /// Whether the requested format is a stream format.
     pub(crate) fn asks_for_stream(&self) -> bool {
         matches!(self.format, Some(OutputFormat::Y4m | OutputFormat::Raw))
     }
 
-    /// The format that is asked for, as a stream is written.
+    /// The requested format of a stream.
     pub(crate) fn sink_format(&self) -> Option<SinkFormat> {
         self.format.map(|format| match format {
             OutputFormat::Image(format) => SinkFormat::ImageSequence(format),
@@ -191,7 +191,8 @@ impl IoArgs {
         })
     }
 
-    /// Does `one` for each job. One that fails is reported and the others go on, unless they would fare no better.
+    /// Processes each job with `one`. Failures are reported and the run continues, unless the error
+    /// affects all images.
     pub(crate) fn each(
         jobs: &[Job],
         console: Console,
@@ -203,11 +204,11 @@ impl IoArgs {
         let mut health = Health::default();
         for (index, job) in jobs.iter().enumerate() {
             bar.begin(index, &job.input.display().to_string());
-            // Before each image too: one that needs no evaluation does not ask.
+            // Also before each image, since an image without evaluations never checks.
             interrupt::check()?;
             match one(&ImageJob { index, job, bar: &bar }) {
                 Ok(()) => {}
-                // One image, or nothing that another image would fare better with.
+                // A single image, or an error that affects all images.
                 Err(error) if jobs.len() == 1 || ends_the_run(&error) => return Err(error.into()),
                 Err(error) => {
                     bar.error(&error);
@@ -224,7 +225,7 @@ impl IoArgs {
         }
     }
 
-    /// Writes a result, and returns what its format could not hold.
+    /// Writes a result, and returns what its format cannot store.
     pub(crate) fn write(&self, image: &Image, turn: &ImageJob<'_>) -> eddy::Result<Vec<String>> {
         let (output, format) = (&turn.job.output, turn.job.format);
         let warnings = if is_standard(output) {
@@ -246,27 +247,28 @@ impl IoArgs {
 }
 
 impl ImageJob<'_> {
-    /// The image to work on, read within `limits`.
+    /// The image to process, read within `limits`.
     pub(crate) fn read(&self, limits: &still::Limits) -> eddy::Result<Image> {
         if !is_standard(&self.job.input) {
             return still::read(&self.job.input, limits);
         }
         let name = Path::new("standard input");
         let mut bytes = Vec::new();
-        // More than any image takes that is read.
+        // Reading from standard input may block forever.
         let _opening = interrupt::opening(None);
+        // The limit is larger than any file of an image that is accepted.
         let read =
             stream::whole_standard_input()?.take(limits.max_memory.min(2 * limits.max_bytes)).read_to_end(&mut bytes);
         read.map_err(|cause| eddy::Error::input_from(name, "it cannot be read", cause))?;
         still::decode(name, Cursor::new(bytes), limits)
     }
 
-    /// Whether the result can be written: to be asked before the work.
+    /// Checks that the result can be written, before processing.
     pub(crate) fn check(&self, image: &Image) -> eddy::Result<()> {
         still::check(image, &self.job.output, self.job.format)
     }
 
-    /// Tells that the image is done: how, in words and for machines.
+    /// Reports that the image is done, as text and as JSON.
     pub(crate) fn report(&self, how: &str, record: &serde_json::Value) -> eddy::Result<()> {
         let (input, output) = (self.job.input.display(), self.job.output.display());
         let told = self.bar.report_beside(is_standard(&self.job.output), format!("{input} -> {output}: {how}"), record);
@@ -274,7 +276,7 @@ impl ImageJob<'_> {
     }
 }
 
-/// Whether a path stands for standard input or output.
+/// Whether a path means standard input or output.
 fn is_standard(path: &Path) -> bool {
     path == Path::new("-")
 }
@@ -293,7 +295,7 @@ pub(crate) fn tiles(count: usize, (width, height): (usize, usize)) -> String {
     }
 }
 
-/// Nothing, or `, 2 tiles computed again that were no image`.
+/// Empty, or `, 2 tiles computed again that were no image`.
 pub(crate) fn repeated(count: usize) -> String {
     match count {
         0 => String::new(),
@@ -302,7 +304,7 @@ pub(crate) fn repeated(count: usize) -> String {
     }
 }
 
-/// Whether an error says nothing about the image at hand.
+/// Whether an error would affect all images.
 fn ends_the_run(error: &eddy::Error) -> bool {
     matches!(
         error,

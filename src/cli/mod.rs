@@ -1,4 +1,4 @@
-//! The command line: one file per command. Nothing else prints.
+//! The command line: one file per command. No other module prints.
 
 use std::time::Instant;
 
@@ -64,7 +64,7 @@ enum Command {
 }
 
 impl Arguments {
-    /// Runs the command. `started` is when the process did.
+    /// Runs the command. `started` is the start time of the process.
     pub(crate) fn run(self, started: Instant) -> anyhow::Result<()> {
         match self.command {
             Command::Denoise(arguments) => arguments.run(),

@@ -20,7 +20,7 @@ use ndarray::{Array4, Array5, Axis, Slice};
 use super::console::Console;
 use super::interrupt;
 
-/// What results wait for.
+/// Whether results are synced to the disk.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Input and output")]
 pub(crate) struct SyncOption {
@@ -30,7 +30,7 @@ pub(crate) struct SyncOption {
 }
 
 impl SyncOption {
-    /// To be called before anything is written.
+    /// Applies the option. Call this before anything is written.
     pub(crate) fn apply(&self) {
         if self.no_sync {
             eddy::durable::forgo_sync();
@@ -38,7 +38,7 @@ impl SyncOption {
     }
 }
 
-/// On what the network runs.
+/// The device and runtime of the network.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Device")]
 pub(crate) struct DeviceOptions {
@@ -80,7 +80,7 @@ impl DeviceOptions {
         Library::choose(self.runtime.clone())
     }
 
-    /// Opens the library and chooses the device, which is said where there was something to choose from.
+    /// Opens the library and chooses the device, which is reported if there was a choice.
     pub(crate) fn open(&self, console: Console) -> eddy::Result<Opened> {
         let opened = self.place(self.runtime()?)?;
         if opened.runtime.file().is_some() && self.device == DeviceChoice::Auto {
@@ -105,17 +105,17 @@ impl DeviceOptions {
         })
     }
 
-    /// Opens the library alone.
+    /// Opens the library without choosing a device.
     pub(crate) fn runtime(&self) -> eddy::Result<Arc<Runtime>> {
         if let Some(nice) = self.nice {
-            // Threads that are started later inherit it.
+            // Threads that start later inherit the priority.
             rustix::process::nice(nice).map_err(|cause| eddy::Error::usage(format!("--nice {nice}: {cause}")))?;
         }
         Runtime::load(&self.library())
     }
 }
 
-/// More threads than this for each core only wait for each other.
+/// More threads per core only wait for each other.
 const THREADS_PER_CORE: usize = 8;
 
 fn threads(text: &str) -> Result<usize, String> {
@@ -125,7 +125,7 @@ fn threads(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|threads| *threads <= most).ok_or_else(expected)
 }
 
-/// A library that is open, and the device that was chosen.
+/// An open library and the chosen device.
 pub(crate) struct Opened {
     pub(crate) runtime: Arc<Runtime>,
     pub(crate) placement: Placement,
@@ -137,8 +137,8 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    /// Loads a network called `model` by `load`. It may take for ever, as a graph may be made so: the first signal ends the process at
-    /// once, and so does --timeout.
+    /// Loads a network called `model` with `load`. A malicious graph may load forever, so the first
+    /// signal ends the process at once, and so does --timeout.
     pub(crate) fn load<T>(
         &self,
         model: &str,
@@ -150,12 +150,12 @@ impl Opened {
         load(&self.runtime, SessionOptions { threads, device: self.device(), whole, rest })
     }
 
-    /// Loads the network of a package as [`load`](Self::load) does.
+    /// Loads the network of a package like [`load`](Self::load).
     pub(crate) fn network(&self, package: &Package, precision: Precision) -> eddy::Result<OnnxNetwork> {
         self.load(&package.manifest.name, |runtime, options| package.load(runtime, precision, options))
     }
 
-    /// The same with its f32 file behind it.
+    /// Loads the network of a package with its f32 file as a fallback.
     pub(crate) fn guarded<'p>(
         &self,
         package: &'p Package,
@@ -174,7 +174,7 @@ impl Opened {
     }
 }
 
-/// Which network.
+/// The precision of the network.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Model")]
 pub(crate) struct PrecisionOption {
@@ -184,7 +184,7 @@ pub(crate) struct PrecisionOption {
 }
 
 impl PrecisionOption {
-    /// What is asked for, or what suits the device, of what the package has.
+    /// The requested precision, or the one of the package that suits the device.
     pub(crate) fn on(&self, device: Device, package: &Package) -> Precision {
         let halves = device.is_gpu() && package.manifest.files.contains_key(&Precision::F16);
         self.asked().unwrap_or(if halves { Precision::F16 } else { Precision::F32 })
@@ -195,7 +195,7 @@ impl PrecisionOption {
     }
 }
 
-/// Which files of a package, for commands that look at all of them.
+/// Which files of a package to process, for commands that process all of them.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Model")]
 pub(crate) struct FilesOption {
@@ -214,7 +214,7 @@ impl FilesOption {
     }
 }
 
-/// A precision, or none in particular.
+/// A precision, or automatic.
 #[derive(Clone, Copy, Debug)]
 struct PrecisionChoice(Option<Precision>);
 
@@ -229,7 +229,7 @@ impl FromStr for PrecisionChoice {
     }
 }
 
-/// How many steps, and what noise they draw.
+/// The steps and the noise of a sampler.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Sampling")]
 pub(crate) struct SamplingOptions {
@@ -252,7 +252,7 @@ impl SamplingOptions {
     }
 }
 
-/// Noise that was drawn elsewhere, in place of a seed's.
+/// Noise generated by another program, in place of a random seed's.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Sampling")]
 pub(crate) struct NoiseOptions {
@@ -271,7 +271,7 @@ impl NoiseOptions {
         self.initial_noise.is_some() || self.noise.is_some()
     }
 
-    /// The files that it comes from.
+    /// The files that the noise comes from.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
         self.initial_noise.iter().chain(&self.noise).cloned().collect()
     }
@@ -284,14 +284,14 @@ impl NoiseOptions {
     }
 }
 
-/// Noise that was drawn elsewhere.
+/// Noise generated by another program.
 pub(crate) struct GivenNoise {
     initial: Option<Array4<f32>>,
     fresh: Option<Array5<f32>>,
 }
 
 impl GivenNoise {
-    /// Of so many images from the first on: what they begin with, and what their steps draw.
+    /// The initial noise and the noise of the steps for `many` images from `first` on.
     pub(crate) fn of(&self, first: usize, many: usize) -> eddy::Result<(Option<Array4<f32>>, Option<Recorded>)> {
         let there = |images: usize, what: &str| {
             if first + many <= images {
@@ -317,13 +317,13 @@ impl GivenNoise {
     }
 }
 
-/// Noise as a sampler draws on it, of `[steps, images, channels, height, width]`.
+/// Noise of `[steps, images, channels, height, width]` as a source for samplers.
 pub(crate) fn recorded(noise: Array5<f32>) -> eddy::Result<Recorded> {
     let (steps, batch, channels, height, width) = noise.dim();
     Recorded::new(steps, [batch, channels, height, width], noise.into_raw_vec_and_offset().0)
 }
 
-/// How images are cut, and how much memory there is.
+/// Tiles and memory.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Memory")]
 pub(crate) struct MemoryOptions {
@@ -345,7 +345,8 @@ impl MemoryOptions {
         TileChoice { limit: (self.tile > 0).then_some(self.tile), overlap: self.tile_overlap }
     }
 
-    /// Within what images are read. So little that no network runs in it is refused later, with the amount that it takes.
+    /// The limits for reading images. A limit too small for any network fails later, with the amount
+    /// that is needed.
     pub(crate) fn limits(&self) -> Limits {
         const SMALL_IMAGE: u64 = 64 << 20;
         Limits::within(self.budget().max_memory.max(machine::resident_memory() + SMALL_IMAGE))
@@ -356,7 +357,7 @@ impl MemoryOptions {
     }
 }
 
-/// A number of bytes, as people write it.
+/// A number of bytes with a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct ByteSize(u64);
 
@@ -410,7 +411,7 @@ mod tests {
     use super::{ByteSize, Size};
 
     #[test]
-    fn sizes_as_people_write_them() {
+    fn parses_sizes() {
         for (text, bytes) in [("512M", 512 << 20), ("2g", 2 << 30), ("1048576", 1 << 20), ("7KiB", 7 << 10)] {
             assert_eq!(text.parse(), Ok(ByteSize(bytes)));
         }

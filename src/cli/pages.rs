@@ -1,4 +1,4 @@
-//! `eddy completions` and `eddy man`: what goes beside an installed binary.
+//! `eddy completions` and `eddy man`: files to install beside the binary.
 
 use std::io;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ pub(crate) struct Completions {
 
 impl Completions {
     pub(crate) fn run(self) -> anyhow::Result<()> {
-        // Into memory first: a closed pipe is no reason to break down.
+        // Into memory first, because the generator panics on a closed pipe.
         let mut text = Vec::new();
         clap_complete::generate(self.shell, &mut super::Arguments::command(), "eddy", &mut text);
         match io::Write::write_all(&mut io::stdout(), &text) {

@@ -86,7 +86,7 @@ impl Arguments {
     }
 }
 
-/// Nothing else builds engines.
+/// Only TensorRT builds engines.
 fn only_tensorrt(opened: &Opened) -> eddy::Result<()> {
     if matches!(opened.device(), Device::TensorRt(_)) {
         return Ok(());
@@ -100,7 +100,7 @@ fn only_tensorrt(opened: &Opened) -> eddy::Result<()> {
     }
 }
 
-/// How long it may take, by what engines took that are there already.
+/// An estimate of the duration, from the engines in the cache.
 fn expectation() -> String {
     let durations = engine_folder().map(|folder| engine_durations(&folder)).unwrap_or_default();
     match durations.as_slice() {

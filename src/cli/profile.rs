@@ -62,7 +62,7 @@ impl Arguments {
         self.report(&profile)
     }
 
-    /// Looks at the first frames of a video.
+    /// Measures the first frames of a video.
     fn measure_video(&self, profiler: &mut Profiler) -> anyhow::Result<()> {
         let _opening = interrupt::opening(None);
         let mut source = stream::open(

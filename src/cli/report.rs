@@ -1,4 +1,4 @@
-//! What is said of a stream while it runs, and at its end.
+//! Reports on a stream while it runs and at its end.
 
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
@@ -14,10 +14,10 @@ use super::console::Console;
 use super::interrupt;
 use super::io_args::{self, IoArgs};
 
-/// How often a run says how far it has come, and looks whether the machine is held back.
+/// How often a run reports progress and checks for throttling.
 const REPORT: Duration = Duration::from_secs(5);
 
-/// Whoever watches a run: from the terminal, and from a browser.
+/// The observers of a run: the terminal and the live view.
 pub(super) struct Watcher<'a> {
     told: StreamReporter<'a>,
     line: Line,
@@ -64,7 +64,7 @@ impl RunObserver for Watcher<'_> {
     }
 }
 
-/// Where words about a stream go: never where its frames do.
+/// Where messages about a stream go: never where its frames go.
 #[derive(Clone, Copy)]
 pub(super) struct StreamReporter<'a> {
     pub(super) console: Console,
@@ -74,7 +74,7 @@ pub(super) struct StreamReporter<'a> {
 }
 
 impl StreamReporter<'_> {
-    /// Frames are treated otherwise than before.
+    /// Reports that the processing of frames has changed.
     fn change(self, before: &StreamStatus, running: &RunStatus<'_>) {
         let (now, counters) = (running.stream_status(), running.counters());
         let seconds = counters.elapsed.as_secs_f64();
@@ -103,7 +103,7 @@ impl StreamReporter<'_> {
         }
     }
 
-    /// What a run was like that gave frames as `video` describes them.
+    /// The summary of a run with output format `video`.
     pub(super) fn summary(
         self,
         summary: &Summary,
@@ -167,7 +167,7 @@ impl StreamReporter<'_> {
         self.console.report_beside(self.to_stdout, line, &record)
     }
 
-    /// How fast frames were to be, and what was done to how many of them for that.
+    /// The target, and how many frames were processed at each quality level.
     fn aim(self, quality_levels: &[(QualityLevel, u64)]) -> String {
         let Target { rate, deadline } = self.target;
         let mut aims = Vec::new();
@@ -189,7 +189,7 @@ fn counted(count: u64) -> String {
     if count == 1 { "1 frame".to_owned() } else { format!("{count} frames") }
 }
 
-/// One line on a terminal that says how far a run has come, or one JSON object now and then.
+/// A progress line on a terminal, or periodic JSON objects.
 struct Line {
     bar: indicatif::ProgressBar,
     console: Console,

@@ -1,4 +1,4 @@
-//! Streams of a run: moving frames in, moving frames out.
+//! Streams of a run: video in, video out.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ use super::io_args::IoArgs;
 use super::options::Size;
 use super::report::{StreamReporter, Watcher};
 
-/// What streams are like, and what becomes of them when something goes wrong.
+/// The format of streams, and how errors are handled.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Video")]
 pub(crate) struct StreamOptions {
@@ -94,7 +94,7 @@ pub(crate) struct StreamOptions {
     reconnect: Option<Duration>,
 }
 
-/// How long a source that is not there yet is left alone.
+/// The delay between attempts to open a source that is not available yet.
 const RETRY: Duration = Duration::from_millis(300);
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -113,7 +113,7 @@ fn seconds(text: &str) -> Result<Duration, &'static str> {
     seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).ok_or("expected seconds, such as 10 or 0.5")
 }
 
-/// A stream that is to be worked on.
+/// A stream to process.
 pub(crate) struct Stream<'a> {
     frames: &'a IoArgs,
     flow: PipelineOptions,
@@ -122,18 +122,18 @@ pub(crate) struct Stream<'a> {
     encoder: Encoder,
     source: Box<dyn Source>,
     sink: SinkFormat,
-    /// What its frames are like.
+    /// The format of its frames.
     pub(crate) video: VideoFormat,
 }
 
 impl StreamOptions {
-    /// How fast frames are to go through.
+    /// The target rate and latency.
     pub(crate) fn target(&self) -> Target {
         let deadline = self.deadline_ms.map(|ms| Duration::from_millis(ms.into()));
         Target { rate: self.fps.map(Rate::per_second), deadline }
     }
 
-    /// Opens a stream. A camera or a URL that is not there yet is waited for as one that is gone is, with --reconnect.
+    /// Opens a stream. With --reconnect, waits for a camera or a URL that is not available yet.
     fn open(
         &self,
         sources: &[PathBuf],
@@ -154,7 +154,7 @@ impl StreamOptions {
         }
     }
 
-    /// Signals, and --stall-timeout, end the wait for a source.
+    /// While the source is being opened, signals and --stall-timeout end the wait.
     fn opening(&self, sources: &[PathBuf]) -> interrupt::Opening {
         let limit = self.stall_timeout.map(|limit| limit.max(self.reconnect.unwrap_or_default()));
         interrupt::opening(limit.map(|limit| {
@@ -164,7 +164,8 @@ impl StreamOptions {
         }))
     }
 
-    /// The stream that is asked for, where no result replaces a source or what is `also_read`; none where it is frame files into frame files.
+    /// The requested stream; none if the inputs and outputs are images. Fails if a result would replace
+    /// a source or a file in `also_read`.
     pub(crate) fn stream<'a>(
         &self,
         frames: &'a IoArgs,
@@ -207,7 +208,7 @@ impl StreamOptions {
             source = Box::new(LiveSource(source));
         }
         let target = self.target();
-        // What waits gets older.
+        // Every waiting frame adds latency.
         let waiting = if source.is_live() && target.is_some() { 1 } else { PipelineOptions::default().waiting };
         let flow = PipelineOptions {
             waiting,
@@ -231,27 +232,28 @@ impl StreamOptions {
 }
 
 impl Stream<'_> {
-    /// Whether frames come as they are taken.
+    /// Whether the source is live.
     pub(crate) fn is_live(&self) -> bool {
         self.source.is_live()
     }
 
-    /// The time that there is for each frame, where there is a limit.
+    /// The time limit per frame, if any.
     pub(crate) fn budget(&self) -> Option<Duration> {
         self.flow.target.budget(Duration::ZERO, Duration::ZERO)
     }
 
-    /// What results are to be like, given what they could be.
+    /// The format of the result, from the format at the source's rate.
     pub(crate) fn result(&self, video: &VideoFormat) -> VideoFormat {
         let mut result = self.sink.video_for(video);
-        // Of what comes as it is taken, that many a second go on; a file keeps all that it has.
+        // A live source is limited to the target rate; a file keeps all frames.
         if self.is_live() {
             result.rate = self.fps.unwrap_or(result.rate);
         }
         result
     }
 
-    /// Runs the stream through `restorer`. `how` says in words, and for machines, what was done to the frames.
+    /// Runs the stream through `restorer`. `how` describes how frames were processed, as text and as
+    /// JSON.
     pub(crate) fn run<R: FrameProcessor>(
         self,
         restorer: &mut R,
@@ -308,7 +310,7 @@ impl Stream<'_> {
     }
 }
 
-/// Why interlaced frames are not worked on, and what makes others of them.
+/// The error for interlaced frames, with a command that deinterlaces them.
 fn refuse_fields(sources: &[PathBuf], problem: &str) -> eddy::Error {
     let name = sources.first().map(|source| source.display().to_string()).unwrap_or_default();
     eddy::Error::usage(format!(
@@ -316,7 +318,7 @@ fn refuse_fields(sources: &[PathBuf], problem: &str) -> eddy::Error {
     ))
 }
 
-/// A live view at `address`. Where that is not for this machine alone, it has the token that the environment gives, or a new one.
+/// A live view at `address`. Other machines need the token of the environment, or a new one.
 fn serve(address: Address, before: &VideoFormat, after: &VideoFormat, denoises: bool) -> eddy::Result<Preview> {
     let token = match std::env::var("EDDY_PREVIEW_TOKEN") {
         Ok(token) => Some(Token::chosen(token)?),

@@ -17,7 +17,7 @@ use super::io_args::{ImageJob, IoArgs, repeated, steps, tiles};
 use super::options::{DeviceOptions, MemoryOptions, NoiseOptions, PrecisionOption, SamplingOptions};
 use super::stream::{Stream, StreamOptions};
 
-/// The scale when neither a scale nor a model is asked for.
+/// The default scale.
 const DEFAULT_SCALE: usize = 2;
 
 /// Super-resolution for images and video
@@ -93,7 +93,7 @@ impl Arguments {
         let stream = self.stream.stream(&self.images, &[], self.memory.limits())?;
         let jobs = if stream.is_none() { self.images.jobs(&[], self.console)? } else { Vec::new() };
         let mut opened = self.device.open(self.console)?;
-        // Between the images of a stream that keeps a pace, or comes at its own, there is time to rest.
+        // A live or paced stream has pauses between frames, in which threads can sleep.
         opened.rest = self.stream.target().is_some() || stream.as_ref().is_some_and(Stream::is_live);
         let precision = self.precision.on(opened.device(), &package);
         let mut network = opened.guarded(&package, precision)?;
@@ -114,7 +114,8 @@ impl Arguments {
         }
     }
 
-    /// Enlarges images by a network that draws them from noise, beside the small ones.
+    /// Enlarges images with a network that generates them from noise, conditioned on the low-resolution
+    /// image.
     fn upscale_by_drawing(&self, package: &Package) -> anyhow::Result<()> {
         if self.stream.stream(&self.images, &[], self.memory.limits())?.is_some() {
             let name = &package.manifest.name;
@@ -128,7 +129,7 @@ impl Arguments {
         self.redraw(package).run(|image, JobContext { drawer, guides, watch }| {
             let (initial, fresh) = given.of(0, 1)?;
             let fresh = fresh.as_ref().map(|fresh| fresh as &dyn NoiseSource);
-            // For as long as the noise is there.
+            // Borrowed for as long as the noise.
             let guides = guides.into_iter().map(|guide| guide as &mut dyn Guidance).collect();
             let drawing = GenerateRequest {
                 seeds: vec![self.sampling.seed],
@@ -202,7 +203,7 @@ impl Arguments {
         }
     }
 
-    /// Enlarges an image. `ran` says for machines how the network ran.
+    /// Enlarges an image. `ran` records how the network ran, as JSON.
     fn upscale(&self, upscaler: &mut Upscaler<'_>, turn: &ImageJob<'_>, ran: Value) -> eddy::Result<()> {
         let small = turn.read(&self.memory.limits())?;
         turn.check(&upscaler.outline(&small)?)?;

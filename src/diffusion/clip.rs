@@ -1,15 +1,15 @@
-//! What is done to a prediction of the clean image before it is used: a range, or dynamic thresholding.
+//! Limits on the predicted clean image before it is used: clamping to a range, or dynamic thresholding.
 
 use crate::diffusion::plan::Clip;
 
 impl Clip {
-    /// Applies this to `prediction`, a dense batch of `batch` samples of equal size.
+    /// Applies the limit to `prediction`, a dense batch of `batch` samples of equal size.
     ///
-    /// `scratch` holds one sample's magnitudes while a quantile is sought; it is kept between calls so that only
-    /// the first of them allocates.
+    /// `scratch` holds the magnitudes of one sample while its quantile is computed. It is kept between
+    /// calls, so only the first call allocates.
     ///
     /// # Panics
-    /// When `prediction` does not divide into `batch` samples.
+    /// When the length of `prediction` is not a multiple of `batch`.
     pub fn apply(self, prediction: &mut [f32], batch: usize, scratch: &mut Vec<f32>) {
         match self {
             Self::None => {}
@@ -33,7 +33,7 @@ impl Clip {
     }
 }
 
-/// How the values of one sample are held: to `-bound..=bound`, and then divided.
+/// How the values of one sample are limited: clamped to `-bound..=bound`, then divided.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Clamp {
     bound: f32,
@@ -41,14 +41,16 @@ pub(super) struct Clamp {
 }
 
 impl Clamp {
-    /// To `-range..=range`.
+    /// Clamps to `-range..=range`.
     pub(super) fn range(range: f64) -> Self {
         Self { bound: range as f32, divisor: 1.0 }
     }
 
-    /// Dynamic thresholding (Saharia et al. 2022, section 2.3): the `ratio` quantile of `magnitudes`, held to `1..=max`,
-    /// bounds the values and divides them. When `max` is below 1, it is the bound. Reorders `magnitudes`, which must not
-    /// be empty.
+    /// Dynamic thresholding (Saharia et al. 2022, section 2.3). The bound is the `ratio` quantile of
+    /// `magnitudes`, clamped to `1..=max` (or `max`, when that is below 1). Values are clamped to the
+    /// bound and divided by it.
+    ///
+    /// Reorders `magnitudes`, which must not be empty.
     pub(super) fn threshold(magnitudes: &mut [f32], ratio: f64, max: f64) -> Self {
         let bound = quantile(magnitudes, ratio).max(1.0).min(max as f32);
         Self { bound, divisor: bound }
@@ -59,7 +61,7 @@ impl Clamp {
     }
 }
 
-/// The quantile by linear interpolation between order statistics, in linear time.
+/// The quantile, interpolated linearly between order statistics, in linear time.
 fn quantile(values: &mut [f32], ratio: f64) -> f32 {
     let position = ratio * (values.len() - 1) as f64;
     let below = position.floor() as usize;
@@ -76,7 +78,7 @@ mod tests {
     use super::{Clip, quantile};
 
     #[test]
-    fn a_quantile_lies_between_its_neighbours() {
+    fn quantile_interpolates_between_order_statistics() {
         let mut values = [4.0, 1.0, 3.0, 2.0, 5.0];
         for (ratio, expected) in [(0.0, 1.0), (0.5, 3.0), (0.9, 4.6), (1.0, 5.0)] {
             assert!((quantile(&mut values, ratio) - expected).abs() < 1e-6);
@@ -85,21 +87,21 @@ mod tests {
     }
 
     #[test]
-    fn a_range_holds_values() {
+    fn range_clamps_values() {
         let mut d = [-3.0, -0.5, 0.5, 3.0];
         Clip::Range(1.0).apply(&mut d, 1, &mut Vec::new());
         assert_eq!(d, [-1.0, -0.5, 0.5, 1.0]);
     }
 
     #[test]
-    fn each_sample_of_a_batch_has_its_own_threshold() {
+    fn thresholds_each_sample_of_a_batch_separately() {
         let mut d = [0.2, -0.4, 0.5, 0.1, 1.0, -2.0, 3.0, 4.0];
         Clip::Threshold { ratio: 1.0, max: 10.0 }.apply(&mut d, 2, &mut Vec::new());
         assert_eq!(d, [0.2, -0.4, 0.5, 0.1, 0.25, -0.5, 0.75, 1.0]);
     }
 
     #[test]
-    fn the_largest_bound_wins_over_one() {
+    fn max_below_one_is_the_bound() {
         let mut d = [0.25, -2.0];
         Clip::Threshold { ratio: 0.9, max: 0.5 }.apply(&mut d, 1, &mut Vec::new());
         assert_eq!(d, [0.5, -1.0]);

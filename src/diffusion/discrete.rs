@@ -1,4 +1,5 @@
-//! The schedule of a variance-preserving network as a model's files describe it, shared by every sampler.
+//! The noise schedule of a variance-preserving network as its configuration files describe it, shared
+//! by all samplers.
 
 use crate::diffusion::parameterization::Prediction;
 use crate::diffusion::plan::{Clip, Level};
@@ -7,25 +8,25 @@ use crate::diffusion::sampler::{LevelPath, Sampler};
 use crate::diffusion::schedule::{BetaSchedule, NoiseTable, Spacing};
 use crate::error::{Error, Result};
 
-/// Where the sigmas of `euler` and `dpmpp-2m` come from.
+/// How the sigmas of `euler` and `dpmpp-2m` are spaced.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SigmaSpacing {
-    /// From the visited timesteps.
+    /// The sigmas of the visited timesteps.
     #[default]
     Timesteps,
-    /// Karras et al. 2022, equation 5 with rho 7.
+    /// Karras spacing (Karras et al. 2022, equation 5) with rho 7.
     Karras,
-    /// Evenly in their logarithm.
+    /// Uniform in `ln(sigma)`.
     Exponential,
 }
 
-/// Where the last step of `euler` and `dpmpp-2m` ends.
+/// The sigma at which the last step of `euler` and `dpmpp-2m` ends.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FinalSigma {
-    /// At the clean image.
+    /// Zero, the clean image.
     #[default]
     Zero,
-    /// At the lowest sigma of the training schedule.
+    /// The lowest sigma of the training schedule.
     SigmaMin,
 }
 
@@ -34,81 +35,87 @@ pub enum FinalSigma {
 pub struct Threshold {
     /// The quantile, in `0..=1`.
     pub ratio: f64,
-    /// The largest bound.
+    /// The upper limit of the bound.
     pub max: f64,
 }
 
-/// Something that a model's files ask for and some samplers cannot do.
+/// A setting in a model's files that some samplers do not support.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Unsupported {
-    /// What is asked and what is possible.
+    /// The setting, its value and the possible values.
     pub problem: String,
-    /// The walks of samplers whose numbers it would change.
+    /// The level paths whose samplers would give different numbers with this setting.
     pub walks: &'static [LevelPath],
 }
 
-/// A training schedule and how samplers are to use it. The default is what diffusers assumes where a file says nothing.
+/// A training schedule and how samplers use it. The default is what diffusers assumes for an empty
+/// file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DiscreteSchedule {
     /// The model's name or path, for messages.
     pub name: String,
-    /// The number of timesteps of training, at least 2.
+    /// The number of training timesteps, at least 2.
     pub train_steps: usize,
     /// The variances of the forward steps.
     pub betas: BetaSchedule,
-    /// Whether the schedule is rescaled so that its last timestep is pure noise.
+    /// Whether the schedule is rescaled so that the last timestep is pure noise (zero terminal SNR).
     pub zero_terminal_snr: bool,
     /// What the network predicts: `Epsilon`, `VPrediction` or `Sample`.
     pub prediction: Prediction,
-    /// Which timesteps are visited; where absent, `Leading` for `ddim` and `ddpm`, `Linspace` for the others.
+    /// Which timesteps are visited. The default is `Leading` for `ddim` and `ddpm`, `Linspace` for the
+    /// others.
     pub spacing: Option<Spacing>,
-    /// How far `Leading` timesteps are moved.
+    /// The offset added to `Leading` timesteps.
     pub steps_offset: usize,
-    /// Whether predictions are clipped to `clip_sample_range`, by samplers that do; where absent, all but `lcm` and `tcd` do.
+    /// Whether predictions are clipped to `clip_sample_range`, for samplers that clip. By default all
+    /// of them clip but `lcm` and `tcd`.
     pub clip_sample: Option<bool>,
     /// The largest magnitude of a clipped prediction.
     pub clip_sample_range: f64,
-    /// Whether the direction of a `ddim` step is taken from the clipped prediction, too (`use_clipped_model_output` of diffusers'
-    /// pipelines, where it is off). Strong guidance needs it.
+    /// Whether a `ddim` step also takes its direction from the clipped prediction
+    /// (`use_clipped_model_output` in diffusers' pipelines, off there). Strong guidance needs it.
     pub clips_direction: bool,
-    /// Dynamic thresholding, instead of clipping; not for `euler`.
+    /// Dynamic thresholding instead of clipping. Not supported by `euler`.
     pub threshold: Option<Threshold>,
-    /// Whether `ddim` and `pndm` end at the clean image rather than at timestep 0 (`set_alpha_to_one`); where absent, `ddim` does.
+    /// Whether `ddim` and `pndm` end at the clean image rather than at timestep 0 (`set_alpha_to_one`).
+    /// By default only `ddim` does.
     pub ends_at_clean: Option<bool>,
-    /// The noise of `ddpm`.
+    /// The variance of the noise that `ddpm` adds.
     pub variance: Variance,
-    /// The order of `unipc`, `deis` and `dpmpp-single`, 1 to 3, and of `dpmpp-2m`, 1 or 2.
+    /// The order of `unipc`, `deis` and `dpmpp-single` (1 to 3) and of `dpmpp-2m` (1 or 2).
     pub solver_order: usize,
     /// How DPM-Solver++ extrapolates.
     pub solver_type: SolverType,
-    /// Whether solvers end with steps of lower order, most of them where there are fewer than 15; where absent, all do but
-    /// `dpmpp-single`.
+    /// Whether solvers lower their order in the last steps, which matters most below 15 steps. By
+    /// default all do but `dpmpp-single`.
     pub lower_order_final: Option<bool>,
     /// Whether B(h) of `unipc` is `h` rather than `exp(h) - 1`.
     pub is_bh1: bool,
-    /// Whether `unipc` works on predictions of the noise rather than of the clean image (`predict_x0` is false).
+    /// Whether `unipc` extrapolates predictions of the noise rather than of the clean image
+    /// (`predict_x0` is false).
     pub predicts_noise: bool,
-    /// The steps of `unipc` that are not corrected.
+    /// The steps of `unipc` without a corrector.
     pub disable_corrector: Vec<usize>,
-    /// Whether `pndm` begins with a step of two evaluations rather than with three of four.
+    /// Whether `pndm` begins with one step of two evaluations rather than with three steps of four.
     pub skip_prk_steps: bool,
-    /// Whether `dpmpp-2m` always ends with a first-order step.
+    /// Whether the last step of `dpmpp-2m` is always of first order.
     pub euler_at_final: bool,
-    /// Where the last step of `euler` and `dpmpp-2m` ends.
+    /// The sigma at which the last step of `euler` and `dpmpp-2m` ends.
     pub final_sigma: FinalSigma,
-    /// Where the sigmas of `euler` and `dpmpp-2m` come from.
+    /// How the sigmas of `euler` and `dpmpp-2m` are spaced.
     pub sigma_spacing: SigmaSpacing,
-    /// The lowest Karras or exponential sigma, where it is not the schedule's.
+    /// The lowest Karras or exponential sigma; the schedule's own by default.
     pub sigma_min: Option<f64>,
-    /// The highest Karras or exponential sigma, where it is not the schedule's.
+    /// The highest Karras or exponential sigma; the schedule's own by default.
     pub sigma_max: Option<f64>,
-    /// The lowest `ln(signal / noise)` at which `dpmpp-2m` evaluates.
+    /// The lowest `ln(signal / noise)` at which `dpmpp-2m` evaluates the network.
     pub lambda_min_clipped: f64,
-    /// How many timesteps a consistency model was distilled at (`original_inference_steps`); for `lcm` and `tcd`.
+    /// The number of timesteps that a consistency model was distilled at (`original_inference_steps`);
+    /// for `lcm` and `tcd`.
     pub distilled_steps: usize,
-    /// By how much timesteps are stretched before they are compared with the boundary of `lcm`.
+    /// The factor applied to timesteps in the boundary condition of `lcm`.
     pub timestep_scaling: f64,
-    /// What some samplers cannot do.
+    /// Settings that some samplers do not support.
     pub unsupported: Vec<Unsupported>,
 }
 
@@ -149,12 +156,12 @@ impl Default for DiscreteSchedule {
 }
 
 impl DiscreteSchedule {
-    /// What a sampler that clips does to predictions.
+    /// The limit on predictions of samplers that clip.
     pub fn clip(&self) -> Clip {
         self.clip_or(true)
     }
 
-    /// What a sampler that clips only where it is asked to does to them.
+    /// The limit on predictions of samplers that clip only where the file asks for it.
     pub(super) fn clip_where_asked(&self) -> Clip {
         self.clip_or(false)
     }
@@ -167,10 +174,10 @@ impl DiscreteSchedule {
         }
     }
 
-    /// The table of the training schedule.
+    /// The levels of the training schedule.
     ///
     /// # Errors
-    /// When it does not fall from an image to noise, one entry per timestep.
+    /// When there is not one entry per timestep, or they do not fall from image to noise.
     pub fn table(&self) -> Result<NoiseTable> {
         let table = NoiseTable::new(&self.betas, self.train_steps, self.zero_terminal_snr);
         if table.len() != self.train_steps || self.train_steps < 2 {
@@ -189,7 +196,7 @@ impl DiscreteSchedule {
         Ok(table)
     }
 
-    /// Whether `sampler` can do all that the schedule asks for, in that many steps.
+    /// Checks that `sampler` supports every setting of the schedule, in `steps` steps.
     pub(super) fn check(&self, sampler: Sampler, steps: usize) -> Result<()> {
         if !self.prediction.takes_timestep() {
             return Err(self.error(format!(
@@ -225,12 +232,13 @@ impl DiscreteSchedule {
         })
     }
 
-    /// The lowest and highest sigma of a Karras or exponential spacing, given those of the schedule.
+    /// The lowest and highest sigma of Karras or exponential spacing. `min` and `max` are those of the
+    /// schedule.
     pub(super) fn sigma_range(&self, min: f64, max: f64) -> (f64, f64) {
         (self.sigma_min.unwrap_or(min), self.sigma_max.unwrap_or(max))
     }
 
-    /// Where the last step ends, given the schedule's sigmas by timestep.
+    /// The sigma at which the last step ends. `sigmas` are the schedule's, by timestep.
     pub(super) fn final_sigma(&self, sigmas: &[f64]) -> f64 {
         match self.final_sigma {
             FinalSigma::Zero => 0.0,

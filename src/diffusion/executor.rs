@@ -1,4 +1,5 @@
-//! The one loop that runs any table: read tiles, evaluate the network, check, join, update.
+//! The loop that runs any sampling plan: read tiles, evaluate the network, check the output, blend
+//! tiles, update.
 
 use std::ops::{ControlFlow, Range};
 
@@ -9,100 +10,101 @@ use crate::network::{Inputs, Network, Shape};
 use crate::tensor::mirror;
 use crate::tile::{Band, Seam, TilePlan};
 
-/// What the executor reads tiles from and writes results to: a tensor ([`State`](super::State)), or pixels directly.
+/// What the executor reads tiles from and writes results to: a tensor ([`State`](super::State)) or
+/// pixels directly.
 pub trait Canvas {
-    /// Batch, channels, height and width of the image, without what pads it to the network's alignment.
+    /// Batch, channels, height and width of the image, without padding to the network's alignment.
     fn shape(&self) -> Shape;
 
-    /// Fills `out`, dense `[batch, channels, window.height, window.width]`, with `scale` times the window; what lies
-    /// beyond the image is its mirror image.
+    /// Fills `out`, dense `[batch, channels, window.height, window.width]`, with `scale` times the
+    /// window. Pixels beyond the image are mirrored.
     ///
     /// # Errors
-    /// When the image is not of the kind that the network takes.
+    /// When the network cannot take this kind of image.
     fn read(&self, window: Window, scale: f32, out: &mut [f32]) -> Result<()>;
 
-    /// Fills `out`, dense `[batch, channels, window.height / scale, window.width / scale]`, with the small image that the
-    /// window is an enlargement of, for networks that are conditioned on one.
+    /// Fills `out`, dense `[batch, channels, window.height / scale, window.width / scale]`, with the
+    /// low-resolution image of the window, for networks that are conditioned on one.
     ///
     /// # Errors
-    /// When there is none, which is what canvases say by default.
+    /// When the canvas has no low-resolution image, as by default.
     fn condition(&self, _window: Window, _out: &mut [f32]) -> Result<()> {
         Err(Error::usage("this network enlarges a small image, and none was given; use a model for this task"))
     }
 
-    /// Fills `out`, dense `[batch, channels, window.height, window.width]`, with what the network gives for the window where that
-    /// is known without asking it, and says whether it is; by default it never is.
+    /// If the network's output for the window is cached, writes it to `out`, dense `[batch, channels,
+    /// window.height, window.width]`, and returns true. By default nothing is cached.
     fn recall(&self, _window: Window, _out: &mut Vec<f32>) -> bool {
         false
     }
 
-    /// Carries the rows of `update` over to the next level.
+    /// Advances the rows of `update` to the next level.
     ///
     /// # Errors
-    /// When the rows cannot be carried over, for instance for lack of noise.
+    /// When the rows cannot be updated, for instance because recorded noise is missing.
     fn update(&mut self, update: &Update<'_>) -> Result<()>;
 }
 
-/// A rectangle of an image. It may reach beyond the right and lower borders.
+/// A rectangle of an image. It may extend beyond the right and bottom edges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
-    /// Its left column.
+    /// The left column.
     pub x: usize,
-    /// Its upper row.
+    /// The top row.
     pub y: usize,
-    /// Its width in pixels.
+    /// The width in pixels.
     pub width: usize,
-    /// Its height in pixels.
+    /// The height in pixels.
     pub height: usize,
 }
 
-/// One row of the table, for some rows of the image.
+/// One step of the plan, applied to some rows of the image.
 #[derive(Clone, Copy, Debug)]
 pub struct Update<'a> {
-    /// Which row of the table.
+    /// The index of the step in the plan.
     pub index: usize,
-    /// That row.
+    /// The step.
     pub step: &'a Step,
-    /// What is done to predictions.
+    /// The limit on predictions.
     pub clip: Clip,
     /// The rows of the image.
     pub rows: &'a Range<usize>,
-    /// The network's output for them.
+    /// The network's output for these rows.
     pub output: Band<'a>,
 }
 
-/// The standard deviation of the noise at the start of a plan, in the units in which the plan counts 1: a plan in
-/// absolute units has 1 everywhere, a relative one the image's own sigma.
+/// The standard deviation of the noise at the start of a plan, in the unit that the plan calls 1. It is
+/// 1 everywhere for a plan in absolute units, and the image's own sigma for a relative plan.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SigmaMap {
-    /// The same everywhere.
+    /// One value for all pixels.
     Uniform(f32),
     /// One value per pixel, `height * width` of them in row order.
     PerPixel {
-        /// Pixels of a row.
+        /// The width of a row in pixels.
         width: usize,
         /// The values.
         values: Vec<f32>,
     },
-    /// One value for luma, the first four channels, and one for chroma, those after them.
+    /// One value for luma, the first four channels, and one for chroma, the channels after them.
     Yuv([f32; 2]),
-    /// The same, pixel by pixel.
+    /// Values for luma and for chroma, per pixel.
     YuvPerPixel {
-        /// Pixels of a row.
+        /// The width of a row in pixels.
         width: usize,
         /// The values of luma and of chroma, `height * width` of each.
         values: [Vec<f32>; 2],
     },
 }
 
-/// Channels of luma in the sample of a network on 4:2:0 planes.
+/// Luma channels in the sample of a network for 4:2:0 planes.
 const LUMA_CHANNELS: usize = 4;
 
 impl SigmaMap {
-    /// A map for plans in absolute units.
+    /// The map for plans in absolute units.
     pub const ABSOLUTE: Self = Self::Uniform(1.0);
 
-    /// The value of a channel at column `x` of row `y`.
+    /// The value for a channel at column `x` of row `y`.
     pub fn at(&self, channel: usize, x: usize, y: usize) -> f32 {
         let plane = usize::from(channel >= LUMA_CHANNELS);
         match self {
@@ -113,7 +115,7 @@ impl SigmaMap {
         }
     }
 
-    /// Whether it is the same in every tile.
+    /// Whether every tile has the same map.
     fn is_uniform(&self) -> bool {
         matches!(self, Self::Uniform(_) | Self::Yuv(_))
     }
@@ -139,7 +141,8 @@ impl SigmaMap {
     }
 }
 
-/// Copies a window of a plane whose rows have `width` values, mirrored beyond its borders, `scale` times.
+/// Copies a window of a plane of `width` columns, multiplied by `scale`. Pixels beyond the borders are
+/// mirrored.
 pub(crate) fn read_plane(plane: &[f32], width: usize, window: Window, scale: f32, out: &mut [f32]) {
     let height = plane.len() / width;
     let inside = width.saturating_sub(window.x).min(window.width);
@@ -158,29 +161,31 @@ pub(crate) fn read_plane(plane: &[f32], width: usize, window: Window, scale: f32
     }
 }
 
-/// How far a run has come, told after every evaluation.
+/// The progress of a run, reported after every evaluation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// Evaluations done.
+    /// The number of evaluations done.
     pub done: usize,
-    /// Evaluations in all: steps times tiles.
+    /// The total number of evaluations: steps times tiles.
     pub total: usize,
-    /// Of those done, how many gave invalid output and were asked for again.
+    /// How many evaluations gave invalid output and were repeated.
     pub repeated: usize,
 }
 
-/// Runs `plan` on `canvas`: for every step, `D = network(x)` tile by tile, joined over the seams, and the step's update.
+/// Runs `plan` on `canvas`: each step evaluates `D = network(x)` tile by tile, blends the tiles and
+/// updates the canvas.
 ///
-/// Rows are updated as soon as no later tile reads them, so that beside the canvas no more than one row of tiles is held.
-/// After the first evaluation nothing is allocated here until the end. `watch` hears of every evaluation and can stop
-/// the run, which leaves the canvas half-way.
+/// Rows are updated as soon as no later tile reads them, so beside the canvas at most one row of tiles
+/// is held. After the first evaluation this function allocates nothing. `watch` is called after every
+/// evaluation and can stop the run, which leaves the canvas unfinished.
 ///
-/// An evaluation that gives values that are no numbers, or a blank where there is an image, is repeated once with the network
-/// that [`Network::again`] names.
+/// An evaluation whose output is not finite, or blank where an image is expected, is repeated once with
+/// the network that [`Network::again`] returns.
 ///
 /// # Errors
-/// The network's own errors; [`Error::Evaluation`] when it gives no image and there is none to ask again, or it gives none
-/// either; [`Error::Interrupted`] when `watch` stops it; [`Error::Usage`] for dynamic thresholding in tiles.
+/// The network's own errors; [`Error::Evaluation`] when its output is invalid and there is no fallback
+/// or the fallback's output is invalid too; [`Error::Interrupted`] when `watch` stops the run;
+/// [`Error::Usage`] for dynamic thresholding in tiles.
 pub fn execute(
     plan: &Plan,
     network: &mut dyn Network,
@@ -242,7 +247,7 @@ pub fn execute(
     Ok(())
 }
 
-/// One evaluation: of a tile, in a row of the table.
+/// One evaluation: a tile in a step of the plan.
 struct Job<'a> {
     canvas: &'a dyn Canvas,
     step: &'a Step,
@@ -252,8 +257,8 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Fills the inputs of `network`, whose map is of another step when this is its `first` tile. Returns what its output is to
-    /// be like.
+    /// Fills the inputs of `network` and returns what is expected of its output. On the `first` tile of
+    /// a step the network's sigma map is out of date.
     fn fill(&self, network: &mut dyn Network, first: bool) -> Result<Expected> {
         let Self { canvas, step, sigma, window, .. } = *self;
         let mut inputs = network.inputs();
@@ -261,7 +266,7 @@ impl Job<'_> {
         if let Some(condition) = &mut inputs.condition {
             canvas.condition(window, condition)?;
         }
-        // A uniform map is the same for every tile of a step, and buffers keep what they hold.
+        // A uniform map is equal for all tiles of a step, and the input buffer keeps its values.
         if let Some(map) = &mut inputs.sigma
             && (first || !sigma.is_uniform())
         {
@@ -275,7 +280,7 @@ impl Job<'_> {
         })
     }
 
-    /// Asks the network that stands behind `network`, whose output had this flaw.
+    /// Evaluates the fallback of `network`, after the output of `network` had this `defect`.
     fn repeat<'n>(&self, network: &'n mut dyn Network, shape: Shape, defect: &str) -> Result<&'n [f32]> {
         let Some(again) = network.again()? else { return Err(self.flawed(defect)) };
         again.bind(shape)?;

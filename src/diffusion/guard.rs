@@ -1,16 +1,19 @@
-//! What a network gives that is no image: values that are no numbers, and a blank where there was something.
+//! Detection of invalid network output: values that are not finite, and a blank tile where there was an
+//! image.
 
-/// Of so many values, the first `LOOKED_AT` are looked at where a glance will do.
+/// Statistics read the first `LOOKED_AT` of every `STRIDE` values.
 const STRIDE: usize = 4096;
 const LOOKED_AT: usize = 64;
 
-/// What is flat at most, as a part of the variance that went in: a hundredth of the contrast, half a grey level of most images.
+/// Output with at most this fraction of the input's variance counts as flat: a hundredth of the
+/// contrast.
 const FLAT: f64 = 1e-4;
 
-/// Fewer values are too few to tell a blank from a small thing.
+/// Tiles of fewer values are not checked for blanks: small details may be flat.
 const FEWEST: usize = 8192;
 
-/// A blank is further from what went in than noise explains, by this distance squared; images span 1 or 2 units.
+/// Squared distance to the input that noise must not explain before output counts as blank. Images span
+/// 1 or 2 units.
 const FAR: f64 = 0.02 * 0.02;
 
 /// Mean and variance of some of the values of a tile.
@@ -43,33 +46,34 @@ impl SampleStats {
     }
 }
 
-/// What the output of an evaluation is to be like.
+/// What the output of an evaluation is compared with.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Expected {
-    /// What went in, where the output is the same image without its noise.
+    /// The statistics of the input, where the output is that image without its noise.
     image: Option<SampleStats>,
-    /// How much noise there was in it.
+    /// The variance of the noise in the input.
     noise: f64,
 }
 
 impl Expected {
-    /// Numbers.
+    /// Expects finite values and nothing else.
     pub(super) const NUMBERS: Self = Self { image: None, noise: 0.0 };
 
-    /// The image that is in `sample`, whose noise has that standard deviation at each of its values.
+    /// Expects the denoised `sample`. `sigma` is the standard deviation of its noise per value.
     pub(super) fn denoised(sample: &[f32], sigma: &[f32]) -> Self {
         Self { image: Some(SampleStats::at(sample)), noise: moments(sigma).1 }
     }
 
-    /// The image of which `condition` is a small one.
+    /// Expects an enlargement of `condition`.
     pub(super) fn enlarged(condition: &[f32]) -> Self {
         Self { image: Some(SampleStats::at(condition)), noise: 0.0 }
     }
 
-    /// What is wrong with `output`.
+    /// Describes what is wrong with `output`, if anything.
     pub(super) fn defect(&self, output: &[f32]) -> Option<String> {
         const EXPONENT: u32 = 0x7f80_0000;
-        // Exponent bits all set are an infinity or a NaN; without a branch, so that it costs one pass at memory speed.
+        // All exponent bits set means infinity or NaN. There is no branch, so this is one pass at
+        // memory speed.
         let bad = output.iter().fold(0, |bad, value| bad | u32::from(value.to_bits() & EXPONENT == EXPONENT));
         if bad != 0 {
             let count = output.iter().filter(|value| !value.is_finite()).count();
@@ -77,7 +81,7 @@ impl Expected {
         }
         let input = self.image.filter(|_| output.len() >= FEWEST)?;
         let output = SampleStats::at(output);
-        // Nothing of the image is left, and noise of the known level is not what was taken away.
+        // The output is flat, and removing noise of the known level does not explain the difference.
         let taken = input.variance + (input.mean - output.mean).powi(2);
         let blank = output.variance <= FLAT * input.variance && taken > 2.0 * self.noise + FAR;
         blank.then(|| format!("{:.3} all over, for an image whose mean is {:.3}", output.mean, input.mean))
@@ -89,7 +93,7 @@ mod tests {
     use super::Expected;
     use crate::diffusion::{NoiseAt, NoiseSource, Philox};
 
-    /// A ramp from `low` to `high` with noise, held to `0..=1` as a camera does.
+    /// A ramp from `low` to `high` with noise, clamped to `0..=1` as by a camera.
     fn noisy(low: f32, high: f32, sigma: f32) -> Vec<f32> {
         let mut noise = vec![0.0; 1 << 16];
         Philox::new(0).fill(NoiseAt { step: 0, batch: 0, channel: 0, y: 0 }, 0, &mut noise);
@@ -98,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn black_for_a_image_is_a_flaw() {
+    fn black_output_for_an_image_is_a_defect() {
         for (low, high, sigma) in [(0.2, 0.9, 0.05), (0.05, 0.3, 0.02), (0.0, 1.0, 0.1), (0.5, 0.5, 0.01)] {
             let sample = noisy(low, high, sigma);
             let expected = Expected::denoised(&sample, &[sigma]);
@@ -109,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn flat_for_a_flat_scene_is_none() {
+    fn flat_output_for_a_flat_scene_is_accepted() {
         for (level, sigma) in [(0.0, 0.2), (0.0, 0.01), (0.5, 0.2), (1.0, 0.1), (0.3, 0.0)] {
             let sample = noisy(level, level, sigma);
             assert_eq!(Expected::denoised(&sample, &[sigma]).defect(&vec![level; sample.len()]), None, "{level}");
@@ -120,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn no_number_is_a_flaw_wherever_it_is() {
+    fn non_finite_output_is_a_defect_anywhere() {
         let mut output = noisy(0.0, 1.0, 0.0);
         output[1000] = f32::NAN;
         output[2000] = f32::NEG_INFINITY;

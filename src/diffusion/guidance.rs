@@ -1,8 +1,8 @@
-//! Guidance: what moves a run from where the network alone would take it.
+//! Guidance: changing the predictions of a sampling run.
 //!
-//! A [`Guidance`] changes the prediction of the clean image at every evaluation: the gradient of a classifier
-//! ([`ClassifierGuidance`]), any energy of an application's own, or what is known of the image. [`ClassifierFree`] is a network
-//! made of one that knows classes.
+//! A [`Guidance`] changes the predicted clean image at every evaluation, for instance by the gradient
+//! of a classifier ([`ClassifierGuidance`]), by an application's own energy function, or by known
+//! pixels. [`ClassifierFree`] wraps a class-conditional network.
 
 use ndarray::Array4;
 
@@ -10,12 +10,12 @@ use crate::diffusion::plan::{Level, Plan};
 use crate::error::{Error, Result};
 use crate::network::{Inputs, Network, Shape};
 
-/// One evaluation, as a [`Guidance`] sees it.
+/// One evaluation, as passed to a [`Guidance`].
 #[derive(Debug)]
 pub struct StepContext<'a> {
-    /// Which evaluation it is, from 0 on.
+    /// The index of the evaluation, from 0.
     pub index: usize,
-    /// How many there are.
+    /// The number of evaluations.
     pub count: usize,
     /// The level of the state.
     pub level: Level,
@@ -23,16 +23,16 @@ pub struct StepContext<'a> {
     pub x: &'a Array4<f32>,
 }
 
-/// Sees every prediction of the clean image before it is used, and may change it.
+/// Receives every predicted clean image before it is used, and may change it.
 ///
-/// By Tweedie's formula a gradient `g` of a log-likelihood with regard to `x0 + sigma * n` moves the prediction by `sigma^2 * g`
-/// (Dhariwal and Nichol 2021, algorithm 2, in these coordinates). A guide that changes nothing watches a run;
-/// [`Error::Interrupted`] ends it.
+/// By Tweedie's formula, a gradient `g` of a log-likelihood with respect to `x0 + sigma * n` moves the
+/// prediction by `sigma^2 * g` (Dhariwal and Nichol 2021, algorithm 2, in these coordinates). Guidance
+/// that changes nothing can observe a run. Returning [`Error::Interrupted`] ends the run.
 pub trait Guidance {
     /// Changes `d`, the prediction, of the state's shape, before it is clipped.
     ///
     /// # Errors
-    /// Whatever ends the run.
+    /// Any error ends the run.
     fn guide(&mut self, moment: &StepContext<'_>, d: &mut Array4<f32>) -> Result<()>;
 }
 
@@ -42,18 +42,19 @@ impl<F: FnMut(&StepContext<'_>, &mut Array4<f32>) -> Result<()>> Guidance for F 
     }
 }
 
-/// Leads towards classes by a classifier that knows noise (Dhariwal and Nichol 2021): a network whose output is the gradient of
-/// `log p(class | y)` with regard to `y = x0 + sigma * n`, given `y`, sigma and the class.
+/// Classifier guidance (Dhariwal and Nichol 2021). The classifier is a network conditioned on sigma and
+/// the class whose output is the gradient of `log p(class | y)` with respect to `y = x0 + sigma * n`.
 pub struct ClassifierGuidance<'a> {
     classifier: &'a mut dyn Network,
     classes: Vec<i64>,
     scale: f64,
-    /// The most noise of which the classifier knows; beyond it, it is not asked.
+    /// The largest sigma that the classifier was trained on. It is not evaluated above that.
     sigma_max: f64,
 }
 
 impl<'a> ClassifierGuidance<'a> {
-    /// Towards `classes`, one for each sample. `scale` is the inverse of the temperature of the classifier's distribution.
+    /// Guidance towards `classes`, one per sample. `scale` is the inverse temperature of the
+    /// classifier's distribution.
     pub fn new(classifier: &'a mut dyn Network, classes: Vec<i64>, scale: f64, sigma_max: f64) -> Self {
         Self { classifier, classes, scale, sigma_max }
     }
@@ -77,10 +78,10 @@ impl Guidance for ClassifierGuidance<'_> {
     }
 }
 
-/// Sets the classes of a network's samples.
+/// Writes the class of each sample to the network's input.
 ///
 /// # Errors
-/// [`Error::Usage`] when the network knows none.
+/// [`Error::Usage`] when the network has no classes, or there is not one class per sample.
 pub fn label(labels: Option<&mut [i64]>, classes: &[i64]) -> Result<()> {
     match labels {
         Some(labels) if labels.len() == classes.len() => {
@@ -96,14 +97,17 @@ pub fn label(labels: Option<&mut [i64]>, classes: &[i64]) -> Result<()> {
     }
 }
 
-/// How classifier-free guidance goes about (Ho and Salimans 2022).
+/// Options of classifier-free guidance (Ho and Salimans 2022).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ClassifierFreeOptions {
-    /// `w` in `F = F_without + w * (F_with - F_without)`: 1 is the class alone.
+    /// `w` in `F = F_without + w * (F_with - F_without)`. With 1, the output is the class-conditional
+    /// one.
     pub scale: f64,
-    /// How much of the deviation that guidance adds is taken back, from 0 to 1 (Lin et al. 2024, section 3.4).
+    /// How far the standard deviation is rescaled to that of the conditional output, from 0 to 1 (Lin
+    /// et al. 2024, section 3.4).
     pub rescale: f64,
-    /// The noise-to-signal ratios between which it is used (Kynkaanniemi et al. 2024); elsewhere the class alone counts.
+    /// The range of sigma in which guidance is active (Kynkaanniemi et al. 2024). Outside it, the
+    /// conditional output is used.
     pub interval: [f64; 2],
 }
 
@@ -113,21 +117,22 @@ impl Default for ClassifierFreeOptions {
     }
 }
 
-/// A network that answers with and without a class, in one batch, and goes beyond the first in the direction away from the
-/// second.
+/// A network with classifier-free guidance: it evaluates both classes in one batch and extrapolates
+/// from the negative class.
 pub struct ClassifierFree<'a> {
     network: &'a mut dyn Network,
-    /// Of each sample, and what it is led away from.
+    /// The class and the negative class of each sample.
     classes: [Vec<i64>; 2],
     options: ClassifierFreeOptions,
-    /// The noise levels, as the network is told them, at which it is used.
+    /// The noise levels, as passed to the network, at which guidance is active.
     active: Vec<f64>,
     shape: Shape,
     output: Vec<f32>,
 }
 
 impl<'a> ClassifierFree<'a> {
-    /// Towards `classes`, one for each sample, and away from `without`, on the levels of `plan`.
+    /// Guidance towards `classes`, one per sample, and away from the negative class `without`, at the
+    /// levels of `plan`.
     pub fn new(
         network: &'a mut dyn Network,
         [classes, without]: [Vec<i64>; 2],
@@ -151,7 +156,8 @@ impl Network for ClassifierFree<'_> {
         Ok(())
     }
 
-    /// Of the half with a class; the other is filled from it.
+    /// The inputs of the half with the class. [`evaluate`](Network::evaluate) copies them to the other
+    /// half.
     fn inputs(&mut self) -> Inputs<'_> {
         let Inputs { sample, sigma, condition, .. } = self.network.inputs();
         Inputs { sample: half(sample), sigma: sigma.map(half), condition: condition.map(half), class: None }

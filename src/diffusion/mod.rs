@@ -1,6 +1,8 @@
-//! Diffusion proper: schedules, parameterizations, samplers as tables, noise by position, and the executor.
+//! The mathematics of diffusion: schedules, parameterizations, samplers as tables, positional noise,
+//! and the executor.
 //!
-//! Everything here is a pure function of its arguments, and everything before the loop is f64.
+//! Everything here is a pure function of its arguments. Everything computed before the sampling loop is
+//! f64.
 
 pub mod clip;
 pub mod config;

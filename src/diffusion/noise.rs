@@ -1,62 +1,63 @@
 //! Noise as a function of position: `z(seed, step, batch, channel, y, x)`.
 //!
-//! A counter-based generator has no state, so tiles, threads, batch sizes and machines all draw the same numbers:
-//! tiles have no seams, and a seed means the same image everywhere.
+//! A counter-based generator has no state, so tiles, threads, batch sizes and machines generate equal
+//! numbers. Tiles have no seams, and a random seed gives one image everywhere.
 
 use crate::error::{Error, Result};
 use crate::network::Shape;
 
-/// Which row of noise: everything but the column.
+/// A row of noise: all coordinates but the column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoiseAt {
-    /// The row of the plan, or [`INITIAL`](Self::INITIAL).
+    /// The step of the plan, or [`INITIAL`](Self::INITIAL).
     pub step: u32,
     /// The sample of the batch, below 65536.
     pub batch: u32,
     /// The channel, below 65536.
     pub channel: u32,
-    /// The row of the whole frame, not of a tile.
+    /// The row of the whole image, not of a tile.
     pub y: u32,
 }
 
 impl NoiseAt {
-    /// The step of the noise that a state starts from; no plan is this long.
+    /// The step index of the initial noise. No plan has this many steps.
     pub const INITIAL: u32 = u32::MAX;
 }
 
-/// Standard normal noise that depends on where it is drawn and on nothing else.
+/// A source of standard normal noise that depends on the position alone.
 pub trait NoiseSource: Sync {
-    /// Fills `out` with the noise of row `at` from column `x` on.
+    /// Fills `out` with the noise of row `at`, from column `x` on.
     ///
-    /// The numbers for a pixel are the same whatever segment asks for them. Allocates nothing.
+    /// The value of a pixel does not depend on the segment that contains it. Allocates nothing.
     fn fill(&self, at: NoiseAt, x: usize, out: &mut [f32]);
 
-    /// Whether noise for `steps` rows of a plan and a state of `shape` can be drawn; asked once before a run.
+    /// Checks that there is noise for `steps` steps and a state of `shape`. Called once before a run.
     ///
     /// # Errors
-    /// When it cannot, saying what is there and what is needed.
+    /// When there is not, naming what is there and what is needed.
     fn covers(&self, _steps: usize, _shape: Shape) -> Result<()> {
         Ok(())
     }
 }
 
-/// Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") and a Box-Muller transform.
+/// Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") and a Box-Muller
+/// transform.
 ///
-/// The key is the seed and the counter the position; one call serves four neighbours in a row. The transform is made of
-/// f32 additions, multiplications and square roots, which every machine rounds alike, so that the bits are the same
-/// everywhere.
+/// The key is the random seed, and the counter is the position. One call gives four adjacent values of
+/// a row. The transform uses only f32 addition, multiplication and square root, which every machine
+/// rounds alike, so the bits are equal on all machines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Philox {
     key: [u32; 2],
 }
 
 impl Philox {
-    /// The noise that belongs to `seed`.
+    /// The noise of random seed `seed`.
     pub fn new(seed: u64) -> Self {
         Self { key: [seed as u32, (seed >> 32) as u32] }
     }
 
-    /// The normals of columns `4 * quad .. 4 * (quad + LANES)`.
+    /// The values of columns `4 * quad .. 4 * (quad + LANES)`.
     fn block(&self, at: NoiseAt, quad: u32) -> [f32; 4 * LANES] {
         let counter = [quad, at.y, (at.batch << 16) | (at.channel & 0xffff), at.step];
         let [a, b, c, d] = philox4x32_10(counter, self.key);
@@ -71,7 +72,7 @@ impl Philox {
 
 impl NoiseSource for Philox {
     fn fill(&self, at: NoiseAt, x: usize, out: &mut [f32]) {
-        // Blocks start at multiples of four columns from the row's start, so the first may begin inside a quad.
+        // Blocks start at multiples of four columns, so the segment may start inside a quad.
         let skipped = x % 4;
         let mut quad = (x / 4) as u32;
         let (head, body) = out.split_at_mut((4 * LANES - skipped).min(out.len()));
@@ -83,10 +84,11 @@ impl NoiseSource for Philox {
     }
 }
 
-/// Counters that are worked on side by side, for the compiler to put into vector registers.
+/// How many counters are computed side by side, so that the compiler can use vector registers.
 const LANES: usize = 32;
 
-/// Ten rounds of Philox on [`LANES`] counters of four words, which differ in their first word, by one, and a key of two.
+/// Ten rounds of Philox with a key of two words on [`LANES`] counters of four words. The first words
+/// are consecutive.
 fn philox4x32_10([first, c1, c2, c3]: [u32; 4], mut key: [u32; 2]) -> [[u32; LANES]; 4] {
     const MULTIPLIERS: [u64; 2] = [0xD251_1F53, 0xCD9E_8D57];
     const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
@@ -106,13 +108,13 @@ fn philox4x32_10([first, c1, c2, c3]: [u32; 4], mut key: [u32; 2]) -> [[u32; LAN
     words
 }
 
-/// Two independent normals from each two uniform words (Box and Muller 1958).
+/// Two independent normal values from each two uniform words (Box and Muller 1958).
 fn box_muller(radius: &[u32; LANES], angle: &[u32; LANES]) -> [[f32; LANES]; 2] {
     let mut normals = [[0.0; LANES]; 2];
     for lane in 0..LANES {
-        // In (0, 1]: never zero, so the logarithm is finite; the largest radius is 6.76.
+        // In (0, 1]: never zero, so the logarithm is finite. The largest radius is 6.76.
         let uniform = (radius[lane] as f32 + 0.5) * (1.0 / 4_294_967_296.0);
-        // Rounding may leave a hair below zero at the end, where the logarithm is nothing.
+        // Rounding can give a tiny negative value where the logarithm is near zero.
         let radius = (-2.0 * ln(uniform)).max(0.0).sqrt();
         let [sin, cos] = sin_cos(angle[lane]);
         normals[0][lane] = radius * cos;
@@ -121,8 +123,8 @@ fn box_muller(radius: &[u32; LANES], angle: &[u32; LANES]) -> [[f32; LANES]; 2] 
     normals
 }
 
-/// The natural logarithm of a positive normal number, to about an ulp (the polynomial of Cephes' `logf`, Moshier 1989).
-/// Without a branch, so that lanes stay together.
+/// The natural logarithm of a positive normal number, to about an ulp (the polynomial of Cephes'
+/// `logf`, Moshier 1989). Branch-free, so that it vectorises.
 #[inline]
 fn ln(x: f32) -> f32 {
     const P: [f32; 9] = [
@@ -144,15 +146,16 @@ fn ln(x: f32) -> f32 {
     let m = (m - 1.0) + if is_low { m } else { 0.0 };
     let square = m * m;
     let tail = P.iter().fold(0.0, |sum, p| sum * m + p) * m * square;
-    // ln 2 in two parts, the first of which is exact in few bits.
+    // ln 2 in two parts. The first has few bits, so that its product with the exponent is exact.
     let low = tail - 2.121_944_4e-4 * e - 0.5 * square;
     (m + low) + 0.693_359_4 * e
 }
 
-/// Sine and cosine of `angle / 2^32` turns (the polynomials of Cephes' `sinf` and `cosf`, Moshier 1989). Without a branch.
+/// Sine and cosine of `angle / 2^32` turns (the polynomials of Cephes' `sinf` and `cosf`, Moshier
+/// 1989). Branch-free.
 #[inline]
 fn sin_cos(angle: u32) -> [f32; 2] {
-    // The nearest quarter of a turn, and what is left of it: an eighth of a turn at most, either way.
+    // The nearest quarter turn, and the remainder of at most an eighth of a turn either way.
     let quarter = angle.wrapping_add(1 << 29) >> 30;
     let left = angle.wrapping_sub(quarter << 30).cast_signed() as f32 * (std::f32::consts::FRAC_PI_2 / 1_073_741_824.0);
     let z = left * left;
@@ -160,12 +163,12 @@ fn sin_cos(angle: u32) -> [f32; 2] {
     let cos = ((2.443_315_7e-5 * z - 1.388_731_6e-3) * z + 4.166_664_6e-2) * z * z - 0.5 * z + 1.0;
     let is_odd = quarter & 1 == 1;
     let (s, c) = if is_odd { (cos, sin) } else { (sin, cos) };
-    // Sine is negative in the lower half of the circle, cosine in the left one.
+    // Sine is negative in the lower half of the circle, cosine in the left half.
     let sign = |negative: u32| (negative & 2) << 30;
     [f32::from_bits(s.to_bits() ^ sign(quarter)), f32::from_bits(c.to_bits() ^ sign(quarter + 1))]
 }
 
-/// Noise that was recorded elsewhere: an array `[steps, batch, channels, height, width]`.
+/// Noise that was recorded by another program: an array `[steps, batch, channels, height, width]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recorded {
     steps: usize,
@@ -174,10 +177,10 @@ pub struct Recorded {
 }
 
 impl Recorded {
-    /// Takes the values of `steps` draws of `shape`, dense, in row order.
+    /// Takes the noise of `steps` steps for a state of `shape`, dense, in row order.
     ///
     /// # Errors
-    /// When their number does not fit.
+    /// When the number of values does not match.
     pub fn new(steps: usize, shape: Shape, values: Vec<f32>) -> Result<Self> {
         let needed = steps * shape.iter().product::<usize>();
         if values.len() != needed {
@@ -192,7 +195,7 @@ impl Recorded {
 
 impl NoiseSource for Recorded {
     /// # Panics
-    /// Outside what was recorded; [`covers`](NoiseSource::covers) tells beforehand.
+    /// Outside the recorded range; call [`covers`](NoiseSource::covers) first.
     fn fill(&self, at: NoiseAt, x: usize, out: &mut [f32]) {
         let [batch, channels, height, width] = self.shape;
         let row = ((at.step as usize * batch + at.batch as usize) * channels + at.channel as usize) * height;
@@ -218,7 +221,7 @@ mod tests {
 
     /// The known answers published with Random123 (`kat_vectors`, philox4x32 10).
     #[test]
-    fn known_answers() {
+    fn matches_the_known_answers_of_random123() {
         let ones = u32::MAX;
         for (counter, key, expected) in [
             ([0; 4], [0; 2], [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]),
@@ -230,7 +233,7 @@ mod tests {
             ),
         ] {
             assert_eq!(philox4x32_10(counter, key).map(|word| word[0]), expected);
-            // A lane is a call with the next counter.
+            // Each lane is a call with the next counter.
             let [first, rest @ ..] = counter;
             for lane in 0..LANES {
                 let next = [first.wrapping_add(lane as u32), rest[0], rest[1], rest[2]];
@@ -243,7 +246,7 @@ mod tests {
     const AT: NoiseAt = NoiseAt { step: 3, batch: 1, channel: 2, y: 17 };
 
     #[test]
-    fn a_pixel_has_its_noise_whatever_segment_asks() {
+    fn noise_of_a_pixel_does_not_depend_on_the_segment() {
         let source = Philox::new(42);
         let mut row = [0.0; 64];
         source.fill(AT, 0, &mut row);
@@ -257,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn every_coordinate_matters() {
+    fn noise_depends_on_every_coordinate() {
         let draw = |seed: u64, at: NoiseAt, x: usize| {
             let mut out = [0.0];
             Philox::new(seed).fill(at, x, &mut out);
@@ -274,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn the_noise_is_standard_normal() {
+    fn noise_is_standard_normal() {
         let mut values = vec![0.0; 1 << 18];
         let width = 512;
         for (y, row) in values.chunks_mut(width).enumerate() {
@@ -285,7 +288,7 @@ mod tests {
         assert!((mean_of(&|v| v * v) - 1.0).abs() < 0.01);
         assert!(mean_of(&|v| v * v * v).abs() < 0.03);
         assert!((mean_of(&|v| v.powi(4)) - 3.0).abs() < 0.06);
-        // Neighbours in a row, which share a call, and in a column, which do not.
+        // Neighbours in a row share a call; neighbours in a column do not.
         let product = |lag: usize| {
             let pairs = values.iter().zip(&values[lag..]);
             pairs.map(|(a, b)| f64::from(a * b)).sum::<f64>() / 262_144.0
@@ -293,9 +296,9 @@ mod tests {
         assert!(product(1).abs() < 0.01 && product(2).abs() < 0.01 && product(width).abs() < 0.01);
     }
 
-    /// The bits themselves, so that a machine which rounds differently is found out.
+    /// Compares bits, to detect machines that round differently.
     #[test]
-    fn the_bits_are_the_same_everywhere() {
+    fn bits_equal_recorded_bits() {
         let mut out = [0.0; 1000];
         Philox::new(0).fill(NoiseAt { step: 0, batch: 0, channel: 0, y: 0 }, 0, &mut out);
         let bits = out.map(f32::to_bits);
@@ -307,7 +310,7 @@ mod tests {
     const EXPECTED_HASH: u32 = 3_984_302_546;
 
     #[test]
-    fn the_functions_are_the_real_ones() {
+    fn logarithm_sine_and_cosine_match_std() {
         for i in 0..200_000_u32 {
             let word = i.wrapping_mul(0x9E37_79B9);
             let x = (word as f32 + 0.5) / 4_294_967_296.0;
@@ -323,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ends_of_the_uniform_range_are_finite() {
+    fn noise_is_finite_at_both_ends_of_the_uniform_range() {
         for radius in [0, 1, u32::MAX] {
             for angle in [0, 1, 1 << 31, u32::MAX] {
                 let normals = box_muller(&[radius; LANES], &[angle; LANES]);
@@ -333,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn recorded_noise_is_read_back() {
+    fn recorded_noise_reads_back() {
         let values: Vec<f32> = (0..2 * 2 * 3 * 4).map(|v| v as f32).collect();
         let source = Recorded::new(2, [1, 2, 3, 4], values).unwrap();
         let mut out = [0.0; 2];

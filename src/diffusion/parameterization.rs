@@ -1,43 +1,45 @@
-//! What a network predicts, and how that becomes a prediction of the clean image.
+//! What a network predicts, and how to compute the predicted clean image from it.
 //!
-//! This is the only place that knows. Everything else speaks of `D`, the mean of `x0` given the state (Tweedie).
+//! No other module depends on the kind of prediction: all others use `D`, the mean of `x0` given the
+//! state (Tweedie).
 
 use serde::{Deserialize, Serialize};
 
 use crate::diffusion::plan::Level;
 
-/// What a network's output `F` means.
+/// The meaning of a network's output `F`.
 ///
-/// The formulas are in variance-exploding coordinates, `y = x0 + sigma * n`; [`scaling`](Self::scaling) gives them
-/// in the coordinates of any state. In a manifest: `prediction = "v_prediction"`, or
+/// The formulas are in variance-exploding coordinates, `y = x0 + sigma * n`. [`scaling`](Self::scaling)
+/// converts them to the coordinates of any state. In a manifest: `prediction = "v_prediction"`, or
 /// `prediction = { edm = { sigma_data = 0.5 } }`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Prediction {
-    /// The noise `n` (Ho et al. 2020, DDPM). Input `y / sqrt(1 + sigma^2)` and a timestep; `D = y - sigma * F`.
+    /// The noise `n` (Ho et al. 2020, DDPM). The input is `y / sqrt(1 + sigma^2)` and a timestep; `D =
+    /// y - sigma * F`.
     Epsilon,
-    /// The velocity `alpha * n - sigma_vp * x0` (Salimans and Ho 2022, section 4). Input as for `Epsilon`;
-    /// `D = y / (1 + sigma^2) - sigma / sqrt(1 + sigma^2) * F`.
+    /// The velocity `alpha * n - sigma_vp * x0` (Salimans and Ho 2022, section 4), with the input of
+    /// `Epsilon`; `D = y / (1 + sigma^2) - sigma / sqrt(1 + sigma^2) * F`.
     VPrediction,
-    /// The clean image, from input as for `Epsilon`; `D = F`.
+    /// The clean image, with the input of `Epsilon`; `D = F`.
     Sample,
-    /// Preconditioned residual (Karras et al. 2022, EDM, table 1 and equation 7).
-    /// Input `y / sqrt(sigma^2 + sigma_data^2)` and `ln(sigma) / 4`.
+    /// The preconditioned residual (Karras et al. 2022, EDM, table 1 and equation 7). The input is `y /
+    /// sqrt(sigma^2 + sigma_data^2)` and `ln(sigma) / 4`.
     Edm {
         /// The standard deviation of the data, in the network's units.
         sigma_data: f64,
     },
-    /// The score, the gradient of `log p(y)` (Song and Ermon 2019, NCSN; Song et al. 2021, VE SDE).
-    /// Input `y` and `sigma`; `D = y + sigma^2 * F`.
+    /// The score, the gradient of `log p(y)` (Song and Ermon 2019, NCSN; Song et al. 2021, VE SDE). The
+    /// input is `y` and `sigma`; `D = y + sigma^2 * F`.
     Score,
-    /// The velocity `n - x0` of a straight path (Liu et al. 2022, rectified flow).
-    /// Input `(1 - t) * y` and `t = sigma / (1 + sigma)`; `D = (1 - t) * y - t * F`.
+    /// The velocity `n - x0` of a straight path (Liu et al. 2022, rectified flow). The input is `(1 -
+    /// t) * y` and `t = sigma / (1 + sigma)`; `D = (1 - t) * y - t * F`.
     Flow,
     /// The clean image, from `y` and sigma itself, as a scalar or as a map with one value per pixel.
     Denoised,
 }
 
-/// How a state enters a network and how the output leaves it: `D = c_skip * x + c_out * F(c_in * x, t)`.
+/// The scaling of a network's input and output: `D = c_skip * x + c_out * F(c_in * x, t)`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scaling {
     /// Factor of the state at the network's input.
@@ -46,21 +48,22 @@ pub struct Scaling {
     pub c_skip: f64,
     /// Factor of the network's output in `D`.
     pub c_out: f64,
-    /// The scalar by which the network is told the noise level.
+    /// The scalar noise level that the network is conditioned on.
     pub t: f64,
 }
 
 impl Prediction {
     /// The scaling for a state at `level`.
     ///
-    /// `timestep` is the row of the training schedule that `level` stands for, and is used by the three predictions
-    /// that are told it (`Epsilon`, `VPrediction`, `Sample`); the others are told a function of `level`.
+    /// `timestep` is the row of the training schedule that corresponds to `level`. Networks that take a
+    /// timestep use it (`Epsilon`, `VPrediction`, `Sample`); the others are conditioned on a function
+    /// of `level`.
     ///
-    /// Not finite where the prediction says nothing about the clean image: `Epsilon`, `Score` and `Denoised` at
-    /// `signal = 0`, `Edm` at `noise = 0`.
+    /// The factors are not finite where the prediction does not determine the clean image: for
+    /// `Epsilon`, `Score` and `Denoised` at `signal = 0`, and for `Edm` at `noise = 0`.
     pub fn scaling(self, level: Level, timestep: f64) -> Scaling {
         let Level { signal, noise } = level;
-        // The length that makes a state variance-preserving, and the one that puts it on a straight path.
+        // Dividing by `norm` makes a state variance-preserving; dividing by `path` puts it on a straight path.
         let norm = signal.hypot(noise);
         let path = signal + noise;
         match self {
@@ -90,7 +93,7 @@ impl Prediction {
         }
     }
 
-    /// Whether the network is told a timestep of its training schedule, so that it needs that schedule.
+    /// Whether the network takes a timestep of its training schedule, so that the schedule is needed.
     pub fn takes_timestep(self) -> bool {
         matches!(self, Self::Epsilon | Self::VPrediction | Self::Sample)
     }
@@ -102,7 +105,7 @@ mod tests {
 
     const SIGMA_DATA: f64 = 0.5;
 
-    /// What a perfect network of each kind would say about `x0` and `n`.
+    /// What a perfect network of each kind predicts for `x0` and `n`.
     fn target(prediction: Prediction, x0: f64, n: f64, sigma: f64) -> f64 {
         let alpha = 1.0 / sigma.hypot(1.0);
         match prediction {
@@ -129,7 +132,7 @@ mod tests {
     ];
 
     #[test]
-    fn a_perfect_network_gives_the_clean_image_from_either_kind_of_state() {
+    fn perfect_network_gives_the_clean_image_in_ve_and_vp_coordinates() {
         let (x0, n) = (0.7, -1.3);
         for prediction in ALL {
             for sigma in [0.002, 0.3, 1.0, 14.0, 80.0] {
@@ -144,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn the_input_is_the_one_the_network_was_trained_on() {
+    fn input_scaling_matches_training() {
         let (sigma, y) = (3.0_f64, 2.0);
         for level in [Level::ve(sigma), Level::vp_from_sigma(sigma)] {
             let input = |p: Prediction| p.scaling(level, 0.0).c_in * level.signal * y;
@@ -160,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn pure_noise_is_finite_where_the_prediction_allows_it() {
+    fn scaling_at_pure_noise_is_finite_where_possible() {
         let pure = Level { signal: 0.0, noise: 1.0 };
         let v = Prediction::VPrediction.scaling(pure, 999.0);
         assert_eq!((v.c_in, v.c_skip, v.c_out, v.t), (1.0, 0.0, -1.0, 999.0));
@@ -169,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn names_in_manifests() {
+    fn parses_names_in_manifests() {
         let name = |p: Prediction| serde_json::to_string(&p).unwrap();
         assert_eq!(
             ALL.map(name),

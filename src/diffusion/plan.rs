@@ -1,11 +1,12 @@
-//! A sampler is a table: a list of [`Step`]s, built once in f64, that one executor runs without knowing its name.
+//! A sampler is a table: a list of [`Step`]s, computed once in f64. One executor runs every table.
 
 use crate::error::{Error, Result};
 
-/// How the state stands at one point of the diffusion: `x = signal * x0 + noise * n` with `n ~ N(0, I)`.
+/// A noise level: the state is `x = signal * x0 + noise * n` with `n ~ N(0, I)`.
 ///
-/// Variance-exploding states (Song et al. 2021, EDM) have `signal = 1`; variance-preserving ones (DDPM) have
-/// `signal^2 + noise^2 = 1`. Written as a pair, a schedule that ends in pure noise (`signal = 0`) stays finite.
+/// Variance-exploding states (Song et al. 2021, EDM) have `signal = 1`; variance-preserving states
+/// (DDPM) have `signal^2 + noise^2 = 1`. As a pair, a schedule that ends in pure noise (`signal = 0`)
+/// stays finite.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Level {
     /// The factor of the clean image, alpha in DPM-Solver's notation.
@@ -15,7 +16,7 @@ pub struct Level {
 }
 
 impl Level {
-    /// The clean image itself: where every plan ends.
+    /// The clean image, at which every plan ends.
     pub const CLEAN: Self = Self { signal: 1.0, noise: 0.0 };
 
     /// A variance-exploding level, `x = x0 + sigma * n` (Song et al. 2021, EDM).
@@ -35,41 +36,42 @@ impl Level {
         Self { signal, noise: sigma * signal }
     }
 
-    /// The variance that the forward process adds on the way here from a cleaner level, in this one's units: `beta` when they are
-    /// variance-preserving neighbours.
+    /// The variance that the forward process adds from the `cleaner` level to this one, in this level's
+    /// units. For adjacent variance-preserving levels it is `beta`.
     pub fn variance_from(self, cleaner: Self) -> f64 {
         let ratio = self.signal / cleaner.signal;
         (self.noise * self.noise - ratio * ratio * cleaner.noise * cleaner.noise).max(0.0)
     }
 
-    /// The noise-to-signal ratio, EDM's sigma; infinite for pure noise.
+    /// The noise-to-signal ratio, EDM's sigma. Infinite for pure noise.
     pub fn sigma(self) -> f64 {
         self.noise / self.signal
     }
 }
 
-/// How many values per pixel the rows of a plan may keep for later rows.
+/// How many values per pixel a plan may keep for later steps.
 pub const SLOTS: usize = 5;
 
-/// One row of a sampler's table: one evaluation of the network and one linear update.
+/// One step of a sampler: one evaluation of the network and one linear update.
 ///
 /// With `F` the network's output,
 ///
 /// ```text
 /// D_raw = c_skip * x + c_out * F(c_in * x, t)
-/// D     = D_raw, clipped or thresholded as the plan says
+/// D     = D_raw, clipped or thresholded according to the plan
 /// x'    = a * x + b * D + sum_j past[j] * H_j + d * z + e * D_raw          z ~ N(0, I)
 /// ```
 ///
-/// where `H_j` is what the last row before that keeps slot `j` put there ([`Keep`]): linear multistep methods draw on earlier
-/// predictions, and where such a method goes back to an earlier state, that state is a sum of `x` and what was kept. `d = 0` draws
-/// no noise. `e` is zero except where a sampler takes the direction of its step from the unclipped prediction (DDIM with
-/// `clip_sample`).
+/// `H_j` is the value that an earlier step kept in slot `j` ([`Keep`]). Linear multistep methods keep
+/// predictions. Methods that return to an earlier state compute it from `x` and the kept values. With
+/// `d = 0` the step adds no noise. `e` is nonzero only where the direction of a step comes from the
+/// unclipped prediction (DDIM with `clip_sample`).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Step {
-    /// The scalar by which the network is told the noise level.
+    /// The scalar noise level that the network is conditioned on.
     pub t: f64,
-    /// The level of `x` before the step. A network that takes a map of sigma is given `noise` times the task's map.
+    /// The level of `x` before the step. A network that takes a sigma map gets `noise` times the task's
+    /// map.
     pub level: Level,
     /// Factor of `x` at the network's input.
     pub c_in: f64,
@@ -81,17 +83,17 @@ pub struct Step {
     pub a: f64,
     /// Factor of `D` in the update.
     pub b: f64,
-    /// Factors of what earlier rows kept, by slot.
+    /// Factors of the values that earlier steps kept, by slot.
     pub past: [f64; SLOTS],
-    /// Factor of fresh noise in the update; multiplied by the task's map of sigma, pixel by pixel.
+    /// Factor of fresh noise in the update, which is also multiplied by the task's sigma map.
     pub d: f64,
     /// Factor of `D_raw` in the update.
     pub e: f64,
-    /// What is kept for later rows, after the update has read the slots.
+    /// What is kept for later steps, after the update has read the slots.
     pub keep: Option<Keep>,
 }
 
-/// What a row keeps, and where.
+/// A value that a step keeps, and its slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keep {
     /// The slot, below [`SLOTS`].
@@ -100,10 +102,10 @@ pub struct Keep {
     pub value: Kept,
 }
 
-/// A value that a row can keep for later rows: a sum of its `x` and its `D`.
+/// A value that a step can keep for later steps: a linear combination of its `x` and its `D`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kept {
-    /// `D`, the prediction of the clean image.
+    /// `D`, the predicted clean image.
     Prediction,
     /// The noise that `D` implies, `(x - signal * D) / noise`.
     Noise,
@@ -112,7 +114,7 @@ pub enum Kept {
 }
 
 impl Step {
-    /// The factors of `x` and of `D` in a value that this row could keep.
+    /// The factors of `x` and of `D` in a value that this step keeps.
     pub fn factors(&self, value: Kept) -> [f64; 2] {
         match value {
             Kept::Prediction => [0.0, 1.0],
@@ -121,51 +123,52 @@ impl Step {
         }
     }
 
-    /// Whether the update reads what an earlier row kept.
+    /// Whether the update reads a value that an earlier step kept.
     pub fn looks_back(&self) -> bool {
         self.past != [0.0; SLOTS]
     }
 }
 
-/// What is done to a prediction of the clean image before it is used.
+/// The limit on a predicted clean image before it is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Clip {
-    /// Nothing.
+    /// No limit.
     #[default]
     None,
     /// Clamped to `-range..=range`.
     Range(f64),
-    /// Dynamic thresholding (Saharia et al. 2022, section 2.3): per sample, the `ratio` quantile of `|D|`, held to
-    /// `1..=max`, bounds the values and then divides them.
+    /// Dynamic thresholding (Saharia et al. 2022, section 2.3), per sample. The bound is the `ratio`
+    /// quantile of `|D|`, clamped to `1..=max`. Values are clamped to the bound and divided by it.
     Threshold {
         /// The quantile, in `0..=1`.
         ratio: f64,
-        /// The largest bound.
+        /// The upper limit of the bound.
         max: f64,
     },
 }
 
-/// A whole sampling run: rows, and what is done to each prediction.
+/// A sampling run: its steps, and the limit on each prediction.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
-    /// The rows in order.
+    /// The steps in order.
     pub steps: Vec<Step>,
-    /// What is done to each prediction of the clean image.
+    /// The limit on each predicted clean image.
     pub clip: Clip,
 }
 
 impl Plan {
-    /// The rows from `first` on, for a state that is at their level already: of them the first knows no row before.
+    /// The plan from step `first` on, for a state that is already at that step's level.
     ///
-    /// What a row before would have kept is taken to be what the first of these rows keeps, as if predictions had not changed
-    /// until then. For every method that is exact where they do not change, that is one of lower order at the start.
+    /// Values that skipped steps would have kept are replaced by the value that the first remaining
+    /// step keeps, as if predictions had been constant before it. All methods here are exact for
+    /// constant predictions, so this starts at lower order.
     #[must_use]
     pub fn from_row(&self, first: usize) -> Self {
         let (before, rows) = self.steps.split_at(first.min(self.steps.len()));
         let mut steps = rows.to_vec();
         let mut lost: [Option<Kept>; SLOTS] = [None; SLOTS];
         before.iter().filter_map(|step| step.keep).for_each(|keep| lost[keep.slot] = Some(keep.value));
-        // The earliest value since then that is still there.
+        // The slot of the earliest value that is still kept.
         let mut earliest = None;
         for step in &mut steps {
             for (slot, value) in lost.iter().enumerate() {
@@ -188,7 +191,7 @@ impl Plan {
         Self { steps, clip: self.clip }
     }
 
-    /// How many slots a run of this plan needs.
+    /// The number of slots that a run of this plan needs.
     pub fn slots(&self) -> usize {
         let used = |step: &Step| {
             let read = step.past.iter().rposition(|factor| *factor != 0.0);
@@ -197,7 +200,7 @@ impl Plan {
         self.steps.iter().map(used).max().unwrap_or(0)
     }
 
-    /// The same without what is kept and not read.
+    /// The plan without values that are kept but never read.
     pub(crate) fn pruned(mut self) -> Self {
         let mut is_read = [false; SLOTS];
         for step in self.steps.iter_mut().rev() {
@@ -207,11 +210,12 @@ impl Plan {
         self
     }
 
-    /// The same with each step taken `times` times, and the noise between added again before each but the last (Lugmayr et al. 2022,
-    /// RePaint, algorithm 1, with jumps of one step). A way down and up again is one row: the noise of both is one noise.
+    /// A plan that takes each step `times` times and adds the noise between the levels again before
+    /// each repetition (Lugmayr et al. 2022, RePaint, algorithm 1, with jumps of one step). A step down
+    /// and the noise added back are one row: their noises are merged.
     ///
     /// # Errors
-    /// [`Error::Usage`] for plans whose rows look back.
+    /// [`Error::Usage`] for plans whose steps read kept values.
     pub fn resampled(&self, times: usize) -> Result<Self> {
         if times > 1 && self.steps.iter().any(Step::looks_back) {
             return Err(Error::usage(
@@ -233,7 +237,8 @@ impl Plan {
         Ok(Self { steps: rows.collect(), clip: self.clip })
     }
 
-    /// How many steps of recorded noise a run of this plan reads: one more than the last row that draws.
+    /// The number of steps of recorded noise that a run reads: one more than the last step that adds
+    /// noise.
     pub fn noise_rows(&self) -> usize {
         self.steps.iter().rposition(|step| step.d != 0.0).map_or(0, |last| last + 1)
     }
@@ -250,16 +255,17 @@ mod tests {
         plan(&Schedule::Discrete(Box::new(schedule)), sampler, 8, None).unwrap()
     }
 
-    /// With predictions that never change, signal and noise follow the levels from wherever a run begins.
+    /// With constant predictions, signal and noise follow the levels from any step at which a run
+    /// begins.
     #[test]
-    fn a_run_may_begin_at_any_row() {
+    fn a_run_can_begin_at_any_step() {
         let samplers = Sampler::ALL.into_iter().filter(|it| table(*it).steps.iter().any(Step::looks_back));
         for sampler in samplers {
             let whole = table(sampler);
             for first in 0..whole.steps.len() {
                 let rest = whole.from_row(first);
                 let (level, mut kept) = (rest.steps[0].level, [0.0; SLOTS]);
-                // Of an image of value 1, seen through noise of 0.
+                // An image of value 1 with noise 0.
                 let end = rest.steps.iter().fold(level.signal, |x, row| {
                     let past: f64 = row.past.iter().zip(&kept).map(|(factor, kept)| factor * kept).sum();
                     if let Some(keep) = row.keep {
@@ -268,14 +274,15 @@ mod tests {
                     }
                     row.a * x + row.b + past + row.e
                 });
-                // Some end at timestep 0, and where the strides are not whole, PNDM asks beside where it stands.
+                // Some plans end at timestep 0, and PNDM with fractional strides evaluates beside the
+                // current level.
                 assert!((end - 1.0).abs() < 1e-2, "{sampler} from {first}: {end}");
             }
         }
     }
 
     #[test]
-    fn only_what_is_read_is_kept() {
+    fn unread_values_are_not_kept() {
         for (sampler, slots) in [
             (Sampler::DDIM, 0),
             (Sampler::EULER, 0),

@@ -10,26 +10,26 @@ use crate::diffusion::plan::{Clip, Plan, SLOTS, Step};
 use crate::error::Result;
 use crate::network::Shape;
 
-/// What a network gives for some windows, known without asking it.
+/// The network's output for windows that need not be evaluated.
 pub trait CachedTiles {
-    /// As [`Canvas::recall`].
+    /// See [`Canvas::recall`].
     fn recall(&self, window: Window, out: &mut Vec<f32>) -> bool;
 }
 
-/// `x`, `[batch, channels, height, width]`, with what its updates draw on.
+/// The state `x`, `[batch, channels, height, width]`, with the buffers that its updates read.
 pub struct State<'a> {
     x: Array4<f32>,
-    /// What rows keep for later ones, slot by slot, each of the shape of `x`.
+    /// The values that steps keep for later steps, slot by slot, each of the shape of `x`.
     kept: Vec<f32>,
-    /// The same of one row of pixels, before it is written to its slot.
+    /// One row of pixels of a kept value, before it is written to its slot.
     keeping: Vec<f32>,
     noise: &'a dyn NoiseSource,
     sigma: &'a SigmaMap,
     known: Option<&'a dyn CachedTiles>,
-    /// What changes predictions, and the prediction of the whole image for it.
+    /// The guidance, and the prediction of the whole image that it changes.
     guides: Vec<&'a mut dyn Guidance>,
     predicted: Option<Array4<f32>>,
-    /// Rows of the plan.
+    /// The number of steps of the plan.
     count: usize,
     /// One row of fresh noise.
     fresh: Vec<f32>,
@@ -38,17 +38,17 @@ pub struct State<'a> {
 }
 
 impl<'a> State<'a> {
-    /// A state at the level at which `plan` starts. `sigma` is the map that the plan is run with; noise is drawn in its
-    /// units.
+    /// A state at the level at which `plan` starts. `sigma` is the map that the plan is run with; it
+    /// scales the noise.
     ///
     /// # Errors
-    /// When `noise` does not reach for this plan and shape.
+    /// When `noise` does not cover this plan and shape.
     pub fn new(x: Array4<f32>, plan: &Plan, noise: &'a dyn NoiseSource, sigma: &'a SigmaMap) -> Result<Self> {
         let noise_rows = plan.noise_rows();
         if noise_rows > 0 {
             noise.covers(noise_rows, x.dim().into())?;
         }
-        // Standard layout, which is all that the slices below ask for.
+        // The slices below need the standard layout.
         let x = if x.is_standard_layout() { x } else { x.as_standard_layout().into_owned() };
         let slots = plan.slots();
         let kept = vec![0.0; slots * x.len()];
@@ -60,19 +60,19 @@ impl<'a> State<'a> {
         Ok(Self { x, kept, keeping, noise, sigma, known: None, guides, predicted, count, fresh, magnitudes })
     }
 
-    /// The same, with windows that need not be computed.
+    /// This state with cached output for some windows.
     pub fn with_cached(self, known: Option<&'a dyn CachedTiles>) -> Self {
         Self { known, ..self }
     }
 
-    /// The same, led by `guides`, one after the other.
+    /// This state with `guides`, applied in order.
     pub fn guided(mut self, guides: Vec<&'a mut dyn Guidance>) -> Self {
         self.predicted = (!guides.is_empty()).then(|| Array4::zeros(self.x.dim()));
         self.guides = guides;
         self
     }
 
-    /// The tensor, as the last step left it.
+    /// The tensor after the last step.
     pub fn into_inner(self) -> Array4<f32> {
         self.x
     }
@@ -105,7 +105,7 @@ impl Canvas for State<'_> {
             if rows.end < height {
                 return Ok(());
             }
-            // The whole image is there.
+            // All rows have been predicted.
             self.guide(update)?;
             rows = 0..height;
         }
@@ -118,7 +118,7 @@ impl Canvas for State<'_> {
                 Clip::None => None,
                 Clip::Range(range) => Some(Clamp::range(range)),
                 Clip::Threshold { ratio, max } => {
-                    // The executor gives whole images here.
+                    // The executor passes whole images here.
                     self.magnitudes.clear();
                     for plane in sample * channels..(sample + 1) * channels {
                         for y in rows.clone() {
@@ -173,7 +173,7 @@ impl Canvas for State<'_> {
 }
 
 impl State<'_> {
-    /// Keeps the prediction of the rows of `update`.
+    /// Stores the prediction for the rows of `update`.
     fn predict(&mut self, update: &Update<'_>, linear: &Linear) {
         let [batch, channels, height, width] = self.shape();
         let x = self.x.as_slice().unwrap_or_default();
@@ -203,17 +203,17 @@ fn add_noise(row: &mut [f32], fresh: &[f32], d: f32, sigma: &SigmaMap, channel: 
     }
 }
 
-/// A step's factors as the loop uses them: folded in f64, then rounded once.
+/// The factors of a step as the loop uses them: combined in f64, then rounded to f32 once.
 struct Linear {
-    /// Of `x` and of the network's output, when `D` itself is not needed.
+    /// Factors of `x` and of the network's output, when `D` itself is not needed.
     direct: (f32, f32),
-    /// Of `x` and of the network's output in `D_raw`.
+    /// Factors of `x` and of the network's output in `D_raw`.
     raw: (f32, f32),
     a: f32,
     b: f32,
     e: f32,
     past: [f32; SLOTS],
-    /// The slot that is written, and the factors of `x` and of `D` in what is kept there.
+    /// The slot that is written, and the factors of `x` and of `D` in the kept value.
     keep: Option<(usize, [f32; 2])>,
 }
 
@@ -235,7 +235,7 @@ impl Linear {
         self.raw.0 * x + self.raw.1 * output
     }
 
-    /// `x' = a x + (b + e) D_raw`, where nothing else asks for `D`.
+    /// `x' = a x + (b + e) D_raw`, for steps that need `D` for nothing else.
     fn advance(&self, row: &mut [f32], output: &[f32]) {
         let (of_x, of_output) = self.direct;
         if of_x == 0.0 && of_output == 1.0 {
@@ -245,13 +245,13 @@ impl Linear {
         }
     }
 
-    /// As [`advance_by_prediction`](Self::advance_by_prediction), from the prediction itself.
+    /// [`advance_by_prediction`](Self::advance_by_prediction), with the prediction as input.
     fn advance_to(&self, row: &mut [f32], raw: &[f32], keeping: &mut [f32], hold: Option<Clamp>) {
         self.advance_each(row, raw, keeping, hold, |_, raw| raw);
     }
 
-    /// The row of the table but for its noise and for what earlier rows kept, with `D` held by `hold`. `keeping` becomes what
-    /// this row keeps, if it does.
+    /// The step's update without noise and kept values, with `D` limited by `hold`. The kept value of
+    /// this step, if any, is written to `keeping`.
     fn advance_by_prediction(&self, row: &mut [f32], output: &[f32], keeping: &mut [f32], hold: Option<Clamp>) {
         self.advance_each(row, output, keeping, hold, |x, f| self.prediction(x, f));
     }

@@ -1,17 +1,17 @@
-//! Which cores of a processor are the fast ones, where they are not all alike.
+//! Which cores of a processor are fast, on processors with different cores.
 
 use std::fs;
 use std::path::Path;
 
-/// The numbers of the fast cores that this process may use, one for each that shares its execution units with another; none
-/// where all are alike, or the kernel does not tell.
+/// The fast cores that this process may use, one per physical core. None if all cores are alike or the
+/// kernel does not report the difference.
 pub fn fast_cores() -> Option<Vec<usize>> {
     let allowed = rustix::thread::sched_getaffinity(None).ok()?;
     fast_cores_below(Path::new("/sys"), &|core| core < rustix::thread::CpuSet::MAX_CPU && allowed.is_set(core))
 }
 
-/// A core of less than this part of the fastest's capacity is slow: a Cortex-A55 beside an A76 has a half, a Cortex-A78 beside
-/// an X1 nine tenths.
+/// Cores below this fraction of the fastest core's capacity are slow. A Cortex-A55 has half the
+/// capacity of an A76, a Cortex-A78 nine tenths of that of an X1.
 const FAST_PART: f64 = 0.75;
 
 fn fast_cores_below(sys: &Path, allowed: &dyn Fn(usize) -> bool) -> Option<Vec<usize>> {
@@ -23,7 +23,7 @@ fn fast_cores_below(sys: &Path, allowed: &dyn Fn(usize) -> bool) -> Option<Vec<u
         .collect();
     present.sort_unstable();
     let of = |core: usize, name: &str| fs::read_to_string(cores.join(format!("cpu{core}/{name}"))).ok();
-    // ARM tells capacities; Intel, which cores are which.
+    // ARM kernels report capacities; Intel's report the type of each core.
     let capacity = |core: usize| of(core, "cpu_capacity").and_then(|text| text.trim().parse::<f64>().ok());
     let capacities: Option<Vec<f64>> = present.iter().map(|&core| capacity(core)).collect();
     let is_fast: Box<dyn Fn(usize) -> bool> = match (&capacities, fs::read_to_string(sys.join("devices/cpu_core/cpus")))
@@ -42,7 +42,7 @@ fn fast_cores_below(sys: &Path, allowed: &dyn Fn(usize) -> bool) -> Option<Vec<u
     if fast.is_empty() || fast.len() == present.len() {
         return None;
     }
-    // Of siblings the first: two threads on one core's units are no faster than one.
+    // Only the first sibling: two threads on one physical core are no faster than one.
     let is_first = |&core: &usize| {
         let siblings = of(core, "topology/thread_siblings_list").map(|list| listed(&list));
         siblings.is_none_or(|siblings| siblings.iter().filter(|sibling| fast.contains(sibling)).min() == Some(&core))
@@ -50,7 +50,7 @@ fn fast_cores_below(sys: &Path, allowed: &dyn Fn(usize) -> bool) -> Option<Vec<u
     Some(fast.iter().copied().filter(is_first).collect())
 }
 
-/// The numbers in a list as the kernel writes it: `0-3,8`.
+/// Parses a list in the kernel's format: `0-3,8`.
 fn listed(list: &str) -> Vec<usize> {
     let range = |part: &str| {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
@@ -72,15 +72,15 @@ mod tests {
     }
 
     #[test]
-    fn lists_as_the_kernel_writes_them() {
+    fn parses_kernel_lists() {
         assert_eq!(listed("0-3,8\n"), [0, 1, 2, 3, 8]);
         assert_eq!(listed("\n"), [0; 0]);
     }
 
     #[test]
-    fn big_cores_beside_little_ones() {
+    fn finds_the_big_cores_of_arm() {
         let sys = tempfile::tempdir().unwrap();
-        // As on an RK3588: four Cortex-A55, four A76.
+        // An RK3588: four Cortex-A55, four A76.
         for (core, capacity) in [530, 530, 530, 530, 1024, 1024, 1024, 1024].into_iter().enumerate() {
             write(sys.path(), &format!("devices/system/cpu/cpu{core}/cpu_capacity"), &format!("{capacity}\n"));
         }
@@ -90,9 +90,9 @@ mod tests {
     }
 
     #[test]
-    fn performance_cores_beside_efficient_ones() {
+    fn finds_the_performance_cores_of_intel() {
         let sys = tempfile::tempdir().unwrap();
-        // Two cores of two threads each, and four that have one.
+        // Two cores of two threads each, and four of one thread.
         for core in 0..8 {
             let siblings = if core < 4 { format!("{}-{}", core / 2 * 2, core / 2 * 2 + 1) } else { core.to_string() };
             write(sys.path(), &format!("devices/system/cpu/cpu{core}/topology/thread_siblings_list"), &siblings);
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn cores_that_are_all_alike() {
+    fn reports_no_fast_cores_if_all_are_alike() {
         let sys = tempfile::tempdir().unwrap();
         for core in 0..4 {
             write(sys.path(), &format!("devices/system/cpu/cpu{core}/cpu_capacity"), "1024\n");

@@ -1,15 +1,15 @@
-//! Whether the machine is held back: too hot, or with too little power, where the kernel tells.
+//! Whether the machine is throttled by heat or undervoltage, where the kernel reports it.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What holds a machine back.
+/// The reason for throttling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Trouble {
-    /// The processor is slowed down since it is too hot.
+    /// The processor is throttled because it is too hot.
     TooHot,
-    /// The supply gives too little voltage, which slows a Raspberry Pi down.
+    /// The supply voltage is too low, which throttles a Raspberry Pi.
     LowPower,
 }
 
@@ -26,11 +26,11 @@ impl std::fmt::Display for Trouble {
     }
 }
 
-/// Looks after the machine while something runs.
+/// Monitors the machine during a run.
 #[derive(Debug)]
 pub struct Health {
     sys: PathBuf,
-    /// How often the processor had been slowed down at the start.
+    /// How often the processor had been throttled at the start.
     slowed: u64,
     told: BTreeSet<Trouble>,
 }
@@ -46,12 +46,13 @@ impl Health {
         Self { sys: sys.into(), slowed: slowed(sys), told: BTreeSet::new() }
     }
 
-    /// What holds the machine back and was not told yet.
+    /// The reasons for throttling that were not reported yet.
     pub fn news(&mut self) -> Vec<Trouble> {
         let mut now = BTreeSet::new();
         if let Some(bits) = throttled(&self.sys) {
             now.extend((bits & 0b0001 != 0).then_some(Trouble::LowPower));
-            // Slowed down, or at the softer limit of a Pi 3B+. That the frequency is capped, bit 1, is a consequence of either.
+            // Throttled, or at the soft limit of a Pi 3B+. Bit 1, a capped frequency, follows from
+            // either.
             now.extend((bits & 0b1100 != 0).then_some(Trouble::TooHot));
         }
         now.extend(undervoltage(&self.sys).then_some(Trouble::LowPower));
@@ -62,8 +63,8 @@ impl Health {
     }
 }
 
-/// What a Raspberry Pi's firmware says: bit 0 too little voltage, 1 frequency capped, 2 slowed down, 3 soft temperature limit, each
-/// at this moment.
+/// The flags of a Raspberry Pi's firmware for this moment: bit 0 undervoltage, 1 frequency capped, 2
+/// throttled, 3 soft temperature limit.
 fn throttled(sys: &Path) -> Option<u32> {
     let text = fs::read_to_string(sys.join("devices/platform/soc/soc:firmware/get_throttled")).ok()?;
     u32::from_str_radix(text.trim().trim_start_matches("0x"), 16).ok()
@@ -75,7 +76,7 @@ fn undervoltage(sys: &Path) -> bool {
         .any(|sensor| line(&sensor.join("name")) == "rpi_volt" && line(&sensor.join("in0_lcrit_alarm")) == "1")
 }
 
-/// How often Intel's processors say that they were slowed down.
+/// How often Intel processors were throttled.
 fn slowed(sys: &Path) -> u64 {
     let counters = ["core_throttle_count", "package_throttle_count"];
     let counts = folders(&sys.join("devices/system/cpu"), "cpu").flat_map(|core| {
@@ -84,7 +85,7 @@ fn slowed(sys: &Path) -> u64 {
     counts.fold(0, u64::saturating_add)
 }
 
-/// Whether a cooling device that slows the processor down is at work, as on a Jetson; fans are no such devices.
+/// Whether a cooling device throttles the processor, as on a Jetson. Fans do not count.
 fn is_cooled(sys: &Path) -> bool {
     folders(&sys.join("class/thermal"), "cooling_device").any(|device| {
         let kind = line(&device.join("type")).to_lowercase();
@@ -98,7 +99,7 @@ fn folders(place: &Path, prefix: &'static str) -> impl Iterator<Item = PathBuf> 
     entries.filter(move |entry| entry.file_name().to_string_lossy().starts_with(prefix)).map(|entry| entry.path())
 }
 
-/// A file's only line; nothing where there is none.
+/// The only line of a file; empty if there is no file.
 fn line(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_default().trim().to_owned()
 }
@@ -116,10 +117,10 @@ mod tests {
     }
 
     #[test]
-    fn a_raspberry_pi_with_a_weak_supply() {
+    fn detects_undervoltage_of_a_raspberry_pi() {
         let sys = tempfile::tempdir().unwrap();
         let firmware = "devices/platform/soc/soc:firmware/get_throttled";
-        // It has been hot and weak, and is not now.
+        // It was hot and undervolted earlier, and is not now.
         write(sys.path(), firmware, "50000\n");
         let mut health = Health::below(sys.path());
         assert_eq!(health.news(), []);
@@ -134,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pc_that_was_hot_before_and_gets_hot() {
+    fn detects_throttling_of_a_pc_since_the_start() {
         let sys = tempfile::tempdir().unwrap();
         let counter = "devices/system/cpu/cpu1/thermal_throttle/package_throttle_count";
         write(sys.path(), counter, "7\n");
@@ -145,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_jetson_that_throttles_and_one_whose_fan_runs() {
+    fn detects_throttling_of_a_jetson_but_not_its_fan() {
         let sys = tempfile::tempdir().unwrap();
         write(sys.path(), "class/thermal/cooling_device0/type", "pwm-fan\n");
         write(sys.path(), "class/thermal/cooling_device0/cur_state", "3\n");

@@ -1,4 +1,4 @@
-//! What this machine has: memory, processor and what NVIDIA's software there is, as the kernel and the file system tell it.
+//! This machine's memory, processor and NVIDIA software, read from the kernel and the file system.
 
 use std::fs;
 
@@ -11,7 +11,7 @@ pub use cores::fast_cores;
 pub use health::{Health, Trouble};
 pub use process::{exit_at_once, ignore_file_size_signal, listen_but_to_ignored_hangups};
 
-/// Bytes of memory that this process may use: the machine's, or its control group's limit where that is lower.
+/// The memory that this process may use, in bytes: the machine's, or its control group's lower limit.
 pub fn total_memory() -> u64 {
     let info = rustix::system::sysinfo();
     let machine = info.totalram.saturating_mul(u64::from(info.mem_unit));
@@ -19,12 +19,12 @@ pub fn total_memory() -> u64 {
     limit.map_or(machine, |limit: u64| limit.min(machine))
 }
 
-/// Bytes of memory that this process holds now; 0 where the kernel does not tell.
+/// The resident memory of this process in bytes; 0 if the kernel does not report it.
 pub fn resident_memory() -> u64 {
     status_field("VmRSS:")
 }
 
-/// The most bytes of memory that this process has held so far; 0 where the kernel does not tell.
+/// The peak resident memory of this process in bytes; 0 if the kernel does not report it.
 pub fn peak_resident_memory() -> u64 {
     status_field("VmHWM:")
 }
@@ -36,7 +36,7 @@ fn status_field(name: &str) -> u64 {
     kibibytes.unwrap_or(0) * 1024
 }
 
-/// The processor's name, as far as the kernel tells it.
+/// The processor's name, as far as the kernel reports it.
 pub fn processor() -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let named = info.lines().find_map(|line| line.strip_prefix("model name").or_else(|| line.strip_prefix("Model")));
@@ -44,12 +44,12 @@ pub fn processor() -> String {
     name.or_else(board).unwrap_or_else(|| std::env::consts::ARCH.to_owned())
 }
 
-/// The board's name, where the kernel was given one.
+/// The board's name, if the kernel reports one.
 pub fn board() -> Option<String> {
     fs::read_to_string("/proc/device-tree/model").ok().map(|name| name.trim_end_matches('\0').to_owned())
 }
 
-/// The processor features that decide how fast a network runs, of those that this processor has.
+/// The processor features that determine a network's speed, of those that this processor has.
 pub fn processor_features() -> Vec<&'static str> {
     #[cfg(target_arch = "x86_64")]
     let known = [
@@ -77,7 +77,7 @@ mod tests {
     use super::{peak_resident_memory, resident_memory, total_memory};
 
     #[test]
-    fn the_kernel_tells_of_memory() {
+    fn kernel_reports_memory() {
         let (total, resident, peak) = (total_memory(), resident_memory(), peak_resident_memory());
         assert!(0 < resident && resident <= peak && peak < total, "{resident} {peak} {total}");
     }

@@ -1,14 +1,14 @@
-//! What NVIDIA's software on this machine is, by the files that it leaves.
+//! The NVIDIA software of this machine, found by its files.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The GPUs that the driver tells of, by name. A Jetson's has none of its own: it is the board.
+/// The GPUs that the driver reports, by name. A Jetson has no separate GPU: its GPU is the board.
 pub fn gpus() -> Vec<String> {
     let entries = fs::read_dir("/proc/driver/nvidia/gpus").into_iter().flatten().filter_map(std::result::Result::ok);
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path().join("information")).collect();
-    // By bus address, as the driver counts them.
+    // By bus address, in the driver's order.
     paths.sort();
     let names = paths.iter().filter_map(|path| {
         let text = fs::read_to_string(path).ok()?;
@@ -32,7 +32,7 @@ fn version_in(line: &str) -> Option<&str> {
     line.split_whitespace().find(|word| word.contains('.') && word.chars().all(|c| c.is_ascii_digit() || c == '.'))
 }
 
-/// Of a Jetson, its Linux for Tegra and the JetPack that this belongs to.
+/// The Linux for Tegra release of a Jetson and the JetPack that contains it.
 pub fn jetpack() -> Option<String> {
     tegra_release(&fs::read_to_string("/etc/nv_tegra_release").ok()?)
 }
@@ -51,22 +51,22 @@ fn tegra_release(text: &str) -> Option<String> {
     Some(format!("Linux for Tegra {major}.{revision}{jetpack}"))
 }
 
-/// A library of NVIDIA's that lies on this machine.
+/// An NVIDIA library on this machine.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Library {
-    /// What it belongs to: CUDA, cuDNN, TensorRT, or the driver.
+    /// The software that it belongs to: CUDA, cuDNN, TensorRT, or the driver.
     pub part: &'static str,
-    /// Its version, as far as the file's name tells.
+    /// The version in the file's name.
     pub version: String,
-    /// Where it is.
+    /// The path of the file.
     pub path: PathBuf,
 }
 
-/// One library stands for each part.
+/// One library for each software.
 const PARTS: [(&str, &str); 4] =
     [("driver", "libcuda.so."), ("CUDA", "libcudart.so."), ("cuDNN", "libcudnn.so."), ("TensorRT", "libnvinfer.so.")];
 
-/// The libraries in the folders where they are installed, and in those that `LD_LIBRARY_PATH` names.
+/// The libraries in the standard folders and in those of `LD_LIBRARY_PATH`.
 pub fn libraries() -> Vec<Library> {
     let triple = format!("{}-linux-gnu", std::env::consts::ARCH);
     let mut folders: Vec<PathBuf> =
@@ -89,7 +89,8 @@ fn libraries_in(folders: &[PathBuf]) -> Vec<Library> {
     {
         let name = entry.file_name().to_string_lossy().into_owned();
         let Some((part, prefix)) = PARTS.into_iter().find(|(_, prefix)| name.starts_with(prefix)) else { continue };
-        // What loads is a link to a file whose name has the whole version; a link to nothing is no library.
+        // The loader opens a link to a file whose name has the full version. A dangling link is not a
+        // library.
         let Ok(path) = fs::canonicalize(entry.path()) else { continue };
         let whole = path.file_name().map_or(name.as_str().into(), |name| name.to_string_lossy());
         let version = whole.strip_prefix(prefix).or_else(|| name.strip_prefix(prefix)).unwrap_or_default().to_owned();
@@ -98,7 +99,7 @@ fn libraries_in(folders: &[PathBuf]) -> Vec<Library> {
     found.into_iter().collect()
 }
 
-/// NVIDIA's libraries that this process has loaded, by the names of their files, which have the versions.
+/// The NVIDIA libraries that this process has loaded, by file name, which contains the version.
 pub fn loaded() -> Vec<String> {
     let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
     let names = maps.lines().filter_map(|line| line.rsplit_once('/').map(|(_, name)| name));
@@ -113,7 +114,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     #[test]
-    fn versions_as_they_are_written() {
+    fn parses_versions() {
         let line = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.65.06  Sun Jul 27 07:30:50 UTC 2025";
         assert_eq!(version_in(line), Some("580.65.06"));
         assert_eq!(version_in("nothing"), None);
@@ -126,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn libraries_and_links_to_them() {
+    fn finds_libraries_and_links_to_them() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         fs::write(at("libcudnn.so.9.5.1"), "").unwrap();

@@ -1,4 +1,4 @@
-//! The one module that may be `unsafe`: what Rust cannot promise about the process that we run in.
+//! The only module that may use `unsafe`: calls that affect the whole process.
 
 #![allow(unsafe_code)]
 
@@ -9,7 +9,8 @@ use std::sync::{Mutex, OnceLock, PoisonError, mpsc};
 
 use rustix::process::{Signal, getpid, getppid, set_parent_process_death_signal};
 
-/// Tells every version of ONNX Runtime that collects telemetry not to. Has to run before the library is opened.
+/// Turns off telemetry in every version of ONNX Runtime that has it. Must be called before the library
+/// is opened.
 pub(crate) fn forbid_telemetry() {
     for name in ["ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED"] {
         // SAFETY: changing the environment races only with other threads that read it through libc. This runs once,
@@ -19,16 +20,17 @@ pub(crate) fn forbid_telemetry() {
     }
 }
 
-/// Makes a file that grows larger than `ulimit -f` allows an error of the write, in place of the end of the process. For a program's
-/// beginning; programs that are started later inherit it.
+/// Makes a write beyond `ulimit -f` fail with an error instead of killing the process. Call it at
+/// program start; child processes inherit it.
 pub fn ignore_file_size_signal() {
     // SAFETY: no handler is set, so that no code of ours ever runs in a signal; ignoring one touches no memory.
     let before = unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
-    // It fails for signals alone that there are not.
+    // It fails only for signals that do not exist.
     let _ = before;
 }
 
-/// Runs `listen`, which has signals handled; the end of a terminal stays ignored where it was, as `nohup` has it.
+/// Runs `listen`, which installs signal handlers. SIGHUP stays ignored if it was ignored before, as
+/// under `nohup`.
 pub fn listen_but_to_ignored_hangups(listen: impl FnOnce()) {
     // SAFETY: as in `ignore_file_size_signal`; what is put back is what was there.
     let before = unsafe {
@@ -40,13 +42,13 @@ pub fn listen_but_to_ignored_hangups(listen: impl FnOnce()) {
     if before == libc::SIG_IGN {
         // SAFETY: as above.
         let handler = unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) };
-        // It fails for signals alone that there are not.
+        // It fails only for signals that do not exist.
         let _ = handler;
     }
 }
 
-/// Lets go of the memory that holds `bytes`, whole pages of the program's own read-only file; what is read again later
-/// comes from the file.
+/// Releases the memory of `bytes`, whole pages of the program's own read-only file. Later reads load
+/// them from the file.
 pub(crate) fn release_static(bytes: &'static [u8]) {
     let page = rustix::param::page_size();
     let start = bytes.as_ptr().addr().next_multiple_of(page);
@@ -56,20 +58,20 @@ pub(crate) fn release_static(bytes: &'static [u8]) {
         // SAFETY: the pages lie inside a static that nothing can write to, and a private mapping of a file that is never
         // written gives the same bytes again.
         let released = unsafe { rustix::mm::madvise(pointer, end - start, rustix::mm::Advice::LinuxDontNeed) };
-        // Where the kernel will not, the memory stays held; nothing else depends on it.
+        // If the kernel refuses, the memory stays in use; nothing else depends on it.
         let _ = released;
     }
 }
 
-/// A command to start, and where its child is waited for.
+/// A command to start, and where to send its child.
 type Order = (Command, mpsc::SyncSender<io::Result<Child>>);
 
-/// Starts a child, in a process group of its own, which the kernel kills when this process ends, however it does; or not where it
-/// `outlives` us, as one that reads what we write does until it has come to the end.
+/// Starts a child in its own process group. The kernel kills the child when this process ends, unless
+/// it `outlives` this process, as an encoder does that reads our output to its end.
 ///
-/// The kernel's promise holds for the life of the thread that starts the child (`PR_SET_PDEATHSIG`), which is therefore one that stays
-/// until the end. When this process is killed, the signal comes once for every thread that the child falls to until the last has
-/// ended, so that none but SIGKILL means the same each time.
+/// The kernel sends the signal when the thread that started the child ends (`PR_SET_PDEATHSIG`), so a
+/// permanent thread starts it. When this process is killed, the child may get the signal several times,
+/// once for each thread that becomes its parent, so only SIGKILL is reliable.
 ///
 /// # Errors
 /// As [`Command::spawn`].
@@ -84,13 +86,13 @@ pub(crate) fn spawn(mut command: Command, outlives: bool) -> io::Result<Child> {
                 return Ok(());
             }
             set_parent_process_death_signal(Some(Signal::KILL))?;
-            // It may have ended before that.
+            // The parent may have ended before that.
             if getppid() == Some(parent) { Ok(()) } else { Err(io::Error::from(io::ErrorKind::NotConnected)) }
         });
     }
     let starter = STARTER.get_or_init(|| {
         let (orders, taken) = mpsc::channel::<Order>();
-        // Without it, every order comes back as an error.
+        // If the thread cannot start, every request returns an error.
         let _ = std::thread::Builder::new().name("starting".into()).spawn(move || {
             for (mut command, done) in taken {
                 let _ = done.send(command.spawn());
@@ -104,8 +106,8 @@ pub(crate) fn spawn(mut command: Command, outlives: bool) -> io::Result<Child> {
     child.recv().map_err(|_| gone())?
 }
 
-/// Ends the process now, with that exit code, whatever other threads do: nothing is dropped, and no library that is in use is
-/// taken apart under the threads that use it.
+/// Ends the process at once with that exit code, whatever other threads do. Nothing is dropped, and
+/// libraries are not unloaded under the threads that use them.
 pub fn exit_at_once(code: i32) -> ! {
     // SAFETY: POSIX has it so; it does not return, and may be called from any thread.
     unsafe { libc::_exit(code) }

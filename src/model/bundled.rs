@@ -1,16 +1,16 @@
-//! The models that the binary carries.
+//! The models embedded in the binary.
 
 use std::borrow::Cow;
 use std::io::Read;
 
 use zstd::stream::read::Decoder;
 
-/// A package inside the binary.
+/// A package embedded in the binary.
 #[derive(Debug)]
 pub(super) struct Bundle {
     name: &'static str,
     files: &'static [(&'static str, &'static [u8])],
-    /// What the f16 file has beside the f32 file, as `build.rs` packed it; empty where there is none.
+    /// The f16 file as a difference to the f32 file, packed by `build.rs`. Empty if there is none.
     half: &'static [u8],
 }
 
@@ -18,7 +18,7 @@ macro_rules! bundle {
     ($name:literal: $($file:literal),+) => {
         bundle!(@ $name, include_bytes!(concat!(env!("OUT_DIR"), "/", $name, "-f16.onnx.zst")) => "model.toml", $($file),+)
     };
-    // In f32 alone.
+    // Without an f16 file.
     (f32 $name:literal: $($file:literal),+) => { bundle!(@ $name, &[] => "model.toml", $($file),+) };
     (@ $name:literal, $half:expr => $($file:literal),+) => {
         Bundle {
@@ -32,7 +32,8 @@ macro_rules! bundle {
     };
 }
 
-/// One line a model: its folder in `models/`, and the files that its `model.toml` names beside the f32 and the f16 file.
+/// One line per model: its folder in `models/`, and the files that its `model.toml` names beside the
+/// f32 and the f16 file.
 #[rustfmt::skip]
 static BUNDLES: &[Bundle] = &[
     bundle!("denoise-fast": "denoise-fast-int8.onnx", "check-x.npy", "check-sigma.npy", "check-denoised.npy"),
@@ -47,7 +48,7 @@ static BUNDLES: &[Bundle] = &[
 ];
 
 impl Bundle {
-    /// A file's bytes; none where there is no such file.
+    /// The bytes of a file; none if there is no such file.
     pub(super) fn file(&self, name: &str) -> Option<Cow<'static, [u8]>> {
         let known = |name: &str| self.files.iter().find(|(known, _)| *known == name).map(|(_, bytes)| *bytes);
         if name != self.half_name() || self.half.is_empty() {
@@ -69,7 +70,7 @@ pub(super) fn find(name: &str) -> Option<&'static Bundle> {
     BUNDLES.iter().find(|bundle| bundle.name == name)
 }
 
-/// The names of the models that the binary carries.
+/// The names of the embedded models.
 pub fn names() -> Vec<&'static str> {
     BUNDLES.iter().map(|bundle| bundle.name).collect()
 }
@@ -82,7 +83,7 @@ mod tests {
     use crate::model::{Package, Precision};
 
     #[test]
-    fn a_bundle_carries_what_its_manifest_names_and_nothing_else() {
+    fn a_bundle_has_exactly_the_files_of_its_manifest() {
         for bundle in BUNDLES {
             let manifest = Package::find(bundle.name).unwrap().manifest;
             assert_eq!(manifest.name, bundle.name);
@@ -96,9 +97,9 @@ mod tests {
         }
     }
 
-    /// Its SHA-256 is the one that was recorded when it was made.
+    /// Compares SHA-256 with the one in the manifest.
     #[test]
-    fn packed_files_are_what_was_packed() {
+    fn packed_files_unpack_unchanged() {
         for bundle in BUNDLES.iter().filter(|bundle| !bundle.half.is_empty()) {
             let package = Package::find(bundle.name).unwrap();
             let file = package.file(Precision::F16).unwrap();

@@ -1,4 +1,4 @@
-//! A folder in the layout of diffusers and optimum, read unchanged: `unet/model.onnx` and
+//! A folder in the layout of diffusers and optimum, read without conversion: `unet/model.onnx` and
 //! `scheduler/scheduler_config.json`.
 
 use std::path::{Path, PathBuf};
@@ -11,19 +11,19 @@ use crate::network::{Interface, ModelSource, OnnxNetwork, Runtime, SessionOption
 
 pub(super) const NETWORK: &str = "unet/model.onnx";
 pub(super) const SCHEDULER: &str = "scheduler/scheduler_config.json";
-/// What that is needed for.
+/// Why the scheduler's file is needed.
 pub(super) const WHY: &str = "it says on what schedule the network was trained";
 
-/// A diffusers folder: a U-Net and the training schedule that it was made for.
+/// A diffusers folder: a U-Net and its training schedule.
 #[derive(Clone, Debug)]
 pub struct DiffusersFolder {
     path: PathBuf,
-    /// The training schedule, with what the file says of sampling.
+    /// The training schedule, with the sampling settings of the file.
     pub schedule: DiscreteSchedule,
 }
 
 impl DiffusersFolder {
-    /// Whether `path` looks like such a folder.
+    /// Whether `path` looks like a diffusers folder.
     pub fn is_at(path: &Path) -> bool {
         ["model_index.json", NETWORK, SCHEDULER].iter().any(|name| path.join(name).exists())
     }
@@ -31,7 +31,7 @@ impl DiffusersFolder {
     /// Reads the folder's scheduler and finds its network.
     ///
     /// # Errors
-    /// [`Error::Model`] when a part is missing, or the scheduler's file says something that cannot be honoured.
+    /// [`Error::Model`] when a part is missing, or the scheduler's file has an unsupported setting.
     pub fn open(path: &Path) -> Result<Self> {
         let name = path.display().to_string();
         for part in [NETWORK, SCHEDULER] {
@@ -47,7 +47,7 @@ impl DiffusersFolder {
     /// Loads the U-Net: inputs `sample` and `timestep`, output `out_sample`.
     ///
     /// # Errors
-    /// [`Error::Model`] when ONNX Runtime does not accept it, or it has other inputs or outputs.
+    /// [`Error::Model`] when ONNX Runtime rejects it, or it has other inputs or outputs.
     pub fn load(&self, runtime: &Arc<Runtime>, options: SessionOptions) -> Result<OnnxNetwork> {
         let interface = Interface {
             sample: Some("sample".into()),
@@ -66,22 +66,22 @@ impl DiffusersFolder {
         let name = file.display().to_string();
         let bytes = bytes_of(&self.path, NETWORK, LARGEST_GRAPH, "it is the network")?;
         find_weights(&bytes, file.parent().unwrap_or(&self.path), Links::Cache, &name)?;
-        // From its file, so that weights kept beside it are found.
+        // Loaded from the file, so that ONNX Runtime finds weights beside it.
         OnnxNetwork::load(runtime, &name, ModelSource::File(&file), interface, options)
     }
 }
 
-/// The bytes of a file of a folder in the layout of diffusers.
+/// The bytes of a file in a diffusers folder.
 ///
 /// # Errors
-/// [`Error::Model`] when it cannot be read; `why` says what it is needed for.
+/// [`Error::Model`] when it cannot be read; `why` says why it is needed.
 pub(super) fn bytes_of(folder: &Path, name: &str, most: u64, why: &str) -> Result<Vec<u8>> {
     find_inside(folder, name, Links::Cache).and_then(|file| read_regular(&file, most)).map_err(|cause| {
         Error::model_from(folder.display().to_string(), format!("its {name} cannot be read; {why}"), cause)
     })
 }
 
-/// The text of a configuration of a folder in the layout of diffusers, as [`bytes_of`].
+/// The text of a configuration file in a diffusers folder; see [`bytes_of`].
 pub(super) fn text_of(folder: &Path, name: &str, why: &str) -> Result<String> {
     String::from_utf8(bytes_of(folder, name, LARGEST_CONFIG, why)?).map_err(|cause| {
         let problem = format!("its {name} is no UTF-8 text");

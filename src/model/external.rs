@@ -1,8 +1,8 @@
-//! The files in which a graph keeps its weights beside itself, as it names them.
+//! The external files in which an ONNX graph stores its weights.
 
 use std::collections::BTreeSet;
 
-/// The messages of ONNX on the way to a tensor.
+/// The ONNX messages that lead to a tensor.
 #[derive(Clone, Copy)]
 enum Message {
     Model,
@@ -15,7 +15,7 @@ enum Message {
 }
 
 impl Message {
-    /// What a field of this message holds, by the numbers of `onnx.proto`.
+    /// The type of a field of this message, by the field numbers of `onnx.proto`.
     fn within(self, field: u64) -> Option<Self> {
         match (self, field) {
             (Self::Model, 7) | (Self::Attribute, 6 | 11) => Some(Self::Graph),
@@ -32,7 +32,8 @@ impl Message {
 /// `external_data` of a tensor: pairs of key and value.
 const EXTERNAL_DATA: u64 = 13;
 
-/// The paths that the tensors of an ONNX file name, relative to its folder; none of what is no such file.
+/// The paths that the tensors of an ONNX file name, relative to its folder. Empty if it is not an ONNX
+/// file.
 pub fn external_files(network: &[u8]) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     walk(network, Message::Model, 0, &mut found);
@@ -40,7 +41,7 @@ pub fn external_files(network: &[u8]) -> BTreeSet<String> {
 }
 
 fn walk(bytes: &[u8], message: Message, depth: usize, found: &mut BTreeSet<String>) {
-    /// Protobuf goes less deep.
+    /// The depth limit of protobuf is lower.
     const DEEPEST: usize = 200;
     if depth > DEEPEST {
         return;
@@ -50,7 +51,7 @@ fn walk(bytes: &[u8], message: Message, depth: usize, found: &mut BTreeSet<Strin
             walk(body, within, depth + 1, found);
         }
         if let (Message::Tensor, EXTERNAL_DATA) = (message, field) {
-            // Of several, protobuf takes the last.
+            // If there are several, protobuf uses the last.
             let text = |wanted: u64| Fields(body).filter(|(field, _)| *field == wanted).last().map(|(_, text)| text);
             if let (Some(b"location"), Some(location)) = (text(1), text(2)) {
                 found.insert(String::from_utf8_lossy(location).into_owned());
@@ -59,8 +60,8 @@ fn walk(bytes: &[u8], message: Message, depth: usize, found: &mut BTreeSet<Strin
     }
 }
 
-/// The fields of a protobuf message that have a length, and those in groups, up to the first that is none: at least all that protobuf
-/// sees, so that no name is hidden from us alone.
+/// The length-delimited fields of a protobuf message and of its groups, up to the first invalid field.
+/// They include all fields that protobuf reads, so no file name is missed.
 struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
@@ -89,7 +90,7 @@ impl<'a> Iterator for Fields<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            // The numbers of fields have 32 bits there, whatever more is written.
+            // Protobuf truncates field keys to 32 bits.
             let key = self.number()? & u64::from(u32::MAX);
             match key & 7 {
                 0 => drop(self.number()?),
@@ -99,7 +100,7 @@ impl<'a> Iterator for Fields<'a> {
                     return Some((key >> 3, self.take(length)?));
                 }
                 5 => drop(self.take(4)?),
-                // A group begins or ends.
+                // The start or end of a group.
                 3 | 4 => {}
                 _ => return None,
             }
@@ -117,16 +118,16 @@ mod tests {
 
     fn tensor(file: &str) -> Vec<u8> {
         let pair = |key: &str, value: &str| [field(1, key.as_bytes()), field(2, value.as_bytes())].concat();
-        // A dimension and a type come before.
+        // A dimension and an element type come first.
         [vec![8, 3, 16, 1], field(13, &pair("location", file)), field(13, &pair("offset", "64"))].concat()
     }
 
     #[test]
-    fn tensors_are_found_wherever_they_are() {
+    fn finds_tensors_in_all_messages() {
         let deep = field(7, &field(1, &field(5, &field(6, &field(5, &tensor("deep.bin"))))));
         let constant = field(7, &field(1, &field(5, &field(5, &tensor("parts/constant")))));
         let twice = field(7, &[field(5, &tensor("weights.pb")), field(5, &tensor("weights.pb"))].concat());
-        // Of two locations the last counts, and a group hides nothing.
+        // The last of two locations is used, and groups are searched.
         let entry = [field(1, b"location"), field(2, b"first"), field(2, b"last.bin")].concat();
         let last = field(7, &[vec![0x1B, 0x1C], field(5, &field(13, &entry))].concat());
         let model = [vec![8, 9], deep, constant, twice, last].concat();

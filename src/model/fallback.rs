@@ -1,4 +1,4 @@
-//! A package's network, with the same in f32 behind it.
+//! A package's network with its f32 network as a fallback.
 
 use std::sync::Arc;
 
@@ -6,8 +6,8 @@ use super::{Package, Precision};
 use crate::error::Result;
 use crate::network::{self, Inputs, Network, OnnxNetwork, Runtime, SessionOptions, Shape};
 
-/// A network that has another to ask where it gives invalid output: the package's f32 file, which is loaded when
-/// that first happens, or itself once more where it is that one.
+/// A network with a fallback for invalid output: the package's f32 file, loaded on first use. If the
+/// network is the f32 file itself, it is evaluated again.
 #[derive(Debug)]
 pub struct NetworkWithFallback<'a> {
     package: &'a Package,
@@ -19,7 +19,7 @@ pub struct NetworkWithFallback<'a> {
 }
 
 impl Package {
-    /// As [`load`](Self::load) does, with the f32 file behind it where the package has one.
+    /// Like [`load`](Self::load), with the package's f32 file as a fallback, if there is one.
     ///
     /// # Errors
     /// As for [`load`](Self::load).

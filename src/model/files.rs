@@ -1,5 +1,5 @@
-//! Reading the files of a model that a stranger made: names stay inside its folder, only regular files are opened, and no more is
-//! read than such a file can hold.
+//! Reading the files of an untrusted model. Names must stay inside its folder, only regular files are
+//! opened, and reads are limited in size.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -10,26 +10,28 @@ use rustix::fs::{Mode, OFlags};
 use super::external::external_files;
 use crate::error::{Error, Result};
 
-/// What a configuration, a manifest or a JSON file, has at most, in bytes.
+/// The size limit of a configuration, a manifest or a JSON file, in bytes.
 pub const LARGEST_CONFIG: u64 = 1 << 20;
-/// What a graph has at most without the weights beside it, in bytes: protobuf takes no more.
+/// The size limit of a graph without its external weights, in bytes; it is protobuf's own.
 pub const LARGEST_GRAPH: u64 = (1 << 31) - 1;
-/// What a recorded input or output has at most, in bytes.
+/// The size limit of a recorded input or output, in bytes.
 pub(super) const LARGEST_RECORD: u64 = 1 << 30;
 
-/// Where links of a model's folder may lead.
+/// Where links in a model's folder may lead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Links {
-    /// To what is inside the folder.
+    /// Only to files inside the folder.
     Inside,
-    /// Also from within a snapshot of Hugging Face's cache, `snapshots/REVISION`, to the `blobs` beside `snapshots`.
+    /// Also from a snapshot of the Hugging Face cache, `snapshots/REVISION`, to the `blobs` beside
+    /// `snapshots`.
     Cache,
 }
 
-/// The file `name` of `folder`, which is inside it and regular; with all links followed.
+/// The path of the regular file `name` inside `folder`, with all links resolved.
 ///
 /// # Errors
-/// When the name is absolute or has `..`, a link leads out of the folder, or there is no such regular file.
+/// When the name is absolute or contains `..`, a link leads out of the folder, or there is no such
+/// regular file.
 pub fn find_inside(folder: &Path, name: &str, links: Links) -> io::Result<PathBuf> {
     let refused = |problem: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
     let relative = Path::new(name);
@@ -51,7 +53,7 @@ pub fn find_inside(folder: &Path, name: &str, links: Links) -> io::Result<PathBu
     Ok(found)
 }
 
-/// Opens a regular file; what is none is neither waited for nor read.
+/// Opens a regular file. Never blocks on other kinds of files.
 fn open(path: &Path) -> io::Result<File> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
     let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
@@ -61,10 +63,10 @@ fn open(path: &Path) -> io::Result<File> {
     Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a folder, a device or a pipe; expected a regular file"))
 }
 
-/// The bytes of a regular file, of which there are at most `most`.
+/// The bytes of a regular file of at most `most` bytes.
 ///
 /// # Errors
-/// When it cannot be opened, is no regular file, or is larger.
+/// When it cannot be opened, is not a regular file, or is larger.
 pub fn read_regular(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     let file = open(path)?;
     let refused = |length: u64| {
@@ -77,15 +79,16 @@ pub fn read_regular(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     }
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(usize::try_from(length).unwrap_or(usize::MAX))?;
-    // A file may grow while it is read, and those of /proc have no length.
+    // A file may grow while it is read, and files in /proc have no length.
     file.take(most + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > most { Err(refused(most + 1)) } else { Ok(bytes) }
 }
 
-/// Where the files are in which the graph `network`, of a file in `folder`, keeps weights: by the names that it gives them.
+/// The paths of the external weights of the graph `network`, whose file is in `folder`, by the names in
+/// the graph.
 ///
 /// # Errors
-/// [`Error::Model`], which calls the network `model`, when one of them is not a regular file inside the folder.
+/// [`Error::Model`] for the network `model`, when one of them is not a regular file inside the folder.
 pub fn find_weights(network: &[u8], folder: &Path, links: Links, model: &str) -> Result<Vec<(String, PathBuf)>> {
     let find = |name: String| {
         let found = find_inside(folder, &name, links).map_err(|cause| {
@@ -105,7 +108,7 @@ mod tests {
     use super::{Links, find_inside, read_regular};
 
     #[test]
-    fn links_lead_to_what_is_inside_or_in_the_cache() {
+    fn links_may_lead_inside_the_folder_or_the_cache() {
         let cache = tempfile::tempdir().unwrap();
         let folder = cache.path().join("snapshots/0123");
         fs::create_dir_all(folder.join("unet")).unwrap();

@@ -1,4 +1,5 @@
-//! Packages of what others made: a folder in the layout of diffusers, or a bare `.onnx` and what is known of it.
+//! Conversion of other projects' models to packages: a diffusers folder, or a bare `.onnx` file with a
+//! description.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -14,7 +15,7 @@ use crate::diffusion::config::{self, shortened};
 use crate::error::{Error, Result};
 use crate::network::sha256;
 
-/// What is known of a network beside its file; by the names of the manifest.
+/// The description of a network, by the keys of the manifest.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PackageSpec {
     /// The name of the package.
@@ -27,45 +28,45 @@ pub struct PackageSpec {
     pub channels: usize,
     /// The values of black and white.
     pub range: [f32; 2],
-    /// How many times larger the result is.
+    /// The upscaling factor along each axis.
     pub scale: usize,
-    /// What sides are multiples of.
+    /// Width and height must be multiples of this.
     pub multiple_of: usize,
-    /// The only width and height that it takes.
+    /// The only supported width and height.
     pub size: Option<[usize; 2]>,
-    /// How far it looks, in pixels.
+    /// The receptive field in pixels.
     pub receptive_field: Option<usize>,
-    /// How many classes it knows.
+    /// The number of classes.
     pub classes: Option<usize>,
-    /// The class that stands for none of them.
+    /// The null class, which means no class.
     pub null_class: Option<usize>,
-    /// The noise that it was trained for.
+    /// The range of sigma that the network was trained on.
     pub sigma: Option<[f64; 2]>,
-    /// The training schedule of one that is told a timestep, by diffusers' keys.
+    /// The training schedule of a network that takes a timestep, by diffusers' keys.
     pub schedule: Option<Table>,
-    /// What makes images of what it draws, where that are latents.
+    /// The decoder, if the network generates latents.
     pub decoder: Option<DecoderSpec>,
-    /// Inputs by role: `sample`, `sigma`, `timestep`, `condition`, `class`.
+    /// The names of the inputs by role: `sample`, `sigma`, `timestep`, `condition`, `class`.
     pub inputs: BTreeMap<String, String>,
-    /// The output.
+    /// The name of the output.
     pub output: String,
-    /// The sampler where none is asked for; the task's own when left out.
+    /// The default sampler; the task's own if absent.
     pub sampler: Option<String>,
-    /// Steps where none are asked for.
+    /// The default number of steps.
     pub steps: usize,
-    /// Under which terms it may be used.
+    /// The licence.
     pub licence: String,
-    /// Its file within the package.
+    /// The file within the package.
     pub file: String,
     /// `f32`, `f16` or `int8`.
     pub precision: String,
 }
 
 impl PackageSpec {
-    /// The text of a `model.toml` that says so, of a network with these bytes.
+    /// The text of the `model.toml` for a network with these bytes.
     ///
     /// # Errors
-    /// [`Error::Model`] when the facts contradict each other.
+    /// [`Error::Model`] when the description contradicts itself.
     pub fn manifest(&self, network: &[u8]) -> Result<String> {
         let integer = |number: usize| Value::Integer(i64::try_from(number).unwrap_or(i64::MAX));
         let mut top = Table::new();
@@ -75,7 +76,7 @@ impl PackageSpec {
         say("task", self.task.clone().into());
         say("prediction", self.prediction.clone().into());
         say("channels", integer(self.channels));
-        // As people write them: 0.1 and not 0.10000000149.
+        // In short decimals: 0.1 and not 0.10000000149.
         say(
             "range",
             self.range.map(|value| Value::Float(value.to_string().parse().unwrap_or_default())).to_vec().into(),
@@ -122,22 +123,22 @@ impl PackageSpec {
     }
 }
 
-/// The `config.json` of a part, whose keys are read one by one; `null` is the same as absent.
+/// The `config.json` of a part, whose keys are read one by one. `null` counts as absent.
 struct Config {
     folder: String,
     file: String,
     keys: serde_json::Map<String, serde_json::Value>,
 }
 
-/// Sides of what a U-Net takes.
+/// The possible width and height of a U-Net's input.
 const SIDES: RangeInclusive<usize> = 1..=8192;
-/// Blocks of a network, each of which but the last halves its grid.
+/// The most blocks of a network. Each but the last halves the resolution.
 const MOST_BLOCKS: usize = 11;
-/// Channels within a network.
+/// The possible number of feature channels.
 const FEATURES: RangeInclusive<usize> = 1..=65_536;
 
 impl Config {
-    /// `why` says what it is needed for.
+    /// Reads a configuration. `why` says why it is needed.
     fn read(folder: &Path, file: &str, why: &str) -> Result<Self> {
         let text = text_of(folder, file, why)?;
         let folder = folder.display().to_string();
@@ -163,7 +164,7 @@ impl Config {
         Ok(Some(count))
     }
 
-    /// Height and width, of which one number stands for both.
+    /// Height and width; a single number means both.
     fn sides(&self, key: &str) -> Result<Option<[usize; 2]>> {
         let Some(value) = self.get(key) else { return Ok(None) };
         let sides = match value.as_array().map(Vec::as_slice) {
@@ -175,7 +176,7 @@ impl Config {
         sides.map(Some).ok_or_else(|| self.refusal(key, value, &expected))
     }
 
-    /// How many times smaller than its input the coarsest grid of the network is.
+    /// The downsampling factor of the network's coarsest resolution.
     fn halved(&self) -> Result<usize> {
         const KEY: &str = "block_out_channels";
         let Some(value) = self.get(KEY) else { return Ok(1) };
@@ -192,10 +193,10 @@ fn count_in(value: &serde_json::Value, range: &RangeInclusive<usize>) -> Option<
     value.as_u64().and_then(|count| usize::try_from(count).ok()).filter(|count| range.contains(count))
 }
 
-/// Where the decoder of a pipeline that works on latents is: as optimum exports it, or where diffusers keeps the weights.
+/// Where a latent pipeline has its decoder: as optimum exports it, or beside diffusers' weights.
 const DECODERS: [&str; 4] = ["vae_decoder/model.onnx", "vqvae/decoder.onnx", "vqvae/model.onnx", "vae/decoder.onnx"];
 
-/// The decoder of a pipeline, and the channels of its latents, where the pipeline works on such.
+/// The decoder of a latent pipeline and the number of latent channels; none for other pipelines.
 fn decoder_of(path: &Path) -> Result<Option<(DecoderSpec, usize)>> {
     let model = path.display().to_string();
     let Some(file) = DECODERS.into_iter().find(|file| path.join(file).is_file()) else {
@@ -212,7 +213,7 @@ fn decoder_of(path: &Path) -> Result<Option<(DecoderSpec, usize)>> {
         };
     };
     let (part, _) = file.split_once('/').unwrap_or((file, ""));
-    // What it leaves out is as diffusers has it.
+    // Absent keys have diffusers' defaults.
     let autoencoder = Config::read(path, &format!("{part}/config.json"), "a decoder is exported with it")?;
     let scaling_factor = match autoencoder.get("scaling_factor") {
         None => 0.18215,
@@ -237,12 +238,12 @@ fn decoder_of(path: &Path) -> Result<Option<(DecoderSpec, usize)>> {
     Ok(Some((decoding, latent_channels)))
 }
 
-/// What a folder in the layout of diffusers says of its U-Net: of `DDPMPipeline`, `DDIMPipeline` and the like, whose images are
-/// what the network sees; of `LDMPipeline`, which draws latents; and of `LDMSuperResolutionPipeline`, which draws them beside a small
-/// image.
+/// The description of the U-Net in a diffusers folder. Supported pipelines are `DDPMPipeline`,
+/// `DDIMPipeline` and similar ones that generate pixels, `LDMPipeline`, which generates latents, and
+/// `LDMSuperResolutionPipeline`, which generates latents conditioned on a low-resolution image.
 ///
 /// # Errors
-/// [`Error::Model`] when a part is missing or says something that cannot be honoured.
+/// [`Error::Model`] when a part is missing or has an unsupported setting.
 pub fn facts_of_diffusers(path: &Path) -> Result<PackageSpec> {
     let folder = DiffusersFolder::open(path)?;
     let name = path.file_name().map_or_else(|| "imported".into(), |name| name.to_string_lossy().into_owned());
@@ -264,12 +265,12 @@ pub fn facts_of_diffusers(path: &Path) -> Result<PackageSpec> {
              decoder, or beside a latent the colours of a small image. `eddy sample` runs the U-Net by itself"
         )));
     }
-    // Of latents it says how coarse they may be; images that are no latents are of its one size.
+    // Latents may be of any multiple of the coarsest resolution; pixel networks have one size.
     let coarsest = unet.halved()?;
     let multiple_of = decoder.as_ref().map_or(1, |_| coarsest);
     let scale = decoder.as_ref().map_or(1, |decoder| decoder.scale);
     if let Some(decoder) = decoder.as_mut().filter(|_| enlarges) {
-        // That pipeline leaves latents as they are.
+        // That pipeline does not scale latents.
         decoder.scaling_factor = 1.0;
     }
     let classes = unet.count("num_class_embeds", CLASSES)?;
@@ -277,7 +278,7 @@ pub fn facts_of_diffusers(path: &Path) -> Result<PackageSpec> {
         let kind = shortened(kind.as_str().unwrap_or("what is no text"));
         return Err(fail(format!("its classes are told as {kind}; expected num_class_embeds, classes by number")));
     }
-    // Height comes first there.
+    // The file has the height first.
     let size = unet.sides("sample_size")?.map(|[height, width]| [width, height]);
     let scheduler = text_of(path, SCHEDULER, WHY)?;
     let json: serde_json::Value = serde_json::from_str(&scheduler)
@@ -292,7 +293,7 @@ pub fn facts_of_diffusers(path: &Path) -> Result<PackageSpec> {
     let schedule = table_of(json);
     let prediction = config::prediction_name(folder.schedule.prediction)
         .ok_or_else(|| fail(format!("its {SCHEDULER} has a prediction_type that such a file does not know")))?;
-    // What a pipeline enlarges may have any size; latents are drawn in one.
+    // An upscaler may take any size; latents are generated at one size.
     let size = size.filter(|_| !enlarges).map(|size: [usize; 2]| size.map(|side| scale * side));
     let mut inputs =
         BTreeMap::from([("sample".to_owned(), "sample".to_owned()), ("timestep".to_owned(), "timestep".to_owned())]);
@@ -313,7 +314,7 @@ pub fn facts_of_diffusers(path: &Path) -> Result<PackageSpec> {
         size,
         receptive_field: None,
         classes,
-        // Which one it is, if any, is nowhere said.
+        // The files do not say which class it is, if any.
         null_class: None,
         sigma: None,
         schedule: Some(schedule),
@@ -328,10 +329,10 @@ pub fn facts_of_diffusers(path: &Path) -> Result<PackageSpec> {
     })
 }
 
-/// The sampler that a `scheduler_config.json` is of; none where it names no class.
+/// The sampler of a `scheduler_config.json`; none if the file names no class.
 ///
 /// # Errors
-/// [`Error::Model`] when Eddy has no sampler that does what that class does.
+/// [`Error::Model`] when Eddy has no equivalent of that class.
 fn sampler_of(model: &str, scheduler: &serde_json::Value) -> Result<Option<Sampler>> {
     let text = |key: &str| scheduler.get(key).and_then(serde_json::Value::as_str);
     let Some(class) = text("_class_name") else { return Ok(None) };
@@ -358,10 +359,10 @@ fn sampler_of(model: &str, scheduler: &serde_json::Value) -> Result<Option<Sampl
     sampler.map(Some).ok_or_else(refusal)
 }
 
-/// The keys of a `scheduler_config.json` as a manifest has them; those that say nothing are left out.
+/// The keys of a `scheduler_config.json` as in a manifest, without keys that have no effect.
 ///
 /// # Errors
-/// When the text is no JSON.
+/// When the text is not JSON.
 pub fn schedule_of_diffusers(text: &str) -> serde_json::Result<Table> {
     serde_json::from_str(text).map(table_of)
 }

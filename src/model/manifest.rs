@@ -1,4 +1,5 @@
-//! `model.toml`: what a package says of its network. It says everything, so that nothing has to be guessed.
+//! `model.toml`: the description of a package's network. It is complete, so that nothing has to be
+//! guessed.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -11,82 +12,84 @@ use crate::diffusion::{Prediction, Schedule, SigmaSchedule, config};
 use crate::error::{Error, Result};
 use crate::tile::Locality;
 
-/// A network trained down to no noise at all is sampled down to this part of its largest sigma, since a step to nothing
-/// needs a level to start from.
+/// The fraction of the largest sigma at which sampling ends if a network was trained down to sigma 0.
+/// The last step needs a level above zero to start from.
 const LOWEST_PART: f64 = 1e-3;
 
-/// How many channels there may be.
+/// The possible number of channels.
 pub(super) const CHANNELS: RangeInclusive<usize> = 1..=256;
-/// Of `scale` and `multiple_of`, each and both.
+/// The possible values of `scale`, of `multiple_of`, and of their product.
 const FACTORS: RangeInclusive<usize> = 1..=1024;
 const SIDES: RangeInclusive<usize> = 1..=65_535;
 const DISTANCES: RangeInclusive<usize> = 0..=65_535;
 const BYTES: RangeInclusive<usize> = 1..=1 << 30;
 const STEPS: RangeInclusive<usize> = 1..=1000;
-/// How many classes there may be.
+/// The possible number of classes.
 pub(super) const CLASSES: RangeInclusive<usize> = 1..=1_000_000;
-/// What latents may be divided by.
+/// The possible scaling factors of latents.
 pub(super) const SCALING_FACTORS: RangeInclusive<f32> = 1e-6..=1e6;
-/// No sigma, no value of an image and no tolerance is larger.
+/// The largest sigma, pixel value and tolerance.
 const LARGEST: f64 = 1e6;
 
 /// The manifest of a model package.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// The name by which a bundled model is asked for.
+    /// The model's name.
     pub name: String,
-    /// The package's own version.
+    /// The version of the package.
     pub version: String,
-    /// What the network is for.
+    /// The task of the network.
     pub task: Task,
-    /// What the network's output means.
+    /// The meaning of the network's output.
     pub prediction: Prediction,
-    /// Channels of a sample: an image's colours, or a latent's where there is a decoder.
+    /// Channels of a sample: the image's colours, or latent channels if there is a decoder.
     pub channels: usize,
-    /// How the channels hold an image.
+    /// How the channels represent an image.
     #[serde(default)]
     pub layout: Layout,
-    /// The network's values for black and white; the decoder's, where there is one.
+    /// The values of black and white of the network, or of the decoder if there is one.
     pub range: [f32; 2],
     /// Output pixels per input pixel, along each axis.
     #[serde(default = "one")]
     pub scale: usize,
-    /// Width and height of an input are multiples of this; of the small image where the model enlarges, of the latent where
-    /// there is a decoder.
+    /// Input width and height must be multiples of this. It refers to the low-resolution image of an
+    /// upscaler, and to the latent if there is a decoder.
     #[serde(default = "one")]
     pub multiple_of: usize,
-    /// No output depends on an input further away than this many pixels, of the small image where the model enlarges;
-    /// absent when the network is not local.
+    /// No output depends on an input further away than this many pixels (of the low-resolution image
+    /// for an upscaler). Absent when the network is not local.
     pub receptive_field: Option<usize>,
-    /// ONNX Runtime's working memory per input pixel, of the small image where the model enlarges, in bytes, as measured.
+    /// ONNX Runtime's working memory per input pixel (of the low-resolution image for an upscaler), in
+    /// bytes, measured.
     pub bytes_per_pixel: Option<usize>,
-    /// How many weights it has.
+    /// The number of weights.
     pub parameters: Option<u64>,
-    /// Under which terms it may be used.
+    /// The licence.
     pub licence: String,
-    /// What it is, in a line.
+    /// A description in one line.
     pub description: String,
-    /// How it was trained.
+    /// How the network was trained.
     #[serde(default)]
     pub training: String,
-    /// The only width and height that it takes, where it is made for one.
+    /// The only supported width and height, if there is only one size.
     pub size: Option<[usize; 2]>,
-    /// How many classes of images it knows, counted from 0.
+    /// The number of classes, counted from 0.
     pub classes: Option<usize>,
-    /// The class that stands for none of them, where it was trained with one.
+    /// The null class, which means no class, if the network was trained with one.
     pub null_class: Option<usize>,
-    /// The noise levels that it was trained for, in its own units.
+    /// The noise levels that the network was trained on, in its own units.
     pub sigma: Option<SigmaRange>,
-    /// The training schedule of a network that is told a timestep, by the keys of diffusers' `scheduler_config.json`.
+    /// The training schedule of a network that takes a timestep, by the keys of diffusers'
+    /// `scheduler_config.json`.
     pub schedule: Option<toml::Table>,
-    /// What makes images of latents, where the network works on those.
+    /// The decoder, if the network works on latents.
     pub decoder: Option<DecoderSpec>,
-    /// What the graph calls its inputs.
+    /// The names of the graph's inputs.
     pub inputs: InputNames,
-    /// What the graph calls its outputs.
+    /// The names of the graph's outputs.
     pub outputs: OutputNames,
-    /// What a command uses when nothing else is asked for.
+    /// The defaults of commands.
     #[serde(default)]
     pub defaults: Defaults,
     /// The files, by precision: `f32`, `f16`, `int8`.
@@ -99,21 +102,21 @@ fn one() -> usize {
     1
 }
 
-/// How the channels of a network's sample hold an image.
+/// How the channels of a network's sample represent an image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Layout {
-    /// One channel a colour, at the image's own size: grey, or red, green and blue.
+    /// One channel per colour at full resolution: grey, or red, green and blue.
     #[default]
     Full,
-    /// Six channels at half the width and height, as 4:2:0 video has its planes: luma of the four pixels of 2x2 (row by row),
-    /// blue-difference and red-difference chroma. Luma is 0 to 1, chroma is centred on 0.5. The map of sigma has two planes, for
-    /// luma and for chroma.
+    /// Six channels at half the width and height, like the planes of 4:2:0 video: luma of the four
+    /// pixels of each 2x2 block (row by row), then blue-difference and red-difference chroma. Luma is 0
+    /// to 1, and chroma is centred on 0.5. The sigma map has one plane for luma and one for chroma.
     Yuv420,
 }
 
 impl Layout {
-    /// Planes of the map of sigma.
+    /// Planes of the sigma map.
     pub fn sigma_planes(self) -> usize {
         match self {
             Self::Full => 1,
@@ -121,7 +124,7 @@ impl Layout {
         }
     }
 
-    /// Pixels of an image for one of the sample, along each axis.
+    /// Image pixels per sample pixel, along each axis.
     pub fn pixels(self) -> usize {
         match self {
             Self::Full => 1,
@@ -130,17 +133,17 @@ impl Layout {
     }
 }
 
-/// What a network is for.
+/// The task of a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Task {
     /// Removes noise of a known level.
     Denoise,
-    /// Enlarges.
+    /// Enlarges images.
     Upscale,
-    /// Draws images, or fills in what is missing.
+    /// Generates images, or fills masked areas.
     Generate,
-    /// Leads a network that draws: the gradient of the logarithm of a class's probability.
+    /// Guides a generating network by the gradient of a class's log-probability.
     Classifier,
 }
 
@@ -163,51 +166,55 @@ pub struct SigmaRange {
     pub min: f64,
     /// The largest.
     pub max: f64,
-    /// Whether some pixels may have the smallest and others any of these, as where something is missing of an image. One evaluation at
-    /// the largest then gives the mean of what may be there.
+    /// Whether sigma may differ between pixels: the smallest for known pixels, any of the range for the
+    /// others, as in inpainting. One evaluation at the largest sigma then gives the mean of the masked
+    /// area.
     #[serde(default)]
     pub mixed: bool,
 }
 
-/// What the graph calls its inputs.
+/// The names of the graph's inputs.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InputNames {
     /// The noisy sample, float `[B, C, H, W]`.
     pub sample: String,
-    /// The map of sigma, float `[B, 1, H, W]`.
+    /// The sigma map, float `[B, 1, H, W]`.
     pub sigma: Option<String>,
-    /// The scalar that tells the noise level.
+    /// The scalar noise level.
     pub timestep: Option<String>,
-    /// The small image, float `[B, C, H / scale, W / scale]`. Under the name of the sample it stands behind that one's channels in one
-    /// tensor, `[1, 2 C, H, W]`, enlarged bicubically where it is smaller (Saharia et al. 2021, SR3; Rombach et al. 2022).
+    /// The low-resolution image, float `[B, C, H / scale, W / scale]`. If it has the name of the
+    /// sample, both are one tensor `[1, 2 C, H, W]`: the sample's channels, then the image, enlarged
+    /// bicubically if it is smaller (Saharia et al. 2021, SR3; Rombach et al. 2022).
     pub condition: Option<String>,
     /// The class of each sample, int64 `[B]`.
     pub class: Option<String>,
 }
 
-/// A second network, which makes an image of a latent: the decoder half of an autoencoder (Rombach et al. 2022, section 3.1).
+/// The decoder of an autoencoder: a second network that turns a latent into an image (Rombach et al.
+/// 2022, section 3.1).
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct DecoderSpec {
-    /// Its ONNX file inside the package.
+    /// The ONNX file inside the package.
     pub path: String,
-    /// Its SHA-256, in lower-case hexadecimal.
+    /// The file's SHA-256, in lower-case hexadecimal.
     pub sha256: String,
     /// Colour channels of the image.
     pub channels: usize,
-    /// Pixels of the image for one of the latent, along each axis.
+    /// Image pixels per latent pixel, along each axis.
     pub scale: usize,
-    /// What latents are divided by before they are decoded (diffusers' name).
+    /// The divisor of latents before decoding (diffusers' name).
     #[serde(default = "unchanged")]
     pub scaling_factor: f32,
-    /// What the graph calls the latent, float `[B, C, H / scale, W / scale]`.
+    /// The name of the latent input, float `[B, C, H / scale, W / scale]`.
     pub input: String,
-    /// What the graph calls the image, float `[B, channels, H, W]`.
+    /// The name of the image output, float `[B, channels, H, W]`.
     pub output: String,
-    /// No pixel depends on a value of the latent further away than this many pixels of the image; absent when it is not local.
+    /// No pixel depends on a latent value further away than this many pixels of the image. Absent when
+    /// the decoder is not local.
     pub receptive_field: Option<usize>,
-    /// ONNX Runtime's working memory per pixel of the image, in bytes, as measured.
+    /// ONNX Runtime's working memory per pixel of the image, in bytes, measured.
     pub bytes_per_pixel: Option<usize>,
 }
 
@@ -215,27 +222,28 @@ fn unchanged() -> f32 {
     1.0
 }
 
-/// What the graph calls its outputs.
+/// The names of the graph's outputs.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OutputNames {
-    /// What the network predicts, float `[B, C, H, W]`; under this key or under the prediction's own name.
+    /// The network's prediction, float `[B, C, H, W]`, under this key or under the name of the
+    /// prediction.
     #[serde(alias = "denoised", alias = "epsilon", alias = "v_prediction", alias = "score", alias = "gradient")]
     pub prediction: String,
-    /// The logarithm of a class's probability, of a network that guides; not used.
+    /// The log-probability of a class, which classifiers may have; not used.
     #[serde(default)]
     pub log_probability: Option<String>,
 }
 
-/// What a command uses when nothing else is asked for.
+/// The defaults of commands.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Defaults {
-    /// Steps of a plan.
+    /// The number of steps.
     pub steps: usize,
-    /// The sampler that draws.
+    /// The sampler.
     pub sampler: Option<String>,
-    /// How strongly a class is asked for.
+    /// The guidance scale.
     pub guidance_scale: Option<f64>,
 }
 
@@ -249,11 +257,12 @@ impl Default for Defaults {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelFile {
-    /// Its path inside the package.
+    /// The path inside the package.
     pub path: String,
-    /// Its SHA-256, in lower-case hexadecimal.
+    /// The file's SHA-256, in lower-case hexadecimal.
     pub sha256: String,
-    /// The largest difference that passes `eddy check`, in the network's units; that of `[check]` when left out.
+    /// The largest difference that passes `eddy check`, in the network's units; by default that of
+    /// `[check]`.
     pub tolerance: Option<f32>,
 }
 
@@ -263,26 +272,28 @@ pub struct ModelFile {
 pub struct Check {
     /// The sample, `[B, C, H, W]`.
     pub sample: String,
-    /// The map of sigma, `[B, 1, H, W]`.
+    /// The sigma map, `[B, 1, H, W]`.
     pub sigma: Option<String>,
-    /// The scalar that tells the noise level.
+    /// The scalar noise level.
     pub timestep: Option<f64>,
     /// The class of all samples.
     pub class: Option<i64>,
-    /// The small image, `[B, C, H / scale, W / scale]`.
+    /// The low-resolution image, `[B, C, H / scale, W / scale]`.
     pub condition: Option<String>,
-    /// The output that was recorded.
+    /// The recorded output.
     #[serde(alias = "denoised", alias = "epsilon", alias = "v_prediction", alias = "score", alias = "gradient")]
     pub prediction: String,
-    /// The largest difference that passes, in the network's units, for files that do not say their own.
+    /// The largest difference that passes, in the network's units, for files without their own
+    /// tolerance.
     pub tolerance: f32,
 }
 
 impl Manifest {
-    /// Reads a manifest and checks what its fields say of each other; `model` is what errors call the package.
+    /// Parses a manifest and checks that its fields are consistent. `model` is the package's name in
+    /// errors.
     ///
     /// # Errors
-    /// [`Error::Model`] when the text is no manifest, or contradicts itself.
+    /// [`Error::Model`] when the text is not a manifest, or contradicts itself.
     pub fn parse(text: &str, model: &str) -> Result<Self> {
         let manifest: Self =
             toml::from_str(text).map_err(|cause| Error::model_from(model, "its model.toml is not readable", cause))?;
@@ -348,7 +359,7 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// The first number that is out of its range, and the range. What is allocated by these numbers is small enough then.
+    /// The first number that is out of range, and the range. The ranges limit what is allocated later.
     fn out_of_range(&self) -> Option<String> {
         let mut counts = vec![
             ("channels", self.channels, CHANNELS),
@@ -403,7 +414,7 @@ impl Manifest {
     /// The schedule on which the network is sampled.
     ///
     /// # Errors
-    /// [`Error::Model`] when it does not say, or says what cannot be honoured.
+    /// [`Error::Model`] when the manifest has no schedule, or an unsupported one.
     pub fn schedule_of(&self) -> Result<Schedule> {
         if let Some(table) = &self.schedule {
             let mut table = table.clone();
@@ -434,12 +445,12 @@ impl Manifest {
         }
     }
 
-    /// Pixels of an image for one of the sample, along each axis.
+    /// Image pixels per sample pixel, along each axis.
     pub fn decoded_scale(&self) -> usize {
         self.decoder.as_ref().map_or(1, |decoder| decoder.scale)
     }
 
-    /// How many times larger than the small image the sample is.
+    /// How many times larger the sample is than the low-resolution image.
     pub fn sample_scale(&self) -> usize {
         match self.task {
             Task::Upscale => self.scale / self.decoded_scale(),
@@ -447,23 +458,24 @@ impl Manifest {
         }
     }
 
-    /// Whether it enlarges as diffusion models usually do, by drawing from noise on its schedule beside the small image; Eddy's own
-    /// begin at the small image, which a map of sigma tells them.
+    /// Whether the model is a generative upscaler: it starts from noise on its schedule and is
+    /// conditioned on the low-resolution image. Eddy's own upscalers start at the low-resolution image
+    /// and take a sigma map.
     pub fn is_generative_upscaler(&self) -> bool {
         self.task == Task::Upscale && (self.inputs.sigma.is_none() || self.is_concatenated() || self.decoder.is_some())
     }
 
-    /// Whether the network was trained with pixels that are known beside pixels that are missing.
+    /// Whether the network was trained with known and masked pixels in one image.
     pub fn takes_mixed_noise(&self) -> bool {
         self.inputs.sigma.is_some() && self.sigma.is_some_and(|sigma| sigma.mixed)
     }
 
-    /// Whether the small image stands behind the sample's channels in one tensor.
+    /// Whether the low-resolution image is concatenated to the sample's channels.
     pub fn is_concatenated(&self) -> bool {
         self.inputs.condition.as_ref() == Some(&self.inputs.sample)
     }
 
-    /// What the network's geometry asks of a tile.
+    /// The constraints that the network puts on tiles.
     pub fn locality(&self) -> Locality {
         Locality { multiple_of: self.multiple_of, receptive_field: self.receptive_field }
     }
@@ -500,7 +512,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn reports_inconsistent_fields() {
         for (from, to, said) in [
             ("channels = 3", "channels = 2", "channels = 2"),
             ("[0.0, 1.0]", "[1.0, 0.0]", "range"),

@@ -1,4 +1,4 @@
-//! Model packages: a manifest that says what a network is, and the files it names.
+//! Model packages: a manifest that describes a network, and the files that it names.
 
 mod bundled;
 mod diffusers;

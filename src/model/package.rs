@@ -1,4 +1,4 @@
-//! A model package: a manifest and the files that it names, inside the binary or in a folder.
+//! A model package: a manifest and its files, embedded in the binary or in a folder.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -17,7 +17,7 @@ use crate::network::{Interface, ModelSource, OnnxNetwork, Runtime, SessionOption
 /// A model package.
 #[derive(Clone, Debug)]
 pub struct Package {
-    /// What the package says of itself.
+    /// The manifest of the package.
     pub manifest: Manifest,
     files: Files,
 }
@@ -26,11 +26,12 @@ pub struct Package {
 enum Files {
     Bundled(&'static Bundle),
     Folder(PathBuf),
-    /// One without a manifest: what its files are was found a moment ago.
+    /// A folder without a manifest, whose files are used as found.
     AsIs(PathBuf),
 }
 
-/// Where ONNX Runtime reads a network: in its file, so that weights kept beside it are found, or in this binary.
+/// Where ONNX Runtime reads a network: from its file, so that it finds weights beside it, or from this
+/// binary.
 enum Origin {
     File(PathBuf),
     Bytes(Cow<'static, [u8]>),
@@ -49,7 +50,7 @@ impl Package {
     /// The bundled model of that name, or the package in that folder.
     ///
     /// # Errors
-    /// [`Error::Model`] when there is none, or its manifest is not usable.
+    /// [`Error::Model`] when there is none, or its manifest is invalid.
     pub fn find(model: &str) -> Result<Self> {
         if let Some(bundle) = bundled::find(model) {
             return Self::from_files(Files::Bundled(bundle), model);
@@ -73,7 +74,7 @@ impl Package {
         Err(Error::model(model, problem))
     }
 
-    /// A folder in the layout of diffusers, as it is.
+    /// A diffusers folder, without conversion.
     fn of_diffusers(path: &Path) -> Result<Self> {
         let facts = facts_of_diffusers(path)?;
         let files = Files::AsIs(path.to_owned());
@@ -91,7 +92,7 @@ impl Package {
     /// The bytes of a file of the package.
     ///
     /// # Errors
-    /// [`Error::Model`] when it is not there or cannot be read.
+    /// [`Error::Model`] when it is missing or cannot be read.
     pub fn read(&self, name: &str) -> Result<Cow<'static, [u8]>> {
         self.files.read(name, &self.manifest.name, LARGEST_GRAPH)
     }
@@ -101,7 +102,7 @@ impl Package {
         self.files.read(name, &self.manifest.name, LARGEST_RECORD)
     }
 
-    /// Where the package is: a folder, or nothing for one inside the binary.
+    /// The package's folder; none for an embedded package.
     pub fn folder(&self) -> Option<&Path> {
         match &self.files {
             Files::Bundled(_) => None,
@@ -109,10 +110,10 @@ impl Package {
         }
     }
 
-    /// What the manifest says of the file in `precision`.
+    /// The manifest's entry for the file in `precision`.
     ///
     /// # Errors
-    /// [`Error::Model`] when the package has none; it names those that it has.
+    /// [`Error::Model`] when the package has none; it names the available precisions.
     pub fn file(&self, precision: Precision) -> Result<&ModelFile> {
         let manifest = &self.manifest;
         manifest.files.get(&precision).ok_or_else(|| {
@@ -123,10 +124,10 @@ impl Package {
         })
     }
 
-    /// The precisions to look at: the one that was asked for, or all that the package has.
+    /// The precisions to process: the requested one, or all that the package has.
     ///
     /// # Errors
-    /// [`Error::Model`] when the package has not the one that was asked for.
+    /// [`Error::Model`] when the package does not have the requested one.
     pub fn precisions(&self, asked: Option<Precision>) -> Result<Vec<Precision>> {
         match asked {
             Some(precision) => self.file(precision).map(|_| vec![precision]),
@@ -134,18 +135,19 @@ impl Package {
         }
     }
 
-    /// Loads the network in `precision`, after its file's SHA-256 was checked.
+    /// Loads the network in `precision`, after checking the SHA-256 of its file.
     ///
     /// # Errors
-    /// [`Error::Model`] when the package has no such file, it is not what was shipped, or ONNX Runtime or the
-    /// manifest's names do not fit it.
+    /// [`Error::Model`] when the package has no such file, its SHA-256 differs, or it does not fit ONNX
+    /// Runtime or the names in the manifest.
     pub fn load(&self, runtime: &Arc<Runtime>, precision: Precision, options: SessionOptions) -> Result<OnnxNetwork> {
         let file = self.file(precision)?;
         let origin = self.origin(&file.path, &file.sha256)?;
         OnnxNetwork::load(runtime, &self.manifest.name, origin.source(), self.interface(precision), options)
     }
 
-    /// How many nodes of the network in `precision` each provider of ONNX Runtime takes, as a run on a small image shows.
+    /// How many nodes of the network in `precision` each provider of ONNX Runtime runs, measured on a
+    /// small image.
     ///
     /// # Errors
     /// As for [`load`](Self::load), and when the network does not run.
@@ -162,7 +164,8 @@ impl Package {
         OnnxNetwork::count_nodes(runtime, name, origin.source(), self.interface(precision), options, shape)
     }
 
-    /// Loads the decoder, where the package has one: a network without a sample, whose condition is the latent.
+    /// Loads the decoder, if the package has one: a network without a sample, whose condition is the
+    /// latent.
     ///
     /// # Errors
     /// As for [`load`](Self::load).
@@ -203,7 +206,7 @@ impl Package {
         }
     }
 
-    /// Where to load a file from, after its SHA-256 was checked.
+    /// Where to load a file from, after checking its SHA-256.
     fn origin(&self, path: &str, sha256_said: &str) -> Result<Origin> {
         let (bytes, folder, links) = match &self.files {
             Files::Bundled(_) => return self.checked(path, sha256_said).map(Origin::Bytes),
@@ -213,15 +216,15 @@ impl Package {
         let cannot = |cause| Error::model_from(&self.manifest.name, format!("{path} cannot be read"), cause);
         let file = match links {
             Links::Inside => find_inside(folder, path, links).map_err(cannot)?,
-            // Weights are named beside the link, and not beside what it leads to.
+            // External weights are beside the link, not beside its target.
             Links::Cache => folder.join(path),
         };
-        // ONNX Runtime opens those by itself.
+        // ONNX Runtime opens these by itself.
         find_weights(&bytes, file.parent().unwrap_or(folder), links, &self.manifest.name)?;
         Ok(Origin::File(file))
     }
 
-    /// The bytes of a file, after its SHA-256 was checked.
+    /// The bytes of a file, after checking its SHA-256.
     pub(super) fn checked(&self, path: &str, sha256_said: &str) -> Result<Cow<'static, [u8]>> {
         let bytes = self.read(path)?;
         let found = sha256(&bytes);

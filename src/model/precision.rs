@@ -1,28 +1,29 @@
-//! The numeric precision in which a network computes.
+//! The numeric precision of a network.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::Deserialize;
 
-/// The numeric precision in which a file's weights and values are.
+/// The numeric precision of a file's weights and activations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// 32-bit floats throughout: what runs where nothing else is asked for.
+    /// 32-bit floats throughout; the default.
     #[default]
     F32,
     /// 16-bit floats throughout: inputs, outputs and weights.
     F16,
-    /// 8-bit integers between `QuantizeLinear` and `DequantizeLinear`; inputs and outputs are 32-bit floats.
+    /// 8-bit integers between `QuantizeLinear` and `DequantizeLinear`. Inputs and outputs are 32-bit
+    /// floats.
     Int8,
 }
 
 impl Precision {
-    /// All there are, the most exact first.
+    /// All precisions, the most exact first.
     pub const ALL: [Self; 3] = [Self::F32, Self::F16, Self::Int8];
 
-    /// Its name in a manifest and on the command line.
+    /// The name in a manifest and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",

@@ -1,4 +1,4 @@
-//! What `eddy sample` runs: a network and the schedule on which it is sampled.
+//! The model of `eddy sample`: a network and the schedule on which it is sampled.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use crate::diffusion::Schedule;
 use crate::error::{Error, Result};
 use crate::network::{OnnxNetwork, Runtime, SessionOptions};
 
-/// A model as a sampler sees it.
+/// A model for sampling.
 #[derive(Clone, Debug)]
 pub enum SampledModel {
     /// A model package.
@@ -18,10 +18,10 @@ pub enum SampledModel {
 }
 
 impl SampledModel {
-    /// The bundled model of that name, the package in that folder, or that folder in the diffusers layout.
+    /// The bundled model of that name, or the package or diffusers folder at that path.
     ///
     /// # Errors
-    /// [`Error::Model`] when there is none or it is not usable.
+    /// [`Error::Model`] when there is none or it is invalid.
     pub fn find(model: &str) -> Result<Self> {
         let path = Path::new(model);
         if DiffusersFolder::is_at(path) {
@@ -30,10 +30,10 @@ impl SampledModel {
         Package::find(model).map(|package| Self::Package(Box::new(package)))
     }
 
-    /// The schedule on which it is sampled.
+    /// The schedule on which the network is sampled.
     ///
     /// # Errors
-    /// [`Error::Model`] when a package does not say what noise its network was trained for.
+    /// [`Error::Model`] when a package does not say which noise its network was trained on.
     pub fn schedule(&self) -> Result<Schedule> {
         let package = match self {
             Self::Diffusers(folder) => return Ok(Schedule::Discrete(Box::new(folder.schedule.clone()))),
@@ -42,7 +42,8 @@ impl SampledModel {
         package.manifest.schedule_of()
     }
 
-    /// What height and width at the network's input are multiples of. A folder in the diffusers layout does not say.
+    /// Height and width of the network's input must be multiples of this. A diffusers folder does not
+    /// say.
     pub fn multiple_of(&self) -> usize {
         match self {
             Self::Diffusers(_) => 1,
@@ -50,11 +51,11 @@ impl SampledModel {
         }
     }
 
-    /// Loads the network; `precision` is for packages, which may have more than one: f32 when left out.
+    /// Loads the network. `precision` is for packages only; f32 if absent.
     ///
     /// # Errors
-    /// [`Error::Usage`] when a folder in the diffusers layout is asked for a precision, [`Error::Model`] when the
-    /// network cannot be loaded.
+    /// [`Error::Usage`] for a precision with a diffusers folder, [`Error::Model`] when the network
+    /// cannot be loaded.
     pub fn load(
         &self,
         runtime: &Arc<Runtime>,

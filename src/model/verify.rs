@@ -1,4 +1,4 @@
-//! Whether a model gives here what it gave where it was made.
+//! Checks that a model gives the recorded output on this machine.
 
 use std::io::Cursor;
 
@@ -9,27 +9,29 @@ use crate::array;
 use crate::error::{Error, Result};
 use crate::network::{Network, OnnxNetwork};
 
-/// How a model's output compares with the recorded one.
+/// The comparison of a model's output with the recorded output.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Verdict {
     /// The largest difference, in the network's units.
     pub largest_difference: f32,
-    /// The largest that passes.
+    /// The largest difference that passes.
     pub tolerance: f32,
 }
 
 impl Verdict {
-    /// Whether the model gives here what it gave where it was made.
+    /// Whether the model reproduces the recorded output.
     pub fn passes(self) -> bool {
         self.largest_difference <= self.tolerance
     }
 }
 
-/// Evaluates the recorded input of a package with its network in `precision` and compares the output with the recorded one, which is the
-/// f32 network's: the tolerance of another file says how far its numbers may take it from there.
+/// Evaluates a package's recorded input with its network in `precision` and compares the output with
+/// the recorded one. The record comes from the f32 network, and the tolerance of each file covers its
+/// numeric precision.
 ///
 /// # Errors
-/// [`Error::Model`] when the package has no recorded pair, or its files do not fit each other; the network's errors.
+/// [`Error::Model`] when the package has no recorded pair, or its files do not fit together; the
+/// network's errors.
 pub fn verify(package: &Package, precision: Precision, network: &mut OnnxNetwork) -> Result<Verdict> {
     let manifest = &package.manifest;
     let Some(check) = &manifest.check else {
@@ -64,7 +66,7 @@ pub fn verify(package: &Package, precision: Precision, network: &mut OnnxNetwork
     if output.len() != expected.len() {
         return Err(Error::model(&manifest.name, "its recorded output has not the shape of its recorded sample"));
     }
-    // A NaN is the largest difference of all.
+    // A NaN counts as the largest difference.
     let largest_difference = output
         .iter()
         .zip(&expected)

@@ -7,17 +7,17 @@ use ort::session::IoBinding;
 use ort::value::Tensor;
 use ort::value::TensorElementType;
 
-/// A tensor of images that the executor sees as f32, whatever the network wants.
+/// An image tensor that the executor reads and writes as f32, whatever its element type.
 #[derive(Debug)]
 pub(super) enum Buffer {
-    /// The tensor's own memory is filled and read.
+    /// The tensor's memory is read and written directly.
     F32(Tensor<f32>),
-    /// The tensor is converted from and to `staging`.
+    /// The tensor is converted to and from `staging`.
     F16 { tensor: Tensor<f16>, staging: Vec<f32> },
 }
 
 impl Buffer {
-    /// A tensor of `shape`, in memory of `allocator`, which the processor can reach.
+    /// A tensor of `shape`, in memory of `allocator` that the processor can access.
     pub(super) fn new(allocator: &Allocator, element: TensorElementType, shape: [usize; 4]) -> ort::Result<Self> {
         Ok(if element == TensorElementType::Float16 {
             let tensor = Tensor::new(allocator, shape)?;
@@ -43,7 +43,7 @@ impl Buffer {
         }
     }
 
-    /// The values to fill; [`commit`](Self::commit) makes them the network's.
+    /// The values to fill. [`commit`](Self::commit) copies them to the tensor.
     pub(super) fn values_mut(&mut self) -> &mut [f32] {
         match self {
             Self::F32(tensor) => tensor.extract_tensor_mut().1,
@@ -57,7 +57,7 @@ impl Buffer {
         }
     }
 
-    /// The values that the network left.
+    /// The network's output values.
     pub(super) fn fetch(&mut self) -> &[f32] {
         match self {
             Self::F32(tensor) => tensor.extract_tensor().1,
@@ -69,7 +69,7 @@ impl Buffer {
     }
 }
 
-/// The tensor that tells the noise level: a scalar, or a vector with the same value in each place.
+/// The noise level tensor: a scalar, or a vector of equal values.
 #[derive(Debug)]
 pub(super) enum Scalar {
     I64(Tensor<i64>),
@@ -85,7 +85,7 @@ impl Scalar {
         matches!(element, Int64 | Int32 | Float64 | Float32 | Float16)
     }
 
-    /// A tensor of rank 0, or of `length` places.
+    /// A tensor of rank 0, or a vector of `length`.
     pub(super) fn new(element: TensorElementType, length: Option<usize>) -> ort::Result<Self> {
         let allocator = Allocator::default();
         let shape: Vec<i64> = length.iter().map(|&length| i64::try_from(length).unwrap_or(i64::MAX)).collect();
@@ -108,8 +108,8 @@ impl Scalar {
         }
     }
 
-    /// Sets every place to `t`; an integer tensor gets it with the fraction cut off, as the pipelines that such
-    /// networks come from do.
+    /// Sets all values to `t`. For an integer tensor `t` is truncated, as in the pipelines of such
+    /// networks.
     pub(super) fn set(&mut self, t: f64) {
         match self {
             Self::I64(tensor) => tensor.extract_tensor_mut().1.fill(t as i64),

@@ -1,5 +1,4 @@
-//! On what networks run: the devices that ONNX Runtime may have providers for, which of them work here, and why the others do
-//! not.
+//! The devices that networks run on: which of them work on this machine, and why the others do not.
 
 use std::fmt;
 use std::path::Path;
@@ -14,39 +13,40 @@ use super::runtime::Runtime;
 use crate::error::{Error, Result};
 use crate::machine::nvidia;
 
-/// A graph of one node, a convolution that doubles four floats: what a device is tried with. A network's main work needs more
-/// libraries than others, cuDNN among them.
+/// A graph of one convolution that doubles four floats, used to probe a device. Convolutions need more
+/// libraries than other operators, such as cuDNN.
 const ONE_NODE: &[u8] = b"\x08\x08:e\x0a\x0f\x0a\x01x\x0a\x01w\x12\x01y\x22\x04Conv\x12\x03one*\x13\x08\x01\x08\x01\x08\x01\x08\x01\
     \x10\x01\x22\x04\x00\x00\x00@B\x01wZ\x1b\x0a\x01x\x12\x16\x0a\x14\x08\x01\x12\x10\x0a\x02\x08\x01\x0a\x02\x08\x01\x0a\x02\x08\x02\
     \x0a\x02\x08\x02b\x1b\x0a\x01y\x12\x16\x0a\x14\x08\x01\x12\x10\x0a\x02\x08\x01\x0a\x02\x08\x01\x0a\x02\x08\x02\x0a\x02\x08\x02\
     B\x04\x0a\x00\x10\x0d";
 
-/// What a network runs on.
+/// The device that a network runs on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Device {
     /// The processor.
     #[default]
     Cpu,
-    /// An NVIDIA GPU, counted from 0, through ONNX Runtime's CUDA provider.
+    /// An NVIDIA GPU, counted from 0, with ONNX Runtime's CUDA provider.
     Cuda(u32),
-    /// An NVIDIA GPU, counted from 0, through TensorRT; what TensorRT does not take runs through CUDA.
+    /// An NVIDIA GPU, counted from 0, with TensorRT. Nodes that TensorRT does not support run with
+    /// CUDA.
     TensorRt(u32),
-    /// What OpenVINO runs on.
+    /// A device of OpenVINO.
     OpenVino(OpenVinoTarget),
 }
 
 impl Device {
-    /// Whether it is a GPU with memory of its own, to which inputs are sent.
+    /// Whether the device is a GPU with its own memory, so that inputs are copied to it.
     pub fn is_gpu(self) -> bool {
         self.provider().has_own_memory
     }
 
-    /// Whether sessions are built for one shape each.
+    /// Whether each session is built for one shape.
     pub(super) fn has_fixed_shapes(self) -> bool {
         self.provider().has_fixed_shapes
     }
 
-    /// The execution provider of ONNX Runtime that runs it.
+    /// The execution provider of ONNX Runtime for the device.
     pub(super) fn provider(self) -> &'static Provider {
         let name = match self {
             Self::Cpu => "cpu",
@@ -58,7 +58,7 @@ impl Device {
         provider::ALL.into_iter().find(|provider| provider.name == name).unwrap_or(cpu)
     }
 
-    /// The number of the GPU.
+    /// The index of the GPU.
     pub(super) fn index(self) -> Option<i32> {
         match self {
             Self::Cpu | Self::OpenVino(_) => None,
@@ -66,7 +66,7 @@ impl Device {
         }
     }
 
-    /// One of each kind, as they are tried.
+    /// One device of each kind, in the order in which they are probed.
     pub fn of_each_kind() -> impl Iterator<Item = Self> {
         provider::ALL.into_iter().filter_map(|provider| (provider.parse)(None))
     }
@@ -84,13 +84,13 @@ impl fmt::Display for Device {
     }
 }
 
-/// What a network is to run on.
+/// The requested device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeviceChoice {
     /// The first of TensorRT, CUDA and the processor that works.
     #[default]
     Auto,
-    /// This one and no other.
+    /// This device only.
     Named(Device),
 }
 
@@ -111,12 +111,12 @@ impl FromStr for DeviceChoice {
     }
 }
 
-/// A device that works, and those that would have been better but do not.
+/// The chosen device, and the preferred devices that do not work.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Placement {
-    /// What networks run on.
+    /// The device that networks run on.
     pub device: Device,
-    /// What was tried before, and what is wrong with it.
+    /// The devices that were rejected, each with the reason.
     pub rejected: Vec<(Device, String)>,
 }
 
@@ -134,22 +134,22 @@ impl fmt::Display for Placement {
     }
 }
 
-/// How much of a device is tried.
+/// How thoroughly a device is probed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProbeDepth {
-    /// That its provider loads and finds it, and that a node runs there; of TensorRT no engine is built.
+    /// Loads the provider, finds the device and runs one node there. Builds no TensorRT engine.
     Quick,
-    /// Everything: of TensorRT, an engine for one node is built, which takes seconds.
+    /// Also builds a TensorRT engine for one node, which takes seconds.
     Thorough,
 }
 
 impl Runtime {
-    /// The device to run on.
+    /// Chooses the device to run on.
     ///
-    /// With `require`, [`DeviceChoice::Auto`] does not go as far as the processor.
+    /// With `require`, [`DeviceChoice::Auto`] does not fall back to the processor.
     ///
     /// # Errors
-    /// [`Error::Device`] when the device that was named, or with `require` every GPU, does not work.
+    /// [`Error::Device`] when the named device does not work, or with `require` when no GPU works.
     pub fn choose(&self, choice: DeviceChoice, require: bool) -> Result<Placement> {
         let candidates = match choice {
             DeviceChoice::Named(device) => {
@@ -177,10 +177,10 @@ impl Runtime {
         Ok(Placement { device: Device::Cpu, rejected })
     }
 
-    /// Runs one node on `device`, and on nothing else.
+    /// Runs one node on `device`, without fallback to another.
     ///
     /// # Errors
-    /// What is wrong with it, in words that say what to do.
+    /// The reason why the device does not work, and what to do about it.
     pub fn try_device(&self, device: Device, trial: ProbeDepth) -> Result<(), String> {
         self.has_provider(device)?;
         self.forget_complaints();
@@ -202,7 +202,7 @@ impl Runtime {
                 Err("it gives wrong values; update its driver, and check that the library is built for it".into())
             }
             Err(error) => {
-                // What ends a call is often less than what was complained of before.
+                // The final error often says less than the log before it.
                 let mut words = self.log_errors();
                 words.push(error.to_string());
                 Err(explain(&words))
@@ -210,7 +210,8 @@ impl Runtime {
         }
     }
 
-    /// Whether the library was built with a provider for `device`, and has it beside itself.
+    /// Checks that the library was built with a provider for `device`, and that the provider's files
+    /// are beside it.
     fn has_provider(&self, device: Device) -> Result<(), String> {
         let provider = device.provider();
         let Some(is_built) = provider.is_built else { return Ok(()) };
@@ -238,7 +239,7 @@ impl Runtime {
     }
 }
 
-/// What ONNX Runtime says of a device that does not work, in words that tell what to do.
+/// Turns ONNX Runtime's messages on a failed device into one that says what to do.
 fn explain(words: &[String]) -> String {
     let missing = words.iter().find_map(|text| text.split_once(": cannot open shared object file"));
     if let Some((before, _)) = missing {
@@ -259,12 +260,12 @@ fn explain(words: &[String]) -> String {
         }
     }
     let reason = text.lines().next().unwrap_or_default();
-    // The path of a source file and the name of a function stand before what they say.
+    // The message starts with the path of a source file and the name of a function.
     let reason = reason.rsplit_once("FAIL : ").map_or(reason, |(_, reason)| reason);
     format!("ONNX Runtime says: {}", reason.trim())
 }
 
-/// How to come by a library of NVIDIA's: the line to type.
+/// How to install a library of NVIDIA's: the command to type.
 fn remedy(library: &str) -> String {
     let (name, version) = library.split_once(".so.").unwrap_or((library, ""));
     let package = match name {
@@ -287,7 +288,7 @@ mod tests {
     use super::{Device, DeviceChoice, OpenVinoTarget, Placement, explain};
 
     #[test]
-    fn devices_as_people_write_them() {
+    fn parses_device_names() {
         let named = |device| Ok(DeviceChoice::Named(device));
         assert_eq!("auto".parse(), Ok(DeviceChoice::Auto));
         assert_eq!("cpu".parse(), named(Device::Cpu));
@@ -301,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_named() {
+    fn names_the_missing_library() {
         let log = "/onnxruntime_src/onnxruntime/core/session/provider_bridge_ort.cc:1988 onnxruntime::Provider& \
                    onnxruntime::ProviderLibrary::Get() [ONNXRuntimeError] : 1 : FAIL : Failed to load library \
                    /opt/libonnxruntime_providers_cuda.so with error: libcudnn.so.9: cannot open shared object file: No such \
@@ -317,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn a_placement_says_why() {
+    fn placement_lists_reasons() {
         let rejected = vec![(Device::TensorRt(0), "no".to_owned()), (Device::Cuda(0), "neither".to_owned())];
         let placement = Placement { device: Device::Cpu, rejected };
         assert_eq!(placement.to_string(), "cpu (not tensorrt:0: no; not cuda:0: neither)");

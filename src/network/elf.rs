@@ -1,19 +1,20 @@
-//! Whether a shared library is one, for this machine, and all there. The system's loader says less, and maps what the headers
-//! promise without looking at the file's length: a library that was cut off in copying kills the process.
+//! Checks that a file is a complete shared library for this machine. The system's loader reports less,
+//! and maps what the headers declare without checking the file's length: a truncated library kills the
+//! process.
 
 use std::env::consts::ARCH;
 use std::fs;
 use std::io::Read;
 use std::path::Path;
 
-/// What a 64-bit little-endian ELF file begins with.
+/// The first bytes of a 64-bit little-endian ELF file.
 const MAGIC: &[u8] = b"\x7fELF\x02\x01";
 
-/// What is wrong with a file that is to be a shared library, as far as its headers tell.
+/// What is wrong with a shared library, according to its headers.
 pub(super) fn problem(path: &Path) -> Option<String> {
     let mut file = fs::File::open(path).ok()?;
     let length = file.metadata().ok()?.len();
-    // The headers stand at the start of every library that a linker writes.
+    // Linkers write the headers at the start of a library.
     let mut head = Vec::new();
     file.by_ref().take(1 << 12).read_to_end(&mut head).ok()?;
     if !head.starts_with(MAGIC) {
@@ -37,7 +38,7 @@ pub(super) fn problem(path: &Path) -> Option<String> {
     (length < end).then(|| format!("the file is cut off: it has {length} bytes of at least {end}; copy it again"))
 }
 
-/// Where the last segment ends, by the headers of a little-endian 64-bit ELF file.
+/// The end of the last segment according to the headers of a little-endian 64-bit ELF file.
 fn promised_length(head: &[u8]) -> Option<u64> {
     let number = |at: usize, size: usize| {
         let bytes = head.get(at..at.checked_add(size)?)?;
@@ -57,7 +58,7 @@ mod tests {
     use std::fs;
 
     #[test]
-    fn a_library_that_is_cut_off() {
+    fn detects_a_truncated_library() {
         let folder = tempfile::tempdir().unwrap();
         let (whole, cut) = (std::env::current_exe().unwrap(), folder.path().join("cut"));
         assert_eq!(problem(&whole), None);

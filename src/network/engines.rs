@@ -1,8 +1,9 @@
-//! Where engines that TensorRT built are kept, so that they are built once.
+//! The cache of TensorRT engines, so that each is built once.
 //!
-//! An engine is good for one network, in one precision and shape, on one kind of GPU, with one version of everything that made
-//! it. All of that is hashed into the name of a folder. TensorRT writes into a folder that is renamed when the engine has run
-//! once, with a list of what is in it: a folder without one, or with something else in it, is built anew.
+//! An engine is valid for one network, precision and shape, one kind of GPU, and one version of all
+//! software involved. The hash of all of these is the name of its folder. TensorRT writes to a
+//! temporary folder, which is renamed after the engine has run once, with a list of its files. A folder
+//! without that list, or with other content, is built again.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use crate::durable::{self, Owner};
 
-/// What an engine depends on, each with its name; the names are part of the hash.
+/// Everything that an engine depends on, by name. The names are part of the hash.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Key(BTreeMap<&'static str, String>);
 
@@ -23,11 +24,11 @@ impl Key {
         self
     }
 
-    /// A folder's name: the first half of a SHA-256.
+    /// The folder's name: the first half of a SHA-256.
     fn name(&self) -> String {
         let mut hash = Sha256::new();
         for (name, value) in &self.0 {
-            // Lengths keep two fields from being read as two others.
+            // The lengths keep the boundaries of fields unambiguous.
             hash.update(format!("{name}={}:{value};", value.len()));
         }
         hex(&hash.finalize()[..16])
@@ -43,21 +44,21 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// What stands in a finished folder beside the engines.
+/// The manifest of a finished folder, stored beside its engines.
 #[derive(Debug, Serialize, Deserialize)]
 struct CacheManifest {
-    /// SHA-256 of every file.
+    /// The SHA-256 of every file.
     files: BTreeMap<String, String>,
-    /// What the engine depends on, for people.
+    /// What the engine depends on, for people to read.
     key: BTreeMap<String, String>,
-    /// How long it took to build.
+    /// How long the engine took to build.
     seconds: f64,
 }
 
 const SEAL: &str = "seal.json";
 
-/// The folder in which engines are kept: `eddy` in the user's cache, or what systemd gives a service (`CacheDirectory=`). None
-/// where there is neither, as in a bare container; then every start builds anew.
+/// The folder of the cache: `eddy` in the user's cache, or the one that systemd gives to a service
+/// (`CacheDirectory=`). Without either, as in a bare container, every start builds its engines again.
 pub fn folder() -> Option<PathBuf> {
     let named = |name: &str| std::env::var_os(name).filter(|path| !path.is_empty()).map(PathBuf::from);
     let home = || named("HOME").map(|home| home.join(".cache"));
@@ -66,7 +67,7 @@ pub fn folder() -> Option<PathBuf> {
     named("CACHE_DIRECTORY").or_else(|| named("XDG_CACHE_HOME")).or_else(home).map(|base| eddy(base).join("tensorrt"))
 }
 
-/// The place of the engine for one key.
+/// The cache entry of the engine for one key.
 #[derive(Debug)]
 pub(super) struct CacheEntry {
     root: PathBuf,
@@ -77,17 +78,18 @@ pub(super) struct CacheEntry {
 
 #[derive(Debug, PartialEq, Eq)]
 enum State {
-    /// There, whole.
+    /// The engine is cached and intact.
     Kept,
-    /// To be built, in a folder of this process.
+    /// The engine is to be built, in a temporary folder of this process.
     Building(std::time::Instant),
 }
 
 impl CacheEntry {
-    /// Looks for the engine of `key` below `root`, and makes room for a new one where there is none or it is not whole.
+    /// Looks up the engine of `key` below `root`. If there is none, or it is damaged, creates a folder
+    /// for a new one.
     ///
     /// # Errors
-    /// When no folder can be made.
+    /// When the folder cannot be created.
     pub(super) fn open(root: &Path, key: Key) -> std::io::Result<Self> {
         let name = key.name();
         let kept = root.join(&name);
@@ -100,13 +102,13 @@ impl CacheEntry {
             fs::remove_dir_all(&kept)?;
         }
         let place = Self { root: root.into(), name, key, state: State::Building(std::time::Instant::now()) };
-        // What a process of the same number left.
+        // Left by an earlier process with an equal process ID.
         let _ = fs::remove_dir_all(place.engines());
         fs::create_dir_all(place.engines())?;
         Ok(place)
     }
 
-    /// Whether TensorRT has to build.
+    /// Whether TensorRT has to build the engine.
     pub(super) fn is_to_be_built(&self) -> bool {
         self.state != State::Kept
     }
@@ -119,15 +121,15 @@ impl CacheEntry {
         }
     }
 
-    /// The folder in which TensorRT keeps what it measured, for all engines: the next is built sooner.
+    /// The folder of TensorRT's timing cache, shared by all engines, which makes later builds faster.
     pub(super) fn timings(&self) -> PathBuf {
         self.root.join("timings")
     }
 
-    /// Keeps what was built, now that it has run.
+    /// Adds the new engine to the cache, after it has run.
     ///
     /// # Errors
-    /// When it cannot be listed or moved: a full disk.
+    /// When the folder cannot be listed or renamed, for instance on a full disk.
     pub(super) fn seal(&mut self) -> std::io::Result<()> {
         let State::Building(begun) = self.state else { return Ok(()) };
         let part = self.engines();
@@ -137,7 +139,7 @@ impl CacheEntry {
         fs::write(part.join(SEAL), serde_json::to_string_pretty(&seal)?)?;
         let kept = self.root.join(&self.name);
         if let Err(error) = durable::rename_folder(&part, &kept) {
-            // Another process was sooner, and its engine is as good.
+            // Another process finished first, and its engine is equivalent.
             if !is_whole(&kept) {
                 return Err(error);
             }
@@ -151,13 +153,13 @@ impl CacheEntry {
 impl Drop for CacheEntry {
     fn drop(&mut self) {
         if self.is_to_be_built() {
-            // Half an engine is none.
+            // A partial engine is unusable.
             let _ = fs::remove_dir_all(self.engines());
         }
     }
 }
 
-/// How long the engines below `root` took to build, the longest first: what the next may take.
+/// How long the engines below `root` took to build, longest first, as an estimate for the next.
 pub fn durations(root: &Path) -> Vec<f64> {
     let entries = fs::read_dir(root).into_iter().flatten().filter_map(std::result::Result::ok);
     let mut seconds: Vec<f64> = entries.filter_map(|entry| Some(read_seal(&entry.path())?.seconds)).collect();
@@ -169,13 +171,13 @@ fn read_seal(folder: &Path) -> Option<CacheManifest> {
     serde_json::from_slice(&fs::read(folder.join(SEAL)).ok()?).ok()
 }
 
-/// Whether a folder holds what its seal lists, to the byte.
+/// Whether the files of a folder match its manifest.
 fn is_whole(folder: &Path) -> bool {
     let Some(seal) = read_seal(folder) else { return false };
     hashes(folder).is_ok_and(|files| files == seal.files)
 }
 
-/// The SHA-256 of every file in a folder, but of its seal.
+/// The SHA-256 of every file in a folder but its manifest.
 fn hashes(folder: &Path) -> std::io::Result<BTreeMap<String, String>> {
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(folder)? {
@@ -188,7 +190,7 @@ fn hashes(folder: &Path) -> std::io::Result<BTreeMap<String, String>> {
     Ok(files)
 }
 
-/// Takes away what processes left that are no more.
+/// Deletes the temporary folders of processes that have ended.
 fn sweep(root: &Path) {
     for entry in fs::read_dir(root).into_iter().flatten().filter_map(std::result::Result::ok) {
         let path = entry.path();
@@ -226,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_it_depends_on_makes_it_another() {
+    fn every_dependency_changes_the_key() {
         let root = tempfile::tempdir().unwrap();
         drop(build(root.path(), key()));
         for other in
@@ -239,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_engine_is_built_anew() {
+    fn a_damaged_engine_is_rebuilt() {
         let root = tempfile::tempdir().unwrap();
         for damage in ["cut", "gone", "one more", "no seal", "half a seal"] {
             let folder = build(root.path(), key()).engines();
@@ -256,14 +258,14 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_left_of_a_build_that_failed() {
+    fn a_failed_build_leaves_nothing_behind() {
         let root = tempfile::tempdir().unwrap();
         let place = CacheEntry::open(root.path(), key()).unwrap();
         let part = place.engines();
         assert!(part.is_dir());
         drop(place);
         assert!(!part.exists());
-        // Of a process that was killed: no process has so large a number.
+        // From a killed process: no process ID is so large.
         let left = root.path().join("abc.4194999-1.part");
         fs::create_dir(&left).unwrap();
         drop(CacheEntry::open(root.path(), key()).unwrap());

@@ -1,4 +1,5 @@
-//! What a network's graph is to have, by what names, and whether it has.
+//! The inputs and outputs that a network's graph must have, their names, and the check that it has
+//! them.
 
 use std::collections::BTreeMap;
 
@@ -9,41 +10,41 @@ use super::Shape;
 use super::buffer::Scalar;
 use crate::error::{Error, Result};
 
-/// The names by which a network's graph calls what the executor speaks of.
+/// The names of the inputs and outputs in a network's graph.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Interface {
-    /// The noisy sample, float `[B, C, H, W]`; none of a decoder, which is given a condition alone.
+    /// The noisy sample, float `[B, C, H, W]`. A decoder has none: its only input is the condition.
     pub sample: Option<String>,
-    /// The map of sigma, float `[B, sigma_planes, H, W]`, where the network takes one.
+    /// The sigma map, float `[B, sigma_planes, H, W]`, if the network takes one.
     pub sigma: Option<String>,
-    /// Planes of the map of sigma: 1, or 2 where luma and chroma have one each.
+    /// Planes of the sigma map: 1, or 2 for luma and chroma.
     pub sigma_planes: usize,
-    /// The scalar that tells the noise level, where the network takes one: integer or float, a scalar, `[1]` or `[B]`.
+    /// The scalar noise level, if the network takes one: integer or float, a scalar, `[1]` or `[B]`.
     pub timestep: Option<String>,
-    /// The condition, float `[B, C', H / scale, W / scale]`, where the network takes one. Under the name of the sample it stands behind
-    /// that one's channels, in one tensor of `[1, C + C', H, W]`.
+    /// The condition, float `[B, C', H / scale, W / scale]`, if the network takes one. If it has the
+    /// name of the sample, its channels follow the sample's in one tensor, `[1, C + C', H, W]`.
     pub condition: Option<String>,
-    /// Channels of the condition; as many as the sample's when left out.
+    /// Channels of the condition; by default as many as the sample's.
     pub condition_channels: Option<usize>,
-    /// The class of each sample, int64 `[B]`, where the network takes one.
+    /// The class of each sample, int64 `[B]`, if the network takes one.
     pub class: Option<String>,
-    /// How many times larger than the condition the sample is along each axis; 1 without a condition.
+    /// How many times larger the sample is than the condition along each axis; 1 without a condition.
     pub scale: usize,
     /// The output, float `[B, C, H, W]`.
     pub output: String,
-    /// Channels of the sample, where the model says so.
+    /// Channels of the sample, if the model declares them.
     pub channels: Option<usize>,
-    /// Whether sample, map and output are float16 rather than float32, where the model says so.
+    /// Whether sample, map and output are float16 rather than float32, if the model declares it.
     pub half: Option<bool>,
 }
 
 impl Interface {
-    /// How many channels the condition has beside a sample of `channels`.
+    /// The number of channels of the condition for a sample of `channels`.
     pub(super) fn condition_channels(&self, channels: usize) -> usize {
         self.condition_channels.unwrap_or(channels)
     }
 
-    /// How many of the sample's channels are the condition's, which stand last.
+    /// How many of the sample's channels belong to the condition; they come last.
     pub(super) fn concat_channels(&self, channels: usize) -> usize {
         if self.is_concatenated() { self.condition_channels(channels) } else { 0 }
     }
@@ -53,7 +54,7 @@ impl Interface {
         self.condition.is_some() && self.condition == self.sample
     }
 
-    /// The condition, where it is a tensor of its own.
+    /// The condition, if it is a separate tensor.
     pub(super) fn own_condition(&self) -> Option<&String> {
         self.condition.as_ref().filter(|_| !self.is_concatenated())
     }
@@ -65,17 +66,17 @@ pub(super) struct Types {
     pub(super) sample: Option<TensorElementType>,
     pub(super) sigma: Option<TensorElementType>,
     pub(super) timestep: Option<(TensorElementType, Vec<i64>)>,
-    /// Where it is a tensor of its own.
+    /// The element type of the condition, if it is a separate tensor.
     pub(super) condition: Option<TensorElementType>,
     pub(super) output: TensorElementType,
-    /// The sample's shape as declared, -1 where it is free.
+    /// The declared shape of the sample, -1 for a free axis.
     pub(super) declared: Vec<i64>,
-    /// What the axes of the sample, the map and the condition are called, where they are free.
+    /// The names of the free axes of the sample, the map and the condition.
     axes: [Vec<String>; 3],
 }
 
 impl Types {
-    /// The sizes of free axes that have a name, for a batch of this shape.
+    /// The sizes of the named free axes for a batch of this shape.
     pub(super) fn sizes(
         &self,
         interface: &Interface,
@@ -148,7 +149,7 @@ impl Types {
     }
 }
 
-/// What the axes of an input are called.
+/// The names of an input's axes.
 fn axes(outlet: Option<&Outlet>) -> Vec<String> {
     match outlet.map(Outlet::dtype) {
         Some(ValueType::Tensor { dimension_symbols, .. }) => dimension_symbols.to_vec(),
@@ -163,7 +164,7 @@ fn find<'a>(outlets: &'a [Outlet], name: &str, way: &str, model: &str) -> Result
     })
 }
 
-/// The element type and declared shape of an input or output that holds images, of the type that `half` asks for.
+/// The element type and declared shape of an image input or output, checked against `half`.
 fn image(outlet: &Outlet, half: Option<bool>, model: &str) -> Result<(TensorElementType, Vec<i64>)> {
     let expected = match half {
         None => "float32 or float16",
@@ -183,7 +184,7 @@ fn image(outlet: &Outlet, half: Option<bool>, model: &str) -> Result<(TensorElem
     }
 }
 
-/// The element type and declared shape of an input that holds the noise level.
+/// The element type and declared shape of the noise level input.
 fn scalar(outlet: &Outlet, model: &str) -> Result<(TensorElementType, Vec<i64>)> {
     match outlet.dtype() {
         ValueType::Tensor { ty, shape, .. } if Scalar::supports(*ty) && shape.len() <= 1 => Ok((*ty, shape.to_vec())),
@@ -197,7 +198,7 @@ fn scalar(outlet: &Outlet, model: &str) -> Result<(TensorElementType, Vec<i64>)>
     }
 }
 
-/// Checks an input that holds classes.
+/// Checks a class input.
 fn labels(outlet: &Outlet, model: &str) -> Result<()> {
     match outlet.dtype() {
         ValueType::Tensor { ty: TensorElementType::Int64, shape, .. } if shape.len() == 1 => Ok(()),

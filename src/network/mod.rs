@@ -1,4 +1,4 @@
-//! Networks: what the executor asks of one, and the ONNX Runtime session that answers.
+//! Networks: the trait that the executor uses, and its implementation with ONNX Runtime.
 
 mod buffer;
 mod device;
@@ -26,33 +26,35 @@ use crate::error::Result;
 /// The shape of a batch of inputs: `[batch, channels, height, width]`.
 pub type Shape = [usize; 4];
 
-/// A network seen by the executor: buffers to fill, one evaluation, an output to read.
+/// A network as the executor sees it: input buffers, one evaluation, an output.
 ///
-/// All buffers are NCHW, dense, in the network's own coordinates. They are allocated by [`bind`](Network::bind) and
-/// stay where they are until the next `bind` with another shape, so that an evaluation allocates nothing.
+/// All buffers are NCHW, dense, in the network's own coordinates. [`bind`](Network::bind) allocates
+/// them, and they stay in place until the next `bind` with another shape, so an evaluation allocates
+/// nothing.
 ///
-/// This is the one seam at which a test may put something else than ONNX Runtime: a network with a closed form.
+/// Tests may implement this trait with a closed-form network; they replace nothing else of ONNX
+/// Runtime.
 pub trait Network {
-    /// Makes the buffers fit inputs of `shape`; cheap when the shape is the bound one already.
+    /// Allocates buffers for inputs of `shape`. Does little when that shape is already bound.
     ///
     /// # Errors
     /// When the network cannot take this shape.
     fn bind(&mut self, shape: Shape) -> Result<()>;
 
-    /// The inputs to fill before an evaluation; their contents persist between evaluations.
+    /// The inputs to fill before an evaluation. Their contents persist between evaluations.
     fn inputs(&mut self) -> Inputs<'_>;
 
-    /// Evaluates the network on what the inputs hold and returns its output, of the shape of the sample.
+    /// Evaluates the network on its inputs and returns its output, of the shape of the sample.
     ///
-    /// `t` is the scalar by which the network is told the noise level (a timestep, a sigma, or `c_noise`); a network
-    /// that takes a map of sigma ignores it.
+    /// `t` is the scalar noise level that the network is conditioned on: a timestep, a sigma, or
+    /// `c_noise`. A network that takes a sigma map ignores it.
     ///
     /// # Errors
     /// When the runtime reports a failure.
     fn evaluate(&mut self, t: f64) -> Result<&[f32]>;
 
-    /// Gives back the memory that evaluations took, until the next; by default nothing is given back. `small` is a small shape that
-    /// the network takes; another than that has to be bound afterwards.
+    /// Frees the memory of evaluations until the next one; by default does nothing. `small` is a small
+    /// shape that the network takes. Any other shape must be bound again afterwards.
     ///
     /// # Errors
     /// When the runtime reports a failure.
@@ -60,11 +62,11 @@ pub trait Network {
         Ok(())
     }
 
-    /// The network to ask again where this one gave invalid output: the same in f32, which may be itself. By
-    /// default there is none.
+    /// The fallback network to evaluate when this one gives invalid output: the f32 network, which may
+    /// be this one. By default there is none.
     ///
     /// # Errors
-    /// When there is one that cannot be loaded.
+    /// When the fallback cannot be loaded.
     fn again(&mut self) -> Result<Option<&mut dyn Network>> {
         Ok(None)
     }
@@ -73,14 +75,15 @@ pub trait Network {
 /// The input buffers of a [`Network`].
 #[derive(Debug)]
 pub struct Inputs<'a> {
-    /// The noisy sample, `[batch, channels, height, width]`; empty for networks that take none.
+    /// The noisy sample, `[batch, channels, height, width]`. Empty for networks without one.
     pub sample: &'a mut [f32],
-    /// The map of sigma, `[batch, planes, height, width]` with one plane, or two where luma and chroma have one each, for
-    /// networks that take one.
+    /// The sigma map, `[batch, planes, height, width]`, for networks that take one. There is one plane,
+    /// or one for luma and one for chroma.
     pub sigma: Option<&'a mut [f32]>,
-    /// What is to be enlarged or decoded, `[batch, channels, height / scale, width / scale]`, for networks that take such.
+    /// The condition to enlarge or decode, `[batch, channels, height / scale, width / scale]`, for
+    /// networks that take one.
     pub condition: Option<&'a mut [f32]>,
-    /// The class of each sample, `[batch]`, for networks that take one. What is filled in stays until the next
+    /// The class of each sample, `[batch]`, for networks that take one. Values persist until the next
     /// [`bind`](Network::bind) with another shape.
     pub class: Option<&'a mut [i64]>,
 }

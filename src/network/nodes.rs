@@ -1,10 +1,11 @@
-//! Which provider took how many nodes of a graph, as ONNX Runtime's own profile of a run tells.
+//! How many nodes of a graph each provider runs, according to ONNX Runtime's profile of a run.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The nodes that ran, by the name of the provider that took them.
+/// Counts the nodes of a run by the name of their provider.
 ///
-/// A profile is a JSON array of events; those of a node have the category `Node` and a name that ends in `_kernel_time`.
+/// A profile is a JSON array of events. Events of nodes have the category `Node` and a name that ends
+/// in `_kernel_time`.
 pub(super) fn counted(profile: &[u8]) -> serde_json::Result<BTreeMap<String, usize>> {
     let events: Vec<serde_json::Value> = serde_json::from_slice(profile)?;
     let mut nodes = BTreeMap::<String, BTreeSet<&str>>::new();
@@ -24,7 +25,7 @@ mod tests {
     use super::counted;
 
     #[test]
-    fn nodes_are_counted_once() {
+    fn counts_each_node_once() {
         let event = |name: &str, provider: &str| {
             format!(
                 r#"{{"cat":"Node","name":"{name}_kernel_time","dur":3,"args":{{"provider":"{provider}","op_name":"Conv"}}}}"#

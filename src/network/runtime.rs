@@ -1,4 +1,4 @@
-//! ONNX Runtime itself: which library is opened, and the one environment of the process.
+//! Opening the ONNX Runtime library, and the process's only environment.
 
 use std::fs;
 use std::os::fd::AsRawFd;
@@ -12,58 +12,60 @@ use super::elf;
 use crate::error::{Error, Result};
 use crate::machine::process;
 
-/// The library that the binary carries.
+/// The library embedded in the binary.
 static EMBEDDED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/onnxruntime.zst"));
 
-/// The version of ONNX Runtime that the binary carries.
+/// The version of the embedded ONNX Runtime.
 pub const EMBEDDED_VERSION: &str = env!("EDDY_ONNXRUNTIME_VERSION");
 
-/// The oldest ONNX Runtime that Eddy can call, `1.23`: the `api-23` feature of `ort`.
+/// The oldest supported ONNX Runtime, `1.23`: the `api-23` feature of `ort`.
 pub const OLDEST_MINOR_VERSION: u32 = 23;
 
 /// Where ONNX Runtime comes from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Library {
-    /// The one inside the binary (CPU only).
+    /// The library embedded in the binary (CPU only).
     #[default]
     Embedded,
-    /// A `libonnxruntime.so`, or a folder that holds one.
+    /// A `libonnxruntime.so`, or a folder that contains one.
     File(PathBuf),
 }
 
 impl Library {
-    /// The library that the caller asked for, else the one that `ORT_DYLIB_PATH` names, else the embedded one.
+    /// The requested library, or the one that `ORT_DYLIB_PATH` names, or the embedded one.
     pub fn choose(asked: Option<PathBuf>) -> Self {
         let named = || std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()).map(PathBuf::from);
         asked.or_else(named).map_or(Self::Embedded, Self::File)
     }
 }
 
-/// ONNX Runtime, opened. One per process, held to its end.
+/// An open ONNX Runtime. A process opens one and never closes it.
 #[derive(Debug)]
 pub struct Runtime {
     environment: ort::environment::Environment,
     library: String,
-    /// Where it is, unless it is the embedded one.
+    /// The library's file; none for the embedded one.
     file: Option<PathBuf>,
     minor_version: Option<u32>,
     log_errors: Complaints,
 }
 
-/// What the library wrote to its log of errors since they were last forgotten. Why a device does not work stands there alone.
+/// The library's logged errors since they were last cleared. Only the log says why a device does not
+/// work.
 type Complaints = Arc<Mutex<Vec<String>>>;
 
-/// As many lines as tell what is wrong.
+/// Enough lines to find the reason.
 const MOST_COMPLAINTS: usize = 16;
 
 impl Runtime {
-    /// Opens the library, with its telemetry off and its log silent, or returns the runtime that is open already.
+    /// Opens the library, with telemetry off and logging silent, or returns the runtime that is already
+    /// open.
     ///
-    /// Call it before other threads start: it sets the environment variables that switch telemetry off.
+    /// Call this before other threads start: it sets the environment variables that turn telemetry off.
     ///
     /// # Errors
-    /// [`Error::Runtime`] when the library is missing, foreign, too old or no ONNX Runtime, or when another library is
-    /// open already.
+    /// [`Error::Runtime`] when the library is missing, for another machine, too old or not ONNX
+    /// Runtime, or when another library is already open.
     pub fn load(library: &Library) -> Result<Arc<Self>> {
         static OPEN: OnceLock<Arc<Runtime>> = OnceLock::new();
         static LOCK: Mutex<()> = Mutex::new(());
@@ -89,7 +91,7 @@ impl Runtime {
         Ok(Arc::clone(OPEN.get_or_init(|| runtime)))
     }
 
-    /// The environment that sessions are built in.
+    /// The environment in which sessions are built.
     pub(super) fn environment(&self) -> &ort::environment::Environment {
         &self.environment
     }
@@ -99,7 +101,7 @@ impl Runtime {
         self.file.as_deref()
     }
 
-    /// What the library complained of since [`forget_complaints`](Self::forget_complaints).
+    /// The library's logged errors since [`forget_complaints`](Self::forget_complaints).
     pub(super) fn log_errors(&self) -> Vec<String> {
         self.log_errors.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
@@ -108,23 +110,23 @@ impl Runtime {
         self.log_errors.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clear();
     }
 
-    /// The library's path, or what stands for the embedded one.
+    /// The library's path, or a name for the embedded one.
     pub fn library(&self) -> &str {
         &self.library
     }
 
-    /// The library's version, as far as it tells: `1.28`.
+    /// The library's version, as far as it reports it: `1.28`.
     pub fn version(&self) -> String {
         self.minor_version.map_or_else(|| "unknown".to_owned(), |minor| format!("1.{minor}"))
     }
 
-    /// How the library says that it was built.
+    /// The library's build information.
     pub fn build(&self) -> &'static str {
         ort::info()
     }
 
-    /// A file in memory, so that one binary suffices and nothing is left behind; where `/proc` is not mounted, a
-    /// temporary file that is gone once the library is open.
+    /// Opens the library from a file in memory, so that one binary suffices and nothing is left behind.
+    /// Where `/proc` is not mounted, it uses a temporary file, deleted once the library is open.
     fn open_embedded(name: String) -> Result<Self> {
         let cannot = |cause: std::io::Error| Error::Runtime {
             library: name.clone(),
@@ -148,8 +150,8 @@ impl Runtime {
         if let Some(problem) = elf::problem(path) {
             return Err(fail(&library, problem));
         }
-        // `probe` first: where it fails, `init_from` tells why; and a library that is no ONNX Runtime never gets as far
-        // as a call that panics.
+        // `probe` comes first. Where it fails, `init_from` reports why, and a library that is not ONNX
+        // Runtime never reaches a call that panics.
         let minor_version = ort::util::probe(path);
         let builder = ort::init_from(path).map_err(|error| explain(&library, &error))?;
         let log_errors = Complaints::default();
@@ -165,7 +167,7 @@ impl Runtime {
     }
 }
 
-/// Keeps the errors of the library's log, and drops all else.
+/// Keeps the errors of the library's log and drops the rest.
 fn listener(log_errors: &Complaints) -> LoggerFunction {
     let log_errors = Arc::clone(log_errors);
     Arc::new(move |level, _, _, _, message| {
@@ -178,7 +180,7 @@ fn listener(log_errors: &Complaints) -> LoggerFunction {
     })
 }
 
-/// Writes the embedded library, piece by piece, so that it is never in memory twice.
+/// Writes the embedded library in pieces, so that memory never holds it twice.
 fn unpack(file: &mut fs::File) -> std::io::Result<()> {
     zstd::stream::copy_decode(EMBEDDED, file)?;
     process::release_static(EMBEDDED);
@@ -201,7 +203,7 @@ fn find_in_folder(path: &Path, asked: &str) -> Result<PathBuf> {
         source: Some(Box::new(cause)),
     })?;
     if metadata.is_file() {
-        // `ort` looks for a relative path beside the binary first.
+        // `ort` would first look for a relative path beside the binary.
         return fs::canonicalize(path).map_err(|cause| Error::Runtime {
             library: asked.to_owned(),
             problem: "its path cannot be resolved".into(),
@@ -222,12 +224,12 @@ fn find_in_folder(path: &Path, asked: &str) -> Result<PathBuf> {
     find_in_folder(&file, asked)
 }
 
-/// A loader's error in words that tell what to do.
+/// Turns a loader's error into a message that says what to do.
 fn explain(library: &str, error: &ort::LoadDynamicError) -> Error {
     use ort::LoadDynamicError;
     let problem = match error {
         LoadDynamicError::Dlopen { error, .. } => {
-            // Its own words are "dlopen failed"; the reason lies beneath.
+            // The error itself only says "dlopen failed"; its source has the reason.
             let reason = std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
             format!(
                 "the system's loader refused it ({reason}); install what it misses, or bring a build for this machine and its glibc"

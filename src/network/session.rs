@@ -22,28 +22,28 @@ use crate::machine::{self, nvidia};
 /// Where an ONNX graph comes from.
 #[derive(Clone, Copy, Debug)]
 pub enum ModelSource<'a> {
-    /// The bytes of a file that holds everything.
+    /// The bytes of a file that contains the weights.
     Bytes(&'a [u8]),
-    /// A file, beside which further ones may hold its weights.
+    /// A file, whose weights may be in other files beside it.
     File(&'a Path),
 }
 
-/// How a session is to run.
+/// How a session runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SessionOptions {
-    /// Threads within an operator; 0 means one per physical core that this process may use, and where some cores are faster
-    /// than others, one on each of those.
+    /// Threads within an operator. 0 means one per physical core that this process may use, or one per
+    /// fast core if cores differ in speed.
     pub threads: usize,
-    /// What the network runs on.
+    /// The device that the network runs on.
     pub device: Device,
-    /// Whether all of it has to; otherwise the processor takes what the device does not.
+    /// Whether all nodes must run on the device. Otherwise unsupported nodes run on the processor.
     pub whole: bool,
-    /// Whether threads sleep while there is nothing to do for them. It takes them longer to begin, and spares a battery and
-    /// whatever else the machine does where there are pauses between evaluations.
+    /// Whether idle threads sleep. They then start more slowly, but save battery and leave the
+    /// processor to other programs between evaluations.
     pub rest: bool,
 }
 
-/// How many threads [`SessionOptions::threads`] `= 0` stands for.
+/// The number of threads for [`SessionOptions::threads`] `= 0`.
 pub fn default_threads() -> usize {
     if let Some(cores) = machine::fast_cores() {
         return cores.len();
@@ -61,37 +61,37 @@ pub struct OnnxNetwork {
     bound: Option<Bound>,
     model: String,
     device: Device,
-    /// Where sessions are built for one shape: what they are built from.
+    /// What per-shape sessions are built from, on devices that need one session per shape.
     tailor: Option<PerShapeSession>,
     watched: Arc<Watched>,
     // The environment has to outlive the session.
     runtime: Arc<Runtime>,
 }
 
-/// What builds sessions for one shape each, as TensorRT's engines are.
+/// Builds one session per shape, as TensorRT's engines require.
 #[derive(Debug)]
 struct PerShapeSession {
     graph: Arc<Graph>,
     options: SessionOptions,
-    /// What the session at hand is for.
+    /// The shape of the current session.
     shape: Option<Shape>,
-    /// Where its engine is.
+    /// The cache entry of its engine.
     place: Option<CacheEntry>,
     engine: Engine,
 }
 
-/// The engine that TensorRT runs a network by.
+/// The TensorRT engine that runs a network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Engine {
-    /// It was kept from an earlier run.
+    /// Read from the cache.
     Found,
-    /// It was built, and is kept when it has run once.
+    /// Built in this run, and cached after its first evaluation.
     Built,
-    /// It was built and is not kept, for this reason.
+    /// Built in this run and not cached, for this reason.
     NotCached(String),
 }
 
-/// A graph that is kept.
+/// A graph that is kept in order to build sessions from it.
 #[derive(Debug)]
 enum Graph {
     Bytes(Vec<u8>),
@@ -106,7 +106,7 @@ impl Graph {
         }
     }
 
-    /// The SHA-256 of all that the graph consists of: a file may have its weights in others beside it.
+    /// The SHA-256 of the graph and its weights, which may be in other files.
     fn sha256(&self) -> String {
         let path = match self {
             Self::Bytes(bytes) => return engines::sha256(bytes),
@@ -127,7 +127,7 @@ struct Bound {
     shape: Shape,
     binding: IoBinding,
     sample: Option<Buffer>,
-    /// How many of its values are the sample's own; the condition's are behind them.
+    /// How many values belong to the sample; those of the condition follow.
     own: usize,
     sigma: Option<Buffer>,
     timestep: Option<Scalar>,
@@ -137,13 +137,13 @@ struct Bound {
 }
 
 impl OnnxNetwork {
-    /// Builds a session from an ONNX graph and checks that it has what `interface` names.
+    /// Builds a session from an ONNX graph and checks it against `interface`.
     ///
-    /// `model` is what errors call the network.
+    /// `model` is the network's name in errors.
     ///
     /// # Errors
-    /// [`Error::Model`] when it is no ONNX graph, an input or output that is named is missing, one that is not
-    /// named exists, or its rank or element type is not what the executor can fill.
+    /// [`Error::Model`] when it is not an ONNX graph, a named input or output is missing, the graph has
+    /// an unnamed one, or its rank or element type is not supported.
     pub fn load(
         runtime: &Arc<Runtime>,
         model: &str,
@@ -165,7 +165,7 @@ impl OnnxNetwork {
         Self::around(session, runtime, model, interface, types, options.device, tailor)
     }
 
-    /// How many nodes of the graph each provider of ONNX Runtime takes, as a run at `shape` shows.
+    /// How many nodes of the graph each provider of ONNX Runtime runs, measured by a run at `shape`.
     ///
     /// # Errors
     /// As for [`load`](Self::load), and when the graph does not run at that shape.
@@ -209,12 +209,12 @@ impl OnnxNetwork {
         Ok(Self { session, interface, types, bound: None, model, device, tailor, watched, runtime })
     }
 
-    /// What became of the engine for the shape that was bound last, where the device wants one.
+    /// The engine for the last bound shape, on devices that use engines.
     pub fn engine(&self) -> Option<&Engine> {
         self.tailor.as_ref().map(|tailor| &tailor.engine)
     }
 
-    /// The inputs and outputs that the graph declares, one line each, for people.
+    /// The inputs and outputs that the graph declares, one per line, for people to read.
     pub fn signature(&self) -> Vec<String> {
         let inputs = self.session.inputs().iter().map(|outlet| ("input", outlet));
         let outputs = self.session.outputs().iter().map(|outlet| ("output", outlet));
@@ -244,7 +244,7 @@ impl OnnxNetwork {
         }
         let mut timestep = None;
         if let (Some(name), Some((element, declared))) = (&self.interface.timestep, &self.types.timestep) {
-            // A free length is the batch.
+            // A free length is the batch size.
             let length = declared.first().map(|&length| usize::try_from(length).unwrap_or(batch));
             let scalar = Scalar::new(*element, length)?;
             scalar.bind_input(&mut binding, name)?;
@@ -269,7 +269,8 @@ impl OnnxNetwork {
         Ok(Bound { shape, binding, sample, own, sigma, timestep, condition, class, output })
     }
 
-    /// What memory of buffers comes from: for a GPU memory that it reads and writes by itself, where there is such.
+    /// The allocator of buffers. For a GPU it allocates memory that the GPU accesses directly, if
+    /// possible.
     fn allocator(&self) -> Allocator {
         let pinned = |index| {
             let (device, kind) = (AllocationDevice::CUDA_PINNED, MemoryType::CPUOutput);
@@ -279,7 +280,7 @@ impl OnnxNetwork {
         self.device.index().and_then(pinned).unwrap_or_default()
     }
 
-    /// Builds a session for this shape, where the device is one that wants it so.
+    /// Builds a session for this shape, on devices that need one per shape.
     fn tailor(&mut self, shape: Shape) -> Result<()> {
         let Some(tailor) = &mut self.tailor else { return Ok(()) };
         if tailor.shape == Some(shape) {
@@ -296,7 +297,7 @@ impl OnnxNetwork {
             .with("libraries", nvidia::loaded().join(" "))
             .with("driver", nvidia::driver().unwrap_or_default())
             .with("gpu", format!("{} {}", tailor.options.device, nvidia::gpus().join(" ")));
-        // Without a place to keep it in, an engine is built for this run alone.
+        // Without a cache folder, the engine is built for this run only.
         let place = engines::folder().map(|root| CacheEntry::open(&root, key)).transpose();
         let (place, engine) = match place {
             Ok(None) => (None, Engine::NotCached("there is no folder for it; set HOME or XDG_CACHE_HOME".into())),
@@ -341,7 +342,7 @@ impl Network for OnnxNetwork {
                 return Err(Error::model(&self.model, problem));
             }
         }
-        // The old buffers go first, so that two sets never exist at once.
+        // The old buffers are freed first, so that two sets never exist at once.
         self.bound = None;
         self.tailor(shape)?;
         let bound = self.allocate(shape).map_err(|cause| self.fail("no buffers could be bound", cause))?;
@@ -377,7 +378,7 @@ impl Network for OnnxNetwork {
             timestep.set(t);
         }
         if self.device.is_gpu() {
-            // What a GPU gets is what an input held when it was bound.
+            // A GPU gets the values that an input holds when it is bound.
             bound.send(&self.interface).map_err(|cause| Error::Evaluation {
                 problem: format!("model {}: its inputs could not be sent to {}", self.model, self.device),
                 source: Some(Box::new(cause)),
@@ -427,7 +428,7 @@ impl Network for OnnxNetwork {
         self.bind(small)?;
         let mut run = || -> ort::Result<()> {
             let mut options = RunOptions::new()?;
-            // An arena keeps what it has had, unless a run ends so.
+            // An arena never shrinks without this option.
             options.set("memory.enable_memory_arena_shrinkage", "cpu:0")?;
             let Some(bound) = &self.bound else { return Ok(()) };
             self.session.run_binding_with_options(&bound.binding, &options).map(drop)
@@ -457,20 +458,20 @@ impl Bound {
     }
 }
 
-/// How a session differs from others of the same options.
+/// How a session differs from others with equal options.
 #[derive(Debug, Default)]
 struct SessionOverrides<'a> {
-    /// Its inputs and outputs are looked at, and it never runs.
+    /// Only the inputs and outputs are inspected; the session never runs.
     inspect_only: bool,
-    /// What free axes are, by their names.
+    /// The sizes of the free axes, by name.
     sizes: BTreeMap<String, i64>,
-    /// Where engines are kept.
+    /// The cache entry of the engine.
     engines: Option<&'a CacheEntry>,
-    /// What the names of profiles begin with.
+    /// The prefix of profile file names.
     profile: Option<PathBuf>,
 }
 
-/// What it means that there is no session.
+/// The error for a session that could not be built.
 fn refused(model: &str, options: SessionOptions, cause: ort::Error) -> Error {
     if options.device != Device::Cpu {
         let whole = if options.whole { ", or leave out --require-device for what it has no kernels for" } else { "" };
@@ -489,13 +490,13 @@ fn build(
     let threads = if options.threads == 0 { default_threads() } else { options.threads };
     let level = if special.inspect_only { GraphOptimizationLevel::Disable } else { GraphOptimizationLevel::All };
     let mut builder = Session::builder(runtime.environment())?
-        // Otherwise it would choose a device by itself.
+        // Otherwise ONNX Runtime would choose a device by itself.
         .with_auto_device(AutoDevicePolicy::PreferCPU)?
         .with_optimization_level(level)?
         .with_intra_threads(threads)?
         .with_inter_threads(1)?
-        // The pattern is a second copy of all activations, laid out on the first run, for no measurable speed: at
-        // 1920x1080 it cost 230 of 615 MiB.
+        // The memory pattern is a second copy of all activations, laid out on the first run, and gives
+        // no measurable speed. At 1920x1080 it used 230 of 615 MiB.
         .with_memory_pattern(false)?;
     if options.rest {
         builder = builder.with_intra_op_spinning(false)?;
@@ -525,8 +526,8 @@ fn build(
     }
 }
 
-/// On which cores the threads of a session run, as ONNX Runtime wants it: one list for each thread but the caller's, of cores
-/// counted from 1. Each may move between all of them.
+/// The cores of a session's threads in ONNX Runtime's format: one list for each thread but the
+/// caller's, of cores counted from 1. Each thread may move between all of them.
 fn affinities(cores: &[usize]) -> String {
     let list = cores.iter().map(|core| (core + 1).to_string()).collect::<Vec<_>>().join(",");
     vec![list; cores.len().saturating_sub(1)].join(";")
@@ -537,7 +538,7 @@ mod tests {
     use super::affinities;
 
     #[test]
-    fn threads_beside_the_caller_share_the_fast_cores() {
+    fn worker_threads_share_the_fast_cores() {
         assert_eq!(affinities(&[4, 5, 6]), "5,6,7;5,6,7");
         assert_eq!(affinities(&[0, 1]), "1,2");
     }

@@ -1,5 +1,4 @@
-//! Evaluations that are ended from outside, and loads that are given up: when somebody asked to stop, or when one takes longer than it
-//! may.
+//! Terminates evaluations and abandons loads on request, or when they exceed a time limit.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
@@ -10,12 +9,12 @@ use ort::session::{NoSelectedOutputs, RunOptions};
 
 use crate::error::{Error, Result};
 
-/// Why an evaluation was ended.
+/// Why an evaluation was terminated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
-    /// Somebody asked to stop, and it did not end by itself.
+    /// A stop was requested, and the evaluation did not finish in time.
     Stopped,
-    /// It took longer than this.
+    /// It exceeded this limit.
     Late(Duration),
 }
 
@@ -33,18 +32,18 @@ impl std::fmt::Debug for Watched {
 
 #[derive(Debug, Default)]
 struct State {
-    /// When the evaluation at hand began; none while there is none.
+    /// When the current evaluation began; none between evaluations.
     begun: Option<Instant>,
     ended: Option<Ended>,
 }
 
-/// All networks that there are.
+/// All networks.
 static WATCHED: Mutex<Vec<Weak<Watched>>> = Mutex::new(Vec::new());
 
-/// What evaluations and loads are ended for: since when, after how long, and why.
+/// The time limits of evaluations and loads: the start, the duration, and the reason.
 static LIMITS: Mutex<Vec<(Instant, Duration, Ended)>> = Mutex::new(Vec::new());
 
-/// Whether a load was given up that may still go on.
+/// Whether a load was abandoned and may still be running.
 static GIVEN_UP: AtomicBool = AtomicBool::new(false);
 
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -60,7 +59,7 @@ impl Watched {
         Ok(watched)
     }
 
-    /// An evaluation begins.
+    /// Marks the start of an evaluation.
     pub(super) fn begin(&self) -> ort::Result<()> {
         let mut state = locked(&self.state);
         if state.ended.take().is_some() {
@@ -70,7 +69,7 @@ impl Watched {
         Ok(())
     }
 
-    /// It has come to an end; by itself, or else why.
+    /// Marks the end of an evaluation. Returns why it was terminated, if it was.
     pub(super) fn end(&self) -> Option<Ended> {
         let mut state = locked(&self.state);
         state.begun = None;
@@ -80,20 +79,21 @@ impl Watched {
     fn end_if_older(&self, since: Instant, limit: Duration, why: Ended) {
         let mut state = locked(&self.state);
         if state.ended.is_none() && state.begun.is_some_and(|begun| begun.max(since).elapsed() >= limit) {
-            // What cannot be ended goes on.
+            // An evaluation that cannot be terminated continues.
             state.ended = self.options.terminate().ok().map(|()| why);
         }
     }
 }
 
-/// Ends every evaluation of this process, from now on, that takes longer than `limit`: it fails as
-/// [`Error::Evaluation`](crate::Error::Evaluation).
+/// From now on, terminates every evaluation of this process that takes longer than `limit`. It fails
+/// with [`Error::Evaluation`](crate::Error::Evaluation).
 pub fn limit_evaluations(limit: Duration) {
     watch(limit, Ended::Late(limit));
 }
 
-/// Somebody asked to stop: ends every evaluation of this process that takes longer than `grace` from now on, or from its own beginning.
-/// It fails as [`Error::Interrupted`](crate::Error::Interrupted). Those that come to an end before are as they would have been.
+/// Requests a stop: terminates every evaluation of this process that takes longer than `grace` from now
+/// on or from its own start. It fails with [`Error::Interrupted`](crate::Error::Interrupted).
+/// Evaluations that finish earlier are not affected.
 pub fn stop_evaluations(grace: Duration) {
     watch(grace, Ended::Stopped);
 }
@@ -108,12 +108,12 @@ fn watch(limit: Duration, why: Ended) {
             locked(&WATCHED).iter().filter_map(Weak::upgrade).for_each(|it| it.end_if_older(since, limit, why));
         }
     };
-    // Without a thread nobody watches, and evaluations end by themselves or not at all.
+    // Without this thread, evaluations have no time limit.
     let _ = thread::Builder::new().name("watching".into()).spawn(body);
 }
 
-/// Loads a network in the middle of a run, in a thread of its own: nothing ends a load, so one that takes longer than evaluations may is
-/// given up, and goes on until the process ends.
+/// Loads a network during a run, on a separate thread. A load cannot be terminated, so one that exceeds
+/// the limit on evaluations is abandoned and continues until the process ends.
 ///
 /// # Errors
 /// Those of `load`, [`Error::Model`] when it takes too long, and [`Error::Interrupted`].
@@ -140,14 +140,15 @@ pub(crate) fn load<T: Send + 'static>(model: &str, load: impl FnOnce() -> Result
     }
 }
 
-/// What a network is that takes longer to load than it may.
+/// The error for a network that exceeds the time limit of loads.
 pub fn too_long(model: &str, limit: Duration) -> Error {
     let seconds = limit.as_secs_f64();
     Error::model(model, format!("loading it takes longer than {seconds} s; raise --timeout, or take another model"))
 }
 
-/// Whether ONNX Runtime may be at work in a thread that was given up. The process has to end by
-/// [`exit_at_once`](crate::machine::exit_at_once) then: the library must not be taken apart under it.
+/// Whether ONNX Runtime may still be running on an abandoned thread. The process must then end with
+/// [`exit_at_once`](crate::machine::exit_at_once), because the library must not be unloaded under that
+/// thread.
 pub fn has_given_up() -> bool {
     GIVEN_UP.load(Ordering::Relaxed)
 }

@@ -1,4 +1,5 @@
-//! The live view of a run, and whoever means it no good: the stream goes on, others are answered, and memory stays as it was.
+//! Attacks on the live view of a run: the stream continues, other requests are answered, and memory
+//! does not grow.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
@@ -8,15 +9,15 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use super::preview::{Answer, Viewed};
 
-/// Longer than anything takes on a machine that has much else to do.
+/// A time limit for everything, even on a heavily loaded machine.
 const LONG: Duration = Duration::from_secs(30);
 
-/// No attack may take more.
+/// The most memory that an attack may take.
 const MEMORY: u64 = 24 << 20;
 
 const GET: &[u8] = b"GET /page.js HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-/// A run that is being viewed, and what it was like before it was attacked.
+/// A run with a live view, and its memory before the attack.
 struct Attacked {
     viewed: Viewed,
     memory: u64,
@@ -42,7 +43,8 @@ impl Attacked {
         stream
     }
 
-    /// Sends what may be no request and reads until the other side has closed or reset the connection.
+    /// Sends bytes that may not be a valid request, and reads until the other side closes or resets the
+    /// connection.
     fn send(&self, bytes: &[u8]) -> Option<Answer> {
         let mut stream = self.connect();
         let _ = stream.write_all(bytes);
@@ -53,7 +55,7 @@ impl Attacked {
         self.send(request.as_bytes()).map_or(0, |answer| answer.code)
     }
 
-    /// The stream runs, frames are shown, and memory is about as much as it was.
+    /// Checks that the stream continues, frames are shown, and memory is about the size it was before.
     fn still_runs(&self) {
         let written = self.viewed.status_when(|_| true)["written"].as_u64();
         self.viewed.status_when(|status| status["written"].as_u64() > written);
@@ -72,7 +74,7 @@ fn rest(stream: &mut TcpStream) -> Option<Answer> {
 }
 
 #[test]
-fn bodies_that_are_said_to_be_long() {
+fn rejects_oversized_content_lengths() {
     let attacked = Attacked::new("127.0.0.1");
     let post = |headers: &str, body: &str| {
         attacked.code(&format!("POST /control HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n\r\n{body}"))
@@ -97,7 +99,7 @@ fn bodies_that_are_said_to_be_long() {
 }
 
 #[test]
-fn connections_that_are_reset() {
+fn survives_reset_connections() {
     let attacked = Attacked::new("127.0.0.1");
     for count in 0..300 {
         let mut stream = attacked.connect();
@@ -110,7 +112,7 @@ fn connections_that_are_reset() {
 }
 
 #[test]
-fn connections_that_do_nothing() {
+fn survives_idle_connections() {
     let attacked = Attacked::new("127.0.0.1");
     let idle: Vec<TcpStream> = (0..600).map(|_| attacked.connect()).collect();
     attacked.still_runs();
@@ -119,7 +121,7 @@ fn connections_that_do_nothing() {
 }
 
 #[test]
-fn more_connections_than_descriptors() {
+fn survives_running_out_of_file_descriptors() {
     let attacked = Attacked::new("127.0.0.1");
     let open = attacked.viewed.descriptors();
     attacked.viewed.limit_descriptors(open + 8);
@@ -129,7 +131,7 @@ fn more_connections_than_descriptors() {
 }
 
 #[test]
-fn requests_without_end_whose_answers_nobody_reads() {
+fn survives_clients_that_never_read_answers() {
     let attacked = Attacked::new("127.0.0.1");
     let requests = [GET.repeat(100), b"OPTIONS /x HTTP/1.1\r\nHost: evil\r\n\r\n".repeat(100)];
     let stuck = (0..8).map(|number| {
@@ -145,7 +147,7 @@ fn requests_without_end_whose_answers_nobody_reads() {
 }
 
 #[test]
-fn heads_without_end() {
+fn rejects_endless_request_heads() {
     let attacked = Attacked::new("127.0.0.1");
     for start in
         ["GET /", "GET / HTTP/1.1\r\nHost: localhost\r\nX: ", "GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nX: "]
@@ -161,20 +163,20 @@ fn heads_without_end() {
 }
 
 #[test]
-fn tokens_that_are_guessed() {
+fn delays_guessed_tokens() {
     let attacked = Attacked::new("0.0.0.0");
     let viewed = &attacked.viewed;
     let with = |token: &str| viewed.ask("GET /metrics", &format!("Authorization: Bearer {token}\r\n"), "");
     let token = viewed.token.clone().unwrap();
-    // Whoever gives no token, or the same one again, does not guess.
+    // Requests without a token, or with an unchanged wrong token, do not count as guesses.
     for _ in 0..20 {
         assert_eq!((viewed.get("/metrics").code, with("old").code), (401, 401));
     }
     let codes: Vec<u16> = (0..50).map(|guess| with(&format!("guess-{guess}")).code).collect();
     assert!(codes[0] == 401 && codes.iter().filter(|code| **code == 429).count() >= 30, "{codes:?}");
-    // A token that cannot be guessed is heard all the same; others still wait.
+    // A random token is accepted even then; other tokens still wait.
     assert_eq!((with(&token).code, with("another").code), (200, 429));
-    // Somebody else is answered at once.
+    // Another address is answered at once.
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), 0)).into()).unwrap();
     let port = viewed.address.rsplit(':').next().unwrap().parse().unwrap();
@@ -185,9 +187,9 @@ fn tokens_that_are_guessed() {
     assert_eq!(rest(&mut stream).map(|answer| answer.code), Some(404));
 }
 
-/// What could be guessed is not told from what is wrong while whoever asks has to wait.
+/// While a client has to wait, a correct chosen token gets no other answer than a wrong one.
 #[test]
-fn tokens_that_are_chosen_wait_with_those_that_are_guessed() {
+fn delays_a_chosen_token_like_a_guess() {
     let attacked = Attacked::of(Viewed::with_token("0.0.0.0", "correct-horse"));
     let with = |token: &str| attacked.viewed.ask("GET /metrics", &format!("Authorization: Bearer {token}\r\n"), "");
     assert_eq!(with("correct-horse").code, 200);
@@ -197,7 +199,7 @@ fn tokens_that_are_chosen_wait_with_those_that_are_guessed() {
 }
 
 #[test]
-fn many_who_look_at_once() {
+fn answers_many_clients_at_once() {
     let attacked = Attacked::new("127.0.0.1");
     std::thread::scope(|scope| {
         let looks: Vec<_> = (0..30).map(|_| scope.spawn(|| attacked.viewed.get("/pair").code)).collect();
@@ -210,7 +212,7 @@ fn many_who_look_at_once() {
 }
 
 #[test]
-fn requests_that_are_unusual() {
+fn answers_unusual_requests() {
     let attacked = Attacked::new("127.0.0.1");
     let ask = |method: &str, path: &str| attacked.viewed.ask(&format!("{method} {path}"), "", "");
     for (method, path, code) in [
@@ -237,7 +239,7 @@ fn requests_that_are_unusual() {
         assert_eq!(attacked.code(request), 400, "{request}");
     }
     assert_eq!(attacked.code("GET / HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\nConnection: close\r\n\r\n"), 403);
-    // The first version closes on its own; the second keeps the connection, over which all are answered.
+    // HTTP/1.0 closes the connection; HTTP/1.1 keeps it and answers all requests on it.
     assert_eq!(attacked.code("GET / HTTP/1.0\r\nHost: localhost\r\n\r\n"), 200);
     let twice = format!(
         "{}{}",
@@ -246,12 +248,12 @@ fn requests_that_are_unusual() {
     );
     let answer = attacked.send(twice.as_bytes()).unwrap();
     assert!(answer.code == 200 && answer.text().contains("HTTP/1.1 200 OK\r\n"), "{}", answer.text());
-    // Whoever has said all is answered still.
+    // A client that has closed its sending side still gets an answer.
     let mut stream = attacked.connect();
     stream.write_all(b"GET /pair HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
     assert_eq!(rest(&mut stream).map(|answer| answer.code), Some(200));
-    // A body that is waited for is asked for.
+    // The server asks for a body that the client withholds (`Expect: 100-continue`).
     let mut stream = attacked.connect();
     let head = "POST /control HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n";
     stream.write_all(format!("{head}Expect: 100-continue\r\nContent-Length: 12\r\n\r\n").as_bytes()).unwrap();

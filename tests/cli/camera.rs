@@ -1,4 +1,4 @@
-//! Frames as cameras give them, by default: 4:2:0 with noise, JPEG with noise, and what is clean.
+//! Camera frames with default options: 4:2:0 with noise, JPEG with noise, and clean images.
 
 use eddy::diffusion::{NoiseAt, NoiseSource, Philox};
 use eddy::media::still::{self, Options};
@@ -11,7 +11,7 @@ use crate::common::place::{Place, data};
 const WIDTH: usize = 320;
 const HEIGHT: usize = 240;
 
-/// A window of the photograph, and the same with white noise in RGB.
+/// A part of the photograph, clean and with white noise in RGB.
 fn pair(sigma: f32, seed: u64) -> [Image; 2] {
     let photograph = read(&data("chelsea.png"));
     let Samples::U8(samples) = &photograph.samples else { panic!("the photograph has 8 bits") };
@@ -33,7 +33,7 @@ fn pair(sigma: f32, seed: u64) -> [Image; 2] {
     [clean, noisy].map(frame)
 }
 
-/// A frame of I420 by ITU-R BT.601 in limited range, chroma as means over 2x2.
+/// An I420 frame by ITU-R BT.601 in limited range, with chroma averaged over 2x2.
 fn i420(frame: &Image) -> Vec<u8> {
     let Samples::U8(samples) = &frame.samples else { panic!("8 bits") };
     let at = |x: usize, y: usize| [0, 1, 2].map(|c| f32::from(samples[(y * WIDTH + x) * 3 + c]) / 255.0);
@@ -61,7 +61,7 @@ fn y4m(frames: &[Vec<u8>]) -> Vec<u8> {
     stream
 }
 
-/// PSNR of the last frame of a y4m stream of the same kind, over all samples.
+/// PSNR of the last frame of a y4m stream of equal format, over all samples.
 fn psnr_of_last(stream: &[u8], clean: &[u8]) -> f64 {
     let last = &stream[stream.len() - clean.len()..];
     let squares = last.iter().zip(clean).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum::<f64>();
@@ -69,7 +69,7 @@ fn psnr_of_last(stream: &[u8], clean: &[u8]) -> f64 {
 }
 
 #[test]
-fn noise_in_420_goes_by_default_and_more_of_it_over_time() {
+fn denoises_420_by_default_and_more_with_previous_frames() {
     let sigma = 20.0;
     let place = Place::new();
     let clean = i420(&pair(0.0, 0)[0]);
@@ -82,7 +82,7 @@ fn noise_in_420_goes_by_default_and_more_of_it_over_time() {
     };
     let (single, record) = denoised("");
     assert_eq!(record["model"], "camera", "{record}");
-    // What white noise of RGB is in luma and in chroma of half the size.
+    // White noise of RGB, converted to luma and to chroma at half resolution.
     let (luma, chroma) = (record["sigma"].as_f64().unwrap(), record["sigma_chroma"].as_f64().unwrap());
     assert!((luma / (0.6685 * sigma as f64) - 1.0).abs() < 0.2, "{record}");
     assert!((chroma / (0.32 * sigma as f64) - 1.0).abs() < 0.3, "{record}");
@@ -94,7 +94,7 @@ fn noise_in_420_goes_by_default_and_more_of_it_over_time() {
 }
 
 #[test]
-fn clean_frames_and_frames_are_left_alone_to_the_bit() {
+fn clean_images_and_frames_are_bit_identical() {
     let [clean, _] = pair(0.0, 0);
     let place = Place::with("clean.png", &clean);
     place.file("clean.y4m", y4m(&[i420(&clean), i420(&clean), i420(&clean)]));
@@ -105,7 +105,7 @@ fn clean_frames_and_frames_are_left_alone_to_the_bit() {
 }
 
 #[test]
-fn a_noisy_jpeg_is_a_cameras() {
+fn a_noisy_jpeg_uses_the_camera_model() {
     let [clean, noisy] = pair(20.0, 3);
     let place = Place::with("clean.png", &clean);
     let options = Options { jpeg_quality: 80 };
@@ -116,7 +116,7 @@ fn a_noisy_jpeg_is_a_cameras() {
 }
 
 #[test]
-fn strength_is_a_part_of_the_change() {
+fn strength_blends_with_the_input() {
     let [_, noisy] = pair(20.0, 3);
     let place = Place::with("noisy.png", &noisy);
     let at = |strength: &str| {
@@ -129,9 +129,9 @@ fn strength_is_a_part_of_the_change() {
     eddy("denoise noisy.png -o out.png --strength 1.5").within(&place).fails(2).says("from 0 (nothing) to 1 (all)");
 }
 
-/// Two fields of other scenes: each is denoised as it is by itself.
+/// Two fields with different scenes: each is denoised separately.
 #[test]
-fn interlaced_frames_are_denoised_by_fields() {
+fn denoises_interlaced_frames_by_field() {
     let place = Place::new();
     let field = |level: u8, seed: u64| {
         let mut noise = vec![0.0; WIDTH * HEIGHT / 2];
@@ -161,9 +161,9 @@ fn interlaced_frames_are_denoised_by_fields() {
     eddy("upscale fields.y4m -o large.y4m -s 2").within(&place).fails(2).says("bwdif");
 }
 
-/// Black and coloured strokes on white, as a screen shows them.
+/// Black and coloured strokes on white, as on a screen.
 #[test]
-fn writing_is_left_alone_to_the_bit() {
+fn text_is_bit_identical() {
     let mut samples = vec![255; 3 * WIDTH * HEIGHT];
     for (i, pixel) in samples.chunks_exact_mut(3).enumerate() {
         let (x, y) = (i % WIDTH, i / WIDTH);
@@ -180,7 +180,7 @@ fn writing_is_left_alone_to_the_bit() {
 }
 
 #[test]
-fn raw_frames_need_a_size_and_a_camera_that_is_not_there_yet_is_waited_for() {
+fn raw_frames_need_a_size_and_reconnect_waits_for_a_camera() {
     let place = Place::new();
     place.file("r.nv12", [0; 600]);
     eddy("denoise r.nv12 -o out.y4m").within(&place).fails(2).says("--size 640x480 --pixel-format nv12");
@@ -189,9 +189,9 @@ fn raw_frames_need_a_size_and_a_camera_that_is_not_there_yet_is_waited_for() {
     assert!(begun.elapsed().as_secs_f64() >= 0.7);
 }
 
-/// Of frames, a profile is of red, green and blue; the frames' noise follows from it.
+/// The profile of images is for red, green and blue; the noise of 4:2:0 video is derived from it.
 #[test]
-fn a_profile_of_frames_is_for_420_video_too() {
+fn a_profile_of_images_applies_to_420_video() {
     let place = Place::new();
     for seed in 0..3 {
         place.file(&format!("still/{seed}.png"), encoded(&pair(12.0, seed)[1], "png"));
@@ -205,7 +205,8 @@ fn a_profile_of_frames_is_for_420_video_too() {
     assert!((luma / (0.6685 * 12.0) - 1.0).abs() < 0.1 && (chroma / (0.32 * 12.0) - 1.0).abs() < 0.1, "{record}");
 }
 
-/// Frames whose noise has a variance of luma that is 0.01 times luma above black, and the same for chroma, in units of 8 bits.
+/// Frames with a luma noise variance of 0.01 times luma above black, and equally for chroma, in 8-bit
+/// units.
 fn by_the_light(clean: &[u8], seed: u64) -> Vec<u8> {
     let mut noise = vec![0.0; clean.len()];
     Philox::new(seed).fill(NoiseAt { step: 0, batch: 0, channel: 0, y: 0 }, 0, &mut noise);
@@ -220,14 +221,14 @@ fn by_the_light(clean: &[u8], seed: u64) -> Vec<u8> {
 }
 
 #[test]
-fn video_has_a_profile_of_luma_and_chroma() {
+fn profiles_luma_and_chroma_of_video() {
     let clean = i420(&pair(0.0, 0)[0]);
     let place = Place::new();
     place.file("still.y4m", y4m(&(0..8).map(|seed| by_the_light(&clean, seed)).collect::<Vec<_>>()));
     let record = eddy("profile still.y4m -o camera.toml --json").within(&place).succeeds().json();
     assert_eq!((record["color_model"].as_str(), record["frames"].as_u64()), (Some("yuv"), Some(8)), "{record}");
     for (i, channel) in record["channels"].as_array().unwrap().iter().enumerate() {
-        // Chroma of limited range has 224 steps where luma has 219.
+        // Chroma of limited range has 224 steps, luma 219.
         let expected = if i == 0 { 0.01 } else { 0.01 * (219.0_f64 / 224.0).powi(2) };
         let a = channel["a"].as_f64().unwrap();
         assert!((a / expected - 1.0).abs() < 0.1, "channel {i}: {record}");
@@ -241,7 +242,7 @@ fn video_has_a_profile_of_luma_and_chroma() {
     };
     let (auto, told) = (denoised(""), denoised("--noise-profile camera.toml"));
     assert!(told > auto, "{auto} by the estimate, {told} by the profile");
-    // A frame is denoised by it as well, and a network of red, green and blue cannot be told it.
+    // The profile also applies to 4:2:0 images, but not to a network for red, green and blue.
     place.file("noisy.png", encoded(&pair(12.0, 1)[1], "png"));
     let record =
         eddy("denoise noisy.png -o out.png --noise-profile camera.toml --json").within(&place).succeeds().json();

@@ -1,4 +1,4 @@
-//! The other commands, and what is said of all of them.
+//! The other commands, and what all commands share.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -32,7 +32,7 @@ fn help_and_version() {
     eddy("--version").succeeds().prints(env!("CARGO_PKG_VERSION"));
 }
 
-/// What the README promises, the help knows.
+/// Every option in the README must be in the help.
 #[test]
 fn every_flag_of_the_readme_is_in_the_help() {
     let Ok(readme) = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")) else {
@@ -61,7 +61,7 @@ fn flags(text: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn info_tells_of_models() {
+fn info_describes_models() {
     eddy("info").succeeds().says_nothing().prints("denoise-fast").prints(env!("EDDY_ONNXRUNTIME_VERSION"));
     let list = eddy("info --json").succeeds().json();
     assert_eq!(list["models"][0]["name"], "denoise-fast");
@@ -73,7 +73,7 @@ fn info_tells_of_models() {
 }
 
 #[test]
-fn check_and_doctor_find_all_well() {
+fn check_and_doctor_pass() {
     eddy("check").succeeds().says_nothing().prints("denoise-fast f32: ok");
     let files = eddy("check denoise-fast --json").succeeds();
     for (line, precision) in files.stdout.lines().zip(["f32", "f16", "int8"]) {
@@ -88,7 +88,7 @@ fn check_and_doctor_find_all_well() {
 }
 
 #[test]
-fn bench_measures() {
+fn bench_measures_images() {
     let record =
         eddy("bench denoise-fast --size 100x60 --steps 2 --seconds 0.1 --json").succeeds().says_nothing().json();
     assert_eq!((record["width"].as_u64(), record["height"].as_u64()), (Some(100), Some(60)));
@@ -117,7 +117,7 @@ fn bench_measures_video() {
 }
 
 #[test]
-fn completions_and_pages_are_made_of_what_there_is() {
+fn completions_and_man_pages_list_all_commands() {
     for shell in ["bash", "zsh", "fish"] {
         eddy(&format!("completions {shell}")).succeeds().prints("denoise").prints("preview");
     }

@@ -1,4 +1,4 @@
-//! What `eddy denoise` does when all is well.
+//! Successful runs of `eddy denoise`.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -9,7 +9,7 @@ use crate::common::images::{alpha, distance, noisy, psnr, read};
 use crate::common::place::{Place, data};
 
 #[test]
-fn every_format_and_depth_keeps_its_kind_and_its_alpha() {
+fn keeps_format_depth_and_alpha() {
     let kinds = [
         ("grey8.png", 1, 8),
         ("grey_alpha8.png", 2, 8),
@@ -48,18 +48,18 @@ fn every_format_and_depth_keeps_its_kind_and_its_alpha() {
         assert_eq!((after.width, after.height, after.channels), (61, 45, channels), "{name}");
         assert_eq!(after.samples.bits(), bits, "{name}");
         assert_eq!(alpha(&after), alpha(&before), "{name}");
-        // The noise is gone: about 25 grey levels of it.
+        // The noise of about 25 grey levels is removed.
         let removed = distance(&before, &after);
         assert!((20.0..28.0).contains(&removed), "{name}: {removed}");
     }
 }
 
 #[test]
-fn a_photograph_becomes_clean() {
+fn denoises_a_photograph() {
     let place = Place::new();
     let noisy = data("noisy-chelsea.png");
     let record = eddy("denoise -o clean.png --json").arg(&noisy).within(&place).succeeds().says_nothing().json();
-    // Opened by a decoder that is not Eddy's own.
+    // Decoded by an independent decoder.
     let opened = image::open(place.path("clean.png")).unwrap();
     assert_eq!((opened.width(), opened.height()), (451, 300));
     let (clean, noisy) = (read(&data("chelsea.png")), read(&noisy));
@@ -73,7 +73,7 @@ fn a_photograph_becomes_clean() {
 }
 
 #[test]
-fn a_clean_image_stays_as_it_is_at_sigma_zero() {
+fn sigma_zero_leaves_the_image_unchanged() {
     let image = noisy(40, 30, 4, 16);
     let place = Place::with("a.png", &image);
     eddy("denoise a.png -o b.png --sigma 0").within(&place).succeeds().says("nothing to do");
@@ -81,7 +81,7 @@ fn a_clean_image_stays_as_it_is_at_sigma_zero() {
 }
 
 #[test]
-fn several_images_and_folders_go_into_a_folder() {
+fn writes_several_images_and_folders_into_a_folder() {
     let image = noisy(24, 24, 3, 8);
     let place = Place::with("one.png", &image);
     for name in ["more/2.bmp", "more/10.bmp", "more/.hidden.bmp"] {
@@ -97,7 +97,7 @@ fn several_images_and_folders_go_into_a_folder() {
 }
 
 #[test]
-fn the_same_arguments_give_the_same_bytes() {
+fn equal_arguments_give_equal_bytes() {
     let place = Place::with("a.png", &noisy(70, 50, 3, 8));
     for output in ["b.png", "c.png"] {
         eddy("denoise a.png --steps 3 --eta 1 --seed 9 -o").arg(output).within(&place).succeeds();
@@ -106,7 +106,7 @@ fn the_same_arguments_give_the_same_bytes() {
 }
 
 #[test]
-fn a_result_replaces_an_older_file() {
+fn replaces_an_existing_result() {
     let place = Place::with("a.png", &noisy(20, 20, 1, 8));
     place.file("b.png", "old");
     eddy("denoise a.png -o b.png").within(&place).succeeds();
@@ -115,7 +115,7 @@ fn a_result_replaces_an_older_file() {
 }
 
 #[test]
-fn tiny_and_narrow_images_are_images() {
+fn denoises_tiny_and_narrow_images() {
     for (width, height) in [(1, 1), (1, 9), (9, 1), (2, 3), (300, 2)] {
         let place = Place::with("a.png", &noisy(width, height, 3, 8));
         for options in ["", "--sigma 25", "--sigma 25 --steps 2"] {
@@ -127,7 +127,7 @@ fn tiny_and_narrow_images_are_images() {
 }
 
 #[test]
-fn what_a_format_cannot_hold_is_said() {
+fn reports_what_a_format_cannot_store() {
     let place = Place::with("a.png", &noisy(20, 20, 3, 16));
     let outcome = eddy("denoise a.png -o b.jpg").within(&place).succeeds().says("16 were reduced to 8");
     assert!(outcome.stderr.contains("b.jpg"), "{outcome}");
@@ -136,7 +136,7 @@ fn what_a_format_cannot_hold_is_said() {
 }
 
 #[test]
-fn names_need_not_be_text() {
+fn accepts_names_that_are_not_utf8() {
     let place = Place::with("a.png", &noisy(20, 20, 3, 8));
     let name = std::ffi::OsStr::from_bytes(b"\xff\xfe.png");
     fs::rename(place.path("a.png"), place.path("").join(name)).unwrap();

@@ -21,7 +21,7 @@ fn mask(width: usize, height: usize, [x, y, wide, high]: [usize; 4]) -> Image {
 }
 
 #[test]
-fn a_seed_is_a_image_alone_or_beside_others() {
+fn a_seed_gives_one_image_alone_and_in_a_batch() {
     let place = Place::new();
     eddy("generate -o all/ --size 32x32 --steps 3 --count 3 --seed 5")
         .within(&place)
@@ -30,11 +30,11 @@ fn a_seed_is_a_image_alone_or_beside_others() {
     assert_eq!(place.names("all"), ["000005.png", "000006.png", "000007.png"]);
     eddy("generate -o one.png --size 32x32 --steps 3 --seed 6").within(&place).succeeds();
     let (one, same, other) = (place.image("one.png"), place.image("all/000006.png"), place.image("all/000005.png"));
-    // Batches may add up in another order.
+    // Batches may sum in another order.
     let most = samples(&one).iter().zip(samples(&same)).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
     assert!(most <= 1, "{most}");
     assert_ne!(samples(&one), samples(&other));
-    // How it came about stands in the file.
+    // The parameters are stored in the file.
     let text = String::from_utf8_lossy(&place.bytes("one.png")).into_owned();
     for part in ["parameters", r#""seed":6"#, r#""model":"prior""#, r#""sampler":"dpmpp-2m""#, r#""sha256""#] {
         assert!(text.contains(part), "{part}");
@@ -45,7 +45,7 @@ fn a_seed_is_a_image_alone_or_beside_others() {
 }
 
 #[test]
-fn a_drawing_can_begin_with_a_image() {
+fn generates_from_an_initial_image() {
     let image = noisy(32, 32, 3, 8);
     let place = Place::with("a.png", &image);
     let distance = |strength: &str| {
@@ -58,16 +58,16 @@ fn a_drawing_can_begin_with_a_image() {
 }
 
 #[test]
-fn steps_are_kept() {
+fn saves_steps() {
     let place = Place::new();
     eddy("generate -o a.png --size 16x16 --steps 4 --sampler euler --save-steps steps").within(&place).succeeds();
     assert_eq!(place.names("steps"), ["step-1.png", "step-2.png", "step-3.png", "step-4.png"]);
-    // What the last step takes the image for is the image.
+    // The prediction of the last step is the result.
     assert_eq!(place.image("steps/step-4.png").samples, place.image("a.png").samples);
 }
 
 #[test]
-fn what_is_known_stays_to_the_bit_and_what_is_missing_is_drawn() {
+fn inpainting_keeps_known_pixels_and_fills_the_mask() {
     let photo = read(&data("chelsea.png"));
     for (channels, bits) in [(3, 8), (4, 16), (3, 16)] {
         let image = noisy(96, 64, channels, bits);
@@ -87,7 +87,7 @@ fn what_is_known_stays_to_the_bit_and_what_is_missing_is_drawn() {
         }
         assert!(changed > 50, "{changed}");
     }
-    // It is better than what a hole is usually filled with, the mean around it.
+    // The result is better than filling with the mean of the surroundings.
     let place = Place::with("a.png", &photo).and("mask.png", &mask(photo.width, photo.height, [130, 180, 12, 12]));
     eddy("inpaint a.png --mask mask.png -o b.png --steps 10").within(&place).succeeds();
     let error = |image: &Image| {
@@ -117,7 +117,7 @@ fn what_is_known_stays_to_the_bit_and_what_is_missing_is_drawn() {
 }
 
 #[test]
-fn what_is_restored_explains_what_was_measured() {
+fn restorations_are_consistent_with_the_measurement() {
     let photo = read(&data("chelsea.png"));
     let part = |image: &Image, side: usize| {
         let rows = (100..100 + side).flat_map(|y| samples(image)[3 * (y * image.width + 120)..][..3 * side].to_vec());
@@ -147,9 +147,9 @@ fn what_is_restored_explains_what_was_measured() {
     let place = Place::with("small.png", &mean(&sharp, 3)).and("sharp.png", &sharp);
     eddy("upscale small.png --prior -s 3 --steps 8 -o large.png").within(&place).succeeds().says("48x48 by prior");
     let large = place.image("large.png");
-    // The means of what was drawn are what was given.
+    // Averaging the result gives the input.
     assert!(psnr(&mean(&large, 3), &place.image("small.png")) > 40.0);
-    // A kernel that is a point changes nothing, and noise is what it is said to be.
+    // A kernel of one point changes nothing, and the noise has the given sigma.
     eddy("deblur sharp.png --kernel gaussian:0.2 --sigma 0.5 --steps 8 -o same.png").within(&place).succeeds();
     assert!(psnr(&place.image("same.png"), &sharp) > 35.0);
     let cases = [
@@ -173,9 +173,9 @@ fn each(image: &Image) -> Vec<u16> {
     }
 }
 
-/// What the digits have in common with the mean image of their class, which each class shares with no other.
+/// The generated digits correlate most with the mean image of their own class.
 #[test]
-fn digits_are_of_the_class_that_is_asked_for() {
+fn generates_digits_of_the_requested_class() {
     let place = Place::new();
     let drawn = |options: &str| {
         eddy(&format!("generate -m digits-ddpm -o d/ --count 8 --steps 10 {options}")).within(&place).succeeds();
@@ -200,7 +200,7 @@ fn digits_are_of_the_class_that_is_asked_for() {
 }
 
 #[test]
-fn what_cannot_be_drawn_is_said() {
+fn rejects_impossible_requests() {
     let place = Place::with("a.png", &noisy(20, 20, 3, 8))
         .and("mask.png", &mask(20, 20, [2, 2, 3, 3]))
         .and("empty.png", &mask(20, 20, [0, 0, 0, 0]))

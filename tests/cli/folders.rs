@@ -1,4 +1,5 @@
-//! Pipelines of diffusers, exported with random networks: what Eddy draws is what diffusers draws. See `tests/golden/make_folders.py`.
+//! Diffusers pipelines, exported with random networks: Eddy's results must match those of diffusers.
+//! See `tests/golden/make_folders.py`.
 
 use std::path::PathBuf;
 
@@ -17,7 +18,7 @@ fn expected(folder: &str) -> Array4<f32> {
     array::read::<Ix4>(&stored(folder).join("expected.npy")).unwrap()
 }
 
-/// What the issue of a run may differ by, of images from 0 to 1.
+/// The allowed difference of results, for images from 0 to 1.
 const TOLERANCE: f32 = 1e-4;
 
 fn assert_alike(found: &Array4<f32>, expected: &Array4<f32>) {
@@ -26,7 +27,7 @@ fn assert_alike(found: &Array4<f32>, expected: &Array4<f32>) {
     assert!(worst < TOLERANCE, "they differ by {worst}");
 }
 
-/// The small image of `superresolution`, in 16 bits, which hold it exactly.
+/// The low-resolution image of `superresolution`, in 16 bits, which represent it exactly.
 fn small() -> Image {
     let planes = array::read::<Ix4>(&stored("superresolution/small.npy")).unwrap();
     let (_, channels, height, width) = planes.dim();
@@ -35,7 +36,7 @@ fn small() -> Image {
     Image { width, height, channels, samples: Samples::U16(samples), metadata: Metadata::default() }
 }
 
-/// Planes from 0 to 1 of a frame of 16 bits.
+/// Planes from 0 to 1 of a 16-bit image.
 fn planes(image: &Image) -> Array4<f32> {
     let Samples::U16(samples) = &image.samples else { panic!("16 bits were expected") };
     let shape = (1, image.channels, image.height, image.width);
@@ -44,7 +45,7 @@ fn planes(image: &Image) -> Array4<f32> {
 }
 
 #[test]
-fn what_diffusers_draws_is_drawn() {
+fn generated_images_match_diffusers() {
     for (folder, options, sampler) in [
         ("ddpm", "--count 2", "ddpm"),
         ("ddim", "--count 2", "ddim"),
@@ -64,7 +65,7 @@ fn what_diffusers_draws_is_drawn() {
 }
 
 #[test]
-fn what_diffusers_enlarges_is_enlarged_as_a_folder_and_as_a_package() {
+fn upscaling_with_a_folder_and_a_package_matches_diffusers() {
     let place = Place::with("small.png", &small());
     let folder = stored("superresolution");
     eddy("import").arg(&folder).args("-o package/").within(&place).succeeds().says("a model to upscale");
@@ -76,7 +77,8 @@ fn what_diffusers_enlarges_is_enlarged_as_a_folder_and_as_a_package() {
         command.within(&place).succeeds().says("4 times larger, 56x40");
         assert_alike(&planes(&place.image("large.png")), &expected("superresolution"));
     }
-    // A seed stands for noise, and the latent is drawn and decoded in tiles where that is asked for.
+    // A random seed determines the noise, and the latent is generated and decoded in tiles if
+    // requested.
     let seeded = |seed: u64, tile: &str| {
         eddy(&format!("upscale small.png -o seeded.png --steps 2 -m package --seed {seed} {tile}"))
             .within(&place)
@@ -90,9 +92,9 @@ fn what_diffusers_enlarges_is_enlarged_as_a_folder_and_as_a_package() {
     assert_ne!(tiled, seeded(1, ""));
 }
 
-/// As SR3 has it: the small image stands behind the sample, enlarged to its size.
+/// As in SR3, the low-resolution image is enlarged and concatenated to the sample.
 #[test]
-fn a_network_that_wants_the_enlarged_image_beside_the_sample_gets_it() {
+fn enlarges_the_concatenated_condition() {
     let place = Place::with("small.png", &small());
     let folder = stored("superresolution");
     eddy("import").arg(folder.join("unet/model.onnx"))
@@ -108,12 +110,12 @@ fn a_network_that_wants_the_enlarged_image_beside_the_sample_gets_it() {
     };
     let first = enlarged();
     assert_eq!(first, enlarged());
-    // The small image counts.
+    // The low-resolution image has an effect.
     let black = Image { samples: Samples::U16(vec![0; 3 * 14 * 10]), ..small() };
     let place = place.and("small.png", &black);
     eddy("upscale small.png -o large.png -m sr3 --steps 4").within(&place).succeeds();
     assert_ne!(first, place.image("large.png").samples);
-    // Attention to the whole of a large image takes more memory than there is.
+    // Global attention on a large image exceeds the memory limit.
     eddy("upscale")
         .arg(data("chelsea.png"))
         .args("-o chelsea.png -m sr3 --steps 1")
@@ -128,7 +130,7 @@ fn a_network_that_wants_the_enlarged_image_beside_the_sample_gets_it() {
 }
 
 #[test]
-fn what_such_folders_cannot_do_is_said() {
+fn rejects_unsupported_uses_of_folders() {
     let place = Place::with("small.png", &small());
     let (latents, superresolution) = (stored("latents"), stored("superresolution"));
     let refused = |words: &str, model: &PathBuf, says: &str| {
@@ -176,7 +178,7 @@ fn what_such_folders_cannot_do_is_said() {
 }
 
 #[test]
-fn a_decoder_that_is_missing_or_broken_is_named() {
+fn names_a_missing_or_damaged_decoder() {
     let place = Place::new();
     let from = stored("latents");
     let copy = |name: &str| place.file(&format!("pipeline/{name}"), std::fs::read(from.join(name)).unwrap());

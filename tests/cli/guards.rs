@@ -1,4 +1,4 @@
-//! What a network gives that is no image.
+//! Invalid output of networks.
 
 use eddy::media::{Image, Samples};
 
@@ -27,7 +27,7 @@ fn flat(level: u8) -> Image {
 }
 
 #[test]
-fn tiles_that_are_no_image_are_computed_again_in_f32() {
+fn repeats_invalid_tiles_in_f32() {
     for (broken, tiles, options) in [("nan", 1, ""), ("nan", 12, "-t 16 --tile-overlap 0"), ("nan", 2, "--steps 2")] {
         let place = place("darker", broken);
         let arguments = format!("denoise a.png -o b.png -m m --sigma 51 --precision int8 {options}");
@@ -40,7 +40,7 @@ fn tiles_that_are_no_image_are_computed_again_in_f32() {
 }
 
 #[test]
-fn sudden_black_is_no_image() {
+fn black_output_is_invalid() {
     let place = place("darker", "black").and("bright.png", &flat(200)).and("dark.png", &flat(40));
     let repeated = |name: &str| {
         let arguments = format!("denoise {name}.png -o b.png -m m --sigma 5 --precision int8 --json");
@@ -51,7 +51,7 @@ fn sudden_black_is_no_image() {
 }
 
 #[test]
-fn one_image_that_never_comes_out_does_not_end_a_stream() {
+fn one_failed_frame_does_not_end_a_stream() {
     let levels = [40, 200, 41].into_iter().enumerate();
     let place = levels.fold(place("black", "nan"), |place, (i, level)| place.and(&format!("in/{i}.png"), &flat(level)));
     for options in ["", "--temporal", "--temporal --fps 5"] {
@@ -66,7 +66,7 @@ fn one_image_that_never_comes_out_does_not_end_a_stream() {
             .says("1 passed on as they were")
             .says("which was passed on as it was");
     }
-    // A network that gives nothing from the first image on is none.
+    // A network whose first frame is already invalid fails.
     eddy("denoise in/1.png in/0.png -o out.y4m -m m --sigma 5").within(&place).fails(1).says("all over, for an image");
     eddy("denoise in/1.png -o b.png -m m --sigma 5").within(&place).fails(1).says("step 1 gave 0.000 all over");
 }

@@ -1,11 +1,11 @@
-//! `eddy import`, and folders in the layout of diffusers as they are.
+//! `eddy import`, and diffusers folders without conversion.
 
 use std::fs;
 
 use crate::common::eddy;
 use crate::common::place::{Place, data};
 
-/// A pipeline that draws, as diffusers saves one: random weights, classes or none.
+/// A generating pipeline as diffusers saves it, with random weights, with or without classes.
 fn pipeline(place: &Place, config: &str) {
     let from = data("pipelines/int64-batch");
     for part in ["unet/model.onnx", "scheduler/scheduler_config.json"] {
@@ -18,7 +18,7 @@ fn pipeline(place: &Place, config: &str) {
 const UNET: &str = r#"{"_class_name": "UNet2DModel", "in_channels": 3, "out_channels": 3, "sample_size": [8, 12]}"#;
 
 #[test]
-fn a_pipeline_draws_as_it_is_and_as_a_package() {
+fn generates_with_a_pipeline_and_its_package() {
     let place = Place::new();
     pipeline(&place, UNET);
     eddy("generate -m pipeline -o a.png --steps 5 --seed 3").within(&place).succeeds().says("12x8");
@@ -31,13 +31,13 @@ fn a_pipeline_draws_as_it_is_and_as_a_package() {
     eddy("generate -m package -o b.png --steps 5 --seed 3").within(&place).succeeds();
     assert_eq!(place.image("a.png").samples, place.image("b.png").samples);
     eddy("info package").within(&place).succeeds().prints("CC0-1.0");
-    // The same numbers as the loop of `eddy sample`, which is compared with diffusers.
+    // The result equals that of `eddy sample`, which is compared with diffusers.
     eddy("generate -m package -o c.png --size 10x10").within(&place).fails(2).says("12x8 alone");
     eddy("import pipeline -o package").within(&place).fails(2).says("is there already");
 }
 
 #[test]
-fn a_bare_network_is_what_is_said_of_it() {
+fn imports_a_bare_network_by_its_options() {
     let place = Place::new();
     place.file("net.onnx", fs::read(data("models/identity.onnx")).unwrap());
     let said =
@@ -64,7 +64,7 @@ fn a_bare_network_is_what_is_said_of_it() {
 }
 
 #[test]
-fn what_cannot_be_imported_is_said() {
+fn rejects_what_cannot_be_imported() {
     let place = Place::new();
     pipeline(&place, &UNET.replace("\"in_channels\": 3", "\"in_channels\": 6"));
     eddy("import pipeline -o out/").within(&place).fails(4).says("takes 6 channels and gives 3");
@@ -79,12 +79,12 @@ fn what_cannot_be_imported_is_said() {
     place.holds_only(&["pipeline", "text.onnx"]);
 }
 
-/// A protobuf field that has a length.
+/// A length-delimited protobuf field.
 fn field(number: u8, body: &[u8]) -> Vec<u8> {
     [&[(number << 3) | 2, u8::try_from(body.len()).unwrap()], body].concat()
 }
 
-/// A denoiser that multiplies by a number which it keeps in a file of this name.
+/// A denoiser that multiplies by a number in an external file of this name.
 fn multiplying(location: &str) -> Vec<u8> {
     let value = |name: &str, channels: u8| {
         let dim = |size: u8| field(1, &[8, size]);
@@ -94,7 +94,7 @@ fn multiplying(location: &str) -> Vec<u8> {
         [field(1, name.as_bytes()), field(2, &tensor)].concat()
     };
     let entry = [field(1, b"location"), field(2, location.as_bytes())].concat();
-    // One float, external.
+    // One external float.
     let weight = [&[8, 1, 16, 1][..], &field(8, b"w"), &field(13, &entry), &[112, 1]].concat();
     let node = [field(1, b"x"), field(1, b"w"), field(2, b"y"), field(4, b"Mul")].concat();
     let graph = [
@@ -111,7 +111,7 @@ fn multiplying(location: &str) -> Vec<u8> {
 }
 
 #[test]
-fn the_files_that_a_graph_names_go_along() {
+fn imports_external_weight_files() {
     let place = Place::new();
     let said = "--task denoise --prediction denoised --sigma-range 0,1 --inputs sample=x,sigma=sigma --output-name y";
     for (i, location) in ["weights.pb", "parts/of/w.bin", "net.onnx_data"].into_iter().enumerate() {
@@ -141,9 +141,9 @@ fn the_files_that_a_graph_names_go_along() {
     place.holds_only(&["in", "w"]);
 }
 
-/// Every scheduler class runs by its own sampler, or not at all.
+/// Every scheduler class maps to its own sampler or is rejected.
 #[test]
-fn a_scheduler_is_its_own_sampler_or_refused() {
+fn maps_schedulers_to_their_sampler_or_rejects_them() {
     let scheduler = |place: &Place, config: &str| {
         place.file("pipeline/scheduler/scheduler_config.json", config);
     };

@@ -1,10 +1,10 @@
-//! What is no image: exit code 3, words that tell what was found, and nothing left behind.
+//! Invalid input images: exit code 3, a message that says what was found, and nothing left behind.
 
 use crate::common::eddy;
 use crate::common::images::{encoded, noisy};
 use crate::common::place::Place;
 
-/// Denoising the file `name` of these bytes is refused with these words, and leaves nothing.
+/// Denoising the file `name` with these bytes fails with this message and leaves nothing.
 fn refused(name: &str, bytes: &[u8], words: &str) {
     let place = Place::new();
     place.file(name, bytes);
@@ -13,7 +13,7 @@ fn refused(name: &str, bytes: &[u8], words: &str) {
 }
 
 #[test]
-fn missing() {
+fn rejects_a_missing_file() {
     let place = Place::new();
     eddy("denoise none.png -o out.png").within(&place).fails(3).says("none.png").says("there is no such file");
     eddy("denoise none/ -o out/").within(&place).fails(3).says("there is no such file or folder");
@@ -21,7 +21,7 @@ fn missing() {
 }
 
 #[test]
-fn a_folder_without_images() {
+fn rejects_a_folder_without_images() {
     let place = Place::new();
     place.file("in/notes.txt", "none here");
     place.file("in/deeper/a.png", encoded(&noisy(8, 8, 3, 8), "png"));
@@ -30,7 +30,7 @@ fn a_folder_without_images() {
 }
 
 #[test]
-fn cut_off() {
+fn rejects_truncated_files() {
     for extension in ["png", "jpg", "webp", "tiff", "bmp"] {
         let whole = encoded(&noisy(40, 30, 3, 8), extension);
         for part in [whole.len() / 4, whole.len() / 2, whole.len() - 3] {
@@ -40,7 +40,7 @@ fn cut_off() {
 }
 
 #[test]
-fn damaged() {
+fn rejects_damaged_files() {
     let mut png = encoded(&noisy(40, 30, 3, 8), "png");
     let middle = png.len() / 2;
     png[middle] ^= 0x55;
@@ -51,7 +51,7 @@ fn damaged() {
 }
 
 #[test]
-fn no_image_at_all() {
+fn rejects_files_that_are_not_images() {
     refused("a.png", b"Dear diary, today I was renamed to .png.\n", "by its content it is no image");
     refused("a.png", b"GIF89a\x01\0\x01\0\0\0\0;", "by its content it is a GIF");
     refused("a.png", b"", "the file is empty");
@@ -60,12 +60,12 @@ fn no_image_at_all() {
 }
 
 #[test]
-fn of_no_size() {
+fn rejects_zero_width_and_height() {
     for (width, height) in [(0, 5), (5, 0)] {
         refused("a.png", &png_of_size(width, height), "a.png");
         refused("a.bmp", &bmp_of_size(width, height), "a.bmp");
     }
-    // The maker of these files is not at fault.
+    // This error is not blamed on the file's author.
     let place = Place::new();
     place.file("a.bmp", bmp_of_size(1, 1));
     place.file("a.png", png_of_size(1, 1));
@@ -73,14 +73,14 @@ fn of_no_size() {
 }
 
 #[test]
-fn that_claims_more_than_there_is_memory() {
+fn rejects_images_that_exceed_memory() {
     refused("a.png", &png_of_size(60_000, 60_000), "at most 65535 pixels a side and 1024 MiB are read");
     refused("a.png", &png_of_size(2_000_000, 1), "at most 65535 pixels a side");
     refused("a.tiff", &tiff_of_size(u32::MAX, u32::MAX), "at most 65535 pixels a side and 1024 MiB are read");
 }
 
 #[test]
-fn a_device_or_a_folder_within_a_name() {
+fn rejects_devices_and_files_used_as_folders() {
     let place = Place::new();
     eddy("denoise /dev/null -o out.png").within(&place).fails(3).says("the file is empty");
     place.file("a.png", "x");
@@ -89,7 +89,7 @@ fn a_device_or_a_folder_within_a_name() {
 }
 
 #[test]
-fn a_broken_image_among_several() {
+fn processes_the_other_images_after_a_failure() {
     let image = noisy(24, 20, 3, 8);
     let place = Place::with("1.png", &image).and("3.png", &image);
     place.file("2.png", "no image");
@@ -107,14 +107,14 @@ fn a_broken_image_among_several() {
 }
 
 #[test]
-fn a_missing_image_among_several_is_told_before_any_work() {
+fn reports_a_missing_image_before_processing() {
     let place = Place::with("1.png", &noisy(24, 20, 3, 8));
     eddy("denoise 1.png none.png -o out").within(&place).fails(3).says("none.png");
     place.holds_only(&["1.png"]);
 }
 
 /// A PNG with one grey pixel that claims this size.
-/// One byte of a strip, of what is said to be RGB.
+/// One byte of an image that claims to be RGB.
 fn tiff_of_size(width: u32, height: u32) -> Vec<u8> {
     let entries =
         [(256, width), (257, height), (258, 8), (259, 1), (262, 2), (273, 8), (277, 3), (278, height), (279, 1)];

@@ -1,4 +1,4 @@
-//! Ctrl-C: exit code 130, what was finished is whole, and nothing half-written.
+//! Ctrl-C: exit code 130, finished results are complete, and nothing is half written.
 
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use crate::common::images::{encoded, noisy};
 use crate::common::place::Place;
 use crate::common::{BINARY, eddy};
 
-/// Longer than any machine takes for what is waited for here.
+/// Longer than any machine needs for the awaited events.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
@@ -35,7 +35,7 @@ fn interrupted(mut child: Child, signal: Signal) -> Output {
     output
 }
 
-/// A folder `in` with as many images.
+/// A folder `in` with `count` images.
 fn images(count: usize, size: usize) -> Place {
     let place = Place::new();
     let bytes = encoded(&noisy(size, size, 3, 8), "png");
@@ -46,7 +46,7 @@ fn images(count: usize, size: usize) -> Place {
 }
 
 #[test]
-fn between_images_what_was_finished_is_whole() {
+fn keeps_finished_images_when_interrupted() {
     for signal in [Signal::INT, Signal::TERM] {
         let place = images(40, 256);
         let child = start(&place, "denoise in -o out --sigma 25 --steps 40");
@@ -63,7 +63,7 @@ fn between_images_what_was_finished_is_whole() {
 
 /// The terminal is closed. These tests may run under nohup themselves.
 #[test]
-fn a_run_under_nohup_goes_on_when_others_end() {
+fn a_run_under_nohup_ignores_hangups() {
     let place = images(10, 256);
     let begun = || wait_until("the first image", || place.path("out/0.png").exists());
     let arguments = "denoise in -o out --sigma 25 --steps 10";
@@ -85,10 +85,10 @@ fn a_run_under_nohup_goes_on_when_others_end() {
 }
 
 #[test]
-fn within_a_image_nothing_is_left() {
+fn leaves_nothing_when_interrupted_within_an_image() {
     let place = images(1, 320);
     let child = start(&place, "denoise in/0.png -o out.png --sigma 25 --steps 1000");
-    // The library is open, and so the handler is long in place.
+    // When the library is loaded, the signal handler has long been installed.
     let maps = format!("/proc/{}/maps", child.id());
     wait_until("ONNX Runtime", || std::fs::read_to_string(&maps).is_ok_and(|maps| maps.contains("onnxruntime")));
     let output = interrupted(child, Signal::INT);
@@ -97,7 +97,7 @@ fn within_a_image_nothing_is_left() {
 }
 
 #[test]
-fn images_that_need_no_evaluation_are_interrupted_too() {
+fn interrupts_runs_without_evaluations() {
     let place = images(400, 400);
     let child = start(&place, "denoise in -o out --sigma 0");
     wait_until("the first image", || place.path("out/0.png").exists());

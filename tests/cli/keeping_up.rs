@@ -1,30 +1,30 @@
-//! A rate that is to be held, and a deadline.
+//! Target rates and latency targets.
 
 use crate::common::eddy;
 use crate::common::images::noisy;
 use crate::common::place::Place;
 
-/// A folder of so many noisy images.
+/// A folder of `count` noisy images.
 fn place(width: usize, height: usize, count: usize) -> Place {
     let image = noisy(width, height, 3, 8);
     (0..count).fold(Place::new(), |place, i| place.and(&format!("in/{i:02}.png"), &image))
 }
 
 #[test]
-fn a_rate_is_not_exceeded() {
+fn does_not_exceed_the_target_rate() {
     let place = place(48, 32, 12);
     let record = eddy("denoise in -o out.y4m --fps 20 --json").within(&place).succeeds().summary();
-    // Eleven twentieths of a second lie between the first and the last.
+    // 0.55 seconds lie between the first and the last frame.
     assert!(record["seconds"].as_f64().unwrap() >= 0.55, "{record}");
     assert_eq!((record["written"].as_u64(), record["fps"].as_f64()), (Some(12), Some(20.0)));
-    // Of a file nothing is left out, and it plays as fast as it did.
+    // All frames of a file are kept, at its own rate.
     assert!(place.bytes("out.y4m").starts_with(b"YUV4MPEG2 W48 H32 F25:1 "));
 }
 
 #[test]
-fn what_was_given_up_is_said() {
+fn reports_reduced_quality() {
     let place = place(640, 480, 12);
-    // No processor does it in a millisecond.
+    // No processor takes only a millisecond.
     let outcome = eddy("denoise in -o out.y4m --fps 1000").within(&place).succeeds();
     outcome.says("1000 asked for; ").says(" of the size (");
     let record = eddy("denoise in -o out.y4m --deadline-ms 1 --json").within(&place).succeeds().summary();
@@ -35,7 +35,7 @@ fn what_was_given_up_is_said() {
 }
 
 #[test]
-fn where_there_is_time_the_better_network_runs() {
+fn chooses_the_better_model_if_it_keeps_up() {
     let place = place(48, 32, 2);
     let model = |options: &str| {
         let record = eddy(&format!("denoise in -o out.y4m --json {options}")).within(&place).succeeds().summary();
@@ -49,7 +49,7 @@ fn where_there_is_time_the_better_network_runs() {
 }
 
 #[test]
-fn enlarging_gives_up_steps() {
+fn upscaling_reduces_steps() {
     let place = place(320, 240, 4);
     let record = eddy("upscale in -o out.y4m -s 2 --steps 4 --fps 1000 --json").within(&place).succeeds().summary();
     let taken: Vec<_> = record["qualities"].as_array().unwrap().iter().map(|of| of["steps"].as_u64()).collect();
@@ -57,7 +57,7 @@ fn enlarging_gives_up_steps() {
 }
 
 #[test]
-fn what_is_no_rate_is_refused() {
+fn rejects_invalid_rates() {
     let place = place(16, 16, 1);
     for options in ["--fps 0", "--fps -3", "--fps often", "--deadline-ms 0", "--deadline-ms 1.5"] {
         eddy(&format!("denoise in -o out.y4m {options}")).within(&place).fails(2);

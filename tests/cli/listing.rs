@@ -1,4 +1,4 @@
-//! Which files a folder stands for, and what is said of the others.
+//! Which files of a folder are read, and how the others are reported.
 
 use std::os::unix::fs::symlink;
 use std::process::Command;
@@ -8,7 +8,7 @@ use crate::common::place::Place;
 use crate::common::{BINARY, eddy};
 
 #[test]
-fn images_of_other_formats_are_failures_and_other_files_are_not() {
+fn reports_unsupported_images_and_ignores_other_files() {
     let place = Place::with("in/a.png", &noisy(16, 12, 3, 8));
     place.file("in/b.heic", b"\0\0\0\x20ftypheic\0\0\0\0mif1heic");
     place.file("in/c.GIF", b"GIF89a\x01\0\x01\0\0\0\0;");
@@ -30,7 +30,7 @@ fn images_of_other_formats_are_failures_and_other_files_are_not() {
 }
 
 #[test]
-fn folders_below_folders_are_taken_where_that_is_asked_for() {
+fn reads_subfolders_if_requested() {
     let image = noisy(16, 12, 3, 8);
     let place = Place::with("in/a.png", &image).and("in/deep/a.png", &image).and("in/deep/er/b.jpg", &image);
     place.file("in/.thumbnails/a.png", "hidden");
@@ -38,7 +38,7 @@ fn folders_below_folders_are_taken_where_that_is_asked_for() {
     symlink("..", place.path("in/deep/up")).unwrap();
     eddy("denoise in -o out").within(&place).succeeds().says("left out: the folder in/deep and 1 more; --recursive");
     assert_eq!(place.names("out"), ["a.png"]);
-    // The results are within what is read, and are not read.
+    // Results inside the input folder are not read.
     for _ in 0..2 {
         eddy("denoise in -o in/out --recursive --sigma 9").within(&place).succeeds();
         assert_eq!(place.names("in/out"), ["a.png", "deep"]);
@@ -52,7 +52,7 @@ fn folders_below_folders_are_taken_where_that_is_asked_for() {
 }
 
 #[test]
-fn a_link_whose_end_is_not_there_is_followed() {
+fn writes_through_dangling_links() {
     let place = Place::with("a.png", &noisy(16, 12, 3, 8));
     place.folder("elsewhere");
     symlink("elsewhere/b.png", place.path("second.png")).unwrap();
@@ -64,13 +64,13 @@ fn a_link_whose_end_is_not_there_is_followed() {
     eddy("denoise a.png -o lost.png").within(&place).fails(1).says("does not exist; create it first");
     symlink("round.png", place.path("round.png")).unwrap();
     eddy("denoise a.png -o round.png").within(&place).fails(1).says("round.png");
-    // A stream goes the same way.
+    // Stream outputs behave alike.
     symlink("elsewhere/s.y4m", place.path("s.y4m")).unwrap();
     eddy("denoise a.png -o s.y4m").within(&place).succeeds();
     assert_eq!(place.names("elsewhere"), ["b.png", "s.y4m"]);
 }
 
-/// What comes out when these bytes go in through a pipe.
+/// The output for these bytes on standard input.
 fn piped(place: &Place, input: &str, arguments: &str) -> (Vec<u8>, String) {
     let mut command = Command::new("sh");
     command.args(["-c", &format!("cat {input} | {BINARY} {arguments}")]).current_dir(place.path(""));
@@ -81,7 +81,7 @@ fn piped(place: &Place, input: &str, arguments: &str) -> (Vec<u8>, String) {
 }
 
 #[test]
-fn a_image_goes_through_pipes() {
+fn reads_and_writes_an_image_through_pipes() {
     let image = noisy(40, 30, 3, 8);
     let place = Place::with("a.png", &image).and("a.bmp", &image).and("b.png", &image);
     eddy("denoise a.png -o expected.png").within(&place).succeeds();
@@ -93,7 +93,7 @@ fn a_image_goes_through_pipes() {
         assert_eq!(place.image("out.png"), expected, "{input} {options}");
         assert!(words.contains("sigma"), "{words}");
     }
-    // From a file, too.
+    // Also from a file.
     for (arguments, start) in
         [("a.png -o -", &b"\x89PNG"[..]), ("a.bmp -o -", b"BM"), ("a.bmp -o - -f png", b"\x89PNG")]
     {
@@ -110,7 +110,7 @@ fn a_image_goes_through_pipes() {
     assert!(bytes.starts_with(b"BM"));
     let (bytes, _) = piped(&place, "a.png", "denoise - -o named.png");
     assert!(bytes.is_empty() && place.image("named.png") == expected);
-    // A stream stays one.
+    // A stream stays a stream.
     eddy("denoise expected.y4m -o twice.y4m --sigma 9").within(&place).succeeds();
     let (bytes, _) = piped(&place, "expected.y4m", "denoise - -o - --sigma 9");
     assert!(bytes == place.bytes("twice.y4m"));

@@ -1,6 +1,6 @@
-//! The real binary, from arguments to exit code, files and words.
+//! End-to-end tests of the binary: arguments, exit codes, files and messages.
 
-// Helpers beside the tests panic as tests do.
+// Test helpers may panic.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../common/mod.rs"]

@@ -1,4 +1,5 @@
-//! Models that are missing, malformed or not what their manifest says: exit code 4, and nothing left behind.
+//! Models that are missing, malformed or do not match their manifest: exit code 4, and nothing left
+//! behind.
 
 use std::fs;
 
@@ -10,14 +11,14 @@ fn place() -> Place {
     Place::with("a.png", &noisy(40, 30, 3, 8))
 }
 
-/// The package `m` of this place is refused with these words.
+/// Denoising with the package `m` fails with this message.
 fn refused(place: &Place, words: &str) {
     eddy("denoise a.png -o out.png -m m").within(place).fails(4).says("cannot use model").says(words).prints_nothing();
     place.holds_only(&["a.png", "m"]);
 }
 
 #[test]
-fn missing() {
+fn rejects_a_missing_model() {
     let place = place();
     eddy("denoise a.png -o out.png -m none").within(&place).fails(4).says("none").says("bundled are denoise-fast");
     place.file("m", "a file");
@@ -28,7 +29,7 @@ fn missing() {
 }
 
 #[test]
-fn without_a_manifest_or_a_network() {
+fn rejects_packages_without_manifest_or_network() {
     let place = place();
     place.folder("m");
     refused(&place, "m/model.toml cannot be read");
@@ -37,7 +38,7 @@ fn without_a_manifest_or_a_network() {
 }
 
 #[test]
-fn manifests_that_say_what_cannot_be() {
+fn rejects_invalid_manifests() {
     let wrong = [
         ("version = \"1\"", "verzion = \"1\"", "verzion"),
         ("channels = 3", "channels = 3\ncolour = true", "colour"),
@@ -61,7 +62,7 @@ fn manifests_that_say_what_cannot_be() {
 }
 
 #[test]
-fn networks_that_are_damaged_or_replaced() {
+fn rejects_damaged_or_replaced_networks() {
     let place = place();
     let hash = "0".repeat(64);
     place.model("m", "darker", |_| MANIFEST.replace("{sha256}", &hash));
@@ -76,7 +77,7 @@ fn networks_that_are_damaged_or_replaced() {
 }
 
 #[test]
-fn networks_that_are_not_as_their_manifest_says() {
+fn rejects_networks_that_do_not_match_the_manifest() {
     for (network, words) in [
         ("names", "it has an input `pixels`"),
         ("extra", "it has an input `mask`"),
@@ -95,7 +96,7 @@ fn networks_that_are_not_as_their_manifest_says() {
 }
 
 #[test]
-fn a_network_of_fixed_size() {
+fn enforces_the_size_of_a_fixed_network() {
     let place = place().and("fits.png", &noisy(32, 32, 3, 8));
     place.model("m", "fixed", |manifest| manifest);
     eddy("denoise fits.png -o b.png -m m --sigma 25").within(&place).succeeds();
@@ -104,7 +105,7 @@ fn a_network_of_fixed_size() {
 }
 
 #[test]
-fn a_network_whose_output_has_another_size() {
+fn rejects_output_of_another_size() {
     let place = place();
     place.model("m", "smaller", |manifest| manifest);
     eddy("denoise a.png -o b.png -m m --sigma 25").within(&place).fails(1).says("model tested");
@@ -112,7 +113,7 @@ fn a_network_whose_output_has_another_size() {
 }
 
 #[test]
-fn a_network_that_gives_no_numbers() {
+fn rejects_non_finite_output() {
     let place = place();
     place.model("m", "nan", |manifest| manifest);
     for steps in [1, 3] {

@@ -1,4 +1,4 @@
-//! Every option changes the result, or what is said, or what is done.
+//! Every option changes the result, the output or the behaviour.
 
 use std::fs;
 use std::process::Child;
@@ -7,7 +7,7 @@ use crate::common::eddy;
 use crate::common::images::{colors, noisy};
 use crate::common::place::Place;
 
-/// The bytes that `eddy denoise` writes for one small image, and what it reports.
+/// The bytes that `eddy denoise` writes for a small image, and its report.
 fn denoised(options: &str) -> (Vec<u8>, serde_json::Value) {
     let place = Place::with("a.png", &noisy(300, 48, 3, 8));
     let record = eddy(&format!("denoise a.png -o b.png --json {options}")).within(&place).succeeds().json();
@@ -19,7 +19,7 @@ fn changes(one: &str, other: &str) {
 }
 
 #[test]
-fn sigma() {
+fn sigma_changes_the_result() {
     changes("--sigma 10", "--sigma 25");
     assert!(denoised("").0 == denoised("--sigma auto").0);
     let (_, record) = denoised("--sigma 1000");
@@ -33,7 +33,7 @@ fn sigma() {
 }
 
 #[test]
-fn steps() {
+fn steps_change_the_result() {
     changes("--sigma 25 --steps 1", "--sigma 25 --steps 3");
     assert_eq!(denoised("--steps 3").1["steps"].as_u64(), Some(3));
     assert!(denoised("").0 == denoised("--steps 1").0);
@@ -43,12 +43,12 @@ fn steps() {
 }
 
 #[test]
-fn eta_and_seed() {
+fn eta_and_seed_change_the_result() {
     changes("--steps 3 --eta 0", "--steps 3 --eta 1");
     changes("--steps 3 --eta 1 --seed 1", "--steps 3 --eta 1 --seed 2");
-    // The high half of a seed counts too.
+    // The upper half of a random seed matters too.
     changes("--steps 3 --eta 1 --seed 1", "--steps 3 --eta 1 --seed 4294967297");
-    // A deterministic sampler draws nothing.
+    // A deterministic sampler does not use the random seed.
     assert!(denoised("--steps 3 --seed 1").0 == denoised("--steps 3 --seed 2").0);
     let place = Place::with("a.png", &noisy(8, 8, 3, 8));
     for wrong in ["-0.1", "1.5", "nan"] {
@@ -58,13 +58,13 @@ fn eta_and_seed() {
 }
 
 #[test]
-fn tile_and_overlap() {
+fn tile_options_change_tiles_but_not_the_result() {
     let ((whole, one), (tiled, many)) = (denoised("--sigma 25"), denoised("--sigma 25 -t 200"));
     assert_eq!(one["tiles"].as_u64(), Some(1));
     assert!(many["tiles"].as_u64() > Some(1) && many["tile_width"].as_u64() <= Some(200), "{many}");
     let (_, wider) = denoised("--sigma 25 -t 200 --tile-overlap 176");
     assert!(wider["tiles"].as_u64() > many["tiles"].as_u64(), "{wider}");
-    // Half a grey level may round either way, and no more.
+    // Rounding may differ by half a grey level at most.
     let place = Place::new();
     place.file("whole.png", whole);
     place.file("tiled.png", tiled);
@@ -79,7 +79,7 @@ fn tile_and_overlap() {
 }
 
 #[test]
-fn max_memory() {
+fn max_memory_limits_tiles() {
     let place = Place::with("a.png", &noisy(1200, 900, 3, 8));
     let refused = eddy("denoise a.png -o b.png --max-memory 1M").within(&place).fails(2).says("raise --max-memory");
     place.holds_only(&["a.png"]);
@@ -97,18 +97,18 @@ fn max_memory() {
 }
 
 #[test]
-fn threads() {
+fn threads_sets_the_number_of_threads() {
     let place = Place::with("a.png", &noisy(320, 240, 3, 8));
     let most = |threads: usize| {
         let options = format!("denoise a.png -o b.png --sigma 25 --steps 20 --quiet --threads {threads}");
         most_threads(eddy(&options).within(&place).command().spawn().unwrap())
     };
     let (one, six) = (most(1), most(6));
-    // The calling thread takes part, so that six are five more than one.
+    // The calling thread takes part, so six threads are five more than one.
     assert_eq!(six, one + 5);
 }
 
-/// The largest number of threads that a process was seen to have.
+/// The largest observed number of threads of a process.
 fn most_threads(mut child: Child) -> usize {
     let mut most = 0;
     while child.try_wait().unwrap().is_none() {
@@ -120,7 +120,7 @@ fn most_threads(mut child: Child) -> usize {
 }
 
 #[test]
-fn jpeg_quality() {
+fn jpeg_quality_changes_the_file_size() {
     let place = Place::with("a.png", &noisy(200, 100, 3, 8));
     let size = |quality: &str| {
         eddy(&format!("denoise a.png -o b.jpg {quality}")).within(&place).succeeds();
@@ -132,18 +132,18 @@ fn jpeg_quality() {
 }
 
 #[test]
-fn model() {
+fn model_selects_the_network() {
     let place = Place::with("a.png", &noisy(31, 17, 3, 8));
     place.model("darker", "darker", |manifest| manifest);
     eddy("denoise a.png -o b.png -m darker --sigma 20").within(&place).succeeds();
-    // It takes half of sigma from every pixel, and nothing else.
+    // It subtracts half of sigma from every pixel, and nothing else.
     let (before, after) = (colors(&place.image("a.png")), colors(&place.image("b.png")));
     let wrong = before.iter().zip(&after).find(|(b, a)| ((**b - 10.0 / 255.0).max(0.0) - **a).abs() > 0.01 / 255.0);
     assert!(wrong.is_none(), "{wrong:?}");
 }
 
 #[test]
-fn format_and_input() {
+fn format_selects_the_encoder() {
     let place = Place::with("a.png", &noisy(20, 20, 3, 8));
     eddy("denoise a.png -o plain -f webp").within(&place).succeeds();
     assert_eq!(&place.bytes("plain")[8..12], b"WEBP");
@@ -159,9 +159,9 @@ fn format_and_input() {
 }
 
 #[test]
-fn quiet_and_json() {
+fn quiet_and_json_change_the_output() {
     let place = Place::with("a.png", &noisy(20, 20, 3, 16));
-    // Even a warning is not said.
+    // Not even a warning is printed.
     eddy("denoise a.png -o b.jpg --quiet").within(&place).succeeds().says_nothing().prints_nothing();
     eddy("denoise a.png -o b.png").within(&place).succeeds().says("a.png -> b.png").prints_nothing();
     let outcome = eddy("denoise a.png -o b.png --json").within(&place).succeeds().says_nothing();
@@ -171,14 +171,14 @@ fn quiet_and_json() {
 }
 
 #[test]
-fn runtime() {
+fn runtime_selects_the_library() {
     let place = Place::with("a.png", &noisy(40, 20, 3, 8));
     let library = env!("EDDY_EMBEDDED_ONNXRUNTIME");
     let plain = eddy("doctor --json").succeeds().json();
     assert_eq!(plain["library"], "the embedded one");
     let asked = eddy("doctor --json --runtime").arg(library).succeeds().json();
     assert_eq!(asked["library"], library);
-    // A folder that holds one, and the variable, which the option outdoes.
+    // A folder that contains the library, and the environment variable, which the option overrides.
     fs::create_dir(place.path("lib")).unwrap();
     std::os::unix::fs::symlink(library, place.path("lib/libonnxruntime.so.1")).unwrap();
     let named = eddy("doctor --json").env("ORT_DYLIB_PATH", "lib").within(&place).succeeds().json();
@@ -190,7 +190,7 @@ fn runtime() {
 }
 
 #[test]
-fn a_model_for_grey() {
+fn a_grey_model_takes_only_grey_images() {
     let place = Place::with("grey.png", &noisy(20, 20, 1, 8)).and("color.png", &noisy(20, 20, 3, 8));
     place.model("m", "grey", |manifest| manifest.replace("channels = 3", "channels = 1"));
     eddy("denoise grey.png -o b.png -m m").within(&place).succeeds();

@@ -1,4 +1,4 @@
-//! Where a result cannot go: the exit code, words that tell what to do, and nothing left behind.
+//! Impossible outputs: the exit code, a message that says what to do, and nothing left behind.
 
 use std::process::Command;
 
@@ -11,7 +11,7 @@ fn place() -> Place {
 }
 
 #[test]
-fn a_name_that_tells_no_format() {
+fn rejects_an_unknown_extension() {
     let place = place();
     for name in ["out", "out.gif", "out.png.part"] {
         eddy("denoise a.png -o")
@@ -25,14 +25,14 @@ fn a_name_that_tells_no_format() {
 }
 
 #[test]
-fn several_into_one_file() {
+fn rejects_several_images_into_one_file() {
     let place = place().and("b.png", &noisy(8, 8, 3, 8));
     eddy("denoise a.png b.png -o out.png").within(&place).fails(2).says("cannot go into the one file");
     place.holds_only(&["a.png", "b.png"]);
 }
 
 #[test]
-fn onto_an_input_or_onto_each_other() {
+fn rejects_replacing_an_input_or_another_result() {
     let place = place();
     place.file("deep/a.png", place.bytes("a.png"));
     let before = place.bytes("a.png");
@@ -44,7 +44,7 @@ fn onto_an_input_or_onto_each_other() {
 }
 
 #[test]
-fn a_stream_in_one_image_or_onto_itself() {
+fn rejects_a_stream_into_an_image_or_onto_itself() {
     let place = place();
     eddy("denoise a.png a.png -o - -f png").within(&place).fails(2).says("a stream is many frames");
     eddy("denoise - -o out.png").within(&place).fails(2).says("a stream is many frames");
@@ -55,14 +55,14 @@ fn a_stream_in_one_image_or_onto_itself() {
 }
 
 #[test]
-fn a_missing_folder() {
+fn rejects_a_missing_output_folder() {
     let place = place();
     eddy("denoise a.png -o none/out.png").within(&place).fails(1).says("the folder none does not exist; create it");
     place.holds_only(&["a.png"]);
 }
 
 #[test]
-fn onto_anything_that_is_read() {
+fn rejects_replacing_any_file_that_is_read() {
     let place = place()
         .and("k.png", &noisy(5, 5, 3, 8))
         .and("mask.png", &noisy(40, 30, 3, 8))
@@ -110,7 +110,7 @@ fn onto_anything_that_is_read() {
 }
 
 #[test]
-fn under_a_file_or_into_a_system_folder() {
+fn rejects_output_below_a_file_or_in_a_system_folder() {
     let place = place();
     place.file("file", "in the way");
     eddy("denoise a.png -o file/out.png").within(&place).fails(1).says("file/out.png");
@@ -124,18 +124,18 @@ fn under_a_file_or_into_a_system_folder() {
 }
 
 #[test]
-fn what_would_lose_alpha() {
+fn rejects_formats_without_alpha() {
     let place = Place::with("a.png", &noisy(10, 10, 4, 8));
     eddy("denoise a.png -o out.jpg").within(&place).fails(1).says("out.jpg").says("holds no transparency");
     place.holds_only(&["a.png"]);
 }
 
 #[test]
-fn a_file_system_that_is_full() {
+fn reports_a_full_file_system() {
     let Some(mut command) = unshare("-m") else { return skip("a full disk: no file system can be mounted here") };
     let place = Place::with("a.png", &noisy(400, 300, 3, 16));
     place.folder("full");
-    // Mounted for this process alone, so that it is gone with it.
+    // Mounted for this process only, so that it disappears with it.
     command.args(["sh", "-c", "mount -t tmpfs -o size=64k none full && \"$@\"; code=$?; ls -A full; exit $code", "sh"]);
     command.arg(BINARY);
     let outcome = Eddy::new(command, "denoise a.png -o full/out.png").within(&place).fails(1);
@@ -143,7 +143,7 @@ fn a_file_system_that_is_full() {
 }
 
 #[test]
-fn a_file_system_that_is_read_only() {
+fn reports_a_read_only_file_system() {
     let Some(mut command) = unshare("-m") else { return skip("a read-only disk: none can be mounted here") };
     let place = place();
     place.folder("fixed");
@@ -153,7 +153,7 @@ fn a_file_system_that_is_read_only() {
 }
 
 #[test]
-fn standard_output_that_is_closed_early() {
+fn accepts_a_closed_standard_output() {
     let place = place();
     let mut command = Command::new("sh");
     command.args(["-c", "\"$@\" | true", "sh"]).arg(BINARY);
@@ -162,7 +162,7 @@ fn standard_output_that_is_closed_early() {
 }
 
 #[test]
-fn standard_output_that_is_full() {
+fn reports_a_full_standard_output() {
     let place = place();
     let mut command = Command::new("sh");
     command.args(["-c", "\"$@\" > /dev/full", "sh"]).arg(BINARY);

@@ -1,4 +1,4 @@
-//! The files of a package: which runs, and whether each gives what was recorded.
+//! The files of a package: which one runs, and whether each reproduces its recorded output.
 
 use crate::common::eddy;
 use crate::common::images::{distance, noisy};
@@ -6,7 +6,7 @@ use crate::common::place::{MANIFEST, Place, data, npy, sha256};
 
 const CHECK: &str = "[check]\nsample = \"x.npy\"\nsigma = \"s.npy\"\ndenoised = \"y.npy\"\ntolerance = 1e-6\n";
 
-/// The package `m`: `darker` in these precisions, each with further lines in its part of the manifest.
+/// The package `m`: `darker` in these precisions, each with further lines in its manifest entry.
 fn place(files: &[(&str, &str)]) -> Place {
     let place = Place::with("a.png", &noisy(16, 16, 3, 8));
     let mut manifest = MANIFEST.split("[files").next().unwrap().to_owned();
@@ -24,14 +24,14 @@ fn place(files: &[(&str, &str)]) -> Place {
     place
 }
 
-/// What `eddy denoise` takes from every sample, about, with sigma 51: half of it where the network is `darker`.
+/// The mean decrease of samples by `eddy denoise` with sigma 51: about half of sigma for `darker`.
 fn taken(place: &Place, options: &str) -> f64 {
     eddy(&format!("denoise a.png -o b.png -m m --sigma 51 {options}")).within(place).succeeds();
     distance(&place.image("a.png"), &place.image("b.png"))
 }
 
 #[test]
-fn each_is_run_when_it_is_asked_for() {
+fn runs_every_precision() {
     let place = place(&[("f32", ""), ("f16", ""), ("int8", "")]);
     for precision in ["f32", "f16", "int8"] {
         let darker = taken(&place, &format!("--precision {precision}"));
@@ -45,9 +45,9 @@ fn each_is_run_when_it_is_asked_for() {
     assert_eq!(record["precision"], "f32");
 }
 
-/// Networks that differ in more than their precision, so that which one ran can be seen.
+/// The networks differ in more than precision, so that the result shows which one ran.
 #[test]
-fn the_one_that_is_asked_for_runs_and_no_other() {
+fn runs_only_the_requested_precision() {
     let place = place(&[("f32", ""), ("int8", "")]);
     place.file("x.npy", npy([1, 3, 1, 1], &[0.5; 3]));
     let sampled = |options: &str| {
@@ -60,7 +60,7 @@ fn the_one_that_is_asked_for_runs_and_no_other() {
 }
 
 #[test]
-fn one_that_the_package_lacks_is_an_error() {
+fn rejects_a_precision_that_the_package_lacks() {
     let lacks = |place: &Place, arguments: &str, words: &str| {
         eddy(arguments).within(place).fails(4).says(words);
         place.holds_only(&["a.png", "m"]);
@@ -71,7 +71,7 @@ fn one_that_the_package_lacks_is_an_error() {
         lacks(&both, &format!("{command} --precision f16"), "it has no f16 file; it has f32, int8");
     }
     lacks(&both, "sample m --input m/x.npy -o y.npy --sampler euler --steps 1 --precision f16", "it has no f16 file");
-    // Nothing else is taken in its place.
+    // No other precision replaces it.
     let half = place(&[("f16", "")]);
     for choice in ["", "--precision auto", "--precision f32"] {
         lacks(&half, &format!("denoise a.png -o b.png -m m {choice}"), "it has no f32 file; it has f16");
@@ -82,7 +82,7 @@ fn one_that_the_package_lacks_is_an_error() {
 }
 
 #[test]
-fn a_file_of_another_type_than_its_manifest_says() {
+fn rejects_files_of_another_type_than_in_the_manifest() {
     for (network, precision, words) in [
         ("darker", "f16", "expected a float16 tensor of rank 4"),
         ("darker-f16", "f32", "expected a float32 tensor of rank 4"),
@@ -96,7 +96,7 @@ fn a_file_of_another_type_than_its_manifest_says() {
 }
 
 #[test]
-fn info_tells_of_every_file() {
+fn info_describes_every_file() {
     let place = place(&[("f32", ""), ("f16", ""), ("int8", "")]);
     let text =
         eddy("info m").within(&place).succeeds().prints("f32: darker.onnx, 1 KiB").prints("int8: darker-int8.onnx");
@@ -112,15 +112,15 @@ fn info_tells_of_every_file() {
 }
 
 #[test]
-fn check_compares_every_file_with_its_own_tolerance() {
-    // 0.5 is 127.5 of 255, so that the 8-bit file is off by 1 / 510.
+fn check_uses_the_tolerance_of_each_file() {
+    // 0.5 is 127.5 of 255, so the 8-bit file is off by 1 / 510.
     let loose = "tolerance = 2e-3";
     let place = place(&[("f32", ""), ("f16", "tolerance = 1e-3"), ("int8", loose)]);
     eddy("check m").within(&place).succeeds().prints("f32: ok").prints("f16: ok").prints("int8: ok").prints("1.96e-3");
     let record = eddy("check m --precision int8 --json").within(&place).succeeds().json();
     assert_eq!(record["precision"], "int8");
     let manifest = String::from_utf8(place.bytes("m/model.toml")).unwrap();
-    // Without one of its own, a file is held to what f32 is held to.
+    // Without its own tolerance, a file has the tolerance of f32.
     for tight in ["tolerance = 1e-3", ""] {
         place.file("m/model.toml", manifest.replace(loose, tight));
         let outcome = eddy("check m").within(&place).fails(4).prints("f32: ok").prints("int8: WRONG");
@@ -130,7 +130,7 @@ fn check_compares_every_file_with_its_own_tolerance() {
 }
 
 #[test]
-fn checks_of_a_package() {
+fn check_reports_invalid_records() {
     let place = Place::new();
     place.model("m", "darker", |manifest| manifest);
     eddy("check m").within(&place).fails(4).says("its manifest has no [check]");

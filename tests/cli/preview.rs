@@ -14,7 +14,7 @@ use crate::common::place::Place;
 
 const SIZE: usize = 64;
 
-/// A run that gets frames of noise until it ends, and whose view is served.
+/// A run on noisy frames with a live view, until it ends.
 pub(super) struct Viewed {
     child: Child,
     pub(super) address: String,
@@ -29,7 +29,7 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    /// What came over a connection, if it is a whole head at least.
+    /// Parses the bytes of a connection, if they contain at least a complete head.
     pub(super) fn read(bytes: &[u8]) -> Option<Self> {
         let end = bytes.windows(4).position(|four| four == b"\r\n\r\n")?;
         let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
@@ -48,7 +48,7 @@ impl Viewed {
         Self::of(eddy(arguments).within(&place).command(), place)
     }
 
-    /// At an address for others, with a token that somebody chose.
+    /// Serves at a public address with a chosen token.
     pub(super) fn with_token(address: &str, token: &str) -> Self {
         let place = Place::new();
         let run = eddy(&format!("denoise - -o - --sigma 20 --preview={address}:0")).within(&place);
@@ -80,7 +80,7 @@ impl Viewed {
         let url = line.strip_prefix("preview: http://").unwrap_or_else(|| panic!("{line}"));
         let (address, token) = url.split_once('/').unwrap();
         let token = token.strip_prefix("#token=").map(str::to_owned);
-        // Nobody reads on; what else is said must not block the run.
+        // Keep reading, so that messages do not block the run.
         std::thread::spawn(move || lines.for_each(drop));
         Self { child, address: address.to_owned(), token, _place: place }
     }
@@ -97,19 +97,19 @@ impl Viewed {
         Answer::read(&bytes).unwrap()
     }
 
-    /// A figure of the process's memory, in bytes.
+    /// A memory value of the process, in bytes.
     pub(super) fn memory(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
         line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
     }
 
-    /// How many descriptors the process has open.
+    /// The number of open file descriptors of the process.
     pub(super) fn descriptors(&self) -> u64 {
         std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count() as u64
     }
 
-    /// From now on the process may open no descriptor from this one on.
+    /// Limits the process to file descriptors below `count`.
     pub(super) fn limit_descriptors(&self, count: u64) {
         let limit = Rlimit { current: Some(count), maximum: Some(count) };
         prlimit(Pid::from_child(&self.child).into(), Resource::Nofile, limit).unwrap();
@@ -123,7 +123,7 @@ impl Viewed {
         self.ask("POST /control", "Content-Type: application/json\r\n", wish)
     }
 
-    /// The status, once it is as is waited for.
+    /// Waits until the status meets the condition, and returns it.
     pub(super) fn status_when(&self, is_there: impl Fn(&Value) -> bool) -> Value {
         let began = Instant::now();
         loop {
@@ -148,7 +148,7 @@ impl Drop for Viewed {
 }
 
 #[test]
-fn a_page_shows_frames_and_figures() {
+fn page_shows_frames_and_statistics() {
     let viewed = Viewed::new("denoise - -o - --preview=127.0.0.1:0");
     assert_eq!(viewed.token, None);
     for (path, kind) in [("/", "text/html"), ("/page.js", "text/javascript"), ("/page.css", "text/css")] {
@@ -173,7 +173,7 @@ fn a_page_shows_frames_and_figures() {
 }
 
 #[test]
-fn figures_are_as_prometheus_reads_them() {
+fn metrics_are_in_prometheus_format() {
     let viewed = Viewed::new("denoise - -o - --preview=127.0.0.1:0 --sigma 20");
     viewed.status_when(|status| status["written"].as_u64() > Some(3));
     let answer = viewed.get("/metrics");
@@ -196,7 +196,7 @@ fn figures_are_as_prometheus_reads_them() {
 }
 
 #[test]
-fn what_is_wished_for_is_done() {
+fn controls_change_settings() {
     let viewed = Viewed::new("denoise - -o - --preview=127.0.0.1:0");
     viewed.status_when(|status| status["sigma"].as_f64() > Some(1.0));
     assert_eq!(viewed.control(r#"{"sigma": 33, "steps": 2}"#).code, 204);
@@ -221,7 +221,7 @@ fn what_is_wished_for_is_done() {
 }
 
 #[test]
-fn enlarging_has_no_noise_to_be_told() {
+fn upscaling_has_no_noise_control() {
     let viewed = Viewed::new("upscale - -o - -s 2 --preview=127.0.0.1:0");
     let status = viewed.status_when(|status| status["written"].as_u64() > Some(0));
     assert_eq!((status["denoises"].as_bool(), status["sigma"].is_null()), (Some(false), true));
@@ -231,7 +231,7 @@ fn enlarging_has_no_noise_to_be_told() {
 }
 
 #[test]
-fn names_that_lead_here_from_elsewhere_are_refused() {
+fn rejects_foreign_host_names() {
     let viewed = Viewed::new("denoise - -o - --preview=127.0.0.1:0");
     viewed.status_when(|_| true);
     for (host, code) in [("evil.example", 403), ("evil.example:80", 403), ("localhost:1234", 200), ("127.0.0.1", 200)] {
@@ -240,7 +240,7 @@ fn names_that_lead_here_from_elsewhere_are_refused() {
 }
 
 #[test]
-fn from_elsewhere_a_token_is_needed() {
+fn other_machines_need_a_token() {
     let viewed = Viewed::new("denoise - -o - --preview=0.0.0.0:0");
     let token = viewed.token.clone().unwrap();
     assert_eq!(token.len(), 32);
@@ -261,7 +261,7 @@ fn from_elsewhere_a_token_is_needed() {
 }
 
 #[test]
-fn where_it_cannot_be_served_is_said() {
+fn reports_an_unusable_address() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     let place = Place::new();

@@ -1,4 +1,4 @@
-//! `eddy profile`, and what `eddy denoise --noise-profile` makes of it.
+//! `eddy profile`, and its use by `eddy denoise --noise-profile`.
 
 use eddy::diffusion::{NoiseAt, NoiseSource, Philox};
 use eddy::media::{Image, Samples};
@@ -7,7 +7,7 @@ use crate::common::eddy;
 use crate::common::images::{encoded, noisy, psnr, read, values};
 use crate::common::place::{Place, data};
 
-/// A photograph as a camera delivers it whose noise has the variance `a * signal + b`.
+/// A photograph as a camera with noise variance `a * signal + b` delivers it.
 fn shot(clean: &Image, (a, b): (f64, f64), seed: u64, bits: u32) -> Image {
     let (stride, white) = (clean.width * clean.channels, if bits == 8 { 255.0 } else { 65535.0 });
     let mut row = vec![0.0; stride];
@@ -24,17 +24,18 @@ fn shot(clean: &Image, (a, b): (f64, f64), seed: u64, bits: u32) -> Image {
     Image { samples, ..clean.clone() }
 }
 
-/// Noise of 3 grey levels in the dark and 30 in the light.
+/// Noise of 3 grey levels in dark areas and 30 in bright areas.
 const STRONG: (f64, f64) = (0.016, 1e-4);
 
-/// The red channel alone.
+/// The red channel as a grey image.
 fn grey(image: &Image) -> Image {
     let red = |samples: &[u8]| samples.iter().step_by(3).copied().collect();
     let Samples::U8(samples) = &image.samples else { panic!("the photograph has {} bits", image.samples.bits()) };
     Image { channels: 1, samples: Samples::U8(red(samples)), ..image.clone() }
 }
 
-/// A place with five frames of a still scene, another image of the same camera, and a profile by the frames.
+/// A place with five frames of a static scene, another image of that camera, and a profile measured on
+/// the frames.
 fn profiled(scene: &Image, image: &Image, bits: u32) -> Place {
     let place = Place::new();
     for seed in 1..=5 {
@@ -46,7 +47,7 @@ fn profiled(scene: &Image, image: &Image, bits: u32) -> Place {
 }
 
 #[test]
-fn a_profile_makes_denoising_better() {
+fn a_profile_improves_denoising() {
     let clean = read(&data("coffee.png"));
     let place = profiled(&read(&data("chelsea.png")), &clean, 8);
     let record = eddy("profile noisy.png -o single.toml --json").within(&place).succeeds().says_nothing().json();
@@ -59,11 +60,11 @@ fn a_profile_makes_denoising_better() {
     let (auto, images, single) =
         (after("--sigma auto"), after("--noise-profile camera.toml"), after("--noise-profile single.toml"));
     assert!(images > auto + 0.5 && single > auto + 0.5, "auto {auto}, frames {images}, single {single}");
-    // With the true line it would be no better than this.
+    // The true profile gives no better result.
     place.file("true.toml", truth_of_strong());
     let truth = after("--noise-profile true.toml");
     assert!((truth - images).abs() < 0.1 && (truth - single).abs() < 0.3, "{truth}: {images} {single}");
-    // More steps keep more texture, and still know where the noise is.
+    // More steps keep more texture and still use the noise map.
     let (auto, images) = (after("--steps 3 --eta 1"), after("--steps 3 --eta 1 --noise-profile camera.toml"));
     assert!(images > auto + 0.3, "in 3 steps: auto {auto}, frames {images}");
 }
@@ -75,7 +76,7 @@ fn truth_of_strong() -> String {
 }
 
 #[test]
-fn grey_and_16_bits_have_profiles() {
+fn profiles_grey_and_16_bit_images() {
     let photograph = read(&data("coffee.png"));
     for (clean, bits) in [(grey(&photograph), 8), (grey(&photograph), 16), (photograph.clone(), 16)] {
         let place = profiled(&clean, &clean, bits);
@@ -91,7 +92,7 @@ fn grey_and_16_bits_have_profiles() {
 }
 
 #[test]
-fn tiles_of_a_map_are_the_whole_image() {
+fn tiles_with_a_noise_map_match_the_whole_image() {
     let place = profiled(&read(&data("chelsea.png")), &read(&data("chelsea.png")), 8);
     for steps in [1, 2] {
         for (output, tile) in [("whole.png", 0), ("tiled.png", 256)] {
@@ -99,7 +100,7 @@ fn tiles_of_a_map_are_the_whole_image() {
                 format!("denoise noisy.png -o {output} --noise-profile camera.toml --steps {steps} -t {tile} --json");
             let record = eddy(&options).within(&place).succeeds().json();
             assert_eq!(record["tiles"].as_u64() > Some(1), tile > 0, "{record}");
-            // The root of the mean variance: 0.016 times the photograph's mean, and a little.
+            // The root of the mean variance: 0.016 times the mean of the photograph, plus a little.
             let sigma = record["sigma"].as_f64().unwrap();
             assert!((18.0..26.0).contains(&sigma), "{record}");
         }
@@ -110,7 +111,7 @@ fn tiles_of_a_map_are_the_whole_image() {
 }
 
 #[test]
-fn noisier_than_the_model_knows_is_said() {
+fn reports_noise_above_the_range_of_the_model() {
     let place = Place::with("a.png", &noisy(40, 30, 1, 8));
     let profile = |b: f64| {
         format!(
@@ -131,7 +132,7 @@ fn noisier_than_the_model_knows_is_said() {
 }
 
 #[test]
-fn a_flat_scene_is_said() {
+fn reports_a_flat_scene() {
     let flat = Image { samples: Samples::U8(vec![120; 200 * 100]), ..noisy(200, 100, 1, 8) };
     let place = Place::new().and("a.png", &shot(&flat, STRONG, 1, 8)).and("b.png", &shot(&flat, STRONG, 2, 8));
     eddy("profile a.png b.png -o flat.toml").within(&place).succeeds().says("too flat").says("a = 0");
@@ -140,7 +141,7 @@ fn a_flat_scene_is_said() {
 }
 
 #[test]
-fn what_cannot_be_measured_leaves_nothing() {
+fn failed_measurements_leave_nothing_behind() {
     let place = Place::with("a.png", &noisy(60, 40, 3, 8))
         .and("b.png", &noisy(61, 40, 3, 8))
         .and("deep.png", &noisy(60, 40, 3, 16))
@@ -163,7 +164,7 @@ fn what_cannot_be_measured_leaves_nothing() {
 }
 
 #[test]
-fn profiles_that_do_not_fit_are_refused() {
+fn rejects_profiles_that_do_not_fit() {
     let place = Place::with("a.png", &noisy(60, 40, 3, 8)).and("grey.png", &noisy(200, 150, 1, 8));
     place.file("wrong.toml", "version = 7\n");
     eddy("profile grey.png -o grey.toml").within(&place).succeeds();

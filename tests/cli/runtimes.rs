@@ -1,4 +1,4 @@
-//! Libraries that are not the ONNX Runtime that was hoped for: exit code 5, and nothing left behind.
+//! Unusable ONNX Runtime libraries: exit code 5, and nothing left behind.
 
 use std::fs;
 
@@ -17,7 +17,7 @@ fn place() -> Place {
     Place::with("a.png", &noisy(20, 20, 3, 8))
 }
 
-/// A shared library that this process has open, and that is no ONNX Runtime.
+/// A shared library that this process has loaded and that is not ONNX Runtime.
 fn some_library() -> String {
     let maps = fs::read_to_string("/proc/self/maps").unwrap();
     let paths = maps.lines().filter_map(|line| line.split_whitespace().nth(5));
@@ -25,7 +25,7 @@ fn some_library() -> String {
 }
 
 #[test]
-fn missing() {
+fn rejects_a_missing_library() {
     let place = place();
     refused(&place, "none.so", "there is no such file; name a libonnxruntime.so or a folder");
     place.folder("lib");
@@ -33,29 +33,29 @@ fn missing() {
 }
 
 #[test]
-fn no_library() {
+fn rejects_files_that_are_not_libraries() {
     let place = place();
     place.file("text.so", "Dear loader, I am a text.");
     refused(&place, "text.so", "the file is no 64-bit library of Linux");
     place.file("empty.so", "");
     refused(&place, "empty.so", "the file is empty");
-    // The loader would map what is not there, and die of it.
+    // The loader would map missing pages and crash.
     place.file("cut.so", &fs::read(some_library()).unwrap()[..4000]);
     refused(&place, "cut.so", "the file is cut off");
 }
 
 #[test]
-fn another_library() {
+fn rejects_another_library() {
     refused(&place(), &some_library(), "it is a library, but no ONNX Runtime");
 }
 
 #[test]
-fn a_library_for_another_processor() {
+fn rejects_a_library_for_another_processor() {
     let place = place();
     let mut bytes = fs::read(some_library()).unwrap();
     let (here, there, number) =
         if cfg!(target_arch = "x86_64") { ("x86_64", "aarch64", 183_u16) } else { ("aarch64", "x86_64", 62) };
-    // `e_machine`. An IBM S/390 is none of those that Eddy is built for.
+    // `e_machine`. Eddy is not built for IBM S/390.
     for (number, name) in [(number, there), (22, "a processor of ELF's number 22")] {
         bytes[18..20].copy_from_slice(&number.to_le_bytes());
         place.file("foreign.so", &bytes);
@@ -64,7 +64,7 @@ fn a_library_for_another_processor() {
 }
 
 #[test]
-fn the_doctor_tells_too() {
+fn doctor_reports_an_unusable_library() {
     let place = place();
     place.file("text.so", "no library");
     let outcome = eddy("doctor --runtime text.so").within(&place).fails(5);

@@ -1,4 +1,4 @@
-//! What frames before are worth, on a real photograph that stands still and that moves.
+//! The benefit of previous frames, on a real photograph, static and moving.
 
 use eddy::diffusion::{NoiseAt, NoiseSource, Philox};
 use eddy::media::{Image, Samples};
@@ -11,7 +11,8 @@ const WIDTH: usize = 320;
 const HEIGHT: usize = 240;
 const SIGMA: f32 = 25.0;
 
-/// A window of the photograph whose upper left corner is at (x, y), in 8-bit grey levels, between pixels linearly.
+/// A part of the photograph with its upper left corner at (x, y), in 8-bit grey levels, interpolated
+/// linearly.
 fn window(photograph: &Image, x: f32, y: f32) -> Vec<f32> {
     let Samples::U8(samples) = &photograph.samples else { panic!("the photograph has 8 bits") };
     let at = |x: usize, y: usize, c: usize| f32::from(samples[(y * photograph.width + x) * 3 + c]);
@@ -35,7 +36,7 @@ struct Clip {
     clean: Vec<Vec<f32>>,
 }
 
-/// The photograph seen from so many places, with noise, as raw frames.
+/// The photograph seen from several positions, with noise, as raw frames.
 fn clip(corners: impl Iterator<Item = (f32, f32)>) -> Clip {
     let photograph = read(&data("chelsea.png"));
     let clean: Vec<Vec<f32>> = corners.map(|(x, y)| window(&photograph, x, y)).collect();
@@ -55,18 +56,18 @@ fn clip(corners: impl Iterator<Item = (f32, f32)>) -> Clip {
 struct Result {
     /// Mean squared error of each frame.
     errors: Vec<f64>,
-    /// Mean standard deviation over time of the later half.
+    /// Mean standard deviation over time in the second half.
     flicker: f64,
     record: serde_json::Value,
 }
 
 impl Clip {
-    /// The level that is read from the frames, in 8-bit units.
+    /// The noise level estimated from the frames, in 8-bit units.
     fn estimated(&self, temporal: &str) -> f64 {
         self.run("-m denoise-fast", temporal)["sigma"].as_f64().expect("a number")
     }
 
-    /// What a run on the noisy frames reports.
+    /// The report of a run on the noisy frames.
     fn run(&self, options: &str, temporal: &str) -> serde_json::Value {
         eddy(&format!("denoise noisy.raw -o clean.raw --pixel-format rgb24 {options} --json --size"))
             .arg(format!("{WIDTH}x{HEIGHT}"))
@@ -98,13 +99,13 @@ impl Clip {
     }
 }
 
-/// How many dB the mean squared error of the second is below the first's, over all frames.
+/// How many dB lower the mean squared error of `on` is than that of `off`, over all frames.
 fn gain(off: &Result, on: &Result) -> f64 {
     10.0 * (off.errors.iter().sum::<f64>() / on.errors.iter().sum::<f64>()).log10()
 }
 
 #[test]
-fn a_scene_at_rest_gets_cleaner_steadier_and_cheaper() {
+fn a_static_scene_gets_cleaner_with_less_flicker_and_fewer_evaluations() {
     let clip = clip(std::iter::repeat_n((60.0, 30.0), 30));
     let (off, on) = (clip.denoised("off"), clip.denoised("on"));
     assert!(gain(&off, &on) > 1.5, "{} dB", gain(&off, &on));
@@ -115,7 +116,7 @@ fn a_scene_at_rest_gets_cleaner_steadier_and_cheaper() {
 }
 
 #[test]
-fn a_camera_that_moves_loses_nothing() {
+fn a_moving_camera_loses_no_quality() {
     let pans: [(f32, f32); 3] = [(2.0, 1.0), (1.3, 0.7), (-3.6, 0.4)];
     for (dx, dy) in pans {
         let start = if dx < 0.0 { 110.0 } else { 5.0 };
@@ -126,17 +127,17 @@ fn a_camera_that_moves_loses_nothing() {
 }
 
 #[test]
-fn noise_is_read_along_with_a_camera_that_moves() {
+fn estimates_noise_with_a_moving_camera() {
     let pan = clip((0..8).map(|i| (5.0 + 2.0 * i as f32, 5.0 + i as f32))).estimated("on");
     let still = clip(std::iter::repeat_n((5.0, 5.0), 8)).estimated("on");
     assert!((pan / still - 1.0).abs() < 0.02, "{pan} where it moves, {still} where it does not");
 }
 
 #[test]
-fn a_cut_shows_nothing_of_what_was_before() {
+fn a_cut_shows_nothing_of_previous_frames() {
     let clip = clip((0..16).map(|i| if i < 10 { (5.0, 5.0) } else { (120.0, 50.0) }));
     let (off, on) = (clip.denoised("off"), clip.denoised("on"));
-    // The first frame after the cut is as good as alone.
+    // The first frame after the cut is as good as without previous frames.
     assert!(on.errors[10] < 1.02 * off.errors[10], "{} {}", on.errors[10], off.errors[10]);
     assert_eq!(on.record["resets"].as_u64(), Some(1));
 }

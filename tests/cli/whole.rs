@@ -1,5 +1,5 @@
-//! Whole or not at all: what is synced when, what a disk's failure leaves, what is cleared of killed runs, and which links are not
-//! followed. `tests/power_cut.py` cuts the power.
+//! Results appear complete or not at all: the order of syncs, disk failures, leftovers of killed runs,
+//! and links that are not followed. `tests/power_cut.py` cuts the power.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -15,14 +15,14 @@ use crate::common::{BINARY, Eddy, eddy, skip};
 
 const FRAMES: usize = 40;
 
-/// A place with a still, `a.png`, and a clean video, `a.y4m`.
+/// A place with an image, `a.png`, and a clean video, `a.y4m`.
 fn place() -> Place {
     let place = Place::with("a.png", &noisy(40, 30, 3, 8));
     place.file("a.y4m", y4m(FRAMES));
     place
 }
 
-/// So many grey frames of 64x48.
+/// `frames` grey frames of 64x48.
 fn y4m(frames: usize) -> Vec<u8> {
     let mut stream = b"YUV4MPEG2 W64 H48 F25:1 Ip Cmono XCOLORRANGE=LIMITED\n".to_vec();
     for _ in 0..frames {
@@ -32,7 +32,7 @@ fn y4m(frames: usize) -> Vec<u8> {
     stream
 }
 
-/// `strace` with these options, which runs the binary; its log is `log`.
+/// The binary under `strace` with these options; the log is `log`.
 fn traced(options: &str, place: &Place, arguments: &str) -> Option<Eddy> {
     let works = Command::new("strace").args(["-o", "/dev/null", "true"]).output().is_ok_and(|run| run.status.success());
     if !works {
@@ -45,7 +45,7 @@ fn traced(options: &str, place: &Place, arguments: &str) -> Option<Eddy> {
     Some(Eddy::new(command, arguments).within(place))
 }
 
-/// What was done, in order: `s` for a sync and `r` for a result's new name.
+/// The order of operations: `s` for a sync and `r` for the rename of a result.
 fn order(place: &Place) -> String {
     let log = String::from_utf8(place.bytes("log")).unwrap();
     let calls = log.lines().filter_map(|line| match line {
@@ -57,7 +57,7 @@ fn order(place: &Place) -> String {
 }
 
 #[test]
-fn a_file_is_synced_before_it_has_its_name_and_its_folder_afterwards() {
+fn syncs_a_file_before_its_rename_and_its_folder_after() {
     let place = place();
     for (arguments, expected) in [
         ("denoise a.png -o b.png --sigma 5", "srs"),
@@ -73,13 +73,13 @@ fn a_file_is_synced_before_it_has_its_name_and_its_folder_afterwards() {
 }
 
 #[test]
-fn frames_are_synced_together_and_none_has_its_name_before() {
+fn syncs_frames_in_batches_before_their_renames() {
     let place = place();
     let Some(run) = traced("", &place, "denoise a.y4m -o frames/ --sigma 0") else { return };
     run.succeeds();
     let order = order(&place);
     assert_eq!(order.matches('r').count(), FRAMES, "{order}");
-    // The folder's own folder, and then each batch: its files, their names, the folder.
+    // The folder's parent first, then each batch: its files, their renames, the folder.
     let mut batches = 0;
     let mut calls = order.strip_prefix('s').unwrap();
     while !calls.is_empty() {
@@ -94,7 +94,7 @@ fn frames_are_synced_together_and_none_has_its_name_before() {
 }
 
 #[test]
-fn a_disk_that_fails_when_it_is_waited_for_leaves_nothing() {
+fn a_failed_sync_leaves_nothing_behind() {
     let place = place();
     for (inject, arguments, words) in [
         ("fsync:error=EIO:when=1", "denoise a.png -o b.png --sigma 5", "the system reports an error"),
@@ -108,7 +108,7 @@ fn a_disk_that_fails_when_it_is_waited_for_leaves_nothing() {
         run.fails(1).says(words).says(arguments.split(' ').nth(3).unwrap());
         place.holds_only(&["a.png", "a.y4m", "log"]);
     }
-    // What was whole before the disk failed is kept.
+    // Results that were complete before the disk failed are kept.
     place.folder("frames");
     let run = traced("-e inject=fsync:error=EIO:when=3+", &place, "denoise a.y4m -o frames/ --sigma 0");
     run.unwrap().fails(1).says("frames/0000");
@@ -117,7 +117,7 @@ fn a_disk_that_fails_when_it_is_waited_for_leaves_nothing() {
 }
 
 #[test]
-fn a_file_system_that_cannot_sync_is_no_failure() {
+fn accepts_a_file_system_without_sync() {
     let place = place();
     for error in ["EINVAL", "EOPNOTSUPP"] {
         for output in ["b.png", "new/"] {
@@ -148,7 +148,7 @@ fn parts(place: &Place, process: u32) -> Vec<String> {
 }
 
 #[test]
-fn what_a_killed_run_left_is_cleared_by_the_next() {
+fn deletes_leftovers_of_killed_runs() {
     let place = place();
     let mut killed = writing(&place);
     killed.kill().unwrap();
@@ -156,7 +156,7 @@ fn what_a_killed_run_left_is_cleared_by_the_next() {
     assert_eq!(parts(&place, killed.id()).len(), 1);
     let mut alive = writing(&place);
     assert!(parts(&place, killed.id()).is_empty());
-    // Of the one that is alive, and what only looks like ours.
+    // Files of the live process, and files with similar names.
     let own = parts(&place, alive.id()).remove(0);
     let others = [".eddy-1-1-abc.part", ".eddy-4194999-1-abcdef.partial", ".eddy-4194999-1-linked.part", ".eddy-notes"];
     for name in others {
@@ -174,7 +174,7 @@ fn what_a_killed_run_left_is_cleared_by_the_next() {
 }
 
 #[test]
-fn a_link_of_somebody_else_in_a_folder_for_everybody_is_not_followed() {
+fn does_not_follow_foreign_links_in_shared_folders() {
     let place = place();
     if !rustix::process::geteuid().is_root() {
         return skip("a link of another user: it takes root to make one");
@@ -190,7 +190,7 @@ fn a_link_of_somebody_else_in_a_folder_for_everybody_is_not_followed() {
         let refused = eddy(&format!("denoise {source} -o everybody/{name} --sigma 5")).within(&place).fails(1);
         refused.says("is a link of another user in a folder that others may write to; choose another name");
         assert_eq!(place.bytes("precious"), b"as it was");
-        // One of our own is.
+        // Our own link is followed.
         lchown(&link, Some(0), Some(0)).unwrap();
         eddy(&format!("denoise {source} -o everybody/{name} --sigma 5")).within(&place).succeeds();
         assert!(link.is_symlink());
@@ -205,7 +205,7 @@ fn a_link_of_somebody_else_in_a_folder_for_everybody_is_not_followed() {
 }
 
 #[test]
-fn devices_and_pipes_are_written_to_as_they_are() {
+fn writes_directly_to_devices_and_pipes() {
     let place = place();
     eddy("denoise a.y4m -o /dev/null -f y4m --sigma 0").within(&place).succeeds();
     let mut command = eddy("denoise a.y4m -o /dev/stdout -f y4m --sigma 0").within(&place).command();
@@ -218,8 +218,8 @@ fn devices_and_pipes_are_written_to_as_they_are() {
 }
 
 #[test]
-fn a_file_that_grows_larger_than_it_may_is_an_error() {
-    // More than the library that is unpacked, and less than the results.
+fn reports_the_file_size_limit() {
+    // More than the unpacked library, and less than the results.
     const LIMIT: usize = 50 << 20;
     const SIDE: usize = 4500;
     let place = Place::new();
@@ -235,7 +235,7 @@ fn a_file_that_grows_larger_than_it_may_is_an_error() {
     let frame = [b"FRAME\n".to_vec(), vec![90; SIDE * SIDE]].concat();
     place.file("long.y4m", [header.as_bytes(), &frame.repeat(4)].concat());
     limited("denoise long.y4m -o b.y4m --sigma 0");
-    // Whole frames are kept, and no more.
+    // Complete frames are kept, and nothing else.
     assert!(place.bytes("b.y4m") == [header.as_bytes(), &frame.repeat(2)].concat());
     place.holds_only(&["b.y4m", "flat.png", "long.y4m"]);
 }
@@ -247,7 +247,7 @@ fn flat(side: usize) -> Image {
 }
 
 #[test]
-fn more_threads_than_make_sense_are_refused() {
+fn rejects_too_many_threads() {
     let place = place();
     for wrong in ["100000000", "-1", "many"] {
         eddy(&format!("denoise a.png -o b.png --threads={wrong}")).within(&place).fails(2).says("expected 0 to ");

@@ -1,4 +1,4 @@
-//! A JSON object whose keys are taken one by one, so that what nobody took is known at the end.
+//! A JSON object whose keys are taken one by one, so that unknown keys are found at the end.
 
 use std::ops::RangeInclusive;
 
@@ -6,10 +6,10 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 
-/// The keys of a schedule that were not taken yet. `null` is the same as absent.
+/// The keys of a schedule that have not been taken. `null` counts as absent.
 pub(super) struct Keys<'a> {
     name: &'a str,
-    /// What of the model they stand in.
+    /// The part of the model that contains the keys.
     place: &'static str,
     map: Map<String, Value>,
 }
@@ -21,7 +21,7 @@ impl<'a> Keys<'a> {
         let Value::Object(mut map) = value else {
             return Err(Error::model(name, format!("its {place} is not a JSON object; export it again")));
         };
-        // Values that diffusers wrote down without having been given them do not bind another sampler.
+        // Defaults that diffusers wrote to the file do not apply to another sampler.
         if let Some(Value::Array(defaulted)) = map.remove("_use_default_values") {
             for key in defaulted.iter().filter_map(Value::as_str) {
                 map.remove(key);
@@ -69,12 +69,12 @@ impl<'a> Keys<'a> {
         })
     }
 
-    /// Whatever the key has.
+    /// The value of a key, whatever its type.
     pub(super) fn value(&mut self, key: &str) -> Option<Value> {
         self.map.remove(key)
     }
 
-    /// `value` where it `is_possible`, else a refusal.
+    /// Returns `value` if it `is_possible`, and an error otherwise.
     pub(super) fn checked(&self, key: &str, value: f64, is_possible: bool, possible: &str) -> Result<f64> {
         if is_possible { Ok(value) } else { Err(self.refusal(key, &value.to_string(), possible)) }
     }
@@ -83,13 +83,13 @@ impl<'a> Keys<'a> {
         Error::model(self.name, self.problem(key, value, possible))
     }
 
-    /// What is said of a key whose value cannot be honoured.
+    /// The message for a key whose value is not supported.
     pub(super) fn problem(&self, key: &str, value: &str, possible: &str) -> String {
         let (place, value) = (self.place, shortened(value));
         format!("its {place} has {key} = {value}, which is not supported; possible: {possible}")
     }
 
-    /// Refuses what nobody took, except `inert` keys, notes (`_...`), and what is switched off.
+    /// Fails on keys that were not taken, except `inert` keys, notes (`_...`) and disabled options.
     pub(super) fn finish(self, inert: &[&str]) -> Result<()> {
         let matters =
             |key: &str, value: &Value| !key.starts_with('_') && !inert.contains(&key) && *value != Value::Bool(false);
@@ -113,7 +113,7 @@ impl<'a> Keys<'a> {
     }
 }
 
-/// A value as a message shows it: a file may hold a megabyte.
+/// A value shortened for a message: a file may hold a megabyte.
 pub(crate) fn shortened(value: &str) -> String {
     const MOST: usize = 100;
     let mut characters = value.chars();
@@ -121,7 +121,7 @@ pub(crate) fn shortened(value: &str) -> String {
     if characters.next().is_some() { start + "..." } else { start }
 }
 
-/// Puts quotes around the `Infinity`, `-Infinity` and `NaN` that Python writes and JSON does not know.
+/// Quotes `Infinity`, `-Infinity` and `NaN`, which Python writes and JSON does not allow.
 fn quote_non_finite(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 8);
     let (mut in_string, mut is_escaped) = (false, false);

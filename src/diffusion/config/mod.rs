@@ -1,8 +1,9 @@
 //! Reading a diffusers `scheduler_config.json`.
 //!
-//! One file serves every sampler, as with diffusers' `from_config`: what it says holds for each sampler that knows the key,
-//! what it leaves out takes that sampler's default. A key that would change the numbers and cannot be honoured is an
-//! error, at once where every sampler is concerned, else when a plan of the sampler concerned is asked for.
+//! As with diffusers' `from_config`, one file serves every sampler: a key applies to each sampler that
+//! has the setting, and absent keys take the sampler's default. A key that would change the numbers and
+//! is not supported is an error: at once if it concerns every sampler, else when a plan of that sampler
+//! is requested.
 
 mod keys;
 
@@ -17,7 +18,7 @@ use crate::error::Result;
 use keys::Keys;
 pub(crate) use keys::shortened;
 
-/// The classes whose files describe a variance-preserving training schedule by the same keys.
+/// The scheduler classes that describe a variance-preserving training schedule by the same keys.
 const CLASSES: [&str; 16] = [
     "DDIMScheduler",
     "DDPMScheduler",
@@ -37,24 +38,25 @@ const CLASSES: [&str; 16] = [
     "TCDScheduler",
 ];
 
-/// Keys of other classes that say nothing to our samplers.
+/// Keys of other classes that do not affect these samplers.
 const INERT: [&str; 4] = ["flow_shift", "use_dynamic_shifting", "time_shift_type", "shift_terminal"];
 
-/// Timesteps of training.
+/// The number of training timesteps.
 const TRAIN_STEPS: RangeInclusive<usize> = 2..=100_000;
-/// No sigma and no bound of predictions is larger.
+/// The upper limit of sigmas and of bounds on predictions.
 const LARGEST: f64 = 1e6;
 
-/// Reads the text of a `scheduler_config.json`; `name` stands for the model in messages.
+/// Parses the text of a `scheduler_config.json`. `name` is the model's name in messages.
 ///
 /// # Errors
-/// [`Error::Model`](crate::Error::Model) when it is no JSON object, is of a class with another kind of schedule, or has a key that would change
-/// the numbers and is not honoured, naming the key, its value and what is possible.
+/// [`Error::Model`](crate::Error::Model) when the text is not a JSON object, is of a class with another
+/// kind of schedule, or has an unsupported key that would change the numbers. The error names the key,
+/// its value and the possible values.
 pub fn parse(name: &str, text: &str) -> Result<DiscreteSchedule> {
     parse_of(name, "scheduler_config.json", text)
 }
 
-/// As [`parse`], of keys that stand in this `place` of the model.
+/// Like [`parse`], for keys in this `place` of the model.
 pub(crate) fn parse_of(name: &str, place: &'static str, text: &str) -> Result<DiscreteSchedule> {
     let mut keys = Keys::new(name, place, text)?;
     if let Some(class) = keys.text("_class_name")?
@@ -88,11 +90,11 @@ const PREDICTIONS: [(&str, Prediction); 4] = [
     ("epsilon", Prediction::Epsilon),
     ("v_prediction", Prediction::VPrediction),
     ("sample", Prediction::Sample),
-    // An older name of `sample` that EulerDiscreteScheduler still knows.
+    // An older name of `sample` that EulerDiscreteScheduler still accepts.
     ("original_sample", Prediction::Sample),
 ];
 
-/// What such a file calls a prediction; none where it knows no such kind.
+/// The name of a prediction in these files; none if they have no such kind.
 pub fn prediction_name(prediction: Prediction) -> Option<&'static str> {
     PREDICTIONS.iter().find(|(_, known)| *known == prediction).map(|(name, _)| *name)
 }
@@ -124,7 +126,7 @@ fn betas(keys: &mut Keys<'_>, train_steps: usize) -> Result<BetaSchedule> {
     }
 }
 
-/// What a sigma or a bound may be.
+/// The possible values of a sigma or a bound.
 const POSSIBLE: &str = "a number above 0, at most 1000000";
 
 fn is_bound(number: f64) -> bool {
@@ -150,10 +152,10 @@ fn read_clip(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<()>
 fn read_ddpm(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<()> {
     let Some(variance) = keys.text("variance_type")? else { return Ok(()) };
     match variance.as_str() {
-        // The logarithm is taken and undone again.
+        // The logarithm is taken and inverted again, so the two are equal.
         "fixed_small" | "fixed_small_log" => schedule.variance = Variance::FixedSmall,
         "fixed_large" => schedule.variance = Variance::FixedLarge,
-        // A learned variance is a second half of the network's output, whatever the sampler.
+        // A learned variance is a second half of the network's output, with every sampler.
         "learned" | "learned_range" => {
             return Err(keys.refusal("variance_type", &variance, "fixed_small, fixed_small_log, fixed_large"));
         }
@@ -165,7 +167,7 @@ fn read_ddpm(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<()>
     Ok(())
 }
 
-/// The walks in sigma, DPM-Solver++'s and its like, and both.
+/// The level paths in sigma, those of DPM-Solver++ and similar solvers, and both.
 const SIGMAS: &[LevelPath] = &[LevelPath::Sigmas, LevelPath::Corrected, LevelPath::Halved, LevelPath::Geometric];
 const SOLVERS: &[LevelPath] = &[LevelPath::Solver, LevelPath::Singlestep, LevelPath::UniPc, LevelPath::Deis];
 const BOTH: &[LevelPath] = &[
@@ -237,7 +239,8 @@ fn read_solver(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<(
         }
     }
     match keys.text("solver_type")?.as_deref() {
-        // Each solver takes its own names, and its default for those of the others, as in diffusers.
+        // As in diffusers, each solver reads its own names and takes its default for the names of other
+        // solvers.
         None | Some("midpoint" | "logrho" | "bh2") => {}
         Some("heun") => schedule.solver_type = SolverType::Heun,
         Some("bh1") => schedule.is_bh1 = true,
@@ -247,7 +250,7 @@ fn read_solver(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<(
         }
     }
     match keys.text("algorithm_type")?.as_deref() {
-        // Whether noise is drawn is the sampler's to say.
+        // The sampler decides whether noise is added.
         None | Some("dpmsolver++" | "sde-dpmsolver++" | "deis") => {}
         Some(other) => {
             let possible = "dpmsolver++, sde-dpmsolver++";

@@ -15,13 +15,13 @@ fn problem(text: &str) -> String {
 }
 
 #[test]
-fn an_empty_file_means_the_defaults() {
+fn an_empty_file_gives_the_defaults() {
     assert_eq!(read("{}"), DiscreteSchedule { name: "tiny".into(), ..DiscreteSchedule::default() });
 }
 
-/// Every key that is honoured, away from its default, so that none is read in vain.
+/// Sets every supported key to a value other than its default, so that no key is read without effect.
 #[test]
-fn every_key_is_honoured() {
+fn every_key_has_an_effect() {
     type Change = fn(&mut DiscreteSchedule);
     let changes: [(&str, Change); 27] = [
         (r#""num_train_timesteps": 500"#, |s| s.train_steps = 500),
@@ -68,7 +68,7 @@ fn every_key_is_honoured() {
 }
 
 #[test]
-fn files_as_diffusers_writes_them_are_read() {
+fn reads_files_written_by_diffusers() {
     let schedule = read(
         r#"{
             "_class_name": "DPMSolverMultistepScheduler", "_diffusers_version": "0.42.1", "algorithm_type": "dpmsolver++",
@@ -91,14 +91,14 @@ fn files_as_diffusers_writes_them_are_read() {
 }
 
 #[test]
-fn values_noted_as_defaults_do_not_bind() {
+fn ignores_values_marked_as_defaults() {
     let schedule =
         read(r#"{"timestep_spacing": "leading", "steps_offset": 1, "_use_default_values": ["timestep_spacing"]}"#);
     assert_eq!((schedule.spacing, schedule.steps_offset), (None, 1));
 }
 
 #[test]
-fn what_would_change_the_numbers_is_named() {
+fn names_unsupported_keys_that_change_the_numbers() {
     for (text, expected) in [
         (r#"{"snr_shift_scale": 3.0}"#, ["snr_shift_scale", "3.0"]),
         (r#"{"beta_schedule": "sigmoid"}"#, ["beta_schedule", "scaled_linear"]),
@@ -121,7 +121,7 @@ fn what_would_change_the_numbers_is_named() {
 }
 
 #[test]
-fn what_only_some_samplers_cannot_do_is_refused_to_them_alone() {
+fn rejects_a_setting_only_for_samplers_without_support() {
     for (text, key, walks) in [
         (r#""use_beta_sigmas": true"#, "use_beta_sigmas", BOTH),
         (r#""use_lu_lambdas": true"#, "use_lu_lambdas", SOLVERS),
@@ -147,6 +147,6 @@ fn what_only_some_samplers_cannot_do_is_refused_to_them_alone() {
 }
 
 #[test]
-fn infinities_within_texts_stay() {
+fn infinities_within_strings_are_unchanged() {
     assert!(problem(r#"{"note": "to \"Infinity\" and NaN"}"#).contains(r#"to \"Infinity\" and NaN"#));
 }

@@ -1,4 +1,4 @@
-//! Denoising: a plan that starts where the frame is, on levels relative to the frame's own sigma.
+//! Denoising plans: they start at the given image, on levels relative to the image's own sigma.
 
 use crate::diffusion::parameterization::Prediction;
 use crate::diffusion::plan::{Clip, Level, Plan};
@@ -7,23 +7,24 @@ use crate::error::{Error, Result};
 
 /// The exponent of the relative levels.
 ///
-/// Each level is a fixed image of the one before only where the network removes all noise that it is told of; detail
-/// that is weaker than the noise is decided at small levels, which a large exponent reaches sooner. With EDM's 7, a first
-/// step of two leaves 1% of the noise and is already the posterior mean; with 1 (InDI, Delbracio and Milanfar 2023),
-/// half of the evaluations are spent above half of the noise. At 2 the second of two evaluations sees a quarter.
+/// Detail that is weaker than the noise is decided at small levels, which a large exponent reaches
+/// sooner. With EDM's 7, the first of two steps leaves 1% of the noise and is nearly the posterior
+/// mean. With 1 (InDI, Delbracio and Milanfar 2023), half of the evaluations run above half of the
+/// noise. With 2, the second of two evaluations sees a quarter.
 const RHO: f64 = 2.0;
 
-/// The table that denoises a frame in `steps` evaluations of a network that predicts the clean image from a frame
-/// and its map of sigma ([`Prediction::Denoised`]).
+/// The plan that denoises an image in `steps` evaluations of a network that predicts the clean image
+/// from the image and its sigma map ([`Prediction::Denoised`]).
 ///
-/// Levels are relative: `noise` goes from 1, the frame's own sigma, to 0, and each pixel's sigma is `noise` times its
-/// entry in the task's map. One step is the posterior mean. More steps take the noise out bit by bit, at
-/// `(1 - i / steps)^2` (Karras et al. 2022, equation 5, with rho 2 and a lowest sigma of 0), which trades squared error for
-/// texture; with `eta = 0` each is `x' = r * x + (1 - r) * D`, where `r` is the ratio of the two levels (Song et al. 2021,
-/// equation 12). `eta` in `0..=1` replaces a part of the noise by fresh noise.
+/// Levels are relative: `noise` goes from 1, the image's own sigma, to 0, and the sigma of each pixel
+/// is `noise` times its entry in the task's map. One step gives the posterior mean. More steps remove
+/// the noise gradually, at levels `(1 - i / steps)^2` (Karras et al. 2022, equation 5, with rho 2 and a
+/// lowest sigma of 0), which trades squared error for texture. With `eta = 0` each step is `x' = r * x
+/// + (1 - r) * D`, where `r` is the ratio of the two levels (Song et al. 2021, equation 12). `eta` in
+/// `0..=1` replaces a part of the noise by fresh noise.
 ///
 /// # Errors
-/// [`Error::Usage`] for no steps or an eta out of range.
+/// [`Error::Usage`] for zero steps or an eta out of range.
 pub fn denoise_plan(steps: usize, eta: f64) -> Result<Plan> {
     super::check_request(super::Sampler::DDIM, steps, Some(eta))?;
     if steps > 1000 {
@@ -52,14 +53,14 @@ mod tests {
     }
 
     #[test]
-    fn more_steps_blend_by_the_ratio_of_levels() {
+    fn steps_blend_by_the_ratio_of_levels() {
         let plan = denoise_plan(2, 0.0).unwrap();
         assert_eq!((plan.steps[0].a, plan.steps[0].b), (0.25, 0.75));
         assert_eq!((plan.steps[1].a, plan.steps[1].b, plan.steps[1].level.noise), (0.0, 1.0, 0.25));
     }
 
     #[test]
-    fn the_last_step_draws_no_noise() {
+    fn the_last_step_adds_no_noise() {
         let plan = denoise_plan(3, 1.0).unwrap();
         assert!(plan.steps[0].d > 0.0 && plan.steps[1].d > 0.0);
         assert_eq!(plan.steps[2].d, 0.0);
@@ -68,12 +69,12 @@ mod tests {
     }
 
     #[test]
-    fn impossible_requests_are_refused() {
+    fn rejects_zero_steps_and_eta_out_of_range() {
         assert!(denoise_plan(0, 0.0).is_err() && denoise_plan(1, -0.1).is_err() && denoise_plan(1001, 0.0).is_err());
     }
 
-    /// Normal data of variance `v`, seen through noise of variance 1, has the closed form `D = v / (v + sigma^2) * x`, and
-    /// the exact flow ends at `sqrt(v / (v + 1)) * x`.
+    /// For normal data of variance `v` with noise of variance 1, `D = v / (v + sigma^2) * x`, and the
+    /// exact flow ends at `sqrt(v / (v + 1)) * x`.
     #[test]
     fn many_steps_restore_the_variance_that_the_posterior_mean_loses() {
         let v = 0.1_f64;

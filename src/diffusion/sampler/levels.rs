@@ -1,4 +1,4 @@
-//! The way down: between which levels a sampler's steps go, on a training schedule or a range of sigma.
+//! The levels between which a sampler's steps go, on a training schedule or a range of sigma.
 
 use crate::diffusion::discrete::{DiscreteSchedule, FinalSigma, SigmaSpacing};
 use crate::diffusion::parameterization::Scaling;
@@ -11,62 +11,66 @@ use crate::diffusion::schedule::timesteps::{
 use crate::diffusion::schedule::{BetaSchedule, NoiseTable, Spacing};
 use crate::error::{Error, Result};
 
-/// How a sampler goes down the levels.
+/// The path of a sampler through the levels.
 ///
-/// On a training schedule, as diffusers counts it. On a range of sigma all walks are over Karras' sigmas but [`Geometric`], and
-/// end at the clean image.
+/// On a training schedule, paths follow diffusers. On a range of sigma, all paths but [`Geometric`] use
+/// Karras' sigmas and end at the clean image.
 ///
 /// [`Geometric`]: Self::Geometric
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LevelPath {
-    /// DDIM's: down by the whole stride `train_steps / steps`, wherever the next visited timestep lies. The two differ for
-    /// `linspace`, and for `trailing` when the stride is not whole.
+    /// DDIM's path: each step goes down by the stride `train_steps / steps`, wherever the next visited
+    /// timestep is. The two differ for `linspace`, and for `trailing` with a fractional stride.
     Strides,
-    /// From each visited timestep to the next, for samplers whose noise the schedule describes.
+    /// From each visited timestep to the next, for samplers whose noise comes from the schedule.
     Ancestral,
-    /// The same for others.
+    /// From each visited timestep to the next, for other samplers.
     Markov,
-    /// In variance-exploding coordinates; predictions are not clipped, whatever the schedule says. Karras and exponential sigmas
-    /// run between the first and the last sigma that the spacing visits.
+    /// Sigmas in variance-exploding coordinates. Predictions are never clipped. Karras and exponential
+    /// sigmas run between the first and the last sigma of the visited timesteps.
     Sigmas,
-    /// As [`Sigmas`](Self::Sigmas), and predictions are clipped where the schedule says so.
+    /// [`Sigmas`](Self::Sigmas), with predictions clipped where the schedule asks for it.
     Corrected,
-    /// As [`Sigmas`](Self::Sigmas), by equal factors.
+    /// [`Sigmas`](Self::Sigmas) in geometric progression.
     Geometric,
-    /// DPM-Solver++'s, in variance-preserving coordinates. Predictions are thresholded where the schedule says so, and never
-    /// clipped to a range.
+    /// DPM-Solver++'s path, in variance-preserving coordinates. Predictions are thresholded where the
+    /// schedule asks for it, and never clipped to a range.
     Solver,
-    /// As [`Solver`](Self::Solver), for `unipc`: Karras and exponential sigmas end at their own last one.
+    /// [`Solver`](Self::Solver) for `unipc`: Karras and exponential sigmas end at their own last sigma.
     UniPc,
-    /// As [`UniPc`](Self::UniPc), for `deis`, which never goes to the clean image itself.
+    /// [`UniPc`](Self::UniPc) for `deis`, which never reaches the clean image itself.
     Deis,
-    /// As [`Solver`](Self::Solver), for solvers in single steps, which know no spacing but `linspace` and no offset.
+    /// [`Solver`](Self::Solver) for single-step solvers, which support only `linspace` spacing and no
+    /// offset.
     Singlestep,
-    /// As [`Sigmas`](Self::Sigmas), for samplers that ask between two sigmas, too; Karras timesteps are whole numbers.
+    /// [`Sigmas`](Self::Sigmas), for samplers that also evaluate between two sigmas. Karras timesteps
+    /// are rounded.
     Halved,
-    /// As [`Strides`](Self::Strides), for `pndm`, which ends at timestep 0 where nothing else is said; predictions are not clipped.
+    /// [`Strides`](Self::Strides) for `pndm`, which ends at timestep 0 by default. Predictions are not
+    /// clipped.
     Pndm,
-    /// Latent consistency models': of the timesteps that were distilled.
+    /// The distilled timesteps of latent consistency models.
     Consistency,
-    /// The same timesteps, and below each the one that noise is added from; the last step ends at timestep 0. Predictions are
-    /// neither clipped nor thresholded.
+    /// The distilled timesteps, each with the lower timestep from which noise is added. The last step
+    /// ends at timestep 0. Predictions are neither clipped nor thresholded.
     Trajectory,
 }
 
-/// One stretch of the way.
+/// The transition of one step between two levels.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Transition {
-    /// Where the network is asked.
+    /// The level at which the network is evaluated.
     pub(super) from: Level,
     pub(super) scaling: Scaling,
-    /// Where the step ends.
+    /// The level at which the step ends.
     pub(super) to: Level,
-    /// Where it goes without noise, of a [`LevelPath::Trajectory`]; else as `to`.
+    /// The level that the noise-free part of a [`LevelPath::Trajectory`] step reaches; `to` on other
+    /// paths.
     pub(super) intermediate: Level,
-    /// Whether it starts at the first timestep of training.
+    /// Whether the step starts at the first training timestep.
     pub(super) is_first: bool,
-    /// How far the timestep lies from the boundary at which a consistency model is the identity, in units of the data's
-    /// deviation; infinite where there is no such model.
+    /// The distance of the timestep from the boundary at which a consistency model is the identity, in
+    /// units of the data's standard deviation. Infinite for other models.
     pub(super) boundary: f64,
 }
 
@@ -76,28 +80,28 @@ impl Transition {
     }
 }
 
-/// The whole way.
+/// All transitions of a plan.
 #[derive(Clone, Debug)]
 pub(super) struct Levels {
     pub(super) transitions: Vec<Transition>,
     pub(super) clip: Clip,
-    /// Whether a DDIM step goes in the direction of the prediction before it was clipped.
+    /// Whether a DDIM step takes its direction from the unclipped prediction.
     pub(super) unclipped_direction: bool,
-    /// What else a model's files say of sampling; as where they say nothing on a range of sigma.
+    /// The other settings of the model's files. On a range of sigma they are the defaults.
     pub(super) settings: DiscreteSchedule,
     /// The training schedule.
     table: Option<NoiseTable>,
-    /// Steps that were asked for.
+    /// The requested number of steps.
     steps: usize,
 }
 
 impl Levels {
-    /// A row for each span.
+    /// One row for each transition.
     pub(super) fn each<T>(&self, row: impl Fn(&Transition) -> T) -> Vec<T> {
         self.transitions.iter().map(row).collect()
     }
 
-    /// The order of each row of DPM-Solver++, of `most` at most.
+    /// The order of each DPM-Solver++ step, at most `most`.
     pub(super) fn orders(&self, most: usize) -> Vec<usize> {
         let count = self.transitions.len();
         let is_short = self.settings.lower_order_final.unwrap_or(true) && count < 15;
@@ -110,14 +114,14 @@ impl Levels {
         (0..count).map(order).collect()
     }
 
-    /// A row for each span, which may know the one before where the order allows it.
+    /// One row for each transition. `row` also gets the previous transition where the order allows it.
     pub(super) fn each_after<T>(&self, row: impl Fn(Option<&Transition>, &Transition) -> T) -> Vec<T> {
         let orders = self.orders(self.settings.solver_order.min(2));
         let rows = self.transitions.iter().zip(orders).enumerate();
         rows.map(|(i, (transition, order))| row((order > 1).then(|| &self.transitions[i - 1]), transition)).collect()
     }
 
-    /// How the network is asked at a level between two of the visited ones.
+    /// The scaling of the network at a level between two visited levels.
     pub(super) fn scaling(&self, level: Level) -> Scaling {
         let timestep =
             self.table.as_ref().map_or(f64::NAN, |table| TimestepOf::new(&table.sigmas()).sigma(level.sigma()));
@@ -129,17 +133,17 @@ impl Levels {
         !self.settings.skip_prk_steps && self.table.is_some()
     }
 
-    /// The level a whole stride above `span`, or that of the span `before` it on a range of sigma.
+    /// The level a whole stride above `transition`; on a range of sigma, the level of `before`.
     pub(super) fn above(&self, transition: &Transition, before: &Transition) -> Level {
         self.moved(transition, self.stride()).unwrap_or(before.from)
     }
 
-    /// Half a stride below `span`.
+    /// The level half a stride below `transition`.
     pub(super) fn half_below(&self, transition: &Transition) -> Level {
         self.moved(transition, -(self.stride() / 2)).unwrap_or(transition.to)
     }
 
-    /// Half a stride above `span`, and how the network is asked there.
+    /// The level half a stride above `transition`, and the scaling of the network there.
     pub(super) fn half_above(&self, transition: &Transition) -> (Level, Scaling) {
         let half = self.stride() / 2;
         let level = self.moved(transition, half).unwrap_or(transition.from);
@@ -150,23 +154,23 @@ impl Levels {
         (self.settings.train_steps / self.steps).cast_signed()
     }
 
-    /// The level of a timestep so many from that of `span`, within those of training.
+    /// The level `by` timesteps from `transition`, clamped to the training timesteps.
     fn moved(&self, transition: &Transition, by: isize) -> Option<Level> {
         let table = self.table.as_ref()?;
         let t = (transition.scaling.t as usize).saturating_add_signed(by).min(table.len() - 1);
         table.level(t)
     }
 
-    /// A row for each span, which is told whether it is the last.
+    /// One row for each transition. `row` also gets whether the transition is the last.
     pub(super) fn map_with_last<T>(&self, row: impl Fn(&Transition, bool) -> T) -> Vec<T> {
         let last = self.transitions.len() - 1;
         self.transitions.iter().enumerate().map(|(i, transition)| row(transition, i == last)).collect()
     }
 
-    /// Down a training schedule.
+    /// The levels of a training schedule.
     ///
     /// # Errors
-    /// When a timestep lies beyond the schedule, or it leaves none to visit.
+    /// When a timestep lies beyond the schedule, or no timestep is left to visit.
     pub(super) fn discrete(schedule: &DiscreteSchedule, path: LevelPath, steps: usize, eta: f64) -> Result<Self> {
         let table = schedule.table()?;
         let (transitions, clip) = match path {
@@ -212,7 +216,7 @@ impl Levels {
         Ok(Self { transitions, clip, unclipped_direction, settings: schedule.clone(), table: Some(table), steps })
     }
 
-    /// Down a range of sigma.
+    /// The levels of a range of sigma.
     pub(super) fn ve(schedule: &SigmaSchedule, path: LevelPath, steps: usize, eta: f64) -> Self {
         let sigmas = match path {
             LevelPath::Geometric => exponential(schedule.sigma_min, schedule.sigma_max, steps),
@@ -222,7 +226,7 @@ impl Levels {
         let transition = |i: usize| {
             let (from, to) = (levels[i], levels.get(i + 1).copied().unwrap_or(Level::CLEAN));
             let transition = Transition::new(from, schedule.prediction.scaling(from, f64::NAN), to);
-            // As much noise as eta says is fresh (Kim et al. 2024, CTM, algorithm 3).
+            // Eta is the fraction of the noise that is fresh (Kim et al. 2024, CTM, algorithm 3).
             let kept = if path == LevelPath::Trajectory { (1.0 - eta * eta).sqrt() } else { 1.0 };
             Transition { intermediate: Level { noise: kept * to.noise, ..to }, ..transition }
         };
@@ -232,7 +236,7 @@ impl Levels {
     }
 }
 
-/// `ends_at_clean` holds where the schedule says nothing of it.
+/// `ends_at_clean` is the default for schedules that do not set it.
 fn strides(
     schedule: &DiscreteSchedule,
     table: &NoiseTable,
@@ -295,7 +299,7 @@ fn solver(schedule: &DiscreteSchedule, table: &NoiseTable, path: LevelPath, step
     Ok(joined(&points, end, |from, t| schedule.prediction.scaling(from, t), Level::vp_from_sigma))
 }
 
-/// Spans between timesteps and their sigmas, and from the last to the sigma `end`.
+/// The transitions between timesteps with their sigmas, and from the last one to the sigma `end`.
 fn joined(
     points: &[(f64, f64)],
     end: f64,
@@ -309,8 +313,8 @@ fn joined(
     transitions.collect()
 }
 
-/// The visited timesteps and sigmas. Timesteps are whole numbers: Karras ones are rounded, except on the cosine
-/// schedule, and all others are cut, as in diffusers.
+/// The visited timesteps and sigmas. Timesteps are integers: as in diffusers, Karras timesteps are
+/// rounded, except on the cosine schedule, and all others are truncated.
 fn solver_points(
     schedule: &DiscreteSchedule,
     sigmas: &[f64],
@@ -329,7 +333,7 @@ fn solver_points(
         }
         SigmaSpacing::Exponential => told(exponential(min, max, steps), f64::trunc),
         SigmaSpacing::Timesteps => {
-            // Timesteps noisier than lambda_min_clipped, lambda = -ln(sigma), are not visited.
+            // Timesteps with lambda = -ln(sigma) below lambda_min_clipped are not visited.
             let lambda_min = match path {
                 LevelPath::Solver | LevelPath::Singlestep => schedule.lambda_min_clipped,
                 _ => f64::NEG_INFINITY,
@@ -356,7 +360,8 @@ fn solver_points(
     Ok(points)
 }
 
-/// The standard deviation of the data that consistency models are parameterised with (Luo et al. 2023, appendix C).
+/// The standard deviation of the data in the boundary condition of consistency models (Luo et al. 2023,
+/// appendix C).
 const SIGMA_DATA: f64 = 0.5;
 
 fn consistency(
@@ -383,7 +388,7 @@ fn consistency(
             return Ok(Transition { boundary, ..Transition::new(from, scaling, to) });
         }
         let next = next.unwrap_or(0);
-        // In f32, as diffusers counts it: sometimes that decides.
+        // In f32, as in diffusers: the rounding sometimes changes the result.
         let below = ((1.0 - eta) as f32 * next as f32).floor() as usize;
         Ok(Transition {
             intermediate: schedule.level(table, below)?,

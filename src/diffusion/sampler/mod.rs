@@ -25,38 +25,38 @@ pub use sigmas::SigmaSchedule;
 #[derive(Clone, Copy)]
 pub struct Sampler(&'static Definition);
 
-/// What makes a sampler.
+/// The definition of a sampler.
 struct Definition {
-    /// On the command line and in manifests.
+    /// The name on the command line and in manifests.
     name: &'static str,
-    /// The scheduler of diffusers that does the same.
+    /// The equivalent scheduler class of diffusers.
     class: Option<&'static str>,
-    /// Where it is described.
+    /// The paper and equation.
     paper: &'static str,
     path: LevelPath,
-    /// Its eta where none is asked for; none where it has none.
+    /// The default eta; none for samplers without one.
     eta: Option<f64>,
-    /// Its rows, given eta.
+    /// The steps, given eta.
     rows: fn(&Levels, f64) -> Vec<Step>,
 }
 
 impl Sampler {
-    /// Its name on the command line and in manifests.
+    /// The name on the command line and in manifests.
     pub fn name(self) -> &'static str {
         self.0.name
     }
 
-    /// The paper and equation that it is from.
+    /// The paper and equation that describe the sampler.
     pub fn paper(self) -> &'static str {
         self.0.paper
     }
 
-    /// The scheduler class of diffusers that does the same, where there is one.
+    /// The equivalent scheduler class of diffusers, if there is one.
     pub fn class(self) -> Option<&'static str> {
         self.0.class
     }
 
-    /// How it goes down the levels.
+    /// The path through the levels.
     pub fn path(self) -> LevelPath {
         self.0.path
     }
@@ -93,7 +93,7 @@ impl FromStr for Sampler {
     }
 }
 
-/// How a network's noise levels are laid out, and so where a plan's levels come from.
+/// The noise levels of a network, from which the levels of a plan come.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Schedule {
     /// Timesteps of a variance-preserving training schedule (DDPM and its descendants).
@@ -102,16 +102,16 @@ pub enum Schedule {
     Sigmas(SigmaSchedule),
 }
 
-/// The table of `sampler` in `steps` steps on `schedule`; a step is one evaluation, but for `heun`, `kdpm2`, `kdpm2-a` and `pc`
-/// (two) and `langevin` (five); `pndm` starts with a few more.
+/// The plan of `sampler` in `steps` steps on `schedule`. A step is one evaluation, but two for `heun`,
+/// `kdpm2`, `kdpm2-a` and `pc`, and five for `langevin`; `pndm` starts with a few more.
 ///
-/// `eta` in `0..=1` scales the noise of samplers that have one, and is their own where it is left out. The state's coordinates
-/// are those of the plan's first level: variance-exploding where the sampler counts in sigma and on every
-/// [`Schedule::Sigmas`], variance-preserving otherwise.
+/// `eta` in `0..=1` scales the noise of stochastic samplers; the default is the sampler's own. The
+/// coordinates of the state are those of the plan's first level: variance-exploding for samplers that
+/// count in sigma and on every [`Schedule::Sigmas`], variance-preserving otherwise.
 ///
 /// # Errors
-/// [`Error::Usage`] for a number of steps or an eta that cannot be, [`Error::Model`] for a schedule that asks for
-/// something unsupported, or on which this sampler has no finite table.
+/// [`Error::Usage`] for an impossible number of steps or eta, [`Error::Model`] for a schedule with an
+/// unsupported setting, or on which this sampler has no finite table.
 pub fn plan(schedule: &Schedule, sampler: Sampler, steps: usize, eta: Option<f64>) -> Result<Plan> {
     let eta = check_request(sampler, steps, eta)?;
     let path = sampler.path();
@@ -176,7 +176,7 @@ mod tests {
     use crate::error::Error;
 
     #[test]
-    fn names_are_read_back() {
+    fn names_parse_back() {
         for sampler in Sampler::ALL {
             assert_eq!(sampler.to_string().parse::<Sampler>().unwrap(), sampler);
         }
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn impossible_requests_are_refused() {
+    fn rejects_impossible_steps_and_eta() {
         let schedule = Schedule::Discrete(Box::default());
         for (sampler, steps, eta) in [
             (Sampler::DDIM, 0, 0.0),
@@ -216,7 +216,8 @@ mod tests {
 
     #[test]
     fn every_plan_ends_at_the_clean_image() {
-        // With D = x0 throughout, a noiseless state must follow its level's signal down to x0 itself.
+        // With D = x0 throughout, a state without noise must follow the signal of each level down to x0
+        // itself.
         for sampler in Sampler::ALL {
             for steps in [1, 2, 7, 50] {
                 let schedule = Schedule::Discrete(Box::new(DiscreteSchedule {
@@ -243,7 +244,8 @@ mod tests {
                     }
                     row.a * x + row.b + past + row.e
                 });
-                // The first levels' signal is less than what LCM keeps of x near the boundary, and the others end at timestep 0.
+                // LCM keeps part of x near the boundary, more than the first levels' signal; the others
+                // end at timestep 0.
                 let is_near = [Sampler::LCM, Sampler::TCD, Sampler::DEIS, Sampler::PNDM].contains(&sampler);
                 assert!((end - 1.0).abs() < if is_near { 0.01 } else { 1e-9 }, "{sampler} in {steps}: {end}");
             }

@@ -1,27 +1,28 @@
-//! Linear multistep methods: rows that draw on what the network said at earlier ones.
+//! Linear multistep methods: steps that read the predictions of earlier steps.
 
 use super::levels::Transition;
 use crate::diffusion::parameterization::Scaling;
 use crate::diffusion::plan::{Keep, Kept, Level, SLOTS, Step};
 
-/// How many earlier values a row of a multistep method draws on at most.
+/// The largest number of earlier values that a multistep step reads.
 pub(super) const LAGS: usize = 3;
 
-/// A row `x' = x * x + sum of[j] * H_j + d * z`, where `H_j` is the value of the row `j` before, and `H_0` its own.
+/// A step `x' = x * x + sum of[j] * H_j + d * z`, where `H_j` is the value of the step `j` before, and
+/// `H_0` its own.
 pub(super) struct Lagged {
     pub(super) transition: Transition,
-    /// What the values are.
+    /// The kind of the values.
     pub(super) value: Kept,
     /// Factor of the state.
     pub(super) x: f64,
-    /// Factors of the values, this row's first.
+    /// Factors of the values, this step's first.
     pub(super) of: [f64; LAGS + 1],
     /// Factor of noise.
     pub(super) d: f64,
 }
 
 impl Lagged {
-    /// The table of such rows, with as few slots as they need.
+    /// The table of these steps, with as few slots as possible.
     pub(super) fn table(rows: &[Self]) -> Vec<Step> {
         let lag = |row: &Self| row.of.iter().rposition(|factor| *factor != 0.0).unwrap_or(0);
         let slots = rows.iter().map(lag).max().unwrap_or(0).max(1);
@@ -38,7 +39,7 @@ impl Lagged {
     }
 }
 
-/// The row `x' = x * x + now * H`, where `H` is the row's own `value`; nothing is kept.
+/// The step `x' = x * x + now * H`, where `H` is the step's own `value`. Nothing is kept.
 pub(super) fn row_of(level: Level, scaling: Scaling, value: Kept, [x, now]: [f64; 2]) -> Step {
     let Scaling { c_in, c_skip, c_out, t } = scaling;
     let nothing = Step { t, level, c_in, c_skip, c_out, a: x, b: 0.0, past: [0.0; SLOTS], d: 0.0, e: 0.0, keep: None };
@@ -46,13 +47,14 @@ pub(super) fn row_of(level: Level, scaling: Scaling, value: Kept, [x, now]: [f64
     if now == 0.0 { nothing } else { Step { a: x + now * of_x, b: now * of_d, ..nothing } }
 }
 
-/// `-ln(sigma)`, the half logarithm of the signal-to-noise ratio; infinite at the clean image.
+/// `-ln(sigma)`, half of the log signal-to-noise ratio. Infinite at the clean image.
 pub(super) fn lambda(level: Level) -> f64 {
     -level.sigma().ln()
 }
 
-/// Factors of the divided differences of the prediction of the clean image over a step from `from` to `to`, of which the
-/// prediction itself is the first (Lu et al. 2022, DPM-Solver++, appendix B): integrals of the exponential.
+/// The factors of the divided differences of the predicted clean image over a step from `from` to `to`,
+/// the prediction itself first (Lu et al. 2022, DPM-Solver++, appendix B): integrals of the
+/// exponential.
 pub(super) fn moments(from: Level, to: Level) -> [f64; 3] {
     let h = lambda(to) - lambda(from);
     let ratio = to.sigma() / from.sigma();

@@ -1,36 +1,38 @@
-//! The rows that samplers are made of: one step between two levels, for states of either kind.
+//! The building blocks of samplers: single steps between two levels.
 //!
-//! Written with `x = signal * x0 + noise * n`, the formulas of variance-preserving papers hold for
-//! variance-exploding states too, and stay finite at pure noise.
+//! They are written for `x = signal * x0 + noise * n`, so the formulas of variance-preserving papers
+//! also hold for variance-exploding states and stay finite at pure noise.
 
 use super::levels::Transition;
 use crate::diffusion::parameterization::Scaling;
 use crate::diffusion::plan::{Keep, Kept, Level, SLOTS, Step};
 
-/// How much noise DDPM's reverse step adds (Ho et al. 2020, section 3.2).
+/// The variance of the noise in DDPM's reverse step (Ho et al. 2020, section 3.2).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Variance {
-    /// The posterior's, right for data that is a point.
+    /// The posterior's variance, optimal for data at a single point.
     #[default]
     FixedSmall,
-    /// The forward step's, right for data that is standard normal.
+    /// The forward step's variance, optimal for standard normal data.
     FixedLarge,
 }
 
 /// How DPM-Solver++ extrapolates (Lu et al. 2022, appendix B).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SolverType {
-    /// With the exponential's integral halved, equation 14.
+    /// Midpoint: half of the exponential's integral, equation 14.
     #[default]
     Midpoint,
-    /// With the exponential's first moment.
+    /// The first moment of the exponential.
     Heun,
 }
 
-/// A DDIM step (Song et al. 2021, equations 12 and 16). With `eta = 0` it is also Euler's step on the probability flow
-/// and the first-order step of DPM-Solver++; in variance-exploding coordinates with `eta = 1`, ancestral Euler's.
+/// A DDIM step (Song et al. 2021, equations 12 and 16). With `eta = 0` it is also Euler's step on the
+/// probability flow and the first-order step of DPM-Solver++. In variance-exploding coordinates with
+/// `eta = 1` it is ancestral Euler's step.
 ///
-/// `unclipped` says that predictions are clipped, and that the direction towards `x` is taken from the unclipped one.
+/// `unclipped` means that predictions are clipped but the direction of the step is taken from the
+/// unclipped one.
 pub(crate) fn ddim_between(from: Level, scaling: Scaling, to: Level, eta: f64, unclipped: bool) -> Step {
     let d = eta * to.noise / from.noise * from.variance_from(to).sqrt();
     let direction = (to.noise * to.noise - d * d).max(0.0).sqrt() / from.noise;
@@ -57,23 +59,25 @@ pub(super) fn ddpm(transition: &Transition, variance: Variance) -> Step {
     row(from, transition.scaling, update)
 }
 
-/// The second evaluation of Heun's step (Karras et al. 2022, algorithm 1), asked at the level of `next` after Euler's step
-/// over `span`: `x' = x + (sigma / sigma' - 1) / 2 * (D - D_prev)`, in variance-exploding coordinates.
+/// The second evaluation of Heun's step (Karras et al. 2022, algorithm 1), at the end level of the
+/// preceding Euler step: `x' = x + (sigma / sigma' - 1) / 2 * (D - D_prev)`, in variance-exploding
+/// coordinates.
 pub(super) fn heun(transition: &Transition, next: &Transition) -> Step {
     let half = 0.5 * (transition.from.noise / next.from.noise - 1.0);
     row(next.from, next.scaling, Update { a: 1.0, b: half, c: -half, d: 0.0, e: 0.0 })
 }
 
-/// The second-order step of DPM-Solver++(2M) (Lu et al. 2022, algorithm 2), where `before` is the level of the row before.
+/// The second-order step of DPM-Solver++(2M) (Lu et al. 2022, algorithm 2). `before` is the level of
+/// the previous step.
 pub(super) fn dpmpp_2m(before: Level, transition: &Transition, solver: SolverType) -> Step {
     let Transition { from, to, .. } = *transition;
     let a = to.noise / from.noise;
-    // `alpha_t * (1 - exp(-h))`, with `exp(-h)` the ratio of the two sigmas.
+    // `alpha_t * (1 - exp(-h))`, where `exp(-h)` is the ratio of the two sigmas.
     let first = to.signal - a * from.signal;
     let h = (from.sigma() / to.sigma()).ln();
     let moment = match solver {
         SolverType::Midpoint => 0.5 * first,
-        // A step that goes nowhere has nothing to extrapolate.
+        // A step between equal levels has nothing to extrapolate.
         SolverType::Heun if h == 0.0 => 0.0,
         SolverType::Heun => to.signal - first / h,
     };
@@ -81,7 +85,8 @@ pub(super) fn dpmpp_2m(before: Level, transition: &Transition, solver: SolverTyp
     row(from, transition.scaling, Update { a, b: first + second, c: -second, d: 0.0, e: 0.0 })
 }
 
-/// A step of SDE-DPM-Solver++(2M) (Lu et al. 2022, appendix D), of first order where there is no level `before`.
+/// A step of SDE-DPM-Solver++(2M) (Lu et al. 2022, appendix D), of first order without a level
+/// `before`.
 pub(super) fn dpmpp_2m_sde(before: Option<Level>, transition: &Transition, solver: SolverType) -> Step {
     let Transition { from, to, .. } = *transition;
     let ratio = to.sigma() / from.sigma();
@@ -98,24 +103,26 @@ pub(super) fn dpmpp_2m_sde(before: Option<Level>, transition: &Transition, solve
     row(from, transition.scaling, Update { a: to.noise / from.noise * ratio, b: first + second, c: -second, d, e: 0.0 })
 }
 
-/// How far a difference of two predictions reaches over a step of `h` in `-ln(sigma)`. Two rows at one level say nothing.
+/// The weight of a difference of two predictions over a step of `h` in `-ln(sigma)`; zero for two steps
+/// at equal levels.
 fn slope(before: Level, from: Level, h: f64) -> f64 {
     let h_before = (before.sigma() / from.sigma()).ln();
     if h_before == 0.0 { 0.0 } else { h / h_before }
 }
 
-/// A step of multistep consistency sampling (Song et al. 2023, algorithm 1): to the clean image, held to `x` near the boundary
-/// (Luo et al. 2023, equation 9), and noise up to the next level, of which the last step draws none.
+/// A step of multistep consistency sampling (Song et al. 2023, algorithm 1): predict the clean image,
+/// blend it with `x` near the boundary (Luo et al. 2023, equation 9), and add the noise of the next
+/// level. The last step adds none.
 pub(super) fn consistency(transition: &Transition, is_last: bool) -> Step {
     let norm = transition.boundary.hypot(1.0);
-    // Of `x` and of `D`; without a boundary, 0 and 1.
+    // The factors of `x` and of `D`: 0 and 1 without a boundary.
     let (c_skip, c_out) = (1.0 / (norm * norm), if norm.is_finite() { transition.boundary / norm } else { 1.0 });
     let Level { signal, noise } = if is_last { Level::CLEAN } else { transition.to };
     row(transition.from, transition.scaling, Update { a: signal * c_skip, b: signal * c_out, c: 0.0, d: noise, e: 0.0 })
 }
 
-/// A step along the flow to below the next level, and noise up to it (Zheng et al. 2024, algorithm 4), of which the last step
-/// draws none.
+/// A step along the flow to below the next level, then noise up to that level (Zheng et al. 2024,
+/// algorithm 4). The last step adds no noise.
 pub(super) fn trajectory(transition: &Transition, is_last: bool) -> Step {
     let Transition { intermediate, to, .. } = *transition;
     let row = ddim_between(transition.from, transition.scaling, intermediate, 0.0, false);
@@ -126,20 +133,21 @@ pub(super) fn trajectory(transition: &Transition, is_last: bool) -> Step {
     Step { a: ratio * row.a, b: ratio * row.b, d: to.variance_from(intermediate).sqrt(), ..row }
 }
 
-/// A step of Langevin dynamics within a level (Song and Ermon 2019, algorithm 1): `x' = x + step * score + sqrt(2 step) z`, where
-/// `step` is `size` times the level's variance.
+/// A step of Langevin dynamics within a level (Song and Ermon 2019, algorithm 1): `x' = x + step *
+/// score + sqrt(2 step) z`, where `step` is `size` times the level's variance.
 pub(super) fn langevin(transition: &Transition, size: f64) -> Step {
     let Level { signal, noise } = transition.from;
     let update = Update { a: 1.0 - size, b: size * signal, c: 0.0, d: (2.0 * size).sqrt() * noise, e: 0.0 };
     row(transition.from, transition.scaling, update)
 }
 
-/// The size of Langevin steps of which `count` turn the noise of the level above, `ratio` times as much, into that of the level
-/// (Song and Ermon 2020, technique 4): where the variance after them is nearest to the level's own.
+/// The step size of `count` Langevin steps that turn the noise of the level above, `ratio` times as
+/// strong, into that of the level (Song and Ermon 2020, technique 4). The size minimises the difference
+/// to the level's variance.
 pub(super) fn langevin_step_size(ratio: f64, count: usize) -> f64 {
     let off = |size: f64| {
         let kept = (1.0 - size).powi(2 * count as i32);
-        // What the dynamics come to at rest.
+        // The stationary variance of the dynamics.
         let rest = 2.0 / (2.0 - size);
         (kept * (ratio * ratio - rest) + rest - 1.0).abs()
     };
@@ -147,18 +155,20 @@ pub(super) fn langevin_step_size(ratio: f64, count: usize) -> f64 {
     sizes.min_by(|one, other| off(*one).total_cmp(&off(*other))).unwrap_or(0.5)
 }
 
-/// A step of reverse diffusion (Song et al. 2021, score SDE, equation 46): the reverse SDE as the forward one is discretised.
+/// A reverse diffusion step (Song et al. 2021, score SDE, equation 46): the reverse SDE with the
+/// discretisation of the forward SDE.
 pub(super) fn reverse_diffusion(transition: &Transition) -> Step {
     reverse(transition, 1.0, transition.from.variance_from(transition.to).sqrt())
 }
 
-/// A step of the probability flow, discretised in the same way (there, equations 47 and 48).
+/// A step of the probability flow with the discretisation of the forward SDE (equations 47 and 48 of
+/// that paper).
 pub(super) fn probability_flow(transition: &Transition) -> Step {
     reverse(transition, 0.5, 0.0)
 }
 
-/// `x' = (2 - sqrt(1 - beta)) x + part * beta * score + d z`; in variance-exploding coordinates the drift is 0, and beta is the
-/// difference of the variances.
+/// `x' = (2 - sqrt(1 - beta)) x + part * beta * score + d z`. In variance-exploding coordinates the
+/// drift is 0 and beta is the difference of the variances.
 fn reverse(transition: &Transition, part: f64, d: f64) -> Step {
     let Transition { from, to, .. } = *transition;
     let towards = part * from.variance_from(to) / (from.noise * from.noise);
@@ -166,7 +176,7 @@ fn reverse(transition: &Transition, part: f64, d: f64) -> Step {
     row(from, transition.scaling, Update { a, b: towards * from.signal, c: 0.0, d, e: 0.0 })
 }
 
-/// The posterior mean: what noise is left is taken out at once.
+/// The posterior mean: removes all remaining noise in one step.
 pub(super) fn denoise(transition: &Transition) -> Step {
     row(transition.from, transition.scaling, Update { a: 0.0, b: 1.0, c: 0.0, d: 0.0, e: 0.0 })
 }
@@ -179,7 +189,8 @@ struct Update {
     e: f64,
 }
 
-/// Keeps its prediction for the row after it; what nobody reads is dropped once the plan is whole.
+/// Keeps the prediction for the next step. `Plan::pruned` drops
+/// values that nothing reads.
 fn row(level: Level, scaling: Scaling, Update { a, b, c, d, e }: Update) -> Step {
     let Scaling { c_in, c_skip, c_out, t } = scaling;
     let mut past = [0.0; SLOTS];
@@ -211,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_keeps_the_marginal_of_the_next_level() {
+    fn a_step_ends_with_the_marginals_of_the_next_level() {
         // With a perfect D = x0, signal and noise after the step are those of the next level.
         for transition in transitions() {
             let Transition { from, to, .. } = transition;
@@ -247,13 +258,13 @@ mod tests {
     }
 
     #[test]
-    fn the_large_variance_is_the_forward_one() {
+    fn fixed_large_is_the_forward_variance() {
         let transition = between(Level::vp(0.5), Level::vp(0.55));
         near(ddpm(&transition, Variance::FixedLarge).d, (1.0_f64 - 0.5 / 0.55).sqrt());
     }
 
     #[test]
-    fn no_step_at_all_is_the_identity() {
+    fn a_step_between_equal_levels_is_the_identity() {
         let level = Level::vp_from_sigma(0.7);
         let before = Level::vp_from_sigma(1.7);
         for solver in [SolverType::Midpoint, SolverType::Heun] {
@@ -271,12 +282,12 @@ mod tests {
     }
 
     #[test]
-    fn langevin_steps_turn_one_levels_noise_into_the_next_ones() {
+    fn langevin_steps_reach_the_variance_of_the_next_level() {
         for (ratio, count) in [(1.05, 5), (1.3, 5), (1.3, 100)] {
             let size = langevin_step_size(ratio, count);
             let transition = between(Level::ve(2.0), Level::CLEAN);
             let row = langevin(&transition, size);
-            // Of data that is a point, D is that point.
+            // For data at a single point, D is that point.
             let variance = (0..count).fold((2.0 * ratio).powi(2), |v, _| row.a * row.a * v + row.d * row.d);
             assert!((variance / 4.0 - 1.0).abs() < 0.2, "{ratio} in {count}: {variance}");
         }

@@ -1,4 +1,4 @@
-//! Ranges of sigma: EDM, score, flow and denoising networks.
+//! Ranges of sigma, for EDM, score, flow and denoising networks.
 
 use crate::diffusion::parameterization::Prediction;
 use crate::diffusion::schedule::sigmas::KARRAS_RHO;
@@ -18,7 +18,7 @@ pub struct SigmaSchedule {
 }
 
 impl SigmaSchedule {
-    /// The paper's spacing over a range.
+    /// A range with the paper's exponent.
     pub fn new(prediction: Prediction, sigma_min: f64, sigma_max: f64) -> Self {
         Self { prediction, sigma_min, sigma_max, rho: KARRAS_RHO }
     }

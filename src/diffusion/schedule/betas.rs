@@ -1,23 +1,24 @@
 //! The training schedule of a variance-preserving network: betas and their cumulative product.
 //!
-//! A network knows its schedule as the f32 numbers that it was trained with, so they are rounded where training
-//! code stores them as f32 (betas, alphas, cumulative product) and are f64 from there on. Without that, the levels of
-//! `squaredcos_cap_v2` are off by 1e-5, and those of a schedule with zero terminal SNR by 2e-4, because the rescaling
-//! subtracts what is nearly equal.
+//! Training code stores betas, alphas and the cumulative product as f32, so they are rounded to f32
+//! here too, and f64 is used from there on. Without the rounding, the levels of `squaredcos_cap_v2` are
+//! off by 1e-5, and those of a schedule with zero terminal SNR by 2e-4, because the rescaling subtracts
+//! nearly equal numbers.
 
 use crate::diffusion::plan::Level;
 
 /// How the variances `beta` of DDPM's forward steps grow (Ho et al. 2020, section 2).
 #[derive(Clone, Debug, PartialEq)]
 pub enum BetaSchedule {
-    /// Evenly from `start` to `end` (Ho et al. 2020).
+    /// Linearly from `start` to `end` (Ho et al. 2020).
     Linear {
         /// The first beta.
         start: f64,
         /// The last beta.
         end: f64,
     },
-    /// Squares of what goes evenly from `sqrt(start)` to `sqrt(end)` (Rombach et al. 2022, latent diffusion).
+    /// The squares of values that grow linearly from `sqrt(start)` to `sqrt(end)` (Rombach et al. 2022,
+    /// latent diffusion).
     ScaledLinear {
         /// The first beta.
         start: f64,
@@ -26,12 +27,13 @@ pub enum BetaSchedule {
     },
     /// From a squared cosine of time, each beta at most 0.999 (Nichol and Dhariwal 2021, equation 17).
     SquaredCosCapV2,
-    /// As they were trained, one per timestep.
+    /// Explicit betas, one per timestep.
     Trained(Vec<f64>),
 }
 
 impl BetaSchedule {
-    /// The betas of `train_steps` timesteps. `Trained` betas are returned as they are, whatever their number.
+    /// The betas of `train_steps` timesteps. `Trained` betas are returned unchanged, whatever their
+    /// number.
     pub fn betas(&self, train_steps: usize) -> Vec<f32> {
         match self {
             Self::Linear { start, end } => linspace(*start, *end, train_steps),
@@ -39,7 +41,7 @@ impl BetaSchedule {
                 linspace(start.sqrt(), end.sqrt(), train_steps).into_iter().map(|root| root * root).collect()
             }
             Self::SquaredCosCapV2 => {
-                // Times are real numbers: an integer division here would make every beta zero but one.
+                // Times are floating point: integer division here would make every beta but one zero.
                 let alpha_bar = |step: usize| {
                     let time = step as f64 / train_steps as f64;
                     ((time + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2).cos().powi(2)
@@ -51,7 +53,8 @@ impl BetaSchedule {
     }
 }
 
-/// `count` numbers evenly from the first to the last, both included, counted from the nearer end as `torch.linspace` does.
+/// `count` evenly spaced numbers, both ends included, computed from the nearer end as in
+/// `torch.linspace`.
 fn linspace(first: f64, last: f64, count: usize) -> Vec<f32> {
     let (first, last) = (first as f32, last as f32);
     let step = (last - first) / (count.max(2) - 1) as f32;
@@ -61,7 +64,8 @@ fn linspace(first: f64, last: f64, count: usize) -> Vec<f32> {
     (0..count).map(value).collect()
 }
 
-/// The cumulative product `abar_t` of `1 - beta`, one per timestep of training (Ho et al. 2020, equation 4).
+/// The cumulative product `abar_t` of `1 - beta`, one per training timestep (Ho et al. 2020, equation
+/// 4).
 #[derive(Clone, Debug, PartialEq)]
 pub struct NoiseTable {
     alphas_cumprod: Vec<f64>,
@@ -69,8 +73,8 @@ pub struct NoiseTable {
 }
 
 impl NoiseTable {
-    /// The table of a beta schedule. `zero_terminal_snr` moves and scales it so that the last timestep is pure noise
-    /// and the first stays (Lin et al. 2024, algorithm 1).
+    /// The cumulative product of a beta schedule. `zero_terminal_snr` shifts and scales it so that the
+    /// last timestep is pure noise and the first is unchanged (Lin et al. 2024, algorithm 1).
     pub fn new(schedule: &BetaSchedule, train_steps: usize, zero_terminal_snr: bool) -> Self {
         let mut betas = schedule.betas(train_steps);
         if zero_terminal_snr {
@@ -80,28 +84,29 @@ impl NoiseTable {
         Self { alphas_cumprod, has_zero_terminal_snr: zero_terminal_snr }
     }
 
-    /// The number of timesteps of training.
+    /// The number of training timesteps.
     pub fn len(&self) -> usize {
         self.alphas_cumprod.len()
     }
 
-    /// Whether there is no timestep at all.
+    /// Whether there are no timesteps.
     pub fn is_empty(&self) -> bool {
         self.alphas_cumprod.is_empty()
     }
 
-    /// `abar_t`, where `t` is a timestep of training.
+    /// `abar_t` of training timestep `t`.
     pub fn alpha_cumprod(&self, t: usize) -> Option<f64> {
         self.alphas_cumprod.get(t).copied()
     }
 
-    /// The variance-preserving level of a timestep of training.
+    /// The variance-preserving level of a training timestep.
     pub fn level(&self, t: usize) -> Option<Level> {
         self.alpha_cumprod(t).map(Level::vp)
     }
 
-    /// The noise-to-signal ratios `sqrt((1 - abar) / abar)` by timestep, in f32 as the solvers that count in sigma
-    /// store them. They take `abar = 2^-24` for a last timestep of pure noise, so that its sigma is 4096 (to f32).
+    /// The noise-to-signal ratios `sqrt((1 - abar) / abar)` by timestep, in f32 as in solvers that
+    /// count in sigma. These use `abar = 2^-24` for a last timestep of pure noise, so its sigma is 4096
+    /// (to f32).
     pub fn sigmas(&self) -> Vec<f64> {
         let mut sigmas: Vec<f64> = self.alphas_cumprod.iter().map(|&abar| sigma(abar as f32)).collect();
         if let (true, Some(last)) = (self.has_zero_terminal_snr, sigmas.last_mut()) {
@@ -148,9 +153,9 @@ mod tests {
         assert!((a - b).abs() <= 2e-6 * b.abs(), "{a} is not {b}");
     }
 
-    /// Against f64 products of the papers' formulas.
+    /// Compares with f64 products of the papers' formulas.
     #[test]
-    fn the_product_of_each_schedule() {
+    fn products_match_the_papers() {
         let stable_diffusion = BetaSchedule::ScaledLinear { start: 0.00085, end: 0.012 };
         for (schedule, first, middle, last) in [
             (DDPM, 0.9999, 0.077_796_658_365, 4.035_829_765e-5),
@@ -171,7 +176,7 @@ mod tests {
             let time = (t + 1) as f64 / 1000.0;
             let cosine = |time: f64| ((time + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2).cos().powi(2);
             if t < 998 {
-                // The products telescope to the cosine until the cap of 0.999 is met.
+                // The products telescope to the cosine until a beta reaches 0.999.
                 let expected = cosine(time) / cosine(0.0);
                 assert!((table.alpha_cumprod(t).unwrap() / expected - 1.0).abs() < 3e-4, "at {t}");
             }
@@ -179,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn zero_terminal_snr_keeps_the_first_and_empties_the_last() {
+    fn zero_terminal_snr_keeps_the_first_and_zeroes_the_last() {
         let table = NoiseTable::new(&DDPM, 1000, true);
         near(table.alpha_cumprod(0).unwrap(), 0.9999);
         assert_eq!(table.alpha_cumprod(999), Some(0.0));
@@ -189,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn trained_betas_are_taken_as_they_are() {
+    fn trained_betas_are_unchanged() {
         let table = NoiseTable::new(&BetaSchedule::Trained(vec![0.5, 0.25]), 1000, false);
         assert_eq!(table.len(), 2);
         assert_eq!((table.alpha_cumprod(1), table.alpha_cumprod(2)), (Some(0.375), None));

@@ -1,4 +1,4 @@
-//! Schedules: how much noise there is when, as plain numbers.
+//! Noise schedules as plain numbers.
 
 pub mod betas;
 pub mod sigmas;

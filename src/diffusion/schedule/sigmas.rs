@@ -1,7 +1,7 @@
-//! Schedules that count in sigma, the noise-to-signal ratio, and the way between sigma and timestep.
+//! Schedules in sigma, the noise-to-signal ratio, and conversion between sigma and timestep.
 
-/// Karras et al. 2022 (EDM), equation 5: evenly in `sigma^(1 / rho)` from `max` to `min`, both included; a single one is
-/// `max`.
+/// Karras spacing (Karras et al. 2022, EDM, equation 5): uniform in `sigma^(1 / rho)` from `max` to
+/// `min`, both included. A single value is `max`.
 pub fn karras(min: f64, max: f64, steps: usize, rho: f64) -> Vec<f64> {
     let (low, high) = (min.powf(1.0 / rho), max.powf(1.0 / rho));
     ramp(steps).map(|r| (high + r * (low - high)).powf(rho)).collect()
@@ -10,18 +10,18 @@ pub fn karras(min: f64, max: f64, steps: usize, rho: f64) -> Vec<f64> {
 /// The exponent of [`karras`] in the paper.
 pub const KARRAS_RHO: f64 = 7.0;
 
-/// Evenly in `ln(sigma)` from `max` to `min`, both included; a single one is `max`.
+/// Uniform in `ln(sigma)` from `max` to `min`, both included. A single value is `max`.
 pub fn exponential(min: f64, max: f64, steps: usize) -> Vec<f64> {
     let (low, high) = (min.ln(), max.ln());
     ramp(steps).map(|r| (high + r * (low - high)).exp()).collect()
 }
 
-/// `steps` points evenly from 0 to 1, both included; a single one is 0.
+/// `steps` evenly spaced points from 0 to 1, both included. A single point is 0.
 fn ramp(steps: usize) -> impl Iterator<Item = f64> {
     (0..steps).map(move |i| i as f64 / (steps.max(2) - 1) as f64)
 }
 
-/// The sigma of a timestep that need not be whole: linear between its neighbours, held at the ends.
+/// The sigma of a fractional timestep, interpolated linearly and clamped at the ends.
 ///
 /// `sigmas` is by timestep and not empty.
 pub fn sigma_at(sigmas: &[f64], t: f64) -> f64 {
@@ -32,16 +32,16 @@ pub fn sigma_at(sigmas: &[f64], t: f64) -> f64 {
     low + (high - low) * (t - below as f64)
 }
 
-/// The timesteps of sigmas: linear between neighbours in `ln(sigma)`, held at the ends.
+/// Converts sigma to timesteps: linear interpolation in `ln(sigma)`, clamped at the ends.
 #[derive(Clone, Debug)]
 pub struct TimestepOf {
-    /// In f32, as diffusers stores them: where a table ends in a sigma below its neighbours' (zero terminal SNR),
-    /// or a timestep is cut to a whole number, the last bit decides.
+    /// In f32, as in diffusers. The last bit matters where a table ends in a sigma below its neighbour
+    /// (zero terminal SNR), and where a timestep is truncated to an integer.
     log_sigmas: Vec<f64>,
 }
 
 impl TimestepOf {
-    /// For `sigmas` by timestep, of which there are at least two.
+    /// A converter for `sigmas` by timestep, at least two.
     pub fn new(sigmas: &[f64]) -> Self {
         Self { log_sigmas: sigmas.iter().map(|sigma| f64::from(sigma.ln() as f32)).collect() }
     }
@@ -61,14 +61,14 @@ mod tests {
     use super::{KARRAS_RHO, TimestepOf, exponential, karras, sigma_at};
 
     #[test]
-    fn ends_are_met() {
+    fn spacings_include_both_ends() {
         for sigmas in [karras(0.002, 80.0, 18, KARRAS_RHO), exponential(0.002, 80.0, 18)] {
             assert_eq!(sigmas.len(), 18);
             assert!((sigmas[0] - 80.0).abs() < 1e-10 && (sigmas[17] - 0.002).abs() < 1e-12);
             assert!(sigmas.is_sorted_by(|a, b| a > b));
         }
         assert!((karras(0.002, 80.0, 1, KARRAS_RHO)[0] - 80.0).abs() < 1e-10);
-        // EDM's own third sigma of 18, from equation 5.
+        // The third of 18 sigmas of EDM, from equation 5.
         assert!((karras(0.002, 80.0, 18, KARRAS_RHO)[2] - 40.785_573_8).abs() < 1e-5);
     }
 

@@ -1,23 +1,25 @@
-//! Which timesteps of training are visited (Lin et al. 2024, table 2), as diffusers' schedulers count them.
+//! Which training timesteps are visited (Lin et al. 2024, table 2), as in diffusers' schedulers.
 
 use serde::{Deserialize, Serialize};
 
-/// How the visited timesteps are spread over the training schedule.
+/// How the visited timesteps are spaced over the training schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Spacing {
-    /// Multiples of a whole stride from zero, moved by `steps_offset`; the last timestep of training is not visited.
+    /// Multiples of an integer stride from zero, plus `steps_offset`. The last training timestep is not
+    /// visited.
     Leading,
-    /// Evenly from the first to the last timestep of training.
+    /// Evenly spaced from the first to the last training timestep.
     Linspace,
-    /// Back from the last timestep of training by a stride that need not be whole.
+    /// Down from the last training timestep by a stride that may be fractional.
     ///
-    /// Always as many as there are steps. Where the stride rounds down (61 steps of 1000), diffusers visits one more, -1,
-    /// which its tables take for the last timestep of training; that is not followed.
+    /// There are always as many timesteps as steps. Where the stride rounds down (61 steps of 1000),
+    /// diffusers visits one more, -1, which its tables read as the last training timestep. Eddy does
+    /// not.
     Trailing,
 }
 
-/// The timesteps of DDIM and DDPM, falling.
+/// The timesteps of DDIM and DDPM, descending.
 pub fn markov_timesteps(spacing: Spacing, train_steps: usize, steps: usize, offset: usize) -> Vec<usize> {
     let whole = |t: f64| t.round_ties_even() as usize;
     match spacing {
@@ -27,7 +29,7 @@ pub fn markov_timesteps(spacing: Spacing, train_steps: usize, steps: usize, offs
     }
 }
 
-/// The timesteps of Euler's method, falling; `Linspace` does not round them.
+/// The timesteps of Euler's method, descending. `Linspace` does not round them.
 pub fn euler_timesteps(spacing: Spacing, train_steps: usize, steps: usize, offset: usize) -> Vec<f64> {
     match spacing {
         Spacing::Linspace => even(train_steps - 1, steps).into_iter().rev().collect(),
@@ -35,8 +37,9 @@ pub fn euler_timesteps(spacing: Spacing, train_steps: usize, steps: usize, offse
     }
 }
 
-/// The timesteps of DPM-Solver++, falling. `Leading` and `Linspace` spread one more point and leave out the lowest,
-/// because the solver's last step ends at the clean image. `last` is one more than the highest timestep used.
+/// The timesteps of DPM-Solver++, descending. `Leading` and `Linspace` compute one more point and drop
+/// the lowest, because the solver's last step ends at the clean image. `last` is one more than the
+/// highest timestep used.
 ///
 /// `Trailing` may give fewer than `steps` when `last` is below `train_steps`.
 pub fn solver_timesteps(spacing: Spacing, train_steps: usize, last: usize, steps: usize, offset: usize) -> Vec<usize> {
@@ -51,8 +54,8 @@ pub fn solver_timesteps(spacing: Spacing, train_steps: usize, last: usize, steps
     timesteps
 }
 
-/// The timesteps of consistency models, falling: of the `distilled` ones that lie evenly up to the last of training, `steps`
-/// evenly from the highest down (as in diffusers).
+/// The timesteps of consistency models, descending. Of `distilled` timesteps, evenly spaced up to the
+/// last training timestep, `steps` are taken evenly from the highest down (as in diffusers).
 pub fn consistency_timesteps(train_steps: usize, distilled: usize, steps: usize) -> Vec<usize> {
     let stride = train_steps / distilled;
     let part = distilled as f64 / steps as f64;
@@ -63,7 +66,7 @@ fn leading(stride: usize, count: usize, offset: usize) -> Vec<usize> {
     (0..count).rev().map(|i| i * stride + offset).collect()
 }
 
-/// `count` points evenly from 0 to `last`, both included; a single one is 0.
+/// `count` evenly spaced points from 0 to `last`, both included. A single point is 0.
 fn even(last: usize, count: usize) -> Vec<f64> {
     let stride = last as f64 / (count.max(2) - 1) as f64;
     (0..count).map(|i| if i > 0 && i == count - 1 { last as f64 } else { i as f64 * stride }).collect()
@@ -71,7 +74,7 @@ fn even(last: usize, count: usize) -> Vec<f64> {
 
 fn trailing(train_steps: usize, last: usize, steps: usize) -> Vec<usize> {
     let (start, stride) = (last as f64, train_steps as f64 / steps as f64);
-    // The stride as it is after rounding at the height of `start`: it decides where halves are rounded.
+    // The stride after rounding at the magnitude of `start`, which decides how halves are rounded.
     let stride = start - (start - stride);
     let points = (0..steps).map(|i| (start - i as f64 * stride).round_ties_even());
     points.filter(|&t| t >= 1.0).map(|t| t as usize - 1).collect()
@@ -110,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn every_number_of_steps_is_met_and_falls() {
+    fn timesteps_descend_for_every_number_of_steps() {
         for spacing in [Spacing::Leading, Spacing::Linspace, Spacing::Trailing] {
             for steps in 1..=1000 {
                 let timesteps = markov_timesteps(spacing, 1000, steps, 0);

@@ -1,4 +1,4 @@
-//! The processor, which every ONNX Runtime has.
+//! The processor, which every ONNX Runtime supports.
 
 use super::Provider;
 use crate::network::Device;

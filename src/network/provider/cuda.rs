@@ -1,4 +1,4 @@
-//! NVIDIA's GPUs, by CUDA and cuDNN.
+//! NVIDIA GPUs with CUDA and cuDNN.
 
 use ort::ep::{CUDA, ExecutionProvider, ExecutionProviderDispatch};
 
@@ -20,6 +20,6 @@ pub(super) static PROVIDER: Provider = Provider {
 };
 
 pub(super) fn dispatch(device: Device) -> ExecutionProviderDispatch {
-    // 19-bit products are not f32; who wants speed has f16.
+    // TF32 rounds to 19 bits, which is not f32. For speed there is f16.
     CUDA::default().with_device_id(device.index().unwrap_or(0)).with_tf32(false).build().error_on_failure()
 }

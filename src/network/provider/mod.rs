@@ -1,4 +1,4 @@
-//! What kinds of devices there are: execution providers of ONNX Runtime, a file for each, and a line in [`ALL`].
+//! The kinds of devices: execution providers of ONNX Runtime, one file each, and one line in [`ALL`].
 
 mod cpu;
 mod cuda;
@@ -12,36 +12,37 @@ pub use openvino::Target as OpenVinoTarget;
 use super::device::{Device, ProbeDepth};
 use super::engines::CacheEntry;
 
-/// All of them, those first that are faster where they work.
+/// All kinds of devices, the faster ones first.
 pub(super) static ALL: [&Provider; 4] = [&tensorrt::PROVIDER, &cuda::PROVIDER, &openvino::PROVIDER, &cpu::PROVIDER];
 
 /// A kind of device.
 pub(super) struct Provider {
-    /// What it is called on the command line, before a colon.
+    /// The name on the command line, before a colon.
     pub(super) name: &'static str,
-    /// What may stand behind the colon, for messages.
+    /// The allowed values after the colon, for messages.
     pub(super) suffix: &'static str,
-    /// The device of which this stands behind the colon; without one, the first.
+    /// Parses the value after the colon; without a value, the first device.
     pub(super) parse: fn(Option<&str>) -> Option<Device>,
-    /// Whether it is taken without being asked for, where it works.
+    /// Whether the device is chosen automatically if it works.
     pub(super) is_automatic: bool,
-    /// Whether the library was built with it; none where every library is.
+    /// Whether the library was built with the provider; none if every library has it.
     pub(super) is_built: Option<fn() -> ort::Result<bool>>,
-    /// Where a library comes from that was.
+    /// Where to get a library with the provider.
     pub(super) build: &'static str,
-    /// What lies beside such a library: `libonnxruntime_providers_{}.so`.
+    /// The files beside such a library: `libonnxruntime_providers_{}.so`.
     pub(super) parts: &'static [&'static str],
-    /// What a session on it is built with; what is built for good is kept in the place.
+    /// The providers of a session. Compiled engines are stored in the cache entry.
     pub(super) configure: fn(Device, Option<&CacheEntry>) -> Vec<ExecutionProviderDispatch>,
-    /// What a single node is tried with.
+    /// The providers of a probe with a single node.
     pub(super) trial: fn(Device, ProbeDepth) -> Vec<ExecutionProviderDispatch>,
-    /// Whether its memory is another than the processor's, so that inputs are sent there; networks in f16 are faster on such.
+    /// Whether the device has its own memory, so that inputs are copied to it. Networks in f16 are
+    /// faster there.
     pub(super) has_own_memory: bool,
-    /// Whether sessions are built for one shape each.
+    /// Whether each session is built for one shape.
     pub(super) has_fixed_shapes: bool,
 }
 
-/// The number of a device behind a colon; the first without one.
+/// The device index after a colon; 0 without one.
 fn index(text: Option<&str>) -> Option<u32> {
     text.map_or(Some(0), |text| text.parse().ok())
 }

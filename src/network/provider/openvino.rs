@@ -1,4 +1,4 @@
-//! Intel's processors, graphics and neural processors, by OpenVINO.
+//! Intel processors, graphics and neural processors with OpenVINO.
 
 use ort::ep::{ExecutionProvider, ExecutionProviderDispatch, OpenVINO};
 
@@ -23,20 +23,20 @@ pub(super) static PROVIDER: Provider = Provider {
     has_fixed_shapes: false,
 };
 
-/// What OpenVINO runs a network on.
+/// The device that OpenVINO runs a network on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Target {
-    /// A processor, of Intel's or another x86-64 one.
+    /// An x86-64 processor, Intel's or another.
     #[default]
     Cpu,
-    /// Intel's graphics.
+    /// Intel graphics.
     Gpu,
-    /// Intel's neural processor.
+    /// An Intel neural processor.
     Npu,
 }
 
 impl Target {
-    /// On the command line.
+    /// The name on the command line.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Cpu => "cpu",
@@ -48,7 +48,7 @@ impl Target {
 
 fn dispatch(device: Device) -> ExecutionProviderDispatch {
     let target = if let Device::OpenVino(target) = device { target } else { Target::Cpu };
-    // Sizes change from image to image, and results are to be those of f32.
+    // Sizes change from image to image, and results must match f32.
     let openvino = OpenVINO::default().with_device_type(target.name().to_uppercase()).with_precision("ACCURACY");
     openvino.build().error_on_failure()
 }

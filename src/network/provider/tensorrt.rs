@@ -1,4 +1,4 @@
-//! NVIDIA's GPUs, by TensorRT; what it does not take runs by CUDA.
+//! NVIDIA GPUs with TensorRT. Nodes that it does not support run with CUDA.
 
 use ort::ep::{ExecutionProvider, TensorRT};
 
@@ -26,7 +26,7 @@ pub(super) static PROVIDER: Provider = Provider {
         vec![tensorrt.build().error_on_failure(), cuda::dispatch(device)]
     },
     trial: |device, trial| {
-        // A part of the graph that is too small is left to CUDA.
+        // Subgraphs smaller than this run with CUDA.
         let least = if trial == ProbeDepth::Quick { 2 } else { 1 };
         vec![tensorrt(device).with_min_subgraph_size(least).build().error_on_failure(), cuda::dispatch(device)]
     },
@@ -35,6 +35,6 @@ pub(super) static PROVIDER: Provider = Provider {
 };
 
 fn tensorrt(device: Device) -> TensorRT {
-    // Kernels in f16 where the graph is; a graph in f32 is left at that.
+    // f16 kernels are used if the graph is f16; an f32 graph stays f32.
     TensorRT::default().with_device_id(device.index().unwrap_or(0)).with_fp16(true)
 }

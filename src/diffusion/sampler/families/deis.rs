@@ -17,7 +17,7 @@ impl Sampler {
             let few = path_levels.settings.lower_order_final.unwrap_or(true) && count < 15;
             let rows = path_levels.transitions.iter().enumerate().map(|(i, transition)| {
                 let left = if few { count - i } else { LAGS };
-                // The logarithm of no noise says nothing.
+                // `ln(0)` at the clean image is not finite, so that step is of first order.
                 let left = if transition.to.noise == 0.0 { 1 } else { left };
                 let order = path_levels.settings.solver_order.min(i + 1).min(left);
                 let of = std::array::from_fn(|j| {
@@ -36,8 +36,8 @@ impl Sampler {
     });
 }
 
-/// The integral over step `i`, in sigma, of Lagrange's polynomial in `ln(sigma)` of degree `order - 1` that is 1 at the level of the
-/// row `j` before.
+/// The integral over step `i`, in sigma, of the Lagrange polynomial in `ln(sigma)` of degree `order -
+/// 1` that is 1 at the level of step `i - j`.
 fn factor(path_levels: &Levels, i: usize, j: usize, order: usize) -> f64 {
     let sigma = |lag: usize| path_levels.transitions[i - lag].from.sigma();
     let (from, to) = (sigma(0), path_levels.transitions[i].to.sigma());
@@ -48,7 +48,7 @@ fn factor(path_levels: &Levels, i: usize, j: usize, order: usize) -> f64 {
         let scale = 1.0 / (log(j) - log(k));
         p = [-log(k) * p[0], p[0] - log(k) * p[1], p[1] - log(k) * p[2]].map(|factor| factor * scale);
     }
-    // Of 1, `l` and `l^2` over s from `from` to `to`, by parts.
+    // The integrals of 1, `l` and `l^2` over s from `from` to `to`, by parts.
     let ratio = to / from;
     let l = if order > 1 { ratio.ln() } else { 0.0 };
     let zeroth = ratio - 1.0;

@@ -6,7 +6,7 @@ use super::{Definition, LevelPath, Sampler, rows};
 use crate::diffusion::plan::{Kept, Level};
 
 impl Sampler {
-    /// `dpmpp-2m`: DPM-Solver++ of second order.
+    /// `dpmpp-2m`: second-order multistep DPM-Solver++.
     pub const DPMPP_2M: Self = Self(&Definition {
         name: "dpmpp-2m",
         class: Some("DPMSolverMultistepScheduler"),
@@ -21,7 +21,7 @@ impl Sampler {
         },
     });
 
-    /// `dpmpp-2m-sde`: the same for the reverse diffusion; draws noise.
+    /// `dpmpp-2m-sde`: second-order multistep DPM-Solver++ for the reverse SDE. Stochastic.
     pub const DPMPP_2M_SDE: Self = Self(&Definition {
         name: "dpmpp-2m-sde",
         class: Some("DPMSolverMultistepScheduler"),
@@ -36,7 +36,7 @@ impl Sampler {
         },
     });
 
-    /// `dpmpp-3m`: DPM-Solver++ of third order.
+    /// `dpmpp-3m`: third-order multistep DPM-Solver++.
     pub const DPMPP_3M: Self = Self(&Definition {
         name: "dpmpp-3m",
         class: Some("DPMSolverMultistepScheduler"),
@@ -66,7 +66,7 @@ impl Sampler {
     });
 }
 
-/// Factors of the predictions in a step of second order.
+/// Factors of the predictions in a second-order step.
 fn second_order(before: Level, from: Level, to: Level, solver: SolverType) -> [f64; LAGS + 1] {
     let [first, second, _] = moments(from, to);
     let moment = match solver {
@@ -77,12 +77,12 @@ fn second_order(before: Level, from: Level, to: Level, solver: SolverType) -> [f
     [first + extrapolated, -extrapolated, 0.0, 0.0]
 }
 
-/// The same of third order, from the levels of the two rows before.
+/// Factors of the predictions in a third-order step, from the levels of the two previous steps.
 fn third_order([s2, s1]: [Level; 2], from: Level, to: Level) -> [f64; LAGS + 1] {
     let [first, second, third] = moments(from, to);
     let h = lambda(to) - lambda(from);
     let (h0, h1) = (lambda(from) - lambda(s1), lambda(s1) - lambda(s2));
-    // Of the two divided differences in the slope, and in the curvature.
+    // Factors of the two divided differences in the slope and in the curvature.
     let (d1, d2) = (ratio(h, h0), ratio(h, h1));
     let (weight, curvature) = (ratio(h0, h0 + h1), ratio(h, h0 + h1));
     let newer = second * (1.0 + weight) + third * curvature;
@@ -90,7 +90,7 @@ fn third_order([s2, s1]: [Level; 2], from: Level, to: Level) -> [f64; LAGS + 1] 
     [first + newer * d1, older * d2 - newer * d1, -older * d2, 0.0]
 }
 
-/// Two rows at one level say nothing.
+/// `a / b`, or zero for two steps at equal levels.
 fn ratio(a: f64, b: f64) -> f64 {
     if b == 0.0 { 0.0 } else { a / b }
 }

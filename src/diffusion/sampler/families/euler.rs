@@ -3,7 +3,7 @@
 use super::{Definition, LevelPath, Sampler, rows};
 
 impl Sampler {
-    /// `euler`: Euler's method on the probability flow in sigma.
+    /// `euler`: Euler's method for the probability flow in sigma.
     pub const EULER: Self = Self(&Definition {
         name: "euler",
         class: Some("EulerDiscreteScheduler"),
@@ -13,7 +13,8 @@ impl Sampler {
         rows: |path_levels, _| path_levels.each(|transition| rows::ddim(transition, 0.0, false)),
     });
 
-    /// `euler-a`: Euler's method to below the next level, and noise up to it; all of DDPM's with eta 1.
+    /// `euler-a`: Euler's method to below the next level, then noise up to that level. Eta 1 gives the
+    /// noise of DDPM.
     pub const EULER_A: Self = Self(&Definition {
         name: "euler-a",
         class: Some("EulerAncestralDiscreteScheduler"),
@@ -23,7 +24,7 @@ impl Sampler {
         rows: |path_levels, eta| path_levels.each(|transition| rows::ddim(transition, eta, false)),
     });
 
-    /// `heun`: Heun's method, of second order; two evaluations a step, and one in the last.
+    /// `heun`: Heun's method, of second order. Two evaluations per step, one in the last.
     pub const HEUN: Self = Self(&Definition {
         name: "heun",
         class: Some("HeunDiscreteScheduler"),

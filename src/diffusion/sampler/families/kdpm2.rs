@@ -1,11 +1,11 @@
-//! DPM-Solver-2 in sigma, as in k-diffusion: each step is taken with the slope half-way down its logarithm.
+//! DPM-Solver-2 in sigma, as in k-diffusion: a step uses the slope at the midpoint of `ln(sigma)`.
 
 use super::multistep::row_of;
 use super::{Definition, LevelPath, Levels, Sampler, rows};
 use crate::diffusion::plan::{Kept, Level, Step};
 
 impl Sampler {
-    /// `kdpm2`: DPM-Solver-2, of second order; two evaluations a step, and one in the last.
+    /// `kdpm2`: DPM-Solver-2, of second order. Two evaluations per step, one in the last.
     pub const KDPM2: Self = Self(&Definition {
         name: "kdpm2",
         class: Some("KDPM2DiscreteScheduler"),
@@ -15,7 +15,7 @@ impl Sampler {
         rows: |path_levels, _| pairs(path_levels, 0.0),
     });
 
-    /// `kdpm2-a`: the same to below the next level, and noise up to it.
+    /// `kdpm2-a`: DPM-Solver-2 to below the next level, then noise up to that level.
     pub const KDPM2_A: Self = Self(&Definition {
         name: "kdpm2-a",
         class: Some("KDPM2AncestralDiscreteScheduler"),

@@ -1,11 +1,11 @@
-//! The linear multistep method of Adams and Bashforth in sigma.
+//! The Adams-Bashforth linear multistep method in sigma.
 
 use super::multistep::{LAGS, Lagged};
 use super::{Definition, LevelPath, Levels, Sampler};
 use crate::diffusion::plan::Kept;
 
 impl Sampler {
-    /// `lms`: the linear multistep method of fourth order on the probability flow in sigma.
+    /// `lms`: the fourth-order linear multistep method for the probability flow in sigma.
     pub const LMS: Self = Self(&Definition {
         name: "lms",
         class: Some("LMSDiscreteScheduler"),
@@ -23,14 +23,15 @@ impl Sampler {
     });
 }
 
-/// The integral over step `i` of Lagrange's polynomial of degree `order - 1` that is 1 at the level of the row `j` before.
+/// The integral over step `i` of the Lagrange polynomial of degree `order - 1` that is 1 at the level
+/// of step `i - j`.
 fn factor(path_levels: &Levels, i: usize, j: usize, order: usize) -> f64 {
     let sigma = |lag: usize| path_levels.transitions[i - lag].from.noise;
     let polynomial = |at: f64| {
         let others = (0..order).filter(|k| *k != j);
         others.map(|k| (at - sigma(k)) / (sigma(j) - sigma(k))).product::<f64>()
     };
-    // Gauss and Legendre's rule of two points, which is exact to third degree.
+    // The two-point Gauss-Legendre rule, exact up to third degree.
     let (from, to) = (sigma(0), path_levels.transitions[i].to.noise);
     let (middle, half) = (0.5 * (from + to), 0.5 * (to - from));
     let offset = half / 3.0_f64.sqrt();

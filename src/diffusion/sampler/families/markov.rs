@@ -1,10 +1,11 @@
-//! Denoising diffusion as a Markov chain, and its implicit form.
+//! Denoising diffusion as a Markov chain (DDPM), and its implicit form (DDIM).
 
 use super::{Definition, LevelPath, Sampler, rows};
 use crate::diffusion::plan::Step;
 
 impl Sampler {
-    /// `ddim`: denoising diffusion implicit models; deterministic with eta 0, DDPM's noise with eta 1.
+    /// `ddim`: denoising diffusion implicit models. Deterministic with eta 0; with eta 1, the noise is
+    /// DDPM's.
     pub const DDIM: Self = Self(&Definition {
         name: "ddim",
         class: Some("DDIMScheduler"),
@@ -16,10 +17,11 @@ impl Sampler {
         },
     });
 
-    /// `ddpm`: denoising diffusion probabilistic models, from each visited timestep to the next; draws noise.
+    /// `ddpm`: denoising diffusion probabilistic models, from each visited timestep to the next.
+    /// Stochastic.
     ///
-    /// The last step draws none where it starts at timestep 0, as in algorithm 2 of the paper. Where it starts above and the
-    /// variance is `FixedLarge`, diffusers draws it, and so does this.
+    /// The last step adds no noise if it starts at timestep 0, as in algorithm 2 of the paper. If it
+    /// starts above and the variance is `FixedLarge`, it adds noise, as in diffusers.
     pub const DDPM: Self = Self(&Definition {
         name: "ddpm",
         class: Some("DDPMScheduler"),

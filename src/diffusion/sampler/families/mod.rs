@@ -1,8 +1,8 @@
-//! Every sampler there is, in families: what it is called, where it comes from, how it goes down the levels, and its rows.
+//! All samplers, by family: the name, the source, the path through the levels and the steps of each.
 //!
-//! Another one is a file here: its constant, and a short function from a descent to rows. Beside that it has one line in
-//! [`Sampler::ALL`]. Golden numbers for it come from `tests/golden/make_samplers.py`, or `make_papers.py` where diffusers has it
-//! not.
+//! A new sampler is a file here with a constant and a short function from levels to steps, and one line
+//! in [`Sampler::ALL`]. Its golden numbers come from `tests/golden/make_samplers.py`, or from
+//! `make_papers.py` if diffusers does not have the sampler.
 
 mod consistency;
 mod deis;
@@ -19,7 +19,7 @@ mod unipc;
 use super::{Definition, LevelPath, Levels, Sampler, multistep, rows};
 
 impl Sampler {
-    /// Every sampler there is.
+    /// All samplers.
     pub const ALL: [Self; 20] = [
         Self::DDIM,
         Self::DDPM,

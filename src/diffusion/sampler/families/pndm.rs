@@ -1,11 +1,11 @@
-//! PNDM: linear multistep and Runge-Kutta methods on the manifold that DDIM's step follows.
+//! PNDM: linear multistep and Runge-Kutta methods along the manifold of DDIM's step.
 
 use super::multistep::row_of;
 use super::{Definition, LevelPath, Levels, Sampler};
 use crate::diffusion::parameterization::Prediction;
 use crate::diffusion::plan::{Keep, Kept, Level, Step};
 
-/// Factors of Adams and Bashforth's methods, by order.
+/// The coefficients of the Adams-Bashforth methods, by order.
 const ADAMS: [&[f64]; 4] = [
     &[1.0],
     &[1.5, -0.5],
@@ -14,8 +14,9 @@ const ADAMS: [&[f64]; 4] = [
 ];
 
 impl Sampler {
-    /// `pndm`: pseudo numerical methods, of fourth order: first three Runge-Kutta steps of four evaluations each, or where
-    /// `skip_prk_steps` says so (and on a range of sigma) one of two (PLMS); then one evaluation a step.
+    /// `pndm`: pseudo numerical methods of fourth order. It starts with three Runge-Kutta steps of four
+    /// evaluations each, or with one step of two (PLMS) if `skip_prk_steps` is set and on a range of
+    /// sigma. After that, each step takes one evaluation.
     pub const PNDM: Self = Self(&Definition {
         name: "pndm",
         class: Some("PNDMScheduler"),
@@ -28,7 +29,8 @@ impl Sampler {
 
 struct Rows<'a> {
     path_levels: &'a Levels,
-    /// Diffusers averages velocities, where the network says such.
+    /// The values that are averaged. As in diffusers, these are velocities if the network predicts
+    /// velocities.
     value: Kept,
     table: Vec<Step>,
 }
@@ -53,20 +55,21 @@ impl<'a> Rows<'a> {
         self.table
     }
 
-    /// A step whose end is asked again, from the average of both; returns where the multistep rows go on.
+    /// One step whose end is evaluated again with the average of both values. Returns the transition at
+    /// which the multistep rows continue.
     fn plain(&mut self) -> usize {
         let [first, second, ..] = self.path_levels.transitions[..] else { return 0 };
         let [a, b] = self.transfer(first.from, first.to);
         self.push(row_of(first.from, first.scaling, self.value, [a, b]), Some(0));
         let [again, slope] = self.transfer(self.path_levels.above(&second, &first), second.from);
-        // From the start, which is `(x - b * H) / a`.
+        // From the start of the step, which is `(x - b * H) / a`.
         let mut row = row_of(second.from, second.scaling, self.value, [again / a, slope / 2.0]);
         row.past[0] = slope / 2.0 - again * b / a;
         self.push(row, None);
         1
     }
 
-    /// Three steps of four evaluations each.
+    /// Three Runge-Kutta steps of four evaluations each.
     fn runge_kutta(&mut self) -> usize {
         const MIDDLE: [usize; 2] = [3, 4];
         for k in 0..3 {
@@ -76,7 +79,8 @@ impl<'a> Rows<'a> {
             let [a2, b2] = self.transfer(from.from, half);
             let [a3, b3] = self.transfer(from.from, to.from);
             self.push(row_of(from.from, from.scaling, self.value, [a1, b1]), Some(k));
-            // Each from the start, which follows from the state and what led to it.
+            // Each evaluation starts from the start of the step, computed from the state and its last
+            // update.
             let mut row = row_of(half, scaling, self.value, [a2 / a1, b2]);
             row.past[k] = -a2 * b1 / a1;
             self.push(row, Some(MIDDLE[0]));
@@ -97,7 +101,7 @@ impl<'a> Rows<'a> {
         self.table.push(Step { keep, ..row });
     }
 
-    /// The transfer of equation 11, DDIM's step: factors of the state and of the value.
+    /// The transfer of equation 11, DDIM's step: the factors of the state and of the value.
     fn transfer(&self, from: Level, to: Level) -> [f64; 2] {
         let ratio = to.signal / from.signal;
         let of_noise = to.noise - ratio * from.noise;

@@ -1,11 +1,11 @@
-//! Score networks' own samplers.
+//! The samplers of score networks.
 
 use super::{Definition, LevelPath, Sampler, rows};
 use crate::diffusion::plan::Level;
 
 impl Sampler {
-    /// `langevin`: annealed Langevin dynamics of NCSN: five evaluations a level, whose step size follows from the ratio of the
-    /// levels, and one more, which takes out the noise that is left.
+    /// `langevin`: annealed Langevin dynamics (NCSN). Each level takes five evaluations, whose step
+    /// size follows from the ratio of adjacent levels. One more evaluation removes the remaining noise.
     pub const LANGEVIN: Self = Self(&Definition {
         name: "langevin",
         class: None,
@@ -15,7 +15,7 @@ impl Sampler {
         rows: |path_levels, _| {
             const EVALUATIONS: usize = 5;
             let levels = path_levels.transitions.iter().enumerate().flat_map(|(i, transition)| {
-                // From the level above; the first has none, and is as far from the second.
+                // The ratio to the level above; the first level uses its ratio to the second.
                 let above = path_levels.transitions[i.max(1) - 1].from;
                 let below = path_levels.transitions.get(i.max(1)).map_or(transition.from, |transition| transition.from);
                 let size = rows::langevin_step_size(above.sigma() / below.sigma(), EVALUATIONS);
@@ -25,11 +25,12 @@ impl Sampler {
         },
     });
 
-    /// `pc`: predictor and corrector for the SDE that the levels are of: reverse diffusion, and before each of its steps one of
-    /// Langevin dynamics; the last takes out the noise that is left. Two evaluations a step.
+    /// `pc`: predictor-corrector sampling of the SDE. Each reverse diffusion step follows one step of
+    /// Langevin dynamics; the last step removes the remaining noise. Two evaluations per step.
     ///
-    /// The corrector's size is `2 alpha (r |z| / |score|)^2` with `alpha = 1 - beta`, 1 for variance-exploding levels; `|z| / |score|` is taken
-    /// to be the level's noise, which it is in expectation where the network is right.
+    /// The corrector's step size is `2 alpha (r |z| / |score|)^2` with `alpha = 1 - beta`, 1 for
+    /// variance-exploding levels. `|z| / |score|` is replaced by the level's noise, its expected value
+    /// for a perfect network.
     pub const PC: Self = Self(&Definition {
         name: "pc",
         class: None,
@@ -52,8 +53,8 @@ impl Sampler {
         },
     });
 
-    /// `ode`: the probability flow in the paper's own discretisation; the last step takes out the noise that is left. The
-    /// likelihood that it also gives is not computed.
+    /// `ode`: the probability flow in the paper's own discretisation. The last step removes the
+    /// remaining noise. The likelihood is not computed.
     pub const ODE: Self = Self(&Definition {
         name: "ode",
         class: None,

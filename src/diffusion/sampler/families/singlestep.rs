@@ -1,4 +1,5 @@
-//! DPM-Solver++ in single steps, which take one to three evaluations and know nothing of the step before.
+//! Single-step DPM-Solver++: each step takes one to three evaluations and uses nothing of the step
+//! before.
 
 use super::multistep::{LAGS, Lagged, lambda, moments};
 use super::rows::SolverType;
@@ -7,7 +8,8 @@ use crate::diffusion::discrete::FinalSigma;
 use crate::diffusion::plan::{Kept, Level};
 
 impl Sampler {
-    /// `dpmpp-single`: DPM-Solver++ in single steps of `solver_order` 1 to 3. A step is counted as an evaluation.
+    /// `dpmpp-single`: single-step DPM-Solver++ of `solver_order` 1 to 3. One evaluation counts as one
+    /// step.
     pub const DPMPP_SINGLE: Self = Self(&Definition {
         name: "dpmpp-single",
         class: Some("DPMSolverSinglestepScheduler"),
@@ -15,8 +17,9 @@ impl Sampler {
         path: LevelPath::Singlestep,
         eta: None,
         rows: |path_levels, _| {
-            // What the predictions since the start of a step have added, this row's first. All else of a state is the state at the
-            // start times the ratio of noise, so that what a row starts from follows from where the one before went.
+            // The sum of the predictions' contributions since the start of the solver step, this row's
+            // first. The rest of a state is the state at the start times the ratio of noise, so the
+            // start can be computed from the previous row's end.
             let mut added = [0.0; LAGS + 1];
             let rows =
                 path_levels.transitions.iter().enumerate().zip(orders(path_levels)).map(|((i, transition), order)| {
@@ -34,7 +37,8 @@ impl Sampler {
     });
 }
 
-/// Factors of the predictions in a step that ends with row `i` and started `order - 1` rows before it.
+/// Factors of the predictions in a solver step that ends with row `i` and started `order - 1` rows
+/// earlier.
 fn factors(path_levels: &Levels, i: usize, order: usize) -> [f64; LAGS + 1] {
     let (here, to) = (path_levels.transitions[i].from, path_levels.transitions[i].to);
     let before = |lag: usize| path_levels.transitions[i - lag].from;
@@ -52,7 +56,8 @@ fn factors(path_levels: &Levels, i: usize, order: usize) -> [f64; LAGS + 1] {
         }
         _ => {
             let (r0, r1) = (from_start(start, here) / h, from_start(start, before(1)) / h);
-            // Of the divided differences between the start and the row before, and the start and this one.
+            // Factors of the divided differences: from the start to the previous row, and from the
+            // start to this row.
             let (of_middle, of_here) = match solver {
                 SolverType::Midpoint => (0.0, second),
                 SolverType::Heun => {
@@ -66,14 +71,14 @@ fn factors(path_levels: &Levels, i: usize, order: usize) -> [f64; LAGS + 1] {
     }
 }
 
-/// How many evaluations the step has in which each row is, and which of them it is: the order of its formula.
+/// For each row, its position within its solver step, from 1: the order of its formula.
 fn orders(path_levels: &Levels) -> Vec<usize> {
     let (count, order) = (path_levels.transitions.len(), path_levels.settings.solver_order);
     let ends_clean = path_levels.settings.final_sigma == FinalSigma::Zero;
     let ends_low =
         path_levels.settings.lower_order_final.unwrap_or(false) || !count.is_multiple_of(order) || ends_clean;
     let mut orders: Vec<usize> = (0..count).map(|i| i % order + 1).collect();
-    // The last step is of lower order, in as many rows.
+    // The last solver step is of lower order, in the remaining rows.
     if ends_low && count.is_multiple_of(order) {
         orders[count - 1] = 1;
     }

@@ -1,14 +1,16 @@
-//! UniPC: a predictor and a corrector of any order, which cost one evaluation together.
+//! UniPC: a predictor and a corrector of arbitrary order that together take one evaluation per step.
 
 use super::multistep::{LAGS, Lagged, lambda};
 use super::{Definition, LevelPath, Levels, Sampler};
 use crate::diffusion::plan::Kept;
 
 impl Sampler {
-    /// `unipc`: the unified predictor and corrector, of `solver_order` 1 to 3, with B(h) of `solver_type`.
+    /// `unipc`: the unified predictor-corrector of `solver_order` 1 to 3, with B(h) given by
+    /// `solver_type`.
     ///
-    /// The corrector of a step uses the evaluation after it. The network sees the predicted state, and the next step starts from
-    /// the corrected one: their difference is a sum of predictions, so that both are one row.
+    /// The corrector of a step uses the next evaluation. The network sees the predicted state, and the
+    /// next step starts from the corrected state. Their difference is a sum of predictions, so both are
+    /// one row.
     pub const UNIPC: Self = Self(&Definition {
         name: "unipc",
         class: Some("UniPCMultistepScheduler"),
@@ -21,7 +23,7 @@ impl Sampler {
             let order = |i: usize| {
                 let left =
                     if settings.lower_order_final.unwrap_or(true) { path_levels.transitions.len() - i } else { LAGS };
-                // Steps of no end in the logarithm are of first order.
+                // Steps of infinite length in the logarithm are of first order.
                 let left = if path_levels.transitions[i].to.noise == 0.0 { 1 } else { left };
                 settings.solver_order.min(i + 1).min(left)
             };
@@ -43,17 +45,17 @@ impl Sampler {
     });
 }
 
-/// What a step's formulas are made of.
+/// The terms of a step's formulas.
 struct Step {
     order: usize,
-    /// `h` in the direction of the exponential: `-h` for predictions of the clean image.
+    /// `h` with the sign of the exponential: `-h` for predictions of the clean image.
     hh: f64,
-    /// Where the earlier rows lie in units of `h`, and at last 1.
+    /// The positions of the earlier steps in units of `h`, then 1.
     r: Vec<f64>,
-    /// Factor of the exponential's first integral, and of what B(h) scales.
+    /// Factors of the exponential's first integral, and of the terms scaled by B(h).
     first: f64,
     scale: f64,
-    /// The right side of equation 8, over B(h).
+    /// The right-hand side of equation 8, divided by B(h).
     right: Vec<f64>,
 }
 
@@ -84,14 +86,15 @@ impl Step {
         Self { order, hh, r, first, scale: of_first * b, right }
     }
 
-    /// Factors of the predictions in the predicted state, from this row's on.
+    /// Factors of the predictions in the predicted state, this step's first.
     fn predicted(&self) -> [f64; LAGS + 1] {
         let mut of = self.differences(&self.predictor());
         of[0] -= self.first;
         of
     }
 
-    /// Factors in the corrected state less the predicted one, from the row's after this step on.
+    /// Factors of the predictions in the corrected state minus the predicted state, the next step's
+    /// first.
     fn correction(&self) -> [f64; LAGS + 1] {
         if self.hh == 0.0 {
             return [0.0; LAGS + 1];
@@ -115,8 +118,8 @@ impl Step {
         }
     }
 
-    /// Factors of the predictions, from the one at the start of the step on, in the sum of their differences from it, each over
-    /// where it lies.
+    /// Factors of the predictions, that at the start of the step first, in the sum of their differences
+    /// from it, each divided by its position.
     fn differences(&self, rho: &[f64]) -> [f64; LAGS + 1] {
         let mut of = [0.0; LAGS + 1];
         if self.hh == 0.0 {
@@ -131,13 +134,13 @@ impl Step {
     }
 }
 
-/// Solves `sum_k r[k]^i * x[k] = right[i]`, of at most three equations, by elimination.
+/// Solves `sum_k r[k]^i * x[k] = right[i]`, at most three equations, by elimination.
 fn solve(r: &[f64], right: &[f64]) -> Vec<f64> {
     let count = r.len();
     let mut rows: Vec<Vec<f64>> =
         (0..count).map(|i| r.iter().map(|r| r.powi(i as i32)).chain([right[i]]).collect()).collect();
     for i in 0..count {
-        // The first row is of ones; points that differ leave no zero here.
+        // The first equation has ones, and the points differ, so no pivot is zero.
         for j in (0..count).filter(|j| *j != i) {
             let factor = rows[j][i] / rows[i][i];
             let pivot = rows[i].clone();
