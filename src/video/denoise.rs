@@ -55,12 +55,12 @@ pub struct StreamDenoiser<'a> {
     original: Vec<f32>,
     noise: Noise,
     /// What is known from previous frames, where they are used.
-    past: Option<TemporalState>,
+    temporal_state: Option<TemporalState>,
     step: QualityStep,
     /// Memory left for tiles after everything else.
     room: MemoryHeadroom,
-    grid: WorkingLayout,
-    keeper: Option<QualityController>,
+    layout: WorkingLayout,
+    controller: Option<QualityController>,
     /// Standard deviation of the noise for each group of planes, as a part of the full range; 0
     /// before the first frame.
     levels: [f64; 2],
@@ -138,17 +138,17 @@ impl<'a> StreamDenoiser<'a> {
             ])),
             Layout::Yuv420 => Converter::Yuv(Box::new(YuvFrameConverter::new(video, result)?)),
         };
-        let past = if temporal { memory::of_past(&planes) } else { 0 };
+        let temporal_state = if temporal { memory::of_past(&planes) } else { 0 };
         let meter = StreamMeter::new(metered(&planes_in_use(&planes, video)));
         let held = meter.bytes()
             + converter.bytes()
             + memory::of_frames(video.bytes() + result.bytes())
             + memory::of_work(&planes)
-            + past;
+            + temporal_state;
         // Uses only what is held so far, so that the result stays the same after networks have
         // allocated memory.
         let room = first.denoiser.options.budget.room(held as u64);
-        let keeper = match budget {
+        let controller = match budget {
             None => None,
             Some(budget) => {
                 let costs = costs(&mut candidates, [width, height])?;
@@ -162,24 +162,24 @@ impl<'a> StreamDenoiser<'a> {
                 Some(QualityController::new(choices, budget))
             }
         };
-        let step = keeper.as_ref().map_or(QualityStep::best(steps), QualityController::step);
+        let step = controller.as_ref().map_or(QualityStep::best(steps), QualityController::step);
         let first = &candidates[step.network];
         let noise = Self::noise_of(&first.denoiser.options.sigma, temporal, &planes);
-        let grid = WorkingLayout::new(&first.denoiser, [width, height], step, temporal, noise.is_per_sample(), room)?;
+        let layout = WorkingLayout::new(&first.denoiser, [width, height], step, temporal, noise.is_per_sample(), room)?;
         let quality = Self::quality(first, step);
         let stream_status = StreamStatus { quality, changes: 0, sigma: Some(0.0), temporal, repeated: 0, failed: 0 };
         let mut denoiser = Self {
             x: vec![0.0; planes.samples()],
             original: Vec::new(),
             noise,
-            past: temporal.then(|| TemporalState::new(planes_in_use(&planes, video))),
+            temporal_state: temporal.then(|| TemporalState::new(planes_in_use(&planes, video))),
             planes,
             step,
             room,
-            grid,
+            layout,
             candidates,
             converter,
-            keeper,
+            controller,
             levels: [0.0; 2],
             is_correlated: false,
             limited: false,
@@ -242,18 +242,18 @@ impl<'a> StreamDenoiser<'a> {
 
     /// Statistics of the use of previous frames, where it is enabled.
     pub fn persistence(&self) -> Option<Persistence> {
-        let past = self.past.as_ref()?;
+        let temporal_state = self.temporal_state.as_ref()?;
         let span = f64::from(self.denoiser().range.span());
         Some(Persistence {
-            flicker: past.flicker.mean().map(|mean| 255.0 * mean / span),
-            computed: past.active / past.frames.max(1) as f64,
-            resets: past.temporal.resets(),
+            flicker: temporal_state.flicker.mean().map(|mean| 255.0 * mean / span),
+            computed: temporal_state.active / temporal_state.frames.max(1) as f64,
+            resets: temporal_state.temporal.resets(),
         })
     }
 
     /// How frames are divided into tiles.
     pub fn tiles(&self) -> &TilePlan {
-        &self.grid.tiles
+        &self.layout.tiles
     }
 
     fn denoiser(&self) -> &Denoiser<'a> {
@@ -282,8 +282,9 @@ impl<'a> StreamDenoiser<'a> {
         self.candidates[step.network].denoiser.set_steps(step.steps)?;
         let per_sample = self.noise.is_per_sample();
         // Frees the old planes before it allocates new ones.
-        (self.grid.reduced, self.grid.stills) = (None, None);
-        self.grid = WorkingLayout::new(self.denoiser(), size, step, self.past.is_some(), per_sample, self.room)?;
+        (self.layout.reduced, self.layout.cache) = (None, None);
+        self.layout =
+            WorkingLayout::new(self.denoiser(), size, step, self.temporal_state.is_some(), per_sample, self.room)?;
         self.stream_status.quality = Self::quality(&self.candidates[step.network], step);
         Ok(())
     }
@@ -292,11 +293,11 @@ impl<'a> StreamDenoiser<'a> {
     fn measure(&mut self) -> Result<()> {
         let denoiser = &self.candidates[self.step.network].denoiser;
         let span = f64::from(denoiser.range.span());
-        if let Some(past) = &mut self.past {
+        if let Some(temporal_state) = &mut self.temporal_state {
             // Assumes the noise level of the frame before.
-            past.temporal.track(&self.x, (self.levels[0] * span).powi(2));
+            temporal_state.temporal.track(&self.x, (self.levels[0] * span).powi(2));
             if matches!(denoiser.options.sigma, SigmaChoice::Auto) {
-                self.meter.align(|planes| past.temporal.move_along(planes));
+                self.meter.align(|planes| temporal_state.temporal.move_along(planes));
             }
         }
         if let (SigmaChoice::Profile(profile), Noise::PerSample(maps)) = (&denoiser.options.sigma, &mut self.noise) {
@@ -358,18 +359,18 @@ impl<'a> StreamDenoiser<'a> {
     fn denoise(&mut self, watch: &mut dyn FnMut() -> ControlFlow<()>) -> Result<Duration> {
         let Candidate { denoiser, .. } = &mut self.candidates[self.step.network];
         let least = denoiser.manifest.sigma.map_or(0.0, |range| range.min) as f32;
-        if let (Some(past), Noise::PerSample(maps)) = (&mut self.past, &mut self.noise) {
-            past.temporal.set_coded(self.is_correlated);
-            past.temporal.set_still(self.meter.holds_still());
-            past.temporal.fuse(&mut self.x, maps);
+        if let (Some(temporal_state), Noise::PerSample(maps)) = (&mut self.temporal_state, &mut self.noise) {
+            temporal_state.temporal.set_coded(self.is_correlated);
+            temporal_state.temporal.set_still(self.meter.holds_still());
+            temporal_state.temporal.fuse(&mut self.x, maps);
             let shared = if self.is_correlated { SHARED } else { [0.0; 2] };
             for ((map, level), shared) in maps.iter_mut().zip(self.levels).zip(shared) {
-                let shared = shared.max(1.0 - past.temporal.unshared());
+                let shared = shared.max(1.0 - temporal_state.temporal.unshared());
                 let kept = (shared * (level * level) as f32).max(least * least);
                 map.iter_mut().for_each(|sigma| *sigma = (*sigma * *sigma * (1.0 - shared) + kept).sqrt());
             }
         }
-        if let Some(reduced) = &mut self.grid.reduced {
+        if let Some(reduced) = &mut self.layout.reduced {
             reduced.take(&mut self.x, &self.noise, least);
         }
         // There may be no tile to compute, so stop requests are checked here too.
@@ -377,21 +378,27 @@ impl<'a> StreamDenoiser<'a> {
             return Err(Error::Interrupted);
         }
         let begun = Instant::now();
-        let (grid, past) = (&mut self.grid, self.past.as_mut());
-        let mut reduced = grid.reduced.take();
+        let (layout, temporal_state) = (&mut self.layout, self.temporal_state.as_mut());
+        let mut reduced = layout.reduced.take();
         let done = match &mut reduced {
-            Some(ReducedResolution { planes, x, noise, .. }) => grid.denoise(denoiser, past, planes, x, noise, watch),
-            None => grid.denoise(denoiser, past, &self.planes, &mut self.x, &mut self.noise, watch),
+            Some(ReducedResolution { planes, x, noise, .. }) => {
+                layout.denoise(denoiser, temporal_state, planes, x, noise, watch)
+            }
+            None => layout.denoise(denoiser, temporal_state, &self.planes, &mut self.x, &mut self.noise, watch),
         };
-        self.grid.reduced = reduced;
+        self.layout.reduced = reduced;
         self.stream_status.repeated += done? as u64;
         let network = begun.elapsed();
-        if let Some(reduced) = &mut self.grid.reduced {
+        if let Some(reduced) = &mut self.layout.reduced {
             reduced.recombine(&mut self.x);
         }
-        if let Some(past) = &mut self.past {
+        if let Some(temporal_state) = &mut self.temporal_state {
             let first = self.planes.first();
-            past.flicker.add(&past.temporal, &self.x[..first.samples()], [first.width, first.height]);
+            temporal_state.flicker.add(
+                &temporal_state.temporal,
+                &self.x[..first.samples()],
+                [first.width, first.height],
+            );
         }
         Ok(network)
     }
@@ -404,15 +411,15 @@ impl<'a> StreamDenoiser<'a> {
         self.converter.read(&input.bytes, &mut self.x);
         // Reports no noise for this frame.
         self.levels = [0.0; 2];
-        if let Some(past) = &mut self.past {
-            past.temporal.forget();
+        if let Some(temporal_state) = &mut self.temporal_state {
+            temporal_state.temporal.forget();
         }
         self.turn_to(self.step)
     }
 
     /// Checks whether the next frame needs another quality step.
     fn keep_up(&mut self, network: Duration, beside: Duration) -> Result<()> {
-        match self.keeper.as_mut().and_then(|keeper| keeper.took(network, beside)) {
+        match self.controller.as_mut().and_then(|controller| controller.took(network, beside)) {
             Some(step) => {
                 self.stream_status.changes += 1;
                 self.turn_to(step)
@@ -511,8 +518,8 @@ impl FrameProcessor for StreamDenoiser<'_> {
         }
         if self.levels == [0.0; 2] {
             // The frame is not fused, so its motion is not tracked either.
-            if let Some(past) = &mut self.past {
-                past.temporal.forget();
+            if let Some(temporal_state) = &mut self.temporal_state {
+                temporal_state.temporal.forget();
             }
         } else {
             match self.denoise(watch) {
@@ -535,8 +542,8 @@ impl FrameProcessor for StreamDenoiser<'_> {
     }
 
     fn set_budget(&mut self, budget: Duration) {
-        if let Some(keeper) = &mut self.keeper {
-            keeper.set_budget(budget);
+        if let Some(controller) = &mut self.controller {
+            controller.set_budget(budget);
         }
     }
 
@@ -548,21 +555,21 @@ impl FrameProcessor for StreamDenoiser<'_> {
             // Starts the noise estimate again.
             self.meter.restart();
         }
-        let temporal = settings.temporal.unwrap_or(self.past.is_some());
-        if temporal != self.past.is_some() {
+        let temporal = settings.temporal.unwrap_or(self.temporal_state.is_some());
+        if temporal != self.temporal_state.is_some() {
             if temporal {
                 self.room = self.room.minus(memory::of_past(&self.planes) as u64);
             }
-            self.past = temporal.then(|| TemporalState::new(planes_in_use(&self.planes, self.video())));
+            self.temporal_state = temporal.then(|| TemporalState::new(planes_in_use(&self.planes, self.video())));
             self.stream_status.temporal = temporal;
         }
         self.noise = Self::noise_of(&self.denoiser().options.sigma, temporal, &self.planes);
-        let step = match &mut self.keeper {
-            Some(keeper) => {
+        let step = match &mut self.controller {
+            Some(controller) => {
                 if settings.steps.is_some() || settings.temporal.is_some() {
-                    keeper.restart(settings.steps, temporal);
+                    controller.restart(settings.steps, temporal);
                 }
-                keeper.step()
+                controller.step()
             }
             None => QualityStep { steps: settings.steps.unwrap_or(self.step.steps), ..self.step },
         };

@@ -20,7 +20,7 @@ impl Flicker {
     /// Adds a result: planes of one size, `[planes, height, width]`.
     pub(super) fn add(&mut self, temporal: &Temporal, result: &[f32], [width, height]: [usize; 2]) {
         let across = temporal.across();
-        self.places.resize(temporal.rest().len(), (0, 0.0, 0.0));
+        self.places.resize(temporal.residual().len(), (0, 0.0, 0.0));
         let area = width * height;
         let channels = (result.len() / area) as f32;
         for (i, (place, moving)) in self.places.iter_mut().zip(temporal.moving()).enumerate() {

@@ -25,8 +25,8 @@ const TOO_LONG: u32 = 3;
 const SETTLING: u32 = 6;
 
 /// Seconds before a better rung is tried: at first, and at most.
-const POLL_TIMEOUT: f64 = 2.0;
-const MOST_PATIENCE: f64 = 60.0;
+const RETRY_AFTER: f64 = 2.0;
+const RETRY_AFTER_AT_MOST: f64 = 60.0;
 
 /// Times within this factor count as equal.
 const HARDLY: f64 = 1.1;
@@ -72,11 +72,11 @@ pub(super) struct Choices {
 
 /// Quality steps from best to cheapest, and the expected time of each.
 fn ladder(Choices { steps, costs, temporal, scales }: &Choices) -> (Vec<QualityStep>, Vec<f64>) {
-    let (mut rungs, mut times) = (Vec::new(), Vec::new());
+    let (mut ladder_steps, mut times) = (Vec::new(), Vec::new());
     let mut add = |step: QualityStep| {
         let cost = costs.get(step.network).copied().unwrap_or_default();
         let kept = if step.reuse_tiles_longer { THRIFT } else { 1.0 };
-        rungs.push(step);
+        ladder_steps.push(step);
         times.push(cost * step.steps as f64 * kept * step.scale.factor().powi(2));
     };
     let mut step = QualityStep::best(*steps);
@@ -99,7 +99,7 @@ fn ladder(Choices { steps, costs, temporal, scales }: &Choices) -> (Vec<QualityS
         step.scale = *scale;
         add(step);
     }
-    (rungs, times)
+    (ladder_steps, times)
 }
 
 /// Keeps frames within their time budget.
@@ -148,7 +148,7 @@ impl QualityController {
 /// Chooses the rung for each frame.
 #[derive(Debug)]
 struct Governor {
-    rungs: Vec<QualityStep>,
+    ladder_steps: Vec<QualityStep>,
     /// Time of the network on each rung in seconds, at speed 1.
     weights: Vec<f64>,
     /// The initial estimates of these times.
@@ -172,9 +172,9 @@ struct Governor {
 impl Governor {
     /// A governor for frames with a budget of `budget` seconds.
     fn new(choices: &Choices, budget: f64) -> Self {
-        let (rungs, weights) = ladder(choices);
+        let (ladder_steps, weights) = ladder(choices);
         let mut governor = Self {
-            rungs,
+            ladder_steps,
             priors: weights.clone(),
             weights,
             speed: 1.0,
@@ -182,7 +182,7 @@ impl Governor {
             at: 0,
             frames: 0,
             too_long: 0,
-            patience: POLL_TIMEOUT,
+            patience: RETRY_AFTER,
             changed: None,
             raised: None,
             hoped: 0.0,
@@ -193,7 +193,7 @@ impl Governor {
 
     /// The quality step for the next frame.
     fn step(&self) -> QualityStep {
-        self.rungs[self.at]
+        self.ladder_steps[self.at]
     }
 
     fn expected(&self, step: usize) -> f64 {
@@ -203,7 +203,7 @@ impl Governor {
     /// The best rung from `from` on that fits; if none fits, the best whose time is about equal to
     /// the cheapest one's.
     fn first_within(&self, seconds: f64, from: usize) -> usize {
-        let last = self.rungs.len() - 1;
+        let last = self.ladder_steps.len() - 1;
         let seconds = seconds.max(HARDLY * self.expected(last));
         (from..last).find(|step| self.expected(*step) <= seconds).unwrap_or(last)
     }
@@ -220,16 +220,16 @@ impl Governor {
         self.learn(network, overhead);
         self.too_long = if network + overhead > budget { self.too_long + 1 } else { 0 };
         if self.too_long >= TOO_LONG && self.expected(self.at) > budget {
-            let to = self.first_within(DOWN_TO * budget, (self.at + 1).min(self.rungs.len() - 1));
+            let to = self.first_within(DOWN_TO * budget, (self.at + 1).min(self.ladder_steps.len() - 1));
             if self.raised.is_some_and(|raised| now - raised < 2.0 * self.patience) {
-                self.patience = (2.0 * self.patience).min(MOST_PATIENCE);
+                self.patience = (2.0 * self.patience).min(RETRY_AFTER_AT_MOST);
             }
             return self.change(to, now);
         }
-        if self.raised.is_some_and(|raised| now - raised > MOST_PATIENCE) {
-            self.patience = POLL_TIMEOUT;
+        if self.raised.is_some_and(|raised| now - raised > RETRY_AFTER_AT_MOST) {
+            self.patience = RETRY_AFTER;
         }
-        if self.at > 0 && now - self.hoped >= MOST_PATIENCE {
+        if self.at > 0 && now - self.hoped >= RETRY_AFTER_AT_MOST {
             // Estimates that are old or were never measured on their own may be wrong.
             self.hoped = now;
             self.weights[self.at - 1] = (HOPE * self.weights[self.at - 1]).max(0.5 * self.priors[self.at - 1]);
@@ -287,7 +287,7 @@ mod tests {
         overhead: f64,
         slow: impl Fn(f64, QualityStep) -> f64,
     ) -> (f64, Vec<QualityStep>) {
-        let (mut now, mut frames, mut rungs) = (0.0, 0.0, vec![governor.step()]);
+        let (mut now, mut frames, mut ladder_steps) = (0.0, 0.0, vec![governor.step()]);
         while now < seconds {
             let step = governor.step();
             let jitter = 1.0 + 0.05 * f64::sin(frames * 1.7);
@@ -295,17 +295,17 @@ mod tests {
             now += (network * jitter + overhead).max(budget);
             frames += 1.0;
             if governor.took(now, network * jitter, overhead, budget) {
-                rungs.push(governor.step());
+                ladder_steps.push(governor.step());
             }
         }
-        (frames / now, rungs)
+        (frames / now, ladder_steps)
     }
 
     #[test]
     fn orders_rungs_from_best_to_cheapest() {
-        let (rungs, times) = ladder(&choices(4, &COSTS, true));
+        let (ladder_steps, times) = ladder(&choices(4, &COSTS, true));
         let facts: Vec<_> =
-            rungs.iter().map(|r| (r.steps, r.reuse_tiles_longer, r.network, r.scale.to_string())).collect();
+            ladder_steps.iter().map(|r| (r.steps, r.reuse_tiles_longer, r.network, r.scale.to_string())).collect();
         let expected = [
             (4, false, 0, "1"),
             (2, false, 0, "1"),
@@ -339,11 +339,11 @@ mod tests {
             [(1.0, 0, "1"), (0.1, 1, "1"), (0.06, 2, "1"), (0.035, 2, "3/4"), (0.008, 2, "1/3")]
         {
             let mut governor = Governor::new(&choices(1, &COSTS, false), budget);
-            let (rate, rungs) = run(&mut governor, 120.0, budget, 0.002, |_, _| 1.0);
+            let (rate, ladder_steps) = run(&mut governor, 120.0, budget, 0.002, |_, _| 1.0);
             let last = governor.step();
-            assert_eq!((last.network, last.scale.to_string().as_str()), (network, scale), "{budget}: {rungs:?}");
+            assert_eq!((last.network, last.scale.to_string().as_str()), (network, scale), "{budget}: {ladder_steps:?}");
             assert!((rate * budget - 1.0).abs() < 0.02, "{budget}: {rate}");
-            assert!(rungs.len() <= 3, "{budget}: {rungs:?}");
+            assert!(ladder_steps.len() <= 3, "{budget}: {ladder_steps:?}");
         }
     }
 
@@ -358,9 +358,9 @@ mod tests {
     fn lowers_quality_at_once_and_raises_it_soon() {
         let mut governor = Governor::new(&choices(1, &COSTS, false), 0.1);
         let slow = |now: f64, _| if (20.0..60.0).contains(&now) { 2.5 } else { 1.0 };
-        let (rate, rungs) = run(&mut governor, 60.0, 0.1, 0.005, slow);
-        assert!(rate > 9.5, "{rate}: {rungs:?}");
-        assert!(governor.step().scale != Scale::FULL, "{rungs:?}");
+        let (rate, ladder_steps) = run(&mut governor, 60.0, 0.1, 0.005, slow);
+        assert!(rate > 9.5, "{rate}: {ladder_steps:?}");
+        assert!(governor.step().scale != Scale::FULL, "{ladder_steps:?}");
         run(&mut governor, 120.0, 0.1, 0.005, |_, _| 1.0);
         assert_eq!(governor.step(), QualityStep { network: 1, ..QualityStep::best(1) });
     }
@@ -369,9 +369,10 @@ mod tests {
     fn stops_trying_a_rung_that_costs_more_than_expected() {
         let mut governor = Governor::new(&choices(1, &COSTS, false), 0.1);
         // Here the middle network is no faster than the large one.
-        let (rate, rungs) = run(&mut governor, 600.0, 0.1, 0.005, |_, step| if step.network == 1 { 2.0 } else { 1.0 });
+        let (rate, ladder_steps) =
+            run(&mut governor, 600.0, 0.1, 0.005, |_, step| if step.network == 1 { 2.0 } else { 1.0 });
         assert_eq!(governor.step().network, 2);
-        assert!(rate > 9.9 && rungs.len() < 12, "{rate}: {}", rungs.len());
+        assert!(rate > 9.9 && ladder_steps.len() < 12, "{rate}: {}", ladder_steps.len());
     }
 
     #[test]
@@ -379,15 +380,15 @@ mod tests {
         let mut disturbed = choices(1, &COSTS, false);
         disturbed.costs[1] *= 1.6;
         let mut governor = Governor::new(&disturbed, 0.1);
-        let (rate, rungs) = run(&mut governor, 1800.0, 0.1, 0.005, |_, _| 1.0);
-        assert_eq!(governor.step().network, 1, "{rungs:?}");
+        let (rate, ladder_steps) = run(&mut governor, 1800.0, 0.1, 0.005, |_, _| 1.0);
+        assert_eq!(governor.step().network, 1, "{ladder_steps:?}");
         assert!(rate > 9.9);
     }
 
     #[test]
     fn uses_the_cheapest_rung_when_nothing_fits() {
         let mut governor = Governor::new(&choices(1, &COSTS, false), 0.001);
-        let (_, rungs) = run(&mut governor, 10.0, 0.001, 0.01, |_, _| 1.0);
-        assert_eq!((rungs.len(), governor.step().scale.to_string().as_str()), (1, "1/4"));
+        let (_, ladder_steps) = run(&mut governor, 10.0, 0.001, 0.01, |_, _| 1.0);
+        assert_eq!((ladder_steps.len(), governor.step().scale.to_string().as_str()), (1, "1/4"));
     }
 }

@@ -93,7 +93,7 @@ pub struct Temporal {
     down: usize,
     fused: Vec<f32>,
     /// Residual variance of the noise in each block, relative to a single frame's.
-    rest: Vec<f32>,
+    residual: Vec<f32>,
     /// Energy of the difference after a 3x3 mean, and unfiltered, relative to the expected energy.
     smooth: Vec<f32>,
     rough: Vec<f32>,
@@ -141,7 +141,7 @@ impl Temporal {
             kinds: vec![0; across * down],
             across,
             down,
-            rest: blocks(),
+            residual: blocks(),
             smooth: blocks(),
             rough: blocks(),
             coarse: blocks(),
@@ -190,8 +190,8 @@ impl Temporal {
     }
 
     /// Residual variance of the noise in each block, relative to a single frame's.
-    pub(super) fn rest(&self) -> &[f32] {
-        &self.rest
+    pub(super) fn residual(&self) -> &[f32] {
+        &self.residual
     }
 
     /// Part of the given noise variance that is independent between frames.
@@ -241,7 +241,7 @@ impl Temporal {
         let scene_moves = self.weigh();
         if scene_moves {
             self.resets += 1;
-            self.rest.fill(1.0);
+            self.residual.fill(1.0);
             self.moving.fill(true);
             // The excess from before a cut says nothing about the new scene.
             self.before.fill(0.0);
@@ -258,7 +258,7 @@ impl Temporal {
 
     fn begin(&mut self, frame: &[f32]) {
         self.fused.copy_from_slice(frame);
-        self.rest.fill(1.0);
+        self.residual.fill(1.0);
         self.before.fill(0.0);
         self.moving.fill(true);
         self.seen = true;
@@ -279,7 +279,7 @@ impl Temporal {
             (range.clone(), *range.start() >= 0 && *range.end() < length.cast_signed())
         };
         let old = &mut self.work[0];
-        old.copy_from_slice(&self.rest);
+        old.copy_from_slice(&self.residual);
         for y in 0..self.down {
             let (rows, rows_inside) = from(y, shift.dy, self.down);
             for x in 0..self.across {
@@ -287,7 +287,7 @@ impl Temporal {
                 let most = |most: f32, (x, y): (isize, isize)| {
                     most.max(old[y.unsigned_abs() * self.across + x.unsigned_abs()])
                 };
-                self.rest[y * self.across + x] = if rows_inside && columns_inside {
+                self.residual[y * self.across + x] = if rows_inside && columns_inside {
                     rows.clone().flat_map(|y| columns.clone().map(move |x| (x, y))).fold(0.0, most)
                 } else {
                     1e3
@@ -336,7 +336,7 @@ impl Temporal {
         self.smooth.fill(0.0);
         self.rough.fill(0.0);
         self.classify(&sigma[0]);
-        let Self { planes, column, line, rows, smooth, rough, rest, across, work, coarse, .. } = self;
+        let Self { planes, column, line, rows, smooth, rough, residual, across, work, coarse, .. } = self;
         let samples = samples_of_block(planes);
         let groups = planes.split(frame).zip(planes.split(&self.fused)).zip(sigma);
         for (((group, new), (_, known)), sigma) in groups {
@@ -380,7 +380,7 @@ impl Temporal {
             // Weights each group by its number of samples, whatever its noise.
             let part = (group.planes * size * size) as f32 / samples as f32;
             for (block, expected) in coarse.iter().enumerate() {
-                let scale = part / (group.planes as f32 * expected * (1.0 + rest[block])).max(1e-12);
+                let scale = part / (group.planes as f32 * expected * (1.0 + residual[block])).max(1e-12);
                 // The sum of nine differences has nine times their variance.
                 smooth[block] += scale / 9.0 * smooth_energy[block];
                 rough[block] += scale * rough_energy[block];
@@ -414,7 +414,7 @@ impl Temporal {
         }
     }
 
-    /// Computes the new part of each block into `rest`. Returns whether the whole scene moves.
+    /// Computes the new part of each block into `residual`. Returns whether the whole scene moves.
     fn weigh(&mut self) -> bool {
         let size = [self.across, self.down];
         let [work, place] = &mut self.work;
@@ -438,7 +438,7 @@ impl Temporal {
             let over = (*smooth - normal.limit) / normal.level.max(1.0);
             *smooth = over.max((*rough - pixels.limit) / pixels.level.max(1.0)).max(0.0);
         }
-        if count > 0.5 * self.rest.len() as f32 {
+        if count > 0.5 * self.residual.len() as f32 {
             self.unshared += 0.2 * ((unshared / count).min(1.0) - self.unshared);
         }
         mean(place, size, NEIGHBOURHOOD, work, &mut self.coarse);
@@ -454,32 +454,32 @@ impl Temporal {
             false => (SURE, SURE_NEIGHBOURHOOD),
         };
         let mut moving = 0;
-        for block in 0..self.rest.len() {
+        for block in 0..self.residual.len() {
             // Excess over a static neighbourhood.
             let coarse = (self.coarse[block] - limit).max(MEMORY * self.before[block]);
             self.before[block] = coarse.min(REMEMBERED);
             let excess = (FINE_WEIGHT * self.smooth[block]).max(COARSE_WEIGHT * coarse).max(0.0);
-            let rest = self.rest[block];
-            let uncertain = rest + (1.0 + rest) * excess;
+            let residual = self.residual[block];
+            let uncertain = residual + (1.0 + residual) * excess;
             let new = (uncertain / (uncertain + 1.0)).max(1.0 / MOST);
             let is_sure = self.smooth[block] > sure || coarse > sure_neighbourhood;
-            self.moving[block] = is_sure && new > rest / (rest + 1.0) + RESTLESS;
-            self.rest[block] = new;
+            self.moving[block] = is_sure && new > residual / (residual + 1.0) + RESTLESS;
+            self.residual[block] = new;
             moving += usize::from(new > MOVES);
         }
-        moving as f32 > SCENE_MOVES * self.rest.len() as f32
+        moving as f32 > SCENE_MOVES * self.residual.len() as f32
     }
 
     /// Averages by precision. `once` makes the next frame start from this one alone: after motion
     /// by fractions of a pixel, noise is correlated between neighbours and must not accumulate.
     fn mix(&mut self, frame: &mut [f32], sigma: &mut [Vec<f32>], once: bool) {
         let whole = self.width;
-        let Self { planes, rest, fused, line, across, .. } = self;
+        let Self { planes, residual, fused, line, across, .. } = self;
         let groups = planes.split_mut(frame).zip(planes.split_mut(fused)).zip(sigma);
         for (((group, frame), (_, fused)), sigma) in groups {
             let (width, area, size) = (group.width, group.area(), block_of(group, whole));
             let line = &mut line[..width];
-            for (top, parts) in (0..group.height).step_by(size).zip(rest.chunks_exact(*across)) {
+            for (top, parts) in (0..group.height).step_by(size).zip(residual.chunks_exact(*across)) {
                 let rows = top * width..((top + size) * width).min(area);
                 spread(parts, size, line, |part| part);
                 for (new, known) in frame.chunks_exact_mut(area).zip(fused.chunks_exact_mut(area)) {
@@ -500,7 +500,7 @@ impl Temporal {
             }
         }
         if once {
-            self.rest.fill(1.0);
+            self.residual.fill(1.0);
         }
     }
 }
@@ -547,12 +547,12 @@ fn add_blocks(row: &[f32], size: usize, blocks: &mut [f32], of: impl Fn(f32) -> 
 }
 
 fn add_blocks_of<const N: usize>(row: &[f32], blocks: &mut [f32], of: impl Fn(f32) -> f32) {
-    let (whole, rest) = row.as_chunks::<N>();
+    let (whole, residual) = row.as_chunks::<N>();
     for (block, values) in blocks.iter_mut().zip(whole) {
         *block += values.map(&of).iter().sum::<f32>();
     }
-    if let (false, Some(block)) = (rest.is_empty(), blocks.get_mut(whole.len())) {
-        *block += rest.iter().map(|value| of(*value)).sum::<f32>();
+    if let (false, Some(block)) = (residual.is_empty(), blocks.get_mut(whole.len())) {
+        *block += residual.iter().map(|value| of(*value)).sum::<f32>();
     }
 }
 

@@ -27,7 +27,7 @@ pub(super) struct TileCache {
     plan: TilePlan,
     /// Ratio of the size of the frames that `Temporal` processes to this size, along each axis.
     ratio: [f64; 2],
-    renewal: RefreshPolicy,
+    policy: RefreshPolicy,
     tiles: Vec<Tile>,
     active: Vec<bool>,
     /// The previous result, `[channels, height, width]`.
@@ -37,14 +37,14 @@ pub(super) struct TileCache {
 #[derive(Clone, Copy)]
 struct Tile {
     /// Residual variance when the tile was computed.
-    rest: f32,
-    rest_now: f32,
+    residual: f32,
+    residual_now: f32,
     age: u32,
 }
 
 impl Tile {
     fn computed(&mut self) {
-        (self.rest, self.age) = (self.rest_now, 0);
+        (self.residual, self.age) = (self.residual_now, 0);
     }
 }
 
@@ -63,7 +63,7 @@ impl TileCache {
     pub(super) fn new(
         [channels, width, height]: [usize; 3],
         ratio: [f64; 2],
-        renewal: RefreshPolicy,
+        policy: RefreshPolicy,
         whole: &TilePlan,
         locality: Locality,
     ) -> Self {
@@ -73,8 +73,8 @@ impl TileCache {
         Self {
             plan,
             ratio,
-            renewal,
-            tiles: vec![Tile { rest: f32::INFINITY, rest_now: f32::INFINITY, age: 0 }; count],
+            policy,
+            tiles: vec![Tile { residual: f32::INFINITY, residual_now: f32::INFINITY, age: 0 }; count],
             active: vec![true; count],
             result: vec![0.0; channels * width * height],
         }
@@ -95,13 +95,13 @@ impl TileCache {
             let [across, down] = self.ratio;
             let scaled = |length: usize, ratio: f64| (length as f64 * ratio) as usize;
             let place = (scaled(x, across), scaled(y, down));
-            let (moving, rest) = temporal.look_at(place, (scaled(width, across), scaled(height, down)));
+            let (moving, residual) = temporal.look_at(place, (scaled(width, across), scaled(height, down)));
             tile.age += 1;
             // Staggers the age limit, so that not all tiles of a static scene are computed in one
             // frame.
-            let oldest = self.renewal.oldest + 7 * (i as u32 % 5);
-            *active = moving || rest <= self.renewal.less * tile.rest || tile.age >= oldest;
-            tile.rest_now = rest;
+            let oldest = self.policy.oldest + 7 * (i as u32 % 5);
+            *active = moving || residual <= self.policy.less * tile.residual || tile.age >= oldest;
+            tile.residual_now = residual;
             if *active {
                 tile.computed();
             }
@@ -140,7 +140,7 @@ impl TileCache {
 impl Temporal {
     /// Whether any block moves in a window, and its mean residual variance.
     fn look_at(&self, (x, y): (usize, usize), (width, height): (usize, usize)) -> (bool, f32) {
-        let (across, down) = (self.across(), self.rest().len() / self.across());
+        let (across, down) = (self.across(), self.residual().len() / self.across());
         let rows = y / BLOCK..(y + height).div_ceil(BLOCK).min(down);
         let columns = x / BLOCK..(x + width).div_ceil(BLOCK).min(across);
         let (mut moving, mut sum) = (false, 0.0);
@@ -148,7 +148,7 @@ impl Temporal {
         for row in rows {
             let blocks = row * across + columns.start..row * across + columns.end;
             moving |= self.moving()[blocks.clone()].iter().any(|moving| *moving);
-            sum += self.rest()[blocks].iter().sum::<f32>();
+            sum += self.residual()[blocks].iter().sum::<f32>();
         }
         (moving, sum / count.max(1.0))
     }

@@ -27,7 +27,7 @@ pub struct StreamUpscaler<'a> {
     /// The time budget; the number of sampler steps is chosen once a frame's time has been
     /// measured.
     budget: Option<Duration>,
-    keeper: Option<QualityController>,
+    controller: Option<QualityController>,
     stream_status: StreamStatus,
     failures: FailurePolicy,
 }
@@ -78,7 +78,7 @@ impl<'a> Upscaler<'a> {
             small,
             x,
             budget: None,
-            keeper: None,
+            controller: None,
             stream_status,
             failures: FailurePolicy::default(),
         })
@@ -105,12 +105,12 @@ impl StreamUpscaler<'_> {
     fn keep_up(&mut self, network: Duration, beside: Duration) -> Result<()> {
         let Some(budget) = self.budget else { return Ok(()) };
         let steps = self.stream_status.quality.steps;
-        let keeper = self.keeper.get_or_insert_with(|| {
+        let controller = self.controller.get_or_insert_with(|| {
             let costs = vec![network.as_secs_f64() / steps as f64];
             QualityController::new(Choices { steps, costs, temporal: false, scales: Vec::new() }, budget)
         });
-        keeper.set_budget(budget);
-        let wanted = keeper.took(network, beside).unwrap_or_else(|| keeper.step()).steps;
+        controller.set_budget(budget);
+        let wanted = controller.took(network, beside).unwrap_or_else(|| controller.step()).steps;
         if wanted != steps {
             self.stream_status.changes += 1;
             self.set_steps(wanted)?;
@@ -159,7 +159,7 @@ impl FrameProcessor for StreamUpscaler<'_> {
     fn apply_settings(&mut self, settings: &SettingsUpdate) -> Result<()> {
         let Some(steps) = settings.steps else { return Ok(()) };
         // The time of a step is measured again.
-        self.keeper = None;
+        self.controller = None;
         self.set_steps(steps)
     }
 }

@@ -39,7 +39,7 @@ pub(super) struct WorkingLayout {
     pub(super) tiles: TilePlan,
     pub(super) reduced: Option<ReducedResolution>,
     /// Present where previous frames are used.
-    pub(super) stills: Option<TileCache>,
+    pub(super) cache: Option<TileCache>,
     /// The input of the network, where it differs from the planes; and the map of sigma on which
     /// it is conditioned.
     packed: Vec<f32>,
@@ -63,16 +63,16 @@ impl WorkingLayout {
         let small = Self::planes(denoiser, size, step.scale);
         let (sample, large) = (grid(layout, &small), planes.first());
         let reduced = (step.scale != Scale::FULL).then(|| ReducedResolution::new(planes, small, per_sample));
-        let stills = temporal.then(|| {
+        let cache = temporal.then(|| {
             let ratio = [large.width as f64 / sample[0] as f64, large.height as f64 / sample[1] as f64];
-            let renewal = if step.reuse_tiles_longer { RefreshPolicy::THRIFTY } else { RefreshPolicy::USUAL };
-            TileCache::new([channels, sample[0], sample[1]], ratio, renewal, &tiles, locality)
+            let policy = if step.reuse_tiles_longer { RefreshPolicy::THRIFTY } else { RefreshPolicy::USUAL };
+            TileCache::new([channels, sample[0], sample[1]], ratio, policy, &tiles, locality)
         });
         let packed = match layout {
             Layout::Full => Vec::new(),
             Layout::Yuv420 => vec![0.0; channels * sample[0] * sample[1]],
         };
-        Ok(Self { tiles, reduced, stills, packed, map: SigmaMap::ABSOLUTE })
+        Ok(Self { tiles, reduced, cache, packed, map: SigmaMap::ABSOLUTE })
     }
 
     /// The planes that the network processes, for frames of that size.
@@ -103,7 +103,7 @@ impl WorkingLayout {
     pub(super) fn denoise(
         &mut self,
         denoiser: &mut Denoiser<'_>,
-        past: Option<&mut TemporalState>,
+        temporal_state: Option<&mut TemporalState>,
         planes: &Planes,
         x: &mut Vec<f32>,
         noise: &mut Noise,
@@ -118,7 +118,7 @@ impl WorkingLayout {
         let sample = if layout == Layout::Full { &mut *x } else { &mut self.packed };
         let mut tensor = Array4::from_shape_vec([1, channels, height, width], std::mem::take(sample))
             .unwrap_or_else(|_| Array4::zeros([1, channels, height, width]));
-        let repeated = self.run(denoiser, past, &mut tensor, watch);
+        let repeated = self.run(denoiser, temporal_state, &mut tensor, watch);
         let (values, _) = tensor.into_raw_vec_and_offset();
         match layout {
             Layout::Full => *x = values,
@@ -134,7 +134,7 @@ impl WorkingLayout {
     fn run(
         &mut self,
         denoiser: &mut Denoiser<'_>,
-        past: Option<&mut TemporalState>,
+        temporal_state: Option<&mut TemporalState>,
         x: &mut Array4<f32>,
         watch: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<usize> {
@@ -143,25 +143,25 @@ impl WorkingLayout {
             repeated = progress.repeated;
             watch()
         };
-        let (Some(stills), Some(past)) = (&mut self.stills, past) else {
+        let (Some(cache), Some(temporal_state)) = (&mut self.cache, temporal_state) else {
             denoiser.run(x, &self.map, &self.tiles, None, &mut watch)?;
             return Ok(repeated);
         };
-        let due = stills.due(&past.temporal, &self.tiles);
-        past.frames += 1;
+        let due = cache.due(&temporal_state.temporal, &self.tiles);
+        temporal_state.frames += 1;
         match due {
-            TilesToUpdate::Nothing => x.as_slice_mut().unwrap_or_default().copy_from_slice(stills.result()),
+            TilesToUpdate::Nothing => x.as_slice_mut().unwrap_or_default().copy_from_slice(cache.result()),
             TilesToUpdate::Tiles => {
-                past.active += stills.active_part();
-                denoiser.run(x, &self.map, stills.plan(), Some(&*stills), &mut watch)?;
+                temporal_state.active += cache.active_part();
+                denoiser.run(x, &self.map, cache.plan(), Some(&*cache), &mut watch)?;
             }
             TilesToUpdate::Everything => {
-                past.active += 1.0;
+                temporal_state.active += 1.0;
                 denoiser.run(x, &self.map, &self.tiles, None, &mut watch)?;
             }
         }
         if due != TilesToUpdate::Nothing {
-            stills.keep(x.as_slice().unwrap_or_default());
+            cache.keep(x.as_slice().unwrap_or_default());
         }
         Ok(repeated)
     }

@@ -55,11 +55,12 @@ pub(super) fn fit(image: &Image, format: Format) -> Fitted<'_> {
         let channels = image.channels - 1;
         fitted = Cow::Owned(with_samples(&fitted, channels, regrouped(&fitted, &[0, 1, 2][..channels])));
     }
-    // BMP is written grey from a palette, which has no alpha. WebP's encoder does the same by itself.
+    // QOI has no grey.
     if format == Format::Qoi && fitted.channels < 3 {
         let order = &[0, 0, 0, 1][..if fitted.has_alpha() { 4 } else { 3 }];
         fitted = Cow::Owned(with_samples(&fitted, order.len(), regrouped(&fitted, order)));
     }
+    // Grey BMPs have a palette, which has no alpha. The WebP encoder converts by itself.
     if format == Format::Bmp && fitted.channels == 2 {
         fitted = Cow::Owned(with_samples(&fitted, 4, regrouped(&fitted, &[0, 0, 0, 1])));
     }
