@@ -86,8 +86,8 @@ pub struct DiscreteSchedule {
     pub solver_order: usize,
     /// How DPM-Solver++ extrapolates.
     pub solver_type: SolverType,
-    /// Whether solvers lower their order in the last steps, which matters most below 15 steps. By
-    /// default all do but `dpmpp-single`.
+    /// Whether solvers lower their order in the last steps; most do so only below 15 steps. By default all
+    /// do but `dpmpp-single`.
     pub lower_order_final: Option<bool>,
     /// Whether B(h) of `unipc` is `h` rather than `exp(h) - 1`.
     pub is_bh1: bool,

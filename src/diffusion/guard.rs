@@ -6,14 +6,14 @@ const STRIDE: usize = 4096;
 const LOOKED_AT: usize = 64;
 
 /// Output with at most this fraction of the input's variance counts as flat: a hundredth of the
-/// contrast.
+/// contrast, or half a grey level of most images.
 const FLAT: f64 = 1e-4;
 
 /// Tiles of fewer values are not checked for blanks: small details may be flat.
 const FEWEST: usize = 8192;
 
-/// Squared distance to the input that noise must not explain before output counts as blank. Images span
-/// 1 or 2 units.
+/// Flat output is blank if its squared distance to the input exceeds twice the noise variance by this much.
+/// Images span 1 or 2 units.
 const FAR: f64 = 0.02 * 0.02;
 
 /// Mean and variance of some of the values of a tile.

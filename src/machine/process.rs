@@ -32,7 +32,7 @@ pub fn ignore_file_size_signal() {
 /// Runs `listen`, which installs signal handlers. SIGHUP stays ignored if it was ignored before, as
 /// under `nohup`.
 pub fn listen_but_to_ignored_hangups(listen: impl FnOnce()) {
-    // SAFETY: as in `ignore_file_size_signal`; what is put back is what was there.
+    // SAFETY: as in `ignore_file_size_signal`; the handler that is put back is the previous one.
     let before = unsafe {
         let before = libc::signal(libc::SIGHUP, libc::SIG_IGN);
         libc::signal(libc::SIGHUP, before);
@@ -55,8 +55,8 @@ pub(crate) fn release_static(bytes: &'static [u8]) {
     let end = (bytes.as_ptr().addr() + bytes.len()) / page * page;
     if start < end {
         let pointer = bytes.as_ptr().with_addr(start).cast_mut().cast();
-        // SAFETY: the pages lie inside a static that nothing can write to, and a private mapping of a file that is never
-        // written gives the same bytes again.
+        // SAFETY: the pages lie inside a static that nothing can write to. It is a private mapping of a file that is
+        // never written, so later reads give equal bytes.
         let released = unsafe { rustix::mm::madvise(pointer, end - start, rustix::mm::Advice::LinuxDontNeed) };
         // If the kernel refuses, the memory stays in use; nothing else depends on it.
         let _ = released;
@@ -109,6 +109,6 @@ pub(crate) fn spawn(mut command: Command, outlives: bool) -> io::Result<Child> {
 /// Ends the process at once with that exit code, whatever other threads do. Nothing is dropped, and
 /// libraries are not unloaded under the threads that use them.
 pub fn exit_at_once(code: i32) -> ! {
-    // SAFETY: POSIX has it so; it does not return, and may be called from any thread.
+    // SAFETY: POSIX allows `_exit` on any thread; it does not return.
     unsafe { libc::_exit(code) }
 }

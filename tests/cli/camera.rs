@@ -242,7 +242,7 @@ fn profiles_luma_and_chroma_of_video() {
     };
     let (auto, told) = (denoised(""), denoised("--noise-profile camera.toml"));
     assert!(told > auto, "{auto} by the estimate, {told} by the profile");
-    // The profile also applies to 4:2:0 images, but not to a network for red, green and blue.
+    // The camera model also uses the profile for RGB images; networks for red, green and blue cannot use it.
     place.file("noisy.png", encoded(&pair(12.0, 1)[1], "png"));
     let record =
         eddy("denoise noisy.png -o out.png --noise-profile camera.toml --json").within(&place).succeeds().json();

@@ -115,7 +115,7 @@ fn enlarges_the_concatenated_condition() {
     let place = place.and("small.png", &black);
     eddy("upscale small.png -o large.png -m sr3 --steps 4").within(&place).succeeds();
     assert_ne!(first, place.image("large.png").samples);
-    // Global attention on a large image exceeds the memory limit.
+    // Global attention on a large image exceeds the available memory.
     eddy("upscale")
         .arg(data("chelsea.png"))
         .args("-o chelsea.png -m sr3 --steps 1")

@@ -113,8 +113,7 @@ fn reports_a_missing_image_before_processing() {
     place.holds_only(&["1.png"]);
 }
 
-/// A PNG with one grey pixel that claims this size.
-/// One byte of an image that claims to be RGB.
+/// A TIFF with one byte of data that claims to be RGB of this size.
 fn tiff_of_size(width: u32, height: u32) -> Vec<u8> {
     let entries =
         [(256, width), (257, height), (258, 8), (259, 1), (262, 2), (273, 8), (277, 3), (278, height), (279, 1)];
@@ -129,6 +128,7 @@ fn tiff_of_size(width: u32, height: u32) -> Vec<u8> {
     tiff
 }
 
+/// A PNG with one grey pixel that claims this size.
 fn png_of_size(width: u32, height: u32) -> Vec<u8> {
     let mut png = b"\x89PNG\r\n\x1a\n".to_vec();
     let header = [&width.to_be_bytes()[..], &height.to_be_bytes(), &[8, 0, 0, 0, 0]].concat();

@@ -45,7 +45,7 @@ fn rejects_files_that_are_not_libraries() {
 }
 
 #[test]
-fn rejects_another_library() {
+fn rejects_a_library_other_than_onnx_runtime() {
     refused(&place(), &some_library(), "it is a library, but no ONNX Runtime");
 }
 
