@@ -75,9 +75,11 @@ fn what_was_done_is_said() {
 
 /// The input may be what is overwritten, once it is done with.
 #[test]
-fn a_state_may_be_replaced() {
+fn refuses_to_replace_the_input() {
     let place = place_of(&start());
-    let expected = sampled(&place, "y.npy", "--sampler ddim");
-    assert_eq!(sampled(&place, "x.npy", "--sampler ddim"), expected);
-    place.holds_only(&["x.npy", "y.npy"]);
+    let before = place.bytes("x.npy");
+    let run = eddy("sample --input x.npy -o x.npy --steps 3 --sampler ddim").arg(stored("int64-scalar"));
+    run.within(&place).fails(2).says("would replace the input x.npy");
+    assert_eq!(place.bytes("x.npy"), before);
+    place.holds_only(&["x.npy"]);
 }
