@@ -137,10 +137,10 @@ impl FfmpegSource {
             ["rtsp", "rtsps", "rtp", "udp", "tcp", "srt", "rtmp", "rtmps", "mms"].contains(&scheme.as_str())
         });
         // Data that is sent only once would be consumed by ffprobe.
-        let probe = if live || is_pipe(name) { Probe::default() } else { Probe::of(&input(name)) };
+        let probe = if live || is_pipe(name) { Probe::default() } else { Probe::of(&input(name), !is_url(name)) };
         let rgb = probe.bits_of_rgb().zip(probe.size());
         let mut command = ffmpeg(LOG_LEVEL);
-        let uneven = !live && !is_url(name) && !is_pipe(name) && Probe::is_uneven(&input(name));
+        let uneven = probe.is_uneven();
         // Selects the video and not a cover image. Each frame is passed once, even where sound
         // begins earlier.
         let frames = ["-map", "0:V:0", "-an", "-sn", "-vsync", "passthrough"];

@@ -21,6 +21,8 @@ pub(super) struct Probe {
     lasts: Option<f64>,
     /// Whether the file declares the duration, rather than ffprobe estimating it.
     is_declared: bool,
+    /// See [`is_uneven`](Self::is_uneven).
+    is_uneven: bool,
 }
 
 /// ffprobe's names of containers that declare their duration; for others, ffprobe measures or
@@ -42,11 +44,14 @@ fn is_uneven(times: &[f64]) -> bool {
 }
 
 impl Probe {
-    /// Probes a file or URL, named as for ffmpeg. The result is empty on failure; ffmpeg gives
-    /// better error messages.
-    pub(super) fn of(name: &Path) -> Self {
+    /// Probes a file or URL, named as for ffmpeg; with `examined` also the times of its first frames. The
+    /// result is empty on failure; ffmpeg gives better error messages.
+    pub(super) fn of(name: &Path, examined: bool) -> Self {
         let mut command = Command::new("ffprobe");
         command.args(["-v", "quiet", "-of", "json", "-show_format", "-show_streams", "-select_streams", "V:0"]);
+        if examined {
+            command.args(["-show_packets", "-read_intervals", EXAMINED]);
+        }
         command.arg("-i").arg(name);
         let said = output(command).ok().and_then(|output| serde_json::from_slice::<Value>(&output.stdout).ok());
         let Some(mut said) = said else { return Self::default() };
@@ -54,20 +59,18 @@ impl Probe {
         let lasts = seconds(&said["format"]["duration"]);
         let kind = said["format"]["format_name"].as_str().unwrap_or_default();
         let is_declared = kind.split(',').any(|kind| DECLARING.contains(&kind));
-        Self { stream: said.pointer_mut("/streams/0").map(Value::take).unwrap_or_default(), start, lasts, is_declared }
+        let packets = said["packets"].as_array().map_or(&[][..], Vec::as_slice);
+        let mut times: Vec<f64> = packets.iter().filter_map(|packet| seconds(&packet["pts_time"])).collect();
+        times.sort_by(f64::total_cmp);
+        let is_uneven = is_uneven(&times);
+        let stream = said.pointer_mut("/streams/0").map(Value::take).unwrap_or_default();
+        Self { stream, start, lasts, is_declared, is_uneven }
     }
 
     /// Whether the frame rate of a file is variable, judged by its first frames, so that each must
     /// keep its time.
-    pub(super) fn is_uneven(name: &Path) -> bool {
-        let mut command = Command::new("ffprobe");
-        command.args(["-v", "quiet", "-of", "csv=p=0", "-select_streams", "V:0", "-read_intervals", EXAMINED]);
-        command.args(["-show_entries", "packet=pts_time"]).arg("-i").arg(name);
-        let Ok(packets) = output(command) else { return false };
-        let times = String::from_utf8_lossy(&packets.stdout);
-        let mut times: Vec<f64> = times.lines().filter_map(|line| line.trim_matches(',').parse().ok()).collect();
-        times.sort_by(f64::total_cmp);
-        is_uneven(&times)
+    pub(super) fn is_uneven(&self) -> bool {
+        self.is_uneven
     }
 
     /// Whether all frames and sound end before the declared end of the file. Reads the whole file
