@@ -43,16 +43,28 @@ struct Traits {
     side: usize,
 }
 
-static PNG: Traits = Traits {
-    name: "PNG",
-    extensions: &["png"],
-    begins: |head| head.starts_with(b"\x89PNG\r\n\x1a\n"),
+/// Everything but EXIF, of any size that a program handles.
+const EVERYTHING: Traits = Traits {
+    name: "",
+    extensions: &[],
+    begins: |_| false,
     alpha: true,
     bits_16: true,
     grey: true,
     icc: true,
-    exif: usize::MAX,
+    exif: 0,
     side: i32::MAX as usize,
+};
+
+/// Colours and alpha of 8 bits, and nothing beside them.
+const PLAIN: Traits = Traits { bits_16: false, grey: false, icc: false, side: u16::MAX as usize, ..EVERYTHING };
+
+static PNG: Traits = Traits {
+    name: "PNG",
+    extensions: &["png"],
+    begins: |head| head.starts_with(b"\x89PNG\r\n\x1a\n"),
+    exif: usize::MAX,
+    ..EVERYTHING
 };
 
 static JPEG: Traits = Traits {
@@ -60,61 +72,33 @@ static JPEG: Traits = Traits {
     extensions: &["jpg", "jpeg", "jpe", "jfif"],
     begins: |head| head.starts_with(b"\xff\xd8\xff"),
     alpha: false,
-    bits_16: false,
     grey: true,
     icc: true,
     // One segment: a length of 16 bits that counts itself, and the six letters that mark the block.
     exif: u16::MAX as usize - 2 - 6,
-    side: u16::MAX as usize,
+    ..PLAIN
 };
 
 static WEBP: Traits = Traits {
     name: "WebP",
     extensions: &["webp"],
     begins: |head| head.starts_with(b"RIFF") && head.get(8..12) == Some(b"WEBP"),
-    alpha: true,
-    bits_16: false,
-    grey: false,
     icc: true,
     exif: usize::MAX,
     side: (1 << 14) - 1,
+    ..PLAIN
 };
 
 static TIFF: Traits = Traits {
     name: "TIFF",
     extensions: &["tiff", "tif"],
     begins: |head| [&b"II*\0"[..], b"MM\0*", b"II+\0", b"MM\0+"].iter().any(|magic| head.starts_with(magic)),
-    alpha: true,
-    bits_16: true,
-    grey: true,
-    icc: true,
-    exif: 0,
-    side: i32::MAX as usize,
+    ..EVERYTHING
 };
 
-static BMP: Traits = Traits {
-    name: "BMP",
-    extensions: &["bmp"],
-    begins: |head| head.starts_with(b"BM"),
-    alpha: true,
-    bits_16: false,
-    grey: false,
-    icc: false,
-    exif: 0,
-    side: u16::MAX as usize,
-};
+static BMP: Traits = Traits { name: "BMP", extensions: &["bmp"], begins: |head| head.starts_with(b"BM"), ..PLAIN };
 
-static QOI: Traits = Traits {
-    name: "QOI",
-    extensions: &["qoi"],
-    begins: |head| head.starts_with(b"qoif"),
-    alpha: true,
-    bits_16: false,
-    grey: false,
-    icc: false,
-    exif: 0,
-    side: u16::MAX as usize,
-};
+static QOI: Traits = Traits { name: "QOI", extensions: &["qoi"], begins: |head| head.starts_with(b"qoif"), ..PLAIN };
 
 impl Format {
     /// Every format.
@@ -136,10 +120,10 @@ impl Format {
         Self::ALL.into_iter().flat_map(|format| format.traits().extensions).copied()
     }
 
-    /// The usual extensions as a person lists them: `png, jpg and bmp`, or with another word before the last.
-    pub(crate) fn listed(word: &str) -> String {
-        let names = Self::ALL.map(Self::extension);
-        let (last, others) = names.split_last().unwrap_or((&"", &[]));
+    /// All formats as a person lists them, such as `PNG, JPEG and BMP`: each as `name` has it, and `word` before the last.
+    pub(crate) fn listed(name: impl Fn(Self) -> String, word: &str) -> String {
+        let names = Self::ALL.map(name);
+        let (last, others) = names.split_last().map_or(("", &[][..]), |(last, others)| (last.as_str(), others));
         format!("{} {word} {last}", others.join(", "))
     }
 
@@ -209,7 +193,10 @@ impl FromStr for Format {
     fn from_str(name: &str) -> Result<Self> {
         let lower = name.to_ascii_lowercase();
         let found = Self::ALL.into_iter().find(|format| format.traits().extensions.contains(&lower.as_str()));
-        found.ok_or_else(|| Error::usage(format!("the format {name:?} is not known; choose {}", Self::listed("or"))))
+        found.ok_or_else(|| {
+            let names = Self::listed(|format| format.extension().to_owned(), "or");
+            Error::usage(format!("the format {name:?} is not known; choose {names}"))
+        })
     }
 }
 

@@ -216,5 +216,6 @@ fn unknown(head: &[u8]) -> CodecError {
         Some(b"ftypcrx ") => ("what a camera's sensor gave (CR3)", "; develop it in another program first"),
         _ => ("no image", ""),
     };
-    CodecError::new(format!("by its content it is {kind}; PNG, JPEG, WebP, TIFF, BMP and QOI are read{advice}"))
+    let read = Format::listed(|format| format.to_string(), "and");
+    CodecError::new(format!("by its content it is {kind}; {read} are read{advice}"))
 }
