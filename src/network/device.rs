@@ -48,14 +48,12 @@ impl Device {
 
     /// The execution provider of ONNX Runtime for the device.
     pub(super) fn provider(self) -> &'static Provider {
-        let name = match self {
-            Self::Cpu => "cpu",
-            Self::Cuda(_) => "cuda",
-            Self::TensorRt(_) => "tensorrt",
-            Self::OpenVino(_) => "openvino",
-        };
-        let [.., cpu] = provider::ALL;
-        provider::ALL.into_iter().find(|provider| provider.name == name).unwrap_or(cpu)
+        match self {
+            Self::Cpu => &provider::CPU,
+            Self::Cuda(_) => &provider::CUDA,
+            Self::TensorRt(_) => &provider::TENSORRT,
+            Self::OpenVino(_) => &provider::OPENVINO,
+        }
     }
 
     /// The index of the GPU.

@@ -3,7 +3,7 @@
 use super::Provider;
 use crate::network::Device;
 
-pub(super) static PROVIDER: Provider = Provider {
+pub(in crate::network) static CPU: Provider = Provider {
     name: "cpu",
     suffix: "",
     parse: |suffix| suffix.is_none().then_some(Device::Cpu),

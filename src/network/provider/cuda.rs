@@ -5,7 +5,7 @@ use ort::ep::{CUDA, ExecutionProvider, ExecutionProviderDispatch};
 use super::{Provider, index};
 use crate::network::Device;
 
-pub(super) static PROVIDER: Provider = Provider {
+pub(in crate::network) static CUDA: Provider = Provider {
     name: "cuda",
     suffix: "[:N]",
     parse: |suffix| index(suffix).map(Device::Cuda),

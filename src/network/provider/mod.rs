@@ -8,12 +8,13 @@ mod tensorrt;
 use ort::ep::ExecutionProviderDispatch;
 
 pub use openvino::Target as OpenVinoTarget;
+pub(super) use {cpu::CPU, cuda::CUDA, openvino::OPENVINO, tensorrt::TENSORRT};
 
 use super::device::{Device, ProbeDepth};
 use super::engines::CacheEntry;
 
 /// All kinds of devices, the faster ones first.
-pub(super) static ALL: [&Provider; 4] = [&tensorrt::PROVIDER, &cuda::PROVIDER, &openvino::PROVIDER, &cpu::PROVIDER];
+pub(super) static ALL: [&Provider; 4] = [&TENSORRT, &CUDA, &OPENVINO, &CPU];
 
 /// A kind of device.
 pub(super) struct Provider {

@@ -5,7 +5,7 @@ use ort::ep::{ExecutionProvider, ExecutionProviderDispatch, OpenVINO};
 use super::Provider;
 use crate::network::Device;
 
-pub(super) static PROVIDER: Provider = Provider {
+pub(in crate::network) static OPENVINO: Provider = Provider {
     name: "openvino",
     suffix: "[:cpu|gpu|npu]",
     parse: |suffix| {

@@ -6,7 +6,7 @@ use super::{Provider, cuda, index};
 use crate::network::Device;
 use crate::network::device::ProbeDepth;
 
-pub(super) static PROVIDER: Provider = Provider {
+pub(in crate::network) static TENSORRT: Provider = Provider {
     name: "tensorrt",
     suffix: "[:N]",
     parse: |suffix| index(suffix).map(Device::TensorRt),
