@@ -1,6 +1,7 @@
 //! Linear multistep methods: steps that read the predictions of earlier steps.
 
 use super::levels::Transition;
+use super::rows::SolverType;
 use crate::diffusion::parameterization::Scaling;
 use crate::diffusion::plan::{Keep, Kept, Level, SLOTS, Step};
 
@@ -63,4 +64,26 @@ pub(super) fn moments(from: Level, to: Level) -> [f64; 3] {
     }
     let first = 1.0 - ratio;
     [first, 1.0 - first / h, 0.5 - (h - first) / (h * h)].map(|factor| to.signal * factor)
+}
+
+/// The factor of the slope of the predicted clean image in a second-order step (Lu et al. 2022,
+/// DPM-Solver++, equation 14 and appendix B).
+pub(super) fn moment(from: Level, to: Level, solver: SolverType) -> f64 {
+    let [first, second, _] = moments(from, to);
+    match solver {
+        SolverType::Midpoint => 0.5 * first,
+        SolverType::Heun => second,
+    }
+}
+
+/// The factors of this step's prediction and of the one before, which was at the level `before`, in a
+/// second-order step.
+pub(super) fn second_order(before: Level, from: Level, to: Level, solver: SolverType) -> [f64; 2] {
+    let slope = moment(from, to, solver) * ratio(lambda(to) - lambda(from), lambda(from) - lambda(before));
+    [moments(from, to)[0] + slope, -slope]
+}
+
+/// `a / b`, or zero for two steps at equal levels.
+pub(super) fn ratio(a: f64, b: f64) -> f64 {
+    if b == 0.0 { 0.0 } else { a / b }
 }

@@ -4,6 +4,7 @@
 //! also hold for variance-exploding states and stay finite at pure noise.
 
 use super::levels::Transition;
+use super::multistep::second_order;
 use crate::diffusion::parameterization::Scaling;
 use crate::diffusion::plan::{Keep, Kept, Level, SLOTS, Step};
 
@@ -71,18 +72,8 @@ pub(super) fn heun(transition: &Transition, next: &Transition) -> Step {
 /// the previous step.
 pub(super) fn dpmpp_2m(before: Level, transition: &Transition, solver: SolverType) -> Step {
     let Transition { from, to, .. } = *transition;
-    let a = to.noise / from.noise;
-    // `alpha_t * (1 - exp(-h))`, where `exp(-h)` is the ratio of the two sigmas.
-    let first = to.signal - a * from.signal;
-    let h = (from.sigma() / to.sigma()).ln();
-    let moment = match solver {
-        SolverType::Midpoint => 0.5 * first,
-        // A step between equal levels has nothing to extrapolate.
-        SolverType::Heun if h == 0.0 => 0.0,
-        SolverType::Heun => to.signal - first / h,
-    };
-    let second = moment * slope(before, from, h);
-    row(from, transition.scaling, Update { a, b: first + second, c: -second, d: 0.0, e: 0.0 })
+    let [b, c] = second_order(before, from, to, solver);
+    row(from, transition.scaling, Update { a: to.noise / from.noise, b, c, d: 0.0, e: 0.0 })
 }
 
 /// A step of SDE-DPM-Solver++(2M) (Lu et al. 2022, appendix D), of first order without a level

@@ -1,7 +1,6 @@
 //! DPM-Solver++ (Lu et al. 2022).
 
-use super::multistep::{LAGS, Lagged, lambda, moments};
-use super::rows::SolverType;
+use super::multistep::{LAGS, Lagged, lambda, moments, ratio, second_order};
 use super::{Definition, LevelPath, Sampler, rows};
 use crate::diffusion::plan::{Kept, Level};
 
@@ -49,7 +48,11 @@ impl Sampler {
                     let before = |lag: usize| path_levels.transitions[i - lag].from;
                     let of = match order {
                         1 => [moments(transition.from, transition.to)[0], 0.0, 0.0, 0.0],
-                        2 => second_order(before(1), transition.from, transition.to, path_levels.settings.solver_type),
+                        2 => {
+                            let solver = path_levels.settings.solver_type;
+                            let [now, then] = second_order(before(1), transition.from, transition.to, solver);
+                            [now, then, 0.0, 0.0]
+                        }
                         _ => third_order([before(2), before(1)], transition.from, transition.to),
                     };
                     Lagged {
@@ -66,17 +69,6 @@ impl Sampler {
     });
 }
 
-/// Factors of the predictions in a second-order step.
-fn second_order(before: Level, from: Level, to: Level, solver: SolverType) -> [f64; LAGS + 1] {
-    let [first, second, _] = moments(from, to);
-    let moment = match solver {
-        SolverType::Midpoint => 0.5 * first,
-        SolverType::Heun => second,
-    };
-    let extrapolated = moment * ratio(lambda(to) - lambda(from), lambda(from) - lambda(before));
-    [first + extrapolated, -extrapolated, 0.0, 0.0]
-}
-
 /// Factors of the predictions in a third-order step, from the levels of the two previous steps.
 fn third_order([s2, s1]: [Level; 2], from: Level, to: Level) -> [f64; LAGS + 1] {
     let [first, second, third] = moments(from, to);
@@ -88,9 +80,4 @@ fn third_order([s2, s1]: [Level; 2], from: Level, to: Level) -> [f64; LAGS + 1] 
     let newer = second * (1.0 + weight) + third * curvature;
     let older = -second * weight - third * curvature;
     [first + newer * d1, older * d2 - newer * d1, -older * d2, 0.0]
-}
-
-/// `a / b`, or zero for two steps at equal levels.
-fn ratio(a: f64, b: f64) -> f64 {
-    if b == 0.0 { 0.0 } else { a / b }
 }

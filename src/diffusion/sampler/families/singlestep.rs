@@ -1,7 +1,7 @@
 //! Single-step DPM-Solver++: each step takes one to three evaluations and uses nothing of the step
 //! before.
 
-use super::multistep::{LAGS, Lagged, lambda, moments};
+use super::multistep::{LAGS, Lagged, lambda, moment, moments};
 use super::rows::SolverType;
 use super::{Definition, LevelPath, Levels, Sampler};
 use crate::diffusion::discrete::FinalSigma;
@@ -50,8 +50,7 @@ fn factors(path_levels: &Levels, i: usize, order: usize) -> [f64; LAGS + 1] {
     match order {
         1 => [first, 0.0, 0.0, 0.0],
         2 => {
-            let moment = if solver == SolverType::Heun { second } else { 0.5 * first };
-            let slope = moment * h / from_start(start, here);
+            let slope = moment(start, to, solver) * h / from_start(start, here);
             [slope, first - slope, 0.0, 0.0]
         }
         _ => {
