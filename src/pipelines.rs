@@ -228,7 +228,7 @@ impl DenoisePipeline {
     /// [`Error::Usage`] for interlaced video, and as for [`run`](Self::run).
     pub fn stream(self, mut source: Box<dyn Source>) -> Result<FrameStream> {
         let format = source.video().clone();
-        if matches!(format.scan, Scan::TopFirst | Scan::BottomFirst | Scan::Mixed) {
+        if format.scan != Scan::Progressive {
             return Err(Error::usage("frames are interlaced, and a stream takes whole ones; deinterlace them first"));
         }
         let Self { package, mut network, options } = self;
