@@ -274,7 +274,6 @@ impl Arguments {
         let begun = Instant::now();
         let is_auto = self.noise_profile.is_none() && self.sigma.0 == SigmaChoice::Auto;
         let seen = if is_auto || choices.len() > 1 { Some(Assessment::of(&image)?) } else { None };
-        // JPEG compression changes any noise, so it counts as noise through a codec.
         let seen = seen.map(|seen| if is_jpeg(&turn.job.input) { seen.through_codec() } else { seen });
         let kind = seen.map(|seen| seen.kind);
         let index = if kind == Some(NoiseKind::Camera) { choices.len() - 1 } else { 0 };

@@ -26,6 +26,14 @@ const FEWEST_VISIBLE: usize = 4;
 /// blocks.
 const LEAST_OF_FEW: f64 = 1.5;
 
+/// Ratio of the standard deviation of red, green and blue to that of luma, from which noise of the
+/// three counts as independent. The ratio is 1.5 for white noise in RGB, 1 for noise in luma alone.
+const LEAST_TO_LUMA: f64 = 1.25;
+
+/// Sigma in 8-bit units from which white noise of a grey image from a codec counts as white: the
+/// codec keeps its spectrum.
+const LEAST_WHITE_OF_GREY: f64 = 6.0;
+
 /// Images of more pixels than this are not too small.
 const FEW: usize = 64 * 64;
 
@@ -102,13 +110,18 @@ impl Assessment {
         };
         let sigma = 255.0 * deviation(&seen);
         let (of_luma, of_chroma): (Vec<_>, Vec<_>) = planes.into_iter().partition(|seen| seen.role == PlaneRole::Luma);
-        let planes = if is_grey { [sigma, 0.0] } else { [255.0 * deviation(&of_luma), 255.0 * deviation(&of_chroma)] };
+        let [luma, chroma] = [deviation(&of_luma), deviation(&of_chroma)].map(|sigma| 255.0 * sigma);
+        // Averaging chroma of 4:2:0 or smoothing it removes noise that independent red, green and blue would have.
+        let lacks_chroma = !of_chroma.is_empty() && sigma < LEAST_TO_LUMA * luma;
+        let kind = if kind == NoiseKind::White && lacks_chroma { NoiseKind::Camera } else { kind };
+        let planes = if is_grey { [sigma, 0.0] } else { [luma, chroma] };
         Ok(Self { kind, sigma, planes })
     }
 
-    /// Adapts the assessment to an image from a codec: noise is then a camera's, if there is any.
+    /// Adapts the assessment to an image from a codec, which changes the spectrum of weak noise.
     pub fn through_codec(self) -> Self {
-        let kind = if self.kind == NoiseKind::Clean { NoiseKind::Clean } else { NoiseKind::Camera };
+        let is_weak_grey = self.planes[1] == 0.0 && self.sigma < LEAST_WHITE_OF_GREY;
+        let kind = if self.kind == NoiseKind::White && is_weak_grey { NoiseKind::Camera } else { self.kind };
         Self { kind, ..self }
     }
 
@@ -179,4 +192,57 @@ fn is_visible(image: &Image, [x, y]: [usize; 2]) -> bool {
             Samples::U16(samples) => alphas.all(|at| samples[at] == u16::MAX),
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Assessment, NoiseKind};
+    use crate::diffusion::{NoiseAt, NoiseSource, Philox};
+    use crate::media::{Image, Metadata, Samples};
+
+    const SIDE: usize = 256;
+
+    /// A shaded image whose noise at a pixel is `noise(values)`, of three independent standard
+    /// normal values.
+    fn image(channels: usize, noise: impl Fn([f32; 3]) -> [f32; 3]) -> Image {
+        let mut values = vec![0.0; 3 * SIDE * SIDE];
+        for (i, row) in values.chunks_exact_mut(SIDE).enumerate() {
+            Philox::new(11).fill(
+                NoiseAt { step: 0, batch: 0, channel: (i / SIDE) as u32, y: (i % SIDE) as u32 },
+                0,
+                row,
+            );
+        }
+        let at = |i: usize| {
+            let [r, g, b] = [0, 1, 2].map(|channel| values[channel * SIDE * SIDE + i]);
+            let shade = 90.0 + 0.3 * (i % SIDE) as f32;
+            noise([r, g, b]).map(|n| (shade + n).round() as u8)
+        };
+        let samples = (0..SIDE * SIDE).flat_map(|i| at(i).into_iter().take(channels)).collect();
+        let (width, height, samples) = (SIDE, SIDE, Samples::U8(samples));
+        Image { width, height, channels, samples, metadata: Metadata::default() }
+    }
+
+    fn kind(image: &Image) -> [NoiseKind; 2] {
+        let seen = Assessment::of(image).unwrap();
+        [seen.kind, seen.through_codec().kind]
+    }
+
+    #[test]
+    fn noise_of_independent_colours_is_white_also_from_a_codec() {
+        assert_eq!(kind(&image(3, |n| n.map(|n| 15.0 * n))), [NoiseKind::White; 2]);
+    }
+
+    #[test]
+    fn noise_of_luma_on_a_colour_image_is_a_cameras() {
+        let noise = |[luma, r, b]: [f32; 3]| [15.0 * luma + 2.0 * r, 15.0 * luma, 15.0 * luma + 2.0 * b];
+        assert_eq!(kind(&image(3, noise)), [NoiseKind::Camera; 2]);
+    }
+
+    #[test]
+    fn strong_noise_of_grey_is_white_and_weak_noise_from_a_codec_is_not() {
+        assert_eq!(kind(&image(1, |n| n.map(|n| 15.0 * n))), [NoiseKind::White; 2]);
+        assert_eq!(kind(&image(3, |[n, ..]| [15.0 * n; 3])), [NoiseKind::White; 2]);
+        assert_eq!(kind(&image(1, |n| n.map(|n| 4.0 * n))), [NoiseKind::White, NoiseKind::Camera]);
+    }
 }
