@@ -56,7 +56,7 @@ pub(crate) struct Arguments {
 impl Arguments {
     pub(crate) fn run(self, started: Instant) -> anyhow::Result<()> {
         let package = Package::find(&self.model)?;
-        let opened = self.device.open(self.console)?;
+        let opened = self.device.open_within(&self.memory, self.console)?;
         let device = opened.device();
         if self.video {
             let precisions = match self.precision.asked() {

@@ -76,6 +76,7 @@ impl Arguments {
             // A kernel given in words is not a file, so nothing is protected then.
             also_read: vec![self.kernel.clone().into()],
             package: &package,
+            memory: &self.memory,
             options: self.drawing.options(&self.memory),
             seed: self.drawing.seed,
             save_steps: self.drawing.save_steps.as_deref(),

@@ -128,7 +128,7 @@ impl Arguments {
         let jobs =
             if stream.is_none() { self.images.jobs(self.noise_profile.as_slice(), self.console)? } else { Vec::new() };
         let packages = self.packages(stream.as_ref(), &sigma)?;
-        let mut opened = self.device.open(self.console)?;
+        let mut opened = self.device.open_within(&self.memory, self.console)?;
         // A live or paced stream has pauses between frames, in which threads can sleep.
         opened.rest = self.stream.target().is_some() || stream.as_ref().is_some_and(Stream::is_live);
         let options = DenoiseOptions {

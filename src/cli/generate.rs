@@ -131,7 +131,7 @@ impl Arguments {
                 .try_for_each(|i| refuse_replacing(&also_read, &numbered(folder, self.drawing.seed.wrapping_add(i))))?,
             _ => refuse_replacing(&also_read, &self.output)?,
         }
-        let opened = self.device.open(self.console)?;
+        let opened = self.device.open_within(&self.memory, self.console)?;
         let precision = self.precision.on(opened.device(), &package);
         let mut network = opened.guarded(&package, precision)?;
         let led = self.classifier.as_deref().map(Package::find).transpose()?;

@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use eddy::diffusion::{Guidance, Progress, Sampler};
 use eddy::media::Image;
-use eddy::media::still::Limits;
 use eddy::model::Package;
 use eddy::task::{Degradation, GenerateOptions, Generator};
 use eddy::video::record;
@@ -16,7 +15,7 @@ use super::console::Console;
 use super::generate_args::StepKeeper;
 use super::interrupt;
 use super::io_args::IoArgs;
-use super::options::{DeviceOptions, PrecisionOption};
+use super::options::{DeviceOptions, MemoryOptions, PrecisionOption};
 
 /// A run over images that generates a new image from each.
 pub(crate) struct GenerativeRun<'a> {
@@ -24,6 +23,7 @@ pub(crate) struct GenerativeRun<'a> {
     /// Other files that are read: a mask, a kernel, noise.
     pub(crate) also_read: Vec<PathBuf>,
     pub(crate) package: &'a Package,
+    pub(crate) memory: &'a MemoryOptions,
     pub(crate) options: GenerateOptions,
     pub(crate) seed: u64,
     pub(crate) save_steps: Option<&'a Path>,
@@ -69,9 +69,9 @@ impl GenerativeRun<'_> {
         mut draw: impl FnMut(Image, JobContext<'_, '_, '_>) -> eddy::Result<(Image, String, Value)>,
     ) -> anyhow::Result<()> {
         let Self { images, package, console, .. } = self;
-        let limits = Limits::within(self.options.budget.max_memory);
         let jobs = images.jobs(&self.also_read, console)?;
-        let opened = self.device.open(console)?;
+        let limits = self.memory.limits();
+        let opened = self.device.open_within(self.memory, console)?;
         let model = &package.manifest.name;
         let precision = self.precision.on(opened.device(), package);
         let mut network = opened.guarded(package, precision)?;

@@ -100,6 +100,7 @@ impl Arguments {
             images: &self.images,
             also_read: vec![self.mask.clone()],
             package: &package,
+            memory: &self.memory,
             options,
             seed,
             save_steps: self.drawing.save_steps.as_deref(),

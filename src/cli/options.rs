@@ -89,6 +89,17 @@ impl DeviceOptions {
         Ok(opened)
     }
 
+    /// Opens the library and limits the memory of this process, so that a network cannot exceed
+    /// --max-memory. Memory of a GPU's driver is mapped beyond what it uses and is not limited.
+    pub(crate) fn open_within(&self, memory: &MemoryOptions, console: Console) -> eddy::Result<Opened> {
+        let opened = self.open(console)?;
+        if let Some(ByteSize(bytes)) = memory.max_memory.filter(|_| !opened.device().is_gpu()) {
+            // Without the limit of the kernel, only our own allocations keep to it.
+            let _ = machine::limit_allocations(bytes);
+        }
+        Ok(opened)
+    }
+
     /// Chooses the device.
     pub(crate) fn place(&self, runtime: Arc<Runtime>) -> eddy::Result<Opened> {
         let placement = runtime.choose(self.device, self.require_device)?;

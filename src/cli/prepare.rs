@@ -45,7 +45,7 @@ pub(crate) struct Arguments {
 impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let package = Package::find(&self.model)?;
-        let opened = self.device.open(self.console)?;
+        let opened = self.device.open_within(&self.memory, self.console)?;
         only_tensorrt(&opened)?;
         let precision = self.precision.on(opened.device(), &package);
         let mut network = opened.network(&package, precision)?;

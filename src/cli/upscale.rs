@@ -92,7 +92,7 @@ impl Arguments {
         }
         let stream = self.stream.stream(&self.images, &[], self.memory.limits())?;
         let jobs = if stream.is_none() { self.images.jobs(&[], self.console)? } else { Vec::new() };
-        let mut opened = self.device.open(self.console)?;
+        let mut opened = self.device.open_within(&self.memory, self.console)?;
         // A live or paced stream has pauses between frames, in which threads can sleep.
         opened.rest = self.stream.target().is_some() || stream.as_ref().is_some_and(Stream::is_live);
         let precision = self.precision.on(opened.device(), &package);
@@ -149,6 +149,7 @@ impl Arguments {
             images: &self.images,
             also_read: self.noise.files(),
             package,
+            memory: &self.memory,
             options: GenerateOptions {
                 steps: self.sampling.steps(),
                 eta: (self.sampling.eta > 0.0).then_some(self.sampling.eta),

@@ -1,6 +1,9 @@
 //! This machine's memory, processor and NVIDIA software, read from the kernel and the file system.
 
-use std::fs;
+use std::sync::OnceLock;
+use std::{fs, io};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 mod cores;
 mod health;
@@ -27,6 +30,26 @@ pub fn resident_memory() -> u64 {
 /// The peak resident memory of this process in bytes; 0 if the kernel does not report it.
 pub fn peak_resident_memory() -> u64 {
     status_field("VmHWM:")
+}
+
+/// The limits on allocations before [`limit_allocations`], which are those of programs that it starts.
+static UNLIMITED: OnceLock<Rlimit> = OnceLock::new();
+
+/// Makes allocations fail once this process holds `bytes` of memory and a quarter more, because
+/// allocators reserve more than they fill. Programs that it starts are not limited.
+///
+/// # Errors
+/// When the kernel does not report what the process holds, or refuses the limit.
+pub fn limit_allocations(bytes: u64) -> io::Result<()> {
+    const LEAST_HEADROOM: u64 = 64 << 20;
+    let (reserved, resident) = (status_field("VmData:"), resident_memory());
+    if reserved == 0 || resident == 0 {
+        return Err(io::Error::other("the kernel does not report this process's memory"));
+    }
+    let headroom = bytes.saturating_sub(resident).saturating_add(bytes / 4).saturating_add(LEAST_HEADROOM);
+    let limits = *UNLIMITED.get_or_init(|| getrlimit(Resource::Data));
+    let current = limits.current.unwrap_or(u64::MAX).min(reserved.saturating_add(headroom));
+    Ok(setrlimit(Resource::Data, Rlimit { current: Some(current), ..limits })?)
 }
 
 fn status_field(name: &str) -> u64 {

@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 use std::sync::{Mutex, OnceLock, PoisonError, mpsc};
 
-use rustix::process::{Signal, getpid, getppid, set_parent_process_death_signal};
+use rustix::process::{Resource, Signal, getpid, getppid, set_parent_process_death_signal, setrlimit};
 
 /// Turns off telemetry in every version of ONNX Runtime that has it. Must be called before the library
 /// is opened.
@@ -69,7 +69,7 @@ type Order = (Command, mpsc::SyncSender<io::Result<Child>>);
 /// Starts a child in its own process group. The kernel kills the child when this process ends, unless
 /// it `outlives` this process, as an encoder does that reads our output to its end.
 ///
-/// The kernel sends the signal when the thread that started the child ends (`PR_SET_PDEATHSIG`), so a
+/// The child is free of [`limit_allocations`](super::limit_allocations). The kernel sends the signal when the thread that started the child ends (`PR_SET_PDEATHSIG`), so a
 /// permanent thread starts it. When this process is killed, the child may get the signal several times,
 /// once for each thread that becomes its parent, so only SIGKILL is reliable.
 ///
@@ -79,9 +79,13 @@ pub(crate) fn spawn(mut command: Command, outlives: bool) -> io::Result<Child> {
     static STARTER: OnceLock<Mutex<mpsc::Sender<Order>>> = OnceLock::new();
     let parent = getpid();
     command.process_group(0);
+    let limits = super::UNLIMITED.get().copied();
     // SAFETY: between fork and exec only system calls that take and allocate nothing run in the child.
     unsafe {
         command.pre_exec(move || {
+            if let Some(limits) = limits {
+                setrlimit(Resource::Data, limits)?;
+            }
             if outlives {
                 return Ok(());
             }

@@ -403,9 +403,11 @@ impl Network for OnnxNetwork {
                 }
                 None => {}
             }
-            let is_memory = cause.message().contains("Failed to allocate memory");
-            let advice =
-                if is_memory { " for lack of memory; take smaller tiles (-t), or a smaller image" } else { "" };
+            let advice = if is_out_of_memory(&cause) {
+                " for lack of memory; take smaller tiles (-t) or a smaller image, or raise --max-memory"
+            } else {
+                ""
+            };
             let problem = format!("model {}: the evaluation at shape {:?} failed{advice}", self.model, bound.shape);
             return Err(Error::Evaluation { problem, source: Some(Box::new(cause)) });
         }
@@ -471,12 +473,21 @@ struct SessionOverrides<'a> {
     profile: Option<PathBuf>,
 }
 
+/// Whether ONNX Runtime failed to allocate memory.
+fn is_out_of_memory(cause: &ort::Error) -> bool {
+    ["Failed to allocate memory", "std::bad_alloc"].iter().any(|words| cause.message().contains(words))
+}
+
 /// The error for a session that could not be built.
 fn refused(model: &str, options: SessionOptions, cause: ort::Error) -> Error {
     if options.device != Device::Cpu {
         let whole = if options.whole { ", or leave out --require-device for what it has no kernels for" } else { "" };
         let problem = format!("it does not run {model} ({cause}); try --device cpu{whole}");
         return Error::Device { device: options.device.to_string(), problem };
+    }
+    if is_out_of_memory(&cause) {
+        let problem = format!("model {model}: loading it failed for lack of memory; raise --max-memory");
+        return Error::Evaluation { problem, source: Some(Box::new(cause)) };
     }
     Error::model_from(model, "ONNX Runtime does not accept it; it wants an ONNX file it has operators for", cause)
 }

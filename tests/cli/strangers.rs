@@ -283,6 +283,15 @@ fn an_evaluation_without_end_is_ended() {
 }
 
 #[test]
+fn a_network_that_allocates_beyond_max_memory_fails() {
+    let place = place();
+    place.model("m", "greedy", |manifest| manifest);
+    let failed = eddy(&format!("{DENOISE} --max-memory 200M")).within(&place).fails(1);
+    failed.says("failed for lack of memory").says("raise --max-memory");
+    place.holds_only(&["a.png", "m"]);
+}
+
+#[test]
 fn a_network_that_never_loads_is_given_up() {
     let place = place();
     place.model("m", "nested", |manifest| manifest + CHECK);

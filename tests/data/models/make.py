@@ -54,6 +54,22 @@ save(
     [("none", F32, 0.0)],
 )
 
+# Gives back what it gets, after it filled a GiB that no shape in the manifest tells of.
+save(
+    "greedy",
+    [
+        helper.make_node("Shape", ["x"], ["batch"], start=0, end=1),
+        helper.make_node("Mul", ["batch", "count"], ["many"]),
+        helper.make_node("ConstantOfShape", ["many"], ["zeros"]),
+        helper.make_node("ReduceSum", ["zeros"], ["zero"], keepdims=0),
+        helper.make_node("Mul", ["sigma", "zero"], ["nothing"]),
+        helper.make_node("Add", ["x", "nothing"], ["denoised"]),
+    ],
+    [("x", F32, FREE), ("sigma", F32, MAP)],
+    [("denoised", F32, FREE)],
+    [("count", TensorProto.INT64, 1 << 28)],
+)
+
 # Gives back what it gets, or black where that is brighter than 0.5 on average.
 save(
     "black",
