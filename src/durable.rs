@@ -16,6 +16,10 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 use tempfile::{NamedTempFile, TempDir};
 
+mod links;
+
+pub(crate) use links::check_links;
+
 /// The prefix of temporary names: `.eddy-PID-START-XXXXXX.part`.
 const PREFIX: &str = ".eddy-";
 const SUFFIX: &str = ".part";
@@ -136,8 +140,9 @@ impl PartFolder {
     /// Creates the folder beside `target`, which must not exist.
     ///
     /// # Errors
-    /// Errors of the operating system.
+    /// Errors of the operating system, and a link on the way that another user may have planted.
     pub fn beside(target: &Path) -> io::Result<Self> {
+        check_links(target)?;
         let place = folder_of(target);
         sweep_once(place);
         let prefix = format!("{PREFIX}{}-", Owner::own());
@@ -188,8 +193,9 @@ pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
 /// Creates a folder and its missing parents, and syncs them.
 ///
 /// # Errors
-/// Errors of the operating system.
+/// Errors of the operating system, and a link on the way that another user may have planted.
 pub fn create_folder(folder: &Path) -> io::Result<()> {
+    check_links(folder)?;
     let missing: Vec<&Path> = folder
         .ancestors()
         .filter(|folder| !folder.as_os_str().is_empty())

@@ -8,6 +8,9 @@ use clap::Parser;
 
 mod cli;
 
+#[global_allocator]
+static ALLOCATOR: eddy::machine::ExitOutOfMemory = eddy::machine::ExitOutOfMemory;
+
 fn main() -> ExitCode {
     let started = Instant::now();
     let arguments = cli::Arguments::parse();

@@ -12,7 +12,8 @@ pub(crate) mod process;
 
 pub use cores::fast_cores;
 pub use health::{Health, Trouble};
-pub use process::{exit_at_once, ignore_file_size_signal, listen_but_to_ignored_hangups};
+pub(crate) use process::try_to_allocate;
+pub use process::{ExitOutOfMemory, exit_at_once, ignore_file_size_signal, listen_but_to_ignored_hangups};
 
 /// The memory that this process may use, in bytes: the machine's, or its control group's lower limit.
 pub fn total_memory() -> u64 {

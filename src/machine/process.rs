@@ -2,6 +2,8 @@
 
 #![allow(unsafe_code)]
 
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
@@ -108,6 +110,60 @@ pub(crate) fn spawn(mut command: Command, outlives: bool) -> io::Result<Child> {
     let gone = || io::Error::other("the thread that starts programs is not there");
     starter.lock().unwrap_or_else(PoisonError::into_inner).send((command, done)).map_err(|_| gone())?;
     child.recv().map_err(|_| gone())?
+}
+
+/// The system's allocator, for a program's `#[global_allocator]`. When memory runs out, it says so and
+/// ends the process with exit code 1, where Rust would abort.
+#[derive(Debug)]
+pub struct ExitOutOfMemory;
+
+thread_local! {
+    /// Whether this thread can do without what it allocates.
+    static CAN_DO_WITHOUT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `reserve`, which handles failures of allocations itself.
+pub(crate) fn try_to_allocate<T>(reserve: impl FnOnce() -> T) -> T {
+    CAN_DO_WITHOUT.set(true);
+    let reserved = reserve();
+    CAN_DO_WITHOUT.set(false);
+    reserved
+}
+
+fn checked(pointer: *mut u8) -> *mut u8 {
+    if pointer.is_null() && !CAN_DO_WITHOUT.get() {
+        let words =
+            b"eddy: there is not enough memory; raise --max-memory or the system's limit, or take smaller images\n";
+        // SAFETY: the buffer is as long as it says, and nothing allocates.
+        let written = unsafe { libc::write(libc::STDERR_FILENO, words.as_ptr().cast(), words.len()) };
+        // Without standard error, the exit code has to suffice.
+        let _ = written;
+        exit_at_once(1);
+    }
+    pointer
+}
+
+// SAFETY: every call is passed on to the system's allocator with the caller's arguments.
+unsafe impl GlobalAlloc for ExitOutOfMemory {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as the caller assures.
+        checked(unsafe { System.alloc(layout) })
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as the caller assures.
+        checked(unsafe { System.alloc_zeroed(layout) })
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: as the caller assures.
+        checked(unsafe { System.realloc(pointer, layout, size) })
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as the caller assures.
+        unsafe { System.dealloc(pointer, layout) };
+    }
 }
 
 /// Ends the process at once with that exit code, whatever other threads do. Nothing is dropped, and

@@ -78,7 +78,8 @@ pub fn read_regular(path: &Path, most: u64) -> io::Result<Vec<u8>> {
         return Err(refused(length));
     }
     let mut bytes = Vec::new();
-    bytes.try_reserve_exact(usize::try_from(length).unwrap_or(usize::MAX))?;
+    let length = usize::try_from(length).unwrap_or(usize::MAX);
+    crate::machine::try_to_allocate(|| bytes.try_reserve_exact(length))?;
     // A file may grow while it is read, and files in /proc have no length.
     file.take(most + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > most { Err(refused(most + 1)) } else { Ok(bytes) }

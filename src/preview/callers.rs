@@ -78,7 +78,7 @@ impl Connections {
     /// Closes a connection to make room for another.
     pub(super) fn end_one(&self) {
         let mut open = lock(&self.open);
-        let gone = crowd(&open).and_then(|crowd| least(&open, crowd)).map(|old| open.swap_remove(old));
+        let gone = least_of_crowd(&open).map(|old| open.swap_remove(old));
         drop(open);
         end(gone);
     }
@@ -116,12 +116,12 @@ impl Drop for Caller {
 }
 
 /// The connection that must be closed for a new one of `peer`, if any: one of its own, or of the
-/// address that holds most.
+/// address that holds most connections without an authorised request.
 fn one_too_many(open: &[Connection], peer: Peer) -> Option<usize> {
     if held(open, peer) >= CONNECTIONS_EACH {
         least(open, peer)
     } else if open.len() >= CONNECTIONS {
-        least(open, crowd(open)?)
+        least_of_crowd(open)
     } else {
         None
     }
@@ -131,9 +131,14 @@ fn held(open: &[Connection], peer: Peer) -> usize {
     open.iter().filter(|connection| connection.peer == peer).count()
 }
 
-/// The address that holds most connections.
-fn crowd(open: &[Connection]) -> Option<Peer> {
-    open.iter().map(|connection| connection.peer).max_by_key(|peer| held(open, *peer))
+/// A connection without an authorised request if there is one, of the address that holds most such
+/// connections; else the least used of the address that holds most connections.
+fn least_of_crowd(open: &[Connection]) -> Option<usize> {
+    let strangers = || open.iter().filter(|connection| connection.asked.is_none());
+    let of_strangers = |peer: &Peer| strangers().filter(|connection| connection.peer == *peer).count();
+    let crowd = strangers().map(|connection| connection.peer).max_by_key(of_strangers);
+    let crowd = crowd.or_else(|| open.iter().map(|connection| connection.peer).max_by_key(|peer| held(open, *peer)));
+    least(open, crowd?)
 }
 
 /// The connection of an address without an authorised request, or with the oldest one.
@@ -228,6 +233,16 @@ mod tests {
             assert_eq!(add(2 + other as u32, None), None, "{other}");
         }
         assert_eq!(add(1000, None), Some((peer(1), 3)));
+    }
+
+    #[test]
+    fn keeps_a_viewers_connections_when_many_addresses_hold_one_each() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let task = runtime.spawn(async {}).abort_handle();
+        let connection = |id: u64, number, asked| Connection { id, peer: peer(number), asked, task: task.clone() };
+        let mut open: Vec<_> = (0..2).map(|id| connection(id, 1, Some(Instant::now()))).collect();
+        open.extend((2..CONNECTIONS as u64).map(|id| connection(id, id as u32, None)));
+        assert_eq!(one_too_many(&open, peer(1000)).map(|index| open[index].id), Some(2));
     }
 
     #[test]

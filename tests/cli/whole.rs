@@ -8,9 +8,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use eddy::media::{Image, Metadata, Samples};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use crate::common::images::{encoded, noisy};
-use crate::common::place::Place;
+use crate::common::place::{Place, data};
 use crate::common::{BINARY, Eddy, eddy, skip};
 
 const FRAMES: usize = 40;
@@ -200,8 +201,35 @@ fn does_not_follow_foreign_links_in_shared_folders() {
     let folder = place.path("everybody/frames");
     symlink(place.path(""), &folder).unwrap();
     lchown(&folder, Some(65534), Some(65534)).unwrap();
-    eddy("denoise a.y4m -o everybody/frames/ --sigma 0").within(&place).fails(1).says("is a link of another user");
-    place.holds_only(&["a.png", "a.y4m", "everybody", "precious"]);
+    symlink("everybody/frames", place.path("ours")).unwrap();
+    place.file("net.onnx", fs::read(data("models/identity.onnx")).unwrap());
+    for arguments in [
+        "denoise a.y4m -o everybody/frames/ --sigma 0",
+        "denoise a.y4m -o everybody/frames/new/ --sigma 0",
+        "denoise a.png -o everybody/frames/new/ --sigma 0",
+        "denoise a.png -o ours/b.png --sigma 0",
+        "import net.onnx -o everybody/frames/net --task denoise --prediction denoised --sigma-range 0,1 \
+         --inputs sample=x,sigma=sigma --output-name denoised",
+    ] {
+        eddy(arguments).within(&place).fails(1).says("is a link of another user");
+    }
+    place.holds_only(&["a.png", "a.y4m", "everybody", "net.onnx", "ours", "precious"]);
+    let pipe = place.path("everybody/b.y4m");
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::from(0o666), 0).unwrap();
+    lchown(&pipe, Some(65534), Some(65534)).unwrap();
+    eddy("denoise a.y4m -o everybody/b.y4m --sigma 0").within(&place).fails(1).says("is a pipe of another user");
+}
+
+#[test]
+fn running_out_of_memory_is_an_error() {
+    let place = place();
+    for megabytes in [1, 4, 10, 20, 30, 40, 60, 80, 120] {
+        let mut command = Command::new("prlimit");
+        command.arg(format!("--data={}", megabytes << 20)).arg("--").arg(BINARY);
+        let arguments = "denoise a.png -o b.png --sigma 5 --threads 2 --timeout 20";
+        let outcome = Eddy::new(command, arguments).within(&place).runs();
+        assert!(matches!(outcome.code, Some(0 | 1 | 4 | 5)), "{megabytes} MiB: {outcome}");
+    }
 }
 
 #[test]

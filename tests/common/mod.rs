@@ -87,7 +87,7 @@ impl Eddy {
 /// What a run did.
 pub struct Outcome {
     shown: String,
-    code: Option<i32>,
+    pub code: Option<i32>,
     pub stdout: String,
     pub stderr: String,
 }

@@ -65,8 +65,8 @@ impl Limits {
         }
         let taken = u128::from(machine::resident_memory()) + u128::from(working) + bytes;
         let mut probe = Vec::<u8>::new();
-        let is_there =
-            usize::try_from(bytes + u128::from(working)).is_ok_and(|size| probe.try_reserve_exact(size).is_ok());
+        let is_there = usize::try_from(bytes + u128::from(working))
+            .is_ok_and(|size| machine::try_to_allocate(|| probe.try_reserve_exact(size)).is_ok());
         if !is_there {
             let mebibytes = taken.div_ceil(1 << 20);
             return Err(CodecError::new(format!(

@@ -5,7 +5,7 @@ use super::codec_error::{self, CodecError};
 use super::encode::{Options, encode};
 use super::format::Format;
 use super::warning::Warning;
-use crate::durable::{Part, folder_of};
+use crate::durable::{self, Part, folder_of};
 use crate::error::{Error, Result};
 use crate::media::Image;
 use std::fs::File;
@@ -117,35 +117,12 @@ fn target(path: &Path) -> Result<PathBuf> {
     }
 }
 
-/// Rejects a path through a link that another user, neither root nor the folder's owner, put into
-/// a folder that others may write to, such as `/tmp`: it may lead to one of our files by malice.
+/// Rejects a path through a link that another user may have planted.
 ///
 /// # Errors
 /// [`Error::Output`] with the link.
 pub(in crate::media) fn check_links(path: &Path) -> Result<()> {
-    let mut end = path.to_owned();
-    for _ in 0..LINKS {
-        if let Some(link) = end.ancestors().find(|part| is_planted(part)) {
-            let link = link.display();
-            let problem =
-                format!("{link} is a link of another user in a folder that others may write to; choose another name");
-            return Err(refused(path, CodecError::new(problem)));
-        }
-        let Ok(next) = end.read_link() else { break };
-        end = folder_of(&end).join(next);
-    }
-    Ok(())
-}
-
-fn is_planted(path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let Some(link) = path.symlink_metadata().ok().filter(std::fs::Metadata::is_symlink) else { return false };
-    let own = rustix::process::geteuid().as_raw();
-    // As the kernel does with `fs.protected_symlinks`, but also for group-writable folders, and
-    // without the sticky bit.
-    let is_shared = |folder: &std::fs::Metadata| folder.mode() & 0o022 != 0;
-    let folder = folder_of(path).metadata().ok().filter(is_shared);
-    folder.is_some_and(|folder| ![0, own, folder.uid()].contains(&link.uid()))
+    durable::check_links(path).map_err(|error| refused(path, CodecError::new(error.to_string())))
 }
 
 /// Maximum number of links that the kernel follows.
