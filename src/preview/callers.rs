@@ -1,5 +1,6 @@
 //! Limits of clients: connections for each address, and the rate of token guesses.
 
+use std::cmp::Reverse;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::net::{IpAddr, Ipv6Addr};
@@ -136,7 +137,7 @@ fn held(open: &[Connection], peer: Peer) -> usize {
 fn least_of_crowd(open: &[Connection]) -> Option<usize> {
     let strangers = || open.iter().filter(|connection| connection.asked.is_none());
     let of_strangers = |peer: &Peer| strangers().filter(|connection| connection.peer == *peer).count();
-    let crowd = strangers().map(|connection| connection.peer).max_by_key(of_strangers);
+    let crowd = strangers().map(|connection| connection.peer).min_by_key(|peer| Reverse(of_strangers(peer)));
     let crowd = crowd.or_else(|| open.iter().map(|connection| connection.peer).max_by_key(|peer| held(open, *peer)));
     least(open, crowd?)
 }
