@@ -4,13 +4,12 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::failure_policy::FailurePolicy;
 use super::noise::Noise;
+use super::pipeline::{FailurePolicy, memory};
 use super::planes::Planes;
-use super::quality_controller::{Choices, QualityController, QualityStep};
-use super::reduced_resolution::ReducedResolution;
+use super::quality::{Choices, QualityController, QualityStep, ReducedResolution};
 use super::working_layout::{TemporalState, WorkingLayout};
-use super::{FrameProcessor, QualityLevel, Scale, SettingsUpdate, StreamStatus, memory};
+use super::{FrameProcessor, QualityLevel, Scale, SettingsUpdate, StreamStatus};
 use crate::error::{Error, Result};
 use crate::media::stream::{VideoFormat, VideoFrame};
 use crate::model::{Layout, Precision};

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use ndarray::Array4;
 
-use super::failure_policy::FailurePolicy;
-use super::quality_controller::{Choices, QualityController};
-use super::{FrameProcessor, QualityLevel, Scale, SettingsUpdate, StreamStatus, memory};
+use super::pipeline::{FailurePolicy, memory};
+use super::quality::{Choices, QualityController};
+use super::{FrameProcessor, QualityLevel, Scale, SettingsUpdate, StreamStatus};
 use crate::error::Result;
 use crate::media::stream::{VideoFormat, VideoFrame};
 use crate::model::Precision;

@@ -5,13 +5,12 @@ use std::ops::ControlFlow;
 
 use ndarray::Array4;
 
-use super::flicker::Flicker;
 use super::noise::Noise;
+use super::pipeline::memory;
 use super::planes::Planes;
-use super::quality_controller::QualityStep;
-use super::reduced_resolution::ReducedResolution;
-use super::tile_cache::{RefreshPolicy, TileCache, TilesToUpdate};
-use super::{Scale, Temporal, memory};
+use super::quality::{QualityStep, ReducedResolution};
+use super::temporal::{Flicker, RefreshPolicy, TileCache, TilesToUpdate};
+use super::{Scale, Temporal};
 use crate::diffusion::{Progress, SigmaMap};
 use crate::error::Result;
 use crate::model::Layout;

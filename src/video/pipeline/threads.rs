@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use super::histogram::Histogram;
+use super::pace::moving_average;
+use super::queue::{Popped, Queue};
 use super::{Counters, POLL_TIMEOUT, PipelineOptions, READER_POLL};
 use crate::error::{Error, Result};
 use crate::media::stream::{ReadOutcome, Sink, Source, VideoFrame};
-use crate::video::histogram::Histogram;
-use crate::video::pace::moving_average;
-use crate::video::queue::{Popped, Queue};
 
 /// A frame and its arrival time.
 pub(super) struct Item {

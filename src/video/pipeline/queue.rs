@@ -5,7 +5,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// A bounded queue between two threads.
-pub(super) struct Queue<T> {
+pub(in crate::video) struct Queue<T> {
     inner: Mutex<Inner<T>>,
     changed: Condvar,
     room: usize,
@@ -17,7 +17,7 @@ struct Inner<T> {
 }
 
 /// The result of waiting for an item.
-pub(super) enum Popped<T> {
+pub(in crate::video) enum Popped<T> {
     Item(T),
     /// No item yet.
     Waiting,
@@ -26,7 +26,7 @@ pub(super) enum Popped<T> {
 }
 
 impl<T> Queue<T> {
-    pub(super) fn new(room: usize) -> Self {
+    pub(in crate::video) fn new(room: usize) -> Self {
         let inner = Inner { items: VecDeque::with_capacity(room), closed: false };
         Self { inner: Mutex::new(inner), changed: Condvar::new(), room }
     }
@@ -42,7 +42,7 @@ impl<T> Queue<T> {
 
     /// Waits for space, at most for `patience`. Returns the item when there is none, or when the
     /// queue is closed.
-    pub(super) fn push(&self, item: T, patience: Duration) -> Result<(), T> {
+    pub(in crate::video) fn push(&self, item: T, patience: Duration) -> Result<(), T> {
         let mut inner = self.lock();
         if inner.items.len() >= self.room && !inner.closed {
             inner = self.wait(inner, patience);
@@ -57,7 +57,7 @@ impl<T> Queue<T> {
 
     /// Pushes an item, and drops and returns the oldest when the queue is full. A closed queue
     /// returns the item itself.
-    pub(super) fn replace(&self, item: T) -> Option<T> {
+    pub(in crate::video) fn replace(&self, item: T) -> Option<T> {
         let mut inner = self.lock();
         if inner.closed {
             return Some(item);
@@ -70,7 +70,7 @@ impl<T> Queue<T> {
 
     /// Waits for an item, at most for `patience`. A closed queue still returns the items that it
     /// holds.
-    pub(super) fn pop(&self, patience: Duration) -> Popped<T> {
+    pub(in crate::video) fn pop(&self, patience: Duration) -> Popped<T> {
         let mut inner = self.lock();
         if inner.items.is_empty() && !inner.closed {
             inner = self.wait(inner, patience);
@@ -86,12 +86,12 @@ impl<T> Queue<T> {
     }
 
     /// Closes the queue for new items.
-    pub(super) fn close(&self) {
+    pub(in crate::video) fn close(&self) {
         self.lock().closed = true;
         self.changed.notify_all();
     }
 
-    pub(super) fn is_closed(&self) -> bool {
+    pub(in crate::video) fn is_closed(&self) -> bool {
         self.lock().closed
     }
 }

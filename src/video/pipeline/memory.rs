@@ -1,36 +1,36 @@
 //! Memory that a stream takes besides the network; tiles get the rest.
 
-use super::pipeline::PipelineOptions;
-use super::planes::Planes;
+use super::PipelineOptions;
 use crate::tensor::FrameConverter;
+use crate::video::Planes;
 
 const SAMPLE: usize = size_of::<f32>();
 
 /// Bytes of the frames in the queues, for frames of `bytes` each.
-pub(super) fn of_frames(bytes: usize) -> usize {
+pub(in crate::video) fn of_frames(bytes: usize) -> usize {
     (PipelineOptions::default().waiting + 2) * bytes
 }
 
 /// Bytes of the frames in the queues and of the converters to planes and back.
-pub(super) fn of_converters(reader: &FrameConverter, writer: &FrameConverter) -> usize {
+pub(in crate::video) fn of_converters(reader: &FrameConverter, writer: &FrameConverter) -> usize {
     let each = |frames: &FrameConverter| of_frames(frames.video().bytes()) + frames.bytes();
     each(reader) + each(writer)
 }
 
 /// Bytes of a frame in process: its planes and maps of sigma. Input packed for the network takes
 /// the planes' size again.
-pub(super) fn of_work(planes: &Planes) -> usize {
+pub(in crate::video) fn of_work(planes: &Planes) -> usize {
     let packed = if planes.groups().len() > 1 { planes.samples() } else { 0 };
     (planes.samples() + planes.map_samples() + packed) * SAMPLE
 }
 
 /// Bytes of the temporal state: the fused frame, a plane of work space for motion, and two
 /// pyramids of 1 + 1/4 + ... planes with a smoothed plane each.
-pub(super) fn of_past(planes: &Planes) -> usize {
+pub(in crate::video) fn of_past(planes: &Planes) -> usize {
     (planes.samples() + 6 * planes.first().area()) * SAMPLE
 }
 
 /// Bytes of the last result with such planes.
-pub(super) fn of_last(planes: &Planes) -> usize {
+pub(in crate::video) fn of_last(planes: &Planes) -> usize {
     planes.samples() * SAMPLE
 }

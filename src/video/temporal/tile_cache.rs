@@ -1,13 +1,13 @@
 //! Caches tiles of static areas until their residual variance has fallen enough to compute them
 //! again.
 
-use super::temporal::{BLOCK, Temporal};
+use super::{BLOCK, Temporal};
 use crate::diffusion::{CachedTiles, Window, read_plane};
 use crate::tile::{Locality, TilePlan};
 
 /// When a static tile is computed again.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct RefreshPolicy {
+pub(in crate::video) struct RefreshPolicy {
     /// Once the residual variance is at most this part of what it was when the tile was computed.
     less: f32,
     /// Once the tile is this many frames old, because the light may have changed slightly.
@@ -15,15 +15,15 @@ pub(super) struct RefreshPolicy {
 }
 
 impl RefreshPolicy {
-    pub(super) const USUAL: Self = Self { less: 0.5, oldest: 60 };
-    pub(super) const THRIFTY: Self = Self { less: 0.2, oldest: 240 };
+    pub(in crate::video) const USUAL: Self = Self { less: 0.5, oldest: 60 };
+    pub(in crate::video) const THRIFTY: Self = Self { less: 0.2, oldest: 240 };
 }
 
 /// Active tiles are run alone when that costs less than this part of the whole frame.
 const WORTH: f64 = 0.8;
 
 /// The tiles of a stream's frames and their age.
-pub(super) struct TileCache {
+pub(in crate::video) struct TileCache {
     plan: TilePlan,
     /// Ratio of the size of the frames that `Temporal` processes to this size, along each axis.
     ratio: [f64; 2],
@@ -50,7 +50,7 @@ impl Tile {
 
 /// The part of a frame that must be computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum TilesToUpdate {
+pub(in crate::video) enum TilesToUpdate {
     Nothing,
     /// The active tiles.
     Tiles,
@@ -60,7 +60,7 @@ pub(super) enum TilesToUpdate {
 impl TileCache {
     /// For frames of `channels` and that size, which `Temporal` processes `ratio` times larger
     /// along each axis; `whole` is the plan for whole frames.
-    pub(super) fn new(
+    pub(in crate::video) fn new(
         [channels, width, height]: [usize; 3],
         ratio: [f64; 2],
         policy: RefreshPolicy,
@@ -81,13 +81,13 @@ impl TileCache {
     }
 
     /// The plan by which active tiles are run.
-    pub(super) fn plan(&self) -> &TilePlan {
+    pub(in crate::video) fn plan(&self) -> &TilePlan {
         &self.plan
     }
 
     /// Determines what must be computed of a frame that `temporal` has fused; `whole` gives the
     /// cost of the whole frame.
-    pub(super) fn due(&mut self, temporal: &Temporal, whole: &TilePlan) -> TilesToUpdate {
+    pub(in crate::video) fn due(&mut self, temporal: &Temporal, whole: &TilePlan) -> TilesToUpdate {
         let columns = self.plan.horizontal.spans.len();
         for (i, (tile, active)) in self.tiles.iter_mut().zip(&mut self.active).enumerate() {
             let (x, y) = (self.plan.horizontal.spans[i % columns].start, self.plan.vertical.spans[i / columns].start);
@@ -122,17 +122,17 @@ impl TileCache {
     }
 
     /// Part of the tiles that must be computed.
-    pub(super) fn active_part(&self) -> f64 {
+    pub(in crate::video) fn active_part(&self) -> f64 {
         self.active.iter().filter(|active| **active).count() as f64 / self.active.len() as f64
     }
 
     /// The previous result.
-    pub(super) fn result(&self) -> &[f32] {
+    pub(in crate::video) fn result(&self) -> &[f32] {
         &self.result
     }
 
     /// Keeps a result for the next frame.
-    pub(super) fn keep(&mut self, result: &[f32]) {
+    pub(in crate::video) fn keep(&mut self, result: &[f32]) {
         self.result.copy_from_slice(result);
     }
 }

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{Counters, Histogram, QualityLevel, StreamStatus};
+use super::{Counters, Histogram};
+use crate::video::{QualityLevel, StreamStatus};
 
 /// The counters; `rate` is in frames per second.
 pub fn of_tally(event: &str, counters: &Counters, rate: f64) -> Value {

@@ -18,7 +18,7 @@ impl Scale {
     pub const FULL: Self = Self { numerator: 1, denominator: 1 };
 
     /// Reduced resolutions, from large to small.
-    pub(super) const SMALLER: [Self; 5] =
+    pub(in crate::video) const SMALLER: [Self; 5] =
         [Self::of(3, 4), Self::of(2, 3), Self::of(1, 2), Self::of(1, 3), Self::of(1, 4)];
 
     const fn of(numerator: usize, denominator: usize) -> Self {
@@ -31,7 +31,7 @@ impl Scale {
     }
 
     /// The reduced length of a side, in pixels.
-    pub(super) fn of_side(self, length: usize) -> usize {
+    pub(in crate::video) fn of_side(self, length: usize) -> usize {
         (length * self.numerator).div_ceil(self.denominator)
     }
 }

@@ -1,6 +1,6 @@
 //! Measures flicker in static areas of the result.
 
-use super::temporal::{BLOCK, Temporal};
+use super::{BLOCK, Temporal};
 
 /// A block counts only after this many static frames.
 const FEWEST: u32 = 8;
@@ -8,7 +8,7 @@ const FEWEST: u32 = 8;
 /// Standard deviation over time of static pixels: one pixel of each block, from when it becomes
 /// static until it moves.
 #[derive(Default)]
-pub(super) struct Flicker {
+pub(in crate::video) struct Flicker {
     /// For each block: number of static frames, and the mean and the sum of squared deviations
     /// over them.
     places: Vec<(u32, f32, f32)>,
@@ -18,7 +18,7 @@ pub(super) struct Flicker {
 
 impl Flicker {
     /// Adds a result: planes of one size, `[planes, height, width]`.
-    pub(super) fn add(&mut self, temporal: &Temporal, result: &[f32], [width, height]: [usize; 2]) {
+    pub(in crate::video) fn add(&mut self, temporal: &Temporal, result: &[f32], [width, height]: [usize; 2]) {
         let across = temporal.across();
         self.places.resize(temporal.residual().len(), (0, 0.0, 0.0));
         let area = width * height;
@@ -41,7 +41,7 @@ impl Flicker {
 
     /// Mean standard deviation over all static periods so far, in the result's units; `None`
     /// before the first of sufficient length.
-    pub(super) fn mean(&self) -> Option<f64> {
+    pub(in crate::video) fn mean(&self) -> Option<f64> {
         let (mut sum, mut count) = (self.sum, self.count);
         self.places.iter().for_each(|place| close(&mut place.clone(), &mut sum, &mut count));
         (count > 0).then(|| sum / count as f64)

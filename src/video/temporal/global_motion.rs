@@ -38,19 +38,19 @@ const TAPS: usize = 8;
 
 /// A translation in pixels: what was at (x, y) is now at (x + dx, y + dy).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(super) struct GlobalMotion {
-    pub(super) dx: f32,
-    pub(super) dy: f32,
+pub(in crate::video) struct GlobalMotion {
+    pub(in crate::video) dx: f32,
+    pub(in crate::video) dy: f32,
 }
 
 impl GlobalMotion {
     /// Whether the motion is zero.
-    pub(super) fn is_none(self) -> bool {
+    pub(in crate::video) fn is_none(self) -> bool {
         self == Self::default()
     }
 
     /// Whether the motion is by whole pixels.
-    pub(super) fn is_whole(self) -> bool {
+    pub(in crate::video) fn is_whole(self) -> bool {
         self.dx.fract() == 0.0 && self.dy.fract() == 0.0
     }
 }
@@ -58,7 +58,7 @@ impl GlobalMotion {
 /// Brightness at full size and at successive halves of it, down to a size at which noise is
 /// averaged out.
 #[derive(Debug, Default)]
-pub(super) struct Pyramid {
+pub(in crate::video) struct Pyramid {
     levels: Vec<Level>,
     /// The full size after a binomial filter of 5x5 pixels, for gradients.
     soft: Level,
@@ -89,7 +89,7 @@ impl Level {
 
 impl Pyramid {
     /// Fills the pyramid from `[channels, height, width]` values. Memory is reused between calls.
-    pub(super) fn fill(&mut self, planes: &[f32], width: usize, height: usize) {
+    pub(in crate::video) fn fill(&mut self, planes: &[f32], width: usize, height: usize) {
         let area = width * height;
         let halves = (1..).take_while(|level| (width.min(height) >> (level - 1)) >= 2 * SMALLEST).count();
         self.levels.resize_with(halves + 1, Level::default);
@@ -149,7 +149,7 @@ impl Pyramid {
     /// `noise`, the variance of the difference of two frames' summed channels. This is judged
     /// after a filter that removes noise and keeps motion, so that errors of `noise` matter
     /// little; they matter more for correlated noise.
-    pub(super) fn shift_to(&mut self, now: &mut Self, noise: f64, is_correlated: bool) -> GlobalMotion {
+    pub(in crate::video) fn shift_to(&mut self, now: &mut Self, noise: f64, is_correlated: bool) -> GlobalMotion {
         let coarsest = self.levels.len() - 1;
         let (mut dx, mut dy) = (0, 0);
         for level in (0..=coarsest).rev() {
@@ -286,7 +286,7 @@ fn overlap<'a>(
 
 /// Moves a plane. Border samples are repeated where nothing is known. `work` is as long as the
 /// plane.
-pub(super) fn move_plane(plane: &mut [f32], width: usize, shift: GlobalMotion, work: &mut [f32]) {
+pub(in crate::video) fn move_plane(plane: &mut [f32], width: usize, shift: GlobalMotion, work: &mut [f32]) {
     let height = plane.len() / width;
     let (columns, across) = taps(shift.dx);
     let (rows, down) = taps(shift.dy);

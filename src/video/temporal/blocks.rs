@@ -1,7 +1,13 @@
 //! Filters of maps that have one value for each block of pixels.
 
 /// Mean over squares of side `side`, an odd number, within the frame.
-pub(super) fn mean(values: &[f32], [width, height]: [usize; 2], side: usize, work: &mut [f32], out: &mut [f32]) {
+pub(in crate::video) fn mean(
+    values: &[f32],
+    [width, height]: [usize; 2],
+    side: usize,
+    work: &mut [f32],
+    out: &mut [f32],
+) {
     let reach = side / 2;
     for (from, to) in values.chunks_exact(width).zip(work.chunks_exact_mut(width)) {
         for (x, to) in to.iter_mut().enumerate() {
@@ -20,7 +26,7 @@ pub(super) fn mean(values: &[f32], [width, height]: [usize; 2], side: usize, wor
 }
 
 /// Maximum over squares of side `side`, an odd number.
-pub(super) fn largest(values: &mut [f32], [width, height]: [usize; 2], side: usize, work: &mut [f32]) {
+pub(in crate::video) fn largest(values: &mut [f32], [width, height]: [usize; 2], side: usize, work: &mut [f32]) {
     let reach = side / 2;
     for (from, to) in values.chunks_exact(width).zip(work.chunks_exact_mut(width)) {
         for (x, to) in to.iter_mut().enumerate() {

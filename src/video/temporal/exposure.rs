@@ -2,7 +2,7 @@
 
 /// Offset and gain of the line through points (level, change), by least squares without outliers;
 /// `None` where all points have the same level.
-pub(super) fn line(points: &mut [(f32, f32)]) -> Option<(f32, f32)> {
+pub(in crate::video) fn line(points: &mut [(f32, f32)]) -> Option<(f32, f32)> {
     let middle = points.len() / 2;
     // Starts from the median, so that a few patches with other content do not count.
     let offset = points.select_nth_unstable_by(middle, |a, b| a.1.total_cmp(&b.1)).1.1;

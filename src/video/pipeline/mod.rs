@@ -1,15 +1,25 @@
 //! Reads, processes and writes frames in parallel.
 
+mod failure_policy;
+mod histogram;
+pub(super) mod memory;
+mod pace;
+mod queue;
+pub mod record;
+
+pub(super) use self::failure_policy::FailurePolicy;
+pub use self::histogram::Histogram;
+pub use self::pace::Target;
+
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use self::pace::{Pace, moving_average};
+use self::queue::{Popped, Queue};
 use self::threads::{Item, Shared, spawn_reader, spawn_writer};
-use super::histogram::Histogram;
-use super::pace::{Pace, Target, moving_average};
-use super::queue::{Popped, Queue};
 use super::{QualityLevel, SettingsUpdate, StreamStatus};
 use crate::error::{Error, Result};
 use crate::media::stream::{Sink, Source, VideoFrame, reader_is_gone};

@@ -41,13 +41,13 @@ const TRUSTED: f32 = 1.5;
 
 /// Energy of differences in a class: the usual one, and the largest that counts as noise.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Normal {
-    pub(super) level: f32,
-    pub(super) limit: f32,
+pub(in crate::video) struct Normal {
+    pub(in crate::video) level: f32,
+    pub(in crate::video) limit: f32,
 }
 
 /// Histograms of energies, relative to those of noise of the known level.
-pub(super) struct Levels {
+pub(in crate::video) struct Levels {
     /// Histogram of energies for each class.
     seen: Vec<[f32; BUCKETS]>,
     /// Least ratio of the limit to the level.
@@ -57,19 +57,19 @@ pub(super) struct Levels {
 
 impl Levels {
     /// For energies that noise alone raises to at most `chance` times its level.
-    pub(super) fn new(chance: f32) -> Self {
+    pub(in crate::video) fn new(chance: f32) -> Self {
         Self { seen: vec![[0.0; BUCKETS]; KINDS], chance, normals: [Normal { level: 1.0, limit: chance }; KINDS] }
     }
 
     /// Clears the histograms.
-    pub(super) fn clear(&mut self) {
+    pub(in crate::video) fn clear(&mut self) {
         self.seen.iter_mut().for_each(|seen| seen.fill(0.0));
     }
 
     /// Learns from the energies of a frame's blocks, whose classes are `kinds`. In a scene that is
     /// known to be static, the energy of most blocks is noise, even where its level was
     /// underestimated.
-    pub(super) fn learn(&mut self, energies: &[f32], kinds: impl Iterator<Item = u8>, is_still: bool) {
+    pub(in crate::video) fn learn(&mut self, energies: &[f32], kinds: impl Iterator<Item = u8>, is_still: bool) {
         self.seen.iter_mut().flatten().for_each(|count| *count *= MEMORY);
         for (energy, kind) in energies.iter().zip(kinds) {
             let at = (energy.max(f32::MIN_POSITIVE).log2() - LOWEST) * PARTS as f32;
@@ -94,14 +94,14 @@ impl Levels {
     }
 
     /// The normal energies of a class.
-    pub(super) fn of(&self, kind: u8) -> Normal {
+    pub(in crate::video) fn of(&self, kind: u8) -> Normal {
         self.normals[usize::from(kind)]
     }
 }
 
 /// The class of a block by its brightness, as a part of the full range, and its texture: gradient
 /// energy relative to noise.
-pub(super) fn kind(brightness: f32, texture: f32) -> u8 {
+pub(in crate::video) fn kind(brightness: f32, texture: f32) -> u8 {
     let brightness = ((brightness.clamp(0.0, 0.999) * BRIGHTNESSES as f32) as usize).min(BRIGHTNESSES - 1);
     let texture = usize::from(texture > 3.0) + usize::from(texture > 12.0);
     (brightness * TEXTURES + texture) as u8

@@ -29,28 +29,28 @@ impl Target {
 }
 
 /// Exponential moving average with a weight of 1/5 for `new`.
-pub(super) fn moving_average(mean: Duration, new: Duration) -> Duration {
+pub(in crate::video) fn moving_average(mean: Duration, new: Duration) -> Duration {
     (4 * mean + new) / 5
 }
 
 /// Schedules the start of each frame.
-pub(super) struct Pace {
+pub(in crate::video) struct Pace {
     period: Duration,
     due: Option<Instant>,
 }
 
 impl Pace {
-    pub(super) fn new(rate: f64) -> Self {
+    pub(in crate::video) fn new(rate: f64) -> Self {
         Self { period: Duration::from_secs_f64(1.0 / rate), due: None }
     }
 
     /// Time left until the next frame is due.
-    pub(super) fn early(&self) -> Option<Duration> {
+    pub(in crate::video) fn early(&self) -> Option<Duration> {
         self.due.map(|due| due.saturating_duration_since(Instant::now())).filter(|early| !early.is_zero())
     }
 
     /// Starts a frame. A delay of up to one period is made up by starting the next frame earlier.
-    pub(super) fn begin(&mut self) {
+    pub(in crate::video) fn begin(&mut self) {
         let now = Instant::now();
         let due = self.due.unwrap_or(now).max(now.checked_sub(self.period).unwrap_or(now));
         self.due = Some(due + self.period);

@@ -6,9 +6,9 @@
 //! filter with local energy, as in Lee 1980, "Digital image enhancement and noise filtering by use
 //! of local statistics", equation 10).
 
-use super::noise::Noise;
-use super::planes::{Group, Planes};
 use crate::task::keys;
+use crate::video::noise::Noise;
+use crate::video::{Group, Planes};
 
 /// Side in pixels of a block, within which the fine part is scaled uniformly.
 const BLOCK: usize = 4;
@@ -239,21 +239,21 @@ impl Part {
 }
 
 /// Frames of one size and their reduced versions.
-pub(super) struct ReducedResolution {
+pub(in crate::video) struct ReducedResolution {
     large: Planes,
     /// The planes of the small frame.
-    pub(super) planes: Planes,
+    pub(in crate::video) planes: Planes,
     parts: Vec<Part>,
     /// The small frame: input and output of the network.
-    pub(super) x: Vec<f32>,
+    pub(in crate::video) x: Vec<f32>,
     /// Its noise.
-    pub(super) noise: Noise,
+    pub(in crate::video) noise: Noise,
 }
 
 impl ReducedResolution {
     /// For frames with planes `large` and small frames with planes `planes`; `per_sample` says
     /// whether noise is known per sample.
-    pub(super) fn new(large: Planes, planes: Planes, per_sample: bool) -> Self {
+    pub(in crate::video) fn new(large: Planes, planes: Planes, per_sample: bool) -> Self {
         let parts = large.groups().iter().zip(planes.groups()).map(|(large, small)| Part::new(*large, *small));
         let parts = parts.collect();
         let (x, noise) = (vec![0.0; planes.samples()], Noise::none(&planes, per_sample));
@@ -261,7 +261,7 @@ impl ReducedResolution {
     }
 
     /// Reduces `x` and leaves its fine part in it. `least` is the lowest sigma of the network.
-    pub(super) fn take(&mut self, x: &mut [f32], noise: &Noise, least: f32) {
+    pub(in crate::video) fn take(&mut self, x: &mut [f32], noise: &Noise, least: f32) {
         let Self { large, planes, parts, x: small, noise: small_noise } = self;
         let groups = large.split_mut(x).zip(planes.split_mut(small));
         for (i, (part, ((group, x), (_, small)))) in parts.iter_mut().zip(groups).enumerate() {
@@ -278,7 +278,7 @@ impl ReducedResolution {
     }
 
     /// Recombines the fine part in `x` with the output of the network for the small frame.
-    pub(super) fn recombine(&mut self, x: &mut [f32]) {
+    pub(in crate::video) fn recombine(&mut self, x: &mut [f32]) {
         let Self { large, planes, parts, x: small, .. } = self;
         let groups = large.split_mut(x).zip(planes.split(small));
         for (part, ((_, x), (_, small))) in parts.iter_mut().zip(groups) {

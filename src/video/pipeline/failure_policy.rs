@@ -7,7 +7,7 @@ const MOST: u32 = 25;
 
 /// Counts failed evaluations and decides whether the run may go on.
 #[derive(Debug, Default)]
-pub(super) struct FailurePolicy {
+pub(in crate::video) struct FailurePolicy {
     /// Whether any frame has succeeded.
     sound: bool,
     in_a_row: u32,
@@ -15,7 +15,7 @@ pub(super) struct FailurePolicy {
 
 impl FailurePolicy {
     /// Records that a frame succeeded.
-    pub(super) fn none(&mut self) {
+    pub(in crate::video) fn none(&mut self) {
         (self.sound, self.in_a_row) = (true, 0);
     }
 
@@ -24,7 +24,7 @@ impl FailurePolicy {
     /// # Errors
     /// Returns `reason` when it is not an isolated failure of the network: another kind of error,
     /// a failure before any frame succeeded, or too many in a row.
-    pub(super) fn tolerate(&mut self, reason: Error) -> Result<()> {
+    pub(in crate::video) fn tolerate(&mut self, reason: Error) -> Result<()> {
         self.in_a_row += 1;
         if matches!(reason, Error::Evaluation { .. }) && self.sound && self.in_a_row < MOST {
             Ok(())

@@ -7,13 +7,23 @@
 //! motion resets it. Differences are judged in blocks of 4x4 pixels at two scales: small areas of
 //! few blocks with a large excess, and neighbourhoods with a small excess throughout.
 
+mod blocks;
+mod exposure;
+mod flicker;
+mod global_motion;
+mod levels;
+mod tile_cache;
+
+pub(super) use self::flicker::Flicker;
+pub(super) use self::tile_cache::{RefreshPolicy, TileCache, TilesToUpdate};
+
 use std::iter;
 
-use super::blocks::{largest, mean};
-use super::exposure::line;
-use super::global_motion::{GlobalMotion, Pyramid, move_plane};
-use super::levels::{self, Levels};
-use super::planes::{Group, Planes};
+use self::blocks::{largest, mean};
+use self::exposure::line;
+use self::global_motion::{GlobalMotion, Pyramid, move_plane};
+use self::levels::Levels;
+use super::{Group, Planes};
 use crate::tensor::mirror;
 
 /// Pixels along a side of a block.

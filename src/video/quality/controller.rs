@@ -8,7 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::stream_status::Scale;
+use super::Scale;
 
 /// Part of the budget to use after a step down, and that may be used after a step up.
 const DOWN_TO: f64 = 0.92;
@@ -42,32 +42,32 @@ const CHEAPER: f64 = 0.9;
 
 /// A quality step: the settings with which a frame is processed.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct QualityStep {
+pub(in crate::video) struct QualityStep {
     /// Index of the network.
-    pub(super) network: usize,
-    pub(super) steps: usize,
-    pub(super) reuse_tiles_longer: bool,
-    pub(super) scale: Scale,
+    pub(in crate::video) network: usize,
+    pub(in crate::video) steps: usize,
+    pub(in crate::video) reuse_tiles_longer: bool,
+    pub(in crate::video) scale: Scale,
 }
 
 impl QualityStep {
-    pub(super) fn best(steps: usize) -> Self {
+    pub(in crate::video) fn best(steps: usize) -> Self {
         Self { network: 0, steps, reuse_tiles_longer: false, scale: Scale::FULL }
     }
 }
 
 /// The options to choose from.
 #[derive(Clone, Debug)]
-pub(super) struct Choices {
+pub(in crate::video) struct Choices {
     /// Maximum number of sampler steps.
-    pub(super) steps: usize,
+    pub(in crate::video) steps: usize,
     /// Time of one evaluation of a whole frame in seconds, for each network, from best to
     /// cheapest.
-    pub(super) costs: Vec<f64>,
+    pub(in crate::video) costs: Vec<f64>,
     /// Whether previous frames are used, so that tiles can be reused.
-    pub(super) temporal: bool,
+    pub(in crate::video) temporal: bool,
     /// Reduced sizes at which frames can be processed, from large to small.
-    pub(super) scales: Vec<Scale>,
+    pub(in crate::video) scales: Vec<Scale>,
 }
 
 /// Quality steps from best to cheapest, and the expected time of each.
@@ -104,7 +104,7 @@ fn ladder(Choices { steps, costs, temporal, scales }: &Choices) -> (Vec<QualityS
 
 /// Keeps frames within their time budget.
 #[derive(Debug)]
-pub(super) struct QualityController {
+pub(in crate::video) struct QualityController {
     choices: Choices,
     governor: Governor,
     budget: Duration,
@@ -113,23 +113,23 @@ pub(super) struct QualityController {
 
 impl QualityController {
     /// A controller for frames with this time budget.
-    pub(super) fn new(choices: Choices, budget: Duration) -> Self {
+    pub(in crate::video) fn new(choices: Choices, budget: Duration) -> Self {
         let governor = Governor::new(&choices, budget.as_secs_f64());
         Self { choices, governor, budget, begun: Instant::now() }
     }
 
     /// The quality step for the next frame.
-    pub(super) fn step(&self) -> QualityStep {
+    pub(in crate::video) fn step(&self) -> QualityStep {
         self.governor.step()
     }
 
     /// Sets the time budget of the next frame.
-    pub(super) fn set_budget(&mut self, budget: Duration) {
+    pub(in crate::video) fn set_budget(&mut self, budget: Duration) {
         self.budget = budget;
     }
 
     /// Starts again, with at most `steps` sampler steps where given.
-    pub(super) fn restart(&mut self, steps: Option<usize>, temporal: bool) {
+    pub(in crate::video) fn restart(&mut self, steps: Option<usize>, temporal: bool) {
         self.choices.steps = steps.unwrap_or(self.choices.steps);
         self.choices.temporal = temporal;
         self.governor = Governor::new(&self.choices, self.budget.as_secs_f64());
@@ -138,7 +138,7 @@ impl QualityController {
 
     /// Records the time that a frame took in evaluations and outside them. Returns the quality
     /// step for the next frame if it changes.
-    pub(super) fn took(&mut self, network: Duration, beside: Duration) -> Option<QualityStep> {
+    pub(in crate::video) fn took(&mut self, network: Duration, beside: Duration) -> Option<QualityStep> {
         let [now, network, beside, budget] =
             [self.begun.elapsed(), network, beside, self.budget].map(|time| time.as_secs_f64());
         self.governor.took(now, network, beside, budget).then(|| self.governor.step())
