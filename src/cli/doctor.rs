@@ -101,11 +101,12 @@ impl Arguments {
         page.record["onnxruntime"] = runtime.version().into();
         page.record["open_ms"] = opened.into();
         let mut devices = Vec::new();
-        for device in Device::of_each_kind() {
+        let has_plugin = !runtime.plugin_providers().is_empty();
+        for device in Device::of_each_kind().filter(|device| has_plugin || !matches!(device, Device::Plugin(_))) {
             let begun = Instant::now();
             // The embedded library has no driver that could crash the process.
             let outcome = match runtime.file() {
-                Some(file) if device != Device::Cpu => try_apart(file, device),
+                Some(file) if !matches!(device, Device::Cpu | Device::Plugin(_)) => try_apart(file, device),
                 _ => runtime.try_device(device, ProbeDepth::Thorough),
             };
             let ms = begun.elapsed().as_secs_f64() * 1e3;

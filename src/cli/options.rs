@@ -42,8 +42,8 @@ impl SyncOption {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Device")]
 pub(crate) struct DeviceOptions {
-    /// `auto` is the first of tensorrt, cuda and cpu that works; openvino[:cpu|gpu|npu] is on request; all but cpu need --runtime
-    #[arg(long, value_name = "auto|cpu|cuda[:N]|tensorrt[:N]|openvino[:D]", default_value = "auto")]
+    /// `auto` is the first of tensorrt, cuda and cpu that works; openvino[:cpu|gpu|npu] and plugin[:N] are on request; all but cpu and plugin need --runtime
+    #[arg(long, value_name = "auto|cpu|cuda[:N]|tensorrt[:N]|openvino[:D]|plugin[:N]", default_value = "auto")]
     device: DeviceChoice,
 
     /// Disable the fallback to the CPU, of the whole network and of single operators
@@ -53,6 +53,11 @@ pub(crate) struct DeviceOptions {
     /// Load this libonnxruntime.so (or the one in this folder) in place of the embedded one [env: ORT_DYLIB_PATH]
     #[arg(long, value_name = "LIB")]
     runtime: Option<PathBuf>,
+
+    /// Register this library of a provider of its own with ONNX Runtime, and run on its first device; others by
+    /// `--device plugin:N`
+    #[arg(long, value_name = "LIB")]
+    ep_library: Option<PathBuf>,
 
     /// Intra-op threads, at most 8 per core; 0 is one per physical core, where there are fast and slow ones, one per
     /// fast one
@@ -102,7 +107,11 @@ impl DeviceOptions {
 
     /// Chooses the device.
     pub(crate) fn place(&self, runtime: Arc<Runtime>) -> eddy::Result<Opened> {
-        let placement = runtime.choose(self.device, self.require_device)?;
+        let device = match (self.device, &self.ep_library) {
+            (DeviceChoice::Auto, Some(_)) => DeviceChoice::Named(Device::Plugin(0)),
+            (device, _) => device,
+        };
+        let placement = runtime.choose(device, self.require_device)?;
         if let Some(limit) = self.timeout {
             limit_evaluations(limit);
         }
@@ -116,13 +125,17 @@ impl DeviceOptions {
         })
     }
 
-    /// Opens the library without choosing a device.
+    /// Opens the library, and that of a plugin, without choosing a device.
     pub(crate) fn runtime(&self) -> eddy::Result<Arc<Runtime>> {
         if let Some(nice) = self.nice {
             // Threads that start later inherit the priority.
             rustix::process::nice(nice).map_err(|cause| eddy::Error::usage(format!("--nice {nice}: {cause}")))?;
         }
-        Runtime::load(&self.library())
+        let runtime = Runtime::load(&self.library())?;
+        if let Some(library) = &self.ep_library {
+            runtime.register_plugin(library)?;
+        }
+        Ok(runtime)
     }
 }
 

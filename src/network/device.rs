@@ -15,7 +15,7 @@ use crate::machine::nvidia;
 
 /// A graph of one convolution that doubles four floats, used to probe a device. Convolutions need more
 /// libraries than other operators, such as cuDNN.
-const ONE_NODE: &[u8] = b"\x08\x08:e\x0a\x0f\x0a\x01x\x0a\x01w\x12\x01y\x22\x04Conv\x12\x03one*\x13\x08\x01\x08\x01\x08\x01\x08\x01\
+const ONE_NODE: &[u8] = b"\x08\x08:|\x0a\x26\x0a\x01x\x0a\x01w\x12\x01y\x22\x04Conv*\x15\x0a\x0ckernel_shape@\x01@\x01\xa0\x01\x07\x12\x03one*\x13\x08\x01\x08\x01\x08\x01\x08\x01\
     \x10\x01\x22\x04\x00\x00\x00@B\x01wZ\x1b\x0a\x01x\x12\x16\x0a\x14\x08\x01\x12\x10\x0a\x02\x08\x01\x0a\x02\x08\x01\x0a\x02\x08\x02\
     \x0a\x02\x08\x02b\x1b\x0a\x01y\x12\x16\x0a\x14\x08\x01\x12\x10\x0a\x02\x08\x01\x0a\x02\x08\x01\x0a\x02\x08\x02\x0a\x02\x08\x02\
     B\x04\x0a\x00\x10\x0d";
@@ -33,6 +33,8 @@ pub enum Device {
     TensorRt(u32),
     /// A device of OpenVINO.
     OpenVino(OpenVinoTarget),
+    /// A device, counted from 0, of a provider that [`Runtime::register_plugin`] registered.
+    Plugin(u32),
 }
 
 impl Device {
@@ -53,13 +55,14 @@ impl Device {
             Self::Cuda(_) => &provider::CUDA,
             Self::TensorRt(_) => &provider::TENSORRT,
             Self::OpenVino(_) => &provider::OPENVINO,
+            Self::Plugin(_) => &provider::PLUGIN,
         }
     }
 
     /// The index of the GPU.
     pub(super) fn index(self) -> Option<i32> {
         match self {
-            Self::Cpu | Self::OpenVino(_) => None,
+            Self::Cpu | Self::OpenVino(_) | Self::Plugin(_) => None,
             Self::Cuda(index) | Self::TensorRt(index) => Some(i32::try_from(index).unwrap_or(i32::MAX)),
         }
     }
@@ -77,6 +80,7 @@ impl fmt::Display for Device {
             Self::Cuda(index) => f.pad(&format!("cuda:{index}")),
             Self::TensorRt(index) => f.pad(&format!("tensorrt:{index}")),
             Self::OpenVino(OpenVinoTarget::Cpu) => f.pad("openvino"),
+            Self::Plugin(index) => f.pad(&format!("plugin:{index}")),
             Self::OpenVino(target) => f.pad(&format!("openvino:{}", target.name())),
         }
     }
@@ -185,8 +189,7 @@ impl Runtime {
         let run = || -> ort::Result<bool> {
             let mut builder = Session::builder(self.environment())?.with_intra_threads(1)?;
             if device != Device::Cpu {
-                let providers = (device.provider().trial)(device, trial);
-                builder = builder.with_disable_cpu_fallback()?.with_execution_providers(providers)?;
+                builder = device.provider().probe(builder.with_disable_cpu_fallback()?, self, device, trial)?;
             }
             let mut session = builder.commit_from_memory(ONE_NODE)?;
             let x = Tensor::from_array(([1_usize, 1, 2, 2], vec![-1.0_f32, 0.0, 0.5, 2.0]))?;
@@ -211,6 +214,11 @@ impl Runtime {
     /// Checks that the library was built with a provider for `device`, and that the provider's files
     /// are beside it.
     fn has_provider(&self, device: Device) -> Result<(), String> {
+        if let Device::Plugin(number) = device
+            && self.plugin_devices().nth(number as usize).is_none()
+        {
+            return Err(self.no_plugin_device(number));
+        }
         let provider = device.provider();
         let Some(is_built) = provider.is_built else { return Ok(()) };
         let Some(file) = self.file() else {

@@ -48,6 +48,15 @@ pub struct Runtime {
     file: Option<PathBuf>,
     minor_version: Option<u32>,
     log_errors: Complaints,
+    plugin: OnceLock<Plugin>,
+}
+
+/// A library with a provider.
+#[derive(Debug)]
+struct Plugin {
+    path: PathBuf,
+    /// ONNX Runtime's names of its providers; none if they offer no device here.
+    providers: Vec<String>,
 }
 
 /// The library's logged errors since they were last cleared. Only the log says why a device does not
@@ -99,6 +108,77 @@ impl Runtime {
     /// The library's file; none for the embedded one.
     pub fn file(&self) -> Option<&Path> {
         self.file.as_deref()
+    }
+
+    /// Registers the providers in a library of their own, whose devices are [`Device::Plugin`]. A process
+    /// registers one such library.
+    ///
+    /// # Errors
+    /// [`Error::Runtime`] when the library is missing, for another machine, no plugin, or for another
+    /// version of ONNX Runtime, and when another one is registered already.
+    pub fn register_plugin(&self, path: &Path) -> Result<()> {
+        let failed = |problem: String| fail(&path.display().to_string(), problem);
+        if let Some(plugin) = self.plugin.get() {
+            if plugin.path == path {
+                return Ok(());
+            }
+            return Err(failed(format!(
+                "this process already uses the plugin {}; one per process",
+                plugin.path.display()
+            )));
+        }
+        if let Some(problem) = elf::problem(path) {
+            return Err(failed(problem));
+        }
+        // ONNX Runtime does not search the working folder.
+        let file = fs::canonicalize(path).map_err(|cause| Error::Runtime {
+            library: path.display().to_string(),
+            problem: "it cannot be opened".into(),
+            source: Some(Box::new(cause)),
+        })?;
+        let before: Vec<String> = self.providers().collect();
+        self.environment.register_ep_library("eddy", &file).map_err(|cause| Error::Runtime {
+            library: path.display().to_string(),
+            problem: format!("ONNX Runtime {} does not register it as a provider plugin", self.version()),
+            source: Some(Box::new(cause)),
+        })?;
+        let providers = self.providers().filter(|provider| !before.contains(provider)).collect();
+        // The lock of `load` is not held, so another thread may have been faster; both are registered then.
+        let _ = self.plugin.set(Plugin { path: path.to_owned(), providers });
+        Ok(())
+    }
+
+    /// ONNX Runtime's name of the provider of each device.
+    fn providers(&self) -> impl Iterator<Item = String> {
+        self.environment.devices().filter_map(|device| device.ep().ok().map(str::to_owned))
+    }
+
+    /// ONNX Runtime's names of the providers of the registered plugin that offer a device here.
+    pub fn plugin_providers(&self) -> &[String] {
+        self.plugin.get().map_or(&[], |plugin| &plugin.providers)
+    }
+
+    /// The devices of the registered plugin.
+    pub(super) fn plugin_devices(&self) -> impl Iterator<Item = ort::device::Device<'_>> {
+        let is_its = |name: &str| self.plugin_providers().iter().any(|provider| provider == name);
+        self.environment.devices().filter(move |device| device.ep().is_ok_and(is_its))
+    }
+
+    /// Why the plugin has no device of that number.
+    pub(super) fn no_plugin_device(&self, number: u32) -> String {
+        let Some(plugin) = self.plugin.get() else {
+            return "no plugin is registered; name its library by --ep-library".into();
+        };
+        let count = self.plugin_devices().count();
+        if count == 0 {
+            return format!(
+                "{} offers no device on this machine with ONNX Runtime {}; it may want a newer one (--runtime), or other hardware",
+                plugin.path.display(),
+                self.version()
+            );
+        }
+        let there = if count == 1 { "only device 0".to_owned() } else { format!("devices 0 to {}", count - 1) };
+        format!("{} offers {there} on this machine, not device {number}", plugin.path.display())
     }
 
     /// The library's logged errors since [`forget_complaints`](Self::forget_complaints).
@@ -163,7 +243,7 @@ impl Runtime {
                     source: Some(Box::new(cause)),
                 },
             )?;
-        Ok(Self { environment, library, file: None, minor_version, log_errors })
+        Ok(Self { environment, library, file: None, minor_version, log_errors, plugin: OnceLock::new() })
     }
 }
 

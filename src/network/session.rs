@@ -522,8 +522,8 @@ fn build(
         if options.whole {
             builder = builder.with_disable_cpu_fallback()?;
         }
-        builder =
-            builder.with_execution_providers((options.device.provider().configure)(options.device, special.engines))?;
+        let configure = options.device.provider().configure;
+        builder = configure(builder, runtime, options.device, special.engines)?;
     }
     for (name, size) in &special.sizes {
         builder = builder.with_dimension_override(name, *size)?;

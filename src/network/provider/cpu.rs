@@ -11,8 +11,8 @@ pub(in crate::network) static CPU: Provider = Provider {
     is_built: None,
     build: "",
     parts: &[],
-    configure: |_, _| Vec::new(),
-    trial: |_, _| Vec::new(),
+    configure: |builder, _, _, _| Ok(builder),
+    trial: None,
     has_own_memory: false,
     has_fixed_shapes: false,
 };

@@ -13,8 +13,8 @@ pub(in crate::network) static CUDA: Provider = Provider {
     is_built: Some(CUDA::is_available),
     build: "onnxruntime-gpu",
     parts: &["shared", "cuda"],
-    configure: |device, _| vec![dispatch(device)],
-    trial: |device, _| vec![dispatch(device)],
+    configure: |builder, _, device, _| Ok(builder.with_execution_providers([dispatch(device)])?),
+    trial: None,
     has_own_memory: true,
     has_fixed_shapes: false,
 };

@@ -3,18 +3,20 @@
 mod cpu;
 mod cuda;
 mod openvino;
+mod plugin;
 mod tensorrt;
 
-use ort::ep::ExecutionProviderDispatch;
+use ort::session::builder::SessionBuilder;
 
 pub use openvino::Target as OpenVinoTarget;
-pub(super) use {cpu::CPU, cuda::CUDA, openvino::OPENVINO, tensorrt::TENSORRT};
+pub(super) use {cpu::CPU, cuda::CUDA, openvino::OPENVINO, plugin::PLUGIN, tensorrt::TENSORRT};
 
 use super::device::{Device, ProbeDepth};
 use super::engines::CacheEntry;
+use super::runtime::Runtime;
 
 /// All kinds of devices, the faster ones first.
-pub(super) static ALL: [&Provider; 4] = [&TENSORRT, &CUDA, &OPENVINO, &CPU];
+pub(super) static ALL: [&Provider; 5] = [&TENSORRT, &CUDA, &OPENVINO, &PLUGIN, &CPU];
 
 /// A kind of device.
 pub(super) struct Provider {
@@ -32,15 +34,33 @@ pub(super) struct Provider {
     pub(super) build: &'static str,
     /// The files beside such a library: `libonnxruntime_providers_{}.so`.
     pub(super) parts: &'static [&'static str],
-    /// The providers of a session. Compiled engines are stored in the cache entry.
-    pub(super) configure: fn(Device, Option<&CacheEntry>) -> Vec<ExecutionProviderDispatch>,
-    /// The providers of a probe with a single node.
-    pub(super) trial: fn(Device, ProbeDepth) -> Vec<ExecutionProviderDispatch>,
+    /// Adds the providers to a session. Compiled engines are stored in the cache entry.
+    pub(super) configure: Configure,
+    /// Adds the providers to a probe with a single node; none if it is like any other session.
+    pub(super) trial: Option<fn(SessionBuilder, Device, ProbeDepth) -> ort::Result<SessionBuilder>>,
     /// Whether the device has its own memory, so that inputs are copied to it. Networks in f16 are
     /// faster there.
     pub(super) has_own_memory: bool,
     /// Whether each session is built for one shape.
     pub(super) has_fixed_shapes: bool,
+}
+
+type Configure = fn(SessionBuilder, &Runtime, Device, Option<&CacheEntry>) -> ort::Result<SessionBuilder>;
+
+impl Provider {
+    /// Adds the providers to a probe with a single node.
+    pub(super) fn probe(
+        &self,
+        builder: SessionBuilder,
+        runtime: &Runtime,
+        device: Device,
+        depth: ProbeDepth,
+    ) -> ort::Result<SessionBuilder> {
+        match self.trial {
+            Some(trial) => trial(builder, device, depth),
+            None => (self.configure)(builder, runtime, device, None),
+        }
+    }
 }
 
 /// The device index after a colon; 0 without one.

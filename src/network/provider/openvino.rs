@@ -17,8 +17,8 @@ pub(in crate::network) static OPENVINO: Provider = Provider {
     is_built: Some(OpenVINO::is_available),
     build: "onnxruntime-openvino",
     parts: &["shared", "openvino"],
-    configure: |device, _| vec![dispatch(device)],
-    trial: |device, _| vec![dispatch(device)],
+    configure: |builder, _, device, _| Ok(builder.with_execution_providers([dispatch(device)])?),
+    trial: None,
     has_own_memory: false,
     has_fixed_shapes: false,
 };

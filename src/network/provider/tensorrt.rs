@@ -14,7 +14,7 @@ pub(in crate::network) static TENSORRT: Provider = Provider {
     is_built: Some(TensorRT::is_available),
     build: "onnxruntime-gpu",
     parts: &["shared", "tensorrt"],
-    configure: |device, engines| {
+    configure: |builder, _, device, engines| {
         let mut tensorrt = tensorrt(device);
         if let Some(place) = engines {
             tensorrt = tensorrt
@@ -23,13 +23,14 @@ pub(in crate::network) static TENSORRT: Provider = Provider {
                 .with_timing_cache(true)
                 .with_timing_cache_path(place.timings().display());
         }
-        vec![tensorrt.build().error_on_failure(), cuda::dispatch(device)]
+        Ok(builder.with_execution_providers([tensorrt.build().error_on_failure(), cuda::dispatch(device)])?)
     },
-    trial: |device, trial| {
+    trial: Some(|builder, device, trial| {
         // Subgraphs smaller than this run with CUDA.
         let least = if trial == ProbeDepth::Quick { 2 } else { 1 };
-        vec![tensorrt(device).with_min_subgraph_size(least).build().error_on_failure(), cuda::dispatch(device)]
-    },
+        let tensorrt = tensorrt(device).with_min_subgraph_size(least).build().error_on_failure();
+        Ok(builder.with_execution_providers([tensorrt, cuda::dispatch(device)])?)
+    }),
     has_own_memory: true,
     has_fixed_shapes: true,
 };
