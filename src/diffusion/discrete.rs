@@ -200,7 +200,7 @@ impl DiscreteSchedule {
     pub(super) fn check(&self, sampler: Sampler, steps: usize) -> Result<()> {
         if !self.prediction.takes_timestep() {
             return Err(self.error(format!(
-                "prediction {:?} does not go with a training schedule; there are epsilon, v_prediction and sample",
+                "prediction {} does not go with a training schedule; there are epsilon, v_prediction and sample",
                 self.prediction
             )));
         }

@@ -3,6 +3,9 @@
 //! No other module depends on the kind of prediction: all others use `D`, the mean of `x0` given the
 //! state (Tweedie).
 
+use std::fmt;
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::diffusion::plan::Level;
@@ -53,6 +56,19 @@ pub struct Scaling {
 }
 
 impl Prediction {
+    /// The name in a manifest and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Epsilon => "epsilon",
+            Self::VPrediction => "v_prediction",
+            Self::Sample => "sample",
+            Self::Edm { .. } => "edm",
+            Self::Score => "score",
+            Self::Flow => "flow",
+            Self::Denoised => "denoised",
+        }
+    }
+
     /// The scaling for a state at `level`.
     ///
     /// `timestep` is the row of the training schedule that corresponds to `level`. Networks that take a
@@ -96,6 +112,32 @@ impl Prediction {
     /// Whether the network takes a timestep of its training schedule, so that the schedule is needed.
     pub fn takes_timestep(self) -> bool {
         matches!(self, Self::Epsilon | Self::VPrediction | Self::Sample)
+    }
+}
+
+impl fmt::Display for Prediction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Edm { sigma_data } => write!(f, "edm={sigma_data}"),
+            other => f.pad(other.name()),
+        }
+    }
+}
+
+impl FromStr for Prediction {
+    type Err = String;
+
+    /// Parses what [`Display`](fmt::Display) writes: a name, or `edm=SIGMA_DATA`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let plain = [Self::Denoised, Self::Epsilon, Self::VPrediction, Self::Sample, Self::Score, Self::Flow];
+        if let Some(known) = plain.into_iter().find(|known| known.name() == text) {
+            return Ok(known);
+        }
+        let edm = || text.strip_prefix("edm=")?.parse().ok();
+        edm().map(|sigma_data| Self::Edm { sigma_data }).ok_or_else(|| {
+            let names = plain.map(Self::name).join(", ");
+            format!("{text} is no prediction; expected {names} or edm=SIGMA_DATA, such as edm=0.5")
+        })
     }
 }
 
@@ -172,20 +214,19 @@ mod tests {
     }
 
     #[test]
-    fn parses_names_in_manifests() {
-        let name = |p: Prediction| serde_json::to_string(&p).unwrap();
-        assert_eq!(
-            ALL.map(name),
-            [
-                "\"epsilon\"",
-                "\"v_prediction\"",
-                "\"sample\"",
-                "{\"edm\":{\"sigma_data\":0.5}}",
-                "\"score\"",
-                "\"flow\"",
-                "\"denoised\""
-            ]
-        );
-        assert_eq!(serde_json::from_str::<Prediction>("\"v_prediction\"").unwrap(), Prediction::VPrediction);
+    fn names_parse_back() {
+        for prediction in ALL {
+            assert_eq!(prediction.to_string().parse(), Ok(prediction));
+            let json = match prediction {
+                Prediction::Edm { .. } => r#"{"edm":{"sigma_data":0.5}}"#.to_owned(),
+                plain => format!("\"{}\"", plain.name()),
+            };
+            assert_eq!(serde_json::to_string(&prediction).unwrap(), json);
+            assert_eq!(serde_json::from_str::<Prediction>(&json).unwrap(), prediction);
+        }
+        for unknown in ["gradient", "edm", "edm=wide", ""] {
+            let problem = unknown.parse::<Prediction>().unwrap_err();
+            assert!(problem.contains("v_prediction") && problem.contains("edm="), "{problem}");
+        }
     }
 }

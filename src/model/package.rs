@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::bundled::{self, Bundle};
-use super::diffusers::DiffusersFolder;
+use super::diffusers::{DiffusersFolder, NETWORK};
 use super::files::{LARGEST_CONFIG, LARGEST_GRAPH, LARGEST_RECORD, Links, find_inside, find_weights, read_regular};
-use super::import::facts_of_diffusers;
+use super::import::manifest_of_diffusers;
 use super::manifest::{Manifest, ModelFile};
 use super::precision::Precision;
 use crate::error::{Error, Result};
@@ -76,10 +76,12 @@ impl Package {
 
     /// A diffusers folder, without conversion.
     fn of_diffusers(path: &Path) -> Result<Self> {
-        let facts = facts_of_diffusers(path)?;
+        let mut manifest = manifest_of_diffusers(path)?;
         let files = Files::AsIs(path.to_owned());
-        let text = facts.manifest(&files.read(&facts.file, &facts.name, LARGEST_GRAPH)?)?;
-        Ok(Self { manifest: Manifest::parse(&text, &facts.name)?, files })
+        let network = files.read(NETWORK, &manifest.name, LARGEST_GRAPH)?;
+        manifest.set_file(Precision::F32, NETWORK, &network);
+        manifest.validate(&manifest.name)?;
+        Ok(Self { manifest, files })
     }
 
     fn from_files(files: Files, model: &str) -> Result<Self> {

@@ -16,7 +16,7 @@ use crate::diffusion::sampler::rows::{SolverType, Variance};
 use crate::diffusion::schedule::{BetaSchedule, Spacing};
 use crate::error::Result;
 use keys::Keys;
-pub(crate) use keys::shortened;
+pub(crate) use keys::{keys_of, shortened};
 
 /// The scheduler classes that describe a variance-preserving training schedule by the same keys.
 const CLASSES: [&str; 16] = [
@@ -86,6 +86,7 @@ pub(crate) fn parse_of(name: &str, place: &'static str, text: &str) -> Result<Di
     Ok(schedule)
 }
 
+/// The predictions of networks that take a timestep. Three are named as in a manifest.
 const PREDICTIONS: [(&str, Prediction); 4] = [
     ("epsilon", Prediction::Epsilon),
     ("v_prediction", Prediction::VPrediction),
@@ -93,11 +94,6 @@ const PREDICTIONS: [(&str, Prediction); 4] = [
     // An older name of `sample` that EulerDiscreteScheduler still accepts.
     ("original_sample", Prediction::Sample),
 ];
-
-/// The name of a prediction in these files; none if they have no such kind.
-pub fn prediction_name(prediction: Prediction) -> Option<&'static str> {
-    PREDICTIONS.iter().find(|(_, known)| *known == prediction).map(|(name, _)| *name)
-}
 
 const SPACINGS: [(&str, Spacing); 3] =
     [("leading", Spacing::Leading), ("linspace", Spacing::Linspace), ("trailing", Spacing::Trailing)];

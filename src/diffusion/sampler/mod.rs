@@ -12,6 +12,8 @@ mod sigmas;
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
 use crate::diffusion::discrete::DiscreteSchedule;
 use crate::diffusion::plan::{Plan, Step};
 use crate::error::{Error, Result};
@@ -90,6 +92,18 @@ impl FromStr for Sampler {
             let names = Self::ALL.map(Self::name).join(", ");
             Error::usage(format!("there is no sampler named '{name}'; there are {names}"))
         })
+    }
+}
+
+impl Serialize for Sampler {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for Sampler {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
 }
 
