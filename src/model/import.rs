@@ -25,7 +25,7 @@ struct Config {
 }
 
 /// The possible width and height of a U-Net's input.
-const SIDES: RangeInclusive<usize> = 1..=8192;
+pub(super) const SIDES: RangeInclusive<usize> = 1..=8192;
 /// The most blocks of a network. Each but the last halves the resolution.
 const MOST_BLOCKS: usize = 11;
 /// The possible number of feature channels.
@@ -112,9 +112,9 @@ fn decoder_of(path: &Path) -> Result<Option<(DecoderSpec, usize)>> {
     let scaling_factor = match autoencoder.get("scaling_factor") {
         None => 0.18215,
         Some(value) => {
-            let factor = value.as_f64().map(|factor| factor as f32).filter(|factor| SCALING_FACTORS.contains(factor));
+            let factor = value.as_f64().filter(|factor| SCALING_FACTORS.contains(factor));
             let expected = format!("a number, {} to {}", SCALING_FACTORS.start(), SCALING_FACTORS.end());
-            factor.ok_or_else(|| autoencoder.refusal("scaling_factor", value, &expected))?
+            factor.ok_or_else(|| autoencoder.refusal("scaling_factor", value, &expected))? as f32
         }
     };
     let latent_channels = autoencoder.count("latent_channels", CHANNELS)?.unwrap_or(3);

@@ -102,6 +102,18 @@ fn manifest(place: &Place) -> String {
     fs::read_to_string(place.path("out/model.toml")).unwrap()
 }
 
+/// The command line in `docs/packages.md` is complete: what is missing are its files.
+#[test]
+fn the_documented_command_is_accepted() {
+    let document = include_str!("../../docs/packages.md");
+    let command = document.split("eddy import sr3.onnx").nth(1).unwrap().split("```").next().unwrap();
+    let place = Place::new();
+    let command = format!("import sr3.onnx{}", command.replace("\\\n", " "));
+    eddy(&command).within(&place).fails(3).says("scheduler_config.json");
+    place.file("scheduler_config.json", "{}");
+    eddy(&command).within(&place).fails(3).says("sr3.onnx");
+}
+
 /// Python's infinities, defaults that are noted as such, and tables within the file.
 #[test]
 fn keeps_every_setting_of_a_scheduler() {

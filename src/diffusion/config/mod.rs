@@ -42,7 +42,7 @@ const CLASSES: [&str; 16] = [
 const INERT: [&str; 4] = ["flow_shift", "use_dynamic_shifting", "time_shift_type", "shift_terminal"];
 
 /// The number of training timesteps.
-const TRAIN_STEPS: RangeInclusive<usize> = 2..=100_000;
+pub(crate) const TRAIN_STEPS: RangeInclusive<usize> = 2..=100_000;
 /// The upper limit of sigmas and of bounds on predictions.
 const LARGEST: f64 = 1e6;
 

@@ -17,7 +17,7 @@ const STEPS: RangeInclusive<usize> = 1..=1000;
 /// The possible number of classes.
 pub(in crate::model) const CLASSES: RangeInclusive<usize> = 1..=1_000_000;
 /// The possible scaling factors of latents.
-pub(in crate::model) const SCALING_FACTORS: RangeInclusive<f32> = 1e-6..=1e6;
+pub(in crate::model) const SCALING_FACTORS: RangeInclusive<f64> = 1e-6..=1e6;
 /// The largest number of weights.
 const MOST_PARAMETERS: f64 = 1e12;
 /// The largest sigma, pixel value and tolerance.
@@ -52,6 +52,11 @@ impl Number {
     }
 }
 
+/// The number that a manifest has for this one: 0.1, not 0.10000000149.
+fn decimal(number: f32) -> f64 {
+    number.to_string().parse().unwrap_or(f64::NAN)
+}
+
 impl Manifest {
     /// Checks that every number is in its range, and that the keys do not contradict each other.
     /// `model` is the package's name in errors.
@@ -75,8 +80,7 @@ impl Manifest {
             _ => None,
         };
         let (decoder, check) = (self.decoder.as_ref(), self.check.as_ref());
-        let factors = f64::from(*SCALING_FACTORS.start())..=f64::from(*SCALING_FACTORS.end());
-        let tolerances = self.files.values().filter_map(|file| file.tolerance).map(f64::from);
+        let tolerances = self.files.values().filter_map(|file| file.tolerance).map(decimal);
         let product = self.multiple_of.saturating_mul(self.scale);
         vec![
             Number::count("channels", [self.channels], CHANNELS),
@@ -89,18 +93,18 @@ impl Manifest {
             Number::count("size", self.size.into_iter().flatten(), SIDES),
             Number::count("classes", self.classes, CLASSES),
             Number::count("null_class", self.null_class, 0..=*CLASSES.end()),
-            Number::new("range", self.range.map(f64::from), signed()),
+            Number::new("range", self.range.map(decimal), signed()),
             Number::new("prediction.edm.sigma_data", sigma_data, LEAST..=LARGEST),
             Number::new("sigma.min", self.sigma.map(|sigma| sigma.min), bound()),
             Number::new("sigma.max", self.sigma.map(|sigma| sigma.max), bound()),
             Number::count("decoder.scale", decoder.map(|it| it.scale), FACTORS),
-            Number::new("decoder.scaling_factor", decoder.map(|it| it.scaling_factor.into()), factors),
+            Number::new("decoder.scaling_factor", decoder.map(|it| decimal(it.scaling_factor)), SCALING_FACTORS),
             Number::count("decoder.receptive_field", decoder.and_then(|it| it.receptive_field), DISTANCES),
             Number::count("decoder.bytes_per_pixel", decoder.and_then(|it| it.bytes_per_pixel), BYTES),
             Number::count("defaults.steps", [self.defaults.steps], STEPS),
             Number::new("defaults.guidance_scale", self.defaults.guidance_scale, bound()),
             Number::new("files.tolerance", tolerances, bound()),
-            Number::new("check.tolerance", check.map(|check| check.tolerance.into()), bound()),
+            Number::new("check.tolerance", check.map(|check| decimal(check.tolerance)), bound()),
             Number::new("check.timestep", check.and_then(|check| check.timestep), signed()),
             Number::new(
                 "check.class",

@@ -23,7 +23,7 @@ const GOOD: &str = r#"
     sha256 = "00"
 "#;
 
-fn good() -> Manifest {
+pub(super) fn good() -> Manifest {
     Manifest::parse(GOOD, "m").unwrap()
 }
 
