@@ -1,10 +1,9 @@
 //! The noise schedule of a variance-preserving network as its configuration files describe it, shared
 //! by all samplers.
 
+use crate::diffusion::level_path::LevelPath;
 use crate::diffusion::parameterization::Prediction;
 use crate::diffusion::plan::{Clip, Level};
-use crate::diffusion::sampler::rows::{SolverType, Variance};
-use crate::diffusion::sampler::{LevelPath, Sampler};
 use crate::diffusion::schedule::{BetaSchedule, NoiseTable, Spacing};
 use crate::error::{Error, Result};
 
@@ -28,6 +27,26 @@ pub enum FinalSigma {
     Zero,
     /// The lowest sigma of the training schedule.
     SigmaMin,
+}
+
+/// The variance of the noise in DDPM's reverse step (Ho et al. 2020, section 3.2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Variance {
+    /// The posterior's variance, optimal for data at a single point.
+    #[default]
+    FixedSmall,
+    /// The forward step's variance, optimal for standard normal data.
+    FixedLarge,
+}
+
+/// How DPM-Solver++ extrapolates (Lu et al. 2022, appendix B).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SolverType {
+    /// Midpoint: half of the exponential's integral, equation 14.
+    #[default]
+    Midpoint,
+    /// The first moment of the exponential.
+    Heun,
 }
 
 /// Dynamic thresholding (Saharia et al. 2022, section 2.3); see [`Clip::Threshold`].
@@ -196,32 +215,6 @@ impl DiscreteSchedule {
         Ok(table)
     }
 
-    /// Checks that `sampler` supports every setting of the schedule, in `steps` steps.
-    pub(super) fn check(&self, sampler: Sampler, steps: usize) -> Result<()> {
-        if !self.prediction.takes_timestep() {
-            return Err(self.error(format!(
-                "prediction {} does not go with a training schedule; there are epsilon, v_prediction and sample",
-                self.prediction
-            )));
-        }
-        if let Some(unsupported) = self.unsupported.iter().find(|it| it.walks.contains(&sampler.path())) {
-            return Err(self.error(format!("{} (with sampler {sampler})", unsupported.problem)));
-        }
-        if self.solver_order > 2 && [Sampler::DPMPP_2M, Sampler::DPMPP_2M_SDE].contains(&sampler) {
-            return Err(self.error(format!(
-                "solver_order is {}, which is not supported by {sampler}; possible: 1, 2, or the sampler dpmpp-3m",
-                self.solver_order
-            )));
-        }
-        if steps > self.train_steps {
-            return Err(Error::usage(format!(
-                "{steps} steps were asked for, but the network was trained on {} timesteps; take at most as many",
-                self.train_steps
-            )));
-        }
-        Ok(())
-    }
-
     /// The level of a visited timestep.
     pub(super) fn level(&self, table: &NoiseTable, t: usize) -> Result<Level> {
         table.level(t).ok_or_else(|| {
@@ -246,7 +239,7 @@ impl DiscreteSchedule {
         }
     }
 
-    fn error(&self, problem: impl Into<String>) -> Error {
+    pub(super) fn error(&self, problem: impl Into<String>) -> Error {
         Error::model(&self.name, problem)
     }
 }

@@ -9,10 +9,11 @@ mod keys;
 
 use std::ops::RangeInclusive;
 
-use crate::diffusion::discrete::{DiscreteSchedule, FinalSigma, SigmaSpacing, Threshold, Unsupported};
+use crate::diffusion::discrete::{
+    DiscreteSchedule, FinalSigma, SigmaSpacing, SolverType, Threshold, Unsupported, Variance,
+};
+use crate::diffusion::level_path::LevelPath;
 use crate::diffusion::parameterization::Prediction;
-use crate::diffusion::sampler::LevelPath;
-use crate::diffusion::sampler::rows::{SolverType, Variance};
 use crate::diffusion::schedule::{BetaSchedule, Spacing};
 use crate::error::Result;
 use keys::Keys;

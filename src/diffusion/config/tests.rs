@@ -1,8 +1,7 @@
 use super::{BOTH, SIGMAS, SOLVERS, parse};
-use crate::diffusion::discrete::{DiscreteSchedule, FinalSigma, SigmaSpacing, Threshold};
+use crate::diffusion::discrete::{DiscreteSchedule, FinalSigma, SigmaSpacing, SolverType, Threshold, Variance};
+use crate::diffusion::level_path::LevelPath;
 use crate::diffusion::parameterization::Prediction;
-use crate::diffusion::sampler::LevelPath;
-use crate::diffusion::sampler::rows::{SolverType, Variance};
 use crate::diffusion::sampler::{Sampler, Schedule, plan};
 use crate::diffusion::schedule::{BetaSchedule, Spacing};
 

@@ -19,8 +19,8 @@ use crate::diffusion::plan::{Plan, Step};
 use crate::error::{Error, Result};
 use levels::Levels;
 
+pub use crate::diffusion::level_path::LevelPath;
 pub use denoise::denoise_plan;
-pub use levels::LevelPath;
 pub use sigmas::SigmaSchedule;
 
 /// A sampler by name.
@@ -131,7 +131,7 @@ pub fn plan(schedule: &Schedule, sampler: Sampler, steps: usize, eta: Option<f64
     let path = sampler.path();
     let (path_levels, name) = match schedule {
         Schedule::Discrete(schedule) => {
-            schedule.check(sampler, steps)?;
+            check_schedule(schedule, sampler, steps)?;
             (Levels::discrete(schedule, path, steps, eta)?, schedule.name.as_str())
         }
         Schedule::Sigmas(schedule) => {
@@ -159,6 +159,32 @@ fn check_request(sampler: Sampler, steps: usize, eta: Option<f64>) -> Result<f64
         }
         (eta, own) => Ok(eta.or(own).unwrap_or(0.0)),
     }
+}
+
+/// Checks that `sampler` supports every setting of the schedule, in `steps` steps.
+fn check_schedule(schedule: &DiscreteSchedule, sampler: Sampler, steps: usize) -> Result<()> {
+    if !schedule.prediction.takes_timestep() {
+        return Err(schedule.error(format!(
+            "prediction {} does not go with a training schedule; there are epsilon, v_prediction and sample",
+            schedule.prediction
+        )));
+    }
+    if let Some(unsupported) = schedule.unsupported.iter().find(|it| it.walks.contains(&sampler.path())) {
+        return Err(schedule.error(format!("{} (with sampler {sampler})", unsupported.problem)));
+    }
+    if schedule.solver_order > 2 && [Sampler::DPMPP_2M, Sampler::DPMPP_2M_SDE].contains(&sampler) {
+        return Err(schedule.error(format!(
+            "solver_order is {}, which is not supported by {sampler}; possible: 1, 2, or the sampler dpmpp-3m",
+            schedule.solver_order
+        )));
+    }
+    if steps > schedule.train_steps {
+        return Err(Error::usage(format!(
+            "{steps} steps were asked for, but the network was trained on {} timesteps; take at most as many",
+            schedule.train_steps
+        )));
+    }
+    Ok(())
 }
 
 fn check_finite(plan: &Plan, sampler: Sampler, name: &str) -> Result<()> {

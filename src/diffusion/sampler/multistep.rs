@@ -1,7 +1,7 @@
 //! Linear multistep methods: steps that read the predictions of earlier steps.
 
 use super::levels::Transition;
-use super::rows::SolverType;
+use crate::diffusion::discrete::SolverType;
 use crate::diffusion::parameterization::Scaling;
 use crate::diffusion::plan::{Keep, Kept, Level, SLOTS, Step};
 

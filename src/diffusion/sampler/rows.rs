@@ -5,28 +5,9 @@
 
 use super::levels::Transition;
 use super::multistep::second_order;
+use crate::diffusion::discrete::{SolverType, Variance};
 use crate::diffusion::parameterization::Scaling;
 use crate::diffusion::plan::{Keep, Kept, Level, SLOTS, Step};
-
-/// The variance of the noise in DDPM's reverse step (Ho et al. 2020, section 3.2).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Variance {
-    /// The posterior's variance, optimal for data at a single point.
-    #[default]
-    FixedSmall,
-    /// The forward step's variance, optimal for standard normal data.
-    FixedLarge,
-}
-
-/// How DPM-Solver++ extrapolates (Lu et al. 2022, appendix B).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SolverType {
-    /// Midpoint: half of the exponential's integral, equation 14.
-    #[default]
-    Midpoint,
-    /// The first moment of the exponential.
-    Heun,
-}
 
 /// A DDIM step (Song et al. 2021, equations 12 and 16). With `eta = 0` it is also Euler's step on the
 /// probability flow and the first-order step of DPM-Solver++. In variance-exploding coordinates with

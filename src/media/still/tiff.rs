@@ -2,8 +2,8 @@
 //! grey images nor orientation.
 
 use super::codec_error::{CodecError, Result};
+use super::limits::Limits;
 use super::orientation;
-use super::read::Limits;
 use crate::media::{Image, Metadata, Samples};
 use ::tiff::ColorType;
 use ::tiff::decoder::{Decoder, DecodingResult, Limits as DecoderLimits};

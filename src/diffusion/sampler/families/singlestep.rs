@@ -2,9 +2,8 @@
 //! before.
 
 use super::multistep::{LAGS, Lagged, lambda, moment, moments};
-use super::rows::SolverType;
 use super::{Definition, LevelPath, Levels, Sampler};
-use crate::diffusion::discrete::FinalSigma;
+use crate::diffusion::discrete::{FinalSigma, SolverType};
 use crate::diffusion::plan::{Kept, Level};
 
 impl Sampler {
