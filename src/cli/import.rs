@@ -25,9 +25,8 @@ use super::options::{DeviceOptions, Size, SyncOption, pair};
 /// .onnx options say it. The network is run once, on noise, and its output is kept for
 /// `eddy check`.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Example: eddy import net.onnx -o my-denoiser/ --task denoise --prediction denoised --sigma-range 0,0.2 --inputs sample=x,sigma=s --output-name y"
-)]
+#[command(after_help = "Example: eddy import net.onnx -o my-denoiser/ --task denoise --prediction denoised \
+                  --sigma-range 0,0.2 --inputs sample=x,sigma=s --output-name y")]
 pub(crate) struct Arguments {
     /// A folder in the layout of diffusers, or an .onnx file
     #[arg(value_name = "SOURCE")]
@@ -162,7 +161,8 @@ impl Arguments {
         let dtype = self.network.as_ref().map_or(Precision::F32, |network| network.dtype);
         let (mut manifest, network, links) = match (&self.network, self.source.is_dir()) {
             (Some(_), true) => {
-                let problem = "a folder in the diffusers layout says what its network is; leave out the options that describe an .onnx";
+                let problem = "a folder in the diffusers layout says what its network is; leave out \
+                               the options that describe an .onnx";
                 return Err(eddy::Error::usage(problem).into());
             }
             (None, true) => {

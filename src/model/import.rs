@@ -1,5 +1,5 @@
-//! Conversion of other projects' models to packages: a diffusers folder, or a bare `.onnx` file with a
-//! description.
+//! Conversion of other projects' models to packages: a diffusers folder, or a bare `.onnx` file
+//! with a description.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -98,8 +98,8 @@ fn decoder_of(path: &Path) -> Result<Option<(DecoderSpec, usize)>> {
             None => Ok(None),
             Some(part) => {
                 let problem = format!(
-                    "its {part} makes images of latents, and no decoder was exported; expected one of {}, with the input \
-                     latent_sample and the output sample",
+                    "its {part} makes images of latents, and no decoder was exported; expected one \
+                     of {}, with the input latent_sample and the output sample",
                     DECODERS.join(", ")
                 );
                 Err(Error::model(model, problem))

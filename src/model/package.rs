@@ -30,8 +30,8 @@ enum Files {
     AsIs(PathBuf),
 }
 
-/// Where ONNX Runtime reads a network: from its file, so that it finds weights beside it, or from this
-/// binary.
+/// Where ONNX Runtime reads a network: from its file, so that it finds weights beside it, or from
+/// this binary.
 enum Origin {
     File(PathBuf),
     Bytes(Cow<'static, [u8]>),
@@ -64,10 +64,9 @@ impl Package {
         }
         let names = bundled::names().join(", ");
         let problem = match (path.exists(), path.extension().is_some_and(|extension| extension == "onnx")) {
-            (true, true) => {
-                "a bare .onnx does not say what it predicts; `eddy import` makes a package of it and of what you know"
-                    .to_owned()
-            }
+            (true, true) => "a bare .onnx does not say what it predicts; `eddy import` makes a package of it \
+                 and of what you know"
+                .to_owned(),
             (true, false) => "it is a file; expected a folder with a model.toml".to_owned(),
             (false, _) => format!("there is no bundled model and no folder of that name; bundled are {names}"),
         };
@@ -140,16 +139,16 @@ impl Package {
     /// Loads the network in `precision`, after checking the SHA-256 of its file.
     ///
     /// # Errors
-    /// [`Error::Model`] when the package has no such file, its SHA-256 differs, or it does not fit ONNX
-    /// Runtime or the names in the manifest.
+    /// [`Error::Model`] when the package has no such file, its SHA-256 differs, or it does not fit
+    /// ONNX Runtime or the names in the manifest.
     pub fn load(&self, runtime: &Arc<Runtime>, precision: Precision, options: SessionOptions) -> Result<OnnxNetwork> {
         let file = self.file(precision)?;
         let origin = self.origin(&file.path, &file.sha256)?;
         OnnxNetwork::load(runtime, &self.manifest.name, origin.source(), self.interface(precision), options)
     }
 
-    /// How many nodes of the network in `precision` each provider of ONNX Runtime runs, measured on a
-    /// small image.
+    /// How many nodes of the network in `precision` each provider of ONNX Runtime runs, measured on
+    /// a small image.
     ///
     /// # Errors
     /// As for [`load`](Self::load), and when the network does not run.
@@ -166,8 +165,8 @@ impl Package {
         OnnxNetwork::count_nodes(runtime, name, origin.source(), self.interface(precision), options, shape)
     }
 
-    /// Loads the decoder, if the package has one: a network without a sample, whose condition is the
-    /// latent.
+    /// Loads the decoder, if the package has one: a network without a sample, whose condition is
+    /// the latent.
     ///
     /// # Errors
     /// As for [`load`](Self::load).
@@ -232,8 +231,8 @@ impl Package {
         let found = sha256(&bytes);
         if found != sha256_said {
             let problem = format!(
-                "{path} has SHA-256 {found}, its manifest says {sha256_said}; the file is damaged or was replaced: fetch it again, \
-                 or correct the manifest"
+                "{path} has SHA-256 {found}, its manifest says {sha256_said}; the file is damaged \
+                 or was replaced: fetch it again, or correct the manifest"
             );
             return Err(Error::model(&self.manifest.name, problem));
         }
@@ -254,7 +253,8 @@ impl Files {
         let bytes = find_inside(folder, name, links).and_then(|path| read_regular(&path, most)).map_err(|cause| {
             let path = folder.join(name);
             let problem = format!(
-                "{} cannot be read; a package is a folder with a model.toml and the files that it names",
+                "{} cannot be read; a package is a folder with a model.toml and the files that it \
+                 names",
                 path.display()
             );
             Error::model_from(model, problem, cause)

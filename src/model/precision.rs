@@ -14,8 +14,8 @@ pub enum Precision {
     F32,
     /// 16-bit floats throughout: inputs, outputs and weights.
     F16,
-    /// 8-bit integers between `QuantizeLinear` and `DequantizeLinear`. Inputs and outputs are 32-bit
-    /// floats.
+    /// 8-bit integers between `QuantizeLinear` and `DequantizeLinear`. Inputs and outputs are
+    /// 32-bit floats.
     Int8,
 }
 

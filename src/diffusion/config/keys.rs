@@ -14,8 +14,8 @@ pub(super) struct Keys<'a> {
     map: Map<String, Value>,
 }
 
-/// The keys of a JSON object in this `place` of a model, without `null`s, which count as absent, and
-/// without defaults that diffusers wrote to the file, which do not apply to another sampler.
+/// The keys of a JSON object in this `place` of a model, without `null`s, which count as absent,
+/// and without defaults that diffusers wrote to the file, which do not apply to another sampler.
 pub(crate) fn keys_of(name: &str, place: &str, text: &str) -> Result<Map<String, Value>> {
     let value = serde_json::from_str(&quote_non_finite(text))
         .map_err(|source| Error::model_from(name, format!("its {place} is not JSON; export it again"), source))?;
@@ -103,7 +103,8 @@ impl<'a> Keys<'a> {
             Some((key, value)) => Err(Error::model(
                 self.name,
                 format!(
-                    "its {} has a key that is not known here, '{}' = {}, and it may change the numbers; remove it if it does not",
+                    "its {} has a key that is not known here, '{}' = {}, and it may change the \
+                     numbers; remove it if it does not",
                     self.place,
                     shortened(key),
                     shortened(&value.to_string())

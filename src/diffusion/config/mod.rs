@@ -1,9 +1,9 @@
 //! Reading a diffusers `scheduler_config.json`.
 //!
-//! As with diffusers' `from_config`, one file serves every sampler: a key applies to each sampler that
-//! has the setting, and absent keys take the sampler's default. A key that would change the numbers and
-//! is not supported is an error: at once if it concerns every sampler, else when a plan of that sampler
-//! is requested.
+//! As with diffusers' `from_config`, one file serves every sampler: a key applies to each sampler
+//! that has the setting, and absent keys take the sampler's default. A key that would change the
+//! numbers and is not supported is an error: at once if it concerns every sampler, else when a plan
+//! of that sampler is requested.
 
 mod keys;
 
@@ -50,9 +50,9 @@ const LARGEST: f64 = 1e6;
 /// Parses the text of a `scheduler_config.json`. `name` is the model's name in messages.
 ///
 /// # Errors
-/// [`Error::Model`](crate::Error::Model) when the text is not a JSON object, is of a class with another
-/// kind of schedule, or has an unsupported key that would change the numbers. The error names the key,
-/// its value and the possible values.
+/// [`Error::Model`](crate::Error::Model) when the text is not a JSON object, is of a class with
+/// another kind of schedule, or has an unsupported key that would change the numbers. The error
+/// names the key, its value and the possible values.
 pub fn parse(name: &str, text: &str) -> Result<DiscreteSchedule> {
     parse_of(name, "scheduler_config.json", text)
 }
@@ -236,8 +236,8 @@ fn read_solver(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<(
         }
     }
     match keys.text("solver_type")?.as_deref() {
-        // As in diffusers, each solver reads its own names and takes its default for the names of other
-        // solvers.
+        // As in diffusers, each solver reads its own names and takes its default for the names of
+        // other solvers.
         None | Some("midpoint" | "logrho" | "bh2") => {}
         Some("heun") => schedule.solver_type = SolverType::Heun,
         Some("bh1") => schedule.is_bh1 = true,

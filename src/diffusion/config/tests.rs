@@ -18,7 +18,8 @@ fn an_empty_file_gives_the_defaults() {
     assert_eq!(read("{}"), DiscreteSchedule { name: "tiny".into(), ..DiscreteSchedule::default() });
 }
 
-/// Sets every supported key to a value other than its default, so that no key is read without effect.
+/// Sets every supported key to a value other than its default, so that no key is read without
+/// effect.
 #[test]
 fn every_key_has_an_effect() {
     type Change = fn(&mut DiscreteSchedule);

@@ -20,13 +20,13 @@ pub(super) struct Transition {
     pub(super) scaling: Scaling,
     /// The level at which the step ends.
     pub(super) to: Level,
-    /// The level that the noise-free part of a [`LevelPath::Trajectory`] step reaches; `to` on other
-    /// paths.
+    /// The level that the noise-free part of a [`LevelPath::Trajectory`] step reaches; `to` on
+    /// other paths.
     pub(super) intermediate: Level,
     /// Whether the step starts at the first training timestep.
     pub(super) is_first: bool,
-    /// The distance of the timestep from the boundary at which a consistency model is the identity, in
-    /// units of the data's standard deviation. Infinite for other models.
+    /// The distance of the timestep from the boundary at which a consistency model is the identity,
+    /// in units of the data's standard deviation. Infinite for other models.
     pub(super) boundary: f64,
 }
 
@@ -84,7 +84,8 @@ impl Levels {
         orders
     }
 
-    /// One row for each transition. `row` also gets the previous transition where the order allows it.
+    /// One row for each transition. `row` also gets the previous transition where the order allows
+    /// it.
     pub(super) fn each_after<T>(&self, row: impl Fn(Option<&Transition>, &Transition) -> T) -> Vec<T> {
         let orders = self.solver_orders(self.settings.solver_order.min(2));
         let rows = self.transitions.iter().zip(orders).enumerate();
@@ -148,7 +149,8 @@ impl Levels {
             LevelPath::Pndm => {
                 if !schedule.skip_prk_steps && steps < 4 {
                     return Err(Error::usage(format!(
-                        "pndm starts with three Runge-Kutta steps, so it takes at least 4, not {steps}; take more, or a schedule with skip_prk_steps"
+                        "pndm starts with three Runge-Kutta steps, so it takes at least 4, not \
+                         {steps}; take more, or a schedule with skip_prk_steps"
                     )));
                 }
                 (strides(schedule, &table, steps, false)?, Clip::None)
@@ -319,7 +321,8 @@ fn solver_points(
             };
             if spacing == Spacing::Leading && last <= steps {
                 return Err(Error::usage(format!(
-                    "a solver with leading timesteps goes down {last} timesteps in at most {} steps, not {steps}",
+                    "a solver with leading timesteps goes down {last} timesteps in at most {} \
+                     steps, not {steps}",
                     last - 1
                 )));
             }
@@ -330,8 +333,8 @@ fn solver_points(
     Ok(points)
 }
 
-/// The standard deviation of the data in the boundary condition of consistency models (Luo et al. 2023,
-/// appendix C).
+/// The standard deviation of the data in the boundary condition of consistency models (Luo et al.
+/// 2023, appendix C).
 const SIGMA_DATA: f64 = 0.5;
 
 fn consistency(
@@ -344,7 +347,8 @@ fn consistency(
     let distilled = schedule.distilled_steps;
     if steps > distilled {
         return Err(Error::usage(format!(
-            "{steps} steps were asked for of {distilled} that were distilled (original_inference_steps); take at most as many"
+            "{steps} steps were asked for of {distilled} that were distilled \
+             (original_inference_steps); take at most as many"
         )));
     }
     let timesteps = consistency_timesteps(schedule.train_steps, distilled, steps);

@@ -116,16 +116,16 @@ pub enum Schedule {
     Sigmas(SigmaSchedule),
 }
 
-/// The plan of `sampler` in `steps` steps on `schedule`. A step is one evaluation, but two for `heun`,
-/// `kdpm2`, `kdpm2-a` and `pc`, and five for `langevin`; `pndm` starts with a few more.
+/// The plan of `sampler` in `steps` steps on `schedule`. A step is one evaluation, but two for
+/// `heun`, `kdpm2`, `kdpm2-a` and `pc`, and five for `langevin`; `pndm` starts with a few more.
 ///
 /// `eta` in `0..=1` scales the noise of stochastic samplers; the default is the sampler's own. The
-/// coordinates of the state are those of the plan's first level: variance-exploding for samplers that
-/// count in sigma and on every [`Schedule::Sigmas`], variance-preserving otherwise.
+/// coordinates of the state are those of the plan's first level: variance-exploding for samplers
+/// that count in sigma and on every [`Schedule::Sigmas`], variance-preserving otherwise.
 ///
 /// # Errors
-/// [`Error::Usage`] for an impossible number of steps or eta, [`Error::Model`] for a schedule with an
-/// unsupported setting, or on which this sampler has no finite table.
+/// [`Error::Usage`] for an impossible number of steps or eta, [`Error::Model`] for a schedule with
+/// an unsupported setting, or on which this sampler has no finite table.
 pub fn plan(schedule: &Schedule, sampler: Sampler, steps: usize, eta: Option<f64>) -> Result<Plan> {
     let eta = check_request(sampler, steps, eta)?;
     let path = sampler.path();
@@ -165,7 +165,8 @@ fn check_request(sampler: Sampler, steps: usize, eta: Option<f64>) -> Result<f64
 fn check_schedule(schedule: &DiscreteSchedule, sampler: Sampler, steps: usize) -> Result<()> {
     if !schedule.prediction.takes_timestep() {
         return Err(schedule.error(format!(
-            "prediction {} does not go with a training schedule; there are epsilon, v_prediction and sample",
+            "prediction {} does not go with a training schedule; there are epsilon, v_prediction \
+             and sample",
             schedule.prediction
         )));
     }
@@ -174,13 +175,15 @@ fn check_schedule(schedule: &DiscreteSchedule, sampler: Sampler, steps: usize) -
     }
     if schedule.solver_order > 2 && [Sampler::DPMPP_2M, Sampler::DPMPP_2M_SDE].contains(&sampler) {
         return Err(schedule.error(format!(
-            "solver_order is {}, which is not supported by {sampler}; possible: 1, 2, or the sampler dpmpp-3m",
+            "solver_order is {}, which is not supported by {sampler}; possible: 1, 2, or the \
+             sampler dpmpp-3m",
             schedule.solver_order
         )));
     }
     if steps > schedule.train_steps {
         return Err(Error::usage(format!(
-            "{steps} steps were asked for, but the network was trained on {} timesteps; take at most as many",
+            "{steps} steps were asked for, but the network was trained on {} timesteps; take at \
+             most as many",
             schedule.train_steps
         )));
     }
@@ -199,9 +202,10 @@ fn check_finite(plan: &Plan, sampler: Sampler, name: &str) -> Result<()> {
         Some(row) => Err(Error::model(
             name,
             format!(
-                "the table of {sampler} is not finite where signal is {} and noise {}: this prediction says nothing \
-                 about the image there (pure noise, with rescale_betas_zero_snr, needs v_prediction or sample); \
-                 choose euler or dpmpp-2m, or a timestep_spacing that leaves out the last timestep",
+                "the table of {sampler} is not finite where signal is {} and noise {}: this \
+                 prediction says nothing about the image there (pure noise, with \
+                 rescale_betas_zero_snr, needs v_prediction or sample); choose euler or dpmpp-2m, \
+                 or a timestep_spacing that leaves out the last timestep",
                 row.level.signal, row.level.noise
             ),
         )),
@@ -256,8 +260,8 @@ mod tests {
 
     #[test]
     fn every_plan_ends_at_the_clean_image() {
-        // With D = x0 throughout, a state without noise must follow the signal of each level down to x0
-        // itself.
+        // With D = x0 throughout, a state without noise must follow the signal of each level down
+        // to x0 itself.
         for sampler in Sampler::ALL {
             for steps in [1, 2, 7, 50] {
                 let schedule = Schedule::Discrete(Box::new(DiscreteSchedule {
@@ -284,8 +288,8 @@ mod tests {
                     }
                     row.a * x + row.b + past + row.e
                 });
-                // LCM keeps part of x near the boundary, more than the first levels' signal; the others
-                // end at timestep 0.
+                // LCM keeps part of x near the boundary, more than the first levels' signal; the
+                // others end at timestep 0.
                 let is_near = [Sampler::LCM, Sampler::TCD, Sampler::DEIS, Sampler::PNDM].contains(&sampler);
                 assert!((end - 1.0).abs() < if is_near { 0.01 } else { 1e-9 }, "{sampler} in {steps}: {end}");
             }

@@ -39,8 +39,8 @@ impl Limits {
         let longest = width.max(height) as usize;
         if longest > self.max_side || bytes > u128::from(self.max_bytes) {
             return Err(CodecError::new(format!(
-                "the image has {width} x {height} pixels and takes {} MiB; at most {} pixels a side and {} MiB are \
-                 read; scale it down or cut it into parts",
+                "the image has {width} x {height} pixels and takes {} MiB; at most {} pixels a \
+                 side and {} MiB are read; scale it down or cut it into parts",
                 bytes.div_ceil(1 << 20),
                 self.max_side,
                 self.max_bytes >> 20,
@@ -53,14 +53,16 @@ impl Limits {
         if !is_there {
             let mebibytes = taken.div_ceil(1 << 20);
             return Err(CodecError::new(format!(
-                "the image has {width} x {height} pixels, and the system does not give the {mebibytes} MiB that the process would \
-                 hold while it is read; scale it down or cut it into parts, or raise the limit (ulimit -v)"
+                "the image has {width} x {height} pixels, and the system does not give the \
+                 {mebibytes} MiB that the process would hold while it is read; scale it down or \
+                 cut it into parts, or raise the limit (ulimit -v)"
             )));
         }
         if taken > u128::from(self.max_memory) {
             return Err(CodecError::new(format!(
-                "the image has {width} x {height} pixels, and to read it takes the process to about {} MiB, of {} that it may \
-                 hold; raise --max-memory, scale the image down or cut it into parts",
+                "the image has {width} x {height} pixels, and to read it takes the process to \
+                 about {} MiB, of {} that it may hold; raise --max-memory, scale the image down or \
+                 cut it into parts",
                 taken.div_ceil(1 << 20),
                 self.max_memory >> 20,
             )));

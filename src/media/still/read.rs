@@ -61,8 +61,8 @@ pub(super) fn decode_any(reader: &mut (impl BufRead + Seek), limits: &Limits) ->
     let holds_file = matches!(format, Format::Jpeg | Format::WebP);
     if holds_file && machine::resident_memory().saturating_add(length) > limits.max_memory {
         return Err(CodecError::new(format!(
-            "the file takes {} MiB and is held while it is read, which is more than the {} MiB that the process may hold allow; \
-             raise --max-memory",
+            "the file takes {} MiB and is held while it is read, which is more than the {} MiB \
+             that the process may hold allow; raise --max-memory",
             length >> 20,
             limits.max_memory >> 20
         )));

@@ -49,8 +49,8 @@ pub struct Manifest {
     /// an upscaler, and to the latent if there is a decoder.
     #[serde(default = "one")]
     pub multiple_of: usize,
-    /// No output depends on an input further away than this many pixels (of the low-resolution image
-    /// for an upscaler). Absent when the network is not local.
+    /// No output depends on an input further away than this many pixels (of the low-resolution
+    /// image for an upscaler). Absent when the network is not local.
     pub receptive_field: Option<usize>,
     /// ONNX Runtime's working memory per input pixel (of the low-resolution image for an upscaler),
     /// in bytes, measured.
@@ -73,9 +73,9 @@ pub struct Manifest {
     /// The noise levels that the network was trained on, in its own units.
     pub sigma: Option<SigmaRange>,
     /// The training schedule of a network that takes a timestep, by the keys of diffusers'
-    /// `scheduler_config.json`: these files say which keys there are, most of them for some samplers
-    /// alone, and a copy of them here would be a second list of all. `diffusion::config`
-    /// reads both, and [`validate`](Self::validate) refuses what it does not know.
+    /// `scheduler_config.json`. They stay a table, because that file is the reference: its keys are
+    /// many, each concerns some samplers alone, and an absent one has the sampler's own default.
+    /// [`config`] reads both, and [`validate`](Self::validate) refuses what it does not know.
     pub schedule: Option<toml::Table>,
     /// The decoder, if the network works on latents.
     pub decoder: Option<DecoderSpec>,
@@ -197,8 +197,8 @@ impl Manifest {
     }
 
     /// Whether the model is a generative upscaler: it starts from noise on its schedule and is
-    /// conditioned on the low-resolution image. Eddy's own upscalers start at the low-resolution image
-    /// and take a sigma map.
+    /// conditioned on the low-resolution image. Eddy's own upscalers start at the low-resolution
+    /// image and take a sigma map.
     pub fn is_generative_upscaler(&self) -> bool {
         self.task == Task::Upscale && (self.inputs.sigma.is_none() || self.is_concatenated() || self.decoder.is_some())
     }

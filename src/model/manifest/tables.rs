@@ -15,8 +15,9 @@ pub enum Layout {
     #[default]
     Full,
     /// Six channels at half the width and height, like the planes of 4:2:0 video: luma of the four
-    /// pixels of each 2x2 block (row by row), then blue-difference and red-difference chroma. Luma is 0
-    /// to 1, and chroma is centred on 0.5. The sigma map has one plane for luma and one for chroma.
+    /// pixels of each 2x2 block (row by row), then blue-difference and red-difference chroma. Luma
+    /// is 0 to 1, and chroma is centred on 0.5. The sigma map has one plane for luma and one for
+    /// chroma.
     Yuv420,
 }
 
@@ -95,9 +96,9 @@ pub struct SigmaRange {
     pub min: f64,
     /// The largest.
     pub max: f64,
-    /// Whether sigma may differ between pixels: the smallest for known pixels, any of the range for the
-    /// others, as in inpainting. One evaluation at the largest sigma then gives the mean of the masked
-    /// area.
+    /// Whether sigma may differ between pixels: the smallest for known pixels, any of the range for
+    /// the others, as in inpainting. One evaluation at the largest sigma then gives the mean of the
+    /// masked area.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub mixed: bool,
 }
@@ -113,15 +114,15 @@ pub struct InputNames {
     /// The scalar noise level.
     pub timestep: Option<String>,
     /// The low-resolution image, float `[B, C, H / scale, W / scale]`. If it has the name of the
-    /// sample, both are one tensor `[1, 2 C, H, W]`: the sample's channels, then the image, enlarged
-    /// bicubically if it is smaller (Saharia et al. 2021, SR3; Rombach et al. 2022).
+    /// sample, both are one tensor `[1, 2 C, H, W]`: the sample's channels, then the image,
+    /// enlarged bicubically if it is smaller (Saharia et al. 2021, SR3; Rombach et al. 2022).
     pub condition: Option<String>,
     /// The class of each sample, int64 `[B]`.
     pub class: Option<String>,
 }
 
-/// The decoder of an autoencoder: a second network that turns a latent into an image (Rombach et al.
-/// 2022, section 3.1).
+/// The decoder of an autoencoder: a second network that turns a latent into an image (Rombach et
+/// al. 2022, section 3.1).
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct DecoderSpec {
@@ -140,8 +141,8 @@ pub struct DecoderSpec {
     pub input: String,
     /// The name of the image output, float `[B, channels, H, W]`.
     pub output: String,
-    /// No pixel depends on a latent value further away than this many pixels of the image. Absent when
-    /// the decoder is not local.
+    /// No pixel depends on a latent value further away than this many pixels of the image. Absent
+    /// when the decoder is not local.
     pub receptive_field: Option<usize>,
     /// ONNX Runtime's working memory per pixel of the image, in bytes, measured.
     pub bytes_per_pixel: Option<usize>,

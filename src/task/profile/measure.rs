@@ -115,8 +115,8 @@ impl Profiler {
         };
         if method == Method::Image {
             let Seen::Image(frame) = &seen else {
-                let problem =
-                    "it has one frame, and noise is measured by the differences of two or more of a still scene";
+                let problem = "it has one frame, and noise is measured by the differences of two or \
+                               more of a still scene";
                 return Err(Error::input(name, problem));
             };
             patches::look_at(frame, &mut self.channels)?;

@@ -8,7 +8,8 @@ use crate::tensor::{Range, Rect, read_region};
 /// Approximate number of pixels of a pair that are examined.
 const SAMPLES: usize = 1 << 20;
 
-/// The planes of a frame of video, as [`YuvFrameConverter`](crate::tensor::YuvFrameConverter) reads them.
+/// The planes of a frame of video, as [`YuvFrameConverter`](crate::tensor::YuvFrameConverter) reads
+/// them.
 #[derive(Clone, Debug)]
 pub struct YuvPlanes {
     /// Luma `[2 H, 2 W]` from 0 to 1, then Cb and Cr `[H, W]`, centred on 0.5.

@@ -31,8 +31,8 @@ impl Sampler {
     });
 }
 
-/// The integral over step `i`, in sigma, of the Lagrange polynomial in `ln(sigma)` of degree `order -
-/// 1` that is 1 at the level of step `i - j`.
+/// The integral over step `i`, in sigma, of the Lagrange polynomial in `ln(sigma)` of degree
+/// `order - 1` that is 1 at the level of step `i - j`.
 fn factor(path_levels: &Levels, i: usize, j: usize, order: usize) -> f64 {
     let sigma = |lag: usize| path_levels.transitions[i - lag].from.sigma();
     let (from, to) = (sigma(0), path_levels.transitions[i].to.sigma());

@@ -1,4 +1,5 @@
-//! UniPC: a predictor and a corrector of arbitrary order that together take one evaluation per step.
+//! UniPC: a predictor and a corrector of arbitrary order that together take one evaluation per
+//! step.
 
 use super::multistep::{LAGS, Lagged, lambda};
 use super::{Definition, LevelPath, Levels, Sampler};
@@ -8,9 +9,9 @@ impl Sampler {
     /// `unipc`: the unified predictor-corrector of `solver_order` 1 to 3, with B(h) given by
     /// `solver_type`.
     ///
-    /// The corrector of a step uses the next evaluation. The network sees the predicted state, and the
-    /// next step starts from the corrected state. Their difference is a sum of predictions, so both are
-    /// one row.
+    /// The corrector of a step uses the next evaluation. The network sees the predicted state, and
+    /// the next step starts from the corrected state. Their difference is a sum of predictions, so
+    /// both are one row.
     pub const UNIPC: Self = Self(&Definition {
         name: "unipc",
         class: Some("UniPCMultistepScheduler"),
@@ -112,8 +113,8 @@ impl Step {
         }
     }
 
-    /// Factors of the predictions, that at the start of the step first, in the sum of their differences
-    /// from it, each divided by its position.
+    /// Factors of the predictions, that at the start of the step first, in the sum of their
+    /// differences from it, each divided by its position.
     fn differences(&self, rho: &[f64]) -> [f64; LAGS + 1] {
         let mut of = [0.0; LAGS + 1];
         if self.hh == 0.0 {
