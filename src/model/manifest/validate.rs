@@ -1,5 +1,6 @@
 //! What a manifest may say: the range of each number, and which keys go together.
 
+use std::fmt::Display;
 use std::ops::RangeInclusive;
 
 use super::{Layout, Manifest, SigmaRange, Task};
@@ -18,43 +19,39 @@ const STEPS: RangeInclusive<usize> = 1..=1000;
 pub(in crate::model) const CLASSES: RangeInclusive<usize> = 1..=1_000_000;
 /// The possible scaling factors of latents.
 pub(in crate::model) const SCALING_FACTORS: RangeInclusive<f64> = 1e-6..=1e6;
-/// The largest number of weights.
-const MOST_PARAMETERS: f64 = 1e12;
+const PARAMETERS: RangeInclusive<u64> = 0..=1_000_000_000_000;
 /// The largest sigma, pixel value and tolerance.
 const LARGEST: f64 = 1e6;
 /// The smallest standard deviation of the data.
 const LEAST: f64 = 1e-6;
 
-/// A number of a manifest.
+/// A number of a manifest. Numbers are texts, as the manifest has them: 0.1, not 0.10000000149.
 pub(super) struct Number {
     /// Its key, after those of its tables. Tables that are named by a precision are left out.
     pub(super) key: &'static str,
     /// Its values, none where the key is absent.
-    found: Vec<f64>,
-    pub(super) low: f64,
-    pub(super) high: f64,
+    found: Vec<String>,
+    pub(super) low: String,
+    pub(super) high: String,
 }
 
 impl Number {
-    fn new(key: &'static str, found: impl IntoIterator<Item = f64>, range: RangeInclusive<f64>) -> Self {
-        Self { key, found: found.into_iter().collect(), low: *range.start(), high: *range.end() }
-    }
-
-    fn count(key: &'static str, found: impl IntoIterator<Item = usize>, range: RangeInclusive<usize>) -> Self {
-        let found = found.into_iter().map(|count| count as f64);
-        Self::new(key, found, *range.start() as f64..=*range.end() as f64)
+    fn new(
+        key: &'static str,
+        found: impl IntoIterator<Item = impl Display>,
+        range: RangeInclusive<impl Display>,
+    ) -> Self {
+        let found = found.into_iter().map(|found| found.to_string()).collect();
+        Self { key, found, low: range.start().to_string(), high: range.end().to_string() }
     }
 
     fn problem(&self) -> Option<String> {
-        let Self { key, low, high, .. } = self;
-        let outside = self.found.iter().find(|found| !(low..=high).contains(found))?;
+        let Self { key, found, low, high } = self;
+        let value = |text: &str| text.parse().unwrap_or(f64::NAN);
+        let range = value(low)..=value(high);
+        let outside = found.iter().find(|found| !range.contains(&value(found)))?;
         Some(format!("{key} = {outside}; expected {low} to {high}"))
     }
-}
-
-/// The number that a manifest has for this one: 0.1, not 0.10000000149.
-fn decimal(number: f32) -> f64 {
-    number.to_string().parse().unwrap_or(f64::NAN)
 }
 
 impl Manifest {
@@ -80,37 +77,33 @@ impl Manifest {
             _ => None,
         };
         let (decoder, check) = (self.decoder.as_ref(), self.check.as_ref());
-        let tolerances = self.files.values().filter_map(|file| file.tolerance).map(decimal);
+        let tolerances = self.files.values().filter_map(|file| file.tolerance);
         let product = self.multiple_of.saturating_mul(self.scale);
         vec![
-            Number::count("channels", [self.channels], CHANNELS),
-            Number::count("scale", [self.scale], FACTORS),
-            Number::count("multiple_of", [self.multiple_of], FACTORS),
-            Number::count("multiple_of times scale", [product], FACTORS),
-            Number::count("receptive_field", self.receptive_field, DISTANCES),
-            Number::count("bytes_per_pixel", self.bytes_per_pixel, BYTES),
-            Number::new("parameters", self.parameters.map(|count| count as f64), 0.0..=MOST_PARAMETERS),
-            Number::count("size", self.size.into_iter().flatten(), SIDES),
-            Number::count("classes", self.classes, CLASSES),
-            Number::count("null_class", self.null_class, 0..=*CLASSES.end()),
-            Number::new("range", self.range.map(decimal), signed()),
+            Number::new("channels", [self.channels], CHANNELS),
+            Number::new("scale", [self.scale], FACTORS),
+            Number::new("multiple_of", [self.multiple_of], FACTORS),
+            Number::new("multiple_of times scale", [product], FACTORS),
+            Number::new("receptive_field", self.receptive_field, DISTANCES),
+            Number::new("bytes_per_pixel", self.bytes_per_pixel, BYTES),
+            Number::new("parameters", self.parameters, PARAMETERS),
+            Number::new("size", self.size.into_iter().flatten(), SIDES),
+            Number::new("classes", self.classes, CLASSES),
+            Number::new("null_class", self.null_class, 0..=*CLASSES.end()),
+            Number::new("range", self.range, signed()),
             Number::new("prediction.edm.sigma_data", sigma_data, LEAST..=LARGEST),
             Number::new("sigma.min", self.sigma.map(|sigma| sigma.min), bound()),
             Number::new("sigma.max", self.sigma.map(|sigma| sigma.max), bound()),
-            Number::count("decoder.scale", decoder.map(|it| it.scale), FACTORS),
-            Number::new("decoder.scaling_factor", decoder.map(|it| decimal(it.scaling_factor)), SCALING_FACTORS),
-            Number::count("decoder.receptive_field", decoder.and_then(|it| it.receptive_field), DISTANCES),
-            Number::count("decoder.bytes_per_pixel", decoder.and_then(|it| it.bytes_per_pixel), BYTES),
-            Number::count("defaults.steps", [self.defaults.steps], STEPS),
+            Number::new("decoder.scale", decoder.map(|it| it.scale), FACTORS),
+            Number::new("decoder.scaling_factor", decoder.map(|it| it.scaling_factor), SCALING_FACTORS),
+            Number::new("decoder.receptive_field", decoder.and_then(|it| it.receptive_field), DISTANCES),
+            Number::new("decoder.bytes_per_pixel", decoder.and_then(|it| it.bytes_per_pixel), BYTES),
+            Number::new("defaults.steps", [self.defaults.steps], STEPS),
             Number::new("defaults.guidance_scale", self.defaults.guidance_scale, bound()),
             Number::new("files.tolerance", tolerances, bound()),
-            Number::new("check.tolerance", check.map(|check| decimal(check.tolerance)), bound()),
+            Number::new("check.tolerance", check.map(|check| check.tolerance), bound()),
             Number::new("check.timestep", check.and_then(|check| check.timestep), signed()),
-            Number::new(
-                "check.class",
-                check.and_then(|check| check.class).map(|class| class as f64),
-                0.0..=*CLASSES.end() as f64,
-            ),
+            Number::new("check.class", check.and_then(|check| check.class), 0..=*CLASSES.end()),
         ]
     }
 
