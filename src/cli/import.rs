@@ -36,9 +36,6 @@ pub(crate) struct Arguments {
     #[arg(short, long, value_name = "FOLDER")]
     output: PathBuf,
 
-    #[command(flatten)]
-    network: Option<NetworkArgs>,
-
     /// Licence
     #[arg(long, value_name = "TEXT", default_value = UNKNOWN_LICENCE)]
     licence: String,
@@ -50,6 +47,9 @@ pub(crate) struct Arguments {
     /// Default sampler, of those of `eddy sample`
     #[arg(long, value_name = "NAME")]
     sampler: Option<Sampler>,
+
+    #[command(flatten)]
+    network: Option<NetworkArgs>,
 
     #[command(flatten)]
     device: DeviceOptions,
