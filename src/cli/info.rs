@@ -64,7 +64,7 @@ impl Arguments {
         let mut rows = vec![
             ("task", manifest.task.to_string()),
             ("about", manifest.description.clone()),
-            ("predicts", format!("{:?}", manifest.prediction)),
+            ("predicts", manifest.prediction.to_string()),
             ("channels", format!("{}, black {} to white {}", manifest.channels, manifest.range[0], manifest.range[1])),
         ];
         if let Some(sigma) = manifest.sigma {

@@ -1,10 +1,9 @@
-//! The noise schedule of a variance-preserving network as its configuration files describe it, shared
-//! by all samplers.
+//! The noise schedule of a variance-preserving network as its configuration files describe it,
+//! shared by all samplers.
 
+use crate::diffusion::level_path::LevelPath;
 use crate::diffusion::parameterization::Prediction;
 use crate::diffusion::plan::{Clip, Level};
-use crate::diffusion::sampler::rows::{SolverType, Variance};
-use crate::diffusion::sampler::{LevelPath, Sampler};
 use crate::diffusion::schedule::{BetaSchedule, NoiseTable, Spacing};
 use crate::error::{Error, Result};
 
@@ -28,6 +27,26 @@ pub enum FinalSigma {
     Zero,
     /// The lowest sigma of the training schedule.
     SigmaMin,
+}
+
+/// The variance of the noise in DDPM's reverse step (Ho et al. 2020, section 3.2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Variance {
+    /// The posterior's variance, optimal for data at a single point.
+    #[default]
+    FixedSmall,
+    /// The forward step's variance, optimal for standard normal data.
+    FixedLarge,
+}
+
+/// How DPM-Solver++ extrapolates (Lu et al. 2022, appendix B).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SolverType {
+    /// Midpoint: half of the exponential's integral, equation 14.
+    #[default]
+    Midpoint,
+    /// The first moment of the exponential.
+    Heun,
 }
 
 /// Dynamic thresholding (Saharia et al. 2022, section 2.3); see [`Clip::Threshold`].
@@ -58,17 +77,18 @@ pub struct DiscreteSchedule {
     pub train_steps: usize,
     /// The variances of the forward steps.
     pub betas: BetaSchedule,
-    /// Whether the schedule is rescaled so that the last timestep is pure noise (zero terminal SNR).
+    /// Whether the schedule is rescaled so that the last timestep is pure noise (zero terminal
+    /// SNR).
     pub zero_terminal_snr: bool,
     /// What the network predicts: `Epsilon`, `VPrediction` or `Sample`.
     pub prediction: Prediction,
-    /// Which timesteps are visited. The default is `Leading` for `ddim` and `ddpm`, `Linspace` for the
-    /// others.
+    /// Which timesteps are visited. The default is `Leading` for `ddim` and `ddpm`, `Linspace` for
+    /// the others.
     pub spacing: Option<Spacing>,
     /// The offset added to `Leading` timesteps.
     pub steps_offset: usize,
-    /// Whether predictions are clipped to `clip_sample_range`, for samplers that clip. By default all
-    /// of them clip but `lcm` and `tcd`.
+    /// Whether predictions are clipped to `clip_sample_range`, for samplers that clip. By default
+    /// all of them clip but `lcm` and `tcd`.
     pub clip_sample: Option<bool>,
     /// The largest magnitude of a clipped prediction.
     pub clip_sample_range: f64,
@@ -77,8 +97,8 @@ pub struct DiscreteSchedule {
     pub clips_direction: bool,
     /// Dynamic thresholding instead of clipping. Not supported by `euler`.
     pub threshold: Option<Threshold>,
-    /// Whether `ddim` and `pndm` end at the clean image rather than at timestep 0 (`set_alpha_to_one`).
-    /// By default only `ddim` does.
+    /// Whether `ddim` and `pndm` end at the clean image rather than at timestep 0
+    /// (`set_alpha_to_one`). By default only `ddim` does.
     pub ends_at_clean: Option<bool>,
     /// The variance of the noise that `ddpm` adds.
     pub variance: Variance,
@@ -86,8 +106,8 @@ pub struct DiscreteSchedule {
     pub solver_order: usize,
     /// How DPM-Solver++ extrapolates.
     pub solver_type: SolverType,
-    /// Whether solvers lower their order in the last steps; most do so only below 15 steps. By default all
-    /// do but `dpmpp-single`.
+    /// Whether solvers lower their order in the last steps; most do so only below 15 steps. By
+    /// default all do but `dpmpp-single`.
     pub lower_order_final: Option<bool>,
     /// Whether B(h) of `unipc` is `h` rather than `exp(h) - 1`.
     pub is_bh1: bool,
@@ -110,8 +130,8 @@ pub struct DiscreteSchedule {
     pub sigma_max: Option<f64>,
     /// The lowest `ln(signal / noise)` at which `dpmpp-2m` evaluates the network.
     pub lambda_min_clipped: f64,
-    /// The number of timesteps that a consistency model was distilled at (`original_inference_steps`);
-    /// for `lcm` and `tcd`.
+    /// The number of timesteps that a consistency model was distilled at
+    /// (`original_inference_steps`); for `lcm` and `tcd`.
     pub distilled_steps: usize,
     /// The factor applied to timesteps in the boundary condition of `lcm`.
     pub timestep_scaling: f64,
@@ -182,7 +202,8 @@ impl DiscreteSchedule {
         let table = NoiseTable::new(&self.betas, self.train_steps, self.zero_terminal_snr);
         if table.len() != self.train_steps || self.train_steps < 2 {
             return Err(self.error(format!(
-                "there are {} betas for {} timesteps of training; there must be one for each, and at least 2",
+                "there are {} betas for {} timesteps of training; there must be one for each, and \
+                 at least 2",
                 table.len(),
                 self.train_steps
             )));
@@ -196,44 +217,19 @@ impl DiscreteSchedule {
         Ok(table)
     }
 
-    /// Checks that `sampler` supports every setting of the schedule, in `steps` steps.
-    pub(super) fn check(&self, sampler: Sampler, steps: usize) -> Result<()> {
-        if !self.prediction.takes_timestep() {
-            return Err(self.error(format!(
-                "prediction {:?} does not go with a training schedule; there are epsilon, v_prediction and sample",
-                self.prediction
-            )));
-        }
-        if let Some(unsupported) = self.unsupported.iter().find(|it| it.walks.contains(&sampler.path())) {
-            return Err(self.error(format!("{} (with sampler {sampler})", unsupported.problem)));
-        }
-        if self.solver_order > 2 && [Sampler::DPMPP_2M, Sampler::DPMPP_2M_SDE].contains(&sampler) {
-            return Err(self.error(format!(
-                "solver_order is {}, which is not supported by {sampler}; possible: 1, 2, or the sampler dpmpp-3m",
-                self.solver_order
-            )));
-        }
-        if steps > self.train_steps {
-            return Err(Error::usage(format!(
-                "{steps} steps were asked for, but the network was trained on {} timesteps; take at most as many",
-                self.train_steps
-            )));
-        }
-        Ok(())
-    }
-
     /// The level of a visited timestep.
     pub(super) fn level(&self, table: &NoiseTable, t: usize) -> Result<Level> {
         table.level(t).ok_or_else(|| {
             Error::usage(format!(
-                "timestep {t} lies beyond the {} of training: steps_offset is {}, so take fewer steps",
+                "timestep {t} lies beyond the {} of training: steps_offset is {}, so take fewer \
+                 steps",
                 self.train_steps, self.steps_offset
             ))
         })
     }
 
-    /// The lowest and highest sigma of Karras or exponential spacing. `min` and `max` are those of the
-    /// schedule.
+    /// The lowest and highest sigma of Karras or exponential spacing. `min` and `max` are those of
+    /// the schedule.
     pub(super) fn sigma_range(&self, min: f64, max: f64) -> (f64, f64) {
         (self.sigma_min.unwrap_or(min), self.sigma_max.unwrap_or(max))
     }
@@ -246,7 +242,7 @@ impl DiscreteSchedule {
         }
     }
 
-    fn error(&self, problem: impl Into<String>) -> Error {
+    pub(super) fn error(&self, problem: impl Into<String>) -> Error {
         Error::model(&self.name, problem)
     }
 }

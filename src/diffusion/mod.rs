@@ -10,6 +10,7 @@ pub mod discrete;
 pub mod executor;
 mod guard;
 pub mod guidance;
+mod level_path;
 pub mod noise;
 pub mod parameterization;
 pub mod plan;

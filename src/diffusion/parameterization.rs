@@ -1,7 +1,10 @@
 //! What a network predicts, and how to compute the predicted clean image from it.
 //!
-//! No other module depends on the kind of prediction: all others use `D`, the mean of `x0` given the
-//! state (Tweedie).
+//! No other module depends on the kind of prediction: all others use `D`, the mean of `x0` given
+//! the state (Tweedie).
+
+use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -9,33 +12,34 @@ use crate::diffusion::plan::Level;
 
 /// The meaning of a network's output `F`.
 ///
-/// The formulas are in variance-exploding coordinates, `y = x0 + sigma * n`. [`scaling`](Self::scaling)
-/// converts them to the coordinates of any state. In a manifest: `prediction = "v_prediction"`, or
-/// `prediction = { edm = { sigma_data = 0.5 } }`.
+/// The formulas are in variance-exploding coordinates, `y = x0 + sigma * n`.
+/// [`scaling`](Self::scaling) converts them to the coordinates of any state. In a manifest:
+/// `prediction = "v_prediction"`, or `prediction = { edm = { sigma_data = 0.5 } }`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Prediction {
-    /// The noise `n` (Ho et al. 2020, DDPM). The input is `y / sqrt(1 + sigma^2)` and a timestep; `D =
-    /// y - sigma * F`.
+    /// The noise `n` (Ho et al. 2020, DDPM). The input is `y / sqrt(1 + sigma^2)` and a timestep;
+    /// `D = y - sigma * F`.
     Epsilon,
-    /// The velocity `alpha * n - sigma_vp * x0` (Salimans and Ho 2022, section 4), with the input of
-    /// `Epsilon`; `D = y / (1 + sigma^2) - sigma / sqrt(1 + sigma^2) * F`.
+    /// The velocity `alpha * n - sigma_vp * x0` (Salimans and Ho 2022, section 4), with the input
+    /// of `Epsilon`; `D = y / (1 + sigma^2) - sigma / sqrt(1 + sigma^2) * F`.
     VPrediction,
     /// The clean image, with the input of `Epsilon`; `D = F`.
     Sample,
-    /// The preconditioned residual (Karras et al. 2022, EDM, table 1 and equation 7). The input is `y /
-    /// sqrt(sigma^2 + sigma_data^2)` and `ln(sigma) / 4`.
+    /// The preconditioned residual (Karras et al. 2022, EDM, table 1 and equation 7). The input is
+    /// `y / sqrt(sigma^2 + sigma_data^2)` and `ln(sigma) / 4`.
     Edm {
         /// The standard deviation of the data, in the network's units.
         sigma_data: f64,
     },
-    /// The score, the gradient of `log p(y)` (Song and Ermon 2019, NCSN; Song et al. 2021, VE SDE). The
-    /// input is `y` and `sigma`; `D = y + sigma^2 * F`.
+    /// The score, the gradient of `log p(y)` (Song and Ermon 2019, NCSN; Song et al. 2021, VE SDE).
+    /// The input is `y` and `sigma`; `D = y + sigma^2 * F`.
     Score,
-    /// The velocity `n - x0` of a straight path (Liu et al. 2022, rectified flow). The input is `(1 -
-    /// t) * y` and `t = sigma / (1 + sigma)`; `D = (1 - t) * y - t * F`.
+    /// The velocity `n - x0` of a straight path (Liu et al. 2022, rectified flow). The input is
+    /// `(1 - t) * y` and `t = sigma / (1 + sigma)`; `D = (1 - t) * y - t * F`.
     Flow,
-    /// The clean image, from `y` and sigma itself, as a scalar or as a map with one value per pixel.
+    /// The clean image, from `y` and sigma itself, as a scalar or as a map with one value per
+    /// pixel.
     Denoised,
 }
 
@@ -53,17 +57,31 @@ pub struct Scaling {
 }
 
 impl Prediction {
+    /// The name in a manifest and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Epsilon => "epsilon",
+            Self::VPrediction => "v_prediction",
+            Self::Sample => "sample",
+            Self::Edm { .. } => "edm",
+            Self::Score => "score",
+            Self::Flow => "flow",
+            Self::Denoised => "denoised",
+        }
+    }
+
     /// The scaling for a state at `level`.
     ///
-    /// `timestep` is the row of the training schedule that corresponds to `level`. Networks that take a
-    /// timestep use it (`Epsilon`, `VPrediction`, `Sample`); the others are conditioned on a function
-    /// of `level`.
+    /// `timestep` is the row of the training schedule that corresponds to `level`. Networks that
+    /// take a timestep use it (`Epsilon`, `VPrediction`, `Sample`); the others are conditioned on a
+    /// function of `level`.
     ///
     /// The factors are not finite where the prediction does not determine the clean image: for
     /// `Epsilon`, `Score` and `Denoised` at `signal = 0`, and for `Edm` at `noise = 0`.
     pub fn scaling(self, level: Level, timestep: f64) -> Scaling {
         let Level { signal, noise } = level;
-        // Dividing by `norm` makes a state variance-preserving; dividing by `path` puts it on a straight path.
+        // Dividing by `norm` makes a state variance-preserving; dividing by `path` puts it on a
+        // straight path.
         let norm = signal.hypot(noise);
         let path = signal + noise;
         match self {
@@ -93,9 +111,36 @@ impl Prediction {
         }
     }
 
-    /// Whether the network takes a timestep of its training schedule, so that the schedule is needed.
+    /// Whether the network takes a timestep of its training schedule, so that the schedule is
+    /// needed.
     pub fn takes_timestep(self) -> bool {
         matches!(self, Self::Epsilon | Self::VPrediction | Self::Sample)
+    }
+}
+
+impl fmt::Display for Prediction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Edm { sigma_data } => write!(f, "edm={sigma_data}"),
+            other => f.pad(other.name()),
+        }
+    }
+}
+
+impl FromStr for Prediction {
+    type Err = String;
+
+    /// Parses what [`Display`](fmt::Display) writes: a name, or `edm=SIGMA_DATA`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let plain = [Self::Denoised, Self::Epsilon, Self::VPrediction, Self::Sample, Self::Score, Self::Flow];
+        if let Some(known) = plain.into_iter().find(|known| known.name() == text) {
+            return Ok(known);
+        }
+        let edm = || text.strip_prefix("edm=")?.parse().ok();
+        edm().map(|sigma_data| Self::Edm { sigma_data }).ok_or_else(|| {
+            let names = plain.map(Self::name).join(", ");
+            format!("{text} is no prediction; expected {names} or edm=SIGMA_DATA, such as edm=0.5")
+        })
     }
 }
 
@@ -172,20 +217,19 @@ mod tests {
     }
 
     #[test]
-    fn parses_names_in_manifests() {
-        let name = |p: Prediction| serde_json::to_string(&p).unwrap();
-        assert_eq!(
-            ALL.map(name),
-            [
-                "\"epsilon\"",
-                "\"v_prediction\"",
-                "\"sample\"",
-                "{\"edm\":{\"sigma_data\":0.5}}",
-                "\"score\"",
-                "\"flow\"",
-                "\"denoised\""
-            ]
-        );
-        assert_eq!(serde_json::from_str::<Prediction>("\"v_prediction\"").unwrap(), Prediction::VPrediction);
+    fn names_parse_back() {
+        for prediction in ALL {
+            assert_eq!(prediction.to_string().parse(), Ok(prediction));
+            let json = match prediction {
+                Prediction::Edm { .. } => r#"{"edm":{"sigma_data":0.5}}"#.to_owned(),
+                plain => format!("\"{}\"", plain.name()),
+            };
+            assert_eq!(serde_json::to_string(&prediction).unwrap(), json);
+            assert_eq!(serde_json::from_str::<Prediction>(&json).unwrap(), prediction);
+        }
+        for unknown in ["gradient", "edm", "edm=wide", ""] {
+            let problem = unknown.parse::<Prediction>().unwrap_err();
+            assert!(problem.contains("v_prediction") && problem.contains("edm="), "{problem}");
+        }
     }
 }

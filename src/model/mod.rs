@@ -17,7 +17,7 @@ pub use diffusers::DiffusersFolder;
 pub use external::external_files;
 pub use fallback::NetworkWithFallback;
 pub use files::{LARGEST_CONFIG, LARGEST_GRAPH, Links, find_inside, find_weights, read_regular};
-pub use import::{PackageSpec, facts_of_diffusers, schedule_of_diffusers};
+pub use import::{Scheduler, UNKNOWN_LICENCE, manifest_of_diffusers};
 pub use manifest::{
     Check, DecoderSpec, Defaults, InputNames, Layout, Manifest, ModelFile, OutputNames, SigmaRange, Task,
 };

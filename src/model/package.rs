@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::bundled::{self, Bundle};
-use super::diffusers::DiffusersFolder;
+use super::diffusers::{DiffusersFolder, NETWORK};
 use super::files::{LARGEST_CONFIG, LARGEST_GRAPH, LARGEST_RECORD, Links, find_inside, find_weights, read_regular};
-use super::import::facts_of_diffusers;
+use super::import::manifest_of_diffusers;
 use super::manifest::{Manifest, ModelFile};
 use super::precision::Precision;
 use crate::error::{Error, Result};
@@ -30,8 +30,8 @@ enum Files {
     AsIs(PathBuf),
 }
 
-/// Where ONNX Runtime reads a network: from its file, so that it finds weights beside it, or from this
-/// binary.
+/// Where ONNX Runtime reads a network: from its file, so that it finds weights beside it, or from
+/// this binary.
 enum Origin {
     File(PathBuf),
     Bytes(Cow<'static, [u8]>),
@@ -64,10 +64,9 @@ impl Package {
         }
         let names = bundled::names().join(", ");
         let problem = match (path.exists(), path.extension().is_some_and(|extension| extension == "onnx")) {
-            (true, true) => {
-                "a bare .onnx does not say what it predicts; `eddy import` makes a package of it and of what you know"
-                    .to_owned()
-            }
+            (true, true) => "a bare .onnx does not say what it predicts; `eddy import` makes a package of it \
+                 and of what you know"
+                .to_owned(),
             (true, false) => "it is a file; expected a folder with a model.toml".to_owned(),
             (false, _) => format!("there is no bundled model and no folder of that name; bundled are {names}"),
         };
@@ -76,10 +75,12 @@ impl Package {
 
     /// A diffusers folder, without conversion.
     fn of_diffusers(path: &Path) -> Result<Self> {
-        let facts = facts_of_diffusers(path)?;
+        let mut manifest = manifest_of_diffusers(path)?;
         let files = Files::AsIs(path.to_owned());
-        let text = facts.manifest(&files.read(&facts.file, &facts.name, LARGEST_GRAPH)?)?;
-        Ok(Self { manifest: Manifest::parse(&text, &facts.name)?, files })
+        let network = files.read(NETWORK, &manifest.name, LARGEST_GRAPH)?;
+        manifest.set_file(Precision::F32, NETWORK, &network);
+        manifest.validate(&manifest.name)?;
+        Ok(Self { manifest, files })
     }
 
     fn from_files(files: Files, model: &str) -> Result<Self> {
@@ -138,16 +139,16 @@ impl Package {
     /// Loads the network in `precision`, after checking the SHA-256 of its file.
     ///
     /// # Errors
-    /// [`Error::Model`] when the package has no such file, its SHA-256 differs, or it does not fit ONNX
-    /// Runtime or the names in the manifest.
+    /// [`Error::Model`] when the package has no such file, its SHA-256 differs, or it does not fit
+    /// ONNX Runtime or the names in the manifest.
     pub fn load(&self, runtime: &Arc<Runtime>, precision: Precision, options: SessionOptions) -> Result<OnnxNetwork> {
         let file = self.file(precision)?;
         let origin = self.origin(&file.path, &file.sha256)?;
         OnnxNetwork::load(runtime, &self.manifest.name, origin.source(), self.interface(precision), options)
     }
 
-    /// How many nodes of the network in `precision` each provider of ONNX Runtime runs, measured on a
-    /// small image.
+    /// How many nodes of the network in `precision` each provider of ONNX Runtime runs, measured on
+    /// a small image.
     ///
     /// # Errors
     /// As for [`load`](Self::load), and when the network does not run.
@@ -164,8 +165,8 @@ impl Package {
         OnnxNetwork::count_nodes(runtime, name, origin.source(), self.interface(precision), options, shape)
     }
 
-    /// Loads the decoder, if the package has one: a network without a sample, whose condition is the
-    /// latent.
+    /// Loads the decoder, if the package has one: a network without a sample, whose condition is
+    /// the latent.
     ///
     /// # Errors
     /// As for [`load`](Self::load).
@@ -230,8 +231,8 @@ impl Package {
         let found = sha256(&bytes);
         if found != sha256_said {
             let problem = format!(
-                "{path} has SHA-256 {found}, its manifest says {sha256_said}; the file is damaged or was replaced: fetch it again, \
-                 or correct the manifest"
+                "{path} has SHA-256 {found}, its manifest says {sha256_said}; the file is damaged \
+                 or was replaced: fetch it again, or correct the manifest"
             );
             return Err(Error::model(&self.manifest.name, problem));
         }
@@ -252,7 +253,8 @@ impl Files {
         let bytes = find_inside(folder, name, links).and_then(|path| read_regular(&path, most)).map_err(|cause| {
             let path = folder.join(name);
             let problem = format!(
-                "{} cannot be read; a package is a folder with a model.toml and the files that it names",
+                "{} cannot be read; a package is a folder with a model.toml and the files that it \
+                 names",
                 path.display()
             );
             Error::model_from(model, problem, cause)

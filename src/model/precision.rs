@@ -3,10 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// The numeric precision of a file's weights and activations.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// 32-bit floats throughout; the default.
@@ -14,8 +14,8 @@ pub enum Precision {
     F32,
     /// 16-bit floats throughout: inputs, outputs and weights.
     F16,
-    /// 8-bit integers between `QuantizeLinear` and `DequantizeLinear`. Inputs and outputs are 32-bit
-    /// floats.
+    /// 8-bit integers between `QuantizeLinear` and `DequantizeLinear`. Inputs and outputs are
+    /// 32-bit floats.
     Int8,
 }
 

@@ -110,12 +110,11 @@ impl<'a> Generator<'a> {
             return Err(Error::model(&manifest.name, problem));
         }
         let schedule = manifest.schedule_of()?;
-        let own = manifest.defaults.sampler.as_deref().map(str::parse).transpose()?;
         let usual = match schedule {
             Schedule::Discrete(_) => Sampler::DDIM,
             Schedule::Sigmas(_) => Sampler::DPMPP_2M,
         };
-        let sampler = options.sampler.or(own).unwrap_or(usual);
+        let sampler = options.sampler.or(manifest.defaults.sampler).unwrap_or(usual);
         let whole = plan(&schedule, sampler, options.steps.unwrap_or(manifest.defaults.steps), options.eta)?;
         let plan = match options.strength {
             Some(strength) if !(strength > 0.0 && strength <= 1.0) => {

@@ -1,6 +1,7 @@
 //! Noise profiles of cameras: the variance as a linear function of the signal, measured and stored
 //! in a file.
 
+mod level;
 mod line;
 mod measure;
 mod pairs;
@@ -13,7 +14,8 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-pub use measure::{Profiler, YuvPlanes};
+pub use measure::Profiler;
+pub use pairs::YuvPlanes;
 
 use crate::error::{Error, Result};
 use crate::media::still;

@@ -56,11 +56,84 @@ fn imports_a_bare_network_by_its_options() {
         .within(&place)
         .fails(4)
         .says("expected z");
-    eddy(&format!("import net.onnx -o other/ {}", said.replace("denoise ", "dance ")))
-        .within(&place)
-        .fails(4)
-        .says("dance");
     place.holds_only(&["net", "net.onnx", "out.png"]);
+}
+
+/// Unknown values are errors of the command line that list the known ones.
+#[test]
+fn rejects_unknown_values_of_options() {
+    let said = "--task denoise --prediction denoised --sigma-range 0,1 --inputs sample=x,sigma=s --output-name y";
+    for (known, unknown, words) in [
+        ("--task denoise", "--task dance", "denoise, upscale, generate, classifier"),
+        ("--prediction denoised", "--prediction gradient", "score, flow or edm=SIGMA_DATA"),
+        ("sigma=s", "depth=d", "`condition`"),
+        ("sample=x,", "", "missing field `sample`"),
+        ("sigma=s", "sample=s", "sample is named twice"),
+        ("--sigma-range", "--dtype f64 --sigma-range", "f32, f16, int8"),
+        ("--sigma-range", "--sampler dpm --sigma-range", "dpmpp-2m"),
+        ("--sigma-range", "--size 0x4 --sigma-range", "640x480"),
+    ] {
+        eddy(&format!("import net.onnx -o out/ {}", said.replace(known, unknown))).fails(2).says(words);
+    }
+}
+
+/// What a folder's files say is not replaced by options, nor what options say by a file.
+#[test]
+fn rejects_options_that_contradict_the_files() {
+    let place = Place::new();
+    pipeline(&place, UNET);
+    eddy("import pipeline -o out/ --prediction sample").within(&place).fails(2).says("leave out the options");
+    let said = "--task generate --value-range -1,1 --inputs sample=sample,timestep=timestep --output-name out_sample";
+    let import = format!("import pipeline/unet/model.onnx -o out/ {said} --size 12x8 --schedule s.json");
+    place.file("s.json", r#"{"_class_name": "UniPCMultistepScheduler", "prediction_type": "epsilon"}"#);
+    eddy(&format!("{import} --prediction sample")).within(&place).fails(4).says("prediction_type = \"epsilon\"");
+    eddy(&format!("{import} --prediction score")).within(&place).fails(4).says("v_prediction or sample");
+    place.file("s.json", r#"{"_class_name": "DPMSolverSDEScheduler"}"#);
+    eddy(&format!("{import} --prediction epsilon")).within(&place).fails(4).says("DPMSolverSDEScheduler");
+    place.file("s.json", r#"{"beta_schedule": "cubic"}"#);
+    eddy(&format!("{import} --prediction epsilon")).within(&place).fails(4).says("cubic");
+    place.holds_only(&["pipeline", "s.json"]);
+    place.file("s.json", r#"{"_class_name": "UniPCMultistepScheduler"}"#);
+    eddy(&format!("{import} --prediction epsilon")).within(&place).succeeds();
+    assert!(manifest(&place).contains("sampler = \"unipc\""));
+}
+
+fn manifest(place: &Place) -> String {
+    fs::read_to_string(place.path("out/model.toml")).unwrap()
+}
+
+/// The command line in `docs/packages.md` is complete: what is missing are its files.
+#[test]
+fn the_documented_command_is_accepted() {
+    let document = include_str!("../../docs/packages.md");
+    let command = document.split("eddy import sr3.onnx").nth(1).unwrap().split("```").next().unwrap();
+    let place = Place::new();
+    let command = format!("import sr3.onnx{}", command.replace("\\\n", " "));
+    eddy(&command).within(&place).fails(3).says("scheduler_config.json");
+    place.file("scheduler_config.json", "{}");
+    eddy(&command).within(&place).fails(3).says("sr3.onnx");
+}
+
+/// Python's infinities, defaults that are noted as such, and tables within the file.
+#[test]
+fn keeps_every_setting_of_a_scheduler() {
+    let place = Place::new();
+    pipeline(&place, UNET);
+    let scheduler = |rest: &str| {
+        let text =
+            format!(r#"{{"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": -Infinity{rest}}}"#);
+        place.file("pipeline/scheduler/scheduler_config.json", text);
+    };
+    scheduler(r#", "steps_offset": 1, "beta_end": 0.5, "trained_betas": null, "_use_default_values": ["beta_end"]"#);
+    eddy("import pipeline -o out/").within(&place).succeeds();
+    let text = manifest(&place);
+    assert!(text.contains("[schedule]\nlambda_min_clipped = \"-Infinity\"\nsteps_offset = 1\n\n"), "{text}");
+    eddy("generate -m out -o a.png --steps 2").within(&place).succeeds();
+    fs::remove_dir_all(place.path("out")).unwrap();
+    scheduler(r#", "solver_p": {"_class_name": "DDIMScheduler"}"#);
+    eddy("import pipeline -o out/").within(&place).succeeds();
+    eddy("generate -m out -o a.png --steps 2").within(&place).succeeds();
+    eddy("generate -m out -o b.png --steps 2 --sampler unipc").within(&place).fails(4).says("solver_p");
 }
 
 #[test]
@@ -164,7 +237,7 @@ fn maps_schedulers_to_their_sampler_or_rejects_them() {
         pipeline(&place, UNET);
         scheduler(&place, config);
         eddy("import pipeline -o out/").within(&place).succeeds();
-        let manifest = fs::read_to_string(place.path("out/model.toml")).unwrap();
+        let manifest = manifest(&place);
         assert!(manifest.contains(&format!("sampler = \"{sampler}\"")), "{config}: {manifest}");
     }
     for (config, class) in [

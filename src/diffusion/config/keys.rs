@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 
-/// The keys of a schedule that have not been taken. `null` counts as absent.
+/// The keys of a schedule that have not been taken.
 pub(super) struct Keys<'a> {
     name: &'a str,
     /// The part of the model that contains the keys.
@@ -14,21 +14,26 @@ pub(super) struct Keys<'a> {
     map: Map<String, Value>,
 }
 
+/// The keys of a JSON object in this `place` of a model, without `null`s, which count as absent,
+/// and without defaults that diffusers wrote to the file, which do not apply to another sampler.
+pub(crate) fn keys_of(name: &str, place: &str, text: &str) -> Result<Map<String, Value>> {
+    let value = serde_json::from_str(&quote_non_finite(text))
+        .map_err(|source| Error::model_from(name, format!("its {place} is not JSON; export it again"), source))?;
+    let Value::Object(mut map) = value else {
+        return Err(Error::model(name, format!("its {place} is not a JSON object; export it again")));
+    };
+    if let Some(Value::Array(defaulted)) = map.remove("_use_default_values") {
+        for key in defaulted.iter().filter_map(Value::as_str) {
+            map.remove(key);
+        }
+    }
+    map.retain(|_, value| !value.is_null());
+    Ok(map)
+}
+
 impl<'a> Keys<'a> {
     pub(super) fn new(name: &'a str, place: &'static str, text: &str) -> Result<Self> {
-        let value = serde_json::from_str(&quote_non_finite(text))
-            .map_err(|source| Error::model_from(name, format!("its {place} is not JSON; export it again"), source))?;
-        let Value::Object(mut map) = value else {
-            return Err(Error::model(name, format!("its {place} is not a JSON object; export it again")));
-        };
-        // Defaults that diffusers wrote to the file do not apply to another sampler.
-        if let Some(Value::Array(defaulted)) = map.remove("_use_default_values") {
-            for key in defaulted.iter().filter_map(Value::as_str) {
-                map.remove(key);
-            }
-        }
-        map.retain(|_, value| !value.is_null());
-        Ok(Self { name, place, map })
+        Ok(Self { name, place, map: keys_of(name, place, text)? })
     }
 
     pub(super) fn flag(&mut self, key: &str) -> Result<Option<bool>> {
@@ -98,7 +103,8 @@ impl<'a> Keys<'a> {
             Some((key, value)) => Err(Error::model(
                 self.name,
                 format!(
-                    "its {} has a key that is not known here, '{}' = {}, and it may change the numbers; remove it if it does not",
+                    "its {} has a key that is not known here, '{}' = {}, and it may change the \
+                     numbers; remove it if it does not",
                     self.place,
                     shortened(key),
                     shortened(&value.to_string())

@@ -1,22 +1,23 @@
 //! Reading a diffusers `scheduler_config.json`.
 //!
-//! As with diffusers' `from_config`, one file serves every sampler: a key applies to each sampler that
-//! has the setting, and absent keys take the sampler's default. A key that would change the numbers and
-//! is not supported is an error: at once if it concerns every sampler, else when a plan of that sampler
-//! is requested.
+//! As with diffusers' `from_config`, one file serves every sampler: a key applies to each sampler
+//! that has the setting, and absent keys take the sampler's default. A key that would change the
+//! numbers and is not supported is an error: at once if it concerns every sampler, else when a plan
+//! of that sampler is requested.
 
 mod keys;
 
 use std::ops::RangeInclusive;
 
-use crate::diffusion::discrete::{DiscreteSchedule, FinalSigma, SigmaSpacing, Threshold, Unsupported};
+use crate::diffusion::discrete::{
+    DiscreteSchedule, FinalSigma, SigmaSpacing, SolverType, Threshold, Unsupported, Variance,
+};
+use crate::diffusion::level_path::LevelPath;
 use crate::diffusion::parameterization::Prediction;
-use crate::diffusion::sampler::LevelPath;
-use crate::diffusion::sampler::rows::{SolverType, Variance};
 use crate::diffusion::schedule::{BetaSchedule, Spacing};
 use crate::error::Result;
 use keys::Keys;
-pub(crate) use keys::shortened;
+pub(crate) use keys::{keys_of, shortened};
 
 /// The scheduler classes that describe a variance-preserving training schedule by the same keys.
 const CLASSES: [&str; 16] = [
@@ -42,16 +43,16 @@ const CLASSES: [&str; 16] = [
 const INERT: [&str; 4] = ["flow_shift", "use_dynamic_shifting", "time_shift_type", "shift_terminal"];
 
 /// The number of training timesteps.
-const TRAIN_STEPS: RangeInclusive<usize> = 2..=100_000;
+pub(crate) const TRAIN_STEPS: RangeInclusive<usize> = 2..=100_000;
 /// The upper limit of sigmas and of bounds on predictions.
 const LARGEST: f64 = 1e6;
 
 /// Parses the text of a `scheduler_config.json`. `name` is the model's name in messages.
 ///
 /// # Errors
-/// [`Error::Model`](crate::Error::Model) when the text is not a JSON object, is of a class with another
-/// kind of schedule, or has an unsupported key that would change the numbers. The error names the key,
-/// its value and the possible values.
+/// [`Error::Model`](crate::Error::Model) when the text is not a JSON object, is of a class with
+/// another kind of schedule, or has an unsupported key that would change the numbers. The error
+/// names the key, its value and the possible values.
 pub fn parse(name: &str, text: &str) -> Result<DiscreteSchedule> {
     parse_of(name, "scheduler_config.json", text)
 }
@@ -86,6 +87,7 @@ pub(crate) fn parse_of(name: &str, place: &'static str, text: &str) -> Result<Di
     Ok(schedule)
 }
 
+/// The predictions of networks that take a timestep. Three are named as in a manifest.
 const PREDICTIONS: [(&str, Prediction); 4] = [
     ("epsilon", Prediction::Epsilon),
     ("v_prediction", Prediction::VPrediction),
@@ -93,11 +95,6 @@ const PREDICTIONS: [(&str, Prediction); 4] = [
     // An older name of `sample` that EulerDiscreteScheduler still accepts.
     ("original_sample", Prediction::Sample),
 ];
-
-/// The name of a prediction in these files; none if they have no such kind.
-pub fn prediction_name(prediction: Prediction) -> Option<&'static str> {
-    PREDICTIONS.iter().find(|(_, known)| *known == prediction).map(|(name, _)| *name)
-}
 
 const SPACINGS: [(&str, Spacing); 3] =
     [("leading", Spacing::Leading), ("linspace", Spacing::Linspace), ("trailing", Spacing::Trailing)];
@@ -239,8 +236,8 @@ fn read_solver(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<(
         }
     }
     match keys.text("solver_type")?.as_deref() {
-        // As in diffusers, each solver reads its own names and takes its default for the names of other
-        // solvers.
+        // As in diffusers, each solver reads its own names and takes its default for the names of
+        // other solvers.
         None | Some("midpoint" | "logrho" | "bh2") => {}
         Some("heun") => schedule.solver_type = SolverType::Heun,
         Some("bh1") => schedule.is_bh1 = true,

@@ -1,8 +1,7 @@
 use super::{BOTH, SIGMAS, SOLVERS, parse};
-use crate::diffusion::discrete::{DiscreteSchedule, FinalSigma, SigmaSpacing, Threshold};
+use crate::diffusion::discrete::{DiscreteSchedule, FinalSigma, SigmaSpacing, SolverType, Threshold, Variance};
+use crate::diffusion::level_path::LevelPath;
 use crate::diffusion::parameterization::Prediction;
-use crate::diffusion::sampler::LevelPath;
-use crate::diffusion::sampler::rows::{SolverType, Variance};
 use crate::diffusion::sampler::{Sampler, Schedule, plan};
 use crate::diffusion::schedule::{BetaSchedule, Spacing};
 
@@ -19,7 +18,8 @@ fn an_empty_file_gives_the_defaults() {
     assert_eq!(read("{}"), DiscreteSchedule { name: "tiny".into(), ..DiscreteSchedule::default() });
 }
 
-/// Sets every supported key to a value other than its default, so that no key is read without effect.
+/// Sets every supported key to a value other than its default, so that no key is read without
+/// effect.
 #[test]
 fn every_key_has_an_effect() {
     type Change = fn(&mut DiscreteSchedule);

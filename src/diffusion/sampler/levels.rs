@@ -1,60 +1,16 @@
 //! The levels between which a sampler's steps go, on a training schedule or a range of sigma.
 
+use super::SigmaSchedule;
 use crate::diffusion::discrete::{DiscreteSchedule, FinalSigma, SigmaSpacing};
+use crate::diffusion::level_path::LevelPath;
 use crate::diffusion::parameterization::Scaling;
 use crate::diffusion::plan::{Clip, Level};
-use crate::diffusion::sampler::SigmaSchedule;
 use crate::diffusion::schedule::sigmas::{KARRAS_RHO, TimestepOf, exponential, karras, sigma_at};
 use crate::diffusion::schedule::timesteps::{
     consistency_timesteps, euler_timesteps, markov_timesteps, solver_timesteps,
 };
 use crate::diffusion::schedule::{BetaSchedule, NoiseTable, Spacing};
 use crate::error::{Error, Result};
-
-/// The path of a sampler through the levels.
-///
-/// On a training schedule, paths follow diffusers. On a range of sigma, all paths but [`Geometric`] use
-/// Karras' sigmas and end at the clean image.
-///
-/// [`Geometric`]: Self::Geometric
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LevelPath {
-    /// DDIM's path: each step goes down by the stride `train_steps / steps`, wherever the next visited
-    /// timestep is. The two differ for `linspace`, and for `trailing` with a fractional stride.
-    Strides,
-    /// From each visited timestep to the next, for samplers whose noise comes from the schedule.
-    Ancestral,
-    /// From each visited timestep to the next, for other samplers.
-    Markov,
-    /// Sigmas in variance-exploding coordinates. Predictions are never clipped. Karras and exponential
-    /// sigmas run between the first and the last sigma of the visited timesteps.
-    Sigmas,
-    /// [`Sigmas`](Self::Sigmas), with predictions clipped where the schedule asks for it.
-    Corrected,
-    /// [`Sigmas`](Self::Sigmas) in geometric progression.
-    Geometric,
-    /// DPM-Solver++'s path, in variance-preserving coordinates. Predictions are thresholded where the
-    /// schedule asks for it, and never clipped to a range.
-    Solver,
-    /// [`Solver`](Self::Solver) for `unipc`: Karras and exponential sigmas end at their own last sigma.
-    UniPc,
-    /// [`UniPc`](Self::UniPc) for `deis`, which never reaches the clean image itself.
-    Deis,
-    /// [`Solver`](Self::Solver) for single-step solvers, which support only `linspace` spacing and no
-    /// offset.
-    Singlestep,
-    /// [`Sigmas`](Self::Sigmas), for samplers that also evaluate between two sigmas. Karras timesteps
-    /// are rounded.
-    Halved,
-    /// [`Strides`](Self::Strides) for `pndm`, which ends at timestep 0 by default. Predictions are not
-    /// clipped.
-    Pndm,
-    /// The distilled timesteps of latent consistency models.
-    Consistency,
-    /// The distilled timesteps, each with the lower timestep from which noise is added. The last step
-    /// ends at timestep 0. Predictions are neither clipped nor thresholded.
-    Trajectory,
-}
 
 /// The transition of one step between two levels.
 #[derive(Clone, Copy, Debug)]
@@ -64,13 +20,13 @@ pub(super) struct Transition {
     pub(super) scaling: Scaling,
     /// The level at which the step ends.
     pub(super) to: Level,
-    /// The level that the noise-free part of a [`LevelPath::Trajectory`] step reaches; `to` on other
-    /// paths.
+    /// The level that the noise-free part of a [`LevelPath::Trajectory`] step reaches; `to` on
+    /// other paths.
     pub(super) intermediate: Level,
     /// Whether the step starts at the first training timestep.
     pub(super) is_first: bool,
-    /// The distance of the timestep from the boundary at which a consistency model is the identity, in
-    /// units of the data's standard deviation. Infinite for other models.
+    /// The distance of the timestep from the boundary at which a consistency model is the identity,
+    /// in units of the data's standard deviation. Infinite for other models.
     pub(super) boundary: f64,
 }
 
@@ -101,22 +57,37 @@ impl Levels {
         self.transitions.iter().map(row).collect()
     }
 
-    /// The order of each DPM-Solver++ step, at most `most`.
-    pub(super) fn orders(&self, most: usize) -> Vec<usize> {
+    /// The order of each step of a multistep solver: at most `most`, with the predictions that
+    /// there are by then. A step to the clean image, of infinite length in `ln(sigma)`, is of first
+    /// order. If `is_lowered`, no order exceeds the number of steps that are left.
+    pub(super) fn orders(&self, most: usize, is_lowered: bool) -> Vec<usize> {
         let count = self.transitions.len();
-        let is_short = self.settings.lower_order_final.unwrap_or(true) && count < 15;
-        let ends_low = is_short || self.settings.euler_at_final || self.settings.final_sigma == FinalSigma::Zero;
-        let order = |i: usize| match count - i {
-            1 if ends_low => 1,
-            2 if is_short => most.min(i + 1).min(2),
-            _ => most.min(i + 1),
+        let order = |(i, transition): (usize, &Transition)| {
+            let left = if is_lowered { count - i } else { most };
+            let left = if transition.to.noise == 0.0 { 1 } else { left };
+            most.min(i + 1).min(left)
         };
-        (0..count).map(order).collect()
+        self.transitions.iter().enumerate().map(order).collect()
     }
 
-    /// One row for each transition. `row` also gets the previous transition where the order allows it.
+    /// Whether the last of few steps are of lower order (`lower_order_final`).
+    pub(super) fn lowers_last_of_few(&self) -> bool {
+        self.settings.lower_order_final.unwrap_or(true) && self.transitions.len() < 15
+    }
+
+    /// The order of each step of DPM-Solver++, at most `most`.
+    pub(super) fn solver_orders(&self, most: usize) -> Vec<usize> {
+        let mut orders = self.orders(most, self.lowers_last_of_few());
+        if let Some(last) = orders.last_mut().filter(|_| self.settings.euler_at_final) {
+            *last = 1;
+        }
+        orders
+    }
+
+    /// One row for each transition. `row` also gets the previous transition where the order allows
+    /// it.
     pub(super) fn each_after<T>(&self, row: impl Fn(Option<&Transition>, &Transition) -> T) -> Vec<T> {
-        let orders = self.orders(self.settings.solver_order.min(2));
+        let orders = self.solver_orders(self.settings.solver_order.min(2));
         let rows = self.transitions.iter().zip(orders).enumerate();
         rows.map(|(i, (transition, order))| row((order > 1).then(|| &self.transitions[i - 1]), transition)).collect()
     }
@@ -178,7 +149,8 @@ impl Levels {
             LevelPath::Pndm => {
                 if !schedule.skip_prk_steps && steps < 4 {
                     return Err(Error::usage(format!(
-                        "pndm starts with three Runge-Kutta steps, so it takes at least 4, not {steps}; take more, or a schedule with skip_prk_steps"
+                        "pndm starts with three Runge-Kutta steps, so it takes at least 4, not \
+                         {steps}; take more, or a schedule with skip_prk_steps"
                     )));
                 }
                 (strides(schedule, &table, steps, false)?, Clip::None)
@@ -349,7 +321,8 @@ fn solver_points(
             };
             if spacing == Spacing::Leading && last <= steps {
                 return Err(Error::usage(format!(
-                    "a solver with leading timesteps goes down {last} timesteps in at most {} steps, not {steps}",
+                    "a solver with leading timesteps goes down {last} timesteps in at most {} \
+                     steps, not {steps}",
                     last - 1
                 )));
             }
@@ -360,8 +333,8 @@ fn solver_points(
     Ok(points)
 }
 
-/// The standard deviation of the data in the boundary condition of consistency models (Luo et al. 2023,
-/// appendix C).
+/// The standard deviation of the data in the boundary condition of consistency models (Luo et al.
+/// 2023, appendix C).
 const SIGMA_DATA: f64 = 0.5;
 
 fn consistency(
@@ -374,7 +347,8 @@ fn consistency(
     let distilled = schedule.distilled_steps;
     if steps > distilled {
         return Err(Error::usage(format!(
-            "{steps} steps were asked for of {distilled} that were distilled (original_inference_steps); take at most as many"
+            "{steps} steps were asked for of {distilled} that were distilled \
+             (original_inference_steps); take at most as many"
         )));
     }
     let timesteps = consistency_timesteps(schedule.train_steps, distilled, steps);

@@ -12,13 +12,15 @@ mod sigmas;
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
 use crate::diffusion::discrete::DiscreteSchedule;
 use crate::diffusion::plan::{Plan, Step};
 use crate::error::{Error, Result};
 use levels::Levels;
 
+pub use crate::diffusion::level_path::LevelPath;
 pub use denoise::denoise_plan;
-pub use levels::LevelPath;
 pub use sigmas::SigmaSchedule;
 
 /// A sampler by name.
@@ -93,6 +95,18 @@ impl FromStr for Sampler {
     }
 }
 
+impl Serialize for Sampler {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+impl<'de> Deserialize<'de> for Sampler {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
 /// The noise levels of a network, from which the levels of a plan come.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Schedule {
@@ -102,22 +116,22 @@ pub enum Schedule {
     Sigmas(SigmaSchedule),
 }
 
-/// The plan of `sampler` in `steps` steps on `schedule`. A step is one evaluation, but two for `heun`,
-/// `kdpm2`, `kdpm2-a` and `pc`, and five for `langevin`; `pndm` starts with a few more.
+/// The plan of `sampler` in `steps` steps on `schedule`. A step is one evaluation, but two for
+/// `heun`, `kdpm2`, `kdpm2-a` and `pc`, and five for `langevin`; `pndm` starts with a few more.
 ///
 /// `eta` in `0..=1` scales the noise of stochastic samplers; the default is the sampler's own. The
-/// coordinates of the state are those of the plan's first level: variance-exploding for samplers that
-/// count in sigma and on every [`Schedule::Sigmas`], variance-preserving otherwise.
+/// coordinates of the state are those of the plan's first level: variance-exploding for samplers
+/// that count in sigma and on every [`Schedule::Sigmas`], variance-preserving otherwise.
 ///
 /// # Errors
-/// [`Error::Usage`] for an impossible number of steps or eta, [`Error::Model`] for a schedule with an
-/// unsupported setting, or on which this sampler has no finite table.
+/// [`Error::Usage`] for an impossible number of steps or eta, [`Error::Model`] for a schedule with
+/// an unsupported setting, or on which this sampler has no finite table.
 pub fn plan(schedule: &Schedule, sampler: Sampler, steps: usize, eta: Option<f64>) -> Result<Plan> {
     let eta = check_request(sampler, steps, eta)?;
     let path = sampler.path();
     let (path_levels, name) = match schedule {
         Schedule::Discrete(schedule) => {
-            schedule.check(sampler, steps)?;
+            check_schedule(schedule, sampler, steps)?;
             (Levels::discrete(schedule, path, steps, eta)?, schedule.name.as_str())
         }
         Schedule::Sigmas(schedule) => {
@@ -147,6 +161,35 @@ fn check_request(sampler: Sampler, steps: usize, eta: Option<f64>) -> Result<f64
     }
 }
 
+/// Checks that `sampler` supports every setting of the schedule, in `steps` steps.
+fn check_schedule(schedule: &DiscreteSchedule, sampler: Sampler, steps: usize) -> Result<()> {
+    if !schedule.prediction.takes_timestep() {
+        return Err(schedule.error(format!(
+            "prediction {} does not go with a training schedule; there are epsilon, v_prediction \
+             and sample",
+            schedule.prediction
+        )));
+    }
+    if let Some(unsupported) = schedule.unsupported.iter().find(|it| it.walks.contains(&sampler.path())) {
+        return Err(schedule.error(format!("{} (with sampler {sampler})", unsupported.problem)));
+    }
+    if schedule.solver_order > 2 && [Sampler::DPMPP_2M, Sampler::DPMPP_2M_SDE].contains(&sampler) {
+        return Err(schedule.error(format!(
+            "solver_order is {}, which is not supported by {sampler}; possible: 1, 2, or the \
+             sampler dpmpp-3m",
+            schedule.solver_order
+        )));
+    }
+    if steps > schedule.train_steps {
+        return Err(Error::usage(format!(
+            "{steps} steps were asked for, but the network was trained on {} timesteps; take at \
+             most as many",
+            schedule.train_steps
+        )));
+    }
+    Ok(())
+}
+
 fn check_finite(plan: &Plan, sampler: Sampler, name: &str) -> Result<()> {
     let is_finite = |row: &crate::diffusion::plan::Step| {
         [row.t, row.c_in, row.c_skip, row.c_out, row.a, row.b, row.d, row.e]
@@ -159,9 +202,10 @@ fn check_finite(plan: &Plan, sampler: Sampler, name: &str) -> Result<()> {
         Some(row) => Err(Error::model(
             name,
             format!(
-                "the table of {sampler} is not finite where signal is {} and noise {}: this prediction says nothing \
-                 about the image there (pure noise, with rescale_betas_zero_snr, needs v_prediction or sample); \
-                 choose euler or dpmpp-2m, or a timestep_spacing that leaves out the last timestep",
+                "the table of {sampler} is not finite where signal is {} and noise {}: this \
+                 prediction says nothing about the image there (pure noise, with \
+                 rescale_betas_zero_snr, needs v_prediction or sample); choose euler or dpmpp-2m, \
+                 or a timestep_spacing that leaves out the last timestep",
                 row.level.signal, row.level.noise
             ),
         )),
@@ -216,8 +260,8 @@ mod tests {
 
     #[test]
     fn every_plan_ends_at_the_clean_image() {
-        // With D = x0 throughout, a state without noise must follow the signal of each level down to x0
-        // itself.
+        // With D = x0 throughout, a state without noise must follow the signal of each level down
+        // to x0 itself.
         for sampler in Sampler::ALL {
             for steps in [1, 2, 7, 50] {
                 let schedule = Schedule::Discrete(Box::new(DiscreteSchedule {
@@ -244,8 +288,8 @@ mod tests {
                     }
                     row.a * x + row.b + past + row.e
                 });
-                // LCM keeps part of x near the boundary, more than the first levels' signal; the others
-                // end at timestep 0.
+                // LCM keeps part of x near the boundary, more than the first levels' signal; the
+                // others end at timestep 0.
                 let is_near = [Sampler::LCM, Sampler::TCD, Sampler::DEIS, Sampler::PNDM].contains(&sampler);
                 assert!((end - 1.0).abs() < if is_near { 0.01 } else { 1e-9 }, "{sampler} in {steps}: {end}");
             }

@@ -1,15 +1,15 @@
 //! Linear multistep methods: steps that read the predictions of earlier steps.
 
 use super::levels::Transition;
-use super::rows::SolverType;
+use crate::diffusion::discrete::SolverType;
 use crate::diffusion::parameterization::Scaling;
 use crate::diffusion::plan::{Keep, Kept, Level, SLOTS, Step};
 
 /// The largest number of earlier values that a multistep step reads.
 pub(super) const LAGS: usize = 3;
 
-/// A step `x' = x * x + sum of[j] * H_j + d * z`, where `H_j` is the value of the step `j` before, and
-/// `H_0` its own.
+/// A step `x' = x * x + sum of[j] * H_j + d * z`, where `H_j` is the value of the step `j` before,
+/// and `H_0` its own.
 pub(super) struct Lagged {
     pub(super) transition: Transition,
     /// The kind of the values.
@@ -53,8 +53,8 @@ pub(super) fn lambda(level: Level) -> f64 {
     -level.sigma().ln()
 }
 
-/// The factors of the divided differences of the predicted clean image over a step from `from` to `to`,
-/// the prediction itself first (Lu et al. 2022, DPM-Solver++, appendix B): integrals of the
+/// The factors of the divided differences of the predicted clean image over a step from `from` to
+/// `to`, the prediction itself first (Lu et al. 2022, DPM-Solver++, appendix B): integrals of the
 /// exponential.
 pub(super) fn moments(from: Level, to: Level) -> [f64; 3] {
     let h = lambda(to) - lambda(from);
@@ -76,8 +76,8 @@ pub(super) fn moment(from: Level, to: Level, solver: SolverType) -> f64 {
     }
 }
 
-/// The factors of this step's prediction and of the one before, which was at the level `before`, in a
-/// second-order step.
+/// The factors of this step's prediction and of the one before, which was at the level `before`, in
+/// a second-order step.
 pub(super) fn second_order(before: Level, from: Level, to: Level, solver: SolverType) -> [f64; 2] {
     let slope = moment(from, to, solver) * ratio(lambda(to) - lambda(from), lambda(from) - lambda(before));
     [moments(from, to)[0] + slope, -slope]

@@ -1,36 +1,17 @@
 //! The building blocks of samplers: single steps between two levels.
 //!
-//! They are written for `x = signal * x0 + noise * n`, so the formulas of variance-preserving papers
-//! also hold for variance-exploding states and stay finite at pure noise.
+//! They are written for `x = signal * x0 + noise * n`, so the formulas of variance-preserving
+//! papers also hold for variance-exploding states and stay finite at pure noise.
 
 use super::levels::Transition;
 use super::multistep::second_order;
+use crate::diffusion::discrete::{SolverType, Variance};
 use crate::diffusion::parameterization::Scaling;
 use crate::diffusion::plan::{Keep, Kept, Level, SLOTS, Step};
 
-/// The variance of the noise in DDPM's reverse step (Ho et al. 2020, section 3.2).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Variance {
-    /// The posterior's variance, optimal for data at a single point.
-    #[default]
-    FixedSmall,
-    /// The forward step's variance, optimal for standard normal data.
-    FixedLarge,
-}
-
-/// How DPM-Solver++ extrapolates (Lu et al. 2022, appendix B).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SolverType {
-    /// Midpoint: half of the exponential's integral, equation 14.
-    #[default]
-    Midpoint,
-    /// The first moment of the exponential.
-    Heun,
-}
-
-/// A DDIM step (Song et al. 2021, equations 12 and 16). With `eta = 0` it is also Euler's step on the
-/// probability flow and the first-order step of DPM-Solver++. In variance-exploding coordinates with
-/// `eta = 1` it is ancestral Euler's step.
+/// A DDIM step (Song et al. 2021, equations 12 and 16). With `eta = 0` it is also Euler's step on
+/// the probability flow and the first-order step of DPM-Solver++. In variance-exploding coordinates
+/// with `eta = 1` it is ancestral Euler's step.
 ///
 /// `unclipped` means that predictions are clipped but the direction of the step is taken from the
 /// unclipped one.
@@ -68,8 +49,8 @@ pub(super) fn heun(transition: &Transition, next: &Transition) -> Step {
     row(next.from, next.scaling, Update { a: 1.0, b: half, c: -half, d: 0.0, e: 0.0 })
 }
 
-/// The second-order step of DPM-Solver++(2M) (Lu et al. 2022, algorithm 2). `before` is the level of
-/// the previous step.
+/// The second-order step of DPM-Solver++(2M) (Lu et al. 2022, algorithm 2). `before` is the level
+/// of the previous step.
 pub(super) fn dpmpp_2m(before: Level, transition: &Transition, solver: SolverType) -> Step {
     let Transition { from, to, .. } = *transition;
     let [b, c] = second_order(before, from, to, solver);
@@ -94,16 +75,16 @@ pub(super) fn dpmpp_2m_sde(before: Option<Level>, transition: &Transition, solve
     row(from, transition.scaling, Update { a: to.noise / from.noise * ratio, b: first + second, c: -second, d, e: 0.0 })
 }
 
-/// The weight of a difference of two predictions over a step of `h` in `-ln(sigma)`; zero for two steps
-/// at equal levels.
+/// The weight of a difference of two predictions over a step of `h` in `-ln(sigma)`; zero for two
+/// steps at equal levels.
 fn slope(before: Level, from: Level, h: f64) -> f64 {
     let h_before = (before.sigma() / from.sigma()).ln();
     if h_before == 0.0 { 0.0 } else { h / h_before }
 }
 
-/// A step of multistep consistency sampling (Song et al. 2023, algorithm 1): predict the clean image,
-/// blend it with `x` near the boundary (Luo et al. 2023, equation 9), and add the noise of the next
-/// level. The last step adds none.
+/// A step of multistep consistency sampling (Song et al. 2023, algorithm 1): predict the clean
+/// image, blend it with `x` near the boundary (Luo et al. 2023, equation 9), and add the noise of
+/// the next level. The last step adds none.
 pub(super) fn consistency(transition: &Transition, is_last: bool) -> Step {
     let norm = transition.boundary.hypot(1.0);
     // The factors of `x` and of `D`: 0 and 1 without a boundary.
@@ -133,8 +114,8 @@ pub(super) fn langevin(transition: &Transition, size: f64) -> Step {
 }
 
 /// The step size of `count` Langevin steps that turn the noise of the level above, `ratio` times as
-/// strong, into that of the level (Song and Ermon 2020, technique 4). The size minimises the difference
-/// to the level's variance.
+/// strong, into that of the level (Song and Ermon 2020, technique 4). The size minimises the
+/// difference to the level's variance.
 pub(super) fn langevin_step_size(ratio: f64, count: usize) -> f64 {
     let off = |size: f64| {
         let kept = (1.0 - size).powi(2 * count as i32);
@@ -152,8 +133,8 @@ pub(super) fn reverse_diffusion(transition: &Transition) -> Step {
     reverse(transition, 1.0, transition.from.variance_from(transition.to).sqrt())
 }
 
-/// A step of the probability flow with the discretisation of the forward SDE (equations 47 and 48 of
-/// that paper).
+/// A step of the probability flow with the discretisation of the forward SDE (equations 47 and 48
+/// of that paper).
 pub(super) fn probability_flow(transition: &Transition) -> Step {
     reverse(transition, 0.5, 0.0)
 }

@@ -8,8 +8,9 @@ use std::io::{Cursor, Read};
 use std::path::Path;
 
 use super::codec_error::{CodecError, Result};
+use super::limits::Limits;
 use super::orientation;
-use super::read::{Limits, decode_any};
+use super::read::decode_any;
 use crate::machine;
 use crate::media::stream::program::{ffmpeg, output};
 use crate::media::{Image, Metadata};

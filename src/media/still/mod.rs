@@ -27,6 +27,7 @@ mod encode;
 mod exif;
 mod format;
 mod integrity;
+mod limits;
 pub(super) mod orientation;
 mod read;
 mod save;
@@ -38,7 +39,8 @@ mod warning;
 pub(super) use codec_error::TOO_LARGE;
 pub use encode::Options;
 pub use format::Format;
-pub use read::{Limits, decode, read};
+pub use limits::Limits;
+pub use read::{decode, read};
 #[cfg(feature = "cli")]
 pub(crate) use save::encoded;
 pub(crate) use save::{begin, check_place, save};

@@ -2,8 +2,8 @@
 //! grey images nor orientation.
 
 use super::codec_error::{CodecError, Result};
+use super::limits::Limits;
 use super::orientation;
-use super::read::Limits;
 use crate::media::{Image, Metadata, Samples};
 use ::tiff::ColorType;
 use ::tiff::decoder::{Decoder, DecodingResult, Limits as DecoderLimits};
@@ -72,8 +72,8 @@ fn refuse_pages(decoder: &mut Decoder<impl Read + Seek>) -> Result<()> {
     let kind = decoder.find_tag_unsigned::<u32>(Tag::NewSubfileType).ok().flatten().unwrap_or_default();
     if kind & REDUCED != 0 || decoder.find_tag(DNG_VERSION).is_ok_and(|version| version.is_some()) {
         return Err(CodecError::new(
-            "it is what a camera's sensor gave (DNG or the like), with a small preview in front; develop it in another program \
-             and save an image",
+            "it is what a camera's sensor gave (DNG or the like), with a small preview in front; \
+             develop it in another program and save an image",
         ));
     }
     let mut next = match decoder.ifd_pointer() {
@@ -87,7 +87,8 @@ fn refuse_pages(decoder: &mut Decoder<impl Read + Seek>) -> Result<()> {
         let kind = decoder.read_directory_tags(&directory).find_tag_unsigned::<u32>(Tag::NewSubfileType);
         if kind.ok().flatten().unwrap_or_default() & (REDUCED | MASK) == 0 {
             return Err(CodecError::new(
-                "it has several pages and is not one image; save each as an image of its own first (`tiffsplit` does)",
+                "it has several pages and is not one image; save each as an image of its own first \
+                 (`tiffsplit` does)",
             ));
         }
         next = directory.next();

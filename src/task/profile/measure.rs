@@ -2,19 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use super::line::{Point, clipped_variance, flat_at, lower_line};
-use super::{ColorModel, Method, NoiseLine, NoiseProfile, pairs, patches};
+use super::level::{LEVELS, Level};
+use super::line::{Point, flat_at, lower_line};
+use super::pairs::{self, YuvPlanes};
+use super::{ColorModel, Method, NoiseLine, NoiseProfile, patches};
 use crate::error::{Error, Result};
 use crate::media::Image;
 
-/// Number of signal levels.
-const LEVELS: usize = 48;
-
 /// Minimum number of samples of a level.
 const FEWEST: usize = 64;
-
-/// Maximum part of clipped (black or white) samples of a level.
-const MOST_CUT: f64 = 0.005;
 
 /// Measures the noise of a camera.
 ///
@@ -50,31 +46,6 @@ pub struct Profiler {
 enum Seen {
     Image(Image),
     Planes(YuvPlanes),
-}
-
-/// The planes of a frame of video, as [`YuvFrameConverter`](crate::tensor::YuvFrameConverter) reads them.
-#[derive(Clone, Debug)]
-pub struct YuvPlanes {
-    /// Luma `[2 H, 2 W]` from 0 to 1, then Cb and Cr `[H, W]`, centred on 0.5.
-    pub samples: Vec<f32>,
-    /// `[W, H]`.
-    pub grid: [usize; 2],
-    /// Bits per sample of the source.
-    pub bits: u32,
-}
-
-/// The measurements at one signal level.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Level {
-    /// Noise samples, scaled to the variance of a single sample.
-    pub(super) noise: Vec<f32>,
-    /// Sum of the signals of these samples.
-    pub(super) signal: f64,
-    /// Number of clipped (black or white) samples.
-    pub(super) cut: usize,
-    /// Number of samples that were checked for clipping.
-    pub(super) seen: usize,
-    found: Point,
 }
 
 impl Profiler {
@@ -144,8 +115,8 @@ impl Profiler {
         };
         if method == Method::Image {
             let Seen::Image(frame) = &seen else {
-                let problem =
-                    "it has one frame, and noise is measured by the differences of two or more of a still scene";
+                let problem = "it has one frame, and noise is measured by the differences of two or \
+                               more of a still scene";
                 return Err(Error::input(name, problem));
             };
             patches::look_at(frame, &mut self.channels)?;
@@ -224,40 +195,6 @@ impl Seen {
     }
 }
 
-impl Level {
-    /// Adds the samples of one position in two frames; `cut` of them are black or white.
-    pub(super) fn add_pair(&mut self, [before, after]: [f32; 2], signal: f64, cut: usize) {
-        self.noise.push((after - before) * std::f32::consts::FRAC_1_SQRT_2);
-        self.signal += signal;
-        self.cut += cut;
-        self.seen += 2;
-    }
-
-    /// Reduces the collected noise to a variance, and merges it with the previous ones.
-    fn settle(&mut self, quantum: f64) {
-        let count = self.noise.len() as f64;
-        if count > 0.0 {
-            let variance = clipped_variance(&mut self.noise, quantum);
-            let all = self.found.count + count;
-            let share = count / all;
-            self.found.variance += share * (variance - self.found.variance);
-            self.found.signal += share * (self.signal / count - self.found.signal);
-            self.found.count = all;
-        }
-        self.noise.clear();
-        self.signal = 0.0;
-    }
-
-    fn is_intact(&self) -> bool {
-        self.cut as f64 <= MOST_CUT * self.seen as f64
-    }
-}
-
-/// The level of a signal.
-pub(super) fn level_of(signal: f64) -> usize {
-    ((signal * LEVELS as f64) as usize).min(LEVELS - 1)
-}
-
 /// The lowest and highest signal.
 fn range(points: &[Point]) -> [f64; 2] {
     let signals = || points.iter().map(|point| point.signal);
@@ -267,10 +204,4 @@ fn range(points: &[Point]) -> [f64; 2] {
 fn mean_variance(points: &[Point]) -> f64 {
     let count: f64 = points.iter().map(|point| point.count).sum();
     points.iter().map(|point| point.count * point.variance).sum::<f64>() / count
-}
-
-/// Whether a sample is black or white.
-pub(super) fn is_cut(value: f32) -> bool {
-    // The tolerance is far below a step of 16 bits.
-    !(1e-6..=1.0 - 1e-6).contains(&value)
 }

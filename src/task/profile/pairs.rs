@@ -1,12 +1,24 @@
 //! Two frames of a static scene, whose differences are noise.
 
-use super::measure::{Level, YuvPlanes, is_cut, level_of};
+use super::level::{Level, is_cut, level_of};
 use crate::error::Result;
 use crate::media::Image;
 use crate::tensor::{Range, Rect, read_region};
 
 /// Approximate number of pixels of a pair that are examined.
 const SAMPLES: usize = 1 << 20;
+
+/// The planes of a frame of video, as [`YuvFrameConverter`](crate::tensor::YuvFrameConverter) reads
+/// them.
+#[derive(Clone, Debug)]
+pub struct YuvPlanes {
+    /// Luma `[2 H, 2 W]` from 0 to 1, then Cb and Cr `[H, W]`, centred on 0.5.
+    pub samples: Vec<f32>,
+    /// `[W, H]`.
+    pub grid: [usize; 2],
+    /// Bits per sample of the source.
+    pub bits: u32,
+}
 
 /// Collects the differences between two frames.
 pub(super) fn compare(one: &Image, other: &Image, channels: &mut [Vec<Level>]) -> Result<()> {

@@ -1,6 +1,6 @@
 //! A single image, whose finest structure is noise in smooth parts.
 
-use super::measure::{Level, is_cut, level_of};
+use super::level::{Level, is_cut, level_of};
 use crate::error::Result;
 use crate::media::Image;
 use crate::task::estimate::{HIGH_PASS, LOW_PASS};

@@ -1,6 +1,6 @@
 //! DEIS: exponential integrators of the probability flow.
 
-use super::multistep::{LAGS, Lagged};
+use super::multistep::Lagged;
 use super::{Definition, LevelPath, Levels, Sampler};
 use crate::diffusion::plan::Kept;
 
@@ -13,13 +13,8 @@ impl Sampler {
         path: LevelPath::Deis,
         eta: None,
         rows: |path_levels, _| {
-            let count = path_levels.transitions.len();
-            let few = path_levels.settings.lower_order_final.unwrap_or(true) && count < 15;
-            let rows = path_levels.transitions.iter().enumerate().map(|(i, transition)| {
-                let left = if few { count - i } else { LAGS };
-                // `ln(0)` at the clean image is not finite, so that step is of first order.
-                let left = if transition.to.noise == 0.0 { 1 } else { left };
-                let order = path_levels.settings.solver_order.min(i + 1).min(left);
+            let orders = path_levels.orders(path_levels.settings.solver_order, path_levels.lowers_last_of_few());
+            let rows = path_levels.transitions.iter().zip(orders).enumerate().map(|(i, (transition, order))| {
                 let of = std::array::from_fn(|j| {
                     if j < order { transition.to.signal * factor(path_levels, i, j, order) } else { 0.0 }
                 });
@@ -36,8 +31,8 @@ impl Sampler {
     });
 }
 
-/// The integral over step `i`, in sigma, of the Lagrange polynomial in `ln(sigma)` of degree `order -
-/// 1` that is 1 at the level of step `i - j`.
+/// The integral over step `i`, in sigma, of the Lagrange polynomial in `ln(sigma)` of degree
+/// `order - 1` that is 1 at the level of step `i - j`.
 fn factor(path_levels: &Levels, i: usize, j: usize, order: usize) -> f64 {
     let sigma = |lag: usize| path_levels.transitions[i - lag].from.sigma();
     let (from, to) = (sigma(0), path_levels.transitions[i].to.sigma());

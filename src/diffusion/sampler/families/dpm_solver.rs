@@ -43,7 +43,7 @@ impl Sampler {
         path: LevelPath::Solver,
         eta: None,
         rows: |path_levels, _| {
-            let rows = path_levels.transitions.iter().zip(path_levels.orders(3)).enumerate().map(
+            let rows = path_levels.transitions.iter().zip(path_levels.solver_orders(3)).enumerate().map(
                 |(i, (transition, order))| {
                     let before = |lag: usize| path_levels.transitions[i - lag].from;
                     let of = match order {

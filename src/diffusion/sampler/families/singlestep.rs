@@ -2,14 +2,13 @@
 //! before.
 
 use super::multistep::{LAGS, Lagged, lambda, moment, moments};
-use super::rows::SolverType;
 use super::{Definition, LevelPath, Levels, Sampler};
-use crate::diffusion::discrete::FinalSigma;
+use crate::diffusion::discrete::{FinalSigma, SolverType};
 use crate::diffusion::plan::{Kept, Level};
 
 impl Sampler {
-    /// `dpmpp-single`: single-step DPM-Solver++ of `solver_order` 1 to 3. One evaluation counts as one
-    /// step.
+    /// `dpmpp-single`: single-step DPM-Solver++ of `solver_order` 1 to 3. One evaluation counts as
+    /// one step.
     pub const DPMPP_SINGLE: Self = Self(&Definition {
         name: "dpmpp-single",
         class: Some("DPMSolverSinglestepScheduler"),
@@ -17,9 +16,9 @@ impl Sampler {
         path: LevelPath::Singlestep,
         eta: None,
         rows: |path_levels, _| {
-            // The sum of the predictions' contributions since the start of the solver step, this row's
-            // first. The rest of a state is the state at the start times the ratio of noise, so the
-            // start can be computed from the previous row's end.
+            // The sum of the predictions' contributions since the start of the solver step, this
+            // row's first. The rest of a state is the state at the start times the ratio of noise,
+            // so the start can be computed from the previous row's end.
             let mut added = [0.0; LAGS + 1];
             let rows =
                 path_levels.transitions.iter().enumerate().zip(orders(path_levels)).map(|((i, transition), order)| {

@@ -1,4 +1,5 @@
-//! UniPC: a predictor and a corrector of arbitrary order that together take one evaluation per step.
+//! UniPC: a predictor and a corrector of arbitrary order that together take one evaluation per
+//! step.
 
 use super::multistep::{LAGS, Lagged, lambda};
 use super::{Definition, LevelPath, Levels, Sampler};
@@ -8,9 +9,9 @@ impl Sampler {
     /// `unipc`: the unified predictor-corrector of `solver_order` 1 to 3, with B(h) given by
     /// `solver_type`.
     ///
-    /// The corrector of a step uses the next evaluation. The network sees the predicted state, and the
-    /// next step starts from the corrected state. Their difference is a sum of predictions, so both are
-    /// one row.
+    /// The corrector of a step uses the next evaluation. The network sees the predicted state, and
+    /// the next step starts from the corrected state. Their difference is a sum of predictions, so
+    /// both are one row.
     pub const UNIPC: Self = Self(&Definition {
         name: "unipc",
         class: Some("UniPCMultistepScheduler"),
@@ -20,22 +21,16 @@ impl Sampler {
         rows: |path_levels, _| {
             let settings = &path_levels.settings;
             let value = if settings.predicts_noise { Kept::Noise } else { Kept::Prediction };
-            let order = |i: usize| {
-                let left =
-                    if settings.lower_order_final.unwrap_or(true) { path_levels.transitions.len() - i } else { LAGS };
-                // Steps of infinite length in the logarithm are of first order.
-                let left = if path_levels.transitions[i].to.noise == 0.0 { 1 } else { left };
-                settings.solver_order.min(i + 1).min(left)
-            };
+            let orders = path_levels.orders(settings.solver_order, settings.lower_order_final.unwrap_or(true));
             let rows = path_levels.transitions.iter().enumerate().map(|(i, transition)| {
                 let ratio = if settings.predicts_noise {
                     transition.to.signal / transition.from.signal
                 } else {
                     transition.to.noise / transition.from.noise
                 };
-                let mut of = Step::new(path_levels, i, order(i)).predicted();
+                let mut of = Step::new(path_levels, i, orders[i]).predicted();
                 if i > 0 && !settings.disable_corrector.contains(&(i - 1)) {
-                    let correction = Step::new(path_levels, i - 1, order(i - 1)).correction();
+                    let correction = Step::new(path_levels, i - 1, orders[i - 1]).correction();
                     of.iter_mut().zip(correction).for_each(|(of, correction)| *of += ratio * correction);
                 }
                 Lagged { transition: *transition, value, x: ratio, of, d: 0.0 }
@@ -118,8 +113,8 @@ impl Step {
         }
     }
 
-    /// Factors of the predictions, that at the start of the step first, in the sum of their differences
-    /// from it, each divided by its position.
+    /// Factors of the predictions, that at the start of the step first, in the sum of their
+    /// differences from it, each divided by its position.
     fn differences(&self, rho: &[f64]) -> [f64; LAGS + 1] {
         let mut of = [0.0; LAGS + 1];
         if self.hh == 0.0 {

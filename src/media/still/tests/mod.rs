@@ -9,7 +9,8 @@ mod saving;
 
 use super::Format;
 use super::encode::{Options, encode};
-use super::read::{Limits, decode};
+use super::limits::Limits;
+use super::read::decode;
 use super::warning::Warning;
 use crate::media::{Image, Metadata, Samples};
 use std::io::Cursor;

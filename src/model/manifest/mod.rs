@@ -1,0 +1,220 @@
+//! `model.toml`: the description of a package's network. It is complete, so that nothing has to be
+//! guessed.
+
+mod tables;
+#[cfg(test)]
+mod tests;
+mod validate;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::files::LARGEST_CONFIG;
+use super::precision::Precision;
+use crate::diffusion::{DiscreteSchedule, Prediction, Schedule, SigmaSchedule, config};
+use crate::error::{Error, Result};
+use crate::network::sha256;
+use crate::tile::Locality;
+pub use tables::{Check, DecoderSpec, Defaults, InputNames, Layout, ModelFile, OutputNames, SigmaRange, Task};
+pub(super) use validate::{CHANNELS, CLASSES, SCALING_FACTORS};
+
+/// The fraction of the largest sigma at which sampling ends if a network was trained down to
+/// sigma 0. The last step needs a level above zero to start from.
+const LOWEST_PART: f64 = 1e-3;
+
+/// The manifest of a model package, as `model.toml` has it. Absent options are not written.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// The model's name.
+    pub name: String,
+    /// The version of the package.
+    pub version: String,
+    /// The task of the network.
+    pub task: Task,
+    /// The meaning of the network's output.
+    pub prediction: Prediction,
+    /// Channels of a sample: the image's colours, or latent channels if there is a decoder.
+    pub channels: usize,
+    /// How the channels represent an image.
+    #[serde(default, skip_serializing_if = "Layout::is_full")]
+    pub layout: Layout,
+    /// The values of black and white of the network, or of the decoder if there is one.
+    pub range: [f32; 2],
+    /// Output pixels per input pixel, along each axis.
+    #[serde(default = "one")]
+    pub scale: usize,
+    /// Input width and height must be multiples of this. It refers to the low-resolution image of
+    /// an upscaler, and to the latent if there is a decoder.
+    #[serde(default = "one")]
+    pub multiple_of: usize,
+    /// No output depends on an input further away than this many pixels (of the low-resolution
+    /// image for an upscaler). Absent when the network is not local.
+    pub receptive_field: Option<usize>,
+    /// ONNX Runtime's working memory per input pixel (of the low-resolution image for an upscaler),
+    /// in bytes, measured.
+    pub bytes_per_pixel: Option<usize>,
+    /// The number of weights.
+    pub parameters: Option<u64>,
+    /// The licence.
+    pub licence: String,
+    /// A description in one line.
+    pub description: String,
+    /// How the network was trained.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub training: String,
+    /// The only supported width and height, if there is only one size.
+    pub size: Option<[usize; 2]>,
+    /// The number of classes, counted from 0.
+    pub classes: Option<usize>,
+    /// The null class, which means no class, if the network was trained with one.
+    pub null_class: Option<usize>,
+    /// The noise levels that the network was trained on, in its own units.
+    pub sigma: Option<SigmaRange>,
+    /// The training schedule of a network that takes a timestep, by the keys of diffusers'
+    /// `scheduler_config.json`. They stay a table, because that file is the reference: its keys are
+    /// many, each concerns some samplers alone, and an absent one has the sampler's own default.
+    /// [`config`] reads both, and [`validate`](Self::validate) refuses what it does not know.
+    pub schedule: Option<toml::Table>,
+    /// The decoder, if the network works on latents.
+    pub decoder: Option<DecoderSpec>,
+    /// The names of the graph's inputs.
+    pub inputs: InputNames,
+    /// The names of the graph's outputs.
+    pub outputs: OutputNames,
+    /// The defaults of commands.
+    #[serde(default)]
+    pub defaults: Defaults,
+    /// The files, by precision: `f32`, `f16`, `int8`.
+    pub files: BTreeMap<Precision, ModelFile>,
+    /// A recorded input and output, for `eddy check`.
+    pub check: Option<Check>,
+}
+
+fn one() -> usize {
+    1
+}
+
+impl Manifest {
+    /// Reads the text of a `model.toml`. `model` is the package's name in errors.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when the text is not a manifest, or contradicts itself.
+    pub fn parse(text: &str, model: &str) -> Result<Self> {
+        let manifest: Self =
+            toml::from_str(text).map_err(|cause| Error::model_from(model, "its model.toml is not readable", cause))?;
+        manifest.validate(model)?;
+        Ok(manifest)
+    }
+
+    /// The text of the `model.toml`, which [`parse`](Self::parse) reads back.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when the manifest contradicts itself, or is longer than such a file may be.
+    pub fn to_toml(&self) -> Result<String> {
+        self.validate(&self.name)?;
+        let text = toml::to_string(self)
+            .map_err(|cause| Error::model_from(&self.name, "its manifest cannot be written", cause))?;
+        if text.len() as u64 > LARGEST_CONFIG {
+            let length = text.len();
+            let problem = format!("its model.toml has {length} bytes; expected at most {LARGEST_CONFIG}");
+            return Err(Error::model(&self.name, problem));
+        }
+        Ok(text)
+    }
+
+    /// Enters a file of the package with these bytes as the network in `precision`.
+    pub fn set_file(&mut self, precision: Precision, path: impl Into<String>, network: &[u8]) {
+        let file = ModelFile { path: path.into(), sha256: sha256(network), tolerance: None };
+        self.files.insert(precision, file);
+    }
+
+    /// The schedule on which the network is sampled.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when the manifest has no schedule, or an unsupported one.
+    pub fn schedule_of(&self) -> Result<Schedule> {
+        if let Some(schedule) = self.discrete_schedule(&self.name)? {
+            return Ok(Schedule::Discrete(Box::new(schedule)));
+        }
+        let Some(SigmaRange { min, max, .. }) = self.sigma else {
+            let problem = "its manifest has no [sigma] and no [schedule], so there is nothing to sample on; add one";
+            return Err(Error::model(&self.name, problem));
+        };
+        let lowest = if min > 0.0 { min } else { LOWEST_PART * max };
+        Ok(Schedule::Sigmas(SigmaSchedule::new(self.prediction, lowest, max)))
+    }
+
+    /// The training schedule in `[schedule]`, if there is one.
+    fn discrete_schedule(&self, model: &str) -> Result<Option<DiscreteSchedule>> {
+        const PLACE: &str = "model.toml's [schedule]";
+        let Some(table) = &self.schedule else { return Ok(None) };
+        if !self.prediction.takes_timestep() {
+            let problem = format!(
+                "its prediction {} does not go with a [schedule], on which networks give epsilon, \
+                 v_prediction or sample; give it one of these, or a [sigma] in place of the \
+                 [schedule]",
+                self.prediction
+            );
+            return Err(Error::model(model, problem));
+        }
+        let mut table = table.clone();
+        table.entry("prediction_type").or_insert_with(|| self.prediction.name().into());
+        let text = serde_json::to_string(&table)
+            .map_err(|cause| Error::model_from(model, "its [schedule] is not readable", cause))?;
+        let schedule = config::parse_of(model, PLACE, &text)?;
+        if schedule.prediction != self.prediction {
+            let (own, other) = (self.prediction, schedule.prediction);
+            let problem = format!(
+                "its model.toml says prediction = \"{own}\", and its [schedule] prediction_type = \
+                 \"{other}\"; expected the same, or no prediction_type"
+            );
+            return Err(Error::model(model, problem));
+        }
+        Ok(Some(schedule))
+    }
+
+    /// Colour channels of images.
+    pub fn image_channels(&self) -> usize {
+        match self.layout {
+            Layout::Full => self.decoder.as_ref().map_or(self.channels, |decoder| decoder.channels),
+            Layout::Yuv420 => 3,
+        }
+    }
+
+    /// Image pixels per sample pixel, along each axis.
+    pub fn decoded_scale(&self) -> usize {
+        self.decoder.as_ref().map_or(1, |decoder| decoder.scale)
+    }
+
+    /// How many times larger the sample is than the low-resolution image.
+    pub fn sample_scale(&self) -> usize {
+        match self.task {
+            Task::Upscale => self.scale / self.decoded_scale(),
+            _ => 1,
+        }
+    }
+
+    /// Whether the model is a generative upscaler: it starts from noise on its schedule and is
+    /// conditioned on the low-resolution image. Eddy's own upscalers start at the low-resolution
+    /// image and take a sigma map.
+    pub fn is_generative_upscaler(&self) -> bool {
+        self.task == Task::Upscale && (self.inputs.sigma.is_none() || self.is_concatenated() || self.decoder.is_some())
+    }
+
+    /// Whether the network was trained with known and masked pixels in one image.
+    pub fn takes_mixed_noise(&self) -> bool {
+        self.inputs.sigma.is_some() && self.sigma.is_some_and(|sigma| sigma.mixed)
+    }
+
+    /// Whether the low-resolution image is concatenated to the sample's channels.
+    pub fn is_concatenated(&self) -> bool {
+        self.inputs.condition.as_ref() == Some(&self.inputs.sample)
+    }
+
+    /// The constraints that the network puts on tiles.
+    pub fn locality(&self) -> Locality {
+        Locality { multiple_of: self.multiple_of, receptive_field: self.receptive_field }
+    }
+}

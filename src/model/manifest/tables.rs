@@ -1,0 +1,221 @@
+//! The tables of a manifest, and the values of its keys.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::diffusion::Sampler;
+
+/// How the channels of a network's sample represent an image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Layout {
+    /// One channel per colour at full resolution: grey, or red, green and blue.
+    #[default]
+    Full,
+    /// Six channels at half the width and height, like the planes of 4:2:0 video: luma of the four
+    /// pixels of each 2x2 block (row by row), then blue-difference and red-difference chroma. Luma
+    /// is 0 to 1, and chroma is centred on 0.5. The sigma map has one plane for luma and one for
+    /// chroma.
+    Yuv420,
+}
+
+impl Layout {
+    /// Whether this is the default, which a manifest need not name.
+    pub(super) fn is_full(&self) -> bool {
+        *self == Self::Full
+    }
+
+    /// Planes of the sigma map.
+    pub fn sigma_planes(self) -> usize {
+        match self {
+            Self::Full => 1,
+            Self::Yuv420 => 2,
+        }
+    }
+
+    /// Image pixels per sample pixel, along each axis.
+    pub fn pixels(self) -> usize {
+        match self {
+            Self::Full => 1,
+            Self::Yuv420 => 2,
+        }
+    }
+}
+
+/// The task of a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Task {
+    /// Removes noise of a known level.
+    Denoise,
+    /// Enlarges images.
+    Upscale,
+    /// Generates images, or fills masked areas.
+    Generate,
+    /// Guides a generating network by the gradient of a class's log-probability.
+    Classifier,
+}
+
+impl Task {
+    /// All tasks.
+    pub const ALL: [Self; 4] = [Self::Denoise, Self::Upscale, Self::Generate, Self::Classifier];
+
+    /// The name in a manifest and on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Denoise => "denoise",
+            Self::Upscale => "upscale",
+            Self::Generate => "generate",
+            Self::Classifier => "classifier",
+        }
+    }
+}
+
+impl fmt::Display for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Task {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = Self::ALL.into_iter().find(|task| task.name() == text);
+        known.ok_or_else(|| format!("{text} is no task; expected {}", Self::ALL.map(Self::name).join(", ")))
+    }
+}
+
+/// A range of noise levels, as standard deviations in the network's units.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct SigmaRange {
+    /// The smallest.
+    pub min: f64,
+    /// The largest.
+    pub max: f64,
+    /// Whether sigma may differ between pixels: the smallest for known pixels, any of the range for
+    /// the others, as in inpainting. One evaluation at the largest sigma then gives the mean of the
+    /// masked area.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub mixed: bool,
+}
+
+/// The names of the graph's inputs.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct InputNames {
+    /// The noisy sample, float `[B, C, H, W]`.
+    pub sample: String,
+    /// The sigma map, float `[B, 1, H, W]`.
+    pub sigma: Option<String>,
+    /// The scalar noise level.
+    pub timestep: Option<String>,
+    /// The low-resolution image, float `[B, C, H / scale, W / scale]`. If it has the name of the
+    /// sample, both are one tensor `[1, 2 C, H, W]`: the sample's channels, then the image,
+    /// enlarged bicubically if it is smaller (Saharia et al. 2021, SR3; Rombach et al. 2022).
+    pub condition: Option<String>,
+    /// The class of each sample, int64 `[B]`.
+    pub class: Option<String>,
+}
+
+/// The decoder of an autoencoder: a second network that turns a latent into an image (Rombach et
+/// al. 2022, section 3.1).
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct DecoderSpec {
+    /// The ONNX file inside the package.
+    pub path: String,
+    /// The file's SHA-256, in lower-case hexadecimal.
+    pub sha256: String,
+    /// Colour channels of the image.
+    pub channels: usize,
+    /// Image pixels per latent pixel, along each axis.
+    pub scale: usize,
+    /// The divisor of latents before decoding (diffusers' name).
+    #[serde(default = "unchanged")]
+    pub scaling_factor: f32,
+    /// The name of the latent input, float `[B, C, H / scale, W / scale]`.
+    pub input: String,
+    /// The name of the image output, float `[B, channels, H, W]`.
+    pub output: String,
+    /// No pixel depends on a latent value further away than this many pixels of the image. Absent
+    /// when the decoder is not local.
+    pub receptive_field: Option<usize>,
+    /// ONNX Runtime's working memory per pixel of the image, in bytes, measured.
+    pub bytes_per_pixel: Option<usize>,
+}
+
+fn unchanged() -> f32 {
+    1.0
+}
+
+/// The names of the graph's outputs.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct OutputNames {
+    /// The network's prediction, float `[B, C, H, W]`. Also read as `denoised`, `epsilon`,
+    /// `v_prediction`, `score` or `gradient`.
+    #[serde(alias = "denoised", alias = "epsilon", alias = "v_prediction")]
+    #[serde(alias = "score", alias = "gradient")]
+    pub prediction: String,
+    /// The log-probability of a class, which classifiers may have; not used.
+    #[serde(default)]
+    pub log_probability: Option<String>,
+}
+
+/// The defaults of commands.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Defaults {
+    /// The number of steps.
+    pub steps: usize,
+    /// The sampler; by default the task's.
+    pub sampler: Option<Sampler>,
+    /// The guidance scale.
+    pub guidance_scale: Option<f64>,
+}
+
+impl Default for Defaults {
+    fn default() -> Self {
+        Self { steps: 1, sampler: None, guidance_scale: None }
+    }
+}
+
+/// An ONNX file of a package.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelFile {
+    /// The path inside the package.
+    pub path: String,
+    /// The file's SHA-256, in lower-case hexadecimal.
+    pub sha256: String,
+    /// The largest difference that passes `eddy check`, in the network's units; by default that of
+    /// `[check]`.
+    pub tolerance: Option<f32>,
+}
+
+/// A recorded input and output, as `.npy` files inside the package.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Check {
+    /// The sample, `[B, C, H, W]`.
+    pub sample: String,
+    /// The sigma map, `[B, 1, H, W]`.
+    pub sigma: Option<String>,
+    /// The scalar noise level.
+    pub timestep: Option<f64>,
+    /// The class of all samples.
+    pub class: Option<i64>,
+    /// The low-resolution image, `[B, C, H / scale, W / scale]`.
+    pub condition: Option<String>,
+    /// The recorded output. Also read under the same names as in `[outputs]`.
+    #[serde(alias = "denoised", alias = "epsilon", alias = "v_prediction")]
+    #[serde(alias = "score", alias = "gradient")]
+    pub prediction: String,
+    /// The largest difference that passes, in the network's units, for files without their own
+    /// tolerance.
+    pub tolerance: f32,
+}
