@@ -1,12 +1,13 @@
 //! `eddy doctor`.
 
+use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use eddy::machine::{self, nvidia};
+use eddy::machine::{self, ComputeCapability, CudaCode, nvidia};
 use eddy::media::stream;
 use eddy::model::{Package, bundled_names, verify};
 use eddy::network::{Device, DeviceChoice, Library, ProbeDepth, default_threads};
@@ -63,6 +64,25 @@ impl Page {
     fn line(&mut self, name: &str, words: impl AsRef<str>) {
         self.lines.push(format!("{name:<12}{}", words.as_ref()));
     }
+
+    /// The GPUs that the library's CUDA code is for, and whether this machine's is one of them.
+    fn cuda_code(&mut self, code: &CudaCode, gpu: Option<ComputeCapability>) {
+        let list = |prefix: &str, numbers: &BTreeSet<u32>| {
+            numbers.iter().map(|number| format!("{prefix}{number}")).collect::<Vec<_>>()
+        };
+        let names = [list("sm_", &code.machine_code), list("compute_", &code.ptx)].concat();
+        let fits = gpu.map(|gpu| code.runs_on(gpu));
+        let verdict = match (gpu, fits) {
+            (Some(gpu), Some(true)) => format!("; this GPU is sm_{}", gpu.number),
+            (Some(gpu), _) => format!(
+                "; NOT for this GPU, which is sm_{}: it would end in \"no kernel image\"; take a build for this board",
+                gpu.number
+            ),
+            (None, _) => String::new(),
+        };
+        self.line("cuda code", format!("{}{verdict}", names.join(" ")));
+        self.record["cuda_code"] = json!({"architectures": names, "runs_on_this_gpu": fits});
+    }
 }
 
 impl Arguments {
@@ -99,6 +119,9 @@ impl Arguments {
         let opened = begun.elapsed().as_secs_f64() * 1e3;
         page.line("runtime", format!("{library}: ONNX Runtime {}, opened in {opened:.0} ms", runtime.version()));
         page.record["onnxruntime"] = runtime.version().into();
+        if let Some(code) = runtime.file().and_then(|file| CudaCode::of(&file.with_file_name(CUDA_PART))) {
+            page.cuda_code(&code, nvidia::compute_capability());
+        }
         page.record["open_ms"] = opened.into();
         let mut devices = Vec::new();
         let has_plugin = !runtime.plugin_providers().is_empty();
@@ -278,6 +301,9 @@ fn runtimes() -> Vec<PathBuf> {
     files
 }
 
+/// The file of ONNX Runtime's provider for CUDA, beside the library.
+const CUDA_PART: &str = "libonnxruntime_providers_cuda.so";
+
 fn has_cuda(library: &Path) -> bool {
-    library.with_file_name("libonnxruntime_providers_cuda.so").exists()
+    library.with_file_name(CUDA_PART).exists()
 }

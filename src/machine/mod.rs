@@ -6,11 +6,13 @@ use std::{fs, io};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 mod cores;
+mod fatbin;
 mod health;
 pub mod nvidia;
 pub(crate) mod process;
 
 pub use cores::fast_cores;
+pub use fatbin::{ComputeCapability, CudaCode};
 pub use health::{Health, Trouble};
 pub(crate) use process::try_to_allocate;
 pub use process::{ExitOutOfMemory, exit_at_once, ignore_file_size_signal, listen_but_to_ignored_hangups};

@@ -3,6 +3,9 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::ComputeCapability;
 
 /// The GPUs that the driver reports, by name. A Jetson has no separate GPU: its GPU is the board.
 pub fn gpus() -> Vec<String> {
@@ -19,6 +22,34 @@ pub fn gpus() -> Vec<String> {
         names.extend(super::board());
     }
     names
+}
+
+/// The architecture of the first GPU; none where neither the board nor `nvidia-smi` says it.
+pub fn compute_capability() -> Option<ComputeCapability> {
+    let board = fs::read_to_string("/proc/device-tree/compatible").unwrap_or_default();
+    tegra(&board).or_else(|| {
+        let mut command = Command::new("nvidia-smi");
+        command.args(["--query-gpu=compute_cap", "--format=csv,noheader"]).stdin(Stdio::null()).stderr(Stdio::null());
+        let said = command.output().ok()?.stdout;
+        let number = capability(String::from_utf8_lossy(&said).lines().next()?)?;
+        Some(ComputeCapability { number, is_tegra: false })
+    })
+}
+
+/// The GPU of a Tegra, by the chip in the device tree's names of the board.
+fn tegra(board: &str) -> Option<ComputeCapability> {
+    let chips = [("tegra264", 110), ("tegra234", 87), ("tegra194", 72), ("tegra186", 62), ("tegra210", 53)];
+    let (_, number) = chips.into_iter().find(|(chip, _)| board.contains(chip))?;
+    Some(ComputeCapability { number, is_tegra: true })
+}
+
+/// `8.6` as 86.
+fn capability(text: &str) -> Option<u32> {
+    let (major, minor) = text.trim().split_once('.')?;
+    Some(
+        10 * major.parse::<u32>().ok().filter(|major| *major < 1000)?
+            + minor.parse::<u32>().ok().filter(|minor| *minor < 10)?,
+    )
 }
 
 /// The driver's version.
@@ -109,9 +140,17 @@ pub fn loaded() -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{libraries_in, tegra_release, version_in};
+    use super::{ComputeCapability, capability, libraries_in, tegra, tegra_release, version_in};
     use std::fs;
     use std::os::unix::fs::symlink;
+
+    #[test]
+    fn finds_the_architecture_of_a_gpu() {
+        let orin = "nvidia,p3768-0000+p3767-0005-super\0nvidia,p3767-0005\0nvidia,tegra234\0";
+        assert_eq!(tegra(orin), Some(ComputeCapability { number: 87, is_tegra: true }));
+        assert_eq!(tegra("raspberrypi,5-model-b\0brcm,bcm2712\0"), None);
+        assert_eq!((capability("9.0"), capability(" 12.1\n"), capability("[N/A]")), (Some(90), Some(121), None));
+    }
 
     #[test]
     fn parses_versions() {

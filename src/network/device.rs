@@ -14,11 +14,14 @@ use crate::error::{Error, Result};
 use crate::machine::nvidia;
 
 /// A graph of one convolution that doubles four floats, used to probe a device. Convolutions need more
-/// libraries than other operators, such as cuDNN. Its attributes are their defaults, which not every
-/// provider knows.
-const ONE_NODE: &[u8] = b"\x08\x08:\xb5\x01\x0a\x5f\x0a\x01x\x0a\x01w\x12\x01y\x22\x04Conv*\x15\x0a\x0ckernel_shape@\x01@\x01\xa0\x01\x07\
-    *\x10\x0a\x07strides@\x01@\x01\xa0\x01\x07*\x11\x0a\x04pads@\x00@\x00@\x00@\x00\xa0\x01\x07\
-    *\x12\x0a\x09dilations@\x01@\x01\xa0\x01\x07\x12\x03one*\x13\x08\x01\x08\x01\x08\x01\x08\x01\
+/// libraries than other operators, such as cuDNN.
+const CONVOLUTION: &[u8] = b"\x08\x08:e\x0a\x0f\x0a\x01x\x0a\x01w\x12\x01y\x22\x04Conv\x12\x03one*\x13\x08\x01\x08\x01\x08\x01\x08\x01\
+    \x10\x01\x22\x04\x00\x00\x00@B\x01wZ\x1b\x0a\x01x\x12\x16\x0a\x14\x08\x01\x12\x10\x0a\x02\x08\x01\x0a\x02\x08\x01\x0a\x02\x08\x02\
+    \x0a\x02\x08\x02b\x1b\x0a\x01y\x12\x16\x0a\x14\x08\x01\x12\x10\x0a\x02\x08\x01\x0a\x02\x08\x01\x0a\x02\x08\x02\x0a\x02\x08\x02\
+    B\x04\x0a\x00\x10\x0d";
+
+/// The same with a multiplication, for providers that may lack operators.
+const MULTIPLICATION: &[u8] = b"\x08\x08:d\x0a\x0e\x0a\x01x\x0a\x01w\x12\x01y\x22\x03Mul\x12\x03one*\x13\x08\x01\x08\x01\x08\x01\x08\x01\
     \x10\x01\x22\x04\x00\x00\x00@B\x01wZ\x1b\x0a\x01x\x12\x16\x0a\x14\x08\x01\x12\x10\x0a\x02\x08\x01\x0a\x02\x08\x01\x0a\x02\x08\x02\
     \x0a\x02\x08\x02b\x1b\x0a\x01y\x12\x16\x0a\x14\x08\x01\x12\x10\x0a\x02\x08\x01\x0a\x02\x08\x01\x0a\x02\x08\x02\x0a\x02\x08\x02\
     B\x04\x0a\x00\x10\x0d";
@@ -192,9 +195,11 @@ impl Runtime {
         let run = || -> ort::Result<bool> {
             let mut builder = Session::builder(self.environment())?.with_intra_threads(1)?;
             if device != Device::Cpu {
-                builder = device.provider().probe(builder.with_disable_cpu_fallback()?, self, device, trial)?;
+                builder = builder.with_disable_cpu_fallback()?;
             }
-            let mut session = builder.commit_from_memory(ONE_NODE)?;
+            builder = device.provider().probe(builder, self, device, trial)?;
+            let graph = if matches!(device, Device::Plugin(_)) { MULTIPLICATION } else { CONVOLUTION };
+            let mut session = builder.commit_from_memory(graph)?;
             let x = Tensor::from_array(([1_usize, 1, 2, 2], vec![-1.0_f32, 0.0, 0.5, 2.0]))?;
             let outputs = session.run(ort::inputs!["x" => x])?;
             let y = outputs["y"].try_extract_tensor::<f32>()?.1;

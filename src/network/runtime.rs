@@ -164,6 +164,11 @@ impl Runtime {
         self.environment.devices().filter(move |device| device.ep().is_ok_and(is_its))
     }
 
+    /// The devices of the provider that ONNX Runtime calls `name`.
+    pub(super) fn devices_of(&self, name: &str) -> impl Iterator<Item = ort::device::Device<'_>> {
+        self.environment.devices().filter(move |device| device.ep().is_ok_and(|provider| provider == name))
+    }
+
     /// Why the plugin has no device of that number.
     pub(super) fn no_plugin_device(&self, number: u32) -> String {
         let Some(plugin) = self.plugin.get() else {

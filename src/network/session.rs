@@ -518,10 +518,10 @@ fn build(
     {
         builder = builder.with_config_entry("session.intra_op_thread_affinities", affinities(&cores))?;
     }
-    if options.device != Device::Cpu && !special.inspect_only {
-        if options.whole {
-            builder = builder.with_disable_cpu_fallback()?;
-        }
+    if options.device != Device::Cpu && options.whole && !special.inspect_only {
+        builder = builder.with_disable_cpu_fallback()?;
+    }
+    if !special.inspect_only {
         let configure = options.device.provider().configure;
         builder = configure(builder, runtime, options.device, special.engines)?;
     }

@@ -92,6 +92,24 @@ pub struct Manifest {
     pub check: Option<Check>,
 }
 
+/// Writes infinite numbers and NaN, which JSON does not have, as Python does and the reader expects.
+fn quote_infinite(value: &mut toml::Value) {
+    match value {
+        toml::Value::Array(values) => values.iter_mut().for_each(quote_infinite),
+        toml::Value::Float(number) if !number.is_finite() => {
+            let word = if number.is_nan() {
+                "NaN"
+            } else if *number > 0.0 {
+                "Infinity"
+            } else {
+                "-Infinity"
+            };
+            *value = word.into();
+        }
+        _ => {}
+    }
+}
+
 fn one() -> usize {
     1
 }
@@ -160,6 +178,7 @@ impl Manifest {
             return Err(Error::model(model, problem));
         }
         let mut table = table.clone();
+        table.iter_mut().for_each(|(_, value)| quote_infinite(value));
         table.entry("prediction_type").or_insert_with(|| self.prediction.name().into());
         let text = serde_json::to_string(&table)
             .map_err(|cause| Error::model_from(model, "its [schedule] is not readable", cause))?;

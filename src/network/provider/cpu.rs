@@ -11,7 +11,13 @@ pub(in crate::network) static CPU: Provider = Provider {
     is_built: None,
     build: "",
     parts: &[],
-    configure: |builder, _, _, _| Ok(builder),
+    configure: |builder, runtime, _, _| {
+        if runtime.plugin_providers().is_empty() {
+            return Ok(builder);
+        }
+        // ONNX Runtime would prefer a plugin's device, which may be the processor as well.
+        Ok(builder.with_devices(runtime.devices_of("CPUExecutionProvider"), None)?)
+    },
     trial: None,
     has_own_memory: false,
     has_fixed_shapes: false,

@@ -56,6 +56,11 @@ fn reports_inconsistent_fields() {
         let text = problem(&GOOD.replace(from, to));
         assert!(text.contains(said), "{text} does not mention {said}");
     }
+    for number in ["nan", "inf"] {
+        let schedule = format!("[schedule]\nbeta_start = {number}\n[inputs]");
+        let text = problem(&GOOD.replace("\"denoised\"", "\"epsilon\"").replace("[inputs]", &schedule));
+        assert!(text.contains("beta_start"), "{text}");
+    }
     let epsilon = GOOD.replace("\"denoised\"", "\"epsilon\"").replace("[inputs]", SCHEDULED);
     let text = problem(&epsilon);
     assert!(text.contains("\"epsilon\"") && text.contains("\"sample\""), "{text}");
