@@ -113,7 +113,7 @@ impl Source for TwinSource {
 """,
         "src/media/stream/mod.rs": [("mod video;\n", "mod twin;\nmod video;\n")],
         "src/media/stream/open.rs": [
-            ("    if is_camera(source) {\n", "    if source == Path::new(\"twin:\") {\n        return Ok(Box::new(super::twin::TwinSource(VideoFormat::new(64, 48, USUAL_RATE, super::PixelFormat::GREY))));\n    }\n    if is_camera(source) {\n"),
+            ("    if is_camera(source) {\n", "    if source == Path::new(\"twin:\") {\n        return Ok(Box::new(super::twin::TwinSource(VideoFormat::new(64, 48, USUAL_RATE, super::PixelFormat::I420))));\n    }\n    if is_camera(source) {\n"),
         ],
     }),
     "a command": (2, {
@@ -165,7 +165,7 @@ with tempfile.TemporaryDirectory(dir=ROOT / "target") as folder:
     for kind, (most, edits) in ADDITIONS.items():
         for name, text in edits.items():
             change(copy / name, text)
-        print(f"{kind}: {len(edits)} files ({', '.join(edits)})")
+        print(f"{kind}, files touched: {len(edits)} ({', '.join(edits)})")
         if len(edits) > most:
             sys.exit(f"{kind} takes {len(edits)} files; ARCHITECTURE.md says {most}")
     environment = {**os.environ, "CARGO_TARGET_DIR": str(ROOT / "target")}

@@ -25,7 +25,9 @@ plugin=$work/wheels/onnxruntime_ggml/lib/libonnxruntime_ggml.so
 run() { "$eddy" denoise tests/data/noisy-chelsea.png -m "$work/darker" --sigma 25 --json "$@" 2>"$work/said"; }
 run --runtime "$library" --ep-library "$plugin" -o "$work/plugin.bmp" | grep -q '"device":"plugin:0"'
 run --runtime "$library" -o "$work/cpu.bmp" >"$work/record"
-"$eddy" doctor --runtime "$library" --ep-library "$plugin" 2>/dev/null | grep -q "plugin:0 works"
+# It ends with an error, since the plugin does not run the bundled models; the processor works beside it.
+"$eddy" doctor --runtime "$library" --ep-library "$plugin" >"$work/doctor" 2>/dev/null || true
+grep -q "plugin:0 works" "$work/doctor" && grep -q "cpu works" "$work/doctor"
 python3 - "$work" <<'PYTHON'
 import pathlib, sys
 
