@@ -141,6 +141,9 @@ impl Arguments {
             budget: self.memory.budget(),
         };
         let Some(stream) = stream else {
+            if self.temporal == When::On {
+                self.console.note("--temporal has no effect on stills; it is for streams");
+            }
             let mut choices: Vec<Choice<'_>> =
                 packages.iter().map(|package| Choice { package, loaded: None }).collect();
             if let [choice] = choices.as_mut_slice() {

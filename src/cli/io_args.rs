@@ -231,10 +231,7 @@ impl IoArgs {
         let warnings = if is_standard(output) {
             let (bytes, warnings) = still::encode_bytes(image, format, &self.options())?;
             let mut stdout = std::io::stdout().lock();
-            stdout
-                .write_all(&bytes)
-                .and_then(|()| stdout.flush())
-                .map_err(|cause| eddy::Error::output_from("standard output", "it broke", cause))?;
+            stdout.write_all(&bytes).and_then(|()| stdout.flush()).map_err(cannot_print)?;
             warnings
         } else {
             still::write(image, output, format, &self.options())?
@@ -272,8 +269,16 @@ impl ImageJob<'_> {
     pub(crate) fn report(&self, how: &str, record: &serde_json::Value) -> eddy::Result<()> {
         let (input, output) = (self.job.input.display(), self.job.output.display());
         let told = self.bar.report_beside(is_standard(&self.job.output), format!("{input} -> {output}: {how}"), record);
-        told.map_err(|cause| eddy::Error::output_from("standard output", "it broke", cause))
+        told.map_err(|cause| eddy::Error::output_from("standard output", "writing failed", cause))
     }
+}
+
+fn cannot_print(cause: std::io::Error) -> eddy::Error {
+    let problem = match cause.kind() {
+        std::io::ErrorKind::BrokenPipe => "its reader closed the pipe before the end",
+        _ => "writing failed",
+    };
+    eddy::Error::output_from("standard output", problem, cause)
 }
 
 /// Whether a path means standard input or output.

@@ -349,6 +349,11 @@ fn named(input: &Path, format: Format) -> OsString {
 
 fn single_job(input: PathBuf, output: &Path, format: Option<Format>) -> Result<Job> {
     let Some(format) = format.or_else(|| Format::from_path(output)) else {
+        if Format::is_foreign(output) {
+            let formats = Format::listed(|format| format.to_string(), "or");
+            let problem = format!("{}: images of this format are not written; choose {formats}", output.display());
+            return Err(Error::usage(problem));
+        }
         return Err(Error::usage(format!(
             "the name {} has an unknown extension; end it in .png, .jpg, .webp, .tiff, .bmp or .qoi, give one with -f, or end it in \
              {MAIN_SEPARATOR} for a folder",

@@ -151,6 +151,15 @@ pub fn standard_input_is_image() -> Result<bool> {
         let mut head = Vec::new();
         let read = standard_input()?.take(12).read_to_end(&mut head);
         read.map_err(|error| Error::input_from("standard input", "it cannot be read", error))?;
+        if head.is_empty() {
+            return Err(Error::input("standard input", "it is empty; pipe an image, y4m or raw frames into it"));
+        }
+        if head.get(4..8) == Some(b"ftyp")
+            && [b"avif", b"heic", b"heix", b"mif1"].iter().any(|kind| head.ends_with(*kind))
+        {
+            let problem = "it is AVIF or HEIF, which is read from a file only; name the file";
+            return Err(Error::input("standard input", problem));
+        }
         let _ = HEAD.set(head);
     }
     Ok(HEAD.get().is_some_and(|head| Format::from_content(head).is_some()))
