@@ -128,10 +128,12 @@ impl Eddy {
     /// package.
     ///
     /// # Errors
-    /// [`Error::Model`] when there is no such model, or its network cannot be loaded.
+    /// [`Error::Model`] when there is no such model, it has another task, or its network cannot be loaded.
     pub fn denoiser(&self, model: &str) -> Result<DenoisePipeline> {
-        let (package, network) = self.load(model)?;
-        Ok(DenoisePipeline { package, network, options: DenoiseOptions { budget: self.budget, ..Default::default() } })
+        let (package, mut network) = self.load(model)?;
+        let options = DenoiseOptions { budget: self.budget, ..Default::default() };
+        Denoiser::new(&package.manifest, &mut network, options.clone())?;
+        Ok(DenoisePipeline { package, network, options })
     }
 
     /// An upscaler: a bundled model (`upscale-x2`, `upscale-x4`) or the folder of a model package.
@@ -139,8 +141,10 @@ impl Eddy {
     /// # Errors
     /// As for [`denoiser`](Self::denoiser).
     pub fn upscaler(&self, model: &str) -> Result<UpscalePipeline> {
-        let (package, network) = self.load(model)?;
-        Ok(UpscalePipeline { package, network, options: UpscaleOptions { budget: self.budget, ..Default::default() } })
+        let (package, mut network) = self.load(model)?;
+        let options = UpscaleOptions { budget: self.budget, ..Default::default() };
+        Upscaler::new(&package.manifest, &mut network, options)?;
+        Ok(UpscalePipeline { package, network, options })
     }
 
     /// A generator: a bundled model (`prior`, `digits-ddpm`, `digits-ncsn`) or the folder of a model
@@ -149,9 +153,10 @@ impl Eddy {
     /// # Errors
     /// As for [`denoiser`](Self::denoiser).
     pub fn generator(&self, model: &str) -> Result<GeneratePipeline> {
-        let (package, network) = self.load(model)?;
+        let (package, mut network) = self.load(model)?;
         let decoder = package.load_decoder(&self.runtime, self.session)?;
         let options = GenerateOptions { budget: self.budget, ..Default::default() };
+        Generator::new(&package.manifest, &mut network, options.clone())?;
         Ok(GeneratePipeline { package, network, decoder, options })
     }
 
@@ -247,6 +252,7 @@ impl DenoisePipeline {
                         return Err(Error::input(Path::new("the stream"), problem));
                     }
                 }
+                format.check(&input)?;
                 let mut output = VideoFrame { bytes: Vec::new(), ..input.clone() };
                 denoiser.restore(&input, &mut output, &mut watch)?;
                 if frames.send(Ok(output)).is_err() {
@@ -295,7 +301,12 @@ impl Iterator for FrameStream {
     type Item = Result<StreamFrame>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let frame = self.frames.as_ref()?.recv().ok()?;
+        let Ok(frame) = self.frames.as_ref()?.recv() else {
+            // The thread has ended. A panic in a source must not look like the end of the stream.
+            let ended = self.worker.take()?.join();
+            let problem = "the thread that processes frames panicked; its message is on standard error";
+            return ended.is_err().then(|| Err(Error::Evaluation { problem: problem.into(), source: None }));
+        };
         Some(frame.map(|frame| StreamFrame { format: Arc::clone(&self.format), frame }))
     }
 }
@@ -452,6 +463,12 @@ impl SamplePipeline {
         let first = plan.steps.first().map(|step| step.level).filter(|level| level.signal == 1.0);
         let first = first.map_or(1.0, |level| level.noise) as f32;
         let (_, _, height, width) = noise.dim();
+        if noise.is_empty() {
+            return Err(Error::usage(format!(
+                "noise of shape {:?} is empty; expected sides of at least 1",
+                noise.shape()
+            )));
+        }
         let tiles = TilePlan::whole(width, height, self.multiple_of);
         let fresh = Philox::new(self.seed);
         let mut state = State::new(noise * first, &plan, &fresh, &SigmaMap::ABSOLUTE)?;
@@ -464,9 +481,10 @@ impl SamplePipeline {
 #[cfg(test)]
 mod tests {
     use super::Eddy;
-    use crate::Result;
     use crate::diffusion::Sampler;
+    use crate::media::stream::{PixelFormat, Rate, ReadOutcome, Source, VideoFormat, VideoFrame};
     use crate::media::{Image, Samples};
+    use crate::{Error, Result};
 
     #[test]
     fn pipelines_can_be_sent_and_kept() -> Result<()> {
@@ -494,6 +512,49 @@ mod tests {
         image.width = 5;
         let error = Eddy::new()?.denoiser("denoise-fast")?.run(&mut image).unwrap_err().to_string();
         assert!(error.contains("5x4") && error.contains("48 samples"), "{error}");
+        Ok(())
+    }
+
+    #[test]
+    fn rejects_models_of_another_task() -> Result<()> {
+        let eddy = Eddy::new()?;
+        for error in [
+            eddy.denoiser("upscale-x2").unwrap_err(),
+            eddy.upscaler("camera").unwrap_err(),
+            eddy.generator("denoise-fast").unwrap_err(),
+        ] {
+            assert!(matches!(error, Error::Model { .. } | Error::Usage { .. }), "{error}");
+        }
+        let empty = ndarray::Array4::zeros([1, 1, 0, 8]);
+        assert!(eddy.network("digits-ddpm")?.steps(2).sample(empty).unwrap_err().to_string().contains("is empty"));
+        Ok(())
+    }
+
+    /// A source whose frames have a byte too few, or which panics.
+    struct Broken(VideoFormat, bool);
+
+    impl Source for Broken {
+        fn video(&self) -> &VideoFormat {
+            &self.0
+        }
+
+        fn next(&mut self, frame: &mut VideoFrame) -> Result<ReadOutcome> {
+            assert!(!self.1, "as the test asks");
+            frame.bytes = vec![0; self.0.bytes() - 1];
+            Ok(ReadOutcome::Frame)
+        }
+    }
+
+    #[test]
+    fn broken_sources_do_not_end_like_complete_ones() -> Result<()> {
+        let eddy = Eddy::new()?;
+        for (panics, said) in [(false, "has 1535 bytes; expected 1536"), (true, "panicked")] {
+            let format = VideoFormat::new(32, 32, Rate::of(25), PixelFormat::I420);
+            let mut frames = eddy.denoiser("camera")?.stream(Box::new(Broken(format, panics)))?;
+            let error = frames.next().unwrap().unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+            assert!(frames.next().is_none());
+        }
         Ok(())
     }
 

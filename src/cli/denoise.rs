@@ -256,7 +256,7 @@ impl Arguments {
     /// Where the reported sigma comes from.
     fn how(&self, limited: bool) -> &'static str {
         match (&self.noise_profile, &self.sigma.0, limited) {
-            (None, _, true) => ", the most that the model knows; the image is noisier",
+            (None, _, true) => ", the most that the model takes; more was asked for or is there",
             (Some(_), _, true) => " (by the profile, but for places that are noisier than the model knows)",
             (Some(_), _, false) => " (by the profile)",
             (None, SigmaChoice::Auto, false) => " (estimated)",

@@ -28,7 +28,7 @@ impl CudaCode {
         let mut file = BufReader::new(File::open(library).ok()?);
         let (start, length) = section(&mut file, ".nv_fatbin").ok()??;
         let mut found = Self::default();
-        found.read(&mut file, start, start + length).ok()?;
+        found.read(&mut file, start, start.saturating_add(length)).ok()?;
         (!found.machine_code.is_empty() || !found.ptx.is_empty()).then_some(found)
     }
 
@@ -46,7 +46,7 @@ impl CudaCode {
 
     fn read(&mut self, file: &mut (impl Read + Seek), start: u64, end: u64) -> io::Result<()> {
         let mut at = start;
-        while at + 16 <= end {
+        while at < end && end - at >= 16 {
             file.seek(SeekFrom::Start(at))?;
             let head: [u8; 16] = bytes(file)?;
             if u32_in(&head, 0) != CONTAINER {
@@ -57,7 +57,7 @@ impl CudaCode {
             let first = at + u64::from(head_size);
             let last = first.saturating_add(size).min(end);
             let mut entry = first;
-            while entry + 32 <= last {
+            while entry < last && last - entry >= 32 {
                 file.seek(SeekFrom::Start(entry))?;
                 let head: [u8; 32] = bytes(file)?;
                 let architecture = u32_in(&head, 28);

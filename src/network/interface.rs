@@ -11,7 +11,7 @@ use super::buffer::Scalar;
 use crate::error::{Error, Result};
 
 /// The names of the inputs and outputs in a network's graph.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interface {
     /// The noisy sample, float `[B, C, H, W]`. A decoder has none: its only input is the condition.
     pub sample: Option<String>,
@@ -36,6 +36,25 @@ pub struct Interface {
     pub channels: Option<usize>,
     /// Whether sample, map and output are float16 rather than float32, if the model declares it.
     pub half: Option<bool>,
+}
+
+impl Default for Interface {
+    /// No names; one plane of sigma, and no factor between condition and sample.
+    fn default() -> Self {
+        Self {
+            sample: None,
+            sigma: None,
+            sigma_planes: 1,
+            timestep: None,
+            condition: None,
+            condition_channels: None,
+            class: None,
+            scale: 1,
+            output: String::new(),
+            channels: None,
+            half: None,
+        }
+    }
 }
 
 impl Interface {

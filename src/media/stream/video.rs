@@ -4,7 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use super::VideoFrame;
 use super::format::PixelFormat;
+use crate::error::{Error, Result};
 
 /// The format that all frames of a stream share.
 #[derive(Clone, Debug, PartialEq)]
@@ -54,6 +56,20 @@ impl VideoFormat {
     /// Bytes per frame.
     pub fn bytes(&self) -> usize {
         self.format.bytes(self.width, self.height)
+    }
+
+    /// Checks that a frame has the bytes of this format.
+    ///
+    /// # Errors
+    /// [`Error::Input`] with both numbers.
+    pub(crate) fn check(&self, frame: &VideoFrame) -> Result<()> {
+        let (found, expected) = (frame.bytes.len(), self.bytes());
+        if found == expected {
+            return Ok(());
+        }
+        let problem =
+            format!("frame {} has {found} bytes; expected {expected} for {}x{}", frame.index, self.width, self.height);
+        Err(Error::input("the stream", problem))
     }
 }
 

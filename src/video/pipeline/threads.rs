@@ -95,7 +95,10 @@ fn read_all(shared: &Shared, source: &mut dyn Source, flow: PipelineOptions) -> 
         };
         loop {
             match source.next(&mut frame)? {
-                ReadOutcome::Frame => break,
+                ReadOutcome::Frame => {
+                    source.video().check(&frame)?;
+                    break;
+                }
                 ReadOutcome::End => return Ok(()),
                 ReadOutcome::Waiting => {}
                 ReadOutcome::Corrupt(why) => {
