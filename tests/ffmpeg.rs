@@ -500,6 +500,60 @@ fn a_source_that_never_answers_can_be_left_and_leaves_no_process_behind() {
     assert!(!place.path("out.y4m").exists());
 }
 
+/// Ten minutes of frames beside two hours of sound, which nothing waits for.
+#[test]
+fn sound_ends_with_the_last_frame_of_a_stopped_run_and_keeps_no_encoder_alive() {
+    use rustix::process::{Pid, Signal, kill_process};
+    let Some(place) = place() else { return };
+    let sources = "-f lavfi -i testsrc2=size=160x120:rate=25:duration=600 -f lavfi -i sine=duration=7200";
+    ffmpeg(&place, &format!("{sources} -c:v libx264 -preset ultrafast -c:a flac long.mkv"));
+    let start = |output: &str| {
+        let child = eddy(&format!("denoise long.mkv -o {output} -m identity --sigma 1 --threads 1 -q"));
+        let child = child.within(&place).command().spawn().unwrap();
+        let part = place.path(&output.replace('.', ".part."));
+        let begun = std::time::Instant::now();
+        while part.metadata().map_or(0, |part| part.len()) < 50_000 {
+            assert!(begun.elapsed().as_secs() < 60, "{output}: nothing is recorded");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        (child, part)
+    };
+    let seconds = |name: &str, stream: &str| -> f64 {
+        let times = probe(&place, &format!("packet=pts_time -select_streams {stream}"), name);
+        times.lines().filter_map(|line| line.trim_matches(',').parse().ok()).fold(0.0, f64::max)
+    };
+    for (i, output) in ["a.mp4", "a.mkv", "a.mov", "a.ts"].into_iter().enumerate() {
+        let (mut child, _) = start(output);
+        let begun = std::time::Instant::now();
+        kill_process(Pid::from_child(&child), if i == 0 { Signal::TERM } else { Signal::INT }).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(130), "{output}");
+        assert!(begun.elapsed().as_secs_f64() < 5.0, "{output}: {:?}", begun.elapsed());
+        let start: f64 = probe(&place, "format=start_time", output).parse().unwrap();
+        let [frames, sound] = ["v", "a"].map(|stream| seconds(output, stream) - start);
+        assert!(frames < 500.0 && (sound - frames).abs() < 0.5, "{output}: {frames} s of frames, {sound} s of sound");
+    }
+    for signals in [&[Signal::KILL][..], &[Signal::INT, Signal::INT]] {
+        let (mut child, part) = start("b.mp4");
+        for signal in signals {
+            kill_process(Pid::from_child(&child), *signal).unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        child.wait().unwrap();
+        let begun = std::time::Instant::now();
+        while running(&part.file_name().unwrap().to_string_lossy()) + running("long.mkv") > 0 {
+            assert!(begun.elapsed().as_secs_f64() < 3.0, "{signals:?}: the encoder goes on");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        assert!(seconds("b.part.mp4", "v") > 0.5, "{signals:?}");
+        std::fs::remove_file(part).unwrap();
+    }
+    // Sound is cut, too, where the frames of a source are.
+    let whole = place.bytes("long.mkv");
+    place.file("cut.mkv", &whole[..whole.len() / 20]);
+    eddy("denoise cut.mkv -o c.mp4 -m identity --sigma 1").within(&place).fails(3);
+    assert!((seconds("c.mp4", "v") - seconds("c.mp4", "a")).abs() < 0.5);
+}
+
 /// What was recorded until then is a film, under a name that says so: all of it after SIGKILL, and all but the last seconds after a
 /// power cut, for which a copy taken meanwhile stands.
 #[test]

@@ -12,6 +12,7 @@ use super::probe::Probe;
 use super::program::{LOG_LEVEL, Program, Said, TIMES, ffmpeg};
 use super::raw::RawSource;
 use super::sink::{Framing, PlainSink};
+use super::sound::Sound;
 use super::video::{Color, Matrix, Rate, SaidBy, Scan, Siting, VideoFormat};
 use super::y4m::Y4mSource;
 use super::{FormatOverrides, Origin, ReadOutcome, Sink, Source, VideoFrame};
@@ -48,6 +49,11 @@ pub struct Encoder {
 impl Encoder {
     /// Default quality of MP4, MOV and Matroska: visually almost lossless.
     pub const CRF: f64 = 18.0;
+
+    /// Whether the options say that sound is not encoded.
+    pub(super) fn copies_sound(&self) -> bool {
+        self.options.iter().any(|(key, value)| ["c:a", "codec:a", "acodec"].contains(&key.as_str()) && value == "copy")
+    }
 
     /// The ffmpeg arguments for a file of that name and frames of format `video`.
     fn arguments(&self, path: &Path, video: &VideoFormat) -> Vec<String> {
@@ -196,7 +202,7 @@ fn is_pipe(name: &Path) -> bool {
 }
 
 /// The name of a file in a form that ffmpeg reads as neither URL nor option.
-fn input(name: &Path) -> PathBuf {
+pub(super) fn input(name: &Path) -> PathBuf {
     if is_url(name) || name.is_absolute() { name.into() } else { Path::new(".").join(name) }
 }
 
@@ -300,10 +306,9 @@ pub struct FfmpegSink {
     end: Duration,
     /// Whether the frame rate is variable.
     uneven: bool,
-    /// Whether sound may go on after the last frame, because the run was stopped.
+    /// Whether sound ends with the last frame, because the run was stopped or the source was cut off.
     is_cut: bool,
-    /// The file whose sound is copied.
-    sound: Option<PathBuf>,
+    sound: Option<Sound>,
 }
 
 /// The input of ffmpeg.
@@ -350,21 +355,10 @@ impl FfmpegSink {
         } else {
             command.args(["-f", "yuv4mpegpipe", "-i", "pipe:0"]);
         }
-        if let Some(sound) = origin.sound {
-            // Sound may begin earlier than the frames. The shorter of the two does not cut the
-            // longer.
-            if !video.delay.is_zero() {
-                command.arg("-itsoffset").arg(format!("-{:.6}", video.delay.as_secs_f64()));
-            }
-            command.arg("-i").arg(input(sound)).args(["-map", "0:v:0", "-map", "1:a?"]);
-            // Titles, comments and chapters are the file's, not the pipe's.
-            command.args(["-map_metadata", "1", "-map_chapters", "1"]);
-            if kind(sound).is_some() && kind(sound) == kind(path) {
-                command.args(["-c:a", "copy", "-map", "1:s?", "-c:s", "copy"]);
-            } else if kind(path).as_deref() == Some("3gp") {
-                // The speech codec that is ffmpeg's default there is missing in some builds of ffmpeg.
-                command.args(["-c:a", "aac"]);
-            }
+        let sound = origin.sound.map(|file| Sound::of(file, path, video.delay, origin.encoder)).transpose();
+        let (sound, pipe) = sound.map_err(|error| Error::output_from(path, not_started(&error), error))?.unzip();
+        if let Some(sound) = &sound {
+            sound.add_to(&mut command, path);
         }
         if has_times && kind(path).is_some_and(|kind| ["mp4", "mkv", "webm"].contains(&kind.as_str())) {
             // Frames of variable rate keep their own times; others have a constant rate.
@@ -374,7 +368,7 @@ impl FfmpegSink {
         if let Some(encoder) = origin.encoder {
             command.args(encoder.arguments(path, video));
         }
-        command.arg(&part).stdin(Stdio::piped()).stdout(Stdio::null());
+        command.arg(&part).stdin(Stdio::piped()).stdout(pipe.flatten().map_or_else(Stdio::null, Stdio::from));
         let started = Program::start_reader(command);
         let mut process = started.map_err(|error| Error::output_from(path, not_started(&error), error))?;
         let Some(stdin) = process.child.stdin.take() else {
@@ -391,7 +385,7 @@ impl FfmpegSink {
             end: Duration::ZERO,
             uneven: framing == Framing::Timed,
             is_cut: false,
-            sound: origin.sound.map(Path::to_owned),
+            sound,
         };
         match pipe {
             Ok(pipe) => {
@@ -408,6 +402,11 @@ impl FfmpegSink {
     /// [`Error::Output`] if it failed, with its message.
     fn end(&mut self) -> Result<Said> {
         self.pipe = None;
+        if self.is_cut
+            && let Some(sound) = &mut self.sound
+        {
+            sound.stop();
+        }
         self.process.end().map_err(|problem| self.failed(problem, None))
     }
 
@@ -432,7 +431,11 @@ impl FfmpegSink {
         let permissions = self.part.metadata().map_err(failed)?.permissions();
         whole.as_file().set_permissions(permissions).map_err(failed)?;
         let mut command = ffmpeg(LOG_LEVEL);
-        command.arg("-y").arg("-i").arg(&self.part).args(["-map", "0", "-c", "copy"]);
+        command.arg("-y").arg("-i").arg(&self.part);
+        if let Some(sound) = &self.sound {
+            sound.add_subtitles(&mut command);
+        }
+        command.args(["-map", "0", "-c", "copy"]);
         if self.is_cut && self.sound.is_some() {
             command.arg("-t").arg(format!("{:.6}", self.end.as_secs_f64()));
         }
@@ -478,7 +481,7 @@ fn numbered_part(path: &Path, number: usize) -> PathBuf {
 }
 
 /// The family of containers by extension; those of one family support the same sound codecs.
-fn kind(path: &Path) -> Option<String> {
+pub(super) fn kind(path: &Path) -> Option<String> {
     let extension = path.extension()?.to_str()?.to_lowercase();
     Some(if ["m4v", "mov"].contains(&extension.as_str()) { "mp4".to_owned() } else { extension })
 }
@@ -552,24 +555,26 @@ impl Sink for FfmpegSink {
         if self.written == 0 {
             return Ok(());
         }
-        let is_to_be_rewritten = kind(&self.target).as_deref() == Some("mp4") || (self.is_cut && self.sound.is_some());
+        let sound = self.sound.as_ref();
+        let is_to_be_rewritten = kind(&self.target).as_deref() == Some("mp4")
+            || sound.is_some_and(|sound| self.is_cut || sound.lacks_subtitles());
         // The recording keeps its name until the remuxed file has replaced it.
         let rewritten =
             is_to_be_rewritten.then(|| self.rewrite()).transpose().map_err(|problem| self.failed(problem, None))?;
         let finished = rewritten.as_deref().unwrap_or(&self.part);
         durable::rename(finished, &self.target)
             .map_err(|error| self.failed("the finished file cannot be renamed".into(), Some(error.into())))?;
-        match (&self.sound, &said.damage) {
-            // Frames arrive through a pipe, so a damage message is about the sound.
-            (Some(sound), Some(damage)) => {
-                let problem = if said.is_cut { "ends before its end" } else { "is damaged" };
+        // Frames arrive through a pipe, so a message about damage is about the sound.
+        match self.sound.as_mut().and_then(|sound| Some((sound.end(&said)?, &sound.file))) {
+            Some(((damage, is_cut), file)) => {
+                let problem = if is_cut { "ends before its end" } else { "is damaged" };
                 let problem = format!(
                     "its sound {problem} ({damage}): {} frames and what sound came are kept; fetch the file again",
                     self.written
                 );
-                Err(Error::input(sound, problem))
+                Err(Error::input(file, problem))
             }
-            _ => Ok(()),
+            None => Ok(()),
         }
     }
 }

@@ -43,6 +43,23 @@ fn is_uneven(times: &[f64]) -> bool {
     100 * gaps.iter().filter(is_off).count() > gaps.len()
 }
 
+/// What a file holds beside frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Streams {
+    pub(super) sound: bool,
+    pub(super) subtitles: bool,
+}
+
+/// What a file holds beside frames, named as for ffmpeg; nothing on failure.
+pub(super) fn streams(name: &Path) -> Streams {
+    let mut command = Command::new("ffprobe");
+    command.args(["-v", "quiet", "-of", "csv=p=0", "-show_entries", "stream=codec_type", "-i"]).arg(name);
+    let Ok(said) = output(command) else { return Streams::default() };
+    let said = String::from_utf8_lossy(&said.stdout);
+    let has = |kind: &str| said.lines().any(|line| line.split(',').next() == Some(kind));
+    Streams { sound: has("audio"), subtitles: has("subtitle") }
+}
+
 impl Probe {
     /// Probes a file or URL, named as for ffmpeg; with `examined` also the times of its first frames. The
     /// result is empty on failure; ffmpeg gives better error messages.
