@@ -336,6 +336,33 @@ fn containers_without_some_of_their_parts_end_with_an_error() {
         at += 12 + u32::from_le_bytes([ivf[at], ivf[at + 1], ivf[at + 2], ivf[at + 3]]) as usize;
     }
     fails("cut.ivf", &ivf[..at]).says("it ends before its end");
+    // What was never fetched is zeros.
+    let zeroed = |bytes: &[u8], from: usize, to: usize| {
+        let mut bytes = bytes.to_vec();
+        bytes[from..to].fill(0);
+        bytes
+    };
+    fails("zero.ivf", &zeroed(&ivf, ivf.len() / 2, ivf.len() / 2 + 8192)).says("frames came, and are kept");
+    ffmpeg(&place, "-i a.flv -c:v wmv2 -an w.avi");
+    let wmv = place.bytes("w.avi");
+    fails("zero.avi", &zeroed(&wmv, wmv.len() / 2, wmv.len() / 2 + 8192)).says("parts of it are missing");
+    ffmpeg(&place, "-i a.flv -c:v libx264 -an a.ts");
+    let ts = place.bytes("a.ts");
+    fails("zero.ts", &zeroed(&ts, ts.len() / 3, ts.len())).says("it ends before its end");
+    ffmpeg(&place, "-i a.flv -c:v libx264 -an a.h264");
+    let h264 = place.bytes("a.h264");
+    fails("zero.h264", &zeroed(&h264, h264.len() / 3, h264.len())).says("parts of it are missing");
+    ffmpeg(&place, "-i a.flv -frames:v 30 -f apng a.apng");
+    let apng = place.bytes("a.apng");
+    fails("zero.apng", &zeroed(&apng, apng.len() / 2, apng.len() / 2 + 50_000)).says("frames came, and are kept");
+    ffmpeg(&place, "-i a.flv -frames:v 100 -c:v libx265 -x265-params log-level=none -an a.h265");
+    let h265 = place.bytes("a.h265");
+    let lost = position(&h265[h265.len() / 3..], &[0, 0, 1]) + h265.len() / 3;
+    let after = lost + 3 + position(&h265[lost + 3..], &[0, 0, 1]);
+    fails("bad.h265", &[&h265[..lost], &h265[after..]].concat()).says("Could not find ref with POC");
+    for whole in ["a.ivf", "w.avi", "a.ts", "a.h264", "a.apng", "a.h265"] {
+        eddy(&format!("denoise {whole} -o whole.y4m -m identity --sigma 1")).within(&place).succeeds();
+    }
     fails("list.ffconcat", b"ffconcat version 1.0\nfile a.flv\nfile gone.flv\n").says("Impossible to open");
 }
 

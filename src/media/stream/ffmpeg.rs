@@ -223,7 +223,13 @@ impl FfmpegSource {
             }
             _ => format!("{} frames came", self.count),
         };
-        let missing = missing(&self.name).or_else(|| self.ends_early().then_some(Missing::End));
+        let missing = match missing(&self.name) {
+            Some(Missing::End) => Some(Missing::End),
+            _ if self.ends_early() => Some(Missing::End),
+            // Chunks that only ffmpeg knows are no loss.
+            Some(Missing::Part) if self.probe.declared_frames().is_some_and(|frames| frames <= self.count) => None,
+            other => other,
+        };
         let problem = match &said.damage {
             Some(damage) if said.is_cut => {
                 format!("it ends before its end ({damage}): {count}, and are kept; fetch the file again")

@@ -118,14 +118,19 @@ impl Probe {
         self.stream[key].as_u64().and_then(|number| usize::try_from(number).ok())
     }
 
-    /// The number of frames that the container declares.
+    /// The number of frames that the container declares, or that its duration takes.
     pub(super) fn frames(&self) -> Option<u64> {
-        let counted = self.text("nb_frames").parse().ok().filter(|count| *count > 0);
         let by_time = || {
             let frames = self.lasts? * self.rate("avg_frame_rate")?.per_second();
             (frames >= 1.0).then_some(frames.round() as u64)
         };
-        counted.or_else(by_time)
+        self.declared_frames().or_else(by_time)
+    }
+
+    /// The number of frames that the container declares itself, which includes those that it leaves
+    /// out or repeats.
+    pub(super) fn declared_frames(&self) -> Option<u64> {
+        self.text("nb_frames").parse().ok().filter(|count| *count > 0)
     }
 
     fn rate(&self, key: &str) -> Option<Rate> {

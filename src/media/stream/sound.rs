@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::ffmpeg::{Encoder, input, kind};
 use super::probe::{Streams, streams};
-use super::program::{LOG_LEVEL, Program, Said, ffmpeg};
+use super::program::{LOG_LEVEL, Program, Said, ffmpeg, output};
 
 /// Added to the times of sound in the pipe, in seconds, so that none is negative.
 const OFFSET: f64 = 10.0;
@@ -33,6 +33,28 @@ pub(super) struct Sound {
     delay: Duration,
 }
 
+/// The kinds of files whose times are finer than milliseconds, and whose sound needs nothing that NUT
+/// does not hold.
+const EXACT: [&str; 7] = ["mp4", "3gp", "ts", "m2ts", "mts", "mpg", "flv"];
+
+fn is_kind(file: &Path, kinds: &[&str]) -> bool {
+    kind(file).is_some_and(|kind| kinds.contains(&kind.as_str()))
+}
+
+/// The command that reads the sound of a file with that codec, without its output.
+fn reading(file: &Path, codec: &str) -> Command {
+    let mut command = ffmpeg(LOG_LEVEL);
+    command.arg("-i").arg(input(file)).args(["-map", "0:a?", "-c", "copy", "-c:a", codec]).stdin(Stdio::null());
+    command
+}
+
+/// Whether a format of ffmpeg holds the sound of a file as it is.
+fn can_copy(file: &Path, format: &str) -> bool {
+    let mut command = reading(file, "copy");
+    command.args(["-t", "0", "-f", format, "pipe:1"]);
+    output(command).is_ok_and(|output| output.status.success())
+}
+
 impl Sound {
     /// Starts to read the sound of `file` for a result named `target`, if there is any. Returns the
     /// end of the pipe, too.
@@ -47,30 +69,29 @@ impl Sound {
     ) -> std::io::Result<(Self, Option<ChildStdout>)> {
         let streams = streams(&input(file));
         let is_same_kind = kind(file).is_some() && kind(file) == kind(target);
-        let is_copied = is_same_kind || encoder.is_some_and(Encoder::copies_sound);
-        let is_matroska = is_same_kind && kind(target).is_some_and(|kind| ["mkv", "webm"].contains(&kind.as_str()));
-        // NUT keeps exact times, and Matroska everything that is in Matroska.
-        let format = if is_matroska { "matroska" } else { "nut" };
+        let with_subtitles = is_same_kind && is_kind(file, &["mkv", "webm"]);
+        // NUT keeps exact times, and Matroska all properties; what neither holds is decoded.
+        let [first, second] = if is_kind(file, &EXACT) { ["nut", "matroska"] } else { ["matroska", "nut"] };
+        let copied = [first, second].into_iter().find(|format| !streams.sound || can_copy(file, format));
         let mut sound = Self {
             file: file.into(),
             reader: None,
             streams,
             is_same_kind,
-            is_copied,
-            with_subtitles: is_matroska,
-            format,
+            is_copied: copied.is_some() && (is_same_kind || encoder.is_some_and(Encoder::copies_sound)),
+            with_subtitles,
+            format: copied.unwrap_or("nut"),
             delay,
         };
         if !sound.is_piped() {
             return Ok((sound, None));
         }
-        let mut command = ffmpeg(LOG_LEVEL);
-        command.arg("-i").arg(input(file)).args(["-map", "0:a?"]);
-        if sound.with_subtitles {
+        let mut command = reading(file, if copied.is_some() { "copy" } else { "pcm_s16le" });
+        if with_subtitles {
             command.args(["-map", "0:s?"]);
         }
-        command.args(["-c", "copy", "-flush_packets", "1", "-output_ts_offset", &OFFSET.to_string()]);
-        command.args(["-f", format, "pipe:1"]).stdin(Stdio::null()).stdout(Stdio::piped());
+        command.args(["-flush_packets", "1", "-output_ts_offset", &OFFSET.to_string(), "-f", sound.format, "pipe:1"]);
+        command.stdout(Stdio::piped());
         let mut reader = Program::start(command)?;
         let pipe = reader.child.stdout.take();
         sound.reader = Some(reader);
