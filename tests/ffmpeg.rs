@@ -351,7 +351,8 @@ fn containers_without_some_of_their_parts_end_with_an_error() {
     fails("zero.ts", &zeroed(&ts, ts.len() / 3, ts.len())).says("it ends before its end");
     ffmpeg(&place, "-i a.flv -c:v libx264 -an a.h264");
     let h264 = place.bytes("a.h264");
-    fails("zero.h264", &zeroed(&h264, h264.len() / 3, h264.len())).says("parts of it are missing");
+    let unit = h264.len() / 3 + position(&h264[h264.len() / 3..], &[0, 0, 1]);
+    fails("zero.h264", &zeroed(&h264, unit, h264.len())).says("parts of it are missing");
     ffmpeg(&place, "-i a.flv -frames:v 30 -f apng a.apng");
     let apng = place.bytes("a.apng");
     fails("zero.apng", &zeroed(&apng, apng.len() / 2, apng.len() / 2 + 50_000)).says("frames came, and are kept");
@@ -363,6 +364,7 @@ fn containers_without_some_of_their_parts_end_with_an_error() {
     for whole in ["a.ivf", "w.avi", "a.ts", "a.h264", "a.apng", "a.h265"] {
         eddy(&format!("denoise {whole} -o whole.y4m -m identity --sigma 1")).within(&place).succeeds();
     }
+    std::fs::remove_file(place.path("part.y4m")).unwrap();
     fails("list.ffconcat", b"ffconcat version 1.0\nfile a.flv\nfile gone.flv\n").says("Impossible to open");
 }
 
@@ -493,6 +495,16 @@ fn running(words: &str) -> usize {
     lines.filter(|line| String::from_utf8_lossy(line).contains(words)).count()
 }
 
+/// Processes that have this file open.
+fn holding(path: &std::path::Path) -> usize {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let open = processes.filter_map(|entry| std::fs::read_dir(entry.path().join("fd")).ok());
+    let holds = |files: std::fs::ReadDir| {
+        files.flatten().any(|file| std::fs::read_link(file.path()).is_ok_and(|file| file == path))
+    };
+    open.map(holds).filter(|holds| *holds).count()
+}
+
 #[test]
 fn a_source_that_never_answers_can_be_left_and_leaves_no_process_behind() {
     use rustix::process::{Pid, Signal, kill_process};
@@ -567,7 +579,7 @@ fn sound_ends_with_the_last_frame_of_a_stopped_run_and_keeps_no_encoder_alive() 
         }
         child.wait().unwrap();
         let begun = std::time::Instant::now();
-        while running(&part.file_name().unwrap().to_string_lossy()) + running("long.mkv") > 0 {
+        while holding(&part) + running("long.mkv") > 0 {
             assert!(begun.elapsed().as_secs_f64() < 3.0, "{signals:?}: the encoder goes on");
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
@@ -615,7 +627,7 @@ fn a_recording_survives_a_kill() {
         std::thread::sleep(std::time::Duration::from_secs(1));
         child.kill().unwrap();
         child.wait().unwrap();
-        while running(&part.display().to_string()) > 0 {
+        while holding(&part) > 0 {
             assert!(begun.elapsed().as_secs() < 120, "ffmpeg never ends");
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
@@ -737,6 +749,72 @@ fn what_a_killed_run_recorded_stays_and_that_is_said() {
     assert_eq!(place.bytes("out.part.mp4"), b"a recording");
     assert_eq!(probe(&place, "stream=nb_frames", "out.mp4"), "12");
     place.holds_only(&["identity", "in.mp4", "out.mp4", "out.part.mp4"]);
+}
+
+/// In a folder that others may write to, somebody renames a link over a file that is being written, before ffmpeg opens it.
+#[test]
+fn a_link_in_the_place_of_a_recording_is_not_followed() {
+    use std::os::unix::fs::PermissionsExt;
+    let Some(place) = place() else { return };
+    ffmpeg(&place, "-f lavfi -i testsrc2=size=64x48:rate=10:duration=1 in.y4m");
+    let real = Command::new("sh").args(["-c", "command -v ffmpeg"]).output().unwrap();
+    let real = String::from_utf8(real.stdout).unwrap();
+    let path = format!("{}:{}", place.path("bin").display(), std::env::var("PATH").unwrap());
+    place.file("victim", "a secret");
+    for (name, pattern, code) in
+        [("out.mkv", "out.part.mkv", 1), ("out.mp4", "out.part.mp4", 0), ("out.mp4", ".eddy-*.part.mp4", 1)]
+    {
+        let script = format!(
+            "#!/bin/sh\nfor new in {pattern}; do test -f $new && ln -s victim link && mv -fT link $new; done\nexec {real}"
+        );
+        place.file("bin/ffmpeg", script.trim().to_owned() + " \"$@\"\n");
+        std::fs::set_permissions(place.path("bin/ffmpeg"), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let run = eddy(&format!("denoise in.y4m -o {name} -m identity --sigma 1")).env("PATH", &path).within(&place);
+        match code {
+            0 => drop(run.succeeds()),
+            _ => drop(run.fails(1).says("cannot be renamed").says("somebody else put another file in the place of")),
+        }
+        assert_eq!(place.bytes("victim"), b"a secret", "{pattern}");
+        if code == 0 {
+            assert_eq!(probe(&place, "stream=nb_frames", name), "10");
+            std::fs::remove_file(place.path(name)).unwrap();
+        }
+        assert!(!place.path(name).exists(), "{name}");
+    }
+}
+
+#[test]
+fn every_container_is_written_as_its_name_says() {
+    let Some(place) = place() else { return };
+    ffmpeg(&place, "-f lavfi -i testsrc2=size=176x144:rate=25:duration=1 -f lavfi -i sine=duration=1 in.mkv");
+    for (name, format) in [
+        ("mp4", "mov,"),
+        ("m4v", "mov,"),
+        ("mkv", "matroska,"),
+        ("mov", "mov,"),
+        ("avi", "avi"),
+        ("webm", "matroska,"),
+        ("ts", "mpegts"),
+        ("m2ts", "mpegts"),
+        ("mts", "mpegts"),
+        ("mpg", "mpeg"),
+        ("mpeg", "mpeg"),
+        ("flv", "flv"),
+        ("wmv", "asf"),
+        ("ogv", "ogg"),
+        ("mjpeg", "jpeg_pipe"),
+        ("h264", "h264"),
+        ("hevc", "hevc"),
+        ("3gp", "mov,"),
+    ] {
+        let speed = if name == "webm" { "--encoder-options cpu-used=8,deadline=realtime" } else { "" };
+        let name = format!("out.{name}");
+        eddy(&format!("denoise in.mkv -o {name} -m identity --sigma 1 {speed}")).within(&place).succeeds();
+        assert!(probe(&place, "format=format_name", &name).trim_matches('"').starts_with(format), "{name}");
+        let frames = probe(&place, "stream=nb_read_packets -count_packets -select_streams v", &name);
+        assert!(frames.lines().any(|frames| ["25", "26"].contains(&frames.trim_matches(','))), "{name}: {frames}");
+    }
+    assert!(place.bytes("out.m2ts")[4] == 0x47 && place.bytes("out.mts")[0] == 0x47);
 }
 
 #[test]

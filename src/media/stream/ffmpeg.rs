@@ -1,10 +1,12 @@
 //! All other formats, through an `ffmpeg` process if it is installed.
 
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, ChildStdout, Stdio};
 use std::time::Duration;
 
+use super::container;
 use super::cut::{Missing, missing};
 use super::file::Output;
 use super::format::{Chroma, Order, PixelFormat};
@@ -305,7 +307,10 @@ pub struct FfmpegSink {
     /// `None` once it is finished.
     pipe: Option<PlainSink<Pipe>>,
     video: VideoFormat,
+    file: File,
     part: tempfile::TempPath,
+    /// The path by which ffmpeg opens the file.
+    place: PathBuf,
     target: PathBuf,
     written: u64,
     /// When the presentation of the last frame ends.
@@ -333,7 +338,7 @@ impl Write for Pipe {
 impl Output for Pipe {}
 
 impl FfmpegSink {
-    /// Starts ffmpeg, which chooses container and codec by file extension. Frames of a live source
+    /// Starts ffmpeg, which chooses the codec by the container, and that is chosen by the extension. Frames of a live source
     /// are shown at their arrival times, with gaps where some are missing. Their sound is copied,
     /// without change if the container allows it.
     ///
@@ -345,7 +350,8 @@ impl FfmpegSink {
         let origin = Origin { sound: origin.sound.filter(|_| !is_bare), ..origin };
         let Part { file, target } = still::begin(path)?;
         // If this process is killed, the partial file has a recognisable name and can be played.
-        let part = named_part(file.into_temp_path(), &target)
+        let (file, name) = file.into_parts();
+        let part = named_part(name, &target)
             .map_err(|error| Error::output_from(path, "its folder cannot be written to", error))?;
         let mut command = ffmpeg(LOG_LEVEL);
         command.arg("-y");
@@ -371,10 +377,13 @@ impl FfmpegSink {
             command.args(["-vsync", "vfr", "-enc_time_base", "-1"]);
         }
         command.args(tags(video));
+        // Another user may rename files in the folder meanwhile.
+        let place = container::options(path).map_or_else(|| part.to_path_buf(), |_| durable::descriptor(&file, &part));
+        command.args(container::options(path).unwrap_or_default());
         if let Some(encoder) = origin.encoder {
             command.args(encoder.arguments(path, video));
         }
-        command.arg(&part).stdin(Stdio::piped()).stdout(pipe.flatten().map_or_else(Stdio::null, Stdio::from));
+        command.arg(&place).stdin(Stdio::piped()).stdout(pipe.flatten().map_or_else(Stdio::null, Stdio::from));
         let started = Program::start_reader(command);
         let mut process = started.map_err(|error| Error::output_from(path, not_started(&error), error))?;
         let Some(stdin) = process.child.stdin.take() else {
@@ -385,7 +394,9 @@ impl FfmpegSink {
             process,
             pipe: None,
             video: video.clone(),
+            file,
             part,
+            place,
             target,
             written: 0,
             end: Duration::ZERO,
@@ -417,8 +428,9 @@ impl FfmpegSink {
     }
 
     /// The error with which it ends; recorded data is kept.
-    fn failed(&mut self, mut problem: String, source: Option<Cause>) -> Error {
-        if self.written > 0 && self.part.metadata().is_ok_and(|part| part.len() > 0) {
+    fn failed(&mut self, problem: String, source: Option<Cause>) -> Error {
+        let mut problem = problem.replace(&*self.place.to_string_lossy(), &self.part.to_string_lossy());
+        if self.written > 0 && self.file.metadata().is_ok_and(|part| part.len() > 0) {
             self.part.disable_cleanup(true);
             problem += &format!("; what was recorded until then is kept in {}", self.part.display());
         }
@@ -429,15 +441,14 @@ impl FfmpegSink {
 impl FfmpegSink {
     /// Remuxes the finished file without encoding: an MP4 gets its index at the beginning, and
     /// sound is cut at the last frame if the run was stopped.
-    fn rewrite(&self) -> std::result::Result<tempfile::TempPath, String> {
-        // ffmpeg recognises the container by extension.
+    fn rewrite(&self) -> std::result::Result<(File, tempfile::TempPath), String> {
         let extension = self.target.extension().map(|end| format!(".{}", end.display())).unwrap_or_default();
         let failed = |error: std::io::Error| error.to_string();
         let whole = durable::create(durable::folder_of(&self.target), &format!(".part{extension}")).map_err(failed)?;
-        let permissions = self.part.metadata().map_err(failed)?.permissions();
+        let permissions = self.file.metadata().map_err(failed)?.permissions();
         whole.as_file().set_permissions(permissions).map_err(failed)?;
         let mut command = ffmpeg(LOG_LEVEL);
-        command.arg("-y").arg("-i").arg(&self.part);
+        command.arg("-y").arg("-i").arg(&self.place);
         if let Some(sound) = &self.sound {
             sound.add_subtitles(&mut command);
         }
@@ -448,9 +459,16 @@ impl FfmpegSink {
         if kind(&self.target).as_deref() == Some("mp4") {
             command.args(["-movflags", "+faststart"]);
         }
-        command.arg(whole.path()).stdin(Stdio::null()).stdout(Stdio::null());
+        let place = match container::options(&self.target) {
+            Some(options) => {
+                command.args(options);
+                durable::descriptor(whole.as_file(), whole.path())
+            }
+            None => whole.path().to_owned(),
+        };
+        command.arg(place).stdin(Stdio::null()).stdout(Stdio::null());
         Program::start(command).map_err(failed)?.end()?;
-        Ok(whole.into_temp_path())
+        Ok(whole.into_parts())
     }
 }
 
@@ -567,8 +585,8 @@ impl Sink for FfmpegSink {
         // The recording keeps its name until the remuxed file has replaced it.
         let rewritten =
             is_to_be_rewritten.then(|| self.rewrite()).transpose().map_err(|problem| self.failed(problem, None))?;
-        let finished = rewritten.as_deref().unwrap_or(&self.part);
-        durable::rename(finished, &self.target)
+        let (file, name) = rewritten.as_ref().map_or((&self.file, &self.part), |(file, name)| (file, name));
+        durable::rename(file, name, &self.target)
             .map_err(|error| self.failed("the finished file cannot be renamed".into(), Some(error.into())))?;
         // Frames arrive through a pipe, so a message about damage is about the sound.
         match self.sound.as_mut().and_then(|sound| Some((sound.end(&said)?, &sound.file))) {

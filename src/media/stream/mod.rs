@@ -4,6 +4,7 @@
 //! nothing is converted, rounded or clipped before the network.
 
 mod camera;
+mod container;
 mod cut;
 mod ffmpeg;
 mod file;
