@@ -636,6 +636,34 @@ fn a_recording_survives_a_kill() {
     }
 }
 
+/// At two frames per second an encoder that looks far ahead would hold back the last half minute.
+#[test]
+fn a_slow_recording_is_in_its_file_within_seconds() {
+    let Some(place) = place() else { return };
+    let frames = ffmpeg(&place, "-f lavfi -i testsrc2=size=160x120:rate=2:duration=12 -f yuv4mpegpipe -");
+    for end in ["mp4", "mkv", "webm"] {
+        let command = eddy("denoise - -m identity --sigma 1 -q -o").arg(place.path(&format!("out.{end}")));
+        let mut child = command.command().current_dir(place.path("")).stdin(Stdio::piped()).spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        std::io::Write::write_all(&mut stdin, &frames).unwrap();
+        let part = place.path(&format!("out.part.{end}"));
+        let begun = std::time::Instant::now();
+        let mut count = 0;
+        // Of 24, two seconds are in the encoder, and one in the muxer.
+        while count < 18 {
+            assert!(begun.elapsed().as_secs() < 30, "{end}: {count} frames");
+            std::thread::sleep(std::time::Duration::from_millis(200));
+            std::fs::copy(&part, place.path("copy")).unwrap();
+            let mut command = Command::new("ffprobe");
+            command.args(["-v", "quiet", "-of", "csv=p=0", "-count_packets", "-show_entries"]);
+            let output = command.arg("stream=nb_read_packets").arg(place.path("copy")).output().unwrap();
+            count = String::from_utf8_lossy(&output.stdout).trim().parse().unwrap_or_default();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}
+
 #[test]
 fn a_source_that_is_cut_off_leaves_what_can_be_read() {
     let Some(place) = place() else { return };

@@ -32,6 +32,12 @@ const FORMATS: &str = "format=pix_fmts=yuv420p|yuvj420p|yuv422p|yuvj422p|yuv444p
 /// Interval at which encoded data is written so that it can be read, in milliseconds of the video.
 const PART_MS: u32 = 1000;
 
+/// Frames per second from which on the default encoders' own lookahead is short enough.
+const STEADY: f64 = 25.0;
+
+/// How many seconds of frames the default encoders may hold back at lower rates.
+const HELD_BACK: f64 = 2.0;
+
 /// Maximum number of partial files that are kept side by side.
 const MOST_PARTS: usize = 100;
 
@@ -72,6 +78,9 @@ impl Encoder {
             (None, None) if is_usual => say("-crf", Self::CRF.to_string()),
             (None, None) => {}
         }
+        if self.codec.is_none() {
+            lookahead(&kind, video.rate).into_iter().for_each(|(key, value)| say(key, value));
+        }
         let is_odd = video.width % 2 == 1 || video.height % 2 == 1;
         if is_usual && is_odd && matches!(video.format.chroma(), Some(Chroma::C420 | Chroma::C422)) {
             // 4:2:0 encoders require even sizes.
@@ -91,6 +100,31 @@ impl Encoder {
         }
         say("-flush_packets", "1".into());
         arguments
+    }
+}
+
+/// The options of the default encoders, which otherwise hold back up to 50 frames: below
+/// [`STEADY`] no more than come in [`HELD_BACK`] seconds.
+fn lookahead(kind: &str, rate: Rate) -> Vec<(&'static str, String)> {
+    let rate = rate.per_second();
+    if rate >= STEADY {
+        return Vec::new();
+    }
+    let frames = (rate * HELD_BACK) as u32;
+    match kind {
+        "mp4" | "mkv" => {
+            // Half for the decision on B-frames and what follows it, half for the lookahead.
+            let b_frames = (frames / 8).min(3);
+            let analysed = (frames / 2).saturating_sub(b_frames).min(40);
+            // Threads for slices, and not each for a frame.
+            vec![
+                ("-bf", b_frames.to_string()),
+                ("-rc-lookahead", analysed.to_string()),
+                ("-thread_type", "slice".into()),
+            ]
+        }
+        "webm" => vec![("-lag-in-frames", (frames / 2).min(25).to_string())],
+        _ => Vec::new(),
     }
 }
 
