@@ -5,6 +5,7 @@
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -180,14 +181,34 @@ pub(crate) fn rename_folder(from: &Path, to: &Path) -> io::Result<()> {
     settle(&Renamed { path: to.into(), is_new: true })
 }
 
-/// Syncs a file that another process wrote, and renames it.
+/// Syncs an open file that another process wrote by its [`descriptor`], and renames it from `from` to
+/// `to`.
 ///
 /// # Errors
-/// Errors of the operating system; the file then keeps its old name.
-pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    sync(&File::open(from)?)?;
+/// Errors of the operating system; the file then keeps its old name. Also when the name is no longer
+/// that of the file, because somebody else who may write to the folder renamed it.
+pub(crate) fn rename(file: &File, from: &Path, to: &Path) -> io::Result<()> {
+    sync(file)?;
+    check_name(file, from)?;
     fs::rename(from, to)?;
+    check_name(file, to)?;
     sync_folder(folder_of(to)).inspect_err(|_| drop(fs::rename(to, from)))
+}
+
+fn check_name(file: &File, name: &Path) -> io::Result<()> {
+    let [found, own] = [name.symlink_metadata()?, file.metadata()?];
+    if (found.dev(), found.ino()) == (own.dev(), own.ino()) {
+        return Ok(());
+    }
+    let problem = format!("somebody else put another file in the place of {}; choose another folder", name.display());
+    Err(io::Error::other(problem))
+}
+
+/// The path by which a program that this process starts opens exactly this file, wherever `name`
+/// leads by then; `name` itself where `/proc` is missing.
+pub(crate) fn descriptor(file: &File, name: &Path) -> PathBuf {
+    let path = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()));
+    if path.exists() { path } else { name.to_owned() }
 }
 
 /// Creates a folder and its missing parents, and syncs them.

@@ -336,6 +336,35 @@ fn containers_without_some_of_their_parts_end_with_an_error() {
         at += 12 + u32::from_le_bytes([ivf[at], ivf[at + 1], ivf[at + 2], ivf[at + 3]]) as usize;
     }
     fails("cut.ivf", &ivf[..at]).says("it ends before its end");
+    // What was never fetched is zeros.
+    let zeroed = |bytes: &[u8], from: usize, to: usize| {
+        let mut bytes = bytes.to_vec();
+        bytes[from..to].fill(0);
+        bytes
+    };
+    fails("zero.ivf", &zeroed(&ivf, ivf.len() / 2, ivf.len() / 2 + 8192)).says("frames came, and are kept");
+    ffmpeg(&place, "-i a.flv -c:v wmv2 -an w.avi");
+    let wmv = place.bytes("w.avi");
+    fails("zero.avi", &zeroed(&wmv, wmv.len() / 2, wmv.len() / 2 + 8192)).says("parts of it are missing");
+    ffmpeg(&place, "-i a.flv -c:v libx264 -an a.ts");
+    let ts = place.bytes("a.ts");
+    fails("zero.ts", &zeroed(&ts, ts.len() / 3, ts.len())).says("it ends before its end");
+    ffmpeg(&place, "-i a.flv -c:v libx264 -an a.h264");
+    let h264 = place.bytes("a.h264");
+    let unit = h264.len() / 3 + position(&h264[h264.len() / 3..], &[0, 0, 1]);
+    fails("zero.h264", &zeroed(&h264, unit, h264.len())).says("parts of it are missing");
+    ffmpeg(&place, "-i a.flv -frames:v 30 -f apng a.apng");
+    let apng = place.bytes("a.apng");
+    fails("zero.apng", &zeroed(&apng, apng.len() / 2, apng.len() / 2 + 50_000)).says("frames came, and are kept");
+    ffmpeg(&place, "-i a.flv -frames:v 100 -c:v libx265 -x265-params log-level=none -an a.h265");
+    let h265 = place.bytes("a.h265");
+    let lost = position(&h265[h265.len() / 3..], &[0, 0, 1]) + h265.len() / 3;
+    let after = lost + 3 + position(&h265[lost + 3..], &[0, 0, 1]);
+    fails("bad.h265", &[&h265[..lost], &h265[after..]].concat()).says("Could not find ref with POC");
+    for whole in ["a.ivf", "w.avi", "a.ts", "a.h264", "a.apng", "a.h265"] {
+        eddy(&format!("denoise {whole} -o whole.y4m -m identity --sigma 1")).within(&place).succeeds();
+    }
+    std::fs::remove_file(place.path("part.y4m")).unwrap();
     fails("list.ffconcat", b"ffconcat version 1.0\nfile a.flv\nfile gone.flv\n").says("Impossible to open");
 }
 
@@ -466,6 +495,16 @@ fn running(words: &str) -> usize {
     lines.filter(|line| String::from_utf8_lossy(line).contains(words)).count()
 }
 
+/// Processes that have this file open.
+fn holding(path: &std::path::Path) -> usize {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let open = processes.filter_map(|entry| std::fs::read_dir(entry.path().join("fd")).ok());
+    let holds = |files: std::fs::ReadDir| {
+        files.flatten().any(|file| std::fs::read_link(file.path()).is_ok_and(|file| file == path))
+    };
+    open.map(holds).filter(|holds| *holds).count()
+}
+
 #[test]
 fn a_source_that_never_answers_can_be_left_and_leaves_no_process_behind() {
     use rustix::process::{Pid, Signal, kill_process};
@@ -498,6 +537,60 @@ fn a_source_that_never_answers_can_be_left_and_leaves_no_process_behind() {
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130), "nothing in standard input");
     assert!(!place.path("out.y4m").exists());
+}
+
+/// Ten minutes of frames beside two hours of sound, which nothing waits for.
+#[test]
+fn sound_ends_with_the_last_frame_of_a_stopped_run_and_keeps_no_encoder_alive() {
+    use rustix::process::{Pid, Signal, kill_process};
+    let Some(place) = place() else { return };
+    let sources = "-f lavfi -i testsrc2=size=160x120:rate=25:duration=600 -f lavfi -i sine=duration=7200";
+    ffmpeg(&place, &format!("{sources} -c:v libx264 -preset ultrafast -c:a flac long.mkv"));
+    let start = |output: &str| {
+        let child = eddy(&format!("denoise long.mkv -o {output} -m identity --sigma 1 --threads 1 -q"));
+        let child = child.within(&place).command().spawn().unwrap();
+        let part = place.path(&output.replace('.', ".part."));
+        let begun = std::time::Instant::now();
+        while part.metadata().map_or(0, |part| part.len()) < 50_000 {
+            assert!(begun.elapsed().as_secs() < 60, "{output}: nothing is recorded");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        (child, part)
+    };
+    let seconds = |name: &str, stream: &str| -> f64 {
+        let times = probe(&place, &format!("packet=pts_time -select_streams {stream}"), name);
+        times.lines().filter_map(|line| line.trim_matches(',').parse().ok()).fold(0.0, f64::max)
+    };
+    for (i, output) in ["a.mp4", "a.mkv", "a.mov", "a.ts"].into_iter().enumerate() {
+        let (mut child, _) = start(output);
+        let begun = std::time::Instant::now();
+        kill_process(Pid::from_child(&child), if i == 0 { Signal::TERM } else { Signal::INT }).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(130), "{output}");
+        assert!(begun.elapsed().as_secs_f64() < 5.0, "{output}: {:?}", begun.elapsed());
+        let start: f64 = probe(&place, "format=start_time", output).parse().unwrap();
+        let [frames, sound] = ["v", "a"].map(|stream| seconds(output, stream) - start);
+        assert!(frames < 500.0 && (sound - frames).abs() < 0.5, "{output}: {frames} s of frames, {sound} s of sound");
+    }
+    for signals in [&[Signal::KILL][..], &[Signal::INT, Signal::INT]] {
+        let (mut child, part) = start("b.mp4");
+        for signal in signals {
+            kill_process(Pid::from_child(&child), *signal).unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        child.wait().unwrap();
+        let begun = std::time::Instant::now();
+        while holding(&part) + running("long.mkv") > 0 {
+            assert!(begun.elapsed().as_secs_f64() < 3.0, "{signals:?}: the encoder goes on");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        assert!(seconds("b.part.mp4", "v") > 0.5, "{signals:?}");
+        std::fs::remove_file(part).unwrap();
+    }
+    // Sound is cut, too, where the frames of a source are.
+    let whole = place.bytes("long.mkv");
+    place.file("cut.mkv", &whole[..whole.len() / 20]);
+    eddy("denoise cut.mkv -o c.mp4 -m identity --sigma 1").within(&place).fails(3);
+    assert!((seconds("c.mp4", "v") - seconds("c.mp4", "a")).abs() < 0.5);
 }
 
 /// What was recorded until then is a film, under a name that says so: all of it after SIGKILL, and all but the last seconds after a
@@ -534,12 +627,40 @@ fn a_recording_survives_a_kill() {
         std::thread::sleep(std::time::Duration::from_secs(1));
         child.kill().unwrap();
         child.wait().unwrap();
-        while running(&part.display().to_string()) > 0 {
+        while holding(&part) > 0 {
             assert!(begun.elapsed().as_secs() < 120, "ffmpeg never ends");
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
         let kept = count(&format!("out.part.{end}"));
         assert!(kept >= 245 && copied > 100 && !out.exists(), "{end}: {kept}, {copied} before");
+    }
+}
+
+/// At two frames per second an encoder that looks far ahead would hold back the last half minute.
+#[test]
+fn a_slow_recording_is_in_its_file_within_seconds() {
+    let Some(place) = place() else { return };
+    let frames = ffmpeg(&place, "-f lavfi -i testsrc2=size=160x120:rate=2:duration=12 -f yuv4mpegpipe -");
+    for end in ["mp4", "mkv", "webm"] {
+        let command = eddy("denoise - -m identity --sigma 1 -q -o").arg(place.path(&format!("out.{end}")));
+        let mut child = command.command().current_dir(place.path("")).stdin(Stdio::piped()).spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        std::io::Write::write_all(&mut stdin, &frames).unwrap();
+        let part = place.path(&format!("out.part.{end}"));
+        let begun = std::time::Instant::now();
+        let mut count = 0;
+        // Of 24, two seconds are in the encoder, and one in the muxer.
+        while count < 18 {
+            assert!(begun.elapsed().as_secs() < 30, "{end}: {count} frames");
+            std::thread::sleep(std::time::Duration::from_millis(200));
+            std::fs::copy(&part, place.path("copy")).unwrap();
+            let mut command = Command::new("ffprobe");
+            command.args(["-v", "quiet", "-of", "csv=p=0", "-count_packets", "-show_entries"]);
+            let output = command.arg("stream=nb_read_packets").arg(place.path("copy")).output().unwrap();
+            count = String::from_utf8_lossy(&output.stdout).trim().parse().unwrap_or_default();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 }
 
@@ -656,6 +777,72 @@ fn what_a_killed_run_recorded_stays_and_that_is_said() {
     assert_eq!(place.bytes("out.part.mp4"), b"a recording");
     assert_eq!(probe(&place, "stream=nb_frames", "out.mp4"), "12");
     place.holds_only(&["identity", "in.mp4", "out.mp4", "out.part.mp4"]);
+}
+
+/// In a folder that others may write to, somebody renames a link over a file that is being written, before ffmpeg opens it.
+#[test]
+fn a_link_in_the_place_of_a_recording_is_not_followed() {
+    use std::os::unix::fs::PermissionsExt;
+    let Some(place) = place() else { return };
+    ffmpeg(&place, "-f lavfi -i testsrc2=size=64x48:rate=10:duration=1 in.y4m");
+    let real = Command::new("sh").args(["-c", "command -v ffmpeg"]).output().unwrap();
+    let real = String::from_utf8(real.stdout).unwrap();
+    let path = format!("{}:{}", place.path("bin").display(), std::env::var("PATH").unwrap());
+    place.file("victim", "a secret");
+    for (name, pattern, code) in
+        [("out.mkv", "out.part.mkv", 1), ("out.mp4", "out.part.mp4", 0), ("out.mp4", ".eddy-*.part.mp4", 1)]
+    {
+        let script = format!(
+            "#!/bin/sh\nfor new in {pattern}; do test -f $new && ln -s victim link && mv -fT link $new; done\nexec {real}"
+        );
+        place.file("bin/ffmpeg", script.trim().to_owned() + " \"$@\"\n");
+        std::fs::set_permissions(place.path("bin/ffmpeg"), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let run = eddy(&format!("denoise in.y4m -o {name} -m identity --sigma 1")).env("PATH", &path).within(&place);
+        match code {
+            0 => drop(run.succeeds()),
+            _ => drop(run.fails(1).says("cannot be renamed").says("somebody else put another file in the place of")),
+        }
+        assert_eq!(place.bytes("victim"), b"a secret", "{pattern}");
+        if code == 0 {
+            assert_eq!(probe(&place, "stream=nb_frames", name), "10");
+            std::fs::remove_file(place.path(name)).unwrap();
+        }
+        assert!(!place.path(name).exists(), "{name}");
+    }
+}
+
+#[test]
+fn every_container_is_written_as_its_name_says() {
+    let Some(place) = place() else { return };
+    ffmpeg(&place, "-f lavfi -i testsrc2=size=176x144:rate=25:duration=1 -f lavfi -i sine=duration=1 in.mkv");
+    for (name, format) in [
+        ("mp4", "mov,"),
+        ("m4v", "mov,"),
+        ("mkv", "matroska,"),
+        ("mov", "mov,"),
+        ("avi", "avi"),
+        ("webm", "matroska,"),
+        ("ts", "mpegts"),
+        ("m2ts", "mpegts"),
+        ("mts", "mpegts"),
+        ("mpg", "mpeg"),
+        ("mpeg", "mpeg"),
+        ("flv", "flv"),
+        ("wmv", "asf"),
+        ("ogv", "ogg"),
+        ("mjpeg", "jpeg_pipe"),
+        ("h264", "h264"),
+        ("hevc", "hevc"),
+        ("3gp", "mov,"),
+    ] {
+        let speed = if name == "webm" { "--encoder-options cpu-used=8,deadline=realtime" } else { "" };
+        let name = format!("out.{name}");
+        eddy(&format!("denoise in.mkv -o {name} -m identity --sigma 1 {speed}")).within(&place).succeeds();
+        assert!(probe(&place, "format=format_name", &name).trim_matches('"').starts_with(format), "{name}");
+        let frames = probe(&place, "stream=nb_read_packets -count_packets -select_streams v", &name);
+        assert!(frames.lines().any(|frames| ["25", "26"].contains(&frames.trim_matches(','))), "{name}: {frames}");
+    }
+    assert!(place.bytes("out.m2ts")[4] == 0x47 && place.bytes("out.mts")[0] == 0x47);
 }
 
 #[test]

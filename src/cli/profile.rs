@@ -48,6 +48,7 @@ impl Arguments {
         self.sync.apply();
         NoiseProfile::check(&self.output)?;
         source::refuse_replacing(&self.sources, &self.output)?;
+        source::refuse_lists(&self.sources, &self.output)?;
         let mut profiler = Profiler::new();
         if self.sources.iter().any(|source| stream::is_source(source)) {
             self.measure_video(&mut profiler)?;

@@ -188,6 +188,9 @@ impl StreamOptions {
         frames.refuse_recursion()?;
         let sink = SinkFormat::choose(output, frames.sink_format())?;
         source::refuse_replacing(&[sources, also_read].concat(), output)?;
+        if self.pixel_format.is_none() {
+            source::refuse_lists(sources, output)?;
+        }
         if let SinkFormat::ImageSequence(format) = sink
             && !sources.iter().any(|source| stream::is_source(source))
         {

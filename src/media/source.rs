@@ -6,7 +6,7 @@ mod tests;
 
 use super::Format;
 use super::still::end_of_link;
-use crate::durable::{create_folder, folder_of};
+use crate::durable::create_folder;
 use crate::error::{Error, Result};
 use natural::by_number;
 use std::collections::HashMap;
@@ -160,8 +160,7 @@ pub fn together(inputs: &[PathBuf], output: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Refuses an output that would replace one of its inputs: a source, mask, kernel, profile or
-/// similar. `-` is standard input; a URL may refer to a file, and a playlist also stands for the
-/// files that it lists.
+/// similar. `-` is standard input. Of sources that name other files, see [`refuse_lists`].
 ///
 /// # Errors
 /// [`Error::Usage`] when `output` is one of the inputs, or a folder that is one.
@@ -175,7 +174,7 @@ pub fn refuse_replacing<P: AsRef<Path>>(inputs: &[P], output: &Path) -> Result<(
     let is_read = |input: &Path| match input == Path::new("-") {
         true => rustix::fs::fstat(std::io::stdin().as_fd())
             .is_ok_and(|stdin| (stdin.st_dev, stdin.st_ino) == (replaced.dev(), replaced.ino())),
-        false => files_of(input).iter().any(|file| file.exists() && place(file) == result),
+        false => input.exists() && place(input) == result,
     };
     match inputs.iter().map(AsRef::as_ref).find(|input| is_read(input)) {
         Some(input) => Err(would_replace(output, input)),
@@ -202,36 +201,41 @@ pub fn refuse_numbering_over(inputs: &[PathBuf], folder: &Path, format: Format) 
     }
 }
 
-/// Maximum size in bytes of a playlist that is examined.
-const LONGEST_LIST: u64 = 1 << 20;
+/// Network protocols, whose servers name no files of this machine.
+const REMOTE: [&str; 11] = ["http", "https", "mms", "rtmp", "rtmps", "rtp", "rtsp", "rtsps", "srt", "tcp", "udp"];
 
-/// The files that ffmpeg reads for a name: the file itself, the target of a `file:` URL or a list
-/// of them, and the entries of a playlist.
-fn files_of(input: &Path) -> Vec<PathBuf> {
-    let Some(name) = input.to_str().filter(|name| name.contains("://") && !input.exists()) else {
-        return [vec![input.to_owned()], listed_in(input)].concat();
-    };
-    let parts = name.split('|').filter_map(|part| part.rsplit_once("file:"));
-    parts.flat_map(|(_, file)| [vec![file.into()], listed_in(Path::new(file))].concat()).collect()
+/// How much of a file tells whether it is text.
+const EXAMINED: u64 = 4096;
+
+/// Refuses an output that exists where a video source may name other files, so that nothing that is
+/// read is replaced: a playlist or another text, or a name with a protocol (`concat:file://...`).
+///
+/// # Errors
+/// [`Error::Usage`] when `output` is a file, or a folder that is not empty.
+pub fn refuse_lists<P: AsRef<Path>>(sources: &[P], output: &Path) -> Result<()> {
+    let is_there = output.is_file() || output.read_dir().is_ok_and(|mut entries| entries.next().is_some());
+    match sources.iter().map(AsRef::as_ref).find(|source| is_there && names_others(source)) {
+        Some(source) => Err(Error::usage(format!(
+            "{} may name {} as one of its files, and that is there already; choose a new name for the result",
+            source.display(),
+            output.display()
+        ))),
+        None => Ok(()),
+    }
 }
 
-/// The files in a playlist (ffconcat, M3U); empty for any other file.
-fn listed_in(list: &Path) -> Vec<PathBuf> {
-    let mut bytes = Vec::new();
-    let is_read = list.is_file()
-        && std::fs::File::open(list).is_ok_and(|file| file.take(LONGEST_LIST).read_to_end(&mut bytes).is_ok());
-    let is_concat = bytes.starts_with(b"ffconcat version");
-    if !is_read || !(is_concat || bytes.starts_with(b"#EXTM3U")) {
-        return Vec::new();
+/// Whether ffmpeg may read other files for this name than the file itself.
+fn names_others(source: &Path) -> bool {
+    if let Some((protocol, _)) = source.to_str().and_then(|name| name.split_once("://")) {
+        return !REMOTE.contains(&protocol.to_lowercase().as_str());
     }
-    let text = String::from_utf8_lossy(&bytes);
-    let lines = text.lines().map(str::trim);
-    let names = lines.filter_map(|line| match is_concat {
-        true => Some(line.strip_prefix("file")?.trim_start().replace(['\'', '\\'], "")),
-        false => (!line.is_empty() && !line.starts_with('#')).then(|| line.to_owned()),
-    });
-    let plain = |name: String| name.strip_prefix("file:").map_or(name.clone(), str::to_owned);
-    names.map(|name| folder_of(list).join(plain(name))).collect()
+    let mut head = Vec::new();
+    let is_read = source.is_file()
+        && std::fs::File::open(source).is_ok_and(|file| file.take(EXAMINED).read_to_end(&mut head).is_ok());
+    let is_text = || !head.iter().any(|byte| byte.is_ascii_control() && !byte.is_ascii_whitespace());
+    // ffmpeg passes over an ID3 tag.
+    let is_list = [&b"ffconcat"[..], b"#EXTM3U", b"ID3"].iter().any(|start| head.starts_with(start));
+    is_read && !head.starts_with(b"YUV4MPEG2 ") && (is_list || is_text())
 }
 
 fn refuse_streams(inputs: &[PathBuf], output: &Path) -> Result<()> {

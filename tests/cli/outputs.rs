@@ -70,14 +70,11 @@ fn rejects_replacing_any_file_that_is_read() {
     place.file("x.npy", npy([1, 3, 8, 8], &[0.5; 192]));
     place.file("a.y4m", "YUV4MPEG2 W2 H2 F5:1 Ip Cmono\nFRAME\nabcd");
     place.file("v.mkv", "a film");
-    place.file("l.ffconcat", "ffconcat version 1.0\nfile other.mkv\nfile 'v.mkv'\n");
-    place.file("l.m3u8", "#EXTM3U\n#EXTINF:1,\nv.mkv\n");
     place.file("large.png", encoded(&noisy(200, 200, 3, 8), "png"));
     eddy("profile large.png -o p.toml").within(&place).succeeds();
     let all = place.names("");
     let kept = |name: &str| place.bytes(name);
     let before: Vec<_> = all.iter().filter(|name| *name != "in").map(|name| kept(name)).collect();
-    let url = format!("file://{}", place.path("v.mkv").display());
     for arguments in [
         "inpaint a.png --mask mask.png -o mask.png --steps 1 --samples 1",
         "deblur a.png --kernel k.png -o k.png --steps 1 --samples 1",
@@ -87,10 +84,6 @@ fn rejects_replacing_any_file_that_is_read() {
         "denoise a.png --noise-profile p.toml -o p.toml -f png",
         "denoise in/000001.png a.png -o in/ --fps 5",
         "profile a.y4m -o a.y4m",
-        "denoise l.ffconcat -o v.mkv",
-        "denoise l.m3u8 -o v.mkv",
-        &format!("denoise {url} -o v.mkv"),
-        &format!("denoise concat:{url}|{url} -o v.mkv"),
     ] {
         eddy(arguments).within(&place).fails(2).says("would replace the input");
     }
@@ -167,4 +160,35 @@ fn reports_a_full_standard_output() {
     let mut command = Command::new("sh");
     command.args(["-c", "\"$@\" > /dev/full", "sh"]).arg(BINARY);
     Eddy::new(command, "denoise a.png -o out.png --json").within(&place).fails(1).says("standard output");
+}
+
+/// What a source names may be anything that is there.
+#[test]
+fn rejects_replacing_any_file_that_a_source_could_name() {
+    let place = place();
+    place.file("v.mkv", "a film");
+    place.file("frames/000001.png", "a frame");
+    place.file("outer.ffconcat", "ffconcat version 1.0\nfile inner.ffconcat\n");
+    place.file("inner.ffconcat", "ffconcat version 1.0\nfile v.mkv # the film\n");
+    place.file("odd.ffconcat", b"ffconcat version 1.0\n# \x01\nFILE 'v'.'mkv'\n");
+    place.file("master.m3u8", "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nl.m3u8\n");
+    place.file("l.mpd", "<?xml version=\"1.0\"?>\n<MPD/>\n");
+    place.file("l.sdp", "v=0\nm=video 5004 RTP/AVP 96\n");
+    let url = format!("file://{}", place.path("v.mkv").display());
+    let part = format!("subfile,,start,0,end,0,,:{url}");
+    let all = place.names("");
+    for source in
+        ["outer.ffconcat", "odd.ffconcat", "master.m3u8", "l.mpd", "l.sdp", &url, &part, "CONCAT:file://v.mkv"]
+    {
+        for output in ["v.mkv", "frames/ --fps 5", "inner.ffconcat -f y4m"] {
+            let run = eddy(&format!("denoise {source} -o {output}")).within(&place).fails(2);
+            run.says(source).says("is there already; choose a new name");
+        }
+        eddy(&format!("profile {source} -o v.mkv")).within(&place).fails(2).says("is there already");
+    }
+    assert_eq!(place.bytes("v.mkv"), b"a film");
+    assert_eq!(place.names(""), all);
+    // Of a name that is new nothing is read.
+    eddy("denoise outer.ffconcat -o new.mkv").within(&place).fails(3);
+    eddy("denoise http://127.0.0.1:9/x -o v.mkv").within(&place).fails(3);
 }

@@ -2,19 +2,23 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 /// The missing part of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Missing {
     /// It ends inside an element of declared length: a RIFF (AVI), a packet of an MPEG transport
-    /// stream, a frame of raw DV, a tag of FLV, a page of Ogg, a block of GIF, a box of fragmented
+    /// stream, a frame of raw DV or IVF, a tag of FLV, a page of Ogg, a block of GIF, a box of fragmented
     /// MP4, a whole ASF; or before the last element, where that is marked.
     End,
-    /// A part before the end is missing: a gap in the page numbers of Ogg.
+    /// A part before the end is missing: a gap in the page numbers of Ogg, something else where a
+    /// chunk of AVI or a frame of IVF should begin, zeros among the frames of H.264 or H.265.
     Part,
 }
+
+/// How many zeros in a row are no part of a bare stream of H.264 or H.265.
+const ZEROS: usize = 256;
 
 /// The missing part of a file, if that can be detected; `None` for a pipe.
 pub(super) fn missing(name: &Path) -> Option<Missing> {
@@ -27,12 +31,26 @@ pub(super) fn missing(name: &Path) -> Option<Missing> {
     let mut head = Vec::new();
     walk.file.by_ref().take(2 * 192 + 5).read_to_end(&mut head).ok()?;
     walk.file.rewind().ok()?;
-    let is_partial = |size: u64| !walk.length.is_multiple_of(size);
+    let length = walk.length;
+    let is_partial = |size: u64| !length.is_multiple_of(size);
+    let whole_or_part = |is_whole: Option<bool>| match is_whole {
+        Some(true) => None,
+        Some(false) => Some(Missing::Part),
+        None => Some(Missing::End),
+    };
     let is_cut = match head[..] {
         [b'R', b'I', b'F', b'F', a, b, c, d, ..] => {
             let size = u64::from(u32::from_le_bytes([a, b, c, d]));
             // Files written to a pipe, or larger than the field can hold, declare no size.
-            size != 0 && size < 0xffff_ff00 && size + 8 > walk.length
+            if size != 0 && size < 0xffff_ff00 && size + 8 > walk.length {
+                return Some(Missing::End);
+            }
+            return whole_or_part(walk.avi());
+        }
+        [b'D', b'K', b'I', b'F', ..] => return whole_or_part(walk.ivf()),
+        // The first unit is a delimiter, or describes the sequence.
+        [0, 0, 1, unit, ..] | [0, 0, 0, 1, unit, ..] if [0x09, 0x27, 0x40, 0x46, 0x47, 0x67].contains(&unit) => {
+            return walk.has_zeros().then_some(Missing::Part);
         }
         [0x1f, 0x07, 0x00, system, ..] => is_partial(if system & 0x80 == 0 { 120_000 } else { 144_000 }),
         [b'F', b'L', b'V', ..] => walk.flv().is_none(),
@@ -46,7 +64,9 @@ pub(super) fn missing(name: &Path) -> Option<Missing> {
         _ => {
             // Each packet begins with 0x47, in M2TS after a timestamp of four bytes.
             let has_packets = |first: usize, size: usize| (0..3).all(|i| head.get(first + i * size) == Some(&0x47));
-            (has_packets(0, 188) && is_partial(188)) || (has_packets(4, 192) && is_partial(192))
+            let mut is_cut =
+                |first: usize, size: usize| is_partial(size as u64) || walk.ends_with_another(first, size, 0x47);
+            (has_packets(0, 188) && is_cut(0, 188)) || (has_packets(4, 192) && is_cut(4, 192))
         }
     };
     is_cut.then_some(Missing::End)
@@ -84,6 +104,69 @@ impl LevelPath {
         self.file.seek_relative(i64::try_from(bytes).ok().filter(|_| within)?).ok()?;
         self.at += bytes;
         Some(())
+    }
+
+    /// Whether the last packet of `size` bytes does not have `mark` at `first`, as where a file was
+    /// allocated and not filled.
+    fn ends_with_another(&mut self, first: usize, size: usize, mark: u8) -> bool {
+        let mut last = vec![0; size];
+        let is_read = self.file.seek(SeekFrom::End(-(size as i64))).and_then(|_| self.file.read_exact(&mut last));
+        is_read.is_ok() && last.get(first) != Some(&mark)
+    }
+
+    /// Whether the file has many zeros in a row.
+    fn has_zeros(&mut self) -> bool {
+        let mut zeros = 0;
+        while let Ok(bytes @ [_, ..]) = self.file.fill_buf() {
+            for byte in bytes {
+                zeros = if *byte == 0 { zeros + 1 } else { 0 };
+                if zeros == ZEROS {
+                    return true;
+                }
+            }
+            let read = bytes.len();
+            self.file.consume(read);
+        }
+        false
+    }
+
+    /// Walks through all chunks; returns whether they are those of an AVI.
+    fn avi(&mut self) -> Option<bool> {
+        self.skip(12)?;
+        while self.left() >= 8 {
+            let [a, b, c, d, size @ ..] = self.take::<8>()?;
+            let size = u64::from(u32::from_le_bytes(size));
+            let size = (size + (size & 1)).min(self.left());
+            match [a, b, c, d] {
+                // The next RIFF of a large file.
+                [b'R', b'I', b'F', b'F'] => self.skip(4)?,
+                [b'L', b'I', b'S', b'T'] => {
+                    let name: [u8; 4] = self.take()?;
+                    // These hold chunks, too.
+                    if name != *b"movi" && name != *b"rec " {
+                        self.skip(size.saturating_sub(4).min(self.left()))?;
+                    }
+                }
+                [b'i', b'x', ..] | [b'J', b'U', b'N', b'K'] | [b'i', b'd', b'x', b'1'] => self.skip(size)?,
+                [a, b, ..] if a.is_ascii_digit() && b.is_ascii_digit() => self.skip(size)?,
+                _ => return Some(false),
+            }
+        }
+        Some(true)
+    }
+
+    /// Walks through all frames; returns whether each has a size.
+    fn ivf(&mut self) -> Option<bool> {
+        self.skip(32)?;
+        while self.left() > 0 {
+            let [a, b, c, d, ..]: [u8; 12] = self.take()?;
+            let size = u32::from_le_bytes([a, b, c, d]);
+            if size == 0 {
+                return Some(false);
+            }
+            self.skip(size.into())?;
+        }
+        Some(true)
     }
 
     /// Walks to the end, or to the first invalid tag.

@@ -1,10 +1,12 @@
 //! All other formats, through an `ffmpeg` process if it is installed.
 
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, ChildStdout, Stdio};
 use std::time::Duration;
 
+use super::container;
 use super::cut::{Missing, missing};
 use super::file::Output;
 use super::format::{Chroma, Order, PixelFormat};
@@ -12,6 +14,7 @@ use super::probe::Probe;
 use super::program::{LOG_LEVEL, Program, Said, TIMES, ffmpeg};
 use super::raw::RawSource;
 use super::sink::{Framing, PlainSink};
+use super::sound::Sound;
 use super::video::{Color, Matrix, Rate, SaidBy, Scan, Siting, VideoFormat};
 use super::y4m::Y4mSource;
 use super::{FormatOverrides, Origin, ReadOutcome, Sink, Source, VideoFrame};
@@ -28,6 +31,12 @@ const FORMATS: &str = "format=pix_fmts=yuv420p|yuvj420p|yuv422p|yuvj422p|yuv444p
 
 /// Interval at which encoded data is written so that it can be read, in milliseconds of the video.
 const PART_MS: u32 = 1000;
+
+/// Frames per second from which on the default encoders' own lookahead is short enough.
+const STEADY: f64 = 25.0;
+
+/// How many seconds of frames the default encoders may hold back at lower rates.
+const HELD_BACK: f64 = 2.0;
 
 /// Maximum number of partial files that are kept side by side.
 const MOST_PARTS: usize = 100;
@@ -49,6 +58,11 @@ impl Encoder {
     /// Default quality of MP4, MOV and Matroska: visually almost lossless.
     pub const CRF: f64 = 18.0;
 
+    /// Whether the options say that sound is not encoded.
+    pub(super) fn copies_sound(&self) -> bool {
+        self.options.iter().any(|(key, value)| ["c:a", "codec:a", "acodec"].contains(&key.as_str()) && value == "copy")
+    }
+
     /// The ffmpeg arguments for a file of that name and frames of format `video`.
     fn arguments(&self, path: &Path, video: &VideoFormat) -> Vec<String> {
         let mut arguments = Vec::new();
@@ -63,6 +77,9 @@ impl Encoder {
             (None, Some(bitrate)) => say("-b:v", bitrate.clone()),
             (None, None) if is_usual => say("-crf", Self::CRF.to_string()),
             (None, None) => {}
+        }
+        if self.codec.is_none() {
+            lookahead(&kind, video.rate).into_iter().for_each(|(key, value)| say(key, value));
         }
         let is_odd = video.width % 2 == 1 || video.height % 2 == 1;
         if is_usual && is_odd && matches!(video.format.chroma(), Some(Chroma::C420 | Chroma::C422)) {
@@ -83,6 +100,31 @@ impl Encoder {
         }
         say("-flush_packets", "1".into());
         arguments
+    }
+}
+
+/// The options of the default encoders, which otherwise hold back up to 50 frames: below
+/// [`STEADY`] no more than come in [`HELD_BACK`] seconds.
+fn lookahead(kind: &str, rate: Rate) -> Vec<(&'static str, String)> {
+    let rate = rate.per_second();
+    if rate >= STEADY {
+        return Vec::new();
+    }
+    let frames = (rate * HELD_BACK) as u32;
+    match kind {
+        "mp4" | "mkv" => {
+            // Half for the decision on B-frames and what follows it, half for the lookahead.
+            let b_frames = (frames / 8).min(3);
+            let analysed = (frames / 2).saturating_sub(b_frames).min(40);
+            // Threads for slices, and not each for a frame.
+            vec![
+                ("-bf", b_frames.to_string()),
+                ("-rc-lookahead", analysed.to_string()),
+                ("-thread_type", "slice".into()),
+            ]
+        }
+        "webm" => vec![("-lag-in-frames", (frames / 2).min(25).to_string())],
+        _ => Vec::new(),
     }
 }
 
@@ -196,7 +238,7 @@ fn is_pipe(name: &Path) -> bool {
 }
 
 /// The name of a file in a form that ffmpeg reads as neither URL nor option.
-fn input(name: &Path) -> PathBuf {
+pub(super) fn input(name: &Path) -> PathBuf {
     if is_url(name) || name.is_absolute() { name.into() } else { Path::new(".").join(name) }
 }
 
@@ -217,7 +259,13 @@ impl FfmpegSource {
             }
             _ => format!("{} frames came", self.count),
         };
-        let missing = missing(&self.name).or_else(|| self.ends_early().then_some(Missing::End));
+        let missing = match missing(&self.name) {
+            Some(Missing::End) => Some(Missing::End),
+            _ if self.ends_early() => Some(Missing::End),
+            // Chunks that only ffmpeg knows are no loss.
+            Some(Missing::Part) if self.probe.declared_frames().is_some_and(|frames| frames <= self.count) => None,
+            other => other,
+        };
         let problem = match &said.damage {
             Some(damage) if said.is_cut => {
                 format!("it ends before its end ({damage}): {count}, and are kept; fetch the file again")
@@ -293,17 +341,19 @@ pub struct FfmpegSink {
     /// `None` once it is finished.
     pipe: Option<PlainSink<Pipe>>,
     video: VideoFormat,
+    file: File,
     part: tempfile::TempPath,
+    /// The path by which ffmpeg opens the file.
+    place: PathBuf,
     target: PathBuf,
     written: u64,
     /// When the presentation of the last frame ends.
     end: Duration,
     /// Whether the frame rate is variable.
     uneven: bool,
-    /// Whether sound may go on after the last frame, because the run was stopped.
+    /// Whether sound ends with the last frame, because the run was stopped or the source was cut off.
     is_cut: bool,
-    /// The file whose sound is copied.
-    sound: Option<PathBuf>,
+    sound: Option<Sound>,
 }
 
 /// The input of ffmpeg.
@@ -322,7 +372,7 @@ impl Write for Pipe {
 impl Output for Pipe {}
 
 impl FfmpegSink {
-    /// Starts ffmpeg, which chooses container and codec by file extension. Frames of a live source
+    /// Starts ffmpeg, which chooses the codec by the container, and that is chosen by the extension. Frames of a live source
     /// are shown at their arrival times, with gaps where some are missing. Their sound is copied,
     /// without change if the container allows it.
     ///
@@ -334,7 +384,8 @@ impl FfmpegSink {
         let origin = Origin { sound: origin.sound.filter(|_| !is_bare), ..origin };
         let Part { file, target } = still::begin(path)?;
         // If this process is killed, the partial file has a recognisable name and can be played.
-        let part = named_part(file.into_temp_path(), &target)
+        let (file, name) = file.into_parts();
+        let part = named_part(name, &target)
             .map_err(|error| Error::output_from(path, "its folder cannot be written to", error))?;
         let mut command = ffmpeg(LOG_LEVEL);
         command.arg("-y");
@@ -350,31 +401,23 @@ impl FfmpegSink {
         } else {
             command.args(["-f", "yuv4mpegpipe", "-i", "pipe:0"]);
         }
-        if let Some(sound) = origin.sound {
-            // Sound may begin earlier than the frames. The shorter of the two does not cut the
-            // longer.
-            if !video.delay.is_zero() {
-                command.arg("-itsoffset").arg(format!("-{:.6}", video.delay.as_secs_f64()));
-            }
-            command.arg("-i").arg(input(sound)).args(["-map", "0:v:0", "-map", "1:a?"]);
-            // Titles, comments and chapters are the file's, not the pipe's.
-            command.args(["-map_metadata", "1", "-map_chapters", "1"]);
-            if kind(sound).is_some() && kind(sound) == kind(path) {
-                command.args(["-c:a", "copy", "-map", "1:s?", "-c:s", "copy"]);
-            } else if kind(path).as_deref() == Some("3gp") {
-                // The speech codec that is ffmpeg's default there is missing in some builds of ffmpeg.
-                command.args(["-c:a", "aac"]);
-            }
+        let sound = origin.sound.map(|file| Sound::of(file, path, video.delay, origin.encoder)).transpose();
+        let (sound, pipe) = sound.map_err(|error| Error::output_from(path, not_started(&error), error))?.unzip();
+        if let Some(sound) = &sound {
+            sound.add_to(&mut command, path);
         }
         if has_times && kind(path).is_some_and(|kind| ["mp4", "mkv", "webm"].contains(&kind.as_str())) {
             // Frames of variable rate keep their own times; others have a constant rate.
             command.args(["-vsync", "vfr", "-enc_time_base", "-1"]);
         }
         command.args(tags(video));
+        // Another user may rename files in the folder meanwhile.
+        let place = container::options(path).map_or_else(|| part.to_path_buf(), |_| durable::descriptor(&file, &part));
+        command.args(container::options(path).unwrap_or_default());
         if let Some(encoder) = origin.encoder {
             command.args(encoder.arguments(path, video));
         }
-        command.arg(&part).stdin(Stdio::piped()).stdout(Stdio::null());
+        command.arg(&place).stdin(Stdio::piped()).stdout(pipe.flatten().map_or_else(Stdio::null, Stdio::from));
         let started = Program::start_reader(command);
         let mut process = started.map_err(|error| Error::output_from(path, not_started(&error), error))?;
         let Some(stdin) = process.child.stdin.take() else {
@@ -385,13 +428,15 @@ impl FfmpegSink {
             process,
             pipe: None,
             video: video.clone(),
+            file,
             part,
+            place,
             target,
             written: 0,
             end: Duration::ZERO,
             uneven: framing == Framing::Timed,
             is_cut: false,
-            sound: origin.sound.map(Path::to_owned),
+            sound,
         };
         match pipe {
             Ok(pipe) => {
@@ -408,12 +453,18 @@ impl FfmpegSink {
     /// [`Error::Output`] if it failed, with its message.
     fn end(&mut self) -> Result<Said> {
         self.pipe = None;
+        if self.is_cut
+            && let Some(sound) = &mut self.sound
+        {
+            sound.stop();
+        }
         self.process.end().map_err(|problem| self.failed(problem, None))
     }
 
     /// The error with which it ends; recorded data is kept.
-    fn failed(&mut self, mut problem: String, source: Option<Cause>) -> Error {
-        if self.written > 0 && self.part.metadata().is_ok_and(|part| part.len() > 0) {
+    fn failed(&mut self, problem: String, source: Option<Cause>) -> Error {
+        let mut problem = problem.replace(&*self.place.to_string_lossy(), &self.part.to_string_lossy());
+        if self.written > 0 && self.file.metadata().is_ok_and(|part| part.len() > 0) {
             self.part.disable_cleanup(true);
             problem += &format!("; what was recorded until then is kept in {}", self.part.display());
         }
@@ -424,24 +475,34 @@ impl FfmpegSink {
 impl FfmpegSink {
     /// Remuxes the finished file without encoding: an MP4 gets its index at the beginning, and
     /// sound is cut at the last frame if the run was stopped.
-    fn rewrite(&self) -> std::result::Result<tempfile::TempPath, String> {
-        // ffmpeg recognises the container by extension.
+    fn rewrite(&self) -> std::result::Result<(File, tempfile::TempPath), String> {
         let extension = self.target.extension().map(|end| format!(".{}", end.display())).unwrap_or_default();
         let failed = |error: std::io::Error| error.to_string();
         let whole = durable::create(durable::folder_of(&self.target), &format!(".part{extension}")).map_err(failed)?;
-        let permissions = self.part.metadata().map_err(failed)?.permissions();
+        let permissions = self.file.metadata().map_err(failed)?.permissions();
         whole.as_file().set_permissions(permissions).map_err(failed)?;
         let mut command = ffmpeg(LOG_LEVEL);
-        command.arg("-y").arg("-i").arg(&self.part).args(["-map", "0", "-c", "copy"]);
+        command.arg("-y").arg("-i").arg(&self.place);
+        if let Some(sound) = &self.sound {
+            sound.add_subtitles(&mut command);
+        }
+        command.args(["-map", "0", "-c", "copy"]);
         if self.is_cut && self.sound.is_some() {
             command.arg("-t").arg(format!("{:.6}", self.end.as_secs_f64()));
         }
         if kind(&self.target).as_deref() == Some("mp4") {
             command.args(["-movflags", "+faststart"]);
         }
-        command.arg(whole.path()).stdin(Stdio::null()).stdout(Stdio::null());
+        let place = match container::options(&self.target) {
+            Some(options) => {
+                command.args(options);
+                durable::descriptor(whole.as_file(), whole.path())
+            }
+            None => whole.path().to_owned(),
+        };
+        command.arg(place).stdin(Stdio::null()).stdout(Stdio::null());
         Program::start(command).map_err(failed)?.end()?;
-        Ok(whole.into_temp_path())
+        Ok(whole.into_parts())
     }
 }
 
@@ -478,7 +539,7 @@ fn numbered_part(path: &Path, number: usize) -> PathBuf {
 }
 
 /// The family of containers by extension; those of one family support the same sound codecs.
-fn kind(path: &Path) -> Option<String> {
+pub(super) fn kind(path: &Path) -> Option<String> {
     let extension = path.extension()?.to_str()?.to_lowercase();
     Some(if ["m4v", "mov"].contains(&extension.as_str()) { "mp4".to_owned() } else { extension })
 }
@@ -552,24 +613,26 @@ impl Sink for FfmpegSink {
         if self.written == 0 {
             return Ok(());
         }
-        let is_to_be_rewritten = kind(&self.target).as_deref() == Some("mp4") || (self.is_cut && self.sound.is_some());
+        let sound = self.sound.as_ref();
+        let is_to_be_rewritten = kind(&self.target).as_deref() == Some("mp4")
+            || sound.is_some_and(|sound| self.is_cut || sound.lacks_subtitles());
         // The recording keeps its name until the remuxed file has replaced it.
         let rewritten =
             is_to_be_rewritten.then(|| self.rewrite()).transpose().map_err(|problem| self.failed(problem, None))?;
-        let finished = rewritten.as_deref().unwrap_or(&self.part);
-        durable::rename(finished, &self.target)
+        let (file, name) = rewritten.as_ref().map_or((&self.file, &self.part), |(file, name)| (file, name));
+        durable::rename(file, name, &self.target)
             .map_err(|error| self.failed("the finished file cannot be renamed".into(), Some(error.into())))?;
-        match (&self.sound, &said.damage) {
-            // Frames arrive through a pipe, so a damage message is about the sound.
-            (Some(sound), Some(damage)) => {
-                let problem = if said.is_cut { "ends before its end" } else { "is damaged" };
+        // Frames arrive through a pipe, so a message about damage is about the sound.
+        match self.sound.as_mut().and_then(|sound| Some((sound.end(&said)?, &sound.file))) {
+            Some(((damage, is_cut), file)) => {
+                let problem = if is_cut { "ends before its end" } else { "is damaged" };
                 let problem = format!(
                     "its sound {problem} ({damage}): {} frames and what sound came are kept; fetch the file again",
                     self.written
                 );
-                Err(Error::input(sound, problem))
+                Err(Error::input(file, problem))
             }
-            _ => Ok(()),
+            None => Ok(()),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! nothing is converted, rounded or clipped before the network.
 
 mod camera;
+mod container;
 mod cut;
 mod ffmpeg;
 mod file;
@@ -17,6 +18,7 @@ pub(super) mod program;
 mod raw;
 mod sequence;
 mod sink;
+mod sound;
 mod video;
 mod y4m;
 
@@ -151,7 +153,8 @@ pub trait Sink: Send {
     /// keeps what was written before readable.
     fn write(&mut self, frame: &VideoFrame) -> Result<()>;
 
-    /// Notes that the run was stopped before the source ended.
+    /// Notes that the frames end before those of the source, because the run was stopped or the
+    /// source cannot be read further.
     fn stopped(&mut self) {}
 
     /// Finishes the stream with the frames that were written completely.

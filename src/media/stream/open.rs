@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use super::camera::{CameraFormat, CameraRequest, CameraSource};
+use super::container::is_container;
 use super::ffmpeg::{FfmpegSink, FfmpegSource, is_url};
 use super::file::PartFile;
 use super::pipe::PipeSink;
@@ -24,12 +25,6 @@ use crate::media::{self, Format, still};
 
 /// Default frame rate of a stream that does not specify one.
 const USUAL_RATE: Rate = Rate::of(25);
-
-/// Extensions of the video files that ffmpeg reads and writes.
-const CONTAINERS: [&str; 18] = [
-    "mp4", "m4v", "mkv", "mov", "avi", "webm", "ts", "m2ts", "mts", "mpg", "mpeg", "flv", "wmv", "ogv", "mjpeg",
-    "h264", "hevc", "3gp",
-];
 
 /// Extensions of files with raw frames.
 const RAW: [&str; 10] = ["raw", "yuv", "i420", "nv12", "yuyv", "rgb", "bgr", "rgb24", "bgr24", "gray"];
@@ -58,13 +53,13 @@ fn begins_as_y4m(path: &Path) -> bool {
 /// Whether a source is video: standard input, a URL, a device, y4m, or a container for ffmpeg.
 pub fn is_source(path: &Path) -> bool {
     let is_pipe = path.metadata().is_ok_and(|found| found.file_type().is_fifo());
-    let is_named = is_standard(path) || is_url(path) || has_extension(path, &CONTAINERS);
+    let is_named = is_standard(path) || is_url(path) || is_container(path);
     is_named || is_pipe || is_camera(path) || begins_as_y4m(path)
 }
 
 /// Whether a sink is video: standard output, y4m, raw frames, or a container.
 pub fn is_sink(path: &Path) -> bool {
-    is_standard(path) || has_extension(path, &["y4m", "yuv", "raw"]) || has_extension(path, &CONTAINERS)
+    is_standard(path) || has_extension(path, &["y4m", "yuv", "raw"]) || is_container(path)
 }
 
 /// Opens the one stream that `sources` name: a stream, or image files and folders in sequence,
@@ -113,7 +108,7 @@ pub fn open(
     if begins_as_y4m(source) || has_extension(source, &["y4m"]) {
         return Ok(Box::new(Y4mSource::open(source, media::open(source)?, interpretation)?));
     }
-    let is_image = is_file && Format::from_path(source).is_some() && !has_extension(source, &CONTAINERS);
+    let is_image = is_file && Format::from_path(source).is_some() && !is_container(source);
     if is_image || source.is_dir() || !(is_file || is_source(source)) {
         return sequence(sources, interpretation, limits);
     }
@@ -221,7 +216,7 @@ impl SinkFormat {
             None if folder => Ok(Self::ImageSequence(Format::Png)),
             None if is_standard(path) || has_extension(path, &["y4m"]) => Ok(Self::Y4m),
             None if has_extension(path, &["yuv", "raw"]) => Ok(Self::Raw),
-            None if has_extension(path, &CONTAINERS) => Ok(Self::Container),
+            None if is_container(path) => Ok(Self::Container),
             None => match Format::from_path(path) {
                 Some(format) => Err(one_file(format)),
                 None => Err(Error::usage(format!(

@@ -43,6 +43,23 @@ fn is_uneven(times: &[f64]) -> bool {
     100 * gaps.iter().filter(is_off).count() > gaps.len()
 }
 
+/// What a file holds beside frames.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Streams {
+    pub(super) sound: bool,
+    pub(super) subtitles: bool,
+}
+
+/// What a file holds beside frames, named as for ffmpeg; nothing on failure.
+pub(super) fn streams(name: &Path) -> Streams {
+    let mut command = Command::new("ffprobe");
+    command.args(["-v", "quiet", "-of", "csv=p=0", "-show_entries", "stream=codec_type", "-i"]).arg(name);
+    let Ok(said) = output(command) else { return Streams::default() };
+    let said = String::from_utf8_lossy(&said.stdout);
+    let has = |kind: &str| said.lines().any(|line| line.split(',').next() == Some(kind));
+    Streams { sound: has("audio"), subtitles: has("subtitle") }
+}
+
 impl Probe {
     /// Probes a file or URL, named as for ffmpeg; with `examined` also the times of its first frames. The
     /// result is empty on failure; ffmpeg gives better error messages.
@@ -101,14 +118,19 @@ impl Probe {
         self.stream[key].as_u64().and_then(|number| usize::try_from(number).ok())
     }
 
-    /// The number of frames that the container declares.
+    /// The number of frames that the container declares, or that its duration takes.
     pub(super) fn frames(&self) -> Option<u64> {
-        let counted = self.text("nb_frames").parse().ok().filter(|count| *count > 0);
         let by_time = || {
             let frames = self.lasts? * self.rate("avg_frame_rate")?.per_second();
             (frames >= 1.0).then_some(frames.round() as u64)
         };
-        counted.or_else(by_time)
+        self.declared_frames().or_else(by_time)
+    }
+
+    /// The number of frames that the container declares itself, which includes those that it leaves
+    /// out or repeats.
+    pub(super) fn declared_frames(&self) -> Option<u64> {
+        self.text("nb_frames").parse().ok().filter(|count| *count > 0)
     }
 
     fn rate(&self, key: &str) -> Option<Rate> {

@@ -23,7 +23,7 @@ const WORDS: usize = 600;
 const LONGEST_LINE: u64 = 4096;
 
 /// Messages of ffmpeg about damaged or missing frames, whether it goes on or not.
-const DAMAGE: [&str; 19] = [
+const DAMAGE: [&str; 22] = [
     "corrupt input packet",
     "corrupt decoded frame",
     "Packet corrupt",
@@ -42,6 +42,10 @@ const DAMAGE: [&str; 19] = [
     "ff asf",
     "invalid block label",
     "LZW decode failed",
+    // H.265, TS, APNG.
+    "Could not find ref with POC",
+    "could not find sync byte",
+    "Not yet implemented in FFmpeg",
     // Entries of a playlist.
     "Impossible to open",
     "Failed to open segment",

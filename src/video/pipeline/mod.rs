@@ -211,6 +211,7 @@ pub fn run(
         reconnected: AtomicU64::new(0),
         late: AtomicU64::new(0),
         stopped: AtomicBool::new(false),
+        cut: AtomicBool::new(false),
         written: Mutex::default(),
     });
     for _ in 0..room + 2 {
@@ -223,6 +224,9 @@ pub fn run(
     let stream_status = restorer.stream_status();
     let mut worker = Worker { shared: &shared, live, summary: Summary::default(), begun: None, stream_status, watch };
     let mut worked = worker.work(restorer, flow);
+    if worked.is_err() {
+        shared.cut.store(true, Ordering::Relaxed);
+    }
     shared.incoming.close();
     shared.spare_in.close();
     shared.outgoing.close();

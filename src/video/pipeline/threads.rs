@@ -33,6 +33,9 @@ pub(super) struct Shared {
     pub(super) late: AtomicU64,
     /// Whether the run was stopped before the source ended.
     pub(super) stopped: AtomicBool,
+    /// Whether the frames end before those of the source: it cannot be read further, or the run was
+    /// stopped. Set before the queues are closed.
+    pub(super) cut: AtomicBool,
     pub(super) written: Mutex<Written>,
 }
 
@@ -77,6 +80,9 @@ pub(super) fn spawn_reader(
 ) -> Result<JoinHandle<Result<()>>> {
     thread("reading", move || {
         let result = read_all(&shared, source.as_mut(), flow);
+        if result.is_err() {
+            shared.cut.store(true, Ordering::Relaxed);
+        }
         shared.incoming.close();
         result
     })
@@ -153,7 +159,7 @@ pub(super) fn spawn_writer(
         shared.outgoing.close();
         shared.spare_out.close();
         // Finishes the sink in any case, so that complete frames are kept.
-        if shared.stopped.load(Ordering::Relaxed) {
+        if shared.cut.load(Ordering::Relaxed) {
             sink.stopped();
         }
         let finished = sink.finish();
