@@ -71,7 +71,10 @@ fn main() {
 /// Packs what the crate embeds into the folder for build products.
 fn pack(runtime: &Path) -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
-    fs::write(out.join("onnxruntime.zst"), zstd::encode_all(fs::File::open(runtime)?, RUNTIME_LEVEL)?)?;
+    fs::write(
+        out.join("onnxruntime.zst"),
+        zstd::encode_all(fs::File::open(runtime)?, RUNTIME_LEVEL)?,
+    )?;
     let models = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("models");
     for folder in fs::read_dir(models)?.filter_map(Result::ok) {
         let name = folder.file_name().to_string_lossy().into_owned();
@@ -83,7 +86,8 @@ fn pack(runtime: &Path) -> Result<(), Box<dyn Error>> {
         println!("cargo::rerun-if-changed={}", whole.display());
         println!("cargo::rerun-if-changed={}", half.display());
         let (whole, half) = (fs::read(whole)?, fs::read(half)?);
-        let mut encoder = zstd::stream::write::Encoder::with_ref_prefix(Vec::new(), MODEL_LEVEL, &whole)?;
+        let mut encoder =
+            zstd::stream::write::Encoder::with_ref_prefix(Vec::new(), MODEL_LEVEL, &whole)?;
         // It has to see all of the prefix from everywhere.
         encoder.long_distance_matching(true)?;
         encoder.window_log((whole.len() + half.len()).next_power_of_two().ilog2())?;
@@ -97,15 +101,19 @@ fn find() -> Result<PathBuf, Box<dyn Error>> {
     let target = env::var("TARGET")?;
     let Some(library) = LIBRARIES.iter().find(|library| library.target == target) else {
         let known = LIBRARIES.map(|library| library.target).join(", ");
-        return Err(format!("no ONNX Runtime is known for the target {target}; known are {known}").into());
+        return Err(
+            format!("no ONNX Runtime is known for the target {target}; known are {known}").into()
+        );
     };
     if let Some(given) = env::var_os("EDDY_ONNXRUNTIME") {
-        let given = fs::canonicalize(&given)
-            .map_err(|error| format!("EDDY_ONNXRUNTIME names {}, which cannot be read: {error}", given.display()))?;
+        let given = fs::canonicalize(&given).map_err(|error| {
+            format!("EDDY_ONNXRUNTIME names {}, which cannot be read: {error}", given.display())
+        })?;
         check_machine(&given, library)?;
         return Ok(given);
     }
-    let folder = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join(".cache/onnxruntime").join(&target);
+    let folder =
+        PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join(".cache/onnxruntime").join(&target);
     let cached = folder.join(format!("libonnxruntime.so.{VERSION}"));
     if cached.exists() {
         check_hash(&cached, library)?;
@@ -136,7 +144,16 @@ fn find() -> Result<PathBuf, Box<dyn Error>> {
 
 fn fetch(work: &Path, library: &Library) -> Result<PathBuf, Box<dyn Error>> {
     let mut pip = Command::new("python3");
-    pip.args(["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--python-version", "3.11"]);
+    pip.args([
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--python-version",
+        "3.11",
+    ]);
     for platform in library.platforms {
         pip.args(["--platform", platform]);
     }
@@ -162,7 +179,8 @@ fn run(command: &mut Command) -> Result<(), Box<dyn Error>> {
 }
 
 fn check_hash(path: &Path, library: &Library) -> Result<(), Box<dyn Error>> {
-    let found: String = Sha256::digest(fs::read(path)?).iter().map(|byte| format!("{byte:02x}")).collect();
+    let found: String =
+        Sha256::digest(fs::read(path)?).iter().map(|byte| format!("{byte:02x}")).collect();
     if found == library.sha256 {
         return Ok(());
     }
@@ -181,5 +199,10 @@ fn check_machine(path: &Path, library: &Library) -> Result<(), Box<dyn Error>> {
     if bytes.starts_with(b"\x7fELF") && machine == Some(library.machine) {
         return Ok(());
     }
-    Err(format!("EDDY_ONNXRUNTIME names {}, which is no shared library for {}", path.display(), library.target).into())
+    Err(format!(
+        "EDDY_ONNXRUNTIME names {}, which is no shared library for {}",
+        path.display(),
+        library.target
+    )
+    .into())
 }

@@ -30,7 +30,12 @@ impl Network for Free {
     }
 
     fn inputs(&mut self) -> Inputs<'_> {
-        Inputs { sample: &mut self.sample, sigma: Some(&mut self.sigma), condition: None, class: None }
+        Inputs {
+            sample: &mut self.sample,
+            sigma: Some(&mut self.sigma),
+            condition: None,
+            class: None,
+        }
     }
 
     fn evaluate(&mut self, _t: f64) -> Result<&[f32]> {
@@ -60,7 +65,9 @@ fn executor(criterion: &mut Criterion) {
                 || State::new(Array4::from_elem([1, 3, HEIGHT, WIDTH], 0.5), &plan, &noise, sigma),
                 |state| -> Result<_> {
                     let mut state = state?;
-                    execute(&plan, &mut network, &mut state, tiles, sigma, &mut |_| ControlFlow::Continue(()))?;
+                    execute(&plan, &mut network, &mut state, tiles, sigma, &mut |_| {
+                        ControlFlow::Continue(())
+                    })?;
                     // Handed back, so that its memory is freed outside the measurement.
                     Ok(state)
                 },

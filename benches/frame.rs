@@ -32,8 +32,11 @@ fn measure(criterion: &mut Criterion) -> Result<()> {
         bencher.iter(|| network.evaluate(1.0).map(<[f32]>::len));
     });
     let samples = Samples::U8((0..3 * WIDTH * HEIGHT).map(|at| (at * 31 % 251) as u8).collect());
-    let noisy = Image { width: WIDTH, height: HEIGHT, channels: 3, samples, metadata: Metadata::default() };
-    for (name, steps, limit) in [("1_step", 1, None), ("3_steps", 3, None), ("1_step_tiled", 1, Some(360))] {
+    let noisy =
+        Image { width: WIDTH, height: HEIGHT, channels: 3, samples, metadata: Metadata::default() };
+    for (name, steps, limit) in
+        [("1_step", 1, None), ("3_steps", 3, None), ("1_step_tiled", 1, Some(360))]
+    {
         let options = DenoiseOptions {
             sigma: SigmaChoice::Known(25.0),
             steps: Some(steps),
@@ -45,7 +48,8 @@ fn measure(criterion: &mut Criterion) -> Result<()> {
             bencher.iter_batched(
                 || noisy.clone(),
                 |mut frame| -> Result<_> {
-                    let report = denoiser.denoise(&mut frame, &mut |_| ControlFlow::Continue(()))?;
+                    let report =
+                        denoiser.denoise(&mut frame, &mut |_| ControlFlow::Continue(()))?;
                     Ok((report, frame))
                 },
                 BatchSize::LargeInput,

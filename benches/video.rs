@@ -19,7 +19,11 @@ fn image(seed: u64) -> Vec<f32> {
     let mut values = vec![0.0; 3 * WIDTH * HEIGHT];
     for (row, values) in values.chunks_exact_mut(WIDTH).enumerate() {
         let y = row % HEIGHT;
-        Philox::new(seed).fill(NoiseAt { step: 0, batch: 0, channel: (row / HEIGHT) as u32, y: y as u32 }, 0, values);
+        Philox::new(seed).fill(
+            NoiseAt { step: 0, batch: 0, channel: (row / HEIGHT) as u32, y: y as u32 },
+            0,
+            values,
+        );
         for (x, value) in values.iter_mut().enumerate() {
             *value = 0.5 + SIGMA * *value + 0.3 * ((x / 40 + y / 30) % 2) as f32;
         }

@@ -12,7 +12,8 @@ use std::time::Duration;
 use eddy::Eddy;
 use eddy::media::still::Limits;
 use eddy::media::stream::{
-    CameraRequest, FormatOverrides, PixelFormat, Rate, ReadOutcome, Source, VideoFormat, VideoFrame, open,
+    CameraRequest, FormatOverrides, PixelFormat, Rate, ReadOutcome, Source, VideoFormat,
+    VideoFrame, open,
 };
 
 /// A grey scene at rest, with noise.
@@ -45,11 +46,15 @@ impl Source for Scene {
 
 fn main() -> eddy::Result<()> {
     let source: Box<dyn Source> = match std::env::args().nth(1) {
-        Some(device) => {
-            open(&[PathBuf::from(device)], CameraRequest::default(), FormatOverrides::default(), Limits::default())?
-        }
+        Some(device) => open(
+            &[PathBuf::from(device)],
+            CameraRequest::default(),
+            FormatOverrides::default(),
+            Limits::default(),
+        )?,
         None => {
-            let format = VideoFormat::new(128, 96, Rate { frames: 25, seconds: 1 }, PixelFormat::I420);
+            let format =
+                VideoFormat::new(128, 96, Rate { frames: 25, seconds: 1 }, PixelFormat::I420);
             Box::new(Scene { format, left: 5, state: 1 })
         }
     };

@@ -19,10 +19,13 @@ fn main() -> eddy::Result<()> {
         x0.slice_mut(s![.., .., .., ..half]).mapv_inplace(|value| value.min(-0.9));
         Ok(())
     };
-    let request = GenerateRequest { seeds: vec![1, 2], guides: vec![&mut dark_left], ..Default::default() };
+    let request =
+        GenerateRequest { seeds: vec![1, 2], guides: vec![&mut dark_left], ..Default::default() };
     let images = generator.run(None, request)?;
     for (i, image) in images.iter().enumerate() {
-        let Samples::U8(samples) = &image.samples else { unreachable!("generated images have 8 bits a sample") };
+        let Samples::U8(samples) = &image.samples else {
+            unreachable!("generated images have 8 bits a sample")
+        };
         let row = image.width * image.channels;
         let left = samples.chunks(row).flat_map(|row| &row[..row.len() / 2]).copied().max();
         println!("image {i}: {}x{}, brightest on the left {left:?}", image.width, image.height);

@@ -10,7 +10,9 @@
 
 use std::ops::ControlFlow;
 
-use eddy::diffusion::{Philox, Prediction, Sampler, Schedule, SigmaMap, SigmaSchedule, State, execute, plan};
+use eddy::diffusion::{
+    Philox, Prediction, Sampler, Schedule, SigmaMap, SigmaSchedule, State, execute, plan,
+};
 use eddy::ndarray::Array4;
 use eddy::network::{Inputs, Interface, Network, Shape};
 use eddy::tile::TilePlan;
@@ -63,7 +65,8 @@ fn main() -> Result<()> {
             ..Interface::default()
         };
         let schedule = Schedule::Discrete(Box::default());
-        let mut pipeline = Eddy::new()?.onnx(path, interface, schedule)?.sampler(Sampler::DDIM).steps(20);
+        let mut pipeline =
+            Eddy::new()?.onnx(path, interface, schedule)?.sampler(Sampler::DDIM).steps(20);
         let sample = pipeline.sample(noise(3, 32))?;
         println!("mean of the sample: {:?}", sample.mean());
         return Ok(());

@@ -29,7 +29,8 @@ impl Source for Noise {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             118 + (state >> 27) as u8
         }));
-        (frame.index, frame.time) = (u64::from(self.1) - 1, Duration::from_millis(40) * u32::from(self.1));
+        (frame.index, frame.time) =
+            (u64::from(self.1) - 1, Duration::from_millis(40) * u32::from(self.1));
         Ok(if self.1 > 4 { ReadOutcome::End } else { ReadOutcome::Frame })
     }
 }
@@ -65,12 +66,19 @@ fn main() -> eddy::Result<()> {
     let mut network = package.load(eddy.runtime(), Precision::F32, SessionOptions::default())?;
     let denoiser = Denoiser::new(&package.manifest, &mut network, DenoiseOptions::default())?;
     let mut denoiser = denoiser.on_stream(&format, &format, true)?;
-    let (summary, result) =
-        run(Box::new(source), Box::new(sink), &mut denoiser, PipelineOptions::default(), &mut |_: &RunStatus<'_>| {
-            std::ops::ControlFlow::Continue(())
-        });
+    let (summary, result) = run(
+        Box::new(source),
+        Box::new(sink),
+        &mut denoiser,
+        PipelineOptions::default(),
+        &mut |_: &RunStatus<'_>| std::ops::ControlFlow::Continue(()),
+    );
     result?;
-    println!("{} frames written, means {:.1?}", summary.counters.written, means.lock().map(|means| means.clone()));
+    println!(
+        "{} frames written, means {:.1?}",
+        summary.counters.written,
+        means.lock().map(|means| means.clone())
+    );
     assert_eq!(summary.counters.written, 4);
     Ok(())
 }

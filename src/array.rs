@@ -17,26 +17,33 @@ use crate::media::still::{check_place, save};
 /// [`Error::Input`] when the file is missing, truncated, not `.npy`, of another type or number of
 /// dimensions, empty, or has values that are not finite in f32.
 pub fn read<D: Dimension>(path: &Path) -> Result<Array<f32, D>> {
-    let file =
-        File::open(path).map_err(|cause| Error::input_from(path, "it cannot be opened; check its name", cause))?;
-    let array: Array<f32, D> =
-        decode(BufReader::new(file)).map_err(|cause| Error::input_from(path, expected::<D>(), cause))?;
+    let file = File::open(path)
+        .map_err(|cause| Error::input_from(path, "it cannot be opened; check its name", cause))?;
+    let array: Array<f32, D> = decode(BufReader::new(file))
+        .map_err(|cause| Error::input_from(path, expected::<D>(), cause))?;
     if array.is_empty() {
-        let problem =
-            format!("its shape is {:?}, which holds no values; expected every axis to be 1 or more", array.shape());
+        let problem = format!(
+            "its shape is {:?}, which holds no values; expected every axis to be 1 or more",
+            array.shape()
+        );
         return Err(Error::input(path, problem));
     }
     match array.iter().filter(|value| !value.is_finite()).count() {
         0 => Ok(array),
         count => {
-            let problem = format!("{count} of its {} values are not finite in float32; expected numbers", array.len());
+            let problem = format!(
+                "{count} of its {} values are not finite in float32; expected numbers",
+                array.len()
+            );
             Err(Error::input(path, problem))
         }
     }
 }
 
 /// Like [`read`], from any seekable reader.
-pub(crate) fn decode<D: Dimension>(mut reader: impl Read + Seek) -> Result<Array<f32, D>, ReadNpyError> {
+pub(crate) fn decode<D: Dimension>(
+    mut reader: impl Read + Seek,
+) -> Result<Array<f32, D>, ReadNpyError> {
     refuse_more_than_there_is(&mut reader)?;
     let array = match Array::<f32, D>::read_npy(&mut reader) {
         Err(ReadNpyError::WrongDescriptor(_)) => {
@@ -72,7 +79,9 @@ fn refuse_more_than_there_is(reader: &mut (impl Read + Seek)) -> std::io::Result
     let values = sides.fold(1, u64::saturating_mul);
     // The smallest element takes one byte.
     if values > length {
-        let words = format!("its header claims a shape of ({shape}), and the file has {length} bytes in all");
+        let words = format!(
+            "its header claims a shape of ({shape}), and the file has {length} bytes in all"
+        );
         return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, words));
     }
     Ok(())
@@ -110,7 +119,9 @@ mod tests {
     fn reads_what_it_wrote() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.npy");
-        let array = Array::from_shape_fn((2, 3, 4, 5), |(b, c, y, x)| (b * 1000 + c * 100 + y * 10 + x) as f32);
+        let array = Array::from_shape_fn((2, 3, 4, 5), |(b, c, y, x)| {
+            (b * 1000 + c * 100 + y * 10 + x) as f32
+        });
         write(&array, &path).unwrap();
         assert_eq!(read::<Ix4>(&path).unwrap(), array);
         assert!(read::<Ix5>(&path).unwrap_err().to_string().contains("5 axes"));
@@ -120,7 +131,8 @@ mod tests {
     fn reads_f64_and_column_major_arrays() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.npy");
-        let array = Array4::from_shape_fn((1, 2, 3, 4), |(_, c, y, x)| (c * 100 + y * 10 + x) as f64);
+        let array =
+            Array4::from_shape_fn((1, 2, 3, 4), |(_, c, y, x)| (c * 100 + y * 10 + x) as f64);
         array.t().write_npy(std::fs::File::create(&path).unwrap()).unwrap();
         let expected = array.t().mapv(|value| value as f32);
         let found = read::<Ix4>(&path).unwrap();
@@ -159,7 +171,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.npy");
         for shape in ["1, 3, 1000000, 1000000", "99999999999999999999, 1, 1, 1", "1, 3, 60, 60"] {
-            let mut header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({shape}), }}");
+            let mut header =
+                format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({shape}), }}");
             header += &" ".repeat(117 - header.len());
             let mut bytes = b"\x93NUMPY\x01\0v\0".to_vec();
             bytes.extend(header.as_bytes());

@@ -92,8 +92,11 @@ struct Renamed {
 fn settle(renamed: &Renamed) -> io::Result<()> {
     sync_folder(folder_of(&renamed.path)).inspect_err(|_| {
         if renamed.is_new {
-            let _ =
-                if renamed.path.is_dir() { fs::remove_dir_all(&renamed.path) } else { fs::remove_file(&renamed.path) };
+            let _ = if renamed.path.is_dir() {
+                fs::remove_dir_all(&renamed.path)
+            } else {
+                fs::remove_file(&renamed.path)
+            };
         }
     })
 }
@@ -109,7 +112,11 @@ pub(crate) fn create(folder: &Path, suffix: &str) -> io::Result<NamedTempFile> {
     let prefix = format!("{PREFIX}{}-", Owner::own());
     let mut builder = tempfile::Builder::new();
     // The usual mode of new files; the umask applies.
-    builder.prefix(&prefix).suffix(suffix).rand_bytes(RANDOM).permissions(fs::Permissions::from_mode(0o666));
+    builder
+        .prefix(&prefix)
+        .suffix(suffix)
+        .rand_bytes(RANDOM)
+        .permissions(fs::Permissions::from_mode(0o666));
     let file = builder.tempfile_in(folder)?;
     // The lock is held while the file is open. Without support for locks, the name has to suffice.
     let _ = file.as_file().try_lock();
@@ -147,7 +154,11 @@ impl PartFolder {
         let place = folder_of(target);
         sweep_once(place);
         let prefix = format!("{PREFIX}{}-", Owner::own());
-        let folder = tempfile::Builder::new().prefix(&prefix).suffix(SUFFIX).rand_bytes(RANDOM).tempdir_in(place)?;
+        let folder = tempfile::Builder::new()
+            .prefix(&prefix)
+            .suffix(SUFFIX)
+            .rand_bytes(RANDOM)
+            .tempdir_in(place)?;
         let lock = File::open(folder.path()).ok().filter(|folder| folder.try_lock().is_ok());
         FILLED.lock().unwrap_or_else(PoisonError::into_inner).push(folder.path().to_owned());
         Ok(Self { folder, target: target.to_owned(), _lock: lock })
@@ -163,7 +174,10 @@ impl PartFolder {
     /// # Errors
     /// Errors of the operating system; the folder is then deleted.
     pub fn complete(self) -> io::Result<()> {
-        FILLED.lock().unwrap_or_else(PoisonError::into_inner).retain(|folder| folder != self.folder.path());
+        FILLED
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|folder| folder != self.folder.path());
         rename_folder(self.folder.path(), &self.target)?;
         // The temporary name no longer exists, so there is nothing to delete.
         let _ = self.folder.keep();
@@ -200,7 +214,10 @@ fn check_name(file: &File, name: &Path) -> io::Result<()> {
     if (found.dev(), found.ino()) == (own.dev(), own.ino()) {
         return Ok(());
     }
-    let problem = format!("somebody else put another file in the place of {}; choose another folder", name.display());
+    let problem = format!(
+        "somebody else put another file in the place of {}; choose another folder",
+        name.display()
+    );
     Err(io::Error::other(problem))
 }
 
@@ -229,7 +246,11 @@ pub fn create_folder(folder: &Path) -> io::Result<()> {
 fn sync_below(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        if entry.file_type()?.is_dir() { sync_below(&entry.path())? } else { sync(&File::open(entry.path())?)? }
+        if entry.file_type()?.is_dir() {
+            sync_below(&entry.path())?
+        } else {
+            sync(&File::open(entry.path())?)?
+        }
     }
     sync_folder(folder)
 }
@@ -249,7 +270,12 @@ fn sync(file: &File) -> io::Result<()> {
         return Ok(());
     }
     match file.sync_all() {
-        Err(error) if matches!(Errno::from_io_error(&error), Some(Errno::INVAL | Errno::NOTSUP | Errno::NOSYS)) => {
+        Err(error)
+            if matches!(
+                Errno::from_io_error(&error),
+                Some(Errno::INVAL | Errno::NOTSUP | Errno::NOSYS)
+            ) =>
+        {
             Ok(())
         }
         done => done,
@@ -278,7 +304,9 @@ impl Completer {
     /// When the thread cannot start.
     pub(crate) fn new() -> io::Result<Self> {
         let (parts, receiver) = sync_channel(MOST_WAITING);
-        let thread = std::thread::Builder::new().name("syncing".into()).spawn(move || complete_all(&receiver))?;
+        let thread = std::thread::Builder::new()
+            .name("syncing".into())
+            .spawn(move || complete_all(&receiver))?;
         Ok(Self { parts: Some(parts), thread: Some(thread) })
     }
 
@@ -300,7 +328,9 @@ impl Completer {
     pub(crate) fn finish(&mut self) -> Result<(), Failure> {
         self.parts = None;
         let Some(thread) = self.thread.take() else { return Ok(()) };
-        thread.join().unwrap_or_else(|_| Err((PathBuf::new(), io::Error::other("the thread that syncs is gone"))))
+        thread.join().unwrap_or_else(|_| {
+            Err((PathBuf::new(), io::Error::other("the thread that syncs is gone")))
+        })
     }
 }
 
@@ -345,7 +375,12 @@ fn complete_together(batch: Vec<Part>) -> Result<(), Failure> {
         && let Err(error) = settle(last)
     {
         let path = last.path.clone();
-        renamed.iter().rev().skip(1).filter(|done| done.is_new).for_each(|done| drop(fs::remove_file(&done.path)));
+        renamed
+            .iter()
+            .rev()
+            .skip(1)
+            .filter(|done| done.is_new)
+            .for_each(|done| drop(fs::remove_file(&done.path)));
         failure.get_or_insert((path, error));
     }
     failure.map_or(Ok(()), Err)
@@ -397,8 +432,8 @@ fn owner_of(name: &str) -> Option<Owner> {
     let (name, extension) = name.strip_prefix(PREFIX)?.split_once(SUFFIX)?;
     let (owner, random) = name.rsplit_once('-')?;
     let is_plain = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    let ends_well =
-        extension.is_empty() || extension.strip_prefix('.').is_some_and(|end| !end.is_empty() && is_plain(end));
+    let ends_well = extension.is_empty()
+        || extension.strip_prefix('.').is_some_and(|end| !end.is_empty() && is_plain(end));
     (random.len() == RANDOM && is_plain(random) && ends_well).then(|| Owner::parse(owner)).flatten()
 }
 
@@ -483,7 +518,8 @@ mod tests {
         let held = fs::File::open(at(format!(".eddy-{before}-held12.part"))).unwrap();
         held.lock().unwrap();
         sweep(place.path());
-        let mut left: Vec<_> = fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        let mut left: Vec<_> =
+            fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         left.sort();
         let expected = [
             format!(".eddy-{before}-held12.part"),

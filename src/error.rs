@@ -95,12 +95,20 @@ impl Error {
     }
 
     /// A failed read, with its cause.
-    pub fn input_from(path: impl Into<PathBuf>, problem: impl Into<String>, source: impl Into<Cause>) -> Self {
+    pub fn input_from(
+        path: impl Into<PathBuf>,
+        problem: impl Into<String>,
+        source: impl Into<Cause>,
+    ) -> Self {
         Self::Input { path: path.into(), problem: problem.into(), source: Some(source.into()) }
     }
 
     /// A failed write, with its cause.
-    pub fn output_from(path: impl Into<PathBuf>, problem: impl Into<String>, source: impl Into<Cause>) -> Self {
+    pub fn output_from(
+        path: impl Into<PathBuf>,
+        problem: impl Into<String>,
+        source: impl Into<Cause>,
+    ) -> Self {
         Self::Output { path: path.into(), problem: problem.into(), source: Some(source.into()) }
     }
 
@@ -110,7 +118,11 @@ impl Error {
     }
 
     /// An unusable model, with its cause.
-    pub fn model_from(model: impl Into<String>, problem: impl Into<String>, source: impl Into<Cause>) -> Self {
+    pub fn model_from(
+        model: impl Into<String>,
+        problem: impl Into<String>,
+        source: impl Into<Cause>,
+    ) -> Self {
         Self::Model { model: model.into(), problem: problem.into(), source: Some(source.into()) }
     }
 

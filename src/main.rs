@@ -16,7 +16,8 @@ fn main() -> ExitCode {
     let arguments = cli::Arguments::parse();
     cli::interrupt::listen();
     eddy::machine::ignore_file_size_signal();
-    let code = arguments.run(started).map_or_else(|error| cli::console::complain_of(&error), |()| 0);
+    let code =
+        arguments.run(started).map_or_else(|error| cli::console::complain_of(&error), |()| 0);
     if eddy::network::has_given_up() {
         let _ = std::io::stdout().flush();
         eddy::machine::exit_at_once(code.into());

@@ -19,10 +19,12 @@ use crate::error::{Error, Result};
 use crate::media::stream::{ReadOutcome, Scan, Source, VideoFormat, VideoFrame};
 use crate::media::{Image, Samples};
 use crate::model::{Package, Precision, SampledModel};
-use crate::network::{Device, Interface, Library, ModelSource, OnnxNetwork, Runtime, SessionOptions};
+use crate::network::{
+    Device, Interface, Library, ModelSource, OnnxNetwork, Runtime, SessionOptions,
+};
 use crate::task::{
-    Budget, DenoiseOptions, DenoiseReport, Denoiser, GenerateOptions, GenerateRequest, Generator, UpscaleOptions,
-    UpscaleReport, Upscaler, as_images,
+    Budget, DenoiseOptions, DenoiseReport, Denoiser, GenerateOptions, GenerateRequest, Generator,
+    UpscaleOptions, UpscaleReport, Upscaler, as_images,
 };
 use crate::tensor::{FrameConverter, Range, write_planes};
 use crate::tile::TilePlan;
@@ -178,7 +180,12 @@ impl Eddy {
     ///
     /// # Errors
     /// [`Error::Model`] when it cannot be loaded, or has no input or output that `interface` names.
-    pub fn onnx(&self, path: impl AsRef<Path>, interface: Interface, schedule: Schedule) -> Result<SamplePipeline> {
+    pub fn onnx(
+        &self,
+        path: impl AsRef<Path>,
+        interface: Interface,
+        schedule: Schedule,
+    ) -> Result<SamplePipeline> {
         let path = path.as_ref();
         let (name, source) = (path.display().to_string(), ModelSource::File(path));
         let network = OnnxNetwork::load(&self.runtime, &name, source, interface, self.session)?;
@@ -222,7 +229,8 @@ impl DenoisePipeline {
         mut observe: impl FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<DenoiseReport> {
         image.check()?;
-        let mut denoiser = Denoiser::new(&self.package.manifest, &mut self.network, self.options.clone())?;
+        let mut denoiser =
+            Denoiser::new(&self.package.manifest, &mut self.network, self.options.clone())?;
         denoiser.denoise(image, &mut observe)
     }
 
@@ -234,14 +242,21 @@ impl DenoisePipeline {
     pub fn stream(self, mut source: Box<dyn Source>) -> Result<FrameStream> {
         let format = source.video().clone();
         if format.scan != Scan::Progressive {
-            return Err(Error::usage("frames are interlaced, and a stream takes whole ones; deinterlace them first"));
+            return Err(Error::usage(
+                "frames are interlaced, and a stream takes whole ones; deinterlace them first",
+            ));
         }
         let Self { package, mut network, options } = self;
         FrameStream::start(format.clone(), move |frames, stop| {
             let denoiser = Denoiser::new(&package.manifest, &mut network, options)?;
             let mut denoiser = denoiser.on_stream(&format, &format, true)?;
-            let mut watch =
-                || if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+            let mut watch = || {
+                if stop.load(Ordering::Relaxed) {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            };
             let mut input = VideoFrame::default();
             while watch().is_continue() {
                 match source.next(&mut input)? {
@@ -287,7 +302,8 @@ impl FrameStream {
                 let _ = sender.send(Err(error));
             }
         });
-        let worker = worker.map_err(|error| Error::usage(format!("no thread can be started: {error}")))?;
+        let worker =
+            worker.map_err(|error| Error::usage(format!("no thread can be started: {error}")))?;
         Ok(Self { format: Arc::new(format), frames: Some(frames), stop, worker: Some(worker) })
     }
 
@@ -304,8 +320,11 @@ impl Iterator for FrameStream {
         let Ok(frame) = self.frames.as_ref()?.recv() else {
             // The thread has ended. A panic in a source must not look like the end of the stream.
             let ended = self.worker.take()?.join();
-            let problem = "the thread that processes frames panicked; its message is on standard error";
-            return ended.is_err().then(|| Err(Error::Evaluation { problem: problem.into(), source: None }));
+            let problem =
+                "the thread that processes frames panicked; its message is on standard error";
+            return ended
+                .is_err()
+                .then(|| Err(Error::Evaluation { problem: problem.into(), source: None }));
         };
         Some(frame.map(|frame| StreamFrame { format: Arc::clone(&self.format), frame }))
     }
@@ -397,8 +416,13 @@ impl GeneratePipeline {
     /// # Errors
     /// [`Error::Usage`] for a size or a request that the network does not support, and as for
     /// [`DenoisePipeline::run`].
-    pub fn run(&mut self, size: Option<[usize; 2]>, request: GenerateRequest<'_>) -> Result<Vec<Image>> {
-        let generator = Generator::new(&self.package.manifest, &mut self.network, self.options.clone())?;
+    pub fn run(
+        &mut self,
+        size: Option<[usize; 2]>,
+        request: GenerateRequest<'_>,
+    ) -> Result<Vec<Image>> {
+        let generator =
+            Generator::new(&self.package.manifest, &mut self.network, self.options.clone())?;
         let mut generator = generator.decoded_by(self.decoder.as_mut());
         let size = generator.size(size)?;
         let drawn = generator.draw(size, request, &mut |_| ControlFlow::Continue(()))?;
@@ -420,7 +444,15 @@ pub struct SamplePipeline {
 
 impl SamplePipeline {
     fn new(network: OnnxNetwork, schedule: Schedule, multiple_of: usize) -> Self {
-        Self { network, schedule, multiple_of, sampler: Sampler::DDIM, steps: 50, eta: None, seed: 0 }
+        Self {
+            network,
+            schedule,
+            multiple_of,
+            sampler: Sampler::DDIM,
+            steps: 50,
+            eta: None,
+            seed: 0,
+        }
     }
 
     /// The sampler; by default DDIM.
@@ -526,7 +558,14 @@ mod tests {
             assert!(matches!(error, Error::Model { .. } | Error::Usage { .. }), "{error}");
         }
         let empty = ndarray::Array4::zeros([1, 1, 0, 8]);
-        assert!(eddy.network("digits-ddpm")?.steps(2).sample(empty).unwrap_err().to_string().contains("is empty"));
+        assert!(
+            eddy.network("digits-ddpm")?
+                .steps(2)
+                .sample(empty)
+                .unwrap_err()
+                .to_string()
+                .contains("is empty")
+        );
         Ok(())
     }
 
@@ -560,11 +599,13 @@ mod tests {
 
     #[test]
     fn samples_by_any_sampler() -> Result<()> {
-        let noise =
-            ndarray::Array4::from_shape_fn([1, 1, 8, 8], |(_, _, y, x)| ((3 * x + 5 * y) % 7) as f32 / 2.0 - 1.5);
+        let noise = ndarray::Array4::from_shape_fn([1, 1, 8, 8], |(_, _, y, x)| {
+            ((3 * x + 5 * y) % 7) as f32 / 2.0 - 1.5
+        });
         let eddy = Eddy::new()?;
         for sampler in [Sampler::DDIM, Sampler::DPMPP_2M] {
-            let digit = eddy.network("digits-ddpm")?.sampler(sampler).steps(10).sample(noise.clone())?;
+            let digit =
+                eddy.network("digits-ddpm")?.sampler(sampler).steps(10).sample(noise.clone())?;
             assert!(digit.iter().all(|value| value.abs() < 1.6), "{sampler}: {digit}");
         }
         Ok(())

@@ -139,7 +139,11 @@ pub fn write_region(planes: &[f32], range: Range, image: &mut Image, rect: Rect)
 pub fn write_row(planes: &[&[f32]], range: Range, image: &mut Image, x: usize, y: usize) -> usize {
     let (channels, lo) = (image.channels, range.lo());
     let length = planes.first().map_or(0, |plane| plane.len());
-    assert!(x + length <= image.width, "{length} values from column {x} on reach over a row of {}", image.width);
+    assert!(
+        x + length <= image.width,
+        "{length} values from column {x} on reach over a row of {}",
+        image.width
+    );
     let start = (y * image.width + x) * channels;
     let pixels = start..start + length * channels;
     match &mut image.samples {
@@ -173,7 +177,12 @@ pub fn mirror(at: isize, size: usize) -> usize {
 fn plane_count(image: &Image, rect: Rect, len: usize) -> Result<usize> {
     let area = rect.width * rect.height;
     let planes = if len == area { 1 } else { 3 };
-    assert!(len == planes * area, "{len} values are neither one nor three planes of {}x{}", rect.width, rect.height);
+    assert!(
+        len == planes * area,
+        "{len} values are neither one nor three planes of {}x{}",
+        rect.width,
+        rect.height
+    );
     assert!(image.width > 0 && image.height > 0, "the frame has no pixels");
     if planes == 1 && image.color_channels() == 3 {
         return Err(Error::usage(
@@ -185,7 +194,11 @@ fn plane_count(image: &Image, rect: Rect, len: usize) -> Result<usize> {
 }
 
 /// The columns and rows of the rectangle, relative to its own corner, that lie inside the image.
-fn inside(rect: Rect, width: usize, height: usize) -> Option<(std::ops::Range<usize>, std::ops::Range<usize>)> {
+fn inside(
+    rect: Rect,
+    width: usize,
+    height: usize,
+) -> Option<(std::ops::Range<usize>, std::ops::Range<usize>)> {
     let along = |start: isize, length: usize, size: usize| {
         let first = start.min(0).unsigned_abs();
         let end = size.cast_signed().saturating_sub(start).max(0).unsigned_abs().min(length);
@@ -208,7 +221,8 @@ fn read_rows<T: Copy>(
     let (second, third) = rest.split_at_mut(if planes == 3 { area } else { 0 });
     // Columns [before, after) lie inside the image and are read at once; the others are mirrored
     // one by one.
-    let columns = inside(Rect { y0: 0, height: 1, ..rect }, width, 1).map_or(0..0, |(columns, _)| columns);
+    let columns =
+        inside(Rect { y0: 0, height: 1, ..rect }, width, 1).map_or(0..0, |(columns, _)| columns);
     for row in 0..rect.height {
         let y = mirror(rect.y0.wrapping_add_unsigned(row), image.height);
         let line = &samples[y * width * channels..(y + 1) * width * channels];
@@ -219,7 +233,12 @@ fn read_rows<T: Copy>(
                 convert::read_row(pixels, channels, &mut [&mut first[at]], &to_unit);
             } else {
                 let third = &mut third[at.clone()];
-                convert::read_row(pixels, channels, &mut [&mut first[at.clone()], &mut second[at], third], &to_unit);
+                convert::read_row(
+                    pixels,
+                    channels,
+                    &mut [&mut first[at.clone()], &mut second[at], third],
+                    &to_unit,
+                );
             }
         };
         if !columns.is_empty() {

@@ -15,7 +15,9 @@ use std::ops::ControlFlow;
 use common::images::noisy;
 use common::networks::Closed;
 use counting::allocations;
-use eddy::diffusion::{Clip, Keep, Kept, Philox, Plan, Progress, SigmaMap, State, denoise_plan, execute};
+use eddy::diffusion::{
+    Clip, Keep, Kept, Philox, Plan, Progress, SigmaMap, State, denoise_plan, execute,
+};
 use eddy::media::Image;
 use eddy::media::stream::{Rate, VideoFormat, VideoFrame};
 use eddy::model::{Package, Precision};
@@ -86,8 +88,10 @@ fn allocations_do_not_depend_on_the_number_of_steps() {
                 }
                 let mut network = Closed::new(|sample, _, _, _, out| out.copy_from_slice(sample));
                 let first = of_execute(&mut network, &few, tiles, sigma);
-                let (few, many) =
-                    (of_execute(&mut network, &few, tiles, sigma), of_execute(&mut network, &many, tiles, sigma));
+                let (few, many) = (
+                    of_execute(&mut network, &few, tiles, sigma),
+                    of_execute(&mut network, &many, tiles, sigma),
+                );
                 let case = format!("{name} in {} tiles: {first}, {few}, {many}", tiles.count());
                 assert_eq!(few, many, "{case}");
                 // Only the band between tiles and the blending weights, and nothing for a single tile.
@@ -116,7 +120,12 @@ fn an_evaluation_allocates_only_in_the_ort_crate() {
             let plan = denoise_plan(steps, 0.0).unwrap();
             let found = of_execute(&mut network, &plan, &tiles, &sigma);
             let by_ort = ORT_PER_EVALUATION * steps * tiles.count();
-            assert_eq!(found, by_ort + usize::from(!tiles.is_whole()), "{steps} steps in {} tiles", tiles.count());
+            assert_eq!(
+                found,
+                by_ort + usize::from(!tiles.is_whole()),
+                "{steps} steps in {} tiles",
+                tiles.count()
+            );
         }
     }
 }
@@ -168,7 +177,8 @@ fn a_stream_frame_allocates_only_for_its_evaluation() {
     };
     for temporal in [false, true] {
         let (package, mut network) = bundled();
-        let options = DenoiseOptions { sigma: SigmaChoice::Known(25.0), ..DenoiseOptions::default() };
+        let options =
+            DenoiseOptions { sigma: SigmaChoice::Known(25.0), ..DenoiseOptions::default() };
         let denoiser = Denoiser::new(&package.manifest, &mut network, options).unwrap();
         let mut denoiser = denoiser.on_stream(&video, &video, temporal).unwrap();
         let mut output = VideoFrame::default();

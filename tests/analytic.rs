@@ -5,7 +5,9 @@
 //! so the result of a run is one number.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use eddy::diffusion::{DiscreteSchedule, Level, Plan, Prediction, SLOTS, Sampler, Schedule, SigmaSchedule, Step, plan};
+use eddy::diffusion::{
+    DiscreteSchedule, Level, Plan, Prediction, SLOTS, Sampler, Schedule, SigmaSchedule, Step, plan,
+};
 
 const VARIANCE: f64 = 0.25;
 
@@ -93,7 +95,10 @@ fn many_steps_reach_the_variance_of_the_data() {
             let end = scale * scale * start + noise;
             // The paper's discretisation of the flow is exact only to first order in beta.
             let allowed = if sampler == Sampler::ODE { 0.05 } else { 0.02 };
-            assert!((end / VARIANCE - 1.0).abs() < allowed, "{sampler} eta {eta} of {prediction:?}: {end}");
+            assert!(
+                (end / VARIANCE - 1.0).abs() < allowed,
+                "{sampler} eta {eta} of {prediction:?}: {end}"
+            );
         }
     }
 }
@@ -111,19 +116,29 @@ fn euler_is_of_first_order_and_dpmpp_of_second() {
         assert!((measured - order).abs() < 0.25, "{sampler} is of order {measured}");
     }
     for steps in [32, 64] {
-        assert!(error(Sampler::DPMPP_2M, steps) < error(Sampler::EULER, steps) / 3.0, "{steps} steps");
+        assert!(
+            error(Sampler::DPMPP_2M, steps) < error(Sampler::EULER, steps) / 3.0,
+            "{steps} steps"
+        );
     }
 }
 
 #[test]
 fn results_do_not_depend_on_the_kind_of_prediction() {
-    let of =
-        |prediction| Sampler::ALL.map(|sampler| run(&plan(&sigmas(prediction), sampler, 7, None).unwrap(), prediction));
+    let of = |prediction| {
+        Sampler::ALL
+            .map(|sampler| run(&plan(&sigmas(prediction), sampler, 7, None).unwrap(), prediction))
+    };
     let expected = of(Prediction::Denoised);
     for prediction in [Prediction::Edm { sigma_data: 0.5 }, Prediction::Score, Prediction::Flow] {
         for (found, expected) in of(prediction).into_iter().zip(expected) {
-            let is_same = |found: f64, expected: f64| (found - expected).abs() < 1e-12 * expected.abs().max(1.0);
-            assert!(is_same(found.0, expected.0) && is_same(found.1, expected.1), "{prediction:?}: {found:?}");
+            let is_same = |found: f64, expected: f64| {
+                (found - expected).abs() < 1e-12 * expected.abs().max(1.0)
+            };
+            assert!(
+                is_same(found.0, expected.0) && is_same(found.1, expected.1),
+                "{prediction:?}: {found:?}"
+            );
         }
     }
 }

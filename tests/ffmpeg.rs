@@ -17,13 +17,22 @@ fn ffmpeg(place: &Place, arguments: &str) -> Vec<u8> {
     let mut command = Command::new("ffmpeg");
     command.args(["-nostdin", "-loglevel", "error", "-y"]).args(arguments.split_whitespace());
     let output = command.current_dir(place.path("")).output().unwrap();
-    assert!(output.status.success(), "ffmpeg {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "ffmpeg {arguments}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     output.stdout
 }
 
 /// A place with a model that changes nothing, or none where there is no ffmpeg.
 fn place() -> Option<Place> {
-    if !Command::new("ffmpeg").arg("-version").stdout(Stdio::null()).status().is_ok_and(|status| status.success()) {
+    if !Command::new("ffmpeg")
+        .arg("-version")
+        .stdout(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success())
+    {
         // CI installs it and says so.
         assert!(std::env::var_os("EDDY_TEST_FFMPEG").is_none(), "ffmpeg is not installed");
         skip("ffmpeg is not installed");
@@ -39,19 +48,38 @@ fn place() -> Option<Place> {
 #[test]
 fn through_pipes_every_pixel_format_comes_back_as_it_went() {
     let Some(place) = place() else { return };
-    let formats =
-        ["yuv420p", "yuvj420p", "yuv422p", "yuv444p", "gray", "yuv420p10le", "yuv422p10le", "yuv444p10le", "gray10le"];
+    let formats = [
+        "yuv420p",
+        "yuvj420p",
+        "yuv422p",
+        "yuv444p",
+        "gray",
+        "yuv420p10le",
+        "yuv422p10le",
+        "yuv444p10le",
+        "gray10le",
+    ];
     for format in formats {
         for size in ["160x120", "322x182", "34x18"] {
-            let source = format!("-f lavfi -i testsrc2=size={size}:rate=10:duration=0.4 -pix_fmt {format} -strict -1");
+            let source = format!(
+                "-f lavfi -i testsrc2=size={size}:rate=10:duration=0.4 -pix_fmt {format} -strict -1"
+            );
             let sent = ffmpeg(&place, &format!("{source} -f rawvideo -"));
             let script = format!(
                 "ffmpeg -nostdin -loglevel error {source} -f yuv4mpegpipe - | {BINARY} denoise - -o - -m identity --sigma 9 \
                  -q | ffmpeg -loglevel error -f yuv4mpegpipe -i - -f rawvideo -"
             );
             let mut bash = Command::new("bash");
-            let output = bash.args(["-o", "pipefail", "-c", &script]).current_dir(place.path("")).output().unwrap();
-            assert!(output.status.success(), "{format} {size}: {}", String::from_utf8_lossy(&output.stderr));
+            let output = bash
+                .args(["-o", "pipefail", "-c", &script])
+                .current_dir(place.path(""))
+                .output()
+                .unwrap();
+            assert!(
+                output.status.success(),
+                "{format} {size}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
             assert!(output.stdout == sent, "{format} {size}");
         }
     }
@@ -77,14 +105,22 @@ fn avif_and_jpeg_2000_are_frames_like_others() {
         }
     }
     std::fs::copy(data("images").join("clear.avif"), place.path("clear.avif")).unwrap();
-    eddy("denoise clear.avif -o a.png").within(&place).fails(3).says("has transparency").says("avifdec");
+    eddy("denoise clear.avif -o a.png")
+        .within(&place)
+        .fails(3)
+        .says("has transparency")
+        .says("avifdec");
     ffmpeg(&place, "-f lavfi -i testsrc2=size=64x48 -frames:v 1 -pix_fmt rgb24 p.jp2");
     eddy("denoise p.jp2 -o b.png").within(&place).succeeds();
     assert_eq!((place.image("b.png").width, place.image("b.png").height), (64, 48));
     // Without ffmpeg it says which program does it.
     place.file("cut.avif", &std::fs::read(place.path("clear.avif")).unwrap()[..200]);
     eddy("denoise cut.avif -o c.png").within(&place).fails(3).says("cannot decode");
-    eddy("denoise cut.avif -o c.png").within(&place).env("PATH", "").fails(3).says("ffmpeg is not installed");
+    eddy("denoise cut.avif -o c.png")
+        .within(&place)
+        .env("PATH", "")
+        .fails(3)
+        .says("ffmpeg is not installed");
     assert!(!place.path("c.png").exists() && !place.path("a.png").exists());
 }
 
@@ -92,7 +128,8 @@ fn avif_and_jpeg_2000_are_frames_like_others() {
 fn frames_that_ffmpeg_decodes_take_no_more_memory_than_is_allowed() {
     let Some(place) = place() else { return };
     ffmpeg(&place, "-f lavfi -i color=size=9000x9000 -frames:v 1 -pix_fmt rgb24 large.jp2");
-    let run = eddy("denoise large.jp2 -o a.png --sigma 0 --max-memory 200M").within(&place).fails(3);
+    let run =
+        eddy("denoise large.jp2 -o a.png --sigma 0 --max-memory 200M").within(&place).fails(3);
     // Before it is decoded, of which ffmpeg knows no limit in bytes.
     run.says("9000 x 9000 pixels").says("raise --max-memory");
     ffmpeg(&place, "-f lavfi -i testsrc2=size=640x480 -frames:v 1 -pix_fmt rgb24 small.jp2");
@@ -102,10 +139,19 @@ fn frames_that_ffmpeg_decodes_take_no_more_memory_than_is_allowed() {
 #[test]
 fn bare_frames_are_written_without_sound() {
     let Some(place) = place() else { return };
-    ffmpeg(&place, "-f lavfi -i testsrc2=size=176x144:rate=10:duration=1 -f lavfi -i sine=duration=1 in.mkv");
+    ffmpeg(
+        &place,
+        "-f lavfi -i testsrc2=size=176x144:rate=10:duration=1 -f lavfi -i sine=duration=1 in.mkv",
+    );
     for output in ["out.h264", "out.mjpeg", "out.3gp"] {
-        eddy(&format!("denoise in.mkv -o {output} -m identity --sigma 1")).within(&place).succeeds();
-        assert_eq!(probe(&place, "stream=nb_read_frames -count_frames -select_streams v", output), "10", "{output}");
+        eddy(&format!("denoise in.mkv -o {output} -m identity --sigma 1"))
+            .within(&place)
+            .succeeds();
+        assert_eq!(
+            probe(&place, "stream=nb_read_frames -count_frames -select_streams v", output),
+            "10",
+            "{output}"
+        );
     }
 }
 
@@ -113,16 +159,28 @@ fn bare_frames_are_written_without_sound() {
 fn containers_are_read_and_written() {
     let Some(place) = place() else { return };
     ffmpeg(&place, "-f lavfi -i testsrc2=size=160x120:rate=12:duration=1 in.mp4");
-    eddy("denoise in.mp4 -o out.mkv -m identity --sigma 1").within(&place).succeeds().says("12 frames of 160x120");
-    eddy("upscale out.mkv -o large.mp4 -s 2").within(&place).succeeds().says("12 frames of 320x240");
-    assert_eq!(probe(&place, "stream=width,height,avg_frame_rate,nb_frames", "large.mp4"), "320,240,12/1,12");
+    eddy("denoise in.mp4 -o out.mkv -m identity --sigma 1")
+        .within(&place)
+        .succeeds()
+        .says("12 frames of 160x120");
+    eddy("upscale out.mkv -o large.mp4 -s 2")
+        .within(&place)
+        .succeeds()
+        .says("12 frames of 320x240");
+    assert_eq!(
+        probe(&place, "stream=width,height,avg_frame_rate,nb_frames", "large.mp4"),
+        "320,240,12/1,12"
+    );
     assert!(!place.names("").iter().any(|name| name.contains(".eddy-")), "{:?}", place.names(""));
 }
 
 /// What ffprobe says of a file.
 fn probe(place: &Place, entries: &str, file: &str) -> String {
     let mut command = Command::new("ffprobe");
-    command.args(["-v", "error", "-of", "csv=p=0", "-show_entries"]).args(entries.split(' ')).arg(file);
+    command
+        .args(["-v", "error", "-of", "csv=p=0", "-show_entries"])
+        .args(entries.split(' '))
+        .arg(file);
     let output = command.current_dir(place.path("")).output().unwrap();
     assert!(output.status.success(), "{file}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
@@ -134,9 +192,15 @@ fn sound_goes_along() {
     let sources = "-f lavfi -i testsrc2=size=64x48:rate=10:duration=2 -f lavfi -i sine=duration=2";
     ffmpeg(&place, &format!("{sources} in.mkv"));
     let packets = |file: &str| ffmpeg(&place, &format!("-i {file} -map 0:a -c copy -f data -"));
-    eddy("denoise in.mkv -o same.mkv -m identity --sigma 1").within(&place).succeeds().says("20 frames");
+    eddy("denoise in.mkv -o same.mkv -m identity --sigma 1")
+        .within(&place)
+        .succeeds()
+        .says("20 frames");
     assert_eq!(probe(&place, "stream=codec_type", "same.mkv"), "video\naudio");
-    assert!(packets("same.mkv") == packets("in.mkv"), "sound into the same kind of file is what it was");
+    assert!(
+        packets("same.mkv") == packets("in.mkv"),
+        "sound into the same kind of file is what it was"
+    );
     eddy("denoise in.mkv -o other.mp4 -m identity --sigma 1").within(&place).succeeds();
     assert_eq!(probe(&place, "stream=codec_type", "other.mp4"), "video\naudio");
     let seconds: f64 = probe(&place, "format=duration", "other.mp4").parse().unwrap();
@@ -147,7 +211,8 @@ fn sound_goes_along() {
 fn titles_and_subtitles_go_along() {
     let Some(place) = place() else { return };
     place.file("a.srt", "1\n00:00:00,200 --> 00:00:01,000\nhello\n");
-    let video = "-f lavfi -i testsrc2=size=64x48:rate=10:duration=2 -i a.srt -map 0 -map 1 -c:s srt";
+    let video =
+        "-f lavfi -i testsrc2=size=64x48:rate=10:duration=2 -i a.srt -map 0 -map 1 -c:s srt";
     ffmpeg(&place, &format!("{video} -metadata title=Garden in.mkv"));
     for output in ["out.mkv", "out.mp4"] {
         eddy("denoise in.mkv -m identity --sigma 1 -o").arg(output).within(&place).succeeds();
@@ -173,11 +238,12 @@ fn what_comes_live_is_shown_when_it_came() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let mut sender = Command::new("ffmpeg");
-    let source =
-        "-nostdin -loglevel error -re -f lavfi -i testsrc2=size=64x48:rate=10:duration=4 -c:v mjpeg -f matroska -";
+    let source = "-nostdin -loglevel error -re -f lavfi -i testsrc2=size=64x48:rate=10:duration=4 -c:v mjpeg -f matroska -";
     sender.args(source.split(' '));
     // Ten frames per second come, whatever is said.
-    let arguments = format!("denoise tcp://127.0.0.1:{port} -o out.mkv -m identity --sigma 1 --fps-in 100 --json");
+    let arguments = format!(
+        "denoise tcp://127.0.0.1:{port} -o out.mkv -m identity --sigma 1 --fps-in 100 --json"
+    );
     let run = std::thread::scope(|scope| {
         let run = scope.spawn(|| eddy(&arguments).within(&place).succeeds());
         let (connection, _) = listener.accept().unwrap();
@@ -189,7 +255,8 @@ fn what_comes_live_is_shown_when_it_came() {
     let written = run.summary()["written"].as_f64().unwrap();
     let seconds: f64 = probe(&place, "format=duration", "out.mkv").parse().unwrap();
     // A busy machine sends them later, never sooner.
-    let kept: f64 = probe(&place, "stream=nb_read_packets -count_packets", "out.mkv").parse().unwrap();
+    let kept: f64 =
+        probe(&place, "stream=nb_read_packets -count_packets", "out.mkv").parse().unwrap();
     assert_eq!(kept, written, "each has its time");
     assert!(written >= 20.0 && seconds * 10.0 / written > 0.5, "{written} frames in {seconds} s");
 }
@@ -198,25 +265,44 @@ fn what_comes_live_is_shown_when_it_came() {
 #[test]
 fn what_comes_live_is_recorded_as_it_is() {
     let Some(place) = place() else { return };
-    let kinds =
-        ["gray", "yuv420p", "yuvj420p", "yuv422p", "yuv444p", "gray10le", "yuv420p10le", "yuv422p10le", "yuv444p12le"];
+    let kinds = [
+        "gray",
+        "yuv420p",
+        "yuvj420p",
+        "yuv422p",
+        "yuv444p",
+        "gray10le",
+        "yuv420p10le",
+        "yuv422p10le",
+        "yuv444p12le",
+    ];
     for kind in kinds {
-        let source =
-            format!("-f lavfi -i testsrc2=size=66x34:rate=10:duration=0.5,setsar=4/3 -pix_fmt {kind} -strict -1");
+        let source = format!(
+            "-f lavfi -i testsrc2=size=66x34:rate=10:duration=0.5,setsar=4/3 -pix_fmt {kind} -strict -1"
+        );
         place.file("in.y4m", ffmpeg(&place, &format!("{source} -f yuv4mpegpipe -")));
         let script = format!(
             "cat in.y4m | {BINARY} denoise - -o out.mkv --live --temporal=off --codec ffv1 -m identity --sigma 1 -q"
         );
-        let output = Command::new("bash").args(["-c", &script]).current_dir(place.path("")).output().unwrap();
+        let output = Command::new("bash")
+            .args(["-c", &script])
+            .current_dir(place.path(""))
+            .output()
+            .unwrap();
         assert!(output.status.success(), "{kind}: {}", String::from_utf8_lossy(&output.stderr));
         assert_eq!(probe(&place, "stream=sample_aspect_ratio", "out.mkv"), "4:3", "{kind}");
         // Older ones may be dropped, and are the sooner the slower the machine; the last never is.
-        let all = |name: &str| ffmpeg(&place, &format!("-i {name} -vsync passthrough -pix_fmt {kind} -f rawvideo -"));
+        let all = |name: &str| {
+            ffmpeg(&place, &format!("-i {name} -vsync passthrough -pix_fmt {kind} -f rawvideo -"))
+        };
         let (came, recorded) = (all("in.y4m"), all("out.mkv"));
         let last = &came[came.len() / 5 * 4..];
         assert!(recorded.ends_with(last), "{kind}");
-        eddy("denoise in.y4m -o kept.mkv --codec ffv1 -m identity --sigma 1").within(&place).succeeds();
-        let [live, kept] = ["out.mkv", "kept.mkv"].map(|name| probe(&place, "stream=color_range", name));
+        eddy("denoise in.y4m -o kept.mkv --codec ffv1 -m identity --sigma 1")
+            .within(&place)
+            .succeeds();
+        let [live, kept] =
+            ["out.mkv", "kept.mkv"].map(|name| probe(&place, "stream=color_range", name));
         assert_eq!(live, kept, "{kind}");
     }
 }
@@ -225,11 +311,21 @@ fn what_comes_live_is_recorded_as_it_is() {
 fn what_ffmpeg_complains_of_is_passed_on() {
     let Some(place) = place() else { return };
     place.file("broken.mp4", [7; 2000]);
-    eddy("denoise broken.mp4 -o out.y4m").within(&place).fails(3).says("broken.mp4").says("ffmpeg says");
+    eddy("denoise broken.mp4 -o out.y4m")
+        .within(&place)
+        .fails(3)
+        .says("broken.mp4")
+        .says("ffmpeg says");
     eddy("denoise gone.mkv -o out.y4m").within(&place).fails(3).says("No such file");
-    eddy("denoise http://127.0.0.1:9/x -o out.y4m").within(&place).fails(3).says("Connection refused");
+    eddy("denoise http://127.0.0.1:9/x -o out.y4m")
+        .within(&place)
+        .fails(3)
+        .says("Connection refused");
     ffmpeg(&place, "-f lavfi -i testsrc2=size=64x48:rate=5:duration=1 in.y4m");
-    eddy("denoise in.y4m -o missing/out.mp4 -m identity").within(&place).fails(1).says("does not exist");
+    eddy("denoise in.y4m -o missing/out.mp4 -m identity")
+        .within(&place)
+        .fails(1)
+        .says("does not exist");
     eddy("denoise in.y4m -o out.mp4 -m identity --sigma 1")
         .env("PATH", "/nowhere")
         .within(&place)
@@ -258,10 +354,14 @@ fn containers_that_are_cut_off_or_damaged_end_with_an_error_and_the_count() {
         let mut damaged = whole.clone();
         damaged[whole.len() / 2..][..600].iter_mut().for_each(|byte| *byte ^= 0x5a);
         let cut = [3, 5, 9].map(|part| &whole[..whole.len() * part / 10]);
-        for (kind, bytes) in cut.into_iter().map(|bytes| ("cut", bytes)).chain([("bad", damaged.as_slice())]) {
+        for (kind, bytes) in
+            cut.into_iter().map(|bytes| ("cut", bytes)).chain([("bad", damaged.as_slice())])
+        {
             let broken = format!("{kind}-{name}");
             place.file(&broken, bytes);
-            let said = eddy(&format!("denoise {broken} -o part.y4m -m identity --sigma 1")).within(&place).fails(3);
+            let said = eddy(&format!("denoise {broken} -o part.y4m -m identity --sigma 1"))
+                .within(&place)
+                .fails(3);
             said.says(&broken).says("frames came, and are kept");
             assert!(place.path("part.y4m").exists(), "{broken}");
         }
@@ -290,7 +390,11 @@ fn containers_whose_parts_are_cut_off_end_with_an_error() {
             let denoise = format!("denoise cut-{name} -o part.y4m -m identity --sigma 1");
             // Of what is left of MXF is said what is wrong with it, but for the last that there is no more.
             if (name, part) != ("a.mxf", 97) {
-                eddy(&denoise).within(&place).fails(3).says("it ends before its end").says("frames came, and are kept");
+                eddy(&denoise)
+                    .within(&place)
+                    .fails(3)
+                    .says("it ends before its end")
+                    .says("frames came, and are kept");
             }
         }
     }
@@ -300,12 +404,15 @@ fn containers_whose_parts_are_cut_off_end_with_an_error() {
 #[test]
 fn containers_without_some_of_their_parts_end_with_an_error() {
     let Some(place) = place() else { return };
-    let sources = "-f lavfi -i testsrc2=size=160x120:rate=25:duration=8 -f lavfi -i sine=duration=8";
+    let sources =
+        "-f lavfi -i testsrc2=size=160x120:rate=25:duration=8 -f lavfi -i sine=duration=8";
     ffmpeg(&place, &format!("{sources} -c:v flv1 -c:a mp3 -ar 44100 a.flv"));
     ffmpeg(&place, "-i a.flv -c:v libtheora -b:v 2M -an a.ogv");
     ffmpeg(&place, "-i a.flv -c:v mjpeg -an a.avi");
     ffmpeg(&place, "-i a.flv -c:v libvpx -an a.ivf");
-    let position = |bytes: &[u8], part: &[u8]| bytes.windows(part.len()).position(|found| found == part).unwrap();
+    let position = |bytes: &[u8], part: &[u8]| {
+        bytes.windows(part.len()).position(|found| found == part).unwrap()
+    };
     let fails = |name: &str, bytes: &[u8]| {
         place.file(name, bytes);
         eddy(&format!("denoise {name} -o part.y4m -m identity --sigma 1")).within(&place).fails(3)
@@ -342,10 +449,12 @@ fn containers_without_some_of_their_parts_end_with_an_error() {
         bytes[from..to].fill(0);
         bytes
     };
-    fails("zero.ivf", &zeroed(&ivf, ivf.len() / 2, ivf.len() / 2 + 8192)).says("frames came, and are kept");
+    fails("zero.ivf", &zeroed(&ivf, ivf.len() / 2, ivf.len() / 2 + 8192))
+        .says("frames came, and are kept");
     ffmpeg(&place, "-i a.flv -c:v wmv2 -an w.avi");
     let wmv = place.bytes("w.avi");
-    fails("zero.avi", &zeroed(&wmv, wmv.len() / 2, wmv.len() / 2 + 8192)).says("parts of it are missing");
+    fails("zero.avi", &zeroed(&wmv, wmv.len() / 2, wmv.len() / 2 + 8192))
+        .says("parts of it are missing");
     ffmpeg(&place, "-i a.flv -c:v libx264 -an a.ts");
     let ts = place.bytes("a.ts");
     fails("zero.ts", &zeroed(&ts, ts.len() / 3, ts.len())).says("it ends before its end");
@@ -355,17 +464,22 @@ fn containers_without_some_of_their_parts_end_with_an_error() {
     fails("zero.h264", &zeroed(&h264, unit, h264.len())).says("parts of it are missing");
     ffmpeg(&place, "-i a.flv -frames:v 30 -f apng a.apng");
     let apng = place.bytes("a.apng");
-    fails("zero.apng", &zeroed(&apng, apng.len() / 2, apng.len() / 2 + 50_000)).says("frames came, and are kept");
+    fails("zero.apng", &zeroed(&apng, apng.len() / 2, apng.len() / 2 + 50_000))
+        .says("frames came, and are kept");
     ffmpeg(&place, "-i a.flv -frames:v 100 -c:v libx265 -x265-params log-level=none -an a.h265");
     let h265 = place.bytes("a.h265");
     let lost = position(&h265[h265.len() / 3..], &[0, 0, 1]) + h265.len() / 3;
     let after = lost + 3 + position(&h265[lost + 3..], &[0, 0, 1]);
-    fails("bad.h265", &[&h265[..lost], &h265[after..]].concat()).says("Could not find ref with POC");
+    fails("bad.h265", &[&h265[..lost], &h265[after..]].concat())
+        .says("Could not find ref with POC");
     for whole in ["a.ivf", "w.avi", "a.ts", "a.h264", "a.apng", "a.h265"] {
-        eddy(&format!("denoise {whole} -o whole.y4m -m identity --sigma 1")).within(&place).succeeds();
+        eddy(&format!("denoise {whole} -o whole.y4m -m identity --sigma 1"))
+            .within(&place)
+            .succeeds();
     }
     std::fs::remove_file(place.path("part.y4m")).unwrap();
-    fails("list.ffconcat", b"ffconcat version 1.0\nfile a.flv\nfile gone.flv\n").says("Impossible to open");
+    fails("list.ffconcat", b"ffconcat version 1.0\nfile a.flv\nfile gone.flv\n")
+        .says("Impossible to open");
 }
 
 #[test]
@@ -379,11 +493,20 @@ fn a_server_that_sends_less_than_it_said_is_an_error() {
     std::thread::spawn(move || {
         while let Ok((mut connection, _)) = listener.accept() {
             let _ = std::io::Read::read(&mut connection, &mut [0; 4096]);
-            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", whole.len());
-            let _ = std::io::Write::write_all(&mut connection, &[head.as_bytes(), &whole[..half]].concat());
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                whole.len()
+            );
+            let _ = std::io::Write::write_all(
+                &mut connection,
+                &[head.as_bytes(), &whole[..half]].concat(),
+            );
         }
     });
-    eddy(&format!("denoise {url} -o part.y4m -m identity --sigma 1")).within(&place).fails(3).says("ends prematurely");
+    eddy(&format!("denoise {url} -o part.y4m -m identity --sigma 1"))
+        .within(&place)
+        .fails(3)
+        .says("ends prematurely");
 }
 
 /// Two seconds at 25 frames per second, then ten at 5, beside sound.
@@ -396,22 +519,31 @@ fn frames_at_no_even_pace_keep_their_times() {
     ffmpeg(&place, "-i a.mkv -c copy a.mp4");
     let times = |name: &str| -> Vec<f64> {
         let times = probe(&place, "frame=best_effort_timestamp_time -select_streams v", name);
-        let times: Vec<f64> = times.lines().filter_map(|line| line.trim_matches(',').parse().ok()).collect();
+        let times: Vec<f64> =
+            times.lines().filter_map(|line| line.trim_matches(',').parse().ok()).collect();
         times.iter().map(|time| time - times[0]).collect()
     };
     let before = times("a.mkv");
     assert_eq!(before.len(), 100);
     for source in ["a.mkv", "a.mp4"] {
         for output in ["out.mkv", "out.mp4"] {
-            eddy(&format!("denoise {source} -o {output} -m identity --sigma 1")).within(&place).succeeds();
+            eddy(&format!("denoise {source} -o {output} -m identity --sigma 1"))
+                .within(&place)
+                .succeeds();
             let after = times(output);
             let late = |(before, after): (&f64, &f64)| (before - after).abs();
             let latest = before.iter().zip(&after).map(late).fold(0.0, f64::max);
-            assert!(after.len() == 100 && latest < 0.03, "{source} {output}: {latest} s, {} frames", after.len());
+            assert!(
+                after.len() == 100 && latest < 0.03,
+                "{source} {output}: {latest} s, {} frames",
+                after.len()
+            );
         }
     }
     for output in ["out.y4m", "out/"] {
-        let run = eddy(&format!("denoise a.mkv -o {output} -m identity --sigma 1")).within(&place).succeeds();
+        let run = eddy(&format!("denoise a.mkv -o {output} -m identity --sigma 1"))
+            .within(&place)
+            .succeeds();
         run.says("the frames come at no even pace");
     }
 }
@@ -423,20 +555,26 @@ fn containers_that_are_whole_are_read_without_complaint() {
     let moving = "-f lavfi -i testsrc2=size=160x120:rate=25:duration=4";
     let sound = "-f lavfi -i sine=duration=12";
     let uneven = "setpts=if(lt(N\\,50)\\,N/25/TB\\,(2+(N-50)/5)/TB)";
-    for end in ["mkv", "mp4", "mov", "avi", "flv", "wmv", "webm", "ogv", "ts", "mpg", "nut", "asf", "3gp"] {
+    for end in
+        ["mkv", "mp4", "mov", "avi", "flv", "wmv", "webm", "ogv", "ts", "mpg", "nut", "asf", "3gp"]
+    {
         let (name, odd) = (format!("long.{end}"), format!("uneven.{end}"));
         let small = if end == "3gp" { "-c:v mpeg4 -c:a aac" } else { "" };
-        let fast = if end == "webm" { "-deadline realtime -cpu-used 8 -ar 48000" } else { "-ar 44100" };
+        let fast =
+            if end == "webm" { "-deadline realtime -cpu-used 8 -ar 48000" } else { "-ar 44100" };
         ffmpeg(&place, &format!("{moving} {sound} {small} {fast} -bf 0 {name}"));
         ffmpeg(&place, &format!("{moving} {sound} -vf {uneven} {small} {fast} -vsync vfr {odd}"));
         for name in [name, odd] {
-            let run =
-                eddy(&format!("denoise {name} -o out.y4m -m identity --sigma 1 --json")).within(&place).succeeds();
+            let run = eddy(&format!("denoise {name} -o out.y4m -m identity --sigma 1 --json"))
+                .within(&place)
+                .succeeds();
             assert!(run.summary()["written"].as_u64() >= Some(99), "{name}");
         }
     }
     ffmpeg(&place, &format!("{moving} -c:v libx264 -bf 3 -g 50 b.mp4"));
-    for (name, cut) in [("from.mp4", "-ss 1.3 -i b.mp4 -c copy"), ("to.mkv", "-i b.mp4 -t 1.7 -c copy")] {
+    for (name, cut) in
+        [("from.mp4", "-ss 1.3 -i b.mp4 -c copy"), ("to.mkv", "-i b.mp4 -t 1.7 -c copy")]
+    {
         ffmpeg(&place, &format!("{cut} {name}"));
         eddy(&format!("denoise {name} -o out.y4m -m identity --sigma 1")).within(&place).succeeds();
     }
@@ -445,13 +583,19 @@ fn containers_that_are_whole_are_read_without_complaint() {
 #[test]
 fn sound_that_is_cut_off_is_said_where_it_is_taken_along() {
     let Some(place) = place() else { return };
-    let sources = "-f lavfi -i testsrc2=size=160x120:rate=25:duration=1 -f lavfi -i sine=duration=20";
+    let sources =
+        "-f lavfi -i testsrc2=size=160x120:rate=25:duration=1 -f lavfi -i sine=duration=20";
     ffmpeg(&place, &format!("{sources} -c:v libx264 -c:a aac -movflags +faststart a.mp4"));
     let whole = std::fs::read(place.path("a.mp4")).unwrap();
     place.file("cut.mp4", &whole[..whole.len() * 9 / 10]);
-    let denoise = |from: &str, to: &str| eddy(&format!("denoise {from} -o {to} -m identity --sigma 1")).within(&place);
+    let denoise = |from: &str, to: &str| {
+        eddy(&format!("denoise {from} -o {to} -m identity --sigma 1")).within(&place)
+    };
     denoise("a.mp4", "whole.mp4").succeeds();
-    denoise("cut.mp4", "b.mp4").fails(3).says("cut.mp4: its sound ends before its end").says("25 frames");
+    denoise("cut.mp4", "b.mp4")
+        .fails(3)
+        .says("cut.mp4: its sound ends before its end")
+        .says("25 frames");
     // Of the frames there are all, and y4m has no sound.
     denoise("cut.mp4", "b.y4m").succeeds();
     place.holds_only(&["a.mp4", "b.mp4", "b.y4m", "cut.mp4", "identity", "whole.mp4"]);
@@ -519,15 +663,22 @@ fn a_source_that_never_answers_can_be_left_and_leaves_no_process_behind() {
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
     };
-    for (signal, code) in [(Signal::TERM, Some(130)), (Signal::INT, Some(130)), (Signal::KILL, None)] {
-        let mut child = eddy(&arguments).within(&place).command().stderr(Stdio::null()).spawn().unwrap();
+    for (signal, code) in
+        [(Signal::TERM, Some(130)), (Signal::INT, Some(130)), (Signal::KILL, None)]
+    {
+        let mut child =
+            eddy(&arguments).within(&place).command().stderr(Stdio::null()).spawn().unwrap();
         // Ours, and the program that waits for the pipe.
         wait_for("ffprobe was never there", &|count| count >= 2);
         kill_process(Pid::from_child(&child), signal).unwrap();
         assert_eq!(child.wait().unwrap().code(), code, "{signal:?}");
         wait_for("a process is left", &|count| count == 0);
     }
-    eddy(&arguments).args("--stall-timeout 0.5").within(&place).fails(3).says("nothing has come for 0.5 s");
+    eddy(&arguments)
+        .args("--stall-timeout 0.5")
+        .within(&place)
+        .fails(3)
+        .says("nothing has come for 0.5 s");
     wait_for("a process is left", &|count| count == 0);
     let mut child = eddy("denoise - -o out.y4m -m identity").within(&place).command();
     let mut child = child.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -544,10 +695,12 @@ fn a_source_that_never_answers_can_be_left_and_leaves_no_process_behind() {
 fn sound_ends_with_the_last_frame_of_a_stopped_run_and_keeps_no_encoder_alive() {
     use rustix::process::{Pid, Signal, kill_process};
     let Some(place) = place() else { return };
-    let sources = "-f lavfi -i testsrc2=size=160x120:rate=25:duration=600 -f lavfi -i sine=duration=7200";
+    let sources =
+        "-f lavfi -i testsrc2=size=160x120:rate=25:duration=600 -f lavfi -i sine=duration=7200";
     ffmpeg(&place, &format!("{sources} -c:v libx264 -preset ultrafast -c:a flac long.mkv"));
     let start = |output: &str| {
-        let child = eddy(&format!("denoise long.mkv -o {output} -m identity --sigma 1 --threads 1 -q"));
+        let child =
+            eddy(&format!("denoise long.mkv -o {output} -m identity --sigma 1 --threads 1 -q"));
         let child = child.within(&place).command().spawn().unwrap();
         let part = place.path(&output.replace('.', ".part."));
         let begun = std::time::Instant::now();
@@ -564,12 +717,16 @@ fn sound_ends_with_the_last_frame_of_a_stopped_run_and_keeps_no_encoder_alive() 
     for (i, output) in ["a.mp4", "a.mkv", "a.mov", "a.ts"].into_iter().enumerate() {
         let (mut child, _) = start(output);
         let begun = std::time::Instant::now();
-        kill_process(Pid::from_child(&child), if i == 0 { Signal::TERM } else { Signal::INT }).unwrap();
+        kill_process(Pid::from_child(&child), if i == 0 { Signal::TERM } else { Signal::INT })
+            .unwrap();
         assert_eq!(child.wait().unwrap().code(), Some(130), "{output}");
         assert!(begun.elapsed().as_secs_f64() < 5.0, "{output}: {:?}", begun.elapsed());
         let start: f64 = probe(&place, "format=start_time", output).parse().unwrap();
         let [frames, sound] = ["v", "a"].map(|stream| seconds(output, stream) - start);
-        assert!(frames < 500.0 && (sound - frames).abs() < 0.5, "{output}: {frames} s of frames, {sound} s of sound");
+        assert!(
+            frames < 500.0 && (sound - frames).abs() < 0.5,
+            "{output}: {frames} s of frames, {sound} s of sound"
+        );
     }
     for signals in [&[Signal::KILL][..], &[Signal::INT, Signal::INT]] {
         let (mut child, part) = start("b.mp4");
@@ -598,10 +755,19 @@ fn sound_ends_with_the_last_frame_of_a_stopped_run_and_keeps_no_encoder_alive() 
 #[test]
 fn a_recording_survives_a_kill() {
     let Some(place) = place() else { return };
-    let frames = ffmpeg(&place, "-f lavfi -i testsrc2=size=160x120:rate=25:duration=10 -f yuv4mpegpipe -");
+    let frames =
+        ffmpeg(&place, "-f lavfi -i testsrc2=size=160x120:rate=25:duration=10 -f yuv4mpegpipe -");
     let count = |name: &str| -> u64 {
         let mut command = Command::new("ffprobe");
-        command.args(["-v", "quiet", "-of", "csv=p=0", "-count_packets", "-show_entries", "stream=nb_read_packets"]);
+        command.args([
+            "-v",
+            "quiet",
+            "-of",
+            "csv=p=0",
+            "-count_packets",
+            "-show_entries",
+            "stream=nb_read_packets",
+        ]);
         let output = command.arg(place.path(name)).output().unwrap();
         String::from_utf8_lossy(&output.stdout).trim().parse().unwrap_or_default()
     };
@@ -609,8 +775,12 @@ fn a_recording_survives_a_kill() {
         let out = place.path(&format!("out.{end}"));
         let part = place.path(&format!("out.part.{end}"));
         let speed = if end == "webm" { "cpu-used=8,deadline=realtime" } else { "preset=medium" };
-        let command = eddy("denoise - -m identity --sigma 1 -q --encoder-options").arg(speed).arg("-o").arg(&out);
-        let mut child = command.command().current_dir(place.path("")).stdin(Stdio::piped()).spawn().unwrap();
+        let command = eddy("denoise - -m identity --sigma 1 -q --encoder-options")
+            .arg(speed)
+            .arg("-o")
+            .arg(&out);
+        let mut child =
+            command.command().current_dir(place.path("")).stdin(Stdio::piped()).spawn().unwrap();
         let mut stdin = child.stdin.take().unwrap();
         std::io::Write::write_all(&mut stdin, &frames).unwrap();
         // What is on the way comes through, and then nothing more does.
@@ -640,10 +810,13 @@ fn a_recording_survives_a_kill() {
 #[test]
 fn a_slow_recording_is_in_its_file_within_seconds() {
     let Some(place) = place() else { return };
-    let frames = ffmpeg(&place, "-f lavfi -i testsrc2=size=160x120:rate=2:duration=12 -f yuv4mpegpipe -");
+    let frames =
+        ffmpeg(&place, "-f lavfi -i testsrc2=size=160x120:rate=2:duration=12 -f yuv4mpegpipe -");
     for end in ["mp4", "mkv", "webm"] {
-        let command = eddy("denoise - -m identity --sigma 1 -q -o").arg(place.path(&format!("out.{end}")));
-        let mut child = command.command().current_dir(place.path("")).stdin(Stdio::piped()).spawn().unwrap();
+        let command =
+            eddy("denoise - -m identity --sigma 1 -q -o").arg(place.path(&format!("out.{end}")));
+        let mut child =
+            command.command().current_dir(place.path("")).stdin(Stdio::piped()).spawn().unwrap();
         let mut stdin = child.stdin.take().unwrap();
         std::io::Write::write_all(&mut stdin, &frames).unwrap();
         let part = place.path(&format!("out.part.{end}"));
@@ -656,7 +829,8 @@ fn a_slow_recording_is_in_its_file_within_seconds() {
             std::fs::copy(&part, place.path("copy")).unwrap();
             let mut command = Command::new("ffprobe");
             command.args(["-v", "quiet", "-of", "csv=p=0", "-count_packets", "-show_entries"]);
-            let output = command.arg("stream=nb_read_packets").arg(place.path("copy")).output().unwrap();
+            let output =
+                command.arg("stream=nb_read_packets").arg(place.path("copy")).output().unwrap();
             count = String::from_utf8_lossy(&output.stdout).trim().parse().unwrap_or_default();
         }
         child.kill().unwrap();
@@ -667,11 +841,17 @@ fn a_slow_recording_is_in_its_file_within_seconds() {
 #[test]
 fn a_source_that_is_cut_off_leaves_what_can_be_read() {
     let Some(place) = place() else { return };
-    let whole = ffmpeg(&place, "-f lavfi -i testsrc2=size=64x48:rate=5:duration=3 -f yuv4mpegpipe -");
+    let whole =
+        ffmpeg(&place, "-f lavfi -i testsrc2=size=64x48:rate=5:duration=3 -f yuv4mpegpipe -");
     place.file("cut.y4m", &whole[..whole.len() * 2 / 3]);
     for output in ["out.y4m", "out.mkv"] {
-        eddy("denoise cut.y4m -m identity --sigma 1 -o").arg(output).within(&place).fails(3).says("ends within frame");
-        let frames = ffmpeg(&place, &format!("-i {output} -f rawvideo -pix_fmt gray -")).len() / (64 * 48);
+        eddy("denoise cut.y4m -m identity --sigma 1 -o")
+            .arg(output)
+            .within(&place)
+            .fails(3)
+            .says("ends within frame");
+        let frames =
+            ffmpeg(&place, &format!("-i {output} -f rawvideo -pix_fmt gray -")).len() / (64 * 48);
         assert!((9..=10).contains(&frames), "{output}: {frames}");
     }
 }
@@ -679,18 +859,31 @@ fn a_source_that_is_cut_off_leaves_what_can_be_read() {
 #[test]
 fn sound_that_is_short_costs_no_frame_and_one_that_begins_early_adds_none() {
     let Some(place) = place() else { return };
-    let sources = "-f lavfi -i testsrc2=size=64x48:rate=25:duration=4 -f lavfi -i sine=duration=0.5";
+    let sources =
+        "-f lavfi -i testsrc2=size=64x48:rate=25:duration=4 -f lavfi -i sine=duration=0.5";
     ffmpeg(&place, &format!("{sources} short.mp4"));
-    ffmpeg(&place, "-f lavfi -i testsrc2=size=64x48:rate=25:duration=2 -f lavfi -i sine=duration=2 -c:a aac EARLY.MKV");
-    let count = |file: &str| probe(&place, "stream=codec_type,nb_read_frames -count_frames -select_streams v", file);
+    ffmpeg(
+        &place,
+        "-f lavfi -i testsrc2=size=64x48:rate=25:duration=2 -f lavfi -i sine=duration=2 -c:a aac EARLY.MKV",
+    );
+    let count = |file: &str| {
+        probe(&place, "stream=codec_type,nb_read_frames -count_frames -select_streams v", file)
+    };
     for (source, frames) in [("short.mp4", 100), ("EARLY.MKV", 50)] {
         for output in ["out.mp4", "out.mkv", "out.avi", "out.y4m"] {
-            eddy("denoise -m identity --sigma 1 -o").arg(output).arg(source).within(&place).succeeds();
+            eddy("denoise -m identity --sigma 1 -o")
+                .arg(output)
+                .arg(source)
+                .within(&place)
+                .succeeds();
             assert_eq!(count(output), format!("video,{frames}"), "{source} {output}");
         }
     }
     eddy("denoise EARLY.MKV -o out.mkv -m identity --sigma 1").within(&place).succeeds();
-    assert!(probe(&place, "stream=codec_name", "out.mkv").ends_with("aac"), "one kind of file has one kind of sound");
+    assert!(
+        probe(&place, "stream=codec_name", "out.mkv").ends_with("aac"),
+        "one kind of file has one kind of sound"
+    );
 }
 
 #[test]
@@ -705,7 +898,10 @@ fn what_a_container_says_of_its_colour_goes_into_the_next() {
         assert_eq!(probe(&place, entries, output), probe(&place, entries, "in.mkv"), "{output}");
     }
     // y4m on the way says it by a tag of ours.
-    eddy("denoise in.mkv -m identity --sigma 1 -o way.y4m").within(&place).succeeds().says("y4m does not say");
+    eddy("denoise in.mkv -m identity --sigma 1 -o way.y4m")
+        .within(&place)
+        .succeeds()
+        .says("y4m does not say");
     eddy("denoise way.y4m -m identity --sigma 1 -o out.mkv").within(&place).succeeds();
     assert_eq!(probe(&place, entries, "out.mkv"), probe(&place, entries, "in.mkv"));
 }
@@ -713,8 +909,12 @@ fn what_a_container_says_of_its_colour_goes_into_the_next() {
 #[test]
 fn colour_is_read_by_the_matrix_that_a_file_says_and_rgb_by_none() {
     let Some(place) = place() else { return };
-    let red = |height: u32| format!("-f lavfi -i color=c=0xc81e1e:size=64x{height}:rate=5:duration=0.4,format=gbrp");
-    let yuv = |matrix: &str| format!("-vf scale=out_color_matrix={matrix},format=yuv444p -colorspace {matrix} -qp 0");
+    let red = |height: u32| {
+        format!("-f lavfi -i color=c=0xc81e1e:size=64x{height}:rate=5:duration=0.4,format=gbrp")
+    };
+    let yuv = |matrix: &str| {
+        format!("-vf scale=out_color_matrix={matrix},format=yuv444p -colorspace {matrix} -qp 0")
+    };
     let cases = [
         (64, "bt709.mp4", yuv("bt709")),
         (720, "bt601.mp4", yuv("smpte170m")),
@@ -726,8 +926,10 @@ fn colour_is_read_by_the_matrix_that_a_file_says_and_rgb_by_none() {
         ffmpeg(&place, &format!("{} {codec} {file}", red(height)));
         eddy("denoise -m identity --sigma 1 -o out/").arg(file).within(&place).succeeds();
         let near = |place: &Place, file: &str| {
-            let pixel =
-                ffmpeg(place, &format!("-i {file} -frames:v 1 -vf crop=1:1:20:20 -f rawvideo -pix_fmt rgb24 -"));
+            let pixel = ffmpeg(
+                place,
+                &format!("-i {file} -frames:v 1 -vf crop=1:1:20:20 -f rawvideo -pix_fmt rgb24 -"),
+            );
             let off = pixel.iter().zip([200, 30, 30]).map(|(a, b): (&u8, u8)| a.abs_diff(b)).max();
             assert!(off <= Some(3), "{file}: {pixel:?}");
         };
@@ -738,33 +940,49 @@ fn colour_is_read_by_the_matrix_that_a_file_says_and_rgb_by_none() {
 #[test]
 fn depth_range_and_fields_are_kept_and_covers_left_aside() {
     let Some(place) = place() else { return };
-    for (codec, format, kept) in
-        [("ffv1", "yuv420p12le", "C420p12 "), ("ffv1", "gray16le", "Cmono16 "), ("mjpeg", "yuvj444p", "=FULL")]
-    {
+    for (codec, format, kept) in [
+        ("ffv1", "yuv420p12le", "C420p12 "),
+        ("ffv1", "gray16le", "Cmono16 "),
+        ("mjpeg", "yuvj444p", "=FULL"),
+    ] {
         ffmpeg(
             &place,
-            &format!("-f lavfi -i testsrc2=size=64x48:rate=5:duration=1 -c:v {codec} -pix_fmt {format} deep.mkv"),
+            &format!(
+                "-f lavfi -i testsrc2=size=64x48:rate=5:duration=1 -c:v {codec} -pix_fmt {format} deep.mkv"
+            ),
         );
         eddy("denoise deep.mkv -m identity --sigma 1 -o out.y4m").within(&place).succeeds();
         let bytes = std::fs::read(place.path("out.y4m")).unwrap();
         let header =
-            String::from_utf8_lossy(&bytes[..bytes.iter().position(|b| *b == b'\n').unwrap() + 1]).into_owned();
+            String::from_utf8_lossy(&bytes[..bytes.iter().position(|b| *b == b'\n').unwrap() + 1])
+                .into_owned();
         assert!(header.contains(kept), "{format}: {header}");
     }
-    ffmpeg(&place, "-f lavfi -i testsrc2=size=64x48:rate=5:duration=1 -flags +ilme+ildct -top 1 fields.mp4");
+    ffmpeg(
+        &place,
+        "-f lavfi -i testsrc2=size=64x48:rate=5:duration=1 -flags +ilme+ildct -top 1 fields.mp4",
+    );
     eddy("denoise fields.mp4 -m identity --sigma 1 -o out.mp4").within(&place).succeeds();
-    assert_eq!(probe(&place, "stream=field_order", "out.mp4"), probe(&place, "stream=field_order", "fields.mp4"));
+    assert_eq!(
+        probe(&place, "stream=field_order", "out.mp4"),
+        probe(&place, "stream=field_order", "fields.mp4")
+    );
     eddy("upscale fields.mp4 -s 2 -o up.mp4").within(&place).fails(2).says("-vf bwdif");
     ffmpeg(
         &place,
         "-f lavfi -i color=c=red@0.5:size=64x48:rate=5:duration=1,format=yuva444p10le -c:v prores_ks alpha.mov",
     );
-    eddy("denoise alpha.mov -m identity --sigma 1 -o out.mov").within(&place).succeeds().says("transparency");
+    eddy("denoise alpha.mov -m identity --sigma 1 -o out.mov")
+        .within(&place)
+        .succeeds()
+        .says("transparency");
     ffmpeg(&place, "-f lavfi -i color=size=20x20 -frames:v 1 cover.png");
-    let cover =
-        "-i cover.png -i deep.mkv -map 0 -map 1:v -c:v:0 copy -c:v:1 mpeg4 -disposition:v:0 attached_pic cover.mp4";
+    let cover = "-i cover.png -i deep.mkv -map 0 -map 1:v -c:v:0 copy -c:v:1 mpeg4 -disposition:v:0 attached_pic cover.mp4";
     ffmpeg(&place, cover);
-    eddy("denoise cover.mp4 -m identity --sigma 1 -o out.y4m").within(&place).succeeds().says("5 frames of 64x48");
+    eddy("denoise cover.mp4 -m identity --sigma 1 -o out.y4m")
+        .within(&place)
+        .succeeds()
+        .says("5 frames of 64x48");
 }
 
 #[test]
@@ -789,18 +1007,27 @@ fn a_link_in_the_place_of_a_recording_is_not_followed() {
     let real = String::from_utf8(real.stdout).unwrap();
     let path = format!("{}:{}", place.path("bin").display(), std::env::var("PATH").unwrap());
     place.file("victim", "a secret");
-    for (name, pattern, code) in
-        [("out.mkv", "out.part.mkv", 1), ("out.mp4", "out.part.mp4", 0), ("out.mp4", ".eddy-*.part.mp4", 1)]
-    {
+    for (name, pattern, code) in [
+        ("out.mkv", "out.part.mkv", 1),
+        ("out.mp4", "out.part.mp4", 0),
+        ("out.mp4", ".eddy-*.part.mp4", 1),
+    ] {
         let script = format!(
             "#!/bin/sh\nfor new in {pattern}; do test -f $new && ln -s victim link && mv -fT link $new; done\nexec {real}"
         );
         place.file("bin/ffmpeg", script.trim().to_owned() + " \"$@\"\n");
-        std::fs::set_permissions(place.path("bin/ffmpeg"), std::fs::Permissions::from_mode(0o755)).unwrap();
-        let run = eddy(&format!("denoise in.y4m -o {name} -m identity --sigma 1")).env("PATH", &path).within(&place);
+        std::fs::set_permissions(place.path("bin/ffmpeg"), std::fs::Permissions::from_mode(0o755))
+            .unwrap();
+        let run = eddy(&format!("denoise in.y4m -o {name} -m identity --sigma 1"))
+            .env("PATH", &path)
+            .within(&place);
         match code {
             0 => drop(run.succeeds()),
-            _ => drop(run.fails(1).says("cannot be renamed").says("somebody else put another file in the place of")),
+            _ => drop(
+                run.fails(1)
+                    .says("cannot be renamed")
+                    .says("somebody else put another file in the place of"),
+            ),
         }
         assert_eq!(place.bytes("victim"), b"a secret", "{pattern}");
         if code == 0 {
@@ -814,7 +1041,10 @@ fn a_link_in_the_place_of_a_recording_is_not_followed() {
 #[test]
 fn every_container_is_written_as_its_name_says() {
     let Some(place) = place() else { return };
-    ffmpeg(&place, "-f lavfi -i testsrc2=size=176x144:rate=25:duration=1 -f lavfi -i sine=duration=1 in.mkv");
+    ffmpeg(
+        &place,
+        "-f lavfi -i testsrc2=size=176x144:rate=25:duration=1 -f lavfi -i sine=duration=1 in.mkv",
+    );
     for (name, format) in [
         ("mp4", "mov,"),
         ("m4v", "mov,"),
@@ -835,12 +1065,22 @@ fn every_container_is_written_as_its_name_says() {
         ("hevc", "hevc"),
         ("3gp", "mov,"),
     ] {
-        let speed = if name == "webm" { "--encoder-options cpu-used=8,deadline=realtime" } else { "" };
+        let speed =
+            if name == "webm" { "--encoder-options cpu-used=8,deadline=realtime" } else { "" };
         let name = format!("out.{name}");
-        eddy(&format!("denoise in.mkv -o {name} -m identity --sigma 1 {speed}")).within(&place).succeeds();
-        assert!(probe(&place, "format=format_name", &name).trim_matches('"').starts_with(format), "{name}");
-        let frames = probe(&place, "stream=nb_read_packets -count_packets -select_streams v", &name);
-        assert!(frames.lines().any(|frames| ["25", "26"].contains(&frames.trim_matches(','))), "{name}: {frames}");
+        eddy(&format!("denoise in.mkv -o {name} -m identity --sigma 1 {speed}"))
+            .within(&place)
+            .succeeds();
+        assert!(
+            probe(&place, "format=format_name", &name).trim_matches('"').starts_with(format),
+            "{name}"
+        );
+        let frames =
+            probe(&place, "stream=nb_read_packets -count_packets -select_streams v", &name);
+        assert!(
+            frames.lines().any(|frames| ["25", "26"].contains(&frames.trim_matches(','))),
+            "{name}: {frames}"
+        );
     }
     assert!(place.bytes("out.m2ts")[4] == 0x47 && place.bytes("out.mts")[0] == 0x47);
 }
@@ -855,16 +1095,23 @@ fn a_full_disk_keeps_what_was_recorded() {
     place.folder("full");
     // Of Matroska ffmpeg ends with success.
     for end in ["mp4", "mkv"] {
-        let Some(mut command) = unshare("-m") else { return skip("a full disk: no file system can be mounted here") };
-        let script = "mount -t tmpfs -o size=2m none full && \"$@\"; code=$?; cp -r full/. kept; exit $code";
+        let Some(mut command) = unshare("-m") else {
+            return skip("a full disk: no file system can be mounted here");
+        };
+        let script =
+            "mount -t tmpfs -o size=2m none full && \"$@\"; code=$?; cp -r full/. kept; exit $code";
         place.folder("kept");
         command.args(["sh", "-c", script, "sh"]).arg(BINARY);
-        let arguments = format!("denoise in.y4m -o full/out.{end} -m identity --sigma 1 --encoder-options g=10");
-        let run = Eddy::new(command, &arguments).within(&place).fails(1).says(&format!("full/out.{end}"));
+        let arguments = format!(
+            "denoise in.y4m -o full/out.{end} -m identity --sigma 1 --encoder-options g=10"
+        );
+        let run =
+            Eddy::new(command, &arguments).within(&place).fails(1).says(&format!("full/out.{end}"));
         run.says("what was recorded until then is kept in").says(&format!("full/out.part.{end}"));
         assert_eq!(place.names("kept"), [format!("out.part.{end}")]);
         let kept = format!("kept/out.part.{end}");
-        let frames: u64 = probe(&place, "stream=nb_read_packets -count_packets", &kept).parse().unwrap();
+        let frames: u64 =
+            probe(&place, "stream=nb_read_packets -count_packets", &kept).parse().unwrap();
         assert!((10..200).contains(&frames), "{frames}");
         std::fs::remove_dir_all(place.path("kept")).unwrap();
     }

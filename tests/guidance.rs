@@ -7,8 +7,8 @@ use std::ops::ControlFlow;
 use eddy::Result;
 use eddy::diffusion::guidance::label;
 use eddy::diffusion::{
-    ClassifierFree, ClassifierFreeOptions, ClassifierGuidance, Guidance, Philox, Plan, Prediction, Sampler, Schedule,
-    SigmaMap, SigmaSchedule, State, StepContext, execute, plan,
+    ClassifierFree, ClassifierFreeOptions, ClassifierGuidance, Guidance, Philox, Plan, Prediction,
+    Sampler, Schedule, SigmaMap, SigmaSchedule, State, StepContext, execute, plan,
 };
 use eddy::network::{Inputs, Network, Shape};
 use eddy::tile::TilePlan;
@@ -37,7 +37,13 @@ struct Mixture {
 
 impl Mixture {
     fn new(kind: Kind) -> Self {
-        Self { kind, sample: Vec::new(), class: Vec::new(), output: Vec::new(), evaluated: Vec::new() }
+        Self {
+            kind,
+            sample: Vec::new(),
+            class: Vec::new(),
+            output: Vec::new(),
+            evaluated: Vec::new(),
+        }
     }
 }
 
@@ -61,7 +67,12 @@ impl Network for Mixture {
     }
 
     fn inputs(&mut self) -> Inputs<'_> {
-        Inputs { sample: &mut self.sample, sigma: None, condition: None, class: Some(&mut self.class) }
+        Inputs {
+            sample: &mut self.sample,
+            sigma: None,
+            condition: None,
+            class: Some(&mut self.class),
+        }
     }
 
     fn evaluate(&mut self, sigma: f64) -> Result<&[f32]> {
@@ -93,7 +104,10 @@ fn run(plan: &Plan, network: &mut dyn Network, guides: Vec<&mut dyn Guidance>) -
     let x = Array4::from_shape_fn([COUNT, 1, 1, 1], |(i, ..)| (i as f32 - 32.0) / 3.0);
     let mut state = State::new(x, plan, &noise, &SigmaMap::ABSOLUTE).unwrap().guided(guides);
     let tiles = TilePlan::whole(1, 1, 1);
-    execute(plan, network, &mut state, &tiles, &SigmaMap::ABSOLUTE, &mut |_| ControlFlow::Continue(())).unwrap();
+    execute(plan, network, &mut state, &tiles, &SigmaMap::ABSOLUTE, &mut |_| {
+        ControlFlow::Continue(())
+    })
+    .unwrap();
     state.into_inner().into_raw_vec_and_offset().0
 }
 
@@ -116,8 +130,10 @@ fn classifier_guidance_turns_unconditional_into_conditional_sampling() {
     for sampler in [Sampler::DDIM, Sampler::DDPM, Sampler::HEUN, Sampler::DPMPP_2M] {
         let plan = table(sampler);
         for class in [0, 1] {
-            let (mut network, mut classifier) = (Mixture::new(Kind::Denoised), Mixture::new(Kind::Gradient));
-            let mut guide = ClassifierGuidance::new(&mut classifier, vec![class; COUNT], 1.0, f64::INFINITY);
+            let (mut network, mut classifier) =
+                (Mixture::new(Kind::Denoised), Mixture::new(Kind::Gradient));
+            let mut guide =
+                ClassifierGuidance::new(&mut classifier, vec![class; COUNT], 1.0, f64::INFINITY);
             near(&run(&plan, &mut network, vec![&mut guide]), &conditional(&plan, class));
         }
     }
@@ -126,7 +142,8 @@ fn classifier_guidance_turns_unconditional_into_conditional_sampling() {
 #[test]
 fn a_classifier_is_not_evaluated_above_its_largest_sigma() {
     let plan = table(Sampler::EULER);
-    let (mut network, mut classifier) = (Mixture::new(Kind::Denoised), Mixture::new(Kind::Gradient));
+    let (mut network, mut classifier) =
+        (Mixture::new(Kind::Denoised), Mixture::new(Kind::Gradient));
     let mut guide = ClassifierGuidance::new(&mut classifier, vec![1; COUNT], 1.0, 2.0);
     run(&plan, &mut network, vec![&mut guide]);
     let known = plan.steps.iter().filter(|step| step.level.noise <= 2.0).count();
@@ -140,11 +157,13 @@ fn guidance_scale_one_is_conditional_and_zero_is_unconditional() {
     let free = |scale: f64, interval: [f64; 2]| {
         let mut network = Mixture::new(Kind::Denoised);
         let options = ClassifierFreeOptions { scale, rescale: 0.0, interval };
-        let mut free = ClassifierFree::new(&mut network, [vec![1; COUNT], vec![2; COUNT]], options, &plan);
+        let mut free =
+            ClassifierFree::new(&mut network, [vec![1; COUNT], vec![2; COUNT]], options, &plan);
         let found = run(&plan, &mut free, Vec::new());
         // Both halves in one batch.
         assert!(
-            network.evaluated.iter().all(|count| *count == 2 * COUNT) && network.evaluated.len() == plan.steps.len()
+            network.evaluated.iter().all(|count| *count == 2 * COUNT)
+                && network.evaluated.len() == plan.steps.len()
         );
         found
     };
@@ -184,10 +203,12 @@ fn guidance_can_end_a_run() {
     };
     let noise = Philox::new(5);
     let x = Array4::zeros([COUNT, 1, 1, 1]);
-    let mut state = State::new(x, &plan, &noise, &SigmaMap::ABSOLUTE).unwrap().guided(vec![&mut guide]);
+    let mut state =
+        State::new(x, &plan, &noise, &SigmaMap::ABSOLUTE).unwrap().guided(vec![&mut guide]);
     let tiles = TilePlan::whole(1, 1, 1);
-    let ended =
-        execute(&plan, &mut network, &mut state, &tiles, &SigmaMap::ABSOLUTE, &mut |_| ControlFlow::Continue(()));
+    let ended = execute(&plan, &mut network, &mut state, &tiles, &SigmaMap::ABSOLUTE, &mut |_| {
+        ControlFlow::Continue(())
+    });
     assert!(matches!(ended, Err(eddy::Error::Interrupted)));
     drop(state);
     assert_eq!(network.evaluated.len(), 4);
@@ -202,7 +223,10 @@ fn resampling_keeps_levels() {
         assert_eq!(plan.steps.len(), 60);
         let mut variance = plan.steps[0].level.noise.powi(2);
         for (i, row) in plan.steps.iter().enumerate() {
-            assert!((variance.sqrt() - row.level.noise).abs() < 1e-9 * row.level.noise.max(1.0), "{sampler} {i}");
+            assert!(
+                (variance.sqrt() - row.level.noise).abs() < 1e-9 * row.level.noise.max(1.0),
+                "{sampler} {i}"
+            );
             variance = row.a * row.a * variance + row.d * row.d;
         }
         assert!(variance.abs() < 1e-12);

@@ -9,8 +9,8 @@
 use std::collections::BTreeMap;
 
 use eddy::diffusion::{
-    DiscreteSchedule, NoiseAt, NoiseSource, Philox, Plan, Prediction, SLOTS, Sampler, Schedule, SigmaSchedule, Step,
-    plan,
+    DiscreteSchedule, NoiseAt, NoiseSource, Philox, Plan, Prediction, SLOTS, Sampler, Schedule,
+    SigmaSchedule, Step, plan,
 };
 
 type Point = [f64; 2];
@@ -41,8 +41,15 @@ fn denoised(y: Point, sigma: f64) -> Point {
         let determinant = va * vb - c * c;
         let [dx, dy] = [y[0] - mode.mean[0], y[1] - mode.mean[1]];
         let solved = [(vb * dx - c * dy) / determinant, (va * dy - c * dx) / determinant];
-        let exponent = mode.weight.ln() - 0.5 * determinant.ln() - 0.5 * (dx * solved[0] + dy * solved[1]);
-        (exponent, [mode.mean[0] + a * solved[0] + c * solved[1], mode.mean[1] + c * solved[0] + b * solved[1]])
+        let exponent =
+            mode.weight.ln() - 0.5 * determinant.ln() - 0.5 * (dx * solved[0] + dy * solved[1]);
+        (
+            exponent,
+            [
+                mode.mean[0] + a * solved[0] + c * solved[1],
+                mode.mean[1] + c * solved[0] + b * solved[1],
+            ],
+        )
     });
     let most = parts.iter().map(|part| part.0).fold(f64::NEG_INFINITY, f64::max);
     for (exponent, mean) in parts {
@@ -56,7 +63,8 @@ fn denoised(y: Point, sigma: f64) -> Point {
 /// The probability flow from `y` at `sigma` to `to`, in `steps` steps of Heun's method.
 fn flow(mut y: Point, sigma: f64, to: f64, steps: usize) -> Point {
     let root = |sigma: f64| sigma.powf(1.0 / 7.0);
-    let level = |i: usize| (root(sigma) + (root(to) - root(sigma)) * i as f64 / steps as f64).powi(7);
+    let level =
+        |i: usize| (root(sigma) + (root(to) - root(sigma)) * i as f64 / steps as f64).powi(7);
     for i in 0..steps {
         let (here, next) = (level(i), level(i + 1));
         let slope = |y: Point, sigma: f64| {
@@ -83,7 +91,8 @@ fn prediction(sampler: Sampler, y: Point, sigma: f64, a: f64) -> Point {
 
 /// The step's update without noise, and its kept value.
 fn updated(row: &Step, x: Point, d: Point, kept: &mut [Point; SLOTS]) -> Point {
-    let past = |c: usize| row.past.iter().zip(&*kept).map(|(factor, kept)| factor * kept[c]).sum::<f64>();
+    let past =
+        |c: usize| row.past.iter().zip(&*kept).map(|(factor, kept)| factor * kept[c]).sum::<f64>();
     let next = [0, 1].map(|c| row.a * x[c] + (row.b + row.e) * d[c] + past(c));
     if let Some(keep) = row.keep {
         let [of_x, of_d] = row.factors(keep.value);
@@ -150,9 +159,12 @@ fn errors(points: &[Point]) -> [f64; 3] {
     let count = points.len() as f64;
     let statistics = |points: &[Point]| {
         let mean = [0, 1].map(|c| points.iter().map(|p| p[c]).sum::<f64>() / count);
-        let of = |i: usize, j: usize| points.iter().map(|p| (p[i] - mean[i]) * (p[j] - mean[j])).sum::<f64>() / count;
+        let of = |i: usize, j: usize| {
+            points.iter().map(|p| (p[i] - mean[i]) * (p[j] - mean[j])).sum::<f64>() / count
+        };
         let nearest = |p: &Point| {
-            let distance = |mode: &Mode| (p[0] - mode.mean[0]).powi(2) + (p[1] - mode.mean[1]).powi(2);
+            let distance =
+                |mode: &Mode| (p[0] - mode.mean[0]).powi(2) + (p[1] - mode.mean[1]).powi(2);
             (0..3).min_by(|i, j| distance(&MODES[*i]).total_cmp(&distance(&MODES[*j]))).unwrap()
         };
         let mut weights = [0.0; 3];
@@ -161,7 +173,8 @@ fn errors(points: &[Point]) -> [f64; 3] {
     };
     // Compared with an equal number of points of the mixture.
     let (found, exact) = (statistics(points), statistics(&data(points.len())));
-    let largest = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    let largest =
+        |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
     [largest(&found.0, &exact.0), largest(&found.1, &exact.1), largest(&found.2, &exact.2)]
 }
 
@@ -205,7 +218,10 @@ fn every_sampler_converges_to_the_mixture() {
         let schedule = DiscreteSchedule { clip_sample: Some(false), ..DiscreteSchedule::default() };
         let plan = plan(&Schedule::Discrete(Box::new(schedule)), sampler, 200, None).unwrap();
         let [weights, mean, covariance] = errors(&run(&plan, sampler, count));
-        assert!(weights < 0.025 && mean < 0.12 && covariance < 0.25, "{sampler}: {weights} {mean} {covariance}");
+        assert!(
+            weights < 0.025 && mean < 0.12 && covariance < 0.25,
+            "{sampler}: {weights} {mean} {covariance}"
+        );
     }
     if let Ok(path) = std::env::var("EDDY_MIXTURE") {
         std::fs::write(path, serde_json::to_string(&table).unwrap()).unwrap();
@@ -219,7 +235,9 @@ fn deterministic_samplers_have_their_order_of_convergence() {
     let starts: Vec<Point> = data(200)
         .into_iter()
         .enumerate()
-        .map(|(i, p)| [p[0] + level * (i as f64 * 0.7).sin(), p[1] + level * (i as f64 * 1.3).cos()])
+        .map(|(i, p)| {
+            [p[0] + level * (i as f64 * 0.7).sin(), p[1] + level * (i as f64 * 1.3).cos()]
+        })
         .collect();
     let exact: Vec<Point> = starts.iter().map(|start| flow(*start, level, 0.0, 2000)).collect();
     let error = |sampler: Sampler, steps: usize| {

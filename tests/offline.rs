@@ -15,7 +15,9 @@ use eddy::network::{Library, Runtime};
 
 #[test]
 fn works_without_a_network() {
-    let Some(mut command) = unshare("-n") else { return skip("no network: no namespace can be made here") };
+    let Some(mut command) = unshare("-n") else {
+        return skip("no network: no namespace can be made here");
+    };
     // There is not even a loopback interface.
     let inside = command.args(["cat", "/proc/net/dev"]).output().unwrap();
     let interfaces = String::from_utf8_lossy(&inside.stdout).lines().skip(2).count();
@@ -37,7 +39,11 @@ fn works_without_a_network() {
 
 #[test]
 fn opens_no_socket() {
-    if !Command::new("strace").args(["-o", "/dev/null", "true"]).output().is_ok_and(|run| run.status.success()) {
+    if !Command::new("strace")
+        .args(["-o", "/dev/null", "true"])
+        .output()
+        .is_ok_and(|run| run.status.success())
+    {
         return skip("no socket: strace is not installed, or may not trace");
     }
     let place = Place::with("a.png", &noisy(60, 40, 3, 8));
@@ -46,7 +52,11 @@ fn opens_no_socket() {
         command.args(["-f", "-qq", "-e", "trace=network,execve", "-o", "calls"]).arg(BINARY);
         Eddy::new(command, arguments).within(&place).succeeds();
         let calls = String::from_utf8(place.bytes("calls")).unwrap();
-        assert_eq!(calls.matches("execve(").count(), 1, "the trace is empty, or another program was run:\n{calls}");
+        assert_eq!(
+            calls.matches("execve(").count(),
+            1,
+            "the trace is empty, or another program was run:\n{calls}"
+        );
         assert_eq!(calls.lines().count(), 1, "the network was asked for:\n{calls}");
     }
     // The trace would contain a socket call.
@@ -62,7 +72,10 @@ fn opens_no_socket() {
 #[test]
 fn telemetry_is_off_before_a_library_is_opened() {
     let names = ["ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED"];
-    assert!(names.iter().all(|name| std::env::var_os(name).is_none()), "the surroundings switch it off already");
+    assert!(
+        names.iter().all(|name| std::env::var_os(name).is_none()),
+        "the surroundings switch it off already"
+    );
     let none = Library::File(Path::new("/nowhere/libonnxruntime.so").into());
     Runtime::load(&none).unwrap_err();
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();

@@ -61,7 +61,10 @@ fn check(sum: f64, published_sum: Option<f64>, published_mean: f64) {
 const BETAS: &str = r#""num_train_timesteps": 1000, "beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "linear""#;
 
 fn ddim(further: &str) -> f64 {
-    sum(&table(&format!(r#"{{{BETAS}, "clip_sample": true {further}}}"#), Sampler::DDIM, 10), start())
+    sum(
+        &table(&format!(r#"{{{BETAS}, "clip_sample": true {further}}}"#), Sampler::DDIM, 10),
+        start(),
+    )
 }
 
 #[test]
@@ -73,7 +76,8 @@ fn ddim_full_loop() {
 #[test]
 fn ddim_ends_at_the_clean_image_or_at_timestep_zero() {
     let with = |further: &str| {
-        let config = format!(r#"{{"beta_start": 0.01, "beta_end": 0.02, "clip_sample": true, {further}}}"#);
+        let config =
+            format!(r#"{{"beta_start": 0.01, "beta_end": 0.02, "clip_sample": true, {further}}}"#);
         sum(&table(&config, Sampler::DDIM, 10), start())
     };
     check(with(r#""set_alpha_to_one": true"#), Some(149.8295), 0.1951);
@@ -91,7 +95,8 @@ fn ddim_from_the_middle() {
 }
 
 fn ddpm(further: &str) -> f64 {
-    let config = format!(r#"{{{BETAS}, "variance_type": "fixed_small", "clip_sample": true {further}}}"#);
+    let config =
+        format!(r#"{{{BETAS}, "variance_type": "fixed_small", "clip_sample": true {further}}}"#);
     let plan = table(&config, Sampler::DDPM, 1000);
     assert_eq!(plan.noise_rows(), 999);
     let noise = Recorded::new(999, SHAPE, mersenne::normals(0, 999 * COUNT, COUNT)).unwrap();
@@ -125,7 +130,8 @@ fn euler_full_loop() {
 }
 
 fn solver(further: &str) -> f64 {
-    let order = r#""solver_order": 2, "lower_order_final": false, "final_sigmas_type": "sigma_min""#;
+    let order =
+        r#""solver_order": 2, "lower_order_final": false, "final_sigmas_type": "sigma_min""#;
     let config = format!(r#"{{{BETAS}, {order} {further}}}"#);
     sum(&table(&config, Sampler::DPMPP_2M, 10), start())
 }
@@ -134,7 +140,8 @@ fn solver(further: &str) -> f64 {
 fn dpm_solver_full_loop() {
     check(solver(r#", "sample_max_value": 1.0"#), None, 0.3301);
     check(solver(r#", "prediction_type": "v_prediction""#), None, 0.2251);
-    let thresholding = r#", "thresholding": true, "dynamic_thresholding_ratio": 0.87, "sample_max_value": 0.5"#;
+    let thresholding =
+        r#", "thresholding": true, "dynamic_thresholding_ratio": 0.87, "sample_max_value": 0.5"#;
     check(solver(thresholding), None, 1.1364);
 }
 
@@ -147,7 +154,8 @@ mod mersenne {
     pub(super) fn normals(seed: u32, count: usize, block: usize) -> Vec<f32> {
         assert!(block.is_multiple_of(16) && count.is_multiple_of(block));
         let mut words = Words::new(seed);
-        let uniforms: Vec<f32> = (0..count).map(|_| (words.next() & 0xff_ffff) as f32 / 16_777_216.0).collect();
+        let uniforms: Vec<f32> =
+            (0..count).map(|_| (words.next() & 0xff_ffff) as f32 / 16_777_216.0).collect();
         let mut normals = uniforms;
         for sixteen in normals.chunks_exact_mut(16) {
             let (radii, angles) = sixteen.split_at_mut(8);
@@ -170,7 +178,8 @@ mod mersenne {
             let mut state = vec![seed; N];
             for i in 1..N {
                 let before = state[i - 1];
-                state[i] = (before ^ (before >> 30)).wrapping_mul(1_812_433_253).wrapping_add(i as u32);
+                state[i] =
+                    (before ^ (before >> 30)).wrapping_mul(1_812_433_253).wrapping_add(i as u32);
             }
             Self { state, at: N }
         }
@@ -178,7 +187,8 @@ mod mersenne {
         fn next(&mut self) -> u32 {
             if self.at == N {
                 for i in 0..N {
-                    let mixed = (self.state[i] & 0x8000_0000) | (self.state[(i + 1) % N] & 0x7fff_ffff);
+                    let mixed =
+                        (self.state[i] & 0x8000_0000) | (self.state[(i + 1) % N] & 0x7fff_ffff);
                     let odd = if mixed & 1 == 1 { 0x9908_b0df } else { 0 };
                     self.state[i] = self.state[(i + 397) % N] ^ (mixed >> 1) ^ odd;
                 }

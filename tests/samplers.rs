@@ -6,7 +6,9 @@ mod loops;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use eddy::diffusion::{Clip, Plan, Prediction, Recorded, Sampler, Schedule, SigmaSchedule, config, plan};
+use eddy::diffusion::{
+    Clip, Plan, Prediction, Recorded, Sampler, Schedule, SigmaSchedule, config, plan,
+};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -50,7 +52,10 @@ impl Case {
     }
 
     fn label(&self) -> String {
-        format!("{} {} {:?} in {} steps, eta {}", self.sampler, self.betas, self.config, self.steps, self.eta)
+        format!(
+            "{} {} {:?} in {} steps, eta {}",
+            self.sampler, self.betas, self.config, self.steps, self.eta
+        )
     }
 }
 
@@ -75,7 +80,8 @@ fn every_sampler_matches_diffusers() {
         let executed = loops::run_executor(&plan, golden.shape, &start, &noise, network);
         let reference = loops::run(&plan, golden.shape, start, &noise, network);
         let published = loops::difference(&executed, &case.result) - case.rounding.unwrap_or(0.0);
-        let found = [loops::difference(&executed, exact), loops::difference(&reference, exact), published];
+        let found =
+            [loops::difference(&executed, exact), loops::difference(&reference, exact), published];
         // A step that multiplies a difference of predictions by hundreds also loses digits in
         // diffusers.
         let tolerance = TOLERANCE.max(5.0 * case.rounding.unwrap_or(0.0));
@@ -92,7 +98,13 @@ fn every_sampler_matches_diffusers() {
         }
     }
     println!("worst of {}: {:.2e}, {}", golden.cases.len(), worst.0, worst.1);
-    assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), golden.cases.len(), failures.join("\n"));
+    assert!(
+        failures.is_empty(),
+        "{} of {}:\n{}",
+        failures.len(),
+        golden.cases.len(),
+        failures.join("\n")
+    );
 }
 
 #[test]
@@ -152,20 +164,28 @@ fn samplers_that_diffusers_lacks_match_their_papers() {
     let [batch, channels, height, width] = papers.shape;
     let rows = papers.noise.len() / (batch * channels * height * width);
     let noise = Recorded::new(rows, papers.shape, papers.noise.clone()).unwrap();
-    let score = |x: f64, sigma: f64| -(0.4 * x + 0.1 * (3.0 * x + sigma).sin()) / (1.0 + sigma * sigma);
+    let score =
+        |x: f64, sigma: f64| -(0.4 * x + 0.1 * (3.0 * x + sigma).sin()) / (1.0 + sigma * sigma);
     for case in &papers.cases {
         let sampler: Sampler = case.sampler.parse().unwrap();
         let plan = plan(&papers.schedule(case), sampler, case.steps, None).unwrap();
         let start: Vec<f64> = papers.start.iter().map(|x| x * case.scale).collect();
-        let network: &dyn Fn(f64, f64) -> f64 = if case.sigma.is_some() { &score } else { &network };
+        let network: &dyn Fn(f64, f64) -> f64 =
+            if case.sigma.is_some() { &score } else { &network };
         let executed = loops::run_executor(&plan, papers.shape, &start, &noise, network);
         let reference = loops::run(&plan, papers.shape, start, &noise, network);
         let found = [executed, reference].map(|values| loops::difference(&values, &case.result));
-        let label = format!("{} {:?} {:?} in {}: {found:?}", case.sampler, case.sigma, case.betas, case.steps);
+        let label = format!(
+            "{} {:?} {:?} in {}: {found:?}",
+            case.sampler, case.sigma, case.betas, case.steps
+        );
         assert!(found[0] < TOLERANCE && found[1] < 1e-6, "{label}");
     }
     for sampler in ["langevin", "pc", "ode"] {
-        assert!(papers.cases.iter().filter(|case| case.sampler == sampler).count() >= 10, "{sampler}");
+        assert!(
+            papers.cases.iter().filter(|case| case.sampler == sampler).count() >= 10,
+            "{sampler}"
+        );
     }
 }
 
@@ -201,9 +221,14 @@ fn the_goldens_cover_every_sampler_prediction_and_spacing() {
                     })
                     .map(|case| case.steps)
                     .collect();
-                assert!([1, 4, 10].iter().all(|count| steps.contains(count)), "{sampler} {prediction} {spacing}");
+                assert!(
+                    [1, 4, 10].iter().all(|count| steps.contains(count)),
+                    "{sampler} {prediction} {spacing}"
+                );
             }
         }
     }
-    assert!(golden.cases.iter().any(|case| matches!(case.plan(&golden).clip, Clip::Threshold { .. })));
+    assert!(
+        golden.cases.iter().any(|case| matches!(case.plan(&golden).clip, Clip::Threshold { .. }))
+    );
 }

@@ -10,7 +10,9 @@ use std::ops::ControlFlow;
 
 use common::networks::{Closed, blur};
 use eddy::Error;
-use eddy::diffusion::{NoiseAt, NoiseSource, Philox, Progress, SigmaMap, State, denoise_plan, execute};
+use eddy::diffusion::{
+    NoiseAt, NoiseSource, Philox, Progress, SigmaMap, State, denoise_plan, execute,
+};
 use eddy::model::{Package, Precision};
 use eddy::network::{Library, Network, OnnxNetwork, Runtime, SessionOptions};
 use eddy::tile::{Locality, TilePlan};
@@ -29,20 +31,33 @@ fn image(channels: usize, width: usize, height: usize) -> Array4<f32> {
     let mut x = Array4::zeros([1, channels, height, width]);
     for (index, row) in x.as_slice_mut().unwrap().chunks_exact_mut(width).enumerate() {
         let (channel, y) = (index / height, index % height);
-        Philox::new(3).fill(NoiseAt { step: 0, batch: 0, channel: channel as u32, y: y as u32 }, 0, row);
-        row.iter_mut().enumerate().for_each(|(i, x)| *x = 0.5 + 0.1 * *x + 0.3 * (i as f32 / 40.0).sin());
+        Philox::new(3).fill(
+            NoiseAt { step: 0, batch: 0, channel: channel as u32, y: y as u32 },
+            0,
+            row,
+        );
+        row.iter_mut()
+            .enumerate()
+            .for_each(|(i, x)| *x = 0.5 + 0.1 * *x + 0.3 * (i as f32 / 40.0).sin());
     }
     x
 }
 
 /// Sigma that differs between pixels, also near the borders.
 fn sloping(width: usize, height: usize) -> SigmaMap {
-    let values = (0..width * height).map(|i| 0.02 + 0.3 * ((i % width * 7 + i / width * 13) % 29) as f32 / 29.0);
+    let values = (0..width * height)
+        .map(|i| 0.02 + 0.3 * ((i % width * 7 + i / width * 13) % 29) as f32 / 29.0);
     SigmaMap::PerPixel { width, values: values.collect() }
 }
 
 /// The result after `steps` steps, with fresh noise if there are several.
-fn run(network: &mut dyn Network, x: &Array4<f32>, tiles: &TilePlan, sigma: &SigmaMap, steps: usize) -> Array4<f32> {
+fn run(
+    network: &mut dyn Network,
+    x: &Array4<f32>,
+    tiles: &TilePlan,
+    sigma: &SigmaMap,
+    steps: usize,
+) -> Array4<f32> {
     let plan = denoise_plan(steps, if steps == 1 { 0.0 } else { 0.5 }).unwrap();
     let noise = Philox::new(11);
     let mut state = State::new(x.clone(), &plan, &noise, sigma).unwrap();
@@ -54,7 +69,8 @@ fn largest_difference(one: &Array4<f32>, other: &Array4<f32>) -> f32 {
     assert_eq!(one.dim(), other.dim());
     let differences = one.iter().zip(other).map(|(a, b)| (a - b).abs());
     // A NaN counts as the largest difference.
-    differences.fold(0.0, |largest, difference| if difference <= largest { largest } else { difference })
+    differences
+        .fold(0.0, |largest, difference| if difference <= largest { largest } else { difference })
 }
 
 fn bundled() -> (OnnxNetwork, Locality) {
@@ -90,7 +106,10 @@ fn tiles_of_the_bundled_network_match_the_whole_image() {
                 let expected = run(&mut network, &x, &whole, &sigma, steps);
                 let found = run(&mut network, &x, &tiled, &sigma, steps);
                 let difference = largest_difference(&found, &expected);
-                assert!(difference <= TOLERANCE, "{width}x{height} by {limit}, {steps} steps: {difference}");
+                assert!(
+                    difference <= TOLERANCE,
+                    "{width}x{height} by {limit}, {steps} steps: {difference}"
+                );
                 // The network changed the image where it is noisy.
                 let done = largest_difference(&found, &x);
                 assert!(done > 0.01 || width * height == 1, "{width}x{height}: {done}");
@@ -106,9 +125,15 @@ fn an_overlap_below_the_receptive_field_changes_the_result() {
     let (width, height) = (301, 40);
     let x = image(3, width, height);
     let blind = Locality { receptive_field: Some(16), ..locality };
-    let whole = run(&mut network, &x, &TilePlan::whole(width, height, 8), &SigmaMap::Uniform(0.1), 1);
-    let tiled =
-        run(&mut network, &x, &TilePlan::cut(width, height, 128, None, blind).unwrap(), &SigmaMap::Uniform(0.1), 1);
+    let whole =
+        run(&mut network, &x, &TilePlan::whole(width, height, 8), &SigmaMap::Uniform(0.1), 1);
+    let tiled = run(
+        &mut network,
+        &x,
+        &TilePlan::cut(width, height, 128, None, blind).unwrap(),
+        &SigmaMap::Uniform(0.1),
+        1,
+    );
     let difference = largest_difference(&tiled, &whole);
     assert!(difference > TOLERANCE, "{difference}");
 }
@@ -138,7 +163,8 @@ fn blurred_by_hand(x: &Array4<f32>, sigma: &SigmaMap, steps: usize) -> Vec<f64> 
                 for i in 0..width {
                     let rows = j.saturating_sub(1)..=(j + 1).min(height - 1);
                     let columns = i.saturating_sub(1)..=(i + 1).min(width - 1);
-                    let sum: f64 = rows.map(|j| columns.clone().map(|i| at(i, j)).sum::<f64>()).sum();
+                    let sum: f64 =
+                        rows.map(|j| columns.clone().map(|i| at(i, j)).sum::<f64>()).sum();
                     let d = sum / 9.0 * f64::from(sigma.at(0, i, j)) * step.level.noise;
                     x[(plane * height + j) * width + i] = step.a * at(i, j) + step.b * d;
                 }
@@ -156,17 +182,26 @@ fn a_blur_in_tiles_matches_its_closed_form() {
         for sigma in [SigmaMap::Uniform(0.7), sloping(width, height)] {
             for steps in [1, 2, 5] {
                 let expected = blurred_by_hand(&x, &sigma, steps);
-                for (limit, overlap) in [(3, None), (5, None), (8, Some(2)), (8, Some(5)), (16, Some(11)), (64, None)] {
+                for (limit, overlap) in
+                    [(3, None), (5, None), (8, Some(2)), (8, Some(5)), (16, Some(11)), (64, None)]
+                {
                     let tiles = TilePlan::cut(width, height, limit, overlap, locality).unwrap();
                     let plan = denoise_plan(steps, 0.0).unwrap();
                     let noise = Philox::new(0);
-                    let mut network = Closed::new(|sample, sigma, shape, _, out| blur(sample, sigma, shape, out));
+                    let mut network =
+                        Closed::new(|sample, sigma, shape, _, out| blur(sample, sigma, shape, out));
                     let mut state = State::new(x.clone(), &plan, &noise, &sigma).unwrap();
                     execute(&plan, &mut network, &mut state, &tiles, &sigma, &mut go_on).unwrap();
                     assert_eq!(network.evaluations, steps * tiles.count());
                     let found = state.into_inner();
-                    let wrong = found.iter().zip(&expected).position(|(a, b)| (f64::from(*a) - b).abs() > 1e-6);
-                    assert_eq!(wrong, None, "{width}x{height} by {limit} {overlap:?}, {steps} steps, {sigma:?}");
+                    let wrong = found
+                        .iter()
+                        .zip(&expected)
+                        .position(|(a, b)| (f64::from(*a) - b).abs() > 1e-6);
+                    assert_eq!(
+                        wrong, None,
+                        "{width}x{height} by {limit} {overlap:?}, {steps} steps, {sigma:?}"
+                    );
                 }
             }
         }
@@ -176,14 +211,22 @@ fn a_blur_in_tiles_matches_its_closed_form() {
 /// Blended tiles of ones are one everywhere.
 #[test]
 fn blending_weights_sum_to_one() {
-    for (width, height, limit, overlap) in [(100, 1, 32, 20), (61, 47, 24, 13), (33, 90, 40, 38), (50, 50, 17, 9)] {
+    for (width, height, limit, overlap) in
+        [(100, 1, 32, 20), (61, 47, 24, 13), (33, 90, 40, 38), (50, 50, 17, 9)]
+    {
         for receptive_field in [None, Some(2)] {
             let locality = Locality { multiple_of: 1, receptive_field };
-            let Ok(tiles) = TilePlan::cut(width, height, limit, Some(overlap), locality) else { continue };
+            let Ok(tiles) = TilePlan::cut(width, height, limit, Some(overlap), locality) else {
+                continue;
+            };
             let mut network = Closed::new(|_, _, _, _, out| out.fill(1.0));
-            let found = run(&mut network, &image(3, width, height), &tiles, &SigmaMap::Uniform(1.0), 1);
+            let found =
+                run(&mut network, &image(3, width, height), &tiles, &SigmaMap::Uniform(1.0), 1);
             let wrong = found.iter().find(|value| (**value - 1.0).abs() > 1e-6);
-            assert_eq!(wrong, None, "{width}x{height} by {limit}, overlap {overlap}, field {receptive_field:?}");
+            assert_eq!(
+                wrong, None,
+                "{width}x{height} by {limit}, overlap {overlap}, field {receptive_field:?}"
+            );
         }
     }
 }
@@ -196,14 +239,17 @@ fn neighbouring_tiles_blend_in_a_ramp() {
     assert_eq!((tiles.count(), tiles.horizontal.feather), (2, 4));
     let mut network = Closed::new(|_, _, _, evaluation, out| out.fill(evaluation as f32));
     let found = run(&mut network, &image(1, 40, 1), &tiles, &SigmaMap::Uniform(1.0), 1);
-    let expected: Vec<f32> = (0..40).map(|x| ((x as f32 - 16.0 + 0.5) / 8.0).clamp(0.0, 1.0)).collect();
+    let expected: Vec<f32> =
+        (0..40).map(|x| ((x as f32 - 16.0 + 0.5) / 8.0).clamp(0.0, 1.0)).collect();
     let found = found.as_slice().unwrap();
     assert!(found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-6), "{found:?}");
 }
 
 /// A network that gives `value` in the corner of one evaluation, out of 2 rows of 3 tiles and 3 steps.
 fn spoilt(evaluation: usize, value: f32) -> eddy::Result<()> {
-    let tiles = TilePlan::cut(20, 14, 8, None, Locality { multiple_of: 1, receptive_field: Some(1) }).unwrap();
+    let tiles =
+        TilePlan::cut(20, 14, 8, None, Locality { multiple_of: 1, receptive_field: Some(1) })
+            .unwrap();
     assert_eq!((tiles.horizontal.spans.len(), tiles.vertical.spans.len()), (3, 2));
     let plan = denoise_plan(3, 0.0).unwrap();
     let (noise, sigma) = (Philox::new(0), SigmaMap::Uniform(1.0));
@@ -222,11 +268,15 @@ fn non_finite_output_is_reported_at_its_step() {
     spoilt(usize::MAX, f32::NAN).unwrap();
     spoilt(7, 1e30).unwrap();
     for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-        for (evaluation, step, tile) in [(0, 1, "0,0"), (2, 1, "12,0"), (6, 2, "0,0"), (17, 3, "12,6")] {
+        for (evaluation, step, tile) in
+            [(0, 1, "0,0"), (2, 1, "12,0"), (6, 2, "0,0"), (17, 3, "12,6")]
+        {
             let error = spoilt(evaluation, value).unwrap_err();
             let text = error.to_string();
             assert!(matches!(error, Error::Evaluation { .. }), "{text}");
-            let expected = format!("step {step} gave 1 values that are no numbers, in the tile at {tile} of 8x8");
+            let expected = format!(
+                "step {step} gave 1 values that are no numbers, in the tile at {tile} of 8x8"
+            );
             assert!(text.starts_with(&expected), "{text}");
         }
     }
@@ -234,7 +284,9 @@ fn non_finite_output_is_reported_at_its_step() {
 
 #[test]
 fn progress_is_reported_per_evaluation_and_can_stop_the_run() {
-    let tiles = TilePlan::cut(20, 14, 8, None, Locality { multiple_of: 1, receptive_field: Some(1) }).unwrap();
+    let tiles =
+        TilePlan::cut(20, 14, 8, None, Locality { multiple_of: 1, receptive_field: Some(1) })
+            .unwrap();
     let plan = denoise_plan(2, 0.0).unwrap();
     let (noise, sigma) = (Philox::new(0), SigmaMap::Uniform(1.0));
     for stop in [1, 6, 9, 12, 13] {

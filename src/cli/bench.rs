@@ -61,19 +61,26 @@ impl Arguments {
         if self.video {
             let precisions = match self.precision.asked() {
                 Some(precision) => vec![precision],
-                None => {
-                    package.precisions(None)?.into_iter().filter(|p| device.is_gpu() || *p != Precision::F16).collect()
-                }
+                None => package
+                    .precisions(None)?
+                    .into_iter()
+                    .filter(|p| device.is_gpu() || *p != Precision::F16)
+                    .collect(),
             };
             let (tile, budget) = (self.memory.tile(), self.memory.budget());
             let (package, opened, size, seconds) = (&package, &opened, self.size, self.seconds);
-            return VideoBench { package, opened, size, precisions, seconds, tile, budget }.run(self.console);
+            return VideoBench { package, opened, size, precisions, seconds, tile, budget }
+                .run(self.console);
         }
         let size = self.size.unwrap_or(Size { width: 640, height: 480 });
         let precision = self.precision.on(device, &package);
         let mut network = opened.network(&package, precision)?;
         let start_up = started.elapsed();
-        let rehearsal = DryRun { steps: self.steps.into(), tile: self.memory.tile(), budget: self.memory.budget() };
+        let rehearsal = DryRun {
+            steps: self.steps.into(),
+            tile: self.memory.tile(),
+            budget: self.memory.budget(),
+        };
         let noisy = noisy_frame(size);
         let whole_frame = |network: &mut dyn Network| -> eddy::Result<(Duration, usize)> {
             let image = noisy.clone();
@@ -94,7 +101,8 @@ impl Arguments {
             whole.push(whole_frame(&mut network)?.0.as_secs_f64() * 1e3);
         }
         // A disturbance affects one half of a round, which the median of the rounds' ratios ignores.
-        let mut ratios: Vec<f64> = whole.iter().zip(&bare).map(|(whole, bare)| whole / bare).collect();
+        let mut ratios: Vec<f64> =
+            whole.iter().zip(&bare).map(|(whole, bare)| whole / bare).collect();
         let rounds = bare.len();
         let (bare, whole, ratio) = (median(&mut bare), median(&mut whole), median(&mut ratios));
         let start_up = start_up.as_secs_f64() * 1e3;

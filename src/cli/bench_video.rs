@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use eddy::diffusion::{NoiseAt, NoiseSource, Philox};
 use eddy::machine;
-use eddy::media::stream::{Chroma, PixelFormat, Rate, ReadOutcome, Sink, Source, VideoFormat, VideoFrame};
+use eddy::media::stream::{
+    Chroma, PixelFormat, Rate, ReadOutcome, Sink, Source, VideoFormat, VideoFrame,
+};
 use eddy::model::{Package, Precision, Task};
 use eddy::task::{Budget, DenoiseOptions, Denoiser, TileChoice};
 use eddy::video::{Candidate, PipelineOptions, RunStatus, StreamDenoiser, run};
@@ -38,7 +40,10 @@ impl VideoBench<'_> {
     pub(super) fn run(&self, console: Console) -> anyhow::Result<()> {
         let manifest = &self.package.manifest;
         if manifest.task != Task::Denoise {
-            let problem = format!("{} is not for denoising, which --video measures; leave --video out", manifest.name);
+            let problem = format!(
+                "{} is not for denoising, which --video measures; leave --video out",
+                manifest.name
+            );
             return Err(eddy::Error::usage(problem).into());
         }
         let device = self.opened.device();
@@ -49,22 +54,32 @@ impl VideoBench<'_> {
             manifest.name,
             machine::processor(),
         );
-        let sizes = self.size.map_or(SIZES.to_vec(), |Size { width, height }| vec![[width, height]]);
+        let sizes =
+            self.size.map_or(SIZES.to_vec(), |Size { width, height }| vec![[width, height]]);
         for [width, height] in sizes {
             for precision in &self.precisions {
-                let mut network = self
-                    .opened
-                    .load(&manifest.name, |runtime, options| self.package.load(runtime, *precision, options))?;
+                let mut network = self.opened.load(&manifest.name, |runtime, options| {
+                    self.package.load(runtime, *precision, options)
+                })?;
                 let mut fps = |temporal| -> eddy::Result<f64> {
-                    let options = DenoiseOptions { tile: self.tile, budget: self.budget, ..DenoiseOptions::default() };
+                    let options = DenoiseOptions {
+                        tile: self.tile,
+                        budget: self.budget,
+                        ..DenoiseOptions::default()
+                    };
                     let denoiser = Denoiser::new(manifest, &mut network, options)?;
-                    self.fps(Candidate { denoiser, precision: *precision }, [width, height], temporal)
+                    self.fps(
+                        Candidate { denoiser, precision: *precision },
+                        [width, height],
+                        temporal,
+                    )
                 };
                 let (single, temporal) = (fps(false)?, fps(true)?);
                 let peak = machine::peak_resident_memory();
                 let mebibytes = peak as f64 / f64::from(1 << 20);
-                let row =
-                    format!("| {width}x{height} | {precision} | {single:.1} | {temporal:.1} | {mebibytes:.0} MiB |");
+                let row = format!(
+                    "| {width}x{height} | {precision} | {single:.1} | {temporal:.1} | {mebibytes:.0} MiB |"
+                );
                 let record: Value = json!({
                     "model": manifest.name, "precision": precision.name(), "width": width, "height": height,
                     "fps": single, "fps_temporal": temporal, "peak_resident_bytes": peak,
@@ -83,7 +98,8 @@ impl VideoBench<'_> {
         let mut denoiser = StreamDenoiser::new(vec![candidate], &video, &video, temporal, None)?;
         let sink = Nowhere(video);
         let watch = &mut |_: &RunStatus<'_>| interrupt::poll();
-        let (summary, ended) = run(Box::new(source), Box::new(sink), &mut denoiser, PipelineOptions::default(), watch);
+        let (summary, ended) =
+            run(Box::new(source), Box::new(sink), &mut denoiser, PipelineOptions::default(), watch);
         ended?;
         Ok(summary.counters.rate())
     }
@@ -105,7 +121,8 @@ impl Scene {
         let video = VideoFormat::new(width, height, Rate::of(25), format);
         let luma = width * height;
         let bytes = video.bytes();
-        let shade = |i: usize| 40.0 + 160.0 * (i % width + i / width) as f32 / (width + height) as f32;
+        let shade =
+            |i: usize| 40.0 + 160.0 * (i % width + i / width) as f32 / (width + height) as f32;
         let clean = (0..bytes).map(|i| if i < luma { shade(i) as u8 } else { 120 }).collect();
         let mut normal = vec![0.0; bytes];
         Philox::new(0).fill(NoiseAt { step: 0, batch: 0, channel: 0, y: 0 }, 0, &mut normal);
@@ -138,7 +155,10 @@ impl Source for Scene {
             let shift = self.index as usize * step % noise.len();
             let noise = noise[shift..].iter().chain(&noise[..shift]);
             let clean = self.clean[part.clone()].iter().zip(noise);
-            frame.bytes[part].iter_mut().zip(clean).for_each(|(out, (v, z))| *out = v.saturating_add_signed(*z));
+            frame.bytes[part]
+                .iter_mut()
+                .zip(clean)
+                .for_each(|(out, (v, z))| *out = v.saturating_add_signed(*z));
         }
         (frame.index, frame.time) = (self.index, self.video.rate.time_of(self.index));
         self.index += 1;

@@ -36,12 +36,14 @@ impl Arguments {
         for model in &models {
             let package = Package::find(model)?;
             for precision in self.files.of(&package)? {
-                let verdict = verify(&package, precision, &mut opened.network(&package, precision)?)?;
+                let verdict =
+                    verify(&package, precision, &mut opened.network(&package, precision)?)?;
                 let (found, allowed) = (verdict.largest_difference, verdict.tolerance);
                 let name = &package.manifest.name;
                 let word = if verdict.passes() { "ok" } else { "WRONG" };
-                let line =
-                    format!("{name} {precision}: {word}, largest difference {found:.2e} of {allowed:.2e} allowed");
+                let line = format!(
+                    "{name} {precision}: {word}, largest difference {found:.2e} of {allowed:.2e} allowed"
+                );
                 let record = json!({
                     "model": name, "precision": precision.name(), "device": opened.device().to_string(), "passes": verdict.passes(),
                     "largest_difference": found, "tolerance": allowed,

@@ -37,7 +37,11 @@ impl Console {
     }
 
     /// Prints a result: `text` for people, or `json` for machines.
-    pub(crate) fn result(self, text: impl AsRef<str>, json: &serde_json::Value) -> anyhow::Result<()> {
+    pub(crate) fn result(
+        self,
+        text: impl AsRef<str>,
+        json: &serde_json::Value,
+    ) -> anyhow::Result<()> {
         let written = if self.json {
             writeln!(io::stdout(), "{json}")
         } else {
@@ -51,7 +55,11 @@ impl Console {
     }
 
     /// Reports a finished image: a line on stderr for people, an object on stdout for machines.
-    pub(crate) fn report(self, line: impl AsRef<str>, json: &serde_json::Value) -> anyhow::Result<()> {
+    pub(crate) fn report(
+        self,
+        line: impl AsRef<str>,
+        json: &serde_json::Value,
+    ) -> anyhow::Result<()> {
         if self.json {
             return self.result("", json);
         }
@@ -78,7 +86,11 @@ impl Console {
     pub(crate) fn progress_beside(self, stdout_is_taken: bool, json: &serde_json::Value) {
         if self.json {
             // A closed output is no reason to stop.
-            let _ = if stdout_is_taken { writeln!(io::stderr(), "{json}") } else { writeln!(io::stdout(), "{json}") };
+            let _ = if stdout_is_taken {
+                writeln!(io::stderr(), "{json}")
+            } else {
+                writeln!(io::stdout(), "{json}")
+            };
         }
     }
 
@@ -94,9 +106,12 @@ impl Console {
     /// A progress bar for `images` images.
     pub(crate) fn bar(self, images: usize) -> Bar {
         let shown = !self.quiet && !self.json && io::stderr().is_terminal();
-        let target = if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let target =
+            if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(Some(images as u64 * Bar::PARTS), target);
-        if let Ok(style) = ProgressStyle::with_template("{wide_bar} {percent:>3} % {eta:>4} left  {msg}") {
+        if let Ok(style) =
+            ProgressStyle::with_template("{wide_bar} {percent:>3} % {eta:>4} left  {msg}")
+        {
             bar.set_style(style);
         }
         bar.enable_steady_tick(Duration::from_millis(500));
@@ -127,7 +142,11 @@ impl Bar {
     }
 
     /// Reports a finished image above the bar.
-    pub(crate) fn report(&self, line: impl AsRef<str>, json: &serde_json::Value) -> anyhow::Result<()> {
+    pub(crate) fn report(
+        &self,
+        line: impl AsRef<str>,
+        json: &serde_json::Value,
+    ) -> anyhow::Result<()> {
         self.bar.suspend(|| self.console.report(line, json))
     }
 

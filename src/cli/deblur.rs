@@ -68,7 +68,9 @@ impl Arguments {
                 })?;
                 Kernel::gaussian(sigma)?
             }
-            None => Kernel::of(&still::read(Path::new(&self.kernel), &self.memory.limits())?.upright())?,
+            None => {
+                Kernel::of(&still::read(Path::new(&self.kernel), &self.memory.limits())?.upright())?
+            }
         };
         let package = Package::find(&self.model)?;
         let redraw = GenerativeRun {

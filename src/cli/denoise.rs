@@ -8,7 +8,10 @@ use clap::Args;
 use eddy::media::stream::{Chroma, PixelFormat};
 use eddy::model::{NetworkWithFallback, Package, Precision};
 use eddy::network::Device;
-use eddy::task::{Assessment, ColorModel, DenoiseOptions, Denoiser, NoiseKind, NoiseProfile, SigmaChoice, Strength};
+use eddy::task::{
+    Assessment, ColorModel, DenoiseOptions, Denoiser, NoiseKind, NoiseProfile, SigmaChoice,
+    Strength,
+};
 use eddy::video::{Candidate, Fields, FrameProcessor, StreamDenoiser, field_of, record};
 use serde_json::{Value, json};
 
@@ -94,11 +97,13 @@ impl FromStr for Sigma {
         if text == "auto" {
             return Ok(Self(SigmaChoice::Auto));
         }
-        const EXPECTED: &str =
-            "expected auto, a number from 0 on, such as 25, or one for luma and one for chroma, such as 12,5";
-        let number = |text: &str| text.parse().ok().filter(|sigma: &f64| sigma.is_finite() && *sigma >= 0.0);
+        const EXPECTED: &str = "expected auto, a number from 0 on, such as 25, or one for luma and one for chroma, such as 12,5";
+        let number =
+            |text: &str| text.parse().ok().filter(|sigma: &f64| sigma.is_finite() && *sigma >= 0.0);
         let choice = match text.split_once(',') {
-            Some((luma, chroma)) => number(luma).zip(number(chroma)).map(|both| SigmaChoice::Planes(both.into())),
+            Some((luma, chroma)) => {
+                number(luma).zip(number(chroma)).map(|both| SigmaChoice::Planes(both.into()))
+            }
             None => number(text).map(SigmaChoice::Known),
         };
         choice.map(Self).ok_or_else(|| EXPECTED.into())
@@ -124,13 +129,21 @@ impl Arguments {
             Some(path) => SigmaChoice::Profile(NoiseProfile::read(path)?),
             None => self.sigma.0.clone(),
         };
-        let stream = self.stream.stream(&self.images, self.noise_profile.as_slice(), self.memory.limits())?;
-        let jobs =
-            if stream.is_none() { self.images.jobs(self.noise_profile.as_slice(), self.console)? } else { Vec::new() };
+        let stream = self.stream.stream(
+            &self.images,
+            self.noise_profile.as_slice(),
+            self.memory.limits(),
+        )?;
+        let jobs = if stream.is_none() {
+            self.images.jobs(self.noise_profile.as_slice(), self.console)?
+        } else {
+            Vec::new()
+        };
         let packages = self.packages(stream.as_ref(), &sigma)?;
         let mut opened = self.device.open_within(&self.memory, self.console)?;
         // A live or paced stream has pauses between frames, in which threads can sleep.
-        opened.rest = self.stream.target().is_some() || stream.as_ref().is_some_and(Stream::is_live);
+        opened.rest =
+            self.stream.target().is_some() || stream.as_ref().is_some_and(Stream::is_live);
         let options = DenoiseOptions {
             sigma,
             steps: self.sampling.steps(),
@@ -150,7 +163,9 @@ impl Arguments {
                 // Errors of the model are reported before an image is read.
                 self.denoiser(choice, &opened, options.clone())?;
             }
-            return IoArgs::each(&jobs, self.console, |turn| self.denoise(&mut choices, turn, &opened, &options));
+            return IoArgs::each(&jobs, self.console, |turn| {
+                self.denoise(&mut choices, turn, &opened, &options)
+            });
         };
         let mut networks = Vec::new();
         for package in &packages {
@@ -184,7 +199,11 @@ impl Arguments {
     }
 
     /// The candidate models, the best first; for images without --model, one per kind of noise.
-    fn packages(&self, stream: Option<&Stream<'_>>, sigma: &SigmaChoice) -> eddy::Result<Vec<Package>> {
+    fn packages(
+        &self,
+        stream: Option<&Stream<'_>>,
+        sigma: &SigmaChoice,
+    ) -> eddy::Result<Vec<Package>> {
         let keeps_up = self.stream.target().is_some();
         let has_planes = stream.is_some_and(|stream| has_camera_planes(stream.video.format));
         let is_of_planes = matches!(sigma, SigmaChoice::Profile(profile) if profile.color_model == ColorModel::Yuv);
@@ -203,21 +222,35 @@ impl Arguments {
         let mut precisions = vec![self.precision.on(device, package)];
         let has_int8 = package.manifest.files.contains_key(&Precision::Int8);
         // On a GPU, int8 is no faster than f16.
-        if self.stream.target().is_some() && self.precision.asked().is_none() && has_int8 && !device.is_gpu() {
+        if self.stream.target().is_some()
+            && self.precision.asked().is_none()
+            && has_int8
+            && !device.is_gpu()
+        {
             precisions.push(Precision::Int8);
         }
         precisions
     }
 
-    fn denoise_stream(&self, candidates: Vec<Candidate<'_>>, stream: Stream<'_>, device: Device) -> anyhow::Result<()> {
+    fn denoise_stream(
+        &self,
+        candidates: Vec<Candidate<'_>>,
+        stream: Stream<'_>,
+        device: Device,
+    ) -> anyhow::Result<()> {
         let result = stream.result(&stream.video);
-        let temporal = self.temporal == When::On || (self.temporal == When::Auto && stream.is_live());
+        let temporal =
+            self.temporal == When::On || (self.temporal == When::Auto && stream.is_live());
         if !stream.video.scan.has_fields() {
-            let mut denoiser = StreamDenoiser::new(candidates, &stream.video, &result, temporal, stream.budget())?;
-            return stream.run(&mut denoiser, &result, self.console, |denoiser| self.say(denoiser, device));
+            let mut denoiser =
+                StreamDenoiser::new(candidates, &stream.video, &result, temporal, stream.budget())?;
+            return stream
+                .run(&mut denoiser, &result, self.console, |denoiser| self.say(denoiser, device));
         }
         if self.temporal == When::On {
-            self.console.note("the frames are interlaced: fields are denoised one by one, without those before");
+            self.console.note(
+                "the frames are interlaced: fields are denoised one by one, without those before",
+            );
         }
         let (field, field_result) = (field_of(&stream.video)?, field_of(&result)?);
         let budget = stream.budget().map(|budget| budget / 2);
@@ -230,7 +263,8 @@ impl Arguments {
     fn say(&self, denoiser: &StreamDenoiser<'_>, device: Device) -> (String, Value) {
         let (sigma, limited) = (denoiser.sigma(), denoiser.sigma_limited());
         let count = denoiser.stream_status().quality.steps;
-        let (steps, tiles) = (steps(count), tiles(denoiser.tiles().count(), denoiser.tiles().tile_size()));
+        let (steps, tiles) =
+            (steps(count), tiles(denoiser.tiles().count(), denoiser.tiles().tile_size()));
         let how = self.how(limited);
         let chroma = denoiser.chroma_sigma();
         let mut facts = json!({
@@ -245,7 +279,8 @@ impl Arguments {
         };
         if let Some(past) = denoiser.persistence() {
             words += &format!(", {:.0} % of tiles computed", 100.0 * past.computed);
-            words += &past.flicker.map_or(String::new(), |flicker| format!(", flicker {flicker:.2}"));
+            words +=
+                &past.flicker.map_or(String::new(), |flicker| format!(", flicker {flicker:.2}"));
             facts["tiles_computed"] = past.computed.into();
             facts["flicker"] = past.flicker.into();
             facts["resets"] = past.resets.into();
@@ -257,7 +292,9 @@ impl Arguments {
     fn how(&self, limited: bool) -> &'static str {
         match (&self.noise_profile, &self.sigma.0, limited) {
             (None, _, true) => ", the most that the model takes; more was asked for or is there",
-            (Some(_), _, true) => " (by the profile, but for places that are noisier than the model knows)",
+            (Some(_), _, true) => {
+                " (by the profile, but for places that are noisier than the model knows)"
+            }
             (Some(_), _, false) => " (by the profile)",
             (None, SigmaChoice::Auto, false) => " (estimated)",
             (None, _, false) => "",
@@ -277,7 +314,8 @@ impl Arguments {
         let begun = Instant::now();
         let is_auto = self.noise_profile.is_none() && self.sigma.0 == SigmaChoice::Auto;
         let seen = if is_auto || choices.len() > 1 { Some(Assessment::of(&image)?) } else { None };
-        let seen = seen.map(|seen| if is_jpeg(&turn.job.input) { seen.through_codec() } else { seen });
+        let seen =
+            seen.map(|seen| if is_jpeg(&turn.job.input) { seen.through_codec() } else { seen });
         let kind = seen.map(|seen| seen.kind);
         let index = if kind == Some(NoiseKind::Camera) { choices.len() - 1 } else { 0 };
         let Some(choice) = choices.get_mut(index) else { return Ok(()) };
@@ -285,8 +323,7 @@ impl Arguments {
         if let (true, Some(seen)) = (is_auto, &seen) {
             denoiser.set_assessment(seen);
         }
-        let ran =
-            json!({"model": denoiser.model(), "precision": precision.name(), "device": opened.device().to_string()});
+        let ran = json!({"model": denoiser.model(), "precision": precision.name(), "device": opened.device().to_string()});
         let report = denoiser.denoise(&mut image, &mut |progress| {
             turn.bar.advance(turn.index, progress);
             interrupt::poll()
@@ -294,10 +331,13 @@ impl Arguments {
         let seconds = begun.elapsed().as_secs_f64();
         let warnings = self.images.write(&image, turn)?;
         let how = self.how(report.sigma_limited);
-        let (sigma, steps, tiles) = (report.sigma, steps(report.steps), tiles(report.tiles, report.tile_size));
+        let (sigma, steps, tiles) =
+            (report.sigma, steps(report.steps), tiles(report.tiles, report.tile_size));
         let again = repeated(report.repeated);
-        let chroma = report.chroma_sigma.map_or(String::new(), |sigma| format!(" luma, {sigma:.1} chroma"));
-        let model = kind.map_or(String::new(), |kind| format!("{} ({}), ", kind.name(), denoiser.model()));
+        let chroma =
+            report.chroma_sigma.map_or(String::new(), |sigma| format!(" luma, {sigma:.1} chroma"));
+        let model =
+            kind.map_or(String::new(), |kind| format!("{} ({}), ", kind.name(), denoiser.model()));
         let is_clean = is_auto && kind == Some(NoiseKind::Clean);
         let line = if is_clean {
             "clean, left as it is".to_owned()

@@ -91,7 +91,8 @@ impl Arguments {
         machine_page(&mut page);
         nvidia_page(&mut page);
         cameras_page(&mut page);
-        let outcome = self.library_page(&mut page).and_then(|opened| Self::models_page(&opened, &mut page));
+        let outcome =
+            self.library_page(&mut page).and_then(|opened| Self::models_page(&opened, &mut page));
         if let Err(error) = &outcome {
             page.record["problem"] = format!("{error:#}").into();
         }
@@ -110,26 +111,36 @@ impl Arguments {
             let gpu = if has_cuda(path) { ", with CUDA" } else { "" };
             page.line("found", format!("{}{gpu}: eddy doctor --runtime {0}", path.display()));
         }
-        page.record["libraries_found"] = others.iter().map(|path| path.to_string_lossy().into_owned()).collect();
+        page.record["libraries_found"] =
+            others.iter().map(|path| path.to_string_lossy().into_owned()).collect();
         let begun = Instant::now();
         let runtime = self.device.runtime().inspect_err(|_| {
             page.line("runtime", format!("{library}: DOES NOT OPEN (see below)"));
             page.line("", "leave out --runtime and unset ORT_DYLIB_PATH for the embedded one");
         })?;
         let opened = begun.elapsed().as_secs_f64() * 1e3;
-        page.line("runtime", format!("{library}: ONNX Runtime {}, opened in {opened:.0} ms", runtime.version()));
+        page.line(
+            "runtime",
+            format!("{library}: ONNX Runtime {}, opened in {opened:.0} ms", runtime.version()),
+        );
         page.record["onnxruntime"] = runtime.version().into();
-        if let Some(code) = runtime.file().and_then(|file| CudaCode::of(&file.with_file_name(CUDA_PART))) {
+        if let Some(code) =
+            runtime.file().and_then(|file| CudaCode::of(&file.with_file_name(CUDA_PART)))
+        {
             page.cuda_code(&code, nvidia::compute_capability());
         }
         page.record["open_ms"] = opened.into();
         let mut devices = Vec::new();
         let has_plugin = !runtime.plugin_providers().is_empty();
-        for device in Device::of_each_kind().filter(|device| has_plugin || !matches!(device, Device::Plugin(_))) {
+        for device in Device::of_each_kind()
+            .filter(|device| has_plugin || !matches!(device, Device::Plugin(_)))
+        {
             let begun = Instant::now();
             // The embedded library has no driver that could crash the process.
             let outcome = match runtime.file() {
-                Some(file) if !matches!(device, Device::Cpu | Device::Plugin(_)) => try_apart(file, device),
+                Some(file) if !matches!(device, Device::Cpu | Device::Plugin(_)) => {
+                    try_apart(file, device)
+                }
                 _ => runtime.try_device(device, ProbeDepth::Thorough),
             };
             let ms = begun.elapsed().as_secs_f64() * 1e3;
@@ -153,11 +164,18 @@ impl Arguments {
             let package = Package::find(name)?;
             for precision in package.precisions(None)? {
                 let begun = Instant::now();
-                let verdict = verify(&package, precision, &mut opened.network(&package, precision)?)?;
+                let verdict =
+                    verify(&package, precision, &mut opened.network(&package, precision)?)?;
                 let took = begun.elapsed().as_secs_f64() * 1e3;
-                let word =
-                    if verdict.passes() { "gives what it should" } else { "GIVES OTHER VALUES than were recorded" };
-                page.line("model", format!("{name} {precision}: {word} (loaded and run in {took:.0} ms)"));
+                let word = if verdict.passes() {
+                    "gives what it should"
+                } else {
+                    "GIVES OTHER VALUES than were recorded"
+                };
+                page.line(
+                    "model",
+                    format!("{name} {precision}: {word} (loaded and run in {took:.0} ms)"),
+                );
                 models.push(json!({
                     "name": name, "precision": precision.name(), "passes": verdict.passes(), "ms": took,
                 }));
@@ -178,7 +196,8 @@ fn machine_page(page: &mut Page) {
     let mebibytes = |bytes: u64| bytes >> 20;
     let (processor, features) = (machine::processor(), machine::processor_features());
     let (threads, memory) = (default_threads(), machine::total_memory());
-    let (version, arch, board) = (env!("CARGO_PKG_VERSION"), std::env::consts::ARCH, machine::board());
+    let (version, arch, board) =
+        (env!("CARGO_PKG_VERSION"), std::env::consts::ARCH, machine::board());
     page.line("eddy", format!("{version} for {arch}"));
     if let Some(board) = &board {
         page.line("board", board);
@@ -192,8 +211,12 @@ fn machine_page(page: &mut Page) {
     });
     page.line("threads", format!("{threads} by default{which}"));
     let budget = eddy::task::Budget::default().max_memory;
-    page.line("memory", format!("{} MiB, of which {} MiB by default", mebibytes(memory), mebibytes(budget)));
-    let troubles: Vec<String> = machine::Health::default().news().iter().map(ToString::to_string).collect();
+    page.line(
+        "memory",
+        format!("{} MiB, of which {} MiB by default", mebibytes(memory), mebibytes(budget)),
+    );
+    let troubles: Vec<String> =
+        machine::Health::default().news().iter().map(ToString::to_string).collect();
     for trouble in &troubles {
         page.line("TROUBLE", trouble);
     }
@@ -204,7 +227,8 @@ fn machine_page(page: &mut Page) {
 }
 
 fn nvidia_page(page: &mut Page) {
-    let (jetpack, driver, gpus, libraries) = (nvidia::jetpack(), nvidia::driver(), nvidia::gpus(), nvidia::libraries());
+    let (jetpack, driver, gpus, libraries) =
+        (nvidia::jetpack(), nvidia::driver(), nvidia::gpus(), nvidia::libraries());
     if let Some(jetpack) = &jetpack {
         page.line("jetpack", jetpack);
     }
@@ -263,7 +287,10 @@ fn try_apart(library: &Path, device: Device) -> Result<(), String> {
         }
         if begun.elapsed() > PATIENCE {
             child.kill().and_then(|()| child.wait().map(drop)).map_err(failed)?;
-            return Err(format!("it does not answer within {} s; restart the machine", PATIENCE.as_secs()));
+            return Err(format!(
+                "it does not answer within {} s; restart the machine",
+                PATIENCE.as_secs()
+            ));
         }
         std::thread::sleep(Duration::from_millis(10));
     };
@@ -292,8 +319,11 @@ fn runtimes() -> Vec<PathBuf> {
         "/usr/local/lib/python3*/*-packages/onnxruntime/capi".to_owned(),
         format!("{home}/.local/lib/python3*/site-packages/onnxruntime/capi"),
     ];
-    let found =
-        places.iter().filter_map(|place| glob::glob(&format!("{place}/libonnxruntime.so*")).ok()).flatten().flatten();
+    let found = places
+        .iter()
+        .filter_map(|place| glob::glob(&format!("{place}/libonnxruntime.so*")).ok())
+        .flatten()
+        .flatten();
     // Several names may link to one file.
     let mut files: Vec<PathBuf> = found.filter_map(|path| path.canonicalize().ok()).collect();
     files.sort();

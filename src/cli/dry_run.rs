@@ -7,7 +7,9 @@ use eddy::diffusion::{NoiseAt, NoiseSource, Philox};
 use eddy::media::{Image, Metadata, Samples};
 use eddy::model::{Manifest, Task};
 use eddy::network::Network;
-use eddy::task::{Budget, DenoiseOptions, Denoiser, SigmaChoice, TileChoice, UpscaleOptions, Upscaler};
+use eddy::task::{
+    Budget, DenoiseOptions, Denoiser, SigmaChoice, TileChoice, UpscaleOptions, Upscaler,
+};
 
 use super::interrupt;
 use super::options::Size;
@@ -21,7 +23,12 @@ pub(super) struct DryRun {
 
 impl DryRun {
     /// Processes `image` and returns the number of evaluations.
-    pub(super) fn run(&self, manifest: &Manifest, network: &mut dyn Network, mut image: Image) -> eddy::Result<usize> {
+    pub(super) fn run(
+        &self,
+        manifest: &Manifest,
+        network: &mut dyn Network,
+        mut image: Image,
+    ) -> eddy::Result<usize> {
         let (steps, tile, budget) = (Some(self.steps), self.tile, self.budget);
         let on = &mut |_| ControlFlow::Continue(());
         interrupt::check()?;
@@ -30,8 +37,13 @@ impl DryRun {
             let (_, report) = Upscaler::new(manifest, network, options)?.upscale(&image, on)?;
             return Ok(report.tiles * report.steps);
         }
-        let options =
-            DenoiseOptions { sigma: SigmaChoice::Known(25.0), steps, tile, budget, ..DenoiseOptions::default() };
+        let options = DenoiseOptions {
+            sigma: SigmaChoice::Known(25.0),
+            steps,
+            tile,
+            budget,
+            ..DenoiseOptions::default()
+        };
         let report = Denoiser::new(manifest, network, options)?.denoise(&mut image, on)?;
         Ok(report.tiles * report.steps)
     }
@@ -49,5 +61,11 @@ pub(super) fn noisy_frame(Size { width, height }: Size) -> Image {
             (clean + 25.0 * z).round() as u8
         }));
     }
-    Image { width, height, channels: 3, samples: Samples::U8(samples), metadata: Metadata::default() }
+    Image {
+        width,
+        height,
+        channels: 3,
+        samples: Samples::U8(samples),
+        metadata: Metadata::default(),
+    }
 }

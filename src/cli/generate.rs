@@ -17,14 +17,18 @@ use serde_json::json;
 use super::console::Console;
 use super::generate_args::{DrawingOptions, tabled};
 use super::interrupt;
-use super::options::{DeviceOptions, MemoryOptions, NoiseOptions, PrecisionOption, Size, SyncOption, pair};
+use super::options::{
+    DeviceOptions, MemoryOptions, NoiseOptions, PrecisionOption, Size, SyncOption, pair,
+};
 
 /// Generate images from noise
 ///
 /// Each image has its own seed, the first `--seed`, and is the same whether generated alone or in a batch. Its parameters
 /// are stored in the PNG, under `parameters`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example: eddy generate -m digits-ddpm --class 7 --count 16 --grid -o sevens.png")]
+#[command(
+    after_help = "Example: eddy generate -m digits-ddpm --class 7 --count 16 --grid -o sevens.png"
+)]
 pub(crate) struct Arguments {
     /// The image to write; a folder where several go, unless they are a --grid; or a .npy file for all of them, [images, C, H, W], black
     /// 0 and white 1
@@ -36,7 +40,13 @@ pub(crate) struct Arguments {
     from: Option<PathBuf>,
 
     /// How much noise is added to that image, from 0 to 1
-    #[arg(long, value_name = "F", default_value_t = 0.6, requires = "from", help_heading = "Input and output")]
+    #[arg(
+        long,
+        value_name = "F",
+        default_value_t = 0.6,
+        requires = "from",
+        help_heading = "Input and output"
+    )]
     strength: f64,
 
     /// How many images
@@ -104,7 +114,9 @@ pub(crate) struct Arguments {
 
 fn interval(text: &str) -> Result<[f64; 2], &'static str> {
     let parsed = pair(text).ok();
-    parsed.filter(|[low, high]| 0.0 <= *low && low < high).ok_or("expected two sigmas, such as 0.3,5")
+    parsed
+        .filter(|[low, high]| 0.0 <= *low && low < high)
+        .ok_or("expected two sigmas, such as 0.3,5")
 }
 
 /// The batch size: images that are generated at once.
@@ -116,9 +128,10 @@ impl Arguments {
         if let Some(scale) = self.guidance_scale
             && !(scale.is_finite() && scale >= 0.0)
         {
-            return Err(
-                eddy::Error::usage(format!("guidance scale {scale} is none; expected a number from 0 on")).into()
-            );
+            return Err(eddy::Error::usage(format!(
+                "guidance scale {scale} is none; expected a number from 0 on"
+            ))
+            .into());
         }
         if !(0.0..=1.0).contains(&self.guidance_rescale) {
             return Err(eddy::Error::usage("--guidance-rescale must lie between 0 and 1").into());
@@ -127,8 +140,14 @@ impl Arguments {
         let sink = Sink::choose(&self.output, self.count as usize, self.grid)?;
         let also_read: Vec<PathBuf> = self.from.iter().cloned().chain(self.noise.files()).collect();
         match &sink {
-            Sink::Folder(folder) if !also_read.is_empty() => (0..self.count.into())
-                .try_for_each(|i| refuse_replacing(&also_read, &numbered(folder, self.drawing.seed.wrapping_add(i))))?,
+            Sink::Folder(folder) if !also_read.is_empty() => {
+                (0..self.count.into()).try_for_each(|i| {
+                    refuse_replacing(
+                        &also_read,
+                        &numbered(folder, self.drawing.seed.wrapping_add(i)),
+                    )
+                })?
+            }
             _ => refuse_replacing(&also_read, &self.output)?,
         }
         let opened = self.device.open_within(&self.memory, self.console)?;
@@ -145,15 +164,21 @@ impl Arguments {
         let strength = self.from.is_some().then_some(self.strength);
         let options = GenerateOptions { strength, ..self.drawing.options(&self.memory) };
         let mut decoder = opened.decoder(&package)?;
-        let mut drawer = Generator::new(&package.manifest, &mut network, options)?.decoded_by(decoder.as_mut());
+        let mut drawer =
+            Generator::new(&package.manifest, &mut network, options)?.decoded_by(decoder.as_mut());
         let scale = self.guidance_scale.or(package.manifest.defaults.guidance_scale).unwrap_or(1.0);
         if let (Some(package), Some(network)) = (&led, &mut classifier) {
             let scale = self.guidance_scale.unwrap_or(1.0);
-            drawer = drawer.with_classifier(Classifier { manifest: &package.manifest, network, scale })?;
+            drawer = drawer.with_classifier(Classifier {
+                manifest: &package.manifest,
+                network,
+                scale,
+            })?;
         }
         let [width, height] = drawer.size(self.size.map(|size| [size.width, size.height]))?;
         let given = self.noise.read()?;
-        let start = self.from.as_ref().map(|path| still::read(path, &self.memory.limits())).transpose()?;
+        let start =
+            self.from.as_ref().map(|path| still::read(path, &self.memory.limits())).transpose()?;
         // Generated images have no EXIF block.
         let start = start.map(Image::upright);
         let mut keeper = self.drawing.keeper(&drawer)?;
@@ -165,7 +190,8 @@ impl Arguments {
             let many = BATCH.min(count - first);
             bar.begin(first / BATCH, &self.model);
             interrupt::check()?;
-            let seeds: Vec<u64> = (first..first + many).map(|i| self.drawing.seed.wrapping_add(i as u64)).collect();
+            let seeds: Vec<u64> =
+                (first..first + many).map(|i| self.drawing.seed.wrapping_add(i as u64)).collect();
             let guides = keeper.iter_mut().map(|keeper| keeper as &mut dyn Guidance).collect();
             let start = start.as_ref().map(|image| drawer.planes(image, many)).transpose()?;
             let (initial, fresh) = given.of(first, many)?;
@@ -189,14 +215,23 @@ impl Arguments {
                 tensors.push(images.mapv(|value| drawer.range().to_unit(value).clamp(0.0, 1.0)));
                 continue;
             }
-            for ((i, seed), mut image) in (first..).zip(seeds).zip(as_images(&images, drawer.range())?) {
+            for ((i, seed), mut image) in
+                (first..).zip(seeds).zip(as_images(&images, drawer.range())?)
+            {
                 image.metadata.note = Some(self.note(&package, &drawer, i, seed, scale));
                 match &sink {
                     Sink::Grid(..) => drawn.push(image),
                     Sink::Tensor(_) => {}
-                    Sink::One(path, format) => drop(still::write(&image, path, *format, &still::Options::default())?),
+                    Sink::One(path, format) => {
+                        drop(still::write(&image, path, *format, &still::Options::default())?)
+                    }
                     Sink::Folder(folder) => {
-                        still::write(&image, &numbered(folder, seed), Format::Png, &still::Options::default())?;
+                        still::write(
+                            &image,
+                            &numbered(folder, seed),
+                            Format::Png,
+                            &still::Options::default(),
+                        )?;
                     }
                 }
             }
@@ -210,8 +245,9 @@ impl Arguments {
         }
         if let Sink::Tensor(path) = &sink {
             let views: Vec<_> = tensors.iter().map(|tensor| tensor.view()).collect();
-            let whole = ndarray::concatenate(Axis(0), &views)
-                .map_err(|cause| eddy::Error::evaluation(format!("images of different sizes were drawn: {cause}")))?;
+            let whole = ndarray::concatenate(Axis(0), &views).map_err(|cause| {
+                eddy::Error::evaluation(format!("images of different sizes were drawn: {cause}"))
+            })?;
             array::write(&whole, path)?;
         }
         let seconds = begun.elapsed().as_secs_f64();
@@ -242,7 +278,14 @@ impl Arguments {
     }
 
     /// The parameters from which the image can be generated again.
-    fn note(&self, package: &Package, drawer: &Generator<'_>, i: usize, seed: u64, scale: f64) -> String {
+    fn note(
+        &self,
+        package: &Package,
+        drawer: &Generator<'_>,
+        i: usize,
+        seed: u64,
+        scale: f64,
+    ) -> String {
         let manifest = &package.manifest;
         let mut note = json!({
             "eddy": env!("CARGO_PKG_VERSION"), "model": self.model, "version": manifest.version, "seed": seed,
@@ -290,15 +333,22 @@ impl Sink {
         let is_folder = output.is_dir() || ends_in_slash(output);
         if is_folder && !grid {
             let problem = "the folder cannot be made";
-            eddy::durable::create_folder(output).map_err(|cause| eddy::Error::output_from(output, problem, cause))?;
+            eddy::durable::create_folder(output)
+                .map_err(|cause| eddy::Error::output_from(output, problem, cause))?;
             return Ok(Self::Folder(output.to_owned()));
         }
-        if !is_folder && !grid && output.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("npy")) {
+        if !is_folder
+            && !grid
+            && output.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("npy"))
+        {
             array::check(output)?;
             return Ok(Self::Tensor(output.to_owned()));
         }
         let format = Format::from_path(output).filter(|_| !is_folder).ok_or_else(|| {
-            eddy::Error::usage(format!("{} is no image's name; end it in .png or the like", output.display()))
+            eddy::Error::usage(format!(
+                "{} is no image's name; end it in .png or the like",
+                output.display()
+            ))
         })?;
         match (grid, count) {
             (true, _) => Ok(Self::Grid(output.to_owned(), format)),

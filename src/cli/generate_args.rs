@@ -67,10 +67,13 @@ impl StepKeeper {
     pub(crate) fn new(folder: Option<&Path>, drawer: &Generator<'_>) -> eddy::Result<Option<Self>> {
         let Some(folder) = folder else { return Ok(None) };
         if drawer.draws_latents() {
-            return Err(eddy::Error::usage("its steps are latents and no images; leave --save-steps out"));
+            return Err(eddy::Error::usage(
+                "its steps are latents and no images; leave --save-steps out",
+            ));
         }
         let problem = "the folder for the steps cannot be made";
-        eddy::durable::create_folder(folder).map_err(|cause| eddy::Error::output_from(folder, problem, cause))?;
+        eddy::durable::create_folder(folder)
+            .map_err(|cause| eddy::Error::output_from(folder, problem, cause))?;
         Ok(Some(Self { folder: folder.to_owned(), range: drawer.range() }))
     }
 }
@@ -81,9 +84,14 @@ impl Guidance for StepKeeper {
         let name = format!("step-{:0digits$}.png", moment.index + 1);
         let beside = as_images(d, self.range)?;
         let mut image = tabled(&beside, beside.len());
-        image.metadata.note =
-            Some(format!("step {} of {}, sigma {:.4}", moment.index + 1, moment.count, moment.level.sigma()));
-        still::write(&image, &self.folder.join(name), Format::Png, &still::Options::default()).map(drop)
+        image.metadata.note = Some(format!(
+            "step {} of {}, sigma {:.4}",
+            moment.index + 1,
+            moment.count,
+            moment.level.sigma()
+        ));
+        still::write(&image, &self.folder.join(name), Format::Png, &still::Options::default())
+            .map(drop)
     }
 }
 
@@ -102,5 +110,11 @@ pub(crate) fn tabled(images: &[Image], columns: usize) -> Image {
         }
     }
     let metadata = Metadata::default();
-    Image { width: columns * width, height: rows * height, channels, samples: Samples::U8(samples), metadata }
+    Image {
+        width: columns * width,
+        height: rows * height,
+        channels,
+        samples: Samples::U8(samples),
+        metadata,
+    }
 }

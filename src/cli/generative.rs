@@ -52,7 +52,12 @@ const STEPS: usize = 20;
 impl GenerativeRun<'_> {
     /// Restores each image from `degradation`, as the mean of `samples` posterior samples. `noise` is
     /// the standard deviation of the noise added after the degradation, in 8-bit units.
-    pub(crate) fn restore(mut self, degradation: &Degradation, noise: f64, samples: u16) -> anyhow::Result<()> {
+    pub(crate) fn restore(
+        mut self,
+        degradation: &Degradation,
+        noise: f64,
+        samples: u16,
+    ) -> anyhow::Result<()> {
         self.options.sampler = self.options.sampler.or(Some(Sampler::DDPM));
         self.options.steps = self.options.steps.or(Some(STEPS));
         let seeds = seeds(self.seed, samples);
@@ -76,7 +81,8 @@ impl GenerativeRun<'_> {
         let precision = self.precision.on(opened.device(), package);
         let mut network = opened.guarded(package, precision)?;
         let mut decoder = opened.decoder(package)?;
-        let mut drawer = Generator::new(&package.manifest, &mut network, self.options)?.decoded_by(decoder.as_mut());
+        let mut drawer = Generator::new(&package.manifest, &mut network, self.options)?
+            .decoded_by(decoder.as_mut());
         IoArgs::each(&jobs, console, |turn| {
             // Masks and kernels refer to the image as displayed.
             let image = turn.read(&limits)?.upright();
@@ -88,11 +94,13 @@ impl GenerativeRun<'_> {
                 interrupt::poll()
             };
             let begun = Instant::now();
-            let (result, words, facts) = draw(image, JobContext { drawer: &mut drawer, guides, watch: &mut watch })?;
+            let (result, words, facts) =
+                draw(image, JobContext { drawer: &mut drawer, guides, watch: &mut watch })?;
             let seconds = begun.elapsed().as_secs_f64();
             let warnings = images.write(&result, turn)?;
             let (sampler, evaluations) = (drawer.sampler(), drawer.evaluations());
-            let line = format!("{words} by {model}, {sampler}, {evaluations} evaluations, {seconds:.2} s");
+            let line =
+                format!("{words} by {model}, {sampler}, {evaluations} evaluations, {seconds:.2} s");
             let mut record = json!({
                 "input": turn.job.input.to_string_lossy(), "output": turn.job.output.to_string_lossy(),
                 "width": result.width, "height": result.height, "model": model, "sampler": sampler.name(),

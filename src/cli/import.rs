@@ -9,8 +9,9 @@ use eddy::array;
 use eddy::diffusion::{NoiseAt, NoiseSource, Philox, Prediction, Sampler};
 use eddy::durable::PartFolder;
 use eddy::model::{
-    Check, Defaults, InputNames, LARGEST_CONFIG, LARGEST_GRAPH, Layout, Links, Manifest, OutputNames, Package,
-    Precision, Scheduler, SigmaRange, Task, UNKNOWN_LICENCE, find_weights, manifest_of_diffusers, read_regular,
+    Check, Defaults, InputNames, LARGEST_CONFIG, LARGEST_GRAPH, Layout, Links, Manifest,
+    OutputNames, Package, Precision, Scheduler, SigmaRange, Task, UNKNOWN_LICENCE, find_weights,
+    manifest_of_diffusers, read_regular,
 };
 use eddy::network::Network;
 use ndarray::Array4;
@@ -25,8 +26,10 @@ use super::options::{DeviceOptions, Size, SyncOption, pair};
 /// .onnx options say it. The network is run once, on noise, and its output is kept for
 /// `eddy check`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example: eddy import net.onnx -o my-denoiser/ --task denoise --prediction denoised \
-                  --sigma-range 0,0.2 --inputs sample=x,sigma=s --output-name y")]
+#[command(
+    after_help = "Example: eddy import net.onnx -o my-denoiser/ --task denoise --prediction denoised \
+                  --sigma-range 0,0.2 --inputs sample=x,sigma=s --output-name y"
+)]
 pub(crate) struct Arguments {
     /// A folder in the layout of diffusers, or an .onnx file
     #[arg(value_name = "SOURCE")]
@@ -138,8 +141,9 @@ struct NetworkArgs {
 fn input_names(text: &str) -> Result<InputNames, String> {
     let mut names = toml::Table::new();
     for input in text.split(',') {
-        let (role, name) =
-            input.split_once('=').ok_or_else(|| format!("{input} has no role; expected such as sample=x"))?;
+        let (role, name) = input
+            .split_once('=')
+            .ok_or_else(|| format!("{input} has no role; expected such as sample=x"))?;
         if names.insert(role.to_owned(), name.into()).is_some() {
             return Err(format!("{role} is named twice"));
         }
@@ -155,7 +159,8 @@ impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         self.sync.apply();
         if self.output.exists() {
-            let problem = format!("{} is there already; name a folder that is not", self.output.display());
+            let problem =
+                format!("{} is there already; name a folder that is not", self.output.display());
             return Err(eddy::Error::usage(problem).into());
         }
         let dtype = self.network.as_ref().map_or(Precision::F32, |network| network.dtype);
@@ -178,9 +183,15 @@ impl Arguments {
         manifest.defaults.steps = self.steps.unwrap_or(manifest.defaults.steps);
         manifest.defaults.sampler = self.sampler.or(manifest.defaults.sampler);
         // Under a temporary name until it is complete.
-        let parent = self.output.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let cannot = |problem: &'static str| move |cause| eddy::Error::output_from(parent, problem, cause);
-        let folder = PartFolder::beside(&self.output).map_err(cannot("no folder can be made there"))?;
+        let parent = self
+            .output
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
+        let cannot =
+            |problem: &'static str| move |cause| eddy::Error::output_from(parent, problem, cause);
+        let folder =
+            PartFolder::beside(&self.output).map_err(cannot("no folder can be made there"))?;
         copy(&network, links, folder.path(), NETWORK)?;
         if let Some(decoder) = &mut manifest.decoder {
             // In a separate folder, because external weight files of the two networks may have
@@ -190,7 +201,8 @@ impl Arguments {
             copy(&self.source.join(&decoder.path), links, &place, NETWORK)?;
             decoder.path = format!("{DECODER}/{NETWORK}");
         }
-        let bytes = fs::read(folder.path().join(NETWORK)).map_err(cannot("what was copied cannot be read"))?;
+        let bytes = fs::read(folder.path().join(NETWORK))
+            .map_err(cannot("what was copied cannot be read"))?;
         manifest.set_file(dtype, NETWORK, &bytes);
         let write = |manifest: &Manifest| {
             fs::write(folder.path().join("model.toml"), manifest.to_toml()?)
@@ -199,7 +211,8 @@ impl Arguments {
         write(&manifest)?;
         manifest.check = Some(self.record(folder.path(), dtype)?);
         write(&manifest)?;
-        let cannot = |cause| eddy::Error::output_from(&self.output, "it cannot be put in its place", cause);
+        let cannot =
+            |cause| eddy::Error::output_from(&self.output, "it cannot be put in its place", cause);
         folder.complete().map_err(cannot)?;
         let (source, output, task) = (self.source.display(), self.output.display(), manifest.task);
         let line = format!(
@@ -219,12 +232,14 @@ impl Arguments {
         let manifest = &package.manifest;
         let side = 32_usize.next_multiple_of(manifest.multiple_of * manifest.sample_scale());
         let pixels = manifest.decoded_scale();
-        let [width, height] = manifest.size.map_or([side, side], |size| size.map(|length| length / pixels));
+        let [width, height] =
+            manifest.size.map_or([side, side], |size| size.map(|length| length / pixels));
         let shape = [1, manifest.channels, height, width];
         network.bind(shape)?;
         let keep = |role: &str, values: &[f32], shape: [usize; 4]| {
             let name = format!("check-{role}.npy");
-            let values = Array4::from_shape_vec(shape, values.to_vec()).unwrap_or_else(|_| Array4::zeros(shape));
+            let values = Array4::from_shape_vec(shape, values.to_vec())
+                .unwrap_or_else(|_| Array4::zeros(shape));
             array::write(&values, &folder.join(&name)).map(|()| name)
         };
         let noise = Philox::new(0);
@@ -271,15 +286,22 @@ impl NetworkArgs {
     /// The manifest of a bare .onnx file, without its file, name and licence.
     fn manifest(&self) -> eddy::Result<Manifest> {
         let task = self.task.ok_or_else(|| missing("--task", "--task denoise"))?;
-        let prediction = self.prediction.ok_or_else(|| missing("--prediction", "--prediction denoised"))?;
-        let inputs = self.inputs.clone().ok_or_else(|| missing("--inputs", "--inputs sample=x,sigma=s"))?;
-        let output = self.output_name.clone().ok_or_else(|| missing("--output-name", "--output-name y"))?;
+        let prediction =
+            self.prediction.ok_or_else(|| missing("--prediction", "--prediction denoised"))?;
+        let inputs =
+            self.inputs.clone().ok_or_else(|| missing("--inputs", "--inputs sample=x,sigma=s"))?;
+        let output =
+            self.output_name.clone().ok_or_else(|| missing("--output-name", "--output-name y"))?;
         let scheduler = match &self.schedule {
             None => None,
             Some(path) => {
-                let text = read_regular(path, LARGEST_CONFIG)
-                    .map_err(|cause| eddy::Error::input_from(path, "the schedule cannot be read", cause))?;
-                Some(Scheduler::parse(&path.display().to_string(), &String::from_utf8_lossy(&text))?)
+                let text = read_regular(path, LARGEST_CONFIG).map_err(|cause| {
+                    eddy::Error::input_from(path, "the schedule cannot be read", cause)
+                })?;
+                Some(Scheduler::parse(
+                    &path.display().to_string(),
+                    &String::from_utf8_lossy(&text),
+                )?)
             }
         };
         let sampler = scheduler.as_ref().and_then(|scheduler| scheduler.sampler);
@@ -321,16 +343,20 @@ fn missing(what: &str, example: &str) -> eddy::Error {
 
 /// Copies a network under the given name, and its external weight files under their own names.
 fn copy(network: &Path, links: Links, folder: &Path, name: &str) -> eddy::Result<()> {
-    let unreadable = |from: &Path, cause| eddy::Error::input_from(from, "it cannot be copied", cause);
+    let unreadable =
+        |from: &Path, cause| eddy::Error::input_from(from, "it cannot be copied", cause);
     let bytes = read_regular(network, LARGEST_GRAPH).map_err(|cause| unreadable(network, cause))?;
-    fs::write(folder.join(name), &bytes)
-        .map_err(|cause| eddy::Error::output_from(folder, "the network cannot be copied there", cause))?;
-    let beside = network.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::write(folder.join(name), &bytes).map_err(|cause| {
+        eddy::Error::output_from(folder, "the network cannot be copied there", cause)
+    })?;
+    let beside =
+        network.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let model = network.display().to_string();
     for (file, found) in find_weights(&bytes, beside, links, &model)? {
         let to = folder.join(&file);
         if to.exists() || Path::new(&file) == Path::new("model.toml") {
-            let problem = "is where it keeps weights, and what a package calls its own; give it another name";
+            let problem =
+                "is where it keeps weights, and what a package calls its own; give it another name";
             return Err(eddy::Error::model(model, format!("{file:?} {problem}")));
         }
         let made = to.parent().map_or(Ok(()), fs::create_dir_all);

@@ -39,14 +39,17 @@ impl Arguments {
 
     fn list(&self) -> anyhow::Result<()> {
         let version = env!("CARGO_PKG_VERSION");
-        let mut text = format!("eddy {version}, with ONNX Runtime {EMBEDDED_VERSION} embedded\n\nBundled models:\n");
+        let mut text = format!(
+            "eddy {version}, with ONNX Runtime {EMBEDDED_VERSION} embedded\n\nBundled models:\n"
+        );
         let mut models = Vec::new();
         for name in bundled_names() {
             let manifest = Package::find(name)?.manifest;
             if !self.files.wants_any(&manifest) {
                 continue;
             }
-            let precisions: Vec<&str> = manifest.files.keys().map(|precision| precision.name()).collect();
+            let precisions: Vec<&str> =
+                manifest.files.keys().map(|precision| precision.name()).collect();
             let (task, about) = (manifest.task.to_string(), &manifest.description);
             text += &format!("  {name:<14} {task:<9} {:<13} {about}\n", precisions.join(" "));
             models.push(json!({ "name": name, "task": task, "precisions": precisions, "description": about }));
@@ -54,7 +57,8 @@ impl Arguments {
         if models.is_empty() {
             text += "  none with such a file\n";
         }
-        let record = json!({ "version": version, "onnxruntime": EMBEDDED_VERSION, "models": models });
+        let record =
+            json!({ "version": version, "onnxruntime": EMBEDDED_VERSION, "models": models });
         self.console.result(text, &record)
     }
 
@@ -65,19 +69,32 @@ impl Arguments {
             ("task", manifest.task.to_string()),
             ("about", manifest.description.clone()),
             ("predicts", manifest.prediction.to_string()),
-            ("channels", format!("{}, black {} to white {}", manifest.channels, manifest.range[0], manifest.range[1])),
+            (
+                "channels",
+                format!(
+                    "{}, black {} to white {}",
+                    manifest.channels, manifest.range[0], manifest.range[1]
+                ),
+            ),
         ];
         if let Some(sigma) = manifest.sigma {
             let span = f64::from(manifest.range[1] - manifest.range[0]);
             let eight_bit = |sigma: f64| 255.0 * sigma / span;
-            rows.push(("sigma", format!("{:.1} to {:.1} (8-bit units)", eight_bit(sigma.min), eight_bit(sigma.max))));
+            rows.push((
+                "sigma",
+                format!("{:.1} to {:.1} (8-bit units)", eight_bit(sigma.min), eight_bit(sigma.max)),
+            ));
         }
         if let Some(decoder) = &manifest.decoder {
-            let about = format!("{}, {} times larger, to {} channels", decoder.path, decoder.scale, decoder.channels);
+            let about = format!(
+                "{}, {} times larger, to {} channels",
+                decoder.path, decoder.scale, decoder.channels
+            );
             rows.push(("decoder", about));
         }
-        let sees =
-            manifest.receptive_field.map_or("the whole image".to_owned(), |field| format!("{field} px each way"));
+        let sees = manifest
+            .receptive_field
+            .map_or("the whole image".to_owned(), |field| format!("{field} px each way"));
         rows.push(("sees", sees));
         rows.push(("sides", format!("multiples of {} px (Eddy pads)", manifest.multiple_of)));
         if let Some(parameters) = manifest.parameters {
@@ -86,7 +103,9 @@ impl Arguments {
         rows.push(("steps", format!("{} by default", manifest.defaults.steps)));
         rows.push(("licence", manifest.licence.clone()));
         rows.push(("training", manifest.training.clone()));
-        let place = package.folder().map_or("inside this binary".to_owned(), |folder| folder.display().to_string());
+        let place = package
+            .folder()
+            .map_or("inside this binary".to_owned(), |folder| folder.display().to_string());
         rows.push(("from", place));
         let opened = self.device.open(self.console)?;
         let mut files = Vec::new();
@@ -95,20 +114,36 @@ impl Arguments {
             let bytes = package.read(&file.path)?.len();
             let name = &manifest.name;
             let network = opened.network(&package, precision)?;
-            let default =
-                if precision == Precision::default() { ", runs unless --precision says otherwise" } else { "" };
-            let count = || opened.load(name, |runtime, options| package.count_nodes(runtime, precision, options));
+            let default = if precision == Precision::default() {
+                ", runs unless --precision says otherwise"
+            } else {
+                ""
+            };
+            let count = || {
+                opened
+                    .load(name, |runtime, options| package.count_nodes(runtime, precision, options))
+            };
             let nodes = self.nodes.then(count).transpose()?;
-            rows.push(("file", format!("{precision}: {}, {} KiB{default}", file.path, bytes.div_ceil(1024))));
+            rows.push((
+                "file",
+                format!("{precision}: {}, {} KiB{default}", file.path, bytes.div_ceil(1024)),
+            ));
             rows.extend(network.signature().into_iter().map(|line| ("", line)));
-            rows.extend(nodes.iter().flatten().map(|(provider, count)| ("", format!("nodes {provider}: {count}"))));
+            rows.extend(
+                nodes
+                    .iter()
+                    .flatten()
+                    .map(|(provider, count)| ("", format!("nodes {provider}: {count}"))),
+            );
             files.push(json!({
                 "precision": precision.name(), "path": file.path, "bytes": bytes, "sha256": file.sha256,
                 "signature": network.signature(), "nodes": nodes,
             }));
         }
-        let lines: Vec<String> =
-            rows.iter().map(|(name, value)| format!("  {name:<11} {}", plain_line(value))).collect();
+        let lines: Vec<String> = rows
+            .iter()
+            .map(|(name, value)| format!("  {name:<11} {}", plain_line(value)))
+            .collect();
         let (name, version) = (plain_line(&manifest.name), plain_line(&manifest.version));
         let text = format!("{name} {version}\n{}", lines.join("\n"));
         let record = json!({

@@ -111,7 +111,8 @@ impl Arguments {
         redraw.run(|mut image, work| {
             let repair = work.drawer.inpaint(&mut image, &mask, &seeds, work.guides, work.watch)?;
             let [x, y, width, height] = repair.part.unwrap_or_default();
-            let words = format!("{} pixels drawn within {width}x{height} at {x},{y}", repair.pixels);
+            let words =
+                format!("{} pixels drawn within {width}x{height} at {x},{y}", repair.pixels);
             Ok((image, words, json!({"pixels": repair.pixels, "part": repair.part})))
         })
     }

@@ -44,7 +44,10 @@ fn asked() {
     eddy::network::stop_evaluations(SHUTDOWN_GRACE);
     if let Some([path, part]) = FINISHING.get() {
         let name = path.display();
-        let words = format!("finishing {name} (again to stop now; what is written stays in {})", part.display());
+        let words = format!(
+            "finishing {name} (again to stop now; what is written stays in {})",
+            part.display()
+        );
         // Stderr may be closed.
         let _ = writeln!(std::io::stderr(), "eddy: {}", console::plain(&words));
     }

@@ -103,9 +103,18 @@ impl IoArgs {
             return source::jobs_below(self.sources(), &self.output, format);
         }
         let jobs = source::jobs(self.sources(), &self.output, format)?;
-        if let [first, others @ ..] = source::folders_left_out(self.sources(), &self.output)?.as_slice() {
-            let more = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
-            console.note(format!("left out: the folder {}{more}; --recursive takes what is in it", first.display()));
+        if let [first, others @ ..] =
+            source::folders_left_out(self.sources(), &self.output)?.as_slice()
+        {
+            let more = if others.is_empty() {
+                String::new()
+            } else {
+                format!(" and {} more", others.len())
+            };
+            console.note(format!(
+                "left out: the folder {}{more}; --recursive takes what is in it",
+                first.display()
+            ));
         }
         Ok(jobs)
     }
@@ -131,7 +140,9 @@ impl IoArgs {
             Some(OutputFormat::Image(format)) => Some(format),
             _ => Format::from_path(&self.output),
         };
-        let Some(input) = self.sources().first().cloned() else { return Err(eddy::Error::usage("no source is given")) };
+        let Some(input) = self.sources().first().cloned() else {
+            return Err(eddy::Error::usage("no source is given"));
+        };
         if self.output.is_dir() || source::ends_in_slash(&self.output) {
             return Err(eddy::Error::usage(
                 "an image from standard input has no name; give the result's, or - for standard output",
@@ -160,7 +171,9 @@ impl IoArgs {
     /// Rejects image-only options for a stream.
     pub(crate) fn refuse_recursion(&self) -> eddy::Result<()> {
         if self.recursive {
-            return Err(eddy::Error::usage("a stream takes the images of one folder; leave --recursive out"));
+            return Err(eddy::Error::usage(
+                "a stream takes the images of one folder; leave --recursive out",
+            ));
         }
         Ok(())
     }
@@ -254,8 +267,9 @@ impl ImageJob<'_> {
         // Reading from standard input may block forever.
         let _opening = interrupt::opening(None);
         // The limit is larger than any file of an image that is accepted.
-        let read =
-            stream::whole_standard_input()?.take(limits.max_memory.min(2 * limits.max_bytes)).read_to_end(&mut bytes);
+        let read = stream::whole_standard_input()?
+            .take(limits.max_memory.min(2 * limits.max_bytes))
+            .read_to_end(&mut bytes);
         read.map_err(|cause| eddy::Error::input_from(name, "it cannot be read", cause))?;
         still::decode(name, Cursor::new(bytes), limits)
     }
@@ -268,7 +282,11 @@ impl ImageJob<'_> {
     /// Reports that the image is done, as text and as JSON.
     pub(crate) fn report(&self, how: &str, record: &serde_json::Value) -> eddy::Result<()> {
         let (input, output) = (self.job.input.display(), self.job.output.display());
-        let told = self.bar.report_beside(is_standard(&self.job.output), format!("{input} -> {output}: {how}"), record);
+        let told = self.bar.report_beside(
+            is_standard(&self.job.output),
+            format!("{input} -> {output}: {how}"),
+            record,
+        );
         told.map_err(|cause| eddy::Error::output_from("standard output", "writing failed", cause))
     }
 }

@@ -12,7 +12,8 @@ use eddy::machine;
 use eddy::media::still::Limits;
 use eddy::model::{Manifest, NetworkWithFallback, Package, Precision};
 use eddy::network::{
-    Device, DeviceChoice, Library, OnnxNetwork, Placement, Runtime, SessionOptions, limit_evaluations, too_long,
+    Device, DeviceChoice, Library, OnnxNetwork, Placement, Runtime, SessionOptions,
+    limit_evaluations, too_long,
 };
 use eddy::task::{Budget, TileChoice};
 use ndarray::{Array4, Array5, Axis, Slice};
@@ -43,7 +44,11 @@ impl SyncOption {
 #[command(next_help_heading = "Device")]
 pub(crate) struct DeviceOptions {
     /// `auto` is the first of tensorrt, cuda and cpu that works; openvino[:cpu|gpu|npu] and plugin[:N] are on request; all but cpu and plugin need --runtime
-    #[arg(long, value_name = "auto|cpu|cuda[:N]|tensorrt[:N]|openvino[:D]|plugin[:N]", default_value = "auto")]
+    #[arg(
+        long,
+        value_name = "auto|cpu|cuda[:N]|tensorrt[:N]|openvino[:D]|plugin[:N]",
+        default_value = "auto"
+    )]
     device: DeviceChoice,
 
     /// Disable the fallback to the CPU, of the whole network and of single operators
@@ -96,7 +101,11 @@ impl DeviceOptions {
 
     /// Opens the library and limits the memory of this process, so that a network cannot exceed
     /// --max-memory. Memory of a GPU's driver is mapped beyond what it uses and is not limited.
-    pub(crate) fn open_within(&self, memory: &MemoryOptions, console: Console) -> eddy::Result<Opened> {
+    pub(crate) fn open_within(
+        &self,
+        memory: &MemoryOptions,
+        console: Console,
+    ) -> eddy::Result<Opened> {
         let opened = self.open(console)?;
         if let Some(ByteSize(bytes)) = memory.max_memory.filter(|_| !opened.device().is_gpu()) {
             // Without the limit of the kernel, only our own allocations keep to it.
@@ -129,7 +138,8 @@ impl DeviceOptions {
     pub(crate) fn runtime(&self) -> eddy::Result<Arc<Runtime>> {
         if let Some(nice) = self.nice {
             // Threads that start later inherit the priority.
-            rustix::process::nice(nice).map_err(|cause| eddy::Error::usage(format!("--nice {nice}: {cause}")))?;
+            rustix::process::nice(nice)
+                .map_err(|cause| eddy::Error::usage(format!("--nice {nice}: {cause}")))?;
         }
         let runtime = Runtime::load(&self.library())?;
         if let Some(library) = &self.ep_library {
@@ -145,7 +155,8 @@ const THREADS_PER_CORE: usize = 8;
 fn threads(text: &str) -> Result<usize, String> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let most = cores * THREADS_PER_CORE;
-    let expected = || format!("expected 0 to {most}, {THREADS_PER_CORE} for each core that there is here");
+    let expected =
+        || format!("expected 0 to {most}, {THREADS_PER_CORE} for each core that there is here");
     text.parse().ok().filter(|threads| *threads <= most).ok_or_else(expected)
 }
 
@@ -175,8 +186,14 @@ impl Opened {
     }
 
     /// Loads the network of a package like [`load`](Self::load).
-    pub(crate) fn network(&self, package: &Package, precision: Precision) -> eddy::Result<OnnxNetwork> {
-        self.load(&package.manifest.name, |runtime, options| package.load(runtime, precision, options))
+    pub(crate) fn network(
+        &self,
+        package: &Package,
+        precision: Precision,
+    ) -> eddy::Result<OnnxNetwork> {
+        self.load(&package.manifest.name, |runtime, options| {
+            package.load(runtime, precision, options)
+        })
     }
 
     /// Loads the network of a package with its f32 file as a fallback.
@@ -185,7 +202,9 @@ impl Opened {
         package: &'p Package,
         precision: Precision,
     ) -> eddy::Result<NetworkWithFallback<'p>> {
-        self.load(&package.manifest.name, |runtime, options| package.load_guarded(runtime, precision, options))
+        self.load(&package.manifest.name, |runtime, options| {
+            package.load_guarded(runtime, precision, options)
+        })
     }
 
     /// The decoder of a package that has one.
@@ -248,7 +267,10 @@ impl FromStr for PrecisionChoice {
     fn from_str(text: &str) -> Result<Self, &'static str> {
         match text {
             "auto" => Ok(Self(None)),
-            _ => text.parse().map(|precision| Self(Some(precision))).map_err(|_| "expected auto, f32, f16 or int8"),
+            _ => text
+                .parse()
+                .map(|precision| Self(Some(precision)))
+                .map_err(|_| "expected auto, f32, f16 or int8"),
         }
     }
 }
@@ -316,7 +338,11 @@ pub(crate) struct GivenNoise {
 
 impl GivenNoise {
     /// The initial noise and the noise of the steps for `many` images from `first` on.
-    pub(crate) fn of(&self, first: usize, many: usize) -> eddy::Result<(Option<Array4<f32>>, Option<Recorded>)> {
+    pub(crate) fn of(
+        &self,
+        first: usize,
+        many: usize,
+    ) -> eddy::Result<(Option<Array4<f32>>, Option<Recorded>)> {
         let there = |images: usize, what: &str| {
             if first + many <= images {
                 return Ok(Slice::from(first..first + many));
@@ -328,7 +354,9 @@ impl GivenNoise {
         };
         let initial = match &self.initial {
             None => None,
-            Some(noise) => Some(noise.slice_axis(Axis(0), there(noise.len_of(Axis(0)), "initial")?).to_owned()),
+            Some(noise) => {
+                Some(noise.slice_axis(Axis(0), there(noise.len_of(Axis(0)), "initial")?).to_owned())
+            }
         };
         let fresh = match &self.fresh {
             None => None,
@@ -389,7 +417,8 @@ impl FromStr for ByteSize {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let expected = || "expected bytes with an optional K, M or G (of 1024), such as 512M".to_owned();
+        let expected =
+            || "expected bytes with an optional K, M or G (of 1024), such as 512M".to_owned();
         let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
         let factor = match text[digits.len()..].to_ascii_lowercase().as_str() {
             "" | "b" => 1,
@@ -414,9 +443,13 @@ impl FromStr for Size {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let parsed = text.split_once('x').and_then(|(width, height)| Some((width.parse().ok()?, height.parse().ok()?)));
+        let parsed = text
+            .split_once('x')
+            .and_then(|(width, height)| Some((width.parse().ok()?, height.parse().ok()?)));
         match parsed {
-            Some((width, height)) if (1..=65_535).contains(&width) && (1..=65_535).contains(&height) => {
+            Some((width, height))
+                if (1..=65_535).contains(&width) && (1..=65_535).contains(&height) =>
+            {
                 Ok(Self { width, height })
             }
             _ => Err("expected WIDTHxHEIGHT in pixels, such as 640x480".into()),
@@ -426,7 +459,9 @@ impl FromStr for Size {
 
 /// Two numbers, as `0,1`.
 pub(crate) fn pair(text: &str) -> Result<[f64; 2], &'static str> {
-    let parsed = text.split_once(',').and_then(|(one, other)| Some([one.parse().ok()?, other.parse().ok()?]));
+    let parsed = text
+        .split_once(',')
+        .and_then(|(one, other)| Some([one.parse().ok()?, other.parse().ok()?]));
     parsed.ok_or("expected two numbers, such as 0,1")
 }
 
@@ -436,7 +471,9 @@ mod tests {
 
     #[test]
     fn parses_sizes() {
-        for (text, bytes) in [("512M", 512 << 20), ("2g", 2 << 30), ("1048576", 1 << 20), ("7KiB", 7 << 10)] {
+        for (text, bytes) in
+            [("512M", 512 << 20), ("2g", 2 << 30), ("1048576", 1 << 20), ("7KiB", 7 << 10)]
+        {
             assert_eq!(text.parse(), Ok(ByteSize(bytes)));
         }
         for text in ["", "M", "0", "-1M", "1.5G", "5T", "99999999999G"] {

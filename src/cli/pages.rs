@@ -8,7 +8,9 @@ use clap_complete::Shell;
 
 /// Print completions for a shell
 #[derive(Debug, Args)]
-#[command(after_help = "Example: eddy completions bash > ~/.local/share/bash-completion/completions/eddy")]
+#[command(
+    after_help = "Example: eddy completions bash > ~/.local/share/bash-completion/completions/eddy"
+)]
 pub(crate) struct Completions {
     shell: Shell,
 }
@@ -35,7 +37,8 @@ impl Man {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let written = clap_mangen::generate_to(super::Arguments::command(), &self.folder);
         written.map_err(|error| {
-            eddy::Error::output_from(&self.folder, "the pages cannot be written into it", error).into()
+            eddy::Error::output_from(&self.folder, "the pages cannot be written into it", error)
+                .into()
         })
     }
 }

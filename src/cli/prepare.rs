@@ -92,7 +92,9 @@ fn only_tensorrt(opened: &Opened) -> eddy::Result<()> {
         return Ok(());
     }
     match opened.placement.rejected.first() {
-        Some((device, problem)) => Err(eddy::Error::Device { device: device.to_string(), problem: problem.clone() }),
+        Some((device, problem)) => {
+            Err(eddy::Error::Device { device: device.to_string(), problem: problem.clone() })
+        }
         None => Err(eddy::Error::usage(format!(
             "on {} networks run as they are, there is nothing to prepare; engines are built for --device tensorrt",
             opened.device()
@@ -104,7 +106,8 @@ fn only_tensorrt(opened: &Opened) -> eddy::Result<()> {
 fn expectation() -> String {
     let durations = engine_folder().map(|folder| engine_durations(&folder)).unwrap_or_default();
     match durations.as_slice() {
-        [] => "the first takes some seconds on a large GPU and up to ten minutes on a Jetson".to_owned(),
+        [] => "the first takes some seconds on a large GPU and up to ten minutes on a Jetson"
+            .to_owned(),
         [longest, ..] => format!("those that are there took {longest:.0} s at most"),
     }
 }

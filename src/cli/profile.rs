@@ -107,8 +107,12 @@ impl Arguments {
             Method::Frames => format!("{} frames", profile.frames),
             Method::Image => "one image".to_owned(),
         };
-        let mut text =
-            format!("{}: the noise of {from} of {}x{}", self.output.display(), profile.width, profile.height);
+        let mut text = format!(
+            "{}: the noise of {from} of {}x{}",
+            self.output.display(),
+            profile.width,
+            profile.height
+        );
         for (name, line) in names.iter().zip(&profile.channels) {
             text += &format!("\n  {name}: {}", describe(line));
         }

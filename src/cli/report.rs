@@ -7,7 +7,9 @@ use eddy::machine::Health;
 use eddy::media::stream::{VideoFormat, VideoFrame};
 use eddy::preview::Preview;
 use eddy::video::record::{self, milliseconds};
-use eddy::video::{QualityLevel, RunObserver, RunStatus, SettingsUpdate, StreamStatus, Summary, Target};
+use eddy::video::{
+    QualityLevel, RunObserver, RunStatus, SettingsUpdate, StreamStatus, Summary, Target,
+};
 use serde_json::{Value, json};
 
 use super::console::Console;
@@ -28,8 +30,19 @@ pub(super) struct Watcher<'a> {
 }
 
 impl<'a> Watcher<'a> {
-    pub(super) fn new(told: StreamReporter<'a>, preview: Option<Preview>, before: StreamStatus) -> Self {
-        Self { told, line: told.line(), preview, before, health: Health::default(), examined: Instant::now() }
+    pub(super) fn new(
+        told: StreamReporter<'a>,
+        preview: Option<Preview>,
+        before: StreamStatus,
+    ) -> Self {
+        Self {
+            told,
+            line: told.line(),
+            preview,
+            before,
+            health: Health::default(),
+            examined: Instant::now(),
+        }
     }
 }
 
@@ -82,7 +95,10 @@ impl StreamReporter<'_> {
             let mut record = json!({"event": "change", "seconds": seconds});
             record::extend(&mut record, record::of_quality(&now.quality));
             self.console.progress_beside(self.to_stdout, &record);
-            self.console.note_unless_json(format!("{seconds:.1} s: {}, before {}", now.quality, before.quality));
+            self.console.note_unless_json(format!(
+                "{seconds:.1} s: {}, before {}",
+                now.quality, before.quality
+            ));
         }
         if now.failed > before.failed {
             self.console.note_unless_json(format!(
@@ -111,11 +127,19 @@ impl StreamReporter<'_> {
         words: &str,
         facts: Value,
     ) -> anyhow::Result<()> {
-        let Summary { counters, latency, waiting, work, writing, quality_levels, stream_status } = summary;
+        let Summary { counters, latency, waiting, work, writing, quality_levels, stream_status } =
+            summary;
         let [p50, p95, p99] = latency.told().map(milliseconds);
-        let source = self.frames.sources().iter().map(|s| s.display().to_string()).collect::<Vec<_>>().join(", ");
+        let source = self
+            .frames
+            .sources()
+            .iter()
+            .map(|s| s.display().to_string())
+            .collect::<Vec<_>>()
+            .join(", ");
         let mut lost = String::new();
-        let (repeated, failed) = stream_status.as_ref().map_or((0, 0), |now| (now.repeated as usize, now.failed));
+        let (repeated, failed) =
+            stream_status.as_ref().map_or((0, 0), |now| (now.repeated as usize, now.failed));
         for (count, what) in [
             (counters.dropped, "dropped"),
             (counters.corrupt, "corrupt"),
@@ -138,8 +162,9 @@ impl StreamReporter<'_> {
             video.height,
             counters.rate()
         );
-        let stage =
-            |histogram: &eddy::video::Histogram| milliseconds(histogram.total()) / histogram.count().max(1) as f64;
+        let stage = |histogram: &eddy::video::Histogram| {
+            milliseconds(histogram.total()) / histogram.count().max(1) as f64
+        };
         let mut record = record::of_tally("summary", counters, counters.rate());
         let run = json!({
             "input": source, "output": self.frames.output().to_string_lossy(),
@@ -172,7 +197,9 @@ impl StreamReporter<'_> {
         let Target { rate, deadline } = self.target;
         let mut aims = Vec::new();
         aims.extend(rate.map(|rate| format!("{rate} asked for")));
-        aims.extend(deadline.map(|deadline| format!("within {} ms asked for", deadline.as_millis())));
+        aims.extend(
+            deadline.map(|deadline| format!("within {} ms asked for", deadline.as_millis())),
+        );
         if aims.is_empty() {
             return String::new();
         }
@@ -180,7 +207,11 @@ impl StreamReporter<'_> {
         let of = |(quality, count): &(QualityLevel, u64)| {
             format!("{quality} ({:.0} %)", 100.0 * *count as f64 / total.max(1) as f64)
         };
-        format!(" ({}; {})", aims.join(", "), quality_levels.iter().map(of).collect::<Vec<_>>().join("; "))
+        format!(
+            " ({}; {})",
+            aims.join(", "),
+            quality_levels.iter().map(of).collect::<Vec<_>>().join("; ")
+        )
     }
 }
 
@@ -210,7 +241,11 @@ impl Line {
             return;
         }
         let latency = running.latency();
-        let lost = if counters.dropped > 0 { format!(", {} dropped", counters.dropped) } else { String::new() };
+        let lost = if counters.dropped > 0 {
+            format!(", {} dropped", counters.dropped)
+        } else {
+            String::new()
+        };
         let [p50, p95, p99] = latency.told().map(milliseconds);
         self.bar.set_message(format!(
             "{}, {rate:.1} fps{lost}, {p50:.0}/{p95:.0}/{p99:.0} ms, {}",

@@ -21,7 +21,9 @@ use super::options::{DeviceOptions, PrecisionOption, SyncOption, recorded};
 /// Input and output are in the network's own coordinates: what a diffusers pipeline calls latents, before its first and
 /// after its last step. For `euler` on a training schedule that is the input times `init_noise_sigma`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example: eddy sample my-ddpm/ --input noise.npy -o sample.npy --sampler ddim --steps 50")]
+#[command(
+    after_help = "Example: eddy sample my-ddpm/ --input noise.npy -o sample.npy --sampler ddim --steps 50"
+)]
 pub(crate) struct Arguments {
     /// A bundled model, the folder of a model package, or a folder in the diffusers layout
     #[arg(value_name = "MODEL")]
@@ -75,7 +77,10 @@ impl Arguments {
         let model = SampledModel::find(&self.model)?;
         let plan = plan(&model.schedule()?, self.sampler, self.steps, self.eta)?;
         array::check(&self.output)?;
-        source::refuse_replacing(&[vec![&self.input], self.noise.iter().collect()].concat(), &self.output)?;
+        source::refuse_replacing(
+            &[vec![&self.input], self.noise.iter().collect()].concat(),
+            &self.output,
+        )?;
         let x = array::read::<Ix4>(&self.input)?;
         let noise = self.noise()?;
         let opened = self.device.open(self.console)?;
@@ -83,7 +88,8 @@ impl Arguments {
             SampledModel::Package(package) => Some(self.precision.on(opened.device(), package)),
             SampledModel::Diffusers(_) => self.precision.asked(),
         };
-        let mut network = opened.load(&self.model, |runtime, options| model.load(runtime, precision, options))?;
+        let mut network =
+            opened.load(&self.model, |runtime, options| model.load(runtime, precision, options))?;
         let (batch, channels, height, width) = x.dim();
         let tiles = TilePlan::whole(width, height, model.multiple_of());
         let mut state = State::new(x, &plan, noise.as_ref(), &SigmaMap::ABSOLUTE)?;
@@ -98,8 +104,15 @@ impl Arguments {
         array::write(&state.into_inner(), &self.output)?;
         let (input, output) = (self.input.display(), self.output.display());
         let evaluations = plan.steps.len();
-        let asked = if evaluations == self.steps { String::new() } else { format!(" ({evaluations} evaluations)") };
-        let line = format!("{input} -> {output}: {} in {} steps{asked}, {took:.2} s", self.sampler, self.steps);
+        let asked = if evaluations == self.steps {
+            String::new()
+        } else {
+            format!(" ({evaluations} evaluations)")
+        };
+        let line = format!(
+            "{input} -> {output}: {} in {} steps{asked}, {took:.2} s",
+            self.sampler, self.steps
+        );
         let record = json!({
             "input": self.input, "output": self.output, "shape": [batch, channels, height, width],
             "sampler": self.sampler.name(), "steps": self.steps, "evaluations": evaluations, "seconds": took,

@@ -7,8 +7,8 @@ use clap::Args;
 use eddy::media::source;
 use eddy::media::still::Limits;
 use eddy::media::stream::{
-    self, CameraFormat, CameraRequest, Encoder, FormatOverrides, LiveSource, Matrix, Origin, Rate, Scan, SinkFormat,
-    Source, VideoFormat,
+    self, CameraFormat, CameraRequest, Encoder, FormatOverrides, LiveSource, Matrix, Origin, Rate,
+    Scan, SinkFormat, Source, VideoFormat,
 };
 use eddy::preview::{Address, Preview, Token};
 use eddy::video::{FrameProcessor, PipelineOptions, Target, run};
@@ -105,12 +105,15 @@ enum SampleRange {
 
 fn key_and_value(text: &str) -> Result<(String, String), &'static str> {
     let both = text.split_once('=').filter(|(key, _)| !key.is_empty() && !key.starts_with('-'));
-    both.map(|(key, value)| (key.to_owned(), value.to_owned())).ok_or("expected KEY=VALUE, such as preset=fast")
+    both.map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .ok_or("expected KEY=VALUE, such as preset=fast")
 }
 
 fn seconds(text: &str) -> Result<Duration, &'static str> {
     let seconds = text.parse().ok().filter(|seconds| *seconds > 0.0);
-    seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).ok_or("expected seconds, such as 10 or 0.5")
+    seconds
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .ok_or("expected seconds, such as 10 or 0.5")
 }
 
 /// A stream to process.
@@ -139,13 +142,17 @@ impl StreamOptions {
         sources: &[PathBuf],
         open: impl Fn() -> eddy::Result<Box<dyn Source>>,
     ) -> eddy::Result<Box<dyn Source>> {
-        let is_live = |source: &PathBuf| source.starts_with("/dev") || source.to_string_lossy().contains("://");
+        let is_live = |source: &PathBuf| {
+            source.starts_with("/dev") || source.to_string_lossy().contains("://")
+        };
         let _opening = self.opening(sources);
         let patience = self.reconnect.filter(|_| sources.iter().all(is_live));
         let begun = Instant::now();
         loop {
             match open() {
-                Err(eddy::Error::Input { .. }) if patience.is_some_and(|patience| begun.elapsed() < patience) => {
+                Err(eddy::Error::Input { .. })
+                    if patience.is_some_and(|patience| begun.elapsed() < patience) =>
+                {
                     interrupt::check()?;
                     std::thread::sleep(RETRY);
                 }
@@ -159,8 +166,16 @@ impl StreamOptions {
         let limit = self.stall_timeout.map(|limit| limit.max(self.reconnect.unwrap_or_default()));
         interrupt::opening(limit.map(|limit| {
             let seconds = limit.as_secs_f64();
-            let problem = format!("nothing has come for {seconds} s; check the source, or raise --stall-timeout");
-            (limit, eddy::Error::input(sources.first().map_or("the stream".into(), PathBuf::clone), problem))
+            let problem = format!(
+                "nothing has come for {seconds} s; check the source, or raise --stall-timeout"
+            );
+            (
+                limit,
+                eddy::Error::input(
+                    sources.first().map_or("the stream".into(), PathBuf::clone),
+                    problem,
+                ),
+            )
         }))
     }
 
@@ -181,7 +196,9 @@ impl StreamOptions {
             || stream::is_sink(output)
             || sources.iter().any(|source| stream::is_source(source));
         let opening = self.opening(sources);
-        if !is_stream || (self.pixel_format.is_none() && !self.live && frames.is_standard_image()?) {
+        if !is_stream
+            || (self.pixel_format.is_none() && !self.live && frames.is_standard_image()?)
+        {
             return Ok(None);
         }
         drop(opening);
@@ -203,16 +220,22 @@ impl StreamOptions {
         if self.live
             && let Some(kept) = sources.iter().find(|source| source.is_file() || source.is_dir())
         {
-            let problem = "is kept on disk, and --live drops frames that would wait; leave --live out";
+            let problem =
+                "is kept on disk, and --live drops frames that would wait; leave --live out";
             return Err(eddy::Error::usage(format!("{} {problem}", kept.display())));
         }
-        let mut source = self.open(sources, || stream::open(sources, wish, interpretation, limits))?;
+        let mut source =
+            self.open(sources, || stream::open(sources, wish, interpretation, limits))?;
         if self.live {
             source = Box::new(LiveSource(source));
         }
         let target = self.target();
         // Every waiting frame adds latency.
-        let waiting = if source.is_live() && target.is_some() { 1 } else { PipelineOptions::default().waiting };
+        let waiting = if source.is_live() && target.is_some() {
+            1
+        } else {
+            PipelineOptions::default().waiting
+        };
         let flow = PipelineOptions {
             waiting,
             skip_corrupt: self.skip_corrupt,
@@ -222,7 +245,10 @@ impl StreamOptions {
         };
         let video = source.video().clone();
         if video.scan == Scan::Mixed {
-            return Err(refuse_fields(sources, "has frames of which some are interlaced and some are not"));
+            return Err(refuse_fields(
+                sources,
+                "has frames of which some are interlaced and some are not",
+            ));
         }
         let encoder = Encoder {
             codec: self.codec.clone(),
@@ -230,7 +256,16 @@ impl StreamOptions {
             bitrate: self.bitrate.clone(),
             options: self.encoder_options.clone(),
         };
-        Ok(Some(Stream { frames, flow, fps: self.fps, preview: self.preview, encoder, source, sink, video }))
+        Ok(Some(Stream {
+            frames,
+            flow,
+            fps: self.fps,
+            preview: self.preview,
+            encoder,
+            source,
+            sink,
+            video,
+        }))
     }
 }
 
@@ -322,7 +357,12 @@ fn refuse_fields(sources: &[PathBuf], problem: &str) -> eddy::Error {
 }
 
 /// A live view at `address`. Other machines need the token of the environment, or a new one.
-fn serve(address: Address, before: &VideoFormat, after: &VideoFormat, denoises: bool) -> eddy::Result<Preview> {
+fn serve(
+    address: Address,
+    before: &VideoFormat,
+    after: &VideoFormat,
+    denoises: bool,
+) -> eddy::Result<Preview> {
     let token = match std::env::var("EDDY_PREVIEW_TOKEN") {
         Ok(token) => Some(Token::chosen(token)?),
         Err(_) if address.0.ip().is_loopback() => None,

@@ -14,7 +14,9 @@ use super::console::Console;
 use super::generative::{GenerativeRun, JobContext};
 use super::interrupt;
 use super::io_args::{ImageJob, IoArgs, repeated, steps, tiles};
-use super::options::{DeviceOptions, MemoryOptions, NoiseOptions, PrecisionOption, SamplingOptions};
+use super::options::{
+    DeviceOptions, MemoryOptions, NoiseOptions, PrecisionOption, SamplingOptions,
+};
 use super::stream::{Stream, StreamOptions};
 
 /// The default scale.
@@ -75,9 +77,13 @@ impl Arguments {
         if self.prior {
             let scale = self.scale.unwrap_or(DEFAULT_SCALE);
             if !(2..=8).contains(&scale) {
-                return Err(eddy::Error::usage(format!("--prior enlarges 2 to 8 times, not {scale}")).into());
+                return Err(eddy::Error::usage(format!(
+                    "--prior enlarges 2 to 8 times, not {scale}"
+                ))
+                .into());
             }
-            let (degradation, model) = (Degradation::BoxDownsample(scale), self.model.as_deref().unwrap_or("prior"));
+            let (degradation, model) =
+                (Degradation::BoxDownsample(scale), self.model.as_deref().unwrap_or("prior"));
             let package = Package::find(model)?;
             return self.redraw(&package).restore(&degradation, 0.0, self.samples);
         }
@@ -86,15 +92,15 @@ impl Arguments {
             return self.upscale_by_drawing(&package);
         }
         if self.noise.is_given() {
-            let problem =
-                "its plan begins at the small image; leave --initial-noise and --noise out, or take a model that draws";
+            let problem = "its plan begins at the small image; leave --initial-noise and --noise out, or take a model that draws";
             return Err(eddy::Error::usage(format!("{}: {problem}", package.manifest.name)).into());
         }
         let stream = self.stream.stream(&self.images, &[], self.memory.limits())?;
         let jobs = if stream.is_none() { self.images.jobs(&[], self.console)? } else { Vec::new() };
         let mut opened = self.device.open_within(&self.memory, self.console)?;
         // A live or paced stream has pauses between frames, in which threads can sleep.
-        opened.rest = self.stream.target().is_some() || stream.as_ref().is_some_and(Stream::is_live);
+        opened.rest =
+            self.stream.target().is_some() || stream.as_ref().is_some_and(Stream::is_live);
         let precision = self.precision.on(opened.device(), &package);
         let mut network = opened.guarded(&package, precision)?;
         let options = UpscaleOptions {
@@ -108,7 +114,8 @@ impl Arguments {
         match stream {
             Some(stream) => self.upscale_stream(upscaler, stream, precision, opened.device()),
             None => IoArgs::each(&jobs, self.console, |turn| {
-                let ran = json!({"precision": precision.name(), "device": opened.device().to_string()});
+                let ran =
+                    json!({"precision": precision.name(), "device": opened.device().to_string()});
                 self.upscale(&mut upscaler, turn, ran)
             }),
         }
@@ -205,7 +212,12 @@ impl Arguments {
     }
 
     /// Enlarges an image. `ran` records how the network ran, as JSON.
-    fn upscale(&self, upscaler: &mut Upscaler<'_>, turn: &ImageJob<'_>, ran: Value) -> eddy::Result<()> {
+    fn upscale(
+        &self,
+        upscaler: &mut Upscaler<'_>,
+        turn: &ImageJob<'_>,
+        ran: Value,
+    ) -> eddy::Result<()> {
         let small = turn.read(&self.memory.limits())?;
         turn.check(&upscaler.outline(&small)?)?;
         let begun = Instant::now();
@@ -218,7 +230,9 @@ impl Arguments {
         let (width, height, scale) = (large.width, large.height, report.scale);
         let (steps, tiles) = (steps(report.steps), tiles(report.tiles, report.tile_size));
         let again = repeated(report.repeated);
-        let line = format!("{scale} times larger, {width}x{height}, {steps}, {tiles}{again}, {seconds:.2} s");
+        let line = format!(
+            "{scale} times larger, {width}x{height}, {steps}, {tiles}{again}, {seconds:.2} s"
+        );
         let mut record = json!({
             "input": turn.job.input.to_string_lossy(), "output": turn.job.output.to_string_lossy(),
             "width": width, "height": height, "upscale_factor": scale,

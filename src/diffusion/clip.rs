@@ -21,7 +21,10 @@ impl Clip {
                 if prediction.is_empty() {
                     return;
                 }
-                assert!(batch > 0 && prediction.len().is_multiple_of(batch), "a batch is made of equal samples");
+                assert!(
+                    batch > 0 && prediction.len().is_multiple_of(batch),
+                    "a batch is made of equal samples"
+                );
                 for sample in prediction.chunks_exact_mut(prediction.len() / batch) {
                     scratch.clear();
                     scratch.extend(sample.iter().map(|d| d.abs()));

@@ -210,9 +210,12 @@ impl DiscreteSchedule {
         }
         let is_possible = |beta: &f32| (0.0..=1.0).contains(beta);
         let products: Vec<f64> = (0..table.len()).filter_map(|t| table.alpha_cumprod(t)).collect();
-        let is_falling = products.is_sorted_by(|before, after| before >= after) && products[0] < 1.0;
+        let is_falling =
+            products.is_sorted_by(|before, after| before >= after) && products[0] < 1.0;
         if !self.betas.betas(self.train_steps).iter().all(is_possible) || !is_falling {
-            return Err(self.error("the betas are no variances of steps towards noise: each must lie between 0 and 1"));
+            return Err(self.error(
+                "the betas are no variances of steps towards noise: each must lie between 0 and 1",
+            ));
         }
         Ok(table)
     }

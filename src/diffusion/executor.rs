@@ -29,7 +29,9 @@ pub trait Canvas {
     /// # Errors
     /// When the canvas has no low-resolution image, as by default.
     fn condition(&self, _window: Window, _out: &mut [f32]) -> Result<()> {
-        Err(Error::usage("this network enlarges a small image, and none was given; use a model for this task"))
+        Err(Error::usage(
+            "this network enlarges a small image, and none was given; use a model for this task",
+        ))
     }
 
     /// If the network's output for the window is cached, writes it to `out`, dense `[batch, channels,
@@ -129,7 +131,9 @@ impl SigmaMap {
             }
             Self::Yuv(values) => {
                 let planes = out.chunks_exact_mut(window.width * window.height);
-                planes.zip(values.iter().cycle()).for_each(|(plane, value)| plane.fill(value * scale));
+                planes
+                    .zip(values.iter().cycle())
+                    .for_each(|(plane, value)| plane.fill(value * scale));
             }
             Self::YuvPerPixel { width, values } => {
                 let planes = out.chunks_exact_mut(window.width * window.height);
@@ -197,7 +201,9 @@ pub fn execute(
     let [batch, channels, height, _] = canvas.shape();
     let (tile_width, tile_height) = tiles.tile_size();
     if matches!(plan.clip, Clip::Threshold { .. }) && !tiles.is_whole() {
-        return Err(Error::usage("dynamic thresholding looks at the whole image; it cannot be run in tiles"));
+        return Err(Error::usage(
+            "dynamic thresholding looks at the whole image; it cannot be run in tiles",
+        ));
     }
     let shape = [batch, channels, tile_height, tile_width];
     network.bind(shape)?;
@@ -207,7 +213,12 @@ pub fn execute(
     for (index, step) in plan.steps.iter().enumerate() {
         for (row, vertical) in tiles.vertical.spans.iter().enumerate() {
             for (column, horizontal) in tiles.horizontal.spans.iter().enumerate() {
-                let window = Window { x: horizontal.start, y: vertical.start, width: tile_width, height: tile_height };
+                let window = Window {
+                    x: horizontal.start,
+                    y: vertical.start,
+                    width: tile_width,
+                    height: tile_height,
+                };
                 let output = if canvas.recall(window, &mut known) {
                     known.as_slice()
                 } else {
@@ -226,7 +237,13 @@ pub fn execute(
                     Some(seam) => seam.add(tiles, row, column, output),
                     None => {
                         let output = Band::whole(output, tile_width, tile_height);
-                        canvas.update(&Update { index, step, clip: plan.clip, rows: &(0..height), output })?;
+                        canvas.update(&Update {
+                            index,
+                            step,
+                            clip: plan.clip,
+                            rows: &(0..height),
+                            output,
+                        })?;
                     }
                 }
                 progress.done += 1;
@@ -236,7 +253,13 @@ pub fn execute(
             }
             if let Some(seam) = &mut seam {
                 let rows = seam.complete(tiles, row);
-                canvas.update(&Update { index, step, clip: plan.clip, rows: &rows, output: seam.band() })?;
+                canvas.update(&Update {
+                    index,
+                    step,
+                    clip: plan.clip,
+                    rows: &rows,
+                    output: seam.band(),
+                })?;
                 seam.advance(rows.end);
             }
         }
@@ -272,16 +295,26 @@ impl Job<'_> {
         {
             sigma.read(window, step.level.noise as f32, map);
         }
-        let gives_image = (step.c_in, step.c_skip, step.c_out, step.level.signal) == (1.0, 0.0, 1.0, 1.0);
+        let gives_image =
+            (step.c_in, step.c_skip, step.c_out, step.level.signal) == (1.0, 0.0, 1.0, 1.0);
         Ok(match inputs {
-            Inputs { condition: Some(condition), .. } if gives_image => Expected::enlarged(condition),
-            Inputs { sample, sigma: Some(sigma), .. } if gives_image => Expected::denoised(sample, sigma),
+            Inputs { condition: Some(condition), .. } if gives_image => {
+                Expected::enlarged(condition)
+            }
+            Inputs { sample, sigma: Some(sigma), .. } if gives_image => {
+                Expected::denoised(sample, sigma)
+            }
             _ => Expected::NUMBERS,
         })
     }
 
     /// Evaluates the fallback of `network`, after the output of `network` had this `defect`.
-    fn repeat<'n>(&self, network: &'n mut dyn Network, shape: Shape, defect: &str) -> Result<&'n [f32]> {
+    fn repeat<'n>(
+        &self,
+        network: &'n mut dyn Network,
+        shape: Shape,
+        defect: &str,
+    ) -> Result<&'n [f32]> {
         let Some(again) = network.again()? else { return Err(self.flawed(defect)) };
         again.bind(shape)?;
         let expected = self.fill(again, true)?;

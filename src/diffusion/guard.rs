@@ -74,7 +74,9 @@ impl Expected {
         const EXPONENT: u32 = 0x7f80_0000;
         // All exponent bits set means infinity or NaN. There is no branch, so this is one pass at
         // memory speed.
-        let bad = output.iter().fold(0, |bad, value| bad | u32::from(value.to_bits() & EXPONENT == EXPONENT));
+        let bad = output
+            .iter()
+            .fold(0, |bad, value| bad | u32::from(value.to_bits() & EXPONENT == EXPONENT));
         if bad != 0 {
             let count = output.iter().filter(|value| !value.is_finite()).count();
             return Some(format!("{count} values that are no numbers"));
@@ -84,7 +86,9 @@ impl Expected {
         // The output is flat, and removing noise of the known level does not explain the difference.
         let taken = input.variance + (input.mean - output.mean).powi(2);
         let blank = output.variance <= FLAT * input.variance && taken > 2.0 * self.noise + FAR;
-        blank.then(|| format!("{:.3} all over, for an image whose mean is {:.3}", output.mean, input.mean))
+        blank.then(|| {
+            format!("{:.3} all over, for an image whose mean is {:.3}", output.mean, input.mean)
+        })
     }
 }
 
@@ -103,11 +107,16 @@ mod tests {
 
     #[test]
     fn black_output_for_an_image_is_a_defect() {
-        for (low, high, sigma) in [(0.2, 0.9, 0.05), (0.05, 0.3, 0.02), (0.0, 1.0, 0.1), (0.5, 0.5, 0.01)] {
+        for (low, high, sigma) in
+            [(0.2, 0.9, 0.05), (0.05, 0.3, 0.02), (0.0, 1.0, 0.1), (0.5, 0.5, 0.01)]
+        {
             let sample = noisy(low, high, sigma);
             let expected = Expected::denoised(&sample, &[sigma]);
             let defect = expected.defect(&vec![0.0; sample.len()]);
-            assert!(defect.as_ref().is_some_and(|defect| defect.contains("all over")), "{low} to {high}: {defect:?}");
+            assert!(
+                defect.as_ref().is_some_and(|defect| defect.contains("all over")),
+                "{low} to {high}: {defect:?}"
+            );
             assert_eq!(expected.defect(&noisy(low, high, 0.0)), None);
         }
     }
@@ -116,7 +125,11 @@ mod tests {
     fn flat_output_for_a_flat_scene_is_accepted() {
         for (level, sigma) in [(0.0, 0.2), (0.0, 0.01), (0.5, 0.2), (1.0, 0.1), (0.3, 0.0)] {
             let sample = noisy(level, level, sigma);
-            assert_eq!(Expected::denoised(&sample, &[sigma]).defect(&vec![level; sample.len()]), None, "{level}");
+            assert_eq!(
+                Expected::denoised(&sample, &[sigma]).defect(&vec![level; sample.len()]),
+                None,
+                "{level}"
+            );
         }
         let small = noisy(0.4, 0.4, 0.0);
         assert_eq!(Expected::enlarged(&small).defect(&[0.4; 1 << 14]), None);
@@ -128,6 +141,9 @@ mod tests {
         let mut output = noisy(0.0, 1.0, 0.0);
         output[1000] = f32::NAN;
         output[2000] = f32::NEG_INFINITY;
-        assert_eq!(Expected::NUMBERS.defect(&output), Some("2 values that are no numbers".to_owned()));
+        assert_eq!(
+            Expected::NUMBERS.defect(&output),
+            Some("2 values that are no numbers".to_owned())
+        );
     }
 }

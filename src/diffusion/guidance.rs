@@ -55,7 +55,12 @@ pub struct ClassifierGuidance<'a> {
 impl<'a> ClassifierGuidance<'a> {
     /// Guidance towards `classes`, one per sample. `scale` is the inverse temperature of the
     /// classifier's distribution.
-    pub fn new(classifier: &'a mut dyn Network, classes: Vec<i64>, scale: f64, sigma_max: f64) -> Self {
+    pub fn new(
+        classifier: &'a mut dyn Network,
+        classes: Vec<i64>,
+        scale: f64,
+        sigma_max: f64,
+    ) -> Self {
         Self { classifier, classes, scale, sigma_max }
     }
 }
@@ -93,7 +98,9 @@ pub fn label(labels: Option<&mut [i64]>, classes: &[i64]) -> Result<()> {
             classes.len(),
             labels.len()
         ))),
-        None => Err(Error::usage("this network knows no classes; leave the class out, or take one that does")),
+        None => Err(Error::usage(
+            "this network knows no classes; leave the class out, or take one that does",
+        )),
     }
 }
 
@@ -142,7 +149,14 @@ impl<'a> ClassifierFree<'a> {
         let [low, high] = options.interval;
         let steps = plan.steps.iter().filter(|step| (low..=high).contains(&step.level.sigma()));
         let active = steps.map(|step| step.t).collect();
-        Self { network, classes: [classes, without], options, active, shape: [0; 4], output: Vec::new() }
+        Self {
+            network,
+            classes: [classes, without],
+            options,
+            active,
+            shape: [0; 4],
+            output: Vec::new(),
+        }
     }
 }
 
@@ -160,7 +174,12 @@ impl Network for ClassifierFree<'_> {
     /// half.
     fn inputs(&mut self) -> Inputs<'_> {
         let Inputs { sample, sigma, condition, .. } = self.network.inputs();
-        Inputs { sample: half(sample), sigma: sigma.map(half), condition: condition.map(half), class: None }
+        Inputs {
+            sample: half(sample),
+            sigma: sigma.map(half),
+            condition: condition.map(half),
+            class: None,
+        }
     }
 
     fn evaluate(&mut self, t: f64) -> Result<&[f32]> {

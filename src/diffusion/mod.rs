@@ -21,7 +21,9 @@ pub mod state;
 pub use discrete::DiscreteSchedule;
 pub(crate) use executor::read_plane;
 pub use executor::{Canvas, Progress, SigmaMap, Update, Window, execute};
-pub use guidance::{ClassifierFree, ClassifierFreeOptions, ClassifierGuidance, Guidance, StepContext};
+pub use guidance::{
+    ClassifierFree, ClassifierFreeOptions, ClassifierGuidance, Guidance, StepContext,
+};
 pub use noise::{NoiseAt, NoiseSource, Philox, Recorded};
 pub use parameterization::{Prediction, Scaling};
 pub use plan::{Clip, Keep, Kept, Level, Plan, SLOTS, Step};

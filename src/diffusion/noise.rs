@@ -92,12 +92,17 @@ const LANES: usize = 32;
 fn philox4x32_10([first, c1, c2, c3]: [u32; 4], mut key: [u32; 2]) -> [[u32; LANES]; 4] {
     const MULTIPLIERS: [u64; 2] = [0xD251_1F53, 0xCD9E_8D57];
     const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];
-    let mut words =
-        [std::array::from_fn(|lane| first.wrapping_add(lane as u32)), [c1; LANES], [c2; LANES], [c3; LANES]];
+    let mut words = [
+        std::array::from_fn(|lane| first.wrapping_add(lane as u32)),
+        [c1; LANES],
+        [c2; LANES],
+        [c3; LANES],
+    ];
     for _ in 0..10 {
         let [w0, w1, w2, w3] = words;
         for lane in 0..LANES {
-            let (p0, p1) = (MULTIPLIERS[0] * u64::from(w0[lane]), MULTIPLIERS[1] * u64::from(w2[lane]));
+            let (p0, p1) =
+                (MULTIPLIERS[0] * u64::from(w0[lane]), MULTIPLIERS[1] * u64::from(w2[lane]));
             words[0][lane] = (p1 >> 32) as u32 ^ w1[lane] ^ key[0];
             words[1][lane] = p1 as u32;
             words[2][lane] = (p0 >> 32) as u32 ^ w3[lane] ^ key[1];
@@ -157,7 +162,8 @@ fn ln(x: f32) -> f32 {
 fn sin_cos(angle: u32) -> [f32; 2] {
     // The nearest quarter turn, and the remainder of at most an eighth of a turn either way.
     let quarter = angle.wrapping_add(1 << 29) >> 30;
-    let left = angle.wrapping_sub(quarter << 30).cast_signed() as f32 * (std::f32::consts::FRAC_PI_2 / 1_073_741_824.0);
+    let left = angle.wrapping_sub(quarter << 30).cast_signed() as f32
+        * (std::f32::consts::FRAC_PI_2 / 1_073_741_824.0);
     let z = left * left;
     let sin = ((-1.951_529_6e-4 * z + 8.332_161e-3) * z - 1.666_665_5e-1) * z * left + left;
     let cos = ((2.443_315_7e-5 * z - 1.388_731_6e-3) * z + 4.166_664_6e-2) * z * z - 0.5 * z + 1.0;
@@ -198,7 +204,8 @@ impl NoiseSource for Recorded {
     /// Outside the recorded range; call [`covers`](NoiseSource::covers) first.
     fn fill(&self, at: NoiseAt, x: usize, out: &mut [f32]) {
         let [batch, channels, height, width] = self.shape;
-        let row = ((at.step as usize * batch + at.batch as usize) * channels + at.channel as usize) * height;
+        let row = ((at.step as usize * batch + at.batch as usize) * channels + at.channel as usize)
+            * height;
         let start = (row + at.y as usize) * width + x;
         out.copy_from_slice(&self.values[start..start + out.len()]);
     }
@@ -217,7 +224,9 @@ impl NoiseSource for Recorded {
 
 #[cfg(test)]
 mod tests {
-    use super::{LANES, NoiseAt, NoiseSource, Philox, Recorded, box_muller, ln, philox4x32_10, sin_cos};
+    use super::{
+        LANES, NoiseAt, NoiseSource, Philox, Recorded, box_muller, ln, philox4x32_10, sin_cos,
+    };
 
     /// The known answers published with Random123 (`kat_vectors`, philox4x32 10).
     #[test]
@@ -283,7 +292,9 @@ mod tests {
         for (y, row) in values.chunks_mut(width).enumerate() {
             Philox::new(7).fill(NoiseAt { y: y as u32, ..AT }, 0, row);
         }
-        let mean_of = |f: &dyn Fn(f64) -> f64| values.iter().map(|&v| f(f64::from(v))).sum::<f64>() / 262_144.0;
+        let mean_of = |f: &dyn Fn(f64) -> f64| {
+            values.iter().map(|&v| f(f64::from(v))).sum::<f64>() / 262_144.0
+        };
         assert!(mean_of(&|v| v).abs() < 0.01);
         assert!((mean_of(&|v| v * v) - 1.0).abs() < 0.01);
         assert!(mean_of(&|v| v * v * v).abs() < 0.03);
@@ -303,7 +314,10 @@ mod tests {
         Philox::new(0).fill(NoiseAt { step: 0, batch: 0, channel: 0, y: 0 }, 0, &mut out);
         let bits = out.map(f32::to_bits);
         assert_eq!(bits[..4], EXPECTED_BITS);
-        assert_eq!(bits.iter().fold(0, |hash: u32, bits| hash.rotate_left(5) ^ bits), EXPECTED_HASH);
+        assert_eq!(
+            bits.iter().fold(0, |hash: u32, bits| hash.rotate_left(5) ^ bits),
+            EXPECTED_HASH
+        );
     }
 
     const EXPECTED_BITS: [u32; 4] = [1_065_204_529, 3_211_572_912, 3_206_421_407, 3_203_846_578];
@@ -315,7 +329,11 @@ mod tests {
             let word = i.wrapping_mul(0x9E37_79B9);
             let x = (word as f32 + 0.5) / 4_294_967_296.0;
             let expected = f64::from(x).ln();
-            assert!((f64::from(ln(x)) - expected).abs() <= 2e-7 * expected.abs().max(1e-3), "ln {x}: {}", ln(x));
+            assert!(
+                (f64::from(ln(x)) - expected).abs() <= 2e-7 * expected.abs().max(1e-3),
+                "ln {x}: {}",
+                ln(x)
+            );
             let (sin, cos) = (f64::from(word) * std::f64::consts::TAU / 4_294_967_296.0).sin_cos();
             let [found_sin, found_cos] = sin_cos(word).map(f64::from);
             assert!(

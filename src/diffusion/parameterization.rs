@@ -85,10 +85,18 @@ impl Prediction {
         let norm = signal.hypot(noise);
         let path = signal + noise;
         match self {
-            Self::Epsilon => Scaling { c_in: 1.0 / norm, c_skip: 1.0 / signal, c_out: -noise / signal, t: timestep },
-            Self::VPrediction => {
-                Scaling { c_in: 1.0 / norm, c_skip: signal / norm / norm, c_out: -noise / norm, t: timestep }
-            }
+            Self::Epsilon => Scaling {
+                c_in: 1.0 / norm,
+                c_skip: 1.0 / signal,
+                c_out: -noise / signal,
+                t: timestep,
+            },
+            Self::VPrediction => Scaling {
+                c_in: 1.0 / norm,
+                c_skip: signal / norm / norm,
+                c_out: -noise / norm,
+                t: timestep,
+            },
             Self::Sample => Scaling { c_in: 1.0 / norm, c_skip: 0.0, c_out: 1.0, t: timestep },
             Self::Edm { sigma_data } => {
                 let norm = noise.hypot(signal * sigma_data);
@@ -107,7 +115,9 @@ impl Prediction {
                 let t = noise / path;
                 Scaling { c_in: 1.0 / path, c_skip: 1.0 / path, c_out: -t, t }
             }
-            Self::Denoised => Scaling { c_in: 1.0 / signal, c_skip: 0.0, c_out: 1.0, t: level.sigma() },
+            Self::Denoised => {
+                Scaling { c_in: 1.0 / signal, c_skip: 0.0, c_out: 1.0, t: level.sigma() }
+            }
         }
     }
 
@@ -132,7 +142,14 @@ impl FromStr for Prediction {
 
     /// Parses what [`Display`](fmt::Display) writes: a name, or `edm=SIGMA_DATA`.
     fn from_str(text: &str) -> Result<Self, String> {
-        let plain = [Self::Denoised, Self::Epsilon, Self::VPrediction, Self::Sample, Self::Score, Self::Flow];
+        let plain = [
+            Self::Denoised,
+            Self::Epsilon,
+            Self::VPrediction,
+            Self::Sample,
+            Self::Score,
+            Self::Flow,
+        ];
         if let Some(known) = plain.into_iter().find(|known| known.name() == text) {
             return Ok(known);
         }
@@ -202,7 +219,10 @@ mod tests {
             near(input(Prediction::Score), y);
             near(input(Prediction::Flow), y * 0.25);
             near(Prediction::Flow.scaling(level, 0.0).t, 0.75);
-            near(Prediction::Edm { sigma_data: SIGMA_DATA }.scaling(level, 0.0).t, 3.0_f64.ln() / 4.0);
+            near(
+                Prediction::Edm { sigma_data: SIGMA_DATA }.scaling(level, 0.0).t,
+                3.0_f64.ln() / 4.0,
+            );
             near(Prediction::Score.scaling(level, 0.0).t, 3.0);
         }
     }

@@ -167,7 +167,10 @@ impl Plan {
         let (before, rows) = self.steps.split_at(first.min(self.steps.len()));
         let mut steps = rows.to_vec();
         let mut lost: [Option<Kept>; SLOTS] = [None; SLOTS];
-        before.iter().filter_map(|step| step.keep).for_each(|keep| lost[keep.slot] = Some(keep.value));
+        before
+            .iter()
+            .filter_map(|step| step.keep)
+            .for_each(|keep| lost[keep.slot] = Some(keep.value));
         // The slot of the earliest value that is still kept.
         let mut earliest = None;
         for step in &mut steps {
@@ -205,7 +208,10 @@ impl Plan {
         let mut is_read = [false; SLOTS];
         for step in self.steps.iter_mut().rev() {
             step.keep = step.keep.filter(|keep| std::mem::take(&mut is_read[keep.slot]));
-            is_read.iter_mut().zip(&step.past).for_each(|(is_read, factor)| *is_read |= *factor != 0.0);
+            is_read
+                .iter_mut()
+                .zip(&step.past)
+                .for_each(|(is_read, factor)| *is_read |= *factor != 0.0);
         }
         self
     }
@@ -259,7 +265,8 @@ mod tests {
     /// begins.
     #[test]
     fn a_run_can_begin_at_any_step() {
-        let samplers = Sampler::ALL.into_iter().filter(|it| table(*it).steps.iter().any(Step::looks_back));
+        let samplers =
+            Sampler::ALL.into_iter().filter(|it| table(*it).steps.iter().any(Step::looks_back));
         for sampler in samplers {
             let whole = table(sampler);
             for first in 0..whole.steps.len() {
@@ -267,7 +274,8 @@ mod tests {
                 let (level, mut kept) = (rest.steps[0].level, [0.0; SLOTS]);
                 // An image of value 1 with noise 0.
                 let end = rest.steps.iter().fold(level.signal, |x, row| {
-                    let past: f64 = row.past.iter().zip(&kept).map(|(factor, kept)| factor * kept).sum();
+                    let past: f64 =
+                        row.past.iter().zip(&kept).map(|(factor, kept)| factor * kept).sum();
                     if let Some(keep) = row.keep {
                         let [of_x, of_d] = row.factors(keep.value);
                         kept[keep.slot] = of_x * x + of_d;

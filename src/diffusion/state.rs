@@ -43,7 +43,12 @@ impl<'a> State<'a> {
     ///
     /// # Errors
     /// When `noise` does not cover this plan and shape.
-    pub fn new(x: Array4<f32>, plan: &Plan, noise: &'a dyn NoiseSource, sigma: &'a SigmaMap) -> Result<Self> {
+    pub fn new(
+        x: Array4<f32>,
+        plan: &Plan,
+        noise: &'a dyn NoiseSource,
+        sigma: &'a SigmaMap,
+    ) -> Result<Self> {
         let noise_rows = plan.noise_rows();
         if noise_rows > 0 {
             noise.covers(noise_rows, x.dim().into())?;
@@ -55,9 +60,22 @@ impl<'a> State<'a> {
         let keeping = vec![0.0; if slots > 0 { x.dim().3 } else { 0 }];
         let fresh = vec![0.0; if noise_rows > 0 { x.dim().3 } else { 0 }];
         let thresholds = matches!(plan.clip, Clip::Threshold { .. });
-        let magnitudes = Vec::with_capacity(if thresholds { x.len() / x.dim().0.max(1) } else { 0 });
+        let magnitudes =
+            Vec::with_capacity(if thresholds { x.len() / x.dim().0.max(1) } else { 0 });
         let (guides, predicted, count) = (Vec::new(), None, plan.steps.len());
-        Ok(Self { x, kept, keeping, noise, sigma, known: None, guides, predicted, count, fresh, magnitudes })
+        Ok(Self {
+            x,
+            kept,
+            keeping,
+            noise,
+            sigma,
+            known: None,
+            guides,
+            predicted,
+            count,
+            fresh,
+            magnitudes,
+        })
     }
 
     /// This state with cached output for some windows.
@@ -124,12 +142,14 @@ impl Canvas for State<'_> {
                         for y in rows.clone() {
                             let start = (plane * height + y) * width;
                             if let Some(predicted) = predicted {
-                                self.magnitudes.extend(predicted[start..][..width].iter().map(|d| d.abs()));
+                                self.magnitudes
+                                    .extend(predicted[start..][..width].iter().map(|d| d.abs()));
                                 continue;
                             }
                             let output = update.output.row(plane, y, width);
                             let pairs = x[start..][..width].iter().zip(output);
-                            self.magnitudes.extend(pairs.map(|(x, f)| linear.prediction(*x, *f).abs()));
+                            self.magnitudes
+                                .extend(pairs.map(|(x, f)| linear.prediction(*x, *f).abs()));
                         }
                     }
                     Some(Clamp::threshold(&mut self.magnitudes, ratio, max))
@@ -141,14 +161,21 @@ impl Canvas for State<'_> {
                     let start = (plane * height + y) * width;
                     let row = &mut x[start..start + width];
                     if let Some(predicted) = predicted {
-                        linear.advance_to(row, &predicted[start..][..width], &mut self.keeping, hold);
+                        linear.advance_to(
+                            row,
+                            &predicted[start..][..width],
+                            &mut self.keeping,
+                            hold,
+                        );
                     } else if looks_back || hold.is_some() {
                         let output = update.output.row(plane, y, width);
                         linear.advance_by_prediction(row, output, &mut self.keeping, hold);
                     } else {
                         linear.advance(row, update.output.row(plane, y, width));
                     }
-                    for (slot, factor) in linear.past.iter().enumerate().filter(|(_, factor)| **factor != 0.0) {
+                    for (slot, factor) in
+                        linear.past.iter().enumerate().filter(|(_, factor)| **factor != 0.0)
+                    {
                         let kept = &self.kept[slot * size + start..][..width];
                         row.iter_mut().zip(kept).for_each(|(x, kept)| *x += factor * kept);
                     }
@@ -177,28 +204,43 @@ impl State<'_> {
     fn predict(&mut self, update: &Update<'_>, linear: &Linear) {
         let [batch, channels, height, width] = self.shape();
         let x = self.x.as_slice().unwrap_or_default();
-        let Some(predicted) = self.predicted.as_mut().and_then(|array| array.as_slice_mut()) else { return };
+        let Some(predicted) = self.predicted.as_mut().and_then(|array| array.as_slice_mut()) else {
+            return;
+        };
         for plane in 0..batch * channels {
             for y in update.rows.clone() {
                 let row = (plane * height + y) * width..(plane * height + y + 1) * width;
                 let pairs = x[row.clone()].iter().zip(update.output.row(plane, y, width));
-                predicted[row].iter_mut().zip(pairs).for_each(|(d, (x, f))| *d = linear.prediction(*x, *f));
+                predicted[row]
+                    .iter_mut()
+                    .zip(pairs)
+                    .for_each(|(d, (x, f))| *d = linear.prediction(*x, *f));
             }
         }
     }
 
     fn guide(&mut self, update: &Update<'_>) -> Result<()> {
         let Some(predicted) = &mut self.predicted else { return Ok(()) };
-        let moment = StepContext { index: update.index, count: self.count, level: update.step.level, x: &self.x };
+        let moment = StepContext {
+            index: update.index,
+            count: self.count,
+            level: update.step.level,
+            x: &self.x,
+        };
         self.guides.iter_mut().try_for_each(|guide| guide.guide(&moment, predicted))
     }
 }
 
 fn add_noise(row: &mut [f32], fresh: &[f32], d: f32, sigma: &SigmaMap, channel: usize, y: usize) {
     match sigma {
-        SigmaMap::Uniform(sigma) => row.iter_mut().zip(fresh).for_each(|(x, z)| *x += d * sigma * z),
+        SigmaMap::Uniform(sigma) => {
+            row.iter_mut().zip(fresh).for_each(|(x, z)| *x += d * sigma * z)
+        }
         _ => {
-            row.iter_mut().zip(fresh).enumerate().for_each(|(i, (x, z))| *x += d * sigma.at(channel, i, y) * z);
+            row.iter_mut()
+                .zip(fresh)
+                .enumerate()
+                .for_each(|(i, (x, z))| *x += d * sigma.at(channel, i, y) * z);
         }
     }
 }
@@ -221,13 +263,18 @@ impl Linear {
     fn new(step: &Step) -> Self {
         let of_prediction = step.b + step.e;
         Self {
-            direct: ((step.a + of_prediction * step.c_skip) as f32, (of_prediction * step.c_out) as f32),
+            direct: (
+                (step.a + of_prediction * step.c_skip) as f32,
+                (of_prediction * step.c_out) as f32,
+            ),
             raw: (step.c_skip as f32, step.c_out as f32),
             a: step.a as f32,
             b: step.b as f32,
             e: step.e as f32,
             past: step.past.map(|factor| factor as f32),
-            keep: step.keep.map(|keep| (keep.slot, step.factors(keep.value).map(|factor| factor as f32))),
+            keep: step
+                .keep
+                .map(|keep| (keep.slot, step.factors(keep.value).map(|factor| factor as f32))),
         }
     }
 
@@ -252,7 +299,13 @@ impl Linear {
 
     /// The step's update without noise and kept values, with `D` limited by `hold`. The kept value of
     /// this step, if any, is written to `keeping`.
-    fn advance_by_prediction(&self, row: &mut [f32], output: &[f32], keeping: &mut [f32], hold: Option<Clamp>) {
+    fn advance_by_prediction(
+        &self,
+        row: &mut [f32],
+        output: &[f32],
+        keeping: &mut [f32],
+        hold: Option<Clamp>,
+    ) {
         self.advance_each(row, output, keeping, hold, |x, f| self.prediction(x, f));
     }
 

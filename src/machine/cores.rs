@@ -7,7 +7,9 @@ use std::path::Path;
 /// kernel does not report the difference.
 pub fn fast_cores() -> Option<Vec<usize>> {
     let allowed = rustix::thread::sched_getaffinity(None).ok()?;
-    fast_cores_below(Path::new("/sys"), &|core| core < rustix::thread::CpuSet::MAX_CPU && allowed.is_set(core))
+    fast_cores_below(Path::new("/sys"), &|core| {
+        core < rustix::thread::CpuSet::MAX_CPU && allowed.is_set(core)
+    })
 }
 
 /// Cores below this fraction of the fastest core's capacity are slow. A Cortex-A55 has half the
@@ -22,22 +24,26 @@ fn fast_cores_below(sys: &Path, allowed: &dyn Fn(usize) -> bool) -> Option<Vec<u
         .filter(|&core| allowed(core))
         .collect();
     present.sort_unstable();
-    let of = |core: usize, name: &str| fs::read_to_string(cores.join(format!("cpu{core}/{name}"))).ok();
+    let of =
+        |core: usize, name: &str| fs::read_to_string(cores.join(format!("cpu{core}/{name}"))).ok();
     // ARM kernels report capacities; Intel's report the type of each core.
-    let capacity = |core: usize| of(core, "cpu_capacity").and_then(|text| text.trim().parse::<f64>().ok());
+    let capacity =
+        |core: usize| of(core, "cpu_capacity").and_then(|text| text.trim().parse::<f64>().ok());
     let capacities: Option<Vec<f64>> = present.iter().map(|&core| capacity(core)).collect();
-    let is_fast: Box<dyn Fn(usize) -> bool> = match (&capacities, fs::read_to_string(sys.join("devices/cpu_core/cpus")))
-    {
-        (Some(capacities), _) => {
-            let most = capacities.iter().copied().fold(0.0, f64::max);
-            Box::new(move |core| capacity(core).is_some_and(|capacity| capacity >= FAST_PART * most))
-        }
-        (None, Ok(list)) => {
-            let listed = listed(&list);
-            Box::new(move |core| listed.contains(&core))
-        }
-        (None, Err(_)) => return None,
-    };
+    let is_fast: Box<dyn Fn(usize) -> bool> =
+        match (&capacities, fs::read_to_string(sys.join("devices/cpu_core/cpus"))) {
+            (Some(capacities), _) => {
+                let most = capacities.iter().copied().fold(0.0, f64::max);
+                Box::new(move |core| {
+                    capacity(core).is_some_and(|capacity| capacity >= FAST_PART * most)
+                })
+            }
+            (None, Ok(list)) => {
+                let listed = listed(&list);
+                Box::new(move |core| listed.contains(&core))
+            }
+            (None, Err(_)) => return None,
+        };
     let fast: Vec<usize> = present.iter().copied().filter(|&core| is_fast(core)).collect();
     if fast.is_empty() || fast.len() == present.len() {
         return None;
@@ -45,7 +51,9 @@ fn fast_cores_below(sys: &Path, allowed: &dyn Fn(usize) -> bool) -> Option<Vec<u
     // Only the first sibling: two threads on one physical core are no faster than one.
     let is_first = |&core: &usize| {
         let siblings = of(core, "topology/thread_siblings_list").map(|list| listed(&list));
-        siblings.is_none_or(|siblings| siblings.iter().filter(|sibling| fast.contains(sibling)).min() == Some(&core))
+        siblings.is_none_or(|siblings| {
+            siblings.iter().filter(|sibling| fast.contains(sibling)).min() == Some(&core)
+        })
     };
     Some(fast.iter().copied().filter(is_first).collect())
 }
@@ -81,8 +89,13 @@ mod tests {
     fn finds_the_big_cores_of_arm() {
         let sys = tempfile::tempdir().unwrap();
         // An RK3588: four Cortex-A55, four A76.
-        for (core, capacity) in [530, 530, 530, 530, 1024, 1024, 1024, 1024].into_iter().enumerate() {
-            write(sys.path(), &format!("devices/system/cpu/cpu{core}/cpu_capacity"), &format!("{capacity}\n"));
+        for (core, capacity) in [530, 530, 530, 530, 1024, 1024, 1024, 1024].into_iter().enumerate()
+        {
+            write(
+                sys.path(),
+                &format!("devices/system/cpu/cpu{core}/cpu_capacity"),
+                &format!("{capacity}\n"),
+            );
         }
         assert_eq!(fast_cores_below(sys.path(), &|_| true), Some(vec![4, 5, 6, 7]));
         assert_eq!(fast_cores_below(sys.path(), &|core| core < 6), Some(vec![4, 5]));
@@ -94,8 +107,16 @@ mod tests {
         let sys = tempfile::tempdir().unwrap();
         // Two cores of two threads each, and four of one thread.
         for core in 0..8 {
-            let siblings = if core < 4 { format!("{}-{}", core / 2 * 2, core / 2 * 2 + 1) } else { core.to_string() };
-            write(sys.path(), &format!("devices/system/cpu/cpu{core}/topology/thread_siblings_list"), &siblings);
+            let siblings = if core < 4 {
+                format!("{}-{}", core / 2 * 2, core / 2 * 2 + 1)
+            } else {
+                core.to_string()
+            };
+            write(
+                sys.path(),
+                &format!("devices/system/cpu/cpu{core}/topology/thread_siblings_list"),
+                &siblings,
+            );
         }
         assert_eq!(fast_cores_below(sys.path(), &|_| true), None);
         write(sys.path(), "devices/cpu_core/cpus", "0-3\n");

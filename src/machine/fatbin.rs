@@ -190,6 +190,9 @@ mod tests {
         assert!(found.runs_on(gpu(80)) && found.runs_on(gpu(86)) && found.runs_on(gpu(89)));
         assert!(!found.runs_on(gpu(75)) && !found.runs_on(gpu(90)));
         assert!(!found.runs_on(ComputeCapability { number: 87, is_tegra: true }));
-        assert!(code(container(&[entry(PTX, 80, 8)])).runs_on(ComputeCapability { number: 87, is_tegra: true }));
+        assert!(
+            code(container(&[entry(PTX, 80, 8)]))
+                .runs_on(ComputeCapability { number: 87, is_tegra: true })
+        );
     }
 }

@@ -56,7 +56,9 @@ impl Health {
             now.extend((bits & 0b1100 != 0).then_some(Trouble::TooHot));
         }
         now.extend(undervoltage(&self.sys).then_some(Trouble::LowPower));
-        now.extend((slowed(&self.sys) > self.slowed || is_cooled(&self.sys)).then_some(Trouble::TooHot));
+        now.extend(
+            (slowed(&self.sys) > self.slowed || is_cooled(&self.sys)).then_some(Trouble::TooHot),
+        );
         let news = now.difference(&self.told).copied().collect();
         self.told.extend(now);
         news
@@ -66,21 +68,24 @@ impl Health {
 /// The flags of a Raspberry Pi's firmware for this moment: bit 0 undervoltage, 1 frequency capped, 2
 /// throttled, 3 soft temperature limit.
 fn throttled(sys: &Path) -> Option<u32> {
-    let text = fs::read_to_string(sys.join("devices/platform/soc/soc:firmware/get_throttled")).ok()?;
+    let text =
+        fs::read_to_string(sys.join("devices/platform/soc/soc:firmware/get_throttled")).ok()?;
     u32::from_str_radix(text.trim().trim_start_matches("0x"), 16).ok()
 }
 
 /// The alarm of a Raspberry Pi's voltage sensor.
 fn undervoltage(sys: &Path) -> bool {
-    folders(&sys.join("class/hwmon"), "hwmon")
-        .any(|sensor| line(&sensor.join("name")) == "rpi_volt" && line(&sensor.join("in0_lcrit_alarm")) == "1")
+    folders(&sys.join("class/hwmon"), "hwmon").any(|sensor| {
+        line(&sensor.join("name")) == "rpi_volt" && line(&sensor.join("in0_lcrit_alarm")) == "1"
+    })
 }
 
 /// How often Intel processors were throttled.
 fn slowed(sys: &Path) -> u64 {
     let counters = ["core_throttle_count", "package_throttle_count"];
     let counts = folders(&sys.join("devices/system/cpu"), "cpu").flat_map(|core| {
-        counters.map(|counter| line(&core.join("thermal_throttle").join(counter)).parse().unwrap_or(0))
+        counters
+            .map(|counter| line(&core.join("thermal_throttle").join(counter)).parse().unwrap_or(0))
     });
     counts.fold(0, u64::saturating_add)
 }
@@ -96,7 +101,9 @@ fn is_cooled(sys: &Path) -> bool {
 
 fn folders(place: &Path, prefix: &'static str) -> impl Iterator<Item = PathBuf> + use<> {
     let entries = fs::read_dir(place).into_iter().flatten().filter_map(std::result::Result::ok);
-    entries.filter(move |entry| entry.file_name().to_string_lossy().starts_with(prefix)).map(|entry| entry.path())
+    entries
+        .filter(move |entry| entry.file_name().to_string_lossy().starts_with(prefix))
+        .map(|entry| entry.path())
 }
 
 /// The only line of a file; empty if there is no file.

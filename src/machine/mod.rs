@@ -15,13 +15,17 @@ pub use cores::fast_cores;
 pub use fatbin::{ComputeCapability, CudaCode};
 pub use health::{Health, Trouble};
 pub(crate) use process::try_to_allocate;
-pub use process::{ExitOutOfMemory, exit_at_once, ignore_file_size_signal, listen_but_to_ignored_hangups};
+pub use process::{
+    ExitOutOfMemory, exit_at_once, ignore_file_size_signal, listen_but_to_ignored_hangups,
+};
 
 /// The memory that this process may use, in bytes: the machine's, or its control group's lower limit.
 pub fn total_memory() -> u64 {
     let info = rustix::system::sysinfo();
     let machine = info.totalram.saturating_mul(u64::from(info.mem_unit));
-    let limit = fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
+    let limit = fs::read_to_string("/sys/fs/cgroup/memory.max")
+        .ok()
+        .and_then(|text| text.trim().parse().ok());
     limit.map_or(machine, |limit: u64| limit.min(machine))
 }
 
@@ -49,7 +53,8 @@ pub fn limit_allocations(bytes: u64) -> io::Result<()> {
     if reserved == 0 || resident == 0 {
         return Err(io::Error::other("the kernel does not report this process's memory"));
     }
-    let headroom = bytes.saturating_sub(resident).saturating_add(bytes / 4).saturating_add(LEAST_HEADROOM);
+    let headroom =
+        bytes.saturating_sub(resident).saturating_add(bytes / 4).saturating_add(LEAST_HEADROOM);
     let limits = *UNLIMITED.get_or_init(|| getrlimit(Resource::Data));
     let current = limits.current.unwrap_or(u64::MAX).min(reserved.saturating_add(headroom));
     Ok(setrlimit(Resource::Data, Rlimit { current: Some(current), ..limits })?)
@@ -58,21 +63,27 @@ pub fn limit_allocations(bytes: u64) -> io::Result<()> {
 fn status_field(name: &str) -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix(name));
-    let kibibytes = line.and_then(|rest| rest.split_whitespace().next()).and_then(|number| number.parse::<u64>().ok());
+    let kibibytes = line
+        .and_then(|rest| rest.split_whitespace().next())
+        .and_then(|number| number.parse::<u64>().ok());
     kibibytes.unwrap_or(0) * 1024
 }
 
 /// The processor's name, as far as the kernel reports it.
 pub fn processor() -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let named = info.lines().find_map(|line| line.strip_prefix("model name").or_else(|| line.strip_prefix("Model")));
+    let named = info
+        .lines()
+        .find_map(|line| line.strip_prefix("model name").or_else(|| line.strip_prefix("Model")));
     let name = named.and_then(|rest| rest.split_once(':')).map(|(_, name)| name.trim().to_owned());
     name.or_else(board).unwrap_or_else(|| std::env::consts::ARCH.to_owned())
 }
 
 /// The board's name, if the kernel reports one.
 pub fn board() -> Option<String> {
-    fs::read_to_string("/proc/device-tree/model").ok().map(|name| name.trim_end_matches('\0').to_owned())
+    fs::read_to_string("/proc/device-tree/model")
+        .ok()
+        .map(|name| name.trim_end_matches('\0').to_owned())
 }
 
 /// The processor features that determine a network's speed, of those that this processor has.

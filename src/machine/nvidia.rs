@@ -9,7 +9,10 @@ use super::ComputeCapability;
 
 /// The GPUs that the driver reports, by name. A Jetson has no separate GPU: its GPU is the board.
 pub fn gpus() -> Vec<String> {
-    let entries = fs::read_dir("/proc/driver/nvidia/gpus").into_iter().flatten().filter_map(std::result::Result::ok);
+    let entries = fs::read_dir("/proc/driver/nvidia/gpus")
+        .into_iter()
+        .flatten()
+        .filter_map(std::result::Result::ok);
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path().join("information")).collect();
     // By bus address, in the driver's order.
     paths.sort();
@@ -29,7 +32,10 @@ pub fn compute_capability() -> Option<ComputeCapability> {
     let board = fs::read_to_string("/proc/device-tree/compatible").unwrap_or_default();
     tegra(&board).or_else(|| {
         let mut command = Command::new("nvidia-smi");
-        command.args(["--query-gpu=compute_cap", "--format=csv,noheader"]).stdin(Stdio::null()).stderr(Stdio::null());
+        command
+            .args(["--query-gpu=compute_cap", "--format=csv,noheader"])
+            .stdin(Stdio::null())
+            .stderr(Stdio::null());
         let said = command.output().ok()?.stdout;
         let number = capability(String::from_utf8_lossy(&said).lines().next()?)?;
         Some(ComputeCapability { number, is_tegra: false })
@@ -38,7 +44,8 @@ pub fn compute_capability() -> Option<ComputeCapability> {
 
 /// The GPU of a Tegra, by the chip in the device tree's names of the board.
 fn tegra(board: &str) -> Option<ComputeCapability> {
-    let chips = [("tegra264", 110), ("tegra234", 87), ("tegra194", 72), ("tegra186", 62), ("tegra210", 53)];
+    let chips =
+        [("tegra264", 110), ("tegra234", 87), ("tegra194", 72), ("tegra186", 62), ("tegra210", 53)];
     let (_, number) = chips.into_iter().find(|(chip, _)| board.contains(chip))?;
     Some(ComputeCapability { number, is_tegra: true })
 }
@@ -60,7 +67,8 @@ pub fn driver() -> Option<String> {
 
 /// The first word that is a version: `580.65.06`.
 fn version_in(line: &str) -> Option<&str> {
-    line.split_whitespace().find(|word| word.contains('.') && word.chars().all(|c| c.is_ascii_digit() || c == '.'))
+    line.split_whitespace()
+        .find(|word| word.contains('.') && word.chars().all(|c| c.is_ascii_digit() || c == '.'))
 }
 
 /// The Linux for Tegra release of a Jetson and the JetPack that contains it.
@@ -94,18 +102,31 @@ pub struct Library {
 }
 
 /// One library for each software.
-const PARTS: [(&str, &str); 4] =
-    [("driver", "libcuda.so."), ("CUDA", "libcudart.so."), ("cuDNN", "libcudnn.so."), ("TensorRT", "libnvinfer.so.")];
+const PARTS: [(&str, &str); 4] = [
+    ("driver", "libcuda.so."),
+    ("CUDA", "libcudart.so."),
+    ("cuDNN", "libcudnn.so."),
+    ("TensorRT", "libnvinfer.so."),
+];
 
 /// The libraries in the standard folders and in those of `LD_LIBRARY_PATH`.
 pub fn libraries() -> Vec<Library> {
     let triple = format!("{}-linux-gnu", std::env::consts::ARCH);
-    let mut folders: Vec<PathBuf> =
-        std::env::var_os("LD_LIBRARY_PATH").map(|paths| std::env::split_paths(&paths).collect()).unwrap_or_default();
-    let fixed = [format!("/usr/lib/{triple}"), format!("/lib/{triple}"), "/usr/lib64".into(), "/usr/lib".into()];
+    let mut folders: Vec<PathBuf> = std::env::var_os("LD_LIBRARY_PATH")
+        .map(|paths| std::env::split_paths(&paths).collect())
+        .unwrap_or_default();
+    let fixed = [
+        format!("/usr/lib/{triple}"),
+        format!("/lib/{triple}"),
+        "/usr/lib64".into(),
+        "/usr/lib".into(),
+    ];
     folders.extend(fixed.iter().map(PathBuf::from));
-    folders.extend(["nvidia", "tegra"].map(|below| Path::new("/usr/lib").join(&triple).join(below)));
-    for installed in fs::read_dir("/usr/local").into_iter().flatten().filter_map(std::result::Result::ok) {
+    folders
+        .extend(["nvidia", "tegra"].map(|below| Path::new("/usr/lib").join(&triple).join(below)));
+    for installed in
+        fs::read_dir("/usr/local").into_iter().flatten().filter_map(std::result::Result::ok)
+    {
         if installed.file_name().to_string_lossy().starts_with("cuda") {
             folders.push(installed.path().join("lib64"));
         }
@@ -115,16 +136,26 @@ pub fn libraries() -> Vec<Library> {
 
 fn libraries_in(folders: &[PathBuf]) -> Vec<Library> {
     let mut found = BTreeSet::new();
-    for entry in
-        folders.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten().filter_map(std::result::Result::ok)
+    for entry in folders
+        .iter()
+        .filter_map(|folder| fs::read_dir(folder).ok())
+        .flatten()
+        .filter_map(std::result::Result::ok)
     {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let Some((part, prefix)) = PARTS.into_iter().find(|(_, prefix)| name.starts_with(prefix)) else { continue };
+        let Some((part, prefix)) = PARTS.into_iter().find(|(_, prefix)| name.starts_with(prefix))
+        else {
+            continue;
+        };
         // The loader opens a link to a file whose name has the full version. A dangling link is not a
         // library.
         let Ok(path) = fs::canonicalize(entry.path()) else { continue };
         let whole = path.file_name().map_or(name.as_str().into(), |name| name.to_string_lossy());
-        let version = whole.strip_prefix(prefix).or_else(|| name.strip_prefix(prefix)).unwrap_or_default().to_owned();
+        let version = whole
+            .strip_prefix(prefix)
+            .or_else(|| name.strip_prefix(prefix))
+            .unwrap_or_default()
+            .to_owned();
         found.insert(Library { part, version, path });
     }
     found.into_iter().collect()
@@ -149,7 +180,10 @@ mod tests {
         let orin = "nvidia,p3768-0000+p3767-0005-super\0nvidia,p3767-0005\0nvidia,tegra234\0";
         assert_eq!(tegra(orin), Some(ComputeCapability { number: 87, is_tegra: true }));
         assert_eq!(tegra("raspberrypi,5-model-b\0brcm,bcm2712\0"), None);
-        assert_eq!((capability("9.0"), capability(" 12.1\n"), capability("[N/A]")), (Some(90), Some(121), None));
+        assert_eq!(
+            (capability("9.0"), capability(" 12.1\n"), capability("[N/A]")),
+            (Some(90), Some(121), None)
+        );
     }
 
     #[test]
@@ -157,10 +191,10 @@ mod tests {
         let line = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.65.06  Sun Jul 27 07:30:50 UTC 2025";
         assert_eq!(version_in(line), Some("580.65.06"));
         assert_eq!(version_in("nothing"), None);
-        let release =
-            "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64, DATE: Wed Jan  8 2025";
+        let release = "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64, DATE: Wed Jan  8 2025";
         assert_eq!(tegra_release(release).as_deref(), Some("Linux for Tegra 36.4.3 (JetPack 6)"));
-        let release = "# R35 (release), REVISION: 5.0, GCID: 35550185, BOARD: t186ref, EABI: aarch64";
+        let release =
+            "# R35 (release), REVISION: 5.0, GCID: 35550185, BOARD: t186ref, EABI: aarch64";
         assert_eq!(tegra_release(release).as_deref(), Some("Linux for Tegra 35.5.0 (JetPack 5)"));
         assert_eq!(tegra_release("something else"), None);
     }

@@ -9,7 +9,9 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 use std::sync::{Mutex, OnceLock, PoisonError, mpsc};
 
-use rustix::process::{Resource, Signal, getpid, getppid, set_parent_process_death_signal, setrlimit};
+use rustix::process::{
+    Resource, Signal, getpid, getppid, set_parent_process_death_signal, setrlimit,
+};
 
 /// Turns off telemetry in every version of ONNX Runtime that has it. Must be called before the library
 /// is opened.
@@ -59,7 +61,8 @@ pub(crate) fn release_static(bytes: &'static [u8]) {
         let pointer = bytes.as_ptr().with_addr(start).cast_mut().cast();
         // SAFETY: the pages lie inside a static that nothing can write to. It is a private mapping of a file that is
         // never written, so later reads give equal bytes.
-        let released = unsafe { rustix::mm::madvise(pointer, end - start, rustix::mm::Advice::LinuxDontNeed) };
+        let released =
+            unsafe { rustix::mm::madvise(pointer, end - start, rustix::mm::Advice::LinuxDontNeed) };
         // If the kernel refuses, the memory stays in use; nothing else depends on it.
         let _ = released;
     }
@@ -93,7 +96,11 @@ pub(crate) fn spawn(mut command: Command, outlives: bool) -> io::Result<Child> {
             }
             set_parent_process_death_signal(Some(Signal::KILL))?;
             // The parent may have ended before that.
-            if getppid() == Some(parent) { Ok(()) } else { Err(io::Error::from(io::ErrorKind::NotConnected)) }
+            if getppid() == Some(parent) {
+                Ok(())
+            } else {
+                Err(io::Error::from(io::ErrorKind::NotConnected))
+            }
         });
     }
     let starter = STARTER.get_or_init(|| {
@@ -108,7 +115,11 @@ pub(crate) fn spawn(mut command: Command, outlives: bool) -> io::Result<Child> {
     });
     let (done, child) = mpsc::sync_channel(1);
     let gone = || io::Error::other("the thread that starts programs is not there");
-    starter.lock().unwrap_or_else(PoisonError::into_inner).send((command, done)).map_err(|_| gone())?;
+    starter
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .send((command, done))
+        .map_err(|_| gone())?;
     child.recv().map_err(|_| gone())?
 }
 
@@ -135,7 +146,8 @@ fn checked(pointer: *mut u8) -> *mut u8 {
         let words =
             b"eddy: there is not enough memory; raise --max-memory or the system's limit, or take smaller images\n";
         // SAFETY: the buffer is as long as it says, and nothing allocates.
-        let written = unsafe { libc::write(libc::STDERR_FILENO, words.as_ptr().cast(), words.len()) };
+        let written =
+            unsafe { libc::write(libc::STDERR_FILENO, words.as_ptr().cast(), words.len()) };
         // Without standard error, the exit code has to suffice.
         let _ = written;
         exit_at_once(1);

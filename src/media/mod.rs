@@ -167,14 +167,25 @@ impl Image {
             Samples::U8(samples) => Samples::U8(alpha(samples, self.channels)),
             Samples::U16(samples) => Samples::U16(alpha(samples, self.channels)),
         };
-        Some(Self { width: self.width, height: self.height, channels: 1, samples, metadata: Metadata::default() })
+        Some(Self {
+            width: self.width,
+            height: self.height,
+            channels: 1,
+            samples,
+            metadata: Metadata::default(),
+        })
     }
 
     /// Replaces the alpha channel by a grey image of the same size and depth. Does nothing without
     /// alpha or for another depth.
     pub fn set_alpha(&mut self, alpha: &Self) {
         fn set<T: Copy>(samples: &mut [T], channels: usize, alpha: &[T]) {
-            samples.iter_mut().skip(channels - 1).step_by(channels).zip(alpha).for_each(|(to, from)| *to = *from);
+            samples
+                .iter_mut()
+                .skip(channels - 1)
+                .step_by(channels)
+                .zip(alpha)
+                .for_each(|(to, from)| *to = *from);
         }
         if !self.has_alpha() {
             return;
@@ -195,9 +206,11 @@ impl Image {
             Samples::U8(samples) => {
                 samples.iter().skip(self.channels - 1).step_by(self.channels).all(|a| *a == u8::MAX)
             }
-            Samples::U16(samples) => {
-                samples.iter().skip(self.channels - 1).step_by(self.channels).all(|a| *a == u16::MAX)
-            }
+            Samples::U16(samples) => samples
+                .iter()
+                .skip(self.channels - 1)
+                .step_by(self.channels)
+                .all(|a| *a == u16::MAX),
         }
     }
 }

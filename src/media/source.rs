@@ -43,15 +43,23 @@ pub struct Job {
 /// - [`Error::Output`] if the output folder cannot be created.
 pub fn jobs(inputs: &[PathBuf], output: &Path, format: Option<Format>) -> Result<Vec<Job>> {
     refuse_streams(inputs, output)?;
-    let Some(first) = inputs.first() else { return Err(Error::usage("no input is given; name a file or a folder")) };
-    let into_folder = inputs.len() > 1 || first.is_dir() || output.is_dir() || ends_in_slash(output);
-    let looks_like_file = output.exists() || (Format::from_path(output).is_some() && !ends_in_slash(output));
+    let Some(first) = inputs.first() else {
+        return Err(Error::usage("no input is given; name a file or a folder"));
+    };
+    let into_folder =
+        inputs.len() > 1 || first.is_dir() || output.is_dir() || ends_in_slash(output);
+    let looks_like_file =
+        output.exists() || (Format::from_path(output).is_some() && !ends_in_slash(output));
     if into_folder && looks_like_file && !output.is_dir() {
         return Err(one_file(output));
     }
     let mut jobs = Vec::new();
     for input in images(inputs)? {
-        jobs.push(if into_folder { job_in_folder(input, output, format)? } else { single_job(input, output, format)? });
+        jobs.push(if into_folder {
+            job_in_folder(input, output, format)?
+        } else {
+            single_job(input, output, format)?
+        });
     }
     refuse_overlap(&jobs)?;
     if into_folder {
@@ -202,7 +210,8 @@ pub fn refuse_numbering_over(inputs: &[PathBuf], folder: &Path, format: Format) 
 }
 
 /// Network protocols, whose servers name no files of this machine.
-const REMOTE: [&str; 11] = ["http", "https", "mms", "rtmp", "rtmps", "rtp", "rtsp", "rtsps", "srt", "tcp", "udp"];
+const REMOTE: [&str; 11] =
+    ["http", "https", "mms", "rtmp", "rtmps", "rtp", "rtsp", "rtsps", "srt", "tcp", "udp"];
 
 /// How much of a file tells whether it is text.
 const EXAMINED: u64 = 4096;
@@ -213,7 +222,8 @@ const EXAMINED: u64 = 4096;
 /// # Errors
 /// [`Error::Usage`] when `output` is a file, or a folder that is not empty.
 pub fn refuse_lists<P: AsRef<Path>>(sources: &[P], output: &Path) -> Result<()> {
-    let is_there = output.is_file() || output.read_dir().is_ok_and(|mut entries| entries.next().is_some());
+    let is_there =
+        output.is_file() || output.read_dir().is_ok_and(|mut entries| entries.next().is_some());
     match sources.iter().map(AsRef::as_ref).find(|source| is_there && names_others(source)) {
         Some(source) => Err(Error::usage(format!(
             "{} may name {} as one of its files, and that is there already; choose a new name for the result",
@@ -231,10 +241,13 @@ fn names_others(source: &Path) -> bool {
     }
     let mut head = Vec::new();
     let is_read = source.is_file()
-        && std::fs::File::open(source).is_ok_and(|file| file.take(EXAMINED).read_to_end(&mut head).is_ok());
-    let is_text = || !head.iter().any(|byte| byte.is_ascii_control() && !byte.is_ascii_whitespace());
+        && std::fs::File::open(source)
+            .is_ok_and(|file| file.take(EXAMINED).read_to_end(&mut head).is_ok());
+    let is_text =
+        || !head.iter().any(|byte| byte.is_ascii_control() && !byte.is_ascii_whitespace());
     // ffmpeg passes over an ID3 tag.
-    let is_list = [&b"ffconcat"[..], b"#EXTM3U", b"ID3"].iter().any(|start| head.starts_with(start));
+    let is_list =
+        [&b"ffconcat"[..], b"#EXTM3U", b"ID3"].iter().any(|start| head.starts_with(start));
     is_read && !head.starts_with(b"YUV4MPEG2 ") && (is_list || is_text())
 }
 
@@ -274,11 +287,15 @@ pub(super) fn images(inputs: &[PathBuf]) -> Result<Vec<PathBuf>> {
 /// The files that match a pattern with `*`, `?` or `[...]`, in natural order; `None` for other
 /// names and for existing files.
 fn matches(input: &Path) -> Result<Option<Vec<PathBuf>>> {
-    let Some(pattern) = input.to_str().filter(|text| text.contains(['*', '?', '[']) && !input.exists()) else {
+    let Some(pattern) =
+        input.to_str().filter(|text| text.contains(['*', '?', '[']) && !input.exists())
+    else {
         return Ok(None);
     };
-    let paths = glob::glob(pattern).map_err(|error| Error::input_from(input, "the pattern is none", error))?;
-    let mut found: Vec<PathBuf> = paths.filter_map(std::result::Result::ok).filter(|path| path.is_file()).collect();
+    let paths = glob::glob(pattern)
+        .map_err(|error| Error::input_from(input, "the pattern is none", error))?;
+    let mut found: Vec<PathBuf> =
+        paths.filter_map(std::result::Result::ok).filter(|path| path.is_file()).collect();
     if found.is_empty() {
         return Err(Error::input(input, "no file is named so; check the pattern"));
     }
@@ -287,7 +304,9 @@ fn matches(input: &Path) -> Result<Option<Vec<PathBuf>>> {
 }
 
 fn sort(files: &mut [PathBuf]) {
-    files.sort_by(|a, b| by_number(&a.to_string_lossy(), &b.to_string_lossy()).then_with(|| a.cmp(b)));
+    files.sort_by(|a, b| {
+        by_number(&a.to_string_lossy(), &b.to_string_lossy()).then_with(|| a.cmp(b))
+    });
 }
 
 fn images_in(folder: &Path) -> Result<Vec<PathBuf>> {
@@ -305,14 +324,17 @@ fn no_image(folder: &Path) -> Error {
 fn listed(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = entries(folder)?;
     found.retain(|path| {
-        (Format::from_path(path).is_some() || Format::is_foreign(path)) && (path.is_file() || !path.exists())
+        (Format::from_path(path).is_some() || Format::is_foreign(path))
+            && (path.is_file() || !path.exists())
     });
     Ok(found)
 }
 
 /// The entries of a folder that are not hidden, in natural order.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
-    let failed = |error| Error::input_from(folder, "the folder cannot be listed; check its permissions", error);
+    let failed = |error| {
+        Error::input_from(folder, "the folder cannot be listed; check its permissions", error)
+    };
     let mut found = Vec::new();
     for entry in folder.read_dir().map_err(failed)? {
         let path = entry.map_err(failed)?.path();
@@ -355,7 +377,10 @@ fn single_job(input: PathBuf, output: &Path, format: Option<Format>) -> Result<J
     let Some(format) = format.or_else(|| Format::from_path(output)) else {
         if Format::is_foreign(output) {
             let formats = Format::listed(|format| format.to_string(), "or");
-            let problem = format!("{}: images of this format are not written; choose {formats}", output.display());
+            let problem = format!(
+                "{}: images of this format are not written; choose {formats}",
+                output.display()
+            );
             return Err(Error::usage(problem));
         }
         return Err(Error::usage(format!(
@@ -407,7 +432,9 @@ fn place(path: &Path) -> PathBuf {
     }
     let path = end_of_link(path);
     match (path.parent(), path.file_name()) {
-        (Some(folder), Some(name)) if folder.as_os_str().is_empty() => place(Path::new(".")).join(name),
+        (Some(folder), Some(name)) if folder.as_os_str().is_empty() => {
+            place(Path::new(".")).join(name)
+        }
         (Some(folder), Some(name)) => place(folder).join(name),
         _ => path,
     }
@@ -415,5 +442,8 @@ fn place(path: &Path) -> PathBuf {
 
 /// Whether a path ends in a slash, and thus names a folder.
 pub fn ends_in_slash(path: &Path) -> bool {
-    path.as_os_str().as_encoded_bytes().last().is_some_and(|last| std::path::is_separator(char::from(*last)))
+    path.as_os_str()
+        .as_encoded_bytes()
+        .last()
+        .is_some_and(|last| std::path::is_separator(char::from(*last)))
 }

@@ -14,7 +14,8 @@ impl Image {
     fn hides_colors(&self) -> bool {
         fn hides<T: Copy + PartialEq + Default>(samples: &[T], channels: usize) -> bool {
             let alpha = || samples.iter().skip(channels - 1).step_by(channels);
-            alpha().any(|alpha| *alpha == T::default()) && alpha().any(|alpha| *alpha != T::default())
+            alpha().any(|alpha| *alpha == T::default())
+                && alpha().any(|alpha| *alpha != T::default())
         }
         self.has_alpha()
             && match &self.samples {
@@ -45,10 +46,14 @@ impl Image {
         let size = [self.width, self.height];
         Some(HiddenColors(match &mut self.samples {
             Samples::U8(samples) => {
-                Samples::U8(fill(samples, size, self.channels, u8::MAX, f32::from, |value| value as u8))
+                Samples::U8(fill(samples, size, self.channels, u8::MAX, f32::from, |value| {
+                    value as u8
+                }))
             }
             Samples::U16(samples) => {
-                Samples::U16(fill(samples, size, self.channels, u16::MAX, f32::from, |value| value as u16))
+                Samples::U16(fill(samples, size, self.channels, u16::MAX, f32::from, |value| {
+                    value as u16
+                }))
             }
         }))
     }
@@ -56,15 +61,23 @@ impl Image {
     /// Restores what [`fill_transparent`](Self::fill_transparent) returned for an image with the
     /// same alpha.
     pub(crate) fn restore_transparent(&mut self, hidden: &HiddenColors) {
-        fn restore<T: Copy + PartialEq + Default>(samples: &mut [T], channels: usize, hidden: &[T]) {
-            let pixels = samples.chunks_exact_mut(channels).filter(|pixel| pixel[channels - 1] == T::default());
+        fn restore<T: Copy + PartialEq + Default>(
+            samples: &mut [T],
+            channels: usize,
+            hidden: &[T],
+        ) {
+            let pixels = samples
+                .chunks_exact_mut(channels)
+                .filter(|pixel| pixel[channels - 1] == T::default());
             for (pixel, hidden) in pixels.zip(hidden.chunks_exact(channels - 1)) {
                 pixel[..channels - 1].copy_from_slice(hidden);
             }
         }
         match (&mut self.samples, &hidden.0) {
             (Samples::U8(samples), Samples::U8(hidden)) => restore(samples, self.channels, hidden),
-            (Samples::U16(samples), Samples::U16(hidden)) => restore(samples, self.channels, hidden),
+            (Samples::U16(samples), Samples::U16(hidden)) => {
+                restore(samples, self.channels, hidden)
+            }
             _ => {}
         }
     }
@@ -111,7 +124,8 @@ impl Grid {
             // Interpolates by a quarter towards the neighbour on the finer position's side.
             (near.min(last), if at % 2 == 0 { near.saturating_sub(1) } else { near + 1 }.min(last))
         });
-        let corners = [(x.0, y.0, 0.5625), (x.1, y.0, 0.1875), (x.0, y.1, 0.1875), (x.1, y.1, 0.0625)];
+        let corners =
+            [(x.0, y.0, 0.5625), (x.1, y.0, 0.1875), (x.0, y.1, 0.1875), (x.1, y.1, 0.0625)];
         let mut sum = [0.0; 3];
         for (x, y, part) in corners {
             let (value, _) = self.values[y * self.width + x];
@@ -142,9 +156,14 @@ fn fill<T: Copy + PartialEq + Default>(
     // From the coarsest grid down, fills values of low weight from the coarser one.
     let Some(mut coarse) = grids.pop() else { return Vec::new() };
     while let Some(mut grid) = grids.pop() {
-        for (i, (value, weight)) in grid.values.iter_mut().enumerate().filter(|(_, (_, weight))| *weight < 1.0) {
+        for (i, (value, weight)) in
+            grid.values.iter_mut().enumerate().filter(|(_, (_, weight))| *weight < 1.0)
+        {
             let around = coarse.at(i % grid.width, i / grid.width);
-            value.iter_mut().zip(around).for_each(|(value, around)| *value = around + *weight * (*value - around));
+            value
+                .iter_mut()
+                .zip(around)
+                .for_each(|(value, around)| *value = around + *weight * (*value - around));
         }
         coarse = grid;
     }
@@ -153,7 +172,10 @@ fn fill<T: Copy + PartialEq + Default>(
         if pixel[colors] == T::default() {
             hidden.extend_from_slice(&pixel[..colors]);
             let around = coarse.at(i % width, i / width);
-            pixel[..colors].iter_mut().zip(around).for_each(|(to, value)| *to = to_sample(value.round()));
+            pixel[..colors]
+                .iter_mut()
+                .zip(around)
+                .for_each(|(to, value)| *to = to_sample(value.round()));
         }
     }
     hidden
@@ -166,7 +188,11 @@ mod tests {
     /// Red that increases slightly to the right where it is opaque, and green elsewhere.
     fn cutout(width: usize, height: usize, opaque: impl Fn(usize, usize) -> bool) -> Image {
         let pixel = |i: usize| {
-            if opaque(i % width, i / width) { [100 + (i % width) as u8, 20, 7, 255] } else { [0, 250, 0, 0] }
+            if opaque(i % width, i / width) {
+                [100 + (i % width) as u8, 20, 7, 255]
+            } else {
+                [0, 250, 0, 0]
+            }
         };
         let samples = Samples::U8((0..width * height).flat_map(pixel).collect());
         Image { width, height, channels: 4, samples, metadata: Metadata::default() }

@@ -50,7 +50,9 @@ static BUNDLES: &[Bundle] = &[
 impl Bundle {
     /// The bytes of a file; none if there is no such file.
     pub(super) fn file(&self, name: &str) -> Option<Cow<'static, [u8]>> {
-        let known = |name: &str| self.files.iter().find(|(known, _)| *known == name).map(|(_, bytes)| *bytes);
+        let known = |name: &str| {
+            self.files.iter().find(|(known, _)| *known == name).map(|(_, bytes)| *bytes)
+        };
         if name != self.half_name() || self.half.is_empty() {
             return known(name).map(Cow::Borrowed);
         }
@@ -88,10 +90,12 @@ mod tests {
             let manifest = Package::find(bundle.name).unwrap().manifest;
             assert_eq!(manifest.name, bundle.name);
             let check = manifest.check.unwrap();
-            let mut named: BTreeSet<String> = manifest.files.into_values().map(|file| file.path).collect();
+            let mut named: BTreeSet<String> =
+                manifest.files.into_values().map(|file| file.path).collect();
             named.extend(["model.toml".to_owned(), check.sample, check.prediction]);
             named.extend([check.sigma, check.condition].into_iter().flatten());
-            let mut carried: BTreeSet<String> = bundle.files.iter().map(|(name, _)| (*name).to_owned()).collect();
+            let mut carried: BTreeSet<String> =
+                bundle.files.iter().map(|(name, _)| (*name).to_owned()).collect();
             carried.extend((!bundle.half.is_empty()).then(|| bundle.half_name()));
             assert_eq!(named, carried, "{}", bundle.name);
         }
@@ -104,7 +108,13 @@ mod tests {
             let package = Package::find(bundle.name).unwrap();
             let file = package.file(Precision::F16).unwrap();
             let bytes = package.checked(&file.path, &file.sha256).unwrap();
-            assert!(bundle.half.len() < bytes.len() / 10, "{}: {} of {}", bundle.name, bundle.half.len(), bytes.len());
+            assert!(
+                bundle.half.len() < bytes.len() / 10,
+                "{}: {} of {}",
+                bundle.name,
+                bundle.half.len(),
+                bytes.len()
+            );
         }
     }
 }

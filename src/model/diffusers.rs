@@ -36,7 +36,8 @@ impl DiffusersFolder {
         let name = path.display().to_string();
         for part in [NETWORK, SCHEDULER] {
             if !path.join(part).is_file() {
-                let problem = format!("a folder in the diffusers layout has a {part}; this one does not");
+                let problem =
+                    format!("a folder in the diffusers layout has a {part}; this one does not");
                 return Err(Error::model(name, problem));
             }
         }
@@ -76,9 +77,15 @@ impl DiffusersFolder {
 /// # Errors
 /// [`Error::Model`] when it cannot be read; `why` says why it is needed.
 pub(super) fn bytes_of(folder: &Path, name: &str, most: u64, why: &str) -> Result<Vec<u8>> {
-    find_inside(folder, name, Links::Cache).and_then(|file| read_regular(&file, most)).map_err(|cause| {
-        Error::model_from(folder.display().to_string(), format!("its {name} cannot be read; {why}"), cause)
-    })
+    find_inside(folder, name, Links::Cache).and_then(|file| read_regular(&file, most)).map_err(
+        |cause| {
+            Error::model_from(
+                folder.display().to_string(),
+                format!("its {name} cannot be read; {why}"),
+                cause,
+            )
+        },
+    )
 }
 
 /// The text of a configuration file in a diffusers folder; see [`bytes_of`].

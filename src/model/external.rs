@@ -23,7 +23,9 @@ impl Message {
             (Self::Graph, 1) | (Self::Function, 7) => Some(Self::Node),
             (Self::Node, 5) => Some(Self::Attribute),
             (Self::Graph, 15) | (Self::Attribute, 22 | 23) => Some(Self::Sparse),
-            (Self::Graph, 5) | (Self::Attribute, 5 | 10) | (Self::Sparse, 1 | 2) => Some(Self::Tensor),
+            (Self::Graph, 5) | (Self::Attribute, 5 | 10) | (Self::Sparse, 1 | 2) => {
+                Some(Self::Tensor)
+            }
             _ => None,
         }
     }
@@ -52,7 +54,9 @@ fn walk(bytes: &[u8], message: Message, depth: usize, found: &mut BTreeSet<Strin
         }
         if let (Message::Tensor, EXTERNAL_DATA) = (message, field) {
             // If there are several, protobuf uses the last.
-            let text = |wanted: u64| Fields(body).filter(|(field, _)| *field == wanted).last().map(|(_, text)| text);
+            let text = |wanted: u64| {
+                Fields(body).filter(|(field, _)| *field == wanted).last().map(|(_, text)| text)
+            };
             if let (Some(b"location"), Some(location)) = (text(1), text(2)) {
                 found.insert(String::from_utf8_lossy(location).into_owned());
             }
@@ -117,16 +121,20 @@ mod tests {
     }
 
     fn tensor(file: &str) -> Vec<u8> {
-        let pair = |key: &str, value: &str| [field(1, key.as_bytes()), field(2, value.as_bytes())].concat();
+        let pair = |key: &str, value: &str| {
+            [field(1, key.as_bytes()), field(2, value.as_bytes())].concat()
+        };
         // A dimension and an element type come first.
-        [vec![8, 3, 16, 1], field(13, &pair("location", file)), field(13, &pair("offset", "64"))].concat()
+        [vec![8, 3, 16, 1], field(13, &pair("location", file)), field(13, &pair("offset", "64"))]
+            .concat()
     }
 
     #[test]
     fn finds_tensors_in_all_messages() {
         let deep = field(7, &field(1, &field(5, &field(6, &field(5, &tensor("deep.bin"))))));
         let constant = field(7, &field(1, &field(5, &field(5, &tensor("parts/constant")))));
-        let twice = field(7, &[field(5, &tensor("weights.pb")), field(5, &tensor("weights.pb"))].concat());
+        let twice =
+            field(7, &[field(5, &tensor("weights.pb")), field(5, &tensor("weights.pb"))].concat());
         // The last of two locations is used, and groups are searched.
         let entry = [field(1, b"location"), field(2, b"first"), field(2, b"last.bin")].concat();
         let last = field(7, &[vec![0x1B, 0x1C], field(5, &field(13, &entry))].concat());

@@ -63,7 +63,8 @@ impl Network for NetworkWithFallback<'_> {
             return Ok(Some(&mut self.network));
         }
         if self.exact.is_none() && self.package.manifest.files.contains_key(&Precision::F32) {
-            let (package, runtime, options) = (self.package.clone(), Arc::clone(&self.runtime), self.options);
+            let (package, runtime, options) =
+                (self.package.clone(), Arc::clone(&self.runtime), self.options);
             let load = move || package.load(&runtime, Precision::F32, options);
             self.exact = Some(network::load(&self.package.manifest.name, load)?);
         }

@@ -35,17 +35,21 @@ pub enum Links {
 pub fn find_inside(folder: &Path, name: &str, links: Links) -> io::Result<PathBuf> {
     let refused = |problem: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
     let relative = Path::new(name);
-    let stays = relative.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    let stays =
+        relative.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
     if name.is_empty() || !stays {
         return refused("it lies outside of its folder; expected a relative name without `..`");
     }
     let root = folder.canonicalize()?;
     let found = folder.join(relative).canonicalize()?;
     let blobs = || {
-        let snapshots = root.ancestors().find(|folder| folder.file_name().is_some_and(|name| name == "snapshots"))?;
+        let snapshots = root
+            .ancestors()
+            .find(|folder| folder.file_name().is_some_and(|name| name == "snapshots"))?;
         Some(snapshots.parent()?.join("blobs"))
     };
-    let is_cached = || links == Links::Cache && blobs().is_some_and(|blobs| found.starts_with(blobs));
+    let is_cached =
+        || links == Links::Cache && blobs().is_some_and(|blobs| found.starts_with(blobs));
     if !found.starts_with(&root) && !is_cached() {
         return refused("it is a link out of its folder; put the file itself there");
     }
@@ -60,7 +64,10 @@ fn open(path: &Path) -> io::Result<File> {
     if file.metadata()?.is_file() {
         return Ok(file);
     }
-    Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a folder, a device or a pipe; expected a regular file"))
+    Err(io::Error::new(
+        io::ErrorKind::InvalidInput,
+        "it is a folder, a device or a pipe; expected a regular file",
+    ))
 }
 
 /// The bytes of a regular file of at most `most` bytes.
@@ -90,7 +97,12 @@ pub fn read_regular(path: &Path, most: u64) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// [`Error::Model`] for the network `model`, when one of them is not a regular file inside the folder.
-pub fn find_weights(network: &[u8], folder: &Path, links: Links, model: &str) -> Result<Vec<(String, PathBuf)>> {
+pub fn find_weights(
+    network: &[u8],
+    folder: &Path,
+    links: Links,
+    model: &str,
+) -> Result<Vec<(String, PathBuf)>> {
     let find = |name: String| {
         let found = find_inside(folder, &name, links).map_err(|cause| {
             let problem = format!("its graph keeps weights in {name:?}, which cannot be read; put the file itself beside the network or below it");
@@ -117,12 +129,20 @@ mod tests {
         for name in ["blobs/a", "other", "snapshots/0123/inside"] {
             fs::write(cache.path().join(name), name).unwrap();
         }
-        for (link, to) in [("unet/a", "../../../blobs/a"), ("unet/b", "../../../other"), ("unet/c", "../inside")] {
+        for (link, to) in
+            [("unet/a", "../../../blobs/a"), ("unet/b", "../../../other"), ("unet/c", "../inside")]
+        {
             symlink(to, folder.join(link)).unwrap();
         }
         let found = |name: &str, links| find_inside(&folder, name, links).is_ok();
-        assert_eq!([Links::Inside, Links::Cache].map(|links| found("unet/a", links)), [false, true]);
-        assert_eq!([Links::Inside, Links::Cache].map(|links| found("unet/b", links)), [false, false]);
+        assert_eq!(
+            [Links::Inside, Links::Cache].map(|links| found("unet/a", links)),
+            [false, true]
+        );
+        assert_eq!(
+            [Links::Inside, Links::Cache].map(|links| found("unet/b", links)),
+            [false, false]
+        );
         assert_eq!([Links::Inside, Links::Cache].map(|links| found("unet/c", links)), [true, true]);
         for name in ["", "..", "unet/../inside", "/etc/hostname", "unet", "gone"] {
             assert!(!found(name, Links::Cache), "{name}");

@@ -10,7 +10,8 @@ use toml::{Table, Value};
 use super::diffusers::{DiffusersFolder, SCHEDULER, WHY, bytes_of, text_of};
 use super::files::LARGEST_GRAPH;
 use super::manifest::{
-    CHANNELS, CLASSES, DecoderSpec, Defaults, InputNames, Layout, Manifest, OutputNames, SCALING_FACTORS, Task,
+    CHANNELS, CLASSES, DecoderSpec, Defaults, InputNames, Layout, Manifest, OutputNames,
+    SCALING_FACTORS, Task,
 };
 use crate::diffusion::config::{self, shortened};
 use crate::diffusion::{Prediction, Sampler};
@@ -37,7 +38,11 @@ impl Config {
         let text = text_of(folder, file, why)?;
         let folder = folder.display().to_string();
         let keys = serde_json::from_str(&text).map_err(|cause| {
-            Error::model_from(&folder, format!("{folder}/{file} is not as diffusers writes it"), cause)
+            Error::model_from(
+                &folder,
+                format!("{folder}/{file} is not as diffusers writes it"),
+                cause,
+            )
         })?;
         Ok(Self { folder, file: file.to_owned(), keys })
     }
@@ -48,7 +53,10 @@ impl Config {
 
     fn refusal(&self, key: &str, value: &serde_json::Value, expected: &str) -> Error {
         let value = shortened(&value.to_string());
-        Error::model(&self.folder, format!("its {} has {key} = {value}; expected {expected}", self.file))
+        Error::model(
+            &self.folder,
+            format!("its {} has {key} = {value}; expected {expected}", self.file),
+        )
     }
 
     fn count(&self, key: &str, range: RangeInclusive<usize>) -> Result<Option<usize>> {
@@ -63,10 +71,13 @@ impl Config {
         let Some(value) = self.get(key) else { return Ok(None) };
         let sides = match value.as_array().map(Vec::as_slice) {
             None => count_in(value, &SIDES).map(|side| [side; 2]),
-            Some([height, width]) => count_in(height, &SIDES).zip(count_in(width, &SIDES)).map(<[usize; 2]>::from),
+            Some([height, width]) => {
+                count_in(height, &SIDES).zip(count_in(width, &SIDES)).map(<[usize; 2]>::from)
+            }
             Some(_) => None,
         };
-        let expected = format!("a whole number, {} to {}, or two of them", SIDES.start(), SIDES.end());
+        let expected =
+            format!("a whole number, {} to {}, or two of them", SIDES.start(), SIDES.end());
         sides.map(Some).ok_or_else(|| self.refusal(key, value, &expected))
     }
 
@@ -75,20 +86,31 @@ impl Config {
         const KEY: &str = "block_out_channels";
         let Some(value) = self.get(KEY) else { return Ok(1) };
         let blocks = value.as_array().filter(|blocks| {
-            blocks.len() <= MOST_BLOCKS && blocks.iter().all(|channels| count_in(channels, &FEATURES).is_some())
+            blocks.len() <= MOST_BLOCKS
+                && blocks.iter().all(|channels| count_in(channels, &FEATURES).is_some())
         });
-        let expected = || format!("at most {MOST_BLOCKS} whole numbers, {} to {}", FEATURES.start(), FEATURES.end());
+        let expected = || {
+            format!(
+                "at most {MOST_BLOCKS} whole numbers, {} to {}",
+                FEATURES.start(),
+                FEATURES.end()
+            )
+        };
         let blocks = blocks.ok_or_else(|| self.refusal(KEY, value, &expected()))?;
         Ok(1 << blocks.len().saturating_sub(1))
     }
 }
 
 fn count_in(value: &serde_json::Value, range: &RangeInclusive<usize>) -> Option<usize> {
-    value.as_u64().and_then(|count| usize::try_from(count).ok()).filter(|count| range.contains(count))
+    value
+        .as_u64()
+        .and_then(|count| usize::try_from(count).ok())
+        .filter(|count| range.contains(count))
 }
 
 /// Where a latent pipeline has its decoder: as optimum exports it, or beside diffusers' weights.
-const DECODERS: [&str; 4] = ["vae_decoder/model.onnx", "vqvae/decoder.onnx", "vqvae/model.onnx", "vae/decoder.onnx"];
+const DECODERS: [&str; 4] =
+    ["vae_decoder/model.onnx", "vqvae/decoder.onnx", "vqvae/model.onnx", "vae/decoder.onnx"];
 
 /// The decoder of a latent pipeline and the number of latent channels; none for other pipelines.
 fn decoder_of(path: &Path) -> Result<Option<(DecoderSpec, usize)>> {
@@ -108,12 +130,14 @@ fn decoder_of(path: &Path) -> Result<Option<(DecoderSpec, usize)>> {
     };
     let (part, _) = file.split_once('/').unwrap_or((file, ""));
     // Absent keys have diffusers' defaults.
-    let autoencoder = Config::read(path, &format!("{part}/config.json"), "a decoder is exported with it")?;
+    let autoencoder =
+        Config::read(path, &format!("{part}/config.json"), "a decoder is exported with it")?;
     let scaling_factor = match autoencoder.get("scaling_factor") {
         None => 0.18215,
         Some(value) => {
             let factor = value.as_f64().filter(|factor| SCALING_FACTORS.contains(factor));
-            let expected = format!("a number, {} to {}", SCALING_FACTORS.start(), SCALING_FACTORS.end());
+            let expected =
+                format!("a number, {} to {}", SCALING_FACTORS.start(), SCALING_FACTORS.end());
             factor.ok_or_else(|| autoencoder.refusal("scaling_factor", value, &expected))? as f32
         }
     };
@@ -258,13 +282,18 @@ impl Scheduler {
 }
 
 /// The sampler of a `scheduler_config.json`; none if the file names no class.
-fn sampler_of(model: &str, keys: &serde_json::Map<String, serde_json::Value>) -> Result<Option<Sampler>> {
+fn sampler_of(
+    model: &str,
+    keys: &serde_json::Map<String, serde_json::Value>,
+) -> Result<Option<Sampler>> {
     let text = |key: &str| keys.get(key).and_then(serde_json::Value::as_str);
     let Some(class) = text("_class_name") else { return Ok(None) };
     let is_sde = text("algorithm_type").is_some_and(|kind| kind.starts_with("sde-"));
     let is_third = keys.get("solver_order").and_then(serde_json::Value::as_u64) == Some(3);
     let sampler = match (class, is_sde, is_third) {
-        ("DPMSolverMultistepScheduler", true, true) | ("DPMSolverSinglestepScheduler", true, _) => None,
+        ("DPMSolverMultistepScheduler", true, true) | ("DPMSolverSinglestepScheduler", true, _) => {
+            None
+        }
         ("DPMSolverMultistepScheduler", true, false) => Some(Sampler::DPMPP_2M_SDE),
         ("DPMSolverMultistepScheduler", false, true) => Some(Sampler::DPMPP_3M),
         _ => Sampler::ALL.into_iter().find(|sampler| sampler.class() == Some(class)),
@@ -291,7 +320,9 @@ fn toml_of(value: serde_json::Value) -> Option<Value> {
             number.as_i64().map(Value::Integer).or_else(|| number.as_f64().map(Value::Float))
         }
         serde_json::Value::String(text) => Some(text.into()),
-        serde_json::Value::Array(values) => Some(Value::Array(values.into_iter().filter_map(toml_of).collect())),
+        serde_json::Value::Array(values) => {
+            Some(Value::Array(values.into_iter().filter_map(toml_of).collect()))
+        }
         serde_json::Value::Object(keys) => {
             let keys = keys.into_iter().filter_map(|(key, value)| Some((key, toml_of(value)?)));
             Some(Value::Table(keys.collect()))

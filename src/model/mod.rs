@@ -19,7 +19,8 @@ pub use fallback::NetworkWithFallback;
 pub use files::{LARGEST_CONFIG, LARGEST_GRAPH, Links, find_inside, find_weights, read_regular};
 pub use import::{Scheduler, UNKNOWN_LICENCE, manifest_of_diffusers};
 pub use manifest::{
-    Check, DecoderSpec, Defaults, InputNames, Layout, Manifest, ModelFile, OutputNames, SigmaRange, Task,
+    Check, DecoderSpec, Defaults, InputNames, Layout, Manifest, ModelFile, OutputNames, SigmaRange,
+    Task,
 };
 pub use package::Package;
 pub use precision::Precision;

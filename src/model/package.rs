@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use super::bundled::{self, Bundle};
 use super::diffusers::{DiffusersFolder, NETWORK};
-use super::files::{LARGEST_CONFIG, LARGEST_GRAPH, LARGEST_RECORD, Links, find_inside, find_weights, read_regular};
+use super::files::{
+    LARGEST_CONFIG, LARGEST_GRAPH, LARGEST_RECORD, Links, find_inside, find_weights, read_regular,
+};
 use super::import::manifest_of_diffusers;
 use super::manifest::{Manifest, ModelFile};
 use super::precision::Precision;
@@ -63,12 +65,19 @@ impl Package {
             return Self::from_files(Files::Folder(path.to_owned()), model);
         }
         let names = bundled::names().join(", ");
-        let problem = match (path.exists(), path.extension().is_some_and(|extension| extension == "onnx")) {
-            (true, true) => "a bare .onnx does not say what it predicts; `eddy import` makes a package of it \
+        let problem = match (
+            path.exists(),
+            path.extension().is_some_and(|extension| extension == "onnx"),
+        ) {
+            (true, true) => {
+                "a bare .onnx does not say what it predicts; `eddy import` makes a package of it \
                  and of what you know"
-                .to_owned(),
+                    .to_owned()
+            }
             (true, false) => "it is a file; expected a folder with a model.toml".to_owned(),
-            (false, _) => format!("there is no bundled model and no folder of that name; bundled are {names}"),
+            (false, _) => {
+                format!("there is no bundled model and no folder of that name; bundled are {names}")
+            }
         };
         Err(Error::model(model, problem))
     }
@@ -118,9 +127,11 @@ impl Package {
     pub fn file(&self, precision: Precision) -> Result<&ModelFile> {
         let manifest = &self.manifest;
         manifest.files.get(&precision).ok_or_else(|| {
-            let present: Vec<&str> = manifest.files.keys().map(|precision| precision.name()).collect();
+            let present: Vec<&str> =
+                manifest.files.keys().map(|precision| precision.name()).collect();
             let present = present.join(", ");
-            let problem = format!("it has no {precision} file; it has {present}, which --precision chooses");
+            let problem =
+                format!("it has no {precision} file; it has {present}, which --precision chooses");
             Error::model(&manifest.name, problem)
         })
     }
@@ -141,10 +152,21 @@ impl Package {
     /// # Errors
     /// [`Error::Model`] when the package has no such file, its SHA-256 differs, or it does not fit
     /// ONNX Runtime or the names in the manifest.
-    pub fn load(&self, runtime: &Arc<Runtime>, precision: Precision, options: SessionOptions) -> Result<OnnxNetwork> {
+    pub fn load(
+        &self,
+        runtime: &Arc<Runtime>,
+        precision: Precision,
+        options: SessionOptions,
+    ) -> Result<OnnxNetwork> {
         let file = self.file(precision)?;
         let origin = self.origin(&file.path, &file.sha256)?;
-        OnnxNetwork::load(runtime, &self.manifest.name, origin.source(), self.interface(precision), options)
+        OnnxNetwork::load(
+            runtime,
+            &self.manifest.name,
+            origin.source(),
+            self.interface(precision),
+            options,
+        )
     }
 
     /// How many nodes of the network in `precision` each provider of ONNX Runtime runs, measured on
@@ -160,9 +182,17 @@ impl Package {
     ) -> Result<BTreeMap<String, usize>> {
         let (name, file) = (&self.manifest.name, self.file(precision)?);
         let origin = self.origin(&file.path, &file.sha256)?;
-        let side = 64_usize.next_multiple_of(self.manifest.multiple_of.max(1) * self.manifest.sample_scale());
+        let side = 64_usize
+            .next_multiple_of(self.manifest.multiple_of.max(1) * self.manifest.sample_scale());
         let shape = [1, self.manifest.channels, side, side];
-        OnnxNetwork::count_nodes(runtime, name, origin.source(), self.interface(precision), options, shape)
+        OnnxNetwork::count_nodes(
+            runtime,
+            name,
+            origin.source(),
+            self.interface(precision),
+            options,
+            shape,
+        )
     }
 
     /// Loads the decoder, if the package has one: a network without a sample, whose condition is
@@ -170,7 +200,11 @@ impl Package {
     ///
     /// # Errors
     /// As for [`load`](Self::load).
-    pub fn load_decoder(&self, runtime: &Arc<Runtime>, options: SessionOptions) -> Result<Option<OnnxNetwork>> {
+    pub fn load_decoder(
+        &self,
+        runtime: &Arc<Runtime>,
+        options: SessionOptions,
+    ) -> Result<Option<OnnxNetwork>> {
         let manifest = &self.manifest;
         let Some(decoder) = &manifest.decoder else { return Ok(None) };
         let origin = self.origin(&decoder.path, &decoder.sha256)?;
@@ -214,7 +248,8 @@ impl Package {
             Files::Folder(folder) => (self.checked(path, sha256_said)?, folder, Links::Inside),
             Files::AsIs(folder) => (self.read(path)?, folder, Links::Cache),
         };
-        let cannot = |cause| Error::model_from(&self.manifest.name, format!("{path} cannot be read"), cause);
+        let cannot =
+            |cause| Error::model_from(&self.manifest.name, format!("{path} cannot be read"), cause);
         let file = match links {
             Links::Inside => find_inside(folder, path, links).map_err(cannot)?,
             // External weights are beside the link, not beside its target.

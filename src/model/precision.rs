@@ -44,6 +44,8 @@ impl FromStr for Precision {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let known = Self::ALL.into_iter().find(|precision| precision.name() == text);
-        known.ok_or_else(|| format!("{text} is no precision; expected {}", Self::ALL.map(Self::name).join(", ")))
+        known.ok_or_else(|| {
+            format!("{text} is no precision; expected {}", Self::ALL.map(Self::name).join(", "))
+        })
     }
 }

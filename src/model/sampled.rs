@@ -36,7 +36,9 @@ impl SampledModel {
     /// [`Error::Model`] when a package does not say which noise its network was trained on.
     pub fn schedule(&self) -> Result<Schedule> {
         let package = match self {
-            Self::Diffusers(folder) => return Ok(Schedule::Discrete(Box::new(folder.schedule.clone()))),
+            Self::Diffusers(folder) => {
+                return Ok(Schedule::Discrete(Box::new(folder.schedule.clone())));
+            }
             Self::Package(package) => package,
         };
         package.manifest.schedule_of()

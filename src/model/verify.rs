@@ -32,10 +32,17 @@ impl Verdict {
 /// # Errors
 /// [`Error::Model`] when the package has no recorded pair, or its files do not fit together; the
 /// network's errors.
-pub fn verify(package: &Package, precision: Precision, network: &mut OnnxNetwork) -> Result<Verdict> {
+pub fn verify(
+    package: &Package,
+    precision: Precision,
+    network: &mut OnnxNetwork,
+) -> Result<Verdict> {
     let manifest = &package.manifest;
     let Some(check) = &manifest.check else {
-        return Err(Error::model(&manifest.name, "its manifest has no [check], so there is nothing to compare with"));
+        return Err(Error::model(
+            &manifest.name,
+            "its manifest has no [check], so there is nothing to compare with",
+        ));
     };
     let tolerance = package.file(precision)?.tolerance.unwrap_or(check.tolerance);
     let sample = read(package, &check.sample)?;
@@ -50,7 +57,8 @@ pub fn verify(package: &Package, precision: Precision, network: &mut OnnxNetwork
             (Some(input), Some(recorded)) => fill(input, recorded, &manifest.name)?,
             (None, None) => {}
             _ => {
-                let problem = "its [check] and its [inputs] do not agree about a map of sigma or a condition";
+                let problem =
+                    "its [check] and its [inputs] do not agree about a map of sigma or a condition";
                 return Err(Error::model(&manifest.name, problem));
             }
         }
@@ -59,19 +67,25 @@ pub fn verify(package: &Package, precision: Precision, network: &mut OnnxNetwork
         (Some(labels), Some(class)) => labels.fill(class),
         (None, None) => {}
         _ => {
-            return Err(Error::model(&manifest.name, "its [check] and its [inputs] do not agree about a class"));
+            return Err(Error::model(
+                &manifest.name,
+                "its [check] and its [inputs] do not agree about a class",
+            ));
         }
     }
     let output = network.evaluate(check.timestep.unwrap_or_default())?;
     if output.len() != expected.len() {
-        return Err(Error::model(&manifest.name, "its recorded output has not the shape of its recorded sample"));
+        return Err(Error::model(
+            &manifest.name,
+            "its recorded output has not the shape of its recorded sample",
+        ));
     }
     // A NaN counts as the largest difference.
-    let largest_difference = output
-        .iter()
-        .zip(&expected)
-        .map(|(found, expected)| (found - expected).abs())
-        .fold(0.0, |largest: f32, difference| if difference <= largest { largest } else { difference });
+    let largest_difference =
+        output.iter().zip(&expected).map(|(found, expected)| (found - expected).abs()).fold(
+            0.0,
+            |largest: f32, difference| if difference <= largest { largest } else { difference },
+        );
     Ok(Verdict { largest_difference, tolerance })
 }
 
@@ -82,7 +96,8 @@ fn read(package: &Package, name: &str) -> Result<Array4<f32>> {
         Error::model_from(&package.manifest.name, problem, cause)
     })?;
     if values.is_empty() {
-        let problem = format!("its {name} has the shape {:?}, which holds no values", values.shape());
+        let problem =
+            format!("its {name} has the shape {:?}, which holds no values", values.shape());
         return Err(Error::model(&package.manifest.name, problem));
     }
     Ok(values)

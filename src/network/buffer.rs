@@ -18,7 +18,11 @@ pub(super) enum Buffer {
 
 impl Buffer {
     /// A tensor of `shape`, in memory of `allocator` that the processor can access.
-    pub(super) fn new(allocator: &Allocator, element: TensorElementType, shape: [usize; 4]) -> ort::Result<Self> {
+    pub(super) fn new(
+        allocator: &Allocator,
+        element: TensorElementType,
+        shape: [usize; 4],
+    ) -> ort::Result<Self> {
         Ok(if element == TensorElementType::Float16 {
             let tensor = Tensor::new(allocator, shape)?;
             Self::F16 { tensor, staging: vec![0.0; shape.iter().product()] }
@@ -88,7 +92,8 @@ impl Scalar {
     /// A tensor of rank 0, or a vector of `length`.
     pub(super) fn new(element: TensorElementType, length: Option<usize>) -> ort::Result<Self> {
         let allocator = Allocator::default();
-        let shape: Vec<i64> = length.iter().map(|&length| i64::try_from(length).unwrap_or(i64::MAX)).collect();
+        let shape: Vec<i64> =
+            length.iter().map(|&length| i64::try_from(length).unwrap_or(i64::MAX)).collect();
         Ok(match element {
             TensorElementType::Int64 => Self::I64(Tensor::new(&allocator, shape)?),
             TensorElementType::Int32 => Self::I32(Tensor::new(&allocator, shape)?),

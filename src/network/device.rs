@@ -69,7 +69,9 @@ impl Device {
     pub(super) fn index(self) -> Option<i32> {
         match self {
             Self::Cpu | Self::OpenVino(_) | Self::Plugin(_) => None,
-            Self::Cuda(index) | Self::TensorRt(index) => Some(i32::try_from(index).unwrap_or(i32::MAX)),
+            Self::Cuda(index) | Self::TensorRt(index) => {
+                Some(i32::try_from(index).unwrap_or(i32::MAX))
+            }
         }
     }
 
@@ -109,12 +111,18 @@ impl FromStr for DeviceChoice {
         if text == "auto" {
             return Ok(Self::Auto);
         }
-        let (name, suffix) = text.split_once(':').map_or((text, None), |(name, suffix)| (name, Some(suffix)));
+        let (name, suffix) =
+            text.split_once(':').map_or((text, None), |(name, suffix)| (name, Some(suffix)));
         let provider = provider::ALL.into_iter().find(|provider| provider.name == name);
         provider.and_then(|provider| (provider.parse)(suffix)).map(Self::Named).ok_or_else(|| {
-            let names: Vec<String> =
-                provider::ALL.iter().map(|provider| format!("{}{}", provider.name, provider.suffix)).collect();
-            format!("expected auto, {}; a GPU that is not the first has a number, as in cuda:1", names.join(", "))
+            let names: Vec<String> = provider::ALL
+                .iter()
+                .map(|provider| format!("{}{}", provider.name, provider.suffix))
+                .collect();
+            format!(
+                "expected auto, {}; a GPU that is not the first has a number, as in cuda:1",
+                names.join(", ")
+            )
         })
     }
 }
@@ -166,9 +174,9 @@ impl Runtime {
                     Err(problem) => Err(Error::Device { device: device.to_string(), problem }),
                 };
             }
-            DeviceChoice::Auto => {
-                Device::of_each_kind().filter(|device| device.provider().is_automatic).collect::<Vec<_>>()
-            }
+            DeviceChoice::Auto => Device::of_each_kind()
+                .filter(|device| device.provider().is_automatic)
+                .collect::<Vec<_>>(),
         };
         let mut rejected = Vec::new();
         for device in candidates {
@@ -198,7 +206,8 @@ impl Runtime {
                 builder = builder.with_disable_cpu_fallback()?;
             }
             builder = device.provider().probe(builder, self, device, trial)?;
-            let graph = if matches!(device, Device::Plugin(_)) { MULTIPLICATION } else { CONVOLUTION };
+            let graph =
+                if matches!(device, Device::Plugin(_)) { MULTIPLICATION } else { CONVOLUTION };
             let mut session = builder.commit_from_memory(graph)?;
             let x = Tensor::from_array(([1_usize, 1, 2, 2], vec![-1.0_f32, 0.0, 0.5, 2.0]))?;
             let outputs = session.run(ort::inputs!["x" => x])?;
@@ -236,14 +245,20 @@ impl Runtime {
             ));
         };
         if !is_built().unwrap_or(false) {
-            return Err(format!("this ONNX Runtime was built without it; take one from {}", provider.build));
+            return Err(format!(
+                "this ONNX Runtime was built without it; take one from {}",
+                provider.build
+            ));
         }
         let folder = file.parent().unwrap_or(Path::new("."));
         for part in provider.parts {
             let part = format!("libonnxruntime_providers_{part}.so");
             let path = folder.join(&part);
             if !path.exists() {
-                return Err(format!("{part} is not beside {}; copy the whole folder of the library", file.display()));
+                return Err(format!(
+                    "{part} is not beside {}; copy the whole folder of the library",
+                    file.display()
+                ));
             }
             if let Some(problem) = elf::problem(&path) {
                 return Err(format!("{part}: {problem}"));
@@ -262,8 +277,14 @@ fn explain(words: &[String]) -> String {
     }
     let text = words.iter().max_by_key(|text| text.len()).map_or("", String::as_str);
     for (sign, remedy) in [
-        ("no CUDA-capable device", "there is no NVIDIA GPU here, or its driver does not run (try nvidia-smi)"),
-        ("driver version is insufficient", "the NVIDIA driver is older than this library's CUDA; update the driver"),
+        (
+            "no CUDA-capable device",
+            "there is no NVIDIA GPU here, or its driver does not run (try nvidia-smi)",
+        ),
+        (
+            "driver version is insufficient",
+            "the NVIDIA driver is older than this library's CUDA; update the driver",
+        ),
         ("CUDNN", "cuDNN does not start; install the version that this ONNX Runtime is built for"),
         ("invalid device ordinal", "there is no GPU of that number; nvidia-smi -L lists them"),
         ("no kernel image", "the library was not built for this GPU; take a build for this board"),
@@ -284,17 +305,25 @@ fn remedy(library: &str) -> String {
     let (name, version) = library.split_once(".so.").unwrap_or((library, ""));
     let package = match name {
         "libcuda" | "libnvidia-ml" if nvidia::jetpack().is_some() => "nvidia-l4t-cuda".to_owned(),
-        "libcuda" | "libnvidia-ml" => return "it comes with NVIDIA's driver: sudo apt install nvidia-driver".into(),
+        "libcuda" | "libnvidia-ml" => {
+            return "it comes with NVIDIA's driver: sudo apt install nvidia-driver".into();
+        }
         _ if nvidia::jetpack().is_some() => "nvidia-jetpack".to_owned(),
         name if name.starts_with("libcudnn") => format!("cudnn{version}"),
         name if name.starts_with("libnvinfer") || name.starts_with("libnvonnxparser") => {
             format!("libnvinfer{version} libnvinfer-plugin{version} libnvonnxparsers{version}")
         }
-        name if name.starts_with("libcublas") || name.starts_with("libcudart") => format!("cuda-libraries-{version}-0"),
-        name if name.starts_with("libcu") || name.starts_with("libnv") => "cuda-libraries-13-0".to_owned(),
+        name if name.starts_with("libcublas") || name.starts_with("libcudart") => {
+            format!("cuda-libraries-{version}-0")
+        }
+        name if name.starts_with("libcu") || name.starts_with("libnv") => {
+            "cuda-libraries-13-0".to_owned()
+        }
         _ => return "install it, or put the folder that holds it into LD_LIBRARY_PATH".into(),
     };
-    format!("sudo apt install {package} (from NVIDIA), or put the folder that holds it into LD_LIBRARY_PATH")
+    format!(
+        "sudo apt install {package} (from NVIDIA), or put the folder that holds it into LD_LIBRARY_PATH"
+    )
 }
 
 #[cfg(test)]
@@ -310,7 +339,18 @@ mod tests {
         assert_eq!("tensorrt:3".parse(), named(Device::TensorRt(3)));
         assert_eq!("openvino".parse(), named(Device::OpenVino(OpenVinoTarget::Cpu)));
         assert_eq!("openvino:npu".parse(), named(Device::OpenVino(OpenVinoTarget::Npu)));
-        for text in ["", "gpu", "openvino:", "openvino:tpu", "cpu:0", "auto:1", "cuda:", "cuda:-1", "cuda:x", "CUDA"] {
+        for text in [
+            "",
+            "gpu",
+            "openvino:",
+            "openvino:tpu",
+            "cpu:0",
+            "auto:1",
+            "cuda:",
+            "cuda:-1",
+            "cuda:x",
+            "CUDA",
+        ] {
             assert!(text.parse::<DeviceChoice>().is_err(), "{text}");
         }
     }
@@ -323,9 +363,11 @@ mod tests {
                    file or directory";
         let words = explain(&[log.to_owned(), "it failed".to_owned()]);
         assert!(words.starts_with("libcudnn.so.9 is missing; sudo apt install cudnn9"), "{words}");
-        let words = explain(&["error: libnvinfer.so.10: cannot open shared object file".to_owned()]);
+        let words =
+            explain(&["error: libnvinfer.so.10: cannot open shared object file".to_owned()]);
         assert!(words.contains("apt install libnvinfer10 "), "{words}");
-        let words = explain(&["CUDA failure 100: no CUDA-capable device is detected ; GPU=-1".to_owned()]);
+        let words =
+            explain(&["CUDA failure 100: no CUDA-capable device is detected ; GPU=-1".to_owned()]);
         assert!(words.contains("nvidia-smi"), "{words}");
         let words = explain(&["[ONNXRuntimeError] : 1 : FAIL : something else\nmore".to_owned()]);
         assert_eq!(words, "ONNX Runtime says: something else");
@@ -333,7 +375,8 @@ mod tests {
 
     #[test]
     fn placement_lists_reasons() {
-        let rejected = vec![(Device::TensorRt(0), "no".to_owned()), (Device::Cuda(0), "neither".to_owned())];
+        let rejected =
+            vec![(Device::TensorRt(0), "no".to_owned()), (Device::Cuda(0), "neither".to_owned())];
         let placement = Placement { device: Device::Cpu, rejected };
         assert_eq!(placement.to_string(), "cpu (not tensorrt:0: no; not cuda:0: neither)");
         assert_eq!(Placement::default().to_string(), "cpu");

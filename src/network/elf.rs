@@ -20,7 +20,9 @@ pub(super) fn problem(path: &Path) -> Option<String> {
     if !head.starts_with(MAGIC) {
         return Some(match head.is_empty() {
             true => "the file is empty; copy it again".into(),
-            false => "the file is no 64-bit library of Linux; copy it again, or name another".into(),
+            false => {
+                "the file is no 64-bit library of Linux; copy it again, or name another".into()
+            }
         });
     }
     let machine = u16::from_le_bytes([*head.get(18)?, *head.get(19)?]);
@@ -35,7 +37,9 @@ pub(super) fn problem(path: &Path) -> Option<String> {
         ));
     }
     let end = promised_length(&head)?;
-    (length < end).then(|| format!("the file is cut off: it has {length} bytes of at least {end}; copy it again"))
+    (length < end).then(|| {
+        format!("the file is cut off: it has {length} bytes of at least {end}; copy it again")
+    })
 }
 
 /// The end of the last segment according to the headers of a little-endian 64-bit ELF file.

@@ -60,11 +60,16 @@ const SEAL: &str = "seal.json";
 /// The folder of the cache: `eddy` in the user's cache, or the one that systemd gives to a service
 /// (`CacheDirectory=`). Without either, as in a bare container, every start builds its engines again.
 pub fn folder() -> Option<PathBuf> {
-    let named = |name: &str| std::env::var_os(name).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let named =
+        |name: &str| std::env::var_os(name).filter(|path| !path.is_empty()).map(PathBuf::from);
     let home = || named("HOME").map(|home| home.join(".cache"));
-    let eddy =
-        |base: PathBuf| if base.file_name().is_some_and(|name| name == "eddy") { base } else { base.join("eddy") };
-    named("CACHE_DIRECTORY").or_else(|| named("XDG_CACHE_HOME")).or_else(home).map(|base| eddy(base).join("tensorrt"))
+    let eddy = |base: PathBuf| {
+        if base.file_name().is_some_and(|name| name == "eddy") { base } else { base.join("eddy") }
+    };
+    named("CACHE_DIRECTORY")
+        .or_else(|| named("XDG_CACHE_HOME"))
+        .or_else(home)
+        .map(|base| eddy(base).join("tensorrt"))
 }
 
 /// The cache entry of the engine for one key.
@@ -101,7 +106,12 @@ impl CacheEntry {
             }
             fs::remove_dir_all(&kept)?;
         }
-        let place = Self { root: root.into(), name, key, state: State::Building(std::time::Instant::now()) };
+        let place = Self {
+            root: root.into(),
+            name,
+            key,
+            state: State::Building(std::time::Instant::now()),
+        };
         // Left by an earlier process with an equal process ID.
         let _ = fs::remove_dir_all(place.engines());
         fs::create_dir_all(place.engines())?;
@@ -134,7 +144,8 @@ impl CacheEntry {
         let State::Building(begun) = self.state else { return Ok(()) };
         let part = self.engines();
         let files = hashes(&part)?;
-        let key = self.key.0.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        let key =
+            self.key.0.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
         let seal = CacheManifest { files, key, seconds: begun.elapsed().as_secs_f64() };
         fs::write(part.join(SEAL), serde_json::to_string_pretty(&seal)?)?;
         let kept = self.root.join(&self.name);
@@ -162,7 +173,8 @@ impl Drop for CacheEntry {
 /// How long the engines below `root` took to build, longest first, as an estimate for the next.
 pub fn durations(root: &Path) -> Vec<f64> {
     let entries = fs::read_dir(root).into_iter().flatten().filter_map(std::result::Result::ok);
-    let mut seconds: Vec<f64> = entries.filter_map(|entry| Some(read_seal(&entry.path())?.seconds)).collect();
+    let mut seconds: Vec<f64> =
+        entries.filter_map(|entry| Some(read_seal(&entry.path())?.seconds)).collect();
     seconds.sort_by(|a, b| b.total_cmp(a));
     seconds
 }
@@ -194,7 +206,9 @@ fn hashes(folder: &Path) -> std::io::Result<BTreeMap<String, String>> {
 fn sweep(root: &Path) {
     for entry in fs::read_dir(root).into_iter().flatten().filter_map(std::result::Result::ok) {
         let path = entry.path();
-        let left = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".part")?.rsplit_once('.'));
+        let left = path
+            .file_name()
+            .and_then(|name| name.to_str()?.strip_suffix(".part")?.rsplit_once('.'));
         if left.and_then(|(_, owner)| Owner::parse(owner)).is_some_and(Owner::is_gone) {
             let _ = fs::remove_dir_all(&path);
         }
@@ -231,12 +245,15 @@ mod tests {
     fn every_dependency_changes_the_key() {
         let root = tempfile::tempdir().unwrap();
         drop(build(root.path(), key()));
-        for other in
-            [key().with("shape", "1x3x8x9"), key().with("precision", "f16"), Key::default().with("network", "abc")]
-        {
+        for other in [
+            key().with("shape", "1x3x8x9"),
+            key().with("precision", "f16"),
+            Key::default().with("network", "abc"),
+        ] {
             assert!(CacheEntry::open(root.path(), other).unwrap().is_to_be_built());
         }
-        let (one, two) = (Key::default().with("a", "1;b=1:2"), Key::default().with("a", "1").with("b", "2"));
+        let (one, two) =
+            (Key::default().with("a", "1;b=1:2"), Key::default().with("a", "1").with("b", "2"));
         assert_ne!(one.name(), two.name());
     }
 

@@ -110,7 +110,9 @@ impl Types {
         let mut sizes = BTreeMap::new();
         for (names, shape) in self.axes.iter().zip(shapes) {
             for (name, size) in names.iter().zip(shape).filter(|(name, _)| !name.is_empty()) {
-                sizes.entry(name.clone()).or_insert_with(|| i64::try_from(size).unwrap_or(i64::MAX));
+                sizes
+                    .entry(name.clone())
+                    .or_insert_with(|| i64::try_from(size).unwrap_or(i64::MAX));
             }
         }
         sizes
@@ -123,7 +125,8 @@ impl Types {
         let known = [sample.as_ref(), sigma.as_ref(), timestep.as_ref(), condition, class.as_ref()];
         for outlet in inputs {
             if !known.iter().flatten().any(|name| *name == outlet.name()) {
-                let expected: Vec<&str> = known.iter().flatten().map(|name| name.as_str()).collect();
+                let expected: Vec<&str> =
+                    known.iter().flatten().map(|name| name.as_str()).collect();
                 let problem = format!(
                     "it has an input `{}` ({}) that nothing would fill; expected {}",
                     outlet.name(),
@@ -142,17 +145,26 @@ impl Types {
             && declared[1] >= 0
             && usize::try_from(declared[1]) != Ok(whole)
         {
-            let problem = format!("its manifest says {whole} channels, its input `{name}` has {}", declared[1]);
+            let problem = format!(
+                "its manifest says {whole} channels, its input `{name}` has {}",
+                declared[1]
+            );
             return Err(Error::model(model, problem));
         }
         let element = |name: &String| Ok(tensor(name)?.0);
-        let (sigma, condition) = (sigma.as_ref().map(element).transpose()?, condition.map(element).transpose()?);
-        let timestep = timestep.as_ref().map(|name| scalar(find(inputs, name, "input", model)?, model)).transpose()?;
+        let (sigma, condition) =
+            (sigma.as_ref().map(element).transpose()?, condition.map(element).transpose()?);
+        let timestep = timestep
+            .as_ref()
+            .map(|name| scalar(find(inputs, name, "input", model)?, model))
+            .transpose()?;
         if let Some(name) = class {
             labels(find(inputs, name, "input", model)?, model)?;
         }
-        let (output, given) = image(find(session.outputs(), &interface.output, "output", model)?, half, model)?;
-        let behind = usize::try_from(declared[1]).map_or(0, |whole| interface.concat_channels(whole / 2));
+        let (output, given) =
+            image(find(session.outputs(), &interface.output, "output", model)?, half, model)?;
+        let behind =
+            usize::try_from(declared[1]).map_or(0, |whole| interface.concat_channels(whole / 2));
         let own = declared[1] - i64::try_from(behind).unwrap_or(0);
         if own >= 0 && given[1] >= 0 && own != given[1] {
             let problem = format!(
@@ -162,8 +174,11 @@ impl Types {
             );
             return Err(Error::model(model, problem));
         }
-        let named = [interface.sample.as_ref(), interface.sigma.as_ref(), interface.own_condition()];
-        let axes = named.map(|name| axes(inputs.iter().find(|outlet| Some(outlet.name()) == name.map(String::as_str))));
+        let named =
+            [interface.sample.as_ref(), interface.sigma.as_ref(), interface.own_condition()];
+        let axes = named.map(|name| {
+            axes(inputs.iter().find(|outlet| Some(outlet.name()) == name.map(String::as_str)))
+        });
         Ok(Self { sample, sigma, timestep, condition, output, declared, axes })
     }
 }
@@ -179,25 +194,39 @@ fn axes(outlet: Option<&Outlet>) -> Vec<String> {
 fn find<'a>(outlets: &'a [Outlet], name: &str, way: &str, model: &str) -> Result<&'a Outlet> {
     outlets.iter().find(|outlet| outlet.name() == name).ok_or_else(|| {
         let present: Vec<&str> = outlets.iter().map(Outlet::name).collect();
-        Error::model(model, format!("it has no {way} named `{name}`; it has {}", present.join(", ")))
+        Error::model(
+            model,
+            format!("it has no {way} named `{name}`; it has {}", present.join(", ")),
+        )
     })
 }
 
 /// The element type and declared shape of an image input or output, checked against `half`.
-fn image(outlet: &Outlet, half: Option<bool>, model: &str) -> Result<(TensorElementType, Vec<i64>)> {
+fn image(
+    outlet: &Outlet,
+    half: Option<bool>,
+    model: &str,
+) -> Result<(TensorElementType, Vec<i64>)> {
     let expected = match half {
         None => "float32 or float16",
         Some(true) => "float16",
         Some(false) => "float32",
     };
     match outlet.dtype() {
-        ValueType::Tensor { ty: ty @ (TensorElementType::Float32 | TensorElementType::Float16), shape, .. }
-            if shape.len() == 4 && half.is_none_or(|half| half == (*ty == TensorElementType::Float16)) =>
+        ValueType::Tensor {
+            ty: ty @ (TensorElementType::Float32 | TensorElementType::Float16),
+            shape,
+            ..
+        } if shape.len() == 4
+            && half.is_none_or(|half| half == (*ty == TensorElementType::Float16)) =>
         {
             Ok((*ty, shape.to_vec()))
         }
         other => {
-            let problem = format!("`{}` is {other}; expected a {expected} tensor of rank 4 (NCHW)", outlet.name());
+            let problem = format!(
+                "`{}` is {other}; expected a {expected} tensor of rank 4 (NCHW)",
+                outlet.name()
+            );
             Err(Error::model(model, problem))
         }
     }
@@ -206,7 +235,9 @@ fn image(outlet: &Outlet, half: Option<bool>, model: &str) -> Result<(TensorElem
 /// The element type and declared shape of the noise level input.
 fn scalar(outlet: &Outlet, model: &str) -> Result<(TensorElementType, Vec<i64>)> {
     match outlet.dtype() {
-        ValueType::Tensor { ty, shape, .. } if Scalar::supports(*ty) && shape.len() <= 1 => Ok((*ty, shape.to_vec())),
+        ValueType::Tensor { ty, shape, .. } if Scalar::supports(*ty) && shape.len() <= 1 => {
+            Ok((*ty, shape.to_vec()))
+        }
         other => {
             let problem = format!(
                 "`{}` is {other}; expected a scalar or a vector of int64, int32, float32, float16 or float64",
@@ -221,6 +252,9 @@ fn scalar(outlet: &Outlet, model: &str) -> Result<(TensorElementType, Vec<i64>)>
 fn labels(outlet: &Outlet, model: &str) -> Result<()> {
     match outlet.dtype() {
         ValueType::Tensor { ty: TensorElementType::Int64, shape, .. } if shape.len() == 1 => Ok(()),
-        other => Err(Error::model(model, format!("`{}` is {other}; expected a vector of int64", outlet.name()))),
+        other => Err(Error::model(
+            model,
+            format!("`{}` is {other}; expected a vector of int64", outlet.name()),
+        )),
     }
 }

@@ -32,10 +32,14 @@ mod tests {
             )
         };
         let (cpu, cuda) = ("CPUExecutionProvider", "CUDAExecutionProvider");
-        let events = [event("a", cuda), event("b", cuda), event("a", cuda), event("c", cpu)].join(",");
+        let events =
+            [event("a", cuda), event("b", cuda), event("a", cuda), event("c", cpu)].join(",");
         let profile = format!(r#"[{{"cat":"Session","name":"model_run","args":{{}}}},{events}]"#);
         let nodes = counted(profile.as_bytes()).unwrap();
-        assert_eq!(nodes.into_iter().collect::<Vec<_>>(), [(cpu.to_owned(), 1), (cuda.to_owned(), 2)]);
+        assert_eq!(
+            nodes.into_iter().collect::<Vec<_>>(),
+            [(cpu.to_owned(), 1), (cuda.to_owned(), 2)]
+        );
         assert!(counted(b"[{").is_err());
     }
 }

@@ -34,7 +34,9 @@ pub enum Library {
 impl Library {
     /// The requested library, or the one that `ORT_DYLIB_PATH` names, or the embedded one.
     pub fn choose(asked: Option<PathBuf>) -> Self {
-        let named = || std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()).map(PathBuf::from);
+        let named = || {
+            std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()).map(PathBuf::from)
+        };
         asked.or_else(named).map_or(Self::Embedded, Self::File)
     }
 }
@@ -87,7 +89,10 @@ impl Runtime {
             if open.library == asked {
                 return Ok(Arc::clone(open));
             }
-            return Err(fail(&asked, format!("this process already runs {}; one library per process", open.library)));
+            return Err(fail(
+                &asked,
+                format!("this process already runs {}; one library per process", open.library),
+            ));
         }
         process::forbid_telemetry();
         let runtime = Arc::new(match library {
@@ -139,7 +144,10 @@ impl Runtime {
         let before: Vec<String> = self.providers().collect();
         self.environment.register_ep_library("eddy", &file).map_err(|cause| Error::Runtime {
             library: path.display().to_string(),
-            problem: format!("ONNX Runtime {} does not register it as a provider plugin", self.version()),
+            problem: format!(
+                "ONNX Runtime {} does not register it as a provider plugin",
+                self.version()
+            ),
             source: Some(Box::new(cause)),
         })?;
         let providers = self.providers().filter(|provider| !before.contains(provider)).collect();
@@ -166,7 +174,9 @@ impl Runtime {
 
     /// The devices of the provider that ONNX Runtime calls `name`.
     pub(super) fn devices_of(&self, name: &str) -> impl Iterator<Item = ort::device::Device<'_>> {
-        self.environment.devices().filter(move |device| device.ep().is_ok_and(|provider| provider == name))
+        self.environment
+            .devices()
+            .filter(move |device| device.ep().is_ok_and(|provider| provider == name))
     }
 
     /// Why the plugin has no device of that number.
@@ -182,7 +192,11 @@ impl Runtime {
                 self.version()
             );
         }
-        let there = if count == 1 { "only device 0".to_owned() } else { format!("devices 0 to {}", count - 1) };
+        let there = if count == 1 {
+            "only device 0".to_owned()
+        } else {
+            format!("devices 0 to {}", count - 1)
+        };
         format!("{} offers {there} on this machine, not device {number}", plugin.path.display())
     }
 
@@ -226,7 +240,8 @@ impl Runtime {
                 return Self::open(&path, name);
             }
         }
-        let mut file = tempfile::Builder::new().prefix("eddy-").suffix(".so").tempfile().map_err(cannot)?;
+        let mut file =
+            tempfile::Builder::new().prefix("eddy-").suffix(".so").tempfile().map_err(cannot)?;
         unpack(file.as_file_mut()).map_err(cannot)?;
         Self::open(file.path(), name)
     }
@@ -240,15 +255,24 @@ impl Runtime {
         let minor_version = ort::util::probe(path);
         let builder = ort::init_from(path).map_err(|error| explain(&library, &error))?;
         let log_errors = Complaints::default();
-        let environment =
-            builder.with_name("eddy").with_telemetry(false).with_logger(listener(&log_errors)).build().map_err(
-                |cause| Error::Runtime {
-                    library: library.clone(),
-                    problem: "it opened, but would not start".into(),
-                    source: Some(Box::new(cause)),
-                },
-            )?;
-        Ok(Self { environment, library, file: None, minor_version, log_errors, plugin: OnceLock::new() })
+        let environment = builder
+            .with_name("eddy")
+            .with_telemetry(false)
+            .with_logger(listener(&log_errors))
+            .build()
+            .map_err(|cause| Error::Runtime {
+                library: library.clone(),
+                problem: "it opened, but would not start".into(),
+                source: Some(Box::new(cause)),
+            })?;
+        Ok(Self {
+            environment,
+            library,
+            file: None,
+            minor_version,
+            log_errors,
+            plugin: OnceLock::new(),
+        })
     }
 }
 
@@ -284,7 +308,8 @@ fn fail(library: &str, problem: String) -> Error {
 fn find_in_folder(path: &Path, asked: &str) -> Result<PathBuf> {
     let metadata = fs::metadata(path).map_err(|cause| Error::Runtime {
         library: asked.to_owned(),
-        problem: "there is no such file; name a libonnxruntime.so or a folder that holds one".into(),
+        problem: "there is no such file; name a libonnxruntime.so or a folder that holds one"
+            .into(),
         source: Some(Box::new(cause)),
     })?;
     if metadata.is_file() {
@@ -300,12 +325,16 @@ fn find_in_folder(path: &Path, asked: &str) -> Result<PathBuf> {
         .flatten()
         .filter_map(std::result::Result::ok)
         .map(|entry| entry.path())
-        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("libonnxruntime.so")))
+        .filter(|path| {
+            path.file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with("libonnxruntime.so"))
+        })
         .collect();
     found.sort();
     let file = found.into_iter().next();
-    let file =
-        file.ok_or_else(|| fail(asked, "the folder holds no libonnxruntime.so; name the folder that does".into()))?;
+    let file = file.ok_or_else(|| {
+        fail(asked, "the folder holds no libonnxruntime.so; name the folder that does".into())
+    })?;
     find_in_folder(&file, asked)
 }
 

@@ -112,11 +112,16 @@ impl Graph {
             Self::Bytes(bytes) => return engines::sha256(bytes),
             Self::File(path) => path,
         };
-        let beside = path.parent().and_then(|folder| fs::read_dir(folder).ok()).into_iter().flatten();
-        let mut files: Vec<PathBuf> =
-            beside.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_file()).collect();
+        let beside =
+            path.parent().and_then(|folder| fs::read_dir(folder).ok()).into_iter().flatten();
+        let mut files: Vec<PathBuf> = beside
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| path.is_file())
+            .collect();
         files.sort();
-        let hashes = files.iter().map(|file| fs::read(file).map(|bytes| engines::sha256(&bytes)).unwrap_or_default());
+        let hashes = files
+            .iter()
+            .map(|file| fs::read(file).map(|bytes| engines::sha256(&bytes)).unwrap_or_default());
         engines::sha256(hashes.collect::<Vec<_>>().join(" ").as_bytes())
     }
 }
@@ -153,14 +158,21 @@ impl OnnxNetwork {
     ) -> Result<Self> {
         let tailored = options.device.has_fixed_shapes();
         let special = SessionOverrides { inspect_only: tailored, ..SessionOverrides::default() };
-        let session = build(runtime, source, options, &special).map_err(|cause| refused(model, options, cause))?;
+        let session = build(runtime, source, options, &special)
+            .map_err(|cause| refused(model, options, cause))?;
         let types = Types::read(&session, &interface, model)?;
         let tailor = tailored.then(|| {
             let graph = match source {
                 ModelSource::Bytes(bytes) => Graph::Bytes(bytes.to_vec()),
                 ModelSource::File(path) => Graph::File(path.to_owned()),
             };
-            PerShapeSession { graph: Arc::new(graph), options, shape: None, place: None, engine: Engine::Built }
+            PerShapeSession {
+                graph: Arc::new(graph),
+                options,
+                shape: None,
+                place: None,
+                engine: Engine::Built,
+            }
         });
         Self::around(session, runtime, model, interface, types, options.device, tailor)
     }
@@ -181,17 +193,27 @@ impl OnnxNetwork {
             problem: format!("model {model}: {problem}"),
             source: Some(cause),
         };
-        let folder = tempfile::tempdir().map_err(|cause| fail("there is no place for a profile", cause.into()))?;
-        let special = SessionOverrides { profile: Some(folder.path().join("profile")), ..SessionOverrides::default() };
-        let session = build(runtime, source, options, &special).map_err(|cause| refused(model, options, cause))?;
+        let folder = tempfile::tempdir()
+            .map_err(|cause| fail("there is no place for a profile", cause.into()))?;
+        let special = SessionOverrides {
+            profile: Some(folder.path().join("profile")),
+            ..SessionOverrides::default()
+        };
+        let session = build(runtime, source, options, &special)
+            .map_err(|cause| refused(model, options, cause))?;
         let types = Types::read(&session, &interface, model)?;
-        let mut network = Self::around(session, runtime, model, interface, types, options.device, None)?;
+        let mut network =
+            Self::around(session, runtime, model, interface, types, options.device, None)?;
         network.bind(shape)?;
         network.evaluate(1.0)?;
+        let profile = network
+            .session
+            .end_profiling()
+            .map_err(|cause| fail("its profile was not written", cause.into()))?;
         let profile =
-            network.session.end_profiling().map_err(|cause| fail("its profile was not written", cause.into()))?;
-        let profile = fs::read(profile).map_err(|cause| fail("its profile cannot be read", cause.into()))?;
-        nodes::counted(&profile).map_err(|cause| fail("its profile is not as expected", cause.into()))
+            fs::read(profile).map_err(|cause| fail("its profile cannot be read", cause.into()))?;
+        nodes::counted(&profile)
+            .map_err(|cause| fail("its profile is not as expected", cause.into()))
     }
 
     fn around(
@@ -203,8 +225,9 @@ impl OnnxNetwork {
         device: Device,
         tailor: Option<PerShapeSession>,
     ) -> Result<Self> {
-        let watched = Watched::new()
-            .map_err(|cause| Error::model_from(model, "ONNX Runtime has no options for its runs", cause))?;
+        let watched = Watched::new().map_err(|cause| {
+            Error::model_from(model, "ONNX Runtime has no options for its runs", cause)
+        })?;
         let (model, runtime) = (model.to_owned(), Arc::clone(runtime));
         Ok(Self { session, interface, types, bound: None, model, device, tailor, watched, runtime })
     }
@@ -218,11 +241,17 @@ impl OnnxNetwork {
     pub fn signature(&self) -> Vec<String> {
         let inputs = self.session.inputs().iter().map(|outlet| ("input", outlet));
         let outputs = self.session.outputs().iter().map(|outlet| ("output", outlet));
-        inputs.chain(outputs).map(|(way, outlet)| format!("{way} {}: {}", outlet.name(), outlet.dtype())).collect()
+        inputs
+            .chain(outputs)
+            .map(|(way, outlet)| format!("{way} {}: {}", outlet.name(), outlet.dtype()))
+            .collect()
     }
 
     fn fail(&self, problem: &str, cause: ort::Error) -> Error {
-        Error::Evaluation { problem: format!("model {}: {problem}", self.model), source: Some(Box::new(cause)) }
+        Error::Evaluation {
+            problem: format!("model {}: {problem}", self.model),
+            source: Some(Box::new(cause)),
+        }
     }
 
     fn allocate(&self, shape: Shape) -> ort::Result<Bound> {
@@ -238,12 +267,18 @@ impl OnnxNetwork {
         }
         let mut sigma = None;
         if let (Some(name), Some(element)) = (&self.interface.sigma, self.types.sigma) {
-            let buffer = Buffer::new(&allocator, element, [batch, self.interface.sigma_planes, height, width])?;
+            let buffer = Buffer::new(
+                &allocator,
+                element,
+                [batch, self.interface.sigma_planes, height, width],
+            )?;
             buffer.bind_input(&mut binding, name)?;
             sigma = Some(buffer);
         }
         let mut timestep = None;
-        if let (Some(name), Some((element, declared))) = (&self.interface.timestep, &self.types.timestep) {
+        if let (Some(name), Some((element, declared))) =
+            (&self.interface.timestep, &self.types.timestep)
+        {
             // A free length is the batch size.
             let length = declared.first().map(|&length| usize::try_from(length).unwrap_or(batch));
             let scalar = Scalar::new(*element, length)?;
@@ -251,9 +286,12 @@ impl OnnxNetwork {
             timestep = Some(scalar);
         }
         let mut condition = None;
-        if let (Some(name), Some(element)) = (self.interface.own_condition(), self.types.condition) {
-            let (scale, channels) = (self.interface.scale, self.interface.condition_channels(channels));
-            let buffer = Buffer::new(&allocator, element, [batch, channels, height / scale, width / scale])?;
+        if let (Some(name), Some(element)) = (self.interface.own_condition(), self.types.condition)
+        {
+            let (scale, channels) =
+                (self.interface.scale, self.interface.condition_channels(channels));
+            let buffer =
+                Buffer::new(&allocator, element, [batch, channels, height / scale, width / scale])?;
             buffer.bind_input(&mut binding, name)?;
             condition = Some(buffer);
         }
@@ -275,7 +313,9 @@ impl OnnxNetwork {
         let pinned = |index| {
             let (device, kind) = (AllocationDevice::CUDA_PINNED, MemoryType::CPUOutput);
             let memory = MemoryInfo::new(device, index, AllocatorType::Device, kind).ok()?;
-            Allocator::new(&self.session, memory).ok().filter(|allocator| allocator.memory_info().is_cpu_accessible())
+            Allocator::new(&self.session, memory)
+                .ok()
+                .filter(|allocator| allocator.memory_info().is_cpu_accessible())
         };
         self.device.index().and_then(pinned).unwrap_or_default()
     }
@@ -300,16 +340,21 @@ impl OnnxNetwork {
         // Without a cache folder, the engine is built for this run only.
         let place = engines::folder().map(|root| CacheEntry::open(&root, key)).transpose();
         let (place, engine) = match place {
-            Ok(None) => (None, Engine::NotCached("there is no folder for it; set HOME or XDG_CACHE_HOME".into())),
+            Ok(None) => (
+                None,
+                Engine::NotCached("there is no folder for it; set HOME or XDG_CACHE_HOME".into()),
+            ),
             Ok(Some(place)) if place.is_to_be_built() => (Some(place), Engine::Built),
             Ok(place) => (place, Engine::Found),
             Err(error) => (None, Engine::NotCached(error.to_string())),
         };
         tailor.engine = engine;
-        let (runtime, graph, options) = (Arc::clone(&self.runtime), Arc::clone(&tailor.graph), tailor.options);
+        let (runtime, graph, options) =
+            (Arc::clone(&self.runtime), Arc::clone(&tailor.graph), tailor.options);
         let model = self.model.clone();
         (self.session, tailor.place) = watch::load(&self.model, move || {
-            let special = SessionOverrides { sizes, engines: place.as_ref(), ..SessionOverrides::default() };
+            let special =
+                SessionOverrides { sizes, engines: place.as_ref(), ..SessionOverrides::default() };
             let built = build(&runtime, graph.source(), options, &special);
             Ok((built.map_err(|cause| refused(&model, options, cause))?, place))
         })?;
@@ -345,7 +390,8 @@ impl Network for OnnxNetwork {
         // The old buffers are freed first, so that two sets never exist at once.
         self.bound = None;
         self.tailor(shape)?;
-        let bound = self.allocate(shape).map_err(|cause| self.fail("no buffers could be bound", cause))?;
+        let bound =
+            self.allocate(shape).map_err(|cause| self.fail("no buffers could be bound", cause))?;
         self.bound = Some(bound);
         Ok(())
     }
@@ -369,9 +415,13 @@ impl Network for OnnxNetwork {
 
     fn evaluate(&mut self, t: f64) -> Result<&[f32]> {
         let Some(bound) = &mut self.bound else {
-            return Err(Error::evaluation("a network was evaluated before it was bound to a shape"));
+            return Err(Error::evaluation(
+                "a network was evaluated before it was bound to a shape",
+            ));
         };
-        for buffer in [&mut bound.sample, &mut bound.sigma, &mut bound.condition].into_iter().flatten() {
+        for buffer in
+            [&mut bound.sample, &mut bound.sigma, &mut bound.condition].into_iter().flatten()
+        {
             buffer.commit();
         }
         if let Some(timestep) = &mut bound.timestep {
@@ -380,15 +430,17 @@ impl Network for OnnxNetwork {
         if self.device.is_gpu() {
             // A GPU gets the values that an input holds when it is bound.
             bound.send(&self.interface).map_err(|cause| Error::Evaluation {
-                problem: format!("model {}: its inputs could not be sent to {}", self.model, self.device),
+                problem: format!(
+                    "model {}: its inputs could not be sent to {}",
+                    self.model, self.device
+                ),
                 source: Some(Box::new(cause)),
             })?;
         }
         let session = &mut self.session;
-        let run = self
-            .watched
-            .begin()
-            .and_then(|()| session.run_binding_with_options(&bound.binding, &self.watched.options).map(drop));
+        let run = self.watched.begin().and_then(|()| {
+            session.run_binding_with_options(&bound.binding, &self.watched.options).map(drop)
+        });
         let ended = self.watched.end();
         if let Err(cause) = run {
             match ended {
@@ -408,7 +460,10 @@ impl Network for OnnxNetwork {
             } else {
                 ""
             };
-            let problem = format!("model {}: the evaluation at shape {:?} failed{advice}", self.model, bound.shape);
+            let problem = format!(
+                "model {}: the evaluation at shape {:?} failed{advice}",
+                self.model, bound.shape
+            );
             return Err(Error::Evaluation { problem, source: Some(Box::new(cause)) });
         }
         if let Some(PerShapeSession { place: Some(place), engine, .. }) = &mut self.tailor
@@ -475,21 +530,32 @@ struct SessionOverrides<'a> {
 
 /// Whether ONNX Runtime failed to allocate memory.
 fn is_out_of_memory(cause: &ort::Error) -> bool {
-    ["Failed to allocate memory", "std::bad_alloc"].iter().any(|words| cause.message().contains(words))
+    ["Failed to allocate memory", "std::bad_alloc"]
+        .iter()
+        .any(|words| cause.message().contains(words))
 }
 
 /// The error for a session that could not be built.
 fn refused(model: &str, options: SessionOptions, cause: ort::Error) -> Error {
     if options.device != Device::Cpu {
-        let whole = if options.whole { ", or leave out --require-device for what it has no kernels for" } else { "" };
+        let whole = if options.whole {
+            ", or leave out --require-device for what it has no kernels for"
+        } else {
+            ""
+        };
         let problem = format!("it does not run {model} ({cause}); try --device cpu{whole}");
         return Error::Device { device: options.device.to_string(), problem };
     }
     if is_out_of_memory(&cause) {
-        let problem = format!("model {model}: loading it failed for lack of memory; raise --max-memory");
+        let problem =
+            format!("model {model}: loading it failed for lack of memory; raise --max-memory");
         return Error::Evaluation { problem, source: Some(Box::new(cause)) };
     }
-    Error::model_from(model, "ONNX Runtime does not accept it; it wants an ONNX file it has operators for", cause)
+    Error::model_from(
+        model,
+        "ONNX Runtime does not accept it; it wants an ONNX file it has operators for",
+        cause,
+    )
 }
 
 fn build(
@@ -499,7 +565,11 @@ fn build(
     special: &SessionOverrides<'_>,
 ) -> ort::Result<Session> {
     let threads = if options.threads == 0 { default_threads() } else { options.threads };
-    let level = if special.inspect_only { GraphOptimizationLevel::Disable } else { GraphOptimizationLevel::All };
+    let level = if special.inspect_only {
+        GraphOptimizationLevel::Disable
+    } else {
+        GraphOptimizationLevel::All
+    };
     let mut builder = Session::builder(runtime.environment())?
         // Otherwise ONNX Runtime would choose a device by itself.
         .with_auto_device(AutoDevicePolicy::PreferCPU)?
@@ -516,7 +586,8 @@ fn build(
         && let Some(cores) = machine::fast_cores()
         && cores.len() > 1
     {
-        builder = builder.with_config_entry("session.intra_op_thread_affinities", affinities(&cores))?;
+        builder =
+            builder.with_config_entry("session.intra_op_thread_affinities", affinities(&cores))?;
     }
     if options.device != Device::Cpu && options.whole && !special.inspect_only {
         builder = builder.with_disable_cpu_fallback()?;

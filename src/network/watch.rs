@@ -78,7 +78,9 @@ impl Watched {
 
     fn end_if_older(&self, since: Instant, limit: Duration, why: Ended) {
         let mut state = locked(&self.state);
-        if state.ended.is_none() && state.begun.is_some_and(|begun| begun.max(since).elapsed() >= limit) {
+        if state.ended.is_none()
+            && state.begun.is_some_and(|begun| begun.max(since).elapsed() >= limit)
+        {
             // An evaluation that cannot be terminated continues.
             state.ended = self.options.terminate().ok().map(|()| why);
         }
@@ -105,7 +107,10 @@ fn watch(limit: Duration, why: Ended) {
     let body = move || {
         loop {
             thread::sleep(pause);
-            locked(&WATCHED).iter().filter_map(Weak::upgrade).for_each(|it| it.end_if_older(since, limit, why));
+            locked(&WATCHED)
+                .iter()
+                .filter_map(Weak::upgrade)
+                .for_each(|it| it.end_if_older(since, limit, why));
         }
     };
     // Without this thread, evaluations have no time limit.
@@ -117,7 +122,10 @@ fn watch(limit: Duration, why: Ended) {
 ///
 /// # Errors
 /// Those of `load`, [`Error::Model`] when it takes too long, and [`Error::Interrupted`].
-pub(crate) fn load<T: Send + 'static>(model: &str, load: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(crate) fn load<T: Send + 'static>(
+    model: &str,
+    load: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
     let begun = Instant::now();
     let (done, loaded) = mpsc::sync_channel(1);
     let body = move || drop(done.send(load()));
@@ -127,9 +135,12 @@ pub(crate) fn load<T: Send + 'static>(model: &str, load: impl FnOnce() -> Result
         match loaded.recv_timeout(Duration::from_millis(20)) {
             Ok(loaded) => return loaded,
             Err(mpsc::RecvTimeoutError::Timeout) => {}
-            Err(mpsc::RecvTimeoutError::Disconnected) => return Err(Error::model(model, "loading it failed")),
+            Err(mpsc::RecvTimeoutError::Disconnected) => {
+                return Err(Error::model(model, "loading it failed"));
+            }
         }
-        let is_over = |(since, limit, _): &&(Instant, Duration, Ended)| begun.max(*since).elapsed() >= *limit;
+        let is_over =
+            |(since, limit, _): &&(Instant, Duration, Ended)| begun.max(*since).elapsed() >= *limit;
         if let Some((_, _, why)) = locked(&LIMITS).iter().find(is_over) {
             GIVEN_UP.store(true, Ordering::Relaxed);
             return Err(match why {
@@ -143,7 +154,10 @@ pub(crate) fn load<T: Send + 'static>(model: &str, load: impl FnOnce() -> Result
 /// The error for a network that exceeds the time limit of loads.
 pub fn too_long(model: &str, limit: Duration) -> Error {
     let seconds = limit.as_secs_f64();
-    Error::model(model, format!("loading it takes longer than {seconds} s; raise --timeout, or take another model"))
+    Error::model(
+        model,
+        format!("loading it takes longer than {seconds} s; raise --timeout, or take another model"),
+    )
 }
 
 /// Whether ONNX Runtime may still be running on an abandoned thread. The process must then end with

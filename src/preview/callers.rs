@@ -39,7 +39,9 @@ pub(super) struct Peer(IpAddr);
 impl From<IpAddr> for Peer {
     fn from(address: IpAddr) -> Self {
         match address.to_canonical() {
-            IpAddr::V6(address) => Self(IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64))),
+            IpAddr::V6(address) => {
+                Self(IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)))
+            }
             address @ IpAddr::V4(_) => Self(address),
         }
     }
@@ -64,9 +66,14 @@ pub(super) struct Connections {
 impl Connections {
     /// Accepts a connection from `address`. `serve` starts the task that serves it, and returns
     /// the task's handle.
-    pub(super) fn serve(self: &Arc<Self>, address: IpAddr, serve: impl FnOnce(Caller) -> AbortHandle) {
+    pub(super) fn serve(
+        self: &Arc<Self>,
+        address: IpAddr,
+        serve: impl FnOnce(Caller) -> AbortHandle,
+    ) {
         let (id, peer) = (self.count.fetch_add(1, Ordering::Relaxed), Peer::from(address));
-        let caller = Caller { id, peer, connections: Arc::clone(self), is_known: AtomicBool::new(false) };
+        let caller =
+            Caller { id, peer, connections: Arc::clone(self), is_known: AtomicBool::new(false) };
         // The task starts after this returns, since there is a single thread.
         let task = serve(caller);
         let mut open = lock(&self.open);
@@ -136,9 +143,14 @@ fn held(open: &[Connection], peer: Peer) -> usize {
 /// connections; else the least used of the address that holds most connections.
 fn least_of_crowd(open: &[Connection]) -> Option<usize> {
     let strangers = || open.iter().filter(|connection| connection.asked.is_none());
-    let of_strangers = |peer: &Peer| strangers().filter(|connection| connection.peer == *peer).count();
-    let crowd = strangers().map(|connection| connection.peer).min_by_key(|peer| Reverse(of_strangers(peer)));
-    let crowd = crowd.or_else(|| open.iter().map(|connection| connection.peer).max_by_key(|peer| held(open, *peer)));
+    let of_strangers =
+        |peer: &Peer| strangers().filter(|connection| connection.peer == *peer).count();
+    let crowd = strangers()
+        .map(|connection| connection.peer)
+        .min_by_key(|peer| Reverse(of_strangers(peer)));
+    let crowd = crowd.or_else(|| {
+        open.iter().map(|connection| connection.peer).max_by_key(|peer| held(open, *peer))
+    });
     least(open, crowd?)
 }
 
@@ -187,7 +199,11 @@ impl Guesses {
         }
         if guessers.len() >= GUESSERS {
             // Forgets the address that has least to wait.
-            let least = guessers.iter().enumerate().min_by_key(|(_, guesser)| guesser.free).map(|(index, _)| index);
+            let least = guessers
+                .iter()
+                .enumerate()
+                .min_by_key(|(_, guesser)| guesser.free)
+                .map(|(index, _)| index);
             least.map(|index| guessers.swap_remove(index));
         }
         guessers.push(Guesser { peer, free: now + GUESS, known: [token; KNOWN] });
@@ -196,7 +212,10 @@ impl Guesses {
 
 #[cfg(test)]
 mod tests {
-    use super::{CONNECTIONS, CONNECTIONS_EACH, Connection, GUESS, GUESSERS, GUESSES, Guesses, Peer, one_too_many};
+    use super::{
+        CONNECTIONS, CONNECTIONS_EACH, Connection, GUESS, GUESSERS, GUESSES, Guesses, Peer,
+        one_too_many,
+    };
     use std::net::{IpAddr, Ipv4Addr};
     use std::time::{Duration, Instant};
 
@@ -220,7 +239,9 @@ mod tests {
         let mut open: Vec<Connection> = Vec::new();
         let mut add = |number: u32, asked: Option<Instant>| {
             let gone = one_too_many(&open, peer(number)).map(|index| open.swap_remove(index));
-            let id = open.last().map_or(0, |_| open.iter().map(|connection| connection.id).max().unwrap() + 1);
+            let id = open
+                .last()
+                .map_or(0, |_| open.iter().map(|connection| connection.id).max().unwrap() + 1);
             open.push(Connection { id, peer: peer(number), asked, task: task.clone() });
             gone.map(|gone| (gone.peer, gone.id))
         };
@@ -240,7 +261,12 @@ mod tests {
     fn keeps_a_viewers_connections_when_many_addresses_hold_one_each() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let task = runtime.spawn(async {}).abort_handle();
-        let connection = |id: u64, number, asked| Connection { id, peer: peer(number), asked, task: task.clone() };
+        let connection = |id: u64, number, asked| Connection {
+            id,
+            peer: peer(number),
+            asked,
+            task: task.clone(),
+        };
         let mut open: Vec<_> = (0..2).map(|id| connection(id, 1, Some(Instant::now()))).collect();
         open.extend((2..CONNECTIONS as u64).map(|id| connection(id, id as u32, None)));
         assert_eq!(one_too_many(&open, peer(1000)).map(|index| open[index].id), Some(2));
@@ -254,7 +280,10 @@ mod tests {
             guesses.wrong(peer(1), &guess.to_string(), now);
         }
         assert_eq!((guesses.wait(peer(1), now), guesses.wait(peer(2), now)), (Some(GUESS), None));
-        assert_eq!(guesses.wait(peer(1), now + GUESS - Duration::from_secs(1)), Some(Duration::from_secs(1)));
+        assert_eq!(
+            guesses.wait(peer(1), now + GUESS - Duration::from_secs(1)),
+            Some(Duration::from_secs(1))
+        );
         assert_eq!(guesses.wait(peer(1), now + GUESS), None);
         guesses.wrong(peer(1), "another", now + GUESS);
         assert_eq!(guesses.wait(peer(1), now + GUESS), Some(GUESS));

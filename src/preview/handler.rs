@@ -51,7 +51,12 @@ struct Control {
 }
 
 impl RequestHandler {
-    pub(super) fn new(board: Arc<SharedState>, token: Option<Token>, address: SocketAddr, denoises: bool) -> Self {
+    pub(super) fn new(
+        board: Arc<SharedState>,
+        token: Option<Token>,
+        address: SocketAddr,
+        denoises: bool,
+    ) -> Self {
         Self { board, token, guesses: Guesses::default(), address, denoises }
     }
 
@@ -91,9 +96,14 @@ impl RequestHandler {
                 }
                 Err(problem) => said(StatusCode::BAD_REQUEST, problem),
             },
-            "/" | "/page.js" | "/page.css" | "/status" | "/metrics" | "/pair" => not_so("GET, HEAD"),
+            "/" | "/page.js" | "/page.css" | "/status" | "/metrics" | "/pair" => {
+                not_so("GET, HEAD")
+            }
             "/control" => not_so("POST"),
-            _ => said(StatusCode::NOT_FOUND, "there are /, /status, /metrics, /pair and, to be posted to, /control"),
+            _ => said(
+                StatusCode::NOT_FOUND,
+                "there are /, /status, /metrics, /pair and, to be posted to, /control",
+            ),
         }
     }
 
@@ -139,7 +149,8 @@ impl RequestHandler {
         if hosts.next().is_some() || head.uri.authority().is_some() {
             return false;
         }
-        let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
+        let name =
+            host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
         ["localhost", "127.0.0.1", "[::1]"].contains(&name.map_or(host, |(name, _)| name))
             || name.is_some_and(|(name, _)| name == self.address.ip().to_string())
     }
@@ -148,7 +159,8 @@ impl RequestHandler {
     fn refusal(&self, caller: &Caller, head: &Parts) -> Option<Answer> {
         let token = self.token.as_ref()?;
         let now = Instant::now();
-        let given = text(head, header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
+        let given =
+            text(head, header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
         let is_right = given.is_some_and(|given| token.is(given));
         // Guesses from the same address do not lock out a client with a random token. A chosen
         // token can be guessed, so it is not accepted while the address must wait, unless this
@@ -161,7 +173,8 @@ impl RequestHandler {
             && let Some(wait) = self.guesses.wait(caller.peer, now)
         {
             let seconds = wait.as_secs().saturating_add(1);
-            let problem = format!("too many wrong tokens came from your address; try again in {seconds} s");
+            let problem =
+                format!("too many wrong tokens came from your address; try again in {seconds} s");
             let answer = said(StatusCode::TOO_MANY_REQUESTS, problem);
             return Some(with(answer, header::RETRY_AFTER, HeaderValue::from(seconds)));
         }
@@ -179,10 +192,13 @@ impl RequestHandler {
 
     fn settings(&self, head: &Parts, body: &[u8]) -> Result<SettingsUpdate, String> {
         // Pages of other sites can post text without preflight (CORS), but not JSON.
-        if !text(head, header::CONTENT_TYPE).is_some_and(|kind| kind.starts_with("application/json")) {
+        if !text(head, header::CONTENT_TYPE)
+            .is_some_and(|kind| kind.starts_with("application/json"))
+        {
             return Err("expected application/json".to_owned());
         }
-        let Control { sigma, steps, temporal } = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+        let Control { sigma, steps, temporal } =
+            serde_json::from_slice(body).map_err(|error| error.to_string())?;
         if !self.denoises && (sigma.is_some() || temporal.is_some()) {
             return Err("enlarging knows no sigma and no frames before".to_owned());
         }
@@ -237,7 +253,9 @@ fn page(body: impl Into<Bytes>, kind: &'static str) -> Answer {
         (header::CACHE_CONTROL, "no-store"),
     ];
     let answer = Response::new(Full::new(body.into()));
-    headers.into_iter().fold(answer, |answer, (name, value)| with(answer, name, HeaderValue::from_static(value)))
+    headers
+        .into_iter()
+        .fold(answer, |answer, (name, value)| with(answer, name, HeaderValue::from_static(value)))
 }
 
 fn said(code: StatusCode, problem: impl Into<Bytes>) -> Answer {

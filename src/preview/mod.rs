@@ -37,13 +37,20 @@ impl FromStr for Address {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, &'static str> {
-        let by_port = || text.parse().ok().map(|port| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port));
-        let by_address = || text.parse::<IpAddr>().ok().map(|address| SocketAddr::new(address, PORT));
+        let by_port =
+            || text.parse().ok().map(|port| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port));
+        let by_address =
+            || text.parse::<IpAddr>().ok().map(|address| SocketAddr::new(address, PORT));
         let local = || {
-            text.strip_prefix("localhost:")?.parse().ok().map(|port| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port))
+            text.strip_prefix("localhost:")?
+                .parse()
+                .ok()
+                .map(|port| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port))
         };
         let found = text.parse().ok().or_else(by_port).or_else(by_address).or_else(local);
-        found.map(Self).ok_or("expected an address, a port or both, such as 127.0.0.1:8070, 8070 or 0.0.0.0")
+        found
+            .map(Self)
+            .ok_or("expected an address, a port or both, such as 127.0.0.1:8070, 8070 or 0.0.0.0")
     }
 }
 
@@ -61,11 +68,14 @@ impl Token {
     /// # Errors
     /// [`Error::Usage`] for a token that cannot be part of a URL, or is too short.
     pub fn chosen(text: String) -> Result<Self> {
-        let is_plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+        let is_plain =
+            text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
         if text.len() >= 8 && is_plain {
             return Ok(Self { text, is_random: false });
         }
-        Err(Error::usage("the preview's token has to be 8 or more of the letters a to z, digits, -, _ and ."))
+        Err(Error::usage(
+            "the preview's token has to be 8 or more of the letters a to z, digits, -, _ and .",
+        ))
     }
 
     /// A random token.
@@ -75,13 +85,16 @@ impl Token {
     pub fn random() -> Result<Self> {
         let mut bytes = [0; 16];
         let read = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
-        read.map_err(|error| Error::usage(format!("/dev/urandom gives no token ({error}); set EDDY_PREVIEW_TOKEN")))?;
+        read.map_err(|error| {
+            Error::usage(format!("/dev/urandom gives no token ({error}); set EDDY_PREVIEW_TOKEN"))
+        })?;
         Ok(Self { text: bytes.iter().map(|byte| format!("{byte:02x}")).collect(), is_random: true })
     }
 
     /// Compares with `given` in constant time.
     fn is(&self, given: &str) -> bool {
-        let differs = self.text.bytes().zip(given.bytes()).fold(0, |differs, (a, b)| differs | (a ^ b));
+        let differs =
+            self.text.bytes().zip(given.bytes()).fold(0, |differs, (a, b)| differs | (a ^ b));
         self.text.len() == given.len() && differs == 0
     }
 }
@@ -117,7 +130,9 @@ mod tests {
         let token = Token::chosen("correct-horse".into()).unwrap();
         assert!(token.is("correct-horse"));
         assert!(!token.is("correct-hors") && !token.is("correct-horsf") && !token.is(""));
-        assert!(Token::chosen("short".into()).is_err() && Token::chosen("with a space".into()).is_err());
+        assert!(
+            Token::chosen("short".into()).is_err() && Token::chosen("with a space".into()).is_err()
+        );
         assert!(Token::random().unwrap() != Token::random().unwrap());
     }
 }

@@ -63,17 +63,21 @@ impl Preview {
     ) -> Result<Self> {
         let is_local = address.ip().is_loopback();
         if !is_local && token.is_none() {
-            return Err(Error::usage(format!("a preview at {address} can be seen from elsewhere and needs a token")));
+            return Err(Error::usage(format!(
+                "a preview at {address} can be seen from elsewhere and needs a token"
+            )));
         }
         let unserved = |error: io::Error| {
             Error::usage(format!(
                 "the preview cannot be served at {address} ({error}); choose another --preview=ADDRESS:PORT"
             ))
         };
-        let runtime = runtime::Builder::new_current_thread().enable_all().build().map_err(unserved)?;
+        let runtime =
+            runtime::Builder::new_current_thread().enable_all().build().map_err(unserved)?;
         let listener = listen(&runtime, Address(address)).map_err(unserved)?;
         let address = listener.local_addr().map_err(unserved)?;
-        let fragment = token.as_ref().map_or(String::new(), |token| format!("#token={}", token.text));
+        let fragment =
+            token.as_ref().map_or(String::new(), |token| format!("#token={}", token.text));
         let url = format!("http://{address}/{fragment}");
         let board = Arc::new(SharedState::new(before.clone(), after.clone()));
         let desk = RequestHandler::new(Arc::clone(&board), token, address, denoises);
@@ -131,13 +135,16 @@ async fn accept(listener: TcpListener, desk: Arc<RequestHandler>) {
             continue;
         };
         let desk = Arc::clone(&desk);
-        connections.serve(address.ip(), |caller| tokio::spawn(attend(stream, caller, desk)).abort_handle());
+        connections.serve(address.ip(), |caller| {
+            tokio::spawn(attend(stream, caller, desk)).abort_handle()
+        });
     }
 }
 
 /// Answers the requests of one connection.
 async fn attend(stream: TcpStream, caller: Caller, desk: Arc<RequestHandler>) {
-    let service = service_fn(|request| async { Ok::<_, Infallible>(desk.answer(&caller, request).await) });
+    let service =
+        service_fn(|request| async { Ok::<_, Infallible>(desk.answer(&caller, request).await) });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(IDLE)

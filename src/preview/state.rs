@@ -195,7 +195,13 @@ fn jpeg(video: &VideoFormat, bytes: &[u8]) -> Result<Vec<u8>> {
             }
         }
     }
-    let frame = Image { width, height, channels: 3, samples: Samples::U8(samples), metadata: Metadata::default() };
+    let frame = Image {
+        width,
+        height,
+        channels: 3,
+        samples: Samples::U8(samples),
+        metadata: Metadata::default(),
+    };
     still::encoded(&frame, still::Format::Jpeg, &Options { jpeg_quality: JPEG_QUALITY })
 }
 
@@ -220,7 +226,12 @@ mod tests {
             let frame = read(&jpeg(&video, &[200, 100, 50].repeat(width * height)).unwrap());
             assert_eq!((frame.width, frame.height), shown);
             let Samples::U8(samples) = frame.samples else { panic!("a JPEG has 8 bits") };
-            assert!(samples.iter().zip([200_u8, 100, 50].iter().cycle()).all(|(a, b)| a.abs_diff(*b) <= 4));
+            assert!(
+                samples
+                    .iter()
+                    .zip([200_u8, 100, 50].iter().cycle())
+                    .all(|(a, b)| a.abs_diff(*b) <= 4)
+            );
         }
     }
 
@@ -228,13 +239,19 @@ mod tests {
     fn keeps_frames_only_for_waiting_clients() {
         let video = VideoFormat::new(2, 2, Rate::of(25), "gray".parse().unwrap());
         let board = Arc::new(SharedState::new(video.clone(), video));
-        let frame = |index| VideoFrame { bytes: vec![index as u8; 4], index, ..VideoFrame::default() };
+        let frame =
+            |index| VideoFrame { bytes: vec![index as u8; 4], index, ..VideoFrame::default() };
         board.on_frame(&frame(0), &frame(0));
         assert!(board.pair.borrow().is_none());
         let waiting = std::thread::spawn({
             let board = Arc::clone(&board);
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-            move || runtime.block_on(board.next(None)).map(|pair| (pair.index, board.encode(&pair).unwrap()))
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            move || {
+                runtime
+                    .block_on(board.next(None))
+                    .map(|pair| (pair.index, board.encode(&pair).unwrap()))
+            }
         });
         let mut index = 1;
         while !waiting.is_finished() {
@@ -253,9 +270,16 @@ mod tests {
         let video = VideoFormat::new(2, 2, Rate::of(25), "gray".parse().unwrap());
         let board = SharedState::new(video.clone(), video);
         board.wish(SettingsUpdate { steps: Some(2), ..SettingsUpdate::default() });
-        board.wish(SettingsUpdate { steps: Some(3), temporal: Some(true), ..SettingsUpdate::default() });
+        board.wish(SettingsUpdate {
+            steps: Some(3),
+            temporal: Some(true),
+            ..SettingsUpdate::default()
+        });
         board.wish(SettingsUpdate { temporal: Some(false), ..SettingsUpdate::default() });
-        assert_eq!(board.take_wishes(), Some(SettingsUpdate { sigma: None, steps: Some(3), temporal: Some(false) }));
+        assert_eq!(
+            board.take_wishes(),
+            Some(SettingsUpdate { sigma: None, steps: Some(3), temporal: Some(false) })
+        );
         assert_eq!(board.take_wishes(), None);
     }
 }

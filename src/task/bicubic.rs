@@ -35,7 +35,15 @@ impl Bicubic {
     /// Row `y` of the enlarged `plane`, whose rows have `width` values, from column `x` on. `y`
     /// and the columns may lie beyond the enlarged plane, where it is mirrored. `line` is work
     /// space.
-    pub(super) fn row(&self, plane: &[f32], width: usize, y: usize, x: usize, line: &mut Vec<f32>, out: &mut [f32]) {
+    pub(super) fn row(
+        &self,
+        plane: &[f32],
+        width: usize,
+        y: usize,
+        x: usize,
+        line: &mut Vec<f32>,
+        out: &mut [f32],
+    ) {
         let (scale, height) = (self.scale(), plane.len() / width);
         let y = mirror(y.cast_signed(), height * scale);
         let (first, weights) = self.phases[y % scale];

@@ -28,7 +28,10 @@ impl TileChoice {
 
     /// The same tiles on a grid that is finer by `scale`.
     pub(super) fn on_finer_grid(self, scale: usize) -> Self {
-        Self { limit: self.limit.map(|limit| limit * scale), overlap: self.overlap.map(|overlap| overlap * scale) }
+        Self {
+            limit: self.limit.map(|limit| limit * scale),
+            overlap: self.overlap.map(|overlap| overlap * scale),
+        }
     }
 }
 
@@ -86,7 +89,8 @@ impl MemoryHeadroom {
         let cost = |plan: &TilePlan| {
             let (tile_width, tile_height) = plan.tile_size();
             // A band of joined rows, which a single tile does not need.
-            let band = if plan.is_whole() { 0 } else { width * tile_height * planes * size_of::<f32>() };
+            let band =
+                if plan.is_whole() { 0 } else { width * tile_height * planes * size_of::<f32>() };
             (tile_width * tile_height * per_pixel + band) as u64
         };
         let left = self.max_memory.saturating_sub(self.held);
@@ -95,7 +99,8 @@ impl MemoryHeadroom {
             return Ok(whole);
         }
         // The limit applies to the longest side; tiles of a narrow image are not square.
-        let smallest = TilePlan::smallest(locality).max(choice.overlap.map_or(0, |overlap| 2 * overlap));
+        let smallest =
+            TilePlan::smallest(locality).max(choice.overlap.map_or(0, |overlap| 2 * overlap));
         let fits = |limit: usize| {
             let plan = TilePlan::cut(width, height, limit, choice.overlap, locality)?;
             Ok((cost(&plan) <= left).then_some(plan))
@@ -112,7 +117,8 @@ impl MemoryHeadroom {
         if let Some(best) = best {
             return Ok(best);
         }
-        let least = self.held + cost(&TilePlan::cut(width, height, smallest, choice.overlap, locality)?);
+        let least =
+            self.held + cost(&TilePlan::cut(width, height, smallest, choice.overlap, locality)?);
         let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
         Err(Error::usage(format!(
             "{} MiB are too little for an image of {width}x{height}: with the smallest tile it takes about {} MiB; raise \
@@ -139,16 +145,28 @@ mod tests {
     #[test]
     fn chooses_larger_tiles_with_more_memory() {
         let tile = |mebibytes: u64| {
-            let plan = room(mebibytes << 20).tiles([4000, 3000, 3], TileChoice::default(), LOCAL, Some(20));
+            let plan = room(mebibytes << 20).tiles(
+                [4000, 3000, 3],
+                TileChoice::default(),
+                LOCAL,
+                Some(20),
+            );
             plan.unwrap().tile_size().0
         };
-        assert!(tile(40) < tile(80) && tile(80) < tile(900), "{} {} {}", tile(40), tile(80), tile(900));
+        assert!(
+            tile(40) < tile(80) && tile(80) < tile(900),
+            "{} {} {}",
+            tile(40),
+            tile(80),
+            tile(900)
+        );
         assert_eq!(tile(900), 4000);
     }
 
     #[test]
     fn reports_the_memory_that_would_suffice() {
-        let error = room(0).tiles([4000, 3000, 3], TileChoice::default(), LOCAL, Some(100)).unwrap_err();
+        let error =
+            room(0).tiles([4000, 3000, 3], TileChoice::default(), LOCAL, Some(100)).unwrap_err();
         assert!(error.to_string().contains("raise --max-memory"), "{error}");
     }
 

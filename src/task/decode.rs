@@ -49,9 +49,11 @@ pub(super) fn decode(
     let mut images = Array4::zeros([count, channels, size[1], size[0]]);
     let choice = choice.on_finer_grid(scale);
     let locality = Locality { multiple_of: scale, receptive_field };
-    let tiles = budget.room(0).tiles([size[0], size[1], channels], choice, locality, bytes_per_pixel)?;
+    let tiles =
+        budget.room(0).tiles([size[0], size[1], channels], choice, locality, bytes_per_pixel)?;
     let plan = Plan { steps: vec![ONCE], clip: Clip::None };
-    let whole = latents.as_slice().unwrap_or_default().chunks_exact((latents.len() / count.max(1)).max(1));
+    let whole =
+        latents.as_slice().unwrap_or_default().chunks_exact((latents.len() / count.max(1)).max(1));
     let area = channels * size[0] * size[1];
     let results = images.as_slice_mut().unwrap_or_default().chunks_exact_mut(area.max(1));
     for (latent, image) in whole.zip(results) {
@@ -82,10 +84,17 @@ impl Canvas for Decoded<'_> {
 
     fn condition(&self, window: Window, out: &mut [f32]) -> Result<()> {
         let scale = self.decoder.scale;
-        let [x, y, width, height] = [window.x, window.y, window.width, window.height].map(|length| length / scale);
+        let [x, y, width, height] =
+            [window.x, window.y, window.width, window.height].map(|length| length / scale);
         let planes = self.latent.chunks_exact(self.width * (self.size[1] / scale));
         for (plane, out) in planes.zip(out.chunks_exact_mut(width * height)) {
-            read_plane(plane, self.width, Window { x, y, width, height }, 1.0 / self.decoder.scaling_factor, out);
+            read_plane(
+                plane,
+                self.width,
+                Window { x, y, width, height },
+                1.0 / self.decoder.scaling_factor,
+                out,
+            );
         }
         Ok(())
     }

@@ -13,7 +13,8 @@ use super::pixels::Pixels;
 use super::plane_pixels::PlanePixels;
 use super::profile::NoiseProfile;
 use crate::diffusion::{
-    CachedTiles, Canvas, Philox, Plan, Prediction, Progress, SigmaMap, State, Window, denoise_plan, execute,
+    CachedTiles, Canvas, Philox, Plan, Prediction, Progress, SigmaMap, State, Window, denoise_plan,
+    execute,
 };
 use crate::error::{Error, Result};
 use crate::media::stream::Matrix;
@@ -44,11 +45,18 @@ impl SigmaChoice {
     /// The given standard deviations for the planes of a network, as parts of the full range:
     /// those of luma and chroma if it `has_planes` of both, or else that of red, green and blue,
     /// and 0. Grey images have no chroma. `None` if nothing or a profile is given.
-    pub(crate) fn stated(&self, has_planes: bool, is_grey: bool, matrix: Matrix) -> Option<[f64; 2]> {
+    pub(crate) fn stated(
+        &self,
+        has_planes: bool,
+        is_grey: bool,
+        matrix: Matrix,
+    ) -> Option<[f64; 2]> {
         match *self {
             Self::Auto | Self::Profile(_) => None,
             Self::Known(sigma) if !has_planes || is_grey => Some([sigma / 255.0, 0.0]),
-            Self::Known(sigma) => Some(tensor::sigmas_of_rgb(matrix).map(|part| part * sigma / 255.0)),
+            Self::Known(sigma) => {
+                Some(tensor::sigmas_of_rgb(matrix).map(|part| part * sigma / 255.0))
+            }
             Self::Planes([luma, _]) if is_grey => Some([luma / 255.0, 0.0]),
             Self::Planes(sigmas) if has_planes => Some(sigmas.map(|sigma| sigma / 255.0)),
             Self::Planes([luma, _]) => Some([luma / tensor::sigmas_of_rgb(matrix)[0] / 255.0, 0.0]),
@@ -91,7 +99,9 @@ impl Strength {
     pub fn new(part: f64) -> Result<Self> {
         match (0.0..=1.0).contains(&part) {
             true => Ok(Self(part as f32)),
-            false => Err(Error::usage(format!("strength {part} is out of range; expected 0 (nothing) to 1 (all)"))),
+            false => Err(Error::usage(format!(
+                "strength {part} is out of range; expected 0 (nothing) to 1 (all)"
+            ))),
         }
     }
 
@@ -109,7 +119,12 @@ impl Strength {
     }
 
     fn blend_frames(self, original: &Image, changed: &mut Image) {
-        fn blend<T: Copy + Into<f32>>(part: f32, from: &[T], to: &mut [T], round: impl Fn(f32) -> T) {
+        fn blend<T: Copy + Into<f32>>(
+            part: f32,
+            from: &[T],
+            to: &mut [T],
+            round: impl Fn(f32) -> T,
+        ) {
             let pairs = to.iter_mut().zip(from);
             pairs.for_each(|(to, from)| {
                 let (before, after): (f32, f32) = ((*from).into(), (*to).into());
@@ -189,9 +204,16 @@ impl<'a> Denoiser<'a> {
     /// # Errors
     /// [`Error::Model`] when the model is for another task, [`Error::Usage`] for options out of
     /// range.
-    pub fn new(manifest: &'a Manifest, network: &'a mut dyn Network, options: DenoiseOptions) -> Result<Self> {
+    pub fn new(
+        manifest: &'a Manifest,
+        network: &'a mut dyn Network,
+        options: DenoiseOptions,
+    ) -> Result<Self> {
         let takes_map = manifest.inputs.sigma.is_some();
-        if manifest.task != Task::Denoise || manifest.prediction != Prediction::Denoised || !takes_map {
+        if manifest.task != Task::Denoise
+            || manifest.prediction != Prediction::Denoised
+            || !takes_map
+        {
             let problem = format!(
                 "it is a model to {} whose prediction is {:?}; expected a denoiser that predicts `denoised` and takes a \
                  map of sigma",
@@ -243,8 +265,10 @@ impl<'a> Denoiser<'a> {
 
     /// Approximate time of an evaluation per pixel in seconds: the shortest of a few at that size.
     pub(crate) fn seconds_per_pixel(&mut self, [width, height]: [usize; 2]) -> Result<f64> {
-        let (multiple, pixels) = (self.manifest.locality().multiple_of, self.manifest.layout.pixels());
-        let [width, height] = [width, height].map(|length| length.div_ceil(pixels).next_multiple_of(multiple));
+        let (multiple, pixels) =
+            (self.manifest.locality().multiple_of, self.manifest.layout.pixels());
+        let [width, height] =
+            [width, height].map(|length| length.div_ceil(pixels).next_multiple_of(multiple));
         self.network.bind([1, self.manifest.channels, height, width])?;
         // The first evaluation allocates memory.
         self.network.evaluate(1.0)?;
@@ -312,7 +336,8 @@ impl<'a> Denoiser<'a> {
         }
         let planes = if steps > 1 { self.manifest.channels } else { 0 };
         let state = planes * image.width * image.height * size_of::<f32>();
-        let tiles = self.tiles([image.width, image.height], self.options.budget.room(state as u64))?;
+        let tiles =
+            self.tiles([image.width, image.height], self.options.budget.room(state as u64))?;
         report.tiles = tiles.count();
         report.tile_size = tiles.tile_size();
         let mut watch = |progress: Progress| {
@@ -332,7 +357,9 @@ impl<'a> Denoiser<'a> {
             self.run(&mut x, &map, &tiles, None, &mut watch)?;
             let values = x.as_slice().unwrap_or_default();
             for j in 0..height {
-                pixels.put(j, |plane| &values[((plane % channels) * height + j) * width..][..width])?;
+                pixels.put(j, |plane| {
+                    &values[((plane % channels) * height + j) * width..][..width]
+                })?;
             }
             return Ok(report);
         }
@@ -374,7 +401,9 @@ impl<'a> Denoiser<'a> {
                 (SigmaChoice::Profile(profile), Layout::Full) => {
                     Ok(self.noise_by(noise_map(profile, image)?, image.width))
                 }
-                (SigmaChoice::Profile(profile), Layout::Yuv420) => self.plane_noise_by(profile, image),
+                (SigmaChoice::Profile(profile), Layout::Yuv420) => {
+                    self.plane_noise_by(profile, image)
+                }
                 _ => self.noise(&Assessment::of(image)?.sigma_for(layout), image),
             };
         };
@@ -385,7 +414,12 @@ impl<'a> Denoiser<'a> {
         }
         let limit = |sigma: f64| if sigma == 0.0 { (0.0, false) } else { self.limit(sigma) };
         let [(luma, limited), (chroma, _)] = sigmas.map(limit);
-        Ok(Noise { map: SigmaMap::Yuv([luma as f32, chroma as f32]), sigma: luma, chroma: Some(chroma), limited })
+        Ok(Noise {
+            map: SigmaMap::Yuv([luma as f32, chroma as f32]),
+            sigma: luma,
+            chroma: Some(chroma),
+            limited,
+        })
     }
 
     /// The noise of luma and chroma by a profile.
@@ -395,14 +429,22 @@ impl<'a> Denoiser<'a> {
         let variances = Variance::of_planes(profile, image.color_channels(), Matrix::Bt601)?;
         for (values, variance) in values.iter_mut().zip(&variances) {
             let map = sigmas(variance, image)?;
-            let at = |x: usize, y: usize| map[y.min(image.height - 1) * image.width + x.min(image.width - 1)];
+            let at = |x: usize, y: usize| {
+                map[y.min(image.height - 1) * image.width + x.min(image.width - 1)]
+            };
             for (x, y) in (0..height).flat_map(|j| (0..width).map(move |i| (2 * i, 2 * j))) {
                 let four = [at(x, y), at(x + 1, y), at(x, y + 1), at(x + 1, y + 1)];
                 values.push((0.25 * four.iter().map(|sigma| sigma.powi(2)).sum::<f32>()).sqrt());
             }
         }
-        let [(sigma, limited), (chroma, _)] = values.each_mut().map(|values| self.limit_map(values));
-        Ok(Noise { map: SigmaMap::YuvPerPixel { width, values }, sigma, chroma: Some(chroma), limited })
+        let [(sigma, limited), (chroma, _)] =
+            values.each_mut().map(|values| self.limit_map(values));
+        Ok(Noise {
+            map: SigmaMap::YuvPerPixel { width, values },
+            sigma,
+            chroma: Some(chroma),
+            limited,
+        })
     }
 
     /// The noise with these standard deviations for each pixel, as parts of the full range.
@@ -429,8 +471,10 @@ impl<'a> Denoiser<'a> {
     /// was above.
     pub(crate) fn limit(&self, sigma: f64) -> (f64, bool) {
         let span = f64::from(self.range.span());
-        let (least, most) =
-            self.manifest.sigma.map_or((0.0, f64::INFINITY), |range| (range.min / span, range.max / span));
+        let (least, most) = self
+            .manifest
+            .sigma
+            .map_or((0.0, f64::INFINITY), |range| (range.min / span, range.max / span));
         // Tolerates rounding errors above the limit. Below the minimum, the model behaves as at
         // the minimum.
         (sigma.clamp(least, most), sigma > most * (1.0 + 1e-6))
@@ -438,7 +482,11 @@ impl<'a> Denoiser<'a> {
 
     /// The tiles of images of that size within the memory headroom, on the grid of the network's
     /// sample.
-    pub(crate) fn tiles(&self, [width, height]: [usize; 2], room: MemoryHeadroom) -> Result<TilePlan> {
+    pub(crate) fn tiles(
+        &self,
+        [width, height]: [usize; 2],
+        room: MemoryHeadroom,
+    ) -> Result<TilePlan> {
         let Manifest { channels, bytes_per_pixel, layout, .. } = *self.manifest;
         let [width, height] = [width, height].map(|side| side.div_ceil(layout.pixels()));
         let choice = self.options.tile.on_coarser_grid(layout.pixels());

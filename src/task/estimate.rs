@@ -4,8 +4,12 @@ use crate::media::{Image, Samples};
 
 /// High-pass filter of Daubechies' wavelet with two vanishing moments. Its response to ramps is
 /// zero, so that shading is not mistaken for noise.
-pub(super) const HIGH_PASS: [f64; 4] =
-    [-0.129_409_522_551_260_4, -0.224_143_868_042_013_4, 0.836_516_303_737_807_9, -0.482_962_913_144_534_2];
+pub(super) const HIGH_PASS: [f64; 4] = [
+    -0.129_409_522_551_260_4,
+    -0.224_143_868_042_013_4,
+    0.836_516_303_737_807_9,
+    -0.482_962_913_144_534_2,
+];
 
 /// The matching low-pass filter: the same taps reversed, with alternating signs.
 pub(super) const LOW_PASS: [f64; 4] = [-HIGH_PASS[3], HIGH_PASS[2], -HIGH_PASS[1], HIGH_PASS[0]];
@@ -30,7 +34,11 @@ pub fn estimate_sigma(image: &Image) -> f64 {
         let sample = |c: usize, x: usize, y: usize| {
             let pixel = &samples[(y * image.width + x) * image.channels..][..image.channels];
             // Fully transparent pixels are left out like clipped ones.
-            if image.has_alpha() && pixel[image.channels - 1].into() == 0.0 { 0.0 } else { pixel[c].into() / white }
+            if image.has_alpha() && pixel[image.channels - 1].into() == 0.0 {
+                0.0
+            } else {
+                pixel[c].into() / white
+            }
         };
         estimate(size, sample)
     }
@@ -41,7 +49,10 @@ pub fn estimate_sigma(image: &Image) -> f64 {
 }
 
 /// `sample(channel, x, y)` is a part of the full range.
-fn estimate([width, height, channels]: [usize; 3], sample: impl Fn(usize, usize, usize) -> f64) -> f64 {
+fn estimate(
+    [width, height, channels]: [usize; 3],
+    sample: impl Fn(usize, usize, usize) -> f64,
+) -> f64 {
     if width < 4 || height < 4 {
         return 0.0;
     }
@@ -101,12 +112,20 @@ mod tests {
                 let at = NoiseAt { step: 0, batch: 0, channel: channel as u32, y: i as u32 };
                 Philox::new(7).fill(at, 0, &mut row);
                 for (x, z) in row.iter().enumerate() {
-                    let clean = 60.0 + 0.3 * x as f32 + if x > 90 { 40.0 } else { 0.0 } + 0.2 * i as f32;
-                    line[x * channels + channel] = (clean + sigma * z).round().clamp(0.0, 255.0) as u8;
+                    let clean =
+                        60.0 + 0.3 * x as f32 + if x > 90 { 40.0 } else { 0.0 } + 0.2 * i as f32;
+                    line[x * channels + channel] =
+                        (clean + sigma * z).round().clamp(0.0, 255.0) as u8;
                 }
             }
         }
-        Image { width, height, channels, samples: Samples::U8(samples), metadata: Metadata::default() }
+        Image {
+            width,
+            height,
+            channels,
+            samples: Samples::U8(samples),
+            metadata: Metadata::default(),
+        }
     }
 
     #[test]
@@ -114,7 +133,10 @@ mod tests {
         for channels in [1, 3] {
             for sigma in [5.0, 15.0, 25.0, 40.0] {
                 let found = 255.0 * estimate_sigma(&noisy(sigma, channels));
-                assert!((found - f64::from(sigma)).abs() < 0.05 * f64::from(sigma), "{sigma}: {found}");
+                assert!(
+                    (found - f64::from(sigma)).abs() < 0.05 * f64::from(sigma),
+                    "{sigma}: {found}"
+                );
             }
         }
     }
@@ -133,7 +155,8 @@ mod tests {
             samples: Samples::U8(vec![255; 81]),
             metadata: Metadata::default(),
         };
-        let tiny = Image { width: 2, height: 2, samples: Samples::U8(vec![9; 4]), ..saturated.clone() };
+        let tiny =
+            Image { width: 2, height: 2, samples: Samples::U8(vec![9; 4]), ..saturated.clone() };
         assert_eq!((estimate_sigma(&saturated), estimate_sigma(&tiny)), (0.0, 0.0));
     }
 }

@@ -11,8 +11,8 @@ use super::low_res::{Conditioned, LowRes};
 use super::upscale::enlarged;
 use crate::diffusion::guidance::label;
 use crate::diffusion::{
-    Canvas, ClassifierFree, ClassifierFreeOptions, ClassifierGuidance, Guidance, NoiseAt, NoiseSource, Philox, Plan,
-    Progress, Sampler, Schedule, SigmaMap, State, execute, plan,
+    Canvas, ClassifierFree, ClassifierFreeOptions, ClassifierGuidance, Guidance, NoiseAt,
+    NoiseSource, Philox, Plan, Progress, Sampler, Schedule, SigmaMap, State, execute, plan,
 };
 use crate::error::{Error, Result};
 use crate::media::{Image, Metadata, Samples};
@@ -104,9 +104,16 @@ impl<'a> Generator<'a> {
     /// # Errors
     /// [`Error::Model`] when the model is for another task or has no schedule, [`Error::Usage`]
     /// for options out of range.
-    pub fn new(manifest: &'a Manifest, network: &'a mut dyn Network, options: GenerateOptions) -> Result<Self> {
+    pub fn new(
+        manifest: &'a Manifest,
+        network: &'a mut dyn Network,
+        options: GenerateOptions,
+    ) -> Result<Self> {
         if manifest.task != Task::Generate && !manifest.is_generative_upscaler() {
-            let problem = format!("it is a model to {}; expected one to generate, such as prior", manifest.task);
+            let problem = format!(
+                "it is a model to {}; expected one to generate, such as prior",
+                manifest.task
+            );
             return Err(Error::model(&manifest.name, problem));
         }
         let schedule = manifest.schedule_of()?;
@@ -115,21 +122,41 @@ impl<'a> Generator<'a> {
             Schedule::Sigmas(_) => Sampler::DPMPP_2M,
         };
         let sampler = options.sampler.or(manifest.defaults.sampler).unwrap_or(usual);
-        let whole = plan(&schedule, sampler, options.steps.unwrap_or(manifest.defaults.steps), options.eta)?;
+        let whole = plan(
+            &schedule,
+            sampler,
+            options.steps.unwrap_or(manifest.defaults.steps),
+            options.eta,
+        )?;
         let plan = match options.strength {
             Some(strength) if !(strength > 0.0 && strength <= 1.0) => {
-                return Err(Error::usage(format!("strength is {strength}, but must lie above 0 and not above 1")));
+                return Err(Error::usage(format!(
+                    "strength is {strength}, but must lie above 0 and not above 1"
+                )));
             }
-            Some(strength) => whole.from_row(((1.0 - strength) * whole.steps.len() as f64).round() as usize),
+            Some(strength) => {
+                whole.from_row(((1.0 - strength) * whole.steps.len() as f64).round() as usize)
+            }
             None => whole,
         };
         if plan.steps.is_empty() {
-            return Err(Error::usage("so little strength leaves no step to take; raise it, or take more steps"));
+            return Err(Error::usage(
+                "so little strength leaves no step to take; raise it, or take more steps",
+            ));
         }
         let plan = plan.resampled(options.resample)?;
         let [low, high] = manifest.range;
         let range = tensor::Range::new(low, high)?;
-        Ok(Self { manifest, network, options, sampler, plan, range, decoder: None, classifier: None })
+        Ok(Self {
+            manifest,
+            network,
+            options,
+            sampler,
+            plan,
+            range,
+            decoder: None,
+            classifier: None,
+        })
     }
 
     /// Adds the decoder of latents, which is required if the manifest has one.
@@ -258,7 +285,10 @@ impl<'a> Generator<'a> {
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Array4<f32>> {
         if self.manifest.task != Task::Generate {
-            return Err(Error::usage(format!("{} enlarges a small image; use `eddy upscale`", self.manifest.name)));
+            return Err(Error::usage(format!(
+                "{} enlarges a small image; use `eddy upscale`",
+                self.manifest.name
+            )));
         }
         let scale = self.manifest.decoded_scale();
         self.run([width / scale, height / scale], None, drawing, watch)
@@ -279,10 +309,14 @@ impl<'a> Generator<'a> {
     ) -> Result<Image> {
         let (manifest, sample) = (self.manifest, self.manifest.sample_scale());
         if manifest.task != Task::Upscale {
-            return Err(Error::usage(format!("{} does not enlarge; it is one to {}", manifest.name, manifest.task)));
+            return Err(Error::usage(format!(
+                "{} does not enlarge; it is one to {}",
+                manifest.name, manifest.task
+            )));
         }
         let small = LowRes::new(&image.visible(), self.range, manifest.image_channels(), sample)?;
-        let drawn = self.run([sample * image.width, sample * image.height], Some(&small), drawing, watch)?;
+        let drawn =
+            self.run([sample * image.width, sample * image.height], Some(&small), drawing, watch)?;
         let mut large = image.black(manifest.scale * image.width, manifest.scale * image.height);
         if let Some(alpha) = image.alpha() {
             large.set_alpha(&enlarged(&alpha, manifest.scale)?);
@@ -310,11 +344,15 @@ impl<'a> Generator<'a> {
         let tiles = self.tiles([width, height], count)?;
         let mut leading;
         // Reborrows the guides for this run.
-        let mut guides: Vec<&mut dyn Guidance> = guides.into_iter().map(|guide| guide as &mut dyn Guidance).collect();
+        let mut guides: Vec<&mut dyn Guidance> =
+            guides.into_iter().map(|guide| guide as &mut dyn Guidance).collect();
         if let Some(Classifier { manifest, network, scale }) = &mut self.classifier {
-            let wanted = classes.as_ref().map(|classes| classes.wanted.iter().map(|class| *class as i64).collect());
-            let wanted: Vec<i64> = wanted
-                .ok_or_else(|| Error::usage("a classifier leads towards a class, and none was given; name one"))?;
+            let wanted = classes
+                .as_ref()
+                .map(|classes| classes.wanted.iter().map(|class| *class as i64).collect());
+            let wanted: Vec<i64> = wanted.ok_or_else(|| {
+                Error::usage("a classifier leads towards a class, and none was given; name one")
+            })?;
             let sigma_max = manifest.sigma.map_or(f64::INFINITY, |range| range.max);
             leading = ClassifierGuidance::new(*network, wanted, *scale, sigma_max);
             guides.push(&mut leading);
@@ -324,7 +362,11 @@ impl<'a> Generator<'a> {
         let canvas: &mut dyn Canvas = match small {
             None => &mut state,
             Some(small) => {
-                conditioned = Conditioned { small, enlarged: self.manifest.is_concatenated(), state: &mut state };
+                conditioned = Conditioned {
+                    small,
+                    enlarged: self.manifest.is_concatenated(),
+                    state: &mut state,
+                };
                 &mut conditioned
             }
         };
@@ -336,7 +378,8 @@ impl<'a> Generator<'a> {
         let options = classes.as_ref().map(|classes| classes.options).unwrap_or_default();
         match labels {
             Some([wanted, without]) if options.scale != 1.0 && wanted != without => {
-                let mut free = ClassifierFree::new(self.network, [wanted, without], options, &self.plan);
+                let mut free =
+                    ClassifierFree::new(self.network, [wanted, without], options, &self.plan);
                 execute(&self.plan, &mut free, canvas, &tiles, &sigma, &mut seen)?;
             }
             labels => {
@@ -351,7 +394,10 @@ impl<'a> Generator<'a> {
         let drawn = state.into_inner();
         let Some(decoding) = &self.manifest.decoder else { return Ok(drawn) };
         let Some(decoder) = &mut self.decoder else {
-            return Err(Error::usage(format!("{} draws latents, and its decoder was not loaded", self.manifest.name)));
+            return Err(Error::usage(format!(
+                "{} draws latents, and its decoder was not loaded",
+                self.manifest.name
+            )));
         };
         let memory = (self.options.tile, self.options.budget);
         // Progress counts sampler steps, all of which are done.
@@ -375,20 +421,30 @@ impl<'a> Generator<'a> {
         let (Some(classes), None) = (classes, &self.classifier) else {
             let none = none.ok_or_else(|| {
                 let name = &self.manifest.name;
-                Error::usage(format!("{name} draws images of a class alone, 0 to {}; name one", known - 1))
+                Error::usage(format!(
+                    "{name} draws images of a class alone, 0 to {}; name one",
+                    known - 1
+                ))
             })?;
             return Ok(Some([vec![none; count], vec![none; count]]));
         };
-        if let Some(class) = classes.wanted.iter().chain(&classes.without).find(|class| **class >= known) {
-            let problem = format!("{} knows the classes 0 to {}, not {class}", self.manifest.name, known - 1);
+        if let Some(class) =
+            classes.wanted.iter().chain(&classes.without).find(|class| **class >= known)
+        {
+            let problem =
+                format!("{} knows the classes 0 to {}, not {class}", self.manifest.name, known - 1);
             return Err(Error::usage(problem));
         }
         let wanted: Vec<i64> = classes.wanted.iter().map(|class| *class as i64).collect();
-        let without = match (classes.without.map(|class| class as i64).or(none), classes.options.scale == 1.0) {
+        let without = match (
+            classes.without.map(|class| class as i64).or(none),
+            classes.options.scale == 1.0,
+        ) {
             (Some(without), _) => vec![without; count],
             (None, true) => wanted.clone(),
             (None, false) => {
-                let problem = "was trained without a class for no class, from which guidance leads away";
+                let problem =
+                    "was trained without a class for no class, from which guidance leads away";
                 let advice = "take a guidance scale of 1, or a negative class";
                 return Err(Error::usage(format!("{} {problem}; {advice}", self.manifest.name)));
             }
@@ -409,29 +465,41 @@ impl<'a> Generator<'a> {
         let (mut x, factor) = match start {
             Some(mut image) => {
                 if image.dim() != shape.into() {
-                    return Err(Error::usage("what a drawing begins with has another size than it"));
+                    return Err(Error::usage(
+                        "what a drawing begins with has another size than it",
+                    ));
                 }
                 image.mapv_inplace(|value| value * level.signal as f32);
                 (image, level.noise)
             }
             // For a variance-preserving state, the rest of the image is replaced by noise, too.
-            None if (level.signal.hypot(level.noise) - 1.0).abs() < 1e-6 => (Array4::zeros(shape), 1.0),
+            None if (level.signal.hypot(level.noise) - 1.0).abs() < 1e-6 => {
+                (Array4::zeros(shape), 1.0)
+            }
             None => (Array4::zeros(shape), level.noise),
         };
         if let Some(initial) = initial {
             if initial.dim() != shape.into() {
                 let found = initial.shape();
-                return Err(Error::usage(format!("the initial noise has shape {found:?}; expected {shape:?}")));
+                return Err(Error::usage(format!(
+                    "the initial noise has shape {found:?}; expected {shape:?}"
+                )));
             }
             x.zip_mut_with(&initial, |x, z| *x += factor as f32 * z);
             return Ok(x);
         }
         let [_, channels, height, width] = shape;
         let mut row = vec![0.0; width];
-        for (i, values) in x.as_slice_mut().unwrap_or_default().chunks_exact_mut(width.max(1)).enumerate() {
+        for (i, values) in
+            x.as_slice_mut().unwrap_or_default().chunks_exact_mut(width.max(1)).enumerate()
+        {
             let (plane, y) = (i / height, i % height);
             let (batch, channel) = ((plane / channels) as u32, (plane % channels) as u32);
-            noise.fill(NoiseAt { step: NoiseAt::INITIAL, batch, channel, y: y as u32 }, 0, &mut row);
+            noise.fill(
+                NoiseAt { step: NoiseAt::INITIAL, batch, channel, y: y as u32 },
+                0,
+                &mut row,
+            );
             values
                 .iter_mut()
                 .enumerate()
@@ -446,7 +514,12 @@ impl<'a> Generator<'a> {
         let state = 3 * count * channels * width * height * size_of::<f32>();
         let room = self.options.budget.room(state as u64);
         let per_pixel = bytes_per_pixel.map(|bytes| bytes * count);
-        room.tiles([width, height, channels], self.options.tile, self.manifest.locality(), per_pixel)
+        room.tiles(
+            [width, height, channels],
+            self.options.tile,
+            self.manifest.locality(),
+            per_pixel,
+        )
     }
 }
 

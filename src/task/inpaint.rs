@@ -45,7 +45,8 @@ impl Mask {
         let near = |at: usize, length: usize| at.saturating_sub(1)..(at + 2).min(length);
         let is_missing = |i: usize| {
             let (x, y) = (i % width, i / width);
-            let beside = || near(y, height).any(|y| near(x, width).any(|x| painted[y * width + x] > HALF));
+            let beside =
+                || near(y, height).any(|y| near(x, width).any(|x| painted[y * width + x] > HALF));
             painted[i] > HALF || (painted[i] > TRACE && beside())
         };
         let missing = (0..width * height).map(|i| f32::from(u8::from(is_missing(i)))).collect();
@@ -62,7 +63,8 @@ impl Mask {
             for row in y.saturating_sub(pixels)..(y + pixels + 1).min(height) {
                 let rest = pixels * pixels - row.abs_diff(y) * row.abs_diff(y);
                 let reach = rest.isqrt();
-                self.missing[row * width..][x.saturating_sub(reach)..(x + reach + 1).min(width)].fill(1.0);
+                self.missing[row * width..][x.saturating_sub(reach)..(x + reach + 1).min(width)]
+                    .fill(1.0);
             }
         }
         self
@@ -137,7 +139,9 @@ impl Guidance for Known {
         let size = self.missing.len();
         let planes = d.as_slice_mut().unwrap_or_default().chunks_exact_mut(size);
         // All images of the batch have the same known pixels.
-        for (d, known) in planes.zip(self.image.as_slice().unwrap_or_default().chunks_exact(size).cycle()) {
+        for (d, known) in
+            planes.zip(self.image.as_slice().unwrap_or_default().chunks_exact(size).cycle())
+        {
             for ((d, known), missing) in d.iter_mut().zip(known).zip(&self.missing) {
                 *d = if *missing == 0.0 { *known } else { known + missing * (*d - known) };
             }
@@ -175,7 +179,9 @@ impl Generator<'_> {
             )));
         }
         let pixels = mask.missing.iter().filter(|missing| **missing > 0.0).count();
-        let Some([left, top, right, bottom]) = mask.bounds() else { return Ok(InpaintReport { part: None, pixels }) };
+        let Some([left, top, right, bottom]) = mask.bounds() else {
+            return Ok(InpaintReport { part: None, pixels });
+        };
         let context = CONTEXT.max(right - left).max(bottom - top);
         let (x, y) = (left.saturating_sub(context), top.saturating_sub(context));
         let (wide, high) = ((right + context).min(width) - x, (bottom + context).min(height) - y);
@@ -183,7 +189,12 @@ impl Generator<'_> {
         let (channels, range) = (self.pixel_channels()?, self.range());
         let mut known = Array4::zeros([1, channels, high, wide]);
         let rect = Rect { x0: x.cast_signed(), y0: y.cast_signed(), width: wide, height: high };
-        tensor::read_region(&image.visible(), range, rect, known.as_slice_mut().unwrap_or_default())?;
+        tensor::read_region(
+            &image.visible(),
+            range,
+            rect,
+            known.as_slice_mut().unwrap_or_default(),
+        )?;
         let rows = (y..y + high).flat_map(|row| &mask.missing[row * width + x..][..wide]);
         let missing: Vec<f32> = rows.copied().collect();
         // The start must not depend on the masked pixels, only on those around them.
@@ -213,7 +224,9 @@ impl Generator<'_> {
             ..GenerateRequest::default()
         };
         let drawn = self.draw([wide, high], drawing, watch)?;
-        let Some(drawn) = drawn.mean_axis(Axis(0)) else { return Err(Error::usage("there is no seed to draw by")) };
+        let Some(drawn) = drawn.mean_axis(Axis(0)) else {
+            return Err(Error::usage("there is no seed to draw by"));
+        };
 
         let mut part = image.black(wide, high);
         tensor::write_planes(drawn.as_slice().unwrap_or_default(), range, &mut part)?;
@@ -232,7 +245,10 @@ fn repeated(image: &Array4<f32>, times: usize) -> Array4<f32> {
 /// evaluation gives the posterior mean; noise would only add error.
 fn fill_with_middle(image: &mut Array4<f32>, missing: &[f32], middle: f32) {
     for plane in image.as_slice_mut().unwrap_or_default().chunks_exact_mut(missing.len().max(1)) {
-        plane.iter_mut().zip(missing).for_each(|(value, missing)| *value += missing * (middle - *value));
+        plane
+            .iter_mut()
+            .zip(missing)
+            .for_each(|(value, missing)| *value += missing * (middle - *value));
     }
 }
 
@@ -242,7 +258,8 @@ fn fill_with_middle(image: &mut Array4<f32>, missing: &[f32], middle: f32) {
 fn fill_smoothly(image: &mut Array4<f32>, missing: &[f32]) {
     let (_, _, height, width) = image.dim();
     let known: Vec<bool> = missing.iter().map(|missing| *missing == 0.0).collect();
-    for plane in image.as_slice_mut().unwrap_or_default().chunks_exact_mut((width * height).max(1)) {
+    for plane in image.as_slice_mut().unwrap_or_default().chunks_exact_mut((width * height).max(1))
+    {
         fill_plane(plane, &known, width);
     }
 }
@@ -255,13 +272,15 @@ fn fill_plane(plane: &mut [f32], known: &[bool], width: usize) {
     }
     let height = plane.len() / width;
     let (small_width, small_height) = (width.div_ceil(2), height.div_ceil(2));
-    let (mut sums, mut counts) = (vec![0.0; small_width * small_height], vec![0.0_f32; small_width * small_height]);
+    let (mut sums, mut counts) =
+        (vec![0.0; small_width * small_height], vec![0.0_f32; small_width * small_height]);
     for (i, value) in plane.iter().enumerate().filter(|(i, _)| known[*i]) {
         let at = i / width / 2 * small_width + i % width / 2;
         sums[at] += value;
         counts[at] += 1.0;
     }
-    let mut small: Vec<f32> = sums.iter().zip(&counts).map(|(sum, count)| sum / count.max(1.0)).collect();
+    let mut small: Vec<f32> =
+        sums.iter().zip(&counts).map(|(sum, count)| sum / count.max(1.0)).collect();
     let small_known: Vec<bool> = counts.iter().map(|count| *count > 0.0).collect();
     // Recursion ends at a single pixel if nothing is known.
     if small.len() < plane.len() {
@@ -272,8 +291,10 @@ fn fill_plane(plane: &mut [f32], known: &[bool], width: usize) {
     for _ in 0..ROUNDS {
         for &i in &holes {
             let (x, y) = (i % width, i / width);
-            let (left, right) = (if x > 0 { i - 1 } else { i }, if x + 1 < width { i + 1 } else { i });
-            let (above, below) = (if y > 0 { i - width } else { i }, if y + 1 < height { i + width } else { i });
+            let (left, right) =
+                (if x > 0 { i - 1 } else { i }, if x + 1 < width { i + 1 } else { i });
+            let (above, below) =
+                (if y > 0 { i - width } else { i }, if y + 1 < height { i + width } else { i });
             plane[i] = 0.25 * (plane[left] + plane[right] + plane[above] + plane[below]);
         }
     }
@@ -294,7 +315,9 @@ fn place_missing(part: &Image, whole: &mut Image, [x, y]: [usize; 2], missing: &
     }
     let (wide, width) = (part.width, whole.width);
     let (channels, colors) = (whole.channels, whole.color_channels());
-    let at = (0..missing.len()).filter(|i| missing[*i] > 0.0).map(|i| [i, (y + i / wide) * width + x + i % wide]);
+    let at = (0..missing.len())
+        .filter(|i| missing[*i] > 0.0)
+        .map(|i| [i, (y + i / wide) * width + x + i % wide]);
     match (&part.samples, &mut whole.samples) {
         (Samples::U8(part), Samples::U8(whole)) => place(part, whole, channels, colors, at),
         (Samples::U16(part), Samples::U16(whole)) => place(part, whole, channels, colors, at),

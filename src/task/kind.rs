@@ -76,9 +76,13 @@ impl Assessment {
             let area = rect.width * rect.height;
             let mut part = vec![0.0; count * area];
             read_region(image, Range::UNIT, rect, &mut part)?;
-            colours.iter_mut().zip(part.chunks_exact(area)).for_each(|(all, part)| all.extend_from_slice(part));
+            colours
+                .iter_mut()
+                .zip(part.chunks_exact(area))
+                .for_each(|(all, part)| all.extend_from_slice(part));
             if !is_grey {
-                let (mut own, mut blues, mut reds) = (vec![0.0; area], vec![0.0; area / 4], vec![0.0; area / 4]);
+                let (mut own, mut blues, mut reds) =
+                    (vec![0.0; area], vec![0.0; area / 4], vec![0.0; area / 4]);
                 read_yuv(image, rect, &mut own, [&mut blues, &mut reds])?;
                 luma.extend(own);
                 chroma[0].extend(blues);
@@ -86,8 +90,10 @@ impl Assessment {
             }
         }
         let mut estimator = SpatialEstimator::default();
-        let mut estimate = |samples: &[f32], width, role| estimator.estimate(Plane::new(samples, width, role));
-        let seen: Vec<_> = colours.iter().filter_map(|plane| estimate(plane, width, PlaneRole::Luma)).collect();
+        let mut estimate =
+            |samples: &[f32], width, role| estimator.estimate(Plane::new(samples, width, role));
+        let seen: Vec<_> =
+            colours.iter().filter_map(|plane| estimate(plane, width, PlaneRole::Luma)).collect();
         if seen.is_empty() {
             if image.width * image.height > FEW {
                 // Nearly everything is flat or clipped, as in text and drawings.
@@ -100,17 +106,23 @@ impl Assessment {
             return Ok(Self { kind, sigma, planes: [luma * sigma, chroma * sigma] });
         }
         let mut planes: Vec<_> = estimate(&luma, width, PlaneRole::Luma).into_iter().collect();
-        planes.extend(chroma.iter().filter_map(|plane| estimate(plane, width / 2, PlaneRole::Chroma)));
+        planes.extend(
+            chroma.iter().filter_map(|plane| estimate(plane, width / 2, PlaneRole::Chroma)),
+        );
         let kind = match (plane_noise::kind(&seen), plane_noise::kind(&planes)) {
             (plane_noise::NoiseKind::White, _) => NoiseKind::White,
-            (plane_noise::NoiseKind::Correlated, _) | (_, plane_noise::NoiseKind::Correlated) => NoiseKind::Camera,
+            (plane_noise::NoiseKind::Correlated, _) | (_, plane_noise::NoiseKind::Correlated) => {
+                NoiseKind::Camera
+            }
             // Noise in only luma or only chroma is not white noise of RGB.
             (_, plane_noise::NoiseKind::White) => NoiseKind::Camera,
             _ => NoiseKind::Clean,
         };
         let sigma = 255.0 * deviation(&seen);
-        let (of_luma, of_chroma): (Vec<_>, Vec<_>) = planes.into_iter().partition(|seen| seen.role == PlaneRole::Luma);
-        let [luma, chroma] = [deviation(&of_luma), deviation(&of_chroma)].map(|sigma| 255.0 * sigma);
+        let (of_luma, of_chroma): (Vec<_>, Vec<_>) =
+            planes.into_iter().partition(|seen| seen.role == PlaneRole::Luma);
+        let [luma, chroma] =
+            [deviation(&of_luma), deviation(&of_chroma)].map(|sigma| 255.0 * sigma);
         // Averaging chroma of 4:2:0 or smoothing it removes noise that independent red, green and blue would have.
         let lacks_chroma = !of_chroma.is_empty() && sigma < LEAST_TO_LUMA * luma;
         let kind = if kind == NoiseKind::White && lacks_chroma { NoiseKind::Camera } else { kind };
@@ -121,7 +133,11 @@ impl Assessment {
     /// Adapts the assessment to an image from a codec, which changes the spectrum of weak noise.
     pub fn through_codec(self) -> Self {
         let is_weak_grey = self.planes[1] == 0.0 && self.sigma < LEAST_WHITE_OF_GREY;
-        let kind = if self.kind == NoiseKind::White && is_weak_grey { NoiseKind::Camera } else { self.kind };
+        let kind = if self.kind == NoiseKind::White && is_weak_grey {
+            NoiseKind::Camera
+        } else {
+            self.kind
+        };
         Self { kind, ..self }
     }
 
@@ -158,12 +174,17 @@ fn rects(image: &Image) -> (usize, Vec<Rect>) {
     let (width, height) = (image.width, image.height);
     if !image.is_opaque() {
         // Transparent areas are not examined.
-        let places = (0..height / VISIBLE).flat_map(|j| (0..width / VISIBLE).map(move |i| [i * VISIBLE, j * VISIBLE]));
+        let places = (0..height / VISIBLE)
+            .flat_map(|j| (0..width / VISIBLE).map(move |i| [i * VISIBLE, j * VISIBLE]));
         let visible: Vec<_> = places.filter(|place| is_visible(image, *place)).collect();
         let step = visible.len().div_ceil(MOST_VISIBLE).max(1);
         if visible.len() >= FEWEST_VISIBLE {
-            let rect =
-                |[x, y]: [usize; 2]| Rect { x0: x.cast_signed(), y0: y.cast_signed(), width: VISIBLE, height: VISIBLE };
+            let rect = |[x, y]: [usize; 2]| Rect {
+                x0: x.cast_signed(),
+                y0: y.cast_signed(),
+                width: VISIBLE,
+                height: VISIBLE,
+            };
             return (VISIBLE, visible.into_iter().step_by(step).map(rect).collect());
         }
     }
@@ -235,7 +256,8 @@ mod tests {
 
     #[test]
     fn noise_of_luma_on_a_colour_image_is_a_cameras() {
-        let noise = |[luma, r, b]: [f32; 3]| [15.0 * luma + 2.0 * r, 15.0 * luma, 15.0 * luma + 2.0 * b];
+        let noise =
+            |[luma, r, b]: [f32; 3]| [15.0 * luma + 2.0 * r, 15.0 * luma, 15.0 * luma + 2.0 * b];
         assert_eq!(kind(&image(3, noise)), [NoiseKind::Camera; 2]);
     }
 

@@ -29,16 +29,34 @@ impl LowRes {
     /// # Errors
     /// [`Error::Usage`](crate::Error::Usage) when the image has colour that the network does not
     /// support.
-    pub(super) fn new(image: &Image, range: tensor::Range, channels: usize, scale: usize) -> Result<Self> {
+    pub(super) fn new(
+        image: &Image,
+        range: tensor::Range,
+        channels: usize,
+        scale: usize,
+    ) -> Result<Self> {
         let mut planes = vec![0.0; channels * image.width * image.height];
         tensor::read_planes(image, range, &mut planes)?;
         Ok(Self::of_planes(planes, [image.width, image.height], range, scale))
     }
 
     /// An image from planes, `[channels, height, width]`.
-    pub(crate) fn of_planes(planes: Vec<f32>, [width, height]: [usize; 2], range: tensor::Range, scale: usize) -> Self {
+    pub(crate) fn of_planes(
+        planes: Vec<f32>,
+        [width, height]: [usize; 2],
+        range: tensor::Range,
+        scale: usize,
+    ) -> Self {
         let channels = planes.len() / (width * height).max(1);
-        Self { range, channels, width, height, planes, bicubic: Bicubic::new(scale), line: RefCell::default() }
+        Self {
+            range,
+            channels,
+            width,
+            height,
+            planes,
+            bicubic: Bicubic::new(scale),
+            line: RefCell::default(),
+        }
     }
 
     /// The original planes.
@@ -56,7 +74,9 @@ impl LowRes {
     /// bicubic enlargement.
     pub(super) fn enlarge(&self, window: Window, factor: f32, out: &mut [f32]) {
         let mut line = self.line.borrow_mut();
-        for (plane, out) in self.each_plane().zip(out.chunks_exact_mut(window.width * window.height)) {
+        for (plane, out) in
+            self.each_plane().zip(out.chunks_exact_mut(window.width * window.height))
+        {
             for (y, row) in (window.y..).zip(out.chunks_exact_mut(window.width)) {
                 self.bicubic.row(plane, self.width, y, window.x, &mut line, row);
             }
@@ -76,7 +96,8 @@ impl LowRes {
     /// are aligned with small pixels.
     fn condition(&self, window: Window, out: &mut [f32]) {
         let scale = self.bicubic.scale();
-        let [x, y, width, height] = [window.x, window.y, window.width, window.height].map(|length| length / scale);
+        let [x, y, width, height] =
+            [window.x, window.y, window.width, window.height].map(|length| length / scale);
         for (plane, out) in self.each_plane().zip(out.chunks_exact_mut(width * height)) {
             read_plane(plane, self.width, Window { x, y, width, height }, 1.0, out);
         }

@@ -1,7 +1,9 @@
 //! Estimates the noise of a stream for each group of planes, from single frames and from changes
 //! between frames.
 
-use super::plane_noise::{NoiseKind, Plane, PlaneNoise, PlaneRole, SpatialEstimator, TemporalNoise, kind};
+use super::plane_noise::{
+    NoiseKind, Plane, PlaneNoise, PlaneRole, SpatialEstimator, TemporalNoise, kind,
+};
 use super::profile::NoiseLine;
 use crate::tensor::Range;
 
@@ -66,7 +68,9 @@ impl StreamMeter {
     /// A meter for frames with such planes.
     pub(crate) fn new(groups: Vec<Planes>) -> Self {
         let channels = groups.iter().flat_map(|group| (0..group.count).map(|_| group.role));
-        let channels = channels.map(|role| Channel { temporal: TemporalNoise::new(role), spatial: None }).collect();
+        let channels = channels
+            .map(|role| Channel { temporal: TemporalNoise::new(role), spatial: None })
+            .collect();
         let samples = groups.iter().map(|group| group.count * group.width * group.height).sum();
         Self {
             groups,
@@ -120,22 +124,28 @@ impl StreamMeter {
         self.seen.clear();
         for group in &self.groups {
             let area = group.width * group.height;
-            let (mut variance, mut line) = (0.0_f64, NoiseLine { a: 0.0, b: 0.0, signal: [0.5, 0.5] });
+            let (mut variance, mut line) =
+                (0.0_f64, NoiseLine { a: 0.0, b: 0.0, signal: [0.5, 0.5] });
             for channel in channels.by_ref().take(group.count) {
                 let plane = start..start + area;
                 start += area;
                 if is_looked_at
-                    && let Some(seen) =
-                        self.estimator.estimate(Plane::new(&self.now[plane.clone()], group.width, group.role))
+                    && let Some(seen) = self.estimator.estimate(Plane::new(
+                        &self.now[plane.clone()],
+                        group.width,
+                        group.role,
+                    ))
                 {
-                    channel.spatial = Some(channel.spatial.map_or(seen, |before| mixed(before, seen)));
+                    channel.spatial =
+                        Some(channel.spatial.map_or(seen, |before| mixed(before, seen)));
                 }
                 if self.frames > 0 {
                     let pair = [&self.before[plane.clone()], &self.now[plane]];
                     channel.temporal.update(pair, group.width, self.is_aligned);
                 }
                 let Some(spatial) = channel.spatial else { continue };
-                let own = channel.temporal.estimate(&spatial).map_or(spatial, |stream| stream.noise);
+                let own =
+                    channel.temporal.estimate(&spatial).map_or(spatial, |stream| stream.noise);
                 let part = 1.0 / group.count as f64;
                 variance += part * own.sigma * own.sigma;
                 let NoiseLine { a, b, signal } = own.line;

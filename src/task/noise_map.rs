@@ -41,7 +41,11 @@ impl Variance {
     ///
     /// # Errors
     /// [`Error::Usage`] when an RGB profile has other channels than the pixel.
-    pub(super) fn of_planes(profile: &NoiseProfile, channels: usize, matrix: Matrix) -> Result<[Self; 2]> {
+    pub(super) fn of_planes(
+        profile: &NoiseProfile,
+        channels: usize,
+        matrix: Matrix,
+    ) -> Result<[Self; 2]> {
         let is_grey = channels == 1;
         if profile.color_model == ColorModel::Rgb {
             let mean = Self::of_colors(profile, channels)?;
@@ -53,19 +57,28 @@ impl Variance {
         let by_luma = |lines: &[NoiseLine]| {
             let mean = Self::mean(lines);
             let slope: f32 = mean.slopes.iter().sum();
-            Self { slopes: weights.iter().map(|weight| slope * weight).collect(), offset: mean.offset }
+            Self {
+                slopes: weights.iter().map(|weight| slope * weight).collect(),
+                offset: mean.offset,
+            }
         };
         let (luma, chroma) = profile.channels.split_at(1);
         Ok([by_luma(luma), by_luma(chroma).times(if is_grey { 0.0 } else { 1.0 })])
     }
 
     fn times(&self, factor: f32) -> Self {
-        Self { slopes: self.slopes.iter().map(|slope| factor * slope).collect(), offset: factor * self.offset }
+        Self {
+            slopes: self.slopes.iter().map(|slope| factor * slope).collect(),
+            offset: factor * self.offset,
+        }
     }
 
     /// The variance at a pixel; negative signals count as black.
     fn at(&self, signals: [f32; 3]) -> f32 {
-        self.slopes.iter().zip(signals).fold(self.offset, |sum, (slope, signal)| sum + slope * signal.max(0.0))
+        self.slopes
+            .iter()
+            .zip(signals)
+            .fold(self.offset, |sum, (slope, signal)| sum + slope * signal.max(0.0))
     }
 }
 
@@ -103,7 +116,8 @@ pub(crate) fn noise_map_of_planes(
     map: &mut [f32],
 ) -> Result<()> {
     let (area, channels) = (map.len(), profile.channels.len());
-    let variance = Variance::of_colors(profile, if channels == 1 { 1 } else { planes.len() / area })?;
+    let variance =
+        Variance::of_colors(profile, if channels == 1 { 1 } else { planes.len() / area })?;
     let (lo, scale) = (range.lo(), 1.0 / range.span());
     fill(&variance, width, map, |y, samples| {
         for (plane, out) in planes.chunks_exact(area).zip(samples.chunks_exact_mut(width + 4)) {
@@ -144,7 +158,8 @@ pub(crate) fn noise_maps_of_yuv(
             let (bottom, right) = ((top + SIDE).min(height), (left + SIDE).min(width));
             let mean = |plane: &[f32], scale: usize| {
                 let rows = plane.chunks(scale * width).take(scale * bottom).skip(scale * top);
-                let sum: f32 = rows.map(|row| row[scale * left..scale * right].iter().sum::<f32>()).sum();
+                let sum: f32 =
+                    rows.map(|row| row[scale * left..scale * right].iter().sum::<f32>()).sum();
                 sum / (scale * scale * (bottom - top) * (right - left)) as f32
             };
             let y = mean(luma, 2);
@@ -155,7 +170,8 @@ pub(crate) fn noise_maps_of_yuv(
                 let (r, b) = (y + 2.0 * (1.0 - red) * cr, y + 2.0 * (1.0 - blue) * cb);
                 [r, (y - red * r - blue * b) / green, b]
             };
-            let [luma, chroma] = [&variances[0], &variances[1]].map(|variance| variance.at(signals).sqrt());
+            let [luma, chroma] =
+                [&variances[0], &variances[1]].map(|variance| variance.at(signals).sqrt());
             for (map, scale, sigma) in [(&mut *luma_map, 2, luma), (&mut *chroma_map, 1, chroma)] {
                 let rows = map.chunks_mut(scale * width).take(scale * bottom).skip(scale * top);
                 rows.for_each(|row| row[scale * left..scale * right].fill(sigma));
@@ -197,7 +213,12 @@ fn fill(
             row.fill(variance.offset);
             for (slope, samples) in variance.slopes.iter().zip(samples.chunks_exact(width + 4)) {
                 for (variance, signal) in row.iter_mut().zip(samples.windows(5)) {
-                    *variance += slope * signal.iter().zip(BINOMIAL).map(|(signal, tap)| tap * signal).sum::<f32>();
+                    *variance += slope
+                        * signal
+                            .iter()
+                            .zip(BINOMIAL)
+                            .map(|(signal, tap)| tap * signal)
+                            .sum::<f32>();
                 }
             }
             ready += 1;
@@ -222,9 +243,16 @@ mod tests {
 
     #[test]
     fn equals_the_root_mean_variance_at_the_smoothed_signal() {
-        let lines = [(0.02, 1e-4), (0.0, 3e-3), (0.004, 0.0)].map(|(a, b)| NoiseLine { a, b, signal: [0.1, 0.9] });
-        for (width, height, channels) in [(1, 1, 1), (2, 1, 2), (1, 3, 3), (9, 2, 4), (7, 11, 3), (3, 4, 1)] {
-            let samples = (0..width * height * channels).map(|i| (i * 7919 % 65521) as u16).collect();
+        let lines = [(0.02, 1e-4), (0.0, 3e-3), (0.004, 0.0)].map(|(a, b)| NoiseLine {
+            a,
+            b,
+            signal: [0.1, 0.9],
+        });
+        for (width, height, channels) in
+            [(1, 1, 1), (2, 1, 2), (1, 3, 3), (9, 2, 4), (7, 11, 3), (3, 4, 1)]
+        {
+            let samples =
+                (0..width * height * channels).map(|i| (i * 7919 % 65521) as u16).collect();
             let samples = Samples::U16(samples);
             let frame = Image { width, height, channels, samples, metadata: Metadata::default() };
             let lines = &lines[..frame.color_channels()];
@@ -237,17 +265,23 @@ mod tests {
                     for (j, horizontal) in BINOMIAL.iter().enumerate() {
                         let row = mirror((y + i).cast_signed() - 2, height);
                         let column = mirror((x + j).cast_signed() - 2, width);
-                        let sample = f64::from(samples[(row * width + column) * channels + c]) / 65535.0;
+                        let sample =
+                            f64::from(samples[(row * width + column) * channels + c]) / 65535.0;
                         sum += f64::from(vertical * horizontal) * sample;
                     }
                 }
                 sum
             };
             for (i, sigma) in map.iter().enumerate() {
-                let variances =
-                    lines.iter().enumerate().map(|(c, line)| line.variance(signal(i % width, i / width, c)));
+                let variances = lines
+                    .iter()
+                    .enumerate()
+                    .map(|(c, line)| line.variance(signal(i % width, i / width, c)));
                 let expected = (variances.sum::<f64>() / lines.len() as f64).sqrt();
-                assert!((f64::from(*sigma) - expected).abs() < 1e-6, "{i} of {width}x{height}: {sigma} for {expected}");
+                assert!(
+                    (f64::from(*sigma) - expected).abs() < 1e-6,
+                    "{i} of {width}x{height}: {sigma} for {expected}"
+                );
             }
             assert_eq!(map.len(), width * height);
         }

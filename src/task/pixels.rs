@@ -27,8 +27,12 @@ impl Canvas for Pixels<'_> {
     }
 
     fn read(&self, window: Window, scale: f32, out: &mut [f32]) -> Result<()> {
-        let rect =
-            Rect { x0: window.x.cast_signed(), y0: window.y.cast_signed(), width: window.width, height: window.height };
+        let rect = Rect {
+            x0: window.x.cast_signed(),
+            y0: window.y.cast_signed(),
+            width: window.width,
+            height: window.height,
+        };
         tensor::read_region(self.image, self.range, rect, out)?;
         if scale != 1.0 {
             out.iter_mut().for_each(|value| *value *= scale);
@@ -49,12 +53,17 @@ pub(super) fn write_prediction(
     image: &mut Image,
 ) -> Result<()> {
     let step = update.step;
-    if (step.a, step.b + step.e, step.c_skip, step.c_out, step.d) != (0.0, 1.0, 0.0, 1.0, 0.0) || step.looks_back() {
-        return Err(Error::usage("pixels can hold a prediction only, not a state between two steps"));
+    if (step.a, step.b + step.e, step.c_skip, step.c_out, step.d) != (0.0, 1.0, 0.0, 1.0, 0.0)
+        || step.looks_back()
+    {
+        return Err(Error::usage(
+            "pixels can hold a prediction only, not a state between two steps",
+        ));
     }
     let width = image.width;
     for y in update.rows.clone() {
-        let planes: [&[f32]; 3] = std::array::from_fn(|plane| update.output.row(plane % channels, y, width));
+        let planes: [&[f32]; 3] =
+            std::array::from_fn(|plane| update.output.row(plane % channels, y, width));
         tensor::write_row(&planes[..channels], range, image, 0, y);
     }
     Ok(())

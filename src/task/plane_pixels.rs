@@ -48,7 +48,8 @@ fn to_yuv([r, g, b]: [f32; 3]) -> [f32; 3] {
 
 fn to_rgb([luma, blues, reds]: [f32; 3]) -> [f32; 3] {
     let [red, blue] = Matrix::Bt601.weights();
-    let (r, b) = (luma + (reds - 0.5) * (2.0 - 2.0 * red), luma + (blues - 0.5) * (2.0 - 2.0 * blue));
+    let (r, b) =
+        (luma + (reds - 0.5) * (2.0 - 2.0 * red), luma + (blues - 0.5) * (2.0 - 2.0 * blue));
     [r, (luma - red * r - blue * b) / (1.0 - red - blue), b]
 }
 
@@ -57,7 +58,12 @@ fn to_rgb([luma, blues, reds]: [f32; 3]) -> [f32; 3] {
 ///
 /// # Errors
 /// Only those of unsupported kinds of images.
-pub(super) fn read_yuv(image: &Image, rect: Rect, luma: &mut [f32], [blues, reds]: [&mut [f32]; 2]) -> Result<()> {
+pub(super) fn read_yuv(
+    image: &Image,
+    rect: Rect,
+    luma: &mut [f32],
+    [blues, reds]: [&mut [f32]; 2],
+) -> Result<()> {
     let (width, half) = (rect.width, rect.width / 2);
     let is_grey = image.color_channels() == 1;
     if is_grey {
@@ -99,7 +105,11 @@ impl<'a> PlanePixels<'a> {
             noise: 3.0 * sigma * sigma,
             luma: [row(), row()],
             chroma: std::array::from_fn(|_| std::array::from_fn(|_| vec![0.0; grid[0]])),
-            work: Work { colours: vec![0.0; 12 * grid[0]], detail: [row(), row()], explained: [row(), row()] },
+            work: Work {
+                colours: vec![0.0; 12 * grid[0]],
+                detail: [row(), row()],
+                explained: [row(), row()],
+            },
         }
     }
 
@@ -117,7 +127,8 @@ impl<'a> PlanePixels<'a> {
             self.emit(j - 1)?;
         }
         for (part, luma) in self.luma[j % 2].chunks_exact_mut(2 * half).enumerate() {
-            let pairs = luma.as_chunks_mut::<2>().0.iter_mut().zip(row(2 * part)).zip(row(2 * part + 1));
+            let pairs =
+                luma.as_chunks_mut::<2>().0.iter_mut().zip(row(2 * part)).zip(row(2 * part + 1));
             pairs.for_each(|((pair, a), b)| *pair = [*a, *b]);
         }
         if j + 1 == down { self.emit(j) } else { Ok(()) }
@@ -132,7 +143,13 @@ impl<'a> PlanePixels<'a> {
         let rows = 2 * j..(2 * j + 2).min(self.image.height);
         if self.image.color_channels() == 1 {
             for y in rows {
-                tensor::write_row(&[&luma[(y % 2) * wide..][..width]], Range::UNIT, self.image, 0, y);
+                tensor::write_row(
+                    &[&luma[(y % 2) * wide..][..width]],
+                    Range::UNIT,
+                    self.image,
+                    0,
+                    y,
+                );
             }
             return Ok(());
         }
@@ -144,16 +161,23 @@ impl<'a> PlanePixels<'a> {
         for i in 0..half {
             let at = [2 * i, 2 * i + 1, wide + 2 * i, wide + 2 * i + 1];
             let chroma = at.map(|at| {
-                let [_, u, v] = to_yuv([colours[at], colours[2 * wide + at], colours[4 * wide + at]]);
+                let [_, u, v] =
+                    to_yuv([colours[at], colours[2 * wide + at], colours[4 * wide + at]]);
                 [u, v]
             });
             for plane in 0..2 {
                 let mean = 0.25 * chroma.iter().map(|chroma| chroma[plane]).sum::<f32>();
-                at.iter().zip(chroma).for_each(|(at, chroma)| detail[plane][*at] = chroma[plane] - mean);
-                explain(self.chroma.each_ref().map(|row| row[plane].as_slice()), [above, j % 3, below], i)
-                    .into_iter()
-                    .zip(at)
-                    .for_each(|(value, at)| explained[plane][at] = value);
+                at.iter()
+                    .zip(chroma)
+                    .for_each(|(at, chroma)| detail[plane][*at] = chroma[plane] - mean);
+                explain(
+                    self.chroma.each_ref().map(|row| row[plane].as_slice()),
+                    [above, j % 3, below],
+                    i,
+                )
+                .into_iter()
+                .zip(at)
+                .for_each(|(value, at)| explained[plane][at] = value);
             }
         }
         for left in (0..wide).step_by(BLOCK) {
@@ -178,7 +202,8 @@ impl<'a> PlanePixels<'a> {
             rgb.into_iter().enumerate().for_each(|(i, value)| colours[2 * i * wide + at] = value);
         }
         for y in rows {
-            let row: [&[f32]; 3] = [0, 2, 4].map(|i| &colours[i * wide + (y % 2) * wide..][..width]);
+            let row: [&[f32]; 3] =
+                [0, 2, 4].map(|i| &colours[i * wide + (y % 2) * wide..][..width]);
             tensor::write_row(&row, Range::UNIT, self.image, 0, y);
         }
         Ok(())
@@ -225,12 +250,18 @@ impl Canvas for PlanePixels<'_> {
 
     fn update(&mut self, update: &Update<'_>) -> Result<()> {
         let step = update.step;
-        if (step.a, step.b + step.e, step.c_skip, step.c_out, step.d) != (0.0, 1.0, 0.0, 1.0, 0.0) || step.looks_back()
+        if (step.a, step.b + step.e, step.c_skip, step.c_out, step.d) != (0.0, 1.0, 0.0, 1.0, 0.0)
+            || step.looks_back()
         {
-            return Err(Error::usage("pixels can hold a prediction only, not a state between two steps"));
+            return Err(Error::usage(
+                "pixels can hold a prediction only, not a state between two steps",
+            ));
         }
         let width = self.grid[0];
-        update.rows.clone().try_for_each(|j| self.put(j, |plane| update.output.row(plane, j, width)))
+        update
+            .rows
+            .clone()
+            .try_for_each(|j| self.put(j, |plane| update.output.row(plane, j, width)))
     }
 }
 
@@ -252,12 +283,18 @@ mod tests {
 
     impl Network for Identity {
         fn bind(&mut self, [_, channels, height, width]: Shape) -> Result<()> {
-            (self.x, self.sigma) = (vec![0.0; channels * width * height], vec![0.0; 2 * width * height]);
+            (self.x, self.sigma) =
+                (vec![0.0; channels * width * height], vec![0.0; 2 * width * height]);
             Ok(())
         }
 
         fn inputs(&mut self) -> Inputs<'_> {
-            Inputs { sample: &mut self.x, sigma: Some(&mut self.sigma), condition: None, class: None }
+            Inputs {
+                sample: &mut self.x,
+                sigma: Some(&mut self.sigma),
+                condition: None,
+                class: None,
+            }
         }
 
         fn evaluate(&mut self, _: f64) -> Result<&[f32]> {
@@ -267,7 +304,9 @@ mod tests {
 
     #[test]
     fn identity_network_keeps_pixels() {
-        for (width, height, channels) in [(1, 1, 3), (2, 3, 4), (37, 22, 3), (64, 31, 1), (5, 40, 2)] {
+        for (width, height, channels) in
+            [(1, 1, 3), (2, 3, 4), (37, 22, 3), (64, 31, 1), (5, 40, 2)]
+        {
             let samples = (0..width * height * channels).map(|i| (i * 7919 % 251) as u8).collect();
             let samples = Samples::U8(samples);
             let before = Image { width, height, channels, samples, metadata: Metadata::default() };
@@ -279,14 +318,18 @@ mod tests {
             let mut network = Identity { x: Vec::new(), sigma: Vec::new() };
             let plan = denoise_plan(1, 0.0).unwrap();
             let sigma = SigmaMap::Yuv([0.1, 0.1]);
-            execute(&plan, &mut network, &mut canvas, &tiles, &sigma, &mut |_| ControlFlow::Continue(())).unwrap();
+            execute(&plan, &mut network, &mut canvas, &tiles, &sigma, &mut |_| {
+                ControlFlow::Continue(())
+            })
+            .unwrap();
             assert!(image == before, "{width}x{height}, {channels} channels");
         }
     }
 
     #[test]
     fn interpolation_keeps_the_mean_and_follows_a_ramp() {
-        let rows: [Vec<f32>; 3] = std::array::from_fn(|j| (0..5).map(|i| 0.1 * i as f32 + 0.3 * j as f32).collect());
+        let rows: [Vec<f32>; 3] =
+            std::array::from_fn(|j| (0..5).map(|i| 0.1 * i as f32 + 0.3 * j as f32).collect());
         let found = explain(rows.each_ref().map(Vec::as_slice), [0, 1, 2], 2);
         let expected = [-0.1, -0.05, 0.05, 0.1];
         assert!(found.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{found:?}");

@@ -147,7 +147,8 @@ impl NoiseProfile {
         channels: impl Into<Vec<NoiseLine>>,
     ) -> Result<Self> {
         let (version, color_model) = (VERSION, ColorModel::Rgb);
-        let profile = Self { version, method, frames, width, height, color_model, channels: channels.into() };
+        let profile =
+            Self { version, method, frames, width, height, color_model, channels: channels.into() };
         match profile.defect() {
             None => Ok(profile),
             Some(defect) => Err(Error::usage(format!("this is no noise profile: {defect}"))),
@@ -162,17 +163,25 @@ impl NoiseProfile {
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|cause| {
             let problem = match cause.kind() {
-                std::io::ErrorKind::NotFound => "there is no such file; make one with `eddy profile`",
-                std::io::ErrorKind::InvalidData => "it is no noise profile but binary; make one with `eddy profile`",
+                std::io::ErrorKind::NotFound => {
+                    "there is no such file; make one with `eddy profile`"
+                }
+                std::io::ErrorKind::InvalidData => {
+                    "it is no noise profile but binary; make one with `eddy profile`"
+                }
                 _ => "the noise profile cannot be opened; check its permissions",
             };
             Error::input_from(path, problem, cause)
         })?;
-        let profile: Self = toml::from_str(&text)
-            .map_err(|cause| Error::input_from(path, "it is no noise profile; make one with `eddy profile`", cause))?;
+        let profile: Self = toml::from_str(&text).map_err(|cause| {
+            Error::input_from(path, "it is no noise profile; make one with `eddy profile`", cause)
+        })?;
         match profile.defect() {
             None => Ok(profile),
-            Some(defect) => Err(Error::input(path, format!("it is no valid noise profile: {defect}; measure it anew"))),
+            Some(defect) => Err(Error::input(
+                path,
+                format!("it is no valid noise profile: {defect}; measure it anew"),
+            )),
         }
     }
 
@@ -203,7 +212,8 @@ impl NoiseProfile {
              color_model = \"{color_model}\"\n"
         );
         for NoiseLine { a, b, signal: [low, high] } in &self.channels {
-            text += &format!("\n[[channels]]\na = {a:e}\nb = {b:e}\nsignal = [{low:?}, {high:?}]\n");
+            text +=
+                &format!("\n[[channels]]\na = {a:e}\nb = {b:e}\nsignal = [{low:?}, {high:?}]\n");
         }
         text
     }
@@ -215,20 +225,31 @@ impl NoiseProfile {
             return Some(format!("its version is {version}, expected {VERSION}"));
         }
         if (*method == Method::Image) != (*frames == 1) || *frames == 0 {
-            return Some(format!("{frames} frames do not go with the method; one is for `image`, more for `frames`"));
+            return Some(format!(
+                "{frames} frames do not go with the method; one is for `image`, more for `frames`"
+            ));
         }
         if *width == 0 || *height == 0 {
             return Some(format!("its images have {width}x{height} pixels"));
         }
         match (color_model, channels.len()) {
             (ColorModel::Rgb, 1 | 3) | (ColorModel::Yuv, 3) => {}
-            (ColorModel::Rgb, count) => return Some(format!("it has {count} channels, expected 1 or 3")),
-            (ColorModel::Yuv, count) => return Some(format!("it has {count} channels, expected luma, Cb and Cr")),
+            (ColorModel::Rgb, count) => {
+                return Some(format!("it has {count} channels, expected 1 or 3"));
+            }
+            (ColorModel::Yuv, count) => {
+                return Some(format!("it has {count} channels, expected luma, Cb and Cr"));
+            }
         }
         let is_level = |value: f64| (0.0..=1.0).contains(&value);
         let is_sound = |line: &NoiseLine| {
             let [low, high] = line.signal;
-            line.a.is_finite() && line.a >= 0.0 && is_level(line.b) && is_level(low) && is_level(high) && low <= high
+            line.a.is_finite()
+                && line.a >= 0.0
+                && is_level(line.b)
+                && is_level(low)
+                && is_level(high)
+                && low <= high
         };
         let position = channels.iter().position(|line| !is_sound(line))?;
         Some(format!(

@@ -39,7 +39,9 @@ impl Kernel {
     /// [`Error::Usage`] when sigma is not positive, or too large.
     pub fn gaussian(sigma: f64) -> Result<Self> {
         if !(sigma > 0.0 && 3.0 * sigma <= Self::MOST as f64) {
-            return Err(Error::usage(format!("a blur of {sigma} pixels is none; expected one above 0 and up to 21")));
+            return Err(Error::usage(format!(
+                "a blur of {sigma} pixels is none; expected one above 0 and up to 21"
+            )));
         }
         let radius = (3.0 * sigma).ceil() as usize;
         let side = 2 * radius + 1;
@@ -102,7 +104,10 @@ impl Kernel {
         for row in 0..height + 2 * self.radius {
             let y = mirror(row.cast_signed() - radius, height);
             for column in 0..padded {
-                each(row * padded + column, y * width + mirror(column.cast_signed() - radius, width));
+                each(
+                    row * padded + column,
+                    y * width + mirror(column.cast_signed() - radius, width),
+                );
             }
         }
     }
@@ -160,7 +165,9 @@ impl Degradation {
         match self {
             Self::BoxDownsample(scale) => {
                 let (small, part) = (width / scale, 1.0 / (scale * scale) as f32);
-                (0..width * height).map(|i| part * y[i / width / scale * small + i % width / scale]).collect()
+                (0..width * height)
+                    .map(|i| part * y[i / width / scale * small + i % width / scale])
+                    .collect()
             }
             Self::Blur(kernel) => kernel.spread(y, [width, height]),
         }
@@ -189,7 +196,9 @@ const ENOUGH: f64 = 1e-3;
 impl Consistency<'_> {
     /// Solves `(A A^T + rho) u = residual` for `u` by conjugate gradients.
     fn solve(&self, residual: &[f32], rho: f64) -> Vec<f32> {
-        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+        let dot = |a: &[f32], b: &[f32]| {
+            a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>()
+        };
         let mut u = vec![0.0_f32; residual.len()];
         let mut left = residual.to_vec();
         let mut direction = left.clone();
@@ -199,14 +208,21 @@ impl Consistency<'_> {
             if square <= ENOUGH * ENOUGH * first || square == 0.0 {
                 break;
             }
-            let mut image = self.degradation.apply(&self.degradation.adjoint(&direction, self.size), self.size);
-            image.iter_mut().zip(&direction).for_each(|(image, direction)| *image += rho as f32 * direction);
+            let mut image =
+                self.degradation.apply(&self.degradation.adjoint(&direction, self.size), self.size);
+            image
+                .iter_mut()
+                .zip(&direction)
+                .for_each(|(image, direction)| *image += rho as f32 * direction);
             let step = (square / dot(&direction, &image)) as f32;
             u.iter_mut().zip(&direction).for_each(|(u, direction)| *u += step * direction);
             left.iter_mut().zip(&image).for_each(|(left, image)| *left -= step * image);
             let next = dot(&left, &left);
             let turn = (next / square) as f32;
-            direction.iter_mut().zip(&left).for_each(|(direction, left)| *direction = left + turn * *direction);
+            direction
+                .iter_mut()
+                .zip(&left)
+                .for_each(|(direction, left)| *direction = left + turn * *direction);
             square = next;
         }
         u
@@ -216,7 +232,8 @@ impl Consistency<'_> {
 impl Guidance for Consistency<'_> {
     fn guide(&mut self, moment: &StepContext<'_>, d: &mut Array4<f32>) -> Result<()> {
         let rho = LAMBDA * (self.noise / moment.level.sigma()).powi(2);
-        let planes = d.as_slice_mut().unwrap_or_default().chunks_exact_mut(self.size[0] * self.size[1]);
+        let planes =
+            d.as_slice_mut().unwrap_or_default().chunks_exact_mut(self.size[0] * self.size[1]);
         let count = planes.len().max(1);
         for (d, y) in planes.zip(self.y.chunks_exact(self.y.len() / count)) {
             let made = self.degradation.apply(d, self.size);
@@ -248,7 +265,9 @@ impl Generator<'_> {
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Image> {
         if !(noise >= 0.0 && noise.is_finite()) {
-            return Err(Error::usage(format!("noise {noise} is none; expected a number from 0 on")));
+            return Err(Error::usage(format!(
+                "noise {noise} is none; expected a number from 0 on"
+            )));
         }
         if seeds.is_empty() {
             return Err(Error::usage("there is no seed to draw by"));
@@ -260,9 +279,10 @@ impl Generator<'_> {
         tensor::read_planes(&image.visible(), range, &mut y)?;
         // Starts from nearest-neighbour enlargement.
         let [across, down] = [size[0] / small[0], size[1] / small[1]];
-        let start = Array4::from_shape_fn([1, channels, size[1], size[0]], |(_, c, row, column)| {
-            y[(c * small[1] + row / down) * small[0] + column / across]
-        });
+        let start =
+            Array4::from_shape_fn([1, channels, size[1], size[0]], |(_, c, row, column)| {
+                y[(c * small[1] + row / down) * small[0] + column / across]
+            });
         // Includes the noise of rounding to 8 bits.
         let noise = noise.max(0.3) / 255.0 * f64::from(range.span());
         let mut measured = Consistency { degradation, y, noise, size };
@@ -272,7 +292,12 @@ impl Generator<'_> {
             let mut leading: Vec<&mut dyn Guidance> = vec![&mut measured];
             leading.extend(guides.iter_mut().map(|guide| &mut **guide as &mut dyn Guidance));
             let start = Some(start.clone());
-            let drawing = GenerateRequest { seeds: vec![*seed], start, guides: leading, ..GenerateRequest::default() };
+            let drawing = GenerateRequest {
+                seeds: vec![*seed],
+                start,
+                guides: leading,
+                ..GenerateRequest::default()
+            };
             let drawn = self.draw(size, drawing, &mut |Progress { done, total, repeated }| {
                 watch(Progress { done: i * total + done, total: seeds.len() * total, repeated })
             })?;

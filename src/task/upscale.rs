@@ -8,7 +8,8 @@ use ndarray::Array4;
 use super::budget::{Budget, TileChoice};
 use super::low_res::{Conditioned, LowRes, OneStep};
 use crate::diffusion::{
-    NoiseAt, NoiseSource, Philox, Plan, Prediction, Progress, SigmaMap, State, Window, denoise_plan, execute,
+    NoiseAt, NoiseSource, Philox, Plan, Prediction, Progress, SigmaMap, State, Window,
+    denoise_plan, execute,
 };
 use crate::error::{Error, Result};
 use crate::media::Image;
@@ -66,11 +67,19 @@ impl<'a> Upscaler<'a> {
     /// # Errors
     /// [`Error::Model`] when the model is for another task, [`Error::Usage`] for options out of
     /// range.
-    pub fn new(manifest: &'a Manifest, network: &'a mut dyn Network, options: UpscaleOptions) -> Result<Self> {
+    pub fn new(
+        manifest: &'a Manifest,
+        network: &'a mut dyn Network,
+        options: UpscaleOptions,
+    ) -> Result<Self> {
         let takes_map = manifest.inputs.sigma.is_some();
         let Some(sigma) = manifest
             .sigma
-            .filter(|_| manifest.task == Task::Upscale && manifest.prediction == Prediction::Denoised && takes_map)
+            .filter(|_| {
+                manifest.task == Task::Upscale
+                    && manifest.prediction == Prediction::Denoised
+                    && takes_map
+            })
             .filter(|_| !manifest.is_generative_upscaler())
         else {
             let problem = format!(
@@ -134,7 +143,8 @@ impl<'a> Upscaler<'a> {
         image: &Image,
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<(Image, UpscaleReport)> {
-        let (scale, channels, steps) = (self.manifest.scale, self.manifest.channels, self.plan.steps.len());
+        let (scale, channels, steps) =
+            (self.manifest.scale, self.manifest.channels, self.plan.steps.len());
         let mut large = self.outline(image)?;
         let samples = large.samples.len() * (large.samples.bits() / 8) as usize;
         let tiles = self.tiles([image.width, image.height], steps > 1, samples)?;
@@ -199,7 +209,12 @@ impl<'a> Upscaler<'a> {
 
     /// The tiles of small images of that size, on the large grid. `holds_state` says whether a
     /// tensor of the whole image is held, and `beside` is the size of further memory in bytes.
-    pub(crate) fn tiles(&self, [width, height]: [usize; 2], holds_state: bool, beside: usize) -> Result<TilePlan> {
+    pub(crate) fn tiles(
+        &self,
+        [width, height]: [usize; 2],
+        holds_state: bool,
+        beside: usize,
+    ) -> Result<TilePlan> {
         let (scale, planes) = (self.manifest.scale, self.manifest.channels);
         let small = self.manifest.locality();
         // A small pixel just beyond the receptive field covers large pixels that are up to one

@@ -21,7 +21,12 @@ pub(super) fn rounded(value: f32, max: f32) -> u32 {
 }
 
 /// Splits a row of pixels into one or three planes, each as long as the row.
-pub(super) fn read_row<T: Copy>(pixels: &[T], channels: usize, planes: &mut [&mut [f32]], to_unit: &impl Fn(T) -> f32) {
+pub(super) fn read_row<T: Copy>(
+    pixels: &[T],
+    channels: usize,
+    planes: &mut [&mut [f32]],
+    to_unit: &impl Fn(T) -> f32,
+) {
     match (channels, planes) {
         (1, planes) => read_grey::<T, 1>(pixels, planes, to_unit),
         (2, planes) => read_grey::<T, 2>(pixels, planes, to_unit),
@@ -31,7 +36,11 @@ pub(super) fn read_row<T: Copy>(pixels: &[T], channels: usize, planes: &mut [&mu
     }
 }
 
-fn read_grey<T: Copy, const N: usize>(pixels: &[T], planes: &mut [&mut [f32]], to_unit: &impl Fn(T) -> f32) {
+fn read_grey<T: Copy, const N: usize>(
+    pixels: &[T],
+    planes: &mut [&mut [f32]],
+    to_unit: &impl Fn(T) -> f32,
+) {
     let Some((first, others)) = planes.split_first_mut() else { return };
     for (pixel, value) in pixels.as_chunks::<N>().0.iter().zip(first.iter_mut()) {
         *value = to_unit(pixel[0]);
@@ -72,7 +81,11 @@ pub(super) fn write_row<T: Copy + Default>(
     }
 }
 
-fn write_grey<T: Copy, const N: usize>(planes: &[&[f32]], pixels: &mut [T], to_sample: impl Fn(f32) -> T) -> usize {
+fn write_grey<T: Copy, const N: usize>(
+    planes: &[&[f32]],
+    pixels: &mut [T],
+    to_sample: impl Fn(f32) -> T,
+) -> usize {
     let pixels = pixels.as_chunks_mut::<N>().0.iter_mut();
     let mut broken = 0;
     match planes {

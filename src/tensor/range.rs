@@ -23,7 +23,9 @@ impl Range {
         if lo < hi && (hi - lo).is_finite() {
             Ok(Self { lo, hi })
         } else {
-            Err(Error::usage(format!("a range from {lo} to {hi} is none; give two finite numbers, the smaller first")))
+            Err(Error::usage(format!(
+                "a range from {lo} to {hi} is none; give two finite numbers, the smaller first"
+            )))
         }
     }
 

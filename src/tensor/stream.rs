@@ -80,7 +80,8 @@ impl FrameConverter {
         }
         let is_yuv = video.format.chroma().is_some() && !video.format.is_grey();
         let [_, chroma, _] = video.format.planes(video.width, video.height);
-        let held = if is_yuv { (video.width * chroma.height).max(chroma.width * video.height) } else { 0 };
+        let held =
+            if is_yuv { (video.width * chroma.height).max(chroma.width * video.height) } else { 0 };
         let line = || vec![0.0; video.width];
         Ok(Self {
             video: video.clone(),
@@ -121,7 +122,9 @@ impl FrameConverter {
         }
         if format.chroma().is_none() {
             let scale = Scale::luma(&self.video);
-            for (plane, out) in [first, second, third].into_iter().zip(planes.chunks_exact_mut(area)) {
+            for (plane, out) in
+                [first, second, third].into_iter().zip(planes.chunks_exact_mut(area))
+            {
                 for (y, out) in out.chunks_exact_mut(width).enumerate() {
                     load(bytes, self.deep(), plane, y, scale, &mut self.lines[0]);
                     to_range(self.range, &self.lines[0], out);
@@ -129,7 +132,8 @@ impl FrameConverter {
             }
             return;
         }
-        let (luma, chroma, deep) = (Scale::luma(&self.video), Scale::difference(&self.video), self.deep());
+        let (luma, chroma, deep) =
+            (Scale::luma(&self.video), Scale::difference(&self.video), self.deep());
         for (plane, held) in [second, third].into_iter().zip(&mut self.chroma) {
             for (y, row) in held.chunks_exact_mut(width).take(plane.height).enumerate() {
                 let line = &mut self.lines[0][..plane.width];
@@ -147,11 +151,29 @@ impl FrameConverter {
         for y in 0..height {
             let [line, blues, reds] = &mut self.lines;
             load(bytes, deep, first, y, luma, line);
-            heighten(&self.chroma[0], width, second.height, height, self.video.color.siting, y, blues);
-            heighten(&self.chroma[1], width, third.height, height, self.video.color.siting, y, reds);
+            heighten(
+                &self.chroma[0],
+                width,
+                second.height,
+                height,
+                self.video.color.siting,
+                y,
+                blues,
+            );
+            heighten(
+                &self.chroma[1],
+                width,
+                third.height,
+                height,
+                self.video.color.siting,
+                y,
+                reds,
+            );
             let row = y * width..(y + 1) * width;
             let out = r[row.clone()].iter_mut().zip(&mut g[row.clone()]).zip(&mut b[row]);
-            for (((y, u), v), ((r, g), b)) in line.iter().zip(blues.iter()).zip(reds.iter()).zip(out) {
+            for (((y, u), v), ((r, g), b)) in
+                line.iter().zip(blues.iter()).zip(reds.iter()).zip(out)
+            {
                 *r = (y + of_red * v) * span + lo;
                 *g = (y - blue_in_green * u - red_in_green * v) * span + lo;
                 *b = (y + of_blue * u) * span + lo;
@@ -240,16 +262,27 @@ fn from_range(range: Range, from: &[f32], to: &mut [f32]) {
 }
 
 /// Reads row `y` of a plane.
-pub(super) fn load(bytes: &[u8], deep: bool, plane: Plane, y: usize, scale: Scale, out: &mut [f32]) {
+pub(super) fn load(
+    bytes: &[u8],
+    deep: bool,
+    plane: Plane,
+    y: usize,
+    scale: Scale,
+    out: &mut [f32],
+) {
     let start = plane.start + y * plane.stride;
     let value = |sample: f32| (sample - scale.zero) * scale.step;
     let out = &mut out[..plane.width];
     if deep {
         let (samples, _) = bytes[2 * start..].as_chunks::<2>();
         let samples = samples.iter().step_by(plane.step);
-        out.iter_mut().zip(samples).for_each(|(out, sample)| *out = value(f32::from(u16::from_le_bytes(*sample))));
+        out.iter_mut()
+            .zip(samples)
+            .for_each(|(out, sample)| *out = value(f32::from(u16::from_le_bytes(*sample))));
     } else if plane.step == 1 {
-        out.iter_mut().zip(&bytes[start..]).for_each(|(out, sample)| *out = value(f32::from(*sample)));
+        out.iter_mut()
+            .zip(&bytes[start..])
+            .for_each(|(out, sample)| *out = value(f32::from(*sample)));
     } else {
         let samples = bytes[start..].iter().step_by(plane.step);
         out.iter_mut().zip(samples).for_each(|(out, sample)| *out = value(f32::from(*sample)));
@@ -257,7 +290,14 @@ pub(super) fn load(bytes: &[u8], deep: bool, plane: Plane, y: usize, scale: Scal
 }
 
 /// Writes row `y` of a plane.
-pub(super) fn store(bytes: &mut [u8], deep: bool, plane: Plane, y: usize, scale: Scale, values: &[f32]) {
+pub(super) fn store(
+    bytes: &mut [u8],
+    deep: bool,
+    plane: Plane,
+    y: usize,
+    scale: Scale,
+    values: &[f32],
+) {
     let start = plane.start + y * plane.stride;
     let inverse = 1.0 / scale.step;
     let sample = |value: f32| rounded(value * inverse + scale.zero, scale.white);
@@ -332,13 +372,24 @@ fn legall(a: f32, b: f32, c: f32, d: f32, e: f32) -> f32 {
 }
 
 /// Upsamples row `y` of the frame from chroma rows of full width.
-fn heighten(held: &[f32], width: usize, rows: usize, height: usize, siting: Siting, y: usize, out: &mut [f32]) {
+fn heighten(
+    held: &[f32],
+    width: usize,
+    rows: usize,
+    height: usize,
+    siting: Siting,
+    y: usize,
+    out: &mut [f32],
+) {
     let row = |y: usize| &held[y * width..][..width];
     if rows == height {
         out.copy_from_slice(row(y));
     } else if siting == Siting::TopLeft && y % 2 == 1 {
         let next = (y / 2 + 1).min(rows - 1);
-        out.iter_mut().zip(row(y / 2)).zip(row(next)).for_each(|((out, a), b)| *out = 0.5 * (a + b));
+        out.iter_mut()
+            .zip(row(y / 2))
+            .zip(row(next))
+            .for_each(|((out, a), b)| *out = 0.5 * (a + b));
     } else {
         out.copy_from_slice(row(y / 2));
     }
@@ -358,6 +409,9 @@ fn lower(held: &[f32], plane: Plane, height: usize, siting: Siting, y: usize, ou
     } else if 2 * y + 1 == height {
         out.copy_from_slice(row(middle));
     } else {
-        out.iter_mut().zip(row(middle)).zip(row(middle + 1)).for_each(|((out, a), b)| *out = 0.5 * (a + b));
+        out.iter_mut()
+            .zip(row(middle))
+            .zip(row(middle + 1))
+            .for_each(|((out, a), b)| *out = 0.5 * (a + b));
     }
 }

@@ -49,7 +49,12 @@ fn negated(image: &Image) -> Image {
 fn round_trips_every_sample() {
     let bytes = image(256, 1, 1, Samples::U8((0..=u8::MAX).collect()));
     let words = image(256, 256, 1, Samples::U16((0..=u16::MAX).collect()));
-    let ranges = [Range::UNIT, Range::SIGNED, Range::new(0.0, 255.0).unwrap(), Range::new(-1.5, 3.25).unwrap()];
+    let ranges = [
+        Range::UNIT,
+        Range::SIGNED,
+        Range::new(0.0, 255.0).unwrap(),
+        Range::new(-1.5, 3.25).unwrap(),
+    ];
     for range in ranges {
         for original in [&bytes, &words] {
             let mut planes = vec![f32::NAN; original.width * original.height];
@@ -68,7 +73,9 @@ fn round_trips_odd_sizes_and_all_channels_and_keeps_alpha() {
     for range in RANGES {
         for (width, height) in [(1, 1), (1, 7), (5, 3), (17, 1), (257, 2), (300, 5)] {
             for channels in 1..=4 {
-                for original in [noisy_u8(width, height, channels), noisy_u16(width, height, channels)] {
+                for original in
+                    [noisy_u8(width, height, channels), noisy_u16(width, height, channels)]
+                {
                     let mut planes = vec![f32::NAN; 3 * width * height];
                     read_planes(&original, range, &mut planes).unwrap();
                     let mut back = negated(&original);
@@ -80,7 +87,10 @@ fn round_trips_odd_sizes_and_all_channels_and_keeps_alpha() {
                                 let expected = sample(&original, x, y, channel);
                                 let expected = if alpha { 1.0 - expected } else { expected };
                                 let found = sample(&back, x, y, channel);
-                                assert!((found - expected).abs() < 1e-9, "{width}x{height}x{channels} at {x},{y}");
+                                assert!(
+                                    (found - expected).abs() < 1e-9,
+                                    "{width}x{height}x{channels} at {x},{y}"
+                                );
                             }
                         }
                     }
@@ -113,22 +123,34 @@ fn naive_mirror(at: isize, size: isize) -> usize {
 
 #[test]
 fn reads_regions_beyond_the_edges_like_a_naive_version() {
-    let rects = [(0, 0, 5, 4), (-3, -2, 9, 9), (-20, -17, 50, 40), (3, 2, 1, 1), (40, -30, 6, 3), (-9, 1, 4, 2)];
+    let rects = [
+        (0, 0, 5, 4),
+        (-3, -2, 9, 9),
+        (-20, -17, 50, 40),
+        (3, 2, 1, 1),
+        (40, -30, 6, 3),
+        (-9, 1, 4, 2),
+    ];
     for (width, height) in [(5, 4), (1, 3), (7, 1), (2, 2)] {
         for channels in 1..=4 {
-            for original in [noisy_u8(width, height, channels), noisy_u16(width, height, channels)] {
+            for original in [noisy_u8(width, height, channels), noisy_u16(width, height, channels)]
+            {
                 for (x0, y0, rect_width, rect_height) in rects {
                     let rect = Rect { x0, y0, width: rect_width, height: rect_height };
                     let area = rect_width * rect_height;
                     let mut planes = vec![f32::NAN; 3 * area];
                     read_region(&original, Range::SIGNED, rect, &mut planes).unwrap();
                     for (at, found) in planes.iter().enumerate() {
-                        let (plane, row, column) = (at / area, at % area / rect_width, at % rect_width);
+                        let (plane, row, column) =
+                            (at / area, at % area / rect_width, at % rect_width);
                         let x = naive_mirror(x0 + column as isize, width as isize);
                         let y = naive_mirror(y0 + row as isize, height as isize);
                         let channel = if channels >= 3 { plane } else { 0 };
                         let expected = 2.0 * sample(&original, x, y, channel) - 1.0;
-                        assert!((f64::from(*found) - expected).abs() < 1e-6, "{rect:?} of {width}x{height}");
+                        assert!(
+                            (f64::from(*found) - expected).abs() < 1e-6,
+                            "{rect:?} of {width}x{height}"
+                        );
                     }
                 }
             }
@@ -138,28 +160,43 @@ fn reads_regions_beyond_the_edges_like_a_naive_version() {
 
 #[test]
 fn writes_regions_only_inside_the_image() {
-    let rects = [(0, 0, 5, 4), (-3, -2, 9, 9), (-20, -17, 50, 40), (3, 2, 1, 1), (4, 3, 6, 3), (40, -30, 6, 3)];
+    let rects = [
+        (0, 0, 5, 4),
+        (-3, -2, 9, 9),
+        (-20, -17, 50, 40),
+        (3, 2, 1, 1),
+        (4, 3, 6, 3),
+        (40, -30, 6, 3),
+    ];
     for channels in 1..=4 {
         let original = noisy_u8(5, 4, channels);
         for (x0, y0, width, height) in rects {
-            let planes: Vec<f32> = (0..3 * width * height).map(|at| (at % 256) as f32 / 255.0).collect();
+            let planes: Vec<f32> =
+                (0..3 * width * height).map(|at| (at % 256) as f32 / 255.0).collect();
             let mut found = original.clone();
             write_region(&planes, Range::UNIT, &mut found, Rect { x0, y0, width, height }).unwrap();
             for y in 0..4 {
                 for x in 0..5 {
                     let (column, row) = (x as isize - x0, y as isize - y0);
-                    let covered = (0..width as isize).contains(&column) && (0..height as isize).contains(&row);
+                    let covered = (0..width as isize).contains(&column)
+                        && (0..height as isize).contains(&row);
                     for channel in 0..channels {
                         let alpha = original.has_alpha() && channel == channels - 1;
                         let value = |plane: usize| {
-                            f64::from(planes[plane * width * height + row as usize * width + column as usize])
+                            f64::from(
+                                planes[plane * width * height
+                                    + row as usize * width
+                                    + column as usize],
+                            )
                         };
                         let expected = match (covered && !alpha, channels >= 3) {
                             (false, _) => sample(&original, x, y, channel),
                             (true, true) => value(channel),
                             (true, false) => (value(0) + value(1) + value(2)) / 3.0,
                         };
-                        assert!((sample(&found, x, y, channel) - expected).abs() <= 0.500_1 / 255.0);
+                        assert!(
+                            (sample(&found, x, y, channel) - expected).abs() <= 0.500_1 / 255.0
+                        );
                     }
                 }
             }
@@ -185,7 +222,12 @@ fn rounds_clamps_and_counts_non_finite_values() {
 fn rejects_colour_for_one_plane() {
     let mut color = noisy_u8(3, 2, 4);
     let mut plane = [0.0; 6];
-    assert!(read_planes(&color, Range::UNIT, &mut plane).unwrap_err().to_string().contains("three colour channels"));
+    assert!(
+        read_planes(&color, Range::UNIT, &mut plane)
+            .unwrap_err()
+            .to_string()
+            .contains("three colour channels")
+    );
     assert!(write_planes(&plane, Range::UNIT, &mut color).is_err());
 }
 

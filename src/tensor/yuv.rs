@@ -119,7 +119,9 @@ impl YuvFrameConverter {
         let has_larger = size != grid && chroma != Some(Chroma::Mono);
         let held = size[0] * size[1];
         let is_direct = chroma == result.format.chroma()
-            && (chroma.is_none() || video.color.matrix == result.color.matrix || chroma == Some(Chroma::Mono));
+            && (chroma.is_none()
+                || video.color.matrix == result.color.matrix
+                || chroma == Some(Chroma::Mono));
         let conversion = match is_direct {
             true => None,
             false => Some(Conversion {
@@ -151,7 +153,8 @@ impl YuvFrameConverter {
             let Conversion { reader, writer, planes, .. } = conversion;
             reader.bytes() + writer.bytes() + planes.len() * size_of::<f32>() + self.video.bytes()
         });
-        let detail = self.larger.as_ref().map_or(0, |(_, detail)| 2 * detail[0].len() * size_of::<f32>());
+        let detail =
+            self.larger.as_ref().map_or(0, |(_, detail)| 2 * detail[0].len() * size_of::<f32>());
         conversion + detail + 4 * self.lines[0].len() * size_of::<f32>()
     }
 
@@ -179,7 +182,8 @@ impl YuvFrameConverter {
                     for (line, place) in [&mut *r, &mut *g, &mut *b].into_iter().zip(places) {
                         load(bytes, deep, place, y, scale, line);
                     }
-                    for (((out, r), g), b) in row.iter_mut().zip(&*r).zip(&*g).zip(&*b).take(width) {
+                    for (((out, r), g), b) in row.iter_mut().zip(&*r).zip(&*g).zip(&*b).take(width)
+                    {
                         *out = red * r + (1.0 - red - blue) * g + blue * b;
                     }
                     let differences = [(&*b, to_blue), (&*r, to_red)];
@@ -204,7 +208,8 @@ impl YuvFrameConverter {
                 match larger {
                     _ if kind == Chroma::Mono => chroma.fill(0.5),
                     None => {
-                        for (place, chroma) in places[1..].iter().zip(chroma.chunks_exact_mut(area)) {
+                        for (place, chroma) in places[1..].iter().zip(chroma.chunks_exact_mut(area))
+                        {
                             for (y, row) in chroma.chunks_exact_mut(grid_width).enumerate() {
                                 load(bytes, deep, *place, y, scale, row);
                             }
@@ -267,7 +272,15 @@ impl YuvFrameConverter {
         if let Some((size, detail)) = &mut self.larger {
             let [line, other, ..] = &mut self.lines;
             for (detail, mean) in detail.iter_mut().zip(chroma.chunks_exact(area)) {
-                put_mean(detail, *size, mean, self.grid, sigma, [&mut *line, &mut *other], &mut self.kept);
+                put_mean(
+                    detail,
+                    *size,
+                    mean,
+                    self.grid,
+                    sigma,
+                    [&mut *line, &mut *other],
+                    &mut self.kept,
+                );
             }
         }
         let rows = luma.chunks_exact(2 * grid_width).enumerate().take(height);
@@ -318,7 +331,12 @@ fn store_plane(bytes: &mut [u8], deep: bool, place: Plane, scale: Scale, values:
 
 /// Writes the means of `samples`, a plane of that size, over the area of each sample of the grid
 /// to `mean`, and leaves the differences from them in `samples`.
-fn take_mean(samples: &mut [f32], [width, height]: [usize; 2], mean: &mut [f32], [across, down]: [usize; 2]) {
+fn take_mean(
+    samples: &mut [f32],
+    [width, height]: [usize; 2],
+    mean: &mut [f32],
+    [across, down]: [usize; 2],
+) {
     let [by_x, by_y] = [width.div_ceil(across), height.div_ceil(down)];
     for (j, mean) in mean.chunks_exact_mut(across).enumerate() {
         let rows = j * by_y..((j + 1) * by_y).min(height);
@@ -330,7 +348,9 @@ fn take_mean(samples: &mut [f32], [width, height]: [usize; 2], mean: &mut [f32],
             }
             *mean = sum / (rows.len() * columns.len()) as f32;
             for y in rows.clone() {
-                samples[y * width..][columns.clone()].iter_mut().for_each(|sample| *sample -= *mean);
+                samples[y * width..][columns.clone()]
+                    .iter_mut()
+                    .for_each(|sample| *sample -= *mean);
             }
         }
     }
@@ -357,7 +377,8 @@ fn put_mean(
         for y in rows.clone() {
             interpolate(mean, [across, down], y, [by_x, by_y], width, line, other);
             let row = &mut samples[y * width..][..width];
-            for ((row, line), kept) in row.chunks_mut(BLOCK).zip(line.chunks(BLOCK)).zip(&mut *kept) {
+            for ((row, line), kept) in row.chunks_mut(BLOCK).zip(line.chunks(BLOCK)).zip(&mut *kept)
+            {
                 // Detail beyond the interpolation of the means.
                 for (sample, explained) in row.iter_mut().zip(line) {
                     *sample -= explained;

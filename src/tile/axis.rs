@@ -49,7 +49,13 @@ impl Axis {
     /// The fewest tiles of at most `limit` pixels that overlap by `margin + feather` on both sides
     /// of every seam, all as short as that number allows; `None` when `limit` leaves nothing
     /// between two overlaps.
-    pub fn cut(length: usize, limit: usize, alignment: usize, margin: usize, feather: usize) -> Option<Self> {
+    pub fn cut(
+        length: usize,
+        limit: usize,
+        alignment: usize,
+        margin: usize,
+        feather: usize,
+    ) -> Option<Self> {
         let padded = length.next_multiple_of(alignment);
         if padded <= limit {
             return Some(Self::whole(length, alignment));
@@ -79,7 +85,11 @@ impl Axis {
     pub fn contributes(&self, i: usize) -> Range<usize> {
         let owned = &self.spans[i].owned;
         let from = if i == 0 { owned.start } else { owned.start - self.feather };
-        let to = if i + 1 == self.spans.len() { owned.end } else { (owned.end + self.feather).min(self.length) };
+        let to = if i + 1 == self.spans.len() {
+            owned.end
+        } else {
+            (owned.end + self.feather).min(self.length)
+        };
         from..to
     }
 
@@ -163,10 +173,17 @@ mod tests {
     #[test]
     fn covers_aligns_and_overlaps_in_every_cut() {
         for length in 1..90 {
-            for (limit, alignment, margin, feather) in
-                [(16, 1, 2, 0), (16, 1, 2, 3), (24, 8, 5, 0), (32, 8, 8, 3), (40, 4, 9, 10), (17, 2, 1, 1)]
-            {
-                let Some(axis) = Axis::cut(length, limit, alignment, margin, feather) else { continue };
+            for (limit, alignment, margin, feather) in [
+                (16, 1, 2, 0),
+                (16, 1, 2, 3),
+                (24, 8, 5, 0),
+                (32, 8, 8, 3),
+                (40, 4, 9, 10),
+                (17, 2, 1, 1),
+            ] {
+                let Some(axis) = Axis::cut(length, limit, alignment, margin, feather) else {
+                    continue;
+                };
                 let case = format!("{length} by {limit}: {axis:?}");
                 assert!(axis.tile <= limit || axis.spans.len() == 1, "{case}");
                 let mut covered = 0;

@@ -30,7 +30,10 @@ pub struct TilePlan {
 impl TilePlan {
     /// The whole image as one tile.
     pub fn whole(width: usize, height: usize, multiple_of: usize) -> Self {
-        Self { vertical: Axis::whole(height, multiple_of), horizontal: Axis::whole(width, multiple_of) }
+        Self {
+            vertical: Axis::whole(height, multiple_of),
+            horizontal: Axis::whole(width, multiple_of),
+        }
     }
 
     /// Tiles of at most `limit` pixels per side.
@@ -42,7 +45,13 @@ impl TilePlan {
     /// # Errors
     /// [`Error::Usage`] when a tile of `limit` would consist only of overlap, or `overlap` is less
     /// than two receptive fields.
-    pub fn cut(width: usize, height: usize, limit: usize, overlap: Option<usize>, locality: Locality) -> Result<Self> {
+    pub fn cut(
+        width: usize,
+        height: usize,
+        limit: usize,
+        overlap: Option<usize>,
+        locality: Locality,
+    ) -> Result<Self> {
         let (margin, feather) = match (locality.receptive_field, overlap) {
             (Some(field), None) => (field, 0),
             (Some(field), Some(overlap)) if overlap < 2 * field => {

@@ -49,7 +49,14 @@ impl Seam {
     pub fn new(tiles: &TilePlan, planes: usize) -> Self {
         let (width, height) = (tiles.horizontal.length, tiles.vertical.tile);
         let across = Vec::with_capacity(if is_cut_hard(tiles) { 0 } else { tiles.horizontal.tile });
-        Self { sums: vec![0.0; planes * width * height], across, planes, width, height, first_row: 0 }
+        Self {
+            sums: vec![0.0; planes * width * height],
+            across,
+            planes,
+            width,
+            height,
+            first_row: 0,
+        }
     }
 
     /// Adds the output of the tile in `row` and `column`: `planes` dense planes of the plan's tile size.
@@ -84,13 +91,21 @@ impl Seam {
     /// reads.
     pub fn complete(&self, tiles: &TilePlan, row: usize) -> Range<usize> {
         let vertical = &tiles.vertical;
-        let until = vertical.spans.get(row + 1).map_or(vertical.length, |next| next.start.min(vertical.length));
+        let until = vertical
+            .spans
+            .get(row + 1)
+            .map_or(vertical.length, |next| next.start.min(vertical.length));
         self.first_row..until
     }
 
     /// The rows that were joined so far.
     pub fn band(&self) -> Band<'_> {
-        Band { values: &self.sums, stride: self.width, height: self.height, first_row: self.first_row }
+        Band {
+            values: &self.sums,
+            stride: self.width,
+            height: self.height,
+            first_row: self.first_row,
+        }
     }
 
     /// Drops the rows before `first_row`, and makes space for as many after the others.

@@ -14,8 +14,8 @@ use crate::error::{Error, Result};
 use crate::media::stream::{VideoFormat, VideoFrame};
 use crate::model::{Layout, Precision};
 use crate::task::{
-    Denoiser, MemoryHeadroom, MeteredPlanes, PlaneRole, SigmaChoice, StreamMeter, Strength, noise_map_of_planes,
-    noise_maps_of_yuv,
+    Denoiser, MemoryHeadroom, MeteredPlanes, PlaneRole, SigmaChoice, StreamMeter, Strength,
+    noise_map_of_planes, noise_maps_of_yuv,
 };
 use crate::tensor::{FrameConverter, YuvFrameConverter, sigmas_of_rgb};
 use crate::tile::TilePlan;
@@ -89,7 +89,12 @@ impl<'a> Denoiser<'a> {
     ///
     /// # Errors
     /// As for [`StreamDenoiser::new`].
-    pub fn on_stream(self, video: &VideoFormat, result: &VideoFormat, temporal: bool) -> Result<StreamDenoiser<'a>> {
+    pub fn on_stream(
+        self,
+        video: &VideoFormat,
+        result: &VideoFormat,
+        temporal: bool,
+    ) -> Result<StreamDenoiser<'a>> {
         StreamDenoiser::new(
             vec![Candidate { denoiser: self, precision: Precision::F32 }],
             video,
@@ -116,8 +121,11 @@ impl<'a> StreamDenoiser<'a> {
         temporal: bool,
         budget: Option<Duration>,
     ) -> Result<Self> {
-        let Some(first) = candidates.first() else { return Err(Error::usage("there is no denoiser to choose from")) };
-        let (channels, range, steps) = (first.denoiser.manifest.channels, first.denoiser.range, first.denoiser.steps());
+        let Some(first) = candidates.first() else {
+            return Err(Error::usage("there is no denoiser to choose from"));
+        };
+        let (channels, range, steps) =
+            (first.denoiser.manifest.channels, first.denoiser.range, first.denoiser.steps());
         let layout = first.denoiser.manifest.layout;
         for Candidate { denoiser, .. } in &candidates {
             let manifest = denoiser.manifest;
@@ -153,7 +161,13 @@ impl<'a> StreamDenoiser<'a> {
                 let costs = costs(&mut candidates, [width, height])?;
                 // A reduced size needs planes of its own, which must fit the memory.
                 let fits = |scale: &Scale| {
-                    let tiles = WorkingLayout::tiles(&candidates[0].denoiser, [width, height], *scale, temporal, room);
+                    let tiles = WorkingLayout::tiles(
+                        &candidates[0].denoiser,
+                        [width, height],
+                        *scale,
+                        temporal,
+                        room,
+                    );
                     tiles.is_ok()
                 };
                 let scales = Scale::SMALLER.into_iter().filter(fits).collect();
@@ -164,9 +178,23 @@ impl<'a> StreamDenoiser<'a> {
         let step = controller.as_ref().map_or(QualityStep::best(steps), QualityController::step);
         let first = &candidates[step.network];
         let noise = Self::noise_of(&first.denoiser.options.sigma, temporal, &planes);
-        let layout = WorkingLayout::new(&first.denoiser, [width, height], step, temporal, noise.is_per_sample(), room)?;
+        let layout = WorkingLayout::new(
+            &first.denoiser,
+            [width, height],
+            step,
+            temporal,
+            noise.is_per_sample(),
+            room,
+        )?;
         let quality = Self::quality(first, step);
-        let stream_status = StreamStatus { quality, changes: 0, sigma: Some(0.0), temporal, repeated: 0, failed: 0 };
+        let stream_status = StreamStatus {
+            quality,
+            changes: 0,
+            sigma: Some(0.0),
+            temporal,
+            repeated: 0,
+            failed: 0,
+        };
         let mut denoiser = Self {
             x: vec![0.0; planes.samples()],
             original: Vec::new(),
@@ -282,8 +310,14 @@ impl<'a> StreamDenoiser<'a> {
         let per_sample = self.noise.is_per_sample();
         // Frees the old planes before it allocates new ones.
         (self.layout.reduced, self.layout.cache) = (None, None);
-        self.layout =
-            WorkingLayout::new(self.denoiser(), size, step, self.temporal_state.is_some(), per_sample, self.room)?;
+        self.layout = WorkingLayout::new(
+            self.denoiser(),
+            size,
+            step,
+            self.temporal_state.is_some(),
+            per_sample,
+            self.room,
+        )?;
         self.stream_status.quality = Self::quality(&self.candidates[step.network], step);
         Ok(())
     }
@@ -299,11 +333,21 @@ impl<'a> StreamDenoiser<'a> {
                 self.meter.align(|planes| temporal_state.temporal.move_along(planes));
             }
         }
-        if let (SigmaChoice::Profile(profile), Noise::PerSample(maps)) = (&denoiser.options.sigma, &mut self.noise) {
+        if let (SigmaChoice::Profile(profile), Noise::PerSample(maps)) =
+            (&denoiser.options.sigma, &mut self.noise)
+        {
             match (self.planes.groups(), &self.converter) {
                 ([_, chroma], Converter::Yuv(frames)) => {
-                    let (is_grey, matrix) = (frames.video().format.is_grey(), frames.video().color.matrix);
-                    noise_maps_of_yuv(profile, &self.x, [chroma.width, chroma.height], is_grey, matrix, maps)?;
+                    let (is_grey, matrix) =
+                        (frames.video().format.is_grey(), frames.video().color.matrix);
+                    noise_maps_of_yuv(
+                        profile,
+                        &self.x,
+                        [chroma.width, chroma.height],
+                        is_grey,
+                        matrix,
+                        maps,
+                    )?;
                 }
                 _ => {
                     for ((group, x), map) in self.planes.split(&self.x).zip(&mut *maps) {
@@ -358,7 +402,9 @@ impl<'a> StreamDenoiser<'a> {
     fn denoise(&mut self, watch: &mut dyn FnMut() -> ControlFlow<()>) -> Result<Duration> {
         let Candidate { denoiser, .. } = &mut self.candidates[self.step.network];
         let least = denoiser.manifest.sigma.map_or(0.0, |range| range.min) as f32;
-        if let (Some(temporal_state), Noise::PerSample(maps)) = (&mut self.temporal_state, &mut self.noise) {
+        if let (Some(temporal_state), Noise::PerSample(maps)) =
+            (&mut self.temporal_state, &mut self.noise)
+        {
             temporal_state.temporal.set_coded(self.is_correlated);
             temporal_state.temporal.set_still(self.meter.holds_still());
             temporal_state.temporal.fuse(&mut self.x, maps);
@@ -366,7 +412,8 @@ impl<'a> StreamDenoiser<'a> {
             for ((map, level), shared) in maps.iter_mut().zip(self.levels).zip(shared) {
                 let shared = shared.max(1.0 - temporal_state.temporal.unshared());
                 let kept = (shared * (level * level) as f32).max(least * least);
-                map.iter_mut().for_each(|sigma| *sigma = (*sigma * *sigma * (1.0 - shared) + kept).sqrt());
+                map.iter_mut()
+                    .for_each(|sigma| *sigma = (*sigma * *sigma * (1.0 - shared) + kept).sqrt());
             }
         }
         if let Some(reduced) = &mut self.layout.reduced {
@@ -383,7 +430,14 @@ impl<'a> StreamDenoiser<'a> {
             Some(ReducedResolution { planes, x, noise, .. }) => {
                 layout.denoise(denoiser, temporal_state, planes, x, noise, watch)
             }
-            None => layout.denoise(denoiser, temporal_state, &self.planes, &mut self.x, &mut self.noise, watch),
+            None => layout.denoise(
+                denoiser,
+                temporal_state,
+                &self.planes,
+                &mut self.x,
+                &mut self.noise,
+                watch,
+            ),
         };
         self.layout.reduced = reduced;
         self.stream_status.repeated += done? as u64;
@@ -559,7 +613,8 @@ impl FrameProcessor for StreamDenoiser<'_> {
             if temporal {
                 self.room = self.room.minus(memory::of_past(&self.planes) as u64);
             }
-            self.temporal_state = temporal.then(|| TemporalState::new(planes_in_use(&self.planes, self.video())));
+            self.temporal_state =
+                temporal.then(|| TemporalState::new(planes_in_use(&self.planes, self.video())));
             self.stream_status.temporal = temporal;
         }
         self.noise = Self::noise_of(&self.denoiser().options.sigma, temporal, &self.planes);

@@ -71,10 +71,16 @@ fn planes(format: PixelFormat, width: usize, height: usize) -> Vec<[usize; 3]> {
 }
 
 /// Calls `copy` with the position of each row of a field, in the frame and in the field.
-fn rows(video: &VideoFormat, parity: usize, mut copy: impl FnMut(std::ops::Range<usize>, std::ops::Range<usize>)) {
+fn rows(
+    video: &VideoFormat,
+    parity: usize,
+    mut copy: impl FnMut(std::ops::Range<usize>, std::ops::Range<usize>),
+) {
     let VideoFormat { format, width, height, .. } = *video;
     let of_field = planes(format, width, height / 2);
-    for ([start, length, count], [own, ..]) in planes(format, width, height).into_iter().zip(of_field) {
+    for ([start, length, count], [own, ..]) in
+        planes(format, width, height).into_iter().zip(of_field)
+    {
         for row in 0..count / 2 {
             let (from, to) = (start + (2 * row + parity) * length, own + row * length);
             copy(from..from + length, to..to + length);
@@ -142,8 +148,21 @@ mod tests {
 
         fn stream_status(&self) -> StreamStatus {
             let (model, precision) = (Arc::from("none"), Precision::F32);
-            let quality = QualityLevel { model, precision, steps: 1, reuse_tiles_longer: false, scale: Scale::FULL };
-            StreamStatus { quality, changes: 0, sigma: None, temporal: false, repeated: 0, failed: 0 }
+            let quality = QualityLevel {
+                model,
+                precision,
+                steps: 1,
+                reuse_tiles_longer: false,
+                scale: Scale::FULL,
+            };
+            StreamStatus {
+                quality,
+                changes: 0,
+                sigma: None,
+                temporal: false,
+                repeated: 0,
+                failed: 0,
+            }
         }
 
         fn set_budget(&mut self, _: Duration) {}
@@ -155,20 +174,28 @@ mod tests {
 
     #[test]
     fn processes_fields_separately_and_interleaves_them() {
-        for (name, height) in
-            [("yuv420p", 8), ("nv12", 8), ("yuyv422", 6), ("rgb24", 2), ("gray10le", 4), ("yuv422p", 2)]
-        {
+        for (name, height) in [
+            ("yuv420p", 8),
+            ("nv12", 8),
+            ("yuyv422", 6),
+            ("rgb24", 2),
+            ("gray10le", 4),
+            ("yuv422p", 2),
+        ] {
             let mut video = VideoFormat::new(6, height, Rate::of(25), name.parse().unwrap());
             video.scan = Scan::TopFirst;
             let field = field_of(&video).unwrap();
             assert_eq!((field.height, field.scan), (height / 2, Scan::Progressive));
             let mut fields = Fields::new(Counts(0, Vec::new()), &video, &video);
-            let input =
-                VideoFrame { bytes: (0..video.bytes()).map(|i| (i % 200) as u8).collect(), ..VideoFrame::default() };
+            let input = VideoFrame {
+                bytes: (0..video.bytes()).map(|i| (i % 200) as u8).collect(),
+                ..VideoFrame::default()
+            };
             let mut output = VideoFrame::default();
             fields.restore(&input, &mut output, &mut || ControlFlow::Continue(())).unwrap();
             assert_eq!(fields.inner().1, [field.bytes(); 2], "{name}");
-            let changed = output.bytes.iter().zip(&input.bytes).map(|(after, before)| after - before);
+            let changed =
+                output.bytes.iter().zip(&input.bytes).map(|(after, before)| after - before);
             let (kept, raised) = changed.fold((0, 0), |(kept, raised), change| match change {
                 0 => (kept + 1, raised),
                 1 => (kept, raised + 1),
@@ -177,7 +204,10 @@ mod tests {
             assert_eq!(kept, raised, "{name}");
             // Rows alternate between fields.
             let row = video.format.planes(6, height)[0].stride * video.format.bytes_per_sample();
-            assert!(output.bytes[0] == input.bytes[0] && output.bytes[row] == input.bytes[row] + 1, "{name}");
+            assert!(
+                output.bytes[0] == input.bytes[0] && output.bytes[row] == input.bytes[row] + 1,
+                "{name}"
+            );
         }
         let mut odd = VideoFormat::new(6, 6, Rate::of(25), "yuv420p".parse().unwrap());
         odd.scan = Scan::BottomFirst;

@@ -13,7 +13,8 @@ mod working_layout;
 pub use denoise::{Candidate, Persistence, StreamDenoiser};
 pub use fields::{Fields, field_of};
 pub use pipeline::{
-    Counters, FrameProcessor, Histogram, PipelineOptions, RunObserver, RunStatus, Summary, Target, record, run,
+    Counters, FrameProcessor, Histogram, PipelineOptions, RunObserver, RunStatus, Summary, Target,
+    record, run,
 };
 pub use planes::{Group, Planes};
 pub use quality::{QualityLevel, Scale, SettingsUpdate, StreamStatus};

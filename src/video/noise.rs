@@ -19,7 +19,9 @@ impl Noise {
     /// Zero noise, for frames with such planes.
     pub(super) fn none(planes: &Planes, per_sample: bool) -> Self {
         match per_sample {
-            true => Self::PerSample(planes.groups().iter().map(|group| vec![0.0; group.area()]).collect()),
+            true => Self::PerSample(
+                planes.groups().iter().map(|group| vec![0.0; group.area()]).collect(),
+            ),
             false => Self::Uniform(vec![0.0; planes.groups().len()]),
         }
     }
@@ -47,7 +49,13 @@ impl Noise {
     /// Sets the level of a group from a line over the signal, which is the mean of each block of
     /// `BLOCK` samples a side in its first plane. Levels stay within a factor of two of the mean.
     /// A uniform level is set to the mean, `sigma`.
-    pub(super) fn fill_by(&mut self, (index, group): (usize, Group), planes: &[f32], sigma: f32, line: NoiseLine) {
+    pub(super) fn fill_by(
+        &mut self,
+        (index, group): (usize, Group),
+        planes: &[f32],
+        sigma: f32,
+        line: NoiseLine,
+    ) {
         let Self::PerSample(maps) = self else { return self.fill(index, sigma) };
         if line.a == 0.0 {
             maps[index].fill(sigma);
@@ -61,7 +69,8 @@ impl Noise {
             for left in (0..width).step_by(BLOCK) {
                 let right = (left + BLOCK).min(width);
                 let rows = luma.len() / width;
-                let sum: f32 = luma.chunks(width).map(|row| row[left..right].iter().sum::<f32>()).sum();
+                let sum: f32 =
+                    luma.chunks(width).map(|row| row[left..right].iter().sum::<f32>()).sum();
                 let mean = sum / (rows * (right - left)) as f32;
                 let value = (a * mean + b).clamp(bounds[0], bounds[1]).sqrt();
                 map.chunks_mut(width).for_each(|row| row[left..right].fill(value));
@@ -84,11 +93,16 @@ impl Noise {
             }
             (Layout::Yuv420, Self::PerSample(maps)) => {
                 if !matches!(map, SigmaMap::YuvPerPixel { .. }) {
-                    *map = SigmaMap::YuvPerPixel { width: width / 2, values: [Vec::new(), Vec::new()] };
+                    *map = SigmaMap::YuvPerPixel {
+                        width: width / 2,
+                        values: [Vec::new(), Vec::new()],
+                    };
                 }
                 let SigmaMap::YuvPerPixel { values: [luma, chroma], .. } = map else { return };
                 luma.resize(maps[0].len() / 4, 0.0);
-                for (out, rows) in luma.chunks_exact_mut(width / 2).zip(maps[0].chunks_exact(2 * width)) {
+                for (out, rows) in
+                    luma.chunks_exact_mut(width / 2).zip(maps[0].chunks_exact(2 * width))
+                {
                     let (upper, lower) = rows.split_at(width);
                     let pairs = upper.as_chunks::<2>().0.iter().zip(lower.as_chunks::<2>().0);
                     for (out, ([a, b], [c, d])) in out.iter_mut().zip(pairs) {

@@ -43,7 +43,10 @@ impl Planes {
     pub fn yuv420(size: [usize; 2]) -> Self {
         let [width, height] = grid_of(size);
         Self {
-            groups: vec![Group { planes: 1, width: 2 * width, height: 2 * height }, Group { planes: 2, width, height }],
+            groups: vec![
+                Group { planes: 1, width: 2 * width, height: 2 * height },
+                Group { planes: 2, width, height },
+            ],
         }
     }
 
@@ -77,7 +80,10 @@ impl Planes {
     }
 
     /// The samples of each group.
-    pub(super) fn split<'a>(&'a self, mut samples: &'a [f32]) -> impl Iterator<Item = (Group, &'a [f32])> {
+    pub(super) fn split<'a>(
+        &'a self,
+        mut samples: &'a [f32],
+    ) -> impl Iterator<Item = (Group, &'a [f32])> {
         self.groups.iter().map(move |group| {
             let (own, rest) = samples.split_at(group.samples());
             samples = rest;
@@ -86,7 +92,10 @@ impl Planes {
     }
 
     /// The samples of each group, mutable.
-    pub(super) fn split_mut<'a>(&'a self, mut samples: &'a mut [f32]) -> impl Iterator<Item = (Group, &'a mut [f32])> {
+    pub(super) fn split_mut<'a>(
+        &'a self,
+        mut samples: &'a mut [f32],
+    ) -> impl Iterator<Item = (Group, &'a mut [f32])> {
         self.groups.iter().map(move |group| {
             let (own, rest) = std::mem::take(&mut samples).split_at_mut(group.samples());
             samples = rest;

@@ -60,7 +60,12 @@ impl<'a> Upscaler<'a> {
         let reader = FrameConverter::new(video, channels, self.range)?;
         let writer = FrameConverter::new(result, channels, self.range)?;
         let tiles = self.tiles([width, height], true, memory::of_converters(&reader, &writer))?;
-        let small = LowRes::of_planes(vec![0.0; channels * width * height], [width, height], self.range, scale);
+        let small = LowRes::of_planes(
+            vec![0.0; channels * width * height],
+            [width, height],
+            self.range,
+            scale,
+        );
         let x = Array4::zeros(small.enlarged_shape());
         let quality = QualityLevel {
             model: Arc::from(self.manifest.name.as_str()),
@@ -69,7 +74,14 @@ impl<'a> Upscaler<'a> {
             reuse_tiles_longer: false,
             scale: Scale::FULL,
         };
-        let stream_status = StreamStatus { quality, changes: 0, sigma: None, temporal: false, repeated: 0, failed: 0 };
+        let stream_status = StreamStatus {
+            quality,
+            changes: 0,
+            sigma: None,
+            temporal: false,
+            repeated: 0,
+            failed: 0,
+        };
         Ok(StreamUpscaler {
             upscaler: self,
             reader,
@@ -107,7 +119,10 @@ impl StreamUpscaler<'_> {
         let steps = self.stream_status.quality.steps;
         let controller = self.controller.get_or_insert_with(|| {
             let costs = vec![network.as_secs_f64() / steps as f64];
-            QualityController::new(Choices { steps, costs, temporal: false, scales: Vec::new() }, budget)
+            QualityController::new(
+                Choices { steps, costs, temporal: false, scales: Vec::new() },
+                budget,
+            )
         });
         controller.set_budget(budget);
         let wanted = controller.took(network, beside).unwrap_or_else(|| controller.step()).steps;

@@ -29,7 +29,12 @@ pub(super) struct TemporalState {
 
 impl TemporalState {
     pub(super) fn new(planes: Planes) -> Self {
-        Self { temporal: Temporal::new(planes), flicker: Flicker::default(), active: 0.0, frames: 0 }
+        Self {
+            temporal: Temporal::new(planes),
+            flicker: Flicker::default(),
+            active: 0.0,
+            frames: 0,
+        }
     }
 }
 
@@ -56,15 +61,19 @@ impl WorkingLayout {
         room: MemoryHeadroom,
     ) -> Result<Self> {
         let manifest = denoiser.manifest;
-        let (layout, channels, locality) = (manifest.layout, manifest.channels, manifest.locality());
+        let (layout, channels, locality) =
+            (manifest.layout, manifest.channels, manifest.locality());
         let tiles = Self::tiles(denoiser, size, step.scale, temporal, room)?;
         let planes = Planes::of(layout, channels, size);
         let small = Self::planes(denoiser, size, step.scale);
         let (sample, large) = (grid(layout, &small), planes.first());
-        let reduced = (step.scale != Scale::FULL).then(|| ReducedResolution::new(planes, small, per_sample));
+        let reduced =
+            (step.scale != Scale::FULL).then(|| ReducedResolution::new(planes, small, per_sample));
         let cache = temporal.then(|| {
-            let ratio = [large.width as f64 / sample[0] as f64, large.height as f64 / sample[1] as f64];
-            let policy = if step.reuse_tiles_longer { RefreshPolicy::THRIFTY } else { RefreshPolicy::USUAL };
+            let ratio =
+                [large.width as f64 / sample[0] as f64, large.height as f64 / sample[1] as f64];
+            let policy =
+                if step.reuse_tiles_longer { RefreshPolicy::THRIFTY } else { RefreshPolicy::USUAL };
             TileCache::new([channels, sample[0], sample[1]], ratio, policy, &tiles, locality)
         });
         let packed = match layout {
@@ -115,8 +124,9 @@ impl WorkingLayout {
             tensor::pack(x, [width, height], &mut self.packed);
         }
         let sample = if layout == Layout::Full { &mut *x } else { &mut self.packed };
-        let mut tensor = Array4::from_shape_vec([1, channels, height, width], std::mem::take(sample))
-            .unwrap_or_else(|_| Array4::zeros([1, channels, height, width]));
+        let mut tensor =
+            Array4::from_shape_vec([1, channels, height, width], std::mem::take(sample))
+                .unwrap_or_else(|_| Array4::zeros([1, channels, height, width]));
         let repeated = self.run(denoiser, temporal_state, &mut tensor, watch);
         let (values, _) = tensor.into_raw_vec_and_offset();
         match layout {
@@ -149,7 +159,9 @@ impl WorkingLayout {
         let due = cache.due(&temporal_state.temporal, &self.tiles);
         temporal_state.frames += 1;
         match due {
-            TilesToUpdate::Nothing => x.as_slice_mut().unwrap_or_default().copy_from_slice(cache.result()),
+            TilesToUpdate::Nothing => {
+                x.as_slice_mut().unwrap_or_default().copy_from_slice(cache.result())
+            }
             TilesToUpdate::Tiles => {
                 temporal_state.active += cache.active_part();
                 denoiser.run(x, &self.map, cache.plan(), Some(&*cache), &mut watch)?;

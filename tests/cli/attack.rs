@@ -29,7 +29,11 @@ impl Attacked {
     }
 
     fn of(viewed: Viewed) -> Self {
-        let token = viewed.token.iter().map(|token| format!("Authorization: Bearer {token}\r\n")).collect::<String>();
+        let token = viewed
+            .token
+            .iter()
+            .map(|token| format!("Authorization: Bearer {token}\r\n"))
+            .collect::<String>();
         while viewed.ask("GET /status", &token, "").code == 503 {
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -68,7 +72,11 @@ impl Attacked {
 fn rest(stream: &mut TcpStream) -> Option<Answer> {
     let mut bytes = Vec::new();
     if let Err(error) = stream.read_to_end(&mut bytes) {
-        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "the connection was not closed");
+        assert_eq!(
+            error.kind(),
+            std::io::ErrorKind::ConnectionReset,
+            "the connection was not closed"
+        );
     }
     Answer::read(&bytes)
 }
@@ -77,21 +85,31 @@ fn rest(stream: &mut TcpStream) -> Option<Answer> {
 fn rejects_oversized_content_lengths() {
     let attacked = Attacked::new("127.0.0.1");
     let post = |headers: &str, body: &str| {
-        attacked.code(&format!("POST /control HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n\r\n{body}"))
+        attacked
+            .code(&format!("POST /control HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n\r\n{body}"))
     };
     for length in ["99999999999999999", "9223372036854775807", "4097"] {
         assert_eq!(post(&format!("Content-Length: {length}"), ""), 413, "{length}");
-        assert_eq!(post(&format!("Expect: 100-continue\r\nContent-Length: {length}"), ""), 413, "{length}");
+        assert_eq!(
+            post(&format!("Expect: 100-continue\r\nContent-Length: {length}"), ""),
+            413,
+            "{length}"
+        );
     }
     assert_eq!(post("Content-Length: 18446744073709551615", ""), 431);
     for length in ["18446744073709551616", "-1", "1, 2", "2\r\nContent-Length: 3"] {
         assert_eq!(post(&format!("Content-Length: {length}"), ""), 400, "{length}");
     }
-    assert_eq!(post("Transfer-Encoding: chunked", &format!("1000\r\n{:4096}\r\n1\r\na\r\n0\r\n\r\n", "")), 413);
+    assert_eq!(
+        post("Transfer-Encoding: chunked", &format!("1000\r\n{:4096}\r\n1\r\na\r\n0\r\n\r\n", "")),
+        413
+    );
     assert_eq!(post("Transfer-Encoding: chunked", "fffffffffffffffff\r\n"), 400);
     assert_eq!(post("Transfer-Encoding: chunked", "zz\r\n"), 400);
     let mut stream = attacked.connect();
-    stream.write_all(b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n").unwrap();
+    stream
+        .write_all(b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+        .unwrap();
     let chunk = format!("8000\r\n{:32768}\r\n", "");
     let sent = (0..1000).take_while(|_| stream.write_all(chunk.as_bytes()).is_ok()).count();
     assert!(sent < 1000, "a body without end was taken");
@@ -137,7 +155,8 @@ fn survives_clients_that_never_read_answers() {
     let stuck = (0..8).map(|number| {
         let mut stream = attacked.connect();
         stream.set_write_timeout(Some(Duration::from_millis(300))).unwrap();
-        let sent = (0..10_000).take_while(|_| stream.write_all(&requests[number % 2]).is_ok()).count();
+        let sent =
+            (0..10_000).take_while(|_| stream.write_all(&requests[number % 2]).is_ok()).count();
         assert!(sent < 10_000, "requests are taken for ever");
         stream
     });
@@ -149,9 +168,11 @@ fn survives_clients_that_never_read_answers() {
 #[test]
 fn rejects_endless_request_heads() {
     let attacked = Attacked::new("127.0.0.1");
-    for start in
-        ["GET /", "GET / HTTP/1.1\r\nHost: localhost\r\nX: ", "GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nX: "]
-    {
+    for start in [
+        "GET /",
+        "GET / HTTP/1.1\r\nHost: localhost\r\nX: ",
+        "GET / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nX: ",
+    ] {
         let mut stream = attacked.connect();
         stream.write_all(start.as_bytes()).unwrap();
         let sent = (0..1000).take_while(|_| stream.write_all(&[b'a'; 1 << 16]).is_ok()).count();
@@ -166,14 +187,18 @@ fn rejects_endless_request_heads() {
 fn delays_guessed_tokens() {
     let attacked = Attacked::new("0.0.0.0");
     let viewed = &attacked.viewed;
-    let with = |token: &str| viewed.ask("GET /metrics", &format!("Authorization: Bearer {token}\r\n"), "");
+    let with =
+        |token: &str| viewed.ask("GET /metrics", &format!("Authorization: Bearer {token}\r\n"), "");
     let token = viewed.token.clone().unwrap();
     // Requests without a token, or with an unchanged wrong token, do not count as guesses.
     for _ in 0..20 {
         assert_eq!((viewed.get("/metrics").code, with("old").code), (401, 401));
     }
     let codes: Vec<u16> = (0..50).map(|guess| with(&format!("guess-{guess}")).code).collect();
-    assert!(codes[0] == 401 && codes.iter().filter(|code| **code == 429).count() >= 30, "{codes:?}");
+    assert!(
+        codes[0] == 401 && codes.iter().filter(|code| **code == 429).count() >= 30,
+        "{codes:?}"
+    );
     // A random token is accepted even then; other tokens still wait.
     assert_eq!((with(&token).code, with("another").code), (200, 429));
     // Another address is answered at once.
@@ -182,7 +207,9 @@ fn delays_guessed_tokens() {
     let port = viewed.address.rsplit(':').next().unwrap().parse().unwrap();
     socket.connect(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into()).unwrap();
     let mut stream = TcpStream::from(socket);
-    let request = format!("GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\r\n");
+    let request = format!(
+        "GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\r\n"
+    );
     stream.write_all(request.as_bytes()).unwrap();
     assert_eq!(rest(&mut stream).map(|answer| answer.code), Some(404));
 }
@@ -191,18 +218,25 @@ fn delays_guessed_tokens() {
 #[test]
 fn delays_a_chosen_token_like_a_guess() {
     let attacked = Attacked::of(Viewed::with_token("0.0.0.0", "correct-horse"));
-    let with = |token: &str| attacked.viewed.ask("GET /metrics", &format!("Authorization: Bearer {token}\r\n"), "");
+    let with = |token: &str| {
+        attacked.viewed.ask("GET /metrics", &format!("Authorization: Bearer {token}\r\n"), "")
+    };
     assert_eq!(with("correct-horse").code, 200);
     (0..20).for_each(|guess| drop(with(&format!("guess-{guess}"))));
     let answer = with("correct-horse");
-    assert!(answer.code == 429 && answer.head.to_lowercase().contains("retry-after: "), "{}", answer.head);
+    assert!(
+        answer.code == 429 && answer.head.to_lowercase().contains("retry-after: "),
+        "{}",
+        answer.head
+    );
 }
 
 #[test]
 fn answers_many_clients_at_once() {
     let attacked = Attacked::new("127.0.0.1");
     std::thread::scope(|scope| {
-        let looks: Vec<_> = (0..30).map(|_| scope.spawn(|| attacked.viewed.get("/pair").code)).collect();
+        let looks: Vec<_> =
+            (0..30).map(|_| scope.spawn(|| attacked.viewed.get("/pair").code)).collect();
         assert_eq!(attacked.viewed.get("/status").code, 200);
         for look in looks {
             assert_eq!(look.join().unwrap(), 200);
@@ -234,11 +268,20 @@ fn answers_unusual_requests() {
         assert_eq!(answer.body.is_empty(), method == "HEAD", "{method} {path}");
         assert_eq!(answer.head.contains("Allow: "), code == 405, "{}", answer.head);
     }
-    for request in ["\r\n\r\n\0\r\n\r\n", "GET\r\n\r\n", "GET / HTTP/9.9\r\n\r\n", "GET / HTTP/1.1\r\nHost : a\r\n\r\n"]
-    {
+    for request in [
+        "\r\n\r\n\0\r\n\r\n",
+        "GET\r\n\r\n",
+        "GET / HTTP/9.9\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost : a\r\n\r\n",
+    ] {
         assert_eq!(attacked.code(request), 400, "{request}");
     }
-    assert_eq!(attacked.code("GET / HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\nConnection: close\r\n\r\n"), 403);
+    assert_eq!(
+        attacked.code(
+            "GET / HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        ),
+        403
+    );
     // HTTP/1.0 closes the connection; HTTP/1.1 keeps it and answers all requests on it.
     assert_eq!(attacked.code("GET / HTTP/1.0\r\nHost: localhost\r\n\r\n"), 200);
     let twice = format!(
@@ -247,7 +290,11 @@ fn answers_unusual_requests() {
         "HEAD / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     );
     let answer = attacked.send(twice.as_bytes()).unwrap();
-    assert!(answer.code == 200 && answer.text().contains("HTTP/1.1 200 OK\r\n"), "{}", answer.text());
+    assert!(
+        answer.code == 200 && answer.text().contains("HTTP/1.1 200 OK\r\n"),
+        "{}",
+        answer.text()
+    );
     // A client that has closed its sending side still gets an answer.
     let mut stream = attacked.connect();
     stream.write_all(b"GET /pair HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
@@ -256,7 +303,9 @@ fn answers_unusual_requests() {
     // The server asks for a body that the client withholds (`Expect: 100-continue`).
     let mut stream = attacked.connect();
     let head = "POST /control HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n";
-    stream.write_all(format!("{head}Expect: 100-continue\r\nContent-Length: 12\r\n\r\n").as_bytes()).unwrap();
+    stream
+        .write_all(format!("{head}Expect: 100-continue\r\nContent-Length: 12\r\n\r\n").as_bytes())
+        .unwrap();
     let mut asked = [0; 25];
     stream.read_exact(&mut asked).unwrap();
     assert_eq!(&asked, b"HTTP/1.1 100 Continue\r\n\r\n");

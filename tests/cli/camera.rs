@@ -20,8 +20,14 @@ fn pair(sigma: f32, seed: u64) -> [Image; 2] {
     let mut noisy = clean.clone();
     let mut noise = vec![0.0; 3 * WIDTH];
     for (y, row) in noisy.chunks_exact_mut(3 * WIDTH).enumerate() {
-        Philox::new(seed).fill(NoiseAt { step: 0, batch: 0, channel: 0, y: y as u32 }, 0, &mut noise);
-        row.iter_mut().zip(&noise).for_each(|(v, z)| *v = (f32::from(*v) + sigma * z).round().clamp(0.0, 255.0) as u8);
+        Philox::new(seed).fill(
+            NoiseAt { step: 0, batch: 0, channel: 0, y: y as u32 },
+            0,
+            &mut noise,
+        );
+        row.iter_mut()
+            .zip(&noise)
+            .for_each(|(v, z)| *v = (f32::from(*v) + sigma * z).round().clamp(0.0, 255.0) as u8);
     }
     let frame = |samples| Image {
         width: WIDTH,
@@ -36,15 +42,18 @@ fn pair(sigma: f32, seed: u64) -> [Image; 2] {
 /// An I420 frame by ITU-R BT.601 in limited range, with chroma averaged over 2x2.
 fn i420(frame: &Image) -> Vec<u8> {
     let Samples::U8(samples) = &frame.samples else { panic!("8 bits") };
-    let at = |x: usize, y: usize| [0, 1, 2].map(|c| f32::from(samples[(y * WIDTH + x) * 3 + c]) / 255.0);
+    let at =
+        |x: usize, y: usize| [0, 1, 2].map(|c| f32::from(samples[(y * WIDTH + x) * 3 + c]) / 255.0);
     let luma = |[r, g, b]: [f32; 3]| 0.299 * r + 0.587 * g + 0.114 * b;
-    let mut bytes: Vec<u8> =
-        (0..WIDTH * HEIGHT).map(|i| (219.0 * luma(at(i % WIDTH, i / WIDTH)) + 16.0).round() as u8).collect();
+    let mut bytes: Vec<u8> = (0..WIDTH * HEIGHT)
+        .map(|i| (219.0 * luma(at(i % WIDTH, i / WIDTH)) + 16.0).round() as u8)
+        .collect();
     for (channel, scale) in [(2, 0.5 / 0.886), (0, 0.5 / 0.701)] {
         for y in (0..HEIGHT).step_by(2) {
             for x in (0..WIDTH).step_by(2) {
                 let four = [at(x, y), at(x + 1, y), at(x, y + 1), at(x + 1, y + 1)];
-                let mean = four.map(|rgb| (rgb[channel] - luma(rgb)) * scale).iter().sum::<f32>() / 4.0;
+                let mean =
+                    four.map(|rgb| (rgb[channel] - luma(rgb)) * scale).iter().sum::<f32>() / 4.0;
                 bytes.push((224.0 * mean + 128.0).round() as u8);
             }
         }
@@ -64,7 +73,8 @@ fn y4m(frames: &[Vec<u8>]) -> Vec<u8> {
 /// PSNR of the last frame of a y4m stream of equal format, over all samples.
 fn psnr_of_last(stream: &[u8], clean: &[u8]) -> f64 {
     let last = &stream[stream.len() - clean.len()..];
-    let squares = last.iter().zip(clean).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum::<f64>();
+    let squares =
+        last.iter().zip(clean).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum::<f64>();
     10.0 * (255.0 * 255.0 * clean.len() as f64 / squares).log10()
 }
 
@@ -77,13 +87,18 @@ fn denoises_420_by_default_and_more_with_previous_frames() {
     place.file("noisy.y4m", y4m(&frames));
     let before = psnr_of_last(&y4m(&frames), &clean);
     let denoised = |arguments: &str| {
-        let record = eddy("denoise noisy.y4m -o out.y4m --json").args(arguments).within(&place).succeeds().json();
+        let record = eddy("denoise noisy.y4m -o out.y4m --json")
+            .args(arguments)
+            .within(&place)
+            .succeeds()
+            .json();
         (psnr_of_last(&place.bytes("out.y4m"), &clean), record)
     };
     let (single, record) = denoised("");
     assert_eq!(record["model"], "camera", "{record}");
     // White noise of RGB, converted to luma and to chroma at half resolution.
-    let (luma, chroma) = (record["sigma"].as_f64().unwrap(), record["sigma_chroma"].as_f64().unwrap());
+    let (luma, chroma) =
+        (record["sigma"].as_f64().unwrap(), record["sigma_chroma"].as_f64().unwrap());
     assert!((luma / (0.6685 * sigma as f64) - 1.0).abs() < 0.2, "{record}");
     assert!((chroma / (0.32 * sigma as f64) - 1.0).abs() < 0.3, "{record}");
     let (rgb, _) = denoised("-m denoise-fast");
@@ -124,9 +139,13 @@ fn strength_blends_with_the_input() {
         place.image("out.png")
     };
     assert_eq!(at("0").samples, noisy.samples);
-    let [half, all] = ["0.5", "1"].map(|strength| 255.0 / 10_f64.powf(psnr(&at(strength), &noisy) / 20.0));
+    let [half, all] =
+        ["0.5", "1"].map(|strength| 255.0 / 10_f64.powf(psnr(&at(strength), &noisy) / 20.0));
     assert!((half / all - 0.5).abs() < 0.03, "{half} of {all}");
-    eddy("denoise noisy.png -o out.png --strength 1.5").within(&place).fails(2).says("from 0 (nothing) to 1 (all)");
+    eddy("denoise noisy.png -o out.png --strength 1.5")
+        .within(&place)
+        .fails(2)
+        .says("from 0 (nothing) to 1 (all)");
 }
 
 /// Two fields with different scenes: each is denoised separately.
@@ -136,7 +155,10 @@ fn denoises_interlaced_frames_by_field() {
     let field = |level: u8, seed: u64| {
         let mut noise = vec![0.0; WIDTH * HEIGHT / 2];
         Philox::new(seed).fill(NoiseAt { step: 0, batch: 0, channel: 0, y: 0 }, 0, &mut noise);
-        noise.iter().map(|z| (f32::from(level) + 10.0 * z).round().clamp(0.0, 255.0) as u8).collect::<Vec<_>>()
+        noise
+            .iter()
+            .map(|z| (f32::from(level) + 10.0 * z).round().clamp(0.0, 255.0) as u8)
+            .collect::<Vec<_>>()
     };
     let fields = [field(60, 1), field(190, 2)];
     let mut frame = Vec::new();
@@ -150,7 +172,10 @@ fn denoises_interlaced_frames_by_field() {
     place.file("fields.y4m", &stream);
     eddy("denoise fields.y4m -o out.y4m --sigma 12,0").within(&place).succeeds();
     let out = place.bytes("out.y4m");
-    assert!(out.starts_with(b"YUV4MPEG2") && out.windows(4).any(|word| word == b" It "), "the header says fields");
+    assert!(
+        out.starts_with(b"YUV4MPEG2") && out.windows(4).any(|word| word == b" It "),
+        "the header says fields"
+    );
     let luma = &out[out.len() - frame.len()..][..WIDTH * HEIGHT];
     for (parity, level) in [(0, 60.0), (1, 190.0)] {
         let rows = luma.chunks_exact(WIDTH).skip(parity).step_by(2).flatten();
@@ -173,7 +198,8 @@ fn text_is_bit_identical() {
         }
     }
     let samples = Samples::U8(samples);
-    let page = Image { width: WIDTH, height: HEIGHT, channels: 3, samples, metadata: Metadata::default() };
+    let page =
+        Image { width: WIDTH, height: HEIGHT, channels: 3, samples, metadata: Metadata::default() };
     let place = Place::with("page.png", &page);
     eddy("denoise page.png -o out.png").within(&place).succeeds();
     assert_eq!(place.image("out.png").samples, page.samples);
@@ -183,9 +209,15 @@ fn text_is_bit_identical() {
 fn raw_frames_need_a_size_and_reconnect_waits_for_a_camera() {
     let place = Place::new();
     place.file("r.nv12", [0; 600]);
-    eddy("denoise r.nv12 -o out.y4m").within(&place).fails(2).says("--size 640x480 --pixel-format nv12");
+    eddy("denoise r.nv12 -o out.y4m")
+        .within(&place)
+        .fails(2)
+        .says("--size 640x480 --pixel-format nv12");
     let begun = std::time::Instant::now();
-    eddy("denoise /dev/video98 -o out.y4m --reconnect 0.7").within(&place).fails(3).says("/dev/video98");
+    eddy("denoise /dev/video98 -o out.y4m --reconnect 0.7")
+        .within(&place)
+        .fails(3)
+        .says("/dev/video98");
     assert!(begun.elapsed().as_secs_f64() >= 0.7);
 }
 
@@ -198,11 +230,17 @@ fn a_profile_of_images_applies_to_420_video() {
     }
     eddy("profile still -o noise.toml").within(&place).succeeds();
     place.file("noisy.y4m", y4m(&[i420(&pair(12.0, 7)[1])]));
-    let record =
-        eddy("denoise noisy.y4m -o out.y4m --noise-profile noise.toml --json").within(&place).succeeds().json();
+    let record = eddy("denoise noisy.y4m -o out.y4m --noise-profile noise.toml --json")
+        .within(&place)
+        .succeeds()
+        .json();
     assert_eq!(record["model"], "camera", "{record}");
-    let (luma, chroma) = (record["sigma"].as_f64().unwrap(), record["sigma_chroma"].as_f64().unwrap());
-    assert!((luma / (0.6685 * 12.0) - 1.0).abs() < 0.1 && (chroma / (0.32 * 12.0) - 1.0).abs() < 0.1, "{record}");
+    let (luma, chroma) =
+        (record["sigma"].as_f64().unwrap(), record["sigma_chroma"].as_f64().unwrap());
+    assert!(
+        (luma / (0.6685 * 12.0) - 1.0).abs() < 0.1 && (chroma / (0.32 * 12.0) - 1.0).abs() < 0.1,
+        "{record}"
+    );
 }
 
 /// Frames with a luma noise variance of 0.01 times luma above black, and equally for chroma, in 8-bit
@@ -213,10 +251,13 @@ fn by_the_light(clean: &[u8], seed: u64) -> Vec<u8> {
     let area = WIDTH * HEIGHT;
     let signal = |i: usize| match i.checked_sub(area) {
         None => f32::from(clean[i]),
-        Some(i) => f32::from(clean[2 * (i % (area / 4) / (WIDTH / 2)) * WIDTH + 2 * (i % (WIDTH / 2))]),
+        Some(i) => {
+            f32::from(clean[2 * (i % (area / 4) / (WIDTH / 2)) * WIDTH + 2 * (i % (WIDTH / 2))])
+        }
     };
     let sigma = |i: usize| (219.0 * 0.01 * (signal(i) - 16.0).max(0.0)).sqrt();
-    let noisy = clean.iter().zip(&noise).enumerate().map(|(i, (v, z))| f32::from(*v) + sigma(i) * z);
+    let noisy =
+        clean.iter().zip(&noise).enumerate().map(|(i, (v, z))| f32::from(*v) + sigma(i) * z);
     noisy.map(|v| v.round().clamp(16.0, 240.0) as u8).collect()
 }
 
@@ -224,9 +265,14 @@ fn by_the_light(clean: &[u8], seed: u64) -> Vec<u8> {
 fn profiles_luma_and_chroma_of_video() {
     let clean = i420(&pair(0.0, 0)[0]);
     let place = Place::new();
-    place.file("still.y4m", y4m(&(0..8).map(|seed| by_the_light(&clean, seed)).collect::<Vec<_>>()));
+    place
+        .file("still.y4m", y4m(&(0..8).map(|seed| by_the_light(&clean, seed)).collect::<Vec<_>>()));
     let record = eddy("profile still.y4m -o camera.toml --json").within(&place).succeeds().json();
-    assert_eq!((record["color_model"].as_str(), record["frames"].as_u64()), (Some("yuv"), Some(8)), "{record}");
+    assert_eq!(
+        (record["color_model"].as_str(), record["frames"].as_u64()),
+        (Some("yuv"), Some(8)),
+        "{record}"
+    );
     for (i, channel) in record["channels"].as_array().unwrap().iter().enumerate() {
         // Chroma of limited range has 224 steps, luma 219.
         let expected = if i == 0 { 0.01 } else { 0.01 * (219.0_f64 / 224.0).powi(2) };
@@ -236,7 +282,11 @@ fn profiles_luma_and_chroma_of_video() {
     }
     place.file("noisy.y4m", y4m(&[by_the_light(&clean, 99)]));
     let denoised = |arguments: &str| {
-        let record = eddy("denoise noisy.y4m -o out.y4m --json").args(arguments).within(&place).succeeds().json();
+        let record = eddy("denoise noisy.y4m -o out.y4m --json")
+            .args(arguments)
+            .within(&place)
+            .succeeds()
+            .json();
         assert_eq!(record["model"], "camera", "{record}");
         psnr_of_last(&place.bytes("out.y4m"), &clean)
     };
@@ -244,8 +294,10 @@ fn profiles_luma_and_chroma_of_video() {
     assert!(told > auto, "{auto} by the estimate, {told} by the profile");
     // The camera model also uses the profile for RGB images; networks for red, green and blue cannot use it.
     place.file("noisy.png", encoded(&pair(12.0, 1)[1], "png"));
-    let record =
-        eddy("denoise noisy.png -o out.png --noise-profile camera.toml --json").within(&place).succeeds().json();
+    let record = eddy("denoise noisy.png -o out.png --noise-profile camera.toml --json")
+        .within(&place)
+        .succeeds()
+        .json();
     assert_eq!(record["model"], "camera", "{record}");
     for source in ["noisy.png -o o.png", "noisy.y4m -o o.y4m"] {
         let arguments = format!("denoise {source} -m denoise-fast --noise-profile camera.toml");

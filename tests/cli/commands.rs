@@ -7,8 +7,8 @@ use crate::common::place::Place;
 use crate::common::{eddy, skip};
 
 const COMMANDS: [&str; 13] = [
-    "denoise", "upscale", "inpaint", "deblur", "generate", "profile", "sample", "info", "check", "doctor", "bench",
-    "prepare", "import",
+    "denoise", "upscale", "inpaint", "deblur", "generate", "profile", "sample", "info", "check",
+    "doctor", "bench", "prepare", "import",
 ];
 
 #[test]
@@ -35,11 +35,15 @@ fn help_and_version() {
 /// Every option in the README must be in the help.
 #[test]
 fn every_flag_of_the_readme_is_in_the_help() {
-    let Ok(readme) = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")) else {
+    let Ok(readme) =
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md"))
+    else {
         return skip("the README's flags: there is no README");
     };
-    let known: BTreeSet<String> =
-        COMMANDS.iter().flat_map(|command| flags(&eddy(command).arg("--help").runs().stdout)).collect();
+    let known: BTreeSet<String> = COMMANDS
+        .iter()
+        .flat_map(|command| flags(&eddy(command).arg("--help").runs().stdout))
+        .collect();
     assert!(known.contains("--tile-overlap") && known.contains("-o"), "{known:?}");
     let foreign = ["cargo ", "git ", "pip ", "python", "just ", "apt", "docker", "rustup", "curl "];
     for line in readme.lines().filter(|line| !foreign.iter().any(|word| line.contains(word))) {
@@ -62,7 +66,11 @@ fn flags(text: &str) -> BTreeSet<String> {
 
 #[test]
 fn info_describes_models() {
-    eddy("info").succeeds().says_nothing().prints("denoise-fast").prints(env!("EDDY_ONNXRUNTIME_VERSION"));
+    eddy("info")
+        .succeeds()
+        .says_nothing()
+        .prints("denoise-fast")
+        .prints(env!("EDDY_ONNXRUNTIME_VERSION"));
     let list = eddy("info --json").succeeds().json();
     assert_eq!(list["models"][0]["name"], "denoise-fast");
     eddy("info denoise-fast").succeeds().prints("inside this binary").prints("input x");
@@ -84,19 +92,25 @@ fn check_and_doctor_pass() {
     eddy("doctor").succeeds().says_nothing().prints("gives what it should");
     let record = eddy("doctor --json --threads 1").succeeds().json();
     assert_eq!(record["models"][0]["passes"], true);
-    assert!(env!("EDDY_ONNXRUNTIME_VERSION").starts_with(record["onnxruntime"].as_str().unwrap()), "{record}");
+    assert!(
+        env!("EDDY_ONNXRUNTIME_VERSION").starts_with(record["onnxruntime"].as_str().unwrap()),
+        "{record}"
+    );
 }
 
 #[test]
 fn bench_measures_images() {
-    let record =
-        eddy("bench denoise-fast --size 100x60 --steps 2 --seconds 0.1 --json").succeeds().says_nothing().json();
+    let record = eddy("bench denoise-fast --size 100x60 --steps 2 --seconds 0.1 --json")
+        .succeeds()
+        .says_nothing()
+        .json();
     assert_eq!((record["width"].as_u64(), record["height"].as_u64()), (Some(100), Some(60)));
     assert_eq!(record["evaluations"].as_u64(), Some(2));
     for key in ["session_ms", "frame_ms", "ratio", "start_up_ms", "peak_resident_bytes"] {
         assert!(record[key].as_f64().is_some_and(|value| value > 0.0), "{key}: {record}");
     }
-    let tiled = eddy("bench denoise-fast --size 300x60 -t 256 --seconds 0.1 --json").succeeds().json();
+    let tiled =
+        eddy("bench denoise-fast --size 300x60 -t 256 --seconds 0.1 --json").succeeds().json();
     assert!(tiled["evaluations"].as_u64() > Some(1), "{tiled}");
     eddy("bench denoise-fast --size 100").fails(2).says("such as 640x480");
     eddy("bench none").fails(4).says("none");
@@ -104,8 +118,14 @@ fn bench_measures_images() {
 
 #[test]
 fn bench_measures_video() {
-    let record = eddy("bench camera --video --size 96x64 --precision int8 --seconds 0.1 --json").succeeds().json();
-    assert_eq!((record["width"].as_u64(), record["precision"].as_str()), (Some(96), Some("int8")), "{record}");
+    let record = eddy("bench camera --video --size 96x64 --precision int8 --seconds 0.1 --json")
+        .succeeds()
+        .json();
+    assert_eq!(
+        (record["width"].as_u64(), record["precision"].as_str()),
+        (Some(96), Some("int8")),
+        "{record}"
+    );
     for key in ["fps", "fps_temporal", "peak_resident_bytes"] {
         assert!(record[key].as_f64().is_some_and(|value| value > 0.0), "{key}: {record}");
     }

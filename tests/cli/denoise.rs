@@ -39,12 +39,17 @@ fn keeps_format_depth_and_alpha() {
         let image = noisy(61, 45, channels, bits);
         place.file(&format!("in/{name}"), crate::common::images::encoded(&image, extension));
     }
-    eddy("denoise in -o out --sigma 25").within(&place).succeeds().prints_nothing().says("sigma 25.0");
+    eddy("denoise in -o out --sigma 25")
+        .within(&place)
+        .succeeds()
+        .prints_nothing()
+        .says("sigma 25.0");
     let mut names: Vec<&str> = kinds.iter().map(|(name, ..)| *name).collect();
     names.sort_unstable();
     assert_eq!(place.names("out"), names);
     for (name, channels, bits) in kinds {
-        let (before, after) = (place.image(&format!("in/{name}")), place.image(&format!("out/{name}")));
+        let (before, after) =
+            (place.image(&format!("in/{name}")), place.image(&format!("out/{name}")));
         assert_eq!((after.width, after.height, after.channels), (61, 45, channels), "{name}");
         assert_eq!(after.samples.bits(), bits, "{name}");
         assert_eq!(alpha(&after), alpha(&before), "{name}");
@@ -58,7 +63,12 @@ fn keeps_format_depth_and_alpha() {
 fn denoises_a_photograph() {
     let place = Place::new();
     let noisy = data("noisy-chelsea.png");
-    let record = eddy("denoise -o clean.png --json").arg(&noisy).within(&place).succeeds().says_nothing().json();
+    let record = eddy("denoise -o clean.png --json")
+        .arg(&noisy)
+        .within(&place)
+        .succeeds()
+        .says_nothing()
+        .json();
     // Decoded by an independent decoder.
     let opened = image::open(place.path("clean.png")).unwrap();
     assert_eq!((opened.width(), opened.height()), (451, 300));
@@ -69,7 +79,10 @@ fn denoises_a_photograph() {
     let sigma = record["sigma"].as_f64().unwrap();
     assert!((22.5..27.5).contains(&sigma), "{sigma}");
     assert_eq!((record["width"].as_u64(), record["height"].as_u64()), (Some(451), Some(300)));
-    assert_eq!((record["steps"].as_u64(), record["sigma_limited"].as_bool()), (Some(1), Some(false)));
+    assert_eq!(
+        (record["steps"].as_u64(), record["sigma_limited"].as_bool()),
+        (Some(1), Some(false))
+    );
 }
 
 #[test]
@@ -92,7 +105,8 @@ fn writes_several_images_and_folders_into_a_folder() {
     assert_eq!(place.names("new/folder"), ["10.bmp", "2.bmp", "one.png"]);
     let records: Vec<serde_json::Value> =
         outcome.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let outputs: Vec<&str> = records.iter().map(|record| record["output"].as_str().unwrap()).collect();
+    let outputs: Vec<&str> =
+        records.iter().map(|record| record["output"].as_str().unwrap()).collect();
     assert_eq!(outputs, ["new/folder/one.png", "new/folder/2.bmp", "new/folder/10.bmp"]);
 }
 
@@ -129,7 +143,8 @@ fn denoises_tiny_and_narrow_images() {
 #[test]
 fn reports_what_a_format_cannot_store() {
     let place = Place::with("a.png", &noisy(20, 20, 3, 16));
-    let outcome = eddy("denoise a.png -o b.jpg").within(&place).succeeds().says("16 were reduced to 8");
+    let outcome =
+        eddy("denoise a.png -o b.jpg").within(&place).succeeds().says("16 were reduced to 8");
     assert!(outcome.stderr.contains("b.jpg"), "{outcome}");
     let record = eddy("denoise a.png -o b.jpg --json").within(&place).succeeds().json();
     assert_eq!(record["warnings"].as_array().unwrap().len(), 1);

@@ -12,9 +12,15 @@ fn a_gpu_that_is_not_there_is_an_error_of_its_own() {
         let run = eddy("denoise a.png -o out.png --device").arg(device).within(&place).fails(6);
         run.says(&format!("cannot use {device}")).says(embedded).prints_nothing();
     }
-    eddy("denoise a.png -o out.png --require-device").within(&place).fails(6).says("cannot use any GPU").says(embedded);
+    eddy("denoise a.png -o out.png --require-device")
+        .within(&place)
+        .fails(6)
+        .says("cannot use any GPU")
+        .says(embedded);
     // A library that is there, and knows no GPU.
-    let run = eddy("check denoise-fast --device cuda --runtime").arg(env!("EDDY_EMBEDDED_ONNXRUNTIME")).fails(6);
+    let run = eddy("check denoise-fast --device cuda --runtime")
+        .arg(env!("EDDY_EMBEDDED_ONNXRUNTIME"))
+        .fails(6);
     run.says("cannot use cuda:0: this ONNX Runtime was built without it");
     place.holds_only(&["a.png"]);
 }
@@ -59,12 +65,20 @@ fn nodes_are_counted() {
 #[test]
 fn the_doctor_tries_every_device() {
     let record = eddy("doctor --json").succeeds().json();
-    let works: Vec<bool> =
-        record["devices"].as_array().unwrap().iter().map(|of| of["works"].as_bool().unwrap()).collect();
+    let works: Vec<bool> = record["devices"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|of| of["works"].as_bool().unwrap())
+        .collect();
     assert_eq!(works, [false, false, false, true]);
     assert!(record["devices"][1]["problem"].as_str().unwrap().contains("--runtime"));
-    let tried = eddy("doctor --json --runtime").arg(env!("EDDY_EMBEDDED_ONNXRUNTIME")).succeeds().json();
-    assert!(tried["devices"][0]["problem"].as_str().unwrap().contains("was built without it"), "{tried}");
+    let tried =
+        eddy("doctor --json --runtime").arg(env!("EDDY_EMBEDDED_ONNXRUNTIME")).succeeds().json();
+    assert!(
+        tried["devices"][0]["problem"].as_str().unwrap().contains("was built without it"),
+        "{tried}"
+    );
 }
 
 #[test]
@@ -76,8 +90,13 @@ fn giving_way_to_others() {
 
 #[test]
 fn there_is_nothing_to_prepare_without_tensorrt() {
-    eddy("prepare denoise-fast --device cpu --size 64x64").fails(2).says("there is nothing to prepare");
-    eddy("prepare denoise-fast --size 64x64").fails(6).says("cannot use tensorrt:0").says("--runtime");
+    eddy("prepare denoise-fast --device cpu --size 64x64")
+        .fails(2)
+        .says("there is nothing to prepare");
+    eddy("prepare denoise-fast --size 64x64")
+        .fails(6)
+        .says("cannot use tensorrt:0")
+        .says("--runtime");
     eddy("prepare denoise-fast --device tensorrt --size 64x64")
         .fails(6)
         .says("cannot use tensorrt:0")

@@ -15,9 +15,16 @@ fn samples(image: &Image) -> &[u8] {
 
 /// A mask of that size, white in a rectangle.
 fn mask(width: usize, height: usize, [x, y, wide, high]: [usize; 4]) -> Image {
-    let inside = |i: usize| (x..x + wide).contains(&(i % width)) && (y..y + high).contains(&(i / width));
+    let inside =
+        |i: usize| (x..x + wide).contains(&(i % width)) && (y..y + high).contains(&(i / width));
     let samples = (0..width * height).map(|i| if inside(i) { 255 } else { 0 }).collect();
-    Image { width, height, channels: 1, samples: Samples::U8(samples), metadata: eddy::media::Metadata::default() }
+    Image {
+        width,
+        height,
+        channels: 1,
+        samples: Samples::U8(samples),
+        metadata: eddy::media::Metadata::default(),
+    }
 }
 
 #[test]
@@ -29,17 +36,27 @@ fn a_seed_gives_one_image_alone_and_in_a_batch() {
         .says("3 images of 32x32");
     assert_eq!(place.names("all"), ["000005.png", "000006.png", "000007.png"]);
     eddy("generate -o one.png --size 32x32 --steps 3 --seed 6").within(&place).succeeds();
-    let (one, same, other) = (place.image("one.png"), place.image("all/000006.png"), place.image("all/000005.png"));
+    let (one, same, other) =
+        (place.image("one.png"), place.image("all/000006.png"), place.image("all/000005.png"));
     // Batches may sum in another order.
     let most = samples(&one).iter().zip(samples(&same)).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
     assert!(most <= 1, "{most}");
     assert_ne!(samples(&one), samples(&other));
     // The parameters are stored in the file.
     let text = String::from_utf8_lossy(&place.bytes("one.png")).into_owned();
-    for part in ["parameters", r#""seed":6"#, r#""model":"prior""#, r#""sampler":"dpmpp-2m""#, r#""sha256""#] {
+    for part in [
+        "parameters",
+        r#""seed":6"#,
+        r#""model":"prior""#,
+        r#""sampler":"dpmpp-2m""#,
+        r#""sha256""#,
+    ] {
         assert!(text.contains(part), "{part}");
     }
-    eddy("generate -o grid.png --size 32x32 --steps 1 --count 5 --grid --json").within(&place).succeeds().json();
+    eddy("generate -o grid.png --size 32x32 --steps 1 --count 5 --grid --json")
+        .within(&place)
+        .succeeds()
+        .json();
     let grid = place.image("grid.png");
     assert_eq!((grid.width, grid.height), (96, 64));
 }
@@ -49,7 +66,9 @@ fn generates_from_an_initial_image() {
     let image = noisy(32, 32, 3, 8);
     let place = Place::with("a.png", &image);
     let distance = |strength: &str| {
-        let command = format!("generate -o out.png --size 32x32 --steps 10 --from a.png --strength {strength}");
+        let command = format!(
+            "generate -o out.png --size 32x32 --steps 10 --from a.png --strength {strength}"
+        );
         eddy(&command).within(&place).succeeds();
         psnr(&place.image("out.png"), &image)
     };
@@ -60,7 +79,9 @@ fn generates_from_an_initial_image() {
 #[test]
 fn saves_steps() {
     let place = Place::new();
-    eddy("generate -o a.png --size 16x16 --steps 4 --sampler euler --save-steps steps").within(&place).succeeds();
+    eddy("generate -o a.png --size 16x16 --steps 4 --sampler euler --save-steps steps")
+        .within(&place)
+        .succeeds();
     assert_eq!(place.names("steps"), ["step-1.png", "step-2.png", "step-3.png", "step-4.png"]);
     // The prediction of the last step is the result.
     assert_eq!(place.image("steps/step-4.png").samples, place.image("a.png").samples);
@@ -79,7 +100,8 @@ fn inpainting_keeps_known_pixels_and_fills_the_mask() {
         let result = place.image("b.png");
         let mut changed = 0;
         let (before, after) = (each(&image), each(&result));
-        for (i, (before, after)) in before.chunks(channels).zip(after.chunks(channels)).enumerate() {
+        for (i, (before, after)) in before.chunks(channels).zip(after.chunks(channels)).enumerate()
+        {
             let is_missing = (40..49).contains(&(i % 96)) && (20..27).contains(&(i / 96));
             assert!(is_missing || before == after, "{channels} {bits}: {i}");
             assert_eq!(before.get(3), after.get(3), "alpha is no colour");
@@ -88,11 +110,13 @@ fn inpainting_keeps_known_pixels_and_fills_the_mask() {
         assert!(changed > 50, "{changed}");
     }
     // The result is better than filling with the mean of the surroundings.
-    let place = Place::with("a.png", &photo).and("mask.png", &mask(photo.width, photo.height, [130, 180, 12, 12]));
+    let place = Place::with("a.png", &photo)
+        .and("mask.png", &mask(photo.width, photo.height, [130, 180, 12, 12]));
     eddy("inpaint a.png --mask mask.png -o b.png --steps 10").within(&place).succeeds();
     let error = |image: &Image| {
-        let hole = (0..photo.width * photo.height)
-            .filter(|i| (130..142).contains(&(i % photo.width)) && (180..192).contains(&(i / photo.width)));
+        let hole = (0..photo.width * photo.height).filter(|i| {
+            (130..142).contains(&(i % photo.width)) && (180..192).contains(&(i / photo.width))
+        });
         let of = |i: usize| samples(image)[3 * i..][..3].iter().zip(&samples(&photo)[3 * i..][..3]);
         hole.flat_map(of).map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2)).sum::<f64>() / 432.0
     };
@@ -120,7 +144,8 @@ fn inpainting_keeps_known_pixels_and_fills_the_mask() {
 fn restorations_are_consistent_with_the_measurement() {
     let photo = read(&data("chelsea.png"));
     let part = |image: &Image, side: usize| {
-        let rows = (100..100 + side).flat_map(|y| samples(image)[3 * (y * image.width + 120)..][..3 * side].to_vec());
+        let rows = (100..100 + side)
+            .flat_map(|y| samples(image)[3 * (y * image.width + 120)..][..3 * side].to_vec());
         Image {
             width: side,
             height: side,
@@ -136,7 +161,11 @@ fn restorations_are_consistent_with_the_measurement() {
             let (x, y, c) = (i / 3 % width, i / 3 / width, i % 3);
             let sum: u32 = (0..scale * scale)
                 .map(|j| {
-                    u32::from(samples(image)[3 * ((scale * y + j / scale) * image.width + scale * x + j % scale) + c])
+                    u32::from(
+                        samples(image)[3
+                            * ((scale * y + j / scale) * image.width + scale * x + j % scale)
+                            + c],
+                    )
                 })
                 .sum();
             (f64::from(sum) / (scale * scale) as f64).round() as u8
@@ -145,12 +174,17 @@ fn restorations_are_consistent_with_the_measurement() {
         Image { width, height, channels: 3, samples, metadata: image.metadata.clone() }
     };
     let place = Place::with("small.png", &mean(&sharp, 3)).and("sharp.png", &sharp);
-    eddy("upscale small.png --prior -s 3 --steps 8 -o large.png").within(&place).succeeds().says("48x48 by prior");
+    eddy("upscale small.png --prior -s 3 --steps 8 -o large.png")
+        .within(&place)
+        .succeeds()
+        .says("48x48 by prior");
     let large = place.image("large.png");
     // Averaging the result gives the input.
     assert!(psnr(&mean(&large, 3), &place.image("small.png")) > 40.0);
     // A kernel of one point changes nothing, and the noise has the given sigma.
-    eddy("deblur sharp.png --kernel gaussian:0.2 --sigma 0.5 --steps 8 -o same.png").within(&place).succeeds();
+    eddy("deblur sharp.png --kernel gaussian:0.2 --sigma 0.5 --steps 8 -o same.png")
+        .within(&place)
+        .succeeds();
     assert!(psnr(&place.image("same.png"), &sharp) > 35.0);
     let cases = [
         ("deblur sharp.png --kernel gaussian:x -o b.png", 2, "gaussian:1.6"),
@@ -178,22 +212,43 @@ fn each(image: &Image) -> Vec<u16> {
 fn generates_digits_of_the_requested_class() {
     let place = Place::new();
     let drawn = |options: &str| {
-        eddy(&format!("generate -m digits-ddpm -o d/ --count 8 --steps 10 {options}")).within(&place).succeeds();
-        let images: Vec<Image> = place.names("d").iter().map(|name| place.image(&format!("d/{name}"))).collect();
-        assert!(images.iter().all(|image| (image.width, image.height, image.channels) == (8, 8, 1)));
-        let sum = |i: usize| images.iter().map(|image| u32::from(samples(image)[i])).sum::<u32>() as f64 / 8.0;
+        eddy(&format!("generate -m digits-ddpm -o d/ --count 8 --steps 10 {options}"))
+            .within(&place)
+            .succeeds();
+        let images: Vec<Image> =
+            place.names("d").iter().map(|name| place.image(&format!("d/{name}"))).collect();
+        assert!(
+            images.iter().all(|image| (image.width, image.height, image.channels) == (8, 8, 1))
+        );
+        let sum = |i: usize| {
+            images.iter().map(|image| u32::from(samples(image)[i])).sum::<u32>() as f64 / 8.0
+        };
         (0..64).map(sum).collect::<Vec<f64>>()
     };
     // A zero is empty in its middle, a one is not.
     let middle = |mean: &[f64]| [27, 28, 35, 36].iter().map(|i| mean[*i]).sum::<f64>() / 4.0;
-    for guidance in
-        ["", "--guidance-scale 1", "--classifier digits-classifier --guidance-scale 3", "--negative-class 8"]
-    {
-        let (zero, one) = (drawn(&format!("--class 0 {guidance}")), drawn(&format!("--class 1 {guidance}")));
-        assert!(middle(&zero) < 80.0 && middle(&one) > 140.0, "{guidance}: {} {}", middle(&zero), middle(&one));
+    for guidance in [
+        "",
+        "--guidance-scale 1",
+        "--classifier digits-classifier --guidance-scale 3",
+        "--negative-class 8",
+    ] {
+        let (zero, one) =
+            (drawn(&format!("--class 0 {guidance}")), drawn(&format!("--class 1 {guidance}")));
+        assert!(
+            middle(&zero) < 80.0 && middle(&one) > 140.0,
+            "{guidance}: {} {}",
+            middle(&zero),
+            middle(&one)
+        );
     }
-    eddy("generate -m digits-ncsn -o n.png --sampler langevin --steps 20").within(&place).succeeds();
-    eddy("generate -m digits-ddpm -o n.png --class 10").within(&place).fails(2).says("the classes 0 to 9, not 10");
+    eddy("generate -m digits-ncsn -o n.png --sampler langevin --steps 20")
+        .within(&place)
+        .succeeds();
+    eddy("generate -m digits-ddpm -o n.png --class 10")
+        .within(&place)
+        .fails(2)
+        .says("the classes 0 to 9, not 10");
     eddy("generate -m digits-ddpm -o n.png --size 16x16").within(&place).fails(2).says("8x8 alone");
     let wrong = "generate -o n.png --size 8x8 --class 1 --classifier digits-classifier";
     eddy(wrong).within(&place).fails(4).says("expected one to guide, of 3 channels");
@@ -208,10 +263,18 @@ fn rejects_impossible_requests() {
     let cases = [
         ("inpaint a.png -o b.png", 2, "--mask"),
         ("inpaint a.png --mask empty.png -o b.png", 2, "nothing is missing"),
-        ("inpaint a.png --mask other.png -o b.png", 2, "the mask has 21x20 pixels and the image 20x20"),
+        (
+            "inpaint a.png --mask other.png -o b.png",
+            2,
+            "the mask has 21x20 pixels and the image 20x20",
+        ),
         ("inpaint a.png --mask gone.png -o b.png", 3, "no such file"),
         ("inpaint a.png --mask mask.png -o b.png -m denoise-fast", 4, "expected one to generate"),
-        ("inpaint a.png --mask mask.png -o b.png --sampler heun --resample 2", 2, "cannot resample"),
+        (
+            "inpaint a.png --mask mask.png -o b.png --sampler heun --resample 2",
+            2,
+            "cannot resample",
+        ),
         ("generate -o b.png --count 2", 2, "name a folder"),
         ("generate -o b.txt", 2, "no image's name"),
         ("generate -o b.png --class 3", 2, "knows no classes"),

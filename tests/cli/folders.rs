@@ -53,7 +53,8 @@ fn generated_images_match_diffusers() {
         ("latents", "--count 2", "ddim"),
     ] {
         let place = Place::new();
-        let mut command = eddy(&format!("generate -o out.npy --steps 6 {options} -m")).arg(stored(folder));
+        let mut command =
+            eddy(&format!("generate -o out.npy --steps 6 {options} -m")).arg(stored(folder));
         command = command.args("--initial-noise").arg(stored(folder).join("initial.npy"));
         let fresh = stored(folder).join("fresh.npy");
         if fresh.exists() {
@@ -68,9 +69,17 @@ fn generated_images_match_diffusers() {
 fn upscaling_with_a_folder_and_a_package_matches_diffusers() {
     let place = Place::with("small.png", &small());
     let folder = stored("superresolution");
-    eddy("import").arg(&folder).args("-o package/").within(&place).succeeds().says("a model to upscale");
+    eddy("import")
+        .arg(&folder)
+        .args("-o package/")
+        .within(&place)
+        .succeeds()
+        .says("a model to upscale");
     eddy("check package").within(&place).succeeds();
-    eddy("info package").within(&place).succeeds().prints("decoder/network.onnx, 4 times larger, to 3 channels");
+    eddy("info package")
+        .within(&place)
+        .succeeds()
+        .prints("decoder/network.onnx, 4 times larger, to 3 channels");
     for model in [folder.clone(), place.path("package")] {
         let command = eddy("upscale small.png -o large.png --steps 6 -m").arg(model);
         let command = command.args("--initial-noise").arg(folder.join("initial.npy"));
@@ -105,7 +114,10 @@ fn enlarges_the_concatenated_condition() {
         .succeeds();
     eddy("check sr3").within(&place).succeeds();
     let enlarged = || {
-        eddy("upscale small.png -o large.png -m sr3 --steps 4").within(&place).succeeds().says("2 times larger, 28x20");
+        eddy("upscale small.png -o large.png -m sr3 --steps 4")
+            .within(&place)
+            .succeeds()
+            .says("2 times larger, 28x20");
         place.image("large.png").samples
     };
     let first = enlarged();
@@ -181,20 +193,33 @@ fn rejects_unsupported_uses_of_folders() {
 fn names_a_missing_or_damaged_decoder() {
     let place = Place::new();
     let from = stored("latents");
-    let copy = |name: &str| place.file(&format!("pipeline/{name}"), std::fs::read(from.join(name)).unwrap());
-    for name in ["model_index.json", "unet/config.json", "unet/model.onnx", "scheduler/scheduler_config.json"] {
+    let copy = |name: &str| {
+        place.file(&format!("pipeline/{name}"), std::fs::read(from.join(name)).unwrap())
+    };
+    for name in [
+        "model_index.json",
+        "unet/config.json",
+        "unet/model.onnx",
+        "scheduler/scheduler_config.json",
+    ] {
         copy(name);
     }
     copy("vqvae/config.json");
     eddy("generate -m pipeline -o out.png").within(&place).fails(4).says("no decoder was exported");
     place.file("pipeline/vqvae/model.onnx", "a text");
-    eddy("generate -m pipeline -o out.png").within(&place).fails(4).says("ONNX Runtime does not accept it");
+    eddy("generate -m pipeline -o out.png")
+        .within(&place)
+        .fails(4)
+        .says("ONNX Runtime does not accept it");
     copy("vqvae/model.onnx");
     place.file("pipeline/vqvae/config.json", "[]");
     eddy("generate -m pipeline -o out.png").within(&place).fails(4).says("vqvae/config.json");
     copy("vqvae/config.json");
     eddy("import pipeline -o package/").within(&place).succeeds();
     place.file("package/decoder/network.onnx", "another");
-    eddy("generate -m package -o out.png").within(&place).fails(4).says("decoder/network.onnx has SHA-256");
+    eddy("generate -m package -o out.png")
+        .within(&place)
+        .fails(4)
+        .says("decoder/network.onnx has SHA-256");
     place.holds_only(&["package", "pipeline"]);
 }

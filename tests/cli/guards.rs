@@ -13,7 +13,10 @@ fn place(f32: &str, int8: &str) -> Place {
     for (precision, name) in [("f32", f32), ("int8", int8)] {
         let bytes = std::fs::read(data("models").join(format!("{name}.onnx"))).unwrap();
         place.file(&format!("m/{precision}.onnx"), &bytes);
-        manifest += &format!("[files.{precision}]\npath = \"{precision}.onnx\"\nsha256 = \"{}\"\n", sha256(&bytes));
+        manifest += &format!(
+            "[files.{precision}]\npath = \"{precision}.onnx\"\nsha256 = \"{}\"\n",
+            sha256(&bytes)
+        );
     }
     place.file("m/model.toml", manifest);
     place
@@ -28,9 +31,12 @@ fn flat(level: u8) -> Image {
 
 #[test]
 fn repeats_invalid_tiles_in_f32() {
-    for (broken, tiles, options) in [("nan", 1, ""), ("nan", 12, "-t 16 --tile-overlap 0"), ("nan", 2, "--steps 2")] {
+    for (broken, tiles, options) in
+        [("nan", 1, ""), ("nan", 12, "-t 16 --tile-overlap 0"), ("nan", 2, "--steps 2")]
+    {
         let place = place("darker", broken);
-        let arguments = format!("denoise a.png -o b.png -m m --sigma 51 --precision int8 {options}");
+        let arguments =
+            format!("denoise a.png -o b.png -m m --sigma 51 --precision int8 {options}");
         let record = eddy(&format!("{arguments} --json")).within(&place).succeeds().json();
         assert_eq!(record["tiles_repeated"].as_u64(), Some(tiles), "{record}");
         let darker = distance(&place.image("a.png"), &place.image("b.png"));
@@ -43,7 +49,8 @@ fn repeats_invalid_tiles_in_f32() {
 fn black_output_is_invalid() {
     let place = place("darker", "black").and("bright.png", &flat(200)).and("dark.png", &flat(40));
     let repeated = |name: &str| {
-        let arguments = format!("denoise {name}.png -o b.png -m m --sigma 5 --precision int8 --json");
+        let arguments =
+            format!("denoise {name}.png -o b.png -m m --sigma 5 --precision int8 --json");
         eddy(&arguments).within(&place).succeeds().json()["tiles_repeated"].as_u64()
     };
     assert_eq!((repeated("bright"), repeated("dark")), (Some(1), Some(0)));
@@ -53,11 +60,17 @@ fn black_output_is_invalid() {
 #[test]
 fn one_failed_frame_does_not_end_a_stream() {
     let levels = [40, 200, 41].into_iter().enumerate();
-    let place = levels.fold(place("black", "nan"), |place, (i, level)| place.and(&format!("in/{i}.png"), &flat(level)));
+    let place = levels.fold(place("black", "nan"), |place, (i, level)| {
+        place.and(&format!("in/{i}.png"), &flat(level))
+    });
     for options in ["", "--temporal", "--temporal --fps 5"] {
         let arguments = format!("denoise in -o out.raw -m m --sigma 5 {options}");
         let record = eddy(&format!("{arguments} --json")).within(&place).succeeds().summary();
-        assert_eq!((record["written"].as_u64(), record["passed_through"].as_u64()), (Some(3), Some(1)), "{record}");
+        assert_eq!(
+            (record["written"].as_u64(), record["passed_through"].as_u64()),
+            (Some(3), Some(1)),
+            "{record}"
+        );
         let Samples::U8(passed) = flat(200).samples else { panic!("it has 8 bits") };
         assert!(place.bytes("out.raw").chunks_exact(passed.len()).nth(1) == Some(&passed));
         eddy(&arguments)
@@ -67,6 +80,12 @@ fn one_failed_frame_does_not_end_a_stream() {
             .says("which was passed on as it was");
     }
     // A network whose first frame is already invalid fails.
-    eddy("denoise in/1.png in/0.png -o out.y4m -m m --sigma 5").within(&place).fails(1).says("all over, for an image");
-    eddy("denoise in/1.png -o b.png -m m --sigma 5").within(&place).fails(1).says("step 1 gave 0.000 all over");
+    eddy("denoise in/1.png in/0.png -o out.y4m -m m --sigma 5")
+        .within(&place)
+        .fails(1)
+        .says("all over, for an image");
+    eddy("denoise in/1.png -o b.png -m m --sigma 5")
+        .within(&place)
+        .fails(1)
+        .says("step 1 gave 0.000 all over");
 }

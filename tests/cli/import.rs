@@ -26,7 +26,10 @@ fn generates_with_a_pipeline_and_its_package() {
         .within(&place)
         .succeeds()
         .says("a model to generate, which `eddy check package/`");
-    assert_eq!(place.names("package"), ["check-prediction.npy", "check-sample.npy", "model.toml", "network.onnx"]);
+    assert_eq!(
+        place.names("package"),
+        ["check-prediction.npy", "check-sample.npy", "model.toml", "network.onnx"]
+    );
     eddy("check package").within(&place).succeeds();
     eddy("generate -m package -o b.png --steps 5 --seed 3").within(&place).succeeds();
     assert_eq!(place.image("a.png").samples, place.image("b.png").samples);
@@ -40,17 +43,23 @@ fn generates_with_a_pipeline_and_its_package() {
 fn imports_a_bare_network_by_its_options() {
     let place = Place::new();
     place.file("net.onnx", fs::read(data("models/identity.onnx")).unwrap());
-    let said =
-        "--task denoise --prediction denoised --sigma-range 0,1 --inputs sample=x,sigma=sigma --output-name denoised";
+    let said = "--task denoise --prediction denoised --sigma-range 0,1 --inputs sample=x,sigma=sigma --output-name denoised";
     eddy(&format!("import net.onnx -o net/ {said} --receptive-field 0")).within(&place).succeeds();
     eddy("check net").within(&place).succeeds();
-    eddy("denoise").arg(data("chelsea.png")).args("-m net --sigma 10 -o out.png").within(&place).succeeds();
+    eddy("denoise")
+        .arg(data("chelsea.png"))
+        .args("-m net --sigma 10 -o out.png")
+        .within(&place)
+        .succeeds();
     for (left_out, words) in [
         ("--task denoise", "--task"),
         ("--prediction denoised", "--prediction"),
         ("--output-name denoised", "--output-name"),
     ] {
-        eddy(&format!("import net.onnx -o other/ {}", said.replace(left_out, ""))).within(&place).fails(2).says(words);
+        eddy(&format!("import net.onnx -o other/ {}", said.replace(left_out, "")))
+            .within(&place)
+            .fails(2)
+            .says(words);
     }
     eddy(&format!("import net.onnx -o other/ {}", said.replace("sample=x", "sample=z")))
         .within(&place)
@@ -73,7 +82,9 @@ fn rejects_unknown_values_of_options() {
         ("--sigma-range", "--sampler dpm --sigma-range", "dpmpp-2m"),
         ("--sigma-range", "--size 0x4 --sigma-range", "640x480"),
     ] {
-        eddy(&format!("import net.onnx -o out/ {}", said.replace(known, unknown))).fails(2).says(words);
+        eddy(&format!("import net.onnx -o out/ {}", said.replace(known, unknown)))
+            .fails(2)
+            .says(words);
     }
 }
 
@@ -82,14 +93,30 @@ fn rejects_unknown_values_of_options() {
 fn rejects_options_that_contradict_the_files() {
     let place = Place::new();
     pipeline(&place, UNET);
-    eddy("import pipeline -o out/ --prediction sample").within(&place).fails(2).says("leave out the options");
+    eddy("import pipeline -o out/ --prediction sample")
+        .within(&place)
+        .fails(2)
+        .says("leave out the options");
     let said = "--task generate --value-range -1,1 --inputs sample=sample,timestep=timestep --output-name out_sample";
-    let import = format!("import pipeline/unet/model.onnx -o out/ {said} --size 12x8 --schedule s.json");
-    place.file("s.json", r#"{"_class_name": "UniPCMultistepScheduler", "prediction_type": "epsilon"}"#);
-    eddy(&format!("{import} --prediction sample")).within(&place).fails(4).says("prediction_type = \"epsilon\"");
-    eddy(&format!("{import} --prediction score")).within(&place).fails(4).says("v_prediction or sample");
+    let import =
+        format!("import pipeline/unet/model.onnx -o out/ {said} --size 12x8 --schedule s.json");
+    place.file(
+        "s.json",
+        r#"{"_class_name": "UniPCMultistepScheduler", "prediction_type": "epsilon"}"#,
+    );
+    eddy(&format!("{import} --prediction sample"))
+        .within(&place)
+        .fails(4)
+        .says("prediction_type = \"epsilon\"");
+    eddy(&format!("{import} --prediction score"))
+        .within(&place)
+        .fails(4)
+        .says("v_prediction or sample");
     place.file("s.json", r#"{"_class_name": "DPMSolverSDEScheduler"}"#);
-    eddy(&format!("{import} --prediction epsilon")).within(&place).fails(4).says("DPMSolverSDEScheduler");
+    eddy(&format!("{import} --prediction epsilon"))
+        .within(&place)
+        .fails(4)
+        .says("DPMSolverSDEScheduler");
     place.file("s.json", r#"{"beta_schedule": "cubic"}"#);
     eddy(&format!("{import} --prediction epsilon")).within(&place).fails(4).says("cubic");
     place.holds_only(&["pipeline", "s.json"]);
@@ -106,7 +133,8 @@ fn manifest(place: &Place) -> String {
 #[test]
 fn the_documented_command_is_accepted() {
     let document = include_str!("../../docs/packages.md");
-    let command = document.split("eddy import sr3.onnx").nth(1).unwrap().split("```").next().unwrap();
+    let command =
+        document.split("eddy import sr3.onnx").nth(1).unwrap().split("```").next().unwrap();
     let place = Place::new();
     let command = format!("import sr3.onnx{}", command.replace("\\\n", " "));
     eddy(&command).within(&place).fails(3).says("scheduler_config.json");
@@ -120,20 +148,29 @@ fn keeps_every_setting_of_a_scheduler() {
     let place = Place::new();
     pipeline(&place, UNET);
     let scheduler = |rest: &str| {
-        let text =
-            format!(r#"{{"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": -Infinity{rest}}}"#);
+        let text = format!(
+            r#"{{"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": -Infinity{rest}}}"#
+        );
         place.file("pipeline/scheduler/scheduler_config.json", text);
     };
-    scheduler(r#", "steps_offset": 1, "beta_end": 0.5, "trained_betas": null, "_use_default_values": ["beta_end"]"#);
+    scheduler(
+        r#", "steps_offset": 1, "beta_end": 0.5, "trained_betas": null, "_use_default_values": ["beta_end"]"#,
+    );
     eddy("import pipeline -o out/").within(&place).succeeds();
     let text = manifest(&place);
-    assert!(text.contains("[schedule]\nlambda_min_clipped = \"-Infinity\"\nsteps_offset = 1\n\n"), "{text}");
+    assert!(
+        text.contains("[schedule]\nlambda_min_clipped = \"-Infinity\"\nsteps_offset = 1\n\n"),
+        "{text}"
+    );
     eddy("generate -m out -o a.png --steps 2").within(&place).succeeds();
     fs::remove_dir_all(place.path("out")).unwrap();
     scheduler(r#", "solver_p": {"_class_name": "DDIMScheduler"}"#);
     eddy("import pipeline -o out/").within(&place).succeeds();
     eddy("generate -m out -o a.png --steps 2").within(&place).succeeds();
-    eddy("generate -m out -o b.png --steps 2 --sampler unipc").within(&place).fails(4).says("solver_p");
+    eddy("generate -m out -o b.png --steps 2 --sampler unipc")
+        .within(&place)
+        .fails(4)
+        .says("solver_p");
 }
 
 #[test]
@@ -142,12 +179,18 @@ fn rejects_what_cannot_be_imported() {
     pipeline(&place, &UNET.replace("\"in_channels\": 3", "\"in_channels\": 6"));
     eddy("import pipeline -o out/").within(&place).fails(4).says("takes 6 channels and gives 3");
     place.file("pipeline/unet/config.json", "no json");
-    eddy("import pipeline -o out/").within(&place).fails(4).says("config.json is not as diffusers writes it");
+    eddy("import pipeline -o out/")
+        .within(&place)
+        .fails(4)
+        .says("config.json is not as diffusers writes it");
     fs::remove_file(place.path("pipeline/unet/config.json")).unwrap();
     eddy("generate -m pipeline -o a.png").within(&place).fails(4).says("how many channels");
     place.file("text.onnx", "a text");
     let said = "--task denoise --prediction denoised --sigma-range 0,1 --inputs sample=x,sigma=sigma --output-name y";
-    eddy(&format!("import text.onnx -o out/ {said}")).within(&place).fails(4).says("ONNX Runtime does not accept it");
+    eddy(&format!("import text.onnx -o out/ {said}"))
+        .within(&place)
+        .fails(4)
+        .says("ONNX Runtime does not accept it");
     eddy(&format!("import gone.onnx -o out/ {said}")).within(&place).fails(3).says("gone.onnx");
     place.holds_only(&["pipeline", "text.onnx"]);
 }
@@ -191,9 +234,12 @@ fn imports_external_weight_files() {
         place.file(&format!("{i}/net.onnx"), multiplying(location));
         place.file(&format!("{i}/{location}"), 0.5_f32.to_le_bytes());
         place.file(&format!("{i}/net.onnx.txt"), "not named");
-        eddy(&format!("import {i}/net.onnx -o p{i}/ {said} --receptive-field 0")).within(&place).succeeds();
+        eddy(&format!("import {i}/net.onnx -o p{i}/ {said} --receptive-field 0"))
+            .within(&place)
+            .succeeds();
         assert!(
-            place.path(&format!("p{i}/{location}")).is_file() && !place.path(&format!("p{i}/net.onnx.txt")).exists()
+            place.path(&format!("p{i}/{location}")).is_file()
+                && !place.path(&format!("p{i}/net.onnx.txt")).exists()
         );
         fs::remove_dir_all(place.path(&i.to_string())).unwrap();
         eddy(&format!("check p{i}")).within(&place).succeeds();
@@ -202,7 +248,11 @@ fn imports_external_weight_files() {
     place.file("w", 0.5_f32.to_le_bytes());
     let refused = |location: &str, code: i32, words: &str| {
         place.file("in/net.onnx", multiplying(location));
-        eddy(&format!("import in/net.onnx -o p/ {said}")).within(&place).fails(code).says(location).says(words);
+        eddy(&format!("import in/net.onnx -o p/ {said}"))
+            .within(&place)
+            .fails(code)
+            .says(location)
+            .says(words);
     };
     refused("../w", 4, "lies outside of its folder");
     refused("/etc/hostname", 4, "lies outside of its folder");
@@ -230,7 +280,10 @@ fn maps_schedulers_to_their_sampler_or_rejects_them() {
         (r#"{"_class_name": "KDPM2AncestralDiscreteScheduler"}"#, "kdpm2-a"),
         (r#"{"_class_name": "DPMSolverMultistepScheduler"}"#, "dpmpp-2m"),
         (r#"{"_class_name": "DPMSolverMultistepScheduler", "solver_order": 3}"#, "dpmpp-3m"),
-        (r#"{"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver++"}"#, "dpmpp-2m-sde"),
+        (
+            r#"{"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver++"}"#,
+            "dpmpp-2m-sde",
+        ),
         (r#"{"_class_name": "DPMSolverSinglestepScheduler"}"#, "dpmpp-single"),
     ] {
         let place = Place::new();

@@ -8,14 +8,24 @@ use crate::common::place::Place;
 fn refused(name: &str, bytes: &[u8], words: &str) {
     let place = Place::new();
     place.file(name, bytes);
-    eddy("denoise -o out.png").arg(name).within(&place).fails(3).says(name).says(words).prints_nothing();
+    eddy("denoise -o out.png")
+        .arg(name)
+        .within(&place)
+        .fails(3)
+        .says(name)
+        .says(words)
+        .prints_nothing();
     place.holds_only(&[name]);
 }
 
 #[test]
 fn rejects_a_missing_file() {
     let place = Place::new();
-    eddy("denoise none.png -o out.png").within(&place).fails(3).says("none.png").says("there is no such file");
+    eddy("denoise none.png -o out.png")
+        .within(&place)
+        .fails(3)
+        .says("none.png")
+        .says("there is no such file");
     eddy("denoise none/ -o out/").within(&place).fails(3).says("there is no such file or folder");
     place.holds_only(&[]);
 }
@@ -25,7 +35,10 @@ fn rejects_a_folder_without_images() {
     let place = Place::new();
     place.file("in/notes.txt", "none here");
     place.file("in/deeper/a.png", encoded(&noisy(8, 8, 3, 8), "png"));
-    eddy("denoise in -o out").within(&place).fails(3).says("the folder holds no image; looked for png");
+    eddy("denoise in -o out")
+        .within(&place)
+        .fails(3)
+        .says("the folder holds no image; looked for png");
     place.holds_only(&["in"]);
 }
 
@@ -52,7 +65,11 @@ fn rejects_damaged_files() {
 
 #[test]
 fn rejects_files_that_are_not_images() {
-    refused("a.png", b"Dear diary, today I was renamed to .png.\n", "by its content it is no image");
+    refused(
+        "a.png",
+        b"Dear diary, today I was renamed to .png.\n",
+        "by its content it is no image",
+    );
     refused("a.png", b"GIF89a\x01\0\x01\0\0\0\0;", "by its content it is a GIF");
     refused("a.png", b"", "the file is empty");
     refused("a.png", b"\x89PNG\r\n\x1a\n", "cut off");
@@ -74,9 +91,17 @@ fn rejects_zero_width_and_height() {
 
 #[test]
 fn rejects_images_that_exceed_memory() {
-    refused("a.png", &png_of_size(60_000, 60_000), "at most 65535 pixels a side and 1024 MiB are read");
+    refused(
+        "a.png",
+        &png_of_size(60_000, 60_000),
+        "at most 65535 pixels a side and 1024 MiB are read",
+    );
     refused("a.png", &png_of_size(2_000_000, 1), "at most 65535 pixels a side");
-    refused("a.tiff", &tiff_of_size(u32::MAX, u32::MAX), "at most 65535 pixels a side and 1024 MiB are read");
+    refused(
+        "a.tiff",
+        &tiff_of_size(u32::MAX, u32::MAX),
+        "at most 65535 pixels a side and 1024 MiB are read",
+    );
 }
 
 #[test]
@@ -115,8 +140,17 @@ fn reports_a_missing_image_before_processing() {
 
 /// A TIFF with one byte of data that claims to be RGB of this size.
 fn tiff_of_size(width: u32, height: u32) -> Vec<u8> {
-    let entries =
-        [(256, width), (257, height), (258, 8), (259, 1), (262, 2), (273, 8), (277, 3), (278, height), (279, 1)];
+    let entries = [
+        (256, width),
+        (257, height),
+        (258, 8),
+        (259, 1),
+        (262, 2),
+        (273, 8),
+        (277, 3),
+        (278, height),
+        (279, 1),
+    ];
     let mut tiff = [&b"II*\0"[..], &8_u32.to_le_bytes(), &[entries.len() as u8, 0]].concat();
     for (tag, value) in entries {
         // One LONG.
@@ -145,7 +179,9 @@ fn png_of_size(width: u32, height: u32) -> Vec<u8> {
 
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(u32::MAX, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 })
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 }
+        })
     })
 }
 

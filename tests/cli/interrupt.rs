@@ -70,7 +70,11 @@ fn a_run_under_nohup_ignores_hangups() {
     let run = |program: &[&str]| {
         let mut command = Command::new(program[0]);
         command.args(&program[1..]).arg(BINARY).args(arguments.split(' '));
-        command.current_dir(place.path("")).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .current_dir(place.path(""))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         command.spawn().unwrap()
     };
     let child = run(&["env", "--default-signal=HUP"]);
@@ -90,7 +94,9 @@ fn leaves_nothing_when_interrupted_within_an_image() {
     let child = start(&place, "denoise in/0.png -o out.png --sigma 25 --steps 1000");
     // When the library is loaded, the signal handler has long been installed.
     let maps = format!("/proc/{}/maps", child.id());
-    wait_until("ONNX Runtime", || std::fs::read_to_string(&maps).is_ok_and(|maps| maps.contains("onnxruntime")));
+    wait_until("ONNX Runtime", || {
+        std::fs::read_to_string(&maps).is_ok_and(|maps| maps.contains("onnxruntime"))
+    });
     let output = interrupted(child, Signal::INT);
     assert!(output.stdout.is_empty());
     place.holds_only(&["in"]);

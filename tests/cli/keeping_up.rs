@@ -27,7 +27,8 @@ fn reports_reduced_quality() {
     // No processor takes only a millisecond.
     let outcome = eddy("denoise in -o out.y4m --fps 1000").within(&place).succeeds();
     outcome.says("1000 asked for; ").says(" of the size (");
-    let record = eddy("denoise in -o out.y4m --deadline-ms 1 --json").within(&place).succeeds().summary();
+    let record =
+        eddy("denoise in -o out.y4m --deadline-ms 1 --json").within(&place).succeeds().summary();
     let qualities = record["qualities"].as_array().unwrap();
     assert_eq!(qualities.iter().map(|of| of["frames"].as_u64().unwrap()).sum::<u64>(), 12);
     assert!(qualities.iter().all(|of| of["scale"] != "1"), "{record}");
@@ -38,8 +39,15 @@ fn reports_reduced_quality() {
 fn chooses_the_better_model_if_it_keeps_up() {
     let place = place(48, 32, 2);
     let model = |options: &str| {
-        let record = eddy(&format!("denoise in -o out.y4m --json {options}")).within(&place).succeeds().summary();
-        assert_eq!(record["qualities"].as_array().map(Vec::len), (!options.is_empty()).then_some(1), "{record}");
+        let record = eddy(&format!("denoise in -o out.y4m --json {options}"))
+            .within(&place)
+            .succeeds()
+            .summary();
+        assert_eq!(
+            record["qualities"].as_array().map(Vec::len),
+            (!options.is_empty()).then_some(1),
+            "{record}"
+        );
         (record["model"].as_str().unwrap().to_owned(), record["steps"].as_u64().unwrap())
     };
     assert_eq!(model(""), ("denoise-fast".to_owned(), 1));
@@ -51,8 +59,12 @@ fn chooses_the_better_model_if_it_keeps_up() {
 #[test]
 fn upscaling_reduces_steps() {
     let place = place(320, 240, 4);
-    let record = eddy("upscale in -o out.y4m -s 2 --steps 4 --fps 1000 --json").within(&place).succeeds().summary();
-    let taken: Vec<_> = record["qualities"].as_array().unwrap().iter().map(|of| of["steps"].as_u64()).collect();
+    let record = eddy("upscale in -o out.y4m -s 2 --steps 4 --fps 1000 --json")
+        .within(&place)
+        .succeeds()
+        .summary();
+    let taken: Vec<_> =
+        record["qualities"].as_array().unwrap().iter().map(|of| of["steps"].as_u64()).collect();
     assert_eq!(taken, [Some(4), Some(1)]);
 }
 

@@ -32,11 +32,16 @@ fn reports_unsupported_images_and_ignores_other_files() {
 #[test]
 fn reads_subfolders_if_requested() {
     let image = noisy(16, 12, 3, 8);
-    let place = Place::with("in/a.png", &image).and("in/deep/a.png", &image).and("in/deep/er/b.jpg", &image);
+    let place = Place::with("in/a.png", &image)
+        .and("in/deep/a.png", &image)
+        .and("in/deep/er/b.jpg", &image);
     place.file("in/.thumbnails/a.png", "hidden");
     place.file("in/text/notes.txt", "none here");
     symlink("..", place.path("in/deep/up")).unwrap();
-    eddy("denoise in -o out").within(&place).succeeds().says("left out: the folder in/deep and 1 more; --recursive");
+    eddy("denoise in -o out")
+        .within(&place)
+        .succeeds()
+        .says("left out: the folder in/deep and 1 more; --recursive");
     assert_eq!(place.names("out"), ["a.png"]);
     // Results inside the input folder are not read.
     for _ in 0..2 {
@@ -61,7 +66,10 @@ fn writes_through_dangling_links() {
     assert_eq!(place.names("elsewhere"), ["b.png"]);
     assert!(place.path("link.png").is_symlink() && place.path("second.png").is_symlink());
     symlink("gone/b.png", place.path("lost.png")).unwrap();
-    eddy("denoise a.png -o lost.png").within(&place).fails(1).says("does not exist; create it first");
+    eddy("denoise a.png -o lost.png")
+        .within(&place)
+        .fails(1)
+        .says("does not exist; create it first");
     symlink("round.png", place.path("round.png")).unwrap();
     eddy("denoise a.png -o round.png").within(&place).fails(1).says("round.png");
     // Stream outputs behave alike.
@@ -73,7 +81,9 @@ fn writes_through_dangling_links() {
 /// The output for these bytes on standard input.
 fn piped(place: &Place, input: &str, arguments: &str) -> (Vec<u8>, String) {
     let mut command = Command::new("sh");
-    command.args(["-c", &format!("cat {input} | {BINARY} {arguments}")]).current_dir(place.path(""));
+    command
+        .args(["-c", &format!("cat {input} | {BINARY} {arguments}")])
+        .current_dir(place.path(""));
     let output = command.output().unwrap();
     let words = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{arguments}: {words}");

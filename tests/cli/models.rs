@@ -13,18 +13,30 @@ fn place() -> Place {
 
 /// Denoising with the package `m` fails with this message.
 fn refused(place: &Place, words: &str) {
-    eddy("denoise a.png -o out.png -m m").within(place).fails(4).says("cannot use model").says(words).prints_nothing();
+    eddy("denoise a.png -o out.png -m m")
+        .within(place)
+        .fails(4)
+        .says("cannot use model")
+        .says(words)
+        .prints_nothing();
     place.holds_only(&["a.png", "m"]);
 }
 
 #[test]
 fn rejects_a_missing_model() {
     let place = place();
-    eddy("denoise a.png -o out.png -m none").within(&place).fails(4).says("none").says("bundled are denoise-fast");
+    eddy("denoise a.png -o out.png -m none")
+        .within(&place)
+        .fails(4)
+        .says("none")
+        .says("bundled are denoise-fast");
     place.file("m", "a file");
     refused(&place, "it is a file; expected a folder");
     place.file("bare.onnx", "");
-    eddy("denoise a.png -o out.png -m bare.onnx").within(&place).fails(4).says("`eddy import` makes a package");
+    eddy("denoise a.png -o out.png -m bare.onnx")
+        .within(&place)
+        .fails(4)
+        .says("`eddy import` makes a package");
     place.holds_only(&["a.png", "bare.onnx", "m"]);
 }
 
@@ -45,7 +57,11 @@ fn rejects_invalid_manifests() {
         ("channels = 3", "channels = 4", "channels = 4; expected 1 or 3"),
         ("range = [0.0, 1.0]", "range = [1.0, 0.0]", "expected black's value below white's"),
         ("task = \"denoise\"", "task = \"dance\"", "dance"),
-        ("task = \"denoise\"", "task = \"upscale\"", "expected that a model to upscale, and no other"),
+        (
+            "task = \"denoise\"",
+            "task = \"upscale\"",
+            "expected that a model to upscale, and no other",
+        ),
         ("task = \"denoise\"", "task = \"generate\"", "it is a model to generate"),
         ("sigma = \"sigma\"", "", "it has an input `sigma`"),
         ("min = 0.0", "min = 2.0", "expected 0 <= min < max"),
@@ -91,7 +107,9 @@ fn rejects_networks_that_do_not_match_the_manifest() {
         refused(&place, words);
     }
     let place = place();
-    place.model("m", "darker", |manifest| manifest.replace("\"denoised\"\n[files", "\"clean\"\n[files"));
+    place.model("m", "darker", |manifest| {
+        manifest.replace("\"denoised\"\n[files", "\"clean\"\n[files")
+    });
     refused(&place, "it has no output named `clean`; it has denoised");
 }
 
@@ -117,8 +135,12 @@ fn rejects_non_finite_output() {
     let place = place();
     place.model("m", "nan", |manifest| manifest);
     for steps in [1, 3] {
-        let outcome = eddy(&format!("denoise a.png -o b.png -m m --sigma 25 --steps {steps}")).within(&place).fails(1);
-        outcome.says("step 1 gave 3600 values that are no numbers").says("the tile at 0,0 of 40x30");
+        let outcome = eddy(&format!("denoise a.png -o b.png -m m --sigma 25 --steps {steps}"))
+            .within(&place)
+            .fails(1);
+        outcome
+            .says("step 1 gave 3600 values that are no numbers")
+            .says("the tile at 0,0 of 40x30");
     }
     place.holds_only(&["a.png", "m"]);
 }

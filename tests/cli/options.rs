@@ -10,7 +10,8 @@ use crate::common::place::Place;
 /// The bytes that `eddy denoise` writes for a small image, and its report.
 fn denoised(options: &str) -> (Vec<u8>, serde_json::Value) {
     let place = Place::with("a.png", &noisy(300, 48, 3, 8));
-    let record = eddy(&format!("denoise a.png -o b.png --json {options}")).within(&place).succeeds().json();
+    let record =
+        eddy(&format!("denoise a.png -o b.png --json {options}")).within(&place).succeeds().json();
     (place.bytes("b.png"), record)
 }
 
@@ -74,14 +75,20 @@ fn tile_options_change_tiles_but_not_the_result() {
     assert!(differences < whole.len() / 1000, "{differences} of {}", whole.len());
     let place = Place::with("a.png", &noisy(300, 48, 3, 8));
     eddy("denoise a.png -o b.png -t 64").within(&place).fails(2).says("use at least 256");
-    eddy("denoise a.png -o b.png -t 200 --tile-overlap 8").within(&place).fails(2).says("at least 126");
+    eddy("denoise a.png -o b.png -t 200 --tile-overlap 8")
+        .within(&place)
+        .fails(2)
+        .says("at least 126");
     place.holds_only(&["a.png"]);
 }
 
 #[test]
 fn max_memory_limits_tiles() {
     let place = Place::with("a.png", &noisy(1200, 900, 3, 8));
-    let refused = eddy("denoise a.png -o b.png --max-memory 1M").within(&place).fails(2).says("raise --max-memory");
+    let refused = eddy("denoise a.png -o b.png --max-memory 1M")
+        .within(&place)
+        .fails(2)
+        .says("raise --max-memory");
     place.holds_only(&["a.png"]);
     let (_, rest) = refused.stderr.split_once("takes about ").unwrap();
     let floor: u64 = rest.split_whitespace().next().unwrap().parse().unwrap();
@@ -100,7 +107,8 @@ fn max_memory_limits_tiles() {
 fn threads_sets_the_number_of_threads() {
     let place = Place::with("a.png", &noisy(320, 240, 3, 8));
     let most = |threads: usize| {
-        let options = format!("denoise a.png -o b.png --sigma 25 --steps 20 --quiet --threads {threads}");
+        let options =
+            format!("denoise a.png -o b.png --sigma 25 --steps 20 --quiet --threads {threads}");
         most_threads(eddy(&options).within(&place).command().spawn().unwrap())
     };
     let (one, six) = (most(1), most(6));
@@ -138,7 +146,10 @@ fn model_selects_the_network() {
     eddy("denoise a.png -o b.png -m darker --sigma 20").within(&place).succeeds();
     // It subtracts half of sigma from every pixel, and nothing else.
     let (before, after) = (colors(&place.image("a.png")), colors(&place.image("b.png")));
-    let wrong = before.iter().zip(&after).find(|(b, a)| ((**b - 10.0 / 255.0).max(0.0) - **a).abs() > 0.01 / 255.0);
+    let wrong = before
+        .iter()
+        .zip(&after)
+        .find(|(b, a)| ((**b - 10.0 / 255.0).max(0.0) - **a).abs() > 0.01 / 255.0);
     assert!(wrong.is_none(), "{wrong:?}");
 }
 
@@ -154,7 +165,10 @@ fn format_selects_the_encoder() {
     eddy("denoise -i a.png -o b.png").within(&place).succeeds();
     eddy("denoise a.png -o c.png").within(&place).succeeds();
     assert!(place.bytes("b.png") == place.bytes("c.png"));
-    eddy("denoise a.png -o b.png -f gif").within(&place).fails(2).says("choose png, jpg, webp, tiff, bmp or qoi");
+    eddy("denoise a.png -o b.png -f gif")
+        .within(&place)
+        .fails(2)
+        .says("choose png, jpg, webp, tiff, bmp or qoi");
     eddy("denoise a.png -i a.png -o b.png").within(&place).fails(2).says("cannot be used with");
 }
 
@@ -162,12 +176,24 @@ fn format_selects_the_encoder() {
 fn quiet_and_json_change_the_output() {
     let place = Place::with("a.png", &noisy(20, 20, 3, 16));
     // Not even a warning is printed.
-    eddy("denoise a.png -o b.jpg --quiet").within(&place).succeeds().says_nothing().prints_nothing();
-    eddy("denoise a.png -o b.png").within(&place).succeeds().says("a.png -> b.png").prints_nothing();
+    eddy("denoise a.png -o b.jpg --quiet")
+        .within(&place)
+        .succeeds()
+        .says_nothing()
+        .prints_nothing();
+    eddy("denoise a.png -o b.png")
+        .within(&place)
+        .succeeds()
+        .says("a.png -> b.png")
+        .prints_nothing();
     let outcome = eddy("denoise a.png -o b.png --json").within(&place).succeeds().says_nothing();
     assert_eq!(outcome.json()["output"], "b.png");
     assert_eq!(outcome.stdout.lines().count(), 1);
-    eddy("denoise none.png -o b.png --quiet").within(&place).fails(3).says("none.png").prints_nothing();
+    eddy("denoise none.png -o b.png --quiet")
+        .within(&place)
+        .fails(3)
+        .says("none.png")
+        .prints_nothing();
 }
 
 #[test]
@@ -184,16 +210,27 @@ fn runtime_selects_the_library() {
     let named = eddy("doctor --json").env("ORT_DYLIB_PATH", "lib").within(&place).succeeds().json();
     assert_eq!(named["library"], "lib");
     eddy("denoise a.png -o b.png").within(&place).succeeds();
-    eddy("denoise a.png -o c.png --runtime lib").env("ORT_DYLIB_PATH", "none").within(&place).succeeds();
+    eddy("denoise a.png -o c.png --runtime lib")
+        .env("ORT_DYLIB_PATH", "none")
+        .within(&place)
+        .succeeds();
     assert!(place.bytes("b.png") == place.bytes("c.png"));
-    eddy("denoise a.png -o d.png").env("ORT_DYLIB_PATH", "none").within(&place).fails(5).says("none");
+    eddy("denoise a.png -o d.png")
+        .env("ORT_DYLIB_PATH", "none")
+        .within(&place)
+        .fails(5)
+        .says("none");
 }
 
 #[test]
 fn a_grey_model_takes_only_grey_images() {
-    let place = Place::with("grey.png", &noisy(20, 20, 1, 8)).and("color.png", &noisy(20, 20, 3, 8));
+    let place =
+        Place::with("grey.png", &noisy(20, 20, 1, 8)).and("color.png", &noisy(20, 20, 3, 8));
     place.model("m", "grey", |manifest| manifest.replace("channels = 3", "channels = 1"));
     eddy("denoise grey.png -o b.png -m m").within(&place).succeeds();
-    eddy("denoise color.png -o c.png -m m").within(&place).fails(2).says("convert the frame to grey");
+    eddy("denoise color.png -o c.png -m m")
+        .within(&place)
+        .fails(2)
+        .says("convert the frame to grey");
     assert_eq!(place.names(""), ["b.png", "color.png", "grey.png", "m"]);
 }

@@ -27,7 +27,10 @@ fn rejects_an_unknown_extension() {
 #[test]
 fn rejects_several_images_into_one_file() {
     let place = place().and("b.png", &noisy(8, 8, 3, 8));
-    eddy("denoise a.png b.png -o out.png").within(&place).fails(2).says("cannot go into the one file");
+    eddy("denoise a.png b.png -o out.png")
+        .within(&place)
+        .fails(2)
+        .says("cannot go into the one file");
     place.holds_only(&["a.png", "b.png"]);
 }
 
@@ -38,7 +41,10 @@ fn rejects_replacing_an_input_or_another_result() {
     let before = place.bytes("a.png");
     eddy("denoise a.png -o a.png").within(&place).fails(2).says("would replace the input");
     eddy("denoise a.png -o .").within(&place).fails(2).says("would replace the input");
-    eddy("denoise a.png deep/a.png -o out").within(&place).fails(2).says("would both be written to");
+    eddy("denoise a.png deep/a.png -o out")
+        .within(&place)
+        .fails(2)
+        .says("would both be written to");
     assert!(place.bytes("a.png") == before);
     place.holds_only(&["a.png", "deep"]);
 }
@@ -57,7 +63,10 @@ fn rejects_a_stream_into_an_image_or_onto_itself() {
 #[test]
 fn rejects_a_missing_output_folder() {
     let place = place();
-    eddy("denoise a.png -o none/out.png").within(&place).fails(1).says("the folder none does not exist; create it");
+    eddy("denoise a.png -o none/out.png")
+        .within(&place)
+        .fails(1)
+        .says("the folder none does not exist; create it");
     place.holds_only(&["a.png"]);
 }
 
@@ -96,7 +105,10 @@ fn rejects_replacing_any_file_that_is_read() {
         let mut command = eddy(arguments).within(&place).command();
         let run = command.stdin(std::fs::File::open(place.path(name)).unwrap()).output().unwrap();
         let said = String::from_utf8_lossy(&run.stderr);
-        assert!(run.status.code() == Some(2) && said.contains("would replace the input -"), "{arguments}: {said}");
+        assert!(
+            run.status.code() == Some(2) && said.contains("would replace the input -"),
+            "{arguments}: {said}"
+        );
     }
     assert!(all.iter().filter(|name| *name != "in").map(|name| kept(name)).eq(before));
     assert_eq!(place.names(""), all);
@@ -109,7 +121,10 @@ fn rejects_output_below_a_file_or_in_a_system_folder() {
     eddy("denoise a.png -o file/out.png").within(&place).fails(1).says("file/out.png");
     eddy("denoise a.png -o file/out/").within(&place).fails(1).says("file/out/");
     eddy("denoise a.png -o /proc/out.png").within(&place).fails(1).says("/proc");
-    eddy("denoise a.png -o /dev/full -f png").within(&place).fails(1).says("it is a device or a pipe and not a file");
+    eddy("denoise a.png -o /dev/full -f png")
+        .within(&place)
+        .fails(1)
+        .says("it is a device or a pipe and not a file");
     place.folder("folder.png/x");
     eddy("denoise a.png -o folder.png/x -f png").within(&place).succeeds();
     assert_eq!(place.names("folder.png/x"), ["a.png"]);
@@ -119,17 +134,28 @@ fn rejects_output_below_a_file_or_in_a_system_folder() {
 #[test]
 fn rejects_formats_without_alpha() {
     let place = Place::with("a.png", &noisy(10, 10, 4, 8));
-    eddy("denoise a.png -o out.jpg").within(&place).fails(1).says("out.jpg").says("holds no transparency");
+    eddy("denoise a.png -o out.jpg")
+        .within(&place)
+        .fails(1)
+        .says("out.jpg")
+        .says("holds no transparency");
     place.holds_only(&["a.png"]);
 }
 
 #[test]
 fn reports_a_full_file_system() {
-    let Some(mut command) = unshare("-m") else { return skip("a full disk: no file system can be mounted here") };
+    let Some(mut command) = unshare("-m") else {
+        return skip("a full disk: no file system can be mounted here");
+    };
     let place = Place::with("a.png", &noisy(400, 300, 3, 16));
     place.folder("full");
     // Mounted for this process only, so that it disappears with it.
-    command.args(["sh", "-c", "mount -t tmpfs -o size=64k none full && \"$@\"; code=$?; ls -A full; exit $code", "sh"]);
+    command.args([
+        "sh",
+        "-c",
+        "mount -t tmpfs -o size=64k none full && \"$@\"; code=$?; ls -A full; exit $code",
+        "sh",
+    ]);
     command.arg(BINARY);
     let outcome = Eddy::new(command, "denoise a.png -o full/out.png").within(&place).fails(1);
     outcome.says("full/out.png").says("the disk is full; free some space").prints_nothing();
@@ -137,7 +163,9 @@ fn reports_a_full_file_system() {
 
 #[test]
 fn reports_a_read_only_file_system() {
-    let Some(mut command) = unshare("-m") else { return skip("a read-only disk: none can be mounted here") };
+    let Some(mut command) = unshare("-m") else {
+        return skip("a read-only disk: none can be mounted here");
+    };
     let place = place();
     place.folder("fixed");
     command.args(["sh", "-c", "mount -t tmpfs -o ro none fixed && \"$@\"", "sh"]).arg(BINARY);
@@ -159,7 +187,10 @@ fn reports_a_full_standard_output() {
     let place = place();
     let mut command = Command::new("sh");
     command.args(["-c", "\"$@\" > /dev/full", "sh"]).arg(BINARY);
-    Eddy::new(command, "denoise a.png -o out.png --json").within(&place).fails(1).says("standard output");
+    Eddy::new(command, "denoise a.png -o out.png --json")
+        .within(&place)
+        .fails(1)
+        .says("standard output");
 }
 
 /// What a source names may be anything that is there.
@@ -177,14 +208,24 @@ fn rejects_replacing_any_file_that_a_source_could_name() {
     let url = format!("file://{}", place.path("v.mkv").display());
     let part = format!("subfile,,start,0,end,0,,:{url}");
     let all = place.names("");
-    for source in
-        ["outer.ffconcat", "odd.ffconcat", "master.m3u8", "l.mpd", "l.sdp", &url, &part, "CONCAT:file://v.mkv"]
-    {
+    for source in [
+        "outer.ffconcat",
+        "odd.ffconcat",
+        "master.m3u8",
+        "l.mpd",
+        "l.sdp",
+        &url,
+        &part,
+        "CONCAT:file://v.mkv",
+    ] {
         for output in ["v.mkv", "frames/ --fps 5", "inner.ffconcat -f y4m"] {
             let run = eddy(&format!("denoise {source} -o {output}")).within(&place).fails(2);
             run.says(source).says("is there already; choose a new name");
         }
-        eddy(&format!("profile {source} -o v.mkv")).within(&place).fails(2).says("is there already");
+        eddy(&format!("profile {source} -o v.mkv"))
+            .within(&place)
+            .fails(2)
+            .says("is there already");
     }
     assert_eq!(place.bytes("v.mkv"), b"a film");
     assert_eq!(place.names(""), all);

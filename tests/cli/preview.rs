@@ -87,10 +87,15 @@ impl Viewed {
 
     pub(super) fn ask(&self, request: &str, headers: &str, body: &str) -> Answer {
         let mut stream = TcpStream::connect(&self.address).unwrap();
-        let host = if headers.contains("Host:") { String::new() } else { format!("Host: {}\r\n", self.address) };
+        let host = if headers.contains("Host:") {
+            String::new()
+        } else {
+            format!("Host: {}\r\n", self.address)
+        };
         let length = body.len();
-        let text =
-            format!("{request} HTTP/1.1\r\n{host}Connection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}");
+        let text = format!(
+            "{request} HTTP/1.1\r\n{host}Connection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
+        );
         stream.write_all(text.as_bytes()).unwrap();
         let mut bytes = Vec::new();
         stream.read_to_end(&mut bytes).unwrap();
@@ -100,7 +105,8 @@ impl Viewed {
     /// A memory value of the process, in bytes.
     pub(super) fn memory(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
+        let line =
+            status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
         line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
     }
 
@@ -151,20 +157,33 @@ impl Drop for Viewed {
 fn page_shows_frames_and_statistics() {
     let viewed = Viewed::new("denoise - -o - --preview=127.0.0.1:0");
     assert_eq!(viewed.token, None);
-    for (path, kind) in [("/", "text/html"), ("/page.js", "text/javascript"), ("/page.css", "text/css")] {
+    for (path, kind) in
+        [("/", "text/html"), ("/page.js", "text/javascript"), ("/page.css", "text/css")]
+    {
         let answer = viewed.get(path);
-        assert!(answer.code == 200 && answer.head.contains(kind) && !answer.body.is_empty(), "{}", answer.head);
+        assert!(
+            answer.code == 200 && answer.head.contains(kind) && !answer.body.is_empty(),
+            "{}",
+            answer.head
+        );
         assert!(answer.head.contains("default-src 'none'"), "{}", answer.head);
     }
     let status = viewed.status_when(|status| status["written"].as_u64() > Some(3));
-    assert_eq!((status["model"].as_str(), status["denoises"].as_bool()), (Some("camera"), Some(true)));
-    assert!(status["latency_p95_ms"].as_f64() > Some(0.0) && status["rate"].as_f64() > Some(0.0), "{status}");
+    assert_eq!(
+        (status["model"].as_str(), status["denoises"].as_bool()),
+        (Some("camera"), Some(true))
+    );
+    assert!(
+        status["latency_p95_ms"].as_f64() > Some(0.0) && status["rate"].as_f64() > Some(0.0),
+        "{status}"
+    );
     let (first, second) = (viewed.get("/pair"), viewed.get("/pair?seen=0"));
     for answer in [&first, &second] {
         assert!(answer.code == 200 && answer.head.contains("X-Frame: "), "{}", answer.head);
         let length = u32::from_be_bytes(*answer.body.first_chunk().unwrap()) as usize;
         for jpeg in [&answer.body[4..4 + length], &answer.body[4 + length..]] {
-            let frame = decode("a.jpg".as_ref(), std::io::Cursor::new(jpeg), &Limits::default()).unwrap();
+            let frame =
+                decode("a.jpg".as_ref(), std::io::Cursor::new(jpeg), &Limits::default()).unwrap();
             assert_eq!((frame.width, frame.height), (SIZE, SIZE));
         }
     }
@@ -179,11 +198,15 @@ fn metrics_are_in_prometheus_format() {
     let answer = viewed.get("/metrics");
     assert!(answer.head.contains("text/plain; version=0.0.4"), "{}", answer.head);
     let value = |name: &str| {
-        let line = answer.text().lines().find_map(|line| line.strip_prefix(&format!("eddy_{name} ")));
+        let line =
+            answer.text().lines().find_map(|line| line.strip_prefix(&format!("eddy_{name} ")));
         line.unwrap_or_else(|| panic!("{name}: {}", answer.text())).parse::<f64>().unwrap()
     };
     assert!(value("pictures_written_total") > 3.0 && value("latency_seconds_count") > 3.0);
-    assert_eq!((value("sigma"), value("steps"), value("scale"), value("temporal")), (20.0, 1.0, 1.0, 0.0));
+    assert_eq!(
+        (value("sigma"), value("steps"), value("scale"), value("temporal")),
+        (20.0, 1.0, 1.0, 0.0)
+    );
     assert!(answer.text().contains("eddy_latency_seconds{quantile=\"0.95\"} "));
     assert!(answer.text().contains(",model=\"camera\",precision=\"f32\"} 1"));
     for line in answer.text().lines().filter(|line| !line.starts_with('#')) {
@@ -200,11 +223,16 @@ fn controls_change_settings() {
     let viewed = Viewed::new("denoise - -o - --preview=127.0.0.1:0");
     viewed.status_when(|status| status["sigma"].as_f64() > Some(1.0));
     assert_eq!(viewed.control(r#"{"sigma": 33, "steps": 2}"#).code, 204);
-    viewed.status_when(|status| (status["sigma"].as_f64(), status["steps"].as_u64()) == (Some(33.0), Some(2)));
+    viewed.status_when(|status| {
+        (status["sigma"].as_f64(), status["steps"].as_u64()) == (Some(33.0), Some(2))
+    });
     assert_eq!(viewed.control(r#"{"temporal": true}"#).code, 204);
-    viewed.status_when(|status| (status["temporal"].as_bool(), status["steps"].as_u64()) == (Some(true), Some(2)));
+    viewed.status_when(|status| {
+        (status["temporal"].as_bool(), status["steps"].as_u64()) == (Some(true), Some(2))
+    });
     assert_eq!(viewed.control(r#"{"temporal": false, "sigma": "auto", "steps": 1}"#).code, 204);
-    let status = viewed.status_when(|status| status["temporal"] == false && status["sigma"].as_f64() < Some(20.0));
+    let status = viewed
+        .status_when(|status| status["temporal"] == false && status["sigma"].as_f64() < Some(20.0));
     assert_eq!(status["steps"].as_u64(), Some(1));
     for wish in [
         r#"{"sigma": -1}"#,
@@ -217,7 +245,10 @@ fn controls_change_settings() {
     ] {
         assert_eq!(viewed.control(wish).code, 400, "{wish}");
     }
-    assert_eq!(viewed.ask("POST /control", "Content-Type: text/plain\r\n", r#"{"steps": 1}"#).code, 400);
+    assert_eq!(
+        viewed.ask("POST /control", "Content-Type: text/plain\r\n", r#"{"steps": 1}"#).code,
+        400
+    );
 }
 
 #[test]
@@ -234,8 +265,17 @@ fn upscaling_has_no_noise_control() {
 fn rejects_foreign_host_names() {
     let viewed = Viewed::new("denoise - -o - --preview=127.0.0.1:0");
     viewed.status_when(|_| true);
-    for (host, code) in [("evil.example", 403), ("evil.example:80", 403), ("localhost:1234", 200), ("127.0.0.1", 200)] {
-        assert_eq!(viewed.ask("GET /status", &format!("Host: {host}\r\n"), "").code, code, "{host}");
+    for (host, code) in [
+        ("evil.example", 403),
+        ("evil.example:80", 403),
+        ("localhost:1234", 200),
+        ("127.0.0.1", 200),
+    ] {
+        assert_eq!(
+            viewed.ask("GET /status", &format!("Host: {host}\r\n"), "").code,
+            code,
+            "{host}"
+        );
     }
 }
 
@@ -249,7 +289,11 @@ fn other_machines_need_a_token() {
         viewed.ask(&format!("GET {path}"), &format!("Authorization: Bearer {token}\r\n"), "").code
     };
     for path in ["/status", "/metrics", "/pair"] {
-        assert_eq!((viewed.get(path).code, with("wrong", path), with("", path)), (401, 401, 401), "{path}");
+        assert_eq!(
+            (viewed.get(path).code, with("wrong", path), with("", path)),
+            (401, 401, 401),
+            "{path}"
+        );
     }
     assert_eq!(viewed.control(r#"{"steps": 2}"#).code, 401);
     let began = Instant::now();
@@ -266,7 +310,9 @@ fn reports_an_unusable_address() {
     let port = taken.local_addr().unwrap().port();
     let place = Place::new();
     place.file("in.y4m", "YUV4MPEG2 W2 H2 F25:1 Cmono\nFRAME\nabcd");
-    let run = |preview: &str| eddy(&format!("denoise in.y4m -o out.y4m --preview={preview}")).within(&place);
+    let run = |preview: &str| {
+        eddy(&format!("denoise in.y4m -o out.y4m --preview={preview}")).within(&place)
+    };
     run(&port.to_string()).fails(2).says("cannot be served at 127.0.0.1").says("choose another");
     run("nowhere").fails(2).says("expected an address, a port or both");
     run("0.0.0.0:0").env("EDDY_PREVIEW_TOKEN", "abc").fails(2).says("8 or more");

@@ -14,7 +14,10 @@ fn shot(clean: &Image, (a, b): (f64, f64), seed: u64, bits: u32) -> Image {
     let mut shot = Vec::with_capacity(stride * clean.height);
     for (y, line) in values(clean).chunks_exact(stride).enumerate() {
         Philox::new(seed).fill(NoiseAt { step: 0, batch: 0, channel: 0, y: y as u32 }, 0, &mut row);
-        let delivered = line.iter().zip(&row).map(|(signal, z)| signal + (a * signal + b).sqrt() * f64::from(*z));
+        let delivered = line
+            .iter()
+            .zip(&row)
+            .map(|(signal, z)| signal + (a * signal + b).sqrt() * f64::from(*z));
         shot.extend(delivered.map(|value| (white * value).round().clamp(0.0, white)));
     }
     let samples = match bits {
@@ -30,7 +33,9 @@ const STRONG: (f64, f64) = (0.016, 1e-4);
 /// The red channel as a grey image.
 fn grey(image: &Image) -> Image {
     let red = |samples: &[u8]| samples.iter().step_by(3).copied().collect();
-    let Samples::U8(samples) = &image.samples else { panic!("the photograph has {} bits", image.samples.bits()) };
+    let Samples::U8(samples) = &image.samples else {
+        panic!("the photograph has {} bits", image.samples.bits())
+    };
     Image { channels: 1, samples: Samples::U8(red(samples)), ..image.clone() }
 }
 
@@ -42,7 +47,11 @@ fn profiled(scene: &Image, image: &Image, bits: u32) -> Place {
         place.file(&format!("still/{seed}.png"), encoded(&shot(scene, STRONG, seed, bits), "png"));
     }
     let place = place.and("noisy.png", &shot(image, STRONG, 77, bits));
-    eddy("profile still -o camera.toml").within(&place).succeeds().says("the noise of 5 frames").prints_nothing();
+    eddy("profile still -o camera.toml")
+        .within(&place)
+        .succeeds()
+        .says("the noise of 5 frames")
+        .prints_nothing();
     place
 }
 
@@ -50,35 +59,53 @@ fn profiled(scene: &Image, image: &Image, bits: u32) -> Place {
 fn a_profile_improves_denoising() {
     let clean = read(&data("coffee.png"));
     let place = profiled(&read(&data("chelsea.png")), &clean, 8);
-    let record = eddy("profile noisy.png -o single.toml --json").within(&place).succeeds().says_nothing().json();
+    let record = eddy("profile noisy.png -o single.toml --json")
+        .within(&place)
+        .succeeds()
+        .says_nothing()
+        .json();
     assert_eq!((record["method"].as_str(), record["frames"].as_u64()), (Some("image"), Some(1)));
     assert_eq!(record["channels"].as_array().map(Vec::len), Some(3));
     let after = |options: &str| {
         eddy(&format!("denoise noisy.png -o clean.png {options}")).within(&place).succeeds();
         psnr(&clean, &place.image("clean.png"))
     };
-    let (auto, images, single) =
-        (after("--sigma auto"), after("--noise-profile camera.toml"), after("--noise-profile single.toml"));
-    assert!(images > auto + 0.5 && single > auto + 0.5, "auto {auto}, frames {images}, single {single}");
+    let (auto, images, single) = (
+        after("--sigma auto"),
+        after("--noise-profile camera.toml"),
+        after("--noise-profile single.toml"),
+    );
+    assert!(
+        images > auto + 0.5 && single > auto + 0.5,
+        "auto {auto}, frames {images}, single {single}"
+    );
     // The true profile gives no better result.
     place.file("true.toml", truth_of_strong());
     let truth = after("--noise-profile true.toml");
-    assert!((truth - images).abs() < 0.1 && (truth - single).abs() < 0.3, "{truth}: {images} {single}");
+    assert!(
+        (truth - images).abs() < 0.1 && (truth - single).abs() < 0.3,
+        "{truth}: {images} {single}"
+    );
     // More steps keep more texture and still use the noise map.
-    let (auto, images) = (after("--steps 3 --eta 1"), after("--steps 3 --eta 1 --noise-profile camera.toml"));
+    let (auto, images) =
+        (after("--steps 3 --eta 1"), after("--steps 3 --eta 1 --noise-profile camera.toml"));
     assert!(images > auto + 0.3, "in 3 steps: auto {auto}, frames {images}");
 }
 
 fn truth_of_strong() -> String {
     let (a, b) = STRONG;
     let line = format!("[[channels]]\na = {a:e}\nb = {b:e}\nsignal = [0.0, 1.0]\n");
-    format!("version = 1\nmethod = \"frames\"\nframes = 2\nwidth = 9\nheight = 9\n{}", line.repeat(3))
+    format!(
+        "version = 1\nmethod = \"frames\"\nframes = 2\nwidth = 9\nheight = 9\n{}",
+        line.repeat(3)
+    )
 }
 
 #[test]
 fn profiles_grey_and_16_bit_images() {
     let photograph = read(&data("coffee.png"));
-    for (clean, bits) in [(grey(&photograph), 8), (grey(&photograph), 16), (photograph.clone(), 16)] {
+    for (clean, bits) in [(grey(&photograph), 8), (grey(&photograph), 16), (photograph.clone(), 16)]
+    {
         let place = profiled(&clean, &clean, bits);
         let options = ["--sigma auto", "--noise-profile camera.toml"];
         let [auto, by_profile] = options.map(|options| {
@@ -87,7 +114,11 @@ fn profiles_grey_and_16_bit_images() {
             assert_eq!((after.channels, after.samples.bits()), (clean.channels, bits));
             psnr(&clean, &after)
         });
-        assert!(by_profile > auto + 0.3, "{} channels of {bits} bits: {auto} {by_profile}", clean.channels);
+        assert!(
+            by_profile > auto + 0.3,
+            "{} channels of {bits} bits: {auto} {by_profile}",
+            clean.channels
+        );
     }
 }
 
@@ -96,8 +127,9 @@ fn tiles_with_a_noise_map_match_the_whole_image() {
     let place = profiled(&read(&data("chelsea.png")), &read(&data("chelsea.png")), 8);
     for steps in [1, 2] {
         for (output, tile) in [("whole.png", 0), ("tiled.png", 256)] {
-            let options =
-                format!("denoise noisy.png -o {output} --noise-profile camera.toml --steps {steps} -t {tile} --json");
+            let options = format!(
+                "denoise noisy.png -o {output} --noise-profile camera.toml --steps {steps} -t {tile} --json"
+            );
             let record = eddy(&options).within(&place).succeeds().json();
             assert_eq!(record["tiles"].as_u64() > Some(1), tile > 0, "{record}");
             // The root of the mean variance: 0.016 times the mean of the photograph, plus a little.
@@ -134,10 +166,19 @@ fn reports_noise_above_the_range_of_the_model() {
 #[test]
 fn reports_a_flat_scene() {
     let flat = Image { samples: Samples::U8(vec![120; 200 * 100]), ..noisy(200, 100, 1, 8) };
-    let place = Place::new().and("a.png", &shot(&flat, STRONG, 1, 8)).and("b.png", &shot(&flat, STRONG, 2, 8));
-    eddy("profile a.png b.png -o flat.toml").within(&place).succeeds().says("too flat").says("a = 0");
+    let place = Place::new()
+        .and("a.png", &shot(&flat, STRONG, 1, 8))
+        .and("b.png", &shot(&flat, STRONG, 2, 8));
+    eddy("profile a.png b.png -o flat.toml")
+        .within(&place)
+        .succeeds()
+        .says("too flat")
+        .says("a = 0");
     let record = eddy("profile a.png -o flat.toml --json").within(&place).succeeds().json();
-    assert_eq!((record["channels"][0]["a"].as_f64(), record["channels"][0]["flat"].as_bool()), (Some(0.0), Some(true)));
+    assert_eq!(
+        (record["channels"][0]["a"].as_f64(), record["channels"][0]["flat"].as_bool()),
+        (Some(0.0), Some(true))
+    );
 }
 
 #[test]
@@ -170,7 +211,11 @@ fn rejects_profiles_that_do_not_fit() {
     eddy("profile grey.png -o grey.toml").within(&place).succeeds();
     let before = place.names("");
     let refused = |options: &str, code: i32, words: &str| {
-        eddy("denoise a.png -o b.png --noise-profile").args(options).within(&place).fails(code).says(words);
+        eddy("denoise a.png -o b.png --noise-profile")
+            .args(options)
+            .within(&place)
+            .fails(code)
+            .says(words);
         assert_eq!(place.names(""), before);
     };
     refused("grey.toml", 2, "measured grey, the image is in colour");

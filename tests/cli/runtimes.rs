@@ -21,7 +21,11 @@ fn place() -> Place {
 fn some_library() -> String {
     let maps = fs::read_to_string("/proc/self/maps").unwrap();
     let paths = maps.lines().filter_map(|line| line.split_whitespace().nth(5));
-    paths.filter(|path| path.contains("/libc.so") || path.contains("/libc-")).map(str::to_owned).next().unwrap()
+    paths
+        .filter(|path| path.contains("/libc.so") || path.contains("/libc-"))
+        .map(str::to_owned)
+        .next()
+        .unwrap()
 }
 
 #[test]
@@ -53,13 +57,20 @@ fn rejects_a_library_other_than_onnx_runtime() {
 fn rejects_a_library_for_another_processor() {
     let place = place();
     let mut bytes = fs::read(some_library()).unwrap();
-    let (here, there, number) =
-        if cfg!(target_arch = "x86_64") { ("x86_64", "aarch64", 183_u16) } else { ("aarch64", "x86_64", 62) };
+    let (here, there, number) = if cfg!(target_arch = "x86_64") {
+        ("x86_64", "aarch64", 183_u16)
+    } else {
+        ("aarch64", "x86_64", 62)
+    };
     // `e_machine`. Eddy is not built for IBM S/390.
     for (number, name) in [(number, there), (22, "a processor of ELF's number 22")] {
         bytes[18..20].copy_from_slice(&number.to_le_bytes());
         place.file("foreign.so", &bytes);
-        refused(&place, "foreign.so", &format!("the library is for {name}, and this machine is {here}"));
+        refused(
+            &place,
+            "foreign.so",
+            &format!("the library is for {name}, and this machine is {here}"),
+        );
     }
 }
 
@@ -68,5 +79,8 @@ fn doctor_reports_an_unusable_library() {
     let place = place();
     place.file("text.so", "no library");
     let outcome = eddy("doctor --runtime text.so").within(&place).fails(5);
-    outcome.prints("DOES NOT OPEN").prints("unset ORT_DYLIB_PATH").says("the file is no 64-bit library of Linux");
+    outcome
+        .prints("DOES NOT OPEN")
+        .prints("unset ORT_DYLIB_PATH")
+        .says("the file is no 64-bit library of Linux");
 }

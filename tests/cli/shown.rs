@@ -7,8 +7,13 @@ use crate::common::images::{distance, noisy};
 use crate::common::place::Place;
 
 /// A frame of 8 bits whose pixels are given by column and row.
-fn drawn<const N: usize>(width: usize, height: usize, pixel: impl Fn(usize, usize) -> [u8; N]) -> Image {
-    let samples = Samples::U8((0..width * height).flat_map(|i| pixel(i % width, i / width)).collect());
+fn drawn<const N: usize>(
+    width: usize,
+    height: usize,
+    pixel: impl Fn(usize, usize) -> [u8; N],
+) -> Image {
+    let samples =
+        Samples::U8((0..width * height).flat_map(|i| pixel(i % width, i / width)).collect());
     Image { width, height, channels: N, samples, metadata: Metadata::default() }
 }
 
@@ -23,7 +28,10 @@ fn bytes(image: &Image) -> &[u8] {
 fn on_its_side(shown: &Image) -> Image {
     let (width, height, channels) = (shown.height, shown.width, shown.channels);
     let from = |i: usize| (i % width) * shown.width + height - 1 - i / width;
-    let samples = (0..width * height).flat_map(|i| &bytes(shown)[from(i) * channels..][..channels]).copied().collect();
+    let samples = (0..width * height)
+        .flat_map(|i| &bytes(shown)[from(i) * channels..][..channels])
+        .copied()
+        .collect();
     let exif = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0".to_vec();
     let metadata = Metadata { exif: Some(exif), ..Metadata::default() };
     Image { width, height, channels, samples: Samples::U8(samples), metadata }
@@ -31,7 +39,9 @@ fn on_its_side(shown: &Image) -> Image {
 
 /// White within a rectangle, and black.
 fn mask(width: usize, height: usize) -> Image {
-    drawn(width, height, |x, y| [if (4..24).contains(&x) && (4..14).contains(&y) { 255 } else { 0 }])
+    drawn(width, height, |x, y| {
+        [if (4..24).contains(&x) && (4..14).contains(&y) { 255 } else { 0 }]
+    })
 }
 
 #[test]
@@ -84,7 +94,10 @@ fn a_stream_is_of_images_as_they_are_shown() {
     let photo = noisy(32, 48, 3, 8);
     let place = Place::with("1.png", &photo).and("2.png", &on_its_side(&photo));
     eddy("denoise 1.png 1.png -o up.y4m --sigma 9").within(&place).succeeds();
-    eddy("denoise 1.png 2.png -o mixed.y4m --sigma 9").within(&place).succeeds().says("2 frames of 32x48");
+    eddy("denoise 1.png 2.png -o mixed.y4m --sigma 9")
+        .within(&place)
+        .succeeds()
+        .says("2 frames of 32x48");
     eddy("denoise 2.png -o side.y4m --sigma 9").within(&place).succeeds().says("32x48");
     assert!(place.bytes("up.y4m") == place.bytes("mixed.y4m"));
     assert!(place.bytes("up.y4m").starts_with(&place.bytes("side.y4m")));
@@ -154,7 +167,9 @@ fn hidden_colours_have_no_say_in_noise() {
             [pixel[0], pixel[1], pixel[2]]
         }),
     );
-    let sigma = eddy("denoise a.png -o out.png --json").within(&place).succeeds().json()["sigma"].as_f64().unwrap();
+    let sigma = eddy("denoise a.png -o out.png --json").within(&place).succeeds().json()["sigma"]
+        .as_f64()
+        .unwrap();
     assert!((20.0..30.0).contains(&sigma), "{sigma}");
     eddy("denoise opaque.png -o alone.png").within(&place).succeeds();
     let (before, after, alone) = (&cutout, place.image("out.png"), place.image("alone.png"));
@@ -164,7 +179,9 @@ fn hidden_colours_have_no_say_in_noise() {
     });
     // As if the rest were not there, and the rest as it was.
     assert!(distance(&visible, &alone) < 4.0, "{}", distance(&visible, &alone));
-    for (before, after) in bytes(before).as_chunks::<4>().0.iter().zip(bytes(&after).as_chunks::<4>().0) {
+    for (before, after) in
+        bytes(before).as_chunks::<4>().0.iter().zip(bytes(&after).as_chunks::<4>().0)
+    {
         assert!(before[3] == 255 || before == after);
     }
 }
@@ -179,11 +196,16 @@ fn a_cutout_is_enlarged_without_a_rim() {
         }
     });
     let place = Place::with("disc.png", &disc);
-    for command in ["upscale disc.png -s 2", "upscale disc.png -s 4", "upscale disc.png -s 2 --steps 2"] {
+    for command in
+        ["upscale disc.png -s 2", "upscale disc.png -s 4", "upscale disc.png -s 2 --steps 2"]
+    {
         eddy(command).args("-o out.png").within(&place).succeeds();
         let out = place.image("out.png");
         let seen = bytes(&out).as_chunks::<4>().0.iter().filter(|pixel| pixel[3] > 0);
-        let worst = seen.map(|[r, g, b, _]| r.abs_diff(250).max(g.abs_diff(240)).max(b.abs_diff(60))).max().unwrap();
+        let worst = seen
+            .map(|[r, g, b, _]| r.abs_diff(250).max(g.abs_diff(240)).max(b.abs_diff(60)))
+            .max()
+            .unwrap();
         assert!(worst <= 8, "{command}: {worst}");
     }
 }

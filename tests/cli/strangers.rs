@@ -19,7 +19,8 @@ const DENOISE: &str = "denoise a.png -o out.png -m m --sigma 25";
 
 const UNET: &str = r#"{"in_channels": 3, "out_channels": 3, "sample_size": 8}"#;
 
-const CHECK: &str = "[check]\nsample = \"x.npy\"\nsigma = \"s.npy\"\ndenoised = \"x.npy\"\ntolerance = 1e-3\n";
+const CHECK: &str =
+    "[check]\nsample = \"x.npy\"\nsigma = \"s.npy\"\ndenoised = \"x.npy\"\ntolerance = 1e-3\n";
 
 fn place() -> Place {
     Place::with("a.png", &noisy(40, 30, 3, 8))
@@ -27,7 +28,10 @@ fn place() -> Place {
 
 /// A diffusers folder `p` whose configurations are these.
 fn pipeline(place: &Place, unet: &str, scheduler: &str) {
-    place.file("p/unet/model.onnx", fs::read(data("pipelines/int64-batch/unet/model.onnx")).unwrap());
+    place.file(
+        "p/unet/model.onnx",
+        fs::read(data("pipelines/int64-batch/unet/model.onnx")).unwrap(),
+    );
     place.file("p/unet/config.json", unet);
     place.file("p/scheduler/scheduler_config.json", scheduler);
 }
@@ -55,9 +59,15 @@ fn names_of_files_stay_inside_the_package() {
     let secret = "a secret outside";
     place.file("secret", secret);
     let refused = |path: &str, words: &str| {
-        place.model("m", "darker", |manifest| manifest.replace("\"network.onnx\"", &format!("{path:?}")));
+        place.model("m", "darker", |manifest| {
+            manifest.replace("\"network.onnx\"", &format!("{path:?}"))
+        });
         let outcome = eddy(DENOISE).within(&place).fails(4).says(words);
-        assert!(!outcome.stderr.contains(secret) && !outcome.stderr.contains(&sha256(secret.as_bytes())), "{outcome}");
+        assert!(
+            !outcome.stderr.contains(secret)
+                && !outcome.stderr.contains(&sha256(secret.as_bytes())),
+            "{outcome}"
+        );
     };
     let absolute = place.path("secret");
     for path in ["../secret", "../m/network.onnx", absolute.to_str().unwrap(), ""] {
@@ -109,7 +119,9 @@ fn folders_of_diffusers_may_link_into_their_cache() {
     place.folder("cache/blobs");
     place.folder("cache/snapshots");
     fs::rename(place.path("p"), place.path("cache/snapshots/0123")).unwrap();
-    for (i, file) in ["unet/model.onnx", "unet/config.json", "scheduler/scheduler_config.json"].into_iter().enumerate()
+    for (i, file) in ["unet/model.onnx", "unet/config.json", "scheduler/scheduler_config.json"]
+        .into_iter()
+        .enumerate()
     {
         let link = place.path("cache/snapshots/0123").join(file);
         fs::rename(&link, place.path(&format!("cache/blobs/{i}"))).unwrap();
@@ -119,7 +131,10 @@ fn folders_of_diffusers_may_link_into_their_cache() {
     eddy("import cache/snapshots/0123 -o package").within(&place).succeeds();
     // Elsewhere such links lead out.
     fs::rename(place.path("cache/snapshots"), place.path("cache/other")).unwrap();
-    eddy("generate -m cache/other/0123 -o c.png --steps 2").within(&place).fails(4).says("a link out of its folder");
+    eddy("generate -m cache/other/0123 -o c.png --steps 2")
+        .within(&place)
+        .fails(4)
+        .says("a link out of its folder");
 }
 
 #[test]
@@ -134,8 +149,16 @@ fn numbers_of_a_manifest_have_a_range() {
         ("channels = 3", "channels = -1", "channels = -1"),
         ("channels = 3", "channels = 3.0", "channels = 3.0"),
         ("channels = 3", "channels = 99999999999999999999", "channels = 9999"),
-        ("channels = 3", &channels("multiple_of = 100000"), "multiple_of = 100000; expected 1 to 1024"),
-        ("channels = 3", &channels("multiple_of = 512\nscale = 512"), "multiple_of times scale = 262144"),
+        (
+            "channels = 3",
+            &channels("multiple_of = 100000"),
+            "multiple_of = 100000; expected 1 to 1024",
+        ),
+        (
+            "channels = 3",
+            &channels("multiple_of = 512\nscale = 512"),
+            "multiple_of times scale = 262144",
+        ),
         ("channels = 3", &channels("scale = 0"), "scale = 0; expected 1 to 1024"),
         ("channels = 3", &channels("size = [8, 0]"), "size = 0; expected 1 to 65535"),
         ("channels = 3", &channels("size = [100000, 8]"), "size = 100000; expected 1 to 65535"),
@@ -144,7 +167,11 @@ fn numbers_of_a_manifest_have_a_range() {
             "receptive_field = 9223372036854775807",
             "receptive_field = 9223372036854775807; expected",
         ),
-        ("bytes_per_pixel = 64", "bytes_per_pixel = 0", "bytes_per_pixel = 0; expected 1 to 1073741824"),
+        (
+            "bytes_per_pixel = 64",
+            "bytes_per_pixel = 0",
+            "bytes_per_pixel = 0; expected 1 to 1073741824",
+        ),
         ("max = 1.0", "max = 1e308", "sigma.max = 1000"),
         ("max = 1.0", "max = nan", "sigma.max = NaN; expected 0 to 1000000"),
         ("max = 1.0", "max = inf", "sigma.max = inf"),
@@ -170,17 +197,26 @@ fn numbers_of_a_scheduler_have_a_range() {
     let long = format!("{{\"a\": \"{}\"}}", "a".repeat(100 << 20));
     let place = place();
     for (config, words) in [
-        (r#"{"num_train_timesteps": 9223372036854775807}"#, "num_train_timesteps = 9223372036854775807"),
+        (
+            r#"{"num_train_timesteps": 9223372036854775807}"#,
+            "num_train_timesteps = 9223372036854775807",
+        ),
         (r#"{"num_train_timesteps": 1000000000}"#, "possible: a whole number, 2 to 100000"),
         (r#"{"num_train_timesteps": 0}"#, "num_train_timesteps = 0"),
         (r#"{"num_train_timesteps": -1}"#, "num_train_timesteps = -1"),
         (r#"{"num_train_timesteps": 1000.5}"#, "num_train_timesteps = 1000.5"),
-        (r#"{"beta_start": 0}"#, "beta_start = 0, which is not supported; possible: between 0 and 1"),
+        (
+            r#"{"beta_start": 0}"#,
+            "beta_start = 0, which is not supported; possible: between 0 and 1",
+        ),
         (r#"{"beta_end": 1e308}"#, "beta_end = 1000"),
         (r#"{"beta_end": NaN}"#, "beta_end = \"NaN\""),
         (r#"{"beta_end": 1e999}"#, "scheduler_config.json is not JSON"),
         (r#"{"trained_betas": [0.1, 0.2]}"#, "trained_betas = 2 betas"),
-        (r#"{"num_train_timesteps": 2, "trained_betas": [0.1, -0.2]}"#, "trained_betas = [... -0.2 ...]"),
+        (
+            r#"{"num_train_timesteps": 2, "trained_betas": [0.1, -0.2]}"#,
+            "trained_betas = [... -0.2 ...]",
+        ),
         (r#"{"sigma_min": 0, "sigma_max": 9}"#, "sigma_min = 0"),
         (
             r#"{"sigma_min": 9, "sigma_max": 1}"#,
@@ -207,7 +243,10 @@ fn numbers_of_a_unet_have_a_range() {
         (sized("-8"), "sample_size = -8"),
         (sized("[8, 8.5]"), "sample_size = [8,8.5]"),
         (sized("[8]"), "sample_size = [8]"),
-        (UNET.replace("3, \"out", "1000000000, \"out"), "in_channels = 1000000000; expected a whole number, 1 to 256"),
+        (
+            UNET.replace("3, \"out", "1000000000, \"out"),
+            "in_channels = 1000000000; expected a whole number, 1 to 256",
+        ),
         (
             UNET.replace('{', "{\"block_out_channels\": [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1], "),
             "at most 11 whole numbers",
@@ -226,7 +265,12 @@ fn records_that_claim_much_are_refused() {
     let place = place();
     place.model("m", "darker", |manifest| manifest + CHECK);
     let bytes = npy([1, 3, 8, 8], &[0.5; 192]);
-    for shape in ["(1, 3, 1000000, 1000000)", "(1, 3, 0, 8)", "(99999999999999999999, 1, 1, 1)", "(1, 3, 8, -8)"] {
+    for shape in [
+        "(1, 3, 1000000, 1000000)",
+        "(1, 3, 0, 8)",
+        "(99999999999999999999, 1, 1, 1)",
+        "(1, 3, 8, -8)",
+    ] {
         let text = String::from_utf8_lossy(&bytes[10..128]).replace("(1, 3, 8, 8)", shape);
         let head = format!("{:<117}\n", text.trim_end());
         place.file("m/x.npy", [&bytes[..10], head.as_bytes(), &bytes[128..]].concat());
@@ -278,7 +322,10 @@ fn an_evaluation_without_end_is_ended() {
     }
     let (code, said, _) = ends(&place, &format!("{DENOISE} --timeout 1"), None);
     assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("model tested: an evaluation") && said.contains("longer than 1 s"), "{said}");
+    assert!(
+        said.contains("model tested: an evaluation") && said.contains("longer than 1 s"),
+        "{said}"
+    );
     place.holds_only(&["a.png", "m"]);
 }
 
@@ -321,7 +368,8 @@ fn a_network_that_never_loads_in_the_middle_of_a_run_is_given_up() {
     place.model("m", "nested", |manifest| {
         let broken = fs::read(data("models/nan.onnx")).unwrap();
         place.file("m/int8.onnx", &broken);
-        manifest + &format!("[files.int8]\npath = \"int8.onnx\"\nsha256 = \"{}\"\n", sha256(&broken))
+        manifest
+            + &format!("[files.int8]\npath = \"int8.onnx\"\nsha256 = \"{}\"\n", sha256(&broken))
     });
     let (code, said, _) = ends(&place, &format!("{DENOISE} --precision int8 --timeout 1"), None);
     assert_eq!(code, Some(4), "{said}");
@@ -351,7 +399,10 @@ fn a_time_limit_that_suffices_changes_nothing() {
     place.model("m", "darker", |manifest| manifest);
     eddy(&format!("{DENOISE} --timeout 100")).within(&place).succeeds();
     for text in ["0", "-1", "nan", "inf", "soon"] {
-        eddy(&format!("{DENOISE} --timeout={text}")).within(&place).fails(2).says("expected seconds");
+        eddy(&format!("{DENOISE} --timeout={text}"))
+            .within(&place)
+            .fails(2)
+            .says("expected seconds");
     }
 }
 
@@ -360,15 +411,22 @@ fn texts_of_strangers_steer_no_terminal() {
     let place = place();
     let clean = |outcome: &Outcome| {
         let steers = |c: char| c.is_control() && c != '\n' || c == '\u{202E}';
-        assert!(!outcome.stdout.contains(steers) && !outcome.stderr.contains(steers), "{:?}", outcome.stderr);
+        assert!(
+            !outcome.stdout.contains(steers) && !outcome.stderr.contains(steers),
+            "{:?}",
+            outcome.stderr
+        );
     };
     // As TOML writes them.
     let evil = r"\u001B]0;gone\u0007\u001B[2J\u009Bx\u202E\nlicence";
-    place.model("m", "darker", |manifest| manifest.replace("a test", evil).replace("CC0-1.0", evil));
+    place
+        .model("m", "darker", |manifest| manifest.replace("a test", evil).replace("CC0-1.0", evil));
     let shown = r"\u{1b}]0;gone\u{7}\u{1b}[2J\u{9b}x\u{202e}\nlicence";
     clean(&eddy("info m").within(&place).succeeds().prints(shown));
     let named = |manifest: String| manifest.replace("\"tested\"", &format!("\"{evil}\""));
-    place.model("m", "darker", |manifest| named(manifest).replace("network.onnx", r"\u001B[2J.onnx"));
+    place.model("m", "darker", |manifest| {
+        named(manifest).replace("network.onnx", r"\u001B[2J.onnx")
+    });
     clean(&eddy(DENOISE).within(&place).fails(4).says(r"\u{1b}[2J.onnx"));
     place.model_of("m", b"", |_| named(MANIFEST.replace("{sha256}", evil)));
     clean(&eddy(DENOISE).within(&place).fails(4).says(r"\u{1b}]0;gone"));

@@ -17,7 +17,8 @@ use crate::common::place::{MANIFEST, Place, data, sha256};
 fn random(bits: u32, bytes: usize) -> Vec<u8> {
     let mut state = 1_u64;
     let mut byte = |i: usize| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let byte = (state >> 40) as u8;
         if bits > 8 && i % 2 == 1 { byte >> (16 - bits) } else { byte }
     };
@@ -28,7 +29,8 @@ fn random(bits: u32, bytes: usize) -> Vec<u8> {
 fn y4m(kind: &str, width: usize, height: usize, bytes: usize, count: usize) -> Vec<u8> {
     let bits = if kind.ends_with("10") { 10 } else { 8 };
     let mut stream =
-        format!("YUV4MPEG2 W{width} H{height} F30000:1001 Ip A1:1 C{kind} XCOLORRANGE=LIMITED\n").into_bytes();
+        format!("YUV4MPEG2 W{width} H{height} F30000:1001 Ip A1:1 C{kind} XCOLORRANGE=LIMITED\n")
+            .into_bytes();
     for frame in random(bits, bytes * count).chunks(bytes) {
         stream.extend(b"FRAME\n");
         stream.extend(frame);
@@ -63,11 +65,19 @@ fn what_the_network_leaves_alone_comes_out_bit_by_bit() {
         let stream = y4m(kind, 17, 9, bytes, 3);
         place.file("in.y4m", &stream);
         for options in ["", "--steps 1 -t 16", "--range full --matrix bt709"] {
-            eddy("denoise in.y4m -o out.y4m -m identity --sigma 25").args(options).within(&place).succeeds();
+            eddy("denoise in.y4m -o out.y4m -m identity --sigma 25")
+                .args(options)
+                .within(&place)
+                .succeeds();
             let out = place.bytes("out.y4m");
             let header = |bytes: &[u8]| bytes.iter().position(|byte| *byte == b'\n').unwrap();
             assert!(out[header(&out)..] == stream[header(&stream)..], "{kind} {options}");
-            assert!(out.starts_with(format!("YUV4MPEG2 W17 H9 F30000:1001 Ip A1:1 C{kind} ").as_bytes()), "{kind}");
+            assert!(
+                out.starts_with(
+                    format!("YUV4MPEG2 W17 H9 F30000:1001 Ip A1:1 C{kind} ").as_bytes()
+                ),
+                "{kind}"
+            );
         }
     }
 }
@@ -76,7 +86,14 @@ fn what_the_network_leaves_alone_comes_out_bit_by_bit() {
 fn raw_frames_of_every_format_pass_unchanged() {
     let place = Place::new();
     identity(&place);
-    let formats = [("nv12", 243), ("yuyv422", 324), ("rgb24", 459), ("bgr24", 459), ("gray", 153), ("rgb48le", 918)];
+    let formats = [
+        ("nv12", 243),
+        ("yuyv422", 324),
+        ("rgb24", 459),
+        ("bgr24", 459),
+        ("gray", 153),
+        ("rgb48le", 918),
+    ];
     for (format, bytes) in formats {
         let frames = random(if format == "rgb48le" { 16 } else { 8 }, 2 * bytes);
         place.file("in.raw", &frames);
@@ -88,7 +105,11 @@ fn raw_frames_of_every_format_pass_unchanged() {
         let same = out.iter().zip(&frames).filter(|(a, b)| a == b).count();
         // A row of yuyv422 of odd width ends in a luma sample that no pixel has.
         let spare = if format == "yuyv422" { 2 * 9 } else { 0 };
-        assert!(out.len() == frames.len() && same + spare >= out.len(), "{format}: {same} of {}", out.len());
+        assert!(
+            out.len() == frames.len() && same + spare >= out.len(),
+            "{format}: {same} of {}",
+            out.len()
+        );
     }
 }
 
@@ -103,10 +124,15 @@ fn photographs(place: &Place, count: usize) {
 fn a_sequence_becomes_a_stream_and_a_stream_a_sequence() {
     let place = Place::new();
     photographs(&place, 3);
-    let record = eddy("denoise in -o out.y4m --sigma 25 --fps-in 12.5 --json").within(&place).succeeds().json();
+    let record = eddy("denoise in -o out.y4m --sigma 25 --fps-in 12.5 --json")
+        .within(&place)
+        .succeeds()
+        .json();
     assert_eq!((record["event"].as_str(), record["written"].as_u64()), (Some("summary"), Some(3)));
     assert!(
-        place.bytes("out.y4m").starts_with(b"YUV4MPEG2 W451 H300 F12500:1000 Ip C444 XCOLORRANGE=LIMITED\nFRAME\n")
+        place
+            .bytes("out.y4m")
+            .starts_with(b"YUV4MPEG2 W451 H300 F12500:1000 Ip C444 XCOLORRANGE=LIMITED\nFRAME\n")
     );
     // 0 is nothing to do, so that what is read is what was written.
     eddy("denoise out.y4m -o frames/ --sigma 0").within(&place).succeeds();
@@ -122,10 +148,19 @@ fn a_stream_is_enlarged() {
     let place = Place::new();
     place.file("in.y4m", y4m("420jpeg", 24, 16, 24 * 16 * 3 / 2, 2));
     for (options, kind) in [("", "420jpeg"), ("--steps 2", "420jpeg")] {
-        eddy("upscale in.y4m -o out.y4m -s 2").args(options).within(&place).succeeds().says("2 frames of 48x32");
+        eddy("upscale in.y4m -o out.y4m -s 2")
+            .args(options)
+            .within(&place)
+            .succeeds()
+            .says("2 frames of 48x32");
         let out = place.bytes("out.y4m");
-        assert!(out.starts_with(format!("YUV4MPEG2 W48 H32 F30000:1001 Ip A1:1 C{kind} ").as_bytes()));
-        assert_eq!(out.len(), 2 * (6 + 48 * 32 * 3 / 2) + out.iter().position(|b| *b == b'\n').unwrap() + 1);
+        assert!(
+            out.starts_with(format!("YUV4MPEG2 W48 H32 F30000:1001 Ip A1:1 C{kind} ").as_bytes())
+        );
+        assert_eq!(
+            out.len(),
+            2 * (6 + 48 * 32 * 3 / 2) + out.iter().position(|b| *b == b'\n').unwrap() + 1
+        );
     }
 }
 
@@ -139,16 +174,27 @@ fn damage_is_told_from_the_end_and_what_came_before_is_kept() {
         assert_eq!(out.windows(6).filter(|six| six == b"FRAME\n").count(), 3);
         assert_eq!(out.len(), out.iter().position(|b| *b == b'\n').unwrap() + 1 + 3 * 262);
     };
-    eddy("denoise cut.y4m -o a.y4m --sigma 5").within(&place).fails(3).says("ends within frame 4: 156 of 256 bytes");
+    eddy("denoise cut.y4m -o a.y4m --sigma 5")
+        .within(&place)
+        .fails(3)
+        .says("ends within frame 4: 156 of 256 bytes");
     three("a.y4m");
-    let record = eddy("denoise cut.y4m -o b.y4m --sigma 5 --skip-corrupt --json").within(&place).succeeds().json();
+    let record = eddy("denoise cut.y4m -o b.y4m --sigma 5 --skip-corrupt --json")
+        .within(&place)
+        .succeeds()
+        .json();
     assert_eq!((record["written"].as_u64(), record["corrupt"].as_u64()), (Some(3), Some(1)));
     three("b.y4m");
     let mut torn = whole.clone();
-    let second = whole.windows(6).enumerate().filter(|(_, six)| six == b"FRAME\n").nth(1).unwrap().0;
+    let second =
+        whole.windows(6).enumerate().filter(|(_, six)| six == b"FRAME\n").nth(1).unwrap().0;
     torn[second] = b'X';
     place.file("torn.y4m", &torn);
-    eddy("denoise torn.y4m -o c.y4m --sigma 5").within(&place).fails(3).says("frame 2").says("no FRAME");
+    eddy("denoise torn.y4m -o c.y4m --sigma 5")
+        .within(&place)
+        .fails(3)
+        .says("frame 2")
+        .says("no FRAME");
 }
 
 #[test]
@@ -183,14 +229,17 @@ fn fed(place: &Place, arguments: &str) -> Child {
 fn a_pipe_of_a_cameras_drops_what_nobody_has_time_for() {
     let place = Place::new();
     let fed = |options: &str| {
-        let mut child =
-            fed(&place, &format!("denoise - -o out.y4m --sigma 25 -m denoise --temporal=off --json {options}"));
+        let mut child = fed(
+            &place,
+            &format!("denoise - -o out.y4m --sigma 25 -m denoise --temporal=off --json {options}"),
+        );
         // All at once, and the network takes a while for each.
         child.stdin.take().unwrap().write_all(&y4m("420jpeg", 320, 240, 115_200, 40)).unwrap();
         assert_eq!(child.wait().unwrap().code(), Some(0));
         let mut record = String::new();
         child.stdout.take().unwrap().read_to_string(&mut record).unwrap();
-        let record: serde_json::Value = serde_json::from_str(record.lines().last().unwrap()).unwrap();
+        let record: serde_json::Value =
+            serde_json::from_str(record.lines().last().unwrap()).unwrap();
         let counts = ["read", "written", "dropped"].map(|name| record[name].as_u64().unwrap());
         assert_eq!((counts[0], counts[1] + counts[2]), (40, 40), "{record}");
         counts[2]
@@ -298,7 +347,10 @@ fn a_reader_that_never_reads_holds_nobody_up() {
         mkfifoat(CWD, place.path("pipe.y4m"), Mode::RUSR | Mode::WUSR).unwrap();
         // More than a pipe holds.
         place.file("in.y4m", y4m("mono", 256, 256, 65_536, 30));
-        let mut child = fed(&place, &format!("denoise in.y4m --sigma 0 -o {}", if named { "pipe.y4m" } else { "-" }));
+        let mut child = fed(
+            &place,
+            &format!("denoise in.y4m --sigma 0 -o {}", if named { "pipe.y4m" } else { "-" }),
+        );
         let mut stdout = child.stdout.take().unwrap();
         if !named {
             // Some of it is read, and then no more.
@@ -339,7 +391,8 @@ fn a_full_disk_keeps_whole_frames() {
         "mount -t tmpfs -o size=100k tmpfs full && {binary} denoise in.y4m -o full/out.y4m --sigma 5; code=$?; \
          cp full/out.y4m kept.y4m; ls -a full; exit $code"
     );
-    let output = command.args(["sh", "-c"]).arg(script).current_dir(place.path("")).output().unwrap();
+    let output =
+        command.args(["sh", "-c"]).arg(script).current_dir(place.path("")).output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
     if stderr.contains("mount:") {
         return crate::common::skip("a full disk: no file system can be mounted here");
@@ -347,6 +400,10 @@ fn a_full_disk_keeps_whole_frames() {
     assert!(output.status.code() == Some(1) && stderr.contains("the disk is full"), "{stderr}");
     let kept = place.bytes("kept.y4m");
     let header = kept.iter().position(|byte| *byte == b'\n').unwrap() + 1;
-    assert!(kept.len() > header + 4102 && (kept.len() - header).is_multiple_of(4102), "{}", kept.len());
+    assert!(
+        kept.len() > header + 4102 && (kept.len() - header).is_multiple_of(4102),
+        "{}",
+        kept.len()
+    );
     assert!(!String::from_utf8_lossy(&output.stdout).contains(".part"));
 }

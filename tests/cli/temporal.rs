@@ -44,8 +44,16 @@ fn clip(corners: impl Iterator<Item = (f32, f32)>) -> Clip {
     let mut noise = vec![0.0; 3 * WIDTH];
     for (i, frame) in clean.iter().enumerate() {
         for (y, row) in frame.chunks_exact(3 * WIDTH).enumerate() {
-            Philox::new(i as u64).fill(NoiseAt { step: 0, batch: 0, channel: 0, y: y as u32 }, 0, &mut noise);
-            bytes.extend(row.iter().zip(&noise).map(|(value, z)| (value + SIGMA * z).round().clamp(0.0, 255.0) as u8));
+            Philox::new(i as u64).fill(
+                NoiseAt { step: 0, batch: 0, channel: 0, y: y as u32 },
+                0,
+                &mut noise,
+            );
+            bytes.extend(
+                row.iter()
+                    .zip(&noise)
+                    .map(|(value, z)| (value + SIGMA * z).round().clamp(0.0, 255.0) as u8),
+            );
         }
     }
     let place = Place::new();
@@ -69,12 +77,14 @@ impl Clip {
 
     /// The report of a run on the noisy frames.
     fn run(&self, options: &str, temporal: &str) -> serde_json::Value {
-        eddy(&format!("denoise noisy.raw -o clean.raw --pixel-format rgb24 {options} --json --size"))
-            .arg(format!("{WIDTH}x{HEIGHT}"))
-            .arg(format!("--temporal={temporal}"))
-            .within(&self.place)
-            .succeeds()
-            .json()
+        eddy(&format!(
+            "denoise noisy.raw -o clean.raw --pixel-format rgb24 {options} --json --size"
+        ))
+        .arg(format!("{WIDTH}x{HEIGHT}"))
+        .arg(format!("--temporal={temporal}"))
+        .within(&self.place)
+        .succeeds()
+        .json()
     }
 
     fn denoised(&self, temporal: &str) -> Result {
@@ -83,7 +93,10 @@ impl Clip {
         let frames: Vec<&[u8]> = bytes.chunks_exact(3 * WIDTH * HEIGHT).collect();
         assert_eq!(frames.len(), self.clean.len());
         let error = |(found, clean): (&&[u8], &Vec<f32>)| {
-            let squares = found.iter().zip(clean).map(|(found, clean)| f64::from(f32::from(*found) - clean).powi(2));
+            let squares = found
+                .iter()
+                .zip(clean)
+                .map(|(found, clean)| f64::from(f32::from(*found) - clean).powi(2));
             squares.sum::<f64>() / clean.len() as f64
         };
         let errors = frames.iter().zip(&self.clean).map(error).collect();
@@ -94,7 +107,8 @@ impl Clip {
             let mean = values().sum::<f64>() / count;
             (values().map(|value| (value - mean).powi(2)).sum::<f64>() / count).sqrt()
         };
-        let flicker = (0..3 * WIDTH * HEIGHT).map(deviation).sum::<f64>() / (3 * WIDTH * HEIGHT) as f64;
+        let flicker =
+            (0..3 * WIDTH * HEIGHT).map(deviation).sum::<f64>() / (3 * WIDTH * HEIGHT) as f64;
         Result { errors, flicker, record }
     }
 }

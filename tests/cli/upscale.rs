@@ -27,7 +27,12 @@ fn bytes(image: &Image) -> Vec<u8> {
 }
 
 /// One of a frame's channels, resized as the `image` crate does.
-fn resized(image: &Image, channel: usize, (width, height): (usize, usize), filter: FilterType) -> Vec<u8> {
+fn resized(
+    image: &Image,
+    channel: usize,
+    (width, height): (usize, usize),
+    filter: FilterType,
+) -> Vec<u8> {
     let plane: Vec<u8> = bytes(image).into_iter().skip(channel).step_by(image.channels).collect();
     let plane = image::GrayImage::from_raw(image.width as u32, image.height as u32, plane).unwrap();
     image::imageops::resize(&plane, width as u32, height as u32, filter).into_raw()
@@ -56,7 +61,10 @@ fn a_step_from_the_bicubic_enlargement_in_every_kind_of_image() {
                 let cubic = f64::from(cubic[i]);
                 let expected = if is_alpha { cubic } else { (f64::from(near[i]) + cubic) / 2.0 };
                 let difference = (f64::from(found) - expected).abs();
-                assert!(difference <= 2.0, "{channels} channels of {bits} bits: {found} for {expected} at {x},{y}");
+                assert!(
+                    difference <= 2.0,
+                    "{channels} channels of {bits} bits: {found} for {expected} at {x},{y}"
+                );
             }
         }
     }
@@ -66,7 +74,8 @@ fn a_step_from_the_bicubic_enlargement_in_every_kind_of_image() {
 fn a_photograph_gains_more_than_bicubic_gives() {
     let truth = images::read(&data("chelsea.png"));
     let even = |side: usize| side / 4 * 4;
-    let truth = image::RgbImage::from_raw(truth.width as u32, truth.height as u32, bytes(&truth)).unwrap();
+    let truth =
+        image::RgbImage::from_raw(truth.width as u32, truth.height as u32, bytes(&truth)).unwrap();
     let truth = image::imageops::crop_imm(
         &truth,
         0,
@@ -78,13 +87,17 @@ fn a_photograph_gains_more_than_bicubic_gives() {
     for (scale, gain) in [(2, 1.0), (4, 0.4)] {
         let place = Place::new();
         let (width, height) = truth.dimensions();
-        let small = image::imageops::resize(&truth, width / scale, height / scale, FilterType::CatmullRom);
+        let small =
+            image::imageops::resize(&truth, width / scale, height / scale, FilterType::CatmullRom);
         small.save(place.path("small.png")).unwrap();
         truth.save(place.path("truth.png")).unwrap();
-        image::imageops::resize(&small, width, height, FilterType::CatmullRom).save(place.path("bicubic.png")).unwrap();
+        image::imageops::resize(&small, width, height, FilterType::CatmullRom)
+            .save(place.path("bicubic.png"))
+            .unwrap();
         eddy(&format!("upscale small.png -o large.png -s {scale}")).within(&place).succeeds();
         let truth = place.image("truth.png");
-        let (ours, bicubic) = (psnr(&place.image("large.png"), &truth), psnr(&place.image("bicubic.png"), &truth));
+        let (ours, bicubic) =
+            (psnr(&place.image("large.png"), &truth), psnr(&place.image("bicubic.png"), &truth));
         assert!(ours > bicubic + gain, "{scale}: {ours} dB, bicubic {bicubic} dB");
     }
 }
@@ -94,7 +107,9 @@ fn tiles_give_the_whole_images_numbers() {
     let place = Place::with("small.png", &images::noisy(300, 290, 3, 8));
     for steps in [1, 2] {
         let run = |name: &str, tile: &str| {
-            let run = eddy(&format!("upscale small.png -o {name} --steps {steps} --seed 3 --json {tile}"));
+            let run = eddy(&format!(
+                "upscale small.png -o {name} --steps {steps} --seed 3 --json {tile}"
+            ));
             run.within(&place).succeeds().json()
         };
         assert_eq!(run("whole.png", "")["tiles"], 1);
@@ -123,7 +138,10 @@ fn the_scale_chooses_a_model_and_a_model_has_a_scale() {
     let small = images::noisy(24, 16, 3, 8);
     let place = place(&small);
     let size = |options: &str| {
-        let record = eddy(&format!("upscale small.png -o large.png --json {options}")).within(&place).succeeds().json();
+        let record = eddy(&format!("upscale small.png -o large.png --json {options}"))
+            .within(&place)
+            .succeeds()
+            .json();
         (
             record["width"].as_u64().unwrap(),
             record["height"].as_u64().unwrap(),
@@ -135,12 +153,18 @@ fn the_scale_chooses_a_model_and_a_model_has_a_scale() {
     assert_eq!(size("-m larger"), (48, 32, 2));
     assert_eq!(size("-m larger -s 2"), (48, 32, 2));
     let refused = |options: &str, code: i32, words: &str| {
-        eddy(&format!("upscale small.png -o other.png {options}")).within(&place).fails(code).says(words);
+        eddy(&format!("upscale small.png -o other.png {options}"))
+            .within(&place)
+            .fails(code)
+            .says(words);
     };
     refused("-s 3", 2, "use -s 2 or -s 4");
     refused("-m larger -s 4", 2, "enlarges 2 times, 4 was asked for");
     refused("-m denoise-fast", 4, "expected one to upscale");
-    eddy("denoise small.png -o other.png -m upscale-x2").within(&place).fails(4).says("expected a denoiser");
+    eddy("denoise small.png -o other.png -m upscale-x2")
+        .within(&place)
+        .fails(4)
+        .says("expected a denoiser");
     place.holds_only(&["large.png", "larger", "small.png"]);
 }
 
@@ -148,13 +172,18 @@ fn the_scale_chooses_a_model_and_a_model_has_a_scale() {
 fn results_that_cannot_be_are_refused_before_the_work() {
     let place = Place::with("wide.png", &images::noisy(9000, 8, 3, 8));
     eddy("upscale wide.png -o wide.webp").within(&place).fails(1).says("16383");
-    eddy("upscale wide.png -o large.png -s 4 --max-memory 1M").within(&place).fails(2).says("raise --max-memory");
+    eddy("upscale wide.png -o large.png -s 4 --max-memory 1M")
+        .within(&place)
+        .fails(2)
+        .says("raise --max-memory");
     place.holds_only(&["wide.png"]);
 }
 
 #[test]
 fn a_manifest_that_enlarges_without_a_condition_is_refused() {
     let place = Place::with("small.png", &images::noisy(8, 8, 3, 8));
-    place.model("m", "larger", |manifest| manifest.replace("task = \"denoise\"", "task = \"upscale\"\nscale = 2"));
+    place.model("m", "larger", |manifest| {
+        manifest.replace("task = \"denoise\"", "task = \"upscale\"\nscale = 2")
+    });
     eddy("upscale small.png -o large.png -m m").within(&place).fails(4).says("condition");
 }

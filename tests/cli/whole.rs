@@ -35,13 +35,18 @@ fn y4m(frames: usize) -> Vec<u8> {
 
 /// The binary under `strace` with these options; the log is `log`.
 fn traced(options: &str, place: &Place, arguments: &str) -> Option<Eddy> {
-    let works = Command::new("strace").args(["-o", "/dev/null", "true"]).output().is_ok_and(|run| run.status.success());
+    let works = Command::new("strace")
+        .args(["-o", "/dev/null", "true"])
+        .output()
+        .is_ok_and(|run| run.status.success());
     if !works {
         skip("strace is missing, or may not be used here");
         return None;
     }
     let mut command = Command::new("strace");
-    command.args(["-f", "-o", "log", "-e", "trace=fsync,rename,renameat,renameat2"]).args(options.split_whitespace());
+    command
+        .args(["-f", "-o", "log", "-e", "trace=fsync,rename,renameat,renameat2"])
+        .args(options.split_whitespace());
     command.arg(BINARY);
     Some(Eddy::new(command, arguments).within(place))
 }
@@ -98,12 +103,32 @@ fn syncs_frames_in_batches_before_their_renames() {
 fn a_failed_sync_leaves_nothing_behind() {
     let place = place();
     for (inject, arguments, words) in [
-        ("fsync:error=EIO:when=1", "denoise a.png -o b.png --sigma 5", "the system reports an error"),
+        (
+            "fsync:error=EIO:when=1",
+            "denoise a.png -o b.png --sigma 5",
+            "the system reports an error",
+        ),
         ("fsync:error=ENOSPC:when=1", "denoise a.png -o b.png --sigma 5", "the disk is full"),
-        ("fsync:error=ENOSPC:when=1", "denoise a.y4m -o b.y4m --sigma 0", "the disk is full, and nothing is kept"),
-        ("fsync:error=EIO:when=2", "denoise a.png -o b.png --sigma 5", "the system reports an error"),
-        ("fsync:error=EIO:when=1", "denoise a.y4m -o b.y4m --sigma 0", "the system reports an error"),
-        ("fsync:error=EIO:when=2", "denoise a.y4m -o b.y4m --sigma 0", "the system reports an error"),
+        (
+            "fsync:error=ENOSPC:when=1",
+            "denoise a.y4m -o b.y4m --sigma 0",
+            "the disk is full, and nothing is kept",
+        ),
+        (
+            "fsync:error=EIO:when=2",
+            "denoise a.png -o b.png --sigma 5",
+            "the system reports an error",
+        ),
+        (
+            "fsync:error=EIO:when=1",
+            "denoise a.y4m -o b.y4m --sigma 0",
+            "the system reports an error",
+        ),
+        (
+            "fsync:error=EIO:when=2",
+            "denoise a.y4m -o b.y4m --sigma 0",
+            "the system reports an error",
+        ),
     ] {
         let Some(run) = traced(&format!("-e inject={inject}"), &place, arguments) else { return };
         run.fails(1).says(words).says(arguments.split(' ').nth(3).unwrap());
@@ -111,10 +136,13 @@ fn a_failed_sync_leaves_nothing_behind() {
     }
     // Results that were complete before the disk failed are kept.
     place.folder("frames");
-    let run = traced("-e inject=fsync:error=EIO:when=3+", &place, "denoise a.y4m -o frames/ --sigma 0");
+    let run =
+        traced("-e inject=fsync:error=EIO:when=3+", &place, "denoise a.y4m -o frames/ --sigma 0");
     run.unwrap().fails(1).says("frames/0000");
     assert!(place.names("frames").len() < FRAMES);
-    assert!(place.names("frames").iter().all(|name| place.image(&format!("frames/{name}")).width == 64));
+    assert!(
+        place.names("frames").iter().all(|name| place.image(&format!("frames/{name}")).width == 64)
+    );
 }
 
 #[test]
@@ -123,7 +151,10 @@ fn accepts_a_file_system_without_sync() {
     for error in ["EINVAL", "EOPNOTSUPP"] {
         for output in ["b.png", "new/"] {
             let arguments = format!("denoise a.png -o {output} --sigma 5");
-            let Some(run) = traced(&format!("-e inject=fsync:error={error}"), &place, &arguments) else { return };
+            let Some(run) = traced(&format!("-e inject=fsync:error={error}"), &place, &arguments)
+            else {
+                return;
+            };
             run.succeeds();
         }
     }
@@ -145,7 +176,11 @@ fn writing(place: &Place) -> Child {
 
 fn parts(place: &Place, process: u32) -> Vec<String> {
     let begin = format!(".eddy-{process}-");
-    place.names("").into_iter().filter(|name| name.starts_with(&begin) && name.ends_with(".part")).collect()
+    place
+        .names("")
+        .into_iter()
+        .filter(|name| name.starts_with(&begin) && name.ends_with(".part"))
+        .collect()
 }
 
 #[test]
@@ -159,7 +194,12 @@ fn deletes_leftovers_of_killed_runs() {
     assert!(parts(&place, killed.id()).is_empty());
     // Files of the live process, and files with similar names.
     let own = parts(&place, alive.id()).remove(0);
-    let others = [".eddy-1-1-abc.part", ".eddy-4194999-1-abcdef.partial", ".eddy-4194999-1-linked.part", ".eddy-notes"];
+    let others = [
+        ".eddy-1-1-abc.part",
+        ".eddy-4194999-1-abcdef.partial",
+        ".eddy-4194999-1-linked.part",
+        ".eddy-notes",
+    ];
     for name in others {
         match name.contains("linked") {
             true => symlink(place.path("a.png"), place.path(name)).unwrap(),
@@ -188,8 +228,12 @@ fn does_not_follow_foreign_links_in_shared_folders() {
         symlink(place.path("precious"), &link).unwrap();
         lchown(&link, Some(65534), Some(65534)).unwrap();
         let source = name.replace('b', "a");
-        let refused = eddy(&format!("denoise {source} -o everybody/{name} --sigma 5")).within(&place).fails(1);
-        refused.says("is a link of another user in a folder that others may write to; choose another name");
+        let refused = eddy(&format!("denoise {source} -o everybody/{name} --sigma 5"))
+            .within(&place)
+            .fails(1);
+        refused.says(
+            "is a link of another user in a folder that others may write to; choose another name",
+        );
         assert_eq!(place.bytes("precious"), b"as it was");
         // Our own link is followed.
         lchown(&link, Some(0), Some(0)).unwrap();
@@ -217,7 +261,10 @@ fn does_not_follow_foreign_links_in_shared_folders() {
     let pipe = place.path("everybody/b.y4m");
     mknodat(CWD, &pipe, FileType::Fifo, Mode::from(0o666), 0).unwrap();
     lchown(&pipe, Some(65534), Some(65534)).unwrap();
-    eddy("denoise a.y4m -o everybody/b.y4m --sigma 0").within(&place).fails(1).says("is a pipe of another user");
+    eddy("denoise a.y4m -o everybody/b.y4m --sigma 0")
+        .within(&place)
+        .fails(1)
+        .says("is a pipe of another user");
 }
 
 #[test]
@@ -236,7 +283,8 @@ fn running_out_of_memory_is_an_error() {
 fn writes_directly_to_devices_and_pipes() {
     let place = place();
     eddy("denoise a.y4m -o /dev/null -f y4m --sigma 0").within(&place).succeeds();
-    let mut command = eddy("denoise a.y4m -o /dev/stdout -f y4m --sigma 0").within(&place).command();
+    let mut command =
+        eddy("denoise a.y4m -o /dev/stdout -f y4m --sigma 0").within(&place).command();
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut written = Vec::new();
     child.stdout.take().unwrap().read_to_end(&mut written).unwrap();
@@ -254,7 +302,11 @@ fn reports_the_file_size_limit() {
     let limited = |arguments: &str| {
         let mut command = Command::new("prlimit");
         command.arg(format!("--fsize={LIMIT}")).arg(BINARY);
-        Eddy::new(command, arguments).within(&place).fails(1).says("b.").says("raise the limit (ulimit -f)");
+        Eddy::new(command, arguments)
+            .within(&place)
+            .fails(1)
+            .says("b.")
+            .says("raise the limit (ulimit -f)");
     };
     place.file("flat.png", encoded(&flat(SIDE), "png"));
     limited("denoise flat.png -o b.bmp --sigma 0");
@@ -278,7 +330,10 @@ fn flat(side: usize) -> Image {
 fn rejects_too_many_threads() {
     let place = place();
     for wrong in ["100000000", "-1", "many"] {
-        eddy(&format!("denoise a.png -o b.png --threads={wrong}")).within(&place).fails(2).says("expected 0 to ");
+        eddy(&format!("denoise a.png -o b.png --threads={wrong}"))
+            .within(&place)
+            .fails(2)
+            .says("expected 0 to ");
     }
     place.holds_only(&["a.png", "a.y4m"]);
 }

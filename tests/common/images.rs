@@ -14,7 +14,11 @@ pub fn noisy(width: usize, height: usize, channels: usize, bits: u32) -> Image {
     let mut rows = vec![vec![0.0; width]; channels];
     for y in 0..height {
         for (channel, row) in rows.iter_mut().enumerate() {
-            Philox::new(5).fill(NoiseAt { step: 0, batch: 0, channel: channel as u32, y: y as u32 }, 0, row);
+            Philox::new(5).fill(
+                NoiseAt { step: 0, batch: 0, channel: channel as u32, y: y as u32 },
+                0,
+                row,
+            );
         }
         for x in 0..width {
             for (channel, row) in rows.iter().enumerate() {
@@ -51,7 +55,9 @@ pub fn read(path: &Path) -> Image {
 pub fn values(image: &Image) -> Vec<f64> {
     match &image.samples {
         Samples::U8(samples) => samples.iter().map(|sample| f64::from(*sample) / 255.0).collect(),
-        Samples::U16(samples) => samples.iter().map(|sample| f64::from(*sample) / 65535.0).collect(),
+        Samples::U16(samples) => {
+            samples.iter().map(|sample| f64::from(*sample) / 65535.0).collect()
+        }
     }
 }
 
@@ -66,7 +72,12 @@ pub fn alpha(image: &Image) -> Vec<f64> {
 /// The colour samples.
 pub fn colors(image: &Image) -> Vec<f64> {
     let count = image.color_channels();
-    values(image).into_iter().enumerate().filter(|(i, _)| i % image.channels < count).map(|(_, value)| value).collect()
+    values(image)
+        .into_iter()
+        .enumerate()
+        .filter(|(i, _)| i % image.channels < count)
+        .map(|(_, value)| value)
+        .collect()
 }
 
 /// The root of the mean squared difference of the colours, in 8-bit grey levels.

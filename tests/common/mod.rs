@@ -30,7 +30,10 @@ pub fn eddy(arguments: &str) -> Eddy {
 impl Eddy {
     /// `command` is the binary, or a program that runs it with the arguments that follow its own.
     pub fn new(mut command: Command, arguments: &str) -> Self {
-        command.args(arguments.split_whitespace()).env_remove("ORT_DYLIB_PATH").stdin(Stdio::null());
+        command
+            .args(arguments.split_whitespace())
+            .env_remove("ORT_DYLIB_PATH")
+            .stdin(Stdio::null());
         Self { command, shown: format!("eddy {arguments}") }
     }
 
@@ -123,12 +126,14 @@ impl Outcome {
     /// The last object that was printed: of a stream, its summary.
     pub fn summary(&self) -> serde_json::Value {
         let last = self.stdout.lines().last().unwrap_or_default();
-        serde_json::from_str(last).unwrap_or_else(|error| panic!("{self}\nends with no JSON object: {error}"))
+        serde_json::from_str(last)
+            .unwrap_or_else(|error| panic!("{self}\nends with no JSON object: {error}"))
     }
 
     /// The one JSON object that was printed.
     pub fn json(&self) -> serde_json::Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{self}\nprints no JSON object: {error}"))
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| panic!("{self}\nprints no JSON object: {error}"))
     }
 }
 
@@ -148,7 +153,11 @@ pub fn skip(why: &str) {
 pub fn unshare(flag: &str) -> Option<Command> {
     let candidates: [&[&str]; 2] = [&[flag], &["--map-root-user", flag]];
     candidates.iter().find_map(|flags| {
-        let works = Command::new("unshare").args(*flags).arg("true").output().is_ok_and(|run| run.status.success());
+        let works = Command::new("unshare")
+            .args(*flags)
+            .arg("true")
+            .output()
+            .is_ok_and(|run| run.status.success());
         works.then(|| {
             let mut command = Command::new("unshare");
             command.args(*flags);

@@ -42,7 +42,12 @@ impl Network for Closed<'_> {
     }
 
     fn inputs(&mut self) -> Inputs<'_> {
-        Inputs { sample: &mut self.sample, sigma: Some(&mut self.sigma), condition: None, class: None }
+        Inputs {
+            sample: &mut self.sample,
+            sigma: Some(&mut self.sigma),
+            condition: None,
+            class: None,
+        }
     }
 
     fn evaluate(&mut self, _t: f64) -> Result<&[f32]> {
@@ -55,7 +60,9 @@ impl Network for Closed<'_> {
 /// The mean of each sample and its eight neighbours, with zeros beyond the border, times sigma: it looks one pixel far.
 pub fn blur(sample: &[f32], sigma: &[f32], shape: Shape, out: &mut [f32]) {
     let [_, _, height, width] = shape;
-    for (plane, out) in sample.chunks_exact(height * width).zip(out.chunks_exact_mut(height * width)) {
+    for (plane, out) in
+        sample.chunks_exact(height * width).zip(out.chunks_exact_mut(height * width))
+    {
         for y in 0..height {
             for x in 0..width {
                 let mut sum = 0.0;

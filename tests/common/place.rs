@@ -50,7 +50,8 @@ pub fn sha256(bytes: &[u8]) -> String {
 /// An array as numpy saves it.
 pub fn npy(shape: [usize; 4], values: &[f32]) -> Vec<u8> {
     let [a, b, c, d] = shape;
-    let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({a}, {b}, {c}, {d}), }}");
+    let header =
+        format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({a}, {b}, {c}, {d}), }}");
     let header = format!("{header:<117}\n");
     let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
     bytes.extend((header.len() as u16).to_le_bytes());
@@ -92,7 +93,8 @@ impl Place {
     }
 
     pub fn bytes(&self, name: &str) -> Vec<u8> {
-        fs::read(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}; there are {:?}", self.names("")))
+        fs::read(self.path(name))
+            .unwrap_or_else(|error| panic!("{name}: {error}; there are {:?}", self.names("")))
     }
 
     pub fn image(&self, name: &str) -> Image {
@@ -102,8 +104,9 @@ impl Place {
     /// Everything in a folder of this place, hidden files too, sorted.
     pub fn names(&self, folder: &str) -> Vec<String> {
         let entries = fs::read_dir(self.path(folder)).unwrap();
-        let mut names: Vec<String> =
-            entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+            .collect();
         names.sort();
         names
     }
@@ -126,6 +129,9 @@ impl Place {
         let mut expected: Vec<&str> = names.to_vec();
         expected.sort_unstable();
         let found = self.names("");
-        assert!(iter::zip(&found, &expected).all(|(a, b)| a == b) && found.len() == expected.len(), "{found:?}");
+        assert!(
+            iter::zip(&found, &expected).all(|(a, b)| a == b) && found.len() == expected.len(),
+            "{found:?}"
+        );
     }
 }

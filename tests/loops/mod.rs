@@ -22,7 +22,8 @@ pub fn run(
     let mut x = start;
     let mut kept = vec![[0.0; SLOTS]; x.len()];
     for (step, row) in plan.steps.iter().enumerate() {
-        let raw: Vec<f64> = x.iter().map(|&x| row.c_skip * x + row.c_out * network(row.c_in * x, row.t)).collect();
+        let raw: Vec<f64> =
+            x.iter().map(|&x| row.c_skip * x + row.c_out * network(row.c_in * x, row.t)).collect();
         let mut clipped: Vec<f32> = raw.iter().map(|&d| d as f32).collect();
         plan.clip.apply(&mut clipped, shape[0], &mut Vec::new());
         let d: Vec<f64> = match plan.clip {
@@ -43,11 +44,19 @@ pub fn run(
 }
 
 /// The noise of one step for a whole state.
-pub fn draw(noise: &dyn NoiseSource, step: u32, [batches, channels, height, width]: [usize; 4]) -> Vec<f32> {
+pub fn draw(
+    noise: &dyn NoiseSource,
+    step: u32,
+    [batches, channels, height, width]: [usize; 4],
+) -> Vec<f32> {
     let mut z = vec![0.0; batches * channels * height * width];
     for (i, row) in z.chunks_mut(width).enumerate() {
         let (batch, channel, y) = (i / height / channels, i / height % channels, i % height);
-        noise.fill(NoiseAt { step, batch: batch as u32, channel: channel as u32, y: y as u32 }, 0, row);
+        noise.fill(
+            NoiseAt { step, batch: batch as u32, channel: channel as u32, y: y as u32 },
+            0,
+            row,
+        );
     }
     z
 }
@@ -80,7 +89,8 @@ impl<F: Fn(f64, f64) -> f64> Network for Pointwise<F> {
     }
 
     fn evaluate(&mut self, t: f64) -> Result<&[f32]> {
-        self.output = self.sample.iter().map(|&x| (self.function)(f64::from(x), t) as f32).collect();
+        self.output =
+            self.sample.iter().map(|&x| (self.function)(f64::from(x), t) as f32).collect();
         Ok(&self.output)
     }
 }

@@ -50,12 +50,17 @@ fn agrees(pipeline: &str, tolerance: f64) {
     for case in cases().iter().filter(|case| case.pipeline == pipeline) {
         let Case { sampler, steps, eta, .. } = case;
         let place = place_of(&start.mapv(|x| x * case.scale));
-        let line = format!("sample --sampler {sampler} --steps {steps} --eta {eta} --input x.npy -o y.npy");
+        let line = format!(
+            "sample --sampler {sampler} --steps {steps} --eta {eta} --input x.npy -o y.npy"
+        );
         let run = eddy(&line).arg("--noise").arg(stored("noise.npy")).arg(stored(pipeline));
         run.within(&place).succeeds().prints_nothing();
         let result = place.result("y.npy");
         let published = difference(&result, &end(pipeline, "expected.npy", case.row));
-        assert!(published <= tolerance + case.rounding, "{pipeline}: {published:.2e} from diffusers: {line}");
+        assert!(
+            published <= tolerance + case.rounding,
+            "{pipeline}: {published:.2e} from diffusers: {line}"
+        );
         if let Some(row) = case.exact_row {
             let exact = difference(&result, &end(pipeline, "exact.npy", row));
             assert!(exact <= tolerance, "{pipeline}: {exact:.2e} from diffusers in f64: {line}");

@@ -23,7 +23,9 @@ fn what_a_network_predicts_makes_no_difference() {
         ("normal-edm", "{ edm = { sigma_data = 1.0 } }", "residual"),
     ] {
         place.model(name, name, |_| {
-            let network = std::fs::read(crate::common::place::data("models").join(format!("{name}.onnx"))).unwrap();
+            let network =
+                std::fs::read(crate::common::place::data("models").join(format!("{name}.onnx")))
+                    .unwrap();
             MANIFEST
                 .replace("{sha256}", &crate::common::place::sha256(&network))
                 .replace("task = \"denoise\"", "task = \"generate\"")
@@ -43,13 +45,21 @@ fn what_a_network_predicts_makes_no_difference() {
         let expected = run("normal-denoised");
         for model in ["normal-score", "normal-flow", "normal-edm"] {
             let found = run(model);
-            let difference = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            let difference =
+                found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             assert!(difference < 2e-4, "{sampler}, {model}: {difference}");
         }
     }
     // And the flow's end is the data's deviation times the start's own.
-    eddy("sample normal-flow --input x.npy -o y.npy --steps 40 --sampler heun").within(&place).succeeds();
+    eddy("sample normal-flow --input x.npy -o y.npy --steps 40 --sampler heun")
+        .within(&place)
+        .succeeds();
     let scale = (VARIANCE / (VARIANCE + SIGMA_MAX * SIGMA_MAX)).sqrt();
-    let off = place.result("y.npy").iter().zip(&start).map(|(y, x)| (y - scale * x).abs()).fold(0.0, f32::max);
+    let off = place
+        .result("y.npy")
+        .iter()
+        .zip(&start)
+        .map(|(y, x)| (y - scale * x).abs())
+        .fold(0.0, f32::max);
     assert!(off < 2e-3, "{off}");
 }

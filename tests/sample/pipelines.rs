@@ -49,6 +49,8 @@ impl Place {
 pub(crate) fn difference(found: &Array4<f32>, expected: &Array4<f32>) -> f64 {
     assert_eq!(found.dim(), expected.dim());
     let largest = |values: &mut dyn Iterator<Item = f64>| values.fold(0.0, f64::max);
-    let gap = largest(&mut found.iter().zip(expected).map(|(a, b)| (f64::from(*a) - f64::from(*b)).abs()));
+    let gap = largest(
+        &mut found.iter().zip(expected).map(|(a, b)| (f64::from(*a) - f64::from(*b)).abs()),
+    );
     gap / largest(&mut expected.iter().map(|b| f64::from(b.abs())))
 }

@@ -13,7 +13,9 @@ const BETAS: &str = r#""num_train_timesteps": 1000, "beta_start": 0.0001, "beta_
 
 /// Element i of [3, 8, 8, 4] is i / 768; the last axis is then moved to the front.
 fn start() -> Array4<f32> {
-    Array4::from_shape_fn((4, 3, 8, 8), |(b, c, y, x)| (((c * 8 + y) * 8 + x) * 4 + b) as f32 / 768.0)
+    Array4::from_shape_fn((4, 3, 8, 8), |(b, c, y, x)| {
+        (((c * 8 + y) * 8 + x) * 4 + b) as f32 / 768.0
+    })
 }
 
 /// Ten steps with one of the networks that stand for diffusers' own.
@@ -49,7 +51,8 @@ fn ddim_full_loop() {
 #[test]
 fn euler_full_loop() {
     let betas = BETAS.replace("1000", "1100");
-    let alphas_cumprod: f64 = (0..1100).map(|i| 1.0 - (1e-4 + (0.02 - 1e-4) * f64::from(i) / 1099.0)).product();
+    let alphas_cumprod: f64 =
+        (0..1100).map(|i| 1.0 - (1e-4 + (0.02 - 1e-4) * f64::from(i) / 1099.0)).product();
     let scale = ((1.0 - alphas_cumprod) / alphas_cumprod).sqrt() as f32;
     check("euler", "published-euler.onnx", &betas, scale, Some(10.0807), 0.0131);
     let karras = format!(r#"{betas}, "use_karras_sigmas": true"#);
@@ -59,13 +62,25 @@ fn euler_full_loop() {
 #[test]
 fn dpm_solver_full_loop() {
     let solver = |config: &str, mean| {
-        let order = r#""solver_order": 2, "lower_order_final": false, "final_sigmas_type": "sigma_min""#;
-        let class = r#""_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "dpmsolver++""#;
-        check("dpmpp-2m", "published.onnx", &format!("{class}, {BETAS}, {order}, {config}"), 1.0, None, mean);
+        let order =
+            r#""solver_order": 2, "lower_order_final": false, "final_sigmas_type": "sigma_min""#;
+        let class =
+            r#""_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "dpmsolver++""#;
+        check(
+            "dpmpp-2m",
+            "published.onnx",
+            &format!("{class}, {BETAS}, {order}, {config}"),
+            1.0,
+            None,
+            mean,
+        );
     };
     solver(r#""sample_max_value": 1.0"#, 0.3301);
     solver(r#""prediction_type": "v_prediction""#, 0.2251);
-    solver(r#""thresholding": true, "dynamic_thresholding_ratio": 0.87, "sample_max_value": 0.5"#, 1.1364);
+    solver(
+        r#""thresholding": true, "dynamic_thresholding_ratio": 0.87, "sample_max_value": 0.5"#,
+        1.1364,
+    );
 }
 
 /// The predictor and corrector of second order, and on Karras' sigmas.
@@ -74,7 +89,14 @@ fn unipc_full_loop() {
     let unipc = |config: &str, mean| {
         let order = r#""solver_order": 2, "solver_type": "bh2", "final_sigmas_type": "sigma_min""#;
         let class = r#""_class_name": "UniPCMultistepScheduler""#;
-        check("unipc", "published.onnx", &format!("{class}, {BETAS}, {order}, {config}"), 1.0, None, mean);
+        check(
+            "unipc",
+            "published.onnx",
+            &format!("{class}, {BETAS}, {order}, {config}"),
+            1.0,
+            None,
+            mean,
+        );
     };
     unipc(r#""thresholding": false"#, 0.2464);
     unipc(r#""use_karras_sigmas": true"#, 0.2925);
@@ -96,7 +118,14 @@ fn deis_full_loop() {
 #[test]
 fn pndm_full_loop() {
     let pndm = |config: &str, sum, mean| {
-        check("pndm", "published.onnx", &format!(r#""_class_name": "PNDMScheduler", {config}"#), 1.0, Some(sum), mean);
+        check(
+            "pndm",
+            "published.onnx",
+            &format!(r#""_class_name": "PNDMScheduler", {config}"#),
+            1.0,
+            Some(sum),
+            mean,
+        );
     };
     pndm(BETAS, 198.1318, 0.2580);
     pndm(&format!(r#"{BETAS}, "prediction_type": "v_prediction""#), 67.3986, 0.0878);
@@ -109,8 +138,16 @@ fn pndm_full_loop() {
 fn dpm_solver_in_single_steps_full_loop() {
     let single = |config: &str, mean| {
         let order = r#""solver_order": 2, "final_sigmas_type": "sigma_min""#;
-        let class = r#""_class_name": "DPMSolverSinglestepScheduler", "algorithm_type": "dpmsolver++""#;
-        check("dpmpp-single", "published.onnx", &format!("{class}, {BETAS}, {order}, {config}"), 1.0, None, mean);
+        let class =
+            r#""_class_name": "DPMSolverSinglestepScheduler", "algorithm_type": "dpmsolver++""#;
+        check(
+            "dpmpp-single",
+            "published.onnx",
+            &format!("{class}, {BETAS}, {order}, {config}"),
+            1.0,
+            None,
+            mean,
+        );
     };
     single(r#""thresholding": false"#, 0.2791);
     single(r#""prediction_type": "v_prediction""#, 0.1453);

@@ -22,7 +22,8 @@ fn place() -> Place {
 fn refused(place: &Place, code: i32, options: &str) -> Outcome {
     place.file("y.npy", "an earlier result");
     let before = place.names("");
-    let outcome = eddy(&format!("sample -o y.npy {options}")).within(place).fails(code).prints_nothing();
+    let outcome =
+        eddy(&format!("sample -o y.npy {options}")).within(place).fails(code).prints_nothing();
     assert_eq!(place.bytes("y.npy"), b"an earlier result", "{outcome}");
     assert_eq!(place.names(""), before, "{outcome}");
     outcome
@@ -57,9 +58,13 @@ fn noise_that_does_not_reach() {
     let noise = Array5::<f32>::zeros((2, 2, 3, 7, 12));
     place.tensor("z.npy", &noise);
     // The last of four steps draws nothing.
-    refused(&place, 2, &format!("{DDPM} --noise z.npy")).says("3 steps of noise").says("2 of shape [2, 3, 7, 12]");
+    refused(&place, 2, &format!("{DDPM} --noise z.npy"))
+        .says("3 steps of noise")
+        .says("2 of shape [2, 3, 7, 12]");
     place.tensor("z.npy", &Array5::<f32>::zeros((4, 1, 3, 7, 12)));
-    refused(&place, 2, &format!("{DDPM} --noise z.npy")).says("[2, 3, 7, 12]").says("4 of shape [1, 3, 7, 12]");
+    refused(&place, 2, &format!("{DDPM} --noise z.npy"))
+        .says("[2, 3, 7, 12]")
+        .says("4 of shape [1, 3, 7, 12]");
     place.tensor("z.npy", &noise.index_axis(Axis(0), 0).to_owned());
     refused(&place, 3, &format!("{DDPM} --noise z.npy")).says("z.npy").says("5 axes").says("4");
     refused(&place, 3, &format!("{DDPM} --noise none.npy")).says("none.npy");
@@ -126,13 +131,19 @@ fn schedulers_that_are_not_honoured() {
     for (config, words) in [
         (r#"{"snr_shift_scale": 3.0}"#, "'snr_shift_scale' = 3.0"),
         (r#"{"prediction_type": "flow_prediction"}"#, "possible: epsilon, v_prediction, sample"),
-        (r#"{"_class_name": "FlowMatchEulerDiscreteScheduler"}"#, "FlowMatchEulerDiscreteScheduler"),
+        (
+            r#"{"_class_name": "FlowMatchEulerDiscreteScheduler"}"#,
+            "FlowMatchEulerDiscreteScheduler",
+        ),
         (r#"{"variance_type": "learned_range"}"#, "possible: fixed_small"),
         ("{", "not JSON"),
     ] {
         let place = place();
         place.file("m/scheduler/scheduler_config.json", config);
-        refused(&place, 4, DDIM).says("cannot use model m").says("scheduler_config.json").says(words);
+        refused(&place, 4, DDIM)
+            .says("cannot use model m")
+            .says("scheduler_config.json")
+            .says(words);
     }
 }
 
@@ -146,7 +157,8 @@ fn networks_that_want_or_give_something_else() {
     refused_network(&fs::read(stored("conditional.onnx")).unwrap())
         .says("an input `encoder_hidden_states`")
         .says("expected sample, timestep");
-    refused_network(&fs::read(stored("../models/darker.onnx")).unwrap()).says("expected sample, timestep");
+    refused_network(&fs::read(stored("../models/darker.onnx")).unwrap())
+        .says("expected sample, timestep");
     refused_network(b"no graph").says("ONNX Runtime does not accept it");
 }
 

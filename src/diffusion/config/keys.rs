@@ -17,10 +17,14 @@ pub(super) struct Keys<'a> {
 /// The keys of a JSON object in this `place` of a model, without `null`s, which count as absent,
 /// and without defaults that diffusers wrote to the file, which do not apply to another sampler.
 pub(crate) fn keys_of(name: &str, place: &str, text: &str) -> Result<Map<String, Value>> {
-    let value = serde_json::from_str(&quote_non_finite(text))
-        .map_err(|source| Error::model_from(name, format!("its {place} is not JSON; export it again"), source))?;
+    let value = serde_json::from_str(&quote_non_finite(text)).map_err(|source| {
+        Error::model_from(name, format!("its {place} is not JSON; export it again"), source)
+    })?;
     let Value::Object(mut map) = value else {
-        return Err(Error::model(name, format!("its {place} is not a JSON object; export it again")));
+        return Err(Error::model(
+            name,
+            format!("its {place} is not a JSON object; export it again"),
+        ));
     };
     if let Some(Value::Array(defaulted)) = map.remove("_use_default_values") {
         for key in defaulted.iter().filter_map(Value::as_str) {
@@ -40,33 +44,51 @@ impl<'a> Keys<'a> {
         self.take(key, "true, false", |value| value.as_bool())
     }
 
-    pub(super) fn count(&mut self, key: &str, range: RangeInclusive<usize>) -> Result<Option<usize>> {
+    pub(super) fn count(
+        &mut self,
+        key: &str,
+        range: RangeInclusive<usize>,
+    ) -> Result<Option<usize>> {
         let possible = format!("a whole number, {} to {}", range.start(), range.end());
         self.take(key, &possible, |value| {
-            value.as_u64().and_then(|count| usize::try_from(count).ok()).filter(|count| range.contains(count))
+            value
+                .as_u64()
+                .and_then(|count| usize::try_from(count).ok())
+                .filter(|count| range.contains(count))
         })
     }
 
     pub(super) fn number(&mut self, key: &str) -> Result<Option<f64>> {
-        self.take(key, "a finite number", |value| value.as_f64().filter(|number| number.is_finite()))
+        self.take(key, "a finite number", |value| {
+            value.as_f64().filter(|number| number.is_finite())
+        })
     }
 
     /// A number that may be infinite.
     pub(super) fn extended(&mut self, key: &str) -> Result<Option<f64>> {
         self.take(key, "a number or an infinity", |value| {
-            value.as_f64().or_else(|| value.as_str()?.parse().ok()).filter(|number: &f64| !number.is_nan())
+            value
+                .as_f64()
+                .or_else(|| value.as_str()?.parse().ok())
+                .filter(|number: &f64| !number.is_nan())
         })
     }
 
     pub(super) fn numbers(&mut self, key: &str) -> Result<Option<Vec<f64>>> {
-        self.take(key, "a list of numbers", |value| value.as_array()?.iter().map(Value::as_f64).collect())
+        self.take(key, "a list of numbers", |value| {
+            value.as_array()?.iter().map(Value::as_f64).collect()
+        })
     }
 
     pub(super) fn text(&mut self, key: &str) -> Result<Option<String>> {
         self.take(key, "a text", |value| value.as_str().map(str::to_owned))
     }
 
-    pub(super) fn choice<T: Copy>(&mut self, key: &str, choices: &[(&str, T)]) -> Result<Option<T>> {
+    pub(super) fn choice<T: Copy>(
+        &mut self,
+        key: &str,
+        choices: &[(&str, T)],
+    ) -> Result<Option<T>> {
         let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
         self.take(key, &names.join(", "), |value| {
             let text = value.as_str()?;
@@ -80,7 +102,13 @@ impl<'a> Keys<'a> {
     }
 
     /// Returns `value` if it `is_possible`, and an error otherwise.
-    pub(super) fn checked(&self, key: &str, value: f64, is_possible: bool, possible: &str) -> Result<f64> {
+    pub(super) fn checked(
+        &self,
+        key: &str,
+        value: f64,
+        is_possible: bool,
+        possible: &str,
+    ) -> Result<f64> {
         if is_possible { Ok(value) } else { Err(self.refusal(key, &value.to_string(), possible)) }
     }
 
@@ -96,8 +124,9 @@ impl<'a> Keys<'a> {
 
     /// Fails on keys that were not taken, except `inert` keys, notes (`_...`) and disabled options.
     pub(super) fn finish(self, inert: &[&str]) -> Result<()> {
-        let matters =
-            |key: &str, value: &Value| !key.starts_with('_') && !inert.contains(&key) && *value != Value::Bool(false);
+        let matters = |key: &str, value: &Value| {
+            !key.starts_with('_') && !inert.contains(&key) && *value != Value::Bool(false)
+        };
         match self.map.iter().find(|(key, value)| matters(key, value)) {
             None => Ok(()),
             Some((key, value)) => Err(Error::model(
@@ -113,7 +142,12 @@ impl<'a> Keys<'a> {
         }
     }
 
-    fn take<T>(&mut self, key: &str, possible: &str, read: impl FnOnce(&Value) -> Option<T>) -> Result<Option<T>> {
+    fn take<T>(
+        &mut self,
+        key: &str,
+        possible: &str,
+        read: impl FnOnce(&Value) -> Option<T>,
+    ) -> Result<Option<T>> {
         let Some(value) = self.map.remove(key) else { return Ok(None) };
         read(&value).map(Some).ok_or_else(|| self.refusal(key, &value.to_string(), possible))
     }
@@ -133,7 +167,9 @@ fn quote_non_finite(text: &str) -> String {
     let (mut in_string, mut is_escaped) = (false, false);
     let mut rest = text;
     while let Some(c) = rest.chars().next() {
-        let word = ["-Infinity", "Infinity", "NaN"].into_iter().find(|word| !in_string && rest.starts_with(word));
+        let word = ["-Infinity", "Infinity", "NaN"]
+            .into_iter()
+            .find(|word| !in_string && rest.starts_with(word));
         if let Some(word) = word {
             quoted.extend(["\"", word, "\""]);
             rest = &rest[word.len()..];

@@ -40,7 +40,8 @@ const CLASSES: [&str; 16] = [
 ];
 
 /// Keys of other classes that do not affect these samplers.
-const INERT: [&str; 4] = ["flow_shift", "use_dynamic_shifting", "time_shift_type", "shift_terminal"];
+const INERT: [&str; 4] =
+    ["flow_shift", "use_dynamic_shifting", "time_shift_type", "shift_terminal"];
 
 /// The number of training timesteps.
 pub(crate) const TRAIN_STEPS: RangeInclusive<usize> = 2..=100_000;
@@ -66,7 +67,8 @@ pub(crate) fn parse_of(name: &str, place: &'static str, text: &str) -> Result<Di
         return Err(keys.refusal("_class_name", &class, &CLASSES.join(", ")));
     }
     let defaults = DiscreteSchedule::default();
-    let train_steps = keys.count("num_train_timesteps", TRAIN_STEPS)?.unwrap_or(defaults.train_steps);
+    let train_steps =
+        keys.count("num_train_timesteps", TRAIN_STEPS)?.unwrap_or(defaults.train_steps);
     let mut schedule = DiscreteSchedule {
         name: name.into(),
         train_steps,
@@ -96,8 +98,11 @@ const PREDICTIONS: [(&str, Prediction); 4] = [
     ("original_sample", Prediction::Sample),
 ];
 
-const SPACINGS: [(&str, Spacing); 3] =
-    [("leading", Spacing::Leading), ("linspace", Spacing::Linspace), ("trailing", Spacing::Trailing)];
+const SPACINGS: [(&str, Spacing); 3] = [
+    ("leading", Spacing::Leading),
+    ("linspace", Spacing::Linspace),
+    ("trailing", Spacing::Trailing),
+];
 
 fn betas(keys: &mut Keys<'_>, train_steps: usize) -> Result<BetaSchedule> {
     let mut beta = |key, default| {
@@ -111,7 +116,11 @@ fn betas(keys: &mut Keys<'_>, train_steps: usize) -> Result<BetaSchedule> {
         return Err(keys.refusal("trained_betas", &format!("{} betas", betas.len()), &possible));
     }
     if let Some(beta) = trained.iter().flatten().find(|beta| !(0.0..=1.0).contains(*beta)) {
-        return Err(keys.refusal("trained_betas", &format!("[... {beta} ...]"), "betas between 0 and 1"));
+        return Err(keys.refusal(
+            "trained_betas",
+            &format!("[... {beta} ...]"),
+            "betas between 0 and 1",
+        ));
     }
     let schedule = keys.text("beta_schedule")?;
     match (trained, schedule.as_deref().unwrap_or("linear")) {
@@ -119,7 +128,9 @@ fn betas(keys: &mut Keys<'_>, train_steps: usize) -> Result<BetaSchedule> {
         (None, "linear") => Ok(BetaSchedule::Linear { start, end }),
         (None, "scaled_linear") => Ok(BetaSchedule::ScaledLinear { start, end }),
         (None, "squaredcos_cap_v2") => Ok(BetaSchedule::SquaredCosCapV2),
-        (None, other) => Err(keys.refusal("beta_schedule", other, "linear, scaled_linear, squaredcos_cap_v2")),
+        (None, other) => {
+            Err(keys.refusal("beta_schedule", other, "linear, scaled_linear, squaredcos_cap_v2"))
+        }
     }
 }
 
@@ -134,13 +145,16 @@ fn read_clip(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<()>
     schedule.clip_sample = keys.flag("clip_sample")?;
     schedule.clips_direction = keys.flag("use_clipped_model_output")?.unwrap_or(false);
     if let Some(range) = keys.number("clip_sample_range")? {
-        schedule.clip_sample_range = keys.checked("clip_sample_range", range, is_bound(range), POSSIBLE)?;
+        schedule.clip_sample_range =
+            keys.checked("clip_sample_range", range, is_bound(range), POSSIBLE)?;
     }
     let ratio = keys.number("dynamic_thresholding_ratio")?.unwrap_or(0.995);
-    let ratio = keys.checked("dynamic_thresholding_ratio", ratio, (0.0..=1.0).contains(&ratio), "0 to 1")?;
+    let ratio =
+        keys.checked("dynamic_thresholding_ratio", ratio, (0.0..=1.0).contains(&ratio), "0 to 1")?;
     let max = keys.number("sample_max_value")?.unwrap_or(1.0);
     let max = keys.checked("sample_max_value", max, is_bound(max), POSSIBLE)?;
-    schedule.threshold = keys.flag("thresholding")?.unwrap_or(false).then_some(Threshold { ratio, max });
+    schedule.threshold =
+        keys.flag("thresholding")?.unwrap_or(false).then_some(Threshold { ratio, max });
     schedule.ends_at_clean = keys.flag("set_alpha_to_one")?;
     schedule.skip_prk_steps = keys.flag("skip_prk_steps")?.unwrap_or(false);
     Ok(())
@@ -154,19 +168,31 @@ fn read_ddpm(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<()>
         "fixed_large" => schedule.variance = Variance::FixedLarge,
         // A learned variance is a second half of the network's output, with every sampler.
         "learned" | "learned_range" => {
-            return Err(keys.refusal("variance_type", &variance, "fixed_small, fixed_small_log, fixed_large"));
+            return Err(keys.refusal(
+                "variance_type",
+                &variance,
+                "fixed_small, fixed_small_log, fixed_large",
+            ));
         }
         _ => {
             let possible = "fixed_small, fixed_small_log, fixed_large";
-            schedule.unsupported.push(unsupported(keys, "variance_type", &variance, possible, &[LevelPath::Ancestral]));
+            schedule.unsupported.push(unsupported(
+                keys,
+                "variance_type",
+                &variance,
+                possible,
+                &[LevelPath::Ancestral],
+            ));
         }
     }
     Ok(())
 }
 
 /// The level paths in sigma, those of DPM-Solver++ and similar solvers, and both.
-const SIGMAS: &[LevelPath] = &[LevelPath::Sigmas, LevelPath::Corrected, LevelPath::Halved, LevelPath::Geometric];
-const SOLVERS: &[LevelPath] = &[LevelPath::Solver, LevelPath::Singlestep, LevelPath::UniPc, LevelPath::Deis];
+const SIGMAS: &[LevelPath] =
+    &[LevelPath::Sigmas, LevelPath::Corrected, LevelPath::Halved, LevelPath::Geometric];
+const SOLVERS: &[LevelPath] =
+    &[LevelPath::Solver, LevelPath::Singlestep, LevelPath::UniPc, LevelPath::Deis];
 const BOTH: &[LevelPath] = &[
     LevelPath::Sigmas,
     LevelPath::Corrected,
@@ -186,18 +212,27 @@ fn read_sigmas(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<(
         (true, false) => SigmaSpacing::Karras,
         (false, true) => SigmaSpacing::Exponential,
         (true, true) => {
-            return Err(keys.refusal("use_exponential_sigmas", "true", "one of it and use_karras_sigmas"));
+            return Err(keys.refusal(
+                "use_exponential_sigmas",
+                "true",
+                "one of it and use_karras_sigmas",
+            ));
         }
     };
     for key in ["sigma_min", "sigma_max"] {
         let Some(sigma) = keys.number(key)? else { continue };
         let sigma = keys.checked(key, sigma, is_bound(sigma), POSSIBLE)?;
-        *(if key == "sigma_min" { &mut schedule.sigma_min } else { &mut schedule.sigma_max }) = Some(sigma);
+        *(if key == "sigma_min" { &mut schedule.sigma_min } else { &mut schedule.sigma_max }) =
+            Some(sigma);
     }
     if let (Some(min), Some(max)) = (schedule.sigma_min, schedule.sigma_max)
         && min >= max
     {
-        return Err(keys.refusal("sigma_min", &min.to_string(), &format!("less than sigma_max, {max}")));
+        return Err(keys.refusal(
+            "sigma_min",
+            &min.to_string(),
+            &format!("less than sigma_max, {max}"),
+        ));
     }
     let finals = [("zero", FinalSigma::Zero), ("sigma_min", FinalSigma::SigmaMin)];
     schedule.final_sigma = keys.choice("final_sigmas_type", &finals)?.unwrap_or_default();
@@ -216,7 +251,9 @@ fn read_sigmas(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<(
         refuse(keys, "interpolation_type", &kind, "linear", SIGMAS);
     }
     let is_told_sigma = schedule.prediction == Prediction::VPrediction;
-    if let Some(kind) = keys.text("timestep_type")?.filter(|kind| kind != "discrete" && is_told_sigma) {
+    if let Some(kind) =
+        keys.text("timestep_type")?.filter(|kind| kind != "discrete" && is_told_sigma)
+    {
         refuse(keys, "timestep_type", &kind, "discrete", SIGMAS);
     }
     Ok(())
@@ -231,9 +268,13 @@ fn read_solver(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<(
     match keys.count("solver_order", 1..=100)? {
         None => {}
         Some(order @ 1..=3) => schedule.solver_order = order,
-        Some(order) => {
-            schedule.unsupported.push(unsupported(keys, "solver_order", &order.to_string(), "1, 2, 3", SOLVERS))
-        }
+        Some(order) => schedule.unsupported.push(unsupported(
+            keys,
+            "solver_order",
+            &order.to_string(),
+            "1, 2, 3",
+            SOLVERS,
+        )),
     }
     match keys.text("solver_type")?.as_deref() {
         // As in diffusers, each solver reads its own names and takes its default for the names of
@@ -255,16 +296,27 @@ fn read_solver(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<(
         }
     }
     schedule.predicts_noise = !keys.flag("predict_x0")?.unwrap_or(true);
-    let is_step = |step: &f64| step.fract() == 0.0 && (0.0..=*TRAIN_STEPS.end() as f64).contains(step);
+    let is_step =
+        |step: &f64| step.fract() == 0.0 && (0.0..=*TRAIN_STEPS.end() as f64).contains(step);
     if let Some(steps) = keys.numbers("disable_corrector")? {
         if let Some(step) = steps.iter().find(|step| !is_step(step)) {
-            return Err(keys.refusal("disable_corrector", &step.to_string(), "the numbers of steps, from 0 on"));
+            return Err(keys.refusal(
+                "disable_corrector",
+                &step.to_string(),
+                "the numbers of steps, from 0 on",
+            ));
         }
         schedule.disable_corrector = steps.into_iter().map(|step| step as usize).collect();
     }
     if let Some(solver) = keys.value("solver_p") {
         let possible = "none, UniPC's own predictor";
-        schedule.unsupported.push(unsupported(keys, "solver_p", &solver.to_string(), possible, UNIPC));
+        schedule.unsupported.push(unsupported(
+            keys,
+            "solver_p",
+            &solver.to_string(),
+            possible,
+            UNIPC,
+        ));
     }
     Ok(())
 }
@@ -274,12 +326,19 @@ fn read_distilled(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Resul
         schedule.distilled_steps = steps;
     }
     if let Some(scaling) = keys.number("timestep_scaling")? {
-        schedule.timestep_scaling = keys.checked("timestep_scaling", scaling, is_bound(scaling), POSSIBLE)?;
+        schedule.timestep_scaling =
+            keys.checked("timestep_scaling", scaling, is_bound(scaling), POSSIBLE)?;
     }
     Ok(())
 }
 
-fn unsupported(keys: &Keys<'_>, key: &str, value: &str, possible: &str, walks: &'static [LevelPath]) -> Unsupported {
+fn unsupported(
+    keys: &Keys<'_>,
+    key: &str,
+    value: &str,
+    possible: &str,
+    walks: &'static [LevelPath],
+) -> Unsupported {
     Unsupported { problem: keys.problem(key, value, possible), walks }
 }
 

@@ -1,5 +1,7 @@
 use super::{BOTH, SIGMAS, SOLVERS, parse};
-use crate::diffusion::discrete::{DiscreteSchedule, FinalSigma, SigmaSpacing, SolverType, Threshold, Variance};
+use crate::diffusion::discrete::{
+    DiscreteSchedule, FinalSigma, SigmaSpacing, SolverType, Threshold, Variance,
+};
 use crate::diffusion::level_path::LevelPath;
 use crate::diffusion::parameterization::Prediction;
 use crate::diffusion::sampler::{Sampler, Schedule, plan};
@@ -38,14 +40,19 @@ fn every_key_has_an_effect() {
         (r#""steps_offset": 1"#, |s| s.steps_offset = 1),
         (r#""clip_sample": false"#, |s| s.clip_sample = Some(false)),
         (r#""clip_sample_range": 2.0"#, |s| s.clip_sample_range = 2.0),
-        (r#""thresholding": true, "dynamic_thresholding_ratio": 0.9, "sample_max_value": 3"#, |s| {
-            s.threshold = Some(Threshold { ratio: 0.9, max: 3.0 });
-        }),
+        (
+            r#""thresholding": true, "dynamic_thresholding_ratio": 0.9, "sample_max_value": 3"#,
+            |s| {
+                s.threshold = Some(Threshold { ratio: 0.9, max: 3.0 });
+            },
+        ),
         (r#""set_alpha_to_one": false"#, |s| s.ends_at_clean = Some(false)),
         (r#""variance_type": "fixed_large""#, |s| s.variance = Variance::FixedLarge),
         (r#""use_karras_sigmas": true"#, |s| s.sigma_spacing = SigmaSpacing::Karras),
         (r#""use_exponential_sigmas": true"#, |s| s.sigma_spacing = SigmaSpacing::Exponential),
-        (r#""sigma_min": 0.1, "sigma_max": 9.0"#, |s| (s.sigma_min, s.sigma_max) = (Some(0.1), Some(9.0))),
+        (r#""sigma_min": 0.1, "sigma_max": 9.0"#, |s| {
+            (s.sigma_min, s.sigma_max) = (Some(0.1), Some(9.0))
+        }),
         (r#""final_sigmas_type": "sigma_min""#, |s| s.final_sigma = FinalSigma::SigmaMin),
         (r#""solver_order": 1"#, |s| s.solver_order = 1),
         (r#""solver_type": "heun""#, |s| s.solver_type = SolverType::Heun),
@@ -86,14 +93,17 @@ fn reads_files_written_by_diffusers() {
     assert_eq!(schedule.betas, BetaSchedule::ScaledLinear { start: 0.00085, end: 0.012 });
     assert_eq!(schedule.lambda_min_clipped, f64::NEG_INFINITY);
     assert!(
-        schedule.clip_sample == Some(false) && schedule.ends_at_clean == Some(false) && schedule.unsupported.is_empty()
+        schedule.clip_sample == Some(false)
+            && schedule.ends_at_clean == Some(false)
+            && schedule.unsupported.is_empty()
     );
 }
 
 #[test]
 fn ignores_values_marked_as_defaults() {
-    let schedule =
-        read(r#"{"timestep_spacing": "leading", "steps_offset": 1, "_use_default_values": ["timestep_spacing"]}"#);
+    let schedule = read(
+        r#"{"timestep_spacing": "leading", "steps_offset": 1, "_use_default_values": ["timestep_spacing"]}"#,
+    );
     assert_eq!((schedule.spacing, schedule.steps_offset), (None, 1));
 }
 
@@ -109,7 +119,10 @@ fn names_unsupported_keys_that_change_the_numbers() {
         (r#"{"clip_sample": "yes"}"#, ["clip_sample", "yes"]),
         (r#"{"clip_sample_range": 0}"#, ["clip_sample_range", "above 0"]),
         (r#"{"beta_start": Infinity}"#, ["beta_start", "Infinity"]),
-        (r#"{"use_karras_sigmas": true, "use_exponential_sigmas": true}"#, ["use_karras_sigmas", "one of"]),
+        (
+            r#"{"use_karras_sigmas": true, "use_exponential_sigmas": true}"#,
+            ["use_karras_sigmas", "one of"],
+        ),
         (r#"{"trained_betas": [0.1, 0.2]}"#, ["2 betas", "1000"]),
         (r#"{"beta_end": 2.0}"#, ["beta_end = 2", "between 0 and 1"]),
         ("[]", ["object", "tiny"]),
@@ -128,9 +141,17 @@ fn rejects_a_setting_only_for_samplers_without_support() {
         (r#""solver_order": 4"#, "solver_order", SOLVERS),
         (r#""solver_type": "rk4""#, "solver_type", SOLVERS),
         (r#""solver_p": {"order": 2}"#, "solver_p", &[LevelPath::UniPc]),
-        (r#""algorithm_type": "dpmsolver""#, "algorithm_type", &[LevelPath::Solver, LevelPath::Singlestep]),
+        (
+            r#""algorithm_type": "dpmsolver""#,
+            "algorithm_type",
+            &[LevelPath::Solver, LevelPath::Singlestep],
+        ),
         (r#""interpolation_type": "log_linear""#, "interpolation_type", SIGMAS),
-        (r#""timestep_type": "continuous", "prediction_type": "v_prediction""#, "timestep_type", SIGMAS),
+        (
+            r#""timestep_type": "continuous", "prediction_type": "v_prediction""#,
+            "timestep_type",
+            SIGMAS,
+        ),
         (r#""variance_type": "fixed_large_log""#, "variance_type", &[LevelPath::Ancestral]),
     ] {
         let schedule = Schedule::Discrete(Box::new(read(&format!("{{{text}}}"))));
@@ -148,5 +169,7 @@ fn rejects_a_setting_only_for_samplers_without_support() {
 
 #[test]
 fn infinities_within_strings_are_unchanged() {
-    assert!(problem(r#"{"note": "to \"Infinity\" and NaN"}"#).contains(r#"to \"Infinity\" and NaN"#));
+    assert!(
+        problem(r#"{"note": "to \"Infinity\" and NaN"}"#).contains(r#"to \"Infinity\" and NaN"#)
+    );
 }

@@ -70,7 +70,11 @@ mod tests {
 
     #[test]
     fn rejects_zero_steps_and_eta_out_of_range() {
-        assert!(denoise_plan(0, 0.0).is_err() && denoise_plan(1, -0.1).is_err() && denoise_plan(1001, 0.0).is_err());
+        assert!(
+            denoise_plan(0, 0.0).is_err()
+                && denoise_plan(1, -0.1).is_err()
+                && denoise_plan(1001, 0.0).is_err()
+        );
     }
 
     /// For normal data of variance `v` with noise of variance 1, `D = v / (v + sigma^2) * x`, and the

@@ -86,16 +86,24 @@ impl Levels {
 
     /// One row for each transition. `row` also gets the previous transition where the order allows
     /// it.
-    pub(super) fn each_after<T>(&self, row: impl Fn(Option<&Transition>, &Transition) -> T) -> Vec<T> {
+    pub(super) fn each_after<T>(
+        &self,
+        row: impl Fn(Option<&Transition>, &Transition) -> T,
+    ) -> Vec<T> {
         let orders = self.solver_orders(self.settings.solver_order.min(2));
         let rows = self.transitions.iter().zip(orders).enumerate();
-        rows.map(|(i, (transition, order))| row((order > 1).then(|| &self.transitions[i - 1]), transition)).collect()
+        rows.map(|(i, (transition, order))| {
+            row((order > 1).then(|| &self.transitions[i - 1]), transition)
+        })
+        .collect()
     }
 
     /// The scaling of the network at a level between two visited levels.
     pub(super) fn scaling(&self, level: Level) -> Scaling {
-        let timestep =
-            self.table.as_ref().map_or(f64::NAN, |table| TimestepOf::new(&table.sigmas()).sigma(level.sigma()));
+        let timestep = self
+            .table
+            .as_ref()
+            .map_or(f64::NAN, |table| TimestepOf::new(&table.sigmas()).sigma(level.sigma()));
         self.settings.prediction.scaling(level, timestep)
     }
 
@@ -135,14 +143,23 @@ impl Levels {
     /// One row for each transition. `row` also gets whether the transition is the last.
     pub(super) fn map_with_last<T>(&self, row: impl Fn(&Transition, bool) -> T) -> Vec<T> {
         let last = self.transitions.len() - 1;
-        self.transitions.iter().enumerate().map(|(i, transition)| row(transition, i == last)).collect()
+        self.transitions
+            .iter()
+            .enumerate()
+            .map(|(i, transition)| row(transition, i == last))
+            .collect()
     }
 
     /// The levels of a training schedule.
     ///
     /// # Errors
     /// When a timestep lies beyond the schedule, or no timestep is left to visit.
-    pub(super) fn discrete(schedule: &DiscreteSchedule, path: LevelPath, steps: usize, eta: f64) -> Result<Self> {
+    pub(super) fn discrete(
+        schedule: &DiscreteSchedule,
+        path: LevelPath,
+        steps: usize,
+        eta: f64,
+    ) -> Result<Self> {
         let table = schedule.table()?;
         let (transitions, clip) = match path {
             LevelPath::Strides => (strides(schedule, &table, steps, true)?, schedule.clip()),
@@ -155,14 +172,18 @@ impl Levels {
                 }
                 (strides(schedule, &table, steps, false)?, Clip::None)
             }
-            LevelPath::Ancestral | LevelPath::Markov => (markov(schedule, &table, steps)?, schedule.clip()),
-            LevelPath::Sigmas => (sigmas(schedule, &table, steps, schedule.sigma_spacing), Clip::None),
+            LevelPath::Ancestral | LevelPath::Markov => {
+                (markov(schedule, &table, steps)?, schedule.clip())
+            }
+            LevelPath::Sigmas => {
+                (sigmas(schedule, &table, steps, schedule.sigma_spacing), Clip::None)
+            }
             LevelPath::Halved => {
                 let mut transitions = sigmas(schedule, &table, steps, schedule.sigma_spacing);
                 if schedule.sigma_spacing == SigmaSpacing::Karras {
-                    transitions
-                        .iter_mut()
-                        .for_each(|transition| transition.scaling.t = transition.scaling.t.round_ties_even());
+                    transitions.iter_mut().for_each(|transition| {
+                        transition.scaling.t = transition.scaling.t.round_ties_even()
+                    });
                 }
                 (transitions, Clip::None)
             }
@@ -173,19 +194,34 @@ impl Levels {
                 };
                 (sigmas(schedule, &table, steps, schedule.sigma_spacing), clip)
             }
-            LevelPath::Geometric => (sigmas(schedule, &table, steps, SigmaSpacing::Exponential), Clip::None),
+            LevelPath::Geometric => {
+                (sigmas(schedule, &table, steps, SigmaSpacing::Exponential), Clip::None)
+            }
             LevelPath::Solver | LevelPath::UniPc | LevelPath::Deis | LevelPath::Singlestep => {
                 let clip = match schedule.clip() {
-                    clip @ Clip::Threshold { .. } if path != LevelPath::UniPc || !schedule.predicts_noise => clip,
+                    clip @ Clip::Threshold { .. }
+                        if path != LevelPath::UniPc || !schedule.predicts_noise =>
+                    {
+                        clip
+                    }
                     _ => Clip::None,
                 };
                 (solver(schedule, &table, path, steps)?, clip)
             }
-            LevelPath::Consistency => (consistency(schedule, &table, path, steps, eta)?, schedule.clip_where_asked()),
+            LevelPath::Consistency => {
+                (consistency(schedule, &table, path, steps, eta)?, schedule.clip_where_asked())
+            }
             LevelPath::Trajectory => (consistency(schedule, &table, path, steps, eta)?, Clip::None),
         };
         let unclipped_direction = clip != Clip::None && !schedule.clips_direction;
-        Ok(Self { transitions, clip, unclipped_direction, settings: schedule.clone(), table: Some(table), steps })
+        Ok(Self {
+            transitions,
+            clip,
+            unclipped_direction,
+            settings: schedule.clone(),
+            table: Some(table),
+            steps,
+        })
     }
 
     /// The levels of a range of sigma.
@@ -203,8 +239,16 @@ impl Levels {
             Transition { intermediate: Level { noise: kept * to.noise, ..to }, ..transition }
         };
         let transitions = (0..levels.len()).map(transition).collect();
-        let settings = DiscreteSchedule { prediction: schedule.prediction, ..DiscreteSchedule::default() };
-        Self { transitions, clip: Clip::None, unclipped_direction: false, settings, table: None, steps }
+        let settings =
+            DiscreteSchedule { prediction: schedule.prediction, ..DiscreteSchedule::default() };
+        Self {
+            transitions,
+            clip: Clip::None,
+            unclipped_direction: false,
+            settings,
+            table: None,
+            steps,
+        }
     }
 }
 
@@ -223,23 +267,39 @@ fn strides(
     let transitions = timesteps.into_iter().map(|t| {
         let from = schedule.level(table, t)?;
         let to = if t >= stride { schedule.level(table, t - stride)? } else { last };
-        Ok(Transition { is_first: t == 0, ..Transition::new(from, schedule.prediction.scaling(from, t as f64), to) })
+        Ok(Transition {
+            is_first: t == 0,
+            ..Transition::new(from, schedule.prediction.scaling(from, t as f64), to)
+        })
     });
     transitions.collect()
 }
 
-fn markov(schedule: &DiscreteSchedule, table: &NoiseTable, steps: usize) -> Result<Vec<Transition>> {
+fn markov(
+    schedule: &DiscreteSchedule,
+    table: &NoiseTable,
+    steps: usize,
+) -> Result<Vec<Transition>> {
     let spacing = schedule.spacing.unwrap_or(Spacing::Leading);
     let timesteps = markov_timesteps(spacing, schedule.train_steps, steps, schedule.steps_offset);
     let transitions = timesteps.iter().enumerate().map(|(i, &t)| {
         let from = schedule.level(table, t)?;
-        let to = timesteps.get(i + 1).map_or(Ok(Level::CLEAN), |&next| schedule.level(table, next))?;
-        Ok(Transition { is_first: t == 0, ..Transition::new(from, schedule.prediction.scaling(from, t as f64), to) })
+        let to =
+            timesteps.get(i + 1).map_or(Ok(Level::CLEAN), |&next| schedule.level(table, next))?;
+        Ok(Transition {
+            is_first: t == 0,
+            ..Transition::new(from, schedule.prediction.scaling(from, t as f64), to)
+        })
     });
     transitions.collect()
 }
 
-fn sigmas(schedule: &DiscreteSchedule, table: &NoiseTable, steps: usize, spacing: SigmaSpacing) -> Vec<Transition> {
+fn sigmas(
+    schedule: &DiscreteSchedule,
+    table: &NoiseTable,
+    steps: usize,
+    spacing: SigmaSpacing,
+) -> Vec<Transition> {
     let table = table.sigmas();
     let timesteps = schedule.spacing.unwrap_or(Spacing::Linspace);
     let timesteps = euler_timesteps(timesteps, schedule.train_steps, steps, schedule.steps_offset);
@@ -254,10 +314,20 @@ fn sigmas(schedule: &DiscreteSchedule, table: &NoiseTable, steps: usize, spacing
         SigmaSpacing::Karras => told(karras(min, max, steps, KARRAS_RHO)),
         SigmaSpacing::Exponential => told(exponential(min, max, steps)),
     };
-    joined(&points, schedule.final_sigma(&table), |from, t| schedule.prediction.scaling(from, t), Level::ve)
+    joined(
+        &points,
+        schedule.final_sigma(&table),
+        |from, t| schedule.prediction.scaling(from, t),
+        Level::ve,
+    )
 }
 
-fn solver(schedule: &DiscreteSchedule, table: &NoiseTable, path: LevelPath, steps: usize) -> Result<Vec<Transition>> {
+fn solver(
+    schedule: &DiscreteSchedule,
+    table: &NoiseTable,
+    path: LevelPath,
+    steps: usize,
+) -> Result<Vec<Transition>> {
     let sigmas = table.sigmas();
     let points = solver_points(schedule, &sigmas, path, steps)?;
     let last = match schedule.sigma_spacing {
@@ -280,7 +350,11 @@ fn joined(
 ) -> Vec<Transition> {
     let transitions = points.iter().enumerate().map(|(i, &(t, sigma))| {
         let from = level(sigma);
-        Transition::new(from, scaling(from, t), level(points.get(i + 1).map_or(end, |&(_, next)| next)))
+        Transition::new(
+            from,
+            scaling(from, t),
+            level(points.get(i + 1).map_or(end, |&(_, next)| next)),
+        )
     });
     transitions.collect()
 }
@@ -300,8 +374,12 @@ fn solver_points(
     };
     let points: Vec<(f64, f64)> = match schedule.sigma_spacing {
         SigmaSpacing::Karras => {
-            let is_cosine = path == LevelPath::Solver && schedule.betas == BetaSchedule::SquaredCosCapV2;
-            told(karras(min, max, steps, KARRAS_RHO), if is_cosine { f64::trunc } else { f64::round_ties_even })
+            let is_cosine =
+                path == LevelPath::Solver && schedule.betas == BetaSchedule::SquaredCosCapV2;
+            told(
+                karras(min, max, steps, KARRAS_RHO),
+                if is_cosine { f64::trunc } else { f64::round_ties_even },
+            )
         }
         SigmaSpacing::Exponential => told(exponential(min, max, steps), f64::trunc),
         SigmaSpacing::Timesteps => {
@@ -313,7 +391,10 @@ fn solver_points(
             let noisier = sigmas.iter().filter(|sigma| -sigma.ln() < lambda_min).count();
             let last = schedule.train_steps - noisier;
             if last == 0 {
-                return Err(Error::model(&schedule.name, "lambda_min_clipped leaves no timestep; lower it"));
+                return Err(Error::model(
+                    &schedule.name,
+                    "lambda_min_clipped leaves no timestep; lower it",
+                ));
             }
             let spacing = match path {
                 LevelPath::Singlestep => Spacing::Linspace,
@@ -326,7 +407,8 @@ fn solver_points(
                     last - 1
                 )));
             }
-            let timesteps = solver_timesteps(spacing, schedule.train_steps, last, steps, schedule.steps_offset);
+            let timesteps =
+                solver_timesteps(spacing, schedule.train_steps, last, steps, schedule.steps_offset);
             timesteps.into_iter().map(|t| (t as f64, sigma_at(sigmas, t as f64))).collect()
         }
     };

@@ -153,9 +153,15 @@ fn check_request(sampler: Sampler, steps: usize, eta: Option<f64>) -> Result<f64
             Err(Error::usage(format!("eta is {eta}, but must lie between 0 and 1")))
         }
         (Some(eta), None) if eta > 0.0 => {
-            let with: Vec<_> = Sampler::ALL.into_iter().filter(|it| it.0.eta.is_some()).map(Sampler::name).collect();
+            let with: Vec<_> = Sampler::ALL
+                .into_iter()
+                .filter(|it| it.0.eta.is_some())
+                .map(Sampler::name)
+                .collect();
             let with = with.join(", ");
-            Err(Error::usage(format!("eta is {eta}, but only {with} have an eta; leave it out for {sampler}")))
+            Err(Error::usage(format!(
+                "eta is {eta}, but only {with} have an eta; leave it out for {sampler}"
+            )))
         }
         (eta, own) => Ok(eta.or(own).unwrap_or(0.0)),
     }
@@ -170,7 +176,9 @@ fn check_schedule(schedule: &DiscreteSchedule, sampler: Sampler, steps: usize) -
             schedule.prediction
         )));
     }
-    if let Some(unsupported) = schedule.unsupported.iter().find(|it| it.walks.contains(&sampler.path())) {
+    if let Some(unsupported) =
+        schedule.unsupported.iter().find(|it| it.walks.contains(&sampler.path()))
+    {
         return Err(schedule.error(format!("{} (with sampler {sampler})", unsupported.problem)));
     }
     if schedule.solver_order > 2 && [Sampler::DPMPP_2M, Sampler::DPMPP_2M_SDE].contains(&sampler) {
@@ -281,7 +289,8 @@ mod tests {
                 assert_eq!(plan.steps.len(), evaluations, "{sampler}");
                 let mut kept = [0.0; SLOTS];
                 let end = plan.steps.iter().fold(plan.steps[0].level.signal, |x, row| {
-                    let past: f64 = row.past.iter().zip(&kept).map(|(factor, kept)| factor * kept).sum();
+                    let past: f64 =
+                        row.past.iter().zip(&kept).map(|(factor, kept)| factor * kept).sum();
                     if let Some(keep) = row.keep {
                         let [of_x, of_d] = row.factors(keep.value);
                         kept[keep.slot] = of_x * x + of_d;
@@ -290,8 +299,12 @@ mod tests {
                 });
                 // LCM keeps part of x near the boundary, more than the first levels' signal; the
                 // others end at timestep 0.
-                let is_near = [Sampler::LCM, Sampler::TCD, Sampler::DEIS, Sampler::PNDM].contains(&sampler);
-                assert!((end - 1.0).abs() < if is_near { 0.01 } else { 1e-9 }, "{sampler} in {steps}: {end}");
+                let is_near =
+                    [Sampler::LCM, Sampler::TCD, Sampler::DEIS, Sampler::PNDM].contains(&sampler);
+                assert!(
+                    (end - 1.0).abs() < if is_near { 0.01 } else { 1e-9 },
+                    "{sampler} in {steps}: {end}"
+                );
             }
         }
     }

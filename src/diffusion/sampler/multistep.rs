@@ -28,7 +28,8 @@ impl Lagged {
         let lag = |row: &Self| row.of.iter().rposition(|factor| *factor != 0.0).unwrap_or(0);
         let slots = rows.iter().map(lag).max().unwrap_or(0).max(1);
         let table = rows.iter().enumerate().map(|(i, row)| {
-            let mut step = row_of(row.transition.from, row.transition.scaling, row.value, [row.x, row.of[0]]);
+            let mut step =
+                row_of(row.transition.from, row.transition.scaling, row.value, [row.x, row.of[0]]);
             for (j, factor) in row.of.iter().enumerate().skip(1).take(i.min(slots)) {
                 step.past[(i - j) % slots] = *factor;
             }
@@ -43,7 +44,19 @@ impl Lagged {
 /// The step `x' = x * x + now * H`, where `H` is the step's own `value`. Nothing is kept.
 pub(super) fn row_of(level: Level, scaling: Scaling, value: Kept, [x, now]: [f64; 2]) -> Step {
     let Scaling { c_in, c_skip, c_out, t } = scaling;
-    let nothing = Step { t, level, c_in, c_skip, c_out, a: x, b: 0.0, past: [0.0; SLOTS], d: 0.0, e: 0.0, keep: None };
+    let nothing = Step {
+        t,
+        level,
+        c_in,
+        c_skip,
+        c_out,
+        a: x,
+        b: 0.0,
+        past: [0.0; SLOTS],
+        d: 0.0,
+        e: 0.0,
+        keep: None,
+    };
     let [of_x, of_d] = nothing.factors(value);
     if now == 0.0 { nothing } else { Step { a: x + now * of_x, b: now * of_d, ..nothing } }
 }
@@ -79,7 +92,8 @@ pub(super) fn moment(from: Level, to: Level, solver: SolverType) -> f64 {
 /// The factors of this step's prediction and of the one before, which was at the level `before`, in
 /// a second-order step.
 pub(super) fn second_order(before: Level, from: Level, to: Level, solver: SolverType) -> [f64; 2] {
-    let slope = moment(from, to, solver) * ratio(lambda(to) - lambda(from), lambda(from) - lambda(before));
+    let slope =
+        moment(from, to, solver) * ratio(lambda(to) - lambda(from), lambda(from) - lambda(before));
     [moments(from, to)[0] + slope, -slope]
 }
 

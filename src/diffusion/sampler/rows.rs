@@ -15,7 +15,13 @@ use crate::diffusion::plan::{Keep, Kept, Level, SLOTS, Step};
 ///
 /// `unclipped` means that predictions are clipped but the direction of the step is taken from the
 /// unclipped one.
-pub(crate) fn ddim_between(from: Level, scaling: Scaling, to: Level, eta: f64, unclipped: bool) -> Step {
+pub(crate) fn ddim_between(
+    from: Level,
+    scaling: Scaling,
+    to: Level,
+    eta: f64,
+    unclipped: bool,
+) -> Step {
     let d = eta * to.noise / from.noise * from.variance_from(to).sqrt();
     let direction = (to.noise * to.noise - d * d).max(0.0).sqrt() / from.noise;
     let (b, e) = (to.signal, -direction * from.signal);
@@ -37,7 +43,13 @@ pub(super) fn ddpm(transition: &Transition, variance: Variance) -> Step {
         Variance::FixedSmall => (kept * forward).sqrt(),
         Variance::FixedLarge => forward.sqrt(),
     };
-    let update = Update { a: from.signal / to.signal * kept, b: to.signal * forward / total, c: 0.0, d, e: 0.0 };
+    let update = Update {
+        a: from.signal / to.signal * kept,
+        b: to.signal * forward / total,
+        c: 0.0,
+        d,
+        e: 0.0,
+    };
     row(from, transition.scaling, update)
 }
 
@@ -59,7 +71,11 @@ pub(super) fn dpmpp_2m(before: Level, transition: &Transition, solver: SolverTyp
 
 /// A step of SDE-DPM-Solver++(2M) (Lu et al. 2022, appendix D), of first order without a level
 /// `before`.
-pub(super) fn dpmpp_2m_sde(before: Option<Level>, transition: &Transition, solver: SolverType) -> Step {
+pub(super) fn dpmpp_2m_sde(
+    before: Option<Level>,
+    transition: &Transition,
+    solver: SolverType,
+) -> Step {
     let Transition { from, to, .. } = *transition;
     let ratio = to.sigma() / from.sigma();
     let h = -ratio.ln();
@@ -72,7 +88,11 @@ pub(super) fn dpmpp_2m_sde(before: Option<Level>, transition: &Transition, solve
     };
     let second = before.map_or(0.0, |before| moment * slope(before, from, h));
     let d = to.noise * (1.0 - ratio * ratio).max(0.0).sqrt();
-    row(from, transition.scaling, Update { a: to.noise / from.noise * ratio, b: first + second, c: -second, d, e: 0.0 })
+    row(
+        from,
+        transition.scaling,
+        Update { a: to.noise / from.noise * ratio, b: first + second, c: -second, d, e: 0.0 },
+    )
 }
 
 /// The weight of a difference of two predictions over a step of `h` in `-ln(sigma)`; zero for two
@@ -88,9 +108,14 @@ fn slope(before: Level, from: Level, h: f64) -> f64 {
 pub(super) fn consistency(transition: &Transition, is_last: bool) -> Step {
     let norm = transition.boundary.hypot(1.0);
     // The factors of `x` and of `D`: 0 and 1 without a boundary.
-    let (c_skip, c_out) = (1.0 / (norm * norm), if norm.is_finite() { transition.boundary / norm } else { 1.0 });
+    let (c_skip, c_out) =
+        (1.0 / (norm * norm), if norm.is_finite() { transition.boundary / norm } else { 1.0 });
     let Level { signal, noise } = if is_last { Level::CLEAN } else { transition.to };
-    row(transition.from, transition.scaling, Update { a: signal * c_skip, b: signal * c_out, c: 0.0, d: noise, e: 0.0 })
+    row(
+        transition.from,
+        transition.scaling,
+        Update { a: signal * c_skip, b: signal * c_out, c: 0.0, d: noise, e: 0.0 },
+    )
 }
 
 /// A step along the flow to below the next level, then noise up to that level (Zheng et al. 2024,
@@ -109,7 +134,8 @@ pub(super) fn trajectory(transition: &Transition, is_last: bool) -> Step {
 /// score + sqrt(2 step) z`, where `step` is `size` times the level's variance.
 pub(super) fn langevin(transition: &Transition, size: f64) -> Step {
     let Level { signal, noise } = transition.from;
-    let update = Update { a: 1.0 - size, b: size * signal, c: 0.0, d: (2.0 * size).sqrt() * noise, e: 0.0 };
+    let update =
+        Update { a: 1.0 - size, b: size * signal, c: 0.0, d: (2.0 * size).sqrt() * noise, e: 0.0 };
     row(transition.from, transition.scaling, update)
 }
 
@@ -174,8 +200,8 @@ fn row(level: Level, scaling: Scaling, Update { a, b, c, d, e }: Update) -> Step
 #[cfg(test)]
 mod tests {
     use super::{
-        Level, Scaling, SolverType, Step, Transition, Variance, consistency, ddim, ddpm, dpmpp_2m, dpmpp_2m_sde,
-        langevin, langevin_step_size, trajectory,
+        Level, Scaling, SolverType, Step, Transition, Variance, consistency, ddim, ddpm, dpmpp_2m,
+        dpmpp_2m_sde, langevin, langevin_step_size, trajectory,
     };
 
     const SCALING: Scaling = Scaling { c_in: 1.0, c_skip: 0.0, c_out: 1.0, t: 0.0 };
@@ -185,7 +211,14 @@ mod tests {
     }
 
     fn between(from: Level, to: Level) -> Transition {
-        Transition { from, scaling: SCALING, to, intermediate: to, is_first: false, boundary: f64::INFINITY }
+        Transition {
+            from,
+            scaling: SCALING,
+            to,
+            intermediate: to,
+            is_first: false,
+            boundary: f64::INFINITY,
+        }
     }
 
     fn transitions() -> [Transition; 2] {
@@ -222,7 +255,8 @@ mod tests {
     #[test]
     fn ddim_with_eta_one_is_ddpm() {
         for transition in transitions() {
-            let (full, ancestral) = (ddim(&transition, 1.0, false), ddpm(&transition, Variance::FixedSmall));
+            let (full, ancestral) =
+                (ddim(&transition, 1.0, false), ddpm(&transition, Variance::FixedSmall));
             near(full.a, ancestral.a);
             near(full.b, ancestral.b);
             near(full.d, ancestral.d);
@@ -260,7 +294,8 @@ mod tests {
             let transition = between(Level::ve(2.0), Level::CLEAN);
             let row = langevin(&transition, size);
             // For data at a single point, D is that point.
-            let variance = (0..count).fold((2.0 * ratio).powi(2), |v, _| row.a * row.a * v + row.d * row.d);
+            let variance =
+                (0..count).fold((2.0 * ratio).powi(2), |v, _| row.a * row.a * v + row.d * row.d);
             assert!((variance / 4.0 - 1.0).abs() < 0.2, "{ratio} in {count}: {variance}");
         }
     }

@@ -25,9 +25,18 @@ impl SigmaSchedule {
 
     pub(super) fn check(&self) -> Result<()> {
         let problem = if self.prediction.takes_timestep() {
-            format!("prediction {:?} is told a timestep, so it needs a training schedule, not a range", self.prediction)
-        } else if !(self.sigma_min > 0.0 && self.sigma_min <= self.sigma_max && self.sigma_max.is_finite()) {
-            format!("sigma must rise from above 0, but min is {} and max {}", self.sigma_min, self.sigma_max)
+            format!(
+                "prediction {:?} is told a timestep, so it needs a training schedule, not a range",
+                self.prediction
+            )
+        } else if !(self.sigma_min > 0.0
+            && self.sigma_min <= self.sigma_max
+            && self.sigma_max.is_finite())
+        {
+            format!(
+                "sigma must rise from above 0, but min is {} and max {}",
+                self.sigma_min, self.sigma_max
+            )
         } else if !(self.rho > 0.0 && self.rho.is_finite()) {
             format!("rho must be above 0, but is {}", self.rho)
         } else {

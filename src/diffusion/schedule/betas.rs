@@ -37,16 +37,19 @@ impl BetaSchedule {
     pub fn betas(&self, train_steps: usize) -> Vec<f32> {
         match self {
             Self::Linear { start, end } => linspace(*start, *end, train_steps),
-            Self::ScaledLinear { start, end } => {
-                linspace(start.sqrt(), end.sqrt(), train_steps).into_iter().map(|root| root * root).collect()
-            }
+            Self::ScaledLinear { start, end } => linspace(start.sqrt(), end.sqrt(), train_steps)
+                .into_iter()
+                .map(|root| root * root)
+                .collect(),
             Self::SquaredCosCapV2 => {
                 // Times are floating point: integer division here would make every beta but one zero.
                 let alpha_bar = |step: usize| {
                     let time = step as f64 / train_steps as f64;
                     ((time + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2).cos().powi(2)
                 };
-                (0..train_steps).map(|i| (1.0 - alpha_bar(i + 1) / alpha_bar(i)).min(0.999) as f32).collect()
+                (0..train_steps)
+                    .map(|i| (1.0 - alpha_bar(i + 1) / alpha_bar(i)).min(0.999) as f32)
+                    .collect()
             }
             Self::Trained(betas) => betas.iter().map(|&beta| beta as f32).collect(),
         }
@@ -59,7 +62,11 @@ fn linspace(first: f64, last: f64, count: usize) -> Vec<f32> {
     let (first, last) = (first as f32, last as f32);
     let step = (last - first) / (count.max(2) - 1) as f32;
     let value = |i: usize| {
-        if i < count / 2 { step.mul_add(i as f32, first) } else { (-step).mul_add((count - 1 - i) as f32, last) }
+        if i < count / 2 {
+            step.mul_add(i as f32, first)
+        } else {
+            (-step).mul_add((count - 1 - i) as f32, last)
+        }
     };
     (0..count).map(value).collect()
 }
@@ -108,7 +115,8 @@ impl NoiseTable {
     /// count in sigma. These use `abar = 2^-24` for a last timestep of pure noise, so its sigma is 4096
     /// (to f32).
     pub fn sigmas(&self) -> Vec<f64> {
-        let mut sigmas: Vec<f64> = self.alphas_cumprod.iter().map(|&abar| sigma(abar as f32)).collect();
+        let mut sigmas: Vec<f64> =
+            self.alphas_cumprod.iter().map(|&abar| sigma(abar as f32)).collect();
         if let (true, Some(last)) = (self.has_zero_terminal_snr, sigmas.last_mut()) {
             *last = sigma(1.0 / 16_777_216.0);
         }
@@ -174,7 +182,8 @@ mod tests {
         for t in 1..1000 {
             assert!(table.alpha_cumprod(t) < table.alpha_cumprod(t - 1), "at {t}");
             let time = (t + 1) as f64 / 1000.0;
-            let cosine = |time: f64| ((time + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2).cos().powi(2);
+            let cosine =
+                |time: f64| ((time + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2).cos().powi(2);
             if t < 998 {
                 // The products telescope to the cosine until a beta reaches 0.999.
                 let expected = cosine(time) / cosine(0.0);

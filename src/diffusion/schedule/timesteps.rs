@@ -20,7 +20,12 @@ pub enum Spacing {
 }
 
 /// The timesteps of DDIM and DDPM, descending.
-pub fn markov_timesteps(spacing: Spacing, train_steps: usize, steps: usize, offset: usize) -> Vec<usize> {
+pub fn markov_timesteps(
+    spacing: Spacing,
+    train_steps: usize,
+    steps: usize,
+    offset: usize,
+) -> Vec<usize> {
     let whole = |t: f64| t.round_ties_even() as usize;
     match spacing {
         Spacing::Leading => leading(train_steps / steps, steps, offset),
@@ -30,10 +35,18 @@ pub fn markov_timesteps(spacing: Spacing, train_steps: usize, steps: usize, offs
 }
 
 /// The timesteps of Euler's method, descending. `Linspace` does not round them.
-pub fn euler_timesteps(spacing: Spacing, train_steps: usize, steps: usize, offset: usize) -> Vec<f64> {
+pub fn euler_timesteps(
+    spacing: Spacing,
+    train_steps: usize,
+    steps: usize,
+    offset: usize,
+) -> Vec<f64> {
     match spacing {
         Spacing::Linspace => even(train_steps - 1, steps).into_iter().rev().collect(),
-        _ => markov_timesteps(spacing, train_steps, steps, offset).into_iter().map(|t| t as f64).collect(),
+        _ => markov_timesteps(spacing, train_steps, steps, offset)
+            .into_iter()
+            .map(|t| t as f64)
+            .collect(),
     }
 }
 
@@ -42,12 +55,20 @@ pub fn euler_timesteps(spacing: Spacing, train_steps: usize, steps: usize, offse
 /// highest timestep used.
 ///
 /// `Trailing` may give fewer than `steps` when `last` is below `train_steps`.
-pub fn solver_timesteps(spacing: Spacing, train_steps: usize, last: usize, steps: usize, offset: usize) -> Vec<usize> {
+pub fn solver_timesteps(
+    spacing: Spacing,
+    train_steps: usize,
+    last: usize,
+    steps: usize,
+    offset: usize,
+) -> Vec<usize> {
     let mut timesteps = match spacing {
         Spacing::Leading => leading(last / (steps + 1), steps + 1, offset),
-        Spacing::Linspace => {
-            even(last - 1, steps + 1).into_iter().rev().map(|t| t.round_ties_even() as usize).collect()
-        }
+        Spacing::Linspace => even(last - 1, steps + 1)
+            .into_iter()
+            .rev()
+            .map(|t| t.round_ties_even() as usize)
+            .collect(),
         Spacing::Trailing => return trailing(train_steps, last, steps),
     };
     timesteps.pop();
@@ -69,7 +90,9 @@ fn leading(stride: usize, count: usize, offset: usize) -> Vec<usize> {
 /// `count` evenly spaced points from 0 to `last`, both included. A single point is 0.
 fn even(last: usize, count: usize) -> Vec<f64> {
     let stride = last as f64 / (count.max(2) - 1) as f64;
-    (0..count).map(|i| if i > 0 && i == count - 1 { last as f64 } else { i as f64 * stride }).collect()
+    (0..count)
+        .map(|i| if i > 0 && i == count - 1 { last as f64 } else { i as f64 * stride })
+        .collect()
 }
 
 fn trailing(train_steps: usize, last: usize, steps: usize) -> Vec<usize> {
@@ -118,7 +141,10 @@ mod tests {
             for steps in 1..=1000 {
                 let timesteps = markov_timesteps(spacing, 1000, steps, 0);
                 assert_eq!(timesteps.len(), steps, "{spacing:?}");
-                assert!(timesteps.is_sorted_by(|a, b| a > b) && timesteps[0] < 1000, "{spacing:?} {steps}");
+                assert!(
+                    timesteps.is_sorted_by(|a, b| a > b) && timesteps[0] < 1000,
+                    "{spacing:?} {steps}"
+                );
             }
         }
     }

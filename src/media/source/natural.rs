@@ -18,7 +18,9 @@ pub(super) fn by_number(a: &str, b: &str) -> Ordering {
         }
         let (mut rest_a, mut rest_b) = (a.chars(), b.chars());
         match (rest_a.next(), rest_b.next()) {
-            (Some(char_a), Some(char_b)) if char_a == char_b => (a, b) = (rest_a.as_str(), rest_b.as_str()),
+            (Some(char_a), Some(char_b)) if char_a == char_b => {
+                (a, b) = (rest_a.as_str(), rest_b.as_str())
+            }
             (char_a, char_b) => return char_a.cmp(&char_b),
         }
     }

@@ -15,7 +15,9 @@ fn folder(files: &[&str]) -> TempDir {
 }
 
 fn outputs(jobs: &[Job], root: &Path) -> Vec<String> {
-    jobs.iter().map(|job| job.output.strip_prefix(root).unwrap().to_string_lossy().into_owned()).collect()
+    jobs.iter()
+        .map(|job| job.output.strip_prefix(root).unwrap().to_string_lossy().into_owned())
+        .collect()
 }
 
 fn usage(result: crate::Result<Vec<Job>>) -> String {
@@ -31,10 +33,12 @@ fn maps_one_file_to_one_file() {
     let (input, output) = (root.path().join("a.png"), root.path().join("b.JPEG"));
     let found = jobs(std::slice::from_ref(&input), &output, None).unwrap();
     assert_eq!(found, [Job { input: input.clone(), output: output.clone(), format: Format::Jpeg }]);
-    let found = jobs(std::slice::from_ref(&input), &root.path().join("b"), Some(Format::WebP)).unwrap();
+    let found =
+        jobs(std::slice::from_ref(&input), &root.path().join("b"), Some(Format::WebP)).unwrap();
     assert_eq!(found[0].format, Format::WebP);
     assert!(
-        usage(jobs(std::slice::from_ref(&input), &root.path().join("b"), None)).contains("has an unknown extension")
+        usage(jobs(std::slice::from_ref(&input), &root.path().join("b"), None))
+            .contains("has an unknown extension")
     );
 }
 
@@ -42,7 +46,10 @@ fn maps_one_file_to_one_file() {
 fn writes_one_file_into_an_existing_or_new_folder() {
     let root = folder(&["a.b.png", "there/x.txt"]);
     let input = [root.path().join("a.b.png")];
-    assert_eq!(outputs(&jobs(&input, &root.path().join("there"), None).unwrap(), root.path()), ["there/a.b.png"]);
+    assert_eq!(
+        outputs(&jobs(&input, &root.path().join("there"), None).unwrap(), root.path()),
+        ["there/a.b.png"]
+    );
     let new = PathBuf::from(format!("{}/new/deep/", root.path().display()));
     let found = jobs(&input, &new, Some(Format::Tiff)).unwrap();
     assert_eq!(outputs(&found, root.path()), ["new/deep/a.b.tiff"]);
@@ -51,10 +58,20 @@ fn writes_one_file_into_an_existing_or_new_folder() {
 
 #[test]
 fn lists_a_folder_in_natural_order_without_sub_folders() {
-    let root =
-        folder(&["in/10.png", "in/2.png", "in/b.JPG", "in/note.txt", "in/._b.jpg", "in/deep/c.png", "in/001.tif"]);
+    let root = folder(&[
+        "in/10.png",
+        "in/2.png",
+        "in/b.JPG",
+        "in/note.txt",
+        "in/._b.jpg",
+        "in/deep/c.png",
+        "in/001.tif",
+    ]);
     let found = jobs(&[root.path().join("in")], &root.path().join("out"), None).unwrap();
-    assert_eq!(outputs(&found, root.path()), ["out/001.tif", "out/2.png", "out/10.png", "out/b.JPG"]);
+    assert_eq!(
+        outputs(&found, root.path()),
+        ["out/001.tif", "out/2.png", "out/10.png", "out/b.JPG"]
+    );
     assert_eq!(found[3].format, Format::Jpeg);
 }
 
@@ -64,7 +81,10 @@ fn requires_a_folder_for_several_inputs() {
     let inputs = [root.path().join("a.png"), root.path().join("b.png")];
     assert!(usage(jobs(&inputs, &root.path().join("c.png"), None)).contains("name a folder"));
     assert!(usage(jobs(&inputs, &root.path().join("new.png"), None)).contains("name a folder"));
-    assert!(usage(jobs(&[root.path().into()], &root.path().join("new.png"), None)).contains("name a folder"));
+    assert!(
+        usage(jobs(&[root.path().into()], &root.path().join("new.png"), None))
+            .contains("name a folder")
+    );
     let found = jobs(&inputs, &root.path().join("out"), Some(Format::Jpeg)).unwrap();
     assert_eq!(outputs(&found, root.path()), ["out/a.jpg", "out/b.jpg"]);
 }
@@ -88,9 +108,14 @@ fn rejects_an_output_that_is_an_input() {
     let root = folder(&["a.png", "b.png"]);
     let (a, b) = (root.path().join("a.png"), root.path().join("b.png"));
     let roundabout = root.path().join("../").join(root.path().file_name().unwrap()).join("a.png");
-    assert!(usage(jobs(std::slice::from_ref(&a), &roundabout, None)).contains("would replace the input"));
+    assert!(
+        usage(jobs(std::slice::from_ref(&a), &roundabout, None))
+            .contains("would replace the input")
+    );
     assert!(usage(jobs(&[a, b], root.path(), None)).contains("would replace the input"));
-    assert!(usage(jobs(&[root.path().into()], root.path(), None)).contains("would replace the input"));
+    assert!(
+        usage(jobs(&[root.path().into()], root.path(), None)).contains("would replace the input")
+    );
 }
 
 #[test]
@@ -108,7 +133,11 @@ fn rejects_missing_inputs_and_streams() {
 
 #[test]
 fn sorts_numbers_by_value() {
-    let mut names = ["f10", "f2", "f1a", "f01", "f", "g", "f1", "f99999999999999999999999", "é2", "é10"];
+    let mut names =
+        ["f10", "f2", "f1a", "f01", "f", "g", "f1", "f99999999999999999999999", "é2", "é10"];
     names.sort_by(|a, b| by_number(a, b).then_with(|| a.cmp(b)));
-    assert_eq!(names, ["f", "f01", "f1", "f1a", "f2", "f10", "f99999999999999999999999", "g", "é2", "é10"]);
+    assert_eq!(
+        names,
+        ["f", "f01", "f1", "f1a", "f2", "f10", "f99999999999999999999999", "g", "é2", "é10"]
+    );
 }

@@ -11,7 +11,8 @@ use std::borrow::Cow;
 /// Rejects an image that the format cannot hold even with warnings.
 pub(super) fn check(image: &Image, format: Format) -> Result<()> {
     let (width, height, channels) = (image.width, image.height, image.channels);
-    if width * height * channels != image.samples.len() || image.samples.is_empty() || channels > 4 {
+    if width * height * channels != image.samples.len() || image.samples.is_empty() || channels > 4
+    {
         return Err(CodecError::new(format!(
             "the frame claims {width} x {height} pixels of {channels} samples and holds {} samples",
             image.samples.len()
@@ -53,7 +54,8 @@ pub(super) fn fit(image: &Image, format: Format) -> Fitted<'_> {
     }
     if image.has_alpha() && !format.holds_alpha() {
         let channels = image.channels - 1;
-        fitted = Cow::Owned(with_samples(&fitted, channels, regrouped(&fitted, &[0, 1, 2][..channels])));
+        fitted =
+            Cow::Owned(with_samples(&fitted, channels, regrouped(&fitted, &[0, 1, 2][..channels])));
     }
     // QOI has no grey.
     if format == Format::Qoi && fitted.channels < 3 {
@@ -71,13 +73,18 @@ pub(super) fn fit(image: &Image, format: Format) -> Fitted<'_> {
         warnings.push(Warning::ExifDropped(format));
     }
     // TIFF stores the orientation as a tag.
-    if kept_exif.is_none() && orientation::of(&image.metadata) != NoTransforms && format != Format::Tiff {
+    if kept_exif.is_none()
+        && orientation::of(&image.metadata) != NoTransforms
+        && format != Format::Tiff
+    {
         fitted = Cow::Owned(orientation::upright(&fitted));
     }
 
     // A grey profile does not apply to RGB.
     let icc = image.metadata.icc.as_deref();
-    let fits = |icc: &&[u8]| format.holds_icc() && (format.holds_grey() || icc.get(16..20) != Some(b"GRAY"));
+    let fits = |icc: &&[u8]| {
+        format.holds_icc() && (format.holds_grey() || icc.get(16..20) != Some(b"GRAY"))
+    };
     let kept_icc = icc.filter(fits);
     if kept_icc.is_none() && icc.is_some() {
         warnings.push(Warning::IccDropped(format));
@@ -101,7 +108,9 @@ fn says_other_colors(metadata: &Metadata) -> bool {
     /// In units of 1/100000: the gamma, and x and y of white, red, green and blue.
     const GAMMA: u32 = 45_455;
     const PRIMARIES: [u32; 8] = [31_270, 32_900, 64_000, 33_000, 30_000, 60_000, 15_000, 6_000];
-    let chunk = |name: &[u8; 4]| metadata.chunks.iter().find(|(own, _)| own == name).map(|(_, body)| body.as_slice());
+    let chunk = |name: &[u8; 4]| {
+        metadata.chunks.iter().find(|(own, _)| own == name).map(|(_, body)| body.as_slice())
+    };
     if let Some([primaries, transfer, ..]) = chunk(b"cICP") {
         return (*primaries, *transfer) != (1, 13);
     }
@@ -110,29 +119,44 @@ fn says_other_colors(metadata: &Metadata) -> bool {
     }
     let differs = |name: &[u8; 4], usual: &[u32], by: u32| {
         let numbers = chunk(name).unwrap_or_default().as_chunks::<4>().0;
-        numbers.iter().zip(usual).any(|(number, usual)| u32::from_be_bytes(*number).abs_diff(*usual) > by)
+        numbers
+            .iter()
+            .zip(usual)
+            .any(|(number, usual)| u32::from_be_bytes(*number).abs_diff(*usual) > by)
     };
     differs(b"gAMA", &[GAMMA], 500) || differs(b"cHRM", &PRIMARIES, 100)
 }
 
 fn with_samples(image: &Image, channels: usize, samples: Samples) -> Image {
-    Image { width: image.width, height: image.height, channels, samples, metadata: image.metadata.clone() }
+    Image {
+        width: image.width,
+        height: image.height,
+        channels,
+        samples,
+        metadata: image.metadata.clone(),
+    }
 }
 
 /// Converts 16 bits to 8, rounding to nearest.
 fn reduced(samples: &Samples) -> Samples {
     match samples {
         Samples::U8(samples) => Samples::U8(samples.clone()),
-        Samples::U16(samples) => {
-            Samples::U8(samples.iter().map(|value| ((u32::from(*value) * 255 + 32_767) / 65_535) as u8).collect())
-        }
+        Samples::U16(samples) => Samples::U8(
+            samples
+                .iter()
+                .map(|value| ((u32::from(*value) * 255 + 32_767) / 65_535) as u8)
+                .collect(),
+        ),
     }
 }
 
 /// Pixels with the given channels of the image.
 fn regrouped(image: &Image, channels: &[usize]) -> Samples {
     fn regroup<T: Copy>(samples: &[T], before: usize, channels: &[usize]) -> Vec<T> {
-        samples.chunks_exact(before).flat_map(|pixel| channels.iter().map(|channel| pixel[*channel])).collect()
+        samples
+            .chunks_exact(before)
+            .flat_map(|pixel| channels.iter().map(|channel| pixel[*channel]))
+            .collect()
     }
     match &image.samples {
         Samples::U8(samples) => Samples::U8(regroup(samples, image.channels, channels)),

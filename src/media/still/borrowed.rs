@@ -45,9 +45,8 @@ impl Borrowed {
         }
         match head.get(4..12)? {
             b"ftypavif" | b"ftypavis" => Some(Self::Avif),
-            b"ftypheic" | b"ftypheix" | b"ftyphevc" | b"ftypheim" | b"ftypheis" | b"ftypmif1" | b"ftypmsf1" => {
-                Some(Self::Heif)
-            }
+            b"ftypheic" | b"ftypheix" | b"ftyphevc" | b"ftypheim" | b"ftypheis" | b"ftypmif1"
+            | b"ftypmsf1" => Some(Self::Heif),
             _ => None,
         }
     }
@@ -57,7 +56,9 @@ impl Borrowed {
         match self {
             Self::Avif => ("an AVIF", "save it anew, as `avifdec in.avif out.png` does"),
             Self::Heif => ("a HEIF", "save it anew, as `heif-convert in.heic out.png` does"),
-            Self::Jpeg2000 => ("a JPEG 2000", "save it anew, as `opj_decompress -i in.jp2 -o out.png` does"),
+            Self::Jpeg2000 => {
+                ("a JPEG 2000", "save it anew, as `opj_decompress -i in.jp2 -o out.png` does")
+            }
         }
     }
 
@@ -73,7 +74,9 @@ impl Borrowed {
     /// Reads the file with ffmpeg.
     pub(super) fn read(self, path: &Path, limits: &Limits) -> Result<Image> {
         let (kind, advice) = self.words();
-        let refuse = |problem: &str| CodecError::new(format!("by its content it is {kind}, {problem}; {advice}"));
+        let refuse = |problem: &str| {
+            CodecError::new(format!("by its content it is {kind}, {problem}; {advice}"))
+        };
         let head = std::fs::File::open(path).map(|file| file.take(HEAD)).and_then(|mut file| {
             let mut head = Vec::new();
             file.read_to_end(&mut head).map(|_| head)
@@ -96,13 +99,16 @@ impl Borrowed {
         let png = decoded(path, self.working(), limits).map_err(|problem| refuse(&problem))?;
         let mut image = decode_any(&mut Cursor::new(png), limits)?;
         if width > 0 && [image.width, image.height] != [width as usize, height as usize] {
-            let problem =
-                format!("of {width}x{height} pixels, of which this ffmpeg reads {}x{}", image.width, image.height);
+            let problem = format!(
+                "of {width}x{height} pixels, of which this ffmpeg reads {}x{}",
+                image.width, image.height
+            );
             return Err(refuse(&problem));
         }
         // The colour properties of the intermediate PNG do not apply.
         let exif = orientation::exif_of(properties.orientation());
-        image.metadata = Metadata { exif, is_partial: properties.has_metadata, ..Metadata::default() };
+        image.metadata =
+            Metadata { exif, is_partial: properties.has_metadata, ..Metadata::default() };
         Ok(image)
     }
 }
@@ -118,11 +124,15 @@ fn decoded(path: &Path, working: u64, limits: &Limits) -> std::result::Result<Ve
     command.args(["-noautorotate", "-protocol_whitelist", "file,pipe"]);
     // Limits images whose file gives no size, or a wrong one.
     let budget = limits.max_memory.saturating_sub(machine::resident_memory()) / (3 + working);
-    command.args(["-max_pixels", &(limits.max_bytes / 3).min(budget).max(1).to_string(), "-i"]).arg(name);
+    command
+        .args(["-max_pixels", &(limits.max_bytes / 3).min(budget).max(1).to_string(), "-i"])
+        .arg(name);
     command.args(["-frames:v", "1", "-vf", "scale=flags=accurate_rnd+full_chroma_int+bicubic"]);
     command.args(["-f", "image2pipe", "-c:v", "png", "-compression_level", "1", "-"]);
     let done = output(command).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => "which ffmpeg decodes, and ffmpeg is not installed".to_owned(),
+        std::io::ErrorKind::NotFound => {
+            "which ffmpeg decodes, and ffmpeg is not installed".to_owned()
+        }
         _ => format!("which ffmpeg decodes, and ffmpeg cannot be started: {error}"),
     })?;
     if done.status.success() && !done.stdout.is_empty() {
@@ -140,7 +150,9 @@ fn jpeg_2000_size(file: &[u8]) -> [u32; 2] {
     const SIZE: [u8; 4] = [0xff, 0x4f, 0xff, 0x51];
     let at = file.windows(SIZE.len()).position(|bytes| bytes == SIZE);
     let Some(numbers) = at.and_then(|at| file.get(at + 8..at + 24)) else { return [0; 2] };
-    let number = |at: usize| u32::from_be_bytes([numbers[at], numbers[at + 1], numbers[at + 2], numbers[at + 3]]);
+    let number = |at: usize| {
+        u32::from_be_bytes([numbers[at], numbers[at + 1], numbers[at + 2], numbers[at + 3]])
+    };
     // Size of the reference grid without the image offset.
     [number(0).saturating_sub(number(8)), number(4).saturating_sub(number(12))]
 }
@@ -156,18 +168,23 @@ impl Properties {
         for (kind, body) in boxes(container) {
             match (&kind, body) {
                 (b"ispe", [_, _, _, _, size @ ..]) if size.len() >= 8 => {
-                    let side = |at: usize| u32::from_be_bytes([size[at], size[at + 1], size[at + 2], size[at + 3]]);
+                    let side = |at: usize| {
+                        u32::from_be_bytes([size[at], size[at + 1], size[at + 2], size[at + 3]])
+                    };
                     let size = [side(0), side(4)];
                     let area = |[width, height]: [u32; 2]| u64::from(width) * u64::from(height);
                     if area(size) > area(found.size) {
                         found.size = size;
                     }
                 }
-                (b"colr", kind) => found.has_metadata |= kind.starts_with(b"prof") || kind.starts_with(b"rICC"),
+                (b"colr", kind) => {
+                    found.has_metadata |= kind.starts_with(b"prof") || kind.starts_with(b"rICC")
+                }
                 (b"irot", [turns, ..]) => found.turns = turns & 3,
                 (b"imir", [mirror, ..]) => found.mirror = Some(mirror & 1),
                 (b"auxC", [_, _, _, _, kind @ ..]) => {
-                    found.has_alpha |= kind.starts_with(b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha")
+                    found.has_alpha |= kind
+                        .starts_with(b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha")
                         || kind.starts_with(b"urn:mpeg:hevc:2015:auxid:1\0");
                 }
                 _ => {}
@@ -224,7 +241,8 @@ mod tests {
 
     #[test]
     fn parses_properties_from_boxes() {
-        let size = |w: u32, h: u32| one(b"ispe", &[[0; 4], w.to_be_bytes(), h.to_be_bytes()].concat());
+        let size =
+            |w: u32, h: u32| one(b"ispe", &[[0; 4], w.to_be_bytes(), h.to_be_bytes()].concat());
         let alpha = one(b"auxC", b"\0\0\0\0urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0");
         let profile = one(b"colr", b"prof...");
         let list = [profile, size(160, 120), size(4032, 3024), one(b"irot", &[3]), alpha].concat();
@@ -234,7 +252,13 @@ mod tests {
         let found = Properties::of(&file);
         assert_eq!(
             found,
-            Properties { size: [4032, 3024], turns: 3, mirror: None, has_alpha: true, has_metadata: true }
+            Properties {
+                size: [4032, 3024],
+                turns: 3,
+                mirror: None,
+                has_alpha: true,
+                has_metadata: true
+            }
         );
         assert_eq!(found.orientation(), 6);
         // Truncation at any point leaves only complete boxes.

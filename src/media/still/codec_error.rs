@@ -15,9 +15,12 @@ pub(crate) struct CodecError {
 /// A result whose error does not include the path yet.
 pub(crate) type Result<T> = std::result::Result<T, CodecError>;
 
-const CUT_OFF: &str = "the file is cut off: it ends before its image does; copy or download it again";
-const DAMAGED: &str = "the file is damaged; open it in another program to see whether the image can be saved anew";
-const KIND: &str = "this kind of pixels or compression is not supported; save it as 8 or 16 bit grey or RGB";
+const CUT_OFF: &str =
+    "the file is cut off: it ends before its image does; copy or download it again";
+const DAMAGED: &str =
+    "the file is damaged; open it in another program to see whether the image can be saved anew";
+const KIND: &str =
+    "this kind of pixels or compression is not supported; save it as 8 or 16 bit grey or RGB";
 
 pub(in crate::media) const TOO_LARGE: &str =
     "it grows larger than a file may be here; raise the limit (ulimit -f), or choose another place";
@@ -38,7 +41,9 @@ impl From<io::Error> for CodecError {
             io::ErrorKind::UnexpectedEof => CUT_OFF,
             io::ErrorKind::StorageFull => "the disk is full; free some space and try again",
             io::ErrorKind::FileTooLarge => TOO_LARGE,
-            io::ErrorKind::QuotaExceeded => "the quota of this user is used up; free some space and try again",
+            io::ErrorKind::QuotaExceeded => {
+                "the quota of this user is used up; free some space and try again"
+            }
             io::ErrorKind::IsADirectory => "it is a folder and not a file",
             io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => DAMAGED,
             _ => "the system reports an error",
@@ -52,7 +57,9 @@ impl From<ImageError> for CodecError {
         match error {
             ImageError::IoError(error) => error.into(),
             ImageError::Unsupported(_) => Self::from_cause(KIND, error),
-            ImageError::Limits(_) => Self::from_cause("the file asks for more memory than an image may take", error),
+            ImageError::Limits(_) => {
+                Self::from_cause("the file asks for more memory than an image may take", error)
+            }
             _ => Self::from_cause(DAMAGED, error),
         }
     }

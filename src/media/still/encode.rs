@@ -42,7 +42,9 @@ pub(super) fn encode(
         Format::Tiff => tiff::write(&fitted.image, fitted.icc, out)?,
         Format::Jpeg => {
             let mut encoder = JpegEncoder::new_with_quality(out, options.jpeg_quality);
-            density(&image.metadata).into_iter().for_each(|density| encoder.set_pixel_density(density));
+            density(&image.metadata)
+                .into_iter()
+                .for_each(|density| encoder.set_pixel_density(density));
             encode_with(&fitted, encoder)?;
         }
         Format::WebP => encode_with(&fitted, WebPEncoder::new_lossless(out))?,
@@ -77,7 +79,12 @@ fn encode_with(fitted: &Fitted<'_>, mut encoder: impl ImageEncoder) -> Result<()
     let Samples::U8(samples) = &image.samples else {
         return Err(CodecError::new("16 bits a sample were to be written as 8"));
     };
-    Ok(encoder.write_image(samples, image.width as u32, image.height as u32, color_type(image.channels))?)
+    Ok(encoder.write_image(
+        samples,
+        image.width as u32,
+        image.height as u32,
+        color_type(image.channels),
+    )?)
 }
 
 fn color_type(channels: usize) -> ExtendedColorType {

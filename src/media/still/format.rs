@@ -57,7 +57,8 @@ const EVERYTHING: Traits = Traits {
 };
 
 /// Colours and alpha of 8 bits, and nothing beside them.
-const PLAIN: Traits = Traits { bits_16: false, grey: false, icc: false, side: u16::MAX as usize, ..EVERYTHING };
+const PLAIN: Traits =
+    Traits { bits_16: false, grey: false, icc: false, side: u16::MAX as usize, ..EVERYTHING };
 
 static PNG: Traits = Traits {
     name: "PNG",
@@ -92,17 +93,22 @@ static WEBP: Traits = Traits {
 static TIFF: Traits = Traits {
     name: "TIFF",
     extensions: &["tiff", "tif"],
-    begins: |head| [&b"II*\0"[..], b"MM\0*", b"II+\0", b"MM\0+"].iter().any(|magic| head.starts_with(magic)),
+    begins: |head| {
+        [&b"II*\0"[..], b"MM\0*", b"II+\0", b"MM\0+"].iter().any(|magic| head.starts_with(magic))
+    },
     ..EVERYTHING
 };
 
-static BMP: Traits = Traits { name: "BMP", extensions: &["bmp"], begins: |head| head.starts_with(b"BM"), ..PLAIN };
+static BMP: Traits =
+    Traits { name: "BMP", extensions: &["bmp"], begins: |head| head.starts_with(b"BM"), ..PLAIN };
 
-static QOI: Traits = Traits { name: "QOI", extensions: &["qoi"], begins: |head| head.starts_with(b"qoif"), ..PLAIN };
+static QOI: Traits =
+    Traits { name: "QOI", extensions: &["qoi"], begins: |head| head.starts_with(b"qoif"), ..PLAIN };
 
 impl Format {
     /// Every format.
-    pub const ALL: [Self; 6] = [Self::Png, Self::Jpeg, Self::WebP, Self::Tiff, Self::Bmp, Self::Qoi];
+    pub const ALL: [Self; 6] =
+        [Self::Png, Self::Jpeg, Self::WebP, Self::Tiff, Self::Bmp, Self::Qoi];
 
     fn traits(self) -> &'static Traits {
         match self {
@@ -123,20 +129,22 @@ impl Format {
     /// All formats as a person lists them, such as `PNG, JPEG and BMP`: each as `name` has it, and `word` before the last.
     pub(crate) fn listed(name: impl Fn(Self) -> String, word: &str) -> String {
         let names = Self::ALL.map(name);
-        let (last, others) = names.split_last().map_or(("", &[][..]), |(last, others)| (last.as_str(), others));
+        let (last, others) =
+            names.split_last().map_or(("", &[][..]), |(last, others)| (last.as_str(), others));
         format!("{} {word} {last}", others.join(", "))
     }
 
     /// Extensions of images of other formats, in lower case: those in a folder are reported as failures.
     const FOREIGN: [&str; 32] = [
-        "heic", "heif", "hif", "avif", "gif", "jp2", "j2k", "jpx", "jxl", "jxr", "psd", "tga", "ico", "exr", "hdr",
-        "pnm", "ppm", "pgm", "pbm", "pfm", "dng", "cr2", "cr3", "nef", "nrw", "arw", "orf", "rw2", "raf", "pef", "srw",
-        "3fr",
+        "heic", "heif", "hif", "avif", "gif", "jp2", "j2k", "jpx", "jxl", "jxr", "psd", "tga",
+        "ico", "exr", "hdr", "pnm", "ppm", "pgm", "pbm", "pfm", "dng", "cr2", "cr3", "nef", "nrw",
+        "arw", "orf", "rw2", "raf", "pef", "srw", "3fr",
     ];
 
     /// Whether a file has the extension of an unsupported image format.
     pub(in crate::media) fn is_foreign(path: &Path) -> bool {
-        let extension = path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase);
+        let extension =
+            path.extension().and_then(|extension| extension.to_str()).map(str::to_ascii_lowercase);
         extension.is_some_and(|extension| Self::FOREIGN.contains(&extension.as_str()))
     }
 
@@ -192,7 +200,9 @@ impl FromStr for Format {
     /// Parses a name or an extension, in any case.
     fn from_str(name: &str) -> Result<Self> {
         let lower = name.to_ascii_lowercase();
-        let found = Self::ALL.into_iter().find(|format| format.traits().extensions.contains(&lower.as_str()));
+        let found = Self::ALL
+            .into_iter()
+            .find(|format| format.traits().extensions.contains(&lower.as_str()));
         found.ok_or_else(|| {
             let names = Self::listed(|format| format.extension().to_owned(), "or");
             Error::usage(format!("the format {name:?} is not known; choose {names}"))

@@ -51,7 +51,11 @@ pub(super) fn check(format: Format, reader: &mut (impl BufRead + Seek)) -> Resul
 fn find_end(reader: &mut (impl BufRead + Seek)) -> Result<()> {
     reader.seek(SeekFrom::End(-8))?;
     let end: [u8; 8] = array(reader)?;
-    if end == [0, 0, 0, 0, 0, 0, 0, 1] { Ok(()) } else { Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()) }
+    if end == [0, 0, 0, 0, 0, 0, 0, 1] {
+        Ok(())
+    } else {
+        Err(io::Error::from(io::ErrorKind::UnexpectedEof).into())
+    }
 }
 
 /// Chunk by chunk until `IEND`.
@@ -100,14 +104,21 @@ fn walk_png(reader: &mut (impl BufRead + Seek)) -> Result<Found> {
 fn density_or_color(kind: &[u8; 4], length: u32) -> bool {
     matches!(
         (kind, length),
-        (b"gAMA" | b"cICP", 4) | (b"cHRM", 32) | (b"sRGB", 1) | (b"mDCV", 24) | (b"cLLI", 8) | (b"pHYs", 9)
+        (b"gAMA" | b"cICP", 4)
+            | (b"cHRM", 32)
+            | (b"sRGB", 1)
+            | (b"mDCV", 24)
+            | (b"cLLI", 8)
+            | (b"pHYs", 9)
     )
 }
 
 /// The checksum of a PNG chunk.
 fn crc32<'a>(bytes: impl Iterator<Item = &'a u8>) -> u32 {
     !bytes.fold(u32::MAX, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 })
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 }
+        })
     })
 }
 
@@ -158,12 +169,14 @@ fn walk_jpeg(reader: &mut (impl BufRead + Seek)) -> Result<Found> {
                     reader.seek_relative(i64::from(length) - 12)?;
                     continue;
                 }
-                let start_of_frame = matches!(marker, 0xC0..=0xCF) && !matches!(marker, 0xC4 | 0xC8 | 0xCC);
+                let start_of_frame =
+                    matches!(marker, 0xC0..=0xCF) && !matches!(marker, 0xC4 | 0xC8 | 0xCC);
                 if start_of_frame && length >= 6 {
                     let [_, a, b, c, d, components] = array::<6>(reader)?;
                     found.from_print = components == 4;
                     found.is_progressive = marker == 0xC2;
-                    let [high, wide] = [[a, b], [c, d]].map(|side| u64::from(u16::from_be_bytes(side)));
+                    let [high, wide] =
+                        [[a, b], [c, d]].map(|side| u64::from(u16::from_be_bytes(side)));
                     blocks = high * wide / 64;
                     reader.seek_relative(i64::from(length) - 6)?;
                 } else {
@@ -176,7 +189,9 @@ fn walk_jpeg(reader: &mut (impl BufRead + Seek)) -> Result<Found> {
 
 /// The density of a JFIF segment as a PNG chunk; `None` if it has none.
 fn density(segment: &[u8; 12]) -> Option<([u8; 4], Vec<u8>)> {
-    let [b'J', b'F', b'I', b'F', 0, _, _, unit, x @ .., y_high, y_low] = segment else { return None };
+    let [b'J', b'F', b'I', b'F', 0, _, _, unit, x @ .., y_high, y_low] = segment else {
+        return None;
+    };
     let [x, y] = [*x, [*y_high, *y_low]].map(|length| u32::from(u16::from_be_bytes(length)));
     let per_metre = |density: u32| match unit {
         1 => (density * 10_000 + 127) / 254,
@@ -232,16 +247,21 @@ mod tests {
     /// A frame header of that size and kind, and a scan of `bytes` bytes.
     fn jpeg(kind: u8, side: u16, bytes: usize) -> Vec<u8> {
         let [high, low] = side.to_be_bytes();
-        let start = [0xff, 0xd8, 0xff, kind, 0, 11, 8, high, low, high, low, 1, 1, 0x11, 0, 0xff, 0xda, 0, 2];
+        let start = [
+            0xff, 0xd8, 0xff, kind, 0, 11, 8, high, low, high, low, 1, 1, 0x11, 0, 0xff, 0xda, 0, 2,
+        ];
         [&start[..], &vec![0; bytes], &[0xff, 0xd9]].concat()
     }
 
     #[test]
     fn rejects_a_jpeg_with_too_few_bits_for_its_blocks() {
         // 256 blocks per side, one bit each: 8192 bytes.
-        for (kind, bytes, is_whole) in
-            [(0xc0, 2 * 8192, true), (0xc0, 2 * 8192 - 64, false), (0xc2, 8192, true), (0xc2, 8192 - 64, false)]
-        {
+        for (kind, bytes, is_whole) in [
+            (0xc0, 2 * 8192, true),
+            (0xc0, 2 * 8192 - 64, false),
+            (0xc2, 8192, true),
+            (0xc2, 8192 - 64, false),
+        ] {
             let walked = walk_jpeg(&mut Cursor::new(jpeg(kind, 2048, bytes)));
             assert_eq!(walked.is_ok(), is_whole, "{kind:x} {bytes}");
         }

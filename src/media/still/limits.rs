@@ -31,9 +31,17 @@ impl Limits {
 
     /// Rejects an image that exceeds the limits. `working` bytes are held besides its samples
     /// during reading.
-    pub(super) fn check(&self, width: u32, height: u32, bytes_per_pixel: u32, working: u64) -> Result<()> {
+    pub(super) fn check(
+        &self,
+        width: u32,
+        height: u32,
+        bytes_per_pixel: u32,
+        working: u64,
+    ) -> Result<()> {
         if width == 0 || height == 0 {
-            return Err(CodecError::new(format!("the image is empty: it has {width} x {height} pixels")));
+            return Err(CodecError::new(format!(
+                "the image is empty: it has {width} x {height} pixels"
+            )));
         }
         let bytes = u128::from(width) * u128::from(height) * u128::from(bytes_per_pixel);
         let longest = width.max(height) as usize;

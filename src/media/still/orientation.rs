@@ -46,9 +46,13 @@ pub(in crate::media) fn upright(image: &Image) -> Image {
     let orientation = of(&image.metadata);
     let swaps = matches!(
         orientation,
-        Orientation::Rotate90 | Orientation::Rotate270 | Orientation::Rotate90FlipH | Orientation::Rotate270FlipH
+        Orientation::Rotate90
+            | Orientation::Rotate270
+            | Orientation::Rotate90FlipH
+            | Orientation::Rotate270FlipH
     );
-    let (width, height) = if swaps { (image.height, image.width) } else { (image.width, image.height) };
+    let (width, height) =
+        if swaps { (image.height, image.width) } else { (image.width, image.height) };
     let (right, bottom) = (image.width - 1, image.height - 1);
     let source = |x: usize, y: usize| match orientation {
         Orientation::NoTransforms => (x, y),
@@ -65,7 +69,10 @@ pub(in crate::media) fn upright(image: &Image) -> Image {
         Samples::U16(samples) => Samples::U16(turned(samples, image, (width, height), source)),
     };
     let block = image.metadata.exif.as_deref().filter(|block| !is_all_of(block));
-    let metadata = Metadata { exif: block.map(|block| exif::upright(block).into_owned()), ..image.metadata.clone() };
+    let metadata = Metadata {
+        exif: block.map(|block| exif::upright(block).into_owned()),
+        ..image.metadata.clone()
+    };
     Image { width, height, channels: image.channels, samples, metadata }
 }
 

@@ -44,7 +44,11 @@ pub fn read(path: &Path, limits: &Limits) -> error::Result<Image> {
 ///
 /// # Errors
 /// As [`read`].
-pub fn decode(name: &Path, mut reader: impl BufRead + Seek, limits: &Limits) -> error::Result<Image> {
+pub fn decode(
+    name: &Path,
+    mut reader: impl BufRead + Seek,
+    limits: &Limits,
+) -> error::Result<Image> {
     decode_any(&mut reader, limits).map_err(|refusal| refused(name, refusal))
 }
 
@@ -110,8 +114,17 @@ pub(super) fn decode_any(reader: &mut (impl BufRead + Seek), limits: &Limits) ->
 fn decode_with(mut decoder: impl ImageDecoder, limits: &Limits, working: u64) -> Result<Image> {
     let (width, height) = decoder.dimensions();
     let area = u64::from(width) * u64::from(height);
-    limits.check(width, height, decoder.color_type().bytes_per_pixel().into(), working.saturating_mul(area))?;
-    let metadata = Metadata { exif: decoder.exif_metadata()?, icc: decoder.icc_profile()?, ..Metadata::default() };
+    limits.check(
+        width,
+        height,
+        decoder.color_type().bytes_per_pixel().into(),
+        working.saturating_mul(area),
+    )?;
+    let metadata = Metadata {
+        exif: decoder.exif_metadata()?,
+        icc: decoder.icc_profile()?,
+        ..Metadata::default()
+    };
     let (channels, samples) = match DynamicImage::from_decoder(decoder)? {
         DynamicImage::ImageLuma8(pixels) => (1, Samples::U8(pixels.into_raw())),
         DynamicImage::ImageLumaA8(pixels) => (2, Samples::U8(pixels.into_raw())),
@@ -121,14 +134,20 @@ fn decode_with(mut decoder: impl ImageDecoder, limits: &Limits, working: u64) ->
         DynamicImage::ImageLumaA16(pixels) => (2, Samples::U16(pixels.into_raw())),
         DynamicImage::ImageRgb16(pixels) => (3, Samples::U16(pixels.into_raw())),
         DynamicImage::ImageRgba16(pixels) => (4, Samples::U16(pixels.into_raw())),
-        _ => return Err(CodecError::new("its samples are floating point; save it as 8 or 16 bit grey or RGB")),
+        _ => {
+            return Err(CodecError::new(
+                "its samples are floating point; save it as 8 or 16 bit grey or RGB",
+            ));
+        }
     };
     Ok(Image { width: width as usize, height: height as usize, channels, samples, metadata })
 }
 
 fn refuse_animation(animated: bool) -> Result<()> {
     if animated {
-        return Err(CodecError::new("it is an animation and not one image; save its frames as images first"));
+        return Err(CodecError::new(
+            "it is an animation and not one image; save its frames as images first",
+        ));
     }
     Ok(())
 }
@@ -144,11 +163,15 @@ fn unknown(head: &[u8]) -> CodecError {
         ));
     }
     let (kind, advice) = match head.get(4..12) {
-        _ if head.starts_with(b"GIF8") => ("a GIF", "; save it anew, as `ffmpeg -i in.gif out.png` does"),
+        _ if head.starts_with(b"GIF8") => {
+            ("a GIF", "; save it anew, as `ffmpeg -i in.gif out.png` does")
+        }
         _ if head.starts_with(b"\xff\x0a") || head.get(4..8) == Some(b"JXL ") => {
             ("a JPEG XL", "; save it anew, as `djxl in.jxl out.png` does")
         }
-        Some(b"ftypcrx ") => ("what a camera's sensor gave (CR3)", "; develop it in another program first"),
+        Some(b"ftypcrx ") => {
+            ("what a camera's sensor gave (CR3)", "; develop it in another program first")
+        }
         _ => ("no image", ""),
     };
     let read = Format::listed(|format| format.to_string(), "and");

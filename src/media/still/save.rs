@@ -26,7 +26,10 @@ pub fn check(image: &Image, path: &Path, format: Format) -> Result<()> {
 /// Checks whether `path` can be a file and its folder exists.
 pub(crate) fn check_place(path: &Path) -> Result<()> {
     let target = target(path)?;
-    folder_of(&target).metadata().map(drop).map_err(|error| refused(path, no_place(folder_of(&target), error)))
+    folder_of(&target)
+        .metadata()
+        .map(drop)
+        .map_err(|error| refused(path, no_place(folder_of(&target), error)))
 }
 
 /// Writes an image file, and returns what the format could not hold.
@@ -41,7 +44,12 @@ pub(crate) fn check_place(path: &Path) -> Result<()> {
 /// # Errors
 /// [`Error::Output`] if the folder is missing or not writable, if the path is something else than
 /// a writable file, if the disk is full, and as [`check`]. Nothing is left behind.
-pub fn write(image: &Image, path: &Path, format: Format, options: &Options) -> Result<Vec<Warning>> {
+pub fn write(
+    image: &Image,
+    path: &Path,
+    format: Format,
+    options: &Options,
+) -> Result<Vec<Warning>> {
     save(path, |file| encode(image, format, options, file))
 }
 
@@ -58,7 +66,11 @@ pub(crate) fn encoded(image: &Image, format: Format, options: &Options) -> Resul
 ///
 /// # Errors
 /// [`Error::Output`] when the format cannot hold the image.
-pub fn encode_bytes(image: &Image, format: Format, options: &Options) -> Result<(Vec<u8>, Vec<Warning>)> {
+pub fn encode_bytes(
+    image: &Image,
+    format: Format,
+    options: &Options,
+) -> Result<(Vec<u8>, Vec<Warning>)> {
     let mut bytes = Cursor::new(Vec::new());
     match encode(image, format, options, &mut bytes) {
         Ok(warnings) => Ok((bytes.into_inner(), warnings)),
@@ -67,7 +79,12 @@ pub fn encode_bytes(image: &Image, format: Format, options: &Options) -> Result<
 }
 
 /// Writes an image file that does not have its final name yet.
-pub(in crate::media) fn write_part(image: &Image, path: &Path, format: Format, options: &Options) -> Result<Part> {
+pub(in crate::media) fn write_part(
+    image: &Image,
+    path: &Path,
+    format: Format,
+    options: &Options,
+) -> Result<Part> {
     fill(path, |file| encode(image, format, options, file)).map(|(part, _)| part)
 }
 
@@ -88,7 +105,10 @@ pub(crate) fn save<T>(
     Ok(value)
 }
 
-fn fill<T>(path: &Path, write: impl FnOnce(&mut BufWriter<&mut File>) -> codec_error::Result<T>) -> Result<(Part, T)> {
+fn fill<T>(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<&mut File>) -> codec_error::Result<T>,
+) -> Result<(Part, T)> {
     let mut part = begin(path)?;
     let filled = {
         let mut writer = BufWriter::with_capacity(1 << 16, part.file.as_file_mut());
@@ -107,7 +127,9 @@ fn target(path: &Path) -> Result<PathBuf> {
     let refuse = |problem: &str| Err(refused(path, CodecError::new(problem)));
     match path.metadata() {
         Ok(found) if found.is_dir() => refuse("it is a folder; give a file's name"),
-        Ok(found) if !found.is_file() => refuse("it is a device or a pipe and not a file; give a file's name"),
+        Ok(found) if !found.is_file() => {
+            refuse("it is a device or a pipe and not a file; give a file's name")
+        }
         Ok(found) if found.permissions().readonly() => {
             refuse("the file is there and write-protected; choose another name or allow writing")
         }

@@ -23,7 +23,8 @@ pub(super) fn read(reader: impl Read + Seek, limits: &Limits) -> Result<Image> {
     let area = u64::from(width) * u64::from(height);
     let bytes = area.saturating_mul(sample.into());
     limits.check(width, height, sample, bytes)?;
-    let max_bytes = usize::try_from(limits.max_bytes.min(bytes.saturating_add(1 << 20))).unwrap_or(usize::MAX);
+    let max_bytes =
+        usize::try_from(limits.max_bytes.min(bytes.saturating_add(1 << 20))).unwrap_or(usize::MAX);
     let mut decoder_limits = DecoderLimits::default();
     decoder_limits.decoding_buffer_size = max_bytes;
     decoder_limits.intermediate_buffer_size = max_bytes;
@@ -50,11 +51,17 @@ pub(super) fn read(reader: impl Read + Seek, limits: &Limits) -> Result<Image> {
     let from_print = matches!(decoder.colortype()?, ColorType::CMYK(_));
     let (channels, samples) = match samples {
         _ if !from_print => (channels, samples),
-        Samples::U8(inks) => (3, Samples::U8(shown(&inks, u8::MAX, u32::from, |light| light as u8))),
-        Samples::U16(inks) => (3, Samples::U16(shown(&inks, u16::MAX, u32::from, |light| light as u16))),
+        Samples::U8(inks) => {
+            (3, Samples::U8(shown(&inks, u8::MAX, u32::from, |light| light as u8)))
+        }
+        Samples::U16(inks) => {
+            (3, Samples::U16(shown(&inks, u16::MAX, u32::from, |light| light as u16)))
+        }
     };
     if samples.len() != width * height * channels {
-        return Err(CodecError::new("it holds channels beside colour and alpha; save it as 8 or 16 bit grey or RGB"));
+        return Err(CodecError::new(
+            "it holds channels beside colour and alpha; save it as 8 or 16 bit grey or RGB",
+        ));
     }
     let metadata = Metadata { exif, icc, from_print, is_partial, ..Metadata::default() };
     Ok(Image { width, height, channels, samples, metadata })
@@ -69,7 +76,8 @@ fn refuse_pages(decoder: &mut Decoder<impl Read + Seek>) -> Result<()> {
     const DNG_VERSION: Tag = Tag::Unknown(0xC612);
     /// Limit on pages; the links of a damaged file may form a loop.
     const PAGES: usize = 1 << 16;
-    let kind = decoder.find_tag_unsigned::<u32>(Tag::NewSubfileType).ok().flatten().unwrap_or_default();
+    let kind =
+        decoder.find_tag_unsigned::<u32>(Tag::NewSubfileType).ok().flatten().unwrap_or_default();
     if kind & REDUCED != 0 || decoder.find_tag(DNG_VERSION).is_ok_and(|version| version.is_some()) {
         return Err(CodecError::new(
             "it is what a camera's sensor gave (DNG or the like), with a small preview in front; \
@@ -84,7 +92,8 @@ fn refuse_pages(decoder: &mut Decoder<impl Read + Seek>) -> Result<()> {
         let Some(pointer) = next else { break };
         // A damaged directory is not a readable page.
         let Ok(directory) = decoder.read_directory(pointer) else { break };
-        let kind = decoder.read_directory_tags(&directory).find_tag_unsigned::<u32>(Tag::NewSubfileType);
+        let kind =
+            decoder.read_directory_tags(&directory).find_tag_unsigned::<u32>(Tag::NewSubfileType);
         if kind.ok().flatten().unwrap_or_default() & (REDUCED | MASK) == 0 {
             return Err(CodecError::new(
                 "it has several pages and is not one image; save each as an image of its own first \
@@ -102,21 +111,29 @@ fn pixel_kind(decoder: &mut Decoder<impl Read + Seek>) -> Result<(u32, u32)> {
     const PREMULTIPLIED: u16 = 1;
     let formats = decoder.find_tag_unsigned_vec::<u16>(Tag::SampleFormat)?.unwrap_or_default();
     if formats.iter().any(|format| *format != UNSIGNED) {
-        return Err(CodecError::new("its samples are signed or floating point; save it as 8 or 16 bit grey or RGB"));
+        return Err(CodecError::new(
+            "its samples are signed or floating point; save it as 8 or 16 bit grey or RGB",
+        ));
     }
     let extra = decoder.find_tag_unsigned_vec::<u16>(Tag::ExtraSamples)?.unwrap_or_default();
     if extra.first() == Some(&PREMULTIPLIED) {
-        return Err(CodecError::new("its colours are multiplied by alpha; save it with straight (unassociated) alpha"));
+        return Err(CodecError::new(
+            "its colours are multiplied by alpha; save it with straight (unassociated) alpha",
+        ));
     }
     match decoder.colortype()? {
         ColorType::Gray(bits @ (1 | 8 | 16)) => Ok((1, bits.into())),
         ColorType::GrayA(bits @ (8 | 16)) => Ok((2, bits.into())),
-        ColorType::Multiband { bit_depth: bits @ (8 | 16), num_samples: 2 } if !extra.is_empty() => {
+        ColorType::Multiband { bit_depth: bits @ (8 | 16), num_samples: 2 }
+            if !extra.is_empty() =>
+        {
             Ok((2, bits.into()))
         }
         ColorType::RGB(bits @ (8 | 16)) => Ok((3, bits.into())),
         ColorType::RGBA(bits @ (8 | 16)) | ColorType::CMYK(bits @ (8 | 16)) => Ok((4, bits.into())),
-        other => Err(CodecError::new(format!("its pixels are {other:?}; save it as 8 or 16 bit grey or RGB"))),
+        other => Err(CodecError::new(format!(
+            "its pixels are {other:?}; save it as 8 or 16 bit grey or RGB"
+        ))),
     }
 }
 
@@ -132,7 +149,10 @@ fn shown<T: Copy>(inks: &[T], full: T, to_number: fn(T) -> u32, to_sample: fn(u6
 /// Expands one bit per pixel, with rows padded to bytes, to 0 and 255.
 fn expand(packed: &[u8], width: usize, height: usize) -> Vec<u8> {
     let rows = packed.chunks_exact(width.div_ceil(8)).take(height);
-    rows.flat_map(|row| (0..width).map(|x| if row[x / 8] >> (7 - x % 8) & 1 == 1 { u8::MAX } else { 0 })).collect()
+    rows.flat_map(|row| {
+        (0..width).map(|x| if row[x / 8] >> (7 - x % 8) & 1 == 1 { u8::MAX } else { 0 })
+    })
+    .collect()
 }
 
 /// Interleaves planar samples.
@@ -154,7 +174,12 @@ pub(super) fn write(image: &Image, icc: Option<&[u8]>, out: impl Write + Seek) -
     }
 }
 
-fn write_as<L: Layout>(image: &Image, samples: &[L::Inner], icc: Option<&[u8]>, out: impl Write + Seek) -> Result<()>
+fn write_as<L: Layout>(
+    image: &Image,
+    samples: &[L::Inner],
+    icc: Option<&[u8]>,
+    out: impl Write + Seek,
+) -> Result<()>
 where
     [L::Inner]: TiffValue,
 {

@@ -106,12 +106,21 @@ impl CameraSource {
         let open = start(path, wish, interpretation)?;
         let video = open.video.clone();
         let begun = Instant::now();
-        Ok(Self { path: path.into(), wish, interpretation, video, open: Some(open), begun, index: 0 })
+        Ok(Self {
+            path: path.into(),
+            wish,
+            interpretation,
+            video,
+            open: Some(open),
+            begun,
+            index: 0,
+        })
     }
 
     /// Tries to reconnect the camera.
     fn find_again(&mut self) -> std::result::Result<(), String> {
-        let open = start(&self.path, self.wish, self.interpretation).map_err(|error| error.to_string())?;
+        let open =
+            start(&self.path, self.wish, self.interpretation).map_err(|error| error.to_string())?;
         if (open.video.width, open.video.height, open.video.format)
             != (self.video.width, self.video.height, self.video.format)
         {
@@ -140,7 +149,10 @@ impl Source for CameraSource {
             Ok(Taken::Nothing) => return Ok(ReadOutcome::Waiting),
             Err(error) => {
                 self.open = None;
-                return Ok(ReadOutcome::Disconnected(format!("the camera {} is gone ({error})", self.path.display())));
+                return Ok(ReadOutcome::Disconnected(format!(
+                    "the camera {} is gone ({error})",
+                    self.path.display()
+                )));
             }
         }
         (frame.index, frame.time) = (self.index, self.begun.elapsed());
@@ -189,16 +201,23 @@ fn copy(view: &[u8], video: &VideoFormat, stride: usize, bytes: &mut Vec<u8>) ->
     bytes.clear();
     let (width, height) = (video.width, video.height);
     let row = video.format.bytes(width, 1);
-    let is_padded = stride > row && matches!(video.format.chroma(), None | Some(Chroma::Mono) | Some(Chroma::C422));
+    let is_padded = stride > row
+        && matches!(video.format.chroma(), None | Some(Chroma::Mono) | Some(Chroma::C422));
     if is_padded && !matches!(video.format, PixelFormat::Planar { chroma: Chroma::C422, .. }) {
-        view.chunks(stride).take(height).for_each(|line| bytes.extend_from_slice(&line[..row.min(line.len())]));
+        view.chunks(stride)
+            .take(height)
+            .for_each(|line| bytes.extend_from_slice(&line[..row.min(line.len())]));
     } else {
         bytes.extend_from_slice(&view[..view.len().min(video.bytes())]);
     }
     if bytes.len() == video.bytes() {
         return Taken::Frame;
     }
-    Taken::Corrupt(format!("the camera gave {} bytes of a frame that has {}", bytes.len(), video.bytes()))
+    Taken::Corrupt(format!(
+        "the camera gave {} bytes of a frame that has {}",
+        bytes.len(),
+        video.bytes()
+    ))
 }
 
 fn decode(path: &Path, view: &[u8], video: &VideoFormat, bytes: &mut Vec<u8>) -> Taken {
@@ -225,18 +244,28 @@ fn decode(path: &Path, view: &[u8], video: &VideoFormat, bytes: &mut Vec<u8>) ->
 fn device(path: &Path) -> Result<(Device, String, Vec<FourCc>)> {
     let device = Device::open(path).map_err(|error| {
         let problem = match error.kind() {
-            io::ErrorKind::NotFound => "there is no such device; check that the camera is plugged in",
-            io::ErrorKind::PermissionDenied => "using it is not allowed; add yourself to the group `video`",
+            io::ErrorKind::NotFound => {
+                "there is no such device; check that the camera is plugged in"
+            }
+            io::ErrorKind::PermissionDenied => {
+                "using it is not allowed; add yourself to the group `video`"
+            }
             _ => "it cannot be used as a camera",
         };
         Error::input_from(path, problem, error)
     })?;
-    let has = device.capabilities().map_err(|error| Error::input_from(path, "it is no camera", error))?;
+    let has =
+        device.capabilities().map_err(|error| Error::input_from(path, "it is no camera", error))?;
     if !has.device_capabilities().contains(CapabilityFlags::VIDEO_CAPTURE) {
-        return Err(Error::input(path, format!("{} gives no frames; choose another device", has.card())));
+        return Err(Error::input(
+            path,
+            format!("{} gives no frames; choose another device", has.card()),
+        ));
     }
-    let offered: Vec<FourCc> =
-        device.formats(BufType::VIDEO_CAPTURE).filter_map(|format| Some(format.ok()?.pixel_format())).collect();
+    let offered: Vec<FourCc> = device
+        .formats(BufType::VIDEO_CAPTURE)
+        .filter_map(|format| Some(format.ok()?.pixel_format()))
+        .collect();
     Ok((device, has.card().to_owned(), offered))
 }
 
@@ -254,10 +283,13 @@ fn start(path: &Path, wish: CameraRequest, interpretation: FormatOverrides) -> R
     let failed = |problem: &str, error: io::Error| Error::input_from(path, problem, error);
     let offers = offer(&device, &offered);
     let known = KNOWN.iter().find(|(code, format)| {
-        offered.contains(&FourCc::from_fourcc(**code)) && wish.format.is_none_or(|wished| wished == *format)
+        offered.contains(&FourCc::from_fourcc(**code))
+            && wish.format.is_none_or(|wished| wished == *format)
     });
     let Some((code, format)) = known else {
-        let wished = wish.format.map_or("any format that Eddy reads".to_owned(), |format| format.to_string());
+        let wished = wish
+            .format
+            .map_or("any format that Eddy reads".to_owned(), |format| format.to_string());
         return Err(Error::input(path, format!("it does not give {wished}; it gives {offers}")));
     };
     let [width, height] = wish.size.unwrap_or(USUAL_SIZE);
@@ -268,7 +300,8 @@ fn start(path: &Path, wish: CameraRequest, interpretation: FormatOverrides) -> R
     let capture = device
         .video_capture(PixFormat::new(w, h, code))
         .map_err(|error| failed("it cannot be set up; another program may be using it", error))?;
-    let (got_width, got_height) = (capture.format().width() as usize, capture.format().height() as usize);
+    let (got_width, got_height) =
+        (capture.format().width() as usize, capture.format().height() as usize);
     let got = capture.format().pixel_format();
     if got != code || wish.size.is_some_and(|size| size != [got_width, got_height]) {
         let problem = format!(
@@ -279,8 +312,10 @@ fn start(path: &Path, wish: CameraRequest, interpretation: FormatOverrides) -> R
     let rate = interpretation.rate.unwrap_or(USUAL_RATE);
     // Cameras with a single rate do not allow setting it.
     let interval = capture.set_frame_interval(Fract::new(rate.seconds, rate.frames)).ok();
-    let rate = interval
-        .map_or(rate, |interval| Rate { frames: interval.denominator().max(1), seconds: interval.numerator().max(1) });
+    let rate = interval.map_or(rate, |interval| Rate {
+        frames: interval.denominator().max(1),
+        seconds: interval.numerator().max(1),
+    });
     let plain = match format {
         CameraFormat::Plain(plain) => *plain,
         CameraFormat::Mjpeg => PixelFormat::RGB24,
@@ -302,15 +337,21 @@ fn start(path: &Path, wish: CameraRequest, interpretation: FormatOverrides) -> R
 fn offer(device: &Device, formats: &[FourCc]) -> String {
     let words = formats.iter().map(|code| {
         let known = KNOWN.iter().find(|(known, _)| FourCc::from_fourcc(**known) == *code);
-        let name = known.map_or_else(|| format!("{code} (which Eddy does not read)"), |(_, format)| format.to_string());
+        let name = known.map_or_else(
+            || format!("{code} (which Eddy does not read)"),
+            |(_, format)| format.to_string(),
+        );
         let sizes = match device.frame_sizes(*code) {
             Ok(FrameSizes::Discrete(sizes)) => {
-                let sizes: Vec<String> =
-                    sizes.iter().map(|size| format!("{}x{}", size.width(), size.height())).collect();
+                let sizes: Vec<String> = sizes
+                    .iter()
+                    .map(|size| format!("{}x{}", size.width(), size.height()))
+                    .collect();
                 sizes.join(" ")
             }
             Ok(sizes) => {
-                let [a, b, c, d] = [sizes.min_width(), sizes.min_height(), sizes.max_width(), sizes.max_height()];
+                let [a, b, c, d] =
+                    [sizes.min_width(), sizes.min_height(), sizes.max_width(), sizes.max_height()];
                 format!("{a}x{b} to {c}x{d}")
             }
             Err(_) => String::new(),
@@ -323,7 +364,8 @@ fn offer(device: &Device, formats: &[FourCc]) -> String {
 
 /// The cameras of this machine: `/dev/video*` in order.
 pub fn cameras() -> Vec<PathBuf> {
-    let mut found: Vec<PathBuf> = glob::glob("/dev/video*").map(|paths| paths.flatten().collect()).unwrap_or_default();
+    let mut found: Vec<PathBuf> =
+        glob::glob("/dev/video*").map(|paths| paths.flatten().collect()).unwrap_or_default();
     found.sort();
     found
 }

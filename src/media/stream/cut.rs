@@ -49,10 +49,14 @@ pub(super) fn missing(name: &Path) -> Option<Missing> {
         }
         [b'D', b'K', b'I', b'F', ..] => return whole_or_part(walk.ivf()),
         // The first unit is a delimiter, or describes the sequence.
-        [0, 0, 1, unit, ..] | [0, 0, 0, 1, unit, ..] if [0x09, 0x27, 0x40, 0x46, 0x47, 0x67].contains(&unit) => {
+        [0, 0, 1, unit, ..] | [0, 0, 0, 1, unit, ..]
+            if [0x09, 0x27, 0x40, 0x46, 0x47, 0x67].contains(&unit) =>
+        {
             return walk.has_zeros().then_some(Missing::Part);
         }
-        [0x1f, 0x07, 0x00, system, ..] => is_partial(if system & 0x80 == 0 { 120_000 } else { 144_000 }),
+        [0x1f, 0x07, 0x00, system, ..] => {
+            is_partial(if system & 0x80 == 0 { 120_000 } else { 144_000 })
+        }
         [b'F', b'L', b'V', ..] => walk.flv().is_none(),
         [b'O', b'g', b'g', b'S', ..] => match walk.ogg() {
             Some(true) => return Some(Missing::Part),
@@ -63,9 +67,12 @@ pub(super) fn missing(name: &Path) -> Option<Missing> {
         [b'G', b'I', b'F', b'8', ..] => walk.gif().is_none(),
         _ => {
             // Each packet begins with 0x47, in M2TS after a timestamp of four bytes.
-            let has_packets = |first: usize, size: usize| (0..3).all(|i| head.get(first + i * size) == Some(&0x47));
-            let mut is_cut =
-                |first: usize, size: usize| is_partial(size as u64) || walk.ends_with_another(first, size, 0x47);
+            let has_packets = |first: usize, size: usize| {
+                (0..3).all(|i| head.get(first + i * size) == Some(&0x47))
+            };
+            let mut is_cut = |first: usize, size: usize| {
+                is_partial(size as u64) || walk.ends_with_another(first, size, 0x47)
+            };
             (has_packets(0, 188) && is_cut(0, 188)) || (has_packets(4, 192) && is_cut(4, 192))
         }
     };
@@ -110,7 +117,10 @@ impl LevelPath {
     /// allocated and not filled.
     fn ends_with_another(&mut self, first: usize, size: usize, mark: u8) -> bool {
         let mut last = vec![0; size];
-        let is_read = self.file.seek(SeekFrom::End(-(size as i64))).and_then(|_| self.file.read_exact(&mut last));
+        let is_read = self
+            .file
+            .seek(SeekFrom::End(-(size as i64)))
+            .and_then(|_| self.file.read_exact(&mut last));
         is_read.is_ok() && last.get(first) != Some(&mark)
     }
 
@@ -147,7 +157,9 @@ impl LevelPath {
                         self.skip(size.saturating_sub(4).min(self.left()))?;
                     }
                 }
-                [b'i', b'x', ..] | [b'J', b'U', b'N', b'K'] | [b'i', b'd', b'x', b'1'] => self.skip(size)?,
+                [b'i', b'x', ..] | [b'J', b'U', b'N', b'K'] | [b'i', b'd', b'x', b'1'] => {
+                    self.skip(size)?
+                }
                 [a, b, ..] if a.is_ascii_digit() && b.is_ascii_digit() => self.skip(size)?,
                 _ => return Some(false),
             }
@@ -199,7 +211,10 @@ impl LevelPath {
             let number = u32::from_le_bytes([a, b, c, d]);
             let serial = [head[14], head[15], head[16], head[17]];
             let is_first = head[5] & 2 != 0;
-            if pages.insert(serial, number).is_some_and(|before| !is_first && number != before.wrapping_add(1)) {
+            if pages
+                .insert(serial, number)
+                .is_some_and(|before| !is_first && number != before.wrapping_add(1))
+            {
                 return Some(true);
             }
             is_last = head[5] & 4 != 0;
@@ -236,13 +251,17 @@ impl LevelPath {
     /// `None` for an ASF that is shorter than its file properties say, unless it was broadcast
     /// live.
     fn asf(&mut self) -> Option<()> {
-        const FILE_PROPERTIES: [u8; 16] =
-            [0xa1, 0xdc, 0xab, 0x8c, 0x47, 0xa9, 0xcf, 0x11, 0x8e, 0xe4, 0x00, 0xc0, 0x0c, 0x20, 0x53, 0x65];
+        const FILE_PROPERTIES: [u8; 16] = [
+            0xa1, 0xdc, 0xab, 0x8c, 0x47, 0xa9, 0xcf, 0x11, 0x8e, 0xe4, 0x00, 0xc0, 0x0c, 0x20,
+            0x53, 0x65,
+        ];
         let mut header = Vec::new();
         self.file.by_ref().take(1 << 16).read_to_end(&mut header).ok()?;
         let at = header.windows(FILE_PROPERTIES.len()).position(|bytes| bytes == FILE_PROPERTIES);
         let properties = at.and_then(|at| header.get(at + 40..at + 92));
-        let Some(([size, ..], flags)) = properties.map(|found| (found.as_chunks::<8>().0, found[48])) else {
+        let Some(([size, ..], flags)) =
+            properties.map(|found| (found.as_chunks::<8>().0, found[48]))
+        else {
             return Some(());
         };
         (flags & 1 != 0 || u64::from_le_bytes(*size) <= self.length).then_some(())

@@ -60,7 +60,9 @@ impl Encoder {
 
     /// Whether the options say that sound is not encoded.
     pub(super) fn copies_sound(&self) -> bool {
-        self.options.iter().any(|(key, value)| ["c:a", "codec:a", "acodec"].contains(&key.as_str()) && value == "copy")
+        self.options.iter().any(|(key, value)| {
+            ["c:a", "codec:a", "acodec"].contains(&key.as_str()) && value == "copy"
+        })
     }
 
     /// The ffmpeg arguments for a file of that name and frames of format `video`.
@@ -82,7 +84,8 @@ impl Encoder {
             lookahead(&kind, video.rate).into_iter().for_each(|(key, value)| say(key, value));
         }
         let is_odd = video.width % 2 == 1 || video.height % 2 == 1;
-        if is_usual && is_odd && matches!(video.format.chroma(), Some(Chroma::C420 | Chroma::C422)) {
+        if is_usual && is_odd && matches!(video.format.chroma(), Some(Chroma::C420 | Chroma::C422))
+        {
             // 4:2:0 encoders require even sizes.
             say("-pix_fmt", if video.format.bits() > 8 { "yuv444p10le" } else { "yuv444p" }.into());
         }
@@ -130,7 +133,9 @@ fn lookahead(kind: &str, rate: Rate) -> Vec<(&'static str, String)> {
 
 fn not_started(error: &std::io::Error) -> &'static str {
     match error.kind() {
-        std::io::ErrorKind::NotFound => "it takes ffmpeg, which is not installed (apt install ffmpeg); or use y4m",
+        std::io::ErrorKind::NotFound => {
+            "it takes ffmpeg, which is not installed (apt install ffmpeg); or use y4m"
+        }
         _ => "ffmpeg cannot be started",
     }
 }
@@ -174,12 +179,20 @@ impl FfmpegSource {
     /// # Errors
     /// [`Error::Input`] when ffmpeg is missing or cannot read the source, with its message.
     pub fn open(name: &Path, interpretation: FormatOverrides) -> Result<Self> {
-        let scheme = name.to_str().and_then(|name| name.split_once("://")).map(|(scheme, _)| scheme.to_lowercase());
+        let scheme = name
+            .to_str()
+            .and_then(|name| name.split_once("://"))
+            .map(|(scheme, _)| scheme.to_lowercase());
         let live = scheme.is_some_and(|scheme| {
-            ["rtsp", "rtsps", "rtp", "udp", "tcp", "srt", "rtmp", "rtmps", "mms"].contains(&scheme.as_str())
+            ["rtsp", "rtsps", "rtp", "udp", "tcp", "srt", "rtmp", "rtmps", "mms"]
+                .contains(&scheme.as_str())
         });
         // Data that is sent only once would be consumed by ffprobe.
-        let probe = if live || is_pipe(name) { Probe::default() } else { Probe::of(&input(name), !is_url(name)) };
+        let probe = if live || is_pipe(name) {
+            Probe::default()
+        } else {
+            Probe::of(&input(name), !is_url(name))
+        };
         let rgb = probe.bits_of_rgb().zip(probe.size());
         let mut command = ffmpeg(LOG_LEVEL);
         let uneven = probe.is_uneven();
@@ -192,13 +205,21 @@ impl FfmpegSource {
         }
         command.args(frames);
         match rgb {
-            Some((bits, _)) => command.args(["-f", "rawvideo", "-pix_fmt", if bits > 8 { "rgb48le" } else { "rgb24" }]),
+            Some((bits, _)) => command.args([
+                "-f",
+                "rawvideo",
+                "-pix_fmt",
+                if bits > 8 { "rgb48le" } else { "rgb24" },
+            ]),
             None => command.args(["-vf", FORMATS, "-f", "yuv4mpegpipe", "-strict", "-1"]),
         };
         command.arg("pipe:1").stdin(Stdio::null()).stdout(Stdio::piped());
         let started = Program::start(command);
-        let mut process = started.map_err(|error| Error::input_from(name, not_started(&error), error))?;
-        let Some(stdout) = process.child.stdout.take() else { return Err(Error::input(name, "ffmpeg gives nothing")) };
+        let mut process =
+            started.map_err(|error| Error::input_from(name, not_started(&error), error))?;
+        let Some(stdout) = process.child.stdout.take() else {
+            return Err(Error::input(name, "ffmpeg gives nothing"));
+        };
         let frames = match rgb {
             Some((bits, [width, height])) => {
                 let format = PixelFormat::Packed { order: Order::Rgb, bits };
@@ -208,7 +229,8 @@ impl FfmpegSource {
             }
             None => {
                 let opened = Y4mSource::open(name, stdout, FormatOverrides::default());
-                let says = |error| process.end().err().map_or(error, |said| Error::input(name, said));
+                let says =
+                    |error| process.end().err().map_or(error, |said| Error::input(name, said));
                 let mut y4m = opened.map_err(says)?;
                 probe.describe(name, interpretation, y4m.video_mut())?;
                 Frames::Y4m(y4m)
@@ -247,7 +269,10 @@ impl FfmpegSource {
     /// there are fewer frames than a constant rate would give.
     fn ends_early(&self) -> bool {
         let seems_short = self.expected.is_none_or(|expected| expected > self.count + 1);
-        seems_short && !is_url(&self.name) && !is_pipe(&self.name) && self.probe.ends_early(&input(&self.name))
+        seems_short
+            && !is_url(&self.name)
+            && !is_pipe(&self.name)
+            && self.probe.ends_early(&input(&self.name))
     }
 
     /// The defect of a file after all its available frames were read.
@@ -263,12 +288,18 @@ impl FfmpegSource {
             Some(Missing::End) => Some(Missing::End),
             _ if self.ends_early() => Some(Missing::End),
             // Chunks that only ffmpeg knows are no loss.
-            Some(Missing::Part) if self.probe.declared_frames().is_some_and(|frames| frames <= self.count) => None,
+            Some(Missing::Part)
+                if self.probe.declared_frames().is_some_and(|frames| frames <= self.count) =>
+            {
+                None
+            }
             other => other,
         };
         let problem = match &said.damage {
             Some(damage) if said.is_cut => {
-                format!("it ends before its end ({damage}): {count}, and are kept; fetch the file again")
+                format!(
+                    "it ends before its end ({damage}): {count}, and are kept; fetch the file again"
+                )
             }
             _ if missing == Some(Missing::End) => {
                 format!(
@@ -279,7 +310,9 @@ impl FfmpegSource {
                 format!("parts of it are missing: {count}, and are kept; fetch the file again")
             }
             Some(damage) => {
-                format!("it is damaged ({damage}): {count}, and are kept, some of them spoilt; fetch the file again")
+                format!(
+                    "it is damaged ({damage}): {count}, and are kept, some of them spoilt; fetch the file again"
+                )
             }
             None => return None,
         };
@@ -301,7 +334,9 @@ impl Source for FfmpegSource {
             ReadOutcome::End => {
                 self.is_over = true;
                 match self.process.end() {
-                    Err(said) if self.live => Ok(ReadOutcome::Disconnected(format!("{}: {said}", self.name.display()))),
+                    Err(said) if self.live => {
+                        Ok(ReadOutcome::Disconnected(format!("{}: {said}", self.name.display())))
+                    }
                     Err(said) => Err(Error::input(&self.name, said)),
                     Ok(_) if self.live => Ok(ReadOutcome::End),
                     // ffmpeg succeeds even so.
@@ -380,7 +415,8 @@ impl FfmpegSink {
     /// [`Error::Output`] when ffmpeg is missing or cannot write the file, with its message.
     pub fn create(path: &Path, video: &VideoFormat, origin: Origin<'_>) -> Result<Self> {
         // Elementary streams hold no sound.
-        let is_bare = kind(path).is_some_and(|kind| ["h264", "hevc", "mjpeg"].contains(&kind.as_str()));
+        let is_bare =
+            kind(path).is_some_and(|kind| ["h264", "hevc", "mjpeg"].contains(&kind.as_str()));
         let origin = Origin { sound: origin.sound.filter(|_| !is_bare), ..origin };
         let Part { file, target } = still::begin(path)?;
         // If this process is killed, the partial file has a recognisable name and can be played.
@@ -397,31 +433,53 @@ impl FfmpegSink {
         let has_times = framing != Framing::Y4m;
         if has_times {
             // The header holds all there is to know.
-            command.args(["-f", "matroska", "-analyzeduration", "0", "-fpsprobesize", "0", "-i", "pipe:0"]);
+            command.args([
+                "-f",
+                "matroska",
+                "-analyzeduration",
+                "0",
+                "-fpsprobesize",
+                "0",
+                "-i",
+                "pipe:0",
+            ]);
         } else {
             command.args(["-f", "yuv4mpegpipe", "-i", "pipe:0"]);
         }
-        let sound = origin.sound.map(|file| Sound::of(file, path, video.delay, origin.encoder)).transpose();
-        let (sound, pipe) = sound.map_err(|error| Error::output_from(path, not_started(&error), error))?.unzip();
+        let sound =
+            origin.sound.map(|file| Sound::of(file, path, video.delay, origin.encoder)).transpose();
+        let (sound, pipe) =
+            sound.map_err(|error| Error::output_from(path, not_started(&error), error))?.unzip();
         if let Some(sound) = &sound {
             sound.add_to(&mut command, path);
         }
-        if has_times && kind(path).is_some_and(|kind| ["mp4", "mkv", "webm"].contains(&kind.as_str())) {
+        if has_times
+            && kind(path).is_some_and(|kind| ["mp4", "mkv", "webm"].contains(&kind.as_str()))
+        {
             // Frames of variable rate keep their own times; others have a constant rate.
             command.args(["-vsync", "vfr", "-enc_time_base", "-1"]);
         }
         command.args(tags(video));
         // Another user may rename files in the folder meanwhile.
-        let place = container::options(path).map_or_else(|| part.to_path_buf(), |_| durable::descriptor(&file, &part));
+        let place = container::options(path)
+            .map_or_else(|| part.to_path_buf(), |_| durable::descriptor(&file, &part));
         command.args(container::options(path).unwrap_or_default());
         if let Some(encoder) = origin.encoder {
             command.args(encoder.arguments(path, video));
         }
-        command.arg(&place).stdin(Stdio::piped()).stdout(pipe.flatten().map_or_else(Stdio::null, Stdio::from));
+        command
+            .arg(&place)
+            .stdin(Stdio::piped())
+            .stdout(pipe.flatten().map_or_else(Stdio::null, Stdio::from));
         let started = Program::start_reader(command);
-        let mut process = started.map_err(|error| Error::output_from(path, not_started(&error), error))?;
+        let mut process =
+            started.map_err(|error| Error::output_from(path, not_started(&error), error))?;
         let Some(stdin) = process.child.stdin.take() else {
-            return Err(Error::Output { path: path.into(), problem: "ffmpeg takes nothing".into(), source: None });
+            return Err(Error::Output {
+                path: path.into(),
+                problem: "ffmpeg takes nothing".into(),
+                source: None,
+            });
         };
         let pipe = PlainSink::create(path, Pipe(stdin), framing, video);
         let mut sink = Self {
@@ -463,10 +521,12 @@ impl FfmpegSink {
 
     /// The error with which it ends; recorded data is kept.
     fn failed(&mut self, problem: String, source: Option<Cause>) -> Error {
-        let mut problem = problem.replace(&*self.place.to_string_lossy(), &self.part.to_string_lossy());
+        let mut problem =
+            problem.replace(&*self.place.to_string_lossy(), &self.part.to_string_lossy());
         if self.written > 0 && self.file.metadata().is_ok_and(|part| part.len() > 0) {
             self.part.disable_cleanup(true);
-            problem += &format!("; what was recorded until then is kept in {}", self.part.display());
+            problem +=
+                &format!("; what was recorded until then is kept in {}", self.part.display());
         }
         Error::Output { path: self.target.clone(), problem, source }
     }
@@ -476,9 +536,11 @@ impl FfmpegSink {
     /// Remuxes the finished file without encoding: an MP4 gets its index at the beginning, and
     /// sound is cut at the last frame if the run was stopped.
     fn rewrite(&self) -> std::result::Result<(File, tempfile::TempPath), String> {
-        let extension = self.target.extension().map(|end| format!(".{}", end.display())).unwrap_or_default();
+        let extension =
+            self.target.extension().map(|end| format!(".{}", end.display())).unwrap_or_default();
         let failed = |error: std::io::Error| error.to_string();
-        let whole = durable::create(durable::folder_of(&self.target), &format!(".part{extension}")).map_err(failed)?;
+        let whole = durable::create(durable::folder_of(&self.target), &format!(".part{extension}"))
+            .map_err(failed)?;
         let permissions = self.file.metadata().map_err(failed)?.permissions();
         whole.as_file().set_permissions(permissions).map_err(failed)?;
         let mut command = ffmpeg(LOG_LEVEL);
@@ -512,11 +574,16 @@ fn named_part(mut file: tempfile::TempPath, target: &Path) -> std::io::Result<te
         let named = numbered_part(target, number);
         match file.persist_noclobber(&named) {
             Ok(()) => return tempfile::TempPath::try_from_path(named),
-            Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => file = error.path,
+            Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => {
+                file = error.path
+            }
             Err(error) => return Err(error.error),
         }
     }
-    Err(std::io::Error::other(format!("{} and {MOST_PARTS} like it are there already", part_of(target).display())))
+    Err(std::io::Error::other(format!(
+        "{} and {MOST_PARTS} like it are there already",
+        part_of(target).display()
+    )))
 }
 
 /// The name of a container while it is written: `out.part.mp4` for `out.mp4`.
@@ -584,14 +651,18 @@ impl Sink for FfmpegSink {
             Ok(()) => {
                 self.written += 1;
                 let steady = self.video.rate.time_of(self.written);
-                self.end = if self.uneven { frame.time + self.video.rate.time_of(1) } else { steady };
+                self.end =
+                    if self.uneven { frame.time + self.video.rate.time_of(1) } else { steady };
                 Ok(())
             }
             // ffmpeg closed the pipe; its message says why. Without a message it still is a
             // failure, and not a disconnected reader.
             Err(_) => Err(match self.end() {
                 Err(error) => error,
-                Ok(_) => self.failed(format!("ffmpeg ended after {} frames, before the last", self.written), None),
+                Ok(_) => self.failed(
+                    format!("ffmpeg ended after {} frames, before the last", self.written),
+                    None,
+                ),
             }),
         }
     }
@@ -617,11 +688,15 @@ impl Sink for FfmpegSink {
         let is_to_be_rewritten = kind(&self.target).as_deref() == Some("mp4")
             || sound.is_some_and(|sound| self.is_cut || sound.lacks_subtitles());
         // The recording keeps its name until the remuxed file has replaced it.
-        let rewritten =
-            is_to_be_rewritten.then(|| self.rewrite()).transpose().map_err(|problem| self.failed(problem, None))?;
-        let (file, name) = rewritten.as_ref().map_or((&self.file, &self.part), |(file, name)| (file, name));
-        durable::rename(file, name, &self.target)
-            .map_err(|error| self.failed("the finished file cannot be renamed".into(), Some(error.into())))?;
+        let rewritten = is_to_be_rewritten
+            .then(|| self.rewrite())
+            .transpose()
+            .map_err(|problem| self.failed(problem, None))?;
+        let (file, name) =
+            rewritten.as_ref().map_or((&self.file, &self.part), |(file, name)| (file, name));
+        durable::rename(file, name, &self.target).map_err(|error| {
+            self.failed("the finished file cannot be renamed".into(), Some(error.into()))
+        })?;
         // Frames arrive through a pipe, so a message about damage is about the sound.
         match self.sound.as_mut().and_then(|sound| Some((sound.end(&said)?, &sound.file))) {
             Some(((damage, is_cut), file)) => {

@@ -139,7 +139,8 @@ impl PixelFormat {
         let [across, down] = self.chroma().map_or([0, 0], Chroma::shifts);
         let (small, low) = (width.div_ceil(1 << across), height.div_ceil(1 << down));
         let full = Plane { start: 0, stride: width, step: 1, width, height };
-        let part = Plane { start: width * height, stride: small, step: 1, width: small, height: low };
+        let part =
+            Plane { start: width * height, stride: small, step: 1, width: small, height: low };
         match self {
             Self::Planar { chroma: Chroma::Mono, .. } => [full; 3],
             Self::Planar { .. } => [full, part, Plane { start: part.start + small * low, ..part }],
@@ -193,10 +194,16 @@ impl FromStr for PixelFormat {
             "bgr48le" => return Ok(Self::Packed { order: Order::Bgr, bits: 16 }),
             _ => {}
         }
-        let kinds =
-            [("yuv420p", Chroma::C420), ("yuv422p", Chroma::C422), ("yuv444p", Chroma::C444), ("gray", Chroma::Mono)];
-        let (rest, chroma) =
-            kinds.iter().find_map(|(name, chroma)| Some((text.strip_prefix(name)?, *chroma))).ok_or_else(unknown)?;
+        let kinds = [
+            ("yuv420p", Chroma::C420),
+            ("yuv422p", Chroma::C422),
+            ("yuv444p", Chroma::C444),
+            ("gray", Chroma::Mono),
+        ];
+        let (rest, chroma) = kinds
+            .iter()
+            .find_map(|(name, chroma)| Some((text.strip_prefix(name)?, *chroma)))
+            .ok_or_else(unknown)?;
         let bits = match rest {
             "" => 8,
             "10le" => 10,
@@ -232,7 +239,10 @@ mod tests {
     #[test]
     fn round_trips_names() {
         for name in ALL {
-            assert_eq!(name.parse::<PixelFormat>().map(|format| format.to_string()).as_deref(), Ok(name));
+            assert_eq!(
+                name.parse::<PixelFormat>().map(|format| format.to_string()).as_deref(),
+                Ok(name)
+            );
         }
         for name in ["", "yuv420p9le", "yuv411p", "gray8", "mjpeg"] {
             assert!(name.parse::<PixelFormat>().is_err(), "{name}");
@@ -249,19 +259,32 @@ mod tests {
                 let planes = format.planes(width, height);
                 for plane in &planes[..if format.is_grey() { 1 } else { 3 }] {
                     for y in 0..plane.height {
-                        (0..plane.width).for_each(|x| seen[plane.start + y * plane.stride + x * plane.step] += 1);
+                        (0..plane.width).for_each(|x| {
+                            seen[plane.start + y * plane.stride + x * plane.step] += 1
+                        });
                     }
                 }
                 // A row of yuyv422 with an odd width has one unused luma sample.
                 let spare = if format == PixelFormat::Yuyv && width % 2 == 1 { height } else { 0 };
-                assert_eq!(seen.iter().filter(|&&n| n != 1).count(), spare, "{name} {width}x{height}");
+                assert_eq!(
+                    seen.iter().filter(|&&n| n != 1).count(),
+                    spare,
+                    "{name} {width}x{height}"
+                );
             }
         }
     }
 
     #[test]
     fn matches_the_sizes_of_ffmpeg() {
-        let sizes = [("yuv420p", 43), ("yuv422p", 55), ("nv12", 43), ("yuyv422", 60), ("gray10le", 50), ("rgb24", 75)];
+        let sizes = [
+            ("yuv420p", 43),
+            ("yuv422p", 55),
+            ("nv12", 43),
+            ("yuyv422", 60),
+            ("gray10le", 50),
+            ("rgb24", 75),
+        ];
         for (name, bytes) in sizes {
             assert_eq!(name.parse::<PixelFormat>().unwrap().bytes(5, 5), bytes, "{name}");
         }

@@ -38,7 +38,8 @@ pub(super) fn header(video: &VideoFormat) -> Option<Vec<u8>> {
         element(0x55b0, &colors),
     ]
     .concat();
-    if let Some([width, height]) = video.aspect.filter(|[width, height]| *width > 0 && *height > 0) {
+    if let Some([width, height]) = video.aspect.filter(|[width, height]| *width > 0 && *height > 0)
+    {
         // Display size, which follows from the pixel aspect ratio.
         frame.extend(number(0x54b0, u64::from(width) * video.width as u64));
         frame.extend(number(0x54ba, u64::from(height) * video.height as u64));
@@ -55,7 +56,8 @@ pub(super) fn header(video: &VideoFormat) -> Option<Vec<u8>> {
         element(0xe0, &frame),
     ]
     .concat();
-    let about = [number(0x2a_d7b1, 1_000_000), element(0x4d80, b"eddy"), element(0x5741, b"eddy")].concat();
+    let about =
+        [number(0x2a_d7b1, 1_000_000), element(0x4d80, b"eddy"), element(0x5741, b"eddy")].concat();
     let kind = [element(0x4282, b"matroska"), number(0x4287, 4), number(0x4285, 2)].concat();
     let mut header = element(0x1a45_dfa3, &kind);
     header.extend([0x18, 0x53, 0x80, 0x67]);

@@ -33,7 +33,8 @@ pub(crate) use format::Plane;
 pub use format::{Chroma, Order, PixelFormat};
 pub use live::LiveSource;
 pub use open::{
-    SinkFormat, is_sink, is_source, open, standard_input_format, standard_input_is_image, whole_standard_input,
+    SinkFormat, is_sink, is_source, open, standard_input_format, standard_input_is_image,
+    whole_standard_input,
 };
 pub use pipe::PipeSink;
 pub use raw::RawSource;
@@ -117,7 +118,12 @@ pub struct Origin<'a> {
 impl<'a> Origin<'a> {
     /// The origin of frames from `source`.
     pub fn of(source: &'a dyn Source) -> Self {
-        Self { live: source.is_live(), uneven: source.is_uneven(), sound: source.container(), encoder: None }
+        Self {
+            live: source.is_live(),
+            uneven: source.is_uneven(),
+            sound: source.container(),
+            encoder: None,
+        }
     }
 }
 
@@ -207,9 +213,13 @@ fn check_size(name: &Path, video: &VideoFormat) -> Result<()> {
 fn cannot_write(name: &Path, error: io::Error) -> Error {
     let problem = match error.kind() {
         io::ErrorKind::BrokenPipe => "its reader has closed it",
-        io::ErrorKind::StorageFull => "the disk is full; what was finished is kept; free some space and try again",
+        io::ErrorKind::StorageFull => {
+            "the disk is full; what was finished is kept; free some space and try again"
+        }
         io::ErrorKind::FileTooLarge => TOO_LARGE,
-        io::ErrorKind::QuotaExceeded => "the quota of this user is used up; what was finished is kept",
+        io::ErrorKind::QuotaExceeded => {
+            "the quota of this user is used up; what was finished is kept"
+        }
         _ => "the system reports an error",
     };
     Error::output_from(name, problem, error)

@@ -27,7 +27,8 @@ use crate::media::{self, Format, still};
 const USUAL_RATE: Rate = Rate::of(25);
 
 /// Extensions of files with raw frames.
-const RAW: [&str; 10] = ["raw", "yuv", "i420", "nv12", "yuyv", "rgb", "bgr", "rgb24", "bgr24", "gray"];
+const RAW: [&str; 10] =
+    ["raw", "yuv", "i420", "nv12", "yuyv", "rgb", "bgr", "rgb24", "bgr24", "gray"];
 
 fn is_standard(path: &Path) -> bool {
     path == Path::new("-")
@@ -37,17 +38,22 @@ fn is_standard(path: &Path) -> bool {
 fn is_camera(path: &Path) -> bool {
     const VIDEO4LINUX: u32 = 81;
     let found = path.metadata();
-    found.is_ok_and(|found| found.file_type().is_char_device() && rustix::fs::major(found.rdev()) == VIDEO4LINUX)
+    found.is_ok_and(|found| {
+        found.file_type().is_char_device() && rustix::fs::major(found.rdev()) == VIDEO4LINUX
+    })
 }
 
 fn has_extension(path: &Path, known: &[&str]) -> bool {
-    let extension = path.extension().and_then(|extension| extension.to_str()).map(str::to_lowercase);
+    let extension =
+        path.extension().and_then(|extension| extension.to_str()).map(str::to_lowercase);
     extension.is_some_and(|extension| known.contains(&extension.as_str()))
 }
 
 fn begins_as_y4m(path: &Path) -> bool {
     let mut start = [0; MAGIC.len()];
-    path.is_file() && File::open(path).is_ok_and(|mut file| file.read_exact(&mut start).is_ok()) && start == MAGIC
+    path.is_file()
+        && File::open(path).is_ok_and(|mut file| file.read_exact(&mut start).is_ok())
+        && start == MAGIC
 }
 
 /// Whether a source is video: standard input, a URL, a device, y4m, or a container for ffmpeg.
@@ -76,7 +82,8 @@ pub fn open(
 ) -> Result<Box<dyn Source>> {
     let [source] = sources else {
         if let Some(stream) = sources.iter().find(|source| is_source(source)) {
-            let problem = "is a stream, and a run takes one source if it takes a stream; name it alone";
+            let problem =
+                "is a stream, and a run takes one source if it takes a stream; name it alone";
             return Err(Error::usage(format!("{} {problem}", stream.display())));
         }
         return sequence(sources, interpretation, limits);
@@ -85,7 +92,9 @@ pub fn open(
         return Ok(Box::new(CameraSource::open(source, wish, interpretation)?));
     }
     if wish.size.is_some() && wish.format.is_none() {
-        return Err(Error::usage("--size is of a camera's or of raw frames; raw ones need --pixel-format, too"));
+        return Err(Error::usage(
+            "--size is of a camera's or of raw frames; raw ones need --pixel-format, too",
+        ));
     }
     let is_file = source.is_file();
     if let Some(format) = wish.format {
@@ -103,7 +112,11 @@ pub fn open(
         };
     }
     if is_standard(source) {
-        return Ok(Box::new(Y4mSource::open(Path::new("standard input"), whole_standard_input()?, interpretation)?));
+        return Ok(Box::new(Y4mSource::open(
+            Path::new("standard input"),
+            whole_standard_input()?,
+            interpretation,
+        )?));
     }
     if begins_as_y4m(source) || has_extension(source, &["y4m"]) {
         return Ok(Box::new(Y4mSource::open(source, media::open(source)?, interpretation)?));
@@ -122,7 +135,11 @@ pub fn open(
     Ok(Box::new(FfmpegSource::open(source, interpretation)?))
 }
 
-fn sequence(sources: &[PathBuf], interpretation: FormatOverrides, limits: Limits) -> Result<Box<dyn Source>> {
+fn sequence(
+    sources: &[PathBuf],
+    interpretation: FormatOverrides,
+    limits: Limits,
+) -> Result<Box<dyn Source>> {
     let rate = interpretation.rate.unwrap_or(USUAL_RATE);
     Ok(Box::new(SequenceSource::open(images(sources)?, rate, limits)?))
 }
@@ -130,7 +147,9 @@ fn sequence(sources: &[PathBuf], interpretation: FormatOverrides, limits: Limits
 /// Standard input as a file, without the buffer and lock of the standard library.
 fn standard_input() -> Result<File> {
     let owned = stdin().as_fd().try_clone_to_owned();
-    owned.map(File::from).map_err(|error| Error::input_from("standard input", "it is not open", error))
+    owned
+        .map(File::from)
+        .map_err(|error| Error::input_from("standard input", "it is not open", error))
 }
 
 /// The first bytes of standard input, which were read to detect its format.
@@ -147,7 +166,10 @@ pub fn standard_input_is_image() -> Result<bool> {
         let read = standard_input()?.take(12).read_to_end(&mut head);
         read.map_err(|error| Error::input_from("standard input", "it cannot be read", error))?;
         if head.is_empty() {
-            return Err(Error::input("standard input", "it is empty; pipe an image, y4m or raw frames into it"));
+            return Err(Error::input(
+                "standard input",
+                "it is empty; pipe an image, y4m or raw frames into it",
+            ));
         }
         if head.get(4..8) == Some(b"ftyp")
             && [b"avif", b"heic", b"heix", b"mif1"].iter().any(|kind| head.ends_with(*kind))
@@ -180,7 +202,9 @@ pub fn whole_standard_input() -> Result<impl Read + Send> {
 
 fn standard_output() -> Result<File> {
     let owned = stdout().as_fd().try_clone_to_owned();
-    owned.map(File::from).map_err(|error| Error::output_from("standard output", "it is not open", error))
+    owned
+        .map(File::from)
+        .map_err(|error| Error::output_from("standard output", "it is not open", error))
 }
 
 /// The format in which a stream is written.
@@ -265,22 +289,34 @@ impl SinkFormat {
         if let (Self::ImageSequence(_), Some([width, height])) = (self, result.aspect)
             && width != height
         {
-            losses.push(format!("pixels are {width}:{height}, which frame files do not say: they look squeezed"));
+            losses.push(format!(
+                "pixels are {width}:{height}, which frame files do not say: they look squeezed"
+            ));
         }
-        let has_matrix = self == Self::Y4m && result.format.chroma().is_some() && !result.format.is_grey();
+        let has_matrix =
+            self == Self::Y4m && result.format.chroma().is_some() && !result.format.is_grey();
         if has_matrix && result.color.matrix != Matrix::usual(result.height) {
             let matrix = result.color.matrix;
-            losses.push(format!("y4m does not say that its colour is {matrix}: whatever reads it has to be told"));
-        } else if has_matrix && source.color.said_by == SaidBy::Source && source.color.matrix != result.color.matrix {
+            losses.push(format!(
+                "y4m does not say that its colour is {matrix}: whatever reads it has to be told"
+            ));
+        } else if has_matrix
+            && source.color.said_by == SaidBy::Source
+            && source.color.matrix != result.color.matrix
+        {
             losses.push(format!(
                 "y4m does not say that its colour is {}: it was made {}, which readers take it for at that height",
                 source.color.matrix, result.color.matrix
             ));
         }
-        if let (Self::Y4m | Self::ImageSequence(_), Some(transfer @ ("smpte2084" | "arib-std-b67"))) =
-            (self, source.color.transfer.transfer())
+        if let (
+            Self::Y4m | Self::ImageSequence(_),
+            Some(transfer @ ("smpte2084" | "arib-std-b67")),
+        ) = (self, source.color.transfer.transfer())
         {
-            losses.push(format!("values are those of {transfer}, which the result does not say: it looks too dull"));
+            losses.push(format!(
+                "values are those of {transfer}, which the result does not say: it looks too dull"
+            ));
         }
         losses
     }
@@ -299,18 +335,28 @@ impl SinkFormat {
     ) -> Result<Box<dyn Sink>> {
         let framing = if self == Self::Raw { Framing::Raw } else { Framing::Y4m };
         Ok(match self {
-            Self::ImageSequence(format) => Box::new(SequenceSink::create(path, format, options, video.clone())?),
-            Self::Container => Box::new(FfmpegSink::create(path, video, origin)?),
-            Self::Y4m | Self::Raw if is_standard(path) => {
-                Box::new(PipeSink::open(Path::new("standard output"), standard_output()?, framing, video)?)
+            Self::ImageSequence(format) => {
+                Box::new(SequenceSink::create(path, format, options, video.clone())?)
             }
-            Self::Y4m | Self::Raw if is_pipe(path) => Box::new(PipeSink::named(path, framing, video, origin.live)?),
-            Self::Y4m | Self::Raw => Box::new(PlainSink::create(path, PartFile::create(path)?, framing, video)?),
+            Self::Container => Box::new(FfmpegSink::create(path, video, origin)?),
+            Self::Y4m | Self::Raw if is_standard(path) => Box::new(PipeSink::open(
+                Path::new("standard output"),
+                standard_output()?,
+                framing,
+                video,
+            )?),
+            Self::Y4m | Self::Raw if is_pipe(path) => {
+                Box::new(PipeSink::named(path, framing, video, origin.live)?)
+            }
+            Self::Y4m | Self::Raw => {
+                Box::new(PlainSink::create(path, PartFile::create(path)?, framing, video)?)
+            }
         })
     }
 }
 
 /// Whether the path exists and is no file: a named pipe or a device such as `/dev/null`.
 fn is_pipe(path: &Path) -> bool {
-    path.metadata().is_ok_and(|found| found.file_type().is_fifo() || found.file_type().is_char_device())
+    path.metadata()
+        .is_ok_and(|found| found.file_type().is_fifo() || found.file_type().is_char_device())
 }

@@ -36,7 +36,14 @@ impl PipeSink {
     pub fn named(path: &Path, framing: Framing, video: &VideoFormat, live: bool) -> Result<Self> {
         framing.check(video)?;
         still::check_links(path)?;
-        Ok(Self { name: path.into(), framing, video: video.clone(), again: live, has_reader: true, reader: None })
+        Ok(Self {
+            name: path.into(),
+            framing,
+            video: video.clone(),
+            again: live,
+            has_reader: true,
+            reader: None,
+        })
     }
 
     /// A stream into an open pipe or file. `name` identifies it in messages.
@@ -46,14 +53,25 @@ impl PipeSink {
     pub fn open(name: &Path, file: File, framing: Framing, video: &VideoFormat) -> Result<Self> {
         let has_reader = !file.metadata().is_ok_and(|found| found.is_file());
         let reader = Some(PlainSink::create(name, file, framing, video)?);
-        Ok(Self { name: name.into(), framing, video: video.clone(), again: false, has_reader, reader })
+        Ok(Self {
+            name: name.into(),
+            framing,
+            video: video.clone(),
+            again: false,
+            has_reader,
+            reader,
+        })
     }
 
     /// Checks whether a reader has connected.
     fn find_reader(&mut self) -> Result<()> {
         let cannot = |error: Errno| Error::output_from(&self.name, "it cannot be opened", error);
         // Opens without blocking, since only a reader could end the wait.
-        let file = match open(&self.name, OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty()) {
+        let file = match open(
+            &self.name,
+            OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC,
+            Mode::empty(),
+        ) {
             Ok(file) => file,
             Err(Errno::NXIO) => return Ok(()),
             Err(error) => return Err(cannot(error)),

@@ -53,7 +53,9 @@ pub(super) struct Streams {
 /// What a file holds beside frames, named as for ffmpeg; nothing on failure.
 pub(super) fn streams(name: &Path) -> Streams {
     let mut command = Command::new("ffprobe");
-    command.args(["-v", "quiet", "-of", "csv=p=0", "-show_entries", "stream=codec_type", "-i"]).arg(name);
+    command
+        .args(["-v", "quiet", "-of", "csv=p=0", "-show_entries", "stream=codec_type", "-i"])
+        .arg(name);
     let Ok(said) = output(command) else { return Streams::default() };
     let said = String::from_utf8_lossy(&said.stdout);
     let has = |kind: &str| said.lines().any(|line| line.split(',').next() == Some(kind));
@@ -65,19 +67,31 @@ impl Probe {
     /// result is empty on failure; ffmpeg gives better error messages.
     pub(super) fn of(name: &Path, examined: bool) -> Self {
         let mut command = Command::new("ffprobe");
-        command.args(["-v", "quiet", "-of", "json", "-show_format", "-show_streams", "-select_streams", "V:0"]);
+        command.args([
+            "-v",
+            "quiet",
+            "-of",
+            "json",
+            "-show_format",
+            "-show_streams",
+            "-select_streams",
+            "V:0",
+        ]);
         if examined {
             command.args(["-show_packets", "-read_intervals", EXAMINED]);
         }
         command.arg("-i").arg(name);
-        let said = output(command).ok().and_then(|output| serde_json::from_slice::<Value>(&output.stdout).ok());
+        let said = output(command)
+            .ok()
+            .and_then(|output| serde_json::from_slice::<Value>(&output.stdout).ok());
         let Some(mut said) = said else { return Self::default() };
         let start = seconds(&said["format"]["start_time"]).unwrap_or_default();
         let lasts = seconds(&said["format"]["duration"]);
         let kind = said["format"]["format_name"].as_str().unwrap_or_default();
         let is_declared = kind.split(',').any(|kind| DECLARING.contains(&kind));
         let packets = said["packets"].as_array().map_or(&[][..], Vec::as_slice);
-        let mut times: Vec<f64> = packets.iter().filter_map(|packet| seconds(&packet["pts_time"])).collect();
+        let mut times: Vec<f64> =
+            packets.iter().filter_map(|packet| seconds(&packet["pts_time"])).collect();
         times.sort_by(f64::total_cmp);
         let is_uneven = is_uneven(&times);
         let stream = said.pointer_mut("/streams/0").map(Value::take).unwrap_or_default();
@@ -95,7 +109,14 @@ impl Probe {
     pub(super) fn ends_early(&self, name: &Path) -> bool {
         let Some(lasts) = self.lasts.filter(|_| self.is_declared) else { return false };
         let mut command = Command::new("ffprobe");
-        command.args(["-v", "quiet", "-of", "csv=p=0", "-show_entries", "packet=pts_time,dts_time,duration_time"]);
+        command.args([
+            "-v",
+            "quiet",
+            "-of",
+            "csv=p=0",
+            "-show_entries",
+            "packet=pts_time,dts_time,duration_time",
+        ]);
         command.arg("-i").arg(name);
         let Ok(packets) = output(command) else { return false };
         let times = String::from_utf8_lossy(&packets.stdout);
@@ -106,7 +127,9 @@ impl Probe {
         });
         let end = ends.fold(f64::NEG_INFINITY, f64::max);
         // Allows for padding of sound, rounding, and the unknown duration of the last frame.
-        let tolerance = 0.3 + 0.02 * lasts + 2.0 / self.rate("avg_frame_rate").map_or(25.0, Rate::per_second).max(1.0);
+        let tolerance = 0.3
+            + 0.02 * lasts
+            + 2.0 / self.rate("avg_frame_rate").map_or(25.0, Rate::per_second).max(1.0);
         packets.status.success() && end > f64::NEG_INFINITY && end - self.start + tolerance < lasts
     }
 
@@ -145,7 +168,8 @@ impl Probe {
     /// Bits per sample, if the frames are RGB.
     pub(super) fn bits_of_rgb(&self) -> Option<u32> {
         let format = self.format();
-        let is_rgb = ["rgb", "bgr", "gbr", "0rgb", "0bgr", "argb", "abgr", "x2rgb", "x2bgr", "pal8"];
+        let is_rgb =
+            ["rgb", "bgr", "gbr", "0rgb", "0bgr", "argb", "abgr", "x2rgb", "x2bgr", "pal8"];
         if !is_rgb.iter().any(|start| format.starts_with(start)) {
             return None;
         }
@@ -167,10 +191,12 @@ impl Probe {
 
     fn has_alpha(&self) -> bool {
         let format = self.format();
-        let starts = ["yuva", "ya8", "ya16", "rgba", "bgra", "argb", "abgr", "gbrap", "ayuv", "vuya"];
+        let starts =
+            ["yuva", "ya8", "ya16", "rgba", "bgra", "argb", "abgr", "gbrap", "ayuv", "vuya"];
         starts.iter().any(|start| format.starts_with(start))
             || self.stream["tags"].as_object().is_some_and(|tags| {
-                tags.iter().any(|(key, value)| key.eq_ignore_ascii_case("alpha_mode") && value == "1")
+                tags.iter()
+                    .any(|(key, value)| key.eq_ignore_ascii_case("alpha_mode") && value == "1")
             })
     }
 
@@ -188,7 +214,12 @@ impl Probe {
     /// # Errors
     /// [`Error::Input`] for colour that cannot be converted to RGB, unless the caller gives its
     /// matrix.
-    pub(super) fn describe(&self, name: &Path, known: FormatOverrides, video: &mut VideoFormat) -> Result<()> {
+    pub(super) fn describe(
+        &self,
+        name: &Path,
+        known: FormatOverrides,
+        video: &mut VideoFormat,
+    ) -> Result<()> {
         let is_rgb = video.format.chroma().is_none();
         let color = &mut video.color;
         color.primaries = CodePoint::of_primaries(self.text("color_primaries"));
@@ -223,7 +254,8 @@ impl Probe {
             _ => video.scan,
         };
         let aspect = self.text("sample_aspect_ratio").split_once(':');
-        let aspect = aspect.and_then(|(width, height)| Some([width.parse().ok()?, height.parse().ok()?]));
+        let aspect =
+            aspect.and_then(|(width, height)| Some([width.parse().ok()?, height.parse().ok()?]));
         video.aspect = video.aspect.or(aspect.filter(|aspect| !aspect.contains(&0)));
         video.alpha = self.has_alpha();
         let late = seconds(&self.stream["start_time"]).map_or(0.0, |start| start - self.start);
@@ -244,15 +276,19 @@ mod tests {
 
     #[test]
     fn tolerates_rounding_and_rare_gaps_in_a_constant_rate() {
-        let even = |rate: f64| (0..200).map(|i| (1000.0 * f64::from(i) / rate).round() / 1000.0).collect::<Vec<_>>();
+        let even = |rate: f64| {
+            (0..200).map(|i| (1000.0 * f64::from(i) / rate).round() / 1000.0).collect::<Vec<_>>()
+        };
         for rate in [5.0, 23.976, 29.97, 60.0, 120.0] {
             assert!(!is_uneven(&even(rate)), "{rate}");
         }
         let mut gap = even(25.0);
         gap[100..].iter_mut().for_each(|time| *time += 0.04);
         assert!(!is_uneven(&gap) && !is_uneven(&[]) && !is_uneven(&[1.0]));
-        let slower: Vec<f64> =
-            (0..100).map(|i| f64::from(i) / 25.0).chain((20..60).map(|i| f64::from(i) / 5.0)).collect();
+        let slower: Vec<f64> = (0..100)
+            .map(|i| f64::from(i) / 25.0)
+            .chain((20..60).map(|i| f64::from(i) / 5.0))
+            .collect();
         assert!(is_uneven(&slower));
     }
 }

@@ -52,8 +52,12 @@ const DAMAGE: [&str; 22] = [
 ];
 
 /// Messages about a file that is shorter than it declares.
-const CUT_OFF: [&str; 4] =
-    ["partial file", "ended prematurely", "Stream ends prematurely", "exceeds containing master element"];
+const CUT_OFF: [&str; 4] = [
+    "partial file",
+    "ended prematurely",
+    "Stream ends prematurely",
+    "exceeds containing master element",
+];
 
 /// Messages about incomplete output, after which some versions of ffmpeg succeed for some
 /// containers.
@@ -128,7 +132,8 @@ impl Program {
             thread::spawn(move || {
                 let mut stderr = BufReader::new(stderr);
                 let mut line = Vec::new();
-                while let Ok(1..) = stderr.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line) {
+                while let Ok(1..) = stderr.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line)
+                {
                     let text = String::from_utf8_lossy(&line);
                     match text.trim().parse().map(Duration::from_millis) {
                         Ok(shown) => drop(time.send(shown)),
@@ -159,7 +164,9 @@ impl Program {
         let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         match status {
             Ok(status) if status.success() && !said.is_unwritten => Ok(said.clone()),
-            Ok(status) if said.errors.is_empty() => Err(format!("ffmpeg ended with {status} and without a word")),
+            Ok(status) if said.errors.is_empty() => {
+                Err(format!("ffmpeg ended with {status} and without a word"))
+            }
             Ok(_) => Err(format!("ffmpeg says: {}", said.errors)),
             Err(error) => Err(format!("ffmpeg cannot be waited for: {error}")),
         }

@@ -68,14 +68,17 @@ mod tests {
     #[test]
     fn reads_consecutive_frames_and_rejects_a_partial_one() {
         let video = VideoFormat::new(2, 1, Rate::of(10), PixelFormat::RGB24);
-        let mut source = RawSource::new(Path::new("test"), b"abcdefghijklmn".as_slice(), video).unwrap();
+        let mut source =
+            RawSource::new(Path::new("test"), b"abcdefghijklmn".as_slice(), video).unwrap();
         let mut frame = VideoFrame::default();
         for (index, bytes) in [b"abcdef", b"ghijkl"].iter().enumerate() {
             assert_eq!(source.next(&mut frame).unwrap(), ReadOutcome::Frame);
             assert_eq!((frame.bytes.as_slice(), frame.index), (bytes.as_slice(), index as u64));
         }
         assert_eq!(frame.time.as_millis(), 100);
-        assert!(matches!(source.next(&mut frame).unwrap(), ReadOutcome::Corrupt(why) if why.contains("2 of 6 bytes")));
+        assert!(
+            matches!(source.next(&mut frame).unwrap(), ReadOutcome::Corrupt(why) if why.contains("2 of 6 bytes"))
+        );
         assert_eq!(source.next(&mut frame).unwrap(), ReadOutcome::End);
     }
 }

@@ -32,7 +32,13 @@ impl SequenceSource {
         let first = still::read(path, &limits)?.upright();
         let mut video = VideoFormat::new(first.width, first.height, rate, format_of(&first));
         video.alpha = !first.is_opaque();
-        Ok(Self { files: files.into_iter(), first: Some(first), video: full_range(video), limits, index: 0 })
+        Ok(Self {
+            files: files.into_iter(),
+            first: Some(first),
+            video: full_range(video),
+            limits,
+            index: 0,
+        })
     }
 }
 
@@ -81,11 +87,15 @@ impl Source for SequenceSource {
         let colors = still.color_channels();
         match &still.samples {
             Samples::U8(samples) => {
-                samples.chunks_exact(still.channels).for_each(|pixel| frame.bytes.extend(&pixel[..colors]));
+                samples
+                    .chunks_exact(still.channels)
+                    .for_each(|pixel| frame.bytes.extend(&pixel[..colors]));
             }
             Samples::U16(samples) => {
                 let pixels = samples.chunks_exact(still.channels);
-                pixels.flat_map(|pixel| &pixel[..colors]).for_each(|s| frame.bytes.extend(s.to_le_bytes()));
+                pixels
+                    .flat_map(|pixel| &pixel[..colors])
+                    .for_each(|s| frame.bytes.extend(s.to_le_bytes()));
             }
         }
         Ok(ReadOutcome::Frame)
@@ -126,14 +136,27 @@ impl SequenceSink {
     /// # Errors
     /// [`Error::Output`] when the folder cannot be created; [`Error::Usage`] for frames of another
     /// format than [`video_for`](Self::video_for).
-    pub fn create(folder: &Path, format: Format, options: Options, video: VideoFormat) -> Result<Self> {
+    pub fn create(
+        folder: &Path,
+        format: Format,
+        options: Options,
+        video: VideoFormat,
+    ) -> Result<Self> {
         if video != Self::video_for(&video, format) {
-            return Err(Error::usage(format!("frame files hold grey or RGB, these are {}", video.format)));
+            return Err(Error::usage(format!(
+                "frame files hold grey or RGB, these are {}",
+                video.format
+            )));
         }
-        create_folder(folder)
-            .map_err(|error| Error::output_from(folder, "the folder cannot be created; choose another place", error))?;
+        create_folder(folder).map_err(|error| {
+            Error::output_from(folder, "the folder cannot be created; choose another place", error)
+        })?;
         let channels = if video.format.is_grey() { 1 } else { 3 };
-        let samples = if video.format.bits() == 8 { Samples::U8(Vec::new()) } else { Samples::U16(Vec::new()) };
+        let samples = if video.format.bits() == 8 {
+            Samples::U8(Vec::new())
+        } else {
+            Samples::U16(Vec::new())
+        };
         let (width, height) = (video.width, video.height);
         let still = Image { width, height, channels, samples, metadata: Metadata::default() };
         let completer = Completer::new().map_err(|error| cannot_write(folder, error))?;
@@ -151,11 +174,14 @@ impl Sink for SequenceSink {
             Samples::U8(samples) => samples.clone_from(&frame.bytes),
             Samples::U16(samples) => {
                 samples.clear();
-                samples.extend(frame.bytes.as_chunks::<2>().0.iter().map(|bytes| u16::from_le_bytes(*bytes)));
+                samples.extend(
+                    frame.bytes.as_chunks::<2>().0.iter().map(|bytes| u16::from_le_bytes(*bytes)),
+                );
             }
         }
         let name = format!("{:06}.{}", frame.index + 1, self.format.extension());
-        let part = still::write_part(&self.still, &self.folder.join(name), self.format, &self.options)?;
+        let part =
+            still::write_part(&self.still, &self.folder.join(name), self.format, &self.options)?;
         self.completer.complete(part).map_err(|(path, error)| cannot_write(&path, error))
     }
 

@@ -32,7 +32,9 @@ impl Framing {
         match video.format {
             PixelFormat::Planar { .. } => Ok(()),
             _ if self == Self::Raw => Ok(()),
-            format => Err(Error::usage(format!("y4m and Matroska hold planar frames, these are {format}"))),
+            format => Err(Error::usage(format!(
+                "y4m and Matroska hold planar frames, these are {format}"
+            ))),
         }
     }
 }
@@ -54,7 +56,12 @@ impl<W: Output> PlainSink<W> {
     /// # Errors
     /// [`Error::Output`] when it cannot be written, [`Error::Usage`] for a format that y4m does
     /// not support.
-    pub fn create(name: &Path, mut output: W, framing: Framing, video: &VideoFormat) -> Result<Self> {
+    pub fn create(
+        name: &Path,
+        mut output: W,
+        framing: Framing,
+        video: &VideoFormat,
+    ) -> Result<Self> {
         framing.check(video)?;
         let header = match framing {
             Framing::Y4m => y4m::header(video).into_bytes(),
@@ -78,8 +85,13 @@ impl<W: Output> Sink for PlainSink<W> {
             Framing::Raw => Ok(()),
             Framing::Live | Framing::Timed => {
                 let now = Instant::now();
-                let (begun, last) = self.clock.map_or((now, None), |(begun, last)| (begun, Some(last)));
-                let time = if self.framing == Framing::Live { now.duration_since(begun) } else { frame.time };
+                let (begun, last) =
+                    self.clock.map_or((now, None), |(begun, last)| (begun, Some(last)));
+                let time = if self.framing == Framing::Live {
+                    now.duration_since(begun)
+                } else {
+                    frame.time
+                };
                 let time = (time.as_millis() as u64).max(last.map_or(0, |last| last + 1));
                 self.clock = Some((begun, time));
                 self.output.write_all(&matroska::frame(time, frame.bytes.len()))
@@ -95,7 +107,8 @@ impl<W: Output> Sink for PlainSink<W> {
         self.output.complete().map_err(|error| match error.kind() {
             // The error occurred only when the file was completed.
             std::io::ErrorKind::StorageFull => {
-                let problem = "the disk is full, and nothing is kept; free some space and try again";
+                let problem =
+                    "the disk is full, and nothing is kept; free some space and try again";
                 Error::output_from(&self.name, problem, error)
             }
             _ => cannot_write(&self.name, error),
@@ -106,20 +119,33 @@ impl<W: Output> Sink for PlainSink<W> {
 #[cfg(test)]
 mod tests {
     use super::{Framing, PlainSink};
-    use crate::media::stream::{Chroma, PartFile, PixelFormat, Rate, Sink, VideoFormat, VideoFrame};
+    use crate::media::stream::{
+        Chroma, PartFile, PixelFormat, Rate, Sink, VideoFormat, VideoFrame,
+    };
 
     #[test]
     fn creates_the_file_when_complete_with_whole_frames_only() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.y4m");
         let video = VideoFormat::new(2, 2, Rate::of(25), PixelFormat::planar(Chroma::Mono, 8));
-        let names = || folder.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
+        let names = || {
+            folder
+                .path()
+                .read_dir()
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name())
+                .collect::<Vec<_>>()
+        };
 
-        let mut sink = PlainSink::create(&path, PartFile::create(&path).unwrap(), Framing::Y4m, &video).unwrap();
+        let mut sink =
+            PlainSink::create(&path, PartFile::create(&path).unwrap(), Framing::Y4m, &video)
+                .unwrap();
         sink.finish().unwrap();
         assert!(names().is_empty(), "a stream without a frame leaves nothing");
 
-        let mut sink = PlainSink::create(&path, PartFile::create(&path).unwrap(), Framing::Y4m, &video).unwrap();
+        let mut sink =
+            PlainSink::create(&path, PartFile::create(&path).unwrap(), Framing::Y4m, &video)
+                .unwrap();
         sink.write(&VideoFrame { bytes: b"abcd".to_vec(), ..VideoFrame::default() }).unwrap();
         assert!(!path.exists());
         std::io::Write::write_all(&mut sink.output, b"FRAME\nab").unwrap();

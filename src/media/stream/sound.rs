@@ -44,7 +44,11 @@ fn is_kind(file: &Path, kinds: &[&str]) -> bool {
 /// The command that reads the sound of a file with that codec, without its output.
 fn reading(file: &Path, codec: &str) -> Command {
     let mut command = ffmpeg(LOG_LEVEL);
-    command.arg("-i").arg(input(file)).args(["-map", "0:a?", "-c", "copy", "-c:a", codec]).stdin(Stdio::null());
+    command
+        .arg("-i")
+        .arg(input(file))
+        .args(["-map", "0:a?", "-c", "copy", "-c:a", codec])
+        .stdin(Stdio::null());
     command
 }
 
@@ -71,14 +75,17 @@ impl Sound {
         let is_same_kind = kind(file).is_some() && kind(file) == kind(target);
         let with_subtitles = is_same_kind && is_kind(file, &["mkv", "webm"]);
         // NUT keeps exact times, and Matroska all properties; what neither holds is decoded.
-        let [first, second] = if is_kind(file, &EXACT) { ["nut", "matroska"] } else { ["matroska", "nut"] };
-        let copied = [first, second].into_iter().find(|format| !streams.sound || can_copy(file, format));
+        let [first, second] =
+            if is_kind(file, &EXACT) { ["nut", "matroska"] } else { ["matroska", "nut"] };
+        let copied =
+            [first, second].into_iter().find(|format| !streams.sound || can_copy(file, format));
         let mut sound = Self {
             file: file.into(),
             reader: None,
             streams,
             is_same_kind,
-            is_copied: copied.is_some() && (is_same_kind || encoder.is_some_and(Encoder::copies_sound)),
+            is_copied: copied.is_some()
+                && (is_same_kind || encoder.is_some_and(Encoder::copies_sound)),
             with_subtitles,
             format: copied.unwrap_or("nut"),
             delay,
@@ -90,7 +97,15 @@ impl Sound {
         if with_subtitles {
             command.args(["-map", "0:s?"]);
         }
-        command.args(["-flush_packets", "1", "-output_ts_offset", &OFFSET.to_string(), "-f", sound.format, "pipe:1"]);
+        command.args([
+            "-flush_packets",
+            "1",
+            "-output_ts_offset",
+            &OFFSET.to_string(),
+            "-f",
+            sound.format,
+            "pipe:1",
+        ]);
         command.stdout(Stdio::piped());
         let mut reader = Program::start(command)?;
         let pipe = reader.child.stdout.take();
@@ -158,7 +173,9 @@ impl Sound {
     pub(super) fn end(&mut self, encoder: &Said) -> Option<(String, bool)> {
         let said = self.reader.take()?.end();
         match said {
-            Ok(said) => [said, encoder.clone()].into_iter().find_map(|said| Some((said.damage?, said.is_cut))),
+            Ok(said) => [said, encoder.clone()]
+                .into_iter()
+                .find_map(|said| Some((said.damage?, said.is_cut))),
             Err(problem) => Some((problem, false)),
         }
     }

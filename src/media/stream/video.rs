@@ -67,8 +67,10 @@ impl VideoFormat {
         if found == expected {
             return Ok(());
         }
-        let problem =
-            format!("frame {} has {found} bytes; expected {expected} for {}x{}", frame.index, self.width, self.height);
+        let problem = format!(
+            "frame {} has {found} bytes; expected {expected} for {}x{}",
+            frame.index, self.width, self.height
+        );
         Err(Error::input("the stream", problem))
     }
 }
@@ -90,7 +92,9 @@ impl Rate {
 
     /// Presentation time of frame `index`, relative to the first.
     pub fn time_of(self, index: u64) -> Duration {
-        Duration::from_secs_f64(index as f64 * f64::from(self.seconds) / f64::from(self.frames.max(1)))
+        Duration::from_secs_f64(
+            index as f64 * f64::from(self.seconds) / f64::from(self.frames.max(1)),
+        )
     }
 
     /// Frames per second.
@@ -101,7 +105,11 @@ impl Rate {
 
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.seconds == 1 { write!(f, "{}", self.frames) } else { write!(f, "{}/{}", self.frames, self.seconds) }
+        if self.seconds == 1 {
+            write!(f, "{}", self.frames)
+        } else {
+            write!(f, "{}/{}", self.frames, self.seconds)
+        }
     }
 }
 
@@ -112,7 +120,8 @@ impl FromStr for Rate {
         const EXPECTED: &str = "expected frames per second, such as 25, 29.97 or 30000/1001";
         let whole = |text: &str| text.parse::<u32>().ok().filter(|number| *number > 0);
         if let Some((frames, seconds)) = text.split_once(['/', ':']) {
-            let rate = whole(frames).zip(whole(seconds)).map(|(frames, seconds)| Self { frames, seconds });
+            let rate =
+                whole(frames).zip(whole(seconds)).map(|(frames, seconds)| Self { frames, seconds });
             return rate.ok_or(EXPECTED);
         }
         if let Some(frames) = whole(text) {
@@ -123,7 +132,9 @@ impl FromStr for Rate {
         let ntsc = (rate * 1.001).round();
         match rate {
             rate if !(0.001..=100_000.0).contains(&rate) => Err(EXPECTED),
-            rate if (ntsc * 1000.0 / 1001.0 - rate).abs() < 0.005 && (rate - rate.round()).abs() > 1e-9 => {
+            rate if (ntsc * 1000.0 / 1001.0 - rate).abs() < 0.005
+                && (rate - rate.round()).abs() > 1e-9 =>
+            {
                 Ok(Self { frames: (ntsc * 1000.0) as u32, seconds: 1001 })
             }
             rate => Ok(Self { frames: (rate * 1000.0).round() as u32, seconds: 1000 }),
@@ -376,7 +387,8 @@ mod tests {
     #[test]
     fn parses_common_frame_rates() {
         let ntsc = Rate { frames: 30_000, seconds: 1001 };
-        let cases = [("25", Rate::of(25)), ("30000/1001", ntsc), ("29.97", ntsc), ("30000:1001", ntsc)];
+        let cases =
+            [("25", Rate::of(25)), ("30000/1001", ntsc), ("29.97", ntsc), ("30000:1001", ntsc)];
         for (text, rate) in cases {
             assert_eq!(text.parse(), Ok(rate), "{text}");
         }

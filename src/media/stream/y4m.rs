@@ -36,7 +36,9 @@ impl<R: Read + Send> Y4mSource<R> {
         let refuse = |problem: String| Error::input(name, problem);
         let line = match read_line(&mut reader) {
             Ok(Line::Whole(line)) if line.as_bytes().starts_with(MAGIC) => line,
-            Ok(Line::End) => return Err(refuse("the stream is empty; check what writes into it".into())),
+            Ok(Line::End) => {
+                return Err(refuse("the stream is empty; check what writes into it".into()));
+            }
             Ok(_) => {
                 return Err(refuse(
                     "the stream does not begin with YUV4MPEG2; have its writer make y4m (ffmpeg: -f yuv4mpegpipe), or give \
@@ -139,7 +141,8 @@ fn read_line(reader: &mut impl BufRead) -> io::Result<Line> {
 fn parse(line: &str) -> std::result::Result<VideoFormat, String> {
     let (mut width, mut height, mut rate) = (None, None, Rate::of(25));
     let (mut colorspace, mut older) = (None, None);
-    let (mut scan, mut aspect, mut full_range, mut described) = (Scan::Progressive, None, None, None);
+    let (mut scan, mut aspect, mut full_range, mut described) =
+        (Scan::Progressive, None, None, None);
     let mut tags = Vec::new();
     for tag in line.split(' ').skip(1).filter(|tag| !tag.is_empty()) {
         let Some((kind, value)) = tag.split_at_checked(1) else { continue };
@@ -152,8 +155,12 @@ fn parse(line: &str) -> std::result::Result<VideoFormat, String> {
             "I" => scan = scan_of(value)?,
             "A" => aspect = aspect_of(value),
             "X" if value.starts_with("COLORRANGE=") => full_range = Some(value.ends_with("=FULL")),
-            "X" if value.starts_with("YSCSS=") => older = Some(value["YSCSS=".len()..].to_lowercase()),
-            "X" if value.starts_with("EDDY=") => described = Some(value["EDDY=".len()..].to_owned()),
+            "X" if value.starts_with("YSCSS=") => {
+                older = Some(value["YSCSS=".len()..].to_lowercase())
+            }
+            "X" if value.starts_with("EDDY=") => {
+                described = Some(value["EDDY=".len()..].to_owned())
+            }
             _ => tags.push(tag.to_owned()),
         }
     }
@@ -165,7 +172,8 @@ fn parse(line: &str) -> std::result::Result<VideoFormat, String> {
     let (format, siting) = colorspace_of(&colorspace).ok_or_else(|| {
         format!("its samples are {colorspace}; expected 420 (any siting), 422, 444 or mono, of 8 to 16 bits a sample")
     })?;
-    let mut video = VideoFormat { tags, scan, aspect, ..VideoFormat::new(width, height, rate, format) };
+    let mut video =
+        VideoFormat { tags, scan, aspect, ..VideoFormat::new(width, height, rate, format) };
     video.color = Color { siting, full_range: full_range.unwrap_or(false), ..video.color };
     if let Some(described) = described {
         describe(&described, &mut video.color);
@@ -179,7 +187,9 @@ fn scan_of(value: &str) -> std::result::Result<Scan, String> {
         "t" => Ok(Scan::TopFirst),
         "b" => Ok(Scan::BottomFirst),
         "m" => Ok(Scan::Mixed),
-        _ => Err(format!("its header says I{value} of how it is interlaced; expected Ip, It, Ib or Im")),
+        _ => Err(format!(
+            "its header says I{value} of how it is interlaced; expected Ip, It, Ib or Im"
+        )),
     }
 }
 
@@ -257,7 +267,8 @@ pub(super) fn header(video: &VideoFormat) -> String {
         Scan::BottomFirst => 'b',
         Scan::Mixed => 'm',
     };
-    let mut line = format!("YUV4MPEG2 W{width} H{height} F{}:{} I{scan}", rate.frames, rate.seconds);
+    let mut line =
+        format!("YUV4MPEG2 W{width} H{height} F{}:{} I{scan}", rate.frames, rate.seconds);
     if let Some([width, height]) = aspect {
         line += &format!(" A{width}:{height}");
     }
@@ -267,7 +278,9 @@ pub(super) fn header(video: &VideoFormat) -> String {
     let range = if video.color.full_range { "FULL" } else { "LIMITED" };
     line += &format!(" C{} XCOLORRANGE={range}", colorspace(video));
     // The tag is left out when ffmpeg would not read the longer header.
-    line += &description(video).filter(|more| line.len() + more.len() < LONGEST_HEADER).unwrap_or_default();
+    line += &description(video)
+        .filter(|more| line.len() + more.len() < LONGEST_HEADER)
+        .unwrap_or_default();
     line + "\n"
 }
 
@@ -284,7 +297,9 @@ pub fn nearest(format: PixelFormat) -> PixelFormat {
 #[cfg(test)]
 mod tests {
     use super::{Y4mSource, header};
-    use crate::media::stream::{CodePoint, FormatOverrides, Matrix, ReadOutcome, SaidBy, Siting, Source, VideoFrame};
+    use crate::media::stream::{
+        CodePoint, FormatOverrides, Matrix, ReadOutcome, SaidBy, Siting, Source, VideoFrame,
+    };
     use std::path::Path;
 
     fn open(bytes: &[u8]) -> crate::Result<Y4mSource<&[u8]>> {
@@ -293,8 +308,10 @@ mod tests {
 
     #[test]
     fn round_trips_every_format() {
-        let kinds =
-            ["420jpeg", "420mpeg2", "420paldv", "422", "444", "mono", "420p10", "422p10", "444p12", "mono10", "mono16"];
+        let kinds = [
+            "420jpeg", "420mpeg2", "420paldv", "422", "444", "mono", "420p10", "422p10", "444p12",
+            "mono10", "mono16",
+        ];
         for kind in kinds {
             for rest in ["F25:1 Ip C", "F30000:1001 It A10:11 XYSCSS=ANY C"] {
                 let line = format!("YUV4MPEG2 W5 H3 {rest}{kind} XCOLORRANGE=FULL\n");
@@ -302,7 +319,10 @@ mod tests {
                 let written = header(source.video());
                 let again = open(written.as_bytes()).unwrap();
                 assert_eq!(source.video(), again.video(), "{line}");
-                assert!(source.video().color.full_range && header(source.video()).contains(&format!(" C{kind} ")));
+                assert!(
+                    source.video().color.full_range
+                        && header(source.video()).contains(&format!(" C{kind} "))
+                );
             }
         }
         let plain = open(b"YUV4MPEG2 W4 H4\n").unwrap();
@@ -377,7 +397,8 @@ mod tests {
 
     #[test]
     fn distinguishes_end_damage_and_truncation() {
-        let stream = |rest: &[u8]| [b"YUV4MPEG2 W2 H2 Cmono\nFRAME\nabcd".as_slice(), rest].concat();
+        let stream =
+            |rest: &[u8]| [b"YUV4MPEG2 W2 H2 Cmono\nFRAME\nabcd".as_slice(), rest].concat();
         let outcome = |rest: &[u8]| {
             let bytes = stream(rest);
             let mut source = open(&bytes).unwrap();
@@ -389,11 +410,18 @@ mod tests {
         };
         assert_eq!(outcome(b""), (ReadOutcome::End, ReadOutcome::End));
         let (cut, then) = outcome(b"FRAME Ip\nabc");
-        assert!(matches!(&cut, ReadOutcome::Corrupt(why) if why.contains("frame 2: 3 of 4 bytes")), "{cut:?}");
+        assert!(
+            matches!(&cut, ReadOutcome::Corrupt(why) if why.contains("frame 2: 3 of 4 bytes")),
+            "{cut:?}"
+        );
         assert_eq!(then, ReadOutcome::End);
-        for damage in [b"FRAMES\nabcd".as_slice(), b"FRA", b"\n", b"abcdabcdabcd\n", &[0xff; 4000]] {
+        for damage in [b"FRAMES\nabcd".as_slice(), b"FRA", b"\n", b"abcdabcdabcd\n", &[0xff; 4000]]
+        {
             let (damaged, then) = outcome(damage);
-            assert!(matches!(&damaged, ReadOutcome::Corrupt(why) if why.contains("no FRAME")), "{damaged:?}");
+            assert!(
+                matches!(&damaged, ReadOutcome::Corrupt(why) if why.contains("no FRAME")),
+                "{damaged:?}"
+            );
             assert_eq!(then, ReadOutcome::End);
         }
     }

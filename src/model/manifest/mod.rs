@@ -16,7 +16,9 @@ use crate::diffusion::{DiscreteSchedule, Prediction, Schedule, SigmaSchedule, co
 use crate::error::{Error, Result};
 use crate::network::sha256;
 use crate::tile::Locality;
-pub use tables::{Check, DecoderSpec, Defaults, InputNames, Layout, ModelFile, OutputNames, SigmaRange, Task};
+pub use tables::{
+    Check, DecoderSpec, Defaults, InputNames, Layout, ModelFile, OutputNames, SigmaRange, Task,
+};
 pub(super) use validate::{CHANNELS, CLASSES, SCALING_FACTORS};
 
 /// The fraction of the largest sigma at which sampling ends if a network was trained down to
@@ -120,8 +122,8 @@ impl Manifest {
     /// # Errors
     /// [`Error::Model`] when the text is not a manifest, or contradicts itself.
     pub fn parse(text: &str, model: &str) -> Result<Self> {
-        let manifest: Self =
-            toml::from_str(text).map_err(|cause| Error::model_from(model, "its model.toml is not readable", cause))?;
+        let manifest: Self = toml::from_str(text)
+            .map_err(|cause| Error::model_from(model, "its model.toml is not readable", cause))?;
         manifest.validate(model)?;
         Ok(manifest)
     }
@@ -132,11 +134,13 @@ impl Manifest {
     /// [`Error::Model`] when the manifest contradicts itself, or is longer than such a file may be.
     pub fn to_toml(&self) -> Result<String> {
         self.validate(&self.name)?;
-        let text = toml::to_string(self)
-            .map_err(|cause| Error::model_from(&self.name, "its manifest cannot be written", cause))?;
+        let text = toml::to_string(self).map_err(|cause| {
+            Error::model_from(&self.name, "its manifest cannot be written", cause)
+        })?;
         if text.len() as u64 > LARGEST_CONFIG {
             let length = text.len();
-            let problem = format!("its model.toml has {length} bytes; expected at most {LARGEST_CONFIG}");
+            let problem =
+                format!("its model.toml has {length} bytes; expected at most {LARGEST_CONFIG}");
             return Err(Error::model(&self.name, problem));
         }
         Ok(text)
@@ -219,7 +223,8 @@ impl Manifest {
     /// conditioned on the low-resolution image. Eddy's own upscalers start at the low-resolution
     /// image and take a sigma map.
     pub fn is_generative_upscaler(&self) -> bool {
-        self.task == Task::Upscale && (self.inputs.sigma.is_none() || self.is_concatenated() || self.decoder.is_some())
+        self.task == Task::Upscale
+            && (self.inputs.sigma.is_none() || self.is_concatenated() || self.decoder.is_some())
     }
 
     /// Whether the network was trained with known and masked pixels in one image.

@@ -84,7 +84,9 @@ impl FromStr for Task {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let known = Self::ALL.into_iter().find(|task| task.name() == text);
-        known.ok_or_else(|| format!("{text} is no task; expected {}", Self::ALL.map(Self::name).join(", ")))
+        known.ok_or_else(|| {
+            format!("{text} is no task; expected {}", Self::ALL.map(Self::name).join(", "))
+        })
     }
 }
 

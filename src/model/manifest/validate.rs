@@ -95,9 +95,21 @@ impl Manifest {
             Number::new("sigma.min", self.sigma.map(|sigma| sigma.min), bound()),
             Number::new("sigma.max", self.sigma.map(|sigma| sigma.max), bound()),
             Number::new("decoder.scale", decoder.map(|it| it.scale), FACTORS),
-            Number::new("decoder.scaling_factor", decoder.map(|it| it.scaling_factor), SCALING_FACTORS),
-            Number::new("decoder.receptive_field", decoder.and_then(|it| it.receptive_field), DISTANCES),
-            Number::new("decoder.bytes_per_pixel", decoder.and_then(|it| it.bytes_per_pixel), BYTES),
+            Number::new(
+                "decoder.scaling_factor",
+                decoder.map(|it| it.scaling_factor),
+                SCALING_FACTORS,
+            ),
+            Number::new(
+                "decoder.receptive_field",
+                decoder.and_then(|it| it.receptive_field),
+                DISTANCES,
+            ),
+            Number::new(
+                "decoder.bytes_per_pixel",
+                decoder.and_then(|it| it.bytes_per_pixel),
+                BYTES,
+            ),
             Number::new("defaults.steps", [self.defaults.steps], STEPS),
             Number::new("defaults.guidance_scale", self.defaults.guidance_scale, bound()),
             Number::new("files.tolerance", tolerances, bound()),
@@ -110,7 +122,9 @@ impl Manifest {
     /// What is said twice, or does not go with the rest, and what was expected.
     fn contradiction(&self) -> Option<String> {
         let (task, scale, range) = (self.task, self.scale, self.range);
-        if self.layout == Layout::Yuv420 && (self.channels != 6 || task != Task::Denoise || range != [0.0, 1.0]) {
+        if self.layout == Layout::Yuv420
+            && (self.channels != 6 || task != Task::Denoise || range != [0.0, 1.0])
+        {
             let (channels, [low, high]) = (self.channels, range);
             return Some(format!(
                 "layout = \"yuv420\", channels = {channels}, task = \"{task}\", \
@@ -131,15 +145,20 @@ impl Manifest {
                 ));
             }
             if !matches!(task, Task::Upscale | Task::Generate) {
-                return Some(format!("task = \"{task}\" and a [decoder]; expected one to generate or to upscale"));
+                return Some(format!(
+                    "task = \"{task}\" and a [decoder]; expected one to generate or to upscale"
+                ));
             }
         }
         let [low, high] = range;
         if low >= high {
             return Some(format!("range = [{low}, {high}]; expected black's value below white's"));
         }
-        if let Some(SigmaRange { min, max, .. }) = self.sigma.filter(|sigma| sigma.min >= sigma.max) {
-            return Some(format!("sigma = {{ min = {min}, max = {max} }}; expected 0 <= min < max"));
+        if let Some(SigmaRange { min, max, .. }) = self.sigma.filter(|sigma| sigma.min >= sigma.max)
+        {
+            return Some(format!(
+                "sigma = {{ min = {min}, max = {max} }}; expected 0 <= min < max"
+            ));
         }
         if self.files.is_empty() {
             let found = "no [files.f32], [files.f16] or [files.int8]";

@@ -21,5 +21,9 @@ pub(in crate::network) static CUDA: Provider = Provider {
 
 pub(super) fn dispatch(device: Device) -> ExecutionProviderDispatch {
     // TF32 rounds to 19 bits, which is not f32. For speed there is f16.
-    CUDA::default().with_device_id(device.index().unwrap_or(0)).with_tf32(false).build().error_on_failure()
+    CUDA::default()
+        .with_device_id(device.index().unwrap_or(0))
+        .with_tf32(false)
+        .build()
+        .error_on_failure()
 }

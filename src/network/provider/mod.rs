@@ -45,7 +45,8 @@ pub(super) struct Provider {
     pub(super) has_fixed_shapes: bool,
 }
 
-type Configure = fn(SessionBuilder, &Runtime, Device, Option<&CacheEntry>) -> ort::Result<SessionBuilder>;
+type Configure =
+    fn(SessionBuilder, &Runtime, Device, Option<&CacheEntry>) -> ort::Result<SessionBuilder>;
 
 impl Provider {
     /// Adds the providers to a probe with a single node.

@@ -10,7 +10,9 @@ pub(in crate::network) static OPENVINO: Provider = Provider {
     suffix: "[:cpu|gpu|npu]",
     parse: |suffix| {
         let all = [Target::Cpu, Target::Gpu, Target::Npu];
-        let target = suffix.map_or(Some(Target::Cpu), |suffix| all.into_iter().find(|target| target.name() == suffix));
+        let target = suffix.map_or(Some(Target::Cpu), |suffix| {
+            all.into_iter().find(|target| target.name() == suffix)
+        });
         target.map(Device::OpenVino)
     },
     is_automatic: false,
@@ -49,6 +51,8 @@ impl Target {
 fn dispatch(device: Device) -> ExecutionProviderDispatch {
     let target = if let Device::OpenVino(target) = device { target } else { Target::Cpu };
     // Sizes change from image to image, and results must match f32.
-    let openvino = OpenVINO::default().with_device_type(target.name().to_uppercase()).with_precision("ACCURACY");
+    let openvino = OpenVINO::default()
+        .with_device_type(target.name().to_uppercase())
+        .with_precision("ACCURACY");
     openvino.build().error_on_failure()
 }

@@ -23,7 +23,10 @@ pub(in crate::network) static TENSORRT: Provider = Provider {
                 .with_timing_cache(true)
                 .with_timing_cache_path(place.timings().display());
         }
-        Ok(builder.with_execution_providers([tensorrt.build().error_on_failure(), cuda::dispatch(device)])?)
+        Ok(builder.with_execution_providers([
+            tensorrt.build().error_on_failure(),
+            cuda::dispatch(device),
+        ])?)
     },
     trial: Some(|builder, device, trial| {
         // Subgraphs smaller than this run with CUDA.

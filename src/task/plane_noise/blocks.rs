@@ -48,13 +48,16 @@ const WEIGHTS: [f32; 5] = [16.0, 32.0, 4.0, 8.0, 1.0];
 
 /// The top left corners of the examined blocks, `(x, y)`, at a regular step in columns and rows,
 /// with rows staggered.
-pub(super) fn grid(width: usize, height: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
+pub(super) fn grid(
+    width: usize,
+    height: usize,
+    most: usize,
+) -> impl Iterator<Item = (usize, usize)> {
     let (columns, rows) = (width / BLOCK, height / BLOCK);
     let step = ((rows * columns) as f64 / most as f64).sqrt().ceil().max(1.0) as usize;
-    (0..rows)
-        .step_by(step)
-        .enumerate()
-        .flat_map(move |(j, row)| (j % step..columns).step_by(step).map(move |column| (column * BLOCK, row * BLOCK)))
+    (0..rows).step_by(step).enumerate().flat_map(move |(j, row)| {
+        (j % step..columns).step_by(step).map(move |column| (column * BLOCK, row * BLOCK))
+    })
 }
 
 /// The block at `x`, `y` in levels of 255. It must lie within the plane.
@@ -124,8 +127,10 @@ fn octave<const M: usize, const N: usize>(x: &[[f32; M]; M]) -> Octave<N> {
     let (mut diagonal, mut sums, mut squares) = (0.0, [0.0; 2], [0.0; 2]);
     for (i, line) in low.iter_mut().enumerate() {
         for (j, mean) in line.iter_mut().enumerate() {
-            let [[a, b], [c, d]] =
-                [[x[2 * i][2 * j], x[2 * i][2 * j + 1]], [x[2 * i + 1][2 * j], x[2 * i + 1][2 * j + 1]]];
+            let [[a, b], [c, d]] = [
+                [x[2 * i][2 * j], x[2 * i][2 * j + 1]],
+                [x[2 * i + 1][2 * j], x[2 * i + 1][2 * j + 1]],
+            ];
             *mean = (a + b + c + d) / 2.0;
             let details = [(a - b + c - d) / 2.0, (a + b - c - d) / 2.0];
             diagonal += ((a - b - c + d) / 2.0).powi(2);
@@ -150,14 +155,21 @@ pub(super) fn energies(plane: Plane<'_>, x: usize, y: usize, samples: &Samples) 
     let right = if x + BLOCK + 2 <= plane.width { x + BLOCK - 2 } else { x - 2 };
     let border: f32 = (y..y + BLOCK)
         .map(|row| {
-            let [a, b, c, d] = std::array::from_fn(|i| 255.0 * plane.samples[row * plane.width + right + i]);
+            let [a, b, c, d] =
+                std::array::from_fn(|i| 255.0 * plane.samples[row * plane.width + right + i]);
             (0.5 * (a - d) + 1.5 * (c - b)).powi(2)
         })
         .sum();
-    let bands =
-        [first.diagonal, first.edges, second.diagonal, second.edges, third.diagonal, border / (BLOCK as f32 * 5.0)];
-    let total =
-        bands.iter().zip(WEIGHTS).map(|(band, weight)| band * weight).sum::<f32>() / WEIGHTS.iter().sum::<f32>();
+    let bands = [
+        first.diagonal,
+        first.edges,
+        second.diagonal,
+        second.edges,
+        third.diagonal,
+        border / (BLOCK as f32 * 5.0),
+    ];
+    let total = bands.iter().zip(WEIGHTS).map(|(band, weight)| band * weight).sum::<f32>()
+        / WEIGHTS.iter().sum::<f32>();
     Energies { bands, total, mean: third.low[0][0] / BLOCK as f32 }
 }
 

@@ -76,7 +76,12 @@ fn quantiles<const N: usize>(values: &mut [f32], wanted: [f64; N]) -> [f64; N] {
 }
 
 /// A quantile of the values of some items.
-fn quantile_of<T>(items: &[T], value: impl Fn(&T) -> f32, quantile: f64, values: &mut Vec<f32>) -> f64 {
+fn quantile_of<T>(
+    items: &[T],
+    value: impl Fn(&T) -> f32,
+    quantile: f64,
+    values: &mut Vec<f32>,
+) -> f64 {
     if items.is_empty() {
         return 0.0;
     }
@@ -149,7 +154,9 @@ pub(super) fn of_image(plane: Plane<'_>, Work { energies, values, .. }: &mut Wor
     let mut row = Row::new();
     let ranked: [[f64; 6]; 7] = std::array::from_fn(|band| {
         values.clear();
-        values.extend(energies.iter().map(|block| block.bands.get(band).copied().unwrap_or(block.total)));
+        values.extend(
+            energies.iter().map(|block| block.bands.get(band).copied().unwrap_or(block.total)),
+        );
         quantiles(values, QUANTILES)
     });
     for quantile in 0..QUANTILES.len() {
@@ -184,7 +191,11 @@ pub(super) fn of_image(plane: Plane<'_>, Work { energies, values, .. }: &mut Wor
     OfImage { features: Some(row.numbers), flat: of_seen(flat), parts }
 }
 
-pub(super) fn of_pair(before: Plane<'_>, after: Plane<'_>, Work { pairs, values, .. }: &mut Work) -> OfPair {
+pub(super) fn of_pair(
+    before: Plane<'_>,
+    after: Plane<'_>,
+    Work { pairs, values, .. }: &mut Work,
+) -> OfPair {
     pairs.clear();
     let (mut repeated, mut seen) = (0, 0);
     for (x, y) in blocks::grid(after.width, after.height, blocks::OF_PAIR) {
@@ -216,7 +227,8 @@ pub(super) fn of_pair(before: Plane<'_>, after: Plane<'_>, Work { pairs, values,
         }
     }
     let ranges = in_parts(pairs, |pair| pair.mean);
-    let medians = ranges.clone().map(|range| quantile_of(&pairs[range], |pair| pair.variance, 0.5, values));
+    let medians =
+        ranges.clone().map(|range| quantile_of(&pairs[range], |pair| pair.variance, 0.5, values));
     row.push(level(medians.iter().sum::<f64>() / PARTS as f64));
     let within = |pair: &Pair| f64::from(pair.variance) <= 4.0 * median;
     let kept = pairs.iter().filter(|pair| within(pair)).map(|pair| f64::from(pair.variance));
@@ -224,8 +236,11 @@ pub(super) fn of_pair(before: Plane<'_>, after: Plane<'_>, Work { pairs, values,
     for (part, range) in ranges.into_iter().enumerate() {
         let brightness = mean(&pairs[range.clone()], |pair| pair.mean);
         values.clear();
-        values.extend(pairs[range].iter().filter(|pair| pair.explained < STILL).map(|pair| pair.variance));
-        parts[part] = (brightness, if values.is_empty() { 0.0 } else { quantiles(values, [0.5])[0] });
+        values.extend(
+            pairs[range].iter().filter(|pair| pair.explained < STILL).map(|pair| pair.variance),
+        );
+        parts[part] =
+            (brightness, if values.is_empty() { 0.0 } else { quantiles(values, [0.5])[0] });
     }
     partition(pairs, count / 2, |pair| pair.texture);
     let mut still = 0.0;

@@ -100,11 +100,13 @@ pub(crate) fn kind(planes: &[PlaneNoise]) -> NoiseKind {
         values().sum::<f64>() / values().count().max(1) as f64
     };
     let is_noisy = |role| {
-        mean(role, &|plane| plane.clean) < NOISY && mean(role, &|plane| plane.sigma.powi(2)).sqrt() > LEAST_SIGMA
+        mean(role, &|plane| plane.clean) < NOISY
+            && mean(role, &|plane| plane.sigma.powi(2)).sqrt() > LEAST_SIGMA
     };
     let noisy = [PlaneRole::Luma, PlaneRole::Chroma].into_iter().filter(|role| is_noisy(*role));
     let is_white = |role| {
-        let (fine, coarse) = (mean(role, &|plane| plane.fine.powi(2)), mean(role, &|plane| plane.coarse.powi(2)));
+        let (fine, coarse) =
+            (mean(role, &|plane| plane.fine.powi(2)), mean(role, &|plane| plane.coarse.powi(2)));
         (coarse / fine).sqrt() < WHITE && (fine / coarse).sqrt() < WHITE
     };
     match noisy.map(is_white).next() {
@@ -158,8 +160,13 @@ fn line(parts: &[(f64, f64); PARTS], sigma: f64, role: PlaneRole) -> NoiseLine {
     let mean = points.iter().map(|(signal, _)| signal).sum::<f64>() / count;
     let variance = points.iter().map(|(_, variance)| variance).sum::<f64>() / count;
     let spread = points.iter().map(|(signal, _)| (signal - mean).powi(2)).sum::<f64>() / count;
-    let together = points.iter().map(|(signal, own)| (signal - mean) * (own - variance)).sum::<f64>() / count;
-    if role == PlaneRole::Chroma || spread.sqrt() < FLAT_SIGNAL || variance <= 0.0 || together <= 0.0 {
+    let together =
+        points.iter().map(|(signal, own)| (signal - mean) * (own - variance)).sum::<f64>() / count;
+    if role == PlaneRole::Chroma
+        || spread.sqrt() < FLAT_SIGNAL
+        || variance <= 0.0
+        || together <= 0.0
+    {
         return NoiseLine { a: 0.0, b: sigma * sigma, signal: [mean, mean] };
     }
     let slope = (together / spread).min(variance / mean);

@@ -16,7 +16,9 @@ pub(super) struct Layer<const I: usize, const O: usize> {
 
 impl<const I: usize, const O: usize> Layer<I, O> {
     fn run(&self, x: &[f32; I]) -> [f32; O] {
-        std::array::from_fn(|o| self.bias[o] + self.weight[o].iter().zip(x).map(|(w, x)| w * x).sum::<f32>())
+        std::array::from_fn(|o| {
+            self.bias[o] + self.weight[o].iter().zip(x).map(|(w, x)| w * x).sum::<f32>()
+        })
     }
 
     fn run_positive(&self, x: &[f32; I]) -> [f32; O] {
@@ -39,7 +41,12 @@ const HOLDS: f64 = 0.6;
 /// Logarithm of the standard deviation and log odds of no noise, from the features of a pair of
 /// frames and the output of [`of_image`]. `still` is the static part of the textured blocks. Where
 /// everything moves, the differences may lower the standard deviation but not raise it.
-pub(super) fn of_stream(pair: &[f32; OF_PAIR], said: [f32; 4], is_chroma: bool, still: f64) -> [f32; 2] {
+pub(super) fn of_stream(
+    pair: &[f32; OF_PAIR],
+    said: [f32; 4],
+    is_chroma: bool,
+    still: f64,
+) -> [f32; 2] {
     let [sigma, fine, coarse, clean] = said;
     let mut numbers = [0.0; OF_STREAM];
     let rest = [sigma, fine, coarse, clean / 4.0, if is_chroma { 1.0 } else { 0.0 }];

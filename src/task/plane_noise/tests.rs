@@ -1,7 +1,9 @@
 use serde::Deserialize;
 
 use super::features::{self, Work};
-use super::{NoiseKind, Plane, PlaneNoise, PlaneRole, SpatialEstimator, TemporalNoise, kind, regression};
+use super::{
+    NoiseKind, Plane, PlaneNoise, PlaneRole, SpatialEstimator, TemporalNoise, kind, regression,
+};
 use crate::diffusion::{NoiseAt, NoiseSource, Philox};
 
 /// The output of `models/train/noise_estimate.py golden` for its example planes.
@@ -17,7 +19,8 @@ struct Golden {
 fn example(width: usize, height: usize, sigma: f64, seed: u64) -> Vec<f32> {
     let mut state = seed;
     let mut uniform = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 40) as f64
     };
     let place = |i: usize| (i % width, i / width);
@@ -26,22 +29,31 @@ fn example(width: usize, height: usize, sigma: f64, seed: u64) -> Vec<f32> {
         let stripes = if y > 40 && (y / 3 + x) % 5 == 0 { 6.0 } else { 0.0 };
         60.0 + 0.5 * x as f64 + 0.25 * y as f64 + edge + stripes
     };
-    let noise: Vec<f64> =
-        (0..width * height).map(|_| (0..4).map(|_| uniform()).sum::<f64>() / 16_777_216.0 - 2.0).collect();
-    noise.iter().enumerate().map(|(i, noise)| (scene(place(i)) + sigma * 3.0_f64.sqrt() * noise) as f32).collect()
+    let noise: Vec<f64> = (0..width * height)
+        .map(|_| (0..4).map(|_| uniform()).sum::<f64>() / 16_777_216.0 - 2.0)
+        .collect();
+    noise
+        .iter()
+        .enumerate()
+        .map(|(i, noise)| (scene(place(i)) + sigma * 3.0_f64.sqrt() * noise) as f32)
+        .collect()
 }
 
 /// Asserts that numbers match the reference within the errors of single precision.
 fn assert_near(found: &[f32], wanted: &[f32], what: &str) {
     assert_eq!(found.len(), wanted.len(), "{what}");
     for (i, (found, wanted)) in found.iter().zip(wanted).enumerate() {
-        assert!((found - wanted).abs() < 0.01, "{what}, number {i}: {found}, the reference has {wanted}");
+        assert!(
+            (found - wanted).abs() < 0.01,
+            "{what}, number {i}: {found}, the reference has {wanted}"
+        );
     }
 }
 
 #[test]
 fn agrees_with_the_reference() {
-    let goldens: Vec<Golden> = serde_json::from_str(include_str!("../../../tests/golden/plane_noise.json")).unwrap();
+    let goldens: Vec<Golden> =
+        serde_json::from_str(include_str!("../../../tests/golden/plane_noise.json")).unwrap();
     let sizes = [(96, 80, 6.0, 1), (64, 64, 0.0, 2), (120, 72, 20.0, 3)];
     assert_eq!(goldens.len(), sizes.len());
     for (number, (golden, (width, height, sigma, seed))) in goldens.iter().zip(sizes).enumerate() {
@@ -51,7 +63,10 @@ fn agrees_with_the_reference() {
         let other: Vec<f32> = if number == 0 {
             samples.chunks_exact(width).rev().flatten().copied().collect()
         } else {
-            samples.chunks_exact(width).flat_map(|row| [&row[width - 16..], &row[..width - 16]].concat()).collect()
+            samples
+                .chunks_exact(width)
+                .flat_map(|row| [&row[width - 16..], &row[..width - 16]].concat())
+                .collect()
         };
         let (plane, other) = (Plane::new(&samples, width, role), Plane::new(&other, width, role));
         let mut work = Work::default();
@@ -72,13 +87,23 @@ fn agrees_with_the_reference() {
 
 /// A plane of `scene(x, y)` with white noise, both in levels of 255, rounded to integers and
 /// clipped.
-fn noisy([width, height]: [usize; 2], sigma: f32, seed: u64, scene: impl Fn(usize, usize) -> f32) -> Vec<f32> {
+fn noisy(
+    [width, height]: [usize; 2],
+    sigma: f32,
+    seed: u64,
+    scene: impl Fn(usize, usize) -> f32,
+) -> Vec<f32> {
     let mut row = vec![0.0; width];
     (0..height)
         .flat_map(|y| {
-            Philox::new(seed).fill(NoiseAt { step: 0, batch: 0, channel: 0, y: y as u32 }, 0, &mut row);
+            Philox::new(seed).fill(
+                NoiseAt { step: 0, batch: 0, channel: 0, y: y as u32 },
+                0,
+                &mut row,
+            );
             let line = row.iter().enumerate();
-            line.map(|(x, z)| (scene(x, y) + sigma * z).round().clamp(0.0, 255.0) / 255.0).collect::<Vec<_>>()
+            line.map(|(x, z)| (scene(x, y) + sigma * z).round().clamp(0.0, 255.0) / 255.0)
+                .collect::<Vec<_>>()
         })
         .collect()
 }
@@ -116,7 +141,10 @@ fn ignores_ramps() {
 fn returns_none_without_usable_blocks() {
     let constant = noisy(SIZE, 0.0, 7, |_, _| 99.0);
     let clipped = noisy(SIZE, 20.0, 7, |_, _| 300.0);
-    assert_eq!((spatial(&constant, PlaneRole::Luma), spatial(&clipped, PlaneRole::Luma)), (None, None));
+    assert_eq!(
+        (spatial(&constant, PlaneRole::Luma), spatial(&clipped, PlaneRole::Luma)),
+        (None, None)
+    );
     assert_eq!(spatial(&constant[..320 * 7], PlaneRole::Luma), None);
     assert_eq!(SpatialEstimator::default().estimate(Plane::new(&[], 0, PlaneRole::Luma)), None);
 }
@@ -142,11 +170,15 @@ fn estimates_a_static_scene_better_from_several_frames() {
 /// moved.
 #[test]
 fn treats_aligned_frames_as_static() {
-    let at = |shift: f32| move |x: usize, y: usize| 128.0 + 60.0 * ((x as f32 + shift) / 3.0 + y as f32 / 9.0).sin();
+    let at = |shift: f32| {
+        move |x: usize, y: usize| 128.0 + 60.0 * ((x as f32 + shift) / 3.0 + y as f32 / 9.0).sin()
+    };
     // Correlates the noise of neighbours, so that a single frame underestimates it.
-    let smooth =
-        |samples: Vec<f32>| samples.windows(2).map(|pair| (pair[0] + pair[1]) / 2.0).chain([0.5]).collect::<Vec<_>>();
-    let [before, after] = [(0.0, 7), (1.0, 8)].map(|(shift, seed)| smooth(noisy(SIZE, 8.0, seed, at(shift))));
+    let smooth = |samples: Vec<f32>| {
+        samples.windows(2).map(|pair| (pair[0] + pair[1]) / 2.0).chain([0.5]).collect::<Vec<_>>()
+    };
+    let [before, after] =
+        [(0.0, 7), (1.0, 8)].map(|(shift, seed)| smooth(noisy(SIZE, 8.0, seed, at(shift))));
     let alone = spatial(&after, PlaneRole::Luma).unwrap();
     let [moving, aligned] = [false, true].map(|is_aligned| {
         let mut stream = TemporalNoise::new(PlaneRole::Luma);
@@ -169,7 +201,8 @@ fn ignores_repeated_frames() {
 
 #[test]
 fn classifies_noise() {
-    let of = |samples: &[f32]| kind(&spatial(samples, PlaneRole::Luma).into_iter().collect::<Vec<_>>());
+    let of =
+        |samples: &[f32]| kind(&spatial(samples, PlaneRole::Luma).into_iter().collect::<Vec<_>>());
     let white = noisy(SIZE, 12.0, 7, shaded);
     let mut smooth = white.clone();
     for i in SIZE[0]..white.len() - SIZE[0] {

@@ -31,13 +31,20 @@ pub(super) fn clipped_variance(values: &mut [f32], quantum: f64) -> f64 {
         return 0.0;
     }
     let mut mean = f64::from(median(values));
-    let mut deviations: Vec<f32> = values.iter().map(|value| (f64::from(*value) - mean).abs() as f32).collect();
+    let mut deviations: Vec<f32> =
+        values.iter().map(|value| (f64::from(*value) - mean).abs() as f32).collect();
     let spread = f64::from(median(&mut deviations)) / MEDIAN_OF_NORMAL;
     let mut variance = spread.max(quantum).powi(2);
     for _ in 0..20 {
         let reach = (CUT * variance.sqrt()).max(1.5 * quantum);
-        let within = || values.iter().map(|value| f64::from(*value)).filter(|value| (value - mean).abs() <= reach);
-        let (count, sum) = within().fold((0.0, 0.0), |(count, sum), value| (count + 1.0, sum + value));
+        let within = || {
+            values
+                .iter()
+                .map(|value| f64::from(*value))
+                .filter(|value| (value - mean).abs() <= reach)
+        };
+        let (count, sum) =
+            within().fold((0.0, 0.0), |(count, sum), value| (count + 1.0, sum + value));
         if count < 2.0 {
             return variance;
         }
@@ -62,7 +69,9 @@ fn median(values: &mut [f32]) -> f32 {
 /// `noise_in_signal` is the variance of the noise in the signals relative to the noise variance.
 pub(super) fn flat_at(points: &[Point], noise_in_signal: f64) -> Option<f64> {
     let count: f64 = points.iter().map(|point| point.count).sum();
-    let mean = |value: &dyn Fn(&Point) -> f64| points.iter().map(|p| p.count * value(p)).sum::<f64>() / count;
+    let mean = |value: &dyn Fn(&Point) -> f64| {
+        points.iter().map(|p| p.count * value(p)).sum::<f64>() / count
+    };
     let signal = mean(&|point| point.signal);
     let spread = mean(&|point| (point.signal - signal).powi(2));
     let noise = noise_in_signal * mean(&|point| point.variance);
@@ -80,7 +89,8 @@ pub(super) fn lower_line(points: &[Point]) -> (f64, f64) {
     if floor == 0.0 {
         return (0.0, 0.0);
     }
-    let mut weights: Vec<f64> = points.iter().map(|p| p.count / p.variance.max(floor).powi(2)).collect();
+    let mut weights: Vec<f64> =
+        points.iter().map(|p| p.count / p.variance.max(floor).powi(2)).collect();
     let (mut a, mut b) = (0.0, 0.0);
     for _ in 0..50 {
         (a, b) = line(points, &weights);
@@ -96,11 +106,17 @@ pub(super) fn lower_line(points: &[Point]) -> (f64, f64) {
 
 /// The weighted least-squares line with non-negative slope and offset.
 fn line(points: &[Point], weights: &[f64]) -> (f64, f64) {
-    let sum = |value: &dyn Fn(&Point) -> f64| points.iter().zip(weights).map(|(p, w)| w * value(p)).sum::<f64>();
+    let sum = |value: &dyn Fn(&Point) -> f64| {
+        points.iter().zip(weights).map(|(p, w)| w * value(p)).sum::<f64>()
+    };
     let weight = sum(&|_| 1.0);
     let (signal, variance) = (sum(&|p| p.signal) / weight, sum(&|p| p.variance) / weight);
     let spread = sum(&|p| (p.signal - signal).powi(2));
-    let a = if spread > 0.0 { sum(&|p| (p.signal - signal) * (p.variance - variance)) / spread } else { 0.0 };
+    let a = if spread > 0.0 {
+        sum(&|p| (p.signal - signal) * (p.variance - variance)) / spread
+    } else {
+        0.0
+    };
     let b = variance - a * signal;
     if a < 0.0 {
         (0.0, variance)

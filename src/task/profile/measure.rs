@@ -84,7 +84,9 @@ impl Profiler {
                         );
                         return Err(Error::input(name, problem));
                     }
-                    (Seen::Image(previous), Seen::Image(frame)) => pairs::compare(previous, frame, &mut self.channels)?,
+                    (Seen::Image(previous), Seen::Image(frame)) => {
+                        pairs::compare(previous, frame, &mut self.channels)?
+                    }
                     (Seen::Planes(previous), Seen::Planes(planes)) => {
                         pairs::compare_planes(previous, planes, &mut self.channels);
                     }
@@ -105,7 +107,9 @@ impl Profiler {
     /// [`Error::Usage`] without any input; [`Error::Input`] for images that are too small,
     /// saturated, or copies of each other.
     pub fn finish(mut self) -> Result<NoiseProfile> {
-        let Some((name, seen)) = self.previous else { return Err(Error::usage("no image was given to measure")) };
+        let Some((name, seen)) = self.previous else {
+            return Err(Error::usage("no image was given to measure"));
+        };
         let [width, height] = seen.size();
         let method = if self.frames == 1 { Method::Image } else { Method::Frames };
         let noise_in_signal = match method {
@@ -141,13 +145,18 @@ impl Profiler {
                 return Err(Error::input(name, problem));
             }
             let may_be_none = color_model == ColorModel::Yuv && index > 0;
-            if method == Method::Frames && !may_be_none && points.iter().all(|point| point.variance == 0.0) {
+            if method == Method::Frames
+                && !may_be_none
+                && points.iter().all(|point| point.variance == 0.0)
+            {
                 let problem = "it does not differ from the frames before but in a few pixels, as copies do; give frames that were \
                                taken one after the other";
                 return Err(Error::input(name, problem));
             }
             lines.push(match flat_at(&points, noise_in_signal) {
-                Some(signal) => NoiseLine { a: 0.0, b: mean_variance(&points), signal: [signal, signal] },
+                Some(signal) => {
+                    NoiseLine { a: 0.0, b: mean_variance(&points), signal: [signal, signal] }
+                }
                 None => {
                     let (a, b) = lower_line(&points);
                     NoiseLine { a, b, signal: range(&points) }
@@ -190,7 +199,9 @@ impl Seen {
                 let color = if frame.color_channels() == 3 { "RGB" } else { "grey" };
                 format!("{width}x{height} in {}-bit {color}", frame.samples.bits())
             }
-            Self::Planes(planes) => format!("{width}x{height} in {}-bit luma and chroma", planes.bits),
+            Self::Planes(planes) => {
+                format!("{width}x{height} in {}-bit luma and chroma", planes.bits)
+            }
         }
     }
 }

@@ -26,7 +26,8 @@ pub(super) fn compare(one: &Image, other: &Image, channels: &mut [Vec<Level>]) -
     let step = (one.width * one.height / SAMPLES).isqrt() | 1;
     let width = one.width + 2;
     let size = 3 * width;
-    let (mut before, mut after) = (vec![0.0; channels.len() * size], vec![0.0; channels.len() * size]);
+    let (mut before, mut after) =
+        (vec![0.0; channels.len() * size], vec![0.0; channels.len() * size]);
     for y in (0..one.height).step_by(step) {
         let rect = Rect { x0: -1, y0: y.cast_signed() - 1, width, height: 3 };
         read_region(one, Range::UNIT, rect, &mut before)?;
@@ -58,7 +59,8 @@ pub(super) fn compare_planes(one: &YuvPlanes, other: &YuvPlanes, channels: &mut 
     let [luma, chroma @ ..] = channels else { return };
     let both = |i: usize| f64::from(one.samples[i]) + f64::from(other.samples[i]);
     let pair = |i: usize| [one.samples[i], other.samples[i]];
-    let cut = |i: usize| usize::from(is_cut(one.samples[i])) + usize::from(is_cut(other.samples[i]));
+    let cut =
+        |i: usize| usize::from(is_cut(one.samples[i])) + usize::from(is_cut(other.samples[i]));
     for y in (1..(2 * height).saturating_sub(1)).step_by(luma_step) {
         for x in (1..row.saturating_sub(1)).step_by(luma_step) {
             let own = y * row + x;
@@ -69,7 +71,9 @@ pub(super) fn compare_planes(one: &YuvPlanes, other: &YuvPlanes, channels: &mut 
     }
     let step = (area / SAMPLES).isqrt() | 1;
     for (plane, levels) in chroma.iter_mut().enumerate() {
-        for (x, y) in (0..height).step_by(step).flat_map(|y| (0..width).step_by(step).map(move |x| (x, y))) {
+        for (x, y) in
+            (0..height).step_by(step).flat_map(|y| (0..width).step_by(step).map(move |x| (x, y)))
+        {
             let four = [0, 1, row, row + 1].map(|i| 2 * (y * row + x) + i);
             let signal = four.iter().map(|i| both(*i)).sum::<f64>() / 8.0;
             let own = (4 + plane) * area + y * width + x;

@@ -64,13 +64,16 @@ pub(super) fn look_at(frame: &Image, channels: &mut [Vec<Level>]) -> Result<()> 
 
 impl Patch {
     fn new(at: impl Fn(usize, usize) -> f32) -> Self {
-        let mut patch = Self { signal: 0.0, roughness: 0.0, cut: 0, diagonal: [0.0; PATCH * PATCH / 4] };
+        let mut patch =
+            Self { signal: 0.0, roughness: 0.0, cut: 0, diagonal: [0.0; PATCH * PATCH / 4] };
         for (index, diagonal) in patch.diagonal.iter_mut().enumerate() {
             let (x, y) = (index % (PATCH / 2) * 2, index / (PATCH / 2) * 2);
             let (mut horizontal, mut vertical, mut both) = (0.0, 0.0, 0.0);
             for j in 0..4 {
                 let line = std::array::from_fn::<f64, 4, _>(|i| f64::from(at(x + i, y + j)));
-                let filtered = |taps: &[f64; 4]| line.iter().zip(taps).map(|(value, tap)| value * tap).sum::<f64>();
+                let filtered = |taps: &[f64; 4]| {
+                    line.iter().zip(taps).map(|(value, tap)| value * tap).sum::<f64>()
+                };
                 let (low, high) = (filtered(&LOW_PASS), filtered(&HIGH_PASS));
                 horizontal += LOW_PASS[j] * high;
                 vertical += HIGH_PASS[j] * low;

@@ -17,7 +17,9 @@ struct Scene {
 /// Patches of 16x16 pixels in shades from 0.1 to 0.85, each with an edge around it.
 fn patches(channels: usize) -> Scene {
     let (width, height) = (320, 240);
-    let shade = |x: usize, y: usize, c: usize| 0.1 + 0.75 * ((7 * (x / 16) + 13 * (y / 16) + 5 * c) % 32) as f32 / 31.0;
+    let shade = |x: usize, y: usize, c: usize| {
+        0.1 + 0.75 * ((7 * (x / 16) + 13 * (y / 16) + 5 * c) % 32) as f32 / 31.0
+    };
     let plane = |c: usize| (0..width * height).map(|i| shade(i % width, i / width, c)).collect();
     Scene { width, height, planes: (0..channels).map(plane).collect() }
 }
@@ -43,11 +45,16 @@ fn shot(scene: &Scene, (a, b): (f32, f32), seed: u64, bits: u32) -> Image {
     let mut row = vec![0.0; width];
     for (c, plane) in planes.iter().enumerate() {
         for y in 0..height {
-            Philox::new(seed).fill(NoiseAt { step: 0, batch: 0, channel: c as u32, y: y as u32 }, 0, &mut row);
+            Philox::new(seed).fill(
+                NoiseAt { step: 0, batch: 0, channel: c as u32, y: y as u32 },
+                0,
+                &mut row,
+            );
             for (x, z) in row.iter().enumerate() {
                 let signal = plane[y * width + x];
                 let value = signal + (a * signal + b).sqrt() * z;
-                values[(y * width + x) * planes.len() + c] = (white * value).round().clamp(0.0, white);
+                values[(y * width + x) * planes.len() + c] =
+                    (white * value).round().clamp(0.0, white);
             }
         }
     }
@@ -78,7 +85,10 @@ fn is_within(profile: &NoiseProfile, (a, b): (f32, f32), middle: f64, ends: f64)
         for (signal, tolerance) in [(low, ends), (f64::midpoint(low, high), middle), (high, ends)] {
             let expected = f64::from(a) * signal + f64::from(b);
             let found = line.variance(signal);
-            assert!((found / expected - 1.0).abs() < tolerance, "{found} for {expected} at {signal}: {line:?}");
+            assert!(
+                (found / expected - 1.0).abs() < tolerance,
+                "{found} for {expected} at {signal}: {line:?}"
+            );
         }
     }
 }
@@ -91,7 +101,10 @@ fn measures_the_line_from_frames_of_a_static_scene() {
         for (channels, bits) in [(1, 8), (3, 8), (3, 16)] {
             let scene = patches(channels);
             let profile = measured((1..=6).map(|seed| shot(&scene, noise, seed, bits))).unwrap();
-            assert_eq!((profile.method, profile.frames, profile.channels.len()), (Method::Frames, 6, channels));
+            assert_eq!(
+                (profile.method, profile.frames, profile.channels.len()),
+                (Method::Frames, 6, channels)
+            );
             is_near(&profile, noise, 0.05);
         }
     }
@@ -169,7 +182,8 @@ fn ignores_clipped_noise() {
 #[test]
 fn measures_one_variance_in_a_flat_scene() {
     for count in [1, 5] {
-        let profile = measured((1..=count).map(|seed| shot(&flat(0.4), (0.01, 1e-3), seed, 8))).unwrap();
+        let profile =
+            measured((1..=count).map(|seed| shot(&flat(0.4), (0.01, 1e-3), seed, 8))).unwrap();
         let line = profile.channels[0];
         assert!(line.is_flat() && line.a == 0.0 && (line.signal[0] - 0.4).abs() < 0.01, "{line:?}");
         assert!((line.b / 5e-3 - 1.0).abs() < 0.1, "{line:?}");

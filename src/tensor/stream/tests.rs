@@ -36,9 +36,12 @@ fn reproduces_unchanged_frames_bit_exactly() {
     for name in FORMATS {
         for siting in [Siting::Center, Siting::Left, Siting::TopLeft] {
             for (full_range, matrix) in [(false, Matrix::Bt601), (true, Matrix::Bt709)] {
-                for (width, height) in [(1, 1), (2, 2), (3, 5), (8, 6), (31, 1), (1, 17), (33, 18)] {
-                    let mut video = VideoFormat::new(width, height, Rate::of(25), name.parse().unwrap());
-                    video.color = crate::media::stream::Color { matrix, full_range, siting, ..video.color };
+                for (width, height) in [(1, 1), (2, 2), (3, 5), (8, 6), (31, 1), (1, 17), (33, 18)]
+                {
+                    let mut video =
+                        VideoFormat::new(width, height, Rate::of(25), name.parse().unwrap());
+                    video.color =
+                        crate::media::stream::Color { matrix, full_range, siting, ..video.color };
                     let before = random(&video);
                     let mut after = before.clone();
                     for range in [Range::UNIT, Range::SIGNED] {
@@ -46,7 +49,10 @@ fn reproduces_unchanged_frames_bit_exactly() {
                         let mut planes = vec![0.0; 3 * width * height];
                         frames.read(&before, &mut planes);
                         frames.write(&planes, &mut after);
-                        assert!(before == after, "{name} {siting:?} {width}x{height} full range: {full_range}");
+                        assert!(
+                            before == after,
+                            "{name} {siting:?} {width}x{height} full range: {full_range}"
+                        );
                     }
                 }
             }
@@ -73,7 +79,10 @@ fn converts_known_colours() {
         let mut frames = FrameConverter::new(&video, 3, Range::UNIT).unwrap();
         let mut planes = [0.0; 3];
         frames.read(&yuv, &mut planes);
-        assert!(planes.iter().zip(rgb).all(|(found, known)| (found - known).abs() < 0.01), "{yuv:?} is {planes:?}");
+        assert!(
+            planes.iter().zip(rgb).all(|(found, known)| (found - known).abs() < 0.01),
+            "{yuv:?} is {planes:?}"
+        );
         let mut again = Vec::new();
         frames.write(&rgb, &mut again);
         assert_eq!(again, yuv);
@@ -93,7 +102,10 @@ fn places_chroma_by_its_siting() {
         video.color.siting = siting;
         let mut planes = vec![0.0; 48];
         FrameConverter::new(&video, 3, Range::UNIT).unwrap().read(&bytes, &mut planes);
-        planes[32..40].iter().map(|b| ((b * 255.0 - 128.0) / 1.772 + 128.0).round() as i32).collect::<Vec<_>>()
+        planes[32..40]
+            .iter()
+            .map(|b| ((b * 255.0 - 128.0) / 1.772 + 128.0).round() as i32)
+            .collect::<Vec<_>>()
     };
     assert_eq!(blues(Siting::Left), [100, 105, 110, 115, 120, 125, 130, 130]);
     assert_eq!(blues(Siting::Center), [100, 100, 110, 110, 120, 120, 130, 130]);
@@ -106,7 +118,12 @@ fn fits_grey_into_one_or_three_planes_and_colour_into_three() {
         let mut planes = vec![0.0; 2 * channels];
         let mut frames = FrameConverter::new(&grey, channels, Range::UNIT).unwrap();
         frames.read(&[16, 235], &mut planes);
-        assert!(planes.iter().zip([0.0, 1.0].repeat(channels)).all(|(found, known)| (found - known).abs() < 1e-6));
+        assert!(
+            planes
+                .iter()
+                .zip([0.0, 1.0].repeat(channels))
+                .all(|(found, known)| (found - known).abs() < 1e-6)
+        );
         let mut bytes = Vec::new();
         frames.write(&planes, &mut bytes);
         assert_eq!(bytes, [16, 235]);

@@ -10,7 +10,8 @@ fn reproduces_unchanged_planes_bit_exactly() {
     for name in FORMATS {
         for (full_range, matrix) in [(false, Matrix::Bt601), (true, Matrix::Bt709)] {
             for (width, height) in SIZES {
-                let mut video = VideoFormat::new(width, height, Rate::of(25), name.parse().unwrap());
+                let mut video =
+                    VideoFormat::new(width, height, Rate::of(25), name.parse().unwrap());
                 (video.color.matrix, video.color.full_range) = (matrix, full_range);
                 let before = random(&video);
                 let mut after = before.clone();
@@ -44,7 +45,8 @@ fn ramp(noise: f32) -> (VideoFormat, Vec<u8>, Vec<f32>) {
     let video = VideoFormat::new(width, height, Rate::of(25), "yuv422p".parse().unwrap());
     let mut draws = vec![0.0; width / 2 * height];
     Philox::new(5).fill(NoiseAt { step: 0, batch: 0, channel: 0, y: 0 }, 0, &mut draws);
-    let clean: Vec<f32> = (0..width / 2 * height).map(|i| 60.0 + 1.7 * (i / (width / 2)) as f32).collect();
+    let clean: Vec<f32> =
+        (0..width / 2 * height).map(|i| 60.0 + 1.7 * (i / (width / 2)) as f32).collect();
     let chroma = clean.iter().zip(draws).map(|(clean, draw)| (clean + noise * draw).round() as u8);
     let chroma: Vec<u8> = chroma.collect();
     let bytes = [vec![90; width * height], chroma.clone(), chroma].concat();
@@ -69,10 +71,18 @@ fn removes_noise_from_chroma_detail() {
     let mut after = Vec::new();
     frames.write(&planes, 6.0 / 2.0_f32.sqrt() / 224.0, &mut after);
     let error = |bytes: &[u8]| {
-        let squares = bytes[64 * 64..][..32 * 64].iter().zip(&clean).map(|(a, b)| (f32::from(*a) - b).powi(2));
+        let squares = bytes[64 * 64..][..32 * 64]
+            .iter()
+            .zip(&clean)
+            .map(|(a, b)| (f32::from(*a) - b).powi(2));
         (squares.sum::<f32>() / clean.len() as f32).sqrt()
     };
-    assert!(error(&bytes) > 5.5 && error(&after) < 1.5, "{} became {}", error(&bytes), error(&after));
+    assert!(
+        error(&bytes) > 5.5 && error(&after) < 1.5,
+        "{} became {}",
+        error(&bytes),
+        error(&after)
+    );
 }
 
 /// ITU-R BT.601-7: the weights of luma, from which the standard deviations follow.

@@ -51,7 +51,13 @@ pub struct PipelineOptions {
 
 impl Default for PipelineOptions {
     fn default() -> Self {
-        Self { waiting: 2, skip_corrupt: false, stall: None, reconnect: None, target: Target::default() }
+        Self {
+            waiting: 2,
+            skip_corrupt: false,
+            stall: None,
+            reconnect: None,
+            target: Target::default(),
+        }
     }
 }
 
@@ -222,7 +228,14 @@ pub fn run(
     let reader = spawn_reader(Arc::clone(&shared), source, flow);
     let writer = spawn_writer(Arc::clone(&shared), sink, live, flow.target.deadline);
     let stream_status = restorer.stream_status();
-    let mut worker = Worker { shared: &shared, live, summary: Summary::default(), begun: None, stream_status, watch };
+    let mut worker = Worker {
+        shared: &shared,
+        live,
+        summary: Summary::default(),
+        begun: None,
+        stream_status,
+        watch,
+    };
     let mut worked = worker.work(restorer, flow);
     if worked.is_err() {
         shared.cut.store(true, Ordering::Relaxed);
@@ -237,16 +250,16 @@ pub fn run(
     summary.stream_status = Some(stream_status);
     // The writer still has frames to write; the reader may wait for a frame that never arrives.
     let written = match writer {
-        Ok(writer) if writer.is_finished() || !waits_for_reader => {
-            writer.join().unwrap_or_else(|_| Err(Error::evaluation("the writing thread broke down")))
-        }
+        Ok(writer) if writer.is_finished() || !waits_for_reader => writer
+            .join()
+            .unwrap_or_else(|_| Err(Error::evaluation("the writing thread broke down"))),
         Ok(_) => Ok(()),
         Err(error) => Err(error),
     };
     let read = match reader {
-        Ok(reader) if reader.is_finished() || matches!(worked, Ok(true)) => {
-            reader.join().unwrap_or_else(|_| Err(Error::evaluation("the reading thread broke down")))
-        }
+        Ok(reader) if reader.is_finished() || matches!(worked, Ok(true)) => reader
+            .join()
+            .unwrap_or_else(|_| Err(Error::evaluation("the reading thread broke down"))),
         Ok(_) => Ok(()),
         Err(error) => Err(error),
     };
@@ -347,7 +360,11 @@ impl Worker<'_> {
     }
 
     /// Waits until the output is read, at most `SHUTDOWN_GRACE` once the run is stopped.
-    fn let_be_read(&mut self, writer: &JoinHandle<Result<()>>, mut worked: Result<bool>) -> Result<bool> {
+    fn let_be_read(
+        &mut self,
+        writer: &JoinHandle<Result<()>>,
+        mut worked: Result<bool>,
+    ) -> Result<bool> {
         let mut stopped = None;
         while !writer.is_finished() {
             if worked.is_ok() {
@@ -365,7 +382,11 @@ impl Worker<'_> {
     }
 
     fn observe(&mut self) -> Result<()> {
-        let running = RunStatus { shared: self.shared, begun: self.begun, stream_status: &self.stream_status };
+        let running = RunStatus {
+            shared: self.shared,
+            begun: self.begun,
+            stream_status: &self.stream_status,
+        };
         match self.watch.on_progress(&running) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(Error::Interrupted),

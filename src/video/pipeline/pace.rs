@@ -23,7 +23,9 @@ impl Target {
     pub fn budget(&self, waiting: Duration, writing: Duration) -> Option<Duration> {
         let of_rate = self.rate.map(|rate| Duration::from_secs_f64(1.0 / rate));
         // A deadline that is already missed still leaves a twentieth of it.
-        let of_deadline = self.deadline.map(|deadline| deadline.saturating_sub(waiting + writing).max(deadline / 20));
+        let of_deadline = self
+            .deadline
+            .map(|deadline| deadline.saturating_sub(waiting + writing).max(deadline / 20));
         of_rate.into_iter().chain(of_deadline).min()
     }
 }
@@ -46,7 +48,9 @@ impl Pace {
 
     /// Time left until the next frame is due.
     pub(in crate::video) fn early(&self) -> Option<Duration> {
-        self.due.map(|due| due.saturating_duration_since(Instant::now())).filter(|early| !early.is_zero())
+        self.due
+            .map(|due| due.saturating_duration_since(Instant::now()))
+            .filter(|early| !early.is_zero())
     }
 
     /// Starts a frame. A delay of up to one period is made up by starting the next frame earlier.

@@ -36,7 +36,11 @@ impl<T> Queue<T> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn wait<'a>(&self, inner: MutexGuard<'a, Inner<T>>, patience: Duration) -> MutexGuard<'a, Inner<T>> {
+    fn wait<'a>(
+        &self,
+        inner: MutexGuard<'a, Inner<T>>,
+        patience: Duration,
+    ) -> MutexGuard<'a, Inner<T>> {
         self.changed.wait_timeout(inner, patience).unwrap_or_else(PoisonError::into_inner).0
     }
 
@@ -134,8 +138,12 @@ mod tests {
         let queue = Queue::new(1);
         assert!(queue.push(0, SHORT).is_ok());
         std::thread::scope(|scope| {
-            scope.spawn(|| (1..100).for_each(|i| assert!(queue.push(i, Duration::from_secs(60)).is_ok())));
-            (0..100).for_each(|i| assert!(matches!(queue.pop(Duration::from_secs(60)), Popped::Item(got) if got == i)));
+            scope.spawn(|| {
+                (1..100).for_each(|i| assert!(queue.push(i, Duration::from_secs(60)).is_ok()))
+            });
+            (0..100).for_each(|i| {
+                assert!(matches!(queue.pop(Duration::from_secs(60)), Popped::Item(got) if got == i))
+            });
         });
     }
 }

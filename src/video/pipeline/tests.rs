@@ -82,7 +82,12 @@ struct Slow {
 }
 
 impl FrameProcessor for Slow {
-    fn restore(&mut self, _: &VideoFrame, _: &mut VideoFrame, _: &mut dyn FnMut() -> ControlFlow<()>) -> Result<()> {
+    fn restore(
+        &mut self,
+        _: &VideoFrame,
+        _: &mut VideoFrame,
+        _: &mut dyn FnMut() -> ControlFlow<()>,
+    ) -> Result<()> {
         std::thread::sleep(self.work);
         Ok(())
     }
@@ -112,11 +117,28 @@ struct Ran {
     finished: bool,
 }
 
-fn ran(script: Vec<ReadOutcome>, live: bool, pause: u64, work: u64, room: usize, flow: PipelineOptions) -> Ran {
+fn ran(
+    script: Vec<ReadOutcome>,
+    live: bool,
+    pause: u64,
+    work: u64,
+    room: usize,
+    flow: PipelineOptions,
+) -> Ran {
     let (numbers, finished) = (Arc::default(), Arc::default());
-    let source =
-        Scripted { video: video(), script: script.into(), pause: Duration::from_millis(pause), live, index: 0 };
-    let sink = Kept { video: video(), numbers: Arc::clone(&numbers), room, finished: Arc::clone(&finished) };
+    let source = Scripted {
+        video: video(),
+        script: script.into(),
+        pause: Duration::from_millis(pause),
+        live,
+        index: 0,
+    };
+    let sink = Kept {
+        video: video(),
+        numbers: Arc::clone(&numbers),
+        room,
+        finished: Arc::clone(&finished),
+    };
     let mut work = Slow { work: Duration::from_millis(work), heeds: flow.target.is_some() };
     let go_on = &mut |_: &RunStatus<'_>| ControlFlow::Continue(());
     let (summary, result) = run(Box::new(source), Box::new(sink), &mut work, flow, go_on);
@@ -134,7 +156,10 @@ fn keeps_all_frames_of_a_file_when_processing_is_slow() {
     let ran = ran(frames(30), false, 0, 3, usize::MAX, PipelineOptions::default());
     assert!(ran.result.is_ok() && ran.finished);
     assert_eq!(ran.numbers, (0..30).collect::<Vec<_>>());
-    assert_eq!((ran.summary.counters.read, ran.summary.counters.written, ran.summary.counters.dropped), (30, 30, 0));
+    assert_eq!(
+        (ran.summary.counters.read, ran.summary.counters.written, ran.summary.counters.dropped),
+        (30, 30, 0)
+    );
     assert_eq!(ran.summary.latency.count(), 30);
 }
 
@@ -143,8 +168,15 @@ fn drops_the_oldest_frames_of_a_fast_live_source() {
     let ran = ran(frames(40), true, 2, 20, usize::MAX, PipelineOptions::default());
     assert!(ran.result.is_ok());
     let counters = &ran.summary.counters;
-    assert!(counters.dropped > 10 && counters.read == 40 && counters.written + counters.dropped == 40, "{counters:?}");
-    assert!(ran.numbers.is_sorted() && ran.numbers.last() == Some(&39), "the newest is there: {:?}", ran.numbers);
+    assert!(
+        counters.dropped > 10 && counters.read == 40 && counters.written + counters.dropped == 40,
+        "{counters:?}"
+    );
+    assert!(
+        ran.numbers.is_sorted() && ran.numbers.last() == Some(&39),
+        "the newest is there: {:?}",
+        ran.numbers
+    );
 }
 
 #[test]
@@ -157,20 +189,28 @@ fn ends_at_a_corrupt_frame_of_a_file_but_not_of_a_live_source() {
     for (live, flow) in [(false, skipping), (true, PipelineOptions::default())] {
         let ran = ran(script(), live, UNHURRIED, 0, usize::MAX, flow);
         assert!(ran.result.is_ok());
-        assert_eq!((ran.numbers.as_slice(), ran.summary.counters.corrupt), ([0, 1, 2, 3].as_slice(), 1));
+        assert_eq!(
+            (ran.numbers.as_slice(), ran.summary.counters.corrupt),
+            ([0, 1, 2, 3].as_slice(), 1)
+        );
     }
 }
 
 #[test]
 fn waits_for_a_disconnected_camera_when_asked() {
-    let script = || [frames(2), vec![ReadOutcome::Disconnected("gone".into()); 3], frames(2)].concat();
+    let script =
+        || [frames(2), vec![ReadOutcome::Disconnected("gone".into()); 3], frames(2)].concat();
     let ended = ran(script(), true, UNHURRIED, 0, usize::MAX, PipelineOptions::default());
     assert!(ended.result.unwrap_err().to_string().contains("gone"));
     assert_eq!(ended.numbers, [0, 1]);
-    let patient = PipelineOptions { reconnect: Some(Duration::from_secs(60)), ..PipelineOptions::default() };
+    let patient =
+        PipelineOptions { reconnect: Some(Duration::from_secs(60)), ..PipelineOptions::default() };
     let found = ran(script(), true, UNHURRIED, 0, usize::MAX, patient);
     assert!(found.result.is_ok());
-    assert_eq!((found.numbers.as_slice(), found.summary.counters.reconnected), ([0, 1, 2, 3].as_slice(), 1));
+    assert_eq!(
+        (found.numbers.as_slice(), found.summary.counters.reconnected),
+        ([0, 1, 2, 3].as_slice(), 1)
+    );
 }
 
 #[test]
@@ -184,7 +224,8 @@ fn ends_the_run_and_finishes_the_sink_when_it_fails() {
 #[test]
 fn reports_a_stall_when_a_limit_is_set() {
     let script = [frames(1), vec![ReadOutcome::Waiting; 10_000]].concat();
-    let flow = PipelineOptions { stall: Some(Duration::from_millis(100)), ..PipelineOptions::default() };
+    let flow =
+        PipelineOptions { stall: Some(Duration::from_millis(100)), ..PipelineOptions::default() };
     let ran = ran(script, true, 5, 0, usize::MAX, flow);
     assert!(ran.result.unwrap_err().to_string().contains("--stall-timeout"));
     assert_eq!(ran.numbers, [0]);
@@ -193,13 +234,28 @@ fn reports_a_stall_when_a_limit_is_set() {
 #[test]
 fn processes_no_more_frames_than_the_target_rate() {
     let target = Target { rate: Some(50.0), deadline: None };
-    let file = ran(frames(20), false, 0, 0, usize::MAX, PipelineOptions { target, ..PipelineOptions::default() });
+    let file = ran(
+        frames(20),
+        false,
+        0,
+        0,
+        usize::MAX,
+        PipelineOptions { target, ..PipelineOptions::default() },
+    );
     assert!(file.result.is_ok() && file.numbers.len() == 20);
-    assert!(file.summary.counters.elapsed >= Duration::from_millis(19 * 20), "{:?}", file.summary.counters);
+    assert!(
+        file.summary.counters.elapsed >= Duration::from_millis(19 * 20),
+        "{:?}",
+        file.summary.counters
+    );
     // Other frames of the live source are dropped, and the newest is processed.
     let flow = PipelineOptions { target, waiting: 1, ..PipelineOptions::default() };
     let live = ran(frames(60), true, 4, 0, usize::MAX, flow);
-    assert!(live.result.is_ok() && live.summary.counters.dropped > 20, "{:?}", live.summary.counters);
+    assert!(
+        live.result.is_ok() && live.summary.counters.dropped > 20,
+        "{:?}",
+        live.summary.counters
+    );
     assert!(live.numbers.is_sorted() && live.numbers.last() == Some(&59));
 }
 
@@ -217,6 +273,17 @@ fn subtracts_waiting_and_writing_from_the_deadline() {
 #[test]
 fn counts_late_frames() {
     let target = Target { rate: None, deadline: Some(Duration::from_nanos(1)) };
-    let found = ran(frames(5), false, 0, 0, usize::MAX, PipelineOptions { target, ..PipelineOptions::default() });
-    assert!(found.result.is_ok() && found.summary.counters.late == 5, "{:?}", found.summary.counters);
+    let found = ran(
+        frames(5),
+        false,
+        0,
+        0,
+        usize::MAX,
+        PipelineOptions { target, ..PipelineOptions::default() },
+    );
+    assert!(
+        found.result.is_ok() && found.summary.counters.late == 5,
+        "{:?}",
+        found.summary.counters
+    );
 }

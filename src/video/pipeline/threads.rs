@@ -68,9 +68,15 @@ impl Shared {
     }
 }
 
-fn thread<T: Send + 'static>(name: &str, body: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>> {
+fn thread<T: Send + 'static>(
+    name: &str,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> Result<JoinHandle<T>> {
     let spawned = thread::Builder::new().name(name.to_owned()).spawn(body);
-    spawned.map_err(|error| Error::Evaluation { problem: format!("no thread for {name}"), source: Some(error.into()) })
+    spawned.map_err(|error| Error::Evaluation {
+        problem: format!("no thread for {name}"),
+        source: Some(error.into()),
+    })
 }
 
 pub(super) fn spawn_reader(
@@ -167,7 +173,12 @@ pub(super) fn spawn_writer(
     })
 }
 
-fn write_all(shared: &Shared, sink: &mut dyn Sink, live: bool, deadline: Option<Duration>) -> Result<()> {
+fn write_all(
+    shared: &Shared,
+    sink: &mut dyn Sink,
+    live: bool,
+    deadline: Option<Duration>,
+) -> Result<()> {
     loop {
         match shared.outgoing.pop(POLL_TIMEOUT) {
             Popped::Item(item) => {

@@ -138,7 +138,11 @@ impl QualityController {
 
     /// Records the time that a frame took in evaluations and outside them. Returns the quality
     /// step for the next frame if it changes.
-    pub(in crate::video) fn took(&mut self, network: Duration, beside: Duration) -> Option<QualityStep> {
+    pub(in crate::video) fn took(
+        &mut self,
+        network: Duration,
+        beside: Duration,
+    ) -> Option<QualityStep> {
         let [now, network, beside, budget] =
             [self.begun.elapsed(), network, beside, self.budget].map(|time| time.as_secs_f64());
         self.governor.took(now, network, beside, budget).then(|| self.governor.step())
@@ -220,7 +224,8 @@ impl Governor {
         self.learn(network, overhead);
         self.too_long = if network + overhead > budget { self.too_long + 1 } else { 0 };
         if self.too_long >= TOO_LONG && self.expected(self.at) > budget {
-            let to = self.first_within(DOWN_TO * budget, (self.at + 1).min(self.ladder_steps.len() - 1));
+            let to =
+                self.first_within(DOWN_TO * budget, (self.at + 1).min(self.ladder_steps.len() - 1));
             if self.raised.is_some_and(|raised| now - raised < 2.0 * self.patience) {
                 self.patience = (2.0 * self.patience).min(RETRY_AFTER_AT_MOST);
             }
@@ -232,9 +237,11 @@ impl Governor {
         if self.at > 0 && now - self.hoped >= RETRY_AFTER_AT_MOST {
             // Estimates that are old or were never measured on their own may be wrong.
             self.hoped = now;
-            self.weights[self.at - 1] = (HOPE * self.weights[self.at - 1]).max(0.5 * self.priors[self.at - 1]);
+            self.weights[self.at - 1] =
+                (HOPE * self.weights[self.at - 1]).max(0.5 * self.priors[self.at - 1]);
         }
-        let has_settled = self.frames > SETTLING && now - self.changed.unwrap_or(0.0) >= self.patience;
+        let has_settled =
+            self.frames > SETTLING && now - self.changed.unwrap_or(0.0) >= self.patience;
         if has_settled && self.at > 0 && self.expected(self.at - 1) <= UP_TO * budget {
             self.raised = Some(now);
             return self.change(self.at - 1, now);
@@ -253,7 +260,8 @@ impl Governor {
         self.speed *= ratio.powf(if ratio > 1.5 { 0.6 } else { 0.2 });
         if self.changed.is_some() && self.frames <= SETTLING {
             let prior = self.priors[self.at];
-            self.weights[self.at] = (self.weights[self.at] * ratio.powf(0.1)).clamp(0.5 * prior, 2.0 * prior);
+            self.weights[self.at] =
+                (self.weights[self.at] * ratio.powf(0.1)).clamp(0.5 * prior, 2.0 * prior);
         }
     }
 
@@ -291,7 +299,10 @@ mod tests {
         while now < seconds {
             let step = governor.step();
             let jitter = 1.0 + 0.05 * f64::sin(frames * 1.7);
-            let network = COSTS[step.network] * step.steps as f64 * step.scale.factor().powi(2) * slow(now, step);
+            let network = COSTS[step.network]
+                * step.steps as f64
+                * step.scale.factor().powi(2)
+                * slow(now, step);
             now += (network * jitter + overhead).max(budget);
             frames += 1.0;
             if governor.took(now, network * jitter, overhead, budget) {
@@ -304,8 +315,10 @@ mod tests {
     #[test]
     fn orders_rungs_from_best_to_cheapest() {
         let (ladder_steps, times) = ladder(&choices(4, &COSTS, true));
-        let facts: Vec<_> =
-            ladder_steps.iter().map(|r| (r.steps, r.reuse_tiles_longer, r.network, r.scale.to_string())).collect();
+        let facts: Vec<_> = ladder_steps
+            .iter()
+            .map(|r| (r.steps, r.reuse_tiles_longer, r.network, r.scale.to_string()))
+            .collect();
         let expected = [
             (4, false, 0, "1"),
             (2, false, 0, "1"),
@@ -330,7 +343,10 @@ mod tests {
         );
         assert!(times.is_sorted_by(|a, b| a > b), "{times:?}");
         // Networks that are not cheaper are left out.
-        assert_eq!(ladder(&choices(1, &[0.1, 0.095, 0.2], false)).0.len(), 1 + Scale::SMALLER.len());
+        assert_eq!(
+            ladder(&choices(1, &[0.1, 0.095, 0.2], false)).0.len(),
+            1 + Scale::SMALLER.len()
+        );
     }
 
     #[test]
@@ -341,7 +357,11 @@ mod tests {
             let mut governor = Governor::new(&choices(1, &COSTS, false), budget);
             let (rate, ladder_steps) = run(&mut governor, 120.0, budget, 0.002, |_, _| 1.0);
             let last = governor.step();
-            assert_eq!((last.network, last.scale.to_string().as_str()), (network, scale), "{budget}: {ladder_steps:?}");
+            assert_eq!(
+                (last.network, last.scale.to_string().as_str()),
+                (network, scale),
+                "{budget}: {ladder_steps:?}"
+            );
             assert!((rate * budget - 1.0).abs() < 0.02, "{budget}: {rate}");
             assert!(ladder_steps.len() <= 3, "{budget}: {ladder_steps:?}");
         }
@@ -370,7 +390,13 @@ mod tests {
         let mut governor = Governor::new(&choices(1, &COSTS, false), 0.1);
         // Here the middle network is no faster than the large one.
         let (rate, ladder_steps) =
-            run(&mut governor, 600.0, 0.1, 0.005, |_, step| if step.network == 1 { 2.0 } else { 1.0 });
+            run(
+                &mut governor,
+                600.0,
+                0.1,
+                0.005,
+                |_, step| if step.network == 1 { 2.0 } else { 1.0 },
+            );
         assert_eq!(governor.step().network, 2);
         assert!(rate > 9.9 && ladder_steps.len() < 12, "{rate}: {}", ladder_steps.len());
     }

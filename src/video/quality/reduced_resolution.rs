@@ -66,7 +66,10 @@ impl Axis {
 
     /// The composition of this resampling and then `next`.
     fn then(&self, next: &Self) -> Self {
-        let spans = next.first.iter().map(|first| (self.first[*first], self.first[first + next.taps - 1] + self.taps));
+        let spans = next
+            .first
+            .iter()
+            .map(|first| (self.first[*first], self.first[first + next.taps - 1] + self.taps));
         let taps = spans.clone().map(|(begin, end)| end - begin).max().unwrap_or(0);
         let first: Vec<_> = spans.map(|(begin, _)| begin.min(self.from - taps)).collect();
         let mut weights = vec![0.0; first.len() * taps];
@@ -88,13 +91,21 @@ impl Axis {
     /// The sum of the diagonal weights, where inputs and outputs are equally many.
     fn trace(&self) -> f64 {
         let rows = self.first.iter().zip(self.weights.chunks_exact(self.taps)).enumerate();
-        rows.filter_map(|(i, (first, row))| row.get(i.checked_sub(*first)?)).map(|weight| f64::from(*weight)).sum()
+        rows.filter_map(|(i, (first, row))| row.get(i.checked_sub(*first)?))
+            .map(|weight| f64::from(*weight))
+            .sum()
     }
 
     /// Resamples a row of `from` values to one of `to`.
     fn row(&self, from: &[f32], to: &mut [f32]) {
-        for ((to, first), weights) in to.iter_mut().zip(&self.first).zip(self.weights.chunks_exact(self.taps)) {
-            *to = from[*first..][..self.taps].iter().zip(weights).map(|(value, weight)| value * weight).sum();
+        for ((to, first), weights) in
+            to.iter_mut().zip(&self.first).zip(self.weights.chunks_exact(self.taps))
+        {
+            *to = from[*first..][..self.taps]
+                .iter()
+                .zip(weights)
+                .map(|(value, weight)| value * weight)
+                .sum();
         }
     }
 
@@ -103,7 +114,9 @@ impl Axis {
         to.fill(0.0);
         for (row, weight) in (self.first[y]..).zip(&self.weights[y * self.taps..][..self.taps]) {
             if *weight != 0.0 {
-                to.iter_mut().zip(&rows[row * width..][..width]).for_each(|(to, from)| *to += weight * from);
+                to.iter_mut()
+                    .zip(&rows[row * width..][..width])
+                    .for_each(|(to, from)| *to += weight * from);
             }
         }
     }
@@ -137,7 +150,8 @@ impl Resizer {
 
     /// Resamples the rows of a plane for enlargement.
     fn widen(&mut self, from: &[f32]) {
-        let rows = from.chunks_exact(self.across.from).zip(self.middle.chunks_exact_mut(self.across.to()));
+        let rows =
+            from.chunks_exact(self.across.from).zip(self.middle.chunks_exact_mut(self.across.to()));
         rows.for_each(|(from, to)| self.across.row(from, to));
     }
 
@@ -169,8 +183,14 @@ impl Part {
         let mut part = Self {
             group,
             small,
-            smaller: Resizer::new(Axis::area(group.width, small.width), Axis::area(group.height, small.height)),
-            larger: Resizer::new(Axis::cubic(small.width, group.width), Axis::cubic(small.height, group.height)),
+            smaller: Resizer::new(
+                Axis::area(group.width, small.width),
+                Axis::area(group.height, small.height),
+            ),
+            larger: Resizer::new(
+                Axis::cubic(small.width, group.width),
+                Axis::cubic(small.height, group.height),
+            ),
             coarse: 1.0,
             fine: 1.0,
             kept: vec![0.0; blocks],
@@ -183,11 +203,14 @@ impl Part {
     /// `S` and `U`. The variance in the small frame is the mean square of `S`'s rows. The fine
     /// part, `1 - U S`, has the variance `1 - 2 tr(US)/n + |US|^2/n`.
     fn measure(&mut self) {
-        let axes = [(&self.smaller.across, &self.larger.across), (&self.smaller.down, &self.larger.down)];
-        let coarse: f64 = axes.iter().map(|(smaller, _)| smaller.energy() / smaller.to() as f64).product();
+        let axes =
+            [(&self.smaller.across, &self.larger.across), (&self.smaller.down, &self.larger.down)];
+        let coarse: f64 =
+            axes.iter().map(|(smaller, _)| smaller.energy() / smaller.to() as f64).product();
         let [across, down] = axes.map(|(smaller, larger)| smaller.then(larger));
         let area = self.group.area() as f64;
-        let fine = 1.0 - 2.0 * across.trace() * down.trace() / area + across.energy() * down.energy() / area;
+        let fine = 1.0 - 2.0 * across.trace() * down.trace() / area
+            + across.energy() * down.energy() / area;
         (self.coarse, self.fine) = (coarse.sqrt() as f32, fine.max(0.0).sqrt() as f32);
     }
 
@@ -214,7 +237,8 @@ impl Part {
         for (i, kept) in self.kept.iter_mut().enumerate() {
             let (left, top) = (i % across * BLOCK, i / across * BLOCK);
             let count = planes * BLOCK.min(width - left) * BLOCK.min(height - top);
-            let noise = self.fine * sigma(left + (width - left).min(BLOCK) / 2, top + (height - top).min(BLOCK) / 2);
+            let noise = self.fine
+                * sigma(left + (width - left).min(BLOCK) / 2, top + (height - top).min(BLOCK) / 2);
             let expected = count as f32 * noise * noise;
             *kept = if *kept > expected { 1.0 - expected / *kept } else { 0.0 };
         }
@@ -231,7 +255,10 @@ impl Part {
                 let kept = &self.kept[y / BLOCK * across..][..across];
                 let coarse = self.larger.enlarged(y).chunks(BLOCK);
                 for ((pixels, coarse), kept) in row.chunks_mut(BLOCK).zip(coarse).zip(kept) {
-                    pixels.iter_mut().zip(coarse).for_each(|(pixel, coarse)| *pixel = coarse + kept * *pixel);
+                    pixels
+                        .iter_mut()
+                        .zip(coarse)
+                        .for_each(|(pixel, coarse)| *pixel = coarse + kept * *pixel);
                 }
             }
         }
@@ -254,7 +281,11 @@ impl ReducedResolution {
     /// For frames with planes `large` and small frames with planes `planes`; `per_sample` says
     /// whether noise is known per sample.
     pub(in crate::video) fn new(large: Planes, planes: Planes, per_sample: bool) -> Self {
-        let parts = large.groups().iter().zip(planes.groups()).map(|(large, small)| Part::new(*large, *small));
+        let parts = large
+            .groups()
+            .iter()
+            .zip(planes.groups())
+            .map(|(large, small)| Part::new(*large, *small));
         let parts = parts.collect();
         let (x, noise) = (vec![0.0; planes.samples()], Noise::none(&planes, per_sample));
         Self { large, planes, parts, x, noise }
@@ -267,7 +298,9 @@ impl ReducedResolution {
         for (i, (part, ((group, x), (_, small)))) in parts.iter_mut().zip(groups).enumerate() {
             part.take(x, small, |x, y| noise.at((i, group), x, y));
             match (noise, &mut *small_noise) {
-                (Noise::Uniform(from), Noise::Uniform(to)) => to[i] = (from[i] * part.coarse).max(least),
+                (Noise::Uniform(from), Noise::Uniform(to)) => {
+                    to[i] = (from[i] * part.coarse).max(least)
+                }
                 (Noise::PerSample(from), Noise::PerSample(to)) => {
                     part.smaller.shrink(&from[i], &mut to[i]);
                     to[i].iter_mut().for_each(|sigma| *sigma = (*sigma * part.coarse).max(least));
@@ -308,7 +341,8 @@ mod tests {
     }
 
     fn deviation(values: &[f32], from: impl Fn(usize) -> f32) -> f32 {
-        let squares = values.iter().enumerate().map(|(i, value)| (value - from(i)).powi(2)).sum::<f32>();
+        let squares =
+            values.iter().enumerate().map(|(i, value)| (value - from(i)).powi(2)).sum::<f32>();
         (squares / values.len() as f32).sqrt()
     }
 
@@ -320,10 +354,15 @@ mod tests {
             let mut x = noise(width, height, sigma);
             let mut reduced = of(width, height, scale, false);
             reduced.take(&mut x, &Noise::Uniform(vec![sigma]), 0.0);
-            let Noise::Uniform(stated) = reduced.noise.clone() else { panic!("the noise is uniform") };
+            let Noise::Uniform(stated) = reduced.noise.clone() else {
+                panic!("the noise is uniform")
+            };
             let stated = stated[0];
             let small = deviation(&reduced.x, |_| 0.5);
-            assert!((small / stated - 1.0).abs() < 0.05, "{scale}: {small} was stated to be {stated}");
+            assert!(
+                (small / stated - 1.0).abs() < 0.05,
+                "{scale}: {small} was stated to be {stated}"
+            );
             reduced.x.fill(0.5);
             reduced.recombine(&mut x);
             let rest = deviation(&x, |_| 0.5);

@@ -12,8 +12,9 @@ pub(in crate::video) fn line(points: &mut [(f32, f32)]) -> Option<(f32, f32)> {
         points.sort_unstable_by(|a, b| off(*a).total_cmp(&off(*b)));
         let near = &points[..points.len().div_ceil(2)];
         let count = near.len() as f32;
-        let sum =
-            |f: &dyn Fn(f32, f32) -> f32| near.iter().map(|(level, change)| f(*level, *change)).sum::<f32>() / count;
+        let sum = |f: &dyn Fn(f32, f32) -> f32| {
+            near.iter().map(|(level, change)| f(*level, *change)).sum::<f32>() / count
+        };
         let (level, change) = (sum(&|level, _| level), sum(&|_, change| change));
         let spread = sum(&|l, _| (l - level) * (l - level));
         let slope = sum(&|l, c| (l - level) * (c - change));

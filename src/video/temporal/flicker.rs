@@ -18,7 +18,12 @@ pub(in crate::video) struct Flicker {
 
 impl Flicker {
     /// Adds a result: planes of one size, `[planes, height, width]`.
-    pub(in crate::video) fn add(&mut self, temporal: &Temporal, result: &[f32], [width, height]: [usize; 2]) {
+    pub(in crate::video) fn add(
+        &mut self,
+        temporal: &Temporal,
+        result: &[f32],
+        [width, height]: [usize; 2],
+    ) {
         let across = temporal.across();
         self.places.resize(temporal.residual().len(), (0, 0.0, 0.0));
         let area = width * height;

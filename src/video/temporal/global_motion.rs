@@ -83,7 +83,11 @@ impl Level {
             squares += f64::from(squares_of_row);
             count += then.len() as f64;
         }
-        if count == 0.0 { f64::INFINITY } else { (squares / count - (sum / count) * (sum / count)).max(0.0) }
+        if count == 0.0 {
+            f64::INFINITY
+        } else {
+            (squares / count - (sum / count) * (sum / count)).max(0.0)
+        }
     }
 }
 
@@ -91,7 +95,8 @@ impl Pyramid {
     /// Fills the pyramid from `[channels, height, width]` values. Memory is reused between calls.
     pub(in crate::video) fn fill(&mut self, planes: &[f32], width: usize, height: usize) {
         let area = width * height;
-        let halves = (1..).take_while(|level| (width.min(height) >> (level - 1)) >= 2 * SMALLEST).count();
+        let halves =
+            (1..).take_while(|level| (width.min(height) >> (level - 1)) >= 2 * SMALLEST).count();
         self.levels.resize_with(halves + 1, Level::default);
         let first = &mut self.levels[0];
         (first.width, first.height) = (width, height);
@@ -124,11 +129,13 @@ impl Pyramid {
         work.resize(width + 4, 0.0);
         for (y, out) in soft.values.chunks_exact_mut(width).enumerate() {
             // Filters along columns and then along the row; border samples are repeated outwards.
-            let row =
-                |offset: usize| &levels[0].values[(y + offset).saturating_sub(2).min(height - 1) * width..][..width];
+            let row = |offset: usize| {
+                &levels[0].values[(y + offset).saturating_sub(2).min(height - 1) * width..][..width]
+            };
             let [a, b, c, d, e] = [0, 1, 2, 3, 4].map(row);
             for (x, sum) in work[2..width + 2].iter_mut().enumerate() {
-                *sum = BINOMIAL[0] * (a[x] + e[x]) + BINOMIAL[1] * (b[x] + d[x]) + BINOMIAL[2] * c[x];
+                *sum =
+                    BINOMIAL[0] * (a[x] + e[x]) + BINOMIAL[1] * (b[x] + d[x]) + BINOMIAL[2] * c[x];
             }
             let (first, last) = (work[2], work[width + 1]);
             work[..2].fill(first);
@@ -149,7 +156,12 @@ impl Pyramid {
     /// `noise`, the variance of the difference of two frames' summed channels. This is judged
     /// after a filter that removes noise and keeps motion, so that errors of `noise` matter
     /// little; they matter more for correlated noise.
-    pub(in crate::video) fn shift_to(&mut self, now: &mut Self, noise: f64, is_correlated: bool) -> GlobalMotion {
+    pub(in crate::video) fn shift_to(
+        &mut self,
+        now: &mut Self,
+        noise: f64,
+        is_correlated: bool,
+    ) -> GlobalMotion {
         let coarsest = self.levels.len() - 1;
         let (mut dx, mut dy) = (0, 0);
         for level in (0..=coarsest).rev() {
@@ -166,7 +178,9 @@ impl Pyramid {
                         // Prefers the smaller of motions with equal cost, so that flat frames do
                         // not move.
                         let size = |x: isize, y: isize| x.unsigned_abs() + y.unsigned_abs();
-                        if cost < best.0 || (cost == best.0 && size(x + i, y + j) < size(best.1, best.2)) {
+                        if cost < best.0
+                            || (cost == best.0 && size(x + i, y + j) < size(best.1, best.2))
+                        {
                             best = (cost, x + i, y + j);
                         }
                     }
@@ -181,13 +195,17 @@ impl Pyramid {
         now.soften();
         let soft_noise = if is_correlated { CORRELATED * SOFT_NOISE } else { SOFT_NOISE } * noise;
         let all = self.soft.cost(&now.soft, 0, 0);
-        let Some((x, y, explained)) = self.between(now, dx, dy, 0.5 * noise) else { return GlobalMotion::default() };
+        let Some((x, y, explained)) = self.between(now, dx, dy, 0.5 * noise) else {
+            return GlobalMotion::default();
+        };
         let rest = self.soft.cost(&now.soft, dx, dy) - explained;
         let (still, left) = (all - soft_noise, rest - soft_noise);
         if left > UNEXPLAINED * still || all - rest < CHANCE * all {
             return GlobalMotion::default();
         }
-        let exact = |whole: isize, part: f64| whole as f32 + if part.abs() < HARDLY { 0.0 } else { part as f32 };
+        let exact = |whole: isize, part: f64| {
+            whole as f32 + if part.abs() < HARDLY { 0.0 } else { part as f32 }
+        };
         GlobalMotion { dx: exact(dx, x), dy: exact(dy, y) }
     }
 
@@ -286,7 +304,12 @@ fn overlap<'a>(
 
 /// Moves a plane. Border samples are repeated where nothing is known. `work` is as long as the
 /// plane.
-pub(in crate::video) fn move_plane(plane: &mut [f32], width: usize, shift: GlobalMotion, work: &mut [f32]) {
+pub(in crate::video) fn move_plane(
+    plane: &mut [f32],
+    width: usize,
+    shift: GlobalMotion,
+    work: &mut [f32],
+) {
     let height = plane.len() / width;
     let (columns, across) = taps(shift.dx);
     let (rows, down) = taps(shift.dy);
@@ -295,7 +318,11 @@ pub(in crate::video) fn move_plane(plane: &mut [f32], width: usize, shift: Globa
         for (x, to) in to.iter_mut().enumerate() {
             let first = x.cast_signed() + columns;
             *to = if first >= 0 && first.unsigned_abs() + TAPS <= width {
-                from[first.unsigned_abs()..][..TAPS].iter().zip(across).map(|(value, tap)| value * tap).sum()
+                from[first.unsigned_abs()..][..TAPS]
+                    .iter()
+                    .zip(across)
+                    .map(|(value, tap)| value * tap)
+                    .sum()
             } else {
                 (first..).zip(across).map(|(x, tap)| from[border(x, width)] * tap).sum()
             };
@@ -317,14 +344,17 @@ pub(in crate::video) fn move_plane(plane: &mut [f32], width: usize, shift: Globa
 fn taps(shift: f32) -> (isize, [f32; TAPS]) {
     let source = -shift;
     let first = source.floor() as isize - TAPS.cast_signed() / 2 + 1;
-    let mut weights: [f32; TAPS] = std::array::from_fn(|i| lanczos(source - (first + i.cast_signed()) as f32));
+    let mut weights: [f32; TAPS] =
+        std::array::from_fn(|i| lanczos(source - (first + i.cast_signed()) as f32));
     let sum: f32 = weights.iter().sum();
     weights.iter_mut().for_each(|weight| *weight /= sum);
     (first, weights)
 }
 
 fn lanczos(t: f32) -> f32 {
-    let sinc = |t: f32| if t == 0.0 { 1.0 } else { (std::f32::consts::PI * t).sin() / (std::f32::consts::PI * t) };
+    let sinc = |t: f32| {
+        if t == 0.0 { 1.0 } else { (std::f32::consts::PI * t).sin() / (std::f32::consts::PI * t) }
+    };
     let half = (TAPS / 2) as f32;
     match t.abs() {
         t if t >= half => 0.0,
@@ -347,7 +377,9 @@ mod tests {
             for (x, value) in row.iter_mut().enumerate() {
                 let (x, y) = (x as f32 - x0, y as f32 - y0);
                 let disc = 1.0 / (1.0 + ((x - 70.0).hypot(y - 50.0) - 25.0).exp());
-                let waves = (0.13 * x + 0.05 * y).sin() + (0.31 * y - 0.2 * x).sin() + (0.023 * x * 1.3).cos();
+                let waves = (0.13 * x + 0.05 * y).sin()
+                    + (0.31 * y - 0.2 * x).sin()
+                    + (0.023 * x * 1.3).cos();
                 *value = 0.5 + 0.1 * waves + 0.3 * disc + sigma * *value;
             }
         }
@@ -367,12 +399,21 @@ mod tests {
         for sigma in [0.0, 0.04, 0.1] {
             for (dx, dy) in [(0.0, 0.0), (1.0, -2.0), (5.0, 3.0), (-9.0, 7.0)] {
                 let found = found(dx, dy, sigma);
-                assert!(found == GlobalMotion { dx, dy } || sigma > 0.05, "{found:?} for {dx},{dy} at {sigma}");
-                assert!((found.dx - dx).abs() < 0.2 && (found.dy - dy).abs() < 0.2, "{found:?} for {dx},{dy}");
+                assert!(
+                    found == GlobalMotion { dx, dy } || sigma > 0.05,
+                    "{found:?} for {dx},{dy} at {sigma}"
+                );
+                assert!(
+                    (found.dx - dx).abs() < 0.2 && (found.dy - dy).abs() < 0.2,
+                    "{found:?} for {dx},{dy}"
+                );
             }
             let GlobalMotion { dx, dy } = found(2.6, -1.4, sigma);
             let tolerance = if sigma > 0.05 { 0.2 } else { 0.1 };
-            assert!((dx - 2.6).abs() < tolerance && (dy + 1.4).abs() < tolerance, "{dx},{dy} at {sigma}");
+            assert!(
+                (dx - 2.6).abs() < tolerance && (dy + 1.4).abs() < tolerance,
+                "{dx},{dy} at {sigma}"
+            );
         }
     }
 
@@ -388,7 +429,10 @@ mod tests {
         for assumed in [0.3, 0.6, 1.0, 1.5, 2.0] {
             for is_correlated in [false, true] {
                 let GlobalMotion { dx, dy } = between(3.0, assumed, is_correlated);
-                assert!((dx - 3.0).abs() < 0.4 && (dy + 3.0).abs() < 0.4, "{dx},{dy} for {assumed} of the variance");
+                assert!(
+                    (dx - 3.0).abs() < 0.4 && (dy + 3.0).abs() < 0.4,
+                    "{dx},{dy} for {assumed} of the variance"
+                );
                 assert!(
                     between(0.0, assumed, is_correlated).is_none(),
                     "a still scene moves for {assumed} of the variance"
@@ -404,7 +448,8 @@ mod tests {
         then.fill(&vec![0.3; width * height], width, height);
         now.fill(&vec![0.4; width * height], width, height);
         assert!(then.shift_to(&mut now, 0.0, false).is_none());
-        let other: Vec<f32> = scene(width, height, 0.0, 0.0, 0.0, 1).iter().rev().map(|v| 1.0 - v * v).collect();
+        let other: Vec<f32> =
+            scene(width, height, 0.0, 0.0, 0.0, 1).iter().rev().map(|v| 1.0 - v * v).collect();
         then.fill(&scene(width, height, 0.0, 0.0, 0.0, 1), width, height);
         now.fill(&other, width, height);
         assert!(then.shift_to(&mut now, 0.0, false).is_none());
@@ -414,7 +459,9 @@ mod tests {
     fn moves_planes_by_whole_pixels_exactly_and_by_fractions_closely() {
         let (width, height) = (80, 60);
         let still = scene(width, height, 0.0, 0.0, 0.0, 1);
-        for (dx, dy, tolerance) in [(3.0, -2.0, 0.0), (0.0, 0.0, 0.0), (0.5, 0.25, 2e-3), (-1.3, 2.6, 2e-3)] {
+        for (dx, dy, tolerance) in
+            [(3.0, -2.0, 0.0), (0.0, 0.0, 0.0), (0.5, 0.25, 2e-3), (-1.3, 2.6, 2e-3)]
+        {
             let mut moved = still.clone();
             move_plane(&mut moved, width, GlobalMotion { dx, dy }, &mut vec![0.0; width * height]);
             let truth = scene(width, height, dx, dy, 0.0, 1);

@@ -58,7 +58,11 @@ pub(in crate::video) struct Levels {
 impl Levels {
     /// For energies that noise alone raises to at most `chance` times its level.
     pub(in crate::video) fn new(chance: f32) -> Self {
-        Self { seen: vec![[0.0; BUCKETS]; KINDS], chance, normals: [Normal { level: 1.0, limit: chance }; KINDS] }
+        Self {
+            seen: vec![[0.0; BUCKETS]; KINDS],
+            chance,
+            normals: [Normal { level: 1.0, limit: chance }; KINDS],
+        }
     }
 
     /// Clears the histograms.
@@ -69,7 +73,12 @@ impl Levels {
     /// Learns from the energies of a frame's blocks, whose classes are `kinds`. In a scene that is
     /// known to be static, the energy of most blocks is noise, even where its level was
     /// underestimated.
-    pub(in crate::video) fn learn(&mut self, energies: &[f32], kinds: impl Iterator<Item = u8>, is_still: bool) {
+    pub(in crate::video) fn learn(
+        &mut self,
+        energies: &[f32],
+        kinds: impl Iterator<Item = u8>,
+        is_still: bool,
+    ) {
         self.seen.iter_mut().flatten().for_each(|count| *count *= MEMORY);
         for (energy, kind) in energies.iter().zip(kinds) {
             let at = (energy.max(f32::MIN_POSITIVE).log2() - LOWEST) * PARTS as f32;
@@ -88,8 +97,10 @@ impl Levels {
             let [half, upper] = [0.5, UPPER].map(|part| quantile(seen, part));
             let level = (trusted * half).clamp(LEAST, MOST);
             let tail = (upper / half.max(f32::MIN_POSITIVE)).powf(TAIL).max(self.chance);
-            *normal =
-                Normal { level, limit: (level * tail).min((OF_LEVEL * level).max(STRANGE)).max(self.chance * level) };
+            *normal = Normal {
+                level,
+                limit: (level * tail).min((OF_LEVEL * level).max(STRANGE)).max(self.chance * level),
+            };
         }
     }
 
@@ -102,7 +113,8 @@ impl Levels {
 /// The class of a block by its brightness, as a part of the full range, and its texture: gradient
 /// energy relative to noise.
 pub(in crate::video) fn kind(brightness: f32, texture: f32) -> u8 {
-    let brightness = ((brightness.clamp(0.0, 0.999) * BRIGHTNESSES as f32) as usize).min(BRIGHTNESSES - 1);
+    let brightness =
+        ((brightness.clamp(0.0, 0.999) * BRIGHTNESSES as f32) as usize).min(BRIGHTNESSES - 1);
     let texture = usize::from(texture > 3.0) + usize::from(texture > 12.0);
     (brightness * TEXTURES + texture) as u8
 }
@@ -128,17 +140,25 @@ mod tests {
     /// Energies that spread around a level like those of blocks of noise.
     fn energies(level: f32, spread: f32) -> Vec<f32> {
         let draw = |i: usize| ((i * 2_654_435_761) % 10_007) as f32 / 10_007.0 - 0.5;
-        (0..4000).map(|i| level * (spread * (draw(i) + draw(7 * i + 3) + draw(13 * i + 5))).exp()).collect()
+        (0..4000)
+            .map(|i| level * (spread * (draw(i) + draw(7 * i + 3) + draw(13 * i + 5))).exp())
+            .collect()
     }
 
     #[test]
     fn learns_level_and_limit_of_each_class() {
         let (dark, bright) = (kind(0.1, 0.5), kind(0.9, 40.0));
         let mut levels = Levels::new(1.5);
-        let (all, kinds) = ([energies(2.0, 0.2), energies(0.5, 0.2)].concat(), [[dark; 4000], [bright; 4000]].concat());
+        let (all, kinds) = (
+            [energies(2.0, 0.2), energies(0.5, 0.2)].concat(),
+            [[dark; 4000], [bright; 4000]].concat(),
+        );
         levels.learn(&all, kinds.into_iter(), false);
         let (dark, bright) = (levels.of(dark), levels.of(bright));
-        assert!((dark.level / 2.0 - 1.0).abs() < 0.1 && (bright.level / 0.5 - 1.0).abs() < 0.1, "{dark:?} {bright:?}");
+        assert!(
+            (dark.level / 2.0 - 1.0).abs() < 0.1 && (bright.level / 0.5 - 1.0).abs() < 0.1,
+            "{dark:?} {bright:?}"
+        );
         assert!((1.4..2.0).contains(&(dark.limit / dark.level)), "{dark:?}");
     }
 

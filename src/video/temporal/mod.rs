@@ -220,7 +220,11 @@ impl Temporal {
         let first = self.planes.first();
         self.now.fill(&frame[..first.samples()], self.width, self.height);
         self.shift = match self.seen {
-            true => self.then.shift_to(&mut self.now, 2.0 * first.planes as f64 * variance, self.is_coded),
+            true => self.then.shift_to(
+                &mut self.now,
+                2.0 * first.planes as f64 * variance,
+                self.is_coded,
+            ),
             false => GlobalMotion::default(),
         };
         std::mem::swap(&mut self.then, &mut self.now);
@@ -322,7 +326,9 @@ impl Temporal {
                     let (mut levels, mut changes, mut count) = ([0.0; LANES], [0.0; LANES], 0);
                     for y in (top..(top + PATCH).min(height)).step_by(2) {
                         let row = y * width + columns.start..y * width + columns.end;
-                        for (known, new) in known[row.clone()].chunks(LANES).zip(new[row].chunks(LANES)) {
+                        for (known, new) in
+                            known[row.clone()].chunks(LANES).zip(new[row].chunks(LANES))
+                        {
                             let sums = levels.iter_mut().zip(&mut changes);
                             for ((level, change), (known, new)) in sums.zip(known.iter().zip(new)) {
                                 *level += known;
@@ -346,7 +352,9 @@ impl Temporal {
         self.smooth.fill(0.0);
         self.rough.fill(0.0);
         self.classify(&sigma[0]);
-        let Self { planes, column, line, rows, smooth, rough, residual, across, work, coarse, .. } = self;
+        let Self {
+            planes, column, line, rows, smooth, rough, residual, across, work, coarse, ..
+        } = self;
         let samples = samples_of_block(planes);
         let groups = planes.split(frame).zip(planes.split(&self.fused)).zip(sigma);
         for (((group, new), (_, known)), sigma) in groups {
@@ -355,7 +363,8 @@ impl Temporal {
             let [smooth_energy, rough_energy] = &mut *work;
             smooth_energy.fill(0.0);
             rough_energy.fill(0.0);
-            for (new, known) in new.chunks_exact(group.area()).zip(known.chunks_exact(group.area())) {
+            for (new, known) in new.chunks_exact(group.area()).zip(known.chunks_exact(group.area()))
+            {
                 let difference = |y: isize, out: &mut [f32]| {
                     let row = mirror(y, height) * width;
                     let row = row..row + width;
@@ -368,18 +377,29 @@ impl Temporal {
                     rows.rotate_left(1);
                     let [above, here, below] = &mut *rows;
                     difference(y.cast_signed() + 1, below);
-                    for (((sum, a), b), c) in column[1..=width].iter_mut().zip(above).zip(&*here).zip(below) {
+                    for (((sum, a), b), c) in
+                        column[1..=width].iter_mut().zip(above).zip(&*here).zip(below)
+                    {
                         *sum = *a + b + *c;
                     }
                     let (left, right) = (mirror(-1, width), mirror(width.cast_signed(), width));
                     (column[0], column[width + 1]) = (column[1 + left], column[1 + right]);
-                    for (energy, three) in line[..width].iter_mut().zip(column[..width + 2].windows(3)) {
+                    for (energy, three) in
+                        line[..width].iter_mut().zip(column[..width + 2].windows(3))
+                    {
                         let sum = three[0] + three[1] + three[2];
                         *energy = sum * sum;
                     }
                     let blocks = y / size * *across..;
-                    add_blocks(&line[..width], size, &mut smooth_energy[blocks.clone()], |energy| energy);
-                    add_blocks(&here[..width], size, &mut rough_energy[blocks], |difference| difference * difference);
+                    add_blocks(
+                        &line[..width],
+                        size,
+                        &mut smooth_energy[blocks.clone()],
+                        |energy| energy,
+                    );
+                    add_blocks(&here[..width], size, &mut rough_energy[blocks], |difference| {
+                        difference * difference
+                    });
                 }
             }
             // The noise energy that is expected in a block, from its map of sigma.
@@ -390,7 +410,8 @@ impl Temporal {
             // Weights each group by its number of samples, whatever its noise.
             let part = (group.planes * size * size) as f32 / samples as f32;
             for (block, expected) in coarse.iter().enumerate() {
-                let scale = part / (group.planes as f32 * expected * (1.0 + residual[block])).max(1e-12);
+                let scale =
+                    part / (group.planes as f32 * expected * (1.0 + residual[block])).max(1e-12);
                 // The sum of nine differences has nine times their variance.
                 smooth[block] += scale / 9.0 * smooth_energy[block];
                 rough[block] += scale * rough_energy[block];
@@ -407,7 +428,9 @@ impl Temporal {
         brightness.fill(0.0);
         gradient.fill(0.0);
         coarse.fill(0.0);
-        for (y, (row, sigma)) in known.chunks_exact(width).zip(sigma.chunks_exact(width)).enumerate() {
+        for (y, (row, sigma)) in
+            known.chunks_exact(width).zip(sigma.chunks_exact(width)).enumerate()
+        {
             let blocks = y / BLOCK * *across..;
             add_blocks(row, BLOCK, &mut brightness[blocks.clone()], |value| value);
             add_blocks(sigma, BLOCK, &mut coarse[blocks.clone()], |sigma| sigma * sigma);
@@ -489,7 +512,8 @@ impl Temporal {
         for (((group, frame), (_, fused)), sigma) in groups {
             let (width, area, size) = (group.width, group.area(), block_of(group, whole));
             let line = &mut line[..width];
-            for (top, parts) in (0..group.height).step_by(size).zip(residual.chunks_exact(*across)) {
+            for (top, parts) in (0..group.height).step_by(size).zip(residual.chunks_exact(*across))
+            {
                 let rows = top * width..((top + size) * width).min(area);
                 spread(parts, size, line, |part| part);
                 for (new, known) in frame.chunks_exact_mut(area).zip(fused.chunks_exact_mut(area)) {

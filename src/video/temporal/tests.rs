@@ -17,7 +17,8 @@ fn scene(x0: f32, y0: f32, square: Option<usize>) -> Vec<f32> {
                 let (u, v) = (x as f32 - x0, y as f32 - y0);
                 let fine = (0.5 * u + 0.3 * v).sin() + (0.9 * v - 0.2 * u + channel as f32).sin();
                 let waves = fine + (0.05 * u + 0.03 * v).cos() + (0.11 * v - 0.07 * u).sin();
-                let inside = square.is_some_and(|left| (left..left + 24).contains(&x) && (40..64).contains(&y));
+                let inside = square
+                    .is_some_and(|left| (left..left + 24).contains(&x) && (40..64).contains(&y));
                 planes.push(if inside { 0.9 } else { 0.4 + 0.1 * waves });
             }
         }
@@ -29,7 +30,11 @@ fn noisy(clean: &[f32], sigma: f32, seed: u64) -> Vec<f32> {
     let mut noise = vec![0.0; WIDTH];
     let mut values = clean.to_vec();
     for (i, row) in values.chunks_exact_mut(WIDTH).enumerate() {
-        Philox::new(seed).fill(NoiseAt { step: 0, batch: 0, channel: 0, y: i as u32 }, 0, &mut noise);
+        Philox::new(seed).fill(
+            NoiseAt { step: 0, batch: 0, channel: 0, y: i as u32 },
+            0,
+            &mut noise,
+        );
         row.iter_mut().zip(&noise).for_each(|(value, z)| *value += sigma * z);
     }
     values
@@ -67,10 +72,14 @@ fn reduces_noise_of_a_static_scene_as_the_map_predicts() {
         let scenes = vec![scene(0.0, 0.0, None); count];
         let (temporal, frame, map) = fused(&scenes, SIGMA);
         let found = variance(&frame, &scenes[0], |_, _| true) / (SIGMA * SIGMA);
-        let predicted = map.iter().map(|sigma| sigma * sigma).sum::<f32>() / map.len() as f32 / (SIGMA * SIGMA);
+        let predicted =
+            map.iter().map(|sigma| sigma * sigma).sum::<f32>() / map.len() as f32 / (SIGMA * SIGMA);
         let expected = 1.0 / count as f32;
         assert!((found / expected - 1.0).abs() < 0.15, "{count}: {found}");
-        assert!((predicted / found - 1.0).abs() < 0.15, "{count}: predicted {predicted}, found {found}");
+        assert!(
+            (predicted / found - 1.0).abs() < 0.15,
+            "{count}: predicted {predicted}, found {found}"
+        );
         assert_eq!(temporal.resets(), 0);
     }
 }
@@ -81,7 +90,8 @@ fn resets_moving_areas_and_keeps_static_ones() {
     let (temporal, frame, map) = fused(&scenes, SIGMA);
     let (left, top) = (150 + 8 * 11, 40);
     // The square and where it was just before: at most as noisy as a single frame.
-    let around = |x: usize, y: usize| (left - 8..left + 24).contains(&x) && (top..top + 24).contains(&y);
+    let around =
+        |x: usize, y: usize| (left - 8..left + 24).contains(&x) && (top..top + 24).contains(&y);
     let near = variance(&frame, &scenes[11], around) / (SIGMA * SIGMA);
     assert!(near < 1.1, "{near}");
     let far = variance(&frame, &scenes[11], |x, _| x < 60) / (SIGMA * SIGMA);
@@ -100,7 +110,8 @@ fn resets_moving_areas_and_keeps_static_ones() {
 fn follows_global_motion() {
     let whole: Vec<_> = (0..10).map(|i| scene(2.0 * i as f32, -(i as f32), None)).collect();
     let parts: Vec<_> = (0..10).map(|i| scene(1.6 * i as f32, 0.4 * i as f32, None)).collect();
-    let inner = |x: usize, y: usize| (24..WIDTH - 24).contains(&x) && (24..HEIGHT - 24).contains(&y);
+    let inner =
+        |x: usize, y: usize| (24..WIDTH - 24).contains(&x) && (24..HEIGHT - 24).contains(&y);
     for (scenes, most) in [(whole, 0.3), (parts, 0.75)] {
         let (temporal, frame, _) = fused(&scenes, SIGMA);
         let found = variance(&frame, &scenes[9], inner) / (SIGMA * SIGMA);
@@ -111,7 +122,8 @@ fn follows_global_motion() {
 #[test]
 fn does_not_mistake_strong_noise_of_wrong_level_for_a_cut() {
     let scenes: Vec<_> = (0..10).map(|i| scene(2.0 * i as f32, -(i as f32), None)).collect();
-    let inner = |x: usize, y: usize| (24..WIDTH - 24).contains(&x) && (24..HEIGHT - 24).contains(&y);
+    let inner =
+        |x: usize, y: usize| (24..WIDTH - 24).contains(&x) && (24..HEIGHT - 24).contains(&y);
     let sigma = 0.25;
     for assumed in [0.75 * sigma, 1.3 * sigma] {
         let mut temporal = Temporal::new(Planes::full(3, WIDTH, HEIGHT));
@@ -122,7 +134,11 @@ fn does_not_mistake_strong_noise_of_wrong_level_for_a_cut() {
             temporal.fuse(&mut last, &mut [vec![assumed; WIDTH * HEIGHT]]);
         }
         let found = variance(&last, &scenes[9], inner) / (sigma * sigma);
-        assert!(found < 0.5 && temporal.resets() == 0, "assumed {assumed}: {found}, {} resets", temporal.resets());
+        assert!(
+            found < 0.5 && temporal.resets() == 0,
+            "assumed {assumed}: {found}, {} resets",
+            temporal.resets()
+        );
     }
 }
 
@@ -153,7 +169,8 @@ fn resets_at_a_scene_cut() {
 #[test]
 fn follows_exposure_changes() {
     let still = scene(0.0, 0.0, None);
-    let scenes: Vec<Vec<f32>> = (0..16).map(|i| still.iter().map(|v| v * (1.0 + 0.01 * i as f32)).collect()).collect();
+    let scenes: Vec<Vec<f32>> =
+        (0..16).map(|i| still.iter().map(|v| v * (1.0 + 0.01 * i as f32)).collect()).collect();
     let (temporal, frame, _) = fused(&scenes, SIGMA);
     let found = variance(&frame, &scenes[15], |_, _| true) / (SIGMA * SIGMA);
     assert!(found < 0.15 && temporal.resets() == 0, "{found}");
@@ -168,7 +185,10 @@ fn accepts_tiny_frames() {
             let mut sigma = [vec![0.1; width * height]];
             temporal.track(&frame, 0.01);
             temporal.fuse(&mut frame, &mut sigma);
-            assert!(frame.iter().chain(&sigma[0]).all(|value| value.is_finite()), "{width}x{height}");
+            assert!(
+                frame.iter().chain(&sigma[0]).all(|value| value.is_finite()),
+                "{width}x{height}"
+            );
         }
     }
 }

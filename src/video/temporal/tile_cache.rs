@@ -74,7 +74,10 @@ impl TileCache {
             plan,
             ratio,
             policy,
-            tiles: vec![Tile { residual: f32::INFINITY, residual_now: f32::INFINITY, age: 0 }; count],
+            tiles: vec![
+                Tile { residual: f32::INFINITY, residual_now: f32::INFINITY, age: 0 };
+                count
+            ],
             active: vec![true; count],
             result: vec![0.0; channels * width * height],
         }
@@ -90,12 +93,16 @@ impl TileCache {
     pub(in crate::video) fn due(&mut self, temporal: &Temporal, whole: &TilePlan) -> TilesToUpdate {
         let columns = self.plan.horizontal.spans.len();
         for (i, (tile, active)) in self.tiles.iter_mut().zip(&mut self.active).enumerate() {
-            let (x, y) = (self.plan.horizontal.spans[i % columns].start, self.plan.vertical.spans[i / columns].start);
+            let (x, y) = (
+                self.plan.horizontal.spans[i % columns].start,
+                self.plan.vertical.spans[i / columns].start,
+            );
             let (width, height) = self.plan.tile_size();
             let [across, down] = self.ratio;
             let scaled = |length: usize, ratio: f64| (length as f64 * ratio) as usize;
             let place = (scaled(x, across), scaled(y, down));
-            let (moving, residual) = temporal.look_at(place, (scaled(width, across), scaled(height, down)));
+            let (moving, residual) =
+                temporal.look_at(place, (scaled(width, across), scaled(height, down)));
             tile.age += 1;
             // Staggers the age limit, so that not all tiles of a static scene are computed in one
             // frame.

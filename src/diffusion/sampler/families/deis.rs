@@ -13,19 +13,26 @@ impl Sampler {
         path: LevelPath::Deis,
         eta: None,
         rows: |path_levels, _| {
-            let orders = path_levels.orders(path_levels.settings.solver_order, path_levels.lowers_last_of_few());
-            let rows = path_levels.transitions.iter().zip(orders).enumerate().map(|(i, (transition, order))| {
-                let of = std::array::from_fn(|j| {
-                    if j < order { transition.to.signal * factor(path_levels, i, j, order) } else { 0.0 }
-                });
-                Lagged {
-                    transition: *transition,
-                    value: Kept::Noise,
-                    x: transition.to.signal / transition.from.signal,
-                    of,
-                    d: 0.0,
-                }
-            });
+            let orders = path_levels
+                .orders(path_levels.settings.solver_order, path_levels.lowers_last_of_few());
+            let rows = path_levels.transitions.iter().zip(orders).enumerate().map(
+                |(i, (transition, order))| {
+                    let of = std::array::from_fn(|j| {
+                        if j < order {
+                            transition.to.signal * factor(path_levels, i, j, order)
+                        } else {
+                            0.0
+                        }
+                    });
+                    Lagged {
+                        transition: *transition,
+                        value: Kept::Noise,
+                        x: transition.to.signal / transition.from.signal,
+                        of,
+                        d: 0.0,
+                    }
+                },
+            );
             Lagged::table(&rows.collect::<Vec<_>>())
         },
     });
@@ -41,7 +48,8 @@ fn factor(path_levels: &Levels, i: usize, j: usize, order: usize) -> f64 {
     let mut p = [1.0, 0.0, 0.0];
     for k in (0..order).filter(|k| *k != j) {
         let scale = 1.0 / (log(j) - log(k));
-        p = [-log(k) * p[0], p[0] - log(k) * p[1], p[1] - log(k) * p[2]].map(|factor| factor * scale);
+        p = [-log(k) * p[0], p[0] - log(k) * p[1], p[1] - log(k) * p[2]]
+            .map(|factor| factor * scale);
     }
     // The integrals of 1, `l` and `l^2` over s from `from` to `to`, by parts.
     let ratio = to / from;

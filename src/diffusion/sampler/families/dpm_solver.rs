@@ -14,7 +14,9 @@ impl Sampler {
         eta: None,
         rows: |path_levels, _| {
             path_levels.each_after(|before, transition| match before {
-                Some(before) => rows::dpmpp_2m(before.from, transition, path_levels.settings.solver_type),
+                Some(before) => {
+                    rows::dpmpp_2m(before.from, transition, path_levels.settings.solver_type)
+                }
                 None => rows::ddim(transition, 0.0, false),
             })
         },
@@ -43,14 +45,19 @@ impl Sampler {
         path: LevelPath::Solver,
         eta: None,
         rows: |path_levels, _| {
-            let rows = path_levels.transitions.iter().zip(path_levels.solver_orders(3)).enumerate().map(
-                |(i, (transition, order))| {
+            let rows = path_levels
+                .transitions
+                .iter()
+                .zip(path_levels.solver_orders(3))
+                .enumerate()
+                .map(|(i, (transition, order))| {
                     let before = |lag: usize| path_levels.transitions[i - lag].from;
                     let of = match order {
                         1 => [moments(transition.from, transition.to)[0], 0.0, 0.0, 0.0],
                         2 => {
                             let solver = path_levels.settings.solver_type;
-                            let [now, then] = second_order(before(1), transition.from, transition.to, solver);
+                            let [now, then] =
+                                second_order(before(1), transition.from, transition.to, solver);
                             [now, then, 0.0, 0.0]
                         }
                         _ => third_order([before(2), before(1)], transition.from, transition.to),
@@ -62,8 +69,7 @@ impl Sampler {
                         of,
                         d: 0.0,
                     }
-                },
-            );
+                });
             Lagged::table(&rows.collect::<Vec<_>>())
         },
     });

@@ -15,7 +15,9 @@ impl Sampler {
         rows: |path_levels, _| {
             let rows = path_levels.transitions.iter().enumerate().map(|(i, transition)| {
                 let order = (i + 1).min(LAGS + 1);
-                let of = std::array::from_fn(|j| if j < order { factor(path_levels, i, j, order) } else { 0.0 });
+                let of = std::array::from_fn(|j| {
+                    if j < order { factor(path_levels, i, j, order) } else { 0.0 }
+                });
                 Lagged { transition: *transition, value: Kept::Noise, x: 1.0, of, d: 0.0 }
             });
             Lagged::table(&rows.collect::<Vec<_>>())

@@ -13,7 +13,8 @@ impl Sampler {
         path: LevelPath::Strides,
         eta: Some(0.0),
         rows: |path_levels, eta| {
-            path_levels.each(|transition| rows::ddim(transition, eta, path_levels.unclipped_direction))
+            path_levels
+                .each(|transition| rows::ddim(transition, eta, path_levels.unclipped_direction))
         },
     });
 

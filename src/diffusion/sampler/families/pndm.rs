@@ -48,8 +48,17 @@ impl<'a> Rows<'a> {
         for (i, transition) in transitions.iter().enumerate().skip(starts) {
             let adams = ADAMS[i.min(3)];
             let [of_x, of_value] = self.transfer(transition.from, transition.to);
-            let mut row = row_of(transition.from, transition.scaling, self.value, [of_x, of_value * adams[0]]);
-            adams.iter().enumerate().skip(1).for_each(|(j, factor)| row.past[(i - j) % 3] = of_value * factor);
+            let mut row = row_of(
+                transition.from,
+                transition.scaling,
+                self.value,
+                [of_x, of_value * adams[0]],
+            );
+            adams
+                .iter()
+                .enumerate()
+                .skip(1)
+                .for_each(|(j, factor)| row.past[(i - j) % 3] = of_value * factor);
             self.push(row, Some(i % 3));
         }
         self.table

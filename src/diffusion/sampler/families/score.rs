@@ -17,7 +17,10 @@ impl Sampler {
             let levels = path_levels.transitions.iter().enumerate().flat_map(|(i, transition)| {
                 // The ratio to the level above; the first level uses its ratio to the second.
                 let above = path_levels.transitions[i.max(1) - 1].from;
-                let below = path_levels.transitions.get(i.max(1)).map_or(transition.from, |transition| transition.from);
+                let below = path_levels
+                    .transitions
+                    .get(i.max(1))
+                    .map_or(transition.from, |transition| transition.from);
                 let size = rows::langevin_step_size(above.sigma() / below.sigma(), EVALUATIONS);
                 std::iter::repeat_n(rows::langevin(transition, size), EVALUATIONS)
             });

@@ -20,17 +20,26 @@ impl Sampler {
             // row's first. The rest of a state is the state at the start times the ratio of noise,
             // so the start can be computed from the previous row's end.
             let mut added = [0.0; LAGS + 1];
-            let rows =
-                path_levels.transitions.iter().enumerate().zip(orders(path_levels)).map(|((i, transition), order)| {
+            let rows = path_levels.transitions.iter().enumerate().zip(orders(path_levels)).map(
+                |((i, transition), order)| {
                     let of = factors(path_levels, i, order);
                     let ratio = transition.to.noise / transition.from.noise;
                     if order == 1 {
                         added = [0.0; LAGS + 1];
                     }
-                    let from_here = std::array::from_fn(|j| of[j] - if j > 0 { ratio * added[j - 1] } else { 0.0 });
+                    let from_here = std::array::from_fn(|j| {
+                        of[j] - if j > 0 { ratio * added[j - 1] } else { 0.0 }
+                    });
                     added = of;
-                    Lagged { transition: *transition, value: Kept::Prediction, x: ratio, of: from_here, d: 0.0 }
-                });
+                    Lagged {
+                        transition: *transition,
+                        value: Kept::Prediction,
+                        x: ratio,
+                        of: from_here,
+                        d: 0.0,
+                    }
+                },
+            );
             Lagged::table(&rows.collect::<Vec<_>>())
         },
     });
@@ -73,8 +82,9 @@ fn factors(path_levels: &Levels, i: usize, order: usize) -> [f64; LAGS + 1] {
 fn orders(path_levels: &Levels) -> Vec<usize> {
     let (count, order) = (path_levels.transitions.len(), path_levels.settings.solver_order);
     let ends_clean = path_levels.settings.final_sigma == FinalSigma::Zero;
-    let ends_low =
-        path_levels.settings.lower_order_final.unwrap_or(false) || !count.is_multiple_of(order) || ends_clean;
+    let ends_low = path_levels.settings.lower_order_final.unwrap_or(false)
+        || !count.is_multiple_of(order)
+        || ends_clean;
     let mut orders: Vec<usize> = (0..count).map(|i| i % order + 1).collect();
     // The last solver step is of lower order, in the remaining rows.
     if ends_low && count.is_multiple_of(order) {

@@ -21,7 +21,8 @@ impl Sampler {
         rows: |path_levels, _| {
             let settings = &path_levels.settings;
             let value = if settings.predicts_noise { Kept::Noise } else { Kept::Prediction };
-            let orders = path_levels.orders(settings.solver_order, settings.lower_order_final.unwrap_or(true));
+            let orders = path_levels
+                .orders(settings.solver_order, settings.lower_order_final.unwrap_or(true));
             let rows = path_levels.transitions.iter().enumerate().map(|(i, transition)| {
                 let ratio = if settings.predicts_noise {
                     transition.to.signal / transition.from.signal
@@ -31,7 +32,9 @@ impl Sampler {
                 let mut of = Step::new(path_levels, i, orders[i]).predicted();
                 if i > 0 && !settings.disable_corrector.contains(&(i - 1)) {
                     let correction = Step::new(path_levels, i - 1, orders[i - 1]).correction();
-                    of.iter_mut().zip(correction).for_each(|(of, correction)| *of += ratio * correction);
+                    of.iter_mut()
+                        .zip(correction)
+                        .for_each(|(of, correction)| *of += ratio * correction);
                 }
                 Lagged { transition: *transition, value, x: ratio, of, d: 0.0 }
             });
@@ -58,10 +61,14 @@ impl Step {
     fn new(path_levels: &Levels, i: usize, order: usize) -> Self {
         let transition = &path_levels.transitions[i];
         let h = lambda(transition.to) - lambda(transition.from);
-        let earlier = (1..order).map(|k| (lambda(path_levels.transitions[i - k].from) - lambda(transition.from)) / h);
+        let earlier = (1..order)
+            .map(|k| (lambda(path_levels.transitions[i - k].from) - lambda(transition.from)) / h);
         let r = earlier.chain([1.0]).collect();
-        let (hh, of_first) =
-            if path_levels.settings.predicts_noise { (h, transition.to.noise) } else { (-h, transition.to.signal) };
+        let (hh, of_first) = if path_levels.settings.predicts_noise {
+            (h, transition.to.noise)
+        } else {
+            (-h, transition.to.signal)
+        };
         // `sigma_t * (exp(h) - 1)` stays finite at the clean image.
         let first = if path_levels.settings.predicts_noise {
             transition.to.signal * transition.from.sigma() - transition.to.noise
@@ -95,8 +102,11 @@ impl Step {
             return [0.0; LAGS + 1];
         }
         let corrector = if self.order == 1 { vec![0.5] } else { solve(&self.r, &self.right) };
-        let earlier: Vec<f64> =
-            corrector.iter().zip(self.predictor().into_iter().chain([0.0])).map(|(c, p)| c - p).collect();
+        let earlier: Vec<f64> = corrector
+            .iter()
+            .zip(self.predictor().into_iter().chain([0.0]))
+            .map(|(c, p)| c - p)
+            .collect();
         let newest = -self.scale * corrector[self.order - 1];
         let mut of = [newest, -newest, 0.0, 0.0];
         let [start @ .., _] = self.differences(&earlier[..self.order - 1]);
@@ -132,8 +142,9 @@ impl Step {
 /// Solves `sum_k r[k]^i * x[k] = right[i]`, at most three equations, by elimination.
 fn solve(r: &[f64], right: &[f64]) -> Vec<f64> {
     let count = r.len();
-    let mut rows: Vec<Vec<f64>> =
-        (0..count).map(|i| r.iter().map(|r| r.powi(i as i32)).chain([right[i]]).collect()).collect();
+    let mut rows: Vec<Vec<f64>> = (0..count)
+        .map(|i| r.iter().map(|r| r.powi(i as i32)).chain([right[i]]).collect())
+        .collect();
     for i in 0..count {
         // The first equation has ones, and the points differ, so no pivot is zero.
         for j in (0..count).filter(|j| *j != i) {

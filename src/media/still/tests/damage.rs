@@ -9,7 +9,9 @@ fn tiff_with_directory_first(width: u16, height: u16) -> Vec<u8> {
     let mut file = b"II*\0\x08\0\0\0".to_vec();
     file.extend(entries.to_le_bytes());
     let short = |tag: u16, value: u16| [tag, 3, 1, 0, value, 0].map(u16::to_le_bytes).concat();
-    let long = |tag: u16, value: u32| [&tag.to_le_bytes()[..], &[4, 0, 1, 0, 0, 0], &value.to_le_bytes()].concat();
+    let long = |tag: u16, value: u32| {
+        [&tag.to_le_bytes()[..], &[4, 0, 1, 0, 0, 0], &value.to_le_bytes()].concat()
+    };
     file.extend(short(256, width));
     file.extend(short(257, height));
     file.extend(short(258, 8));
@@ -86,8 +88,12 @@ fn rejects_too_large_images_before_allocating() {
     for format in Format::ALL {
         let (bytes, _) = encoded(&smooth(50, 20, 3, 8), format);
         let refuses = |max_side, max_bytes| {
-            decode(Path::new("large"), Cursor::new(&bytes), &Limits { max_side, max_bytes, ..Limits::default() })
-                .is_err_and(|error| error.to_string().contains("50 x 20"))
+            decode(
+                Path::new("large"),
+                Cursor::new(&bytes),
+                &Limits { max_side, max_bytes, ..Limits::default() },
+            )
+            .is_err_and(|error| error.to_string().contains("50 x 20"))
         };
         assert!(refuses(49, 1 << 30), "{format}");
         assert!(refuses(65_535, 2_999), "{format}");
@@ -100,7 +106,9 @@ fn rejects_too_large_images_before_allocating() {
 /// The checksum of a PNG chunk.
 fn flate_crc(bytes: &[u8]) -> Vec<u8> {
     let crc = bytes.iter().fold(u32::MAX, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 })
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 }
+        })
     });
     (!crc).to_be_bytes().to_vec()
 }
@@ -111,7 +119,8 @@ fn reports_what_a_file_is_instead_of_an_image() {
     assert!(refusal(b"hello, this is text").contains("no image"));
     assert!(refusal(b"GIF89a......").contains("a GIF"));
     assert!(refusal(b"\0\0\0\x20ftypheic....").contains("a HEIF"));
-    let missing = super::super::read(Path::new("/nowhere/at/all.png"), &Limits::default()).unwrap_err();
+    let missing =
+        super::super::read(Path::new("/nowhere/at/all.png"), &Limits::default()).unwrap_err();
     assert!(missing.to_string().contains("there is no such file"), "{missing}");
     let folder = tempfile::tempdir().unwrap();
     let found = super::super::read(folder.path(), &Limits::default()).unwrap_err();
@@ -123,7 +132,8 @@ fn limits_images_by_process_memory() {
     let image = smooth(300, 200, 3, 8);
     for format in Format::ALL {
         let bytes = encoded(&image, format).0;
-        let within = |max_memory| decode(Path::new("a"), Cursor::new(&bytes), &Limits::within(max_memory));
+        let within =
+            |max_memory| decode(Path::new("a"), Cursor::new(&bytes), &Limits::within(max_memory));
         let held = crate::machine::resident_memory();
         assert!(within(held + (64 << 20)).is_ok(), "{format}");
         let refused = within(1 << 20).unwrap_err().to_string();

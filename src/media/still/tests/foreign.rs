@@ -14,7 +14,8 @@ macro_rules! image {
 fn error(image: &Image) -> f64 {
     let Samples::U8(samples) = &image.samples else { panic!("8 bits") };
     let drawn = (0..40_u8).flat_map(|y| (0..48_u8).flat_map(move |x| [5 * x, 6 * y, 2 * (x + y)]));
-    let total: u32 = samples.iter().zip(drawn).map(|(found, drawn)| u32::from(found.abs_diff(drawn))).sum();
+    let total: u32 =
+        samples.iter().zip(drawn).map(|(found, drawn)| u32::from(found.abs_diff(drawn))).sum();
     f64::from(total) / samples.len() as f64
 }
 

@@ -4,7 +4,12 @@ use ::tiff::encoder::{TiffEncoder, colortype};
 use ::tiff::tags::{ExtraSamples, Tag};
 use std::io::Cursor;
 
-fn png_of(color: png::ColorType, depth: png::BitDepth, data: &[u8], palette: Option<(&[u8], &[u8])>) -> Vec<u8> {
+fn png_of(
+    color: png::ColorType,
+    depth: png::BitDepth,
+    data: &[u8],
+    palette: Option<(&[u8], &[u8])>,
+) -> Vec<u8> {
     let mut file = Vec::new();
     let mut encoder = png::Encoder::new(&mut file, 4, 2);
     encoder.set_color(color);
@@ -21,14 +26,28 @@ fn png_of(color: png::ColorType, depth: png::BitDepth, data: &[u8], palette: Opt
 
 #[test]
 fn expands_png_palettes_and_low_depths() {
-    let found = decoded(&png_of(png::ColorType::Grayscale, png::BitDepth::One, &[0b0110_0000, 0b1001_0000], None));
+    let found = decoded(&png_of(
+        png::ColorType::Grayscale,
+        png::BitDepth::One,
+        &[0b0110_0000, 0b1001_0000],
+        None,
+    ));
     assert_eq!(found.unwrap().samples, Samples::U8(vec![0, 255, 255, 0, 255, 0, 0, 255]));
-    let found = decoded(&png_of(png::ColorType::Grayscale, png::BitDepth::Four, &[0x01, 0x2F, 0x88, 0x0F], None));
+    let found = decoded(&png_of(
+        png::ColorType::Grayscale,
+        png::BitDepth::Four,
+        &[0x01, 0x2F, 0x88, 0x0F],
+        None,
+    ));
     assert_eq!(found.unwrap().samples, Samples::U8(vec![0, 17, 34, 255, 136, 136, 0, 255]));
     let palette = (&[1, 2, 3, 40, 50, 60][..], &[255, 7][..]);
-    let found =
-        decoded(&png_of(png::ColorType::Indexed, png::BitDepth::Eight, &[0, 1, 0, 0, 0, 0, 0, 1], Some(palette)))
-            .unwrap();
+    let found = decoded(&png_of(
+        png::ColorType::Indexed,
+        png::BitDepth::Eight,
+        &[0, 1, 0, 0, 0, 0, 0, 1],
+        Some(palette),
+    ))
+    .unwrap();
     assert_eq!(found.channels, 4);
     let Samples::U8(samples) = found.samples else { panic!("8 bits") };
     assert_eq!(samples[..8], [1, 2, 3, 255, 40, 50, 60, 7]);
@@ -65,7 +84,10 @@ fn rejects_tiff_with_unsupported_samples() {
     assert!(refusal(&tiff_of::<RGB32Float>(&[0.5; 12], None)).contains("floating point"));
     assert!(refusal(&tiff_of::<Gray32Float>(&[0.5; 4], None)).contains("floating point"));
     assert!(refusal(&tiff_of::<GrayI8>(&[-5; 4], None)).contains("signed"));
-    assert!(refusal(&tiff_of::<RGB8>(&[5; 16], Some(ExtraSamples::AssociatedAlpha))).contains("multiplied by alpha"));
+    assert!(
+        refusal(&tiff_of::<RGB8>(&[5; 16], Some(ExtraSamples::AssociatedAlpha)))
+            .contains("multiplied by alpha")
+    );
 }
 
 /// Position of a tag's value in a little-endian TIFF.
@@ -105,7 +127,10 @@ fn reads_compressed_tiff_and_rejects_a_truncated_one() {
             moved[offset_at..offset_at + 4].copy_from_slice(&(file.len() as u32).to_le_bytes());
             moved.extend(&strip[..cut]);
             let found = decoded(&moved);
-            assert!(matches!(found, Err(crate::Error::Input { .. })), "{name} cut to {cut} of {length}");
+            assert!(
+                matches!(found, Err(crate::Error::Input { .. })),
+                "{name} cut to {cut} of {length}"
+            );
         }
     }
 }
@@ -118,7 +143,8 @@ fn reads_planar_tiff() {
     let mut file = b"II*\0\x08\0\0\0".to_vec();
     file.extend(entries.to_le_bytes());
     let entry = |tag: u16, kind: u16, count: u32, value: u32| {
-        [&tag.to_le_bytes()[..], &kind.to_le_bytes(), &count.to_le_bytes(), &value.to_le_bytes()].concat()
+        [&tag.to_le_bytes()[..], &kind.to_le_bytes(), &count.to_le_bytes(), &value.to_le_bytes()]
+            .concat()
     };
     file.extend(entry(256, 3, 1, 2));
     file.extend(entry(257, 3, 1, 2));
@@ -145,16 +171,33 @@ fn expands_one_bit_tiff() {
     for (photometric, expected) in [(1, [255, 0, 255, 0, 0, 255]), (0, [0, 255, 0, 255, 255, 0])] {
         let mut file = b"II*\0\x08\0\0\0\x08\0".to_vec();
         let entry = |tag: u16, value: u32| {
-            [&tag.to_le_bytes()[..], &4_u16.to_le_bytes(), &1_u32.to_le_bytes(), &value.to_le_bytes()].concat()
+            [
+                &tag.to_le_bytes()[..],
+                &4_u16.to_le_bytes(),
+                &1_u32.to_le_bytes(),
+                &value.to_le_bytes(),
+            ]
+            .concat()
         };
         let data_at = 8 + 2 + 8 * 12 + 4;
-        for (tag, value) in
-            [(256, 3), (257, 2), (258, 1), (259, 1), (262, photometric), (273, data_at), (278, 2), (279, 2)]
-        {
+        for (tag, value) in [
+            (256, 3),
+            (257, 2),
+            (258, 1),
+            (259, 1),
+            (262, photometric),
+            (273, data_at),
+            (278, 2),
+            (279, 2),
+        ] {
             file.extend(entry(tag, value));
         }
         file.extend([0, 0, 0, 0, 0b1010_0000, 0b0010_0000]);
-        assert_eq!(decoded(&file).unwrap().samples, Samples::U8(expected.to_vec()), "photometric {photometric}");
+        assert_eq!(
+            decoded(&file).unwrap().samples,
+            Samples::U8(expected.to_vec()),
+            "photometric {photometric}"
+        );
     }
 }
 
@@ -166,17 +209,23 @@ fn converts_cmyk_to_rgb_with_a_warning() {
     assert_eq!((eight.channels, &eight.samples), (3, &Samples::U8(expected.concat())));
     let inks: Vec<u16> = inks.concat().iter().map(|ink| u16::from(*ink) * 257).collect();
     let sixteen = decoded(&tiff_of::<colortype::CMYK16>(&inks, None)).unwrap();
-    let expected: Vec<u16> = expected.concat().iter().map(|sample| u16::from(*sample) * 257).collect();
+    let expected: Vec<u16> =
+        expected.concat().iter().map(|sample| u16::from(*sample) * 257).collect();
     let Samples::U16(found) = &sixteen.samples else { panic!("16 bits") };
     assert!(found.iter().zip(&expected).all(|(found, expected)| found.abs_diff(*expected) < 129));
     // From another encoder, in Adobe's convention.
-    let jpeg = decoded(include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/images/cmyk.jpg"))).unwrap();
+    let jpeg =
+        decoded(include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/images/cmyk.jpg")))
+            .unwrap();
     let Samples::U8(samples) = &jpeg.samples else { panic!("8 bits") };
     for (i, pixel) in samples.as_chunks::<3>().0.iter().enumerate() {
         let (x, y) = ((i % 48) as i32, (i / 48) as i32);
         let light = |ink: i32| (255 - ink) * (255 - 40) / 255;
         let expected = [light(5 * x), light(6 * y), light(30)];
-        let near = pixel.iter().zip(expected).all(|(found, expected)| (i32::from(*found) - expected).abs() <= 6);
+        let near = pixel
+            .iter()
+            .zip(expected)
+            .all(|(found, expected)| (i32::from(*found) - expected).abs() <= 6);
         assert!(near, "{pixel:?} for {expected:?} at {x},{y}");
     }
     for image in [eight, sixteen, jpeg] {

@@ -26,7 +26,8 @@ fn with_metadata(image: Image, exif: Option<Vec<u8>>, icc: Option<Vec<u8>>) -> I
 /// The image rotated by an independent implementation.
 fn turned(image: &Image, orientation: u8) -> Image {
     let Samples::U8(samples) = &image.samples else { panic!("8 bits") };
-    let pixels = RgbImage::from_raw(image.width as u32, image.height as u32, samples.clone()).unwrap();
+    let pixels =
+        RgbImage::from_raw(image.width as u32, image.height as u32, samples.clone()).unwrap();
     let mut image = DynamicImage::ImageRgb8(pixels);
     image.apply_orientation(Orientation::from_exif(orientation).unwrap());
     Image {
@@ -42,7 +43,8 @@ fn turned(image: &Image, orientation: u8) -> Image {
 fn keeps_exif_and_profile() {
     for format in [Format::Png, Format::Jpeg, Format::WebP] {
         for channels in [1, 3] {
-            let icc = profile(if channels == 1 && format != Format::WebP { b"GRAY" } else { b"RGB " });
+            let icc =
+                profile(if channels == 1 && format != Format::WebP { b"GRAY" } else { b"RGB " });
             let image = with_metadata(smooth(9, 6, channels, 8), Some(camera_exif(6)), Some(icc));
             let (bytes, warnings) = encoded(&image, format);
             assert_eq!(warnings, []);
@@ -56,7 +58,11 @@ fn keeps_exif_and_profile() {
 #[test]
 fn keeps_orientation_and_profile_in_tiff() {
     for orientation in 1..=8 {
-        let image = with_metadata(smooth(9, 6, 4, 16), Some(camera_exif(orientation)), Some(profile(b"RGB ")));
+        let image = with_metadata(
+            smooth(9, 6, 4, 16),
+            Some(camera_exif(orientation)),
+            Some(profile(b"RGB ")),
+        );
         let (bytes, warnings) = encoded(&image, Format::Tiff);
         assert_eq!(warnings, [Warning::ExifDropped(Format::Tiff)]);
         let back = decoded(&bytes).unwrap();
@@ -81,8 +87,10 @@ fn rotates_bmp() {
         assert_eq!(warnings, [Warning::ExifDropped(Format::Bmp), Warning::IccDropped(Format::Bmp)]);
         assert_eq!(decoded(&bytes).unwrap(), expected, "orientation {orientation}");
 
-        let bare =
-            Image { metadata: Metadata { exif: orientation::exif_of(orientation), ..Metadata::default() }, ..tagged };
+        let bare = Image {
+            metadata: Metadata { exif: orientation::exif_of(orientation), ..Metadata::default() },
+            ..tagged
+        };
         assert_eq!(encoded(&bare, Format::Bmp), (bytes, vec![]));
     }
 }
@@ -140,7 +148,8 @@ fn sized_exif(big_endian: bool) -> Vec<u8> {
     let short = |value: u16| if big_endian { value.to_be_bytes() } else { value.to_le_bytes() };
     let long = |value: u32| if big_endian { value.to_be_bytes() } else { value.to_le_bytes() };
     let entry = |tag: u16, kind: u16, value: u32| {
-        let value = if kind == 3 { [short(value as u16), [0; 2]].concat() } else { long(value).to_vec() };
+        let value =
+            if kind == 3 { [short(value as u16), [0; 2]].concat() } else { long(value).to_vec() };
         [&short(tag)[..], &short(kind), &long(1), &value].concat()
     };
     let mut block = if big_endian { b"MM\0*".to_vec() } else { b"II*\0".to_vec() };
@@ -209,7 +218,10 @@ fn keeps_png_colour_chunks_or_warns() {
         (
             &[(
                 b"cHRM",
-                &[0, 0, 0x80, 0, 0, 0, 0, 9, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4, 0, 0, 0, 5, 0, 0, 0, 6],
+                &[
+                    0, 0, 0x80, 0, 0, 0, 0, 9, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4, 0,
+                    0, 0, 5, 0, 0, 0, 6,
+                ],
             )],
             true,
         ),
@@ -224,11 +236,16 @@ fn keeps_png_colour_chunks_or_warns() {
         }
         for format in [Format::Jpeg, Format::WebP, Format::Tiff, Format::Bmp] {
             let (_, warnings) = encoded(&with_chunks(smooth(9, 6, 3, 8), chunks), format);
-            assert_eq!(warnings.contains(&Warning::ColorDropped(format)), missed, "{format} {chunks:?}");
+            assert_eq!(
+                warnings.contains(&Warning::ColorDropped(format)),
+                missed,
+                "{format} {chunks:?}"
+            );
         }
     }
     // Damaged chunks are ignored.
-    let (mut bytes, _) = encoded(&with_chunks(smooth(9, 6, 3, 8), &[(b"gAMA", &linear)]), Format::Png);
+    let (mut bytes, _) =
+        encoded(&with_chunks(smooth(9, 6, 3, 8), &[(b"gAMA", &linear)]), Format::Png);
     let at = bytes.windows(4).position(|name| name == b"gAMA").unwrap();
     bytes[at + 5] ^= 1;
     assert_eq!(decoded(&bytes).unwrap().metadata.chunks, []);

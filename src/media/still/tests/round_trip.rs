@@ -22,7 +22,11 @@ fn round_trips_png_and_tiff_exactly() {
                     let (bytes, warnings) = encoded(&image, format);
                     assert_eq!(Format::from_content(&bytes), Some(format));
                     assert_eq!(warnings, []);
-                    assert_eq!(decoded(&bytes).unwrap(), image, "{format} {width}x{height}x{channels} {bits}");
+                    assert_eq!(
+                        decoded(&bytes).unwrap(),
+                        image,
+                        "{format} {width}x{height}x{channels} {bits}"
+                    );
                 }
             }
         }
@@ -38,7 +42,11 @@ fn webp_and_bmp_return_8_bits() {
                 let (bytes, warnings) = encoded(&image, format);
                 assert_eq!(Format::from_content(&bytes), Some(format));
                 assert_eq!(warnings, []);
-                assert_eq!(decoded(&bytes).unwrap(), colored(&image), "{format} {width}x{height}x{channels}");
+                assert_eq!(
+                    decoded(&bytes).unwrap(),
+                    colored(&image),
+                    "{format} {width}x{height}x{channels}"
+                );
             }
         }
     }
@@ -52,9 +60,15 @@ fn round_trips_jpeg_approximately() {
         assert_eq!(warnings, []);
         let back = decoded(&bytes).unwrap();
         assert_eq!((back.width, back.height, back.channels), (37, 29, channels));
-        let (Samples::U8(before), Samples::U8(after)) = (&image.samples, &back.samples) else { panic!("8 bits") };
+        let (Samples::U8(before), Samples::U8(after)) = (&image.samples, &back.samples) else {
+            panic!("8 bits")
+        };
         let error: u32 = before.iter().zip(after).map(|(a, b)| u32::from(a.abs_diff(*b))).sum();
-        assert!(error < 2 * before.len() as u32, "mean error {}", f64::from(error) / before.len() as f64);
+        assert!(
+            error < 2 * before.len() as u32,
+            "mean error {}",
+            f64::from(error) / before.len() as f64
+        );
     }
 }
 
@@ -66,7 +80,8 @@ fn sixteen_bits_are_rounded_with_a_warning() {
             let (bytes, warnings) = encoded(&image, format);
             assert_eq!(warnings, [Warning::DepthReduced(format)]);
             let Samples::U16(samples) = &image.samples else { panic!("16 bits") };
-            let samples = samples.iter().map(|value| (f64::from(*value) / 257.0).round() as u8).collect();
+            let samples =
+                samples.iter().map(|value| (f64::from(*value) / 257.0).round() as u8).collect();
             let expected = Image { samples: Samples::U8(samples), ..image.clone() };
             assert_eq!(bytes, encoded(&expected, format).0);
         }
@@ -79,11 +94,17 @@ fn accepts_only_opaque_alpha_for_jpeg() {
         for bits in [8, 16] {
             let mut image = smooth(5, 4, channels, bits);
             let mut file = std::io::Cursor::new(Vec::new());
-            let refused = super::encode(&image, Format::Jpeg, &super::Options::default(), &mut file).unwrap_err();
+            let refused =
+                super::encode(&image, Format::Jpeg, &super::Options::default(), &mut file)
+                    .unwrap_err();
             assert!(refused.problem.contains("transparency"));
             match &mut image.samples {
-                Samples::U8(samples) => samples.chunks_mut(channels).for_each(|pixel| pixel[channels - 1] = u8::MAX),
-                Samples::U16(samples) => samples.chunks_mut(channels).for_each(|pixel| pixel[channels - 1] = u16::MAX),
+                Samples::U8(samples) => {
+                    samples.chunks_mut(channels).for_each(|pixel| pixel[channels - 1] = u8::MAX)
+                }
+                Samples::U16(samples) => {
+                    samples.chunks_mut(channels).for_each(|pixel| pixel[channels - 1] = u16::MAX)
+                }
             }
             let (bytes, _) = encoded(&image, Format::Jpeg);
             assert_eq!(decoded(&bytes).unwrap().channels, channels - 1);
@@ -96,7 +117,8 @@ fn rejects_sides_beyond_the_limit_of_a_format() {
     for (format, width) in [(Format::WebP, 16_384), (Format::Jpeg, 65_536), (Format::Bmp, 65_536)] {
         let mut file = std::io::Cursor::new(Vec::new());
         let refused =
-            super::encode(&smooth(width, 1, 1, 8), format, &super::Options::default(), &mut file).unwrap_err();
+            super::encode(&smooth(width, 1, 1, 8), format, &super::Options::default(), &mut file)
+                .unwrap_err();
         assert!(refused.problem.contains("a side"), "{}", refused.problem);
     }
     let (bytes, _) = encoded(&smooth(16_383, 1, 1, 8), Format::WebP);
@@ -109,12 +131,21 @@ fn rejects_sides_beyond_the_limit_of_a_format() {
 fn names_and_extensions() {
     for extension in Format::extensions() {
         let format: Format = extension.parse().unwrap();
-        assert_eq!(Format::from_path(std::path::Path::new(&format!("x.y.{}", extension.to_uppercase()))), Some(format));
+        assert_eq!(
+            Format::from_path(std::path::Path::new(&format!("x.y.{}", extension.to_uppercase()))),
+            Some(format)
+        );
     }
     for format in Format::ALL {
         assert_eq!(format.extension().parse::<Format>().unwrap(), format);
         assert_eq!(format.to_string().parse::<Format>().unwrap(), format);
     }
-    assert!("gif".parse::<Format>().unwrap_err().to_string().contains("png, jpg, webp, tiff, bmp or qoi"));
+    assert!(
+        "gif"
+            .parse::<Format>()
+            .unwrap_err()
+            .to_string()
+            .contains("png, jpg, webp, tiff, bmp or qoi")
+    );
     assert_eq!(Format::from_path(std::path::Path::new("png")), None);
 }

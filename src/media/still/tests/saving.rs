@@ -8,8 +8,10 @@ use std::io::{self, Write};
 use std::path::Path;
 
 fn names(folder: &Path) -> Vec<String> {
-    let mut names: Vec<_> =
-        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     names
 }
@@ -47,7 +49,10 @@ fn keeps_the_existing_file_on_failure() {
     problem(save(&path, full));
     let transparent = smooth(4, 4, 4, 8);
     assert!(problem(check(&transparent, &path, Format::Jpeg)).contains("transparency"));
-    assert!(problem(write(&transparent, &path, Format::Jpeg, &Options::default())).contains("transparency"));
+    assert!(
+        problem(write(&transparent, &path, Format::Jpeg, &Options::default()))
+            .contains("transparency")
+    );
     assert_eq!(fs::read(&path).unwrap(), b"before");
     assert_eq!(names(folder.path()), ["a.png"]);
 }
@@ -97,6 +102,9 @@ mod unix {
         assert!(fs::read(&real).unwrap().starts_with(b"\x89PNG"));
         assert_eq!(names(folder.path()), ["link.png", "real"]);
         let device = Path::new("/dev/null");
-        assert!(problem(write(&smooth(4, 4, 1, 8), device, Format::Png, &Options::default())).contains("device"));
+        assert!(
+            problem(write(&smooth(4, 4, 1, 8), device, Format::Png, &Options::default()))
+                .contains("device")
+        );
     }
 }

@@ -10,7 +10,8 @@ use crate::diffusion::Prediction;
 use crate::diffusion::config::TRAIN_STEPS;
 use crate::model::files::{LARGEST_CONFIG, LARGEST_GRAPH, LARGEST_RECORD};
 use crate::model::manifest::{
-    Check, DecoderSpec, Defaults, InputNames, Layout, Manifest, ModelFile, OutputNames, SigmaRange, Task,
+    Check, DecoderSpec, Defaults, InputNames, Layout, Manifest, ModelFile, OutputNames, SigmaRange,
+    Task,
 };
 use crate::model::{Precision, import};
 
@@ -56,7 +57,8 @@ fn rows(head: &str) -> Vec<Row> {
     assert!(lines.find(starts).is_some(), "there is no table of {head}");
     assert!(!lines.clone().any(|line| starts(&line)), "there are two tables of {head}");
     let row = |cells: Vec<String>| {
-        let names = quoted(&cells[0]).map(|name| name.trim_matches(['[', ']']).to_owned()).collect();
+        let names =
+            quoted(&cells[0]).map(|name| name.trim_matches(['[', ']']).to_owned()).collect();
         Row { names, cells }
     };
     lines.skip(1).map_while(cells).map(row).collect()
@@ -103,11 +105,17 @@ fn names_every_value_and_no_other() {
     for row in rows("key") {
         let choice = choices.iter().find(|(key, _)| row.names == [*key]);
         let found: Names = quoted(&row.cells[1]).map(str::to_owned).collect();
-        assert_eq!(found, choice.map_or_else(Names::new, |(_, values)| values.clone()), "{:?}", row.names);
+        assert_eq!(
+            found,
+            choice.map_or_else(Names::new, |(_, values)| values.clone()),
+            "{:?}",
+            row.names
+        );
     }
     assert_eq!(names(&rows("value of `prediction`")), values::<Prediction>());
     assert_eq!(names(&rows("value of `layout`")), values::<Layout>());
-    let files: Names = rows("key").iter().flat_map(|row| quoted(&row.cells[2])).map(str::to_owned).collect();
+    let files: Names =
+        rows("key").iter().flat_map(|row| quoted(&row.cells[2])).map(str::to_owned).collect();
     assert!(files.contains("[files.f32]"), "{files:?}");
     let spelled = |name: &String| format!("`[files.{name}]`");
     let head: Vec<String> = values::<Precision>().iter().map(spelled).collect();
@@ -163,7 +171,10 @@ fn examples_are_readable() {
         Manifest::parse(example.split("```").next().unwrap(), "example").unwrap();
     }
     for row in rows("value of `prediction`") {
-        let Some(line) = quoted(&row.cells[1]).find(|text| text.starts_with("prediction = ")) else { continue };
+        let Some(line) = quoted(&row.cells[1]).find(|text| text.starts_with("prediction = "))
+        else {
+            continue;
+        };
         let table: toml::Table = toml::from_str(line).unwrap();
         let prediction: Prediction = table["prediction"].clone().try_into().unwrap();
         assert_eq!([prediction.name()], row.names[..]);

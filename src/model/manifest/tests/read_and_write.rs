@@ -58,7 +58,8 @@ fn reports_inconsistent_fields() {
     }
     for number in ["nan", "inf"] {
         let schedule = format!("[schedule]\nbeta_start = {number}\n[inputs]");
-        let text = problem(&GOOD.replace("\"denoised\"", "\"epsilon\"").replace("[inputs]", &schedule));
+        let text =
+            problem(&GOOD.replace("\"denoised\"", "\"epsilon\"").replace("[inputs]", &schedule));
         assert!(text.contains("beta_start"), "{text}");
     }
     let epsilon = GOOD.replace("\"denoised\"", "\"epsilon\"").replace("[inputs]", SCHEDULED);
