@@ -219,6 +219,12 @@ fn titles_and_subtitles_go_along() {
         assert_eq!(probe(&place, "format_tags=title", output), "Garden", "{output}");
     }
     assert_eq!(probe(&place, "stream=codec_type", "out.mkv"), "video\nsubtitle");
+    ffmpeg(
+        &place,
+        "-i in.mkv -f lavfi -i sine=duration=2 -map 0 -map 1 -c:v copy -c:s mov_text in.mp4",
+    );
+    eddy("denoise in.mp4 -o all.mp4 -m identity --sigma 1").within(&place).succeeds();
+    assert_eq!(probe(&place, "stream=codec_type", "all.mp4"), "video\naudio\nsubtitle");
 }
 
 #[test]

@@ -418,6 +418,10 @@ impl FfmpegSink {
         let is_bare =
             kind(path).is_some_and(|kind| ["h264", "hevc", "mjpeg"].contains(&kind.as_str()));
         let origin = Origin { sound: origin.sound.filter(|_| !is_bare), ..origin };
+        let sound =
+            origin.sound.map(|file| Sound::of(file, path, video.delay, origin.encoder)).transpose();
+        let (sound, pipe) =
+            sound.map_err(|error| Error::output_from(path, not_started(&error), error))?.unzip();
         let Part { file, target } = still::begin(path)?;
         // If this process is killed, the partial file has a recognisable name and can be played.
         let (file, name) = file.into_parts();
@@ -446,10 +450,6 @@ impl FfmpegSink {
         } else {
             command.args(["-f", "yuv4mpegpipe", "-i", "pipe:0"]);
         }
-        let sound =
-            origin.sound.map(|file| Sound::of(file, path, video.delay, origin.encoder)).transpose();
-        let (sound, pipe) =
-            sound.map_err(|error| Error::output_from(path, not_started(&error), error))?.unzip();
         if let Some(sound) = &sound {
             sound.add_to(&mut command, path);
         }
@@ -545,10 +545,14 @@ impl FfmpegSink {
         whole.as_file().set_permissions(permissions).map_err(failed)?;
         let mut command = ffmpeg(LOG_LEVEL);
         command.arg("-y").arg("-i").arg(&self.place);
-        if let Some(sound) = &self.sound {
-            sound.add_subtitles(&mut command);
+        let subtitles = self.sound.as_ref().filter(|sound| sound.lacks_subtitles());
+        if let Some(sound) = subtitles {
+            sound.add_as_input(&mut command);
         }
         command.args(["-map", "0", "-c", "copy"]);
+        if subtitles.is_some() {
+            command.args(["-map", "1:s?"]);
+        }
         if self.is_cut && self.sound.is_some() {
             command.arg("-t").arg(format!("{:.6}", self.end.as_secs_f64()));
         }
@@ -686,7 +690,8 @@ impl Sink for FfmpegSink {
         }
         let sound = self.sound.as_ref();
         let is_to_be_rewritten = kind(&self.target).as_deref() == Some("mp4")
-            || sound.is_some_and(|sound| self.is_cut || sound.lacks_subtitles());
+            || sound
+                .is_some_and(|sound| (self.is_cut && sound.is_piped()) || sound.lacks_subtitles());
         // The recording keeps its name until the remuxed file has replaced it.
         let rewritten = is_to_be_rewritten
             .then(|| self.rewrite())

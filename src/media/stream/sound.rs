@@ -47,7 +47,7 @@ fn reading(file: &Path, codec: &str) -> Command {
     command
         .arg("-i")
         .arg(input(file))
-        .args(["-map", "0:a?", "-c", "copy", "-c:a", codec])
+        .args(["-map", "0:a?", "-c:s", "copy", "-c:a", codec])
         .stdin(Stdio::null());
     command
 }
@@ -113,7 +113,8 @@ impl Sound {
         Ok((sound, pipe))
     }
 
-    fn is_piped(&self) -> bool {
+    /// Whether the file has anything for the pipe.
+    pub(super) fn is_piped(&self) -> bool {
         self.streams.sound || (self.with_subtitles && self.streams.subtitles)
     }
 
@@ -155,12 +156,13 @@ impl Sound {
         self.is_same_kind && !self.with_subtitles && self.streams.subtitles
     }
 
-    /// Adds the subtitles that the pipe does not hold as a second input.
-    pub(super) fn add_subtitles(&self, command: &mut Command) {
-        if self.lacks_subtitles() {
-            command.arg("-itsoffset").arg(format!("{:.6}", -self.delay.as_secs_f64()));
-            command.arg("-i").arg(input(&self.file)).args(["-map", "1:s?"]);
-        }
+    /// Adds the file itself as an input, timed as the pipe is.
+    pub(super) fn add_as_input(&self, command: &mut Command) {
+        command
+            .arg("-itsoffset")
+            .arg(format!("{:.6}", -self.delay.as_secs_f64()))
+            .arg("-i")
+            .arg(input(&self.file));
     }
 
     /// Ends the sound here.

@@ -36,6 +36,7 @@ impl Source for Scripted {
         std::thread::sleep(self.pause);
         let arrival = self.script.pop_front().unwrap_or(ReadOutcome::End);
         if arrival == ReadOutcome::Frame {
+            frame.bytes.resize(self.video.bytes(), 0);
             frame.index = self.index;
             self.index += 1;
         }
