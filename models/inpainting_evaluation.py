@@ -85,7 +85,7 @@ def main(eddy):
     rows += "| mean | | " + " | ".join(f"{mean:.2f}" for mean in means) + " |\n"
     text = f"""# Inpainting
 
-Written by `python models/evaluate.py --inpainting`: `eddy inpaint` as it is when nothing else is asked for (`prior`, ten steps, the mean of four drawings), one drawing, and one evaluation.
+Written by `python models/evaluate.py --inpainting`: `eddy inpaint` as it is when nothing else is asked for (`prior`, ten steps, the mean of four posterior samples), one sample, and one evaluation.
 
 {__doc__.split(chr(10), 2)[2].strip()}
 
@@ -94,9 +94,9 @@ From left to right: what is missing, Telea, `eddy`, `eddy --samples 1`, the trut
 
 ![Parts missing of three photographs, and what OpenCV and Eddy put there](inpainting.jpg)
 
-`prior` knows what is missing by its map of sigma: none where a picture is known, the largest where it is not. One evaluation is then the mean of all pictures that could be there, as far as the
-network is right; a drawing is one of them, with its texture, and up to twice the error of their mean, to which several drawings come. The numbers of steps and drawings were chosen on two other photographs, scikit-image's rocket and motorcycle. Those
-show what Eddy is not good at: a sky without anything in it, which interpolation fills to 45 dB (Telea), and Eddy to 38.
+`prior` knows what is missing by its map of sigma: none where an image is known, the largest where it is not. One evaluation is then the mean of all images that could be there, as far as the
+network is right. A posterior sample is one of them, with its texture, and has up to twice the mean squared error of their mean, which the average of several samples approaches. The numbers of steps and
+samples were chosen on two other photographs, scikit-image's rocket and motorcycle. Those show what Eddy is not good at: an empty sky, which interpolation fills to 45 dB (Telea), and Eddy to 38.
 """
     (DOCS / "inpainting.md").write_text(text)
     print(head + rows)

@@ -1,6 +1,7 @@
 //! Errors, one variant per stage.
 //!
-//! A message says what was found, what was expected and what to do; the cause is kept as the source.
+//! A message says what was found, what was expected and what to do. It leaves out the cause that
+//! another library reported, which [`std::error::Error::source`] returns.
 //! The library never prints: it returns errors, and only the binary prints them and turns them into
 //! exit codes.
 
@@ -70,7 +71,8 @@ pub enum Error {
         /// What was found and what to do.
         problem: String,
     },
-    /// An evaluation of the network failed or gave invalid output.
+    /// An evaluation of the network failed or gave invalid output. The cause, such as ONNX Runtime's
+    /// own message, is not in the text of this error, but in its `source()`.
     #[error("{problem}")]
     Evaluation {
         /// The sampler step, what was found and what to do.
@@ -131,7 +133,7 @@ impl Error {
         Self::Evaluation { problem: problem.into(), source: None }
     }
 
-    /// The exit code of the binary for this error (documented in the README).
+    /// The exit code of the binary for this error (documented in `docs/cli.md`).
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Output { .. } | Self::Evaluation { .. } => 1,

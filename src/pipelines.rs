@@ -162,8 +162,8 @@ impl Eddy {
         Ok(GeneratePipeline { package, network, decoder, options })
     }
 
-    /// The network of a model package or of a diffusers folder, with its training schedule, for any
-    /// sampler.
+    /// The network of a bundled model, a model package or a diffusers folder, with its training
+    /// schedule, for any sampler.
     ///
     /// # Errors
     /// As for [`denoiser`](Self::denoiser), and when a package does not say which noise its network was
@@ -235,7 +235,11 @@ impl DenoisePipeline {
     }
 
     /// Denoises the frames of `source` on a separate thread, using previous frames. A damaged frame
-    /// ends the stream with an error.
+    /// or a source that is disconnected ends the stream with an error.
+    ///
+    /// Every frame that the source gives is denoised, in order: none is dropped, and there is no
+    /// target rate. [`video::run`](crate::video::run) drops frames of live sources and lowers
+    /// quality to keep a rate. Interlaced video is refused.
     ///
     /// # Errors
     /// [`Error::Usage`] for interlaced video, and as for [`run`](Self::run).
@@ -279,7 +283,11 @@ impl DenoisePipeline {
     }
 }
 
-/// Finished frames, in order. Dropping the iterator ends processing.
+/// Finished frames, in order. At most a few wait here; then processing waits, too.
+///
+/// Dropping the iterator ends processing, and waits until it has ended: for the evaluation in hand,
+/// and for [`Source::next`]. A source that may have to wait long for a frame therefore returns
+/// [`ReadOutcome::Waiting`] from time to time.
 #[derive(Debug)]
 pub struct FrameStream {
     format: Arc<VideoFormat>,

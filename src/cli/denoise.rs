@@ -33,9 +33,11 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     images: IoArgs,
 
-    /// A bundled model or the folder of a model package. When left out, `camera` for frames and images whose noise came through
-    /// a camera or a codec (all of 4:2:0, 4:2:2 and grey video), `denoise-fast` for white noise in RGB, and none for what is clean;
-    /// with --fps or --deadline-ms the best that keeps up
+    /// A bundled model or the folder of a model package. When left out, `camera` for video in 4:2:0,
+    /// 4:2:2 and grey and for images whose noise came through a camera or a codec, `denoise-fast` for
+    /// other video and for images with white noise, and none for what is clean. With --fps or
+    /// --deadline-ms other video (RGB, 4:4:4) takes the better of `denoise` and `denoise-fast` that
+    /// keeps up
     #[arg(short, long, value_name = "MODEL", help_heading = "Model")]
     model: Option<String>,
 

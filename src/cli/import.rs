@@ -111,7 +111,8 @@ struct NetworkArgs {
     #[arg(long, value_name = "WxH")]
     size: Option<Size>,
 
-    /// Receptive field, in pixels to each side; without it, images are not cut into tiles
+    /// Receptive field, in pixels to each side; without it, tiles are blended over their seams, and
+    /// are not exact
     #[arg(long, value_name = "PX")]
     receptive_field: Option<usize>,
 

@@ -51,7 +51,8 @@ pub(crate) struct DeviceOptions {
     )]
     device: DeviceChoice,
 
-    /// Disable the fallback to the CPU, of the whole network and of single operators
+    /// Disable the fallback to the CPU: of `auto` where no GPU works, and of single operators that
+    /// the device lacks. A named device that does not work is an error in any case
     #[arg(long)]
     require_device: bool,
 

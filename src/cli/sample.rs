@@ -42,7 +42,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "NAME", help_heading = "Sampling")]
     sampler: Sampler,
 
-    /// Steps: evaluations of the network, of which heun, kdpm2, kdpm2-a and pc need two a step, and langevin five
+    /// Steps of the sampler. A step evaluates the network once, with heun, kdpm2, kdpm2-a and pc
+    /// twice, with langevin five times; the first and the last step of some differ
     #[arg(long, value_name = "N", help_heading = "Sampling")]
     steps: usize,
 

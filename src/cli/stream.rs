@@ -45,8 +45,8 @@ pub(crate) struct StreamOptions {
     #[arg(long, value_name = "RANGE")]
     range: Option<SampleRange>,
 
-    /// Target frame rate in fps: no more are processed, and where they take too long, quality is reduced. Without -m the
-    /// best model that keeps up is chosen
+    /// Target frame rate in fps: no more are processed, and where they take too long, quality is
+    /// reduced: fewer steps, and when denoising also smaller networks and lower resolutions
     #[arg(long, value_name = "RATE", help_heading = "Real time")]
     fps: Option<Rate>,
 

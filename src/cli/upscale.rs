@@ -40,8 +40,8 @@ pub(crate) struct Arguments {
     #[arg(short, long, value_name = "MODEL", help_heading = "Model")]
     model: Option<String>,
 
-    /// Solve the inverse problem with a diffusion prior in place of a network trained to enlarge: any factor, and far slower;
-    /// `prior`, or the model of -m
+    /// Solve the inverse problem with a diffusion prior in place of a network trained to enlarge: by
+    /// 2 to 8, and far slower; `prior`, or the model of -m
     #[arg(long, help_heading = "Model")]
     prior: bool,
 

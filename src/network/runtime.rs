@@ -115,8 +115,8 @@ impl Runtime {
         self.file.as_deref()
     }
 
-    /// Registers the providers in a library of their own, whose devices are [`Device::Plugin`]. A process
-    /// registers one such library.
+    /// Registers the providers in a library of their own, whose devices are
+    /// [`Device::Plugin`](crate::network::Device::Plugin). A process registers one such library.
     ///
     /// # Errors
     /// [`Error::Runtime`] when the library is missing, for another machine, no plugin, or for another

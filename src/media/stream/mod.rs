@@ -79,7 +79,9 @@ pub trait Source: Send {
     /// The format of all frames.
     fn video(&self) -> &VideoFormat;
 
-    /// Waits for the next frame. `frame` keeps its memory between calls.
+    /// Waits for the next frame, whose `bytes` have the length [`VideoFormat::bytes`]. `frame` keeps
+    /// its memory between calls. A source that may wait for long returns
+    /// [`ReadOutcome::Waiting`] from time to time, so that a run can be stopped.
     ///
     /// # Errors
     /// [`Error::Input`] when no further frame can be read although the stream has not ended.

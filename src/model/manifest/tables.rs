@@ -111,7 +111,8 @@ pub struct SigmaRange {
 pub struct InputNames {
     /// The noisy sample, float `[B, C, H, W]`.
     pub sample: String,
-    /// The sigma map, float `[B, 1, H, W]`.
+    /// The sigma map, float `[B, planes, H, W]`, with the [planes](Layout::sigma_planes) of the
+    /// layout.
     pub sigma: Option<String>,
     /// The scalar noise level.
     pub timestep: Option<String>,
@@ -205,7 +206,7 @@ pub struct ModelFile {
 pub struct Check {
     /// The sample, `[B, C, H, W]`.
     pub sample: String,
-    /// The sigma map, `[B, 1, H, W]`.
+    /// The sigma map, `[B, planes, H, W]`.
     pub sigma: Option<String>,
     /// The scalar noise level.
     pub timestep: Option<f64>,
