@@ -37,13 +37,15 @@ pub(super) struct Provider {
     /// Adds the providers to a session. Compiled engines are stored in the cache entry.
     pub(super) configure: Configure,
     /// Adds the providers to a probe with a single node; none if it is like any other session.
-    pub(super) trial: Option<fn(SessionBuilder, Device, ProbeDepth) -> ort::Result<SessionBuilder>>,
+    pub(super) trial: Option<Trial>,
     /// Whether the device has its own memory, so that inputs are copied to it. Networks in f16 are
     /// faster there.
     pub(super) has_own_memory: bool,
     /// Whether each session is built for one shape.
     pub(super) has_fixed_shapes: bool,
 }
+
+type Trial = fn(SessionBuilder, Device, ProbeDepth) -> ort::Result<SessionBuilder>;
 
 type Configure =
     fn(SessionBuilder, &Runtime, Device, Option<&CacheEntry>) -> ort::Result<SessionBuilder>;
