@@ -16,6 +16,7 @@ fn main() -> ExitCode {
     let arguments = cli::Arguments::parse();
     cli::interrupt::listen();
     eddy::machine::ignore_file_size_signal();
+    eddy::machine::report_integer_division();
     let code =
         arguments.run(started).map_or_else(|error| cli::console::complain_of(&error), |()| 0);
     if eddy::network::has_given_up() {

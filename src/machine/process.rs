@@ -33,6 +33,24 @@ pub fn ignore_file_size_signal() {
     let _ = before;
 }
 
+/// Ends the process with a message and exit code 1 at SIGFPE, which ONNX Runtime raises when a network
+/// divides an integer by zero, or the smallest by -1. Call it at program start.
+pub fn report_integer_division() {
+    extern "C" fn report(_: libc::c_int) {
+        let words = b"eddy: the network failed: it divides an integer by zero, or the smallest integer by -1; take another model\n";
+        // SAFETY: `write` and `_exit` may be called in a signal handler, and the buffer is as long as it says.
+        unsafe {
+            libc::write(libc::STDERR_FILENO, words.as_ptr().cast(), words.len());
+            libc::_exit(1);
+        }
+    }
+    let handler: extern "C" fn(libc::c_int) = report;
+    // SAFETY: the handler calls nothing that is not safe in a signal handler, and touches no memory but its constant.
+    let before = unsafe { libc::signal(libc::SIGFPE, handler as libc::sighandler_t) };
+    // It fails only for signals that do not exist.
+    let _ = before;
+}
+
 /// Runs `listen`, which installs signal handlers. SIGHUP stays ignored if it was ignored before, as
 /// under `nohup`.
 pub fn listen_but_to_ignored_hangups(listen: impl FnOnce()) {

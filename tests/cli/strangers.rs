@@ -338,6 +338,16 @@ fn a_network_that_allocates_beyond_max_memory_fails() {
     place.holds_only(&["a.png", "m"]);
 }
 
+/// Processors of other kinds give the smallest integer.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_network_that_divides_the_smallest_integer_fails() {
+    let place = place();
+    place.model("m", "overflow", |manifest| manifest);
+    eddy(DENOISE).within(&place).fails(1).says("the network failed: it divides an integer");
+    place.holds_only(&["a.png", "m"]);
+}
+
 #[test]
 fn a_network_that_never_loads_is_given_up() {
     let place = place();

@@ -54,6 +54,23 @@ save(
     [("none", F32, 0.0)],
 )
 
+# Divides the smallest integer by -1 once it is evaluated, which overflows.
+save(
+    "overflow",
+    [
+        helper.make_node("Shape", ["x"], ["batch"], start=0, end=1),
+        helper.make_node("Neg", ["batch"], ["minus"]),
+        helper.make_node("Div", ["smallest", "minus"], ["large"]),
+        helper.make_node("Cast", ["large"], ["float"], to=F32),
+        helper.make_node("Mul", ["float", "none"], ["zero"]),
+        helper.make_node("Mul", ["sigma", "zero"], ["nothing"]),
+        helper.make_node("Add", ["x", "nothing"], ["denoised"]),
+    ],
+    [("x", F32, FREE), ("sigma", F32, MAP)],
+    [("denoised", F32, FREE)],
+    [("smallest", TensorProto.INT64, -(1 << 63)), ("none", F32, 0.0)],
+)
+
 # Gives back what it gets, after it filled a GiB that no shape in the manifest tells of.
 save(
     "greedy",
