@@ -12,7 +12,7 @@ use super::limits::Limits;
 use super::orientation;
 use super::read::decode_any;
 use crate::machine;
-use crate::media::stream::program::{ffmpeg, output};
+use crate::media::stream::ffmpeg::program::{ffmpeg, output};
 use crate::media::{Image, Metadata};
 
 /// A format that ffmpeg decodes, by its content.

@@ -4,21 +4,16 @@
 //! nothing is converted, rounded or clipped before the network.
 
 mod camera;
-mod container;
-mod cut;
-mod ffmpeg;
+pub(super) mod ffmpeg;
 mod file;
 mod format;
 mod live;
 mod matroska;
 mod open;
 mod pipe;
-mod probe;
-pub(super) mod program;
 mod raw;
 mod sequence;
 mod sink;
-mod sound;
 mod video;
 mod y4m;
 

@@ -8,8 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use super::camera::{CameraFormat, CameraRequest, CameraSource};
-use super::container::is_container;
-use super::ffmpeg::{FfmpegSink, FfmpegSource, is_url};
+use super::ffmpeg::{FfmpegSink, FfmpegSource, is_container, is_url};
 use super::file::PartFile;
 use super::pipe::PipeSink;
 use super::raw::RawSource;

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::{ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use super::ffmpeg::{Encoder, input, kind};
 use super::probe::{Streams, streams};
 use super::program::{LOG_LEVEL, Program, Said, ffmpeg, output};
+use super::{Encoder, input, kind};
 
 /// Added to the times of sound in the pipe, in seconds, so that none is negative.
 const OFFSET: f64 = 10.0;

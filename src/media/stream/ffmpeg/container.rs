@@ -33,6 +33,6 @@ pub(super) fn options(path: &Path) -> Option<&'static [&'static str]> {
 }
 
 /// Whether a file is named after a container.
-pub(super) fn is_container(path: &Path) -> bool {
+pub(in crate::media) fn is_container(path: &Path) -> bool {
     options(path).is_some()
 }

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::FormatOverrides;
 use super::program::output;
-use super::video::{CodePoint, Matrix, Rate, SaidBy, Scan, Siting, VideoFormat};
 use crate::error::{Error, Result};
+use crate::media::stream::{
+    CodePoint, FormatOverrides, Matrix, Rate, SaidBy, Scan, Siting, VideoFormat,
+};
 
 /// The answer of ffprobe about a file. Missing properties are `None`.
 #[derive(Debug, Default)]

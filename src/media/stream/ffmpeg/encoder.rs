@@ -1,0 +1,105 @@
+//! The settings of encoders.
+
+use std::path::Path;
+
+use super::kind;
+use crate::media::stream::{Chroma, Rate, VideoFormat};
+
+/// Interval at which encoded data is written so that it can be read, in milliseconds of the video.
+const PART_MS: u32 = 1000;
+
+/// Frames per second from which on the default encoders' own lookahead is short enough.
+const STEADY: f64 = 25.0;
+
+/// How many seconds of frames the default encoders may hold back at lower rates.
+const HELD_BACK: f64 = 2.0;
+
+/// Encoder settings. `None` uses ffmpeg's default for the container, except for [`Encoder::CRF`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Encoder {
+    /// The encoder's name in ffmpeg, such as `libx265`.
+    pub codec: Option<String>,
+    /// The constant quality (CRF) on the encoder's own scale: smaller is better.
+    pub crf: Option<f64>,
+    /// Bit rate in ffmpeg's syntax: `4M`.
+    pub bitrate: Option<String>,
+    /// Further options of the encoder, by name.
+    pub options: Vec<(String, String)>,
+}
+
+impl Encoder {
+    /// Default quality of MP4, MOV and Matroska: visually almost lossless.
+    pub const CRF: f64 = 18.0;
+
+    /// Whether the options say that sound is not encoded.
+    pub(super) fn copies_sound(&self) -> bool {
+        self.options.iter().any(|(key, value)| {
+            ["c:a", "codec:a", "acodec"].contains(&key.as_str()) && value == "copy"
+        })
+    }
+
+    /// The ffmpeg arguments for a file of that name and frames of format `video`.
+    pub(super) fn arguments(&self, path: &Path, video: &VideoFormat) -> Vec<String> {
+        let mut arguments = Vec::new();
+        let mut say = |key: &str, value: String| arguments.extend([key.to_owned(), value]);
+        let kind = kind(path).unwrap_or_default();
+        let is_usual = self.codec.is_none() && ["mp4", "mkv"].contains(&kind.as_str());
+        if let Some(codec) = &self.codec {
+            say("-c:v", codec.clone());
+        }
+        match (self.crf, &self.bitrate) {
+            (Some(crf), _) => say("-crf", crf.to_string()),
+            (None, Some(bitrate)) => say("-b:v", bitrate.clone()),
+            (None, None) if is_usual => say("-crf", Self::CRF.to_string()),
+            (None, None) => {}
+        }
+        if self.codec.is_none() {
+            lookahead(&kind, video.rate).into_iter().for_each(|(key, value)| say(key, value));
+        }
+        let is_odd = video.width % 2 == 1 || video.height % 2 == 1;
+        if is_usual && is_odd && matches!(video.format.chroma(), Some(Chroma::C420 | Chroma::C422))
+        {
+            // 4:2:0 encoders require even sizes.
+            say("-pix_fmt", if video.format.bits() > 8 { "yuv444p10le" } else { "yuv444p" }.into());
+        }
+        for (key, value) in &self.options {
+            say(&format!("-{key}"), value.clone());
+        }
+        if kind == "mp4" {
+            // Keeps the file readable up to what was written, even after a crash.
+            say("-movflags", "+frag_keyframe+delay_moov+default_base_moof".into());
+        }
+        match kind.as_str() {
+            "mp4" => say("-frag_duration", PART_MS.to_string() + "000"),
+            "mkv" | "webm" => say("-cluster_time_limit", PART_MS.to_string()),
+            _ => {}
+        }
+        say("-flush_packets", "1".into());
+        arguments
+    }
+}
+
+/// The options of the default encoders, which otherwise hold back up to 50 frames: below
+/// [`STEADY`] no more than come in [`HELD_BACK`] seconds.
+fn lookahead(kind: &str, rate: Rate) -> Vec<(&'static str, String)> {
+    let rate = rate.per_second();
+    if rate >= STEADY {
+        return Vec::new();
+    }
+    let frames = (rate * HELD_BACK) as u32;
+    match kind {
+        "mp4" | "mkv" => {
+            // Half for the decision on B-frames and what follows it, half for the lookahead.
+            let b_frames = (frames / 8).min(3);
+            let analysed = (frames / 2).saturating_sub(b_frames).min(40);
+            // Threads for slices, and not each for a frame.
+            vec![
+                ("-bf", b_frames.to_string()),
+                ("-rc-lookahead", analysed.to_string()),
+                ("-thread_type", "slice".into()),
+            ]
+        }
+        "webm" => vec![("-lag-in-frames", (frames / 2).min(25).to_string())],
+        _ => Vec::new(),
+    }
+}

@@ -1,0 +1,238 @@
+//! Frames that ffmpeg reads.
+
+use std::path::{Path, PathBuf};
+use std::process::{ChildStdout, Stdio};
+use std::time::Duration;
+
+use super::cut::{Missing, missing};
+use super::probe::Probe;
+use super::program::{LOG_LEVEL, Program, Said, TIMES, ffmpeg};
+use super::{input, is_pipe, is_url, not_started};
+use crate::error::{Error, Result};
+use crate::media::stream::{
+    FormatOverrides, Order, PixelFormat, Rate, RawSource, ReadOutcome, Source, VideoFormat,
+    VideoFrame, Y4mSource,
+};
+
+/// The formats that y4m supports and we read, in limited and full range; ffmpeg chooses the one
+/// with the least loss.
+const FORMATS: &str = "format=pix_fmts=yuv420p|yuvj420p|yuv422p|yuvj422p|yuv444p|yuvj444p|gray\
+                       |yuv420p9le|yuv422p9le|yuv444p9le|gray9le|yuv420p10le|yuv422p10le|yuv444p10le|gray10le\
+                       |yuv420p12le|yuv422p12le|yuv444p12le|gray12le|yuv420p14le|yuv422p14le|yuv444p14le\
+                       |yuv420p16le|yuv422p16le|yuv444p16le|gray16le";
+
+/// A file or URL that ffmpeg reads.
+pub struct FfmpegSource {
+    process: Program,
+    frames: Frames,
+    name: PathBuf,
+    live: bool,
+    count: u64,
+    /// What ffprobe reports about the file.
+    probe: Probe,
+    /// The number of frames that the file declares.
+    expected: Option<u64>,
+    /// Presentation time of the first frame, once known; `None` where the frame rate is constant.
+    times: Option<Option<Duration>>,
+    is_over: bool,
+}
+
+/// The format of frames from ffmpeg: y4m, or raw for RGB, which y4m does not support.
+enum Frames {
+    Y4m(Y4mSource<ChildStdout>),
+    Raw(RawSource<ChildStdout>),
+}
+
+impl Frames {
+    fn source(&mut self) -> &mut dyn Source {
+        match self {
+            Self::Y4m(frames) => frames,
+            Self::Raw(frames) => frames,
+        }
+    }
+}
+
+impl FfmpegSource {
+    /// Starts ffmpeg and waits for the header. A URL of a live protocol (RTSP, RTP, UDP, TCP, SRT,
+    /// RTMP) is a live source; other sources are examined with ffprobe, whose answer takes
+    /// precedence over defaults.
+    ///
+    /// # Errors
+    /// [`Error::Input`] when ffmpeg is missing or cannot read the source, with its message.
+    pub fn open(name: &Path, interpretation: FormatOverrides) -> Result<Self> {
+        let scheme = name
+            .to_str()
+            .and_then(|name| name.split_once("://"))
+            .map(|(scheme, _)| scheme.to_lowercase());
+        let live = scheme.is_some_and(|scheme| {
+            ["rtsp", "rtsps", "rtp", "udp", "tcp", "srt", "rtmp", "rtmps", "mms"]
+                .contains(&scheme.as_str())
+        });
+        // Data that is sent only once would be consumed by ffprobe.
+        let probe = if live || is_pipe(name) {
+            Probe::default()
+        } else {
+            Probe::of(&input(name), !is_url(name))
+        };
+        let rgb = probe.bits_of_rgb().zip(probe.size());
+        let mut command = ffmpeg(LOG_LEVEL);
+        let uneven = probe.is_uneven();
+        // Selects the video and not a cover image. Each frame is passed once, even where sound
+        // begins earlier.
+        let frames = ["-map", "0:V:0", "-an", "-sn", "-vsync", "passthrough"];
+        command.arg("-i").arg(input(name));
+        if uneven {
+            command.args(frames).args(TIMES);
+        }
+        command.args(frames);
+        match rgb {
+            Some((bits, _)) => command.args([
+                "-f",
+                "rawvideo",
+                "-pix_fmt",
+                if bits > 8 { "rgb48le" } else { "rgb24" },
+            ]),
+            None => command.args(["-vf", FORMATS, "-f", "yuv4mpegpipe", "-strict", "-1"]),
+        };
+        command.arg("pipe:1").stdin(Stdio::null()).stdout(Stdio::piped());
+        let started = Program::start(command);
+        let mut process =
+            started.map_err(|error| Error::input_from(name, not_started(&error), error))?;
+        let Some(stdout) = process.child.stdout.take() else {
+            return Err(Error::input(name, "ffmpeg gives nothing"));
+        };
+        let frames = match rgb {
+            Some((bits, [width, height])) => {
+                let format = PixelFormat::Packed { order: Order::Rgb, bits };
+                let mut video = VideoFormat::new(width, height, Rate::of(25), format);
+                probe.describe(name, interpretation, &mut video)?;
+                Frames::Raw(RawSource::new(name, stdout, video)?)
+            }
+            None => {
+                let opened = Y4mSource::open(name, stdout, FormatOverrides::default());
+                let says =
+                    |error| process.end().err().map_or(error, |said| Error::input(name, said));
+                let mut y4m = opened.map_err(says)?;
+                probe.describe(name, interpretation, y4m.video_mut())?;
+                Frames::Y4m(y4m)
+            }
+        };
+        Ok(Self {
+            process,
+            frames,
+            name: name.into(),
+            live,
+            count: 0,
+            expected: probe.frames(),
+            probe,
+            times: uneven.then_some(None),
+            is_over: false,
+        })
+    }
+}
+
+impl FfmpegSource {
+    /// Whether both frames and sound end before the declared duration. This is checked only if
+    /// there are fewer frames than a constant rate would give.
+    fn ends_early(&self) -> bool {
+        let seems_short = self.expected.is_none_or(|expected| expected > self.count + 1);
+        seems_short
+            && !is_url(&self.name)
+            && !is_pipe(&self.name)
+            && self.probe.ends_early(&input(&self.name))
+    }
+
+    /// The defect of a file after all its available frames were read.
+    fn defect(&self, said: &Said) -> Option<Error> {
+        let count = match self.expected {
+            // Sound may be slightly longer.
+            Some(expected) if expected > self.count + self.count / 50 + 1 => {
+                format!("{} of {expected} frames came", self.count)
+            }
+            _ => format!("{} frames came", self.count),
+        };
+        let missing = match missing(&self.name) {
+            Some(Missing::End) => Some(Missing::End),
+            _ if self.ends_early() => Some(Missing::End),
+            // Chunks that only ffmpeg knows are no loss.
+            Some(Missing::Part)
+                if self.probe.declared_frames().is_some_and(|frames| frames <= self.count) =>
+            {
+                None
+            }
+            other => other,
+        };
+        let problem = match &said.damage {
+            Some(damage) if said.is_cut => {
+                format!(
+                    "it ends before its end ({damage}): {count}, and are kept; fetch the file again"
+                )
+            }
+            _ if missing == Some(Missing::End) => {
+                format!(
+                    "it ends before its end, by the length that it declares: {count}, and are kept; fetch the file again"
+                )
+            }
+            None if missing == Some(Missing::Part) => {
+                format!("parts of it are missing: {count}, and are kept; fetch the file again")
+            }
+            Some(damage) => {
+                format!(
+                    "it is damaged ({damage}): {count}, and are kept, some of them spoilt; fetch the file again"
+                )
+            }
+            None => return None,
+        };
+        Some(Error::input(&self.name, problem))
+    }
+}
+
+impl Source for FfmpegSource {
+    fn video(&self) -> &VideoFormat {
+        match &self.frames {
+            Frames::Y4m(frames) => frames.video(),
+            Frames::Raw(frames) => frames.video(),
+        }
+    }
+
+    fn next(&mut self, frame: &mut VideoFrame) -> Result<ReadOutcome> {
+        match self.frames.source().next(frame)? {
+            ReadOutcome::End if self.is_over => Ok(ReadOutcome::End),
+            ReadOutcome::End => {
+                self.is_over = true;
+                match self.process.end() {
+                    Err(said) if self.live => {
+                        Ok(ReadOutcome::Disconnected(format!("{}: {said}", self.name.display())))
+                    }
+                    Err(said) => Err(Error::input(&self.name, said)),
+                    Ok(_) if self.live => Ok(ReadOutcome::End),
+                    // ffmpeg succeeds even so.
+                    Ok(said) => self.defect(&said).map_or(Ok(ReadOutcome::End), Err),
+                }
+            }
+            ReadOutcome::Frame => {
+                self.count += 1;
+                if let Some(first) = &mut self.times
+                    && let Some(time) = self.process.next_time()
+                {
+                    frame.time = time.saturating_sub(*first.get_or_insert(time));
+                }
+                Ok(ReadOutcome::Frame)
+            }
+            other => Ok(other),
+        }
+    }
+
+    fn is_live(&self) -> bool {
+        self.live
+    }
+
+    fn is_uneven(&self) -> bool {
+        self.times.is_some()
+    }
+
+    fn container(&self) -> Option<&Path> {
+        // Sound is read separately.
+        (!is_url(&self.name) && !is_pipe(&self.name)).then_some(&self.name)
+    }
+}
