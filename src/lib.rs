@@ -55,6 +55,7 @@ pub mod network;
 pub mod pipelines;
 #[cfg(feature = "cli")]
 pub mod preview;
+pub mod setting;
 pub mod task;
 pub mod tensor;
 pub mod tile;

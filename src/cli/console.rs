@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 use eddy::diffusion::Progress;
+use eddy::setting::{self, Setting};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// How much is printed, and in which format.
@@ -201,12 +202,45 @@ fn complain(text: &str) {
     let _ = writeln!(io::stderr(), "eddy: {}", plain(text));
 }
 
-/// Escapes characters that could control a terminal or change the direction of text, since file content
+/// The options by which users know the settings that messages of the library name.
+const FLAGS: [(Setting, &str); 19] = [
+    (setting::ALL_ON_DEVICE, "--require-device"),
+    (setting::CLASS, "--class"),
+    (setting::DEVICE, "--device"),
+    (setting::IMAGE_FORMAT, "-f"),
+    (setting::MATRIX, "--matrix"),
+    (setting::MAX_MEMORY, "--max-memory"),
+    (setting::MODEL, "-m"),
+    (setting::PIXEL_FORMAT, "--pixel-format"),
+    (setting::PLUGIN, "--ep-library"),
+    (setting::PRECISION, "--precision"),
+    (setting::RECONNECT, "--reconnect"),
+    (setting::RUNTIME, "--runtime"),
+    (setting::SIZE, "--size"),
+    (setting::SKIP_CORRUPT, "--skip-corrupt"),
+    (setting::STALL_TIMEOUT, "--stall-timeout"),
+    (setting::STREAM_SIZE, "--size"),
+    (setting::TILE, "-t"),
+    (setting::TILE_OVERLAP, "--tile-overlap"),
+    (setting::TIMEOUT, "--timeout"),
+];
+
+/// Puts options in the place of the settings in a message.
+pub(crate) fn with_flags(text: &str) -> String {
+    let mut text = text.to_owned();
+    if text.contains('`') {
+        FLAGS.iter().for_each(|(setting, flag)| text = text.replace(&setting.to_string(), flag));
+    }
+    text
+}
+
+/// Names options in place of the library's settings, and escapes characters that could control a terminal or change the direction of text, since file content
 /// is untrusted. Line breaks are kept.
 pub(crate) fn plain(text: &str) -> String {
+    let text = with_flags(text);
     let is_shown = |c: char| c == '\n' || !(c.is_control() || is_mark(c));
     if text.chars().all(is_shown) {
-        return text.to_owned();
+        return text;
     }
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
@@ -234,4 +268,20 @@ fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FLAGS, plain};
+    use eddy::setting;
+
+    #[test]
+    fn every_setting_is_shown_as_an_option() {
+        for setting in setting::ALL {
+            let shown = plain(&format!("raise {setting}"));
+            assert!(shown.starts_with("raise -") && !shown.contains('`'), "{shown}");
+        }
+        assert_eq!(FLAGS.len(), setting::ALL.len());
+        assert_eq!(plain("its input `x`\u{1b}[2J"), "its input `x`\\u{1b}[2J");
+    }
 }

@@ -13,7 +13,7 @@ use eddy::model::{Package, bundled_names, verify};
 use eddy::network::{Device, DeviceChoice, Library, ProbeDepth, default_threads};
 use serde_json::{Value, json};
 
-use super::console::Console;
+use super::console::{Console, with_flags};
 use super::options::{DeviceOptions, Opened};
 
 /// Diagnose this machine
@@ -94,7 +94,7 @@ impl Arguments {
         let outcome =
             self.library_page(&mut page).and_then(|opened| Self::models_page(&opened, &mut page));
         if let Err(error) = &outcome {
-            page.record["problem"] = format!("{error:#}").into();
+            page.record["problem"] = with_flags(&format!("{error:#}")).into();
         }
         self.console.result(page.lines.join("\n"), &page.record)?;
         outcome
@@ -149,7 +149,7 @@ impl Arguments {
                 Err(problem) => page.line("device", format!("{device} does not work: {problem}")),
             }
             devices.push(json!({
-                "device": device.to_string(), "works": outcome.is_ok(), "ms": ms, "problem": outcome.err(),
+                "device": device.to_string(), "works": outcome.is_ok(), "ms": ms, "problem": outcome.err().map(|problem| with_flags(&problem)),
             }));
         }
         page.record["devices"] = devices.into();

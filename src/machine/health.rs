@@ -15,14 +15,15 @@ pub enum Trouble {
 
 impl std::fmt::Display for Trouble {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::TooHot => {
-                "the processor is slowed down because it is too hot; give it a fan, or less to do with --fps"
-            }
-            Self::LowPower => {
-                "the supply gives too little voltage, and the board is slowed down; take the supply it is made for"
-            }
-        })
+        match self {
+            Self::TooHot => write!(
+                f,
+                "the processor is slowed down because it is too hot; give it a fan, or a lower frame rate to keep up with"
+            ),
+            Self::LowPower => f.write_str(
+                "the supply gives too little voltage, and the board is slowed down; take the supply it is made for",
+            ),
+        }
     }
 }
 

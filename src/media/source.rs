@@ -8,6 +8,7 @@ use super::Format;
 use super::still::end_of_link;
 use crate::durable::create_folder;
 use crate::error::{Error, Result};
+use crate::setting::IMAGE_FORMAT;
 use natural::by_number;
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -358,7 +359,7 @@ fn job_in_folder(input: PathBuf, folder: &Path, format: Option<Format>) -> Resul
         (None, None) => {
             let input = input.display();
             return Err(Error::usage(format!(
-                "the name {input} has an unknown extension for its result; give one with -f"
+                "the name {input} has an unknown extension for its result; give one with {IMAGE_FORMAT}"
             )));
         }
     };
@@ -384,7 +385,7 @@ fn single_job(input: PathBuf, output: &Path, format: Option<Format>) -> Result<J
             return Err(Error::usage(problem));
         }
         return Err(Error::usage(format!(
-            "the name {} has an unknown extension; end it in .png, .jpg, .webp, .tiff, .bmp or .qoi, give one with -f, or end it in \
+            "the name {} has an unknown extension; end it in .png, .jpg, .webp, .tiff, .bmp or .qoi, give one with {IMAGE_FORMAT}, or end it in \
              {MAIN_SEPARATOR} for a folder",
             output.display()
         )));

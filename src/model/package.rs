@@ -15,6 +15,7 @@ use super::manifest::{Manifest, ModelFile};
 use super::precision::Precision;
 use crate::error::{Error, Result};
 use crate::network::{Interface, ModelSource, OnnxNetwork, Runtime, SessionOptions, sha256};
+use crate::setting::PRECISION;
 
 /// A model package.
 #[derive(Clone, Debug)]
@@ -131,7 +132,7 @@ impl Package {
                 manifest.files.keys().map(|precision| precision.name()).collect();
             let present = present.join(", ");
             let problem =
-                format!("it has no {precision} file; it has {present}, which --precision chooses");
+                format!("it has no {precision} file; it has {present}, which {PRECISION} chooses");
             Error::model(&manifest.name, problem)
         })
     }

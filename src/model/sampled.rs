@@ -7,6 +7,7 @@ use super::{DiffusersFolder, Package, Precision};
 use crate::diffusion::Schedule;
 use crate::error::{Error, Result};
 use crate::network::{OnnxNetwork, Runtime, SessionOptions};
+use crate::setting::PRECISION;
 
 /// A model for sampling.
 #[derive(Clone, Debug)]
@@ -67,10 +68,10 @@ impl SampledModel {
         match self {
             Self::Diffusers(folder) => match precision {
                 None => folder.load(runtime, options),
-                Some(_) => Err(Error::usage(
+                Some(_) => Err(Error::usage(format!(
                     "a folder in the diffusers layout has one network, in the precision that it was exported in; leave \
-                     --precision out",
-                )),
+                     {PRECISION} out",
+                ))),
             },
             Self::Package(package) => package.load(runtime, precision.unwrap_or_default(), options),
         }

@@ -12,6 +12,7 @@ use super::provider::{self, OpenVinoTarget, Provider};
 use super::runtime::Runtime;
 use crate::error::{Error, Result};
 use crate::machine::nvidia;
+use crate::setting::RUNTIME;
 
 /// A graph of one convolution that doubles four floats, used to probe a device. Convolutions need more
 /// libraries than other operators, such as cuDNN.
@@ -240,7 +241,7 @@ impl Runtime {
         let Some(is_built) = provider.is_built else { return Ok(()) };
         let Some(file) = self.file() else {
             return Err(format!(
-                "the ONNX Runtime inside eddy is for the CPU; name the library of {} by --runtime",
+                "the ONNX Runtime inside eddy is for the CPU; name the library of {} by {RUNTIME}",
                 provider.build
             ));
         };

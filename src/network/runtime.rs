@@ -11,6 +11,7 @@ use rustix::fs::{MemfdFlags, memfd_create};
 use super::elf;
 use crate::error::{Error, Result};
 use crate::machine::process;
+use crate::setting::{PLUGIN, RUNTIME};
 
 /// The library embedded in the binary.
 static EMBEDDED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/onnxruntime.zst"));
@@ -182,12 +183,12 @@ impl Runtime {
     /// Why the plugin has no device of that number.
     pub(super) fn no_plugin_device(&self, number: u32) -> String {
         let Some(plugin) = self.plugin.get() else {
-            return "no plugin is registered; name its library by --ep-library".into();
+            return format!("no plugin is registered; name its library by {PLUGIN}");
         };
         let count = self.plugin_devices().count();
         if count == 0 {
             return format!(
-                "{} offers no device on this machine with ONNX Runtime {}; it may want a newer one (--runtime), or other hardware",
+                "{} offers no device on this machine with ONNX Runtime {}; it may want a newer one ({RUNTIME}), or other hardware",
                 plugin.path.display(),
                 self.version()
             );

@@ -18,6 +18,7 @@ use super::watch::{self, Ended, Watched};
 use super::{Inputs, Network, Shape, nodes};
 use crate::error::{Error, Result};
 use crate::machine::{self, nvidia};
+use crate::setting::{ALL_ON_DEVICE, DEVICE, MAX_MEMORY, TILE, TIMEOUT};
 
 /// Where an ONNX graph comes from.
 #[derive(Clone, Copy, Debug)]
@@ -448,17 +449,19 @@ impl Network for OnnxNetwork {
                 Some(Ended::Late(limit)) => {
                     let (model, shape, seconds) = (&self.model, bound.shape, limit.as_secs_f64());
                     let problem = format!(
-                        "model {model}: an evaluation at shape {shape:?} took longer than {seconds} s and was ended; raise --timeout, \
-                         take smaller tiles (-t), or another model"
+                        "model {model}: an evaluation at shape {shape:?} took longer than {seconds} s and was ended; raise {TIMEOUT}, \
+                         take smaller tiles ({TILE}), or another model"
                     );
                     return Err(Error::Evaluation { problem, source: Some(Box::new(cause)) });
                 }
                 None => {}
             }
             let advice = if is_out_of_memory(&cause) {
-                " for lack of memory; take smaller tiles (-t) or a smaller image, or raise --max-memory"
+                format!(
+                    " for lack of memory; take smaller tiles ({TILE}) or a smaller image, or raise {MAX_MEMORY}"
+                )
             } else {
-                ""
+                String::new()
             };
             let problem = format!(
                 "model {}: the evaluation at shape {:?} failed{advice}",
@@ -539,16 +542,16 @@ fn is_out_of_memory(cause: &ort::Error) -> bool {
 fn refused(model: &str, options: SessionOptions, cause: ort::Error) -> Error {
     if options.device != Device::Cpu {
         let whole = if options.whole {
-            ", or leave out --require-device for what it has no kernels for"
+            format!(", or leave out {ALL_ON_DEVICE} for what it has no kernels for")
         } else {
-            ""
+            String::new()
         };
-        let problem = format!("it does not run {model} ({cause}); try --device cpu{whole}");
+        let problem = format!("it does not run {model} ({cause}); try {DEVICE} cpu{whole}");
         return Error::Device { device: options.device.to_string(), problem };
     }
     if is_out_of_memory(&cause) {
         let problem =
-            format!("model {model}: loading it failed for lack of memory; raise --max-memory");
+            format!("model {model}: loading it failed for lack of memory; raise {MAX_MEMORY}");
         return Error::Evaluation { problem, source: Some(Box::new(cause)) };
     }
     Error::model_from(

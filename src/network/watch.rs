@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use ort::session::{NoSelectedOutputs, RunOptions};
 
 use crate::error::{Error, Result};
+use crate::setting::TIMEOUT;
 
 /// Why an evaluation was terminated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -156,7 +157,7 @@ pub fn too_long(model: &str, limit: Duration) -> Error {
     let seconds = limit.as_secs_f64();
     Error::model(
         model,
-        format!("loading it takes longer than {seconds} s; raise --timeout, or take another model"),
+        format!("loading it takes longer than {seconds} s; raise {TIMEOUT}, or take another model"),
     )
 }
 

@@ -69,7 +69,7 @@ impl Preview {
         }
         let unserved = |error: io::Error| {
             Error::usage(format!(
-                "the preview cannot be served at {address} ({error}); choose another --preview=ADDRESS:PORT"
+                "the preview cannot be served at {address} ({error}); choose another address or port"
             ))
         };
         let runtime =

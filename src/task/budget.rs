@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::machine;
+use crate::setting::MAX_MEMORY;
 use crate::tile::{Locality, TilePlan};
 
 /// Assumed working memory of ONNX Runtime per input pixel if the manifest does not give it: about
@@ -122,7 +123,7 @@ impl MemoryHeadroom {
         let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
         Err(Error::usage(format!(
             "{} MiB are too little for an image of {width}x{height}: with the smallest tile it takes about {} MiB; raise \
-             --max-memory",
+             {MAX_MEMORY}",
             mebibytes(self.max_memory),
             mebibytes(least)
         )))
@@ -131,7 +132,7 @@ impl MemoryHeadroom {
 
 #[cfg(test)]
 mod tests {
-    use super::{Budget, MemoryHeadroom, TileChoice};
+    use super::{Budget, MAX_MEMORY, MemoryHeadroom, TileChoice};
     use crate::machine;
     use crate::tile::Locality;
 
@@ -167,7 +168,7 @@ mod tests {
     fn reports_the_memory_that_would_suffice() {
         let error =
             room(0).tiles([4000, 3000, 3], TileChoice::default(), LOCAL, Some(100)).unwrap_err();
-        assert!(error.to_string().contains("raise --max-memory"), "{error}");
+        assert!(error.to_string().contains(&format!("raise {MAX_MEMORY}")), "{error}");
     }
 
     #[test]

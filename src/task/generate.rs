@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::media::{Image, Metadata, Samples};
 use crate::model::{Manifest, Task};
 use crate::network::Network;
+use crate::setting::{CLASS, SIZE};
 use crate::tensor;
 use crate::tile::TilePlan;
 
@@ -264,7 +265,7 @@ impl<'a> Generator<'a> {
             (Some(size), None) => Ok(size),
             (Some(size), Some(asked)) if size == asked => Ok(size),
             (Some([width, height]), Some(asked)) => Err(Error::usage(format!(
-                "{} draws images of {width}x{height} alone, {}x{} was asked for; leave --size out",
+                "{} draws images of {width}x{height} alone, {}x{} was asked for; leave {SIZE} out",
                 self.manifest.name, asked[0], asked[1]
             ))),
             (None, asked) => Ok(asked.unwrap_or([256, 256])),
@@ -410,7 +411,7 @@ impl<'a> Generator<'a> {
             return match classes {
                 // The classifier has classes.
                 Some(_) if self.classifier.is_none() => Err(Error::usage(format!(
-                    "{} knows no classes; leave --class out, or take a model that does",
+                    "{} knows no classes; leave {CLASS} out, or take a model that does",
                     self.manifest.name
                 ))),
                 _ => Ok(None),

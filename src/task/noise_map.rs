@@ -4,6 +4,7 @@ use super::profile::{ColorModel, NoiseLine, NoiseProfile};
 use crate::error::{Error, Result};
 use crate::media::Image;
 use crate::media::stream::Matrix;
+use crate::setting::MODEL;
 use crate::tensor::{BINOMIAL, Range, Rect, mirror, read_region, sigmas_of_rgb};
 
 /// The noise variance as a linear function of a pixel's channels: `offset` plus the sum of
@@ -21,10 +22,10 @@ impl Variance {
     /// [`Error::Usage`] when the profile has other channels than the pixel.
     fn of_colors(profile: &NoiseProfile, channels: usize) -> Result<Self> {
         if profile.color_model == ColorModel::Yuv {
-            return Err(Error::usage(
+            return Err(Error::usage(format!(
                 "the noise profile is of luma and chroma, as frames of video have, and the model works on red, green and blue; \
-                 leave out -m, or measure a profile on images",
-            ));
+                 leave out {MODEL}, or measure a profile on images",
+            )));
         }
         fits(profile, channels)?;
         Ok(Self::mean(&profile.channels))

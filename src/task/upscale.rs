@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::media::Image;
 use crate::model::{Manifest, Task};
 use crate::network::Network;
+use crate::setting::MAX_MEMORY;
 use crate::tensor;
 use crate::tile::{Locality, TilePlan};
 
@@ -123,7 +124,7 @@ impl<'a> Upscaler<'a> {
         let most = self.options.budget.max_memory;
         if bytes > most {
             return Err(Error::usage(format!(
-                "the result, {width}x{height}, takes {} MiB, {} MiB are allowed; raise --max-memory or upscale less",
+                "the result, {width}x{height}, takes {} MiB, {} MiB are allowed; raise {MAX_MEMORY} or upscale less",
                 bytes.div_ceil(1 << 20),
                 most >> 20
             )));

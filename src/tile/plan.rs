@@ -2,6 +2,7 @@
 
 use super::axis::Axis;
 use crate::error::{Error, Result};
+use crate::setting::TILE_OVERLAP;
 
 /// The geometric requirements of a network on tiles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +58,7 @@ impl TilePlan {
             (Some(field), Some(overlap)) if overlap < 2 * field => {
                 let problem = format!(
                     "an overlap of {overlap} px leaves seams: this network looks {field} px far, so neighbouring tiles \
-                     have to share at least {} px; leave --tile-overlap out or raise it",
+                     have to share at least {} px; leave {TILE_OVERLAP} out or raise it",
                     2 * field
                 );
                 return Err(Error::usage(problem));

@@ -2,6 +2,7 @@
 
 use super::codec_error::{CodecError, Result};
 use crate::machine;
+use crate::setting::MAX_MEMORY;
 
 /// Limits on images. A small file can claim a huge image; it is rejected before memory is
 /// allocated.
@@ -58,7 +59,7 @@ impl Limits {
         if taken > u128::from(self.max_memory) {
             return Err(CodecError::new(format!(
                 "the image has {width} x {height} pixels, and to read it takes the process to \
-                 about {} MiB, of {} that it may hold; raise --max-memory, scale the image down or \
+                 about {} MiB, of {} that it may hold; raise {MAX_MEMORY}, scale the image down or \
                  cut it into parts",
                 taken.div_ceil(1 << 20),
                 self.max_memory >> 20,

@@ -8,6 +8,7 @@ use super::{integrity, orientation, tiff};
 use crate::error::{self, Error};
 use crate::machine;
 use crate::media::{Image, Metadata, Samples, open};
+use crate::setting::MAX_MEMORY;
 use image::codecs::bmp::BmpDecoder;
 use image::codecs::jpeg::JpegDecoder;
 use image::codecs::png::PngDecoder;
@@ -66,7 +67,7 @@ pub(super) fn decode_any(reader: &mut (impl BufRead + Seek), limits: &Limits) ->
     if holds_file && machine::resident_memory().saturating_add(length) > limits.max_memory {
         return Err(CodecError::new(format!(
             "the file takes {} MiB and is held while it is read, which is more than the {} MiB \
-             that the process may hold allow; raise --max-memory",
+             that the process may hold allow; raise {MAX_MEMORY}",
             length >> 20,
             limits.max_memory >> 20
         )));

@@ -21,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::media::source::{ends_in_slash, images};
 use crate::media::still::Limits;
 use crate::media::{self, Format, still};
+use crate::setting::{PIXEL_FORMAT, STREAM_SIZE};
 
 /// Default frame rate of a stream that does not specify one.
 const USUAL_RATE: Rate = Rate::of(25);
@@ -91,16 +92,16 @@ pub fn open(
         return Ok(Box::new(CameraSource::open(source, wish, interpretation)?));
     }
     if wish.size.is_some() && wish.format.is_none() {
-        return Err(Error::usage(
-            "--size is of a camera's or of raw frames; raw ones need --pixel-format, too",
-        ));
+        return Err(Error::usage(format!(
+            "{STREAM_SIZE} is of a camera's or of raw frames; raw ones need {PIXEL_FORMAT}, too",
+        )));
     }
     let is_file = source.is_file();
     if let Some(format) = wish.format {
         let (Some([width, height]), CameraFormat::Plain(format)) = (wish.size, format) else {
-            return Err(Error::usage(
-                "raw frames need both --size and --pixel-format, and are not mjpeg (which is a camera's, or ffmpeg's)",
-            ));
+            return Err(Error::usage(format!(
+                "raw frames need both {STREAM_SIZE} and {PIXEL_FORMAT}, and are not mjpeg (which is a camera's, or ffmpeg's)",
+            )));
         };
         let mut video = VideoFormat::new(width, height, USUAL_RATE, format);
         interpretation.apply(&mut video);
@@ -126,8 +127,8 @@ pub fn open(
     }
     if has_extension(source, &RAW) && is_file {
         return Err(Error::usage(format!(
-            "{} holds raw frames, by its name, which say neither size nor format; add both, such as --size 640x480 \
-             --pixel-format nv12",
+            "{} holds raw frames, by its name, which say neither size nor format; add both, such as {STREAM_SIZE} 640x480 \
+             {PIXEL_FORMAT} nv12",
             source.display()
         )));
     }

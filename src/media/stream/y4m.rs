@@ -7,6 +7,7 @@ use super::format::{Chroma, PixelFormat};
 use super::video::{CodePoint, Color, Matrix, Rate, SaidBy, Scan, Siting, VideoFormat};
 use super::{FormatOverrides, ReadOutcome, Source, VideoFrame, check_size};
 use crate::error::{Error, Result};
+use crate::setting::{PIXEL_FORMAT, STREAM_SIZE};
 
 /// The first bytes of a stream.
 pub(super) const MAGIC: &[u8] = b"YUV4MPEG2";
@@ -40,11 +41,10 @@ impl<R: Read + Send> Y4mSource<R> {
                 return Err(refuse("the stream is empty; check what writes into it".into()));
             }
             Ok(_) => {
-                return Err(refuse(
+                return Err(refuse(format!(
                     "the stream does not begin with YUV4MPEG2; have its writer make y4m (ffmpeg: -f yuv4mpegpipe), or give \
-                     --size and --pixel-format for raw frames"
-                        .into(),
-                ));
+                     {STREAM_SIZE} and {PIXEL_FORMAT} for raw frames"
+                )));
             }
             Err(error) => return Err(Error::input_from(name, "its header cannot be read", error)),
         };

@@ -23,6 +23,7 @@ use self::threads::{Item, Shared, spawn_reader, spawn_writer};
 use super::{QualityLevel, SettingsUpdate, StreamStatus};
 use crate::error::{Error, Result};
 use crate::media::stream::{Sink, Source, VideoFrame, reader_is_gone};
+use crate::setting::STALL_TIMEOUT;
 
 /// How long a thread waits before it checks for a stop request.
 const POLL_TIMEOUT: Duration = Duration::from_millis(50);
@@ -309,7 +310,7 @@ impl Worker<'_> {
                         return Err(Error::input(
                             "the stream",
                             format!(
-                                "no frame has come for {:.0} s; check the source, or raise --stall-timeout",
+                                "no frame has come for {:.0} s; check the source, or raise {STALL_TIMEOUT}",
                                 stall.as_secs_f64()
                             ),
                         ));

@@ -11,6 +11,7 @@ use super::queue::{Popped, Queue};
 use super::{Counters, POLL_TIMEOUT, PipelineOptions, READER_POLL};
 use crate::error::{Error, Result};
 use crate::media::stream::{ReadOutcome, Sink, Source, VideoFrame};
+use crate::setting::{RECONNECT, SKIP_CORRUPT};
 
 /// A frame and its arrival time.
 pub(super) struct Item {
@@ -116,14 +117,15 @@ fn read_all(shared: &Shared, source: &mut dyn Source, flow: PipelineOptions) -> 
                 ReadOutcome::Corrupt(why) => {
                     shared.corrupt.fetch_add(1, Ordering::Relaxed);
                     if !live && !flow.skip_corrupt {
-                        let advice = "what came before is kept; --skip-corrupt passes over it";
+                        let advice =
+                            format!("what came before is kept; {SKIP_CORRUPT} passes over it");
                         return Err(Error::input("the stream", format!("{why}; {advice}")));
                     }
                 }
                 ReadOutcome::Disconnected(why) => {
                     let since = *lost.get_or_insert_with(Instant::now);
                     if flow.reconnect.is_none_or(|patience| since.elapsed() > patience) {
-                        let advice = "plug it in again; --reconnect SECONDS waits for it";
+                        let advice = format!("plug it in again; {RECONNECT} SECONDS waits for it");
                         return Err(Error::input("the stream", format!("{why}; {advice}")));
                     }
                     thread::sleep(Duration::from_millis(200));

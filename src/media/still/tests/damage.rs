@@ -137,7 +137,10 @@ fn limits_images_by_process_memory() {
         let held = crate::machine::resident_memory();
         assert!(within(held + (64 << 20)).is_ok(), "{format}");
         let refused = within(1 << 20).unwrap_err().to_string();
-        assert!(refused.contains("raise --max-memory"), "{format}: {refused}");
+        assert!(
+            refused.contains(&format!("raise {}", crate::setting::MAX_MEMORY)),
+            "{format}: {refused}"
+        );
     }
 }
 

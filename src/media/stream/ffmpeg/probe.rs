@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::media::stream::{
     CodePoint, FormatOverrides, Matrix, Rate, SaidBy, Scan, Siting, VideoFormat,
 };
+use crate::setting::MATRIX;
 
 /// The answer of ffprobe about a file. Missing properties are `None`.
 #[derive(Debug, Default)]
@@ -236,7 +237,7 @@ impl Probe {
                         name,
                         format!(
                             "its colour is {space}, which Eddy does not read; convert it first: ffmpeg -i {} -vf \
-                             scale=out_color_matrix=bt709 -colorspace bt709 out.mkv, or say with --matrix what to take it for",
+                             scale=out_color_matrix=bt709 -colorspace bt709 out.mkv, or say with {MATRIX} what to take it for",
                             name.display()
                         ),
                     ));

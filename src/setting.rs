@@ -1,0 +1,60 @@
+//! The settings that messages of errors advise to change.
+
+use std::fmt;
+
+/// A setting that the message of an error advises to change. In the message stands the item that has it,
+/// in backticks: `` `Budget::max_memory` ``. A program may put there what its users know the setting by,
+/// as `eddy` does with its options.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Setting(&'static str);
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}`", self.0)
+    }
+}
+
+macro_rules! settings {
+    ($($name:ident = $item:literal, $what:literal;)*) => {
+        $(#[doc = $what] pub const $name: Setting = Setting($item);)*
+
+        /// Every setting.
+        pub const ALL: &[Setting] = &[$($name),*];
+    };
+}
+
+settings! {
+    ALL_ON_DEVICE = "SessionOptions::whole", "Whether single operators may run on the processor.";
+    CLASS = "Classes::wanted", "The class of a generated image.";
+    DEVICE = "SessionOptions::device", "The device.";
+    IMAGE_FORMAT = "Job::format", "The format of a result.";
+    MATRIX = "FormatOverrides::matrix", "The matrix of luma and chroma.";
+    MAX_MEMORY = "Budget::max_memory", "The memory of the process.";
+    MODEL = "Eddy::denoiser", "The model.";
+    PIXEL_FORMAT = "CameraRequest::format", "The pixel format of raw frames.";
+    PLUGIN = "Runtime::register_plugin", "The library of a provider of its own.";
+    PRECISION = "EddyBuilder::precision", "The precision of a network.";
+    RECONNECT = "PipelineOptions::reconnect", "How long a disconnected source is waited for.";
+    RUNTIME = "Runtime::load", "The library of ONNX Runtime.";
+    SIZE = "Generator::generate", "The size of a generated image.";
+    SKIP_CORRUPT = "PipelineOptions::skip_corrupt", "Whether corrupt frames are skipped.";
+    STALL_TIMEOUT = "PipelineOptions::stall", "How long a silent source is waited for.";
+    STREAM_SIZE = "CameraRequest::size", "The size of raw frames, or of a camera's.";
+    TILE = "TileChoice::limit", "The longest side of a tile.";
+    TILE_OVERLAP = "TileChoice::overlap", "The overlap of tiles.";
+    TIMEOUT = "limit_evaluations", "The time limit of loads and evaluations.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ALL, MAX_MEMORY};
+
+    #[test]
+    fn settings_stand_in_backticks_under_different_names() {
+        assert_eq!(MAX_MEMORY.to_string(), "`Budget::max_memory`");
+        let mut names: Vec<_> = ALL.iter().map(ToString::to_string).collect();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), ALL.len());
+    }
+}
