@@ -13,7 +13,7 @@ use eddy::media::still::Limits;
 use eddy::model::{Manifest, NetworkWithFallback, Package, Precision};
 use eddy::network::{
     Device, DeviceChoice, Library, OnnxNetwork, Placement, Runtime, SessionOptions,
-    limit_evaluations, too_long,
+    default_threads, limit_evaluations, too_long,
 };
 use eddy::task::{Budget, TileChoice};
 use ndarray::{Array4, Array5, Axis, Slice};
@@ -109,8 +109,12 @@ impl DeviceOptions {
     ) -> eddy::Result<Opened> {
         let opened = self.open(console)?;
         if let Some(ByteSize(bytes)) = memory.max_memory.filter(|_| !opened.device().is_gpu()) {
+            let threads = if self.threads == 0 { default_threads() } else { self.threads };
+            // Of up to four networks, and our own. ONNX Runtime waits forever for a thread that has no
+            // memory for its stack.
+            let threads = 4 * threads + 16;
             // Without the limit of the kernel, only our own allocations keep to it.
-            let _ = machine::limit_allocations(bytes);
+            let _ = machine::limit_allocations(bytes, threads);
         }
         Ok(opened)
     }

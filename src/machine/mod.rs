@@ -44,18 +44,25 @@ pub fn peak_resident_memory() -> u64 {
 static UNLIMITED: OnceLock<Rlimit> = OnceLock::new();
 
 /// Makes allocations fail once this process holds `bytes` of memory and a quarter more, because
-/// allocators reserve more than they fill. Programs that it starts are not limited.
+/// allocators reserve more than they fill; and the stacks of up to `threads` threads. Programs that it
+/// starts are not limited.
 ///
 /// # Errors
 /// When the kernel does not report what the process holds, or refuses the limit.
-pub fn limit_allocations(bytes: u64) -> io::Result<()> {
+pub fn limit_allocations(bytes: u64, threads: usize) -> io::Result<()> {
     const LEAST_HEADROOM: u64 = 64 << 20;
+    const USUAL_STACK: u64 = 8 << 20;
     let (reserved, resident) = (status_field("VmData:"), resident_memory());
     if reserved == 0 || resident == 0 {
         return Err(io::Error::other("the kernel does not report this process's memory"));
     }
-    let headroom =
-        bytes.saturating_sub(resident).saturating_add(bytes / 4).saturating_add(LEAST_HEADROOM);
+    // Stacks count whole, though little of them is ever used.
+    let stack = getrlimit(Resource::Stack).current.unwrap_or(USUAL_STACK).min(8 * USUAL_STACK);
+    let headroom = bytes
+        .saturating_sub(resident)
+        .saturating_add(bytes / 4)
+        .saturating_add(LEAST_HEADROOM)
+        .saturating_add(stack.saturating_mul(threads as u64));
     let limits = *UNLIMITED.get_or_init(|| getrlimit(Resource::Data));
     let current = limits.current.unwrap_or(u64::MAX).min(reserved.saturating_add(headroom));
     Ok(setrlimit(Resource::Data, Rlimit { current: Some(current), ..limits })?)

@@ -44,7 +44,7 @@ fn devices_that_are_none() {
         eddy("check denoise-fast --device")
             .arg(device)
             .fails(2)
-            .says("expected auto, tensorrt[:N], cuda[:N], openvino[:cpu|gpu|npu], cpu");
+            .says("expected auto, tensorrt[:N], cuda[:N], openvino[:cpu|gpu|npu], plugin[:N], cpu");
     }
 }
 

@@ -13,7 +13,7 @@ fn place() -> Place {
 #[test]
 fn rejects_an_unknown_extension() {
     let place = place();
-    for name in ["out", "out.gif", "out.png.part"] {
+    for name in ["out", "out.abc", "out.png.part"] {
         eddy("denoise a.png -o")
             .arg(name)
             .within(&place)
@@ -21,6 +21,10 @@ fn rejects_an_unknown_extension() {
             .says(name)
             .says("has an unknown extension; end it in .png");
     }
+    eddy("denoise a.png -o out.gif")
+        .within(&place)
+        .fails(2)
+        .says("images of this format are not written; choose PNG");
     place.holds_only(&["a.png"]);
 }
 
@@ -53,8 +57,13 @@ fn rejects_replacing_an_input_or_another_result() {
 fn rejects_a_stream_into_an_image_or_onto_itself() {
     let place = place();
     eddy("denoise a.png a.png -o - -f png").within(&place).fails(2).says("a stream is many frames");
-    eddy("denoise - -o out.png").within(&place).fails(2).says("a stream is many frames");
     place.file("in.y4m", "YUV4MPEG2 W1 H1 Cmono\nFRAME\na");
+    let mut command = eddy("denoise - -o out.png").within(&place).command();
+    let stream = std::fs::File::open(place.path("in.y4m")).unwrap();
+    let output = command.stdin(stream).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("a stream is many frames"));
+    eddy("denoise - -o out.png").within(&place).fails(3).says("standard input: it is empty");
     eddy("denoise in.y4m -o ./in.y4m").within(&place).fails(2).says("would replace the input");
     eddy("denoise . -o ./ -f y4m").within(&place).fails(2);
     place.holds_only(&["a.png", "in.y4m"]);

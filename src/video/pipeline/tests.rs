@@ -228,7 +228,9 @@ fn reports_a_stall_when_a_limit_is_set() {
     let flow =
         PipelineOptions { stall: Some(Duration::from_millis(100)), ..PipelineOptions::default() };
     let ran = ran(script, true, 5, 0, usize::MAX, flow);
-    assert!(ran.result.unwrap_err().to_string().contains("--stall-timeout"));
+    assert!(
+        ran.result.unwrap_err().to_string().contains(&crate::setting::STALL_TIMEOUT.to_string())
+    );
     assert_eq!(ran.numbers, [0]);
 }
 
