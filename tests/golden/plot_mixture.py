@@ -19,7 +19,7 @@ with open(sys.argv[1]) as file:
 figure, axes = plt.subplots(1, 3, figsize=(12, 4), sharex=True)
 for axis, (i, what) in zip(axes, enumerate(["weights of the modes", "mean", "covariance"])):
     for n, (name, points) in enumerate(table.items()):
-        style = ["-", "--", ":"][n // 5]
+        style = ["-", "--", ":", "-."][n // 5 % 4]
         axis.loglog([p[0] for p in points], [max(p[1][i], 1e-4) for p in points], style, marker="o", markersize=3, label=name)
     axis.set_title(what)
     axis.set_xlabel("evaluations of the network")
