@@ -39,7 +39,7 @@ impl Sampler {
         "src/diffusion/parameterization.rs": [
             ("    Denoised,\n}", "    Denoised,\n    /// Half the clean image, from `y` and sigma.\n    Half,\n}"),
             ('            Self::Denoised => "denoised",\n', '            Self::Denoised => "denoised",\n            Self::Half => "half",\n'),
-            ("            Self::Denoised => Scaling {", "            Self::Half => Scaling { c_in: 1.0 / signal, c_skip: 0.0, c_out: 2.0, t: level.sigma() },\n            Self::Denoised => Scaling {"),
+            ("            Self::Sample => Scaling {", "            Self::Half => Scaling { c_in: 1.0 / signal, c_skip: 0.0, c_out: 2.0, t: level.sigma() },\n            Self::Sample => Scaling {"),
         ],
     }),
     "a provider": (3, {
@@ -79,7 +79,7 @@ pub(in crate::network) static TWIN: Provider = Provider {
         "src/media/still/format.rs": [
             ("    Qoi,\n}", "    Qoi,\n    /// Uncompressed; no metadata.\n    Pnm,\n}"),
             ("impl Format {\n", 'static PNM: Traits = Traits { name: "PNM", extensions: &["ppm"], begins: |head| head.starts_with(b"P6"), ..PLAIN };\n\nimpl Format {\n'),
-            ("ALL: [Self; 6] = [", "ALL: [Self; 7] = [Self::Pnm, "),
+            ("ALL: [Self; 6] =\n        [", "ALL: [Self; 7] =\n        [Self::Pnm, "),
             ("            Self::Qoi => &QOI,\n", "            Self::Qoi => &QOI,\n            Self::Pnm => &PNM,\n"),
         ],
         "src/media/still/read.rs": [

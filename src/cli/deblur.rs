@@ -10,14 +10,18 @@ use eddy::task::{Degradation, Kernel};
 use super::console::Console;
 use super::generate_args::DrawingOptions;
 use super::generative::GenerativeRun;
-use super::io_args::IoArgs;
+use super::io_args::{IMAGE_FORMAT, IMAGE_OUTPUT, IMAGES, IoArgs};
 use super::options::{DeviceOptions, MemoryOptions, PrecisionOption};
 
 /// Deblur images whose blur kernel is known
 ///
 /// Samples, with a diffusion prior, images that the kernel turns into the given one.
 #[derive(Debug, Args)]
-#[command(after_help = "Example: eddy deblur soft.png --kernel gaussian:1.6 -o sharp.png")]
+#[command(after_help = "Example: eddy deblur soft.png --kernel gaussian:1.6 -o sharp.png",
+    mut_arg("sources", |arg| arg.help(IMAGES).long_help(IMAGES)),
+    mut_arg("output", |arg| arg.help(IMAGE_OUTPUT).long_help(IMAGE_OUTPUT)),
+    mut_arg("format", |arg| arg.help(IMAGE_FORMAT).long_help(IMAGE_FORMAT)),
+)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     images: IoArgs,

@@ -12,14 +12,18 @@ use serde_json::json;
 use super::console::Console;
 use super::generate_args::DrawingOptions;
 use super::generative::{GenerativeRun, seeds};
-use super::io_args::IoArgs;
+use super::io_args::{IMAGE_FORMAT, IMAGE_OUTPUT, IMAGES, IoArgs};
 use super::options::{DeviceOptions, MemoryOptions, PrecisionOption};
 
 /// Fill masked areas of images
 ///
 /// White areas of the mask are generated so that they fit their surroundings; what is black stays as it is, to the bit.
 #[derive(Debug, Args)]
-#[command(after_help = "Example: eddy inpaint scratched.png --mask scratches.png -o whole.png")]
+#[command(after_help = "Example: eddy inpaint scratched.png --mask scratches.png -o whole.png",
+    mut_arg("sources", |arg| arg.help(IMAGES).long_help(IMAGES)),
+    mut_arg("output", |arg| arg.help(IMAGE_OUTPUT).long_help(IMAGE_OUTPUT)),
+    mut_arg("format", |arg| arg.help(IMAGE_FORMAT).long_help(IMAGE_FORMAT)),
+)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     images: IoArgs,

@@ -46,6 +46,13 @@ pub(crate) struct IoArgs {
     pub(crate) sync: SyncOption,
 }
 
+/// The help of the same options where only images are processed.
+pub(crate) const IMAGES: &str = "Images, folders of images, or `-` for an image from stdin";
+pub(crate) const IMAGE_OUTPUT: &str =
+    "The image to write, `-` for stdout, or the folder where several go";
+pub(crate) const IMAGE_FORMAT: &str =
+    "Format to write: png, jpg, webp, tiff, bmp or qoi; as the output's name ends when left out";
+
 /// What is written.
 #[derive(Clone, Copy, Debug)]
 enum OutputFormat {
