@@ -169,8 +169,7 @@ impl Runtime {
 
     /// The devices of the registered plugin.
     pub(super) fn plugin_devices(&self) -> impl Iterator<Item = ort::device::Device<'_>> {
-        let is_its = |name: &str| self.plugin_providers().iter().any(|provider| provider == name);
-        self.environment.devices().filter(move |device| device.ep().is_ok_and(is_its))
+        self.plugin_providers().iter().flat_map(|provider| self.devices_of(provider))
     }
 
     /// The devices of the provider that ONNX Runtime calls `name`.

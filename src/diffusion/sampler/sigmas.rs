@@ -26,7 +26,7 @@ impl SigmaSchedule {
     pub(super) fn check(&self) -> Result<()> {
         let problem = if self.prediction.takes_timestep() {
             format!(
-                "prediction {:?} is told a timestep, so it needs a training schedule, not a range",
+                "prediction {:?} takes a timestep, so it needs a training schedule, not a range",
                 self.prediction
             )
         } else if !(self.sigma_min > 0.0

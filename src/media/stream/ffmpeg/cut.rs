@@ -26,7 +26,7 @@ pub(super) fn missing(name: &Path) -> Option<Missing> {
     if !fs::metadata(name).is_ok_and(|found| found.is_file()) {
         return None;
     }
-    let mut walk = LevelPath::begin(name).ok()?;
+    let mut walk = Walk::begin(name).ok()?;
     // The first three packets of 192 bytes.
     let mut head = Vec::new();
     walk.file.by_ref().take(2 * 192 + 5).read_to_end(&mut head).ok()?;
@@ -81,13 +81,13 @@ pub(super) fn missing(name: &Path) -> Option<Missing> {
 
 /// Walks through a file element by element. A step returns `None` where the file ends before the
 /// element does.
-struct LevelPath {
+struct Walk {
     file: BufReader<File>,
     at: u64,
     length: u64,
 }
 
-impl LevelPath {
+impl Walk {
     fn begin(name: &Path) -> std::io::Result<Self> {
         let mut file = File::open(name)?;
         let length = file.seek(SeekFrom::End(0))?;
