@@ -28,9 +28,12 @@ settings! {
     CLASS = "Classes::wanted", "The class of a generated image.";
     DEVICE = "SessionOptions::device", "The device.";
     IMAGE_FORMAT = "Job::format", "The format of a result.";
+    INPUT = "Interface::constants", "What further inputs of a network hold.";
+    INPUTS = "Description::inputs", "The roles of a network's inputs.";
     MATRIX = "FormatOverrides::matrix", "The matrix of luma and chroma.";
     MAX_MEMORY = "Budget::max_memory", "The memory of the process.";
     MODEL = "Eddy::denoiser", "The model.";
+    OUTPUT = "Description::output", "The output of a network that is the image.";
     PIXEL_FORMAT = "CameraRequest::format", "The pixel format of raw frames.";
     PLUGIN = "Runtime::register_plugin", "The library of a provider of its own.";
     PRECISION = "EddyBuilder::precision", "The precision of a network.";

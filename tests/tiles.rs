@@ -176,7 +176,7 @@ fn blurred_by_hand(x: &Array4<f32>, sigma: &SigmaMap, steps: usize) -> Vec<f64> 
 
 #[test]
 fn a_blur_in_tiles_matches_its_closed_form() {
-    let locality = Locality { multiple_of: 1, receptive_field: Some(1) };
+    let locality = Locality { multiple_of: 1, receptive_field: Some(1), size: None };
     for (width, height) in [(1, 1), (1, 17), (23, 2), (16, 16), (29, 31), (40, 13)] {
         let x = image(2, width, height);
         for sigma in [SigmaMap::Uniform(0.7), sloping(width, height)] {
@@ -215,7 +215,7 @@ fn blending_weights_sum_to_one() {
         [(100, 1, 32, 20), (61, 47, 24, 13), (33, 90, 40, 38), (50, 50, 17, 9)]
     {
         for receptive_field in [None, Some(2)] {
-            let locality = Locality { multiple_of: 1, receptive_field };
+            let locality = Locality { multiple_of: 1, receptive_field, size: None };
             let Ok(tiles) = TilePlan::cut(width, height, limit, Some(overlap), locality) else {
                 continue;
             };
@@ -234,7 +234,7 @@ fn blending_weights_sum_to_one() {
 /// Tiles of 0 and 1 blend in a linear ramp over the part of the overlap outside both margins.
 #[test]
 fn neighbouring_tiles_blend_in_a_ramp() {
-    let locality = Locality { multiple_of: 1, receptive_field: Some(4) };
+    let locality = Locality { multiple_of: 1, receptive_field: Some(4), size: None };
     let tiles = TilePlan::cut(40, 1, 28, Some(16), locality).unwrap();
     assert_eq!((tiles.count(), tiles.horizontal.feather), (2, 4));
     let mut network = Closed::new(|_, _, _, evaluation, out| out.fill(evaluation as f32));
@@ -247,9 +247,14 @@ fn neighbouring_tiles_blend_in_a_ramp() {
 
 /// A network that gives `value` in the corner of one evaluation, out of 2 rows of 3 tiles and 3 steps.
 fn spoilt(evaluation: usize, value: f32) -> eddy::Result<()> {
-    let tiles =
-        TilePlan::cut(20, 14, 8, None, Locality { multiple_of: 1, receptive_field: Some(1) })
-            .unwrap();
+    let tiles = TilePlan::cut(
+        20,
+        14,
+        8,
+        None,
+        Locality { multiple_of: 1, receptive_field: Some(1), size: None },
+    )
+    .unwrap();
     assert_eq!((tiles.horizontal.spans.len(), tiles.vertical.spans.len()), (3, 2));
     let plan = denoise_plan(3, 0.0).unwrap();
     let (noise, sigma) = (Philox::new(0), SigmaMap::Uniform(1.0));
@@ -284,9 +289,14 @@ fn non_finite_output_is_reported_at_its_step() {
 
 #[test]
 fn progress_is_reported_per_evaluation_and_can_stop_the_run() {
-    let tiles =
-        TilePlan::cut(20, 14, 8, None, Locality { multiple_of: 1, receptive_field: Some(1) })
-            .unwrap();
+    let tiles = TilePlan::cut(
+        20,
+        14,
+        8,
+        None,
+        Locality { multiple_of: 1, receptive_field: Some(1), size: None },
+    )
+    .unwrap();
     let plan = denoise_plan(2, 0.0).unwrap();
     let (noise, sigma) = (Philox::new(0), SigmaMap::Uniform(1.0));
     for stop in [1, 6, 9, 12, 13] {

@@ -203,14 +203,17 @@ fn complain(text: &str) {
 }
 
 /// The options by which users know the settings that messages of the library name.
-const FLAGS: [(Setting, &str); 19] = [
+const FLAGS: [(Setting, &str); 22] = [
     (setting::ALL_ON_DEVICE, "--require-device"),
     (setting::CLASS, "--class"),
     (setting::DEVICE, "--device"),
     (setting::IMAGE_FORMAT, "-f"),
+    (setting::INPUT, "--input"),
+    (setting::INPUTS, "--inputs"),
     (setting::MATRIX, "--matrix"),
     (setting::MAX_MEMORY, "--max-memory"),
     (setting::MODEL, "-m"),
+    (setting::OUTPUT, "--output-name"),
     (setting::PIXEL_FORMAT, "--pixel-format"),
     (setting::PLUGIN, "--ep-library"),
     (setting::PRECISION, "--precision"),

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use super::console::Console;
 use super::interrupt;
 use super::io_args::{ImageJob, IoArgs, repeated, steps, tiles};
+use super::onnx_options::OnnxOptions;
 use super::options::{DeviceOptions, MemoryOptions, Opened, PrecisionOption, SamplingOptions};
 use super::stream::{Stream, StreamOptions};
 
@@ -33,7 +34,7 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     images: IoArgs,
 
-    /// A bundled model or the folder of a model package. When left out, `camera` for video in 4:2:0,
+    /// A bundled model, the folder of a model package, or an .onnx file. When left out, `camera` for video in 4:2:0,
     /// 4:2:2 and grey and for images whose noise came through a camera or a codec, `denoise-fast` for
     /// other video and for images with white noise, and none for what is clean. With --fps or
     /// --deadline-ms other video (RGB, 4:4:4) takes the better of `denoise` and `denoise-fast` that
@@ -43,6 +44,9 @@ pub(crate) struct Arguments {
 
     #[command(flatten)]
     precision: PrecisionOption,
+
+    #[command(flatten)]
+    onnx: OnnxOptions,
 
     /// Standard deviation of the noise in 8-bit units, such as 25 for white noise in RGB, or 12,5 for luma and chroma of 4:2:0;
     /// `auto` estimates it
@@ -216,7 +220,7 @@ impl Arguments {
             (None, Some(_)) => vec![FAST],
             (Some(model), _) => vec![model],
         };
-        names.into_iter().map(Package::find).collect()
+        names.into_iter().map(|name| self.onnx.find(name, &self.device, self.console)).collect()
     }
 
     /// The precisions in which a model may run, the most exact first.
@@ -315,6 +319,8 @@ impl Arguments {
         turn.check(&image)?;
         let begun = Instant::now();
         let is_auto = self.noise_profile.is_none() && self.sigma.0 == SigmaChoice::Auto;
+        let is_blind = matches!(choices, [choice] if choice.package.manifest.is_blind());
+        let is_auto = is_auto && !is_blind;
         let seen = if is_auto || choices.len() > 1 { Some(Assessment::of(&image)?) } else { None };
         let seen =
             seen.map(|seen| if is_jpeg(&turn.job.input) { seen.through_codec() } else { seen });
@@ -325,6 +331,7 @@ impl Arguments {
         if let (true, Some(seen)) = (is_auto, &seen) {
             denoiser.set_assessment(seen);
         }
+        let denoiser_name = denoiser.model().to_owned();
         let ran = json!({"model": denoiser.model(), "precision": precision.name(), "device": opened.device().to_string()});
         let report = denoiser.denoise(&mut image, &mut |progress| {
             turn.bar.advance(turn.index, progress);
@@ -343,6 +350,8 @@ impl Arguments {
         let is_clean = is_auto && kind == Some(NoiseKind::Clean);
         let line = if is_clean {
             "clean, left as it is".to_owned()
+        } else if is_blind {
+            format!("{}, which is not told sigma, {tiles}{again}, {seconds:.2} s", denoiser_name)
         } else {
             format!("{model}sigma {sigma:.1}{chroma}{how}, {steps}, {tiles}{again}, {seconds:.2} s")
         };

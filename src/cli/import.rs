@@ -1,6 +1,5 @@
 //! `eddy import`.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -9,16 +8,16 @@ use eddy::array;
 use eddy::diffusion::{NoiseAt, NoiseSource, Philox, Prediction, Sampler};
 use eddy::durable::PartFolder;
 use eddy::model::{
-    Check, Defaults, InputNames, LARGEST_CONFIG, LARGEST_GRAPH, Layout, Links, Manifest,
-    OutputNames, Package, Precision, Scheduler, SigmaRange, Task, UNKNOWN_LICENCE, find_weights,
-    manifest_of_diffusers, read_regular,
+    Check, Described, Description, LARGEST_CONFIG, LARGEST_GRAPH, Links, Package, Precision,
+    Scheduler, Task, UNKNOWN_LICENCE, find_weights, manifest_of_diffusers, read_regular,
 };
 use eddy::network::Network;
 use ndarray::Array4;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::console::Console;
-use super::options::{DeviceOptions, Size, SyncOption, pair};
+use super::onnx_options::OnnxOptions;
+use super::options::{DeviceOptions, Opened, Size, SyncOption};
 
 /// Convert a network to a model package
 ///
@@ -55,6 +54,9 @@ pub(crate) struct Arguments {
     network: Option<NetworkArgs>,
 
     #[command(flatten)]
+    values: Option<OnnxOptions>,
+
+    #[command(flatten)]
     device: DeviceOptions,
 
     #[command(flatten)]
@@ -64,57 +66,36 @@ pub(crate) struct Arguments {
     console: Console,
 }
 
-/// The description of a bare .onnx file, which a diffusers folder has in its own files.
+/// What only `eddy import` is told of a bare .onnx file: commands know it, or have it in options of
+/// their own.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "What is known of an .onnx")]
 struct NetworkArgs {
-    /// The task: denoise, upscale, generate or classifier
+    /// The task: denoise, deblur, upscale, generate or classifier; by default denoise or upscale, by what it does
     #[arg(long, value_name = "TASK")]
     task: Option<Task>,
 
-    /// Prediction type: denoised, epsilon, v_prediction, sample, score, flow, or edm=SIGMA_DATA
+    /// Prediction type: denoised, epsilon, v_prediction, sample, score, flow, or edm=SIGMA_DATA;
+    /// by default denoised
     #[arg(long, value_name = "KIND")]
     prediction: Option<Prediction>,
 
-    /// Colour channels
-    #[arg(long, value_name = "N", default_value_t = 3)]
-    channels: usize,
-
-    /// The values that stand for black and white
-    #[arg(
-        long,
-        value_name = "BLACK,WHITE",
-        default_value = "0,1",
-        value_parser = pair,
-        allow_hyphen_values = true
-    )]
-    value_range: [f64; 2],
-
-    /// The range of sigma that it was trained on, in its own units
-    #[arg(long, value_name = "LOW,HIGH", value_parser = pair)]
-    sigma_range: Option<[f64; 2]>,
+    /// Channels of the image; by default as the graph says
+    #[arg(long, value_name = "N")]
+    channels: Option<usize>,
 
     /// The training schedule of a network that is conditioned on a timestep, and its sampler: a
     /// scheduler_config.json of diffusers
     #[arg(long, value_name = "FILE", conflicts_with = "sigma_range")]
     schedule: Option<PathBuf>,
 
-    /// The factor by which its output is larger than its condition
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    scale: usize,
+    /// The factor by which its output is larger than its input; by default measured
+    #[arg(long, value_name = "N")]
+    scale: Option<usize>,
 
-    /// Width and height have to be multiples of this
-    #[arg(long, value_name = "PX", default_value_t = 1)]
-    multiple_of: usize,
-
-    /// The only width and height that it accepts
+    /// The only width and height that it accepts; by default as the graph says
     #[arg(long, value_name = "WxH")]
     size: Option<Size>,
-
-    /// Receptive field, in pixels to each side; without it, tiles are blended over their seams, and
-    /// are not exact
-    #[arg(long, value_name = "PX")]
-    receptive_field: Option<usize>,
 
     /// Number of classes
     #[arg(long, value_name = "N")]
@@ -124,32 +105,9 @@ struct NetworkArgs {
     #[arg(long, value_name = "K", requires = "classes")]
     null_class: Option<usize>,
 
-    /// Names of its inputs: sample, and sigma (a map), timestep, condition and class where it has
-    /// them
-    #[arg(long, value_name = "ROLE=NAME,...", value_parser = input_names)]
-    inputs: Option<InputNames>,
-
-    /// Name of its output
-    #[arg(long, value_name = "NAME")]
-    output_name: Option<String>,
-
-    /// Numeric precision: f32, f16 or int8
-    #[arg(long, value_name = "NUMBERS", default_value = "f32")]
-    dtype: Precision,
-}
-
-/// The names of inputs, as `sample=x,sigma=s`.
-fn input_names(text: &str) -> Result<InputNames, String> {
-    let mut names = toml::Table::new();
-    for input in text.split(',') {
-        let (role, name) = input
-            .split_once('=')
-            .ok_or_else(|| format!("{input} has no role; expected such as sample=x"))?;
-        if names.insert(role.to_owned(), name.into()).is_some() {
-            return Err(format!("{role} is named twice"));
-        }
-    }
-    names.try_into().map_err(|cause: toml::de::Error| cause.message().to_owned())
+    /// Numeric precision: f32, f16 or int8; by default f32 or f16, as the graph says
+    #[arg(long, value_name = "NUMBERS")]
+    dtype: Option<Precision>,
 }
 
 /// The file name of the network in a package, and the folder of its decoder.
@@ -164,20 +122,29 @@ impl Arguments {
                 format!("{} is there already; name a folder that is not", self.output.display());
             return Err(eddy::Error::usage(problem).into());
         }
-        let dtype = self.network.as_ref().map_or(Precision::F32, |network| network.dtype);
-        let (mut manifest, network, links) = match (&self.network, self.source.is_dir()) {
-            (Some(_), true) => {
+        let is_described = self.network.is_some() || self.values.is_some();
+        let opened = self.device.open(self.console)?;
+        let (mut described, network, links) = match (is_described, self.source.is_dir()) {
+            (true, true) => {
                 let problem = "a folder in the diffusers layout says what its network is; leave out \
                                the options that describe an .onnx";
                 return Err(eddy::Error::usage(problem).into());
             }
-            (None, true) => {
+            (false, true) => {
                 let network = self.source.join("unet/model.onnx");
-                (manifest_of_diffusers(&self.source)?, network, Links::Cache)
+                let manifest = manifest_of_diffusers(&self.source)?;
+                let precision = Precision::F32;
+                (Described { manifest, precision, findings: Vec::new() }, network, Links::Cache)
             }
-            (Some(args), false) => (args.manifest()?, self.source.clone(), Links::Inside),
-            (None, false) => return Err(missing("--task", "--task denoise").into()),
+            (_, false) => {
+                let described = self.describe(&opened)?;
+                (described, self.source.clone(), Links::Inside)
+            }
         };
+        let dtype = self.network.as_ref().and_then(|network| network.dtype);
+        let dtype = dtype.unwrap_or(described.precision);
+        let manifest = &mut described.manifest;
+        manifest.files.clear();
         manifest.licence.clone_from(&self.licence);
         let name = self.output.file_name().map(|name| name.to_string_lossy().into_owned());
         manifest.name = name.unwrap_or_else(|| "imported".into());
@@ -205,36 +172,70 @@ impl Arguments {
         let bytes = fs::read(folder.path().join(NETWORK))
             .map_err(cannot("what was copied cannot be read"))?;
         manifest.set_file(dtype, NETWORK, &bytes);
-        let write = |manifest: &Manifest| {
-            fs::write(folder.path().join("model.toml"), manifest.to_toml()?)
+        let write = |described: &Described| {
+            fs::write(folder.path().join("model.toml"), described.to_toml()?)
                 .map_err(cannot("model.toml cannot be written"))
         };
-        write(&manifest)?;
-        manifest.check = Some(self.record(folder.path(), dtype)?);
-        write(&manifest)?;
+        write(&described)?;
+        described.manifest.check = Some(self.record(folder.path(), dtype, &opened)?);
+        write(&described)?;
         let cannot =
             |cause| eddy::Error::output_from(&self.output, "it cannot be put in its place", cause);
         folder.complete().map_err(cannot)?;
-        let (source, output, task) = (self.source.display(), self.output.display(), manifest.task);
+        let (source, output, task) =
+            (self.source.display(), self.output.display(), described.manifest.task);
+        let found: String = described
+            .findings
+            .iter()
+            .map(|finding| format!("\n  {}: {}", finding.key, finding.text))
+            .collect();
         let line = format!(
             "{source} -> {output}: a model to {task}, which `eddy check {output}` compares with \
-             what it gave now"
+             what it gave now{found}"
         );
-        let record = json!({"source": self.source, "output": self.output, "task": task});
+        let findings: Vec<Value> = described
+            .findings
+            .iter()
+            .map(|finding| json!({"key": finding.key, "text": finding.text}))
+            .collect();
+        let record = json!({
+            "source": self.source, "output": self.output, "task": task, "findings": findings,
+        });
         self.console.report(line, &record)
+    }
+
+    /// Describes a bare .onnx file by what is said of it and what it shows.
+    fn describe(&self, opened: &Opened) -> eddy::Result<Described> {
+        let mut said = match &self.values {
+            Some(values) => values.description(),
+            None => Description::default(),
+        };
+        said.steps = self.steps;
+        said.sampler = self.sampler;
+        if let Some(network) = &self.network {
+            (said.task, said.prediction) = (network.task, network.prediction);
+            (said.channels, said.scale) = (network.channels, network.scale);
+            said.size = network.size.map(|size| [size.width, size.height]);
+            (said.classes, said.null_class) = (network.classes, network.null_class);
+            said.schedule = network.schedule.as_deref().map(read_schedule).transpose()?;
+        }
+        let model = self.source.display().to_string();
+        opened.load(&model, |runtime, options| Described::of(runtime, &self.source, &said, options))
     }
 
     /// Runs the network on noise, saves input and output beside it, and returns their entry in the
     /// manifest.
-    fn record(&self, folder: &Path, dtype: Precision) -> eddy::Result<Check> {
+    fn record(&self, folder: &Path, dtype: Precision, opened: &Opened) -> eddy::Result<Check> {
         let package = Package::find(&folder.to_string_lossy())?;
-        let opened = self.device.open(self.console)?;
         let mut network = opened.network(&package, dtype)?;
         let manifest = &package.manifest;
-        let side = 32_usize.next_multiple_of(manifest.multiple_of * manifest.sample_scale());
+        let scale = manifest.sample_scale();
+        let side = 64_usize.next_multiple_of(manifest.multiple_of * scale);
         let pixels = manifest.decoded_scale();
+        let is_small = manifest.task == Task::Upscale && pixels == 1;
+        let large = if is_small { scale } else { 1 };
         let [width, height] =
-            manifest.size.map_or([side, side], |size| size.map(|length| length / pixels));
+            manifest.size.map_or([side, side], |size| size.map(|length| large * length / pixels));
         let shape = [1, manifest.channels, height, width];
         network.bind(shape)?;
         let keep = |role: &str, values: &[f32], shape: [usize; 4]| {
@@ -248,8 +249,14 @@ impl Arguments {
             noise.fill(NoiseAt { step: 0, batch: 0, channel, y: 0 }, 0, values);
         };
         let inputs = network.inputs();
-        draw(0, inputs.sample);
-        let sample = keep("sample", inputs.sample, shape)?;
+        let mut sample = None;
+        if manifest.inputs.sample.is_some() {
+            draw(0, inputs.sample);
+            sample = Some(keep("sample", inputs.sample, shape)?);
+        } else {
+            // What the output is made of beside its only image.
+            inputs.sample.fill(0.0);
+        }
         let (mut sigma, mut condition) = (None, None);
         if let Some(map) = inputs.sigma {
             map.fill(manifest.sigma.map_or(0.1, |range| range.max) as f32);
@@ -283,63 +290,11 @@ impl Arguments {
     }
 }
 
-impl NetworkArgs {
-    /// The manifest of a bare .onnx file, without its file, name and licence.
-    fn manifest(&self) -> eddy::Result<Manifest> {
-        let task = self.task.ok_or_else(|| missing("--task", "--task denoise"))?;
-        let prediction =
-            self.prediction.ok_or_else(|| missing("--prediction", "--prediction denoised"))?;
-        let inputs =
-            self.inputs.clone().ok_or_else(|| missing("--inputs", "--inputs sample=x,sigma=s"))?;
-        let output =
-            self.output_name.clone().ok_or_else(|| missing("--output-name", "--output-name y"))?;
-        let scheduler = match &self.schedule {
-            None => None,
-            Some(path) => {
-                let text = read_regular(path, LARGEST_CONFIG).map_err(|cause| {
-                    eddy::Error::input_from(path, "the schedule cannot be read", cause)
-                })?;
-                Some(Scheduler::parse(
-                    &path.display().to_string(),
-                    &String::from_utf8_lossy(&text),
-                )?)
-            }
-        };
-        let sampler = scheduler.as_ref().and_then(|scheduler| scheduler.sampler);
-        Ok(Manifest {
-            name: String::new(),
-            version: "1".into(),
-            task,
-            prediction,
-            channels: self.channels,
-            layout: Layout::Full,
-            range: self.value_range.map(|value| value as f32),
-            scale: self.scale,
-            multiple_of: self.multiple_of,
-            receptive_field: self.receptive_field,
-            bytes_per_pixel: None,
-            parameters: None,
-            licence: String::new(),
-            description: format!("Imported network to {task}"),
-            training: String::new(),
-            size: self.size.map(|size| [size.width, size.height]),
-            classes: self.classes,
-            null_class: self.null_class,
-            sigma: self.sigma_range.map(|[min, max]| SigmaRange { min, max, mixed: false }),
-            schedule: scheduler.map(|scheduler| scheduler.keys),
-            decoder: None,
-            inputs,
-            outputs: OutputNames { prediction: output, log_probability: None },
-            defaults: Defaults { steps: 1, sampler, guidance_scale: None },
-            files: BTreeMap::new(),
-            check: None,
-        })
-    }
-}
-
-/// The error of a description that lacks an option.
-fn missing(what: &str, example: &str) -> eddy::Error {
-    eddy::Error::usage(format!("of an .onnx file {what} has to be said, such as {example}"))
+/// The schedule in a scheduler_config.json.
+fn read_schedule(path: &Path) -> eddy::Result<Scheduler> {
+    let text = read_regular(path, LARGEST_CONFIG)
+        .map_err(|cause| eddy::Error::input_from(path, "the schedule cannot be read", cause))?;
+    Scheduler::parse(&path.display().to_string(), &String::from_utf8_lossy(&text))
 }
 
 /// Copies a network under the given name, and its external weight files under their own names.

@@ -20,6 +20,7 @@ mod info;
 mod inpaint;
 pub(crate) mod interrupt;
 mod io_args;
+mod onnx_options;
 mod options;
 mod pages;
 mod prepare;

@@ -14,6 +14,7 @@ use super::console::Console;
 use super::generative::{GenerativeRun, JobContext};
 use super::interrupt;
 use super::io_args::{ImageJob, IoArgs, repeated, steps, tiles};
+use super::onnx_options::OnnxOptions;
 use super::options::{
     DeviceOptions, MemoryOptions, NoiseOptions, PrecisionOption, SamplingOptions,
 };
@@ -36,7 +37,7 @@ pub(crate) struct Arguments {
     #[arg(short, long, value_name = "N", help_heading = "Model")]
     scale: Option<usize>,
 
-    /// A bundled model or the folder of a model package; `upscale-x2` or `upscale-x4`, by the scale, when left out
+    /// A bundled model, the folder of a model package or an .onnx file; `upscale-x2` or `upscale-x4`, by the scale, when left out
     #[arg(short, long, value_name = "MODEL", help_heading = "Model")]
     model: Option<String>,
 
@@ -51,6 +52,9 @@ pub(crate) struct Arguments {
 
     #[command(flatten)]
     precision: PrecisionOption,
+
+    #[command(flatten)]
+    onnx: OnnxOptions,
 
     #[command(flatten)]
     sampling: SamplingOptions,
@@ -201,7 +205,7 @@ impl Arguments {
                 ))),
             };
         };
-        let package = Package::find(model)?;
+        let package = self.onnx.find(model, &self.device, self.console)?;
         let has = package.manifest.scale;
         match self.scale {
             Some(scale) if scale != has => Err(eddy::Error::usage(format!(

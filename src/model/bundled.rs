@@ -92,7 +92,8 @@ mod tests {
             let check = manifest.check.unwrap();
             let mut named: BTreeSet<String> =
                 manifest.files.into_values().map(|file| file.path).collect();
-            named.extend(["model.toml".to_owned(), check.sample, check.prediction]);
+            named.extend(["model.toml".to_owned(), check.prediction]);
+            named.extend(check.sample);
             named.extend([check.sigma, check.condition].into_iter().flatten());
             let mut carried: BTreeSet<String> =
                 bundle.files.iter().map(|(name, _)| (*name).to_owned()).collect();

@@ -52,16 +52,9 @@ impl DiffusersFolder {
     pub fn load(&self, runtime: &Arc<Runtime>, options: SessionOptions) -> Result<OnnxNetwork> {
         let interface = Interface {
             sample: Some("sample".into()),
-            sigma: None,
-            sigma_planes: 1,
             timestep: Some("timestep".into()),
-            condition: None,
-            condition_channels: None,
-            class: None,
-            scale: 1,
             output: "out_sample".into(),
-            channels: None,
-            half: None,
+            ..Interface::default()
         };
         let file = self.path.join(NETWORK);
         let name = file.display().to_string();

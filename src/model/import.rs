@@ -10,13 +10,13 @@ use toml::{Table, Value};
 use super::diffusers::{DiffusersFolder, SCHEDULER, WHY, bytes_of, text_of};
 use super::files::LARGEST_GRAPH;
 use super::manifest::{
-    CHANNELS, CLASSES, DecoderSpec, Defaults, InputNames, Layout, Manifest, OutputNames,
-    SCALING_FACTORS, Task,
+    CHANNELS, CLASSES, DecoderSpec, Defaults, InputNames, Layout, Manifest, NoiseLevel,
+    OutputNames, SCALING_FACTORS, Task,
 };
 use crate::diffusion::config::{self, shortened};
 use crate::diffusion::{Prediction, Sampler};
 use crate::error::{Error, Result};
-use crate::network::sha256;
+use crate::network::{Axes, Colors, sha256};
 
 /// The `config.json` of a part, whose keys are read one by one. `null` counts as absent.
 struct Config {
@@ -219,6 +219,12 @@ pub fn manifest_of_diffusers(path: &Path) -> Result<Manifest> {
         channels,
         layout: Layout::Full,
         range: [-1.0, 1.0],
+        output_range: None,
+        mean: Vec::new(),
+        std: Vec::new(),
+        axes: Axes::Nchw,
+        colors: Colors::Rgb,
+        residual: false,
         scale: if enlarges { scale } else { 1 },
         multiple_of,
         receptive_field: None,
@@ -232,15 +238,17 @@ pub fn manifest_of_diffusers(path: &Path) -> Result<Manifest> {
         // The files do not say which class it is, if any.
         null_class: None,
         sigma: None,
+        noise_level: NoiseLevel::default(),
         schedule: Some(scheduler.keys),
         decoder,
         inputs: InputNames {
-            sample: "sample".into(),
+            sample: Some("sample".into()),
             sigma: None,
             timestep: Some("timestep".into()),
             condition: enlarges.then(|| "sample".into()),
             class: classes.map(|_| "class_labels".into()),
         },
+        constants: BTreeMap::new(),
         outputs: OutputNames { prediction: "out_sample".into(), log_probability: None },
         defaults: Defaults { steps, sampler: scheduler.sampler, guidance_scale: None },
         files: BTreeMap::new(),

@@ -1,5 +1,6 @@
 //! Model packages: a manifest that describes a network, and the files that it names.
 
+mod bare;
 mod bundled;
 mod diffusers;
 mod external;
@@ -12,6 +13,7 @@ mod precision;
 mod sampled;
 mod verify;
 
+pub use bare::{Described, Description, Finding, Role};
 pub use bundled::names as bundled_names;
 pub use diffusers::DiffusersFolder;
 pub use external::external_files;
@@ -19,8 +21,8 @@ pub use fallback::NetworkWithFallback;
 pub use files::{LARGEST_CONFIG, LARGEST_GRAPH, Links, find_inside, find_weights, read_regular};
 pub use import::{Scheduler, UNKNOWN_LICENCE, manifest_of_diffusers};
 pub use manifest::{
-    Check, DecoderSpec, Defaults, InputNames, Layout, Manifest, ModelFile, OutputNames, SigmaRange,
-    Task,
+    Check, Constant, DecoderSpec, Defaults, InputNames, Layout, Manifest, ModelFile, NoiseLevel,
+    OutputNames, SigmaRange, Task,
 };
 pub use package::Package;
 pub use precision::Precision;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::bare::{Described, Description, Finding};
 use super::bundled::{self, Bundle};
 use super::diffusers::{DiffusersFolder, NETWORK};
 use super::files::{
@@ -91,6 +92,26 @@ impl Package {
         manifest.set_file(Precision::F32, NETWORK, &network);
         manifest.validate(&manifest.name)?;
         Ok(Self { manifest, files })
+    }
+
+    /// A bare ONNX file as a package: what `said` leaves open is found out by running it. Its findings
+    /// come along.
+    ///
+    /// # Errors
+    /// As for [`Described::of`].
+    pub fn of_onnx(
+        runtime: &Arc<Runtime>,
+        path: &Path,
+        said: &Description,
+        options: SessionOptions,
+    ) -> Result<(Self, Vec<Finding>)> {
+        let model = path.display().to_string();
+        let path = path
+            .canonicalize()
+            .map_err(|cause| Error::model_from(model, "it cannot be read", cause))?;
+        let Described { manifest, findings, .. } = Described::of(runtime, &path, said, options)?;
+        let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
+        Ok((Self { manifest, files: Files::Folder(folder) }, findings))
     }
 
     fn from_files(files: Files, model: &str) -> Result<Self> {
@@ -210,25 +231,22 @@ impl Package {
         let Some(decoder) = &manifest.decoder else { return Ok(None) };
         let origin = self.origin(&decoder.path, &decoder.sha256)?;
         let interface = Interface {
-            sample: None,
-            sigma: None,
-            sigma_planes: 1,
-            timestep: None,
             condition: Some(decoder.input.clone()),
             condition_channels: Some(manifest.channels),
-            class: None,
             scale: decoder.scale,
             output: decoder.output.clone(),
             channels: Some(decoder.channels),
-            half: None,
+            ..Interface::default()
         };
         OnnxNetwork::load(runtime, &manifest.name, origin.source(), interface, options).map(Some)
     }
 
     fn interface(&self, precision: Precision) -> Interface {
         let manifest = &self.manifest;
+        let [encoding, output_encoding] = manifest.encodings();
+        let constants = manifest.constants.iter();
         Interface {
-            sample: Some(manifest.inputs.sample.clone()),
+            sample: manifest.inputs.sample.clone(),
             sigma: manifest.inputs.sigma.clone(),
             sigma_planes: manifest.layout.sigma_planes(),
             timestep: manifest.inputs.timestep.clone(),
@@ -239,6 +257,11 @@ impl Package {
             output: manifest.outputs.prediction.clone(),
             channels: Some(manifest.channels),
             half: Some(precision == Precision::F16),
+            encoding,
+            output_encoding,
+            residual: manifest.residual,
+            told_as: manifest.told_as(),
+            constants: constants.map(|(name, it)| (name.clone(), it.values().to_vec())).collect(),
         }
     }
 

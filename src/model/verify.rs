@@ -45,13 +45,23 @@ pub fn verify(
         ));
     };
     let tolerance = package.file(precision)?.tolerance.unwrap_or(check.tolerance);
-    let sample = read(package, &check.sample)?;
+    let sample = check.sample.as_ref().map(|name| read(package, name)).transpose()?;
     let expected = read(package, &check.prediction)?;
     let sigma = check.sigma.as_ref().map(|name| read(package, name)).transpose()?;
     let condition = check.condition.as_ref().map(|name| read(package, name)).transpose()?;
-    network.bind(sample.dim().into())?;
+    network.bind(sample.as_ref().unwrap_or(&expected).dim().into())?;
     let inputs = network.inputs();
-    fill(inputs.sample, &sample, &manifest.name)?;
+    match (sample, manifest.inputs.sample.is_some()) {
+        (Some(sample), true) => fill(inputs.sample, &sample, &manifest.name)?,
+        (None, false) => {
+            // What the output is made of beside its only image.
+            inputs.sample.fill(0.0);
+        }
+        _ => {
+            let problem = "its [check] and its [inputs] do not agree about a sample";
+            return Err(Error::model(&manifest.name, problem));
+        }
+    }
     for (input, recorded) in [(inputs.sigma, sigma), (inputs.condition, condition)] {
         match (input, &recorded) {
             (Some(input), Some(recorded)) => fill(input, recorded, &manifest.name)?,
@@ -77,7 +87,7 @@ pub fn verify(
     if output.len() != expected.len() {
         return Err(Error::model(
             &manifest.name,
-            "its recorded output has not the shape of its recorded sample",
+            "its recorded output has not the shape of its recorded input",
         ));
     }
     // A NaN counts as the largest difference.

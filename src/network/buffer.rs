@@ -7,73 +7,292 @@ use ort::session::IoBinding;
 use ort::value::Tensor;
 use ort::value::TensorElementType;
 
-/// An image tensor that the executor reads and writes as f32, whatever its element type.
+use super::Shape;
+use super::encoding::{Axes, Mix, NoiseEncoding};
+
+/// An image tensor that the executor reads and writes as planes of f32, whatever its elements and its
+/// order are.
 #[derive(Debug)]
-pub(super) enum Buffer {
-    /// The tensor's memory is read and written directly.
+pub(super) struct Buffer {
+    tensor: Elements,
+    /// The planes, where they are not the tensor's own memory.
+    staging: Option<Staging>,
+}
+
+/// A tensor by its element type.
+#[derive(Debug)]
+enum Elements {
     F32(Tensor<f32>),
-    /// The tensor is converted to and from `staging`.
-    F16 { tensor: Tensor<f16>, staging: Vec<f32> },
+    F16(Tensor<f16>),
+    U8(Tensor<u8>),
+}
+
+/// How a tensor differs from the planes of f32 that it stands for.
+#[derive(Clone, Debug)]
+pub(super) struct Conversion {
+    /// For an input, each channel of the tensor by planes; for an output, each plane by channels of the
+    /// tensor, and after them planes of the sample.
+    pub(super) mixes: Vec<Mix>,
+    /// The order of the tensor's axes.
+    pub(super) axes: Axes,
+    /// Channels of the tensor.
+    pub(super) channels: usize,
+}
+
+#[derive(Debug)]
+struct Staging {
+    values: Vec<f32>,
+    /// Pixels of a plane.
+    area: usize,
+    /// Values of an image.
+    image: usize,
+    /// None where only the element type differs.
+    conversion: Option<Conversion>,
+    /// A plane of the tensor.
+    plane: Vec<f32>,
 }
 
 impl Buffer {
-    /// A tensor of `shape`, in memory of `allocator` that the processor can access.
+    /// Whether tensors of this element type can be filled.
+    pub(super) fn supports(element: TensorElementType) -> bool {
+        use TensorElementType::{Float16, Float32, Uint8};
+        matches!(element, Float32 | Float16 | Uint8)
+    }
+
+    /// A tensor for planes of `shape`, in memory of `allocator` that the processor can access. Without
+    /// a `conversion` it holds these planes.
     pub(super) fn new(
         allocator: &Allocator,
         element: TensorElementType,
-        shape: [usize; 4],
+        shape: Shape,
+        conversion: Option<Conversion>,
     ) -> ort::Result<Self> {
-        Ok(if element == TensorElementType::Float16 {
-            let tensor = Tensor::new(allocator, shape)?;
-            Self::F16 { tensor, staging: vec![0.0; shape.iter().product()] }
-        } else {
-            let mut tensor: Tensor<f32> = Tensor::new(allocator, shape)?;
-            tensor.extract_tensor_mut().1.fill(0.0);
-            Self::F32(tensor)
-        })
+        let [batch, planes, height, width] = shape;
+        let own = match &conversion {
+            None => shape,
+            Some(Conversion { axes: Axes::Nchw, channels, .. }) => {
+                [batch, *channels, height, width]
+            }
+            Some(Conversion { axes: Axes::Nhwc, channels, .. }) => {
+                [batch, height, width, *channels]
+            }
+        };
+        let tensor = match element {
+            TensorElementType::Float16 => Elements::F16(Tensor::new(allocator, own)?),
+            TensorElementType::Uint8 => Elements::U8(Tensor::new(allocator, own)?),
+            _ => {
+                let mut tensor: Tensor<f32> = Tensor::new(allocator, own)?;
+                tensor.extract_tensor_mut().1.fill(0.0);
+                Elements::F32(tensor)
+            }
+        };
+        let is_direct = conversion.is_none() && matches!(tensor, Elements::F32(_));
+        let area = height * width;
+        let staging = (!is_direct).then(|| Staging {
+            values: vec![0.0; batch * planes * area],
+            area,
+            image: planes * area,
+            plane: vec![0.0; if conversion.is_some() { area } else { 0 }],
+            conversion,
+        });
+        Ok(Self { tensor, staging })
     }
 
     pub(super) fn bind_input(&self, binding: &mut IoBinding, name: &str) -> ort::Result<()> {
-        match self {
-            Self::F32(tensor) => binding.bind_input(name, tensor),
-            Self::F16 { tensor, .. } => binding.bind_input(name, tensor),
+        match &self.tensor {
+            Elements::F32(tensor) => binding.bind_input(name, tensor),
+            Elements::F16(tensor) => binding.bind_input(name, tensor),
+            Elements::U8(tensor) => binding.bind_input(name, tensor),
         }
     }
 
     pub(super) fn bind_output(&mut self, binding: &mut IoBinding, name: &str) -> ort::Result<()> {
-        match self {
-            Self::F32(tensor) => binding.bind_output(name, tensor),
-            Self::F16 { tensor, .. } => binding.bind_output(name, tensor),
+        match &mut self.tensor {
+            Elements::F32(tensor) => binding.bind_output(name, tensor),
+            Elements::F16(tensor) => binding.bind_output(name, tensor),
+            Elements::U8(tensor) => binding.bind_output(name, tensor),
         }
     }
 
     /// The values to fill. [`commit`](Self::commit) copies them to the tensor.
     pub(super) fn values_mut(&mut self) -> &mut [f32] {
-        match self {
-            Self::F32(tensor) => tensor.extract_tensor_mut().1,
-            Self::F16 { staging, .. } => staging,
+        match (&mut self.staging, &mut self.tensor) {
+            (Some(staging), _) => &mut staging.values,
+            (None, Elements::F32(tensor)) => tensor.extract_tensor_mut().1,
+            (None, _) => &mut [],
+        }
+    }
+
+    /// The values that were filled.
+    pub(super) fn values(&self) -> &[f32] {
+        match (&self.staging, &self.tensor) {
+            (Some(staging), _) => &staging.values,
+            (None, Elements::F32(tensor)) => tensor.extract_tensor().1,
+            (None, _) => &[],
         }
     }
 
     pub(super) fn commit(&mut self) {
-        if let Self::F16 { tensor, staging } = self {
-            tensor.extract_tensor_mut().1.convert_from_f32_slice(staging);
+        let Some(Staging { values, area, image, conversion, plane }) = &mut self.staging else {
+            return;
+        };
+        let Some(Conversion { mixes, axes, channels }) = conversion else {
+            self.tensor.write(values, 0, 1);
+            return;
+        };
+        for (b, values) in values.chunks_exact((*image).max(1)).enumerate() {
+            for (channel, mix) in mixes.iter().enumerate() {
+                plane.fill(mix.offset);
+                for &(from, part) in &mix.terms {
+                    add(plane, &values[from * *area..][..*area], part);
+                }
+                let (start, stride) = place(*axes, *channels, *area, b, channel);
+                self.tensor.write(plane, start, stride);
+            }
         }
     }
 
-    /// The network's output values.
-    pub(super) fn fetch(&mut self) -> &[f32] {
-        match self {
-            Self::F32(tensor) => tensor.extract_tensor().1,
-            Self::F16 { tensor, staging } => {
-                tensor.extract_tensor().1.convert_to_f32_slice(staging);
-                staging
+    /// The network's output values. `sample` has the planes of its input.
+    pub(super) fn fetch(&mut self, sample: &[f32]) -> &[f32] {
+        let Some(Staging { values, area, image, conversion, plane }) = &mut self.staging else {
+            return match &self.tensor {
+                Elements::F32(tensor) => tensor.extract_tensor().1,
+                _ => &[],
+            };
+        };
+        let Some(Conversion { mixes, axes, channels }) = conversion else {
+            self.tensor.read(values, 0, 1);
+            return values;
+        };
+        let batch = values.len() / (*image).max(1);
+        let behind = sample.len() / batch.max(1);
+        for (b, values) in values.chunks_exact_mut((*image).max(1)).enumerate() {
+            for (mix, out) in mixes.iter().zip(values.chunks_exact_mut(*area)) {
+                out.fill(mix.offset);
+                for &(from, part) in &mix.terms {
+                    match from.checked_sub(*channels) {
+                        None => {
+                            let (start, stride) = place(*axes, *channels, *area, b, from);
+                            self.tensor.read(plane, start, stride);
+                            add(out, plane, part);
+                        }
+                        Some(from) => add(out, &sample[b * behind + from * *area..][..*area], part),
+                    }
+                }
             }
+        }
+        values
+    }
+}
+
+impl Elements {
+    /// Writes values from `start` on, `stride` apart.
+    fn write(&mut self, values: &[f32], start: usize, stride: usize) {
+        fn strided<T>(to: &mut [T], values: &[f32], stride: usize, convert: impl Fn(f32) -> T) {
+            to.iter_mut().step_by(stride).zip(values).for_each(|(to, from)| *to = convert(*from));
+        }
+        match self {
+            Self::F32(tensor) if stride == 1 => {
+                tensor.extract_tensor_mut().1[start..][..values.len()].copy_from_slice(values);
+            }
+            Self::F32(tensor) => {
+                strided(&mut tensor.extract_tensor_mut().1[start..], values, stride, |value| value);
+            }
+            Self::F16(tensor) if stride == 1 => {
+                let to = &mut tensor.extract_tensor_mut().1[start..][..values.len()];
+                to.convert_from_f32_slice(values);
+            }
+            Self::F16(tensor) => {
+                let to = &mut tensor.extract_tensor_mut().1[start..];
+                strided(to, values, stride, f16::from_f32);
+            }
+            // The cast saturates.
+            Self::U8(tensor) => {
+                let to = &mut tensor.extract_tensor_mut().1[start..];
+                strided(to, values, stride, |value| value.round() as u8);
+            }
+        }
+    }
+
+    /// Reads values from `start` on, `stride` apart.
+    fn read(&self, values: &mut [f32], start: usize, stride: usize) {
+        fn strided<T: Copy + Into<f32>>(values: &mut [f32], from: &[T], stride: usize) {
+            values.iter_mut().zip(from.iter().step_by(stride)).for_each(|(to, from)| {
+                *to = (*from).into();
+            });
+        }
+        match self {
+            Self::F32(tensor) if stride == 1 => {
+                values.copy_from_slice(&tensor.extract_tensor().1[start..][..values.len()]);
+            }
+            Self::F32(tensor) => strided(values, &tensor.extract_tensor().1[start..], stride),
+            Self::F16(tensor) if stride == 1 => {
+                tensor.extract_tensor().1[start..][..values.len()].convert_to_f32_slice(values);
+            }
+            Self::F16(tensor) => strided(values, &tensor.extract_tensor().1[start..], stride),
+            Self::U8(tensor) => strided(values, &tensor.extract_tensor().1[start..], stride),
         }
     }
 }
 
-/// The noise level tensor: a scalar, or a vector of equal values.
+/// Where a channel begins in a tensor, and how far its values lie apart.
+fn place(axes: Axes, channels: usize, area: usize, image: usize, channel: usize) -> (usize, usize) {
+    match axes {
+        Axes::Nchw => ((image * channels + channel) * area, 1),
+        Axes::Nhwc => (image * channels * area + channel, channels),
+    }
+}
+
+fn add(to: &mut [f32], from: &[f32], part: f32) {
+    to.iter_mut().zip(from).for_each(|(to, from)| *to += part * from);
+}
+
+/// A noise level for each sample of a batch, which the executor fills as a map. Where the map is not
+/// uniform, the network is told the root mean square.
+#[derive(Debug)]
+pub(super) struct NoiseLevel {
+    map: Vec<f32>,
+    tensor: Scalar,
+    told_as: NoiseEncoding,
+}
+
+impl NoiseLevel {
+    /// A tensor of `shape`, with one value or one for each sample of the `batch`, and a map of `area`
+    /// pixels for each.
+    pub(super) fn new(
+        element: TensorElementType,
+        shape: Vec<i64>,
+        (batch, area): (usize, usize),
+        told_as: NoiseEncoding,
+    ) -> ort::Result<Self> {
+        let tensor = Scalar::new(element, shape)?;
+        Ok(Self { map: vec![0.0; batch * area], tensor, told_as })
+    }
+
+    pub(super) fn bind_input(&self, binding: &mut IoBinding, name: &str) -> ort::Result<()> {
+        self.tensor.bind_input(binding, name)
+    }
+
+    pub(super) fn map_mut(&mut self) -> &mut [f32] {
+        &mut self.map
+    }
+
+    pub(super) fn commit(&mut self) {
+        let length = self.tensor.len().max(1);
+        let Self { map, told_as, .. } = self;
+        let levels = map.chunks((map.len() / length).max(1)).map(|map| {
+            let first = f64::from(map.first().copied().unwrap_or_default());
+            if map.iter().all(|sigma| f64::from(*sigma) == first) {
+                return told_as.value(first);
+            }
+            let squares: f64 = map.iter().map(|sigma| f64::from(*sigma).powi(2)).sum();
+            told_as.value((squares / map.len() as f64).sqrt())
+        });
+        self.tensor.set_each(levels);
+    }
+}
+
+/// A tensor of a few numbers: a noise level, or a constant.
 #[derive(Debug)]
 pub(super) enum Scalar {
     I64(Tensor<i64>),
@@ -89,11 +308,9 @@ impl Scalar {
         matches!(element, Int64 | Int32 | Float64 | Float32 | Float16)
     }
 
-    /// A tensor of rank 0, or a vector of `length`.
-    pub(super) fn new(element: TensorElementType, length: Option<usize>) -> ort::Result<Self> {
+    /// A tensor of that shape.
+    pub(super) fn new(element: TensorElementType, shape: Vec<i64>) -> ort::Result<Self> {
         let allocator = Allocator::default();
-        let shape: Vec<i64> =
-            length.iter().map(|&length| i64::try_from(length).unwrap_or(i64::MAX)).collect();
         Ok(match element {
             TensorElementType::Int64 => Self::I64(Tensor::new(&allocator, shape)?),
             TensorElementType::Int32 => Self::I32(Tensor::new(&allocator, shape)?),
@@ -113,15 +330,34 @@ impl Scalar {
         }
     }
 
-    /// Sets all values to `t`. For an integer tensor `t` is truncated, as in the pipelines of such
-    /// networks.
-    pub(super) fn set(&mut self, t: f64) {
+    /// The number of values.
+    pub(super) fn len(&self) -> usize {
         match self {
-            Self::I64(tensor) => tensor.extract_tensor_mut().1.fill(t as i64),
-            Self::I32(tensor) => tensor.extract_tensor_mut().1.fill(t as i32),
-            Self::F64(tensor) => tensor.extract_tensor_mut().1.fill(t),
-            Self::F32(tensor) => tensor.extract_tensor_mut().1.fill(t as f32),
-            Self::F16(tensor) => tensor.extract_tensor_mut().1.fill(f16::from_f64(t)),
+            Self::I64(tensor) => tensor.extract_tensor().1.len(),
+            Self::I32(tensor) => tensor.extract_tensor().1.len(),
+            Self::F64(tensor) => tensor.extract_tensor().1.len(),
+            Self::F32(tensor) => tensor.extract_tensor().1.len(),
+            Self::F16(tensor) => tensor.extract_tensor().1.len(),
+        }
+    }
+
+    /// Sets all values to `t`.
+    pub(super) fn set(&mut self, t: f64) {
+        self.set_each(std::iter::repeat(t));
+    }
+
+    /// Sets the values in order. For an integer tensor they are truncated, as in the pipelines of such
+    /// networks.
+    pub(super) fn set_each(&mut self, values: impl Iterator<Item = f64>) {
+        fn set<T>(to: &mut [T], values: impl Iterator<Item = f64>, convert: impl Fn(f64) -> T) {
+            to.iter_mut().zip(values).for_each(|(to, value)| *to = convert(value));
+        }
+        match self {
+            Self::I64(tensor) => set(tensor.extract_tensor_mut().1, values, |value| value as i64),
+            Self::I32(tensor) => set(tensor.extract_tensor_mut().1, values, |value| value as i32),
+            Self::F64(tensor) => set(tensor.extract_tensor_mut().1, values, |value| value),
+            Self::F32(tensor) => set(tensor.extract_tensor_mut().1, values, |value| value as f32),
+            Self::F16(tensor) => set(tensor.extract_tensor_mut().1, values, f16::from_f64),
         }
     }
 }

@@ -7,15 +7,20 @@ use ort::session::Session;
 use ort::value::{Outlet, TensorElementType, ValueType};
 
 use super::Shape;
-use super::buffer::Scalar;
+use super::buffer::{Buffer, Scalar};
+use super::encoding::{Axes, Colors, Encoding, NoiseEncoding};
 use crate::error::{Error, Result};
+use crate::setting::INPUT;
 
-/// The names of the inputs and outputs in a network's graph.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The names of the inputs and outputs in a network's graph, and what they stand for.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Interface {
-    /// The noisy sample, float `[B, C, H, W]`. A decoder has none: its only input is the condition.
+    /// The noisy sample, `[B, C, H, W]`. A decoder, and a network that enlarges by itself, have none:
+    /// their only input is the condition.
     pub sample: Option<String>,
-    /// The sigma map, float `[B, sigma_planes, H, W]`, if the network takes one.
+    /// Sigma, if the network takes it: a map `[B, sigma_planes, H, W]`, or one number for an image in a
+    /// tensor of any rank. If it has the name of the sample, the map's planes follow the sample's
+    /// channels in one tensor.
     pub sigma: Option<String>,
     /// Planes of the sigma map: 1, or 2 for luma and chroma.
     pub sigma_planes: usize,
@@ -30,12 +35,24 @@ pub struct Interface {
     pub class: Option<String>,
     /// How many times larger the sample is than the condition along each axis; 1 without a condition.
     pub scale: usize,
-    /// The output, float `[B, C, H, W]`.
+    /// The output, `[B, C, H, W]`. Further channels, such as a learned variance, are not used.
     pub output: String,
     /// Channels of the sample, if the model declares them.
     pub channels: Option<usize>,
-    /// Whether sample, map and output are float16 rather than float32, if the model declares it.
+    /// Whether sample, map and output are float16 rather than float32 or uint8, if the model declares
+    /// it.
     pub half: Option<bool>,
+    /// How the sample and the condition represent an image.
+    pub encoding: Encoding,
+    /// How the output represents an image.
+    pub output_encoding: Encoding,
+    /// Whether the output is the noisy image less the clean one (residual learning, Zhang et al. 2017,
+    /// DnCNN).
+    pub residual: bool,
+    /// How sigma is told, and the scalar noise level.
+    pub told_as: NoiseEncoding,
+    /// What further inputs hold: one number for all their values, or each value.
+    pub constants: BTreeMap<String, Vec<f64>>,
 }
 
 impl Default for Interface {
@@ -53,6 +70,11 @@ impl Default for Interface {
             output: String::new(),
             channels: None,
             half: None,
+            encoding: Encoding::default(),
+            output_encoding: Encoding::default(),
+            residual: false,
+            told_as: NoiseEncoding::default(),
+            constants: BTreeMap::new(),
         }
     }
 }
@@ -63,9 +85,10 @@ impl Interface {
         self.condition_channels.unwrap_or(channels)
     }
 
-    /// How many of the sample's channels belong to the condition; they come last.
+    /// How many of the tensor's channels belong to sigma and to the condition; they come last.
     pub(super) fn concat_channels(&self, channels: usize) -> usize {
-        if self.is_concatenated() { self.condition_channels(channels) } else { 0 }
+        let sigma = if self.has_sigma_behind() { self.sigma_planes } else { 0 };
+        sigma + if self.is_concatenated() { self.condition_channels(channels) } else { 0 }
     }
 
     /// Whether sample and condition are one tensor.
@@ -73,23 +96,52 @@ impl Interface {
         self.condition.is_some() && self.condition == self.sample
     }
 
+    /// Whether the sigma map follows the sample in one tensor.
+    pub(super) fn has_sigma_behind(&self) -> bool {
+        self.sigma.is_some() && self.sigma == self.sample
+    }
+
     /// The condition, if it is a separate tensor.
     pub(super) fn own_condition(&self) -> Option<&String> {
         self.condition.as_ref().filter(|_| !self.is_concatenated())
     }
+
+    /// Sigma, if it is a separate tensor.
+    pub(super) fn own_sigma(&self) -> Option<&String> {
+        self.sigma.as_ref().filter(|_| !self.has_sigma_behind())
+    }
+
+    /// Whether the output is made of the sample's planes, too.
+    pub(super) fn needs_sample(&self) -> bool {
+        self.residual || self.output_encoding.colors == Colors::Luma
+    }
+}
+
+/// How a network takes sigma in a tensor of its own.
+#[derive(Clone, Debug)]
+pub(super) enum SigmaForm {
+    /// A map of this element type.
+    Map(TensorElementType),
+    /// A number for each image, in a tensor of this element type and declared shape.
+    Number(TensorElementType, Vec<i64>),
 }
 
 /// Element types and ranks, as the graph declares them.
 #[derive(Clone, Debug)]
 pub(super) struct Types {
     pub(super) sample: Option<TensorElementType>,
-    pub(super) sigma: Option<TensorElementType>,
+    /// Sigma, if it is a separate tensor.
+    pub(super) sigma: Option<SigmaForm>,
     pub(super) timestep: Option<(TensorElementType, Vec<i64>)>,
     /// The element type of the condition, if it is a separate tensor.
     pub(super) condition: Option<TensorElementType>,
     pub(super) output: TensorElementType,
-    /// The declared shape of the sample, -1 for a free axis.
+    /// Channels of the output, if the graph declares them.
+    pub(super) output_channels: Option<usize>,
+    /// The declared shape of the sample in the order of NCHW, -1 for a free axis.
     pub(super) declared: Vec<i64>,
+    /// Element types and declared shapes of the constants.
+    pub(super) constants: Vec<(String, TensorElementType, Vec<i64>)>,
     /// The names of the free axes of the sample, the map and the condition.
     axes: [Vec<String>; 3],
 }
@@ -107,8 +159,13 @@ impl Types {
             [batch, interface.sigma_planes, height, width],
             [batch, interface.condition_channels(channels), height / scale, width / scale],
         ];
+        let order = match interface.encoding.axes {
+            Axes::Nchw => [0, 1, 2, 3],
+            Axes::Nhwc => [0, 2, 3, 1],
+        };
         let mut sizes = BTreeMap::new();
         for (names, shape) in self.axes.iter().zip(shapes) {
+            let shape = order.map(|axis| shape[axis]);
             for (name, size) in names.iter().zip(shape).filter(|(name, _)| !name.is_empty()) {
                 sizes
                     .entry(name.clone())
@@ -120,15 +177,20 @@ impl Types {
 
     pub(super) fn read(session: &Session, interface: &Interface, model: &str) -> Result<Self> {
         let inputs = session.inputs();
-        let Interface { sample, sigma, timestep, class, .. } = interface;
-        let condition = interface.own_condition();
-        let known = [sample.as_ref(), sigma.as_ref(), timestep.as_ref(), condition, class.as_ref()];
+        let Interface { sample, timestep, class, .. } = interface;
+        let (condition, sigma) = (interface.own_condition(), interface.own_sigma());
+        let known = [sample.as_ref(), sigma, timestep.as_ref(), condition, class.as_ref()];
+        let is_known = |name: &str| {
+            known.iter().flatten().any(|known| *known == name)
+                || interface.constants.contains_key(name)
+        };
         for outlet in inputs {
-            if !known.iter().flatten().any(|name| *name == outlet.name()) {
+            if !is_known(outlet.name()) {
                 let expected: Vec<&str> =
                     known.iter().flatten().map(|name| name.as_str()).collect();
                 let problem = format!(
-                    "it has an input `{}` ({}) that nothing would fill; expected {}",
+                    "it has an input `{}` ({}) that nothing would fill; expected {}. \
+                     {INPUT} gives it a value",
                     outlet.name(),
                     outlet.dtype(),
                     expected.join(", ")
@@ -136,12 +198,13 @@ impl Types {
                 return Err(Error::model(model, problem));
             }
         }
-        let half = interface.half;
-        let tensor = |name: &String| image(find(inputs, name, "input", model)?, half, model);
+        let (half, axes) = (interface.half, interface.encoding.axes);
+        let tensor = |name: &String| image(find(inputs, name, "input", model)?, half, axes, model);
         let (sample, declared) = sample.as_ref().map(tensor).transpose()?.unzip();
-        let declared = declared.unwrap_or_else(|| vec![-1; 4]);
-        if let (Some(channels), Some(name)) = (interface.channels, &interface.sample)
-            && let whole = channels + interface.concat_channels(channels)
+        if let (Some(channels), Some(name), Some(declared)) =
+            (interface.channels, &interface.sample, &declared)
+            && let whole =
+                interface.encoding.tensor_channels(channels) + interface.concat_channels(channels)
             && declared[1] >= 0
             && usize::try_from(declared[1]) != Ok(whole)
         {
@@ -151,9 +214,20 @@ impl Types {
             );
             return Err(Error::model(model, problem));
         }
-        let element = |name: &String| Ok(tensor(name)?.0);
-        let (sigma, condition) =
-            (sigma.as_ref().map(element).transpose()?, condition.map(element).transpose()?);
+        let sigma = sigma
+            .map(|name| sigma_form(find(inputs, name, "input", model)?, half, axes, model))
+            .transpose()?;
+        let (condition, small) = condition.map(tensor).transpose()?.unzip();
+        // Without a sample, the network's sizes are those of its condition, on the output's grid.
+        let scale = i64::try_from(interface.scale.max(1)).unwrap_or(i64::MAX);
+        let enlarged = |small: Vec<i64>| match small.as_slice() {
+            &[batch, _, height, width] => {
+                let large = |side: i64| if side < 0 { -1 } else { side.saturating_mul(scale) };
+                vec![batch, -1, large(height), large(width)]
+            }
+            _ => vec![-1; 4],
+        };
+        let declared = declared.or_else(|| small.map(enlarged)).unwrap_or_else(|| vec![-1; 4]);
         let timestep = timestep
             .as_ref()
             .map(|name| scalar(find(inputs, name, "input", model)?, model))
@@ -161,30 +235,51 @@ impl Types {
         if let Some(name) = class {
             labels(find(inputs, name, "input", model)?, model)?;
         }
-        let (output, given) =
-            image(find(session.outputs(), &interface.output, "output", model)?, half, model)?;
-        let behind =
-            usize::try_from(declared[1]).map_or(0, |whole| interface.concat_channels(whole / 2));
-        let own = declared[1] - i64::try_from(behind).unwrap_or(0);
-        if own >= 0 && given[1] >= 0 && own != given[1] {
+        let constants = interface
+            .constants
+            .iter()
+            .map(|(name, values)| constant(find(inputs, name, "input", model)?, values, model));
+        let constants = constants.collect::<Result<_>>()?;
+        let outlet = find(session.outputs(), &interface.output, "output", model)?;
+        let (output, given) = image(outlet, half, interface.output_encoding.axes, model)?;
+        let output_channels = usize::try_from(given[1]).ok();
+        let whole = usize::try_from(declared[1]).ok();
+        let own = match (interface.channels, whole) {
+            (Some(channels), _) => Some(interface.output_encoding.tensor_channels(channels)),
+            (None, Some(whole)) => Some(whole - interface.concat_channels(whole / 2).min(whole)),
+            (None, None) => None,
+        };
+        let is_exact = interface.channels.is_none();
+        if let (Some(own), Some(given)) = (own, output_channels)
+            && (given < own || (is_exact && given != own))
+        {
             let problem = format!(
-                "its output `{}` has {} channels and its sample {own}; one that is told something beside the sample needs a package \
+                "its output `{}` has {given} channels and its sample {own}; one that is told something beside the sample needs a package \
                  that says what, which `eddy import` makes",
-                interface.output, given[1]
+                interface.output
             );
             return Err(Error::model(model, problem));
         }
-        let named =
-            [interface.sample.as_ref(), interface.sigma.as_ref(), interface.own_condition()];
+        let named = [interface.sample.as_ref(), interface.own_sigma(), interface.own_condition()];
         let axes = named.map(|name| {
-            axes(inputs.iter().find(|outlet| Some(outlet.name()) == name.map(String::as_str)))
+            axes_of(inputs.iter().find(|outlet| Some(outlet.name()) == name.map(String::as_str)))
         });
-        Ok(Self { sample, sigma, timestep, condition, output, declared, axes })
+        Ok(Self {
+            sample,
+            sigma,
+            timestep,
+            condition,
+            output,
+            output_channels,
+            declared,
+            constants,
+            axes,
+        })
     }
 }
 
 /// The names of an input's axes.
-fn axes(outlet: Option<&Outlet>) -> Vec<String> {
+fn axes_of(outlet: Option<&Outlet>) -> Vec<String> {
     match outlet.map(Outlet::dtype) {
         Some(ValueType::Tensor { dimension_symbols, .. }) => dimension_symbols.to_vec(),
         _ => Vec::new(),
@@ -201,41 +296,64 @@ fn find<'a>(outlets: &'a [Outlet], name: &str, way: &str, model: &str) -> Result
     })
 }
 
-/// The element type and declared shape of an image input or output, checked against `half`.
+/// The element type of an image input or output, checked against `half`, and its declared shape in the
+/// order of NCHW.
 fn image(
     outlet: &Outlet,
     half: Option<bool>,
+    axes: Axes,
     model: &str,
 ) -> Result<(TensorElementType, Vec<i64>)> {
     let expected = match half {
-        None => "float32 or float16",
+        None => "float32, float16 or uint8",
         Some(true) => "float16",
-        Some(false) => "float32",
+        Some(false) => "float32 or uint8",
     };
     match outlet.dtype() {
-        ValueType::Tensor {
-            ty: ty @ (TensorElementType::Float32 | TensorElementType::Float16),
-            shape,
-            ..
-        } if shape.len() == 4
-            && half.is_none_or(|half| half == (*ty == TensorElementType::Float16)) =>
+        ValueType::Tensor { ty, shape, .. }
+            if let &[batch, a, b, c] = &shape[..]
+                && Buffer::supports(*ty)
+                && half.is_none_or(|half| half == (*ty == TensorElementType::Float16)) =>
         {
-            Ok((*ty, shape.to_vec()))
+            let shape = match axes {
+                Axes::Nchw => vec![batch, a, b, c],
+                Axes::Nhwc => vec![batch, c, a, b],
+            };
+            Ok((*ty, shape))
         }
         other => {
             let problem = format!(
-                "`{}` is {other}; expected a {expected} tensor of rank 4 (NCHW)",
-                outlet.name()
+                "`{}` is {other}; expected a {expected} tensor of rank 4 ({})",
+                outlet.name(),
+                axes.name().to_uppercase()
             );
             Err(Error::model(model, problem))
         }
     }
 }
 
+/// How an input takes sigma.
+fn sigma_form(outlet: &Outlet, half: Option<bool>, axes: Axes, model: &str) -> Result<SigmaForm> {
+    match outlet.dtype() {
+        ValueType::Tensor { ty, shape, .. } if is_number(shape) && Scalar::supports(*ty) => {
+            Ok(SigmaForm::Number(*ty, shape.to_vec()))
+        }
+        _ => image(outlet, half, axes, model).map(|(element, _)| SigmaForm::Map(element)),
+    }
+}
+
+/// Whether a tensor of this declared shape has one value for each image.
+pub(super) fn is_number(shape: &[i64]) -> bool {
+    match shape {
+        [] | [_] => true,
+        [_, rest @ ..] => rest.iter().all(|&length| length == 1),
+    }
+}
+
 /// The element type and declared shape of the noise level input.
 fn scalar(outlet: &Outlet, model: &str) -> Result<(TensorElementType, Vec<i64>)> {
     match outlet.dtype() {
-        ValueType::Tensor { ty, shape, .. } if Scalar::supports(*ty) && shape.len() <= 1 => {
+        ValueType::Tensor { ty, shape, .. } if Scalar::supports(*ty) && is_number(shape) => {
             Ok((*ty, shape.to_vec()))
         }
         other => {
@@ -246,6 +364,45 @@ fn scalar(outlet: &Outlet, model: &str) -> Result<(TensorElementType, Vec<i64>)>
             Err(Error::model(model, problem))
         }
     }
+}
+
+/// An input with constant values, which have to fit its declared shape.
+fn constant(
+    outlet: &Outlet,
+    values: &[f64],
+    model: &str,
+) -> Result<(String, TensorElementType, Vec<i64>)> {
+    let name = outlet.name();
+    let ValueType::Tensor { ty, shape, .. } = outlet.dtype() else {
+        return Err(Error::model(
+            model,
+            format!("`{name}` is {}; expected a tensor", outlet.dtype()),
+        ));
+    };
+    if !Scalar::supports(*ty) {
+        let problem = format!(
+            "`{name}` is {}; {INPUT} fills int64, int32, float32, float16 and float64",
+            outlet.dtype()
+        );
+        return Err(Error::model(model, problem));
+    }
+    // A free axis has the length 1, or the batch's if it is the first.
+    let own: i64 = shape.iter().skip(1).map(|&length| length.max(1)).product();
+    let first = shape.first().copied().unwrap_or(1);
+    let fits = |count: i64| match count {
+        1 => true,
+        _ if first < 0 => count == own || (shape.len() == 1 && count > 0),
+        _ => count == own.saturating_mul(first) || count == own,
+    };
+    if !i64::try_from(values.len()).is_ok_and(fits) {
+        let problem = format!(
+            "`{name}` is {}, and {} values were given; expected one for all, or each",
+            outlet.dtype(),
+            values.len()
+        );
+        return Err(Error::model(model, problem));
+    }
+    Ok((name.to_owned(), *ty, shape.to_vec()))
 }
 
 /// Checks a class input.

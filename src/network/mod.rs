@@ -3,21 +3,25 @@
 mod buffer;
 mod device;
 mod elf;
+mod encoding;
 mod engines;
 mod interface;
 mod nodes;
 mod provider;
 mod runtime;
 mod session;
+mod trial;
 mod watch;
 
 pub use device::{Device, DeviceChoice, Placement, ProbeDepth};
+pub use encoding::{Axes, Colors, Encoding, NoiseEncoding, NoiseScale};
 pub(crate) use engines::sha256;
 pub use engines::{durations as engine_durations, folder as engine_folder};
 pub use interface::Interface;
 pub use provider::OpenVinoTarget;
 pub use runtime::{EMBEDDED_VERSION, Library, OLDEST_MINOR_VERSION, Runtime};
 pub use session::{Engine, ModelSource, OnnxNetwork, SessionOptions, default_threads};
+pub use trial::{Element, Feed, Port, Trial};
 pub(crate) use watch::load;
 pub use watch::{has_given_up, limit_evaluations, stop_evaluations, too_long};
 

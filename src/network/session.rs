@@ -9,10 +9,11 @@ use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, Memory
 use ort::session::builder::{AutoDevicePolicy, GraphOptimizationLevel};
 use ort::session::{IoBinding, RunOptions, Session};
 
-use super::buffer::{Buffer, Labels, Scalar};
+use super::buffer::{Buffer, Conversion, Labels, NoiseLevel, Scalar};
 use super::device::Device;
+use super::encoding::{Axes, Mix};
 use super::engines::{self, CacheEntry, Key};
-use super::interface::{Interface, Types};
+use super::interface::{Interface, SigmaForm, Types};
 use super::runtime::Runtime;
 use super::watch::{self, Ended, Watched};
 use super::{Inputs, Network, Shape, nodes};
@@ -133,13 +134,46 @@ struct Bound {
     shape: Shape,
     binding: IoBinding,
     sample: Option<Buffer>,
-    /// How many values belong to the sample; those of the condition follow.
-    own: usize,
-    sigma: Option<Buffer>,
+    /// The sample that only the output is made of, where the graph has none.
+    beside: Vec<f32>,
+    /// How many values belong to the sample, and how many to sigma; those of the condition follow.
+    own: [usize; 2],
+    sigma: Option<Sigma>,
     timestep: Option<Scalar>,
     condition: Option<Buffer>,
     class: Option<Labels>,
+    constants: Vec<(String, Scalar)>,
     output: Buffer,
+}
+
+/// Sigma in a tensor of its own.
+#[derive(Debug)]
+enum Sigma {
+    Map(Buffer),
+    Number(NoiseLevel),
+}
+
+impl Sigma {
+    fn values_mut(&mut self) -> &mut [f32] {
+        match self {
+            Self::Map(buffer) => buffer.values_mut(),
+            Self::Number(level) => level.map_mut(),
+        }
+    }
+
+    fn commit(&mut self) {
+        match self {
+            Self::Map(buffer) => buffer.commit(),
+            Self::Number(level) => level.commit(),
+        }
+    }
+
+    fn bind_input(&self, binding: &mut IoBinding, name: &str) -> ort::Result<()> {
+        match self {
+            Self::Map(buffer) => buffer.bind_input(binding, name),
+            Self::Number(level) => level.bind_input(binding, name),
+        }
+    }
 }
 
 impl OnnxNetwork {
@@ -257,55 +291,128 @@ impl OnnxNetwork {
 
     fn allocate(&self, shape: Shape) -> ort::Result<Bound> {
         let [batch, channels, height, width] = shape;
+        let Self { interface, types, .. } = self;
         let mut binding = self.session.create_binding()?;
         let allocator = self.allocator();
         let mut sample = None;
-        if let (Some(name), Some(element)) = (&self.interface.sample, self.types.sample) {
-            let whole = channels + self.interface.concat_channels(channels);
-            let buffer = Buffer::new(&allocator, element, [batch, whole, height, width])?;
-            buffer.bind_input(&mut binding, name)?;
-            sample = Some(buffer);
-        }
-        let mut sigma = None;
-        if let (Some(name), Some(element)) = (&self.interface.sigma, self.types.sigma) {
+        if let (Some(name), Some(element)) = (&interface.sample, types.sample) {
+            let behind = interface.concat_channels(channels);
             let buffer = Buffer::new(
                 &allocator,
                 element,
-                [batch, self.interface.sigma_planes, height, width],
+                [batch, channels + behind, height, width],
+                self.input_conversion(channels, behind),
             )?;
             buffer.bind_input(&mut binding, name)?;
-            sigma = Some(buffer);
+            sample = Some(buffer);
+        }
+        let area = height * width;
+        let own = [channels * area, interface.sigma_planes * area];
+        let own =
+            [own[0], if interface.has_sigma_behind() { own[1] } else { 0 }].map(|n| batch * n);
+        let is_beside = sample.is_none() && interface.needs_sample();
+        let beside = vec![0.0; if is_beside { own[0] } else { 0 }];
+        let mut sigma = None;
+        if let (Some(name), Some(form)) = (interface.own_sigma(), &types.sigma) {
+            let (planes, told_as) = (interface.sigma_planes, interface.told_as);
+            let form = match form {
+                SigmaForm::Map(element) => {
+                    let is_plain = told_as.is_plain() && interface.encoding.axes == Axes::Nchw;
+                    let conversion = (!is_plain).then(|| Conversion {
+                        mixes: (0..planes)
+                            .map(|plane| Mix::scaled(plane, told_as.factor as f32))
+                            .collect(),
+                        axes: interface.encoding.axes,
+                        channels: planes,
+                    });
+                    let shape = [batch, planes, height, width];
+                    Sigma::Map(Buffer::new(&allocator, *element, shape, conversion)?)
+                }
+                SigmaForm::Number(element, declared) => {
+                    let (shape, area) = (number_shape(declared, batch), planes * area);
+                    Sigma::Number(NoiseLevel::new(*element, shape, (batch, area), told_as)?)
+                }
+            };
+            form.bind_input(&mut binding, name)?;
+            sigma = Some(form);
         }
         let mut timestep = None;
-        if let (Some(name), Some((element, declared))) =
-            (&self.interface.timestep, &self.types.timestep)
-        {
-            // A free length is the batch size.
-            let length = declared.first().map(|&length| usize::try_from(length).unwrap_or(batch));
-            let scalar = Scalar::new(*element, length)?;
+        if let (Some(name), Some((element, declared))) = (&interface.timestep, &types.timestep) {
+            let scalar = Scalar::new(*element, number_shape(declared, batch))?;
             scalar.bind_input(&mut binding, name)?;
             timestep = Some(scalar);
         }
         let mut condition = None;
-        if let (Some(name), Some(element)) = (self.interface.own_condition(), self.types.condition)
-        {
-            let (scale, channels) =
-                (self.interface.scale, self.interface.condition_channels(channels));
-            let buffer =
-                Buffer::new(&allocator, element, [batch, channels, height / scale, width / scale])?;
+        if let (Some(name), Some(element)) = (interface.own_condition(), types.condition) {
+            let (scale, channels) = (interface.scale, interface.condition_channels(channels));
+            let shape = [batch, channels, height / scale, width / scale];
+            let conversion = self.input_conversion(channels, 0);
+            let buffer = Buffer::new(&allocator, element, shape, conversion)?;
             buffer.bind_input(&mut binding, name)?;
             condition = Some(buffer);
         }
         let mut class = None;
-        if let Some(name) = &self.interface.class {
+        if let Some(name) = &interface.class {
             let labels = Labels::new(batch)?;
             labels.bind_input(&mut binding, name)?;
             class = Some(labels);
         }
-        let mut output = Buffer::new(&allocator, self.types.output, shape)?;
-        output.bind_output(&mut binding, &self.interface.output)?;
-        let own = shape.iter().product();
-        Ok(Bound { shape, binding, sample, own, sigma, timestep, condition, class, output })
+        let mut constants = Vec::new();
+        for (name, element, declared) in &types.constants {
+            let values = interface.constants.get(name).map_or(&[][..], Vec::as_slice);
+            let mut constant = Scalar::new(*element, constant_shape(declared, values, batch))?;
+            constant.set_each(values.iter().copied().cycle());
+            constant.bind_input(&mut binding, name)?;
+            constants.push((name.clone(), constant));
+        }
+        let mut output =
+            Buffer::new(&allocator, types.output, shape, self.output_conversion(channels))?;
+        output.bind_output(&mut binding, &interface.output)?;
+        Ok(Bound {
+            shape,
+            binding,
+            sample,
+            beside,
+            own,
+            sigma,
+            timestep,
+            condition,
+            class,
+            constants,
+            output,
+        })
+    }
+
+    /// How an input tensor differs from an image of `channels` planes and `behind` further ones: sigma
+    /// and the condition.
+    fn input_conversion(&self, channels: usize, behind: usize) -> Option<Conversion> {
+        let Interface { encoding, told_as, .. } = &self.interface;
+        let has_sigma = self.interface.has_sigma_behind();
+        if encoding.is_plain() && (!has_sigma || told_as.is_plain()) {
+            return None;
+        }
+        let mut mixes = encoding.to_tensor(channels);
+        let sigmas = if has_sigma { self.interface.sigma_planes } else { 0 };
+        mixes.extend((0..behind).map(|plane| {
+            let factor = if plane < sigmas { told_as.factor as f32 } else { 1.0 };
+            Mix::scaled(channels + plane, factor)
+        }));
+        Some(Conversion { channels: mixes.len(), mixes, axes: encoding.axes })
+    }
+
+    /// How the output's planes are made of the tensor's, and of the sample's.
+    fn output_conversion(&self, channels: usize) -> Option<Conversion> {
+        let Interface { output_encoding: encoding, residual, .. } = &self.interface;
+        let used = encoding.tensor_channels(channels);
+        let all = self.types.output_channels.unwrap_or(used).max(used);
+        if encoding.is_plain() && !residual && all == used {
+            return None;
+        }
+        let mut mixes = encoding.from_tensor(channels, *residual);
+        // The sample's planes come after all channels of the tensor.
+        let terms = mixes.iter_mut().flat_map(|mix| &mut mix.terms);
+        terms.filter(|(plane, _)| *plane >= used).for_each(|(plane, _)| *plane += all - used);
+        Some(Conversion { mixes, axes: encoding.axes, channels: all })
     }
 
     /// The allocator of buffers. For a GPU it allocates memory that the GPU accesses directly, if
@@ -373,11 +480,13 @@ impl Network for OnnxNetwork {
         let behind = self.interface.concat_channels(channels);
         if behind > 0 && batch > 1 {
             let problem = format!(
-                "its condition stands behind the sample in one tensor, which takes one image at a time; {batch} were asked for"
+                "its condition or sigma stands behind the sample in one tensor, which takes one image at a time; {batch} \
+                 were asked for"
             );
             return Err(Error::model(&self.model, problem));
         }
-        let whole = [batch, channels + behind, height, width];
+        let own = self.interface.encoding.tensor_channels(channels);
+        let whole = [batch, own + behind, height, width];
         for (axis, (wanted, &declared)) in whole.into_iter().zip(&self.types.declared).enumerate() {
             if declared >= 0 && usize::try_from(declared) != Ok(wanted) {
                 let axis = ["batch", "channels", "height", "width"][axis];
@@ -400,13 +509,15 @@ impl Network for OnnxNetwork {
     fn inputs(&mut self) -> Inputs<'_> {
         match &mut self.bound {
             Some(bound) => {
-                let whole = bound.sample.as_mut().map_or(&mut [][..], Buffer::values_mut);
-                let (sample, behind) = whole.split_at_mut(bound.own.min(whole.len()));
-                let behind = (!behind.is_empty()).then_some(behind);
+                let whole = bound.sample.as_mut().map_or(&mut *bound.beside, Buffer::values_mut);
+                let (sample, behind) = whole.split_at_mut(bound.own[0].min(whole.len()));
+                let (sigma, condition) = behind.split_at_mut(bound.own[1].min(behind.len()));
+                let [sigma, condition] =
+                    [sigma, condition].map(|values| (!values.is_empty()).then_some(values));
                 Inputs {
                     sample,
-                    sigma: bound.sigma.as_mut().map(Buffer::values_mut),
-                    condition: bound.condition.as_mut().map(Buffer::values_mut).or(behind),
+                    sigma: bound.sigma.as_mut().map(Sigma::values_mut).or(sigma),
+                    condition: bound.condition.as_mut().map(Buffer::values_mut).or(condition),
                     class: bound.class.as_mut().map(Labels::values_mut),
                 }
             }
@@ -420,13 +531,18 @@ impl Network for OnnxNetwork {
                 "a network was evaluated before it was bound to a shape",
             ));
         };
-        for buffer in
-            [&mut bound.sample, &mut bound.sigma, &mut bound.condition].into_iter().flatten()
-        {
+        for buffer in [&mut bound.sample, &mut bound.condition].into_iter().flatten() {
             buffer.commit();
         }
+        if let Some(sigma) = &mut bound.sigma {
+            sigma.commit();
+        }
         if let Some(timestep) = &mut bound.timestep {
-            timestep.set(t);
+            timestep.set(if self.interface.told_as.is_plain() {
+                t
+            } else {
+                self.interface.told_as.value(t)
+            });
         }
         if self.device.is_gpu() {
             // A GPU gets the values that an input holds when it is bound.
@@ -474,7 +590,8 @@ impl Network for OnnxNetwork {
         {
             *engine = Engine::NotCached(error.to_string());
         }
-        Ok(bound.output.fetch())
+        let Bound { sample, beside, output, .. } = bound;
+        Ok(output.fetch(sample.as_ref().map_or(beside, Buffer::values)))
     }
 
     fn release(&mut self, small: Shape) -> Result<()> {
@@ -501,12 +618,17 @@ impl Network for OnnxNetwork {
 
 impl Bound {
     fn send(&mut self, interface: &Interface) -> ort::Result<()> {
-        let [sample, sigma, condition] = [&self.sample, &self.sigma, &self.condition];
-        let named = [&interface.sample, &interface.sigma, &interface.condition];
-        for (buffer, name) in [sample, sigma, condition].into_iter().zip(named) {
+        let named = [&interface.sample, &interface.condition];
+        for (buffer, name) in [&self.sample, &self.condition].into_iter().zip(named) {
             if let (Some(buffer), Some(name)) = (buffer, name) {
                 buffer.bind_input(&mut self.binding, name)?;
             }
+        }
+        if let (Some(sigma), Some(name)) = (&self.sigma, &interface.sigma) {
+            sigma.bind_input(&mut self.binding, name)?;
+        }
+        for (name, constant) in &self.constants {
+            constant.bind_input(&mut self.binding, name)?;
         }
         if let (Some(scalar), Some(name)) = (&self.timestep, &interface.timestep) {
             scalar.bind_input(&mut self.binding, name)?;
@@ -531,6 +653,27 @@ struct SessionOverrides<'a> {
     profile: Option<PathBuf>,
 }
 
+/// The shape of a tensor with one value for each image of a batch, where it is free.
+fn number_shape(declared: &[i64], batch: usize) -> Vec<i64> {
+    let batch = i64::try_from(batch).unwrap_or(i64::MAX);
+    let mut shape: Vec<i64> = declared.iter().map(|&length| length.max(1)).collect();
+    if let (Some(first), Some(-1)) = (shape.first_mut(), declared.first()) {
+        *first = batch;
+    }
+    shape
+}
+
+/// The shape of a constant. A free axis has the length of the batch if it is the first of several, and
+/// that of the values if it is the only one and there are several.
+fn constant_shape(declared: &[i64], values: &[f64], batch: usize) -> Vec<i64> {
+    match declared {
+        [length] if *length < 0 && values.len() > 1 => {
+            vec![i64::try_from(values.len()).unwrap_or(i64::MAX)]
+        }
+        _ => number_shape(declared, batch),
+    }
+}
+
 /// Whether ONNX Runtime failed to allocate memory.
 fn is_out_of_memory(cause: &ort::Error) -> bool {
     ["Failed to allocate memory", "std::bad_alloc"]
@@ -538,8 +681,18 @@ fn is_out_of_memory(cause: &ort::Error) -> bool {
         .any(|words| cause.message().contains(words))
 }
 
+/// A session of the processor for inputs of any shape.
+pub(super) fn build_plain(
+    runtime: &Runtime,
+    source: ModelSource<'_>,
+    options: SessionOptions,
+) -> ort::Result<Session> {
+    let options = SessionOptions { device: Device::Cpu, ..options };
+    build(runtime, source, options, &SessionOverrides::default())
+}
+
 /// The error for a session that could not be built.
-fn refused(model: &str, options: SessionOptions, cause: ort::Error) -> Error {
+pub(super) fn refused(model: &str, options: SessionOptions, cause: ort::Error) -> Error {
     if options.device != Device::Cpu {
         let whole = if options.whole {
             format!(", or leave out {ALL_ON_DEVICE} for what it has no kernels for")

@@ -83,6 +83,9 @@ impl MemoryHeadroom {
         locality: Locality,
         bytes_per_pixel: Option<usize>,
     ) -> Result<TilePlan> {
+        if locality.size.is_some() {
+            return TilePlan::cut(width, height, 0, choice.overlap, locality);
+        }
         if let Some(limit) = choice.limit {
             return TilePlan::cut(width, height, limit, choice.overlap, locality);
         }
@@ -136,7 +139,7 @@ mod tests {
     use crate::machine;
     use crate::tile::Locality;
 
-    const LOCAL: Locality = Locality { multiple_of: 8, receptive_field: Some(20) };
+    const LOCAL: Locality = Locality { multiple_of: 8, receptive_field: Some(20), size: None };
 
     fn room(beside: u64) -> MemoryHeadroom {
         let room = Budget { max_memory: machine::resident_memory() + (1 << 30) }.room(0);

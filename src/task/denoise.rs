@@ -158,7 +158,7 @@ impl Default for Strength {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DenoiseReport {
     /// Standard deviation of the removed noise in 8-bit units; the root mean square where it
-    /// varies. It is that of luma where the network works on luma and chroma, unless sigma was
+    /// varies, and 0 for a network that is not told it. It is that of luma where the network works on luma and chroma, unless sigma was
     /// given for RGB.
     pub sigma: f64,
     /// Standard deviation of chroma at half the size, where the network works on luma and chroma
@@ -209,17 +209,25 @@ impl<'a> Denoiser<'a> {
         network: &'a mut dyn Network,
         options: DenoiseOptions,
     ) -> Result<Self> {
-        let takes_map = manifest.inputs.sigma.is_some();
+        let is_told = manifest.inputs.sigma.is_some();
         if manifest.task != Task::Denoise
             || manifest.prediction != Prediction::Denoised
-            || !takes_map
+            || !(is_told || manifest.is_blind())
         {
             let problem = format!(
-                "it is a model to {} whose prediction is {:?}; expected a denoiser that predicts `denoised` and takes a \
-                 map of sigma",
+                "it is a model to {} whose prediction is {:?}; expected a denoiser that predicts `denoised` and is told \
+                 sigma, or nothing",
                 manifest.task, manifest.prediction
             );
             return Err(Error::model(&manifest.name, problem));
+        }
+        let steps = options.steps.unwrap_or(manifest.defaults.steps);
+        if !is_told && (steps > 1 || options.sigma != SigmaChoice::Auto) {
+            return Err(Error::usage(format!(
+                "{} is not told how noisy an image is, so it takes no sigma and no noise profile, and denoises in one \
+                 step; strength tells it how much of its change to keep",
+                manifest.name
+            )));
         }
         let told = match options.sigma {
             SigmaChoice::Known(sigma) => [sigma; 2],
@@ -231,15 +239,23 @@ impl<'a> Denoiser<'a> {
                 "sigma {sigma} is no noise level; expected `auto` or a number from 0 on"
             )));
         }
-        let plan = denoise_plan(options.steps.unwrap_or(manifest.defaults.steps), options.eta)?;
+        let plan = denoise_plan(steps, options.eta)?;
         let [low, high] = manifest.range;
         let range = tensor::Range::new(low, high)?;
         Ok(Self { manifest, network, options, plan, range })
     }
 
-    /// Sets the noise level from an assessment, for the planes of the network's layout.
+    /// Sets the noise level from an assessment, for the planes of the network's layout. A blind network
+    /// has none.
     pub fn set_assessment(&mut self, seen: &Assessment) {
-        self.options.sigma = seen.sigma_for(self.manifest.layout);
+        if !self.is_blind() {
+            self.options.sigma = seen.sigma_for(self.manifest.layout);
+        }
+    }
+
+    /// Whether the network is not told how noisy an image is.
+    pub fn is_blind(&self) -> bool {
+        self.manifest.is_blind()
     }
 
     /// The name of the model.
@@ -329,7 +345,7 @@ impl<'a> Denoiser<'a> {
             tile_size: (0, 0),
             repeated: 0,
         };
-        if sigma == 0.0 && chroma.is_none_or(|sigma| sigma == 0.0) {
+        if !self.is_blind() && sigma == 0.0 && chroma.is_none_or(|sigma| sigma == 0.0) {
             // Without noise the posterior mean is the image itself; a model with a lowest sigma
             // would change it.
             return Ok(report);
@@ -395,6 +411,10 @@ impl<'a> Denoiser<'a> {
 
     /// The noise level of an image.
     fn noise(&self, choice: &SigmaChoice, image: &Image) -> Result<Noise> {
+        if self.is_blind() {
+            let map = SigmaMap::Uniform(0.0);
+            return Ok(Noise { map, sigma: 0.0, chroma: None, limited: false });
+        }
         let (layout, is_grey) = (self.manifest.layout, image.color_channels() == 1);
         let Some(sigmas) = choice.stated(layout == Layout::Yuv420, is_grey, Matrix::Bt601) else {
             return match (choice, layout) {

@@ -73,27 +73,33 @@ impl<'a> Upscaler<'a> {
         network: &'a mut dyn Network,
         options: UpscaleOptions,
     ) -> Result<Self> {
-        let takes_map = manifest.inputs.sigma.is_some();
-        let Some(sigma) = manifest
-            .sigma
-            .filter(|_| {
-                manifest.task == Task::Upscale
-                    && manifest.prediction == Prediction::Denoised
-                    && takes_map
-            })
-            .filter(|_| !manifest.is_generative_upscaler())
-        else {
-            let problem = format!(
-                "it is a model to {} whose prediction is {:?}; expected one to upscale that predicts `denoised`, takes a map \
-                 of sigma and says the sigma at which it starts",
-                manifest.task, manifest.prediction
-            );
-            return Err(Error::model(&manifest.name, problem));
+        let starts_at_small = manifest.task == Task::Upscale
+            && manifest.prediction == Prediction::Denoised
+            && manifest.inputs.sigma.is_some()
+            && !manifest.is_generative_upscaler();
+        let sigma = match manifest.sigma.filter(|_| starts_at_small) {
+            Some(sigma) => sigma.max as f32,
+            None if manifest.enlarges_by_itself() => 0.0,
+            None => {
+                let problem = format!(
+                    "it is a model to {} whose prediction is {:?}; expected one to upscale that predicts `denoised`, and \
+                     takes the small image alone, or also a map of sigma and says the sigma at which it starts",
+                    manifest.task, manifest.prediction
+                );
+                return Err(Error::model(&manifest.name, problem));
+            }
         };
-        let plan = denoise_plan(options.steps.unwrap_or(manifest.defaults.steps), options.eta)?;
+        let steps = options.steps.unwrap_or(manifest.defaults.steps);
+        if steps > 1 && manifest.enlarges_by_itself() {
+            return Err(Error::usage(format!(
+                "{} enlarges in one step; {steps} were asked for",
+                manifest.name
+            )));
+        }
+        let plan = denoise_plan(steps, options.eta)?;
         let [low, high] = manifest.range;
         let range = tensor::Range::new(low, high)?;
-        Ok(Self { manifest, network, options, plan, range, sigma: sigma.max as f32 })
+        Ok(Self { manifest, network, options, plan, range, sigma })
     }
 
     /// Sampler steps: network evaluations for an image in one tile.
@@ -223,6 +229,7 @@ impl<'a> Upscaler<'a> {
         let locality = Locality {
             multiple_of: scale * small.multiple_of,
             receptive_field: small.receptive_field.map(|field| scale * (field + 1)),
+            size: small.size.map(|size| size.map(|length| scale * length)),
         };
         let choice = self.options.tile.on_finer_grid(scale);
         let per_pixel = self.manifest.bytes_per_pixel.map(|bytes| bytes.div_ceil(scale * scale));

@@ -67,6 +67,41 @@ impl Axis {
         }
         let count = 1 + (padded - limit).div_ceil(limit - overlap);
         let tile = (padded + (count - 1) * overlap).div_ceil(count).next_multiple_of(alignment);
+        Some(Self::spread(length, padded, tile, count, alignment, feather))
+    }
+
+    /// The fewest tiles of exactly `tile` pixels, a multiple of `alignment`, that overlap by
+    /// `margin + feather` on both sides of every seam; `None` when `tile` leaves nothing between two
+    /// overlaps. A shorter image is mirrored beyond its end.
+    pub fn of_size(
+        length: usize,
+        tile: usize,
+        alignment: usize,
+        margin: usize,
+        feather: usize,
+    ) -> Option<Self> {
+        let padded = length.next_multiple_of(alignment);
+        if padded <= tile {
+            let spans = vec![Span { start: 0, owned: 0..length }];
+            return Some(Self { length, padded: tile, tile, feather: 0, spans });
+        }
+        let overlap = (2 * (margin + feather)).next_multiple_of(alignment);
+        if tile <= overlap {
+            return None;
+        }
+        let count = 1 + (padded - tile).div_ceil(tile - overlap);
+        Some(Self::spread(length, padded, tile, count, alignment, feather))
+    }
+
+    /// `count` tiles, two or more, at even distances.
+    fn spread(
+        length: usize,
+        padded: usize,
+        tile: usize,
+        count: usize,
+        alignment: usize,
+        feather: usize,
+    ) -> Self {
         let starts: Vec<usize> =
             (0..count).map(|i| i * (padded - tile) / (count - 1) / alignment * alignment).collect();
         // A seam is in the middle of the overlap of two neighbours.
@@ -78,7 +113,7 @@ impl Axis {
                 Span { start: starts[i], owned: from..to }
             })
             .collect();
-        Some(Self { length, padded, tile, feather, spans })
+        Self { length, padded, tile, feather, spans }
     }
 
     /// The pixels to which tile `i` contributes: those it owns and its halves of the ramps.

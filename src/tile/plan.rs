@@ -12,6 +12,8 @@ pub struct Locality {
     /// Receptive field: no output depends on an input further away than this many pixels; `None`
     /// for a network with global operations (attention, normalisation over the image).
     pub receptive_field: Option<usize>,
+    /// The only width and height of an input, if there is only one size.
+    pub size: Option<[usize; 2]>,
 }
 
 /// Pixels of context on each side of a seam for a network without a known receptive field, and of
@@ -67,7 +69,19 @@ impl TilePlan {
             (None, None) => (GLOBAL_MARGIN, GLOBAL_FEATHER),
             (None, Some(overlap)) => (overlap / 4, overlap / 4),
         };
-        let cut = |length| Axis::cut(length, limit, locality.multiple_of, margin, feather);
+        let multiple = locality.multiple_of;
+        if let Some([tile_width, tile_height]) = locality.size {
+            let cut = |length, tile| Axis::of_size(length, tile, multiple, margin, feather);
+            return match (cut(height, tile_height), cut(width, tile_width)) {
+                (Some(vertical), Some(horizontal)) => Ok(Self { vertical, horizontal }),
+                _ => Err(Error::usage(format!(
+                    "this network takes images of {tile_width}x{tile_height} alone, and looks {margin} px far, so tiles of \
+                     that size cannot overlap by {} px; take an image of at most that size",
+                    2 * (margin + feather)
+                ))),
+            };
+        }
+        let cut = |length| Axis::cut(length, limit, multiple, margin, feather);
         match (cut(height), cut(width)) {
             (Some(vertical), Some(horizontal)) => Ok(Self { vertical, horizontal }),
             _ => Err(Error::usage(format!(
@@ -104,7 +118,7 @@ impl TilePlan {
 mod tests {
     use super::{Locality, TilePlan};
 
-    const LOCAL: Locality = Locality { multiple_of: 8, receptive_field: Some(20) };
+    const LOCAL: Locality = Locality { multiple_of: 8, receptive_field: Some(20), size: None };
 
     #[test]
     fn reports_a_sufficient_tile_size() {

@@ -14,10 +14,11 @@ use super::files::LARGEST_CONFIG;
 use super::precision::Precision;
 use crate::diffusion::{DiscreteSchedule, Prediction, Schedule, SigmaSchedule, config};
 use crate::error::{Error, Result};
-use crate::network::sha256;
+use crate::network::{Axes, Colors, Encoding, NoiseEncoding, sha256};
 use crate::tile::Locality;
 pub use tables::{
-    Check, DecoderSpec, Defaults, InputNames, Layout, ModelFile, OutputNames, SigmaRange, Task,
+    Check, Constant, DecoderSpec, Defaults, InputNames, Layout, ModelFile, NoiseLevel, OutputNames,
+    SigmaRange, Task,
 };
 pub(super) use validate::{CHANNELS, CLASSES, SCALING_FACTORS};
 
@@ -40,10 +41,28 @@ pub struct Manifest {
     /// Channels of a sample: the image's colours, or latent channels if there is a decoder.
     pub channels: usize,
     /// How the channels represent an image.
-    #[serde(default, skip_serializing_if = "Layout::is_full")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub layout: Layout,
     /// The values of black and white of the network, or of the decoder if there is one.
     pub range: [f32; 2],
+    /// The values of black and white of the network's output, if they are not those of its input.
+    pub output_range: Option<[f32; 2]>,
+    /// What is subtracted from values of the range for the network, for each channel or for all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mean: Vec<f32>,
+    /// What they are divided by then. The output is multiplied and added to, unless it has an
+    /// `output_range`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub std: Vec<f32>,
+    /// The order of the axes of its tensors.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub axes: Axes,
+    /// Its colour channels.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub colors: Colors,
+    /// Whether its output is what is to be subtracted from the noisy image (residual learning).
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub residual: bool,
     /// Output pixels per input pixel, along each axis.
     #[serde(default = "one")]
     pub scale: usize,
@@ -74,6 +93,9 @@ pub struct Manifest {
     pub null_class: Option<usize>,
     /// The noise levels that the network was trained on, in its own units.
     pub sigma: Option<SigmaRange>,
+    /// How the network is told its noise level, if it is not sigma itself.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub noise_level: NoiseLevel,
     /// The training schedule of a network that takes a timestep, by the keys of diffusers'
     /// `scheduler_config.json`. They stay a table, because that file is the reference: its keys are
     /// many, each concerns some samplers alone, and an absent one has the sampler's own default.
@@ -83,6 +105,9 @@ pub struct Manifest {
     pub decoder: Option<DecoderSpec>,
     /// The names of the graph's inputs.
     pub inputs: InputNames,
+    /// The values of further inputs, by their names in the graph.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub constants: BTreeMap<String, Constant>,
     /// The names of the graph's outputs.
     pub outputs: OutputNames,
     /// The defaults of commands.
@@ -114,6 +139,10 @@ fn quote_infinite(value: &mut toml::Value) {
 
 fn one() -> usize {
     1
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl Manifest {
@@ -224,6 +253,7 @@ impl Manifest {
     /// image and take a sigma map.
     pub fn is_generative_upscaler(&self) -> bool {
         self.task == Task::Upscale
+            && self.inputs.sample.is_some()
             && (self.inputs.sigma.is_none() || self.is_concatenated() || self.decoder.is_some())
     }
 
@@ -234,11 +264,59 @@ impl Manifest {
 
     /// Whether the low-resolution image is concatenated to the sample's channels.
     pub fn is_concatenated(&self) -> bool {
-        self.inputs.condition.as_ref() == Some(&self.inputs.sample)
+        self.inputs.condition.is_some() && self.inputs.condition == self.inputs.sample
+    }
+
+    /// Whether the network enlarges an image by itself: its condition is its only image, and it has no
+    /// noise level.
+    pub fn enlarges_by_itself(&self) -> bool {
+        self.task == Task::Upscale
+            && self.inputs.sample.is_none()
+            && self.inputs.condition.is_some()
+            && self.decoder.is_none()
+            && self.prediction == Prediction::Denoised
+    }
+
+    /// Whether the network restores an image without being told how noisy it is.
+    pub fn is_blind(&self) -> bool {
+        self.inputs.sigma.is_none() && self.inputs.timestep.is_none()
+    }
+
+    /// How the network's input represents an image, and how its output does.
+    pub(super) fn encodings(&self) -> [Encoding; 2] {
+        let Self { axes, colors, range: [low, high], output_range, .. } = *self;
+        let count = self.mean.len().max(self.std.len());
+        let of = |values: &[f32], i: usize, other: f32| {
+            values.get(i).or(values.first()).copied().unwrap_or(other)
+        };
+        let normalized = (0..count).map(|i| {
+            let (mean, std) = (of(&self.mean, i, 0.0), of(&self.std, i, 1.0));
+            [1.0 / std, -mean / std]
+        });
+        let input = Encoding { axes, colors, scaling: normalized.collect() };
+        let output = match output_range {
+            None => input.clone(),
+            Some([black, white]) => {
+                let factor = (white - black) / (high - low);
+                let scaling = vec![[factor, black - factor * low]];
+                let is_same = scaling == [[1.0, 0.0]];
+                Encoding { axes, colors, scaling: if is_same { Vec::new() } else { scaling } }
+            }
+        };
+        [input, output]
+    }
+
+    /// How the network is told sigma.
+    pub(super) fn told_as(&self) -> NoiseEncoding {
+        NoiseEncoding { factor: self.noise_level.factor, scale: self.noise_level.scale }
     }
 
     /// The constraints that the network puts on tiles.
     pub fn locality(&self) -> Locality {
-        Locality { multiple_of: self.multiple_of, receptive_field: self.receptive_field }
+        Locality {
+            multiple_of: self.multiple_of,
+            receptive_field: self.receptive_field,
+            size: self.size.filter(|_| self.task != Task::Generate),
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::diffusion::Sampler;
+use crate::network::NoiseScale;
 
 /// How the channels of a network's sample represent an image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -22,11 +23,6 @@ pub enum Layout {
 }
 
 impl Layout {
-    /// Whether this is the default, which a manifest need not name.
-    pub(super) fn is_full(&self) -> bool {
-        *self == Self::Full
-    }
-
     /// Planes of the sigma map.
     pub fn sigma_planes(self) -> usize {
         match self {
@@ -109,10 +105,11 @@ pub struct SigmaRange {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct InputNames {
-    /// The noisy sample, float `[B, C, H, W]`.
-    pub sample: String,
-    /// The sigma map, float `[B, planes, H, W]`, with the [planes](Layout::sigma_planes) of the
-    /// layout.
+    /// The noisy sample, `[B, C, H, W]`; absent for a network that enlarges its condition by itself.
+    pub sample: Option<String>,
+    /// Sigma: a map `[B, planes, H, W]`, with the [planes](Layout::sigma_planes) of the layout, or one
+    /// number for an image. If it has the name of the sample, the map follows the sample's channels in
+    /// one tensor.
     pub sigma: Option<String>,
     /// The scalar noise level.
     pub timestep: Option<String>,
@@ -122,6 +119,44 @@ pub struct InputNames {
     pub condition: Option<String>,
     /// The class of each sample, int64 `[B]`.
     pub class: Option<String>,
+}
+
+/// How a network is told its noise level.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NoiseLevel {
+    /// The factor of sigma, such as 255 for a network of the range 0 to 1 that counts it in 8-bit
+    /// units.
+    pub factor: f64,
+    /// The scale, after the factor.
+    pub scale: NoiseScale,
+}
+
+impl Default for NoiseLevel {
+    /// Sigma itself.
+    fn default() -> Self {
+        Self { factor: 1.0, scale: NoiseScale::Linear }
+    }
+}
+
+/// What an input of the graph always holds.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(untagged)]
+pub enum Constant {
+    /// One number for all its values.
+    One(f64),
+    /// Each value.
+    Each(Vec<f64>),
+}
+
+impl Constant {
+    /// The values.
+    pub fn values(&self) -> &[f64] {
+        match self {
+            Self::One(value) => std::slice::from_ref(value),
+            Self::Each(values) => values,
+        }
+    }
 }
 
 /// The decoder of an autoencoder: a second network that turns a latent into an image (Rombach et
@@ -204,8 +239,8 @@ pub struct ModelFile {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Check {
-    /// The sample, `[B, C, H, W]`.
-    pub sample: String,
+    /// The sample, `[B, C, H, W]`, if the network takes one.
+    pub sample: Option<String>,
     /// The sigma map, `[B, planes, H, W]`.
     pub sigma: Option<String>,
     /// The scalar noise level.

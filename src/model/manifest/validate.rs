@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use super::{Layout, Manifest, SigmaRange, Task};
 use crate::diffusion::Prediction;
 use crate::error::{Error, Result};
+use crate::network::{Axes, Colors};
 
 /// The possible number of channels.
 pub(in crate::model) const CHANNELS: RangeInclusive<usize> = 1..=256;
@@ -22,6 +23,8 @@ pub(in crate::model) const SCALING_FACTORS: RangeInclusive<f64> = 1e-6..=1e6;
 const PARAMETERS: RangeInclusive<u64> = 0..=1_000_000_000_000;
 /// The largest sigma, pixel value and tolerance.
 const LARGEST: f64 = 1e6;
+/// The most values of a constant.
+const CONSTANTS: RangeInclusive<usize> = 1..=65_536;
 /// The smallest standard deviation of the data.
 const LEAST: f64 = 1e-6;
 
@@ -91,9 +94,18 @@ impl Manifest {
             Number::new("classes", self.classes, CLASSES),
             Number::new("null_class", self.null_class, 0..=*CLASSES.end()),
             Number::new("range", self.range, signed()),
+            Number::new("output_range", self.output_range.into_iter().flatten(), signed()),
+            Number::new("mean", &self.mean, signed()),
+            Number::new("std", &self.std, LEAST..=LARGEST),
             Number::new("prediction.edm.sigma_data", sigma_data, LEAST..=LARGEST),
             Number::new("sigma.min", self.sigma.map(|sigma| sigma.min), bound()),
             Number::new("sigma.max", self.sigma.map(|sigma| sigma.max), bound()),
+            Number::new("noise_level.factor", [self.noise_level.factor], LEAST..=LARGEST),
+            Number::new(
+                "constants",
+                self.constants.values().flat_map(|constant| constant.values()),
+                -LARGEST..=LARGEST,
+            ),
             Number::new("decoder.scale", decoder.map(|it| it.scale), FACTORS),
             Number::new(
                 "decoder.scaling_factor",
@@ -153,6 +165,52 @@ impl Manifest {
         let [low, high] = range;
         if low >= high {
             return Some(format!("range = [{low}, {high}]; expected black's value below white's"));
+        }
+        if let Some([black, white]) = self.output_range.filter(|[black, white]| black >= white) {
+            return Some(format!(
+                "output_range = [{black}, {white}]; expected black's value below white's"
+            ));
+        }
+        for (key, values) in [("mean", &self.mean), ("std", &self.std)] {
+            if ![0, 1, self.image_channels()].contains(&values.len()) {
+                let (count, channels) = (values.len(), self.image_channels());
+                return Some(format!("{count} values of {key}; expected 1 or {channels}"));
+            }
+        }
+        if self.residual && self.prediction != Prediction::Denoised {
+            let prediction = self.prediction;
+            return Some(format!(
+                "residual = true, prediction = \"{prediction}\"; expected `denoised`, of which the \
+                 residual is what is subtracted"
+            ));
+        }
+        let has_encoding = self.axes != Axes::Nchw
+            || self.colors != Colors::Rgb
+            || self.output_range.is_some()
+            || self.residual
+            || !(self.mean.is_empty() && self.std.is_empty());
+        if has_encoding && (self.decoder.is_some() || self.layout != Layout::Full) {
+            return Some(
+                "axes, colors, mean, std, output_range or residual beside a [decoder] or a layout \
+                 of planes; expected them of a network of pixels alone"
+                    .into(),
+            );
+        }
+        if let Some(name) = self
+            .constants
+            .iter()
+            .find(|(_, constant)| !CONSTANTS.contains(&constant.values().len()))
+        {
+            let ((name, constant), most) = (name, CONSTANTS.end());
+            let count = constant.values().len();
+            return Some(format!("{count} values of the constant {name}; expected 1 to {most}"));
+        }
+        if self.inputs.sample.is_none() && !self.enlarges_by_itself() {
+            return Some(
+                "no sample among the inputs; expected one, or of a model to upscale that draws \
+                 nothing a condition alone"
+                    .into(),
+            );
         }
         if let Some(SigmaRange { min, max, .. }) = self.sigma.filter(|sigma| sigma.min >= sigma.max)
         {

@@ -1,0 +1,152 @@
+//! A bare ONNX file: the manifest that it lacks, from what the graph declares, what runs of it show, and
+//! what a person says.
+
+mod picture;
+mod probe;
+mod roles;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::files::{LARGEST_GRAPH, Links, find_weights, read_regular};
+use super::import::Scheduler;
+use super::manifest::{Constant, Manifest, Task};
+use super::precision::Precision;
+use crate::diffusion::{Prediction, Sampler};
+use crate::error::{Error, Result};
+use crate::network::{
+    Axes, Colors, ModelSource, NoiseScale, Runtime, SessionOptions, Trial, sha256,
+};
+use probe::Probe;
+pub use roles::Role;
+
+/// What a person says of a bare ONNX file. What is not said is found out, or has its usual value.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Description {
+    /// The task.
+    pub task: Option<Task>,
+    /// The meaning of the output.
+    pub prediction: Option<Prediction>,
+    /// Channels of the image.
+    pub channels: Option<usize>,
+    /// The values of black and white.
+    pub range: Option<[f32; 2]>,
+    /// The values of black and white of the output.
+    pub output_range: Option<[f32; 2]>,
+    /// The mean that is subtracted, for each channel or for all.
+    pub mean: Vec<f32>,
+    /// The standard deviation that is divided by.
+    pub std: Vec<f32>,
+    /// The order of axes.
+    pub axes: Option<Axes>,
+    /// The colour channels.
+    pub colors: Option<Colors>,
+    /// Whether the output is to be subtracted.
+    pub residual: Option<bool>,
+    /// Output pixels per input pixel, along each axis.
+    pub scale: Option<usize>,
+    /// What width and height must be multiples of.
+    pub multiple_of: Option<usize>,
+    /// The only width and height.
+    pub size: Option<[usize; 2]>,
+    /// The receptive field in pixels.
+    pub receptive_field: Option<usize>,
+    /// The range of sigma.
+    pub sigma_range: Option<[f64; 2]>,
+    /// The factor by which sigma is told.
+    pub sigma_factor: Option<f64>,
+    /// The scale on which it is told.
+    pub sigma_scale: Option<NoiseScale>,
+    /// The training schedule.
+    pub schedule: Option<Scheduler>,
+    /// The number of classes.
+    pub classes: Option<usize>,
+    /// The class that means no class.
+    pub null_class: Option<usize>,
+    /// The roles of inputs, with their names.
+    pub inputs: Vec<(Role, String)>,
+    /// The values of further inputs.
+    pub constants: BTreeMap<String, Constant>,
+    /// The name of the output.
+    pub output: Option<String>,
+    /// The default number of steps.
+    pub steps: Option<usize>,
+    /// The default sampler.
+    pub sampler: Option<Sampler>,
+}
+
+/// Something that was found out of a network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The key of the manifest that has it, the last one if it stands in a table.
+    pub key: &'static str,
+    /// What was found, and how, in a sentence.
+    pub text: String,
+}
+
+/// The manifest of a bare ONNX file, and how it came about.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Described {
+    /// The manifest, with the file under its own name.
+    pub manifest: Manifest,
+    /// The precision of the file.
+    pub precision: Precision,
+    /// What was found out.
+    pub findings: Vec<Finding>,
+}
+
+impl Described {
+    /// Describes the network in a file. It is run on the processor, some dozens of times on small
+    /// images.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when it is no ONNX file, has an input of which nobody says what it is, or does
+    /// not run.
+    pub fn of(
+        runtime: &Arc<Runtime>,
+        path: &Path,
+        said: &Description,
+        options: SessionOptions,
+    ) -> Result<Self> {
+        let model = path.display().to_string();
+        let bytes = read_regular(path, LARGEST_GRAPH)
+            .map_err(|cause| Error::model_from(&model, "it cannot be read", cause))?;
+        let beside =
+            path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // ONNX Runtime opens these by itself.
+        find_weights(&bytes, beside, Links::Inside, &model)?;
+        let trial = Trial::open(runtime, &model, ModelSource::File(path), options)?;
+        let mut described = Probe::new(trial, said, &model)?.describe()?;
+        let file = path.file_name().map(|name| name.to_string_lossy().into_owned());
+        let file = file.unwrap_or_default();
+        let stem = path.file_stem().map(|name| name.to_string_lossy().into_owned());
+        let manifest = &mut described.manifest;
+        manifest.name = stem.unwrap_or_else(|| file.clone());
+        manifest.files.insert(
+            described.precision,
+            super::ModelFile { path: file, sha256: sha256(&bytes), tolerance: None },
+        );
+        manifest.validate(&model)?;
+        Ok(described)
+    }
+
+    /// The text of the `model.toml`, with what was found out as comments.
+    ///
+    /// # Errors
+    /// As for [`Manifest::to_toml`].
+    pub fn to_toml(&self) -> Result<String> {
+        let text = self.manifest.to_toml()?;
+        let mut commented = String::with_capacity(2 * text.len());
+        for line in text.lines() {
+            let key = line.split_once(" = ").map_or(line, |(key, _)| key);
+            let key = key.trim_matches(['[', ']']);
+            for finding in self.findings.iter().filter(|finding| finding.key == key) {
+                commented += &format!("# {}\n", finding.text.replace(char::is_control, " "));
+            }
+            commented += line;
+            commented.push('\n');
+        }
+        Ok(commented)
+    }
+}

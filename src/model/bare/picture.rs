@@ -1,0 +1,88 @@
+//! The picture on which a network is tried: a photograph (NASA's portrait of Eileen Collins, in the
+//! public domain, from scikit-image), continued by mirroring, and noise.
+
+use crate::diffusion::{NoiseAt, NoiseSource, Philox};
+use crate::tensor::mirror;
+
+/// 96x96 pixels of red, green and blue.
+const PHOTOGRAPH: &[u8; 3 * SIDE * SIDE] = include_bytes!("astronaut.rgb");
+const SIDE: usize = 96;
+
+/// An image as planes of 0 to 1: red, green and blue.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Picture {
+    pub(super) width: usize,
+    pub(super) height: usize,
+    pub(super) planes: Vec<f32>,
+}
+
+impl Picture {
+    /// The photograph from (`x`, `y`) on.
+    pub(super) fn photograph([width, height]: [usize; 2], [x, y]: [usize; 2]) -> Self {
+        let at = |i: usize| mirror(i.cast_signed(), SIDE);
+        let mut planes = Vec::with_capacity(3 * width * height);
+        for channel in 0..3 {
+            for row in 0..height {
+                planes.extend((0..width).map(|column| {
+                    let pixel = at(y + row) * SIDE + at(x + column);
+                    f32::from(PHOTOGRAPH[3 * pixel + channel]) / 255.0
+                }));
+            }
+        }
+        Self { width, height, planes }
+    }
+
+    /// Noise alone, so that no unit of a network rests.
+    pub(super) fn noise(size: [usize; 2]) -> Self {
+        let mut picture = Self::photograph(size, [0, 0]);
+        picture.planes.fill(0.5);
+        picture.add_noise(0.25);
+        picture
+    }
+
+    /// Adds white noise of that standard deviation.
+    pub(super) fn add_noise(&mut self, sigma: f32) {
+        let source = Philox::new(0);
+        let mut noise = vec![0.0; self.width];
+        for (i, row) in self.planes.chunks_exact_mut(self.width).enumerate() {
+            let (channel, y) = ((i / self.height) as u32, (i % self.height) as u32);
+            source.fill(NoiseAt { step: 0, batch: 0, channel, y }, 0, &mut noise);
+            row.iter_mut().zip(&noise).for_each(|(value, noise)| *value += sigma * noise);
+        }
+    }
+
+    /// Means of blocks of `scale` times `scale` pixels.
+    pub(super) fn reduced(&self, scale: usize) -> Self {
+        let (width, height) = (self.width / scale, self.height / scale);
+        let mut planes = Vec::with_capacity(3 * width * height);
+        for plane in self.planes.chunks_exact(self.width * self.height) {
+            for (y, x) in (0..height).flat_map(|y| (0..width).map(move |x| (y, x))) {
+                let rows = (scale * y..scale * (y + 1)).map(|y| &plane[y * self.width..]);
+                let sum: f32 = rows.flat_map(|row| &row[scale * x..scale * (x + 1)]).sum();
+                planes.push(sum / (scale * scale) as f32);
+            }
+        }
+        Self { width, height, planes }
+    }
+
+    /// Each pixel `scale` times along each axis.
+    pub(super) fn repeated(&self, scale: usize) -> Self {
+        let mut planes = Vec::with_capacity(self.planes.len() * scale * scale);
+        for row in self.planes.chunks_exact(self.width) {
+            for _ in 0..scale {
+                planes.extend(row.iter().flat_map(|value| std::iter::repeat_n(*value, scale)));
+            }
+        }
+        Self { width: scale * self.width, height: scale * self.height, planes }
+    }
+}
+
+/// The peak signal-to-noise ratio of planes of 0 to 1, in dB.
+pub(super) fn psnr(planes: &[f32], truth: &[f32]) -> f64 {
+    let squares = planes.iter().zip(truth).map(|(value, truth)| {
+        // NaN counts as wrong.
+        let value = if value.is_finite() { value.clamp(0.0, 1.0) } else { 2.0 };
+        f64::from(value - truth).powi(2)
+    });
+    -10.0 * (squares.sum::<f64>() / truth.len() as f64).max(1e-12).log10()
+}

@@ -1,0 +1,214 @@
+//! Which input of a graph is what, by what it declares and how it is called.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::Description;
+use crate::error::{Error, Result};
+use crate::network::{Axes, Port, Trial};
+use crate::setting::{INPUT, INPUTS};
+
+/// The role of an input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The image, or the noisy sample.
+    Sample,
+    /// The noise level of an image: a map, or a number.
+    Sigma,
+    /// The timestep or noise level of a sampler.
+    Timestep,
+    /// A small image to enlarge.
+    Condition,
+    /// A class.
+    Class,
+}
+
+impl Role {
+    const ALL: [Self; 5] =
+        [Self::Sample, Self::Sigma, Self::Timestep, Self::Condition, Self::Class];
+
+    /// The name, as in a manifest.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Sample => "sample",
+            Self::Sigma => "sigma",
+            Self::Timestep => "timestep",
+            Self::Condition => "condition",
+            Self::Class => "class",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Role {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|role| role.name() == text).ok_or_else(|| {
+            let roles = Self::ALL.map(Self::name).join(", ");
+            format!("{text} is no role of an input; expected {roles}")
+        })
+    }
+}
+
+/// The inputs of a graph by their roles.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Roles {
+    pub(super) sample: Option<Port>,
+    pub(super) sigma: Option<Port>,
+    pub(super) timestep: Option<Port>,
+    pub(super) condition: Option<Port>,
+    pub(super) class: Option<Port>,
+    pub(super) constants: Vec<Port>,
+}
+
+/// Parts of names that tell a role.
+const NOISE: &[&str] =
+    &["sigma", "noise_l", "noisel", "nlevel", "level", "std", "noise_map", "sig"];
+const TIME: &[&str] = &["time", "step", "_t", "t_"];
+const CLASS: &[&str] = &["class", "label"];
+const IMAGE: &[&str] = &["noisy", "sample", "image", "img", "input", "x", "lq", "lr", "data", "in"];
+
+fn is_called(port: &Port, parts: &[&str]) -> bool {
+    let name = port.name.to_lowercase();
+    parts.iter().any(|part| name.contains(part))
+}
+
+impl Roles {
+    /// The roles of the inputs of a graph.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when there is no image, or an input of which nobody says what it is.
+    pub(super) fn of(trial: &Trial, said: &Description, model: &str) -> Result<Self> {
+        let mut roles = Self::default();
+        let mut rest: Vec<Port> = trial.inputs().to_vec();
+        for name in said.inputs.iter().map(|(_, name)| name).chain(said.constants.keys()) {
+            if !rest.iter().any(|port| port.name == *name) {
+                let present: Vec<&str> = rest.iter().map(|port| port.name.as_str()).collect();
+                let problem =
+                    format!("it has no input named `{name}`; it has {}", present.join(", "));
+                return Err(Error::model(model, problem));
+            }
+        }
+        for (role, name) in &said.inputs {
+            let port = rest.iter().find(|port| port.name == *name).cloned();
+            *roles.of_role(*role) = port;
+        }
+        let named = |port: &Port| said.inputs.iter().any(|(_, name)| *name == port.name);
+        roles.constants =
+            rest.extract_if(.., |port| said.constants.contains_key(&port.name)).collect();
+        rest.retain(|port| !named(port));
+        roles.find_image(&mut rest, said);
+        if roles.sample.is_none() && roles.condition.is_none() {
+            let inputs: Vec<String> = trial
+                .inputs()
+                .iter()
+                .map(|port| format!("`{}` ({})", port.name, port.text))
+                .collect();
+            let problem = format!(
+                "none of its inputs is an image, a tensor of rank 4 of float32, float16 or uint8; it has {}",
+                inputs.join(", ")
+            );
+            return Err(Error::model(model, problem));
+        }
+        // What is named clearly comes first.
+        rest.sort_by_key(|port| !(is_called(port, NOISE) || is_called(port, CLASS)));
+        let mut unknown = Vec::new();
+        for port in rest {
+            let has_level = roles.sigma.is_some() || roles.timestep.is_some();
+            let is_map = !port.is_number() && port.element.is_of_images() && port.shape.len() == 4;
+            let slot = if is_map && !has_level && is_plane(&port) {
+                &mut roles.sigma
+            } else if !port.is_number() {
+                unknown.push(port);
+                continue;
+            } else if port.element.is_integer() && is_called(&port, CLASS) {
+                &mut roles.class
+            } else if has_level {
+                unknown.push(port);
+                continue;
+            } else if port.element.is_integer()
+                || (is_called(&port, TIME) && !is_called(&port, NOISE))
+            {
+                &mut roles.timestep
+            } else {
+                &mut roles.sigma
+            };
+            match slot {
+                None => *slot = Some(port),
+                Some(_) => unknown.push(port),
+            }
+        }
+        if unknown.is_empty() {
+            return Ok(roles);
+        }
+        let unknown: Vec<String> =
+            unknown.iter().map(|port| format!("`{}` ({})", port.name, port.text)).collect();
+        let problem = format!(
+            "nothing says what its inputs {} are for; give each a constant value by {INPUT} \
+             NAME=VALUE, or a role by {INPUTS} ROLE=NAME: sample, sigma, timestep, condition or class",
+            unknown.join(" and ")
+        );
+        Err(Error::model(model, problem))
+    }
+
+    fn of_role(&mut self, role: Role) -> &mut Option<Port> {
+        match role {
+            Role::Sample => &mut self.sample,
+            Role::Sigma => &mut self.sigma,
+            Role::Timestep => &mut self.timestep,
+            Role::Condition => &mut self.condition,
+            Role::Class => &mut self.class,
+        }
+    }
+
+    /// Takes the image out of the rest, if nobody named it.
+    fn find_image(&mut self, rest: &mut Vec<Port>, said: &Description) {
+        if self.sample.is_some() || self.condition.is_some() {
+            return;
+        }
+        let is_image =
+            |port: &Port| port.shape.len() == 4 && port.element.is_of_images() && !port.is_number();
+        let colors = |port: &Port| matches!(channels_of(port, said.axes).1, Some(3 | 4));
+        let order = |port: &Port| {
+            (
+                !is_called(port, NOISE) && !is_called(port, &["mask"]),
+                colors(port),
+                is_called(port, IMAGE),
+            )
+        };
+        let best = (0..rest.len())
+            .filter(|i| is_image(&rest[*i]))
+            // Of equals the first.
+            .rev()
+            .max_by_key(|i| order(&rest[*i]));
+        self.sample = best.map(|i| rest.remove(i));
+    }
+
+    /// The input that is the image.
+    pub(super) fn image(&self) -> Option<&Port> {
+        self.sample.as_ref().or(self.condition.as_ref())
+    }
+}
+
+/// Whether an image has one channel, as a map has.
+fn is_plane(port: &Port) -> bool {
+    port.shape.get(1) == Some(&1) || port.shape.get(3) == Some(&1)
+}
+
+/// The order of the axes of an image, and its channels if they are fixed.
+pub(super) fn channels_of(port: &Port, said: Option<Axes>) -> (Axes, Option<usize>) {
+    let &[_, second, _, last] = port.shape.as_slice() else { return (Axes::Nchw, None) };
+    let few = |length: i64| (1..=4).contains(&length);
+    let axes = said.unwrap_or(if few(last) && !few(second) { Axes::Nhwc } else { Axes::Nchw });
+    let channels = match axes {
+        Axes::Nchw => second,
+        Axes::Nhwc => last,
+    };
+    (axes, usize::try_from(channels).ok().filter(|channels| *channels > 0))
+}

@@ -1,0 +1,233 @@
+//! Runs of a graph of which nothing is known but what it declares, to find out the rest.
+
+use std::sync::Arc;
+
+use half::f16;
+use ort::session::{Session, SessionInputValue};
+use ort::value::{DynTensor, Outlet, Tensor, TensorElementType, ValueType};
+
+use super::runtime::Runtime;
+use super::session::{ModelSource, SessionOptions, build_plain, refused};
+use super::watch::{Ended, Watched};
+use crate::error::{Error, Result};
+use crate::setting::TIMEOUT;
+
+/// The element type of an input or output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Element {
+    /// 32-bit floating point.
+    F32,
+    /// 16-bit floating point.
+    F16,
+    /// 64-bit floating point.
+    F64,
+    /// Bytes.
+    U8,
+    /// 32-bit integers.
+    I32,
+    /// 64-bit integers.
+    I64,
+    /// Any other.
+    Other,
+}
+
+impl Element {
+    fn of(element: TensorElementType) -> Self {
+        match element {
+            TensorElementType::Float32 => Self::F32,
+            TensorElementType::Float16 => Self::F16,
+            TensorElementType::Float64 => Self::F64,
+            TensorElementType::Uint8 => Self::U8,
+            TensorElementType::Int32 => Self::I32,
+            TensorElementType::Int64 => Self::I64,
+            _ => Self::Other,
+        }
+    }
+
+    /// Whether the values of an image may have this type.
+    pub fn is_of_images(self) -> bool {
+        matches!(self, Self::F32 | Self::F16 | Self::U8)
+    }
+
+    /// Whether it is of integers that may be a timestep or a class.
+    pub fn is_integer(self) -> bool {
+        matches!(self, Self::I32 | Self::I64)
+    }
+}
+
+/// An input or output of a graph.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// The name.
+    pub name: String,
+    /// The element type.
+    pub element: Element,
+    /// The declared shape, -1 for a free axis; empty for a scalar, and for what is no tensor.
+    pub shape: Vec<i64>,
+    /// Type and shape as ONNX Runtime writes them.
+    pub text: String,
+}
+
+impl Port {
+    fn of(outlet: &Outlet) -> Self {
+        let (element, shape) = match outlet.dtype() {
+            ValueType::Tensor { ty, shape, .. } => (Element::of(*ty), shape.to_vec()),
+            _ => (Element::Other, Vec::new()),
+        };
+        let text = outlet.dtype().to_string();
+        Self { name: outlet.name().to_owned(), element, shape, text }
+    }
+
+    /// Whether it holds one number for each image of a batch.
+    pub fn is_number(&self) -> bool {
+        super::interface::is_number(&self.shape)
+    }
+}
+
+/// What an input is filled with.
+#[derive(Clone, Debug)]
+pub struct Feed<'a> {
+    /// The input.
+    pub port: &'a Port,
+    /// The shape of the tensor.
+    pub shape: Vec<usize>,
+    /// Its values in order, or one for all.
+    pub values: &'a [f32],
+}
+
+/// A session of a graph whose inputs take any shape.
+#[derive(Debug)]
+pub struct Trial {
+    session: Session,
+    model: String,
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
+    /// Why the last evaluation failed.
+    problem: Option<String>,
+    watched: Arc<Watched>,
+    // The environment has to outlive the session.
+    _runtime: Arc<Runtime>,
+}
+
+impl Trial {
+    /// Loads a graph. `model` is its name in errors.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when ONNX Runtime does not accept it.
+    pub fn open(
+        runtime: &Arc<Runtime>,
+        model: &str,
+        source: ModelSource<'_>,
+        options: SessionOptions,
+    ) -> Result<Self> {
+        let session = build_plain(runtime, source, options)
+            .map_err(|cause| refused(model, options, cause))?;
+        let (inputs, outputs) = (
+            session.inputs().iter().map(Port::of).collect(),
+            session.outputs().iter().map(Port::of).collect(),
+        );
+        let watched = Watched::new().map_err(|cause| {
+            Error::model_from(model, "ONNX Runtime has no options for its runs", cause)
+        })?;
+        let (model, runtime) = (model.to_owned(), Arc::clone(runtime));
+        Ok(Self { session, model, inputs, outputs, problem: None, watched, _runtime: runtime })
+    }
+
+    /// The inputs that the graph declares.
+    pub fn inputs(&self) -> &[Port] {
+        &self.inputs
+    }
+
+    /// The outputs that the graph declares.
+    pub fn outputs(&self) -> &[Port] {
+        &self.outputs
+    }
+
+    /// Why the last evaluation failed, if one did.
+    pub fn problem(&self) -> Option<&str> {
+        self.problem.as_deref()
+    }
+
+    /// Evaluates the graph, and gives shape and values of `output`. `None` if it does not take inputs of
+    /// these shapes.
+    ///
+    /// # Errors
+    /// [`Error::Evaluation`] when the evaluation takes longer than its time limit,
+    /// [`Error::Interrupted`] when it was stopped.
+    pub fn run(
+        &mut self,
+        feeds: &[Feed<'_>],
+        output: &str,
+    ) -> Result<Option<(Vec<usize>, Vec<f32>)>> {
+        let Self { session, watched, model, problem, .. } = self;
+        let inputs: ort::Result<Vec<(String, SessionInputValue<'_>)>> = feeds
+            .iter()
+            .map(|feed| Ok((feed.port.name.clone(), SessionInputValue::from(feed.tensor()?))))
+            .collect();
+        let run = watched
+            .begin()
+            .and(inputs)
+            .and_then(|inputs| session.run_with_options(inputs, &watched.options));
+        let found = run.and_then(|outputs| {
+            let value = outputs
+                .get(output)
+                .ok_or_else(|| ort::Error::new("the graph has no such output"))?;
+            values_of(value)
+        });
+        match (watched.end(), found) {
+            (_, Ok(found)) => Ok(Some(found)),
+            (Some(Ended::Stopped), _) => Err(Error::Interrupted),
+            (Some(Ended::Late(limit)), Err(cause)) => Err(Error::Evaluation {
+                problem: format!(
+                    "model {model}: an evaluation took longer than {} s and was ended; raise {TIMEOUT}",
+                    limit.as_secs_f64()
+                ),
+                source: Some(Box::new(cause)),
+            }),
+            (None, Err(cause)) => {
+                *problem = Some(cause.message().to_owned());
+                Ok(None)
+            }
+        }
+    }
+}
+
+impl Feed<'_> {
+    fn tensor(&self) -> ort::Result<DynTensor> {
+        fn filled<T: Clone>(feed: &Feed<'_>, convert: impl Fn(f32) -> T) -> Vec<T> {
+            let count = feed.shape.iter().product();
+            feed.values.iter().cycle().take(count).map(|value| convert(*value)).collect()
+        }
+        let shape = self.shape.clone();
+        Ok(match self.port.element {
+            Element::F16 => Tensor::from_array((shape, filled(self, f16::from_f32)))?.upcast(),
+            Element::F64 => Tensor::from_array((shape, filled(self, f64::from)))?.upcast(),
+            Element::U8 => {
+                Tensor::from_array((shape, filled(self, |value| value.round() as u8)))?.upcast()
+            }
+            Element::I32 => {
+                Tensor::from_array((shape, filled(self, |value| value as i32)))?.upcast()
+            }
+            Element::I64 => {
+                Tensor::from_array((shape, filled(self, |value| value as i64)))?.upcast()
+            }
+            Element::F32 | Element::Other => {
+                Tensor::from_array((shape, filled(self, |value| value)))?.upcast()
+            }
+        })
+    }
+}
+
+fn values_of(value: &ort::value::DynValue) -> ort::Result<(Vec<usize>, Vec<f32>)> {
+    let sides = |shape: &[i64]| {
+        shape.iter().map(|&length| usize::try_from(length).unwrap_or_default()).collect()
+    };
+    if let Ok((shape, values)) = value.try_extract_tensor::<f16>() {
+        return Ok((sides(shape), values.iter().map(|value| value.to_f32()).collect()));
+    }
+    if let Ok((shape, values)) = value.try_extract_tensor::<u8>() {
+        return Ok((sides(shape), values.iter().map(|value| f32::from(*value)).collect()));
+    }
+    let (shape, values) = value.try_extract_tensor::<f32>()?;
+    Ok((sides(shape), values.to_vec()))
+}
