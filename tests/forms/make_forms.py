@@ -24,13 +24,13 @@ threshold t, `y = x - clip(n, -t, t)`, by convolutions and ReLUs alone.
 
 import json
 import pathlib
-import struct
 import sys
-import zlib
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+
+from support import write_png
 
 H, W = 88, 112
 EDGE = 8
@@ -43,21 +43,6 @@ FREE = ["batch", 3, "height", "width"]
 
 
 # Pictures
-
-
-def png(path, image):
-    """Writes [C, H, W] of 0..1 in 16 bits, and returns what was written, in 0..1."""
-    samples = np.round(np.clip(image, 0, 1) * 65535).astype(">u2")
-    channels, height, width = samples.shape
-    rows = samples.transpose(1, 2, 0).reshape(height, -1)
-    data = b"".join(b"\0" + row.tobytes() for row in rows)
-
-    def chunk(kind, body):
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    header = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 3: 2}[channels], 0, 0, 0)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b""))
-    return samples.astype(np.float64) / 65535
 
 
 def picture(height=H, width=W, shift=0.0):
@@ -177,7 +162,7 @@ class Folder:
         self.forms = []
 
     def png(self, name, image):
-        return png(self.path / name, image)
+        return write_png(self.path / name, image)
 
     def npy(self, name, array):
         np.save(self.path / name, np.asarray(array, dtype=np.float32))
@@ -442,11 +427,11 @@ def repairs(folder):
     folder.add("deblur", "deblur", g, ["blurred.png"], blurred + 1.2 * conv(blurred, high_pass()), ["--task", "deblur"], direct=True)
 
     # Missing pixels become the mean of the known ones around.
-    x = folder.png("holes.png", picture())
     mask = np.zeros((1, H, W))
     mask[:, 20:70, 30:34] = 1
     mask[:, 40:44, 12:100] = 1
     folder.png("mask.png", mask)
+    x = folder.png("holes.png", np.where(mask == 1, 1, picture()))
     kernel = np.ones((1, 1, 9, 9)) / 81
     g = Graph(17)
     image, missing = g.input("image"), g.input("mask", ["batch", 1, "height", "width"])
