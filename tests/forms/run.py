@@ -9,6 +9,7 @@ import argparse
 import fnmatch
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -97,6 +98,7 @@ def main():
     with tempfile.TemporaryDirectory() as temporary:
         folder = (options.keep or pathlib.Path(temporary)).resolve()
         subprocess.run([sys.executable, HERE / "make_forms.py", folder], check=True)
+        shutil.rmtree(folder / "packages", ignore_errors=True)
         (folder / "packages").mkdir()
         forms = [form for form in json.loads((folder / "forms.json").read_text()) if fnmatch.fnmatch(form["name"], options.only)]
         failures = 0

@@ -8,21 +8,22 @@ import sys
 import tempfile
 import zlib
 
-VERSIONS = {"numpy": "2.3.5", "onnx": "1.20.0"}
+VERSIONS = {"numpy": "2.3.5", "onnx": "1.20.0", "onnxruntime": "1.23.2"}
 
 
-def ensure_packages():
-    """Goes on where numpy and onnx are there; or else runs this program again with the Python of an environment that has them."""
-    if all(importlib.util.find_spec(name) for name in VERSIONS):
+def ensure_packages(*more):
+    """Goes on where numpy and onnx are there, and `more`; or else runs this program again in an environment that has them."""
+    names = ["numpy", "onnx", *more]
+    if all(importlib.util.find_spec(name) for name in names):
         return
     with tempfile.TemporaryDirectory() as folder:
         python = pathlib.Path(folder, "bin/python")
-        wanted = [f"{name}=={version}" for name, version in VERSIONS.items()]
+        wanted = [f"{name}=={VERSIONS[name]}" for name in names]
         try:
             subprocess.run([sys.executable, "-m", "venv", folder], check=True)
             subprocess.run([python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *wanted], check=True)
         except (OSError, subprocess.CalledProcessError):
-            print("pip does not bring numpy and onnx: skipped")
+            print(f"pip does not bring {', '.join(names)}: skipped")
             sys.exit(0)
         sys.exit(subprocess.run([python, *sys.argv]).returncode)
 
