@@ -1,21 +1,26 @@
 //! `eddy deblur`.
 
 use std::path::Path;
+use std::time::Instant;
 
 use clap::Args;
 use eddy::media::still;
-use eddy::model::Package;
-use eddy::task::{Degradation, Kernel};
+use eddy::model::{Package, Task};
+use eddy::task::{Degradation, DenoiseOptions, Denoiser, Kernel};
+use serde_json::json;
 
 use super::console::Console;
 use super::generate_args::DrawingOptions;
 use super::generative::GenerativeRun;
-use super::io_args::{IMAGE_FORMAT, IMAGE_OUTPUT, IMAGES, IoArgs};
+use super::interrupt;
+use super::io_args::{IMAGE_FORMAT, IMAGE_OUTPUT, IMAGES, IoArgs, tiles};
+use super::onnx_options::OnnxOptions;
 use super::options::{DeviceOptions, MemoryOptions, PrecisionOption};
 
-/// Deblur images whose blur kernel is known
+/// Deblur images, by a known blur kernel or a network that was trained to
 ///
-/// Samples, with a diffusion prior, images that the kernel turns into the given one.
+/// With --kernel samples, with a diffusion prior, images that the kernel turns into the given one. Without
+/// it, the network of -m sharpens them in one evaluation.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: eddy deblur soft.png --kernel gaussian:1.6 -o sharp.png",
     mut_arg("sources", |arg| arg.help(IMAGES).long_help(IMAGES)),
@@ -29,7 +34,7 @@ pub(crate) struct Arguments {
     /// The blur kernel: gaussian:SIGMA with a standard deviation in pixels, or an image of the kernel (its point spread function), of an
     /// odd number of pixels a side
     #[arg(long, value_name = "KERNEL", help_heading = "Input and output")]
-    kernel: String,
+    kernel: Option<String>,
 
     /// Standard deviation of the noise added after the blur, in 8-bit units
     #[arg(long, value_name = "F", default_value_t = 2.0, help_heading = "Input and output")]
@@ -39,9 +44,12 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64), help_heading = "Sampling")]
     samples: u16,
 
-    /// A bundled model or the folder of a model package
+    /// A bundled model, the folder of a model package or an .onnx file
     #[arg(short, long, value_name = "MODEL", default_value = "prior", help_heading = "Model")]
     model: String,
+
+    #[command(flatten)]
+    onnx: OnnxOptions,
 
     #[command(flatten)]
     precision: PrecisionOption,
@@ -62,25 +70,37 @@ pub(crate) struct Arguments {
 impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         self.images.sync.apply();
-        let kernel = match self.kernel.strip_prefix("gaussian:") {
+        let package = self.onnx.find(&self.model, &self.device, self.console)?;
+        let is_network = matches!(package.manifest.task, Task::Denoise | Task::Deblur)
+            && package.manifest.is_blind();
+        let Some(kernel_name) = &self.kernel else {
+            if is_network {
+                return self.sharpen(&package);
+            }
+            let problem = format!(
+                "{} is a prior, which needs --kernel, such as gaussian:1.6; without it -m takes a network that sharpens \
+                 images by itself",
+                self.model
+            );
+            return Err(eddy::Error::usage(problem).into());
+        };
+        let kernel = match kernel_name.strip_prefix("gaussian:") {
             Some(sigma) => {
                 let sigma = sigma.parse().map_err(|_| {
                     eddy::Error::usage(format!(
-                        "--kernel {} has no deviation; expected such as gaussian:1.6",
-                        self.kernel
+                        "--kernel {kernel_name} has no deviation; expected such as gaussian:1.6"
                     ))
                 })?;
                 Kernel::gaussian(sigma)?
             }
             None => {
-                Kernel::of(&still::read(Path::new(&self.kernel), &self.memory.limits())?.upright())?
+                Kernel::of(&still::read(Path::new(kernel_name), &self.memory.limits())?.upright())?
             }
         };
-        let package = Package::find(&self.model)?;
         let redraw = GenerativeRun {
             images: &self.images,
             // A kernel given in words is not a file, so nothing is protected then.
-            also_read: vec![self.kernel.clone().into()],
+            also_read: vec![kernel_name.clone().into()],
             package: &package,
             memory: &self.memory,
             options: self.drawing.options(&self.memory),
@@ -91,5 +111,41 @@ impl Arguments {
             console: self.console,
         };
         redraw.restore(&Degradation::Blur(kernel), self.sigma, self.samples)
+    }
+
+    /// Sharpens each image by a network that is told nothing else.
+    fn sharpen(&self, package: &Package) -> anyhow::Result<()> {
+        let jobs = self.images.jobs(&[], self.console)?;
+        let opened = self.device.open_within(&self.memory, self.console)?;
+        let precision = self.precision.on(opened.device(), package);
+        let mut network = opened.guarded(package, precision)?;
+        let options = DenoiseOptions {
+            tile: self.memory.tile(),
+            budget: self.memory.budget(),
+            ..DenoiseOptions::default()
+        };
+        let mut denoiser = Denoiser::new(&package.manifest, &mut network, options)?;
+        IoArgs::each(&jobs, self.console, |turn| {
+            let mut image = turn.read(&self.memory.limits())?;
+            turn.check(&image)?;
+            let begun = Instant::now();
+            let report = denoiser.denoise(&mut image, &mut |progress| {
+                turn.bar.advance(turn.index, progress);
+                interrupt::poll()
+            })?;
+            let seconds = begun.elapsed().as_secs_f64();
+            let warnings = self.images.write(&image, turn)?;
+            let model = denoiser.model();
+            let tiles = tiles(report.tiles, report.tile_size);
+            let line = format!("sharpened by {model}, {tiles}, {seconds:.2} s");
+            let record = json!({
+                "input": turn.job.input.to_string_lossy(), "output": turn.job.output.to_string_lossy(),
+                "width": image.width, "height": image.height, "model": model,
+                "tiles": report.tiles, "tile_width": report.tile_size.0, "tile_height": report.tile_size.1,
+                "seconds": seconds, "warnings": warnings, "precision": precision.name(),
+                "device": opened.device().to_string(),
+            });
+            turn.report(&line, &record)
+        })
     }
 }

@@ -1,18 +1,21 @@
 //! `eddy inpaint`.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use clap::Args;
 use eddy::diffusion::Sampler;
 use eddy::media::still;
-use eddy::model::Package;
-use eddy::task::{GenerateOptions, Mask};
+use eddy::model::{Package, Task};
+use eddy::task::{GenerateOptions, Inpainter, Mask};
 use serde_json::json;
 
 use super::console::Console;
 use super::generate_args::DrawingOptions;
 use super::generative::{GenerativeRun, seeds};
+use super::interrupt;
 use super::io_args::{IMAGE_FORMAT, IMAGE_OUTPUT, IMAGES, IoArgs};
+use super::onnx_options::OnnxOptions;
 use super::options::{DeviceOptions, MemoryOptions, PrecisionOption};
 
 /// Fill masked areas of images
@@ -49,9 +52,12 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "F", default_value_t = 1.0, help_heading = "Sampling")]
     strength: f64,
 
-    /// A bundled model or the folder of a model package
+    /// A bundled model, the folder of a model package or an .onnx file
     #[arg(short, long, value_name = "MODEL", default_value = "prior", help_heading = "Model")]
     model: String,
+
+    #[command(flatten)]
+    onnx: OnnxOptions,
 
     /// Resampling (RePaint): how often each step is repeated; more fits better and takes longer. Default: 4, or 1
     /// for models that were trained with missing pixels
@@ -77,7 +83,7 @@ pub(crate) struct Arguments {
 impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         self.images.sync.apply();
-        let package = Package::find(&self.model)?;
+        let package = self.onnx.find(&self.model, &self.device, self.console)?;
         let painted = still::read(&self.mask, &self.memory.limits())?.upright();
         let mask = Mask::of(&painted).grown(self.grow as usize).feathered(self.feather as usize);
         if mask.is_empty() {
@@ -86,6 +92,9 @@ impl Arguments {
                 self.mask.display()
             );
             return Err(eddy::Error::usage(problem).into());
+        }
+        if package.manifest.task == Task::Inpaint {
+            return self.inpaint_at_once(&package, &mask);
         }
         // A network that is not conditioned on the mask fits the known pixels only gradually, through
         // noise.
@@ -118,6 +127,38 @@ impl Arguments {
             let words =
                 format!("{} pixels drawn within {width}x{height} at {x},{y}", repair.pixels);
             Ok((image, words, json!({"pixels": repair.pixels, "part": repair.part})))
+        })
+    }
+
+    /// Fills the mask in one evaluation, by a network that is given the mask.
+    fn inpaint_at_once(&self, package: &Package, mask: &Mask) -> anyhow::Result<()> {
+        let jobs = self.images.jobs(std::slice::from_ref(&self.mask), self.console)?;
+        let opened = self.device.open_within(&self.memory, self.console)?;
+        let precision = self.precision.on(opened.device(), package);
+        let mut network = opened.guarded(package, precision)?;
+        let (tile, budget) = (self.memory.tile(), self.memory.budget());
+        let manifest = &package.manifest;
+        let mut inpainter = Inpainter::new(manifest, &mut network, tile, budget)?;
+        IoArgs::each(&jobs, self.console, |turn| {
+            // The mask refers to the image as displayed.
+            let mut image = turn.read(&self.memory.limits())?.upright();
+            turn.check(&image)?;
+            let begun = Instant::now();
+            let report = inpainter.inpaint(&mut image, mask, &mut |progress| {
+                turn.bar.advance(turn.index, progress);
+                interrupt::poll()
+            })?;
+            let seconds = begun.elapsed().as_secs_f64();
+            let warnings = self.images.write(&image, turn)?;
+            let (model, pixels) = (&manifest.name, report.pixels);
+            let line = format!("{pixels} pixels filled by {model}, {seconds:.2} s");
+            let record = json!({
+                "input": turn.job.input.to_string_lossy(), "output": turn.job.output.to_string_lossy(),
+                "width": image.width, "height": image.height, "model": model, "pixels": pixels,
+                "seconds": seconds, "warnings": warnings, "precision": precision.name(),
+                "device": opened.device().to_string(),
+            });
+            turn.report(&line, &record)
         })
     }
 }

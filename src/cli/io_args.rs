@@ -23,7 +23,7 @@ pub(crate) struct IoArgs {
     sources: Vec<PathBuf>,
 
     /// The same, for those who are used to it
-    #[arg(short, long, value_name = "SOURCE", conflicts_with = "sources", hide = true)]
+    #[arg(short = 'i', value_name = "SOURCE", conflicts_with = "sources", hide = true)]
     input: Vec<PathBuf>,
 
     /// The image to write, or the folder where several go; for a stream a .y4m file, `-` for stdout (an image, of an image from stdin), a folder, or what ffmpeg writes

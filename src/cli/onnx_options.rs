@@ -16,10 +16,11 @@ use super::options::{DeviceOptions, pair};
 #[command(next_help_heading = "What is known of an .onnx")]
 pub(crate) struct OnnxOptions {
     /// A constant value of a further input, one for all its numbers or each; may be repeated
-    #[arg(long, value_name = "NAME=VALUE,...", value_parser = constant, allow_hyphen_values = true)]
-    input: Vec<(String, Constant)>,
+    #[arg(id = "constant", long = "input", value_name = "NAME=VALUE,...", value_parser = constant, allow_hyphen_values = true)]
+    constants: Vec<(String, Constant)>,
 
-    /// Names of inputs: sample, and sigma, timestep, condition and class where it has them
+    /// Names of inputs: sample, and sigma, timestep, condition, class, mask (1 where pixels are missing) or
+    /// known (1 where they are not) where it has them
     #[arg(long, value_name = "ROLE=NAME,...", value_delimiter = ',', value_parser = role, hide_short_help = true)]
     inputs: Vec<(Role, String)>,
 
@@ -119,7 +120,7 @@ impl OnnxOptions {
             sigma_factor: self.sigma_factor,
             sigma_scale: self.sigma_encoding,
             inputs: self.inputs.clone(),
-            constants: self.input.iter().cloned().collect::<BTreeMap<_, _>>(),
+            constants: self.constants.iter().cloned().collect::<BTreeMap<_, _>>(),
             output: self.output_name.clone(),
             ..Description::default()
         }

@@ -247,6 +247,8 @@ pub fn manifest_of_diffusers(path: &Path) -> Result<Manifest> {
             timestep: Some("timestep".into()),
             condition: enlarges.then(|| "sample".into()),
             class: classes.map(|_| "class_labels".into()),
+            mask: None,
+            known: None,
         },
         constants: BTreeMap::new(),
         outputs: OutputNames { prediction: "out_sample".into(), log_probability: None },

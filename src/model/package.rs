@@ -247,7 +247,8 @@ impl Package {
         let constants = manifest.constants.iter();
         Interface {
             sample: manifest.inputs.sample.clone(),
-            sigma: manifest.inputs.sigma.clone(),
+            // A mask says of each pixel whether it is missing, as a map of sigma does.
+            sigma: manifest.inputs.sigma.clone().or_else(|| manifest.mask().cloned()),
             sigma_planes: manifest.layout.sigma_planes(),
             timestep: manifest.inputs.timestep.clone(),
             condition: manifest.inputs.condition.clone(),

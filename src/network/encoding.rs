@@ -50,22 +50,37 @@ pub enum NoiseScale {
 pub struct NoiseEncoding {
     /// The factor of sigma, such as 255 for a network on 0 to 1 that counts sigma in 8-bit units.
     pub factor: f64,
-    /// The scale.
+    /// The scale on which sigma is given to Eddy's network.
+    pub given: NoiseScale,
+    /// The scale on which the graph is told it.
     pub scale: NoiseScale,
 }
 
 impl Default for NoiseEncoding {
     /// Sigma itself.
     fn default() -> Self {
-        Self { factor: 1.0, scale: NoiseScale::Linear }
+        Self { factor: 1.0, given: NoiseScale::Linear, scale: NoiseScale::Linear }
     }
 }
 
 impl NoiseEncoding {
-    /// The value for `sigma`, in the units of the network's range.
-    pub fn value(self, sigma: f64) -> f64 {
+    /// A factor of sigma.
+    pub fn new(factor: f64, scale: NoiseScale) -> Self {
+        Self { factor, scale, ..Self::default() }
+    }
+
+    /// The value for a given noise level, in the units of the network's range.
+    pub fn value(self, given: f64) -> f64 {
         /// The logarithm of zero is no number that a network was trained on.
         const LEAST: f64 = 1e-6;
+        if self.is_plain() {
+            return given;
+        }
+        let sigma = match self.given {
+            NoiseScale::Linear => given,
+            NoiseScale::Log => given.exp(),
+            NoiseScale::QuarterLog => (4.0 * given).exp(),
+        };
         let sigma = self.factor * sigma;
         match self.scale {
             NoiseScale::Linear => sigma,
@@ -74,9 +89,9 @@ impl NoiseEncoding {
         }
     }
 
-    /// Whether sigma is told as it is.
+    /// Whether the noise level is told as it is given.
     pub fn is_plain(self) -> bool {
-        self == Self::default()
+        self.factor == 1.0 && self.given == self.scale
     }
 }
 
@@ -263,10 +278,10 @@ mod tests {
 
     #[test]
     fn noise_levels_are_told_in_the_networks_units() {
-        let told = |factor, scale| NoiseEncoding { factor, scale }.value(0.1);
+        let told = |factor, scale| NoiseEncoding::new(factor, scale).value(0.1);
         assert!((told(255.0, NoiseScale::Linear) - 25.5).abs() < 1e-12);
         assert!((told(1.0, NoiseScale::Log) - 0.1_f64.ln()).abs() < 1e-12);
         assert!((told(1.0, NoiseScale::QuarterLog) - 0.1_f64.ln() / 4.0).abs() < 1e-12);
-        assert!(NoiseEncoding { factor: 1.0, scale: NoiseScale::Log }.value(0.0).is_finite());
+        assert!(NoiseEncoding::new(1.0, NoiseScale::Log).value(0.0).is_finite());
     }
 }

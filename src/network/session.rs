@@ -538,11 +538,7 @@ impl Network for OnnxNetwork {
             sigma.commit();
         }
         if let Some(timestep) = &mut bound.timestep {
-            timestep.set(if self.interface.told_as.is_plain() {
-                t
-            } else {
-                self.interface.told_as.value(t)
-            });
+            timestep.set(self.interface.told_as.value(t));
         }
         if self.device.is_gpu() {
             // A GPU gets the values that an input holds when it is bound.

@@ -210,7 +210,7 @@ impl<'a> Denoiser<'a> {
         options: DenoiseOptions,
     ) -> Result<Self> {
         let is_told = manifest.inputs.sigma.is_some();
-        if manifest.task != Task::Denoise
+        if !matches!(manifest.task, Task::Denoise | Task::Deblur)
             || manifest.prediction != Prediction::Denoised
             || !(is_told || manifest.is_blind())
         {

@@ -104,6 +104,40 @@ impl Mask {
         self.missing.iter().all(|missing| *missing == 0.0)
     }
 
+    /// The missing part of each pixel.
+    pub(super) fn missing(&self) -> &[f32] {
+        &self.missing
+    }
+
+    /// How many pixels are wholly or partly missing.
+    pub(super) fn missing_pixels(&self) -> usize {
+        self.missing.iter().filter(|missing| **missing > 0.0).count()
+    }
+
+    /// Checks that the mask has the size of the image.
+    pub(super) fn check(&self, image: &Image) -> Result<()> {
+        if (self.width, self.height) == (image.width, image.height) {
+            return Ok(());
+        }
+        Err(Error::usage(format!(
+            "the mask has {}x{} pixels and the image {}x{}; make them alike",
+            self.width, self.height, image.width, image.height
+        )))
+    }
+
+    /// Makes what is missing black.
+    pub(super) fn blacken(&self, image: &mut Image) {
+        let black = image.black(self.width, self.height);
+        place_missing(&black, image, [0, 0], &self.missing);
+    }
+
+    /// Copies what is missing from `filled`, blended where it is so partly.
+    pub(super) fn place(&self, filled: &Image, image: &mut Image) {
+        let mut part = filled.clone();
+        blend_missing(&mut part, image, &self.missing);
+        place_missing(&part, image, [0, 0], &self.missing);
+    }
+
     /// Left, top, right and bottom of the missing area, the last two exclusive; `None` if it is
     /// empty.
     fn bounds(&self) -> Option<[usize; 4]> {
@@ -172,13 +206,8 @@ impl Generator<'_> {
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<InpaintReport> {
         let (width, height) = (image.width, image.height);
-        if (mask.width, mask.height) != (width, height) {
-            return Err(Error::usage(format!(
-                "the mask has {}x{} pixels and the image {width}x{height}; make them alike",
-                mask.width, mask.height
-            )));
-        }
-        let pixels = mask.missing.iter().filter(|missing| **missing > 0.0).count();
+        mask.check(image)?;
+        let pixels = mask.missing_pixels();
         let Some([left, top, right, bottom]) = mask.bounds() else {
             return Ok(InpaintReport { part: None, pixels });
         };
@@ -297,6 +326,35 @@ fn fill_plane(plane: &mut [f32], known: &[bool], width: usize) {
                 (if y > 0 { i - width } else { i }, if y + 1 < height { i + width } else { i });
             plane[i] = 0.25 * (plane[left] + plane[right] + plane[above] + plane[below]);
         }
+    }
+}
+
+/// Blends the colours of partly missing pixels with those of `image`, which has the same size.
+fn blend_missing(part: &mut Image, image: &Image, missing: &[f32]) {
+    fn blend<T: Copy + Into<f32>>(
+        part: &mut [T],
+        image: &[T],
+        (channels, colors): (usize, usize),
+        missing: &[f32],
+        round: impl Fn(f32) -> T,
+    ) {
+        let pixels = part.chunks_exact_mut(channels).zip(image.chunks_exact(channels));
+        for ((part, image), missing) in pixels.zip(missing).filter(|(_, part)| **part < 1.0) {
+            for (part, known) in part[..colors].iter_mut().zip(image) {
+                let (drawn, known): (f32, f32) = ((*part).into(), (*known).into());
+                *part = round((known + missing * (drawn - known)).round());
+            }
+        }
+    }
+    let kind = (image.channels, image.color_channels());
+    match (&mut part.samples, &image.samples) {
+        (Samples::U8(part), Samples::U8(image)) => {
+            blend(part, image, kind, missing, |value| value as u8);
+        }
+        (Samples::U16(part), Samples::U16(image)) => {
+            blend(part, image, kind, missing, |value| value as u16);
+        }
+        _ => {}
     }
 }
 

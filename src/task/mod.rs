@@ -9,6 +9,7 @@ mod generate;
 mod inpaint;
 mod kind;
 mod low_res;
+mod masked;
 mod meter;
 mod noise_map;
 mod pixels;
@@ -26,6 +27,7 @@ pub use generate::{Classes, Classifier, GenerateOptions, GenerateRequest, Genera
 pub use inpaint::{InpaintReport, Mask};
 pub use kind::{Assessment, NoiseKind};
 pub(crate) use low_res::LowRes;
+pub use masked::Inpainter;
 pub(crate) use meter::{Planes as MeteredPlanes, StreamMeter};
 pub(crate) use noise_map::{noise_map_of_planes, noise_maps_of_yuv};
 pub(crate) use plane_noise::PlaneRole;

@@ -150,6 +150,8 @@ impl<'a> Probe<'a> {
             (&self.roles.sigma, "sigma"),
             (&self.roles.timestep, "the timestep"),
             (&self.roles.class, "the class"),
+            (&self.roles.mask, "the mask, 1 where pixels are missing"),
+            (&self.roles.known, "the mask, 1 where pixels are known"),
         ];
         for (port, what) in named {
             if let Some(port) = port.as_ref().filter(|port| !is_said(port)) {
@@ -169,7 +171,7 @@ impl<'a> Probe<'a> {
         let is_sampled = self.is_sampled();
         let (side, scale) = self.first_run()?;
         let task = self.task(scale, is_sampled)?;
-        let is_restored = matches!(task, Task::Denoise | Task::Upscale) && !is_sampled;
+        let is_restored = !is_sampled && !matches!(task, Task::Generate | Task::Classifier);
         let multiple_of = match (self.said.multiple_of, self.size) {
             (Some(multiple), _) => multiple,
             (None, Some(_)) => 1,
@@ -194,6 +196,7 @@ impl<'a> Probe<'a> {
         let Description { task, prediction, schedule, sigma_range, .. } = self.said;
         match task {
             Some(Task::Generate | Task::Classifier) => true,
+            Some(Task::Deblur | Task::Inpaint) => false,
             Some(_) if prediction.is_none_or(|it| it == Prediction::Denoised) => false,
             _ => {
                 schedule.is_some()
@@ -218,7 +221,9 @@ impl<'a> Probe<'a> {
             );
             return Err(Error::model(self.model, problem));
         }
+        let has_mask = self.roles.mask.is_some() || self.roles.known.is_some();
         let task = match (is_sampled, scale) {
+            _ if has_mask => Task::Inpaint,
             (true, _) => Task::Generate,
             (false, 1) => Task::Denoise,
             (false, _) => Task::Upscale,
@@ -350,6 +355,16 @@ impl<'a> Probe<'a> {
             let shape =
                 if port.is_number() { number(port) } else { shape(1, *width, *height, self.axes) };
             feeds.push(Feed { port, shape, values: &levels });
+        }
+        // Nothing is missing.
+        for (port, value) in [(&self.roles.mask, &[0.0]), (&self.roles.known, &[1.0])] {
+            if let Some(port) = port {
+                feeds.push(Feed {
+                    port,
+                    shape: shape(1, *width, *height, self.axes),
+                    values: value,
+                });
+            }
         }
         if let Some(port) = &self.roles.class {
             feeds.push(Feed { port, shape: number(port), values: &[0.0] });
@@ -483,7 +498,10 @@ impl<'a> Probe<'a> {
         }
         (manifest.range, manifest.mean, manifest.std) = (range, mean, std);
         (manifest.output_range, manifest.residual) = (output_range, residual);
-        manifest.noise_level = NoiseLevel { factor: told.factor, scale: told.scale };
+        manifest.noise_level = NoiseLevel {
+            factor: told.factor,
+            scale: Some(told.scale).filter(|scale| *scale != NoiseScale::Linear),
+        };
         if !manifest.is_blind() && !told.is_plain() && self.said.sigma_factor.is_none() {
             let scale = if told.scale == NoiseScale::Linear { "" } else { "the logarithm of " };
             let text = format!("sigma is told as {scale}{} times it: {shown}", told.factor);
@@ -501,7 +519,7 @@ impl<'a> Probe<'a> {
             return vec![NoiseEncoding::default()];
         }
         let span = f64::from(reading.range[1] - reading.range[0]);
-        let of = |factor, scale| NoiseEncoding { factor, scale };
+        let of = NoiseEncoding::new;
         let mut all = match (self.said.sigma_factor, self.said.sigma_scale) {
             (Some(factor), scale) => vec![of(factor, scale.unwrap_or_default())],
             (None, Some(scale)) => vec![of(1.0, scale)],
@@ -591,10 +609,7 @@ impl<'a> Probe<'a> {
             mean: manifest.mean.clone(),
             std: manifest.std.clone(),
         };
-        let told = NoiseEncoding {
-            factor: manifest.noise_level.factor,
-            scale: manifest.noise_level.scale,
-        };
+        let told = manifest.told_as();
         let span = f64::from(manifest.range[1] - manifest.range[0]);
         let level = told.value(f64::from(SIGMA) * span);
         let (multiple, scale) = (manifest.multiple_of, manifest.scale);
@@ -743,7 +758,7 @@ impl<'a> Probe<'a> {
     /// The manifest before values and distances are known.
     fn manifest(&mut self, task: Task, scale: usize, multiple_of: usize) -> Manifest {
         let said = self.said;
-        let is_sampled = !matches!(task, Task::Denoise | Task::Upscale) || self.is_sampled();
+        let is_sampled = matches!(task, Task::Generate | Task::Classifier) || self.is_sampled();
         // A network of one channel restores the luma of an image with colours.
         let is_luma = self.channels == 1
             && !is_sampled
@@ -796,7 +811,7 @@ impl<'a> Probe<'a> {
             sigma: said.sigma_range.map(|[min, max]| SigmaRange { min, max, mixed: false }),
             noise_level: NoiseLevel {
                 factor: said.sigma_factor.unwrap_or(1.0),
-                scale: said.sigma_scale.unwrap_or_default(),
+                scale: said.sigma_scale,
             },
             schedule: said.schedule.as_ref().map(|schedule| schedule.keys.clone()),
             decoder: None,
@@ -806,6 +821,8 @@ impl<'a> Probe<'a> {
                 timestep,
                 condition,
                 class: name(&self.roles.class),
+                mask: name(&self.roles.mask),
+                known: name(&self.roles.known),
             },
             constants: said.constants.clone(),
             outputs: OutputNames { prediction: self.output.name.clone(), log_probability: None },

@@ -21,11 +21,22 @@ pub enum Role {
     Condition,
     /// A class.
     Class,
+    /// A mask that is 1 where pixels are missing.
+    Mask,
+    /// A mask that is 1 where pixels are known.
+    Known,
 }
 
 impl Role {
-    const ALL: [Self; 5] =
-        [Self::Sample, Self::Sigma, Self::Timestep, Self::Condition, Self::Class];
+    const ALL: [Self; 7] = [
+        Self::Sample,
+        Self::Sigma,
+        Self::Timestep,
+        Self::Condition,
+        Self::Class,
+        Self::Mask,
+        Self::Known,
+    ];
 
     /// The name, as in a manifest.
     pub fn name(self) -> &'static str {
@@ -35,6 +46,8 @@ impl Role {
             Self::Timestep => "timestep",
             Self::Condition => "condition",
             Self::Class => "class",
+            Self::Mask => "mask",
+            Self::Known => "known",
         }
     }
 }
@@ -64,6 +77,8 @@ pub(super) struct Roles {
     pub(super) timestep: Option<Port>,
     pub(super) condition: Option<Port>,
     pub(super) class: Option<Port>,
+    pub(super) mask: Option<Port>,
+    pub(super) known: Option<Port>,
     pub(super) constants: Vec<Port>,
 }
 
@@ -72,6 +87,7 @@ const NOISE: &[&str] =
     &["sigma", "noise_l", "noisel", "nlevel", "level", "std", "noise_map", "sig"];
 const TIME: &[&str] = &["time", "step", "_t", "t_"];
 const CLASS: &[&str] = &["class", "label"];
+const MASK: &[&str] = &["mask", "hole"];
 const IMAGE: &[&str] = &["noisy", "sample", "image", "img", "input", "x", "lq", "lr", "data", "in"];
 
 fn is_called(port: &Port, parts: &[&str]) -> bool {
@@ -122,7 +138,9 @@ impl Roles {
         for port in rest {
             let has_level = roles.sigma.is_some() || roles.timestep.is_some();
             let is_map = !port.is_number() && port.element.is_of_images() && port.shape.len() == 4;
-            let slot = if is_map && !has_level && is_plane(&port) {
+            let slot = if is_map && is_plane(&port) && is_called(&port, MASK) {
+                &mut roles.mask
+            } else if is_map && !has_level && is_plane(&port) {
                 &mut roles.sigma
             } else if !port.is_number() {
                 unknown.push(port);
@@ -151,7 +169,7 @@ impl Roles {
             unknown.iter().map(|port| format!("`{}` ({})", port.name, port.text)).collect();
         let problem = format!(
             "nothing says what its inputs {} are for; give each a constant value by {INPUT} \
-             NAME=VALUE, or a role by {INPUTS} ROLE=NAME: sample, sigma, timestep, condition or class",
+             NAME=VALUE, or a role by {INPUTS} ROLE=NAME: sample, sigma, timestep, condition, class, mask or known",
             unknown.join(" and ")
         );
         Err(Error::model(model, problem))
@@ -164,6 +182,8 @@ impl Roles {
             Role::Timestep => &mut self.timestep,
             Role::Condition => &mut self.condition,
             Role::Class => &mut self.class,
+            Role::Mask => &mut self.mask,
+            Role::Known => &mut self.known,
         }
     }
 
@@ -177,7 +197,7 @@ impl Roles {
         let colors = |port: &Port| matches!(channels_of(port, said.axes).1, Some(3 | 4));
         let order = |port: &Port| {
             (
-                !is_called(port, NOISE) && !is_called(port, &["mask"]),
+                !is_called(port, NOISE) && !is_called(port, MASK),
                 colors(port),
                 is_called(port, IMAGE),
             )

@@ -14,6 +14,7 @@ use super::files::LARGEST_CONFIG;
 use super::precision::Precision;
 use crate::diffusion::{DiscreteSchedule, Prediction, Schedule, SigmaSchedule, config};
 use crate::error::{Error, Result};
+use crate::network::NoiseScale::{Linear, QuarterLog};
 use crate::network::{Axes, Colors, Encoding, NoiseEncoding, sha256};
 use crate::tile::Locality;
 pub use tables::{
@@ -282,6 +283,11 @@ impl Manifest {
         self.inputs.sigma.is_none() && self.inputs.timestep.is_none()
     }
 
+    /// The mask among the inputs.
+    pub fn mask(&self) -> Option<&String> {
+        self.inputs.mask.as_ref().or(self.inputs.known.as_ref())
+    }
+
     /// How the network's input represents an image, and how its output does.
     pub(super) fn encodings(&self) -> [Encoding; 2] {
         let Self { axes, colors, range: [low, high], output_range, .. } = *self;
@@ -308,7 +314,11 @@ impl Manifest {
 
     /// How the network is told sigma.
     pub(super) fn told_as(&self) -> NoiseEncoding {
-        NoiseEncoding { factor: self.noise_level.factor, scale: self.noise_level.scale }
+        let NoiseLevel { factor, scale } = self.noise_level;
+        // The prediction gives this one on its own scale.
+        let given =
+            if matches!(self.prediction, Prediction::Edm { .. }) { QuarterLog } else { Linear };
+        NoiseEncoding { factor, given, scale: scale.unwrap_or(given) }
     }
 
     /// The constraints that the network puts on tiles.

@@ -52,11 +52,22 @@ pub enum Task {
     Generate,
     /// Guides a generating network by the gradient of a class's log-probability.
     Classifier,
+    /// Sharpens images.
+    Deblur,
+    /// Fills masked areas in one evaluation.
+    Inpaint,
 }
 
 impl Task {
     /// All tasks.
-    pub const ALL: [Self; 4] = [Self::Denoise, Self::Upscale, Self::Generate, Self::Classifier];
+    pub const ALL: [Self; 6] = [
+        Self::Denoise,
+        Self::Upscale,
+        Self::Generate,
+        Self::Classifier,
+        Self::Deblur,
+        Self::Inpaint,
+    ];
 
     /// The name in a manifest and on the command line.
     pub fn name(self) -> &'static str {
@@ -65,6 +76,8 @@ impl Task {
             Self::Upscale => "upscale",
             Self::Generate => "generate",
             Self::Classifier => "classifier",
+            Self::Deblur => "deblur",
+            Self::Inpaint => "inpaint",
         }
     }
 }
@@ -119,6 +132,10 @@ pub struct InputNames {
     pub condition: Option<String>,
     /// The class of each sample, int64 `[B]`.
     pub class: Option<String>,
+    /// The mask of an image to inpaint, `[B, 1, H, W]`: 1 where pixels are missing.
+    pub mask: Option<String>,
+    /// The same mask the other way round: 1 where pixels are known.
+    pub known: Option<String>,
 }
 
 /// How a network is told its noise level.
@@ -128,14 +145,15 @@ pub struct NoiseLevel {
     /// The factor of sigma, such as 255 for a network of the range 0 to 1 that counts it in 8-bit
     /// units.
     pub factor: f64,
-    /// The scale, after the factor.
-    pub scale: NoiseScale,
+    /// The scale, after the factor; by default that of the prediction, which for `edm` is
+    /// `quarter-log`, and for others linear.
+    pub scale: Option<NoiseScale>,
 }
 
 impl Default for NoiseLevel {
     /// Sigma itself.
     fn default() -> Self {
-        Self { factor: 1.0, scale: NoiseScale::Linear }
+        Self { factor: 1.0, scale: None }
     }
 }
 

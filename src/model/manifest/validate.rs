@@ -205,6 +205,14 @@ impl Manifest {
             let count = constant.values().len();
             return Some(format!("{count} values of the constant {name}; expected 1 to {most}"));
         }
+        let masks = [&self.inputs.mask, &self.inputs.known].into_iter().flatten().count();
+        let expected = usize::from(task == Task::Inpaint);
+        if masks != expected || (masks > 0 && !self.is_blind()) {
+            return Some(format!(
+                "task = \"{task}\" and {masks} masks among the inputs; expected one, mask or known, of a model to \
+                 inpaint, which has no noise level, and none of others"
+            ));
+        }
         if self.inputs.sample.is_none() && !self.enlarges_by_itself() {
             return Some(
                 "no sample among the inputs; expected one, or of a model to upscale that draws \
