@@ -234,8 +234,12 @@ pub(crate) struct PrecisionOption {
 impl PrecisionOption {
     /// The requested precision, or the one of the package that suits the device.
     pub(crate) fn on(&self, device: Device, package: &Package) -> Precision {
-        let halves = device.is_gpu() && package.manifest.files.contains_key(&Precision::F16);
-        self.asked().unwrap_or(if halves { Precision::F16 } else { Precision::F32 })
+        let files = &package.manifest.files;
+        let halves = device.is_gpu() && files.contains_key(&Precision::F16);
+        let usual = if halves { Precision::F16 } else { Precision::F32 };
+        // A package may have one file alone.
+        let usual = if files.contains_key(&usual) { Some(&usual) } else { files.keys().next() };
+        self.asked().or(usual.copied()).unwrap_or_default()
     }
 
     pub(crate) fn asked(&self) -> Option<Precision> {

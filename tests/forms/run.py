@@ -73,7 +73,9 @@ def check_form(binary, form, folder):
     command(binary, "check", package, folder=folder)
     yield run(binary, form, folder, "package", package)
     yield run(binary, form, folder, "tiles", package, "--tile", 48) if form["tile"] else None
-    yield run(binary, form, folder, "direct", form["file"], *form["flags"]) if form["direct"] else None
+    # A command is a task by itself.
+    flags = form["flags"][2:] if "--task" in form["flags"][:1] else form["flags"]
+    yield run(binary, form, folder, "direct", form["file"], *flags) if form["direct"] else None
 
 
 def check_refused(binary, form, folder):

@@ -51,6 +51,23 @@ impl Picture {
         }
     }
 
+    /// Makes it out of focus, by a mean of 3x3 pixels.
+    pub(super) fn soften(&mut self) {
+        let (width, height) = (self.width, self.height);
+        for plane in self.planes.chunks_exact_mut(width * height) {
+            let sharp = plane.to_vec();
+            for (i, value) in plane.iter_mut().enumerate() {
+                let at = |dx: isize, dy: isize| {
+                    let x = mirror((i % width).cast_signed() + dx, width);
+                    let y = mirror((i / width).cast_signed() + dy, height);
+                    sharp[y * width + x]
+                };
+                let around = (-1..=1).flat_map(|dy| (-1..=1).map(move |dx| (dx, dy)));
+                *value = around.map(|(dx, dy)| at(dx, dy)).sum::<f32>() / 9.0;
+            }
+        }
+    }
+
     /// Means of blocks of `scale` times `scale` pixels.
     pub(super) fn reduced(&self, scale: usize) -> Self {
         let (width, height) = (self.width / scale, self.height / scale);

@@ -20,8 +20,14 @@ use crate::setting::{INPUTS, OUTPUT};
 const SIDES: [usize; 4] = [64, 128, 256, 512];
 /// The noise that is added to the photograph for networks that denoise.
 const SIGMA: f32 = 25.0 / 255.0;
-/// By how much one reading of a network's values has to be better than the one before it, in dB.
-const CLEARLY: f64 = 0.3;
+/// By how much one reading of a network's values has to be better than a more usual one, in dB. Half the
+/// contrast, as of -1 to 1 read as 0 to 1, changes what many networks restore by less.
+const CLEARLY: f64 = 2.0;
+/// The same where only what the network is told as sigma differs.
+const BETTER: f64 = 0.3;
+/// By how much a residual has to improve an image to be one, in dB: next to nothing, subtracted, leaves
+/// the image.
+const IMPROVED: f64 = 1.0;
 /// No image of a network is better than this, if its values are read wrongly.
 const PLAUSIBLE: f64 = 14.0;
 /// The largest image on which the receptive field is looked for.
@@ -75,6 +81,8 @@ pub(super) struct Probe<'a> {
     /// Whether a map of sigma follows them.
     has_sigma_behind: bool,
     size: Option<[usize; 2]>,
+    /// The values of the output's black and white, if it is clipped to them.
+    bounds: Option<[f32; 2]>,
     findings: Vec<Finding>,
 }
 
@@ -129,6 +137,7 @@ impl<'a> Probe<'a> {
             channels,
             has_sigma_behind,
             size,
+            bounds: None,
             findings,
         };
         probe.say_inputs();
@@ -178,12 +187,19 @@ impl<'a> Probe<'a> {
             (None, None) => self.multiple(side, scale)?,
         };
         let mut manifest = self.manifest(task, scale, multiple_of);
+        self.bounds = self.measure_bounds(side)?;
         if is_restored {
             self.read_values(&mut manifest, side)?;
             self.locate(&mut manifest, side)?;
         } else if self.said.range.is_none() && manifest.range == [0.0, 1.0] {
-            manifest.range = [-1.0, 1.0];
-            self.find("range", "black -1 and white 1, as usual for samplers; not measured");
+            let (range, how) =
+                match self.bounds.filter(|_| manifest.prediction == Prediction::Denoised) {
+                    Some(range) => (range, "where its output is clipped"),
+                    None => ([-1.0, 1.0], "as usual for samplers; not measured"),
+                };
+            manifest.range = range;
+            let [black, white] = range;
+            self.find("range", format!("black {black} and white {white}, {how}"));
         }
         let precision =
             if self.image.element == Element::F16 { Precision::F16 } else { Precision::F32 };
@@ -423,6 +439,33 @@ impl<'a> Probe<'a> {
         Ok(multiple)
     }
 
+    /// The usual range to which the output is clipped, if an image of far too much contrast shows that it
+    /// is.
+    fn measure_bounds(&mut self, side: usize) -> Result<Option<[f32; 2]>> {
+        const NEAR: f32 = 1e-3;
+        if self.image.element == Element::U8 {
+            return Ok(None);
+        }
+        let size = self.size.unwrap_or([side; 2]);
+        for contrast in [10.0, 2000.0] {
+            let mut picture = Picture::noise(size);
+            picture.planes.iter_mut().for_each(|value| *value = (*value - 0.5) * contrast);
+            let reading = Reading::of([0.0, 1.0]);
+            let Some(output) = self.run(&picture, &reading, f64::from(contrast))? else { continue };
+            let (planes, _) = self.planes(output)?;
+            let least = planes.iter().copied().fold(f32::INFINITY, f32::min);
+            let most = planes.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let is_near = |[black, white]: &[f32; 2]| {
+                let near = NEAR * (white - black);
+                (least - black).abs() < near && (most - white).abs() < near
+            };
+            if let Some(range) = [[0.0, 1.0], [-1.0, 1.0], [0.0, 255.0]].into_iter().find(is_near) {
+                return Ok(Some(range));
+            }
+        }
+        Ok(None)
+    }
+
     /// Finds out what the values of the input and of the output stand for: the reading by which a
     /// photograph is restored best.
     fn read_values(&mut self, manifest: &mut Manifest, side: usize) -> Result<()> {
@@ -430,9 +473,12 @@ impl<'a> Probe<'a> {
         let size = self.size.unwrap_or([side.max(96).next_multiple_of(manifest.multiple_of); 2]);
         let truth = Picture::photograph(size.map(|side| scale * side), [0, 0]);
         let mut input = truth.reduced(scale);
-        if scale == 1 {
-            input.add_noise(SIGMA);
+        match manifest.task {
+            Task::Deblur => input.soften(),
+            _ if scale == 1 => input.add_noise(SIGMA),
+            _ => {}
         }
+        let before = psnr(&self.in_channels(&input.repeated(scale)), &self.in_channels(&truth));
         let bytes = self.image.element == Element::U8;
         let readings: Vec<Reading> = match (self.said.range, self.said.mean.is_empty(), bytes) {
             (Some(range), true, _) => vec![Reading::of(range)],
@@ -446,12 +492,16 @@ impl<'a> Probe<'a> {
                 let ranges = [[0.0, 1.0], [0.0, 255.0], [-1.0, 1.0]].map(Reading::of);
                 let [mean, std] = IMAGENET.map(|of| of.to_vec());
                 let mut readings = ranges.to_vec();
+                // What is clipped to a range is made of it, too, as a rule.
+                readings
+                    .sort_by_key(|reading| self.bounds.is_some_and(|range| range != reading.range));
                 if self.channels == 3 {
                     readings.push(Reading { range: [0.0, 1.0], mean, std });
                 }
                 readings
             }
         };
+        let is_said = self.said.residual == Some(true);
         let mut best: Option<(f64, Reading, Option<[f32; 2]>, bool, NoiseEncoding)> = None;
         for reading in readings {
             for told in self.noise_encodings(&reading) {
@@ -465,14 +515,17 @@ impl<'a> Probe<'a> {
                     let found = self.decoded(&planes, scaling, residual, &input, scale);
                     let truth = Picture { width, height, planes: truth.planes.clone() };
                     let score = psnr(&found, &self.in_channels(&truth));
-                    if best.as_ref().is_none_or(|(least, ..)| score > least + CLEARLY) {
+                    let is_best = best.as_ref().is_none_or(|(least, other, by, sign, _)| {
+                        let is_same = (other, by, *sign) == (&reading, &range, residual);
+                        score > least + if is_same { BETTER } else { CLEARLY }
+                    });
+                    if is_best && (!residual || is_said || score > before + IMPROVED) {
                         best = Some((score, reading.clone(), range, residual, told));
                     }
                 }
             }
         }
         let Some((score, reading, output_range, residual, told)) = best else { return Ok(()) };
-        let before = psnr(&self.in_channels(&input.repeated(scale)), &self.in_channels(&truth));
         let is_sure = score > PLAUSIBLE;
         let shown = if is_sure {
             format!("a photograph comes out with {score:.1} dB, of {before:.1} dB before")
@@ -537,6 +590,10 @@ impl<'a> Probe<'a> {
                 all
             }
         };
+        // A name may tell it.
+        if self.roles.sigma.as_ref().is_some_and(|port| port.name.to_lowercase().contains("log")) {
+            all.sort_by_key(|told| told.scale == NoiseScale::Linear);
+        }
         let mut kept: Vec<NoiseEncoding> = Vec::new();
         all.retain(|told| {
             let is_new = !kept.contains(told);
@@ -559,6 +616,10 @@ impl<'a> Probe<'a> {
         let ranges = match self.said.output_range {
             Some(range) => vec![Some(range)],
             None if own => vec![Some([0.0, 255.0])],
+            None if self.bounds.is_some() && self.said.residual != Some(true) => {
+                let is_own = self.bounds == Some(reading.range) && reading.mean.is_empty();
+                vec![self.bounds.filter(|_| !is_own)]
+            }
             None => vec![None, Some([0.0, 1.0]), Some([-1.0, 1.0]), Some([0.0, 255.0])],
         };
         let is_new =
