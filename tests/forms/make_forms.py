@@ -565,7 +565,7 @@ def diffusion(folder):
     g.output(body(g, x, g.op("Add", level, g.reshape(g.op("Gather", g.const(table), label), -1, 3, 1, 1))), "out_sample", shape)
     extra = table[3].reshape(3, 1, 1).astype(np.float64)
     folder.add("class", "generate", g, ["noise-one.npy"], ddim(lambda x, t: formula(x, t / 1000 + extra), by_epsilon, noise[:1]),
-               ["--task=generate", *epsilon_flags, "--classes=10", "--value-range=0,1"], [*ddim_options, "--class", "3", "--size", "16x16"], crop=False)
+               [*epsilon_flags, "--classes=10", "--value-range=0,1"], [*ddim_options, "--class", "3", "--size", "16x16"], crop=False)
 
     def euler(clean, x, sigmas):
         for sigma, after in zip(sigmas, [*sigmas[1:], 0.0]):
