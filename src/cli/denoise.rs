@@ -12,7 +12,9 @@ use eddy::task::{
     Assessment, ColorModel, DenoiseOptions, Denoiser, NoiseKind, NoiseProfile, SigmaChoice,
     Strength,
 };
-use eddy::video::{Candidate, Fields, FrameProcessor, StreamDenoiser, field_of, record};
+use eddy::video::{
+    Candidate, Fields, FrameProcessor, FrameWindowDenoiser, StreamDenoiser, field_of, record,
+};
 use serde_json::{Value, json};
 
 use super::console::Console;
@@ -173,6 +175,11 @@ impl Arguments {
                 self.denoise(&mut choices, turn, &opened, &options)
             });
         };
+        if let [package] = packages.as_slice()
+            && package.manifest.is_of_video()
+        {
+            return self.denoise_video(package, &opened, options, stream);
+        }
         let mut networks = Vec::new();
         for package in &packages {
             for precision in self.precisions(package, opened.device()) {
@@ -238,6 +245,44 @@ impl Arguments {
         precisions
     }
 
+    /// Denoises a stream with a network that sees several frames at once, or keeps a state.
+    fn denoise_video(
+        &self,
+        package: &Package,
+        opened: &Opened,
+        options: DenoiseOptions,
+        stream: Stream<'_>,
+    ) -> anyhow::Result<()> {
+        let name = &package.manifest.name;
+        if stream.video.scan.has_fields() {
+            let problem = format!(
+                "{name} sees whole frames, and these are interlaced; deinterlace them first, such as by ffmpeg's bwdif"
+            );
+            return Err(eddy::Error::usage(problem).into());
+        }
+        if self.temporal == When::On {
+            self.console.note(&format!(
+                "--temporal has no effect with {name}, which sees several frames by itself"
+            ));
+        }
+        let precision = self.precision.on(opened.device(), package);
+        let mut network = opened.guarded(package, precision)?;
+        let denoiser = Denoiser::new(&package.manifest, &mut network, options)?;
+        let result = stream.result(&stream.video);
+        let mut denoiser = FrameWindowDenoiser::new(denoiser, &stream.video, &result, precision)?;
+        let device = opened.device().to_string();
+        stream.run(&mut denoiser, &result, self.console, |denoiser| {
+            let tiles_of = denoiser.tiles();
+            let words = tiles(tiles_of.count(), tiles_of.tile_size());
+            let sigma = (!denoiser.is_blind()).then(|| denoiser.sigma());
+            let said = sigma.map_or(String::new(), |sigma| format!(", sigma {sigma:.1}"));
+            let facts = json!({
+                "frames_at_once": denoiser.frames(), "tiles": tiles_of.count(), "device": device,
+            });
+            (format!("{name}, {} frames at once{said}, {words}", denoiser.frames()), facts)
+        })
+    }
+
     fn denoise_stream(
         &self,
         candidates: Vec<Candidate<'_>>,
@@ -280,6 +325,7 @@ impl Arguments {
         let chroma = chroma.map_or(String::new(), |sigma| format!(" luma, {sigma:.1} chroma"));
         let model = denoiser.stream_status().quality.model;
         let mut words = match (sigma, &self.sigma.0, &self.noise_profile) {
+            _ if denoiser.is_blind() => format!("{model}, which is not told sigma, {tiles}"),
             (0.0, SigmaChoice::Auto, None) => "clean, left as it is".to_owned(),
             _ => format!("{model}, sigma {sigma:.1}{chroma}{how}, {steps}, {tiles}"),
         };

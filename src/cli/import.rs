@@ -265,7 +265,11 @@ impl Arguments {
         if let Some(small) = inputs.condition {
             draw(1, small);
             let scale = if manifest.is_concatenated() { 1 } else { manifest.sample_scale() };
-            let shape = [1, manifest.image_channels(), height / scale, width / scale];
+            let channels = match manifest.frames {
+                1 => manifest.image_channels(),
+                frames => (frames - 1) * manifest.channels,
+            };
+            let shape = [1, channels, height / scale, width / scale];
             condition = Some(keep("condition", small, shape)?);
         }
         if let Some(class) = inputs.class {

@@ -24,6 +24,10 @@ pub(crate) struct OnnxOptions {
     #[arg(long, value_name = "ROLE=NAME,...", value_delimiter = ',', value_parser = role, hide_short_help = true)]
     inputs: Vec<(Role, String)>,
 
+    /// How many frames of a video it sees at once, an odd number
+    #[arg(long, value_name = "N", hide_short_help = true)]
+    frames: Option<usize>,
+
     /// Name of the output that is the image
     #[arg(long, value_name = "NAME", hide_short_help = true)]
     output_name: Option<String>,
@@ -121,6 +125,7 @@ impl OnnxOptions {
             sigma_scale: self.sigma_encoding,
             inputs: self.inputs.clone(),
             constants: self.constants.iter().cloned().collect::<BTreeMap<_, _>>(),
+            frames: self.frames,
             output: self.output_name.clone(),
             ..Description::default()
         }

@@ -238,6 +238,8 @@ pub fn manifest_of_diffusers(path: &Path) -> Result<Manifest> {
         // The files do not say which class it is, if any.
         null_class: None,
         sigma: None,
+        frames: 1,
+        states: Vec::new(),
         noise_level: NoiseLevel::default(),
         schedule: Some(scheduler.keys),
         decoder,
@@ -247,6 +249,7 @@ pub fn manifest_of_diffusers(path: &Path) -> Result<Manifest> {
             timestep: Some("timestep".into()),
             condition: enlarges.then(|| "sample".into()),
             class: classes.map(|_| "class_labels".into()),
+            neighbours: Vec::new(),
             mask: None,
             known: None,
         },

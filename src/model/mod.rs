@@ -22,7 +22,7 @@ pub use files::{LARGEST_CONFIG, LARGEST_GRAPH, Links, find_inside, find_weights,
 pub use import::{Scheduler, UNKNOWN_LICENCE, manifest_of_diffusers};
 pub use manifest::{
     Check, Constant, DecoderSpec, Defaults, InputNames, Layout, Manifest, ModelFile, NoiseLevel,
-    OutputNames, SigmaRange, Task,
+    OutputNames, SigmaRange, State, Task,
 };
 pub use package::Package;
 pub use precision::Precision;

@@ -12,7 +12,7 @@ use super::files::{
     LARGEST_CONFIG, LARGEST_GRAPH, LARGEST_RECORD, Links, find_inside, find_weights, read_regular,
 };
 use super::import::manifest_of_diffusers;
-use super::manifest::{Manifest, ModelFile};
+use super::manifest::{Manifest, ModelFile, State};
 use super::precision::Precision;
 use crate::error::{Error, Result};
 use crate::network::{Interface, ModelSource, OnnxNetwork, Runtime, SessionOptions, sha256};
@@ -262,6 +262,9 @@ impl Package {
             output_encoding,
             residual: manifest.residual,
             told_as: manifest.told_as(),
+            frames: manifest.frames,
+            neighbours: manifest.inputs.neighbours.clone(),
+            states: manifest.states.iter().map(State::as_interface).collect(),
             constants: constants.map(|(name, it)| (name.clone(), it.values().to_vec())).collect(),
         }
     }

@@ -37,6 +37,8 @@ pub(super) struct Conversion {
     pub(super) axes: Axes,
     /// Channels of the tensor.
     pub(super) channels: usize,
+    /// The length of an axis before that of the channels, over which they are divided.
+    pub(super) groups: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -69,12 +71,15 @@ impl Buffer {
     ) -> ort::Result<Self> {
         let [batch, planes, height, width] = shape;
         let own = match &conversion {
-            None => shape,
+            None => shape.to_vec(),
+            Some(Conversion { axes: Axes::Nchw, channels, groups: Some(groups), .. }) => {
+                vec![batch, *groups, channels / groups, height, width]
+            }
             Some(Conversion { axes: Axes::Nchw, channels, .. }) => {
-                [batch, *channels, height, width]
+                vec![batch, *channels, height, width]
             }
             Some(Conversion { axes: Axes::Nhwc, channels, .. }) => {
-                [batch, height, width, *channels]
+                vec![batch, height, width, *channels]
             }
         };
         let tensor = match element {
@@ -96,6 +101,40 @@ impl Buffer {
             conversion,
         });
         Ok(Self { tensor, staging })
+    }
+
+    /// A tensor of any shape, filled with zeros, that is only passed on.
+    pub(super) fn of_shape(
+        allocator: &Allocator,
+        element: TensorElementType,
+        shape: &[i64],
+    ) -> ort::Result<Self> {
+        let tensor = match element {
+            TensorElementType::Float16 => {
+                let mut tensor: Tensor<f16> = Tensor::new(allocator, shape.to_vec())?;
+                tensor.extract_tensor_mut().1.fill(f16::ZERO);
+                Elements::F16(tensor)
+            }
+            _ => {
+                let mut tensor: Tensor<f32> = Tensor::new(allocator, shape.to_vec())?;
+                tensor.extract_tensor_mut().1.fill(0.0);
+                Elements::F32(tensor)
+            }
+        };
+        Ok(Self { tensor, staging: None })
+    }
+
+    /// Copies the values of a tensor of the same shape and elements.
+    pub(super) fn take(&mut self, other: &Self) {
+        match (&mut self.tensor, &other.tensor) {
+            (Elements::F32(to), Elements::F32(from)) => {
+                to.extract_tensor_mut().1.copy_from_slice(from.extract_tensor().1);
+            }
+            (Elements::F16(to), Elements::F16(from)) => {
+                to.extract_tensor_mut().1.copy_from_slice(from.extract_tensor().1);
+            }
+            _ => {}
+        }
     }
 
     pub(super) fn bind_input(&self, binding: &mut IoBinding, name: &str) -> ort::Result<()> {
@@ -136,7 +175,7 @@ impl Buffer {
         let Some(Staging { values, area, image, conversion, plane }) = &mut self.staging else {
             return;
         };
-        let Some(Conversion { mixes, axes, channels }) = conversion else {
+        let Some(Conversion { mixes, axes, channels, .. }) = conversion else {
             self.tensor.write(values, 0, 1);
             return;
         };
@@ -160,7 +199,7 @@ impl Buffer {
                 _ => &[],
             };
         };
-        let Some(Conversion { mixes, axes, channels }) = conversion else {
+        let Some(Conversion { mixes, axes, channels, .. }) = conversion else {
             self.tensor.read(values, 0, 1);
             return values;
         };

@@ -182,6 +182,12 @@ pub(super) struct Mix {
 }
 
 impl Mix {
+    /// The same of planes that begin at `first`.
+    pub(super) fn shifted(&self, first: usize) -> Self {
+        let terms = self.terms.iter().map(|(plane, part)| (first + plane, *part)).collect();
+        Self { terms, offset: self.offset }
+    }
+
     /// A plane multiplied by a factor.
     pub(super) fn scaled(plane: usize, factor: f32) -> Self {
         Self { terms: vec![(plane, factor)], offset: 0.0 }

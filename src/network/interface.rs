@@ -35,6 +35,14 @@ pub struct Interface {
     pub class: Option<String>,
     /// How many times larger the sample is than the condition along each axis; 1 without a condition.
     pub scale: usize,
+    /// Frames of a video that the network sees at once: as many before the sample as after it. The others
+    /// are the condition. They are one tensor, in order, `[B, frames C, H, W]` or `[B, frames, C, H, W]`,
+    /// unless they are named. 1 for networks of images.
+    pub frames: usize,
+    /// The names of the frames before and after the sample, in order, where each has its own tensor.
+    pub neighbours: Vec<String>,
+    /// What the network keeps from one frame to the next.
+    pub states: Vec<RecurrentState>,
     /// The output, `[B, C, H, W]`. Further channels, such as a learned variance, are not used.
     pub output: String,
     /// Channels of the sample, if the model declares them.
@@ -55,6 +63,17 @@ pub struct Interface {
     pub constants: BTreeMap<String, Vec<f64>>,
 }
 
+/// A tensor that a recurrent network gives, and takes with the next frame; zeros before the first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecurrentState {
+    /// The name of the input.
+    pub input: String,
+    /// The name of the output.
+    pub output: String,
+    /// How many times smaller than the sample it is along each axis.
+    pub divisor: usize,
+}
+
 impl Default for Interface {
     /// No names; one plane of sigma, and no factor between condition and sample.
     fn default() -> Self {
@@ -67,6 +86,9 @@ impl Default for Interface {
             condition_channels: None,
             class: None,
             scale: 1,
+            frames: 1,
+            neighbours: Vec::new(),
+            states: Vec::new(),
             output: String::new(),
             channels: None,
             half: None,
@@ -82,6 +104,9 @@ impl Default for Interface {
 impl Interface {
     /// The number of channels of the condition for a sample of `channels`.
     pub(super) fn condition_channels(&self, channels: usize) -> usize {
+        if self.frames > 1 {
+            return (self.frames - 1) * channels;
+        }
         self.condition_channels.unwrap_or(channels)
     }
 
@@ -93,7 +118,12 @@ impl Interface {
 
     /// Whether sample and condition are one tensor.
     pub(super) fn is_concatenated(&self) -> bool {
-        self.condition.is_some() && self.condition == self.sample
+        self.has_stacked_frames() || (self.condition.is_some() && self.condition == self.sample)
+    }
+
+    /// Whether the frames of a video are one tensor.
+    pub(super) fn has_stacked_frames(&self) -> bool {
+        self.frames > 1 && self.neighbours.is_empty()
     }
 
     /// Whether the sigma map follows the sample in one tensor.
@@ -142,6 +172,10 @@ pub(super) struct Types {
     pub(super) declared: Vec<i64>,
     /// Element types and declared shapes of the constants.
     pub(super) constants: Vec<(String, TensorElementType, Vec<i64>)>,
+    /// Whether the frames of a video have an axis of their own.
+    pub(super) is_split: bool,
+    /// Element types and declared shapes of the states.
+    pub(super) states: Vec<(TensorElementType, Vec<i64>)>,
     /// The names of the free axes of the sample, the map and the condition.
     axes: [Vec<String>; 3],
 }
@@ -183,6 +217,8 @@ impl Types {
         let is_known = |name: &str| {
             known.iter().flatten().any(|known| *known == name)
                 || interface.constants.contains_key(name)
+                || interface.neighbours.iter().any(|known| known == name)
+                || interface.states.iter().any(|state| state.input == name)
         };
         for outlet in inputs {
             if !is_known(outlet.name()) {
@@ -200,7 +236,31 @@ impl Types {
         }
         let (half, axes) = (interface.half, interface.encoding.axes);
         let tensor = |name: &String| image(find(inputs, name, "input", model)?, half, axes, model);
-        let (sample, declared) = sample.as_ref().map(tensor).transpose()?.unzip();
+        let frames = interface.frames;
+        let (sample, declared) = match sample {
+            Some(name) if interface.has_stacked_frames() => {
+                stack(find(inputs, name, "input", model)?, half, axes, frames, model).map(Some)?
+            }
+            _ => sample.as_ref().map(tensor).transpose()?,
+        }
+        .unzip();
+        let is_split = interface.has_stacked_frames()
+            && interface.sample.as_ref().is_some_and(|name| {
+                inputs.iter().any(|outlet| outlet.name() == name && rank(outlet) == 5)
+            });
+        let mut states = Vec::new();
+        for state in &interface.states {
+            find(session.outputs(), &state.output, "output", model)?;
+            states.push(state_shape(find(inputs, &state.input, "input", model)?, model)?);
+        }
+        for name in &interface.neighbours {
+            let (element, _) = tensor(name)?;
+            if Some(element) != sample {
+                let problem =
+                    format!("its frames `{name}` and the sample differ in their elements");
+                return Err(Error::model(model, problem));
+            }
+        }
         if let (Some(channels), Some(name), Some(declared)) =
             (interface.channels, &interface.sample, &declared)
             && let whole =
@@ -273,6 +333,8 @@ impl Types {
             output_channels,
             declared,
             constants,
+            is_split,
+            states,
             axes,
         })
     }
@@ -326,6 +388,66 @@ fn image(
                 "`{}` is {other}; expected a {expected} tensor of rank 4 ({})",
                 outlet.name(),
                 axes.name().to_uppercase()
+            );
+            Err(Error::model(model, problem))
+        }
+    }
+}
+
+fn rank(outlet: &Outlet) -> usize {
+    match outlet.dtype() {
+        ValueType::Tensor { shape, .. } => shape.len(),
+        _ => 0,
+    }
+}
+
+/// The element type and declared shape of the frames of a video in one tensor, as if they were channels.
+fn stack(
+    outlet: &Outlet,
+    half: Option<bool>,
+    axes: Axes,
+    frames: usize,
+    model: &str,
+) -> Result<(TensorElementType, Vec<i64>)> {
+    let ValueType::Tensor { ty, shape, .. } = outlet.dtype() else {
+        return image(outlet, half, axes, model);
+    };
+    let &[batch, count, channels, height, width] = &shape[..] else {
+        return image(outlet, half, axes, model);
+    };
+    if axes != Axes::Nchw || !Buffer::supports(*ty) {
+        let problem = format!(
+            "`{}` is {}; expected frames as [batch, frames, channels, height, width] of float32, float16 or uint8",
+            outlet.name(),
+            outlet.dtype()
+        );
+        return Err(Error::model(model, problem));
+    }
+    if count >= 0 && usize::try_from(count) != Ok(frames) {
+        let problem = format!("`{}` takes {count} frames; {frames} were said", outlet.name());
+        return Err(Error::model(model, problem));
+    }
+    let all = if channels < 0 { -1 } else { channels * i64::try_from(frames).unwrap_or(1) };
+    Ok((*ty, vec![batch, all, height, width]))
+}
+
+/// The element type and declared shape of a recurrent state.
+fn state_shape(outlet: &Outlet, model: &str) -> Result<(TensorElementType, Vec<i64>)> {
+    match outlet.dtype() {
+        ValueType::Tensor {
+            ty: ty @ (TensorElementType::Float32 | TensorElementType::Float16),
+            shape,
+            ..
+        } if matches!(&shape[..], [_, channels, _, _] if *channels > 0)
+            || shape.iter().skip(1).all(|&length| length > 0) =>
+        {
+            Ok((*ty, shape.to_vec()))
+        }
+        other => {
+            let problem = format!(
+                "its state `{}` is {other}; expected float32 or float16 of known sizes, or as [batch, channels, height, \
+                 width] with known channels",
+                outlet.name()
             );
             Err(Error::model(model, problem))
         }

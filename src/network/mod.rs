@@ -17,7 +17,7 @@ pub use device::{Device, DeviceChoice, Placement, ProbeDepth};
 pub use encoding::{Axes, Colors, Encoding, NoiseEncoding, NoiseScale};
 pub(crate) use engines::sha256;
 pub use engines::{durations as engine_durations, folder as engine_folder};
-pub use interface::Interface;
+pub use interface::{Interface, RecurrentState};
 pub use provider::OpenVinoTarget;
 pub use runtime::{EMBEDDED_VERSION, Library, OLDEST_MINOR_VERSION, Runtime};
 pub use session::{Engine, ModelSource, OnnxNetwork, SessionOptions, default_threads};

@@ -143,6 +143,11 @@ struct Bound {
     condition: Option<Buffer>,
     class: Option<Labels>,
     constants: Vec<(String, Scalar)>,
+    /// The other frames of a video, in planes and in tensors of their own.
+    around: Vec<f32>,
+    neighbours: Vec<Buffer>,
+    /// What the network takes from the frame before, and gives for the next.
+    states: Vec<[Buffer; 2]>,
     output: Buffer,
 }
 
@@ -324,6 +329,7 @@ impl OnnxNetwork {
                             .collect(),
                         axes: interface.encoding.axes,
                         channels: planes,
+                        groups: None,
                     });
                     let shape = [batch, planes, height, width];
                     Sigma::Map(Buffer::new(&allocator, *element, shape, conversion)?)
@@ -365,6 +371,35 @@ impl OnnxNetwork {
             constant.bind_input(&mut binding, name)?;
             constants.push((name.clone(), constant));
         }
+        let mut neighbours = Vec::new();
+        for name in &interface.neighbours {
+            let shape = [batch, channels, height, width];
+            let element = types.sample.unwrap_or(types.output);
+            let buffer =
+                Buffer::new(&allocator, element, shape, self.input_conversion(channels, 0))?;
+            buffer.bind_input(&mut binding, name)?;
+            neighbours.push(buffer);
+        }
+        let around = vec![0.0; neighbours.len() * own[0]];
+        let mut states = Vec::new();
+        for (state, (element, declared)) in interface.states.iter().zip(&types.states) {
+            let mut shape = number_shape(declared, batch);
+            if let [_, _, rows, columns] = shape.as_mut_slice() {
+                let small = |side: usize| i64::try_from(side.div_ceil(state.divisor)).unwrap_or(1);
+                for (side, (own, size)) in
+                    [rows, columns].into_iter().zip([(2, height), (3, width)])
+                {
+                    if declared[own] < 0 {
+                        *side = small(size);
+                    }
+                }
+            }
+            let taken = Buffer::of_shape(&allocator, *element, &shape)?;
+            let mut given = Buffer::of_shape(&allocator, *element, &shape)?;
+            taken.bind_input(&mut binding, &state.input)?;
+            given.bind_output(&mut binding, &state.output)?;
+            states.push([taken, given]);
+        }
         let mut output =
             Buffer::new(&allocator, types.output, shape, self.output_conversion(channels))?;
         output.bind_output(&mut binding, &interface.output)?;
@@ -379,6 +414,9 @@ impl OnnxNetwork {
             condition,
             class,
             constants,
+            around,
+            neighbours,
+            states,
             output,
         })
     }
@@ -388,16 +426,35 @@ impl OnnxNetwork {
     fn input_conversion(&self, channels: usize, behind: usize) -> Option<Conversion> {
         let Interface { encoding, told_as, .. } = &self.interface;
         let has_sigma = self.interface.has_sigma_behind();
-        if encoding.is_plain() && (!has_sigma || told_as.is_plain()) {
+        let has_frames = behind > 0 && self.interface.has_stacked_frames();
+        if !has_frames && encoding.is_plain() && (!has_sigma || told_as.is_plain()) {
             return None;
         }
         let mut mixes = encoding.to_tensor(channels);
+        if behind > 0 && self.interface.has_stacked_frames() {
+            let frames = self.interface.frames;
+            let middle = frames / 2;
+            let groups = self.types.is_split.then_some(frames);
+            let all: Vec<Mix> = (0..frames)
+                .flat_map(|frame| {
+                    // The frame in the middle is the sample, the first of all.
+                    let first = match frame.cmp(&middle) {
+                        std::cmp::Ordering::Less => (frame + 1) * channels,
+                        std::cmp::Ordering::Equal => 0,
+                        std::cmp::Ordering::Greater => frame * channels,
+                    };
+                    mixes.iter().map(move |mix| mix.shifted(first))
+                })
+                .collect();
+            let axes = encoding.axes;
+            return Some(Conversion { channels: all.len(), mixes: all, axes, groups });
+        }
         let sigmas = if has_sigma { self.interface.sigma_planes } else { 0 };
         mixes.extend((0..behind).map(|plane| {
             let factor = if plane < sigmas { told_as.factor as f32 } else { 1.0 };
             Mix::scaled(channels + plane, factor)
         }));
-        Some(Conversion { channels: mixes.len(), mixes, axes: encoding.axes })
+        Some(Conversion { channels: mixes.len(), mixes, axes: encoding.axes, groups: None })
     }
 
     /// How the output's planes are made of the tensor's, and of the sample's.
@@ -412,7 +469,7 @@ impl OnnxNetwork {
         // The sample's planes come after all channels of the tensor.
         let terms = mixes.iter_mut().flat_map(|mix| &mut mix.terms);
         terms.filter(|(plane, _)| *plane >= used).for_each(|(plane, _)| *plane += all - used);
-        Some(Conversion { mixes, axes: encoding.axes, channels: all })
+        Some(Conversion { mixes, axes: encoding.axes, channels: all, groups: None })
     }
 
     /// The allocator of buffers. For a GPU it allocates memory that the GPU accesses directly, if
@@ -512,12 +569,18 @@ impl Network for OnnxNetwork {
                 let whole = bound.sample.as_mut().map_or(&mut *bound.beside, Buffer::values_mut);
                 let (sample, behind) = whole.split_at_mut(bound.own[0].min(whole.len()));
                 let (sigma, condition) = behind.split_at_mut(bound.own[1].min(behind.len()));
-                let [sigma, condition] =
-                    [sigma, condition].map(|values| (!values.is_empty()).then_some(values));
+                let around = bound.around.as_mut_slice();
+                let [sigma, condition, around] =
+                    [sigma, condition, around].map(|values| (!values.is_empty()).then_some(values));
                 Inputs {
                     sample,
                     sigma: bound.sigma.as_mut().map(Sigma::values_mut).or(sigma),
-                    condition: bound.condition.as_mut().map(Buffer::values_mut).or(condition),
+                    condition: bound
+                        .condition
+                        .as_mut()
+                        .map(Buffer::values_mut)
+                        .or(condition)
+                        .or(around),
                     class: bound.class.as_mut().map(Labels::values_mut),
                 }
             }
@@ -536,6 +599,11 @@ impl Network for OnnxNetwork {
         }
         if let Some(sigma) = &mut bound.sigma {
             sigma.commit();
+        }
+        let frame = bound.around.len() / bound.neighbours.len().max(1);
+        for (buffer, values) in bound.neighbours.iter_mut().zip(bound.around.chunks(frame.max(1))) {
+            buffer.values_mut().copy_from_slice(values);
+            buffer.commit();
         }
         if let Some(timestep) = &mut bound.timestep {
             timestep.set(self.interface.told_as.value(t));
@@ -586,6 +654,9 @@ impl Network for OnnxNetwork {
         {
             *engine = Engine::NotCached(error.to_string());
         }
+        for [taken, given] in &mut bound.states {
+            taken.take(given);
+        }
         let Bound { sample, beside, output, .. } = bound;
         Ok(output.fetch(sample.as_ref().map_or(beside, Buffer::values)))
     }
@@ -625,6 +696,12 @@ impl Bound {
         }
         for (name, constant) in &self.constants {
             constant.bind_input(&mut self.binding, name)?;
+        }
+        for (buffer, name) in self.neighbours.iter().zip(&interface.neighbours) {
+            buffer.bind_input(&mut self.binding, name)?;
+        }
+        for ([taken, _], state) in self.states.iter().zip(&interface.states) {
+            taken.bind_input(&mut self.binding, &state.input)?;
         }
         if let (Some(scalar), Some(name)) = (&self.timestep, &interface.timestep) {
             scalar.bind_input(&mut self.binding, name)?;

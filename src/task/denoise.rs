@@ -229,6 +229,12 @@ impl<'a> Denoiser<'a> {
                 manifest.name
             )));
         }
+        if manifest.is_of_video() && steps > 1 {
+            return Err(Error::usage(format!(
+                "{} sees several frames of a video, and restores them in one step",
+                manifest.name
+            )));
+        }
         let told = match options.sigma {
             SigmaChoice::Known(sigma) => [sigma; 2],
             SigmaChoice::Planes(sigmas) => sigmas,
@@ -407,6 +413,17 @@ impl<'a> Denoiser<'a> {
         let done = execute(&self.plan, self.network, &mut state, tiles, sigma, watch);
         *x = state.into_inner();
         done
+    }
+
+    /// Evaluates the network once on a canvas that holds pixels or planes.
+    pub(crate) fn evaluate_on(
+        &mut self,
+        canvas: &mut dyn Canvas,
+        tiles: &TilePlan,
+        sigma: &SigmaMap,
+        watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<()> {
+        execute(&self.plan, self.network, canvas, tiles, sigma, watch)
     }
 
     /// The noise level of an image.

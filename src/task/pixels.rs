@@ -40,6 +40,12 @@ impl Canvas for Pixels<'_> {
         Ok(())
     }
 
+    /// An image by itself stands for the frames around it.
+    fn condition(&self, window: Window, out: &mut [f32]) -> Result<()> {
+        let size = self.channels * window.width * window.height;
+        out.chunks_exact_mut(size).try_for_each(|frame| self.read(window, 1.0, frame))
+    }
+
     fn update(&mut self, update: &Update<'_>) -> Result<()> {
         write_prediction(update, self.channels, self.range, self.image)
     }

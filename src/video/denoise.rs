@@ -262,6 +262,11 @@ impl<'a> StreamDenoiser<'a> {
         (has_chroma && !is_said).then_some(255.0 * self.levels[1])
     }
 
+    /// Whether the network is not told how noisy a frame is, so that it evaluates each.
+    pub fn is_blind(&self) -> bool {
+        self.denoiser().is_blind()
+    }
+
     /// Whether sigma ever exceeded the range for which the model was trained.
     pub fn sigma_limited(&self) -> bool {
         self.limited
@@ -569,7 +574,7 @@ impl FrameProcessor for StreamDenoiser<'_> {
         if strength != Strength::FULL {
             self.original.clone_from(&self.x);
         }
-        if self.levels == [0.0; 2] {
+        if self.levels == [0.0; 2] && !self.is_blind() {
             // The frame is not fused, so its motion is not tracked either.
             if let Some(temporal_state) = &mut self.temporal_state {
                 temporal_state.temporal.forget();

@@ -2,6 +2,7 @@
 
 mod denoise;
 mod fields;
+mod frame_window;
 mod noise;
 mod pipeline;
 mod planes;
@@ -12,6 +13,7 @@ mod working_layout;
 
 pub use denoise::{Candidate, Persistence, StreamDenoiser};
 pub use fields::{Fields, field_of};
+pub use frame_window::FrameWindowDenoiser;
 pub use pipeline::{
     Counters, FrameProcessor, Histogram, PipelineOptions, RunObserver, RunStatus, Summary, Target,
     record, run,

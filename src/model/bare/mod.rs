@@ -68,6 +68,8 @@ pub struct Description {
     pub inputs: Vec<(Role, String)>,
     /// The values of further inputs.
     pub constants: BTreeMap<String, Constant>,
+    /// How many frames of a video it sees at once.
+    pub frames: Option<usize>,
     /// The name of the output.
     pub output: Option<String>,
     /// The default number of steps.

@@ -10,7 +10,7 @@ use crate::diffusion::Prediction;
 use crate::error::{Error, Result};
 use crate::machine;
 use crate::model::manifest::{
-    Defaults, InputNames, Layout, Manifest, NoiseLevel, OutputNames, SigmaRange, Task,
+    Defaults, InputNames, Layout, Manifest, NoiseLevel, OutputNames, SigmaRange, State, Task,
 };
 use crate::model::precision::Precision;
 use crate::network::{Axes, Colors, Element, Feed, NoiseEncoding, NoiseScale, Port, Trial};
@@ -81,6 +81,10 @@ pub(super) struct Probe<'a> {
     /// Whether a map of sigma follows them.
     has_sigma_behind: bool,
     size: Option<[usize; 2]>,
+    /// Frames of a video that it sees at once.
+    frames: usize,
+    /// How many times smaller than the image its states are.
+    divisor: usize,
     /// The values of the output's black and white, if it is clipped to them.
     bounds: Option<[f32; 2]>,
     findings: Vec<Finding>,
@@ -88,14 +92,16 @@ pub(super) struct Probe<'a> {
 
 impl<'a> Probe<'a> {
     pub(super) fn new(trial: Trial, said: &'a Description, model: &'a str) -> Result<Self> {
-        let roles = Roles::of(&trial, said, model)?;
+        let mut findings = Vec::new();
+        let output = output_of(&trial, said, model, &mut findings)?;
+        let roles = Roles::of(&trial, said, &output, model)?;
         let Some(image) = roles.image().cloned() else {
             return Err(Error::model(model, "none of its inputs is an image"));
         };
-        let mut findings = Vec::new();
-        let output = output_of(&trial, said, model, &mut findings)?;
         let (axes, declared) = channels_of(&image, said.axes);
         let given = channels_of(&output, Some(axes)).1;
+        let (frames, declared) =
+            frames_of(&image, declared, given, roles.neighbours.len() + 1, said.frames);
         let is_told = roles.sigma.is_some() || roles.timestep.is_some();
         let behind = said
             .inputs
@@ -119,7 +125,8 @@ impl<'a> Probe<'a> {
             return Err(Error::model(model, problem));
         }
         let side = |from_end: usize| {
-            let axis = if axes == Axes::Nchw { 4 - from_end } else { 3 - from_end };
+            let rank = image.shape.len();
+            let axis = if axes == Axes::Nchw { rank - from_end } else { 3 - from_end };
             image.shape.get(axis).and_then(|side| usize::try_from(*side).ok())
         };
         let size = said.size.or(match (side(1), side(2)) {
@@ -137,6 +144,8 @@ impl<'a> Probe<'a> {
             channels,
             has_sigma_behind,
             size,
+            frames,
+            divisor: 1,
             bounds: None,
             findings,
         };
@@ -169,6 +178,15 @@ impl<'a> Probe<'a> {
         }
         if self.has_sigma_behind {
             texts.push("its last channel for sigma".into());
+        }
+        if self.frames > 1 && self.said.frames.is_none() {
+            texts.push(format!("the middle one of {} frames of a video", self.frames));
+        }
+        for [taken, given] in &self.roles.states {
+            texts.push(format!(
+                "`{}` for what `{}` keeps from frame to frame",
+                taken.name, given.name
+            ));
         }
         if !texts.is_empty() {
             let text = format!("{} ({INPUTS} says otherwise)", texts.join(", "));
@@ -257,9 +275,17 @@ impl<'a> Probe<'a> {
         };
         for [width, height] in sides {
             let picture = Picture::photograph([width, height], [0, 0]);
-            let Some((shape, _)) = self.run(&picture, &Reading::of(self.usual()), 0.0)? else {
-                continue;
-            };
+            let divisors: &[usize] =
+                if self.roles.states.is_empty() { &[1] } else { &[1, 2, 4, 8, 16] };
+            let mut first = None;
+            for divisor in divisors {
+                self.divisor = *divisor;
+                first = self.run(&picture, &Reading::of(self.usual()), 0.0)?;
+                if first.is_some() {
+                    break;
+                }
+            }
+            let Some((shape, _)) = first else { continue };
             let (out_width, out_height) = self.sides_of(&shape)?;
             let scale = out_width / width;
             if scale == 0 || [out_width, out_height] != [scale * width, scale * height] {
@@ -337,6 +363,10 @@ impl<'a> Probe<'a> {
         if self.has_sigma_behind {
             values.extend(std::iter::repeat_n(level as f32, area));
         }
+        // All frames are alike.
+        let stacked = if self.roles.neighbours.is_empty() { self.frames } else { 1 };
+        let values = values.repeat(stacked);
+        let mut values = values;
         let whole = values.len() / area;
         let shape = |channels: usize, width: usize, height: usize, axes| match axes {
             Axes::Nchw => vec![1, channels, height, width],
@@ -359,11 +389,11 @@ impl<'a> Probe<'a> {
         let number = |port: &Port| -> Vec<usize> {
             port.shape.iter().map(|length| usize::try_from(*length).unwrap_or(1).max(1)).collect()
         };
-        let mut feeds = vec![Feed {
-            port: &self.image,
-            shape: shape(whole, *width, *height, self.axes),
-            values: &values,
-        }];
+        let image = match self.image.shape.len() {
+            5 => vec![1, stacked, channels, *height, *width],
+            _ => shape(whole, *width, *height, self.axes),
+        };
+        let mut feeds = vec![Feed { port: &self.image, shape: image.clone(), values: &values }];
         for port in [&self.roles.sigma, &self.roles.timestep].into_iter().flatten() {
             if port.name == self.image.name {
                 continue;
@@ -381,6 +411,20 @@ impl<'a> Probe<'a> {
                     values: value,
                 });
             }
+        }
+        feeds.extend(self.roles.neighbours.iter().map(|port| Feed {
+            port,
+            shape: image.clone(),
+            values: &values,
+        }));
+        for [port, _] in &self.roles.states {
+            let mut shape = number(port);
+            if let ([_, _, rows, columns], [_, _, -1, -1]) =
+                (shape.as_mut_slice(), port.shape.as_slice())
+            {
+                (*rows, *columns) = (height.div_ceil(self.divisor), width.div_ceil(self.divisor));
+            }
+            feeds.push(Feed { port, shape, values: &[0.0] });
         }
         if let Some(port) = &self.roles.class {
             feeds.push(Feed { port, shape: number(port), values: &[0.0] });
@@ -867,6 +911,17 @@ impl<'a> Probe<'a> {
             description: format!("Imported network to {task}"),
             training: String::new(),
             size: self.size,
+            frames: self.frames,
+            states: self
+                .roles
+                .states
+                .iter()
+                .map(|[taken, given]| State {
+                    input: taken.name.clone(),
+                    output: given.name.clone(),
+                    divisor: self.divisor,
+                })
+                .collect(),
             classes: said.classes,
             null_class: said.null_class,
             sigma: said.sigma_range.map(|[min, max]| SigmaRange { min, max, mixed: false }),
@@ -882,6 +937,7 @@ impl<'a> Probe<'a> {
                 timestep,
                 condition,
                 class: name(&self.roles.class),
+                neighbours: self.roles.neighbours.iter().map(|port| port.name.clone()).collect(),
                 mask: name(&self.roles.mask),
                 known: name(&self.roles.known),
             },
@@ -895,6 +951,31 @@ impl<'a> Probe<'a> {
             files: std::collections::BTreeMap::new(),
             check: None,
         }
+    }
+}
+
+/// How many frames of a video an image holds, and the channels of each.
+fn frames_of(
+    image: &Port,
+    channels: Option<usize>,
+    given: Option<usize>,
+    named: usize,
+    said: Option<usize>,
+) -> (usize, Option<usize>) {
+    if named > 1 {
+        return (named, channels);
+    }
+    if let &[_, frames, ..] = image.shape.as_slice()
+        && image.shape.len() == 5
+    {
+        return (said.or(usize::try_from(frames).ok()).unwrap_or(3), channels);
+    }
+    match (channels, said, given) {
+        (Some(whole), Some(frames), _) if frames > 0 && whole.is_multiple_of(frames) => {
+            (frames, Some(whole / frames))
+        }
+        (Some(whole @ (9 | 15 | 21)), None, Some(3)) => (whole / 3, Some(3)),
+        (channels, ..) => (1, channels),
     }
 }
 

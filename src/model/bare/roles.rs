@@ -80,6 +80,10 @@ pub(super) struct Roles {
     pub(super) mask: Option<Port>,
     pub(super) known: Option<Port>,
     pub(super) constants: Vec<Port>,
+    /// The frames of a video before and after the sample.
+    pub(super) neighbours: Vec<Port>,
+    /// What is kept from frame to frame: inputs, and the outputs that become them.
+    pub(super) states: Vec<[Port; 2]>,
 }
 
 /// Parts of names that tell a role.
@@ -100,7 +104,12 @@ impl Roles {
     ///
     /// # Errors
     /// [`Error::Model`] when there is no image, or an input of which nobody says what it is.
-    pub(super) fn of(trial: &Trial, said: &Description, model: &str) -> Result<Self> {
+    pub(super) fn of(
+        trial: &Trial,
+        said: &Description,
+        output: &Port,
+        model: &str,
+    ) -> Result<Self> {
         let mut roles = Self::default();
         let mut rest: Vec<Port> = trial.inputs().to_vec();
         for name in said.inputs.iter().map(|(_, name)| name).chain(said.constants.keys()) {
@@ -120,6 +129,8 @@ impl Roles {
             rest.extract_if(.., |port| said.constants.contains_key(&port.name)).collect();
         rest.retain(|port| !named(port));
         roles.find_image(&mut rest, said);
+        roles.find_states(&mut rest, trial.outputs(), output);
+        roles.find_neighbours(&mut rest, trial.inputs());
         if roles.sample.is_none() && roles.condition.is_none() {
             let inputs: Vec<String> = trial
                 .inputs()
@@ -192,8 +203,9 @@ impl Roles {
         if self.sample.is_some() || self.condition.is_some() {
             return;
         }
-        let is_image =
-            |port: &Port| port.shape.len() == 4 && port.element.is_of_images() && !port.is_number();
+        let is_image = |port: &Port| {
+            matches!(port.shape.len(), 4 | 5) && port.element.is_of_images() && !port.is_number()
+        };
         let colors = |port: &Port| matches!(channels_of(port, said.axes).1, Some(3 | 4));
         let order = |port: &Port| {
             (
@@ -210,6 +222,46 @@ impl Roles {
         self.sample = best.map(|i| rest.remove(i));
     }
 
+    /// Takes states out of the rest: what another output is like.
+    fn find_states(&mut self, rest: &mut Vec<Port>, outputs: &[Port], image: &Port) {
+        let mut given: Vec<&Port> = outputs.iter().filter(|port| port.name != image.name).collect();
+        let kept = rest.drain(..).filter(|port| {
+            let is_state = !port.is_number() && !is_called(port, NOISE);
+            let like = given.iter().position(|other| {
+                is_state && (&other.shape, other.element) == (&port.shape, port.element)
+            });
+            match like {
+                Some(i) => self.states.push([port.clone(), given.remove(i).clone()]),
+                None => return true,
+            }
+            false
+        });
+        *rest = kept.collect();
+    }
+
+    /// Takes the other frames of a video out of the rest: an even number of images like the sample. The
+    /// one in the middle, in the order of the graph, is the sample.
+    fn find_neighbours(&mut self, rest: &mut Vec<Port>, inputs: &[Port]) {
+        let Some(sample) = &self.sample else { return };
+        let like = |port: &Port| {
+            (&port.shape, port.element) == (&sample.shape, sample.element)
+                && !is_called(port, NOISE)
+                && !is_called(port, MASK)
+        };
+        let names: Vec<String> = (rest.iter().filter(|port| like(port)))
+            .chain([sample])
+            .map(|port| port.name.clone())
+            .collect();
+        if names.len() < 3 || names.len().is_multiple_of(2) || self.condition.is_some() {
+            return;
+        }
+        let frames = inputs.iter().filter(|port| names.contains(&port.name));
+        let mut frames: Vec<Port> = frames.cloned().collect();
+        rest.retain(|port| !names.contains(&port.name));
+        let middle = frames.remove(frames.len() / 2);
+        (self.sample, self.neighbours) = (Some(middle), frames);
+    }
+
     /// The input that is the image.
     pub(super) fn image(&self) -> Option<&Port> {
         self.sample.as_ref().or(self.condition.as_ref())
@@ -223,7 +275,12 @@ fn is_plane(port: &Port) -> bool {
 
 /// The order of the axes of an image, and its channels if they are fixed.
 pub(super) fn channels_of(port: &Port, said: Option<Axes>) -> (Axes, Option<usize>) {
-    let &[_, second, _, last] = port.shape.as_slice() else { return (Axes::Nchw, None) };
+    let (second, last) = match *port.shape.as_slice() {
+        [_, second, _, last] => (second, last),
+        // Frames have an axis of their own.
+        [_, _, channels, _, width] => (channels, width),
+        _ => return (Axes::Nchw, None),
+    };
     let few = |length: i64| (1..=4).contains(&length);
     let axes = said.unwrap_or(if few(last) && !few(second) { Axes::Nhwc } else { Axes::Nchw });
     let channels = match axes {

@@ -19,7 +19,7 @@ use crate::network::{Axes, Colors, Encoding, NoiseEncoding, sha256};
 use crate::tile::Locality;
 pub use tables::{
     Check, Constant, DecoderSpec, Defaults, InputNames, Layout, ModelFile, NoiseLevel, OutputNames,
-    SigmaRange, Task,
+    SigmaRange, State, Task,
 };
 pub(super) use validate::{CHANNELS, CLASSES, SCALING_FACTORS};
 
@@ -94,6 +94,12 @@ pub struct Manifest {
     pub null_class: Option<usize>,
     /// The noise levels that the network was trained on, in its own units.
     pub sigma: Option<SigmaRange>,
+    /// How many frames of a video it sees at once: as many before the one that it restores as after it.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub frames: usize,
+    /// What it keeps from one frame of a video to the next.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub states: Vec<State>,
     /// How the network is told its noise level, if it is not sigma itself.
     #[serde(default, skip_serializing_if = "is_default")]
     pub noise_level: NoiseLevel,
@@ -140,6 +146,10 @@ fn quote_infinite(value: &mut toml::Value) {
 
 fn one() -> usize {
     1
+}
+
+fn is_one(count: &usize) -> bool {
+    *count == 1
 }
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -281,6 +291,11 @@ impl Manifest {
     /// Whether the network restores an image without being told how noisy it is.
     pub fn is_blind(&self) -> bool {
         self.inputs.sigma.is_none() && self.inputs.timestep.is_none()
+    }
+
+    /// Whether the network restores a frame with the help of others.
+    pub fn is_of_video(&self) -> bool {
+        self.frames > 1 || !self.states.is_empty()
     }
 
     /// The mask among the inputs.

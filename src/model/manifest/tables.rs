@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::diffusion::Sampler;
-use crate::network::NoiseScale;
+use crate::network::{NoiseScale, RecurrentState};
 
 /// How the channels of a network's sample represent an image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -132,10 +132,37 @@ pub struct InputNames {
     pub condition: Option<String>,
     /// The class of each sample, int64 `[B]`.
     pub class: Option<String>,
+    /// The frames of a video before and after the sample, in order, where each has an input of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub neighbours: Vec<String>,
     /// The mask of an image to inpaint, `[B, 1, H, W]`: 1 where pixels are missing.
     pub mask: Option<String>,
     /// The same mask the other way round: 1 where pixels are known.
     pub known: Option<String>,
+}
+
+/// What a recurrent network gives with a frame, and takes with the next one; zeros before the first.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// The name of the input.
+    pub input: String,
+    /// The name of the output.
+    pub output: String,
+    /// How many times smaller than the frame it is along each axis.
+    #[serde(default = "undivided")]
+    pub divisor: usize,
+}
+
+fn undivided() -> usize {
+    1
+}
+
+impl State {
+    pub(in crate::model) fn as_interface(&self) -> RecurrentState {
+        let Self { input, output, divisor } = self.clone();
+        RecurrentState { input, output, divisor }
+    }
 }
 
 /// How a network is told its noise level.

@@ -15,6 +15,8 @@ const FACTORS: RangeInclusive<usize> = 1..=1024;
 const SIDES: RangeInclusive<usize> = 1..=65_535;
 const DISTANCES: RangeInclusive<usize> = 0..=65_535;
 const BYTES: RangeInclusive<usize> = 1..=1 << 30;
+/// The possible number of frames.
+const FRAMES: RangeInclusive<usize> = 1..=31;
 const STEPS: RangeInclusive<usize> = 1..=1000;
 /// The possible number of classes.
 pub(in crate::model) const CLASSES: RangeInclusive<usize> = 1..=1_000_000;
@@ -91,6 +93,8 @@ impl Manifest {
             Number::new("bytes_per_pixel", self.bytes_per_pixel, BYTES),
             Number::new("parameters", self.parameters, PARAMETERS),
             Number::new("size", self.size.into_iter().flatten(), SIDES),
+            Number::new("frames", [self.frames], FRAMES),
+            Number::new("states.divisor", self.states.iter().map(|it| it.divisor), FACTORS),
             Number::new("classes", self.classes, CLASSES),
             Number::new("null_class", self.null_class, 0..=*CLASSES.end()),
             Number::new("range", self.range, signed()),
@@ -204,6 +208,27 @@ impl Manifest {
             let ((name, constant), most) = (name, CONSTANTS.end());
             let count = constant.values().len();
             return Some(format!("{count} values of the constant {name}; expected 1 to {most}"));
+        }
+        let named = self.inputs.neighbours.len();
+        if self.frames.is_multiple_of(2) || (named > 0 && named + 1 != self.frames) {
+            let frames = self.frames;
+            return Some(format!(
+                "frames = {frames} and {named} neighbours among the inputs; expected an odd number, one more than \
+                 neighbours if they are named"
+            ));
+        }
+        if self.is_of_video()
+            && (self.colors == Colors::Luma
+                || self.layout != Layout::Full
+                || self.inputs.condition.is_some()
+                || self.inputs.sample.is_none()
+                || !matches!(task, Task::Denoise | Task::Deblur))
+        {
+            return Some(
+                "frames or states beside a condition, luma, a layout of planes or a task of images; expected a \
+                 network to denoise or to deblur that sees its frames alone"
+                    .into(),
+            );
         }
         let masks = [&self.inputs.mask, &self.inputs.known].into_iter().flatten().count();
         let expected = usize::from(task == Task::Inpaint);

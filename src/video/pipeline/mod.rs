@@ -11,6 +11,7 @@ pub(super) use self::failure_policy::FailurePolicy;
 pub use self::histogram::Histogram;
 pub use self::pace::Target;
 
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -74,6 +75,15 @@ pub trait FrameProcessor {
         output: &mut VideoFrame,
         watch: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<()>;
+
+    /// How many frames after a frame are announced before it is restored.
+    fn look_ahead(&self) -> usize {
+        0
+    }
+
+    /// Called for each frame as it comes, [`look_ahead`](Self::look_ahead) frames before it is restored;
+    /// and, once the last has come, with none for each that is missing.
+    fn announce(&mut self, _next: Option<&VideoFrame>) {}
 
     /// How frames are processed at present.
     fn stream_status(&self) -> StreamStatus;
@@ -207,9 +217,11 @@ pub fn run(
     watch: &mut dyn RunObserver,
 ) -> (Summary, Result<()>) {
     let room = flow.waiting.max(1);
+    // Frames that wait for those after them.
+    let held = restorer.look_ahead();
     let shared = Arc::new(Shared {
         incoming: Queue::new(room),
-        spare_in: Queue::new(room + 2),
+        spare_in: Queue::new(room + 2 + held),
         outgoing: Queue::new(room),
         spare_out: Queue::new(room + 2),
         read: AtomicU64::new(0),
@@ -221,6 +233,7 @@ pub fn run(
         cut: AtomicBool::new(false),
         written: Mutex::default(),
     });
+    (0..held).for_each(|_| drop(shared.spare_in.replace(VideoFrame::default())));
     for _ in 0..room + 2 {
         shared.spare_in.replace(VideoFrame::default());
         shared.spare_out.replace(VideoFrame::default());
@@ -292,6 +305,7 @@ impl Worker<'_> {
         let mut silent = Instant::now();
         let mut pace = flow.target.rate.map(Pace::new);
         let mut waited = Duration::ZERO;
+        let mut pending = VecDeque::new();
         loop {
             if let Some(pace) = &mut pace {
                 while let Some(early) = pace.early() {
@@ -302,7 +316,15 @@ impl Worker<'_> {
             self.observe()?;
             let mut item = match self.shared.incoming.pop(POLL_TIMEOUT) {
                 Popped::Item(item) => item,
-                Popped::Closed => return Ok(true),
+                Popped::Closed => {
+                    while let Some(item) = pending.pop_front() {
+                        restorer.announce(None);
+                        if !self.restore(restorer, item, flow, &mut waited)? {
+                            return Ok(false);
+                        }
+                    }
+                    return Ok(true);
+                }
                 Popped::Waiting => {
                     if let Some(stall) = flow.stall
                         && silent.elapsed() > stall
@@ -327,37 +349,56 @@ impl Worker<'_> {
             if let Some(pace) = &mut pace {
                 pace.begin();
             }
-            let Some(mut output) = self.spare()? else { return Ok(false) };
-            if let Some(settings) = self.watch.settings() {
-                restorer.apply_settings(&settings)?;
-                self.stream_status = restorer.stream_status();
-            }
-            waited = moving_average(waited, item.arrived.elapsed());
-            if let Some(budget) = flow.target.budget(waited, self.shared.written().moving_average) {
-                restorer.set_budget(budget);
-            }
-            let begun = Instant::now();
-            let Self { watch, shared, begun: first, stream_status, .. } = self;
-            let running = RunStatus { shared, begun: *first, stream_status };
-            restorer.restore(&item.frame, &mut output, &mut || watch.on_progress(&running))?;
-            self.summary.work.add(begun.elapsed());
-            // Counts the status of this frame; the next may be processed differently.
-            self.summary.count(&self.stream_status.quality);
-            self.stream_status = restorer.stream_status();
-            (output.index, output.time) = (item.frame.index, item.frame.time);
-            output.tags.clone_from(&item.frame.tags);
-            self.watch.on_frame(&item.frame, &output);
-            self.shared.spare_in.replace(item.frame);
-            let mut done = Item { frame: output, arrived: item.arrived };
-            while let Err(back) = self.shared.outgoing.push(done, POLL_TIMEOUT) {
-                if self.shared.outgoing.is_closed() {
-                    return Ok(false);
-                }
-                self.observe()?;
-                done = back;
+            restorer.announce(Some(&item.frame));
+            pending.push_back(item);
+            if pending.len() > restorer.look_ahead()
+                && let Some(item) = pending.pop_front()
+                && !self.restore(restorer, item, flow, &mut waited)?
+            {
+                return Ok(false);
             }
             silent = Instant::now();
         }
+    }
+
+    /// Processes a frame and passes the result on. Returns whether the writer still takes frames.
+    fn restore(
+        &mut self,
+        restorer: &mut dyn FrameProcessor,
+        item: Item,
+        flow: PipelineOptions,
+        waited: &mut Duration,
+    ) -> Result<bool> {
+        let Some(mut output) = self.spare()? else { return Ok(false) };
+        if let Some(settings) = self.watch.settings() {
+            restorer.apply_settings(&settings)?;
+            self.stream_status = restorer.stream_status();
+        }
+        *waited = moving_average(*waited, item.arrived.elapsed());
+        if let Some(budget) = flow.target.budget(*waited, self.shared.written().moving_average) {
+            restorer.set_budget(budget);
+        }
+        let begun = Instant::now();
+        let Self { watch, shared, begun: first, stream_status, .. } = self;
+        let running = RunStatus { shared, begun: *first, stream_status };
+        restorer.restore(&item.frame, &mut output, &mut || watch.on_progress(&running))?;
+        self.summary.work.add(begun.elapsed());
+        // Counts the status of this frame; the next may be processed differently.
+        self.summary.count(&self.stream_status.quality);
+        self.stream_status = restorer.stream_status();
+        (output.index, output.time) = (item.frame.index, item.frame.time);
+        output.tags.clone_from(&item.frame.tags);
+        self.watch.on_frame(&item.frame, &output);
+        self.shared.spare_in.replace(item.frame);
+        let mut done = Item { frame: output, arrived: item.arrived };
+        while let Err(back) = self.shared.outgoing.push(done, POLL_TIMEOUT) {
+            if self.shared.outgoing.is_closed() {
+                return Ok(false);
+            }
+            self.observe()?;
+            done = back;
+        }
+        Ok(true)
     }
 
     /// Waits until the output is read, at most `SHUTDOWN_GRACE` once the run is stopped.
