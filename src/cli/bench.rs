@@ -4,13 +4,14 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use eddy::machine;
-use eddy::model::{Package, Precision};
+use eddy::model::Precision;
 use eddy::network::Network;
 use serde_json::json;
 
 use super::bench_video::VideoBench;
 use super::console::Console;
 use super::dry_run::{DryRun, noisy_frame};
+use super::onnx_options::OnnxOptions;
 use super::options::{DeviceOptions, MemoryOptions, PrecisionOption, Size};
 
 /// Measure the overhead of a whole frame over the bare network
@@ -20,7 +21,7 @@ use super::options::{DeviceOptions, MemoryOptions, PrecisionOption, Size};
 /// streams, a table by size, precision and --temporal.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// A bundled model or the folder of a model package
+    /// A bundled model, the folder of a model package or an .onnx file
     #[arg(value_name = "MODEL")]
     model: String,
 
@@ -44,6 +45,9 @@ pub(crate) struct Arguments {
     precision: PrecisionOption,
 
     #[command(flatten)]
+    onnx: OnnxOptions,
+
+    #[command(flatten)]
     memory: MemoryOptions,
 
     #[command(flatten)]
@@ -55,7 +59,7 @@ pub(crate) struct Arguments {
 
 impl Arguments {
     pub(crate) fn run(self, started: Instant) -> anyhow::Result<()> {
-        let package = Package::find(&self.model)?;
+        let package = self.onnx.find(&self.model, &self.device, self.console)?;
         let opened = self.device.open_within(&self.memory, self.console)?;
         let device = opened.device();
         if self.video {

@@ -7,16 +7,17 @@ use clap::Args;
 use eddy::array;
 use eddy::diffusion::{NoiseAt, NoiseSource, Philox, Prediction, Sampler};
 use eddy::durable::PartFolder;
+use eddy::media::still;
 use eddy::model::{
     Check, Described, Description, LARGEST_CONFIG, LARGEST_GRAPH, Links, Package, Precision,
     Scheduler, Task, UNKNOWN_LICENCE, find_weights, manifest_of_diffusers, read_regular,
 };
 use eddy::network::Network;
 use ndarray::Array4;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::console::Console;
-use super::onnx_options::OnnxOptions;
+use super::onnx_options::{OnnxOptions, findings_of};
 use super::options::{DeviceOptions, Opened, Size, SyncOption};
 
 /// Convert a network to a model package
@@ -134,7 +135,11 @@ impl Arguments {
                 let network = self.source.join("unet/model.onnx");
                 let manifest = manifest_of_diffusers(&self.source)?;
                 let precision = Precision::F32;
-                (Described { manifest, precision, findings: Vec::new() }, network, Links::Cache)
+                (
+                    Described { manifest, precision, findings: Vec::new(), trial: None },
+                    network,
+                    Links::Cache,
+                )
             }
             (_, false) => {
                 let described = self.describe(&opened)?;
@@ -179,6 +184,16 @@ impl Arguments {
         write(&described)?;
         described.manifest.check = Some(self.record(folder.path(), dtype, &opened)?);
         write(&described)?;
+        let mut shown = String::new();
+        if let Some(trial) = &described.trial {
+            for (name, image) in [("before.png", &trial.before), ("after.png", &trial.after)] {
+                let (bytes, _) =
+                    still::encode_bytes(image, still::Format::Png, &still::Options::default())?;
+                fs::write(folder.path().join(name), bytes)
+                    .map_err(cannot("an image cannot be written"))?;
+            }
+            shown = "; before.png and after.png there show what it does".into();
+        }
         let cannot =
             |cause| eddy::Error::output_from(&self.output, "it cannot be put in its place", cause);
         folder.complete().map_err(cannot)?;
@@ -191,15 +206,10 @@ impl Arguments {
             .collect();
         let line = format!(
             "{source} -> {output}: a model to {task}, which `eddy check {output}` compares with \
-             what it gave now{found}"
+             what it gave now{shown}{found}"
         );
-        let findings: Vec<Value> = described
-            .findings
-            .iter()
-            .map(|finding| json!({"key": finding.key, "text": finding.text}))
-            .collect();
         let record = json!({
-            "source": self.source, "output": self.output, "task": task, "findings": findings,
+            "source": self.source, "output": self.output, "task": task, "findings": findings_of(&described.findings),
         });
         self.console.report(line, &record)
     }
@@ -218,6 +228,11 @@ impl Arguments {
             said.size = network.size.map(|size| [size.width, size.height]);
             (said.classes, said.null_class) = (network.classes, network.null_class);
             said.schedule = network.schedule.as_deref().map(read_schedule).transpose()?;
+        }
+        if !self.source.is_file() {
+            let problem =
+                "there is no such file; expected an .onnx, or a folder in the diffusers layout";
+            return Err(eddy::Error::input(&self.source, problem));
         }
         let model = self.source.display().to_string();
         opened.load(&model, |runtime, options| Described::of(runtime, &self.source, &said, options))

@@ -6,12 +6,13 @@ use eddy::network::EMBEDDED_VERSION;
 use serde_json::json;
 
 use super::console::{Console, plain_line};
+use super::onnx_options::{OnnxOptions, findings_of};
 use super::options::{DeviceOptions, FilesOption};
 
 /// Describe a model, or list the bundled ones
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// A bundled model or the folder of a model package; lists the bundled ones when left out
+    /// A bundled model, the folder of a model package or an .onnx file, which is run to find out about it; lists the bundled ones when left out
     #[arg(value_name = "MODEL")]
     model: Option<String>,
 
@@ -21,6 +22,9 @@ pub(crate) struct Arguments {
 
     #[command(flatten)]
     files: FilesOption,
+
+    #[command(flatten)]
+    onnx: OnnxOptions,
 
     #[command(flatten)]
     device: DeviceOptions,
@@ -63,7 +67,8 @@ impl Arguments {
     }
 
     fn describe(&self, model: &str) -> anyhow::Result<()> {
-        let package = Package::find(model)?;
+        let opened = self.device.open(self.console)?;
+        let (package, findings) = self.onnx.open(model, &opened)?;
         let manifest = &package.manifest;
         let mut rows = vec![
             ("task", manifest.task.to_string()),
@@ -107,7 +112,7 @@ impl Arguments {
             .folder()
             .map_or("inside this binary".to_owned(), |folder| folder.display().to_string());
         rows.push(("from", place));
-        let opened = self.device.open(self.console)?;
+        rows.extend(findings.iter().map(|finding| ("found", finding.text.clone())));
         let mut files = Vec::new();
         for precision in self.files.of(&package)? {
             let file = package.file(precision)?;
@@ -152,7 +157,7 @@ impl Arguments {
             "range": manifest.range, "sigma": manifest.sigma.map(|sigma| [sigma.min, sigma.max]),
             "receptive_field": manifest.receptive_field, "multiple_of": manifest.multiple_of,
             "parameters": manifest.parameters, "steps": manifest.defaults.steps, "licence": manifest.licence,
-            "training": manifest.training, "files": files, "device": opened.device().to_string(),
+            "training": manifest.training, "files": files, "findings": findings_of(&findings), "device": opened.device().to_string(),
         });
         self.console.result(text, &record)
     }

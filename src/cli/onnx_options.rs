@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use clap::Args;
-use eddy::model::{Constant, Description, Package, Role};
+use eddy::model::{Constant, Description, Finding, Package, Role};
 use eddy::network::{Axes, Colors, NoiseScale};
 
+use serde_json::{Value, json};
+
 use super::console::Console;
-use super::options::{DeviceOptions, pair};
+use super::options::{DeviceOptions, Opened, pair};
 
 /// What is known of a bare .onnx file. All of it may be left out: the graph says it, or it is found out
 /// by running the network.
@@ -106,6 +108,17 @@ fn constant(text: &str) -> Result<(String, Constant), String> {
     }
 }
 
+/// Findings as JSON.
+pub(crate) fn findings_of(findings: &[Finding]) -> Vec<Value> {
+    findings.iter().map(|finding| json!({"key": finding.key, "text": finding.text})).collect()
+}
+
+/// Whether a model is a bare .onnx file.
+fn is_onnx(model: &str) -> bool {
+    let path = Path::new(model);
+    path.extension().is_some_and(|extension| extension == "onnx") && path.is_file()
+}
+
 impl OnnxOptions {
     /// What is said.
     pub(crate) fn description(&self) -> Description {
@@ -139,21 +152,38 @@ impl OnnxOptions {
         device: &DeviceOptions,
         console: Console,
     ) -> eddy::Result<Package> {
-        let said = self.description();
-        let path = Path::new(model);
-        let is_onnx = path.extension().is_some_and(|extension| extension == "onnx");
-        if is_onnx && path.is_file() {
-            let opened = device.open(console)?;
-            let (package, findings) = opened
-                .load(model, |runtime, options| Package::of_onnx(runtime, path, &said, options))?;
-            let task = package.manifest.task;
-            console.note(format!(
-                "{model}: a network to {task}, of which {} things were found out; `eddy info {model}` shows them, and \
-                 `eddy import {model} -o FOLDER` keeps them",
-                findings.len()
-            ));
-            return Ok(package);
+        if !is_onnx(model) {
+            return self.find_package(model);
         }
+        let (package, _) = self.explore(model, &device.open(console)?)?;
+        console.note(format!(
+            "{model} is taken for a network to {}; `eddy info {model}` says what was found out, and \
+             `eddy import {model} -o FOLDER` keeps it",
+            package.manifest.task
+        ));
+        Ok(package)
+    }
+
+    /// Like [`find`](Self::find), with what was found out of a bare .onnx file.
+    pub(crate) fn open(
+        &self,
+        model: &str,
+        opened: &Opened,
+    ) -> eddy::Result<(Package, Vec<Finding>)> {
+        if is_onnx(model) {
+            return self.explore(model, opened);
+        }
+        self.find_package(model).map(|package| (package, Vec::new()))
+    }
+
+    fn explore(&self, model: &str, opened: &Opened) -> eddy::Result<(Package, Vec<Finding>)> {
+        opened.load(model, |runtime, options| {
+            Package::of_onnx(runtime, Path::new(model), &self.description(), options)
+        })
+    }
+
+    fn find_package(&self, model: &str) -> eddy::Result<Package> {
+        let said = self.description();
         let mut package = Package::find(model)?;
         let constants = said.constants.clone();
         if said != (Description { constants: constants.clone(), ..Description::default() }) {

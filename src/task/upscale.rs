@@ -82,7 +82,7 @@ impl<'a> Upscaler<'a> {
             None if manifest.enlarges_by_itself() => 0.0,
             None => {
                 let problem = format!(
-                    "it is a model to {} whose prediction is {:?}; expected one to upscale that predicts `denoised`, and \
+                    "it is a model to {} that predicts {}; expected one to upscale that predicts `denoised`, and \
                      takes the small image alone, or also a map of sigma and says the sigma at which it starts",
                     manifest.task, manifest.prediction
                 );

@@ -15,6 +15,7 @@ use super::manifest::{Constant, Manifest, Task};
 use super::precision::Precision;
 use crate::diffusion::{Prediction, Sampler};
 use crate::error::{Error, Result};
+use crate::media::Image;
 use crate::network::{
     Axes, Colors, ModelSource, NoiseScale, Runtime, SessionOptions, Trial, sha256,
 };
@@ -96,6 +97,17 @@ pub struct Described {
     pub precision: Precision,
     /// What was found out.
     pub findings: Vec<Finding>,
+    /// What it made of a photograph, if it restores images.
+    pub trial: Option<TrialImages>,
+}
+
+/// A photograph before and after a network.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrialImages {
+    /// What the network was given: with noise, small, or out of focus.
+    pub before: Image,
+    /// What it made of that.
+    pub after: Image,
 }
 
 impl Described {

@@ -2,6 +2,8 @@
 //! public domain, from scikit-image), continued by mirroring, and noise.
 
 use crate::diffusion::{NoiseAt, NoiseSource, Philox};
+use crate::error::Result;
+use crate::media::{Image, Samples};
 use crate::tensor::mirror;
 
 /// 96x96 pixels of red, green and blue.
@@ -92,6 +94,14 @@ impl Picture {
         }
         Self { width: scale * self.width, height: scale * self.height, planes }
     }
+}
+
+/// Planes of 0 to 1, one or three, as an image.
+pub(super) fn as_image(planes: &[f32], width: usize, height: usize) -> Result<Image> {
+    let area = width * height;
+    let channels = (planes.len() / area.max(1)).max(1);
+    let sample = |i: usize| (255.0 * planes[(i % channels) * area + i / channels]).round() as u8;
+    Image::new(width, height, channels, Samples::U8((0..channels * area).map(sample).collect()))
 }
 
 /// The peak signal-to-noise ratio of planes of 0 to 1, in dB.

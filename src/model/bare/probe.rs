@@ -3,9 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::picture::{Picture, psnr};
+use super::picture::{Picture, as_image, psnr};
 use super::roles::{Roles, channels_of};
-use super::{Described, Description, Finding};
+use super::{Described, Description, Finding, TrialImages};
 use crate::diffusion::Prediction;
 use crate::error::{Error, Result};
 use crate::machine;
@@ -14,7 +14,7 @@ use crate::model::manifest::{
 };
 use crate::model::precision::Precision;
 use crate::network::{Axes, Colors, Element, Feed, NoiseEncoding, NoiseScale, Port, Trial};
-use crate::setting::{INPUTS, OUTPUT};
+use crate::setting::OUTPUT;
 
 /// The side of the first image, and of others if a network does not take that.
 const SIDES: [usize; 4] = [64, 128, 256, 512];
@@ -87,6 +87,7 @@ pub(super) struct Probe<'a> {
     divisor: usize,
     /// The values of the output's black and white, if it is clipped to them.
     bounds: Option<[f32; 2]>,
+    trial_images: Option<TrialImages>,
     findings: Vec<Finding>,
 }
 
@@ -147,6 +148,7 @@ impl<'a> Probe<'a> {
             frames,
             divisor: 1,
             bounds: None,
+            trial_images: None,
             findings,
         };
         probe.say_inputs();
@@ -189,7 +191,7 @@ impl<'a> Probe<'a> {
             ));
         }
         if !texts.is_empty() {
-            let text = format!("{} ({INPUTS} says otherwise)", texts.join(", "));
+            let text = format!("{}", texts.join(", "));
             self.find("inputs", text);
         }
     }
@@ -221,8 +223,8 @@ impl<'a> Probe<'a> {
         }
         let precision =
             if self.image.element == Element::F16 { Precision::F16 } else { Precision::F32 };
-        let findings = self.findings;
-        Ok(Described { manifest, precision, findings })
+        let (findings, trial) = (self.findings, self.trial_images);
+        Ok(Described { manifest, precision, findings, trial })
     }
 
     /// Whether the network is for a sampler, which nothing but its noise levels shows.
@@ -546,6 +548,7 @@ impl<'a> Probe<'a> {
             }
         };
         let is_said = self.said.residual == Some(true);
+        let mut after = None;
         let mut best: Option<(f64, Reading, Option<[f32; 2]>, bool, NoiseEncoding)> = None;
         for reading in readings {
             for told in self.noise_encodings(&reading) {
@@ -565,12 +568,20 @@ impl<'a> Probe<'a> {
                     });
                     if is_best && (!residual || is_said || score > before + IMPROVED) {
                         best = Some((score, reading.clone(), range, residual, told));
+                        after = Some((found, width, height));
                     }
                 }
             }
         }
         let Some((score, reading, output_range, residual, told)) = best else { return Ok(()) };
         let is_sure = score > PLAUSIBLE;
+        if let Some((planes, width, height)) = after {
+            let before = self.in_channels(&input);
+            self.trial_images = Some(TrialImages {
+                before: as_image(&before, input.width, input.height)?,
+                after: as_image(&planes, width, height)?,
+            });
+        }
         let shown = if is_sure {
             format!("a photograph comes out with {score:.1} dB, of {before:.1} dB before")
         } else {
@@ -1009,7 +1020,7 @@ fn output_of(
         return Err(Error::model(model, problem));
     };
     if images.next().is_some() {
-        let text = format!("the first of its outputs {} ({OUTPUT} names another)", listed());
+        let text = format!("the first of its outputs {}", listed());
         findings.push(Finding { key: "outputs", text });
     }
     Ok(image.clone())

@@ -120,7 +120,10 @@ impl Roles {
                 return Err(Error::model(model, problem));
             }
         }
-        for (role, name) in &said.inputs {
+        for (i, (role, name)) in said.inputs.iter().enumerate() {
+            if said.inputs[..i].iter().any(|(other, _)| other == role) {
+                return Err(Error::usage(format!("the input {role} is named twice; name it once")));
+            }
             let port = rest.iter().find(|port| port.name == *name).cloned();
             *roles.of_role(*role) = port;
         }
