@@ -1,8 +1,8 @@
 //! `eddy info`.
 
 use clap::Args;
-use eddy::model::{Package, Precision, bundled_names};
-use eddy::network::EMBEDDED_VERSION;
+use eddy::model::{Manifest, NoiseLevel, Package, Precision, bundled_names};
+use eddy::network::{Axes, Colors, EMBEDDED_VERSION};
 use serde_json::json;
 
 use super::console::{Console, plain_line};
@@ -97,6 +97,7 @@ impl Arguments {
             );
             rows.push(("decoder", about));
         }
+        rows.extend(values_of(manifest));
         let sees = manifest
             .receptive_field
             .map_or("the whole image".to_owned(), |field| format!("{field} px each way"));
@@ -161,4 +162,44 @@ impl Arguments {
         });
         self.console.result(text, &record)
     }
+}
+
+/// How a network's values differ from an image's, and what it takes beside one.
+fn values_of(manifest: &Manifest) -> Vec<(&'static str, String)> {
+    let mut rows = Vec::new();
+    if let Some([black, white]) = manifest.output_range {
+        rows.push(("output", format!("black {black} to white {white}")));
+    }
+    if !(manifest.mean.is_empty() && manifest.std.is_empty()) {
+        let (mean, std) = (&manifest.mean, &manifest.std);
+        rows.push(("normalized", format!("mean {mean:?}, standard deviation {std:?}")));
+    }
+    if manifest.axes != Axes::Nchw || manifest.colors != Colors::Rgb {
+        rows.push(("tensors", format!("{}, {}", manifest.axes, manifest.colors)));
+    }
+    if manifest.residual {
+        rows.push(("residual", "its output is subtracted from the image".into()));
+    }
+    let level = manifest.noise_level;
+    if level != NoiseLevel::default() {
+        let scale = level.scale.map_or(String::new(), |scale| format!(", {scale}"));
+        rows.push(("told", format!("sigma times {}{scale}", level.factor)));
+    }
+    if let Some([width, height]) = manifest.size {
+        rows.push(("size", format!("{width}x{height} alone")));
+    }
+    if manifest.frames > 1 {
+        rows.push(("frames", format!("{} at once", manifest.frames)));
+    }
+    for state in &manifest.states {
+        rows.push(("state", format!("{} becomes {} at the next frame", state.output, state.input)));
+    }
+    for (name, constant) in &manifest.constants {
+        let value = match constant.values() {
+            [value] => value.to_string(),
+            values => format!("{} values", values.len()),
+        };
+        rows.push(("constant", format!("{name} = {value}, which --input {name}=VALUE replaces")));
+    }
+    rows
 }

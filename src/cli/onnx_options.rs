@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use clap::Args;
+use eddy::array;
 use eddy::model::{Constant, Description, Finding, Package, Role};
 use eddy::network::{Axes, Colors, NoiseScale};
 
+use ndarray::ArrayD;
 use serde_json::{Value, json};
 
 use super::console::Console;
@@ -17,7 +19,7 @@ use super::options::{DeviceOptions, Opened, pair};
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "What is known of an .onnx")]
 pub(crate) struct OnnxOptions {
-    /// A constant value of a further input, one for all its numbers or each; may be repeated
+    /// The value of a further input: a number, or each of its numbers, or @FILE.npy; may be repeated
     #[arg(id = "constant", long = "input", value_name = "NAME=VALUE,...", value_parser = constant, allow_hyphen_values = true)]
     constants: Vec<(String, Constant)>,
 
@@ -100,6 +102,12 @@ fn constant(text: &str) -> Result<(String, Constant), String> {
     let expected = || format!("expected a name and numbers, such as strength=0.5, not {text}");
     // Names may have a `=`, numbers do not.
     let (name, values) = text.rsplit_once('=').ok_or_else(expected)?;
+    if let Some(path) = values.strip_prefix('@') {
+        let values: ArrayD<f32> =
+            array::read(Path::new(path)).map_err(|cause| format!("{path}: {cause}"))?;
+        let values = values.iter().map(|value| f64::from(*value)).collect();
+        return Ok((name.to_owned(), Constant::Each(values)));
+    }
     let values: Result<Vec<f64>, _> = values.split(',').map(str::parse).collect();
     match values.map_err(|_| expected())?.as_slice() {
         _ if name.is_empty() => Err(expected()),

@@ -124,7 +124,7 @@ impl Encoding {
     }
 
     /// The channels of an input tensor for an image of `channels`.
-    pub(super) fn to_tensor(&self, channels: usize) -> Vec<Mix> {
+    pub(super) fn channels_of_tensor(&self, channels: usize) -> Vec<Mix> {
         if self.colors == Colors::Luma {
             let [factor, offset] = self.scaling_of(0);
             let terms = luma_of(channels).into_iter().map(|(plane, part)| (plane, factor * part));
@@ -140,7 +140,7 @@ impl Encoding {
 
     /// The planes of an image of `channels`, of the tensor's channels and, after them, of those of the
     /// sample. `residual` means that the tensor holds the sample less the image.
-    pub(super) fn from_tensor(&self, channels: usize, residual: bool) -> Vec<Mix> {
+    pub(super) fn planes_of_tensor(&self, channels: usize, residual: bool) -> Vec<Mix> {
         let sample = self.tensor_channels(channels);
         let is_luma = self.colors == Colors::Luma;
         let mix = |channel| {
@@ -256,10 +256,10 @@ mod tests {
         let image = [0.2, 0.5, 0.9];
         for colors in [Colors::Rgb, Colors::Bgr] {
             let encoding = Encoding { colors, scaling: scaling.clone(), ..Encoding::default() };
-            let tensor = apply(&encoding.to_tensor(3), &image);
+            let tensor = apply(&encoding.channels_of_tensor(3), &image);
             let blue = if colors == Colors::Bgr { 0 } else { 2 };
             assert_near(&[tensor[blue]], &[(0.9 - 0.406) / 0.225]);
-            assert_near(&apply(&encoding.from_tensor(3, false), &tensor), &image);
+            assert_near(&apply(&encoding.planes_of_tensor(3, false), &tensor), &image);
         }
     }
 
@@ -268,18 +268,18 @@ mod tests {
         let encoding = Encoding { scaling: vec![[255.0, 0.0]], ..Encoding::default() };
         // The tensor's channels, then the sample's.
         let planes = [25.5, 0.0, -51.0, 0.5, 0.5, 0.5];
-        assert_near(&apply(&encoding.from_tensor(3, true), &planes), &[0.4, 0.5, 0.7]);
+        assert_near(&apply(&encoding.planes_of_tensor(3, true), &planes), &[0.4, 0.5, 0.7]);
     }
 
     #[test]
     fn a_change_of_luma_keeps_chroma() {
         let encoding = Encoding { colors: Colors::Luma, ..Encoding::default() };
         let image = [0.2, 0.5, 0.9];
-        let luma = apply(&encoding.to_tensor(3), &image);
+        let luma = apply(&encoding.channels_of_tensor(3), &image);
         assert_near(&luma, &[0.299 * 0.2 + 0.587 * 0.5 + 0.114 * 0.9]);
         let planes = [luma[0] + 0.1, 0.2, 0.5, 0.9];
-        assert_near(&apply(&encoding.from_tensor(3, false), &planes), &[0.3, 0.6, 1.0]);
-        assert_near(&apply(&encoding.from_tensor(1, false), &[0.7, 0.4]), &[0.7]);
+        assert_near(&apply(&encoding.planes_of_tensor(3, false), &planes), &[0.3, 0.6, 1.0]);
+        assert_near(&apply(&encoding.planes_of_tensor(1, false), &[0.7, 0.4]), &[0.7]);
     }
 
     #[test]

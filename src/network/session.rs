@@ -430,7 +430,7 @@ impl OnnxNetwork {
         if !has_frames && encoding.is_plain() && (!has_sigma || told_as.is_plain()) {
             return None;
         }
-        let mut mixes = encoding.to_tensor(channels);
+        let mut mixes = encoding.channels_of_tensor(channels);
         if behind > 0 && self.interface.has_stacked_frames() {
             let frames = self.interface.frames;
             let middle = frames / 2;
@@ -465,7 +465,7 @@ impl OnnxNetwork {
         if encoding.is_plain() && !residual && all == used {
             return None;
         }
-        let mut mixes = encoding.from_tensor(channels, *residual);
+        let mut mixes = encoding.planes_of_tensor(channels, *residual);
         // The sample's planes come after all channels of the tensor.
         let terms = mixes.iter_mut().flat_map(|mix| &mut mix.terms);
         terms.filter(|(plane, _)| *plane >= used).for_each(|(plane, _)| *plane += all - used);

@@ -10,10 +10,11 @@ use crate::diffusion::Prediction;
 use crate::diffusion::config::TRAIN_STEPS;
 use crate::model::files::{LARGEST_CONFIG, LARGEST_GRAPH, LARGEST_RECORD};
 use crate::model::manifest::{
-    Check, DecoderSpec, Defaults, InputNames, Layout, Manifest, ModelFile, OutputNames, SigmaRange,
-    Task,
+    Check, DecoderSpec, Defaults, InputNames, Layout, Manifest, ModelFile, NoiseLevel, OutputNames,
+    SigmaRange, State, Task,
 };
 use crate::model::{Precision, import};
+use crate::network::{Axes, Colors, NoiseScale};
 
 const DOCUMENT: &str = include_str!("../../../../docs/packages.md");
 
@@ -76,6 +77,8 @@ fn tables() -> Vec<(&'static str, &'static str, Names)> {
     vec![
         ("key", "", keys::<Manifest>()),
         ("key of `[sigma]`", "sigma.", keys::<SigmaRange>()),
+        ("key of `[noise_level]`", "noise_level.", keys::<NoiseLevel>()),
+        ("key of `[[states]]`", "states.", keys::<State>()),
         ("key of `[inputs]`", "inputs.", keys::<InputNames>()),
         ("key of `[outputs]`", "outputs.", keys::<OutputNames>()),
         ("key of `[defaults]`", "defaults.", keys::<Defaults>()),
@@ -100,6 +103,8 @@ fn names_every_value_and_no_other() {
         ("task", values::<Task>()),
         ("prediction", values::<Prediction>()),
         ("layout", values::<Layout>()),
+        ("axes", values::<Axes>()),
+        ("colors", values::<Colors>()),
         ("files", values::<Precision>()),
     ];
     for row in rows("key") {
@@ -112,6 +117,9 @@ fn names_every_value_and_no_other() {
             row.names
         );
     }
+    let scale = rows("key of `[noise_level]`").pop().unwrap();
+    let scales: Names = quoted(&scale.cells[1]).map(str::to_owned).collect();
+    assert_eq!(scales, values::<NoiseScale>());
     assert_eq!(names(&rows("value of `prediction`")), values::<Prediction>());
     assert_eq!(names(&rows("value of `layout`")), values::<Layout>());
     let files: Names =
@@ -119,7 +127,7 @@ fn names_every_value_and_no_other() {
     assert!(files.contains("[files.f32]"), "{files:?}");
     let spelled = |name: &String| format!("`[files.{name}]`");
     let head: Vec<String> = values::<Precision>().iter().map(spelled).collect();
-    assert!(head.iter().all(|name| tables()[5].0.contains(name)), "{head:?}");
+    assert!(head.iter().all(|name| tables()[7].0.contains(name)), "{head:?}");
     let parsed = values::<Task>().iter().filter(|name| name.parse::<Task>().is_ok()).count();
     assert_eq!(parsed, Task::ALL.len());
 }
@@ -132,10 +140,12 @@ fn states_every_range_and_no_other() {
         .map(|number| (number.key.to_owned(), format!("{} to {}", number.low, number.high)))
         .collect();
     let mut take = |key: &str| ranges.remove(key);
+    let constants = take("constants").unwrap();
     for (head, prefix, _) in tables() {
         for row in rows(head) {
             for name in &row.names {
                 let value = row.cells[1].trim_start_matches("two, ");
+                let value = value.trim_start_matches("one for all or each, ");
                 let stated = value.contains(" to ").then_some(value);
                 assert_eq!(take(&format!("{prefix}{name}")).as_deref(), stated, "{prefix}{name}");
             }
@@ -144,6 +154,7 @@ fn states_every_range_and_no_other() {
     let product = take("multiple_of times scale").unwrap();
     assert_eq!(product, "1 to 1024");
     assert!(DOCUMENT.contains("times `scale` it is at most 1024"));
+    assert!(DOCUMENT.contains(&format!("a list of each value, {constants}")));
     let sigma_data = take("prediction.edm.sigma_data").unwrap();
     assert!(DOCUMENT.contains(&format!("`sigma_data` is {sigma_data}")));
     assert!(ranges.is_empty(), "not in the document: {ranges:?}");

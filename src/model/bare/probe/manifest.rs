@@ -1,0 +1,103 @@
+//! The manifest of a network before its values and its reach are known.
+
+use super::Probe;
+use crate::diffusion::Prediction;
+use crate::model::manifest::{
+    Defaults, InputNames, Layout, Manifest, NoiseLevel, OutputNames, SigmaRange, State, Task,
+};
+use crate::network::{Colors, Element, Port};
+
+impl Probe<'_> {
+    /// The manifest before values and distances are known.
+    pub(super) fn manifest(&mut self, task: Task, scale: usize, multiple_of: usize) -> Manifest {
+        let said = self.said;
+        let is_sampled = matches!(task, Task::Generate | Task::Classifier) || self.is_sampled();
+        // A network of one channel restores the luma of an image with colours.
+        let is_luma = self.channels == 1
+            && !is_sampled
+            && said.colors.is_none_or(|colors| colors == Colors::Luma)
+            && said.channels.is_none_or(|channels| channels == 3);
+        if is_luma && said.colors.is_none() {
+            self.find("colors", "it has one channel, so it restores luma, and chroma is kept");
+        }
+        let name = |port: &Option<Port>| port.as_ref().map(|port| port.name.clone());
+        let (mut sample, mut condition) = (name(&self.roles.sample), name(&self.roles.condition));
+        // What enlarges an image by itself has no sample.
+        if task == Task::Upscale && scale > 1 && condition.is_none() {
+            (condition, sample) = (sample, None);
+        }
+        let (mut sigma, mut timestep) = (name(&self.roles.sigma), name(&self.roles.timestep));
+        if self.has_sigma_behind {
+            sigma.clone_from(&sample);
+        }
+        let is_number = self.roles.sigma.as_ref().is_some_and(Port::is_number);
+        if is_sampled && timestep.is_none() && is_number {
+            timestep = sigma.take();
+        }
+        let is_byte = self.image.element == Element::U8;
+        let range = said.range.unwrap_or(if is_byte { [0.0, 255.0] } else { [0.0, 1.0] });
+        Manifest {
+            name: String::new(),
+            version: "1".into(),
+            task,
+            prediction: said.prediction.unwrap_or(Prediction::Denoised),
+            channels: if is_luma { 3 } else { self.channels },
+            layout: Layout::Full,
+            range,
+            output_range: said.output_range,
+            mean: said.mean.clone(),
+            std: said.std.clone(),
+            axes: self.axes,
+            colors: if is_luma { Colors::Luma } else { said.colors.unwrap_or_default() },
+            residual: said.residual.unwrap_or_default(),
+            scale: if task == Task::Upscale { said.scale.unwrap_or(scale) } else { 1 },
+            multiple_of,
+            receptive_field: said.receptive_field,
+            bytes_per_pixel: None,
+            parameters: None,
+            licence: crate::model::UNKNOWN_LICENCE.into(),
+            description: format!("Imported network to {task}"),
+            training: String::new(),
+            size: self.size,
+            frames: self.frames,
+            states: self
+                .roles
+                .states
+                .iter()
+                .map(|[taken, given]| State {
+                    input: taken.name.clone(),
+                    output: given.name.clone(),
+                    divisor: self.divisor,
+                })
+                .collect(),
+            classes: said.classes,
+            null_class: said.null_class,
+            sigma: said.sigma_range.map(|[min, max]| SigmaRange { min, max, mixed: false }),
+            noise_level: NoiseLevel {
+                factor: said.sigma_factor.unwrap_or(1.0),
+                scale: said.sigma_scale,
+            },
+            schedule: said.schedule.as_ref().map(|schedule| schedule.keys.clone()),
+            decoder: None,
+            inputs: InputNames {
+                sample,
+                sigma,
+                timestep,
+                condition,
+                class: name(&self.roles.class),
+                neighbours: self.roles.neighbours.iter().map(|port| port.name.clone()).collect(),
+                mask: name(&self.roles.mask),
+                known: name(&self.roles.known),
+            },
+            constants: said.constants.clone(),
+            outputs: OutputNames { prediction: self.output.name.clone(), log_probability: None },
+            defaults: Defaults {
+                steps: said.steps.unwrap_or(1),
+                sampler: said.sampler.or(said.schedule.as_ref().and_then(|it| it.sampler)),
+                guidance_scale: None,
+            },
+            files: std::collections::BTreeMap::new(),
+            check: None,
+        }
+    }
+}

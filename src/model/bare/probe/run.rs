@@ -1,0 +1,137 @@
+//! Evaluations of a network of which little is known.
+
+use super::{Probe, Reading};
+use crate::error::Result;
+use crate::model::bare::picture::Picture;
+use crate::network::{Axes, Feed, Port};
+
+impl Probe<'_> {
+    /// Evaluates the network on planes of 0 to 1, and gives its output as it is. `level` is what the
+    /// network is told as sigma.
+    pub(super) fn run(
+        &mut self,
+        picture: &Picture,
+        reading: &Reading,
+        level: f64,
+    ) -> Result<Option<(Vec<usize>, Vec<f32>)>> {
+        let Picture { width, height, planes } = picture;
+        let (area, scaling) = (width * height, reading.scaling());
+        let channels = self.channels;
+        let mut values = Vec::with_capacity((channels + 1) * area);
+        for channel in 0..channels {
+            let [factor, offset] = scaling[channel % 3];
+            if channels == 1 {
+                let at = |i: usize| {
+                    0.299 * planes[i] + 0.587 * planes[area + i] + 0.114 * planes[2 * area + i]
+                };
+                values.extend((0..area).map(|i| factor * at(i) + offset));
+            } else {
+                let plane = &planes[(channel % 3) * area..][..area];
+                values.extend(plane.iter().map(|value| factor * value + offset));
+            }
+        }
+        if self.has_sigma_behind {
+            values.extend(std::iter::repeat_n(level as f32, area));
+        }
+        // All frames are alike.
+        let stacked = if self.roles.neighbours.is_empty() { self.frames } else { 1 };
+        let values = values.repeat(stacked);
+        let mut values = values;
+        let whole = values.len() / area;
+        let shape = |channels: usize, width: usize, height: usize, axes| match axes {
+            Axes::Nchw => vec![1, channels, height, width],
+            Axes::Nhwc => vec![1, height, width, channels],
+        };
+        if self.axes == Axes::Nhwc {
+            let planar = values.clone();
+            for (i, value) in values.iter_mut().enumerate() {
+                *value = planar[(i % whole) * area + i / whole];
+            }
+        }
+        let levels = [level as f32];
+        let constants: Vec<Vec<f32>> = (self.roles.constants.iter())
+            .map(|port| {
+                let constant = self.said.constants.get(&port.name);
+                let values = constant.map_or(&[0.0][..], |constant| constant.values());
+                values.iter().map(|value| *value as f32).collect()
+            })
+            .collect();
+        let number = |port: &Port| -> Vec<usize> {
+            port.shape.iter().map(|length| usize::try_from(*length).unwrap_or(1).max(1)).collect()
+        };
+        let image = match self.image.shape.len() {
+            5 => vec![1, stacked, channels, *height, *width],
+            _ => shape(whole, *width, *height, self.axes),
+        };
+        let mut feeds = vec![Feed { port: &self.image, shape: image.clone(), values: &values }];
+        for port in [&self.roles.sigma, &self.roles.timestep].into_iter().flatten() {
+            if port.name == self.image.name {
+                continue;
+            }
+            let shape =
+                if port.is_number() { number(port) } else { shape(1, *width, *height, self.axes) };
+            feeds.push(Feed { port, shape, values: &levels });
+        }
+        // Nothing is missing.
+        for (port, value) in [(&self.roles.mask, &[0.0]), (&self.roles.known, &[1.0])] {
+            if let Some(port) = port {
+                feeds.push(Feed {
+                    port,
+                    shape: shape(1, *width, *height, self.axes),
+                    values: value,
+                });
+            }
+        }
+        feeds.extend(self.roles.neighbours.iter().map(|port| Feed {
+            port,
+            shape: image.clone(),
+            values: &values,
+        }));
+        for [port, _] in &self.roles.states {
+            let mut shape = number(port);
+            if let ([_, _, rows, columns], [_, _, -1, -1]) =
+                (shape.as_mut_slice(), port.shape.as_slice())
+            {
+                (*rows, *columns) = (height.div_ceil(self.divisor), width.div_ceil(self.divisor));
+            }
+            feeds.push(Feed { port, shape, values: &[0.0] });
+        }
+        if let Some(port) = &self.roles.class {
+            feeds.push(Feed { port, shape: number(port), values: &[0.0] });
+        }
+        let small;
+        if let (Some(port), Some(_)) = (&self.roles.condition, &self.roles.sample)
+            && port.name != self.image.name
+        {
+            let scale = self.said.scale.unwrap_or(1);
+            small = picture.reduced(scale);
+            let shape = shape(channels, small.width, small.height, self.axes);
+            feeds.push(Feed { port, shape, values: &small.planes });
+        }
+        for (port, values) in self.roles.constants.iter().zip(&constants) {
+            let mut shape = number(port);
+            // A free vector is as long as its values.
+            if let ([length], [-1]) = (shape.as_mut_slice(), port.shape.as_slice()) {
+                *length = values.len();
+            }
+            feeds.push(Feed { port, shape, values });
+        }
+        self.trial.run(&feeds, &self.output.name)
+    }
+
+    /// The output of an evaluation as planes, and its width and height.
+    pub(super) fn planes(
+        &self,
+        (shape, values): (Vec<usize>, Vec<f32>),
+    ) -> Result<(Vec<f32>, [usize; 2])> {
+        let (width, height) = self.sides_of(&shape)?;
+        let area = width * height;
+        let whole = values.len() / area.max(1);
+        let kept = whole.min(self.channels);
+        let planes = match self.axes {
+            Axes::Nchw => values[..kept * area].to_vec(),
+            Axes::Nhwc => (0..kept * area).map(|i| values[(i % area) * whole + i / area]).collect(),
+        };
+        Ok((planes, [width, height]))
+    }
+}
