@@ -261,7 +261,7 @@ impl Arguments {
             return Err(eddy::Error::usage(problem).into());
         }
         if self.temporal == When::On {
-            self.console.note(&format!(
+            self.console.note(format!(
                 "--temporal has no effect with {name}, which sees several frames by itself"
             ));
         }

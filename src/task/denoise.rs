@@ -215,8 +215,8 @@ impl<'a> Denoiser<'a> {
             || !(is_told || manifest.is_blind())
         {
             let problem = format!(
-                "it is a model to {} that predicts {}; expected one to denoise that predicts `denoised`, and is told sigma \
-                 or nothing",
+                "it is a model to {} that predicts {}; expected a denoiser that predicts `denoised`, and is told \
+                 sigma or nothing",
                 manifest.task, manifest.prediction
             );
             return Err(Error::model(&manifest.name, problem));

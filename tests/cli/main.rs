@@ -7,6 +7,7 @@
 mod common;
 
 mod attack;
+mod bare;
 mod camera;
 mod commands;
 mod denoise;

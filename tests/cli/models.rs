@@ -36,7 +36,7 @@ fn rejects_a_missing_model() {
     eddy("denoise a.png -o out.png -m bare.onnx")
         .within(&place)
         .fails(4)
-        .says("`eddy import` makes a package");
+        .says("ONNX Runtime does not accept it");
     place.holds_only(&["a.png", "bare.onnx", "m"]);
 }
 
@@ -97,8 +97,8 @@ fn rejects_networks_that_do_not_match_the_manifest() {
     for (network, words) in [
         ("names", "it has an input `pixels`"),
         ("extra", "it has an input `mask`"),
-        ("rank", "expected a float32 tensor of rank 4"),
-        ("integers", "expected a float32 tensor of rank 4"),
+        ("rank", "expected a float32 or uint8 tensor of rank 4"),
+        ("integers", "expected a float32 or uint8 tensor of rank 4"),
         ("grey", "its manifest says 3 channels, its input `x` has 1"),
         ("operator", "it wants an ONNX file it has operators for"),
     ] {

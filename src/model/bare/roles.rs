@@ -176,6 +176,11 @@ impl Roles {
                 Some(_) => unknown.push(port),
             }
         }
+        // What is told both is not a network that fills a mask at once.
+        let mask = roles
+            .mask
+            .take_if(|port| (roles.sigma.is_some() || roles.timestep.is_some()) && !named(port));
+        unknown.extend(mask);
         if unknown.is_empty() {
             return Ok(roles);
         }
@@ -206,6 +211,7 @@ impl Roles {
         if self.sample.is_some() || self.condition.is_some() {
             return;
         }
+        let is_single = rest.len() == 1;
         let is_image = |port: &Port| {
             matches!(port.shape.len(), 4 | 5) && port.element.is_of_images() && !port.is_number()
         };

@@ -63,6 +63,8 @@ pub(super) struct Probe<'a> {
     channels: usize,
     /// Whether a map of sigma follows them.
     has_sigma_behind: bool,
+    /// Whether a small image follows them, enlarged.
+    is_concatenated: bool,
     size: Option<[usize; 2]>,
     /// Frames of a video that it sees at once.
     frames: usize,
@@ -91,7 +93,10 @@ impl<'a> Probe<'a> {
             .inputs
             .iter()
             .any(|(role, name)| *role == super::Role::Sigma && *name == image.name);
+        let is_concatenated = roles.condition.as_ref().is_some_and(|it| it.name == image.name)
+            && roles.sample.is_some();
         let (channels, has_sigma_behind) = match (declared, given) {
+            (Some(whole), given) if is_concatenated => (given.unwrap_or(whole / 2), false),
             (Some(whole), Some(given)) if !is_told && matches!((whole, given), (4, 3) | (2, 1)) => {
                 (given, true)
             }
@@ -99,9 +104,7 @@ impl<'a> Probe<'a> {
             (Some(channels), _) => (channels, false),
             (None, given) => (said.channels.or(given).unwrap_or(3), false),
         };
-        let is_concatenated = roles.condition.as_ref().is_some_and(|it| it.name == image.name)
-            && roles.sample.is_some();
-        if !matches!(channels, 1 | 3) && !is_concatenated {
+        if !matches!(channels, 1 | 3) {
             let problem = format!(
                 "its input `{}` has {channels} channels; expected 1, 3, or with sigma behind the image 2 or 4",
                 image.name
@@ -127,6 +130,7 @@ impl<'a> Probe<'a> {
             axes,
             channels,
             has_sigma_behind,
+            is_concatenated,
             size,
             frames,
             divisor: 1,
@@ -280,7 +284,9 @@ impl<'a> Probe<'a> {
                 );
                 return Err(Error::model(self.model, problem));
             }
-            if let Some(said) = self.said.scale.filter(|said| *said != scale) {
+            // What samples beside a small image is as large as its sample.
+            let is_other = |said: &usize| *said != scale && self.roles.condition.is_none();
+            if let Some(said) = self.said.scale.filter(is_other) {
                 let problem = format!("it enlarges {scale} times, and {said} was said");
                 return Err(Error::model(self.model, problem));
             }

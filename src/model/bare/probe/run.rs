@@ -30,6 +30,9 @@ impl Probe<'_> {
                 values.extend(plane.iter().map(|value| factor * value + offset));
             }
         }
+        if self.is_concatenated {
+            values.extend_from_within(..);
+        }
         if self.has_sigma_behind {
             values.extend(std::iter::repeat_n(level as f32, area));
         }
