@@ -213,7 +213,11 @@ impl Roles {
         }
         let is_single = rest.len() == 1;
         let is_image = |port: &Port| {
-            matches!(port.shape.len(), 4 | 5) && port.element.is_of_images() && !port.is_number()
+            let has_rank = matches!(port.shape.len(), 4 | 5);
+            has_rank
+                && port.element.is_of_images()
+                && !port.is_number()
+                && (is_single || !is_called(port, NOISE))
         };
         let colors = |port: &Port| matches!(channels_of(port, said.axes).1, Some(3 | 4));
         let order = |port: &Port| {
