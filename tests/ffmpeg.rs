@@ -607,6 +607,46 @@ fn sound_that_is_cut_off_is_said_where_it_is_taken_along() {
     place.holds_only(&["a.mp4", "b.mp4", "b.y4m", "cut.mp4", "identity", "whole.mp4"]);
 }
 
+/// Where frames end at once, the encoder still gets a beginning of the sound, or is told of none.
+#[test]
+fn a_file_that_is_cut_off_early_keeps_its_frames_whatever_there_is_of_its_sound() {
+    let Some(place) = place() else { return };
+    let sources =
+        "-f lavfi -i testsrc2=size=160x120:rate=25:duration=2 -f lavfi -i sine=duration=2";
+    ffmpeg(&place, &format!("{sources} -c:v mpeg4 -q:v 2 -c:a mp3 a.avi"));
+    ffmpeg(&place, "-i a.avi -c:v flv1 -q:v 2 -c:a mp3 -ar 44100 a.flv");
+    ffmpeg(&place, "-i a.avi -c:v wmv2 -q:v 2 a.wmv");
+    for name in ["a.avi", "a.flv", "a.wmv"] {
+        let whole = place.bytes(name);
+        let cut = format!("cut-{name}");
+        place.file(&cut, &whole[..whole.len() / 8]);
+        for output in ["out.mkv", "out.mp4", "out.ogv", "out.webm"] {
+            let denoise = format!("denoise {cut} -m identity --sigma 1 -o");
+            eddy(&denoise).arg("frames.y4m").within(&place).fails(3).says("it ends before its end");
+            eddy(&denoise).arg(output).within(&place).fails(3).says("it ends before its end");
+            let frames = |file| {
+                probe(&place, "stream=nb_read_packets -count_packets -select_streams v", file)
+            };
+            // Theora has no packet for a frame like the one before.
+            if output != "out.ogv" {
+                assert_eq!(frames(output), frames("frames.y4m"), "{name} {output}");
+            }
+            assert_eq!(
+                probe(&place, "stream=codec_type", output),
+                "video\naudio",
+                "{name} {output}"
+            );
+        }
+    }
+    // Sound that is declared and never came.
+    ffmpeg(&place, &format!("{sources} -itsoffset 1 -i a.avi -map 0:v -map 2:a -c:a mp3 late.mkv"));
+    let whole = place.bytes("late.mkv");
+    place.file("cut.mkv", &whole[..whole.len() / 4]);
+    let run = eddy("denoise cut.mkv -o out.mkv -m identity --sigma 1").within(&place).fails(3);
+    run.says("frames came, and are kept; none of its sound came; fetch the file again");
+    assert_eq!(probe(&place, "stream=codec_type", "out.mkv"), "video");
+}
+
 #[test]
 fn a_container_that_comes_through_a_named_pipe_is_read_once() {
     let Some(place) = place() else { return };

@@ -48,7 +48,8 @@ fn is_uneven(times: &[f64]) -> bool {
 /// What a file holds beside frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Streams {
-    pub(super) sound: bool,
+    /// How many streams of sound.
+    pub(super) sound: usize,
     pub(super) subtitles: bool,
 }
 
@@ -60,8 +61,9 @@ pub(super) fn streams(name: &Path) -> Streams {
         .arg(name);
     let Ok(said) = output(command) else { return Streams::default() };
     let said = String::from_utf8_lossy(&said.stdout);
-    let has = |kind: &str| said.lines().any(|line| line.split(',').next() == Some(kind));
-    Streams { sound: has("audio"), subtitles: has("subtitle") }
+    let count =
+        |kind: &str| said.lines().filter(|line| line.split(',').next() == Some(kind)).count();
+    Streams { sound: count("audio"), subtitles: count("subtitle") > 0 }
 }
 
 impl Probe {
@@ -133,6 +135,12 @@ impl Probe {
             + 0.02 * lasts
             + 2.0 / self.rate("avg_frame_rate").map_or(25.0, Rate::per_second).max(1.0);
         packets.status.success() && end > f64::NEG_INFINITY && end - self.start + tolerance < lasts
+    }
+
+    /// How much later than the file its frames begin.
+    pub(super) fn delay(&self) -> Duration {
+        let late = seconds(&self.stream["start_time"]).map_or(0.0, |start| start - self.start);
+        Duration::try_from_secs_f64(late).unwrap_or_default()
     }
 
     fn text(&self, key: &str) -> &str {
@@ -260,8 +268,7 @@ impl Probe {
             aspect.and_then(|(width, height)| Some([width.parse().ok()?, height.parse().ok()?]));
         video.aspect = video.aspect.or(aspect.filter(|aspect| !aspect.contains(&0)));
         video.alpha = self.has_alpha();
-        let late = seconds(&self.stream["start_time"]).map_or(0.0, |start| start - self.start);
-        video.delay = Duration::try_from_secs_f64(late).unwrap_or_default();
+        video.delay = self.delay();
         video.rate = self.pace().unwrap_or(video.rate);
         known.apply(video);
         Ok(())

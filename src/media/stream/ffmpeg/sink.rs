@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Stdio};
 use std::time::Duration;
 
+use super::probe::Probe;
 use super::program::{LOG_LEVEL, Program, Said, ffmpeg};
 use super::sound::Sound;
 use super::{container, kind, not_started};
@@ -204,7 +205,9 @@ impl FfmpegSink {
             command.args(["-map", "1:s?"]);
         }
         if self.is_cut && self.sound.is_some() {
-            command.arg("-t").arg(format!("{:.6}", self.end.as_secs_f64()));
+            // The file may begin with sound, earlier than the frames.
+            let end = self.end + Probe::of(&self.place, false).delay();
+            command.arg("-t").arg(format!("{:.6}", end.as_secs_f64()));
         }
         if kind(&self.target).as_deref() == Some("mp4") {
             command.args(["-movflags", "+faststart"]);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::cut::{Missing, missing};
 use super::probe::Probe;
 use super::program::{LOG_LEVEL, Program, Said, TIMES, ffmpeg};
+use super::sound::is_lacking;
 use super::{input, is_pipe, is_url, not_started};
 use crate::error::{Error, Result};
 use crate::media::stream::{
@@ -151,6 +152,10 @@ impl FfmpegSource {
             }
             _ => format!("{} frames came", self.count),
         };
+        let count = |after: &str| {
+            let sound = if is_lacking(&self.name) { "; none of its sound came" } else { "" };
+            format!("{count}, and are kept{after}{sound}; fetch the file again")
+        };
         let missing = match missing(&self.name) {
             Some(Missing::End) => Some(Missing::End),
             _ if self.ends_early() => Some(Missing::End),
@@ -164,22 +169,16 @@ impl FfmpegSource {
         };
         let problem = match &said.damage {
             Some(damage) if said.is_cut => {
-                format!(
-                    "it ends before its end ({damage}): {count}, and are kept; fetch the file again"
-                )
+                format!("it ends before its end ({damage}): {}", count(""))
             }
             _ if missing == Some(Missing::End) => {
-                format!(
-                    "it ends before its end, by the length that it declares: {count}, and are kept; fetch the file again"
-                )
+                format!("it ends before its end, by the length that it declares: {}", count(""))
             }
             None if missing == Some(Missing::Part) => {
-                format!("parts of it are missing: {count}, and are kept; fetch the file again")
+                format!("parts of it are missing: {}", count(""))
             }
             Some(damage) => {
-                format!(
-                    "it is damaged ({damage}): {count}, and are kept, some of them spoilt; fetch the file again"
-                )
+                format!("it is damaged ({damage}): {}", count(", some of them spoilt"))
             }
             None => return None,
         };
