@@ -478,7 +478,30 @@ fn containers_without_some_of_their_parts_end_with_an_error() {
     let after = lost + 3 + position(&h265[lost + 3..], &[0, 0, 1]);
     fails("bad.h265", &[&h265[..lost], &h265[after..]].concat())
         .says("Could not find ref with POC");
-    for whole in ["a.ivf", "w.avi", "a.ts", "a.h264", "a.apng", "a.h265"] {
+    let spoilt = |bytes: &[u8], from: usize| {
+        let mut bytes = bytes.to_vec();
+        bytes[from..from + 2000].iter_mut().for_each(|byte| *byte ^= 0x5a);
+        bytes
+    };
+    ffmpeg(&place, "-i a.flv -c:v wmv2 -c:a wmav2 a.wmv");
+    let asf = place.bytes("a.wmv");
+    fails("bad.wmv", &spoilt(&asf, asf.len() / 2)).says("parts of it are missing");
+    ffmpeg(&place, "-i a.flv -c:v mpeg2video -b:v 2M -ar 48000 a.mxf");
+    let mxf = place.bytes("a.mxf");
+    fails("zero.mxf", &zeroed(&mxf, mxf.len() / 2, mxf.len() / 2 + 40_000))
+        .says("edit unit sync lost");
+    ffmpeg(&place, "-i a.flv -c:v mpeg2video -b:v 2M -f vob a.mpg");
+    let mpg = place.bytes("a.mpg");
+    let pack = mpg.len() / 2048 / 2 * 2048;
+    fails("cut.mpg", &mpg[..pack + 900]).says("it ends before its end");
+    fails("zero.mpg", &zeroed(&mpg, pack, mpg.len())).says("it ends before its end");
+    // The index, at its end, has a track of frames and then one of sound.
+    ffmpeg(&place, "-i a.flv -c:v libx264 -c:a aac a.mp4");
+    let mp4 = place.bytes("a.mp4");
+    fails("index.mp4", &mp4[..mp4.len() - 600]).says("it ends before its end");
+    for whole in
+        ["a.ivf", "w.avi", "a.ts", "a.h264", "a.apng", "a.h265", "a.wmv", "a.mxf", "a.mpg", "a.mp4"]
+    {
         eddy(&format!("denoise {whole} -o whole.y4m -m identity --sigma 1"))
             .within(&place)
             .succeeds();

@@ -1,5 +1,7 @@
 //! Detects truncated files by the structure of their container, where ffmpeg does not report it.
 
+mod asf;
+
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
@@ -13,7 +15,7 @@ pub(super) enum Missing {
     /// fragmented MP4 or the index of another, a whole ASF; or before the last element, where that is
     /// marked.
     End,
-    /// A part before the end is missing: a gap in the page numbers of Ogg, something else where a
+    /// A part before the end is missing: a gap in the page numbers of Ogg or in the objects of ASF, something else where a
     /// chunk of AVI, a frame of IVF or a pack of an MPEG program stream should begin, zeros among the
     /// frames of H.264 or H.265.
     Part,
@@ -75,7 +77,7 @@ pub(super) fn missing(name: &Path) -> Option<Missing> {
         [_, _, _, _, a, b, c, d, ..] if FIRST_BOXES.contains(&&[a, b, c, d]) => {
             walk.boxes().is_none()
         }
-        [0x30, 0x26, 0xb2, 0x75, ..] => walk.asf().is_none(),
+        [0x30, 0x26, 0xb2, 0x75, ..] => return whole_or_part(walk.asf()),
         [b'G', b'I', b'F', b'8', ..] => walk.gif().is_none(),
         _ => {
             // Each packet begins with 0x47, in M2TS after a timestamp of four bytes.
@@ -311,25 +313,6 @@ impl Walk {
             self.skip(body)?;
         }
         Some(())
-    }
-
-    /// `None` for an ASF that is shorter than its file properties say, unless it was broadcast
-    /// live.
-    fn asf(&mut self) -> Option<()> {
-        const FILE_PROPERTIES: [u8; 16] = [
-            0xa1, 0xdc, 0xab, 0x8c, 0x47, 0xa9, 0xcf, 0x11, 0x8e, 0xe4, 0x00, 0xc0, 0x0c, 0x20,
-            0x53, 0x65,
-        ];
-        let mut header = Vec::new();
-        self.file.by_ref().take(1 << 16).read_to_end(&mut header).ok()?;
-        let at = header.windows(FILE_PROPERTIES.len()).position(|bytes| bytes == FILE_PROPERTIES);
-        let properties = at.and_then(|at| header.get(at + 40..at + 92));
-        let Some(([size, ..], flags)) =
-            properties.map(|found| (found.as_chunks::<8>().0, found[48]))
-        else {
-            return Some(());
-        };
-        (flags & 1 != 0 || u64::from_le_bytes(*size) <= self.length).then_some(())
     }
 
     /// Walks to the trailer, or to the first invalid block.

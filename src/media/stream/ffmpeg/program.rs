@@ -23,7 +23,7 @@ const WORDS: usize = 600;
 const LONGEST_LINE: u64 = 4096;
 
 /// Messages of ffmpeg about damaged or missing frames, whether it goes on or not.
-const DAMAGE: [&str; 22] = [
+const DAMAGE: [&str; 23] = [
     "corrupt input packet",
     "corrupt decoded frame",
     "Packet corrupt",
@@ -40,6 +40,7 @@ const DAMAGE: [&str; 22] = [
     // Ogg, MXF, GIF.
     "CRC mismatch",
     "edit unit sync lost",
+    "bad FooterPartition",
     "invalid block label",
     "LZW decode failed",
     // H.265, TS, APNG.

@@ -165,6 +165,11 @@ impl FfmpegSource {
             {
                 None
             }
+            None if self.expected.is_some_and(|expected| expected > self.count)
+                && self.probe.lacks_packets(&input(&self.name)) =>
+            {
+                Some(Missing::Part)
+            }
             other => other,
         };
         let problem = match &said.damage {
