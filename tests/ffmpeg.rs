@@ -686,6 +686,31 @@ fn a_container_that_comes_through_a_named_pipe_is_read_once() {
     writer.join().unwrap().unwrap();
 }
 
+/// A container that comes through standard input is a stream as y4m is, whatever standard input is called.
+#[test]
+fn a_container_that_comes_through_standard_input_is_read() {
+    let Some(place) = place() else { return };
+    ffmpeg(&place, "-f lavfi -i testsrc2=size=160x120:rate=25:duration=1 a.mkv");
+    ffmpeg(&place, "-i a.mkv a.y4m");
+    for name in ["a.mkv", "a.y4m"] {
+        for source in ["-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"] {
+            let mut command = Command::new("sh");
+            command.args(["-c", &format!("cat {name} | \"$@\""), "sh"]).arg(BINARY);
+            let run = Eddy::new(command, &format!("denoise {source} -o out.mkv --sigma 1 --json"))
+                .within(&place)
+                .succeeds();
+            assert_eq!(run.summary()["written"], 25, "{name} {source}");
+        }
+    }
+    let mut command = Command::new("sh");
+    command.args(["-c", "head -c 5000 a.mkv | \"$@\"", "sh"]).arg(BINARY);
+    Eddy::new(command, "denoise - -o out.mkv --sigma 1")
+        .within(&place)
+        .fails(3)
+        .says("standard input")
+        .says("frames came, and are kept");
+}
+
 /// A pipe into which nobody writes.
 fn silent(place: &Place, name: &str) -> std::fs::File {
     let path = place.path(name);
@@ -1176,6 +1201,7 @@ fn a_full_disk_keeps_what_was_recorded() {
         );
         let run =
             Eddy::new(command, &arguments).within(&place).fails(1).says(&format!("full/out.{end}"));
+        let run = run.says("the disk is full; free some space and try again; what was recorded");
         run.says("what was recorded until then is kept in").says(&format!("full/out.part.{end}"));
         assert_eq!(place.names("kept"), [format!("out.part.{end}")]);
         let kept = format!("kept/out.part.{end}");

@@ -108,8 +108,8 @@ impl Said {
         if level == "[warning]" || words.is_empty() {
             return;
         }
-        // The first errors are the cause of those that follow.
-        if self.errors.len() < WORDS {
+        // The first errors are the cause of those that follow, and may be said of each packet.
+        if self.errors.len() < WORDS && !self.errors.contains(words) {
             let separator = if self.errors.is_empty() { "" } else { "; " };
             self.errors.extend(separator.chars().chain(words.chars().take(WORDS)));
         }
@@ -221,6 +221,7 @@ mod tests {
         said.take("[h264 @ 0x55] [error] error while decoding MB 5 9, bytestream -8\r\n");
         said.take("in.ts: no more");
         assert_eq!(said.errors, "error while decoding MB 5 9, bytestream -8; in.ts: no more");
+        said.take("in.ts: no more");
         said.take("[error] \n");
         assert!(said.errors.ends_with("no more") && !said.is_unwritten);
         for (line, damage) in [
