@@ -478,7 +478,31 @@ fn containers_without_some_of_their_parts_end_with_an_error() {
     let after = lost + 3 + position(&h265[lost + 3..], &[0, 0, 1]);
     fails("bad.h265", &[&h265[..lost], &h265[after..]].concat())
         .says("Could not find ref with POC");
-    for whole in ["a.ivf", "w.avi", "a.ts", "a.h264", "a.apng", "a.h265"] {
+    let spoilt = |bytes: &[u8], from: usize| {
+        let mut bytes = bytes.to_vec();
+        bytes[from..from + 2000].iter_mut().for_each(|byte| *byte ^= 0x5a);
+        bytes
+    };
+    ffmpeg(&place, "-i a.flv -c:v wmv2 -c:a wmav2 a.wmv");
+    let asf = place.bytes("a.wmv");
+    fails("bad.wmv", &spoilt(&asf, asf.len() / 2)).says("parts of it are missing");
+    ffmpeg(&place, "-i a.flv -c:v mpeg2video -b:v 2M -ar 48000 a.mxf");
+    let mxf = place.bytes("a.mxf");
+    fails("zero.mxf", &zeroed(&mxf, mxf.len() / 2, mxf.len() / 2 + 40_000))
+        .says("edit unit sync lost");
+    ffmpeg(&place, "-i a.flv -c:v mpeg2video -b:v 2M -f vob a.mpg");
+    let mpg = place.bytes("a.mpg");
+    let pack = mpg.len() / 2048 / 2 * 2048;
+    fails("cut.mpg", &mpg[..pack + 900]).says("it ends before its end");
+    fails("zero.mpg", &zeroed(&mpg, pack, mpg.len())).says("it ends before its end");
+    // The index, at its end, has a track of frames and then one of sound.
+    ffmpeg(&place, "-i a.flv -c:v libx264 -c:a aac a.mp4");
+    let mp4 = place.bytes("a.mp4");
+    let sound = mp4.windows(4).rposition(|bytes| bytes == b"trak").unwrap();
+    fails("index.mp4", &mp4[..sound + 150]).says("it ends before its end").says("frames came");
+    for whole in
+        ["a.ivf", "w.avi", "a.ts", "a.h264", "a.apng", "a.h265", "a.wmv", "a.mxf", "a.mpg", "a.mp4"]
+    {
         eddy(&format!("denoise {whole} -o whole.y4m -m identity --sigma 1"))
             .within(&place)
             .succeeds();
@@ -607,6 +631,46 @@ fn sound_that_is_cut_off_is_said_where_it_is_taken_along() {
     place.holds_only(&["a.mp4", "b.mp4", "b.y4m", "cut.mp4", "identity", "whole.mp4"]);
 }
 
+/// Where frames end at once, the encoder still gets a beginning of the sound, or is told of none.
+#[test]
+fn a_file_that_is_cut_off_early_keeps_its_frames_whatever_there_is_of_its_sound() {
+    let Some(place) = place() else { return };
+    let sources =
+        "-f lavfi -i testsrc2=size=160x120:rate=25:duration=2 -f lavfi -i sine=duration=2";
+    ffmpeg(&place, &format!("{sources} -c:v mpeg4 -q:v 2 -c:a mp3 a.avi"));
+    ffmpeg(&place, "-i a.avi -c:v flv1 -q:v 2 -c:a mp3 -ar 44100 a.flv");
+    ffmpeg(&place, "-i a.avi -c:v wmv2 -q:v 2 a.wmv");
+    for name in ["a.avi", "a.flv", "a.wmv"] {
+        let whole = place.bytes(name);
+        let cut = format!("cut-{name}");
+        place.file(&cut, &whole[..whole.len() / 8]);
+        for output in ["out.mkv", "out.mp4", "out.ogv", "out.webm"] {
+            let denoise = format!("denoise {cut} -m identity --sigma 1 -o");
+            eddy(&denoise).arg("frames.y4m").within(&place).fails(3).says("it ends before its end");
+            eddy(&denoise).arg(output).within(&place).fails(3).says("it ends before its end");
+            let frames = |file| {
+                probe(&place, "stream=nb_read_packets -count_packets -select_streams v", file)
+            };
+            // Theora has no packet for a frame like the one before.
+            if output != "out.ogv" {
+                assert_eq!(frames(output), frames("frames.y4m"), "{name} {output}");
+            }
+            assert_eq!(
+                probe(&place, "stream=codec_type", output),
+                "video\naudio",
+                "{name} {output}"
+            );
+        }
+    }
+    // Sound that is declared and never came.
+    ffmpeg(&place, &format!("{sources} -itsoffset 1 -i a.avi -map 0:v -map 2:a -c:a mp3 late.mkv"));
+    let whole = place.bytes("late.mkv");
+    place.file("cut.mkv", &whole[..whole.len() / 4]);
+    let run = eddy("denoise cut.mkv -o out.mkv -m identity --sigma 1").within(&place).fails(3);
+    run.says("frames came, and are kept; none of its sound came; fetch the file again");
+    assert_eq!(probe(&place, "stream=codec_type", "out.mkv"), "video");
+}
+
 #[test]
 fn a_container_that_comes_through_a_named_pipe_is_read_once() {
     let Some(place) = place() else { return };
@@ -621,6 +685,31 @@ fn a_container_that_comes_through_a_named_pipe_is_read_once() {
     let denoise = "denoise pipe.ts -o out.mp4 -m identity --sigma 1 --stall-timeout 20 --json";
     assert_eq!(eddy(denoise).within(&place).succeeds().summary()["written"], 25);
     writer.join().unwrap().unwrap();
+}
+
+/// A container that comes through standard input is a stream as y4m is, whatever standard input is called.
+#[test]
+fn a_container_that_comes_through_standard_input_is_read() {
+    let Some(place) = place() else { return };
+    ffmpeg(&place, "-f lavfi -i testsrc2=size=160x120:rate=25:duration=1 a.mkv");
+    ffmpeg(&place, "-i a.mkv a.y4m");
+    for name in ["a.mkv", "a.y4m"] {
+        for source in ["-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"] {
+            let mut command = Command::new("sh");
+            command.args(["-c", &format!("cat {name} | \"$@\""), "sh"]).arg(BINARY);
+            let run = Eddy::new(command, &format!("denoise {source} -o out.mkv --sigma 1 --json"))
+                .within(&place)
+                .succeeds();
+            assert_eq!(run.summary()["written"], 25, "{name} {source}");
+        }
+    }
+    let mut command = Command::new("sh");
+    command.args(["-c", "head -c 5000 a.mkv | \"$@\"", "sh"]).arg(BINARY);
+    Eddy::new(command, "denoise - -o out.mkv --sigma 1")
+        .within(&place)
+        .fails(3)
+        .says("standard input")
+        .says("frames came, and are kept");
 }
 
 /// A pipe into which nobody writes.
@@ -1113,6 +1202,7 @@ fn a_full_disk_keeps_what_was_recorded() {
         );
         let run =
             Eddy::new(command, &arguments).within(&place).fails(1).says(&format!("full/out.{end}"));
+        let run = run.says("the disk is full; free some space and try again; what was recorded");
         run.says("what was recorded until then is kept in").says(&format!("full/out.part.{end}"));
         assert_eq!(place.names("kept"), [format!("out.part.{end}")]);
         let kept = format!("kept/out.part.{end}");

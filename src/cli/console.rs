@@ -51,7 +51,7 @@ impl Console {
         match written {
             // The reader has closed the pipe.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            other => Ok(other?),
+            other => Ok(other.map_err(cannot_print)?),
         }
     }
 
@@ -176,6 +176,16 @@ impl Drop for Bar {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
     }
+}
+
+/// Why a result is not on stdout.
+pub(crate) fn cannot_print(cause: io::Error) -> eddy::Error {
+    let problem = match cause.kind() {
+        io::ErrorKind::BrokenPipe => "its reader closed the pipe before the end",
+        io::ErrorKind::StorageFull => "the disk is full; free some space and try again",
+        _ => "writing failed",
+    };
+    eddy::Error::output_from("standard output", problem, cause)
 }
 
 /// Prints an error and returns its exit code.

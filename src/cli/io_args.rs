@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::Args;
-use eddy::machine::Health;
+use clap::builder::{PathBufValueParser, TypedValueParser};
+use eddy::machine::{Health, is_stdout_closed};
 use eddy::media::source::{self, Job};
 use eddy::media::stream::{self, SinkFormat};
 use eddy::media::{Format, Image, still};
 
-use super::console::{Bar, Console, SomeFailed};
+use super::console::{Bar, Console, SomeFailed, cannot_print};
 use super::interrupt;
 use super::options::SyncOption;
 
@@ -19,11 +20,11 @@ use super::options::SyncOption;
 #[command(next_help_heading = "Input and output")]
 pub(crate) struct IoArgs {
     /// Images or folders of images (PNG, JPEG, WebP, TIFF, BMP, QOI; with ffmpeg also AVIF, HEIF, JPEG 2000), or one stream: a .y4m file, `-` for stdin, or what ffmpeg reads; `-` may be an image, too
-    #[arg(required_unless_present = "input", value_name = "SOURCE")]
+    #[arg(required_unless_present = "input", value_name = "SOURCE", value_parser = PathBufValueParser::new().map(source_named))]
     sources: Vec<PathBuf>,
 
     /// The same, for those who are used to it
-    #[arg(short = 'i', value_name = "SOURCE", conflicts_with = "sources", hide = true)]
+    #[arg(short = 'i', value_name = "SOURCE", conflicts_with = "sources", hide = true, value_parser = PathBufValueParser::new().map(source_named))]
     input: Vec<PathBuf>,
 
     /// The image to write, or the folder where several go; for a stream a .y4m file, `-` for stdout (an image, of an image from stdin), a folder, or what ffmpeg writes
@@ -156,6 +157,13 @@ impl IoArgs {
             ));
         }
         if is_standard(&self.output) {
+            if is_stdout_closed() {
+                return Err(eddy::Error::Output {
+                    path: "standard output".into(),
+                    problem: eddy::media::stream::CLOSED.into(),
+                    source: None,
+                });
+            }
             let format = match asked {
                 Some(format) => format,
                 // In the input's format.
@@ -294,16 +302,19 @@ impl ImageJob<'_> {
             format!("{input} -> {output}: {how}"),
             record,
         );
-        told.map_err(|cause| eddy::Error::output_from("standard output", "writing failed", cause))
+        told.map_err(|error| {
+            error.downcast().unwrap_or_else(|cause| {
+                eddy::Error::output_from("standard output", "writing failed", cause)
+            })
+        })
     }
 }
 
-fn cannot_print(cause: std::io::Error) -> eddy::Error {
-    let problem = match cause.kind() {
-        std::io::ErrorKind::BrokenPipe => "its reader closed the pipe before the end",
-        _ => "writing failed",
-    };
-    eddy::Error::output_from("standard output", problem, cause)
+/// The source that is named; names of standard input on Linux become `-`.
+fn source_named(path: PathBuf) -> PathBuf {
+    let is_standard_input =
+        ["/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"].iter().any(|name| path == Path::new(name));
+    if is_standard_input { "-".into() } else { path }
 }
 
 /// Whether a path means standard input or output.

@@ -396,7 +396,7 @@ pub(crate) struct MemoryOptions {
     #[arg(long, value_name = "PX")]
     tile_overlap: Option<usize>,
 
-    /// Memory limit of the process, such as 512M or 2G; by default a quarter of the machine's
+    /// Memory limit of the process, such as 512M or 2G, to which tiles are fitted; a network that takes more is ended. When left out, tiles are fitted to a quarter of the machine's, and nothing is ended
     #[arg(long, value_name = "SIZE")]
     max_memory: Option<ByteSize>,
 }

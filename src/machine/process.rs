@@ -7,6 +7,7 @@ use std::cell::Cell;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError, mpsc};
 
 use rustix::process::{
@@ -23,6 +24,27 @@ pub(crate) fn forbid_telemetry() {
         unsafe { std::env::set_var(name, "1") };
     }
 }
+
+/// Whether standard output was closed when the program was started. The runtime of Rust opens
+/// `/dev/null` in its place before `main`, and a result would be lost there without a word.
+pub fn is_stdout_closed() -> bool {
+    STDOUT_CLOSED.load(Ordering::Relaxed)
+}
+
+static STDOUT_CLOSED: AtomicBool = AtomicBool::new(false);
+
+/// Runs before the runtime of Rust does.
+#[used]
+// SAFETY: the linker takes this section for a list of functions to call at start, and this is one.
+#[unsafe(link_section = ".init_array")]
+static LOOK_AT_STDOUT: extern "C" fn() = {
+    extern "C" fn look() {
+        // SAFETY: `fcntl` reads the flags of a descriptor by its number, open or not.
+        let flags = unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_GETFD) };
+        STDOUT_CLOSED.store(flags == -1, Ordering::Relaxed);
+    }
+    look
+};
 
 /// Makes a write beyond `ulimit -f` fail with an error instead of killing the process. Call it at
 /// program start; child processes inherit it.

@@ -227,10 +227,17 @@ impl Runtime {
     /// Opens the library from a file in memory, so that one binary suffices and nothing is left behind.
     /// Where `/proc` is not mounted, it uses a temporary file, deleted once the library is open.
     fn open_embedded(name: String) -> Result<Self> {
-        let cannot = |cause: std::io::Error| Error::Runtime {
+        let cannot = |cause: std::io::Error| {
+            Error::Runtime {
             library: name.clone(),
-            problem: "the embedded library could not be unpacked; free some memory or disk".into(),
+            problem: if cause.kind() == std::io::ErrorKind::FileTooLarge {
+                "the embedded library is larger than a file may be here; raise the limit (ulimit -f)"
+            } else {
+                "the embedded library could not be unpacked; free some memory or disk"
+            }
+            .into(),
             source: Some(Box::new(cause)),
+        }
         };
         if let Ok(descriptor) = memfd_create("libonnxruntime.so", MemfdFlags::CLOEXEC) {
             let mut file = fs::File::from(descriptor);

@@ -199,7 +199,38 @@ fn reports_a_full_standard_output() {
     Eddy::new(command, "denoise a.png -o out.png --json")
         .within(&place)
         .fails(1)
-        .says("standard output");
+        .says("cannot write standard output: the disk is full");
+}
+
+#[test]
+fn refuses_to_write_where_standard_output_was_closed() {
+    let place = place();
+    place.file(
+        "a.y4m",
+        b"YUV4MPEG2 W16 H16 Cmono\nFRAME\n".iter().copied().chain([0; 256]).collect::<Vec<u8>>(),
+    );
+    for source in ["a.png", "a.y4m"] {
+        let mut command = Command::new("sh");
+        command.args(["-c", "\"$@\" >&-", "sh"]).arg(BINARY);
+        Eddy::new(command, &format!("denoise {source} -o -"))
+            .within(&place)
+            .fails(1)
+            .says("cannot write standard output: it is closed");
+        let mut command = Command::new("sh");
+        command.args(["-c", "\"$@\" > /dev/null", "sh"]).arg(BINARY);
+        Eddy::new(command, &format!("denoise {source} -o -")).within(&place).succeeds();
+    }
+}
+
+#[test]
+fn reads_a_qoi_that_something_follows_and_refuses_one_that_is_cut_off() {
+    let place = place();
+    eddy("denoise a.png -o a.qoi").within(&place).succeeds();
+    let whole = place.bytes("a.qoi");
+    place.file("long.qoi", [whole.as_slice(), b"and more"].concat());
+    eddy("denoise long.qoi -o b.png").within(&place).succeeds();
+    place.file("cut.qoi", &whole[..whole.len() - 20]);
+    eddy("denoise cut.qoi -o c.png").within(&place).fails(3).says("cut off");
 }
 
 /// What a source names may be anything that is there.

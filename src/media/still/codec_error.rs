@@ -44,6 +44,9 @@ impl From<io::Error> for CodecError {
             io::ErrorKind::QuotaExceeded => {
                 "the quota of this user is used up; free some space and try again"
             }
+            io::ErrorKind::PermissionDenied => {
+                "this user is not allowed to; choose another place, or have the permissions changed"
+            }
             io::ErrorKind::IsADirectory => "it is a folder and not a file",
             io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => DAMAGED,
             _ => "the system reports an error",

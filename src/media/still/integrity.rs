@@ -52,10 +52,19 @@ fn find_end(reader: &mut (impl BufRead + Seek)) -> Result<()> {
     reader.seek(SeekFrom::End(-8))?;
     let end: [u8; 8] = array(reader)?;
     if end == [0, 0, 0, 0, 0, 0, 0, 1] {
-        Ok(())
-    } else {
-        Err(io::Error::from(io::ErrorKind::UnexpectedEof).into())
+        return Ok(());
     }
+    // Something may follow. No encoder writes seven zeros and a one before the end.
+    reader.rewind()?;
+    let mut zeros = 0;
+    for byte in reader.bytes() {
+        match byte? {
+            0 => zeros += 1,
+            1 if zeros >= 7 => return Ok(()),
+            _ => zeros = 0,
+        }
+    }
+    Err(io::Error::from(io::ErrorKind::UnexpectedEof).into())
 }
 
 /// Chunk by chunk until `IEND`.

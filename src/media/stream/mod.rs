@@ -28,7 +28,7 @@ pub(crate) use format::Plane;
 pub use format::{Chroma, Order, PixelFormat};
 pub use live::LiveSource;
 pub use open::{
-    SinkFormat, is_sink, is_source, open, standard_input_format, standard_input_is_image,
+    CLOSED, SinkFormat, is_sink, is_source, open, standard_input_format, standard_input_is_image,
     whole_standard_input,
 };
 pub use pipe::PipeSink;

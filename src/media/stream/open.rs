@@ -18,6 +18,7 @@ use super::video::{Matrix, Rate, SaidBy, VideoFormat};
 use super::y4m::{MAGIC, Y4mSource, nearest};
 use super::{FormatOverrides, Origin, Sink, Source};
 use crate::error::{Error, Result};
+use crate::machine::is_stdout_closed;
 use crate::media::source::{ends_in_slash, images};
 use crate::media::still::Limits;
 use crate::media::{self, Format, still};
@@ -54,6 +55,23 @@ fn begins_as_y4m(path: &Path) -> bool {
     path.is_file()
         && File::open(path).is_ok_and(|mut file| file.read_exact(&mut start).is_ok())
         && start == MAGIC
+}
+
+/// Whether data are a container for ffmpeg, by their first 12 bytes: Matroska, AVI, MP4, Ogg, FLV, MPEG
+/// streams or ASF. Raw frames begin as these only by chance.
+fn begins_as_container(head: &[u8]) -> bool {
+    match head {
+        [0x1a, 0x45, 0xdf, 0xa3, ..]
+        | [b'R', b'I', b'F', b'F', ..]
+        | [_, _, _, _, b'f', b't', b'y', b'p', ..]
+        | [b'O', b'g', b'g', b'S', ..]
+        | [b'F', b'L', b'V', 1, ..]
+        | [0, 0, 1, 0xba | 0xb3, ..]
+        | [0x30, 0x26, 0xb2, 0x75, ..] => true,
+        // A packet of a transport stream, with its first table.
+        [0x47, 0x40, ..] => true,
+        _ => false,
+    }
 }
 
 /// Whether a source is video: standard input, a URL, a device, y4m, or a container for ffmpeg.
@@ -112,11 +130,14 @@ pub fn open(
         };
     }
     if is_standard(source) {
-        return Ok(Box::new(Y4mSource::open(
-            Path::new("standard input"),
-            whole_standard_input()?,
-            interpretation,
-        )?));
+        let name = Path::new("standard input");
+        let is_container = begins_as_container(standard_input_head()?);
+        let all = whole_standard_input()?;
+        return Ok(if is_container {
+            Box::new(FfmpegSource::of_pipe(name, all, interpretation)?)
+        } else {
+            Box::new(Y4mSource::open(name, all, interpretation)?)
+        });
     }
     if begins_as_y4m(source) || has_extension(source, &["y4m"]) {
         return Ok(Box::new(Y4mSource::open(source, media::open(source)?, interpretation)?));
@@ -161,6 +182,10 @@ static HEAD: OnceLock<Vec<u8>> = OnceLock::new();
 /// # Errors
 /// [`Error::Input`] when it cannot be read.
 pub fn standard_input_is_image() -> Result<bool> {
+    Ok(Format::from_content(standard_input_head()?).is_some())
+}
+
+fn standard_input_head() -> Result<&'static [u8]> {
     if HEAD.get().is_none() {
         let mut head = Vec::new();
         let read = standard_input()?.take(12).read_to_end(&mut head);
@@ -179,7 +204,7 @@ pub fn standard_input_is_image() -> Result<bool> {
         }
         let _ = HEAD.set(head);
     }
-    Ok(HEAD.get().is_some_and(|head| Format::from_content(head).is_some()))
+    Ok(HEAD.get().map(Vec::as_slice).unwrap_or_default())
 }
 
 /// The format of the image on standard input.
@@ -187,8 +212,7 @@ pub fn standard_input_is_image() -> Result<bool> {
 /// # Errors
 /// [`Error::Input`] when it is not an image.
 pub fn standard_input_format() -> Result<Format> {
-    standard_input_is_image()?;
-    let format = HEAD.get().and_then(|head| Format::from_content(head));
+    let format = Format::from_content(standard_input_head()?);
     format.ok_or_else(|| Error::input("standard input", "it does not begin as a frame file"))
 }
 
@@ -200,7 +224,17 @@ pub fn whole_standard_input() -> Result<impl Read + Send> {
     Ok(HEAD.get().map(Vec::as_slice).unwrap_or_default().chain(standard_input()?))
 }
 
+/// What is wrong with an output that was closed before the start.
+pub const CLOSED: &str = "it is closed; name a file, or do not close it";
+
 fn standard_output() -> Result<File> {
+    if is_stdout_closed() {
+        return Err(Error::Output {
+            path: "standard output".into(),
+            problem: CLOSED.into(),
+            source: None,
+        });
+    }
     let owned = stdout().as_fd().try_clone_to_owned();
     owned
         .map(File::from)

@@ -1,5 +1,7 @@
 //! Detects truncated files by the structure of their container, where ffmpeg does not report it.
 
+mod asf;
+
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
@@ -9,16 +11,25 @@ use std::path::Path;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Missing {
     /// It ends inside an element of declared length: a RIFF (AVI), a packet of an MPEG transport
-    /// stream, a frame of raw DV or IVF, a tag of FLV, a page of Ogg, a block of GIF, a box of fragmented
-    /// MP4, a whole ASF; or before the last element, where that is marked.
+    /// or program stream, a frame of raw DV or IVF, a tag of FLV, a page of Ogg, a block of GIF, a box of
+    /// fragmented MP4 or the index of another, a whole ASF; or before the last element, where that is
+    /// marked.
     End,
-    /// A part before the end is missing: a gap in the page numbers of Ogg, something else where a
-    /// chunk of AVI or a frame of IVF should begin, zeros among the frames of H.264 or H.265.
+    /// A part before the end is missing: a gap in the page numbers of Ogg or in the objects of ASF, something else where a
+    /// chunk of AVI, a frame of IVF or a pack of an MPEG program stream should begin, zeros among the
+    /// frames of H.264 or H.265.
     Part,
 }
 
+/// What an MP4 or MOV begins with.
+const FIRST_BOXES: [&[u8; 4]; 6] = [b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"];
+
 /// How many zeros in a row are no part of a bare stream of H.264 or H.265.
 const ZEROS: usize = 256;
+
+/// How many zeros may stand between two packs of an MPEG program stream, or after the last: two of its
+/// sectors.
+const MOST_STUFFING: u64 = 4096;
 
 /// The missing part of a file, if that can be detected; `None` for a pipe.
 pub(super) fn missing(name: &Path) -> Option<Missing> {
@@ -57,13 +68,16 @@ pub(super) fn missing(name: &Path) -> Option<Missing> {
         [0x1f, 0x07, 0x00, system, ..] => {
             is_partial(if system & 0x80 == 0 { 120_000 } else { 144_000 })
         }
+        [0, 0, 1, 0xba, ..] => return whole_or_part(walk.program_stream()),
         [b'F', b'L', b'V', ..] => walk.flv().is_none(),
         [b'O', b'g', b'g', b'S', ..] => match walk.ogg() {
             Some(true) => return Some(Missing::Part),
             whole => whole.is_none(),
         },
-        [_, _, _, _, b'f', b't', b'y', b'p', ..] => walk.fragments().is_none(),
-        [0x30, 0x26, 0xb2, 0x75, ..] => walk.asf().is_none(),
+        [_, _, _, _, a, b, c, d, ..] if FIRST_BOXES.contains(&&[a, b, c, d]) => {
+            walk.boxes().is_none()
+        }
+        [0x30, 0x26, 0xb2, 0x75, ..] => return whole_or_part(walk.asf()),
         [b'G', b'I', b'F', b'8', ..] => walk.gif().is_none(),
         _ => {
             // Each packet begins with 0x47, in M2TS after a timestamp of four bytes.
@@ -124,6 +138,21 @@ impl Walk {
         is_read.is_ok() && last.get(first) != Some(&mark)
     }
 
+    /// Walks over zeros; returns how many.
+    fn zeros(&mut self) -> std::io::Result<u64> {
+        let begun = self.at;
+        loop {
+            let bytes = self.file.fill_buf()?;
+            let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
+            let is_over = zeros < bytes.len() || bytes.is_empty();
+            self.file.consume(zeros);
+            self.at += zeros as u64;
+            if is_over {
+                return Ok(self.at - begun);
+            }
+        }
+    }
+
     /// Whether the file has many zeros in a row.
     fn has_zeros(&mut self) -> bool {
         let mut zeros = 0;
@@ -181,6 +210,44 @@ impl Walk {
         Some(true)
     }
 
+    /// Walks through the packs and packets of an MPEG program stream (ISO/IEC 13818-1, section 2.5);
+    /// returns whether there is nothing else between them. One that ends between two packs is whole as
+    /// far as it says.
+    fn program_stream(&mut self) -> Option<bool> {
+        while self.left() > 0 {
+            // A start code is two zeros, a one and a code.
+            let zeros = self.zeros().ok()?;
+            match (zeros > MOST_STUFFING, self.left()) {
+                (true, 0) => return None,
+                (true, _) => return Some(false),
+                (false, 0) => return Some(true),
+                (false, _) => {}
+            }
+            let [one, code] = self.take()?;
+            match code {
+                _ if zeros < 2 || one != 1 => return Some(false),
+                // The end.
+                0xb9 => return Some(true),
+                0xba => {
+                    let [version] = self.take()?;
+                    if version & 0xc0 == 0x40 {
+                        self.skip(8)?;
+                        let [stuffing] = self.take()?;
+                        self.skip((stuffing & 7).into())?;
+                    } else {
+                        self.skip(7)?;
+                    }
+                }
+                0xbb.. => {
+                    let length = u16::from_be_bytes(self.take()?);
+                    self.skip(length.into())?;
+                }
+                _ => return Some(false),
+            }
+        }
+        Some(true)
+    }
+
     /// Walks to the end, or to the first invalid tag.
     fn flv(&mut self) -> Option<()> {
         let [_, _, _, _, _, a, b, c, d] = self.take()?;
@@ -228,9 +295,9 @@ impl Walk {
         is_last.then_some(false)
     }
 
-    /// Walks to the end of the boxes of a fragmented MP4 (ISO/IEC 14496-12, section 4.2). For
-    /// other MP4s ffmpeg detects truncation.
-    fn fragments(&mut self) -> Option<()> {
+    /// Walks to the end of the boxes of an MP4 (ISO/IEC 14496-12, section 4.2). Of a cut `mdat` without
+    /// fragments ffmpeg says which frames it takes along; what follows the boxes may be none.
+    fn boxes(&mut self) -> Option<()> {
         let mut has_fragments = false;
         while self.left() >= 8 {
             let [a, b, c, d, kind @ ..] = self.take::<8>()?;
@@ -240,31 +307,12 @@ impl Walk {
                 size => u64::from(size).saturating_sub(8),
             };
             has_fragments |= kind == *b"moof";
-            if body > self.left() && !has_fragments {
+            if body > self.left() && !has_fragments && kind != *b"moov" {
                 break;
             }
             self.skip(body)?;
         }
         Some(())
-    }
-
-    /// `None` for an ASF that is shorter than its file properties say, unless it was broadcast
-    /// live.
-    fn asf(&mut self) -> Option<()> {
-        const FILE_PROPERTIES: [u8; 16] = [
-            0xa1, 0xdc, 0xab, 0x8c, 0x47, 0xa9, 0xcf, 0x11, 0x8e, 0xe4, 0x00, 0xc0, 0x0c, 0x20,
-            0x53, 0x65,
-        ];
-        let mut header = Vec::new();
-        self.file.by_ref().take(1 << 16).read_to_end(&mut header).ok()?;
-        let at = header.windows(FILE_PROPERTIES.len()).position(|bytes| bytes == FILE_PROPERTIES);
-        let properties = at.and_then(|at| header.get(at + 40..at + 92));
-        let Some(([size, ..], flags)) =
-            properties.map(|found| (found.as_chunks::<8>().0, found[48]))
-        else {
-            return Some(());
-        };
-        (flags & 1 != 0 || u64::from_le_bytes(*size) <= self.length).then_some(())
     }
 
     /// Walks to the trailer, or to the first invalid block.

@@ -23,6 +23,8 @@ pub(super) struct Probe {
     lasts: Option<f64>,
     /// Whether the file declares the duration, rather than ffprobe estimating it.
     is_declared: bool,
+    /// Whether the duration of the frames is their number.
+    is_counted: bool,
     /// See [`is_uneven`](Self::is_uneven).
     is_uneven: bool,
 }
@@ -48,7 +50,8 @@ fn is_uneven(times: &[f64]) -> bool {
 /// What a file holds beside frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Streams {
-    pub(super) sound: bool,
+    /// How many streams of sound.
+    pub(super) sound: usize,
     pub(super) subtitles: bool,
 }
 
@@ -60,8 +63,9 @@ pub(super) fn streams(name: &Path) -> Streams {
         .arg(name);
     let Ok(said) = output(command) else { return Streams::default() };
     let said = String::from_utf8_lossy(&said.stdout);
-    let has = |kind: &str| said.lines().any(|line| line.split(',').next() == Some(kind));
-    Streams { sound: has("audio"), subtitles: has("subtitle") }
+    let count =
+        |kind: &str| said.lines().filter(|line| line.split(',').next() == Some(kind)).count();
+    Streams { sound: count("audio"), subtitles: count("subtitle") > 0 }
 }
 
 impl Probe {
@@ -91,13 +95,14 @@ impl Probe {
         let lasts = seconds(&said["format"]["duration"]);
         let kind = said["format"]["format_name"].as_str().unwrap_or_default();
         let is_declared = kind.split(',').any(|kind| DECLARING.contains(&kind));
+        let is_counted = kind == "mxf";
         let packets = said["packets"].as_array().map_or(&[][..], Vec::as_slice);
         let mut times: Vec<f64> =
             packets.iter().filter_map(|packet| seconds(&packet["pts_time"])).collect();
         times.sort_by(f64::total_cmp);
         let is_uneven = is_uneven(&times);
         let stream = said.pointer_mut("/streams/0").map(Value::take).unwrap_or_default();
-        Self { stream, start, lasts, is_declared, is_uneven }
+        Self { stream, start, lasts, is_declared, is_counted, is_uneven }
     }
 
     /// Whether the frame rate of a file is variable, judged by its first frames, so that each must
@@ -133,6 +138,36 @@ impl Probe {
             + 0.02 * lasts
             + 2.0 / self.rate("avg_frame_rate").map_or(25.0, Rate::per_second).max(1.0);
         packets.status.success() && end > f64::NEG_INFINITY && end - self.start + tolerance < lasts
+    }
+
+    /// How much later than the file its frames begin.
+    pub(super) fn delay(&self) -> Duration {
+        let late = seconds(&self.stream["start_time"]).map_or(0.0, |start| start - self.start);
+        Duration::try_from_secs_f64(late).unwrap_or_default()
+    }
+
+    /// Whether the file has fewer packets of frames than it declares, which is known of MXF alone: its
+    /// duration counts them. Reads the whole file without decoding.
+    pub(super) fn lacks_packets(&self, name: &Path) -> bool {
+        let Some(declared) = self.stream["duration_ts"].as_u64().filter(|_| self.is_counted) else {
+            return false;
+        };
+        let mut command = Command::new("ffprobe");
+        command.args([
+            "-v",
+            "quiet",
+            "-of",
+            "default=nw=1:nk=1",
+            "-count_packets",
+            "-select_streams",
+            "V:0",
+            "-show_entries",
+            "stream=nb_read_packets",
+        ]);
+        command.arg("-i").arg(name);
+        let said = output(command).ok().map(|output| output.stdout).unwrap_or_default();
+        let count = String::from_utf8_lossy(&said).trim().parse::<u64>();
+        count.is_ok_and(|count| count < declared)
     }
 
     fn text(&self, key: &str) -> &str {
@@ -260,8 +295,7 @@ impl Probe {
             aspect.and_then(|(width, height)| Some([width.parse().ok()?, height.parse().ok()?]));
         video.aspect = video.aspect.or(aspect.filter(|aspect| !aspect.contains(&0)));
         video.alpha = self.has_alpha();
-        let late = seconds(&self.stream["start_time"]).map_or(0.0, |start| start - self.start);
-        video.delay = Duration::try_from_secs_f64(late).unwrap_or_default();
+        video.delay = self.delay();
         video.rate = self.pace().unwrap_or(video.rate);
         known.apply(video);
         Ok(())

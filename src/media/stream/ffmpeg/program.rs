@@ -23,7 +23,7 @@ const WORDS: usize = 600;
 const LONGEST_LINE: u64 = 4096;
 
 /// Messages of ffmpeg about damaged or missing frames, whether it goes on or not.
-const DAMAGE: [&str; 22] = [
+const DAMAGE: [&str; 23] = [
     "corrupt input packet",
     "corrupt decoded frame",
     "Packet corrupt",
@@ -37,9 +37,10 @@ const DAMAGE: [&str; 22] = [
     "error count:",
     "Packet mismatch",
     "EBML number",
-    // Ogg, ASF, GIF.
+    // Ogg, MXF, GIF.
     "CRC mismatch",
-    "ff asf",
+    "edit unit sync lost",
+    "bad FooterPartition",
     "invalid block label",
     "LZW decode failed",
     // H.265, TS, APNG.
@@ -50,6 +51,9 @@ const DAMAGE: [&str; 22] = [
     "Impossible to open",
     "Failed to open segment",
 ];
+
+/// The demuxer all whose errors are about what it leaves out, in many words.
+const ASF: &str = "[asf @";
 
 /// Messages about a file that is shorter than it declares.
 const CUT_OFF: [&str; 4] = [
@@ -94,7 +98,9 @@ impl Said {
             .find_map(|level| line.find(level).map(|at| (level, line[at + level.len()..].trim())))
             .unwrap_or(("", line));
         let is_cut = !self.is_cut && CUT_OFF.iter().any(|cut| words.contains(cut));
-        if is_cut || (self.damage.is_none() && DAMAGE.iter().any(|damage| words.contains(damage))) {
+        let is_damage = DAMAGE.iter().any(|damage| words.contains(damage))
+            || (line.starts_with(ASF) && level == "[error]");
+        if is_cut || (self.damage.is_none() && is_damage) {
             self.damage = Some(words.to_owned());
             self.is_cut = is_cut;
         }
@@ -102,8 +108,8 @@ impl Said {
         if level == "[warning]" || words.is_empty() {
             return;
         }
-        // The first errors are the cause of those that follow.
-        if self.errors.len() < WORDS {
+        // The first errors are the cause of those that follow, and may be said of each packet.
+        if self.errors.len() < WORDS && !self.errors.contains(words) {
             let separator = if self.errors.is_empty() { "" } else { "; " };
             self.errors.extend(separator.chars().chain(words.chars().take(WORDS)));
         }
@@ -215,8 +221,19 @@ mod tests {
         said.take("[h264 @ 0x55] [error] error while decoding MB 5 9, bytestream -8\r\n");
         said.take("in.ts: no more");
         assert_eq!(said.errors, "error while decoding MB 5 9, bytestream -8; in.ts: no more");
+        said.take("in.ts: no more");
         said.take("[error] \n");
         assert!(said.errors.ends_with("no more") && !said.is_unwritten);
+        for (line, damage) in [
+            ("[asf @ 0x5a] [error] packet_obj_size -747348737 invalid", true),
+            ("[asf @ 0x5a] [warning] a word", false),
+            ("[mxf @ 0x5a] [warning] edit unit sync lost on stream 1, jumping from 20 to 21", true),
+            ("[wmv2 @ 0x5a] [error] ignoring overflow at 3 5", false),
+        ] {
+            let mut said = Said::default();
+            said.take(line);
+            assert_eq!(said.damage.is_some(), damage, "{line}");
+        }
         for _ in 0..1000 {
             said.take("[error] again and again");
         }

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Stdio};
 use std::time::Duration;
 
+use super::probe::Probe;
 use super::program::{LOG_LEVEL, Program, Said, ffmpeg};
 use super::sound::Sound;
 use super::{container, kind, not_started};
 use crate::durable::{self, Part};
 use crate::error::{Cause, Error, Result};
-use crate::media::still;
+use crate::media::still::{self, TOO_LARGE};
 use crate::media::stream::{
     Chroma, Color, Framing, Matrix, Origin, Output, PlainSink, SaidBy, Scan, Sink, Siting,
     VideoFormat, VideoFrame,
@@ -19,6 +20,13 @@ use crate::media::stream::{
 
 /// Maximum number of partial files that are kept side by side.
 const MOST_PARTS: usize = 100;
+
+/// What ffmpeg says of limits of the system, and what that means.
+const LIMITS: [(&str, &str); 3] = [
+    ("No space left on device", "the disk is full; free some space and try again"),
+    ("Disk quota exceeded", "the quota of this user is used up; free some space and try again"),
+    ("File too large", TOO_LARGE),
+];
 
 /// A file that ffmpeg writes, and that appears when complete.
 pub struct FfmpegSink {
@@ -171,12 +179,20 @@ impl FfmpegSink {
 
     /// The error with which it ends; recorded data is kept.
     fn failed(&mut self, problem: String, source: Option<Cause>) -> Error {
-        let mut problem =
-            problem.replace(&*self.place.to_string_lossy(), &self.part.to_string_lossy());
+        let mut problem = LIMITS
+            .into_iter()
+            .find(|(said, _)| problem.contains(said))
+            .map_or(problem, |(_, meaning)| meaning.into())
+            .replace(&*self.place.to_string_lossy(), &self.part.to_string_lossy());
         if self.written > 0 && self.file.metadata().is_ok_and(|part| part.len() > 0) {
-            self.part.disable_cleanup(true);
-            problem +=
-                &format!("; what was recorded until then is kept in {}", self.part.display());
+            if self.part.exists() {
+                self.part.disable_cleanup(true);
+                problem +=
+                    &format!("; what was recorded until then is kept in {}", self.part.display());
+            } else {
+                problem +=
+                    &format!("; what was recorded is gone: {} was deleted", self.part.display());
+            }
         }
         Error::Output { path: self.target.clone(), problem, source }
     }
@@ -204,7 +220,9 @@ impl FfmpegSink {
             command.args(["-map", "1:s?"]);
         }
         if self.is_cut && self.sound.is_some() {
-            command.arg("-t").arg(format!("{:.6}", self.end.as_secs_f64()));
+            // The file may begin with sound, earlier than the frames.
+            let end = self.end + Probe::of(&self.place, false).delay();
+            command.arg("-t").arg(format!("{:.6}", end.as_secs_f64()));
         }
         if kind(&self.target).as_deref() == Some("mp4") {
             command.args(["-movflags", "+faststart"]);

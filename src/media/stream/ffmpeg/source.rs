@@ -1,12 +1,15 @@
 //! Frames that ffmpeg reads.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{ChildStdout, Stdio};
+use std::thread;
 use std::time::Duration;
 
 use super::cut::{Missing, missing};
 use super::probe::Probe;
 use super::program::{LOG_LEVEL, Program, Said, TIMES, ffmpeg};
+use super::sound::is_lacking;
 use super::{input, is_pipe, is_url, not_started};
 use crate::error::{Error, Result};
 use crate::media::stream::{
@@ -27,6 +30,8 @@ pub struct FfmpegSource {
     frames: Frames,
     name: PathBuf,
     live: bool,
+    /// Whether it can be read only once.
+    is_pipe: bool,
     count: u64,
     /// What ffprobe reports about the file.
     probe: Probe,
@@ -60,6 +65,26 @@ impl FfmpegSource {
     /// # Errors
     /// [`Error::Input`] when ffmpeg is missing or cannot read the source, with its message.
     pub fn open(name: &Path, interpretation: FormatOverrides) -> Result<Self> {
+        Self::start(name, None, interpretation)
+    }
+
+    /// Starts ffmpeg for a container that comes through `pipe`. `name` identifies it in messages.
+    ///
+    /// # Errors
+    /// As for [`open`](Self::open).
+    pub fn of_pipe(
+        name: &Path,
+        pipe: impl Read + Send + 'static,
+        interpretation: FormatOverrides,
+    ) -> Result<Self> {
+        Self::start(name, Some(Box::new(pipe)), interpretation)
+    }
+
+    fn start(
+        name: &Path,
+        fed: Option<Box<dyn Read + Send>>,
+        interpretation: FormatOverrides,
+    ) -> Result<Self> {
         let scheme = name
             .to_str()
             .and_then(|name| name.split_once("://"))
@@ -69,18 +94,16 @@ impl FfmpegSource {
                 .contains(&scheme.as_str())
         });
         // Data that is sent only once would be consumed by ffprobe.
-        let probe = if live || is_pipe(name) {
-            Probe::default()
-        } else {
-            Probe::of(&input(name), !is_url(name))
-        };
+        let is_pipe = fed.is_some() || is_pipe(name);
+        let probe =
+            if live || is_pipe { Probe::default() } else { Probe::of(&input(name), !is_url(name)) };
         let rgb = probe.bits_of_rgb().zip(probe.size());
         let mut command = ffmpeg(LOG_LEVEL);
         let uneven = probe.is_uneven();
         // Selects the video and not a cover image. Each frame is passed once, even where sound
         // begins earlier.
         let frames = ["-map", "0:V:0", "-an", "-sn", "-vsync", "passthrough"];
-        command.arg("-i").arg(input(name));
+        command.arg("-i").arg(if fed.is_some() { "pipe:0".into() } else { input(name) });
         if uneven {
             command.args(frames).args(TIMES);
         }
@@ -94,10 +117,15 @@ impl FfmpegSource {
             ]),
             None => command.args(["-vf", FORMATS, "-f", "yuv4mpegpipe", "-strict", "-1"]),
         };
-        command.arg("pipe:1").stdin(Stdio::null()).stdout(Stdio::piped());
+        command.stdin(if fed.is_some() { Stdio::piped() } else { Stdio::null() });
+        command.arg("pipe:1").stdout(Stdio::piped());
         let started = Program::start(command);
         let mut process =
             started.map_err(|error| Error::input_from(name, not_started(&error), error))?;
+        if let Some((mut from, mut to)) = fed.zip(process.child.stdin.take()) {
+            // It ends with either; ffmpeg says what is wrong with what came.
+            thread::spawn(move || std::io::copy(&mut from, &mut to));
+        }
         let Some(stdout) = process.child.stdout.take() else {
             return Err(Error::input(name, "ffmpeg gives nothing"));
         };
@@ -122,6 +150,7 @@ impl FfmpegSource {
             frames,
             name: name.into(),
             live,
+            is_pipe,
             count: 0,
             expected: probe.frames(),
             probe,
@@ -138,7 +167,7 @@ impl FfmpegSource {
         let seems_short = self.expected.is_none_or(|expected| expected > self.count + 1);
         seems_short
             && !is_url(&self.name)
-            && !is_pipe(&self.name)
+            && !self.is_pipe
             && self.probe.ends_early(&input(&self.name))
     }
 
@@ -151,6 +180,14 @@ impl FfmpegSource {
             }
             _ => format!("{} frames came", self.count),
         };
+        let count = |after: &str| {
+            let sound = if !self.is_pipe && is_lacking(&self.name) {
+                "; none of its sound came"
+            } else {
+                ""
+            };
+            format!("{count}, and are kept{after}{sound}; fetch the file again")
+        };
         let missing = match missing(&self.name) {
             Some(Missing::End) => Some(Missing::End),
             _ if self.ends_early() => Some(Missing::End),
@@ -160,26 +197,25 @@ impl FfmpegSource {
             {
                 None
             }
+            None if self.expected.is_some_and(|expected| expected > self.count)
+                && self.probe.lacks_packets(&input(&self.name)) =>
+            {
+                Some(Missing::Part)
+            }
             other => other,
         };
         let problem = match &said.damage {
             Some(damage) if said.is_cut => {
-                format!(
-                    "it ends before its end ({damage}): {count}, and are kept; fetch the file again"
-                )
+                format!("it ends before its end ({damage}): {}", count(""))
             }
             _ if missing == Some(Missing::End) => {
-                format!(
-                    "it ends before its end, by the length that it declares: {count}, and are kept; fetch the file again"
-                )
+                format!("it ends before its end, by the length that it declares: {}", count(""))
             }
             None if missing == Some(Missing::Part) => {
-                format!("parts of it are missing: {count}, and are kept; fetch the file again")
+                format!("parts of it are missing: {}", count(""))
             }
             Some(damage) => {
-                format!(
-                    "it is damaged ({damage}): {count}, and are kept, some of them spoilt; fetch the file again"
-                )
+                format!("it is damaged ({damage}): {}", count(", some of them spoilt"))
             }
             None => return None,
         };
@@ -233,6 +269,6 @@ impl Source for FfmpegSource {
 
     fn container(&self) -> Option<&Path> {
         // Sound is read separately.
-        (!is_url(&self.name) && !is_pipe(&self.name)).then_some(&self.name)
+        (!is_url(&self.name) && !self.is_pipe).then_some(&self.name)
     }
 }
