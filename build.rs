@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 const VERSION: &str = "1.28.0";
 
 /// How hard zstd tries with the runtime: as little as keeps the binary under 45 MB, since a start waits for the unpacking.
-const RUNTIME_LEVEL: i32 = -2;
+const RUNTIME_LEVEL: i32 = -1;
 const MODEL_LEVEL: i32 = 3;
 
 /// What is known of the library for one target.
