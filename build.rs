@@ -1,12 +1,12 @@
 //! Finds ONNX Runtime for the target and hands it to the crate to embed.
 //!
-//! In this order: the file that `EDDY_ONNXRUNTIME` names; `.cache/onnxruntime/` in this repository; the wheel that
-//! `python3 -m pip download` brings, from which the plain C library is taken. All but the first are checked against a
-//! pinned SHA-256. It is packed, at a level that is unpacked at 1.5 gigabytes a second: the binary becomes 11 MB smaller, and
-//! a start on a PC no longer.
+//! In this order: the file that `EDDY_ONNXRUNTIME` names; `.cache/onnxruntime/` in this repository;
+//! the wheel that `python3 -m pip download` brings, from which the plain C library is taken. All
+//! but the first are checked against a pinned SHA-256. It is packed, at a level that is unpacked at
+//! 1.5 gigabytes a second: the binary becomes 11 MB smaller, and a start on a PC no longer.
 //!
-//! Of the bundled networks, f16 files are packed as what they have beside the f32 files, which is next to nothing: the
-//! weights are the same.
+//! Of the bundled networks, f16 files are packed as what they have beside the f32 files, which is
+//! next to nothing: the weights are the same.
 
 use std::error::Error;
 use std::io::Write;
@@ -18,7 +18,8 @@ use sha2::{Digest, Sha256};
 
 const VERSION: &str = "1.28.0";
 
-/// How hard zstd tries with the runtime: as little as keeps the binary under 45 MB, since a start waits for the unpacking.
+/// How hard zstd tries with the runtime: as little as keeps the binary under 45 MB, since a start
+/// waits for the unpacking.
 const RUNTIME_LEVEL: i32 = -1;
 const MODEL_LEVEL: i32 = 3;
 
@@ -120,7 +121,8 @@ fn find() -> Result<PathBuf, Box<dyn Error>> {
         return Ok(cached);
     }
     fs::create_dir_all(&folder)?;
-    // Downloaded beside its final place and renamed, so that a build stopped half-way leaves nothing that looks whole.
+    // Downloaded beside its final place and renamed, so that a build stopped half-way leaves
+    // nothing that looks whole.
     let work = folder.join(format!("download-{}", std::process::id()));
     fs::create_dir_all(&work)?;
     let fetched = fetch(&work, library).and_then(|path| {

@@ -1,4 +1,5 @@
-//! Generates digits without text, led by a guidance of one's own: towards images whose left half is dark.
+//! Generates digits without text, led by a guidance of one's own: towards images whose left half is
+//! dark.
 //!
 //!     cargo run --release --example custom_guidance
 
@@ -13,7 +14,8 @@ use eddy::task::GenerateRequest;
 fn main() -> eddy::Result<()> {
     let mut generator = Eddy::new()?.generator("digits-ddpm")?;
     generator.options().steps = Some(10);
-    // Every prediction of the clean image, in the network's range of -1 to 1, is darkened on the left before it is used.
+    // Every prediction of the clean image, in the network's range of -1 to 1, is darkened on the
+    // left before it is used.
     let mut dark_left = |_step: &StepContext<'_>, x0: &mut Array4<f32>| {
         let half = x0.dim().3 / 2;
         x0.slice_mut(s![.., .., .., ..half]).mapv_inplace(|value| value.min(-0.9));

@@ -3,8 +3,8 @@
 //!     cargo run --release --example custom_network
 //!     cargo run --release --example custom_network -- net.onnx
 //!
-//! The ONNX file takes `sample`, `[batch, channels, height, width]`, and `timestep`, and gives the noise, `out_sample`, of the DDPM
-//! schedule of `BetaSchedule::Linear`.
+//! The ONNX file takes `sample`, `[batch, channels, height, width]`, and `timestep`, and gives the
+//! noise, `out_sample`, of the DDPM schedule of `BetaSchedule::Linear`.
 
 #![allow(clippy::print_stdout)]
 

@@ -1,4 +1,5 @@
-//! Runs the streaming pipeline of the binary with a sink of one's own: reading, denoising and writing at the same time.
+//! Runs the streaming pipeline of the binary with a sink of one's own: reading, denoising and
+//! writing at the same time.
 //!
 //!     cargo run --release --example custom_sink
 

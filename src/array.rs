@@ -55,8 +55,8 @@ pub(crate) fn decode<D: Dimension>(
     Ok(if array.is_standard_layout() { array } else { array.as_standard_layout().into_owned() })
 }
 
-/// Rejects a file whose header claims more values than the file can hold, before memory is allocated.
-/// Other defects of the header are left to the parser.
+/// Rejects a file whose header claims more values than the file can hold, before memory is
+/// allocated. Other defects of the header are left to the parser.
 fn refuse_more_than_there_is(reader: &mut (impl Read + Seek)) -> std::io::Result<()> {
     /// Headers are shorter than this.
     const HEAD: u64 = 1 << 16;

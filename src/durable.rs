@@ -51,8 +51,8 @@ pub(crate) struct Part {
 }
 
 impl Part {
-    /// Creates the file beside `target`, with the permissions of `target` if that exists, else those of
-    /// a new file.
+    /// Creates the file beside `target`, with the permissions of `target` if that exists, else
+    /// those of a new file.
     ///
     /// # Errors
     /// Errors of the operating system.
@@ -126,8 +126,8 @@ pub(crate) fn create(folder: &Path, suffix: &str) -> io::Result<NamedTempFile> {
 /// The folders that are being filled.
 static FILLED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
-/// Deletes every [`PartFolder`] of this process and calls `end`, which ends the process. No folder is
-/// renamed meanwhile.
+/// Deletes every [`PartFolder`] of this process and calls `end`, which ends the process. No folder
+/// is renamed meanwhile.
 pub fn discard_folders(end: impl FnOnce()) {
     let folders = FILLED.lock().unwrap_or_else(PoisonError::into_inner);
     // A later process deletes what cannot be deleted now.
@@ -195,12 +195,12 @@ pub(crate) fn rename_folder(from: &Path, to: &Path) -> io::Result<()> {
     settle(&Renamed { path: to.into(), is_new: true })
 }
 
-/// Syncs an open file that another process wrote by its [`descriptor`], and renames it from `from` to
-/// `to`.
+/// Syncs an open file that another process wrote by its [`descriptor`], and renames it from `from`
+/// to `to`.
 ///
 /// # Errors
-/// Errors of the operating system; the file then keeps its old name. Also when the name is no longer
-/// that of the file, because somebody else who may write to the folder renamed it.
+/// Errors of the operating system; the file then keeps its old name. Also when the name is no
+/// longer that of the file, because somebody else who may write to the folder renamed it.
 pub(crate) fn rename(file: &File, from: &Path, to: &Path) -> io::Result<()> {
     sync(file)?;
     check_name(file, from)?;
@@ -287,9 +287,9 @@ pub(crate) fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Completes files on another thread. Files that arrive while the disk is busy are synced and renamed
-/// together, and then their folder is synced once. This waits for the disk less often, and no file
-/// waits long.
+/// Completes files on another thread. Files that arrive while the disk is busy are synced and
+/// renamed together, and then their folder is synced once. This waits for the disk less often, and
+/// no file waits long.
 #[derive(Debug)]
 pub(crate) struct Completer {
     parts: Option<SyncSender<Part>>,

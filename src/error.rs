@@ -71,8 +71,8 @@ pub enum Error {
         /// What was found and what to do.
         problem: String,
     },
-    /// An evaluation of the network failed or gave invalid output. The cause, such as ONNX Runtime's
-    /// own message, is not in the text of this error, but in its `source()`.
+    /// An evaluation of the network failed or gave invalid output. The cause, such as ONNX
+    /// Runtime's own message, is not in the text of this error, but in its `source()`.
     #[error("{problem}")]
     Evaluation {
         /// The sampler step, what was found and what to do.

@@ -1,8 +1,8 @@
 //! Eddy: an inference runtime for diffusion networks on edge boards.
 //!
-//! Input is a network in ONNX format; output is clean images and frames. ONNX Runtime is embedded. One
-//! loop runs every sampler, and tiles give exactly the numbers of the whole image. [`Eddy`] makes
-//! pipelines, which own their network and can be sent to other threads:
+//! Input is a network in ONNX format; output is clean images and frames. ONNX Runtime is embedded.
+//! One loop runs every sampler, and tiles give exactly the numbers of the whole image. [`Eddy`]
+//! makes pipelines, which own their network and can be sent to other threads:
 //!
 //! ```no_run
 //! use std::path::Path;
@@ -38,11 +38,11 @@
 //! # }
 //! ```
 //!
-//! The pipelines are made of public parts: [`diffusion`] (schedules, samplers as tables, the executor,
-//! guidance), [`tile`] (exact tiles), [`task`] (denoising, super-resolution, inpainting, generation),
-//! [`video`] (temporal fusion, the streaming pipeline), [`media`] (images and streams), [`network`]
-//! (ONNX Runtime sessions) and [`model`] (packages). `ARCHITECTURE.md` gives an overview; `examples/`
-//! has a program for each use.
+//! The pipelines are made of public parts: [`diffusion`] (schedules, samplers as tables, the
+//! executor, guidance), [`tile`] (exact tiles), [`task`] (denoising, super-resolution, inpainting,
+//! generation), [`video`] (temporal fusion, the streaming pipeline), [`media`] (images and
+//! streams), [`network`] (ONNX Runtime sessions) and [`model`] (packages). `ARCHITECTURE.md` gives
+//! an overview; `examples/` has a program for each use.
 
 pub mod array;
 pub mod diffusion;

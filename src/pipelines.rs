@@ -1,9 +1,10 @@
-//! Pipelines that own everything they need, can be sent to another thread, and load their network once.
+//! Pipelines that own everything they need, can be sent to another thread, and load their network
+//! once.
 //!
-//! [`Eddy`] holds ONNX Runtime and the settings shared by all networks. It makes [`DenoisePipeline`],
-//! [`UpscalePipeline`], [`GeneratePipeline`] and [`SamplePipeline`]. They run [`task`](crate::task),
-//! [`video`](crate::video) and [`diffusion`](crate::diffusion), which borrow a network and its
-//! manifest.
+//! [`Eddy`] holds ONNX Runtime and the settings shared by all networks. It makes
+//! [`DenoisePipeline`], [`UpscalePipeline`], [`GeneratePipeline`] and [`SamplePipeline`]. They run
+//! [`task`](crate::task), [`video`](crate::video) and [`diffusion`](crate::diffusion), which borrow
+//! a network and its manifest.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -80,7 +81,8 @@ impl EddyBuilder {
         self
     }
 
-    /// The memory limit of the whole process, in bytes; by default a quarter of the machine's memory.
+    /// The memory limit of the whole process, in bytes; by default a quarter of the machine's
+    /// memory.
     #[must_use]
     pub fn max_memory(mut self, bytes: u64) -> Self {
         self.budget = Budget { max_memory: bytes };
@@ -130,7 +132,8 @@ impl Eddy {
     /// package.
     ///
     /// # Errors
-    /// [`Error::Model`] when there is no such model, it has another task, or its network cannot be loaded.
+    /// [`Error::Model`] when there is no such model, it has another task, or its network cannot be
+    /// loaded.
     pub fn denoiser(&self, model: &str) -> Result<DenoisePipeline> {
         let (package, mut network) = self.load(model)?;
         let options = DenoiseOptions { budget: self.budget, ..Default::default() };
@@ -149,8 +152,8 @@ impl Eddy {
         Ok(UpscalePipeline { package, network, options })
     }
 
-    /// A generator: a bundled model (`prior`, `digits-ddpm`, `digits-ncsn`) or the folder of a model
-    /// package.
+    /// A generator: a bundled model (`prior`, `digits-ddpm`, `digits-ncsn`) or the folder of a
+    /// model package.
     ///
     /// # Errors
     /// As for [`denoiser`](Self::denoiser).
@@ -166,8 +169,8 @@ impl Eddy {
     /// schedule, for any sampler.
     ///
     /// # Errors
-    /// As for [`denoiser`](Self::denoiser), and when a package does not say which noise its network was
-    /// trained on.
+    /// As for [`denoiser`](Self::denoiser), and when a package does not say which noise its network
+    /// was trained on.
     pub fn network(&self, model: &str) -> Result<SamplePipeline> {
         let model = SampledModel::find(model)?;
         let precision = matches!(model, SampledModel::Package(_)).then_some(self.precision);
@@ -217,8 +220,8 @@ impl DenoisePipeline {
         self.run_observed(image, |_| ControlFlow::Continue(()))
     }
 
-    /// Like [`run`](Self::run), with a callback: `observe` is called after every evaluation, and can
-    /// stop the run.
+    /// Like [`run`](Self::run), with a callback: `observe` is called after every evaluation, and
+    /// can stop the run.
     ///
     /// # Errors
     /// As for [`run`](Self::run), and [`Error::Interrupted`] when `observe` stops it, which leaves
@@ -418,8 +421,8 @@ impl GeneratePipeline {
         &mut self.options
     }
 
-    /// Generates one image per random seed of `request`, of `[width, height]` or of the network's own
-    /// size. `request` also has the classes, guidance and the initial image.
+    /// Generates one image per random seed of `request`, of `[width, height]` or of the network's
+    /// own size. `request` also has the classes, guidance and the initial image.
     ///
     /// # Errors
     /// [`Error::Usage`] for a size or a request that the network does not support, and as for
@@ -491,12 +494,12 @@ impl SamplePipeline {
         self
     }
 
-    /// Samples from `noise`, `[batch, channels, height, width]`, with a standard deviation of 1 like
-    /// diffusers' `latents`. For variance-exploding states it is scaled to the first level.
+    /// Samples from `noise`, `[batch, channels, height, width]`, with a standard deviation of 1
+    /// like diffusers' `latents`. For variance-exploding states it is scaled to the first level.
     ///
     /// # Errors
-    /// [`Error::Usage`] for steps or an eta out of range, [`Error::Model`] for a shape that the network
-    /// does not take, [`Error::Evaluation`] when the network fails.
+    /// [`Error::Usage`] for steps or an eta out of range, [`Error::Model`] for a shape that the
+    /// network does not take, [`Error::Evaluation`] when the network fails.
     pub fn sample(&mut self, noise: Array4<f32>) -> Result<Array4<f32>> {
         let plan = plan(&self.schedule, self.sampler, self.steps, self.eta)?;
         // Variance-preserving states start with a standard deviation of 1.

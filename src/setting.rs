@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-/// A setting that the message of an error advises to change. In the message stands the item that has it,
-/// in backticks: `` `Budget::max_memory` ``. A program may put there what its users know the setting by,
-/// as `eddy` does with its options.
+/// A setting that the message of an error advises to change. In the message stands the item that
+/// has it, in backticks: `` `Budget::max_memory` ``. A program may put there what its users know
+/// the setting by, as `eddy` does with its options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Setting(&'static str);
 

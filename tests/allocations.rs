@@ -94,7 +94,8 @@ fn allocations_do_not_depend_on_the_number_of_steps() {
                 );
                 let case = format!("{name} in {} tiles: {first}, {few}, {many}", tiles.count());
                 assert_eq!(few, many, "{case}");
-                // Only the band between tiles and the blending weights, and nothing for a single tile.
+                // Only the band between tiles and the blending weights, and nothing for a single
+                // tile.
                 let is_mixed = tiles.horizontal.feather > 0;
                 assert_eq!(few, usize::from(!tiles.is_whole()) + usize::from(is_mixed), "{case}");
             }

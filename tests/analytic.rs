@@ -1,8 +1,8 @@
 //! Samplers on normal data, for which closed forms exist.
 //!
-//! For data of variance `v`, the mean of `x0` given `y = x0 + sigma * n` is `v / (v + sigma^2) * y`,
-//! and the probability flow scales by `sqrt((v + sigma'^2) / (v + sigma^2))`. Every sampler is linear,
-//! so the result of a run is one number.
+//! For data of variance `v`, the mean of `x0` given `y = x0 + sigma * n` is `v / (v + sigma^2) *
+//! y`, and the probability flow scales by `sqrt((v + sigma'^2) / (v + sigma^2))`. Every sampler is
+//! linear, so the result of a run is one number.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use eddy::diffusion::{
@@ -33,8 +33,8 @@ fn perfect(prediction: Prediction, row: &Step, input: f64) -> f64 {
 
 /// The factor by which a run scales the state, and the variance of the noise that it adds.
 fn run(plan: &Plan, prediction: Prediction) -> (f64, f64) {
-    // The state and the kept values as multiples of the start. The noise is tracked by its variance, so
-    // stochastic steps must not read kept values.
+    // The state and the kept values as multiples of the start. The noise is tracked by its
+    // variance, so stochastic steps must not read kept values.
     let (mut x, mut kept, mut variance) = (1.0, [0.0; SLOTS], 0.0);
     for row in &plan.steps {
         let d_of = |x: f64| row.c_skip * x + row.c_out * perfect(prediction, row, row.c_in * x);

@@ -93,7 +93,8 @@ fn avif_and_jpeg_2000_are_frames_like_others() {
         std::fs::copy(data("images").join(name), place.path("in").join(name)).unwrap();
         eddy("denoise in -o out --strength 0").within(&place).succeeds();
         let frame = place.image(&format!("out/{}", name.replace("avif", "png"))).upright();
-        // Pixel (x, y) is red 5 x, green 6 y, blue 2 (x + y), stored so; shown mirrored along its diagonal, or turned to the right.
+        // Pixel (x, y) is red 5 x, green 6 y, blue 2 (x + y), stored so; shown mirrored along its
+        // diagonal, or turned to the right.
         let Samples::U8(samples) = &frame.samples else { panic!("{name}: 8 bits") };
         assert_eq!((frame.width, frame.height), (40, 48), "{name}");
         for (i, pixel) in samples.chunks_exact(3).enumerate() {
@@ -340,7 +341,8 @@ fn what_ffmpeg_complains_of_is_passed_on() {
     place.holds_only(&["broken.mp4", "identity", "in.y4m"]);
 }
 
-/// Whatever the container, what is cut off or damaged is not the whole, although ffmpeg ends with success.
+/// Whatever the container, what is cut off or damaged is not the whole, although ffmpeg ends with
+/// success.
 #[test]
 fn containers_that_are_cut_off_or_damaged_end_with_an_error_and_the_count() {
     let Some(place) = place() else { return };
@@ -394,7 +396,8 @@ fn containers_whose_parts_are_cut_off_end_with_an_error() {
         for part in [31, 53, 97] {
             place.file(&format!("cut-{name}"), &whole[..whole.len() * part / 101]);
             let denoise = format!("denoise cut-{name} -o part.y4m -m identity --sigma 1");
-            // Of what is left of MXF is said what is wrong with it, but for the last that there is no more.
+            // Of what is left of MXF is said what is wrong with it, but for the last that there is
+            // no more.
             if (name, part) != ("a.mxf", 97) {
                 eddy(&denoise)
                     .within(&place)
@@ -406,7 +409,8 @@ fn containers_whose_parts_are_cut_off_end_with_an_error() {
     }
 }
 
-/// Where what is missing ends with a part, or was never fetched, what is declared tells, or how the parts are numbered.
+/// Where what is missing ends with a part, or was never fetched, what is declared tells, or how the
+/// parts are numbered.
 #[test]
 fn containers_without_some_of_their_parts_end_with_an_error() {
     let Some(place) = place() else { return };
@@ -578,7 +582,8 @@ fn frames_at_no_even_pace_keep_their_times() {
     }
 }
 
-/// Frames at no even pace, sound that is longer, frames that are left out by the container, and frames in another order.
+/// Frames at no even pace, sound that is longer, frames that are left out by the container, and
+/// frames in another order.
 #[test]
 fn containers_that_are_whole_are_read_without_complaint() {
     let Some(place) = place() else { return };
@@ -687,7 +692,8 @@ fn a_container_that_comes_through_a_named_pipe_is_read_once() {
     writer.join().unwrap().unwrap();
 }
 
-/// A container that comes through standard input is a stream as y4m is, whatever standard input is called.
+/// A container that comes through standard input is a stream as y4m is, whatever standard input is
+/// called.
 #[test]
 fn a_container_that_comes_through_standard_input_is_read() {
     let Some(place) = place() else { return };
@@ -845,8 +851,8 @@ fn sound_ends_with_the_last_frame_of_a_stopped_run_and_keeps_no_encoder_alive() 
     assert!((seconds("c.mp4", "v") - seconds("c.mp4", "a")).abs() < 0.5);
 }
 
-/// What was recorded until then is a film, under a name that says so: all of it after SIGKILL, and all but the last seconds after a
-/// power cut, for which a copy taken meanwhile stands.
+/// What was recorded until then is a film, under a name that says so: all of it after SIGKILL, and
+/// all but the last seconds after a power cut, for which a copy taken meanwhile stands.
 #[test]
 fn a_recording_survives_a_kill() {
     let Some(place) = place() else { return };
@@ -1092,7 +1098,8 @@ fn what_a_killed_run_recorded_stays_and_that_is_said() {
     place.holds_only(&["identity", "in.mp4", "out.mp4", "out.part.mp4"]);
 }
 
-/// In a folder that others may write to, somebody renames a link over a file that is being written, before ffmpeg opens it.
+/// In a folder that others may write to, somebody renames a link over a file that is being written,
+/// before ffmpeg opens it.
 #[test]
 fn a_link_in_the_place_of_a_recording_is_not_followed() {
     use std::os::unix::fs::PermissionsExt;

@@ -1,5 +1,5 @@
-//! Guidance on a mixture of two normal distributions whose modes are the classes. Bayes' rule gives the
-//! expected results.
+//! Guidance on a mixture of two normal distributions whose modes are the classes. Bayes' rule gives
+//! the expected results.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::ops::ControlFlow;
@@ -214,8 +214,8 @@ fn guidance_can_end_a_run() {
     assert_eq!(network.evaluated.len(), 4);
 }
 
-/// A repeated step adds noise again and keeps the level, measured by the variance for data at a single
-/// point.
+/// A repeated step adds noise again and keeps the level, measured by the variance for data at a
+/// single point.
 #[test]
 fn resampling_keeps_levels() {
     for sampler in [Sampler::DDPM, Sampler::EULER_A, Sampler::DDIM] {

@@ -115,7 +115,8 @@ fn euler(further: &str) -> f64 {
     );
     let mut plan = table(&config, Sampler::EULER, 10);
     let scale = plan.steps[0].level.noise;
-    // The published test computes each step from the scaled input rather than from the state itself.
+    // The published test computes each step from the scaled input rather than from the state
+    // itself.
     for row in &mut plan.steps {
         (row.a, row.c_skip) = (row.a * row.c_in, row.c_skip * row.c_in);
     }
@@ -145,8 +146,8 @@ fn dpm_solver_full_loop() {
     check(solver(thresholding), None, 1.1364);
 }
 
-/// The noise of `torch.manual_seed(0)` on a CPU: MT19937 (Matsumoto and Nishimura 1998), and Box-Muller
-/// on blocks of 16.
+/// The noise of `torch.manual_seed(0)` on a CPU: MT19937 (Matsumoto and Nishimura 1998), and
+/// Box-Muller on blocks of 16.
 mod mersenne {
     const N: usize = 624;
 

@@ -83,8 +83,8 @@ fn bundled() -> (OnnxNetwork, Locality) {
 #[test]
 fn tiles_of_the_bundled_network_match_the_whole_image() {
     let (mut network, locality) = bundled();
-    // Width, height and the longest side of a tile: sizes that are not multiples of 8, a single pixel,
-    // tiles that mostly overlap, seams along one axis and along both.
+    // Width, height and the longest side of a tile: sizes that are not multiples of 8, a single
+    // pixel, tiles that mostly overlap, seams along one axis and along both.
     let cases = [
         (1, 1, 136),
         (3, 200, 136),
@@ -245,7 +245,8 @@ fn neighbouring_tiles_blend_in_a_ramp() {
     assert!(found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-6), "{found:?}");
 }
 
-/// A network that gives `value` in the corner of one evaluation, out of 2 rows of 3 tiles and 3 steps.
+/// A network that gives `value` in the corner of one evaluation, out of 2 rows of 3 tiles and 3
+/// steps.
 fn spoilt(evaluation: usize, value: f32) -> eddy::Result<()> {
     let tiles = TilePlan::cut(
         20,

@@ -16,16 +16,18 @@ use super::options::{DeviceOptions, MemoryOptions, PrecisionOption, Size};
 
 /// Measure the overhead of a whole frame over the bare network
 ///
-/// Rounds alternate between evaluations of the bare session and whole frames (pixels in, pixels out) that take as many
-/// evaluations, so that what disturbs the machine disturbs both. Medians are shown. With --video, frames per second of denoised
-/// streams, a table by size, precision and --temporal.
+/// Rounds alternate between evaluations of the bare session and whole frames (pixels in, pixels
+/// out) that take as many evaluations, so that what disturbs the machine disturbs both. Medians are
+/// shown. With --video, frames per second of denoised streams, a table by size, precision and
+/// --temporal.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// A bundled model, the folder of a model package or an .onnx file
     #[arg(value_name = "MODEL")]
     model: String,
 
-    /// Measure frames per second of video instead, at 640x480, 1280x720 and 1920x1080 or at --size; --seconds for each figure
+    /// Measure frames per second of video instead, at 640x480, 1280x720 and 1920x1080 or at --size;
+    /// --seconds for each figure
     #[arg(long, conflicts_with = "steps")]
     video: bool,
 
@@ -104,7 +106,8 @@ impl Arguments {
             bare.push(one.elapsed().as_secs_f64() * 1e3);
             whole.push(whole_frame(&mut network)?.0.as_secs_f64() * 1e3);
         }
-        // A disturbance affects one half of a round, which the median of the rounds' ratios ignores.
+        // A disturbance affects one half of a round, which the median of the rounds' ratios
+        // ignores.
         let mut ratios: Vec<f64> =
             whole.iter().zip(&bare).map(|(whole, bare)| whole / bare).collect();
         let rounds = bare.len();

@@ -9,8 +9,9 @@ use super::options::{DeviceOptions, FilesOption};
 
 /// Verify that models reproduce their recorded output on this machine
 ///
-/// Every file of a package is checked against its SHA-256, loaded, and run on the recorded input. The largest difference
-/// from the recorded output is reported; how large it may be, the manifest says for each precision.
+/// Every file of a package is checked against its SHA-256, loaded, and run on the recorded input.
+/// The largest difference from the recorded output is reported; how large it may be, the manifest
+/// says for each precision.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Bundled models or folders of model packages; all bundled models when left out

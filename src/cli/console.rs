@@ -68,8 +68,8 @@ impl Console {
         Ok(())
     }
 
-    /// Reports a finished stream like [`report`](Self::report). If stdout carries images, the object
-    /// goes to stderr.
+    /// Reports a finished stream like [`report`](Self::report). If stdout carries images, the
+    /// object goes to stderr.
     pub(crate) fn report_beside(
         self,
         stdout_is_taken: bool,
@@ -247,8 +247,8 @@ pub(crate) fn with_flags(text: &str) -> String {
     text
 }
 
-/// Names options in place of the library's settings, and escapes characters that could control a terminal or change the direction of text, since file content
-/// is untrusted. Line breaks are kept.
+/// Names options in place of the library's settings, and escapes characters that could control a
+/// terminal or change the direction of text, since file content is untrusted. Line breaks are kept.
 pub(crate) fn plain(text: &str) -> String {
     let text = with_flags(text);
     let is_shown = |c: char| c == '\n' || !(c.is_control() || is_mark(c));

@@ -19,8 +19,8 @@ use super::options::{DeviceOptions, MemoryOptions, PrecisionOption};
 
 /// Deblur images, by a known blur kernel or a network that was trained to
 ///
-/// With --kernel samples, with a diffusion prior, images that the kernel turns into the given one. Without
-/// it, the network of -m sharpens them in one evaluation.
+/// With --kernel samples, with a diffusion prior, images that the kernel turns into the given one.
+/// Without it, the network of -m sharpens them in one evaluation.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: eddy deblur soft.png --kernel gaussian:1.6 -o sharp.png",
     mut_arg("sources", |arg| arg.help(IMAGES).long_help(IMAGES)),
@@ -31,8 +31,8 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     images: IoArgs,
 
-    /// The blur kernel: gaussian:SIGMA with a standard deviation in pixels, or an image of the kernel (its point spread function), of an
-    /// odd number of pixels a side
+    /// The blur kernel: gaussian:SIGMA with a standard deviation in pixels, or an image of the
+    /// kernel (its point spread function), of an odd number of pixels a side
     #[arg(long, value_name = "KERNEL", help_heading = "Input and output")]
     kernel: Option<String>,
 
@@ -40,7 +40,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "F", default_value_t = 2.0, help_heading = "Input and output")]
     sigma: f64,
 
-    /// The number of posterior samples that are averaged: more is nearer to the truth, 1 has the most texture
+    /// The number of posterior samples that are averaged: more is nearer to the truth, 1 has the
+    /// most texture
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64), help_heading = "Sampling")]
     samples: u16,
 

@@ -26,8 +26,8 @@ use super::stream::{Stream, StreamOptions};
 
 /// Denoise images and video
 ///
-/// Each image is read, denoised and written before the next; failures are reported, and the others go on.
-/// Of a stream, reading, denoising and writing overlap.
+/// Each image is read, denoised and written before the next; failures are reported, and the others
+/// go on. Of a stream, reading, denoising and writing overlap.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  eddy denoise photo.png -o clean.png\n  ffmpeg -i in.mp4 -f yuv4mpegpipe - | eddy denoise - -o clean.mp4"
@@ -36,11 +36,11 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     images: IoArgs,
 
-    /// A bundled model, the folder of a model package, or an .onnx file. When left out, `camera` for video in 4:2:0,
-    /// 4:2:2 and grey and for images whose noise came through a camera or a codec, `denoise-fast` for
-    /// other video and for images with white noise, and none for what is clean. With --fps or
-    /// --deadline-ms other video (RGB, 4:4:4) takes the better of `denoise` and `denoise-fast` that
-    /// keeps up
+    /// A bundled model, the folder of a model package, or an .onnx file. When left out, `camera`
+    /// for video in 4:2:0, 4:2:2 and grey and for images whose noise came through a camera or a
+    /// codec, `denoise-fast` for other video and for images with white noise, and none for what is
+    /// clean. With --fps or --deadline-ms other video (RGB, 4:4:4) takes the better of `denoise`
+    /// and `denoise-fast` that keeps up
     #[arg(short, long, value_name = "MODEL", help_heading = "Model")]
     model: Option<String>,
 
@@ -50,8 +50,8 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     onnx: OnnxOptions,
 
-    /// Standard deviation of the noise in 8-bit units, such as 25 for white noise in RGB, or 12,5 for luma and chroma of 4:2:0;
-    /// `auto` estimates it
+    /// Standard deviation of the noise in 8-bit units, such as 25 for white noise in RGB, or 12,5
+    /// for luma and chroma of 4:2:0; `auto` estimates it
     #[arg(
         long,
         value_name = "auto|SIGMA|LUMA,CHROMA",
@@ -125,7 +125,8 @@ enum When {
     Off,
 }
 
-/// The default models: for white noise in RGB, the better and slower one, and for cameras and codecs.
+/// The default models: for white noise in RGB, the better and slower one, and for cameras and
+/// codecs.
 const FAST: &str = "denoise-fast";
 const GOOD: &str = "denoise";
 const CAMERA: &str = "camera";

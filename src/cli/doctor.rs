@@ -26,7 +26,8 @@ pub(crate) struct Arguments {
     console: Console,
 }
 
-/// Run one node on a device, and say what is wrong with it: apart from the doctor, whom a broken driver would take along
+/// Run one node on a device, and say what is wrong with it: apart from the doctor, whom a broken
+/// driver would take along
 #[derive(Debug, Args)]
 pub(crate) struct TryDevice {
     /// The device

@@ -1,5 +1,5 @@
-//! A whole image through a model, pixels in and pixels out, without a file: for measurements and for
-//! building engines.
+//! A whole image through a model, pixels in and pixels out, without a file: for measurements and
+//! for building engines.
 
 use std::ops::ControlFlow;
 

@@ -23,15 +23,15 @@ use super::options::{
 
 /// Generate images from noise
 ///
-/// Each image has its own seed, the first `--seed`, and is the same whether generated alone or in a batch. Its parameters
-/// are stored in the PNG, under `parameters`.
+/// Each image has its own seed, the first `--seed`, and is the same whether generated alone or in a
+/// batch. Its parameters are stored in the PNG, under `parameters`.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example: eddy generate -m digits-ddpm --class 7 --count 16 --grid -o sevens.png"
 )]
 pub(crate) struct Arguments {
-    /// The image to write; a folder where several go, unless they are a --grid; or a .npy file for all of them, [images, C, H, W], black
-    /// 0 and white 1
+    /// The image to write; a folder where several go, unless they are a --grid; or a .npy file for
+    /// all of them, [images, C, H, W], black 0 and white 1
     #[arg(short, long, value_name = "SINK", help_heading = "Input and output")]
     output: PathBuf,
 
@@ -73,8 +73,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "K", requires = "class", help_heading = "Guidance")]
     negative_class: Option<usize>,
 
-    /// Guidance scale: 1 is the conditional model, more has higher fidelity and less diversity; with --classifier the
-    /// inverse of its temperature. The model's own when left out
+    /// Guidance scale: 1 is the conditional model, more has higher fidelity and less diversity;
+    /// with --classifier the inverse of its temperature. The model's own when left out
     #[arg(long, value_name = "F", help_heading = "Guidance")]
     guidance_scale: Option<f64>,
 

@@ -50,8 +50,8 @@ pub(crate) fn seeds(first: u64, samples: u16) -> Vec<u64> {
 const STEPS: usize = 20;
 
 impl GenerativeRun<'_> {
-    /// Restores each image from `degradation`, as the mean of `samples` posterior samples. `noise` is
-    /// the standard deviation of the noise added after the degradation, in 8-bit units.
+    /// Restores each image from `degradation`, as the mean of `samples` posterior samples. `noise`
+    /// is the standard deviation of the noise added after the degradation, in 8-bit units.
     pub(crate) fn restore(
         mut self,
         degradation: &Degradation,
@@ -68,7 +68,8 @@ impl GenerativeRun<'_> {
         })
     }
 
-    /// Generates each image with `draw`, which returns the result and its report, as text and as JSON.
+    /// Generates each image with `draw`, which returns the result and its report, as text and as
+    /// JSON.
     pub(crate) fn run(
         self,
         mut draw: impl FnMut(Image, JobContext<'_, '_, '_>) -> eddy::Result<(Image, String, Value)>,

@@ -72,7 +72,8 @@ pub(crate) struct Arguments {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "What is known of an .onnx")]
 struct NetworkArgs {
-    /// The task: denoise, deblur, upscale, generate or classifier; by default denoise or upscale, by what it does
+    /// The task: denoise, deblur, upscale, generate or classifier; by default denoise or upscale,
+    /// by what it does
     #[arg(long, value_name = "TASK")]
     task: Option<Task>,
 

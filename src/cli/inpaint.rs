@@ -20,7 +20,8 @@ use super::options::{DeviceOptions, MemoryOptions, PrecisionOption};
 
 /// Fill masked areas of images
 ///
-/// White areas of the mask are generated so that they fit their surroundings; what is black stays as it is, to the bit.
+/// White areas of the mask are generated so that they fit their surroundings; what is black stays
+/// as it is, to the bit.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: eddy inpaint scratched.png --mask scratches.png -o whole.png",
     mut_arg("sources", |arg| arg.help(IMAGES).long_help(IMAGES)),
@@ -31,7 +32,8 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     images: IoArgs,
 
-    /// The mask: an image of the same size as displayed, white where the image is to be filled, or any colour on a transparent layer
+    /// The mask: an image of the same size as displayed, white where the image is to be filled, or
+    /// any colour on a transparent layer
     #[arg(long, value_name = "MASK", help_heading = "Input and output")]
     mask: PathBuf,
 
@@ -43,12 +45,13 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "PX", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=64), help_heading = "Input and output")]
     feather: u32,
 
-    /// The number of posterior samples that are averaged: more is nearer to the truth, 1 has the most texture
+    /// The number of posterior samples that are averaged: more is nearer to the truth, 1 has the
+    /// most texture
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64), help_heading = "Sampling")]
     samples: u16,
 
-    /// Where sampling starts: 1 from noise, less from a smooth fill of the mask with so much noise added, which
-    /// is calmer
+    /// Where sampling starts: 1 from noise, less from a smooth fill of the mask with so much noise
+    /// added, which is calmer
     #[arg(long, value_name = "F", default_value_t = 1.0, help_heading = "Sampling")]
     strength: f64,
 
@@ -59,8 +62,8 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     onnx: OnnxOptions,
 
-    /// Resampling (RePaint): how often each step is repeated; more fits better and takes longer. Default: 4, or 1
-    /// for models that were trained with missing pixels
+    /// Resampling (RePaint): how often each step is repeated; more fits better and takes longer.
+    /// Default: 4, or 1 for models that were trained with missing pixels
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=100), help_heading = "Sampling")]
     resample: Option<u16>,
 
@@ -96,8 +99,8 @@ impl Arguments {
         if package.manifest.task == Task::Inpaint {
             return self.inpaint_at_once(&package, &mask);
         }
-        // A network that is not conditioned on the mask fits the known pixels only gradually, through
-        // noise.
+        // A network that is not conditioned on the mask fits the known pixels only gradually,
+        // through noise.
         let usual = if package.manifest.takes_mixed_noise() { 1 } else { 4 };
         let mut options = GenerateOptions {
             resample: self.resample.map_or(usual, usize::from),

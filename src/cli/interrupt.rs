@@ -1,6 +1,6 @@
 //! Ctrl-C and SIGTERM. The first signal requests a stop after the current evaluation, which is
-//! terminated if it takes too long; the second ends the process at once. While there is nothing to keep
-//! yet, the first signal ends it at once.
+//! terminated if it takes too long; the second ends the process at once. While there is nothing to
+//! keep yet, the first signal ends it at once.
 
 use std::io::Write;
 use std::ops::ControlFlow;
@@ -58,8 +58,8 @@ fn end(code: i32) {
     discard_folders(|| exit_at_once(code));
 }
 
-/// From now on, a stop request prints that this file is being finished, and that `part` holds what is
-/// written.
+/// From now on, a stop request prints that this file is being finished, and that `part` holds what
+/// is written.
 pub(crate) fn finishing(path: &Path, part: &Path) {
     let _ = FINISHING.set([path.to_owned(), part.to_owned()]);
 }
@@ -76,9 +76,9 @@ impl Drop for Opening {
     }
 }
 
-/// Marks that something is being opened that may never answer, before anything is written. Until the
-/// returned value is dropped, the first signal ends the process at once, and so does `limit`, with its
-/// error.
+/// Marks that something is being opened that may never answer, before anything is written. Until
+/// the returned value is dropped, the first signal ends the process at once, and so does `limit`,
+/// with its error.
 pub(crate) fn opening(limit: Option<(Duration, eddy::Error)>) -> Opening {
     OPENING.fetch_add(1, Ordering::Relaxed);
     if ASKED.load(Ordering::Relaxed) {

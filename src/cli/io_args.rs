@@ -19,7 +19,9 @@ use super::options::SyncOption;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Input and output")]
 pub(crate) struct IoArgs {
-    /// Images or folders of images (PNG, JPEG, WebP, TIFF, BMP, QOI; with ffmpeg also AVIF, HEIF, JPEG 2000), or one stream: a .y4m file, `-` for stdin, or what ffmpeg reads; `-` may be an image, too
+    /// Images or folders of images (PNG, JPEG, WebP, TIFF, BMP, QOI; with ffmpeg also AVIF, HEIF,
+    /// JPEG 2000), or one stream: a .y4m file, `-` for stdin, or what ffmpeg reads; `-` may be an
+    /// image, too
     #[arg(required_unless_present = "input", value_name = "SOURCE", value_parser = PathBufValueParser::new().map(source_named))]
     sources: Vec<PathBuf>,
 
@@ -27,11 +29,13 @@ pub(crate) struct IoArgs {
     #[arg(short = 'i', value_name = "SOURCE", conflicts_with = "sources", hide = true, value_parser = PathBufValueParser::new().map(source_named))]
     input: Vec<PathBuf>,
 
-    /// The image to write, or the folder where several go; for a stream a .y4m file, `-` for stdout (an image, of an image from stdin), a folder, or what ffmpeg writes
+    /// The image to write, or the folder where several go; for a stream a .y4m file, `-` for stdout
+    /// (an image, of an image from stdin), a folder, or what ffmpeg writes
     #[arg(short, long, value_name = "SINK")]
     output: PathBuf,
 
-    /// Format to write: png, jpg, webp, tiff, bmp or qoi, or y4m or raw for a stream; as the output's name ends when left out
+    /// Format to write: png, jpg, webp, tiff, bmp or qoi, or y4m or raw for a stream; as the
+    /// output's name ends when left out
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<OutputFormat>,
 

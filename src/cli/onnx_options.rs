@@ -14,17 +14,18 @@ use serde_json::{Value, json};
 use super::console::Console;
 use super::options::{DeviceOptions, Opened, pair};
 
-/// What is known of a bare .onnx file. All of it may be left out: the graph says it, or it is found out
-/// by running the network.
+/// What is known of a bare .onnx file. All of it may be left out: the graph says it, or it is found
+/// out by running the network.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "What is known of an .onnx")]
 pub(crate) struct OnnxOptions {
-    /// The value of a further input: a number, or each of its numbers, or @FILE.npy; may be repeated
+    /// The value of a further input: a number, or each of its numbers, or @FILE.npy; may be
+    /// repeated
     #[arg(id = "constant", long = "input", value_name = "NAME=VALUE,...", value_parser = constant, allow_hyphen_values = true)]
     constants: Vec<(String, Constant)>,
 
-    /// Names of inputs: sample, and sigma, timestep, condition, class, mask (1 where pixels are missing) or
-    /// known (1 where they are not) where it has them
+    /// Names of inputs: sample, and sigma, timestep, condition, class, mask (1 where pixels are
+    /// missing) or known (1 where they are not) where it has them
     #[arg(long, value_name = "ROLE=NAME,...", value_delimiter = ',', value_parser = role, hide_short_help = true)]
     inputs: Vec<(Role, String)>,
 
@@ -74,7 +75,8 @@ pub(crate) struct OnnxOptions {
     #[arg(long, value_name = "LOW,HIGH", value_parser = pair, hide_short_help = true)]
     sigma_range: Option<[f64; 2]>,
 
-    /// The factor by which it is told sigma: 255 for one of the range 0 to 1 that counts sigma in 8-bit units
+    /// The factor by which it is told sigma: 255 for one of the range 0 to 1 that counts sigma in
+    /// 8-bit units
     #[arg(long, value_name = "F", hide_short_help = true)]
     sigma_factor: Option<f64>,
 
@@ -152,8 +154,8 @@ impl OnnxOptions {
         }
     }
 
-    /// The bundled model of that name, the package at that path, or the bare .onnx file there, which is
-    /// run some dozens of times to find out what nobody says.
+    /// The bundled model of that name, the package at that path, or the bare .onnx file there,
+    /// which is run some dozens of times to find out what nobody says.
     pub(crate) fn find(
         &self,
         model: &str,

@@ -43,7 +43,8 @@ impl SyncOption {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Device")]
 pub(crate) struct DeviceOptions {
-    /// `auto` is the first of tensorrt, cuda and cpu that works; openvino[:cpu|gpu|npu] and plugin[:N] are on request; all but cpu and plugin need --runtime
+    /// `auto` is the first of tensorrt, cuda and cpu that works; openvino[:cpu|gpu|npu] and
+    /// plugin[:N] are on request; all but cpu and plugin need --runtime
     #[arg(
         long,
         value_name = "auto|cpu|cuda[:N]|tensorrt[:N]|openvino[:D]|plugin[:N]",
@@ -56,17 +57,18 @@ pub(crate) struct DeviceOptions {
     #[arg(long)]
     require_device: bool,
 
-    /// Load this libonnxruntime.so (or the one in this folder) in place of the embedded one [env: ORT_DYLIB_PATH]
+    /// Load this libonnxruntime.so (or the one in this folder) in place of the embedded one [env:
+    /// ORT_DYLIB_PATH]
     #[arg(long, value_name = "LIB")]
     runtime: Option<PathBuf>,
 
-    /// Register this library of a provider of its own with ONNX Runtime, and run on its first device; others by
-    /// `--device plugin:N`
+    /// Register this library of a provider of its own with ONNX Runtime, and run on its first
+    /// device; others by `--device plugin:N`
     #[arg(long, value_name = "LIB")]
     ep_library: Option<PathBuf>,
 
-    /// Intra-op threads, at most 8 per core; 0 is one per physical core, where there are fast and slow ones, one per
-    /// fast one
+    /// Intra-op threads, at most 8 per core; 0 is one per physical core, where there are fast and
+    /// slow ones, one per fast one
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = threads)]
     threads: usize,
 
@@ -110,8 +112,8 @@ impl DeviceOptions {
         let opened = self.open(console)?;
         if let Some(ByteSize(bytes)) = memory.max_memory.filter(|_| !opened.device().is_gpu()) {
             let threads = if self.threads == 0 { default_threads() } else { self.threads };
-            // Of up to four networks, and our own. ONNX Runtime waits forever for a thread that has no
-            // memory for its stack.
+            // Of up to four networks, and our own. ONNX Runtime waits forever for a thread that has
+            // no memory for its stack.
             let threads = 4 * threads + 16;
             // Without the limit of the kernel, only our own allocations keep to it.
             let _ = machine::limit_allocations(bytes, threads);
@@ -226,7 +228,8 @@ impl Opened {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Model")]
 pub(crate) struct PrecisionOption {
-    /// The numeric precision in which the network runs; `auto` is f32 on a processor, where f16 is slower, and f16 on a GPU
+    /// The numeric precision in which the network runs; `auto` is f32 on a processor, where f16 is
+    /// slower, and f16 on a GPU
     #[arg(long, default_value = "auto", value_name = "auto|f32|f16|int8")]
     precision: PrecisionChoice,
 }
@@ -311,8 +314,9 @@ impl SamplingOptions {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Sampling")]
 pub(crate) struct NoiseOptions {
-    /// The initial noise, in place of the seed's: a .npy file of floats with a standard deviation of 1, [images, C, H, W], of
-    /// the network's own channels and size. What diffusers' pipelines call latents
+    /// The initial noise, in place of the seed's: a .npy file of floats with a standard deviation
+    /// of 1, [images, C, H, W], of the network's own channels and size. What diffusers' pipelines
+    /// call latents
     #[arg(long, value_name = "X.npy")]
     initial_noise: Option<PathBuf>,
 
@@ -396,7 +400,9 @@ pub(crate) struct MemoryOptions {
     #[arg(long, value_name = "PX")]
     tile_overlap: Option<usize>,
 
-    /// Memory limit of the process, such as 512M or 2G, to which tiles are fitted; a network that takes more is ended. When left out, tiles are fitted to a quarter of the machine's, and nothing is ended
+    /// Memory limit of the process, such as 512M or 2G, to which tiles are fitted; a network that
+    /// takes more is ended. When left out, tiles are fitted to a quarter of the machine's, and
+    /// nothing is ended
     #[arg(long, value_name = "SIZE")]
     max_memory: Option<ByteSize>,
 }
@@ -406,8 +412,8 @@ impl MemoryOptions {
         TileChoice { limit: (self.tile > 0).then_some(self.tile), overlap: self.tile_overlap }
     }
 
-    /// The limits for reading images. A limit too small for any network fails later, with the amount
-    /// that is needed.
+    /// The limits for reading images. A limit too small for any network fails later, with the
+    /// amount that is needed.
     pub(crate) fn limits(&self) -> Limits {
         const SMALL_IMAGE: u64 = 64 << 20;
         Limits::within(self.budget().max_memory.max(machine::resident_memory() + SMALL_IMAGE))

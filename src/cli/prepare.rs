@@ -14,8 +14,8 @@ use super::options::{DeviceOptions, MemoryOptions, Opened, PrecisionOption, Size
 
 /// Build a model's TensorRT engine ahead of time
 ///
-/// An engine is for one tile size, which follows from the size of the images, --tile and --max-memory: give the same options as
-/// to the command that will use it.
+/// An engine is for one tile size, which follows from the size of the images, --tile and
+/// --max-memory: give the same options as to the command that will use it.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example: eddy prepare denoise-fast --device tensorrt --size 1280x720 --runtime /opt/onnxruntime/lib"

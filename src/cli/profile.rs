@@ -15,17 +15,20 @@ use super::options::SyncOption;
 
 /// Measure a camera's noise
 ///
-/// The noise's variance is taken to be `a * signal + b` in each channel, with samples from 0 (black) to 1 (white). Several
-/// images are frames of one still scene, taken one after the other with the same settings; 8 or more of a scene that
-/// has dark and bright parts are best. From a single image its smooth parts are used. Of video, the first 32 frames are measured, in
-/// luma and chroma; take raw frames or MJPEG for that, since codecs such as H.264 repeat what stands still, with its noise.
+/// The noise's variance is taken to be `a * signal + b` in each channel, with samples from 0
+/// (black) to 1 (white). Several images are frames of one still scene, taken one after the other
+/// with the same settings; 8 or more of a scene that has dark and bright parts are best. From a
+/// single image its smooth parts are used. Of video, the first 32 frames are measured, in luma and
+/// chroma; take raw frames or MJPEG for that, since codecs such as H.264 repeat what stands still,
+/// with its noise.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  eddy profile still/ -o camera.toml && eddy denoise photo.png -o clean.png --noise-profile camera.toml\n  \
                   eddy profile /dev/video0 -o camera.toml && eddy denoise /dev/video0 -o clean.mp4 --noise-profile camera.toml"
 )]
 pub(crate) struct Arguments {
-    /// An image, or frames of a still scene: images or folders of images (PNG, JPEG, WebP, TIFF, BMP, QOI), or one video
+    /// An image, or frames of a still scene: images or folders of images (PNG, JPEG, WebP, TIFF,
+    /// BMP, QOI), or one video
     #[arg(required = true, value_name = "SOURCE", help_heading = "Input and output")]
     sources: Vec<PathBuf>,
 

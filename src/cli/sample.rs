@@ -18,8 +18,9 @@ use super::options::{DeviceOptions, PrecisionOption, SyncOption, recorded};
 
 /// Run a sampler on a raw tensor
 ///
-/// Input and output are in the network's own coordinates: what a diffusers pipeline calls latents, before its first and
-/// after its last step. For `euler` on a training schedule that is the input times `init_noise_sigma`.
+/// Input and output are in the network's own coordinates: what a diffusers pipeline calls latents,
+/// before its first and after its last step. For `euler` on a training schedule that is the input
+/// times `init_noise_sigma`.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example: eddy sample my-ddpm/ --input noise.npy -o sample.npy --sampler ddim --steps 50"
@@ -37,8 +38,8 @@ pub(crate) struct Arguments {
     #[arg(short, long, value_name = "Y.npy", help_heading = "Input and output")]
     output: PathBuf,
 
-    /// One of ddim, ddpm, euler, euler-a, heun, kdpm2, kdpm2-a, lms, pndm, deis, dpmpp-2m, dpmpp-2m-sde, dpmpp-3m,
-    /// dpmpp-single, unipc, lcm, tcd, langevin, pc and ode
+    /// One of ddim, ddpm, euler, euler-a, heun, kdpm2, kdpm2-a, lms, pndm, deis, dpmpp-2m,
+    /// dpmpp-2m-sde, dpmpp-3m, dpmpp-single, unipc, lcm, tcd, langevin, pc and ode
     #[arg(long, value_name = "NAME", help_heading = "Sampling")]
     sampler: Sampler,
 

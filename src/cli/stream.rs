@@ -50,17 +50,19 @@ pub(crate) struct StreamOptions {
     #[arg(long, value_name = "RATE", help_heading = "Real time")]
     fps: Option<Rate>,
 
-    /// Latency target per frame, in milliseconds from arrival to written; where frames take longer, quality is reduced
+    /// Latency target per frame, in milliseconds from arrival to written; where frames take longer,
+    /// quality is reduced
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..=60_000), help_heading = "Real time")]
     deadline_ms: Option<u32>,
 
-    /// Serve a live view, before and after, with statistics and controls, and /metrics; at 127.0.0.1:8070 when no
-    /// address is given. Others than this machine's own want a token, which is printed [env: EDDY_PREVIEW_TOKEN]
+    /// Serve a live view, before and after, with statistics and controls, and /metrics; at
+    /// 127.0.0.1:8070 when no address is given. Others than this machine's own want a token, which
+    /// is printed [env: EDDY_PREVIEW_TOKEN]
     #[arg(long, value_name = "ADDR", default_missing_value = "127.0.0.1:8070", num_args = 0..=1, require_equals = true)]
     preview: Option<Address>,
 
-    /// Treat piped input as live: where it comes faster than it is processed, the oldest waiting frame
-    /// is dropped
+    /// Treat piped input as live: where it comes faster than it is processed, the oldest waiting
+    /// frame is dropped
     #[arg(long)]
     live: bool,
 
@@ -68,12 +70,13 @@ pub(crate) struct StreamOptions {
     #[arg(long)]
     skip_corrupt: bool,
 
-    /// The encoder of a container, as ffmpeg names it, such as libx265; ffmpeg's own for the container when left out
+    /// The encoder of a container, as ffmpeg names it, such as libx265; ffmpeg's own for the
+    /// container when left out
     #[arg(long, value_name = "NAME", help_heading = "Encoder")]
     codec: Option<String>,
 
-    /// Constant quality of a container, in the encoder's scale, where smaller is better; 18 for MP4, MOV and Matroska when neither
-    /// this nor --bitrate is given
+    /// Constant quality of a container, in the encoder's scale, where smaller is better; 18 for
+    /// MP4, MOV and Matroska when neither this nor --bitrate is given
     #[arg(long, value_name = "N", conflicts_with = "bitrate", help_heading = "Encoder")]
     crf: Option<f64>,
 
@@ -179,8 +182,8 @@ impl StreamOptions {
         }))
     }
 
-    /// The requested stream; none if the inputs and outputs are images. Fails if a result would replace
-    /// a source or a file in `also_read`.
+    /// The requested stream; none if the inputs and outputs are images. Fails if a result would
+    /// replace a source or a file in `also_read`.
     pub(crate) fn stream<'a>(
         &self,
         frames: &'a IoArgs,
@@ -290,8 +293,8 @@ impl Stream<'_> {
         result
     }
 
-    /// Runs the stream through `restorer`. `how` describes how frames were processed, as text and as
-    /// JSON.
+    /// Runs the stream through `restorer`. `how` describes how frames were processed, as text and
+    /// as JSON.
     pub(crate) fn run<R: FrameProcessor>(
         self,
         restorer: &mut R,

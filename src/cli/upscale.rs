@@ -25,8 +25,8 @@ const DEFAULT_SCALE: usize = 2;
 
 /// Super-resolution for images and video
 ///
-/// Each image is read, enlarged and written before the next; failures are reported, and the others go on.
-/// Of a stream, reading, enlarging and writing overlap.
+/// Each image is read, enlarged and written before the next; failures are reported, and the others
+/// go on. Of a stream, reading, enlarging and writing overlap.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: eddy upscale photo.png -o large.png -s 4 --steps 4")]
 pub(crate) struct Arguments {
@@ -37,16 +37,18 @@ pub(crate) struct Arguments {
     #[arg(short, long, value_name = "N", help_heading = "Model")]
     scale: Option<usize>,
 
-    /// A bundled model, the folder of a model package or an .onnx file; `upscale-x2` or `upscale-x4`, by the scale, when left out
+    /// A bundled model, the folder of a model package or an .onnx file; `upscale-x2` or
+    /// `upscale-x4`, by the scale, when left out
     #[arg(short, long, value_name = "MODEL", help_heading = "Model")]
     model: Option<String>,
 
-    /// Solve the inverse problem with a diffusion prior in place of a network trained to enlarge: by
-    /// 2 to 8, and far slower; `prior`, or the model of -m
+    /// Solve the inverse problem with a diffusion prior in place of a network trained to enlarge:
+    /// by 2 to 8, and far slower; `prior`, or the model of -m
     #[arg(long, help_heading = "Model")]
     prior: bool,
 
-    /// With --prior, the number of posterior samples that are averaged: more is nearer to the truth, 1 has the most texture
+    /// With --prior, the number of posterior samples that are averaged: more is nearer to the
+    /// truth, 1 has the most texture
     #[arg(long, value_name = "N", default_value_t = 4, requires = "prior", value_parser = clap::value_parser!(u16).range(1..=64), help_heading = "Sampling")]
     samples: u16,
 
@@ -125,8 +127,8 @@ impl Arguments {
         }
     }
 
-    /// Enlarges images with a network that generates them from noise, conditioned on the low-resolution
-    /// image.
+    /// Enlarges images with a network that generates them from noise, conditioned on the
+    /// low-resolution image.
     fn upscale_by_drawing(&self, package: &Package) -> anyhow::Result<()> {
         if self.stream.stream(&self.images, &[], self.memory.limits())?.is_some() {
             let name = &package.manifest.name;

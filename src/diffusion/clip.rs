@@ -1,12 +1,13 @@
-//! Limits on the predicted clean image before it is used: clamping to a range, or dynamic thresholding.
+//! Limits on the predicted clean image before it is used: clamping to a range, or dynamic
+//! thresholding.
 
 use crate::diffusion::plan::Clip;
 
 impl Clip {
     /// Applies the limit to `prediction`, a dense batch of `batch` samples of equal size.
     ///
-    /// `scratch` holds the magnitudes of one sample while its quantile is computed. It is kept between
-    /// calls, so only the first call allocates.
+    /// `scratch` holds the magnitudes of one sample while its quantile is computed. It is kept
+    /// between calls, so only the first call allocates.
     ///
     /// # Panics
     /// When the length of `prediction` is not a multiple of `batch`.
@@ -49,9 +50,9 @@ impl Clamp {
         Self { bound: range as f32, divisor: 1.0 }
     }
 
-    /// Dynamic thresholding (Saharia et al. 2022, section 2.3). The bound is the `ratio` quantile of
-    /// `magnitudes`, clamped to `1..=max` (or `max`, when that is below 1). Values are clamped to the
-    /// bound and divided by it.
+    /// Dynamic thresholding (Saharia et al. 2022, section 2.3). The bound is the `ratio` quantile
+    /// of `magnitudes`, clamped to `1..=max` (or `max`, when that is below 1). Values are clamped
+    /// to the bound and divided by it.
     ///
     /// Reorders `magnitudes`, which must not be empty.
     pub(super) fn threshold(magnitudes: &mut [f32], ratio: f64, max: f64) -> Self {

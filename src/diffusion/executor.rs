@@ -23,8 +23,8 @@ pub trait Canvas {
     /// When the network cannot take this kind of image.
     fn read(&self, window: Window, scale: f32, out: &mut [f32]) -> Result<()>;
 
-    /// Fills `out`, dense `[batch, channels, window.height / scale, window.width / scale]`, with the
-    /// low-resolution image of the window, for networks that are conditioned on one.
+    /// Fills `out`, dense `[batch, channels, window.height / scale, window.width / scale]`, with
+    /// the low-resolution image of the window, for networks that are conditioned on one.
     ///
     /// # Errors
     /// When the canvas has no low-resolution image, as by default.
@@ -34,8 +34,8 @@ pub trait Canvas {
         ))
     }
 
-    /// If the network's output for the window is cached, writes it to `out`, dense `[batch, channels,
-    /// window.height, window.width]`, and returns true. By default nothing is cached.
+    /// If the network's output for the window is cached, writes it to `out`, dense `[batch,
+    /// channels, window.height, window.width]`, and returns true. By default nothing is cached.
     fn recall(&self, _window: Window, _out: &mut Vec<f32>) -> bool {
         false
     }
@@ -75,8 +75,8 @@ pub struct Update<'a> {
     pub output: Band<'a>,
 }
 
-/// The standard deviation of the noise at the start of a plan, in the unit that the plan calls 1. It is
-/// 1 everywhere for a plan in absolute units, and the image's own sigma for a relative plan.
+/// The standard deviation of the noise at the start of a plan, in the unit that the plan calls 1.
+/// It is 1 everywhere for a plan in absolute units, and the image's own sigma for a relative plan.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SigmaMap {
     /// One value for all pixels.
@@ -145,8 +145,8 @@ impl SigmaMap {
     }
 }
 
-/// Copies a window of a plane of `width` columns, multiplied by `scale`. Pixels beyond the borders are
-/// mirrored.
+/// Copies a window of a plane of `width` columns, multiplied by `scale`. Pixels beyond the borders
+/// are mirrored.
 pub(crate) fn read_plane(plane: &[f32], width: usize, window: Window, scale: f32, out: &mut [f32]) {
     let height = plane.len() / width;
     let inside = width.saturating_sub(window.x).min(window.width);
@@ -179,17 +179,17 @@ pub struct Progress {
 /// Runs `plan` on `canvas`: each step evaluates `D = network(x)` tile by tile, blends the tiles and
 /// updates the canvas.
 ///
-/// Rows are updated as soon as no later tile reads them, so beside the canvas at most one row of tiles
-/// is held. After the first evaluation this function allocates nothing. `watch` is called after every
-/// evaluation and can stop the run, which leaves the canvas unfinished.
+/// Rows are updated as soon as no later tile reads them, so beside the canvas at most one row of
+/// tiles is held. After the first evaluation this function allocates nothing. `watch` is called
+/// after every evaluation and can stop the run, which leaves the canvas unfinished.
 ///
-/// An evaluation whose output is not finite, or blank where an image is expected, is repeated once with
-/// the network that [`Network::again`] returns.
+/// An evaluation whose output is not finite, or blank where an image is expected, is repeated once
+/// with the network that [`Network::again`] returns.
 ///
 /// # Errors
-/// The network's own errors; [`Error::Evaluation`] when its output is invalid and there is no fallback
-/// or the fallback's output is invalid too; [`Error::Interrupted`] when `watch` stops the run;
-/// [`Error::Usage`] for dynamic thresholding in tiles.
+/// The network's own errors; [`Error::Evaluation`] when its output is invalid and there is no
+/// fallback or the fallback's output is invalid too; [`Error::Interrupted`] when `watch` stops the
+/// run; [`Error::Usage`] for dynamic thresholding in tiles.
 pub fn execute(
     plan: &Plan,
     network: &mut dyn Network,
@@ -280,8 +280,8 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// Fills the inputs of `network` and returns what is expected of its output. On the `first` tile of
-    /// a step the network's sigma map is out of date.
+    /// Fills the inputs of `network` and returns what is expected of its output. On the `first`
+    /// tile of a step the network's sigma map is out of date.
     fn fill(&self, network: &mut dyn Network, first: bool) -> Result<Expected> {
         let Self { canvas, step, sigma, window, .. } = *self;
         let mut inputs = network.inputs();

@@ -1,5 +1,5 @@
-//! Detection of invalid network output: values that are not finite, and a blank tile where there was an
-//! image.
+//! Detection of invalid network output: values that are not finite, and a blank tile where there
+//! was an image.
 
 /// Statistics read the first `LOOKED_AT` of every `STRIDE` values.
 const STRIDE: usize = 4096;
@@ -12,8 +12,8 @@ const FLAT: f64 = 1e-4;
 /// Tiles of fewer values are not checked for blanks: small details may be flat.
 const FEWEST: usize = 8192;
 
-/// Flat output is blank if its squared distance to the input exceeds twice the noise variance by this much.
-/// Images span 1 or 2 units.
+/// Flat output is blank if its squared distance to the input exceeds twice the noise variance by
+/// this much. Images span 1 or 2 units.
 const FAR: f64 = 0.02 * 0.02;
 
 /// Mean and variance of some of the values of a tile.
@@ -83,7 +83,8 @@ impl Expected {
         }
         let input = self.image.filter(|_| output.len() >= FEWEST)?;
         let output = SampleStats::at(output);
-        // The output is flat, and removing noise of the known level does not explain the difference.
+        // The output is flat, and removing noise of the known level does not explain the
+        // difference.
         let taken = input.variance + (input.mean - output.mean).powi(2);
         let blank = output.variance <= FLAT * input.variance && taken > 2.0 * self.noise + FAR;
         blank.then(|| {

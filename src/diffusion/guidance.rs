@@ -1,8 +1,8 @@
 //! Guidance: changing the predictions of a sampling run.
 //!
-//! A [`Guidance`] changes the predicted clean image at every evaluation, for instance by the gradient
-//! of a classifier ([`ClassifierGuidance`]), by an application's own energy function, or by known
-//! pixels. [`ClassifierFree`] wraps a class-conditional network.
+//! A [`Guidance`] changes the predicted clean image at every evaluation, for instance by the
+//! gradient of a classifier ([`ClassifierGuidance`]), by an application's own energy function, or
+//! by known pixels. [`ClassifierFree`] wraps a class-conditional network.
 
 use ndarray::Array4;
 
@@ -25,9 +25,9 @@ pub struct StepContext<'a> {
 
 /// Receives every predicted clean image before it is used, and may change it.
 ///
-/// By Tweedie's formula, a gradient `g` of a log-likelihood with respect to `x0 + sigma * n` moves the
-/// prediction by `sigma^2 * g` (Dhariwal and Nichol 2021, algorithm 2, in these coordinates). Guidance
-/// that changes nothing can observe a run. Returning [`Error::Interrupted`] ends the run.
+/// By Tweedie's formula, a gradient `g` of a log-likelihood with respect to `x0 + sigma * n` moves
+/// the prediction by `sigma^2 * g` (Dhariwal and Nichol 2021, algorithm 2, in these coordinates).
+/// Guidance that changes nothing can observe a run. Returning [`Error::Interrupted`] ends the run.
 pub trait Guidance {
     /// Changes `d`, the prediction, of the state's shape, before it is clipped.
     ///
@@ -107,11 +107,11 @@ pub fn label(labels: Option<&mut [i64]>, classes: &[i64]) -> Result<()> {
 /// Options of classifier-free guidance (Ho and Salimans 2022).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ClassifierFreeOptions {
-    /// `w` in `F = F_without + w * (F_with - F_without)`. With 1, the output is the class-conditional
-    /// one.
+    /// `w` in `F = F_without + w * (F_with - F_without)`. With 1, the output is the
+    /// class-conditional one.
     pub scale: f64,
-    /// How far the standard deviation is rescaled to that of the conditional output, from 0 to 1 (Lin
-    /// et al. 2024, section 3.4).
+    /// How far the standard deviation is rescaled to that of the conditional output, from 0 to 1
+    /// (Lin et al. 2024, section 3.4).
     pub rescale: f64,
     /// The range of sigma in which guidance is active (Kynkaanniemi et al. 2024). Outside it, the
     /// conditional output is used.
@@ -138,8 +138,8 @@ pub struct ClassifierFree<'a> {
 }
 
 impl<'a> ClassifierFree<'a> {
-    /// Guidance towards `classes`, one per sample, and away from the negative class `without`, at the
-    /// levels of `plan`.
+    /// Guidance towards `classes`, one per sample, and away from the negative class `without`, at
+    /// the levels of `plan`.
     pub fn new(
         network: &'a mut dyn Network,
         [classes, without]: [Vec<i64>; 2],
@@ -170,8 +170,8 @@ impl Network for ClassifierFree<'_> {
         Ok(())
     }
 
-    /// The inputs of the half with the class. [`evaluate`](Network::evaluate) copies them to the other
-    /// half.
+    /// The inputs of the half with the class. [`evaluate`](Network::evaluate) copies them to the
+    /// other half.
     fn inputs(&mut self) -> Inputs<'_> {
         let Inputs { sample, sigma, condition, .. } = self.network.inputs();
         Inputs {

@@ -1,8 +1,8 @@
-//! The mathematics of diffusion: schedules, parameterizations, samplers as tables, positional noise,
-//! and the executor.
+//! The mathematics of diffusion: schedules, parameterizations, samplers as tables, positional
+//! noise, and the executor.
 //!
-//! Everything here is a pure function of its arguments. Everything computed before the sampling loop is
-//! f64.
+//! Everything here is a pure function of its arguments. Everything computed before the sampling
+//! loop is f64.
 
 pub mod clip;
 pub mod config;

@@ -1,7 +1,7 @@
 //! Noise as a function of position: `z(seed, step, batch, channel, y, x)`.
 //!
-//! A counter-based generator has no state, so tiles, threads, batch sizes and machines generate equal
-//! numbers. Tiles have no seams, and a random seed gives one image everywhere.
+//! A counter-based generator has no state, so tiles, threads, batch sizes and machines generate
+//! equal numbers. Tiles have no seams, and a random seed gives one image everywhere.
 
 use crate::error::{Error, Result};
 use crate::network::Shape;
@@ -31,7 +31,8 @@ pub trait NoiseSource: Sync {
     /// The value of a pixel does not depend on the segment that contains it. Allocates nothing.
     fn fill(&self, at: NoiseAt, x: usize, out: &mut [f32]);
 
-    /// Checks that there is noise for `steps` steps and a state of `shape`. Called once before a run.
+    /// Checks that there is noise for `steps` steps and a state of `shape`. Called once before a
+    /// run.
     ///
     /// # Errors
     /// When there is not, naming what is there and what is needed.
@@ -40,12 +41,12 @@ pub trait NoiseSource: Sync {
     }
 }
 
-/// Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") and a Box-Muller
-/// transform.
+/// Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3") and a
+/// Box-Muller transform.
 ///
-/// The key is the random seed, and the counter is the position. One call gives four adjacent values of
-/// a row. The transform uses only f32 addition, multiplication and square root, which every machine
-/// rounds alike, so the bits are equal on all machines.
+/// The key is the random seed, and the counter is the position. One call gives four adjacent values
+/// of a row. The transform uses only f32 addition, multiplication and square root, which every
+/// machine rounds alike, so the bits are equal on all machines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Philox {
     key: [u32; 2],
@@ -87,8 +88,8 @@ impl NoiseSource for Philox {
 /// How many counters are computed side by side, so that the compiler can use vector registers.
 const LANES: usize = 32;
 
-/// Ten rounds of Philox with a key of two words on [`LANES`] counters of four words. The first words
-/// are consecutive.
+/// Ten rounds of Philox with a key of two words on [`LANES`] counters of four words. The first
+/// words are consecutive.
 fn philox4x32_10([first, c1, c2, c3]: [u32; 4], mut key: [u32; 2]) -> [[u32; LANES]; 4] {
     const MULTIPLIERS: [u64; 2] = [0xD251_1F53, 0xCD9E_8D57];
     const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85];

@@ -5,8 +5,8 @@ use crate::error::{Error, Result};
 /// A noise level: the state is `x = signal * x0 + noise * n` with `n ~ N(0, I)`.
 ///
 /// Variance-exploding states (Song et al. 2021, EDM) have `signal = 1`; variance-preserving states
-/// (DDPM) have `signal^2 + noise^2 = 1`. As a pair, a schedule that ends in pure noise (`signal = 0`)
-/// stays finite.
+/// (DDPM) have `signal^2 + noise^2 = 1`. As a pair, a schedule that ends in pure noise (`signal =
+/// 0`) stays finite.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Level {
     /// The factor of the clean image, alpha in DPM-Solver's notation.
@@ -24,8 +24,8 @@ impl Level {
         Self { signal: 1.0, noise: sigma }
     }
 
-    /// A variance-preserving level from DDPM's cumulative product `abar` (Ho et al. 2020, equation 4):
-    /// `x = sqrt(abar) * x0 + sqrt(1 - abar) * n`.
+    /// A variance-preserving level from DDPM's cumulative product `abar` (Ho et al. 2020, equation
+    /// 4): `x = sqrt(abar) * x0 + sqrt(1 - abar) * n`.
     pub fn vp(alpha_cumprod: f64) -> Self {
         Self { signal: alpha_cumprod.sqrt(), noise: (1.0 - alpha_cumprod).sqrt() }
     }
@@ -36,8 +36,8 @@ impl Level {
         Self { signal, noise: sigma * signal }
     }
 
-    /// The variance that the forward process adds from the `cleaner` level to this one, in this level's
-    /// units. For adjacent variance-preserving levels it is `beta`.
+    /// The variance that the forward process adds from the `cleaner` level to this one, in this
+    /// level's units. For adjacent variance-preserving levels it is `beta`.
     pub fn variance_from(self, cleaner: Self) -> f64 {
         let ratio = self.signal / cleaner.signal;
         (self.noise * self.noise - ratio * ratio * cleaner.noise * cleaner.noise).max(0.0)
@@ -62,16 +62,16 @@ pub const SLOTS: usize = 5;
 /// x'    = a * x + b * D + sum_j past[j] * H_j + d * z + e * D_raw          z ~ N(0, I)
 /// ```
 ///
-/// `H_j` is the value that an earlier step kept in slot `j` ([`Keep`]). Linear multistep methods keep
-/// predictions. Methods that return to an earlier state compute it from `x` and the kept values. With
-/// `d = 0` the step adds no noise. `e` is nonzero only where the direction of a step comes from the
-/// unclipped prediction (DDIM with `clip_sample`).
+/// `H_j` is the value that an earlier step kept in slot `j` ([`Keep`]). Linear multistep methods
+/// keep predictions. Methods that return to an earlier state compute it from `x` and the kept
+/// values. With `d = 0` the step adds no noise. `e` is nonzero only where the direction of a step
+/// comes from the unclipped prediction (DDIM with `clip_sample`).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Step {
     /// The scalar noise level that the network is conditioned on.
     pub t: f64,
-    /// The level of `x` before the step. A network that takes a sigma map gets `noise` times the task's
-    /// map.
+    /// The level of `x` before the step. A network that takes a sigma map gets `noise` times the
+    /// task's map.
     pub level: Level,
     /// Factor of `x` at the network's input.
     pub c_in: f64,
@@ -137,8 +137,9 @@ pub enum Clip {
     None,
     /// Clamped to `-range..=range`.
     Range(f64),
-    /// Dynamic thresholding (Saharia et al. 2022, section 2.3), per sample. The bound is the `ratio`
-    /// quantile of `|D|`, clamped to `1..=max`. Values are clamped to the bound and divided by it.
+    /// Dynamic thresholding (Saharia et al. 2022, section 2.3), per sample. The bound is the
+    /// `ratio` quantile of `|D|`, clamped to `1..=max`. Values are clamped to the bound and divided
+    /// by it.
     Threshold {
         /// The quantile, in `0..=1`.
         ratio: f64,
@@ -217,8 +218,8 @@ impl Plan {
     }
 
     /// A plan that takes each step `times` times and adds the noise between the levels again before
-    /// each repetition (Lugmayr et al. 2022, RePaint, algorithm 1, with jumps of one step). A step down
-    /// and the noise added back are one row: their noises are merged.
+    /// each repetition (Lugmayr et al. 2022, RePaint, algorithm 1, with jumps of one step). A step
+    /// down and the noise added back are one row: their noises are merged.
     ///
     /// # Errors
     /// [`Error::Usage`] for plans whose steps read kept values.
@@ -243,8 +244,8 @@ impl Plan {
         Ok(Self { steps: rows.collect(), clip: self.clip })
     }
 
-    /// The number of steps of recorded noise that a run reads: one more than the last step that adds
-    /// noise.
+    /// The number of steps of recorded noise that a run reads: one more than the last step that
+    /// adds noise.
     pub fn noise_rows(&self) -> usize {
         self.steps.iter().rposition(|step| step.d != 0.0).map_or(0, |last| last + 1)
     }
@@ -282,8 +283,8 @@ mod tests {
                     }
                     row.a * x + row.b + past + row.e
                 });
-                // Some plans end at timestep 0, and PNDM with fractional strides evaluates beside the
-                // current level.
+                // Some plans end at timestep 0, and PNDM with fractional strides evaluates beside
+                // the current level.
                 assert!((end - 1.0).abs() < 1e-2, "{sampler} from {first}: {end}");
             }
         }

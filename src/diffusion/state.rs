@@ -38,8 +38,8 @@ pub struct State<'a> {
 }
 
 impl<'a> State<'a> {
-    /// A state at the level at which `plan` starts. `sigma` is the map that the plan is run with; it
-    /// scales the noise.
+    /// A state at the level at which `plan` starts. `sigma` is the map that the plan is run with;
+    /// it scales the noise.
     ///
     /// # Errors
     /// When `noise` does not cover this plan and shape.
@@ -297,8 +297,8 @@ impl Linear {
         self.advance_each(row, raw, keeping, hold, |_, raw| raw);
     }
 
-    /// The step's update without noise and kept values, with `D` limited by `hold`. The kept value of
-    /// this step, if any, is written to `keeping`.
+    /// The step's update without noise and kept values, with `D` limited by `hold`. The kept value
+    /// of this step, if any, is written to `keeping`.
     fn advance_by_prediction(
         &self,
         row: &mut [f32],

@@ -10,9 +10,10 @@ use super::folder_of;
 /// Maximum number of links that the kernel follows.
 const LINKS: usize = 40;
 
-/// Rejects a path through a link, or to a pipe, that another user, neither root nor the folder's owner,
-/// put into a folder that others may write to, such as `/tmp`: it may lead to one of our files, or to
-/// that user, by malice. Every link on the way is examined, also those that links lead through.
+/// Rejects a path through a link, or to a pipe, that another user, neither root nor the folder's
+/// owner, put into a folder that others may write to, such as `/tmp`: it may lead to one of our
+/// files, or to that user, by malice. Every link on the way is examined, also those that links lead
+/// through.
 ///
 /// # Errors
 /// [`io::ErrorKind::PermissionDenied`] with the link.

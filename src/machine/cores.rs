@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-/// The fast cores that this process may use, one per physical core. None if all cores are alike or the
-/// kernel does not report the difference.
+/// The fast cores that this process may use, one per physical core. None if all cores are alike or
+/// the kernel does not report the difference.
 pub fn fast_cores() -> Option<Vec<usize>> {
     let allowed = rustix::thread::sched_getaffinity(None).ok()?;
     fast_cores_below(Path::new("/sys"), &|core| {

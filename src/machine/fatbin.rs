@@ -1,8 +1,10 @@
-//! The GPUs that a library with CUDA code was built for, read from its file: `libonnxruntime_providers_cuda.so`
-//! without code for a GPU fails with "no kernel image" at the first operator.
+//! The GPUs that a library with CUDA code was built for, read from its file:
+//! `libonnxruntime_providers_cuda.so` without code for a GPU fails with "no kernel image" at the
+//! first operator.
 //!
-//! Compilers of CUDA put code into the section `.nv_fatbin`: containers of entries, each of which is machine code or
-//! PTX for one architecture. The layout is that of LLVM's `clang-offload-bundler` and of NVIDIA's `fatbinary_section.h`.
+//! Compilers of CUDA put code into the section `.nv_fatbin`: containers of entries, each of which
+//! is machine code or PTX for one architecture. The layout is that of LLVM's
+//! `clang-offload-bundler` and of NVIDIA's `fatbinary_section.h`.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -32,9 +34,9 @@ impl CudaCode {
         (!found.machine_code.is_empty() || !found.ptx.is_empty()).then_some(found)
     }
 
-    /// Whether a GPU of that compute capability runs the code. Machine code is for its own major version
-    /// from its minor version on, on a Tegra for its own version alone (NVIDIA, "CUDA C++ Programming
-    /// Guide", binary compatibility).
+    /// Whether a GPU of that compute capability runs the code. Machine code is for its own major
+    /// version from its minor version on, on a Tegra for its own version alone (NVIDIA, "CUDA C++
+    /// Programming Guide", binary compatibility).
     pub fn runs_on(&self, gpu: ComputeCapability) -> bool {
         let ComputeCapability { number, is_tegra } = gpu;
         let fits = |code: &u32| match is_tegra {

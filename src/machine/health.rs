@@ -66,8 +66,8 @@ impl Health {
     }
 }
 
-/// The flags of a Raspberry Pi's firmware for this moment: bit 0 undervoltage, 1 frequency capped, 2
-/// throttled, 3 soft temperature limit.
+/// The flags of a Raspberry Pi's firmware for this moment: bit 0 undervoltage, 1 frequency capped,
+/// 2 throttled, 3 soft temperature limit.
 fn throttled(sys: &Path) -> Option<u32> {
     let text =
         fs::read_to_string(sys.join("devices/platform/soc/soc:firmware/get_throttled")).ok()?;

@@ -20,7 +20,8 @@ pub use process::{
     listen_but_to_ignored_hangups, report_integer_division,
 };
 
-/// The memory that this process may use, in bytes: the machine's, or its control group's lower limit.
+/// The memory that this process may use, in bytes: the machine's, or its control group's lower
+/// limit.
 pub fn total_memory() -> u64 {
     let info = rustix::system::sysinfo();
     let machine = info.totalram.saturating_mul(u64::from(info.mem_unit));
@@ -40,12 +41,13 @@ pub fn peak_resident_memory() -> u64 {
     status_field("VmHWM:")
 }
 
-/// The limits on allocations before [`limit_allocations`], which are those of programs that it starts.
+/// The limits on allocations before [`limit_allocations`], which are those of programs that it
+/// starts.
 static UNLIMITED: OnceLock<Rlimit> = OnceLock::new();
 
 /// Makes allocations fail once this process holds `bytes` of memory and a quarter more, because
-/// allocators reserve more than they fill; and the stacks of up to `threads` threads. Programs that it
-/// starts are not limited.
+/// allocators reserve more than they fill; and the stacks of up to `threads` threads. Programs that
+/// it starts are not limited.
 ///
 /// # Errors
 /// When the kernel does not report what the process holds, or refuses the limit.

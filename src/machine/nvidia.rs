@@ -147,8 +147,8 @@ fn libraries_in(folders: &[PathBuf]) -> Vec<Library> {
         else {
             continue;
         };
-        // The loader opens a link to a file whose name has the full version. A dangling link is not a
-        // library.
+        // The loader opens a link to a file whose name has the full version. A dangling link is not
+        // a library.
         let Ok(path) = fs::canonicalize(entry.path()) else { continue };
         let whole = path.file_name().map_or(name.as_str().into(), |name| name.to_string_lossy());
         let version = whole

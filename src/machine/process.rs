@@ -14,13 +14,13 @@ use rustix::process::{
     Resource, Signal, getpid, getppid, set_parent_process_death_signal, setrlimit,
 };
 
-/// Turns off telemetry in every version of ONNX Runtime that has it. Must be called before the library
-/// is opened.
+/// Turns off telemetry in every version of ONNX Runtime that has it. Must be called before the
+/// library is opened.
 pub(crate) fn forbid_telemetry() {
     for name in ["ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED"] {
-        // SAFETY: changing the environment races only with other threads that read it through libc. This runs once,
-        // under the lock of `Runtime::load`, before any thread of ours or of ONNX Runtime exists; the documentation of
-        // `Runtime::load` asks the same of its caller.
+        // SAFETY: changing the environment races only with other threads that read it through libc.
+        // This runs once, under the lock of `Runtime::load`, before any thread of ours or of ONNX
+        // Runtime exists; the documentation of `Runtime::load` asks the same of its caller.
         unsafe { std::env::set_var(name, "1") };
     }
 }
@@ -49,25 +49,28 @@ static LOOK_AT_STDOUT: extern "C" fn() = {
 /// Makes a write beyond `ulimit -f` fail with an error instead of killing the process. Call it at
 /// program start; child processes inherit it.
 pub fn ignore_file_size_signal() {
-    // SAFETY: no handler is set, so that no code of ours ever runs in a signal; ignoring one touches no memory.
+    // SAFETY: no handler is set, so that no code of ours ever runs in a signal; ignoring one
+    // touches no memory.
     let before = unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
     // It fails only for signals that do not exist.
     let _ = before;
 }
 
-/// Ends the process with a message and exit code 1 at SIGFPE, which ONNX Runtime raises when a network
-/// divides an integer by zero, or the smallest by -1. Call it at program start.
+/// Ends the process with a message and exit code 1 at SIGFPE, which ONNX Runtime raises when a
+/// network divides an integer by zero, or the smallest by -1. Call it at program start.
 pub fn report_integer_division() {
     extern "C" fn report(_: libc::c_int) {
         let words = b"eddy: the network failed: it divides an integer by zero, or the smallest integer by -1; take another model\n";
-        // SAFETY: `write` and `_exit` may be called in a signal handler, and the buffer is as long as it says.
+        // SAFETY: `write` and `_exit` may be called in a signal handler, and the buffer is as long
+        // as it says.
         unsafe {
             libc::write(libc::STDERR_FILENO, words.as_ptr().cast(), words.len());
             libc::_exit(1);
         }
     }
     let handler: extern "C" fn(libc::c_int) = report;
-    // SAFETY: the handler calls nothing that is not safe in a signal handler, and touches no memory but its constant.
+    // SAFETY: the handler calls nothing that is not safe in a signal handler, and touches no memory
+    // but its constant.
     let before = unsafe { libc::signal(libc::SIGFPE, handler as libc::sighandler_t) };
     // It fails only for signals that do not exist.
     let _ = before;
@@ -91,16 +94,16 @@ pub fn listen_but_to_ignored_hangups(listen: impl FnOnce()) {
     }
 }
 
-/// Releases the memory of `bytes`, whole pages of the program's own read-only file. Later reads load
-/// them from the file.
+/// Releases the memory of `bytes`, whole pages of the program's own read-only file. Later reads
+/// load them from the file.
 pub(crate) fn release_static(bytes: &'static [u8]) {
     let page = rustix::param::page_size();
     let start = bytes.as_ptr().addr().next_multiple_of(page);
     let end = (bytes.as_ptr().addr() + bytes.len()) / page * page;
     if start < end {
         let pointer = bytes.as_ptr().with_addr(start).cast_mut().cast();
-        // SAFETY: the pages lie inside a static that nothing can write to. It is a private mapping of a file that is
-        // never written, so later reads give equal bytes.
+        // SAFETY: the pages lie inside a static that nothing can write to. It is a private mapping
+        // of a file that is never written, so later reads give equal bytes.
         let released =
             unsafe { rustix::mm::madvise(pointer, end - start, rustix::mm::Advice::LinuxDontNeed) };
         // If the kernel refuses, the memory stays in use; nothing else depends on it.
@@ -111,12 +114,13 @@ pub(crate) fn release_static(bytes: &'static [u8]) {
 /// A command to start, and where to send its child.
 type Order = (Command, mpsc::SyncSender<io::Result<Child>>);
 
-/// Starts a child in its own process group. The kernel kills the child when this process ends, unless
-/// it `outlives` this process, as an encoder does that reads our output to its end.
+/// Starts a child in its own process group. The kernel kills the child when this process ends,
+/// unless it `outlives` this process, as an encoder does that reads our output to its end.
 ///
-/// The child is free of [`limit_allocations`](super::limit_allocations). The kernel sends the signal when the thread that started the child ends (`PR_SET_PDEATHSIG`), so a
-/// permanent thread starts it. When this process is killed, the child may get the signal several times,
-/// once for each thread that becomes its parent, so only SIGKILL is reliable.
+/// The child is free of [`limit_allocations`](super::limit_allocations). The kernel sends the
+/// signal when the thread that started the child ends (`PR_SET_PDEATHSIG`), so a permanent thread
+/// starts it. When this process is killed, the child may get the signal several times, once for
+/// each thread that becomes its parent, so only SIGKILL is reliable.
 ///
 /// # Errors
 /// As [`Command::spawn`].
@@ -125,7 +129,8 @@ pub(crate) fn spawn(mut command: Command, outlives: bool) -> io::Result<Child> {
     let parent = getpid();
     command.process_group(0);
     let limits = super::UNLIMITED.get().copied();
-    // SAFETY: between fork and exec only system calls that take and allocate nothing run in the child.
+    // SAFETY: between fork and exec only system calls that take and allocate nothing run in the
+    // child.
     unsafe {
         command.pre_exec(move || {
             if let Some(limits) = limits {
@@ -163,8 +168,8 @@ pub(crate) fn spawn(mut command: Command, outlives: bool) -> io::Result<Child> {
     child.recv().map_err(|_| gone())?
 }
 
-/// The system's allocator, for a program's `#[global_allocator]`. When memory runs out, it says so and
-/// ends the process with exit code 1, where Rust would abort.
+/// The system's allocator, for a program's `#[global_allocator]`. When memory runs out, it says so
+/// and ends the process with exit code 1, where Rust would abort.
 #[derive(Debug)]
 pub struct ExitOutOfMemory;
 

@@ -100,8 +100,8 @@ impl Image {
     /// An image of `samples`, interleaved, row by row from the top, without metadata.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a side of 0 pixels, channels other than 1 to 4, or another number of samples than
-    /// `width * height * channels`.
+    /// [`Error::Usage`] for a side of 0 pixels, channels other than 1 to 4, or another number of
+    /// samples than `width * height * channels`.
     pub fn new(width: usize, height: usize, channels: usize, samples: Samples) -> Result<Self> {
         let image = Self { width, height, channels, samples, metadata: Metadata::default() };
         image.check()?;

@@ -32,8 +32,8 @@ macro_rules! bundle {
     };
 }
 
-/// One line per model: its folder in `models/`, and the files that its `model.toml` names beside the
-/// f32 and the f16 file.
+/// One line per model: its folder in `models/`, and the files that its `model.toml` names beside
+/// the f32 and the f16 file.
 #[rustfmt::skip]
 static BUNDLES: &[Bundle] = &[
     bundle!("denoise-fast": "denoise-fast-int8.onnx", "check-x.npy", "check-sigma.npy", "check-denoised.npy"),

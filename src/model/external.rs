@@ -34,8 +34,8 @@ impl Message {
 /// `external_data` of a tensor: pairs of key and value.
 const EXTERNAL_DATA: u64 = 13;
 
-/// The paths that the tensors of an ONNX file name, relative to its folder. Empty if it is not an ONNX
-/// file.
+/// The paths that the tensors of an ONNX file name, relative to its folder. Empty if it is not an
+/// ONNX file.
 pub fn external_files(network: &[u8]) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     walk(network, Message::Model, 0, &mut found);
@@ -64,8 +64,8 @@ fn walk(bytes: &[u8], message: Message, depth: usize, found: &mut BTreeSet<Strin
     }
 }
 
-/// The length-delimited fields of a protobuf message and of its groups, up to the first invalid field.
-/// They include all fields that protobuf reads, so no file name is missed.
+/// The length-delimited fields of a protobuf message and of its groups, up to the first invalid
+/// field. They include all fields that protobuf reads, so no file name is missed.
 struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {

@@ -6,8 +6,8 @@ use super::{Package, Precision};
 use crate::error::Result;
 use crate::network::{self, Inputs, Network, OnnxNetwork, Runtime, SessionOptions, Shape};
 
-/// A network with a fallback for invalid output: the package's f32 file, loaded on first use. If the
-/// network is the f32 file itself, it is evaluated again.
+/// A network with a fallback for invalid output: the package's f32 file, loaded on first use. If
+/// the network is the f32 file itself, it is evaluated again.
 #[derive(Debug)]
 pub struct NetworkWithFallback<'a> {
     package: &'a Package,

@@ -1,5 +1,5 @@
-//! Reading the files of an untrusted model. Names must stay inside its folder, only regular files are
-//! opened, and reads are limited in size.
+//! Reading the files of an untrusted model. Names must stay inside its folder, only regular files
+//! are opened, and reads are limited in size.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -92,11 +92,12 @@ pub fn read_regular(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     if bytes.len() as u64 > most { Err(refused(most + 1)) } else { Ok(bytes) }
 }
 
-/// The paths of the external weights of the graph `network`, whose file is in `folder`, by the names in
-/// the graph.
+/// The paths of the external weights of the graph `network`, whose file is in `folder`, by the
+/// names in the graph.
 ///
 /// # Errors
-/// [`Error::Model`] for the network `model`, when one of them is not a regular file inside the folder.
+/// [`Error::Model`] for the network `model`, when one of them is not a regular file inside the
+/// folder.
 pub fn find_weights(
     network: &[u8],
     folder: &Path,

@@ -94,8 +94,8 @@ impl Package {
         Ok(Self { manifest, files })
     }
 
-    /// A bare ONNX file as a package: what `said` leaves open is found out by running it. Its findings
-    /// come along.
+    /// A bare ONNX file as a package: what `said` leaves open is found out by running it. Its
+    /// findings come along.
     ///
     /// # Errors
     /// As for [`Described::of`].

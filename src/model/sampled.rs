@@ -45,8 +45,8 @@ impl SampledModel {
         package.manifest.schedule_of()
     }
 
-    /// Height and width of the network's input must be multiples of this. A diffusers folder does not
-    /// say.
+    /// Height and width of the network's input must be multiples of this. A diffusers folder does
+    /// not say.
     pub fn multiple_of(&self) -> usize {
         match self {
             Self::Diffusers(_) => 1,

@@ -25,9 +25,9 @@ impl Verdict {
     }
 }
 
-/// Evaluates a package's recorded input with its network in `precision` and compares the output with
-/// the recorded one. The record comes from the f32 network, and the tolerance of each file covers its
-/// numeric precision.
+/// Evaluates a package's recorded input with its network in `precision` and compares the output
+/// with the recorded one. The record comes from the f32 network, and the tolerance of each file
+/// covers its numeric precision.
 ///
 /// # Errors
 /// [`Error::Model`] when the package has no recorded pair, or its files do not fit together; the

@@ -10,8 +10,8 @@ use ort::value::TensorElementType;
 use super::Shape;
 use super::encoding::{Axes, Mix, NoiseEncoding};
 
-/// An image tensor that the executor reads and writes as planes of f32, whatever its elements and its
-/// order are.
+/// An image tensor that the executor reads and writes as planes of f32, whatever its elements and
+/// its order are.
 #[derive(Debug)]
 pub(super) struct Buffer {
     tensor: Elements,
@@ -30,8 +30,8 @@ enum Elements {
 /// How a tensor differs from the planes of f32 that it stands for.
 #[derive(Clone, Debug)]
 pub(super) struct Conversion {
-    /// For an input, each channel of the tensor by planes; for an output, each plane by channels of the
-    /// tensor, and after them planes of the sample.
+    /// For an input, each channel of the tensor by planes; for an output, each plane by channels of
+    /// the tensor, and after them planes of the sample.
     pub(super) mixes: Vec<Mix>,
     /// The order of the tensor's axes.
     pub(super) axes: Axes,
@@ -61,8 +61,8 @@ impl Buffer {
         matches!(element, Float32 | Float16 | Uint8)
     }
 
-    /// A tensor for planes of `shape`, in memory of `allocator` that the processor can access. Without
-    /// a `conversion` it holds these planes.
+    /// A tensor for planes of `shape`, in memory of `allocator` that the processor can access.
+    /// Without a `conversion` it holds these planes.
     pub(super) fn new(
         allocator: &Allocator,
         element: TensorElementType,
@@ -286,8 +286,8 @@ fn add(to: &mut [f32], from: &[f32], part: f32) {
     to.iter_mut().zip(from).for_each(|(to, from)| *to += part * from);
 }
 
-/// A noise level for each sample of a batch, which the executor fills as a map. Where the map is not
-/// uniform, the network is told the root mean square.
+/// A noise level for each sample of a batch, which the executor fills as a map. Where the map is
+/// not uniform, the network is told the root mean square.
 #[derive(Debug)]
 pub(super) struct NoiseLevel {
     map: Vec<f32>,
@@ -296,8 +296,8 @@ pub(super) struct NoiseLevel {
 }
 
 impl NoiseLevel {
-    /// A tensor of `shape`, with one value or one for each sample of the `batch`, and a map of `area`
-    /// pixels for each.
+    /// A tensor of `shape`, with one value or one for each sample of the `batch`, and a map of
+    /// `area` pixels for each.
     pub(super) fn new(
         element: TensorElementType,
         shape: Vec<i64>,
@@ -385,8 +385,8 @@ impl Scalar {
         self.set_each(std::iter::repeat(t));
     }
 
-    /// Sets the values in order. For an integer tensor they are truncated, as in the pipelines of such
-    /// networks.
+    /// Sets the values in order. For an integer tensor they are truncated, as in the pipelines of
+    /// such networks.
     pub(super) fn set_each(&mut self, values: impl Iterator<Item = f64>) {
         fn set<T>(to: &mut [T], values: impl Iterator<Item = f64>, convert: impl Fn(f64) -> T) {
             to.iter_mut().zip(values).for_each(|(to, value)| *to = convert(value));

@@ -14,8 +14,8 @@ use crate::error::{Error, Result};
 use crate::machine::nvidia;
 use crate::setting::RUNTIME;
 
-/// A graph of one convolution that doubles four floats, used to probe a device. Convolutions need more
-/// libraries than other operators, such as cuDNN.
+/// A graph of one convolution that doubles four floats, used to probe a device. Convolutions need
+/// more libraries than other operators, such as cuDNN.
 const CONVOLUTION: &[u8] = b"\x08\x08:e\x0a\x0f\x0a\x01x\x0a\x01w\x12\x01y\x22\x04Conv\x12\x03one*\x13\x08\x01\x08\x01\x08\x01\x08\x01\
     \x10\x01\x22\x04\x00\x00\x00@B\x01wZ\x1b\x0a\x01x\x12\x16\x0a\x14\x08\x01\x12\x10\x0a\x02\x08\x01\x0a\x02\x08\x01\x0a\x02\x08\x02\
     \x0a\x02\x08\x02b\x1b\x0a\x01y\x12\x16\x0a\x14\x08\x01\x12\x10\x0a\x02\x08\x01\x0a\x02\x08\x01\x0a\x02\x08\x02\x0a\x02\x08\x02\
@@ -229,8 +229,8 @@ impl Runtime {
         }
     }
 
-    /// Checks that the library was built with a provider for `device`, and that the provider's files
-    /// are beside it.
+    /// Checks that the library was built with a provider for `device`, and that the provider's
+    /// files are beside it.
     fn has_provider(&self, device: Device) -> Result<(), String> {
         if let Device::Plugin(number) = device
             && self.plugin_devices().nth(number as usize).is_none()

@@ -1,6 +1,6 @@
-//! Checks that a file is a complete shared library for this machine. The system's loader reports less,
-//! and maps what the headers declare without checking the file's length: a truncated library kills the
-//! process.
+//! Checks that a file is a complete shared library for this machine. The system's loader reports
+//! less, and maps what the headers declare without checking the file's length: a truncated library
+//! kills the process.
 
 use std::env::consts::ARCH;
 use std::fs;

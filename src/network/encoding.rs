@@ -1,6 +1,6 @@
-//! How the tensors of a graph represent images and noise levels. Eddy works on planes: red, green and
-//! blue, or grey, in NCHW, and on sigma in the units of these planes. Other networks want the last axis
-//! to be the channels, blue first, luma alone, whole numbers, other units.
+//! How the tensors of a graph represent images and noise levels. Eddy works on planes: red, green
+//! and blue, or grey, in NCHW, and on sigma in the units of these planes. Other networks want the
+//! last axis to be the channels, blue first, luma alone, whole numbers, other units.
 
 use std::fmt;
 use std::str::FromStr;
@@ -102,8 +102,8 @@ pub struct Encoding {
     pub axes: Axes,
     /// The colour channels.
     pub colors: Colors,
-    /// What a value in the tensor is, for each channel in the order of RGB: a factor of Eddy's value,
-    /// and what is added. One entry is for all channels, and none means that they are equal.
+    /// What a value in the tensor is, for each channel in the order of RGB: a factor of Eddy's
+    /// value, and what is added. One entry is for all channels, and none means that they are equal.
     pub scaling: Vec<[f32; 2]>,
 }
 
@@ -138,8 +138,8 @@ impl Encoding {
         (0..channels).map(mix).collect()
     }
 
-    /// The planes of an image of `channels`, of the tensor's channels and, after them, of those of the
-    /// sample. `residual` means that the tensor holds the sample less the image.
+    /// The planes of an image of `channels`, of the tensor's channels and, after them, of those of
+    /// the sample. `residual` means that the tensor holds the sample less the image.
     pub(super) fn planes_of_tensor(&self, channels: usize, residual: bool) -> Vec<Mix> {
         let sample = self.tensor_channels(channels);
         let is_luma = self.colors == Colors::Luma;

@@ -2,8 +2,8 @@
 //!
 //! An engine is valid for one network, precision and shape, one kind of GPU, and one version of all
 //! software involved. The hash of all of these is the name of its folder. TensorRT writes to a
-//! temporary folder, which is renamed after the engine has run once, with a list of its files. A folder
-//! without that list, or with other content, is built again.
+//! temporary folder, which is renamed after the engine has run once, with a list of its files. A
+//! folder without that list, or with other content, is built again.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -58,7 +58,8 @@ struct CacheManifest {
 const SEAL: &str = "seal.json";
 
 /// The folder of the cache: `eddy` in the user's cache, or the one that systemd gives to a service
-/// (`CacheDirectory=`). Without either, as in a bare container, every start builds its engines again.
+/// (`CacheDirectory=`). Without either, as in a bare container, every start builds its engines
+/// again.
 pub fn folder() -> Option<PathBuf> {
     let named =
         |name: &str| std::env::var_os(name).filter(|path| !path.is_empty()).map(PathBuf::from);
@@ -90,8 +91,8 @@ enum State {
 }
 
 impl CacheEntry {
-    /// Looks up the engine of `key` below `root`. If there is none, or it is damaged, creates a folder
-    /// for a new one.
+    /// Looks up the engine of `key` below `root`. If there is none, or it is damaged, creates a
+    /// folder for a new one.
     ///
     /// # Errors
     /// When the folder cannot be created.
@@ -131,7 +132,8 @@ impl CacheEntry {
         }
     }
 
-    /// The folder of TensorRT's timing cache, shared by all engines, which makes later builds faster.
+    /// The folder of TensorRT's timing cache, shared by all engines, which makes later builds
+    /// faster.
     pub(super) fn timings(&self) -> PathBuf {
         self.root.join("timings")
     }

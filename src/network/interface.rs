@@ -15,31 +15,34 @@ use crate::setting::INPUT;
 /// The names of the inputs and outputs in a network's graph, and what they stand for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Interface {
-    /// The noisy sample, `[B, C, H, W]`. A decoder, and a network that enlarges by itself, have none:
-    /// their only input is the condition.
+    /// The noisy sample, `[B, C, H, W]`. A decoder, and a network that enlarges by itself, have
+    /// none: their only input is the condition.
     pub sample: Option<String>,
-    /// Sigma, if the network takes it: a map `[B, sigma_planes, H, W]`, or one number for an image in a
-    /// tensor of any rank. If it has the name of the sample, the map's planes follow the sample's
-    /// channels in one tensor.
+    /// Sigma, if the network takes it: a map `[B, sigma_planes, H, W]`, or one number for an image
+    /// in a tensor of any rank. If it has the name of the sample, the map's planes follow the
+    /// sample's channels in one tensor.
     pub sigma: Option<String>,
     /// Planes of the sigma map: 1, or 2 for luma and chroma.
     pub sigma_planes: usize,
-    /// The scalar noise level, if the network takes one: integer or float, a scalar, `[1]` or `[B]`.
+    /// The scalar noise level, if the network takes one: integer or float, a scalar, `[1]` or
+    /// `[B]`.
     pub timestep: Option<String>,
-    /// The condition, float `[B, C', H / scale, W / scale]`, if the network takes one. If it has the
-    /// name of the sample, its channels follow the sample's in one tensor, `[1, C + C', H, W]`.
+    /// The condition, float `[B, C', H / scale, W / scale]`, if the network takes one. If it has
+    /// the name of the sample, its channels follow the sample's in one tensor, `[1, C + C', H, W]`.
     pub condition: Option<String>,
     /// Channels of the condition; by default as many as the sample's.
     pub condition_channels: Option<usize>,
     /// The class of each sample, int64 `[B]`, if the network takes one.
     pub class: Option<String>,
-    /// How many times larger the sample is than the condition along each axis; 1 without a condition.
+    /// How many times larger the sample is than the condition along each axis; 1 without a
+    /// condition.
     pub scale: usize,
-    /// Frames of a video that the network sees at once: as many before the sample as after it. The others
-    /// are the condition. They are one tensor, in order, `[B, frames C, H, W]` or `[B, frames, C, H, W]`,
-    /// unless they are named. 1 for networks of images.
+    /// Frames of a video that the network sees at once: as many before the sample as after it. The
+    /// others are the condition. They are one tensor, in order, `[B, frames C, H, W]` or `[B,
+    /// frames, C, H, W]`, unless they are named. 1 for networks of images.
     pub frames: usize,
-    /// The names of the frames before and after the sample, in order, where each has its own tensor.
+    /// The names of the frames before and after the sample, in order, where each has its own
+    /// tensor.
     pub neighbours: Vec<String>,
     /// What the network keeps from one frame to the next.
     pub states: Vec<RecurrentState>,
@@ -47,15 +50,15 @@ pub struct Interface {
     pub output: String,
     /// Channels of the sample, if the model declares them.
     pub channels: Option<usize>,
-    /// Whether sample, map and output are float16 rather than float32 or uint8, if the model declares
-    /// it.
+    /// Whether sample, map and output are float16 rather than float32 or uint8, if the model
+    /// declares it.
     pub half: Option<bool>,
     /// How the sample and the condition represent an image.
     pub encoding: Encoding,
     /// How the output represents an image.
     pub output_encoding: Encoding,
-    /// Whether the output is the noisy image less the clean one (residual learning, Zhang et al. 2017,
-    /// DnCNN).
+    /// Whether the output is the noisy image less the clean one (residual learning, Zhang et al.
+    /// 2017, DnCNN).
     pub residual: bool,
     /// How sigma is told, and the scalar noise level.
     pub told_as: NoiseEncoding,
@@ -358,8 +361,8 @@ fn find<'a>(outlets: &'a [Outlet], name: &str, way: &str, model: &str) -> Result
     })
 }
 
-/// The element type of an image input or output, checked against `half`, and its declared shape in the
-/// order of NCHW.
+/// The element type of an image input or output, checked against `half`, and its declared shape in
+/// the order of NCHW.
 fn image(
     outlet: &Outlet,
     half: Option<bool>,
@@ -401,7 +404,8 @@ fn rank(outlet: &Outlet) -> usize {
     }
 }
 
-/// The element type and declared shape of the frames of a video in one tensor, as if they were channels.
+/// The element type and declared shape of the frames of a video in one tensor, as if they were
+/// channels.
 fn stack(
     outlet: &Outlet,
     half: Option<bool>,

@@ -33,8 +33,8 @@ pub type Shape = [usize; 4];
 /// A network as the executor sees it: input buffers, one evaluation, an output.
 ///
 /// All buffers are NCHW, dense, in the network's own coordinates. [`bind`](Network::bind) allocates
-/// them, and they stay in place until the next `bind` with another shape, so an evaluation allocates
-/// nothing.
+/// them, and they stay in place until the next `bind` with another shape, so an evaluation
+/// allocates nothing.
 ///
 /// Tests may implement this trait with a closed-form network; they replace nothing else of ONNX
 /// Runtime.
@@ -57,8 +57,8 @@ pub trait Network {
     /// When the runtime reports a failure.
     fn evaluate(&mut self, t: f64) -> Result<&[f32]>;
 
-    /// Frees the memory of evaluations until the next one; by default does nothing. `small` is a small
-    /// shape that the network takes. Any other shape must be bound again afterwards.
+    /// Frees the memory of evaluations until the next one; by default does nothing. `small` is a
+    /// small shape that the network takes. Any other shape must be bound again afterwards.
     ///
     /// # Errors
     /// When the runtime reports a failure.
@@ -66,8 +66,8 @@ pub trait Network {
         Ok(())
     }
 
-    /// The fallback network to evaluate when this one gives invalid output: the f32 network, which may
-    /// be this one. By default there is none.
+    /// The fallback network to evaluate when this one gives invalid output: the f32 network, which
+    /// may be this one. By default there is none.
     ///
     /// # Errors
     /// When the fallback cannot be loaded.
@@ -81,13 +81,13 @@ pub trait Network {
 pub struct Inputs<'a> {
     /// The noisy sample, `[batch, channels, height, width]`. Empty for networks without one.
     pub sample: &'a mut [f32],
-    /// The sigma map, `[batch, planes, height, width]`, for networks that take one. There is one plane,
-    /// or one for luma and one for chroma.
+    /// The sigma map, `[batch, planes, height, width]`, for networks that take one. There is one
+    /// plane, or one for luma and one for chroma.
     pub sigma: Option<&'a mut [f32]>,
     /// The condition to enlarge or decode, `[batch, channels, height / scale, width / scale]`, for
     /// networks that take one.
     pub condition: Option<&'a mut [f32]>,
-    /// The class of each sample, `[batch]`, for networks that take one. Values persist until the next
-    /// [`bind`](Network::bind) with another shape.
+    /// The class of each sample, `[batch]`, for networks that take one. Values persist until the
+    /// next [`bind`](Network::bind) with another shape.
     pub class: Option<&'a mut [i64]>,
 }

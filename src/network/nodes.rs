@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Counts the nodes of a run by the name of their provider.
 ///
-/// A profile is a JSON array of events. Events of nodes have the category `Node` and a name that ends
-/// in `_kernel_time`.
+/// A profile is a JSON array of events. Events of nodes have the category `Node` and a name that
+/// ends in `_kernel_time`.
 pub(super) fn counted(profile: &[u8]) -> serde_json::Result<BTreeMap<String, usize>> {
     let events: Vec<serde_json::Value> = serde_json::from_slice(profile)?;
     let mut nodes = BTreeMap::<String, BTreeSet<&str>>::new();

@@ -62,18 +62,19 @@ struct Plugin {
     providers: Vec<String>,
 }
 
-/// The library's logged errors since they were last cleared. Only the log says why a device does not
-/// work.
+/// The library's logged errors since they were last cleared. Only the log says why a device does
+/// not work.
 type Complaints = Arc<Mutex<Vec<String>>>;
 
 /// Enough lines to find the reason.
 const MOST_COMPLAINTS: usize = 16;
 
 impl Runtime {
-    /// Opens the library, with telemetry off and logging silent, or returns the runtime that is already
-    /// open.
+    /// Opens the library, with telemetry off and logging silent, or returns the runtime that is
+    /// already open.
     ///
-    /// Call this before other threads start: it sets the environment variables that turn telemetry off.
+    /// Call this before other threads start: it sets the environment variables that turn telemetry
+    /// off.
     ///
     /// # Errors
     /// [`Error::Runtime`] when the library is missing, for another machine, too old or not ONNX
@@ -120,8 +121,8 @@ impl Runtime {
     /// [`Device::Plugin`](crate::network::Device::Plugin). A process registers one such library.
     ///
     /// # Errors
-    /// [`Error::Runtime`] when the library is missing, for another machine, no plugin, or for another
-    /// version of ONNX Runtime, and when another one is registered already.
+    /// [`Error::Runtime`] when the library is missing, for another machine, no plugin, or for
+    /// another version of ONNX Runtime, and when another one is registered already.
     pub fn register_plugin(&self, path: &Path) -> Result<()> {
         let failed = |problem: String| fail(&path.display().to_string(), problem);
         if let Some(plugin) = self.plugin.get() {
@@ -152,7 +153,8 @@ impl Runtime {
             source: Some(Box::new(cause)),
         })?;
         let providers = self.providers().filter(|provider| !before.contains(provider)).collect();
-        // The lock of `load` is not held, so another thread may have been faster; both are registered then.
+        // The lock of `load` is not held, so another thread may have been faster; both are
+        // registered then.
         let _ = self.plugin.set(Plugin { path: path.to_owned(), providers });
         Ok(())
     }
@@ -224,8 +226,9 @@ impl Runtime {
         ort::info()
     }
 
-    /// Opens the library from a file in memory, so that one binary suffices and nothing is left behind.
-    /// Where `/proc` is not mounted, it uses a temporary file, deleted once the library is open.
+    /// Opens the library from a file in memory, so that one binary suffices and nothing is left
+    /// behind. Where `/proc` is not mounted, it uses a temporary file, deleted once the library is
+    /// open.
     fn open_embedded(name: String) -> Result<Self> {
         let cannot = |cause: std::io::Error| {
             Error::Runtime {
@@ -257,8 +260,8 @@ impl Runtime {
         if let Some(problem) = elf::problem(path) {
             return Err(fail(&library, problem));
         }
-        // `probe` comes first. Where it fails, `init_from` reports why, and a library that is not ONNX
-        // Runtime never reaches a call that panics.
+        // `probe` comes first. Where it fails, `init_from` reports why, and a library that is not
+        // ONNX Runtime never reaches a call that panics.
         let minor_version = ort::util::probe(path);
         let builder = ort::init_from(path).map_err(|error| explain(&library, &error))?;
         let log_errors = Complaints::default();

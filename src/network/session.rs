@@ -1,4 +1,5 @@
-//! A network in ONNX Runtime: a session whose inputs and outputs are checked at load and bound once.
+//! A network in ONNX Runtime: a session whose inputs and outputs are checked at load and bound
+//! once.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -33,8 +34,8 @@ pub enum ModelSource<'a> {
 /// How a session runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SessionOptions {
-    /// Threads within an operator. 0 means one per physical core that this process may use, or one per
-    /// fast core if cores differ in speed.
+    /// Threads within an operator. 0 means one per physical core that this process may use, or one
+    /// per fast core if cores differ in speed.
     pub threads: usize,
     /// The device that the network runs on.
     pub device: Device,
@@ -187,8 +188,8 @@ impl OnnxNetwork {
     /// `model` is the network's name in errors.
     ///
     /// # Errors
-    /// [`Error::Model`] when it is not an ONNX graph, a named input or output is missing, the graph has
-    /// an unnamed one, or its rank or element type is not supported.
+    /// [`Error::Model`] when it is not an ONNX graph, a named input or output is missing, the graph
+    /// has an unnamed one, or its rank or element type is not supported.
     pub fn load(
         runtime: &Arc<Runtime>,
         model: &str,
@@ -217,7 +218,8 @@ impl OnnxNetwork {
         Self::around(session, runtime, model, interface, types, options.device, tailor)
     }
 
-    /// How many nodes of the graph each provider of ONNX Runtime runs, measured by a run at `shape`.
+    /// How many nodes of the graph each provider of ONNX Runtime runs, measured by a run at
+    /// `shape`.
     ///
     /// # Errors
     /// As for [`load`](Self::load), and when the graph does not run at that shape.
@@ -421,8 +423,8 @@ impl OnnxNetwork {
         })
     }
 
-    /// How an input tensor differs from an image of `channels` planes and `behind` further ones: sigma
-    /// and the condition.
+    /// How an input tensor differs from an image of `channels` planes and `behind` further ones:
+    /// sigma and the condition.
     fn input_conversion(&self, channels: usize, behind: usize) -> Option<Conversion> {
         let Interface { encoding, told_as, .. } = &self.interface;
         let has_sigma = self.interface.has_sigma_behind();
@@ -736,8 +738,8 @@ fn number_shape(declared: &[i64], batch: usize) -> Vec<i64> {
     shape
 }
 
-/// The shape of a constant. A free axis has the length of the batch if it is the first of several, and
-/// that of the values if it is the only one and there are several.
+/// The shape of a constant. A free axis has the length of the batch if it is the first of several,
+/// and that of the values if it is the only one and there are several.
 fn constant_shape(declared: &[i64], values: &[f64], batch: usize) -> Vec<i64> {
     match declared {
         [length] if *length < 0 && values.len() > 1 => {
@@ -805,8 +807,8 @@ fn build(
         .with_optimization_level(level)?
         .with_intra_threads(threads)?
         .with_inter_threads(1)?
-        // The memory pattern is a second copy of all activations, laid out on the first run, and gives
-        // no measurable speed. At 1920x1080 it used 230 of 615 MiB.
+        // The memory pattern is a second copy of all activations, laid out on the first run, and
+        // gives no measurable speed. At 1920x1080 it used 230 of 615 MiB.
         .with_memory_pattern(false)?;
     if options.rest {
         builder = builder.with_intra_op_spinning(false)?;

@@ -148,8 +148,8 @@ impl Trial {
         self.problem.as_deref()
     }
 
-    /// Evaluates the graph, and gives shape and values of `output`. `None` if it does not take inputs of
-    /// these shapes.
+    /// Evaluates the graph, and gives shape and values of `output`. `None` if it does not take
+    /// inputs of these shapes.
     ///
     /// # Errors
     /// [`Error::Evaluation`] when the evaluation takes longer than its time limit,

@@ -88,14 +88,14 @@ impl Watched {
     }
 }
 
-/// From now on, terminates every evaluation of this process that takes longer than `limit`. It fails
-/// with [`Error::Evaluation`](crate::Error::Evaluation).
+/// From now on, terminates every evaluation of this process that takes longer than `limit`. It
+/// fails with [`Error::Evaluation`](crate::Error::Evaluation).
 pub fn limit_evaluations(limit: Duration) {
     watch(limit, Ended::Late(limit));
 }
 
-/// Requests a stop: terminates every evaluation of this process that takes longer than `grace` from now
-/// on or from its own start. It fails with [`Error::Interrupted`](crate::Error::Interrupted).
+/// Requests a stop: terminates every evaluation of this process that takes longer than `grace` from
+/// now on or from its own start. It fails with [`Error::Interrupted`](crate::Error::Interrupted).
 /// Evaluations that finish earlier are not affected.
 pub fn stop_evaluations(grace: Duration) {
     watch(grace, Ended::Stopped);
@@ -118,8 +118,8 @@ fn watch(limit: Duration, why: Ended) {
     let _ = thread::Builder::new().name("watching".into()).spawn(body);
 }
 
-/// Loads a network during a run, on a separate thread. A load cannot be terminated, so one that exceeds
-/// the limit on evaluations is abandoned and continues until the process ends.
+/// Loads a network during a run, on a separate thread. A load cannot be terminated, so one that
+/// exceeds the limit on evaluations is abandoned and continues until the process ends.
 ///
 /// # Errors
 /// Those of `load`, [`Error::Model`] when it takes too long, and [`Error::Interrupted`].
@@ -162,8 +162,8 @@ pub fn too_long(model: &str, limit: Duration) -> Error {
 }
 
 /// Whether ONNX Runtime may still be running on an abandoned thread. The process must then end with
-/// [`exit_at_once`](crate::machine::exit_at_once), because the library must not be unloaded under that
-/// thread.
+/// [`exit_at_once`](crate::machine::exit_at_once), because the library must not be unloaded under
+/// that thread.
 pub fn has_given_up() -> bool {
     GIVEN_UP.load(Ordering::Relaxed)
 }

@@ -158,8 +158,8 @@ impl Default for Strength {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DenoiseReport {
     /// Standard deviation of the removed noise in 8-bit units; the root mean square where it
-    /// varies, and 0 for a network that is not told it. It is that of luma where the network works on luma and chroma, unless sigma was
-    /// given for RGB.
+    /// varies, and 0 for a network that is not told it. It is that of luma where the network works
+    /// on luma and chroma, unless sigma was given for RGB.
     pub sigma: f64,
     /// Standard deviation of chroma at half the size, where the network works on luma and chroma
     /// and sigma was not given for RGB.
@@ -251,8 +251,8 @@ impl<'a> Denoiser<'a> {
         Ok(Self { manifest, network, options, plan, range })
     }
 
-    /// Sets the noise level from an assessment, for the planes of the network's layout. A blind network
-    /// has none.
+    /// Sets the noise level from an assessment, for the planes of the network's layout. A blind
+    /// network has none.
     pub fn set_assessment(&mut self, seen: &Assessment) {
         if !self.is_blind() {
             self.options.sigma = seen.sigma_for(self.manifest.layout);

@@ -123,7 +123,8 @@ impl Assessment {
             planes.into_iter().partition(|seen| seen.role == PlaneRole::Luma);
         let [luma, chroma] =
             [deviation(&of_luma), deviation(&of_chroma)].map(|sigma| 255.0 * sigma);
-        // Averaging chroma of 4:2:0 or smoothing it removes noise that independent red, green and blue would have.
+        // Averaging chroma of 4:2:0 or smoothing it removes noise that independent red, green and
+        // blue would have.
         let lacks_chroma = !of_chroma.is_empty() && sigma < LEAST_TO_LUMA * luma;
         let kind = if kind == NoiseKind::White && lacks_chroma { NoiseKind::Camera } else { kind };
         let planes = if is_grey { [sigma, 0.0] } else { [luma, chroma] };

@@ -1,4 +1,5 @@
-//! Inpainting in one evaluation, by a network that is given an image and the mask of what is missing.
+//! Inpainting in one evaluation, by a network that is given an image and the mask of what is
+//! missing.
 
 use std::ops::ControlFlow;
 
@@ -42,14 +43,14 @@ impl<'a> Inpainter<'a> {
         Ok(Self { manifest, network, tile, budget, plan, range })
     }
 
-    /// Fills the area of `image` that is missing by `mask`, which is black for the network. All other
-    /// pixels and alpha are kept bit-exactly. `watch` is called for every evaluation and can stop the
-    /// run.
+    /// Fills the area of `image` that is missing by `mask`, which is black for the network. All
+    /// other pixels and alpha are kept bit-exactly. `watch` is called for every evaluation and can
+    /// stop the run.
     ///
     /// # Errors
-    /// [`Error::Usage`] when the mask has another size than the image, or the image does not fit the
-    /// memory budget; [`Error::Evaluation`] when the network fails; [`Error::Interrupted`]. The image is
-    /// unchanged then.
+    /// [`Error::Usage`] when the mask has another size than the image, or the image does not fit
+    /// the memory budget; [`Error::Evaluation`] when the network fails; [`Error::Interrupted`]. The
+    /// image is unchanged then.
     pub fn inpaint(
         &mut self,
         image: &mut Image,

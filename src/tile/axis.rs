@@ -71,8 +71,8 @@ impl Axis {
     }
 
     /// The fewest tiles of exactly `tile` pixels, a multiple of `alignment`, that overlap by
-    /// `margin + feather` on both sides of every seam; `None` when `tile` leaves nothing between two
-    /// overlaps. A shorter image is mirrored beyond its end.
+    /// `margin + feather` on both sides of every seam; `None` when `tile` leaves nothing between
+    /// two overlaps. A shorter image is mirrored beyond its end.
     pub fn of_size(
         length: usize,
         tile: usize,

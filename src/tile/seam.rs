@@ -59,7 +59,8 @@ impl Seam {
         }
     }
 
-    /// Adds the output of the tile in `row` and `column`: `planes` dense planes of the plan's tile size.
+    /// Adds the output of the tile in `row` and `column`: `planes` dense planes of the plan's tile
+    /// size.
     pub fn add(&mut self, tiles: &TilePlan, row: usize, column: usize, output: &[f32]) {
         let (vertical, horizontal) = (&tiles.vertical, &tiles.horizontal);
         let (top, left) = (vertical.spans[row].start, horizontal.spans[column].start);

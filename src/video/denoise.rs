@@ -240,9 +240,9 @@ impl<'a> StreamDenoiser<'a> {
         }
     }
 
-    /// The standard deviation of the noise of the last frame in 8-bit units, averaged over the last few
-    /// frames; the root mean square where it varies within the frame. It is that of luma where the network
-    /// works on luma and chroma, unless sigma was given for RGB.
+    /// The standard deviation of the noise of the last frame in 8-bit units, averaged over the last
+    /// few frames; the root mean square where it varies within the frame. It is that of luma where
+    /// the network works on luma and chroma, unless sigma was given for RGB.
     pub fn sigma(&self) -> f64 {
         255.0 * self.levels[0] / self.part()
     }
@@ -254,8 +254,8 @@ impl<'a> StreamDenoiser<'a> {
         if is_said && has_planes { sigmas_of_rgb(self.video().color.matrix)[0] } else { 1.0 }
     }
 
-    /// The standard deviation of the chroma noise in 8-bit units, where the network works on luma and
-    /// chroma, the frames have chroma, and sigma was not given for RGB.
+    /// The standard deviation of the chroma noise in 8-bit units, where the network works on luma
+    /// and chroma, the frames have chroma, and sigma was not given for RGB.
     pub fn chroma_sigma(&self) -> Option<f64> {
         let has_chroma = self.planes.groups().len() > 1 && !self.video().format.is_grey();
         let is_said = matches!(self.denoiser().options.sigma, SigmaChoice::Known(_));

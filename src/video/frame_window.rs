@@ -1,5 +1,5 @@
-//! Denoises the frames of a video with a network that sees several of them at once, or keeps a state
-//! from one to the next.
+//! Denoises the frames of a video with a network that sees several of them at once, or keeps a
+//! state from one to the next.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -34,12 +34,12 @@ pub struct FrameWindowDenoiser<'a> {
 }
 
 impl<'a> FrameWindowDenoiser<'a> {
-    /// A denoiser for the frames of a stream of format `video`. Results have format `result`, which has
-    /// the same size. `precision` is that of the network.
+    /// A denoiser for the frames of a stream of format `video`. Results have format `result`, which
+    /// has the same size. `precision` is that of the network.
     ///
     /// # Errors
-    /// [`Error::Usage`] when frames do not fit the memory budget, or have colour that the network does
-    /// not support.
+    /// [`Error::Usage`] when frames do not fit the memory budget, or have colour that the network
+    /// does not support.
     pub fn new(
         denoiser: Denoiser<'a>,
         video: &VideoFormat,
@@ -113,8 +113,8 @@ impl<'a> FrameWindowDenoiser<'a> {
         self.denoiser.is_blind()
     }
 
-    /// The standard deviation of the noise of the last frame in 8-bit units; 0 if the network is not told
-    /// it.
+    /// The standard deviation of the noise of the last frame in 8-bit units; 0 if the network is
+    /// not told it.
     pub fn sigma(&self) -> f64 {
         255.0 * self.sigma
     }

@@ -47,8 +47,8 @@ impl Attacked {
         stream
     }
 
-    /// Sends bytes that may not be a valid request, and reads until the other side closes or resets the
-    /// connection.
+    /// Sends bytes that may not be a valid request, and reads until the other side closes or resets
+    /// the connection.
     fn send(&self, bytes: &[u8]) -> Option<Answer> {
         let mut stream = self.connect();
         let _ = stream.write_all(bytes);
@@ -59,7 +59,8 @@ impl Attacked {
         self.send(request.as_bytes()).map_or(0, |answer| answer.code)
     }
 
-    /// Checks that the stream continues, frames are shown, and memory is about the size it was before.
+    /// Checks that the stream continues, frames are shown, and memory is about the size it was
+    /// before.
     fn still_runs(&self) {
         let written = self.viewed.status_when(|_| true)["written"].as_u64();
         self.viewed.status_when(|status| status["written"].as_u64() > written);

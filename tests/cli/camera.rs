@@ -256,8 +256,8 @@ fn a_profile_of_images_applies_to_420_video() {
     );
 }
 
-/// Frames with a luma noise variance of 0.01 times luma above black, and equally for chroma, in 8-bit
-/// units.
+/// Frames with a luma noise variance of 0.01 times luma above black, and equally for chroma, in
+/// 8-bit units.
 fn by_the_light(clean: &[u8], seed: u64) -> Vec<u8> {
     let mut noise = vec![0.0; clean.len()];
     Philox::new(seed).fill(NoiseAt { step: 0, batch: 0, channel: 0, y: 0 }, 0, &mut noise);
@@ -305,7 +305,8 @@ fn profiles_luma_and_chroma_of_video() {
     };
     let (auto, told) = (denoised(""), denoised("--noise-profile camera.toml"));
     assert!(told > auto, "{auto} by the estimate, {told} by the profile");
-    // The camera model also uses the profile for RGB images; networks for red, green and blue cannot use it.
+    // The camera model also uses the profile for RGB images; networks for red, green and blue
+    // cannot use it.
     place.file("noisy.png", encoded(&pair(12.0, 1)[1], "png"));
     let record = eddy("denoise noisy.png -o out.png --noise-profile camera.toml --json")
         .within(&place)

@@ -1,5 +1,5 @@
-//! Diffusers pipelines, exported with random networks: Eddy's results must match those of diffusers.
-//! See `tests/golden/make_folders.py`.
+//! Diffusers pipelines, exported with random networks: Eddy's results must match those of
+//! diffusers. See `tests/golden/make_folders.py`.
 
 use std::path::PathBuf;
 

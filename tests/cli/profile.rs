@@ -39,8 +39,8 @@ fn grey(image: &Image) -> Image {
     Image { channels: 1, samples: Samples::U8(red(samples)), ..image.clone() }
 }
 
-/// A place with five frames of a static scene, another image of that camera, and a profile measured on
-/// the frames.
+/// A place with five frames of a static scene, another image of that camera, and a profile measured
+/// on the frames.
 fn profiled(scene: &Image, image: &Image, bits: u32) -> Place {
     let place = Place::new();
     for seed in 1..=5 {

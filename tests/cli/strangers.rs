@@ -278,8 +278,8 @@ fn records_that_claim_much_are_refused() {
     }
 }
 
-/// Runs the binary; sends it `signal`, where there is one, once it has worked for a while. How it ended, what it said, and how long
-/// after the signal that was.
+/// Runs the binary; sends it `signal`, where there is one, once it has worked for a while. How it
+/// ended, what it said, and how long after the signal that was.
 fn ends(place: &Place, arguments: &str, signal: Option<Signal>) -> (Option<i32>, String, Duration) {
     let mut command = eddy(arguments).within(place).command();
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

@@ -13,7 +13,8 @@ use crate::common::eddy;
 use crate::common::images::psnr;
 use crate::common::place::{MANIFEST, Place, data, sha256};
 
-/// Any bytes at all that are samples of so many bits, two bytes each where those are more than eight.
+/// Any bytes at all that are samples of so many bits, two bytes each where those are more than
+/// eight.
 fn random(bits: u32, bytes: usize) -> Vec<u8> {
     let mut state = 1_u64;
     let mut byte = |i: usize| {

@@ -11,8 +11,8 @@ const WIDTH: usize = 320;
 const HEIGHT: usize = 240;
 const SIGMA: f32 = 25.0;
 
-/// A part of the photograph with its upper left corner at (x, y), in 8-bit grey levels, interpolated
-/// linearly.
+/// A part of the photograph with its upper left corner at (x, y), in 8-bit grey levels,
+/// interpolated linearly.
 fn window(photograph: &Image, x: f32, y: f32) -> Vec<f32> {
     let Samples::U8(samples) = &photograph.samples else { panic!("the photograph has 8 bits") };
     let at = |x: usize, y: usize, c: usize| f32::from(samples[(y * photograph.width + x) * 3 + c]);

@@ -1,5 +1,5 @@
-//! Results appear complete or not at all: the order of syncs, disk failures, leftovers of killed runs,
-//! and links that are not followed. `tests/power_cut.py` cuts the power.
+//! Results appear complete or not at all: the order of syncs, disk failures, leftovers of killed
+//! runs, and links that are not followed. `tests/power_cut.py` cuts the power.
 
 use std::fs;
 use std::io::{Read, Write};

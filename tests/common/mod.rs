@@ -1,4 +1,5 @@
-//! A small language for tests of the real binary: `eddy("denoise a.png -o b.png").within(&place).fails(3).says("...")`.
+//! A small language for tests of the real binary: `eddy("denoise a.png -o
+//! b.png").within(&place).fails(3).says("...")`.
 
 // Every test program takes what it needs of this; helpers panic as tests do.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -149,7 +150,8 @@ pub fn skip(why: &str) {
     let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
 }
 
-/// `unshare` with `flag` (`-m`, `-n`), where this user may; without root, as root of a new user namespace.
+/// `unshare` with `flag` (`-m`, `-n`), where this user may; without root, as root of a new user
+/// namespace.
 pub fn unshare(flag: &str) -> Option<Command> {
     let candidates: [&[&str]; 2] = [&[flag], &["--map-root-user", flag]];
     candidates.iter().find_map(|flags| {

@@ -3,7 +3,8 @@
 use eddy::Result;
 use eddy::network::{Inputs, Network, Shape};
 
-/// `f(sample, sigma, shape, evaluation, out)`: what a [`Closed`] network gives; evaluations count from 0.
+/// `f(sample, sigma, shape, evaluation, out)`: what a [`Closed`] network gives; evaluations count
+/// from 0.
 pub type Form<'a> = dyn FnMut(&[f32], &[f32], Shape, usize, &mut [f32]) + 'a;
 
 /// A network that takes a map of sigma and gives what a function says.
@@ -57,7 +58,8 @@ impl Network for Closed<'_> {
     }
 }
 
-/// The mean of each sample and its eight neighbours, with zeros beyond the border, times sigma: it looks one pixel far.
+/// The mean of each sample and its eight neighbours, with zeros beyond the border, times sigma: it
+/// looks one pixel far.
 pub fn blur(sample: &[f32], sigma: &[f32], shape: Shape, out: &mut [f32]) {
     let [_, _, height, width] = shape;
     for (plane, out) in

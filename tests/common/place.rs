@@ -111,7 +111,8 @@ impl Place {
         names
     }
 
-    /// Writes a model package around a network of `tests/data/models`; `edit` has the last word on its manifest.
+    /// Writes a model package around a network of `tests/data/models`; `edit` has the last word on
+    /// its manifest.
     pub fn model(&self, folder: &str, network: &str, edit: impl Fn(String) -> String) {
         let bytes = fs::read(data("models").join(format!("{network}.onnx"))).unwrap();
         self.model_of(folder, &bytes, edit);

@@ -1,5 +1,5 @@
-//! Two ways to run a table on a network with a closed form: the library's executor, and a reference loop in f64 that says
-//! what a table means in the fewest words.
+//! Two ways to run a table on a network with a closed form: the library's executor, and a reference
+//! loop in f64 that says what a table means in the fewest words.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 #![allow(clippy::unwrap_used, reason = "tests")]
 

@@ -12,9 +12,9 @@ use crate::pipelines::{difference, place_of, start, stored};
 /// Largest difference over largest value, with a network that computes in f32.
 const TOLERANCE: f64 = 1e-5;
 
-/// The same with a network that takes and gives f16. Eddy's state and diffusers' differ in their last bits of f32;
-/// where one rounds up and the other down, the network sees and says values that are a unit of f16 apart, up to 2^-10
-/// of their size.
+/// The same with a network that takes and gives f16. Eddy's state and diffusers' differ in their
+/// last bits of f32; where one rounds up and the other down, the network sees and says values that
+/// are a unit of f16 apart, up to 2^-10 of their size.
 const F16_TOLERANCE: f64 = 1e-3;
 
 #[derive(Deserialize)]
@@ -28,7 +28,8 @@ struct Case {
     scale: f32,
     /// The row of the pipeline's `expected.npy`: what diffusers as it is published gives.
     row: usize,
-    /// The row of `exact.npy`: what it gives when it computes in f64, where that differs by more than 5e-6.
+    /// The row of `exact.npy`: what it gives when it computes in f64, where that differs by more
+    /// than 5e-6.
     exact_row: Option<usize>,
     /// That difference, which is diffusers' own error.
     #[serde(default)]

@@ -1,4 +1,5 @@
-//! Exported networks of every kind that is conditioned on sigma, perfect ones of normal data: what a network predicts makes no difference.
+//! Exported networks of every kind that is conditioned on sigma, perfect ones of normal data: what
+//! a network predicts makes no difference.
 
 use eddy::diffusion::Sampler;
 use ndarray::Array4;

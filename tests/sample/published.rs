@@ -1,8 +1,8 @@
-//! Numbers published in diffusers' own test-suite: `tests/schedulers/test_scheduler_{ddim,euler,dpm_multi,
-//! dpm_single,unipc,deis,pndm}.py`.
+//! Numbers published in diffusers' own test-suite:
+//! `tests/schedulers/test_scheduler_{ddim,euler,dpm_multi, dpm_single,unipc,deis,pndm}.py`.
 //!
-//! The state counts evenly from 0 to 1 (`dummy_sample_deter`), the network is `sample * t / (t + 1)`, and the sum and
-//! mean of the magnitudes of the result are compared within 1e-2 and 1e-3.
+//! The state counts evenly from 0 to 1 (`dummy_sample_deter`), the network is `sample * t / (t +
+//! 1)`, and the sum and mean of the magnitudes of the result are compared within 1e-2 and 1e-3.
 
 use ndarray::Array4;
 
@@ -47,7 +47,8 @@ fn ddim_full_loop() {
     ddim(&format!(r#"{short}, "set_alpha_to_one": false"#), 149.0784, 0.1941);
 }
 
-/// `scale` is the `init_noise_sigma` of that schedule: its largest sigma, since the timesteps are spaced by `linspace`.
+/// `scale` is the `init_noise_sigma` of that schedule: its largest sigma, since the timesteps are
+/// spaced by `linspace`.
 #[test]
 fn euler_full_loop() {
     let betas = BETAS.replace("1000", "1100");

@@ -13,13 +13,14 @@ use crate::error::{Error, Result};
 /// noise. With 2, the second of two evaluations sees a quarter.
 const RHO: f64 = 2.0;
 
-/// The plan that denoises an image in `steps` evaluations of a network that predicts the clean image
-/// from the image and its sigma map ([`Prediction::Denoised`]).
+/// The plan that denoises an image in `steps` evaluations of a network that predicts the clean
+/// image from the image and its sigma map ([`Prediction::Denoised`]).
 ///
-/// Levels are relative: `noise` goes from 1, the image's own sigma, to 0, and the sigma of each pixel
-/// is `noise` times its entry in the task's map. One step gives the posterior mean. More steps remove
-/// the noise gradually, at levels `(1 - i / steps)^2` (Karras et al. 2022, equation 5, with rho 2 and a
-/// lowest sigma of 0), which trades squared error for texture. With `eta = 0` each step is `x' = r * x
+/// Levels are relative: `noise` goes from 1, the image's own sigma, to 0, and the sigma of each
+/// pixel is `noise` times its entry in the task's map. One step gives the posterior mean. More
+/// steps remove the noise gradually, at levels `(1 - i / steps)^2` (Karras et al. 2022, equation 5,
+/// with rho 2 and a lowest sigma of 0), which trades squared error for texture. With `eta = 0` each
+/// step is `x' = r * x
 /// + (1 - r) * D`, where `r` is the ratio of the two levels (Song et al. 2021, equation 12). `eta` in
 /// `0..=1` replaces a part of the noise by fresh noise.
 ///
@@ -77,8 +78,8 @@ mod tests {
         );
     }
 
-    /// For normal data of variance `v` with noise of variance 1, `D = v / (v + sigma^2) * x`, and the
-    /// exact flow ends at `sqrt(v / (v + 1)) * x`.
+    /// For normal data of variance `v` with noise of variance 1, `D = v / (v + sigma^2) * x`, and
+    /// the exact flow ends at `sqrt(v / (v + 1)) * x`.
     #[test]
     fn many_steps_restore_the_variance_that_the_posterior_mean_loses() {
         let v = 0.1_f64;

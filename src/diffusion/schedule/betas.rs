@@ -1,9 +1,9 @@
 //! The training schedule of a variance-preserving network: betas and their cumulative product.
 //!
 //! Training code stores betas, alphas and the cumulative product as f32, so they are rounded to f32
-//! here too, and f64 is used from there on. Without the rounding, the levels of `squaredcos_cap_v2` are
-//! off by 1e-5, and those of a schedule with zero terminal SNR by 2e-4, because the rescaling subtracts
-//! nearly equal numbers.
+//! here too, and f64 is used from there on. Without the rounding, the levels of `squaredcos_cap_v2`
+//! are off by 1e-5, and those of a schedule with zero terminal SNR by 2e-4, because the rescaling
+//! subtracts nearly equal numbers.
 
 use crate::diffusion::plan::Level;
 
@@ -17,15 +17,16 @@ pub enum BetaSchedule {
         /// The last beta.
         end: f64,
     },
-    /// The squares of values that grow linearly from `sqrt(start)` to `sqrt(end)` (Rombach et al. 2022,
-    /// latent diffusion).
+    /// The squares of values that grow linearly from `sqrt(start)` to `sqrt(end)` (Rombach et al.
+    /// 2022, latent diffusion).
     ScaledLinear {
         /// The first beta.
         start: f64,
         /// The last beta.
         end: f64,
     },
-    /// From a squared cosine of time, each beta at most 0.999 (Nichol and Dhariwal 2021, equation 17).
+    /// From a squared cosine of time, each beta at most 0.999 (Nichol and Dhariwal 2021, equation
+    /// 17).
     SquaredCosCapV2,
     /// Explicit betas, one per timestep.
     Trained(Vec<f64>),
@@ -42,7 +43,8 @@ impl BetaSchedule {
                 .map(|root| root * root)
                 .collect(),
             Self::SquaredCosCapV2 => {
-                // Times are floating point: integer division here would make every beta but one zero.
+                // Times are floating point: integer division here would make every beta but one
+                // zero.
                 let alpha_bar = |step: usize| {
                     let time = step as f64 / train_steps as f64;
                     ((time + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2).cos().powi(2)
@@ -71,8 +73,8 @@ fn linspace(first: f64, last: f64, count: usize) -> Vec<f32> {
     (0..count).map(value).collect()
 }
 
-/// The cumulative product `abar_t` of `1 - beta`, one per training timestep (Ho et al. 2020, equation
-/// 4).
+/// The cumulative product `abar_t` of `1 - beta`, one per training timestep (Ho et al. 2020,
+/// equation 4).
 #[derive(Clone, Debug, PartialEq)]
 pub struct NoiseTable {
     alphas_cumprod: Vec<f64>,
@@ -80,8 +82,8 @@ pub struct NoiseTable {
 }
 
 impl NoiseTable {
-    /// The cumulative product of a beta schedule. `zero_terminal_snr` shifts and scales it so that the
-    /// last timestep is pure noise and the first is unchanged (Lin et al. 2024, algorithm 1).
+    /// The cumulative product of a beta schedule. `zero_terminal_snr` shifts and scales it so that
+    /// the last timestep is pure noise and the first is unchanged (Lin et al. 2024, algorithm 1).
     pub fn new(schedule: &BetaSchedule, train_steps: usize, zero_terminal_snr: bool) -> Self {
         let mut betas = schedule.betas(train_steps);
         if zero_terminal_snr {
@@ -112,8 +114,8 @@ impl NoiseTable {
     }
 
     /// The noise-to-signal ratios `sqrt((1 - abar) / abar)` by timestep, in f32 as in solvers that
-    /// count in sigma. These use `abar = 2^-24` for a last timestep of pure noise, so its sigma is 4096
-    /// (to f32).
+    /// count in sigma. These use `abar = 2^-24` for a last timestep of pure noise, so its sigma is
+    /// 4096 (to f32).
     pub fn sigmas(&self) -> Vec<f64> {
         let mut sigmas: Vec<f64> =
             self.alphas_cumprod.iter().map(|&abar| sigma(abar as f32)).collect();

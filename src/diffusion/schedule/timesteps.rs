@@ -6,16 +6,16 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Spacing {
-    /// Multiples of an integer stride from zero, plus `steps_offset`. The last training timestep is not
-    /// visited.
+    /// Multiples of an integer stride from zero, plus `steps_offset`. The last training timestep is
+    /// not visited.
     Leading,
     /// Evenly spaced from the first to the last training timestep.
     Linspace,
     /// Down from the last training timestep by a stride that may be fractional.
     ///
-    /// There are always as many timesteps as steps. Where the stride rounds down (61 steps of 1000),
-    /// diffusers visits one more, -1, which its tables read as the last training timestep. Eddy does
-    /// not.
+    /// There are always as many timesteps as steps. Where the stride rounds down (61 steps of
+    /// 1000), diffusers visits one more, -1, which its tables read as the last training timestep.
+    /// Eddy does not.
     Trailing,
 }
 
@@ -50,9 +50,9 @@ pub fn euler_timesteps(
     }
 }
 
-/// The timesteps of DPM-Solver++, descending. `Leading` and `Linspace` compute one more point and drop
-/// the lowest, because the solver's last step ends at the clean image. `last` is one more than the
-/// highest timestep used.
+/// The timesteps of DPM-Solver++, descending. `Leading` and `Linspace` compute one more point and
+/// drop the lowest, because the solver's last step ends at the clean image. `last` is one more than
+/// the highest timestep used.
 ///
 /// `Trailing` may give fewer than `steps` when `last` is below `train_steps`.
 pub fn solver_timesteps(
@@ -75,8 +75,8 @@ pub fn solver_timesteps(
     timesteps
 }
 
-/// The timesteps of consistency models, descending. Of `distilled` timesteps, evenly spaced up to the
-/// last training timestep, `steps` are taken evenly from the highest down (as in diffusers).
+/// The timesteps of consistency models, descending. Of `distilled` timesteps, evenly spaced up to
+/// the last training timestep, `steps` are taken evenly from the highest down (as in diffusers).
 pub fn consistency_timesteps(train_steps: usize, distilled: usize, steps: usize) -> Vec<usize> {
     let stride = train_steps / distilled;
     let part = distilled as f64 / steps as f64;

@@ -1,6 +1,7 @@
 //! The formats of image files, their names and what each can hold.
 //!
-//! A format is a variant and its row of the table here, an arm that decodes in `read.rs`, and one that encodes in `encode.rs`.
+//! A format is a variant and its row of the table here, an arm that decodes in `read.rs`, and one
+//! that encodes in `encode.rs`.
 
 use crate::error::{Error, Result};
 use std::fmt;
@@ -126,7 +127,8 @@ impl Format {
         Self::ALL.into_iter().flat_map(|format| format.traits().extensions).copied()
     }
 
-    /// All formats as a person lists them, such as `PNG, JPEG and BMP`: each as `name` has it, and `word` before the last.
+    /// All formats as a person lists them, such as `PNG, JPEG and BMP`: each as `name` has it, and
+    /// `word` before the last.
     pub(crate) fn listed(name: impl Fn(Self) -> String, word: &str) -> String {
         let names = Self::ALL.map(name);
         let (last, others) =
@@ -134,7 +136,8 @@ impl Format {
         format!("{} {word} {last}", others.join(", "))
     }
 
-    /// Extensions of images of other formats, in lower case: those in a folder are reported as failures.
+    /// Extensions of images of other formats, in lower case: those in a folder are reported as
+    /// failures.
     const FOREIGN: [&str; 32] = [
         "heic", "heif", "hif", "avif", "gif", "jp2", "j2k", "jpx", "jxl", "jxr", "psd", "tga",
         "ico", "exr", "hdr", "pnm", "ppm", "pgm", "pbm", "pfm", "dng", "cr2", "cr3", "nef", "nrw",

@@ -74,8 +74,8 @@ pub trait Source: Send {
     /// The format of all frames.
     fn video(&self) -> &VideoFormat;
 
-    /// Waits for the next frame, whose `bytes` have the length [`VideoFormat::bytes`]. `frame` keeps
-    /// its memory between calls. A source that may wait for long returns
+    /// Waits for the next frame, whose `bytes` have the length [`VideoFormat::bytes`]. `frame`
+    /// keeps its memory between calls. A source that may wait for long returns
     /// [`ReadOutcome::Waiting`] from time to time, so that a run can be stopped.
     ///
     /// # Errors

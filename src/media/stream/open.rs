@@ -57,8 +57,8 @@ fn begins_as_y4m(path: &Path) -> bool {
         && start == MAGIC
 }
 
-/// Whether data are a container for ffmpeg, by their first 12 bytes: Matroska, AVI, MP4, Ogg, FLV, MPEG
-/// streams or ASF. Raw frames begin as these only by chance.
+/// Whether data are a container for ffmpeg, by their first 12 bytes: Matroska, AVI, MP4, Ogg, FLV,
+/// MPEG streams or ASF. Raw frames begin as these only by chance.
 fn begins_as_container(head: &[u8]) -> bool {
     match head {
         [0x1a, 0x45, 0xdf, 0xa3, ..]

@@ -1,5 +1,5 @@
-//! A bare ONNX file: the manifest that it lacks, from what the graph declares, what runs of it show, and
-//! what a person says.
+//! A bare ONNX file: the manifest that it lacks, from what the graph declares, what runs of it
+//! show, and what a person says.
 
 mod picture;
 mod probe;
@@ -115,8 +115,8 @@ impl Described {
     /// images.
     ///
     /// # Errors
-    /// [`Error::Model`] when it is no ONNX file, has an input of which nobody says what it is, or does
-    /// not run.
+    /// [`Error::Model`] when it is no ONNX file, has an input of which nobody says what it is, or
+    /// does not run.
     pub fn of(
         runtime: &Arc<Runtime>,
         path: &Path,

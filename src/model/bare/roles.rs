@@ -252,8 +252,8 @@ impl Roles {
         *rest = kept.collect();
     }
 
-    /// Takes the other frames of a video out of the rest: an even number of images like the sample. The
-    /// one in the middle, in the order of the graph, is the sample.
+    /// Takes the other frames of a video out of the rest: an even number of images like the sample.
+    /// The one in the middle, in the order of the graph, is the sample.
     fn find_neighbours(&mut self, rest: &mut Vec<Port>, inputs: &[Port]) {
         let Some(sample) = &self.sample else { return };
         let like = |port: &Port| {

@@ -94,7 +94,8 @@ pub struct Manifest {
     pub null_class: Option<usize>,
     /// The noise levels that the network was trained on, in its own units.
     pub sigma: Option<SigmaRange>,
-    /// How many frames of a video it sees at once: as many before the one that it restores as after it.
+    /// How many frames of a video it sees at once: as many before the one that it restores as after
+    /// it.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub frames: usize,
     /// What it keeps from one frame of a video to the next.
@@ -126,7 +127,8 @@ pub struct Manifest {
     pub check: Option<Check>,
 }
 
-/// Writes infinite numbers and NaN, which JSON does not have, as Python does and the reader expects.
+/// Writes infinite numbers and NaN, which JSON does not have, as Python does and the reader
+/// expects.
 fn quote_infinite(value: &mut toml::Value) {
     match value {
         toml::Value::Array(values) => values.iter_mut().for_each(quote_infinite),
@@ -278,8 +280,8 @@ impl Manifest {
         self.inputs.condition.is_some() && self.inputs.condition == self.inputs.sample
     }
 
-    /// Whether the network enlarges an image by itself: its condition is its only image, and it has no
-    /// noise level.
+    /// Whether the network enlarges an image by itself: its condition is its only image, and it has
+    /// no noise level.
     pub fn enlarges_by_itself(&self) -> bool {
         self.task == Task::Upscale
             && self.inputs.sample.is_none()

@@ -118,11 +118,12 @@ pub struct SigmaRange {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct InputNames {
-    /// The noisy sample, `[B, C, H, W]`; absent for a network that enlarges its condition by itself.
+    /// The noisy sample, `[B, C, H, W]`; absent for a network that enlarges its condition by
+    /// itself.
     pub sample: Option<String>,
-    /// Sigma: a map `[B, planes, H, W]`, with the [planes](Layout::sigma_planes) of the layout, or one
-    /// number for an image. If it has the name of the sample, the map follows the sample's channels in
-    /// one tensor.
+    /// Sigma: a map `[B, planes, H, W]`, with the [planes](Layout::sigma_planes) of the layout, or
+    /// one number for an image. If it has the name of the sample, the map follows the sample's
+    /// channels in one tensor.
     pub sigma: Option<String>,
     /// The scalar noise level.
     pub timestep: Option<String>,
@@ -132,7 +133,8 @@ pub struct InputNames {
     pub condition: Option<String>,
     /// The class of each sample, int64 `[B]`.
     pub class: Option<String>,
-    /// The frames of a video before and after the sample, in order, where each has an input of its own.
+    /// The frames of a video before and after the sample, in order, where each has an input of its
+    /// own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub neighbours: Vec<String>,
     /// The mask of an image to inpaint, `[B, 1, H, W]`: 1 where pixels are missing.
@@ -141,7 +143,8 @@ pub struct InputNames {
     pub known: Option<String>,
 }
 
-/// What a recurrent network gives with a frame, and takes with the next one; zeros before the first.
+/// What a recurrent network gives with a frame, and takes with the next one; zeros before the
+/// first.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {

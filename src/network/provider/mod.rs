@@ -1,4 +1,5 @@
-//! The kinds of devices: execution providers of ONNX Runtime, one file each, and one line in [`ALL`].
+//! The kinds of devices: execution providers of ONNX Runtime, one file each, and one line in
+//! [`ALL`].
 
 mod cpu;
 mod cuda;

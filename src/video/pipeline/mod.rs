@@ -81,8 +81,8 @@ pub trait FrameProcessor {
         0
     }
 
-    /// Called for each frame as it comes, [`look_ahead`](Self::look_ahead) frames before it is restored;
-    /// and, once the last has come, with none for each that is missing.
+    /// Called for each frame as it comes, [`look_ahead`](Self::look_ahead) frames before it is
+    /// restored; and, once the last has come, with none for each that is missing.
     fn announce(&mut self, _next: Option<&VideoFrame>) {}
 
     /// How frames are processed at present.

@@ -3,8 +3,8 @@
 use super::{Definition, LevelPath, Sampler, rows};
 
 impl Sampler {
-    /// `lcm`: multistep sampling of latent consistency models. Each step predicts the clean image and
-    /// adds the noise of the next level.
+    /// `lcm`: multistep sampling of latent consistency models. Each step predicts the clean image
+    /// and adds the noise of the next level.
     pub const LCM: Self = Self(&Definition {
         name: "lcm",
         class: Some("LCMScheduler"),
@@ -14,8 +14,8 @@ impl Sampler {
         rows: |path_levels, _| path_levels.map_with_last(rows::consistency),
     });
 
-    /// `tcd`: trajectory consistency distillation. Each step follows the flow to below the next level
-    /// and adds noise up to it. Eta is the paper's gamma.
+    /// `tcd`: trajectory consistency distillation. Each step follows the flow to below the next
+    /// level and adds noise up to it. Eta is the paper's gamma.
     pub const TCD: Self = Self(&Definition {
         name: "tcd",
         class: Some("TCDScheduler"),

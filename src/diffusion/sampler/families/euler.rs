@@ -13,8 +13,8 @@ impl Sampler {
         rows: |path_levels, _| path_levels.each(|transition| rows::ddim(transition, 0.0, false)),
     });
 
-    /// `euler-a`: Euler's method to below the next level, then noise up to that level. Eta 1 gives the
-    /// noise of DDPM.
+    /// `euler-a`: Euler's method to below the next level, then noise up to that level. Eta 1 gives
+    /// the noise of DDPM.
     pub const EULER_A: Self = Self(&Definition {
         name: "euler-a",
         class: Some("EulerAncestralDiscreteScheduler"),

@@ -25,8 +25,8 @@ impl Sampler {
     });
 }
 
-/// The integral over step `i` of the Lagrange polynomial of degree `order - 1` that is 1 at the level
-/// of step `i - j`.
+/// The integral over step `i` of the Lagrange polynomial of degree `order - 1` that is 1 at the
+/// level of step `i - j`.
 fn factor(path_levels: &Levels, i: usize, j: usize, order: usize) -> f64 {
     let sigma = |lag: usize| path_levels.transitions[i - lag].from.noise;
     let polynomial = |at: f64| {

@@ -4,8 +4,8 @@ use super::{Definition, LevelPath, Sampler, rows};
 use crate::diffusion::plan::Step;
 
 impl Sampler {
-    /// `ddim`: denoising diffusion implicit models. Deterministic with eta 0; with eta 1, the noise is
-    /// DDPM's.
+    /// `ddim`: denoising diffusion implicit models. Deterministic with eta 0; with eta 1, the noise
+    /// is DDPM's.
     pub const DDIM: Self = Self(&Definition {
         name: "ddim",
         class: Some("DDIMScheduler"),
@@ -21,8 +21,8 @@ impl Sampler {
     /// `ddpm`: denoising diffusion probabilistic models, from each visited timestep to the next.
     /// Stochastic.
     ///
-    /// The last step adds no noise if it starts at timestep 0, as in algorithm 2 of the paper. If it
-    /// starts above and the variance is `FixedLarge`, it adds noise, as in diffusers.
+    /// The last step adds no noise if it starts at timestep 0, as in algorithm 2 of the paper. If
+    /// it starts above and the variance is `FixedLarge`, it adds noise, as in diffusers.
     pub const DDPM: Self = Self(&Definition {
         name: "ddpm",
         class: Some("DDPMScheduler"),

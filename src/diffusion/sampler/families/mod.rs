@@ -1,7 +1,8 @@
-//! All samplers, by family: the name, the source, the path through the levels and the steps of each.
+//! All samplers, by family: the name, the source, the path through the levels and the steps of
+//! each.
 //!
-//! A new sampler is a file here with a constant and a short function from levels to steps, and one line
-//! in [`Sampler::ALL`]. Its golden numbers come from `tests/golden/make_samplers.py`, or from
+//! A new sampler is a file here with a constant and a short function from levels to steps, and one
+//! line in [`Sampler::ALL`]. Its golden numbers come from `tests/golden/make_samplers.py`, or from
 //! `make_papers.py` if diffusers does not have the sampler.
 
 mod consistency;

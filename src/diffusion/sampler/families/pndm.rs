@@ -14,9 +14,9 @@ const ADAMS: [&[f64]; 4] = [
 ];
 
 impl Sampler {
-    /// `pndm`: pseudo numerical methods of fourth order. It starts with three Runge-Kutta steps of four
-    /// evaluations each, or with one step of two (PLMS) if `skip_prk_steps` is set and on a range of
-    /// sigma. After that, each step takes one evaluation.
+    /// `pndm`: pseudo numerical methods of fourth order. It starts with three Runge-Kutta steps of
+    /// four evaluations each, or with one step of two (PLMS) if `skip_prk_steps` is set and on a
+    /// range of sigma. After that, each step takes one evaluation.
     pub const PNDM: Self = Self(&Definition {
         name: "pndm",
         class: Some("PNDMScheduler"),
@@ -64,8 +64,8 @@ impl<'a> Rows<'a> {
         self.table
     }
 
-    /// One step whose end is evaluated again with the average of both values. Returns the transition at
-    /// which the multistep rows continue.
+    /// One step whose end is evaluated again with the average of both values. Returns the
+    /// transition at which the multistep rows continue.
     fn plain(&mut self) -> usize {
         let [first, second, ..] = self.path_levels.transitions[..] else { return 0 };
         let [a, b] = self.transfer(first.from, first.to);
@@ -88,8 +88,8 @@ impl<'a> Rows<'a> {
             let [a2, b2] = self.transfer(from.from, half);
             let [a3, b3] = self.transfer(from.from, to.from);
             self.push(row_of(from.from, from.scaling, self.value, [a1, b1]), Some(k));
-            // Each evaluation starts from the start of the step, computed from the state and its last
-            // update.
+            // Each evaluation starts from the start of the step, computed from the state and its
+            // last update.
             let mut row = row_of(half, scaling, self.value, [a2 / a1, b2]);
             row.past[k] = -a2 * b1 / a1;
             self.push(row, Some(MIDDLE[0]));

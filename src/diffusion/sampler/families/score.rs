@@ -5,7 +5,8 @@ use crate::diffusion::plan::Level;
 
 impl Sampler {
     /// `langevin`: annealed Langevin dynamics (NCSN). Each level takes five evaluations, whose step
-    /// size follows from the ratio of adjacent levels. One more evaluation removes the remaining noise.
+    /// size follows from the ratio of adjacent levels. One more evaluation removes the remaining
+    /// noise.
     pub const LANGEVIN: Self = Self(&Definition {
         name: "langevin",
         class: None,
@@ -28,12 +29,12 @@ impl Sampler {
         },
     });
 
-    /// `pc`: predictor-corrector sampling of the SDE. Each reverse diffusion step follows one step of
-    /// Langevin dynamics; the last step removes the remaining noise. Two evaluations per step.
+    /// `pc`: predictor-corrector sampling of the SDE. Each reverse diffusion step follows one step
+    /// of Langevin dynamics; the last step removes the remaining noise. Two evaluations per step.
     ///
     /// The corrector's step size is `2 alpha (r |z| / |score|)^2` with `alpha = 1 - beta`, 1 for
-    /// variance-exploding levels. `|z| / |score|` is replaced by the level's noise, its expected value
-    /// for a perfect network.
+    /// variance-exploding levels. `|z| / |score|` is replaced by the level's noise, its expected
+    /// value for a perfect network.
     pub const PC: Self = Self(&Definition {
         name: "pc",
         class: None,

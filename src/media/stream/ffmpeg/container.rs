@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-/// The containers by extension, with the options by which ffmpeg writes them whatever the name of the
-/// file is.
+/// The containers by extension, with the options by which ffmpeg writes them whatever the name of
+/// the file is.
 const CONTAINERS: [(&str, &[&str]); 18] = [
     ("mp4", &["-f", "mp4"]),
     ("m4v", &["-f", "ipod"]),

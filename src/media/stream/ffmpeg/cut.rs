@@ -10,14 +10,14 @@ use std::path::Path;
 /// The missing part of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Missing {
-    /// It ends inside an element of declared length: a RIFF (AVI), a packet of an MPEG transport
-    /// or program stream, a frame of raw DV or IVF, a tag of FLV, a page of Ogg, a block of GIF, a box of
-    /// fragmented MP4 or the index of another, a whole ASF; or before the last element, where that is
-    /// marked.
+    /// It ends inside an element of declared length: a RIFF (AVI), a packet of an MPEG transport or
+    /// program stream, a frame of raw DV or IVF, a tag of FLV, a page of Ogg, a block of GIF, a box
+    /// of fragmented MP4 or the index of another, a whole ASF; or before the last element, where
+    /// that is marked.
     End,
-    /// A part before the end is missing: a gap in the page numbers of Ogg or in the objects of ASF, something else where a
-    /// chunk of AVI, a frame of IVF or a pack of an MPEG program stream should begin, zeros among the
-    /// frames of H.264 or H.265.
+    /// A part before the end is missing: a gap in the page numbers of Ogg or in the objects of ASF,
+    /// something else where a chunk of AVI, a frame of IVF or a pack of an MPEG program stream
+    /// should begin, zeros among the frames of H.264 or H.265.
     Part,
 }
 
@@ -27,8 +27,8 @@ const FIRST_BOXES: [&[u8; 4]; 6] = [b"ftyp", b"moov", b"mdat", b"wide", b"free",
 /// How many zeros in a row are no part of a bare stream of H.264 or H.265.
 const ZEROS: usize = 256;
 
-/// How many zeros may stand between two packs of an MPEG program stream, or after the last: two of its
-/// sectors.
+/// How many zeros may stand between two packs of an MPEG program stream, or after the last: two of
+/// its sectors.
 const MOST_STUFFING: u64 = 4096;
 
 /// The missing part of a file, if that can be detected; `None` for a pipe.
@@ -210,9 +210,9 @@ impl Walk {
         Some(true)
     }
 
-    /// Walks through the packs and packets of an MPEG program stream (ISO/IEC 13818-1, section 2.5);
-    /// returns whether there is nothing else between them. One that ends between two packs is whole as
-    /// far as it says.
+    /// Walks through the packs and packets of an MPEG program stream (ISO/IEC 13818-1, section
+    /// 2.5); returns whether there is nothing else between them. One that ends between two packs is
+    /// whole as far as it says.
     fn program_stream(&mut self) -> Option<bool> {
         while self.left() > 0 {
             // A start code is two zeros, a one and a code.
@@ -295,8 +295,9 @@ impl Walk {
         is_last.then_some(false)
     }
 
-    /// Walks to the end of the boxes of an MP4 (ISO/IEC 14496-12, section 4.2). Of a cut `mdat` without
-    /// fragments ffmpeg says which frames it takes along; what follows the boxes may be none.
+    /// Walks to the end of the boxes of an MP4 (ISO/IEC 14496-12, section 4.2). Of a cut `mdat`
+    /// without fragments ffmpeg says which frames it takes along; what follows the boxes may be
+    /// none.
     fn boxes(&mut self) -> Option<()> {
         let mut has_fragments = false;
         while self.left() >= 8 {

@@ -69,8 +69,8 @@ pub(super) fn streams(name: &Path) -> Streams {
 }
 
 impl Probe {
-    /// Probes a file or URL, named as for ffmpeg; with `examined` also the times of its first frames. The
-    /// result is empty on failure; ffmpeg gives better error messages.
+    /// Probes a file or URL, named as for ffmpeg; with `examined` also the times of its first
+    /// frames. The result is empty on failure; ffmpeg gives better error messages.
     pub(super) fn of(name: &Path, examined: bool) -> Self {
         let mut command = Command::new("ffprobe");
         command.args([
@@ -146,8 +146,8 @@ impl Probe {
         Duration::try_from_secs_f64(late).unwrap_or_default()
     }
 
-    /// Whether the file has fewer packets of frames than it declares, which is known of MXF alone: its
-    /// duration counts them. Reads the whole file without decoding.
+    /// Whether the file has fewer packets of frames than it declares, which is known of MXF alone:
+    /// its duration counts them. Reads the whole file without decoding.
     pub(super) fn lacks_packets(&self, name: &Path) -> bool {
         let Some(declared) = self.stream["duration_ts"].as_u64().filter(|_| self.is_counted) else {
             return false;

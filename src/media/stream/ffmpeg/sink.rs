@@ -44,7 +44,8 @@ pub struct FfmpegSink {
     end: Duration,
     /// Whether the frame rate is variable.
     uneven: bool,
-    /// Whether sound ends with the last frame, because the run was stopped or the source was cut off.
+    /// Whether sound ends with the last frame, because the run was stopped or the source was cut
+    /// off.
     is_cut: bool,
     sound: Option<Sound>,
 }
@@ -65,9 +66,9 @@ impl Write for Pipe {
 impl Output for Pipe {}
 
 impl FfmpegSink {
-    /// Starts ffmpeg, which chooses the codec by the container, and that is chosen by the extension. Frames of a live source
-    /// are shown at their arrival times, with gaps where some are missing. Their sound is copied,
-    /// without change if the container allows it.
+    /// Starts ffmpeg, which chooses the codec by the container, and that is chosen by the
+    /// extension. Frames of a live source are shown at their arrival times, with gaps where some
+    /// are missing. Their sound is copied, without change if the container allows it.
     ///
     /// # Errors
     /// [`Error::Output`] when ffmpeg is missing or cannot write the file, with its message.

@@ -1,10 +1,10 @@
 //! The sound of a source, on its way to the encoder of its frames.
 //!
-//! The encoder finishes its file when its inputs end. It does not open the source for sound, which may
-//! last hours longer than the frames: another ffmpeg copies the sound into a pipe. That ends with this
-//! process, or soon after the run is stopped. An encoder fails at an input that ends before its first
-//! packet, and all frames with it: so only streams that have a packet are taken along, and the pipe
-//! does not end before one has gone through it.
+//! The encoder finishes its file when its inputs end. It does not open the source for sound, which
+//! may last hours longer than the frames: another ffmpeg copies the sound into a pipe. That ends
+//! with this process, or soon after the run is stopped. An encoder fails at an input that ends
+//! before its first packet, and all frames with it: so only streams that have a packet are taken
+//! along, and the pipe does not end before one has gone through it.
 
 use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::path::{Path, PathBuf};
@@ -52,8 +52,8 @@ pub(super) struct Sound {
     delay: Duration,
 }
 
-/// The kinds of files whose times are finer than milliseconds, and whose sound needs nothing that NUT
-/// does not hold.
+/// The kinds of files whose times are finer than milliseconds, and whose sound needs nothing that
+/// NUT does not hold.
 const EXACT: [&str; 7] = ["mp4", "3gp", "ts", "m2ts", "mts", "mpg", "flv"];
 
 fn is_kind(file: &Path, kinds: &[&str]) -> bool {
@@ -78,8 +78,8 @@ fn can_copy(file: &Path, streams: &[String], format: &str) -> bool {
     output(command).is_ok_and(|output| output.status.success())
 }
 
-/// Whether a stream of a file has a packet; one may be declared and have none, as where the file is cut
-/// off before.
+/// Whether a stream of a file has a packet; one may be declared and have none, as where the file is
+/// cut off before.
 fn has_packet(file: &Path, stream: &str) -> bool {
     let mut command = reading(file, &[stream.to_owned()], "copy");
     command.args(["-frames", "1", "-f", "framecrc", "pipe:1"]);
@@ -201,7 +201,8 @@ impl Sound {
                 // What a decoder needs before the beginning is no sound.
                 command.arg("-af").arg(format!("atrim=start={:.6}", -delay));
                 if kind(target).as_deref() == Some("3gp") {
-                    // The speech codec that is ffmpeg's default there is missing in some builds of ffmpeg.
+                    // The speech codec that is ffmpeg's default there is missing in some builds of
+                    // ffmpeg.
                     command.args(["-c:a", "aac"]);
                 }
             }
@@ -227,8 +228,8 @@ impl Sound {
             .arg(input(&self.file));
     }
 
-    /// Ends the sound, soon: what a file that is cut off has left is less than [`REST_LIMIT`] takes, and
-    /// the encoder needs the beginning in any case.
+    /// Ends the sound, soon: what a file that is cut off has left is less than [`REST_LIMIT`]
+    /// takes, and the encoder needs the beginning in any case.
     pub(super) fn stop(&mut self) {
         if let Some(progress) = self.progress.take() {
             let begins = (0..BEGINNING).all(|_| progress.recv_timeout(BEGINNING_LIMIT).is_ok());

@@ -255,8 +255,8 @@ impl<'a> Probe<'a> {
         Ok(task)
     }
 
-    /// Runs the network on images of several sizes until one is taken. Returns its side and the factor of
-    /// enlargement.
+    /// Runs the network on images of several sizes until one is taken. Returns its side and the
+    /// factor of enlargement.
     fn first_run(&mut self) -> Result<(usize, usize)> {
         let sides = match self.size {
             Some([width, height]) => vec![[width, height]],

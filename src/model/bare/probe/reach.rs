@@ -14,8 +14,8 @@ const LARGEST: usize = 512;
 const LONG: Duration = Duration::from_secs(2);
 
 impl Probe<'_> {
-    /// Finds out how far the network looks, by changing single pixels, and on which grid it works, by
-    /// shifting an image.
+    /// Finds out how far the network looks, by changing single pixels, and on which grid it works,
+    /// by shifting an image.
     pub(super) fn locate(&mut self, manifest: &mut Manifest, side: usize) -> Result<()> {
         if let Some(field) = self.said.receptive_field {
             manifest.receptive_field = Some(field);
@@ -84,8 +84,8 @@ impl Probe<'_> {
         Ok(())
     }
 
-    /// How far changes of a pixel reach, in pixels of the input. `None` if the network does not take the
-    /// size.
+    /// How far changes of a pixel reach, in pixels of the input. `None` if the network does not
+    /// take the size.
     fn field(
         &mut self,
         size: [usize; 2],

@@ -6,8 +6,8 @@ use crate::model::bare::picture::Picture;
 use crate::network::{Axes, Feed, Port};
 
 impl Probe<'_> {
-    /// Evaluates the network on planes of 0 to 1, and gives its output as it is. `level` is what the
-    /// network is told as sigma.
+    /// Evaluates the network on planes of 0 to 1, and gives its output as it is. `level` is what
+    /// the network is told as sigma.
     pub(super) fn run(
         &mut self,
         picture: &Picture,

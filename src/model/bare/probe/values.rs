@@ -7,18 +7,19 @@ use crate::model::bare::picture::{Picture, as_image, psnr};
 use crate::model::manifest::{Manifest, NoiseLevel, SigmaRange, Task};
 use crate::network::{Element, NoiseEncoding, NoiseScale, Port};
 
-/// By how much one reading of a network's values has to be better than a more usual one, in dB. Half the
-/// contrast, as of -1 to 1 read as 0 to 1, changes what many networks restore by less.
+/// By how much one reading of a network's values has to be better than a more usual one, in dB.
+/// Half the contrast, as of -1 to 1 read as 0 to 1, changes what many networks restore by less.
 const CLEARLY: f64 = 2.0;
 /// The same where only what the network is told as sigma differs.
 const BETTER: f64 = 0.3;
-/// By how much a residual has to improve an image to be one, in dB: next to nothing, subtracted, leaves
-/// the image.
+/// By how much a residual has to improve an image to be one, in dB: next to nothing, subtracted,
+/// leaves the image.
 const IMPROVED: f64 = 1.0;
 /// No image of a network is better than this, if its values are read wrongly.
 const PLAUSIBLE: f64 = 14.0;
 
-/// Means and standard deviations of ImageNet's colours, of 0 to 1, on which many networks were trained.
+/// Means and standard deviations of ImageNet's colours, of 0 to 1, on which many networks were
+/// trained.
 const IMAGENET: [[f32; 3]; 2] = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]];
 
 /// A reading of a network's values, and what it makes of a photograph.
@@ -34,8 +35,8 @@ struct Guess {
 }
 
 impl Probe<'_> {
-    /// The usual range to which the output is clipped, if an image of far too much contrast shows that it
-    /// is.
+    /// The usual range to which the output is clipped, if an image of far too much contrast shows
+    /// that it is.
     pub(super) fn measure_bounds(&mut self, side: usize) -> Result<Option<[f32; 2]>> {
         const NEAR: f32 = 1e-3;
         if self.image.element == Element::U8 {

@@ -1,5 +1,5 @@
-//! Advanced Systems Format (ASF: WMV, WMA), whose packets number the objects in them: its specification,
-//! sections 3.2, 3.16 and 5.2.
+//! Advanced Systems Format (ASF: WMV, WMA), whose packets number the objects in them: its
+//! specification, sections 3.2, 3.16 and 5.2.
 
 use std::collections::HashMap;
 use std::io::{Read, Seek, SeekFrom};
@@ -18,8 +18,8 @@ const DATA: [u8; 16] = [
 const LARGEST_PACKET: u32 = 1 << 20;
 
 impl Walk {
-    /// Whether no object of an ASF is missing between its packets; `None` if it is shorter than its file
-    /// properties say, unless it was broadcast live.
+    /// Whether no object of an ASF is missing between its packets; `None` if it is shorter than its
+    /// file properties say, unless it was broadcast live.
     pub(super) fn asf(&mut self) -> Option<bool> {
         let mut header = Vec::new();
         self.file.by_ref().take(1 << 16).read_to_end(&mut header).ok()?;
@@ -40,8 +40,8 @@ impl Walk {
         Some(self.has_all_objects(sizes.take(8), largest as usize).unwrap_or(true))
     }
 
-    /// Whether the objects in the packets that begin after a header of that size follow one another;
-    /// `None` where there are none to examine.
+    /// Whether the objects in the packets that begin after a header of that size follow one
+    /// another; `None` where there are none to examine.
     fn has_all_objects(&mut self, header: u64, size: usize) -> Option<bool> {
         self.file.seek(SeekFrom::Start(header)).ok()?;
         let head: [u8; 50] = self.take()?;
