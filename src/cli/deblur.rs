@@ -71,7 +71,9 @@ pub(crate) struct Arguments {
 impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         self.images.sync.apply();
-        let package = self.onnx.find(&self.model, &self.device, self.console)?;
+        // With a kernel it has to be a prior.
+        let task = self.kernel.is_none().then_some(Task::Deblur);
+        let package = self.onnx.find_for(task, &self.model, &self.device, self.console)?;
         let is_network = matches!(package.manifest.task, Task::Denoise | Task::Deblur)
             && package.manifest.is_blind();
         let Some(kernel_name) = &self.kernel else {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use clap::Args;
 use eddy::array;
-use eddy::model::{Constant, Description, Finding, Package, Role};
+use eddy::model::{Constant, Description, Finding, Package, Role, Task};
 use eddy::network::{Axes, Colors, NoiseScale};
 
 use ndarray::ArrayD;
@@ -162,10 +162,24 @@ impl OnnxOptions {
         device: &DeviceOptions,
         console: Console,
     ) -> eddy::Result<Package> {
+        self.find_for(None, model, device, console)
+    }
+
+    /// The same for a task, which a bare .onnx file is tried at.
+    pub(crate) fn find_for(
+        &self,
+        task: Option<Task>,
+        model: &str,
+        device: &DeviceOptions,
+        console: Console,
+    ) -> eddy::Result<Package> {
         if !is_onnx(model) {
             return self.find_package(model);
         }
-        let (package, _) = self.explore(model, &device.open(console)?)?;
+        let (package, findings) = self.explore(task, model, &device.open(console)?)?;
+        for guess in findings.iter().filter(|finding| finding.is_guess) {
+            console.note(format!("warning: {model}: {}: {}", guess.key, guess.text));
+        }
         console.note(format!(
             "{model} is taken for a network to {}; `eddy info {model}` says what was found out, and \
              `eddy import {model} -o FOLDER` keeps it",
@@ -181,14 +195,20 @@ impl OnnxOptions {
         opened: &Opened,
     ) -> eddy::Result<(Package, Vec<Finding>)> {
         if is_onnx(model) {
-            return self.explore(model, opened);
+            return self.explore(None, model, opened);
         }
         self.find_package(model).map(|package| (package, Vec::new()))
     }
 
-    fn explore(&self, model: &str, opened: &Opened) -> eddy::Result<(Package, Vec<Finding>)> {
+    fn explore(
+        &self,
+        task: Option<Task>,
+        model: &str,
+        opened: &Opened,
+    ) -> eddy::Result<(Package, Vec<Finding>)> {
+        let said = Description { task, ..self.description() };
         opened.load(model, |runtime, options| {
-            Package::of_onnx(runtime, Path::new(model), &self.description(), options)
+            Package::of_onnx(runtime, Path::new(model), &said, options)
         })
     }
 

@@ -54,6 +54,11 @@ impl Network for NetworkWithFallback<'_> {
         self.network.evaluate(t)
     }
 
+    fn forget(&mut self) {
+        self.network.forget();
+        self.exact.iter_mut().for_each(Network::forget);
+    }
+
     fn release(&mut self, small: Shape) -> Result<()> {
         self.network.release(small)
     }

@@ -124,6 +124,15 @@ impl Buffer {
         Ok(Self { tensor, staging: None })
     }
 
+    /// Fills the tensor with zeros.
+    pub(super) fn clear(&mut self) {
+        match &mut self.tensor {
+            Elements::F32(tensor) => tensor.extract_tensor_mut().1.fill(0.0),
+            Elements::F16(tensor) => tensor.extract_tensor_mut().1.fill(f16::ZERO),
+            Elements::U8(tensor) => tensor.extract_tensor_mut().1.fill(0),
+        }
+    }
+
     /// Copies the values of a tensor of the same shape and elements.
     pub(super) fn take(&mut self, other: &Self) {
         match (&mut self.tensor, &other.tensor) {

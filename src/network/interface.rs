@@ -512,6 +512,14 @@ fn constant(
         );
         return Err(Error::model(model, problem));
     }
+    let is_whole = matches!(*ty, TensorElementType::Int64 | TensorElementType::Int32);
+    if let Some(value) = values.iter().find(|value| is_whole && value.fract() != 0.0) {
+        let problem = format!(
+            "`{name}` is {}, and {value} was given; expected whole numbers",
+            outlet.dtype()
+        );
+        return Err(Error::model(model, problem));
+    }
     // A free axis has the length 1, or the batch's if it is the first.
     let own: i64 = shape.iter().skip(1).map(|&length| length.max(1)).product();
     let first = shape.first().copied().unwrap_or(1);

@@ -57,6 +57,10 @@ pub trait Network {
     /// When the runtime reports a failure.
     fn evaluate(&mut self, t: f64) -> Result<&[f32]>;
 
+    /// Forgets what a recurrent network keeps from one evaluation to the next. By default there is
+    /// nothing.
+    fn forget(&mut self) {}
+
     /// Frees the memory of evaluations until the next one; by default does nothing. `small` is a
     /// small shape that the network takes. Any other shape must be bound again afterwards.
     ///

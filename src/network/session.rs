@@ -663,6 +663,11 @@ impl Network for OnnxNetwork {
         Ok(output.fetch(sample.as_ref().map_or(beside, Buffer::values)))
     }
 
+    fn forget(&mut self) {
+        let states = self.bound.iter_mut().flat_map(|bound| &mut bound.states);
+        states.for_each(|[taken, _]| taken.clear());
+    }
+
     fn release(&mut self, small: Shape) -> Result<()> {
         let fits = small
             .iter()

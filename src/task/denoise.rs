@@ -20,7 +20,8 @@ use crate::error::{Error, Result};
 use crate::media::stream::Matrix;
 use crate::media::{Image, Samples};
 use crate::model::{Layout, Manifest, Task};
-use crate::network::Network;
+use crate::network::{Colors, Network};
+use crate::setting::{MAX_MEMORY, TILE};
 use crate::tensor;
 use crate::tile::TilePlan;
 
@@ -360,6 +361,8 @@ impl<'a> Denoiser<'a> {
         let state = planes * image.width * image.height * size_of::<f32>();
         let tiles =
             self.tiles([image.width, image.height], self.options.budget.room(state as u64))?;
+        self.check_state(&tiles, [image.width, image.height])?;
+        self.network.forget();
         report.tiles = tiles.count();
         report.tile_size = tiles.tile_size();
         let mut watch = |progress: Progress| {
@@ -415,6 +418,26 @@ impl<'a> Denoiser<'a> {
         done
     }
 
+    /// The ratio of the sigma that the network is told to that of red, green and blue: luma has less
+    /// noise than these.
+    pub(crate) fn luma_part(&self, is_grey: bool) -> f64 {
+        let is_luma = self.manifest.colors == Colors::Luma && self.manifest.channels == 3;
+        if is_luma && !is_grey { tensor::sigmas_of_rgb(Matrix::Bt601)[0] } else { 1.0 }
+    }
+
+    /// Checks that a network with a state of whole frames sees them whole.
+    pub(crate) fn check_state(&self, tiles: &TilePlan, [width, height]: [usize; 2]) -> Result<()> {
+        if self.manifest.states.is_empty() || tiles.is_whole() {
+            return Ok(());
+        }
+        Err(Error::usage(format!(
+            "{} keeps a state of whole frames, and {width}x{height} has to be cut into {} tiles; raise \
+             {MAX_MEMORY}, leave {TILE} out, or take smaller frames",
+            self.manifest.name,
+            tiles.count()
+        )))
+    }
+
     /// Evaluates the network once on a canvas that holds pixels or planes.
     pub(crate) fn evaluate_on(
         &mut self,
@@ -445,7 +468,7 @@ impl<'a> Denoiser<'a> {
             };
         };
         if layout == Layout::Full {
-            let (sigma, limited) = self.limit(sigmas[0]);
+            let (sigma, limited) = self.limit(sigmas[0] * self.luma_part(is_grey));
             let map = SigmaMap::Uniform((sigma * f64::from(self.range.span())) as f32);
             return Ok(Noise { map, sigma, chroma: None, limited });
         }

@@ -388,6 +388,7 @@ impl<'a> StreamDenoiser<'a> {
                     reading.map_or(0.0, |reading| more * reading.levels[i].sigma)
                 }
             };
+            let sigma = sigma * denoiser.luma_part(is_grey);
             let (level, limited) = if sigma == 0.0 { (0.0, false) } else { denoiser.limit(sigma) };
             self.limited |= limited;
             self.levels[i] = level;

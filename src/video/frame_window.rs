@@ -8,11 +8,10 @@ use std::sync::Arc;
 use super::pipeline::{FailurePolicy, memory};
 use super::{FrameProcessor, QualityLevel, Scale, StreamStatus};
 use crate::diffusion::{Canvas, SigmaMap, Update, Window, read_plane};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::media::stream::{VideoFormat, VideoFrame};
 use crate::model::Precision;
 use crate::network::Shape;
-use crate::setting::MAX_MEMORY;
 use crate::task::{Denoiser, MeteredPlanes, PlaneRole, SigmaChoice, StreamMeter, Strength};
 use crate::tensor::FrameConverter;
 use crate::tile::TilePlan;
@@ -38,7 +37,7 @@ impl<'a> FrameWindowDenoiser<'a> {
     /// has the same size. `precision` is that of the network.
     ///
     /// # Errors
-    /// [`Error::Usage`] when frames do not fit the memory budget, or have colour that the network
+    /// [`Error::Usage`](crate::Error::Usage) when frames do not fit the memory budget, or have colour that the network
     /// does not support.
     pub fn new(
         denoiser: Denoiser<'a>,
@@ -58,14 +57,7 @@ impl<'a> FrameWindowDenoiser<'a> {
             memory::of_converters(&reader, &writer) + meter.bytes() + (manifest.frames + 2) * frame;
         let room = denoiser.options.budget.room(held as u64);
         let tiles = denoiser.tiles([width, height], room)?;
-        if !manifest.states.is_empty() && !tiles.is_whole() {
-            return Err(Error::usage(format!(
-                "{} keeps a state of whole frames, and {width}x{height} has to be cut into {} tiles; raise {MAX_MEMORY}, or \
-                 take smaller frames",
-                manifest.name,
-                tiles.count()
-            )));
-        }
+        denoiser.check_state(&tiles, [width, height])?;
         let quality = QualityLevel {
             model: Arc::from(manifest.name.as_str()),
             precision,

@@ -79,6 +79,41 @@ pub struct Description {
     pub sampler: Option<Sampler>,
 }
 
+impl Description {
+    /// Checks numbers before anything is tried with them.
+    fn check(&self) -> Result<()> {
+        let wrong = |what: &str, found: String, expected: &str| {
+            Err(Error::usage(format!("{what} is {found}; expected {expected}")))
+        };
+        if let Some(multiple) = self.multiple_of.filter(|it| !(1..=1024).contains(it)) {
+            return wrong("multiple_of", multiple.to_string(), "1 to 1024");
+        }
+        if let Some(frames) = self.frames.filter(|it| it.is_multiple_of(2) || *it > 31) {
+            return wrong("the number of frames", frames.to_string(), "an odd one up to 31");
+        }
+        if let Some(std) = self.std.iter().find(|it| !(1e-6..=1e6).contains(*it)) {
+            return wrong("std", std.to_string(), "0.000001 to 1000000");
+        }
+        let ranges = [("range", self.range), ("output_range", self.output_range)];
+        for (what, range) in ranges {
+            if let Some([black, white]) =
+                range.filter(|[black, white]| black >= white || !(white - black).is_finite())
+            {
+                return wrong(what, format!("{black},{white}"), "black's value below white's");
+            }
+        }
+        let constants = self.constants.values().flat_map(Constant::values);
+        let mut numbers = constants.copied().chain(self.mean.iter().map(|mean| f64::from(*mean)));
+        if let Some(number) = numbers.find(|number| number.is_nan() || number.abs() > 1e6) {
+            return wrong("a value", number.to_string(), "-1000000 to 1000000");
+        }
+        if let Some(factor) = self.sigma_factor.filter(|it| !(1e-6..=1e6).contains(it)) {
+            return wrong("the factor of sigma", factor.to_string(), "0.000001 to 1000000");
+        }
+        Ok(())
+    }
+}
+
 /// Something that was found out of a network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
@@ -86,6 +121,8 @@ pub struct Finding {
     pub key: &'static str,
     /// What was found, and how, in a sentence.
     pub text: String,
+    /// Whether it is a guess that nothing supports.
+    pub is_guess: bool,
 }
 
 /// The manifest of a bare ONNX file, and how it came about.
@@ -124,6 +161,7 @@ impl Described {
         options: SessionOptions,
     ) -> Result<Self> {
         let model = path.display().to_string();
+        said.check()?;
         let bytes = read_regular(path, LARGEST_GRAPH)
             .map_err(|cause| Error::model_from(&model, "it cannot be read", cause))?;
         let beside =
@@ -141,7 +179,10 @@ impl Described {
             described.precision,
             super::ModelFile { path: file, sha256: sha256(&bytes), tolerance: None },
         );
-        manifest.validate(&model)?;
+        if let Some(problem) = manifest.problem() {
+            let problem = format!("what is said and found of it does not go together: {problem}");
+            return Err(Error::model(&model, problem));
+        }
         Ok(described)
     }
 

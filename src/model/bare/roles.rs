@@ -90,6 +90,8 @@ pub(super) struct Roles {
 const NOISE: &[&str] =
     &["sigma", "noise_l", "noisel", "nlevel", "level", "std", "noise_map", "sig"];
 const TIME: &[&str] = &["time", "step", "_t", "t_"];
+/// Names that exporters give where nobody gave one, and those of formulas.
+const NAMELESS: &[&str] = &["input", "onnx::", "arg", "x", "s", "n", "t"];
 const CLASS: &[&str] = &["class", "label"];
 const MASK: &[&str] = &["mask", "hole"];
 const IMAGE: &[&str] = &["noisy", "sample", "image", "img", "input", "x", "lq", "lr", "data", "in"];
@@ -97,6 +99,18 @@ const IMAGE: &[&str] = &["noisy", "sample", "image", "img", "input", "x", "lq", 
 fn is_called(port: &Port, parts: &[&str]) -> bool {
     let name = port.name.to_lowercase();
     parts.iter().any(|part| name.contains(part))
+}
+
+/// Whether an input has a name that says nothing.
+fn is_nameless(port: &Port) -> bool {
+    let name = port.name.to_lowercase();
+    let stem = name.trim_matches(|c: char| c.is_ascii_digit() || matches!(c, '.' | '_' | ':'));
+    name.chars().count() <= 2 || stem.is_empty() || NAMELESS.contains(&stem)
+}
+
+/// Whether an input of integers is the timestep, by a name that says nothing else.
+fn is_integer_time(port: &Port) -> bool {
+    port.element.is_integer() && is_nameless(port)
 }
 
 impl Roles {
@@ -164,10 +178,14 @@ impl Roles {
             } else if has_level {
                 unknown.push(port);
                 continue;
-            } else if port.element.is_integer()
-                || (is_called(&port, TIME) && !is_called(&port, NOISE))
+            } else if !is_called(&port, NOISE) && (is_called(&port, TIME) || is_integer_time(&port))
             {
                 &mut roles.timestep
+            } else if port.element.is_integer() || !(is_called(&port, NOISE) || is_nameless(&port))
+            {
+                // Of a number of another name nobody knows what it is.
+                unknown.push(port);
+                continue;
             } else {
                 &mut roles.sigma
             };

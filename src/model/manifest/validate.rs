@@ -66,11 +66,16 @@ impl Manifest {
     /// # Errors
     /// [`Error::Model`] says the key, what was found and what was expected.
     pub fn validate(&self, model: &str) -> Result<()> {
-        let out_of_range = || self.numbers().iter().find_map(Number::problem);
-        if let Some(problem) = out_of_range().or_else(|| self.contradiction()) {
+        if let Some(problem) = self.problem() {
             return Err(Error::model(model, format!("its model.toml says {problem}")));
         }
         self.discrete_schedule(model).map(drop)
+    }
+
+    /// The first number out of range, or what contradicts itself.
+    pub(in crate::model) fn problem(&self) -> Option<String> {
+        let out_of_range = self.numbers().iter().find_map(Number::problem);
+        out_of_range.or_else(|| self.contradiction())
     }
 
     /// Every number that a manifest may have. The ranges limit what is allocated later.

@@ -88,6 +88,11 @@ impl<'a> Probe<'a> {
         let given = channels_of(&output, Some(axes)).1;
         let (frames, declared) =
             frames_of(&image, declared, given, roles.neighbours.len() + 1, said.frames);
+        if let Some(wrong) = said.frames.filter(|said| *said != frames) {
+            return Err(Error::usage(format!(
+                "{wrong} frames were said, and the graph takes {frames} at once"
+            )));
+        }
         let is_told = roles.sigma.is_some() || roles.timestep.is_some();
         let behind = said
             .inputs
@@ -104,6 +109,19 @@ impl<'a> Probe<'a> {
             (Some(channels), _) => (channels, false),
             (None, given) => (said.channels.or(given).unwrap_or(3), false),
         };
+        if let Some(wrong) =
+            said.channels.filter(|said| *said != channels && (channels, *said) != (1, 3))
+        {
+            return Err(Error::usage(format!(
+                "{wrong} channels were said, and the graph takes {channels}"
+            )));
+        }
+        let is_unaware = roles.sigma.is_none() && roles.timestep.is_none() && !has_sigma_behind;
+        if is_unaware && (said.sigma_factor.is_some() || said.sigma_scale.is_some()) {
+            return Err(Error::usage(
+                "how it is told sigma was said, and the graph has no input for sigma",
+            ));
+        }
         if !matches!(channels, 1 | 3) {
             let problem = format!(
                 "its input `{}` has {channels} channels; expected 1, 3, or with sigma behind the image 2 or 4",
@@ -143,7 +161,7 @@ impl<'a> Probe<'a> {
     }
 
     fn find(&mut self, key: &'static str, text: impl Into<String>) {
-        self.findings.push(Finding { key, text: text.into() });
+        self.findings.push(Finding { key, text: text.into(), is_guess: false });
     }
 
     fn say_inputs(&mut self) {
@@ -276,11 +294,14 @@ impl<'a> Probe<'a> {
             }
             let Some((shape, _)) = first else { continue };
             let (out_width, out_height) = self.sides_of(&shape)?;
+            self.check_channels(&shape)?;
             let scale = out_width / width;
             if scale == 0 || [out_width, out_height] != [scale * width, scale * height] {
                 let problem = format!(
-                    "it makes {out_width}x{out_height} of {width}x{height}; expected a whole multiple, the same along \
-                     both axes"
+                    "its output `{}` is {out_width}x{out_height} for {width}x{height}; expected a whole multiple, the \
+                     same along both axes; {OUTPUT} names another of {}",
+                    self.output.name,
+                    self.outputs_listed()
                 );
                 return Err(Error::model(self.model, problem));
             }
@@ -304,6 +325,31 @@ impl<'a> Probe<'a> {
         let why = self.trial.problem().unwrap_or("no reason was given").to_owned();
         let problem = format!("ONNX Runtime does not evaluate it on an image of {tried}: {why}");
         Err(Error::model(self.model, problem))
+    }
+
+    /// Checks that the output has the channels of an image. Samplers leave a learned variance unused.
+    fn check_channels(&self, shape: &[usize]) -> Result<()> {
+        let given = match (shape, self.axes) {
+            (&[_, given, _, _], Axes::Nchw) | (&[_, _, _, given], Axes::Nhwc) => given,
+            _ => return Ok(()),
+        };
+        let channels = self.channels;
+        let is_spare = self.is_sampled() && given > channels;
+        if given == channels || is_spare {
+            return Ok(());
+        }
+        let problem = format!(
+            "its output `{}` has {given} channels for an image of {channels}; expected as many; {OUTPUT} names another \
+             of {}",
+            self.output.name,
+            self.outputs_listed()
+        );
+        Err(Error::model(self.model, problem))
+    }
+
+    fn outputs_listed(&self) -> String {
+        let names: Vec<&str> = self.trial.outputs().iter().map(|port| port.name.as_str()).collect();
+        names.join(", ")
     }
 
     fn sides_of(&self, shape: &[usize]) -> Result<(usize, usize)> {
@@ -405,7 +451,7 @@ fn output_of(
     };
     if images.next().is_some() {
         let text = format!("the first of its outputs {}", listed());
-        findings.push(Finding { key: "outputs", text });
+        findings.push(Finding { key: "outputs", text, is_guess: false });
     }
     Ok(image.clone())
 }

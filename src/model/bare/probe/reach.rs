@@ -53,7 +53,7 @@ impl Probe<'_> {
         if self.said.receptive_field.is_some() {
             return Ok(());
         }
-        let Some(mut field) = field else {
+        let Some(field) = field else {
             self.find(
                 "name",
                 "no receptive field: a change of one pixel reaches the border, so tiles are blended over their seams",
@@ -61,15 +61,18 @@ impl Probe<'_> {
             return Ok(());
         };
         match self.grid(size, field, &reading, level, scale)? {
+            Some(grid) if lcm(grid, multiple) > multiple && !self.has_size_of(grid) => {
+                // Its padding depends on the size of a tile.
+                self.find(
+                    "name",
+                    format!(
+                        "no receptive field: it works on a grid of {grid} pixels and pads by itself, so tiles are \
+                         blended over their seams"
+                    ),
+                );
+            }
             Some(grid) => {
-                let whole = lcm(grid, multiple);
-                if whole > multiple && self.size.is_none_or(|size| size.iter().all(|it| it % whole == 0)) {
-                    manifest.multiple_of = whole;
-                    self.find("multiple_of", format!("it works on a grid of {whole} pixels"));
-                    if let Some(found) = self.field(size, whole, &reading, level, scale)? {
-                        field = field.max(found);
-                    }
-                }
+                manifest.multiple_of = lcm(grid, multiple);
                 manifest.receptive_field = Some(field);
                 self.find(
                     "receptive_field",
@@ -82,6 +85,11 @@ impl Probe<'_> {
             ),
         }
         Ok(())
+    }
+
+    /// Whether the network has one size alone, on a grid of so many pixels.
+    fn has_size_of(&self, grid: usize) -> bool {
+        self.size.is_some_and(|size| size.iter().all(|side| side.is_multiple_of(grid)))
     }
 
     /// How far changes of a pixel reach, in pixels of the input. `None` if the network does not

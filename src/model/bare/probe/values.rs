@@ -2,8 +2,8 @@
 
 use super::{Probe, Reading, SIGMA, Scaling};
 use crate::error::Result;
-use crate::model::bare::TrialImages;
 use crate::model::bare::picture::{Picture, as_image, psnr};
+use crate::model::bare::{Finding, TrialImages};
 use crate::model::manifest::{Manifest, NoiseLevel, SigmaRange, Task};
 use crate::network::{Element, NoiseEncoding, NoiseScale, Port};
 
@@ -11,7 +11,11 @@ use crate::network::{Element, NoiseEncoding, NoiseScale, Port};
 /// Half the contrast, as of -1 to 1 read as 0 to 1, changes what many networks restore by less.
 const CLEARLY: f64 = 2.0;
 /// The same where only what the network is told as sigma differs.
-const BETTER: f64 = 0.3;
+const BETTER: f64 = 0.1;
+/// The same of networks that are told sigma: contrast and noise go together there.
+const TOLD: f64 = 0.5;
+/// Readings that are so near to the best are named, in dB.
+const NEAR: f64 = 1.0;
 /// By how much a residual has to improve an image to be one, in dB: next to nothing, subtracted,
 /// leaves the image.
 const IMPROVED: f64 = 1.0;
@@ -71,6 +75,15 @@ impl Probe<'_> {
         let mut input = truth.reduced(scale);
         match manifest.task {
             Task::Deblur => input.soften(),
+            Task::Inpaint => {
+                let mask = self.mask(input.width, input.height);
+                for plane in input.planes.chunks_exact_mut(mask.len()) {
+                    plane
+                        .iter_mut()
+                        .zip(&mask)
+                        .for_each(|(value, missing)| *value *= 1.0 - missing);
+                }
+            }
             _ if scale == 1 => input.add_noise(SIGMA),
             _ => {}
         }
@@ -85,7 +98,7 @@ impl Probe<'_> {
             }],
             (None, true, true) => vec![Reading::of([0.0, 255.0])],
             (None, true, false) => {
-                let ranges = [[0.0, 1.0], [0.0, 255.0], [-1.0, 1.0]].map(Reading::of);
+                let ranges = [[0.0, 1.0], [-1.0, 1.0], [0.0, 255.0]].map(Reading::of);
                 let [mean, std] = IMAGENET.map(|of| of.to_vec());
                 let mut readings = ranges.to_vec();
                 // What is clipped to a range is made of it, too, as a rule.
@@ -99,7 +112,10 @@ impl Probe<'_> {
         };
         let is_said = self.said.residual == Some(true);
         let goal = self.in_channels(&truth);
-        let mut best: Option<Guess> = None;
+        let mut guesses: Vec<Guess> = Vec::new();
+        let mut others: Vec<([f32; 2], f64)> = Vec::new();
+        let is_told = self.roles.sigma.is_some() || self.has_sigma_behind;
+        let clearly = if is_told { TOLD } else { CLEARLY };
         for reading in readings {
             for told in self.noise_encodings(&reading) {
                 let span = f64::from(reading.range[1] - reading.range[0]);
@@ -111,20 +127,39 @@ impl Probe<'_> {
                         .map_or(reading.scaling(), |range| Reading::of(range).scaling());
                     let planes = self.decoded(&planes, scaling, residual, &input, scale);
                     let score = psnr(&planes, &goal);
-                    let least = best.as_ref().map_or(f64::NEG_INFINITY, |best| {
-                        let is_same = (&best.reading, best.output_range, best.residual)
-                            == (&reading, output_range, residual);
-                        best.score + if is_same { BETTER } else { CLEARLY }
-                    });
-                    if score > least && (!residual || is_said || score > before + IMPROVED) {
+                    if !residual || is_said || score > before + IMPROVED {
+                        match others.iter_mut().find(|(range, _)| *range == reading.range) {
+                            Some((_, best)) => *best = best.max(score),
+                            None => others.push((reading.range, score)),
+                        }
+                    }
+                    if !residual || is_said || score > before + IMPROVED {
                         let (reading, result) =
                             (reading.clone(), Picture { width, height, planes });
-                        best = Some(Guess { score, reading, output_range, residual, told, result });
+                        guesses.push(Guess {
+                            score,
+                            reading,
+                            output_range,
+                            residual,
+                            told,
+                            result,
+                        });
                     }
                 }
             }
         }
-        let Some(Guess { score, reading, output_range, residual, told, result }) = best else {
+        // The most usual reading that is hardly worse than the best.
+        let best = guesses.iter().max_by(|a, b| a.score.total_cmp(&b.score)).map(|best| {
+            let sign = (best.reading.clone(), best.output_range, best.residual);
+            (best.score, sign)
+        });
+        let Some((most, (reading, output_range, residual))) = best else { return Ok(()) };
+        let chosen = guesses.into_iter().find(|guess| {
+            let is_same = (&guess.reading, guess.output_range, guess.residual)
+                == (&reading, output_range, residual);
+            guess.score >= most - if is_same { BETTER } else { clearly }
+        });
+        let Some(Guess { score, reading, output_range, residual, told, result }) = chosen else {
             return Ok(());
         };
         let is_sure = score > PLAUSIBLE;
@@ -132,8 +167,13 @@ impl Probe<'_> {
             before: as_image(&self.in_channels(&input), input.width, input.height)?,
             after: as_image(&result.planes, result.width, result.height)?,
         });
+        let near: Vec<String> = (others.iter())
+            .filter(|(range, other)| *range != reading.range && *other > score - NEAR)
+            .map(|([black, white], other)| format!("{black} to {white} would give {other:.1} dB"))
+            .collect();
+        let near = if near.is_empty() { String::new() } else { format!("; {}", near.join(", ")) };
         let shown = if is_sure {
-            format!("a photograph comes out with {score:.1} dB, of {before:.1} dB before")
+            format!("a photograph comes out with {score:.1} dB, of {before:.1} dB before{near}")
         } else {
             format!(
                 "no reading of its values restores a photograph (the best has {score:.1} dB, of {before:.1} dB before), \
@@ -143,7 +183,8 @@ impl Probe<'_> {
         let Reading { range, mean, std } = reading;
         if self.said.range.is_none() {
             let [black, white] = range;
-            self.find("range", format!("black {black} and white {white}: {shown}"));
+            let text = format!("black {black} and white {white}: {shown}");
+            self.findings.push(Finding { key: "range", text, is_guess: !is_sure });
         }
         if !mean.is_empty() && self.said.mean.is_empty() {
             self.find("mean", "ImageNet's mean and standard deviation");
