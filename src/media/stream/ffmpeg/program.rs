@@ -116,6 +116,16 @@ impl Said {
     }
 }
 
+/// The time on a line of [`TIMES`]. A message that another thread of ffmpeg writes at the same time may
+/// have its origin and its level, in brackets, before it.
+fn time_of(line: &str) -> Option<Duration> {
+    let mut rest = line.trim();
+    while let Some((_, after)) = rest.strip_prefix('[').and_then(|inner| inner.split_once(']')) {
+        rest = after.trim_start();
+    }
+    rest.parse().ok().map(Duration::from_millis)
+}
+
 impl Program {
     /// Starts ffmpeg, which is killed when this process ends.
     pub(super) fn start(command: Command) -> std::io::Result<Self> {
@@ -141,11 +151,11 @@ impl Program {
                 while let Ok(1..) = stderr.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line)
                 {
                     let text = String::from_utf8_lossy(&line);
-                    match text.trim().parse().map(Duration::from_millis) {
-                        Ok(shown) => drop(time.send(shown)),
+                    match time_of(&text) {
+                        Some(shown) => drop(time.send(shown)),
                         // The header above the times.
-                        Err(_) if text.starts_with('#') => {}
-                        Err(_) => said.lock().unwrap_or_else(PoisonError::into_inner).take(&text),
+                        None if text.starts_with('#') => {}
+                        None => said.lock().unwrap_or_else(PoisonError::into_inner).take(&text),
                     }
                     line.clear();
                 }
@@ -206,7 +216,20 @@ pub(in crate::media) fn output(mut command: Command) -> std::io::Result<Output> 
 
 #[cfg(test)]
 mod tests {
-    use super::{Said, WORDS};
+    use std::time::Duration;
+
+    use super::{Said, WORDS, time_of};
+
+    #[test]
+    fn a_time_is_read_within_a_message() {
+        let time = Some(Duration::from_millis(120));
+        for line in ["120\n", "[avi @ 0x55] 120\n", "[avi @ 0x55] [warning] 120\n"] {
+            assert_eq!(time_of(line), time, "{line}");
+        }
+        for line in ["", "# timestamp format v2", "[avi @ 0x55] [warning] Packet corrupt", "[1"] {
+            assert_eq!(time_of(line), None, "{line}");
+        }
+    }
 
     #[test]
     fn keeps_errors_and_detects_damage_among_warnings() {
