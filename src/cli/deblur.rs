@@ -116,7 +116,7 @@ impl Arguments {
         redraw.restore(&Degradation::Blur(kernel), self.sigma, self.samples)
     }
 
-    /// Sharpens each image by a network that is told nothing else.
+    /// Sharpens each image by a feed-forward network.
     fn sharpen(&self, package: &Package) -> anyhow::Result<()> {
         let jobs = self.images.jobs(&[], self.console)?;
         let opened = self.device.open_within(&self.memory, self.console)?;

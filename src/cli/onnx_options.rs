@@ -75,12 +75,12 @@ pub(crate) struct OnnxOptions {
     #[arg(long, value_name = "LOW,HIGH", value_parser = pair, hide_short_help = true)]
     sigma_range: Option<[f64; 2]>,
 
-    /// The factor by which it is told sigma: 255 for one of the range 0 to 1 that counts sigma in
+    /// Factor of its sigma input: 255 for one of the range 0 to 1 that counts sigma in
     /// 8-bit units
     #[arg(long, value_name = "F", hide_short_help = true)]
     sigma_factor: Option<f64>,
 
-    /// The scale on which it is told sigma: linear, log or quarter-log, ln(sigma) / 4
+    /// Scale of its sigma input: linear, log or quarter-log, ln(sigma) / 4
     #[arg(long, value_name = "SCALE", hide_short_help = true)]
     sigma_encoding: Option<NoiseScale>,
 

@@ -55,9 +55,9 @@ pub struct Description {
     pub receptive_field: Option<usize>,
     /// The range of sigma.
     pub sigma_range: Option<[f64; 2]>,
-    /// The factor by which sigma is told.
+    /// The factor of the sigma input.
     pub sigma_factor: Option<f64>,
-    /// The scale on which it is told.
+    /// The scale of the sigma input.
     pub sigma_scale: Option<NoiseScale>,
     /// The training schedule.
     pub schedule: Option<Scheduler>,

@@ -14,22 +14,13 @@ impl Probe<'_> {
         reading: &Reading,
         level: f64,
     ) -> Result<Option<(Vec<usize>, Vec<f32>)>> {
-        let Picture { width, height, planes } = picture;
+        let Picture { width, height, .. } = picture;
         let (area, scaling) = (width * height, reading.scaling());
         let channels = self.channels;
         let mask = self.mask(*width, *height);
-        let mut values = Vec::with_capacity((channels + 1) * area);
-        for channel in 0..channels {
-            let [factor, offset] = scaling[channel % 3];
-            if channels == 1 {
-                let at = |i: usize| {
-                    0.299 * planes[i] + 0.587 * planes[area + i] + 0.114 * planes[2 * area + i]
-                };
-                values.extend((0..area).map(|i| factor * at(i) + offset));
-            } else {
-                let plane = &planes[(channel % 3) * area..][..area];
-                values.extend(plane.iter().map(|value| factor * value + offset));
-            }
+        let mut values = self.in_channels(picture);
+        for (plane, [factor, offset]) in values.chunks_exact_mut(area).zip(scaling) {
+            plane.iter_mut().for_each(|value| *value = factor * *value + offset);
         }
         for (i, value) in values.iter_mut().enumerate().filter(|(i, _)| mask[i % area] == 1.0) {
             // What is missing is black.
@@ -43,8 +34,7 @@ impl Probe<'_> {
         }
         // All frames are alike.
         let stacked = if self.roles.neighbours.is_empty() { self.frames } else { 1 };
-        let values = values.repeat(stacked);
-        let mut values = values;
+        let mut values = values.repeat(stacked);
         let whole = values.len() / area;
         let shape = |channels: usize, width: usize, height: usize, axes| match axes {
             Axes::Nchw => vec![1, channels, height, width],

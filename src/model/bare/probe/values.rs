@@ -87,7 +87,9 @@ impl Probe<'_> {
             _ if scale == 1 => input.add_noise(SIGMA),
             _ => {}
         }
-        let before = psnr(&self.in_channels(&input.repeated(scale)), &self.in_channels(&truth));
+        let own = self.in_channels(&input.repeated(scale));
+        let goal = self.in_channels(&truth);
+        let before = psnr(&own, &goal);
         let bytes = self.image.element == Element::U8;
         let readings: Vec<Reading> = match (self.said.range, self.said.mean.is_empty(), bytes) {
             (Some(range), true, _) => vec![Reading::of(range)],
@@ -111,9 +113,7 @@ impl Probe<'_> {
             }
         };
         let is_said = self.said.residual == Some(true);
-        let goal = self.in_channels(&truth);
         let mut guesses: Vec<Guess> = Vec::new();
-        let mut others: Vec<([f32; 2], f64)> = Vec::new();
         let is_told = self.roles.sigma.is_some() || self.has_sigma_behind;
         let clearly = if is_told { TOLD } else { CLEARLY };
         for reading in readings {
@@ -125,14 +125,8 @@ impl Probe<'_> {
                 for (output_range, residual) in self.outputs(&reading) {
                     let scaling = output_range
                         .map_or(reading.scaling(), |range| Reading::of(range).scaling());
-                    let planes = self.decoded(&planes, scaling, residual, &input, scale);
+                    let planes = self.decoded(&planes, scaling, residual.then_some(&own));
                     let score = psnr(&planes, &goal);
-                    if !residual || is_said || score > before + IMPROVED {
-                        match others.iter_mut().find(|(range, _)| *range == reading.range) {
-                            Some((_, best)) => *best = best.max(score),
-                            None => others.push((reading.range, score)),
-                        }
-                    }
                     if !residual || is_said || score > before + IMPROVED {
                         let (reading, result) =
                             (reading.clone(), Picture { width, height, planes });
@@ -154,6 +148,13 @@ impl Probe<'_> {
             (best.score, sign)
         });
         let Some((most, (reading, output_range, residual))) = best else { return Ok(()) };
+        let mut others: Vec<([f32; 2], f64)> = Vec::new();
+        for Guess { reading, score, .. } in &guesses {
+            match others.iter_mut().find(|(range, _)| *range == reading.range) {
+                Some((_, best)) => *best = best.max(*score),
+                None => others.push((reading.range, *score)),
+            }
+        }
         let chosen = guesses.into_iter().find(|guess| {
             let is_same = (&guess.reading, guess.output_range, guess.residual)
                 == (&reading, output_range, residual);
@@ -282,7 +283,7 @@ impl Probe<'_> {
     }
 
     /// Planes of 0 to 1 in the channels of the network.
-    fn in_channels(&self, picture: &Picture) -> Vec<f32> {
+    pub(super) fn in_channels(&self, picture: &Picture) -> Vec<f32> {
         if self.channels != 1 {
             return picture.planes.clone();
         }
@@ -291,20 +292,17 @@ impl Probe<'_> {
         (0..area).map(|i| 0.299 * r[i] + 0.587 * g[i] + 0.114 * b[i]).collect()
     }
 
-    /// An output in planes of 0 to 1.
+    /// An output in planes of 0 to 1; a residual is subtracted from those of the input.
     fn decoded(
         &self,
         planes: &[f32],
         scaling: Scaling,
-        residual: bool,
-        input: &Picture,
-        scale: usize,
+        residual_of: Option<&Vec<f32>>,
     ) -> Vec<f32> {
         let area = (planes.len() / self.channels).max(1);
-        let own = residual.then(|| self.in_channels(&input.repeated(scale)));
         let value = |(i, value): (usize, &f32)| {
             let [factor, offset] = scaling[(i / area) % 3];
-            match &own {
+            match residual_of {
                 Some(own) => own.get(i).copied().unwrap_or_default() - value / factor,
                 None => (value - offset) / factor,
             }
