@@ -56,6 +56,7 @@ pub mod pipelines;
 #[cfg(feature = "cli")]
 pub mod preview;
 pub mod setting;
+pub mod stages;
 pub mod task;
 pub mod tensor;
 pub mod tile;

@@ -10,12 +10,14 @@ use eddy::media::source::{ends_in_slash, refuse_replacing};
 use eddy::media::still;
 use eddy::media::{Format, Image};
 use eddy::model::Package;
+use eddy::stages::is_pipeline;
 use eddy::task::{Classes, Classifier, GenerateOptions, GenerateRequest, Generator, as_images};
 use ndarray::Axis;
 use serde_json::json;
 
 use super::console::Console;
 use super::generate_args::{DrawingOptions, tabled};
+use super::generate_staged::PromptOptions;
 use super::interrupt;
 use super::options::{
     DeviceOptions, MemoryOptions, NoiseOptions, PrecisionOption, Size, SyncOption, pair,
@@ -33,41 +35,39 @@ pub(crate) struct Arguments {
     /// The image to write; a folder where several go, unless they are a --grid; or a .npy file for
     /// all of them, [images, C, H, W], black 0 and white 1
     #[arg(short, long, value_name = "SINK", help_heading = "Input and output")]
-    output: PathBuf,
+    pub(super) output: PathBuf,
 
     /// Start from this image plus noise, rather than from noise alone
     #[arg(long, value_name = "IMAGE", help_heading = "Input and output")]
-    from: Option<PathBuf>,
+    pub(super) from: Option<PathBuf>,
 
-    /// How much noise is added to that image, from 0 to 1
-    #[arg(
-        long,
-        value_name = "F",
-        default_value_t = 0.6,
-        requires = "from",
-        help_heading = "Input and output"
-    )]
-    strength: f64,
+    /// How much noise is added to that image, from 0 to 1; 0.6, or what a pipeline in the diffusers
+    /// layout takes, when left out
+    #[arg(long, value_name = "F", requires = "from", help_heading = "Input and output")]
+    pub(super) strength: Option<f64>,
 
     /// How many images
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000), help_heading = "Input and output")]
-    count: u32,
+    pub(super) count: u32,
 
     /// Write all images as one grid
     #[arg(long, help_heading = "Input and output")]
-    grid: bool,
+    pub(super) grid: bool,
 
     /// Width and height; the model's own, or 256x256, when left out
     #[arg(long, value_name = "WxH", help_heading = "Input and output")]
-    size: Option<Size>,
+    pub(super) size: Option<Size>,
 
-    /// A bundled model or the folder of a model package
+    /// A bundled model, the folder of a model package, or a folder in the diffusers layout
     #[arg(short, long, value_name = "MODEL", default_value = "prior", help_heading = "Model")]
-    model: String,
+    pub(super) model: String,
+
+    #[command(flatten)]
+    pub(super) prompts: PromptOptions,
 
     /// The class to generate; several, such as 0,1,2, take turns
     #[arg(long, value_name = "K", value_delimiter = ',', help_heading = "Guidance")]
-    class: Vec<usize>,
+    pub(super) class: Vec<usize>,
 
     /// Negative class (prompt), in place of images of no class
     #[arg(long, value_name = "K", requires = "class", help_heading = "Guidance")]
@@ -76,40 +76,40 @@ pub(crate) struct Arguments {
     /// Guidance scale: 1 is the conditional model, more has higher fidelity and less diversity;
     /// with --classifier the inverse of its temperature. The model's own when left out
     #[arg(long, value_name = "F", help_heading = "Guidance")]
-    guidance_scale: Option<f64>,
+    pub(super) guidance_scale: Option<f64>,
 
     /// Guidance rescale, from 0 to 1: how much of the contrast that guidance adds is removed
     #[arg(long, value_name = "F", default_value_t = 0.0, help_heading = "Guidance")]
-    guidance_rescale: f64,
+    pub(super) guidance_rescale: f64,
 
     /// Guidance interval: guide only between these sigmas, such as 0.3,5
     #[arg(long, value_name = "LOW,HIGH", value_parser = interval, help_heading = "Guidance")]
-    guidance_interval: Option<[f64; 2]>,
+    pub(super) guidance_interval: Option<[f64; 2]>,
 
     /// Classifier guidance by this classifier, a bundled model or the folder of a model package
     #[arg(long, value_name = "MODEL", requires = "class", help_heading = "Guidance")]
-    classifier: Option<String>,
+    pub(super) classifier: Option<String>,
 
     #[command(flatten)]
-    precision: PrecisionOption,
+    pub(super) precision: PrecisionOption,
 
     #[command(flatten)]
-    drawing: DrawingOptions,
+    pub(super) drawing: DrawingOptions,
 
     #[command(flatten)]
-    noise: NoiseOptions,
+    pub(super) noise: NoiseOptions,
 
     #[command(flatten)]
-    memory: MemoryOptions,
+    pub(super) memory: MemoryOptions,
 
     #[command(flatten)]
-    device: DeviceOptions,
+    pub(super) device: DeviceOptions,
 
     #[command(flatten)]
     sync: SyncOption,
 
     #[command(flatten)]
-    console: Console,
+    pub(super) console: Console,
 }
 
 fn interval(text: &str) -> Result<[f64; 2], &'static str> {
@@ -118,6 +118,9 @@ fn interval(text: &str) -> Result<[f64; 2], &'static str> {
         .filter(|[low, high]| 0.0 <= *low && low < high)
         .ok_or("expected two sigmas, such as 0.3,5")
 }
+
+/// How much noise is added to a start image, where nothing says so.
+const USUAL_STRENGTH: f64 = 0.6;
 
 /// The batch size: images that are generated at once.
 const BATCH: usize = 16;
@@ -135,6 +138,17 @@ impl Arguments {
         }
         if !(0.0..=1.0).contains(&self.guidance_rescale) {
             return Err(eddy::Error::usage("--guidance-rescale must lie between 0 and 1").into());
+        }
+        if is_pipeline(Path::new(&self.model)) {
+            return self.run_staged();
+        }
+        if let Some(option) = self.prompts.given() {
+            return Err(eddy::Error::usage(format!(
+                "{} has no text encoder, so {option} is not for it; take a folder in the diffusers \
+                 layout that has one",
+                self.model
+            ))
+            .into());
         }
         let package = Package::find(&self.model)?;
         let sink = Sink::choose(&self.output, self.count as usize, self.grid)?;
@@ -161,7 +175,7 @@ impl Arguments {
             }
             None => None,
         };
-        let strength = self.from.is_some().then_some(self.strength);
+        let strength = self.from.is_some().then_some(self.strength.unwrap_or(USUAL_STRENGTH));
         let options = GenerateOptions { strength, ..self.drawing.options(&self.memory) };
         let mut decoder = opened.decoder(&package)?;
         let mut drawer =
@@ -219,30 +233,10 @@ impl Arguments {
                 (first..).zip(seeds).zip(as_images(&images, drawer.range())?)
             {
                 image.metadata.note = Some(self.note(&package, &drawer, i, seed, scale));
-                match &sink {
-                    Sink::Grid(..) => drawn.push(image),
-                    Sink::Tensor(_) => {}
-                    Sink::One(path, format) => {
-                        drop(still::write(&image, path, *format, &still::Options::default())?)
-                    }
-                    Sink::Folder(folder) => {
-                        still::write(
-                            &image,
-                            &numbered(folder, seed),
-                            Format::Png,
-                            &still::Options::default(),
-                        )?;
-                    }
-                }
+                sink.put(image, seed, &mut drawn)?;
             }
         }
-        if let Sink::Grid(path, format) = &sink {
-            let note = drawn.first().and_then(|image| image.metadata.note.clone());
-            // About as many rows as columns.
-            let mut grid = tabled(&drawn, (drawn.len() as f64).sqrt().ceil() as usize);
-            grid.metadata.note = note;
-            still::write(&grid, path, *format, &still::Options::default())?;
-        }
+        sink.finish(&drawn)?;
         if let Sink::Tensor(path) = &sink {
             let views: Vec<_> = tensors.iter().map(|tensor| tensor.view()).collect();
             let whole = ndarray::concatenate(Axis(0), &views).map_err(|cause| {
@@ -309,7 +303,7 @@ impl Arguments {
         }
         if let Some(from) = &self.from {
             say("from", from.to_string_lossy().into());
-            say("strength", self.strength.into());
+            say("strength", self.strength.unwrap_or(USUAL_STRENGTH).into());
         }
         note.to_string()
     }
@@ -321,7 +315,7 @@ fn numbered(folder: &Path, seed: u64) -> PathBuf {
 }
 
 /// Where images are written.
-enum Sink {
+pub(super) enum Sink {
     Tensor(PathBuf),
     One(PathBuf, Format),
     Grid(PathBuf, Format),
@@ -329,7 +323,29 @@ enum Sink {
 }
 
 impl Sink {
-    fn choose(output: &Path, count: usize, grid: bool) -> eddy::Result<Self> {
+    /// Writes an image, or keeps it for the grid.
+    pub(super) fn put(&self, image: Image, seed: u64, kept: &mut Vec<Image>) -> eddy::Result<()> {
+        let options = still::Options::default();
+        match self {
+            Self::Grid(..) => kept.push(image),
+            Self::Tensor(_) => {}
+            Self::One(path, format) => drop(still::write(&image, path, *format, &options)?),
+            Self::Folder(folder) => {
+                drop(still::write(&image, &numbered(folder, seed), Format::Png, &options)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the grid of the images that were kept, with about as many rows as columns.
+    pub(super) fn finish(&self, kept: &[Image]) -> eddy::Result<()> {
+        let Self::Grid(path, format) = self else { return Ok(()) };
+        let mut grid = tabled(kept, (kept.len() as f64).sqrt().ceil() as usize);
+        grid.metadata.note = kept.first().and_then(|image| image.metadata.note.clone());
+        still::write(&grid, path, *format, &still::Options::default()).map(drop)
+    }
+
+    pub(super) fn choose(output: &Path, count: usize, grid: bool) -> eddy::Result<Self> {
         let is_folder = output.is_dir() || ends_in_slash(output);
         if is_folder && !grid {
             let problem = "the folder cannot be made";

@@ -14,6 +14,7 @@ mod doctor;
 mod dry_run;
 mod generate;
 mod generate_args;
+mod generate_staged;
 mod generative;
 mod import;
 mod info;

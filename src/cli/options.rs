@@ -16,7 +16,7 @@ use eddy::network::{
     default_threads, limit_evaluations, too_long,
 };
 use eddy::task::{Budget, TileChoice};
-use ndarray::{Array4, Array5, Axis, Slice};
+use ndarray::{Array4, Array5, Axis, IxDyn, Slice};
 
 use super::console::Console;
 use super::interrupt;
@@ -333,6 +333,16 @@ impl NoiseOptions {
     /// The files that the noise comes from.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
         self.initial_noise.iter().chain(&self.noise).cloned().collect()
+    }
+
+    /// All values in order, for pipelines whose draws have several shapes; none if no file is
+    /// given.
+    pub(crate) fn values(&self) -> eddy::Result<Option<Vec<f32>>> {
+        let mut values = Vec::new();
+        for file in self.files() {
+            values.extend(array::read::<IxDyn>(&file)?);
+        }
+        Ok(self.is_given().then_some(values))
     }
 
     pub(crate) fn read(&self) -> eddy::Result<GivenNoise> {

@@ -176,6 +176,12 @@ impl Default for DiscreteSchedule {
 }
 
 impl DiscreteSchedule {
+    /// Whether samplers that count in sigma start at the largest sigma itself, rather than at
+    /// `sqrt(sigma^2 + 1)`, as they do where timesteps lead.
+    pub(crate) fn starts_at_sigma(&self) -> bool {
+        self.spacing != Some(Spacing::Leading)
+    }
+
     /// The limit on predictions of samplers that clip.
     pub fn clip(&self) -> Clip {
         self.clip_or(true)

@@ -200,9 +200,7 @@ impl Network for ClassifierFree<'_> {
         if self.options.rescale > 0.0 {
             let size = self.output.len() / self.shape[0].max(1);
             for (output, with) in self.output.chunks_exact_mut(size).zip(with.chunks_exact(size)) {
-                let ratio = deviation(with) / deviation(output).max(f64::MIN_POSITIVE);
-                let factor = (self.options.rescale * ratio + 1.0 - self.options.rescale) as f32;
-                output.iter_mut().for_each(|value| *value *= factor);
+                rescale(output, with, self.options.rescale);
             }
         }
         Ok(&self.output)
@@ -216,6 +214,14 @@ impl Network for ClassifierFree<'_> {
 fn half(values: &mut [f32]) -> &mut [f32] {
     let middle = values.len() / 2;
     &mut values[..middle]
+}
+
+/// Rescales a guided output to the standard deviation of the conditional one, by `amount` from 0 to
+/// 1 (Lin et al. 2024, section 3.4).
+pub(crate) fn rescale(output: &mut [f32], with: &[f32], amount: f64) {
+    let ratio = deviation(with) / deviation(output).max(f64::MIN_POSITIVE);
+    let factor = (amount * ratio + 1.0 - amount) as f32;
+    output.iter_mut().for_each(|value| *value *= factor);
 }
 
 fn deviation(values: &[f32]) -> f64 {

@@ -27,5 +27,8 @@ pub use guidance::{
 pub use noise::{NoiseAt, NoiseSource, Philox, Recorded};
 pub use parameterization::{Prediction, Scaling};
 pub use plan::{Clip, Keep, Kept, Level, Plan, SLOTS, Step};
-pub use sampler::{Sampler, Schedule, SigmaSchedule, denoise_plan, plan};
+pub use sampler::{
+    DynamicShift, FlowSchedule, Sampler, Schedule, SigmaSchedule, denoise_plan, flow_plan, plan,
+    plan_from,
+};
 pub use state::{CachedTiles, State};

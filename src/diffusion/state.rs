@@ -90,6 +90,11 @@ impl<'a> State<'a> {
         self
     }
 
+    /// The tensor, to change it between steps.
+    pub(crate) fn tensor_mut(&mut self) -> &mut Array4<f32> {
+        &mut self.x
+    }
+
     /// The tensor after the last step.
     pub fn into_inner(self) -> Array4<f32> {
         self.x

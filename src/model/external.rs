@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use super::protobuf::messages;
+
 /// The ONNX messages that lead to a tensor.
 #[derive(Clone, Copy)]
 enum Message {
@@ -48,65 +50,17 @@ fn walk(bytes: &[u8], message: Message, depth: usize, found: &mut BTreeSet<Strin
     if depth > DEEPEST {
         return;
     }
-    for (field, body) in Fields(bytes) {
+    for (field, body) in messages(bytes) {
         if let Some(within) = message.within(field) {
             walk(body, within, depth + 1, found);
         }
         if let (Message::Tensor, EXTERNAL_DATA) = (message, field) {
             // If there are several, protobuf uses the last.
             let text = |wanted: u64| {
-                Fields(body).filter(|(field, _)| *field == wanted).last().map(|(_, text)| text)
+                messages(body).filter(|(field, _)| *field == wanted).last().map(|(_, text)| text)
             };
             if let (Some(b"location"), Some(location)) = (text(1), text(2)) {
                 found.insert(String::from_utf8_lossy(location).into_owned());
-            }
-        }
-    }
-}
-
-/// The length-delimited fields of a protobuf message and of its groups, up to the first invalid
-/// field. They include all fields that protobuf reads, so no file name is missed.
-struct Fields<'a>(&'a [u8]);
-
-impl<'a> Fields<'a> {
-    fn number(&mut self) -> Option<u64> {
-        let mut number = 0;
-        for i in 0..10 {
-            let (byte, rest) = self.0.split_first()?;
-            self.0 = rest;
-            number |= u64::from(byte & 0x7F) << (7 * i).min(63);
-            if byte & 0x80 == 0 {
-                return Some(number);
-            }
-        }
-        None
-    }
-
-    fn take(&mut self, length: u64) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(usize::try_from(length).ok()?)?;
-        self.0 = rest;
-        Some(taken)
-    }
-}
-
-impl<'a> Iterator for Fields<'a> {
-    type Item = (u64, &'a [u8]);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            // Protobuf truncates field keys to 32 bits.
-            let key = self.number()? & u64::from(u32::MAX);
-            match key & 7 {
-                0 => drop(self.number()?),
-                1 => drop(self.take(8)?),
-                2 => {
-                    let length = self.number()?;
-                    return Some((key >> 3, self.take(length)?));
-                }
-                5 => drop(self.take(4)?),
-                // The start or end of a group.
-                3 | 4 => {}
-                _ => return None,
             }
         }
     }

@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::network::{Axes, Colors, sha256};
 
 /// The `config.json` of a part, whose keys are read one by one. `null` counts as absent.
-struct Config {
+pub(crate) struct Config {
     folder: String,
     file: String,
     keys: serde_json::Map<String, serde_json::Value>,
@@ -34,7 +34,7 @@ const FEATURES: RangeInclusive<usize> = 1..=65_536;
 
 impl Config {
     /// Reads a configuration. `why` says why it is needed.
-    fn read(folder: &Path, file: &str, why: &str) -> Result<Self> {
+    pub(crate) fn read(folder: &Path, file: &str, why: &str) -> Result<Self> {
         let text = text_of(folder, file, why)?;
         let folder = folder.display().to_string();
         let keys = serde_json::from_str(&text).map_err(|cause| {
@@ -47,11 +47,19 @@ impl Config {
         Ok(Self { folder, file: file.to_owned(), keys })
     }
 
-    fn get(&self, key: &str) -> Option<&serde_json::Value> {
+    /// The configuration of a part that has none.
+    pub(crate) fn empty(folder: &Path, file: &str) -> Self {
+        let (folder, file) = (folder.display().to_string(), file.to_owned());
+        Self { folder, file, keys: serde_json::Map::new() }
+    }
+
+    /// The value of a key, unless it is absent or null.
+    pub(crate) fn get(&self, key: &str) -> Option<&serde_json::Value> {
         self.keys.get(key).filter(|value| !value.is_null())
     }
 
-    fn refusal(&self, key: &str, value: &serde_json::Value, expected: &str) -> Error {
+    /// The error for a value that is not supported.
+    pub(crate) fn refusal(&self, key: &str, value: &serde_json::Value, expected: &str) -> Error {
         let value = shortened(&value.to_string());
         Error::model(
             &self.folder,
@@ -59,7 +67,8 @@ impl Config {
         )
     }
 
-    fn count(&self, key: &str, range: RangeInclusive<usize>) -> Result<Option<usize>> {
+    /// A whole number in a range.
+    pub(crate) fn count(&self, key: &str, range: RangeInclusive<usize>) -> Result<Option<usize>> {
         let Some(value) = self.get(key) else { return Ok(None) };
         let expected = || format!("a whole number, {} to {}", range.start(), range.end());
         let count = count_in(value, &range).ok_or_else(|| self.refusal(key, value, &expected()))?;
@@ -67,7 +76,7 @@ impl Config {
     }
 
     /// Height and width; a single number means both.
-    fn sides(&self, key: &str) -> Result<Option<[usize; 2]>> {
+    pub(crate) fn sides(&self, key: &str) -> Result<Option<[usize; 2]>> {
         let Some(value) = self.get(key) else { return Ok(None) };
         let sides = match value.as_array().map(Vec::as_slice) {
             None => count_in(value, &SIDES).map(|side| [side; 2]),

@@ -10,6 +10,7 @@ mod import;
 mod manifest;
 mod package;
 mod precision;
+pub(crate) mod protobuf;
 mod sampled;
 mod verify;
 
@@ -19,6 +20,7 @@ pub use diffusers::DiffusersFolder;
 pub use external::external_files;
 pub use fallback::NetworkWithFallback;
 pub use files::{LARGEST_CONFIG, LARGEST_GRAPH, Links, find_inside, find_weights, read_regular};
+pub(crate) use import::Config;
 pub use import::{Scheduler, UNKNOWN_LICENCE, manifest_of_diffusers};
 pub use manifest::{
     Check, Constant, DecoderSpec, Defaults, InputNames, Layout, Manifest, ModelFile, NoiseLevel,

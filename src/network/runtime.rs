@@ -1,6 +1,7 @@
 //! Opening the ONNX Runtime library, and the process's only environment.
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -13,8 +14,9 @@ use crate::error::{Error, Result};
 use crate::machine::process;
 use crate::setting::{PLUGIN, RUNTIME};
 
-/// The library embedded in the binary.
-static EMBEDDED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/onnxruntime.zst"));
+/// The library embedded in the binary, in parts: where each begins in the file, and its packed
+/// bytes.
+static EMBEDDED: &[(u64, &[u8])] = &include!(concat!(env!("OUT_DIR"), "/onnxruntime.rs"));
 
 /// The version of the embedded ONNX Runtime.
 pub const EMBEDDED_VERSION: &str = env!("EDDY_ONNXRUNTIME_VERSION");
@@ -246,13 +248,13 @@ impl Runtime {
             let mut file = fs::File::from(descriptor);
             let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
             if path.exists() {
-                unpack(&mut file).map_err(cannot)?;
+                unpack(&file).map_err(cannot)?;
                 return Self::open(&path, name);
             }
         }
         let mut file =
             tempfile::Builder::new().prefix("eddy-").suffix(".so").tempfile().map_err(cannot)?;
-        unpack(file.as_file_mut()).map_err(cannot)?;
+        unpack(file.as_file()).map_err(cannot)?;
         Self::open(file.path(), name)
     }
 
@@ -299,11 +301,50 @@ fn listener(log_errors: &Complaints) -> LoggerFunction {
     })
 }
 
-/// Writes the embedded library in pieces, so that memory never holds it twice.
-fn unpack(file: &mut fs::File) -> std::io::Result<()> {
-    zstd::stream::copy_decode(EMBEDDED, file)?;
-    process::release_static(EMBEDDED);
-    Ok(())
+/// Writes the parts of the embedded library side by side, and each in pieces, so that memory never
+/// holds it twice.
+fn unpack(file: &fs::File) -> std::io::Result<()> {
+    std::thread::scope(|scope| {
+        let unpack = |&(at, packed): &(u64, &'static [u8])| {
+            let mut place = std::io::BufWriter::with_capacity(1 << 17, At { file, at });
+            std::io::copy(&mut zstd::Decoder::new(packed)?, &mut place)?;
+            std::io::Write::flush(&mut place)?;
+            process::release_static(packed);
+            Ok(())
+        };
+        let (first, others) = EMBEDDED.split_first().ok_or(std::io::ErrorKind::UnexpectedEof)?;
+        // Without a thread, a part is unpacked here.
+        let threads: Vec<_> = others
+            .iter()
+            .map(|part| {
+                let body = move || unpack(part);
+                std::thread::Builder::new().spawn_scoped(scope, body).map_err(|_| part)
+            })
+            .collect();
+        unpack(first)?;
+        threads.into_iter().try_for_each(|thread| match thread {
+            Ok(thread) => thread.join().unwrap_or_else(|_| Err(std::io::ErrorKind::Other.into())),
+            Err(part) => unpack(part),
+        })
+    })
+}
+
+/// A place in a file, behind which is written.
+struct At<'a> {
+    file: &'a fs::File,
+    at: u64,
+}
+
+impl std::io::Write for At<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.file.write_at(bytes, self.at)?;
+        self.at += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 fn embedded_name() -> String {

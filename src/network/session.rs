@@ -755,7 +755,7 @@ fn constant_shape(declared: &[i64], values: &[f64], batch: usize) -> Vec<i64> {
 }
 
 /// Whether ONNX Runtime failed to allocate memory.
-fn is_out_of_memory(cause: &ort::Error) -> bool {
+pub(super) fn is_out_of_memory(cause: &ort::Error) -> bool {
     ["Failed to allocate memory", "std::bad_alloc"]
         .iter()
         .any(|words| cause.message().contains(words))
@@ -768,6 +768,15 @@ pub(super) fn build_plain(
     options: SessionOptions,
 ) -> ort::Result<Session> {
     let options = SessionOptions { device: Device::Cpu, ..options };
+    build(runtime, source, options, &SessionOverrides::default())
+}
+
+/// A session for inputs of any shape.
+pub(super) fn build_graph(
+    runtime: &Runtime,
+    source: ModelSource<'_>,
+    options: SessionOptions,
+) -> ort::Result<Session> {
     build(runtime, source, options, &SessionOverrides::default())
 }
 

@@ -27,6 +27,8 @@ pub enum Element {
     I32,
     /// 64-bit integers.
     I64,
+    /// True or false.
+    Bool,
     /// Any other.
     Other,
 }
@@ -40,6 +42,7 @@ impl Element {
             TensorElementType::Uint8 => Self::U8,
             TensorElementType::Int32 => Self::I32,
             TensorElementType::Int64 => Self::I64,
+            TensorElementType::Bool => Self::Bool,
             _ => Self::Other,
         }
     }
@@ -69,13 +72,18 @@ pub struct Port {
 }
 
 impl Port {
-    fn of(outlet: &Outlet) -> Self {
+    pub(super) fn of(outlet: &Outlet) -> Self {
         let (element, shape) = match outlet.dtype() {
             ValueType::Tensor { ty, shape, .. } => (Element::of(*ty), shape.to_vec()),
             _ => (Element::Other, Vec::new()),
         };
         let text = outlet.dtype().to_string();
         Self { name: outlet.name().to_owned(), element, shape, text }
+    }
+
+    /// Whether it is a single number without axes.
+    pub fn is_scalar(&self) -> bool {
+        self.shape.is_empty() && self.element != Element::Other
     }
 
     /// Whether it holds one number for each image of a batch.
@@ -211,7 +219,7 @@ impl Feed<'_> {
             Element::I64 => {
                 Tensor::from_array((shape, filled(self, |value| value as i64)))?.upcast()
             }
-            Element::F32 | Element::Other => {
+            Element::F32 | Element::Bool | Element::Other => {
                 Tensor::from_array((shape, filled(self, |value| value)))?.upcast()
             }
         })

@@ -36,7 +36,7 @@ const ONCE: Step = Step {
 /// [`Error::Usage`](crate::Error::Usage) when it does not fit the memory budget;
 /// [`Error::Evaluation`](crate::Error::Evaluation) when the network fails;
 /// [`Error::Interrupted`](crate::Error::Interrupted).
-pub(super) fn decode(
+pub(crate) fn decode(
     decoder: &DecoderSpec,
     network: &mut dyn Network,
     latents: &Array4<f32>,

@@ -21,6 +21,7 @@ mod upscale;
 
 pub(crate) use bicubic::keys;
 pub use budget::{Budget, MemoryHeadroom, TileChoice};
+pub(crate) use decode::decode;
 pub use denoise::{DenoiseOptions, DenoiseReport, Denoiser, SigmaChoice, Strength};
 pub use estimate::estimate_sigma;
 pub use generate::{Classes, Classifier, GenerateOptions, GenerateRequest, Generator, as_images};

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use crate::error::{Error, Result};
 
 /// The keys of a schedule that have not been taken.
-pub(super) struct Keys<'a> {
+pub(crate) struct Keys<'a> {
     name: &'a str,
     /// The part of the model that contains the keys.
     place: &'static str,
@@ -36,15 +36,15 @@ pub(crate) fn keys_of(name: &str, place: &str, text: &str) -> Result<Map<String,
 }
 
 impl<'a> Keys<'a> {
-    pub(super) fn new(name: &'a str, place: &'static str, text: &str) -> Result<Self> {
+    pub(crate) fn new(name: &'a str, place: &'static str, text: &str) -> Result<Self> {
         Ok(Self { name, place, map: keys_of(name, place, text)? })
     }
 
-    pub(super) fn flag(&mut self, key: &str) -> Result<Option<bool>> {
+    pub(crate) fn flag(&mut self, key: &str) -> Result<Option<bool>> {
         self.take(key, "true, false", |value| value.as_bool())
     }
 
-    pub(super) fn count(
+    pub(crate) fn count(
         &mut self,
         key: &str,
         range: RangeInclusive<usize>,
@@ -58,14 +58,14 @@ impl<'a> Keys<'a> {
         })
     }
 
-    pub(super) fn number(&mut self, key: &str) -> Result<Option<f64>> {
+    pub(crate) fn number(&mut self, key: &str) -> Result<Option<f64>> {
         self.take(key, "a finite number", |value| {
             value.as_f64().filter(|number| number.is_finite())
         })
     }
 
     /// A number that may be infinite.
-    pub(super) fn extended(&mut self, key: &str) -> Result<Option<f64>> {
+    pub(crate) fn extended(&mut self, key: &str) -> Result<Option<f64>> {
         self.take(key, "a number or an infinity", |value| {
             value
                 .as_f64()
@@ -74,17 +74,17 @@ impl<'a> Keys<'a> {
         })
     }
 
-    pub(super) fn numbers(&mut self, key: &str) -> Result<Option<Vec<f64>>> {
+    pub(crate) fn numbers(&mut self, key: &str) -> Result<Option<Vec<f64>>> {
         self.take(key, "a list of numbers", |value| {
             value.as_array()?.iter().map(Value::as_f64).collect()
         })
     }
 
-    pub(super) fn text(&mut self, key: &str) -> Result<Option<String>> {
+    pub(crate) fn text(&mut self, key: &str) -> Result<Option<String>> {
         self.take(key, "a text", |value| value.as_str().map(str::to_owned))
     }
 
-    pub(super) fn choice<T: Copy>(
+    pub(crate) fn choice<T: Copy>(
         &mut self,
         key: &str,
         choices: &[(&str, T)],
@@ -97,12 +97,12 @@ impl<'a> Keys<'a> {
     }
 
     /// The value of a key, whatever its type.
-    pub(super) fn value(&mut self, key: &str) -> Option<Value> {
+    pub(crate) fn value(&mut self, key: &str) -> Option<Value> {
         self.map.remove(key)
     }
 
     /// Returns `value` if it `is_possible`, and an error otherwise.
-    pub(super) fn checked(
+    pub(crate) fn checked(
         &self,
         key: &str,
         value: f64,
@@ -112,18 +112,18 @@ impl<'a> Keys<'a> {
         if is_possible { Ok(value) } else { Err(self.refusal(key, &value.to_string(), possible)) }
     }
 
-    pub(super) fn refusal(&self, key: &str, value: &str, possible: &str) -> Error {
+    pub(crate) fn refusal(&self, key: &str, value: &str, possible: &str) -> Error {
         Error::model(self.name, self.problem(key, value, possible))
     }
 
     /// The message for a key whose value is not supported.
-    pub(super) fn problem(&self, key: &str, value: &str, possible: &str) -> String {
+    pub(crate) fn problem(&self, key: &str, value: &str, possible: &str) -> String {
         let (place, value) = (self.place, shortened(value));
         format!("its {place} has {key} = {value}, which is not supported; possible: {possible}")
     }
 
     /// Fails on keys that were not taken, except `inert` keys, notes (`_...`) and disabled options.
-    pub(super) fn finish(self, inert: &[&str]) -> Result<()> {
+    pub(crate) fn finish(self, inert: &[&str]) -> Result<()> {
         let matters = |key: &str, value: &Value| {
             !key.starts_with('_') && !inert.contains(&key) && *value != Value::Bool(false)
         };

@@ -16,7 +16,7 @@ use crate::diffusion::level_path::LevelPath;
 use crate::diffusion::parameterization::Prediction;
 use crate::diffusion::schedule::{BetaSchedule, Spacing};
 use crate::error::Result;
-use keys::Keys;
+pub(crate) use keys::Keys;
 pub(crate) use keys::{keys_of, shortened};
 
 /// The scheduler classes that describe a variance-preserving training schedule by the same keys.

@@ -49,6 +49,8 @@ pub(super) struct Levels {
     table: Option<NoiseTable>,
     /// The requested number of steps.
     steps: usize,
+    /// How many of them a run leaves out, for samplers whose first steps differ.
+    pub(super) skipped: usize,
 }
 
 impl Levels {
@@ -221,6 +223,7 @@ impl Levels {
             settings: schedule.clone(),
             table: Some(table),
             steps,
+            skipped: 0,
         })
     }
 
@@ -248,6 +251,7 @@ impl Levels {
             settings,
             table: None,
             steps,
+            skipped: 0,
         }
     }
 }

@@ -4,6 +4,7 @@
 
 pub mod denoise;
 mod families;
+mod flow;
 mod levels;
 mod multistep;
 pub mod rows;
@@ -21,6 +22,7 @@ use levels::Levels;
 
 pub use crate::diffusion::level_path::LevelPath;
 pub use denoise::denoise_plan;
+pub use flow::{DynamicShift, FlowSchedule, flow_plan};
 pub use sigmas::SigmaSchedule;
 
 /// A sampler by name.
@@ -127,9 +129,26 @@ pub enum Schedule {
 /// [`Error::Usage`] for an impossible number of steps or eta, [`Error::Model`] for a schedule with
 /// an unsupported setting, or on which this sampler has no finite table.
 pub fn plan(schedule: &Schedule, sampler: Sampler, steps: usize, eta: Option<f64>) -> Result<Plan> {
+    plan_from(schedule, sampler, steps, eta, 0)
+}
+
+/// The plan without its first `skipped` steps, as diffusers' image-to-image pipelines begin.
+///
+/// Multistep methods start at first order there. `pndm` starts with its two evaluations of the
+/// first step, of which diffusers counts both as visited timesteps; so does this.
+///
+/// # Errors
+/// As for [`plan`].
+pub fn plan_from(
+    schedule: &Schedule,
+    sampler: Sampler,
+    steps: usize,
+    eta: Option<f64>,
+    skipped: usize,
+) -> Result<Plan> {
     let eta = check_request(sampler, steps, eta)?;
     let path = sampler.path();
-    let (path_levels, name) = match schedule {
+    let (mut path_levels, name) = match schedule {
         Schedule::Discrete(schedule) => {
             check_schedule(schedule, sampler, steps)?;
             (Levels::discrete(schedule, path, steps, eta)?, schedule.name.as_str())
@@ -139,7 +158,14 @@ pub fn plan(schedule: &Schedule, sampler: Sampler, steps: usize, eta: Option<f64
             (Levels::ve(schedule, path, steps, eta), "of this schedule")
         }
     };
-    let plan = Plan { steps: (sampler.0.rows)(&path_levels, eta), clip: path_levels.clip }.pruned();
+    path_levels.skipped = skipped;
+    let plan = Plan { steps: (sampler.0.rows)(&path_levels, eta), clip: path_levels.clip };
+    let plan = match path {
+        LevelPath::Pndm => plan,
+        // Some take two evaluations a step.
+        _ => plan.from_row(skipped * plan.steps.len().div_ceil(steps)),
+    };
+    let plan = plan.pruned();
     check_finite(&plan, sampler, name)?;
     Ok(plan)
 }

@@ -1,5 +1,6 @@
 //! PNDM: linear multistep and Runge-Kutta methods along the manifold of DDIM's step.
 
+use super::super::levels::Transition;
 use super::multistep::row_of;
 use super::{Definition, LevelPath, Levels, Sampler};
 use crate::diffusion::parameterization::Prediction;
@@ -43,8 +44,28 @@ impl<'a> Rows<'a> {
     }
 
     fn table(mut self) -> Vec<Step> {
-        let transitions = &self.path_levels.transitions;
-        let starts = if self.path_levels.runs_kutta() { self.runge_kutta() } else { self.plain() };
+        let all = &self.path_levels.transitions;
+        if self.path_levels.runs_kutta() {
+            let starts = self.runge_kutta();
+            self.multistep(all, starts);
+            return self.table.split_off(self.path_levels.skipped.min(self.table.len()));
+        }
+        // As diffusers counts them, the second timestep is visited twice.
+        let visited = all.iter().take(2).chain(all.iter().skip(1));
+        let visited: Vec<Transition> = visited.skip(self.path_levels.skipped).copied().collect();
+        match visited[..] {
+            [only] => self.multistep(&[only], 0),
+            [first, second, ..] => {
+                self.plain(&first, &second);
+                self.multistep(&visited[1..], 1);
+            }
+            [] => {}
+        }
+        self.table
+    }
+
+    /// Adams-Bashforth steps of `transitions` from the one at `starts` on.
+    fn multistep(&mut self, transitions: &[Transition], starts: usize) {
         for (i, transition) in transitions.iter().enumerate().skip(starts) {
             let adams = ADAMS[i.min(3)];
             let [of_x, of_value] = self.transfer(transition.from, transition.to);
@@ -61,21 +82,17 @@ impl<'a> Rows<'a> {
                 .for_each(|(j, factor)| row.past[(i - j) % 3] = of_value * factor);
             self.push(row, Some(i % 3));
         }
-        self.table
     }
 
-    /// One step whose end is evaluated again with the average of both values. Returns the
-    /// transition at which the multistep rows continue.
-    fn plain(&mut self) -> usize {
-        let [first, second, ..] = self.path_levels.transitions[..] else { return 0 };
+    /// One step whose end is evaluated again with the average of both values.
+    fn plain(&mut self, first: &Transition, second: &Transition) {
         let [a, b] = self.transfer(first.from, first.to);
         self.push(row_of(first.from, first.scaling, self.value, [a, b]), Some(0));
-        let [again, slope] = self.transfer(self.path_levels.above(&second, &first), second.from);
+        let [again, slope] = self.transfer(self.path_levels.above(second, first), second.from);
         // From the start of the step, which is `(x - b * H) / a`.
         let mut row = row_of(second.from, second.scaling, self.value, [again / a, slope / 2.0]);
         row.past[0] = slope / 2.0 - again * b / a;
         self.push(row, None);
-        1
     }
 
     /// Three Runge-Kutta steps of four evaluations each.

@@ -1,0 +1,243 @@
+//! `eddy generate` with a pipeline of several networks: text to image, and from image to image.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::Args;
+use eddy::media::source::refuse_replacing;
+use eddy::media::{Image, still};
+use eddy::stages::{Draws, StagedPipeline, StagedReport, StagedRequest};
+use eddy::task::as_images;
+use eddy::tensor::Range;
+use ndarray::{Array4, Axis, concatenate};
+use serde_json::json;
+
+use super::generate::{Arguments, Sink};
+use super::interrupt;
+
+/// What a pipeline with text encoders takes.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Text to image (folders in the diffusers layout)")]
+pub(crate) struct PromptOptions {
+    /// What the image shows; `(word:1.3)` gives a word more weight
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub(crate) prompt: Option<String>,
+
+    /// What the image is not to show
+    #[arg(long, value_name = "TEXT", requires = "prompt", allow_hyphen_values = true)]
+    negative_prompt: Option<String>,
+
+    /// Fill the areas of the --from image that are white in this mask
+    #[arg(long, value_name = "IMAGE", requires = "from")]
+    mask: Option<PathBuf>,
+
+    /// How closely an edited image follows the --from image (InstructPix2Pix)
+    #[arg(long, value_name = "F", requires = "from")]
+    image_guidance_scale: Option<f64>,
+
+    /// Timestep of the noise that the --from image gets before it is enlarged (upscalers)
+    #[arg(long, value_name = "N", requires = "from")]
+    noise_level: Option<usize>,
+
+    /// The image that a ControlNet follows: edges, depth, a pose
+    #[arg(long, value_name = "IMAGE")]
+    control: Option<PathBuf>,
+
+    /// How closely it is followed
+    #[arg(long, value_name = "F", default_value_t = 1.0, requires = "control")]
+    control_scale: f64,
+
+    /// How many of the text encoder's last layers are left out
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=12))]
+    clip_skip: u8,
+}
+
+impl PromptOptions {
+    /// An option that only a pipeline takes.
+    pub(crate) fn given(&self) -> Option<&'static str> {
+        let given = [
+            (self.prompt.is_some(), "--prompt"),
+            (self.mask.is_some(), "--mask"),
+            (self.image_guidance_scale.is_some(), "--image-guidance-scale"),
+            (self.noise_level.is_some(), "--noise-level"),
+            (self.control.is_some(), "--control"),
+            (self.clip_skip > 0, "--clip-skip"),
+        ];
+        given.into_iter().find(|(is_given, _)| *is_given).map(|(_, name)| name)
+    }
+}
+
+impl Arguments {
+    /// Refuses options that a pipeline does not take.
+    fn refuse_others(&self) -> eddy::Result<()> {
+        let given = [
+            (!self.class.is_empty(), "--class"),
+            (self.classifier.is_some(), "--classifier"),
+            (self.guidance_interval.is_some(), "--guidance-interval"),
+            (self.drawing.save_steps.is_some(), "--save-steps"),
+            (self.precision.asked().is_some(), "--precision"),
+        ];
+        match given.into_iter().find(|(is_given, _)| *is_given) {
+            None => Ok(()),
+            Some((_, name)) => Err(eddy::Error::usage(format!(
+                "{} is a folder in the diffusers layout with text encoders, which takes no {name}; \
+                 leave it out",
+                self.model
+            ))),
+        }
+    }
+
+    /// Generates with a pipeline of several networks.
+    pub(crate) fn run_staged(self) -> anyhow::Result<()> {
+        self.refuse_others()?;
+        let Self { prompts, drawing, memory, console, .. } = &self;
+        let Some(prompt) = prompts.prompt.clone() else {
+            return Err(eddy::Error::usage(format!(
+                "{} generates images of a text; give it with --prompt",
+                self.model
+            ))
+            .into());
+        };
+        let count = self.count as usize;
+        let sink = Sink::choose(&self.output, count, self.grid)?;
+        let images = [&self.from, &prompts.mask, &prompts.control];
+        let also_read: Vec<PathBuf> =
+            images.into_iter().flatten().cloned().chain(self.noise.files()).collect();
+        refuse_replacing(&also_read, &self.output)?;
+        let read = |path: &Option<PathBuf>| -> eddy::Result<Option<Image>> {
+            let image =
+                path.as_ref().map(|path| still::read(path, &memory.limits())).transpose()?;
+            Ok(image.map(Image::upright))
+        };
+        let [start, mask, control] =
+            [read(&self.from)?, read(&prompts.mask)?, read(&prompts.control)?];
+        let recorded = self.noise.values()?;
+        if recorded.is_some() && count > 1 {
+            let problem = "noise from files is for one image; leave --count out";
+            return Err(eddy::Error::usage(problem).into());
+        }
+        let opened = self.device.open_within(memory, *console)?;
+        let tiles = (memory.tile(), memory.budget());
+        let path = std::path::Path::new(&self.model);
+        let mut pipeline = opened.load(&self.model, |runtime, options| {
+            StagedPipeline::open(runtime, path, options, tiles)
+        })?;
+        let options = drawing.options(memory);
+        let request = StagedRequest {
+            prompt,
+            negative_prompt: prompts.negative_prompt.clone(),
+            size: self.size.map(|size| [size.width, size.height]),
+            steps: options.steps,
+            sampler: options.sampler,
+            eta: options.eta,
+            guidance_scale: self.guidance_scale,
+            guidance_rescale: self.guidance_rescale,
+            image_guidance_scale: prompts.image_guidance_scale,
+            clip_skip: prompts.clip_skip.into(),
+            start: start.as_ref(),
+            strength: self.strength,
+            mask: mask.as_ref(),
+            noise_level: prompts.noise_level,
+            control: control.as_ref(),
+            control_scale: Some(prompts.control_scale),
+        };
+        let bar = console.bar(count);
+        let begun = Instant::now();
+        let mut samples = Vec::new();
+        for i in 0..count {
+            bar.begin(i, &self.model);
+            interrupt::check()?;
+            let mut draws = match &recorded {
+                Some(values) => Draws::recorded(values.clone()),
+                None => Draws::of_seed(drawing.seed.wrapping_add(i as u64)),
+            };
+            samples.push(pipeline.sample(&request, &mut draws, Vec::new(), &mut |progress| {
+                bar.advance(i, progress);
+                interrupt::poll()
+            })?);
+        }
+        let report = samples.first().map(|(_, report)| report.clone());
+        if let Some(report) = &report {
+            for (end, room) in &report.cut {
+                console.note_unless_json(format!(
+                    "the prompt is longer than {room} tokens; this end of it has no effect: {end}"
+                ));
+            }
+        }
+        // By now no other network is held, so all images are decoded together.
+        let (mut images, mut tensors): (Vec<Image>, Vec<Array4<f32>>) = (Vec::new(), Vec::new());
+        for (i, (sample, report)) in samples.into_iter().enumerate() {
+            let decoded = pipeline.decode(sample, &mut |_| interrupt::poll())?;
+            if let Sink::Tensor(_) = &sink {
+                tensors.push(decoded);
+                continue;
+            }
+            let seed = drawing.seed.wrapping_add(i as u64);
+            for mut image in as_images(&decoded, Range::new(0.0, 1.0)?)? {
+                image.metadata.note = Some(self.parameters(&request, &report, seed));
+                sink.put(image, seed, &mut images)?;
+            }
+        }
+        sink.finish(&images)?;
+        if let Sink::Tensor(path) = &sink {
+            let views: Vec<_> = tensors.iter().map(|tensor| tensor.view()).collect();
+            let whole = concatenate(Axis(0), &views).map_err(|cause| {
+                eddy::Error::evaluation(format!("images of different sizes were drawn: {cause}"))
+            })?;
+            eddy::array::write(&whole, path)?;
+        }
+        let Some(report) = report else { return Ok(()) };
+        let seconds = begun.elapsed().as_secs_f64();
+        let [width, height] = report.size;
+        let (sampler, evaluations) = (report.sampler, report.evaluations);
+        let what = if count == 1 { "one image".to_owned() } else { format!("{count} images") };
+        let line = format!(
+            "{}: {what} of {width}x{height} by {}, {sampler}, {evaluations} evaluations each, {seconds:.2} s",
+            self.output.display(),
+            self.model
+        );
+        let record = json!({
+            "output": self.output.to_string_lossy(), "count": count, "width": width,
+            "height": height, "model": self.model, "sampler": sampler,
+            "evaluations": evaluations, "seed": drawing.seed, "seconds": seconds,
+            "guidance_scale": report.guidance_scale, "cut": report.cut.iter().map(|(end, _)| end).collect::<Vec<_>>(),
+            "device": opened.device().to_string(),
+        });
+        bar.report(line, &record)
+    }
+
+    /// The parameters from which the image can be generated again.
+    fn parameters(&self, request: &StagedRequest<'_>, report: &StagedReport, seed: u64) -> String {
+        let [width, height] = report.size;
+        let mut note = json!({
+            "eddy": env!("CARGO_PKG_VERSION"), "model": self.model, "seed": seed,
+            "sampler": report.sampler, "evaluations": report.evaluations, "width": width,
+            "height": height, "prompt": request.prompt, "guidance_scale": report.guidance_scale,
+        });
+        let mut add = |key: &str, value: serde_json::Value| {
+            if !value.is_null() {
+                note[key] = value;
+            }
+        };
+        let path = |path: &Option<PathBuf>| json!(path.as_ref().map(|path| path.to_string_lossy()));
+        add("negative_prompt", json!(request.negative_prompt));
+        add("steps", json!(request.steps));
+        add("eta", json!(request.eta));
+        if request.guidance_rescale > 0.0 {
+            add("guidance_rescale", json!(request.guidance_rescale));
+        }
+        add("image_guidance_scale", json!(request.image_guidance_scale));
+        add("noise_level", json!(request.noise_level));
+        if request.clip_skip > 0 {
+            add("clip_skip", json!(request.clip_skip));
+        }
+        add("from", path(&self.from));
+        add("strength", json!(request.strength));
+        add("mask", path(&self.prompts.mask));
+        add("control", path(&self.prompts.control));
+        if self.prompts.control.is_some() {
+            add("control_scale", json!(request.control_scale));
+        }
+        note.to_string()
+    }
+}

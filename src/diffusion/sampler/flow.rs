@@ -1,0 +1,123 @@
+//! Plans for networks that were trained on straight paths between image and noise (Liu et al. 2022;
+//! Esser et al. 2024), as diffusers' `FlowMatchEulerDiscreteScheduler` walks them.
+
+use std::f64::consts::E;
+
+use super::rows::ddim_between;
+use crate::diffusion::config::Keys;
+use crate::diffusion::parameterization::Prediction;
+use crate::diffusion::plan::{Clip, Level, Plan};
+use crate::error::{Error, Result};
+
+/// The schedule of such a network: the state is `(1 - sigma) * x0 + sigma * n`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FlowSchedule {
+    /// The number of training timesteps. A network takes `sigma` times this.
+    pub train_steps: usize,
+    /// The shift of levels towards noise (Esser et al. 2024, equation 23).
+    pub shift: f64,
+    /// The shift by the number of values, in place of `shift`.
+    pub dynamic: Option<DynamicShift>,
+    /// The last sigma before 0, to which the others are stretched.
+    pub terminal: Option<f64>,
+}
+
+/// A shift of levels that grows with the image, as Flux has it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DynamicShift {
+    /// Numbers of values, and the logarithm of the shift at each; linear between and beyond them.
+    pub values: [f64; 2],
+    /// See `values`.
+    pub shifts: [f64; 2],
+    /// Whether the shift is its logarithm's exponential, or the number itself.
+    pub is_exponential: bool,
+}
+
+impl FlowSchedule {
+    /// Reads a `scheduler_config.json`. None for other classes.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when it has a setting that is not supported.
+    pub fn parse(name: &str, text: &str) -> Result<Option<Self>> {
+        let mut keys = Keys::new(name, "scheduler_config.json", text)?;
+        match keys.text("_class_name")?.as_deref() {
+            Some("FlowMatchEulerDiscreteScheduler") => {}
+            _ => return Ok(None),
+        }
+        let train_steps = keys.count("num_train_timesteps", 2..=100_000)?.unwrap_or(1000);
+        let mut above = |key: &str, usual: f64| -> Result<f64> {
+            let value = keys.number(key)?.unwrap_or(usual);
+            keys.checked(key, value, value > 0.0 && value < 1e6, "a number above 0, below 1000000")
+        };
+        let shift = above("shift", 1.0)?;
+        let values = [above("base_image_seq_len", 256.0)?, above("max_image_seq_len", 4096.0)?];
+        let shifts = [above("base_shift", 0.5)?, above("max_shift", 1.15)?];
+        let is_dynamic = keys.flag("use_dynamic_shifting")?.unwrap_or(false);
+        let kinds = [("exponential", true), ("linear", false)];
+        let is_exponential = keys.choice("time_shift_type", &kinds)?.unwrap_or(true);
+        let terminal = keys.number("shift_terminal")?;
+        for key in [
+            "use_karras_sigmas",
+            "use_exponential_sigmas",
+            "use_beta_sigmas",
+            "invert_sigmas",
+            "stochastic_sampling",
+        ] {
+            if keys.flag(key)? == Some(true) {
+                return Err(keys.refusal(key, "true", "false"));
+            }
+        }
+        let dynamic = is_dynamic.then_some(DynamicShift { values, shifts, is_exponential });
+        Ok(Some(Self { train_steps, shift, dynamic, terminal }))
+    }
+
+    /// The sigmas of a plan, from noise to image, without the last, 0. `tokens` is the number of
+    /// values that the network attends to.
+    pub fn sigmas(&self, steps: usize, tokens: usize) -> Vec<f64> {
+        let shifted = |sigma: f64| self.shift * sigma / (1.0 + (self.shift - 1.0) * sigma);
+        let count = steps as f64;
+        let least = 1.0 / self.train_steps as f64;
+        let line = |from: f64, to: f64| -> Vec<f64> {
+            let between = (count - 1.0).max(1.0);
+            (0..steps).map(|i| from + (to - from) * i as f64 / between).collect()
+        };
+        let mut sigmas = match self.dynamic {
+            Some(dynamic) => {
+                let [low, high] = dynamic.values;
+                let slope = (dynamic.shifts[1] - dynamic.shifts[0]) / (high - low);
+                let mu = dynamic.shifts[0] + slope * (tokens as f64 - low);
+                let factor = if dynamic.is_exponential { E.powf(mu) } else { mu };
+                let line = line(1.0, 1.0 / count);
+                line.into_iter().map(|sigma| factor / (factor + 1.0 / sigma - 1.0)).collect()
+            }
+            // The ends of training are shifted, and what lies between them once more.
+            None => line(1.0, shifted(least)).into_iter().map(shifted).collect::<Vec<f64>>(),
+        };
+        if let (Some(terminal), Some(last)) = (self.terminal, sigmas.last().copied()) {
+            let factor = (1.0 - last) / (1.0 - terminal);
+            sigmas.iter_mut().for_each(|sigma| *sigma = 1.0 - (1.0 - *sigma) / factor);
+        }
+        sigmas
+    }
+}
+
+/// Euler's plan on a flow: `x' = x + (sigma' - sigma) * F`. `Step::t` is the training timestep,
+/// `sigma` times the number of timesteps.
+///
+/// # Errors
+/// [`Error::Usage`] for no steps.
+pub fn flow_plan(schedule: &FlowSchedule, steps: usize, tokens: usize) -> Result<Plan> {
+    if steps == 0 {
+        return Err(Error::usage("a sampler needs at least one step"));
+    }
+    let level = |sigma: f64| Level { signal: 1.0 - sigma, noise: sigma };
+    let sigmas = schedule.sigmas(steps, tokens);
+    let ends = sigmas.iter().skip(1).copied().chain([0.0]);
+    let rows = sigmas.iter().zip(ends).map(|(&from, to)| {
+        let scaling = Prediction::Flow.scaling(level(from), f64::NAN);
+        let mut row = ddim_between(level(from), scaling, level(to), 0.0, false);
+        row.t = from * schedule.train_steps as f64;
+        row
+    });
+    Ok(Plan { steps: rows.collect(), clip: Clip::None })
+}

@@ -1,0 +1,219 @@
+//! A graph with named tensors of any rank, for networks that are no image to image: text encoders,
+//! networks with several conditions, autoencoders.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use half::f16;
+use ndarray::{ArrayD, ArrayViewD, IxDyn};
+use ort::session::{Session, SessionInputValue};
+use ort::value::{DynTensor, DynValue, Tensor};
+
+use super::runtime::Runtime;
+use super::session::{ModelSource, SessionOptions, build_graph, refused};
+use super::trial::{Element, Port};
+use super::watch::{Ended, Watched};
+use crate::error::{Error, Result};
+use crate::setting::{MAX_MEMORY, SIZE, TIMEOUT};
+
+/// A session whose inputs and outputs are bound by name.
+///
+/// Tensors are `f32` on this side; those of the graph may be of any element type that
+/// [`Element`] names, and are converted where they enter and leave.
+#[derive(Debug)]
+pub struct TensorGraph {
+    session: Session,
+    model: String,
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
+    /// Inputs that are equal in all runs.
+    constant: BTreeMap<String, DynTensor>,
+    watched: Arc<Watched>,
+    // The environment has to outlive the session.
+    _runtime: Arc<Runtime>,
+}
+
+impl TensorGraph {
+    /// Loads the graph in a file, whose weights may be in other files beside it. `model` is its
+    /// name in errors.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when ONNX Runtime does not accept it.
+    pub fn open(
+        runtime: &Arc<Runtime>,
+        model: &str,
+        file: &Path,
+        options: SessionOptions,
+    ) -> Result<Self> {
+        let session = build_graph(runtime, ModelSource::File(file), options)
+            .map_err(|cause| refused(model, options, cause))?;
+        let inputs = session.inputs().iter().map(Port::of).collect();
+        let outputs = session.outputs().iter().map(Port::of).collect();
+        let watched = Watched::new().map_err(|cause| {
+            Error::model_from(model, "ONNX Runtime has no options for its runs", cause)
+        })?;
+        Ok(Self {
+            session,
+            model: model.to_owned(),
+            inputs,
+            outputs,
+            constant: BTreeMap::new(),
+            watched,
+            _runtime: Arc::clone(runtime),
+        })
+    }
+
+    /// The name of the graph in errors.
+    pub fn model(&self) -> &str {
+        &self.model
+    }
+
+    /// The inputs that the graph declares.
+    pub fn inputs(&self) -> &[Port] {
+        &self.inputs
+    }
+
+    /// The input of this name, if there is one.
+    pub fn input(&self, name: &str) -> Option<&Port> {
+        self.inputs.iter().find(|port| port.name == name)
+    }
+
+    /// The outputs that the graph declares.
+    pub fn outputs(&self) -> &[Port] {
+        &self.outputs
+    }
+
+    /// Sets an input for all runs from now on.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when the graph has no such input, or one of another rank.
+    pub fn set(&mut self, name: &str, value: ArrayViewD<'_, f32>) -> Result<()> {
+        let port = self.port(name)?;
+        let tensor = tensor(port, value).map_err(|cause| self.rejected(name, cause))?;
+        self.constant.insert(name.to_owned(), tensor);
+        Ok(())
+    }
+
+    /// Evaluates the graph with these inputs, beside those that were [`set`](Self::set), and gives
+    /// the values of `outputs` in that order.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when an input or output is missing, [`Error::Evaluation`] when the
+    /// evaluation fails or takes too long, [`Error::Interrupted`] when it was stopped.
+    pub fn run(
+        &mut self,
+        inputs: &[(&str, ArrayViewD<'_, f32>)],
+        outputs: &[&str],
+    ) -> Result<Vec<ArrayD<f32>>> {
+        let mut feeds: Vec<(String, SessionInputValue<'_>)> = Vec::new();
+        for (name, value) in inputs {
+            let tensor = tensor(self.port(name)?, value.view())
+                .map_err(|cause| self.rejected(name, cause))?;
+            feeds.push(((*name).to_owned(), tensor.into()));
+        }
+        let Self { session, watched, model, constant, .. } = self;
+        for (name, tensor) in constant.iter() {
+            feeds.push((name.clone(), SessionInputValue::from(tensor)));
+        }
+        let run = watched.begin().and_then(|()| session.run_with_options(feeds, &watched.options));
+        let found = run.and_then(|results| {
+            let found = outputs.iter().map(|name| {
+                let value = results
+                    .get(*name)
+                    .ok_or_else(|| ort::Error::new(format!("the graph has no output `{name}`")))?;
+                array(value)
+            });
+            found.collect::<ort::Result<Vec<_>>>()
+        });
+        let problem = match (watched.end(), &found) {
+            (_, Ok(_)) => String::new(),
+            (Some(Ended::Stopped), Err(_)) => return Err(Error::Interrupted),
+            (Some(Ended::Late(limit)), Err(_)) => format!(
+                "an evaluation took longer than {} s and was ended; raise {TIMEOUT}",
+                limit.as_secs_f64()
+            ),
+            (None, Err(cause)) if super::session::is_out_of_memory(cause) => {
+                format!("an evaluation ran out of memory; raise {MAX_MEMORY}, or lower {SIZE}")
+            }
+            (None, Err(_)) => "an evaluation failed; check size and conditions against those \
+                               that it was exported for"
+                .to_owned(),
+        };
+        found.map_err(|cause| Error::Evaluation {
+            problem: format!("model {model}: {problem}"),
+            source: Some(Box::new(cause)),
+        })
+    }
+
+    fn port(&self, name: &str) -> Result<&Port> {
+        self.input(name).ok_or_else(|| {
+            let present: Vec<&str> = self.inputs.iter().map(|port| port.name.as_str()).collect();
+            let problem = format!("it has no input `{name}`; it has {}", present.join(", "));
+            Error::model(&self.model, problem)
+        })
+    }
+
+    fn rejected(&self, name: &str, cause: ort::Error) -> Error {
+        Error::model_from(&self.model, format!("its input `{name}` cannot be filled"), cause)
+    }
+}
+
+/// The tensor of these values that an input takes. A scalar input takes the first value.
+fn tensor(port: &Port, value: ArrayViewD<'_, f32>) -> ort::Result<DynTensor> {
+    let shape = if port.is_scalar() { Vec::new() } else { value.shape().to_vec() };
+    if shape.len() != port.shape.len() || !fits(&port.shape, &shape) {
+        let problem = format!("it is {}, and a tensor of {shape:?} was made for it", port.text);
+        return Err(ort::Error::new(problem));
+    }
+    let count = shape.iter().product();
+    let values = value.iter().copied().take(count);
+    Ok(match port.element {
+        Element::F32 => Tensor::from_array((shape, values.collect::<Vec<_>>()))?.upcast(),
+        Element::F16 => {
+            Tensor::from_array((shape, values.map(f16::from_f32).collect::<Vec<_>>()))?.upcast()
+        }
+        Element::F64 => {
+            Tensor::from_array((shape, values.map(f64::from).collect::<Vec<_>>()))?.upcast()
+        }
+        Element::I32 => {
+            Tensor::from_array((shape, values.map(|v| v as i32).collect::<Vec<_>>()))?.upcast()
+        }
+        Element::I64 => {
+            Tensor::from_array((shape, values.map(|v| v as i64).collect::<Vec<_>>()))?.upcast()
+        }
+        Element::U8 => {
+            Tensor::from_array((shape, values.map(|v| v as u8).collect::<Vec<_>>()))?.upcast()
+        }
+        Element::Bool => {
+            Tensor::from_array((shape, values.map(|v| v != 0.0).collect::<Vec<_>>()))?.upcast()
+        }
+        Element::Other => {
+            let problem = format!("it is {}, which Eddy has no values for", port.text);
+            return Err(ort::Error::new(problem));
+        }
+    })
+}
+
+/// Whether a shape is possible for an input that declares `declared`, -1 for a free axis.
+fn fits(declared: &[i64], shape: &[usize]) -> bool {
+    declared
+        .iter()
+        .zip(shape)
+        .all(|(&declared, &length)| declared < 0 || usize::try_from(declared) == Ok(length))
+}
+
+/// The values of an output.
+fn array(value: &DynValue) -> ort::Result<ArrayD<f32>> {
+    let made = |shape: &[i64], values: Vec<f32>| {
+        let shape: Vec<usize> =
+            shape.iter().map(|&length| usize::try_from(length).unwrap_or_default()).collect();
+        ArrayD::from_shape_vec(IxDyn(&shape), values)
+            .map_err(|cause| ort::Error::new(cause.to_string()))
+    };
+    if let Ok((shape, values)) = value.try_extract_tensor::<f16>() {
+        return made(shape, values.iter().map(|value| value.to_f32()).collect());
+    }
+    let (shape, values) = value.try_extract_tensor::<f32>()?;
+    made(shape, values.to_vec())
+}

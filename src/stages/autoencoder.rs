@@ -1,0 +1,128 @@
+//! Between images and latents.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+use ndarray::{Array4, Axis, Ix4, Slice};
+
+use super::draws::Draws;
+use super::spec::AutoencoderSpec;
+use crate::diffusion::Progress;
+use crate::error::{Error, Result};
+use crate::model::DecoderSpec;
+use crate::network::{Interface, ModelSource, OnnxNetwork, Runtime, SessionOptions};
+use crate::task::{Budget, TileChoice, decode};
+
+impl AutoencoderSpec {
+    /// The latent in the sampler's units: `(latent - shift) * factor`.
+    pub fn normalized(&self, latent: Array4<f32>) -> Array4<f32> {
+        self.each(latent, |value, mean, deviation| (value - mean) / deviation * self.factor as f32)
+    }
+
+    /// The latent in the decoder's units.
+    pub fn restored(&self, latent: Array4<f32>) -> Array4<f32> {
+        self.each(latent, |value, mean, deviation| value / self.factor as f32 * deviation + mean)
+    }
+
+    fn each(&self, mut latent: Array4<f32>, value: impl Fn(f32, f32, f32) -> f32) -> Array4<f32> {
+        let shift = self.shift as f32;
+        for (channel, mut plane) in latent.axis_iter_mut(Axis(1)).enumerate() {
+            let moment = |i: usize, usual: f32| {
+                let moments = self.moments.as_ref();
+                moments.and_then(|moments| moments[i].get(channel)).copied().unwrap_or(usual)
+            };
+            let (mean, deviation) = (moment(0, shift), moment(1, 1.0));
+            plane.mapv_inplace(|x| value(x, mean, deviation));
+        }
+        latent
+    }
+
+    /// Encodes images, `[1, 3, H, W]` from -1 to 1, one after the other. Each latent is drawn from
+    /// its distribution by the next draw, or is the mean if `draws` is none.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when the encoder is missing or gives something else than latents,
+    /// [`Error::Evaluation`] when it fails.
+    pub fn encode(
+        &self,
+        (runtime, folder, options): (&Arc<Runtime>, &Path, SessionOptions),
+        images: &[&Array4<f32>],
+        mut draws: Vec<Option<&mut Draws>>,
+    ) -> Result<Vec<Array4<f32>>> {
+        let mut graph = super::open_graph(runtime, folder, &self.network, options)?;
+        let first = |ports: &[crate::network::Port]| ports.first().map(|port| port.name.clone());
+        let ports = first(graph.inputs()).zip(first(graph.outputs()));
+        let (input, output) = ports.ok_or_else(|| {
+            Error::model(graph.model(), "it has no input or no output; export it again")
+        })?;
+        let mut latents = Vec::new();
+        for (i, image) in images.iter().enumerate() {
+            let given = graph.run(&[(&input, image.view().into_dyn())], &[&output])?;
+            let given =
+                given.into_iter().next().and_then(|it| it.into_dimensionality::<Ix4>().ok());
+            let given = given.filter(|it| [1, 2].contains(&(it.dim().1 / self.channels.max(1))));
+            let mut given = given.ok_or_else(|| {
+                let problem = format!(
+                    "its output `{output}` is no latent of {} channels, with its logarithm of \
+                     variance or without",
+                    self.channels
+                );
+                Error::model(graph.model(), problem)
+            })?;
+            if given.dim().1 == self.channels {
+                latents.push(given);
+                continue;
+            }
+            let log_variance = given.slice_axis(Axis(1), Slice::from(self.channels..)).to_owned();
+            given.slice_axis_inplace(Axis(1), Slice::from(..self.channels));
+            if let Some(draws) = draws.get_mut(i).and_then(Option::as_mut) {
+                let noise = draws.next(given.dim())?;
+                ndarray::Zip::from(&mut given).and(&noise).and(&log_variance).for_each(
+                    |mean, noise, log| *mean += (0.5 * log.clamp(-30.0, 20.0)).exp() * noise,
+                );
+            }
+            latents.push(given.as_standard_layout().into_owned());
+        }
+        Ok(latents)
+    }
+
+    /// Decodes latents in the sampler's units, `[1, C, h, w]`, to images from -1 to 1.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when the decoder is missing, [`Error::Usage`] when it does not fit the
+    /// memory budget, [`Error::Evaluation`] when it fails, [`Error::Interrupted`].
+    pub fn decode(
+        &self,
+        (runtime, folder, options): (&Arc<Runtime>, &Path, SessionOptions),
+        latents: Array4<f32>,
+        tiles: (TileChoice, Budget),
+        watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Array4<f32>> {
+        const CHANNELS: usize = 3;
+        let file = super::find_graph(folder, &self.network)?;
+        let model = file.display().to_string();
+        let interface = Interface {
+            condition: Some("latent_sample".into()),
+            condition_channels: Some(self.channels),
+            scale: self.scale,
+            output: "sample".into(),
+            channels: Some(CHANNELS),
+            ..Interface::default()
+        };
+        let source = ModelSource::File(&file);
+        let mut network = OnnxNetwork::load(runtime, &model, source, interface, options)?;
+        let spec = DecoderSpec {
+            path: self.network.clone(),
+            sha256: String::new(),
+            channels: CHANNELS,
+            scale: self.scale,
+            scaling_factor: 1.0,
+            input: "latent_sample".into(),
+            output: "sample".into(),
+            receptive_field: None,
+            bytes_per_pixel: None,
+        };
+        decode(&spec, &mut network, &self.restored(latents), tiles, watch)
+    }
+}

@@ -1,0 +1,372 @@
+//! diffusers' folders as pipelines: what `model_index.json` and the configurations of its parts
+//! say, translated to a [`PipelineSpec`].
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::spec::{
+    AutoencoderSpec, Beside, EmbeddingSpec, GuidanceSpec, MicroConditions, PipelineSpec,
+    StageDefaults, StageSpec, TextSpec,
+};
+use crate::error::{Error, Result};
+use crate::model::Config;
+
+const INDEX: &str = "model_index.json";
+/// The scale of pixels to latents of Stable Diffusion's autoencoder, where its configuration is
+/// missing.
+const USUAL_FACTOR: f64 = 0.18215;
+const USUAL_SCALE: usize = 8;
+
+/// Whether a folder is a pipeline of diffusers that is conditioned on text, or made of stages.
+pub fn is_pipeline(path: &Path) -> bool {
+    path.join(INDEX).is_file()
+        && ["text_encoder", "text_encoder_2", "text_encoder_3", "tokenizer", "transformer", "prior"]
+            .iter()
+            .any(|part| path.join(part).is_dir())
+}
+
+/// What is read of a diffusers folder.
+struct Folder<'a> {
+    path: &'a Path,
+    index: Config,
+    class: String,
+}
+
+/// Translates the folder.
+///
+/// # Errors
+/// [`Error::Model`] when a part is missing, or the pipeline is of a class that Eddy does not run.
+pub(super) fn pipeline_of(path: &Path) -> Result<PipelineSpec> {
+    let index = Config::read(path, INDEX, "it says which pipeline the folder is of")?;
+    let class = index.get("_class_name").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let folder = Folder { path, index, class };
+    let class = folder.class.as_str();
+    type Translation = fn(&Folder<'_>) -> Result<PipelineSpec>;
+    const CLASSES: [(&str, Translation); 21] = [
+        ("StableDiffusionPipeline", |it| it.stable_diffusion(7.5, 0.8)),
+        ("StableDiffusionImg2ImgPipeline", |it| it.stable_diffusion(7.5, 0.8)),
+        ("StableDiffusionInpaintPipeline", |it| it.stable_diffusion(7.5, 1.0)),
+        ("StableDiffusionInpaintPipelineLegacy", |it| it.stable_diffusion(7.5, 0.8)),
+        ("OnnxStableDiffusionPipeline", |it| it.stable_diffusion(7.5, 0.8)),
+        ("OnnxStableDiffusionImg2ImgPipeline", |it| it.stable_diffusion(7.5, 0.8)),
+        ("OnnxStableDiffusionInpaintPipeline", |it| it.stable_diffusion(7.5, 1.0)),
+        ("StableDiffusionControlNetPipeline", |it| it.stable_diffusion(7.5, 0.8)),
+        ("StableDiffusionInstructPix2PixPipeline", |it| it.instruct_pix2pix()),
+        ("StableDiffusionUpscalePipeline", |it| it.upscale()),
+        ("OnnxStableDiffusionUpscalePipeline", |it| it.upscale()),
+        ("LatentConsistencyModelPipeline", |it| it.latent_consistency()),
+        ("LatentConsistencyModelImg2ImgPipeline", |it| it.latent_consistency()),
+        ("StableDiffusionXLPipeline", |it| it.stable_diffusion_xl()),
+        ("StableDiffusionXLImg2ImgPipeline", |it| it.stable_diffusion_xl()),
+        ("StableDiffusionXLInpaintPipeline", |it| it.stable_diffusion_xl()),
+        ("StableDiffusion3Pipeline", |it| it.stable_diffusion_3()),
+        ("StableDiffusion3Img2ImgPipeline", |it| it.stable_diffusion_3()),
+        ("FluxPipeline", |it| it.flux()),
+        ("FluxImg2ImgPipeline", |it| it.flux()),
+        ("FluxInpaintPipeline", |it| it.flux()),
+    ];
+    match CLASSES.iter().find(|(name, _)| *name == class) {
+        Some((_, translate)) => translate(&folder),
+        None => {
+            let names: Vec<&str> = CLASSES.iter().map(|(name, _)| *name).collect();
+            Err(folder.error(format!(
+                "its model_index.json is of {}; Eddy runs {}",
+                if class.is_empty() { "no class" } else { class },
+                names.join(", ")
+            )))
+        }
+    }
+}
+
+impl Folder<'_> {
+    fn error(&self, problem: impl Into<String>) -> Error {
+        Error::model(self.path.display().to_string(), problem)
+    }
+
+    fn has(&self, part: &str) -> bool {
+        self.path.join(part).is_dir()
+    }
+
+    fn flag(&self, key: &str, usual: bool) -> bool {
+        self.index.get(key).and_then(Value::as_bool).unwrap_or(usual)
+    }
+
+    /// The configuration of a part; empty where there is none.
+    fn config(&self, part: &str) -> Result<Config> {
+        let file = format!("{part}/config.json");
+        if !self.path.join(&file).exists() {
+            return Ok(Config::empty(self.path, &file));
+        }
+        Config::read(self.path, &file, "it describes a part of the pipeline")
+    }
+
+    /// The file of a part's network.
+    fn network(&self, part: &str) -> Result<String> {
+        let file = format!("{part}/model.onnx");
+        if self.path.join(&file).is_file() {
+            return Ok(file);
+        }
+        Err(self.error(format!("it has no {file}; export the pipeline again")))
+    }
+
+    fn text(&self, number: usize, length: Option<usize>, layer: usize) -> Result<TextSpec> {
+        let suffix = if number == 1 { String::new() } else { format!("_{number}") };
+        let tokenizer = format!("tokenizer{suffix}");
+        if !self.has(&tokenizer) {
+            return Err(self.error(format!(
+                "it has no folder {tokenizer}, which turns prompts into tokens; export it again"
+            )));
+        }
+        let network = self.network(&format!("text_encoder{suffix}"))?;
+        Ok(TextSpec { tokenizer, network, length, layer })
+    }
+
+    /// The decoder and, where there is one, the encoder.
+    fn autoencoders(
+        &self,
+        scale: Option<usize>,
+    ) -> Result<(Option<AutoencoderSpec>, Option<AutoencoderSpec>)> {
+        let of = |part: &str| -> Result<AutoencoderSpec> {
+            let config = self.config(part)?;
+            let number = |key: &str| config.get(key).and_then(Value::as_f64);
+            let numbers = |key: &str| -> Option<Vec<f32>> {
+                let list = config.get(key)?.as_array()?;
+                list.iter().map(|value| value.as_f64().map(|it| it as f32)).collect()
+            };
+            let blocks = config.get("block_out_channels").and_then(Value::as_array);
+            let own = blocks.map(|blocks| 1 << (blocks.len().clamp(1, 8) - 1));
+            let factor = number("scaling_factor").unwrap_or(USUAL_FACTOR);
+            if !(factor.is_finite() && factor > 0.0) {
+                let expected = "a number above 0";
+                return Err(config.refusal("scaling_factor", &factor.into(), expected));
+            }
+            Ok(AutoencoderSpec {
+                network: self.network(part)?,
+                scale: scale.or(own).unwrap_or(USUAL_SCALE),
+                channels: config.count("latent_channels", 1..=1024)?.unwrap_or(4),
+                factor,
+                shift: number("shift_factor").unwrap_or(0.0),
+                moments: numbers("latents_mean")
+                    .zip(numbers("latents_std"))
+                    .map(|(mean, deviation)| [mean, deviation]),
+            })
+        };
+        let encoder = self.has("vae_encoder").then(|| of("vae_encoder")).transpose()?;
+        Ok((Some(of("vae_decoder")?), encoder))
+    }
+
+    fn named(&self) -> String {
+        let name = self.path.file_name().map(|name| name.to_string_lossy().into_owned());
+        name.unwrap_or_else(|| self.class.clone())
+    }
+
+    /// The stage of a latent U-Net or transformer in the folder `part`.
+    fn stage(
+        &self,
+        part: &str,
+        scale: usize,
+        [steps, strength_per_mille]: [usize; 2],
+        guidance_scale: f64,
+    ) -> Result<StageSpec> {
+        let config = self.config(part)?;
+        let network = self.network(part)?;
+        let sides = config.sides("sample_size")?.unwrap_or([64, 64]);
+        let control = self.has("controlnet").then(|| self.network("controlnet")).transpose()?;
+        Ok(StageSpec {
+            network,
+            control,
+            scheduler: "scheduler/scheduler_config.json".into(),
+            channels: config.count("out_channels", 1..=1024)?.unwrap_or(4),
+            beside: Beside::Nothing,
+            low_res_scheduler: None,
+            packed: false,
+            guidance: GuidanceSpec::ClassifierFree,
+            timestep_factor: 1.0,
+            micro: MicroConditions::None,
+            defaults: StageDefaults {
+                steps,
+                guidance_scale,
+                strength: strength_per_mille as f64 / 1000.0,
+                size: [scale * sides[1], scale * sides[0]],
+            },
+        })
+    }
+
+    /// Stable Diffusion 1 and 2 (Rombach et al. 2022).
+    fn stable_diffusion(&self, guidance_scale: f64, strength: f64) -> Result<PipelineSpec> {
+        let (decoder, encoder) = self.autoencoders(None)?;
+        let scale = decoder.as_ref().map_or(USUAL_SCALE, |decoder| decoder.scale);
+        let strength = (1000.0 * strength) as usize;
+        let mut stage = self.stage("unet", scale, [50, strength], guidance_scale)?;
+        let unet = self.config("unet")?;
+        let taken = unet.count("in_channels", 1..=1024)?.unwrap_or(stage.channels);
+        stage.beside = match taken.checked_sub(stage.channels) {
+            Some(0) => Beside::Nothing,
+            Some(behind) if behind == stage.channels + 1 => Beside::MaskedImage,
+            _ => {
+                return Err(self.error(format!(
+                    "its U-Net takes {taken} channels and gives {}; expected as many, or {} with \
+                     a mask and a masked image",
+                    stage.channels,
+                    2 * stage.channels + 1
+                )));
+            }
+        };
+        if unet.get("time_cond_proj_dim").is_some() {
+            stage.guidance = GuidanceSpec::Embedded;
+        }
+        Ok(PipelineSpec {
+            name: self.named(),
+            text: vec![self.text(1, None, 0)?],
+            embedding: EmbeddingSpec { sequence: vec![vec![0]], ..EmbeddingSpec::default() },
+            stages: vec![stage],
+            decoder,
+            encoder,
+        })
+    }
+
+    /// Latent consistency models (Luo et al. 2023).
+    fn latent_consistency(&self) -> Result<PipelineSpec> {
+        let mut pipeline = self.stable_diffusion(8.5, 0.8)?;
+        for stage in &mut pipeline.stages {
+            stage.guidance = GuidanceSpec::Embedded;
+            stage.defaults.steps = 4;
+        }
+        Ok(pipeline)
+    }
+
+    /// InstructPix2Pix (Brooks et al. 2023).
+    fn instruct_pix2pix(&self) -> Result<PipelineSpec> {
+        let (decoder, encoder) = self.autoencoders(None)?;
+        let scale = decoder.as_ref().map_or(USUAL_SCALE, |decoder| decoder.scale);
+        let mut stage = self.stage("unet", scale, [100, 1000], 7.5)?;
+        stage.beside = Beside::Image;
+        stage.guidance = GuidanceSpec::TextAndImage;
+        Ok(PipelineSpec {
+            name: self.named(),
+            text: vec![self.text(1, None, 0)?],
+            embedding: EmbeddingSpec { sequence: vec![vec![0]], ..EmbeddingSpec::default() },
+            stages: vec![stage],
+            decoder,
+            encoder,
+        })
+    }
+
+    /// Stable Diffusion's upscaler by 4.
+    fn upscale(&self) -> Result<PipelineSpec> {
+        let (decoder, encoder) = self.autoencoders(None)?;
+        let mut stage = self.stage("unet", 1, [75, 1000], 9.0)?;
+        stage.beside = Beside::LowRes;
+        stage.low_res_scheduler = Some("low_res_scheduler/scheduler_config.json".into());
+        Ok(PipelineSpec {
+            name: self.named(),
+            text: vec![self.text(1, None, 0)?],
+            embedding: EmbeddingSpec { sequence: vec![vec![0]], ..EmbeddingSpec::default() },
+            stages: vec![stage],
+            decoder,
+            encoder,
+        })
+    }
+
+    /// Stable Diffusion XL and its refiner (Podell et al. 2024).
+    fn stable_diffusion_xl(&self) -> Result<PipelineSpec> {
+        let (decoder, encoder) = self.autoencoders(None)?;
+        let scale = decoder.as_ref().map_or(USUAL_SCALE, |decoder| decoder.scale);
+        let strength = match self.class.as_str() {
+            "StableDiffusionXLInpaintPipeline" => 1000,
+            _ => 300,
+        };
+        let mut stage = self.stage("unet", scale, [50, strength], 5.0)?;
+        let unet = self.config("unet")?;
+        let taken = unet.count("in_channels", 1..=1024)?.unwrap_or(stage.channels);
+        if taken == 2 * stage.channels + 1 {
+            stage.beside = Beside::MaskedImage;
+        }
+        stage.micro = if self.flag("requires_aesthetics_score", false) {
+            MicroConditions::Aesthetic { score: 6.0, negative: 2.5 }
+        } else {
+            MicroConditions::Sizes
+        };
+        if unet.get("time_cond_proj_dim").is_some() {
+            stage.guidance = GuidanceSpec::Embedded;
+        }
+        // A refiner has the second encoder alone.
+        let text = if self.has("text_encoder") {
+            vec![self.text(1, None, 1)?, self.text(2, None, 1)?]
+        } else {
+            vec![self.text(2, None, 1)?]
+        };
+        let all: Vec<usize> = (0..text.len()).collect();
+        Ok(PipelineSpec {
+            name: self.named(),
+            embedding: EmbeddingSpec {
+                pooled: vec![all.len() - 1],
+                sequence: vec![all],
+                absent_is_zero: self.flag("force_zeros_for_empty_prompt", true),
+                ..EmbeddingSpec::default()
+            },
+            text,
+            stages: vec![stage],
+            decoder,
+            encoder,
+        })
+    }
+
+    /// Stable Diffusion 3 (Esser et al. 2024).
+    fn stable_diffusion_3(&self) -> Result<PipelineSpec> {
+        const T5_LENGTH: usize = 256;
+        let (decoder, encoder) = self.autoencoders(None)?;
+        let scale = decoder.as_ref().map_or(USUAL_SCALE, |decoder| decoder.scale);
+        let mut stage = self.stage("transformer", scale, [28, 600], 7.0)?;
+        let transformer = self.config("transformer")?;
+        stage.channels = transformer.count("in_channels", 1..=1024)?.unwrap_or(16);
+        let mut text = vec![self.text(1, None, 1)?, self.text(2, None, 1)?];
+        let mut embedding = EmbeddingSpec {
+            sequence: vec![vec![0, 1]],
+            pooled: vec![0, 1],
+            ..EmbeddingSpec::default()
+        };
+        if self.has("text_encoder_3") {
+            text.push(self.text(3, Some(T5_LENGTH), 0)?);
+            embedding.sequence.push(vec![2]);
+        } else {
+            let features = transformer.count("joint_attention_dim", 1..=65_536)?.unwrap_or(4096);
+            embedding.absent = Some([T5_LENGTH, features]);
+        }
+        Ok(PipelineSpec {
+            name: self.named(),
+            text,
+            embedding,
+            stages: vec![stage],
+            decoder,
+            encoder,
+        })
+    }
+
+    /// Flux.1 (Black Forest Labs 2024).
+    fn flux(&self) -> Result<PipelineSpec> {
+        const T5_LENGTH: usize = 512;
+        let (decoder, encoder) = self.autoencoders(None)?;
+        let scale = decoder.as_ref().map_or(USUAL_SCALE, |decoder| decoder.scale);
+        let mut stage = self.stage("transformer", scale, [28, 600], 3.5)?;
+        let transformer = self.config("transformer")?;
+        stage.channels = transformer.count("in_channels", 4..=4096)?.unwrap_or(64) / 4;
+        stage.packed = true;
+        stage.timestep_factor = 0.001;
+        stage.guidance = GuidanceSpec::Embedded;
+        stage.defaults.size = [128 * scale, 128 * scale];
+        Ok(PipelineSpec {
+            name: self.named(),
+            text: vec![self.text(1, None, 0)?, self.text(2, Some(T5_LENGTH), 0)?],
+            embedding: EmbeddingSpec {
+                sequence: vec![vec![1]],
+                pooled: vec![0],
+                ..EmbeddingSpec::default()
+            },
+            stages: vec![stage],
+            decoder,
+            encoder,
+        })
+    }
+}

@@ -1,0 +1,178 @@
+//! What a pipeline is made of, as data: text encoders, stages of sampling, an autoencoder.
+
+use serde::{Deserialize, Serialize};
+
+/// A pipeline of several networks. Paths are relative to its folder.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct PipelineSpec {
+    /// What it is called in messages.
+    pub name: String,
+    /// The text encoders.
+    #[serde(default)]
+    pub text: Vec<TextSpec>,
+    /// How their outputs become conditions.
+    #[serde(default)]
+    pub embedding: EmbeddingSpec,
+    /// The stages of sampling, in order.
+    pub stages: Vec<StageSpec>,
+    /// The decoder of latents; none for a pipeline that generates pixels.
+    pub decoder: Option<AutoencoderSpec>,
+    /// The encoder of images.
+    pub encoder: Option<AutoencoderSpec>,
+}
+
+/// A text encoder.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct TextSpec {
+    /// The folder of its tokenizer.
+    pub tokenizer: String,
+    /// The file of its network.
+    pub network: String,
+    /// The number of tokens, where the tokenizer's own does not decide.
+    #[serde(default)]
+    pub length: Option<usize>,
+    /// Which layer's output is the embedding, counted from the last: 0 is the last, after its
+    /// normalization; 1 is the one before it, which a graph gives as `hidden_states.N`.
+    #[serde(default)]
+    pub layer: usize,
+}
+
+/// How the outputs of text encoders, by their position in [`PipelineSpec::text`], are joined.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EmbeddingSpec {
+    /// Sequences of embeddings: the encoders of each row are joined along the features, which are
+    /// filled with zeros to the widest row, and the rows along the sequence.
+    pub sequence: Vec<Vec<usize>>,
+    /// The pooled embeddings that are joined along the features.
+    pub pooled: Vec<usize>,
+    /// Embeddings of this many tokens and features, all zero, behind the sequence, for a text
+    /// encoder that was left out.
+    pub absent: Option<[usize; 2]>,
+    /// Whether a prompt that was not given has embeddings of zeros, rather than an empty text's.
+    pub absent_is_zero: bool,
+    /// The position of the encoder whose mask of tokens the network takes.
+    pub mask: Option<usize>,
+}
+
+/// A stage of sampling.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct StageSpec {
+    /// The file of its network.
+    pub network: String,
+    /// A ControlNet whose residuals go into the network.
+    #[serde(default)]
+    pub control: Option<String>,
+    /// The diffusers `scheduler_config.json` that describes its training schedule.
+    pub scheduler: String,
+    /// The state's channels.
+    pub channels: usize,
+    /// What is concatenated behind the state.
+    #[serde(default)]
+    pub beside: Beside,
+    /// The schedule of the noise on a small image that is enlarged.
+    #[serde(default)]
+    pub low_res_scheduler: Option<String>,
+    /// Whether the network takes patches of 2x2 values in a row, rather than an image (Flux).
+    #[serde(default)]
+    pub packed: bool,
+    /// How it is guided.
+    pub guidance: GuidanceSpec,
+    /// The factor between the sampler's timestep and the network's input.
+    #[serde(default = "one")]
+    pub timestep_factor: f64,
+    /// What further inputs it takes.
+    #[serde(default)]
+    pub micro: MicroConditions,
+    /// What its pipeline takes where a request leaves it open.
+    pub defaults: StageDefaults,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+/// What is concatenated behind the state along the channels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Beside {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// A mask, 1 where the image is to be filled, and the latent of the image without what is
+    /// masked (Stable Diffusion's inpainting networks of 9 channels).
+    MaskedImage,
+    /// The latent of the image that is edited (InstructPix2Pix, Brooks et al. 2023).
+    Image,
+    /// The pixels of a small image with noise of a given level (Stable Diffusion's upscaler).
+    LowRes,
+}
+
+/// How a network is guided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GuidanceSpec {
+    /// Classifier-free guidance (Ho and Salimans 2022) with the negative prompt, for scales above
+    /// 1.
+    ClassifierFree,
+    /// Classifier-free guidance by text and by the image (Brooks et al. 2023, equation 3).
+    TextAndImage,
+    /// The network was distilled with guidance, and takes its scale as an input.
+    Embedded,
+}
+
+/// Sizes and scores that networks were conditioned on in training (SDXL, Podell et al. 2024,
+/// section 2.2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MicroConditions {
+    /// None.
+    #[default]
+    None,
+    /// The original size, the crop's corner and the target size.
+    Sizes,
+    /// The original size, the crop's corner and an aesthetic score.
+    Aesthetic {
+        /// The score of what is wanted.
+        score: f32,
+        /// The score of the negative prompt.
+        negative: f32,
+    },
+}
+
+/// What a pipeline takes where a request leaves it open, as diffusers' own does.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct StageDefaults {
+    /// Sampler steps.
+    pub steps: usize,
+    /// The guidance scale.
+    pub guidance_scale: f64,
+    /// The part of the schedule that an image given as a start goes through.
+    pub strength: f64,
+    /// Width and height of the image.
+    pub size: [usize; 2],
+}
+
+/// An encoder or decoder between images and latents.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct AutoencoderSpec {
+    /// The file of its network.
+    pub network: String,
+    /// Pixels to a value of the latent, in each direction.
+    pub scale: usize,
+    /// Channels of a latent.
+    pub channels: usize,
+    /// A latent of the sampler is `(latent - shift) * factor`.
+    pub factor: f64,
+    /// See [`factor`](Self::factor).
+    #[serde(default)]
+    pub shift: f64,
+    /// The mean and the standard deviation of each channel, in addition.
+    #[serde(default)]
+    pub moments: Option<[Vec<f32>; 2]>,
+}

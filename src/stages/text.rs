@@ -1,0 +1,246 @@
+//! From prompts to the conditions of a network.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use ndarray::{Array2, Array3, Axis, Ix2, Ix3, concatenate, s};
+
+use super::prompt::fragments;
+use super::spec::{EmbeddingSpec, TextSpec};
+use super::tokenizer::{PromptTokenizer, Tokens};
+use crate::error::{Error, Result};
+use crate::network::{Runtime, SessionOptions, TensorGraph};
+
+/// What the text encoders make of a prompt.
+#[derive(Clone, Debug)]
+pub struct Embedding {
+    /// `[1, tokens, features]`.
+    pub sequence: Array3<f32>,
+    /// `[1, features]`.
+    pub pooled: Option<Array2<f32>>,
+    /// `[1, tokens]`, 1 for tokens of the prompt.
+    pub mask: Option<Array2<f32>>,
+}
+
+impl Embedding {
+    /// The same with zeros throughout.
+    fn zeros(&self) -> Self {
+        Self {
+            sequence: Array3::zeros(self.sequence.dim()),
+            pooled: self.pooled.as_ref().map(|pooled| Array2::zeros(pooled.dim())),
+            mask: self.mask.clone(),
+        }
+    }
+}
+
+/// The embeddings of a prompt and of a negative prompt, and what of them did not fit.
+#[derive(Clone, Debug)]
+pub struct Embeddings {
+    /// Of the prompt.
+    pub positive: Embedding,
+    /// Of the negative prompt.
+    pub negative: Embedding,
+    /// The ends of prompts that were too long, with the number of tokens that there is room for.
+    pub cut: Vec<(String, usize)>,
+}
+
+/// What one encoder gives.
+struct Encoded {
+    hidden: Array3<f32>,
+    pooled: Option<Array2<f32>>,
+    mask: Array2<f32>,
+}
+
+/// A text encoder: its tokenizer and its network.
+struct TextEncoder {
+    tokenizer: PromptTokenizer,
+    graph: TensorGraph,
+    hidden: String,
+    pooled: Option<String>,
+}
+
+/// Embeds a prompt and a negative one. `None` for the negative prompt means that none was given.
+/// Each encoder is loaded, used and given back before the next.
+///
+/// # Errors
+/// [`Error::Model`] when a tokenizer or a network is missing or does not fit,
+/// [`Error::Evaluation`] when it fails.
+pub(super) fn embed(
+    runtime: &Arc<Runtime>,
+    folder: &Path,
+    (texts, spec, skip): (&[TextSpec], &EmbeddingSpec, usize),
+    [prompt, negative]: [Option<&str>; 2],
+    options: SessionOptions,
+) -> Result<Embeddings> {
+    let (mut positives, mut negatives, mut cut) = (Vec::new(), Vec::new(), Vec::new());
+    for text in texts {
+        let mut encoder = TextEncoder::open(runtime, folder, text, skip, options)?;
+        let mut of = |prompt: &str| -> Result<Encoded> {
+            let tokens = encoder.tokenizer.tokens(&fragments(prompt))?;
+            if let Some(end) = &tokens.cut {
+                cut.push((end.clone(), encoder.tokenizer.length()));
+            }
+            encoder.encode(&tokens)
+        };
+        positives.push(of(prompt.unwrap_or_default())?);
+        negatives.push(of(negative.unwrap_or_default())?);
+    }
+    let joined = |encoded: &[Encoded]| {
+        join(encoded, spec).map_err(|cause| {
+            let problem = "its text encoders give embeddings of different kinds; check that none \
+                           is swapped";
+            Error::model_from(folder.display().to_string(), problem, cause)
+        })
+    };
+    let positive = joined(&positives)?;
+    let negative = match negative {
+        None if spec.absent_is_zero => positive.zeros(),
+        _ => joined(&negatives)?,
+    };
+    cut.dedup();
+    Ok(Embeddings { positive, negative, cut })
+}
+
+fn join(encoded: &[Encoded], spec: &EmbeddingSpec) -> Result<Embedding, ndarray::ShapeError> {
+    let mut rows = Vec::new();
+    for row in &spec.sequence {
+        let parts: Vec<_> =
+            row.iter().filter_map(|i| encoded.get(*i)).map(|it| it.hidden.view()).collect();
+        rows.push(concatenate(Axis(2), &parts)?);
+    }
+    let absent = spec.absent.map(|[tokens, features]| Array3::zeros([1, tokens, features]));
+    rows.extend(absent);
+    let widest = rows.iter().map(|row| row.len_of(Axis(2))).max().unwrap_or(0);
+    let filled: Vec<Array3<f32>> = rows
+        .into_iter()
+        .map(|row| {
+            let (batch, tokens, features) = row.dim();
+            let mut wide = Array3::zeros([batch, tokens, widest]);
+            wide.slice_mut(s![.., .., ..features]).assign(&row);
+            wide
+        })
+        .collect();
+    let views: Vec<_> = filled.iter().map(|row| row.view()).collect();
+    let sequence =
+        if views.is_empty() { Array3::zeros([1, 0, 0]) } else { concatenate(Axis(1), &views)? };
+    let pooled: Vec<_> = spec
+        .pooled
+        .iter()
+        .filter_map(|i| encoded.get(*i)?.pooled.as_ref())
+        .map(|pooled| pooled.view())
+        .collect();
+    let pooled = if pooled.is_empty() { None } else { Some(concatenate(Axis(1), &pooled)?) };
+    let mask = spec.mask.and_then(|i| encoded.get(i)).map(|it| it.mask.clone());
+    Ok(Embedding { sequence, pooled, mask })
+}
+
+impl TextEncoder {
+    fn open(
+        runtime: &Arc<Runtime>,
+        folder: &Path,
+        spec: &TextSpec,
+        skip: usize,
+        options: SessionOptions,
+    ) -> Result<Self> {
+        let tokenizer = PromptTokenizer::open(folder, &spec.tokenizer, spec.length)?;
+        let graph = super::open_graph(runtime, folder, &spec.network, options)?;
+        if spec.layer == 0 && skip > 0 {
+            let problem = "its text encoder's last layer is normalized within the graph, so no \
+                           layer can be skipped; leave clip skip out";
+            return Err(Error::model(graph.model(), problem));
+        }
+        let layer = spec.layer + skip;
+        let hidden = if layer == 0 {
+            let last = graph.outputs().iter().find(|port| port.name == "last_hidden_state");
+            last.or_else(|| graph.outputs().iter().find(|port| port.shape.len() == 3))
+                .map(|port| port.name.clone())
+        } else {
+            let layers = graph
+                .outputs()
+                .iter()
+                .filter_map(|port| port.name.strip_prefix("hidden_states.")?.parse().ok());
+            let last: Option<usize> = layers.max();
+            last.and_then(|last| last.checked_sub(layer))
+                .map(|wanted| format!("hidden_states.{wanted}"))
+        };
+        let hidden = hidden.ok_or_else(|| {
+            let present: Vec<&str> =
+                graph.outputs().iter().map(|port| port.name.as_str()).collect();
+            let wanted = if layer == 0 {
+                "last_hidden_state".to_owned()
+            } else {
+                format!("hidden_states.N, of which layer {layer} from the end is taken")
+            };
+            let problem = format!(
+                "its text encoder gives {}; expected {wanted}. Export it again with its hidden \
+                 states, or take another text encoder",
+                present.join(", ")
+            );
+            Error::model(graph.model(), problem)
+        })?;
+        let pooled = ["text_embeds", "pooler_output"]
+            .into_iter()
+            .find(|name| graph.outputs().iter().any(|port| port.name == *name))
+            .map(str::to_owned);
+        Ok(Self { tokenizer, graph, hidden, pooled })
+    }
+
+    fn encode(&mut self, tokens: &Tokens) -> Result<Encoded> {
+        let row = |values: Vec<f32>| Array2::from_shape_fn([1, values.len()], |(_, i)| values[i]);
+        let ids = row(tokens.ids.iter().map(|id| *id as f32).collect());
+        let mask = row(tokens.mask.clone());
+        let Self { graph, hidden, pooled, .. } = self;
+        let mut inputs = Vec::new();
+        for port in graph.inputs() {
+            let value = match port.name.as_str() {
+                "input_ids" => ids.view(),
+                "attention_mask" => mask.view(),
+                other => {
+                    let problem = format!(
+                        "its input `{other}` is none of a text encoder; expected input_ids and \
+                         attention_mask"
+                    );
+                    return Err(Error::model(graph.model(), problem));
+                }
+            };
+            inputs.push((port.name.clone(), value.into_dyn()));
+        }
+        let inputs: Vec<_> =
+            inputs.iter().map(|(name, value)| (name.as_str(), value.view())).collect();
+        let wanted: Vec<&str> = std::iter::once(hidden.as_str()).chain(pooled.as_deref()).collect();
+        let mut results = graph.run(&inputs, &wanted)?.into_iter();
+        let unexpected = |name: &str| {
+            Error::model(graph.model(), format!("its output `{name}` is no embedding of a text"))
+        };
+        let sequence = results.next().and_then(|it| it.into_dimensionality::<Ix3>().ok());
+        let mut sequence = sequence.ok_or_else(|| unexpected(hidden))?;
+        let pooled = match pooled {
+            None => None,
+            Some(name) => {
+                let pooled = results.next().and_then(|it| it.into_dimensionality::<Ix2>().ok());
+                Some(pooled.ok_or_else(|| unexpected(name))?)
+            }
+        };
+        weigh(&mut sequence, &tokens.weights);
+        Ok(Encoded { hidden: sequence, pooled, mask })
+    }
+}
+
+/// Multiplies the embeddings by the weights of their tokens, and restores their mean, so that
+/// weights do not change the embedding as a whole.
+fn weigh(sequence: &mut Array3<f32>, weights: &[f32]) {
+    if weights.iter().all(|weight| *weight == 1.0) {
+        return;
+    }
+    let mean = |sequence: &Array3<f32>| {
+        sequence.iter().map(|value| f64::from(*value)).sum::<f64>() / sequence.len() as f64
+    };
+    let before = mean(sequence);
+    for (mut token, weight) in sequence.axis_iter_mut(Axis(1)).zip(weights) {
+        token.mapv_inplace(|value| value * weight);
+    }
+    let ratio = before / mean(sequence);
+    if ratio.is_finite() {
+        sequence.mapv_inplace(|value| value * ratio as f32);
+    }
+}

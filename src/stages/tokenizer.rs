@@ -1,0 +1,400 @@
+//! From a prompt to token ids, as a text encoder takes them.
+//!
+//! The crate `tokenizers` does the work. What folders of older exports have instead of its
+//! `tokenizer.json` is translated into that format here: CLIP's `vocab.json` and `merges.txt`
+//! (byte-pair encoding, Radford et al. 2021), and T5's `spiece.model` (SentencePiece unigrams, Kudo
+//! 2018).
+
+use std::path::Path;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokenizers::Tokenizer;
+
+use super::prompt::Fragment;
+use crate::error::{Error, Result};
+use crate::model::protobuf::{self, Fields, messages};
+use crate::model::{LARGEST_CONFIG, Links, find_inside, read_regular};
+
+/// The size limit of a vocabulary, in bytes. Gemma's is the largest in use, of 34 MB.
+const LARGEST_VOCABULARY: u64 = 128 << 20;
+/// The length of CLIP's prompts, if the folder does not say.
+const CLIP_LENGTH: usize = 77;
+/// The most tokens of any prompt.
+const MOST_TOKENS: u64 = 4096;
+
+/// The tokens of a prompt, padded to the length that the encoder takes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tokens {
+    /// The ids.
+    pub ids: Vec<u32>,
+    /// 1 for a token of the prompt or a special one, 0 for padding.
+    pub mask: Vec<f32>,
+    /// The weight of each token's embedding; 1 unless the prompt says otherwise.
+    pub weights: Vec<f32>,
+    /// The end of a prompt that was too long.
+    pub cut: Option<String>,
+}
+
+/// A tokenizer with its special tokens and its length.
+#[derive(Debug)]
+pub struct PromptTokenizer {
+    tokenizer: Tokenizer,
+    length: usize,
+    /// The special tokens before and after those of the prompt.
+    around: [Vec<u32>; 2],
+    padding: u32,
+}
+
+/// What `tokenizer_config.json` and `special_tokens_map.json` say.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Settings {
+    model_max_length: Option<f64>,
+    pad_token: Option<Special>,
+    bos_token: Option<Special>,
+    eos_token: Option<Special>,
+}
+
+/// A special token, as text or with its properties.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Special {
+    Text(String),
+    Token { content: String },
+}
+
+impl Special {
+    fn text(&self) -> &str {
+        match self {
+            Self::Text(text) | Self::Token { content: text } => text,
+        }
+    }
+}
+
+impl PromptTokenizer {
+    /// Reads the tokenizer in `folder/part`. `length` is the length of prompts where the pipeline
+    /// decides it.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when its files are missing or invalid.
+    pub fn open(folder: &Path, part: &str, length: Option<usize>) -> Result<Self> {
+        let files = Files { folder, part };
+        let config: Settings = files.settings("tokenizer_config.json")?;
+        let map: Settings = files.settings("special_tokens_map.json")?;
+        let special = |of: fn(&Settings) -> &Option<Special>| {
+            of(&config).as_ref().or(of(&map).as_ref()).map(|token| token.text().to_owned())
+        };
+        let [start, end] =
+            [special(|settings| &settings.bos_token), special(|settings| &settings.eos_token)];
+        let mut tokenizer = if let Some(bytes) = files.bytes("tokenizer.json")? {
+            files.parsed(bytes)?
+        } else if let Some(bytes) = files.bytes("spiece.model")? {
+            files
+                .parsed(t5(&bytes).ok_or_else(|| files.unexpected("spiece.model"))?.into_bytes())?
+        } else {
+            let [start, end] =
+                [start.as_deref().unwrap_or(CLIP_START), end.as_deref().unwrap_or(CLIP_END)];
+            files.parsed(clip(&files, start, end)?.into_bytes())?
+        };
+        // Prompts are cut and padded here, with their weights.
+        tokenizer
+            .with_padding(None)
+            .with_truncation(None)
+            .map_err(|cause| files.failed("tokenizer.json", cause))?;
+        let around = around(&tokenizer).ok_or_else(|| {
+            files.error("its special tokens cannot be told from those of a text; export it again")
+        })?;
+        let stated = config.model_max_length.filter(|length| *length <= MOST_TOKENS as f64);
+        let length = length.or(stated.map(|length| length as usize)).unwrap_or(CLIP_LENGTH);
+        if length <= around.iter().map(Vec::len).sum() {
+            return Err(files.error(&format!(
+                "its tokenizer_config.json says that prompts have {length} tokens, which leaves no \
+                 room for a word"
+            )));
+        }
+        let named = special(|settings| &settings.pad_token);
+        let padding = match &named {
+            Some(token) => tokenizer.token_to_id(token).ok_or_else(|| {
+                files.error(&format!("its padding is {token:?}, which is not in its vocabulary"))
+            })?,
+            None => around[1].first().copied().unwrap_or(0),
+        };
+        Ok(Self { tokenizer, length, around, padding })
+    }
+
+    /// The number of tokens that a prompt is cut or padded to.
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
+    /// The largest id that a prompt can have.
+    pub fn vocabulary(&self) -> usize {
+        self.tokenizer.get_vocab_size(true)
+    }
+
+    /// The tokens of a prompt.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] when the tokenizer rejects the text.
+    pub fn tokens(&self, prompt: &[Fragment]) -> Result<Tokens> {
+        let mut ids = Vec::new();
+        let mut weights = Vec::new();
+        for Fragment { text, weight } in prompt {
+            let encoding = self.tokenizer.encode_fast(text.as_str(), false).map_err(|cause| {
+                Error::usage(format!("the prompt {text:?} cannot be tokenized: {cause}"))
+            })?;
+            ids.extend_from_slice(encoding.get_ids());
+            weights.resize(ids.len(), *weight);
+        }
+        let room = self.length - self.around[0].len() - self.around[1].len();
+        let cut = ids.split_off(room.min(ids.len()));
+        weights.truncate(ids.len());
+        let cut = (!cut.is_empty()).then(|| self.tokenizer.decode(&cut, true).unwrap_or_default());
+        let [before, after] = &self.around;
+        let ids = [before.as_slice(), &ids, after.as_slice()].concat();
+        let mut mask = vec![1.0; ids.len()];
+        let mut weights = [vec![1.0; before.len()], weights].concat();
+        let mut ids = ids;
+        ids.resize(self.length, self.padding);
+        mask.resize(self.length, 0.0);
+        weights.resize(self.length, 1.0);
+        Ok(Tokens { ids, mask, weights, cut })
+    }
+}
+
+/// The special tokens that a tokenizer puts before and after a text.
+fn around(tokenizer: &Tokenizer) -> Option<[Vec<u32>; 2]> {
+    let [all, own] = [true, false].map(|special| {
+        tokenizer.encode_fast("a", special).map(|encoding| encoding.get_ids().to_vec())
+    });
+    let (all, own) = (all.ok()?, own.ok()?);
+    let start = all.windows(own.len().max(1)).position(|window| window == own)?;
+    Some([all[..start].to_vec(), all[start + own.len()..].to_vec()])
+}
+
+/// The files of a tokenizer.
+struct Files<'a> {
+    folder: &'a Path,
+    part: &'a str,
+}
+
+impl Files<'_> {
+    /// The bytes of a file; none if there is no such file.
+    fn bytes(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let name = format!("{}/{name}", self.part);
+        if !self.folder.join(&name).exists() {
+            return Ok(None);
+        }
+        find_inside(self.folder, &name, Links::Cache)
+            .and_then(|file| read_regular(&file, LARGEST_VOCABULARY))
+            .map(Some)
+            .map_err(|cause| {
+                let problem = format!("its {name} cannot be read");
+                Error::model_from(self.folder.display().to_string(), problem, cause)
+            })
+    }
+
+    fn required(&self, name: &str) -> Result<Vec<u8>> {
+        self.bytes(name)?.ok_or_else(|| {
+            self.error(&format!(
+                "it has no {name}; expected tokenizer.json, spiece.model, or vocab.json and \
+                 merges.txt"
+            ))
+        })
+    }
+
+    fn settings(&self, name: &str) -> Result<Settings> {
+        match self.bytes(name)?.filter(|bytes| bytes.len() as u64 <= LARGEST_CONFIG) {
+            None => Ok(Settings::default()),
+            Some(bytes) => {
+                serde_json::from_slice(&bytes).map_err(|cause| self.failed(name, cause.into()))
+            }
+        }
+    }
+
+    fn parsed(&self, bytes: Vec<u8>) -> Result<Tokenizer> {
+        Tokenizer::from_bytes(bytes).map_err(|cause| self.failed("vocabulary", cause))
+    }
+
+    fn error(&self, problem: &str) -> Error {
+        Error::model(self.folder.join(self.part).display().to_string(), problem)
+    }
+
+    fn unexpected(&self, name: &str) -> Error {
+        self.error(&format!("its {name} is not as SentencePiece writes it; copy it again"))
+    }
+
+    fn failed(&self, name: &str, cause: crate::error::Cause) -> Error {
+        Error::Model {
+            model: self.folder.join(self.part).display().to_string(),
+            problem: format!("its {name} is no tokenizer's; copy it again"),
+            source: Some(cause),
+        }
+    }
+}
+
+const CLIP_START: &str = "<|startoftext|>";
+const CLIP_END: &str = "<|endoftext|>";
+
+fn added(id: u64, content: &str) -> Value {
+    json!({
+        "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+        "normalized": false, "special": true,
+    })
+}
+
+/// The `tokenizer.json` of CLIP's vocabulary and merges, as transformers' `CLIPTokenizerFast`
+/// makes it.
+fn clip(files: &Files<'_>, start: &str, end: &str) -> Result<String> {
+    let vocabulary: Value = serde_json::from_slice(&files.required("vocab.json")?)
+        .map_err(|cause| files.failed("vocab.json", cause.into()))?;
+    let merges = String::from_utf8(files.required("merges.txt")?)
+        .map_err(|cause| files.failed("merges.txt", cause.into()))?;
+    let merges: Vec<&str> =
+        merges.lines().filter(|line| !line.is_empty() && !line.starts_with("#version")).collect();
+    let id = |token: &str| {
+        vocabulary.get(token).and_then(Value::as_u64).ok_or_else(|| {
+            files.error(&format!("its vocab.json has no {token}; copy the tokenizer again"))
+        })
+    };
+    let [start_id, end_id] = [id(start)?, id(end)?];
+    let words = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+    let json = json!({
+        "version": "1.0",
+        "added_tokens": [added(start_id, start), added(end_id, end)],
+        "normalizer": { "type": "Sequence", "normalizers": [
+            { "type": "NFC" },
+            { "type": "Replace", "pattern": { "Regex": r"\s+" }, "content": " " },
+            { "type": "Lowercase" },
+        ]},
+        "pre_tokenizer": { "type": "Sequence", "pretokenizers": [
+            { "type": "Split", "pattern": { "Regex": words }, "behavior": "Removed", "invert": true },
+            { "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true },
+        ]},
+        "post_processor": {
+            "type": "RobertaProcessing", "sep": [end, end_id], "cls": [start, start_id],
+            "trim_offsets": false, "add_prefix_space": false,
+        },
+        "decoder": { "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true },
+        "model": {
+            "type": "BPE", "unk_token": end, "continuing_subword_prefix": "",
+            "end_of_word_suffix": "</w>", "vocab": vocabulary, "merges": merges,
+        },
+    });
+    Ok(json.to_string())
+}
+
+/// The `tokenizer.json` of T5's SentencePiece model, as transformers' `T5Converter` makes it. None
+/// if it is no such model.
+fn t5(model: &[u8]) -> Option<String> {
+    /// Fields of `ModelProto`, and of its pieces and its normalizer.
+    const PIECE: u64 = 1;
+    const NORMALIZER: u64 = 3;
+    const CHARACTERS: u64 = 2;
+    const UNKNOWN: u64 = 2;
+    const END: &str = "</s>";
+    /// Tokens for masked spans, which T5 was trained with, behind the vocabulary.
+    const SENTINELS: u64 = 100;
+    let mut vocabulary = Vec::new();
+    let mut unknown = None;
+    let mut characters = None;
+    for (field, body) in messages(model) {
+        match field {
+            PIECE => {
+                let piece = Piece::read(body)?;
+                if piece.kind == UNKNOWN {
+                    unknown = Some(vocabulary.len());
+                }
+                vocabulary.push(json!([piece.text, piece.score]));
+            }
+            NORMALIZER => {
+                let map = messages(body).find(|(field, _)| *field == CHARACTERS);
+                characters = map.map(|(_, map)| base64(map));
+            }
+            _ => {}
+        }
+    }
+    let id = |vocabulary: &[Value], text: &str| {
+        let is_it = |piece: &Value| piece.get(0).and_then(Value::as_str) == Some(text);
+        vocabulary.iter().position(is_it).map(|id| id as u64)
+    };
+    let (unknown, end) = (unknown?, id(&vocabulary, END)?);
+    let special = ["<pad>", END, "<unk>"].into_iter();
+    let mut tokens: Vec<Value> =
+        special.filter_map(|text| id(&vocabulary, text).map(|id| added(id, text))).collect();
+    for i in 0..SENTINELS {
+        let text = format!("<extra_id_{}>", SENTINELS - 1 - i);
+        if id(&vocabulary, &text).is_none() {
+            tokens.push(added(vocabulary.len() as u64, &text));
+            vocabulary.push(json!([text, 0.0]));
+        }
+    }
+    let mut normalizers: Vec<Value> = characters
+        .filter(|map| !map.is_empty())
+        .map(|map| json!({ "type": "Precompiled", "precompiled_charsmap": map }))
+        .into_iter()
+        .collect();
+    normalizers.push(json!({ "type": "Strip", "strip_left": false, "strip_right": true }));
+    normalizers
+        .push(json!({ "type": "Replace", "pattern": { "Regex": " {2,}" }, "content": "\u{2581}" }));
+    let space = json!({
+        "type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": "always", "split": true,
+    });
+    let json = json!({
+        "version": "1.0",
+        "added_tokens": tokens,
+        "normalizer": { "type": "Sequence", "normalizers": normalizers },
+        "pre_tokenizer": space,
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [{ "Sequence": { "id": "A", "type_id": 0 } }, { "SpecialToken": { "id": END, "type_id": 0 } }],
+            "pair": [{ "Sequence": { "id": "A", "type_id": 0 } }, { "SpecialToken": { "id": END, "type_id": 0 } }],
+            "special_tokens": { END: { "id": END, "ids": [end], "tokens": [END] } },
+        },
+        "decoder": space,
+        "model": { "type": "Unigram", "unk_id": unknown, "vocab": vocabulary, "byte_fallback": false },
+    });
+    Some(json.to_string())
+}
+
+/// A piece of a SentencePiece vocabulary.
+struct Piece {
+    text: String,
+    /// The logarithm of its probability.
+    score: f32,
+    /// 1 for an ordinary piece, 2 for the unknown one, 3 for a control character.
+    kind: u64,
+}
+
+impl Piece {
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let mut piece = Self { text: String::new(), score: 0.0, kind: 1 };
+        for field in Fields(bytes) {
+            match field {
+                (1, protobuf::Value::Bytes(text)) => {
+                    piece.text = String::from_utf8(text.to_vec()).ok()?;
+                }
+                (2, protobuf::Value::Fixed32(bits)) => piece.score = f32::from_bits(bits),
+                (3, protobuf::Value::Number(kind)) => piece.kind = kind,
+                _ => {}
+            }
+        }
+        Some(piece)
+    }
+}
+
+/// Bytes in base 64 (RFC 4648), as `tokenizer.json` has them.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let word = chunk.iter().fold(0, |word, byte| word << 8 | u32::from(*byte))
+            << (8 * (3 - chunk.len()));
+        for i in 0..4 {
+            let digit = DIGITS[(word >> (18 - 6 * i)) as usize & 63];
+            text.push(if i <= chunk.len() { char::from(digit) } else { '=' });
+        }
+    }
+    text
+}
