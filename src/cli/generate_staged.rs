@@ -6,7 +6,7 @@ use std::time::Instant;
 use clap::Args;
 use eddy::media::source::refuse_replacing;
 use eddy::media::{Image, still};
-use eddy::stages::{Draws, StagedPipeline, StagedReport, StagedRequest};
+use eddy::stages::{Draws, StageRequest, StagedPipeline, StagedReport, StagedRequest};
 use eddy::task::as_images;
 use eddy::tensor::Range;
 use ndarray::{Array4, Axis, concatenate};
@@ -47,12 +47,29 @@ pub(crate) struct PromptOptions {
     #[arg(long, value_name = "F", default_value_t = 1.0, requires = "control")]
     control_scale: f64,
 
+    /// Steps of each stage of a cascade, in order, such as 25,25,7
+    #[arg(long, value_name = "N,N", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=1000))]
+    stage_steps: Vec<u16>,
+
+    /// Guidance scale of each stage of a cascade, in order, such as 4,8,1
+    #[arg(long, value_name = "F,F", value_delimiter = ',')]
+    stage_guidance: Vec<f64>,
+
     /// How many of the text encoder's last layers are left out
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=12))]
     clip_skip: u8,
 }
 
 impl PromptOptions {
+    /// What is asked of each stage.
+    fn stages(&self) -> Vec<StageRequest> {
+        let stage = |i: usize| StageRequest {
+            steps: self.stage_steps.get(i).map(|steps| usize::from(*steps)),
+            guidance_scale: self.stage_guidance.get(i).copied(),
+        };
+        (0..self.stage_steps.len().max(self.stage_guidance.len())).map(stage).collect()
+    }
+
     /// An option that only a pipeline takes.
     pub(crate) fn given(&self) -> Option<&'static str> {
         let given = [
@@ -62,6 +79,8 @@ impl PromptOptions {
             (self.noise_level.is_some(), "--noise-level"),
             (self.control.is_some(), "--control"),
             (self.clip_skip > 0, "--clip-skip"),
+            (!self.stage_steps.is_empty(), "--stage-steps"),
+            (!self.stage_guidance.is_empty(), "--stage-guidance"),
         ];
         given.into_iter().find(|(is_given, _)| *is_given).map(|(_, name)| name)
     }
@@ -140,6 +159,7 @@ impl Arguments {
             noise_level: prompts.noise_level,
             control: control.as_ref(),
             control_scale: Some(prompts.control_scale),
+            stages: prompts.stages(),
         };
         let bar = console.bar(count);
         let begun = Instant::now();
@@ -151,7 +171,7 @@ impl Arguments {
                 Some(values) => Draws::recorded(values.clone()),
                 None => Draws::of_seed(drawing.seed.wrapping_add(i as u64)),
             };
-            samples.push(pipeline.sample(&request, &mut draws, Vec::new(), &mut |progress| {
+            samples.push(pipeline.sample(&request, &mut draws, &mut |progress| {
                 bar.advance(i, progress);
                 interrupt::poll()
             })?);

@@ -133,6 +133,8 @@ pub struct DiscreteSchedule {
     /// The number of timesteps that a consistency model was distilled at
     /// (`original_inference_steps`); for `lcm` and `tcd`.
     pub distilled_steps: usize,
+    /// How many of them, the lowest, are visited from an image on; all if `None`.
+    pub used_distilled_steps: Option<usize>,
     /// The factor applied to timesteps in the boundary condition of `lcm`.
     pub timestep_scaling: f64,
     /// Settings that some samplers do not support.
@@ -169,6 +171,7 @@ impl Default for DiscreteSchedule {
             sigma_max: None,
             lambda_min_clipped: f64::NEG_INFINITY,
             distilled_steps: 50,
+            used_distilled_steps: None,
             timestep_scaling: 10.0,
             unsupported: Vec::new(),
         }

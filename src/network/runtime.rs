@@ -1,8 +1,8 @@
 //! Opening the ONNX Runtime library, and the process's only environment.
 
 use std::fs;
-use std::os::unix::fs::FileExt;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -245,14 +245,14 @@ impl Runtime {
         }
         };
         if let Ok(descriptor) = memfd_create("libonnxruntime.so", MemfdFlags::CLOEXEC) {
-            let mut file = fs::File::from(descriptor);
+            let file = fs::File::from(descriptor);
             let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
             if path.exists() {
                 unpack(&file).map_err(cannot)?;
                 return Self::open(&path, name);
             }
         }
-        let mut file =
+        let file =
             tempfile::Builder::new().prefix("eddy-").suffix(".so").tempfile().map_err(cannot)?;
         unpack(file.as_file()).map_err(cannot)?;
         Self::open(file.path(), name)

@@ -1,6 +1,8 @@
 //! The network of a stage with its conditions and its guidance, as the executor evaluates it.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ndarray::{Array1, Array2, Array4, ArrayD, ArrayViewD, Axis, concatenate};
 
@@ -67,29 +69,37 @@ pub(super) struct Conditions<'a> {
     pub(super) beside: Option<Array4<f32>>,
     /// Whether a branch without the image has zeros there.
     pub(super) beside_is_guided: bool,
+    /// Further inputs by name, for the prompt and for the negative prompt.
+    pub(super) named: BTreeMap<String, [ArrayD<f32>; 2]>,
     /// Sizes and scores of the prompt and of the negative prompt.
     pub(super) time_ids: Option<[Vec<f32>; 2]>,
     /// A class or the level of a condition's noise.
     pub(super) label: Option<f32>,
     /// The guidance scale, for networks that take it.
     pub(super) guidance: Option<f64>,
+    /// Width and height of the image.
+    pub(super) size: [usize; 2],
+    /// The image that a ControlNet follows, `[1, 3, H, W]` from 0 to 1, and the factor of its
+    /// residuals.
+    pub(super) control: Option<(Array4<f32>, f64)>,
     /// Height and width of a state whose patches are numbered (Flux).
     pub(super) positions: Option<[usize; 2]>,
 }
 
 /// A ControlNet (Zhang et al. 2023).
 #[derive(Debug)]
-pub(super) struct Control {
-    /// Its network.
-    pub(super) graph: TensorGraph,
+struct Control {
+    graph: TensorGraph,
     /// The factor of its residuals.
-    pub(super) scale: f64,
+    scale: f64,
 }
 
 /// The network of a stage, its conditions bound, as one network of the state alone.
 #[derive(Debug)]
 pub(super) struct ConditionedNetwork {
     graph: TensorGraph,
+    /// Another network for the last of so many evaluations.
+    last: Option<(TensorGraph, usize)>,
     control: Option<Control>,
     branches: Branches,
     rescale: f64,
@@ -102,7 +112,7 @@ pub(super) struct ConditionedNetwork {
     sample: Vec<f32>,
     output: Vec<f32>,
     /// The last output's channels behind the state's, a learned variance, of the condition.
-    variance: Vec<f32>,
+    variance: Arc<Mutex<Vec<f32>>>,
 }
 
 /// The names of what changes from step to step.
@@ -113,9 +123,6 @@ struct Names {
     output: String,
 }
 
-/// A ControlNet's image, `[1, 3, H, W]` from 0 to 1.
-pub(super) type ControlImage = Array4<f32>;
-
 impl ConditionedNetwork {
     /// Binds the conditions of all branches to the inputs of `graph`, by their names.
     ///
@@ -124,7 +131,7 @@ impl ConditionedNetwork {
     /// of another size; [`Error::Usage`] when a condition is missing.
     pub(super) fn new(
         mut graph: TensorGraph,
-        mut control: Option<(Control, ControlImage)>,
+        control: Option<TensorGraph>,
         branches: Branches,
         conditions: &Conditions<'_>,
     ) -> Result<Self> {
@@ -139,21 +146,32 @@ impl ConditionedNetwork {
             all.iter().map(of).collect()
         });
         bind(&mut graph, all, conditions, &names, control.is_some())?;
-        if let Some((control, image)) = &mut control {
-            let its = names_of_inputs(&control.graph)?;
-            bind(&mut control.graph, all, conditions, &its, false)?;
-            let images: Vec<_> = all.iter().map(|_| image.view()).collect();
-            let images = stacked(&images)?;
-            control.graph.set("controlnet_cond", images.view().into_dyn())?;
-            if control.graph.input("conditioning_scale").is_some() {
-                let scale = Array1::from_elem(1, control.scale as f32);
-                control.graph.set("conditioning_scale", scale.view().into_dyn())?;
-                control.scale = 1.0;
-            }
+        let fused = ["controlnet_cond", "controlnet_conds"];
+        let is_controlled =
+            control.is_some() || fused.iter().any(|name| graph.input(name).is_some());
+        if conditions.control.is_some() && !is_controlled {
+            return Err(Error::usage(format!(
+                "{} has no ControlNet that a control image would be for; leave it out",
+                graph.model()
+            )));
         }
+        let control = match control {
+            None => None,
+            Some(mut graph) => {
+                let its = names_of_inputs(&graph)?;
+                bind(&mut graph, all, conditions, &its, false)?;
+                // A scale within the graph is set with the other inputs.
+                let scale = match graph.input("conditioning_scale") {
+                    Some(_) => 1.0,
+                    None => conditions.control.as_ref().map_or(1.0, |(_, scale)| *scale),
+                };
+                Some(Control { graph, scale })
+            }
+        };
         Ok(Self {
             graph,
-            control: control.map(|(control, _)| control),
+            last: None,
+            control,
             branches,
             rescale: 0.0,
             beside,
@@ -163,7 +181,7 @@ impl ConditionedNetwork {
             shape: [0; 4],
             sample: Vec::new(),
             output: Vec::new(),
-            variance: Vec::new(),
+            variance: Arc::default(),
         })
     }
 
@@ -184,6 +202,29 @@ impl ConditionedNetwork {
     #[must_use]
     pub(super) fn packed(self, packed: bool) -> Self {
         Self { packed, ..self }
+    }
+
+    /// This network with another one for the last of `evaluations`.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new).
+    pub(super) fn with_last(
+        mut self,
+        last: Option<TensorGraph>,
+        conditions: &Conditions<'_>,
+        evaluations: usize,
+    ) -> Result<Self> {
+        if let Some(mut graph) = last {
+            let its = names(&graph)?;
+            bind(&mut graph, self.branches.all(), conditions, &its, false)?;
+            self.last = Some((graph, evaluations));
+        }
+        Ok(self)
+    }
+
+    /// Where each evaluation puts what it says of the variance.
+    pub(super) fn variance(&self) -> Arc<Mutex<Vec<f32>>> {
+        Arc::clone(&self.variance)
     }
 
     /// The state of all branches, `[branches, C, h, w]`.
@@ -212,10 +253,27 @@ impl Network for ConditionedNetwork {
     }
 
     fn evaluate(&mut self, t: f64) -> Result<&[f32]> {
+        if let Some((graph, left)) = &mut self.last {
+            *left = left.saturating_sub(1);
+            if *left == 0 {
+                std::mem::swap(graph, &mut self.graph);
+                self.names = names(&self.graph)?;
+            }
+        }
         let count = self.branches.all().len();
         let state = self.state()?;
-        let timestep = Array1::from_elem(count, (t * self.timestep_factor) as f32).into_dyn();
-        let state = if self.packed { pack(&state).into_dyn() } else { state.into_dyn() };
+        // Some graphs take one for the whole batch.
+        let is_single = self.graph.input(&self.names.timestep).is_some_and(|it| it.shape == [1]);
+        let timesteps = if is_single { 1 } else { count };
+        let timestep = Array1::from_elem(timesteps, (t * self.timestep_factor) as f32).into_dyn();
+        let is_vector = self.graph.input(&self.names.sample).is_some_and(|it| it.shape.len() == 2);
+        let state = if self.packed {
+            pack(&state).into_dyn()
+        } else if is_vector {
+            state.index_axis_move(Axis(3), 0).index_axis_move(Axis(2), 0).into_dyn()
+        } else {
+            state.into_dyn()
+        };
         let mut inputs: Vec<(String, ArrayD<f32>)> = Vec::new();
         if let Some(control) = &mut self.control {
             let its = names_of_inputs(&control.graph)?;
@@ -242,7 +300,13 @@ impl Network for ConditionedNetwork {
             inputs.iter().map(|(name, value)| (name.as_str(), value.view())).collect();
         let output = self.graph.run(&feeds, &[&self.names.output])?;
         let output = output.into_iter().next().unwrap_or_default();
-        let output = if self.packed { unpack(output, self.shape).into_dyn() } else { output };
+        let output = if self.packed {
+            unpack(output, self.shape).into_dyn()
+        } else if is_vector && output.ndim() == 2 {
+            output.insert_axis(Axis(2)).insert_axis(Axis(3))
+        } else {
+            output
+        };
         self.combine(output)?;
         Ok(&self.output)
     }
@@ -278,8 +342,10 @@ impl ConditionedNetwork {
         }
         let positive = self.branches.all().iter().position(|it| *it == Branch::Positive);
         let positive = positive.unwrap_or(0);
-        self.variance.clear();
-        self.variance.extend(behind.index_axis(Axis(0), positive));
+        let mut variance = self.variance.lock().unwrap_or_else(PoisonError::into_inner);
+        variance.clear();
+        variance.extend(behind.index_axis(Axis(0), positive));
+        drop(variance);
         if self.rescale > 0.0 && count > 1 {
             let with: Vec<f32> = own.index_axis(Axis(0), positive).iter().copied().collect();
             crate::diffusion::guidance::rescale(&mut self.output, &with, self.rescale);
@@ -385,15 +451,28 @@ fn bind(
     let inputs: Vec<(String, Vec<i64>)> =
         graph.inputs().iter().map(|port| (port.name.clone(), port.shape.clone())).collect();
     for (name, declared) in inputs {
-        if name == names.sample || name == names.timestep || name == "controlnet_cond" {
+        if name == names.sample || name == names.timestep {
+            continue;
+        }
+        if let Some([positive, negative]) = conditions.named.get(&name) {
+            let of = |branch: &Branch| match branch {
+                Branch::Positive => positive.view(),
+                Branch::Negative | Branch::WithoutImage => negative.view(),
+            };
+            let rows: Vec<_> = branches.iter().map(of).collect();
+            let rows = concatenate(Axis(0), &rows).map_err(|cause| {
+                let problem = format!("its input `{name}` has another size without guidance");
+                Error::model_from(graph.model(), problem, cause)
+            })?;
+            graph.set(&name, rows.view())?;
             continue;
         }
         let value: Option<ArrayD<f32>> = match name.as_str() {
             "encoder_hidden_states" => of_text(|it| Some(it.sequence.view().into_dyn())),
-            "encoder_attention_mask" => {
+            "encoder_attention_mask" | "attention_mask" => {
                 of_text(|it| it.mask.as_ref().map(|mask| mask.view().into_dyn()))
             }
-            "text_embeds" | "pooled_projections" => {
+            "text_embeds" | "pooled_projections" | "proj_embedding" => {
                 of_text(|it| it.pooled.as_ref().map(|pooled| pooled.view().into_dyn()))
             }
             "time_ids" => conditions.time_ids.as_ref().map(|[positive, negative]| {
@@ -417,7 +496,28 @@ fn bind(
             "class_labels" => {
                 conditions.label.map(|label| Array1::from_elem(count, label).into_dyn())
             }
-            "conditioning_scale" => continue,
+            "controlnet_cond" | "controlnet_conds" => {
+                let (image, _) = conditions.control.as_ref().ok_or_else(|| {
+                    let model = graph.model();
+                    Error::usage(format!("{model} follows a control image, and none was given"))
+                })?;
+                let images = stacked(&vec![image.view(); count])?.into_dyn();
+                // A fused graph has an axis of ControlNets in front.
+                Some(if declared.len() == 5 { images.insert_axis(Axis(0)) } else { images })
+            }
+            "conditioning_scale" | "conditioning_scales" => conditions
+                .control
+                .as_ref()
+                .map(|(_, scale)| ArrayD::from_elem(vec![1; declared.len()], *scale as f32)),
+            "resolution" => {
+                let [width, height] = conditions.size.map(|side| side as f32);
+                let side = |column| if column == 0 { height } else { width };
+                Some(Array2::from_shape_fn([count, 2], |(_, column)| side(column)).into_dyn())
+            }
+            "aspect_ratio" => {
+                let [width, height] = conditions.size.map(|side| side as f32);
+                Some(Array2::from_elem([count, 1], height / width).into_dyn())
+            }
             _ if is_controlled && is_residual(&name) => continue,
             "img_ids" => conditions
                 .positions

@@ -6,8 +6,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::spec::{
-    AutoencoderSpec, Beside, EmbeddingSpec, GuidanceSpec, MicroConditions, PipelineSpec,
-    StageDefaults, StageSpec, TextSpec,
+    AutoencoderSpec, Beside, EmbeddingSpec, Enlargement, GuidanceSpec, MicroConditions,
+    PipelineSpec, StageDefaults, StageSpec, StateSpec, StrengthSpec, Takes, TextSpec,
 };
 use crate::error::{Error, Result};
 use crate::model::Config;
@@ -21,7 +21,7 @@ const USUAL_SCALE: usize = 8;
 /// Whether a folder is a pipeline of diffusers that is conditioned on text, or made of stages.
 pub fn is_pipeline(path: &Path) -> bool {
     path.join(INDEX).is_file()
-        && ["text_encoder", "text_encoder_2", "text_encoder_3", "tokenizer", "transformer", "prior"]
+        && ["text_encoder", "text_encoder_2", "text_encoder_3", "prior_text_encoder"]
             .iter()
             .any(|part| path.join(part).is_dir())
 }
@@ -43,7 +43,7 @@ pub(super) fn pipeline_of(path: &Path) -> Result<PipelineSpec> {
     let folder = Folder { path, index, class };
     let class = folder.class.as_str();
     type Translation = fn(&Folder<'_>) -> Result<PipelineSpec>;
-    const CLASSES: [(&str, Translation); 21] = [
+    const CLASSES: [(&str, Translation); 28] = [
         ("StableDiffusionPipeline", |it| it.stable_diffusion(7.5, 0.8)),
         ("StableDiffusionImg2ImgPipeline", |it| it.stable_diffusion(7.5, 0.8)),
         ("StableDiffusionInpaintPipeline", |it| it.stable_diffusion(7.5, 1.0)),
@@ -65,6 +65,13 @@ pub(super) fn pipeline_of(path: &Path) -> Result<PipelineSpec> {
         ("FluxPipeline", |it| it.flux()),
         ("FluxImg2ImgPipeline", |it| it.flux()),
         ("FluxInpaintPipeline", |it| it.flux()),
+        ("PixArtAlphaPipeline", |it| it.pixart(120)),
+        ("PixArtSigmaPipeline", |it| it.pixart(300)),
+        ("SanaPipeline", |it| it.sana()),
+        ("IFPipeline", |it| it.deepfloyd_if()),
+        ("IFSuperResolutionPipeline", |it| it.deepfloyd_if()),
+        ("UnCLIPPipeline", |it| it.unclip()),
+        ("KandinskyV22CombinedPipeline", |it| it.kandinsky()),
     ];
     match CLASSES.iter().find(|(name, _)| *name == class) {
         Some((_, translate)) => translate(&folder),
@@ -119,7 +126,7 @@ impl Folder<'_> {
             )));
         }
         let network = self.network(&format!("text_encoder{suffix}"))?;
-        Ok(TextSpec { tokenizer, network, length, layer })
+        Ok(TextSpec { tokenizer, network, length, instruction: None, is_lowercase: false, layer })
     }
 
     /// The decoder and, where there is one, the encoder.
@@ -127,33 +134,37 @@ impl Folder<'_> {
         &self,
         scale: Option<usize>,
     ) -> Result<(Option<AutoencoderSpec>, Option<AutoencoderSpec>)> {
-        let of = |part: &str| -> Result<AutoencoderSpec> {
-            let config = self.config(part)?;
-            let number = |key: &str| config.get(key).and_then(Value::as_f64);
-            let numbers = |key: &str| -> Option<Vec<f32>> {
-                let list = config.get(key)?.as_array()?;
-                list.iter().map(|value| value.as_f64().map(|it| it as f32)).collect()
-            };
-            let blocks = config.get("block_out_channels").and_then(Value::as_array);
-            let own = blocks.map(|blocks| 1 << (blocks.len().clamp(1, 8) - 1));
-            let factor = number("scaling_factor").unwrap_or(USUAL_FACTOR);
-            if !(factor.is_finite() && factor > 0.0) {
-                let expected = "a number above 0";
-                return Err(config.refusal("scaling_factor", &factor.into(), expected));
-            }
-            Ok(AutoencoderSpec {
-                network: self.network(part)?,
-                scale: scale.or(own).unwrap_or(USUAL_SCALE),
-                channels: config.count("latent_channels", 1..=1024)?.unwrap_or(4),
-                factor,
-                shift: number("shift_factor").unwrap_or(0.0),
-                moments: numbers("latents_mean")
-                    .zip(numbers("latents_std"))
-                    .map(|(mean, deviation)| [mean, deviation]),
-            })
-        };
+        let of = |part: &str| self.autoencoder(part, scale, USUAL_FACTOR);
         let encoder = self.has("vae_encoder").then(|| of("vae_encoder")).transpose()?;
         Ok((Some(of("vae_decoder")?), encoder))
+    }
+
+    /// An encoder or decoder of latents, whose factor is `usual` where nothing says so.
+    fn autoencoder(&self, part: &str, scale: Option<usize>, usual: f64) -> Result<AutoencoderSpec> {
+        let config = self.config(part)?;
+        let number = |key: &str| config.get(key).and_then(Value::as_f64);
+        let numbers = |key: &str| -> Option<Vec<f32>> {
+            let list = config.get(key)?.as_array()?;
+            list.iter().map(|value| value.as_f64().map(|it| it as f32)).collect()
+        };
+        let blocks = ["block_out_channels", "encoder_block_out_channels"];
+        let blocks = blocks.into_iter().find_map(|key| config.get(key)?.as_array());
+        let own = blocks.map(|blocks| 1 << (blocks.len().clamp(1, 8) - 1));
+        let factor = number("scaling_factor").unwrap_or(usual);
+        if !(factor.is_finite() && factor > 0.0) {
+            let expected = "a number above 0";
+            return Err(config.refusal("scaling_factor", &factor.into(), expected));
+        }
+        Ok(AutoencoderSpec {
+            network: self.network(part)?,
+            scale: scale.or(own).unwrap_or(USUAL_SCALE),
+            channels: config.count("latent_channels", 1..=1024)?.unwrap_or(4),
+            factor,
+            shift: number("shift_factor").unwrap_or(0.0),
+            moments: numbers("latents_mean")
+                .zip(numbers("latents_std"))
+                .map(|(mean, deviation)| [mean, deviation]),
+        })
     }
 
     fn named(&self) -> String {
@@ -175,6 +186,10 @@ impl Folder<'_> {
         let control = self.has("controlnet").then(|| self.network("controlnet")).transpose()?;
         Ok(StageSpec {
             network,
+            last_network: None,
+            state: StateSpec::Image,
+            takes: Takes::Nothing,
+            moments: None,
             control,
             scheduler: "scheduler/scheduler_config.json".into(),
             channels: config.count("out_channels", 1..=1024)?.unwrap_or(4),
@@ -182,6 +197,8 @@ impl Folder<'_> {
             low_res_scheduler: None,
             packed: false,
             guidance: GuidanceSpec::ClassifierFree,
+            strength: StrengthSpec::Steps,
+            has_even_sigmas: false,
             timestep_factor: 1.0,
             micro: MicroConditions::None,
             defaults: StageDefaults {
@@ -221,6 +238,7 @@ impl Folder<'_> {
             text: vec![self.text(1, None, 0)?],
             embedding: EmbeddingSpec { sequence: vec![vec![0]], ..EmbeddingSpec::default() },
             stages: vec![stage],
+            main: 0,
             decoder,
             encoder,
         })
@@ -232,6 +250,7 @@ impl Folder<'_> {
         for stage in &mut pipeline.stages {
             stage.guidance = GuidanceSpec::Embedded;
             stage.defaults.steps = 4;
+            stage.strength = StrengthSpec::Timesteps;
         }
         Ok(pipeline)
     }
@@ -248,6 +267,7 @@ impl Folder<'_> {
             text: vec![self.text(1, None, 0)?],
             embedding: EmbeddingSpec { sequence: vec![vec![0]], ..EmbeddingSpec::default() },
             stages: vec![stage],
+            main: 0,
             decoder,
             encoder,
         })
@@ -264,6 +284,7 @@ impl Folder<'_> {
             text: vec![self.text(1, None, 0)?],
             embedding: EmbeddingSpec { sequence: vec![vec![0]], ..EmbeddingSpec::default() },
             stages: vec![stage],
+            main: 0,
             decoder,
             encoder,
         })
@@ -308,6 +329,7 @@ impl Folder<'_> {
             },
             text,
             stages: vec![stage],
+            main: 0,
             decoder,
             encoder,
         })
@@ -339,6 +361,7 @@ impl Folder<'_> {
             text,
             embedding,
             stages: vec![stage],
+            main: 0,
             decoder,
             encoder,
         })
@@ -353,6 +376,7 @@ impl Folder<'_> {
         let transformer = self.config("transformer")?;
         stage.channels = transformer.count("in_channels", 4..=4096)?.unwrap_or(64) / 4;
         stage.packed = true;
+        stage.has_even_sigmas = true;
         stage.timestep_factor = 0.001;
         stage.guidance = GuidanceSpec::Embedded;
         stage.defaults.size = [128 * scale, 128 * scale];
@@ -365,8 +389,179 @@ impl Folder<'_> {
                 ..EmbeddingSpec::default()
             },
             stages: vec![stage],
+            main: 0,
+            decoder,
+            encoder,
+        })
+    }
+
+    /// PixArt-alpha and -sigma (Chen et al. 2024).
+    fn pixart(&self, length: usize) -> Result<PipelineSpec> {
+        let mut pipeline = self.one_encoder("transformer", length, [20, 1000], 4.5)?;
+        // Each is trained on captions in lower case.
+        pipeline.text.iter_mut().for_each(|text| text.is_lowercase = true);
+        Ok(pipeline)
+    }
+
+    /// Sana (Xie et al. 2024).
+    fn sana(&self) -> Result<PipelineSpec> {
+        const LENGTH: usize = 300;
+        let mut pipeline = self.one_encoder("transformer", LENGTH, [20, 1000], 4.5)?;
+        for text in &mut pipeline.text {
+            text.is_lowercase = true;
+            text.instruction = Some(SANA_INSTRUCTION.into());
+        }
+        Ok(pipeline)
+    }
+
+    /// Imagen's form (Saharia et al. 2022): DeepFloyd IF, its base or one of its upsamplers.
+    fn deepfloyd_if(&self) -> Result<PipelineSpec> {
+        const LENGTH: usize = 77;
+        let is_base = self.class == "IFPipeline";
+        let defaults = if is_base { ([100, 1000], 7.0) } else { ([50, 1000], 4.0) };
+        let mut stage = self.stage("unet", 1, defaults.0, defaults.1)?;
+        // Behind the image its network gives a learned variance.
+        stage.channels = 3;
+        if !is_base {
+            stage.beside = Beside::Enlarged(Enlargement::Bilinear);
+            stage.low_res_scheduler = Some("image_noising_scheduler/scheduler_config.json".into());
+        }
+        let text = TextSpec { is_lowercase: true, ..self.text(1, Some(LENGTH), 0)? };
+        Ok(PipelineSpec {
+            name: self.named(),
+            text: vec![text],
+            embedding: EmbeddingSpec { sequence: vec![vec![0]], ..EmbeddingSpec::default() },
+            stages: vec![stage],
+            main: 0,
+            decoder: None,
+            encoder: None,
+        })
+    }
+
+    /// A prior over the embeddings of images (Ramesh et al. 2022, section 2.2).
+    fn prior(&self, part: &str, scheduler: &str) -> Result<StageSpec> {
+        let config = self.config(part)?;
+        let features = config.count("embedding_dim", 1..=65_536)?.unwrap_or(768);
+        let stage = self.stage(part, 1, [25, 1000], 4.0)?;
+        let moment = |name: &str| format!("{part}/{name}.npy");
+        Ok(StageSpec {
+            scheduler: format!("{scheduler}/scheduler_config.json"),
+            state: StateSpec::Vector(features),
+            moments: Some([moment("clip_mean"), moment("clip_std")]),
+            ..stage
+        })
+    }
+
+    /// DALL-E 2's form (Ramesh et al. 2022): unCLIP as Karlo has it.
+    fn unclip(&self) -> Result<PipelineSpec> {
+        let fixed = |part: &str| -> Result<StateSpec> {
+            let sides = self.config(part)?.sides("sample_size")?.unwrap_or([64, 64]);
+            Ok(StateSpec::FixedImage([sides[1], sides[0]]))
+        };
+        let decoder = StageSpec {
+            scheduler: "decoder_scheduler/scheduler_config.json".into(),
+            channels: 3,
+            state: fixed("decoder")?,
+            takes: Takes::Projection { network: self.network("text_proj")? },
+            ..self.stage("decoder", 1, [25, 1000], 8.0)?
+        };
+        let upsampler = StageSpec {
+            scheduler: "super_res_scheduler/scheduler_config.json".into(),
+            channels: 3,
+            state: fixed("super_res_first")?,
+            last_network: Some(self.network("super_res_last")?),
+            beside: Beside::Enlarged(Enlargement::Bicubic),
+            guidance: GuidanceSpec::Unguided,
+            ..self.stage("super_res_first", 1, [7, 1000], 1.0)?
+        };
+        Ok(PipelineSpec {
+            name: self.named(),
+            text: vec![self.text(1, None, 0)?],
+            embedding: EmbeddingSpec {
+                sequence: vec![vec![0]],
+                pooled: vec![0],
+                mask: Some(0),
+                ..EmbeddingSpec::default()
+            },
+            stages: vec![self.prior("prior", "prior_scheduler")?, decoder, upsampler],
+            main: 1,
+            decoder: None,
+            encoder: None,
+        })
+    }
+
+    /// Kandinsky 2.2 (Razzhigaev et al. 2023): a prior, and a latent decoder of its embeddings.
+    fn kandinsky(&self) -> Result<PipelineSpec> {
+        const IMAGE_ENCODER: &str = "prior_image_encoder";
+        let config = self.config(IMAGE_ENCODER)?;
+        let side = config.count("image_size", 1..=4096)?.unwrap_or(224);
+        let decoder = self.autoencoder("movq", None, 1.0)?;
+        let mut stage = self.stage("unet", decoder.scale, [100, 1000], 4.0)?;
+        stage.channels =
+            self.config("unet")?.count("in_channels", 1..=1024)?.unwrap_or(stage.channels);
+        stage.takes = Takes::ImageEmbedding { encoder: self.network(IMAGE_ENCODER)?, size: side };
+        stage.defaults.size = [512, 512];
+        let text = TextSpec {
+            tokenizer: "prior_tokenizer".into(),
+            network: self.network("prior_text_encoder")?,
+            length: None,
+            instruction: None,
+            is_lowercase: false,
+            layer: 0,
+        };
+        Ok(PipelineSpec {
+            name: self.named(),
+            text: vec![text],
+            embedding: EmbeddingSpec {
+                sequence: vec![vec![0]],
+                pooled: vec![0],
+                mask: Some(0),
+                ..EmbeddingSpec::default()
+            },
+            stages: vec![self.prior("prior_prior", "prior_scheduler")?, stage],
+            main: 1,
+            decoder: Some(decoder),
+            encoder: None,
+        })
+    }
+
+    /// A transformer over latents, conditioned on the tokens of one text encoder with their mask.
+    fn one_encoder(
+        &self,
+        part: &str,
+        length: usize,
+        defaults: [usize; 2],
+        guidance_scale: f64,
+    ) -> Result<PipelineSpec> {
+        let (decoder, encoder) = self.autoencoders(None)?;
+        let scale = decoder.as_ref().map_or(USUAL_SCALE, |decoder| decoder.scale);
+        let mut stage = self.stage(part, scale, defaults, guidance_scale)?;
+        let config = self.config(part)?;
+        // Its output may have a learned variance behind.
+        stage.channels = config.count("in_channels", 1..=1024)?.unwrap_or(stage.channels);
+        Ok(PipelineSpec {
+            name: self.named(),
+            text: vec![self.text(1, Some(length), 0)?],
+            embedding: EmbeddingSpec {
+                sequence: vec![vec![0]],
+                mask: Some(0),
+                ..EmbeddingSpec::default()
+            },
+            stages: vec![stage],
+            main: 0,
             decoder,
             encoder,
         })
     }
 }
+
+/// What Sana's text encoder is told before a prompt, by default; as its diffusers pipeline has it.
+const SANA_INSTRUCTION: &str = "\
+Given a user prompt, generate an 'Enhanced prompt' that provides detailed visual descriptions suitable for image generation. Evaluate the level of detail in the user prompt:
+- If the prompt is simple, focus on adding specifics about colors, shapes, sizes, textures, and spatial relationships to create vivid and concrete scenes.
+- If the prompt is already detailed, refine and enhance the existing details slightly without overcomplicating.
+Here are examples of how to transform or refine prompts:
+- User Prompt: A cat sleeping -> Enhanced: A small, fluffy white cat curled up in a round shape, sleeping peacefully on a warm sunny windowsill, surrounded by pots of blooming red flowers.
+- User Prompt: A busy city street -> Enhanced: A bustling city street scene at dusk, featuring glowing street lamps, a diverse crowd of people in colorful clothing, and a double-decker bus passing by towering glass skyscrapers.
+Please generate only the enhanced description for the prompt below and avoid including any additional commentary or evaluations:
+User Prompt: ";

@@ -68,3 +68,68 @@ fn resized(image: &Image, [width, height]: [usize; 2]) -> Result<Image> {
     let samples = Samples::U8(samples);
     Ok(Image { width, height, samples, channels: image.channels, metadata: image.metadata.clone() })
 }
+
+/// Planes resized linearly, corner to corner.
+pub(super) fn bilinear(planes: &Array4<f32>, [width, height]: [usize; 2]) -> Array4<f32> {
+    let taps = |from: usize, to: usize| -> Vec<Taps> {
+        let step = (from - 1) as f32 / to.saturating_sub(1).max(1) as f32;
+        let tap = |i: usize| {
+            let at = step * i as f32;
+            let first = (at as usize).min(from - 1);
+            let part = at - first as f32;
+            match (from - 1).checked_sub(first + 1) {
+                Some(_) => Taps { first, weights: vec![1.0 - part, part] },
+                None => Taps { first, weights: vec![1.0] },
+            }
+        };
+        (0..to).map(tap).collect()
+    };
+    let (_, _, from_height, from_width) = planes.dim();
+    resampled(planes, &taps(from_height, height), &taps(from_width, width))
+}
+
+/// Planes enlarged by Keys' cubic convolution with a = -1/2, whose weights are normalized at the
+/// borders, as Pillow does it.
+pub(super) fn bicubic(planes: &Array4<f32>, [width, height]: [usize; 2]) -> Array4<f32> {
+    let cubic = |x: f64| match x.abs() {
+        x if x < 1.0 => (1.5 * x - 2.5) * x * x + 1.0,
+        x if x < 2.0 => ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0,
+        _ => 0.0,
+    };
+    let taps = |from: usize, to: usize| -> Vec<Taps> {
+        let scale = from as f64 / to as f64;
+        // Wider where the image is reduced.
+        let stretch = scale.max(1.0);
+        let tap = |i: usize| {
+            let center = (i as f64 + 0.5) * scale;
+            let first = ((center - 2.0 * stretch + 0.5).max(0.0)) as usize;
+            let end = ((center + 2.0 * stretch + 0.5) as usize).min(from);
+            let weight = |j: usize| cubic((j as f64 - center + 0.5) / stretch);
+            let sum: f64 = (first..end).map(weight).sum();
+            Taps { first, weights: (first..end).map(|j| (weight(j) / sum) as f32).collect() }
+        };
+        (0..to).map(tap).collect()
+    };
+    let (_, _, from_height, from_width) = planes.dim();
+    resampled(planes, &taps(from_height, height), &taps(from_width, width))
+}
+
+/// The values that one value of a resampled row is a sum of.
+struct Taps {
+    first: usize,
+    weights: Vec<f32>,
+}
+
+fn resampled(planes: &Array4<f32>, rows: &[Taps], columns: &[Taps]) -> Array4<f32> {
+    let (batch, channels, from_height, _) = planes.dim();
+    let sum = |taps: &Taps, value: &dyn Fn(usize) -> f32| -> f32 {
+        taps.weights.iter().enumerate().map(|(i, weight)| weight * value(taps.first + i)).sum()
+    };
+    let wide =
+        Array4::from_shape_fn([batch, channels, from_height, columns.len()], |(b, c, y, x)| {
+            sum(&columns[x], &|at| planes[[b, c, y, at]])
+        });
+    Array4::from_shape_fn([batch, channels, rows.len(), columns.len()], |(b, c, y, x)| {
+        sum(&rows[y], &|at| wide[[b, c, at, x]])
+    })
+}

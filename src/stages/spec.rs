@@ -16,6 +16,9 @@ pub struct PipelineSpec {
     pub embedding: EmbeddingSpec,
     /// The stages of sampling, in order.
     pub stages: Vec<StageSpec>,
+    /// The position of the stage that a request's steps and guidance scale are for.
+    #[serde(default)]
+    pub main: usize,
     /// The decoder of latents; none for a pipeline that generates pixels.
     pub decoder: Option<AutoencoderSpec>,
     /// The encoder of images.
@@ -33,6 +36,13 @@ pub struct TextSpec {
     /// The number of tokens, where the tokenizer's own does not decide.
     #[serde(default)]
     pub length: Option<usize>,
+    /// What is put before a prompt, but not before a negative one. Of its embeddings, the last
+    /// `length` are used, and the first in place of the first of them (Sana, Xie et al. 2024).
+    #[serde(default)]
+    pub instruction: Option<String>,
+    /// Whether prompts are put into lower case, and spaces around them are removed.
+    #[serde(default)]
+    pub is_lowercase: bool,
     /// Which layer's output is the embedding, counted from the last: 0 is the last, after its
     /// normalization; 1 is the one before it, which a graph gives as `hidden_states.N`.
     #[serde(default)]
@@ -63,6 +73,19 @@ pub struct EmbeddingSpec {
 pub struct StageSpec {
     /// The file of its network.
     pub network: String,
+    /// Another network for the last step (unCLIP's upsamplers).
+    #[serde(default)]
+    pub last_network: Option<String>,
+    /// The shape of its state.
+    #[serde(default)]
+    pub state: StateSpec,
+    /// How it goes on from the stage before.
+    #[serde(default)]
+    pub takes: Takes,
+    /// Files with the mean and the standard deviation of what it samples, whose network works on
+    /// normalized values.
+    #[serde(default)]
+    pub moments: Option<[String; 2]>,
     /// A ControlNet whose residuals go into the network.
     #[serde(default)]
     pub control: Option<String>,
@@ -81,6 +104,12 @@ pub struct StageSpec {
     pub packed: bool,
     /// How it is guided.
     pub guidance: GuidanceSpec,
+    /// What a start image's strength decides.
+    #[serde(default)]
+    pub strength: StrengthSpec,
+    /// Whether sigmas of a flow are even before they are shifted, rather than those of training.
+    #[serde(default)]
+    pub has_even_sigmas: bool,
     /// The factor between the sampler's timestep and the network's input.
     #[serde(default = "one")]
     pub timestep_factor: f64,
@@ -89,6 +118,17 @@ pub struct StageSpec {
     pub micro: MicroConditions,
     /// What its pipeline takes where a request leaves it open.
     pub defaults: StageDefaults,
+}
+
+/// What a start image's strength decides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StrengthSpec {
+    /// How many of the steps are taken.
+    #[default]
+    Steps,
+    /// How many of the distilled timesteps are visited, in as many steps as ever.
+    Timesteps,
 }
 
 fn one() -> f64 {
@@ -109,6 +149,55 @@ pub enum Beside {
     Image,
     /// The pixels of a small image with noise of a given level (Stable Diffusion's upscaler).
     LowRes,
+    /// An image of the stage before, or the start image, enlarged to the state's size, with noise
+    /// of a given level if there is a schedule for it (cascades; Ho et al. 2022).
+    Enlarged(Enlargement),
+}
+
+/// How a cascade enlarges the image of the stage before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Enlargement {
+    /// Linear, from corner to corner (DeepFloyd IF).
+    Bilinear,
+    /// Cubic, as Pillow does it (unCLIP).
+    Bicubic,
+}
+
+/// The shape of a stage's state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StateSpec {
+    /// An image or a latent, of the size that is asked for.
+    #[default]
+    Image,
+    /// An image of one width and height in pixels.
+    FixedImage([usize; 2]),
+    /// A vector of this many features, such as the embedding of an image (Ramesh et al. 2022).
+    Vector(usize),
+}
+
+/// How a stage goes on from the one before.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Takes {
+    /// It takes nothing but what is beside its state.
+    #[default]
+    Nothing,
+    /// The embedding of an image, by the input `image_embeds`. Without guidance the embedding is
+    /// that of a black image, by this encoder (Kandinsky 2.2).
+    ImageEmbedding {
+        /// The file of the image encoder's network.
+        encoder: String,
+        /// Width and height that it takes.
+        size: usize,
+    },
+    /// Tokens and an embedding of time that this network makes of the embeddings of an image and of
+    /// a text, for the prompt and for the negative prompt (unCLIP).
+    Projection {
+        /// The file of the network.
+        network: String,
+    },
 }
 
 /// How a network is guided.
@@ -122,6 +211,8 @@ pub enum GuidanceSpec {
     TextAndImage,
     /// The network was distilled with guidance, and takes its scale as an input.
     Embedded,
+    /// It is not guided.
+    Unguided,
 }
 
 /// Sizes and scores that networks were conditioned on in training (SDXL, Podell et al. 2024,

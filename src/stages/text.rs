@@ -55,7 +55,8 @@ struct Encoded {
 struct TextEncoder {
     tokenizer: PromptTokenizer,
     graph: TensorGraph,
-    hidden: String,
+    /// The outputs that are the embedding of a prompt, and of a negative one.
+    hidden: [String; 2],
     pooled: Option<String>,
 }
 
@@ -75,15 +76,24 @@ pub(super) fn embed(
     let (mut positives, mut negatives, mut cut) = (Vec::new(), Vec::new(), Vec::new());
     for text in texts {
         let mut encoder = TextEncoder::open(runtime, folder, text, skip, options)?;
-        let mut of = |prompt: &str| -> Result<Encoded> {
-            let tokens = encoder.tokenizer.tokens(&fragments(prompt))?;
+        let plain = |prompt: Option<&str>| {
+            let prompt = prompt.unwrap_or_default();
+            if text.is_lowercase {
+                prompt.to_lowercase().trim().to_owned()
+            } else {
+                prompt.to_owned()
+            }
+        };
+        let mut of = |prompt: &str, instruction: Option<&str>, layer: usize| -> Result<Encoded> {
+            let tokens = encoder.tokens(prompt, instruction)?;
             if let Some(end) = &tokens.cut {
                 cut.push((end.clone(), encoder.tokenizer.length()));
             }
-            encoder.encode(&tokens)
+            encoder.encode(&tokens, layer)
         };
-        positives.push(of(prompt.unwrap_or_default())?);
-        negatives.push(of(negative.unwrap_or_default())?);
+        positives.push(of(&plain(prompt), text.instruction.as_deref(), 0)?);
+        // Layers are skipped for the prompt alone.
+        negatives.push(of(&plain(negative), None, 1)?);
     }
     let joined = |encoded: &[Encoded]| {
         join(encoded, spec).map_err(|cause| {
@@ -149,21 +159,22 @@ impl TextEncoder {
                            layer can be skipped; leave clip skip out";
             return Err(Error::model(graph.model(), problem));
         }
-        let layer = spec.layer + skip;
-        let hidden = if layer == 0 {
-            let last = graph.outputs().iter().find(|port| port.name == "last_hidden_state");
-            last.or_else(|| graph.outputs().iter().find(|port| port.shape.len() == 3))
-                .map(|port| port.name.clone())
-        } else {
-            let layers = graph
-                .outputs()
-                .iter()
-                .filter_map(|port| port.name.strip_prefix("hidden_states.")?.parse().ok());
-            let last: Option<usize> = layers.max();
-            last.and_then(|last| last.checked_sub(layer))
-                .map(|wanted| format!("hidden_states.{wanted}"))
+        let output = |layer: usize| {
+            if layer == 0 {
+                let last = graph.outputs().iter().find(|port| port.name == "last_hidden_state");
+                last.or_else(|| graph.outputs().iter().find(|port| port.shape.len() == 3))
+                    .map(|port| port.name.clone())
+            } else {
+                let layers = graph
+                    .outputs()
+                    .iter()
+                    .filter_map(|port| port.name.strip_prefix("hidden_states.")?.parse().ok());
+                let last: Option<usize> = layers.max();
+                last.and_then(|last| last.checked_sub(layer))
+                    .map(|wanted| format!("hidden_states.{wanted}"))
+            }
         };
-        let hidden = hidden.ok_or_else(|| {
+        let missing = |layer: usize| {
             let present: Vec<&str> =
                 graph.outputs().iter().map(|port| port.name.as_str()).collect();
             let wanted = if layer == 0 {
@@ -177,7 +188,9 @@ impl TextEncoder {
                 present.join(", ")
             );
             Error::model(graph.model(), problem)
-        })?;
+        };
+        let named = |layer: usize| output(layer).ok_or_else(|| missing(layer));
+        let hidden = [named(spec.layer + skip)?, named(spec.layer)?];
         let pooled = ["text_embeds", "pooler_output"]
             .into_iter()
             .find(|name| graph.outputs().iter().any(|port| port.name == *name))
@@ -185,11 +198,20 @@ impl TextEncoder {
         Ok(Self { tokenizer, graph, hidden, pooled })
     }
 
-    fn encode(&mut self, tokens: &Tokens) -> Result<Encoded> {
+    /// The tokens of a prompt, after those of an instruction.
+    fn tokens(&self, prompt: &str, instruction: Option<&str>) -> Result<Tokens> {
+        match instruction {
+            None => self.tokenizer.tokens(&fragments(prompt)),
+            Some(instruction) => self.tokenizer.tokens_after(instruction, &fragments(prompt)),
+        }
+    }
+
+    fn encode(&mut self, tokens: &Tokens, layer: usize) -> Result<Encoded> {
         let row = |values: Vec<f32>| Array2::from_shape_fn([1, values.len()], |(_, i)| values[i]);
         let ids = row(tokens.ids.iter().map(|id| *id as f32).collect());
         let mask = row(tokens.mask.clone());
-        let Self { graph, hidden, pooled, .. } = self;
+        let Self { graph, hidden, pooled, tokenizer } = self;
+        let hidden = &hidden[layer];
         let mut inputs = Vec::new();
         for port in graph.inputs() {
             let value = match port.name.as_str() {
@@ -222,6 +244,16 @@ impl TextEncoder {
             }
         };
         weigh(&mut sequence, &tokens.weights);
+        let mut mask = mask;
+        let length = tokenizer.length();
+        if tokens.ids.len() > length {
+            // Of a prompt after an instruction, the first token and the last ones.
+            let kept: Vec<usize> = std::iter::once(0)
+                .chain(tokens.ids.len() - (length - 1)..tokens.ids.len())
+                .collect();
+            sequence = sequence.select(Axis(1), &kept);
+            mask = mask.select(Axis(1), &kept);
+        }
         Ok(Encoded { hidden: sequence, pooled, mask })
     }
 }

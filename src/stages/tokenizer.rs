@@ -138,6 +138,29 @@ impl PromptTokenizer {
     /// # Errors
     /// [`Error::Usage`] when the tokenizer rejects the text.
     pub fn tokens(&self, prompt: &[Fragment]) -> Result<Tokens> {
+        self.padded(prompt, self.length)
+    }
+
+    /// The tokens of a prompt behind an instruction, with room for the instruction beside the
+    /// prompt's own.
+    ///
+    /// # Errors
+    /// As for [`tokens`](Self::tokens).
+    pub fn tokens_after(&self, instruction: &str, prompt: &[Fragment]) -> Result<Tokens> {
+        let own = self.tokenizer.encode_fast(instruction, true).map_err(|cause| {
+            Error::usage(format!("the instruction before prompts cannot be tokenized: {cause}"))
+        })?;
+        // As in diffusers: two tokens less than both lengths.
+        let length = (own.get_ids().len() + self.length).saturating_sub(2);
+        let mut fragments = prompt.to_vec();
+        match fragments.first_mut() {
+            Some(first) if first.weight == 1.0 => first.text.insert_str(0, instruction),
+            _ => fragments.insert(0, Fragment { text: instruction.to_owned(), weight: 1.0 }),
+        }
+        self.padded(&fragments, length)
+    }
+
+    fn padded(&self, prompt: &[Fragment], length: usize) -> Result<Tokens> {
         let mut ids = Vec::new();
         let mut weights = Vec::new();
         for Fragment { text, weight } in prompt {
@@ -147,7 +170,7 @@ impl PromptTokenizer {
             ids.extend_from_slice(encoding.get_ids());
             weights.resize(ids.len(), *weight);
         }
-        let room = self.length - self.around[0].len() - self.around[1].len();
+        let room = length - self.around[0].len() - self.around[1].len();
         let cut = ids.split_off(room.min(ids.len()));
         weights.truncate(ids.len());
         let cut = (!cut.is_empty()).then(|| self.tokenizer.decode(&cut, true).unwrap_or_default());
@@ -156,9 +179,9 @@ impl PromptTokenizer {
         let mut mask = vec![1.0; ids.len()];
         let mut weights = [vec![1.0; before.len()], weights].concat();
         let mut ids = ids;
-        ids.resize(self.length, self.padding);
-        mask.resize(self.length, 0.0);
-        weights.resize(self.length, 1.0);
+        ids.resize(length, self.padding);
+        mask.resize(length, 0.0);
+        weights.resize(length, 1.0);
         Ok(Tokens { ids, mask, weights, cut })
     }
 }

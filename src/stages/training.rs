@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use serde_json::{Map, Value};
+
 use crate::diffusion::{
     DiscreteSchedule, FlowSchedule, Plan, Sampler, Schedule, config, flow_plan, plan_from,
 };
@@ -17,6 +19,9 @@ pub(super) enum Training {
         schedule: Box<DiscreteSchedule>,
         /// The sampler of the scheduler's class.
         sampler: Option<Sampler>,
+        /// Whether the network predicts the variance of the sampler's noise (Nichol and Dhariwal
+        /// 2021, equation 15).
+        has_learned_variance: bool,
     },
     /// Straight paths between image and noise.
     Flow(FlowSchedule),
@@ -31,6 +36,8 @@ pub(super) struct Start {
     pub(super) noise: f64,
     /// The name of the sampler.
     pub(super) sampler: &'static str,
+    /// Whether the noise of its steps has a variance that the network predicts.
+    pub(super) has_learned_variance: bool,
 }
 
 /// A request for a plan.
@@ -46,6 +53,10 @@ pub(super) struct PlanRequest {
     pub(super) eta: Option<f64>,
     /// Values that the network attends to, on which some schedules depend.
     pub(super) tokens: usize,
+    /// See [`StageSpec::has_even_sigmas`](super::StageSpec::has_even_sigmas).
+    pub(super) has_even_sigmas: bool,
+    /// The part of the distilled timesteps that is visited.
+    pub(super) part: f64,
 }
 
 impl Training {
@@ -67,9 +78,10 @@ impl Training {
         if let Some(flow) = FlowSchedule::parse(&model, &text)? {
             return Ok(Self::Flow(flow));
         }
+        let (text, has_learned_variance) = ancestral(&text);
         let sampler = Scheduler::parse(&model, &text)?.sampler;
         let schedule = Box::new(config::parse(&model, &text)?);
-        Ok(Self::Discrete { schedule, sampler })
+        Ok(Self::Discrete { schedule, sampler, has_learned_variance })
     }
 
     /// A plan of this schedule.
@@ -78,16 +90,19 @@ impl Training {
     /// [`Error::Usage`] for a sampler that does not go with it, or a number of steps that is
     /// impossible; [`Error::Model`] for an unsupported setting.
     pub(super) fn plan(&self, request: PlanRequest) -> Result<Start> {
-        let PlanRequest { steps, skipped, sampler, eta, tokens } = request;
+        let PlanRequest { steps, skipped, sampler, eta, tokens, has_even_sigmas, part } = request;
         if skipped >= steps {
             return Err(Error::usage(format!(
                 "so little strength leaves none of {steps} steps; raise it, or take more steps"
             )));
         }
         match self {
-            Self::Discrete { schedule, sampler: own } => {
+            Self::Discrete { schedule, sampler: own, has_learned_variance } => {
                 let sampler = sampler.or(*own).unwrap_or(Sampler::DDIM);
-                let whole = Schedule::Discrete(schedule.clone());
+                let mut used = schedule.clone();
+                used.used_distilled_steps =
+                    (part < 1.0).then_some((schedule.distilled_steps as f64 * part) as usize);
+                let whole = Schedule::Discrete(used);
                 let plan = plan_from(&whole, sampler, steps, eta, skipped)?;
                 let noise = plan.steps.first().map_or(1.0, |step| {
                     let level = step.level;
@@ -101,7 +116,8 @@ impl Training {
                         level.noise.hypot(1.0)
                     }
                 });
-                Ok(Start { plan, noise, sampler: sampler.name() })
+                let has_learned_variance = *has_learned_variance && sampler == Sampler::DDPM;
+                Ok(Start { plan, noise, sampler: sampler.name(), has_learned_variance })
             }
             Self::Flow(schedule) => {
                 if let Some(other) = sampler.filter(|sampler| *sampler != Sampler::EULER) {
@@ -110,10 +126,25 @@ impl Training {
                          is not for them; leave the sampler out, or take euler"
                     )));
                 }
-                let plan = flow_plan(schedule, steps, tokens)?;
+                let plan = flow_plan(schedule, steps, tokens, has_even_sigmas)?;
                 let plan = plan.from_row(skipped);
-                Ok(Start { plan, noise: 1.0, sampler: Sampler::EULER.name() })
+                Ok(Start {
+                    plan,
+                    noise: 1.0,
+                    sampler: Sampler::EULER.name(),
+                    has_learned_variance: false,
+                })
             }
+        }
+    }
+
+    /// How many of the first of `steps` steps an image of this `strength` leaves out, as diffusers
+    /// rounds it.
+    pub(super) fn skipped(&self, steps: usize, strength: f64) -> usize {
+        let taken = steps as f64 * strength;
+        match self {
+            Self::Discrete { .. } => steps - (taken as usize).min(steps),
+            Self::Flow(_) => (steps as f64 - taken.min(steps as f64)) as usize,
         }
     }
 
@@ -123,4 +154,31 @@ impl Training {
         let level = schedule.table().ok()?.level(timestep)?;
         Some([level.signal, level.noise])
     }
+}
+
+/// A scheduler's file in the terms of `DDPMScheduler`, and whether it has a learned variance.
+///
+/// `UnCLIPScheduler` is that scheduler on the cosine schedule, from each visited timestep to the
+/// next. A learned variance lies between the smallest one, which is kept here, and the largest.
+fn ancestral(text: &str) -> (String, bool) {
+    let Ok(Value::Object(mut keys)) = serde_json::from_str(text) else {
+        return (text.to_owned(), false);
+    };
+    let is = |keys: &Map<String, Value>, key: &str, value: &str| {
+        keys.get(key).and_then(Value::as_str) == Some(value)
+    };
+    if is(&keys, "_class_name", "UnCLIPScheduler") {
+        for (key, value) in [
+            ("_class_name", "DDPMScheduler"),
+            ("beta_schedule", "squaredcos_cap_v2"),
+            ("timestep_spacing", "linspace"),
+        ] {
+            keys.insert(key.into(), value.into());
+        }
+    }
+    let is_learned = is(&keys, "variance_type", "learned_range");
+    if is_learned {
+        keys.insert("variance_type".into(), "fixed_small".into());
+    }
+    (Value::Object(keys).to_string(), is_learned)
 }

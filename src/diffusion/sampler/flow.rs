@@ -72,11 +72,12 @@ impl FlowSchedule {
     }
 
     /// The sigmas of a plan, from noise to image, without the last, 0. `tokens` is the number of
-    /// values that the network attends to.
-    pub fn sigmas(&self, steps: usize, tokens: usize) -> Vec<f64> {
+    /// values that the network attends to. Before the shift, sigmas go evenly from 1 to 1 / steps
+    /// if `is_even`, or else to the last timestep of training.
+    pub fn sigmas(&self, steps: usize, tokens: usize, is_even: bool) -> Vec<f64> {
         let shifted = |sigma: f64| self.shift * sigma / (1.0 + (self.shift - 1.0) * sigma);
         let count = steps as f64;
-        let least = 1.0 / self.train_steps as f64;
+        let least = 1.0 / if is_even { count } else { self.train_steps as f64 };
         let line = |from: f64, to: f64| -> Vec<f64> {
             let between = (count - 1.0).max(1.0);
             (0..steps).map(|i| from + (to - from) * i as f64 / between).collect()
@@ -87,9 +88,10 @@ impl FlowSchedule {
                 let slope = (dynamic.shifts[1] - dynamic.shifts[0]) / (high - low);
                 let mu = dynamic.shifts[0] + slope * (tokens as f64 - low);
                 let factor = if dynamic.is_exponential { E.powf(mu) } else { mu };
-                let line = line(1.0, 1.0 / count);
+                let line = line(1.0, least);
                 line.into_iter().map(|sigma| factor / (factor + 1.0 / sigma - 1.0)).collect()
             }
+            None if is_even => line(1.0, least).into_iter().map(shifted).collect(),
             // The ends of training are shifted, and what lies between them once more.
             None => line(1.0, shifted(least)).into_iter().map(shifted).collect::<Vec<f64>>(),
         };
@@ -106,12 +108,17 @@ impl FlowSchedule {
 ///
 /// # Errors
 /// [`Error::Usage`] for no steps.
-pub fn flow_plan(schedule: &FlowSchedule, steps: usize, tokens: usize) -> Result<Plan> {
+pub fn flow_plan(
+    schedule: &FlowSchedule,
+    steps: usize,
+    tokens: usize,
+    is_even: bool,
+) -> Result<Plan> {
     if steps == 0 {
         return Err(Error::usage("a sampler needs at least one step"));
     }
     let level = |sigma: f64| Level { signal: 1.0 - sigma, noise: sigma };
-    let sigmas = schedule.sigmas(steps, tokens);
+    let sigmas = schedule.sigmas(steps, tokens, is_even);
     let ends = sigmas.iter().skip(1).copied().chain([0.0]);
     let rows = sigmas.iter().zip(ends).map(|(&from, to)| {
         let scaling = Prediction::Flow.scaling(level(from), f64::NAN);

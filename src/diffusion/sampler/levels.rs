@@ -431,13 +431,14 @@ fn consistency(
     eta: f64,
 ) -> Result<Vec<Transition>> {
     let distilled = schedule.distilled_steps;
-    if steps > distilled {
+    let used = schedule.used_distilled_steps.unwrap_or(distilled).min(distilled);
+    if steps > used {
         return Err(Error::usage(format!(
-            "{steps} steps were asked for of {distilled} that were distilled \
+            "{steps} steps were asked for of {used} that were distilled \
              (original_inference_steps); take at most as many"
         )));
     }
-    let timesteps = consistency_timesteps(schedule.train_steps, distilled, steps);
+    let timesteps = consistency_timesteps(schedule.train_steps, distilled, used, steps);
     let transitions = timesteps.iter().enumerate().map(|(i, &t)| {
         let next = timesteps.get(i + 1).copied();
         let from = schedule.level(table, t)?;

@@ -76,11 +76,17 @@ pub fn solver_timesteps(
 }
 
 /// The timesteps of consistency models, descending. Of `distilled` timesteps, evenly spaced up to
-/// the last training timestep, `steps` are taken evenly from the highest down (as in diffusers).
-pub fn consistency_timesteps(train_steps: usize, distilled: usize, steps: usize) -> Vec<usize> {
+/// the last training timestep, the lowest `used` are taken, and of these `steps`, evenly from the
+/// highest down (as in diffusers).
+pub fn consistency_timesteps(
+    train_steps: usize,
+    distilled: usize,
+    used: usize,
+    steps: usize,
+) -> Vec<usize> {
     let stride = train_steps / distilled;
-    let part = distilled as f64 / steps as f64;
-    (0..steps).map(|i| (distilled - (i as f64 * part) as usize) * stride - 1).collect()
+    let part = used as f64 / steps as f64;
+    (0..steps).map(|i| (used - (i as f64 * part) as usize) * stride - 1).collect()
 }
 
 fn leading(stride: usize, count: usize, offset: usize) -> Vec<usize> {

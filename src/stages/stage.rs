@@ -1,0 +1,497 @@
+//! One stage of a pipeline: what it takes of a request and of the stage before, and its run.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use ndarray::{Array2, Array4, ArrayD, Axis, concatenate};
+
+use super::denoiser::{Branches, ConditionedNetwork, Conditions};
+use super::draws::Draws;
+use super::learned_variance::LearnedVariance;
+use super::pictures;
+use super::spec::{
+    Beside, Enlargement, GuidanceSpec, MicroConditions, StageSpec, StateSpec, StrengthSpec, Takes,
+};
+use super::text::Embeddings;
+use super::training::{PlanRequest, Training};
+use super::{StageRequest, StagedPipeline, StagedReport, StagedRequest, open_graph};
+use crate::diffusion::{
+    Canvas, Level, NoiseSource, Plan, Progress, SigmaMap, State, Update, Window, execute,
+};
+use crate::error::{Error, Result};
+use crate::media::Image;
+use crate::network::Shape;
+use crate::setting::SIZE;
+use crate::tensor::Range;
+use crate::tile::TilePlan;
+
+/// A stage, and what it runs on.
+pub(super) struct StageRun<'a> {
+    pub(super) pipeline: &'a StagedPipeline,
+    pub(super) stage: &'a StageSpec,
+    pub(super) request: &'a StagedRequest<'a>,
+    /// What is asked of this stage alone.
+    pub(super) asked: StageRequest,
+    /// Whether the request's steps and guidance scale are this stage's.
+    pub(super) is_main: bool,
+    /// Whether a decoder follows.
+    pub(super) is_last: bool,
+    pub(super) embedded: &'a Embeddings,
+    /// What the stage before sampled.
+    pub(super) before: Option<&'a Array4<f32>>,
+}
+
+/// Inputs by name, for the prompt and for the negative prompt.
+type Named = BTreeMap<String, [ArrayD<f32>; 2]>;
+
+impl StageRun<'_> {
+    /// Samples the stage.
+    pub(super) fn sample(
+        &self,
+        draws: &mut Draws,
+        report: &mut StagedReport,
+        watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Array4<f32>> {
+        let Self { pipeline, stage, request, .. } = *self;
+        let defaults = &stage.defaults;
+        let own = |asked: Option<f64>| asked.filter(|_| self.is_main);
+        let guidance_scale = self.asked.guidance_scale.or(own(request.guidance_scale));
+        let guidance_scale = guidance_scale.unwrap_or(defaults.guidance_scale);
+        let steps = self.asked.steps.or(request.steps.filter(|_| self.is_main));
+        let steps = steps.unwrap_or(defaults.steps);
+        let size = self.size()?;
+        let [width, height] = size.map(|side| side / self.scale());
+        let shape: Shape = match stage.state {
+            StateSpec::Vector(features) => [1, features, 1, 1],
+            _ => [1, stage.channels, height, width],
+        };
+        let [_, _, height, width] = shape;
+        let training = Training::read(&pipeline.folder, &stage.scheduler)?;
+        let starts_at_image = request.start.is_some()
+            && matches!(stage.beside, Beside::Nothing | Beside::MaskedImage);
+        let strength = match request.strength {
+            Some(strength) if !(0.0..=1.0).contains(&strength) => {
+                let problem = format!("strength is {strength}, but must lie between 0 and 1");
+                return Err(Error::usage(problem));
+            }
+            strength if starts_at_image => strength.unwrap_or(defaults.strength),
+            _ => 1.0,
+        };
+        let (skipped, part) = match stage.strength {
+            StrengthSpec::Steps => (training.skipped(steps, strength), 1.0),
+            StrengthSpec::Timesteps => (0, strength),
+        };
+        let start = training.plan(PlanRequest {
+            steps,
+            skipped,
+            sampler: request.sampler,
+            eta: request.eta,
+            tokens: (height / 2) * (width / 2),
+            has_even_sigmas: stage.has_even_sigmas,
+            part,
+        })?;
+        let given = self.images((size, shape), strength, draws)?;
+        let first = start.plan.steps.first().map_or(Level::CLEAN, |step| step.level);
+        let x = match &given.start {
+            Some(image) if strength < 1.0 || !given.is_filled => {
+                first.signal as f32 * image + first.noise as f32 * &given.noise
+            }
+            _ => start.noise as f32 * &given.noise,
+        };
+        let branches = match stage.guidance {
+            GuidanceSpec::ClassifierFree if guidance_scale > 1.0 => {
+                Branches::ClassifierFree { scale: guidance_scale }
+            }
+            GuidanceSpec::TextAndImage if guidance_scale > 1.0 => Branches::TextAndImage {
+                scale: guidance_scale,
+                image: request.image_guidance_scale.unwrap_or(1.5),
+            },
+            _ => Branches::Single,
+        };
+        let control = request.control.map(|image| -> Result<_> {
+            let image = pictures::color_planes(image, size, Range::new(0.0, 1.0)?)?;
+            Ok((image, request.control_scale.unwrap_or(1.0)))
+        });
+        let conditions = Conditions {
+            text: Some(self.embedded),
+            named: self.named()?,
+            beside: given.beside,
+            beside_is_guided: stage.guidance == GuidanceSpec::TextAndImage,
+            time_ids: time_ids(stage.micro, size),
+            size,
+            control: control.transpose()?,
+            label: given.label,
+            guidance: (stage.guidance == GuidanceSpec::Embedded).then_some(guidance_scale),
+            positions: stage.packed.then_some([height, width]),
+        };
+        let open =
+            |file: &String| open_graph(&pipeline.runtime, &pipeline.folder, file, pipeline.options);
+        let graph = open(&stage.network)?;
+        let control = stage.control.as_ref().map(open).transpose()?;
+        let last = stage.last_network.as_ref().map(open).transpose()?;
+        let evaluations = start.plan.steps.len();
+        let mut network = ConditionedNetwork::new(graph, control, branches, &conditions)?
+            .with_last(last, &conditions, evaluations)?
+            .rescaled(request.guidance_rescale)
+            .with_timestep_factor(stage.timestep_factor)
+            .packed(stage.packed);
+        let fresh = draws.steps(&start.plan, shape)?;
+        let learned;
+        let fresh: &dyn NoiseSource = if start.has_learned_variance {
+            let variance = network.variance();
+            learned = LearnedVariance::new(fresh.as_ref(), variance, shape, &start.plan);
+            &learned
+        } else {
+            fresh.as_ref()
+        };
+        let mut state = State::new(x, &start.plan, fresh, &SigmaMap::ABSOLUTE)?;
+        let mut filled;
+        let canvas: &mut dyn Canvas = match (&given.mask, &given.start) {
+            (Some(mask), Some(image)) if stage.beside == Beside::Nothing => {
+                let (state, plan) = (&mut state, &start.plan);
+                filled = Filled { state, plan, mask, image, noise: &given.noise };
+                &mut filled
+            }
+            _ => &mut state,
+        };
+        let tiles = TilePlan::whole(width, height, 1);
+        execute(&start.plan, &mut network, canvas, &tiles, &SigmaMap::ABSOLUTE, watch)?;
+        report.evaluations += evaluations;
+        if self.is_main {
+            report.sampler = start.sampler;
+        }
+        report.size = size;
+        let sampled = state.into_inner();
+        match &stage.moments {
+            Some(files) => self.denormalized(sampled, files),
+            // The image of a stage goes on within its range.
+            None if !self.is_last => Ok(sampled.mapv(|value| value.clamp(-1.0, 1.0))),
+            None => Ok(sampled),
+        }
+    }
+
+    /// Pixels to a value of the state.
+    fn scale(&self) -> usize {
+        let decoder = self.pipeline.spec.decoder.as_ref().filter(|_| self.is_last);
+        decoder.map_or(1, |decoder| decoder.scale)
+    }
+
+    /// What a network was trained on normalized values of, in its own units.
+    fn denormalized(&self, mut sampled: Array4<f32>, files: &[String; 2]) -> Result<Array4<f32>> {
+        let channels = sampled.dim().1;
+        let read = |file: &String| self.pipeline.vector(file, channels);
+        let (mean, deviation) = (read(&files[0])?, read(&files[1])?);
+        for (channel, mut values) in sampled.axis_iter_mut(Axis(1)).enumerate() {
+            values.mapv_inplace(|value| value * deviation[channel] + mean[channel]);
+        }
+        Ok(sampled)
+    }
+
+    /// What the stage takes of the embedding that the one before sampled.
+    fn named(&self) -> Result<Named> {
+        let pipeline = self.pipeline;
+        let open =
+            |file: &String| open_graph(&pipeline.runtime, &pipeline.folder, file, pipeline.options);
+        let embedding = || -> Result<Array2<f32>> {
+            let before = self.before.filter(|it| it.dim().2 == 1 && it.dim().3 == 1);
+            let before = before.ok_or_else(|| {
+                pipeline.error("a stage takes the embedding of an image, and none comes before it")
+            })?;
+            Ok(Array2::from_shape_fn([1, before.dim().1], |(_, i)| before[[0, i, 0, 0]]))
+        };
+        match &self.stage.takes {
+            Takes::Nothing => Ok(Named::new()),
+            Takes::ImageEmbedding { encoder, size } => {
+                let mut graph = open(encoder)?;
+                let black = Array4::<f32>::zeros([1, 3, *size, *size]);
+                let (input, output) = (
+                    graph.inputs().first().map(|port| port.name.clone()).unwrap_or_default(),
+                    graph.outputs().first().map(|port| port.name.clone()).unwrap_or_default(),
+                );
+                let given = graph.run(&[(&input, black.view().into_dyn())], &[&output])?;
+                let unguided = given.into_iter().next().unwrap_or_default();
+                let embeddings = [embedding()?.into_dyn(), unguided];
+                Ok(Named::from([("image_embeds".to_owned(), embeddings)]))
+            }
+            Takes::Projection { network } => self.projected(open(network)?, embedding()?),
+        }
+    }
+
+    /// Tokens and an embedding of time of the embeddings of an image and of both prompts. The graph
+    /// doubles the image's for the negative prompt.
+    fn projected(
+        &self,
+        mut graph: crate::network::TensorGraph,
+        embedding: Array2<f32>,
+    ) -> Result<Named> {
+        let text = self.embedded;
+        let pooled = |it: &super::Embedding| it.pooled.clone().map(Array2::into_dyn);
+        let pooled = [pooled(&text.negative), pooled(&text.positive)];
+        let [Some(negative), Some(positive)] = pooled else {
+            return Err(Error::model(graph.model(), "the text encoder gives no pooled embedding"));
+        };
+        let both = |rows: [ndarray::ArrayViewD<'_, f32>; 2]| {
+            concatenate(Axis(0), &rows).map_err(|cause| {
+                Error::model_from(graph.model(), "the prompts' embeddings differ in size", cause)
+            })
+        };
+        let pooled = both([negative.view(), positive.view()])?;
+        let sequences = [&text.negative.sequence, &text.positive.sequence];
+        let sequence = both(sequences.map(|sequence| sequence.view().into_dyn()))?;
+        let inputs = [
+            ("image_embeddings", embedding.view().into_dyn()),
+            ("prompt_embeds", pooled.view()),
+            ("text_encoder_hidden_states", sequence.view()),
+        ];
+        let names = ["encoder_hidden_states", "additive_clip_time_embeddings"];
+        let given = graph.run(&inputs, &names)?;
+        let split = |array: &ArrayD<f32>| -> Result<[ArrayD<f32>; 2]> {
+            if array.shape().first() != Some(&2) {
+                let problem = "it gives no embeddings for both prompts; export it with guidance";
+                return Err(Error::model(graph.model(), problem));
+            }
+            let row = |i: usize| array.slice_axis(Axis(0), (i..i + 1).into()).to_owned();
+            Ok([row(1), row(0)])
+        };
+        let [tokens, time] = given.as_slice() else {
+            return Err(Error::model(graph.model(), "it gives too few outputs"));
+        };
+        let tokens = split(tokens)?;
+        // What is put in front of the text's tokens is no padding.
+        let mask = |it: &super::Embedding, tokens: &ArrayD<f32>| {
+            let own = it.mask.clone().unwrap_or_default();
+            let more = tokens.shape()[1].saturating_sub(own.dim().1);
+            let shape = [1, more + own.dim().1];
+            let value = |(_, i): (usize, usize)| if i < more { 1.0 } else { own[[0, i - more]] };
+            Array2::from_shape_fn(shape, value).into_dyn()
+        };
+        let masks = [mask(&text.positive, &tokens[0]), mask(&text.negative, &tokens[1])];
+        Ok(Named::from([
+            ("encoder_hidden_states".to_owned(), tokens),
+            ("class_labels".to_owned(), split(time)?),
+            ("attention_mask".to_owned(), masks),
+        ]))
+    }
+
+    /// Factors of image and noise at a timestep of the schedule in a file.
+    fn noise_at(&self, file: &str, timestep: usize) -> Result<[f64; 2]> {
+        let factors = Training::read(&self.pipeline.folder, file)?.level(timestep);
+        factors.ok_or_else(|| {
+            Error::usage(format!("the noise level {timestep} lies beyond the schedule in {file}"))
+        })
+    }
+
+    /// The image of the stage before, or the start image, at the size of the state.
+    fn enlarged(&self, how: Enlargement, shape: Shape, draws: &mut Draws) -> Result<Given> {
+        const USUAL_LEVEL: usize = 250;
+        let small = match (self.before, self.request.start) {
+            (Some(before), _) => before.clone(),
+            (None, Some(image)) => {
+                let size = [image.width, image.height];
+                pictures::color_planes(image, size, Range::new(-1.0, 1.0)?)?
+            }
+            (None, None) => return Err(self.pipeline.error("there is no image to enlarge")),
+        };
+        let [_, _, height, width] = shape;
+        let large = match how {
+            Enlargement::Bilinear => pictures::bilinear(&small, [width, height]),
+            Enlargement::Bicubic => pictures::bicubic(&small, [width, height]),
+        };
+        let noise = draws.next(shape)?;
+        let mut given =
+            Given { noise, start: None, mask: None, beside: None, label: None, is_filled: false };
+        given.beside = Some(match &self.stage.low_res_scheduler {
+            None => large,
+            Some(file) => {
+                let level = self.request.noise_level.unwrap_or(USUAL_LEVEL);
+                let [signal, sigma] = self.noise_at(file, level)?;
+                given.label = Some(level as f32);
+                let noise: Array4<f32> = draws.next(large.dim())?;
+                signal as f32 * &large + sigma as f32 * &noise
+            }
+        });
+        Ok(given)
+    }
+
+    /// Width and height of what the stage samples, in pixels.
+    fn size(&self) -> Result<[usize; 2]> {
+        let Self { stage, request, .. } = *self;
+        match stage.state {
+            StateSpec::FixedImage(size) => return Ok(size),
+            StateSpec::Vector(_) => return Ok([1, 1]),
+            StateSpec::Image => {}
+        }
+        let scale = self.scale();
+        let multiple = if stage.packed { 2 * scale } else { scale };
+        if let (Beside::LowRes, Some(small)) = (stage.beside, request.start) {
+            return Ok([scale * small.width, scale * small.height]);
+        }
+        let of_image = request.start.or(request.control).map(|image| {
+            let whole = |side: usize| (side / multiple * multiple).max(multiple);
+            [whole(image.width), whole(image.height)]
+        });
+        let of_image = of_image.filter(|_| !matches!(stage.beside, Beside::Enlarged(_)));
+        let size = request.size.or(of_image).unwrap_or(stage.defaults.size);
+        if size.iter().any(|side| *side == 0 || side % multiple != 0) {
+            let [width, height] = size;
+            return Err(Error::usage(format!(
+                "{} generates images of multiples of {multiple} pixels, and {width}x{height} was \
+                 asked for; change {SIZE}",
+                self.pipeline.spec.name
+            )));
+        }
+        Ok(size)
+    }
+
+    /// The images of a request as the stage takes them, and the initial noise, drawn in diffusers'
+    /// order.
+    fn images(
+        &self,
+        (size, shape): ([usize; 2], Shape),
+        strength: f64,
+        draws: &mut Draws,
+    ) -> Result<Given> {
+        let Self { stage, request, .. } = *self;
+        let scale = self.scale();
+        let range = Range::new(-1.0, 1.0)?;
+        let nothing = |noise| Given {
+            noise,
+            start: None,
+            mask: None,
+            beside: None,
+            label: None,
+            is_filled: request.mask.is_some(),
+        };
+        if let Beside::Enlarged(how) = stage.beside {
+            return self.enlarged(how, shape, draws);
+        }
+        let Some(image) = request.start.filter(|_| stage.state == StateSpec::Image) else {
+            return Ok(nothing(draws.next(shape)?));
+        };
+        if stage.beside == Beside::LowRes {
+            return self.low_res(image, shape, draws);
+        }
+        let pipeline = self.pipeline;
+        let encoder = pipeline.spec.encoder.as_ref().ok_or_else(|| {
+            pipeline.error("it has no vae_encoder, which an image to start from goes through")
+        })?;
+        let pixels = pictures::color_planes(image, size, range)?;
+        if stage.beside == Beside::Image {
+            let noise = draws.next(shape)?;
+            let mean = encoder.encode(pipeline.place(), &[&pixels], vec![None])?;
+            // This pipeline leaves the scale of latents out.
+            return Ok(Given { beside: mean.into_iter().next(), ..nothing(noise) });
+        }
+        let mask = request.mask.map(|mask| pictures::mask_planes(mask, size)).transpose()?;
+        let is_needed = stage.beside == Beside::Nothing || strength < 1.0;
+        let of = |pixels: &Array4<f32>, draws: &mut Draws| -> Result<Option<Array4<f32>>> {
+            let latents = encoder.encode(pipeline.place(), &[pixels], vec![Some(draws)])?;
+            Ok(latents.into_iter().next().map(|latent| encoder.normalized(latent)))
+        };
+        let start = if is_needed { of(&pixels, draws)? } else { None };
+        let noise = draws.next(shape)?;
+        let Some(mask) = mask else { return Ok(Given { start, ..nothing(noise) }) };
+        let kept = &pixels * &mask.mapv(|masked| 1.0 - masked);
+        let masked = of(&kept, draws)?;
+        let mask = pictures::subsampled(mask.view(), scale);
+        let beside = match (stage.beside, masked) {
+            (Beside::MaskedImage, Some(masked)) => {
+                let joined = concatenate(Axis(1), &[mask.view(), masked.view()]);
+                Some(joined.map_err(|cause| {
+                    Error::model_from(&pipeline.spec.name, "its encoder gives another size", cause)
+                })?)
+            }
+            _ => None,
+        };
+        Ok(Given { start, beside, mask: Some(mask), ..nothing(noise) })
+    }
+
+    /// A small image with the noise that the upscaler was trained with.
+    fn low_res(&self, image: &Image, shape: Shape, draws: &mut Draws) -> Result<Given> {
+        const USUAL_LEVEL: usize = 20;
+        let level = self.request.noise_level.unwrap_or(USUAL_LEVEL);
+        let file = self.stage.low_res_scheduler.as_deref().unwrap_or_default();
+        let [signal, sigma] = self.noise_at(file, level)?;
+        let range = Range::new(-1.0, 1.0)?;
+        let pixels = pictures::color_planes(image, [image.width, image.height], range)?;
+        let noise: Array4<f32> = draws.next(pixels.dim())?;
+        let noised = signal as f32 * &pixels + sigma as f32 * &noise;
+        Ok(Given {
+            noise: draws.next(shape)?,
+            start: None,
+            mask: None,
+            beside: Some(noised),
+            label: Some(level as f32),
+            is_filled: false,
+        })
+    }
+}
+
+/// The images of a request, as a stage takes them.
+struct Given {
+    /// The initial noise.
+    noise: Array4<f32>,
+    /// The latent of the start image.
+    start: Option<Array4<f32>>,
+    /// The mask at the size of the latent.
+    mask: Option<Array4<f32>>,
+    /// What is concatenated behind the state.
+    beside: Option<Array4<f32>>,
+    /// The class that says how noisy it is.
+    label: Option<f32>,
+    /// Whether masked areas are filled.
+    is_filled: bool,
+}
+
+/// The sizes and scores of the prompt and of the negative prompt.
+fn time_ids(micro: MicroConditions, [width, height]: [usize; 2]) -> Option<[Vec<f32>; 2]> {
+    let (width, height) = (width as f32, height as f32);
+    match micro {
+        MicroConditions::None => None,
+        MicroConditions::Sizes => {
+            let ids = vec![height, width, 0.0, 0.0, height, width];
+            Some([ids.clone(), ids])
+        }
+        MicroConditions::Aesthetic { score, negative } => {
+            Some([score, negative].map(|score| vec![height, width, 0.0, 0.0, score]))
+        }
+    }
+}
+
+/// A state whose known part is put back after each step, with the noise of the next level.
+struct Filled<'a, 's> {
+    state: &'a mut State<'s>,
+    plan: &'a Plan,
+    mask: &'a Array4<f32>,
+    image: &'a Array4<f32>,
+    noise: &'a Array4<f32>,
+}
+
+impl Canvas for Filled<'_, '_> {
+    fn shape(&self) -> Shape {
+        self.state.shape()
+    }
+
+    fn read(&self, window: Window, scale: f32, out: &mut [f32]) -> Result<()> {
+        self.state.read(window, scale, out)
+    }
+
+    fn update(&mut self, update: &Update<'_>) -> Result<()> {
+        self.state.update(update)?;
+        let level = self.plan.steps.get(update.index + 1).map_or(Level::CLEAN, |step| step.level);
+        let (signal, noise) = (level.signal as f32, level.noise as f32);
+        let known = signal * self.image + noise * self.noise;
+        let channels = self.state.shape()[1];
+        let x = self.state.tensor_mut();
+        for channel in 0..channels {
+            let mut plane = x.index_axis_mut(Axis(1), channel);
+            let known = known.index_axis(Axis(1), channel);
+            let mask = self.mask.index_axis(Axis(1), 0);
+            ndarray::Zip::from(&mut plane)
+                .and(&known)
+                .and(&mask)
+                .for_each(|x, known, mask| *x = (1.0 - mask) * known + mask * *x);
+        }
+        Ok(())
+    }
+}
