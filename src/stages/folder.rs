@@ -495,7 +495,8 @@ impl Folder<'_> {
         const IMAGE_ENCODER: &str = "prior_image_encoder";
         let config = self.config(IMAGE_ENCODER)?;
         let side = config.count("image_size", 1..=4096)?.unwrap_or(224);
-        let decoder = self.autoencoder("movq", None, 1.0)?;
+        // Its pipeline does not scale latents, whatever the configuration says.
+        let decoder = AutoencoderSpec { factor: 1.0, ..self.autoencoder("movq", None, 1.0)? };
         let mut stage = self.stage("unet", decoder.scale, [100, 1000], 4.0)?;
         stage.channels =
             self.config("unet")?.count("in_channels", 1..=1024)?.unwrap_or(stage.channels);

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::diffusion::{
     DiscreteSchedule, FlowSchedule, Plan, Sampler, Schedule, config, flow_plan, plan_from,
+    schedule::NoiseTable,
 };
 use crate::error::{Error, Result};
 use crate::model::{LARGEST_CONFIG, Links, Scheduler, find_inside, read_regular};
@@ -22,6 +23,8 @@ pub(super) enum Training {
         /// Whether the network predicts the variance of the sampler's noise (Nichol and Dhariwal
         /// 2021, equation 15).
         has_learned_variance: bool,
+        /// Whether it is of diffusers' `UnCLIPScheduler`.
+        is_unclip: bool,
     },
     /// Straight paths between image and noise.
     Flow(FlowSchedule),
@@ -78,10 +81,11 @@ impl Training {
         if let Some(flow) = FlowSchedule::parse(&model, &text)? {
             return Ok(Self::Flow(flow));
         }
+        let is_unclip = text.contains("UnCLIPScheduler");
         let (text, has_learned_variance) = ancestral(&text);
         let sampler = Scheduler::parse(&model, &text)?.sampler;
         let schedule = Box::new(config::parse(&model, &text)?);
-        Ok(Self::Discrete { schedule, sampler, has_learned_variance })
+        Ok(Self::Discrete { schedule, sampler, has_learned_variance, is_unclip })
     }
 
     /// A plan of this schedule.
@@ -97,13 +101,16 @@ impl Training {
             )));
         }
         match self {
-            Self::Discrete { schedule, sampler: own, has_learned_variance } => {
+            Self::Discrete { schedule, sampler: own, has_learned_variance, is_unclip } => {
                 let sampler = sampler.or(*own).unwrap_or(Sampler::DDIM);
                 let mut used = schedule.clone();
                 used.used_distilled_steps =
                     (part < 1.0).then_some((schedule.distilled_steps as f64 * part) as usize);
                 let whole = Schedule::Discrete(used);
-                let plan = plan_from(&whole, sampler, steps, eta, skipped)?;
+                let mut plan = plan_from(&whole, sampler, steps, eta, skipped)?;
+                if *is_unclip && sampler == Sampler::DDPM {
+                    round_as_unclip(&mut plan, &schedule.table()?);
+                }
                 let noise = plan.steps.first().map_or(1.0, |step| {
                     let level = step.level;
                     if (level.signal.hypot(level.noise) - 1.0).abs() < 1e-6 {
@@ -181,4 +188,34 @@ fn ancestral(text: &str) -> (String, bool) {
         keys.insert("variance_type".into(), "fixed_small".into());
     }
     (Value::Object(keys).to_string(), is_learned)
+}
+
+/// Gives a plan the factors that `UnCLIPScheduler` computes, whose differences of numbers near 1
+/// lose digits in f32: by up to 5e-4 of the state, in the first and in the last step.
+fn round_as_unclip(plan: &mut Plan, table: &NoiseTable) {
+    let product = |t: Option<usize>| t.and_then(|t| table.alpha_cumprod(t)).unwrap_or(1.0) as f32;
+    let timesteps: Vec<usize> = plan.steps.iter().map(|step| step.t as usize).collect();
+    for (i, step) in plan.steps.iter_mut().enumerate() {
+        let (t, to) = (timesteps[i], timesteps.get(i + 1).copied());
+        let (from, to_product) = (product(Some(t)), product(to));
+        let (beta, alpha) = if to.map_or(0, |to| to + 1) == t {
+            // The training schedule's own.
+            let alpha = (f64::from(from) / f64::from(product(t.checked_sub(1)))) as f32;
+            let before = t.checked_sub(1).and_then(|t| table.alpha_cumprod(t)).unwrap_or(1.0);
+            let beta = 1.0 - table.alpha_cumprod(t).unwrap_or(1.0) / before;
+            (beta as f32, alpha)
+        } else {
+            let beta = 1.0 - from / to_product;
+            (beta, 1.0 - beta)
+        };
+        step.a = f64::from(alpha.sqrt() * (1.0 - to_product) / (1.0 - from));
+        step.b = f64::from(to_product.sqrt() * beta / (1.0 - from));
+        if step.d != 0.0 {
+            step.d = f64::from((1.0 - to_product) / (1.0 - from) * beta).sqrt();
+        }
+        // Of networks that predict the noise.
+        if step.c_skip != 0.0 {
+            step.c_out *= f64::from(1.0 - from).sqrt() / step.level.noise;
+        }
+    }
 }
