@@ -215,7 +215,7 @@ fn check_name(file: &File, name: &Path) -> io::Result<()> {
         return Ok(());
     }
     let problem = format!(
-        "somebody else put another file in the place of {}; choose another folder",
+        "another program replaced {}; choose another folder",
         name.display()
     );
     Err(io::Error::other(problem))

@@ -81,8 +81,8 @@ impl Arguments {
                 return self.sharpen(&package);
             }
             let problem = format!(
-                "{} is a prior, which needs --kernel, such as gaussian:1.6; without it -m takes a network that sharpens \
-                 images by itself",
+                "{} is a prior, which needs --kernel, such as gaussian:1.6; without it -m must be a deblurring \
+                 network",
                 self.model
             );
             return Err(eddy::Error::usage(problem).into());
@@ -91,7 +91,7 @@ impl Arguments {
             Some(sigma) => {
                 let sigma = sigma.parse().map_err(|_| {
                     eddy::Error::usage(format!(
-                        "--kernel {kernel_name} has no deviation; expected such as gaussian:1.6"
+                        "--kernel {kernel_name} has no standard deviation; expected such as gaussian:1.6"
                     ))
                 })?;
                 Kernel::gaussian(sigma)?

@@ -217,7 +217,7 @@ fn machine_page(page: &mut Page) {
         format!("{} MiB, of which {} MiB by default", mebibytes(memory), mebibytes(budget)),
     );
     let troubles: Vec<String> =
-        machine::Health::default().news().iter().map(ToString::to_string).collect();
+        machine::Health::default().unreported().iter().map(ToString::to_string).collect();
     for trouble in &troubles {
         page.line("TROUBLE", trouble);
     }
@@ -295,14 +295,14 @@ fn try_apart(library: &Path, device: Device) -> Result<(), String> {
         }
         std::thread::sleep(Duration::from_millis(10));
     };
-    let said = child.wait_with_output().map_err(failed)?.stdout;
-    let said = String::from_utf8_lossy(&said).trim().to_owned();
-    match (status.signal(), said.is_empty()) {
+    let output = child.wait_with_output().map_err(failed)?.stdout;
+    let output = String::from_utf8_lossy(&output).trim().to_owned();
+    match (status.signal(), output.is_empty()) {
         (Some(signal), _) => Err(format!(
             "it ends the process with signal {signal}; the library, CUDA and the driver do not fit each other: take builds of one \
              CUDA version"
         )),
-        (None, false) => Err(said),
+        (None, false) => Err(output),
         (None, true) if status.success() => Ok(()),
         (None, true) => Err(format!("trying it ended with {status}")),
     }

@@ -292,24 +292,24 @@ impl Arguments {
             "sampler": drawer.sampler().name(), "evaluations": drawer.evaluations(),
             "sha256": manifest.files.iter().map(|(precision, file)| (precision.name(), file.sha256.as_str())).collect::<std::collections::BTreeMap<_, _>>(),
         });
-        let mut say = |key: &str, value: serde_json::Value| note[key] = value;
+        let mut add = |key: &str, value: serde_json::Value| note[key] = value;
         if let Some(class) = self.class(i) {
-            say("class", class.into());
-            say("guidance_scale", scale.into());
-            say("guidance_rescale", self.guidance_rescale.into());
+            add("class", class.into());
+            add("guidance_scale", scale.into());
+            add("guidance_rescale", self.guidance_rescale.into());
         }
         if let Some(interval) = self.guidance_interval {
-            say("guidance_interval", json!(interval));
+            add("guidance_interval", json!(interval));
         }
         if let Some(class) = self.negative_class {
-            say("negative_class", class.into());
+            add("negative_class", class.into());
         }
         if let Some(classifier) = &self.classifier {
-            say("classifier", classifier.as_str().into());
+            add("classifier", classifier.as_str().into());
         }
         if let Some(from) = &self.from {
-            say("from", from.to_string_lossy().into());
-            say("strength", self.strength.into());
+            add("from", from.to_string_lossy().into());
+            add("strength", self.strength.into());
         }
         note.to_string()
     }

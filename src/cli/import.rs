@@ -118,7 +118,7 @@ impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         self.sync.apply();
         if self.output.exists() {
-            let problem = format!("{} exists already; name a new folder", self.output.display());
+            let problem = format!("{} already exists; name a new folder", self.output.display());
             return Err(eddy::Error::usage(problem).into());
         }
         let is_described = self.network.is_some() || self.values.is_some();

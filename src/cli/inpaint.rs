@@ -91,7 +91,7 @@ impl Arguments {
         let mask = Mask::of(&painted).grown(self.grow as usize).feathered(self.feather as usize);
         if mask.is_empty() {
             let problem = format!(
-                "{} has nothing white, so that nothing is missing; paint what is to be drawn white",
+                "{} has no white pixels, so nothing is missing; paint the pixels to fill white",
                 self.mask.display()
             );
             return Err(eddy::Error::usage(problem).into());

@@ -124,7 +124,7 @@ impl IoArgs {
                 format!(" and {} more", others.len())
             };
             console.note(format!(
-                "left out: the folder {}{more}; --recursive takes what is in it",
+                "left out: the folder {}{more}; --recursive processes its files",
                 first.display()
             ));
         }
@@ -248,7 +248,7 @@ impl IoArgs {
                     first_failure.get_or_insert(error.exit_code());
                 }
             }
-            health.news().iter().for_each(|trouble| bar.note(trouble.to_string()));
+            health.unreported().iter().for_each(|trouble| bar.note(trouble.to_string()));
         }
         drop(bar);
         match first_failure {
@@ -301,12 +301,12 @@ impl ImageJob<'_> {
     /// Reports that the image is done, as text and as JSON.
     pub(crate) fn report(&self, how: &str, record: &serde_json::Value) -> eddy::Result<()> {
         let (input, output) = (self.job.input.display(), self.job.output.display());
-        let told = self.bar.report_beside(
+        let reported = self.bar.report_beside(
             is_standard(&self.job.output),
             format!("{input} -> {output}: {how}"),
             record,
         );
-        told.map_err(|error| {
+        reported.map_err(|error| {
             error.downcast().unwrap_or_else(|cause| {
                 eddy::Error::output_from("standard output", "writing failed", cause)
             })

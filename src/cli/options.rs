@@ -254,7 +254,7 @@ impl PrecisionOption {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Model")]
 pub(crate) struct FilesOption {
-    /// Look at this precision of a package alone; `auto` looks at all
+    /// Inspect this precision of a package only; `auto` inspects all
     #[arg(long, default_value = "auto", value_name = "auto|f32|f16|int8")]
     precision: PrecisionChoice,
 }

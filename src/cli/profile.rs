@@ -137,7 +137,7 @@ fn describe(line: &NoiseLine) -> String {
     let sigma = |signal: f64| 255.0 * line.variance(signal).sqrt();
     if line.is_flat() {
         return format!(
-            "variance = {b:.3e} at signal {low:.2} (sigma {:.1} in 8-bit units); the scene is too flat to tell how it \
+            "variance = {b:.3e} at signal {low:.2} (sigma {:.1} in 8-bit units); the scene is too flat to measure how it \
              depends on the signal, so a = 0",
             sigma(*low)
         );

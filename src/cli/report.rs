@@ -21,7 +21,7 @@ const REPORT: Duration = Duration::from_secs(5);
 
 /// The observers of a run: the terminal and the live view.
 pub(super) struct Watcher<'a> {
-    told: StreamReporter<'a>,
+    reporter: StreamReporter<'a>,
     line: Line,
     preview: Option<Preview>,
     before: StreamStatus,
@@ -31,13 +31,13 @@ pub(super) struct Watcher<'a> {
 
 impl<'a> Watcher<'a> {
     pub(super) fn new(
-        told: StreamReporter<'a>,
+        reporter: StreamReporter<'a>,
         preview: Option<Preview>,
         before: StreamStatus,
     ) -> Self {
         Self {
-            told,
-            line: told.line(),
+            reporter,
+            line: reporter.line(),
             preview,
             before,
             health: Health::default(),
@@ -54,13 +54,13 @@ impl RunObserver for Watcher<'_> {
             preview.on_progress(running);
         }
         if now.quality != self.before.quality || (now.failed > 0) != (self.before.failed > 0) {
-            self.line.bar.suspend(|| self.told.change(&self.before, running));
+            self.line.bar.suspend(|| self.reporter.change(&self.before, running));
             self.before.clone_from(now);
         }
         if self.examined.elapsed() >= REPORT {
             self.examined = Instant::now();
-            for trouble in self.health.news() {
-                self.line.bar.suspend(|| self.told.console.note(trouble.to_string()));
+            for trouble in self.health.unreported() {
+                self.line.bar.suspend(|| self.reporter.console.note(trouble.to_string()));
             }
         }
         interrupt::poll()
@@ -102,8 +102,8 @@ impl StreamReporter<'_> {
         }
         if now.failed > before.failed {
             self.console.note_unless_json(format!(
-                "{seconds:.1} s: the network made no frame of frame {}, which was passed on as it was; this is said once, \
-                 and counted",
+                "{seconds:.1} s: the output for frame {} was invalid, and the frame passed through unchanged; further ones \
+                 are counted, and not reported",
                 counters.written + 1
             ));
         }
@@ -129,7 +129,7 @@ impl StreamReporter<'_> {
     ) -> anyhow::Result<()> {
         let Summary { counters, latency, waiting, work, writing, quality_levels, stream_status } =
             summary;
-        let [p50, p95, p99] = latency.told().map(milliseconds);
+        let [p50, p95, p99] = latency.quantiles().map(milliseconds);
         let source = self
             .frames
             .sources()
@@ -246,7 +246,7 @@ impl Line {
         } else {
             String::new()
         };
-        let [p50, p95, p99] = latency.told().map(milliseconds);
+        let [p50, p95, p99] = latency.quantiles().map(milliseconds);
         self.bar.set_message(format!(
             "{}, {rate:.1} fps{lost}, {p50:.0}/{p95:.0}/{p99:.0} ms, {}",
             counted(counters.written),

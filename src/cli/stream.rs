@@ -56,7 +56,7 @@ pub(crate) struct StreamOptions {
     deadline_ms: Option<u32>,
 
     /// Serve a live view, before and after, with statistics and controls, and /metrics; at
-    /// 127.0.0.1:8070 when no address is given. Others than this machine's own want a token, which
+    /// 127.0.0.1:8070 when no address is given. Addresses of other machines need a token, which
     /// is printed [env: EDDY_PREVIEW_TOKEN]
     #[arg(long, value_name = "ADDR", default_missing_value = "127.0.0.1:8070", num_args = 0..=1, require_equals = true)]
     preview: Option<Address>,
@@ -310,13 +310,13 @@ impl Stream<'_> {
             console.note(format!("{}: {loss}", output.display()));
         }
         if self.source.is_uneven() && self.sink != SinkFormat::Container {
-            let problem = "the frames come at no even pace, which this does not say: they are shown too soon or too late; a \
+            let problem = "the frame rate is variable, which this format cannot store: frames are shown too early or too late; a \
                            container, such as .mkv, keeps their times";
             console.note(format!("{}: {problem}", output.display()));
         }
         let origin = Origin { encoder: Some(&self.encoder), ..Origin::of(self.source.as_ref()) };
         let sink = self.sink.create(output, self.frames.options(), result, origin)?;
-        let told = StreamReporter {
+        let reporter = StreamReporter {
             console,
             to_stdout: output == Path::new("-"),
             frames: self.frames,
@@ -331,7 +331,7 @@ impl Stream<'_> {
             }
             None => None,
         };
-        let mut watcher = Watcher::new(told, preview, before);
+        let mut watcher = Watcher::new(reporter, preview, before);
         if let Some(part) = sink.part() {
             interrupt::finishing(output, part);
             if let usual = stream::part_of(output)
@@ -339,14 +339,14 @@ impl Stream<'_> {
             {
                 let (usual, part) = (usual.display(), part.display());
                 console.note(format!(
-                    "{usual} is there already, of a run that was killed or goes on: it stays, this one writes {part}"
+                    "{usual} already exists, of a run that was killed or is still running: it stays, this one writes {part}"
                 ));
             }
         }
         let (summary, ended) = run(self.source, sink, restorer, self.flow, &mut watcher);
         drop(watcher);
         let (words, facts) = how(restorer);
-        told.summary(&summary, result, &words, facts)?;
+        reporter.summary(&summary, result, &words, facts)?;
         Ok(ended?)
     }
 }

@@ -36,8 +36,8 @@ pub fn compute_capability() -> Option<ComputeCapability> {
             .args(["--query-gpu=compute_cap", "--format=csv,noheader"])
             .stdin(Stdio::null())
             .stderr(Stdio::null());
-        let said = command.output().ok()?.stdout;
-        let number = capability(String::from_utf8_lossy(&said).lines().next()?)?;
+        let output = command.output().ok()?.stdout;
+        let number = capability(String::from_utf8_lossy(&output).lines().next()?)?;
         Some(ComputeCapability { number, is_tegra: false })
     })
 }

@@ -214,7 +214,7 @@ pub fn refuse_numbering_over(inputs: &[PathBuf], folder: &Path, format: Format) 
 const REMOTE: [&str; 11] =
     ["http", "https", "mms", "rtmp", "rtmps", "rtp", "rtsp", "rtsps", "srt", "tcp", "udp"];
 
-/// How much of a file tells whether it is text.
+/// The part of a file by which text is recognized, in bytes.
 const EXAMINED: u64 = 4096;
 
 /// Refuses an output that exists where a video source may name other files, so that nothing that is
@@ -227,7 +227,7 @@ pub fn refuse_lists<P: AsRef<Path>>(sources: &[P], output: &Path) -> Result<()> 
         output.is_file() || output.read_dir().is_ok_and(|mut entries| entries.next().is_some());
     match sources.iter().map(AsRef::as_ref).find(|source| is_there && names_others(source)) {
         Some(source) => Err(Error::usage(format!(
-            "{} may name {} as one of its files, and that is there already; choose a new name for the result",
+            "{} may name {} as one of its files, and that already exists; choose a new name for the result",
             source.display(),
             output.display()
         ))),
@@ -272,7 +272,7 @@ pub(super) fn images(inputs: &[PathBuf]) -> Result<Vec<PathBuf>> {
         let metadata = input.metadata().map_err(|error| {
             let problem = match error.kind() {
                 std::io::ErrorKind::NotFound => "there is no such file or folder; check its name",
-                _ => "it cannot be looked at; check its permissions",
+                _ => "it cannot be inspected; check its permissions",
             };
             Error::input_from(input, problem, error)
         })?;

@@ -189,7 +189,7 @@ impl Runtime {
         let count = self.plugin_devices().count();
         if count == 0 {
             return format!(
-                "{} offers no device on this machine with ONNX Runtime {}; it may want a newer one ({RUNTIME}), or other hardware",
+                "{} offers no device on this machine with ONNX Runtime {}; it may need a newer one ({RUNTIME}), or other hardware",
                 plugin.path.display(),
                 self.version()
             );

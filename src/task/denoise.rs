@@ -210,29 +210,29 @@ impl<'a> Denoiser<'a> {
         network: &'a mut dyn Network,
         options: DenoiseOptions,
     ) -> Result<Self> {
-        let is_told = manifest.inputs.sigma.is_some();
+        let takes_sigma = manifest.inputs.sigma.is_some();
         if !matches!(manifest.task, Task::Denoise | Task::Deblur)
             || manifest.prediction != Prediction::Denoised
-            || !(is_told || manifest.is_blind())
+            || !(takes_sigma || manifest.is_blind())
         {
             let problem = format!(
-                "it is a model to {} that predicts {}; expected a denoiser that predicts `denoised`, and is told \
-                 sigma or nothing",
+                "it is a model to {} that predicts {}; expected a denoiser that predicts `denoised` and is \
+                 conditioned on sigma or blind",
                 manifest.task, manifest.prediction
             );
             return Err(Error::model(&manifest.name, problem));
         }
         let steps = options.steps.unwrap_or(manifest.defaults.steps);
-        if !is_told && (steps > 1 || options.sigma != SigmaChoice::Auto) {
+        if !takes_sigma && (steps > 1 || options.sigma != SigmaChoice::Auto) {
             return Err(Error::usage(format!(
-                "{} is not told how noisy an image is, so it takes no sigma and no noise profile, and denoises in one \
-                 step; strength tells it how much of its change to keep",
+                "{} is blind: it is not conditioned on sigma, so it takes no sigma and no noise profile, and denoises in \
+                 one step; strength sets how much of its change is kept",
                 manifest.name
             )));
         }
         if manifest.is_of_video() && steps > 1 {
             return Err(Error::usage(format!(
-                "{} sees several frames of a video, and restores them in one step",
+                "{} takes several frames of a video, and restores them in one step",
                 manifest.name
             )));
         }
@@ -244,7 +244,7 @@ impl<'a> Denoiser<'a> {
         if let Some(sigma) = stated.into_iter().find(|sigma| !(sigma.is_finite() && *sigma >= 0.0))
         {
             return Err(Error::usage(format!(
-                "sigma {sigma} is no noise level; expected `auto` or a number from 0 on"
+                "sigma {sigma} is not a noise level; expected `auto` or a number from 0 on"
             )));
         }
         let plan = denoise_plan(steps, options.eta)?;

@@ -79,18 +79,18 @@ impl<'a> Upscaler<'a> {
             && !manifest.is_generative_upscaler();
         let sigma = match manifest.sigma.filter(|_| starts_at_small) {
             Some(sigma) => sigma.max as f32,
-            None if manifest.enlarges_by_itself() => 0.0,
+            None if manifest.is_feed_forward_upscaler() => 0.0,
             None => {
                 let problem = format!(
                     "it is a model to {} that predicts {}; expected one to upscale that predicts `denoised`, and \
-                     takes the small image alone, or also a map of sigma and says the sigma at which it starts",
+                     takes the low-resolution image alone, or also a map of sigma with a [sigma] range in its manifest",
                     manifest.task, manifest.prediction
                 );
                 return Err(Error::model(&manifest.name, problem));
             }
         };
         let steps = options.steps.unwrap_or(manifest.defaults.steps);
-        if steps > 1 && manifest.enlarges_by_itself() {
+        if steps > 1 && manifest.is_feed_forward_upscaler() {
             return Err(Error::usage(format!(
                 "{} enlarges in one step; {steps} were asked for",
                 manifest.name

@@ -119,7 +119,7 @@ impl WorkingLayout {
     ) -> Result<usize> {
         let (layout, channels) = (denoiser.manifest.layout, denoiser.manifest.channels);
         let [width, height] = grid(layout, planes);
-        noise.tell(layout, planes, &mut self.map);
+        noise.write_map(layout, planes, &mut self.map);
         if layout == Layout::Yuv420 {
             tensor::pack(x, [width, height], &mut self.packed);
         }

@@ -36,7 +36,7 @@ fn generates_with_a_pipeline_and_its_package() {
     eddy("info package").within(&place).succeeds().prints("CC0-1.0");
     // The result equals that of `eddy sample`, which is compared with diffusers.
     eddy("generate -m package -o c.png --size 10x10").within(&place).fails(2).says("12x8 alone");
-    eddy("import pipeline -o package").within(&place).fails(2).says("is there already");
+    eddy("import pipeline -o package").within(&place).fails(2).says("already exists");
 }
 
 #[test]

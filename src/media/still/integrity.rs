@@ -150,7 +150,7 @@ fn walk_jpeg(reader: &mut (impl BufRead + Seek)) -> Result<Found> {
         match marker {
             0xD9 if found.from_print && !is_adobe => {
                 return Err(CodecError::new(
-                    "it is made of printing colours (CMYK), and does not say how they are stored; convert it to RGB first",
+                    "its colours are CMYK, and it does not declare how they are stored; convert it to RGB first",
                 ));
             }
             0xD9 => {

@@ -44,7 +44,7 @@ impl fmt::Display for Warning {
             ),
             Self::ColorDropped(format) => write!(
                 f,
-                "{format} cannot hold what this PNG says of its colours (gAMA, cHRM, cICP): it was left out, and they may look \
+                "{format} cannot hold this PNG's colour description (gAMA, cHRM, cICP): it was left out, and colours may look \
                  different; write PNG to keep it"
             ),
         }

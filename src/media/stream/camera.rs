@@ -186,7 +186,7 @@ impl Open {
         let (video, stride, format) = (&self.video, self.stride, self.format);
         self.stream.dequeue(|view| {
             if view.is_error() {
-                return Ok(Taken::Corrupt("the camera says that the frame is damaged".into()));
+                return Ok(Taken::Corrupt("the camera marked the frame as damaged".into()));
             }
             Ok(match format {
                 CameraFormat::Plain(_) => copy(&view, video, stride, bytes),
@@ -259,7 +259,7 @@ fn device(path: &Path) -> Result<(Device, String, Vec<FourCc>)> {
     if !has.device_capabilities().contains(CapabilityFlags::VIDEO_CAPTURE) {
         return Err(Error::input(
             path,
-            format!("{} gives no frames; choose another device", has.card()),
+            format!("{} is not a capture device; choose another one", has.card()),
         ));
     }
     let offered: Vec<FourCc> = device

@@ -165,7 +165,7 @@ fn parse(line: &str) -> std::result::Result<VideoFormat, String> {
         }
     }
     let (Some(width), Some(height)) = (width.filter(|w| *w > 0), height.filter(|h| *h > 0)) else {
-        return Err(format!("its header says no width and height: {line}"));
+        return Err(format!("its header has no width and height: {line}"));
     };
     // Older writers give the chroma format only in XYSCSS; a C parameter takes precedence.
     let colorspace = colorspace.or(older).unwrap_or_else(|| "420jpeg".to_owned());
@@ -187,9 +187,7 @@ fn scan_of(value: &str) -> std::result::Result<Scan, String> {
         "t" => Ok(Scan::TopFirst),
         "b" => Ok(Scan::BottomFirst),
         "m" => Ok(Scan::Mixed),
-        _ => Err(format!(
-            "its header says I{value} of how it is interlaced; expected Ip, It, Ib or Im"
-        )),
+        _ => Err(format!("its header declares the scan I{value}; expected Ip, It, Ib or Im")),
     }
 }
 

@@ -282,7 +282,7 @@ impl Manifest {
 
     /// Whether the network is a feed-forward upscaler: its condition is its only image, and it has
     /// no noise level.
-    pub fn enlarges_by_itself(&self) -> bool {
+    pub fn is_feed_forward_upscaler(&self) -> bool {
         self.task == Task::Upscale
             && self.inputs.sample.is_none()
             && self.inputs.condition.is_some()

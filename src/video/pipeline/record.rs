@@ -37,7 +37,7 @@ pub fn of_treatment(stream_status: &StreamStatus) -> Value {
 
 /// Quantiles of the latency from arrival to writing.
 pub fn of_latency(latency: &Histogram) -> Value {
-    let [p50, p95, p99] = latency.told().map(milliseconds);
+    let [p50, p95, p99] = latency.quantiles().map(milliseconds);
     json!({"latency_p50_ms": p50, "latency_p95_ms": p95, "latency_p99_ms": p99})
 }
 
