@@ -169,8 +169,8 @@ impl Eddy {
     /// schedule, for any sampler.
     ///
     /// # Errors
-    /// As for [`denoiser`](Self::denoiser), and when a package does not declare which noise its network
-    /// was trained on.
+    /// As for [`denoiser`](Self::denoiser), and when a package does not declare the noise that its
+    /// network was trained on.
     pub fn network(&self, model: &str) -> Result<SamplePipeline> {
         let model = SampledModel::find(model)?;
         let precision = matches!(model, SampledModel::Package(_)).then_some(self.precision);

@@ -1125,11 +1125,7 @@ fn a_link_in_the_place_of_a_recording_is_not_followed() {
             .within(&place);
         match code {
             0 => drop(run.succeeds()),
-            _ => drop(
-                run.fails(1)
-                    .says("cannot be renamed")
-                    .says("another program replaced"),
-            ),
+            _ => drop(run.fails(1).says("cannot be renamed").says("another program replaced")),
         }
         assert_eq!(place.bytes("victim"), b"a secret", "{pattern}");
         if code == 0 {

@@ -36,7 +36,12 @@ pub(crate) struct Arguments {
     size: Option<Size>,
 
     /// Evaluations per frame
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u16).range(1..=1000)
+    )]
     steps: u16,
 
     /// Seconds to measure for
@@ -117,15 +122,22 @@ impl Arguments {
         let name = &package.manifest.name;
         let Size { width, height } = size;
         let text = format!(
-            "{name} {precision} on {device}, {width}x{height}, {evaluations} evaluations a frame, medians of {rounds} rounds\n  \
-             bare session   {bare:8.2} ms\n  whole frame    {whole:8.2} ms\n  ratio          {ratio:8.3}\n  \
-             start-up       {start_up:8.2} ms\n  peak resident  {:8.1} MiB",
+            "{name} {precision} on {device}, {width}x{height}, {evaluations} evaluations a frame, \
+             medians of {rounds} rounds\n  \
+             bare session   {bare:8.2} ms\n  \
+             whole frame    {whole:8.2} ms\n  \
+             ratio          {ratio:8.3}\n  \
+             start-up       {start_up:8.2} ms\n  \
+             peak resident  {:8.1} MiB",
             peak as f64 / f64::from(1 << 20)
         );
         let record = json!({
-            "model": name, "precision": precision.name(), "width": width, "height": height, "steps": self.steps, "evaluations": evaluations,
-            "rounds": rounds, "session_ms": bare, "frame_ms": whole, "ratio": ratio, "start_up_ms": start_up,
-            "peak_resident_bytes": peak, "onnxruntime": opened.runtime.version(), "device": device.to_string(),
+            "model": name, "precision": precision.name(), "width": width, "height": height,
+            "steps": self.steps, "evaluations": evaluations,
+            "rounds": rounds, "session_ms": bare, "frame_ms": whole, "ratio": ratio,
+            "start_up_ms": start_up,
+            "peak_resident_bytes": peak, "onnxruntime": opened.runtime.version(),
+            "device": device.to_string(),
         });
         self.console.result(text, &record)
     }

@@ -43,10 +43,12 @@ impl Arguments {
                 let name = &package.manifest.name;
                 let word = if verdict.passes() { "ok" } else { "WRONG" };
                 let line = format!(
-                    "{name} {precision}: {word}, largest difference {found:.2e} of {allowed:.2e} allowed"
+                    "{name} {precision}: {word}, largest difference {found:.2e} of {allowed:.2e} \
+                     allowed"
                 );
                 let record = json!({
-                    "model": name, "precision": precision.name(), "device": opened.device().to_string(), "passes": verdict.passes(),
+                    "model": name, "precision": precision.name(),
+                    "device": opened.device().to_string(), "passes": verdict.passes(),
                     "largest_difference": found, "tolerance": allowed,
                 });
                 self.console.result(line, &record)?;
@@ -59,8 +61,8 @@ impl Arguments {
             None => Ok(()),
             Some((name, precision)) => {
                 let problem = format!(
-                    "its {precision} file gives other values than were recorded; the file, the runtime or this processor is \
-                     at fault"
+                    "its {precision} file gives other values than were recorded; the file, the \
+                     runtime or this processor is at fault"
                 );
                 Err(eddy::Error::model(name, problem).into())
             }

@@ -42,7 +42,13 @@ pub(crate) struct Arguments {
 
     /// The number of posterior samples that are averaged: more is nearer to the truth, 1 has the
     /// most texture
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64), help_heading = "Sampling")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 4,
+        value_parser = clap::value_parser!(u16).range(1..=64),
+        help_heading = "Sampling"
+    )]
     samples: u16,
 
     /// A bundled model, the folder of a model package or an .onnx file
@@ -81,8 +87,8 @@ impl Arguments {
                 return self.sharpen(&package);
             }
             let problem = format!(
-                "{} is a prior, which needs --kernel, such as gaussian:1.6; without it -m must be a deblurring \
-                 network",
+                "{} is a prior, which needs --kernel, such as gaussian:1.6; without it -m must be \
+                 a deblurring network",
                 self.model
             );
             return Err(eddy::Error::usage(problem).into());
@@ -91,7 +97,8 @@ impl Arguments {
             Some(sigma) => {
                 let sigma = sigma.parse().map_err(|_| {
                     eddy::Error::usage(format!(
-                        "--kernel {kernel_name} has no standard deviation; expected such as gaussian:1.6"
+                        "--kernel {kernel_name} has no standard deviation; expected such as \
+                         gaussian:1.6"
                     ))
                 })?;
                 Kernel::gaussian(sigma)?
@@ -142,9 +149,11 @@ impl Arguments {
             let tiles = tiles(report.tiles, report.tile_size);
             let line = format!("sharpened by {model}, {tiles}, {seconds:.2} s");
             let record = json!({
-                "input": turn.job.input.to_string_lossy(), "output": turn.job.output.to_string_lossy(),
+                "input": turn.job.input.to_string_lossy(),
+                "output": turn.job.output.to_string_lossy(),
                 "width": image.width, "height": image.height, "model": model,
-                "tiles": report.tiles, "tile_width": report.tile_size.0, "tile_height": report.tile_size.1,
+                "tiles": report.tiles, "tile_width": report.tile_size.0,
+                "tile_height": report.tile_size.1,
                 "seconds": seconds, "warnings": warnings, "precision": precision.name(),
                 "device": opened.device().to_string(),
             });

@@ -29,9 +29,9 @@ use super::stream::{Stream, StreamOptions};
 /// Each image is read, denoised and written before the next; failures are reported, and the others
 /// go on. Of a stream, reading, denoising and writing overlap.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  eddy denoise photo.png -o clean.png\n  ffmpeg -i in.mp4 -f yuv4mpegpipe - | eddy denoise - -o clean.mp4"
-)]
+#[command(after_help = "Examples:\n  \
+                  eddy denoise photo.png -o clean.png\n  \
+                  ffmpeg -i in.mp4 -f yuv4mpegpipe - | eddy denoise - -o clean.mp4")]
 pub(crate) struct Arguments {
     #[command(flatten)]
     images: IoArgs,
@@ -73,7 +73,15 @@ pub(crate) struct Arguments {
     sampling: SamplingOptions,
 
     /// Temporal fusion, which uses previous frames: on, off, or auto, which is on for live sources
-    #[arg(long, value_name = "WHEN", default_value = "auto", default_missing_value = "on", num_args = 0..=1, require_equals = true, help_heading = "Video")]
+    #[arg(
+        long,
+        value_name = "WHEN",
+        default_value = "auto",
+        default_missing_value = "on",
+        num_args = 0..=1,
+        require_equals = true,
+        help_heading = "Video"
+    )]
     temporal: When,
 
     #[command(flatten)]
@@ -105,7 +113,8 @@ impl FromStr for Sigma {
         if text == "auto" {
             return Ok(Self(SigmaChoice::Auto));
         }
-        const EXPECTED: &str = "expected auto, a number from 0 on, such as 25, or one for luma and one for chroma, such as 12,5";
+        const EXPECTED: &str = "expected auto, a number from 0 on, such as 25, or one for luma and \
+                                one for chroma, such as 12,5";
         let number =
             |text: &str| text.parse().ok().filter(|sigma: &f64| sigma.is_finite() && *sigma >= 0.0);
         let choice = match text.split_once(',') {
@@ -220,7 +229,10 @@ impl Arguments {
     ) -> eddy::Result<Vec<Package>> {
         let keeps_up = self.stream.target().is_some();
         let has_planes = stream.is_some_and(|stream| has_camera_planes(stream.video.format));
-        let is_of_planes = matches!(sigma, SigmaChoice::Profile(profile) if profile.color_model == ColorModel::Yuv);
+        let is_of_planes = match sigma {
+            SigmaChoice::Profile(profile) => profile.color_model == ColorModel::Yuv,
+            _ => false,
+        };
         let names = match (self.model.as_deref(), stream) {
             (None, _) if has_planes || is_of_planes => vec![CAMERA],
             (None, None) => vec![FAST, CAMERA],
@@ -257,7 +269,8 @@ impl Arguments {
         let name = &package.manifest.name;
         if stream.video.scan.has_fields() {
             let problem = format!(
-                "{name} sees whole frames, and these are interlaced; deinterlace them first, such as by ffmpeg's bwdif"
+                "{name} sees whole frames, and these are interlaced; deinterlace them first, such \
+                 as by ffmpeg's bwdif"
             );
             return Err(eddy::Error::usage(problem).into());
         }
@@ -322,7 +335,8 @@ impl Arguments {
         let how = self.how(limited);
         let chroma = denoiser.chroma_sigma();
         let mut facts = json!({
-            "sigma_limited": limited, "tiles": denoiser.tiles().count(), "device": device.to_string(),
+            "sigma_limited": limited, "tiles": denoiser.tiles().count(),
+            "device": device.to_string(),
             "sigma_chroma": chroma,
         });
         let chroma = chroma.map_or(String::new(), |sigma| format!(" luma, {sigma:.1} chroma"));
@@ -406,9 +420,11 @@ impl Arguments {
         };
         let mut record = json!({
             "input": turn.job.input.to_string_lossy(), "output": turn.job.output.to_string_lossy(),
-            "width": image.width, "height": image.height, "noise": kind.map(NoiseKind::name), "sigma": sigma,
+            "width": image.width, "height": image.height, "noise": kind.map(NoiseKind::name),
+            "sigma": sigma,
             "sigma_chroma": report.chroma_sigma, "sigma_limited": report.sigma_limited,
-            "steps": report.steps, "tiles": report.tiles, "tile_width": report.tile_size.0, "tile_height": report.tile_size.1,
+            "steps": report.steps, "tiles": report.tiles, "tile_width": report.tile_size.0,
+            "tile_height": report.tile_size.1,
             "tiles_repeated": report.repeated, "seconds": seconds, "warnings": warnings,
         });
         record::extend(&mut record, ran);

@@ -76,7 +76,8 @@ impl Page {
         let verdict = match (gpu, fits) {
             (Some(gpu), Some(true)) => format!("; this GPU is sm_{}", gpu.number),
             (Some(gpu), _) => format!(
-                "; NOT for this GPU, which is sm_{}: it would end in \"no kernel image\"; take a build for this board",
+                "; NOT for this GPU, which is sm_{}: it would end in \"no kernel image\"; take a \
+                 build for this board",
                 gpu.number
             ),
             (None, _) => String::new(),
@@ -150,7 +151,8 @@ impl Arguments {
                 Err(problem) => page.line("device", format!("{device} does not work: {problem}")),
             }
             devices.push(json!({
-                "device": device.to_string(), "works": outcome.is_ok(), "ms": ms, "problem": outcome.err().map(|problem| with_flags(&problem)),
+                "device": device.to_string(), "works": outcome.is_ok(), "ms": ms,
+                "problem": outcome.err().map(|problem| with_flags(&problem)),
             }));
         }
         page.record["devices"] = devices.into();
@@ -178,11 +180,13 @@ impl Arguments {
                     format!("{name} {precision}: {word} (loaded and run in {took:.0} ms)"),
                 );
                 models.push(json!({
-                    "name": name, "precision": precision.name(), "passes": verdict.passes(), "ms": took,
+                    "name": name, "precision": precision.name(), "passes": verdict.passes(),
+                    "ms": took,
                 }));
                 if !verdict.passes() {
                     let problem = format!(
-                        "its {precision} file gives other values than were recorded; run `eddy check` with another --runtime"
+                        "its {precision} file gives other values than were recorded; run `eddy \
+                         check` with another --runtime"
                     );
                     return Err(eddy::Error::model(name, problem).into());
                 }
@@ -222,7 +226,8 @@ fn machine_page(page: &mut Page) {
         page.line("TROUBLE", trouble);
     }
     page.record = json!({
-        "version": version, "arch": arch, "board": board, "processor": processor, "features": features, "threads": threads,
+        "version": version, "arch": arch, "board": board, "processor": processor,
+        "features": features, "threads": threads,
         "fast_cores": fast, "memory_bytes": memory, "troubles": troubles,
     });
 }
@@ -249,7 +254,8 @@ fn nvidia_page(page: &mut Page) {
         json!({"part": part, "version": version, "path": path.to_string_lossy()})
     });
     page.record["nvidia"] = json!({
-        "jetpack": jetpack, "driver": driver, "gpus": gpus, "libraries": libraries.collect::<Vec<_>>(),
+        "jetpack": jetpack, "driver": driver, "gpus": gpus,
+        "libraries": libraries.collect::<Vec<_>>(),
     });
 }
 
@@ -299,8 +305,8 @@ fn try_apart(library: &Path, device: Device) -> Result<(), String> {
     let output = String::from_utf8_lossy(&output).trim().to_owned();
     match (status.signal(), output.is_empty()) {
         (Some(signal), _) => Err(format!(
-            "it ends the process with signal {signal}; the library, CUDA and the driver do not fit each other: take builds of one \
-             CUDA version"
+            "it ends the process with signal {signal}; the library, CUDA and the driver do not fit \
+             each other: take builds of one CUDA version"
         )),
         (None, false) => Err(output),
         (None, true) if status.success() => Ok(()),

@@ -1,5 +1,6 @@
 //! `eddy generate`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -50,7 +51,13 @@ pub(crate) struct Arguments {
     strength: f64,
 
     /// How many images
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000), help_heading = "Input and output")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..=10_000),
+        help_heading = "Input and output"
+    )]
     count: u32,
 
     /// Write all images as one grid
@@ -254,13 +261,16 @@ impl Arguments {
         let (sampler, evaluations) = (drawer.sampler(), drawer.evaluations());
         let what = if count == 1 { "one image".to_owned() } else { format!("{count} images") };
         let line = format!(
-            "{}: {what} of {width}x{height} by {}, {sampler}, {evaluations} evaluations each, {seconds:.2} s",
+            "{}: {what} of {width}x{height} by {}, {sampler}, {evaluations} evaluations each, \
+             {seconds:.2} s",
             self.output.display(),
             self.model
         );
         let record = json!({
-            "output": self.output.to_string_lossy(), "count": count, "width": width, "height": height, "model": self.model,
-            "sampler": sampler.name(), "evaluations": evaluations, "seed": self.drawing.seed, "seconds": seconds,
+            "output": self.output.to_string_lossy(), "count": count, "width": width,
+            "height": height, "model": self.model,
+            "sampler": sampler.name(), "evaluations": evaluations, "seed": self.drawing.seed,
+            "seconds": seconds,
             "device": opened.device().to_string(),
         });
         bar.report(line, &record)
@@ -287,10 +297,13 @@ impl Arguments {
         scale: f64,
     ) -> String {
         let manifest = &package.manifest;
+        let files = manifest.files.iter();
+        let sha256: BTreeMap<_, _> =
+            files.map(|(precision, file)| (precision.name(), file.sha256.as_str())).collect();
         let mut note = json!({
-            "eddy": env!("CARGO_PKG_VERSION"), "model": self.model, "version": manifest.version, "seed": seed,
-            "sampler": drawer.sampler().name(), "evaluations": drawer.evaluations(),
-            "sha256": manifest.files.iter().map(|(precision, file)| (precision.name(), file.sha256.as_str())).collect::<std::collections::BTreeMap<_, _>>(),
+            "eddy": env!("CARGO_PKG_VERSION"), "model": self.model, "version": manifest.version,
+            "seed": seed, "sampler": drawer.sampler().name(), "evaluations": drawer.evaluations(),
+            "sha256": sha256,
         });
         let mut add = |key: &str, value: serde_json::Value| note[key] = value;
         if let Some(class) = self.class(i) {
@@ -354,7 +367,8 @@ impl Sink {
             (true, _) => Ok(Self::Grid(output.to_owned(), format)),
             (false, 1) => Ok(Self::One(output.to_owned(), format)),
             _ => Err(eddy::Error::usage(format!(
-                "{count} images do not go into {}; name a folder (end it in /), or ask for a --grid",
+                "{count} images do not go into {}; name a folder (end it in /), or ask for a \
+                 --grid",
                 output.display()
             ))),
         }

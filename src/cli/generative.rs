@@ -103,9 +103,12 @@ impl GenerativeRun<'_> {
             let line =
                 format!("{words} by {model}, {sampler}, {evaluations} evaluations, {seconds:.2} s");
             let mut record = json!({
-                "input": turn.job.input.to_string_lossy(), "output": turn.job.output.to_string_lossy(),
-                "width": result.width, "height": result.height, "model": model, "sampler": sampler.name(),
-                "evaluations": evaluations, "seed": self.seed, "seconds": seconds, "warnings": warnings,
+                "input": turn.job.input.to_string_lossy(),
+                "output": turn.job.output.to_string_lossy(),
+                "width": result.width, "height": result.height, "model": model,
+                "sampler": sampler.name(),
+                "evaluations": evaluations, "seed": self.seed, "seconds": seconds,
+                "warnings": warnings,
                 "precision": precision.name(), "device": opened.device().to_string(),
             });
             record::extend(&mut record, facts);

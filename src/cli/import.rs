@@ -22,13 +22,13 @@ use super::options::{DeviceOptions, Opened, Size, SyncOption};
 
 /// Convert a network to a model package
 ///
-/// A folder in the diffusers layout (`unet/`, `scheduler/`) describes its network. The properties of
-/// a bare .onnx are given by options, read from its graph, or detected by running it. Its output
-/// for noise is recorded for `eddy check`.
+/// A folder in the diffusers layout (`unet/`, `scheduler/`) describes its network. The properties
+/// of a bare .onnx are given by options, read from its graph, or detected by running it. Its
+/// output for noise is recorded for `eddy check`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example: eddy import net.onnx -o my-denoiser/ --task denoise --prediction denoised \
-                  --sigma-range 0,0.2 --inputs sample=x,sigma=s --output-name y"
+    after_help = "Example: eddy import net.onnx -o my-denoiser/ --task denoise --prediction \
+                  denoised --sigma-range 0,0.2 --inputs sample=x,sigma=s --output-name y"
 )]
 pub(crate) struct Arguments {
     /// A folder in the layout of diffusers, or an .onnx file
@@ -208,7 +208,8 @@ impl Arguments {
              recorded output{shown}{found}"
         );
         let record = json!({
-            "source": self.source, "output": self.output, "task": task, "detected": detected_json(&probed.detected),
+            "source": self.source, "output": self.output, "task": task,
+            "detected": detected_json(&probed.detected),
         });
         self.console.report(line, &record)
     }

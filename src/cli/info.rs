@@ -57,7 +57,9 @@ impl Arguments {
                 manifest.files.keys().map(|precision| precision.name()).collect();
             let (task, about) = (manifest.task.to_string(), &manifest.description);
             text += &format!("  {name:<14} {task:<9} {:<13} {about}\n", precisions.join(" "));
-            models.push(json!({ "name": name, "task": task, "precisions": precisions, "description": about }));
+            models.push(json!({
+                "name": name, "task": task, "precisions": precisions, "description": about,
+            }));
         }
         if models.is_empty() {
             text += "  none with such a file\n";
@@ -140,7 +142,8 @@ impl Arguments {
                     .map(|(provider, count)| ("", format!("nodes {provider}: {count}"))),
             );
             files.push(json!({
-                "precision": precision.name(), "path": file.path, "bytes": bytes, "sha256": file.sha256,
+                "precision": precision.name(), "path": file.path, "bytes": bytes,
+                "sha256": file.sha256,
                 "signature": network.signature(), "nodes": nodes,
             }));
         }
@@ -152,11 +155,14 @@ impl Arguments {
         let text = format!("{name} {version}\n{}", lines.join("\n"));
         let record = json!({
             "name": manifest.name, "version": manifest.version, "task": manifest.task.to_string(),
-            "description": manifest.description, "prediction": manifest.prediction, "channels": manifest.channels,
+            "description": manifest.description, "prediction": manifest.prediction,
+            "channels": manifest.channels,
             "range": manifest.range, "sigma": manifest.sigma.map(|sigma| [sigma.min, sigma.max]),
             "receptive_field": manifest.receptive_field, "multiple_of": manifest.multiple_of,
-            "parameters": manifest.parameters, "steps": manifest.defaults.steps, "licence": manifest.licence,
-            "training": manifest.training, "files": files, "detected": detected_json(&detected), "device": opened.device().to_string(),
+            "parameters": manifest.parameters, "steps": manifest.defaults.steps,
+            "licence": manifest.licence,
+            "training": manifest.training, "files": files, "detected": detected_json(&detected),
+            "device": opened.device().to_string(),
         });
         self.console.result(text, &record)
     }

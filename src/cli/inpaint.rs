@@ -38,16 +38,34 @@ pub(crate) struct Arguments {
     mask: PathBuf,
 
     /// Grow the mask by so many pixels. Its antialiased edge always belongs to it
-    #[arg(long, value_name = "PX", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=64), help_heading = "Input and output")]
+    #[arg(
+        long,
+        value_name = "PX",
+        default_value_t = 0,
+        value_parser = clap::value_parser!(u32).range(0..=64),
+        help_heading = "Input and output"
+    )]
     grow: u32,
 
     /// Pixels along the edge of the mask over which the original fades into what is generated
-    #[arg(long, value_name = "PX", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=64), help_heading = "Input and output")]
+    #[arg(
+        long,
+        value_name = "PX",
+        default_value_t = 0,
+        value_parser = clap::value_parser!(u32).range(0..=64),
+        help_heading = "Input and output"
+    )]
     feather: u32,
 
     /// The number of posterior samples that are averaged: more is nearer to the truth, 1 has the
     /// most texture
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64), help_heading = "Sampling")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 4,
+        value_parser = clap::value_parser!(u16).range(1..=64),
+        help_heading = "Sampling"
+    )]
     samples: u16,
 
     /// Where sampling starts: 1 from noise, less from a smooth fill of the mask with so much noise
@@ -64,7 +82,12 @@ pub(crate) struct Arguments {
 
     /// Resampling (RePaint): how often each step is repeated; more fits better and takes longer.
     /// Default: 4, or 1 for models that were trained with missing pixels
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=100), help_heading = "Sampling")]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = clap::value_parser!(u16).range(1..=100),
+        help_heading = "Sampling"
+    )]
     resample: Option<u16>,
 
     #[command(flatten)]
@@ -156,7 +179,8 @@ impl Arguments {
             let (model, pixels) = (&manifest.name, report.pixels);
             let line = format!("{pixels} pixels filled by {model}, {seconds:.2} s");
             let record = json!({
-                "input": turn.job.input.to_string_lossy(), "output": turn.job.output.to_string_lossy(),
+                "input": turn.job.input.to_string_lossy(),
+                "output": turn.job.output.to_string_lossy(),
                 "width": image.width, "height": image.height, "model": model, "pixels": pixels,
                 "seconds": seconds, "warnings": warnings, "precision": precision.name(),
                 "device": opened.device().to_string(),

@@ -22,11 +22,21 @@ pub(crate) struct IoArgs {
     /// Images or folders of images (PNG, JPEG, WebP, TIFF, BMP, QOI; with ffmpeg also AVIF, HEIF,
     /// JPEG 2000), or one stream: a .y4m file, `-` for stdin, or what ffmpeg reads; `-` may be an
     /// image, too
-    #[arg(required_unless_present = "input", value_name = "SOURCE", value_parser = PathBufValueParser::new().map(source_named))]
+    #[arg(
+        required_unless_present = "input",
+        value_name = "SOURCE",
+        value_parser = PathBufValueParser::new().map(source_named)
+    )]
     sources: Vec<PathBuf>,
 
     /// The same, for those who are used to it
-    #[arg(short = 'i', value_name = "SOURCE", conflicts_with = "sources", hide = true, value_parser = PathBufValueParser::new().map(source_named))]
+    #[arg(
+        short = 'i',
+        value_name = "SOURCE",
+        conflicts_with = "sources",
+        hide = true,
+        value_parser = PathBufValueParser::new().map(source_named)
+    )]
     input: Vec<PathBuf>,
 
     /// The image to write, or the folder where several go; for a stream a .y4m file, `-` for stdout
@@ -44,7 +54,12 @@ pub(crate) struct IoArgs {
     recursive: bool,
 
     /// Quality of a JPEG, 1 to 100
-    #[arg(long, value_name = "Q", default_value_t = still::Options::default().jpeg_quality, value_parser = clap::value_parser!(u8).range(1..=100))]
+    #[arg(
+        long,
+        value_name = "Q",
+        default_value_t = still::Options::default().jpeg_quality,
+        value_parser = clap::value_parser!(u8).range(1..=100)
+    )]
     jpeg_quality: u8,
 
     #[command(flatten)]
@@ -157,7 +172,8 @@ impl IoArgs {
         };
         if self.output.is_dir() || source::ends_in_slash(&self.output) {
             return Err(eddy::Error::usage(
-                "an image from standard input has no name; give the result's, or - for standard output",
+                "an image from standard input has no name; give the result's, or - for standard \
+                 output",
             ));
         }
         if is_standard(&self.output) {
@@ -181,7 +197,8 @@ impl IoArgs {
         let format = asked.ok_or_else(|| {
             let output = self.output.display();
             eddy::Error::usage(format!(
-                "the name {output} has an unknown extension of an image; end it in .png or the like, or give one with -f"
+                "the name {output} has an unknown extension of an image; end it in .png or the \
+                 like, or give one with -f"
             ))
         })?;
         Ok(Job { input, output: self.output.clone(), format })

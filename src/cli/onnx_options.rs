@@ -14,19 +14,31 @@ use serde_json::{Value, json};
 use super::console::Console;
 use super::options::{DeviceOptions, Opened, pair};
 
-/// Describes a bare .onnx file. Every option may be left out: the property is read from the graph or
-/// detected by running the network.
+/// Describes a bare .onnx file. Every option may be left out: the property is read from the graph
+/// or detected by running the network.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Description of an .onnx file")]
 pub(crate) struct OnnxOptions {
     /// The value of a constant input: one number for all elements, a number for each, or
     /// @FILE.npy; may be repeated
-    #[arg(id = "constant", long = "input", value_name = "NAME=VALUE,...", value_parser = constant, allow_hyphen_values = true)]
+    #[arg(
+        id = "constant",
+        long = "input",
+        value_name = "NAME=VALUE,...",
+        value_parser = constant,
+        allow_hyphen_values = true
+    )]
     constants: Vec<(String, Constant)>,
 
     /// Roles and names of inputs: sample, sigma, timestep, condition, class, mask (1 where pixels
     /// are missing) or known (1 where they are not)
-    #[arg(long, value_name = "ROLE=NAME,...", value_delimiter = ',', value_parser = role, hide_short_help = true)]
+    #[arg(
+        long,
+        value_name = "ROLE=NAME,...",
+        value_delimiter = ',',
+        value_parser = role,
+        hide_short_help = true
+    )]
     inputs: Vec<(Role, String)>,
 
     /// Number of frames of a video in one evaluation, odd
@@ -38,11 +50,23 @@ pub(crate) struct OnnxOptions {
     output_name: Option<String>,
 
     /// The values of black and white in the input
-    #[arg(long, value_name = "BLACK,WHITE", value_parser = pair, allow_hyphen_values = true, hide_short_help = true)]
+    #[arg(
+        long,
+        value_name = "BLACK,WHITE",
+        value_parser = pair,
+        allow_hyphen_values = true,
+        hide_short_help = true
+    )]
     value_range: Option<[f64; 2]>,
 
     /// The values of black and white in the output
-    #[arg(long, value_name = "BLACK,WHITE", value_parser = pair, allow_hyphen_values = true, hide_short_help = true)]
+    #[arg(
+        long,
+        value_name = "BLACK,WHITE",
+        value_parser = pair,
+        allow_hyphen_values = true,
+        hide_short_help = true
+    )]
     output_range: Option<[f64; 2]>,
 
     /// Mean to subtract from values in that range, one for all channels or R,G,B
@@ -68,7 +92,14 @@ pub(crate) struct OnnxOptions {
     axes: Option<Axes>,
 
     /// Whether the output is a residual to subtract from the input, and not the clean image
-    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_short_help = true)]
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        hide_short_help = true
+    )]
     residual: Option<bool>,
 
     /// Range of sigma that it was trained on, in the units of --value-range
@@ -218,7 +249,8 @@ impl OnnxOptions {
         let constants = description.constants.clone();
         if description != (Description { constants: constants.clone(), ..Description::default() }) {
             let problem = format!(
-                "{model} has a manifest; leave out the options that describe an .onnx, except --input"
+                "{model} has a manifest; leave out the options that describe an .onnx, except \
+                 --input"
             );
             return Err(eddy::Error::usage(problem));
         }

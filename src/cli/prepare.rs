@@ -18,7 +18,8 @@ use super::options::{DeviceOptions, MemoryOptions, Opened, PrecisionOption, Size
 /// --max-memory: give the same options as to the command that will use it.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example: eddy prepare denoise-fast --device tensorrt --size 1280x720 --runtime /opt/onnxruntime/lib"
+    after_help = "Example: eddy prepare denoise-fast --device tensorrt --size 1280x720 --runtime \
+                  /opt/onnxruntime/lib"
 )]
 pub(crate) struct Arguments {
     /// A bundled model or the folder of a model package
@@ -79,7 +80,8 @@ impl Arguments {
         let folder = engine_folder().map(|folder| folder.display().to_string());
         let line = format!("{what}: {word}, in {}", folder.as_deref().unwrap_or_default());
         let record = json!({
-            "model": name, "precision": precision.name(), "width": width, "height": height, "device": opened.device().to_string(),
+            "model": name, "precision": precision.name(), "width": width, "height": height,
+            "device": opened.device().to_string(),
             "built": network.engine() == Some(&Engine::Built), "seconds": seconds, "folder": folder,
         });
         self.console.report(line, &record)
@@ -96,7 +98,8 @@ fn only_tensorrt(opened: &Opened) -> eddy::Result<()> {
             Err(eddy::Error::Device { device: device.to_string(), problem: problem.clone() })
         }
         None => Err(eddy::Error::usage(format!(
-            "on {} networks run as they are, there is nothing to prepare; engines are built for --device tensorrt",
+            "on {} networks run as they are, there is nothing to prepare; engines are built for \
+             --device tensorrt",
             opened.device()
         ))),
     }

@@ -22,10 +22,11 @@ use super::options::SyncOption;
 /// chroma; take raw frames or MJPEG for that, since codecs such as H.264 repeat what stands still,
 /// with its noise.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  eddy profile still/ -o camera.toml && eddy denoise photo.png -o clean.png --noise-profile camera.toml\n  \
-                  eddy profile /dev/video0 -o camera.toml && eddy denoise /dev/video0 -o clean.mp4 --noise-profile camera.toml"
-)]
+#[command(after_help = "Examples:\n  \
+                  eddy profile still/ -o camera.toml && eddy denoise photo.png -o clean.png \
+                  --noise-profile camera.toml\n  \
+                  eddy profile /dev/video0 -o camera.toml && eddy denoise /dev/video0 -o clean.mp4 \
+                  --noise-profile camera.toml")]
 pub(crate) struct Arguments {
     /// An image, or frames of a still scene: images or folders of images (PNG, JPEG, WebP, TIFF,
     /// BMP, QOI), or one video
@@ -122,11 +123,17 @@ impl Arguments {
         let channels: Vec<_> = profile
             .channels
             .iter()
-            .map(|line| json!({ "a": line.a, "b": line.b, "signal": line.signal, "flat": line.is_flat() }))
+            .map(|line| {
+                json!({
+                    "a": line.a, "b": line.b, "signal": line.signal, "flat": line.is_flat(),
+                })
+            })
             .collect();
         let record = json!({
-            "output": self.output.to_string_lossy(), "method": profile.method.name(), "frames": profile.frames,
-            "width": profile.width, "height": profile.height, "color_model": profile.color_model.name(), "channels": channels,
+            "output": self.output.to_string_lossy(), "method": profile.method.name(),
+            "frames": profile.frames,
+            "width": profile.width, "height": profile.height,
+            "color_model": profile.color_model.name(), "channels": channels,
         });
         self.console.report(text, &record)
     }
@@ -137,15 +144,15 @@ fn describe(line: &NoiseLine) -> String {
     let sigma = |signal: f64| 255.0 * line.variance(signal).sqrt();
     if line.is_flat() {
         return format!(
-            "variance = {b:.3e} at signal {low:.2} (sigma {:.1} in 8-bit units); the scene is too flat to measure how it \
-             depends on the signal, so a = 0",
+            "variance = {b:.3e} at signal {low:.2} (sigma {:.1} in 8-bit units); the scene is too \
+             flat to measure how it depends on the signal, so a = 0",
             sigma(*low)
         );
     }
     let remark = if *a == 0.0 { "; it does not grow with the signal" } else { "" };
     format!(
-        "variance = {a:.3e} * signal + {b:.3e}, measured from {low:.2} to {high:.2} (sigma {:.1} to {:.1} in 8-bit \
-         units){remark}",
+        "variance = {a:.3e} * signal + {b:.3e}, measured from {low:.2} to {high:.2} (sigma {:.1} \
+         to {:.1} in 8-bit units){remark}",
         sigma(*low),
         sigma(*high)
     )

@@ -102,8 +102,8 @@ impl StreamReporter<'_> {
         }
         if now.failed > before.failed {
             self.console.note_unless_json(format!(
-                "{seconds:.1} s: the output for frame {} was invalid, and the frame passed through unchanged; further ones \
-                 are counted, and not reported",
+                "{seconds:.1} s: the output for frame {} was invalid, and the frame passed through \
+                 unchanged; further ones are counted, and not reported",
                 counters.written + 1
             ));
         }
@@ -154,8 +154,8 @@ impl StreamReporter<'_> {
         lost += &io_args::repeated(repeated);
         let aim = self.aim(quality_levels);
         let line = format!(
-            "{source} -> {}: {} of {}x{}{lost}, {words}, {:.1} fps{aim}, {p50:.0}/{p95:.0}/{p99:.0} ms from arrival to \
-             written (p50/p95/p99)",
+            "{source} -> {}: {} of {}x{}{lost}, {words}, {:.1} fps{aim}, \
+             {p50:.0}/{p95:.0}/{p99:.0} ms from arrival to written (p50/p95/p99)",
             self.frames.output().display(),
             counted(counters.written),
             video.width,
@@ -185,7 +185,8 @@ impl StreamReporter<'_> {
                 record
             });
             let kept = json!({
-                "fps": self.target.rate, "deadline_ms": deadline, "qualities": quality_levels.collect::<Vec<_>>(),
+                "fps": self.target.rate, "deadline_ms": deadline,
+                "qualities": quality_levels.collect::<Vec<_>>(),
             });
             record::extend(&mut record, kept);
         }

@@ -52,13 +52,24 @@ pub(crate) struct StreamOptions {
 
     /// Latency target per frame, in milliseconds from arrival to written; where frames take longer,
     /// quality is reduced
-    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..=60_000), help_heading = "Real time")]
+    #[arg(
+        long,
+        value_name = "MS",
+        value_parser = clap::value_parser!(u32).range(1..=60_000),
+        help_heading = "Real time"
+    )]
     deadline_ms: Option<u32>,
 
     /// Serve a live view, before and after, with statistics and controls, and /metrics; at
     /// 127.0.0.1:8070 when no address is given. Addresses of other machines need a token, which
     /// is printed [env: EDDY_PREVIEW_TOKEN]
-    #[arg(long, value_name = "ADDR", default_missing_value = "127.0.0.1:8070", num_args = 0..=1, require_equals = true)]
+    #[arg(
+        long,
+        value_name = "ADDR",
+        default_missing_value = "127.0.0.1:8070",
+        num_args = 0..=1,
+        require_equals = true
+    )]
     preview: Option<Address>,
 
     /// Treat piped input as live: where it comes faster than it is processed, the oldest waiting
@@ -85,7 +96,13 @@ pub(crate) struct StreamOptions {
     bitrate: Option<String>,
 
     /// Further options of the encoder, as ffmpeg names them, such as preset=fast,tune=grain
-    #[arg(long, value_name = "KEY=VALUE,...", value_delimiter = ',', value_parser = key_and_value, help_heading = "Encoder")]
+    #[arg(
+        long,
+        value_name = "KEY=VALUE,...",
+        value_delimiter = ',',
+        value_parser = key_and_value,
+        help_heading = "Encoder"
+    )]
     encoder_options: Vec<(String, String)>,
 
     /// End the run when no frame arrives for so long
@@ -310,8 +327,9 @@ impl Stream<'_> {
             console.note(format!("{}: {loss}", output.display()));
         }
         if self.source.is_uneven() && self.sink != SinkFormat::Container {
-            let problem = "the frame rate is variable, which this format cannot store: frames are shown too early or too late; a \
-                           container, such as .mkv, keeps their times";
+            let problem = "the frame rate is variable, which this format cannot store: frames are \
+                           shown too early or too late; a container, such as .mkv, keeps their \
+                           times";
             console.note(format!("{}: {problem}", output.display()));
         }
         let origin = Origin { encoder: Some(&self.encoder), ..Origin::of(self.source.as_ref()) };
@@ -339,7 +357,8 @@ impl Stream<'_> {
             {
                 let (usual, part) = (usual.display(), part.display());
                 console.note(format!(
-                    "{usual} already exists, of a run that was killed or is still running: it stays, this one writes {part}"
+                    "{usual} already exists, of a run that was killed or is still running: it \
+                     stays, this one writes {part}"
                 ));
             }
         }
@@ -355,7 +374,8 @@ impl Stream<'_> {
 fn refuse_fields(sources: &[PathBuf], problem: &str) -> eddy::Error {
     let name = sources.first().map(|source| source.display().to_string()).unwrap_or_default();
     eddy::Error::usage(format!(
-        "{name} {problem}; make whole frames of its fields first: ffmpeg -i {name} -vf bwdif -f yuv4mpegpipe - | eddy ... -"
+        "{name} {problem}; make whole frames of its fields first: ffmpeg -i {name} -vf bwdif -f \
+         yuv4mpegpipe - | eddy ... -"
     ))
 }
 

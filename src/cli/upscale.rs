@@ -49,7 +49,14 @@ pub(crate) struct Arguments {
 
     /// With --prior, the number of posterior samples that are averaged: more is nearer to the
     /// truth, 1 has the most texture
-    #[arg(long, value_name = "N", default_value_t = 4, requires = "prior", value_parser = clap::value_parser!(u16).range(1..=64), help_heading = "Sampling")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 4,
+        requires = "prior",
+        value_parser = clap::value_parser!(u16).range(1..=64),
+        help_heading = "Sampling"
+    )]
     samples: u16,
 
     #[command(flatten)]
@@ -98,7 +105,8 @@ impl Arguments {
             return self.upscale_by_drawing(&package);
         }
         if self.noise.is_given() {
-            let problem = "its plan begins at the small image; leave --initial-noise and --noise out, or take a model that draws";
+            let problem = "its plan begins at the small image; leave --initial-noise and --noise \
+                           out, or take a model that draws";
             return Err(eddy::Error::usage(format!("{}: {problem}", package.manifest.name)).into());
         }
         let stream = self.stream.stream(&self.images, &[], self.memory.limits())?;
@@ -133,7 +141,8 @@ impl Arguments {
         if self.stream.stream(&self.images, &[], self.memory.limits())?.is_some() {
             let name = &package.manifest.name;
             let problem = format!(
-                "{name} draws each image from noise, and takes images alone; a stream needs a model such as upscale-x2"
+                "{name} draws each image from noise, and takes images alone; a stream needs a \
+                 model such as upscale-x2"
             );
             return Err(eddy::Error::usage(problem).into());
         }
@@ -203,7 +212,8 @@ impl Arguments {
             return match self.scale.unwrap_or(DEFAULT_SCALE) {
                 scale @ (2 | 4) => Package::find(&format!("upscale-x{scale}")),
                 scale => Err(eddy::Error::usage(format!(
-                    "no bundled model enlarges {scale} times; use -s 2 or -s 4, or name a package with -m"
+                    "no bundled model enlarges {scale} times; use -s 2 or -s 4, or name a package \
+                     with -m"
                 ))),
             };
         };
@@ -211,7 +221,8 @@ impl Arguments {
         let has = package.manifest.scale;
         match self.scale {
             Some(scale) if scale != has => Err(eddy::Error::usage(format!(
-                "{model} enlarges {has} times, {scale} was asked for; leave -s out or choose another model"
+                "{model} enlarges {has} times, {scale} was asked for; leave -s out or choose \
+                 another model"
             ))),
             _ => Ok(package),
         }
@@ -242,7 +253,8 @@ impl Arguments {
         let mut record = json!({
             "input": turn.job.input.to_string_lossy(), "output": turn.job.output.to_string_lossy(),
             "width": width, "height": height, "upscale_factor": scale,
-            "steps": report.steps, "tiles": report.tiles, "tile_width": report.tile_size.0, "tile_height": report.tile_size.1,
+            "steps": report.steps, "tiles": report.tiles, "tile_width": report.tile_size.0,
+            "tile_height": report.tile_size.1,
             "tiles_repeated": report.repeated, "seconds": seconds, "warnings": warnings,
         });
         record::extend(&mut record, ran);

@@ -327,8 +327,8 @@ impl Job<'_> {
 
     fn flawed(&self, defect: &str) -> Error {
         Error::evaluation(format!(
-            "step {} gave {defect}, in the tile at {},{} of {}x{}; check that the input has no such values, and try the f32 \
-             model if this is none",
+            "step {} gave {defect}, in the tile at {},{} of {}x{}; check that the input has no \
+             such values, and try the f32 model if this is none",
             self.index + 1,
             self.window.x,
             self.window.y,

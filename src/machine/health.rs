@@ -18,10 +18,12 @@ impl std::fmt::Display for Trouble {
         match self {
             Self::TooHot => write!(
                 f,
-                "the processor is slowed down because it is too hot; give it a fan, or a lower frame rate to keep up with"
+                "the processor is slowed down because it is too hot; give it a fan, or a lower \
+                 frame rate to keep up with"
             ),
             Self::LowPower => f.write_str(
-                "the supply gives too little voltage, and the board is slowed down; take the supply it is made for",
+                "the supply gives too little voltage, and the board is slowed down; take the \
+                 supply it is made for",
             ),
         }
     }

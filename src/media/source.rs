@@ -144,7 +144,8 @@ fn folders_in(folder: &Path, output: &Path) -> Result<Vec<PathBuf>> {
 
 fn one_file(output: &Path) -> Error {
     Error::usage(format!(
-        "several results cannot go into the one file {}; name a folder, or end the name in {MAIN_SEPARATOR}",
+        "several results cannot go into the one file {}; name a folder, or end the name in \
+         {MAIN_SEPARATOR}",
         output.display()
     ))
 }
@@ -227,7 +228,8 @@ pub fn refuse_lists<P: AsRef<Path>>(sources: &[P], output: &Path) -> Result<()> 
         output.is_file() || output.read_dir().is_ok_and(|mut entries| entries.next().is_some());
     match sources.iter().map(AsRef::as_ref).find(|source| is_there && names_others(source)) {
         Some(source) => Err(Error::usage(format!(
-            "{} may name {} as one of its files, and that already exists; choose a new name for the result",
+            "{} may name {} as one of its files, and that already exists; choose a new name for \
+             the result",
             source.display(),
             output.display()
         ))),
@@ -359,7 +361,8 @@ fn job_in_folder(input: PathBuf, folder: &Path, format: Option<Format>) -> Resul
         (None, None) => {
             let input = input.display();
             return Err(Error::usage(format!(
-                "the name {input} has an unknown extension for its result; give one with {IMAGE_FORMAT}"
+                "the name {input} has an unknown extension for its result; give one with \
+                 {IMAGE_FORMAT}"
             )));
         }
     };
@@ -385,8 +388,8 @@ fn single_job(input: PathBuf, output: &Path, format: Option<Format>) -> Result<J
             return Err(Error::usage(problem));
         }
         return Err(Error::usage(format!(
-            "the name {} has an unknown extension; end it in .png, .jpg, .webp, .tiff, .bmp or .qoi, give one with {IMAGE_FORMAT}, or end it in \
-             {MAIN_SEPARATOR} for a folder",
+            "the name {} has an unknown extension; end it in .png, .jpg, .webp, .tiff, .bmp or \
+             .qoi, give one with {IMAGE_FORMAT}, or end it in {MAIN_SEPARATOR} for a folder",
             output.display()
         )));
     };

@@ -314,7 +314,8 @@ impl Files {
             Self::Folder(folder) => (folder, Links::Inside),
             Self::AsIs(folder) => (folder, Links::Cache),
         };
-        let bytes = find_inside(folder, name, links).and_then(|path| read_regular(&path, most)).map_err(|cause| {
+        let path = find_inside(folder, name, links);
+        let bytes = path.and_then(|path| read_regular(&path, most)).map_err(|cause| {
             let path = folder.join(name);
             let problem = format!(
                 "{} cannot be read; a package is a folder with a model.toml and the files that it \

@@ -69,8 +69,8 @@ impl SampledModel {
             Self::Diffusers(folder) => match precision {
                 None => folder.load(runtime, options),
                 Some(_) => Err(Error::usage(format!(
-                    "a folder in the diffusers layout has one network, in the precision that it was exported in; leave \
-                     {PRECISION} out",
+                    "a folder in the diffusers layout has one network, in the precision that it \
+                     was exported in; leave {PRECISION} out",
                 ))),
             },
             Self::Package(package) => package.load(runtime, precision.unwrap_or_default(), options),

@@ -217,9 +217,11 @@ impl Runtime {
         };
         match run() {
             Ok(true) => Ok(()),
-            Ok(false) => {
-                Err("it gives wrong values; update its driver, and check that the library is built for it".into())
-            }
+            Ok(false) => Err(
+                "it gives wrong values; update its driver, and check that the library is built \
+                     for it"
+                    .into(),
+            ),
             Err(error) => {
                 // The final error often says less than the log before it.
                 let mut words = self.log_errors();
@@ -323,7 +325,8 @@ fn remedy(library: &str) -> String {
         _ => return "install it, or put the folder that holds it into LD_LIBRARY_PATH".into(),
     };
     format!(
-        "sudo apt install {package} (from NVIDIA), or put the folder that holds it into LD_LIBRARY_PATH"
+        "sudo apt install {package} (from NVIDIA), or put the folder that holds it into \
+         LD_LIBRARY_PATH"
     )
 }
 
@@ -358,10 +361,10 @@ mod tests {
 
     #[test]
     fn names_the_missing_library() {
-        let log = "/onnxruntime_src/onnxruntime/core/session/provider_bridge_ort.cc:1988 onnxruntime::Provider& \
-                   onnxruntime::ProviderLibrary::Get() [ONNXRuntimeError] : 1 : FAIL : Failed to load library \
-                   /opt/libonnxruntime_providers_cuda.so with error: libcudnn.so.9: cannot open shared object file: No such \
-                   file or directory";
+        let log = "/onnxruntime_src/onnxruntime/core/session/provider_bridge_ort.cc:1988 \
+                   onnxruntime::Provider& onnxruntime::ProviderLibrary::Get() [ONNXRuntimeError] : \
+                   1 : FAIL : Failed to load library /opt/libonnxruntime_providers_cuda.so with \
+                   error: libcudnn.so.9: cannot open shared object file: No such file or directory";
         let words = explain(&[log.to_owned(), "it failed".to_owned()]);
         assert!(words.starts_with("libcudnn.so.9 is missing; sudo apt install cudnn9"), "{words}");
         let words =

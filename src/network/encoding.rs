@@ -1,6 +1,6 @@
-//! How the tensors of a graph encode images and noise levels. Eddy itself works on RGB or grey planes
-//! in NCHW, and on sigma in the units of these planes. Networks may differ: NHWC, BGR, luma only,
-//! integers, other units of sigma.
+//! How the tensors of a graph encode images and noise levels. Eddy itself works on RGB or grey
+//! planes in NCHW, and on sigma in the units of these planes. Networks may differ: NHWC, BGR, luma
+//! only, integers, other units of sigma.
 
 use std::fmt;
 use std::str::FromStr;

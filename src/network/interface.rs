@@ -317,8 +317,8 @@ impl Types {
             && (given < own || (is_exact && given != own))
         {
             let problem = format!(
-                "its output `{}` has {given} channels and its sample {own}; a network with further channels in its sample \
-                 needs a package that names them, which `eddy import` makes",
+                "its output `{}` has {given} channels and its sample {own}; a network with further \
+                 channels in its sample needs a package that names them, which `eddy import` makes",
                 interface.output
             );
             return Err(Error::model(model, problem));
@@ -421,7 +421,8 @@ fn stack(
     };
     if axes != Axes::Nchw || !Buffer::supports(*ty) {
         let problem = format!(
-            "`{}` is {}; expected frames as [batch, frames, channels, height, width] of float32, float16 or uint8",
+            "`{}` is {}; expected frames as [batch, frames, channels, height, width] of float32, \
+             float16 or uint8",
             outlet.name(),
             outlet.dtype()
         );
@@ -450,8 +451,8 @@ fn state_shape(outlet: &Outlet, model: &str) -> Result<(TensorElementType, Vec<i
         }
         other => {
             let problem = format!(
-                "its state `{}` is {other}; expected float32 or float16 of known sizes, or as [batch, channels, height, \
-                 width] with known channels",
+                "its state `{}` is {other}; expected float32 or float16 of known sizes, or as \
+                 [batch, channels, height, width] with known channels",
                 outlet.name()
             );
             Err(Error::model(model, problem))
@@ -485,7 +486,8 @@ fn scalar(outlet: &Outlet, model: &str) -> Result<(TensorElementType, Vec<i64>)>
         }
         other => {
             let problem = format!(
-                "`{}` is {other}; expected a scalar or a vector of int64, int32, float32, float16 or float64",
+                "`{}` is {other}; expected a scalar or a vector of int64, int32, float32, float16 \
+                 or float64",
                 outlet.name()
             );
             Err(Error::model(model, problem))
@@ -531,7 +533,8 @@ fn constant(
     };
     if !i64::try_from(values.len()).is_ok_and(fits) {
         let problem = format!(
-            "`{name}` is {}, and {} values were given; expected one for all elements, or one for each",
+            "`{name}` is {}, and {} values were given; expected one for all elements, or one for \
+             each",
             outlet.dtype(),
             values.len()
         );

@@ -460,7 +460,7 @@ impl OnnxNetwork {
         Some(Conversion { channels: mixes.len(), mixes, axes: encoding.axes, groups: None })
     }
 
-    /// The conversion of the output's tensor, and of the sample's planes, to the planes of an image.
+    /// The conversion of the output's tensor and the sample's planes to the planes of an image.
     fn output_conversion(&self, channels: usize) -> Option<Conversion> {
         let Interface { output_encoding: encoding, residual, .. } = &self.interface;
         let used = encoding.tensor_channels(channels);
@@ -540,8 +540,8 @@ impl Network for OnnxNetwork {
         let behind = self.interface.concat_channels(channels);
         if behind > 0 && batch > 1 {
             let problem = format!(
-                "its sample is concatenated with its condition or sigma, which works for a batch of one; {batch} images \
-                 were requested"
+                "its sample is concatenated with its condition or sigma, which works for a batch \
+                 of one; {batch} images were requested"
             );
             return Err(Error::model(&self.model, problem));
         }
@@ -551,8 +551,8 @@ impl Network for OnnxNetwork {
             if declared >= 0 && usize::try_from(declared) != Ok(wanted) {
                 let axis = ["batch", "channels", "height", "width"][axis];
                 let problem = format!(
-                    "its {axis} is fixed at {declared}; {wanted} was requested. Use an input that fits, or export the \
-                     network with a dynamic axis"
+                    "its {axis} is fixed at {declared}; {wanted} was requested. Use an input that \
+                     fits, or export the network with a dynamic axis"
                 );
                 return Err(Error::model(&self.model, problem));
             }
@@ -632,8 +632,9 @@ impl Network for OnnxNetwork {
                 Some(Ended::Late(limit)) => {
                     let (model, shape, seconds) = (&self.model, bound.shape, limit.as_secs_f64());
                     let problem = format!(
-                        "model {model}: an evaluation at shape {shape:?} took longer than {seconds} s and was ended; raise {TIMEOUT}, \
-                         take smaller tiles ({TILE}), or another model"
+                        "model {model}: an evaluation at shape {shape:?} took longer than \
+                         {seconds} s and was ended; raise {TIMEOUT}, take smaller tiles ({TILE}), \
+                         or another model"
                     );
                     return Err(Error::Evaluation { problem, source: Some(Box::new(cause)) });
                 }
@@ -641,7 +642,8 @@ impl Network for OnnxNetwork {
             }
             let advice = if is_out_of_memory(&cause) {
                 format!(
-                    " for lack of memory; take smaller tiles ({TILE}) or a smaller image, or raise {MAX_MEMORY}"
+                    " for lack of memory; take smaller tiles ({TILE}) or a smaller image, or raise \
+                     {MAX_MEMORY}"
                 )
             } else {
                 String::new()

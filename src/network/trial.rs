@@ -179,7 +179,8 @@ impl Trial {
             (Some(Ended::Stopped), _) => Err(Error::Interrupted),
             (Some(Ended::Late(limit)), Err(cause)) => Err(Error::Evaluation {
                 problem: format!(
-                    "model {model}: an evaluation took longer than {} s and was ended; raise {TIMEOUT}",
+                    "model {model}: an evaluation took longer than {} s and was ended; raise \
+                     {TIMEOUT}",
                     limit.as_secs_f64()
                 ),
                 source: Some(Box::new(cause)),

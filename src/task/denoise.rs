@@ -216,8 +216,8 @@ impl<'a> Denoiser<'a> {
             || !(takes_sigma || manifest.is_blind())
         {
             let problem = format!(
-                "it is a model to {} that predicts {}; expected a denoiser that predicts `denoised` and is \
-                 conditioned on sigma or blind",
+                "it is a model to {} that predicts {}; expected a denoiser that predicts \
+                 `denoised` and is conditioned on sigma or blind",
                 manifest.task, manifest.prediction
             );
             return Err(Error::model(&manifest.name, problem));
@@ -225,8 +225,8 @@ impl<'a> Denoiser<'a> {
         let steps = options.steps.unwrap_or(manifest.defaults.steps);
         if !takes_sigma && (steps > 1 || options.sigma != SigmaChoice::Auto) {
             return Err(Error::usage(format!(
-                "{} is blind: it is not conditioned on sigma, so it takes no sigma and no noise profile, and denoises in \
-                 one step; strength sets how much of its change is kept",
+                "{} is blind: it is not conditioned on sigma, so it takes no sigma and no noise \
+                 profile, and denoises in one step; strength sets how much of its change is kept",
                 manifest.name
             )));
         }
@@ -432,8 +432,8 @@ impl<'a> Denoiser<'a> {
             return Ok(());
         }
         Err(Error::usage(format!(
-            "{} keeps a state of whole frames, and {width}x{height} has to be cut into {} tiles; raise \
-             {MAX_MEMORY}, leave {TILE} out, or take smaller frames",
+            "{} keeps a state of whole frames, and {width}x{height} has to be cut into {} tiles; \
+             raise {MAX_MEMORY}, leave {TILE} out, or take smaller frames",
             self.manifest.name,
             tiles.count()
         )))

@@ -175,7 +175,8 @@ impl<'a> Generator<'a> {
         let (own, its) = (self.manifest, classifier.manifest);
         if its.task != Task::Classifier || its.channels != own.channels || its.range != own.range {
             let problem = format!(
-                "it is a model to {} of {} channels in {:?}; expected one to guide, of {} channels in {:?}, as {} has",
+                "it is a model to {} of {} channels in {:?}; expected one to guide, of {} channels \
+                 in {:?}, as {} has",
                 its.task, its.channels, its.range, own.channels, own.range, own.name
             );
             return Err(Error::model(&its.name, problem));
@@ -223,8 +224,8 @@ impl<'a> Generator<'a> {
     pub(crate) fn pixel_channels(&self) -> Result<usize> {
         if self.draws_latents() {
             return Err(Error::usage(format!(
-                "{} works on latents, and Eddy runs decoders alone, not what encodes images; it can draw from noise, and enlarge if it \
-                 was made for that",
+                "{} works on latents, and Eddy runs decoders alone, not what encodes images; it \
+                 can draw from noise, and enlarge if it was made for that",
                 self.manifest.name
             )));
         }
@@ -256,8 +257,8 @@ impl<'a> Generator<'a> {
             && !(width.is_multiple_of(multiple_of) && height.is_multiple_of(multiple_of))
         {
             return Err(Error::usage(format!(
-                "{} draws latents, each value of which is {multiple_of}x{multiple_of} pixels, and {width}x{height} was asked for; take \
-                 multiples of {multiple_of}",
+                "{} draws latents, each value of which is {multiple_of}x{multiple_of} pixels, and \
+                 {width}x{height} was asked for; take multiples of {multiple_of}",
                 self.manifest.name
             )));
         }

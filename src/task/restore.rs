@@ -61,7 +61,8 @@ impl Kernel {
         let side = image.width;
         if image.height != side || side.is_multiple_of(2) || side > 2 * Self::MOST + 1 {
             return Err(Error::usage(format!(
-                "a kernel of {side}x{} has no middle; expected a square of an odd number of pixels, up to {}",
+                "a kernel of {side}x{} has no middle; expected a square of an odd number of \
+                 pixels, up to {}",
                 image.height,
                 2 * Self::MOST + 1
             )));

@@ -82,8 +82,9 @@ impl<'a> Upscaler<'a> {
             None if manifest.is_feed_forward_upscaler() => 0.0,
             None => {
                 let problem = format!(
-                    "it is a model to {} that predicts {}; expected one to upscale that predicts `denoised`, and \
-                     takes the low-resolution image alone, or also a map of sigma with a [sigma] range in its manifest",
+                    "it is a model to {} that predicts {}; expected one to upscale that predicts \
+                     `denoised`, and takes the low-resolution image alone, or also a map of sigma \
+                     with a [sigma] range in its manifest",
                     manifest.task, manifest.prediction
                 );
                 return Err(Error::model(&manifest.name, problem));
@@ -130,7 +131,8 @@ impl<'a> Upscaler<'a> {
         let most = self.options.budget.max_memory;
         if bytes > most {
             return Err(Error::usage(format!(
-                "the result, {width}x{height}, takes {} MiB, {} MiB are allowed; raise {MAX_MEMORY} or upscale less",
+                "the result, {width}x{height}, takes {} MiB, {} MiB are allowed; raise \
+                 {MAX_MEMORY} or upscale less",
                 bytes.div_ceil(1 << 20),
                 most >> 20
             )));

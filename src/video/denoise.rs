@@ -131,7 +131,8 @@ impl<'a> StreamDenoiser<'a> {
             let manifest = denoiser.manifest;
             if (manifest.layout, manifest.channels, denoiser.range) != (layout, channels, range) {
                 return Err(Error::usage(format!(
-                    "{} and {} are for different kinds of frames; choose models of the same channels and range",
+                    "{} and {} are for different kinds of frames; choose models of the same \
+                     channels and range",
                     first.denoiser.manifest.name, denoiser.manifest.name
                 )));
             }

@@ -25,8 +25,9 @@ pub fn field_of(video: &VideoFormat) -> Result<VideoFormat> {
     let multiple = if video.format.chroma() == Some(Chroma::C420) { 4 } else { 2 };
     if !video.height.is_multiple_of(multiple) {
         return Err(Error::usage(format!(
-            "the frames are interlaced and have {} rows; expected a multiple of {multiple}, so that both fields are alike; \
-             cut them to size, or make them progressive (ffmpeg -vf bwdif)",
+            "the frames are interlaced and have {} rows; expected a multiple of {multiple}, so \
+             that both fields are alike; cut them to size, or make them progressive (ffmpeg -vf \
+             bwdif)",
             video.height
         )));
     }

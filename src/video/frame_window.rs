@@ -36,8 +36,8 @@ impl<'a> FrameWindowDenoiser<'a> {
     /// `precision` is that of the network.
     ///
     /// # Errors
-    /// [`Error::Usage`](crate::Error::Usage) when frames do not fit the memory budget, or have colour that the network
-    /// does not support.
+    /// [`Error::Usage`](crate::Error::Usage) when frames do not fit the memory budget, or have
+    /// colour that the network does not support.
     pub fn new(
         denoiser: Denoiser<'a>,
         video: &VideoFormat,

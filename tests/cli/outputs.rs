@@ -262,10 +262,7 @@ fn rejects_replacing_any_file_that_a_source_could_name() {
             let run = eddy(&format!("denoise {source} -o {output}")).within(&place).fails(2);
             run.says(source).says("already exists; choose a new name");
         }
-        eddy(&format!("profile {source} -o v.mkv"))
-            .within(&place)
-            .fails(2)
-            .says("already exists");
+        eddy(&format!("profile {source} -o v.mkv")).within(&place).fails(2).says("already exists");
     }
     assert_eq!(place.bytes("v.mkv"), b"a film");
     assert_eq!(place.names(""), all);

@@ -305,7 +305,8 @@ fn start(path: &Path, wish: CameraRequest, interpretation: FormatOverrides) -> R
     let got = capture.format().pixel_format();
     if got != code || wish.size.is_some_and(|size| size != [got_width, got_height]) {
         let problem = format!(
-            "it does not give {width}x{height} in {format} but {got_width}x{got_height} in {got}; it gives {offers}"
+            "it does not give {width}x{height} in {format} but {got_width}x{got_height} in {got}; \
+             it gives {offers}"
         );
         return Err(Error::input(path, problem));
     }

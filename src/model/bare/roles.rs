@@ -157,7 +157,8 @@ impl Roles {
                 .map(|port| format!("`{}` ({})", port.name, port.text))
                 .collect();
             let problem = format!(
-                "none of its inputs is an image, a tensor of rank 4 of float32, float16 or uint8; it has {}",
+                "none of its inputs is an image, a tensor of rank 4 of float32, float16 or uint8; \
+                 it has {}",
                 inputs.join(", ")
             );
             return Err(Error::model(model, problem));
@@ -208,7 +209,8 @@ impl Roles {
             unknown.iter().map(|port| format!("`{}` ({})", port.name, port.text)).collect();
         let problem = format!(
             "the roles of its inputs {} are unknown; give each a constant value by {INPUT} \
-             NAME=VALUE, or a role by {INPUTS} ROLE=NAME: sample, sigma, timestep, condition, class, mask or known",
+             NAME=VALUE, or a role by {INPUTS} ROLE=NAME: sample, sigma, timestep, condition, \
+             class, mask or known",
             unknown.join(" and ")
         );
         Err(Error::model(model, problem))

@@ -1,5 +1,5 @@
-//! The images for probe runs: a photograph (NASA's portrait of Eileen Collins, in the public domain,
-//! from scikit-image), extended by mirroring, and noise.
+//! The images for probe runs: a photograph (NASA's portrait of Eileen Collins, in the public
+//! domain, from scikit-image), extended by mirroring, and noise.
 
 use crate::diffusion::{NoiseAt, NoiseSource, Philox};
 use crate::error::Result;

@@ -203,7 +203,8 @@ impl Manifest {
             return Ok(Schedule::Discrete(Box::new(schedule)));
         }
         let Some(SigmaRange { min, max, .. }) = self.sigma else {
-            let problem = "its manifest has no [sigma] and no [schedule], so there is nothing to sample on; add one";
+            let problem = "its manifest has no [sigma] and no [schedule], so there is nothing to \
+                           sample on; add one";
             return Err(Error::model(&self.name, problem));
         };
         let lowest = if min > 0.0 { min } else { LOWEST_PART * max };

@@ -218,8 +218,8 @@ impl Manifest {
         if self.frames.is_multiple_of(2) || (named > 0 && named + 1 != self.frames) {
             let frames = self.frames;
             return Some(format!(
-                "frames = {frames} and {named} neighbours among the inputs; expected an odd number, one more than \
-                 neighbours if they are named"
+                "frames = {frames} and {named} neighbours among the inputs; expected an odd \
+                 number, one more than neighbours if they are named"
             ));
         }
         if self.is_of_video()
@@ -230,8 +230,8 @@ impl Manifest {
                 || !matches!(task, Task::Denoise | Task::Deblur))
         {
             return Some(
-                "frames or states beside a condition, luma, a layout of planes or a task of images; expected a \
-                 network to denoise or to deblur that sees its frames alone"
+                "frames or states beside a condition, luma, a layout of planes or a task of \
+                 images; expected a network to denoise or to deblur that sees its frames alone"
                     .into(),
             );
         }
@@ -239,8 +239,8 @@ impl Manifest {
         let expected = usize::from(task == Task::Inpaint);
         if masks != expected || (masks > 0 && !self.is_blind()) {
             return Some(format!(
-                "task = \"{task}\" and {masks} masks among the inputs; expected one, mask or known, of a model to \
-                 inpaint, which has no noise level, and none of others"
+                "task = \"{task}\" and {masks} masks among the inputs; expected one, mask or \
+                 known, of a model to inpaint, which has no noise level, and none of others"
             ));
         }
         if self.inputs.sample.is_none() && !self.is_feed_forward_upscaler() {

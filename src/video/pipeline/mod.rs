@@ -332,7 +332,8 @@ impl Worker<'_> {
                         return Err(Error::input(
                             "the stream",
                             format!(
-                                "no frame has come for {:.0} s; check the source, or raise {STALL_TIMEOUT}",
+                                "no frame has come for {:.0} s; check the source, or raise \
+                                 {STALL_TIMEOUT}",
                                 stall.as_secs_f64()
                             ),
                         ));

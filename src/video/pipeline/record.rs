@@ -10,7 +10,8 @@ use crate::video::{QualityLevel, StreamStatus};
 /// The counters; `rate` is in frames per second.
 pub fn of_tally(event: &str, counters: &Counters, rate: f64) -> Value {
     json!({
-        "event": event, "read": counters.read, "written": counters.written, "dropped": counters.dropped,
+        "event": event, "read": counters.read, "written": counters.written,
+        "dropped": counters.dropped,
         "corrupt": counters.corrupt, "reconnected": counters.reconnected, "late": counters.late,
         "seconds": counters.elapsed.as_secs_f64(), "rate": rate,
     })
@@ -28,7 +29,8 @@ pub fn of_quality(quality: &QualityLevel) -> Value {
 pub fn of_treatment(stream_status: &StreamStatus) -> Value {
     let mut record = of_quality(&stream_status.quality);
     let more = json!({
-        "changes": stream_status.changes, "tiles_repeated": stream_status.repeated, "passed_through": stream_status.failed,
+        "changes": stream_status.changes, "tiles_repeated": stream_status.repeated,
+        "passed_through": stream_status.failed,
         "sigma": stream_status.sigma, "temporal": stream_status.temporal,
     });
     extend(&mut record, more);

@@ -271,8 +271,9 @@ impl Probe {
                     return Err(Error::input(
                         name,
                         format!(
-                            "its colour is {space}, which Eddy does not read; convert it first: ffmpeg -i {} -vf \
-                             scale=out_color_matrix=bt709 -colorspace bt709 out.mkv, or say with {MATRIX} what to take it for",
+                            "its colour is {space}, which Eddy does not read; convert it first: \
+                             ffmpeg -i {} -vf scale=out_color_matrix=bt709 -colorspace bt709 \
+                             out.mkv, or say with {MATRIX} what to take it for",
                             name.display()
                         ),
                     ));

@@ -116,7 +116,7 @@ impl Messages {
     }
 }
 
-/// The time on a line of [`TIMES`]. A message that another thread of ffmpeg writes at the same time may
+/// The time on a line of [`TIMES`]. A message that another thread of ffmpeg writes at that time may
 /// have its origin and its level, in brackets, before it.
 fn time_of(line: &str) -> Option<Duration> {
     let mut rest = line.trim();
@@ -234,7 +234,10 @@ mod tests {
     #[test]
     fn keeps_errors_and_detects_damage_among_warnings() {
         let mut messages = Messages::default();
-        messages.take("[swscaler @ 0x55] [warning] deprecated pixel format used, make sure you did set range correctly\n");
+        messages.take(
+            "[swscaler @ 0x55] [warning] deprecated pixel format used, make sure you did \
+             set range correctly\n",
+        );
         assert_eq!(messages, Messages::default());
         messages.take("[warning] in.ts: corrupt input packet in stream 0\n");
         assert_eq!(

@@ -370,7 +370,8 @@ impl Sink for FfmpegSink {
             Some(((damage, is_cut), file)) => {
                 let problem = if is_cut { "ends before its end" } else { "is damaged" };
                 let problem = format!(
-                    "its sound {problem} ({damage}): {} frames and what sound came are kept; fetch the file again",
+                    "its sound {problem} ({damage}): {} frames and what sound came are kept; fetch \
+                     the file again",
                     self.written
                 );
                 Err(Error::input(file, problem))

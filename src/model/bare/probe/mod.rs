@@ -126,7 +126,8 @@ impl<'a> Probe<'a> {
         }
         if !matches!(channels, 1 | 3) {
             let problem = format!(
-                "its input `{}` has {channels} channels; expected 1 or 3, or 2 or 4 with sigma as the last channel",
+                "its input `{}` has {channels} channels; expected 1 or 3, or 2 or 4 with sigma as \
+                 the last channel",
                 image.name
             );
             return Err(Error::model(model, problem));
@@ -263,8 +264,8 @@ impl<'a> Probe<'a> {
         if is_sampled && self.description.prediction.is_none() && self.roles.timestep.is_some() {
             let name = self.roles.timestep.as_ref().map_or("", |port| &port.name);
             let problem = format!(
-                "its input `{name}` is a timestep, and the meaning of its output is unknown; give its prediction and \
-                 its schedule, or give `{name}` the role of sigma"
+                "its input `{name}` is a timestep, and the meaning of its output is unknown; give \
+                 its prediction and its schedule, or give `{name}` the role of sigma"
             );
             return Err(Error::model(self.model, problem));
         }
@@ -304,8 +305,9 @@ impl<'a> Probe<'a> {
             let scale = out_width / width;
             if scale == 0 || [out_width, out_height] != [scale * width, scale * height] {
                 let problem = format!(
-                    "its output `{}` is {out_width}x{out_height} for an input of {width}x{height}; expected a whole \
-                     multiple, the same along both axes; {OUTPUT} names another of {}",
+                    "its output `{}` is {out_width}x{out_height} for an input of {width}x{height}; \
+                     expected a whole multiple, the same along both axes; {OUTPUT} names another \
+                     of {}",
                     self.output.name,
                     self.output_names()
                 );
@@ -348,7 +350,8 @@ impl<'a> Probe<'a> {
             return Ok(());
         }
         let problem = format!(
-            "its output `{}` has {given} channels; expected {channels}, as its input has; {OUTPUT} names another of {}",
+            "its output `{}` has {given} channels; expected {channels}, as its input has; {OUTPUT} \
+             names another of {}",
             self.output.name,
             self.output_names()
         );
@@ -367,7 +370,8 @@ impl<'a> Probe<'a> {
             }
             _ => {
                 let problem = format!(
-                    "its output `{}` has the shape {shape:?}; expected an image, of rank 4; {OUTPUT} names another",
+                    "its output `{}` has the shape {shape:?}; expected an image, of rank 4; \
+                     {OUTPUT} names another",
                     self.output.name
                 );
                 Err(Error::model(self.model, problem))
@@ -455,7 +459,8 @@ fn output_of(
         .filter(|port| matches!(port.shape.len(), 0 | 4) && port.element.is_of_images());
     let Some(image) = images.next() else {
         let problem = format!(
-            "none of its outputs is an image, a tensor of rank 4 of float32, float16 or uint8; it has {}",
+            "none of its outputs is an image, a tensor of rank 4 of float32, float16 or uint8; it \
+             has {}",
             listed()
         );
         return Err(Error::model(model, problem));

@@ -63,8 +63,8 @@ impl Probe<'_> {
         let Some(field) = field else {
             self.record(
                 "name",
-                "no receptive field: changing one pixel changes the output up to the border, so tiles are blended over their \
-                 seams",
+                "no receptive field: changing one pixel changes the output up to the border, so \
+                 tiles are blended over their seams",
             );
             return Ok(());
         };
@@ -74,8 +74,8 @@ impl Probe<'_> {
                 self.record(
                     "name",
                     format!(
-                        "no receptive field: it pads the image to a grid of {grid} pixels, so tiles are blended over \
-                         their seams"
+                        "no receptive field: it pads the image to a grid of {grid} pixels, so \
+                         tiles are blended over their seams"
                     ),
                 );
             }
@@ -89,7 +89,8 @@ impl Probe<'_> {
             }
             None => self.record(
                 "name",
-                "no receptive field: it is not shift-equivariant, so tiles are blended over their seams",
+                "no receptive field: it is not shift-equivariant, so tiles are blended over their \
+                 seams",
             ),
         }
         Ok(())

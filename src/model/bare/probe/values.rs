@@ -197,8 +197,8 @@ impl Probe<'_> {
             )
         } else {
             format!(
-                "no normalization restores a test photograph (at best to {score:.1} dB PSNR, from {before:.1} dB), so this \
-                 is a guess"
+                "no normalization restores a test photograph (at best to {score:.1} dB PSNR, from \
+                 {before:.1} dB), so this is a guess"
             )
         };
         let Normalization { range, mean, std } = normalization;
