@@ -9,10 +9,10 @@ use eddy::network::Network;
 use serde_json::json;
 
 use super::bench_video::VideoBench;
-use super::console::Console;
 use super::dry_run::{DryRun, noisy_frame};
 use super::onnx_options::OnnxOptions;
-use super::options::{DeviceOptions, MemoryOptions, PrecisionOption, Size};
+use super::options::Size;
+use super::run_args::RunArgs;
 
 /// Measure the overhead of a whole frame over the bare network
 ///
@@ -49,28 +49,19 @@ pub(crate) struct Arguments {
     seconds: f64,
 
     #[command(flatten)]
-    precision: PrecisionOption,
-
-    #[command(flatten)]
     onnx: OnnxOptions,
 
     #[command(flatten)]
-    memory: MemoryOptions,
-
-    #[command(flatten)]
-    device: DeviceOptions,
-
-    #[command(flatten)]
-    console: Console,
+    run: RunArgs,
 }
 
 impl Arguments {
     pub(crate) fn run(self, started: Instant) -> anyhow::Result<()> {
-        let package = self.onnx.find(&self.model, &self.device, self.console)?;
-        let opened = self.device.open_within(&self.memory, self.console)?;
+        let package = self.onnx.find(&self.model, &self.run.device, self.run.console)?;
+        let opened = self.run.open()?;
         let device = opened.device();
         if self.video {
-            let precisions = match self.precision.asked() {
+            let precisions = match self.run.precision.asked() {
                 Some(precision) => vec![precision],
                 None => package
                     .precisions(None)?
@@ -78,25 +69,25 @@ impl Arguments {
                     .filter(|p| device.is_gpu() || *p != Precision::F16)
                     .collect(),
             };
-            let (tile, budget) = (self.memory.tile(), self.memory.budget());
+            let (tile, budget) = (self.run.memory.tile(), self.run.memory.budget());
             let (package, opened, size, seconds) = (&package, &opened, self.size, self.seconds);
             return VideoBench { package, opened, size, precisions, seconds, tile, budget }
-                .run(self.console);
+                .run(self.run.console);
         }
         let size = self.size.unwrap_or(Size { width: 640, height: 480 });
-        let precision = self.precision.on(device, &package);
+        let precision = self.run.precision.on(device, &package);
         let mut network = opened.network(&package, precision)?;
         let start_up = started.elapsed();
-        let rehearsal = DryRun {
+        let dry_run = DryRun {
             steps: self.steps.into(),
-            tile: self.memory.tile(),
-            budget: self.memory.budget(),
+            tile: self.run.memory.tile(),
+            budget: self.run.memory.budget(),
         };
         let noisy = noisy_frame(size);
         let whole_frame = |network: &mut dyn Network| -> eddy::Result<(Duration, usize)> {
             let image = noisy.clone();
             let begun = Instant::now();
-            let evaluations = rehearsal.run(&package.manifest, network, image)?;
+            let evaluations = dry_run.run(&package.manifest, network, image)?;
             Ok((begun.elapsed(), evaluations))
         };
         // Binds the buffers and warms up.
@@ -139,7 +130,7 @@ impl Arguments {
             "peak_resident_bytes": peak, "onnxruntime": opened.runtime.version(),
             "device": device.to_string(),
         });
-        self.console.result(text, &record)
+        self.run.console.result(text, &record)
     }
 }
 

@@ -13,15 +13,14 @@ use eddy::task::{
     Strength,
 };
 use eddy::video::{
-    Candidate, Fields, FrameProcessor, FrameWindowDenoiser, StreamDenoiser, field_of, record,
+    Candidate, Fields, FrameProcessor, FrameWindowDenoiser, StreamDenoiser, field_of,
 };
 use serde_json::{Value, json};
 
-use super::console::Console;
-use super::interrupt;
 use super::io_args::{ImageJob, IoArgs, repeated, steps, tiles};
 use super::onnx_options::OnnxOptions;
-use super::options::{DeviceOptions, MemoryOptions, Opened, PrecisionOption, SamplingOptions};
+use super::options::{Opened, SamplingOptions};
+use super::run_args::{NetworkRecord, RunArgs};
 use super::stream::{Stream, StreamOptions};
 
 /// Denoise images and video
@@ -43,9 +42,6 @@ pub(crate) struct Arguments {
     /// and `denoise-fast` that keeps up
     #[arg(short, long, value_name = "MODEL", help_heading = "Model")]
     model: Option<String>,
-
-    #[command(flatten)]
-    precision: PrecisionOption,
 
     #[command(flatten)]
     onnx: OnnxOptions,
@@ -88,13 +84,7 @@ pub(crate) struct Arguments {
     stream: StreamOptions,
 
     #[command(flatten)]
-    memory: MemoryOptions,
-
-    #[command(flatten)]
-    device: DeviceOptions,
-
-    #[command(flatten)]
-    console: Console,
+    run: RunArgs,
 }
 
 /// A model for images, and its network once it is loaded.
@@ -150,15 +140,15 @@ impl Arguments {
         let stream = self.stream.stream(
             &self.images,
             self.noise_profile.as_slice(),
-            self.memory.limits(),
+            self.run.memory.limits(),
         )?;
         let jobs = if stream.is_none() {
-            self.images.jobs(self.noise_profile.as_slice(), self.console)?
+            self.images.jobs(self.noise_profile.as_slice(), self.run.console)?
         } else {
             Vec::new()
         };
         let packages = self.packages(stream.as_ref(), &sigma)?;
-        let mut opened = self.device.open_within(&self.memory, self.console)?;
+        let mut opened = self.run.open()?;
         // A live or paced stream has pauses between frames, in which threads can sleep.
         opened.rest =
             self.stream.target().is_some() || stream.as_ref().is_some_and(Stream::is_live);
@@ -168,12 +158,12 @@ impl Arguments {
             eta: self.sampling.eta,
             seed: self.sampling.seed,
             strength: self.strength,
-            tile: self.memory.tile(),
-            budget: self.memory.budget(),
+            tile: self.run.memory.tile(),
+            budget: self.run.memory.budget(),
         };
         let Some(stream) = stream else {
             if self.temporal == When::On {
-                self.console.note("--temporal has no effect on stills; it is for streams");
+                self.run.console.note("--temporal has no effect on stills; it is for streams");
             }
             let mut choices: Vec<Choice<'_>> =
                 packages.iter().map(|package| Choice { package, loaded: None }).collect();
@@ -181,8 +171,8 @@ impl Arguments {
                 // Errors of the model are reported before an image is read.
                 self.denoiser(choice, &opened, options.clone())?;
             }
-            return IoArgs::each(&jobs, self.console, |turn| {
-                self.denoise(&mut choices, turn, &opened, &options)
+            return IoArgs::each(&jobs, self.run.console, |job| {
+                self.denoise(&mut choices, job, &opened, &options)
             });
         };
         if let [package] = packages.as_slice()
@@ -211,14 +201,14 @@ impl Arguments {
         choice: &'c mut Choice<'_>,
         opened: &Opened,
         options: DenoiseOptions,
-    ) -> eddy::Result<(Denoiser<'c>, Precision)> {
-        let precision = self.precision.on(opened.device(), choice.package);
+    ) -> eddy::Result<(Denoiser<'c>, NetworkRecord)> {
+        let record = self.run.record(choice.package, opened.device());
         let network = match choice.loaded.take() {
             Some(network) => network,
-            None => opened.guarded(choice.package, precision)?,
+            None => opened.guarded(choice.package, record.precision)?,
         };
         let network = choice.loaded.insert(network);
-        Ok((Denoiser::new(&choice.package.manifest, network, options)?, precision))
+        Ok((Denoiser::new(&choice.package.manifest, network, options)?, record))
     }
 
     /// The candidate models, the best first; for images without --model, one per kind of noise.
@@ -240,16 +230,19 @@ impl Arguments {
             (None, Some(_)) => vec![FAST],
             (Some(model), _) => vec![model],
         };
-        names.into_iter().map(|name| self.onnx.find(name, &self.device, self.console)).collect()
+        names
+            .into_iter()
+            .map(|name| self.onnx.find(name, &self.run.device, self.run.console))
+            .collect()
     }
 
     /// The precisions in which a model may run, the most exact first.
     fn precisions(&self, package: &Package, device: Device) -> Vec<Precision> {
-        let mut precisions = vec![self.precision.on(device, package)];
+        let mut precisions = vec![self.run.precision.on(device, package)];
         let has_int8 = package.manifest.files.contains_key(&Precision::Int8);
         // On a GPU, int8 is no faster than f16.
         if self.stream.target().is_some()
-            && self.precision.asked().is_none()
+            && self.run.precision.asked().is_none()
             && has_int8
             && !device.is_gpu()
         {
@@ -275,25 +268,25 @@ impl Arguments {
             return Err(eddy::Error::usage(problem).into());
         }
         if self.temporal == When::On {
-            self.console.note(format!(
+            self.run.console.note(format!(
                 "--temporal has no effect with {name}, which takes several frames at once"
             ));
         }
-        let precision = self.precision.on(opened.device(), package);
+        let precision = self.run.precision.on(opened.device(), package);
         let mut network = opened.guarded(package, precision)?;
         let denoiser = Denoiser::new(&package.manifest, &mut network, options)?;
         let result = stream.result(&stream.video);
         let mut denoiser = FrameWindowDenoiser::new(denoiser, &stream.video, &result, precision)?;
         let device = opened.device().to_string();
-        stream.run(&mut denoiser, &result, self.console, |denoiser| {
+        stream.run(&mut denoiser, &result, self.run.console, |denoiser| {
             let tiles_of = denoiser.tiles();
-            let words = tiles(tiles_of.count(), tiles_of.tile_size());
+            let summary = tiles(tiles_of.count(), tiles_of.tile_size());
             let sigma = (!denoiser.is_blind()).then(|| denoiser.sigma());
             let level = sigma.map_or(String::new(), |sigma| format!(", sigma {sigma:.1}"));
-            let facts = json!({
+            let fields = json!({
                 "frames_at_once": denoiser.frames(), "tiles": tiles_of.count(), "device": device,
             });
-            (format!("{name}, {} frames at once{level}, {words}", denoiser.frames()), facts)
+            (format!("{name}, {} frames at once{level}, {summary}", denoiser.frames()), fields)
         })
     }
 
@@ -309,12 +302,12 @@ impl Arguments {
         if !stream.video.scan.has_fields() {
             let mut denoiser =
                 StreamDenoiser::new(candidates, &stream.video, &result, temporal, stream.budget())?;
-            return stream.run(&mut denoiser, &result, self.console, |denoiser| {
+            return stream.run(&mut denoiser, &result, self.run.console, |denoiser| {
                 self.describe(denoiser, device)
             });
         }
         if self.temporal == When::On {
-            self.console.note(
+            self.run.console.note(
                 "the frames are interlaced: fields are denoised one by one, without those before",
             );
         }
@@ -322,8 +315,9 @@ impl Arguments {
         let budget = stream.budget().map(|budget| budget / 2);
         let denoiser = StreamDenoiser::new(candidates, &field, &field_result, false, budget)?;
         let mut fields = Fields::new(denoiser, &stream.video, &result);
-        stream
-            .run(&mut fields, &result, self.console, |fields| self.describe(fields.inner(), device))
+        stream.run(&mut fields, &result, self.run.console, |fields| {
+            self.describe(fields.inner(), device)
+        })
     }
 
     /// How the frames of a stream were processed, as text and as JSON.
@@ -332,37 +326,37 @@ impl Arguments {
         let count = denoiser.stream_status().quality.steps;
         let (steps, tiles) =
             (steps(count), tiles(denoiser.tiles().count(), denoiser.tiles().tile_size()));
-        let how = self.how(limited);
+        let note = self.sigma_note(limited);
         let chroma = denoiser.chroma_sigma();
-        let mut facts = json!({
+        let mut fields = json!({
             "sigma_limited": limited, "tiles": denoiser.tiles().count(),
             "device": device.to_string(),
             "sigma_chroma": chroma,
         });
         let chroma = chroma.map_or(String::new(), |sigma| format!(" luma, {sigma:.1} chroma"));
         let model = denoiser.stream_status().quality.model;
-        let mut words = match (sigma, &self.sigma.0, &self.noise_profile) {
+        let mut summary = match (sigma, &self.sigma.0, &self.noise_profile) {
             _ if denoiser.is_blind() => format!("{model}, blind, {tiles}"),
             (0.0, SigmaChoice::Auto, None) => "clean, left as it is".to_owned(),
-            _ => format!("{model}, sigma {sigma:.1}{chroma}{how}, {steps}, {tiles}"),
+            _ => format!("{model}, sigma {sigma:.1}{chroma}{note}, {steps}, {tiles}"),
         };
         if let Some(past) = denoiser.persistence() {
-            words += &format!(", {:.0} % of tiles computed", 100.0 * past.computed);
-            words +=
+            summary += &format!(", {:.0} % of tiles computed", 100.0 * past.computed);
+            summary +=
                 &past.flicker.map_or(String::new(), |flicker| format!(", flicker {flicker:.2}"));
-            facts["tiles_computed"] = past.computed.into();
-            facts["flicker"] = past.flicker.into();
-            facts["resets"] = past.resets.into();
+            fields["tiles_computed"] = past.computed.into();
+            fields["flicker"] = past.flicker.into();
+            fields["resets"] = past.resets.into();
         }
-        (words, facts)
+        (summary, fields)
     }
 
     /// Where the reported sigma comes from.
-    fn how(&self, limited: bool) -> &'static str {
+    fn sigma_note(&self, limited: bool) -> &'static str {
         match (&self.noise_profile, &self.sigma.0, limited) {
-            (None, _, true) => ", the most that the model takes; more was asked for or is there",
+            (None, _, true) => ", limited to the range of the model",
             (Some(_), _, true) => {
-                " (by the profile, but for places that are noisier than the model knows)"
+                " (by the profile, limited to the range of the model where it is exceeded)"
             }
             (Some(_), _, false) => " (by the profile)",
             (None, SigmaChoice::Auto, false) => " (estimated)",
@@ -374,61 +368,48 @@ impl Arguments {
     fn denoise(
         &self,
         choices: &mut [Choice<'_>],
-        turn: &ImageJob<'_>,
+        job: &ImageJob<'_>,
         opened: &Opened,
         options: &DenoiseOptions,
     ) -> eddy::Result<()> {
-        let mut image = turn.read(&self.memory.limits())?;
-        turn.check(&image)?;
+        let mut image = job.read(&self.run.memory.limits())?;
+        job.check(&image)?;
         let begun = Instant::now();
         let is_auto = self.noise_profile.is_none() && self.sigma.0 == SigmaChoice::Auto;
         let is_blind = matches!(choices, [choice] if choice.package.manifest.is_blind());
         let is_auto = is_auto && !is_blind;
         let seen = if is_auto || choices.len() > 1 { Some(Assessment::of(&image)?) } else { None };
-        let seen =
-            seen.map(|seen| if is_jpeg(&turn.job.input) { seen.through_codec() } else { seen });
+        let seen = seen.map(|seen| if is_jpeg(job.source()) { seen.through_codec() } else { seen });
         let kind = seen.map(|seen| seen.kind);
         let index = if kind == Some(NoiseKind::Camera) { choices.len() - 1 } else { 0 };
         let Some(choice) = choices.get_mut(index) else { return Ok(()) };
-        let (mut denoiser, precision) = self.denoiser(choice, opened, options.clone())?;
+        let (mut denoiser, record) = self.denoiser(choice, opened, options.clone())?;
         if let (true, Some(seen)) = (is_auto, &seen) {
             denoiser.set_assessment(seen);
         }
-        let denoiser_name = denoiser.model().to_owned();
-        let ran = json!({"model": denoiser.model(), "precision": precision.name(), "device": opened.device().to_string()});
-        let report = denoiser.denoise(&mut image, &mut |progress| {
-            turn.bar.advance(turn.index, progress);
-            interrupt::poll()
-        })?;
-        let seconds = begun.elapsed().as_secs_f64();
-        let warnings = self.images.write(&image, turn)?;
-        let how = self.how(report.sigma_limited);
+        let report = denoiser.denoise(&mut image, &mut |progress| job.on_progress(progress))?;
+        let note = self.sigma_note(report.sigma_limited);
         let (sigma, steps, tiles) =
             (report.sigma, steps(report.steps), tiles(report.tiles, report.tile_size));
         let again = repeated(report.repeated);
         let chroma =
             report.chroma_sigma.map_or(String::new(), |sigma| format!(" luma, {sigma:.1} chroma"));
-        let model =
-            kind.map_or(String::new(), |kind| format!("{} ({}), ", kind.name(), denoiser.model()));
-        let is_clean = is_auto && kind == Some(NoiseKind::Clean);
-        let line = if is_clean {
+        let model = &record.model;
+        let name = kind.map_or(String::new(), |kind| format!("{} ({model}), ", kind.name()));
+        let summary = if is_auto && kind == Some(NoiseKind::Clean) {
             "clean, left as it is".to_owned()
         } else if is_blind {
-            format!("{}, blind, {tiles}{again}, {seconds:.2} s", denoiser_name)
+            format!("{model}, blind, {tiles}{again}")
         } else {
-            format!("{model}sigma {sigma:.1}{chroma}{how}, {steps}, {tiles}{again}, {seconds:.2} s")
+            format!("{name}sigma {sigma:.1}{chroma}{note}, {steps}, {tiles}{again}")
         };
-        let mut record = json!({
-            "input": turn.job.input.to_string_lossy(), "output": turn.job.output.to_string_lossy(),
-            "width": image.width, "height": image.height, "noise": kind.map(NoiseKind::name),
-            "sigma": sigma,
+        let fields = json!({
+            "noise": kind.map(NoiseKind::name), "sigma": sigma,
             "sigma_chroma": report.chroma_sigma, "sigma_limited": report.sigma_limited,
             "steps": report.steps, "tiles": report.tiles, "tile_width": report.tile_size.0,
-            "tile_height": report.tile_size.1,
-            "tiles_repeated": report.repeated, "seconds": seconds, "warnings": warnings,
+            "tile_height": report.tile_size.1, "tiles_repeated": report.repeated,
         });
-        record::extend(&mut record, ran);
-        turn.report(&line, &record)
+        self.images.finish(job, &image, begun, &record, &summary, fields)
     }
 }
 

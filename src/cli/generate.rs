@@ -15,12 +15,10 @@ use eddy::task::{Classes, Classifier, GenerateOptions, GenerateRequest, Generato
 use ndarray::Axis;
 use serde_json::json;
 
-use super::console::Console;
-use super::generate_args::{DrawingOptions, tabled};
+use super::generate_args::{SamplerOptions, tabled};
 use super::interrupt;
-use super::options::{
-    DeviceOptions, MemoryOptions, NoiseOptions, PrecisionOption, Size, SyncOption, pair,
-};
+use super::options::{NoiseOptions, Size, SyncOption, pair};
+use super::run_args::RunArgs;
 
 /// Generate images from noise
 ///
@@ -98,25 +96,16 @@ pub(crate) struct Arguments {
     classifier: Option<String>,
 
     #[command(flatten)]
-    precision: PrecisionOption,
-
-    #[command(flatten)]
-    drawing: DrawingOptions,
+    sampling: SamplerOptions,
 
     #[command(flatten)]
     noise: NoiseOptions,
 
     #[command(flatten)]
-    memory: MemoryOptions,
-
-    #[command(flatten)]
-    device: DeviceOptions,
-
-    #[command(flatten)]
     sync: SyncOption,
 
     #[command(flatten)]
-    console: Console,
+    run: RunArgs,
 }
 
 fn interval(text: &str) -> Result<[f64; 2], &'static str> {
@@ -151,46 +140,49 @@ impl Arguments {
                 (0..self.count.into()).try_for_each(|i| {
                     refuse_replacing(
                         &also_read,
-                        &numbered(folder, self.drawing.seed.wrapping_add(i)),
+                        &numbered(folder, self.sampling.seed.wrapping_add(i)),
                     )
                 })?
             }
             _ => refuse_replacing(&also_read, &self.output)?,
         }
-        let opened = self.device.open_within(&self.memory, self.console)?;
-        let precision = self.precision.on(opened.device(), &package);
+        let opened = self.run.open()?;
+        let precision = self.run.precision.on(opened.device(), &package);
         let mut network = opened.guarded(&package, precision)?;
         let led = self.classifier.as_deref().map(Package::find).transpose()?;
         let mut classifier = match &led {
             Some(package) => {
-                let precision = self.precision.on(opened.device(), package);
+                let precision = self.run.precision.on(opened.device(), package);
                 Some(opened.network(package, precision)?)
             }
             None => None,
         };
         let strength = self.from.is_some().then_some(self.strength);
-        let options = GenerateOptions { strength, ..self.drawing.options(&self.memory) };
+        let options = GenerateOptions { strength, ..self.sampling.options(&self.run.memory) };
         let mut decoder = opened.decoder(&package)?;
-        let mut drawer =
+        let mut generator =
             Generator::new(&package.manifest, &mut network, options)?.decoded_by(decoder.as_mut());
         let scale = self.guidance_scale.or(package.manifest.defaults.guidance_scale).unwrap_or(1.0);
         if let (Some(package), Some(network)) = (&led, &mut classifier) {
             let scale = self.guidance_scale.unwrap_or(1.0);
-            drawer = drawer.with_classifier(Classifier {
+            generator = generator.with_classifier(Classifier {
                 manifest: &package.manifest,
                 network,
                 scale,
             })?;
         }
-        let [width, height] = drawer.size(self.size.map(|size| [size.width, size.height]))?;
+        let [width, height] = generator.size(self.size.map(|size| [size.width, size.height]))?;
         let given = self.noise.read()?;
-        let start =
-            self.from.as_ref().map(|path| still::read(path, &self.memory.limits())).transpose()?;
+        let start = self
+            .from
+            .as_ref()
+            .map(|path| still::read(path, &self.run.memory.limits()))
+            .transpose()?;
         // Generated images have no EXIF block.
         let start = start.map(Image::upright);
-        let mut keeper = self.drawing.keeper(&drawer)?;
+        let mut keeper = self.sampling.keeper(&generator)?;
         let count = self.count as usize;
-        let bar = self.console.bar(count.div_ceil(BATCH));
+        let bar = self.run.console.bar(count.div_ceil(BATCH));
         let begun = Instant::now();
         let (mut drawn, mut tensors) = (Vec::new(), Vec::new());
         for first in (0..count).step_by(BATCH) {
@@ -198,13 +190,13 @@ impl Arguments {
             bar.begin(first / BATCH, &self.model);
             interrupt::check()?;
             let seeds: Vec<u64> =
-                (first..first + many).map(|i| self.drawing.seed.wrapping_add(i as u64)).collect();
+                (first..first + many).map(|i| self.sampling.seed.wrapping_add(i as u64)).collect();
             let guides = keeper.iter_mut().map(|keeper| keeper as &mut dyn Guidance).collect();
-            let start = start.as_ref().map(|image| drawer.planes(image, many)).transpose()?;
+            let start = start.as_ref().map(|image| generator.planes(image, many)).transpose()?;
             let (initial, fresh) = given.of(first, many)?;
             let fresh = fresh.as_ref().map(|fresh| fresh as &dyn NoiseSource);
             let classes = self.classes(first, many, scale);
-            let drawing = GenerateRequest {
+            let request = GenerateRequest {
                 seeds: seeds.clone(),
                 classes,
                 start,
@@ -213,19 +205,19 @@ impl Arguments {
                 guides,
                 ..GenerateRequest::default()
             };
-            let images = drawer.draw([width, height], drawing, &mut |progress| {
+            let images = generator.draw([width, height], request, &mut |progress| {
                 bar.advance(first / BATCH, progress);
                 interrupt::poll()
             })?;
             if let Sink::Tensor(_) = &sink {
                 // Like the images, but not rounded.
-                tensors.push(images.mapv(|value| drawer.range().to_unit(value).clamp(0.0, 1.0)));
+                tensors.push(images.mapv(|value| generator.range().to_unit(value).clamp(0.0, 1.0)));
                 continue;
             }
             for ((i, seed), mut image) in
-                (first..).zip(seeds).zip(as_images(&images, drawer.range())?)
+                (first..).zip(seeds).zip(as_images(&images, generator.range())?)
             {
-                image.metadata.note = Some(self.note(&package, &drawer, i, seed, scale));
+                image.metadata.note = Some(self.note(&package, &generator, i, seed, scale));
                 match &sink {
                     Sink::Grid(..) => drawn.push(image),
                     Sink::Tensor(_) => {}
@@ -258,7 +250,7 @@ impl Arguments {
             array::write(&whole, path)?;
         }
         let seconds = begun.elapsed().as_secs_f64();
-        let (sampler, evaluations) = (drawer.sampler(), drawer.evaluations());
+        let (sampler, evaluations) = (generator.sampler(), generator.evaluations());
         let what = if count == 1 { "one image".to_owned() } else { format!("{count} images") };
         let line = format!(
             "{}: {what} of {width}x{height} by {}, {sampler}, {evaluations} evaluations each, \
@@ -269,7 +261,7 @@ impl Arguments {
         let record = json!({
             "output": self.output.to_string_lossy(), "count": count, "width": width,
             "height": height, "model": self.model,
-            "sampler": sampler.name(), "evaluations": evaluations, "seed": self.drawing.seed,
+            "sampler": sampler.name(), "evaluations": evaluations, "seed": self.sampling.seed,
             "seconds": seconds,
             "device": opened.device().to_string(),
         });
@@ -291,7 +283,7 @@ impl Arguments {
     fn note(
         &self,
         package: &Package,
-        drawer: &Generator<'_>,
+        generator: &Generator<'_>,
         i: usize,
         seed: u64,
         scale: f64,
@@ -302,7 +294,7 @@ impl Arguments {
             files.map(|(precision, file)| (precision.name(), file.sha256.as_str())).collect();
         let mut note = json!({
             "eddy": env!("CARGO_PKG_VERSION"), "model": self.model, "version": manifest.version,
-            "seed": seed, "sampler": drawer.sampler().name(), "evaluations": drawer.evaluations(),
+            "seed": seed, "sampler": generator.sampler().name(), "evaluations": generator.evaluations(),
             "sha256": sha256,
         });
         let mut add = |key: &str, value: serde_json::Value| note[key] = value;

@@ -1,19 +1,25 @@
 //! The images of a run: what is read, where results go, and what happens after a failure.
 
 use std::io::{Cursor, Read, Write};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Instant;
 
 use clap::Args;
 use clap::builder::{PathBufValueParser, TypedValueParser};
+use eddy::diffusion::Progress;
 use eddy::machine::{Health, is_stdout_closed};
 use eddy::media::source::{self, Job};
 use eddy::media::stream::{self, SinkFormat};
 use eddy::media::{Format, Image, still};
+use eddy::video::record;
+use serde_json::{Value, json};
 
 use super::console::{Bar, Console, SomeFailed, cannot_print};
 use super::interrupt;
 use super::options::SyncOption;
+use super::run_args::NetworkRecord;
 
 /// What is read and written.
 #[derive(Debug, Args)]
@@ -274,9 +280,32 @@ impl IoArgs {
         }
     }
 
+    /// Writes the result of a job, whose processing began at `begun`, and reports it. The text is
+    /// `summary` with the time, and the JSON record `fields` with those of all commands.
+    pub(crate) fn finish(
+        &self,
+        job: &ImageJob<'_>,
+        image: &Image,
+        begun: Instant,
+        network: &NetworkRecord,
+        summary: &str,
+        fields: Value,
+    ) -> eddy::Result<()> {
+        let seconds = begun.elapsed().as_secs_f64();
+        let warnings = self.write(image, job)?;
+        let mut record = json!({
+            "input": job.job.input.to_string_lossy(), "output": job.job.output.to_string_lossy(),
+            "width": image.width, "height": image.height, "seconds": seconds,
+            "warnings": warnings, "model": network.model, "precision": network.precision.name(),
+            "device": network.device.to_string(),
+        });
+        record::extend(&mut record, fields);
+        job.report(&format!("{summary}, {seconds:.2} s"), &record)
+    }
+
     /// Writes a result, and returns what its format cannot store.
-    pub(crate) fn write(&self, image: &Image, turn: &ImageJob<'_>) -> eddy::Result<Vec<String>> {
-        let (output, format) = (&turn.job.output, turn.job.format);
+    fn write(&self, image: &Image, job: &ImageJob<'_>) -> eddy::Result<Vec<String>> {
+        let (output, format) = (&job.job.output, job.job.format);
         let warnings = if is_standard(output) {
             let (bytes, warnings) = still::encode_bytes(image, format, &self.options())?;
             let mut stdout = std::io::stdout().lock();
@@ -286,13 +315,18 @@ impl IoArgs {
             still::write(image, output, format, &self.options())?
         };
         for warning in &warnings {
-            turn.bar.note(format!("{}: {warning}", turn.job.output.display()));
+            job.bar.note(format!("{}: {warning}", job.job.output.display()));
         }
         Ok(warnings.iter().map(ToString::to_string).collect())
     }
 }
 
 impl ImageJob<'_> {
+    /// The path of the image to process.
+    pub(crate) fn source(&self) -> &Path {
+        &self.job.input
+    }
+
     /// The image to process, read within `limits`.
     pub(crate) fn read(&self, limits: &still::Limits) -> eddy::Result<Image> {
         if !is_standard(&self.job.input) {
@@ -310,17 +344,23 @@ impl ImageJob<'_> {
         still::decode(name, Cursor::new(bytes), limits)
     }
 
+    /// Shows progress and checks for an interrupt, after every evaluation.
+    pub(crate) fn on_progress(&self, progress: Progress) -> ControlFlow<()> {
+        self.bar.advance(self.index, progress);
+        interrupt::poll()
+    }
+
     /// Checks that the result can be written, before processing.
     pub(crate) fn check(&self, image: &Image) -> eddy::Result<()> {
         still::check(image, &self.job.output, self.job.format)
     }
 
     /// Reports that the image is done, as text and as JSON.
-    pub(crate) fn report(&self, how: &str, record: &serde_json::Value) -> eddy::Result<()> {
+    fn report(&self, text: &str, record: &Value) -> eddy::Result<()> {
         let (input, output) = (self.job.input.display(), self.job.output.display());
         let reported = self.bar.report_beside(
             is_standard(&self.job.output),
-            format!("{input} -> {output}: {how}"),
+            format!("{input} -> {output}: {text}"),
             record,
         );
         reported.map_err(|error| {

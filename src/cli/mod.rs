@@ -26,6 +26,7 @@ mod pages;
 mod prepare;
 mod profile;
 mod report;
+mod run_args;
 mod sample;
 mod stream;
 mod upscale;

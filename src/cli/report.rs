@@ -124,8 +124,8 @@ impl StreamReporter<'_> {
         self,
         summary: &Summary,
         video: &VideoFormat,
-        words: &str,
-        facts: Value,
+        text: &str,
+        fields: Value,
     ) -> anyhow::Result<()> {
         let Summary { counters, latency, waiting, work, writing, quality_levels, stream_status } =
             summary;
@@ -154,7 +154,7 @@ impl StreamReporter<'_> {
         lost += &io_args::repeated(repeated);
         let aim = self.aim(quality_levels);
         let line = format!(
-            "{source} -> {}: {} of {}x{}{lost}, {words}, {:.1} fps{aim}, \
+            "{source} -> {}: {} of {}x{}{lost}, {text}, {:.1} fps{aim}, \
              {p50:.0}/{p95:.0}/{p99:.0} ms from arrival to written (p50/p95/p99)",
             self.frames.output().display(),
             counted(counters.written),
@@ -176,7 +176,7 @@ impl StreamReporter<'_> {
         if let Some(now) = stream_status {
             record::extend(&mut record, record::of_treatment(now));
         }
-        record::extend(&mut record, facts);
+        record::extend(&mut record, fields);
         if self.target.is_some() {
             let deadline = self.target.deadline.map(milliseconds);
             let quality_levels = quality_levels.iter().map(|(of, count)| {

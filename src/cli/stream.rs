@@ -317,7 +317,7 @@ impl Stream<'_> {
         restorer: &mut R,
         result: &VideoFormat,
         console: Console,
-        how: impl Fn(&R) -> (String, Value),
+        describe: impl Fn(&R) -> (String, Value),
     ) -> anyhow::Result<()> {
         let output = self.frames.output();
         if self.video.scan != Scan::Progressive && result.height != self.video.height {
@@ -364,8 +364,8 @@ impl Stream<'_> {
         }
         let (summary, ended) = run(self.source, sink, restorer, self.flow, &mut watcher);
         drop(watcher);
-        let (words, facts) = how(restorer);
-        reporter.summary(&summary, result, &words, facts)?;
+        let (text, fields) = describe(restorer);
+        reporter.summary(&summary, result, &text, fields)?;
         Ok(ended?)
     }
 }

@@ -283,7 +283,7 @@ impl<'a> Generator<'a> {
     pub fn draw(
         &mut self,
         [width, height]: [usize; 2],
-        drawing: GenerateRequest<'_>,
+        request: GenerateRequest<'_>,
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Array4<f32>> {
         if self.manifest.task != Task::Generate {
@@ -293,7 +293,7 @@ impl<'a> Generator<'a> {
             )));
         }
         let scale = self.manifest.decoded_scale();
-        self.run([width / scale, height / scale], None, drawing, watch)
+        self.run([width / scale, height / scale], None, request, watch)
     }
 
     /// Enlarges `image` by sampling one of its possible originals; alpha is enlarged bicubically.
@@ -306,7 +306,7 @@ impl<'a> Generator<'a> {
     pub fn enlarge(
         &mut self,
         image: &Image,
-        drawing: GenerateRequest<'_>,
+        request: GenerateRequest<'_>,
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Image> {
         let (manifest, sample) = (self.manifest, self.manifest.sample_scale());
@@ -318,7 +318,7 @@ impl<'a> Generator<'a> {
         }
         let small = LowRes::new(&image.visible(), self.range, manifest.image_channels(), sample)?;
         let drawn =
-            self.run([sample * image.width, sample * image.height], Some(&small), drawing, watch)?;
+            self.run([sample * image.width, sample * image.height], Some(&small), request, watch)?;
         let mut large = image.black(manifest.scale * image.width, manifest.scale * image.height);
         if let Some(alpha) = image.alpha() {
             large.set_alpha(&enlarged(&alpha, manifest.scale)?);
@@ -333,10 +333,10 @@ impl<'a> Generator<'a> {
         &mut self,
         [width, height]: [usize; 2],
         small: Option<&LowRes>,
-        drawing: GenerateRequest<'_>,
+        request: GenerateRequest<'_>,
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Array4<f32>> {
-        let GenerateRequest { seeds, classes, start, sigma, initial, fresh, guides } = drawing;
+        let GenerateRequest { seeds, classes, start, sigma, initial, fresh, guides } = request;
         let sigma = sigma.unwrap_or(SigmaMap::ABSOLUTE);
         let (count, channels) = (seeds.len(), self.manifest.channels);
         let labels = self.labels(classes.as_ref(), count)?;
@@ -467,9 +467,7 @@ impl<'a> Generator<'a> {
         let (mut x, factor) = match start {
             Some(mut image) => {
                 if image.dim() != shape.into() {
-                    return Err(Error::usage(
-                        "what a drawing begins with has another size than it",
-                    ));
+                    return Err(Error::usage("the initial state and the request differ in size"));
                 }
                 image.mapv_inplace(|value| value * level.signal as f32);
                 (image, level.noise)

@@ -244,7 +244,7 @@ impl Generator<'_> {
         let seeds = if at_once { &seeds[..seeds.len().min(1)] } else { seeds };
         let start = repeated(&start, seeds.len());
         let (seeds, initial) = (seeds.to_vec(), at_once.then(|| Array4::zeros(start.dim())));
-        let drawing = GenerateRequest {
+        let request = GenerateRequest {
             seeds,
             start: Some(start),
             initial,
@@ -252,7 +252,7 @@ impl Generator<'_> {
             guides: leading,
             ..GenerateRequest::default()
         };
-        let drawn = self.draw([wide, high], drawing, watch)?;
+        let drawn = self.draw([wide, high], request, watch)?;
         let Some(drawn) = drawn.mean_axis(Axis(0)) else {
             return Err(Error::usage("there is no seed to draw by"));
         };

@@ -293,13 +293,13 @@ impl Generator<'_> {
             let mut leading: Vec<&mut dyn Guidance> = vec![&mut measured];
             leading.extend(guides.iter_mut().map(|guide| &mut **guide as &mut dyn Guidance));
             let start = Some(start.clone());
-            let drawing = GenerateRequest {
+            let request = GenerateRequest {
                 seeds: vec![*seed],
                 start,
                 guides: leading,
                 ..GenerateRequest::default()
             };
-            let drawn = self.draw(size, drawing, &mut |Progress { done, total, repeated }| {
+            let drawn = self.draw(size, request, &mut |Progress { done, total, repeated }| {
                 watch(Progress { done: i * total + done, total: seeds.len() * total, repeated })
             })?;
             mean.scaled_add(1.0 / seeds.len() as f32, &drawn);

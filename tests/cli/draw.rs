@@ -96,7 +96,7 @@ fn inpainting_keeps_known_pixels_and_fills_the_mask() {
         eddy("inpaint a.png --mask mask.png -o b.png --steps 3 --resample 2")
             .within(&place)
             .succeeds()
-            .says("63 pixels drawn");
+            .says("63 pixels filled");
         let result = place.image("b.png");
         let mut changed = 0;
         let (before, after) = (each(&image), each(&result));
