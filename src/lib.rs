@@ -54,6 +54,7 @@ pub mod error;
 pub mod machine;
 pub mod media;
 pub mod model;
+mod names;
 pub mod network;
 pub mod pipelines;
 #[cfg(feature = "cli")]

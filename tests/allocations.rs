@@ -41,7 +41,9 @@ fn of_execute(network: &mut dyn Network, plan: &Plan, tiles: &TilePlan, sigma: &
     let noise = Philox::new(0);
     let x = Array4::from_shape_fn([1, 3, height, width], |(_, _, y, x)| ((x + y) % 7) as f32 / 7.0);
     let mut state = State::new(x, plan, &noise, sigma).unwrap();
-    allocations(|| execute(plan, network, &mut state, tiles, sigma, &mut go_on).unwrap())
+    allocations(|| {
+        execute(plan, network, &mut state, tiles, sigma, &mut go_on).unwrap();
+    })
 }
 
 fn plans(steps: usize) -> Vec<(&'static str, Plan)> {

@@ -2,10 +2,9 @@
 //! planes in NCHW, and on sigma in the units of these planes. Networks may differ: NHWC, BGR, luma
 //! only, integers, other units of sigma.
 
-use std::fmt;
-use std::str::FromStr;
-
 use serde::{Deserialize, Serialize};
+
+use crate::names::named;
 
 /// The order of a tensor's axes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -192,34 +191,6 @@ impl Mix {
     pub(super) fn scaled(plane: usize, factor: f32) -> Self {
         Self { terms: vec![(plane, factor)], offset: 0.0 }
     }
-}
-
-macro_rules! named {
-    ($type:ty, $what:literal, $($variant:ident = $name:literal),+) => {
-        impl $type {
-            /// The name in a manifest and on the command line.
-            pub fn name(self) -> &'static str {
-                match self { $(Self::$variant => $name),+ }
-            }
-        }
-
-        impl fmt::Display for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(self.name())
-            }
-        }
-
-        impl FromStr for $type {
-            type Err = String;
-
-            fn from_str(text: &str) -> Result<Self, String> {
-                match text {
-                    $($name => Ok(Self::$variant),)+
-                    _ => Err(format!("{text} is not {}; expected {}", $what, [$($name),+].join(", "))),
-                }
-            }
-        }
-    };
 }
 
 named!(Axes, "an order of axes", Nchw = "nchw", Nhwc = "nhwc");

@@ -13,8 +13,8 @@ use super::pixels::Pixels;
 use super::plane_pixels::PlanePixels;
 use super::profile::NoiseProfile;
 use crate::diffusion::{
-    CachedTiles, Canvas, Philox, Plan, Prediction, Progress, SigmaMap, State, Window, denoise_plan,
-    execute,
+    CachedTiles, Canvas, Philox, Plan, Prediction, Progress, RunStats, SigmaMap, State, Window,
+    denoise_plan, execute,
 };
 use crate::error::{Error, Result};
 use crate::media::stream::Matrix;
@@ -342,11 +342,13 @@ impl<'a> Denoiser<'a> {
         // Computed before the tiles, so that the budget includes a map.
         let Noise { map, sigma, chroma, limited } = self.noise(&self.options.sigma, image)?;
         let has_planes = self.manifest.layout == Layout::Yuv420 && image.color_channels() == 3;
-        let is_said = has_planes && matches!(self.options.sigma, SigmaChoice::Known(_));
+        let is_given_for_rgb = has_planes && matches!(self.options.sigma, SigmaChoice::Known(_));
         let [part, _] = tensor::sigmas_of_rgb(Matrix::Bt601);
         let mut report = DenoiseReport {
-            sigma: 255.0 * sigma / if is_said { part } else { 1.0 },
-            chroma_sigma: chroma.filter(|_| has_planes && !is_said).map(|sigma| 255.0 * sigma),
+            sigma: 255.0 * sigma / if is_given_for_rgb { part } else { 1.0 },
+            chroma_sigma: chroma
+                .filter(|_| has_planes && !is_given_for_rgb)
+                .map(|sigma| 255.0 * sigma),
             sigma_limited: limited,
             steps,
             tiles: 0,
@@ -366,21 +368,18 @@ impl<'a> Denoiser<'a> {
         self.network.forget();
         report.tiles = tiles.count();
         report.tile_size = tiles.tile_size();
-        let mut watch = |progress: Progress| {
-            report.repeated = progress.repeated;
-            watch(progress)
-        };
         if self.manifest.layout == Layout::Yuv420 {
             let mut pixels = PlanePixels::new(image, chroma.unwrap_or_default() as f32);
             if steps == 1 {
-                execute(&self.plan, self.network, &mut pixels, &tiles, &map, &mut watch)?;
+                let stats = execute(&self.plan, self.network, &mut pixels, &tiles, &map, watch)?;
+                report.repeated = stats.repeated;
                 return Ok(report);
             }
             let [_, channels, height, width] = pixels.shape();
             let mut x = Array4::zeros(pixels.shape());
             let window = Window { x: 0, y: 0, width, height };
             pixels.read(window, 1.0, x.as_slice_mut().unwrap_or_default())?;
-            self.run(&mut x, &map, &tiles, None, &mut watch)?;
+            report.repeated = self.run(&mut x, &map, &tiles, None, watch)?.repeated;
             let values = x.as_slice().unwrap_or_default();
             for j in 0..height {
                 pixels.put(j, |plane| {
@@ -391,12 +390,13 @@ impl<'a> Denoiser<'a> {
         }
         if steps == 1 {
             let mut pixels = Pixels::new(image, self.range, self.manifest.channels);
-            execute(&self.plan, self.network, &mut pixels, &tiles, &map, &mut watch)?;
+            let stats = execute(&self.plan, self.network, &mut pixels, &tiles, &map, watch)?;
+            report.repeated = stats.repeated;
             return Ok(report);
         }
         let mut x = Array4::zeros([1, self.manifest.channels, image.height, image.width]);
         tensor::read_planes(image, self.range, x.as_slice_mut().unwrap_or_default())?;
-        self.run(&mut x, &map, &tiles, None, &mut watch)?;
+        report.repeated = self.run(&mut x, &map, &tiles, None, watch)?.repeated;
         tensor::write_planes(x.as_slice().unwrap_or_default(), self.range, image)?;
         Ok(report)
     }
@@ -410,7 +410,7 @@ impl<'a> Denoiser<'a> {
         tiles: &TilePlan,
         known: Option<&dyn CachedTiles>,
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-    ) -> Result<()> {
+    ) -> Result<RunStats> {
         let noise = Philox::new(self.options.seed);
         let taken = std::mem::replace(x, Array4::zeros([0; 4]));
         let mut state = State::new(taken, &self.plan, &noise, sigma)?.with_cached(known);
@@ -446,7 +446,7 @@ impl<'a> Denoiser<'a> {
         tiles: &TilePlan,
         sigma: &SigmaMap,
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-    ) -> Result<()> {
+    ) -> Result<RunStats> {
         execute(&self.plan, self.network, canvas, tiles, sigma, watch)
     }
 

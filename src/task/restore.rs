@@ -299,8 +299,8 @@ impl Generator<'_> {
                 guides: leading,
                 ..GenerateRequest::default()
             };
-            let drawn = self.draw(size, request, &mut |Progress { done, total, repeated }| {
-                watch(Progress { done: i * total + done, total: seeds.len() * total, repeated })
+            let drawn = self.draw(size, request, &mut |Progress { done, total }| {
+                watch(Progress { done: i * total + done, total: seeds.len() * total })
             })?;
             mean.scaled_add(1.0 / seeds.len() as f32, &drawn);
         }

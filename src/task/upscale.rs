@@ -8,7 +8,7 @@ use ndarray::Array4;
 use super::budget::{Budget, TileChoice};
 use super::low_res::{Conditioned, LowRes, OneStep};
 use crate::diffusion::{
-    NoiseAt, NoiseSource, Philox, Plan, Prediction, Progress, SigmaMap, State, Window,
+    NoiseAt, NoiseSource, Philox, Plan, Prediction, Progress, RunStats, SigmaMap, State, Window,
     denoise_plan, execute,
 };
 use crate::error::{Error, Result};
@@ -159,25 +159,22 @@ impl<'a> Upscaler<'a> {
         let tiles = self.tiles([image.width, image.height], steps > 1, samples)?;
         let small = LowRes::new(&image.visible(), self.range, channels, scale)?;
         let map = SigmaMap::Uniform(self.sigma);
-        let mut repeated = 0;
-        let mut watch = |progress: Progress| {
-            repeated = progress.repeated;
-            watch(progress)
-        };
-        if steps == 1 {
+        let stats = if steps == 1 {
             let mut canvas = OneStep { small: &small, large: &mut large };
-            execute(&self.plan, self.network, &mut canvas, &tiles, &map, &mut watch)?;
+            execute(&self.plan, self.network, &mut canvas, &tiles, &map, watch)?
         } else {
             let mut x = Array4::zeros(small.enlarged_shape());
-            self.run(&small, &mut x, &tiles, &mut watch)?;
+            let stats = self.run(&small, &mut x, &tiles, watch)?;
             tensor::write_planes(x.as_slice().unwrap_or_default(), self.range, &mut large)?;
-        }
+            stats
+        };
         if let Some(alpha) = image.alpha() {
             large.set_alpha(&enlarged(&alpha, scale)?);
         }
         let (width, height) = tiles.tile_size();
         let tile_size = (width / scale, height / scale);
-        Ok((large, UpscaleReport { scale, steps, tiles: tiles.count(), tile_size, repeated }))
+        let (tiles, repeated) = (tiles.count(), stats.repeated);
+        Ok((large, UpscaleReport { scale, steps, tiles, tile_size, repeated }))
     }
 
     /// Fills `x`, `[1, channels, height, width]` on the large grid, with the enlargement of
@@ -188,7 +185,7 @@ impl<'a> Upscaler<'a> {
         x: &mut Array4<f32>,
         tiles: &TilePlan,
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-    ) -> Result<()> {
+    ) -> Result<RunStats> {
         let noise = Philox::new(self.options.seed);
         let map = SigmaMap::Uniform(self.sigma);
         let mut taken = std::mem::replace(x, Array4::zeros([0; 4]));

@@ -447,7 +447,7 @@ impl<'a> StreamDenoiser<'a> {
             ),
         };
         self.layout.reduced = reduced;
-        self.stream_status.repeated += done? as u64;
+        self.stream_status.repeated += done?.repeated as u64;
         let network = begun.elapsed();
         if let Some(reduced) = &mut self.layout.reduced {
             reduced.recombine(&mut self.x);

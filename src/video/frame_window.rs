@@ -145,12 +145,9 @@ impl<'a> FrameWindowDenoiser<'a> {
             height,
             x: &mut self.x,
         };
-        let mut repeated = 0;
-        self.denoiser.evaluate_on(&mut canvas, &self.tiles, &sigma, &mut |progress| {
-            repeated = progress.repeated;
-            watch()
-        })?;
-        self.stream_status.repeated += repeated as u64;
+        let stats =
+            self.denoiser.evaluate_on(&mut canvas, &self.tiles, &sigma, &mut |_| watch())?;
+        self.stream_status.repeated += stats.repeated as u64;
         Ok(())
     }
 }

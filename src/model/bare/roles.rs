@@ -1,10 +1,8 @@
 //! The roles of a graph's inputs, by their shapes, types and names.
 
-use std::fmt;
-use std::str::FromStr;
-
 use super::Description;
 use crate::error::{Error, Result};
+use crate::names::named;
 use crate::network::{Axes, Port, Trial};
 use crate::setting::{INPUT, INPUTS};
 
@@ -27,47 +25,17 @@ pub enum Role {
     Known,
 }
 
-impl Role {
-    const ALL: [Self; 7] = [
-        Self::Sample,
-        Self::Sigma,
-        Self::Timestep,
-        Self::Condition,
-        Self::Class,
-        Self::Mask,
-        Self::Known,
-    ];
-
-    /// The name, as in a manifest.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Sample => "sample",
-            Self::Sigma => "sigma",
-            Self::Timestep => "timestep",
-            Self::Condition => "condition",
-            Self::Class => "class",
-            Self::Mask => "mask",
-            Self::Known => "known",
-        }
-    }
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-impl FromStr for Role {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|role| role.name() == text).ok_or_else(|| {
-            let roles = Self::ALL.map(Self::name).join(", ");
-            format!("{text} is not the role of an input; expected {roles}")
-        })
-    }
-}
+named!(
+    Role,
+    "the role of an input",
+    Sample = "sample",
+    Sigma = "sigma",
+    Timestep = "timestep",
+    Condition = "condition",
+    Class = "class",
+    Mask = "mask",
+    Known = "known",
+);
 
 /// The inputs of a graph by their roles.
 #[derive(Clone, Debug, Default, PartialEq)]
