@@ -276,7 +276,7 @@ impl DenoisePipeline {
                 }
                 format.check(&input)?;
                 let mut output = VideoFrame { bytes: Vec::new(), ..input.clone() };
-                denoiser.restore(&input, &mut output, &mut watch)?;
+                denoiser.process(&input, &mut output, &mut watch)?;
                 if frames.send(Ok(output)).is_err() {
                     break;
                 }
@@ -436,8 +436,8 @@ impl GeneratePipeline {
             Generator::new(&self.package.manifest, &mut self.network, self.options.clone())?;
         let mut generator = generator.decoded_by(self.decoder.as_mut());
         let size = generator.size(size)?;
-        let drawn = generator.draw(size, request, &mut |_| ControlFlow::Continue(()))?;
-        as_images(&drawn, generator.range())
+        let generated = generator.generate(size, request, &mut |_| ControlFlow::Continue(()))?;
+        as_images(&generated, generator.range())
     }
 }
 

@@ -24,7 +24,7 @@ macro_rules! settings {
 }
 
 settings! {
-    ALL_ON_DEVICE = "SessionOptions::whole", "Whether single operators may run on the processor.";
+    ALL_ON_DEVICE = "SessionOptions::disable_cpu_fallback", "Whether single operators may run on the processor.";
     CLASS = "Classes::wanted", "The class of a generated image.";
     DEVICE = "SessionOptions::device", "The device.";
     IMAGE_FORMAT = "Job::format", "The format of a result.";

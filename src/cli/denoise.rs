@@ -150,7 +150,7 @@ impl Arguments {
         let packages = self.packages(stream.as_ref(), &sigma)?;
         let mut opened = self.run.open()?;
         // A live or paced stream has pauses between frames, in which threads can sleep.
-        opened.rest =
+        opened.sleep_when_idle =
             self.stream.target().is_some() || stream.as_ref().is_some_and(Stream::is_live);
         let options = DenoiseOptions {
             sigma,
@@ -183,7 +183,7 @@ impl Arguments {
         let mut networks = Vec::new();
         for package in &packages {
             for precision in self.precisions(package, opened.device()) {
-                let network = opened.guarded(package, precision)?;
+                let network = opened.network_with_fallback(package, precision)?;
                 networks.push((package, precision, network));
             }
         }
@@ -205,7 +205,7 @@ impl Arguments {
         let record = self.run.record(choice.package, opened.device());
         let network = match choice.loaded.take() {
             Some(network) => network,
-            None => opened.guarded(choice.package, record.precision)?,
+            None => opened.network_with_fallback(choice.package, record.precision)?,
         };
         let network = choice.loaded.insert(network);
         Ok((Denoiser::new(&choice.package.manifest, network, options)?, record))
@@ -273,7 +273,7 @@ impl Arguments {
             ));
         }
         let precision = self.run.precision.on(opened.device(), package);
-        let mut network = opened.guarded(package, precision)?;
+        let mut network = opened.network_with_fallback(package, precision)?;
         let denoiser = Denoiser::new(&package.manifest, &mut network, options)?;
         let result = stream.result(&stream.video);
         let mut denoiser = FrameWindowDenoiser::new(denoiser, &stream.video, &result, precision)?;

@@ -42,7 +42,7 @@ pub(crate) struct TryDevice {
 }
 
 /// Longer than TensorRT takes to build an engine for one node, and than a GPU takes to wake up.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(120);
 
 impl TryDevice {
     pub(crate) fn run(self) -> anyhow::Result<()> {
@@ -292,11 +292,11 @@ fn try_apart(library: &Path, device: Device) -> Result<(), String> {
         if let Some(status) = child.try_wait().map_err(failed)? {
             break status;
         }
-        if begun.elapsed() > PATIENCE {
+        if begun.elapsed() > PROBE_TIMEOUT {
             child.kill().and_then(|()| child.wait().map(drop)).map_err(failed)?;
             return Err(format!(
                 "it does not answer within {} s; restart the machine",
-                PATIENCE.as_secs()
+                PROBE_TIMEOUT.as_secs()
             ));
         }
         std::thread::sleep(Duration::from_millis(10));

@@ -148,7 +148,7 @@ impl Arguments {
         }
         let opened = self.run.open()?;
         let precision = self.run.precision.on(opened.device(), &package);
-        let mut network = opened.guarded(&package, precision)?;
+        let mut network = opened.network_with_fallback(&package, precision)?;
         let led = self.classifier.as_deref().map(Package::find).transpose()?;
         let mut classifier = match &led {
             Some(package) => {
@@ -184,7 +184,7 @@ impl Arguments {
         let count = self.count as usize;
         let bar = self.run.console.bar(count.div_ceil(BATCH));
         let begun = Instant::now();
-        let (mut drawn, mut tensors) = (Vec::new(), Vec::new());
+        let (mut generated, mut tensors) = (Vec::new(), Vec::new());
         for first in (0..count).step_by(BATCH) {
             let many = BATCH.min(count - first);
             bar.begin(first / BATCH, &self.model);
@@ -205,7 +205,7 @@ impl Arguments {
                 guides,
                 ..GenerateRequest::default()
             };
-            let images = generator.draw([width, height], request, &mut |progress| {
+            let images = generator.generate([width, height], request, &mut |progress| {
                 bar.advance(first / BATCH, progress);
                 interrupt::poll()
             })?;
@@ -219,7 +219,7 @@ impl Arguments {
             {
                 image.metadata.note = Some(self.note(&package, &generator, i, seed, scale));
                 match &sink {
-                    Sink::Grid(..) => drawn.push(image),
+                    Sink::Grid(..) => generated.push(image),
                     Sink::Tensor(_) => {}
                     Sink::One(path, format) => {
                         drop(still::write(&image, path, *format, &still::Options::default())?)
@@ -236,16 +236,18 @@ impl Arguments {
             }
         }
         if let Sink::Grid(path, format) = &sink {
-            let note = drawn.first().and_then(|image| image.metadata.note.clone());
+            let note = generated.first().and_then(|image| image.metadata.note.clone());
             // About as many rows as columns.
-            let mut grid = tabled(&drawn, (drawn.len() as f64).sqrt().ceil() as usize);
+            let mut grid = tabled(&generated, (generated.len() as f64).sqrt().ceil() as usize);
             grid.metadata.note = note;
             still::write(&grid, path, *format, &still::Options::default())?;
         }
         if let Sink::Tensor(path) = &sink {
             let views: Vec<_> = tensors.iter().map(|tensor| tensor.view()).collect();
             let whole = ndarray::concatenate(Axis(0), &views).map_err(|cause| {
-                eddy::Error::evaluation(format!("images of different sizes were drawn: {cause}"))
+                eddy::Error::evaluation(format!(
+                    "images of different sizes were generated: {cause}"
+                ))
             })?;
             array::write(&whole, path)?;
         }

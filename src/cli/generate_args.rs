@@ -69,7 +69,7 @@ impl StepKeeper {
         generator: &Generator<'_>,
     ) -> eddy::Result<Option<Self>> {
         let Some(folder) = folder else { return Ok(None) };
-        if generator.draws_latents() {
+        if generator.generates_latents() {
             return Err(eddy::Error::usage(
                 "its steps are latents and no images; leave --save-steps out",
             ));

@@ -63,11 +63,11 @@ impl GenerativeRun<'_> {
         })
     }
 
-    /// Generates each image with `draw`, which returns the result and its report, as text and as
+    /// Generates each image with `generate`, which returns the result and its report, as text and as
     /// JSON.
     pub(crate) fn run(
         self,
-        mut draw: impl FnMut(Image, JobContext<'_, '_, '_>) -> eddy::Result<(Image, String, Value)>,
+        mut generate: impl FnMut(Image, JobContext<'_, '_, '_>) -> eddy::Result<(Image, String, Value)>,
     ) -> anyhow::Result<()> {
         let Self { images, package, run, .. } = self;
         let jobs = images.jobs(&self.also_read, run.console)?;
@@ -84,8 +84,10 @@ impl GenerativeRun<'_> {
             let guides = keeper.iter_mut().map(|keeper| keeper as &mut dyn Guidance).collect();
             let mut watch = |progress| job.on_progress(progress);
             let begun = Instant::now();
-            let (result, summary, mut fields) =
-                draw(image, JobContext { generator: &mut generator, guides, watch: &mut watch })?;
+            let (result, summary, mut fields) = generate(
+                image,
+                JobContext { generator: &mut generator, guides, watch: &mut watch },
+            )?;
             let (sampler, evaluations) = (generator.sampler(), generator.evaluations());
             let model = &network_record.model;
             let summary = format!("{summary} by {model}, {sampler}, {evaluations} evaluations");

@@ -135,8 +135,8 @@ impl DeviceOptions {
             runtime,
             placement,
             threads: self.threads,
-            whole: self.require_device,
-            rest: false,
+            disable_cpu_fallback: self.require_device,
+            sleep_when_idle: false,
             timeout: self.timeout,
         })
     }
@@ -172,9 +172,9 @@ pub(crate) struct Opened {
     pub(crate) runtime: Arc<Runtime>,
     pub(crate) placement: Placement,
     threads: usize,
-    whole: bool,
+    disable_cpu_fallback: bool,
     /// Whether threads sleep between evaluations.
-    pub(crate) rest: bool,
+    pub(crate) sleep_when_idle: bool,
     timeout: Option<Duration>,
 }
 
@@ -188,8 +188,12 @@ impl Opened {
     ) -> eddy::Result<T> {
         let limit = self.timeout.map(|limit| (limit, too_long(model, limit)));
         let _opening = interrupt::opening(limit);
-        let Self { threads, whole, rest, .. } = *self;
-        load(&self.runtime, SessionOptions { threads, device: self.device(), whole, rest })
+        let Self { threads, disable_cpu_fallback, sleep_when_idle, .. } = *self;
+        let device = self.device();
+        load(
+            &self.runtime,
+            SessionOptions { threads, device, disable_cpu_fallback, sleep_when_idle },
+        )
     }
 
     /// Loads the network of a package like [`load`](Self::load).
@@ -204,13 +208,13 @@ impl Opened {
     }
 
     /// Loads the network of a package with its f32 file as a fallback.
-    pub(crate) fn guarded<'p>(
+    pub(crate) fn network_with_fallback<'p>(
         &self,
         package: &'p Package,
         precision: Precision,
     ) -> eddy::Result<NetworkWithFallback<'p>> {
         self.load(&package.manifest.name, |runtime, options| {
-            package.load_guarded(runtime, precision, options)
+            package.load_with_fallback(runtime, precision, options)
         })
     }
 
@@ -361,7 +365,7 @@ impl GivenNoise {
                 return Ok(Slice::from(first..first + many));
             }
             Err(eddy::Error::usage(format!(
-                "the {what} noise is of {images} images, {} or more are drawn; give noise for each",
+                "the {what} noise is of {images} images, {} or more are generated; give noise for each",
                 first + many
             )))
         };

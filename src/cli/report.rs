@@ -165,7 +165,7 @@ impl StreamReporter<'_> {
         let stage = |histogram: &eddy::video::Histogram| {
             milliseconds(histogram.total()) / histogram.count().max(1) as f64
         };
-        let mut record = record::of_tally("summary", counters, counters.rate());
+        let mut record = record::of_counters("summary", counters, counters.rate());
         let run = json!({
             "input": source, "output": self.frames.output().to_string_lossy(),
             "width": video.width, "height": video.height, "pixel_format": video.format.to_string(),
@@ -174,7 +174,7 @@ impl StreamReporter<'_> {
         record::extend(&mut record, run);
         record::extend(&mut record, record::of_latency(latency));
         if let Some(now) = stream_status {
-            record::extend(&mut record, record::of_treatment(now));
+            record::extend(&mut record, record::of_status(now));
         }
         record::extend(&mut record, fields);
         if self.target.is_some() {
@@ -254,8 +254,8 @@ impl Line {
             stream_status.quality
         ));
         if is_due {
-            let mut record = record::of_tally("progress", &counters, rate);
-            record::extend(&mut record, record::of_treatment(stream_status));
+            let mut record = record::of_counters("progress", &counters, rate);
+            record::extend(&mut record, record::of_status(stream_status));
             record::extend(&mut record, record::of_latency(&latency));
             self.console.progress_beside(self.to_stdout, &record);
         }

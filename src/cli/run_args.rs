@@ -54,7 +54,7 @@ impl RunArgs {
     pub(crate) fn load<'p>(&self, package: &'p Package) -> eddy::Result<LoadedNetwork<'p>> {
         let opened = self.open()?;
         let record = self.record(package, opened.device());
-        let network = opened.guarded(package, record.precision)?;
+        let network = opened.network_with_fallback(package, record.precision)?;
         Ok(LoadedNetwork { opened, network, record })
     }
 }

@@ -310,11 +310,11 @@ impl Stream<'_> {
         result
     }
 
-    /// Runs the stream through `restorer`. `how` describes how frames were processed, as text and
+    /// Runs the stream through `processor`. `how` describes how frames were processed, as text and
     /// as JSON.
     pub(crate) fn run<R: FrameProcessor>(
         self,
-        restorer: &mut R,
+        processor: &mut R,
         result: &VideoFormat,
         console: Console,
         describe: impl Fn(&R) -> (String, Value),
@@ -340,7 +340,7 @@ impl Stream<'_> {
             frames: self.frames,
             target: self.flow.target,
         };
-        let before = restorer.stream_status();
+        let before = processor.stream_status();
         let preview = match self.preview {
             Some(address) => {
                 let preview = serve(address, &self.video, result, before.sigma.is_some())?;
@@ -362,9 +362,9 @@ impl Stream<'_> {
                 ));
             }
         }
-        let (summary, ended) = run(self.source, sink, restorer, self.flow, &mut watcher);
+        let (summary, ended) = run(self.source, sink, processor, self.flow, &mut watcher);
         drop(watcher);
-        let (text, fields) = describe(restorer);
+        let (text, fields) = describe(processor);
         reporter.summary(&summary, result, &text, fields)?;
         Ok(ended?)
     }

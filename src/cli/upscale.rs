@@ -101,10 +101,10 @@ impl Arguments {
             if stream.is_none() { self.images.jobs(&[], self.run.console)? } else { Vec::new() };
         let mut opened = self.run.open()?;
         // A live or paced stream has pauses between frames, in which threads can sleep.
-        opened.rest =
+        opened.sleep_when_idle =
             self.stream.target().is_some() || stream.as_ref().is_some_and(Stream::is_live);
         let record = self.run.record(&package, opened.device());
-        let mut network = opened.guarded(&package, record.precision)?;
+        let mut network = opened.network_with_fallback(&package, record.precision)?;
         let options = UpscaleOptions {
             steps: self.sampling.steps(),
             eta: self.sampling.eta,
@@ -205,7 +205,7 @@ impl Arguments {
         let has = package.manifest.scale;
         match self.scale {
             Some(scale) if scale != has => Err(eddy::Error::usage(format!(
-                "{model} enlarges {has} times, {scale} was asked for; leave -s out or choose \
+                "{model} enlarges {has} times, {scale} was requested; leave -s out or choose \
                  another model"
             ))),
             _ => Ok(package),

@@ -189,7 +189,7 @@ pub struct RunStats {
 /// after every evaluation and can stop the run, which leaves the canvas unfinished.
 ///
 /// An evaluation whose output is not finite, or blank where an image is expected, is repeated once
-/// with the network that [`Network::again`] returns.
+/// with the network that [`Network::fallback`] returns.
 ///
 /// # Errors
 /// The network's own errors; [`Error::Evaluation`] when its output is invalid and there is no
@@ -321,17 +321,17 @@ impl Job<'_> {
         shape: Shape,
         defect: &str,
     ) -> Result<&'n [f32]> {
-        let Some(again) = network.again()? else { return Err(self.flawed(defect)) };
-        again.bind(shape)?;
-        let expected = self.fill(again, true)?;
-        let output = again.evaluate(self.step.t)?;
+        let Some(fallback) = network.fallback()? else { return Err(self.invalid_output(defect)) };
+        fallback.bind(shape)?;
+        let expected = self.fill(fallback, true)?;
+        let output = fallback.evaluate(self.step.t)?;
         match expected.defect(output) {
             None => Ok(output),
-            Some(defect) => Err(self.flawed(&defect)),
+            Some(defect) => Err(self.invalid_output(&defect)),
         }
     }
 
-    fn flawed(&self, defect: &str) -> Error {
+    fn invalid_output(&self, defect: &str) -> Error {
         Error::evaluation(format!(
             "step {} gave {defect}, in the tile at {},{} of {}x{}; check that the input has no \
              such values, and try the f32 model if it is another one",

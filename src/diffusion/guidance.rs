@@ -209,8 +209,8 @@ impl Network for ClassifierFree<'_> {
         Ok(&self.output)
     }
 
-    fn release(&mut self, small: Shape) -> Result<()> {
-        self.network.release(small)
+    fn trim_memory(&mut self, small: Shape) -> Result<()> {
+        self.network.trim_memory(small)
     }
 }
 

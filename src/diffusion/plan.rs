@@ -226,7 +226,7 @@ impl Plan {
     pub fn resampled(&self, times: usize) -> Result<Self> {
         if times > 1 && self.steps.iter().any(Step::looks_back) {
             return Err(Error::usage(
-                "a sampler that draws on earlier predictions cannot resample; take ddim, ddpm or \
+                "a multistep sampler cannot resample; use ddim, ddpm or \
                  euler-a",
             ));
         }

@@ -40,10 +40,10 @@ pub struct SessionOptions {
     /// The device that the network runs on.
     pub device: Device,
     /// Whether all nodes must run on the device. Otherwise unsupported nodes run on the processor.
-    pub whole: bool,
+    pub disable_cpu_fallback: bool,
     /// Whether idle threads sleep. They then start more slowly, but save battery and leave the
     /// processor to other programs between evaluations.
-    pub rest: bool,
+    pub sleep_when_idle: bool,
 }
 
 /// The number of threads for [`SessionOptions::threads`] `= 0`.
@@ -65,7 +65,7 @@ pub struct OnnxNetwork {
     model: String,
     device: Device,
     /// What per-shape sessions are built from, on devices that need one session per shape.
-    tailor: Option<PerShapeSession>,
+    per_shape: Option<PerShapeSession>,
     watched: Arc<Watched>,
     // The environment has to outlive the session.
     runtime: Arc<Runtime>,
@@ -197,12 +197,13 @@ impl OnnxNetwork {
         interface: Interface,
         options: SessionOptions,
     ) -> Result<Self> {
-        let tailored = options.device.has_fixed_shapes();
-        let special = SessionOverrides { inspect_only: tailored, ..SessionOverrides::default() };
+        let is_per_shape = options.device.has_fixed_shapes();
+        let special =
+            SessionOverrides { inspect_only: is_per_shape, ..SessionOverrides::default() };
         let session = build(runtime, source, options, &special)
             .map_err(|cause| refused(model, options, cause))?;
         let types = Types::read(&session, &interface, model)?;
-        let tailor = tailored.then(|| {
+        let per_shape = is_per_shape.then(|| {
             let graph = match source {
                 ModelSource::Bytes(bytes) => Graph::Bytes(bytes.to_vec()),
                 ModelSource::File(path) => Graph::File(path.to_owned()),
@@ -215,7 +216,7 @@ impl OnnxNetwork {
                 engine: Engine::Built,
             }
         });
-        Self::around(session, runtime, model, interface, types, options.device, tailor)
+        Self::around(session, runtime, model, interface, types, options.device, per_shape)
     }
 
     /// How many nodes of the graph each provider of ONNX Runtime runs, measured by a run at
@@ -265,18 +266,28 @@ impl OnnxNetwork {
         interface: Interface,
         types: Types,
         device: Device,
-        tailor: Option<PerShapeSession>,
+        per_shape: Option<PerShapeSession>,
     ) -> Result<Self> {
         let watched = Watched::new().map_err(|cause| {
             Error::model_from(model, "ONNX Runtime has no options for its runs", cause)
         })?;
         let (model, runtime) = (model.to_owned(), Arc::clone(runtime));
-        Ok(Self { session, interface, types, bound: None, model, device, tailor, watched, runtime })
+        Ok(Self {
+            session,
+            interface,
+            types,
+            bound: None,
+            model,
+            device,
+            per_shape,
+            watched,
+            runtime,
+        })
     }
 
     /// The engine for the last bound shape, on devices that use engines.
     pub fn engine(&self) -> Option<&Engine> {
-        self.tailor.as_ref().map(|tailor| &tailor.engine)
+        self.per_shape.as_ref().map(|per_shape| &per_shape.engine)
     }
 
     /// The inputs and outputs that the graph declares, one per line, for people to read.
@@ -489,22 +500,22 @@ impl OnnxNetwork {
     }
 
     /// Builds a session for this shape, on devices that need one per shape.
-    fn tailor(&mut self, shape: Shape) -> Result<()> {
-        let Some(tailor) = &mut self.tailor else { return Ok(()) };
-        if tailor.shape == Some(shape) {
+    fn build_for_shape(&mut self, shape: Shape) -> Result<()> {
+        let Some(per_shape) = &mut self.per_shape else { return Ok(()) };
+        if per_shape.shape == Some(shape) {
             return Ok(());
         }
-        tailor.shape = None;
+        per_shape.shape = None;
         let sizes = self.types.sizes(&self.interface, shape);
         let key = Key::default()
-            .with("network", tailor.graph.sha256())
+            .with("network", per_shape.graph.sha256())
             .with("shape", format!("{shape:?} {sizes:?}"))
             .with("numbers", self.types.output.to_string())
             .with("flags", "fp16")
             .with("runtime", self.runtime.build())
             .with("libraries", nvidia::loaded().join(" "))
             .with("driver", nvidia::driver().unwrap_or_default())
-            .with("gpu", format!("{} {}", tailor.options.device, nvidia::gpus().join(" ")));
+            .with("gpu", format!("{} {}", per_shape.options.device, nvidia::gpus().join(" ")));
         // Without a cache folder, the engine is built for this run only.
         let place = engines::folder().map(|root| CacheEntry::open(&root, key)).transpose();
         let (place, engine) = match place {
@@ -516,17 +527,17 @@ impl OnnxNetwork {
             Ok(place) => (place, Engine::Found),
             Err(error) => (None, Engine::NotCached(error.to_string())),
         };
-        tailor.engine = engine;
+        per_shape.engine = engine;
         let (runtime, graph, options) =
-            (Arc::clone(&self.runtime), Arc::clone(&tailor.graph), tailor.options);
+            (Arc::clone(&self.runtime), Arc::clone(&per_shape.graph), per_shape.options);
         let model = self.model.clone();
-        (self.session, tailor.place) = watch::load(&self.model, move || {
+        (self.session, per_shape.place) = watch::load(&self.model, move || {
             let special =
                 SessionOverrides { sizes, engines: place.as_ref(), ..SessionOverrides::default() };
             let built = build(&runtime, graph.source(), options, &special);
             Ok((built.map_err(|cause| refused(&model, options, cause))?, place))
         })?;
-        tailor.shape = Some(shape);
+        per_shape.shape = Some(shape);
         Ok(())
     }
 }
@@ -559,7 +570,7 @@ impl Network for OnnxNetwork {
         }
         // The old buffers are freed first, so that two sets never exist at once.
         self.bound = None;
-        self.tailor(shape)?;
+        self.build_for_shape(shape)?;
         let bound =
             self.allocate(shape).map_err(|cause| self.fail("no buffers could be bound", cause))?;
         self.bound = Some(bound);
@@ -654,7 +665,7 @@ impl Network for OnnxNetwork {
             );
             return Err(Error::Evaluation { problem, source: Some(Box::new(cause)) });
         }
-        if let Some(PerShapeSession { place: Some(place), engine, .. }) = &mut self.tailor
+        if let Some(PerShapeSession { place: Some(place), engine, .. }) = &mut self.per_shape
             && let Err(error) = place.seal()
         {
             *engine = Engine::NotCached(error.to_string());
@@ -671,7 +682,7 @@ impl Network for OnnxNetwork {
         states.for_each(|[input, _]| input.clear());
     }
 
-    fn release(&mut self, small: Shape) -> Result<()> {
+    fn trim_memory(&mut self, small: Shape) -> Result<()> {
         let fits = small
             .iter()
             .zip(&self.types.declared)
@@ -777,7 +788,7 @@ pub(super) fn build_plain(
 /// The error for a session that could not be built.
 pub(super) fn refused(model: &str, options: SessionOptions, cause: ort::Error) -> Error {
     if options.device != Device::Cpu {
-        let whole = if options.whole {
+        let whole = if options.disable_cpu_fallback {
             format!(", or leave out {ALL_ON_DEVICE} for what it has no kernels for")
         } else {
             String::new()
@@ -818,7 +829,7 @@ fn build(
         // The memory pattern is a second copy of all activations, laid out on the first run, and
         // gives no measurable speed. At 1920x1080 it used 230 of 615 MiB.
         .with_memory_pattern(false)?;
-    if options.rest {
+    if options.sleep_when_idle {
         builder = builder.with_intra_op_spinning(false)?;
     }
     if options.threads == 0
@@ -828,7 +839,7 @@ fn build(
         builder =
             builder.with_config_entry("session.intra_op_thread_affinities", affinities(&cores))?;
     }
-    if options.device != Device::Cpu && options.whole && !special.inspect_only {
+    if options.device != Device::Cpu && options.disable_cpu_fallback && !special.inspect_only {
         builder = builder.with_disable_cpu_fallback()?;
     }
     if !special.inspect_only {

@@ -112,8 +112,8 @@ impl RequestHandler {
 
     fn status(&self) -> Answer {
         let Some(figures) = self.board.figures() else { return starting() };
-        let mut status = record::of_tally("status", &figures.counters, figures.rate);
-        record::extend(&mut status, record::of_treatment(&figures.stream_status));
+        let mut status = record::of_counters("status", &figures.counters, figures.rate);
+        record::extend(&mut status, record::of_status(&figures.stream_status));
         record::extend(&mut status, record::of_latency(&figures.latency));
         record::extend(&mut status, json!({"denoises": self.denoises}));
         page(status.to_string(), "application/json")

@@ -555,8 +555,8 @@ impl<'a> Denoiser<'a> {
     }
 
     /// Makes the network free its working memory until the next evaluation.
-    pub(crate) fn release(&mut self) -> Result<()> {
+    pub(crate) fn trim_memory(&mut self) -> Result<()> {
         let side = self.manifest.locality().multiple_of;
-        self.network.release([1, self.manifest.channels, side, side])
+        self.network.trim_memory([1, self.manifest.channels, side, side])
     }
 }

@@ -212,7 +212,7 @@ impl<'a> Generator<'a> {
     }
 
     /// Whether it generates latents, which a decoder converts to images.
-    pub fn draws_latents(&self) -> bool {
+    pub fn generates_latents(&self) -> bool {
         self.manifest.decoder.is_some()
     }
 
@@ -222,10 +222,10 @@ impl<'a> Generator<'a> {
     /// [`Error::Usage`] when the network works on latents, into which images cannot be encoded
     /// here.
     pub(crate) fn pixel_channels(&self) -> Result<usize> {
-        if self.draws_latents() {
+        if self.generates_latents() {
             return Err(Error::usage(format!(
                 "{} works on latents, and Eddy runs decoders alone, not what encodes images; it \
-                 can draw from noise, and enlarge if it was made for that",
+                 generates images from noise, or upscales them",
                 self.manifest.name
             )));
         }
@@ -257,8 +257,8 @@ impl<'a> Generator<'a> {
             && !(width.is_multiple_of(multiple_of) && height.is_multiple_of(multiple_of))
         {
             return Err(Error::usage(format!(
-                "{} draws latents, each value of which is {multiple_of}x{multiple_of} pixels, and \
-                 {width}x{height} was asked for; take multiples of {multiple_of}",
+                "{} generates latents, each value of which is {multiple_of}x{multiple_of} pixels, and \
+                 {width}x{height} was requested; take multiples of {multiple_of}",
                 self.manifest.name
             )));
         }
@@ -266,7 +266,7 @@ impl<'a> Generator<'a> {
             (Some(size), None) => Ok(size),
             (Some(size), Some(asked)) if size == asked => Ok(size),
             (Some([width, height]), Some(asked)) => Err(Error::usage(format!(
-                "{} draws images of {width}x{height} alone, {}x{} was asked for; leave {SIZE} out",
+                "{} generates images of {width}x{height} only; {}x{} was requested; leave {SIZE} out",
                 self.manifest.name, asked[0], asked[1]
             ))),
             (None, asked) => Ok(asked.unwrap_or([256, 256])),
@@ -280,7 +280,7 @@ impl<'a> Generator<'a> {
     /// # Errors
     /// [`Error::Usage`] for unknown classes and images that do not fit the memory budget;
     /// [`Error::Evaluation`] when the network fails; [`Error::Interrupted`].
-    pub fn draw(
+    pub fn generate(
         &mut self,
         [width, height]: [usize; 2],
         request: GenerateRequest<'_>,
@@ -317,13 +317,13 @@ impl<'a> Generator<'a> {
             )));
         }
         let small = LowRes::new(&image.visible(), self.range, manifest.image_channels(), sample)?;
-        let drawn =
+        let generated =
             self.run([sample * image.width, sample * image.height], Some(&small), request, watch)?;
         let mut large = image.black(manifest.scale * image.width, manifest.scale * image.height);
         if let Some(alpha) = image.alpha() {
             large.set_alpha(&enlarged(&alpha, manifest.scale)?);
         }
-        tensor::write_planes(drawn.as_slice().unwrap_or_default(), self.range, &mut large)?;
+        tensor::write_planes(generated.as_slice().unwrap_or_default(), self.range, &mut large)?;
         Ok(large)
     }
 
@@ -393,17 +393,19 @@ impl<'a> Generator<'a> {
                 execute(&self.plan, self.network, canvas, &tiles, &sigma, &mut seen)?;
             }
         }
-        let drawn = state.into_inner();
-        let Some(decoding) = &self.manifest.decoder else { return Ok(drawn) };
+        let generated = state.into_inner();
+        let Some(decoding) = &self.manifest.decoder else { return Ok(generated) };
         let Some(decoder) = &mut self.decoder else {
             return Err(Error::usage(format!(
-                "{} draws latents, and its decoder was not loaded",
+                "{} generates latents, and its decoder was not loaded",
                 self.manifest.name
             )));
         };
         let memory = (self.options.tile, self.options.budget);
         // Progress counts sampler steps, all of which are done.
-        decode(decoding, *decoder, &drawn, memory, &mut |progress| watch(last.unwrap_or(progress)))
+        decode(decoding, *decoder, &generated, memory, &mut |progress| {
+            watch(last.unwrap_or(progress))
+        })
     }
 
     /// The wanted and negative class labels for the network; `None` for a network without classes.
@@ -424,7 +426,7 @@ impl<'a> Generator<'a> {
             let none = none.ok_or_else(|| {
                 let name = &self.manifest.name;
                 Error::usage(format!(
-                    "{name} draws images of a class alone, 0 to {}; name one",
+                    "{name} generates images of a class only, 0 to {}; name one",
                     known - 1
                 ))
             })?;
@@ -527,10 +529,10 @@ impl<'a> Generator<'a> {
 ///
 /// # Errors
 /// [`Error::Usage`] for a number of channels that no image has.
-pub fn as_images(drawn: &Array4<f32>, range: tensor::Range) -> Result<Vec<Image>> {
-    let (_, channels, height, width) = drawn.dim();
+pub fn as_images(generated: &Array4<f32>, range: tensor::Range) -> Result<Vec<Image>> {
+    let (_, channels, height, width) = generated.dim();
     let size = channels * height * width;
-    let images = drawn.as_slice().unwrap_or_default().chunks_exact(size.max(1)).map(|planes| {
+    let images = generated.as_slice().unwrap_or_default().chunks_exact(size.max(1)).map(|planes| {
         let samples = Samples::U8(vec![0; size]);
         let mut image = Image { width, height, channels, samples, metadata: Metadata::default() };
         tensor::write_planes(planes, range, &mut image)?;

@@ -125,7 +125,7 @@ impl Kernel {
     }
 
     /// The transpose of [`blur`](Self::blur).
-    fn spread(&self, y: &[f32], size: [usize; 2]) -> Vec<f32> {
+    fn adjoint_blur(&self, y: &[f32], size: [usize; 2]) -> Vec<f32> {
         let (width, mut x) = (size[0], vec![0.0; y.len()]);
         let mut wide = vec![0.0; self.padded(width) * (size[1] + 2 * self.radius)];
         self.each_row(size, |weight, at, to| {
@@ -170,7 +170,7 @@ impl Degradation {
                     .map(|i| part * y[i / width / scale * small + i % width / scale])
                     .collect()
             }
-            Self::Blur(kernel) => kernel.spread(y, [width, height]),
+            Self::Blur(kernel) => kernel.adjoint_blur(y, [width, height]),
         }
     }
 }
@@ -271,7 +271,7 @@ impl Generator<'_> {
             )));
         }
         if seeds.is_empty() {
-            return Err(Error::usage("there is no seed to draw by"));
+            return Err(Error::usage("there is no seed; give one or more"));
         }
         let (channels, range) = (self.pixel_channels()?, self.range());
         let small = [image.width, image.height];
@@ -299,10 +299,10 @@ impl Generator<'_> {
                 guides: leading,
                 ..GenerateRequest::default()
             };
-            let drawn = self.draw(size, request, &mut |Progress { done, total }| {
+            let generated = self.generate(size, request, &mut |Progress { done, total }| {
                 watch(Progress { done: i * total + done, total: seeds.len() * total })
             })?;
-            mean.scaled_add(1.0 / seeds.len() as f32, &drawn);
+            mean.scaled_add(1.0 / seeds.len() as f32, &generated);
         }
         let mut result = image.black(size[0], size[1]);
         if let Some(alpha) = image.alpha() {

@@ -93,7 +93,7 @@ impl<'a> Upscaler<'a> {
         let steps = options.steps.unwrap_or(manifest.defaults.steps);
         if steps > 1 && manifest.is_feed_forward_upscaler() {
             return Err(Error::usage(format!(
-                "{} enlarges in one step; {steps} were asked for",
+                "{} enlarges in one step; {steps} were requested",
                 manifest.name
             )));
         }

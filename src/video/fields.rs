@@ -90,7 +90,7 @@ fn rows(
 }
 
 impl<R: FrameProcessor> FrameProcessor for Fields<R> {
-    fn restore(
+    fn process(
         &mut self,
         input: &VideoFrame,
         output: &mut VideoFrame,
@@ -101,7 +101,7 @@ impl<R: FrameProcessor> FrameProcessor for Fields<R> {
         for parity in [0, 1] {
             field.bytes.resize(video.format.bytes(video.width, video.height / 2), 0);
             rows(video, parity, |from, to| field.bytes[to].copy_from_slice(&input.bytes[from]));
-            inner.restore(field, done, watch)?;
+            inner.process(field, done, watch)?;
             rows(result, parity, |to, from| output.bytes[to].copy_from_slice(&done.bytes[from]));
         }
         Ok(())
@@ -135,7 +135,7 @@ mod tests {
     struct Counts(u8, Vec<usize>);
 
     impl FrameProcessor for Counts {
-        fn restore(
+        fn process(
             &mut self,
             input: &VideoFrame,
             output: &mut VideoFrame,
@@ -193,7 +193,7 @@ mod tests {
                 ..VideoFrame::default()
             };
             let mut output = VideoFrame::default();
-            fields.restore(&input, &mut output, &mut || ControlFlow::Continue(())).unwrap();
+            fields.process(&input, &mut output, &mut || ControlFlow::Continue(())).unwrap();
             assert_eq!(fields.inner().1, [field.bytes(); 2], "{name}");
             let changed =
                 output.bytes.iter().zip(&input.bytes).map(|(after, before)| after - before);

@@ -172,7 +172,7 @@ impl FrameProcessor for FrameWindowDenoiser<'_> {
         self.window.push_back(planes);
     }
 
-    fn restore(
+    fn process(
         &mut self,
         _input: &VideoFrame,
         output: &mut VideoFrame,

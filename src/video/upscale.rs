@@ -125,7 +125,8 @@ impl StreamUpscaler<'_> {
             )
         });
         controller.set_budget(budget);
-        let wanted = controller.took(network, beside).unwrap_or_else(|| controller.step()).steps;
+        let wanted =
+            controller.record_time(network, beside).unwrap_or_else(|| controller.step()).steps;
         if wanted != steps {
             self.stream_status.changes += 1;
             self.set_steps(wanted)?;
@@ -135,7 +136,7 @@ impl StreamUpscaler<'_> {
 }
 
 impl FrameProcessor for StreamUpscaler<'_> {
-    fn restore(
+    fn process(
         &mut self,
         input: &VideoFrame,
         output: &mut VideoFrame,

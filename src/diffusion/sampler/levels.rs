@@ -429,7 +429,7 @@ fn consistency(
     let distilled = schedule.distilled_steps;
     if steps > distilled {
         return Err(Error::usage(format!(
-            "{steps} steps were asked for of {distilled} that were distilled \
+            "{steps} steps were requested of {distilled} that were distilled \
              (original_inference_steps); take at most as many"
         )));
     }

@@ -21,7 +21,7 @@ const USUAL_SIZE: [usize; 2] = [640, 480];
 const USUAL_RATE: Rate = Rate::of(30);
 
 /// How long to wait for a frame before the connection is checked.
-const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+const POLL_TIMEOUT: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
 /// The format of a camera's frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,7 +175,7 @@ impl Open {
     /// Waits briefly for a frame.
     fn take(&mut self, path: &Path, bytes: &mut Vec<u8>) -> io::Result<Taken> {
         let mut ready = [PollFd::new(&self.stream, PollFlags::IN)];
-        match poll(&mut ready, Some(&PATIENCE)) {
+        match poll(&mut ready, Some(&POLL_TIMEOUT)) {
             Ok(0) | Err(rustix::io::Errno::INTR) => return Ok(Taken::Nothing),
             Ok(_) => {}
             Err(error) => return Err(error.into()),

@@ -245,8 +245,8 @@ impl Manifest {
         }
         if self.inputs.sample.is_none() && !self.is_feed_forward_upscaler() {
             return Some(
-                "no sample among the inputs; expected one, or of a model to upscale that draws \
-                 nothing a condition alone"
+                "no sample among the inputs; expected one, or a condition alone for a \
+                 feed-forward upscaler"
                     .into(),
             );
         }

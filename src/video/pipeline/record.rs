@@ -8,7 +8,7 @@ use super::{Counters, Histogram};
 use crate::video::{QualityLevel, StreamStatus};
 
 /// The counters; `rate` is in frames per second.
-pub fn of_tally(event: &str, counters: &Counters, rate: f64) -> Value {
+pub fn of_counters(event: &str, counters: &Counters, rate: f64) -> Value {
     json!({
         "event": event, "read": counters.read, "written": counters.written,
         "dropped": counters.dropped,
@@ -26,7 +26,7 @@ pub fn of_quality(quality: &QualityLevel) -> Value {
 }
 
 /// The status of the stream.
-pub fn of_treatment(stream_status: &StreamStatus) -> Value {
+pub fn of_status(stream_status: &StreamStatus) -> Value {
     let mut record = of_quality(&stream_status.quality);
     let more = json!({
         "changes": stream_status.changes, "tiles_repeated": stream_status.repeated,
