@@ -300,10 +300,10 @@ pub struct FrameStream {
 }
 
 impl FrameStream {
-    fn start(
-        format: VideoFormat,
-        work: impl FnOnce(&SyncSender<Result<VideoFrame>>, &AtomicBool) -> Result<()> + Send + 'static,
-    ) -> Result<Self> {
+    fn start<W>(format: VideoFormat, work: W) -> Result<Self>
+    where
+        W: FnOnce(&SyncSender<Result<VideoFrame>>, &AtomicBool) -> Result<()> + Send + 'static,
+    {
         let (sender, frames) = sync_channel(FRAMES_AHEAD);
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);

@@ -187,11 +187,11 @@ fn a_stream_frame_allocates_only_for_its_evaluation() {
         let mut output = VideoFrame::default();
         let go_on = &mut || ControlFlow::Continue(());
         for shift in 0..3 {
-            denoiser.restore(&scene(shift), &mut output, go_on).unwrap();
+            denoiser.process(&scene(shift), &mut output, go_on).unwrap();
         }
         for shift in 3..6 {
             let input = scene(shift);
-            let found = allocations(|| denoiser.restore(&input, &mut output, go_on).unwrap());
+            let found = allocations(|| denoiser.process(&input, &mut output, go_on).unwrap());
             assert_eq!(found, ORT_PER_EVALUATION, "temporal: {temporal}");
         }
     }

@@ -17,9 +17,8 @@ use super::run_args::RunArgs;
 /// Measure the overhead of a whole frame over the bare network
 ///
 /// Rounds alternate between evaluations of the bare session and whole frames (pixels in, pixels
-/// out) that take as many evaluations, so that what disturbs the machine disturbs both. Medians are
-/// shown. With --video, frames per second of denoised streams, a table by size, precision and
-/// --temporal.
+/// out) with as many evaluations, so that disturbances affect both. Medians are reported. With
+/// --video, a table of frames per second of denoised streams by size, precision and --temporal.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// A bundled model, the folder of a model package or an .onnx file
@@ -31,7 +30,7 @@ pub(crate) struct Arguments {
     #[arg(long, conflicts_with = "steps")]
     video: bool,
 
-    /// Size of the frame; 640x480 when left out
+    /// Size of the frame; by default 640x480
     #[arg(long, value_name = "WxH")]
     size: Option<Size>,
 
@@ -44,7 +43,7 @@ pub(crate) struct Arguments {
     )]
     steps: u16,
 
-    /// Seconds to measure for
+    /// Duration of the measurement in seconds
     #[arg(long, value_name = "S", default_value_t = 5.0)]
     seconds: f64,
 

@@ -10,8 +10,7 @@ use super::options::{DeviceOptions, FilesOption};
 /// Verify that models reproduce their recorded output on this machine
 ///
 /// Every file of a package is checked against its SHA-256, loaded, and run on the recorded input.
-/// The largest difference from the recorded output is reported; how large it may be, the manifest
-/// says for each precision.
+/// The largest difference from the recorded output is compared with the tolerance in the manifest.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Bundled models or folders of model packages; all bundled models when left out

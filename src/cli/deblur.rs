@@ -15,10 +15,10 @@ use super::io_args::{IMAGE_FORMAT, IMAGE_OUTPUT, IMAGES, IoArgs, tiles};
 use super::onnx_options::OnnxOptions;
 use super::run_args::{LoadedNetwork, RunArgs};
 
-/// Deblur images, by a known blur kernel or a network that was trained to
+/// Deblur images, by a known blur kernel or a deblurring network
 ///
-/// With --kernel samples, with a diffusion prior, images that the kernel turns into the given one.
-/// Without it, the network of -m sharpens them in one evaluation.
+/// With --kernel, a diffusion prior samples images that the kernel blurs to the given one. Without
+/// it, the network of -m deblurs them in one evaluation.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: eddy deblur soft.png --kernel gaussian:1.6 -o sharp.png",
     mut_arg("sources", |arg| arg.help(IMAGES).long_help(IMAGES)),
@@ -38,8 +38,8 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "F", default_value_t = 2.0, help_heading = "Input and output")]
     sigma: f64,
 
-    /// The number of posterior samples that are averaged: more is nearer to the truth, 1 has the
-    /// most texture
+    /// The number of posterior samples that are averaged: more lower the error, 1 has the most
+    /// texture
     #[arg(
         long,
         value_name = "N",

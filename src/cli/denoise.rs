@@ -25,8 +25,8 @@ use super::stream::{Stream, StreamOptions};
 
 /// Denoise images and video
 ///
-/// Each image is read, denoised and written before the next; failures are reported, and the others
-/// go on. Of a stream, reading, denoising and writing overlap.
+/// Images are processed one by one; failures are reported, and the run continues. For a stream,
+/// reading, denoising and writing overlap.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
                   eddy denoise photo.png -o clean.png\n  \
@@ -36,10 +36,10 @@ pub(crate) struct Arguments {
     images: IoArgs,
 
     /// A bundled model, the folder of a model package, or an .onnx file. When left out, `camera`
-    /// for video in 4:2:0, 4:2:2 and grey and for images whose noise came through a camera or a
-    /// codec, `denoise-fast` for other video and for images with white noise, and none for what is
-    /// clean. With --fps or --deadline-ms other video (RGB, 4:4:4) takes the better of `denoise`
-    /// and `denoise-fast` that keeps up
+    /// for video in 4:2:0, 4:2:2 and grey and for images whose noise went through a camera or a
+    /// codec, `denoise-fast` for other video and for images with white noise, and none for clean
+    /// images. With --fps or --deadline-ms, other video (RGB, 4:4:4) uses the better of `denoise`
+    /// and `denoise-fast` that keeps the rate
     #[arg(short, long, value_name = "MODEL", help_heading = "Model")]
     model: Option<String>,
 
@@ -251,7 +251,7 @@ impl Arguments {
         precisions
     }
 
-    /// Denoises a stream with a network that sees several frames at once, or keeps a state.
+    /// Denoises a stream with a network that takes a window of frames or has a recurrent state.
     fn denoise_video(
         &self,
         package: &Package,
@@ -262,7 +262,7 @@ impl Arguments {
         let name = &package.manifest.name;
         if stream.video.scan.has_fields() {
             let problem = format!(
-                "{name} sees whole frames, and these are interlaced; deinterlace them first, such \
+                "{name} takes whole frames, and these are interlaced; deinterlace them first, such \
                  as by ffmpeg's bwdif"
             );
             return Err(eddy::Error::usage(problem).into());

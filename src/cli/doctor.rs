@@ -26,8 +26,8 @@ pub(crate) struct Arguments {
     console: Console,
 }
 
-/// Run one node on a device, and say what is wrong with it: apart from the doctor, whom a broken
-/// driver would take along
+/// Run one node on a device and report the error: in its own process, which a broken driver may
+/// crash
 #[derive(Debug, Args)]
 pub(crate) struct TryDevice {
     /// The device
@@ -55,7 +55,7 @@ impl TryDevice {
     }
 }
 
-/// The findings, for people and for machines.
+/// The report, as text and as JSON.
 struct Page {
     lines: Vec<String>,
     record: Value,

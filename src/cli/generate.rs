@@ -29,8 +29,8 @@ use super::run_args::RunArgs;
     after_help = "Example: eddy generate -m digits-ddpm --class 7 --count 16 --grid -o sevens.png"
 )]
 pub(crate) struct Arguments {
-    /// The image to write; a folder where several go, unless they are a --grid; or a .npy file for
-    /// all of them, [images, C, H, W], black 0 and white 1
+    /// The image to write; a folder for several, unless they form a --grid; or a .npy file of all
+    /// of them, [images, C, H, W], black 0 and white 1
     #[arg(short, long, value_name = "SINK", help_heading = "Input and output")]
     output: PathBuf,
 
@@ -38,7 +38,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "IMAGE", help_heading = "Input and output")]
     from: Option<PathBuf>,
 
-    /// How much noise is added to that image, from 0 to 1
+    /// Part of the schedule by which noise is added to that image, from 0 to 1
     #[arg(
         long,
         value_name = "F",
@@ -48,7 +48,7 @@ pub(crate) struct Arguments {
     )]
     strength: f64,
 
-    /// How many images
+    /// Number of images
     #[arg(
         long,
         value_name = "N",
@@ -62,7 +62,7 @@ pub(crate) struct Arguments {
     #[arg(long, help_heading = "Input and output")]
     grid: bool,
 
-    /// Width and height; the model's own, or 256x256, when left out
+    /// Width and height; by default the model's, or 256x256
     #[arg(long, value_name = "WxH", help_heading = "Input and output")]
     size: Option<Size>,
 
@@ -74,12 +74,12 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "K", value_delimiter = ',', help_heading = "Guidance")]
     class: Vec<usize>,
 
-    /// Negative class (prompt), in place of images of no class
+    /// Negative class (prompt), in place of the unconditional class
     #[arg(long, value_name = "K", requires = "class", help_heading = "Guidance")]
     negative_class: Option<usize>,
 
     /// Guidance scale: 1 is the conditional model, more has higher fidelity and less diversity;
-    /// with --classifier the inverse of its temperature. The model's own when left out
+    /// with --classifier the inverse of its temperature. Default: the model's
     #[arg(long, value_name = "F", help_heading = "Guidance")]
     guidance_scale: Option<f64>,
 
@@ -296,7 +296,8 @@ impl Arguments {
             files.map(|(precision, file)| (precision.name(), file.sha256.as_str())).collect();
         let mut note = json!({
             "eddy": env!("CARGO_PKG_VERSION"), "model": self.model, "version": manifest.version,
-            "seed": seed, "sampler": generator.sampler().name(), "evaluations": generator.evaluations(),
+            "seed": seed, "sampler": generator.sampler().name(),
+            "evaluations": generator.evaluations(),
             "sha256": sha256,
         });
         let mut add = |key: &str, value: serde_json::Value| note[key] = value;

@@ -12,11 +12,11 @@ use ndarray::Array4;
 
 use super::options::MemoryOptions;
 
-/// How an image is generated.
+/// The sampler of a generated image.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Sampling")]
 pub(crate) struct SamplerOptions {
-    /// Steps of the sampler; as the model has it when left out
+    /// Sampler steps; by default the model's
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     steps: Option<u16>,
 
@@ -56,7 +56,7 @@ impl SamplerOptions {
     }
 }
 
-/// Writes each predicted clean image as `step-001.png`; several images are put side by side.
+/// Writes each predicted clean image as `step-001.png`; several images are placed side by side.
 pub(crate) struct StepKeeper {
     folder: PathBuf,
     range: Range,

@@ -36,6 +36,13 @@ pub(crate) struct JobContext<'w, 'd, 'm> {
     pub(crate) watch: &'w mut dyn FnMut(Progress) -> ControlFlow<()>,
 }
 
+/// A generated image and its report, as text and as JSON.
+pub(crate) struct Generated {
+    pub(crate) image: Image,
+    pub(crate) summary: String,
+    pub(crate) fields: Value,
+}
+
 /// The random seeds of `samples` samples, from `first` on.
 pub(crate) fn seeds(first: u64, samples: u16) -> Vec<u64> {
     (0..samples).map(|i| first.wrapping_add(i.into())).collect()
@@ -57,17 +64,16 @@ impl GenerativeRun<'_> {
         self.options.steps = self.options.steps.or(Some(STEPS));
         let seeds = seeds(self.seed, samples);
         self.run(|image, JobContext { generator, guides, watch }| {
-            let result = generator.restore(&image, degradation, noise, &seeds, guides, watch)?;
-            let summary = format!("{}x{}", result.width, result.height);
-            Ok((result, summary, json!({})))
+            let image = generator.restore(&image, degradation, noise, &seeds, guides, watch)?;
+            let summary = format!("{}x{}", image.width, image.height);
+            Ok(Generated { image, summary, fields: json!({}) })
         })
     }
 
-    /// Generates each image with `generate`, which returns the result and its report, as text and as
-    /// JSON.
+    /// Generates each image with `generate`.
     pub(crate) fn run(
         self,
-        mut generate: impl FnMut(Image, JobContext<'_, '_, '_>) -> eddy::Result<(Image, String, Value)>,
+        mut generate: impl FnMut(Image, JobContext<'_, '_, '_>) -> eddy::Result<Generated>,
     ) -> anyhow::Result<()> {
         let Self { images, package, run, .. } = self;
         let jobs = images.jobs(&self.also_read, run.console)?;
@@ -84,7 +90,7 @@ impl GenerativeRun<'_> {
             let guides = keeper.iter_mut().map(|keeper| keeper as &mut dyn Guidance).collect();
             let mut watch = |progress| job.on_progress(progress);
             let begun = Instant::now();
-            let (result, summary, mut fields) = generate(
+            let Generated { image, summary, mut fields } = generate(
                 image,
                 JobContext { generator: &mut generator, guides, watch: &mut watch },
             )?;
@@ -95,7 +101,7 @@ impl GenerativeRun<'_> {
                 "sampler": sampler.name(), "evaluations": evaluations, "seed": self.seed,
             });
             record::extend(&mut fields, sampling);
-            images.finish(job, &result, begun, &network_record, &summary, fields)
+            images.finish(job, &image, begun, &network_record, &summary, fields)
         })
     }
 }

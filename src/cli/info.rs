@@ -12,8 +12,8 @@ use super::options::{DeviceOptions, FilesOption};
 /// Describe a model, or list the bundled ones
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// A bundled model, the folder of a model package or an .onnx file, which is run to find out
-    /// about it; lists the bundled ones when left out
+    /// A bundled model, the folder of a model package or an .onnx file, whose properties are
+    /// detected by running it; lists the bundled models by default
     #[arg(value_name = "MODEL")]
     model: Option<String>,
 

@@ -11,15 +11,15 @@ use eddy::task::{GenerateOptions, Inpainter, Mask};
 use serde_json::json;
 
 use super::generate_args::SamplerOptions;
-use super::generative::{GenerativeRun, JobContext, seeds};
+use super::generative::{Generated, GenerativeRun, JobContext, seeds};
 use super::io_args::{IMAGE_FORMAT, IMAGE_OUTPUT, IMAGES, IoArgs};
 use super::onnx_options::OnnxOptions;
 use super::run_args::{LoadedNetwork, RunArgs};
 
 /// Fill masked areas of images
 ///
-/// White areas of the mask are generated so that they fit their surroundings; what is black stays
-/// as it is, to the bit.
+/// White areas of the mask are generated to fit their surroundings; the pixels of black areas stay
+/// bit-exact.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: eddy inpaint scratched.png --mask scratches.png -o whole.png",
     mut_arg("sources", |arg| arg.help(IMAGES).long_help(IMAGES)),
@@ -35,7 +35,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "MASK", help_heading = "Input and output")]
     mask: PathBuf,
 
-    /// Grow the mask by so many pixels. Its antialiased edge always belongs to it
+    /// Dilate the mask by this many pixels. Its antialiased edge always belongs to it
     #[arg(
         long,
         value_name = "PX",
@@ -45,7 +45,7 @@ pub(crate) struct Arguments {
     )]
     grow: u32,
 
-    /// Pixels along the edge of the mask over which the original fades into what is generated
+    /// Width in pixels of the blend, inside the mask, of original and generated pixels
     #[arg(
         long,
         value_name = "PX",
@@ -55,8 +55,8 @@ pub(crate) struct Arguments {
     )]
     feather: u32,
 
-    /// The number of posterior samples that are averaged: more is nearer to the truth, 1 has the
-    /// most texture
+    /// The number of posterior samples that are averaged: more lower the error, 1 has the most
+    /// texture
     #[arg(
         long,
         value_name = "N",
@@ -66,8 +66,8 @@ pub(crate) struct Arguments {
     )]
     samples: u16,
 
-    /// Where sampling starts: 1 from noise, less from a smooth fill of the mask with so much noise
-    /// added, which is calmer
+    /// Start of sampling: 1 is noise, less is a smooth fill of the mask with this part of the
+    /// noise, for smoother results
     #[arg(long, value_name = "F", default_value_t = 1.0, help_heading = "Sampling")]
     strength: f64,
 
@@ -138,7 +138,8 @@ impl Arguments {
             let [x, y, width, height] = report.part.unwrap_or_default();
             let summary =
                 format!("{} pixels filled within {width}x{height} at {x},{y}", report.pixels);
-            Ok((image, summary, json!({"pixels": report.pixels, "part": report.part})))
+            let fields = json!({"pixels": report.pixels, "part": report.part});
+            Ok(Generated { image, summary, fields })
         })
     }
 

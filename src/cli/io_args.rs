@@ -21,13 +21,13 @@ use super::interrupt;
 use super::options::SyncOption;
 use super::run_args::NetworkRecord;
 
-/// What is read and written.
+/// Input and output.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Input and output")]
 pub(crate) struct IoArgs {
     /// Images or folders of images (PNG, JPEG, WebP, TIFF, BMP, QOI; with ffmpeg also AVIF, HEIF,
-    /// JPEG 2000), or one stream: a .y4m file, `-` for stdin, or what ffmpeg reads; `-` may be an
-    /// image, too
+    /// JPEG 2000), or one stream: a .y4m file, `-` for stdin, or any source of ffmpeg; `-` may also
+    /// be an image
     #[arg(
         required_unless_present = "input",
         value_name = "SOURCE",
@@ -35,7 +35,7 @@ pub(crate) struct IoArgs {
     )]
     sources: Vec<PathBuf>,
 
-    /// The same, for those who are used to it
+    /// The same as SOURCE, as in ffmpeg
     #[arg(
         short = 'i',
         value_name = "SOURCE",
@@ -45,13 +45,13 @@ pub(crate) struct IoArgs {
     )]
     input: Vec<PathBuf>,
 
-    /// The image to write, or the folder where several go; for a stream a .y4m file, `-` for stdout
-    /// (an image, of an image from stdin), a folder, or what ffmpeg writes
+    /// The image to write, or a folder for several; for a stream a .y4m file, `-` for stdout (which
+    /// gets an image for an image from stdin), a folder, or any container of ffmpeg
     #[arg(short, long, value_name = "SINK")]
     output: PathBuf,
 
-    /// Format to write: png, jpg, webp, tiff, bmp or qoi, or y4m or raw for a stream; as the
-    /// output's name ends when left out
+    /// Format to write: png, jpg, webp, tiff, bmp or qoi, or y4m or raw for a stream; by default
+    /// the extension of the output
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<OutputFormat>,
 
@@ -59,7 +59,7 @@ pub(crate) struct IoArgs {
     #[arg(short, long)]
     recursive: bool,
 
-    /// Quality of a JPEG, 1 to 100
+    /// JPEG quality, 1 to 100
     #[arg(
         long,
         value_name = "Q",
@@ -79,7 +79,7 @@ pub(crate) const IMAGE_OUTPUT: &str =
 pub(crate) const IMAGE_FORMAT: &str =
     "Format to write: png, jpg, webp, tiff, bmp or qoi; as the output's name ends when left out";
 
-/// What is written.
+/// A format of the output.
 #[derive(Clone, Copy, Debug)]
 enum OutputFormat {
     Image(Format),
@@ -371,7 +371,7 @@ impl ImageJob<'_> {
     }
 }
 
-/// The source that is named; names of standard input on Linux become `-`.
+/// The path of a source; names of standard input on Linux become `-`.
 fn source_named(path: PathBuf) -> PathBuf {
     let is_standard_input =
         ["/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"].iter().any(|name| path == Path::new(name));

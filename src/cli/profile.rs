@@ -15,12 +15,11 @@ use super::options::SyncOption;
 
 /// Measure a camera's noise
 ///
-/// The noise's variance is taken to be `a * signal + b` in each channel, with samples from 0
-/// (black) to 1 (white). Several images are frames of one still scene, taken one after the other
-/// with the same settings; 8 or more of a scene that has dark and bright parts are best. From a
-/// single image its smooth parts are used. Of video, the first 32 frames are measured, in luma and
-/// chroma; take raw frames or MJPEG for that, since codecs such as H.264 repeat what stands still,
-/// with its noise.
+/// The model is `variance = a * signal + b` in each channel, with signals from 0 (black) to 1
+/// (white). Several images must be frames of a static scene with the same settings; 8 or more of a
+/// scene with dark and bright parts are best. Of a single image the smooth parts are measured. Of
+/// video, the first 32 frames are measured, in luma and chroma; use raw frames or MJPEG, since
+/// codecs such as H.264 repeat static areas with their noise.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
                   eddy profile still/ -o camera.toml && eddy denoise photo.png -o clean.png \
@@ -44,7 +43,7 @@ pub(crate) struct Arguments {
     console: Console,
 }
 
-/// How many frames of a video are measured.
+/// The number of frames of a video that are measured.
 const FRAMES: usize = 32;
 
 impl Arguments {

@@ -33,7 +33,8 @@ pub(crate) struct StreamOptions {
     #[arg(long, value_name = "FORMAT")]
     pixel_format: Option<CameraFormat>,
 
-    /// Frame rate of the source in fps, such as 25 or 30000/1001, where it has none or a wrong one
+    /// Frame rate of the source in fps, such as 25 or 30000/1001, if it declares none or a wrong
+    /// one
     #[arg(long, value_name = "RATE")]
     fps_in: Option<Rate>,
 
@@ -45,12 +46,12 @@ pub(crate) struct StreamOptions {
     #[arg(long, value_name = "RANGE")]
     range: Option<SampleRange>,
 
-    /// Target frame rate in fps: no more are processed, and where they take too long, quality is
-    /// reduced: fewer steps, and when denoising also smaller networks and lower resolutions
+    /// Target frame rate in fps. If frames take too long, quality is reduced: fewer steps, and for
+    /// denoising also smaller networks and lower resolutions
     #[arg(long, value_name = "RATE", help_heading = "Real time")]
     fps: Option<Rate>,
 
-    /// Latency target per frame, in milliseconds from arrival to written; where frames take longer,
+    /// Latency target per frame, in milliseconds from arrival to writing; if frames take longer,
     /// quality is reduced
     #[arg(
         long,
@@ -72,8 +73,7 @@ pub(crate) struct StreamOptions {
     )]
     preview: Option<Address>,
 
-    /// Treat piped input as live: where it comes faster than it is processed, the oldest waiting
-    /// frame is dropped
+    /// Treat piped input as live: if processing is too slow, the oldest waiting frame is dropped
     #[arg(long)]
     live: bool,
 
@@ -81,8 +81,8 @@ pub(crate) struct StreamOptions {
     #[arg(long)]
     skip_corrupt: bool,
 
-    /// The encoder of a container, as ffmpeg names it, such as libx265; ffmpeg's own for the
-    /// container when left out
+    /// The encoder of a container, as ffmpeg names it, such as libx265; by default ffmpeg's choice
+    /// for the container
     #[arg(long, value_name = "NAME", help_heading = "Encoder")]
     codec: Option<String>,
 
@@ -105,11 +105,11 @@ pub(crate) struct StreamOptions {
     )]
     encoder_options: Vec<(String, String)>,
 
-    /// End the run when no frame arrives for so long
+    /// End the run when no frame arrives for this long
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     stall_timeout: Option<Duration>,
 
-    /// Wait so long for a live source that is disconnected, or not there yet
+    /// Wait this long for a live source that is disconnected or not available yet
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     reconnect: Option<Duration>,
 }
@@ -310,7 +310,7 @@ impl Stream<'_> {
         result
     }
 
-    /// Runs the stream through `processor`. `how` describes how frames were processed, as text and
+    /// Runs the stream through `processor`. `describe` gives the processing of frames, as text and
     /// as JSON.
     pub(crate) fn run<R: FrameProcessor>(
         self,

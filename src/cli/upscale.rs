@@ -9,7 +9,7 @@ use eddy::task::{Degradation, GenerateOptions, GenerateRequest, UpscaleOptions, 
 use eddy::video::FrameProcessor;
 use serde_json::json;
 
-use super::generative::{GenerativeRun, JobContext};
+use super::generative::{Generated, GenerativeRun, JobContext};
 use super::io_args::{ImageJob, IoArgs, repeated, steps, tiles};
 use super::onnx_options::OnnxOptions;
 use super::options::{NoiseOptions, SamplingOptions};
@@ -21,8 +21,8 @@ const DEFAULT_SCALE: usize = 2;
 
 /// Super-resolution for images and video
 ///
-/// Each image is read, enlarged and written before the next; failures are reported, and the others
-/// go on. Of a stream, reading, enlarging and writing overlap.
+/// Images are processed one by one; failures are reported, and the run continues. For a stream,
+/// reading, upscaling and writing overlap.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: eddy upscale photo.png -o large.png -s 4 --steps 4")]
 pub(crate) struct Arguments {
@@ -33,18 +33,18 @@ pub(crate) struct Arguments {
     #[arg(short, long, value_name = "N", help_heading = "Model")]
     scale: Option<usize>,
 
-    /// A bundled model, the folder of a model package or an .onnx file; `upscale-x2` or
-    /// `upscale-x4`, by the scale, when left out
+    /// A bundled model, the folder of a model package or an .onnx file; by default `upscale-x2` or
+    /// `upscale-x4`, by the scale
     #[arg(short, long, value_name = "MODEL", help_heading = "Model")]
     model: Option<String>,
 
-    /// Solve the inverse problem with a diffusion prior in place of a network trained to enlarge:
-    /// by 2 to 8, and far slower; `prior`, or the model of -m
+    /// Solve the inverse problem with a diffusion prior (`prior`, or the model of -m) in place of a
+    /// network trained for upscaling: by 2 to 8, far slower
     #[arg(long, help_heading = "Model")]
     prior: bool,
 
-    /// With --prior, the number of posterior samples that are averaged: more is nearer to the
-    /// truth, 1 has the most texture
+    /// With --prior, the number of posterior samples that are averaged: more lower the error, 1 has
+    /// the most texture
     #[arg(
         long,
         value_name = "N",
@@ -92,8 +92,8 @@ impl Arguments {
             return self.upscale_by_sampling(&package);
         }
         if self.noise.is_given() {
-            let problem = "it starts from the low-resolution image; leave --initial-noise and --noise \
-                           out, or use a generative model";
+            let problem = "it starts from the low-resolution image; leave --initial-noise and \
+                           --noise out, or use a generative model";
             return Err(eddy::Error::usage(format!("{}: {problem}", package.manifest.name)).into());
         }
         let stream = self.stream.stream(&self.images, &[], self.run.memory.limits())?;
@@ -146,9 +146,9 @@ impl Arguments {
                 guides,
                 ..GenerateRequest::default()
             };
-            let large = generator.enlarge(&image, request, watch)?;
-            let summary = format!("{scale} times larger, {}x{}", large.width, large.height);
-            Ok((large, summary, json!({"upscale_factor": scale})))
+            let image = generator.enlarge(&image, request, watch)?;
+            let summary = format!("{scale} times larger, {}x{}", image.width, image.height);
+            Ok(Generated { image, summary, fields: json!({"upscale_factor": scale}) })
         })
     }
 

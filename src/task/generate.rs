@@ -257,8 +257,8 @@ impl<'a> Generator<'a> {
             && !(width.is_multiple_of(multiple_of) && height.is_multiple_of(multiple_of))
         {
             return Err(Error::usage(format!(
-                "{} generates latents, each value of which is {multiple_of}x{multiple_of} pixels, and \
-                 {width}x{height} was requested; take multiples of {multiple_of}",
+                "{} generates latents, each value of which is {multiple_of}x{multiple_of} pixels, \
+                 and {width}x{height} was requested; take multiples of {multiple_of}",
                 self.manifest.name
             )));
         }
@@ -266,7 +266,8 @@ impl<'a> Generator<'a> {
             (Some(size), None) => Ok(size),
             (Some(size), Some(asked)) if size == asked => Ok(size),
             (Some([width, height]), Some(asked)) => Err(Error::usage(format!(
-                "{} generates images of {width}x{height} only; {}x{} was requested; leave {SIZE} out",
+                "{} generates images of {width}x{height} only; {}x{} was requested; leave {SIZE} \
+                 out",
                 self.manifest.name, asked[0], asked[1]
             ))),
             (None, asked) => Ok(asked.unwrap_or([256, 256])),

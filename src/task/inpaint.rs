@@ -120,18 +120,18 @@ impl Mask {
             return Ok(());
         }
         Err(Error::usage(format!(
-            "the mask has {}x{} pixels and the image {}x{}; make them alike",
+            "the mask has {}x{} pixels and the image {}x{}; make them equal",
             self.width, self.height, image.width, image.height
         )))
     }
 
-    /// Makes what is missing black.
+    /// Sets missing pixels to black.
     pub(super) fn blacken(&self, image: &mut Image) {
         let black = image.black(self.width, self.height);
         place_missing(&black, image, [0, 0], &self.missing);
     }
 
-    /// Copies what is missing from `filled`, blended where it is so partly.
+    /// Copies missing pixels from `filled`, and blends partly missing ones.
     pub(super) fn place(&self, filled: &Image, image: &mut Image) {
         let mut part = filled.clone();
         blend_missing(&mut part, image, &self.missing);
@@ -235,7 +235,7 @@ impl Generator<'_> {
         } else {
             fill_smoothly(&mut start, &missing);
         }
-        // MaskConsistency pixels have no noise, where the network accepts a map of sigma.
+        // Known pixels have no noise, where the network accepts a map of sigma.
         let sigma = mixed.then(|| SigmaMap::PerPixel { width: wide, values: missing.clone() });
         let mut known = MaskConsistency { image: known, missing };
         let mut leading: Vec<&mut dyn Guidance> = vec![&mut known];

@@ -40,7 +40,7 @@ impl Kernel {
     pub fn gaussian(sigma: f64) -> Result<Self> {
         if !(sigma > 0.0 && 3.0 * sigma <= Self::MOST as f64) {
             return Err(Error::usage(format!(
-                "a blur of {sigma} pixels is none; expected one above 0 and up to 21"
+                "a blur of {sigma} pixels is out of range; expected one above 0 and up to 21"
             )));
         }
         let radius = (3.0 * sigma).ceil() as usize;
@@ -267,7 +267,7 @@ impl Generator<'_> {
     ) -> Result<Image> {
         if !(noise >= 0.0 && noise.is_finite()) {
             return Err(Error::usage(format!(
-                "noise {noise} is none; expected a number from 0 on"
+                "noise {noise} is out of range; expected a number from 0 on"
             )));
         }
         if seeds.is_empty() {

@@ -44,7 +44,7 @@ pub fn run(
 }
 
 /// The noise of one step for a whole state.
-pub fn generate(
+pub fn draw(
     noise: &dyn NoiseSource,
     step: u32,
     [batches, channels, height, width]: [usize; 4],

@@ -65,7 +65,7 @@ impl Default for PipelineOptions {
 
 /// Processes frames from the source for the sink. `output` keeps its memory.
 pub trait FrameProcessor {
-    /// Processes one frame. Call `watch` regularly; it says whether to go on.
+    /// Processes one frame. Call `watch` regularly; it returns whether to continue.
     ///
     /// # Errors
     /// Any error that ends the run.
@@ -76,13 +76,13 @@ pub trait FrameProcessor {
         watch: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<()>;
 
-    /// How many frames after a frame are announced before it is restored.
+    /// The number of following frames that are announced before a frame is processed.
     fn look_ahead(&self) -> usize {
         0
     }
 
-    /// Called for each frame as it comes, [`look_ahead`](Self::look_ahead) frames before it is
-    /// restored; and, once the last has come, with none for each that is missing.
+    /// Called for each frame as it arrives, [`look_ahead`](Self::look_ahead) frames before it is
+    /// processed; after the last frame, called with none for each missing one.
     fn announce(&mut self, _next: Option<&VideoFrame>) {}
 
     /// How frames are processed at present.
@@ -217,7 +217,7 @@ pub fn run(
     watch: &mut dyn RunObserver,
 ) -> (Summary, Result<()>) {
     let room = flow.waiting.max(1);
-    // Frames that wait for those after them.
+    // Frames that wait for their following frames.
     let held = processor.look_ahead();
     let shared = Arc::new(Shared {
         incoming: Queue::new(room),
@@ -264,16 +264,16 @@ pub fn run(
     summary.stream_status = Some(stream_status);
     // The writer still has frames to write; the reader may wait for a frame that never arrives.
     let written = match writer {
-        Ok(writer) if writer.is_finished() || !waits_for_reader => writer
-            .join()
-            .unwrap_or_else(|_| Err(Error::evaluation("the writing thread broke down"))),
+        Ok(writer) if writer.is_finished() || !waits_for_reader => {
+            writer.join().unwrap_or_else(|_| Err(Error::evaluation("the writing thread panicked")))
+        }
         Ok(_) => Ok(()),
         Err(error) => Err(error),
     };
     let read = match reader {
-        Ok(reader) if reader.is_finished() || matches!(worked, Ok(true)) => reader
-            .join()
-            .unwrap_or_else(|_| Err(Error::evaluation("the reading thread broke down"))),
+        Ok(reader) if reader.is_finished() || matches!(worked, Ok(true)) => {
+            reader.join().unwrap_or_else(|_| Err(Error::evaluation("the reading thread panicked")))
+        }
         Ok(_) => Ok(()),
         Err(error) => Err(error),
     };

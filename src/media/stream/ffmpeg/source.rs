@@ -19,10 +19,11 @@ use crate::media::stream::{
 
 /// The formats that y4m supports and we read, in limited and full range; ffmpeg chooses the one
 /// with the least loss.
-const FORMATS: &str = "format=pix_fmts=yuv420p|yuvj420p|yuv422p|yuvj422p|yuv444p|yuvj444p|gray\
-                       |yuv420p9le|yuv422p9le|yuv444p9le|gray9le|yuv420p10le|yuv422p10le|yuv444p10le|gray10le\
-                       |yuv420p12le|yuv422p12le|yuv444p12le|gray12le|yuv420p14le|yuv422p14le|yuv444p14le\
-                       |yuv420p16le|yuv422p16le|yuv444p16le|gray16le";
+const FORMATS: &str = "\
+    format=pix_fmts=yuv420p|yuvj420p|yuv422p|yuvj422p|yuv444p|yuvj444p|gray|yuv420p9le|yuv422p9le\
+    |yuv444p9le|gray9le|yuv420p10le|yuv422p10le|yuv444p10le|gray10le|yuv420p12le|yuv422p12le\
+    |yuv444p12le|gray12le|yuv420p14le|yuv422p14le|yuv444p14le|yuv420p16le|yuv422p16le|yuv444p16le\
+    |gray16le";
 
 /// A file or URL that ffmpeg reads.
 pub struct FfmpegSource {
