@@ -32,7 +32,7 @@ mod stream;
 mod upscale;
 
 const AFTER_HELP: &str = "Exit codes: 0 done, 1 other, 2 usage, 3 input, 4 model, 5 runtime \
-                          library, 6 device, 130 interrupted (what was finished is kept).";
+                          library, 6 device, 130 interrupted (finished results are kept).";
 
 /// Diffusion networks on edge boards: denoising, upscaling and generation from one binary.
 #[derive(Debug, Parser)]
