@@ -17,7 +17,7 @@
 //! // The embedded runtime; `Eddy::builder()` chooses a device, threads, memory.
 //! let eddy = Eddy::new()?;
 //!
-//! // An image, from a file or from memory.
+//! // An image from a file; `Image::new` makes one of a buffer in memory.
 //! let mut image = still::read(Path::new("noisy.png"), &Limits::default())?;
 //! let report = eddy.denoiser("denoise-fast")?.run(&mut image)?;
 //! println!("removed noise of sigma {:.1}", report.sigma);
