@@ -188,7 +188,7 @@ fn restorations_are_consistent_with_the_measurement() {
     assert!(psnr(&place.image("same.png"), &sharp) > 35.0);
     let cases = [
         ("deblur sharp.png --kernel gaussian:x -o b.png", 2, "gaussian:1.6"),
-        ("deblur sharp.png --kernel gaussian:0 -o b.png", 2, "a blur of 0 pixels is none"),
+        ("deblur sharp.png --kernel gaussian:0 -o b.png", 2, "a blur of 0 pixels is out of range"),
         ("deblur sharp.png --kernel sharp.png -o b.png", 2, "has no middle"),
         ("deblur sharp.png --kernel gone.png -o b.png", 3, "no such file"),
         ("upscale small.png --prior -s 9 -o b.png", 2, "2 to 8 times"),

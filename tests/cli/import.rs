@@ -25,7 +25,7 @@ fn generates_with_a_pipeline_and_its_package() {
     eddy("import pipeline -o package/ --licence CC0-1.0")
         .within(&place)
         .succeeds()
-        .says("a model to generate, which `eddy check package/`");
+        .says("a model to generate; `eddy check package/`");
     assert_eq!(
         place.names("package"),
         ["check-prediction.npy", "check-sample.npy", "model.toml", "network.onnx"]
