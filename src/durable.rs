@@ -214,10 +214,7 @@ fn check_name(file: &File, name: &Path) -> io::Result<()> {
     if (found.dev(), found.ino()) == (own.dev(), own.ino()) {
         return Ok(());
     }
-    let problem = format!(
-        "somebody else put another file in the place of {}; choose another folder",
-        name.display()
-    );
+    let problem = format!("another program replaced {}; choose another folder", name.display());
     Err(io::Error::other(problem))
 }
 

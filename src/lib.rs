@@ -17,20 +17,23 @@
 //! // The embedded runtime; `Eddy::builder()` chooses a device, threads, memory.
 //! let eddy = Eddy::new()?;
 //!
-//! // An image, from a file or from memory.
+//! // An image from a file; `Image::new` makes one of a buffer in memory.
 //! let mut image = still::read(Path::new("noisy.png"), &Limits::default())?;
 //! let report = eddy.denoiser("denoise-fast")?.run(&mut image)?;
-//! println!("took out noise of sigma {:.1}", report.sigma);
+//! println!("removed noise of sigma {:.1}", report.sigma);
 //! still::write(&image, Path::new("clean.png"), Format::Png, &Options::default())?;
 //!
-//! // A camera, on a thread of its own.
-//! let camera = open(&["/dev/video0".into()], CameraRequest::default(), FormatOverrides::default(), Limits::default())?;
+//! // A camera. The frames are denoised on a worker thread.
+//! let device = ["/dev/video0".into()];
+//! let (request, overrides) = (CameraRequest::default(), FormatOverrides::default());
+//! let camera = open(&device, request, overrides, Limits::default())?;
 //! for frame in eddy.denoiser("camera")?.stream(camera)? {
 //!     let rgb = frame?.to_rgb()?;
 //!     println!("{}x{}", rgb.width, rgb.height);
 //! }
 //!
-//! // Any network, any sampler: a model package, a diffusers folder, or an ONNX file by `Eddy::onnx`.
+//! // Any network, any sampler: a model package, a diffusers folder, or an ONNX file
+//! // (`Eddy::onnx`).
 //! let mut ddim = eddy.network("digits-ddpm")?.sampler(Sampler::DDIM).steps(50);
 //! let x0 = ddim.sample(Array4::zeros([1, 1, 8, 8]))?;
 //! # drop(x0);
@@ -51,6 +54,7 @@ pub mod error;
 pub mod machine;
 pub mod media;
 pub mod model;
+mod names;
 pub mod network;
 pub mod pipelines;
 #[cfg(feature = "cli")]

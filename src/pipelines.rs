@@ -117,7 +117,7 @@ impl Eddy {
         EddyBuilder::default()
     }
 
-    /// ONNX Runtime, for code that loads networks by itself.
+    /// ONNX Runtime, for code that loads its own networks.
     pub fn runtime(&self) -> &Arc<Runtime> {
         &self.runtime
     }
@@ -169,8 +169,8 @@ impl Eddy {
     /// schedule, for any sampler.
     ///
     /// # Errors
-    /// As for [`denoiser`](Self::denoiser), and when a package does not say which noise its network
-    /// was trained on.
+    /// As for [`denoiser`](Self::denoiser), and when a package does not declare the noise that its
+    /// network was trained on.
     pub fn network(&self, model: &str) -> Result<SamplePipeline> {
         let model = SampledModel::find(model)?;
         let precision = matches!(model, SampledModel::Package(_)).then_some(self.precision);
@@ -276,7 +276,7 @@ impl DenoisePipeline {
                 }
                 format.check(&input)?;
                 let mut output = VideoFrame { bytes: Vec::new(), ..input.clone() };
-                denoiser.restore(&input, &mut output, &mut watch)?;
+                denoiser.process(&input, &mut output, &mut watch)?;
                 if frames.send(Ok(output)).is_err() {
                     break;
                 }
@@ -300,10 +300,10 @@ pub struct FrameStream {
 }
 
 impl FrameStream {
-    fn start(
-        format: VideoFormat,
-        work: impl FnOnce(&SyncSender<Result<VideoFrame>>, &AtomicBool) -> Result<()> + Send + 'static,
-    ) -> Result<Self> {
+    fn start<W>(format: VideoFormat, work: W) -> Result<Self>
+    where
+        W: FnOnce(&SyncSender<Result<VideoFrame>>, &AtomicBool) -> Result<()> + Send + 'static,
+    {
         let (sender, frames) = sync_channel(FRAMES_AHEAD);
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
@@ -436,8 +436,8 @@ impl GeneratePipeline {
             Generator::new(&self.package.manifest, &mut self.network, self.options.clone())?;
         let mut generator = generator.decoded_by(self.decoder.as_mut());
         let size = generator.size(size)?;
-        let drawn = generator.draw(size, request, &mut |_| ControlFlow::Continue(()))?;
-        as_images(&drawn, generator.range())
+        let generated = generator.generate(size, request, &mut |_| ControlFlow::Continue(()))?;
+        as_images(&generated, generator.range())
     }
 }
 
@@ -598,11 +598,11 @@ mod tests {
     #[test]
     fn broken_sources_do_not_end_like_complete_ones() -> Result<()> {
         let eddy = Eddy::new()?;
-        for (panics, said) in [(false, "has 1535 bytes; expected 1536"), (true, "panicked")] {
+        for (panics, message) in [(false, "has 1535 bytes; expected 1536"), (true, "panicked")] {
             let format = VideoFormat::new(32, 32, Rate::of(25), PixelFormat::I420);
             let mut frames = eddy.denoiser("camera")?.stream(Box::new(Broken(format, panics)))?;
             let error = frames.next().unwrap().unwrap_err().to_string();
-            assert!(error.contains(said), "{error}");
+            assert!(error.contains(message), "{error}");
             assert!(frames.next().is_none());
         }
         Ok(())

@@ -24,24 +24,24 @@ macro_rules! settings {
 }
 
 settings! {
-    ALL_ON_DEVICE = "SessionOptions::whole", "Whether single operators may run on the processor.";
+    ALL_ON_DEVICE = "SessionOptions::disable_cpu_fallback", "Whether operators may fall back.";
     CLASS = "Classes::wanted", "The class of a generated image.";
     DEVICE = "SessionOptions::device", "The device.";
     IMAGE_FORMAT = "Job::format", "The format of a result.";
-    INPUT = "Interface::constants", "What further inputs of a network hold.";
+    INPUT = "Interface::constants", "The constant inputs of a network.";
     INPUTS = "Description::inputs", "The roles of a network's inputs.";
     MATRIX = "FormatOverrides::matrix", "The matrix of luma and chroma.";
     MAX_MEMORY = "Budget::max_memory", "The memory of the process.";
     MODEL = "Eddy::denoiser", "The model.";
-    OUTPUT = "Description::output", "The output of a network that is the image.";
+    OUTPUT = "Description::output", "The name of a network's output.";
     PIXEL_FORMAT = "CameraRequest::format", "The pixel format of raw frames.";
-    PLUGIN = "Runtime::register_plugin", "The library of a provider of its own.";
+    PLUGIN = "Runtime::register_plugin", "The library of a plugin provider.";
     PRECISION = "EddyBuilder::precision", "The precision of a network.";
-    RECONNECT = "PipelineOptions::reconnect", "How long a disconnected source is waited for.";
+    RECONNECT = "PipelineOptions::reconnect", "The time to wait for a disconnected source.";
     RUNTIME = "Runtime::load", "The library of ONNX Runtime.";
     SIZE = "Generator::generate", "The size of a generated image.";
     SKIP_CORRUPT = "PipelineOptions::skip_corrupt", "Whether corrupt frames are skipped.";
-    STALL_TIMEOUT = "PipelineOptions::stall", "How long a silent source is waited for.";
+    STALL_TIMEOUT = "PipelineOptions::stall", "The time limit for the next frame of a source.";
     STREAM_SIZE = "CameraRequest::size", "The size of raw frames, or of a camera's.";
     TILE = "TileChoice::limit", "The longest side of a tile.";
     TILE_OVERLAP = "TileChoice::overlap", "The overlap of tiles.";

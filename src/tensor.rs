@@ -186,8 +186,8 @@ fn plane_count(image: &Image, rect: Rect, len: usize) -> Result<usize> {
     assert!(image.width > 0 && image.height > 0, "the frame has no pixels");
     if planes == 1 && image.color_channels() == 3 {
         return Err(Error::usage(
-            "the frame has three colour channels and the model takes one; convert the frame to grey or choose a \
-             model for colour",
+            "the frame has three colour channels and the model takes one; convert the frame to \
+             grey or choose a model for colour",
         ));
     }
     Ok(planes)

@@ -143,7 +143,7 @@ impl Arguments {
 
 def change(place, edits):
     if isinstance(edits, str):
-        assert not place.exists(), f"{place} is there already"
+        assert not place.exists(), f"{place} already exists"
         place.write_text(edits)
         return
     text = place.read_text()

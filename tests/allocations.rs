@@ -41,7 +41,9 @@ fn of_execute(network: &mut dyn Network, plan: &Plan, tiles: &TilePlan, sigma: &
     let noise = Philox::new(0);
     let x = Array4::from_shape_fn([1, 3, height, width], |(_, _, y, x)| ((x + y) % 7) as f32 / 7.0);
     let mut state = State::new(x, plan, &noise, sigma).unwrap();
-    allocations(|| execute(plan, network, &mut state, tiles, sigma, &mut go_on).unwrap())
+    allocations(|| {
+        execute(plan, network, &mut state, tiles, sigma, &mut go_on).unwrap();
+    })
 }
 
 fn plans(steps: usize) -> Vec<(&'static str, Plan)> {
@@ -185,11 +187,11 @@ fn a_stream_frame_allocates_only_for_its_evaluation() {
         let mut output = VideoFrame::default();
         let go_on = &mut || ControlFlow::Continue(());
         for shift in 0..3 {
-            denoiser.restore(&scene(shift), &mut output, go_on).unwrap();
+            denoiser.process(&scene(shift), &mut output, go_on).unwrap();
         }
         for shift in 3..6 {
             let input = scene(shift);
-            let found = allocations(|| denoiser.restore(&input, &mut output, go_on).unwrap());
+            let found = allocations(|| denoiser.process(&input, &mut output, go_on).unwrap());
             assert_eq!(found, ORT_PER_EVALUATION, "temporal: {temporal}");
         }
     }

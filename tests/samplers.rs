@@ -111,10 +111,14 @@ fn every_sampler_matches_diffusers() {
 fn timesteps_match_diffusers() {
     let golden = golden();
     for case in &golden.cases {
-        let told: Vec<f64> = case.plan(&golden).steps.iter().map(|row| row.t).collect();
-        assert_eq!(told.len(), case.timesteps.len(), "{}", case.label());
-        for (told, expected) in told.iter().zip(&case.timesteps) {
-            assert!((told - expected).abs() < 2e-3, "{told} is not {expected}: {}", case.label());
+        let timesteps: Vec<f64> = case.plan(&golden).steps.iter().map(|row| row.t).collect();
+        assert_eq!(timesteps.len(), case.timesteps.len(), "{}", case.label());
+        for (timesteps, expected) in timesteps.iter().zip(&case.timesteps) {
+            assert!(
+                (timesteps - expected).abs() < 2e-3,
+                "{timesteps} is not {expected}: {}",
+                case.label()
+            );
         }
     }
 }

@@ -9,17 +9,16 @@ use eddy::network::Network;
 use serde_json::json;
 
 use super::bench_video::VideoBench;
-use super::console::Console;
 use super::dry_run::{DryRun, noisy_frame};
 use super::onnx_options::OnnxOptions;
-use super::options::{DeviceOptions, MemoryOptions, PrecisionOption, Size};
+use super::options::Size;
+use super::run_args::RunArgs;
 
 /// Measure the overhead of a whole frame over the bare network
 ///
 /// Rounds alternate between evaluations of the bare session and whole frames (pixels in, pixels
-/// out) that take as many evaluations, so that what disturbs the machine disturbs both. Medians are
-/// shown. With --video, frames per second of denoised streams, a table by size, precision and
-/// --temporal.
+/// out) with as many evaluations, so that disturbances affect both. Medians are reported. With
+/// --video, a table of frames per second of denoised streams by size, precision and --temporal.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// A bundled model, the folder of a model package or an .onnx file
@@ -31,41 +30,37 @@ pub(crate) struct Arguments {
     #[arg(long, conflicts_with = "steps")]
     video: bool,
 
-    /// Size of the frame; 640x480 when left out
+    /// Size of the frame; by default 640x480
     #[arg(long, value_name = "WxH")]
     size: Option<Size>,
 
     /// Evaluations per frame
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u16).range(1..=1000)
+    )]
     steps: u16,
 
-    /// Seconds to measure for
+    /// Duration of the measurement in seconds
     #[arg(long, value_name = "S", default_value_t = 5.0)]
     seconds: f64,
-
-    #[command(flatten)]
-    precision: PrecisionOption,
 
     #[command(flatten)]
     onnx: OnnxOptions,
 
     #[command(flatten)]
-    memory: MemoryOptions,
-
-    #[command(flatten)]
-    device: DeviceOptions,
-
-    #[command(flatten)]
-    console: Console,
+    run: RunArgs,
 }
 
 impl Arguments {
     pub(crate) fn run(self, started: Instant) -> anyhow::Result<()> {
-        let package = self.onnx.find(&self.model, &self.device, self.console)?;
-        let opened = self.device.open_within(&self.memory, self.console)?;
+        let package = self.onnx.find(&self.model, &self.run.device, self.run.console)?;
+        let opened = self.run.open()?;
         let device = opened.device();
         if self.video {
-            let precisions = match self.precision.asked() {
+            let precisions = match self.run.precision.asked() {
                 Some(precision) => vec![precision],
                 None => package
                     .precisions(None)?
@@ -73,25 +68,25 @@ impl Arguments {
                     .filter(|p| device.is_gpu() || *p != Precision::F16)
                     .collect(),
             };
-            let (tile, budget) = (self.memory.tile(), self.memory.budget());
+            let (tile, budget) = (self.run.memory.tile(), self.run.memory.budget());
             let (package, opened, size, seconds) = (&package, &opened, self.size, self.seconds);
             return VideoBench { package, opened, size, precisions, seconds, tile, budget }
-                .run(self.console);
+                .run(self.run.console);
         }
         let size = self.size.unwrap_or(Size { width: 640, height: 480 });
-        let precision = self.precision.on(device, &package);
+        let precision = self.run.precision.on(device, &package);
         let mut network = opened.network(&package, precision)?;
         let start_up = started.elapsed();
-        let rehearsal = DryRun {
+        let dry_run = DryRun {
             steps: self.steps.into(),
-            tile: self.memory.tile(),
-            budget: self.memory.budget(),
+            tile: self.run.memory.tile(),
+            budget: self.run.memory.budget(),
         };
         let noisy = noisy_frame(size);
         let whole_frame = |network: &mut dyn Network| -> eddy::Result<(Duration, usize)> {
             let image = noisy.clone();
             let begun = Instant::now();
-            let evaluations = rehearsal.run(&package.manifest, network, image)?;
+            let evaluations = dry_run.run(&package.manifest, network, image)?;
             Ok((begun.elapsed(), evaluations))
         };
         // Binds the buffers and warms up.
@@ -117,17 +112,24 @@ impl Arguments {
         let name = &package.manifest.name;
         let Size { width, height } = size;
         let text = format!(
-            "{name} {precision} on {device}, {width}x{height}, {evaluations} evaluations a frame, medians of {rounds} rounds\n  \
-             bare session   {bare:8.2} ms\n  whole frame    {whole:8.2} ms\n  ratio          {ratio:8.3}\n  \
-             start-up       {start_up:8.2} ms\n  peak resident  {:8.1} MiB",
+            "{name} {precision} on {device}, {width}x{height}, {evaluations} evaluations a frame, \
+             medians of {rounds} rounds\n  \
+             bare session   {bare:8.2} ms\n  \
+             whole frame    {whole:8.2} ms\n  \
+             ratio          {ratio:8.3}\n  \
+             start-up       {start_up:8.2} ms\n  \
+             peak resident  {:8.1} MiB",
             peak as f64 / f64::from(1 << 20)
         );
         let record = json!({
-            "model": name, "precision": precision.name(), "width": width, "height": height, "steps": self.steps, "evaluations": evaluations,
-            "rounds": rounds, "session_ms": bare, "frame_ms": whole, "ratio": ratio, "start_up_ms": start_up,
-            "peak_resident_bytes": peak, "onnxruntime": opened.runtime.version(), "device": device.to_string(),
+            "model": name, "precision": precision.name(), "width": width, "height": height,
+            "steps": self.steps, "evaluations": evaluations,
+            "rounds": rounds, "session_ms": bare, "frame_ms": whole, "ratio": ratio,
+            "start_up_ms": start_up,
+            "peak_resident_bytes": peak, "onnxruntime": opened.runtime.version(),
+            "device": device.to_string(),
         });
-        self.console.result(text, &record)
+        self.run.console.result(text, &record)
     }
 }
 

@@ -49,8 +49,11 @@ impl VideoBench<'_> {
         let device = self.opened.device();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let mut head = format!(
-            "{} on {device}, {}, {cores} threads: 4:2:0 video of a scene at rest with noise of sigma 10 in RGB\n\n\
-             | size | precision | fps | fps with --temporal | peak memory |\n|---|---|---|---|---|\n",
+            "{} on {device}, {}, {cores} threads: 4:2:0 video of a scene at rest with noise of \
+             sigma 10 in RGB\n\
+             \n\
+             | size | precision | fps | fps with --temporal | peak memory |\n\
+             |---|---|---|---|---|\n",
             manifest.name,
             machine::processor(),
         );
@@ -78,12 +81,15 @@ impl VideoBench<'_> {
                 let peak = machine::peak_resident_memory();
                 let mebibytes = peak as f64 / f64::from(1 << 20);
                 let row = format!(
-                    "| {width}x{height} | {precision} | {single:.1} | {temporal:.1} | {mebibytes:.0} MiB |"
+                    "| {width}x{height} | {precision} | {single:.1} | {temporal:.1} | \
+                     {mebibytes:.0} MiB |"
                 );
                 let record: Value = json!({
-                    "model": manifest.name, "precision": precision.name(), "width": width, "height": height,
+                    "model": manifest.name, "precision": precision.name(), "width": width,
+                    "height": height,
                     "fps": single, "fps_temporal": temporal, "peak_resident_bytes": peak,
-                    "device": device.to_string(), "processor": machine::processor(), "threads": cores,
+                    "device": device.to_string(), "processor": machine::processor(),
+                    "threads": cores,
                 });
                 console.result(std::mem::take(&mut head) + &row, &record)?;
             }

@@ -10,8 +10,7 @@ use super::options::{DeviceOptions, FilesOption};
 /// Verify that models reproduce their recorded output on this machine
 ///
 /// Every file of a package is checked against its SHA-256, loaded, and run on the recorded input.
-/// The largest difference from the recorded output is reported; how large it may be, the manifest
-/// says for each precision.
+/// The largest difference from the recorded output is compared with the tolerance in the manifest.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Bundled models or folders of model packages; all bundled models when left out
@@ -43,10 +42,12 @@ impl Arguments {
                 let name = &package.manifest.name;
                 let word = if verdict.passes() { "ok" } else { "WRONG" };
                 let line = format!(
-                    "{name} {precision}: {word}, largest difference {found:.2e} of {allowed:.2e} allowed"
+                    "{name} {precision}: {word}, largest difference {found:.2e} of {allowed:.2e} \
+                     allowed"
                 );
                 let record = json!({
-                    "model": name, "precision": precision.name(), "device": opened.device().to_string(), "passes": verdict.passes(),
+                    "model": name, "precision": precision.name(),
+                    "device": opened.device().to_string(), "passes": verdict.passes(),
                     "largest_difference": found, "tolerance": allowed,
                 });
                 self.console.result(line, &record)?;
@@ -59,8 +60,8 @@ impl Arguments {
             None => Ok(()),
             Some((name, precision)) => {
                 let problem = format!(
-                    "its {precision} file gives other values than were recorded; the file, the runtime or this processor is \
-                     at fault"
+                    "its {precision} file gives other values than were recorded; the file, the \
+                     runtime or this processor is at fault"
                 );
                 Err(eddy::Error::model(name, problem).into())
             }

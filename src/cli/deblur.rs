@@ -9,18 +9,16 @@ use eddy::model::{Package, Task};
 use eddy::task::{Degradation, DenoiseOptions, Denoiser, Kernel};
 use serde_json::json;
 
-use super::console::Console;
-use super::generate_args::DrawingOptions;
+use super::generate_args::SamplerOptions;
 use super::generative::GenerativeRun;
-use super::interrupt;
 use super::io_args::{IMAGE_FORMAT, IMAGE_OUTPUT, IMAGES, IoArgs, tiles};
 use super::onnx_options::OnnxOptions;
-use super::options::{DeviceOptions, MemoryOptions, PrecisionOption};
+use super::run_args::{LoadedNetwork, RunArgs};
 
-/// Deblur images, by a known blur kernel or a network that was trained to
+/// Deblur images, by a known blur kernel or a deblurring network
 ///
-/// With --kernel samples, with a diffusion prior, images that the kernel turns into the given one.
-/// Without it, the network of -m sharpens them in one evaluation.
+/// With --kernel, a diffusion prior samples images that the kernel blurs to the given one. Without
+/// it, the network of -m deblurs them in one evaluation.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: eddy deblur soft.png --kernel gaussian:1.6 -o sharp.png",
     mut_arg("sources", |arg| arg.help(IMAGES).long_help(IMAGES)),
@@ -40,9 +38,15 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "F", default_value_t = 2.0, help_heading = "Input and output")]
     sigma: f64,
 
-    /// The number of posterior samples that are averaged: more is nearer to the truth, 1 has the
-    /// most texture
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64), help_heading = "Sampling")]
+    /// The number of posterior samples that are averaged: more lower the error, 1 has the most
+    /// texture
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 4,
+        value_parser = clap::value_parser!(u16).range(1..=64),
+        help_heading = "Sampling"
+    )]
     samples: u16,
 
     /// A bundled model, the folder of a model package or an .onnx file
@@ -53,19 +57,10 @@ pub(crate) struct Arguments {
     onnx: OnnxOptions,
 
     #[command(flatten)]
-    precision: PrecisionOption,
+    sampling: SamplerOptions,
 
     #[command(flatten)]
-    drawing: DrawingOptions,
-
-    #[command(flatten)]
-    memory: MemoryOptions,
-
-    #[command(flatten)]
-    device: DeviceOptions,
-
-    #[command(flatten)]
-    console: Console,
+    run: RunArgs,
 }
 
 impl Arguments {
@@ -73,7 +68,7 @@ impl Arguments {
         self.images.sync.apply();
         // With a kernel it has to be a prior.
         let task = self.kernel.is_none().then_some(Task::Deblur);
-        let package = self.onnx.find_for(task, &self.model, &self.device, self.console)?;
+        let package = self.onnx.find_for(task, &self.model, &self.run.device, self.run.console)?;
         let is_network = matches!(package.manifest.task, Task::Denoise | Task::Deblur)
             && package.manifest.is_blind();
         let Some(kernel_name) = &self.kernel else {
@@ -81,8 +76,8 @@ impl Arguments {
                 return self.sharpen(&package);
             }
             let problem = format!(
-                "{} is a prior, which needs --kernel, such as gaussian:1.6; without it -m takes a network that sharpens \
-                 images by itself",
+                "{} is a prior, which needs --kernel, such as gaussian:1.6; without it -m must be \
+                 a deblurring network",
                 self.model
             );
             return Err(eddy::Error::usage(problem).into());
@@ -91,64 +86,51 @@ impl Arguments {
             Some(sigma) => {
                 let sigma = sigma.parse().map_err(|_| {
                     eddy::Error::usage(format!(
-                        "--kernel {kernel_name} has no deviation; expected such as gaussian:1.6"
+                        "--kernel {kernel_name} has no standard deviation; expected such as \
+                         gaussian:1.6"
                     ))
                 })?;
                 Kernel::gaussian(sigma)?
             }
-            None => {
-                Kernel::of(&still::read(Path::new(kernel_name), &self.memory.limits())?.upright())?
-            }
+            None => Kernel::of(
+                &still::read(Path::new(kernel_name), &self.run.memory.limits())?.upright(),
+            )?,
         };
-        let redraw = GenerativeRun {
+        let run = GenerativeRun {
             images: &self.images,
-            // A kernel given in words is not a file, so nothing is protected then.
+            // A kernel given in summary is not a file, so nothing is protected then.
             also_read: vec![kernel_name.clone().into()],
             package: &package,
-            memory: &self.memory,
-            options: self.drawing.options(&self.memory),
-            seed: self.drawing.seed,
-            save_steps: self.drawing.save_steps.as_deref(),
-            precision: &self.precision,
-            device: &self.device,
-            console: self.console,
+            options: self.sampling.options(&self.run.memory),
+            seed: self.sampling.seed,
+            save_steps: self.sampling.save_steps.as_deref(),
+            run: &self.run,
         };
-        redraw.restore(&Degradation::Blur(kernel), self.sigma, self.samples)
+        run.restore(&Degradation::Blur(kernel), self.sigma, self.samples)
     }
 
     /// Sharpens each image by a feed-forward network.
     fn sharpen(&self, package: &Package) -> anyhow::Result<()> {
-        let jobs = self.images.jobs(&[], self.console)?;
-        let opened = self.device.open_within(&self.memory, self.console)?;
-        let precision = self.precision.on(opened.device(), package);
-        let mut network = opened.guarded(package, precision)?;
+        let jobs = self.images.jobs(&[], self.run.console)?;
+        let LoadedNetwork { mut network, record, .. } = self.run.load(package)?;
         let options = DenoiseOptions {
-            tile: self.memory.tile(),
-            budget: self.memory.budget(),
+            tile: self.run.memory.tile(),
+            budget: self.run.memory.budget(),
             ..DenoiseOptions::default()
         };
         let mut denoiser = Denoiser::new(&package.manifest, &mut network, options)?;
-        IoArgs::each(&jobs, self.console, |turn| {
-            let mut image = turn.read(&self.memory.limits())?;
-            turn.check(&image)?;
+        IoArgs::each(&jobs, self.run.console, |job| {
+            let mut image = job.read(&self.run.memory.limits())?;
+            job.check(&image)?;
             let begun = Instant::now();
-            let report = denoiser.denoise(&mut image, &mut |progress| {
-                turn.bar.advance(turn.index, progress);
-                interrupt::poll()
-            })?;
-            let seconds = begun.elapsed().as_secs_f64();
-            let warnings = self.images.write(&image, turn)?;
-            let model = denoiser.model();
+            let report = denoiser.denoise(&mut image, &mut |progress| job.on_progress(progress))?;
             let tiles = tiles(report.tiles, report.tile_size);
-            let line = format!("sharpened by {model}, {tiles}, {seconds:.2} s");
-            let record = json!({
-                "input": turn.job.input.to_string_lossy(), "output": turn.job.output.to_string_lossy(),
-                "width": image.width, "height": image.height, "model": model,
-                "tiles": report.tiles, "tile_width": report.tile_size.0, "tile_height": report.tile_size.1,
-                "seconds": seconds, "warnings": warnings, "precision": precision.name(),
-                "device": opened.device().to_string(),
+            let summary = format!("sharpened by {}, {tiles}", record.model);
+            let fields = json!({
+                "tiles": report.tiles, "tile_width": report.tile_size.0,
+                "tile_height": report.tile_size.1,
             });
-            turn.report(&line, &record)
+            self.images.finish(job, &image, begun, &record, &summary, fields)
         })
     }
 }

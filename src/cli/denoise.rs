@@ -13,39 +13,35 @@ use eddy::task::{
     Strength,
 };
 use eddy::video::{
-    Candidate, Fields, FrameProcessor, FrameWindowDenoiser, StreamDenoiser, field_of, record,
+    Candidate, Fields, FrameProcessor, FrameWindowDenoiser, StreamDenoiser, field_of,
 };
 use serde_json::{Value, json};
 
-use super::console::Console;
-use super::interrupt;
 use super::io_args::{ImageJob, IoArgs, repeated, steps, tiles};
 use super::onnx_options::OnnxOptions;
-use super::options::{DeviceOptions, MemoryOptions, Opened, PrecisionOption, SamplingOptions};
+use super::options::{Opened, SamplingOptions};
+use super::run_args::{NetworkRecord, RunArgs};
 use super::stream::{Stream, StreamOptions};
 
 /// Denoise images and video
 ///
-/// Each image is read, denoised and written before the next; failures are reported, and the others
-/// go on. Of a stream, reading, denoising and writing overlap.
+/// Images are processed one by one; failures are reported, and the run continues. For a stream,
+/// reading, denoising and writing overlap.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  eddy denoise photo.png -o clean.png\n  ffmpeg -i in.mp4 -f yuv4mpegpipe - | eddy denoise - -o clean.mp4"
-)]
+#[command(after_help = "Examples:\n  \
+                  eddy denoise photo.png -o clean.png\n  \
+                  ffmpeg -i in.mp4 -f yuv4mpegpipe - | eddy denoise - -o clean.mp4")]
 pub(crate) struct Arguments {
     #[command(flatten)]
     images: IoArgs,
 
     /// A bundled model, the folder of a model package, or an .onnx file. When left out, `camera`
-    /// for video in 4:2:0, 4:2:2 and grey and for images whose noise came through a camera or a
-    /// codec, `denoise-fast` for other video and for images with white noise, and none for what is
-    /// clean. With --fps or --deadline-ms other video (RGB, 4:4:4) takes the better of `denoise`
-    /// and `denoise-fast` that keeps up
+    /// for video in 4:2:0, 4:2:2 and grey and for images whose noise went through a camera or a
+    /// codec, `denoise-fast` for other video and for images with white noise, and none for clean
+    /// images. With --fps or --deadline-ms, other video (RGB, 4:4:4) uses the better of `denoise`
+    /// and `denoise-fast` that keeps the rate
     #[arg(short, long, value_name = "MODEL", help_heading = "Model")]
     model: Option<String>,
-
-    #[command(flatten)]
-    precision: PrecisionOption,
 
     #[command(flatten)]
     onnx: OnnxOptions,
@@ -73,20 +69,22 @@ pub(crate) struct Arguments {
     sampling: SamplingOptions,
 
     /// Temporal fusion, which uses previous frames: on, off, or auto, which is on for live sources
-    #[arg(long, value_name = "WHEN", default_value = "auto", default_missing_value = "on", num_args = 0..=1, require_equals = true, help_heading = "Video")]
+    #[arg(
+        long,
+        value_name = "WHEN",
+        default_value = "auto",
+        default_missing_value = "on",
+        num_args = 0..=1,
+        require_equals = true,
+        help_heading = "Video"
+    )]
     temporal: When,
 
     #[command(flatten)]
     stream: StreamOptions,
 
     #[command(flatten)]
-    memory: MemoryOptions,
-
-    #[command(flatten)]
-    device: DeviceOptions,
-
-    #[command(flatten)]
-    console: Console,
+    run: RunArgs,
 }
 
 /// A model for images, and its network once it is loaded.
@@ -105,7 +103,8 @@ impl FromStr for Sigma {
         if text == "auto" {
             return Ok(Self(SigmaChoice::Auto));
         }
-        const EXPECTED: &str = "expected auto, a number from 0 on, such as 25, or one for luma and one for chroma, such as 12,5";
+        const EXPECTED: &str = "expected auto, a number from 0 on, such as 25, or one for luma and \
+                                one for chroma, such as 12,5";
         let number =
             |text: &str| text.parse().ok().filter(|sigma: &f64| sigma.is_finite() && *sigma >= 0.0);
         let choice = match text.split_once(',') {
@@ -141,17 +140,17 @@ impl Arguments {
         let stream = self.stream.stream(
             &self.images,
             self.noise_profile.as_slice(),
-            self.memory.limits(),
+            self.run.memory.limits(),
         )?;
         let jobs = if stream.is_none() {
-            self.images.jobs(self.noise_profile.as_slice(), self.console)?
+            self.images.jobs(self.noise_profile.as_slice(), self.run.console)?
         } else {
             Vec::new()
         };
         let packages = self.packages(stream.as_ref(), &sigma)?;
-        let mut opened = self.device.open_within(&self.memory, self.console)?;
+        let mut opened = self.run.open()?;
         // A live or paced stream has pauses between frames, in which threads can sleep.
-        opened.rest =
+        opened.sleep_when_idle =
             self.stream.target().is_some() || stream.as_ref().is_some_and(Stream::is_live);
         let options = DenoiseOptions {
             sigma,
@@ -159,12 +158,12 @@ impl Arguments {
             eta: self.sampling.eta,
             seed: self.sampling.seed,
             strength: self.strength,
-            tile: self.memory.tile(),
-            budget: self.memory.budget(),
+            tile: self.run.memory.tile(),
+            budget: self.run.memory.budget(),
         };
         let Some(stream) = stream else {
             if self.temporal == When::On {
-                self.console.note("--temporal has no effect on stills; it is for streams");
+                self.run.console.note("--temporal has no effect on stills; it is for streams");
             }
             let mut choices: Vec<Choice<'_>> =
                 packages.iter().map(|package| Choice { package, loaded: None }).collect();
@@ -172,8 +171,8 @@ impl Arguments {
                 // Errors of the model are reported before an image is read.
                 self.denoiser(choice, &opened, options.clone())?;
             }
-            return IoArgs::each(&jobs, self.console, |turn| {
-                self.denoise(&mut choices, turn, &opened, &options)
+            return IoArgs::each(&jobs, self.run.console, |job| {
+                self.denoise(&mut choices, job, &opened, &options)
             });
         };
         if let [package] = packages.as_slice()
@@ -184,7 +183,7 @@ impl Arguments {
         let mut networks = Vec::new();
         for package in &packages {
             for precision in self.precisions(package, opened.device()) {
-                let network = opened.guarded(package, precision)?;
+                let network = opened.network_with_fallback(package, precision)?;
                 networks.push((package, precision, network));
             }
         }
@@ -202,14 +201,14 @@ impl Arguments {
         choice: &'c mut Choice<'_>,
         opened: &Opened,
         options: DenoiseOptions,
-    ) -> eddy::Result<(Denoiser<'c>, Precision)> {
-        let precision = self.precision.on(opened.device(), choice.package);
+    ) -> eddy::Result<(Denoiser<'c>, NetworkRecord)> {
+        let record = self.run.record(choice.package, opened.device());
         let network = match choice.loaded.take() {
             Some(network) => network,
-            None => opened.guarded(choice.package, precision)?,
+            None => opened.network_with_fallback(choice.package, record.precision)?,
         };
         let network = choice.loaded.insert(network);
-        Ok((Denoiser::new(&choice.package.manifest, network, options)?, precision))
+        Ok((Denoiser::new(&choice.package.manifest, network, options)?, record))
     }
 
     /// The candidate models, the best first; for images without --model, one per kind of noise.
@@ -220,7 +219,10 @@ impl Arguments {
     ) -> eddy::Result<Vec<Package>> {
         let keeps_up = self.stream.target().is_some();
         let has_planes = stream.is_some_and(|stream| has_camera_planes(stream.video.format));
-        let is_of_planes = matches!(sigma, SigmaChoice::Profile(profile) if profile.color_model == ColorModel::Yuv);
+        let is_of_planes = match sigma {
+            SigmaChoice::Profile(profile) => profile.color_model == ColorModel::Yuv,
+            _ => false,
+        };
         let names = match (self.model.as_deref(), stream) {
             (None, _) if has_planes || is_of_planes => vec![CAMERA],
             (None, None) => vec![FAST, CAMERA],
@@ -228,16 +230,19 @@ impl Arguments {
             (None, Some(_)) => vec![FAST],
             (Some(model), _) => vec![model],
         };
-        names.into_iter().map(|name| self.onnx.find(name, &self.device, self.console)).collect()
+        names
+            .into_iter()
+            .map(|name| self.onnx.find(name, &self.run.device, self.run.console))
+            .collect()
     }
 
     /// The precisions in which a model may run, the most exact first.
     fn precisions(&self, package: &Package, device: Device) -> Vec<Precision> {
-        let mut precisions = vec![self.precision.on(device, package)];
+        let mut precisions = vec![self.run.precision.on(device, package)];
         let has_int8 = package.manifest.files.contains_key(&Precision::Int8);
         // On a GPU, int8 is no faster than f16.
         if self.stream.target().is_some()
-            && self.precision.asked().is_none()
+            && self.run.precision.asked().is_none()
             && has_int8
             && !device.is_gpu()
         {
@@ -246,7 +251,7 @@ impl Arguments {
         precisions
     }
 
-    /// Denoises a stream with a network that sees several frames at once, or keeps a state.
+    /// Denoises a stream with a network that takes a window of frames or has a recurrent state.
     fn denoise_video(
         &self,
         package: &Package,
@@ -257,30 +262,31 @@ impl Arguments {
         let name = &package.manifest.name;
         if stream.video.scan.has_fields() {
             let problem = format!(
-                "{name} sees whole frames, and these are interlaced; deinterlace them first, such as by ffmpeg's bwdif"
+                "{name} takes whole frames, and these are interlaced; deinterlace them first, such \
+                 as by ffmpeg's bwdif"
             );
             return Err(eddy::Error::usage(problem).into());
         }
         if self.temporal == When::On {
-            self.console.note(format!(
-                "--temporal has no effect with {name}, which sees several frames by itself"
+            self.run.console.note(format!(
+                "--temporal has no effect with {name}, which takes several frames at once"
             ));
         }
-        let precision = self.precision.on(opened.device(), package);
-        let mut network = opened.guarded(package, precision)?;
+        let precision = self.run.precision.on(opened.device(), package);
+        let mut network = opened.network_with_fallback(package, precision)?;
         let denoiser = Denoiser::new(&package.manifest, &mut network, options)?;
         let result = stream.result(&stream.video);
         let mut denoiser = FrameWindowDenoiser::new(denoiser, &stream.video, &result, precision)?;
         let device = opened.device().to_string();
-        stream.run(&mut denoiser, &result, self.console, |denoiser| {
+        stream.run(&mut denoiser, &result, self.run.console, |denoiser| {
             let tiles_of = denoiser.tiles();
-            let words = tiles(tiles_of.count(), tiles_of.tile_size());
+            let summary = tiles(tiles_of.count(), tiles_of.tile_size());
             let sigma = (!denoiser.is_blind()).then(|| denoiser.sigma());
-            let said = sigma.map_or(String::new(), |sigma| format!(", sigma {sigma:.1}"));
-            let facts = json!({
+            let level = sigma.map_or(String::new(), |sigma| format!(", sigma {sigma:.1}"));
+            let fields = json!({
                 "frames_at_once": denoiser.frames(), "tiles": tiles_of.count(), "device": device,
             });
-            (format!("{name}, {} frames at once{said}, {words}", denoiser.frames()), facts)
+            (format!("{name}, {} frames at once{level}, {summary}", denoiser.frames()), fields)
         })
     }
 
@@ -296,11 +302,12 @@ impl Arguments {
         if !stream.video.scan.has_fields() {
             let mut denoiser =
                 StreamDenoiser::new(candidates, &stream.video, &result, temporal, stream.budget())?;
-            return stream
-                .run(&mut denoiser, &result, self.console, |denoiser| self.say(denoiser, device));
+            return stream.run(&mut denoiser, &result, self.run.console, |denoiser| {
+                self.describe(denoiser, device)
+            });
         }
         if self.temporal == When::On {
-            self.console.note(
+            self.run.console.note(
                 "the frames are interlaced: fields are denoised one by one, without those before",
             );
         }
@@ -308,45 +315,48 @@ impl Arguments {
         let budget = stream.budget().map(|budget| budget / 2);
         let denoiser = StreamDenoiser::new(candidates, &field, &field_result, false, budget)?;
         let mut fields = Fields::new(denoiser, &stream.video, &result);
-        stream.run(&mut fields, &result, self.console, |fields| self.say(fields.inner(), device))
+        stream.run(&mut fields, &result, self.run.console, |fields| {
+            self.describe(fields.inner(), device)
+        })
     }
 
     /// How the frames of a stream were processed, as text and as JSON.
-    fn say(&self, denoiser: &StreamDenoiser<'_>, device: Device) -> (String, Value) {
+    fn describe(&self, denoiser: &StreamDenoiser<'_>, device: Device) -> (String, Value) {
         let (sigma, limited) = (denoiser.sigma(), denoiser.sigma_limited());
         let count = denoiser.stream_status().quality.steps;
         let (steps, tiles) =
             (steps(count), tiles(denoiser.tiles().count(), denoiser.tiles().tile_size()));
-        let how = self.how(limited);
+        let note = self.sigma_note(limited);
         let chroma = denoiser.chroma_sigma();
-        let mut facts = json!({
-            "sigma_limited": limited, "tiles": denoiser.tiles().count(), "device": device.to_string(),
+        let mut fields = json!({
+            "sigma_limited": limited, "tiles": denoiser.tiles().count(),
+            "device": device.to_string(),
             "sigma_chroma": chroma,
         });
         let chroma = chroma.map_or(String::new(), |sigma| format!(" luma, {sigma:.1} chroma"));
         let model = denoiser.stream_status().quality.model;
-        let mut words = match (sigma, &self.sigma.0, &self.noise_profile) {
-            _ if denoiser.is_blind() => format!("{model}, which is not told sigma, {tiles}"),
+        let mut summary = match (sigma, &self.sigma.0, &self.noise_profile) {
+            _ if denoiser.is_blind() => format!("{model}, blind, {tiles}"),
             (0.0, SigmaChoice::Auto, None) => "clean, left as it is".to_owned(),
-            _ => format!("{model}, sigma {sigma:.1}{chroma}{how}, {steps}, {tiles}"),
+            _ => format!("{model}, sigma {sigma:.1}{chroma}{note}, {steps}, {tiles}"),
         };
         if let Some(past) = denoiser.persistence() {
-            words += &format!(", {:.0} % of tiles computed", 100.0 * past.computed);
-            words +=
+            summary += &format!(", {:.0} % of tiles computed", 100.0 * past.computed);
+            summary +=
                 &past.flicker.map_or(String::new(), |flicker| format!(", flicker {flicker:.2}"));
-            facts["tiles_computed"] = past.computed.into();
-            facts["flicker"] = past.flicker.into();
-            facts["resets"] = past.resets.into();
+            fields["tiles_computed"] = past.computed.into();
+            fields["flicker"] = past.flicker.into();
+            fields["resets"] = past.resets.into();
         }
-        (words, facts)
+        (summary, fields)
     }
 
     /// Where the reported sigma comes from.
-    fn how(&self, limited: bool) -> &'static str {
+    fn sigma_note(&self, limited: bool) -> &'static str {
         match (&self.noise_profile, &self.sigma.0, limited) {
-            (None, _, true) => ", the most that the model takes; more was asked for or is there",
+            (None, _, true) => ", limited to the range of the model",
             (Some(_), _, true) => {
-                " (by the profile, but for places that are noisier than the model knows)"
+                " (by the profile, limited to the range of the model where it is exceeded)"
             }
             (Some(_), _, false) => " (by the profile)",
             (None, SigmaChoice::Auto, false) => " (estimated)",
@@ -358,59 +368,48 @@ impl Arguments {
     fn denoise(
         &self,
         choices: &mut [Choice<'_>],
-        turn: &ImageJob<'_>,
+        job: &ImageJob<'_>,
         opened: &Opened,
         options: &DenoiseOptions,
     ) -> eddy::Result<()> {
-        let mut image = turn.read(&self.memory.limits())?;
-        turn.check(&image)?;
+        let mut image = job.read(&self.run.memory.limits())?;
+        job.check(&image)?;
         let begun = Instant::now();
         let is_auto = self.noise_profile.is_none() && self.sigma.0 == SigmaChoice::Auto;
         let is_blind = matches!(choices, [choice] if choice.package.manifest.is_blind());
         let is_auto = is_auto && !is_blind;
         let seen = if is_auto || choices.len() > 1 { Some(Assessment::of(&image)?) } else { None };
-        let seen =
-            seen.map(|seen| if is_jpeg(&turn.job.input) { seen.through_codec() } else { seen });
+        let seen = seen.map(|seen| if is_jpeg(job.source()) { seen.through_codec() } else { seen });
         let kind = seen.map(|seen| seen.kind);
         let index = if kind == Some(NoiseKind::Camera) { choices.len() - 1 } else { 0 };
         let Some(choice) = choices.get_mut(index) else { return Ok(()) };
-        let (mut denoiser, precision) = self.denoiser(choice, opened, options.clone())?;
+        let (mut denoiser, record) = self.denoiser(choice, opened, options.clone())?;
         if let (true, Some(seen)) = (is_auto, &seen) {
             denoiser.set_assessment(seen);
         }
-        let denoiser_name = denoiser.model().to_owned();
-        let ran = json!({"model": denoiser.model(), "precision": precision.name(), "device": opened.device().to_string()});
-        let report = denoiser.denoise(&mut image, &mut |progress| {
-            turn.bar.advance(turn.index, progress);
-            interrupt::poll()
-        })?;
-        let seconds = begun.elapsed().as_secs_f64();
-        let warnings = self.images.write(&image, turn)?;
-        let how = self.how(report.sigma_limited);
+        let report = denoiser.denoise(&mut image, &mut |progress| job.on_progress(progress))?;
+        let note = self.sigma_note(report.sigma_limited);
         let (sigma, steps, tiles) =
             (report.sigma, steps(report.steps), tiles(report.tiles, report.tile_size));
         let again = repeated(report.repeated);
         let chroma =
             report.chroma_sigma.map_or(String::new(), |sigma| format!(" luma, {sigma:.1} chroma"));
-        let model =
-            kind.map_or(String::new(), |kind| format!("{} ({}), ", kind.name(), denoiser.model()));
-        let is_clean = is_auto && kind == Some(NoiseKind::Clean);
-        let line = if is_clean {
+        let model = &record.model;
+        let name = kind.map_or(String::new(), |kind| format!("{} ({model}), ", kind.name()));
+        let summary = if is_auto && kind == Some(NoiseKind::Clean) {
             "clean, left as it is".to_owned()
         } else if is_blind {
-            format!("{}, which is not told sigma, {tiles}{again}, {seconds:.2} s", denoiser_name)
+            format!("{model}, blind, {tiles}{again}")
         } else {
-            format!("{model}sigma {sigma:.1}{chroma}{how}, {steps}, {tiles}{again}, {seconds:.2} s")
+            format!("{name}sigma {sigma:.1}{chroma}{note}, {steps}, {tiles}{again}")
         };
-        let mut record = json!({
-            "input": turn.job.input.to_string_lossy(), "output": turn.job.output.to_string_lossy(),
-            "width": image.width, "height": image.height, "noise": kind.map(NoiseKind::name), "sigma": sigma,
+        let fields = json!({
+            "noise": kind.map(NoiseKind::name), "sigma": sigma,
             "sigma_chroma": report.chroma_sigma, "sigma_limited": report.sigma_limited,
-            "steps": report.steps, "tiles": report.tiles, "tile_width": report.tile_size.0, "tile_height": report.tile_size.1,
-            "tiles_repeated": report.repeated, "seconds": seconds, "warnings": warnings,
+            "steps": report.steps, "tiles": report.tiles, "tile_width": report.tile_size.0,
+            "tile_height": report.tile_size.1, "tiles_repeated": report.repeated,
         });
-        record::extend(&mut record, ran);
-        turn.report(&line, &record)
+        self.images.finish(job, &image, begun, &record, &summary, fields)
     }
 }
 

@@ -26,8 +26,8 @@ pub(crate) struct Arguments {
     console: Console,
 }
 
-/// Run one node on a device, and say what is wrong with it: apart from the doctor, whom a broken
-/// driver would take along
+/// Run one node on a device and report the error: in its own process, which a broken driver may
+/// crash
 #[derive(Debug, Args)]
 pub(crate) struct TryDevice {
     /// The device
@@ -42,7 +42,7 @@ pub(crate) struct TryDevice {
 }
 
 /// Longer than TensorRT takes to build an engine for one node, and than a GPU takes to wake up.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(120);
 
 impl TryDevice {
     pub(crate) fn run(self) -> anyhow::Result<()> {
@@ -55,7 +55,7 @@ impl TryDevice {
     }
 }
 
-/// The findings, for people and for machines.
+/// The report, as text and as JSON.
 struct Page {
     lines: Vec<String>,
     record: Value,
@@ -76,7 +76,8 @@ impl Page {
         let verdict = match (gpu, fits) {
             (Some(gpu), Some(true)) => format!("; this GPU is sm_{}", gpu.number),
             (Some(gpu), _) => format!(
-                "; NOT for this GPU, which is sm_{}: it would end in \"no kernel image\"; take a build for this board",
+                "; NOT for this GPU, which is sm_{}: it would end in \"no kernel image\"; take a \
+                 build for this board",
                 gpu.number
             ),
             (None, _) => String::new(),
@@ -150,7 +151,8 @@ impl Arguments {
                 Err(problem) => page.line("device", format!("{device} does not work: {problem}")),
             }
             devices.push(json!({
-                "device": device.to_string(), "works": outcome.is_ok(), "ms": ms, "problem": outcome.err().map(|problem| with_flags(&problem)),
+                "device": device.to_string(), "works": outcome.is_ok(), "ms": ms,
+                "problem": outcome.err().map(|problem| with_flags(&problem)),
             }));
         }
         page.record["devices"] = devices.into();
@@ -178,11 +180,13 @@ impl Arguments {
                     format!("{name} {precision}: {word} (loaded and run in {took:.0} ms)"),
                 );
                 models.push(json!({
-                    "name": name, "precision": precision.name(), "passes": verdict.passes(), "ms": took,
+                    "name": name, "precision": precision.name(), "passes": verdict.passes(),
+                    "ms": took,
                 }));
                 if !verdict.passes() {
                     let problem = format!(
-                        "its {precision} file gives other values than were recorded; run `eddy check` with another --runtime"
+                        "its {precision} file gives other values than were recorded; run `eddy \
+                         check` with another --runtime"
                     );
                     return Err(eddy::Error::model(name, problem).into());
                 }
@@ -217,12 +221,13 @@ fn machine_page(page: &mut Page) {
         format!("{} MiB, of which {} MiB by default", mebibytes(memory), mebibytes(budget)),
     );
     let troubles: Vec<String> =
-        machine::Health::default().news().iter().map(ToString::to_string).collect();
+        machine::Health::default().unreported().iter().map(ToString::to_string).collect();
     for trouble in &troubles {
         page.line("TROUBLE", trouble);
     }
     page.record = json!({
-        "version": version, "arch": arch, "board": board, "processor": processor, "features": features, "threads": threads,
+        "version": version, "arch": arch, "board": board, "processor": processor,
+        "features": features, "threads": threads,
         "fast_cores": fast, "memory_bytes": memory, "troubles": troubles,
     });
 }
@@ -249,7 +254,8 @@ fn nvidia_page(page: &mut Page) {
         json!({"part": part, "version": version, "path": path.to_string_lossy()})
     });
     page.record["nvidia"] = json!({
-        "jetpack": jetpack, "driver": driver, "gpus": gpus, "libraries": libraries.collect::<Vec<_>>(),
+        "jetpack": jetpack, "driver": driver, "gpus": gpus,
+        "libraries": libraries.collect::<Vec<_>>(),
     });
 }
 
@@ -286,23 +292,23 @@ fn try_apart(library: &Path, device: Device) -> Result<(), String> {
         if let Some(status) = child.try_wait().map_err(failed)? {
             break status;
         }
-        if begun.elapsed() > PATIENCE {
+        if begun.elapsed() > PROBE_TIMEOUT {
             child.kill().and_then(|()| child.wait().map(drop)).map_err(failed)?;
             return Err(format!(
                 "it does not answer within {} s; restart the machine",
-                PATIENCE.as_secs()
+                PROBE_TIMEOUT.as_secs()
             ));
         }
         std::thread::sleep(Duration::from_millis(10));
     };
-    let said = child.wait_with_output().map_err(failed)?.stdout;
-    let said = String::from_utf8_lossy(&said).trim().to_owned();
-    match (status.signal(), said.is_empty()) {
+    let output = child.wait_with_output().map_err(failed)?.stdout;
+    let output = String::from_utf8_lossy(&output).trim().to_owned();
+    match (status.signal(), output.is_empty()) {
         (Some(signal), _) => Err(format!(
-            "it ends the process with signal {signal}; the library, CUDA and the driver do not fit each other: take builds of one \
-             CUDA version"
+            "it ends the process with signal {signal}; the library, CUDA and the driver do not fit \
+             each other: take builds of one CUDA version"
         )),
-        (None, false) => Err(said),
+        (None, false) => Err(output),
         (None, true) if status.success() => Ok(()),
         (None, true) => Err(format!("trying it ended with {status}")),
     }

@@ -1,5 +1,6 @@
 //! `eddy generate`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -15,13 +16,11 @@ use eddy::task::{Classes, Classifier, GenerateOptions, GenerateRequest, Generato
 use ndarray::Axis;
 use serde_json::json;
 
-use super::console::Console;
-use super::generate_args::{DrawingOptions, tabled};
+use super::generate_args::{SamplerOptions, tabled};
 use super::generate_staged::PromptOptions;
 use super::interrupt;
-use super::options::{
-    DeviceOptions, MemoryOptions, NoiseOptions, PrecisionOption, Size, SyncOption, pair,
-};
+use super::options::{NoiseOptions, Size, SyncOption, pair};
+use super::run_args::RunArgs;
 
 /// Generate images from noise
 ///
@@ -32,8 +31,8 @@ use super::options::{
     after_help = "Example: eddy generate -m digits-ddpm --class 7 --count 16 --grid -o sevens.png"
 )]
 pub(crate) struct Arguments {
-    /// The image to write; a folder where several go, unless they are a --grid; or a .npy file for
-    /// all of them, [images, C, H, W], black 0 and white 1
+    /// The image to write; a folder for several, unless they form a --grid; or a .npy file of all
+    /// of them, [images, C, H, W], black 0 and white 1
     #[arg(short, long, value_name = "SINK", help_heading = "Input and output")]
     pub(super) output: PathBuf,
 
@@ -41,20 +40,26 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "IMAGE", help_heading = "Input and output")]
     pub(super) from: Option<PathBuf>,
 
-    /// How much noise is added to that image, from 0 to 1; 0.6, or what a pipeline in the diffusers
-    /// layout takes, when left out
+    /// Part of the schedule by which noise is added to that image, from 0 to 1. Default: 0.6, or
+    /// that of a pipeline in the diffusers layout
     #[arg(long, value_name = "F", requires = "from", help_heading = "Input and output")]
     pub(super) strength: Option<f64>,
 
-    /// How many images
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000), help_heading = "Input and output")]
+    /// Number of images
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..=10_000),
+        help_heading = "Input and output"
+    )]
     pub(super) count: u32,
 
     /// Write all images as one grid
     #[arg(long, help_heading = "Input and output")]
     pub(super) grid: bool,
 
-    /// Width and height; the model's own, or 256x256, when left out
+    /// Width and height; by default the model's, or 256x256
     #[arg(long, value_name = "WxH", help_heading = "Input and output")]
     pub(super) size: Option<Size>,
 
@@ -69,12 +74,12 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "K", value_delimiter = ',', help_heading = "Guidance")]
     pub(super) class: Vec<usize>,
 
-    /// Negative class (prompt), in place of images of no class
+    /// Negative class (prompt), in place of the unconditional class
     #[arg(long, value_name = "K", requires = "class", help_heading = "Guidance")]
     negative_class: Option<usize>,
 
     /// Guidance scale: 1 is the conditional model, more has higher fidelity and less diversity;
-    /// with --classifier the inverse of its temperature. The model's own when left out
+    /// with --classifier the inverse of its temperature. Default: the model's
     #[arg(long, value_name = "F", help_heading = "Guidance")]
     pub(super) guidance_scale: Option<f64>,
 
@@ -91,25 +96,16 @@ pub(crate) struct Arguments {
     pub(super) classifier: Option<String>,
 
     #[command(flatten)]
-    pub(super) precision: PrecisionOption,
-
-    #[command(flatten)]
-    pub(super) drawing: DrawingOptions,
+    pub(super) sampling: SamplerOptions,
 
     #[command(flatten)]
     pub(super) noise: NoiseOptions,
 
     #[command(flatten)]
-    pub(super) memory: MemoryOptions,
-
-    #[command(flatten)]
-    pub(super) device: DeviceOptions,
-
-    #[command(flatten)]
     sync: SyncOption,
 
     #[command(flatten)]
-    pub(super) console: Console,
+    pub(super) run: RunArgs,
 }
 
 fn interval(text: &str) -> Result<[f64; 2], &'static str> {
@@ -119,8 +115,8 @@ fn interval(text: &str) -> Result<[f64; 2], &'static str> {
         .ok_or("expected two sigmas, such as 0.3,5")
 }
 
-/// How much noise is added to a start image, where nothing says so.
-const USUAL_STRENGTH: f64 = 0.6;
+/// How much noise is added to a start image by default.
+const DEFAULT_STRENGTH: f64 = 0.6;
 
 /// The batch size: images that are generated at once.
 const BATCH: usize = 16;
@@ -144,8 +140,8 @@ impl Arguments {
         }
         if let Some(option) = self.prompts.given() {
             return Err(eddy::Error::usage(format!(
-                "{} has no text encoder, so {option} is not for it; take a folder in the diffusers \
-                 layout that has one",
+                "{} has no text encoder, so {option} does not apply to it; take a folder in the \
+                 diffusers layout that has one",
                 self.model
             ))
             .into());
@@ -158,60 +154,63 @@ impl Arguments {
                 (0..self.count.into()).try_for_each(|i| {
                     refuse_replacing(
                         &also_read,
-                        &numbered(folder, self.drawing.seed.wrapping_add(i)),
+                        &numbered(folder, self.sampling.seed.wrapping_add(i)),
                     )
                 })?
             }
             _ => refuse_replacing(&also_read, &self.output)?,
         }
-        let opened = self.device.open_within(&self.memory, self.console)?;
-        let precision = self.precision.on(opened.device(), &package);
-        let mut network = opened.guarded(&package, precision)?;
+        let opened = self.run.open()?;
+        let precision = self.run.precision.on(opened.device(), &package);
+        let mut network = opened.network_with_fallback(&package, precision)?;
         let led = self.classifier.as_deref().map(Package::find).transpose()?;
         let mut classifier = match &led {
             Some(package) => {
-                let precision = self.precision.on(opened.device(), package);
+                let precision = self.run.precision.on(opened.device(), package);
                 Some(opened.network(package, precision)?)
             }
             None => None,
         };
-        let strength = self.from.is_some().then_some(self.strength.unwrap_or(USUAL_STRENGTH));
-        let options = GenerateOptions { strength, ..self.drawing.options(&self.memory) };
+        let strength = self.from.is_some().then_some(self.strength.unwrap_or(DEFAULT_STRENGTH));
+        let options = GenerateOptions { strength, ..self.sampling.options(&self.run.memory) };
         let mut decoder = opened.decoder(&package)?;
-        let mut drawer =
+        let mut generator =
             Generator::new(&package.manifest, &mut network, options)?.decoded_by(decoder.as_mut());
         let scale = self.guidance_scale.or(package.manifest.defaults.guidance_scale).unwrap_or(1.0);
         if let (Some(package), Some(network)) = (&led, &mut classifier) {
             let scale = self.guidance_scale.unwrap_or(1.0);
-            drawer = drawer.with_classifier(Classifier {
+            generator = generator.with_classifier(Classifier {
                 manifest: &package.manifest,
                 network,
                 scale,
             })?;
         }
-        let [width, height] = drawer.size(self.size.map(|size| [size.width, size.height]))?;
+        let [width, height] = generator.size(self.size.map(|size| [size.width, size.height]))?;
         let given = self.noise.read()?;
-        let start =
-            self.from.as_ref().map(|path| still::read(path, &self.memory.limits())).transpose()?;
+        let start = self
+            .from
+            .as_ref()
+            .map(|path| still::read(path, &self.run.memory.limits()))
+            .transpose()?;
         // Generated images have no EXIF block.
         let start = start.map(Image::upright);
-        let mut keeper = self.drawing.keeper(&drawer)?;
+        let mut keeper = self.sampling.keeper(&generator)?;
         let count = self.count as usize;
-        let bar = self.console.bar(count.div_ceil(BATCH));
+        let bar = self.run.console.bar(count.div_ceil(BATCH));
         let begun = Instant::now();
-        let (mut drawn, mut tensors) = (Vec::new(), Vec::new());
+        let (mut generated, mut tensors) = (Vec::new(), Vec::new());
         for first in (0..count).step_by(BATCH) {
             let many = BATCH.min(count - first);
             bar.begin(first / BATCH, &self.model);
             interrupt::check()?;
             let seeds: Vec<u64> =
-                (first..first + many).map(|i| self.drawing.seed.wrapping_add(i as u64)).collect();
+                (first..first + many).map(|i| self.sampling.seed.wrapping_add(i as u64)).collect();
             let guides = keeper.iter_mut().map(|keeper| keeper as &mut dyn Guidance).collect();
-            let start = start.as_ref().map(|image| drawer.planes(image, many)).transpose()?;
+            let start = start.as_ref().map(|image| generator.planes(image, many)).transpose()?;
             let (initial, fresh) = given.of(first, many)?;
             let fresh = fresh.as_ref().map(|fresh| fresh as &dyn NoiseSource);
             let classes = self.classes(first, many, scale);
-            let drawing = GenerateRequest {
+            let request = GenerateRequest {
                 seeds: seeds.clone(),
                 classes,
                 start,
@@ -220,41 +219,46 @@ impl Arguments {
                 guides,
                 ..GenerateRequest::default()
             };
-            let images = drawer.draw([width, height], drawing, &mut |progress| {
+            let images = generator.generate([width, height], request, &mut |progress| {
                 bar.advance(first / BATCH, progress);
                 interrupt::poll()
             })?;
             if let Sink::Tensor(_) = &sink {
                 // Like the images, but not rounded.
-                tensors.push(images.mapv(|value| drawer.range().to_unit(value).clamp(0.0, 1.0)));
+                tensors.push(images.mapv(|value| generator.range().to_unit(value).clamp(0.0, 1.0)));
                 continue;
             }
             for ((i, seed), mut image) in
-                (first..).zip(seeds).zip(as_images(&images, drawer.range())?)
+                (first..).zip(seeds).zip(as_images(&images, generator.range())?)
             {
-                image.metadata.note = Some(self.note(&package, &drawer, i, seed, scale));
-                sink.put(image, seed, &mut drawn)?;
+                image.metadata.note = Some(self.note(&package, &generator, i, seed, scale));
+                sink.put(image, seed, &mut generated)?;
             }
         }
-        sink.finish(&drawn)?;
+        sink.finish(&generated)?;
         if let Sink::Tensor(path) = &sink {
             let views: Vec<_> = tensors.iter().map(|tensor| tensor.view()).collect();
             let whole = ndarray::concatenate(Axis(0), &views).map_err(|cause| {
-                eddy::Error::evaluation(format!("images of different sizes were drawn: {cause}"))
+                eddy::Error::evaluation(format!(
+                    "images of different sizes were generated: {cause}"
+                ))
             })?;
             array::write(&whole, path)?;
         }
         let seconds = begun.elapsed().as_secs_f64();
-        let (sampler, evaluations) = (drawer.sampler(), drawer.evaluations());
+        let (sampler, evaluations) = (generator.sampler(), generator.evaluations());
         let what = if count == 1 { "one image".to_owned() } else { format!("{count} images") };
         let line = format!(
-            "{}: {what} of {width}x{height} by {}, {sampler}, {evaluations} evaluations each, {seconds:.2} s",
+            "{}: {what} of {width}x{height} by {}, {sampler}, {evaluations} evaluations each, \
+             {seconds:.2} s",
             self.output.display(),
             self.model
         );
         let record = json!({
-            "output": self.output.to_string_lossy(), "count": count, "width": width, "height": height, "model": self.model,
-            "sampler": sampler.name(), "evaluations": evaluations, "seed": self.drawing.seed, "seconds": seconds,
+            "output": self.output.to_string_lossy(), "count": count, "width": width,
+            "height": height, "model": self.model,
+            "sampler": sampler.name(), "evaluations": evaluations, "seed": self.sampling.seed,
+            "seconds": seconds,
             "device": opened.device().to_string(),
         });
         bar.report(line, &record)
@@ -275,35 +279,39 @@ impl Arguments {
     fn note(
         &self,
         package: &Package,
-        drawer: &Generator<'_>,
+        generator: &Generator<'_>,
         i: usize,
         seed: u64,
         scale: f64,
     ) -> String {
         let manifest = &package.manifest;
+        let files = manifest.files.iter();
+        let sha256: BTreeMap<_, _> =
+            files.map(|(precision, file)| (precision.name(), file.sha256.as_str())).collect();
         let mut note = json!({
-            "eddy": env!("CARGO_PKG_VERSION"), "model": self.model, "version": manifest.version, "seed": seed,
-            "sampler": drawer.sampler().name(), "evaluations": drawer.evaluations(),
-            "sha256": manifest.files.iter().map(|(precision, file)| (precision.name(), file.sha256.as_str())).collect::<std::collections::BTreeMap<_, _>>(),
+            "eddy": env!("CARGO_PKG_VERSION"), "model": self.model, "version": manifest.version,
+            "seed": seed, "sampler": generator.sampler().name(),
+            "evaluations": generator.evaluations(),
+            "sha256": sha256,
         });
-        let mut say = |key: &str, value: serde_json::Value| note[key] = value;
+        let mut add = |key: &str, value: serde_json::Value| note[key] = value;
         if let Some(class) = self.class(i) {
-            say("class", class.into());
-            say("guidance_scale", scale.into());
-            say("guidance_rescale", self.guidance_rescale.into());
+            add("class", class.into());
+            add("guidance_scale", scale.into());
+            add("guidance_rescale", self.guidance_rescale.into());
         }
         if let Some(interval) = self.guidance_interval {
-            say("guidance_interval", json!(interval));
+            add("guidance_interval", json!(interval));
         }
         if let Some(class) = self.negative_class {
-            say("negative_class", class.into());
+            add("negative_class", class.into());
         }
         if let Some(classifier) = &self.classifier {
-            say("classifier", classifier.as_str().into());
+            add("classifier", classifier.as_str().into());
         }
         if let Some(from) = &self.from {
-            say("from", from.to_string_lossy().into());
-            say("strength", self.strength.unwrap_or(USUAL_STRENGTH).into());
+            add("from", from.to_string_lossy().into());
+            add("strength", self.strength.unwrap_or(DEFAULT_STRENGTH).into());
         }
         note.to_string()
     }
@@ -370,7 +378,8 @@ impl Sink {
             (true, _) => Ok(Self::Grid(output.to_owned(), format)),
             (false, 1) => Ok(Self::One(output.to_owned(), format)),
             _ => Err(eddy::Error::usage(format!(
-                "{count} images do not go into {}; name a folder (end it in /), or ask for a --grid",
+                "{count} images do not go into {}; name a folder (end it in /), or ask for a \
+                 --grid",
                 output.display()
             ))),
         }

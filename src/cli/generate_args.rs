@@ -12,11 +12,11 @@ use ndarray::Array4;
 
 use super::options::MemoryOptions;
 
-/// How an image is generated.
+/// The sampler of a generated image.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Sampling")]
-pub(crate) struct DrawingOptions {
-    /// Steps of the sampler; as the model has it when left out
+pub(crate) struct SamplerOptions {
+    /// Sampler steps; by default the model's
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1000))]
     steps: Option<u16>,
 
@@ -37,7 +37,7 @@ pub(crate) struct DrawingOptions {
     pub(crate) save_steps: Option<PathBuf>,
 }
 
-impl DrawingOptions {
+impl SamplerOptions {
     pub(crate) fn options(&self, memory: &MemoryOptions) -> GenerateOptions {
         GenerateOptions {
             sampler: self.sampler,
@@ -51,12 +51,12 @@ impl DrawingOptions {
     }
 
     /// The writer of each step's prediction, if requested.
-    pub(crate) fn keeper(&self, drawer: &Generator<'_>) -> eddy::Result<Option<StepKeeper>> {
-        StepKeeper::new(self.save_steps.as_deref(), drawer)
+    pub(crate) fn keeper(&self, generator: &Generator<'_>) -> eddy::Result<Option<StepKeeper>> {
+        StepKeeper::new(self.save_steps.as_deref(), generator)
     }
 }
 
-/// Writes each predicted clean image as `step-001.png`; several images are put side by side.
+/// Writes each predicted clean image as `step-001.png`; several images are placed side by side.
 pub(crate) struct StepKeeper {
     folder: PathBuf,
     range: Range,
@@ -64,9 +64,12 @@ pub(crate) struct StepKeeper {
 
 impl StepKeeper {
     /// Writes to `folder`, if there is one.
-    pub(crate) fn new(folder: Option<&Path>, drawer: &Generator<'_>) -> eddy::Result<Option<Self>> {
+    pub(crate) fn new(
+        folder: Option<&Path>,
+        generator: &Generator<'_>,
+    ) -> eddy::Result<Option<Self>> {
         let Some(folder) = folder else { return Ok(None) };
-        if drawer.draws_latents() {
+        if generator.generates_latents() {
             return Err(eddy::Error::usage(
                 "its steps are latents and no images; leave --save-steps out",
             ));
@@ -74,7 +77,7 @@ impl StepKeeper {
         let problem = "the folder for the steps cannot be made";
         eddy::durable::create_folder(folder)
             .map_err(|cause| eddy::Error::output_from(folder, problem, cause))?;
-        Ok(Some(Self { folder: folder.to_owned(), range: drawer.range() }))
+        Ok(Some(Self { folder: folder.to_owned(), range: generator.range() }))
     }
 }
 

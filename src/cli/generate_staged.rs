@@ -93,8 +93,8 @@ impl Arguments {
             (!self.class.is_empty(), "--class"),
             (self.classifier.is_some(), "--classifier"),
             (self.guidance_interval.is_some(), "--guidance-interval"),
-            (self.drawing.save_steps.is_some(), "--save-steps"),
-            (self.precision.asked().is_some(), "--precision"),
+            (self.sampling.save_steps.is_some(), "--save-steps"),
+            (self.run.precision.asked().is_some(), "--precision"),
         ];
         match given.into_iter().find(|(is_given, _)| *is_given) {
             None => Ok(()),
@@ -109,7 +109,8 @@ impl Arguments {
     /// Generates with a pipeline of several networks.
     pub(crate) fn run_staged(self) -> anyhow::Result<()> {
         self.refuse_others()?;
-        let Self { prompts, drawing, memory, console, .. } = &self;
+        let Self { prompts, sampling, run, .. } = &self;
+        let (memory, console) = (&run.memory, run.console);
         let Some(prompt) = prompts.prompt.clone() else {
             return Err(eddy::Error::usage(format!(
                 "{} generates images of a text; give it with --prompt",
@@ -135,13 +136,13 @@ impl Arguments {
             let problem = "noise from files is for one image; leave --count out";
             return Err(eddy::Error::usage(problem).into());
         }
-        let opened = self.device.open_within(memory, *console)?;
+        let opened = self.run.open()?;
         let tiles = (memory.tile(), memory.budget());
         let path = std::path::Path::new(&self.model);
         let mut pipeline = opened.load(&self.model, |runtime, options| {
             StagedPipeline::open(runtime, path, options, tiles)
         })?;
-        let options = drawing.options(memory);
+        let options = sampling.options(memory);
         let request = StagedRequest {
             prompt,
             negative_prompt: prompts.negative_prompt.clone(),
@@ -169,7 +170,7 @@ impl Arguments {
             interrupt::check()?;
             let mut draws = match &recorded {
                 Some(values) => Draws::recorded(values.clone()),
-                None => Draws::of_seed(drawing.seed.wrapping_add(i as u64)),
+                None => Draws::of_seed(sampling.seed.wrapping_add(i as u64)),
             };
             samples.push(pipeline.sample(&request, &mut draws, &mut |progress| {
                 bar.advance(i, progress);
@@ -192,7 +193,7 @@ impl Arguments {
                 tensors.push(decoded);
                 continue;
             }
-            let seed = drawing.seed.wrapping_add(i as u64);
+            let seed = sampling.seed.wrapping_add(i as u64);
             for mut image in as_images(&decoded, Range::new(0.0, 1.0)?)? {
                 image.metadata.note = Some(self.parameters(&request, &report, seed));
                 sink.put(image, seed, &mut images)?;
@@ -202,7 +203,9 @@ impl Arguments {
         if let Sink::Tensor(path) = &sink {
             let views: Vec<_> = tensors.iter().map(|tensor| tensor.view()).collect();
             let whole = concatenate(Axis(0), &views).map_err(|cause| {
-                eddy::Error::evaluation(format!("images of different sizes were drawn: {cause}"))
+                eddy::Error::evaluation(format!(
+                    "images of different sizes were generated: {cause}"
+                ))
             })?;
             eddy::array::write(&whole, path)?;
         }
@@ -219,7 +222,7 @@ impl Arguments {
         let record = json!({
             "output": self.output.to_string_lossy(), "count": count, "width": width,
             "height": height, "model": self.model, "sampler": sampler,
-            "evaluations": evaluations, "seed": drawing.seed, "seconds": seconds,
+            "evaluations": evaluations, "seed": sampling.seed, "seconds": seconds,
             "guidance_scale": report.guidance_scale, "cut": report.cut.iter().map(|(end, _)| end).collect::<Vec<_>>(),
             "device": opened.device().to_string(),
         });

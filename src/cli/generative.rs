@@ -11,11 +11,9 @@ use eddy::task::{Degradation, GenerateOptions, Generator};
 use eddy::video::record;
 use serde_json::{Value, json};
 
-use super::console::Console;
 use super::generate_args::StepKeeper;
-use super::interrupt;
 use super::io_args::IoArgs;
-use super::options::{DeviceOptions, MemoryOptions, PrecisionOption};
+use super::run_args::{LoadedNetwork, RunArgs};
 
 /// A run over images that generates a new image from each.
 pub(crate) struct GenerativeRun<'a> {
@@ -23,22 +21,26 @@ pub(crate) struct GenerativeRun<'a> {
     /// Other files that are read: a mask, a kernel, noise.
     pub(crate) also_read: Vec<PathBuf>,
     pub(crate) package: &'a Package,
-    pub(crate) memory: &'a MemoryOptions,
     pub(crate) options: GenerateOptions,
     pub(crate) seed: u64,
     pub(crate) save_steps: Option<&'a Path>,
-    pub(crate) precision: &'a PrecisionOption,
-    pub(crate) device: &'a DeviceOptions,
-    pub(crate) console: Console,
+    pub(crate) run: &'a RunArgs,
 }
 
 /// What generating one image needs.
 pub(crate) struct JobContext<'w, 'd, 'm> {
-    pub(crate) drawer: &'d mut Generator<'m>,
+    pub(crate) generator: &'d mut Generator<'m>,
     /// The guidance, which saves the steps.
     pub(crate) guides: Vec<&'w mut dyn Guidance>,
     /// The callback for every evaluation.
     pub(crate) watch: &'w mut dyn FnMut(Progress) -> ControlFlow<()>,
+}
+
+/// A generated image and its report, as text and as JSON.
+pub(crate) struct Generated {
+    pub(crate) image: Image,
+    pub(crate) summary: String,
+    pub(crate) fields: Value,
 }
 
 /// The random seeds of `samples` samples, from `first` on.
@@ -61,55 +63,45 @@ impl GenerativeRun<'_> {
         self.options.sampler = self.options.sampler.or(Some(Sampler::DDPM));
         self.options.steps = self.options.steps.or(Some(STEPS));
         let seeds = seeds(self.seed, samples);
-        self.run(|image, JobContext { drawer, guides, watch }| {
-            let result = drawer.restore(&image, degradation, noise, &seeds, guides, watch)?;
-            let words = format!("{}x{}", result.width, result.height);
-            Ok((result, words, Value::Null))
+        self.run(|image, JobContext { generator, guides, watch }| {
+            let image = generator.restore(&image, degradation, noise, &seeds, guides, watch)?;
+            let summary = format!("{}x{}", image.width, image.height);
+            Ok(Generated { image, summary, fields: json!({}) })
         })
     }
 
-    /// Generates each image with `draw`, which returns the result and its report, as text and as
-    /// JSON.
+    /// Generates each image with `generate`.
     pub(crate) fn run(
         self,
-        mut draw: impl FnMut(Image, JobContext<'_, '_, '_>) -> eddy::Result<(Image, String, Value)>,
+        mut generate: impl FnMut(Image, JobContext<'_, '_, '_>) -> eddy::Result<Generated>,
     ) -> anyhow::Result<()> {
-        let Self { images, package, console, .. } = self;
-        let jobs = images.jobs(&self.also_read, console)?;
-        let limits = self.memory.limits();
-        let opened = self.device.open_within(self.memory, console)?;
-        let model = &package.manifest.name;
-        let precision = self.precision.on(opened.device(), package);
-        let mut network = opened.guarded(package, precision)?;
+        let Self { images, package, run, .. } = self;
+        let jobs = images.jobs(&self.also_read, run.console)?;
+        let limits = run.memory.limits();
+        let LoadedNetwork { opened, mut network, record: network_record } = run.load(package)?;
         let mut decoder = opened.decoder(package)?;
-        let mut drawer = Generator::new(&package.manifest, &mut network, self.options)?
+        let mut generator = Generator::new(&package.manifest, &mut network, self.options)?
             .decoded_by(decoder.as_mut());
-        IoArgs::each(&jobs, console, |turn| {
+        IoArgs::each(&jobs, run.console, |job| {
             // Masks and kernels refer to the image as displayed.
-            let image = turn.read(&limits)?.upright();
-            turn.check(&image)?;
-            let mut keeper = StepKeeper::new(self.save_steps, &drawer)?;
+            let image = job.read(&limits)?.upright();
+            job.check(&image)?;
+            let mut keeper = StepKeeper::new(self.save_steps, &generator)?;
             let guides = keeper.iter_mut().map(|keeper| keeper as &mut dyn Guidance).collect();
-            let mut watch = |progress| {
-                turn.bar.advance(turn.index, progress);
-                interrupt::poll()
-            };
+            let mut watch = |progress| job.on_progress(progress);
             let begun = Instant::now();
-            let (result, words, facts) =
-                draw(image, JobContext { drawer: &mut drawer, guides, watch: &mut watch })?;
-            let seconds = begun.elapsed().as_secs_f64();
-            let warnings = images.write(&result, turn)?;
-            let (sampler, evaluations) = (drawer.sampler(), drawer.evaluations());
-            let line =
-                format!("{words} by {model}, {sampler}, {evaluations} evaluations, {seconds:.2} s");
-            let mut record = json!({
-                "input": turn.job.input.to_string_lossy(), "output": turn.job.output.to_string_lossy(),
-                "width": result.width, "height": result.height, "model": model, "sampler": sampler.name(),
-                "evaluations": evaluations, "seed": self.seed, "seconds": seconds, "warnings": warnings,
-                "precision": precision.name(), "device": opened.device().to_string(),
+            let Generated { image, summary, mut fields } = generate(
+                image,
+                JobContext { generator: &mut generator, guides, watch: &mut watch },
+            )?;
+            let (sampler, evaluations) = (generator.sampler(), generator.evaluations());
+            let model = &network_record.model;
+            let summary = format!("{summary} by {model}, {sampler}, {evaluations} evaluations");
+            let sampling = json!({
+                "sampler": sampler.name(), "evaluations": evaluations, "seed": self.seed,
             });
-            record::extend(&mut record, facts);
-            turn.report(&line, &record)
+            record::extend(&mut fields, sampling);
+            images.finish(job, &image, begun, &network_record, &summary, fields)
         })
     }
 }

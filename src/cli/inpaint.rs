@@ -10,18 +10,16 @@ use eddy::model::{Package, Task};
 use eddy::task::{GenerateOptions, Inpainter, Mask};
 use serde_json::json;
 
-use super::console::Console;
-use super::generate_args::DrawingOptions;
-use super::generative::{GenerativeRun, seeds};
-use super::interrupt;
+use super::generate_args::SamplerOptions;
+use super::generative::{Generated, GenerativeRun, JobContext, seeds};
 use super::io_args::{IMAGE_FORMAT, IMAGE_OUTPUT, IMAGES, IoArgs};
 use super::onnx_options::OnnxOptions;
-use super::options::{DeviceOptions, MemoryOptions, PrecisionOption};
+use super::run_args::{LoadedNetwork, RunArgs};
 
 /// Fill masked areas of images
 ///
-/// White areas of the mask are generated so that they fit their surroundings; what is black stays
-/// as it is, to the bit.
+/// White areas of the mask are generated to fit their surroundings; the pixels of black areas stay
+/// bit-exact.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: eddy inpaint scratched.png --mask scratches.png -o whole.png",
     mut_arg("sources", |arg| arg.help(IMAGES).long_help(IMAGES)),
@@ -37,21 +35,39 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "MASK", help_heading = "Input and output")]
     mask: PathBuf,
 
-    /// Grow the mask by so many pixels. Its antialiased edge always belongs to it
-    #[arg(long, value_name = "PX", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=64), help_heading = "Input and output")]
+    /// Dilate the mask by this many pixels. Its antialiased edge always belongs to it
+    #[arg(
+        long,
+        value_name = "PX",
+        default_value_t = 0,
+        value_parser = clap::value_parser!(u32).range(0..=64),
+        help_heading = "Input and output"
+    )]
     grow: u32,
 
-    /// Pixels along the edge of the mask over which the original fades into what is generated
-    #[arg(long, value_name = "PX", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=64), help_heading = "Input and output")]
+    /// Width in pixels of the blend, inside the mask, of original and generated pixels
+    #[arg(
+        long,
+        value_name = "PX",
+        default_value_t = 0,
+        value_parser = clap::value_parser!(u32).range(0..=64),
+        help_heading = "Input and output"
+    )]
     feather: u32,
 
-    /// The number of posterior samples that are averaged: more is nearer to the truth, 1 has the
-    /// most texture
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64), help_heading = "Sampling")]
+    /// The number of posterior samples that are averaged: more lower the error, 1 has the most
+    /// texture
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 4,
+        value_parser = clap::value_parser!(u16).range(1..=64),
+        help_heading = "Sampling"
+    )]
     samples: u16,
 
-    /// Where sampling starts: 1 from noise, less from a smooth fill of the mask with so much noise
-    /// added, which is calmer
+    /// Start of sampling: 1 is noise, less is a smooth fill of the mask with this part of the
+    /// noise, for smoother results
     #[arg(long, value_name = "F", default_value_t = 1.0, help_heading = "Sampling")]
     strength: f64,
 
@@ -64,34 +80,30 @@ pub(crate) struct Arguments {
 
     /// Resampling (RePaint): how often each step is repeated; more fits better and takes longer.
     /// Default: 4, or 1 for models that were trained with missing pixels
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=100), help_heading = "Sampling")]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = clap::value_parser!(u16).range(1..=100),
+        help_heading = "Sampling"
+    )]
     resample: Option<u16>,
 
     #[command(flatten)]
-    precision: PrecisionOption,
+    sampling: SamplerOptions,
 
     #[command(flatten)]
-    drawing: DrawingOptions,
-
-    #[command(flatten)]
-    memory: MemoryOptions,
-
-    #[command(flatten)]
-    device: DeviceOptions,
-
-    #[command(flatten)]
-    console: Console,
+    run: RunArgs,
 }
 
 impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         self.images.sync.apply();
-        let package = self.onnx.find(&self.model, &self.device, self.console)?;
-        let painted = still::read(&self.mask, &self.memory.limits())?.upright();
+        let package = self.onnx.find(&self.model, &self.run.device, self.run.console)?;
+        let painted = still::read(&self.mask, &self.run.memory.limits())?.upright();
         let mask = Mask::of(&painted).grown(self.grow as usize).feathered(self.feather as usize);
         if mask.is_empty() {
             let problem = format!(
-                "{} has nothing white, so that nothing is missing; paint what is to be drawn white",
+                "{} has no white pixels, so nothing is missing; paint the pixels to fill white",
                 self.mask.display()
             );
             return Err(eddy::Error::usage(problem).into());
@@ -105,63 +117,50 @@ impl Arguments {
         let mut options = GenerateOptions {
             resample: self.resample.map_or(usual, usize::from),
             strength: Some(self.strength),
-            ..self.drawing.options(&self.memory)
+            ..self.sampling.options(&self.run.memory)
         };
         options.sampler = options.sampler.or(Some(Sampler::DDPM));
         // More steps were hardly better on held-out photographs.
         options.steps = options.steps.or(Some(10));
-        let seed = self.drawing.seed;
+        let seed = self.sampling.seed;
         let seeds = seeds(seed, self.samples);
-        let redraw = GenerativeRun {
+        let run = GenerativeRun {
             images: &self.images,
             also_read: vec![self.mask.clone()],
             package: &package,
-            memory: &self.memory,
             options,
             seed,
-            save_steps: self.drawing.save_steps.as_deref(),
-            precision: &self.precision,
-            device: &self.device,
-            console: self.console,
+            save_steps: self.sampling.save_steps.as_deref(),
+            run: &self.run,
         };
-        redraw.run(|mut image, work| {
-            let repair = work.drawer.inpaint(&mut image, &mask, &seeds, work.guides, work.watch)?;
-            let [x, y, width, height] = repair.part.unwrap_or_default();
-            let words =
-                format!("{} pixels drawn within {width}x{height} at {x},{y}", repair.pixels);
-            Ok((image, words, json!({"pixels": repair.pixels, "part": repair.part})))
+        run.run(|mut image, JobContext { generator, guides, watch }| {
+            let report = generator.inpaint(&mut image, &mask, &seeds, guides, watch)?;
+            let [x, y, width, height] = report.part.unwrap_or_default();
+            let summary =
+                format!("{} pixels filled within {width}x{height} at {x},{y}", report.pixels);
+            let fields = json!({"pixels": report.pixels, "part": report.part});
+            Ok(Generated { image, summary, fields })
         })
     }
 
-    /// Fills the mask in one evaluation, by a network that is given the mask.
+    /// Fills the mask in one evaluation, by a network that is conditioned on the mask.
     fn inpaint_at_once(&self, package: &Package, mask: &Mask) -> anyhow::Result<()> {
-        let jobs = self.images.jobs(std::slice::from_ref(&self.mask), self.console)?;
-        let opened = self.device.open_within(&self.memory, self.console)?;
-        let precision = self.precision.on(opened.device(), package);
-        let mut network = opened.guarded(package, precision)?;
-        let (tile, budget) = (self.memory.tile(), self.memory.budget());
+        let jobs = self.images.jobs(std::slice::from_ref(&self.mask), self.run.console)?;
+        let LoadedNetwork { mut network, record, .. } = self.run.load(package)?;
+        let (tile, budget) = (self.run.memory.tile(), self.run.memory.budget());
         let manifest = &package.manifest;
         let mut inpainter = Inpainter::new(manifest, &mut network, tile, budget)?;
-        IoArgs::each(&jobs, self.console, |turn| {
+        IoArgs::each(&jobs, self.run.console, |job| {
             // The mask refers to the image as displayed.
-            let mut image = turn.read(&self.memory.limits())?.upright();
-            turn.check(&image)?;
+            let mut image = job.read(&self.run.memory.limits())?.upright();
+            job.check(&image)?;
             let begun = Instant::now();
-            let report = inpainter.inpaint(&mut image, mask, &mut |progress| {
-                turn.bar.advance(turn.index, progress);
-                interrupt::poll()
-            })?;
-            let seconds = begun.elapsed().as_secs_f64();
-            let warnings = self.images.write(&image, turn)?;
-            let (model, pixels) = (&manifest.name, report.pixels);
-            let line = format!("{pixels} pixels filled by {model}, {seconds:.2} s");
-            let record = json!({
-                "input": turn.job.input.to_string_lossy(), "output": turn.job.output.to_string_lossy(),
-                "width": image.width, "height": image.height, "model": model, "pixels": pixels,
-                "seconds": seconds, "warnings": warnings, "precision": precision.name(),
-                "device": opened.device().to_string(),
-            });
-            turn.report(&line, &record)
+            let report =
+                inpainter.inpaint(&mut image, mask, &mut |progress| job.on_progress(progress))?;
+            let pixels = report.pixels;
+            let summary = format!("{pixels} pixels filled by {}", record.model);
+            let fields = json!({"pixels": pixels});
+            self.images.finish(job, &image, begun, &record, &summary, fields)
         })
     }
 }

@@ -1,41 +1,57 @@
 //! The images of a run: what is read, where results go, and what happens after a failure.
 
 use std::io::{Cursor, Read, Write};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Instant;
 
 use clap::Args;
 use clap::builder::{PathBufValueParser, TypedValueParser};
+use eddy::diffusion::Progress;
 use eddy::machine::{Health, is_stdout_closed};
 use eddy::media::source::{self, Job};
 use eddy::media::stream::{self, SinkFormat};
 use eddy::media::{Format, Image, still};
+use eddy::video::record;
+use serde_json::{Value, json};
 
 use super::console::{Bar, Console, SomeFailed, cannot_print};
 use super::interrupt;
 use super::options::SyncOption;
+use super::run_args::NetworkRecord;
 
-/// What is read and written.
+/// Input and output.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Input and output")]
 pub(crate) struct IoArgs {
     /// Images or folders of images (PNG, JPEG, WebP, TIFF, BMP, QOI; with ffmpeg also AVIF, HEIF,
-    /// JPEG 2000), or one stream: a .y4m file, `-` for stdin, or what ffmpeg reads; `-` may be an
-    /// image, too
-    #[arg(required_unless_present = "input", value_name = "SOURCE", value_parser = PathBufValueParser::new().map(source_named))]
+    /// JPEG 2000), or one stream: a .y4m file, `-` for stdin, or any source of ffmpeg; `-` may also
+    /// be an image
+    #[arg(
+        required_unless_present = "input",
+        value_name = "SOURCE",
+        value_parser = PathBufValueParser::new().map(source_named)
+    )]
     sources: Vec<PathBuf>,
 
-    /// The same, for those who are used to it
-    #[arg(short = 'i', value_name = "SOURCE", conflicts_with = "sources", hide = true, value_parser = PathBufValueParser::new().map(source_named))]
+    /// The same as SOURCE, as in ffmpeg
+    #[arg(
+        short = 'i',
+        value_name = "SOURCE",
+        conflicts_with = "sources",
+        hide = true,
+        value_parser = PathBufValueParser::new().map(source_named)
+    )]
     input: Vec<PathBuf>,
 
-    /// The image to write, or the folder where several go; for a stream a .y4m file, `-` for stdout
-    /// (an image, of an image from stdin), a folder, or what ffmpeg writes
+    /// The image to write, or a folder for several; for a stream a .y4m file, `-` for stdout (which
+    /// gets an image for an image from stdin), a folder, or any container of ffmpeg
     #[arg(short, long, value_name = "SINK")]
     output: PathBuf,
 
-    /// Format to write: png, jpg, webp, tiff, bmp or qoi, or y4m or raw for a stream; as the
-    /// output's name ends when left out
+    /// Format to write: png, jpg, webp, tiff, bmp or qoi, or y4m or raw for a stream; by default
+    /// the extension of the output
     #[arg(short, long, value_name = "FORMAT")]
     format: Option<OutputFormat>,
 
@@ -43,8 +59,13 @@ pub(crate) struct IoArgs {
     #[arg(short, long)]
     recursive: bool,
 
-    /// Quality of a JPEG, 1 to 100
-    #[arg(long, value_name = "Q", default_value_t = still::Options::default().jpeg_quality, value_parser = clap::value_parser!(u8).range(1..=100))]
+    /// JPEG quality, 1 to 100
+    #[arg(
+        long,
+        value_name = "Q",
+        default_value_t = still::Options::default().jpeg_quality,
+        value_parser = clap::value_parser!(u8).range(1..=100)
+    )]
     jpeg_quality: u8,
 
     #[command(flatten)]
@@ -58,7 +79,7 @@ pub(crate) const IMAGE_OUTPUT: &str =
 pub(crate) const IMAGE_FORMAT: &str =
     "Format to write: png, jpg, webp, tiff, bmp or qoi; as the output's name ends when left out";
 
-/// What is written.
+/// A format of the output.
 #[derive(Clone, Copy, Debug)]
 enum OutputFormat {
     Image(Format),
@@ -124,7 +145,7 @@ impl IoArgs {
                 format!(" and {} more", others.len())
             };
             console.note(format!(
-                "left out: the folder {}{more}; --recursive takes what is in it",
+                "left out: the folder {}{more}; --recursive processes its files",
                 first.display()
             ));
         }
@@ -157,7 +178,8 @@ impl IoArgs {
         };
         if self.output.is_dir() || source::ends_in_slash(&self.output) {
             return Err(eddy::Error::usage(
-                "an image from standard input has no name; give the result's, or - for standard output",
+                "an image from standard input has no name; give the result's, or - for standard \
+                 output",
             ));
         }
         if is_standard(&self.output) {
@@ -181,7 +203,8 @@ impl IoArgs {
         let format = asked.ok_or_else(|| {
             let output = self.output.display();
             eddy::Error::usage(format!(
-                "the name {output} has an unknown extension of an image; end it in .png or the like, or give one with -f"
+                "the name {output} has an unknown extension of an image; end it in .png or the \
+                 like, or give one with -f"
             ))
         })?;
         Ok(Job { input, output: self.output.clone(), format })
@@ -248,7 +271,7 @@ impl IoArgs {
                     first_failure.get_or_insert(error.exit_code());
                 }
             }
-            health.news().iter().for_each(|trouble| bar.note(trouble.to_string()));
+            health.unreported().iter().for_each(|trouble| bar.note(trouble.to_string()));
         }
         drop(bar);
         match first_failure {
@@ -257,9 +280,32 @@ impl IoArgs {
         }
     }
 
+    /// Writes the result of a job, whose processing began at `begun`, and reports it. The text is
+    /// `summary` with the time, and the JSON record `fields` with those of all commands.
+    pub(crate) fn finish(
+        &self,
+        job: &ImageJob<'_>,
+        image: &Image,
+        begun: Instant,
+        network: &NetworkRecord,
+        summary: &str,
+        fields: Value,
+    ) -> eddy::Result<()> {
+        let seconds = begun.elapsed().as_secs_f64();
+        let warnings = self.write(image, job)?;
+        let mut record = json!({
+            "input": job.job.input.to_string_lossy(), "output": job.job.output.to_string_lossy(),
+            "width": image.width, "height": image.height, "seconds": seconds,
+            "warnings": warnings, "model": network.model, "precision": network.precision.name(),
+            "device": network.device.to_string(),
+        });
+        record::extend(&mut record, fields);
+        job.report(&format!("{summary}, {seconds:.2} s"), &record)
+    }
+
     /// Writes a result, and returns what its format cannot store.
-    pub(crate) fn write(&self, image: &Image, turn: &ImageJob<'_>) -> eddy::Result<Vec<String>> {
-        let (output, format) = (&turn.job.output, turn.job.format);
+    fn write(&self, image: &Image, job: &ImageJob<'_>) -> eddy::Result<Vec<String>> {
+        let (output, format) = (&job.job.output, job.job.format);
         let warnings = if is_standard(output) {
             let (bytes, warnings) = still::encode_bytes(image, format, &self.options())?;
             let mut stdout = std::io::stdout().lock();
@@ -269,13 +315,18 @@ impl IoArgs {
             still::write(image, output, format, &self.options())?
         };
         for warning in &warnings {
-            turn.bar.note(format!("{}: {warning}", turn.job.output.display()));
+            job.bar.note(format!("{}: {warning}", job.job.output.display()));
         }
         Ok(warnings.iter().map(ToString::to_string).collect())
     }
 }
 
 impl ImageJob<'_> {
+    /// The path of the image to process.
+    pub(crate) fn source(&self) -> &Path {
+        &self.job.input
+    }
+
     /// The image to process, read within `limits`.
     pub(crate) fn read(&self, limits: &still::Limits) -> eddy::Result<Image> {
         if !is_standard(&self.job.input) {
@@ -293,20 +344,26 @@ impl ImageJob<'_> {
         still::decode(name, Cursor::new(bytes), limits)
     }
 
+    /// Shows progress and checks for an interrupt, after every evaluation.
+    pub(crate) fn on_progress(&self, progress: Progress) -> ControlFlow<()> {
+        self.bar.advance(self.index, progress);
+        interrupt::poll()
+    }
+
     /// Checks that the result can be written, before processing.
     pub(crate) fn check(&self, image: &Image) -> eddy::Result<()> {
         still::check(image, &self.job.output, self.job.format)
     }
 
     /// Reports that the image is done, as text and as JSON.
-    pub(crate) fn report(&self, how: &str, record: &serde_json::Value) -> eddy::Result<()> {
+    fn report(&self, text: &str, record: &Value) -> eddy::Result<()> {
         let (input, output) = (self.job.input.display(), self.job.output.display());
-        let told = self.bar.report_beside(
+        let reported = self.bar.report_beside(
             is_standard(&self.job.output),
-            format!("{input} -> {output}: {how}"),
+            format!("{input} -> {output}: {text}"),
             record,
         );
-        told.map_err(|error| {
+        reported.map_err(|error| {
             error.downcast().unwrap_or_else(|cause| {
                 eddy::Error::output_from("standard output", "writing failed", cause)
             })
@@ -314,7 +371,7 @@ impl ImageJob<'_> {
     }
 }
 
-/// The source that is named; names of standard input on Linux become `-`.
+/// The path of a source; names of standard input on Linux become `-`.
 fn source_named(path: PathBuf) -> PathBuf {
     let is_standard_input =
         ["/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"].iter().any(|name| path == Path::new(name));

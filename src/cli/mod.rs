@@ -27,15 +27,15 @@ mod pages;
 mod prepare;
 mod profile;
 mod report;
+mod run_args;
 mod sample;
 mod stream;
 mod upscale;
 
-const AFTER_HELP: &str = "\
-Exit codes: 0 done, 1 other, 2 usage, 3 input, 4 model, 5 runtime library, 6 device, 130 interrupted \
-(what was finished is kept).";
+const AFTER_HELP: &str = "Exit codes: 0 done, 1 other, 2 usage, 3 input, 4 model, 5 runtime \
+                          library, 6 device, 130 interrupted (finished results are kept).";
 
-/// Diffusion networks on edge boards: clean and larger images and video from one binary.
+/// Diffusion networks on edge boards: denoising, upscaling and generation from one binary.
 #[derive(Debug, Parser)]
 #[command(name = "eddy", version, propagate_version = true, after_help = AFTER_HELP)]
 pub(crate) struct Arguments {

@@ -44,7 +44,7 @@ impl SyncOption {
 #[command(next_help_heading = "Device")]
 pub(crate) struct DeviceOptions {
     /// `auto` is the first of tensorrt, cuda and cpu that works; openvino[:cpu|gpu|npu] and
-    /// plugin[:N] are on request; all but cpu and plugin need --runtime
+    /// plugin[:N] must be requested; all but cpu and plugin need --runtime
     #[arg(
         long,
         value_name = "auto|cpu|cuda[:N]|tensorrt[:N]|openvino[:D]|plugin[:N]",
@@ -62,13 +62,13 @@ pub(crate) struct DeviceOptions {
     #[arg(long, value_name = "LIB")]
     runtime: Option<PathBuf>,
 
-    /// Register this library of a provider of its own with ONNX Runtime, and run on its first
-    /// device; others by `--device plugin:N`
+    /// Register this plugin provider library with ONNX Runtime, and run on its first device;
+    /// others by `--device plugin:N`
     #[arg(long, value_name = "LIB")]
     ep_library: Option<PathBuf>,
 
-    /// Intra-op threads, at most 8 per core; 0 is one per physical core, where there are fast and
-    /// slow ones, one per fast one
+    /// Intra-op threads, at most 8 per core; 0 is one per physical core, or one per fast core if
+    /// cores differ in speed
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = threads)]
     threads: usize,
 
@@ -135,8 +135,8 @@ impl DeviceOptions {
             runtime,
             placement,
             threads: self.threads,
-            whole: self.require_device,
-            rest: false,
+            disable_cpu_fallback: self.require_device,
+            sleep_when_idle: false,
             timeout: self.timeout,
         })
     }
@@ -156,7 +156,7 @@ impl DeviceOptions {
     }
 }
 
-/// More threads per core only wait for each other.
+/// More threads per core would only wait for each other.
 const THREADS_PER_CORE: usize = 8;
 
 fn threads(text: &str) -> Result<usize, String> {
@@ -172,9 +172,9 @@ pub(crate) struct Opened {
     pub(crate) runtime: Arc<Runtime>,
     pub(crate) placement: Placement,
     threads: usize,
-    whole: bool,
+    disable_cpu_fallback: bool,
     /// Whether threads sleep between evaluations.
-    pub(crate) rest: bool,
+    pub(crate) sleep_when_idle: bool,
     timeout: Option<Duration>,
 }
 
@@ -188,8 +188,12 @@ impl Opened {
     ) -> eddy::Result<T> {
         let limit = self.timeout.map(|limit| (limit, too_long(model, limit)));
         let _opening = interrupt::opening(limit);
-        let Self { threads, whole, rest, .. } = *self;
-        load(&self.runtime, SessionOptions { threads, device: self.device(), whole, rest })
+        let Self { threads, disable_cpu_fallback, sleep_when_idle, .. } = *self;
+        let device = self.device();
+        load(
+            &self.runtime,
+            SessionOptions { threads, device, disable_cpu_fallback, sleep_when_idle },
+        )
     }
 
     /// Loads the network of a package like [`load`](Self::load).
@@ -204,13 +208,13 @@ impl Opened {
     }
 
     /// Loads the network of a package with its f32 file as a fallback.
-    pub(crate) fn guarded<'p>(
+    pub(crate) fn network_with_fallback<'p>(
         &self,
         package: &'p Package,
         precision: Precision,
     ) -> eddy::Result<NetworkWithFallback<'p>> {
         self.load(&package.manifest.name, |runtime, options| {
-            package.load_guarded(runtime, precision, options)
+            package.load_with_fallback(runtime, precision, options)
         })
     }
 
@@ -254,7 +258,7 @@ impl PrecisionOption {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Model")]
 pub(crate) struct FilesOption {
-    /// Look at this precision of a package alone; `auto` looks at all
+    /// Inspect this precision of a package only; `auto` inspects all
     #[arg(long, default_value = "auto", value_name = "auto|f32|f16|int8")]
     precision: PrecisionChoice,
 }
@@ -315,8 +319,7 @@ impl SamplingOptions {
 #[command(next_help_heading = "Sampling")]
 pub(crate) struct NoiseOptions {
     /// The initial noise, in place of the seed's: a .npy file of floats with a standard deviation
-    /// of 1, [images, C, H, W], of the network's own channels and size. What diffusers' pipelines
-    /// call latents
+    /// of 1, [images, C, H, W], in the network's channels and size (`latents` in diffusers)
     #[arg(long, value_name = "X.npy")]
     initial_noise: Option<PathBuf>,
 
@@ -371,7 +374,8 @@ impl GivenNoise {
                 return Ok(Slice::from(first..first + many));
             }
             Err(eddy::Error::usage(format!(
-                "the {what} noise is of {images} images, {} or more are drawn; give noise for each",
+                "the {what} noise is of {images} images, {} or more are generated; give noise for \
+                 each",
                 first + many
             )))
         };
@@ -406,13 +410,13 @@ pub(crate) struct MemoryOptions {
     #[arg(short = 't', long, value_name = "PX", default_value_t = 0)]
     tile: usize,
 
-    /// Overlap of neighbouring tiles in pixels; by default what the network needs
+    /// Overlap of neighbouring tiles in pixels; by default twice the receptive field
     #[arg(long, value_name = "PX")]
     tile_overlap: Option<usize>,
 
     /// Memory limit of the process, such as 512M or 2G, to which tiles are fitted; a network that
-    /// takes more is ended. When left out, tiles are fitted to a quarter of the machine's, and
-    /// nothing is ended
+    /// allocates more is ended. By default tiles fit into a quarter of the machine's memory, and
+    /// no network is ended
     #[arg(long, value_name = "SIZE")]
     max_memory: Option<ByteSize>,
 }

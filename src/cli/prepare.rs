@@ -8,9 +8,9 @@ use eddy::network::{Device, Engine, engine_durations, engine_folder};
 use indicatif::ProgressStyle;
 use serde_json::json;
 
-use super::console::Console;
 use super::dry_run::{DryRun, noisy_frame};
-use super::options::{DeviceOptions, MemoryOptions, Opened, PrecisionOption, Size};
+use super::options::{Opened, Size};
+use super::run_args::RunArgs;
 
 /// Build a model's TensorRT engine ahead of time
 ///
@@ -18,7 +18,8 @@ use super::options::{DeviceOptions, MemoryOptions, Opened, PrecisionOption, Size
 /// --max-memory: give the same options as to the command that will use it.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example: eddy prepare denoise-fast --device tensorrt --size 1280x720 --runtime /opt/onnxruntime/lib"
+    after_help = "Example: eddy prepare denoise-fast --device tensorrt --size 1280x720 --runtime \
+                  /opt/onnxruntime/lib"
 )]
 pub(crate) struct Arguments {
     /// A bundled model or the folder of a model package
@@ -30,37 +31,29 @@ pub(crate) struct Arguments {
     size: Size,
 
     #[command(flatten)]
-    precision: PrecisionOption,
-
-    #[command(flatten)]
-    memory: MemoryOptions,
-
-    #[command(flatten)]
-    device: DeviceOptions,
-
-    #[command(flatten)]
-    console: Console,
+    run: RunArgs,
 }
 
 impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let package = Package::find(&self.model)?;
-        let opened = self.device.open_within(&self.memory, self.console)?;
+        let opened = self.run.open()?;
         only_tensorrt(&opened)?;
-        let precision = self.precision.on(opened.device(), &package);
+        let precision = self.run.precision.on(opened.device(), &package);
         let mut network = opened.network(&package, precision)?;
         let (name, Size { width, height }) = (&package.manifest.name, self.size);
         let what = format!("{name} {precision} for {width}x{height}");
-        self.console.note_unless_json(format!("building {what}; {}", expectation()));
-        let spinner = self.console.spinner();
+        self.run.console.note_unless_json(format!("building {what}; {}", expectation()));
+        let spinner = self.run.console.spinner();
         spinner.enable_steady_tick(Duration::from_secs(1));
         if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {msg}") {
             spinner.set_style(style);
         }
         spinner.set_message(what.clone());
         let begun = Instant::now();
-        let rehearsal = DryRun { steps: 1, tile: self.memory.tile(), budget: self.memory.budget() };
-        rehearsal.run(&package.manifest, &mut network, noisy_frame(self.size))?;
+        let dry_run =
+            DryRun { steps: 1, tile: self.run.memory.tile(), budget: self.run.memory.budget() };
+        dry_run.run(&package.manifest, &mut network, noisy_frame(self.size))?;
         spinner.finish_and_clear();
         let seconds = begun.elapsed().as_secs_f64();
         let word = match network.engine() {
@@ -79,10 +72,11 @@ impl Arguments {
         let folder = engine_folder().map(|folder| folder.display().to_string());
         let line = format!("{what}: {word}, in {}", folder.as_deref().unwrap_or_default());
         let record = json!({
-            "model": name, "precision": precision.name(), "width": width, "height": height, "device": opened.device().to_string(),
+            "model": name, "precision": precision.name(), "width": width, "height": height,
+            "device": opened.device().to_string(),
             "built": network.engine() == Some(&Engine::Built), "seconds": seconds, "folder": folder,
         });
-        self.console.report(line, &record)
+        self.run.console.report(line, &record)
     }
 }
 
@@ -96,7 +90,8 @@ fn only_tensorrt(opened: &Opened) -> eddy::Result<()> {
             Err(eddy::Error::Device { device: device.to_string(), problem: problem.clone() })
         }
         None => Err(eddy::Error::usage(format!(
-            "on {} networks run as they are, there is nothing to prepare; engines are built for --device tensorrt",
+            "on {} networks run as they are, there is nothing to prepare; engines are built for \
+             --device tensorrt",
             opened.device()
         ))),
     }

@@ -15,17 +15,17 @@ use super::options::SyncOption;
 
 /// Measure a camera's noise
 ///
-/// The noise's variance is taken to be `a * signal + b` in each channel, with samples from 0
-/// (black) to 1 (white). Several images are frames of one still scene, taken one after the other
-/// with the same settings; 8 or more of a scene that has dark and bright parts are best. From a
-/// single image its smooth parts are used. Of video, the first 32 frames are measured, in luma and
-/// chroma; take raw frames or MJPEG for that, since codecs such as H.264 repeat what stands still,
-/// with its noise.
+/// The model is `variance = a * signal + b` in each channel, with signals from 0 (black) to 1
+/// (white). Several images must be frames of a static scene with the same settings; 8 or more of a
+/// scene with dark and bright parts are best. Of a single image the smooth parts are measured. Of
+/// video, the first 32 frames are measured, in luma and chroma; use raw frames or MJPEG, since
+/// codecs such as H.264 repeat static areas with their noise.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  eddy profile still/ -o camera.toml && eddy denoise photo.png -o clean.png --noise-profile camera.toml\n  \
-                  eddy profile /dev/video0 -o camera.toml && eddy denoise /dev/video0 -o clean.mp4 --noise-profile camera.toml"
-)]
+#[command(after_help = "Examples:\n  \
+                  eddy profile still/ -o camera.toml && eddy denoise photo.png -o clean.png \
+                  --noise-profile camera.toml\n  \
+                  eddy profile /dev/video0 -o camera.toml && eddy denoise /dev/video0 -o clean.mp4 \
+                  --noise-profile camera.toml")]
 pub(crate) struct Arguments {
     /// An image, or frames of a still scene: images or folders of images (PNG, JPEG, WebP, TIFF,
     /// BMP, QOI), or one video
@@ -43,7 +43,7 @@ pub(crate) struct Arguments {
     console: Console,
 }
 
-/// How many frames of a video are measured.
+/// The number of frames of a video that are measured.
 const FRAMES: usize = 32;
 
 impl Arguments {
@@ -122,11 +122,17 @@ impl Arguments {
         let channels: Vec<_> = profile
             .channels
             .iter()
-            .map(|line| json!({ "a": line.a, "b": line.b, "signal": line.signal, "flat": line.is_flat() }))
+            .map(|line| {
+                json!({
+                    "a": line.a, "b": line.b, "signal": line.signal, "flat": line.is_flat(),
+                })
+            })
             .collect();
         let record = json!({
-            "output": self.output.to_string_lossy(), "method": profile.method.name(), "frames": profile.frames,
-            "width": profile.width, "height": profile.height, "color_model": profile.color_model.name(), "channels": channels,
+            "output": self.output.to_string_lossy(), "method": profile.method.name(),
+            "frames": profile.frames,
+            "width": profile.width, "height": profile.height,
+            "color_model": profile.color_model.name(), "channels": channels,
         });
         self.console.report(text, &record)
     }
@@ -137,15 +143,15 @@ fn describe(line: &NoiseLine) -> String {
     let sigma = |signal: f64| 255.0 * line.variance(signal).sqrt();
     if line.is_flat() {
         return format!(
-            "variance = {b:.3e} at signal {low:.2} (sigma {:.1} in 8-bit units); the scene is too flat to tell how it \
-             depends on the signal, so a = 0",
+            "variance = {b:.3e} at signal {low:.2} (sigma {:.1} in 8-bit units); the scene is too \
+             flat to measure how it depends on the signal, so a = 0",
             sigma(*low)
         );
     }
     let remark = if *a == 0.0 { "; it does not grow with the signal" } else { "" };
     format!(
-        "variance = {a:.3e} * signal + {b:.3e}, measured from {low:.2} to {high:.2} (sigma {:.1} to {:.1} in 8-bit \
-         units){remark}",
+        "variance = {a:.3e} * signal + {b:.3e}, measured from {low:.2} to {high:.2} (sigma {:.1} \
+         to {:.1} in 8-bit units){remark}",
         sigma(*low),
         sigma(*high)
     )

@@ -21,7 +21,7 @@ const REPORT: Duration = Duration::from_secs(5);
 
 /// The observers of a run: the terminal and the live view.
 pub(super) struct Watcher<'a> {
-    told: StreamReporter<'a>,
+    reporter: StreamReporter<'a>,
     line: Line,
     preview: Option<Preview>,
     before: StreamStatus,
@@ -31,13 +31,13 @@ pub(super) struct Watcher<'a> {
 
 impl<'a> Watcher<'a> {
     pub(super) fn new(
-        told: StreamReporter<'a>,
+        reporter: StreamReporter<'a>,
         preview: Option<Preview>,
         before: StreamStatus,
     ) -> Self {
         Self {
-            told,
-            line: told.line(),
+            reporter,
+            line: reporter.line(),
             preview,
             before,
             health: Health::default(),
@@ -54,13 +54,13 @@ impl RunObserver for Watcher<'_> {
             preview.on_progress(running);
         }
         if now.quality != self.before.quality || (now.failed > 0) != (self.before.failed > 0) {
-            self.line.bar.suspend(|| self.told.change(&self.before, running));
+            self.line.bar.suspend(|| self.reporter.change(&self.before, running));
             self.before.clone_from(now);
         }
         if self.examined.elapsed() >= REPORT {
             self.examined = Instant::now();
-            for trouble in self.health.news() {
-                self.line.bar.suspend(|| self.told.console.note(trouble.to_string()));
+            for trouble in self.health.unreported() {
+                self.line.bar.suspend(|| self.reporter.console.note(trouble.to_string()));
             }
         }
         interrupt::poll()
@@ -102,8 +102,8 @@ impl StreamReporter<'_> {
         }
         if now.failed > before.failed {
             self.console.note_unless_json(format!(
-                "{seconds:.1} s: the network made no frame of frame {}, which was passed on as it was; this is said once, \
-                 and counted",
+                "{seconds:.1} s: the output for frame {} was invalid, and the frame passed through \
+                 unchanged; further ones are counted, and not reported",
                 counters.written + 1
             ));
         }
@@ -124,12 +124,12 @@ impl StreamReporter<'_> {
         self,
         summary: &Summary,
         video: &VideoFormat,
-        words: &str,
-        facts: Value,
+        text: &str,
+        fields: Value,
     ) -> anyhow::Result<()> {
         let Summary { counters, latency, waiting, work, writing, quality_levels, stream_status } =
             summary;
-        let [p50, p95, p99] = latency.told().map(milliseconds);
+        let [p50, p95, p99] = latency.quantiles().map(milliseconds);
         let source = self
             .frames
             .sources()
@@ -154,8 +154,8 @@ impl StreamReporter<'_> {
         lost += &io_args::repeated(repeated);
         let aim = self.aim(quality_levels);
         let line = format!(
-            "{source} -> {}: {} of {}x{}{lost}, {words}, {:.1} fps{aim}, {p50:.0}/{p95:.0}/{p99:.0} ms from arrival to \
-             written (p50/p95/p99)",
+            "{source} -> {}: {} of {}x{}{lost}, {text}, {:.1} fps{aim}, \
+             {p50:.0}/{p95:.0}/{p99:.0} ms from arrival to written (p50/p95/p99)",
             self.frames.output().display(),
             counted(counters.written),
             video.width,
@@ -165,7 +165,7 @@ impl StreamReporter<'_> {
         let stage = |histogram: &eddy::video::Histogram| {
             milliseconds(histogram.total()) / histogram.count().max(1) as f64
         };
-        let mut record = record::of_tally("summary", counters, counters.rate());
+        let mut record = record::of_counters("summary", counters, counters.rate());
         let run = json!({
             "input": source, "output": self.frames.output().to_string_lossy(),
             "width": video.width, "height": video.height, "pixel_format": video.format.to_string(),
@@ -174,9 +174,9 @@ impl StreamReporter<'_> {
         record::extend(&mut record, run);
         record::extend(&mut record, record::of_latency(latency));
         if let Some(now) = stream_status {
-            record::extend(&mut record, record::of_treatment(now));
+            record::extend(&mut record, record::of_status(now));
         }
-        record::extend(&mut record, facts);
+        record::extend(&mut record, fields);
         if self.target.is_some() {
             let deadline = self.target.deadline.map(milliseconds);
             let quality_levels = quality_levels.iter().map(|(of, count)| {
@@ -185,7 +185,8 @@ impl StreamReporter<'_> {
                 record
             });
             let kept = json!({
-                "fps": self.target.rate, "deadline_ms": deadline, "qualities": quality_levels.collect::<Vec<_>>(),
+                "fps": self.target.rate, "deadline_ms": deadline,
+                "qualities": quality_levels.collect::<Vec<_>>(),
             });
             record::extend(&mut record, kept);
         }
@@ -246,15 +247,15 @@ impl Line {
         } else {
             String::new()
         };
-        let [p50, p95, p99] = latency.told().map(milliseconds);
+        let [p50, p95, p99] = latency.quantiles().map(milliseconds);
         self.bar.set_message(format!(
             "{}, {rate:.1} fps{lost}, {p50:.0}/{p95:.0}/{p99:.0} ms, {}",
             counted(counters.written),
             stream_status.quality
         ));
         if is_due {
-            let mut record = record::of_tally("progress", &counters, rate);
-            record::extend(&mut record, record::of_treatment(stream_status));
+            let mut record = record::of_counters("progress", &counters, rate);
+            record::extend(&mut record, record::of_status(stream_status));
             record::extend(&mut record, record::of_latency(&latency));
             self.console.progress_beside(self.to_stdout, &record);
         }

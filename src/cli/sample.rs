@@ -23,7 +23,8 @@ use super::options::{DeviceOptions, PrecisionOption, SyncOption, recorded};
 /// times `init_noise_sigma`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example: eddy sample my-ddpm/ --input noise.npy -o sample.npy --sampler ddim --steps 50"
+    after_help = "Example: eddy sample my-ddpm/ --input noise.npy -o sample.npy --sampler ddim \
+                  --steps 50"
 )]
 pub(crate) struct Arguments {
     /// A bundled model, the folder of a model package, or a folder in the diffusers layout
@@ -117,7 +118,8 @@ impl Arguments {
         );
         let record = json!({
             "input": self.input, "output": self.output, "shape": [batch, channels, height, width],
-            "sampler": self.sampler.name(), "steps": self.steps, "evaluations": evaluations, "seconds": took,
+            "sampler": self.sampler.name(), "steps": self.steps, "evaluations": evaluations,
+            "seconds": took,
             "device": opened.device().to_string(),
         });
         bar.report(line, &record)

@@ -33,7 +33,8 @@ pub(crate) struct StreamOptions {
     #[arg(long, value_name = "FORMAT")]
     pixel_format: Option<CameraFormat>,
 
-    /// Frame rate of the source in fps, such as 25 or 30000/1001, where it has none or a wrong one
+    /// Frame rate of the source in fps, such as 25 or 30000/1001, if it declares none or a wrong
+    /// one
     #[arg(long, value_name = "RATE")]
     fps_in: Option<Rate>,
 
@@ -45,24 +46,34 @@ pub(crate) struct StreamOptions {
     #[arg(long, value_name = "RANGE")]
     range: Option<SampleRange>,
 
-    /// Target frame rate in fps: no more are processed, and where they take too long, quality is
-    /// reduced: fewer steps, and when denoising also smaller networks and lower resolutions
+    /// Target frame rate in fps. If frames take too long, quality is reduced: fewer steps, and for
+    /// denoising also smaller networks and lower resolutions
     #[arg(long, value_name = "RATE", help_heading = "Real time")]
     fps: Option<Rate>,
 
-    /// Latency target per frame, in milliseconds from arrival to written; where frames take longer,
+    /// Latency target per frame, in milliseconds from arrival to writing; if frames take longer,
     /// quality is reduced
-    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(1..=60_000), help_heading = "Real time")]
+    #[arg(
+        long,
+        value_name = "MS",
+        value_parser = clap::value_parser!(u32).range(1..=60_000),
+        help_heading = "Real time"
+    )]
     deadline_ms: Option<u32>,
 
     /// Serve a live view, before and after, with statistics and controls, and /metrics; at
-    /// 127.0.0.1:8070 when no address is given. Others than this machine's own want a token, which
+    /// 127.0.0.1:8070 when no address is given. Addresses of other machines need a token, which
     /// is printed [env: EDDY_PREVIEW_TOKEN]
-    #[arg(long, value_name = "ADDR", default_missing_value = "127.0.0.1:8070", num_args = 0..=1, require_equals = true)]
+    #[arg(
+        long,
+        value_name = "ADDR",
+        default_missing_value = "127.0.0.1:8070",
+        num_args = 0..=1,
+        require_equals = true
+    )]
     preview: Option<Address>,
 
-    /// Treat piped input as live: where it comes faster than it is processed, the oldest waiting
-    /// frame is dropped
+    /// Treat piped input as live: if processing is too slow, the oldest waiting frame is dropped
     #[arg(long)]
     live: bool,
 
@@ -70,8 +81,8 @@ pub(crate) struct StreamOptions {
     #[arg(long)]
     skip_corrupt: bool,
 
-    /// The encoder of a container, as ffmpeg names it, such as libx265; ffmpeg's own for the
-    /// container when left out
+    /// The encoder of a container, as ffmpeg names it, such as libx265; by default ffmpeg's choice
+    /// for the container
     #[arg(long, value_name = "NAME", help_heading = "Encoder")]
     codec: Option<String>,
 
@@ -85,14 +96,20 @@ pub(crate) struct StreamOptions {
     bitrate: Option<String>,
 
     /// Further options of the encoder, as ffmpeg names them, such as preset=fast,tune=grain
-    #[arg(long, value_name = "KEY=VALUE,...", value_delimiter = ',', value_parser = key_and_value, help_heading = "Encoder")]
+    #[arg(
+        long,
+        value_name = "KEY=VALUE,...",
+        value_delimiter = ',',
+        value_parser = key_and_value,
+        help_heading = "Encoder"
+    )]
     encoder_options: Vec<(String, String)>,
 
-    /// End the run when no frame arrives for so long
+    /// End the run when no frame arrives for this long
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     stall_timeout: Option<Duration>,
 
-    /// Wait so long for a live source that is disconnected, or not there yet
+    /// Wait this long for a live source that is disconnected or not available yet
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     reconnect: Option<Duration>,
 }
@@ -293,14 +310,14 @@ impl Stream<'_> {
         result
     }
 
-    /// Runs the stream through `restorer`. `how` describes how frames were processed, as text and
+    /// Runs the stream through `processor`. `describe` gives the processing of frames, as text and
     /// as JSON.
     pub(crate) fn run<R: FrameProcessor>(
         self,
-        restorer: &mut R,
+        processor: &mut R,
         result: &VideoFormat,
         console: Console,
-        how: impl Fn(&R) -> (String, Value),
+        describe: impl Fn(&R) -> (String, Value),
     ) -> anyhow::Result<()> {
         let output = self.frames.output();
         if self.video.scan != Scan::Progressive && result.height != self.video.height {
@@ -310,19 +327,20 @@ impl Stream<'_> {
             console.note(format!("{}: {loss}", output.display()));
         }
         if self.source.is_uneven() && self.sink != SinkFormat::Container {
-            let problem = "the frames come at no even pace, which this does not say: they are shown too soon or too late; a \
-                           container, such as .mkv, keeps their times";
+            let problem = "the frame rate is variable, which this format cannot store: frames are \
+                           shown too early or too late; a container, such as .mkv, keeps their \
+                           times";
             console.note(format!("{}: {problem}", output.display()));
         }
         let origin = Origin { encoder: Some(&self.encoder), ..Origin::of(self.source.as_ref()) };
         let sink = self.sink.create(output, self.frames.options(), result, origin)?;
-        let told = StreamReporter {
+        let reporter = StreamReporter {
             console,
             to_stdout: output == Path::new("-"),
             frames: self.frames,
             target: self.flow.target,
         };
-        let before = restorer.stream_status();
+        let before = processor.stream_status();
         let preview = match self.preview {
             Some(address) => {
                 let preview = serve(address, &self.video, result, before.sigma.is_some())?;
@@ -331,7 +349,7 @@ impl Stream<'_> {
             }
             None => None,
         };
-        let mut watcher = Watcher::new(told, preview, before);
+        let mut watcher = Watcher::new(reporter, preview, before);
         if let Some(part) = sink.part() {
             interrupt::finishing(output, part);
             if let usual = stream::part_of(output)
@@ -339,14 +357,15 @@ impl Stream<'_> {
             {
                 let (usual, part) = (usual.display(), part.display());
                 console.note(format!(
-                    "{usual} is there already, of a run that was killed or goes on: it stays, this one writes {part}"
+                    "{usual} already exists, of a run that was killed or is still running: it \
+                     stays, this one writes {part}"
                 ));
             }
         }
-        let (summary, ended) = run(self.source, sink, restorer, self.flow, &mut watcher);
+        let (summary, ended) = run(self.source, sink, processor, self.flow, &mut watcher);
         drop(watcher);
-        let (words, facts) = how(restorer);
-        told.summary(&summary, result, &words, facts)?;
+        let (text, fields) = describe(processor);
+        reporter.summary(&summary, result, &text, fields)?;
         Ok(ended?)
     }
 }
@@ -355,7 +374,8 @@ impl Stream<'_> {
 fn refuse_fields(sources: &[PathBuf], problem: &str) -> eddy::Error {
     let name = sources.first().map(|source| source.display().to_string()).unwrap_or_default();
     eddy::Error::usage(format!(
-        "{name} {problem}; make whole frames of its fields first: ffmpeg -i {name} -vf bwdif -f yuv4mpegpipe - | eddy ... -"
+        "{name} {problem}; make whole frames of its fields first: ffmpeg -i {name} -vf bwdif -f \
+         yuv4mpegpipe - | eddy ... -"
     ))
 }
 

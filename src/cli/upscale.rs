@@ -4,20 +4,16 @@ use std::time::Instant;
 
 use clap::Args;
 use eddy::diffusion::{Guidance, NoiseSource};
-use eddy::model::{Package, Precision};
-use eddy::network::Device;
+use eddy::model::Package;
 use eddy::task::{Degradation, GenerateOptions, GenerateRequest, UpscaleOptions, Upscaler};
-use eddy::video::{FrameProcessor, record};
-use serde_json::{Value, json};
+use eddy::video::FrameProcessor;
+use serde_json::json;
 
-use super::console::Console;
-use super::generative::{GenerativeRun, JobContext};
-use super::interrupt;
+use super::generative::{Generated, GenerativeRun, JobContext};
 use super::io_args::{ImageJob, IoArgs, repeated, steps, tiles};
 use super::onnx_options::OnnxOptions;
-use super::options::{
-    DeviceOptions, MemoryOptions, NoiseOptions, PrecisionOption, SamplingOptions,
-};
+use super::options::{NoiseOptions, SamplingOptions};
+use super::run_args::{NetworkRecord, RunArgs};
 use super::stream::{Stream, StreamOptions};
 
 /// The default scale.
@@ -25,8 +21,8 @@ const DEFAULT_SCALE: usize = 2;
 
 /// Super-resolution for images and video
 ///
-/// Each image is read, enlarged and written before the next; failures are reported, and the others
-/// go on. Of a stream, reading, enlarging and writing overlap.
+/// Images are processed one by one; failures are reported, and the run continues. For a stream,
+/// reading, upscaling and writing overlap.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: eddy upscale photo.png -o large.png -s 4 --steps 4")]
 pub(crate) struct Arguments {
@@ -37,23 +33,27 @@ pub(crate) struct Arguments {
     #[arg(short, long, value_name = "N", help_heading = "Model")]
     scale: Option<usize>,
 
-    /// A bundled model, the folder of a model package or an .onnx file; `upscale-x2` or
-    /// `upscale-x4`, by the scale, when left out
+    /// A bundled model, the folder of a model package or an .onnx file; by default `upscale-x2` or
+    /// `upscale-x4`, by the scale
     #[arg(short, long, value_name = "MODEL", help_heading = "Model")]
     model: Option<String>,
 
-    /// Solve the inverse problem with a diffusion prior in place of a network trained to enlarge:
-    /// by 2 to 8, and far slower; `prior`, or the model of -m
+    /// Solve the inverse problem with a diffusion prior (`prior`, or the model of -m) in place of a
+    /// network trained for upscaling: by 2 to 8, far slower
     #[arg(long, help_heading = "Model")]
     prior: bool,
 
-    /// With --prior, the number of posterior samples that are averaged: more is nearer to the
-    /// truth, 1 has the most texture
-    #[arg(long, value_name = "N", default_value_t = 4, requires = "prior", value_parser = clap::value_parser!(u16).range(1..=64), help_heading = "Sampling")]
+    /// With --prior, the number of posterior samples that are averaged: more lower the error, 1 has
+    /// the most texture
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 4,
+        requires = "prior",
+        value_parser = clap::value_parser!(u16).range(1..=64),
+        help_heading = "Sampling"
+    )]
     samples: u16,
-
-    #[command(flatten)]
-    precision: PrecisionOption,
 
     #[command(flatten)]
     onnx: OnnxOptions,
@@ -68,13 +68,7 @@ pub(crate) struct Arguments {
     stream: StreamOptions,
 
     #[command(flatten)]
-    memory: MemoryOptions,
-
-    #[command(flatten)]
-    device: DeviceOptions,
-
-    #[command(flatten)]
-    console: Console,
+    run: RunArgs,
 }
 
 impl Arguments {
@@ -91,90 +85,88 @@ impl Arguments {
             let (degradation, model) =
                 (Degradation::BoxDownsample(scale), self.model.as_deref().unwrap_or("prior"));
             let package = Package::find(model)?;
-            return self.redraw(&package).restore(&degradation, 0.0, self.samples);
+            return self.generative_run(&package).restore(&degradation, 0.0, self.samples);
         }
         let package = self.package()?;
         if package.manifest.is_generative_upscaler() {
-            return self.upscale_by_drawing(&package);
+            return self.upscale_by_sampling(&package);
         }
         if self.noise.is_given() {
-            let problem = "its plan begins at the small image; leave --initial-noise and --noise out, or take a model that draws";
+            let problem = "it starts from the low-resolution image; leave --initial-noise and \
+                           --noise out, or use a generative model";
             return Err(eddy::Error::usage(format!("{}: {problem}", package.manifest.name)).into());
         }
-        let stream = self.stream.stream(&self.images, &[], self.memory.limits())?;
-        let jobs = if stream.is_none() { self.images.jobs(&[], self.console)? } else { Vec::new() };
-        let mut opened = self.device.open_within(&self.memory, self.console)?;
+        let stream = self.stream.stream(&self.images, &[], self.run.memory.limits())?;
+        let jobs =
+            if stream.is_none() { self.images.jobs(&[], self.run.console)? } else { Vec::new() };
+        let mut opened = self.run.open()?;
         // A live or paced stream has pauses between frames, in which threads can sleep.
-        opened.rest =
+        opened.sleep_when_idle =
             self.stream.target().is_some() || stream.as_ref().is_some_and(Stream::is_live);
-        let precision = self.precision.on(opened.device(), &package);
-        let mut network = opened.guarded(&package, precision)?;
+        let record = self.run.record(&package, opened.device());
+        let mut network = opened.network_with_fallback(&package, record.precision)?;
         let options = UpscaleOptions {
             steps: self.sampling.steps(),
             eta: self.sampling.eta,
             seed: self.sampling.seed,
-            tile: self.memory.tile(),
-            budget: self.memory.budget(),
+            tile: self.run.memory.tile(),
+            budget: self.run.memory.budget(),
         };
         let mut upscaler = Upscaler::new(&package.manifest, &mut network, options)?;
         match stream {
-            Some(stream) => self.upscale_stream(upscaler, stream, precision, opened.device()),
-            None => IoArgs::each(&jobs, self.console, |turn| {
-                let ran =
-                    json!({"precision": precision.name(), "device": opened.device().to_string()});
-                self.upscale(&mut upscaler, turn, ran)
+            Some(stream) => self.upscale_stream(upscaler, stream, &record),
+            None => IoArgs::each(&jobs, self.run.console, |job| {
+                self.upscale(&mut upscaler, job, &record)
             }),
         }
     }
 
     /// Enlarges images with a network that generates them from noise, conditioned on the
     /// low-resolution image.
-    fn upscale_by_drawing(&self, package: &Package) -> anyhow::Result<()> {
-        if self.stream.stream(&self.images, &[], self.memory.limits())?.is_some() {
+    fn upscale_by_sampling(&self, package: &Package) -> anyhow::Result<()> {
+        if self.stream.stream(&self.images, &[], self.run.memory.limits())?.is_some() {
             let name = &package.manifest.name;
             let problem = format!(
-                "{name} draws each image from noise, and takes images alone; a stream needs a model such as upscale-x2"
+                "{name} is a generative model, which processes images only; a stream needs a model \
+                 such as upscale-x2"
             );
             return Err(eddy::Error::usage(problem).into());
         }
         let given = self.noise.read()?;
         let scale = package.manifest.scale;
-        self.redraw(package).run(|image, JobContext { drawer, guides, watch }| {
+        self.generative_run(package).run(|image, JobContext { generator, guides, watch }| {
             let (initial, fresh) = given.of(0, 1)?;
             let fresh = fresh.as_ref().map(|fresh| fresh as &dyn NoiseSource);
             // Borrowed for as long as the noise.
             let guides = guides.into_iter().map(|guide| guide as &mut dyn Guidance).collect();
-            let drawing = GenerateRequest {
+            let request = GenerateRequest {
                 seeds: vec![self.sampling.seed],
                 initial,
                 fresh,
                 guides,
                 ..GenerateRequest::default()
             };
-            let large = drawer.enlarge(&image, drawing, watch)?;
-            let words = format!("{scale} times larger, {}x{}", large.width, large.height);
-            Ok((large, words, json!({"upscale_factor": scale})))
+            let image = generator.enlarge(&image, request, watch)?;
+            let summary = format!("{scale} times larger, {}x{}", image.width, image.height);
+            Ok(Generated { image, summary, fields: json!({"upscale_factor": scale}) })
         })
     }
 
-    fn redraw<'a>(&'a self, package: &'a Package) -> GenerativeRun<'a> {
+    fn generative_run<'a>(&'a self, package: &'a Package) -> GenerativeRun<'a> {
         GenerativeRun {
             images: &self.images,
             also_read: self.noise.files(),
             package,
-            memory: &self.memory,
             options: GenerateOptions {
                 steps: self.sampling.steps(),
                 eta: (self.sampling.eta > 0.0).then_some(self.sampling.eta),
-                tile: self.memory.tile(),
-                budget: self.memory.budget(),
+                tile: self.run.memory.tile(),
+                budget: self.run.memory.budget(),
                 ..GenerateOptions::default()
             },
             seed: self.sampling.seed,
             save_steps: None,
-            precision: &self.precision,
-            device: &self.device,
-            console: self.console,
+            run: &self.run,
         }
     }
 
@@ -182,19 +174,20 @@ impl Arguments {
         &self,
         upscaler: Upscaler<'_>,
         stream: Stream<'_>,
-        precision: Precision,
-        device: Device,
+        record: &NetworkRecord,
     ) -> anyhow::Result<()> {
         let result = stream.result(&upscaler.enlarged(&stream.video));
-        let mut upscaler = upscaler.on_stream(&stream.video, &result, precision)?;
-        stream.run(&mut upscaler, &result, self.console, |upscaler| {
+        let mut upscaler = upscaler.on_stream(&stream.video, &result, record.precision)?;
+        stream.run(&mut upscaler, &result, self.run.console, |upscaler| {
             let scale = upscaler.scale();
             let count = upscaler.stream_status().quality.steps;
             let (width, height) = upscaler.tiles().tile_size();
             let tiles = tiles(upscaler.tiles().count(), (width / scale, height / scale));
-            let facts =
-                json!({"upscale_factor": scale, "tiles": upscaler.tiles().count(), "device": device.to_string()});
-            (format!("{scale} times larger, {}, {tiles}", steps(count)), facts)
+            let fields = json!({
+                "upscale_factor": scale, "tiles": upscaler.tiles().count(),
+                "device": record.device.to_string(),
+            });
+            (format!("{scale} times larger, {}, {tiles}", steps(count)), fields)
         })
     }
 
@@ -203,49 +196,43 @@ impl Arguments {
             return match self.scale.unwrap_or(DEFAULT_SCALE) {
                 scale @ (2 | 4) => Package::find(&format!("upscale-x{scale}")),
                 scale => Err(eddy::Error::usage(format!(
-                    "no bundled model enlarges {scale} times; use -s 2 or -s 4, or name a package with -m"
+                    "no bundled model enlarges {scale} times; use -s 2 or -s 4, or name a package \
+                     with -m"
                 ))),
             };
         };
-        let package = self.onnx.find(model, &self.device, self.console)?;
+        let package = self.onnx.find(model, &self.run.device, self.run.console)?;
         let has = package.manifest.scale;
         match self.scale {
             Some(scale) if scale != has => Err(eddy::Error::usage(format!(
-                "{model} enlarges {has} times, {scale} was asked for; leave -s out or choose another model"
+                "{model} enlarges {has} times, {scale} was requested; leave -s out or choose \
+                 another model"
             ))),
             _ => Ok(package),
         }
     }
 
-    /// Enlarges an image. `ran` records how the network ran, as JSON.
+    /// Enlarges an image by the network of that record.
     fn upscale(
         &self,
         upscaler: &mut Upscaler<'_>,
-        turn: &ImageJob<'_>,
-        ran: Value,
+        job: &ImageJob<'_>,
+        network: &NetworkRecord,
     ) -> eddy::Result<()> {
-        let small = turn.read(&self.memory.limits())?;
-        turn.check(&upscaler.outline(&small)?)?;
+        let small = job.read(&self.run.memory.limits())?;
+        job.check(&upscaler.outline(&small)?)?;
         let begun = Instant::now();
-        let (large, report) = upscaler.upscale(&small, &mut |progress| {
-            turn.bar.advance(turn.index, progress);
-            interrupt::poll()
-        })?;
-        let seconds = begun.elapsed().as_secs_f64();
-        let warnings = self.images.write(&large, turn)?;
+        let (large, report) =
+            upscaler.upscale(&small, &mut |progress| job.on_progress(progress))?;
         let (width, height, scale) = (large.width, large.height, report.scale);
         let (steps, tiles) = (steps(report.steps), tiles(report.tiles, report.tile_size));
         let again = repeated(report.repeated);
-        let line = format!(
-            "{scale} times larger, {width}x{height}, {steps}, {tiles}{again}, {seconds:.2} s"
-        );
-        let mut record = json!({
-            "input": turn.job.input.to_string_lossy(), "output": turn.job.output.to_string_lossy(),
-            "width": width, "height": height, "upscale_factor": scale,
-            "steps": report.steps, "tiles": report.tiles, "tile_width": report.tile_size.0, "tile_height": report.tile_size.1,
-            "tiles_repeated": report.repeated, "seconds": seconds, "warnings": warnings,
+        let summary = format!("{scale} times larger, {width}x{height}, {steps}, {tiles}{again}");
+        let fields = json!({
+            "upscale_factor": scale, "steps": report.steps, "tiles": report.tiles,
+            "tile_width": report.tile_size.0, "tile_height": report.tile_size.1,
+            "tiles_repeated": report.repeated,
         });
-        record::extend(&mut record, ran);
-        turn.report(&line, &record)
+        self.images.finish(job, &large, begun, network, &summary, fields)
     }
 }

@@ -24,7 +24,7 @@ impl Clip {
                 }
                 assert!(
                     batch > 0 && prediction.len().is_multiple_of(batch),
-                    "a batch is made of equal samples"
+                    "a batch consists of samples of equal size"
                 );
                 for sample in prediction.chunks_exact_mut(prediction.len() / batch) {
                     scratch.clear();

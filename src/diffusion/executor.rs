@@ -172,6 +172,11 @@ pub struct Progress {
     pub done: usize,
     /// The total number of evaluations: steps times tiles.
     pub total: usize,
+}
+
+/// The statistics of a complete run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RunStats {
     /// How many evaluations gave invalid output and were repeated.
     pub repeated: usize,
 }
@@ -184,7 +189,7 @@ pub struct Progress {
 /// after every evaluation and can stop the run, which leaves the canvas unfinished.
 ///
 /// An evaluation whose output is not finite, or blank where an image is expected, is repeated once
-/// with the network that [`Network::again`] returns.
+/// with the network that [`Network::fallback`] returns.
 ///
 /// # Errors
 /// The network's own errors; [`Error::Evaluation`] when its output is invalid and there is no
@@ -197,19 +202,20 @@ pub fn execute(
     tiles: &TilePlan,
     sigma: &SigmaMap,
     watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-) -> Result<()> {
+) -> Result<RunStats> {
     let [batch, channels, height, _] = canvas.shape();
     let (tile_width, tile_height) = tiles.tile_size();
     if matches!(plan.clip, Clip::Threshold { .. }) && !tiles.is_whole() {
         return Err(Error::usage(
-            "dynamic thresholding looks at the whole image; it cannot be run in tiles",
+            "dynamic thresholding depends on the whole image; it cannot be run in tiles",
         ));
     }
     let shape = [batch, channels, tile_height, tile_width];
     network.bind(shape)?;
     let mut seam = (!tiles.is_whole()).then(|| Seam::new(tiles, batch * channels));
     let mut known = Vec::new();
-    let mut progress = Progress { done: 0, total: plan.steps.len() * tiles.count(), repeated: 0 };
+    let mut progress = Progress { done: 0, total: plan.steps.len() * tiles.count() };
+    let mut stats = RunStats::default();
     for (index, step) in plan.steps.iter().enumerate() {
         for (row, vertical) in tiles.vertical.spans.iter().enumerate() {
             for (column, horizontal) in tiles.horizontal.spans.iter().enumerate() {
@@ -228,7 +234,7 @@ pub fn execute(
                     match expected.defect(output) {
                         None => output,
                         Some(defect) => {
-                            progress.repeated += 1;
+                            stats.repeated += 1;
                             job.repeat(network, shape, &defect)?
                         }
                     }
@@ -267,7 +273,7 @@ pub fn execute(
             seam.restart();
         }
     }
-    Ok(())
+    Ok(stats)
 }
 
 /// One evaluation: a tile in a step of the plan.
@@ -315,20 +321,20 @@ impl Job<'_> {
         shape: Shape,
         defect: &str,
     ) -> Result<&'n [f32]> {
-        let Some(again) = network.again()? else { return Err(self.flawed(defect)) };
-        again.bind(shape)?;
-        let expected = self.fill(again, true)?;
-        let output = again.evaluate(self.step.t)?;
+        let Some(fallback) = network.fallback()? else { return Err(self.invalid_output(defect)) };
+        fallback.bind(shape)?;
+        let expected = self.fill(fallback, true)?;
+        let output = fallback.evaluate(self.step.t)?;
         match expected.defect(output) {
             None => Ok(output),
-            Some(defect) => Err(self.flawed(&defect)),
+            Some(defect) => Err(self.invalid_output(&defect)),
         }
     }
 
-    fn flawed(&self, defect: &str) -> Error {
+    fn invalid_output(&self, defect: &str) -> Error {
         Error::evaluation(format!(
-            "step {} gave {defect}, in the tile at {},{} of {}x{}; check that the input has no such values, and try the f32 \
-             model if this is none",
+            "step {} gave {defect}, in the tile at {},{} of {}x{}; check that the input has no \
+             such values, and try the f32 model if it is another one",
             self.index + 1,
             self.window.x,
             self.window.y,

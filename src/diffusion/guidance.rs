@@ -42,8 +42,9 @@ impl<F: FnMut(&StepContext<'_>, &mut Array4<f32>) -> Result<()>> Guidance for F 
     }
 }
 
-/// Classifier guidance (Dhariwal and Nichol 2021). The classifier is a network conditioned on sigma and
-/// the class whose output is the gradient of `log p(class | y)` with respect to `y = x0 + sigma * n`.
+/// Classifier guidance (Dhariwal and Nichol 2021). The classifier is a network conditioned on sigma
+/// and the class. Its output is the gradient of `log p(class | y)` with respect to
+/// `y = x0 + sigma * n`.
 pub struct ClassifierGuidance<'a> {
     classifier: &'a mut dyn Network,
     classes: Vec<i64>,
@@ -206,8 +207,8 @@ impl Network for ClassifierFree<'_> {
         Ok(&self.output)
     }
 
-    fn release(&mut self, small: Shape) -> Result<()> {
-        self.network.release(small)
+    fn trim_memory(&mut self, small: Shape) -> Result<()> {
+        self.network.trim_memory(small)
     }
 }
 

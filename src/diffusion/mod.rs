@@ -20,7 +20,7 @@ pub mod state;
 
 pub use discrete::DiscreteSchedule;
 pub(crate) use executor::read_plane;
-pub use executor::{Canvas, Progress, SigmaMap, Update, Window, execute};
+pub use executor::{Canvas, Progress, RunStats, SigmaMap, Update, Window, execute};
 pub use guidance::{
     ClassifierFree, ClassifierFreeOptions, ClassifierGuidance, Guidance, StepContext,
 };

@@ -192,7 +192,8 @@ impl Recorded {
         let needed = steps * shape.iter().product::<usize>();
         if values.len() != needed {
             return Err(Error::usage(format!(
-                "recorded noise of shape [{steps}, {shape:?}] needs {needed} values, but there are {}",
+                "recorded noise of shape [{steps}, {shape:?}] needs {needed} values, but there are \
+                 {}",
                 values.len()
             )));
         }
@@ -216,8 +217,8 @@ impl NoiseSource for Recorded {
             return Ok(());
         }
         Err(Error::usage(format!(
-            "this run reads {steps} steps of noise of shape {shape:?}, but {} of shape {:?} were recorded: hand in an \
-             array of shape [steps, batch, channels, height, width]",
+            "this run reads {steps} steps of noise of shape {shape:?}, but {} of shape {:?} were \
+             recorded: hand in an array of shape [steps, batch, channels, height, width]",
             self.steps, self.shape
         )))
     }

@@ -226,7 +226,8 @@ impl Plan {
     pub fn resampled(&self, times: usize) -> Result<Self> {
         if times > 1 && self.steps.iter().any(Step::looks_back) {
             return Err(Error::usage(
-                "a sampler that draws on earlier predictions cannot resample; take ddim, ddpm or euler-a",
+                "a multistep sampler cannot resample; use ddim, ddpm or \
+                 euler-a",
             ));
         }
         let levels = self.steps.iter().skip(1).map(|step| step.level).chain([Level::CLEAN]);

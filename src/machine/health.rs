@@ -18,10 +18,12 @@ impl std::fmt::Display for Trouble {
         match self {
             Self::TooHot => write!(
                 f,
-                "the processor is slowed down because it is too hot; give it a fan, or a lower frame rate to keep up with"
+                "the processor is slowed down because it is too hot; give it a fan, or a lower \
+                 frame rate to keep up with"
             ),
             Self::LowPower => f.write_str(
-                "the supply gives too little voltage, and the board is slowed down; take the supply it is made for",
+                "the supply gives too little voltage, and the board is slowed down; take the \
+                 supply it is made for",
             ),
         }
     }
@@ -33,7 +35,7 @@ pub struct Health {
     sys: PathBuf,
     /// How often the processor had been throttled at the start.
     slowed: u64,
-    told: BTreeSet<Trouble>,
+    reported: BTreeSet<Trouble>,
 }
 
 impl Default for Health {
@@ -44,11 +46,11 @@ impl Default for Health {
 
 impl Health {
     fn below(sys: &Path) -> Self {
-        Self { sys: sys.into(), slowed: slowed(sys), told: BTreeSet::new() }
+        Self { sys: sys.into(), slowed: slowed(sys), reported: BTreeSet::new() }
     }
 
     /// The reasons for throttling that were not reported yet.
-    pub fn news(&mut self) -> Vec<Trouble> {
+    pub fn unreported(&mut self) -> Vec<Trouble> {
         let mut now = BTreeSet::new();
         if let Some(bits) = throttled(&self.sys) {
             now.extend((bits & 0b0001 != 0).then_some(Trouble::LowPower));
@@ -60,9 +62,9 @@ impl Health {
         now.extend(
             (slowed(&self.sys) > self.slowed || is_cooled(&self.sys)).then_some(Trouble::TooHot),
         );
-        let news = now.difference(&self.told).copied().collect();
-        self.told.extend(now);
-        news
+        let unreported = now.difference(&self.reported).copied().collect();
+        self.reported.extend(now);
+        unreported
     }
 }
 
@@ -131,15 +133,15 @@ mod tests {
         // It was hot and undervolted earlier, and is not now.
         write(sys.path(), firmware, "50000\n");
         let mut health = Health::below(sys.path());
-        assert_eq!(health.news(), []);
+        assert_eq!(health.unreported(), []);
         write(sys.path(), firmware, "50001\n");
-        assert_eq!(health.news(), [Trouble::LowPower]);
-        assert_eq!(health.news(), [], "it is told once");
+        assert_eq!(health.unreported(), [Trouble::LowPower]);
+        assert_eq!(health.unreported(), [], "it is reported once");
         write(sys.path(), firmware, "50005\n");
-        assert_eq!(health.news(), [Trouble::TooHot]);
+        assert_eq!(health.unreported(), [Trouble::TooHot]);
         write(sys.path(), "class/hwmon/hwmon1/name", "rpi_volt\n");
         write(sys.path(), "class/hwmon/hwmon1/in0_lcrit_alarm", "1\n");
-        assert_eq!(Health::below(sys.path()).news(), [Trouble::TooHot, Trouble::LowPower]);
+        assert_eq!(Health::below(sys.path()).unreported(), [Trouble::TooHot, Trouble::LowPower]);
     }
 
     #[test]
@@ -148,9 +150,9 @@ mod tests {
         let counter = "devices/system/cpu/cpu1/thermal_throttle/package_throttle_count";
         write(sys.path(), counter, "7\n");
         let mut health = Health::below(sys.path());
-        assert_eq!(health.news(), []);
+        assert_eq!(health.unreported(), []);
         write(sys.path(), counter, "8\n");
-        assert_eq!(health.news(), [Trouble::TooHot]);
+        assert_eq!(health.unreported(), [Trouble::TooHot]);
     }
 
     #[test]
@@ -161,8 +163,8 @@ mod tests {
         write(sys.path(), "class/thermal/cooling_device1/type", "cpu-throttle-alert\n");
         write(sys.path(), "class/thermal/cooling_device1/cur_state", "0\n");
         let mut health = Health::below(sys.path());
-        assert_eq!(health.news(), []);
+        assert_eq!(health.unreported(), []);
         write(sys.path(), "class/thermal/cooling_device1/cur_state", "1\n");
-        assert_eq!(health.news(), [Trouble::TooHot]);
+        assert_eq!(health.unreported(), [Trouble::TooHot]);
     }
 }

@@ -36,8 +36,8 @@ pub fn compute_capability() -> Option<ComputeCapability> {
             .args(["--query-gpu=compute_cap", "--format=csv,noheader"])
             .stdin(Stdio::null())
             .stderr(Stdio::null());
-        let said = command.output().ok()?.stdout;
-        let number = capability(String::from_utf8_lossy(&said).lines().next()?)?;
+        let output = command.output().ok()?.stdout;
+        let number = capability(String::from_utf8_lossy(&output).lines().next()?)?;
         Some(ComputeCapability { number, is_tegra: false })
     })
 }
@@ -188,10 +188,12 @@ mod tests {
 
     #[test]
     fn parses_versions() {
-        let line = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.65.06  Sun Jul 27 07:30:50 UTC 2025";
+        let line = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.65.06  Sun Jul 27 07:30:50 \
+                    UTC 2025";
         assert_eq!(version_in(line), Some("580.65.06"));
         assert_eq!(version_in("nothing"), None);
-        let release = "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: aarch64, DATE: Wed Jan  8 2025";
+        let release = "# R36 (release), REVISION: 4.3, GCID: 38968081, BOARD: generic, EABI: \
+                       aarch64, DATE: Wed Jan  8 2025";
         assert_eq!(tegra_release(release).as_deref(), Some("Linux for Tegra 36.4.3 (JetPack 6)"));
         let release =
             "# R35 (release), REVISION: 5.0, GCID: 35550185, BOARD: t186ref, EABI: aarch64";

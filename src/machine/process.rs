@@ -60,7 +60,8 @@ pub fn ignore_file_size_signal() {
 /// network divides an integer by zero, or the smallest by -1. Call it at program start.
 pub fn report_integer_division() {
     extern "C" fn report(_: libc::c_int) {
-        let words = b"eddy: the network failed: it divides an integer by zero, or the smallest integer by -1; take another model\n";
+        let words = b"eddy: the network failed: it divides an integer by zero, or the smallest \
+                      integer by -1; take another model\n";
         // SAFETY: `write` and `_exit` may be called in a signal handler, and the buffer is as long
         // as it says.
         unsafe {
@@ -189,7 +190,8 @@ pub(crate) fn try_to_allocate<T>(reserve: impl FnOnce() -> T) -> T {
 fn checked(pointer: *mut u8) -> *mut u8 {
     if pointer.is_null() && !CAN_DO_WITHOUT.get() {
         let words =
-            b"eddy: there is not enough memory; raise --max-memory or the system's limit, or take smaller images\n";
+            b"eddy: there is not enough memory; raise --max-memory or the system's limit, or take \
+              smaller images\n";
         // SAFETY: the buffer is as long as it says, and nothing allocates.
         let written =
             unsafe { libc::write(libc::STDERR_FILENO, words.as_ptr().cast(), words.len()) };

@@ -119,8 +119,8 @@ impl Image {
             return Ok(());
         }
         Err(Error::usage(format!(
-            "an image of {width}x{height} with {channels} channels has {} samples; expected 1 to 4 channels and \
-             width * height * channels samples, at least one",
+            "an image of {width}x{height} with {channels} channels has {} samples; expected 1 to 4 \
+             channels and width * height * channels samples, at least one",
             samples.len()
         )))
     }

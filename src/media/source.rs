@@ -144,7 +144,8 @@ fn folders_in(folder: &Path, output: &Path) -> Result<Vec<PathBuf>> {
 
 fn one_file(output: &Path) -> Error {
     Error::usage(format!(
-        "several results cannot go into the one file {}; name a folder, or end the name in {MAIN_SEPARATOR}",
+        "several results cannot go into the one file {}; name a folder, or end the name in \
+         {MAIN_SEPARATOR}",
         output.display()
     ))
 }
@@ -214,7 +215,7 @@ pub fn refuse_numbering_over(inputs: &[PathBuf], folder: &Path, format: Format) 
 const REMOTE: [&str; 11] =
     ["http", "https", "mms", "rtmp", "rtmps", "rtp", "rtsp", "rtsps", "srt", "tcp", "udp"];
 
-/// How much of a file tells whether it is text.
+/// The part of a file by which text is recognized, in bytes.
 const EXAMINED: u64 = 4096;
 
 /// Refuses an output that exists where a video source may name other files, so that nothing that is
@@ -227,7 +228,8 @@ pub fn refuse_lists<P: AsRef<Path>>(sources: &[P], output: &Path) -> Result<()> 
         output.is_file() || output.read_dir().is_ok_and(|mut entries| entries.next().is_some());
     match sources.iter().map(AsRef::as_ref).find(|source| is_there && names_others(source)) {
         Some(source) => Err(Error::usage(format!(
-            "{} may name {} as one of its files, and that is there already; choose a new name for the result",
+            "{} may name {} as one of its files, and that already exists; choose a new name for \
+             the result",
             source.display(),
             output.display()
         ))),
@@ -272,7 +274,7 @@ pub(super) fn images(inputs: &[PathBuf]) -> Result<Vec<PathBuf>> {
         let metadata = input.metadata().map_err(|error| {
             let problem = match error.kind() {
                 std::io::ErrorKind::NotFound => "there is no such file or folder; check its name",
-                _ => "it cannot be looked at; check its permissions",
+                _ => "it cannot be inspected; check its permissions",
             };
             Error::input_from(input, problem, error)
         })?;
@@ -359,7 +361,8 @@ fn job_in_folder(input: PathBuf, folder: &Path, format: Option<Format>) -> Resul
         (None, None) => {
             let input = input.display();
             return Err(Error::usage(format!(
-                "the name {input} has an unknown extension for its result; give one with {IMAGE_FORMAT}"
+                "the name {input} has an unknown extension for its result; give one with \
+                 {IMAGE_FORMAT}"
             )));
         }
     };
@@ -385,8 +388,8 @@ fn single_job(input: PathBuf, output: &Path, format: Option<Format>) -> Result<J
             return Err(Error::usage(problem));
         }
         return Err(Error::usage(format!(
-            "the name {} has an unknown extension; end it in .png, .jpg, .webp, .tiff, .bmp or .qoi, give one with {IMAGE_FORMAT}, or end it in \
-             {MAIN_SEPARATOR} for a folder",
+            "the name {} has an unknown extension; end it in .png, .jpg, .webp, .tiff, .bmp or \
+             .qoi, give one with {IMAGE_FORMAT}, or end it in {MAIN_SEPARATOR} for a folder",
             output.display()
         )));
     };

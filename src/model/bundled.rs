@@ -16,15 +16,23 @@ pub(super) struct Bundle {
 
 macro_rules! bundle {
     ($name:literal: $($file:literal),+) => {
-        bundle!(@ $name, include_bytes!(concat!(env!("OUT_DIR"), "/", $name, "-f16.onnx.zst")) => "model.toml", $($file),+)
+        bundle!(
+            @ $name, include_bytes!(concat!(env!("OUT_DIR"), "/", $name, "-f16.onnx.zst"))
+            => "model.toml", $($file),+
+        )
     };
     // Without an f16 file.
-    (f32 $name:literal: $($file:literal),+) => { bundle!(@ $name, &[] => "model.toml", $($file),+) };
+    (f32 $name:literal: $($file:literal),+) => {
+        bundle!(@ $name, &[] => "model.toml", $($file),+)
+    };
     (@ $name:literal, $half:expr => $($file:literal),+) => {
         Bundle {
             name: $name,
             files: &[
-                (concat!($name, ".onnx"), include_bytes!(concat!("../../models/", $name, "/", $name, ".onnx"))),
+                (
+                    concat!($name, ".onnx"),
+                    include_bytes!(concat!("../../models/", $name, "/", $name, ".onnx")),
+                ),
                 $(($file, include_bytes!(concat!("../../models/", $name, "/", $file)))),+
             ],
             half: $half,
@@ -36,7 +44,10 @@ macro_rules! bundle {
 /// the f32 and the f16 file.
 #[rustfmt::skip]
 static BUNDLES: &[Bundle] = &[
-    bundle!("denoise-fast": "denoise-fast-int8.onnx", "check-x.npy", "check-sigma.npy", "check-denoised.npy"),
+    bundle!(
+        "denoise-fast":
+        "denoise-fast-int8.onnx", "check-x.npy", "check-sigma.npy", "check-denoised.npy"
+    ),
     bundle!("denoise": "check-x.npy", "check-sigma.npy", "check-denoised.npy"),
     bundle!("camera": "camera-int8.onnx", "check-x.npy", "check-sigma.npy", "check-denoised.npy"),
     bundle!("upscale-x2": "check-x.npy", "check-sigma.npy", "check-low.npy", "check-denoised.npy"),

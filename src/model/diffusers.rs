@@ -12,7 +12,7 @@ use crate::network::{Interface, ModelSource, OnnxNetwork, Runtime, SessionOption
 pub(super) const NETWORK: &str = "unet/model.onnx";
 pub(super) const SCHEDULER: &str = "scheduler/scheduler_config.json";
 /// Why the scheduler's file is needed.
-pub(super) const WHY: &str = "it says on what schedule the network was trained";
+pub(super) const WHY: &str = "it has the schedule on which the network was trained";
 
 /// A diffusers folder: a U-Net and its training schedule.
 #[derive(Clone, Debug)]

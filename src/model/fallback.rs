@@ -23,7 +23,7 @@ impl Package {
     ///
     /// # Errors
     /// As for [`load`](Self::load).
-    pub fn load_guarded(
+    pub fn load_with_fallback(
         &self,
         runtime: &Arc<Runtime>,
         precision: Precision,
@@ -59,11 +59,11 @@ impl Network for NetworkWithFallback<'_> {
         self.exact.iter_mut().for_each(Network::forget);
     }
 
-    fn release(&mut self, small: Shape) -> Result<()> {
-        self.network.release(small)
+    fn trim_memory(&mut self, small: Shape) -> Result<()> {
+        self.network.trim_memory(small)
     }
 
-    fn again(&mut self) -> Result<Option<&mut dyn Network>> {
+    fn fallback(&mut self) -> Result<Option<&mut dyn Network>> {
         if self.precision == Precision::F32 {
             return Ok(Some(&mut self.network));
         }

@@ -106,7 +106,10 @@ pub fn find_weights(
 ) -> Result<Vec<(String, PathBuf)>> {
     let find = |name: String| {
         let found = find_inside(folder, &name, links).map_err(|cause| {
-            let problem = format!("its graph keeps weights in {name:?}, which cannot be read; put the file itself beside the network or below it");
+            let problem = format!(
+                "its graph keeps weights in {name:?}, which cannot be read; put \
+                                   the file itself beside the network or below it"
+            );
             Error::model_from(model, problem, cause)
         })?;
         Ok((name, found))

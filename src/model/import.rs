@@ -178,10 +178,10 @@ pub fn manifest_of_diffusers(path: &Path) -> Result<Manifest> {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
     let name = name.unwrap_or_else(|| "imported".into());
     let fail = |problem: String| Error::model(&model, problem);
-    let unet = Config::read(path, "unet/config.json", "it says how many channels there are")?;
+    let unet = Config::read(path, "unet/config.json", "it has the number of channels")?;
     let taken = unet.count("in_channels", CHANNELS)?.ok_or_else(|| {
         let found = "its unet/config.json has no in_channels";
-        fail(format!("{found}, which says how many channels there are"))
+        fail(format!("{found}, which is the number of channels"))
     })?;
     let given = unet.count("out_channels", CHANNELS)?.unwrap_or(taken);
     let (mut decoder, latent_channels) = decoder_of(path)?.unzip();
@@ -192,7 +192,7 @@ pub fn manifest_of_diffusers(path: &Path) -> Result<Manifest> {
         return Err(fail(format!(
             "its U-Net takes {taken} channels and gives {given}, of images of {colours}; expected \
              as many in as out, 1 or 3 without a decoder, or beside a latent the colours of a \
-             small image. `eddy sample` runs the U-Net by itself"
+             small image. `eddy sample` runs the U-Net alone"
         )));
     }
     // Latents may be of any multiple of the coarsest resolution; pixel networks have one size.
@@ -205,9 +205,9 @@ pub fn manifest_of_diffusers(path: &Path) -> Result<Manifest> {
     }
     let classes = unet.count("num_class_embeds", CLASSES)?;
     if let Some(kind) = unet.get("class_embed_type").filter(|_| classes.is_none()) {
-        let kind = shortened(kind.as_str().unwrap_or("what is no text"));
-        let expected = "expected num_class_embeds, classes by number";
-        return Err(fail(format!("its classes are told as {kind}; {expected}")));
+        let kind = shortened(kind.as_str().unwrap_or("a value that is not text"));
+        let expected = "expected num_class_embeds, class indices";
+        return Err(fail(format!("its classes are encoded as {kind}; {expected}")));
     }
     // The file has the height first. An upscaler may take any size; latents are generated at one.
     let size = unet.sides("sample_size")?.filter(|_| !enlarges);
@@ -244,7 +244,7 @@ pub fn manifest_of_diffusers(path: &Path) -> Result<Manifest> {
         training: String::new(),
         size,
         classes,
-        // The files do not say which class it is, if any.
+        // The files do not declare the unconditional class.
         null_class: None,
         sigma: None,
         frames: 1,
@@ -270,8 +270,8 @@ pub fn manifest_of_diffusers(path: &Path) -> Result<Manifest> {
     })
 }
 
-/// What the licence of a network is called whose files do not say it.
-pub const UNKNOWN_LICENCE: &str = "as its maker says";
+/// The licence in manifests of networks whose files do not name one.
+pub const UNKNOWN_LICENCE: &str = "unknown";
 
 const SCHEDULER_FILE: &str = "scheduler_config.json";
 

@@ -34,7 +34,7 @@ impl SampledModel {
     /// The schedule on which the network is sampled.
     ///
     /// # Errors
-    /// [`Error::Model`] when a package does not say which noise its network was trained on.
+    /// [`Error::Model`] when a package does not declare the noise that its network was trained on.
     pub fn schedule(&self) -> Result<Schedule> {
         let package = match self {
             Self::Diffusers(folder) => {
@@ -46,7 +46,7 @@ impl SampledModel {
     }
 
     /// Height and width of the network's input must be multiples of this. A diffusers folder does
-    /// not say.
+    /// not declare it.
     pub fn multiple_of(&self) -> usize {
         match self {
             Self::Diffusers(_) => 1,
@@ -69,8 +69,8 @@ impl SampledModel {
             Self::Diffusers(folder) => match precision {
                 None => folder.load(runtime, options),
                 Some(_) => Err(Error::usage(format!(
-                    "a folder in the diffusers layout has one network, in the precision that it was exported in; leave \
-                     {PRECISION} out",
+                    "a folder in the diffusers layout has one network, in the precision that it \
+                     was exported in; leave {PRECISION} out",
                 ))),
             },
             Self::Package(package) => package.load(runtime, precision.unwrap_or_default(), options),

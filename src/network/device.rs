@@ -16,16 +16,20 @@ use crate::setting::RUNTIME;
 
 /// A graph of one convolution that doubles four floats, used to probe a device. Convolutions need
 /// more libraries than other operators, such as cuDNN.
-const CONVOLUTION: &[u8] = b"\x08\x08:e\x0a\x0f\x0a\x01x\x0a\x01w\x12\x01y\x22\x04Conv\x12\x03one*\x13\x08\x01\x08\x01\x08\x01\x08\x01\
-    \x10\x01\x22\x04\x00\x00\x00@B\x01wZ\x1b\x0a\x01x\x12\x16\x0a\x14\x08\x01\x12\x10\x0a\x02\x08\x01\x0a\x02\x08\x01\x0a\x02\x08\x02\
-    \x0a\x02\x08\x02b\x1b\x0a\x01y\x12\x16\x0a\x14\x08\x01\x12\x10\x0a\x02\x08\x01\x0a\x02\x08\x01\x0a\x02\x08\x02\x0a\x02\x08\x02\
-    B\x04\x0a\x00\x10\x0d";
+const CONVOLUTION: &[u8] = b"\
+    \x08\x08:e\x0a\x0f\x0a\x01x\x0a\x01w\x12\x01y\x22\x04Conv\x12\x03one*\x13\x08\x01\x08\x01\x08\
+    \x01\x08\x01\x10\x01\x22\x04\x00\x00\x00@B\x01wZ\x1b\x0a\x01x\x12\x16\x0a\x14\x08\x01\x12\x10\
+    \x0a\x02\x08\x01\x0a\x02\x08\x01\x0a\x02\x08\x02\x0a\x02\x08\x02b\x1b\x0a\x01y\x12\x16\x0a\x14\
+    \x08\x01\x12\x10\x0a\x02\x08\x01\x0a\x02\x08\x01\x0a\x02\x08\x02\x0a\x02\x08\x02B\x04\x0a\x00\
+    \x10\x0d";
 
 /// The same with a multiplication, for providers that may lack operators.
-const MULTIPLICATION: &[u8] = b"\x08\x08:d\x0a\x0e\x0a\x01x\x0a\x01w\x12\x01y\x22\x03Mul\x12\x03one*\x13\x08\x01\x08\x01\x08\x01\x08\x01\
-    \x10\x01\x22\x04\x00\x00\x00@B\x01wZ\x1b\x0a\x01x\x12\x16\x0a\x14\x08\x01\x12\x10\x0a\x02\x08\x01\x0a\x02\x08\x01\x0a\x02\x08\x02\
-    \x0a\x02\x08\x02b\x1b\x0a\x01y\x12\x16\x0a\x14\x08\x01\x12\x10\x0a\x02\x08\x01\x0a\x02\x08\x01\x0a\x02\x08\x02\x0a\x02\x08\x02\
-    B\x04\x0a\x00\x10\x0d";
+const MULTIPLICATION: &[u8] = b"\
+    \x08\x08:d\x0a\x0e\x0a\x01x\x0a\x01w\x12\x01y\x22\x03Mul\x12\x03one*\x13\x08\x01\x08\x01\x08\
+    \x01\x08\x01\x10\x01\x22\x04\x00\x00\x00@B\x01wZ\x1b\x0a\x01x\x12\x16\x0a\x14\x08\x01\x12\x10\
+    \x0a\x02\x08\x01\x0a\x02\x08\x01\x0a\x02\x08\x02\x0a\x02\x08\x02b\x1b\x0a\x01y\x12\x16\x0a\x14\
+    \x08\x01\x12\x10\x0a\x02\x08\x01\x0a\x02\x08\x01\x0a\x02\x08\x02\x0a\x02\x08\x02B\x04\x0a\x00\
+    \x10\x0d";
 
 /// The device that a network runs on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -217,9 +221,11 @@ impl Runtime {
         };
         match run() {
             Ok(true) => Ok(()),
-            Ok(false) => {
-                Err("it gives wrong values; update its driver, and check that the library is built for it".into())
-            }
+            Ok(false) => Err(
+                "it gives wrong values; update its driver, and check that the library is built \
+                     for it"
+                    .into(),
+            ),
             Err(error) => {
                 // The final error often says less than the log before it.
                 let mut words = self.log_errors();
@@ -323,7 +329,8 @@ fn remedy(library: &str) -> String {
         _ => return "install it, or put the folder that holds it into LD_LIBRARY_PATH".into(),
     };
     format!(
-        "sudo apt install {package} (from NVIDIA), or put the folder that holds it into LD_LIBRARY_PATH"
+        "sudo apt install {package} (from NVIDIA), or put the folder that holds it into \
+         LD_LIBRARY_PATH"
     )
 }
 
@@ -358,10 +365,10 @@ mod tests {
 
     #[test]
     fn names_the_missing_library() {
-        let log = "/onnxruntime_src/onnxruntime/core/session/provider_bridge_ort.cc:1988 onnxruntime::Provider& \
-                   onnxruntime::ProviderLibrary::Get() [ONNXRuntimeError] : 1 : FAIL : Failed to load library \
-                   /opt/libonnxruntime_providers_cuda.so with error: libcudnn.so.9: cannot open shared object file: No such \
-                   file or directory";
+        let log = "/onnxruntime_src/onnxruntime/core/session/provider_bridge_ort.cc:1988 \
+                   onnxruntime::Provider& onnxruntime::ProviderLibrary::Get() [ONNXRuntimeError] : \
+                   1 : FAIL : Failed to load library /opt/libonnxruntime_providers_cuda.so with \
+                   error: libcudnn.so.9: cannot open shared object file: No such file or directory";
         let words = explain(&[log.to_owned(), "it failed".to_owned()]);
         assert!(words.starts_with("libcudnn.so.9 is missing; sudo apt install cudnn9"), "{words}");
         let words =

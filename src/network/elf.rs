@@ -33,7 +33,8 @@ pub(super) fn problem(path: &Path) -> Option<String> {
     };
     if processor != ARCH {
         return Some(format!(
-            "the library is for {processor}, and this machine is {ARCH}; bring a build for this machine"
+            "the library is for {processor}, and this machine is {ARCH}; bring a build for this \
+             machine"
         ));
     }
     let end = promised_length(&head)?;

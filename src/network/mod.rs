@@ -68,7 +68,7 @@ pub trait Network {
     ///
     /// # Errors
     /// When the runtime reports a failure.
-    fn release(&mut self, _small: Shape) -> Result<()> {
+    fn trim_memory(&mut self, _small: Shape) -> Result<()> {
         Ok(())
     }
 
@@ -77,7 +77,7 @@ pub trait Network {
     ///
     /// # Errors
     /// When the fallback cannot be loaded.
-    fn again(&mut self) -> Result<Option<&mut dyn Network>> {
+    fn fallback(&mut self) -> Result<Option<&mut dyn Network>> {
         Ok(None)
     }
 }

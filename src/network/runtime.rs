@@ -191,7 +191,8 @@ impl Runtime {
         let count = self.plugin_devices().count();
         if count == 0 {
             return format!(
-                "{} offers no device on this machine with ONNX Runtime {}; it may want a newer one ({RUNTIME}), or other hardware",
+                "{} offers no device on this machine with ONNX Runtime {}; it may need a newer one \
+                 ({RUNTIME}), or other hardware",
                 plugin.path.display(),
                 self.version()
             );
@@ -232,17 +233,16 @@ impl Runtime {
     /// behind. Where `/proc` is not mounted, it uses a temporary file, deleted once the library is
     /// open.
     fn open_embedded(name: String) -> Result<Self> {
-        let cannot = |cause: std::io::Error| {
-            Error::Runtime {
+        let cannot = |cause: std::io::Error| Error::Runtime {
             library: name.clone(),
             problem: if cause.kind() == std::io::ErrorKind::FileTooLarge {
-                "the embedded library is larger than a file may be here; raise the limit (ulimit -f)"
+                "the embedded library is larger than a file may be here; raise the limit (ulimit \
+                 -f)"
             } else {
                 "the embedded library could not be unpacked; free some memory or disk"
             }
             .into(),
             source: Some(Box::new(cause)),
-        }
         };
         if let Ok(descriptor) = memfd_create("libonnxruntime.so", MemfdFlags::CLOEXEC) {
             let file = fs::File::from(descriptor);
@@ -395,13 +395,17 @@ fn explain(library: &str, error: &ort::LoadDynamicError) -> Error {
     let problem = match error {
         LoadDynamicError::Dlopen { error, .. } => {
             // The error itself only says "dlopen failed"; its source has the reason.
-            let reason = std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string);
+            let reason = std::error::Error::source(error)
+                .map_or_else(|| error.to_string(), ToString::to_string);
             format!(
-                "the system's loader refused it ({reason}); install what it misses, or bring a build for this machine and its glibc"
+                "the system's loader refused it ({reason}); install what it misses, or bring a \
+                 build for this machine and its glibc"
             )
         }
         LoadDynamicError::MissingApi { .. } => {
-            "it is a library, but no ONNX Runtime (it exports no OrtGetApiBase); name a libonnxruntime.so".into()
+            "it is a library, but no ONNX Runtime (it exports no OrtGetApiBase); name a \
+             libonnxruntime.so"
+                .into()
         }
         LoadDynamicError::BadVersion { version_str, .. } => {
             format!("it is version {version_str}; Eddy needs 1.{OLDEST_MINOR_VERSION} or newer")

@@ -40,10 +40,10 @@ pub struct SessionOptions {
     /// The device that the network runs on.
     pub device: Device,
     /// Whether all nodes must run on the device. Otherwise unsupported nodes run on the processor.
-    pub whole: bool,
+    pub disable_cpu_fallback: bool,
     /// Whether idle threads sleep. They then start more slowly, but save battery and leave the
     /// processor to other programs between evaluations.
-    pub rest: bool,
+    pub sleep_when_idle: bool,
 }
 
 /// The number of threads for [`SessionOptions::threads`] `= 0`.
@@ -65,7 +65,7 @@ pub struct OnnxNetwork {
     model: String,
     device: Device,
     /// What per-shape sessions are built from, on devices that need one session per shape.
-    tailor: Option<PerShapeSession>,
+    per_shape: Option<PerShapeSession>,
     watched: Arc<Watched>,
     // The environment has to outlive the session.
     runtime: Arc<Runtime>,
@@ -135,7 +135,7 @@ struct Bound {
     shape: Shape,
     binding: IoBinding,
     sample: Option<Buffer>,
-    /// The sample that only the output is made of, where the graph has none.
+    /// The sample for post-processing the output, where the graph has no such input.
     beside: Vec<f32>,
     /// How many values belong to the sample, and how many to sigma; those of the condition follow.
     own: [usize; 2],
@@ -144,15 +144,15 @@ struct Bound {
     condition: Option<Buffer>,
     class: Option<Labels>,
     constants: Vec<(String, Scalar)>,
-    /// The other frames of a video, in planes and in tensors of their own.
+    /// The neighbouring frames of a video, as planes and as separate tensors.
     around: Vec<f32>,
     neighbours: Vec<Buffer>,
-    /// What the network takes from the frame before, and gives for the next.
+    /// Recurrent states: inputs from the previous frame, and outputs for the next.
     states: Vec<[Buffer; 2]>,
     output: Buffer,
 }
 
-/// Sigma in a tensor of its own.
+/// Sigma in a separate tensor.
 #[derive(Debug)]
 enum Sigma {
     Map(Buffer),
@@ -197,12 +197,13 @@ impl OnnxNetwork {
         interface: Interface,
         options: SessionOptions,
     ) -> Result<Self> {
-        let tailored = options.device.has_fixed_shapes();
-        let special = SessionOverrides { inspect_only: tailored, ..SessionOverrides::default() };
+        let is_per_shape = options.device.has_fixed_shapes();
+        let special =
+            SessionOverrides { inspect_only: is_per_shape, ..SessionOverrides::default() };
         let session = build(runtime, source, options, &special)
             .map_err(|cause| refused(model, options, cause))?;
         let types = Types::read(&session, &interface, model)?;
-        let tailor = tailored.then(|| {
+        let per_shape = is_per_shape.then(|| {
             let graph = match source {
                 ModelSource::Bytes(bytes) => Graph::Bytes(bytes.to_vec()),
                 ModelSource::File(path) => Graph::File(path.to_owned()),
@@ -215,7 +216,7 @@ impl OnnxNetwork {
                 engine: Engine::Built,
             }
         });
-        Self::around(session, runtime, model, interface, types, options.device, tailor)
+        Self::around(session, runtime, model, interface, types, options.device, per_shape)
     }
 
     /// How many nodes of the graph each provider of ONNX Runtime runs, measured by a run at
@@ -265,18 +266,28 @@ impl OnnxNetwork {
         interface: Interface,
         types: Types,
         device: Device,
-        tailor: Option<PerShapeSession>,
+        per_shape: Option<PerShapeSession>,
     ) -> Result<Self> {
         let watched = Watched::new().map_err(|cause| {
             Error::model_from(model, "ONNX Runtime has no options for its runs", cause)
         })?;
         let (model, runtime) = (model.to_owned(), Arc::clone(runtime));
-        Ok(Self { session, interface, types, bound: None, model, device, tailor, watched, runtime })
+        Ok(Self {
+            session,
+            interface,
+            types,
+            bound: None,
+            model,
+            device,
+            per_shape,
+            watched,
+            runtime,
+        })
     }
 
     /// The engine for the last bound shape, on devices that use engines.
     pub fn engine(&self) -> Option<&Engine> {
-        self.tailor.as_ref().map(|tailor| &tailor.engine)
+        self.per_shape.as_ref().map(|per_shape| &per_shape.engine)
     }
 
     /// The inputs and outputs that the graph declares, one per line, for people to read.
@@ -315,19 +326,20 @@ impl OnnxNetwork {
         }
         let area = height * width;
         let own = [channels * area, interface.sigma_planes * area];
-        let own =
-            [own[0], if interface.has_sigma_behind() { own[1] } else { 0 }].map(|n| batch * n);
+        let own = [own[0], if interface.has_concatenated_sigma() { own[1] } else { 0 }]
+            .map(|n| batch * n);
         let is_beside = sample.is_none() && interface.needs_sample();
         let beside = vec![0.0; if is_beside { own[0] } else { 0 }];
         let mut sigma = None;
         if let (Some(name), Some(form)) = (interface.own_sigma(), &types.sigma) {
-            let (planes, told_as) = (interface.sigma_planes, interface.told_as);
+            let (planes, noise_encoding) = (interface.sigma_planes, interface.noise_encoding);
             let form = match form {
                 SigmaForm::Map(element) => {
-                    let is_plain = told_as.is_plain() && interface.encoding.axes == Axes::Nchw;
+                    let is_plain =
+                        noise_encoding.is_plain() && interface.encoding.axes == Axes::Nchw;
                     let conversion = (!is_plain).then(|| Conversion {
                         mixes: (0..planes)
-                            .map(|plane| Mix::scaled(plane, told_as.factor as f32))
+                            .map(|plane| Mix::scaled(plane, noise_encoding.factor as f32))
                             .collect(),
                         axes: interface.encoding.axes,
                         channels: planes,
@@ -338,7 +350,7 @@ impl OnnxNetwork {
                 }
                 SigmaForm::Number(element, declared) => {
                     let (shape, area) = (number_shape(declared, batch), planes * area);
-                    Sigma::Number(NoiseLevel::new(*element, shape, (batch, area), told_as)?)
+                    Sigma::Number(NoiseLevel::new(*element, shape, (batch, area), noise_encoding)?)
                 }
             };
             form.bind_input(&mut binding, name)?;
@@ -396,11 +408,11 @@ impl OnnxNetwork {
                     }
                 }
             }
-            let taken = Buffer::of_shape(&allocator, *element, &shape)?;
-            let mut given = Buffer::of_shape(&allocator, *element, &shape)?;
-            taken.bind_input(&mut binding, &state.input)?;
-            given.bind_output(&mut binding, &state.output)?;
-            states.push([taken, given]);
+            let input = Buffer::of_shape(&allocator, *element, &shape)?;
+            let mut output = Buffer::of_shape(&allocator, *element, &shape)?;
+            input.bind_input(&mut binding, &state.input)?;
+            output.bind_output(&mut binding, &state.output)?;
+            states.push([input, output]);
         }
         let mut output =
             Buffer::new(&allocator, types.output, shape, self.output_conversion(channels))?;
@@ -423,23 +435,23 @@ impl OnnxNetwork {
         })
     }
 
-    /// How an input tensor differs from an image of `channels` planes and `behind` further ones:
-    /// sigma and the condition.
-    fn input_conversion(&self, channels: usize, behind: usize) -> Option<Conversion> {
-        let Interface { encoding, told_as, .. } = &self.interface;
-        let has_sigma = self.interface.has_sigma_behind();
-        let has_frames = behind > 0 && self.interface.has_stacked_frames();
-        if !has_frames && encoding.is_plain() && (!has_sigma || told_as.is_plain()) {
+    /// The conversion of an image of `channels` planes, followed by `further` ones (sigma and the
+    /// condition), to an input tensor.
+    fn input_conversion(&self, channels: usize, further: usize) -> Option<Conversion> {
+        let Interface { encoding, noise_encoding, .. } = &self.interface;
+        let has_sigma = self.interface.has_concatenated_sigma();
+        let has_frames = further > 0 && self.interface.has_stacked_frames();
+        if !has_frames && encoding.is_plain() && (!has_sigma || noise_encoding.is_plain()) {
             return None;
         }
         let mut mixes = encoding.channels_of_tensor(channels);
-        if behind > 0 && self.interface.has_stacked_frames() {
+        if further > 0 && self.interface.has_stacked_frames() {
             let frames = self.interface.frames;
             let middle = frames / 2;
             let groups = self.types.is_split.then_some(frames);
             let all: Vec<Mix> = (0..frames)
                 .flat_map(|frame| {
-                    // The frame in the middle is the sample, the first of all.
+                    // The sample is the middle frame, and its planes come first.
                     let first = match frame.cmp(&middle) {
                         std::cmp::Ordering::Less => (frame + 1) * channels,
                         std::cmp::Ordering::Equal => 0,
@@ -452,14 +464,14 @@ impl OnnxNetwork {
             return Some(Conversion { channels: all.len(), mixes: all, axes, groups });
         }
         let sigmas = if has_sigma { self.interface.sigma_planes } else { 0 };
-        mixes.extend((0..behind).map(|plane| {
-            let factor = if plane < sigmas { told_as.factor as f32 } else { 1.0 };
+        mixes.extend((0..further).map(|plane| {
+            let factor = if plane < sigmas { noise_encoding.factor as f32 } else { 1.0 };
             Mix::scaled(channels + plane, factor)
         }));
         Some(Conversion { channels: mixes.len(), mixes, axes: encoding.axes, groups: None })
     }
 
-    /// How the output's planes are made of the tensor's, and of the sample's.
+    /// The conversion of the output's tensor and the sample's planes to the planes of an image.
     fn output_conversion(&self, channels: usize) -> Option<Conversion> {
         let Interface { output_encoding: encoding, residual, .. } = &self.interface;
         let used = encoding.tensor_channels(channels);
@@ -488,22 +500,22 @@ impl OnnxNetwork {
     }
 
     /// Builds a session for this shape, on devices that need one per shape.
-    fn tailor(&mut self, shape: Shape) -> Result<()> {
-        let Some(tailor) = &mut self.tailor else { return Ok(()) };
-        if tailor.shape == Some(shape) {
+    fn build_for_shape(&mut self, shape: Shape) -> Result<()> {
+        let Some(per_shape) = &mut self.per_shape else { return Ok(()) };
+        if per_shape.shape == Some(shape) {
             return Ok(());
         }
-        tailor.shape = None;
+        per_shape.shape = None;
         let sizes = self.types.sizes(&self.interface, shape);
         let key = Key::default()
-            .with("network", tailor.graph.sha256())
+            .with("network", per_shape.graph.sha256())
             .with("shape", format!("{shape:?} {sizes:?}"))
             .with("numbers", self.types.output.to_string())
             .with("flags", "fp16")
             .with("runtime", self.runtime.build())
             .with("libraries", nvidia::loaded().join(" "))
             .with("driver", nvidia::driver().unwrap_or_default())
-            .with("gpu", format!("{} {}", tailor.options.device, nvidia::gpus().join(" ")));
+            .with("gpu", format!("{} {}", per_shape.options.device, nvidia::gpus().join(" ")));
         // Without a cache folder, the engine is built for this run only.
         let place = engines::folder().map(|root| CacheEntry::open(&root, key)).transpose();
         let (place, engine) = match place {
@@ -515,17 +527,17 @@ impl OnnxNetwork {
             Ok(place) => (place, Engine::Found),
             Err(error) => (None, Engine::NotCached(error.to_string())),
         };
-        tailor.engine = engine;
+        per_shape.engine = engine;
         let (runtime, graph, options) =
-            (Arc::clone(&self.runtime), Arc::clone(&tailor.graph), tailor.options);
+            (Arc::clone(&self.runtime), Arc::clone(&per_shape.graph), per_shape.options);
         let model = self.model.clone();
-        (self.session, tailor.place) = watch::load(&self.model, move || {
+        (self.session, per_shape.place) = watch::load(&self.model, move || {
             let special =
                 SessionOverrides { sizes, engines: place.as_ref(), ..SessionOverrides::default() };
             let built = build(&runtime, graph.source(), options, &special);
             Ok((built.map_err(|cause| refused(&model, options, cause))?, place))
         })?;
-        tailor.shape = Some(shape);
+        per_shape.shape = Some(shape);
         Ok(())
     }
 }
@@ -539,8 +551,8 @@ impl Network for OnnxNetwork {
         let behind = self.interface.concat_channels(channels);
         if behind > 0 && batch > 1 {
             let problem = format!(
-                "its condition or sigma stands behind the sample in one tensor, which takes one image at a time; {batch} \
-                 were asked for"
+                "its sample is concatenated with its condition or sigma, which works for a batch \
+                 of one; {batch} images were requested"
             );
             return Err(Error::model(&self.model, problem));
         }
@@ -550,15 +562,15 @@ impl Network for OnnxNetwork {
             if declared >= 0 && usize::try_from(declared) != Ok(wanted) {
                 let axis = ["batch", "channels", "height", "width"][axis];
                 let problem = format!(
-                    "its {axis} is fixed at {declared}, {wanted} was asked for; bring an input that fits, or export \
-                     the network with that axis free"
+                    "its {axis} is fixed at {declared}; {wanted} was requested. Use an input that \
+                     fits, or export the network with a dynamic axis"
                 );
                 return Err(Error::model(&self.model, problem));
             }
         }
         // The old buffers are freed first, so that two sets never exist at once.
         self.bound = None;
-        self.tailor(shape)?;
+        self.build_for_shape(shape)?;
         let bound =
             self.allocate(shape).map_err(|cause| self.fail("no buffers could be bound", cause))?;
         self.bound = Some(bound);
@@ -608,7 +620,7 @@ impl Network for OnnxNetwork {
             buffer.commit();
         }
         if let Some(timestep) = &mut bound.timestep {
-            timestep.set(self.interface.told_as.value(t));
+            timestep.set(self.interface.noise_encoding.value(t));
         }
         if self.device.is_gpu() {
             // A GPU gets the values that an input holds when it is bound.
@@ -631,8 +643,9 @@ impl Network for OnnxNetwork {
                 Some(Ended::Late(limit)) => {
                     let (model, shape, seconds) = (&self.model, bound.shape, limit.as_secs_f64());
                     let problem = format!(
-                        "model {model}: an evaluation at shape {shape:?} took longer than {seconds} s and was ended; raise {TIMEOUT}, \
-                         take smaller tiles ({TILE}), or another model"
+                        "model {model}: an evaluation at shape {shape:?} took longer than \
+                         {seconds} s and was ended; raise {TIMEOUT}, take smaller tiles ({TILE}), \
+                         or another model"
                     );
                     return Err(Error::Evaluation { problem, source: Some(Box::new(cause)) });
                 }
@@ -640,7 +653,8 @@ impl Network for OnnxNetwork {
             }
             let advice = if is_out_of_memory(&cause) {
                 format!(
-                    " for lack of memory; take smaller tiles ({TILE}) or a smaller image, or raise {MAX_MEMORY}"
+                    " for lack of memory; take smaller tiles ({TILE}) or a smaller image, or raise \
+                     {MAX_MEMORY}"
                 )
             } else {
                 String::new()
@@ -651,13 +665,13 @@ impl Network for OnnxNetwork {
             );
             return Err(Error::Evaluation { problem, source: Some(Box::new(cause)) });
         }
-        if let Some(PerShapeSession { place: Some(place), engine, .. }) = &mut self.tailor
+        if let Some(PerShapeSession { place: Some(place), engine, .. }) = &mut self.per_shape
             && let Err(error) = place.seal()
         {
             *engine = Engine::NotCached(error.to_string());
         }
-        for [taken, given] in &mut bound.states {
-            taken.take(given);
+        for [input, output] in &mut bound.states {
+            input.copy_from(output);
         }
         let Bound { sample, beside, output, .. } = bound;
         Ok(output.fetch(sample.as_ref().map_or(beside, Buffer::values)))
@@ -665,10 +679,10 @@ impl Network for OnnxNetwork {
 
     fn forget(&mut self) {
         let states = self.bound.iter_mut().flat_map(|bound| &mut bound.states);
-        states.for_each(|[taken, _]| taken.clear());
+        states.for_each(|[input, _]| input.clear());
     }
 
-    fn release(&mut self, small: Shape) -> Result<()> {
+    fn trim_memory(&mut self, small: Shape) -> Result<()> {
         let fits = small
             .iter()
             .zip(&self.types.declared)
@@ -707,8 +721,8 @@ impl Bound {
         for (buffer, name) in self.neighbours.iter().zip(&interface.neighbours) {
             buffer.bind_input(&mut self.binding, name)?;
         }
-        for ([taken, _], state) in self.states.iter().zip(&interface.states) {
-            taken.bind_input(&mut self.binding, &state.input)?;
+        for ([input, _], state) in self.states.iter().zip(&interface.states) {
+            input.bind_input(&mut self.binding, &state.input)?;
         }
         if let (Some(scalar), Some(name)) = (&self.timestep, &interface.timestep) {
             scalar.bind_input(&mut self.binding, name)?;
@@ -733,7 +747,7 @@ struct SessionOverrides<'a> {
     profile: Option<PathBuf>,
 }
 
-/// The shape of a tensor with one value for each image of a batch, where it is free.
+/// The shape of a tensor with one value per image of a batch, where it is dynamic.
 fn number_shape(declared: &[i64], batch: usize) -> Vec<i64> {
     let batch = i64::try_from(batch).unwrap_or(i64::MAX);
     let mut shape: Vec<i64> = declared.iter().map(|&length| length.max(1)).collect();
@@ -783,7 +797,7 @@ pub(super) fn build_graph(
 /// The error for a session that could not be built.
 pub(super) fn refused(model: &str, options: SessionOptions, cause: ort::Error) -> Error {
     if options.device != Device::Cpu {
-        let whole = if options.whole {
+        let whole = if options.disable_cpu_fallback {
             format!(", or leave out {ALL_ON_DEVICE} for what it has no kernels for")
         } else {
             String::new()
@@ -798,7 +812,7 @@ pub(super) fn refused(model: &str, options: SessionOptions, cause: ort::Error) -
     }
     Error::model_from(
         model,
-        "ONNX Runtime does not accept it; it wants an ONNX file it has operators for",
+        "ONNX Runtime does not accept it; expected an ONNX file whose operators it has",
         cause,
     )
 }
@@ -816,7 +830,7 @@ fn build(
         GraphOptimizationLevel::All
     };
     let mut builder = Session::builder(runtime.environment())?
-        // Otherwise ONNX Runtime would choose a device by itself.
+        // Otherwise ONNX Runtime would choose the device.
         .with_auto_device(AutoDevicePolicy::PreferCPU)?
         .with_optimization_level(level)?
         .with_intra_threads(threads)?
@@ -824,7 +838,7 @@ fn build(
         // The memory pattern is a second copy of all activations, laid out on the first run, and
         // gives no measurable speed. At 1920x1080 it used 230 of 615 MiB.
         .with_memory_pattern(false)?;
-    if options.rest {
+    if options.sleep_when_idle {
         builder = builder.with_intra_op_spinning(false)?;
     }
     if options.threads == 0
@@ -834,7 +848,7 @@ fn build(
         builder =
             builder.with_config_entry("session.intra_op_thread_affinities", affinities(&cores))?;
     }
-    if options.device != Device::Cpu && options.whole && !special.inspect_only {
+    if options.device != Device::Cpu && options.disable_cpu_fallback && !special.inspect_only {
         builder = builder.with_disable_cpu_fallback()?;
     }
     if !special.inspect_only {

@@ -66,12 +66,15 @@ impl RequestHandler {
         let body = match received(body).await {
             Ok(body) => body,
             Err((code, problem)) => {
-                let answer = said(code, problem);
+                let answer = text_answer(code, problem);
                 return with(answer, header::CONNECTION, HeaderValue::from_static("close"));
             }
         };
         if !self.is_meant(&head) {
-            return said(StatusCode::FORBIDDEN, "this name is not the preview's; use its address");
+            return text_answer(
+                StatusCode::FORBIDDEN,
+                "this name is not the preview's; use its address",
+            );
         }
         let (path, reads) = (head.uri.path(), matches!(head.method, Method::GET | Method::HEAD));
         // These resources hold no secrets.
@@ -92,15 +95,15 @@ impl RequestHandler {
             "/control" if head.method == Method::POST => match self.settings(&head, &body) {
                 Ok(settings) => {
                     self.board.wish(settings);
-                    said(StatusCode::NO_CONTENT, "")
+                    text_answer(StatusCode::NO_CONTENT, "")
                 }
-                Err(problem) => said(StatusCode::BAD_REQUEST, problem),
+                Err(problem) => text_answer(StatusCode::BAD_REQUEST, problem),
             },
             "/" | "/page.js" | "/page.css" | "/status" | "/metrics" | "/pair" => {
                 not_so("GET, HEAD")
             }
             "/control" => not_so("POST"),
-            _ => said(
+            _ => text_answer(
                 StatusCode::NOT_FOUND,
                 "there are /, /status, /metrics, /pair and, to be posted to, /control",
             ),
@@ -109,8 +112,8 @@ impl RequestHandler {
 
     fn status(&self) -> Answer {
         let Some(figures) = self.board.figures() else { return starting() };
-        let mut status = record::of_tally("status", &figures.counters, figures.rate);
-        record::extend(&mut status, record::of_treatment(&figures.stream_status));
+        let mut status = record::of_counters("status", &figures.counters, figures.rate);
+        record::extend(&mut status, record::of_status(&figures.stream_status));
         record::extend(&mut status, record::of_latency(&figures.latency));
         record::extend(&mut status, json!({"denoises": self.denoises}));
         page(status.to_string(), "application/json")
@@ -126,14 +129,14 @@ impl RequestHandler {
     async fn pair(&self, query: &str) -> Answer {
         let seen = query.strip_prefix("seen=").and_then(|seen| seen.parse().ok());
         let Some(pair) = self.board.next(seen).await else {
-            return said(StatusCode::NO_CONTENT, "");
+            return text_answer(StatusCode::NO_CONTENT, "");
         };
         match self.board.encode(&pair) {
             Ok(bytes) => {
                 let answer = page(bytes, "application/octet-stream");
                 with(answer, HeaderName::from_static("x-frame"), HeaderValue::from(pair.index))
             }
-            Err(problem) => said(StatusCode::INTERNAL_SERVER_ERROR, problem),
+            Err(problem) => text_answer(StatusCode::INTERNAL_SERVER_ERROR, problem),
         }
     }
 
@@ -175,7 +178,7 @@ impl RequestHandler {
             let seconds = wait.as_secs().saturating_add(1);
             let problem =
                 format!("too many wrong tokens came from your address; try again in {seconds} s");
-            let answer = said(StatusCode::TOO_MANY_REQUESTS, problem);
+            let answer = text_answer(StatusCode::TOO_MANY_REQUESTS, problem);
             return Some(with(answer, header::RETRY_AFTER, HeaderValue::from(seconds)));
         }
         caller.is_known.store(is_right, Ordering::Relaxed);
@@ -187,7 +190,7 @@ impl RequestHandler {
             self.guesses.wrong(caller.peer, given, now);
         }
         let problem = "the preview's token is missing or wrong; open the address that eddy printed";
-        Some(said(StatusCode::UNAUTHORIZED, problem))
+        Some(text_answer(StatusCode::UNAUTHORIZED, problem))
     }
 
     fn settings(&self, head: &Parts, body: &[u8]) -> Result<SettingsUpdate, String> {
@@ -243,8 +246,8 @@ fn with(mut answer: Answer, name: HeaderName, value: HeaderValue) -> Answer {
 }
 
 fn page(body: impl Into<Bytes>, kind: &'static str) -> Answer {
-    let policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
-                  base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+    let policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
+                  img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
     let headers = [
         (header::CONTENT_TYPE, kind),
         (header::CONTENT_SECURITY_POLICY, policy),
@@ -258,17 +261,17 @@ fn page(body: impl Into<Bytes>, kind: &'static str) -> Answer {
         .fold(answer, |answer, (name, value)| with(answer, name, HeaderValue::from_static(value)))
 }
 
-fn said(code: StatusCode, problem: impl Into<Bytes>) -> Answer {
+fn text_answer(code: StatusCode, problem: impl Into<Bytes>) -> Answer {
     let mut answer = page(problem, "text/plain; charset=utf-8");
     *answer.status_mut() = code;
     answer
 }
 
 fn starting() -> Answer {
-    said(StatusCode::SERVICE_UNAVAILABLE, "no frame has come yet")
+    text_answer(StatusCode::SERVICE_UNAVAILABLE, "no frame has come yet")
 }
 
 fn not_so(methods: &'static str) -> Answer {
-    let answer = said(StatusCode::METHOD_NOT_ALLOWED, format!("this takes {methods}"));
+    let answer = text_answer(StatusCode::METHOD_NOT_ALLOWED, format!("this takes {methods}"));
     with(answer, header::ALLOW, HeaderValue::from_static(methods))
 }

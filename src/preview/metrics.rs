@@ -63,7 +63,7 @@ pub(super) fn text(figures: &Metrics) -> String {
     );
     out += "# HELP eddy_latency_seconds From a frame's arrival to when it was written.\n";
     out += "# TYPE eddy_latency_seconds summary\n";
-    for (part, quantile) in Histogram::TOLD.into_iter().zip(latency.told()) {
+    for (part, quantile) in Histogram::QUANTILES.into_iter().zip(latency.quantiles()) {
         let _ =
             writeln!(out, "eddy_latency_seconds{{quantile=\"{part}\"}} {}", quantile.as_secs_f64());
     }

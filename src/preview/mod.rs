@@ -86,7 +86,10 @@ impl Token {
         let mut bytes = [0; 16];
         let read = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
         read.map_err(|error| {
-            Error::usage(format!("/dev/urandom gives no token ({error}); set EDDY_PREVIEW_TOKEN"))
+            Error::usage(format!(
+                "no token can be read from /dev/urandom ({error}); set \
+                                  EDDY_PREVIEW_TOKEN"
+            ))
         })?;
         Ok(Self { text: bytes.iter().map(|byte| format!("{byte:02x}")).collect(), is_random: true })
     }

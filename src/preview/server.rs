@@ -69,7 +69,8 @@ impl Preview {
         }
         let unserved = |error: io::Error| {
             Error::usage(format!(
-                "the preview cannot be served at {address} ({error}); choose another address or port"
+                "the preview cannot be served at {address} ({error}); choose another address or \
+                 port"
             ))
         };
         let runtime =

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
 /// A client that reads nothing for this long is disconnected.
-const PATIENCE: Duration = Duration::from_secs(10);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connection whose client may read slowly.
 pub(super) struct Socket {
@@ -40,7 +40,9 @@ impl Socket {
             }
             return written;
         }
-        ready!(self.stuck.get_or_insert_with(|| Box::pin(sleep(PATIENCE))).as_mut().poll(context));
+        ready!(
+            self.stuck.get_or_insert_with(|| Box::pin(sleep(WRITE_TIMEOUT))).as_mut().poll(context)
+        );
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }

@@ -29,7 +29,7 @@ const WIDEST: usize = 1280;
 const JPEG_QUALITY: u8 = 85;
 
 /// How long a request waits for a frame.
-const PATIENCE: Duration = Duration::from_secs(2);
+const FRAME_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Minimum interval between shown frames, for any number of clients.
 const GAP: Duration = Duration::from_millis(50);
@@ -130,7 +130,7 @@ impl SharedState {
                 }
             }
         };
-        timeout(PATIENCE, new).await.ok()?
+        timeout(FRAME_TIMEOUT, new).await.ok()?
     }
 
     /// Two JPEGs; the first is preceded by its length in four bytes, big-endian. They are encoded

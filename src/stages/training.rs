@@ -109,7 +109,8 @@ impl Training {
                 let whole = Schedule::Discrete(used);
                 let mut plan = plan_from(&whole, sampler, steps, eta, skipped)?;
                 if *is_unclip && sampler == Sampler::DDPM {
-                    round_as_unclip(&mut plan, &schedule.table()?);
+                    let betas = schedule.betas.betas(schedule.train_steps);
+                    round_as_unclip(&mut plan, &schedule.table()?, &betas);
                 }
                 let noise = plan.steps.first().map_or(1.0, |step| {
                     let level = step.level;
@@ -192,22 +193,18 @@ fn ancestral(text: &str) -> (String, bool) {
 
 /// Gives a plan the factors that `UnCLIPScheduler` computes, whose differences of numbers near 1
 /// lose digits in f32: by up to 5e-4 of the state, in the first and in the last step.
-fn round_as_unclip(plan: &mut Plan, table: &NoiseTable) {
+fn round_as_unclip(plan: &mut Plan, table: &NoiseTable, betas: &[f32]) {
     let product = |t: Option<usize>| t.and_then(|t| table.alpha_cumprod(t)).unwrap_or(1.0) as f32;
     let timesteps: Vec<usize> = plan.steps.iter().map(|step| step.t as usize).collect();
     for (i, step) in plan.steps.iter_mut().enumerate() {
         let (t, to) = (timesteps[i], timesteps.get(i + 1).copied());
         let (from, to_product) = (product(Some(t)), product(to));
-        let (beta, alpha) = if to.map_or(0, |to| to + 1) == t {
+        let beta = match betas.get(t) {
             // The training schedule's own.
-            let alpha = (f64::from(from) / f64::from(product(t.checked_sub(1)))) as f32;
-            let before = t.checked_sub(1).and_then(|t| table.alpha_cumprod(t)).unwrap_or(1.0);
-            let beta = 1.0 - table.alpha_cumprod(t).unwrap_or(1.0) / before;
-            (beta as f32, alpha)
-        } else {
-            let beta = 1.0 - from / to_product;
-            (beta, 1.0 - beta)
+            Some(beta) if to.map_or(0, |to| to + 1) == t => *beta,
+            _ => 1.0 - from / to_product,
         };
+        let alpha = 1.0 - beta;
         step.a = f64::from(alpha.sqrt() * (1.0 - to_product) / (1.0 - from));
         step.b = f64::from(to_product.sqrt() * beta / (1.0 - from));
         if step.d != 0.0 {

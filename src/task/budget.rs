@@ -125,8 +125,8 @@ impl MemoryHeadroom {
             self.held + cost(&TilePlan::cut(width, height, smallest, choice.overlap, locality)?);
         let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
         Err(Error::usage(format!(
-            "{} MiB are too little for an image of {width}x{height}: with the smallest tile it takes about {} MiB; raise \
-             {MAX_MEMORY}",
+            "{} MiB are too little for an image of {width}x{height}: with the smallest tile it \
+             takes about {} MiB; raise {MAX_MEMORY}",
             mebibytes(self.max_memory),
             mebibytes(least)
         )))

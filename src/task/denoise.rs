@@ -13,8 +13,8 @@ use super::pixels::Pixels;
 use super::plane_pixels::PlanePixels;
 use super::profile::NoiseProfile;
 use crate::diffusion::{
-    CachedTiles, Canvas, Philox, Plan, Prediction, Progress, SigmaMap, State, Window, denoise_plan,
-    execute,
+    CachedTiles, Canvas, Philox, Plan, Prediction, Progress, RunStats, SigmaMap, State, Window,
+    denoise_plan, execute,
 };
 use crate::error::{Error, Result};
 use crate::media::stream::Matrix;
@@ -159,7 +159,7 @@ impl Default for Strength {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DenoiseReport {
     /// Standard deviation of the removed noise in 8-bit units; the root mean square where it
-    /// varies, and 0 for a network that is not told it. It is that of luma where the network works
+    /// varies, and 0 for a blind network. It is that of luma where the network works
     /// on luma and chroma, unless sigma was given for RGB.
     pub sigma: f64,
     /// Standard deviation of chroma at half the size, where the network works on luma and chroma
@@ -210,40 +210,41 @@ impl<'a> Denoiser<'a> {
         network: &'a mut dyn Network,
         options: DenoiseOptions,
     ) -> Result<Self> {
-        let is_told = manifest.inputs.sigma.is_some();
+        let takes_sigma = manifest.inputs.sigma.is_some();
         if !matches!(manifest.task, Task::Denoise | Task::Deblur)
             || manifest.prediction != Prediction::Denoised
-            || !(is_told || manifest.is_blind())
+            || !(takes_sigma || manifest.is_blind())
         {
             let problem = format!(
-                "it is a model to {} that predicts {}; expected a denoiser that predicts `denoised`, and is told \
-                 sigma or nothing",
+                "it is a model to {} that predicts {}; expected a denoiser that predicts \
+                 `denoised` and is conditioned on sigma or blind",
                 manifest.task, manifest.prediction
             );
             return Err(Error::model(&manifest.name, problem));
         }
         let steps = options.steps.unwrap_or(manifest.defaults.steps);
-        if !is_told && (steps > 1 || options.sigma != SigmaChoice::Auto) {
+        if !takes_sigma && (steps > 1 || options.sigma != SigmaChoice::Auto) {
             return Err(Error::usage(format!(
-                "{} is not told how noisy an image is, so it takes no sigma and no noise profile, and denoises in one \
-                 step; strength tells it how much of its change to keep",
+                "{} is blind: it is not conditioned on sigma, so it takes no sigma and no noise \
+                 profile, and denoises in one step; strength sets how much of its change is kept",
                 manifest.name
             )));
         }
         if manifest.is_of_video() && steps > 1 {
             return Err(Error::usage(format!(
-                "{} sees several frames of a video, and restores them in one step",
+                "{} takes several frames of a video, and restores them in one step",
                 manifest.name
             )));
         }
-        let told = match options.sigma {
+        let stated = match options.sigma {
             SigmaChoice::Known(sigma) => [sigma; 2],
             SigmaChoice::Planes(sigmas) => sigmas,
             _ => [0.0; 2],
         };
-        if let Some(sigma) = told.into_iter().find(|sigma| !(sigma.is_finite() && *sigma >= 0.0)) {
+        if let Some(sigma) = stated.into_iter().find(|sigma| !(sigma.is_finite() && *sigma >= 0.0))
+        {
             return Err(Error::usage(format!(
-                "sigma {sigma} is no noise level; expected `auto` or a number from 0 on"
+                "sigma {sigma} is not a noise level; expected `auto` or a number from 0 on"
             )));
         }
         let plan = denoise_plan(steps, options.eta)?;
@@ -260,7 +261,7 @@ impl<'a> Denoiser<'a> {
         }
     }
 
-    /// Whether the network is not told how noisy an image is.
+    /// Whether the network is not conditioned on a noise level (blind).
     pub fn is_blind(&self) -> bool {
         self.manifest.is_blind()
     }
@@ -341,11 +342,13 @@ impl<'a> Denoiser<'a> {
         // Computed before the tiles, so that the budget includes a map.
         let Noise { map, sigma, chroma, limited } = self.noise(&self.options.sigma, image)?;
         let has_planes = self.manifest.layout == Layout::Yuv420 && image.color_channels() == 3;
-        let is_said = has_planes && matches!(self.options.sigma, SigmaChoice::Known(_));
+        let is_given_for_rgb = has_planes && matches!(self.options.sigma, SigmaChoice::Known(_));
         let [part, _] = tensor::sigmas_of_rgb(Matrix::Bt601);
         let mut report = DenoiseReport {
-            sigma: 255.0 * sigma / if is_said { part } else { 1.0 },
-            chroma_sigma: chroma.filter(|_| has_planes && !is_said).map(|sigma| 255.0 * sigma),
+            sigma: 255.0 * sigma / if is_given_for_rgb { part } else { 1.0 },
+            chroma_sigma: chroma
+                .filter(|_| has_planes && !is_given_for_rgb)
+                .map(|sigma| 255.0 * sigma),
             sigma_limited: limited,
             steps,
             tiles: 0,
@@ -365,21 +368,18 @@ impl<'a> Denoiser<'a> {
         self.network.forget();
         report.tiles = tiles.count();
         report.tile_size = tiles.tile_size();
-        let mut watch = |progress: Progress| {
-            report.repeated = progress.repeated;
-            watch(progress)
-        };
         if self.manifest.layout == Layout::Yuv420 {
             let mut pixels = PlanePixels::new(image, chroma.unwrap_or_default() as f32);
             if steps == 1 {
-                execute(&self.plan, self.network, &mut pixels, &tiles, &map, &mut watch)?;
+                let stats = execute(&self.plan, self.network, &mut pixels, &tiles, &map, watch)?;
+                report.repeated = stats.repeated;
                 return Ok(report);
             }
             let [_, channels, height, width] = pixels.shape();
             let mut x = Array4::zeros(pixels.shape());
             let window = Window { x: 0, y: 0, width, height };
             pixels.read(window, 1.0, x.as_slice_mut().unwrap_or_default())?;
-            self.run(&mut x, &map, &tiles, None, &mut watch)?;
+            report.repeated = self.run(&mut x, &map, &tiles, None, watch)?.repeated;
             let values = x.as_slice().unwrap_or_default();
             for j in 0..height {
                 pixels.put(j, |plane| {
@@ -390,12 +390,13 @@ impl<'a> Denoiser<'a> {
         }
         if steps == 1 {
             let mut pixels = Pixels::new(image, self.range, self.manifest.channels);
-            execute(&self.plan, self.network, &mut pixels, &tiles, &map, &mut watch)?;
+            let stats = execute(&self.plan, self.network, &mut pixels, &tiles, &map, watch)?;
+            report.repeated = stats.repeated;
             return Ok(report);
         }
         let mut x = Array4::zeros([1, self.manifest.channels, image.height, image.width]);
         tensor::read_planes(image, self.range, x.as_slice_mut().unwrap_or_default())?;
-        self.run(&mut x, &map, &tiles, None, &mut watch)?;
+        report.repeated = self.run(&mut x, &map, &tiles, None, watch)?.repeated;
         tensor::write_planes(x.as_slice().unwrap_or_default(), self.range, image)?;
         Ok(report)
     }
@@ -409,7 +410,7 @@ impl<'a> Denoiser<'a> {
         tiles: &TilePlan,
         known: Option<&dyn CachedTiles>,
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-    ) -> Result<()> {
+    ) -> Result<RunStats> {
         let noise = Philox::new(self.options.seed);
         let taken = std::mem::replace(x, Array4::zeros([0; 4]));
         let mut state = State::new(taken, &self.plan, &noise, sigma)?.with_cached(known);
@@ -418,7 +419,7 @@ impl<'a> Denoiser<'a> {
         done
     }
 
-    /// The ratio of the sigma that the network is told to that of red, green and blue: luma has less
+    /// The ratio of the network's sigma to that of red, green and blue: luma has less
     /// noise than these.
     pub(crate) fn luma_part(&self, is_grey: bool) -> f64 {
         let is_luma = self.manifest.colors == Colors::Luma && self.manifest.channels == 3;
@@ -431,8 +432,8 @@ impl<'a> Denoiser<'a> {
             return Ok(());
         }
         Err(Error::usage(format!(
-            "{} keeps a state of whole frames, and {width}x{height} has to be cut into {} tiles; raise \
-             {MAX_MEMORY}, leave {TILE} out, or take smaller frames",
+            "{} keeps a state of whole frames, and {width}x{height} has to be cut into {} tiles; \
+             raise {MAX_MEMORY}, leave {TILE} out, or take smaller frames",
             self.manifest.name,
             tiles.count()
         )))
@@ -445,7 +446,7 @@ impl<'a> Denoiser<'a> {
         tiles: &TilePlan,
         sigma: &SigmaMap,
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-    ) -> Result<()> {
+    ) -> Result<RunStats> {
         execute(&self.plan, self.network, canvas, tiles, sigma, watch)
     }
 
@@ -554,8 +555,8 @@ impl<'a> Denoiser<'a> {
     }
 
     /// Makes the network free its working memory until the next evaluation.
-    pub(crate) fn release(&mut self) -> Result<()> {
+    pub(crate) fn trim_memory(&mut self) -> Result<()> {
         let side = self.manifest.locality().multiple_of;
-        self.network.release([1, self.manifest.channels, side, side])
+        self.network.trim_memory([1, self.manifest.channels, side, side])
     }
 }

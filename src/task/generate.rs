@@ -175,7 +175,8 @@ impl<'a> Generator<'a> {
         let (own, its) = (self.manifest, classifier.manifest);
         if its.task != Task::Classifier || its.channels != own.channels || its.range != own.range {
             let problem = format!(
-                "it is a model to {} of {} channels in {:?}; expected one to guide, of {} channels in {:?}, as {} has",
+                "it is a model to {} of {} channels in {:?}; expected one to guide, of {} channels \
+                 in {:?}, as {} has",
                 its.task, its.channels, its.range, own.channels, own.range, own.name
             );
             return Err(Error::model(&its.name, problem));
@@ -211,7 +212,7 @@ impl<'a> Generator<'a> {
     }
 
     /// Whether it generates latents, which a decoder converts to images.
-    pub fn draws_latents(&self) -> bool {
+    pub fn generates_latents(&self) -> bool {
         self.manifest.decoder.is_some()
     }
 
@@ -221,10 +222,10 @@ impl<'a> Generator<'a> {
     /// [`Error::Usage`] when the network works on latents, into which images cannot be encoded
     /// here.
     pub(crate) fn pixel_channels(&self) -> Result<usize> {
-        if self.draws_latents() {
+        if self.generates_latents() {
             return Err(Error::usage(format!(
-                "{} works on latents, and Eddy runs decoders alone, not what encodes images; it can draw from noise, and enlarge if it \
-                 was made for that",
+                "{} works on latents, and Eddy runs decoders alone, not what encodes images; it \
+                 generates images from noise, or upscales them",
                 self.manifest.name
             )));
         }
@@ -256,8 +257,8 @@ impl<'a> Generator<'a> {
             && !(width.is_multiple_of(multiple_of) && height.is_multiple_of(multiple_of))
         {
             return Err(Error::usage(format!(
-                "{} draws latents, each value of which is {multiple_of}x{multiple_of} pixels, and {width}x{height} was asked for; take \
-                 multiples of {multiple_of}",
+                "{} generates latents, each value of which is {multiple_of}x{multiple_of} pixels, \
+                 and {width}x{height} was requested; take multiples of {multiple_of}",
                 self.manifest.name
             )));
         }
@@ -265,7 +266,8 @@ impl<'a> Generator<'a> {
             (Some(size), None) => Ok(size),
             (Some(size), Some(asked)) if size == asked => Ok(size),
             (Some([width, height]), Some(asked)) => Err(Error::usage(format!(
-                "{} draws images of {width}x{height} alone, {}x{} was asked for; leave {SIZE} out",
+                "{} generates images of {width}x{height} only; {}x{} was requested; leave {SIZE} \
+                 out",
                 self.manifest.name, asked[0], asked[1]
             ))),
             (None, asked) => Ok(asked.unwrap_or([256, 256])),
@@ -279,10 +281,10 @@ impl<'a> Generator<'a> {
     /// # Errors
     /// [`Error::Usage`] for unknown classes and images that do not fit the memory budget;
     /// [`Error::Evaluation`] when the network fails; [`Error::Interrupted`].
-    pub fn draw(
+    pub fn generate(
         &mut self,
         [width, height]: [usize; 2],
-        drawing: GenerateRequest<'_>,
+        request: GenerateRequest<'_>,
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Array4<f32>> {
         if self.manifest.task != Task::Generate {
@@ -292,7 +294,7 @@ impl<'a> Generator<'a> {
             )));
         }
         let scale = self.manifest.decoded_scale();
-        self.run([width / scale, height / scale], None, drawing, watch)
+        self.run([width / scale, height / scale], None, request, watch)
     }
 
     /// Enlarges `image` by sampling one of its possible originals; alpha is enlarged bicubically.
@@ -305,7 +307,7 @@ impl<'a> Generator<'a> {
     pub fn enlarge(
         &mut self,
         image: &Image,
-        drawing: GenerateRequest<'_>,
+        request: GenerateRequest<'_>,
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Image> {
         let (manifest, sample) = (self.manifest, self.manifest.sample_scale());
@@ -316,13 +318,13 @@ impl<'a> Generator<'a> {
             )));
         }
         let small = LowRes::new(&image.visible(), self.range, manifest.image_channels(), sample)?;
-        let drawn =
-            self.run([sample * image.width, sample * image.height], Some(&small), drawing, watch)?;
+        let generated =
+            self.run([sample * image.width, sample * image.height], Some(&small), request, watch)?;
         let mut large = image.black(manifest.scale * image.width, manifest.scale * image.height);
         if let Some(alpha) = image.alpha() {
             large.set_alpha(&enlarged(&alpha, manifest.scale)?);
         }
-        tensor::write_planes(drawn.as_slice().unwrap_or_default(), self.range, &mut large)?;
+        tensor::write_planes(generated.as_slice().unwrap_or_default(), self.range, &mut large)?;
         Ok(large)
     }
 
@@ -332,10 +334,10 @@ impl<'a> Generator<'a> {
         &mut self,
         [width, height]: [usize; 2],
         small: Option<&LowRes>,
-        drawing: GenerateRequest<'_>,
+        request: GenerateRequest<'_>,
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Array4<f32>> {
-        let GenerateRequest { seeds, classes, start, sigma, initial, fresh, guides } = drawing;
+        let GenerateRequest { seeds, classes, start, sigma, initial, fresh, guides } = request;
         let sigma = sigma.unwrap_or(SigmaMap::ABSOLUTE);
         let (count, channels) = (seeds.len(), self.manifest.channels);
         let labels = self.labels(classes.as_ref(), count)?;
@@ -392,17 +394,19 @@ impl<'a> Generator<'a> {
                 execute(&self.plan, self.network, canvas, &tiles, &sigma, &mut seen)?;
             }
         }
-        let drawn = state.into_inner();
-        let Some(decoding) = &self.manifest.decoder else { return Ok(drawn) };
+        let generated = state.into_inner();
+        let Some(decoding) = &self.manifest.decoder else { return Ok(generated) };
         let Some(decoder) = &mut self.decoder else {
             return Err(Error::usage(format!(
-                "{} draws latents, and its decoder was not loaded",
+                "{} generates latents, and its decoder was not loaded",
                 self.manifest.name
             )));
         };
         let memory = (self.options.tile, self.options.budget);
         // Progress counts sampler steps, all of which are done.
-        decode(decoding, *decoder, &drawn, memory, &mut |progress| watch(last.unwrap_or(progress)))
+        decode(decoding, *decoder, &generated, memory, &mut |progress| {
+            watch(last.unwrap_or(progress))
+        })
     }
 
     /// The wanted and negative class labels for the network; `None` for a network without classes.
@@ -423,7 +427,7 @@ impl<'a> Generator<'a> {
             let none = none.ok_or_else(|| {
                 let name = &self.manifest.name;
                 Error::usage(format!(
-                    "{name} draws images of a class alone, 0 to {}; name one",
+                    "{name} generates images of a class only, 0 to {}; name one",
                     known - 1
                 ))
             })?;
@@ -466,9 +470,7 @@ impl<'a> Generator<'a> {
         let (mut x, factor) = match start {
             Some(mut image) => {
                 if image.dim() != shape.into() {
-                    return Err(Error::usage(
-                        "what a drawing begins with has another size than it",
-                    ));
+                    return Err(Error::usage("the initial state and the request differ in size"));
                 }
                 image.mapv_inplace(|value| value * level.signal as f32);
                 (image, level.noise)
@@ -528,10 +530,10 @@ impl<'a> Generator<'a> {
 ///
 /// # Errors
 /// [`Error::Usage`] for a number of channels that no image has.
-pub fn as_images(drawn: &Array4<f32>, range: tensor::Range) -> Result<Vec<Image>> {
-    let (_, channels, height, width) = drawn.dim();
+pub fn as_images(generated: &Array4<f32>, range: tensor::Range) -> Result<Vec<Image>> {
+    let (_, channels, height, width) = generated.dim();
     let size = channels * height * width;
-    let images = drawn.as_slice().unwrap_or_default().chunks_exact(size.max(1)).map(|planes| {
+    let images = generated.as_slice().unwrap_or_default().chunks_exact(size.max(1)).map(|planes| {
         let samples = Samples::U8(vec![0; size]);
         let mut image = Image { width, height, channels, samples, metadata: Metadata::default() };
         tensor::write_planes(planes, range, &mut image)?;

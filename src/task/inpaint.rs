@@ -120,18 +120,18 @@ impl Mask {
             return Ok(());
         }
         Err(Error::usage(format!(
-            "the mask has {}x{} pixels and the image {}x{}; make them alike",
+            "the mask has {}x{} pixels and the image {}x{}; make them equal",
             self.width, self.height, image.width, image.height
         )))
     }
 
-    /// Makes what is missing black.
+    /// Sets missing pixels to black.
     pub(super) fn blacken(&self, image: &mut Image) {
         let black = image.black(self.width, self.height);
         place_missing(&black, image, [0, 0], &self.missing);
     }
 
-    /// Copies what is missing from `filled`, blended where it is so partly.
+    /// Copies missing pixels from `filled`, and blends partly missing ones.
     pub(super) fn place(&self, filled: &Image, image: &mut Image) {
         let mut part = filled.clone();
         blend_missing(&mut part, image, &self.missing);
@@ -162,13 +162,13 @@ pub struct InpaintReport {
 
 /// Guides sampling by the known pixels: replaces them in every prediction of the clean image (Wang
 /// et al. 2023, DDNM, with a mask as the operator).
-struct Known {
+struct MaskConsistency {
     image: Array4<f32>,
     /// The missing part of each pixel.
     missing: Vec<f32>,
 }
 
-impl Guidance for Known {
+impl Guidance for MaskConsistency {
     fn guide(&mut self, _moment: &StepContext<'_>, d: &mut Array4<f32>) -> Result<()> {
         let size = self.missing.len();
         let planes = d.as_slice_mut().unwrap_or_default().chunks_exact_mut(size);
@@ -237,14 +237,14 @@ impl Generator<'_> {
         }
         // Known pixels have no noise, where the network accepts a map of sigma.
         let sigma = mixed.then(|| SigmaMap::PerPixel { width: wide, values: missing.clone() });
-        let mut known = Known { image: known, missing };
+        let mut known = MaskConsistency { image: known, missing };
         let mut leading: Vec<&mut dyn Guidance> = vec![&mut known];
         leading.extend(guides.into_iter().map(|guide| guide as &mut dyn Guidance));
         // Without noise, all samples are equal.
         let seeds = if at_once { &seeds[..seeds.len().min(1)] } else { seeds };
         let start = repeated(&start, seeds.len());
         let (seeds, initial) = (seeds.to_vec(), at_once.then(|| Array4::zeros(start.dim())));
-        let drawing = GenerateRequest {
+        let request = GenerateRequest {
             seeds,
             start: Some(start),
             initial,
@@ -252,13 +252,13 @@ impl Generator<'_> {
             guides: leading,
             ..GenerateRequest::default()
         };
-        let drawn = self.draw([wide, high], drawing, watch)?;
-        let Some(drawn) = drawn.mean_axis(Axis(0)) else {
-            return Err(Error::usage("there is no seed to draw by"));
+        let generated = self.generate([wide, high], request, watch)?;
+        let Some(generated) = generated.mean_axis(Axis(0)) else {
+            return Err(Error::usage("there is no seed; give one or more"));
         };
 
         let mut part = image.black(wide, high);
-        tensor::write_planes(drawn.as_slice().unwrap_or_default(), range, &mut part)?;
+        tensor::write_planes(generated.as_slice().unwrap_or_default(), range, &mut part)?;
         place_missing(&part, image, [x, y], &known.missing);
         Ok(InpaintReport { part: Some([x, y, wide, high]), pixels })
     }
@@ -341,8 +341,8 @@ fn blend_missing(part: &mut Image, image: &Image, missing: &[f32]) {
         let pixels = part.chunks_exact_mut(channels).zip(image.chunks_exact(channels));
         for ((part, image), missing) in pixels.zip(missing).filter(|(_, part)| **part < 1.0) {
             for (part, known) in part[..colors].iter_mut().zip(image) {
-                let (drawn, known): (f32, f32) = ((*part).into(), (*known).into());
-                *part = round((known + missing * (drawn - known)).round());
+                let (generated, known): (f32, f32) = ((*part).into(), (*known).into());
+                *part = round((known + missing * (generated - known)).round());
             }
         }
     }

@@ -23,8 +23,8 @@ impl Variance {
     fn of_colors(profile: &NoiseProfile, channels: usize) -> Result<Self> {
         if profile.color_model == ColorModel::Yuv {
             return Err(Error::usage(format!(
-                "the noise profile is of luma and chroma, as frames of video have, and the model works on red, green and blue; \
-                 leave out {MODEL}, or measure a profile on images",
+                "the noise profile is of luma and chroma, as frames of video have, and the model \
+                 works on red, green and blue; leave out {MODEL}, or measure a profile on images",
             )));
         }
         fits(profile, channels)?;
@@ -188,7 +188,8 @@ fn fits(profile: &NoiseProfile, channels: usize) -> Result<()> {
     }
     let name = |count: usize| if count == 1 { "grey" } else { "in colour" };
     Err(Error::usage(format!(
-        "the noise profile was measured {}, the image is {}; measure a profile on images of this kind",
+        "the noise profile was measured {}, the image is {}; measure a profile on images of this \
+         kind",
         name(profile.channels.len()),
         name(channels)
     )))

@@ -40,7 +40,7 @@ impl Canvas for Pixels<'_> {
         Ok(())
     }
 
-    /// An image by itself stands for the frames around it.
+    /// A single image takes the place of its neighbouring frames.
     fn condition(&self, window: Window, out: &mut [f32]) -> Result<()> {
         let size = self.channels * window.width * window.height;
         out.chunks_exact_mut(size).try_for_each(|frame| self.read(window, 1.0, frame))

@@ -37,7 +37,7 @@ const VERSION: u32 = 1;
 ///
 /// ```toml
 /// version = 1
-/// method = "frames"  # the differences of several frames of a static scene; or "image", the smooth parts of one
+/// method = "frames"  # differences of frames of a static scene; or "image", its smooth parts
 /// frames = 8
 /// width = 640
 /// height = 480
@@ -46,7 +46,7 @@ const VERSION: u32 = 1;
 /// [[channels]]       # one for grey, or red, green and blue in order; for "yuv", luma, Cb and Cr
 /// a = 1.2e-3
 /// b = 4.1e-5
-/// signal = [0.02, 0.91]  # range of signals that was measured; twice one value if the scene was flat
+/// signal = [0.02, 0.91]  # measured range of signals; twice one value for a flat scene
 /// ```
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -206,9 +206,14 @@ impl NoiseProfile {
         let Self { version, frames, width, height, color_model, .. } = self;
         let color_model = color_model.name();
         let mut text = format!(
-            "# A camera's noise, for `eddy denoise --noise-profile`: variance = a * signal + b for each channel, with the\n\
+            "# A camera's noise, for `eddy denoise --noise-profile`: variance = a * signal + b for \
+             each channel, with the\n\
              # samples from 0 (black) to 1 (white). `signal` is where it was measured.\n\
-             version = {version}\nmethod = \"{method}\"\nframes = {frames}\nwidth = {width}\nheight = {height}\n\
+             version = {version}\n\
+             method = \"{method}\"\n\
+             frames = {frames}\n\
+             width = {width}\n\
+             height = {height}\n\
              color_model = \"{color_model}\"\n"
         );
         for NoiseLine { a, b, signal: [low, high] } in &self.channels {

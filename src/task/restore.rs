@@ -40,7 +40,7 @@ impl Kernel {
     pub fn gaussian(sigma: f64) -> Result<Self> {
         if !(sigma > 0.0 && 3.0 * sigma <= Self::MOST as f64) {
             return Err(Error::usage(format!(
-                "a blur of {sigma} pixels is none; expected one above 0 and up to 21"
+                "a blur of {sigma} pixels is out of range; expected one above 0 and up to 21"
             )));
         }
         let radius = (3.0 * sigma).ceil() as usize;
@@ -61,7 +61,8 @@ impl Kernel {
         let side = image.width;
         if image.height != side || side.is_multiple_of(2) || side > 2 * Self::MOST + 1 {
             return Err(Error::usage(format!(
-                "a kernel of {side}x{} has no middle; expected a square of an odd number of pixels, up to {}",
+                "a kernel of {side}x{} has no middle; expected a square of an odd number of \
+                 pixels, up to {}",
                 image.height,
                 2 * Self::MOST + 1
             )));
@@ -124,7 +125,7 @@ impl Kernel {
     }
 
     /// The transpose of [`blur`](Self::blur).
-    fn spread(&self, y: &[f32], size: [usize; 2]) -> Vec<f32> {
+    fn adjoint_blur(&self, y: &[f32], size: [usize; 2]) -> Vec<f32> {
         let (width, mut x) = (size[0], vec![0.0; y.len()]);
         let mut wide = vec![0.0; self.padded(width) * (size[1] + 2 * self.radius)];
         self.each_row(size, |weight, at, to| {
@@ -169,7 +170,7 @@ impl Degradation {
                     .map(|i| part * y[i / width / scale * small + i % width / scale])
                     .collect()
             }
-            Self::Blur(kernel) => kernel.spread(y, [width, height]),
+            Self::Blur(kernel) => kernel.adjoint_blur(y, [width, height]),
         }
     }
 }
@@ -266,11 +267,11 @@ impl Generator<'_> {
     ) -> Result<Image> {
         if !(noise >= 0.0 && noise.is_finite()) {
             return Err(Error::usage(format!(
-                "noise {noise} is none; expected a number from 0 on"
+                "noise {noise} is out of range; expected a number from 0 on"
             )));
         }
         if seeds.is_empty() {
-            return Err(Error::usage("there is no seed to draw by"));
+            return Err(Error::usage("there is no seed; give one or more"));
         }
         let (channels, range) = (self.pixel_channels()?, self.range());
         let small = [image.width, image.height];
@@ -292,16 +293,16 @@ impl Generator<'_> {
             let mut leading: Vec<&mut dyn Guidance> = vec![&mut measured];
             leading.extend(guides.iter_mut().map(|guide| &mut **guide as &mut dyn Guidance));
             let start = Some(start.clone());
-            let drawing = GenerateRequest {
+            let request = GenerateRequest {
                 seeds: vec![*seed],
                 start,
                 guides: leading,
                 ..GenerateRequest::default()
             };
-            let drawn = self.draw(size, drawing, &mut |Progress { done, total, repeated }| {
-                watch(Progress { done: i * total + done, total: seeds.len() * total, repeated })
+            let generated = self.generate(size, request, &mut |Progress { done, total }| {
+                watch(Progress { done: i * total + done, total: seeds.len() * total })
             })?;
-            mean.scaled_add(1.0 / seeds.len() as f32, &drawn);
+            mean.scaled_add(1.0 / seeds.len() as f32, &generated);
         }
         let mut result = image.black(size[0], size[1]);
         if let Some(alpha) = image.alpha() {

@@ -8,7 +8,7 @@ use ndarray::Array4;
 use super::budget::{Budget, TileChoice};
 use super::low_res::{Conditioned, LowRes, OneStep};
 use crate::diffusion::{
-    NoiseAt, NoiseSource, Philox, Plan, Prediction, Progress, SigmaMap, State, Window,
+    NoiseAt, NoiseSource, Philox, Plan, Prediction, Progress, RunStats, SigmaMap, State, Window,
     denoise_plan, execute,
 };
 use crate::error::{Error, Result};
@@ -79,20 +79,21 @@ impl<'a> Upscaler<'a> {
             && !manifest.is_generative_upscaler();
         let sigma = match manifest.sigma.filter(|_| starts_at_small) {
             Some(sigma) => sigma.max as f32,
-            None if manifest.enlarges_by_itself() => 0.0,
+            None if manifest.is_feed_forward_upscaler() => 0.0,
             None => {
                 let problem = format!(
-                    "it is a model to {} that predicts {}; expected one to upscale that predicts `denoised`, and \
-                     takes the small image alone, or also a map of sigma and says the sigma at which it starts",
+                    "it is a model to {} that predicts {}; expected one to upscale that predicts \
+                     `denoised`, and takes the low-resolution image alone, or also a map of sigma \
+                     with a [sigma] range in its manifest",
                     manifest.task, manifest.prediction
                 );
                 return Err(Error::model(&manifest.name, problem));
             }
         };
         let steps = options.steps.unwrap_or(manifest.defaults.steps);
-        if steps > 1 && manifest.enlarges_by_itself() {
+        if steps > 1 && manifest.is_feed_forward_upscaler() {
             return Err(Error::usage(format!(
-                "{} enlarges in one step; {steps} were asked for",
+                "{} enlarges in one step; {steps} were requested",
                 manifest.name
             )));
         }
@@ -130,7 +131,8 @@ impl<'a> Upscaler<'a> {
         let most = self.options.budget.max_memory;
         if bytes > most {
             return Err(Error::usage(format!(
-                "the result, {width}x{height}, takes {} MiB, {} MiB are allowed; raise {MAX_MEMORY} or upscale less",
+                "the result, {width}x{height}, takes {} MiB, {} MiB are allowed; raise \
+                 {MAX_MEMORY} or upscale less",
                 bytes.div_ceil(1 << 20),
                 most >> 20
             )));
@@ -157,25 +159,22 @@ impl<'a> Upscaler<'a> {
         let tiles = self.tiles([image.width, image.height], steps > 1, samples)?;
         let small = LowRes::new(&image.visible(), self.range, channels, scale)?;
         let map = SigmaMap::Uniform(self.sigma);
-        let mut repeated = 0;
-        let mut watch = |progress: Progress| {
-            repeated = progress.repeated;
-            watch(progress)
-        };
-        if steps == 1 {
+        let stats = if steps == 1 {
             let mut canvas = OneStep { small: &small, large: &mut large };
-            execute(&self.plan, self.network, &mut canvas, &tiles, &map, &mut watch)?;
+            execute(&self.plan, self.network, &mut canvas, &tiles, &map, watch)?
         } else {
             let mut x = Array4::zeros(small.enlarged_shape());
-            self.run(&small, &mut x, &tiles, &mut watch)?;
+            let stats = self.run(&small, &mut x, &tiles, watch)?;
             tensor::write_planes(x.as_slice().unwrap_or_default(), self.range, &mut large)?;
-        }
+            stats
+        };
         if let Some(alpha) = image.alpha() {
             large.set_alpha(&enlarged(&alpha, scale)?);
         }
         let (width, height) = tiles.tile_size();
         let tile_size = (width / scale, height / scale);
-        Ok((large, UpscaleReport { scale, steps, tiles: tiles.count(), tile_size, repeated }))
+        let (tiles, repeated) = (tiles.count(), stats.repeated);
+        Ok((large, UpscaleReport { scale, steps, tiles, tile_size, repeated }))
     }
 
     /// Fills `x`, `[1, channels, height, width]` on the large grid, with the enlargement of
@@ -186,7 +185,7 @@ impl<'a> Upscaler<'a> {
         x: &mut Array4<f32>,
         tiles: &TilePlan,
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-    ) -> Result<()> {
+    ) -> Result<RunStats> {
         let noise = Philox::new(self.options.seed);
         let map = SigmaMap::Uniform(self.sigma);
         let mut taken = std::mem::replace(x, Array4::zeros([0; 4]));

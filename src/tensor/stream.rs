@@ -74,8 +74,8 @@ impl FrameConverter {
     pub fn new(video: &VideoFormat, channels: usize, range: Range) -> Result<Self> {
         if channels == 1 && !video.format.is_grey() {
             return Err(Error::usage(
-                "the stream is in colour and the model takes one channel; convert the stream to grey (`gray`) or choose a \
-                 model for colour",
+                "the stream is in colour and the model takes one channel; convert the stream to \
+                 grey (`gray`) or choose a model for colour",
             ));
         }
         let is_yuv = video.format.chroma().is_some() && !video.format.is_grey();

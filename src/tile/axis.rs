@@ -8,7 +8,7 @@ use std::ops::Range;
 /// tile 0   |<---------- tile ---------->|
 /// tile 1                 |<---------- tile ---------->|
 ///                        |<- overlap -->|
-///                        | margin |ramp | margin |      ramp: centred on the seam, `2 * feather` wide
+///                        | margin |ramp | margin |    ramp: centred, `2 * feather` wide
 /// owned    |<-------- 0 --------->|<-------- 1 ------>|
 /// ```
 ///

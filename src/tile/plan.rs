@@ -59,8 +59,9 @@ impl TilePlan {
             (Some(field), None) => (field, 0),
             (Some(field), Some(overlap)) if overlap < 2 * field => {
                 let problem = format!(
-                    "an overlap of {overlap} px leaves seams: this network looks {field} px far, so neighbouring tiles \
-                     have to share at least {} px; leave {TILE_OVERLAP} out or raise it",
+                    "an overlap of {overlap} px leaves seams: this network looks {field} px far, \
+                     so neighbouring tiles have to share at least {} px; leave {TILE_OVERLAP} out \
+                     or raise it",
                     2 * field
                 );
                 return Err(Error::usage(problem));
@@ -75,8 +76,9 @@ impl TilePlan {
             return match (cut(height, tile_height), cut(width, tile_width)) {
                 (Some(vertical), Some(horizontal)) => Ok(Self { vertical, horizontal }),
                 _ => Err(Error::usage(format!(
-                    "this network takes images of {tile_width}x{tile_height} alone, and looks {margin} px far, so tiles of \
-                     that size cannot overlap by {} px; take an image of at most that size",
+                    "this network takes images of {tile_width}x{tile_height} alone, and looks \
+                     {margin} px far, so tiles of that size cannot overlap by {} px; take an image \
+                     of at most that size",
                     2 * (margin + feather)
                 ))),
             };
@@ -85,7 +87,8 @@ impl TilePlan {
         match (cut(height), cut(width)) {
             (Some(vertical), Some(horizontal)) => Ok(Self { vertical, horizontal }),
             _ => Err(Error::usage(format!(
-                "a tile of {limit} px is too small for this network, whose tiles overlap by {} px; use at least {}",
+                "a tile of {limit} px is too small for this network, whose tiles overlap by {} px; \
+                 use at least {}",
                 2 * (margin + feather),
                 Self::smallest(locality)
             ))),

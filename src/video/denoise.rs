@@ -131,7 +131,8 @@ impl<'a> StreamDenoiser<'a> {
             let manifest = denoiser.manifest;
             if (manifest.layout, manifest.channels, denoiser.range) != (layout, channels, range) {
                 return Err(Error::usage(format!(
-                    "{} and {} are for different kinds of frames; choose models of the same channels and range",
+                    "{} and {} are for different kinds of frames; choose models of the same \
+                     channels and range",
                     first.denoiser.manifest.name, denoiser.manifest.name
                 )));
             }
@@ -262,7 +263,7 @@ impl<'a> StreamDenoiser<'a> {
         (has_chroma && !is_said).then_some(255.0 * self.levels[1])
     }
 
-    /// Whether the network is not told how noisy a frame is, so that it evaluates each.
+    /// Whether the network is blind, so that it evaluates every frame.
     pub fn is_blind(&self) -> bool {
         self.denoiser().is_blind()
     }
@@ -308,7 +309,7 @@ impl<'a> StreamDenoiser<'a> {
     fn turn_to(&mut self, step: QualityStep) -> Result<()> {
         let size = self.size();
         if step.network != self.step.network {
-            self.candidates[self.step.network].denoiser.release()?;
+            self.candidates[self.step.network].denoiser.trim_memory()?;
         }
         self.step = step;
         self.candidates[step.network].denoiser.set_steps(step.steps)?;
@@ -423,7 +424,7 @@ impl<'a> StreamDenoiser<'a> {
             }
         }
         if let Some(reduced) = &mut self.layout.reduced {
-            reduced.take(&mut self.x, &self.noise, least);
+            reduced.downsample(&mut self.x, &self.noise, least);
         }
         // There may be no tile to compute, so stop requests are checked here too.
         if watch().is_break() {
@@ -446,7 +447,7 @@ impl<'a> StreamDenoiser<'a> {
             ),
         };
         self.layout.reduced = reduced;
-        self.stream_status.repeated += done? as u64;
+        self.stream_status.repeated += done?.repeated as u64;
         let network = begun.elapsed();
         if let Some(reduced) = &mut self.layout.reduced {
             reduced.recombine(&mut self.x);
@@ -478,7 +479,11 @@ impl<'a> StreamDenoiser<'a> {
 
     /// Checks whether the next frame needs another quality step.
     fn keep_up(&mut self, network: Duration, beside: Duration) -> Result<()> {
-        match self.controller.as_mut().and_then(|controller| controller.took(network, beside)) {
+        match self
+            .controller
+            .as_mut()
+            .and_then(|controller| controller.record_time(network, beside))
+        {
             Some(step) => {
                 self.stream_status.changes += 1;
                 self.turn_to(step)
@@ -555,12 +560,12 @@ fn costs(candidates: &mut [Candidate<'_>], [width, height]: [usize; 2]) -> Resul
             break;
         }
     }
-    candidates.iter_mut().try_for_each(|Candidate { denoiser, .. }| denoiser.release())?;
+    candidates.iter_mut().try_for_each(|Candidate { denoiser, .. }| denoiser.trim_memory())?;
     Ok(costs)
 }
 
 impl FrameProcessor for StreamDenoiser<'_> {
-    fn restore(
+    fn process(
         &mut self,
         input: &VideoFrame,
         output: &mut VideoFrame,

@@ -25,8 +25,9 @@ pub fn field_of(video: &VideoFormat) -> Result<VideoFormat> {
     let multiple = if video.format.chroma() == Some(Chroma::C420) { 4 } else { 2 };
     if !video.height.is_multiple_of(multiple) {
         return Err(Error::usage(format!(
-            "the frames are interlaced and have {} rows; expected a multiple of {multiple}, so that both fields are alike; \
-             cut them to size, or make them progressive (ffmpeg -vf bwdif)",
+            "the frames are interlaced and have {} rows; expected a multiple of {multiple}, so \
+             that both fields are alike; cut them to size, or make them progressive (ffmpeg -vf \
+             bwdif)",
             video.height
         )));
     }
@@ -89,7 +90,7 @@ fn rows(
 }
 
 impl<R: FrameProcessor> FrameProcessor for Fields<R> {
-    fn restore(
+    fn process(
         &mut self,
         input: &VideoFrame,
         output: &mut VideoFrame,
@@ -100,7 +101,7 @@ impl<R: FrameProcessor> FrameProcessor for Fields<R> {
         for parity in [0, 1] {
             field.bytes.resize(video.format.bytes(video.width, video.height / 2), 0);
             rows(video, parity, |from, to| field.bytes[to].copy_from_slice(&input.bytes[from]));
-            inner.restore(field, done, watch)?;
+            inner.process(field, done, watch)?;
             rows(result, parity, |to, from| output.bytes[to].copy_from_slice(&done.bytes[from]));
         }
         Ok(())
@@ -134,7 +135,7 @@ mod tests {
     struct Counts(u8, Vec<usize>);
 
     impl FrameProcessor for Counts {
-        fn restore(
+        fn process(
             &mut self,
             input: &VideoFrame,
             output: &mut VideoFrame,
@@ -192,7 +193,7 @@ mod tests {
                 ..VideoFrame::default()
             };
             let mut output = VideoFrame::default();
-            fields.restore(&input, &mut output, &mut || ControlFlow::Continue(())).unwrap();
+            fields.process(&input, &mut output, &mut || ControlFlow::Continue(())).unwrap();
             assert_eq!(fields.inner().1, [field.bytes(); 2], "{name}");
             let changed =
                 output.bytes.iter().zip(&input.bytes).map(|(after, before)| after - before);

@@ -80,7 +80,7 @@ impl Noise {
 
     /// Writes the levels to `map` as a network of that layout expects them. The memory of `map` is
     /// reused.
-    pub(super) fn tell(&mut self, layout: Layout, planes: &Planes, map: &mut SigmaMap) {
+    pub(super) fn write_map(&mut self, layout: Layout, planes: &Planes, map: &mut SigmaMap) {
         let width = planes.first().width;
         match (layout, self) {
             (Layout::Full, Self::Uniform(values)) => *map = SigmaMap::Uniform(values[0]),
@@ -118,7 +118,7 @@ impl Noise {
         }
     }
 
-    /// Takes back the buffer that [`tell`](Self::tell) lent.
+    /// Takes back the buffer that [`write_map`](Self::write_map) lent.
     pub(super) fn take_back(&mut self, map: &mut SigmaMap) {
         if let (Self::PerSample(maps), SigmaMap::PerPixel { values, .. }) = (self, map) {
             std::mem::swap(&mut maps[0], values);

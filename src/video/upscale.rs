@@ -125,7 +125,8 @@ impl StreamUpscaler<'_> {
             )
         });
         controller.set_budget(budget);
-        let wanted = controller.took(network, beside).unwrap_or_else(|| controller.step()).steps;
+        let wanted =
+            controller.record_time(network, beside).unwrap_or_else(|| controller.step()).steps;
         if wanted != steps {
             self.stream_status.changes += 1;
             self.set_steps(wanted)?;
@@ -135,7 +136,7 @@ impl StreamUpscaler<'_> {
 }
 
 impl FrameProcessor for StreamUpscaler<'_> {
-    fn restore(
+    fn process(
         &mut self,
         input: &VideoFrame,
         output: &mut VideoFrame,
@@ -144,20 +145,18 @@ impl FrameProcessor for StreamUpscaler<'_> {
         let begun = Instant::now();
         self.reader.read(&input.bytes, self.small.planes_mut());
         let before = Instant::now();
-        let mut repeated = 0;
-        let done = self.upscaler.run(&self.small, &mut self.x, &self.tiles, &mut |progress| {
-            repeated = progress.repeated;
-            watch()
-        });
+        let done = self.upscaler.run(&self.small, &mut self.x, &self.tiles, &mut |_| watch());
         match done {
-            Ok(()) => self.failures.none(),
+            Ok(stats) => {
+                self.failures.none();
+                self.stream_status.repeated += stats.repeated as u64;
+            }
             Err(reason) => {
                 self.failures.tolerate(reason)?;
                 self.stream_status.failed += 1;
                 self.small.enlarge_whole(self.x.as_slice_mut().unwrap_or_default());
             }
         }
-        self.stream_status.repeated += repeated as u64;
         let network = before.elapsed();
         self.writer.write(self.x.as_slice().unwrap_or_default(), &mut output.bytes);
         self.keep_up(network, begun.elapsed().saturating_sub(network))

@@ -11,7 +11,7 @@ use super::planes::Planes;
 use super::quality::{QualityStep, ReducedResolution};
 use super::temporal::{Flicker, RefreshPolicy, TileCache, TilesToUpdate};
 use super::{Scale, Temporal};
-use crate::diffusion::{Progress, SigmaMap};
+use crate::diffusion::{RunStats, SigmaMap};
 use crate::error::Result;
 use crate::model::Layout;
 use crate::task::{Denoiser, MemoryHeadroom};
@@ -106,8 +106,7 @@ impl WorkingLayout {
         denoiser.tiles(size.map(|side| scale.of_side(side)), room.minus((smaller + last) as u64))
     }
 
-    /// Denoises the tiles of a frame that need an update, and returns how many were computed again
-    /// after invalid output.
+    /// Denoises the tiles of a frame that need an update.
     pub(super) fn denoise(
         &mut self,
         denoiser: &mut Denoiser<'_>,
@@ -116,10 +115,10 @@ impl WorkingLayout {
         x: &mut Vec<f32>,
         noise: &mut Noise,
         watch: &mut dyn FnMut() -> ControlFlow<()>,
-    ) -> Result<usize> {
+    ) -> Result<RunStats> {
         let (layout, channels) = (denoiser.manifest.layout, denoiser.manifest.channels);
         let [width, height] = grid(layout, planes);
-        noise.tell(layout, planes, &mut self.map);
+        noise.write_map(layout, planes, &mut self.map);
         if layout == Layout::Yuv420 {
             tensor::pack(x, [width, height], &mut self.packed);
         }
@@ -127,7 +126,7 @@ impl WorkingLayout {
         let mut tensor =
             Array4::from_shape_vec([1, channels, height, width], std::mem::take(sample))
                 .unwrap_or_else(|_| Array4::zeros([1, channels, height, width]));
-        let repeated = self.run(denoiser, temporal_state, &mut tensor, watch);
+        let stats = self.run(denoiser, temporal_state, &mut tensor, watch);
         let (values, _) = tensor.into_raw_vec_and_offset();
         match layout {
             Layout::Full => *x = values,
@@ -137,7 +136,7 @@ impl WorkingLayout {
             }
         }
         noise.take_back(&mut self.map);
-        repeated
+        stats
     }
 
     fn run(
@@ -146,35 +145,31 @@ impl WorkingLayout {
         temporal_state: Option<&mut TemporalState>,
         x: &mut Array4<f32>,
         watch: &mut dyn FnMut() -> ControlFlow<()>,
-    ) -> Result<usize> {
-        let mut repeated = 0;
-        let mut watch = |progress: Progress| {
-            repeated = progress.repeated;
-            watch()
-        };
+    ) -> Result<RunStats> {
+        let mut watch = |_| watch();
         let (Some(cache), Some(temporal_state)) = (&mut self.cache, temporal_state) else {
-            denoiser.run(x, &self.map, &self.tiles, None, &mut watch)?;
-            return Ok(repeated);
+            return denoiser.run(x, &self.map, &self.tiles, None, &mut watch);
         };
         let due = cache.due(&temporal_state.temporal, &self.tiles);
         temporal_state.frames += 1;
-        match due {
+        let stats = match due {
             TilesToUpdate::Nothing => {
-                x.as_slice_mut().unwrap_or_default().copy_from_slice(cache.result())
+                x.as_slice_mut().unwrap_or_default().copy_from_slice(cache.result());
+                RunStats::default()
             }
             TilesToUpdate::Tiles => {
                 temporal_state.active += cache.active_part();
-                denoiser.run(x, &self.map, cache.plan(), Some(&*cache), &mut watch)?;
+                denoiser.run(x, &self.map, cache.plan(), Some(&*cache), &mut watch)?
             }
             TilesToUpdate::Everything => {
                 temporal_state.active += 1.0;
-                denoiser.run(x, &self.map, &self.tiles, None, &mut watch)?;
+                denoiser.run(x, &self.map, &self.tiles, None, &mut watch)?
             }
-        }
+        };
         if due != TilesToUpdate::Nothing {
             cache.keep(x.as_slice().unwrap_or_default());
         }
-        Ok(repeated)
+        Ok(stats)
     }
 }
 

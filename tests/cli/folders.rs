@@ -154,12 +154,12 @@ fn rejects_unsupported_uses_of_folders() {
     refused("generate -o out.png", &superresolution, "use `eddy upscale`");
     refused("inpaint small.png --mask small.png -o out.png", &latents, "works on latents");
     refused("upscale small.png -o out.png -s 2", &superresolution, "enlarges 4 times");
-    refused("upscale small.png -o out.y4m -f y4m", &superresolution, "takes images alone");
+    refused("upscale small.png -o out.y4m -f y4m", &superresolution, "processes images only");
     eddy("upscale small.png -o out.png --initial-noise")
         .arg(latents.join("initial.npy"))
         .within(&place)
         .fails(2)
-        .says("begins at the small image");
+        .says("starts from the low-resolution image");
     eddy("sample")
         .arg(&superresolution)
         .args("-o y.npy --sampler ddim --steps 2 --input")

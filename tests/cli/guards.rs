@@ -77,7 +77,7 @@ fn one_failed_frame_does_not_end_a_stream() {
             .within(&place)
             .succeeds()
             .says("1 passed on as they were")
-            .says("which was passed on as it was");
+            .says("and the frame passed through unchanged");
     }
     // A network whose first frame is already invalid fails.
     eddy("denoise in/1.png in/0.png -o out.y4m -m m --sigma 5")

@@ -25,7 +25,7 @@ fn generates_with_a_pipeline_and_its_package() {
     eddy("import pipeline -o package/ --licence CC0-1.0")
         .within(&place)
         .succeeds()
-        .says("a model to generate, which `eddy check package/`");
+        .says("a model to generate; `eddy check package/`");
     assert_eq!(
         place.names("package"),
         ["check-prediction.npy", "check-sample.npy", "model.toml", "network.onnx"]
@@ -35,8 +35,8 @@ fn generates_with_a_pipeline_and_its_package() {
     assert_eq!(place.image("a.png").samples, place.image("b.png").samples);
     eddy("info package").within(&place).succeeds().prints("CC0-1.0");
     // The result equals that of `eddy sample`, which is compared with diffusers.
-    eddy("generate -m package -o c.png --size 10x10").within(&place).fails(2).says("12x8 alone");
-    eddy("import pipeline -o package").within(&place).fails(2).says("is there already");
+    eddy("generate -m package -o c.png --size 10x10").within(&place).fails(2).says("12x8 only");
+    eddy("import pipeline -o package").within(&place).fails(2).says("already exists");
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn rejects_unknown_values_of_options() {
         ("--prediction denoised", "--prediction gradient", "score, flow or edm=SIGMA_DATA"),
         ("sigma=s", "depth=d", "expected sample, sigma, timestep, condition, class, mask, known"),
         ("sample=x", "x", "x has no role"),
-        ("--sigma-range", "--input depth=far --sigma-range", "a name and numbers"),
+        ("--sigma-range", "--input depth=far --sigma-range", "a name with numbers"),
         ("--sigma-range", "--colors cmyk --sigma-range", "rgb, bgr, luma"),
         ("--sigma-range", "--axes chw --sigma-range", "nchw, nhwc"),
         ("--sigma-range", "--dtype f64 --sigma-range", "f32, f16, int8"),
@@ -184,7 +184,7 @@ fn rejects_what_cannot_be_imported() {
         .fails(4)
         .says("config.json is not as diffusers writes it");
     fs::remove_file(place.path("pipeline/unet/config.json")).unwrap();
-    eddy("generate -m pipeline -o a.png").within(&place).fails(4).says("how many channels");
+    eddy("generate -m pipeline -o a.png").within(&place).fails(4).says("number of channels");
     place.file("text.onnx", "a text");
     let said = "--task denoise --prediction denoised --sigma-range 0,1 --inputs sample=x,sigma=sigma --output-name y";
     eddy(&format!("import text.onnx -o out/ {said}"))
@@ -260,7 +260,7 @@ fn imports_external_weight_files() {
     std::os::unix::fs::symlink("../w", place.path("in/link.bin")).unwrap();
     refused("link.bin", 4, "a link out of its folder");
     place.file("in/model.toml", 0.5_f32.to_le_bytes());
-    refused("model.toml", 4, "what a package calls its own");
+    refused("model.toml", 4, "has the name of a file of the package");
     place.holds_only(&["in", "w"]);
 }
 

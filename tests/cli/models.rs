@@ -82,7 +82,7 @@ fn rejects_damaged_or_replaced_networks() {
     let place = place();
     let hash = "0".repeat(64);
     place.model("m", "darker", |_| MANIFEST.replace("{sha256}", &hash));
-    refused(&place, &format!("its manifest says {hash}; the file is damaged or was replaced"));
+    refused(&place, &format!("its manifest declares {hash}; the file is damaged or was replaced"));
     place.model_of("m", b"This is no graph but a text.", |manifest| manifest);
     refused(&place, "ONNX Runtime does not accept it");
     place.model_of("m", b"", |manifest| manifest);
@@ -99,8 +99,8 @@ fn rejects_networks_that_do_not_match_the_manifest() {
         ("extra", "it has an input `mask`"),
         ("rank", "expected a float32 or uint8 tensor of rank 4"),
         ("integers", "expected a float32 or uint8 tensor of rank 4"),
-        ("grey", "its manifest says 3 channels, its input `x` has 1"),
-        ("operator", "it wants an ONNX file it has operators for"),
+        ("grey", "its manifest declares 3 channels; its input `x` has 1"),
+        ("operator", "expected an ONNX file whose operators it has"),
     ] {
         let place = place();
         place.model("m", network, |manifest| manifest);

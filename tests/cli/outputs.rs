@@ -260,12 +260,9 @@ fn rejects_replacing_any_file_that_a_source_could_name() {
     ] {
         for output in ["v.mkv", "frames/ --fps 5", "inner.ffconcat -f y4m"] {
             let run = eddy(&format!("denoise {source} -o {output}")).within(&place).fails(2);
-            run.says(source).says("is there already; choose a new name");
+            run.says(source).says("already exists; choose a new name");
         }
-        eddy(&format!("profile {source} -o v.mkv"))
-            .within(&place)
-            .fails(2)
-            .says("is there already");
+        eddy(&format!("profile {source} -o v.mkv")).within(&place).fails(2).says("already exists");
     }
     assert_eq!(place.bytes("v.mkv"), b"a film");
     assert_eq!(place.names(""), all);

@@ -121,7 +121,7 @@ fn info_describes_every_file() {
         .succeeds()
         .prints("f32: darker.onnx, 1 KiB")
         .prints("int8: darker-int8.onnx");
-    assert_eq!(text.stdout.matches("unless --precision").count(), 1, "{text}");
+    assert_eq!(text.stdout.matches("the default precision").count(), 1, "{text}");
     let record = eddy("info m --json").within(&place).succeeds().json();
     let told: Vec<_> =
         record["files"].as_array().unwrap().iter().map(|file| file["precision"].as_str()).collect();

@@ -158,7 +158,7 @@ fn reports_noise_above_the_range_of_the_model() {
         (record["sigma"].as_f64().map(f64::round), record["sigma_limited"].as_bool()),
         (Some(100.0), Some(true))
     );
-    eddy(options).arg("loud.toml").within(&place).succeeds().says("noisier than the model knows");
+    eddy(options).arg("loud.toml").within(&place).succeeds().says("where it is exceeded");
     eddy(options).arg("none.toml").within(&place).succeeds().says("nothing to do");
     assert_eq!(place.image("b.png").samples, place.image("a.png").samples);
 }

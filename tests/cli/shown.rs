@@ -56,7 +56,7 @@ fn a_mask_lies_on_the_image_as_it_is_shown() {
             eddy(&format!("inpaint {photo}.png --mask {mask}.png -o {photo}-{mask}.png --steps 1"))
                 .within(&place)
                 .succeeds()
-                .says("200 pixels drawn");
+                .says("200 pixels filled");
         }
     }
     let expected = place.image("up-mask.png");
@@ -129,7 +129,7 @@ fn what_is_transparent_in_a_mask_is_not_painted() {
         eddy(&format!("inpaint a.png --mask {name}.png -o out.png --steps 1"))
             .within(&place)
             .succeeds()
-            .says("300 pixels drawn within");
+            .says("300 pixels filled within");
     }
 }
 
@@ -148,9 +148,9 @@ fn the_smooth_edge_of_a_mask_is_drawn_too() {
         let command = format!("inpaint a.png --mask soft.png -o out.png --steps 1 {options}");
         eddy(&command).within(&place).succeeds().says(words);
     };
-    drawn("", "144 pixels drawn");
+    drawn("", "144 pixels filled");
     // A rim of two pixels along each side, and a pixel at each corner.
-    drawn("--grow 2", "244 pixels drawn");
+    drawn("--grow 2", "244 pixels filled");
 }
 
 #[test]

@@ -253,7 +253,7 @@ fn numbers_of_a_unet_have_a_range() {
         ),
         (UNET.replace('{', "{\"num_class_embeds\": 0, "), "num_class_embeds = 0"),
         ("[".repeat(10_000), "config.json is not as diffusers writes it"),
-        ("{}".to_owned(), "how many channels"),
+        ("{}".to_owned(), "number of channels"),
     ] {
         pipeline(&place, &config, "{}");
         refused(&place, words);

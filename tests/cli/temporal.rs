@@ -84,7 +84,7 @@ impl Clip {
         .arg(format!("--temporal={temporal}"))
         .within(&self.place)
         .succeeds()
-        .json()
+        .summary()
     }
 
     fn denoised(&self, temporal: &str) -> Result {

@@ -160,7 +160,7 @@ fn the_scale_chooses_a_model_and_a_model_has_a_scale() {
             .says(words);
     };
     refused("-s 3", 2, "use -s 2 or -s 4");
-    refused("-m larger -s 4", 2, "enlarges 2 times, 4 was asked for");
+    refused("-m larger -s 4", 2, "enlarges 2 times, 4 was requested");
     refused("-m denoise-fast", 4, "expected one to upscale");
     eddy("denoise small.png -o other.png -m upscale-x2")
         .within(&place)

@@ -70,27 +70,27 @@ fn agrees(pipeline: &str, tolerance: f64) {
 }
 
 #[test]
-fn told_the_timestep_as_int64_scalar() {
+fn passes_the_timestep_as_int64_scalar() {
     agrees("int64-scalar", TOLERANCE);
 }
 
 #[test]
-fn told_the_timestep_as_one_int64() {
+fn passes_the_timestep_as_one_int64() {
     agrees("int64-one", TOLERANCE);
 }
 
 #[test]
-fn told_the_timestep_as_int64_per_sample() {
+fn passes_the_timestep_as_int64_per_sample() {
     agrees("int64-batch", TOLERANCE);
 }
 
 #[test]
-fn told_the_timestep_as_float32_scalar() {
+fn passes_the_timestep_as_float32_scalar() {
     agrees("float32-scalar", TOLERANCE);
 }
 
 #[test]
-fn told_the_timestep_as_float32_per_sample() {
+fn passes_the_timestep_as_float32_per_sample() {
     agrees("float32-batch", TOLERANCE);
 }
 

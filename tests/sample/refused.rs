@@ -108,7 +108,7 @@ fn states_that_are_not_finite() {
 fn channels_that_do_not_fit() {
     let place = place();
     place.tensor("x.npy", &start().slice(s![.., ..1, .., ..]).to_owned());
-    refused(&place, 4, DDIM).says("channels is fixed at 3, 1 was asked for");
+    refused(&place, 4, DDIM).says("channels is fixed at 3; 1 was requested");
     let line = "denoise-fast --input x.npy --sampler ddim --steps 4";
     refused(&place, 4, line).says("channels");
 }

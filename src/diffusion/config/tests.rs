@@ -78,12 +78,16 @@ fn every_key_has_an_effect() {
 fn reads_files_written_by_diffusers() {
     let schedule = read(
         r#"{
-            "_class_name": "DPMSolverMultistepScheduler", "_diffusers_version": "0.42.1", "algorithm_type": "dpmsolver++",
-            "beta_end": 0.012, "beta_schedule": "scaled_linear", "beta_start": 0.00085, "clip_sample": false,
-            "dynamic_thresholding_ratio": 0.995, "euler_at_final": false, "final_sigmas_type": "zero", "flow_shift": 1.0,
+            "_class_name": "DPMSolverMultistepScheduler", "_diffusers_version": "0.42.1",
+            "algorithm_type": "dpmsolver++",
+            "beta_end": 0.012, "beta_schedule": "scaled_linear", "beta_start": 0.00085,
+            "clip_sample": false,
+            "dynamic_thresholding_ratio": 0.995, "euler_at_final": false,
+            "final_sigmas_type": "zero", "flow_shift": 1.0,
             "lambda_min_clipped": -Infinity, "lower_order_final": true, "num_train_timesteps": 1000,
             "prediction_type": "epsilon", "rescale_betas_zero_snr": false, "sample_max_value": 1.0,
-            "set_alpha_to_one": false, "skip_prk_steps": true, "solver_order": 2, "solver_type": "bh2", "steps_offset": 1,
+            "set_alpha_to_one": false, "skip_prk_steps": true, "solver_order": 2,
+            "solver_type": "bh2", "steps_offset": 1,
             "thresholding": false, "time_shift_type": "exponential", "timestep_spacing": "leading",
             "trained_betas": null, "use_beta_sigmas": false, "use_dynamic_shifting": false,
             "use_exponential_sigmas": false, "use_flow_sigmas": false, "use_karras_sigmas": false,
@@ -102,7 +106,8 @@ fn reads_files_written_by_diffusers() {
 #[test]
 fn ignores_values_marked_as_defaults() {
     let schedule = read(
-        r#"{"timestep_spacing": "leading", "steps_offset": 1, "_use_default_values": ["timestep_spacing"]}"#,
+        r#"{"timestep_spacing": "leading", "steps_offset": 1,
+            "_use_default_values": ["timestep_spacing"]}"#,
     );
     assert_eq!((schedule.spacing, schedule.steps_offset), (None, 1));
 }

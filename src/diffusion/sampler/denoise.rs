@@ -20,9 +20,8 @@ const RHO: f64 = 2.0;
 /// pixel is `noise` times its entry in the task's map. One step gives the posterior mean. More
 /// steps remove the noise gradually, at levels `(1 - i / steps)^2` (Karras et al. 2022, equation 5,
 /// with rho 2 and a lowest sigma of 0), which trades squared error for texture. With `eta = 0` each
-/// step is `x' = r * x
-/// + (1 - r) * D`, where `r` is the ratio of the two levels (Song et al. 2021, equation 12). `eta` in
-/// `0..=1` replaces a part of the noise by fresh noise.
+/// step is `x' = r * x + (1 - r) * D`, where `r` is the ratio of the two levels (Song et al. 2021,
+/// equation 12). `eta` in `0..=1` replaces a part of the noise by fresh noise.
 ///
 /// # Errors
 /// [`Error::Usage`] for zero steps or an eta out of range.

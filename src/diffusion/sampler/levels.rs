@@ -309,14 +309,14 @@ fn sigmas(
     let timesteps = euler_timesteps(timesteps, schedule.train_steps, steps, schedule.steps_offset);
     let sigmas: Vec<f64> = timesteps.iter().map(|&t| sigma_at(&table, t)).collect();
     let (min, max) = schedule.sigma_range(sigmas[steps - 1], sigmas[0]);
-    let told = |sigmas: Vec<f64>| {
+    let points_of = |sigmas: Vec<f64>| {
         let timestep = TimestepOf::new(&table);
         sigmas.into_iter().map(|sigma| (timestep.sigma(sigma), sigma)).collect()
     };
     let points: Vec<(f64, f64)> = match spacing {
         SigmaSpacing::Timesteps => timesteps.into_iter().zip(sigmas).collect(),
-        SigmaSpacing::Karras => told(karras(min, max, steps, KARRAS_RHO)),
-        SigmaSpacing::Exponential => told(exponential(min, max, steps)),
+        SigmaSpacing::Karras => points_of(karras(min, max, steps, KARRAS_RHO)),
+        SigmaSpacing::Exponential => points_of(exponential(min, max, steps)),
     };
     joined(
         &points,
@@ -372,7 +372,7 @@ fn solver_points(
     steps: usize,
 ) -> Result<Vec<(f64, f64)>> {
     let (min, max) = schedule.sigma_range(sigmas[0], sigmas[sigmas.len() - 1]);
-    let told = |values: Vec<f64>, whole: fn(f64) -> f64| {
+    let points_of = |values: Vec<f64>, whole: fn(f64) -> f64| {
         let timestep = TimestepOf::new(sigmas);
         values.into_iter().map(|sigma| (whole(timestep.sigma(sigma)), sigma)).collect()
     };
@@ -380,12 +380,12 @@ fn solver_points(
         SigmaSpacing::Karras => {
             let is_cosine =
                 path == LevelPath::Solver && schedule.betas == BetaSchedule::SquaredCosCapV2;
-            told(
+            points_of(
                 karras(min, max, steps, KARRAS_RHO),
                 if is_cosine { f64::trunc } else { f64::round_ties_even },
             )
         }
-        SigmaSpacing::Exponential => told(exponential(min, max, steps), f64::trunc),
+        SigmaSpacing::Exponential => points_of(exponential(min, max, steps), f64::trunc),
         SigmaSpacing::Timesteps => {
             // Timesteps with lambda = -ln(sigma) below lambda_min_clipped are not visited.
             let lambda_min = match path {
@@ -434,7 +434,7 @@ fn consistency(
     let used = schedule.used_distilled_steps.unwrap_or(distilled).min(distilled);
     if steps > used {
         return Err(Error::usage(format!(
-            "{steps} steps were asked for of {used} that were distilled \
+            "{steps} steps were requested of {used} that were distilled \
              (original_inference_steps); take at most as many"
         )));
     }

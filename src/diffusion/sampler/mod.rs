@@ -216,7 +216,7 @@ fn check_schedule(schedule: &DiscreteSchedule, sampler: Sampler, steps: usize) -
     }
     if steps > schedule.train_steps {
         return Err(Error::usage(format!(
-            "{steps} steps were asked for, but the network was trained on {} timesteps; take at \
+            "{steps} steps were requested, but the network was trained on {} timesteps; take at \
              most as many",
             schedule.train_steps
         )));

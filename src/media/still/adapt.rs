@@ -21,7 +21,8 @@ pub(super) fn check(image: &Image, format: Format) -> Result<()> {
     let max_side = format.max_side();
     if width.max(height) > max_side {
         return Err(CodecError::new(format!(
-            "{format} holds at most {max_side} pixels a side and the image has {width} x {height}; write PNG or TIFF"
+            "{format} holds at most {max_side} pixels a side and the image has {width} x {height}; \
+             write PNG or TIFF"
         )));
     }
     if !format.holds_alpha() && !image.is_opaque() {

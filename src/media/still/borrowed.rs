@@ -138,8 +138,9 @@ fn decoded(path: &Path, working: u64, limits: &Limits) -> std::result::Result<Ve
     if done.status.success() && !done.stdout.is_empty() {
         return Ok(done.stdout);
     }
-    let said = String::from_utf8_lossy(&done.stderr);
-    let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("nothing was decoded");
+    let output = String::from_utf8_lossy(&done.stderr);
+    let last =
+        output.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("nothing was decoded");
     let shown: String = last.chars().take(200).collect();
     Err(format!("which this ffmpeg cannot decode ({shown})"))
 }

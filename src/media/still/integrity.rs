@@ -150,7 +150,8 @@ fn walk_jpeg(reader: &mut (impl BufRead + Seek)) -> Result<Found> {
         match marker {
             0xD9 if found.from_print && !is_adobe => {
                 return Err(CodecError::new(
-                    "it is made of printing colours (CMYK), and does not say how they are stored; convert it to RGB first",
+                    "its colours are CMYK, and it does not declare how they are stored; convert it \
+                     to RGB first",
                 ));
             }
             0xD9 => {
@@ -160,7 +161,8 @@ fn walk_jpeg(reader: &mut (impl BufRead + Seek)) -> Result<Found> {
                 let fewest = if found.is_progressive { blocks } else { 2 * blocks };
                 if bits < fewest {
                     return Err(CodecError::new(
-                        "it ends before its end: it is shorter than so many pixels can be; fetch the file again",
+                        "it ends before its end: it is shorter than so many pixels can be; fetch \
+                         the file again",
                     ));
                 }
                 return Ok(found);

@@ -26,26 +26,40 @@ impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::DepthReduced(format) => {
-                write!(f, "{format} holds 8 bits a sample: 16 were reduced to 8; write PNG or TIFF to keep them")
+                write!(
+                    f,
+                    "{format} holds 8 bits a sample: 16 were reduced to 8; write PNG or TIFF \
+                           to keep them"
+                )
             }
             Self::ExifDropped(format) => {
-                write!(f, "{format} cannot hold this EXIF block: it was left out; write PNG or WebP to keep it")
+                write!(
+                    f,
+                    "{format} cannot hold this EXIF block: it was left out; write PNG or \
+                           WebP to keep it"
+                )
             }
             Self::IccDropped(format) => {
-                write!(f, "{format} cannot hold this ICC profile: it was left out; write PNG or TIFF to keep it")
+                write!(
+                    f,
+                    "{format} cannot hold this ICC profile: it was left out; write PNG or \
+                           TIFF to keep it"
+                )
             }
             Self::PrintColors => f.write_str(
-                "it was made of printing colours (CMYK), which became RGB without their profile: they are only about right; for \
-                 exact ones convert it in a program that knows profiles",
+                "it was made of printing colours (CMYK), which became RGB without their profile: \
+                 they are only about right; for exact ones convert it in a program that knows \
+                 profiles",
             ),
             Self::MetadataUnread => f.write_str(
-                "some of its metadata was not read (EXIF of AVIF, HEIF and TIFF, ICC profiles of the first two and damaged ones); copy it from the \
-                 source in another program where it counts, as `exiftool -TagsFromFile` does",
+                "some of its metadata was not read (EXIF of AVIF, HEIF and TIFF, ICC profiles of \
+                 the first two and damaged ones); copy it from the source in another program where \
+                 it counts, as `exiftool -TagsFromFile` does",
             ),
             Self::ColorDropped(format) => write!(
                 f,
-                "{format} cannot hold what this PNG says of its colours (gAMA, cHRM, cICP): it was left out, and they may look \
-                 different; write PNG to keep it"
+                "{format} cannot hold this PNG's colour description (gAMA, cHRM, cICP): it was \
+                 left out, and colours may look different; write PNG to keep it"
             ),
         }
     }

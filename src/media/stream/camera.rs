@@ -21,7 +21,7 @@ const USUAL_SIZE: [usize; 2] = [640, 480];
 const USUAL_RATE: Rate = Rate::of(30);
 
 /// How long to wait for a frame before the connection is checked.
-const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+const POLL_TIMEOUT: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 
 /// The format of a camera's frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,7 +175,7 @@ impl Open {
     /// Waits briefly for a frame.
     fn take(&mut self, path: &Path, bytes: &mut Vec<u8>) -> io::Result<Taken> {
         let mut ready = [PollFd::new(&self.stream, PollFlags::IN)];
-        match poll(&mut ready, Some(&PATIENCE)) {
+        match poll(&mut ready, Some(&POLL_TIMEOUT)) {
             Ok(0) | Err(rustix::io::Errno::INTR) => return Ok(Taken::Nothing),
             Ok(_) => {}
             Err(error) => return Err(error.into()),
@@ -186,7 +186,7 @@ impl Open {
         let (video, stride, format) = (&self.video, self.stride, self.format);
         self.stream.dequeue(|view| {
             if view.is_error() {
-                return Ok(Taken::Corrupt("the camera says that the frame is damaged".into()));
+                return Ok(Taken::Corrupt("the camera marked the frame as damaged".into()));
             }
             Ok(match format {
                 CameraFormat::Plain(_) => copy(&view, video, stride, bytes),
@@ -259,7 +259,7 @@ fn device(path: &Path) -> Result<(Device, String, Vec<FourCc>)> {
     if !has.device_capabilities().contains(CapabilityFlags::VIDEO_CAPTURE) {
         return Err(Error::input(
             path,
-            format!("{} gives no frames; choose another device", has.card()),
+            format!("{} is not a capture device; choose another one", has.card()),
         ));
     }
     let offered: Vec<FourCc> = device
@@ -305,7 +305,8 @@ fn start(path: &Path, wish: CameraRequest, interpretation: FormatOverrides) -> R
     let got = capture.format().pixel_format();
     if got != code || wish.size.is_some_and(|size| size != [got_width, got_height]) {
         let problem = format!(
-            "it does not give {width}x{height} in {format} but {got_width}x{got_height} in {got}; it gives {offers}"
+            "it does not give {width}x{height} in {format} but {got_width}x{got_height} in {got}; \
+             it gives {offers}"
         );
         return Err(Error::input(path, problem));
     }

@@ -89,8 +89,8 @@ impl PixelFormat {
     pub const RGB24: Self = Self::Packed { order: Order::Rgb, bits: 8 };
 
     /// Names of common formats, for messages.
-    pub const NAMES: &'static str = "yuv420p, yuv422p, yuv444p and gray (each also with 10le, 12le or 16le), nv12, \
-                                     yuyv422, rgb24, bgr24, rgb48le";
+    pub const NAMES: &'static str = "yuv420p, yuv422p, yuv444p and gray (each also with 10le, 12le \
+                                     or 16le), nv12, yuyv422, rgb24, bgr24, rgb48le";
 
     /// Bits per sample.
     pub fn bits(self) -> u32 {

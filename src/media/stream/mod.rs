@@ -198,7 +198,8 @@ fn check_size(name: &Path, video: &VideoFormat) -> Result<()> {
     Err(Error::input(
         name,
         format!(
-            "its frames have {width}x{height} pixels; at most {} a side and {} MiB are read; scale them down",
+            "its frames have {width}x{height} pixels; at most {} a side and {} MiB are read; scale \
+             them down",
             limits.max_side,
             limits.max_bytes >> 20
         ),

@@ -118,7 +118,8 @@ pub fn open(
     if let Some(format) = wish.format {
         let (Some([width, height]), CameraFormat::Plain(format)) = (wish.size, format) else {
             return Err(Error::usage(format!(
-                "raw frames need both {STREAM_SIZE} and {PIXEL_FORMAT}, and are not mjpeg (which is a camera's, or ffmpeg's)",
+                "raw frames need both {STREAM_SIZE} and {PIXEL_FORMAT}, and are not mjpeg (which \
+                 is a camera's, or ffmpeg's)",
             )));
         };
         let mut video = VideoFormat::new(width, height, USUAL_RATE, format);
@@ -148,8 +149,8 @@ pub fn open(
     }
     if has_extension(source, &RAW) && is_file {
         return Err(Error::usage(format!(
-            "{} holds raw frames, by its name, which say neither size nor format; add both, such as {STREAM_SIZE} 640x480 \
-             {PIXEL_FORMAT} nv12",
+            "{} holds raw frames, by its name, without size and format; add both, such as \
+             {STREAM_SIZE} 640x480 {PIXEL_FORMAT} nv12",
             source.display()
         )));
     }
@@ -263,7 +264,8 @@ impl SinkFormat {
         let folder = path.is_dir() || ends_in_slash(path);
         let one_file = |format: Format| {
             Error::usage(format!(
-                "a stream is many frames, {} is one {}; name a folder (end it in /), or a .y4m file",
+                "a stream is many frames, {} is one {}; name a folder (end it in /), or a .y4m \
+                 file",
                 path.display(),
                 format.extension()
             ))
@@ -278,8 +280,8 @@ impl SinkFormat {
             None => match Format::from_path(path) {
                 Some(format) => Err(one_file(format)),
                 None => Err(Error::usage(format!(
-                    "the name {} tells no kind of stream; end it in .y4m, in .mp4 or the like (by ffmpeg), or in / for \
-                     a folder of frames",
+                    "the name {} has no extension of a stream; end it in .y4m, in .mp4 or the like \
+                     (by ffmpeg), or in / for a folder of frames",
                     path.display()
                 ))),
             },
@@ -317,14 +319,16 @@ impl SinkFormat {
     pub fn losses(self, source: &VideoFormat, result: &VideoFormat) -> Vec<String> {
         let mut losses = Vec::new();
         if source.alpha {
-            let words = "the source has transparency, which a stream does not hold: what was hidden beneath it shows";
+            let words = "the source has transparency, which a stream does not hold: what was \
+                         hidden beneath it shows";
             losses.push(words.to_owned());
         }
         if let (Self::ImageSequence(_), Some([width, height])) = (self, result.aspect)
             && width != height
         {
             losses.push(format!(
-                "pixels are {width}:{height}, which frame files do not say: they look squeezed"
+                "pixels are {width}:{height}, which frame files cannot declare: frames look \
+                 squeezed"
             ));
         }
         let has_matrix =
@@ -332,14 +336,15 @@ impl SinkFormat {
         if has_matrix && result.color.matrix != Matrix::usual(result.height) {
             let matrix = result.color.matrix;
             losses.push(format!(
-                "y4m does not say that its colour is {matrix}: whatever reads it has to be told"
+                "y4m cannot declare that its colour is {matrix}: readers need an option for it"
             ));
         } else if has_matrix
             && source.color.said_by == SaidBy::Source
             && source.color.matrix != result.color.matrix
         {
             losses.push(format!(
-                "y4m does not say that its colour is {}: it was made {}, which readers take it for at that height",
+                "y4m cannot declare that its colour is {}: it was converted to {}, which readers \
+                 assume at that height",
                 source.color.matrix, result.color.matrix
             ));
         }
@@ -349,7 +354,7 @@ impl SinkFormat {
         ) = (self, source.color.transfer.transfer())
         {
             losses.push(format!(
-                "values are those of {transfer}, which the result does not say: it looks too dull"
+                "values are those of {transfer}, which the output cannot declare: it looks too dull"
             ));
         }
         losses

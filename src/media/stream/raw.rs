@@ -52,7 +52,8 @@ impl<R: Read + Send> Source for RawSource<R> {
         }
         let VideoFormat { width, height, format, .. } = self.video;
         Ok(ReadOutcome::Corrupt(format!(
-            "it ends within frame {}: {got} of {} bytes are there; are its frames really {width}x{height} in {format}?",
+            "it ends within frame {}: {got} of {} bytes are there; are its frames really \
+             {width}x{height} in {format}?",
             self.index + 1,
             frame.bytes.len()
         )))
@@ -76,9 +77,10 @@ mod tests {
             assert_eq!((frame.bytes.as_slice(), frame.index), (bytes.as_slice(), index as u64));
         }
         assert_eq!(frame.time.as_millis(), 100);
-        assert!(
-            matches!(source.next(&mut frame).unwrap(), ReadOutcome::Corrupt(why) if why.contains("2 of 6 bytes"))
-        );
+        assert!(matches!(
+            source.next(&mut frame).unwrap(),
+            ReadOutcome::Corrupt(why) if why.contains("2 of 6 bytes")
+        ));
         assert_eq!(source.next(&mut frame).unwrap(), ReadOutcome::End);
     }
 }

@@ -42,8 +42,8 @@ impl<R: Read + Send> Y4mSource<R> {
             }
             Ok(_) => {
                 return Err(refuse(format!(
-                    "the stream does not begin with YUV4MPEG2; have its writer make y4m (ffmpeg: -f yuv4mpegpipe), or give \
-                     {STREAM_SIZE} and {PIXEL_FORMAT} for raw frames"
+                    "the stream does not begin with YUV4MPEG2; have its writer make y4m (ffmpeg: \
+                     -f yuv4mpegpipe), or give {STREAM_SIZE} and {PIXEL_FORMAT} for raw frames"
                 )));
             }
             Err(error) => return Err(Error::input_from(name, "its header cannot be read", error)),
@@ -84,7 +84,8 @@ impl<R: Read + Send> Source for Y4mSource<R> {
             Line::Whole(_) | Line::Torn => {
                 self.ended = true;
                 return Ok(ReadOutcome::Corrupt(format!(
-                    "where frame {} should begin there is no FRAME; the stream is damaged, and the rest of it is lost",
+                    "where frame {} should begin there is no FRAME; the stream is damaged, and the \
+                     rest of it is lost",
                     self.index + 1
                 )));
             }
@@ -165,12 +166,15 @@ fn parse(line: &str) -> std::result::Result<VideoFormat, String> {
         }
     }
     let (Some(width), Some(height)) = (width.filter(|w| *w > 0), height.filter(|h| *h > 0)) else {
-        return Err(format!("its header says no width and height: {line}"));
+        return Err(format!("its header has no width and height: {line}"));
     };
     // Older writers give the chroma format only in XYSCSS; a C parameter takes precedence.
     let colorspace = colorspace.or(older).unwrap_or_else(|| "420jpeg".to_owned());
     let (format, siting) = colorspace_of(&colorspace).ok_or_else(|| {
-        format!("its samples are {colorspace}; expected 420 (any siting), 422, 444 or mono, of 8 to 16 bits a sample")
+        format!(
+            "its samples are {colorspace}; expected 420 (any siting), 422, 444 or mono, of 8 \
+                 to 16 bits a sample"
+        )
     })?;
     let mut video =
         VideoFormat { tags, scan, aspect, ..VideoFormat::new(width, height, rate, format) };
@@ -187,9 +191,7 @@ fn scan_of(value: &str) -> std::result::Result<Scan, String> {
         "t" => Ok(Scan::TopFirst),
         "b" => Ok(Scan::BottomFirst),
         "m" => Ok(Scan::Mixed),
-        _ => Err(format!(
-            "its header says I{value} of how it is interlaced; expected Ip, It, Ib or Im"
-        )),
+        _ => Err(format!("its header declares the scan I{value}; expected Ip, It, Ib or Im")),
     }
 }
 

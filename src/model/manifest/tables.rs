@@ -1,11 +1,9 @@
 //! The tables of a manifest, and the values of its keys.
 
-use std::fmt;
-use std::str::FromStr;
-
 use serde::{Deserialize, Serialize};
 
 use crate::diffusion::Sampler;
+use crate::names::named;
 use crate::network::{NoiseScale, RecurrentState};
 
 /// How the channels of a network's sample represent an image.
@@ -58,46 +56,16 @@ pub enum Task {
     Inpaint,
 }
 
-impl Task {
-    /// All tasks.
-    pub const ALL: [Self; 6] = [
-        Self::Denoise,
-        Self::Upscale,
-        Self::Generate,
-        Self::Classifier,
-        Self::Deblur,
-        Self::Inpaint,
-    ];
-
-    /// The name in a manifest and on the command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Denoise => "denoise",
-            Self::Upscale => "upscale",
-            Self::Generate => "generate",
-            Self::Classifier => "classifier",
-            Self::Deblur => "deblur",
-            Self::Inpaint => "inpaint",
-        }
-    }
-}
-
-impl fmt::Display for Task {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-impl FromStr for Task {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let known = Self::ALL.into_iter().find(|task| task.name() == text);
-        known.ok_or_else(|| {
-            format!("{text} is no task; expected {}", Self::ALL.map(Self::name).join(", "))
-        })
-    }
-}
+named!(
+    Task,
+    "a task",
+    Denoise = "denoise",
+    Upscale = "upscale",
+    Generate = "generate",
+    Classifier = "classifier",
+    Deblur = "deblur",
+    Inpaint = "inpaint",
+);
 
 /// A range of noise levels, as standard deviations in the network's units.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
@@ -168,7 +136,7 @@ impl State {
     }
 }
 
-/// How a network is told its noise level.
+/// How the noise level is encoded for a network.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct NoiseLevel {

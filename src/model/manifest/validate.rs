@@ -1,4 +1,4 @@
-//! What a manifest may say: the range of each number, and which keys go together.
+//! The constraints of a manifest: the range of each number, and which keys may be combined.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -64,10 +64,10 @@ impl Manifest {
     /// `model` is the package's name in errors.
     ///
     /// # Errors
-    /// [`Error::Model`] says the key, what was found and what was expected.
+    /// [`Error::Model`] names the key, what was found and what was expected.
     pub fn validate(&self, model: &str) -> Result<()> {
         if let Some(problem) = self.problem() {
-            return Err(Error::model(model, format!("its model.toml says {problem}")));
+            return Err(Error::model(model, format!("its model.toml has {problem}")));
         }
         self.discrete_schedule(model).map(drop)
     }
@@ -140,7 +140,7 @@ impl Manifest {
         ]
     }
 
-    /// What is said twice, or does not go with the rest, and what was expected.
+    /// Keys that are given twice or contradict others, and what was expected.
     fn contradiction(&self) -> Option<String> {
         let (task, scale, range) = (self.task, self.scale, self.range);
         if self.layout == Layout::Yuv420
@@ -218,8 +218,8 @@ impl Manifest {
         if self.frames.is_multiple_of(2) || (named > 0 && named + 1 != self.frames) {
             let frames = self.frames;
             return Some(format!(
-                "frames = {frames} and {named} neighbours among the inputs; expected an odd number, one more than \
-                 neighbours if they are named"
+                "frames = {frames} and {named} neighbours among the inputs; expected an odd \
+                 number, one more than neighbours if they are named"
             ));
         }
         if self.is_of_video()
@@ -230,8 +230,8 @@ impl Manifest {
                 || !matches!(task, Task::Denoise | Task::Deblur))
         {
             return Some(
-                "frames or states beside a condition, luma, a layout of planes or a task of images; expected a \
-                 network to denoise or to deblur that sees its frames alone"
+                "frames or states beside a condition, luma, a layout of planes or a task of \
+                 images; expected a network to denoise or to deblur that sees its frames alone"
                     .into(),
             );
         }
@@ -239,14 +239,14 @@ impl Manifest {
         let expected = usize::from(task == Task::Inpaint);
         if masks != expected || (masks > 0 && !self.is_blind()) {
             return Some(format!(
-                "task = \"{task}\" and {masks} masks among the inputs; expected one, mask or known, of a model to \
-                 inpaint, which has no noise level, and none of others"
+                "task = \"{task}\" and {masks} masks among the inputs; expected one, mask or \
+                 known, of a model to inpaint, which has no noise level, and none of others"
             ));
         }
-        if self.inputs.sample.is_none() && !self.enlarges_by_itself() {
+        if self.inputs.sample.is_none() && !self.is_feed_forward_upscaler() {
             return Some(
-                "no sample among the inputs; expected one, or of a model to upscale that draws \
-                 nothing a condition alone"
+                "no sample among the inputs; expected one, or a condition alone for a \
+                 feed-forward upscaler"
                     .into(),
             );
         }

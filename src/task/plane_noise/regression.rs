@@ -43,11 +43,11 @@ const HOLDS: f64 = 0.6;
 /// everything moves, the differences may lower the standard deviation but not raise it.
 pub(super) fn of_stream(
     pair: &[f32; OF_PAIR],
-    said: [f32; 4],
+    frame: [f32; 4],
     is_chroma: bool,
     still: f64,
 ) -> [f32; 2] {
-    let [sigma, fine, coarse, clean] = said;
+    let [sigma, fine, coarse, clean] = frame;
     let mut numbers = [0.0; OF_STREAM];
     let rest = [sigma, fine, coarse, clean / 4.0, if is_chroma { 1.0 } else { 0.0 }];
     numbers[..OF_PAIR].copy_from_slice(pair);

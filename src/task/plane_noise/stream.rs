@@ -106,11 +106,11 @@ impl TemporalNoise {
         if self.pairs == 0 {
             return None;
         }
-        let said =
+        let of_frame =
             [output(frame.sigma), output(frame.fine), output(frame.coarse), frame.clean as f32];
         let pair = self.features.map(|feature| feature as f32);
         let [sigma, clean] =
-            regression::of_stream(&pair, said, self.role == PlaneRole::Chroma, self.still);
+            regression::of_stream(&pair, of_frame, self.role == PlaneRole::Chroma, self.still);
         let sigma = deviation(sigma);
         let scale = if frame.sigma > 0.0 { sigma / frame.sigma } else { 1.0 };
         let noise = PlaneNoise {

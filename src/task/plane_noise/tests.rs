@@ -72,15 +72,15 @@ fn agrees_with_the_reference() {
         let mut work = Work::default();
         let own = features::of_image(plane, &mut work).features.unwrap();
         assert_near(&own, &golden.features, "an image's features");
-        let said = regression::of_image(&own);
-        assert_near(&said, &golden.said, "what is said of an image");
+        let of_image = regression::of_image(&own);
+        assert_near(&of_image, &golden.said, "the regression of an image");
         let seen = features::of_pair(plane, other, &mut work);
         let (pair, still) = (seen.features.unwrap(), seen.still);
         assert_near(&pair, &golden.pair, "a pair's features");
         assert_near(
-            &regression::of_stream(&pair, said, number == 2, still),
+            &regression::of_stream(&pair, of_image, number == 2, still),
             &golden.stream,
-            "what is said of a stream",
+            "the regression of a stream",
         );
     }
 }

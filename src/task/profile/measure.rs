@@ -119,8 +119,8 @@ impl Profiler {
         };
         if method == Method::Image {
             let Seen::Image(frame) = &seen else {
-                let problem = "it has one frame, and noise is measured by the differences of two or \
-                               more of a still scene";
+                let problem = "it has one frame, and noise is measured by the differences of two \
+                               or more of a still scene";
                 return Err(Error::input(name, problem));
             };
             patches::look_at(frame, &mut self.channels)?;
@@ -138,8 +138,8 @@ impl Profiler {
             if points.is_empty() {
                 let problem = match enough.count() {
                     0 => format!("it has {width} x {height} pixels, too few to measure noise in"),
-                    _ => "it is black or white wherever there is enough to measure, and noise is cut off there; expose so \
-                          that the scene is between"
+                    _ => "it is black or white wherever there is enough to measure, and noise is \
+                          cut off there; expose so that the scene is between"
                         .to_owned(),
                 };
                 return Err(Error::input(name, problem));
@@ -149,8 +149,8 @@ impl Profiler {
                 && !may_be_none
                 && points.iter().all(|point| point.variance == 0.0)
             {
-                let problem = "it does not differ from the frames before but in a few pixels, as copies do; give frames that were \
-                               taken one after the other";
+                let problem = "it does not differ from the frames before but in a few pixels, as \
+                               copies do; give frames that were taken one after the other";
                 return Err(Error::input(name, problem));
             }
             lines.push(match flat_at(&points, noise_in_signal) {

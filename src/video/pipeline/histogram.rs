@@ -38,11 +38,11 @@ impl Histogram {
     }
 
     /// The quantiles that are reported.
-    pub const TOLD: [f64; 3] = [0.5, 0.95, 0.99];
+    pub const QUANTILES: [f64; 3] = [0.5, 0.95, 0.99];
 
     /// The reported quantiles.
-    pub fn told(&self) -> [Duration; 3] {
-        Self::TOLD.map(|part| self.quantile(part))
+    pub fn quantiles(&self) -> [Duration; 3] {
+        Self::QUANTILES.map(|part| self.quantile(part))
     }
 
     /// The duration that `part` (0 to 1) of all do not exceed, within 2 %; zero when the histogram

@@ -65,24 +65,24 @@ impl Default for PipelineOptions {
 
 /// Processes frames from the source for the sink. `output` keeps its memory.
 pub trait FrameProcessor {
-    /// Processes one frame. Call `watch` regularly; it says whether to go on.
+    /// Processes one frame. Call `watch` regularly; it returns whether to continue.
     ///
     /// # Errors
     /// Any error that ends the run.
-    fn restore(
+    fn process(
         &mut self,
         input: &VideoFrame,
         output: &mut VideoFrame,
         watch: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<()>;
 
-    /// How many frames after a frame are announced before it is restored.
+    /// The number of following frames that are announced before a frame is processed.
     fn look_ahead(&self) -> usize {
         0
     }
 
-    /// Called for each frame as it comes, [`look_ahead`](Self::look_ahead) frames before it is
-    /// restored; and, once the last has come, with none for each that is missing.
+    /// Called for each frame as it arrives, [`look_ahead`](Self::look_ahead) frames before it is
+    /// processed; after the last frame, called with none for each missing one.
     fn announce(&mut self, _next: Option<&VideoFrame>) {}
 
     /// How frames are processed at present.
@@ -200,25 +200,25 @@ impl Summary {
     }
 }
 
-/// Processes all frames of `source` with `restorer` and writes them to `sink`. `watch` can stop
+/// Processes all frames of `source` with `processor` and writes them to `sink`. `watch` can stop
 /// the run. Buffers are allocated for the first frames and then reused.
 ///
 /// The sink is always finished, so that the output is complete. The reading thread ends with the
 /// frame that it waits for; if none arrives, it stays until the process ends.
 ///
 /// # Errors
-/// Errors of the source, the restorer or the sink; [`Error::Interrupted`] when `watch` stopped the
+/// Errors of the source, the processor or the sink; [`Error::Interrupted`] when `watch` stopped the
 /// run. It is no error when the reader of the output disconnects.
 pub fn run(
     source: Box<dyn Source>,
     sink: Box<dyn Sink>,
-    restorer: &mut dyn FrameProcessor,
+    processor: &mut dyn FrameProcessor,
     flow: PipelineOptions,
     watch: &mut dyn RunObserver,
 ) -> (Summary, Result<()>) {
     let room = flow.waiting.max(1);
-    // Frames that wait for those after them.
-    let held = restorer.look_ahead();
+    // Frames that wait for their following frames.
+    let held = processor.look_ahead();
     let shared = Arc::new(Shared {
         incoming: Queue::new(room),
         spare_in: Queue::new(room + 2 + held),
@@ -241,7 +241,7 @@ pub fn run(
     let (live, waits_for_reader) = (source.is_live(), sink.waits_for_reader());
     let reader = spawn_reader(Arc::clone(&shared), source, flow);
     let writer = spawn_writer(Arc::clone(&shared), sink, live, flow.target.deadline);
-    let stream_status = restorer.stream_status();
+    let stream_status = processor.stream_status();
     let mut worker = Worker {
         shared: &shared,
         live,
@@ -250,7 +250,7 @@ pub fn run(
         stream_status,
         watch,
     };
-    let mut worked = worker.work(restorer, flow);
+    let mut worked = worker.work(processor, flow);
     if worked.is_err() {
         shared.cut.store(true, Ordering::Relaxed);
     }
@@ -264,16 +264,16 @@ pub fn run(
     summary.stream_status = Some(stream_status);
     // The writer still has frames to write; the reader may wait for a frame that never arrives.
     let written = match writer {
-        Ok(writer) if writer.is_finished() || !waits_for_reader => writer
-            .join()
-            .unwrap_or_else(|_| Err(Error::evaluation("the writing thread broke down"))),
+        Ok(writer) if writer.is_finished() || !waits_for_reader => {
+            writer.join().unwrap_or_else(|_| Err(Error::evaluation("the writing thread panicked")))
+        }
         Ok(_) => Ok(()),
         Err(error) => Err(error),
     };
     let read = match reader {
-        Ok(reader) if reader.is_finished() || matches!(worked, Ok(true)) => reader
-            .join()
-            .unwrap_or_else(|_| Err(Error::evaluation("the reading thread broke down"))),
+        Ok(reader) if reader.is_finished() || matches!(worked, Ok(true)) => {
+            reader.join().unwrap_or_else(|_| Err(Error::evaluation("the reading thread panicked")))
+        }
         Ok(_) => Ok(()),
         Err(error) => Err(error),
     };
@@ -301,7 +301,7 @@ struct Worker<'a> {
 impl Worker<'_> {
     /// Processes frames until the source ends, which returns true, or the sink does. Errors
     /// include a stop request.
-    fn work(&mut self, restorer: &mut dyn FrameProcessor, flow: PipelineOptions) -> Result<bool> {
+    fn work(&mut self, processor: &mut dyn FrameProcessor, flow: PipelineOptions) -> Result<bool> {
         let mut silent = Instant::now();
         let mut pace = flow.target.rate.map(Pace::new);
         let mut waited = Duration::ZERO;
@@ -318,8 +318,8 @@ impl Worker<'_> {
                 Popped::Item(item) => item,
                 Popped::Closed => {
                     while let Some(item) = pending.pop_front() {
-                        restorer.announce(None);
-                        if !self.restore(restorer, item, flow, &mut waited)? {
+                        processor.announce(None);
+                        if !self.process(processor, item, flow, &mut waited)? {
                             return Ok(false);
                         }
                     }
@@ -332,7 +332,8 @@ impl Worker<'_> {
                         return Err(Error::input(
                             "the stream",
                             format!(
-                                "no frame has come for {:.0} s; check the source, or raise {STALL_TIMEOUT}",
+                                "no frame has come for {:.0} s; check the source, or raise \
+                                 {STALL_TIMEOUT}",
                                 stall.as_secs_f64()
                             ),
                         ));
@@ -349,11 +350,11 @@ impl Worker<'_> {
             if let Some(pace) = &mut pace {
                 pace.begin();
             }
-            restorer.announce(Some(&item.frame));
+            processor.announce(Some(&item.frame));
             pending.push_back(item);
-            if pending.len() > restorer.look_ahead()
+            if pending.len() > processor.look_ahead()
                 && let Some(item) = pending.pop_front()
-                && !self.restore(restorer, item, flow, &mut waited)?
+                && !self.process(processor, item, flow, &mut waited)?
             {
                 return Ok(false);
             }
@@ -362,30 +363,30 @@ impl Worker<'_> {
     }
 
     /// Processes a frame and passes the result on. Returns whether the writer still takes frames.
-    fn restore(
+    fn process(
         &mut self,
-        restorer: &mut dyn FrameProcessor,
+        processor: &mut dyn FrameProcessor,
         item: Item,
         flow: PipelineOptions,
         waited: &mut Duration,
     ) -> Result<bool> {
         let Some(mut output) = self.spare()? else { return Ok(false) };
         if let Some(settings) = self.watch.settings() {
-            restorer.apply_settings(&settings)?;
-            self.stream_status = restorer.stream_status();
+            processor.apply_settings(&settings)?;
+            self.stream_status = processor.stream_status();
         }
         *waited = moving_average(*waited, item.arrived.elapsed());
         if let Some(budget) = flow.target.budget(*waited, self.shared.written().moving_average) {
-            restorer.set_budget(budget);
+            processor.set_budget(budget);
         }
         let begun = Instant::now();
         let Self { watch, shared, begun: first, stream_status, .. } = self;
         let running = RunStatus { shared, begun: *first, stream_status };
-        restorer.restore(&item.frame, &mut output, &mut || watch.on_progress(&running))?;
+        processor.process(&item.frame, &mut output, &mut || watch.on_progress(&running))?;
         self.summary.work.add(begun.elapsed());
         // Counts the status of this frame; the next may be processed differently.
         self.summary.count(&self.stream_status.quality);
-        self.stream_status = restorer.stream_status();
+        self.stream_status = processor.stream_status();
         (output.index, output.time) = (item.frame.index, item.frame.time);
         output.tags.clone_from(&item.frame.tags);
         self.watch.on_frame(&item.frame, &output);

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 /// The target frame rate and deadline.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Target {
-    /// Frames per second. No more are processed, and a restorer with quality steps lowers quality
+    /// Frames per second. No more are processed, and a processor with quality steps lowers quality
     /// to reach it.
     pub rate: Option<f64>,
     /// Limit of the time from a frame's arrival to when it is written.

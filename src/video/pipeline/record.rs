@@ -8,9 +8,10 @@ use super::{Counters, Histogram};
 use crate::video::{QualityLevel, StreamStatus};
 
 /// The counters; `rate` is in frames per second.
-pub fn of_tally(event: &str, counters: &Counters, rate: f64) -> Value {
+pub fn of_counters(event: &str, counters: &Counters, rate: f64) -> Value {
     json!({
-        "event": event, "read": counters.read, "written": counters.written, "dropped": counters.dropped,
+        "event": event, "read": counters.read, "written": counters.written,
+        "dropped": counters.dropped,
         "corrupt": counters.corrupt, "reconnected": counters.reconnected, "late": counters.late,
         "seconds": counters.elapsed.as_secs_f64(), "rate": rate,
     })
@@ -25,10 +26,11 @@ pub fn of_quality(quality: &QualityLevel) -> Value {
 }
 
 /// The status of the stream.
-pub fn of_treatment(stream_status: &StreamStatus) -> Value {
+pub fn of_status(stream_status: &StreamStatus) -> Value {
     let mut record = of_quality(&stream_status.quality);
     let more = json!({
-        "changes": stream_status.changes, "tiles_repeated": stream_status.repeated, "passed_through": stream_status.failed,
+        "changes": stream_status.changes, "tiles_repeated": stream_status.repeated,
+        "passed_through": stream_status.failed,
         "sigma": stream_status.sigma, "temporal": stream_status.temporal,
     });
     extend(&mut record, more);
@@ -37,7 +39,7 @@ pub fn of_treatment(stream_status: &StreamStatus) -> Value {
 
 /// Quantiles of the latency from arrival to writing.
 pub fn of_latency(latency: &Histogram) -> Value {
-    let [p50, p95, p99] = latency.told().map(milliseconds);
+    let [p50, p95, p99] = latency.quantiles().map(milliseconds);
     json!({"latency_p50_ms": p50, "latency_p95_ms": p95, "latency_p99_ms": p99})
 }
 

@@ -83,7 +83,7 @@ struct Slow {
 }
 
 impl FrameProcessor for Slow {
-    fn restore(
+    fn process(
         &mut self,
         _: &VideoFrame,
         _: &mut VideoFrame,

@@ -118,7 +118,7 @@ fn read_all(shared: &Shared, source: &mut dyn Source, flow: PipelineOptions) -> 
                     shared.corrupt.fetch_add(1, Ordering::Relaxed);
                     if !live && !flow.skip_corrupt {
                         let advice =
-                            format!("what came before is kept; {SKIP_CORRUPT} passes over it");
+                            format!("earlier frames are kept; {SKIP_CORRUPT} skips damaged frames");
                         return Err(Error::input("the stream", format!("{why}; {advice}")));
                     }
                 }

@@ -138,14 +138,14 @@ impl QualityController {
 
     /// Records the time that a frame took in evaluations and outside them. Returns the quality
     /// step for the next frame if it changes.
-    pub(in crate::video) fn took(
+    pub(in crate::video) fn record_time(
         &mut self,
         network: Duration,
         beside: Duration,
     ) -> Option<QualityStep> {
         let [now, network, beside, budget] =
             [self.begun.elapsed(), network, beside, self.budget].map(|time| time.as_secs_f64());
-        self.governor.took(now, network, beside, budget).then(|| self.governor.step())
+        self.governor.record_time(now, network, beside, budget).then(|| self.governor.step())
     }
 }
 
@@ -215,7 +215,7 @@ impl Governor {
     /// Records a frame that took `network` seconds of evaluations and `overhead` seconds outside
     /// them, at the time `now`. `budget` is that of the next frame. Returns whether the rung
     /// changes.
-    fn took(&mut self, now: f64, network: f64, overhead: f64, budget: f64) -> bool {
+    fn record_time(&mut self, now: f64, network: f64, overhead: f64, budget: f64) -> bool {
         self.frames += 1;
         if self.frames == 1 {
             // The first frame's time includes the allocation of memory.
@@ -305,7 +305,7 @@ mod tests {
                 * slow(now, step);
             now += (network * jitter + overhead).max(budget);
             frames += 1.0;
-            if governor.took(now, network * jitter, overhead, budget) {
+            if governor.record_time(now, network * jitter, overhead, budget) {
                 ladder_steps.push(governor.step());
             }
         }

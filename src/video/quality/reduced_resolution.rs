@@ -292,7 +292,7 @@ impl ReducedResolution {
     }
 
     /// Reduces `x` and leaves its fine part in it. `least` is the lowest sigma of the network.
-    pub(in crate::video) fn take(&mut self, x: &mut [f32], noise: &Noise, least: f32) {
+    pub(in crate::video) fn downsample(&mut self, x: &mut [f32], noise: &Noise, least: f32) {
         let Self { large, planes, parts, x: small, noise: small_noise } = self;
         let groups = large.split_mut(x).zip(planes.split_mut(small));
         for (i, (part, ((group, x), (_, small)))) in parts.iter_mut().zip(groups).enumerate() {
@@ -353,7 +353,7 @@ mod tests {
             let (width, height, sigma) = (203, 101, 0.1);
             let mut x = noise(width, height, sigma);
             let mut reduced = of(width, height, scale, false);
-            reduced.take(&mut x, &Noise::Uniform(vec![sigma]), 0.0);
+            reduced.downsample(&mut x, &Noise::Uniform(vec![sigma]), 0.0);
             let Noise::Uniform(stated) = reduced.noise.clone() else {
                 panic!("the noise is uniform")
             };
@@ -378,7 +378,7 @@ mod tests {
             let mut x = noise(width, height, sigma);
             x.iter_mut().enumerate().for_each(|(i, x)| *x += edge(i) - 0.5);
             let mut reduced = of(width, height, scale, false);
-            reduced.take(&mut x, &Noise::Uniform(vec![sigma]), 0.0);
+            reduced.downsample(&mut x, &Noise::Uniform(vec![sigma]), 0.0);
             reduced.recombine(&mut x);
             let error = deviation(&x, edge);
             assert!(error < 1.1 * sigma, "{scale}: {error}");
@@ -391,7 +391,7 @@ mod tests {
         let before = x.clone();
         let mut reduced = of(65, 47, Scale::SMALLER[1], true);
         let sigma = Noise::PerSample(vec![vec![1e-4; 65 * 47]]);
-        reduced.take(&mut x, &sigma, 0.0);
+        reduced.downsample(&mut x, &sigma, 0.0);
         reduced.recombine(&mut x);
         assert!(x.iter().zip(&before).all(|(a, b)| (a - b).abs() < 1e-4));
     }

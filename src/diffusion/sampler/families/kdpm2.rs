@@ -9,7 +9,8 @@ impl Sampler {
     pub const KDPM2: Self = Self(&Definition {
         name: "kdpm2",
         class: Some("KDPM2DiscreteScheduler"),
-        paper: "Lu et al. 2022, DPM-Solver, algorithm 1; Karras et al. 2022, algorithm 2; as in k-diffusion",
+        paper: "Lu et al. 2022, DPM-Solver, algorithm 1; Karras et al. 2022, algorithm 2; as in \
+                k-diffusion",
         path: LevelPath::Halved,
         eta: None,
         rows: |path_levels, _| pairs(path_levels, 0.0),
@@ -19,7 +20,8 @@ impl Sampler {
     pub const KDPM2_A: Self = Self(&Definition {
         name: "kdpm2-a",
         class: Some("KDPM2AncestralDiscreteScheduler"),
-        paper: "as kdpm2; Song et al. 2021 (score SDE), appendix F, for its noise; as in k-diffusion",
+        paper: "as kdpm2; Song et al. 2021 (score SDE), appendix F, for its noise; as in \
+                k-diffusion",
         path: LevelPath::Halved,
         eta: Some(1.0),
         rows: pairs,

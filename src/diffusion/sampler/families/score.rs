@@ -10,7 +10,8 @@ impl Sampler {
     pub const LANGEVIN: Self = Self(&Definition {
         name: "langevin",
         class: None,
-        paper: "Song and Ermon 2019, algorithm 1; 2020, technique 4 (the step size); Jolicoeur-Martineau et al. 2021 (the last step)",
+        paper: "Song and Ermon 2019, algorithm 1; 2020, technique 4 (the step size); \
+                Jolicoeur-Martineau et al. 2021 (the last step)",
         path: LevelPath::Geometric,
         eta: None,
         rows: |path_levels, _| {

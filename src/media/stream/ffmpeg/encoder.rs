@@ -41,40 +41,40 @@ impl Encoder {
     /// The ffmpeg arguments for a file of that name and frames of format `video`.
     pub(super) fn arguments(&self, path: &Path, video: &VideoFormat) -> Vec<String> {
         let mut arguments = Vec::new();
-        let mut say = |key: &str, value: String| arguments.extend([key.to_owned(), value]);
+        let mut add = |key: &str, value: String| arguments.extend([key.to_owned(), value]);
         let kind = kind(path).unwrap_or_default();
         let is_usual = self.codec.is_none() && ["mp4", "mkv"].contains(&kind.as_str());
         if let Some(codec) = &self.codec {
-            say("-c:v", codec.clone());
+            add("-c:v", codec.clone());
         }
         match (self.crf, &self.bitrate) {
-            (Some(crf), _) => say("-crf", crf.to_string()),
-            (None, Some(bitrate)) => say("-b:v", bitrate.clone()),
-            (None, None) if is_usual => say("-crf", Self::CRF.to_string()),
+            (Some(crf), _) => add("-crf", crf.to_string()),
+            (None, Some(bitrate)) => add("-b:v", bitrate.clone()),
+            (None, None) if is_usual => add("-crf", Self::CRF.to_string()),
             (None, None) => {}
         }
         if self.codec.is_none() {
-            lookahead(&kind, video.rate).into_iter().for_each(|(key, value)| say(key, value));
+            lookahead(&kind, video.rate).into_iter().for_each(|(key, value)| add(key, value));
         }
         let is_odd = video.width % 2 == 1 || video.height % 2 == 1;
         if is_usual && is_odd && matches!(video.format.chroma(), Some(Chroma::C420 | Chroma::C422))
         {
             // 4:2:0 encoders require even sizes.
-            say("-pix_fmt", if video.format.bits() > 8 { "yuv444p10le" } else { "yuv444p" }.into());
+            add("-pix_fmt", if video.format.bits() > 8 { "yuv444p10le" } else { "yuv444p" }.into());
         }
         for (key, value) in &self.options {
-            say(&format!("-{key}"), value.clone());
+            add(&format!("-{key}"), value.clone());
         }
         if kind == "mp4" {
             // Keeps the file readable up to what was written, even after a crash.
-            say("-movflags", "+frag_keyframe+delay_moov+default_base_moof".into());
+            add("-movflags", "+frag_keyframe+delay_moov+default_base_moof".into());
         }
         match kind.as_str() {
-            "mp4" => say("-frag_duration", PART_MS.to_string() + "000"),
-            "mkv" | "webm" => say("-cluster_time_limit", PART_MS.to_string()),
+            "mp4" => add("-frag_duration", PART_MS.to_string() + "000"),
+            "mkv" | "webm" => add("-cluster_time_limit", PART_MS.to_string()),
             _ => {}
         }
-        say("-flush_packets", "1".into());
+        add("-flush_packets", "1".into());
         arguments
     }
 }

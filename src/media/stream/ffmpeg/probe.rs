@@ -61,10 +61,10 @@ pub(super) fn streams(name: &Path) -> Streams {
     command
         .args(["-v", "quiet", "-of", "csv=p=0", "-show_entries", "stream=codec_type", "-i"])
         .arg(name);
-    let Ok(said) = output(command) else { return Streams::default() };
-    let said = String::from_utf8_lossy(&said.stdout);
+    let Ok(report) = output(command) else { return Streams::default() };
+    let report = String::from_utf8_lossy(&report.stdout);
     let count =
-        |kind: &str| said.lines().filter(|line| line.split(',').next() == Some(kind)).count();
+        |kind: &str| report.lines().filter(|line| line.split(',').next() == Some(kind)).count();
     Streams { sound: count("audio"), subtitles: count("subtitle") > 0 }
 }
 
@@ -87,21 +87,21 @@ impl Probe {
             command.args(["-show_packets", "-read_intervals", EXAMINED]);
         }
         command.arg("-i").arg(name);
-        let said = output(command)
+        let report = output(command)
             .ok()
             .and_then(|output| serde_json::from_slice::<Value>(&output.stdout).ok());
-        let Some(mut said) = said else { return Self::default() };
-        let start = seconds(&said["format"]["start_time"]).unwrap_or_default();
-        let lasts = seconds(&said["format"]["duration"]);
-        let kind = said["format"]["format_name"].as_str().unwrap_or_default();
+        let Some(mut report) = report else { return Self::default() };
+        let start = seconds(&report["format"]["start_time"]).unwrap_or_default();
+        let lasts = seconds(&report["format"]["duration"]);
+        let kind = report["format"]["format_name"].as_str().unwrap_or_default();
         let is_declared = kind.split(',').any(|kind| DECLARING.contains(&kind));
         let is_counted = kind == "mxf";
-        let packets = said["packets"].as_array().map_or(&[][..], Vec::as_slice);
+        let packets = report["packets"].as_array().map_or(&[][..], Vec::as_slice);
         let mut times: Vec<f64> =
             packets.iter().filter_map(|packet| seconds(&packet["pts_time"])).collect();
         times.sort_by(f64::total_cmp);
         let is_uneven = is_uneven(&times);
-        let stream = said.pointer_mut("/streams/0").map(Value::take).unwrap_or_default();
+        let stream = report.pointer_mut("/streams/0").map(Value::take).unwrap_or_default();
         Self { stream, start, lasts, is_declared, is_counted, is_uneven }
     }
 
@@ -165,8 +165,8 @@ impl Probe {
             "stream=nb_read_packets",
         ]);
         command.arg("-i").arg(name);
-        let said = output(command).ok().map(|output| output.stdout).unwrap_or_default();
-        let count = String::from_utf8_lossy(&said).trim().parse::<u64>();
+        let report = output(command).ok().map(|output| output.stdout).unwrap_or_default();
+        let count = String::from_utf8_lossy(&report).trim().parse::<u64>();
         count.is_ok_and(|count| count < declared)
     }
 
@@ -271,8 +271,9 @@ impl Probe {
                     return Err(Error::input(
                         name,
                         format!(
-                            "its colour is {space}, which Eddy does not read; convert it first: ffmpeg -i {} -vf \
-                             scale=out_color_matrix=bt709 -colorspace bt709 out.mkv, or say with {MATRIX} what to take it for",
+                            "its colour is {space}, which Eddy does not read; convert it first: \
+                             ffmpeg -i {} -vf scale=out_color_matrix=bt709 -colorspace bt709 \
+                             out.mkv, or say with {MATRIX} what to take it for",
                             name.display()
                         ),
                     ));

@@ -70,14 +70,14 @@ const UNWRITTEN: [&str; 2] = ["Error writing trailer", "Error closing file"];
 /// A running ffmpeg, which is killed on drop.
 pub(super) struct Program {
     pub(super) child: Child,
-    said: Arc<Mutex<Said>>,
+    messages: Arc<Mutex<Messages>>,
     times: mpsc::Receiver<Duration>,
     listener: Option<thread::JoinHandle<()>>,
 }
 
 /// The messages of ffmpeg.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Said {
+pub(super) struct Messages {
     /// Its error messages, joined.
     pub(super) errors: String,
     /// The first message about damage, if any.
@@ -88,7 +88,7 @@ pub(super) struct Said {
     is_unwritten: bool,
 }
 
-impl Said {
+impl Messages {
     /// Reads one line, which begins with its origin and level: `[h264 @ 0x5577] [error] overread
     /// 6`.
     fn take(&mut self, line: &str) {
@@ -108,7 +108,7 @@ impl Said {
         if level == "[warning]" || words.is_empty() {
             return;
         }
-        // The first errors are the cause of those that follow, and may be said of each packet.
+        // The first errors are the cause of those that follow, and may repeat for each packet.
         if self.errors.len() < WORDS && !self.errors.contains(words) {
             let separator = if self.errors.is_empty() { "" } else { "; " };
             self.errors.extend(separator.chars().chain(words.chars().take(WORDS)));
@@ -116,7 +116,7 @@ impl Said {
     }
 }
 
-/// The time on a line of [`TIMES`]. A message that another thread of ffmpeg writes at the same time may
+/// The time on a line of [`TIMES`]. A message that another thread of ffmpeg writes at that time may
 /// have its origin and its level, in brackets, before it.
 fn time_of(line: &str) -> Option<Duration> {
     let mut rest = line.trim();
@@ -141,10 +141,10 @@ impl Program {
     fn begin(mut command: Command, outlives: bool) -> std::io::Result<Self> {
         command.stderr(Stdio::piped());
         let mut child = spawn(command, outlives)?;
-        let said = Arc::new(Mutex::new(Said::default()));
+        let messages = Arc::new(Mutex::new(Messages::default()));
         let (time, times) = mpsc::channel();
         let listener = child.stderr.take().map(|stderr| {
-            let said = Arc::clone(&said);
+            let messages = Arc::clone(&messages);
             thread::spawn(move || {
                 let mut stderr = BufReader::new(stderr);
                 let mut line = Vec::new();
@@ -155,13 +155,13 @@ impl Program {
                         Some(shown) => drop(time.send(shown)),
                         // The header above the times.
                         None if text.starts_with('#') => {}
-                        None => said.lock().unwrap_or_else(PoisonError::into_inner).take(&text),
+                        None => messages.lock().unwrap_or_else(PoisonError::into_inner).take(&text),
                     }
                     line.clear();
                 }
             })
         });
-        Ok(Self { child, said, times, listener })
+        Ok(Self { child, messages, times, listener })
     }
 
     /// Presentation time of the next frame, if ffmpeg reports it by [`TIMES`]; `None` when it no
@@ -172,18 +172,18 @@ impl Program {
 
     /// Waits for the end. Returns the error messages if ffmpeg failed, and otherwise all that it
     /// reported.
-    pub(super) fn end(&mut self) -> Result<Said, String> {
+    pub(super) fn end(&mut self) -> Result<Messages, String> {
         let status = self.child.wait();
         if let Some(listener) = self.listener.take() {
             let _ = listener.join();
         }
-        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let messages = self.messages.lock().unwrap_or_else(PoisonError::into_inner);
         match status {
-            Ok(status) if status.success() && !said.is_unwritten => Ok(said.clone()),
-            Ok(status) if said.errors.is_empty() => {
+            Ok(status) if status.success() && !messages.is_unwritten => Ok(messages.clone()),
+            Ok(status) if messages.errors.is_empty() => {
                 Err(format!("ffmpeg ended with {status} and without a word"))
             }
-            Ok(_) => Err(format!("ffmpeg says: {}", said.errors)),
+            Ok(_) => Err(format!("ffmpeg says: {}", messages.errors)),
             Err(error) => Err(format!("ffmpeg cannot be waited for: {error}")),
         }
     }
@@ -218,7 +218,7 @@ pub(in crate::media) fn output(mut command: Command) -> std::io::Result<Output> 
 mod tests {
     use std::time::Duration;
 
-    use super::{Said, WORDS, time_of};
+    use super::{Messages, WORDS, time_of};
 
     #[test]
     fn a_time_is_read_within_a_message() {
@@ -233,33 +233,36 @@ mod tests {
 
     #[test]
     fn keeps_errors_and_detects_damage_among_warnings() {
-        let mut said = Said::default();
-        said.take("[swscaler @ 0x55] [warning] deprecated pixel format used, make sure you did set range correctly\n");
-        assert_eq!(said, Said::default());
-        said.take("[warning] in.ts: corrupt input packet in stream 0\n");
+        let mut messages = Messages::default();
+        messages.take(
+            "[swscaler @ 0x55] [warning] deprecated pixel format used, make sure you did \
+             set range correctly\n",
+        );
+        assert_eq!(messages, Messages::default());
+        messages.take("[warning] in.ts: corrupt input packet in stream 0\n");
         assert_eq!(
-            (said.errors.as_str(), said.damage.as_deref()),
+            (messages.errors.as_str(), messages.damage.as_deref()),
             ("", Some("in.ts: corrupt input packet in stream 0"))
         );
-        said.take("[h264 @ 0x55] [error] error while decoding MB 5 9, bytestream -8\r\n");
-        said.take("in.ts: no more");
-        assert_eq!(said.errors, "error while decoding MB 5 9, bytestream -8; in.ts: no more");
-        said.take("in.ts: no more");
-        said.take("[error] \n");
-        assert!(said.errors.ends_with("no more") && !said.is_unwritten);
+        messages.take("[h264 @ 0x55] [error] error while decoding MB 5 9, bytestream -8\r\n");
+        messages.take("in.ts: no more");
+        assert_eq!(messages.errors, "error while decoding MB 5 9, bytestream -8; in.ts: no more");
+        messages.take("in.ts: no more");
+        messages.take("[error] \n");
+        assert!(messages.errors.ends_with("no more") && !messages.is_unwritten);
         for (line, damage) in [
             ("[asf @ 0x5a] [error] packet_obj_size -747348737 invalid", true),
             ("[asf @ 0x5a] [warning] a word", false),
             ("[mxf @ 0x5a] [warning] edit unit sync lost on stream 1, jumping from 20 to 21", true),
             ("[wmv2 @ 0x5a] [error] ignoring overflow at 3 5", false),
         ] {
-            let mut said = Said::default();
-            said.take(line);
-            assert_eq!(said.damage.is_some(), damage, "{line}");
+            let mut messages = Messages::default();
+            messages.take(line);
+            assert_eq!(messages.damage.is_some(), damage, "{line}");
         }
         for _ in 0..1000 {
-            said.take("[error] again and again");
+            messages.take("[error] again and again");
         }
-        assert!(said.errors.len() < WORDS + 100);
+        assert!(messages.errors.len() < WORDS + 100);
     }
 }

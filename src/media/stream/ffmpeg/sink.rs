@@ -7,7 +7,7 @@ use std::process::{ChildStdin, Stdio};
 use std::time::Duration;
 
 use super::probe::Probe;
-use super::program::{LOG_LEVEL, Program, Said, ffmpeg};
+use super::program::{LOG_LEVEL, Messages, Program, ffmpeg};
 use super::sound::Sound;
 use super::{container, kind, not_started};
 use crate::durable::{self, Part};
@@ -168,7 +168,7 @@ impl FfmpegSink {
     ///
     /// # Errors
     /// [`Error::Output`] if it failed, with its message.
-    fn end(&mut self) -> Result<Said> {
+    fn end(&mut self) -> Result<Messages> {
         self.pipe = None;
         if self.is_cut
             && let Some(sound) = &mut self.sound
@@ -182,7 +182,7 @@ impl FfmpegSink {
     fn failed(&mut self, problem: String, source: Option<Cause>) -> Error {
         let mut problem = LIMITS
             .into_iter()
-            .find(|(said, _)| problem.contains(said))
+            .find(|(pattern, _)| problem.contains(pattern))
             .map_or(problem, |(_, meaning)| meaning.into())
             .replace(&*self.place.to_string_lossy(), &self.part.to_string_lossy());
         if self.written > 0 && self.file.metadata().is_ok_and(|part| part.len() > 0) {
@@ -254,7 +254,7 @@ fn named_part(mut file: tempfile::TempPath, target: &Path) -> std::io::Result<te
         }
     }
     Err(std::io::Error::other(format!(
-        "{} and {MOST_PARTS} like it are there already",
+        "{} and {MOST_PARTS} like it already exist",
         part_of(target).display()
     )))
 }
@@ -347,7 +347,7 @@ impl Sink for FfmpegSink {
             // ffmpeg failed, and that was reported.
             return Ok(());
         }
-        let said = self.end()?;
+        let messages = self.end()?;
         if self.written == 0 {
             return Ok(());
         }
@@ -366,11 +366,12 @@ impl Sink for FfmpegSink {
             self.failed("the finished file cannot be renamed".into(), Some(error.into()))
         })?;
         // Frames arrive through a pipe, so a message about damage is about the sound.
-        match self.sound.as_mut().and_then(|sound| Some((sound.end(&said)?, &sound.file))) {
+        match self.sound.as_mut().and_then(|sound| Some((sound.end(&messages)?, &sound.file))) {
             Some(((damage, is_cut), file)) => {
                 let problem = if is_cut { "ends before its end" } else { "is damaged" };
                 let problem = format!(
-                    "its sound {problem} ({damage}): {} frames and what sound came are kept; fetch the file again",
+                    "its sound {problem} ({damage}): {} frames and what sound came are kept; fetch \
+                     the file again",
                     self.written
                 );
                 Err(Error::input(file, problem))

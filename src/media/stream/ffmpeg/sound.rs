@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::probe::{Streams, streams};
-use super::program::{LOG_LEVEL, Program, Said, ffmpeg, output};
+use super::program::{LOG_LEVEL, Messages, Program, ffmpeg, output};
 use super::{Encoder, input, kind};
 
 /// Added to the times of sound in the pipe, in seconds, so that none is negative.
@@ -244,12 +244,12 @@ impl Sound {
 
     /// Waits for the end of the sound, and returns what is wrong with it, by the messages of its
     /// reader or by those of the encoder, and whether it is cut off.
-    pub(super) fn end(&mut self, encoder: &Said) -> Option<(String, bool)> {
-        let said = self.reader.take()?.end();
-        match said {
-            Ok(said) => [said, encoder.clone()]
+    pub(super) fn end(&mut self, encoder: &Messages) -> Option<(String, bool)> {
+        let messages = self.reader.take()?.end();
+        match messages {
+            Ok(messages) => [messages, encoder.clone()]
                 .into_iter()
-                .find_map(|said| Some((said.damage?, said.is_cut))),
+                .find_map(|messages| Some((messages.damage?, messages.is_cut))),
             Err(problem) => Some((problem, false)),
         }
     }

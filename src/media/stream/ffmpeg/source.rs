@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::cut::{Missing, missing};
 use super::probe::Probe;
-use super::program::{LOG_LEVEL, Program, Said, TIMES, ffmpeg};
+use super::program::{LOG_LEVEL, Messages, Program, TIMES, ffmpeg};
 use super::sound::is_lacking;
 use super::{input, is_pipe, is_url, not_started};
 use crate::error::{Error, Result};
@@ -19,10 +19,11 @@ use crate::media::stream::{
 
 /// The formats that y4m supports and we read, in limited and full range; ffmpeg chooses the one
 /// with the least loss.
-const FORMATS: &str = "format=pix_fmts=yuv420p|yuvj420p|yuv422p|yuvj422p|yuv444p|yuvj444p|gray\
-                       |yuv420p9le|yuv422p9le|yuv444p9le|gray9le|yuv420p10le|yuv422p10le|yuv444p10le|gray10le\
-                       |yuv420p12le|yuv422p12le|yuv444p12le|gray12le|yuv420p14le|yuv422p14le|yuv444p14le\
-                       |yuv420p16le|yuv422p16le|yuv444p16le|gray16le";
+const FORMATS: &str = "\
+    format=pix_fmts=yuv420p|yuvj420p|yuv422p|yuvj422p|yuv444p|yuvj444p|gray|yuv420p9le|yuv422p9le\
+    |yuv444p9le|gray9le|yuv420p10le|yuv422p10le|yuv444p10le|gray10le|yuv420p12le|yuv422p12le\
+    |yuv444p12le|gray12le|yuv420p14le|yuv422p14le|yuv444p14le|yuv420p16le|yuv422p16le|yuv444p16le\
+    |gray16le";
 
 /// A file or URL that ffmpeg reads.
 pub struct FfmpegSource {
@@ -138,9 +139,10 @@ impl FfmpegSource {
             }
             None => {
                 let opened = Y4mSource::open(name, stdout, FormatOverrides::default());
-                let says =
-                    |error| process.end().err().map_or(error, |said| Error::input(name, said));
-                let mut y4m = opened.map_err(says)?;
+                let with_messages = |error| {
+                    process.end().err().map_or(error, |problem| Error::input(name, problem))
+                };
+                let mut y4m = opened.map_err(with_messages)?;
                 probe.describe(name, interpretation, y4m.video_mut())?;
                 Frames::Y4m(y4m)
             }
@@ -172,7 +174,7 @@ impl FfmpegSource {
     }
 
     /// The defect of a file after all its available frames were read.
-    fn defect(&self, said: &Said) -> Option<Error> {
+    fn defect(&self, messages: &Messages) -> Option<Error> {
         let count = match self.expected {
             // Sound may be slightly longer.
             Some(expected) if expected > self.count + self.count / 50 + 1 => {
@@ -204,8 +206,8 @@ impl FfmpegSource {
             }
             other => other,
         };
-        let problem = match &said.damage {
-            Some(damage) if said.is_cut => {
+        let problem = match &messages.damage {
+            Some(damage) if messages.is_cut => {
                 format!("it ends before its end ({damage}): {}", count(""))
             }
             _ if missing == Some(Missing::End) => {
@@ -237,13 +239,13 @@ impl Source for FfmpegSource {
             ReadOutcome::End => {
                 self.is_over = true;
                 match self.process.end() {
-                    Err(said) if self.live => {
-                        Ok(ReadOutcome::Disconnected(format!("{}: {said}", self.name.display())))
+                    Err(error) if self.live => {
+                        Ok(ReadOutcome::Disconnected(format!("{}: {error}", self.name.display())))
                     }
-                    Err(said) => Err(Error::input(&self.name, said)),
+                    Err(error) => Err(Error::input(&self.name, error)),
                     Ok(_) if self.live => Ok(ReadOutcome::End),
                     // ffmpeg succeeds even so.
-                    Ok(said) => self.defect(&said).map_or(Ok(ReadOutcome::End), Err),
+                    Ok(messages) => self.defect(&messages).map_or(Ok(ReadOutcome::End), Err),
                 }
             }
             ReadOutcome::Frame => {

@@ -41,7 +41,7 @@ fn a_minimal_manifest_has_defaults() {
 #[test]
 fn reports_inconsistent_fields() {
     const SCHEDULED: &str = "[schedule]\nprediction_type = \"sample\"\n[inputs]";
-    for (from, to, said) in [
+    for (from, to, message) in [
         ("channels = 3", "channels = 2", "channels = 2"),
         ("[0.0, 1.0]", "[1.0, 0.0]", "range"),
         ("[0.0, 1.0]", "[nan, 1.0]", "range = NaN"),
@@ -54,7 +54,7 @@ fn reports_inconsistent_fields() {
         ("[inputs]", "[schedule]\n[inputs]", "denoised does not go with a [schedule]"),
     ] {
         let text = problem(&GOOD.replace(from, to));
-        assert!(text.contains(said), "{text} does not mention {said}");
+        assert!(text.contains(message), "{text} does not mention {message}");
     }
     for number in ["nan", "inf"] {
         let schedule = format!("[schedule]\nbeta_start = {number}\n[inputs]");

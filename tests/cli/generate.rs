@@ -96,7 +96,7 @@ fn inpainting_keeps_known_pixels_and_fills_the_mask() {
         eddy("inpaint a.png --mask mask.png -o b.png --steps 3 --resample 2")
             .within(&place)
             .succeeds()
-            .says("63 pixels drawn");
+            .says("63 pixels filled");
         let result = place.image("b.png");
         let mut changed = 0;
         let (before, after) = (each(&image), each(&result));
@@ -188,7 +188,7 @@ fn restorations_are_consistent_with_the_measurement() {
     assert!(psnr(&place.image("same.png"), &sharp) > 35.0);
     let cases = [
         ("deblur sharp.png --kernel gaussian:x -o b.png", 2, "gaussian:1.6"),
-        ("deblur sharp.png --kernel gaussian:0 -o b.png", 2, "a blur of 0 pixels is none"),
+        ("deblur sharp.png --kernel gaussian:0 -o b.png", 2, "a blur of 0 pixels is out of range"),
         ("deblur sharp.png --kernel sharp.png -o b.png", 2, "has no middle"),
         ("deblur sharp.png --kernel gone.png -o b.png", 3, "no such file"),
         ("upscale small.png --prior -s 9 -o b.png", 2, "2 to 8 times"),
@@ -249,7 +249,7 @@ fn generates_digits_of_the_requested_class() {
         .within(&place)
         .fails(2)
         .says("the classes 0 to 9, not 10");
-    eddy("generate -m digits-ddpm -o n.png --size 16x16").within(&place).fails(2).says("8x8 alone");
+    eddy("generate -m digits-ddpm -o n.png --size 16x16").within(&place).fails(2).says("8x8 only");
     let wrong = "generate -o n.png --size 8x8 --class 1 --classifier digits-classifier";
     eddy(wrong).within(&place).fails(4).says("expected one to guide, of 3 channels");
 }
@@ -278,7 +278,7 @@ fn rejects_impossible_requests() {
         ("generate -o b.png --count 2", 2, "name a folder"),
         ("generate -o b.txt", 2, "no image's name"),
         ("generate -o b.png --class 3", 2, "knows no classes"),
-        ("generate -o b.png --steps 4 --from a.png --size 16x16", 2, "another size"),
+        ("generate -o b.png --steps 4 --from a.png --size 16x16", 2, "differ in size"),
         ("generate -o b.png --size 16x16 --from a.png --strength 0", 2, "strength is 0"),
         ("generate -o b.png --sampler magic", 2, "there is no sampler named 'magic'"),
         ("generate -o b.png --classifier prior", 2, "--class"),
