@@ -263,6 +263,7 @@ impl Package {
             residual: manifest.residual,
             told_as: manifest.told_as(),
             frames: manifest.frames,
+            border: manifest.border,
             neighbours: manifest.inputs.neighbours.clone(),
             states: manifest.states.iter().map(State::as_interface).collect(),
             constants: constants.map(|(name, it)| (name.clone(), it.values().to_vec())).collect(),

@@ -74,6 +74,10 @@ pub struct Manifest {
     /// No output depends on an input further away than this many pixels (of the low-resolution
     /// image for an upscaler). Absent when the network is not local.
     pub receptive_field: Option<usize>,
+    /// Pixels that convolutions without padding take off each side of the input, of which its
+    /// output is that much smaller. The input is mirrored beyond its edges by as many.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub border: usize,
     /// ONNX Runtime's working memory per input pixel (of the low-resolution image for an upscaler),
     /// in bytes, measured.
     pub bytes_per_pixel: Option<usize>,

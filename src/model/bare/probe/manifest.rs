@@ -53,6 +53,7 @@ impl Probe<'_> {
             scale: if task == Task::Upscale { said.scale.unwrap_or(scale) } else { 1 },
             multiple_of,
             receptive_field: said.receptive_field,
+            border: 0,
             bytes_per_pixel: None,
             parameters: None,
             licence: crate::model::UNKNOWN_LICENCE.into(),
