@@ -117,7 +117,7 @@ impl Eddy {
         EddyBuilder::default()
     }
 
-    /// ONNX Runtime, for code that loads networks by itself.
+    /// ONNX Runtime, for code that loads its own networks.
     pub fn runtime(&self) -> &Arc<Runtime> {
         &self.runtime
     }
@@ -169,7 +169,7 @@ impl Eddy {
     /// schedule, for any sampler.
     ///
     /// # Errors
-    /// As for [`denoiser`](Self::denoiser), and when a package does not say which noise its network
+    /// As for [`denoiser`](Self::denoiser), and when a package does not declare which noise its network
     /// was trained on.
     pub fn network(&self, model: &str) -> Result<SamplePipeline> {
         let model = SampledModel::find(model)?;
@@ -598,11 +598,11 @@ mod tests {
     #[test]
     fn broken_sources_do_not_end_like_complete_ones() -> Result<()> {
         let eddy = Eddy::new()?;
-        for (panics, said) in [(false, "has 1535 bytes; expected 1536"), (true, "panicked")] {
+        for (panics, message) in [(false, "has 1535 bytes; expected 1536"), (true, "panicked")] {
             let format = VideoFormat::new(32, 32, Rate::of(25), PixelFormat::I420);
             let mut frames = eddy.denoiser("camera")?.stream(Box::new(Broken(format, panics)))?;
             let error = frames.next().unwrap().unwrap_err().to_string();
-            assert!(error.contains(said), "{error}");
+            assert!(error.contains(message), "{error}");
             assert!(frames.next().is_none());
         }
         Ok(())

@@ -263,7 +263,7 @@ impl Arguments {
         }
         if self.temporal == When::On {
             self.console.note(format!(
-                "--temporal has no effect with {name}, which sees several frames by itself"
+                "--temporal has no effect with {name}, which takes several frames at once"
             ));
         }
         let precision = self.precision.on(opened.device(), package);
@@ -276,11 +276,11 @@ impl Arguments {
             let tiles_of = denoiser.tiles();
             let words = tiles(tiles_of.count(), tiles_of.tile_size());
             let sigma = (!denoiser.is_blind()).then(|| denoiser.sigma());
-            let said = sigma.map_or(String::new(), |sigma| format!(", sigma {sigma:.1}"));
+            let level = sigma.map_or(String::new(), |sigma| format!(", sigma {sigma:.1}"));
             let facts = json!({
                 "frames_at_once": denoiser.frames(), "tiles": tiles_of.count(), "device": device,
             });
-            (format!("{name}, {} frames at once{said}, {words}", denoiser.frames()), facts)
+            (format!("{name}, {} frames at once{level}, {words}", denoiser.frames()), facts)
         })
     }
 
@@ -296,8 +296,9 @@ impl Arguments {
         if !stream.video.scan.has_fields() {
             let mut denoiser =
                 StreamDenoiser::new(candidates, &stream.video, &result, temporal, stream.budget())?;
-            return stream
-                .run(&mut denoiser, &result, self.console, |denoiser| self.say(denoiser, device));
+            return stream.run(&mut denoiser, &result, self.console, |denoiser| {
+                self.describe(denoiser, device)
+            });
         }
         if self.temporal == When::On {
             self.console.note(
@@ -308,11 +309,12 @@ impl Arguments {
         let budget = stream.budget().map(|budget| budget / 2);
         let denoiser = StreamDenoiser::new(candidates, &field, &field_result, false, budget)?;
         let mut fields = Fields::new(denoiser, &stream.video, &result);
-        stream.run(&mut fields, &result, self.console, |fields| self.say(fields.inner(), device))
+        stream
+            .run(&mut fields, &result, self.console, |fields| self.describe(fields.inner(), device))
     }
 
     /// How the frames of a stream were processed, as text and as JSON.
-    fn say(&self, denoiser: &StreamDenoiser<'_>, device: Device) -> (String, Value) {
+    fn describe(&self, denoiser: &StreamDenoiser<'_>, device: Device) -> (String, Value) {
         let (sigma, limited) = (denoiser.sigma(), denoiser.sigma_limited());
         let count = denoiser.stream_status().quality.steps;
         let (steps, tiles) =
@@ -326,7 +328,7 @@ impl Arguments {
         let chroma = chroma.map_or(String::new(), |sigma| format!(" luma, {sigma:.1} chroma"));
         let model = denoiser.stream_status().quality.model;
         let mut words = match (sigma, &self.sigma.0, &self.noise_profile) {
-            _ if denoiser.is_blind() => format!("{model}, which is not told sigma, {tiles}"),
+            _ if denoiser.is_blind() => format!("{model}, blind, {tiles}"),
             (0.0, SigmaChoice::Auto, None) => "clean, left as it is".to_owned(),
             _ => format!("{model}, sigma {sigma:.1}{chroma}{how}, {steps}, {tiles}"),
         };
@@ -398,7 +400,7 @@ impl Arguments {
         let line = if is_clean {
             "clean, left as it is".to_owned()
         } else if is_blind {
-            format!("{}, which is not told sigma, {tiles}{again}, {seconds:.2} s", denoiser_name)
+            format!("{}, blind, {tiles}{again}, {seconds:.2} s", denoiser_name)
         } else {
             format!("{model}sigma {sigma:.1}{chroma}{how}, {steps}, {tiles}{again}, {seconds:.2} s")
         };

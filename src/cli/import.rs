@@ -9,7 +9,7 @@ use eddy::diffusion::{NoiseAt, NoiseSource, Philox, Prediction, Sampler};
 use eddy::durable::PartFolder;
 use eddy::media::still;
 use eddy::model::{
-    Check, Described, Description, LARGEST_CONFIG, LARGEST_GRAPH, Links, Package, Precision,
+    Check, Description, LARGEST_CONFIG, LARGEST_GRAPH, Links, Package, Precision, ProbedModel,
     Scheduler, Task, UNKNOWN_LICENCE, find_weights, manifest_of_diffusers, read_regular,
 };
 use eddy::network::Network;
@@ -17,14 +17,14 @@ use ndarray::Array4;
 use serde_json::json;
 
 use super::console::Console;
-use super::onnx_options::{OnnxOptions, findings_of};
+use super::onnx_options::{OnnxOptions, detected_json};
 use super::options::{DeviceOptions, Opened, Size, SyncOption};
 
 /// Convert a network to a model package
 ///
-/// A folder in the diffusers layout (`unet/`, `scheduler/`) says all that is needed; for a bare
-/// .onnx options say it. The network is run once, on noise, and its output is kept for
-/// `eddy check`.
+/// A folder in the diffusers layout (`unet/`, `scheduler/`) describes its network. The properties of
+/// a bare .onnx are given by options, read from its graph, or detected by running it. Its output
+/// for noise is recorded for `eddy check`.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example: eddy import net.onnx -o my-denoiser/ --task denoise --prediction denoised \
@@ -35,7 +35,7 @@ pub(crate) struct Arguments {
     #[arg(value_name = "SOURCE")]
     source: PathBuf,
 
-    /// The folder to make; it must not be there yet
+    /// The folder to create; it must not exist yet
     #[arg(short, long, value_name = "FOLDER")]
     output: PathBuf,
 
@@ -67,13 +67,11 @@ pub(crate) struct Arguments {
     console: Console,
 }
 
-/// What only `eddy import` is told of a bare .onnx file: commands know it, or have it in options of
-/// their own.
+/// Properties of a bare .onnx file that other commands imply or have as their own options.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "What is known of an .onnx")]
+#[command(next_help_heading = "Description of an .onnx file")]
 struct NetworkArgs {
-    /// The task: denoise, deblur, upscale, generate or classifier; by default denoise or upscale,
-    /// by what it does
+    /// The task: denoise, deblur, upscale, inpaint, generate or classifier; by default detected
     #[arg(long, value_name = "TASK")]
     task: Option<Task>,
 
@@ -82,7 +80,7 @@ struct NetworkArgs {
     #[arg(long, value_name = "KIND")]
     prediction: Option<Prediction>,
 
-    /// Channels of the image; by default as the graph says
+    /// Channels of the image; by default read from the graph
     #[arg(long, value_name = "N")]
     channels: Option<usize>,
 
@@ -91,11 +89,11 @@ struct NetworkArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "sigma_range")]
     schedule: Option<PathBuf>,
 
-    /// The factor by which its output is larger than its input; by default measured
+    /// Upscale factor; by default detected
     #[arg(long, value_name = "N")]
     scale: Option<usize>,
 
-    /// The only width and height that it accepts; by default as the graph says
+    /// Fixed width and height; by default read from the graph
     #[arg(long, value_name = "WxH")]
     size: Option<Size>,
 
@@ -107,8 +105,8 @@ struct NetworkArgs {
     #[arg(long, value_name = "K", requires = "classes")]
     null_class: Option<usize>,
 
-    /// Numeric precision: f32, f16 or int8; by default f32 or f16, as the graph says
-    #[arg(long, value_name = "NUMBERS")]
+    /// Numeric precision: f32, f16 or int8; by default f32 or f16, read from the graph
+    #[arg(long, value_name = "PRECISION")]
     dtype: Option<Precision>,
 }
 
@@ -120,15 +118,14 @@ impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         self.sync.apply();
         if self.output.exists() {
-            let problem =
-                format!("{} is there already; name a folder that is not", self.output.display());
+            let problem = format!("{} exists already; name a new folder", self.output.display());
             return Err(eddy::Error::usage(problem).into());
         }
         let is_described = self.network.is_some() || self.values.is_some();
         let opened = self.device.open(self.console)?;
-        let (mut described, network, links) = match (is_described, self.source.is_dir()) {
+        let (mut probed, network, links) = match (is_described, self.source.is_dir()) {
             (true, true) => {
-                let problem = "a folder in the diffusers layout says what its network is; leave out \
+                let problem = "a folder in the diffusers layout describes its network; leave out \
                                the options that describe an .onnx";
                 return Err(eddy::Error::usage(problem).into());
             }
@@ -137,19 +134,19 @@ impl Arguments {
                 let manifest = manifest_of_diffusers(&self.source)?;
                 let precision = Precision::F32;
                 (
-                    Described { manifest, precision, findings: Vec::new(), trial: None },
+                    ProbedModel { manifest, precision, detected: Vec::new(), trial: None },
                     network,
                     Links::Cache,
                 )
             }
             (_, false) => {
-                let described = self.describe(&opened)?;
-                (described, self.source.clone(), Links::Inside)
+                let probed = self.probe(&opened)?;
+                (probed, self.source.clone(), Links::Inside)
             }
         };
         let dtype = self.network.as_ref().and_then(|network| network.dtype);
-        let dtype = dtype.unwrap_or(described.precision);
-        let manifest = &mut described.manifest;
+        let dtype = dtype.unwrap_or(probed.precision);
+        let manifest = &mut probed.manifest;
         manifest.files.clear();
         manifest.licence.clone_from(&self.licence);
         let name = self.output.file_name().map(|name| name.to_string_lossy().into_owned());
@@ -165,70 +162,71 @@ impl Arguments {
         let cannot =
             |problem: &'static str| move |cause| eddy::Error::output_from(parent, problem, cause);
         let folder =
-            PartFolder::beside(&self.output).map_err(cannot("no folder can be made there"))?;
+            PartFolder::beside(&self.output).map_err(cannot("no folder can be created there"))?;
         copy(&network, links, folder.path(), NETWORK)?;
         if let Some(decoder) = &mut manifest.decoder {
             // In a separate folder, because external weight files of the two networks may have
             // equal names.
             let place = folder.path().join(DECODER);
-            fs::create_dir(&place).map_err(cannot("no folder can be made for the decoder"))?;
+            fs::create_dir(&place).map_err(cannot("no folder can be created for the decoder"))?;
             copy(&self.source.join(&decoder.path), links, &place, NETWORK)?;
             decoder.path = format!("{DECODER}/{NETWORK}");
         }
         let bytes = fs::read(folder.path().join(NETWORK))
-            .map_err(cannot("what was copied cannot be read"))?;
+            .map_err(cannot("the copy of the network cannot be read"))?;
         manifest.set_file(dtype, NETWORK, &bytes);
-        let write = |described: &Described| {
-            fs::write(folder.path().join("model.toml"), described.to_toml()?)
+        let write = |probed: &ProbedModel| {
+            fs::write(folder.path().join("model.toml"), probed.to_toml()?)
                 .map_err(cannot("model.toml cannot be written"))
         };
-        write(&described)?;
-        described.manifest.check = Some(self.record(folder.path(), dtype, &opened)?);
-        write(&described)?;
+        write(&probed)?;
+        probed.manifest.check = Some(self.record(folder.path(), dtype, &opened)?);
+        write(&probed)?;
         let mut shown = String::new();
-        if let Some(trial) = &described.trial {
+        if let Some(trial) = &probed.trial {
             for (name, image) in [("before.png", &trial.before), ("after.png", &trial.after)] {
                 let (bytes, _) =
                     still::encode_bytes(image, still::Format::Png, &still::Options::default())?;
                 fs::write(folder.path().join(name), bytes)
                     .map_err(cannot("an image cannot be written"))?;
             }
-            shown = "; before.png and after.png there show what it does".into();
+            shown = "; before.png and after.png there show its result".into();
         }
-        let cannot =
-            |cause| eddy::Error::output_from(&self.output, "it cannot be put in its place", cause);
+        let cannot = |cause| {
+            eddy::Error::output_from(&self.output, "it cannot be moved to its final place", cause)
+        };
         folder.complete().map_err(cannot)?;
         let (source, output, task) =
-            (self.source.display(), self.output.display(), described.manifest.task);
-        let found: String = described
-            .findings
+            (self.source.display(), self.output.display(), probed.manifest.task);
+        let found: String = probed
+            .detected
             .iter()
-            .map(|finding| format!("\n  {}: {}", finding.key, finding.text))
+            .map(|property| format!("\n  {}: {}", property.key, property.text))
             .collect();
         let line = format!(
-            "{source} -> {output}: a model to {task}, which `eddy check {output}` compares with \
-             what it gave now{shown}{found}"
+            "{source} -> {output}: a model to {task}; `eddy check {output}` compares it with its \
+             recorded output{shown}{found}"
         );
         let record = json!({
-            "source": self.source, "output": self.output, "task": task, "findings": findings_of(&described.findings),
+            "source": self.source, "output": self.output, "task": task, "detected": detected_json(&probed.detected),
         });
         self.console.report(line, &record)
     }
 
-    /// Describes a bare .onnx file by what is said of it and what it shows.
-    fn describe(&self, opened: &Opened) -> eddy::Result<Described> {
-        let mut said = match &self.values {
+    /// Derives the manifest of a bare .onnx file from the options, its graph and probe runs.
+    fn probe(&self, opened: &Opened) -> eddy::Result<ProbedModel> {
+        let mut description = match &self.values {
             Some(values) => values.description(),
             None => Description::default(),
         };
-        said.steps = self.steps;
-        said.sampler = self.sampler;
+        description.steps = self.steps;
+        description.sampler = self.sampler;
         if let Some(network) = &self.network {
-            (said.task, said.prediction) = (network.task, network.prediction);
-            (said.channels, said.scale) = (network.channels, network.scale);
-            said.size = network.size.map(|size| [size.width, size.height]);
-            (said.classes, said.null_class) = (network.classes, network.null_class);
-            said.schedule = network.schedule.as_deref().map(read_schedule).transpose()?;
+            (description.task, description.prediction) = (network.task, network.prediction);
+            (description.channels, description.scale) = (network.channels, network.scale);
+            description.size = network.size.map(|size| [size.width, size.height]);
+            (description.classes, description.null_class) = (network.classes, network.null_class);
+            description.schedule = network.schedule.as_deref().map(read_schedule).transpose()?;
         }
         if !self.source.is_file() {
             let problem =
@@ -236,7 +234,9 @@ impl Arguments {
             return Err(eddy::Error::input(&self.source, problem));
         }
         let model = self.source.display().to_string();
-        opened.load(&model, |runtime, options| Described::of(runtime, &self.source, &said, options))
+        opened.load(&model, |runtime, options| {
+            ProbedModel::open(runtime, &self.source, &description, options)
+        })
     }
 
     /// Runs the network on noise, saves input and output beside it, and returns their entry in the
@@ -270,7 +270,7 @@ impl Arguments {
             draw(0, inputs.sample);
             sample = Some(keep("sample", inputs.sample, shape)?);
         } else {
-            // What the output is made of beside its only image.
+            // The output depends on its condition only.
             inputs.sample.fill(0.0);
         }
         let (mut sigma, mut condition) = (None, None);
@@ -295,7 +295,7 @@ impl Arguments {
         let t = if manifest.schedule.is_some() { 10.0 } else { highest };
         let output = network.evaluate(t)?;
         if output.iter().any(|value| !value.is_finite()) {
-            let problem = "it gives no numbers for noise; check what was said of it";
+            let problem = "its output for noise is not finite; check the options that describe it";
             return Err(eddy::Error::model(&manifest.name, problem));
         }
         Ok(Check {
@@ -331,8 +331,7 @@ fn copy(network: &Path, links: Links, folder: &Path, name: &str) -> eddy::Result
     for (file, found) in find_weights(&bytes, beside, links, &model)? {
         let to = folder.join(&file);
         if to.exists() || Path::new(&file) == Path::new("model.toml") {
-            let problem =
-                "is where it keeps weights, and what a package calls its own; give it another name";
+            let problem = "holds its weights, but has the name of a file of the package; rename it";
             return Err(eddy::Error::model(model, format!("{file:?} {problem}")));
         }
         let made = to.parent().map_or(Ok(()), fs::create_dir_all);

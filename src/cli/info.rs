@@ -6,7 +6,7 @@ use eddy::network::{Axes, Colors, EMBEDDED_VERSION};
 use serde_json::json;
 
 use super::console::{Console, plain_line};
-use super::onnx_options::{OnnxOptions, findings_of};
+use super::onnx_options::{OnnxOptions, detected_json};
 use super::options::{DeviceOptions, FilesOption};
 
 /// Describe a model, or list the bundled ones
@@ -69,7 +69,7 @@ impl Arguments {
 
     fn describe(&self, model: &str) -> anyhow::Result<()> {
         let opened = self.device.open(self.console)?;
-        let (package, findings) = self.onnx.open(model, &opened)?;
+        let (package, detected) = self.onnx.open(model, &opened)?;
         let manifest = &package.manifest;
         let mut rows = vec![
             ("task", manifest.task.to_string()),
@@ -99,10 +99,10 @@ impl Arguments {
             rows.push(("decoder", about));
         }
         rows.extend(values_of(manifest));
-        let sees = manifest
+        let receptive_field = manifest
             .receptive_field
             .map_or("the whole image".to_owned(), |field| format!("{field} px each way"));
-        rows.push(("sees", sees));
+        rows.push(("field", receptive_field));
         rows.push(("sides", format!("multiples of {} px (Eddy pads)", manifest.multiple_of)));
         if let Some(parameters) = manifest.parameters {
             rows.push(("parameters", parameters.to_string()));
@@ -114,18 +114,15 @@ impl Arguments {
             .folder()
             .map_or("inside this binary".to_owned(), |folder| folder.display().to_string());
         rows.push(("from", place));
-        rows.extend(findings.iter().map(|finding| ("found", finding.text.clone())));
+        rows.extend(detected.iter().map(|property| ("detected", property.text.clone())));
         let mut files = Vec::new();
         for precision in self.files.of(&package)? {
             let file = package.file(precision)?;
             let bytes = package.read(&file.path)?.len();
             let name = &manifest.name;
             let network = opened.network(&package, precision)?;
-            let default = if precision == Precision::default() {
-                ", runs unless --precision says otherwise"
-            } else {
-                ""
-            };
+            let default =
+                if precision == Precision::default() { ", the default precision" } else { "" };
             let count = || {
                 opened
                     .load(name, |runtime, options| package.count_nodes(runtime, precision, options))
@@ -159,13 +156,13 @@ impl Arguments {
             "range": manifest.range, "sigma": manifest.sigma.map(|sigma| [sigma.min, sigma.max]),
             "receptive_field": manifest.receptive_field, "multiple_of": manifest.multiple_of,
             "parameters": manifest.parameters, "steps": manifest.defaults.steps, "licence": manifest.licence,
-            "training": manifest.training, "files": files, "findings": findings_of(&findings), "device": opened.device().to_string(),
+            "training": manifest.training, "files": files, "detected": detected_json(&detected), "device": opened.device().to_string(),
         });
         self.console.result(text, &record)
     }
 }
 
-/// How a network's values differ from an image's, and what it takes beside one.
+/// The encoding of a network's tensors, and its inputs beside the image.
 fn values_of(manifest: &Manifest) -> Vec<(&'static str, String)> {
     let mut rows = Vec::new();
     if let Some([black, white]) = manifest.output_range {
@@ -184,10 +181,10 @@ fn values_of(manifest: &Manifest) -> Vec<(&'static str, String)> {
     let level = manifest.noise_level;
     if level != NoiseLevel::default() {
         let scale = level.scale.map_or(String::new(), |scale| format!(", {scale}"));
-        rows.push(("told", format!("sigma times {}{scale}", level.factor)));
+        rows.push(("noise level", format!("sigma times {}{scale}", level.factor)));
     }
     if let Some([width, height]) = manifest.size {
-        rows.push(("size", format!("{width}x{height} alone")));
+        rows.push(("size", format!("{width}x{height} only")));
     }
     if manifest.frames > 1 {
         rows.push(("frames", format!("{} at once", manifest.frames)));

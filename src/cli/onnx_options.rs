@@ -1,11 +1,11 @@
-//! What a person says of a bare .onnx file, for every command that takes a model.
+//! The options that describe a bare .onnx file, for every command that takes a model.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use clap::Args;
 use eddy::array;
-use eddy::model::{Constant, Description, Finding, Package, Role, Task};
+use eddy::model::{Constant, Description, DetectedProperty, Package, Role, Task};
 use eddy::network::{Axes, Colors, NoiseScale};
 
 use ndarray::ArrayD;
@@ -14,38 +14,38 @@ use serde_json::{Value, json};
 use super::console::Console;
 use super::options::{DeviceOptions, Opened, pair};
 
-/// What is known of a bare .onnx file. All of it may be left out: the graph says it, or it is found
-/// out by running the network.
+/// Describes a bare .onnx file. Every option may be left out: the property is read from the graph or
+/// detected by running the network.
 #[derive(Debug, Default, Args)]
-#[command(next_help_heading = "What is known of an .onnx")]
+#[command(next_help_heading = "Description of an .onnx file")]
 pub(crate) struct OnnxOptions {
-    /// The value of a further input: a number, or each of its numbers, or @FILE.npy; may be
-    /// repeated
+    /// The value of a constant input: one number for all elements, a number for each, or
+    /// @FILE.npy; may be repeated
     #[arg(id = "constant", long = "input", value_name = "NAME=VALUE,...", value_parser = constant, allow_hyphen_values = true)]
     constants: Vec<(String, Constant)>,
 
-    /// Names of inputs: sample, and sigma, timestep, condition, class, mask (1 where pixels are
-    /// missing) or known (1 where they are not) where it has them
+    /// Roles and names of inputs: sample, sigma, timestep, condition, class, mask (1 where pixels
+    /// are missing) or known (1 where they are not)
     #[arg(long, value_name = "ROLE=NAME,...", value_delimiter = ',', value_parser = role, hide_short_help = true)]
     inputs: Vec<(Role, String)>,
 
-    /// How many frames of a video it sees at once, an odd number
+    /// Number of frames of a video in one evaluation, odd
     #[arg(long, value_name = "N", hide_short_help = true)]
     frames: Option<usize>,
 
-    /// Name of the output that is the image
+    /// Name of the output that holds the image
     #[arg(long, value_name = "NAME", hide_short_help = true)]
     output_name: Option<String>,
 
-    /// The values that stand for black and white
+    /// The values of black and white in the input
     #[arg(long, value_name = "BLACK,WHITE", value_parser = pair, allow_hyphen_values = true, hide_short_help = true)]
     value_range: Option<[f64; 2]>,
 
-    /// The values that stand for black and white in its output
+    /// The values of black and white in the output
     #[arg(long, value_name = "BLACK,WHITE", value_parser = pair, allow_hyphen_values = true, hide_short_help = true)]
     output_range: Option<[f64; 2]>,
 
-    /// The mean that is subtracted from values in that range, for all channels or R,G,B
+    /// Mean to subtract from values in that range, one for all channels or R,G,B
     #[arg(
         long,
         value_name = "MEAN",
@@ -55,11 +55,11 @@ pub(crate) struct OnnxOptions {
     )]
     mean: Vec<f32>,
 
-    /// The standard deviation that they are divided by then
+    /// Standard deviation to divide by after that, one for all channels or R,G,B
     #[arg(long, value_name = "STD", value_delimiter = ',', hide_short_help = true)]
     std: Vec<f32>,
 
-    /// Colour channels: rgb, bgr, or luma for one channel that is the luma of a colour image
+    /// Colour channels: rgb, bgr, or luma (one channel, the luma of a colour image)
     #[arg(long, value_name = "COLORS", hide_short_help = true)]
     colors: Option<Colors>,
 
@@ -67,24 +67,24 @@ pub(crate) struct OnnxOptions {
     #[arg(long, value_name = "AXES", hide_short_help = true)]
     axes: Option<Axes>,
 
-    /// Whether the output is the noise, to be subtracted, and not the clean image
+    /// Whether the output is a residual to subtract from the input, and not the clean image
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_short_help = true)]
     residual: Option<bool>,
 
-    /// The range of sigma that it was trained on, in its own units
+    /// Range of sigma that it was trained on, in the units of --value-range
     #[arg(long, value_name = "LOW,HIGH", value_parser = pair, hide_short_help = true)]
     sigma_range: Option<[f64; 2]>,
 
-    /// Factor of its sigma input: 255 for one of the range 0 to 1 that counts sigma in
-    /// 8-bit units
+    /// Factor of the sigma input, such as 255 for a network on 0 to 1 with sigma in 8-bit
+    /// units
     #[arg(long, value_name = "F", hide_short_help = true)]
     sigma_factor: Option<f64>,
 
-    /// Scale of its sigma input: linear, log or quarter-log, ln(sigma) / 4
+    /// Scale of the sigma input: linear, log, or quarter-log for ln(sigma) / 4
     #[arg(long, value_name = "SCALE", hide_short_help = true)]
     sigma_encoding: Option<NoiseScale>,
 
-    /// Width and height have to be multiples of this
+    /// Width and height must be multiples of this
     #[arg(long, value_name = "PX", hide_short_help = true)]
     multiple_of: Option<usize>,
 
@@ -96,13 +96,13 @@ pub(crate) struct OnnxOptions {
 fn role(text: &str) -> Result<(Role, String), String> {
     let (role, name) = text
         .split_once('=')
-        .ok_or_else(|| format!("{text} has no role; expected such as sample=x"))?;
+        .ok_or_else(|| format!("{text} has no role; expected ROLE=NAME, such as sample=x"))?;
     Ok((role.parse()?, name.to_owned()))
 }
 
 fn constant(text: &str) -> Result<(String, Constant), String> {
-    let expected = || format!("expected a name and numbers, such as strength=0.5, not {text}");
-    // Names may have a `=`, numbers do not.
+    let expected = || format!("{text} is not a name with numbers; expected such as strength=0.5");
+    // Names may contain a `=`, numbers do not.
     let (name, values) = text.rsplit_once('=').ok_or_else(expected)?;
     if let Some(path) = values.strip_prefix('@') {
         let values: ArrayD<f32> =
@@ -118,9 +118,9 @@ fn constant(text: &str) -> Result<(String, Constant), String> {
     }
 }
 
-/// Findings as JSON.
-pub(crate) fn findings_of(findings: &[Finding]) -> Vec<Value> {
-    findings.iter().map(|finding| json!({"key": finding.key, "text": finding.text})).collect()
+/// Detected properties as JSON.
+pub(crate) fn detected_json(detected: &[DetectedProperty]) -> Vec<Value> {
+    detected.iter().map(|property| json!({"key": property.key, "text": property.text})).collect()
 }
 
 /// Whether a model is a bare .onnx file.
@@ -130,7 +130,7 @@ fn is_onnx(model: &str) -> bool {
 }
 
 impl OnnxOptions {
-    /// What is said.
+    /// The description of the network.
     pub(crate) fn description(&self) -> Description {
         let single = |range: [f64; 2]| range.map(|value| value as f32);
         Description {
@@ -155,7 +155,7 @@ impl OnnxOptions {
     }
 
     /// The bundled model of that name, the package at that path, or the bare .onnx file there,
-    /// which is run some dozens of times to find out what nobody says.
+    /// which is run some dozens of times to detect what the options do not state.
     pub(crate) fn find(
         &self,
         model: &str,
@@ -165,7 +165,7 @@ impl OnnxOptions {
         self.find_for(None, model, device, console)
     }
 
-    /// The same for a task, which a bare .onnx file is tried at.
+    /// The same for a task, which is that of a bare .onnx file.
     pub(crate) fn find_for(
         &self,
         task: Option<Task>,
@@ -176,24 +176,24 @@ impl OnnxOptions {
         if !is_onnx(model) {
             return self.find_package(model);
         }
-        let (package, findings) = self.explore(task, model, &device.open(console)?)?;
-        for guess in findings.iter().filter(|finding| finding.is_guess) {
+        let (package, detected) = self.explore(task, model, &device.open(console)?)?;
+        for guess in detected.iter().filter(|property| property.is_guess) {
             console.note(format!("warning: {model}: {}: {}", guess.key, guess.text));
         }
         console.note(format!(
-            "{model} is taken for a network to {}; `eddy info {model}` says what was found out, and \
-             `eddy import {model} -o FOLDER` keeps it",
+            "{model} is used to {}; `eddy info {model}` shows its detected properties, and \
+             `eddy import {model} -o FOLDER` saves them",
             package.manifest.task
         ));
         Ok(package)
     }
 
-    /// Like [`find`](Self::find), with what was found out of a bare .onnx file.
+    /// Like [`find`](Self::find), with the detected properties of a bare .onnx file.
     pub(crate) fn open(
         &self,
         model: &str,
         opened: &Opened,
-    ) -> eddy::Result<(Package, Vec<Finding>)> {
+    ) -> eddy::Result<(Package, Vec<DetectedProperty>)> {
         if is_onnx(model) {
             return self.explore(None, model, opened);
         }
@@ -205,20 +205,20 @@ impl OnnxOptions {
         task: Option<Task>,
         model: &str,
         opened: &Opened,
-    ) -> eddy::Result<(Package, Vec<Finding>)> {
-        let said = Description { task, ..self.description() };
+    ) -> eddy::Result<(Package, Vec<DetectedProperty>)> {
+        let description = Description { task, ..self.description() };
         opened.load(model, |runtime, options| {
-            Package::of_onnx(runtime, Path::new(model), &said, options)
+            Package::of_onnx(runtime, Path::new(model), &description, options)
         })
     }
 
     fn find_package(&self, model: &str) -> eddy::Result<Package> {
-        let said = self.description();
+        let description = self.description();
         let mut package = Package::find(model)?;
-        let constants = said.constants.clone();
-        if said != (Description { constants: constants.clone(), ..Description::default() }) {
+        let constants = description.constants.clone();
+        if description != (Description { constants: constants.clone(), ..Description::default() }) {
             let problem = format!(
-                "{model} says itself what its network is; leave out the options that describe an .onnx, but for --input"
+                "{model} has a manifest; leave out the options that describe an .onnx, except --input"
             );
             return Err(eddy::Error::usage(problem));
         }

@@ -13,7 +13,7 @@ mod precision;
 mod sampled;
 mod verify;
 
-pub use bare::{Described, Description, Finding, Role, TrialImages};
+pub use bare::{Description, DetectedProperty, ProbedModel, Role, TrialImages};
 pub use bundled::names as bundled_names;
 pub use diffusers::DiffusersFolder;
 pub use external::external_files;

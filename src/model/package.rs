@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::bare::{Described, Description, Finding};
+use super::bare::{Description, DetectedProperty, ProbedModel};
 use super::bundled::{self, Bundle};
 use super::diffusers::{DiffusersFolder, NETWORK};
 use super::files::{
@@ -72,7 +72,7 @@ impl Package {
             path.extension().is_some_and(|extension| extension == "onnx"),
         ) {
             (true, true) => {
-                "a bare .onnx does not say what it predicts; `eddy import` makes a package of it \
+                "a bare .onnx does not declare its prediction; `eddy import` makes a package of it \
                  and of what you know"
                     .to_owned()
             }
@@ -94,24 +94,25 @@ impl Package {
         Ok(Self { manifest, files })
     }
 
-    /// A bare ONNX file as a package: what `said` leaves open is found out by running it. Its
-    /// findings come along.
+    /// A bare ONNX file as a package, and the properties that were detected by running it because
+    /// `description` does not state them.
     ///
     /// # Errors
-    /// As for [`Described::of`].
+    /// As for [`ProbedModel::open`].
     pub fn of_onnx(
         runtime: &Arc<Runtime>,
         path: &Path,
-        said: &Description,
+        description: &Description,
         options: SessionOptions,
-    ) -> Result<(Self, Vec<Finding>)> {
+    ) -> Result<(Self, Vec<DetectedProperty>)> {
         let model = path.display().to_string();
         let path = path
             .canonicalize()
             .map_err(|cause| Error::model_from(model, "it cannot be read", cause))?;
-        let Described { manifest, findings, .. } = Described::of(runtime, &path, said, options)?;
+        let ProbedModel { manifest, detected, .. } =
+            ProbedModel::open(runtime, &path, description, options)?;
         let folder = path.parent().unwrap_or(Path::new("/")).to_owned();
-        Ok((Self { manifest, files: Files::Folder(folder) }, findings))
+        Ok((Self { manifest, files: Files::Folder(folder) }, detected))
     }
 
     fn from_files(files: Files, model: &str) -> Result<Self> {
@@ -247,7 +248,7 @@ impl Package {
         let constants = manifest.constants.iter();
         Interface {
             sample: manifest.inputs.sample.clone(),
-            // A mask says of each pixel whether it is missing, as a map of sigma does.
+            // The mask takes the place of the map of sigma.
             sigma: manifest.inputs.sigma.clone().or_else(|| manifest.mask().cloned()),
             sigma_planes: manifest.layout.sigma_planes(),
             timestep: manifest.inputs.timestep.clone(),
@@ -261,7 +262,7 @@ impl Package {
             encoding,
             output_encoding,
             residual: manifest.residual,
-            told_as: manifest.told_as(),
+            noise_encoding: manifest.noise_encoding(),
             frames: manifest.frames,
             border: manifest.border,
             neighbours: manifest.inputs.neighbours.clone(),
@@ -271,10 +272,10 @@ impl Package {
     }
 
     /// Where to load a file from, after checking its SHA-256.
-    fn origin(&self, path: &str, sha256_said: &str) -> Result<Origin> {
+    fn origin(&self, path: &str, expected: &str) -> Result<Origin> {
         let (bytes, folder, links) = match &self.files {
-            Files::Bundled(_) => return self.checked(path, sha256_said).map(Origin::Bytes),
-            Files::Folder(folder) => (self.checked(path, sha256_said)?, folder, Links::Inside),
+            Files::Bundled(_) => return self.checked(path, expected).map(Origin::Bytes),
+            Files::Folder(folder) => (self.checked(path, expected)?, folder, Links::Inside),
             Files::AsIs(folder) => (self.read(path)?, folder, Links::Cache),
         };
         let cannot =
@@ -284,18 +285,18 @@ impl Package {
             // External weights are beside the link, not beside its target.
             Links::Cache => folder.join(path),
         };
-        // ONNX Runtime opens these by itself.
+        // ONNX Runtime opens external weights on its own, so they are checked first.
         find_weights(&bytes, file.parent().unwrap_or(folder), links, &self.manifest.name)?;
         Ok(Origin::File(file))
     }
 
     /// The bytes of a file, after checking its SHA-256.
-    pub(super) fn checked(&self, path: &str, sha256_said: &str) -> Result<Cow<'static, [u8]>> {
+    pub(super) fn checked(&self, path: &str, expected: &str) -> Result<Cow<'static, [u8]>> {
         let bytes = self.read(path)?;
         let found = sha256(&bytes);
-        if found != sha256_said {
+        if found != expected {
             let problem = format!(
-                "{path} has SHA-256 {found}, its manifest says {sha256_said}; the file is damaged \
+                "{path} has SHA-256 {found}, its manifest declares {expected}; the file is damaged \
                  or was replaced: fetch it again, or correct the manifest"
             );
             return Err(Error::model(&self.manifest.name, problem));

@@ -12,12 +12,12 @@ use super::encoding::{Axes, Mix, NoiseEncoding};
 use super::interface::ImageTensor;
 use crate::tensor::mirror;
 
-/// An image tensor that the executor reads and writes as planes of f32, whatever its elements and
-/// its order are.
+/// An image tensor of any supported element type and order of axes, which the executor reads and
+/// writes as planes of f32.
 #[derive(Debug)]
 pub(super) struct Buffer {
     tensor: Elements,
-    /// The planes, where they are not the tensor's own memory.
+    /// The planes, unless they are the tensor's own memory.
     staging: Option<Staging>,
 }
 
@@ -29,17 +29,17 @@ enum Elements {
     U8(Tensor<u8>),
 }
 
-/// How a tensor differs from the planes of f32 that it stands for.
+/// The conversion between a tensor and planes of f32.
 #[derive(Clone, Debug)]
 pub(super) struct Conversion {
-    /// For an input, each channel of the tensor by planes; for an output, each plane by channels of
-    /// the tensor, and after them planes of the sample.
+    /// For an input, each channel of the tensor as a weighted sum of planes; for an output, each
+    /// plane as a weighted sum of the tensor's channels, followed by the sample's planes.
     pub(super) mixes: Vec<Mix>,
     /// The order of the tensor's axes.
     pub(super) axes: Axes,
     /// Channels of the tensor.
     pub(super) channels: usize,
-    /// The length of an axis before that of the channels, over which they are divided.
+    /// The length of an axis before the channels, by which they are grouped.
     pub(super) groups: Option<usize>,
     /// Pixels by which the tensor of an input goes on beyond each edge of the planes, mirrored.
     pub(super) border: usize,
@@ -52,7 +52,7 @@ struct Staging {
     size: [usize; 2],
     /// Values of an image.
     image: usize,
-    /// None where only the element type differs.
+    /// None if only the element type differs.
     conversion: Option<Conversion>,
     /// A plane, and the same with its border.
     plane: Vec<f32>,
@@ -115,7 +115,7 @@ impl Buffer {
         Ok(Self { tensor, staging })
     }
 
-    /// A tensor of any shape, filled with zeros, that is only passed on.
+    /// A tensor of any shape, filled with zeros, without access to its values.
     pub(super) fn of_shape(
         allocator: &Allocator,
         element: TensorElementType,
@@ -146,7 +146,7 @@ impl Buffer {
     }
 
     /// Copies the values of a tensor of the same shape and elements.
-    pub(super) fn take(&mut self, other: &Self) {
+    pub(super) fn copy_from(&mut self, other: &Self) {
         match (&mut self.tensor, &other.tensor) {
             (Elements::F32(to), Elements::F32(from)) => {
                 to.extract_tensor_mut().1.copy_from_slice(from.extract_tensor().1);
@@ -232,7 +232,7 @@ impl Buffer {
         };
         let area = size[0] * size[1];
         let batch = values.len() / (*image).max(1);
-        let behind = sample.len() / batch.max(1);
+        let sample_size = sample.len() / batch.max(1);
         for (b, values) in values.chunks_exact_mut((*image).max(1)).enumerate() {
             for (mix, out) in mixes.iter().zip(values.chunks_exact_mut(area)) {
                 out.fill(mix.offset);
@@ -243,7 +243,7 @@ impl Buffer {
                             self.tensor.read(plane, start, stride);
                             add(out, plane, part);
                         }
-                        Some(from) => add(out, &sample[b * behind + from * area..][..area], part),
+                        Some(from) => add(out, &sample[b * sample_size + from * area..][..area], part),
                     }
                 }
             }
@@ -302,7 +302,7 @@ impl Elements {
     }
 }
 
-/// Where a channel begins in a tensor, and how far its values lie apart.
+/// The start and the stride of a channel in a tensor.
 fn place(axes: Axes, channels: usize, area: usize, image: usize, channel: usize) -> (usize, usize) {
     match axes {
         Axes::Nchw => ((image * channels + channel) * area, 1),
@@ -323,26 +323,26 @@ fn add(to: &mut [f32], from: &[f32], part: f32) {
     to.iter_mut().zip(from).for_each(|(to, from)| *to += part * from);
 }
 
-/// A noise level for each sample of a batch, which the executor fills as a map. Where the map is
-/// not uniform, the network is told the root mean square.
+/// One noise level per sample of a batch, which the executor fills as a map. If the map is not
+/// uniform, the level is its root mean square.
 #[derive(Debug)]
 pub(super) struct NoiseLevel {
     map: Vec<f32>,
     tensor: Scalar,
-    told_as: NoiseEncoding,
+    noise_encoding: NoiseEncoding,
 }
 
 impl NoiseLevel {
-    /// A tensor of `shape`, with one value or one for each sample of the `batch`, and a map of
-    /// `area` pixels for each.
+    /// A tensor of `shape`, with one value for all samples of the `batch` or one for each, and a
+    /// map of `area` pixels per sample.
     pub(super) fn new(
         element: TensorElementType,
         shape: Vec<i64>,
         (batch, area): (usize, usize),
-        told_as: NoiseEncoding,
+        noise_encoding: NoiseEncoding,
     ) -> ort::Result<Self> {
         let tensor = Scalar::new(element, shape)?;
-        Ok(Self { map: vec![0.0; batch * area], tensor, told_as })
+        Ok(Self { map: vec![0.0; batch * area], tensor, noise_encoding })
     }
 
     pub(super) fn bind_input(&self, binding: &mut IoBinding, name: &str) -> ort::Result<()> {
@@ -355,20 +355,20 @@ impl NoiseLevel {
 
     pub(super) fn commit(&mut self) {
         let length = self.tensor.len().max(1);
-        let Self { map, told_as, .. } = self;
+        let Self { map, noise_encoding, .. } = self;
         let levels = map.chunks((map.len() / length).max(1)).map(|map| {
             let first = f64::from(map.first().copied().unwrap_or_default());
             if map.iter().all(|sigma| f64::from(*sigma) == first) {
-                return told_as.value(first);
+                return noise_encoding.value(first);
             }
             let squares: f64 = map.iter().map(|sigma| f64::from(*sigma).powi(2)).sum();
-            told_as.value((squares / map.len() as f64).sqrt())
+            noise_encoding.value((squares / map.len() as f64).sqrt())
         });
         self.tensor.set_each(levels);
     }
 }
 
-/// A tensor of a few numbers: a noise level, or a constant.
+/// A small tensor of numbers: a noise level, or a constant.
 #[derive(Debug)]
 pub(super) enum Scalar {
     I64(Tensor<i64>),

@@ -1,6 +1,6 @@
-//! How the tensors of a graph represent images and noise levels. Eddy works on planes: red, green
-//! and blue, or grey, in NCHW, and on sigma in the units of these planes. Other networks want the
-//! last axis to be the channels, blue first, luma alone, whole numbers, other units.
+//! How the tensors of a graph encode images and noise levels. Eddy itself works on RGB or grey planes
+//! in NCHW, and on sigma in the units of these planes. Networks may differ: NHWC, BGR, luma only,
+//! integers, other units of sigma.
 
 use std::fmt;
 use std::str::FromStr;
@@ -25,14 +25,14 @@ pub enum Colors {
     /// Red, green, blue; or grey, for one channel.
     #[default]
     Rgb,
-    /// Blue, green, red, as OpenCV has them.
+    /// Blue, green, red, the order of OpenCV.
     Bgr,
-    /// Luma alone, `0.299 R + 0.587 G + 0.114 B` (BT.601, full range); chroma is kept, or enlarged
+    /// Luma only, `0.299 R + 0.587 G + 0.114 B` (BT.601, full range); chroma is kept, or enlarged
     /// bicubically.
     Luma,
 }
 
-/// The scale on which a network is told its noise level.
+/// The scale of a noise level that a network is conditioned on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NoiseScale {
@@ -45,21 +45,21 @@ pub enum NoiseScale {
     QuarterLog,
 }
 
-/// How a network is told its noise level: a factor, and then a scale.
+/// The encoding of a noise level: a factor, then a scale.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct NoiseEncoding {
-    /// The factor of sigma, such as 255 for a network on 0 to 1 that counts sigma in 8-bit units.
+    /// The factor of sigma, such as 255 for a network on 0 to 1 with sigma in 8-bit units.
     pub factor: f64,
-    /// The scale on which sigma is given to Eddy's network.
-    pub given: NoiseScale,
-    /// The scale on which the graph is told it.
+    /// The scale of the value that the caller passes.
+    pub source: NoiseScale,
+    /// The scale of the value that the graph receives.
     pub scale: NoiseScale,
 }
 
 impl Default for NoiseEncoding {
     /// Sigma itself.
     fn default() -> Self {
-        Self { factor: 1.0, given: NoiseScale::Linear, scale: NoiseScale::Linear }
+        Self { factor: 1.0, source: NoiseScale::Linear, scale: NoiseScale::Linear }
     }
 }
 
@@ -69,41 +69,41 @@ impl NoiseEncoding {
         Self { factor, scale, ..Self::default() }
     }
 
-    /// The value for a given noise level, in the units of the network's range.
-    pub fn value(self, given: f64) -> f64 {
-        /// The logarithm of zero is no number that a network was trained on.
-        const LEAST: f64 = 1e-6;
+    /// Encodes a noise level, in the units of the network's range.
+    pub fn value(self, level: f64) -> f64 {
+        /// Networks are not trained on the logarithm of zero.
+        const MIN: f64 = 1e-6;
         if self.is_plain() {
-            return given;
+            return level;
         }
-        let sigma = match self.given {
-            NoiseScale::Linear => given,
-            NoiseScale::Log => given.exp(),
-            NoiseScale::QuarterLog => (4.0 * given).exp(),
+        let sigma = match self.source {
+            NoiseScale::Linear => level,
+            NoiseScale::Log => level.exp(),
+            NoiseScale::QuarterLog => (4.0 * level).exp(),
         };
         let sigma = self.factor * sigma;
         match self.scale {
             NoiseScale::Linear => sigma,
-            NoiseScale::Log => sigma.max(LEAST).ln(),
-            NoiseScale::QuarterLog => sigma.max(LEAST).ln() / 4.0,
+            NoiseScale::Log => sigma.max(MIN).ln(),
+            NoiseScale::QuarterLog => sigma.max(MIN).ln() / 4.0,
         }
     }
 
-    /// Whether the noise level is told as it is given.
+    /// Whether the encoded value is the noise level itself.
     pub fn is_plain(self) -> bool {
-        self.factor == 1.0 && self.given == self.scale
+        self.factor == 1.0 && self.source == self.scale
     }
 }
 
-/// How a tensor represents an image.
+/// How a tensor encodes an image.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Encoding {
     /// The order of the axes.
     pub axes: Axes,
     /// The colour channels.
     pub colors: Colors,
-    /// What a value in the tensor is, for each channel in the order of RGB: a factor of Eddy's
-    /// value, and what is added. One entry is for all channels, and none means that they are equal.
+    /// The affine map to a value in the tensor, factor and offset, for each channel in the order of
+    /// RGB. One entry applies to all channels; none is the identity.
     pub scaling: Vec<[f32; 2]>,
 }
 
@@ -118,12 +118,12 @@ impl Encoding {
         if self.colors == Colors::Luma { 1 } else { channels }
     }
 
-    /// The channel of the image at `channel` of the tensor, and the other way round.
+    /// The channel of the image at `channel` of the tensor, and vice versa.
     fn swapped(&self, channel: usize) -> usize {
         if self.colors == Colors::Bgr && channel < 3 { 2 - channel } else { channel }
     }
 
-    /// The channels of an input tensor for an image of `channels`.
+    /// Each channel of an input tensor as a weighted sum of the image's planes.
     pub(super) fn channels_of_tensor(&self, channels: usize) -> Vec<Mix> {
         if self.colors == Colors::Luma {
             let [factor, offset] = self.scaling_of(0);
@@ -138,8 +138,8 @@ impl Encoding {
         (0..channels).map(mix).collect()
     }
 
-    /// The planes of an image of `channels`, of the tensor's channels and, after them, of those of
-    /// the sample. `residual` means that the tensor holds the sample less the image.
+    /// Each plane of an image as a weighted sum of the output tensor's channels, followed by those
+    /// of the sample. `residual` means that the tensor holds the sample minus the image.
     pub(super) fn planes_of_tensor(&self, channels: usize, residual: bool) -> Vec<Mix> {
         let sample = self.tensor_channels(channels);
         let is_luma = self.colors == Colors::Luma;
@@ -161,7 +161,7 @@ impl Encoding {
         (0..channels).map(mix).collect()
     }
 
-    /// Whether a tensor of float32 is the image's planes as they are.
+    /// Whether a tensor of float32 holds the image's planes unchanged.
     pub(super) fn is_plain(&self) -> bool {
         *self == Self::default()
     }
@@ -177,12 +177,12 @@ fn luma_of(channels: usize) -> Vec<(usize, f32)> {
 pub(super) struct Mix {
     /// Planes and their weights.
     pub(super) terms: Vec<(usize, f32)>,
-    /// What is added.
+    /// The offset that is added.
     pub(super) offset: f32,
 }
 
 impl Mix {
-    /// The same of planes that begin at `first`.
+    /// The same sum of planes that begin at `first`.
     pub(super) fn shifted(&self, first: usize) -> Self {
         let terms = self.terms.iter().map(|(plane, part)| (first + plane, *part)).collect();
         Self { terms, offset: self.offset }
@@ -215,18 +215,18 @@ macro_rules! named {
             fn from_str(text: &str) -> Result<Self, String> {
                 match text {
                     $($name => Ok(Self::$variant),)+
-                    _ => Err(format!("{text} is no {}; expected {}", $what, [$($name),+].join(", "))),
+                    _ => Err(format!("{text} is not {}; expected {}", $what, [$($name),+].join(", "))),
                 }
             }
         }
     };
 }
 
-named!(Axes, "order of axes", Nchw = "nchw", Nhwc = "nhwc");
-named!(Colors, "kind of colour channels", Rgb = "rgb", Bgr = "bgr", Luma = "luma");
+named!(Axes, "an order of axes", Nchw = "nchw", Nhwc = "nhwc");
+named!(Colors, "a kind of colour channels", Rgb = "rgb", Bgr = "bgr", Luma = "luma");
 named!(
     NoiseScale,
-    "scale of a noise level",
+    "the scale of a noise level",
     Linear = "linear",
     Log = "log",
     QuarterLog = "quarter-log"
@@ -283,11 +283,11 @@ mod tests {
     }
 
     #[test]
-    fn noise_levels_are_told_in_the_networks_units() {
-        let told = |factor, scale| NoiseEncoding::new(factor, scale).value(0.1);
-        assert!((told(255.0, NoiseScale::Linear) - 25.5).abs() < 1e-12);
-        assert!((told(1.0, NoiseScale::Log) - 0.1_f64.ln()).abs() < 1e-12);
-        assert!((told(1.0, NoiseScale::QuarterLog) - 0.1_f64.ln() / 4.0).abs() < 1e-12);
+    fn encodes_noise_levels_in_the_networks_units() {
+        let encoded = |factor, scale| NoiseEncoding::new(factor, scale).value(0.1);
+        assert!((encoded(255.0, NoiseScale::Linear) - 25.5).abs() < 1e-12);
+        assert!((encoded(1.0, NoiseScale::Log) - 0.1_f64.ln()).abs() < 1e-12);
+        assert!((encoded(1.0, NoiseScale::QuarterLog) - 0.1_f64.ln() / 4.0).abs() < 1e-12);
         assert!(NoiseEncoding::new(1.0, NoiseScale::Log).value(0.0).is_finite());
     }
 }

@@ -15,11 +15,11 @@ use crate::setting::INPUT;
 /// The names of the inputs and outputs in a network's graph, and what they stand for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Interface {
-    /// The noisy sample, `[B, C, H, W]`. A decoder, and a network that enlarges by itself, have
-    /// none: their only input is the condition.
+    /// The noisy sample, `[B, C, H, W]`. Decoders and feed-forward upscalers have none: their only
+    /// input is the condition.
     pub sample: Option<String>,
-    /// Sigma, if the network takes it: a map `[B, sigma_planes, H, W]`, or one number for an image
-    /// in a tensor of any rank. If it has the name of the sample, the map's planes follow the
+    /// Sigma, if the network takes it: a map `[B, sigma_planes, H, W]`, or one number per image in
+    /// a tensor of any rank. If it has the name of the sample, the map's planes follow the
     /// sample's channels in one tensor.
     pub sigma: Option<String>,
     /// Planes of the sigma map: 1, or 2 for luma and chroma.
@@ -37,14 +37,14 @@ pub struct Interface {
     /// How many times larger the sample is than the condition along each axis; 1 without a
     /// condition.
     pub scale: usize,
-    /// Frames of a video that the network sees at once: as many before the sample as after it. The
-    /// others are the condition. They are one tensor, in order, `[B, frames C, H, W]` or `[B,
+    /// Frames of a video in one evaluation, with the sample in the middle. The others are the
+    /// condition. They are one tensor, in order, `[B, frames C, H, W]` or `[B,
     /// frames, C, H, W]`, unless they are named. 1 for networks of images.
     pub frames: usize,
     /// The names of the frames before and after the sample, in order, where each has its own
     /// tensor.
     pub neighbours: Vec<String>,
-    /// What the network keeps from one frame to the next.
+    /// Recurrent states, which are carried from one frame to the next.
     pub states: Vec<RecurrentState>,
     /// Pixels that convolutions without padding take off each side of an input image. The input is
     /// mirrored beyond its edges by as many.
@@ -63,20 +63,20 @@ pub struct Interface {
     /// Whether the output is the noisy image less the clean one (residual learning, Zhang et al.
     /// 2017, DnCNN).
     pub residual: bool,
-    /// How sigma is told, and the scalar noise level.
-    pub told_as: NoiseEncoding,
-    /// What further inputs hold: one number for all their values, or each value.
+    /// How sigma and the scalar noise level are encoded.
+    pub noise_encoding: NoiseEncoding,
+    /// The values of constant inputs: one number for all elements, or each element.
     pub constants: BTreeMap<String, Vec<f64>>,
 }
 
-/// A tensor that a recurrent network gives, and takes with the next frame; zeros before the first.
+/// An output of a recurrent network that is an input at the next frame; zeros at the first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecurrentState {
     /// The name of the input.
     pub input: String,
     /// The name of the output.
     pub output: String,
-    /// How many times smaller than the sample it is along each axis.
+    /// The state is smaller than the sample by this factor, along each axis.
     pub divisor: usize,
 }
 
@@ -102,7 +102,7 @@ impl Default for Interface {
             encoding: Encoding::default(),
             output_encoding: Encoding::default(),
             residual: false,
-            told_as: NoiseEncoding::default(),
+            noise_encoding: NoiseEncoding::default(),
             constants: BTreeMap::new(),
         }
     }
@@ -119,7 +119,7 @@ impl Interface {
 
     /// How many of the tensor's channels belong to sigma and to the condition; they come last.
     pub(super) fn concat_channels(&self, channels: usize) -> usize {
-        let sigma = if self.has_sigma_behind() { self.sigma_planes } else { 0 };
+        let sigma = if self.has_concatenated_sigma() { self.sigma_planes } else { 0 };
         sigma + if self.is_concatenated() { self.condition_channels(channels) } else { 0 }
     }
 
@@ -134,7 +134,7 @@ impl Interface {
     }
 
     /// Whether the sigma map follows the sample in one tensor.
-    pub(super) fn has_sigma_behind(&self) -> bool {
+    pub(super) fn has_concatenated_sigma(&self) -> bool {
         self.sigma.is_some() && self.sigma == self.sample
     }
 
@@ -145,10 +145,10 @@ impl Interface {
 
     /// Sigma, if it is a separate tensor.
     pub(super) fn own_sigma(&self) -> Option<&String> {
-        self.sigma.as_ref().filter(|_| !self.has_sigma_behind())
+        self.sigma.as_ref().filter(|_| !self.has_concatenated_sigma())
     }
 
-    /// Whether the output is made of the sample's planes, too.
+    /// Whether the result also depends on the sample's planes.
     pub(super) fn needs_sample(&self) -> bool {
         self.residual || self.output_encoding.colors == Colors::Luma
     }
@@ -164,12 +164,12 @@ pub(super) struct ImageTensor {
     pub(super) rank: usize,
 }
 
-/// How a network takes sigma in a tensor of its own.
+/// The form of sigma in a separate tensor.
 #[derive(Clone, Debug)]
 pub(super) enum SigmaForm {
     /// A map, and how many of its channels hold the same.
     Map(ImageTensor, usize),
-    /// A number for each image, in a tensor of this element type and declared shape.
+    /// One number per image, in a tensor of this element type and declared shape.
     Number(TensorElementType, Vec<i64>),
 }
 
@@ -191,7 +191,7 @@ pub(super) struct Types {
     pub(super) declared: Vec<i64>,
     /// Element types and declared shapes of the constants.
     pub(super) constants: Vec<(String, TensorElementType, Vec<i64>)>,
-    /// Whether the frames of a video have an axis of their own.
+    /// Whether the frames of a video are a separate axis.
     pub(super) is_split: bool,
     /// Element types and declared shapes of the states.
     pub(super) states: Vec<(TensorElementType, Vec<i64>)>,
@@ -252,7 +252,7 @@ impl Types {
                 let expected: Vec<&str> =
                     known.iter().flatten().map(|name| name.as_str()).collect();
                 let problem = format!(
-                    "it has an input `{}` ({}) that nothing would fill; expected {}. \
+                    "it has an input `{}` ({}) of unknown role; expected {}. \
                      {INPUT} gives it a value",
                     outlet.name(),
                     outlet.dtype(),
@@ -284,7 +284,7 @@ impl Types {
             let (element, _) = tensor(name)?;
             if Some(element) != sample {
                 let problem =
-                    format!("its frames `{name}` and the sample differ in their elements");
+                    format!("its frames `{name}` and the sample differ in their element types");
                 return Err(Error::model(model, problem));
             }
         }
@@ -296,11 +296,11 @@ impl Types {
             && let Ok(found) = usize::try_from(declared[1])
             && found != whole
         {
-            if interface.has_sigma_behind() && found == 2 * own {
+            if interface.has_concatenated_sigma() && found == 2 * own {
                 sigma_copies = own;
             } else {
                 let problem = format!(
-                    "its manifest says {whole} channels, its input `{name}` has {}",
+                    "its manifest declares {whole} channels; its input `{name}` has {}",
                     declared[1]
                 );
                 return Err(Error::model(model, problem));
@@ -353,8 +353,8 @@ impl Types {
             && (given < own || (is_exact && given != own))
         {
             let problem = format!(
-                "its output `{}` has {given} channels and its sample {own}; one that is told something beside the sample needs a package \
-                 that says what, which `eddy import` makes",
+                "its output `{}` has {given} channels and its sample {own}; a network with further channels in its sample \
+                 needs a package that names them, which `eddy import` makes",
                 interface.output
             );
             return Err(Error::model(model, problem));
@@ -475,7 +475,8 @@ fn stack(
         return Err(Error::model(model, problem));
     }
     if count >= 0 && usize::try_from(count) != Ok(frames) {
-        let problem = format!("`{}` takes {count} frames; {frames} were said", outlet.name());
+        let problem =
+            format!("`{}` takes {count} frames; its manifest declares {frames}", outlet.name());
         return Err(Error::model(model, problem));
     }
     let all = if channels < 0 { -1 } else { channels * i64::try_from(frames).unwrap_or(1) };
@@ -505,7 +506,7 @@ fn state_shape(outlet: &Outlet, model: &str) -> Result<(TensorElementType, Vec<i
     }
 }
 
-/// How an input takes sigma.
+/// The form of a sigma input.
 fn sigma_form(
     outlet: &Outlet,
     half: Option<bool>,
@@ -524,7 +525,7 @@ fn sigma_form(
     }
 }
 
-/// Whether a tensor of this declared shape has one value for each image.
+/// Whether a tensor of this declared shape has one value per image.
 pub(super) fn is_number(shape: &[i64]) -> bool {
     match shape {
         [] | [_] => true,
@@ -586,7 +587,7 @@ fn constant(
     };
     if !i64::try_from(values.len()).is_ok_and(fits) {
         let problem = format!(
-            "`{name}` is {}, and {} values were given; expected one for all, or each",
+            "`{name}` is {}, and {} values were given; expected one for all elements, or one for each",
             outlet.dtype(),
             values.len()
         );

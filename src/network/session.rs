@@ -135,7 +135,7 @@ struct Bound {
     shape: Shape,
     binding: IoBinding,
     sample: Option<Buffer>,
-    /// The sample that only the output is made of, where the graph has none.
+    /// The sample for post-processing the output, where the graph has no such input.
     beside: Vec<f32>,
     /// How many values belong to the sample, and how many to sigma; those of the condition follow.
     own: [usize; 2],
@@ -144,15 +144,15 @@ struct Bound {
     condition: Option<Buffer>,
     class: Option<Labels>,
     constants: Vec<(String, Scalar)>,
-    /// The other frames of a video, in planes and in tensors of their own.
+    /// The neighbouring frames of a video, as planes and as separate tensors.
     around: Vec<f32>,
     neighbours: Vec<Buffer>,
-    /// What the network takes from the frame before, and gives for the next.
+    /// Recurrent states: inputs from the previous frame, and outputs for the next.
     states: Vec<[Buffer; 2]>,
     output: Buffer,
 }
 
-/// Sigma in a tensor of its own.
+/// Sigma in a separate tensor.
 #[derive(Debug)]
 enum Sigma {
     Map(Buffer),
@@ -315,22 +315,22 @@ impl OnnxNetwork {
         }
         let area = height * width;
         let own = [channels * area, interface.sigma_planes * area];
-        let own =
-            [own[0], if interface.has_sigma_behind() { own[1] } else { 0 }].map(|n| batch * n);
+        let own = [own[0], if interface.has_concatenated_sigma() { own[1] } else { 0 }]
+            .map(|n| batch * n);
         let is_beside = sample.is_none() && interface.needs_sample();
         let beside = vec![0.0; if is_beside { own[0] } else { 0 }];
         let mut sigma = None;
         if let (Some(name), Some(form)) = (interface.own_sigma(), &types.sigma) {
-            let (planes, told_as) = (interface.sigma_planes, interface.told_as);
+            let (planes, noise_encoding) = (interface.sigma_planes, interface.noise_encoding);
             let form = match form {
                 SigmaForm::Map(tensor, copies) => {
-                    let is_plain = told_as.is_plain()
+                    let is_plain = noise_encoding.is_plain()
                         && interface.encoding.axes == Axes::Nchw
                         && interface.border == 0
                         && *copies == 1;
                     let conversion = (!is_plain).then(|| Conversion {
                         mixes: (0..planes * copies)
-                            .map(|plane| Mix::scaled(plane / copies, told_as.factor as f32))
+                            .map(|plane| Mix::scaled(plane / copies, noise_encoding.factor as f32))
                             .collect(),
                         axes: interface.encoding.axes,
                         channels: planes * copies,
@@ -342,7 +342,7 @@ impl OnnxNetwork {
                 }
                 SigmaForm::Number(element, declared) => {
                     let (shape, area) = (number_shape(declared, batch), planes * area);
-                    Sigma::Number(NoiseLevel::new(*element, shape, (batch, area), told_as)?)
+                    Sigma::Number(NoiseLevel::new(*element, shape, (batch, area), noise_encoding)?)
                 }
             };
             form.bind_input(&mut binding, name)?;
@@ -401,11 +401,11 @@ impl OnnxNetwork {
                     }
                 }
             }
-            let taken = Buffer::of_shape(&allocator, *element, &shape)?;
-            let mut given = Buffer::of_shape(&allocator, *element, &shape)?;
-            taken.bind_input(&mut binding, &state.input)?;
-            given.bind_output(&mut binding, &state.output)?;
-            states.push([taken, given]);
+            let input = Buffer::of_shape(&allocator, *element, &shape)?;
+            let mut output = Buffer::of_shape(&allocator, *element, &shape)?;
+            input.bind_input(&mut binding, &state.input)?;
+            output.bind_output(&mut binding, &state.output)?;
+            states.push([input, output]);
         }
         let mut output =
             Buffer::new(&allocator, types.output, shape, self.output_conversion(channels))?;
@@ -430,24 +430,24 @@ impl OnnxNetwork {
 
     /// How an input tensor differs from an image of `channels` planes and `behind` further ones:
     /// sigma and the condition.
-    fn input_conversion(&self, channels: usize, behind: usize) -> Option<Conversion> {
-        let Interface { encoding, told_as, border, .. } = &self.interface;
+    fn input_conversion(&self, channels: usize, further: usize) -> Option<Conversion> {
+        let Interface { encoding, noise_encoding, border, .. } = &self.interface;
         let border = *border;
-        let has_sigma = self.interface.has_sigma_behind();
-        let has_frames = behind > 0 && self.interface.has_stacked_frames();
-        let copies = if behind > 0 { self.types.sigma_copies } else { 1 };
-        let is_sigma_plain = !has_sigma || (told_as.is_plain() && copies == 1);
+        let has_sigma = self.interface.has_concatenated_sigma();
+        let has_frames = further > 0 && self.interface.has_stacked_frames();
+        let copies = if further > 0 { self.types.sigma_copies } else { 1 };
+        let is_sigma_plain = !has_sigma || (noise_encoding.is_plain() && copies == 1);
         if !has_frames && encoding.is_plain() && is_sigma_plain && border == 0 {
             return None;
         }
         let mut mixes = encoding.channels_of_tensor(channels);
-        if behind > 0 && self.interface.has_stacked_frames() {
+        if further > 0 && self.interface.has_stacked_frames() {
             let frames = self.interface.frames;
             let middle = frames / 2;
             let groups = self.types.is_split.then_some(frames);
             let all: Vec<Mix> = (0..frames)
                 .flat_map(|frame| {
-                    // The frame in the middle is the sample, the first of all.
+                    // The sample is the middle frame, and its planes come first.
                     let first = match frame.cmp(&middle) {
                         std::cmp::Ordering::Less => (frame + 1) * channels,
                         std::cmp::Ordering::Equal => 0,
@@ -460,15 +460,15 @@ impl OnnxNetwork {
             return Some(Conversion { channels: all.len(), mixes: all, axes, groups, border });
         }
         let sigmas = if has_sigma { self.interface.sigma_planes } else { 0 };
-        mixes.extend((0..behind * copies).map(|plane| {
+        mixes.extend((0..further * copies).map(|plane| {
             let plane = plane / copies;
-            let factor = if plane < sigmas { told_as.factor as f32 } else { 1.0 };
+            let factor = if plane < sigmas { noise_encoding.factor as f32 } else { 1.0 };
             Mix::scaled(channels + plane, factor)
         }));
         Some(Conversion { channels: mixes.len(), mixes, axes: encoding.axes, groups: None, border })
     }
 
-    /// How the output's planes are made of the tensor's, and of the sample's.
+    /// The conversion of the output's tensor, and of the sample's planes, to the planes of an image.
     fn output_conversion(&self, channels: usize) -> Option<Conversion> {
         let Interface { output_encoding: encoding, residual, .. } = &self.interface;
         let used = encoding.tensor_channels(channels);
@@ -548,8 +548,8 @@ impl Network for OnnxNetwork {
         let behind = self.interface.concat_channels(channels);
         if behind > 0 && batch > 1 {
             let problem = format!(
-                "its condition or sigma stands behind the sample in one tensor, which takes one image at a time; {batch} \
-                 were asked for"
+                "its sample is concatenated with its condition or sigma, which works for a batch of one; {batch} images \
+                 were requested"
             );
             return Err(Error::model(&self.model, problem));
         }
@@ -559,8 +559,8 @@ impl Network for OnnxNetwork {
             if declared >= 0 && usize::try_from(declared) != Ok(wanted) {
                 let axis = ["batch", "channels", "height", "width"][axis];
                 let problem = format!(
-                    "its {axis} is fixed at {declared}, {wanted} was asked for; bring an input that fits, or export \
-                     the network with that axis free"
+                    "its {axis} is fixed at {declared}; {wanted} was requested. Use an input that fits, or export the \
+                     network with a dynamic axis"
                 );
                 return Err(Error::model(&self.model, problem));
             }
@@ -617,7 +617,7 @@ impl Network for OnnxNetwork {
             buffer.commit();
         }
         if let Some(timestep) = &mut bound.timestep {
-            timestep.set(self.interface.told_as.value(t));
+            timestep.set(self.interface.noise_encoding.value(t));
         }
         if self.device.is_gpu() {
             // A GPU gets the values that an input holds when it is bound.
@@ -665,8 +665,8 @@ impl Network for OnnxNetwork {
         {
             *engine = Engine::NotCached(error.to_string());
         }
-        for [taken, given] in &mut bound.states {
-            taken.take(given);
+        for [input, output] in &mut bound.states {
+            input.copy_from(output);
         }
         let Bound { sample, beside, output, .. } = bound;
         Ok(output.fetch(sample.as_ref().map_or(beside, Buffer::values)))
@@ -674,7 +674,7 @@ impl Network for OnnxNetwork {
 
     fn forget(&mut self) {
         let states = self.bound.iter_mut().flat_map(|bound| &mut bound.states);
-        states.for_each(|[taken, _]| taken.clear());
+        states.for_each(|[input, _]| input.clear());
     }
 
     fn release(&mut self, small: Shape) -> Result<()> {
@@ -716,8 +716,8 @@ impl Bound {
         for (buffer, name) in self.neighbours.iter().zip(&interface.neighbours) {
             buffer.bind_input(&mut self.binding, name)?;
         }
-        for ([taken, _], state) in self.states.iter().zip(&interface.states) {
-            taken.bind_input(&mut self.binding, &state.input)?;
+        for ([input, _], state) in self.states.iter().zip(&interface.states) {
+            input.bind_input(&mut self.binding, &state.input)?;
         }
         if let (Some(scalar), Some(name)) = (&self.timestep, &interface.timestep) {
             scalar.bind_input(&mut self.binding, name)?;
@@ -742,7 +742,7 @@ struct SessionOverrides<'a> {
     profile: Option<PathBuf>,
 }
 
-/// The shape of a tensor with one value for each image of a batch, where it is free.
+/// The shape of a tensor with one value per image of a batch, where it is dynamic.
 fn number_shape(declared: &[i64], batch: usize) -> Vec<i64> {
     let batch = i64::try_from(batch).unwrap_or(i64::MAX);
     let mut shape: Vec<i64> = declared.iter().map(|&length| length.max(1)).collect();
@@ -798,7 +798,7 @@ pub(super) fn refused(model: &str, options: SessionOptions, cause: ort::Error) -
     }
     Error::model_from(
         model,
-        "ONNX Runtime does not accept it; it wants an ONNX file it has operators for",
+        "ONNX Runtime does not accept it; expected an ONNX file whose operators it has",
         cause,
     )
 }
@@ -816,7 +816,7 @@ fn build(
         GraphOptimizationLevel::All
     };
     let mut builder = Session::builder(runtime.environment())?
-        // Otherwise ONNX Runtime would choose a device by itself.
+        // Otherwise ONNX Runtime would choose the device.
         .with_auto_device(AutoDevicePolicy::PreferCPU)?
         .with_optimization_level(level)?
         .with_intra_threads(threads)?

@@ -1,4 +1,4 @@
-//! Runs of a graph of which nothing is known but what it declares, to find out the rest.
+//! Evaluations of a graph at any shape, from its declarations alone, for detecting its properties.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ pub enum Element {
     I32,
     /// 64-bit integers.
     I64,
-    /// Any other.
+    /// Any other type.
     Other,
 }
 
@@ -44,12 +44,12 @@ impl Element {
         }
     }
 
-    /// Whether the values of an image may have this type.
+    /// Whether image tensors may have this type.
     pub fn is_of_images(self) -> bool {
         matches!(self, Self::F32 | Self::F16 | Self::U8)
     }
 
-    /// Whether it is of integers that may be a timestep or a class.
+    /// Whether timesteps and classes may have this type, as integers.
     pub fn is_integer(self) -> bool {
         matches!(self, Self::I32 | Self::I64)
     }
@@ -84,18 +84,18 @@ impl Port {
     }
 }
 
-/// What an input is filled with.
+/// The values of an input.
 #[derive(Clone, Debug)]
 pub struct Feed<'a> {
     /// The input.
     pub port: &'a Port,
     /// The shape of the tensor.
     pub shape: Vec<usize>,
-    /// Its values in order, or one for all.
+    /// Its values in order, or one for all elements.
     pub values: &'a [f32],
 }
 
-/// A session of a graph whose inputs take any shape.
+/// A session of a graph whose inputs accept any shape.
 #[derive(Debug)]
 pub struct Trial {
     session: Session,
@@ -148,7 +148,7 @@ impl Trial {
         self.problem.as_deref()
     }
 
-    /// Evaluates the graph, and gives shape and values of `output`. `None` if it does not take
+    /// Evaluates the graph and returns the shape and the values of `output`. `None` if it rejects
     /// inputs of these shapes.
     ///
     /// # Errors

@@ -159,7 +159,7 @@ impl Default for Strength {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DenoiseReport {
     /// Standard deviation of the removed noise in 8-bit units; the root mean square where it
-    /// varies, and 0 for a network that is not told it. It is that of luma where the network works
+    /// varies, and 0 for a blind network. It is that of luma where the network works
     /// on luma and chroma, unless sigma was given for RGB.
     pub sigma: f64,
     /// Standard deviation of chroma at half the size, where the network works on luma and chroma
@@ -236,12 +236,13 @@ impl<'a> Denoiser<'a> {
                 manifest.name
             )));
         }
-        let told = match options.sigma {
+        let stated = match options.sigma {
             SigmaChoice::Known(sigma) => [sigma; 2],
             SigmaChoice::Planes(sigmas) => sigmas,
             _ => [0.0; 2],
         };
-        if let Some(sigma) = told.into_iter().find(|sigma| !(sigma.is_finite() && *sigma >= 0.0)) {
+        if let Some(sigma) = stated.into_iter().find(|sigma| !(sigma.is_finite() && *sigma >= 0.0))
+        {
             return Err(Error::usage(format!(
                 "sigma {sigma} is no noise level; expected `auto` or a number from 0 on"
             )));
@@ -260,7 +261,7 @@ impl<'a> Denoiser<'a> {
         }
     }
 
-    /// Whether the network is not told how noisy an image is.
+    /// Whether the network is not conditioned on a noise level (blind).
     pub fn is_blind(&self) -> bool {
         self.manifest.is_blind()
     }
@@ -418,7 +419,7 @@ impl<'a> Denoiser<'a> {
         done
     }
 
-    /// The ratio of the sigma that the network is told to that of red, green and blue: luma has less
+    /// The ratio of the network's sigma to that of red, green and blue: luma has less
     /// noise than these.
     pub(crate) fn luma_part(&self, is_grey: bool) -> f64 {
         let is_luma = self.manifest.colors == Colors::Luma && self.manifest.channels == 3;

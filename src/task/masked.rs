@@ -1,5 +1,4 @@
-//! Inpainting in one evaluation, by a network that is given an image and the mask of what is
-//! missing.
+//! Inpainting in one evaluation, by a network that takes an image and its mask.
 
 use std::ops::ControlFlow;
 
@@ -13,7 +12,7 @@ use crate::model::{Manifest, Task};
 use crate::network::Network;
 use crate::tensor;
 
-/// An inpainting network with its options.
+/// An inpainting network of one evaluation, with its options.
 pub struct Inpainter<'a> {
     manifest: &'a Manifest,
     network: &'a mut dyn Network,
@@ -43,14 +42,13 @@ impl<'a> Inpainter<'a> {
         Ok(Self { manifest, network, tile, budget, plan, range })
     }
 
-    /// Fills the area of `image` that is missing by `mask`, which is black for the network. All
-    /// other pixels and alpha are kept bit-exactly. `watch` is called for every evaluation and can
-    /// stop the run.
+    /// Fills the masked pixels of `image`, which are black in the network's input. All other pixels
+    /// and alpha stay bit-exact. `watch` is called after every evaluation and can stop the run.
     ///
     /// # Errors
     /// [`Error::Usage`] when the mask has another size than the image, or the image does not fit
     /// the memory budget; [`Error::Evaluation`] when the network fails; [`Error::Interrupted`]. The
-    /// image is unchanged then.
+    /// image is unchanged on an error.
     pub fn inpaint(
         &mut self,
         image: &mut Image,

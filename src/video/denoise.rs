@@ -262,7 +262,7 @@ impl<'a> StreamDenoiser<'a> {
         (has_chroma && !is_said).then_some(255.0 * self.levels[1])
     }
 
-    /// Whether the network is not told how noisy a frame is, so that it evaluates each.
+    /// Whether the network is blind, so that it evaluates every frame.
     pub fn is_blind(&self) -> bool {
         self.denoiser().is_blind()
     }

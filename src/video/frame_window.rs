@@ -1,5 +1,4 @@
-//! Denoises the frames of a video with a network that sees several of them at once, or keeps a
-//! state from one to the next.
+//! Denoises video with a network that takes a window of frames, or has a recurrent state.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -16,14 +15,14 @@ use crate::task::{Denoiser, MeteredPlanes, PlaneRole, SigmaChoice, StreamMeter, 
 use crate::tensor::FrameConverter;
 use crate::tile::TilePlan;
 
-/// Denoises the frames of a video, each with those around it.
+/// Denoises each frame of a video with a window of frames around it.
 pub struct FrameWindowDenoiser<'a> {
     denoiser: Denoiser<'a>,
     reader: FrameConverter,
     writer: FrameConverter,
     tiles: TilePlan,
     meter: StreamMeter,
-    /// Planes of the frame that is restored next, of those before it and of those after it.
+    /// The planes of the frames in the window; the middle one is restored next.
     window: VecDeque<Vec<f32>>,
     spare: Vec<Vec<f32>>,
     x: Vec<f32>,
@@ -33,8 +32,8 @@ pub struct FrameWindowDenoiser<'a> {
 }
 
 impl<'a> FrameWindowDenoiser<'a> {
-    /// A denoiser for the frames of a stream of format `video`. Results have format `result`, which
-    /// has the same size. `precision` is that of the network.
+    /// A denoiser for a stream of format `video`, with output of format `result` and the same size.
+    /// `precision` is that of the network.
     ///
     /// # Errors
     /// [`Error::Usage`](crate::Error::Usage) when frames do not fit the memory budget, or have colour that the network
@@ -90,28 +89,27 @@ impl<'a> FrameWindowDenoiser<'a> {
         })
     }
 
-    /// How frames are divided into tiles.
+    /// The division of frames into tiles.
     pub fn tiles(&self) -> &TilePlan {
         &self.tiles
     }
 
-    /// Frames that the network sees at once.
+    /// The number of frames in the window.
     pub fn frames(&self) -> usize {
         self.denoiser.manifest.frames
     }
 
-    /// Whether the network is not told how noisy a frame is.
+    /// Whether the network is not conditioned on a noise level (blind).
     pub fn is_blind(&self) -> bool {
         self.denoiser.is_blind()
     }
 
-    /// The standard deviation of the noise of the last frame in 8-bit units; 0 if the network is
-    /// not told it.
+    /// The standard deviation of the last frame's noise in 8-bit units; 0 for a blind network.
     pub fn sigma(&self) -> f64 {
         255.0 * self.sigma
     }
 
-    /// The sigma of the frame in the middle, in the network's units.
+    /// The sigma of the middle frame, in the network's units.
     fn measure(&mut self) -> SigmaMap {
         if self.is_blind() {
             return SigmaMap::Uniform(0.0);
@@ -166,12 +164,12 @@ impl FrameProcessor for FrameWindowDenoiser<'_> {
         let mut planes = self.spare.pop().unwrap_or_else(|| vec![0.0; self.x.len()]);
         match (next, self.window.back()) {
             (Some(frame), _) => self.reader.read(&frame.bytes, &mut planes),
-            // After the last frame comes that again.
+            // The last frame is repeated after the end,
             (None, Some(last)) => planes.clone_from(last),
             (None, None) => {}
         }
         if self.window.is_empty() {
-            // Before the first, too.
+            // and the first one before the start.
             self.window.extend(vec![planes.clone(); self.look_ahead()]);
         }
         self.window.push_back(planes);
@@ -209,7 +207,7 @@ impl FrameProcessor for FrameWindowDenoiser<'_> {
     }
 }
 
-/// A frame of a video and those around it, which one prediction replaces.
+/// The canvas of a window of frames, whose prediction is the middle frame.
 struct FrameWindow<'a> {
     window: &'a VecDeque<Vec<f32>>,
     middle: usize,

@@ -1,4 +1,4 @@
-//! Bare .onnx files: what is found out of them, and what is said.
+//! Bare .onnx files: their detected properties, and the options that describe them.
 
 use std::fs;
 
@@ -16,29 +16,32 @@ fn place(networks: &[&str]) -> Place {
 }
 
 #[test]
-fn a_network_that_nobody_describes_runs() {
+fn detects_the_properties_of_a_bare_network() {
     let place = place(&["identity.onnx"]);
     eddy("denoise a.png -o b.png -m identity.onnx --sigma 10")
         .within(&place)
         .succeeds()
-        .says("is taken for a network to denoise");
+        .says("is used to denoise");
     assert_eq!(place.image("a.png").samples, place.image("b.png").samples);
-    eddy("info identity.onnx").within(&place).succeeds().prints("found");
-    eddy("import identity.onnx -o p").within(&place).succeeds().says("reaches 0 pixels far");
+    eddy("info identity.onnx").within(&place).succeeds().prints("detected");
+    eddy("import identity.onnx -o p")
+        .within(&place)
+        .succeeds()
+        .says("changes the output up to 0 pixels away");
     eddy("check p").within(&place).succeeds();
     let manifest = fs::read_to_string(place.path("p/model.toml")).unwrap();
     assert!(
         manifest.contains(
-            "# a change of one pixel reaches 0 pixels far, measured\nreceptive_field = 0\n"
+            "# changing one pixel changes the output up to 0 pixels away\nreceptive_field = 0\n"
         ),
         "{manifest}"
     );
     assert_eq!((place.image("p/before.png").width, place.image("p/after.png").width), (96, 96));
 }
 
-/// The only size of a network is that of its tiles.
+/// A fixed size of a network is that of its tiles.
 #[test]
-fn a_fixed_size_takes_every_image() {
+fn a_network_of_fixed_size_accepts_every_image() {
     let place = place(&["fixed.onnx"]);
     eddy("import fixed.onnx -o p").within(&place).succeeds();
     let manifest = fs::read_to_string(place.path("p/model.toml")).unwrap();
@@ -48,7 +51,7 @@ fn a_fixed_size_takes_every_image() {
 }
 
 #[test]
-fn what_a_package_says_is_not_said_again() {
+fn refuses_a_description_of_a_package() {
     let place = place(&[]);
     eddy("denoise a.png -o b.png -m camera --value-range 0,255")
         .within(&place)
@@ -62,7 +65,7 @@ fn what_a_package_says_is_not_said_again() {
 }
 
 #[test]
-fn what_nobody_can_know_is_asked_for() {
+fn refuses_inputs_of_unknown_role() {
     let place = place(&["extra.onnx", "integers.onnx", "rank.onnx", "nan.onnx"]);
     eddy("denoise a.png -o b.png -m extra.onnx").within(&place).fails(4).says("--input NAME=VALUE");
     for network in ["integers.onnx", "rank.onnx"] {

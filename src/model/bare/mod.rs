@@ -1,9 +1,9 @@
-//! A bare ONNX file: the manifest that it lacks, from what the graph declares, what runs of it
-//! show, and what a person says.
+//! The manifest of a bare ONNX file, from the declarations of its graph, from probe runs, and from
+//! the user's description.
 
-mod picture;
 mod probe;
 mod roles;
+mod test_image;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -22,7 +22,8 @@ use crate::network::{
 use probe::Probe;
 pub use roles::Role;
 
-/// What a person says of a bare ONNX file. What is not said is found out, or has its usual value.
+/// What the user states about a bare ONNX file. Every other property is detected, or has its
+/// default.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Description {
     /// The task.
@@ -31,29 +32,29 @@ pub struct Description {
     pub prediction: Option<Prediction>,
     /// Channels of the image.
     pub channels: Option<usize>,
-    /// The values of black and white.
+    /// The values of black and white in the input.
     pub range: Option<[f32; 2]>,
-    /// The values of black and white of the output.
+    /// The values of black and white in the output.
     pub output_range: Option<[f32; 2]>,
-    /// The mean that is subtracted, for each channel or for all.
+    /// The mean that is subtracted, one per channel or one for all.
     pub mean: Vec<f32>,
-    /// The standard deviation that is divided by.
+    /// The standard deviation to divide by, one per channel or one for all.
     pub std: Vec<f32>,
     /// The order of axes.
     pub axes: Option<Axes>,
     /// The colour channels.
     pub colors: Option<Colors>,
-    /// Whether the output is to be subtracted.
+    /// Whether the output is a residual, to be subtracted from the input.
     pub residual: Option<bool>,
     /// Output pixels per input pixel, along each axis.
     pub scale: Option<usize>,
-    /// What width and height must be multiples of.
+    /// Width and height must be multiples of this.
     pub multiple_of: Option<usize>,
-    /// The only width and height.
+    /// The fixed width and height.
     pub size: Option<[usize; 2]>,
     /// The receptive field in pixels.
     pub receptive_field: Option<usize>,
-    /// The range of sigma.
+    /// The range of sigma that the network was trained on.
     pub sigma_range: Option<[f64; 2]>,
     /// The factor of the sigma input.
     pub sigma_factor: Option<f64>,
@@ -63,13 +64,13 @@ pub struct Description {
     pub schedule: Option<Scheduler>,
     /// The number of classes.
     pub classes: Option<usize>,
-    /// The class that means no class.
+    /// The class index that means unconditional.
     pub null_class: Option<usize>,
-    /// The roles of inputs, with their names.
+    /// The roles and names of inputs.
     pub inputs: Vec<(Role, String)>,
-    /// The values of further inputs.
+    /// The values of constant inputs.
     pub constants: BTreeMap<String, Constant>,
-    /// How many frames of a video it sees at once.
+    /// The number of frames of a video in one evaluation.
     pub frames: Option<usize>,
     /// The name of the output.
     pub output: Option<String>,
@@ -80,7 +81,7 @@ pub struct Description {
 }
 
 impl Description {
-    /// Checks numbers before anything is tried with them.
+    /// Checks the ranges of numbers.
     fn check(&self) -> Result<()> {
         let wrong = |what: &str, found: String, expected: &str| {
             Err(Error::usage(format!("{what} is {found}; expected {expected}")))
@@ -114,79 +115,79 @@ impl Description {
     }
 }
 
-/// Something that was found out of a network.
+/// A property of a network that was detected.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    /// The key of the manifest that has it, the last one if it stands in a table.
+pub struct DetectedProperty {
+    /// Its key in the manifest, without the name of its table.
     pub key: &'static str,
-    /// What was found, and how, in a sentence.
+    /// Its value and how it was detected, in a sentence.
     pub text: String,
-    /// Whether it is a guess that nothing supports.
+    /// Whether no measurement supports it.
     pub is_guess: bool,
 }
 
-/// The manifest of a bare ONNX file, and how it came about.
+/// The manifest of a bare ONNX file, and how it was derived.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Described {
+pub struct ProbedModel {
     /// The manifest, with the file under its own name.
     pub manifest: Manifest,
     /// The precision of the file.
     pub precision: Precision,
-    /// What was found out.
-    pub findings: Vec<Finding>,
-    /// What it made of a photograph, if it restores images.
+    /// The detected properties.
+    pub detected: Vec<DetectedProperty>,
+    /// The result for a test photograph, if the network restores images.
     pub trial: Option<TrialImages>,
 }
 
 /// A photograph before and after a network.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrialImages {
-    /// What the network was given: with noise, small, or out of focus.
+    /// The degraded photograph, the input of the network.
     pub before: Image,
-    /// What it made of that.
+    /// The output of the network.
     pub after: Image,
 }
 
-impl Described {
-    /// Describes the network in a file. It is run on the processor, some dozens of times on small
-    /// images.
+impl ProbedModel {
+    /// Reads the network in a file and detects the properties that the description lacks. It is run
+    /// on the processor, some dozens of times on small images.
     ///
     /// # Errors
-    /// [`Error::Model`] when it is no ONNX file, has an input of which nobody says what it is, or
-    /// does not run.
-    pub fn of(
+    /// [`Error::Model`] when it is not an ONNX file, has an input of unknown role, or does not run.
+    pub fn open(
         runtime: &Arc<Runtime>,
         path: &Path,
-        said: &Description,
+        description: &Description,
         options: SessionOptions,
     ) -> Result<Self> {
         let model = path.display().to_string();
-        said.check()?;
+        description.check()?;
         let bytes = read_regular(path, LARGEST_GRAPH)
             .map_err(|cause| Error::model_from(&model, "it cannot be read", cause))?;
         let beside =
             path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        // ONNX Runtime opens these by itself.
+        // ONNX Runtime opens external weights on its own, so they are checked first.
         find_weights(&bytes, beside, Links::Inside, &model)?;
         let trial = Trial::open(runtime, &model, ModelSource::File(path), options)?;
-        let mut described = Probe::new(trial, said, &model)?.describe()?;
+        let mut probed = Probe::new(trial, description, &model)?.detect()?;
         let file = path.file_name().map(|name| name.to_string_lossy().into_owned());
         let file = file.unwrap_or_default();
         let stem = path.file_stem().map(|name| name.to_string_lossy().into_owned());
-        let manifest = &mut described.manifest;
+        let manifest = &mut probed.manifest;
         manifest.name = stem.unwrap_or_else(|| file.clone());
         manifest.files.insert(
-            described.precision,
+            probed.precision,
             super::ModelFile { path: file, sha256: sha256(&bytes), tolerance: None },
         );
         if let Some(problem) = manifest.problem() {
-            let problem = format!("what is said and found of it does not go together: {problem}");
+            let problem =
+                format!("its probed and detected properties contradict each other: {problem}");
             return Err(Error::model(&model, problem));
         }
-        Ok(described)
+        Ok(probed)
     }
 
-    /// The text of the `model.toml`, with what was found out as comments.
+    /// The text of the `model.toml`, with the detected properties as comments.
     ///
     /// # Errors
     /// As for [`Manifest::to_toml`].
@@ -196,8 +197,8 @@ impl Described {
         for line in text.lines() {
             let key = line.split_once(" = ").map_or(line, |(key, _)| key);
             let key = key.trim_matches(['[', ']']);
-            for finding in self.findings.iter().filter(|finding| finding.key == key) {
-                commented += &format!("# {}\n", finding.text.replace(char::is_control, " "));
+            for property in self.detected.iter().filter(|property| property.key == key) {
+                commented += &format!("# {}\n", property.text.replace(char::is_control, " "));
             }
             commented += line;
             commented.push('\n');

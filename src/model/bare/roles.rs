@@ -1,4 +1,4 @@
-//! Which input of a graph is what, by what it declares and how it is called.
+//! The roles of a graph's inputs, by their shapes, types and names.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,11 +13,11 @@ use crate::setting::{INPUT, INPUTS};
 pub enum Role {
     /// The image, or the noisy sample.
     Sample,
-    /// The noise level of an image: a map, or a number.
+    /// The standard deviation of the noise: a map, or a scalar.
     Sigma,
-    /// The timestep or noise level of a sampler.
+    /// The noise level of a sampler: its timestep, or sigma.
     Timestep,
-    /// A small image to enlarge.
+    /// The low-resolution image of an upscaler.
     Condition,
     /// A class.
     Class,
@@ -64,7 +64,7 @@ impl FromStr for Role {
     fn from_str(text: &str) -> Result<Self, String> {
         Self::ALL.into_iter().find(|role| role.name() == text).ok_or_else(|| {
             let roles = Self::ALL.map(Self::name).join(", ");
-            format!("{text} is no role of an input; expected {roles}")
+            format!("{text} is not the role of an input; expected {roles}")
         })
     }
 }
@@ -82,15 +82,15 @@ pub(super) struct Roles {
     pub(super) constants: Vec<Port>,
     /// The frames of a video before and after the sample.
     pub(super) neighbours: Vec<Port>,
-    /// What is kept from frame to frame: inputs, and the outputs that become them.
+    /// Recurrent states: each input, and the output that it becomes at the next frame.
     pub(super) states: Vec<[Port; 2]>,
 }
 
-/// Parts of names that tell a role.
+/// Parts of names that imply a role.
 const NOISE: &[&str] =
     &["sigma", "noise_l", "noisel", "nlevel", "level", "std", "noise_map", "sig"];
 const TIME: &[&str] = &["time", "step", "_t", "t_"];
-/// Names that exporters give where nobody gave one, and those of formulas.
+/// Names that exporters generate, and symbols of formulas. They imply no role.
 const NAMELESS: &[&str] = &["input", "onnx::", "arg", "x", "s", "n", "t"];
 const CLASS: &[&str] = &["class", "label"];
 const MASK: &[&str] = &["mask", "hole"];
@@ -101,14 +101,14 @@ fn is_called(port: &Port, parts: &[&str]) -> bool {
     parts.iter().any(|part| name.contains(part))
 }
 
-/// Whether an input has a name that says nothing.
+/// Whether an input's name implies no role.
 fn is_nameless(port: &Port) -> bool {
     let name = port.name.to_lowercase();
     let stem = name.trim_matches(|c: char| c.is_ascii_digit() || matches!(c, '.' | '_' | ':'));
     name.chars().count() <= 2 || stem.is_empty() || NAMELESS.contains(&stem)
 }
 
-/// Whether an input of integers is the timestep, by a name that says nothing else.
+/// Whether an integer input is the timestep: its name implies no other role.
 fn is_integer_time(port: &Port) -> bool {
     port.element.is_integer() && is_nameless(port)
 }
@@ -117,16 +117,18 @@ impl Roles {
     /// The roles of the inputs of a graph.
     ///
     /// # Errors
-    /// [`Error::Model`] when there is no image, or an input of which nobody says what it is.
+    /// [`Error::Model`] when there is no image, or an input whose role is unknown.
     pub(super) fn of(
         trial: &Trial,
-        said: &Description,
+        description: &Description,
         output: &Port,
         model: &str,
     ) -> Result<Self> {
         let mut roles = Self::default();
         let mut rest: Vec<Port> = trial.inputs().to_vec();
-        for name in said.inputs.iter().map(|(_, name)| name).chain(said.constants.keys()) {
+        for name in
+            description.inputs.iter().map(|(_, name)| name).chain(description.constants.keys())
+        {
             if !rest.iter().any(|port| port.name == *name) {
                 let present: Vec<&str> = rest.iter().map(|port| port.name.as_str()).collect();
                 let problem =
@@ -134,18 +136,18 @@ impl Roles {
                 return Err(Error::model(model, problem));
             }
         }
-        for (i, (role, name)) in said.inputs.iter().enumerate() {
-            if said.inputs[..i].iter().any(|(other, _)| other == role) {
+        for (i, (role, name)) in description.inputs.iter().enumerate() {
+            if description.inputs[..i].iter().any(|(other, _)| other == role) {
                 return Err(Error::usage(format!("the input {role} is named twice; name it once")));
             }
             let port = rest.iter().find(|port| port.name == *name).cloned();
-            *roles.of_role(*role) = port;
+            *roles.slot_of(*role) = port;
         }
-        let named = |port: &Port| said.inputs.iter().any(|(_, name)| *name == port.name);
+        let named = |port: &Port| description.inputs.iter().any(|(_, name)| *name == port.name);
         roles.constants =
-            rest.extract_if(.., |port| said.constants.contains_key(&port.name)).collect();
+            rest.extract_if(.., |port| description.constants.contains_key(&port.name)).collect();
         rest.retain(|port| !named(port));
-        roles.find_image(&mut rest, said);
+        roles.find_image(&mut rest, description);
         roles.find_states(&mut rest, trial.outputs(), output);
         roles.find_neighbours(&mut rest, trial.inputs());
         if roles.sample.is_none() && roles.condition.is_none() {
@@ -160,7 +162,7 @@ impl Roles {
             );
             return Err(Error::model(model, problem));
         }
-        // What is named clearly comes first.
+        // Unambiguous names first.
         rest.sort_by_key(|port| !(is_called(port, NOISE) || is_called(port, CLASS)));
         let mut unknown = Vec::new();
         for port in rest {
@@ -183,7 +185,7 @@ impl Roles {
                 &mut roles.timestep
             } else if port.element.is_integer() || !(is_called(&port, NOISE) || is_nameless(&port))
             {
-                // Of a number of another name nobody knows what it is.
+                // The role of a scalar with any other name is unknown.
                 unknown.push(port);
                 continue;
             } else {
@@ -194,7 +196,7 @@ impl Roles {
                 Some(_) => unknown.push(port),
             }
         }
-        // What is told both is not a network that fills a mask at once.
+        // An inpainting network of one evaluation takes no noise level.
         let mask = roles
             .mask
             .take_if(|port| (roles.sigma.is_some() || roles.timestep.is_some()) && !named(port));
@@ -205,14 +207,14 @@ impl Roles {
         let unknown: Vec<String> =
             unknown.iter().map(|port| format!("`{}` ({})", port.name, port.text)).collect();
         let problem = format!(
-            "nothing says what its inputs {} are for; give each a constant value by {INPUT} \
+            "the roles of its inputs {} are unknown; give each a constant value by {INPUT} \
              NAME=VALUE, or a role by {INPUTS} ROLE=NAME: sample, sigma, timestep, condition, class, mask or known",
             unknown.join(" and ")
         );
         Err(Error::model(model, problem))
     }
 
-    fn of_role(&mut self, role: Role) -> &mut Option<Port> {
+    fn slot_of(&mut self, role: Role) -> &mut Option<Port> {
         match role {
             Role::Sample => &mut self.sample,
             Role::Sigma => &mut self.sigma,
@@ -224,8 +226,8 @@ impl Roles {
         }
     }
 
-    /// Takes the image out of the rest, if nobody named it.
-    fn find_image(&mut self, rest: &mut Vec<Port>, said: &Description) {
+    /// Takes the image out of the rest, unless the description names it.
+    fn find_image(&mut self, rest: &mut Vec<Port>, description: &Description) {
         if self.sample.is_some() || self.condition.is_some() {
             return;
         }
@@ -237,7 +239,7 @@ impl Roles {
                 && !port.is_number()
                 && (is_single || !is_called(port, NOISE))
         };
-        let colors = |port: &Port| matches!(channels_of(port, said.axes).1, Some(3 | 4));
+        let colors = |port: &Port| matches!(channels_of(port, description.axes).1, Some(3 | 4));
         let order = |port: &Port| {
             (
                 !is_called(port, NOISE) && !is_called(port, MASK),
@@ -247,13 +249,13 @@ impl Roles {
         };
         let best = (0..rest.len())
             .filter(|i| is_image(&rest[*i]))
-            // Of equals the first.
+            // The first of equals.
             .rev()
             .max_by_key(|i| order(&rest[*i]));
         self.sample = best.map(|i| rest.remove(i));
     }
 
-    /// Takes states out of the rest: what another output is like.
+    /// Takes recurrent states out of the rest: inputs with the shape and type of a further output.
     fn find_states(&mut self, rest: &mut Vec<Port>, outputs: &[Port], image: &Port) {
         let mut given: Vec<&Port> = outputs.iter().filter(|port| port.name != image.name).collect();
         let kept = rest.drain(..).filter(|port| {
@@ -270,8 +272,8 @@ impl Roles {
         *rest = kept.collect();
     }
 
-    /// Takes the other frames of a video out of the rest: an even number of images like the sample.
-    /// The one in the middle, in the order of the graph, is the sample.
+    /// Takes the neighbouring frames of a video out of the rest: an even number of images with the
+    /// sample's shape and type. The middle one, in the order of the graph, is the sample.
     fn find_neighbours(&mut self, rest: &mut Vec<Port>, inputs: &[Port]) {
         let Some(sample) = &self.sample else { return };
         let like = |port: &Port| {
@@ -299,21 +301,22 @@ impl Roles {
     }
 }
 
-/// Whether an image has one channel, as a map has.
+/// Whether a tensor has one channel, as a map has.
 fn is_plane(port: &Port) -> bool {
     port.shape.get(1) == Some(&1) || port.shape.get(3) == Some(&1)
 }
 
-/// The order of the axes of an image, and its channels if they are fixed.
-pub(super) fn channels_of(port: &Port, said: Option<Axes>) -> (Axes, Option<usize>) {
+/// The order of an image's axes, and its number of channels if that is fixed.
+pub(super) fn channels_of(port: &Port, description: Option<Axes>) -> (Axes, Option<usize>) {
     let (second, last) = match *port.shape.as_slice() {
         [_, second, _, last] => (second, last),
-        // Frames have an axis of their own.
+        // The frames are an axis of their own.
         [_, _, channels, _, width] => (channels, width),
         _ => return (Axes::Nchw, None),
     };
     let few = |length: i64| (1..=4).contains(&length);
-    let axes = said.unwrap_or(if few(last) && !few(second) { Axes::Nhwc } else { Axes::Nchw });
+    let axes =
+        description.unwrap_or(if few(last) && !few(second) { Axes::Nhwc } else { Axes::Nchw });
     let channels = match axes {
         Axes::Nchw => second,
         Axes::Nhwc => last,

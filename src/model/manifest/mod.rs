@@ -105,7 +105,7 @@ pub struct Manifest {
     /// What it keeps from one frame of a video to the next.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub states: Vec<State>,
-    /// How the network is told its noise level, if it is not sigma itself.
+    /// How the noise level is encoded for the network.
     #[serde(default, skip_serializing_if = "is_default")]
     pub noise_level: NoiseLevel,
     /// The training schedule of a network that takes a timestep, by the keys of diffusers'
@@ -284,7 +284,7 @@ impl Manifest {
         self.inputs.condition.is_some() && self.inputs.condition == self.inputs.sample
     }
 
-    /// Whether the network enlarges an image by itself: its condition is its only image, and it has
+    /// Whether the network is a feed-forward upscaler: its condition is its only image, and it has
     /// no noise level.
     pub fn enlarges_by_itself(&self) -> bool {
         self.task == Task::Upscale
@@ -294,7 +294,7 @@ impl Manifest {
             && self.prediction == Prediction::Denoised
     }
 
-    /// Whether the network restores an image without being told how noisy it is.
+    /// Whether the network is not conditioned on a noise level (blind).
     pub fn is_blind(&self) -> bool {
         self.inputs.sigma.is_none() && self.inputs.timestep.is_none()
     }
@@ -333,13 +333,13 @@ impl Manifest {
         [input, output]
     }
 
-    /// How the network is told sigma.
-    pub(super) fn told_as(&self) -> NoiseEncoding {
+    /// How sigma is encoded for the network.
+    pub(super) fn noise_encoding(&self) -> NoiseEncoding {
         let NoiseLevel { factor, scale } = self.noise_level;
-        // The prediction gives this one on its own scale.
-        let given =
+        // The scale on which the sampler passes the noise level for this prediction.
+        let source =
             if matches!(self.prediction, Prediction::Edm { .. }) { QuarterLog } else { Linear };
-        NoiseEncoding { factor, given, scale: scale.unwrap_or(given) }
+        NoiseEncoding { factor, source, scale: scale.unwrap_or(source) }
     }
 
     /// The constraints that the network puts on tiles.

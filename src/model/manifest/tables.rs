@@ -168,7 +168,7 @@ impl State {
     }
 }
 
-/// How a network is told its noise level.
+/// How the noise level is encoded for a network.
 #[derive(Clone, Copy, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct NoiseLevel {

@@ -1,4 +1,4 @@
-//! The manifest of a network before its values and its reach are known.
+//! The manifest of a network before its normalization and receptive field are known.
 
 use super::Probe;
 use crate::diffusion::Prediction;
@@ -8,26 +8,26 @@ use crate::model::manifest::{
 use crate::network::{Colors, Element, Port};
 
 impl Probe<'_> {
-    /// The manifest before values and distances are known.
+    /// The manifest before the normalization and the receptive field are known.
     pub(super) fn manifest(&mut self, task: Task, scale: usize, multiple_of: usize) -> Manifest {
-        let said = self.said;
+        let description = self.description;
         let is_sampled = matches!(task, Task::Generate | Task::Classifier) || self.is_sampled();
-        // A network of one channel restores the luma of an image with colours.
+        // A network of one channel restores the luma of a colour image.
         let is_luma = self.channels == 1
             && !is_sampled
-            && said.colors.is_none_or(|colors| colors == Colors::Luma)
-            && said.channels.is_none_or(|channels| channels == 3);
-        if is_luma && said.colors.is_none() {
-            self.find("colors", "it has one channel, so it restores luma, and chroma is kept");
+            && description.colors.is_none_or(|colors| colors == Colors::Luma)
+            && description.channels.is_none_or(|channels| channels == 3);
+        if is_luma && description.colors.is_none() {
+            self.record("colors", "one channel: it restores luma, and chroma is kept");
         }
         let name = |port: &Option<Port>| port.as_ref().map(|port| port.name.clone());
         let (mut sample, mut condition) = (name(&self.roles.sample), name(&self.roles.condition));
-        // What enlarges an image by itself has no sample.
+        // The only image of a feed-forward upscaler is its condition.
         if task == Task::Upscale && scale > 1 && condition.is_none() {
             (condition, sample) = (sample, None);
         }
         let (mut sigma, mut timestep) = (name(&self.roles.sigma), name(&self.roles.timestep));
-        if self.has_sigma_behind {
+        if self.has_sigma_channel {
             sigma.clone_from(&sample);
         }
         let is_number = self.roles.sigma.as_ref().is_some_and(Port::is_number);
@@ -35,24 +35,24 @@ impl Probe<'_> {
             timestep = sigma.take();
         }
         let is_byte = self.image.element == Element::U8;
-        let range = said.range.unwrap_or(if is_byte { [0.0, 255.0] } else { [0.0, 1.0] });
+        let range = description.range.unwrap_or(if is_byte { [0.0, 255.0] } else { [0.0, 1.0] });
         Manifest {
             name: String::new(),
             version: "1".into(),
             task,
-            prediction: said.prediction.unwrap_or(Prediction::Denoised),
+            prediction: description.prediction.unwrap_or(Prediction::Denoised),
             channels: if is_luma { 3 } else { self.channels },
             layout: Layout::Full,
             range,
-            output_range: said.output_range,
-            mean: said.mean.clone(),
-            std: said.std.clone(),
+            output_range: description.output_range,
+            mean: description.mean.clone(),
+            std: description.std.clone(),
             axes: self.axes,
-            colors: if is_luma { Colors::Luma } else { said.colors.unwrap_or_default() },
-            residual: said.residual.unwrap_or_default(),
-            scale: if task == Task::Upscale { said.scale.unwrap_or(scale) } else { 1 },
+            colors: if is_luma { Colors::Luma } else { description.colors.unwrap_or_default() },
+            residual: description.residual.unwrap_or_default(),
+            scale: if task == Task::Upscale { description.scale.unwrap_or(scale) } else { 1 },
             multiple_of,
-            receptive_field: said.receptive_field,
+            receptive_field: description.receptive_field,
             border: 0,
             bytes_per_pixel: None,
             parameters: None,
@@ -65,20 +65,20 @@ impl Probe<'_> {
                 .roles
                 .states
                 .iter()
-                .map(|[taken, given]| State {
-                    input: taken.name.clone(),
-                    output: given.name.clone(),
+                .map(|[input, output]| State {
+                    input: input.name.clone(),
+                    output: output.name.clone(),
                     divisor: self.divisor,
                 })
                 .collect(),
-            classes: said.classes,
-            null_class: said.null_class,
-            sigma: said.sigma_range.map(|[min, max]| SigmaRange { min, max, mixed: false }),
+            classes: description.classes,
+            null_class: description.null_class,
+            sigma: description.sigma_range.map(|[min, max]| SigmaRange { min, max, mixed: false }),
             noise_level: NoiseLevel {
-                factor: said.sigma_factor.unwrap_or(1.0),
-                scale: said.sigma_scale,
+                factor: description.sigma_factor.unwrap_or(1.0),
+                scale: description.sigma_scale,
             },
-            schedule: said.schedule.as_ref().map(|schedule| schedule.keys.clone()),
+            schedule: description.schedule.as_ref().map(|schedule| schedule.keys.clone()),
             decoder: None,
             inputs: InputNames {
                 sample,
@@ -90,11 +90,13 @@ impl Probe<'_> {
                 mask: name(&self.roles.mask),
                 known: name(&self.roles.known),
             },
-            constants: said.constants.clone(),
+            constants: description.constants.clone(),
             outputs: OutputNames { prediction: self.output.name.clone(), log_probability: None },
             defaults: Defaults {
-                steps: said.steps.unwrap_or(1),
-                sampler: said.sampler.or(said.schedule.as_ref().and_then(|it| it.sampler)),
+                steps: description.steps.unwrap_or(1),
+                sampler: description
+                    .sampler
+                    .or(description.schedule.as_ref().and_then(|it| it.sampler)),
                 guidance_scale: None,
             },
             files: std::collections::BTreeMap::new(),

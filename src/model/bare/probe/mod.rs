@@ -1,14 +1,14 @@
-//! What runs of a network show: its factor of enlargement, the sizes that it takes, what its values
-//! stand for, how far it looks, and how much memory it needs.
+//! Detects properties of a network by running it: upscale factor, accepted sizes, normalization,
+//! receptive field and memory.
 
 mod manifest;
 mod reach;
 mod run;
 mod values;
 
-use super::picture::Picture;
 use super::roles::{Roles, channels_of};
-use super::{Described, Description, Finding, TrialImages};
+use super::test_image::TestImage;
+use super::{Description, DetectedProperty, ProbedModel, TrialImages};
 use crate::diffusion::Prediction;
 use crate::error::{Error, Result};
 use crate::model::manifest::Task;
@@ -16,28 +16,28 @@ use crate::model::precision::Precision;
 use crate::network::{Axes, Element, Port, Trial};
 use crate::setting::OUTPUT;
 
-/// The side of the first image, and of others if a network does not take that.
+/// The sides of images to try, in this order, until the network accepts one.
 const SIDES: [usize; 4] = [64, 128, 256, 512];
-/// The noise that is added to the photograph for networks that denoise.
+/// The standard deviation of the noise that is added to the photograph for denoisers.
 const SIGMA: f32 = 25.0 / 255.0;
 
-/// What values of a tensor stand for: factor and offset for each of red, green and blue.
+/// The affine map from an image's value to the tensor's: factor and offset for red, green and blue.
 type Scaling = [[f32; 2]; 3];
 
-/// A reading of an image's values.
+/// How image values are normalized: to `range`, then by mean and standard deviation.
 #[derive(Clone, Debug, PartialEq)]
-struct Reading {
+struct Normalization {
     range: [f32; 2],
     mean: Vec<f32>,
     std: Vec<f32>,
 }
 
-impl Reading {
+impl Normalization {
     fn of(range: [f32; 2]) -> Self {
         Self { range, mean: Vec::new(), std: Vec::new() }
     }
 
-    /// Of 0 to 1.
+    /// The map from values of 0 to 1.
     fn scaling(&self) -> Scaling {
         let [black, white] = self.range;
         std::array::from_fn(|channel| {
@@ -50,10 +50,10 @@ impl Reading {
     }
 }
 
-/// A network and what is known of it so far.
+/// A network and its properties, as far as they are known.
 pub(super) struct Probe<'a> {
     trial: Trial,
-    said: &'a Description,
+    description: &'a Description,
     model: &'a str,
     roles: Roles,
     image: Port,
@@ -61,70 +61,72 @@ pub(super) struct Probe<'a> {
     axes: Axes,
     /// Channels of the image in the tensor.
     channels: usize,
-    /// Whether a map of sigma follows them.
-    has_sigma_behind: bool,
-    /// Whether a small image follows them, enlarged.
+    /// Whether a map of sigma follows the image's channels in the same tensor.
+    has_sigma_channel: bool,
+    /// Whether the enlarged low-resolution image follows them.
     is_concatenated: bool,
     size: Option<[usize; 2]>,
-    /// Frames of a video that it sees at once.
+    /// Frames of a video in one evaluation.
     frames: usize,
-    /// How many times smaller than the image its states are.
+    /// The recurrent states are smaller than the image by this factor.
     divisor: usize,
-    /// The values of the output's black and white, if it is clipped to them.
-    bounds: Option<[f32; 2]>,
+    /// The range to which the output is clipped, if it is.
+    clip_range: Option<[f32; 2]>,
     trial_images: Option<TrialImages>,
-    findings: Vec<Finding>,
+    detected: Vec<DetectedProperty>,
 }
 
 impl<'a> Probe<'a> {
-    pub(super) fn new(trial: Trial, said: &'a Description, model: &'a str) -> Result<Self> {
-        let mut findings = Vec::new();
-        let output = output_of(&trial, said, model, &mut findings)?;
-        let roles = Roles::of(&trial, said, &output, model)?;
+    pub(super) fn new(trial: Trial, description: &'a Description, model: &'a str) -> Result<Self> {
+        let mut detected = Vec::new();
+        let output = output_of(&trial, description, model, &mut detected)?;
+        let roles = Roles::of(&trial, description, &output, model)?;
         let Some(image) = roles.image().cloned() else {
             return Err(Error::model(model, "none of its inputs is an image"));
         };
-        let (axes, declared) = channels_of(&image, said.axes);
+        let (axes, declared) = channels_of(&image, description.axes);
         let given = channels_of(&output, Some(axes)).1;
         let (frames, declared) =
-            frames_of(&image, declared, given, roles.neighbours.len() + 1, said.frames);
-        if let Some(wrong) = said.frames.filter(|said| *said != frames) {
+            frames_of(&image, declared, given, roles.neighbours.len() + 1, description.frames);
+        if let Some(wrong) = description.frames.filter(|given| *given != frames) {
             return Err(Error::usage(format!(
-                "{wrong} frames were said, and the graph takes {frames} at once"
+                "the graph takes {frames} frames at once; {wrong} were given"
             )));
         }
-        let is_told = roles.sigma.is_some() || roles.timestep.is_some();
-        let behind = said
+        let has_level = roles.sigma.is_some() || roles.timestep.is_some();
+        let behind = description
             .inputs
             .iter()
             .any(|(role, name)| *role == super::Role::Sigma && *name == image.name);
         let is_concatenated = roles.condition.as_ref().is_some_and(|it| it.name == image.name)
             && roles.sample.is_some();
-        let (channels, has_sigma_behind) = match (declared, given) {
+        let (channels, has_sigma_channel) = match (declared, given) {
             (Some(whole), given) if is_concatenated => (given.unwrap_or(whole / 2), false),
-            (Some(whole), Some(given)) if !is_told && matches!((whole, given), (4, 3) | (2, 1)) => {
+            (Some(whole), Some(given))
+                if !has_level && matches!((whole, given), (4, 3) | (2, 1)) =>
+            {
                 (given, true)
             }
             (Some(whole), _) if behind => (whole - 1, true),
             (Some(channels), _) => (channels, false),
-            (None, given) => (said.channels.or(given).unwrap_or(3), false),
+            (None, given) => (description.channels.or(given).unwrap_or(3), false),
         };
         if let Some(wrong) =
-            said.channels.filter(|said| *said != channels && (channels, *said) != (1, 3))
+            description.channels.filter(|given| *given != channels && (channels, *given) != (1, 3))
         {
             return Err(Error::usage(format!(
-                "{wrong} channels were said, and the graph takes {channels}"
+                "the graph takes {channels} channels; {wrong} were given"
             )));
         }
-        let is_unaware = roles.sigma.is_none() && roles.timestep.is_none() && !has_sigma_behind;
-        if is_unaware && (said.sigma_factor.is_some() || said.sigma_scale.is_some()) {
+        let is_blind = roles.sigma.is_none() && roles.timestep.is_none() && !has_sigma_channel;
+        if is_blind && (description.sigma_factor.is_some() || description.sigma_scale.is_some()) {
             return Err(Error::usage(
-                "how it is told sigma was said, and the graph has no input for sigma",
+                "the graph has no input for sigma; leave out the factor and the scale of sigma",
             ));
         }
         if !matches!(channels, 1 | 3) {
             let problem = format!(
-                "its input `{}` has {channels} channels; expected 1, 3, or with sigma behind the image 2 or 4",
+                "its input `{}` has {channels} channels; expected 1 or 3, or 2 or 4 with sigma as the last channel",
                 image.name
             );
             return Err(Error::model(model, problem));
@@ -134,42 +136,43 @@ impl<'a> Probe<'a> {
             let axis = if axes == Axes::Nchw { rank - from_end } else { 3 - from_end };
             image.shape.get(axis).and_then(|side| usize::try_from(*side).ok())
         };
-        let size = said.size.or(match (side(1), side(2)) {
+        let size = description.size.or(match (side(1), side(2)) {
             (Some(width), Some(height)) => Some([width, height]),
             _ => None,
         });
         let mut probe = Self {
             trial,
-            said,
+            description,
             model,
             roles,
             image,
             output,
             axes,
             channels,
-            has_sigma_behind,
+            has_sigma_channel,
             is_concatenated,
             size,
             frames,
             divisor: 1,
-            bounds: None,
+            clip_range: None,
             trial_images: None,
-            findings,
+            detected,
         };
-        probe.say_inputs();
+        probe.record_inputs();
         Ok(probe)
     }
 
-    fn find(&mut self, key: &'static str, text: impl Into<String>) {
-        self.findings.push(Finding { key, text: text.into(), is_guess: false });
+    fn record(&mut self, key: &'static str, text: impl Into<String>) {
+        self.detected.push(DetectedProperty { key, text: text.into(), is_guess: false });
     }
 
-    fn say_inputs(&mut self) {
-        let is_said = |port: &Port| self.said.inputs.iter().any(|(_, name)| *name == port.name);
+    fn record_inputs(&mut self) {
+        let is_given =
+            |port: &Port| self.description.inputs.iter().any(|(_, name)| *name == port.name);
         let mut texts = Vec::new();
-        if !is_said(&self.image) {
+        if !is_given(&self.image) {
             let kind = if self.axes == Axes::Nhwc { " in NHWC" } else { "" };
-            texts.push(format!("`{}` is taken for the image{kind}", self.image.name));
+            texts.push(format!("`{}` is the image{kind}", self.image.name));
         }
         let named = [
             (&self.roles.sigma, "sigma"),
@@ -179,62 +182,65 @@ impl<'a> Probe<'a> {
             (&self.roles.known, "the mask, 1 where pixels are known"),
         ];
         for (port, what) in named {
-            if let Some(port) = port.as_ref().filter(|port| !is_said(port)) {
-                texts.push(format!("`{}` for {what}", port.name));
+            if let Some(port) = port.as_ref().filter(|port| !is_given(port)) {
+                texts.push(format!("`{}` is {what}", port.name));
             }
         }
-        if self.has_sigma_behind {
-            texts.push("its last channel for sigma".into());
+        if self.has_sigma_channel {
+            texts.push("its last channel is sigma".into());
         }
-        if self.frames > 1 && self.said.frames.is_none() {
-            texts.push(format!("the middle one of {} frames of a video", self.frames));
-        }
-        for [taken, given] in &self.roles.states {
+        if self.frames > 1 && self.description.frames.is_none() {
             texts.push(format!(
-                "`{}` for what `{}` keeps from frame to frame",
-                taken.name, given.name
+                "it has {} frames of a video, and the middle one is restored",
+                self.frames
+            ));
+        }
+        for [input, output] in &self.roles.states {
+            texts.push(format!(
+                "`{}` is a recurrent state, `{}` of the previous frame",
+                input.name, output.name
             ));
         }
         if !texts.is_empty() {
             let text = texts.join(", ");
-            self.find("inputs", text);
+            self.record("inputs", text);
         }
     }
 
-    pub(super) fn describe(mut self) -> Result<Described> {
+    pub(super) fn detect(mut self) -> Result<ProbedModel> {
         let is_sampled = self.is_sampled();
-        let (side, scale) = self.first_run()?;
+        let (side, scale) = self.detect_scale()?;
         let task = self.task(scale, is_sampled)?;
         let is_restored = !is_sampled && !matches!(task, Task::Generate | Task::Classifier);
-        let multiple_of = match (self.said.multiple_of, self.size) {
+        let multiple_of = match (self.description.multiple_of, self.size) {
             (Some(multiple), _) => multiple,
             (None, Some(_)) => 1,
-            (None, None) => self.multiple(side, scale)?,
+            (None, None) => self.detect_multiple(side, scale)?,
         };
         let mut manifest = self.manifest(task, scale, multiple_of);
-        self.bounds = self.measure_bounds(side)?;
+        self.clip_range = self.detect_output_range(side)?;
         if is_restored {
-            self.read_values(&mut manifest, side)?;
-            self.locate(&mut manifest, side)?;
-        } else if self.said.range.is_none() && manifest.range == [0.0, 1.0] {
-            let (range, how) =
-                match self.bounds.filter(|_| manifest.prediction == Prediction::Denoised) {
-                    Some(range) => (range, "where its output is clipped"),
-                    None => ([-1.0, 1.0], "as usual for samplers; not measured"),
+            self.detect_normalization(&mut manifest, side)?;
+            self.detect_receptive_field(&mut manifest, side)?;
+        } else if self.description.range.is_none() && manifest.range == [0.0, 1.0] {
+            let (range, source) =
+                match self.clip_range.filter(|_| manifest.prediction == Prediction::Denoised) {
+                    Some(range) => (range, "the range to which its output is clipped"),
+                    None => ([-1.0, 1.0], "the usual range for samplers; not measured"),
                 };
             manifest.range = range;
             let [black, white] = range;
-            self.find("range", format!("black {black} and white {white}, {how}"));
+            self.record("range", format!("black {black} and white {white}, {source}"));
         }
         let precision =
             if self.image.element == Element::F16 { Precision::F16 } else { Precision::F32 };
-        let (findings, trial) = (self.findings, self.trial_images);
-        Ok(Described { manifest, precision, findings, trial })
+        let (detected, trial) = (self.detected, self.trial_images);
+        Ok(ProbedModel { manifest, precision, detected, trial })
     }
 
-    /// Whether the network is for a sampler, which nothing but its noise levels shows.
+    /// Whether a sampler runs the network, which follows from its prediction and noise levels.
     fn is_sampled(&self) -> bool {
-        let Description { task, prediction, schedule, sigma_range, .. } = self.said;
+        let Description { task, prediction, schedule, sigma_range, .. } = self.description;
         match task {
             Some(Task::Generate | Task::Classifier) => true,
             Some(Task::Deblur | Task::Inpaint) => false,
@@ -243,22 +249,22 @@ impl<'a> Probe<'a> {
                 schedule.is_some()
                     || prediction.is_some_and(|it| it != Prediction::Denoised)
                     || self.roles.timestep.is_some()
-                    // Noise that hides every image.
+                    // Noise that covers any image.
                     || sigma_range.is_some_and(|[_, most]| most > 4.0)
-                        && self.said.range.is_none_or(|[black, white]| white - black <= 2.0)
+                        && self.description.range.is_none_or(|[black, white]| white - black <= 2.0)
             }
         }
     }
 
     fn task(&mut self, scale: usize, is_sampled: bool) -> Result<Task> {
-        if let Some(task) = self.said.task {
+        if let Some(task) = self.description.task {
             return Ok(task);
         }
-        if is_sampled && self.said.prediction.is_none() && self.roles.timestep.is_some() {
+        if is_sampled && self.description.prediction.is_none() && self.roles.timestep.is_some() {
             let name = self.roles.timestep.as_ref().map_or("", |port| &port.name);
             let problem = format!(
-                "its input `{name}` is a timestep, and nothing says what its output is; say its prediction and its \
-                 schedule, or that `{name}` is sigma"
+                "its input `{name}` is a timestep, and the meaning of its output is unknown; give its prediction and \
+                 its schedule, or give `{name}` the role of sigma"
             );
             return Err(Error::model(self.model, problem));
         }
@@ -269,25 +275,25 @@ impl<'a> Probe<'a> {
             (false, 1) => Task::Denoise,
             (false, _) => Task::Upscale,
         };
-        self.find("task", format!("it is taken for a network to {task}"));
+        self.record("task", format!("{task}, by its inputs and the size of its output"));
         Ok(task)
     }
 
-    /// Runs the network on images of several sizes until one is taken. Returns its side and the
-    /// factor of enlargement.
-    fn first_run(&mut self) -> Result<(usize, usize)> {
+    /// Runs the network on images of several sizes until it accepts one. Returns the side and the
+    /// upscale factor.
+    fn detect_scale(&mut self) -> Result<(usize, usize)> {
         let sides = match self.size {
             Some([width, height]) => vec![[width, height]],
             None => SIDES.map(|side| [side; 2]).to_vec(),
         };
         for [width, height] in sides {
-            let picture = Picture::photograph([width, height], [0, 0]);
+            let image = TestImage::photograph([width, height], [0, 0]);
             let divisors: &[usize] =
                 if self.roles.states.is_empty() { &[1] } else { &[1, 2, 4, 8, 16] };
             let mut first = None;
             for divisor in divisors {
                 self.divisor = *divisor;
-                first = self.run(&picture, &Reading::of(self.usual()), 0.0)?;
+                first = self.run(&image, &Normalization::of(self.default_range()), 0.0)?;
                 if first.is_some() {
                     break;
                 }
@@ -298,23 +304,26 @@ impl<'a> Probe<'a> {
             let scale = out_width / width;
             if scale == 0 || [out_width, out_height] != [scale * width, scale * height] {
                 let problem = format!(
-                    "its output `{}` is {out_width}x{out_height} for {width}x{height}; expected a whole multiple, the \
-                     same along both axes; {OUTPUT} names another of {}",
+                    "its output `{}` is {out_width}x{out_height} for an input of {width}x{height}; expected a whole \
+                     multiple, the same along both axes; {OUTPUT} names another of {}",
                     self.output.name,
-                    self.outputs_listed()
+                    self.output_names()
                 );
                 return Err(Error::model(self.model, problem));
             }
-            // What samples beside a small image is as large as its sample.
-            let is_other = |said: &usize| *said != scale && self.roles.condition.is_none();
-            if let Some(said) = self.said.scale.filter(is_other) {
-                let problem = format!("it enlarges {scale} times, and {said} was said");
+            // The output of a sampled upscaler is as large as its sample.
+            let is_other =
+                |description: &usize| *description != scale && self.roles.condition.is_none();
+            if let Some(given) = self.description.scale.filter(is_other) {
+                let problem = format!("it enlarges {scale} times; a scale of {given} was given");
                 return Err(Error::model(self.model, problem));
             }
-            if scale > 1 && self.said.scale.is_none() {
-                self.find(
+            if scale > 1 && self.description.scale.is_none() {
+                self.record(
                     "scale",
-                    format!("it makes {out_width}x{out_height} of {width}x{height}"),
+                    format!(
+                        "its output is {out_width}x{out_height} for an input of {width}x{height}"
+                    ),
                 );
             }
             return Ok((width.min(height), scale));
@@ -327,7 +336,7 @@ impl<'a> Probe<'a> {
         Err(Error::model(self.model, problem))
     }
 
-    /// Checks that the output has the channels of an image. Samplers leave a learned variance unused.
+    /// Checks the number of output channels. A sampler ignores the channels of a learned variance.
     fn check_channels(&self, shape: &[usize]) -> Result<()> {
         let given = match (shape, self.axes) {
             (&[_, given, _, _], Axes::Nchw) | (&[_, _, _, given], Axes::Nhwc) => given,
@@ -339,15 +348,14 @@ impl<'a> Probe<'a> {
             return Ok(());
         }
         let problem = format!(
-            "its output `{}` has {given} channels for an image of {channels}; expected as many; {OUTPUT} names another \
-             of {}",
+            "its output `{}` has {given} channels; expected {channels}, as its input has; {OUTPUT} names another of {}",
             self.output.name,
-            self.outputs_listed()
+            self.output_names()
         );
         Err(Error::model(self.model, problem))
     }
 
-    fn outputs_listed(&self) -> String {
+    fn output_names(&self) -> String {
         let names: Vec<&str> = self.trial.outputs().iter().map(|port| port.name.as_str()).collect();
         names.join(", ")
     }
@@ -367,21 +375,21 @@ impl<'a> Probe<'a> {
         }
     }
 
-    /// The values of black and white before anything is found out.
-    fn usual(&self) -> [f32; 2] {
+    /// The values of black and white before the normalization is detected.
+    fn default_range(&self) -> [f32; 2] {
         let bytes = self.image.element == Element::U8;
-        self.said.range.unwrap_or(if bytes { [0.0, 255.0] } else { [0.0, 1.0] })
+        self.description.range.unwrap_or(if bytes { [0.0, 255.0] } else { [0.0, 1.0] })
     }
 
-    /// The smallest number that has to divide a side, by trying.
-    fn multiple(&mut self, side: usize, scale: usize) -> Result<usize> {
-        let reading = Reading::of(self.usual());
+    /// The smallest power of two that has to divide both sides, by trying.
+    fn detect_multiple(&mut self, side: usize, scale: usize) -> Result<usize> {
+        let normalization = Normalization::of(self.default_range());
         let mut multiple = 1;
         while multiple < side {
-            // An odd multiple, and different sides.
+            // Odd multiples, and different sides.
             let size = [side + multiple, side + 2 * side.min(3 * multiple)];
-            let picture = Picture::photograph(size, [0, 0]);
-            if let Some((shape, _)) = self.run(&picture, &reading, 0.0)?
+            let image = TestImage::photograph(size, [0, 0]);
+            if let Some((shape, _)) = self.run(&image, &normalization, 0.0)?
                 && self.sides_of(&shape)? == (scale * size[0], scale * size[1])
             {
                 break;
@@ -389,19 +397,22 @@ impl<'a> Probe<'a> {
             multiple *= 2;
         }
         if multiple > 1 {
-            self.find("multiple_of", format!("it takes no sides that {multiple} does not divide"));
+            self.record(
+                "multiple_of",
+                format!("it rejects sides that are not multiples of {multiple}"),
+            );
         }
         Ok(multiple)
     }
 }
 
-/// How many frames of a video an image holds, and the channels of each.
+/// The number of frames in an image tensor, and the channels of each.
 fn frames_of(
     image: &Port,
     channels: Option<usize>,
     given: Option<usize>,
     named: usize,
-    said: Option<usize>,
+    description: Option<usize>,
 ) -> (usize, Option<usize>) {
     if named > 1 {
         return (named, channels);
@@ -409,9 +420,9 @@ fn frames_of(
     if let &[_, frames, ..] = image.shape.as_slice()
         && image.shape.len() == 5
     {
-        return (said.or(usize::try_from(frames).ok()).unwrap_or(3), channels);
+        return (description.or(usize::try_from(frames).ok()).unwrap_or(3), channels);
     }
-    match (channels, said, given) {
+    match (channels, description, given) {
         (Some(whole), Some(frames), _) if frames > 0 && whole.is_multiple_of(frames) => {
             (frames, Some(whole / frames))
         }
@@ -420,12 +431,12 @@ fn frames_of(
     }
 }
 
-/// The output that is the image.
+/// The output that holds the image.
 fn output_of(
     trial: &Trial,
-    said: &Description,
+    description: &Description,
     model: &str,
-    findings: &mut Vec<Finding>,
+    detected: &mut Vec<DetectedProperty>,
 ) -> Result<Port> {
     let outputs = trial.outputs();
     let listed = || {
@@ -433,7 +444,7 @@ fn output_of(
             outputs.iter().map(|port| format!("`{}` ({})", port.name, port.text)).collect();
         all.join(", ")
     };
-    if let Some(name) = &said.output {
+    if let Some(name) = &description.output {
         let found = outputs.iter().find(|port| port.name == *name);
         return found.cloned().ok_or_else(|| {
             Error::model(model, format!("it has no output named `{name}`; it has {}", listed()))
@@ -451,7 +462,7 @@ fn output_of(
     };
     if images.next().is_some() {
         let text = format!("the first of its outputs {}", listed());
-        findings.push(Finding { key: "outputs", text, is_guess: false });
+        detected.push(DetectedProperty { key: "outputs", text, is_guess: false });
     }
     Ok(image.clone())
 }

@@ -1,46 +1,53 @@
-//! How far a network looks, and on which grid it works.
+//! The receptive field of a network and the grid of its strides.
 
 use std::time::{Duration, Instant};
 
-use super::{Probe, Reading, SIGMA};
+use super::{Normalization, Probe, SIGMA};
 use crate::error::Result;
 use crate::machine;
-use crate::model::bare::picture::Picture;
+use crate::model::bare::test_image::TestImage;
 use crate::model::manifest::Manifest;
 
-/// The largest image on which the receptive field is looked for.
-const LARGEST: usize = 512;
-/// The time after which no larger image is tried.
-const LONG: Duration = Duration::from_secs(2);
+/// The largest side of an image for measuring the receptive field.
+const MAX_SIDE: usize = 512;
+/// No larger image is tried after a measurement that took longer.
+const MAX_TIME: Duration = Duration::from_secs(2);
 
 impl Probe<'_> {
-    /// Finds out how far the network looks, by changing single pixels, and on which grid it works,
-    /// by shifting an image.
-    pub(super) fn locate(&mut self, manifest: &mut Manifest, side: usize) -> Result<()> {
-        if let Some(field) = self.said.receptive_field {
+    /// Measures the receptive field by perturbing single pixels, and the grid of strides by
+    /// shifting an image.
+    pub(super) fn detect_receptive_field(
+        &mut self,
+        manifest: &mut Manifest,
+        side: usize,
+    ) -> Result<()> {
+        if let Some(field) = self.description.receptive_field {
             manifest.receptive_field = Some(field);
         }
-        let reading = Reading {
+        let normalization = Normalization {
             range: manifest.range,
             mean: manifest.mean.clone(),
             std: manifest.std.clone(),
         };
-        let told = manifest.told_as();
+        let noise_encoding = manifest.noise_encoding();
         let span = f64::from(manifest.range[1] - manifest.range[0]);
-        let level = told.value(f64::from(SIGMA) * span);
+        let level = noise_encoding.value(f64::from(SIGMA) * span);
         let (multiple, scale) = (manifest.multiple_of, manifest.scale);
         let mut size = self.size.unwrap_or([side; 2]);
         let before = machine::resident_memory();
         let mut field = None;
         loop {
             let begun = Instant::now();
-            let Some(found) = self.field(size, multiple, &reading, level, scale)? else { break };
+            let Some(found) = self.measure_reach(size, multiple, &normalization, level, scale)?
+            else {
+                break;
+            };
             if found + 1 < size[0].min(size[1]) / 2 - multiple.min(size[0] / 4) {
                 field = Some(found);
                 break;
             }
             let larger = size.map(|side| 2 * side);
-            if self.size.is_some() || larger[0] > LARGEST || begun.elapsed() > LONG {
+            if self.size.is_some() || larger[0] > MAX_SIDE || begun.elapsed() > MAX_TIME {
                 break;
             }
             size = larger;
@@ -50,55 +57,56 @@ impl Probe<'_> {
         if size[0] * size[1] >= 128 * 128 && per_pixel > 0 {
             manifest.bytes_per_pixel = Some((per_pixel + per_pixel / 4).clamp(64, 1 << 24));
         }
-        if self.said.receptive_field.is_some() {
+        if self.description.receptive_field.is_some() {
             return Ok(());
         }
         let Some(field) = field else {
-            self.find(
+            self.record(
                 "name",
-                "no receptive field: a change of one pixel reaches the border, so tiles are blended over their seams",
+                "no receptive field: changing one pixel changes the output up to the border, so tiles are blended over their \
+                 seams",
             );
             return Ok(());
         };
-        match self.grid(size, field, &reading, level, scale)? {
+        match self.detect_grid(size, field, &normalization, level, scale)? {
             Some(grid) if lcm(grid, multiple) > multiple && !self.has_size_of(grid) => {
-                // Its padding depends on the size of a tile.
-                self.find(
+                // The network's own padding depends on the size of a tile.
+                self.record(
                     "name",
                     format!(
-                        "no receptive field: it works on a grid of {grid} pixels and pads by itself, so tiles are \
-                         blended over their seams"
+                        "no receptive field: it pads the image to a grid of {grid} pixels, so tiles are blended over \
+                         their seams"
                     ),
                 );
             }
             Some(grid) => {
                 manifest.multiple_of = lcm(grid, multiple);
                 manifest.receptive_field = Some(field);
-                self.find(
+                self.record(
                     "receptive_field",
-                    format!("a change of one pixel reaches {field} pixels far, measured"),
+                    format!("changing one pixel changes the output up to {field} pixels away"),
                 );
             }
-            None => self.find(
+            None => self.record(
                 "name",
-                "no receptive field: its output changes with an image's place, so tiles are blended over their seams",
+                "no receptive field: it is not shift-equivariant, so tiles are blended over their seams",
             ),
         }
         Ok(())
     }
 
-    /// Whether the network has one size alone, on a grid of so many pixels.
+    /// Whether the network has a fixed size that is a multiple of `grid` pixels.
     fn has_size_of(&self, grid: usize) -> bool {
         self.size.is_some_and(|size| size.iter().all(|side| side.is_multiple_of(grid)))
     }
 
-    /// How far changes of a pixel reach, in pixels of the input. `None` if the network does not
-    /// take the size.
-    fn field(
+    /// The largest distance at which perturbing a pixel changes the output, in input pixels. `None`
+    /// if the network does not accept the size.
+    fn measure_reach(
         &mut self,
         size: [usize; 2],
         multiple: usize,
-        reading: &Reading,
+        normalization: &Normalization,
         level: f64,
         scale: usize,
     ) -> Result<Option<usize>> {
@@ -109,22 +117,24 @@ impl Probe<'_> {
             _ => vec![0, 1, multiple / 2, multiple - 1],
         };
         let mut reach = 0;
-        for picture in [Picture::noise(size), Picture::photograph(size, [0, 0])] {
-            let Some(base) = self.run(&picture, reading, level)? else { return Ok(None) };
+        for image in [TestImage::noise(size), TestImage::photograph(size, [0, 0])] {
+            let Some(base) = self.run(&image, normalization, level)? else { return Ok(None) };
             let (base, [out_width, _]) = self.planes(base)?;
-            let threshold = unequal(&base);
+            let threshold = change_threshold(&base);
             for &phase in &phases {
                 let (x, y) = (
                     (width / 2) / multiple * multiple + phase,
                     (height / 2) / multiple * multiple + phase,
                 );
                 let (x, y) = (x.min(width - 1), y.min(height - 1));
-                let mut poked = picture.clone();
-                for plane in poked.planes.chunks_exact_mut(width * height) {
+                let mut perturbed = image.clone();
+                for plane in perturbed.planes.chunks_exact_mut(width * height) {
                     let value = &mut plane[y * width + x];
                     *value = if *value < 0.5 { 1.0 } else { 0.0 };
                 }
-                let Some(changed) = self.run(&poked, reading, level)? else { return Ok(None) };
+                let Some(changed) = self.run(&perturbed, normalization, level)? else {
+                    return Ok(None);
+                };
                 let (changed, _) = self.planes(changed)?;
                 let area = (out_width * height * scale).max(1);
                 for (i, _) in base
@@ -142,25 +152,26 @@ impl Probe<'_> {
         Ok(Some(reach))
     }
 
-    /// The smallest shift of an image that only shifts the output, if one of them does.
-    fn grid(
+    /// The smallest shift of an image to which the network is equivariant, a power of two.
+    fn detect_grid(
         &mut self,
         size: [usize; 2],
         field: usize,
-        reading: &Reading,
+        normalization: &Normalization,
         level: f64,
         scale: usize,
     ) -> Result<Option<usize>> {
         let [width, height] = size;
-        let Some(base) = self.run(&Picture::photograph(size, [0, 0]), reading, level)? else {
+        let Some(base) = self.run(&TestImage::photograph(size, [0, 0]), normalization, level)?
+        else {
             return Ok(None);
         };
         let (base, [out_width, out_height]) = self.planes(base)?;
-        let threshold = 100.0 * unequal(&base);
+        let threshold = 100.0 * change_threshold(&base);
         let mut shift = 1;
         while field + shift + 1 < width.min(height) / 2 {
-            let shifted = Picture::photograph(size, [shift, shift]);
-            let Some(moved) = self.run(&shifted, reading, level)? else { return Ok(None) };
+            let shifted = TestImage::photograph(size, [shift, shift]);
+            let Some(moved) = self.run(&shifted, normalization, level)? else { return Ok(None) };
             let (moved, _) = self.planes(moved)?;
             let inside = |side: usize| scale * (field + 1)..scale * (side - field - shift - 1);
             let by = scale * shift;
@@ -180,8 +191,8 @@ impl Probe<'_> {
     }
 }
 
-/// The difference from which values of an output count as unequal.
-fn unequal(values: &[f32]) -> f32 {
+/// Output values that differ by more than this count as changed.
+fn change_threshold(values: &[f32]) -> f32 {
     let largest = values.iter().fold(0.0, |largest: f32, value| largest.max(value.abs()));
     1e-6 * largest.max(1e-3)
 }

@@ -1,38 +1,38 @@
-//! Evaluations of a network of which little is known.
+//! Evaluations of a network whose properties are being detected.
 
-use super::{Probe, Reading};
+use super::{Normalization, Probe};
 use crate::error::Result;
-use crate::model::bare::picture::Picture;
+use crate::model::bare::test_image::TestImage;
 use crate::network::{Axes, Feed, Port};
 
 impl Probe<'_> {
-    /// Evaluates the network on planes of 0 to 1, and gives its output as it is. `level` is what
-    /// the network is told as sigma.
+    /// Evaluates the network on an image and returns the shape and values of its output. `level` is
+    /// the encoded noise level.
     pub(super) fn run(
         &mut self,
-        picture: &Picture,
-        reading: &Reading,
+        test_image: &TestImage,
+        normalization: &Normalization,
         level: f64,
     ) -> Result<Option<(Vec<usize>, Vec<f32>)>> {
-        let Picture { width, height, .. } = picture;
-        let (area, scaling) = (width * height, reading.scaling());
+        let TestImage { width, height, .. } = test_image;
+        let (area, scaling) = (width * height, normalization.scaling());
         let channels = self.channels;
         let mask = self.mask(*width, *height);
-        let mut values = self.in_channels(picture);
+        let mut values = self.to_channels(test_image);
         for (plane, [factor, offset]) in values.chunks_exact_mut(area).zip(scaling) {
             plane.iter_mut().for_each(|value| *value = factor * *value + offset);
         }
         for (i, value) in values.iter_mut().enumerate().filter(|(i, _)| mask[i % area] == 1.0) {
-            // What is missing is black.
+            // Masked pixels are black.
             *value = scaling[(i / area) % 3][1];
         }
         if self.is_concatenated {
             values.extend_from_within(..);
         }
-        if self.has_sigma_behind {
+        if self.has_sigma_channel {
             values.extend(std::iter::repeat_n(level as f32, area));
         }
-        // All frames are alike.
+        // The frames of a window are equal.
         let stacked = if self.roles.neighbours.is_empty() { self.frames } else { 1 };
         let mut values = values.repeat(stacked);
         let whole = values.len() / area;
@@ -49,7 +49,7 @@ impl Probe<'_> {
         let levels = [level as f32];
         let constants: Vec<Vec<f32>> = (self.roles.constants.iter())
             .map(|port| {
-                let constant = self.said.constants.get(&port.name);
+                let constant = self.description.constants.get(&port.name);
                 let values = constant.map_or(&[0.0][..], |constant| constant.values());
                 values.iter().map(|value| *value as f32).collect()
             })
@@ -98,14 +98,14 @@ impl Probe<'_> {
         if let (Some(port), Some(_)) = (&self.roles.condition, &self.roles.sample)
             && port.name != self.image.name
         {
-            let scale = self.said.scale.unwrap_or(1);
-            small = picture.reduced(scale);
+            let scale = self.description.scale.unwrap_or(1);
+            small = test_image.downsampled(scale);
             let shape = shape(channels, small.width, small.height, self.axes);
             feeds.push(Feed { port, shape, values: &small.planes });
         }
         for (port, values) in self.roles.constants.iter().zip(&constants) {
             let mut shape = number(port);
-            // A free vector is as long as its values.
+            // A vector of dynamic length is as long as its values.
             if let ([length], [-1]) = (shape.as_mut_slice(), port.shape.as_slice()) {
                 *length = values.len();
             }
@@ -114,8 +114,8 @@ impl Probe<'_> {
         self.trial.run(&feeds, &self.output.name)
     }
 
-    /// What is missing of an image, 1 where it is: every other square of a few pixels, but for the one in
-    /// the middle, of a network that fills a mask.
+    /// The mask of an inpainting network, 1 where pixels are missing: a checkerboard whose middle
+    /// square is known. Zeros for other networks.
     pub(super) fn mask(&self, width: usize, height: usize) -> Vec<f32> {
         const SQUARE: usize = 4;
         let has_mask = self.roles.mask.is_some() || self.roles.known.is_some();
@@ -126,7 +126,7 @@ impl Probe<'_> {
         (0..width * height).map(|i| f32::from(u8::from(is_missing(i)))).collect()
     }
 
-    /// The output of an evaluation as planes, and its width and height.
+    /// The output of an evaluation as planes, with its width and height.
     pub(super) fn planes(
         &self,
         (shape, values): (Vec<usize>, Vec<f32>),

@@ -1,5 +1,5 @@
-//! The picture on which a network is tried: a photograph (NASA's portrait of Eileen Collins, in the
-//! public domain, from scikit-image), continued by mirroring, and noise.
+//! The images for probe runs: a photograph (NASA's portrait of Eileen Collins, in the public domain,
+//! from scikit-image), extended by mirroring, and noise.
 
 use crate::diffusion::{NoiseAt, NoiseSource, Philox};
 use crate::error::Result;
@@ -10,16 +10,16 @@ use crate::tensor::mirror;
 const PHOTOGRAPH: &[u8; 3 * SIDE * SIDE] = include_bytes!("astronaut.rgb");
 const SIDE: usize = 96;
 
-/// An image as planes of 0 to 1: red, green and blue.
+/// An RGB image as planes with values of 0 to 1.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Picture {
+pub(super) struct TestImage {
     pub(super) width: usize,
     pub(super) height: usize,
     pub(super) planes: Vec<f32>,
 }
 
-impl Picture {
-    /// The photograph from (`x`, `y`) on.
+impl TestImage {
+    /// The photograph, with (`x`, `y`) as its top left corner.
     pub(super) fn photograph([width, height]: [usize; 2], [x, y]: [usize; 2]) -> Self {
         let at = |i: usize| mirror(i.cast_signed(), SIDE);
         let mut planes = Vec::with_capacity(3 * width * height);
@@ -34,15 +34,15 @@ impl Picture {
         Self { width, height, planes }
     }
 
-    /// Noise alone, so that no unit of a network rests.
+    /// Noise on grey, which activates every unit of a network.
     pub(super) fn noise(size: [usize; 2]) -> Self {
-        let mut picture = Self::photograph(size, [0, 0]);
-        picture.planes.fill(0.5);
-        picture.add_noise(0.25);
-        picture
+        let mut image = Self::photograph(size, [0, 0]);
+        image.planes.fill(0.5);
+        image.add_noise(0.25);
+        image
     }
 
-    /// Adds white noise of that standard deviation.
+    /// Adds white Gaussian noise of standard deviation `sigma`.
     pub(super) fn add_noise(&mut self, sigma: f32) {
         let source = Philox::new(0);
         let mut noise = vec![0.0; self.width];
@@ -53,8 +53,8 @@ impl Picture {
         }
     }
 
-    /// Makes it out of focus, by a mean of 3x3 pixels.
-    pub(super) fn soften(&mut self) {
+    /// Blurs it by a box filter of 3x3 pixels.
+    pub(super) fn blur(&mut self) {
         let (width, height) = (self.width, self.height);
         for plane in self.planes.chunks_exact_mut(width * height) {
             let sharp = plane.to_vec();
@@ -70,8 +70,8 @@ impl Picture {
         }
     }
 
-    /// Means of blocks of `scale` times `scale` pixels.
-    pub(super) fn reduced(&self, scale: usize) -> Self {
+    /// Downsamples by the mean of blocks of `scale` x `scale` pixels.
+    pub(super) fn downsampled(&self, scale: usize) -> Self {
         let (width, height) = (self.width / scale, self.height / scale);
         let mut planes = Vec::with_capacity(3 * width * height);
         for plane in self.planes.chunks_exact(self.width * self.height) {
@@ -84,8 +84,8 @@ impl Picture {
         Self { width, height, planes }
     }
 
-    /// Each pixel `scale` times along each axis.
-    pub(super) fn repeated(&self, scale: usize) -> Self {
+    /// Upsamples by nearest neighbour.
+    pub(super) fn upsampled(&self, scale: usize) -> Self {
         let mut planes = Vec::with_capacity(self.planes.len() * scale * scale);
         for row in self.planes.chunks_exact(self.width) {
             for _ in 0..scale {
@@ -96,7 +96,7 @@ impl Picture {
     }
 }
 
-/// Planes of 0 to 1, one or three, as an image.
+/// The image with one or three planes of 0 to 1.
 pub(super) fn as_image(planes: &[f32], width: usize, height: usize) -> Result<Image> {
     let area = width * height;
     let channels = (planes.len() / area.max(1)).max(1);
