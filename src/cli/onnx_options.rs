@@ -33,6 +33,10 @@ pub(crate) struct OnnxOptions {
     #[arg(long, value_name = "N", hide_short_help = true)]
     frames: Option<usize>,
 
+    /// Recurrent states: an input, and the output of one frame that is its value at the next
+    #[arg(long, value_name = "INPUT=OUTPUT,...", value_delimiter = ',', value_parser = state, hide_short_help = true)]
+    states: Vec<(String, String)>,
+
     /// Name of the output that holds the image
     #[arg(long, value_name = "NAME", hide_short_help = true)]
     output_name: Option<String>,
@@ -100,6 +104,13 @@ fn role(text: &str) -> Result<(Role, String), String> {
     Ok((role.parse()?, name.to_owned()))
 }
 
+fn state(text: &str) -> Result<(String, String), String> {
+    let (input, output) = text
+        .split_once('=')
+        .ok_or_else(|| format!("{text} has no output; expected such as h_in=h_out"))?;
+    Ok((input.to_owned(), output.to_owned()))
+}
+
 fn constant(text: &str) -> Result<(String, Constant), String> {
     let expected = || format!("{text} is not a name with numbers; expected such as strength=0.5");
     // Names may contain a `=`, numbers do not.
@@ -148,6 +159,7 @@ impl OnnxOptions {
             sigma_scale: self.sigma_encoding,
             inputs: self.inputs.clone(),
             constants: self.constants.iter().cloned().collect::<BTreeMap<_, _>>(),
+            states: self.states.clone(),
             frames: self.frames,
             output: self.output_name.clone(),
             ..Description::default()

@@ -243,7 +243,9 @@ impl Buffer {
                             self.tensor.read(plane, start, stride);
                             add(out, plane, part);
                         }
-                        Some(from) => add(out, &sample[b * sample_size + from * area..][..area], part),
+                        Some(from) => {
+                            add(out, &sample[b * sample_size + from * area..][..area], part)
+                        }
                     }
                 }
             }

@@ -428,8 +428,8 @@ impl OnnxNetwork {
         })
     }
 
-    /// How an input tensor differs from an image of `channels` planes and `behind` further ones:
-    /// sigma and the condition.
+    /// The conversion of an image of `channels` planes, followed by `further` ones (sigma and the
+    /// condition), to an input tensor.
     fn input_conversion(&self, channels: usize, further: usize) -> Option<Conversion> {
         let Interface { encoding, noise_encoding, border, .. } = &self.interface;
         let border = *border;

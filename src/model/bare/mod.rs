@@ -70,6 +70,8 @@ pub struct Description {
     pub inputs: Vec<(Role, String)>,
     /// The values of constant inputs.
     pub constants: BTreeMap<String, Constant>,
+    /// Recurrent states: an input, and the output that it becomes at the next frame.
+    pub states: Vec<(String, String)>,
     /// The number of frames of a video in one evaluation.
     pub frames: Option<usize>,
     /// The name of the output.

@@ -53,7 +53,7 @@ impl Probe<'_> {
             scale: if task == Task::Upscale { description.scale.unwrap_or(scale) } else { 1 },
             multiple_of,
             receptive_field: description.receptive_field,
-            border: 0,
+            border: self.border,
             bytes_per_pixel: None,
             parameters: None,
             licence: crate::model::UNKNOWN_LICENCE.into(),
@@ -65,10 +65,11 @@ impl Probe<'_> {
                 .roles
                 .states
                 .iter()
-                .map(|[input, output]| State {
+                .zip(&self.divisors)
+                .map(|([input, output], divisor)| State {
                     input: input.name.clone(),
                     output: output.name.clone(),
-                    divisor: self.divisor,
+                    divisor: *divisor,
                 })
                 .collect(),
             classes: description.classes,
