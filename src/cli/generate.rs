@@ -17,6 +17,7 @@ use serde_json::json;
 use super::console::Console;
 use super::generate_args::{DrawingOptions, tabled};
 use super::interrupt;
+use super::onnx_options::refuse_onnx;
 use super::options::{
     DeviceOptions, MemoryOptions, NoiseOptions, PrecisionOption, Size, SyncOption, pair,
 };
@@ -136,6 +137,7 @@ impl Arguments {
         if !(0.0..=1.0).contains(&self.guidance_rescale) {
             return Err(eddy::Error::usage("--guidance-rescale must lie between 0 and 1").into());
         }
+        refuse_onnx(&self.model)?;
         let package = Package::find(&self.model)?;
         let sink = Sink::choose(&self.output, self.count as usize, self.grid)?;
         let also_read: Vec<PathBuf> = self.from.iter().cloned().chain(self.noise.files()).collect();

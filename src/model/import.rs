@@ -229,6 +229,7 @@ pub fn manifest_of_diffusers(path: &Path) -> Result<Manifest> {
         multiple_of,
         receptive_field: None,
         border: 0,
+        grid: None,
         bytes_per_pixel: None,
         parameters: None,
         licence: UNKNOWN_LICENCE.into(),

@@ -166,6 +166,11 @@ impl ProbedModel {
         description.check()?;
         let bytes = read_regular(path, LARGEST_GRAPH)
             .map_err(|cause| Error::model_from(&model, "it cannot be read", cause))?;
+        if bytes.starts_with(b"version https://git-lfs") {
+            let problem =
+                "it is a pointer of Git LFS and not the file itself; fetch that by `git lfs pull`";
+            return Err(Error::model(&model, problem));
+        }
         let beside =
             path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         // ONNX Runtime opens external weights on its own, so they are checked first.

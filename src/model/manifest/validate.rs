@@ -94,6 +94,7 @@ impl Manifest {
             Number::new("scale", [self.scale], FACTORS),
             Number::new("multiple_of", [self.multiple_of], FACTORS),
             Number::new("multiple_of times scale", [product], FACTORS),
+            Number::new("grid", self.grid, FACTORS),
             Number::new("receptive_field", self.receptive_field, DISTANCES),
             Number::new("border", [self.border], DISTANCES),
             Number::new("bytes_per_pixel", self.bytes_per_pixel, BYTES),

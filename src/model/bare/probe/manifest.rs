@@ -54,6 +54,7 @@ impl Probe<'_> {
             multiple_of,
             receptive_field: description.receptive_field,
             border: self.border,
+            grid: None,
             bytes_per_pixel: None,
             parameters: None,
             licence: crate::model::UNKNOWN_LICENCE.into(),

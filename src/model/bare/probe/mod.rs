@@ -6,7 +6,7 @@ mod reach;
 mod run;
 mod values;
 
-use super::roles::{Roles, channels_of, image_outputs};
+use super::roles::{Role, Roles, channels_of, image_outputs};
 use super::test_image::TestImage;
 use super::{Description, DetectedProperty, ProbedModel, TrialImages};
 use crate::diffusion::Prediction;
@@ -16,7 +16,8 @@ use crate::model::precision::Precision;
 use crate::network::{Axes, Element, Port, Trial};
 use crate::setting::OUTPUT;
 
-/// The sides of images to try, in this order, until the network accepts one.
+/// The largest fixed side on which a network is tried.
+const LARGEST: usize = 8192;
 /// The side of the first image, and of others if the network rejects that. Others than powers of
 /// two are multiples of more.
 const SIDES: [usize; 6] = [64, 96, 128, 240, 256, 512];
@@ -67,6 +68,8 @@ pub(super) struct Probe<'a> {
     channels: usize,
     /// Whether a map of sigma follows the image's channels in the same tensor.
     has_sigma_channel: bool,
+    /// Whether a mask does.
+    has_mask_channel: bool,
     /// Whether the enlarged low-resolution image follows them.
     is_concatenated: bool,
     size: Option<[usize; 2]>,
@@ -92,6 +95,11 @@ impl<'a> Probe<'a> {
         let Some(output) = outputs.first().cloned() else {
             return Err(Error::model(model, no_image(trial.outputs(), description)));
         };
+        if trial.inputs().iter().any(|port| port.name == output.name) {
+            let problem =
+                format!("its output `{}` is an input; it has nothing to evaluate", output.name);
+            return Err(Error::model(model, problem));
+        }
         let (axes, declared) = channels_of(&image, description.axes);
         let given = channels_of(&output, Some(axes)).1;
         let (frames, declared) =
@@ -102,10 +110,12 @@ impl<'a> Probe<'a> {
             )));
         }
         let has_level = roles.sigma.is_some() || roles.timestep.is_some();
-        let behind = description
-            .inputs
-            .iter()
-            .any(|(role, name)| *role == super::Role::Sigma && *name == image.name);
+        let is_last = |roles: &[Role]| {
+            let mut given = description.inputs.iter();
+            given.any(|(role, name)| roles.contains(role) && *name == image.name)
+        };
+        let has_mask_channel = is_last(&[Role::Mask, Role::Known]);
+        let behind = is_last(&[Role::Sigma]) || has_mask_channel;
         let is_concatenated = roles.condition.as_ref().is_some_and(|it| it.name == image.name)
             && roles.sample.is_some();
         let (channels, has_sigma_channel) = match (declared, given) {
@@ -127,6 +137,7 @@ impl<'a> Probe<'a> {
                 "the graph takes {channels} channels; {wrong} were given"
             )));
         }
+        let has_sigma_channel = has_sigma_channel && !has_mask_channel;
         let is_blind = roles.sigma.is_none() && roles.timestep.is_none() && !has_sigma_channel;
         if is_blind && (description.sigma_factor.is_some() || description.sigma_scale.is_some()) {
             return Err(Error::usage(
@@ -149,6 +160,22 @@ impl<'a> Probe<'a> {
             (Some(width), Some(height)) => Some([width, height]),
             _ => None,
         });
+        if let Some([width, height]) = size.filter(|size| size.iter().any(|side| *side > LARGEST)) {
+            let problem = format!(
+                "its input `{}` is {width}x{height}; expected at most {LARGEST} a side",
+                image.name
+            );
+            return Err(Error::model(model, problem));
+        }
+        if let Some(batch) =
+            image.shape.first().filter(|batch| image.shape.len() > 3 && **batch > 1)
+        {
+            let problem = format!(
+                "its input `{}` takes {batch} images at once; export it with a batch of 1, or a free one",
+                image.name
+            );
+            return Err(Error::model(model, problem));
+        }
         let divisors = vec![1; roles.states.len()];
         let mut probe = Self {
             trial,
@@ -161,6 +188,7 @@ impl<'a> Probe<'a> {
             axes,
             channels,
             has_sigma_channel,
+            has_mask_channel,
             is_concatenated,
             size,
             frames,

@@ -68,15 +68,14 @@ impl Probe<'_> {
             );
             return Ok(());
         };
-        match self.detect_grid(size, field, &normalization, level, scale)? {
+        match self.detect_grid(size, field, multiple, &normalization, level, scale)? {
             Some(grid) if lcm(grid, multiple) > multiple && !self.has_size_of(grid) => {
-                // The network's own padding depends on the size of a tile.
+                manifest.grid = Some(lcm(grid, multiple));
+                manifest.receptive_field = Some(field);
+                self.record("grid", format!("it pads the image to a grid of {grid} pixels by itself"));
                 self.record(
-                    "name",
-                    format!(
-                        "no receptive field: it pads the image to a grid of {grid} pixels, so tiles are blended over \
-                         their seams"
-                    ),
+                    "receptive_field",
+                    format!("changing one pixel changes the output up to {field} pixels away"),
                 );
             }
             Some(grid) => {
@@ -152,11 +151,13 @@ impl Probe<'_> {
         Ok(Some(reach))
     }
 
-    /// The smallest shift of an image to which the network is equivariant, a power of two.
+    /// The smallest shift of an image to which the network is equivariant, a power of two or such a
+    /// multiple of what sides have to be multiples of.
     fn detect_grid(
         &mut self,
         size: [usize; 2],
         field: usize,
+        multiple: usize,
         normalization: &Normalization,
         level: f64,
         scale: usize,
@@ -168,8 +169,13 @@ impl Probe<'_> {
         };
         let (base, [out_width, out_height]) = self.planes(base)?;
         let threshold = 100.0 * change_threshold(&base);
-        let mut shift = 1;
-        while field + shift + 1 < width.min(height) / 2 {
+        let largest = (width.min(height) / 2).saturating_sub(field + 2);
+        let powers = (0..=largest.checked_ilog2().unwrap_or_default()).map(|power| 1 << power);
+        let mut shifts: Vec<usize> = powers.flat_map(|power| [power, power * multiple]).collect();
+        shifts.retain(|shift| *shift <= largest);
+        shifts.sort_unstable();
+        shifts.dedup();
+        for shift in shifts {
             let shifted = TestImage::photograph(size, [shift, shift]);
             let Some(moved) = self.run(&shifted, normalization, level)? else { return Ok(None) };
             let (moved, _) = self.planes(moved)?;
@@ -185,7 +191,6 @@ impl Probe<'_> {
             if is_equal {
                 return Ok(Some(shift));
             }
-            shift *= 2;
         }
         Ok(None)
     }

@@ -42,6 +42,11 @@ impl Probe<'_> {
             let copies = channels.map_or(1, |whole| whole - self.channels);
             values.extend(std::iter::repeat_n(level as f32, copies * area));
         }
+        if self.has_mask_channel {
+            let is_known = self.roles.mask.is_none();
+            values
+                .extend(mask.iter().map(|missing| if is_known { 1.0 - missing } else { *missing }));
+        }
         // The frames of a window are equal.
         let stacked = if self.roles.neighbours.is_empty() { self.frames } else { 1 };
         let mut values = values.repeat(stacked);
@@ -92,7 +97,7 @@ impl Probe<'_> {
                 values
             });
         for (port, values) in [(&self.roles.mask, &mask), (&self.roles.known, &known)] {
-            if let Some(port) = port {
+            if let Some(port) = port.as_ref().filter(|port| port.name != self.image.name) {
                 let shape = shape(1, *width, *height, self.axes);
                 feeds.push(Feed { port, shape, values });
             }
