@@ -79,26 +79,29 @@ impl Probe<'_> {
             manifest.grid = self.usual_grid(multiple);
             return Ok(());
         };
-        if grid == multiple || self.has_size_of(grid) {
-            manifest.multiple_of = grid;
+        let padded = if self.has_size_of(grid) {
+            Some(grid)
         } else {
-            let padded = self.detect_padding(size, field, grid, &normalization, level, scale)?;
-            let Some(padded) = padded else {
+            self.detect_padding(size, field, grid, &normalization, level, scale)?
+        };
+        match padded {
+            Some(padded) if padded == multiple || self.size.is_some() => {
+                manifest.multiple_of = padded;
+            }
+            Some(padded) => {
+                manifest.grid = Some(padded);
+                let text = format!("it pads the image to a multiple of {padded} pixels itself");
+                self.record("grid", text);
+            }
+            None => {
                 self.record(
                     "name",
-                    format!(
-                        "no receptive field: it pads the image to an unknown grid, a multiple of {grid} pixels, so tiles \
-                         are blended over their seams"
-                    ),
+                    "no receptive field: it pads the image by itself, to an unknown grid, so tiles are blended over \
+                     their seams",
                 );
                 manifest.grid = self.usual_grid(multiple);
                 return Ok(());
-            };
-            manifest.grid = Some(padded);
-            self.record(
-                "grid",
-                format!("it pads the image to a multiple of {padded} pixels itself"),
-            );
+            }
         }
         manifest.receptive_field = Some(field);
         self.record(
