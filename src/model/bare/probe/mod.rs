@@ -342,8 +342,10 @@ impl<'a> Probe<'a> {
         accepted.retain(|(.., scale)| *scale == largest);
         let mut best: Option<(Port, f64)> = None;
         let mut texts = Vec::new();
-        for (output, side, scale) in accepted.iter().cloned().filter(|_| accepted.len() > 1) {
-            self.output = output;
+        let compared = if accepted.len() > 1 { accepted.as_slice() } else { &[] };
+        for (output, side, scale) in compared {
+            let (side, scale) = (*side, *scale);
+            self.output = output.clone();
             (self.size, self.border) = (before.1, 0);
             self.detect_scale()?;
             let task = self.task(scale, false)?;
