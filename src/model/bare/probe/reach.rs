@@ -79,7 +79,9 @@ impl Probe<'_> {
             manifest.grid = self.usual_grid(multiple);
             return Ok(());
         };
-        let padded = if self.has_size_of(grid) {
+        // A network that rejects other sizes does not pad.
+        let is_strict = grid == multiple && multiple > 1;
+        let padded = if is_strict || self.has_size_of(grid) {
             Some(grid)
         } else {
             self.detect_padding(size, field, grid, &normalization, level, scale)?
