@@ -44,7 +44,7 @@ impl Network for Free {
 }
 
 fn executor(criterion: &mut Criterion) {
-    let local = Locality { multiple_of: 8, receptive_field: Some(63), size: None };
+    let local = Locality { multiple_of: 8, grid: 8, receptive_field: Some(63), size: None };
     let whole = TilePlan::whole(WIDTH, HEIGHT, local.multiple_of);
     let cut = TilePlan::cut(WIDTH, HEIGHT, 256, None, local);
     let per_pixel = SigmaMap::PerPixel { width: WIDTH, values: vec![0.1; WIDTH * HEIGHT] };

@@ -7,7 +7,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use eddy::tile::{Locality, Seam, TilePlan};
 use std::hint::black_box;
 
-const LOCAL: Locality = Locality { multiple_of: 8, receptive_field: Some(63), size: None };
+const LOCAL: Locality = Locality { multiple_of: 8, grid: 8, receptive_field: Some(63), size: None };
 const PLANES: usize = 3;
 
 fn plan(criterion: &mut Criterion) {

@@ -74,7 +74,7 @@ fn the_allocator_counts_allocations() {
 
 #[test]
 fn allocations_do_not_depend_on_the_number_of_steps() {
-    let locality = Locality { multiple_of: 1, receptive_field: Some(1), size: None };
+    let locality = Locality { multiple_of: 1, grid: 1, receptive_field: Some(1), size: None };
     let (width, height) = (40, 30);
     let per_pixel = SigmaMap::PerPixel { width, values: vec![0.1; width * height] };
     let cuts = [

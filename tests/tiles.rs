@@ -176,7 +176,7 @@ fn blurred_by_hand(x: &Array4<f32>, sigma: &SigmaMap, steps: usize) -> Vec<f64> 
 
 #[test]
 fn a_blur_in_tiles_matches_its_closed_form() {
-    let locality = Locality { multiple_of: 1, receptive_field: Some(1), size: None };
+    let locality = Locality { multiple_of: 1, grid: 1, receptive_field: Some(1), size: None };
     for (width, height) in [(1, 1), (1, 17), (23, 2), (16, 16), (29, 31), (40, 13)] {
         let x = image(2, width, height);
         for sigma in [SigmaMap::Uniform(0.7), sloping(width, height)] {
@@ -215,7 +215,7 @@ fn blending_weights_sum_to_one() {
         [(100, 1, 32, 20), (61, 47, 24, 13), (33, 90, 40, 38), (50, 50, 17, 9)]
     {
         for receptive_field in [None, Some(2)] {
-            let locality = Locality { multiple_of: 1, receptive_field, size: None };
+            let locality = Locality { multiple_of: 1, grid: 1, receptive_field, size: None };
             let Ok(tiles) = TilePlan::cut(width, height, limit, Some(overlap), locality) else {
                 continue;
             };
@@ -234,7 +234,7 @@ fn blending_weights_sum_to_one() {
 /// Tiles of 0 and 1 blend in a linear ramp over the part of the overlap outside both margins.
 #[test]
 fn neighbouring_tiles_blend_in_a_ramp() {
-    let locality = Locality { multiple_of: 1, receptive_field: Some(4), size: None };
+    let locality = Locality { multiple_of: 1, grid: 1, receptive_field: Some(4), size: None };
     let tiles = TilePlan::cut(40, 1, 28, Some(16), locality).unwrap();
     assert_eq!((tiles.count(), tiles.horizontal.feather), (2, 4));
     let mut network = Closed::new(|_, _, _, evaluation, out| out.fill(evaluation as f32));
@@ -253,7 +253,7 @@ fn spoilt(evaluation: usize, value: f32) -> eddy::Result<()> {
         14,
         8,
         None,
-        Locality { multiple_of: 1, receptive_field: Some(1), size: None },
+        Locality { multiple_of: 1, grid: 1, receptive_field: Some(1), size: None },
     )
     .unwrap();
     assert_eq!((tiles.horizontal.spans.len(), tiles.vertical.spans.len()), (3, 2));
@@ -295,7 +295,7 @@ fn progress_is_reported_per_evaluation_and_can_stop_the_run() {
         14,
         8,
         None,
-        Locality { multiple_of: 1, receptive_field: Some(1), size: None },
+        Locality { multiple_of: 1, grid: 1, receptive_field: Some(1), size: None },
     )
     .unwrap();
     let plan = denoise_plan(2, 0.0).unwrap();

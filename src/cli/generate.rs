@@ -19,6 +19,7 @@ use serde_json::json;
 use super::generate_args::{SamplerOptions, tabled};
 use super::generate_staged::PromptOptions;
 use super::interrupt;
+use super::onnx_options::refuse_onnx;
 use super::options::{NoiseOptions, Size, SyncOption, pair};
 use super::run_args::RunArgs;
 
@@ -146,6 +147,7 @@ impl Arguments {
             ))
             .into());
         }
+        refuse_onnx(&self.model)?;
         let package = Package::find(&self.model)?;
         let sink = Sink::choose(&self.output, self.count as usize, self.grid)?;
         let also_read: Vec<PathBuf> = self.from.iter().cloned().chain(self.noise.files()).collect();

@@ -45,6 +45,10 @@ pub(crate) struct OnnxOptions {
     #[arg(long, value_name = "N", hide_short_help = true)]
     frames: Option<usize>,
 
+    /// Recurrent states: an input, and the output of one frame that is its value at the next
+    #[arg(long, value_name = "INPUT=OUTPUT,...", value_delimiter = ',', value_parser = state, hide_short_help = true)]
+    states: Vec<(String, String)>,
+
     /// Name of the output that holds the image
     #[arg(long, value_name = "NAME", hide_short_help = true)]
     output_name: Option<String>,
@@ -131,6 +135,13 @@ fn role(text: &str) -> Result<(Role, String), String> {
     Ok((role.parse()?, name.to_owned()))
 }
 
+fn state(text: &str) -> Result<(String, String), String> {
+    let (input, output) = text
+        .split_once('=')
+        .ok_or_else(|| format!("{text} has no output; expected such as h_in=h_out"))?;
+    Ok((input.to_owned(), output.to_owned()))
+}
+
 fn constant(text: &str) -> Result<(String, Constant), String> {
     let expected = || format!("{text} is not a name with numbers; expected such as strength=0.5");
     // Names may contain a `=`, numbers do not.
@@ -160,6 +171,18 @@ fn is_onnx(model: &str) -> bool {
     path.extension().is_some_and(|extension| extension == "onnx") && path.is_file()
 }
 
+/// Refuses a bare .onnx file, of which a sampler has to know more than a run shows.
+pub(crate) fn refuse_onnx(model: &str) -> eddy::Result<()> {
+    if !is_onnx(model) {
+        return Ok(());
+    }
+    Err(eddy::Error::usage(format!(
+        "{model} does not say what it predicts, nor of which noise; `eddy import {model} -o FOLDER --task generate \
+         --prediction epsilon --schedule scheduler_config.json` makes a package of it (or --prediction denoised, flow, \
+         score or edm=SIGMA_DATA with --sigma-range LOW,HIGH)"
+    )))
+}
+
 impl OnnxOptions {
     /// The description of the network.
     pub(crate) fn description(&self) -> Description {
@@ -179,6 +202,7 @@ impl OnnxOptions {
             sigma_scale: self.sigma_encoding,
             inputs: self.inputs.clone(),
             constants: self.constants.iter().cloned().collect::<BTreeMap<_, _>>(),
+            states: self.states.clone(),
             frames: self.frames,
             output: self.output_name.clone(),
             ..Description::default()

@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::console::Console;
 use super::interrupt;
+use super::onnx_options::refuse_onnx;
 use super::options::{DeviceOptions, PrecisionOption, SyncOption, recorded};
 
 /// Run a sampler on a raw tensor
@@ -77,6 +78,7 @@ pub(crate) struct Arguments {
 impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         self.sync.apply();
+        refuse_onnx(&self.model)?;
         let model = SampledModel::find(&self.model)?;
         let plan = plan(&model.schedule()?, self.sampler, self.steps, self.eta)?;
         array::check(&self.output)?;

@@ -237,6 +237,8 @@ pub fn manifest_of_diffusers(path: &Path) -> Result<Manifest> {
         scale: if enlarges { scale } else { 1 },
         multiple_of,
         receptive_field: None,
+        border: 0,
+        grid: None,
         bytes_per_pixel: None,
         parameters: None,
         licence: UNKNOWN_LICENCE.into(),

@@ -264,6 +264,7 @@ impl Package {
             residual: manifest.residual,
             noise_encoding: manifest.noise_encoding(),
             frames: manifest.frames,
+            border: manifest.border,
             neighbours: manifest.inputs.neighbours.clone(),
             states: manifest.states.iter().map(State::as_interface).collect(),
             constants: constants.map(|(name, it)| (name.clone(), it.values().to_vec())).collect(),

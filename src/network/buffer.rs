@@ -9,6 +9,8 @@ use ort::value::TensorElementType;
 
 use super::Shape;
 use super::encoding::{Axes, Mix, NoiseEncoding};
+use super::interface::ImageTensor;
+use crate::tensor::mirror;
 
 /// An image tensor of any supported element type and order of axes, which the executor reads and
 /// writes as planes of f32.
@@ -39,19 +41,22 @@ pub(super) struct Conversion {
     pub(super) channels: usize,
     /// The length of an axis before the channels, by which they are grouped.
     pub(super) groups: Option<usize>,
+    /// Pixels by which the tensor of an input goes on beyond each edge of the planes, mirrored.
+    pub(super) border: usize,
 }
 
 #[derive(Debug)]
 struct Staging {
     values: Vec<f32>,
-    /// Pixels of a plane.
-    area: usize,
+    /// Width and height of a plane.
+    size: [usize; 2],
     /// Values of an image.
     image: usize,
     /// None if only the element type differs.
     conversion: Option<Conversion>,
-    /// A plane of the tensor.
+    /// A plane, and the same with its border.
     plane: Vec<f32>,
+    padded: Vec<f32>,
 }
 
 impl Buffer {
@@ -65,13 +70,17 @@ impl Buffer {
     /// Without a `conversion` it holds these planes.
     pub(super) fn new(
         allocator: &Allocator,
-        element: TensorElementType,
+        ImageTensor { element, rank }: ImageTensor,
         shape: Shape,
         conversion: Option<Conversion>,
     ) -> ort::Result<Self> {
         let [batch, planes, height, width] = shape;
-        let own = match &conversion {
-            None => shape.to_vec(),
+        let area = height * width;
+        let size = [width, height];
+        let border = conversion.as_ref().map_or(0, |conversion| conversion.border);
+        let [height, width] = [height, width].map(|side| side + 2 * border);
+        let mut own = match &conversion {
+            None => vec![batch, planes, height, width],
             Some(Conversion { axes: Axes::Nchw, channels, groups: Some(groups), .. }) => {
                 vec![batch, *groups, channels / groups, height, width]
             }
@@ -82,6 +91,9 @@ impl Buffer {
                 vec![batch, height, width, *channels]
             }
         };
+        if batch == 1 {
+            own.drain(..own.len().saturating_sub(rank));
+        }
         let tensor = match element {
             TensorElementType::Float16 => Elements::F16(Tensor::new(allocator, own)?),
             TensorElementType::Uint8 => Elements::U8(Tensor::new(allocator, own)?),
@@ -92,12 +104,12 @@ impl Buffer {
             }
         };
         let is_direct = conversion.is_none() && matches!(tensor, Elements::F32(_));
-        let area = height * width;
         let staging = (!is_direct).then(|| Staging {
             values: vec![0.0; batch * planes * area],
-            area,
+            size,
             image: planes * area,
             plane: vec![0.0; if conversion.is_some() { area } else { 0 }],
+            padded: vec![0.0; if border > 0 { height * width } else { 0 }],
             conversion,
         });
         Ok(Self { tensor, staging })
@@ -181,20 +193,26 @@ impl Buffer {
     }
 
     pub(super) fn commit(&mut self) {
-        let Some(Staging { values, area, image, conversion, plane }) = &mut self.staging else {
+        let Some(Staging { values, size, image, conversion, plane, padded }) = &mut self.staging
+        else {
             return;
         };
-        let Some(Conversion { mixes, axes, channels, .. }) = conversion else {
+        let Some(Conversion { mixes, axes, channels, border, .. }) = conversion else {
             self.tensor.write(values, 0, 1);
             return;
         };
+        let area = size[0] * size[1];
         for (b, values) in values.chunks_exact((*image).max(1)).enumerate() {
             for (channel, mix) in mixes.iter().enumerate() {
                 plane.fill(mix.offset);
                 for &(from, part) in &mix.terms {
-                    add(plane, &values[from * *area..][..*area], part);
+                    add(plane, &values[from * area..][..area], part);
                 }
-                let (start, stride) = place(*axes, *channels, *area, b, channel);
+                if *border > 0 {
+                    extend(plane, *size, *border, padded);
+                }
+                let plane = if *border > 0 { &*padded } else { &*plane };
+                let (start, stride) = place(*axes, *channels, plane.len(), b, channel);
                 self.tensor.write(plane, start, stride);
             }
         }
@@ -202,7 +220,7 @@ impl Buffer {
 
     /// The network's output values. `sample` has the planes of its input.
     pub(super) fn fetch(&mut self, sample: &[f32]) -> &[f32] {
-        let Some(Staging { values, area, image, conversion, plane }) = &mut self.staging else {
+        let Some(Staging { values, size, image, conversion, plane, .. }) = &mut self.staging else {
             return match &self.tensor {
                 Elements::F32(tensor) => tensor.extract_tensor().1,
                 _ => &[],
@@ -212,20 +230,21 @@ impl Buffer {
             self.tensor.read(values, 0, 1);
             return values;
         };
+        let area = size[0] * size[1];
         let batch = values.len() / (*image).max(1);
         let sample_size = sample.len() / batch.max(1);
         for (b, values) in values.chunks_exact_mut((*image).max(1)).enumerate() {
-            for (mix, out) in mixes.iter().zip(values.chunks_exact_mut(*area)) {
+            for (mix, out) in mixes.iter().zip(values.chunks_exact_mut(area)) {
                 out.fill(mix.offset);
                 for &(from, part) in &mix.terms {
                     match from.checked_sub(*channels) {
                         None => {
-                            let (start, stride) = place(*axes, *channels, *area, b, from);
+                            let (start, stride) = place(*axes, *channels, area, b, from);
                             self.tensor.read(plane, start, stride);
                             add(out, plane, part);
                         }
                         Some(from) => {
-                            add(out, &sample[b * sample_size + from * *area..][..*area], part)
+                            add(out, &sample[b * sample_size + from * area..][..area], part)
                         }
                     }
                 }
@@ -290,6 +309,15 @@ fn place(axes: Axes, channels: usize, area: usize, image: usize, channel: usize)
     match axes {
         Axes::Nchw => ((image * channels + channel) * area, 1),
         Axes::Nhwc => (image * channels * area + channel, channels),
+    }
+}
+
+/// A plane that goes on beyond its edges, mirrored.
+fn extend(plane: &[f32], [width, height]: [usize; 2], border: usize, padded: &mut [f32]) {
+    let at = |i: usize, side: usize| mirror(i.cast_signed() - border.cast_signed(), side);
+    for (y, row) in padded.chunks_exact_mut(width + 2 * border).enumerate() {
+        let from = &plane[at(y, height) * width..][..width];
+        row.iter_mut().enumerate().for_each(|(x, value)| *value = from[at(x, width)]);
     }
 }
 

@@ -46,6 +46,9 @@ pub struct Interface {
     pub neighbours: Vec<String>,
     /// Recurrent states, which are carried from one frame to the next.
     pub states: Vec<RecurrentState>,
+    /// Pixels that convolutions without padding take off each side of an input image. The input is
+    /// mirrored beyond its edges by as many.
+    pub border: usize,
     /// The output, `[B, C, H, W]`. Further channels, such as a learned variance, are not used.
     pub output: String,
     /// Channels of the sample, if the model declares them.
@@ -92,6 +95,7 @@ impl Default for Interface {
             frames: 1,
             neighbours: Vec::new(),
             states: Vec::new(),
+            border: 0,
             output: String::new(),
             channels: None,
             half: None,
@@ -150,11 +154,21 @@ impl Interface {
     }
 }
 
+/// The tensor of an image, as the graph declares it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ImageTensor {
+    /// The element type.
+    pub(super) element: TensorElementType,
+    /// The number of axes: 4; 5 with one of frames; 3 without that of the batch, and 2 without
+    /// that of the channels, too.
+    pub(super) rank: usize,
+}
+
 /// The form of sigma in a separate tensor.
 #[derive(Clone, Debug)]
 pub(super) enum SigmaForm {
-    /// A map of this element type.
-    Map(TensorElementType),
+    /// A map, and how many of its channels hold the same.
+    Map(ImageTensor, usize),
     /// One number per image, in a tensor of this element type and declared shape.
     Number(TensorElementType, Vec<i64>),
 }
@@ -162,13 +176,15 @@ pub(super) enum SigmaForm {
 /// Element types and ranks, as the graph declares them.
 #[derive(Clone, Debug)]
 pub(super) struct Types {
-    pub(super) sample: Option<TensorElementType>,
+    pub(super) sample: Option<ImageTensor>,
     /// Sigma, if it is a separate tensor.
     pub(super) sigma: Option<SigmaForm>,
     pub(super) timestep: Option<(TensorElementType, Vec<i64>)>,
-    /// The element type of the condition, if it is a separate tensor.
-    pub(super) condition: Option<TensorElementType>,
-    pub(super) output: TensorElementType,
+    /// The condition, if it is a separate tensor.
+    pub(super) condition: Option<ImageTensor>,
+    pub(super) output: ImageTensor,
+    /// How many channels behind the sample hold the same plane of sigma.
+    pub(super) sigma_copies: usize,
     /// Channels of the output, if the graph declares them.
     pub(super) output_channels: Option<usize>,
     /// The declared shape of the sample in the order of NCHW, -1 for a free axis.
@@ -191,10 +207,13 @@ impl Types {
         [batch, channels, height, width]: Shape,
     ) -> BTreeMap<String, i64> {
         let scale = interface.scale.max(1);
+        let padded = |side: usize| side + 2 * interface.border;
+        let small = [height, width].map(|side| padded(side / scale));
+        let [height, width] = [height, width].map(padded);
         let shapes = [
-            [batch, channels + interface.concat_channels(channels), height, width],
+            [batch, channels + self.behind(interface, channels), height, width],
             [batch, interface.sigma_planes, height, width],
-            [batch, interface.condition_channels(channels), height / scale, width / scale],
+            [batch, interface.condition_channels(channels), small[0], small[1]],
         ];
         let order = match interface.encoding.axes {
             Axes::Nchw => [0, 1, 2, 3],
@@ -210,6 +229,11 @@ impl Types {
             }
         }
         sizes
+    }
+
+    /// How many of the tensor's channels belong to sigma and to the condition; they come last.
+    pub(super) fn behind(&self, interface: &Interface, channels: usize) -> usize {
+        interface.concat_channels(channels) + self.sigma_copies - 1
     }
 
     pub(super) fn read(session: &Session, interface: &Interface, model: &str) -> Result<Self> {
@@ -264,25 +288,36 @@ impl Types {
                 return Err(Error::model(model, problem));
             }
         }
+        let mut sigma_copies = 1;
         if let (Some(channels), Some(name), Some(declared)) =
             (interface.channels, &interface.sample, &declared)
-            && let whole =
-                interface.encoding.tensor_channels(channels) + interface.concat_channels(channels)
-            && declared[1] >= 0
-            && usize::try_from(declared[1]) != Ok(whole)
+            && let own = interface.encoding.tensor_channels(channels)
+            && let whole = own + interface.concat_channels(channels)
+            && let Ok(found) = usize::try_from(declared[1])
+            && found != whole
         {
-            let problem = format!(
-                "its manifest declares {whole} channels; its input `{name}` has {}",
-                declared[1]
-            );
-            return Err(Error::model(model, problem));
+            if interface.has_concatenated_sigma() && found == 2 * own {
+                sigma_copies = own;
+            } else {
+                let problem = format!(
+                    "its manifest declares {whole} channels; its input `{name}` has {}",
+                    declared[1]
+                );
+                return Err(Error::model(model, problem));
+            }
         }
+        let planes = interface.sigma_planes;
         let sigma = sigma
-            .map(|name| sigma_form(find(inputs, name, "input", model)?, half, axes, model))
+            .map(|name| sigma_form(find(inputs, name, "input", model)?, half, axes, planes, model))
             .transpose()?;
         let (condition, small) = condition.map(tensor).transpose()?.unzip();
         // Without a sample, the network's sizes are those of its condition, on the output's grid.
         let scale = i64::try_from(interface.scale.max(1)).unwrap_or(i64::MAX);
+        let border = 2 * i64::try_from(interface.border).unwrap_or_default();
+        let within = |mut declared: Vec<i64>| {
+            declared.iter_mut().skip(2).filter(|side| **side > 0).for_each(|side| *side -= border);
+            declared
+        };
         let enlarged = |small: Vec<i64>| match small.as_slice() {
             &[batch, _, height, width] => {
                 let large = |side: i64| if side < 0 { -1 } else { side.saturating_mul(scale) };
@@ -290,7 +325,8 @@ impl Types {
             }
             _ => vec![-1; 4],
         };
-        let declared = declared.or_else(|| small.map(enlarged)).unwrap_or_else(|| vec![-1; 4]);
+        let declared = declared.map(within).or_else(|| small.map(within).map(enlarged));
+        let declared = declared.unwrap_or_else(|| vec![-1; 4]);
         let timestep = timestep
             .as_ref()
             .map(|name| scalar(find(inputs, name, "input", model)?, model))
@@ -334,6 +370,7 @@ impl Types {
             condition,
             output,
             output_channels,
+            sigma_copies,
             declared,
             constants,
             is_split,
@@ -361,14 +398,14 @@ fn find<'a>(outlets: &'a [Outlet], name: &str, way: &str, model: &str) -> Result
     })
 }
 
-/// The element type of an image input or output, checked against `half`, and its declared shape in
-/// the order of NCHW.
+/// The tensor of an image input or output, checked against `half`, and its declared shape in the
+/// order of NCHW.
 fn image(
     outlet: &Outlet,
     half: Option<bool>,
     axes: Axes,
     model: &str,
-) -> Result<(TensorElementType, Vec<i64>)> {
+) -> Result<(ImageTensor, Vec<i64>)> {
     let expected = match half {
         None => "float32, float16 or uint8",
         Some(true) => "float16",
@@ -376,7 +413,7 @@ fn image(
     };
     match outlet.dtype() {
         ValueType::Tensor { ty, shape, .. }
-            if let &[batch, a, b, c] = &shape[..]
+            if let Some([batch, a, b, c]) = rank_4(shape)
                 && Buffer::supports(*ty)
                 && half.is_none_or(|half| half == (*ty == TensorElementType::Float16)) =>
         {
@@ -384,16 +421,26 @@ fn image(
                 Axes::Nchw => vec![batch, a, b, c],
                 Axes::Nhwc => vec![batch, c, a, b],
             };
-            Ok((*ty, shape))
+            Ok((ImageTensor { element: *ty, rank: rank(outlet) }, shape))
         }
         other => {
             let problem = format!(
-                "`{}` is {other}; expected a {expected} tensor of rank 4 ({})",
+                "`{}` is {other}; expected a {expected} tensor of rank 4 ({}), or less without a batch",
                 outlet.name(),
                 axes.name().to_uppercase()
             );
             Err(Error::model(model, problem))
         }
+    }
+}
+
+/// A shape with the axes of batch and channels that it may lack.
+pub(super) fn rank_4(shape: &[i64]) -> Option<[i64; 4]> {
+    match *shape {
+        [batch, a, b, c] => Some([batch, a, b, c]),
+        [a, b, c] => Some([1, a, b, c]),
+        [height, width] => Some([1, 1, height, width]),
+        _ => None,
     }
 }
 
@@ -412,7 +459,7 @@ fn stack(
     axes: Axes,
     frames: usize,
     model: &str,
-) -> Result<(TensorElementType, Vec<i64>)> {
+) -> Result<(ImageTensor, Vec<i64>)> {
     let ValueType::Tensor { ty, shape, .. } = outlet.dtype() else {
         return image(outlet, half, axes, model);
     };
@@ -434,7 +481,7 @@ fn stack(
         return Err(Error::model(model, problem));
     }
     let all = if channels < 0 { -1 } else { channels * i64::try_from(frames).unwrap_or(1) };
-    Ok((*ty, vec![batch, all, height, width]))
+    Ok((ImageTensor { element: *ty, rank: 5 }, vec![batch, all, height, width]))
 }
 
 /// The element type and declared shape of a recurrent state.
@@ -461,12 +508,21 @@ fn state_shape(outlet: &Outlet, model: &str) -> Result<(TensorElementType, Vec<i
 }
 
 /// The form of a sigma input.
-fn sigma_form(outlet: &Outlet, half: Option<bool>, axes: Axes, model: &str) -> Result<SigmaForm> {
+fn sigma_form(
+    outlet: &Outlet,
+    half: Option<bool>,
+    axes: Axes,
+    planes: usize,
+    model: &str,
+) -> Result<SigmaForm> {
     match outlet.dtype() {
         ValueType::Tensor { ty, shape, .. } if is_number(shape) && Scalar::supports(*ty) => {
             Ok(SigmaForm::Number(*ty, shape.to_vec()))
         }
-        _ => image(outlet, half, axes, model).map(|(element, _)| SigmaForm::Map(element)),
+        _ => image(outlet, half, axes, model).map(|(tensor, shape)| {
+            let channels = usize::try_from(shape[1]).unwrap_or(planes);
+            SigmaForm::Map(tensor, if planes == 1 { channels.max(1) } else { 1 })
+        }),
     }
 }
 

@@ -313,11 +313,11 @@ impl OnnxNetwork {
         let mut binding = self.session.create_binding()?;
         let allocator = self.allocator();
         let mut sample = None;
-        if let (Some(name), Some(element)) = (&interface.sample, types.sample) {
+        if let (Some(name), Some(tensor)) = (&interface.sample, types.sample) {
             let behind = interface.concat_channels(channels);
             let buffer = Buffer::new(
                 &allocator,
-                element,
+                tensor,
                 [batch, channels + behind, height, width],
                 self.input_conversion(channels, behind),
             )?;
@@ -334,19 +334,22 @@ impl OnnxNetwork {
         if let (Some(name), Some(form)) = (interface.own_sigma(), &types.sigma) {
             let (planes, noise_encoding) = (interface.sigma_planes, interface.noise_encoding);
             let form = match form {
-                SigmaForm::Map(element) => {
-                    let is_plain =
-                        noise_encoding.is_plain() && interface.encoding.axes == Axes::Nchw;
+                SigmaForm::Map(tensor, copies) => {
+                    let is_plain = noise_encoding.is_plain()
+                        && interface.encoding.axes == Axes::Nchw
+                        && interface.border == 0
+                        && *copies == 1;
                     let conversion = (!is_plain).then(|| Conversion {
-                        mixes: (0..planes)
-                            .map(|plane| Mix::scaled(plane, noise_encoding.factor as f32))
+                        mixes: (0..planes * copies)
+                            .map(|plane| Mix::scaled(plane / copies, noise_encoding.factor as f32))
                             .collect(),
                         axes: interface.encoding.axes,
-                        channels: planes,
+                        channels: planes * copies,
                         groups: None,
+                        border: interface.border,
                     });
                     let shape = [batch, planes, height, width];
-                    Sigma::Map(Buffer::new(&allocator, *element, shape, conversion)?)
+                    Sigma::Map(Buffer::new(&allocator, *tensor, shape, conversion)?)
                 }
                 SigmaForm::Number(element, declared) => {
                     let (shape, area) = (number_shape(declared, batch), planes * area);
@@ -363,11 +366,11 @@ impl OnnxNetwork {
             timestep = Some(scalar);
         }
         let mut condition = None;
-        if let (Some(name), Some(element)) = (interface.own_condition(), types.condition) {
+        if let (Some(name), Some(tensor)) = (interface.own_condition(), types.condition) {
             let (scale, channels) = (interface.scale, interface.condition_channels(channels));
             let shape = [batch, channels, height / scale, width / scale];
             let conversion = self.input_conversion(channels, 0);
-            let buffer = Buffer::new(&allocator, element, shape, conversion)?;
+            let buffer = Buffer::new(&allocator, tensor, shape, conversion)?;
             buffer.bind_input(&mut binding, name)?;
             condition = Some(buffer);
         }
@@ -388,9 +391,9 @@ impl OnnxNetwork {
         let mut neighbours = Vec::new();
         for name in &interface.neighbours {
             let shape = [batch, channels, height, width];
-            let element = types.sample.unwrap_or(types.output);
+            let tensor = types.sample.unwrap_or(types.output);
             let buffer =
-                Buffer::new(&allocator, element, shape, self.input_conversion(channels, 0))?;
+                Buffer::new(&allocator, tensor, shape, self.input_conversion(channels, 0))?;
             buffer.bind_input(&mut binding, name)?;
             neighbours.push(buffer);
         }
@@ -399,7 +402,8 @@ impl OnnxNetwork {
         for (state, (element, declared)) in interface.states.iter().zip(&types.states) {
             let mut shape = number_shape(declared, batch);
             if let [_, _, rows, columns] = shape.as_mut_slice() {
-                let small = |side: usize| i64::try_from(side.div_ceil(state.divisor)).unwrap_or(1);
+                let divisor = interface.scale * state.divisor;
+                let small = |side: usize| i64::try_from(side.div_ceil(divisor)).unwrap_or(1);
                 for (side, (own, size)) in
                     [rows, columns].into_iter().zip([(2, height), (3, width)])
                 {
@@ -438,10 +442,13 @@ impl OnnxNetwork {
     /// The conversion of an image of `channels` planes, followed by `further` ones (sigma and the
     /// condition), to an input tensor.
     fn input_conversion(&self, channels: usize, further: usize) -> Option<Conversion> {
-        let Interface { encoding, noise_encoding, .. } = &self.interface;
+        let Interface { encoding, noise_encoding, border, .. } = &self.interface;
+        let border = *border;
         let has_sigma = self.interface.has_concatenated_sigma();
         let has_frames = further > 0 && self.interface.has_stacked_frames();
-        if !has_frames && encoding.is_plain() && (!has_sigma || noise_encoding.is_plain()) {
+        let copies = if further > 0 { self.types.sigma_copies } else { 1 };
+        let is_sigma_plain = !has_sigma || (noise_encoding.is_plain() && copies == 1);
+        if !has_frames && encoding.is_plain() && is_sigma_plain && border == 0 {
             return None;
         }
         let mut mixes = encoding.channels_of_tensor(channels);
@@ -461,14 +468,15 @@ impl OnnxNetwork {
                 })
                 .collect();
             let axes = encoding.axes;
-            return Some(Conversion { channels: all.len(), mixes: all, axes, groups });
+            return Some(Conversion { channels: all.len(), mixes: all, axes, groups, border });
         }
         let sigmas = if has_sigma { self.interface.sigma_planes } else { 0 };
-        mixes.extend((0..further).map(|plane| {
+        mixes.extend((0..further * copies).map(|plane| {
+            let plane = plane / copies;
             let factor = if plane < sigmas { noise_encoding.factor as f32 } else { 1.0 };
             Mix::scaled(channels + plane, factor)
         }));
-        Some(Conversion { channels: mixes.len(), mixes, axes: encoding.axes, groups: None })
+        Some(Conversion { channels: mixes.len(), mixes, axes: encoding.axes, groups: None, border })
     }
 
     /// The conversion of the output's tensor and the sample's planes to the planes of an image.
@@ -483,7 +491,7 @@ impl OnnxNetwork {
         // The sample's planes come after all channels of the tensor.
         let terms = mixes.iter_mut().flat_map(|mix| &mut mix.terms);
         terms.filter(|(plane, _)| *plane >= used).for_each(|(plane, _)| *plane += all - used);
-        Some(Conversion { mixes, axes: encoding.axes, channels: all, groups: None })
+        Some(Conversion { mixes, axes: encoding.axes, channels: all, groups: None, border: 0 })
     }
 
     /// The allocator of buffers. For a GPU it allocates memory that the GPU accesses directly, if
@@ -510,7 +518,7 @@ impl OnnxNetwork {
         let key = Key::default()
             .with("network", per_shape.graph.sha256())
             .with("shape", format!("{shape:?} {sizes:?}"))
-            .with("numbers", self.types.output.to_string())
+            .with("numbers", self.types.output.element.to_string())
             .with("flags", "fp16")
             .with("runtime", self.runtime.build())
             .with("libraries", nvidia::loaded().join(" "))
@@ -557,7 +565,7 @@ impl Network for OnnxNetwork {
             return Err(Error::model(&self.model, problem));
         }
         let own = self.interface.encoding.tensor_channels(channels);
-        let whole = [batch, own + behind, height, width];
+        let whole = [batch, own + self.types.behind(&self.interface, channels), height, width];
         for (axis, (wanted, &declared)) in whole.into_iter().zip(&self.types.declared).enumerate() {
             if declared >= 0 && usize::try_from(declared) != Ok(wanted) {
                 let axis = ["batch", "channels", "height", "width"][axis];

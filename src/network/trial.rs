@@ -86,6 +86,12 @@ impl Port {
         self.shape.is_empty() && self.element != Element::Other
     }
 
+    /// The declared shape with the axes of batch and channels that an image may lack; none for
+    /// other ranks than 2 to 4.
+    pub fn rank_4(&self) -> Option<[i64; 4]> {
+        super::interface::rank_4(&self.shape)
+    }
+
     /// Whether it holds one number for each image of a batch.
     pub fn is_number(&self) -> bool {
         super::interface::is_number(&self.shape)
@@ -207,7 +213,12 @@ impl Feed<'_> {
             let count = feed.shape.iter().product();
             feed.values.iter().cycle().take(count).map(|value| convert(*value)).collect()
         }
-        let shape = self.shape.clone();
+        // A port may lack the axes of batch and channels.
+        let spare = match self.port.shape.len() {
+            rank @ (2 | 3) => self.shape.len().saturating_sub(rank),
+            _ => 0,
+        };
+        let shape = self.shape[spare..].to_vec();
         Ok(match self.port.element {
             Element::F16 => Tensor::from_array((shape, filled(self, f16::from_f32)))?.upcast(),
             Element::F64 => Tensor::from_array((shape, filled(self, f64::from)))?.upcast(),

@@ -116,7 +116,7 @@ impl MemoryHeadroom {
                 Some(plan) => best = Some(plan),
                 None => break,
             }
-            limit += (limit / 8).next_multiple_of(locality.multiple_of);
+            limit += (limit / 8).next_multiple_of(locality.grid);
         }
         if let Some(best) = best {
             return Ok(best);
@@ -139,7 +139,8 @@ mod tests {
     use crate::machine;
     use crate::tile::Locality;
 
-    const LOCAL: Locality = Locality { multiple_of: 8, receptive_field: Some(20), size: None };
+    const LOCAL: Locality =
+        Locality { multiple_of: 8, grid: 8, receptive_field: Some(20), size: None };
 
     fn room(beside: u64) -> MemoryHeadroom {
         let room = Budget { max_memory: machine::resident_memory() + (1 << 30) }.room(0);

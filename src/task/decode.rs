@@ -48,7 +48,7 @@ pub(crate) fn decode(
     let size = [scale * width, scale * height];
     let mut images = Array4::zeros([count, channels, size[1], size[0]]);
     let choice = choice.on_finer_grid(scale);
-    let locality = Locality { multiple_of: scale, receptive_field, size: None };
+    let locality = Locality { multiple_of: scale, grid: scale, receptive_field, size: None };
     let tiles =
         budget.room(0).tiles([size[0], size[1], channels], choice, locality, bytes_per_pixel)?;
     let plan = Plan { steps: vec![ONCE], clip: Clip::None };

@@ -21,7 +21,6 @@ use crate::media::stream::Matrix;
 use crate::media::{Image, Samples};
 use crate::model::{Layout, Manifest, Task};
 use crate::network::{Colors, Network};
-use crate::setting::{MAX_MEMORY, TILE};
 use crate::tensor;
 use crate::tile::TilePlan;
 
@@ -364,7 +363,7 @@ impl<'a> Denoiser<'a> {
         let state = planes * image.width * image.height * size_of::<f32>();
         let tiles =
             self.tiles([image.width, image.height], self.options.budget.room(state as u64))?;
-        self.check_state(&tiles, [image.width, image.height])?;
+        self.manifest.check_state(&tiles, [image.width, image.height])?;
         self.network.forget();
         report.tiles = tiles.count();
         report.tile_size = tiles.tile_size();
@@ -424,19 +423,6 @@ impl<'a> Denoiser<'a> {
     pub(crate) fn luma_part(&self, is_grey: bool) -> f64 {
         let is_luma = self.manifest.colors == Colors::Luma && self.manifest.channels == 3;
         if is_luma && !is_grey { tensor::sigmas_of_rgb(Matrix::Bt601)[0] } else { 1.0 }
-    }
-
-    /// Checks that a network with a state of whole frames sees them whole.
-    pub(crate) fn check_state(&self, tiles: &TilePlan, [width, height]: [usize; 2]) -> Result<()> {
-        if self.manifest.states.is_empty() || tiles.is_whole() {
-            return Ok(());
-        }
-        Err(Error::usage(format!(
-            "{} keeps a state of whole frames, and {width}x{height} has to be cut into {} tiles; \
-             raise {MAX_MEMORY}, leave {TILE} out, or take smaller frames",
-            self.manifest.name,
-            tiles.count()
-        )))
     }
 
     /// Evaluates the network once on a canvas that holds pixels or planes.

@@ -311,7 +311,8 @@ mod tests {
             let samples = Samples::U8(samples);
             let before = Image { width, height, channels, samples, metadata: Metadata::default() };
             let mut image = before.clone();
-            let locality = Locality { multiple_of: 2, receptive_field: Some(2), size: None };
+            let locality =
+                Locality { multiple_of: 2, grid: 2, receptive_field: Some(2), size: None };
             let (across, down) = (width.div_ceil(2), height.div_ceil(2));
             let tiles = TilePlan::cut(across, down, 12, None, locality).unwrap();
             let mut canvas = PlanePixels::new(&mut image, 0.0);

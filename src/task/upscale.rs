@@ -157,6 +157,8 @@ impl<'a> Upscaler<'a> {
         let mut large = self.outline(image)?;
         let samples = large.samples.len() * (large.samples.bits() / 8) as usize;
         let tiles = self.tiles([image.width, image.height], steps > 1, samples)?;
+        self.manifest.check_state(&tiles, [image.width, image.height])?;
+        self.network.forget();
         let small = LowRes::new(&image.visible(), self.range, channels, scale)?;
         let map = SigmaMap::Uniform(self.sigma);
         let stats = if steps == 1 {
@@ -227,6 +229,7 @@ impl<'a> Upscaler<'a> {
         // small pixel further away.
         let locality = Locality {
             multiple_of: scale * small.multiple_of,
+            grid: scale * small.grid,
             receptive_field: small.receptive_field.map(|field| scale * (field + 1)),
             size: small.size.map(|size| size.map(|length| scale * length)),
         };

@@ -12,9 +12,9 @@ use std::ops::Range;
 /// owned    |<-------- 0 --------->|<-------- 1 ------>|
 /// ```
 ///
-/// All tiles have equal length, and every start is a multiple of the network's alignment. A
-/// network with strided layers thus sees the same grid everywhere, and gives equal numbers in
-/// every tile.
+/// All tiles have equal length, and every start is a multiple of the network's grid, as is the
+/// difference between a tile and the whole. A network with strided layers thus sees the same grid
+/// everywhere, pads every tile alike if it does, and gives equal numbers in every tile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Axis {
     /// Pixels of the image along this axis.
@@ -48,11 +48,12 @@ impl Axis {
 
     /// The fewest tiles of at most `limit` pixels that overlap by `margin + feather` on both sides
     /// of every seam, all as short as that number allows; `None` when `limit` leaves nothing
-    /// between two overlaps.
+    /// between two overlaps. `grid` is a multiple of `alignment`.
     pub fn cut(
         length: usize,
         limit: usize,
         alignment: usize,
+        grid: usize,
         margin: usize,
         feather: usize,
     ) -> Option<Self> {
@@ -60,14 +61,18 @@ impl Axis {
         if padded <= limit {
             return Some(Self::whole(length, alignment));
         }
-        let limit = limit / alignment * alignment;
-        let overlap = (2 * (margin + feather)).next_multiple_of(alignment);
-        if limit <= overlap {
+        // Tiles differ from the whole by multiples of the grid.
+        let longest = padded - (padded - limit).next_multiple_of(grid).min(padded);
+        let step = |tile: usize| tile.saturating_sub(2 * (margin + feather)) / grid * grid;
+        if step(longest) == 0 {
             return None;
         }
-        let count = 1 + (padded - limit).div_ceil(limit - overlap);
-        let tile = (padded + (count - 1) * overlap).div_ceil(count).next_multiple_of(alignment);
-        Some(Self::spread(length, padded, tile, count, alignment, feather))
+        let steps = (padded - longest).div_ceil(step(longest));
+        let mut tile = longest;
+        while tile > grid && steps * step(tile - grid) >= padded - (tile - grid) {
+            tile -= grid;
+        }
+        Some(Self::spread(length, padded, tile, steps + 1, grid, feather))
     }
 
     /// The fewest tiles of exactly `tile` pixels, a multiple of `alignment`, that overlap by
@@ -172,13 +177,13 @@ mod tests {
 
     #[test]
     fn uses_one_tile_when_it_fits() {
-        let axis = Axis::cut(13, 16, 4, 4, 0).unwrap();
+        let axis = Axis::cut(13, 16, 4, 4, 4, 0).unwrap();
         assert_eq!(draw(&axis), "\n#############---");
     }
 
     #[test]
     fn divides_a_length_unevenly() {
-        let axis = Axis::cut(30, 16, 4, 3, 0).unwrap();
+        let axis = Axis::cut(30, 16, 4, 4, 3, 0).unwrap();
         assert_eq!(
             draw(&axis),
             "
@@ -190,7 +195,7 @@ mod tests {
 
     #[test]
     fn blends_over_a_ramp_on_both_sides() {
-        let axis = Axis::cut(24, 16, 4, 2, 2).unwrap();
+        let axis = Axis::cut(24, 16, 4, 4, 2, 2).unwrap();
         assert_eq!(
             draw(&axis),
             "
@@ -201,29 +206,34 @@ mod tests {
 
     #[test]
     fn rejects_a_limit_below_the_overlap() {
-        assert_eq!(Axis::cut(100, 16, 8, 8, 0), None);
+        assert_eq!(Axis::cut(100, 16, 8, 8, 8, 0), None);
     }
 
     /// Invariants of every cut, on sizes that do not divide evenly.
     #[test]
     fn covers_aligns_and_overlaps_in_every_cut() {
         for length in 1..90 {
-            for (limit, alignment, margin, feather) in [
-                (16, 1, 2, 0),
-                (16, 1, 2, 3),
-                (24, 8, 5, 0),
-                (32, 8, 8, 3),
-                (40, 4, 9, 10),
-                (17, 2, 1, 1),
+            for (limit, alignment, grid, margin, feather) in [
+                (16, 1, 1, 2, 0),
+                (16, 1, 1, 2, 3),
+                (24, 8, 8, 5, 0),
+                (32, 8, 8, 8, 3),
+                (40, 4, 4, 9, 10),
+                (17, 2, 2, 1, 1),
+                (30, 1, 8, 5, 0),
+                (29, 2, 4, 3, 2),
             ] {
-                let Some(axis) = Axis::cut(length, limit, alignment, margin, feather) else {
+                let Some(axis) = Axis::cut(length, limit, alignment, grid, margin, feather) else {
                     continue;
                 };
                 let case = format!("{length} by {limit}: {axis:?}");
                 assert!(axis.tile <= limit || axis.spans.len() == 1, "{case}");
+                assert_eq!((axis.padded - axis.tile) % grid, 0, "{case}");
+                let end = axis.spans.last().unwrap().start + axis.tile;
+                assert_eq!(end, axis.padded, "{case}");
                 let mut covered = 0;
                 for (i, span) in axis.spans.iter().enumerate() {
-                    assert_eq!(span.start % alignment, 0, "{case}");
+                    assert_eq!(span.start % grid, 0, "{case}");
                     assert_eq!(span.owned.start, covered, "{case}");
                     covered = span.owned.end;
                     let shares = axis.contributes(i);

@@ -9,6 +9,9 @@ use crate::setting::TILE_OVERLAP;
 pub struct Locality {
     /// Width and height of an input must be multiples of this.
     pub multiple_of: usize,
+    /// Tiles begin at multiples of this, itself a multiple of `multiple_of`: larger for a network
+    /// that pads an image to its grid by itself.
+    pub grid: usize,
     /// Receptive field: no output depends on an input further away than this many pixels; `None`
     /// for a network with global operations (attention, normalisation over the image).
     pub receptive_field: Option<usize>,
@@ -83,7 +86,8 @@ impl TilePlan {
                 ))),
             };
         }
-        let cut = |length| Axis::cut(length, limit, multiple, margin, feather);
+        let grid = locality.grid;
+        let cut = |length| Axis::cut(length, limit, multiple, grid, margin, feather);
         match (cut(height), cut(width)) {
             (Some(vertical), Some(horizontal)) => Ok(Self { vertical, horizontal }),
             _ => Err(Error::usage(format!(
@@ -98,7 +102,7 @@ impl TilePlan {
     /// The minimum side of a tile that is not mostly overlap: four margins.
     pub fn smallest(locality: Locality) -> usize {
         let margin = locality.receptive_field.unwrap_or(GLOBAL_MARGIN + GLOBAL_FEATHER);
-        (4 * margin).max(locality.multiple_of).next_multiple_of(locality.multiple_of)
+        (4 * margin).max(locality.grid).next_multiple_of(locality.grid)
     }
 
     /// Number of evaluations per sampler step.
@@ -121,7 +125,8 @@ impl TilePlan {
 mod tests {
     use super::{Locality, TilePlan};
 
-    const LOCAL: Locality = Locality { multiple_of: 8, receptive_field: Some(20), size: None };
+    const LOCAL: Locality =
+        Locality { multiple_of: 8, grid: 8, receptive_field: Some(20), size: None };
 
     #[test]
     fn reports_a_sufficient_tile_size() {

@@ -56,7 +56,7 @@ impl<'a> FrameWindowDenoiser<'a> {
             memory::of_converters(&reader, &writer) + meter.bytes() + (manifest.frames + 2) * frame;
         let room = denoiser.options.budget.room(held as u64);
         let tiles = denoiser.tiles([width, height], room)?;
-        denoiser.check_state(&tiles, [width, height])?;
+        denoiser.manifest.check_state(&tiles, [width, height])?;
         let quality = QualityLevel {
             model: Arc::from(manifest.name.as_str()),
             precision,

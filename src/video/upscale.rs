@@ -60,6 +60,7 @@ impl<'a> Upscaler<'a> {
         let reader = FrameConverter::new(video, channels, self.range)?;
         let writer = FrameConverter::new(result, channels, self.range)?;
         let tiles = self.tiles([width, height], true, memory::of_converters(&reader, &writer))?;
+        self.manifest.check_state(&tiles, [width, height])?;
         let small = LowRes::of_planes(
             vec![0.0; channels * width * height],
             [width, height],

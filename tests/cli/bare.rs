@@ -51,6 +51,32 @@ fn a_network_of_fixed_size_accepts_every_image() {
 }
 
 #[test]
+fn a_network_may_lack_a_batch() {
+    let place = place(&["no-batch.onnx", "darker.onnx"]);
+    for (network, result) in [("no-batch.onnx", "b.png"), ("darker.onnx", "c.png")] {
+        eddy(&format!("denoise a.png -o {result} -m {network} --sigma 10 --tile 48"))
+            .within(&place)
+            .succeeds();
+    }
+    assert_eq!(place.image("b.png").samples, place.image("c.png").samples);
+}
+
+/// The image is mirrored by what convolutions without padding take off.
+#[test]
+fn a_network_without_padding_keeps_the_size() {
+    let place = place(&["unpadded.onnx"]);
+    eddy("import unpadded.onnx -o p").within(&place).succeeds().says("mirrored");
+    let manifest = fs::read_to_string(place.path("p/model.toml")).unwrap();
+    assert!(manifest.contains("\nborder = 1\n"), "{manifest}");
+    eddy("denoise a.png -o whole.png -m p").within(&place).succeeds();
+    eddy("denoise a.png -o tiles.png -m p --tile 32").within(&place).succeeds();
+    let [original, whole, tiles] = ["a.png", "whole.png", "tiles.png"].map(|it| place.image(it));
+    assert_eq!((whole.width, whole.height), (original.width, original.height));
+    assert_eq!(whole.samples, tiles.samples);
+    assert_ne!(whole.samples, original.samples);
+}
+
+#[test]
 fn refuses_a_description_of_a_package() {
     let place = place(&[]);
     eddy("denoise a.png -o b.png -m camera --value-range 0,255")

@@ -380,6 +380,94 @@ def sizes(folder):
     folder.add("multiple-of-8", "denoise", g, ["odd.png"], expected, crop=[0, 0, h, w])
 
 
+def shapes(folder):
+    """Networks without padding, without a batch, that pad by themselves, and of several outputs."""
+    x = folder.png("noisy.png", noisy(1))
+    inputs = ["noisy.png"]
+
+    # No padding: the output lacks two pixels on each side, of one that enlarges one pixel.
+    g = Graph(17)
+    image = g.input("x")
+    inner = g.op("Slice", image, g.const([2, 2], np.int64), g.const([-2, -2], np.int64), g.const([2, 3], np.int64))
+    n = g.conv(image, high_pass(), pads=[0] * 4)
+    t = g.const(THRESHOLD)
+    n = g.op("Sub", g.op("Sub", g.op("Relu", g.op("Add", n, t)), g.op("Relu", g.op("Sub", n, t))), t)
+    g.output(g.op("Sub", inner, n), "y", ["batch", 3, "high", "wide"])
+    mirrored = np.pad(x, ((0, 0), (2, 2), (2, 2)), mode="reflect")
+    folder.add("unpadded", "denoise", g, inputs, restored(mirrored)[:, 2:-2, 2:-2], crop=False, direct=True)
+
+    small = folder.png("small.png", picture(60, 76))
+    tent = np.outer([1, 2, 1], [1, 2, 1]) / 16
+    weight = np.einsum("oi,pyx->opiyx", np.eye(3), np.stack([tent] * 4)).reshape(12, 3, 3, 3)
+    g = Graph(15)
+    g.output(g.op("DepthToSpace", g.conv(g.input("x"), weight, pads=[0] * 4), blocksize=2, mode="CRD"), "y", ["batch", 3, "high", "wide"])
+    mirrored = np.pad(small, ((0, 0), (1, 1), (1, 1)), mode="reflect")
+    folder.add("unpadded-enlarge", "upscale", g, ["small.png"], conv(mirrored, diagonal(tent))[:, 1:-1, 1:-1].repeat(2, 1).repeat(2, 2), crop=False)
+
+    def batched(g, x, *axes):
+        return g.op("Unsqueeze", x, g.const(axes, np.int64))
+
+    g = Graph(17)
+    y = g.restore(batched(g, g.input("image", [3, "h", "w"]), 0))
+    g.output(g.op("Squeeze", y, g.const([0], np.int64)), "result", [3, "h", "w"])
+    folder.add("no-batch", "denoise", g, inputs, restored(x))
+
+    g = Graph(17)
+    y = g.restore(batched(g, g.input("image", ["h", "w"]), 0, 1), channels=1)
+    g.output(g.op("Squeeze", y, g.const([0, 1], np.int64)), "result", ["h", "w"])
+    luma = np.tensordot([0.299, 0.587, 0.114], x, 1)[None]
+    folder.add("no-channels", "denoise", g, inputs, x + restored(luma) - luma)
+
+    # A part of the means of blocks goes, too. One takes multiples of 12 alone; one pads to blocks of 8 with the last pixels by itself.
+    def blocks(g, image, size):
+        means = g.op("AveragePool", image, kernel_shape=[size, size], strides=[size, size])
+        return g.op("Resize", means, "", g.const([1, 1, size, size]), mode="nearest", coordinate_transformation_mode="asymmetric",
+                    nearest_mode="floor")
+
+    def darker(x, size):
+        height, width = (-side % size for side in x.shape[1:])
+        padded = np.pad(x, ((0, 0), (0, height), (0, width)), mode="edge")
+        means = padded.reshape(3, padded.shape[1] // size, size, -1, size).mean((2, 4)).repeat(size, 1).repeat(size, 2)
+        return restored(x) - 0.05 * (means[:, :x.shape[1], :x.shape[2]] - 0.5)
+
+    g = Graph(17)
+    image = g.input("x")
+    g.output(g.op("Sub", g.restore(image), g.op("Mul", g.op("Sub", blocks(g, image, 12), 0.5), 0.05)), "y")
+    folder.add("multiple-of-12", "denoise", g, inputs, darker(x, 12), crop=[EDGE, EDGE, 76, 100])
+
+    odd = folder.png("odd.png", noisy(2, 90, 109))
+    g = Graph(17)
+    image = g.input("x")
+    sides = g.op("Slice", g.op("Shape", image), g.const([2], np.int64), g.const([4], np.int64))
+    lack = g.op("Mod", g.op("Neg", sides), g.const([8, 8], np.int64))
+    padded = g.op("Pad", image, g.op("Concat", g.const([0, 0, 0, 0, 0, 0], np.int64), lack, axis=0), mode="edge")
+    means = g.op("Slice", blocks(g, padded, 8), g.const([0, 0], np.int64), sides, g.const([2, 3], np.int64))
+    g.output(g.op("Sub", g.restore(image), g.op("Mul", g.op("Sub", means, 0.5), 0.05)), "y")
+    folder.add("pads-to-8", "denoise", g, ["odd.png"], darker(odd, 8), crop=False)
+
+    # The quarter first, then a result that is hardly restored, then the best.
+    g = Graph(17)
+    image = g.input("x")
+    n = g.noise(image, THRESHOLD)
+    g.output(g.op("AveragePool", image, kernel_shape=[4, 4], strides=[4, 4]), "coarse", ["batch", 3, "h4", "w4"])
+    g.output(g.op("Sub", image, g.op("Mul", n, 0.1)), "stage1")
+    g.output(g.op("Sub", image, n), "stage2")
+    folder.add("best-output", "denoise", g, inputs, restored(x))
+
+    # A map of sigma with a plane for each colour, by itself and behind the image.
+    options, expected = ["--sigma", "25"], restored(x, PER_SIGMA * SIGMA)
+    g = Graph(17)
+    image, sigma = g.input("x"), g.input("noise_map")
+    g.output(g.restore(image, g.op("Mul", sigma, PER_SIGMA)), "y")
+    folder.add("sigma-map-3", "denoise", g, inputs, expected, options=options)
+
+    g = Graph(17)
+    both = g.input("x", ["batch", 6, "height", "width"])
+    image, sigma = (g.conv(both, np.eye(6)[rows][:, :, None, None]) for rows in (slice(0, 3), slice(3, 6)))
+    g.output(g.restore(image, g.op("Mul", sigma, PER_SIGMA)), "y")
+    folder.add("sigma-channels-3", "denoise", g, inputs, expected, ["--inputs", "sample=x,sigma=x"], options)
+
+
 def enlargers(folder):
     """Networks whose output is larger than their input."""
     height, width = 60, 76
@@ -442,6 +530,25 @@ def repairs(folder):
     filled = conv(x * (1 - mask), diagonal(kernel[0, 0])) / (conv(1 - mask, kernel) + 1e-4)
     folder.add("inpaint", "inpaint", g, ["holes.png"], np.where(mask == 1, filled, x), options=["--mask", "mask.png"])
 
+    # The mask is the fourth channel of the picture; or bytes, as the picture is.
+    def fill(g, image, missing):
+        known = g.op("Sub", 1.0, missing)
+        kept = g.op("Mul", image, known)
+        total, weight = g.conv(kept, diagonal(kernel[0, 0])), g.conv(known, kernel)
+        return g.op("Add", kept, g.op("Mul", missing, g.op("Div", total, g.op("Add", weight, 1e-4))))
+
+    g = Graph(17)
+    both = g.input("x", ["batch", 4, "height", "width"])
+    g.output(fill(g, *(g.conv(both, np.eye(4)[rows][:, :, None, None]) for rows in (slice(0, 3), slice(3, 4)))), "y")
+    folder.add("inpaint-channel", "inpaint", g, ["holes.png"], np.where(mask == 1, filled, x), ["--inputs", "sample=x,mask=x"], ["--mask", "mask.png"])
+
+    g = Graph(17)
+    image, missing = g.input("image", kind=TensorProto.UINT8), g.input("mask", ["batch", 1, "height", "width"], TensorProto.UINT8)
+    image, missing = (g.op("Div", g.op("Cast", tensor, to=TensorProto.FLOAT), 255.0) for tensor in (image, missing))
+    y = g.op("Cast", g.op("Floor", g.op("Add", g.op("Mul", fill(g, image, missing), 255.0), 0.5)), to=TensorProto.UINT8)
+    g.output(y, "filled", kind=TensorProto.UINT8)
+    folder.add("inpaint-bytes", "inpaint", g, ["holes.png"], np.where(mask == 1, filled, x), options=["--mask", "mask.png"], tolerance=0.01)
+
 
 def streams(folder):
     """Networks of several frames."""
@@ -487,6 +594,18 @@ def streams(folder):
         mean, n = (n * mean + frame) / (n + 1), min(n + 1, 4)
         expected.append(restored(mean, 0.05))
     folder.add("recurrent", "stream", g, inputs, expected)
+
+    # The same with the mean in one state and the number in another of half the size.
+    g = Graph(17)
+    x, mean, n = g.input("src"), g.input("r1i", ["batch", 3, "height", "width"]), g.input("r2i", ["batch", 2, "h2", "w2"])
+    grown = g.op("Resize", pick(g, n, 1, 0, 1), "", g.const([1, 1, 2, 2]), mode="nearest", coordinate_transformation_mode="asymmetric",
+                 nearest_mode="floor")
+    y = g.op("Div", g.op("Add", g.op("Mul", grown, mean), x), g.op("Add", grown, 1.0))
+    more = g.op("Sub", g.op("Add", n, 1.0), g.op("Relu", g.op("Sub", n, 3.0)))
+    g.output(more, "r2o", ["batch", 2, "c", "d"])
+    g.output(y, "r1o", ["batch", 3, "a", "b"])
+    g.output(g.restore(y, 0.05), "fgr")
+    folder.add("states-said", "stream", g, inputs, expected, ["--states", "r1i=r1o,r2i=r2o"])
 
 
 def diffusion(folder):
@@ -638,6 +757,7 @@ def main():
     noise_levels(folder, x)
     values(folder, x)
     sizes(folder)
+    shapes(folder)
     enlargers(folder)
     repairs(folder)
     streams(folder)

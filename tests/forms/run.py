@@ -8,11 +8,13 @@ with the package, and with `--tile 48`, and of some straight from the .onnx. Pri
 import argparse
 import fnmatch
 import json
+import os
 import pathlib
 import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 
 import support
 from support import Failure, command
@@ -89,6 +91,20 @@ def check_refused(binary, form, folder):
         raise Failure("import left a package")
 
 
+def check(binary, form, folder):
+    """The cells of a form's line, and what is wrong."""
+    cells = []
+    try:
+        if form["refused"]:
+            check_refused(binary, form, folder)
+            return ["refused"], ""
+        for error in check_form(binary, form, folder):
+            cells.append("" if error is None else f"{error:.1e}")
+        return cells, ""
+    except Failure as failure:
+        return [*cells, "FAILED"], f"\n    {failure}"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("binary", type=pathlib.Path)
@@ -105,22 +121,12 @@ def main():
         forms = [form for form in json.loads((folder / "forms.json").read_text()) if fnmatch.fnmatch(form["name"], options.only)]
         failures = 0
         print(f"{'form':18} {'package':>8} {'tiles':>8} {'direct':>8}  flags")
-        for form in forms:
-            cells, problem = [], ""
-            try:
-                if form["refused"]:
-                    check_refused(binary, form, folder)
-                    cells.append("refused")
-                else:
-                    for error in check_form(binary, form, folder):
-                        cells.append("" if error is None else f"{error:.1e}")
-            except Failure as failure:
-                failures += 1
-                cells.append("FAILED")
-                problem = f"\n    {failure}"
-            cells += [""] * (3 - len(cells))
-            flags = " ".join(form.get("flags", []))
-            print(f"{form['name']:18} {cells[0]:>8} {cells[1]:>8} {cells[2]:>8}  {flags}{problem}", flush=True)
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            for form, (cells, problem) in zip(forms, threads.map(lambda form: check(binary, form, folder), forms)):
+                failures += bool(problem)
+                cells += [""] * (3 - len(cells))
+                flags = " ".join(form.get("flags", []))
+                print(f"{form['name']:18} {cells[0]:>8} {cells[1]:>8} {cells[2]:>8}  {flags}{problem}", flush=True)
     print(f"{len(forms) - failures} of {len(forms)} forms")
     sys.exit(1 if failures or not forms else 0)
 

@@ -209,6 +209,18 @@ def realesrgan(binary, folder):
         for how, arguments in (("a package", ["imported"]), ("tiles", ["imported", "--tile", 64]), ("its file", [f"x{scale}.onnx"])):
             command(binary, "upscale", "small.png", "-o", "large.png", "-m", *arguments, folder=folder)
             compare(f"by {scale}, {how}", support.read_png(folder / "large.png"), expected, 1e-4)
+        for name in ("coffee", "astronaut", "chelsea"):
+            clean = support.read_png(DATA / f"{name}.png")
+            clean = clean[:, :clean.shape[1] // scale * scale, :clean.shape[2] // scale * scale]
+            means = clean.reshape(3, clean.shape[1] // scale, scale, -1, scale).mean((2, 4))
+            support.write_png(folder / "means.png", means)
+            cells = []
+            for model in ("imported", f"upscale-x{scale}"):
+                start = time.monotonic()
+                command(binary, "upscale", "means.png", "-o", "large.png", "-m", model, folder=folder)
+                seconds = time.monotonic() - start
+                cells.append(f"{model} {psnr(support.read_png(folder / 'large.png'), clean):.2f} dB, {seconds:.2f} s")
+            print(f"  {name} from means of {scale}x{scale} pixels: {'; '.join(cells)}", flush=True)
 
 
 def esrgan(binary, folder):

@@ -70,6 +70,8 @@ pub struct Description {
     pub inputs: Vec<(Role, String)>,
     /// The values of constant inputs.
     pub constants: BTreeMap<String, Constant>,
+    /// Recurrent states: an input, and the output that it becomes at the next frame.
+    pub states: Vec<(String, String)>,
     /// The number of frames of a video in one evaluation.
     pub frames: Option<usize>,
     /// The name of the output.
@@ -164,6 +166,11 @@ impl ProbedModel {
         description.check()?;
         let bytes = read_regular(path, LARGEST_GRAPH)
             .map_err(|cause| Error::model_from(&model, "it cannot be read", cause))?;
+        if bytes.starts_with(b"version https://git-lfs") {
+            let problem =
+                "it is a pointer of Git LFS and not the file itself; fetch that by `git lfs pull`";
+            return Err(Error::model(&model, problem));
+        }
         let beside =
             path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         // ONNX Runtime opens external weights on its own, so they are checked first.

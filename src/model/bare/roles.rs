@@ -86,12 +86,7 @@ impl Roles {
     ///
     /// # Errors
     /// [`Error::Model`] when there is no image, or an input whose role is unknown.
-    pub(super) fn of(
-        trial: &Trial,
-        description: &Description,
-        output: &Port,
-        model: &str,
-    ) -> Result<Self> {
+    pub(super) fn of(trial: &Trial, description: &Description, model: &str) -> Result<Self> {
         let mut roles = Self::default();
         let mut rest: Vec<Port> = trial.inputs().to_vec();
         for name in
@@ -116,7 +111,7 @@ impl Roles {
             rest.extract_if(.., |port| description.constants.contains_key(&port.name)).collect();
         rest.retain(|port| !named(port));
         roles.find_image(&mut rest, description);
-        roles.find_states(&mut rest, trial.outputs(), output);
+        roles.find_states(&mut rest, trial.outputs(), description, model)?;
         roles.find_neighbours(&mut rest, trial.inputs());
         if roles.sample.is_none() && roles.condition.is_none() {
             let inputs: Vec<String> = trial
@@ -125,8 +120,8 @@ impl Roles {
                 .map(|port| format!("`{}` ({})", port.name, port.text))
                 .collect();
             let problem = format!(
-                "none of its inputs is an image, a tensor of rank 4 of float32, float16 or uint8; \
-                 it has {}",
+                "none of its inputs is an image, a tensor [batch, channels, height, width] of float32, float16 or uint8, perhaps \
+                 without batch; it has {}",
                 inputs.join(", ")
             );
             return Err(Error::model(model, problem));
@@ -136,10 +131,14 @@ impl Roles {
         let mut unknown = Vec::new();
         for port in rest {
             let has_level = roles.sigma.is_some() || roles.timestep.is_some();
-            let is_map = !port.is_number() && port.element.is_of_images() && port.shape.len() == 4;
+            let is_map =
+                !port.is_number() && port.element.is_of_images() && port.rank_4().is_some();
+            // One plane, or the same in each channel of the image.
+            let is_noise_map = is_plane(&port)
+                || is_called(&port, NOISE) && matches!(channels_of(&port, None).1, Some(3));
             let slot = if is_map && is_plane(&port) && is_called(&port, MASK) {
                 &mut roles.mask
-            } else if is_map && !has_level && is_plane(&port) {
+            } else if is_map && !has_level && is_noise_map {
                 &mut roles.sigma
             } else if !port.is_number() {
                 unknown.push(port);
@@ -203,8 +202,7 @@ impl Roles {
         }
         let is_single = rest.len() == 1;
         let is_image = |port: &Port| {
-            let has_rank = matches!(port.shape.len(), 4 | 5);
-            has_rank
+            (matches!(port.shape.len(), 4 | 5) || is_flat(port))
                 && port.element.is_of_images()
                 && !port.is_number()
                 && (is_single || !is_called(port, NOISE))
@@ -213,6 +211,7 @@ impl Roles {
         let order = |port: &Port| {
             (
                 !is_called(port, NOISE) && !is_called(port, MASK),
+                port.shape.len() > 3,
                 colors(port),
                 is_called(port, IMAGE),
             )
@@ -225,21 +224,61 @@ impl Roles {
         self.sample = best.map(|i| rest.remove(i));
     }
 
-    /// Takes recurrent states out of the rest: inputs with the shape and type of a further output.
-    fn find_states(&mut self, rest: &mut Vec<Port>, outputs: &[Port], image: &Port) {
-        let mut given: Vec<&Port> = outputs.iter().filter(|port| port.name != image.name).collect();
-        let kept = rest.drain(..).filter(|port| {
-            let is_state = !port.is_number() && !is_called(port, NOISE);
-            let like = given.iter().position(|other| {
-                is_state && (&other.shape, other.element) == (&port.shape, port.element)
-            });
-            match like {
-                Some(i) => self.states.push([port.clone(), given.remove(i).clone()]),
-                None => return true,
-            }
-            false
+    /// Takes recurrent states out of the rest: those that the description names; inputs with the
+    /// shape and type of a further output; and others, if there is a further output for each, in
+    /// their order.
+    fn find_states(
+        &mut self,
+        rest: &mut Vec<Port>,
+        outputs: &[Port],
+        description: &Description,
+        model: &str,
+    ) -> Result<()> {
+        let mut free: Vec<&Port> = outputs.iter().collect();
+        for (input, output) in &description.states {
+            let found = rest.iter().position(|port| port.name == *input);
+            let given = free.iter().position(|port| port.name == *output);
+            let (Some(i), Some(k)) = (found, given) else {
+                let (what, name) =
+                    if found.is_none() { ("input", input) } else { ("output", output) };
+                let problem = format!("it has no {what} named `{name}` that may be a state");
+                return Err(Error::model(model, problem));
+            };
+            self.states.push([rest.remove(i), free.remove(k).clone()]);
+        }
+        let Some(image) = self.image() else { return Ok(()) };
+        if let Some(first) = image_outputs(outputs, image, description, &self.states).first() {
+            free.retain(|port| port.name != first.name);
+        }
+        let image_shape = image.shape.clone();
+        let is_state =
+            |port: &Port| !port.is_number() && !is_called(port, NOISE) && !is_called(port, MASK);
+        let is_equal = |a: &Port, b: &Port| (&a.shape, a.element) == (&b.shape, b.element);
+        let fits = |a: &Port, b: &Port| {
+            let mut sides = a.shape.iter().zip(&b.shape);
+            a.element == b.element
+                && a.shape.len() == b.shape.len()
+                && sides.all(|(a, b)| *a < 0 || *b < 0 || a == b)
+        };
+        let states = &mut self.states;
+        rest.retain(|port| {
+            let like = free.iter().position(|other| is_state(port) && is_equal(port, other));
+            like.inspect(|i| states.push([port.clone(), free.remove(*i).clone()])).is_none()
         });
-        *rest = kept.collect();
+        let others = rest.iter().filter(|port| {
+            is_state(port)
+                && port.rank_4().is_some()
+                && !is_plane(port)
+                && port.shape != image_shape
+        });
+        let mut pairs = Vec::new();
+        for port in others {
+            let Some(i) = free.iter().position(|other| fits(port, other)) else { return Ok(()) };
+            pairs.push([port.clone(), free.remove(i).clone()]);
+        }
+        rest.retain(|port| pairs.iter().all(|[input, _]| input.name != port.name));
+        states.extend(pairs);
+        Ok(())
     }
 
     /// Takes the neighbouring frames of a video out of the rest: an even number of images with the
@@ -273,15 +312,55 @@ impl Roles {
 
 /// Whether a tensor has one channel, as a map has.
 fn is_plane(port: &Port) -> bool {
-    port.shape.get(1) == Some(&1) || port.shape.get(3) == Some(&1)
+    port.rank_4().is_some_and(|[_, second, _, last]| second == 1 || last == 1)
+}
+
+/// Whether a tensor may be an image without a batch: of few channels, or of none.
+fn is_flat(port: &Port) -> bool {
+    const LEAST: i64 = 16;
+    match *port.shape.as_slice() {
+        [first, _, last] => (1..=4).contains(&first) || (1..=4).contains(&last),
+        [height, width] => [height, width].iter().all(|side| *side < 0 || *side >= LEAST),
+        _ => false,
+    }
+}
+
+/// The outputs that may be the image, those with its number of channels first.
+pub(super) fn image_outputs(
+    outputs: &[Port],
+    image: &Port,
+    description: &Description,
+    states: &[[Port; 2]],
+) -> Vec<Port> {
+    if let Some(name) = &description.output {
+        return outputs.iter().filter(|port| port.name == *name).cloned().collect();
+    }
+    let is_left = |port: &&Port| {
+        port.element.is_of_images() && states.iter().all(|[_, it]| it.name != port.name)
+    };
+    let has_rank = |port: &&Port| matches!(port.shape.len(), 0 | 4);
+    let mut found: Vec<Port> = outputs.iter().filter(is_left).filter(has_rank).cloned().collect();
+    if found.is_empty() {
+        found = outputs.iter().filter(is_left).filter(|port| is_flat(port)).cloned().collect();
+    }
+    let (axes, own) = channels_of(image, description.axes);
+    found.sort_by_key(|port| match (own, channels_of(port, Some(axes)).1) {
+        (Some(own), Some(given)) if own == given => 0,
+        (None, Some(1 | 3)) | (Some(2), Some(1)) => 0,
+        // With sigma as the last channel, or of several frames.
+        (Some(4..), Some(3)) => 0,
+        (_, None) => 1,
+        _ => 2,
+    });
+    found
 }
 
 /// The order of an image's axes, and its number of channels if that is fixed.
 pub(super) fn channels_of(port: &Port, description: Option<Axes>) -> (Axes, Option<usize>) {
-    let (second, last) = match *port.shape.as_slice() {
-        [_, second, _, last] => (second, last),
+    let (second, last) = match (port.rank_4(), port.shape.as_slice()) {
+        (Some([_, second, _, last]), _) => (second, last),
         // The frames are an axis of their own.
-        [_, _, channels, _, width] => (channels, width),
+        (None, &[_, _, channels, _, width]) => (channels, width),
         _ => return (Axes::Nchw, None),
     };
     let few = |length: i64| (1..=4).contains(&length);

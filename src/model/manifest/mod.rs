@@ -16,7 +16,8 @@ use crate::diffusion::{DiscreteSchedule, Prediction, Schedule, SigmaSchedule, co
 use crate::error::{Error, Result};
 use crate::network::NoiseScale::{Linear, QuarterLog};
 use crate::network::{Axes, Colors, Encoding, NoiseEncoding, sha256};
-use crate::tile::Locality;
+use crate::setting::{MAX_MEMORY, TILE};
+use crate::tile::{Locality, TilePlan};
 pub use tables::{
     Check, Constant, DecoderSpec, Defaults, InputNames, Layout, ModelFile, NoiseLevel, OutputNames,
     SigmaRange, State, Task,
@@ -71,9 +72,16 @@ pub struct Manifest {
     /// an upscaler, and to the latent if there is a decoder.
     #[serde(default = "one")]
     pub multiple_of: usize,
+    /// Tiles begin at multiples of this, if it is more than `multiple_of`: of a network that pads an
+    /// image to its grid by itself.
+    pub grid: Option<usize>,
     /// No output depends on an input further away than this many pixels (of the low-resolution
     /// image for an upscaler). Absent when the network is not local.
     pub receptive_field: Option<usize>,
+    /// Pixels that convolutions without padding take off each side of the input, of which its
+    /// output is that much smaller. The input is mirrored beyond its edges by as many.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub border: usize,
     /// ONNX Runtime's working memory per input pixel (of the low-resolution image for an upscaler),
     /// in bytes, measured.
     pub bytes_per_pixel: Option<usize>,
@@ -339,10 +347,24 @@ impl Manifest {
         NoiseEncoding { factor, source, scale: scale.unwrap_or(source) }
     }
 
+    /// Checks that a network with a state of whole frames sees them whole.
+    pub(crate) fn check_state(&self, tiles: &TilePlan, [width, height]: [usize; 2]) -> Result<()> {
+        if self.states.is_empty() || tiles.is_whole() {
+            return Ok(());
+        }
+        Err(Error::usage(format!(
+            "{} keeps a state of whole frames, and {width}x{height} has to be cut into {} tiles; raise \
+             {MAX_MEMORY}, leave {TILE} out, or take smaller frames",
+            self.name,
+            tiles.count()
+        )))
+    }
+
     /// The constraints that the network puts on tiles.
     pub fn locality(&self) -> Locality {
         Locality {
             multiple_of: self.multiple_of,
+            grid: self.grid.unwrap_or(1).max(1).next_multiple_of(self.multiple_of),
             receptive_field: self.receptive_field,
             size: self.size.filter(|_| self.task != Task::Generate),
         }

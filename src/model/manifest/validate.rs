@@ -94,7 +94,9 @@ impl Manifest {
             Number::new("scale", [self.scale], FACTORS),
             Number::new("multiple_of", [self.multiple_of], FACTORS),
             Number::new("multiple_of times scale", [product], FACTORS),
+            Number::new("grid", self.grid, FACTORS),
             Number::new("receptive_field", self.receptive_field, DISTANCES),
+            Number::new("border", [self.border], DISTANCES),
             Number::new("bytes_per_pixel", self.bytes_per_pixel, BYTES),
             Number::new("parameters", self.parameters, PARAMETERS),
             Number::new("size", self.size.into_iter().flatten(), SIDES),
@@ -222,16 +224,19 @@ impl Manifest {
                  number, one more than neighbours if they are named"
             ));
         }
+        let is_enlarger = self.is_feed_forward_upscaler() && self.frames == 1;
+        let is_restorer = matches!(task, Task::Denoise | Task::Deblur)
+            && self.inputs.condition.is_none()
+            && self.inputs.sample.is_some();
         if self.is_of_video()
             && (self.colors == Colors::Luma
                 || self.layout != Layout::Full
-                || self.inputs.condition.is_some()
-                || self.inputs.sample.is_none()
-                || !matches!(task, Task::Denoise | Task::Deblur))
+                || !(is_restorer || is_enlarger))
         {
             return Some(
-                "frames or states beside a condition, luma, a layout of planes or a task of \
-                 images; expected a network to denoise or to deblur that sees its frames alone"
+                "frames or states beside a condition, luma, a layout of planes or a task of images; expected a \
+                 network to denoise or to deblur that sees its frames alone, or one that enlarges by itself and \
+                 keeps states"
                     .into(),
             );
         }

@@ -43,7 +43,16 @@ denoiser("grey", ("x", F32, MAP), shape=MAP)
 denoiser("fixed", ("x", F32, [1, 3, 32, 32]), shape=[1, 3, 32, 32], map_shape=[1, 1, 32, 32])
 denoiser("names", ("pixels", F32, FREE))
 denoiser("extra", extra=[("mask", F32, MAP)])
-denoiser("rank", ("x", F32, [3, "height", "width"]), shape=[1, 3, "height", "width"])
+denoiser("rank", ("x", F32, [1, 1, *FREE]), shape=[1, 1, *FREE])
+denoiser("no-batch", ("x", F32, FREE[1:]), shape=FREE[1:], map_shape=MAP[1:])
+
+# The mean of 3x3 pixels, without padding.
+save(
+    "unpadded",
+    [helper.make_node("AveragePool", ["x"], ["mean"], kernel_shape=[3, 3])],
+    [("x", F32, FREE)],
+    [("mean", F32, [1, 3, "high", "wide"])],
+)
 
 # Gives back what it gets; sigma takes part without a say.
 save(

@@ -53,6 +53,8 @@ impl Probe<'_> {
             scale: if task == Task::Upscale { description.scale.unwrap_or(scale) } else { 1 },
             multiple_of,
             receptive_field: description.receptive_field,
+            border: self.border,
+            grid: None,
             bytes_per_pixel: None,
             parameters: None,
             licence: crate::model::UNKNOWN_LICENCE.into(),
@@ -64,10 +66,11 @@ impl Probe<'_> {
                 .roles
                 .states
                 .iter()
-                .map(|[input, output]| State {
+                .zip(&self.divisors)
+                .map(|([input, output], divisor)| State {
                     input: input.name.clone(),
                     output: output.name.clone(),
-                    divisor: self.divisor,
+                    divisor: *divisor,
                 })
                 .collect(),
             classes: description.classes,

@@ -6,7 +6,7 @@ mod reach;
 mod run;
 mod values;
 
-use super::roles::{Roles, channels_of};
+use super::roles::{Role, Roles, channels_of, image_outputs};
 use super::test_image::TestImage;
 use super::{Description, DetectedProperty, ProbedModel, TrialImages};
 use crate::diffusion::Prediction;
@@ -16,8 +16,11 @@ use crate::model::precision::Precision;
 use crate::network::{Axes, Element, Port, Trial};
 use crate::setting::OUTPUT;
 
-/// The sides of images to try, in this order, until the network accepts one.
-const SIDES: [usize; 4] = [64, 128, 256, 512];
+/// The largest fixed side on which a network is tried.
+const LARGEST: usize = 8192;
+/// The side of the first image, and of others if the network rejects that. Others than powers of
+/// two are multiples of more.
+const SIDES: [usize; 6] = [64, 96, 128, 240, 256, 512];
 /// The standard deviation of the noise that is added to the photograph for denoisers.
 const SIGMA: f32 = 25.0 / 255.0;
 
@@ -58,18 +61,24 @@ pub(super) struct Probe<'a> {
     roles: Roles,
     image: Port,
     output: Port,
+    /// The outputs that may be the image.
+    outputs: Vec<Port>,
     axes: Axes,
     /// Channels of the image in the tensor.
     channels: usize,
     /// Whether a map of sigma follows the image's channels in the same tensor.
     has_sigma_channel: bool,
+    /// Whether a mask does.
+    has_mask_channel: bool,
     /// Whether the enlarged low-resolution image follows them.
     is_concatenated: bool,
     size: Option<[usize; 2]>,
     /// Frames of a video in one evaluation.
     frames: usize,
-    /// The recurrent states are smaller than the image by this factor.
-    divisor: usize,
+    /// The factor by which each recurrent state is smaller than the image.
+    divisors: Vec<usize>,
+    /// Pixels that convolutions without padding take off each side of the input.
+    border: usize,
     /// The range to which the output is clipped, if it is.
     clip_range: Option<[f32; 2]>,
     trial_images: Option<TrialImages>,
@@ -78,12 +87,19 @@ pub(super) struct Probe<'a> {
 
 impl<'a> Probe<'a> {
     pub(super) fn new(trial: Trial, description: &'a Description, model: &'a str) -> Result<Self> {
-        let mut detected = Vec::new();
-        let output = output_of(&trial, description, model, &mut detected)?;
-        let roles = Roles::of(&trial, description, &output, model)?;
+        let roles = Roles::of(&trial, description, model)?;
         let Some(image) = roles.image().cloned() else {
             return Err(Error::model(model, "none of its inputs is an image"));
         };
+        let outputs = image_outputs(trial.outputs(), &image, description, &roles.states);
+        let Some(output) = outputs.first().cloned() else {
+            return Err(Error::model(model, no_image(trial.outputs(), description)));
+        };
+        if trial.inputs().iter().any(|port| port.name == output.name) {
+            let problem =
+                format!("its output `{}` is an input; it has nothing to evaluate", output.name);
+            return Err(Error::model(model, problem));
+        }
         let (axes, declared) = channels_of(&image, description.axes);
         let given = channels_of(&output, Some(axes)).1;
         let (frames, declared) =
@@ -94,10 +110,12 @@ impl<'a> Probe<'a> {
             )));
         }
         let has_level = roles.sigma.is_some() || roles.timestep.is_some();
-        let behind = description
-            .inputs
-            .iter()
-            .any(|(role, name)| *role == super::Role::Sigma && *name == image.name);
+        let is_last = |roles: &[Role]| {
+            let mut given = description.inputs.iter();
+            given.any(|(role, name)| roles.contains(role) && *name == image.name)
+        };
+        let has_mask_channel = is_last(&[Role::Mask, Role::Known]);
+        let behind = is_last(&[Role::Sigma]) || has_mask_channel;
         let is_concatenated = roles.condition.as_ref().is_some_and(|it| it.name == image.name)
             && roles.sample.is_some();
         let (channels, has_sigma_channel) = match (declared, given) {
@@ -107,6 +125,7 @@ impl<'a> Probe<'a> {
             {
                 (given, true)
             }
+            (Some(6), _) if behind => (3, true),
             (Some(whole), _) if behind => (whole - 1, true),
             (Some(channels), _) => (channels, false),
             (None, given) => (description.channels.or(given).unwrap_or(3), false),
@@ -118,6 +137,7 @@ impl<'a> Probe<'a> {
                 "the graph takes {channels} channels; {wrong} were given"
             )));
         }
+        let has_sigma_channel = has_sigma_channel && !has_mask_channel;
         let is_blind = roles.sigma.is_none() && roles.timestep.is_none() && !has_sigma_channel;
         if is_blind && (description.sigma_factor.is_some() || description.sigma_scale.is_some()) {
             return Err(Error::usage(
@@ -134,13 +154,30 @@ impl<'a> Probe<'a> {
         }
         let side = |from_end: usize| {
             let rank = image.shape.len();
-            let axis = if axes == Axes::Nchw { rank - from_end } else { 3 - from_end };
+            let axis = if axes == Axes::Nchw { rank - from_end } else { rank - 1 - from_end };
             image.shape.get(axis).and_then(|side| usize::try_from(*side).ok())
         };
         let size = description.size.or(match (side(1), side(2)) {
             (Some(width), Some(height)) => Some([width, height]),
             _ => None,
         });
+        if let Some([width, height]) = size.filter(|size| size.iter().any(|side| *side > LARGEST)) {
+            let problem = format!(
+                "its input `{}` is {width}x{height}; expected at most {LARGEST} a side",
+                image.name
+            );
+            return Err(Error::model(model, problem));
+        }
+        if let Some(batch) =
+            image.shape.first().filter(|batch| image.shape.len() > 3 && **batch > 1)
+        {
+            let problem = format!(
+                "its input `{}` takes {batch} images at once; export it with a batch of 1, or a free one",
+                image.name
+            );
+            return Err(Error::model(model, problem));
+        }
+        let divisors = vec![1; roles.states.len()];
         let mut probe = Self {
             trial,
             description,
@@ -148,16 +185,19 @@ impl<'a> Probe<'a> {
             roles,
             image,
             output,
+            outputs,
             axes,
             channels,
             has_sigma_channel,
+            has_mask_channel,
             is_concatenated,
             size,
             frames,
-            divisor: 1,
+            divisors,
+            border: 0,
             clip_range: None,
             trial_images: None,
-            detected,
+            detected: Vec::new(),
         };
         probe.record_inputs();
         Ok(probe)
@@ -210,7 +250,7 @@ impl<'a> Probe<'a> {
 
     pub(super) fn detect(mut self) -> Result<ProbedModel> {
         let is_sampled = self.is_sampled();
-        let (side, scale) = self.detect_scale()?;
+        let (side, scale) = self.detect_output()?;
         let task = self.task(scale, is_sampled)?;
         let is_restored = !is_sampled && !matches!(task, Task::Generate | Task::Classifier);
         let multiple_of = match (self.description.multiple_of, self.size) {
@@ -280,6 +320,122 @@ impl<'a> Probe<'a> {
         Ok(task)
     }
 
+    /// Chooses the output: of those with the largest image the one that restores a photograph best.
+    /// Returns what [`detect_scale`](Self::detect_scale) does.
+    fn detect_output(&mut self) -> Result<(usize, usize)> {
+        let outputs = self.outputs.clone();
+        if outputs.len() < 2 || self.is_sampled() {
+            return self.detect_scale();
+        }
+        let before = (self.detected.len(), self.size);
+        let (mut problem, mut accepted) = (None, Vec::new());
+        for output in outputs {
+            self.output = output;
+            (self.size, self.border) = (before.1, 0);
+            match self.detect_scale() {
+                Ok((side, scale)) => accepted.push((self.output.clone(), side, scale)),
+                Err(error @ Error::Model { .. }) => _ = problem.get_or_insert(error),
+                Err(error) => return Err(error),
+            }
+            self.detected.truncate(before.0);
+        }
+        let largest = accepted.iter().map(|(.., scale)| *scale).max().unwrap_or_default();
+        accepted.retain(|(.., scale)| *scale == largest);
+        let mut best: Option<(Port, f64)> = None;
+        let mut texts = Vec::new();
+        let compared = if accepted.len() > 1 { accepted.as_slice() } else { &[] };
+        for (output, side, scale) in compared {
+            let (side, scale) = (*side, *scale);
+            self.output = output.clone();
+            (self.size, self.border) = (before.1, 0);
+            self.detect_scale()?;
+            let task = self.task(scale, false)?;
+            let mut manifest = self.manifest(task, scale, 1);
+            self.clip_range = self.detect_output_range(side)?;
+            let psnr = self.detect_normalization(&mut manifest, side)?.unwrap_or_default();
+            self.detected.truncate(before.0);
+            self.trial_images = None;
+            texts.push(format!("`{}` {psnr:.1} dB", self.output.name));
+            // The first of about equal ones.
+            if best.as_ref().is_none_or(|(_, most)| psnr > most + 0.1) {
+                best = Some((self.output.clone(), psnr));
+            }
+        }
+        let first = accepted.first().map(|(output, ..)| output.clone());
+        let Some(output) = best.map(|(output, _)| output).or(first) else {
+            return match problem {
+                Some(problem) => Err(problem),
+                None => self.detect_scale(),
+            };
+        };
+        let text = match texts.as_slice() {
+            [] => format!(
+                "`{}`, the one of {} that has the size of an image",
+                output.name,
+                self.output_names()
+            ),
+            texts => format!("`{}` restores a photograph best: {}", output.name, texts.join(", ")),
+        };
+        self.record("outputs", text);
+        (self.output, self.size, self.border) = (output, before.1, 0);
+        self.detect_scale()
+    }
+
+    /// Runs the network on an image of that size, with recurrent states of several sizes. Returns
+    /// the shape of its output if it accepts one of them.
+    fn accepted(&mut self, size: [usize; 2]) -> Result<Option<Vec<usize>>> {
+        const DIVISORS: [usize; 5] = [1, 2, 4, 8, 16];
+        /// More states have all the same size.
+        const MOST: usize = 3;
+        let states = self.divisors.len();
+        let image = TestImage::photograph(size, [0, 0]);
+        let normalization = Normalization::of(self.default_range());
+        let uniform = DIVISORS.map(|divisor| vec![divisor; states]).to_vec();
+        let count =
+            if (2..=MOST).contains(&states) { DIVISORS.len().pow(states as u32) } else { 0 };
+        let mixed = (0..count).map(|i| {
+            (0..states as u32).map(|state| DIVISORS[i / 5_usize.pow(state) % 5]).collect::<Vec<_>>()
+        });
+        let all = uniform.into_iter().chain(mixed).take(if states == 0 { 1 } else { usize::MAX });
+        for divisors in all {
+            self.divisors = divisors;
+            if let Some((shape, _)) = self.run(&image, &normalization, 0.0)? {
+                return Ok(Some(shape));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The upscale factor, and the pixels that convolutions without padding take off each side of
+    /// the input, if the output is smaller than a multiple of it by the same number along both axes.
+    fn detect_border(
+        &mut self,
+        [width, height]: [usize; 2],
+        [out_width, out_height]: [usize; 2],
+    ) -> Result<Option<(usize, usize)>> {
+        const LARGEST_SCALE: usize = 8;
+        let border_of = |scale: usize| {
+            let lack = (scale * width).checked_sub(out_width)?;
+            let is_same = (scale * height).checked_sub(out_height) == Some(lack);
+            (is_same
+                && lack > 0
+                && lack.is_multiple_of(2 * scale)
+                && lack < scale * width.min(height))
+            .then_some((scale, lack / (2 * scale)))
+        };
+        if self.size.is_some() {
+            return Ok((1..=LARGEST_SCALE).find_map(border_of));
+        }
+        // Two sizes show the factor.
+        for side in SIDES.into_iter().filter(|side| *side != width) {
+            let Some(shape) = self.accepted([side, side])? else { continue };
+            let (other, _) = self.sides_of(&shape)?;
+            let scale = other.abs_diff(out_width) / side.abs_diff(width);
+            return Ok(border_of(scale).filter(|(_, border)| scale * (side - 2 * border) == other));
+        }
+        Ok(None)
+    }
+
     /// Runs the network on images of several sizes until it accepts one. Returns the side and the
     /// upscale factor.
     fn detect_scale(&mut self) -> Result<(usize, usize)> {
@@ -288,22 +444,22 @@ impl<'a> Probe<'a> {
             None => SIDES.map(|side| [side; 2]).to_vec(),
         };
         for [width, height] in sides {
-            let image = TestImage::photograph([width, height], [0, 0]);
-            let divisors: &[usize] =
-                if self.roles.states.is_empty() { &[1] } else { &[1, 2, 4, 8, 16] };
-            let mut first = None;
-            for divisor in divisors {
-                self.divisor = *divisor;
-                first = self.run(&image, &Normalization::of(self.default_range()), 0.0)?;
-                if first.is_some() {
-                    break;
-                }
-            }
-            let Some((shape, _)) = first else { continue };
+            let Some(shape) = self.accepted([width, height])? else { continue };
             let (out_width, out_height) = self.sides_of(&shape)?;
             self.check_channels(&shape)?;
-            let scale = out_width / width;
+            let mut scale = out_width / width;
+            let mut size = [width, height];
             if scale == 0 || [out_width, out_height] != [scale * width, scale * height] {
+                let cropped = self.detect_border(size, [out_width, out_height])?;
+                if let Some((factor, border)) = cropped {
+                    (scale, self.border) = (factor, border);
+                    size = size.map(|side| side - 2 * border);
+                    self.size = self.size.map(|_| size);
+                }
+            }
+            if self.border == 0 && [out_width, out_height] != [scale * width, scale * height]
+                || scale == 0
+            {
                 let problem = format!(
                     "its output `{}` is {out_width}x{out_height} for an input of {width}x{height}; \
                      expected a whole multiple, the same along both axes; {OUTPUT} names another \
@@ -328,11 +484,19 @@ impl<'a> Probe<'a> {
                     ),
                 );
             }
-            return Ok((width.min(height), scale));
+            if self.border > 0 {
+                let text = format!(
+                    "its output lacks {} pixels of the input on each side, which is mirrored beyond its edges",
+                    self.border
+                );
+                self.record("border", text);
+            }
+            return Ok((size[0].min(size[1]), scale));
         }
-        let tried = self.size.map_or("64, 128, 256 and 512 pixels a side".to_owned(), |[w, h]| {
-            format!("{w}x{h} pixels")
-        });
+        let tried = self.size.map_or_else(
+            || format!("{} pixels a side", SIDES.map(|side| side.to_string()).join(", ")),
+            |[w, h]| format!("{w}x{h} pixels"),
+        );
         let why = self.trial.problem().unwrap_or("no reason was given").to_owned();
         let problem = format!("ONNX Runtime does not evaluate it on an image of {tried}: {why}");
         Err(Error::model(self.model, problem))
@@ -385,21 +549,23 @@ impl<'a> Probe<'a> {
         self.description.range.unwrap_or(if bytes { [0.0, 255.0] } else { [0.0, 1.0] })
     }
 
-    /// The smallest power of two that has to divide both sides, by trying.
+    /// The smallest divisor of an accepted side that has to divide both sides, by trying.
     fn detect_multiple(&mut self, side: usize, scale: usize) -> Result<usize> {
         let normalization = Normalization::of(self.default_range());
-        let mut multiple = 1;
-        while multiple < side {
+        let divisors = (1..side).filter(|multiple| side.is_multiple_of(*multiple));
+        let mut found = side;
+        for multiple in divisors {
             // Odd multiples, and different sides.
             let size = [side + multiple, side + 2 * side.min(3 * multiple)];
             let image = TestImage::photograph(size, [0, 0]);
             if let Some((shape, _)) = self.run(&image, &normalization, 0.0)?
                 && self.sides_of(&shape)? == (scale * size[0], scale * size[1])
             {
+                found = multiple;
                 break;
             }
-            multiple *= 2;
         }
+        let multiple = found;
         if multiple > 1 {
             self.record(
                 "multiple_of",
@@ -435,39 +601,16 @@ fn frames_of(
     }
 }
 
-/// The output that holds the image.
-fn output_of(
-    trial: &Trial,
-    description: &Description,
-    model: &str,
-    detected: &mut Vec<DetectedProperty>,
-) -> Result<Port> {
-    let outputs = trial.outputs();
-    let listed = || {
-        let all: Vec<String> =
-            outputs.iter().map(|port| format!("`{}` ({})", port.name, port.text)).collect();
-        all.join(", ")
-    };
-    if let Some(name) = &description.output {
-        let found = outputs.iter().find(|port| port.name == *name);
-        return found.cloned().ok_or_else(|| {
-            Error::model(model, format!("it has no output named `{name}`; it has {}", listed()))
-        });
+/// The error for a graph whose outputs are not images.
+fn no_image(outputs: &[Port], description: &Description) -> String {
+    let all: Vec<String> =
+        outputs.iter().map(|port| format!("`{}` ({})", port.name, port.text)).collect();
+    let all = all.join(", ");
+    match &description.output {
+        Some(name) => format!("it has no output named `{name}`; it has {all}"),
+        None => format!(
+            "none of its outputs is an image, a tensor [batch, channels, height, width] of float32, float16 or \
+             uint8, perhaps without batch; it has {all}"
+        ),
     }
-    let mut images = outputs
-        .iter()
-        .filter(|port| matches!(port.shape.len(), 0 | 4) && port.element.is_of_images());
-    let Some(image) = images.next() else {
-        let problem = format!(
-            "none of its outputs is an image, a tensor of rank 4 of float32, float16 or uint8; it \
-             has {}",
-            listed()
-        );
-        return Err(Error::model(model, problem));
-    };
-    if images.next().is_some() {
-        let text = format!("the first of its outputs {}", listed());
-        detected.push(DetectedProperty { key: "outputs", text, is_guess: false });
-    }
-    Ok(image.clone())
 }

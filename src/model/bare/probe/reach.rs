@@ -66,34 +66,58 @@ impl Probe<'_> {
                 "no receptive field: changing one pixel changes the output up to the border, so \
                  tiles are blended over their seams",
             );
+            manifest.grid = self.usual_grid(multiple);
             return Ok(());
         };
-        match self.detect_grid(size, field, &normalization, level, scale)? {
-            Some(grid) if lcm(grid, multiple) > multiple && !self.has_size_of(grid) => {
-                // The network's own padding depends on the size of a tile.
+        let equivariant = self.detect_grid(size, field, multiple, &normalization, level, scale)?;
+        let equivariant = equivariant.map(|grid| lcm(grid, multiple));
+        let Some(grid) = equivariant else {
+            self.record(
+                "name",
+                "no receptive field: it is not shift-equivariant, so tiles are blended over their seams",
+            );
+            manifest.grid = self.usual_grid(multiple);
+            return Ok(());
+        };
+        // A network that rejects other sizes does not pad.
+        let is_strict = grid == multiple && multiple > 1;
+        let padded = if is_strict || self.has_size_of(grid) {
+            Some(grid)
+        } else {
+            self.detect_padding(size, field, grid, &normalization, level, scale)?
+        };
+        match padded {
+            Some(padded) if padded == multiple || self.size.is_some() => {
+                manifest.multiple_of = padded;
+            }
+            Some(padded) => {
+                manifest.grid = Some(padded);
+                let text = format!("it pads the image to a multiple of {padded} pixels itself");
+                self.record("grid", text);
+            }
+            None => {
                 self.record(
                     "name",
-                    format!(
-                        "no receptive field: it pads the image to a grid of {grid} pixels, so \
-                         tiles are blended over their seams"
-                    ),
+                    "no receptive field: it pads the image by itself, to an unknown grid, so tiles are blended over \
+                     their seams",
                 );
+                manifest.grid = self.usual_grid(multiple);
+                return Ok(());
             }
-            Some(grid) => {
-                manifest.multiple_of = lcm(grid, multiple);
-                manifest.receptive_field = Some(field);
-                self.record(
-                    "receptive_field",
-                    format!("changing one pixel changes the output up to {field} pixels away"),
-                );
-            }
-            None => self.record(
-                "name",
-                "no receptive field: it is not shift-equivariant, so tiles are blended over their \
-                 seams",
-            ),
         }
+        manifest.receptive_field = Some(field);
+        self.record(
+            "receptive_field",
+            format!("changing one pixel changes the output up to {field} pixels away"),
+        );
         Ok(())
+    }
+
+    /// The grid of tiles of a network that may pad an image to a grid of its own: what most such
+    /// grids divide.
+    fn usual_grid(&self, multiple: usize) -> Option<usize> {
+        const USUAL: usize = 64;
+        (self.size.is_none() && USUAL.is_multiple_of(multiple)).then_some(USUAL)
     }
 
     /// Whether the network has a fixed size that is a multiple of `grid` pixels.
@@ -153,42 +177,95 @@ impl Probe<'_> {
         Ok(Some(reach))
     }
 
-    /// The smallest shift of an image to which the network is equivariant, a power of two.
+    /// The smallest shift of an image to which the network is equivariant, a power of two or such a
+    /// multiple of what sides have to be multiples of.
     fn detect_grid(
         &mut self,
         size: [usize; 2],
         field: usize,
+        multiple: usize,
         normalization: &Normalization,
         level: f64,
         scale: usize,
     ) -> Result<Option<usize>> {
         let [width, height] = size;
-        let Some(base) = self.run(&TestImage::photograph(size, [0, 0]), normalization, level)?
-        else {
-            return Ok(None);
+        let largest = (width.min(height) / 2).saturating_sub(field + 2);
+        let powers = (0..=largest.checked_ilog2().unwrap_or_default()).map(|power| 1 << power);
+        let mut shifts: Vec<usize> = powers.flat_map(|power| [power, power * multiple]).collect();
+        shifts.retain(|shift| *shift <= largest);
+        shifts.sort_unstable();
+        shifts.dedup();
+        let images = |shift| {
+            let base = TestImage::photograph(size, [0, 0]);
+            [base, TestImage::photograph(size, [shift, shift])]
         };
-        let (base, [out_width, out_height]) = self.planes(base)?;
-        let threshold = 100.0 * change_threshold(&base);
-        let mut shift = 1;
-        while field + shift + 1 < width.min(height) / 2 {
-            let shifted = TestImage::photograph(size, [shift, shift]);
-            let Some(moved) = self.run(&shifted, normalization, level)? else { return Ok(None) };
-            let (moved, _) = self.planes(moved)?;
-            let inside = |side: usize| scale * (field + 1)..scale * (side - field - shift - 1);
-            let by = scale * shift;
-            let is_equal = (0..self.channels).all(|plane| {
-                let at = |x: usize, y: usize| (plane * out_height + y) * out_width + x;
-                inside(height).all(|y| {
-                    inside(width)
-                        .all(|x| (base[at(x + by, y + by)] - moved[at(x, y)]).abs() <= threshold)
-                })
-            });
-            if is_equal {
+        for shift in shifts {
+            // The borders of both images are elsewhere.
+            let end = field + shift + 1;
+            if self.is_equal(images(shift), shift, [field, end], normalization, level, scale)? {
+                return Ok(Some(shift));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The smallest multiple of `grid` by which an image may grow at its beginning without a change
+    /// at its end: of a network that pads images at their ends to multiples of a number.
+    fn detect_padding(
+        &mut self,
+        size: [usize; 2],
+        field: usize,
+        grid: usize,
+        normalization: &Normalization,
+        level: f64,
+        scale: usize,
+    ) -> Result<Option<usize>> {
+        /// No usual network pads to more.
+        const MOST: usize = 128;
+        let mut shift = grid;
+        while shift <= MOST {
+            let images = [
+                TestImage::photograph(size.map(|side| side + shift), [0, 0]),
+                TestImage::photograph(size, [shift, shift]),
+            ];
+            if self.is_equal(images, shift, [field, 0], normalization, level, scale)? {
                 return Ok(Some(shift));
             }
             shift *= 2;
         }
         Ok(None)
+    }
+
+    /// Whether the output for the second image is that for the first, shifted, but for so many
+    /// pixels at the beginning and at the end.
+    fn is_equal(
+        &mut self,
+        [base, moved]: [TestImage; 2],
+        shift: usize,
+        [first, last]: [usize; 2],
+        normalization: &Normalization,
+        level: f64,
+        scale: usize,
+    ) -> Result<bool> {
+        let [width, height] = [moved.width, moved.height];
+        let (Some(base), Some(moved)) =
+            (self.run(&base, normalization, level)?, self.run(&moved, normalization, level)?)
+        else {
+            return Ok(false);
+        };
+        let (base, [base_width, base_height]) = self.planes(base)?;
+        let (moved, [out_width, out_height]) = self.planes(moved)?;
+        let threshold = 100.0 * change_threshold(&base);
+        let by = scale * shift;
+        let inside = |side: usize| scale * (first + 1)..scale * (side - last);
+        let is_equal = (0..self.channels).all(|plane| {
+            let from = |x: usize, y: usize| (plane * base_height + y + by) * base_width + x + by;
+            let to = |x: usize, y: usize| (plane * out_height + y) * out_width + x;
+            inside(height).all(|y| {
+                inside(width).all(|x| (base[from(x, y)] - moved[to(x, y)]).abs() <= threshold)
+            })
+        });
+        Ok(is_equal)
     }
 }
 

@@ -2,8 +2,10 @@
 
 use super::{Normalization, Probe};
 use crate::error::Result;
+use crate::model::bare::roles::channels_of;
 use crate::model::bare::test_image::TestImage;
-use crate::network::{Axes, Feed, Port};
+use crate::network::{Axes, Element, Feed, Port};
+use crate::tensor::mirror;
 
 impl Probe<'_> {
     /// Evaluates the network on an image and returns the shape and values of its output. `level` is
@@ -14,11 +16,17 @@ impl Probe<'_> {
         normalization: &Normalization,
         level: f64,
     ) -> Result<Option<(Vec<usize>, Vec<f32>)>> {
-        let TestImage { width, height, .. } = test_image;
+        let own = [test_image.width, test_image.height];
+        let mask = extended(&self.mask(own[0], own[1]), own, self.border);
+        let padded = TestImage {
+            width: own[0] + 2 * self.border,
+            height: own[1] + 2 * self.border,
+            planes: extended(&test_image.planes, own, self.border),
+        };
+        let TestImage { width, height, .. } = &padded;
         let (area, scaling) = (width * height, normalization.scaling());
         let channels = self.channels;
-        let mask = self.mask(*width, *height);
-        let mut values = self.to_channels(test_image);
+        let mut values = self.to_channels(&padded);
         for (plane, [factor, offset]) in values.chunks_exact_mut(area).zip(scaling) {
             plane.iter_mut().for_each(|value| *value = factor * *value + offset);
         }
@@ -30,7 +38,14 @@ impl Probe<'_> {
             values.extend_from_within(..);
         }
         if self.has_sigma_channel {
-            values.extend(std::iter::repeat_n(level as f32, area));
+            let channels = channels_of(&self.image, Some(self.axes)).1;
+            let copies = channels.map_or(1, |whole| whole - self.channels);
+            values.extend(std::iter::repeat_n(level as f32, copies * area));
+        }
+        if self.has_mask_channel {
+            let is_known = self.roles.mask.is_none();
+            values
+                .extend(mask.iter().map(|missing| if is_known { 1.0 - missing } else { *missing }));
         }
         // The frames of a window are equal.
         let stacked = if self.roles.neighbours.is_empty() { self.frames } else { 1 };
@@ -66,13 +81,23 @@ impl Probe<'_> {
             if port.name == self.image.name {
                 continue;
             }
-            let shape =
-                if port.is_number() { number(port) } else { shape(1, *width, *height, self.axes) };
+            let planes = channels_of(port, Some(self.axes)).1.unwrap_or(1);
+            let shape = if port.is_number() {
+                number(port)
+            } else {
+                shape(planes, *width, *height, self.axes)
+            };
             feeds.push(Feed { port, shape, values: &levels });
         }
         let known: Vec<f32> = mask.iter().map(|missing| 1.0 - missing).collect();
+        let [mask, known] =
+            [(&self.roles.mask, mask), (&self.roles.known, known)].map(|(port, mut values)| {
+                let one = port.as_ref().map_or(1.0, mask_value);
+                values.iter_mut().for_each(|value| *value *= one);
+                values
+            });
         for (port, values) in [(&self.roles.mask, &mask), (&self.roles.known, &known)] {
-            if let Some(port) = port {
+            if let Some(port) = port.as_ref().filter(|port| port.name != self.image.name) {
                 let shape = shape(1, *width, *height, self.axes);
                 feeds.push(Feed { port, shape, values });
             }
@@ -82,12 +107,12 @@ impl Probe<'_> {
             shape: image.clone(),
             values: &values,
         }));
-        for [port, _] in &self.roles.states {
+        for ([port, _], divisor) in self.roles.states.iter().zip(&self.divisors) {
             let mut shape = number(port);
             if let ([_, _, rows, columns], [_, _, -1, -1]) =
                 (shape.as_mut_slice(), port.shape.as_slice())
             {
-                (*rows, *columns) = (height.div_ceil(self.divisor), width.div_ceil(self.divisor));
+                (*rows, *columns) = (height.div_ceil(*divisor), width.div_ceil(*divisor));
             }
             feeds.push(Feed { port, shape, values: &[0.0] });
         }
@@ -111,7 +136,14 @@ impl Probe<'_> {
             }
             feeds.push(Feed { port, shape, values });
         }
-        self.trial.run(&feeds, &self.output.name)
+        let found = self.trial.run(&feeds, &self.output.name)?;
+        // An image may lack the axes of batch and channels.
+        Ok(found.map(|(mut shape, values)| {
+            while matches!(shape.len(), 2 | 3) {
+                shape.insert(0, 1);
+            }
+            (shape, values)
+        }))
     }
 
     /// The mask of an inpainting network, 1 where pixels are missing: a checkerboard whose middle
@@ -141,4 +173,25 @@ impl Probe<'_> {
         };
         Ok((planes, [width, height]))
     }
+}
+
+/// The value of 1 in a mask: bytes have 255.
+pub(super) fn mask_value(port: &Port) -> f32 {
+    if port.element == Element::U8 { 255.0 } else { 1.0 }
+}
+
+/// Planes that go on by `border` pixels beyond each edge, mirrored.
+fn extended(planes: &[f32], [width, height]: [usize; 2], border: usize) -> Vec<f32> {
+    if border == 0 {
+        return planes.to_vec();
+    }
+    let at = |i: usize, side: usize| mirror(i.cast_signed() - border.cast_signed(), side);
+    let mut padded = Vec::new();
+    for plane in planes.chunks_exact(width * height) {
+        for y in 0..height + 2 * border {
+            let row = &plane[at(y, height) * width..][..width];
+            padded.extend((0..width + 2 * border).map(|x| row[at(x, width)]));
+        }
+    }
+    padded
 }

@@ -1,5 +1,6 @@
 //! Detects normalization and noise encoding: those with which a photograph is restored best.
 
+use super::run::mask_value;
 use super::{Normalization, Probe, SIGMA, Scaling};
 use crate::error::Result;
 use crate::model::bare::test_image::{TestImage, as_image, psnr};
@@ -73,7 +74,7 @@ impl Probe<'_> {
         &mut self,
         manifest: &mut Manifest,
         side: usize,
-    ) -> Result<()> {
+    ) -> Result<Option<f64>> {
         let scale = manifest.scale;
         let size = self.size.unwrap_or([side.max(96).next_multiple_of(manifest.multiple_of); 2]);
         let truth = TestImage::photograph(size.map(|side| scale * side), [0, 0]);
@@ -155,7 +156,7 @@ impl Probe<'_> {
             let sign = (best.normalization.clone(), best.output_range, best.residual);
             (best.score, sign)
         });
-        let Some((most, (normalization, output_range, residual))) = best else { return Ok(()) };
+        let Some((most, (normalization, output_range, residual))) = best else { return Ok(None) };
         let mut others: Vec<([f32; 2], f64)> = Vec::new();
         for Candidate { normalization, score, .. } in &candidates {
             match others.iter_mut().find(|(range, _)| *range == normalization.range) {
@@ -177,7 +178,7 @@ impl Probe<'_> {
             result,
         }) = chosen
         else {
-            return Ok(());
+            return Ok(None);
         };
         let is_supported = score > MIN_PSNR;
         self.trial_images = Some(TrialImages {
@@ -243,10 +244,13 @@ impl Probe<'_> {
             };
             self.record("noise_level", text);
         }
+        if let Some(port) = self.roles.mask.as_ref().or(self.roles.known.as_ref()) {
+            manifest.noise_level.factor = f64::from(mask_value(port));
+        }
         if let Some([least, most]) = self.description.sigma_range {
             manifest.sigma = Some(SigmaRange { min: least, max: most, mixed: false });
         }
-        Ok(())
+        Ok(Some(score))
     }
 
     /// The candidates for the noise encoding, the most usual first.
