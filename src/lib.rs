@@ -44,8 +44,8 @@
 //! The pipelines are made of public parts: [`diffusion`] (schedules, samplers as tables, the
 //! executor, guidance), [`tile`] (exact tiles), [`task`] (denoising, super-resolution, inpainting,
 //! generation), [`video`] (temporal fusion, the streaming pipeline), [`media`] (images and
-//! streams), [`network`] (ONNX Runtime sessions) and [`model`] (packages). `ARCHITECTURE.md` gives
-//! an overview; `examples/` has a program for each use.
+//! streams), [`stages`] (text-conditioned pipelines of several networks), [`network`] (ONNX Runtime
+//! sessions) and [`model`] (packages). `ARCHITECTURE.md` gives an overview; `examples/` has a program for each use.
 
 pub mod array;
 pub mod diffusion;

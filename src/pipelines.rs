@@ -23,9 +23,10 @@ use crate::model::{Package, Precision, SampledModel};
 use crate::network::{
     Device, Interface, Library, ModelSource, OnnxNetwork, Runtime, SessionOptions,
 };
+use crate::stages::StagedPipeline;
 use crate::task::{
     Budget, DenoiseOptions, DenoiseReport, Denoiser, GenerateOptions, GenerateRequest, Generator,
-    UpscaleOptions, UpscaleReport, Upscaler, as_images,
+    TileChoice, UpscaleOptions, UpscaleReport, Upscaler, as_images,
 };
 use crate::tensor::{FrameConverter, Range, write_planes};
 use crate::tile::TilePlan;
@@ -163,6 +164,16 @@ impl Eddy {
         let options = GenerateOptions { budget: self.budget, ..Default::default() };
         Generator::new(&package.manifest, &mut network, options.clone())?;
         Ok(GeneratePipeline { package, network, decoder, options })
+    }
+
+    /// A pipeline of several networks, such as text to image: a folder in the layout of diffusers.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when a part is missing or the pipeline is of a class that Eddy does not
+    /// run.
+    pub fn pipeline(&self, folder: impl AsRef<Path>) -> Result<StagedPipeline> {
+        let tiles = (TileChoice::default(), self.budget);
+        StagedPipeline::open(&self.runtime, folder.as_ref(), self.session, tiles)
     }
 
     /// The network of a bundled model, a model package or a diffusers folder, with its training

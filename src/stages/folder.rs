@@ -10,9 +10,11 @@ use super::spec::{
     PipelineSpec, StageDefaults, StageSpec, StateSpec, StrengthSpec, Takes, TextSpec,
 };
 use crate::error::{Error, Result};
-use crate::model::Config;
+use crate::model::{Config, LARGEST_CONFIG, Links, find_inside, read_regular};
 
 const INDEX: &str = "model_index.json";
+/// A description in Eddy's own terms.
+const SPEC: &str = "pipeline.toml";
 /// The scale of pixels to latents of Stable Diffusion's autoencoder, where its configuration is
 /// missing.
 const USUAL_FACTOR: f64 = 0.18215;
@@ -20,10 +22,11 @@ const USUAL_SCALE: usize = 8;
 
 /// Whether a folder is a pipeline of diffusers that is conditioned on text, or made of stages.
 pub fn is_pipeline(path: &Path) -> bool {
-    path.join(INDEX).is_file()
-        && ["text_encoder", "text_encoder_2", "text_encoder_3", "prior_text_encoder"]
-            .iter()
-            .any(|part| path.join(part).is_dir())
+    path.join(SPEC).is_file()
+        || path.join(INDEX).is_file()
+            && ["text_encoder", "text_encoder_2", "text_encoder_3", "prior_text_encoder"]
+                .iter()
+                .any(|part| path.join(part).is_dir())
 }
 
 /// What is read of a diffusers folder.
@@ -38,6 +41,9 @@ struct Folder<'a> {
 /// # Errors
 /// [`Error::Model`] when a part is missing, or the pipeline is of a class that Eddy does not run.
 pub(super) fn pipeline_of(path: &Path) -> Result<PipelineSpec> {
+    if path.join(SPEC).is_file() {
+        return described(path);
+    }
     let index = Config::read(path, INDEX, "it says which pipeline the folder is of")?;
     let class = index.get("_class_name").and_then(Value::as_str).unwrap_or_default().to_owned();
     let folder = Folder { path, index, class };
@@ -83,6 +89,21 @@ pub(super) fn pipeline_of(path: &Path) -> Result<PipelineSpec> {
                 names.join(", ")
             )))
         }
+    }
+}
+
+/// The pipeline that a `pipeline.toml` describes.
+fn described(path: &Path) -> Result<PipelineSpec> {
+    let model = path.display().to_string();
+    let bytes = find_inside(path, SPEC, Links::Cache)
+        .and_then(|file| read_regular(&file, LARGEST_CONFIG))
+        .map_err(|cause| Error::model_from(&model, format!("its {SPEC} cannot be read"), cause))?;
+    let spec: PipelineSpec = toml::from_str(&String::from_utf8_lossy(&bytes)).map_err(|cause| {
+        Error::model_from(&model, format!("its {SPEC} is not as expected"), cause)
+    })?;
+    match spec.problem() {
+        None => Ok(spec),
+        Some(problem) => Err(Error::model(model, format!("its {SPEC} has {problem}"))),
     }
 }
 

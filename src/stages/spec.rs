@@ -25,6 +25,62 @@ pub struct PipelineSpec {
     pub encoder: Option<AutoencoderSpec>,
 }
 
+impl PipelineSpec {
+    /// The first value that is out of range, with what was expected.
+    pub(super) fn problem(&self) -> Option<String> {
+        const CHANNELS: std::ops::RangeInclusive<usize> = 1..=65_536;
+        const SIDE: std::ops::RangeInclusive<usize> = 1..=65_535;
+        const STEPS: std::ops::RangeInclusive<usize> = 1..=1000;
+        let within = |name: &str, value: usize, range: &std::ops::RangeInclusive<usize>| {
+            let expected =
+                || format!("{name} = {value}; expected {} to {}", range.start(), range.end());
+            (!range.contains(&value)).then(expected)
+        };
+        if self.stages.is_empty() || self.main >= self.stages.len() {
+            let count = self.stages.len();
+            return Some(format!("{count} stages and main = {}; expected one of them", self.main));
+        }
+        let known = |i: &usize| *i < self.text.len();
+        let joined = self.embedding.sequence.iter().flatten().chain(&self.embedding.pooled);
+        if !joined.chain(&self.embedding.mask).all(known) {
+            let count = self.text.len();
+            return Some(format!("{count} text encoders, and an embedding of another one"));
+        }
+        let stages = self.stages.iter().find_map(|stage| {
+            let StageDefaults { steps, strength, size: [width, height], guidance_scale } =
+                stage.defaults;
+            let is_number = (0.0..=1.0).contains(&strength) && guidance_scale.is_finite();
+            within("channels", stage.channels, &CHANNELS)
+                .or_else(|| within("steps", steps, &STEPS))
+                .or_else(|| within("width", width, &SIDE))
+                .or_else(|| within("height", height, &SIDE))
+                .or_else(|| match stage.state {
+                    StateSpec::Vector(features) => within("vector", features, &CHANNELS),
+                    StateSpec::FixedImage([width, height]) => {
+                        within("width", width, &SIDE).or_else(|| within("height", height, &SIDE))
+                    }
+                    StateSpec::Image => None,
+                })
+                .or_else(|| {
+                    let problem = "a default strength or guidance scale that is no such number";
+                    (!is_number).then(|| problem.to_owned())
+                })
+        });
+        let mut coders = self.decoder.iter().chain(&self.encoder);
+        stages.or_else(|| {
+            coders.find_map(|coder| {
+                let is_factor = coder.factor.is_finite() && coder.factor > 0.0;
+                within("channels", coder.channels, &CHANNELS)
+                    .or_else(|| within("scale", coder.scale, &(1..=1024)))
+                    .or_else(|| {
+                        let problem = format!("factor = {}; expected more than 0", coder.factor);
+                        (!is_factor).then_some(problem)
+                    })
+            })
+        })
+    }
+}
+
 /// A text encoder.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
