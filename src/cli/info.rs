@@ -1,8 +1,11 @@
 //! `eddy info`.
 
+use std::path::Path;
+
 use clap::Args;
 use eddy::model::{Manifest, NoiseLevel, Package, Precision, bundled_names};
 use eddy::network::{Axes, Colors, EMBEDDED_VERSION};
+use eddy::stages::{is_pipeline, pipeline_of};
 use serde_json::json;
 
 use super::console::{Console, plain_line};
@@ -12,8 +15,8 @@ use super::options::{DeviceOptions, FilesOption};
 /// Describe a model, or list the bundled ones
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// A bundled model, the folder of a model package or an .onnx file, whose properties are
-    /// detected by running it; lists the bundled models by default
+    /// A bundled model, the folder of a model package, an .onnx file, whose properties are detected
+    /// by running it, or a folder in the diffusers layout with text encoders; lists the bundled models by default
     #[arg(value_name = "MODEL")]
     model: Option<String>,
 
@@ -37,6 +40,10 @@ pub(crate) struct Arguments {
 impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         match &self.model {
+            Some(folder) if is_pipeline(Path::new(folder)) => {
+                let spec = pipeline_of(Path::new(folder))?;
+                self.console.result(spec.to_toml()?, &json!(spec))
+            }
             Some(model) => self.describe(model),
             None => self.list(),
         }

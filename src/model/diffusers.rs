@@ -22,6 +22,14 @@ pub struct DiffusersFolder {
     pub schedule: DiscreteSchedule,
 }
 
+/// Whether a folder in the layout of diffusers has a text encoder.
+pub fn has_text_encoder(path: &Path) -> bool {
+    path.join("model_index.json").is_file()
+        && ["text_encoder", "text_encoder_2", "text_encoder_3", "prior_text_encoder"]
+            .iter()
+            .any(|part| path.join(part).is_dir())
+}
+
 impl DiffusersFolder {
     /// Whether `path` looks like a diffusers folder.
     pub fn is_at(path: &Path) -> bool {
@@ -34,6 +42,11 @@ impl DiffusersFolder {
     /// [`Error::Model`] when a part is missing, or the scheduler's file has an unsupported setting.
     pub fn open(path: &Path) -> Result<Self> {
         let name = path.display().to_string();
+        if has_text_encoder(path) {
+            let problem = "it is a text-conditioned pipeline; `eddy generate -m FOLDER --prompt \
+                           TEXT` runs it, with --from IMAGE where it takes one";
+            return Err(Error::model(name, problem));
+        }
         for part in [NETWORK, SCHEDULER] {
             if !path.join(part).is_file() {
                 let problem =

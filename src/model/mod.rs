@@ -16,7 +16,7 @@ mod verify;
 
 pub use bare::{Description, DetectedProperty, ProbedModel, Role, TrialImages};
 pub use bundled::names as bundled_names;
-pub use diffusers::DiffusersFolder;
+pub use diffusers::{DiffusersFolder, has_text_encoder};
 pub use external::external_files;
 pub use fallback::NetworkWithFallback;
 pub use files::{LARGEST_CONFIG, LARGEST_GRAPH, Links, find_inside, find_weights, read_regular};

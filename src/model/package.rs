@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::bare::{Description, DetectedProperty, ProbedModel};
 use super::bundled::{self, Bundle};
-use super::diffusers::{DiffusersFolder, NETWORK};
+use super::diffusers::{DiffusersFolder, NETWORK, has_text_encoder};
 use super::files::{
     LARGEST_CONFIG, LARGEST_GRAPH, LARGEST_RECORD, Links, find_inside, find_weights, read_regular,
 };
@@ -60,7 +60,8 @@ impl Package {
             return Self::from_files(Files::Bundled(bundle), model);
         }
         let path = Path::new(model);
-        if DiffusersFolder::is_at(path) && !path.join("model.toml").exists() {
+        let is_diffusers = DiffusersFolder::is_at(path) || has_text_encoder(path);
+        if is_diffusers && !path.join("model.toml").exists() {
             return Self::of_diffusers(path);
         }
         if path.is_dir() {

@@ -10,7 +10,7 @@ use super::spec::{
     PipelineSpec, StageDefaults, StageSpec, StateSpec, StrengthSpec, Takes, TextSpec,
 };
 use crate::error::{Error, Result};
-use crate::model::{Config, LARGEST_CONFIG, Links, find_inside, read_regular};
+use crate::model::{Config, LARGEST_CONFIG, Links, find_inside, has_text_encoder, read_regular};
 
 const INDEX: &str = "model_index.json";
 /// A description in Eddy's own terms.
@@ -22,11 +22,7 @@ const USUAL_SCALE: usize = 8;
 
 /// Whether a folder is a pipeline of diffusers that is conditioned on text, or made of stages.
 pub fn is_pipeline(path: &Path) -> bool {
-    path.join(SPEC).is_file()
-        || path.join(INDEX).is_file()
-            && ["text_encoder", "text_encoder_2", "text_encoder_3", "prior_text_encoder"]
-                .iter()
-                .any(|part| path.join(part).is_dir())
+    path.join(SPEC).is_file() || has_text_encoder(path)
 }
 
 /// What is read of a diffusers folder.
@@ -40,7 +36,7 @@ struct Folder<'a> {
 ///
 /// # Errors
 /// [`Error::Model`] when a part is missing, or the pipeline is of a class that Eddy does not run.
-pub(super) fn pipeline_of(path: &Path) -> Result<PipelineSpec> {
+pub fn pipeline_of(path: &Path) -> Result<PipelineSpec> {
     if path.join(SPEC).is_file() {
         return described(path);
     }

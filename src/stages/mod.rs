@@ -36,7 +36,7 @@ use crate::model::{LARGEST_GRAPH, Links, find_inside, find_weights, read_regular
 use crate::network::{Runtime, SessionOptions, TensorGraph};
 use crate::task::{Budget, TileChoice};
 pub use draws::Draws;
-pub use folder::is_pipeline;
+pub use folder::{is_pipeline, pipeline_of};
 pub use prompt::{Fragment, fragments};
 pub use spec::{
     AutoencoderSpec, Beside, EmbeddingSpec, Enlargement, GuidanceSpec, MicroConditions,

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, Result};
+
 /// A pipeline of several networks. Paths are relative to its folder.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -26,6 +28,15 @@ pub struct PipelineSpec {
 }
 
 impl PipelineSpec {
+    /// The text of a `pipeline.toml` that describes this pipeline.
+    ///
+    /// # Errors
+    /// When a value has no form in TOML.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(self)
+            .map_err(|cause| Error::model_from(&self.name, "it cannot be described as TOML", cause))
+    }
+
     /// The first value that is out of range, with what was expected.
     pub(super) fn problem(&self) -> Option<String> {
         const CHANNELS: std::ops::RangeInclusive<usize> = 1..=65_536;
