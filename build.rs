@@ -5,7 +5,7 @@
 //! but the first are checked against a pinned SHA-256. It is packed in parts
 //! that are unpacked side by side: the binary becomes 16 MB smaller, and a start on a PC no longer.
 //!
-//! Of the bundled networks, f16 files are packed as what they have beside the f32 files, which is
+//! The bundled networks are packed, too, and their f16 files as what they have beside the f32 files, which is
 //! next to nothing: the weights are the same.
 
 use std::error::Error;
@@ -23,6 +23,8 @@ const RUNTIME_LEVEL: i32 = 9;
 /// The runtime is packed in so many parts, which are unpacked side by side: a start waits for it.
 const RUNTIME_PARTS: usize = 4;
 const MODEL_LEVEL: i32 = 3;
+/// Of networks and what was recorded of them: more than this gains nothing.
+const FILE_LEVEL: i32 = 9;
 
 /// What is known of the library for one target.
 struct Library {
@@ -70,6 +72,22 @@ fn main() {
     }
 }
 
+/// Packs each file of a bundled model.
+fn pack_files(folder: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
+    fs::create_dir_all(out)?;
+    for file in fs::read_dir(folder)?.filter_map(Result::ok) {
+        let name = file.file_name().to_string_lossy().into_owned();
+        let is_half = name.ends_with("-f16.onnx");
+        if is_half || ![".onnx", ".npy", ".toml"].iter().any(|end| name.ends_with(end)) {
+            continue;
+        }
+        println!("cargo::rerun-if-changed={}", file.path().display());
+        let packed = zstd::encode_all(fs::read(file.path())?.as_slice(), FILE_LEVEL)?;
+        fs::write(out.join(format!("{name}.zst")), packed)?;
+    }
+    Ok(())
+}
+
 /// Packs what the crate embeds into the folder for build products.
 fn pack(runtime: &Path) -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var("OUT_DIR")?);
@@ -89,6 +107,9 @@ fn pack(runtime: &Path) -> Result<(), Box<dyn Error>> {
     let models = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("models");
     for folder in fs::read_dir(models)?.filter_map(Result::ok) {
         let name = folder.file_name().to_string_lossy().into_owned();
+        if folder.path().join("model.toml").exists() {
+            pack_files(&folder.path(), &out.join(&name))?;
+        }
         let half = folder.path().join(format!("{name}-f16.onnx"));
         if !half.exists() {
             continue;

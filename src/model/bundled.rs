@@ -1,6 +1,5 @@
 //! The models embedded in the binary.
 
-use std::borrow::Cow;
 use std::io::Read;
 
 use zstd::stream::read::Decoder;
@@ -9,6 +8,7 @@ use zstd::stream::read::Decoder;
 #[derive(Debug)]
 pub(super) struct Bundle {
     name: &'static str,
+    /// Names and packed bytes of its files.
     files: &'static [(&'static str, &'static [u8])],
     /// The f16 file as a difference to the f32 file, packed by `build.rs`. Empty if there is none.
     half: &'static [u8],
@@ -31,9 +31,12 @@ macro_rules! bundle {
             files: &[
                 (
                     concat!($name, ".onnx"),
-                    include_bytes!(concat!("../../models/", $name, "/", $name, ".onnx")),
+                    include_bytes!(concat!(env!("OUT_DIR"), "/", $name, "/", $name, ".onnx.zst")),
                 ),
-                $(($file, include_bytes!(concat!("../../models/", $name, "/", $file)))),+
+                $((
+                    $file,
+                    include_bytes!(concat!(env!("OUT_DIR"), "/", $name, "/", $file, ".zst")),
+                )),+
             ],
             half: $half,
         }
@@ -60,18 +63,19 @@ static BUNDLES: &[Bundle] = &[
 
 impl Bundle {
     /// The bytes of a file; none if there is no such file.
-    pub(super) fn file(&self, name: &str) -> Option<Cow<'static, [u8]>> {
+    pub(super) fn file(&self, name: &str) -> Option<Vec<u8>> {
         let known = |name: &str| {
-            self.files.iter().find(|(known, _)| *known == name).map(|(_, bytes)| *bytes)
+            let (_, packed) = self.files.iter().find(|(known, _)| *known == name)?;
+            zstd::decode_all(*packed).ok()
         };
         if name != self.half_name() || self.half.is_empty() {
-            return known(name).map(Cow::Borrowed);
+            return known(name);
         }
         let whole = known(&format!("{}.onnx", self.name))?;
         let mut bytes = Vec::new();
-        let mut decoder = Decoder::with_ref_prefix(self.half, whole).ok()?;
+        let mut decoder = Decoder::with_ref_prefix(self.half, &whole).ok()?;
         decoder.read_to_end(&mut bytes).ok()?;
-        Some(Cow::Owned(bytes))
+        Some(bytes)
     }
 
     fn half_name(&self) -> String {

@@ -1,6 +1,5 @@
 //! A model package: a manifest and its files, embedded in the binary or in a folder.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,7 +37,7 @@ enum Files {
 /// this binary.
 enum Origin {
     File(PathBuf),
-    Bytes(Cow<'static, [u8]>),
+    Bytes(Vec<u8>),
 }
 
 impl Origin {
@@ -127,12 +126,12 @@ impl Package {
     ///
     /// # Errors
     /// [`Error::Model`] when it is missing or cannot be read.
-    pub fn read(&self, name: &str) -> Result<Cow<'static, [u8]>> {
+    pub fn read(&self, name: &str) -> Result<Vec<u8>> {
         self.files.read(name, &self.manifest.name, LARGEST_GRAPH)
     }
 
     /// The bytes of a recorded input or output.
-    pub(super) fn record(&self, name: &str) -> Result<Cow<'static, [u8]>> {
+    pub(super) fn record(&self, name: &str) -> Result<Vec<u8>> {
         self.files.read(name, &self.manifest.name, LARGEST_RECORD)
     }
 
@@ -292,7 +291,7 @@ impl Package {
     }
 
     /// The bytes of a file, after checking its SHA-256.
-    pub(super) fn checked(&self, path: &str, expected: &str) -> Result<Cow<'static, [u8]>> {
+    pub(super) fn checked(&self, path: &str, expected: &str) -> Result<Vec<u8>> {
         let bytes = self.read(path)?;
         let found = sha256(&bytes);
         if found != expected {
@@ -307,7 +306,7 @@ impl Package {
 }
 
 impl Files {
-    fn read(&self, name: &str, model: &str, most: u64) -> Result<Cow<'static, [u8]>> {
+    fn read(&self, name: &str, model: &str, most: u64) -> Result<Vec<u8>> {
         let (folder, links) = match self {
             Self::Bundled(bundle) => {
                 let missing = || Error::model(model, format!("the binary carries no {name} of it"));
@@ -326,6 +325,6 @@ impl Files {
             );
             Error::model_from(model, problem, cause)
         })?;
-        Ok(Cow::Owned(bytes))
+        Ok(bytes)
     }
 }
