@@ -84,6 +84,41 @@ class UNet(nn.Module):
         return self.tail(x)
 
 
+class Light(nn.Module):
+    """x + conv1x1(relu(depthwise(x))): a twentieth of the products of a `Block`, and half of its passes over memory."""
+
+    def __init__(self, width, kernel):
+        super().__init__()
+        self.depthwise = nn.Conv2d(width, width, kernel, padding=kernel // 2, groups=width, bias=False)
+        self.mix = conv(width, width, 1)
+
+    def forward(self, x):
+        return x + self.mix(F.relu(self.depthwise(x)))
+
+
+class LightNet(nn.Module):
+    """Two levels of `Light` blocks, on the grid of cells of `cell`x`cell` inputs and at half of it: one convolution reads a cell, one writes it.
+    `widths` are the levels' channels, `depths` the blocks on the way down, on the coarse level, and on the way up."""
+
+    def __init__(self, inputs, outputs, cell, widths, depths):
+        super().__init__()
+        self.cell = cell
+        fine, coarse = widths
+        lights = lambda width, count, kernel: nn.Sequential(*(Light(width, kernel) for _ in range(count)))
+        self.head = nn.Conv2d(inputs, fine, cell, cell)
+        self.down = lights(fine, depths[0], 5)
+        self.halve = conv(fine, coarse, 2, 2)
+        self.coarse = lights(coarse, depths[1], 3)
+        self.lift = conv(coarse, fine, 1)
+        self.up = lights(fine, depths[2], 5)
+        self.tail = conv(fine, outputs * cell**2, 1)
+
+    def forward(self, x):
+        x = self.down(self.head(x))
+        x = x + enlarge(self.lift(self.coarse(self.halve(x))))
+        return depth_to_space(self.tail(self.up(x)), self.cell)
+
+
 class SpaceToDepth(torch.autograd.Function):
     """Exports as the one ONNX node of that name."""
 
@@ -126,6 +161,18 @@ class Denoiser(nn.Module):
         return x - F.pixel_shuffle(self.body(space_to_depth(torch.cat([x, sigma], 1), 2)), 2)
 
 
+class LightDenoiser(nn.Module):
+    """D(x, sigma) = x - min(255 sigma, 1) net(x, sigma), for RGB as `Denoiser` has it: exactly x where sigma is 0."""
+
+    def __init__(self, widths, depths):
+        super().__init__()
+        self.multiple_of = 2 * 4
+        self.body = LightNet(3 + 1, 3, 4, widths, depths)
+
+    def forward(self, x, sigma):
+        return x - self.body(torch.cat([x, sigma], 1)) * (255 * sigma).clamp(max=1)
+
+
 class PlaneDenoiser(nn.Module):
     """D(x, sigma) for pictures in planes, x [B, 6, H, W] as `planes.pack` has them, sigma [B, 2, H, W] for luma and chroma."""
 
@@ -148,19 +195,42 @@ class PlaneDenoiser(nn.Module):
         from_rgb = torch.linalg.inv(to_rgb)
         own = dict(self.state_dict())
         own.update({name: value for name, value in rgb.items() if name in own and own[name].shape == value.shape})
-        # The inputs of each of 2x2, red, green, blue and sigma; its outputs by colour.
-        head = rgb["body.head.weight"].unflatten(1, (4, 4))
-        tail = rgb["body.tail.weight"].unflatten(0, (3, 4))
+        # The inputs of each of 2x2, red, green, blue and sigma; the outputs by colour.
+        head, tail = self.by_pixel(rgb["body.head.weight"], rgb["body.tail.weight"])
         luma, chroma = head[:, :, :3].sum(2), torch.einsum("opcij,ck->okij", head[:, :, :3], to_rgb[:, 1:])
         # White noise of 1 in RGB is 0.67 in luma and 0.32 in chroma; each says half of it.
         sigma = head[:, :, 3:].sum(1) * 0.5
         own["body.head.weight"] = torch.cat([luma, chroma, sigma / 0.6685, sigma / 0.32], 1)
         own["body.head.bias"] = rgb["body.head.bias"] - 0.5 * chroma.sum((1, 2, 3))
         own["body.tail.weight"] = torch.cat([
-            torch.einsum("c,cpnij->pnij", from_rgb[0], tail),
-            torch.einsum("kc,cpnij->knij", from_rgb[1:], tail) / 4,
-        ])
+            torch.einsum("c,gcpnij->gpnij", from_rgb[0], tail),
+            torch.einsum("kc,gcpnij->gknij", from_rgb[1:], tail) / 4,
+        ], 1).flatten(0, 1)
         self.load_state_dict(own)
+
+    def by_pixel(self, head, tail):
+        """The first convolution [outputs, pixel of 2x2, colour, rows, columns] and the last one
+        [cell of the grid, colour, pixel of 2x2, inputs, rows, columns] of the denoiser for RGB."""
+        return head.unflatten(1, (4, 4)), tail.unflatten(0, (3, 4))[None]
+
+
+class LightPlaneDenoiser(PlaneDenoiser):
+    """The same as `LightDenoiser` is: exactly x where sigma is 0."""
+
+    def __init__(self, widths, depths):
+        nn.Module.__init__(self)
+        self.multiple_of = 2 * 2
+        self.body = LightNet(6 + 2, 6, 2, widths, depths)
+
+    def forward(self, x, sigma):
+        share = (255 * sigma).clamp(max=1)
+        return x - self.body(torch.cat([x, sigma], 1)) * share[:, [0, 0, 0, 0, 1, 1]]
+
+    def by_pixel(self, head, tail):
+        # 4x4 pixels are 2x2 cells of 2x2.
+        head = head.unflatten(3, (2, 2)).unflatten(2, (2, 2)).permute(0, 3, 5, 1, 2, 4).flatten(1, 2)
+        tail = tail.unflatten(0, (2, 2, 2, 2, 3)).permute(0, 2, 4, 1, 3, 5, 6, 7).flatten(3, 4).flatten(0, 1)
+        return head, tail
 
 
 def bicubic_phases(scale):
