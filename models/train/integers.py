@@ -22,7 +22,7 @@ def integer_convolutions(graph):
     as well it costs `camera` 0.1 dB at sigma 10, and saves no time, since its output is a sum in float."""
     order = [n for n in graph.node if n.op_type in ("Conv", "Resize")]
     last = max(i for i, n in enumerate(order) if n.op_type == "Resize")
-    halving = next(i for i, n in enumerate(order) if any(a.name == "strides" and max(a.ints) > 1 for a in n.attribute))
+    halving = next(i for i, n in enumerate(order) if i and any(a.name == "strides" and max(a.ints) > 1 for a in n.attribute))
     return {n.name for i, n in enumerate(order[1:last], 1) if n.op_type == "Conv" and i != halving - 1}
 
 

@@ -4,6 +4,8 @@ Nothing is normalised, and nothing has a bias but the prior and the first convol
 D(x, sigma), and takes sigma as a map with a value for each pixel. Pictures are RGB, [B, 3, H, W].
 """
 
+import math
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -91,6 +93,7 @@ class Light(nn.Module):
         super().__init__()
         self.depthwise = nn.Conv2d(width, width, kernel, padding=kernel // 2, groups=width, bias=False)
         self.mix = conv(width, width, 1)
+        nn.init.zeros_(self.mix.weight)
 
     def forward(self, x):
         return x + self.mix(F.relu(self.depthwise(x)))
@@ -112,6 +115,21 @@ class LightNet(nn.Module):
         self.lift = conv(coarse, fine, 1)
         self.up = lights(fine, depths[2], 5)
         self.tail = conv(fine, outputs * cell**2, 1)
+        nn.init.zeros_(self.lift.weight)
+
+    @torch.no_grad()
+    def begin_with_cosines(self):
+        """Begins as what takes everything but each cell's mean for noise, in channels that are the cosine transform of a cell of RGB in opponent
+        colours: where a block's depthwise convolutions each have one frequency to judge, training gets further in its first minutes."""
+        cell, position = self.cell, torch.arange(self.cell) + 0.5
+        waves = torch.cos(math.pi / cell * position * torch.arange(cell)[:, None]) * (2 / cell) ** 0.5
+        waves[0] *= 0.5**0.5
+        colours = F.normalize(torch.tensor([[1.0, 1, 1], [1, 0, -1], [1, -2, 1]]))
+        basis = torch.einsum("uy,vx,kc->uvkcyx", waves, waves, colours).flatten(0, 2)
+        self.head.weight[: len(basis), :3] = basis
+        self.head.weight[0, :3] /= cell  # the mean is no noise, and large
+        self.tail.weight.zero_()
+        self.tail.weight[:, 3 : len(basis), 0, 0] = basis[3:].permute(2, 3, 1, 0).flatten(0, 2)
 
     def forward(self, x):
         x = self.down(self.head(x))
@@ -168,6 +186,7 @@ class LightDenoiser(nn.Module):
         super().__init__()
         self.multiple_of = 2 * 4
         self.body = LightNet(3 + 1, 3, 4, widths, depths)
+        self.body.begin_with_cosines()
 
     def forward(self, x, sigma):
         return x - self.body(torch.cat([x, sigma], 1)) * (255 * sigma).clamp(max=1)
