@@ -35,7 +35,7 @@ class Denoise:
 
     def network(self):
         if self.model.get("light"):
-            return LightDenoiser(self.model["widths"], self.model["depths"])
+            return LightDenoiser(self.model["widths"], self.model["depths"], self.model["hidden"])
         return Denoiser(self.model["widths"], self.model["depths"], self.model.get("absolute", False))
 
     def example(self, rng, clean):
@@ -62,8 +62,9 @@ class Planes:
         self.model = model
 
     def network(self):
-        form = LightPlaneDenoiser if self.model.get("light") else PlaneDenoiser
-        return form(self.model["widths"], self.model["depths"])
+        if self.model.get("light"):
+            return LightPlaneDenoiser(self.model["widths"], self.model["depths"], self.model["hidden"])
+        return PlaneDenoiser(self.model["widths"], self.model["depths"])
 
     def pool(self, args):
         return Examples(args.photos, args.clips, args.pool)

@@ -87,52 +87,67 @@ class UNet(nn.Module):
 
 
 class Light(nn.Module):
-    """x + conv1x1(relu(depthwise(x))): a twentieth of the products of a `Block`, and half of its passes over memory."""
+    """x + conv1x1(relu(conv1x1(depthwise(x)))): a tenth of the products of a `Block`."""
 
-    def __init__(self, width, kernel):
+    def __init__(self, width, hidden, kernel):
         super().__init__()
         self.depthwise = nn.Conv2d(width, width, kernel, padding=kernel // 2, groups=width, bias=False)
-        self.mix = conv(width, width, 1)
+        self.spread, self.mix = conv(width, hidden, 1), conv(hidden, width, 1)
         nn.init.zeros_(self.mix.weight)
 
     def forward(self, x):
-        return x + self.mix(F.relu(self.depthwise(x)))
+        return x + self.mix(F.relu(self.spread(self.depthwise(x))))
 
 
 class LightNet(nn.Module):
     """Two levels of `Light` blocks, on the grid of cells of `cell`x`cell` inputs and at half of it: one convolution reads a cell, one writes it.
-    `widths` are the levels' channels, `depths` the blocks on the way down, on the coarse level, and on the way up."""
+    `widths` are the levels' channels, `depths` the blocks on the coarse level and on the way up, `hidden` the channels within those of each level."""
 
-    def __init__(self, inputs, outputs, cell, widths, depths):
+    def __init__(self, inputs, outputs, cell, widths, depths, hidden):
         super().__init__()
         self.cell = cell
         fine, coarse = widths
-        lights = lambda width, count, kernel: nn.Sequential(*(Light(width, kernel) for _ in range(count)))
+        lights = lambda width, count, hidden, kernel: nn.Sequential(*(Light(width, hidden, kernel) for _ in range(count)))
         self.head = nn.Conv2d(inputs, fine, cell, cell)
-        self.down = lights(fine, depths[0], 5)
         self.halve = conv(fine, coarse, 2, 2)
-        self.coarse = lights(coarse, depths[1], 3)
+        self.coarse = lights(coarse, depths[0], hidden[1], 3)
         self.lift = conv(coarse, fine, 1)
-        self.up = lights(fine, depths[2], 5)
+        self.up = lights(fine, depths[1], hidden[0], 5)
         self.tail = conv(fine, outputs * cell**2, 1)
         nn.init.zeros_(self.lift.weight)
 
     @torch.no_grad()
     def begin_with_cosines(self):
-        """Begins as what takes everything but each cell's mean for noise, in channels that are the cosine transform of a cell of RGB in opponent
-        colours: where a block's depthwise convolutions each have one frequency to judge, training gets further in its first minutes."""
+        """Begins as what takes everything but the mean of 2x2 cells of RGB for noise, in channels that are the cosine transform of a cell in
+        opponent colours. A block's depthwise convolutions each have one frequency to judge, and the coarse level has the mean to smooth, whose
+        noise a network that begins at random hardly finds, since the mean itself hides it."""
         cell, position = self.cell, torch.arange(self.cell) + 0.5
         waves = torch.cos(math.pi / cell * position * torch.arange(cell)[:, None]) * (2 / cell) ** 0.5
         waves[0] *= 0.5**0.5
         colours = F.normalize(torch.tensor([[1.0, 1, 1], [1, 0, -1], [1, -2, 1]]))
         basis = torch.einsum("uy,vx,kc->uvkcyx", waves, waves, colours).flatten(0, 2)
-        self.head.weight[: len(basis), :3] = basis
-        self.head.weight[0, :3] /= cell  # the mean is no noise, and large
+        scale = torch.ones(len(basis))
+        scale[0] = 1 / cell  # brightness is large
+        self.head.weight[: len(basis), :3] = basis * scale.view(-1, 1, 1, 1)
         self.tail.weight.zero_()
-        self.tail.weight[:, 3 : len(basis), 0, 0] = basis[3:].permute(2, 3, 1, 0).flatten(0, 2)
+        self.tail.weight[:, : len(basis), 0, 0] = (basis / scale.view(-1, 1, 1, 1)).permute(2, 3, 1, 0).flatten(0, 2)
+        self.begin_with_means(range(3))
+
+    @torch.no_grad()
+    def begin_with_means(self, channels):
+        """The coarse level's `channels` begin as the means of the three colours, and the lift as what takes them off."""
+        for colour, channel in enumerate(channels):
+            self.halve.weight[channel] = 0
+            self.halve.weight[channel, colour] = 1 / 4
+            for block in self.coarse:
+                block.mix.weight[channel] = 0
+            self.lift.weight[colour] = 0
+        for colour, channel in enumerate(channels):
+            self.lift.weight[:, channel] = 0
+            self.lift.weight[colour, channel] = -1
 
     def forward(self, x):
-        x = self.down(self.head(x))
+        x = self.head(x)
         x = x + enlarge(self.lift(self.coarse(self.halve(x))))
         return depth_to_space(self.tail(self.up(x)), self.cell)
 
@@ -182,10 +197,10 @@ class Denoiser(nn.Module):
 class LightDenoiser(nn.Module):
     """D(x, sigma) = x - min(255 sigma, 1) net(x, sigma), for RGB as `Denoiser` has it: exactly x where sigma is 0."""
 
-    def __init__(self, widths, depths):
+    def __init__(self, widths, depths, hidden):
         super().__init__()
         self.multiple_of = 2 * 4
-        self.body = LightNet(3 + 1, 3, 4, widths, depths)
+        self.body = LightNet(3 + 1, 3, 4, widths, depths, hidden)
         self.body.begin_with_cosines()
 
     def forward(self, x, sigma):
@@ -236,10 +251,10 @@ class PlaneDenoiser(nn.Module):
 class LightPlaneDenoiser(PlaneDenoiser):
     """The same as `LightDenoiser` is: exactly x where sigma is 0."""
 
-    def __init__(self, widths, depths):
+    def __init__(self, widths, depths, hidden):
         nn.Module.__init__(self)
         self.multiple_of = 2 * 2
-        self.body = LightNet(6 + 2, 6, 2, widths, depths)
+        self.body = LightNet(6 + 2, 6, 2, widths, depths, hidden)
 
     def forward(self, x, sigma):
         share = (255 * sigma).clamp(max=1)
