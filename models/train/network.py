@@ -99,9 +99,24 @@ class Light(nn.Module):
         return x + self.mix(F.relu(self.spread(self.depthwise(x))))
 
 
+class Gate(nn.Module):
+    """A share from 0 to 1 of each value, by what there is around it: sigmoid(conv1x1(depthwise(relu(conv1x1(x)))))"""
+
+    def __init__(self, width, hidden, bias):
+        super().__init__()
+        self.spread, self.mix = conv(width, hidden, 1), conv(hidden, width, 1, bias=True)
+        self.depthwise = nn.Conv2d(hidden, hidden, 5, padding=2, groups=hidden, bias=False)
+        nn.init.constant_(self.mix.bias, bias)
+
+    def forward(self, x):
+        return torch.sigmoid(self.mix(self.depthwise(F.relu(self.spread(x)))))
+
+
 class LightNet(nn.Module):
     """Two levels of `Light` blocks, on the grid of cells of `cell`x`cell` inputs and at half of it: one convolution reads a cell, one writes it.
-    `widths` are the levels' channels, `depths` the blocks on the coarse level and on the way up, `hidden` the channels within those of each level."""
+    `widths` are the levels' channels, `depths` the blocks on the coarse level and on the way up, `hidden` the channels within those of each level.
+
+    The last step of each level multiplies by a gate, as Wiener's filter does: how much of a coefficient is noise."""
 
     def __init__(self, inputs, outputs, cell, widths, depths, hidden):
         super().__init__()
@@ -111,10 +126,15 @@ class LightNet(nn.Module):
         self.head = nn.Conv2d(inputs, fine, cell, cell)
         self.halve = conv(fine, coarse, 2, 2)
         self.coarse = lights(coarse, depths[0], hidden[1], 3)
+        self.detail = nn.Conv2d(coarse, coarse, 5, padding=2, groups=coarse, bias=False)
+        self.coarse_gate = Gate(coarse, hidden[1], 0.0)
         self.lift = conv(coarse, fine, 1)
+        self.gate = Gate(fine, hidden[0], 2.0)
         self.up = lights(fine, depths[1], hidden[0], 5)
         self.tail = conv(fine, outputs * cell**2, 1)
         nn.init.zeros_(self.lift.weight)
+        with torch.no_grad():  # what a value differs by from the mean around it
+            self.detail.weight.fill_(-1 / 25)[:, :, 2, 2] += 1
 
     @torch.no_grad()
     def begin_with_cosines(self):
@@ -126,30 +146,23 @@ class LightNet(nn.Module):
         waves[0] *= 0.5**0.5
         colours = F.normalize(torch.tensor([[1.0, 1, 1], [1, 0, -1], [1, -2, 1]]))
         basis = torch.einsum("uy,vx,kc->uvkcyx", waves, waves, colours).flatten(0, 2)
-        scale = torch.ones(len(basis))
-        scale[0] = 1 / cell  # brightness is large
-        self.head.weight[: len(basis), :3] = basis * scale.view(-1, 1, 1, 1)
+        self.head.weight[: len(basis), :3] = basis
         self.tail.weight.zero_()
-        self.tail.weight[:, : len(basis), 0, 0] = (basis / scale.view(-1, 1, 1, 1)).permute(2, 3, 1, 0).flatten(0, 2)
-        self.begin_with_means(range(3))
-
-    @torch.no_grad()
-    def begin_with_means(self, channels):
-        """The coarse level's `channels` begin as the means of the three colours, and the lift as what takes them off."""
-        for colour, channel in enumerate(channels):
-            self.halve.weight[channel] = 0
-            self.halve.weight[channel, colour] = 1 / 4
-            for block in self.coarse:
-                block.mix.weight[channel] = 0
-            self.lift.weight[colour] = 0
-        for colour, channel in enumerate(channels):
-            self.lift.weight[:, channel] = 0
-            self.lift.weight[colour, channel] = -1
+        self.tail.weight[:, : len(basis), 0, 0] = basis.permute(2, 3, 1, 0).flatten(0, 2)
+        # The coarse level sees the means; brightness is large.
+        scale = torch.tensor([1 / cell, 1, 1])
+        self.halve.weight[:, :3] *= scale.view(3, 1, 1)
+        for colour in range(3):
+            self.halve.weight[colour] = 0
+            self.halve.weight[colour, colour] = scale[colour] / 4
+            self.lift.weight[colour, colour] = -1 / scale[colour]
 
     def forward(self, x):
         x = self.head(x)
-        x = x + enlarge(self.lift(self.coarse(self.halve(x))))
-        return depth_to_space(self.tail(self.up(x)), self.cell)
+        means = self.coarse(self.halve(x))
+        means = means - self.detail(means) * self.coarse_gate(means)
+        x = self.up(x + enlarge(self.lift(means)))
+        return depth_to_space(self.tail(x * self.gate(x)), self.cell)
 
 
 class SpaceToDepth(torch.autograd.Function):
