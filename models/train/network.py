@@ -106,10 +106,11 @@ class Gate(nn.Module):
         super().__init__()
         self.spread, self.mix = conv(width, hidden, 1), conv(hidden, width, 1, bias=True)
         self.depthwise = nn.Conv2d(hidden, hidden, 5, padding=2, groups=hidden, bias=False)
+        self.share = nn.Sigmoid()
         nn.init.constant_(self.mix.bias, bias)
 
     def forward(self, x):
-        return torch.sigmoid(self.mix(self.depthwise(F.relu(self.spread(x)))))
+        return self.share(self.mix(self.depthwise(F.relu(self.spread(x)))))
 
 
 class LightNet(nn.Module):
@@ -126,15 +127,15 @@ class LightNet(nn.Module):
         self.head = nn.Conv2d(inputs, fine, cell, cell)
         self.halve = conv(fine, coarse, 2, 2)
         self.coarse = lights(coarse, depths[0], hidden[1], 3)
-        self.detail = nn.Conv2d(coarse, coarse, 5, padding=2, groups=coarse, bias=False)
+        self.smooth = nn.Conv2d(coarse, coarse, 5, padding=2, groups=coarse, bias=False)
         self.coarse_gate = Gate(coarse, hidden[1], 0.0)
         self.lift = conv(coarse, fine, 1)
         self.gate = Gate(fine, hidden[0], 2.0)
         self.up = lights(fine, depths[1], hidden[0], 5)
         self.tail = conv(fine, outputs * cell**2, 1)
         nn.init.zeros_(self.lift.weight)
-        with torch.no_grad():  # what a value differs by from the mean around it
-            self.detail.weight.fill_(-1 / 25)[:, :, 2, 2] += 1
+        with torch.no_grad():  # what takes a value to the mean around it
+            self.smooth.weight.fill_(1 / 25)[:, :, 2, 2] -= 1
 
     @torch.no_grad()
     def begin_with_cosines(self):
@@ -160,7 +161,7 @@ class LightNet(nn.Module):
     def forward(self, x):
         x = self.head(x)
         means = self.coarse(self.halve(x))
-        means = means - self.detail(means) * self.coarse_gate(means)
+        means = means + self.smooth(means) * self.coarse_gate(means)
         x = self.up(x + enlarge(self.lift(means)))
         return depth_to_space(self.tail(x * self.gate(x)), self.cell)
 
@@ -362,6 +363,9 @@ def receptive_radius(network, inputs_of, size):
     Exact: with every weight 1 and a non-negative input nothing cancels, so an output sees a pixel if and only if it changes.
     Every alignment of a pixel in the coarsest grid is tried."""
     network = network.double()
+    for part in network.modules():
+        if isinstance(part, Gate):
+            part.share = nn.Identity()  # of numbers that large a sigmoid is 1, whatever they are
     for p in network.parameters():
         nn.init.ones_(p)
     radius, scale = 0, getattr(network, "scale", 1)

@@ -37,6 +37,7 @@ macro_rules! bundle {
 #[rustfmt::skip]
 static BUNDLES: &[Bundle] = &[
     bundle!("denoise-fast": "denoise-fast-int8.onnx", "check-x.npy", "check-sigma.npy", "check-denoised.npy"),
+    bundle!("denoise-nano": "check-x.npy", "check-sigma.npy", "check-denoised.npy"),
     bundle!("denoise": "check-x.npy", "check-sigma.npy", "check-denoised.npy"),
     bundle!("camera": "camera-int8.onnx", "check-x.npy", "check-sigma.npy", "check-denoised.npy"),
     bundle!("upscale-x2": "check-x.npy", "check-sigma.npy", "check-low.npy", "check-denoised.npy"),
