@@ -14,7 +14,7 @@ import sys
 import tempfile
 import tomllib
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +67,16 @@ KINDS = {
         "generate", "[-1.0, 1.0]", "min = 0.002\nmax = 80.0", ("x", "sigma"), "Unconditional prior over RGB pictures, for inpainting and drawing", version="2",
         data="synthesised pictures and 124 freely licensed photographs (models/camera/PHOTOGRAPHS.tsv).",
     ),
+}
+# What the light networks say otherwise.
+LIGHT = {
+    "denoise": {"version": "1", "description": "Gaussian denoiser for RGB pictures whose noise level is known for each pixel, for processors alone"},
+    "planes": {
+        "version": "1",
+        "description": "Denoiser for frames of cameras, in the planes of 4:2:0 that they come in, for processors alone",
+        "start": "From denoise-nano",
+        "data": "124 freely licensed photographs (models/camera/PHOTOGRAPHS.tsv) and drawn pictures, through simulated cameras, JPEG, MJPEG, H.264 and H.265.",
+    },
 }
 
 MIXED = "\nmixed = true # a picture may be known in some pixels, sigma 0.002, and missing in others, 80"
@@ -132,6 +142,8 @@ class Package:
         self.name, self.config, self.steps = name, config, state["step"]
         self.job = jobs.JOBS[config["model"]["job"]](config["model"])
         self.kind = KINDS[config["model"]["job"]]
+        if config["model"].get("light"):
+            self.kind = replace(self.kind, **LIGHT[config["model"]["job"]])
         self.scale = config["model"].get("scale", 1)
         self.network = self.job.network().eval()
         self.network.load_state_dict(state["average"])

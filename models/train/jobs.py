@@ -14,7 +14,7 @@ import planes
 import shrink
 from camera import Camera
 from examples import Examples
-from network import Denoiser, PlaneDenoiser, Prior, Upscaler
+from network import Denoiser, LightDenoiser, LightPlaneDenoiser, PlaneDenoiser, Prior, Upscaler
 
 
 def psnr(result, clean):
@@ -34,6 +34,8 @@ class Denoise:
         self.model = model
 
     def network(self):
+        if self.model.get("light"):
+            return LightDenoiser(self.model["widths"], self.model["depths"], self.model["hidden"])
         return Denoiser(self.model["widths"], self.model["depths"], self.model.get("absolute", False))
 
     def example(self, rng, clean):
@@ -60,6 +62,8 @@ class Planes:
         self.model = model
 
     def network(self):
+        if self.model.get("light"):
+            return LightPlaneDenoiser(self.model["widths"], self.model["depths"], self.model["hidden"])
         return PlaneDenoiser(self.model["widths"], self.model["depths"])
 
     def pool(self, args):

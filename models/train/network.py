@@ -4,6 +4,8 @@ Nothing is normalised, and nothing has a bias but the prior and the first convol
 D(x, sigma), and takes sigma as a map with a value for each pixel. Pictures are RGB, [B, 3, H, W].
 """
 
+import math
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -84,6 +86,86 @@ class UNet(nn.Module):
         return self.tail(x)
 
 
+class Light(nn.Module):
+    """x + conv1x1(relu(conv1x1(depthwise(x)))): a tenth of the products of a `Block`."""
+
+    def __init__(self, width, hidden, kernel):
+        super().__init__()
+        self.depthwise = nn.Conv2d(width, width, kernel, padding=kernel // 2, groups=width, bias=False)
+        self.spread, self.mix = conv(width, hidden, 1), conv(hidden, width, 1)
+        nn.init.zeros_(self.mix.weight)
+
+    def forward(self, x):
+        return x + self.mix(F.relu(self.spread(self.depthwise(x))))
+
+
+class Gate(nn.Module):
+    """A share from 0 to 1 of each value, by what there is around it: sigmoid(conv1x1(depthwise(relu(conv1x1(x)))))"""
+
+    def __init__(self, width, hidden, bias):
+        super().__init__()
+        self.spread, self.mix = conv(width, hidden, 1), conv(hidden, width, 1, bias=True)
+        self.depthwise = nn.Conv2d(hidden, hidden, 5, padding=2, groups=hidden, bias=False)
+        self.share = nn.Sigmoid()
+        nn.init.constant_(self.mix.bias, bias)
+
+    def forward(self, x):
+        return self.share(self.mix(self.depthwise(F.relu(self.spread(x)))))
+
+
+class LightNet(nn.Module):
+    """Two levels of `Light` blocks, on the grid of cells of `cell`x`cell` inputs and at half of it: one convolution reads a cell, one writes it.
+    `widths` are the levels' channels, `depths` the blocks on the coarse level and on the way up, `hidden` the channels within those of each level.
+
+    The last step of each level multiplies by a gate, as Wiener's filter does: how much of a coefficient is noise."""
+
+    def __init__(self, inputs, outputs, cell, widths, depths, hidden):
+        super().__init__()
+        self.cell = cell
+        fine, coarse = widths
+        lights = lambda width, count, hidden, kernel: nn.Sequential(*(Light(width, hidden, kernel) for _ in range(count)))
+        self.head = nn.Conv2d(inputs, fine, cell, cell)
+        self.halve = conv(fine, coarse, 2, 2)
+        self.coarse = lights(coarse, depths[0], hidden[1], 3)
+        self.smooth = nn.Conv2d(coarse, coarse, 5, padding=2, groups=coarse, bias=False)
+        self.coarse_gate = Gate(coarse, hidden[1], 0.0)
+        self.lift = conv(coarse, fine, 1)
+        self.gate = Gate(fine, hidden[0], 2.0)
+        self.up = lights(fine, depths[1], hidden[0], 5)
+        self.tail = conv(fine, outputs * cell**2, 1)
+        nn.init.zeros_(self.lift.weight)
+        with torch.no_grad():  # what takes a value to the mean around it
+            self.smooth.weight.fill_(1 / 25)[:, :, 2, 2] -= 1
+
+    @torch.no_grad()
+    def begin_with_cosines(self):
+        """Begins as what takes everything but the mean of 2x2 cells of RGB for noise, in channels that are the cosine transform of a cell in
+        opponent colours. A block's depthwise convolutions each have one frequency to judge, and the coarse level has the mean to smooth, whose
+        noise a network that begins at random hardly finds, since the mean itself hides it."""
+        cell, position = self.cell, torch.arange(self.cell) + 0.5
+        waves = torch.cos(math.pi / cell * position * torch.arange(cell)[:, None]) * (2 / cell) ** 0.5
+        waves[0] *= 0.5**0.5
+        colours = F.normalize(torch.tensor([[1.0, 1, 1], [1, 0, -1], [1, -2, 1]]))
+        basis = torch.einsum("uy,vx,kc->uvkcyx", waves, waves, colours).flatten(0, 2)
+        self.head.weight[: len(basis), :3] = basis
+        self.tail.weight.zero_()
+        self.tail.weight[:, : len(basis), 0, 0] = basis.permute(2, 3, 1, 0).flatten(0, 2)
+        # The coarse level sees the means; brightness is large.
+        scale = torch.tensor([1 / cell, 1, 1])
+        self.halve.weight[:, :3] *= scale.view(3, 1, 1)
+        for colour in range(3):
+            self.halve.weight[colour] = 0
+            self.halve.weight[colour, colour] = scale[colour] / 4
+            self.lift.weight[colour, colour] = -1 / scale[colour]
+
+    def forward(self, x):
+        x = self.head(x)
+        means = self.coarse(self.halve(x))
+        means = means + self.smooth(means) * self.coarse_gate(means)
+        x = self.up(x + enlarge(self.lift(means)))
+        return depth_to_space(self.tail(x * self.gate(x)), self.cell)
+
+
 class SpaceToDepth(torch.autograd.Function):
     """Exports as the one ONNX node of that name."""
 
@@ -126,6 +208,19 @@ class Denoiser(nn.Module):
         return x - F.pixel_shuffle(self.body(space_to_depth(torch.cat([x, sigma], 1), 2)), 2)
 
 
+class LightDenoiser(nn.Module):
+    """D(x, sigma) = x - min(255 sigma, 1) net(x, sigma), for RGB as `Denoiser` has it: exactly x where sigma is 0."""
+
+    def __init__(self, widths, depths, hidden):
+        super().__init__()
+        self.multiple_of = 2 * 4
+        self.body = LightNet(3 + 1, 3, 4, widths, depths, hidden)
+        self.body.begin_with_cosines()
+
+    def forward(self, x, sigma):
+        return x - self.body(torch.cat([x, sigma], 1)) * (255 * sigma).clamp(max=1)
+
+
 class PlaneDenoiser(nn.Module):
     """D(x, sigma) for pictures in planes, x [B, 6, H, W] as `planes.pack` has them, sigma [B, 2, H, W] for luma and chroma."""
 
@@ -148,19 +243,42 @@ class PlaneDenoiser(nn.Module):
         from_rgb = torch.linalg.inv(to_rgb)
         own = dict(self.state_dict())
         own.update({name: value for name, value in rgb.items() if name in own and own[name].shape == value.shape})
-        # The inputs of each of 2x2, red, green, blue and sigma; its outputs by colour.
-        head = rgb["body.head.weight"].unflatten(1, (4, 4))
-        tail = rgb["body.tail.weight"].unflatten(0, (3, 4))
+        # The inputs of each of 2x2, red, green, blue and sigma; the outputs by colour.
+        head, tail = self.by_pixel(rgb["body.head.weight"], rgb["body.tail.weight"])
         luma, chroma = head[:, :, :3].sum(2), torch.einsum("opcij,ck->okij", head[:, :, :3], to_rgb[:, 1:])
         # White noise of 1 in RGB is 0.67 in luma and 0.32 in chroma; each says half of it.
         sigma = head[:, :, 3:].sum(1) * 0.5
         own["body.head.weight"] = torch.cat([luma, chroma, sigma / 0.6685, sigma / 0.32], 1)
         own["body.head.bias"] = rgb["body.head.bias"] - 0.5 * chroma.sum((1, 2, 3))
         own["body.tail.weight"] = torch.cat([
-            torch.einsum("c,cpnij->pnij", from_rgb[0], tail),
-            torch.einsum("kc,cpnij->knij", from_rgb[1:], tail) / 4,
-        ])
+            torch.einsum("c,gcpnij->gpnij", from_rgb[0], tail),
+            torch.einsum("kc,gcpnij->gknij", from_rgb[1:], tail) / 4,
+        ], 1).flatten(0, 1)
         self.load_state_dict(own)
+
+    def by_pixel(self, head, tail):
+        """The first convolution [outputs, pixel of 2x2, colour, rows, columns] and the last one
+        [cell of the grid, colour, pixel of 2x2, inputs, rows, columns] of the denoiser for RGB."""
+        return head.unflatten(1, (4, 4)), tail.unflatten(0, (3, 4))[None]
+
+
+class LightPlaneDenoiser(PlaneDenoiser):
+    """The same as `LightDenoiser` is: exactly x where sigma is 0."""
+
+    def __init__(self, widths, depths, hidden):
+        nn.Module.__init__(self)
+        self.multiple_of = 2 * 2
+        self.body = LightNet(6 + 2, 6, 2, widths, depths, hidden)
+
+    def forward(self, x, sigma):
+        share = (255 * sigma).clamp(max=1)
+        return x - self.body(torch.cat([x, sigma], 1)) * share[:, [0, 0, 0, 0, 1, 1]]
+
+    def by_pixel(self, head, tail):
+        # 4x4 pixels are 2x2 cells of 2x2.
+        head = head.unflatten(3, (2, 2)).unflatten(2, (2, 2)).permute(0, 3, 5, 1, 2, 4).flatten(1, 2)
+        tail = tail.unflatten(0, (2, 2, 2, 2, 3)).permute(0, 2, 4, 1, 3, 5, 6, 7).flatten(3, 4).flatten(0, 1)
+        return head, tail
 
 
 def bicubic_phases(scale):
@@ -245,6 +363,9 @@ def receptive_radius(network, inputs_of, size):
     Exact: with every weight 1 and a non-negative input nothing cancels, so an output sees a pixel if and only if it changes.
     Every alignment of a pixel in the coarsest grid is tried."""
     network = network.double()
+    for part in network.modules():
+        if isinstance(part, Gate):
+            part.share = nn.Identity()  # of numbers that large a sigmoid is 1, whatever they are
     for p in network.parameters():
         nn.init.ones_(p)
     radius, scale = 0, getattr(network, "scale", 1)

@@ -40,10 +40,13 @@ class Pool:
     def __len__(self):
         return sum(len(s) for s in self.shards)
 
+    def picture(self, rng):
+        shard = self.shards[rng.integers(len(self.shards))]
+        return shard[rng.integers(len(shard))]
+
     def patch(self, rng, size):
         """One patch, [size, size, 3], turned, mirrored, and now and then with its channels permuted."""
-        shard = self.shards[rng.integers(len(self.shards))]
-        picture = shard[rng.integers(len(shard))]
+        picture = self.picture(rng)
         top, left = rng.integers(0, picture.shape[0] - size + 1), rng.integers(0, picture.shape[1] - size + 1)
         patch = np.rot90(picture[top : top + size, left : left + size], rng.integers(4))
         if rng.random() < 0.5:
@@ -57,6 +60,31 @@ class Pool:
         contrast = torch.tensor(np.exp(rng.normal(0, 0.25, (count, 1, 1, 1))), dtype=torch.float32)
         middle = torch.tensor(rng.uniform(0, 1, (count, 1, 1, 1)), dtype=torch.float32)
         return ((clean - middle) * contrast + middle).clamp(0, 1)
+
+
+class Mixture(Pool):
+    """Photographs and drawn pages beside synthesised pictures, in shares of the patches. Photographs count by their area."""
+
+    def __init__(self, folder, photos, shares):
+        super().__init__(folder)
+        from clips import photographs
+        from examples import drawn
+
+        rng = np.random.default_rng(3)
+        self.shares, self.photographs = shares, photographs(photos)
+        self.drawn = [drawn(rng, 192) for _ in range(1500)]
+
+    def picture(self, rng):
+        kind = rng.random()
+        if kind < self.shares["photographs"]:
+            pictures, areas = self.photographs
+            return pictures[rng.choice(len(pictures), p=areas)]
+        if kind < self.shares["photographs"] + self.shares["drawn"]:
+            return self.drawn[rng.integers(len(self.drawn))]
+        return super().picture(rng)
+
+    def __len__(self):
+        return super().__len__() + len(self.photographs[0]) + len(self.drawn)
 
 
 def loss_of(result, clean, weight, error):
@@ -83,12 +111,12 @@ def rate(progress, peak, hold):
 
 
 def load_validation(folder, multiple, device):
-    """Pictures of a pool that is not trained on, and .png photographs set aside; cropped to the network's multiple."""
+    """Pictures of a pool that is not trained on, and .png or .jpg photographs set aside; cropped to the network's multiple."""
     sets = {}
     shards = sorted(Path(folder).glob("pool-*.npy"))
     if shards:
         sets["synthetic"] = list(np.load(shards[0])[:16])
-    photographs = sorted(Path(folder).glob("*.png"))
+    photographs = sorted(p for p in Path(folder).glob("*") if p.suffix in (".png", ".jpg"))
     if photographs:
         import cv2
 
@@ -227,7 +255,8 @@ def main():
     if hasattr(run.job, "pool"):
         pool, validation = run.job.pool(args), run.job.validation(args)
     else:
-        pool = Pool(args.pool)
+        shares = config["train"].get("shares")
+        pool = Mixture(args.pool, args.photos, shares) if shares else Pool(args.pool)
         validation = load_validation(args.validation, 2 * run.network.multiple_of * run.job.size_factor, run.device)
     log = open(Path(args.out) / "log.txt", "a", buffering=1)
     say = lambda line: (print(line, flush=True), log.write(line + "\n"))

@@ -51,6 +51,7 @@ static BUNDLES: &[Bundle] = &[
         "denoise-fast":
         "denoise-fast-int8.onnx", "check-x.npy", "check-sigma.npy", "check-denoised.npy"
     ),
+    bundle!("denoise-nano": "check-x.npy", "check-sigma.npy", "check-denoised.npy"),
     bundle!("denoise": "check-x.npy", "check-sigma.npy", "check-denoised.npy"),
     bundle!("camera": "camera-int8.onnx", "check-x.npy", "check-sigma.npy", "check-denoised.npy"),
     bundle!("upscale-x2": "check-x.npy", "check-sigma.npy", "check-low.npy", "check-denoised.npy"),
