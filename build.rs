@@ -20,6 +20,8 @@ const VERSION: &str = "1.28.0";
 
 /// How hard zstd tries with the runtime. Unpacking takes about as long at any level.
 const RUNTIME_LEVEL: i32 = 9;
+/// The logarithm of the memory, in bytes, that each part takes while it is unpacked.
+const RUNTIME_WINDOW: u32 = 19;
 /// The runtime is packed in so many parts, which are unpacked side by side: a start waits for it.
 const RUNTIME_PARTS: usize = 4;
 const MODEL_LEVEL: i32 = 3;
@@ -97,7 +99,10 @@ fn pack(runtime: &Path) -> Result<(), Box<dyn Error>> {
     let length = runtime.len().div_ceil(RUNTIME_PARTS);
     for (i, part) in runtime.chunks(length).enumerate() {
         let name = format!("onnxruntime-{i}.zst");
-        fs::write(out.join(&name), zstd::encode_all(part, RUNTIME_LEVEL)?)?;
+        let mut encoder = zstd::stream::write::Encoder::new(Vec::new(), RUNTIME_LEVEL)?;
+        encoder.window_log(RUNTIME_WINDOW)?;
+        encoder.write_all(part)?;
+        fs::write(out.join(&name), encoder.finish()?)?;
         let begin = i * length;
         parts += &format!(
             "({begin}, include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{name}\")).as_slice()),\n"

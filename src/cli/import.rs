@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use eddy::array;
-use eddy::diffusion::{NoiseAt, NoiseSource, Philox, Prediction, Sampler};
+use eddy::diffusion::{Level, NoiseAt, NoiseSource, Philox, Prediction, Sampler};
 use eddy::durable::PartFolder;
 use eddy::media::still;
 use eddy::model::{
@@ -235,9 +235,16 @@ impl Arguments {
             return Err(eddy::Error::input(&self.source, problem));
         }
         let model = self.source.display().to_string();
-        opened.load(&model, |runtime, options| {
+        let probed = opened.load(&model, |runtime, options| {
             ProbedModel::open(runtime, &self.source, &description, options)
-        })
+        })?;
+        if probed.manifest.task == Task::Generate && probed.manifest.schedule_of().is_err() {
+            return Err(eddy::Error::usage(format!(
+                "{model} is a network to generate, and nothing says which noise it was trained on; \
+                 give --sigma-range MIN,MAX, or --schedule FILE for one that takes timesteps"
+            )));
+        }
+        Ok(probed)
     }
 
     /// Runs the network on noise, saves input and output beside it, and returns their entry in the
@@ -293,7 +300,11 @@ impl Arguments {
             class.fill(0);
         }
         let highest = manifest.sigma.map_or(1.0, |range| range.max);
-        let t = if manifest.schedule.is_some() { 10.0 } else { highest };
+        // What the network is conditioned on there; on a schedule, a timestep.
+        let t = match manifest.schedule {
+            Some(_) => 10.0,
+            None => manifest.prediction.scaling(Level::ve(highest), highest).t,
+        };
         let output = network.evaluate(t)?;
         if output.iter().any(|value| !value.is_finite()) {
             let problem = "its output for noise is not finite; check the options that describe it";

@@ -20,11 +20,11 @@ use super::options::{DeviceOptions, Opened, pair};
 #[command(next_help_heading = "Description of an .onnx file")]
 pub(crate) struct OnnxOptions {
     /// The value of a constant input: one number for all elements, a number for each, or
-    /// @FILE.npy; may be repeated
+    /// @FILE.npy; once for each input
     #[arg(
         id = "constant",
         long = "input",
-        value_name = "NAME=VALUE,...",
+        value_name = "NAME=VALUE[,VALUE...]",
         value_parser = constant,
         allow_hyphen_values = true
     )]

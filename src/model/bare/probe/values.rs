@@ -22,6 +22,8 @@ const REPORTED_DIFFERENCE: f64 = 1.0;
 const MIN_RESIDUAL_GAIN: f64 = 1.0;
 /// The PSNR that a wrong normalization does not reach, in dB.
 const MIN_PSNR: f64 = 14.0;
+/// By how many dB a network may worsen the test photograph: a blind one may be made for less noise.
+const MAX_PSNR_LOSS: f64 = 1.0;
 
 /// The mean and standard deviation of ImageNet's colours, in 0 to 1, which many networks use.
 const IMAGENET: [[f32; 3]; 2] = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]];
@@ -180,7 +182,8 @@ impl Probe<'_> {
         else {
             return Ok(None);
         };
-        let is_supported = score > MIN_PSNR;
+        // A network that makes the photograph worse is not understood.
+        let is_supported = score > MIN_PSNR && score > before - MAX_PSNR_LOSS;
         self.trial_images = Some(TrialImages {
             before: as_image(&self.to_channels(&input), input.width, input.height)?,
             after: as_image(&result.planes, result.width, result.height)?,
@@ -199,7 +202,7 @@ impl Probe<'_> {
         } else {
             format!(
                 "no normalization restores a test photograph (at best to {score:.1} dB PSNR, from \
-                 {before:.1} dB), so this is a guess"
+                 {before:.1} dB){near}, so this is a guess"
             )
         };
         let Normalization { range, mean, std } = normalization;
