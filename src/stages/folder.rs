@@ -20,10 +20,20 @@ const USUAL_SCALE: usize = 8;
 
 /// Whether a folder is a pipeline of diffusers that is conditioned on text, or made of stages.
 pub fn is_pipeline(path: &Path) -> bool {
+    const ENCODERS: [&str; 4] =
+        ["text_encoder", "text_encoder_2", "text_encoder_3", "prior_text_encoder"];
     path.join(INDEX).is_file()
-        && ["text_encoder", "text_encoder_2", "text_encoder_3", "prior_text_encoder"]
-            .iter()
-            .any(|part| path.join(part).is_dir())
+        && (ENCODERS.iter().any(|part| path.join(part).is_dir())
+            || read_index(path).is_ok_and(|index| ENCODERS.iter().any(|part| names(&index, part))))
+}
+
+fn read_index(path: &Path) -> Result<Config> {
+    Config::read(path, INDEX, "it says which pipeline the folder is of")
+}
+
+/// Whether the index names a part, rather than `[null, null]` for one that was left out.
+fn names(index: &Config, part: &str) -> bool {
+    index.get(part).and_then(|part| part.get(1)).is_some_and(Value::is_string)
 }
 
 /// What is read of a diffusers folder.
@@ -38,7 +48,7 @@ struct Folder<'a> {
 /// # Errors
 /// [`Error::Model`] when a part is missing, or the pipeline is of a class that Eddy does not run.
 pub(super) fn pipeline_of(path: &Path) -> Result<PipelineSpec> {
-    let index = Config::read(path, INDEX, "it says which pipeline the folder is of")?;
+    let index = read_index(path)?;
     let class = index.get("_class_name").and_then(Value::as_str).unwrap_or_default().to_owned();
     let folder = Folder { path, index, class };
     let class = folder.class.as_str();
@@ -126,7 +136,20 @@ impl Folder<'_> {
             )));
         }
         let network = self.network(&format!("text_encoder{suffix}"))?;
-        Ok(TextSpec { tokenizer, network, length, instruction: None, is_lowercase: false, layer })
+        Ok(TextSpec {
+            tokenizer,
+            network,
+            length,
+            instruction: None,
+            is_lowercase: false,
+            layer,
+            is_projected: false,
+        })
+    }
+
+    /// A text encoder of CLIP with a projection.
+    fn projected(&self, number: usize, layer: usize) -> Result<TextSpec> {
+        Ok(TextSpec { is_projected: true, ..self.text(number, None, layer)? })
     }
 
     /// The decoder and, where there is one, the encoder.
@@ -313,10 +336,10 @@ impl Folder<'_> {
             stage.guidance = GuidanceSpec::Embedded;
         }
         // A refiner has the second encoder alone.
-        let text = if self.has("text_encoder") {
-            vec![self.text(1, None, 1)?, self.text(2, None, 1)?]
+        let text = if self.has("text_encoder") || names(&self.index, "text_encoder") {
+            vec![self.text(1, None, 1)?, self.projected(2, 1)?]
         } else {
-            vec![self.text(2, None, 1)?]
+            vec![self.projected(2, 1)?]
         };
         let all: Vec<usize> = (0..text.len()).collect();
         Ok(PipelineSpec {
@@ -343,7 +366,7 @@ impl Folder<'_> {
         let mut stage = self.stage("transformer", scale, [28, 600], 7.0)?;
         let transformer = self.config("transformer")?;
         stage.channels = transformer.count("in_channels", 1..=1024)?.unwrap_or(16);
-        let mut text = vec![self.text(1, None, 1)?, self.text(2, None, 1)?];
+        let mut text = vec![self.projected(1, 1)?, self.projected(2, 1)?];
         let mut embedding = EmbeddingSpec {
             sequence: vec![vec![0, 1]],
             pooled: vec![0, 1],
@@ -476,7 +499,7 @@ impl Folder<'_> {
         };
         Ok(PipelineSpec {
             name: self.named(),
-            text: vec![self.text(1, None, 0)?],
+            text: vec![self.projected(1, 0)?],
             embedding: EmbeddingSpec {
                 sequence: vec![vec![0]],
                 pooled: vec![0],
@@ -509,6 +532,7 @@ impl Folder<'_> {
             instruction: None,
             is_lowercase: false,
             layer: 0,
+            is_projected: true,
         };
         Ok(PipelineSpec {
             name: self.named(),
