@@ -139,6 +139,9 @@ fn requests_that_cannot_be_met() {
     refuses(&place, &from("--strength 1.5"), 2, "must lie between 0 and 1");
     refuses(&place, &from("--mask gone.png"), 3, "cannot read gone.png: there is no such file");
     refuses(&place, "--prompt cat --control a.png", 2, "has no ControlNet");
+    refuses(&place, "--prompt cat --stage-steps 2,3", 2, "has 1 stage, and values for 2");
+    refuses(&place, &from("--noise-level 3"), 2, "leave the noise level out");
+    refuses(&place, &from("--image-guidance-scale 2"), 2, "leave the image guidance scale out");
     refuses(&place, "--prompt cat --clip-skip 1", 4, "no layer can be skipped");
     let noise = |file: &str| format!("--prompt cat --initial-noise {file}");
     refuses(&place, &noise("short.npy"), 2, "the noise has 64 values, and draw 1 takes 256");
