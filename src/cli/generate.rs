@@ -139,6 +139,7 @@ impl Arguments {
         if is_pipeline(Path::new(&self.model)) {
             return self.run_staged();
         }
+        refuse_onnx(&self.model)?;
         let package = Package::find(&self.model)?;
         if let Some(option) = self.prompts.given() {
             return Err(eddy::Error::usage(format!(
@@ -148,7 +149,6 @@ impl Arguments {
             ))
             .into());
         }
-        refuse_onnx(&self.model)?;
         let sink = Sink::choose(&self.output, self.count as usize, self.grid)?;
         let also_read: Vec<PathBuf> = self.from.iter().cloned().chain(self.noise.files()).collect();
         match &sink {

@@ -180,6 +180,7 @@ impl Arguments {
         let report = samples.first().map(|(_, report)| report.clone());
         if let Some(report) = &report {
             for (end, room) in &report.cut {
+                let end = end.split_whitespace().collect::<Vec<_>>().join(" ");
                 console.note_unless_json(format!(
                     "the prompt is longer than {room} tokens; this end of it has no effect: {end}"
                 ));

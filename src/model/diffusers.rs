@@ -22,12 +22,14 @@ pub struct DiffusersFolder {
     pub schedule: DiscreteSchedule,
 }
 
+/// The folders of text encoders.
+pub(crate) const TEXT_ENCODERS: [&str; 4] =
+    ["text_encoder", "text_encoder_2", "text_encoder_3", "prior_text_encoder"];
+
 /// Whether a folder in the layout of diffusers has a text encoder.
 pub fn has_text_encoder(path: &Path) -> bool {
     path.join("model_index.json").is_file()
-        && ["text_encoder", "text_encoder_2", "text_encoder_3", "prior_text_encoder"]
-            .iter()
-            .any(|part| path.join(part).is_dir())
+        && TEXT_ENCODERS.iter().any(|part| path.join(part).is_dir())
 }
 
 impl DiffusersFolder {

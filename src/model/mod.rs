@@ -16,6 +16,7 @@ mod verify;
 
 pub use bare::{Description, DetectedProperty, ProbedModel, Role, TrialImages};
 pub use bundled::names as bundled_names;
+pub(crate) use diffusers::TEXT_ENCODERS;
 pub use diffusers::{DiffusersFolder, has_text_encoder};
 pub use external::external_files;
 pub use fallback::NetworkWithFallback;

@@ -10,7 +10,9 @@ use super::spec::{
     PipelineSpec, StageDefaults, StageSpec, StateSpec, StrengthSpec, Takes, TextSpec,
 };
 use crate::error::{Error, Result};
-use crate::model::{Config, LARGEST_CONFIG, Links, find_inside, has_text_encoder, read_regular};
+use crate::model::{
+    Config, LARGEST_CONFIG, Links, TEXT_ENCODERS, find_inside, has_text_encoder, read_regular,
+};
 
 const INDEX: &str = "model_index.json";
 /// A description in Eddy's own terms.
@@ -22,7 +24,20 @@ const USUAL_SCALE: usize = 8;
 
 /// Whether a folder is a pipeline of diffusers that is conditioned on text, or made of stages.
 pub fn is_pipeline(path: &Path) -> bool {
-    path.join(SPEC).is_file() || has_text_encoder(path)
+    path.join(SPEC).is_file()
+        || has_text_encoder(path)
+        || (path.join(INDEX).is_file()
+            && read_index(path)
+                .is_ok_and(|index| TEXT_ENCODERS.iter().any(|part| names(&index, part))))
+}
+
+fn read_index(path: &Path) -> Result<Config> {
+    Config::read(path, INDEX, "it says which pipeline the folder is of")
+}
+
+/// Whether the index names a part, rather than `[null, null]` for one that was left out.
+fn names(index: &Config, part: &str) -> bool {
+    index.get(part).and_then(|part| part.get(1)).is_some_and(Value::is_string)
 }
 
 /// What is read of a diffusers folder.
@@ -40,7 +55,7 @@ pub fn pipeline_of(path: &Path) -> Result<PipelineSpec> {
     if path.join(SPEC).is_file() {
         return described(path);
     }
-    let index = Config::read(path, INDEX, "it says which pipeline the folder is of")?;
+    let index = read_index(path)?;
     let class = index.get("_class_name").and_then(Value::as_str).unwrap_or_default().to_owned();
     let folder = Folder { path, index, class };
     let class = folder.class.as_str();
@@ -143,7 +158,20 @@ impl Folder<'_> {
             )));
         }
         let network = self.network(&format!("text_encoder{suffix}"))?;
-        Ok(TextSpec { tokenizer, network, length, instruction: None, is_lowercase: false, layer })
+        Ok(TextSpec {
+            tokenizer,
+            network,
+            length,
+            instruction: None,
+            is_lowercase: false,
+            layer,
+            is_projected: false,
+        })
+    }
+
+    /// A text encoder of CLIP with a projection.
+    fn projected(&self, number: usize, layer: usize) -> Result<TextSpec> {
+        Ok(TextSpec { is_projected: true, ..self.text(number, None, layer)? })
     }
 
     /// The decoder and, where there is one, the encoder.
@@ -330,10 +358,10 @@ impl Folder<'_> {
             stage.guidance = GuidanceSpec::Embedded;
         }
         // A refiner has the second encoder alone.
-        let text = if self.has("text_encoder") {
-            vec![self.text(1, None, 1)?, self.text(2, None, 1)?]
+        let text = if self.has("text_encoder") || names(&self.index, "text_encoder") {
+            vec![self.text(1, None, 1)?, self.projected(2, 1)?]
         } else {
-            vec![self.text(2, None, 1)?]
+            vec![self.projected(2, 1)?]
         };
         let all: Vec<usize> = (0..text.len()).collect();
         Ok(PipelineSpec {
@@ -360,7 +388,7 @@ impl Folder<'_> {
         let mut stage = self.stage("transformer", scale, [28, 600], 7.0)?;
         let transformer = self.config("transformer")?;
         stage.channels = transformer.count("in_channels", 1..=1024)?.unwrap_or(16);
-        let mut text = vec![self.text(1, None, 1)?, self.text(2, None, 1)?];
+        let mut text = vec![self.projected(1, 1)?, self.projected(2, 1)?];
         let mut embedding = EmbeddingSpec {
             sequence: vec![vec![0, 1]],
             pooled: vec![0, 1],
@@ -493,7 +521,7 @@ impl Folder<'_> {
         };
         Ok(PipelineSpec {
             name: self.named(),
-            text: vec![self.text(1, None, 0)?],
+            text: vec![self.projected(1, 0)?],
             embedding: EmbeddingSpec {
                 sequence: vec![vec![0]],
                 pooled: vec![0],
@@ -526,6 +554,7 @@ impl Folder<'_> {
             instruction: None,
             is_lowercase: false,
             layer: 0,
+            is_projected: true,
         };
         Ok(PipelineSpec {
             name: self.named(),

@@ -166,6 +166,7 @@ impl StagedPipeline {
             size: [0; 2],
             cut: Vec::new(),
         };
+        self.check_stages(request)?;
         for stage in &stages {
             self.check(stage, request)?;
         }
@@ -226,6 +227,26 @@ impl StagedPipeline {
 
     fn error(&self, problem: impl Into<String>) -> Error {
         Error::model(self.folder.display().to_string(), problem)
+    }
+
+    /// Whether the request has nothing that all stages ignore.
+    fn check_stages(&self, request: &StagedRequest<'_>) -> Result<()> {
+        let PipelineSpec { name, stages, .. } = &self.spec;
+        let any = |takes: fn(&StageSpec) -> bool| stages.iter().any(takes);
+        let (given, count) = (request.stages.len(), stages.len());
+        let problem = if given > count {
+            let plural = if count == 1 { "" } else { "s" };
+            format!("{name} has {count} stage{plural}, and values for {given} were given")
+        } else if request.noise_level.is_some() && !any(|stage| stage.low_res_scheduler.is_some()) {
+            format!("{name} adds no noise to an image that it enlarges; leave the noise level out")
+        } else if request.image_guidance_scale.is_some()
+            && !any(|stage| stage.guidance == GuidanceSpec::TextAndImage)
+        {
+            format!("{name} is not guided by an image; leave the image guidance scale out")
+        } else {
+            return Ok(());
+        };
+        Err(Error::usage(problem))
     }
 
     /// Whether the request has what the stage is conditioned on, and nothing that it ignores.

@@ -10,17 +10,21 @@ pub struct Fragment {
 }
 
 /// The parts of a prompt. `(text:1.3)` has a weight of 1.3, and nested weights are multiplied.
-/// Other parentheses are text, and so is `\(`. A prompt without weights is one part.
+/// Other parentheses are text, and so are `\(` and what is nested deeper than 32 levels. A prompt
+/// without weights is one part.
 pub fn fragments(prompt: &str) -> Vec<Fragment> {
     let mut found = Vec::new();
-    split(prompt, 1.0, &mut found);
+    split(prompt, 1.0, MOST_NESTED, &mut found);
     if found.is_empty() {
         found.push(Fragment { text: String::new(), weight: 1.0 });
     }
     found
 }
 
-fn split(text: &str, weight: f32, found: &mut Vec<Fragment>) {
+/// The most levels of nested weights.
+const MOST_NESTED: usize = 32;
+
+fn split(text: &str, weight: f32, levels: usize, found: &mut Vec<Fragment>) {
     let mut plain = String::new();
     let mut rest = text;
     while let Some(character) = rest.chars().next() {
@@ -29,9 +33,11 @@ fn split(text: &str, weight: f32, found: &mut Vec<Fragment>) {
         {
             plain.push(escaped);
             rest = &rest[2..];
-        } else if let Some((inner, own, behind)) = weighted(rest) {
+        } else if levels > 0
+            && let Some((inner, own, behind)) = weighted(rest)
+        {
             push(&mut plain, weight, found);
-            split(inner, weight * own, found);
+            split(inner, weight * own, levels - 1, found);
             rest = behind;
         } else {
             plain.push(character);
@@ -91,5 +97,7 @@ mod tests {
         assert_eq!(parts("(a:much) (b"), of(&[("(a:much) (b", 1.0)]));
         assert_eq!(parts("at 10:30 (é:1.1)"), of(&[("at 10:30 ", 1.0), ("é", 1.1)]));
         assert_eq!(parts("(a:nan)(b:-1)"), of(&[("(a:nan)(b:-1)", 1.0)]));
+        let deep = format!("{}a{}", "(".repeat(9000), ":1)".repeat(9000));
+        assert_eq!(parts(&deep).len(), 1);
     }
 }

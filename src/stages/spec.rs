@@ -114,6 +114,10 @@ pub struct TextSpec {
     /// normalization; 1 is the one before it, which a graph gives as `hidden_states.N`.
     #[serde(default)]
     pub layer: usize,
+    /// Whether its pooled embedding is `text_embeds`, which CLIP projects to where images are
+    /// embedded too, and no other.
+    #[serde(default)]
+    pub is_projected: bool,
 }
 
 /// How the outputs of text encoders, by their position in [`PipelineSpec::text`], are joined.

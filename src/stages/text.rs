@@ -9,6 +9,7 @@ use super::prompt::fragments;
 use super::spec::{EmbeddingSpec, TextSpec};
 use super::tokenizer::{PromptTokenizer, Tokens};
 use crate::error::{Error, Result};
+use crate::model::Config;
 use crate::network::{Runtime, SessionOptions, TensorGraph};
 
 /// What the text encoders make of a prompt.
@@ -58,6 +59,48 @@ struct TextEncoder {
     /// The outputs that are the embedding of a prompt, and of a negative one.
     hidden: [String; 2],
     pooled: Option<String>,
+    limits: Limits,
+}
+
+/// What a text encoder takes, as far as its configuration says.
+struct Limits {
+    file: String,
+    tokens: Option<usize>,
+    vocabulary: Option<usize>,
+}
+
+impl Limits {
+    /// Of the encoder whose network is this file.
+    fn read(folder: &Path, network: &str) -> Result<Self> {
+        const MOST: usize = 1 << 24;
+        let file = Path::new(network).with_file_name("config.json").display().to_string();
+        if !folder.join(&file).is_file() {
+            return Ok(Self { file, tokens: None, vocabulary: None });
+        }
+        let config = Config::read(folder, &file, "it describes a text encoder")?;
+        let tokens = config.count("max_position_embeddings", 1..=MOST)?;
+        let vocabulary = config.count("vocab_size", 1..=MOST)?;
+        Ok(Self { file, tokens, vocabulary })
+    }
+
+    /// What of a prompt's tokens the encoder has no embedding for.
+    fn problem(&self, ids: &[u32]) -> Option<String> {
+        let largest = ids.iter().max().map_or(0, |id| *id as usize);
+        let (found, known) = match (self.tokens, self.vocabulary) {
+            (Some(most), _) if ids.len() > most => {
+                (format!("a prompt of {} tokens", ids.len()), format!("takes {most}"))
+            }
+            (_, Some(known)) if largest >= known => {
+                (format!("a token of the id {largest}"), format!("knows {known} tokens"))
+            }
+            _ => return None,
+        };
+        Some(format!(
+            "its tokenizer gives {found}, and by {} it {known}; take the tokenizer that belongs to \
+             it",
+            self.file
+        ))
+    }
 }
 
 /// Embeds a prompt and a negative one. `None` for the negative prompt means that none was given.
@@ -191,11 +234,19 @@ impl TextEncoder {
         };
         let named = |layer: usize| output(layer).ok_or_else(|| missing(layer));
         let hidden = [named(spec.layer + skip)?, named(spec.layer)?];
-        let pooled = ["text_embeds", "pooler_output"]
-            .into_iter()
-            .find(|name| graph.outputs().iter().any(|port| port.name == *name))
-            .map(str::to_owned);
-        Ok(Self { tokenizer, graph, hidden, pooled })
+        let candidates: &[&str] =
+            if spec.is_projected { &["text_embeds"] } else { &["text_embeds", "pooler_output"] };
+        let pooled = candidates
+            .iter()
+            .find(|name| graph.outputs().iter().any(|port| port.name == **name))
+            .map(|name| (*name).to_owned());
+        if spec.is_projected && pooled.is_none() {
+            let problem = "its text encoder gives no text_embeds; expected one with a projection. \
+                           Check that none is swapped, or export it again";
+            return Err(Error::model(graph.model(), problem));
+        }
+        let limits = Limits::read(folder, &spec.network)?;
+        Ok(Self { tokenizer, graph, hidden, pooled, limits })
     }
 
     /// The tokens of a prompt, after those of an instruction.
@@ -210,7 +261,10 @@ impl TextEncoder {
         let row = |values: Vec<f32>| Array2::from_shape_fn([1, values.len()], |(_, i)| values[i]);
         let ids = row(tokens.ids.iter().map(|id| *id as f32).collect());
         let mask = row(tokens.mask.clone());
-        let Self { graph, hidden, pooled, tokenizer } = self;
+        let Self { graph, hidden, pooled, tokenizer, limits } = self;
+        if let Some(problem) = limits.problem(&tokens.ids) {
+            return Err(Error::model(graph.model(), problem));
+        }
         let hidden = &hidden[layer];
         let mut inputs = Vec::new();
         for port in graph.inputs() {

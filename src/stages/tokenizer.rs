@@ -20,6 +20,8 @@ use crate::model::{LARGEST_CONFIG, Links, find_inside, read_regular};
 const LARGEST_VOCABULARY: u64 = 128 << 20;
 /// The length of CLIP's prompts, if the folder does not say.
 const CLIP_LENGTH: usize = 77;
+/// T5's tokens for masked spans, if the folder does not say.
+const T5_SENTINELS: u64 = 100;
 /// The most tokens of any prompt.
 const MOST_TOKENS: u64 = 4096;
 
@@ -54,6 +56,8 @@ struct Settings {
     pad_token: Option<Special>,
     bos_token: Option<Special>,
     eos_token: Option<Special>,
+    /// T5's tokens for masked spans.
+    extra_ids: Option<u64>,
 }
 
 /// A special token, as text or with its properties.
@@ -88,14 +92,16 @@ impl PromptTokenizer {
         let [start, end] =
             [special(|settings| &settings.bos_token), special(|settings| &settings.eos_token)];
         let mut tokenizer = if let Some(bytes) = files.bytes("tokenizer.json")? {
-            files.parsed(bytes)?
+            files.parsed(bytes, "tokenizer.json")?
         } else if let Some(bytes) = files.bytes("spiece.model")? {
-            files
-                .parsed(t5(&bytes).ok_or_else(|| files.unexpected("spiece.model"))?.into_bytes())?
+            let sentinels = config.extra_ids.filter(|count| *count <= MOST_TOKENS);
+            let json = t5(&bytes, sentinels.unwrap_or(T5_SENTINELS))
+                .ok_or_else(|| files.unexpected("spiece.model"))?;
+            files.parsed(json.into_bytes(), "spiece.model")?
         } else {
             let [start, end] =
                 [start.as_deref().unwrap_or(CLIP_START), end.as_deref().unwrap_or(CLIP_END)];
-            files.parsed(clip(&files, start, end)?.into_bytes())?
+            files.parsed(clip(&files, start, end)?.into_bytes(), "vocab.json or merges.txt")?
         };
         // Prompts are cut and padded here, with their weights.
         tokenizer
@@ -161,19 +167,29 @@ impl PromptTokenizer {
     }
 
     fn padded(&self, prompt: &[Fragment], length: usize) -> Result<Tokens> {
+        let room = length.saturating_sub(self.around[0].len() + self.around[1].len());
         let mut ids = Vec::new();
         let mut weights = Vec::new();
+        let mut cut: Option<String> = None;
         for Fragment { text, weight } in prompt {
-            let encoding = self.tokenizer.encode_fast(text.as_str(), false).map_err(|cause| {
+            let encoding = self.tokenizer.encode(text.as_str(), false).map_err(|cause| {
                 Error::usage(format!("the prompt {text:?} cannot be tokenized: {cause}"))
             })?;
-            ids.extend_from_slice(encoding.get_ids());
+            let own = encoding.get_ids();
+            let (taken, rest) = own.split_at(own.len().min(room - ids.len()));
+            if let Some(end) = &mut cut {
+                end.push_str(text);
+            } else if !rest.is_empty() {
+                // A token may be a part of a character, which is then without effect as a whole.
+                let (start, _) = encoding.get_offsets()[taken.len()];
+                cut = (0..=start.min(text.len()))
+                    .rev()
+                    .find_map(|at| text.get(at..))
+                    .map(str::to_owned);
+            }
+            ids.extend_from_slice(taken);
             weights.resize(ids.len(), *weight);
         }
-        let room = length - self.around[0].len() - self.around[1].len();
-        let cut = ids.split_off(room.min(ids.len()));
-        weights.truncate(ids.len());
-        let cut = (!cut.is_empty()).then(|| self.tokenizer.decode(&cut, true).unwrap_or_default());
         let [before, after] = &self.around;
         let ids = [before.as_slice(), &ids, after.as_slice()].concat();
         let mut mask = vec![1.0; ids.len()];
@@ -236,8 +252,8 @@ impl Files<'_> {
         }
     }
 
-    fn parsed(&self, bytes: Vec<u8>) -> Result<Tokenizer> {
-        Tokenizer::from_bytes(bytes).map_err(|cause| self.failed("vocabulary", cause))
+    fn parsed(&self, bytes: Vec<u8>, name: &str) -> Result<Tokenizer> {
+        Tokenizer::from_bytes(bytes).map_err(|cause| self.failed(name, cause))
     }
 
     fn error(&self, problem: &str) -> Error {
@@ -308,21 +324,22 @@ fn clip(files: &Files<'_>, start: &str, end: &str) -> Result<String> {
     Ok(json.to_string())
 }
 
-/// The `tokenizer.json` of T5's SentencePiece model, as transformers' `T5Converter` makes it. None
-/// if it is no such model.
-fn t5(model: &[u8]) -> Option<String> {
+/// The `tokenizer.json` of T5's SentencePiece model, as transformers' `T5Converter` makes it, with
+/// this many tokens for masked spans behind the vocabulary. None if it is no such model.
+fn t5(model: &[u8], sentinels: u64) -> Option<String> {
     /// Fields of `ModelProto`, and of its pieces and its normalizer.
     const PIECE: u64 = 1;
     const NORMALIZER: u64 = 3;
     const CHARACTERS: u64 = 2;
     const UNKNOWN: u64 = 2;
     const END: &str = "</s>";
-    /// Tokens for masked spans, which T5 was trained with, behind the vocabulary.
-    const SENTINELS: u64 = 100;
     let mut vocabulary = Vec::new();
     let mut unknown = None;
     let mut characters = None;
-    for (field, body) in messages(model) {
+    let mut is_complete = false;
+    let mut fields = Fields(model);
+    for (field, value) in fields.by_ref() {
+        let protobuf::Value::Bytes(body) = value else { continue };
         match field {
             PIECE => {
                 let piece = Piece::read(body)?;
@@ -332,11 +349,16 @@ fn t5(model: &[u8]) -> Option<String> {
                 vocabulary.push(json!([piece.text, piece.score]));
             }
             NORMALIZER => {
+                is_complete = true;
                 let map = messages(body).find(|(field, _)| *field == CHARACTERS);
                 characters = map.map(|(_, map)| base64(map));
             }
             _ => {}
         }
+    }
+    // A file that was cut short lacks its last fields.
+    if !fields.0.is_empty() || !is_complete {
+        return None;
     }
     let id = |vocabulary: &[Value], text: &str| {
         let is_it = |piece: &Value| piece.get(0).and_then(Value::as_str) == Some(text);
@@ -346,8 +368,8 @@ fn t5(model: &[u8]) -> Option<String> {
     let special = ["<pad>", END, "<unk>"].into_iter();
     let mut tokens: Vec<Value> =
         special.filter_map(|text| id(&vocabulary, text).map(|id| added(id, text))).collect();
-    for i in 0..SENTINELS {
-        let text = format!("<extra_id_{}>", SENTINELS - 1 - i);
+    for i in (0..sentinels).rev() {
+        let text = format!("<extra_id_{i}>");
         if id(&vocabulary, &text).is_none() {
             tokens.push(added(vocabulary.len() as u64, &text));
             vocabulary.push(json!([text, 0.0]));

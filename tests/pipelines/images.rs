@@ -1,0 +1,88 @@
+//! Images and seeds, as files.
+
+use eddy::media::{Image, Samples};
+use serde_json::Value;
+
+use crate::common::eddy;
+use crate::common::place::Place;
+
+const RUN: &str = "generate -m pipeline --size 64x64 --steps 2";
+
+fn samples(image: &Image) -> &[u8] {
+    match &image.samples {
+        Samples::U8(samples) => samples,
+        Samples::U16(_) => panic!("8 bits were expected"),
+    }
+}
+
+/// The parameters that a PNG has.
+fn parameters(bytes: &[u8]) -> Value {
+    let at = bytes.windows(11).position(|part| part == b"parameters\0").unwrap();
+    let start = at + bytes[at..].iter().position(|byte| *byte == b'{').unwrap();
+    let mut values = serde_json::Deserializer::from_slice(&bytes[start..]).into_iter();
+    values.next().unwrap().unwrap()
+}
+
+#[test]
+fn an_image_has_its_parameters() {
+    let place = Place::with_pipeline("sd15");
+    eddy(&format!("{RUN} -o a.png --seed 7 --guidance-scale 3.5 --negative-prompt dull --prompt"))
+        .arg("a café, (red:1.2)")
+        .within(&place)
+        .succeeds()
+        .says("one image of 64x64");
+    let found = parameters(&place.bytes("a.png"));
+    let expected = serde_json::json!({
+        "model": "pipeline", "seed": 7, "prompt": "a café, (red:1.2)", "negative_prompt": "dull",
+        "guidance_scale": 3.5, "width": 64, "height": 64, "steps": 2, "sampler": "pndm",
+    });
+    for (key, value) in expected.as_object().unwrap() {
+        assert_eq!(&found[key], value, "{key} in {found}");
+    }
+    let image = place.image("a.png");
+    assert_eq!((image.width, image.height, image.channels), (64, 64, 3));
+}
+
+#[test]
+fn a_seed_gives_one_image_alone_and_among_others() {
+    let place = Place::with_pipeline("sd15-euler-ancestral");
+    let run = |more: &str| {
+        eddy(&format!("{RUN} --prompt cat {more}")).within(&place).succeeds();
+    };
+    run("-o all/ --seed 5 --count 2");
+    assert_eq!(place.names("all"), ["000005.png", "000006.png"]);
+    run("-o first.png --seed 5");
+    run("-o again.png --seed 5");
+    run("-o second.png --seed 6");
+    let [first, again, second] =
+        ["first.png", "again.png", "second.png"].map(|name| place.image(name));
+    assert_eq!(samples(&first), samples(&again));
+    assert_ne!(samples(&first), samples(&second));
+    assert_eq!(samples(&first), samples(&place.image("all/000005.png")));
+    assert_eq!(samples(&second), samples(&place.image("all/000006.png")));
+}
+
+#[test]
+fn the_end_of_a_long_prompt_is_reported() {
+    let place = Place::with_pipeline("sd15");
+    let words: Vec<String> = (0..200).map(|i| format!("word{i}")).collect();
+    let prompt = words.join(" ");
+    let outcome = eddy(&format!("{RUN} -o a.png --prompt"))
+        .arg(&prompt)
+        .within(&place)
+        .succeeds()
+        .says("longer than 77 tokens; this end of it has no effect: ");
+    let (_, end) = outcome.stderr.split_once("no effect: ").unwrap();
+    let end = end.lines().next().unwrap();
+    assert!(prompt.ends_with(end) && end.ends_with("word198 word199"), "{end}");
+    // What fits is silent.
+    let short = eddy(&format!("{RUN} -o b.png --prompt short")).within(&place).succeeds();
+    assert!(!short.stderr.contains("no effect"), "{short}");
+    // In JSON it is a value.
+    let json = eddy(&format!("{RUN} --json -o c.png --prompt"))
+        .arg(&prompt)
+        .within(&place)
+        .succeeds()
+        .json();
+    assert_eq!(json["cut"], serde_json::json!([end]));
+}
