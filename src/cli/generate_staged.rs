@@ -60,6 +60,16 @@ pub(crate) struct PromptOptions {
     clip_skip: u8,
 }
 
+/// The beginning of a text on one line.
+fn shortened(text: &str) -> String {
+    const MOST: usize = 80;
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(MOST) {
+        None => line,
+        Some((at, _)) => format!("{}...", &line[..at]),
+    }
+}
+
 impl PromptOptions {
     /// What is asked of each stage.
     fn stages(&self) -> Vec<StageRequest> {
@@ -180,11 +190,20 @@ impl Arguments {
         let report = samples.first().map(|(_, report)| report.clone());
         if let Some(report) = &report {
             for (end, room) in &report.cut {
-                let end = end.split_whitespace().collect::<Vec<_>>().join(" ");
+                let end = shortened(end);
                 console.note_unless_json(format!(
                     "the prompt is longer than {room} tokens; this end of it has no effect: {end}"
                 ));
             }
+        }
+        if prompts.negative_prompt.is_some()
+            && report.as_ref().is_some_and(|report| !report.uses_negative_prompt)
+        {
+            console.note_unless_json(
+                "the negative prompt has no effect: this network is not guided by one, or the \
+                 guidance scale is 1 or less"
+                    .to_owned(),
+            );
         }
         // By now no other network is held, so all images are decoded together.
         let (mut images, mut tensors): (Vec<Image>, Vec<Array4<f32>>) = (Vec::new(), Vec::new());

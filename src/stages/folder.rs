@@ -217,6 +217,16 @@ impl Folder<'_> {
         name.unwrap_or_else(|| self.class.clone())
     }
 
+    /// What sides of a state are multiples of: a U-Net halves them between its blocks, a transformer
+    /// divides them into patches.
+    fn multiple_of(&self, config: &Config) -> Result<usize> {
+        if let Some(patch) = config.count("patch_size", 1..=64)? {
+            return Ok(patch);
+        }
+        let blocks = config.get("block_out_channels").and_then(Value::as_array);
+        Ok(blocks.map_or(1, |blocks| 1 << (blocks.len().clamp(1, 8) - 1)))
+    }
+
     /// The stage of a latent U-Net or transformer in the folder `part`.
     fn stage(
         &self,
@@ -240,6 +250,7 @@ impl Folder<'_> {
             channels: config.count("out_channels", 1..=1024)?.unwrap_or(4),
             beside: Beside::Nothing,
             low_res_scheduler: None,
+            multiple_of: self.multiple_of(&config)?,
             packed: false,
             guidance: GuidanceSpec::ClassifierFree,
             strength: StrengthSpec::Steps,

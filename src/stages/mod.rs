@@ -122,6 +122,8 @@ pub struct StagedReport {
     pub size: [usize; 2],
     /// The ends of prompts that were too long, with the number of tokens that there is room for.
     pub cut: Vec<(String, usize)>,
+    /// Whether the negative prompt had an effect.
+    pub uses_negative_prompt: bool,
 }
 
 impl StagedPipeline {
@@ -165,6 +167,7 @@ impl StagedPipeline {
             guidance_scale: request.guidance_scale.unwrap_or(main.defaults.guidance_scale),
             size: [0; 2],
             cut: Vec::new(),
+            uses_negative_prompt: false,
         };
         self.check_stages(request)?;
         for stage in &stages {
@@ -243,6 +246,10 @@ impl StagedPipeline {
             && !any(|stage| stage.guidance == GuidanceSpec::TextAndImage)
         {
             format!("{name} is not guided by an image; leave the image guidance scale out")
+        } else if request.negative_prompt.is_some()
+            && any(|stage| matches!(stage.takes, Takes::ImageEmbedding { .. }))
+        {
+            format!("{name} is guided away from a black image alone; leave the negative prompt out")
         } else {
             return Ok(());
         };

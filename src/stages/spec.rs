@@ -62,6 +62,7 @@ impl PipelineSpec {
                 stage.defaults;
             let is_number = (0.0..=1.0).contains(&strength) && guidance_scale.is_finite();
             within("channels", stage.channels, &CHANNELS)
+                .or_else(|| within("multiple_of", stage.multiple_of, &(1..=1024)))
                 .or_else(|| within("steps", steps, &STEPS))
                 .or_else(|| within("width", width, &SIDE))
                 .or_else(|| within("height", height, &SIDE))
@@ -170,6 +171,9 @@ pub struct StageSpec {
     /// The schedule of the noise on a small image that is enlarged.
     #[serde(default)]
     pub low_res_scheduler: Option<String>,
+    /// Height and width of the state are multiples of this, as the network halves or divides them.
+    #[serde(default = "one_value")]
+    pub multiple_of: usize,
     /// Whether the network takes patches of 2x2 values in a row, rather than an image (Flux).
     #[serde(default)]
     pub packed: bool,
@@ -200,6 +204,10 @@ pub enum StrengthSpec {
     Steps,
     /// How many of the distilled timesteps are visited, in as many steps as ever.
     Timesteps,
+}
+
+fn one_value() -> usize {
+    1
 }
 
 fn one() -> f64 {

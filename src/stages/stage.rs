@@ -108,6 +108,7 @@ impl StageRun<'_> {
             },
             _ => Branches::Single,
         };
+        report.uses_negative_prompt |= branches != Branches::Single;
         let control = request.control.map(|image| -> Result<_> {
             let image = pictures::color_planes(image, size, Range::new(0.0, 1.0)?)?;
             Ok((image, request.control_scale.unwrap_or(1.0)))
@@ -322,9 +323,18 @@ impl StageRun<'_> {
             StateSpec::Image => {}
         }
         let scale = self.scale();
-        let multiple = if stage.packed { 2 * scale } else { scale };
+        let packed = if stage.packed { 2 } else { 1 };
+        let multiple = scale * stage.multiple_of.max(packed);
         if let (Beside::LowRes, Some(small)) = (stage.beside, request.start) {
-            return Ok([scale * small.width, scale * small.height]);
+            let size = [small.width, small.height];
+            if size.iter().any(|side| side % stage.multiple_of != 0) {
+                return Err(Error::usage(format!(
+                    "{} enlarges images whose sides are multiples of {}, and this one is {}x{}; \
+                     crop or resize it",
+                    self.pipeline.spec.name, stage.multiple_of, small.width, small.height
+                )));
+            }
+            return Ok(size.map(|side| scale * side));
         }
         let of_image = request.start.or(request.control).map(|image| {
             let whole = |side: usize| (side / multiple * multiple).max(multiple);
@@ -381,6 +391,14 @@ impl StageRun<'_> {
             let mean = encoder.encode(pipeline.place(), &[&pixels], vec![None])?;
             // This pipeline leaves the scale of latents out.
             return Ok(Given { beside: mean.into_iter().next(), ..nothing(noise) });
+        }
+        if let Some(mask) =
+            request.mask.filter(|mask| [mask.width, mask.height] != [image.width, image.height])
+        {
+            return Err(Error::usage(format!(
+                "the mask is {}x{} and the image {}x{}; expected the same size",
+                mask.width, mask.height, image.width, image.height
+            )));
         }
         let mask = request.mask.map(|mask| pictures::mask_planes(mask, size)).transpose()?;
         let is_needed = stage.beside == Beside::Nothing || strength < 1.0;
