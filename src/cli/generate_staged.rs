@@ -201,8 +201,7 @@ impl Arguments {
         {
             console.note_unless_json(
                 "the negative prompt has no effect: this network is not guided by one, or the \
-                 guidance scale is 1 or less"
-                    .to_owned(),
+                 guidance scale is 1 or less",
             );
         }
         // By now no other network is held, so all images are decoded together.
