@@ -19,11 +19,11 @@ use super::interrupt;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Text to image (folders in the diffusers layout)")]
 pub(crate) struct PromptOptions {
-    /// What the image shows; `(word:1.3)` gives a word more weight
+    /// The text prompt; `(word:1.3)` gives a word more weight
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) prompt: Option<String>,
 
-    /// What the image is not to show
+    /// The negative prompt
     #[arg(long, value_name = "TEXT", requires = "prompt", allow_hyphen_values = true)]
     negative_prompt: Option<String>,
 
@@ -35,7 +35,7 @@ pub(crate) struct PromptOptions {
     #[arg(long, value_name = "F", requires = "from")]
     image_guidance_scale: Option<f64>,
 
-    /// Timestep of the noise that the --from image gets before it is enlarged (upscalers)
+    /// Noise augmentation of the --from image before it is enlarged (upscalers), as a timestep
     #[arg(long, value_name = "N", requires = "from")]
     noise_level: Option<usize>,
 
@@ -43,7 +43,7 @@ pub(crate) struct PromptOptions {
     #[arg(long, value_name = "IMAGE")]
     control: Option<PathBuf>,
 
-    /// How closely it is followed
+    /// The factor of the ControlNet's residuals
     #[arg(long, value_name = "F", default_value_t = 1.0, requires = "control")]
     control_scale: f64,
 
@@ -270,6 +270,12 @@ impl Arguments {
         }
         add("image_guidance_scale", json!(request.image_guidance_scale));
         add("noise_level", json!(request.noise_level));
+        if !self.prompts.stage_steps.is_empty() {
+            add("stage_steps", json!(self.prompts.stage_steps));
+        }
+        if !self.prompts.stage_guidance.is_empty() {
+            add("stage_guidance", json!(self.prompts.stage_guidance));
+        }
         if request.clip_skip > 0 {
             add("clip_skip", json!(request.clip_skip));
         }

@@ -238,7 +238,9 @@ impl Arguments {
         let probed = opened.load(&model, |runtime, options| {
             ProbedModel::open(runtime, &self.source, &description, options)
         })?;
-        if probed.manifest.task == Task::Generate && probed.manifest.schedule_of().is_err() {
+        let manifest = &probed.manifest;
+        let has_noise = manifest.sigma.is_some() || manifest.schedule.is_some();
+        if manifest.task == Task::Generate && !has_noise {
             return Err(eddy::Error::usage(format!(
                 "{model} is a network to generate, and nothing says which noise it was trained on; \
                  give --sigma-range MIN,MAX, or --schedule FILE for one that takes timesteps"

@@ -19,8 +19,8 @@ use crate::setting::{MAX_MEMORY, SIZE, TIMEOUT};
 
 /// A session whose inputs and outputs are bound by name.
 ///
-/// Tensors are `f32` on this side; those of the graph may be of any element type that
-/// [`Element`] names, and are converted where they enter and leave.
+/// Tensors are `f32` on this side. Inputs are converted to the element type of the graph, any that
+/// [`Element`] names; outputs must be `f32` or `f16`.
 #[derive(Debug)]
 pub struct TensorGraph {
     session: Session,

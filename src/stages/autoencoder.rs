@@ -61,7 +61,7 @@ impl AutoencoderSpec {
             let given = graph.run(&[(&input, image.view().into_dyn())], &[&output])?;
             let given =
                 given.into_iter().next().and_then(|it| it.into_dimensionality::<Ix4>().ok());
-            let given = given.filter(|it| [1, 2].contains(&(it.dim().1 / self.channels.max(1))));
+            let given = given.filter(|it| [self.channels, 2 * self.channels].contains(&it.dim().1));
             let mut given = given.ok_or_else(|| {
                 let problem = format!(
                     "its output `{output}` is no latent of {} channels, with its logarithm of \

@@ -300,7 +300,17 @@ impl Network for ConditionedNetwork {
             inputs.iter().map(|(name, value)| (name.as_str(), value.view())).collect();
         let output = self.graph.run(&feeds, &[&self.names.output])?;
         let output = output.into_iter().next().unwrap_or_default();
+        let [_, channels, height, width] = self.shape;
+        let patches = [count, (height / 2) * (width / 2), 4 * channels];
         let output = if self.packed {
+            if output.shape() != patches {
+                let problem = format!(
+                    "its output `{}` is {:?}; expected patches of {patches:?}",
+                    self.names.output,
+                    output.shape()
+                );
+                return Err(Error::model(self.graph.model(), problem));
+            }
             unpack(output, self.shape).into_dyn()
         } else if is_vector && output.ndim() == 2 {
             output.insert_axis(Axis(2)).insert_axis(Axis(3))
@@ -487,7 +497,9 @@ fn bind(
             }),
             "timestep_cond" => conditions.guidance.map(|guidance| {
                 let width = declared.last().copied().and_then(|it| usize::try_from(it).ok());
-                let row = guidance_embedding(guidance - 1.0, width.unwrap_or(256));
+                // More is no width that a network could have.
+                let width = width.unwrap_or(256).min(65_536);
+                let row = guidance_embedding(guidance - 1.0, width);
                 Array2::from_shape_fn([count, row.len()], |(_, i)| row[i]).into_dyn()
             }),
             "guidance" => conditions
@@ -582,11 +594,10 @@ fn pack(state: &Array4<f32>) -> ndarray::Array3<f32> {
 fn unpack(packed: ArrayD<f32>, [_, channels, height, width]: Shape) -> Array4<f32> {
     let batch = packed.shape().first().copied().unwrap_or(0);
     let across = width / 2;
-    let fits = packed.shape() == [batch, (height / 2) * across, 4 * channels];
     Array4::from_shape_fn([batch, channels, height, width], |(b, channel, y, x)| {
         let patch = (y / 2) * across + x / 2;
         let value = 4 * channel + 2 * (y % 2) + x % 2;
-        if fits { packed[[b, patch, value]] } else { f32::NAN }
+        packed[[b, patch, value]]
     })
 }
 

@@ -13,17 +13,19 @@ pub struct Draws {
     recorded: Option<(Vec<f32>, usize)>,
     seed: u64,
     count: u32,
+    /// Stages whose steps have their noise.
+    stages: u64,
 }
 
 impl Draws {
     /// Draws of a random seed.
     pub fn of_seed(seed: u64) -> Self {
-        Self { recorded: None, seed, count: 0 }
+        Self { recorded: None, seed, count: 0, stages: 0 }
     }
 
     /// Values that another program drew, one draw after the other.
     pub fn recorded(values: Vec<f32>) -> Self {
-        Self { recorded: Some((values, 0)), seed: 0, count: 0 }
+        Self { recorded: Some((values, 0)), seed: 0, count: 0, stages: 0 }
     }
 
     /// The next draw: standard normal values of this shape.
@@ -73,7 +75,11 @@ impl Draws {
     /// As for [`next`](Self::next).
     pub fn steps(&mut self, plan: &Plan, shape: Shape) -> Result<Box<dyn NoiseSource>> {
         if self.recorded.is_none() {
-            return Ok(Box::new(Philox::new(self.seed)));
+            // Each stage of a cascade has noise of its own.
+            const NEXT: u64 = 0x9E37_79B9_7F4A_7C15;
+            let source = Philox::new(self.seed ^ self.stages.wrapping_mul(NEXT));
+            self.stages += 1;
+            return Ok(Box::new(source));
         }
         let mut values = Vec::new();
         for step in &plan.steps[..plan.noise_rows()] {

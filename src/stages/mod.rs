@@ -76,7 +76,7 @@ pub struct StagedRequest<'a> {
     pub sampler: Option<Sampler>,
     /// Stochasticity of samplers that have it.
     pub eta: Option<f64>,
-    /// The guidance scale; 1 or less is no guidance.
+    /// The guidance scale; 1 or less is no guidance, but for networks that take it as an input.
     pub guidance_scale: Option<f64>,
     /// How far guidance is rescaled, from 0 to 1 (Lin et al. 2024, section 3.4).
     pub guidance_rescale: f64,
@@ -246,10 +246,16 @@ impl StagedPipeline {
             && !any(|stage| stage.guidance == GuidanceSpec::TextAndImage)
         {
             format!("{name} is not guided by an image; leave the image guidance scale out")
+        } else if request.start.is_some() && !any(|stage| stage.state == StateSpec::Image) {
+            format!("{name} starts from no image; leave it out")
+        } else if request.size.is_some()
+            && !any(|stage| stage.state == StateSpec::Image && stage.beside != Beside::LowRes)
+        {
+            format!("{name} generates images of one size; leave the size out")
         } else if request.negative_prompt.is_some()
             && any(|stage| matches!(stage.takes, Takes::ImageEmbedding { .. }))
         {
-            format!("{name} is guided away from a black image alone; leave the negative prompt out")
+            format!("{name} takes no negative prompt; leave it out")
         } else {
             return Ok(());
         };
@@ -268,7 +274,9 @@ impl StagedPipeline {
             (Beside::Enlarged(_), None, _) if self.spec.stages.len() == 1 => {
                 "enlarges an image, and none was given"
             }
-            (Beside::Image | Beside::LowRes, _, Some(_)) => "takes no mask; leave it out",
+            (Beside::Image | Beside::LowRes | Beside::Enlarged(_), _, Some(_)) => {
+                "takes no mask; leave it out"
+            }
             (_, None, Some(_)) => "was given a mask and no image that it belongs to",
             _ if stage.control.is_some() && request.control.is_none() => {
                 "follows a control image, and none was given"

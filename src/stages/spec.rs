@@ -57,15 +57,32 @@ impl PipelineSpec {
             let count = self.text.len();
             return Some(format!("{count} text encoders, and an embedding of another one"));
         }
+        let text = self.text.iter().find_map(|text| {
+            within("length", text.length.unwrap_or(1), &(1..=4096))
+                .or_else(|| within("layer", text.layer, &(0..=1000)))
+        });
+        let absent = self.embedding.absent.and_then(|[tokens, features]| {
+            within("absent tokens", tokens, &(1..=4096))
+                .or_else(|| within("absent features", features, &CHANNELS))
+        });
+        if let Some(problem) = text.or(absent) {
+            return Some(problem);
+        }
         let stages = self.stages.iter().find_map(|stage| {
             let StageDefaults { steps, strength, size: [width, height], guidance_scale } =
                 stage.defaults;
-            let is_number = (0.0..=1.0).contains(&strength) && guidance_scale.is_finite();
+            let is_number = (0.0..=1.0).contains(&strength)
+                && guidance_scale.is_finite()
+                && stage.timestep_factor.is_finite();
             within("channels", stage.channels, &CHANNELS)
                 .or_else(|| within("multiple_of", stage.multiple_of, &(1..=1024)))
                 .or_else(|| within("steps", steps, &STEPS))
                 .or_else(|| within("width", width, &SIDE))
                 .or_else(|| within("height", height, &SIDE))
+                .or_else(|| match stage.takes {
+                    Takes::ImageEmbedding { size, .. } => within("size", size, &(1..=4096)),
+                    _ => None,
+                })
                 .or_else(|| match stage.state {
                     StateSpec::Vector(features) => within("vector", features, &CHANNELS),
                     StateSpec::FixedImage([width, height]) => {
@@ -74,14 +91,16 @@ impl PipelineSpec {
                     StateSpec::Image => None,
                 })
                 .or_else(|| {
-                    let problem = "a default strength or guidance scale that is no such number";
+                    let problem = "a default strength that is not from 0 to 1, or a guidance scale \
+                                   or timestep factor that is not finite";
                     (!is_number).then(|| problem.to_owned())
                 })
         });
         let mut coders = self.decoder.iter().chain(&self.encoder);
         stages.or_else(|| {
             coders.find_map(|coder| {
-                let is_factor = coder.factor.is_finite() && coder.factor > 0.0;
+                let is_factor =
+                    coder.factor.is_finite() && coder.factor > 0.0 && coder.shift.is_finite();
                 within("channels", coder.channels, &CHANNELS)
                     .or_else(|| within("scale", coder.scale, &(1..=1024)))
                     .or_else(|| {
@@ -342,7 +361,7 @@ pub struct AutoencoderSpec {
     /// See [`factor`](Self::factor).
     #[serde(default)]
     pub shift: f64,
-    /// The mean and the standard deviation of each channel, in addition.
+    /// The mean of each channel, in place of [`shift`](Self::shift), and its standard deviation.
     #[serde(default)]
     pub moments: Option<[Vec<f32>; 2]>,
 }

@@ -66,8 +66,10 @@ impl StageRun<'_> {
             _ => [1, stage.channels, height, width],
         };
         let [_, _, height, width] = shape;
+        self.check_state([height, width])?;
         let training = Training::read(&pipeline.folder, &stage.scheduler)?;
         let starts_at_image = request.start.is_some()
+            && stage.state == StateSpec::Image
             && matches!(stage.beside, Beside::Nothing | Beside::MaskedImage);
         let strength = match request.strength {
             Some(strength) if !(0.0..=1.0).contains(&strength) => {
@@ -91,6 +93,12 @@ impl StageRun<'_> {
             part,
         })?;
         let given = self.images((size, shape), strength, draws)?;
+        if let Some(start) = given.start.as_ref().filter(|start| start.dim() != shape.into()) {
+            return Err(pipeline.error(format!(
+                "its vae_encoder gives latents of {:?} for a state of {shape:?}; expected the same",
+                start.shape()
+            )));
+        }
         let first = start.plan.steps.first().map_or(Level::CLEAN, |step| step.level);
         let x = match &given.start {
             Some(image) if strength < 1.0 || !given.is_filled => {
@@ -171,6 +179,28 @@ impl StageRun<'_> {
         }
     }
 
+    /// Checks that the stage has a state that its parts can take.
+    fn check_state(&self, [height, width]: [usize; 2]) -> Result<()> {
+        let Self { pipeline, stage, .. } = self;
+        let is_vector = matches!(stage.state, StateSpec::Vector(_));
+        let decoder = pipeline.spec.decoder.as_ref().filter(|_| self.is_last);
+        let problem = if height == 0 || width == 0 {
+            "an image is smaller than a value of its latent".to_owned()
+        } else if stage.packed && (height % 2 != 0 || width % 2 != 0) {
+            format!("its network takes patches of 2x2, and the state is {width}x{height}")
+        } else if stage.control.is_some() && (stage.packed || is_vector) {
+            "Eddy runs no ControlNet of this kind of network; remove its folder".to_owned()
+        } else if let Some(decoder) = decoder.filter(|it| it.channels != stage.channels) {
+            format!(
+                "its network samples {} channels, and its decoder takes {}",
+                stage.channels, decoder.channels
+            )
+        } else {
+            return Ok(());
+        };
+        Err(pipeline.error(problem))
+    }
+
     /// Pixels to a value of the state.
     fn scale(&self) -> usize {
         let decoder = self.pipeline.spec.decoder.as_ref().filter(|_| self.is_last);
@@ -247,7 +277,7 @@ impl StageRun<'_> {
         let names = ["encoder_hidden_states", "additive_clip_time_embeddings"];
         let given = graph.run(&inputs, &names)?;
         let split = |array: &ArrayD<f32>| -> Result<[ArrayD<f32>; 2]> {
-            if array.shape().first() != Some(&2) {
+            if array.shape().first() != Some(&2) || array.ndim() < 2 {
                 let problem = "it gives no embeddings for both prompts; export it with guidance";
                 return Err(Error::model(graph.model(), problem));
             }
@@ -258,6 +288,10 @@ impl StageRun<'_> {
             return Err(Error::model(graph.model(), "it gives too few outputs"));
         };
         let tokens = split(tokens)?;
+        if tokens[0].ndim() != 3 {
+            let problem = "its encoder_hidden_states are no sequence of embeddings";
+            return Err(Error::model(graph.model(), problem));
+        }
         // What is put in front of the text's tokens is no padding.
         let mask = |it: &super::Embedding, tokens: &ArrayD<f32>| {
             let own = it.mask.clone().unwrap_or_default();
@@ -324,7 +358,8 @@ impl StageRun<'_> {
         }
         let scale = self.scale();
         let packed = if stage.packed { 2 } else { 1 };
-        let multiple = scale * stage.multiple_of.max(packed);
+        let is_even = stage.multiple_of.is_multiple_of(packed);
+        let multiple = scale * stage.multiple_of * if is_even { 1 } else { packed };
         if let (Beside::LowRes, Some(small)) = (stage.beside, request.start) {
             let size = [small.width, small.height];
             if size.iter().any(|side| side % stage.multiple_of != 0) {

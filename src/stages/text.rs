@@ -140,8 +140,8 @@ pub(super) fn embed(
     }
     let joined = |encoded: &[Encoded]| {
         join(encoded, spec).map_err(|cause| {
-            let problem = "its text encoders give embeddings of different kinds; check that none \
-                           is swapped";
+            let problem = "its text encoders give embeddings of different kinds; check that \
+                           each is in its own folder";
             Error::model_from(folder.display().to_string(), problem, cause)
         })
     };
@@ -289,7 +289,9 @@ impl TextEncoder {
             Error::model(graph.model(), format!("its output `{name}` is no embedding of a text"))
         };
         let sequence = results.next().and_then(|it| it.into_dimensionality::<Ix3>().ok());
-        let mut sequence = sequence.ok_or_else(|| unexpected(hidden))?;
+        let mut sequence = sequence
+            .filter(|it| it.len_of(Axis(1)) == tokens.ids.len())
+            .ok_or_else(|| unexpected(hidden))?;
         let pooled = match pooled {
             None => None,
             Some(name) => {

@@ -244,8 +244,11 @@ impl Files<'_> {
     }
 
     fn settings(&self, name: &str) -> Result<Settings> {
-        match self.bytes(name)?.filter(|bytes| bytes.len() as u64 <= LARGEST_CONFIG) {
+        match self.bytes(name)? {
             None => Ok(Settings::default()),
+            Some(bytes) if bytes.len() as u64 > LARGEST_CONFIG => {
+                Err(self.error(&format!("its {name} has more than {LARGEST_CONFIG} bytes")))
+            }
             Some(bytes) => {
                 serde_json::from_slice(&bytes).map_err(|cause| self.failed(name, cause.into()))
             }

@@ -81,8 +81,7 @@ impl Training {
         if let Some(flow) = FlowSchedule::parse(&model, &text)? {
             return Ok(Self::Flow(flow));
         }
-        let is_unclip = text.contains("UnCLIPScheduler");
-        let (text, has_learned_variance) = ancestral(&text);
+        let AsDdpm { text, has_learned_variance, is_unclip } = AsDdpm::of(&text);
         let sampler = Scheduler::parse(&model, &text)?.sampler;
         let schedule = Box::new(config::parse(&model, &text)?);
         Ok(Self::Discrete { schedule, sampler, has_learned_variance, is_unclip })
@@ -97,7 +96,7 @@ impl Training {
         let PlanRequest { steps, skipped, sampler, eta, tokens, has_even_sigmas, part } = request;
         if skipped >= steps {
             return Err(Error::usage(format!(
-                "so little strength leaves none of {steps} steps; raise it, or take more steps"
+                "the strength is too low: none of {steps} steps remain; raise it, or take more steps"
             )));
         }
         match self {
@@ -164,31 +163,40 @@ impl Training {
     }
 }
 
-/// A scheduler's file in the terms of `DDPMScheduler`, and whether it has a learned variance.
-///
-/// `UnCLIPScheduler` is that scheduler on the cosine schedule, from each visited timestep to the
-/// next. A learned variance lies between the smallest one, which is kept here, and the largest.
-fn ancestral(text: &str) -> (String, bool) {
-    let Ok(Value::Object(mut keys)) = serde_json::from_str(text) else {
-        return (text.to_owned(), false);
-    };
-    let is = |keys: &Map<String, Value>, key: &str, value: &str| {
-        keys.get(key).and_then(Value::as_str) == Some(value)
-    };
-    if is(&keys, "_class_name", "UnCLIPScheduler") {
-        for (key, value) in [
-            ("_class_name", "DDPMScheduler"),
-            ("beta_schedule", "squaredcos_cap_v2"),
-            ("timestep_spacing", "linspace"),
-        ] {
-            keys.insert(key.into(), value.into());
+/// A scheduler's file in the terms of `DDPMScheduler`.
+struct AsDdpm {
+    text: String,
+    has_learned_variance: bool,
+    is_unclip: bool,
+}
+
+impl AsDdpm {
+    ///
+    /// `UnCLIPScheduler` is that scheduler on the cosine schedule, from each visited timestep to the
+    /// next. A learned variance lies between the smallest one, which is kept here, and the largest.
+    fn of(text: &str) -> Self {
+        let Ok(Value::Object(mut keys)) = serde_json::from_str(text) else {
+            return Self { text: text.to_owned(), has_learned_variance: false, is_unclip: false };
+        };
+        let is = |keys: &Map<String, Value>, key: &str, value: &str| {
+            keys.get(key).and_then(Value::as_str) == Some(value)
+        };
+        let is_unclip = is(&keys, "_class_name", "UnCLIPScheduler");
+        if is_unclip {
+            for (key, value) in [
+                ("_class_name", "DDPMScheduler"),
+                ("beta_schedule", "squaredcos_cap_v2"),
+                ("timestep_spacing", "linspace"),
+            ] {
+                keys.insert(key.into(), value.into());
+            }
         }
+        let has_learned_variance = is(&keys, "variance_type", "learned_range");
+        if has_learned_variance {
+            keys.insert("variance_type".into(), "fixed_small".into());
+        }
+        Self { text: Value::Object(keys).to_string(), has_learned_variance, is_unclip }
     }
-    let is_learned = is(&keys, "variance_type", "learned_range");
-    if is_learned {
-        keys.insert("variance_type".into(), "fixed_small".into());
-    }
-    (Value::Object(keys).to_string(), is_learned)
 }
 
 /// Gives a plan the factors that `UnCLIPScheduler` computes, whose differences of numbers near 1

@@ -111,9 +111,9 @@ fn threads_sets_the_number_of_threads() {
             format!("denoise a.png -o b.png --sigma 25 --steps 20 --quiet --threads {threads}");
         most_threads(eddy(&options).within(&place).command().spawn().unwrap())
     };
-    let (one, six) = (most(1), most(6));
-    // The calling thread takes part, so six threads are five more than one.
-    assert_eq!(six, one + 5);
+    // More than there are for a moment at the start, when the library is unpacked.
+    let (six, eleven) = (most(6), most(11));
+    assert_eq!(eleven, six + 5);
 }
 
 /// The largest observed number of threads of a process.
