@@ -135,7 +135,7 @@ fn requests_that_cannot_be_met() {
     let from = |more: &str| format!("--prompt cat --from a.png {more}");
     refuses(&place, "", 2, "generates images of a text; give it with --prompt");
     refuses(&place, "--from a.png", 2, "give it with --prompt");
-    refuses(&place, &from("--strength 0"), 2, "so little strength leaves none of 2 steps");
+    refuses(&place, &from("--strength 0"), 2, "the strength is too low: none of 2 steps remain");
     refuses(&place, &from("--strength 1.5"), 2, "must lie between 0 and 1");
     refuses(&place, &from("--mask gone.png"), 3, "cannot read gone.png: there is no such file");
     refuses(&place, "--prompt cat --control a.png", 2, "has no ControlNet");
