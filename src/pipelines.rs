@@ -236,7 +236,7 @@ impl DenoisePipeline {
     ///
     /// # Errors
     /// As for [`run`](Self::run), and [`Error::Interrupted`] when `observe` stops it, which leaves
-    /// `image` unchanged.
+    /// `image` partly denoised.
     pub fn run_observed(
         &mut self,
         image: &mut Image,
