@@ -157,8 +157,12 @@ fn guidance_scale_one_is_conditional_and_zero_is_unconditional() {
     let free = |scale: f64, interval: [f64; 2]| {
         let mut network = Mixture::new(Kind::Denoised);
         let options = ClassifierFreeOptions { scale, rescale: 0.0, interval };
-        let mut free =
-            ClassifierFree::new(&mut network, [vec![1; COUNT], vec![2; COUNT]], options, &plan);
+        let mut free = ClassifierFree::new(
+            &mut network,
+            Some([vec![1; COUNT], vec![2; COUNT]]),
+            options,
+            &plan,
+        );
         let found = run(&plan, &mut free, Vec::new());
         // Both halves in one batch.
         assert!(

@@ -211,7 +211,8 @@ impl Arguments {
             let start = start.as_ref().map(|image| generator.planes(image, many)).transpose()?;
             let (initial, fresh) = given.of(first, many)?;
             let fresh = fresh.as_ref().map(|fresh| fresh as &dyn NoiseSource);
-            let classes = self.classes(first, many, scale);
+            let is_conditioned = !package.manifest.unconditional.is_empty();
+            let classes = self.classes(first, many, scale, is_conditioned);
             let request = GenerateRequest {
                 seeds: seeds.clone(),
                 classes,
@@ -270,8 +271,16 @@ impl Arguments {
         self.class.get(i % self.class.len().max(1)).copied()
     }
 
-    fn classes(&self, first: usize, many: usize, scale: f64) -> Option<Classes> {
+    /// The classes and the options of guidance; none for a network without conditions.
+    fn classes(
+        &self,
+        first: usize,
+        many: usize,
+        scale: f64,
+        is_conditioned: bool,
+    ) -> Option<Classes> {
         let wanted: Option<Vec<usize>> = (first..first + many).map(|i| self.class(i)).collect();
+        let wanted = wanted.or_else(|| is_conditioned.then(Vec::new));
         let interval = self.guidance_interval.unwrap_or([0.0, f64::INFINITY]);
         let options = ClassifierFreeOptions { scale, rescale: self.guidance_rescale, interval };
         Some(Classes { wanted: wanted?, without: self.negative_class, options })

@@ -9,15 +9,16 @@ use eddy::diffusion::{Level, NoiseAt, NoiseSource, Philox, Prediction, Sampler};
 use eddy::durable::PartFolder;
 use eddy::media::still;
 use eddy::model::{
-    Check, Description, LARGEST_CONFIG, LARGEST_GRAPH, Links, Package, Precision, ProbedModel,
-    Scheduler, Task, UNKNOWN_LICENCE, find_weights, manifest_of_diffusers, read_regular,
+    Check, Constant, Description, LARGEST_CONFIG, LARGEST_GRAPH, Links, Package, Precision,
+    ProbedModel, Scheduler, Task, UNKNOWN_LICENCE, find_weights, manifest_of_diffusers,
+    read_regular,
 };
 use eddy::network::Network;
 use ndarray::Array4;
 use serde_json::json;
 
 use super::console::Console;
-use super::onnx_options::{OnnxOptions, detected_json};
+use super::onnx_options::{OnnxOptions, constant, detected_json};
 use super::options::{DeviceOptions, Opened, Size, SyncOption};
 
 /// Convert a network to a model package
@@ -104,6 +105,16 @@ struct NetworkArgs {
     /// The class that means unconditional
     #[arg(long, value_name = "K", requires = "classes")]
     null_class: Option<usize>,
+
+    /// The value of a constant input (--input) that means no condition, for classifier-free
+    /// guidance; once for each input
+    #[arg(
+        long,
+        value_name = "NAME=VALUE[,VALUE...]",
+        value_parser = constant,
+        allow_hyphen_values = true
+    )]
+    unconditional: Vec<(String, Constant)>,
 
     /// Numeric precision: f32, f16 or int8; by default f32 or f16, read from the graph
     #[arg(long, value_name = "PRECISION")]
@@ -235,9 +246,13 @@ impl Arguments {
             return Err(eddy::Error::input(&self.source, problem));
         }
         let model = self.source.display().to_string();
-        let probed = opened.load(&model, |runtime, options| {
+        let mut probed = opened.load(&model, |runtime, options| {
             ProbedModel::open(runtime, &self.source, &description, options)
         })?;
+        if let Some(network) = &self.network {
+            probed.manifest.unconditional = network.unconditional.iter().cloned().collect();
+            probed.manifest.validate(&model)?;
+        }
         let manifest = &probed.manifest;
         let has_noise = manifest.sigma.is_some() || manifest.schedule.is_some();
         if manifest.task == Task::Generate && !has_noise {

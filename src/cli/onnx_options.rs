@@ -142,7 +142,7 @@ fn state(text: &str) -> Result<(String, String), String> {
     Ok((input.to_owned(), output.to_owned()))
 }
 
-fn constant(text: &str) -> Result<(String, Constant), String> {
+pub(super) fn constant(text: &str) -> Result<(String, Constant), String> {
     let expected = || format!("{text} is not a name with numbers; expected such as strength=0.5");
     // Names may contain a `=`, numbers do not.
     let (name, values) = text.rsplit_once('=').ok_or_else(expected)?;

@@ -129,8 +129,8 @@ impl Default for ClassifierFreeOptions {
 /// from the negative class.
 pub struct ClassifierFree<'a> {
     network: &'a mut dyn Network,
-    /// The class and the negative class of each sample.
-    classes: [Vec<i64>; 2],
+    /// The class and the negative class of each sample, of a network that has classes.
+    classes: Option<[Vec<i64>; 2]>,
     options: ClassifierFreeOptions,
     /// The noise levels, as passed to the network, at which guidance is active.
     active: Vec<f64>,
@@ -139,25 +139,19 @@ pub struct ClassifierFree<'a> {
 }
 
 impl<'a> ClassifierFree<'a> {
-    /// Guidance towards `classes`, one per sample, and away from the negative class `without`, at
-    /// the levels of `plan`.
+    /// Guidance towards classes, one per sample, and away from negative ones, at the levels of
+    /// `plan`. `None` is guidance by the other conditions of the network alone
+    /// ([`drop_conditions`](Network::drop_conditions)).
     pub fn new(
         network: &'a mut dyn Network,
-        [classes, without]: [Vec<i64>; 2],
+        classes: Option<[Vec<i64>; 2]>,
         options: ClassifierFreeOptions,
         plan: &Plan,
     ) -> Self {
         let [low, high] = options.interval;
         let steps = plan.steps.iter().filter(|step| (low..=high).contains(&step.level.sigma()));
         let active = steps.map(|step| step.t).collect();
-        Self {
-            network,
-            classes: [classes, without],
-            options,
-            active,
-            shape: [0; 4],
-            output: Vec::new(),
-        }
+        Self { network, classes, options, active, shape: [0; 4], output: Vec::new() }
     }
 }
 
@@ -165,7 +159,10 @@ impl Network for ClassifierFree<'_> {
     fn bind(&mut self, shape: Shape) -> Result<()> {
         let [batch, channels, height, width] = shape;
         self.network.bind([2 * batch, channels, height, width])?;
-        label(self.network.inputs().class, &self.classes.concat())?;
+        match &self.classes {
+            Some(classes) => label(self.network.inputs().class, &classes.concat())?,
+            None => self.network.drop_conditions(batch)?,
+        }
         self.shape = shape;
         self.output = vec![0.0; shape.iter().product()];
         Ok(())

@@ -54,6 +54,10 @@ impl Network for NetworkWithFallback<'_> {
         self.network.evaluate(t)
     }
 
+    fn drop_conditions(&mut self, from: usize) -> Result<()> {
+        self.network.drop_conditions(from)
+    }
+
     fn forget(&mut self) {
         self.network.forget();
         self.exact.iter_mut().for_each(Network::forget);

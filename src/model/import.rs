@@ -265,6 +265,7 @@ pub fn manifest_of_diffusers(path: &Path) -> Result<Manifest> {
             known: None,
         },
         constants: BTreeMap::new(),
+        unconditional: BTreeMap::new(),
         outputs: OutputNames { prediction: "out_sample".into(), log_probability: None },
         defaults: Defaults { steps, sampler: scheduler.sampler, guidance_scale: None },
         files: BTreeMap::new(),

@@ -246,6 +246,7 @@ impl Package {
         let manifest = &self.manifest;
         let [encoding, output_encoding] = manifest.encodings();
         let constants = manifest.constants.iter();
+        let unconditional = manifest.unconditional.iter();
         Interface {
             sample: manifest.inputs.sample.clone(),
             // The mask takes the place of the map of sigma.
@@ -268,6 +269,9 @@ impl Package {
             neighbours: manifest.inputs.neighbours.clone(),
             states: manifest.states.iter().map(State::as_interface).collect(),
             constants: constants.map(|(name, it)| (name.clone(), it.values().to_vec())).collect(),
+            unconditional: unconditional
+                .map(|(name, it)| (name.clone(), it.values().to_vec()))
+                .collect(),
         }
     }
 

@@ -67,6 +67,8 @@ pub struct Interface {
     pub noise_encoding: NoiseEncoding,
     /// The values of constant inputs: one number for all elements, or each element.
     pub constants: BTreeMap<String, Vec<f64>>,
+    /// Values of some of these that mean no condition.
+    pub unconditional: BTreeMap<String, Vec<f64>>,
 }
 
 /// An output of a recurrent network that is an input at the next frame; zeros at the first.
@@ -104,6 +106,7 @@ impl Default for Interface {
             residual: false,
             noise_encoding: NoiseEncoding::default(),
             constants: BTreeMap::new(),
+            unconditional: BTreeMap::new(),
         }
     }
 }
@@ -339,6 +342,9 @@ impl Types {
             .iter()
             .map(|(name, values)| constant(find(inputs, name, "input", model)?, values, model));
         let constants = constants.collect::<Result<_>>()?;
+        for (name, values) in &interface.unconditional {
+            constant(find(inputs, name, "input", model)?, values, model)?;
+        }
         let outlet = find(session.outputs(), &interface.output, "output", model)?;
         let (output, given) = image(outlet, half, interface.output_encoding.axes, model)?;
         let output_channels = usize::try_from(given[1]).ok();

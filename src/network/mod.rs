@@ -59,6 +59,15 @@ pub trait Network {
     /// When the runtime reports a failure.
     fn evaluate(&mut self, t: f64) -> Result<&[f32]>;
 
+    /// Gives the samples of the bound batch from `from` on the constants that mean no condition.
+    /// Lasts until the next [`bind`](Network::bind) with another shape. By default there are none.
+    ///
+    /// # Errors
+    /// When an input has no value of its own for each sample.
+    fn drop_conditions(&mut self, _from: usize) -> Result<()> {
+        Ok(())
+    }
+
     /// Forgets what a recurrent network keeps from one evaluation to the next. By default there is
     /// nothing.
     fn forget(&mut self) {}

@@ -690,6 +690,29 @@ impl Network for OnnxNetwork {
         states.for_each(|[input, _]| input.clear());
     }
 
+    fn drop_conditions(&mut self, from: usize) -> Result<()> {
+        let Self { bound, interface, model, .. } = self;
+        let Some(Bound { shape: [batch, ..], constants, .. }) = bound else { return Ok(()) };
+        for (name, constant) in constants {
+            let Some(without) = interface.unconditional.get(name) else { continue };
+            let with = interface.constants.get(name).map_or(&[][..], Vec::as_slice);
+            if !constant.len().is_multiple_of(*batch) {
+                let problem = format!(
+                    "its input `{name}` has one value for all samples, so it cannot be without a \
+                     condition for some; export it with a batch axis"
+                );
+                return Err(Error::model(model.as_str(), problem));
+            }
+            let each = constant.len() / *batch;
+            let values =
+                |values: &'_ [f64]| values.iter().copied().cycle().take(each).collect::<Vec<f64>>();
+            let (with, without) = (values(with), values(without));
+            let samples = (0..*batch).flat_map(|i| if i < from { &with } else { &without });
+            constant.set_each(samples.copied());
+        }
+        Ok(())
+    }
+
     fn trim_memory(&mut self, small: Shape) -> Result<()> {
         let fits = small
             .iter()

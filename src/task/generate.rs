@@ -45,7 +45,7 @@ pub struct GenerateOptions {
 /// Class conditioning.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Classes {
-    /// The class of each image.
+    /// The class of each image; none for a network that is guided by other conditions.
     pub wanted: Vec<usize>,
     /// Negative class (prompt); `None` for the unconditional prediction.
     pub without: Option<usize>,
@@ -379,10 +379,15 @@ impl<'a> Generator<'a> {
             watch(progress)
         };
         let options = classes.as_ref().map(|classes| classes.options).unwrap_or_default();
+        let is_guided = options.scale != 1.0;
         match labels {
+            None if is_guided && !self.manifest.unconditional.is_empty() => {
+                let mut free = ClassifierFree::new(self.network, None, options, &self.plan);
+                execute(&self.plan, &mut free, canvas, &tiles, &sigma, &mut seen)?;
+            }
             Some([wanted, without]) if options.scale != 1.0 && wanted != without => {
                 let mut free =
-                    ClassifierFree::new(self.network, [wanted, without], options, &self.plan);
+                    ClassifierFree::new(self.network, Some([wanted, without]), options, &self.plan);
                 execute(&self.plan, &mut free, canvas, &tiles, &sigma, &mut seen)?;
             }
             labels => {
@@ -411,6 +416,8 @@ impl<'a> Generator<'a> {
 
     /// The wanted and negative class labels for the network; `None` for a network without classes.
     fn labels(&self, classes: Option<&Classes>, count: usize) -> Result<Option<[Vec<i64>; 2]>> {
+        // Without classes there may be options of guidance by other conditions.
+        let classes = classes.filter(|classes| !classes.wanted.is_empty());
         let Some(known) = self.manifest.classes else {
             return match classes {
                 // The classifier has classes.

@@ -175,7 +175,7 @@ class Folder:
             onnx.save(graph.model(), self.path / file)
         assert (self.path / file).stat().st_size < 100_000, name
         flags = [str(flag) for flag in flags]
-        assert len(flags) <= 4, name
+        assert len(flags) <= 5, name
         expected = np.asarray(expected)
         expected = expected if expected.ndim == 4 else expected[None]
         if task not in ("sample",):
@@ -678,6 +678,19 @@ def diffusion(folder):
     extra = (np.array([0.1, 0.2, 0.3, 0.4], dtype=np.float32).astype(np.float64) @ to_colours).reshape(3, 1, 1)
     folder.add("condition", "sample", g, ["noise.npy"], ddim(lambda x, t: formula(x, t / 1000 + extra), by_epsilon, noise),
                [*epsilon_flags, "--input", "cond=0.1,0.2,0.3,0.4"], ddim_options, crop=False)
+
+    # Classifier-free guidance by a condition that is no class: zeros mean none.
+    g = Graph(17)
+    x, level, cond = g.input("sample", shape), timestep(g), g.input("cond", ["batch", 4])
+    g.output(body(g, x, g.op("Add", level, g.reshape(g.op("MatMul", cond, to_colours), -1, 3, 1, 1))), "out_sample", shape)
+
+    def guided(x, t):
+        with_it, without = formula(x, t / 1000 + extra), formula(x, t / 1000)
+        return without + 3 * (with_it - without)
+
+    folder.add("guided", "generate", g, ["noise-one.npy"], ddim(guided, by_epsilon, noise[:1]),
+               [*epsilon_flags, "--value-range=0,1", "--input=cond=0.1,0.2,0.3,0.4", "--unconditional=cond=0"],
+               [*ddim_options, "--guidance-scale", "3", "--size", "16x16"], crop=False)
 
     g = Graph(17)
     x, level, label = g.input("sample", shape), timestep(g), g.input("class_labels", ["batch"], TensorProto.INT64)

@@ -74,7 +74,9 @@ fn the_end_of_a_long_prompt_is_reported() {
         .says("longer than 77 tokens; this end of it has no effect: ");
     let (_, end) = outcome.stderr.split_once("no effect: ").unwrap();
     let end = end.lines().next().unwrap();
-    assert!(prompt.ends_with(end) && end.ends_with("word198 word199"), "{end}");
+    // Its beginning is shown.
+    let shown = end.strip_suffix("...").expect(end);
+    assert!(prompt.contains(shown) && !shown.is_empty(), "{end}");
     // What fits is silent.
     let short = eddy(&format!("{RUN} -o b.png --prompt short")).within(&place).succeeds();
     assert!(!short.stderr.contains("no effect"), "{short}");

@@ -147,7 +147,7 @@ fn requests_that_cannot_be_met() {
     refuses(&place, &noise("short.npy"), 2, "the noise has 64 values, and draw 1 takes 256");
     refuses(&place, &noise("gone.npy"), 3, "cannot read gone.npy");
     let odd = eddy("generate -m pipeline -o x.png --size 60x64 --prompt cat").within(&place);
-    odd.fails(2).says("multiples of 8 pixels, and 60x64 was asked for; change --size");
+    odd.fails(2).says("multiples of 16 pixels, and 60x64 was asked for; change --size");
     // What belongs to an image is of no use without one.
     for option in ["--mask mask.png", "--strength 0.5", "--noise-level 3"] {
         let run = eddy(RUN).args("--prompt cat").args(option).within(&place);

@@ -124,6 +124,9 @@ pub struct Manifest {
     /// The values of further inputs, by their names in the graph.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub constants: BTreeMap<String, Constant>,
+    /// The values of some of these that mean no condition, for classifier-free guidance.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unconditional: BTreeMap<String, Constant>,
     /// The names of the graph's outputs.
     pub outputs: OutputNames,
     /// The defaults of commands.

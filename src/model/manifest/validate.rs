@@ -117,6 +117,11 @@ impl Manifest {
                 self.constants.values().flat_map(|constant| constant.values()),
                 -LARGEST..=LARGEST,
             ),
+            Number::new(
+                "unconditional",
+                self.unconditional.values().flat_map(|constant| constant.values()),
+                -LARGEST..=LARGEST,
+            ),
             Number::new("decoder.scale", decoder.map(|it| it.scale), FACTORS),
             Number::new(
                 "decoder.scaling_factor",
@@ -207,9 +212,17 @@ impl Manifest {
                     .into(),
             );
         }
+        if let Some(name) =
+            self.unconditional.keys().find(|name| !self.constants.contains_key(*name))
+        {
+            return Some(format!(
+                "unconditional values of {name}, which is none of [constants]; expected one of them"
+            ));
+        }
         if let Some(name) = self
             .constants
             .iter()
+            .chain(&self.unconditional)
             .find(|(_, constant)| !CONSTANTS.contains(&constant.values().len()))
         {
             let ((name, constant), most) = (name, CONSTANTS.end());

@@ -93,6 +93,7 @@ impl Probe<'_> {
                 known: name(&self.roles.known),
             },
             constants: description.constants.clone(),
+            unconditional: std::collections::BTreeMap::new(),
             outputs: OutputNames { prediction: self.output.name.clone(), log_probability: None },
             defaults: Defaults {
                 steps: description.steps.unwrap_or(1),
