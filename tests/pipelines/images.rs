@@ -86,5 +86,6 @@ fn the_end_of_a_long_prompt_is_reported() {
         .within(&place)
         .succeeds()
         .json();
-    assert_eq!(json["cut"], serde_json::json!([end]));
+    let whole = json["cut"][0].as_str().unwrap();
+    assert!(whole.starts_with(shown) && prompt.ends_with(whole), "{whole}");
 }

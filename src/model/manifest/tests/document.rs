@@ -141,6 +141,7 @@ fn states_every_range_and_no_other() {
         .collect();
     let mut take = |key: &str| ranges.remove(key);
     let constants = take("constants").unwrap();
+    assert_eq!(take("unconditional").as_ref(), Some(&constants));
     for (head, prefix, _) in tables() {
         for row in rows(head) {
             for name in &row.names {
