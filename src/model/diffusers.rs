@@ -12,7 +12,7 @@ use crate::network::{Interface, ModelSource, OnnxNetwork, Runtime, SessionOption
 pub(super) const NETWORK: &str = "unet/model.onnx";
 pub(super) const SCHEDULER: &str = "scheduler/scheduler_config.json";
 /// Why the scheduler's file is needed.
-pub(super) const WHY: &str = "it has the schedule on which the network was trained";
+pub(crate) const WHY: &str = "it has the schedule on which the network was trained";
 
 /// A diffusers folder: a U-Net and its training schedule.
 #[derive(Clone, Debug)]
@@ -97,7 +97,7 @@ pub(super) fn bytes_of(folder: &Path, name: &str, most: u64, why: &str) -> Resul
 }
 
 /// The text of a configuration file in a diffusers folder; see [`bytes_of`].
-pub(super) fn text_of(folder: &Path, name: &str, why: &str) -> Result<String> {
+pub(crate) fn text_of(folder: &Path, name: &str, why: &str) -> Result<String> {
     String::from_utf8(bytes_of(folder, name, LARGEST_CONFIG, why)?).map_err(|cause| {
         let problem = format!("its {name} is no UTF-8 text");
         Error::model_from(folder.display().to_string(), problem, cause.utf8_error())

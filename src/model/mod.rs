@@ -16,8 +16,8 @@ mod verify;
 
 pub use bare::{Description, DetectedProperty, ProbedModel, Role, TrialImages};
 pub use bundled::names as bundled_names;
-pub(crate) use diffusers::TEXT_ENCODERS;
 pub use diffusers::{DiffusersFolder, has_text_encoder};
+pub(crate) use diffusers::{TEXT_ENCODERS, WHY, text_of};
 pub use external::external_files;
 pub use fallback::NetworkWithFallback;
 pub use files::{LARGEST_CONFIG, LARGEST_GRAPH, Links, find_inside, find_weights, read_regular};

@@ -90,6 +90,9 @@ pub(super) struct Conditions<'a> {
 #[derive(Debug)]
 struct Control {
     graph: TensorGraph,
+    names: Names,
+    /// Its residuals, and the inputs of the network that take them.
+    residuals: Vec<(String, String)>,
     /// The factor of its residuals.
     scale: f64,
 }
@@ -157,15 +160,19 @@ impl ConditionedNetwork {
         }
         let control = match control {
             None => None,
-            Some(mut graph) => {
-                let its = names_of_inputs(&graph)?;
-                bind(&mut graph, all, conditions, &its, false)?;
+            Some(mut control) => {
+                let names = names_of_inputs(&control)?;
+                bind(&mut control, all, conditions, &names, false)?;
                 // A scale within the graph is set with the other inputs.
-                let scale = match graph.input("conditioning_scale") {
+                let scale = match control.input("conditioning_scale") {
                     Some(_) => 1.0,
                     None => conditions.control.as_ref().map_or(1.0, |(_, scale)| *scale),
                 };
-                Some(Control { graph, scale })
+                let outputs: Vec<String> =
+                    control.outputs().iter().map(|port| port.name.clone()).collect();
+                let inputs = control_inputs(&graph, &outputs)?;
+                let residuals = outputs.into_iter().zip(inputs).collect();
+                Some(Control { graph: control, names, residuals, scale })
             }
         };
         Ok(Self {
@@ -276,22 +283,17 @@ impl Network for ConditionedNetwork {
         };
         let mut inputs: Vec<(String, ArrayD<f32>)> = Vec::new();
         if let Some(control) = &mut self.control {
-            let its = names_of_inputs(&control.graph)?;
+            let Control { graph, names, residuals, scale } = control;
             // A ControlNet sees the state alone.
             let channels = self.shape[1];
             let own = state.slice_axis(Axis(1), (0..channels).into());
-            let outputs: Vec<String> =
-                control.graph.outputs().iter().map(|port| port.name.clone()).collect();
-            let wanted: Vec<&str> = outputs.iter().map(String::as_str).collect();
-            let residuals = control
-                .graph
-                .run(&[(&its.sample, own), (&its.timestep, timestep.view())], &wanted)?;
-            let scale = control.scale as f32;
-            for (name, mut residual) in
-                control_inputs(&self.graph, &outputs)?.into_iter().zip(residuals)
-            {
+            let outputs: Vec<&str> = residuals.iter().map(|(output, _)| output.as_str()).collect();
+            let given =
+                graph.run(&[(&names.sample, own), (&names.timestep, timestep.view())], &outputs)?;
+            let scale = *scale as f32;
+            for ((_, input), mut residual) in residuals.iter().zip(given) {
                 residual.mapv_inplace(|value| value * scale);
-                inputs.push((name, residual));
+                inputs.push((input.clone(), residual));
             }
         }
         inputs.push((self.names.sample.clone(), state));

@@ -10,9 +10,7 @@ use super::spec::{
     PipelineSpec, StageDefaults, StageSpec, StateSpec, StrengthSpec, Takes, TextSpec,
 };
 use crate::error::{Error, Result};
-use crate::model::{
-    Config, LARGEST_CONFIG, Links, TEXT_ENCODERS, find_inside, has_text_encoder, read_regular,
-};
+use crate::model::{Config, TEXT_ENCODERS, has_text_encoder, text_of};
 
 const INDEX: &str = "model_index.json";
 /// A description in Eddy's own terms.
@@ -106,10 +104,8 @@ pub fn pipeline_of(path: &Path) -> Result<PipelineSpec> {
 /// The pipeline that a `pipeline.toml` describes.
 fn described(path: &Path) -> Result<PipelineSpec> {
     let model = path.display().to_string();
-    let bytes = find_inside(path, SPEC, Links::Cache)
-        .and_then(|file| read_regular(&file, LARGEST_CONFIG))
-        .map_err(|cause| Error::model_from(&model, format!("its {SPEC} cannot be read"), cause))?;
-    let spec: PipelineSpec = toml::from_str(&String::from_utf8_lossy(&bytes)).map_err(|cause| {
+    let text = text_of(path, SPEC, "it describes the pipeline")?;
+    let spec: PipelineSpec = toml::from_str(&text).map_err(|cause| {
         Error::model_from(&model, format!("its {SPEC} is not as expected"), cause)
     })?;
     match spec.problem() {

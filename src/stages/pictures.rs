@@ -5,6 +5,7 @@ use ndarray::{Array4, ArrayView4};
 
 use crate::error::{Error, Result};
 use crate::media::{Image, Samples};
+use crate::task::keys;
 use crate::tensor::{Range, read_planes};
 
 /// An image as `[1, 3, height, width]` in `range`, resized to `[width, height]` if it has another
@@ -91,11 +92,6 @@ pub(super) fn bilinear(planes: &Array4<f32>, [width, height]: [usize; 2]) -> Arr
 /// Planes enlarged by Keys' cubic convolution with a = -1/2, whose weights are normalized at the
 /// borders, as Pillow does it.
 pub(super) fn bicubic(planes: &Array4<f32>, [width, height]: [usize; 2]) -> Array4<f32> {
-    let cubic = |x: f64| match x.abs() {
-        x if x < 1.0 => (1.5 * x - 2.5) * x * x + 1.0,
-        x if x < 2.0 => ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0,
-        _ => 0.0,
-    };
     let taps = |from: usize, to: usize| -> Vec<Taps> {
         let scale = from as f64 / to as f64;
         // Wider where the image is reduced.
@@ -104,7 +100,7 @@ pub(super) fn bicubic(planes: &Array4<f32>, [width, height]: [usize; 2]) -> Arra
             let center = (i as f64 + 0.5) * scale;
             let first = ((center - 2.0 * stretch + 0.5).max(0.0)) as usize;
             let end = ((center + 2.0 * stretch + 0.5) as usize).min(from);
-            let weight = |j: usize| cubic((j as f64 - center + 0.5) / stretch);
+            let weight = |j: usize| keys((j as f64 - center + 0.5) / stretch);
             let sum: f64 = (first..end).map(weight).sum();
             Taps { first, weights: (first..end).map(|j| (weight(j) / sum) as f32).collect() }
         };

@@ -9,7 +9,7 @@ use crate::diffusion::{
     schedule::NoiseTable,
 };
 use crate::error::{Error, Result};
-use crate::model::{LARGEST_CONFIG, Links, Scheduler, find_inside, read_regular};
+use crate::model::{Scheduler, WHY, text_of};
 
 /// A training schedule, with the sampler of its file.
 #[derive(Clone, Debug)]
@@ -69,15 +69,7 @@ impl Training {
     /// [`Error::Model`] when it is missing, or of a class that Eddy has no sampler for.
     pub(super) fn read(folder: &Path, file: &str) -> Result<Self> {
         let model = folder.display().to_string();
-        let bytes = find_inside(folder, file, Links::Cache)
-            .and_then(|path| read_regular(&path, LARGEST_CONFIG))
-            .map_err(|cause| {
-                let problem = format!(
-                    "its {file} cannot be read; it says on what schedule the network was trained"
-                );
-                Error::model_from(&model, problem, cause)
-            })?;
-        let text = String::from_utf8_lossy(&bytes);
+        let text = text_of(folder, file, WHY)?;
         if let Some(flow) = FlowSchedule::parse(&model, &text)? {
             return Ok(Self::Flow(flow));
         }
