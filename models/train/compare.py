@@ -4,7 +4,7 @@
     python compare.py PHOTOS ../camera/camera.onnx ../camera-nano/camera-nano.onnx
 
 Files with three channels get white noise of sigma 15, 25 and 50, as it is and clipped as files clip it. Files with six get planes of 4:2:0: of clipped
-white noise of 10, 20 and 35, and of simulated cameras in poor and in middling light; each is told the errors of luma and of chroma. Means over the
+white noise of 10, 20 and 35, and of simulated cameras in poor and in middling light; each is conditioned on the errors of luma and of chroma. Means over the
 photographs. Times are those of 1280x720, taken in turn, on two threads: the least and the median.
 """
 

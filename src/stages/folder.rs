@@ -114,6 +114,13 @@ fn described(path: &Path) -> Result<PipelineSpec> {
     }
 }
 
+/// How many times smaller the coarsest level of a network is, whose blocks are listed by this key.
+/// Each but the last halves the resolution.
+fn halved(config: &Config, key: &str) -> Option<usize> {
+    let blocks = config.get(key)?.as_array()?;
+    Some(1 << (blocks.len().clamp(1, 8) - 1))
+}
+
 impl Folder<'_> {
     fn error(&self, problem: impl Into<String>) -> Error {
         Error::model(self.path.display().to_string(), problem)
@@ -170,35 +177,37 @@ impl Folder<'_> {
         Ok(TextSpec { is_projected: true, ..self.text(number, None, layer)? })
     }
 
-    /// The decoder and, where there is one, the encoder.
-    fn autoencoders(
-        &self,
-        scale: Option<usize>,
-    ) -> Result<(Option<AutoencoderSpec>, Option<AutoencoderSpec>)> {
-        let of = |part: &str| self.autoencoder(part, scale, USUAL_FACTOR);
-        let encoder = self.has("vae_encoder").then(|| of("vae_encoder")).transpose()?;
-        Ok((Some(of("vae_decoder")?), encoder))
+    /// A pipeline of latents without text encoders and stages: the decoder and, where there is one,
+    /// the encoder.
+    fn latent(&self) -> Result<PipelineSpec> {
+        let encoder =
+            self.has("vae_encoder").then(|| self.autoencoder("vae_encoder")).transpose()?;
+        Ok(PipelineSpec {
+            name: self.named(),
+            decoder: Some(self.autoencoder("vae_decoder")?),
+            encoder,
+            ..PipelineSpec::default()
+        })
     }
 
-    /// An encoder or decoder of latents, whose factor is `usual` where nothing says so.
-    fn autoencoder(&self, part: &str, scale: Option<usize>, usual: f64) -> Result<AutoencoderSpec> {
+    /// An encoder or decoder of latents.
+    fn autoencoder(&self, part: &str) -> Result<AutoencoderSpec> {
         let config = self.config(part)?;
         let number = |key: &str| config.get(key).and_then(Value::as_f64);
         let numbers = |key: &str| -> Option<Vec<f32>> {
             let list = config.get(key)?.as_array()?;
             list.iter().map(|value| value.as_f64().map(|it| it as f32)).collect()
         };
-        let blocks = ["block_out_channels", "encoder_block_out_channels"];
-        let blocks = blocks.into_iter().find_map(|key| config.get(key)?.as_array());
-        let own = blocks.map(|blocks| 1 << (blocks.len().clamp(1, 8) - 1));
-        let factor = number("scaling_factor").unwrap_or(usual);
+        let keys = ["block_out_channels", "encoder_block_out_channels"];
+        let scale = keys.into_iter().find_map(|key| halved(&config, key));
+        let factor = number("scaling_factor").unwrap_or(USUAL_FACTOR);
         if !(factor.is_finite() && factor > 0.0) {
             let expected = "a number above 0";
             return Err(config.refusal("scaling_factor", &factor.into(), expected));
         }
         Ok(AutoencoderSpec {
             network: self.network(part)?,
-            scale: scale.or(own).unwrap_or(USUAL_SCALE),
+            scale: scale.unwrap_or(USUAL_SCALE),
             channels: config.count("latent_channels", 1..=1024)?.unwrap_or(4),
             factor,
             shift: number("shift_factor").unwrap_or(0.0),
@@ -219,8 +228,7 @@ impl Folder<'_> {
         if let Some(patch) = config.count("patch_size", 1..=64)? {
             return Ok(patch);
         }
-        let blocks = config.get("block_out_channels").and_then(Value::as_array);
-        Ok(blocks.map_or(1, |blocks| 1 << (blocks.len().clamp(1, 8) - 1)))
+        Ok(halved(config, "block_out_channels").unwrap_or(1))
     }
 
     /// The stage of a latent U-Net or transformer in the folder `part`.
@@ -228,7 +236,7 @@ impl Folder<'_> {
         &self,
         part: &str,
         scale: usize,
-        [steps, strength_per_mille]: [usize; 2],
+        (steps, strength): (usize, f64),
         guidance_scale: f64,
     ) -> Result<StageSpec> {
         let config = self.config(part)?;
@@ -256,7 +264,7 @@ impl Folder<'_> {
             defaults: StageDefaults {
                 steps,
                 guidance_scale,
-                strength: strength_per_mille as f64 / 1000.0,
+                strength,
                 size: [scale * sides[1], scale * sides[0]],
             },
         })
@@ -264,10 +272,9 @@ impl Folder<'_> {
 
     /// Stable Diffusion 1 and 2 (Rombach et al. 2022).
     fn stable_diffusion(&self, guidance_scale: f64, strength: f64) -> Result<PipelineSpec> {
-        let (decoder, encoder) = self.autoencoders(None)?;
-        let scale = decoder.as_ref().map_or(USUAL_SCALE, |decoder| decoder.scale);
-        let strength = (1000.0 * strength) as usize;
-        let mut stage = self.stage("unet", scale, [50, strength], guidance_scale)?;
+        let pipeline = self.latent()?;
+        let scale = pipeline.decoder_scale();
+        let mut stage = self.stage("unet", scale, (50, strength), guidance_scale)?;
         let unet = self.config("unet")?;
         let taken = unet.count("in_channels", 1..=1024)?.unwrap_or(stage.channels);
         stage.beside = match taken.checked_sub(stage.channels) {
@@ -286,13 +293,10 @@ impl Folder<'_> {
             stage.guidance = GuidanceSpec::Embedded;
         }
         Ok(PipelineSpec {
-            name: self.named(),
             text: vec![self.text(1, None, 0)?],
             embedding: EmbeddingSpec { sequence: vec![vec![0]], ..EmbeddingSpec::default() },
             stages: vec![stage],
-            main: 0,
-            decoder,
-            encoder,
+            ..pipeline
         })
     }
 
@@ -309,48 +313,42 @@ impl Folder<'_> {
 
     /// InstructPix2Pix (Brooks et al. 2023).
     fn instruct_pix2pix(&self) -> Result<PipelineSpec> {
-        let (decoder, encoder) = self.autoencoders(None)?;
-        let scale = decoder.as_ref().map_or(USUAL_SCALE, |decoder| decoder.scale);
-        let mut stage = self.stage("unet", scale, [100, 1000], 7.5)?;
+        let pipeline = self.latent()?;
+        let scale = pipeline.decoder_scale();
+        let mut stage = self.stage("unet", scale, (100, 1.0), 7.5)?;
         stage.beside = Beside::Image;
         stage.guidance = GuidanceSpec::TextAndImage;
         Ok(PipelineSpec {
-            name: self.named(),
             text: vec![self.text(1, None, 0)?],
             embedding: EmbeddingSpec { sequence: vec![vec![0]], ..EmbeddingSpec::default() },
             stages: vec![stage],
-            main: 0,
-            decoder,
-            encoder,
+            ..pipeline
         })
     }
 
     /// Stable Diffusion's upscaler by 4.
     fn upscale(&self) -> Result<PipelineSpec> {
-        let (decoder, encoder) = self.autoencoders(None)?;
-        let mut stage = self.stage("unet", 1, [75, 1000], 9.0)?;
+        let pipeline = self.latent()?;
+        let mut stage = self.stage("unet", 1, (75, 1.0), 9.0)?;
         stage.beside = Beside::LowRes;
         stage.low_res_scheduler = Some("low_res_scheduler/scheduler_config.json".into());
         Ok(PipelineSpec {
-            name: self.named(),
             text: vec![self.text(1, None, 0)?],
             embedding: EmbeddingSpec { sequence: vec![vec![0]], ..EmbeddingSpec::default() },
             stages: vec![stage],
-            main: 0,
-            decoder,
-            encoder,
+            ..pipeline
         })
     }
 
     /// Stable Diffusion XL and its refiner (Podell et al. 2024).
     fn stable_diffusion_xl(&self) -> Result<PipelineSpec> {
-        let (decoder, encoder) = self.autoencoders(None)?;
-        let scale = decoder.as_ref().map_or(USUAL_SCALE, |decoder| decoder.scale);
+        let pipeline = self.latent()?;
+        let scale = pipeline.decoder_scale();
         let strength = match self.class.as_str() {
-            "StableDiffusionXLInpaintPipeline" => 1000,
-            _ => 300,
+            "StableDiffusionXLInpaintPipeline" => 1.0,
+            _ => 0.3,
         };
-        let mut stage = self.stage("unet", scale, [50, strength], 5.0)?;
+        let mut stage = self.stage("unet", scale, (50, strength), 5.0)?;
         let unet = self.config("unet")?;
         let taken = unet.count("in_channels", 1..=1024)?.unwrap_or(stage.channels);
         if taken == 2 * stage.channels + 1 {
@@ -372,7 +370,6 @@ impl Folder<'_> {
         };
         let all: Vec<usize> = (0..text.len()).collect();
         Ok(PipelineSpec {
-            name: self.named(),
             embedding: EmbeddingSpec {
                 pooled: vec![all.len() - 1],
                 sequence: vec![all],
@@ -381,18 +378,16 @@ impl Folder<'_> {
             },
             text,
             stages: vec![stage],
-            main: 0,
-            decoder,
-            encoder,
+            ..pipeline
         })
     }
 
     /// Stable Diffusion 3 (Esser et al. 2024).
     fn stable_diffusion_3(&self) -> Result<PipelineSpec> {
         const T5_LENGTH: usize = 256;
-        let (decoder, encoder) = self.autoencoders(None)?;
-        let scale = decoder.as_ref().map_or(USUAL_SCALE, |decoder| decoder.scale);
-        let mut stage = self.stage("transformer", scale, [28, 600], 7.0)?;
+        let pipeline = self.latent()?;
+        let scale = pipeline.decoder_scale();
+        let mut stage = self.stage("transformer", scale, (28, 0.6), 7.0)?;
         let transformer = self.config("transformer")?;
         stage.channels = transformer.count("in_channels", 1..=1024)?.unwrap_or(16);
         let mut text = vec![self.projected(1, 1)?, self.projected(2, 1)?];
@@ -408,23 +403,15 @@ impl Folder<'_> {
             let features = transformer.count("joint_attention_dim", 1..=65_536)?.unwrap_or(4096);
             embedding.absent = Some([T5_LENGTH, features]);
         }
-        Ok(PipelineSpec {
-            name: self.named(),
-            text,
-            embedding,
-            stages: vec![stage],
-            main: 0,
-            decoder,
-            encoder,
-        })
+        Ok(PipelineSpec { text, embedding, stages: vec![stage], ..pipeline })
     }
 
     /// Flux.1 (Black Forest Labs 2024).
     fn flux(&self) -> Result<PipelineSpec> {
         const T5_LENGTH: usize = 512;
-        let (decoder, encoder) = self.autoencoders(None)?;
-        let scale = decoder.as_ref().map_or(USUAL_SCALE, |decoder| decoder.scale);
-        let mut stage = self.stage("transformer", scale, [28, 600], 3.5)?;
+        let pipeline = self.latent()?;
+        let scale = pipeline.decoder_scale();
+        let mut stage = self.stage("transformer", scale, (28, 0.6), 3.5)?;
         let transformer = self.config("transformer")?;
         stage.channels = transformer.count("in_channels", 4..=4096)?.unwrap_or(64) / 4;
         stage.packed = true;
@@ -433,7 +420,6 @@ impl Folder<'_> {
         stage.guidance = GuidanceSpec::Embedded;
         stage.defaults.size = [128 * scale, 128 * scale];
         Ok(PipelineSpec {
-            name: self.named(),
             text: vec![self.text(1, None, 0)?, self.text(2, Some(T5_LENGTH), 0)?],
             embedding: EmbeddingSpec {
                 sequence: vec![vec![1]],
@@ -441,15 +427,13 @@ impl Folder<'_> {
                 ..EmbeddingSpec::default()
             },
             stages: vec![stage],
-            main: 0,
-            decoder,
-            encoder,
+            ..pipeline
         })
     }
 
     /// PixArt-alpha and -sigma (Chen et al. 2024).
     fn pixart(&self, length: usize) -> Result<PipelineSpec> {
-        let mut pipeline = self.one_encoder("transformer", length, [20, 1000], 4.5)?;
+        let mut pipeline = self.one_encoder("transformer", length, (20, 1.0), 4.5)?;
         // Each is trained on captions in lower case.
         pipeline.text.iter_mut().for_each(|text| text.is_lowercase = true);
         Ok(pipeline)
@@ -458,7 +442,7 @@ impl Folder<'_> {
     /// Sana (Xie et al. 2024).
     fn sana(&self) -> Result<PipelineSpec> {
         const LENGTH: usize = 300;
-        let mut pipeline = self.one_encoder("transformer", LENGTH, [20, 1000], 4.5)?;
+        let mut pipeline = self.one_encoder("transformer", LENGTH, (20, 1.0), 4.5)?;
         for text in &mut pipeline.text {
             text.is_lowercase = true;
             text.instruction = Some(SANA_INSTRUCTION.into());
@@ -470,7 +454,7 @@ impl Folder<'_> {
     fn deepfloyd_if(&self) -> Result<PipelineSpec> {
         const LENGTH: usize = 77;
         let is_base = self.class == "IFPipeline";
-        let defaults = if is_base { ([100, 1000], 7.0) } else { ([50, 1000], 4.0) };
+        let defaults = if is_base { ((100, 1.0), 7.0) } else { ((50, 1.0), 4.0) };
         let mut stage = self.stage("unet", 1, defaults.0, defaults.1)?;
         // Behind the image its network gives a learned variance.
         stage.channels = 3;
@@ -484,9 +468,7 @@ impl Folder<'_> {
             text: vec![text],
             embedding: EmbeddingSpec { sequence: vec![vec![0]], ..EmbeddingSpec::default() },
             stages: vec![stage],
-            main: 0,
-            decoder: None,
-            encoder: None,
+            ..PipelineSpec::default()
         })
     }
 
@@ -494,7 +476,7 @@ impl Folder<'_> {
     fn prior(&self, part: &str, scheduler: &str) -> Result<StageSpec> {
         let config = self.config(part)?;
         let features = config.count("embedding_dim", 1..=65_536)?.unwrap_or(768);
-        let stage = self.stage(part, 1, [25, 1000], 4.0)?;
+        let stage = self.stage(part, 1, (25, 1.0), 4.0)?;
         let moment = |name: &str| format!("{part}/{name}.npy");
         Ok(StageSpec {
             scheduler: format!("{scheduler}/scheduler_config.json"),
@@ -515,7 +497,7 @@ impl Folder<'_> {
             channels: 3,
             state: fixed("decoder")?,
             takes: Takes::Projection { network: self.network("text_proj")? },
-            ..self.stage("decoder", 1, [25, 1000], 8.0)?
+            ..self.stage("decoder", 1, (25, 1.0), 8.0)?
         };
         let upsampler = StageSpec {
             scheduler: "super_res_scheduler/scheduler_config.json".into(),
@@ -524,7 +506,7 @@ impl Folder<'_> {
             last_network: Some(self.network("super_res_last")?),
             beside: Beside::Enlarged(Enlargement::Bicubic),
             guidance: GuidanceSpec::Unguided,
-            ..self.stage("super_res_first", 1, [7, 1000], 1.0)?
+            ..self.stage("super_res_first", 1, (7, 1.0), 1.0)?
         };
         Ok(PipelineSpec {
             name: self.named(),
@@ -537,8 +519,7 @@ impl Folder<'_> {
             },
             stages: vec![self.prior("prior", "prior_scheduler")?, decoder, upsampler],
             main: 1,
-            decoder: None,
-            encoder: None,
+            ..PipelineSpec::default()
         })
     }
 
@@ -548,8 +529,8 @@ impl Folder<'_> {
         let config = self.config(IMAGE_ENCODER)?;
         let side = config.count("image_size", 1..=4096)?.unwrap_or(224);
         // Its pipeline does not scale latents, whatever the configuration says.
-        let decoder = AutoencoderSpec { factor: 1.0, ..self.autoencoder("movq", None, 1.0)? };
-        let mut stage = self.stage("unet", decoder.scale, [100, 1000], 4.0)?;
+        let decoder = AutoencoderSpec { factor: 1.0, ..self.autoencoder("movq")? };
+        let mut stage = self.stage("unet", decoder.scale, (100, 1.0), 4.0)?;
         stage.channels =
             self.config("unet")?.count("in_channels", 1..=1024)?.unwrap_or(stage.channels);
         stage.takes = Takes::ImageEmbedding { encoder: self.network(IMAGE_ENCODER)?, size: side };
@@ -575,7 +556,7 @@ impl Folder<'_> {
             stages: vec![self.prior("prior_prior", "prior_scheduler")?, stage],
             main: 1,
             decoder: Some(decoder),
-            encoder: None,
+            ..PipelineSpec::default()
         })
     }
 
@@ -584,17 +565,16 @@ impl Folder<'_> {
         &self,
         part: &str,
         length: usize,
-        defaults: [usize; 2],
+        defaults: (usize, f64),
         guidance_scale: f64,
     ) -> Result<PipelineSpec> {
-        let (decoder, encoder) = self.autoencoders(None)?;
-        let scale = decoder.as_ref().map_or(USUAL_SCALE, |decoder| decoder.scale);
+        let pipeline = self.latent()?;
+        let scale = pipeline.decoder_scale();
         let mut stage = self.stage(part, scale, defaults, guidance_scale)?;
         let config = self.config(part)?;
         // Its output may have a learned variance behind.
         stage.channels = config.count("in_channels", 1..=1024)?.unwrap_or(stage.channels);
         Ok(PipelineSpec {
-            name: self.named(),
             text: vec![self.text(1, Some(length), 0)?],
             embedding: EmbeddingSpec {
                 sequence: vec![vec![0]],
@@ -602,14 +582,12 @@ impl Folder<'_> {
                 ..EmbeddingSpec::default()
             },
             stages: vec![stage],
-            main: 0,
-            decoder,
-            encoder,
+            ..pipeline
         })
     }
 }
 
-/// What Sana's text encoder is told before a prompt, by default; as its diffusers pipeline has it.
+/// The instruction that precedes a prompt of Sana by default, as in its diffusers pipeline.
 const SANA_INSTRUCTION: &str = "\
 Given a user prompt, generate an 'Enhanced prompt' that provides detailed visual descriptions suitable for image generation. Evaluate the level of detail in the user prompt:
 - If the prompt is simple, focus on adding specifics about colors, shapes, sizes, textures, and spatial relationships to create vivid and concrete scenes.

@@ -37,6 +37,11 @@ impl PipelineSpec {
             .map_err(|cause| Error::model_from(&self.name, "it cannot be described as TOML", cause))
     }
 
+    /// Pixels to a value of what the decoder takes, in each direction; 1 without a decoder.
+    pub fn decoder_scale(&self) -> usize {
+        self.decoder.as_ref().map_or(1, |decoder| decoder.scale)
+    }
+
     /// The first value that is out of range, with what was expected.
     pub(super) fn problem(&self) -> Option<String> {
         const CHANNELS: std::ops::RangeInclusive<usize> = 1..=65_536;

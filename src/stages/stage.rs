@@ -203,8 +203,7 @@ impl StageRun<'_> {
 
     /// Pixels to a value of the state.
     fn scale(&self) -> usize {
-        let decoder = self.pipeline.spec.decoder.as_ref().filter(|_| self.is_last);
-        decoder.map_or(1, |decoder| decoder.scale)
+        if self.is_last { self.pipeline.spec.decoder_scale() } else { 1 }
     }
 
     /// What a network was trained on normalized values of, in its own units.

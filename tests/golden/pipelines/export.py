@@ -34,7 +34,7 @@ def by_optimum(pipeline, folder):
     from optimum.exporters.onnx import main_export, onnx_export_from_model
 
     if getattr(pipeline, "text_encoder_3", True) is None:
-        # diffusers loads such a folder only where it is told that there is no third encoder.
+        # diffusers loads such a folder only if its index says that there is no third encoder.
         onnx_export_from_model(pipeline, folder, task="text-to-image", library_name="diffusers", do_validation=False)
         return
     with tempfile.TemporaryDirectory() as saved:
