@@ -13,7 +13,7 @@ use eddy::media::{Format, Image};
 use eddy::model::Package;
 use eddy::stages::is_pipeline;
 use eddy::task::{Classes, Classifier, GenerateOptions, GenerateRequest, Generator, as_images};
-use ndarray::Axis;
+use ndarray::{Array4, Axis};
 use serde_json::json;
 
 use super::generate_args::{SamplerOptions, tabled};
@@ -238,16 +238,7 @@ impl Arguments {
                 sink.put(image, seed, &mut generated)?;
             }
         }
-        sink.finish(&generated)?;
-        if let Sink::Tensor(path) = &sink {
-            let views: Vec<_> = tensors.iter().map(|tensor| tensor.view()).collect();
-            let whole = ndarray::concatenate(Axis(0), &views).map_err(|cause| {
-                eddy::Error::evaluation(format!(
-                    "images of different sizes were generated: {cause}"
-                ))
-            })?;
-            array::write(&whole, path)?;
-        }
+        sink.finish(&generated, &tensors)?;
         let seconds = begun.elapsed().as_secs_f64();
         let (sampler, evaluations) = (generator.sampler(), generator.evaluations());
         let what = if count == 1 { "one image".to_owned() } else { format!("{count} images") };
@@ -356,8 +347,18 @@ impl Sink {
         Ok(())
     }
 
-    /// Writes the grid of the images that were kept, with about as many rows as columns.
-    pub(super) fn finish(&self, kept: &[Image]) -> eddy::Result<()> {
+    /// Writes what goes into one file: the grid of the images that were kept, with about as many
+    /// rows as columns, or all tensors.
+    pub(super) fn finish(&self, kept: &[Image], tensors: &[Array4<f32>]) -> eddy::Result<()> {
+        if let Self::Tensor(path) = self {
+            let views: Vec<_> = tensors.iter().map(|tensor| tensor.view()).collect();
+            let whole = ndarray::concatenate(Axis(0), &views).map_err(|cause| {
+                eddy::Error::evaluation(format!(
+                    "images of different sizes were generated: {cause}"
+                ))
+            })?;
+            return array::write(&whole, path);
+        }
         let Self::Grid(path, format) = self else { return Ok(()) };
         let mut grid = tabled(kept, (kept.len() as f64).sqrt().ceil() as usize);
         grid.metadata.note = kept.first().and_then(|image| image.metadata.note.clone());

@@ -9,7 +9,7 @@ use eddy::media::{Image, still};
 use eddy::stages::{Draws, StageRequest, StagedPipeline, StagedReport, StagedRequest};
 use eddy::task::as_images;
 use eddy::tensor::Range;
-use ndarray::{Array4, Axis, concatenate};
+use ndarray::Array4;
 use serde_json::json;
 
 use super::generate::{Arguments, Sink};
@@ -218,16 +218,7 @@ impl Arguments {
                 sink.put(image, seed, &mut images)?;
             }
         }
-        sink.finish(&images)?;
-        if let Sink::Tensor(path) = &sink {
-            let views: Vec<_> = tensors.iter().map(|tensor| tensor.view()).collect();
-            let whole = concatenate(Axis(0), &views).map_err(|cause| {
-                eddy::Error::evaluation(format!(
-                    "images of different sizes were generated: {cause}"
-                ))
-            })?;
-            eddy::array::write(&whole, path)?;
-        }
+        sink.finish(&images, &tensors)?;
         let Some(report) = report else { return Ok(()) };
         let seconds = begun.elapsed().as_secs_f64();
         let [width, height] = report.size;

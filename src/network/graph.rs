@@ -5,17 +5,16 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use half::f16;
 use ndarray::{ArrayD, ArrayViewD, IxDyn};
 use ort::session::{Session, SessionInputValue};
-use ort::value::{DynTensor, DynValue, Tensor};
+use ort::value::{DynTensor, DynValue};
 
 use super::runtime::Runtime;
 use super::session::{ModelSource, SessionOptions, build_graph, refused};
-use super::trial::{Element, Port};
-use super::watch::{Ended, Watched};
+use super::trial::{Element, Port, tensor_of, values_of};
+use super::watch::{Ended, Watched, took_too_long};
 use crate::error::{Error, Result};
-use crate::setting::{MAX_MEMORY, SIZE, TIMEOUT};
+use crate::setting::{MAX_MEMORY, SIZE};
 
 /// A session whose inputs and outputs are bound by name.
 ///
@@ -126,21 +125,22 @@ impl TensorGraph {
             });
             found.collect::<ort::Result<Vec<_>>>()
         });
-        let problem = match (watched.end(), &found) {
-            (_, Ok(_)) => String::new(),
+        let cause = match (watched.end(), found) {
+            (_, Ok(found)) => return Ok(found),
             (Some(Ended::Stopped), Err(_)) => return Err(Error::Interrupted),
-            (Some(Ended::Late(limit)), Err(_)) => format!(
-                "an evaluation took longer than {} s and was ended; raise {TIMEOUT}",
-                limit.as_secs_f64()
-            ),
-            (None, Err(cause)) if super::session::is_out_of_memory(cause) => {
-                format!("an evaluation ran out of memory; raise {MAX_MEMORY}, or lower {SIZE}")
+            (Some(Ended::Late(limit)), Err(cause)) => {
+                return Err(took_too_long(model, limit, cause));
             }
-            (None, Err(_)) => "an evaluation failed; check size and conditions against those \
-                               that it was exported for"
-                .to_owned(),
+            (None, Err(cause)) => cause,
         };
-        found.map_err(|cause| Error::Evaluation {
+        let problem = if super::session::is_out_of_memory(&cause) {
+            format!("an evaluation ran out of memory; raise {MAX_MEMORY}, or lower {SIZE}")
+        } else {
+            "an evaluation failed; check size and conditions against those that it was exported \
+             for"
+            .to_owned()
+        };
+        Err(Error::Evaluation {
             problem: format!("model {model}: {problem}"),
             source: Some(Box::new(cause)),
         })
@@ -166,33 +166,12 @@ fn tensor(port: &Port, value: ArrayViewD<'_, f32>) -> ort::Result<DynTensor> {
         let problem = format!("it is {}, and a tensor of {shape:?} was made for it", port.text);
         return Err(ort::Error::new(problem));
     }
+    if port.element == Element::Other {
+        let problem = format!("it is {}, which Eddy has no values for", port.text);
+        return Err(ort::Error::new(problem));
+    }
     let count = shape.iter().product();
-    let values = value.iter().copied().take(count);
-    Ok(match port.element {
-        Element::F32 => Tensor::from_array((shape, values.collect::<Vec<_>>()))?.upcast(),
-        Element::F16 => {
-            Tensor::from_array((shape, values.map(f16::from_f32).collect::<Vec<_>>()))?.upcast()
-        }
-        Element::F64 => {
-            Tensor::from_array((shape, values.map(f64::from).collect::<Vec<_>>()))?.upcast()
-        }
-        Element::I32 => {
-            Tensor::from_array((shape, values.map(|v| v as i32).collect::<Vec<_>>()))?.upcast()
-        }
-        Element::I64 => {
-            Tensor::from_array((shape, values.map(|v| v as i64).collect::<Vec<_>>()))?.upcast()
-        }
-        Element::U8 => {
-            Tensor::from_array((shape, values.map(|v| v as u8).collect::<Vec<_>>()))?.upcast()
-        }
-        Element::Bool => {
-            Tensor::from_array((shape, values.map(|v| v != 0.0).collect::<Vec<_>>()))?.upcast()
-        }
-        Element::Other => {
-            let problem = format!("it is {}, which Eddy has no values for", port.text);
-            return Err(ort::Error::new(problem));
-        }
-    })
+    tensor_of(port.element, shape, value.iter().copied().take(count))
 }
 
 /// Whether a shape is possible for an input that declares `declared`, -1 for a free axis.
@@ -205,15 +184,7 @@ fn fits(declared: &[i64], shape: &[usize]) -> bool {
 
 /// The values of an output.
 fn array(value: &DynValue) -> ort::Result<ArrayD<f32>> {
-    let made = |shape: &[i64], values: Vec<f32>| {
-        let shape: Vec<usize> =
-            shape.iter().map(|&length| usize::try_from(length).unwrap_or_default()).collect();
-        ArrayD::from_shape_vec(IxDyn(&shape), values)
-            .map_err(|cause| ort::Error::new(cause.to_string()))
-    };
-    if let Ok((shape, values)) = value.try_extract_tensor::<f16>() {
-        return made(shape, values.iter().map(|value| value.to_f32()).collect());
-    }
-    let (shape, values) = value.try_extract_tensor::<f32>()?;
-    made(shape, values.to_vec())
+    let (shape, values) = values_of(value)?;
+    ArrayD::from_shape_vec(IxDyn(&shape), values)
+        .map_err(|cause| ort::Error::new(cause.to_string()))
 }

@@ -1,16 +1,18 @@
 //! Evaluations of a graph at any shape, from its declarations alone, for detecting its properties.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use half::f16;
 use ort::session::{Session, SessionInputValue};
-use ort::value::{DynTensor, Outlet, Tensor, TensorElementType, ValueType};
+use ort::value::{
+    DynTensor, Outlet, PrimitiveTensorElementType, Tensor, TensorElementType, ValueType,
+};
 
 use super::runtime::Runtime;
 use super::session::{ModelSource, SessionOptions, build_plain, refused};
-use super::watch::{Ended, Watched};
+use super::watch::{Ended, Watched, took_too_long};
 use crate::error::{Error, Result};
-use crate::setting::TIMEOUT;
 
 /// The element type of an input or output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,14 +193,7 @@ impl Trial {
         match (watched.end(), found) {
             (_, Ok(found)) => Ok(Some(found)),
             (Some(Ended::Stopped), _) => Err(Error::Interrupted),
-            (Some(Ended::Late(limit)), Err(cause)) => Err(Error::Evaluation {
-                problem: format!(
-                    "model {model}: an evaluation took longer than {} s and was ended; raise \
-                     {TIMEOUT}",
-                    limit.as_secs_f64()
-                ),
-                source: Some(Box::new(cause)),
-            }),
+            (Some(Ended::Late(limit)), Err(cause)) => Err(took_too_long(model, limit, cause)),
             (None, Err(cause)) => {
                 *problem = Some(cause.message().to_owned());
                 Ok(None)
@@ -209,36 +204,47 @@ impl Trial {
 
 impl Feed<'_> {
     fn tensor(&self) -> ort::Result<DynTensor> {
-        fn filled<T: Clone>(feed: &Feed<'_>, convert: impl Fn(f32) -> T) -> Vec<T> {
-            let count = feed.shape.iter().product();
-            feed.values.iter().cycle().take(count).map(|value| convert(*value)).collect()
-        }
         // A port may lack the axes of batch and channels.
         let spare = match self.port.shape.len() {
             rank @ (2 | 3) => self.shape.len().saturating_sub(rank),
             _ => 0,
         };
         let shape = self.shape[spare..].to_vec();
-        Ok(match self.port.element {
-            Element::F16 => Tensor::from_array((shape, filled(self, f16::from_f32)))?.upcast(),
-            Element::F64 => Tensor::from_array((shape, filled(self, f64::from)))?.upcast(),
-            Element::U8 => {
-                Tensor::from_array((shape, filled(self, |value| value.round() as u8)))?.upcast()
-            }
-            Element::I32 => {
-                Tensor::from_array((shape, filled(self, |value| value as i32)))?.upcast()
-            }
-            Element::I64 => {
-                Tensor::from_array((shape, filled(self, |value| value as i64)))?.upcast()
-            }
-            Element::F32 | Element::Bool | Element::Other => {
-                Tensor::from_array((shape, filled(self, |value| value)))?.upcast()
-            }
-        })
+        let element = match self.port.element {
+            Element::Bool | Element::Other => Element::F32,
+            known => known,
+        };
+        let count = shape.iter().product();
+        tensor_of(element, shape, self.values.iter().copied().cycle().take(count))
     }
 }
 
-fn values_of(value: &ort::value::DynValue) -> ort::Result<(Vec<usize>, Vec<f32>)> {
+/// A tensor of these values in order, converted to this type.
+pub(super) fn tensor_of(
+    element: Element,
+    shape: Vec<usize>,
+    values: impl Iterator<Item = f32>,
+) -> ort::Result<DynTensor> {
+    fn made<T: PrimitiveTensorElementType + Debug + Clone + 'static>(
+        shape: Vec<usize>,
+        values: impl Iterator<Item = T>,
+    ) -> ort::Result<DynTensor> {
+        Ok(Tensor::from_array((shape, values.collect::<Vec<T>>()))?.upcast())
+    }
+    match element {
+        Element::F32 => made(shape, values),
+        Element::F16 => made(shape, values.map(f16::from_f32)),
+        Element::F64 => made(shape, values.map(f64::from)),
+        Element::U8 => made(shape, values.map(|value| value.round() as u8)),
+        Element::I32 => made(shape, values.map(|value| value as i32)),
+        Element::I64 => made(shape, values.map(|value| value as i64)),
+        Element::Bool => made(shape, values.map(|value| value != 0.0)),
+        Element::Other => Err(ort::Error::new("Eddy has no values of its type")),
+    }
+}
+
+/// The shape and the values of an output.
+pub(super) fn values_of(value: &ort::value::DynValue) -> ort::Result<(Vec<usize>, Vec<f32>)> {
     let sides = |shape: &[i64]| {
         shape.iter().map(|&length| usize::try_from(length).unwrap_or_default()).collect()
     };

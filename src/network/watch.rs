@@ -152,6 +152,17 @@ pub(crate) fn load<T: Send + 'static>(
     }
 }
 
+/// The error for an evaluation that exceeded the time limit.
+pub(super) fn took_too_long(model: &str, limit: Duration, cause: ort::Error) -> Error {
+    let seconds = limit.as_secs_f64();
+    Error::Evaluation {
+        problem: format!(
+            "model {model}: an evaluation took longer than {seconds} s and was ended; raise {TIMEOUT}"
+        ),
+        source: Some(Box::new(cause)),
+    }
+}
+
 /// The error for a network that exceeds the time limit of loads.
 pub fn too_long(model: &str, limit: Duration) -> Error {
     let seconds = limit.as_secs_f64();
