@@ -229,6 +229,11 @@ impl ConditionedNetwork {
         Ok(self)
     }
 
+    /// The network itself, to bind other conditions to it.
+    pub(super) fn into_graph(self) -> TensorGraph {
+        self.graph
+    }
+
     /// Where each evaluation puts what it says of the variance.
     pub(super) fn variance(&self) -> Arc<Mutex<Vec<f32>>> {
         Arc::clone(&self.variance)

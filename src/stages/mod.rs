@@ -56,6 +56,8 @@ pub struct StagedPipeline {
     tiles: (TileChoice, Budget),
     /// The embeddings of the last prompts, which several images share.
     embedded: Option<(PromptKey, Embeddings)>,
+    /// The network of a single stage, which several images share until one is decoded.
+    loaded: Option<TensorGraph>,
 }
 
 /// What embeddings depend on: the prompt, the negative prompt, and skipped layers.
@@ -139,7 +141,7 @@ impl StagedPipeline {
     ) -> Result<Self> {
         let spec = folder::pipeline_of(folder)?;
         let (runtime, folder) = (Arc::clone(runtime), folder.to_owned());
-        Ok(Self { runtime, folder, spec, options, tiles, embedded: None })
+        Ok(Self { runtime, folder, spec, options, tiles, embedded: None, loaded: None })
     }
 
     /// What the pipeline is made of.
@@ -177,6 +179,7 @@ impl StagedPipeline {
         report.cut = embedded.cut.clone();
         let mut sampled = None;
         for (index, stage) in stages.iter().enumerate() {
+            let loaded = self.loaded.take();
             let run = StageRun {
                 pipeline: self,
                 stage,
@@ -187,7 +190,11 @@ impl StagedPipeline {
                 embedded: &embedded,
                 before: sampled.as_ref(),
             };
-            sampled = Some(run.sample(draws, &mut report, watch)?);
+            let (samples, graph) = run.sample(loaded, draws, &mut report, watch)?;
+            sampled = Some(samples);
+            // Of a cascade, each network is unloaded before the next is loaded.
+            let is_only = stages.len() == 1 && stage.last_network.is_none();
+            self.loaded = is_only.then_some(graph);
         }
         let sampled = sampled.ok_or_else(|| self.error("it has no stages"))?;
         Ok((sampled, report))
@@ -199,10 +206,12 @@ impl StagedPipeline {
     /// [`Error::Model`] when the decoder is missing, [`Error::Usage`] when the image does not fit
     /// the memory budget, [`Error::Evaluation`] when the decoder fails, [`Error::Interrupted`].
     pub fn decode(
-        &self,
+        &mut self,
         sample: Array4<f32>,
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Array4<f32>> {
+        // Only one network is held at a time.
+        self.loaded = None;
         let image = match &self.spec.decoder {
             Some(decoder) => decoder.decode(self.place(), sample, self.tiles, watch)?,
             None => sample,

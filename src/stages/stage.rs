@@ -20,7 +20,7 @@ use crate::diffusion::{
 };
 use crate::error::{Error, Result};
 use crate::media::Image;
-use crate::network::Shape;
+use crate::network::{Shape, TensorGraph};
 use crate::setting::SIZE;
 use crate::tensor::Range;
 use crate::tile::TilePlan;
@@ -45,13 +45,15 @@ pub(super) struct StageRun<'a> {
 type Named = BTreeMap<String, [ArrayD<f32>; 2]>;
 
 impl StageRun<'_> {
-    /// Samples the stage.
+    /// Samples the stage by `graph`, or by its network if that is not loaded yet, and gives the
+    /// network back.
     pub(super) fn sample(
         &self,
+        graph: Option<TensorGraph>,
         draws: &mut Draws,
         report: &mut StagedReport,
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-    ) -> Result<Array4<f32>> {
+    ) -> Result<(Array4<f32>, TensorGraph)> {
         let Self { pipeline, stage, request, .. } = *self;
         let defaults = &stage.defaults;
         let own = |asked: Option<f64>| asked.filter(|_| self.is_main);
@@ -135,7 +137,7 @@ impl StageRun<'_> {
         };
         let open =
             |file: &String| open_graph(&pipeline.runtime, &pipeline.folder, file, pipeline.options);
-        let graph = open(&stage.network)?;
+        let graph = graph.map_or_else(|| open(&stage.network), Ok)?;
         let control = stage.control.as_ref().map(open).transpose()?;
         let last = stage.last_network.as_ref().map(open).transpose()?;
         let evaluations = start.plan.steps.len();
@@ -171,12 +173,13 @@ impl StageRun<'_> {
         }
         report.size = size;
         let sampled = state.into_inner();
-        match &stage.moments {
-            Some(files) => self.denormalized(sampled, files),
+        let sampled = match &stage.moments {
+            Some(files) => self.denormalized(sampled, files)?,
             // The image of a stage goes on within its range.
-            None if !self.is_last => Ok(sampled.mapv(|value| value.clamp(-1.0, 1.0))),
-            None => Ok(sampled),
-        }
+            None if !self.is_last => sampled.mapv(|value| value.clamp(-1.0, 1.0)),
+            None => sampled,
+        };
+        Ok((sampled, network.into_graph()))
     }
 
     /// Checks that the stage has a state that its parts can take.
@@ -249,11 +252,7 @@ impl StageRun<'_> {
 
     /// Tokens and an embedding of time of the embeddings of an image and of both prompts. The graph
     /// doubles the image's for the negative prompt.
-    fn projected(
-        &self,
-        mut graph: crate::network::TensorGraph,
-        embedding: Array2<f32>,
-    ) -> Result<Named> {
+    fn projected(&self, mut graph: TensorGraph, embedding: Array2<f32>) -> Result<Named> {
         let text = self.embedded;
         let pooled = |it: &super::Embedding| it.pooled.clone().map(Array2::into_dyn);
         let pooled = [pooled(&text.negative), pooled(&text.positive)];
