@@ -4,7 +4,7 @@
 check:
     bash .ci/run
 
-# Licences, duplicates and sources of the dependencies (needs cargo-deny), and known vulnerabilities (needs the network)
+# Licenses, duplicates and sources of the dependencies (needs cargo-deny), and known vulnerabilities (needs the network)
 deny:
     cargo deny check
 

@@ -23,7 +23,7 @@ fn frame(channels: usize, bits: usize) -> Image {
 fn tensor(criterion: &mut Criterion) {
     let mut planes = vec![0.0; 3 * WIDTH * HEIGHT];
     for (channels, bits, name) in
-        [(3, 8, "rgb8"), (4, 8, "rgba8"), (3, 16, "rgb16"), (1, 8, "grey8")]
+        [(3, 8, "rgb8"), (4, 8, "rgba8"), (3, 16, "rgb16"), (1, 8, "gray8")]
     {
         let mut frame = frame(channels, bits);
         criterion.bench_function(&format!("tensor/read_{name}_640x480"), |bencher| {

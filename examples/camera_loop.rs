@@ -16,7 +16,7 @@ use eddy::media::stream::{
     VideoFrame, open,
 };
 
-/// A grey scene at rest, with noise.
+/// A gray scene at rest, with noise.
 struct Scene {
     format: VideoFormat,
     left: u64,

@@ -1,4 +1,4 @@
-//! Generates digits without text, led by a guidance of one's own: towards images whose left half is
+//! Generates digits without text, led by a guidance of one's own: toward images whose left half is
 //! dark.
 //!
 //!     cargo run --release --example custom_guidance

@@ -104,8 +104,8 @@ def psnr(a, b):
     squares = [((x[:count] - y[:count]) ** 2).reshape(count, -1) for x, y in zip(a, b)]
     error = (squares[0].sum(1) + squares[1].sum(1)) / (squares[0].shape[1] + squares[1].shape[1])
     decibels = lambda e: float(np.mean(10 * np.log10(255**2 / np.maximum(e, 1e-4))))
-    colours = np.array([((to_rgb([p[i : i + 1] for p in a]) - to_rgb([p[i : i + 1] for p in b])) ** 2).mean() for i in range(count)])
-    return decibels(error), decibels(colours)
+    colors = np.array([((to_rgb([p[i : i + 1] for p in a]) - to_rgb([p[i : i + 1] for p in b])) ** 2).mean() for i in range(count)])
+    return decibels(error), decibels(colors)
 
 
 def flicker(frames, clean):
@@ -147,7 +147,7 @@ def scene(motion, pictures, at, size, frames):
 
 
 class Sensor:
-    """A lens, photons counted in a Bayer mosaic, black level, 10 bits, OpenCV's edge-aware demosaicing, a colour matrix, a curve with
+    """A lens, photons counted in a Bayer mosaic, black level, 10 bits, OpenCV's edge-aware demosaicing, a color matrix, a curve with
     a shoulder, a chroma filter, scaling and sharpening. What it is to show is the same without noise, mosaic, filter and sharpening."""
 
     MATRIX = np.float32([[1.55, -0.42, -0.13], [-0.21, 1.48, -0.27], [0.02, -0.48, 1.46]])
@@ -191,10 +191,10 @@ class Sensor:
         wide = np.clip(np.rint((np.minimum(codes, 959) + 256) * 48), 0, 65535).astype(np.uint16)
         picture = self.shown((cv2.cvtColor(wide, cv2.COLOR_BayerRG2RGB_EA).astype(np.float32) / 48 - 256) / 959)
         luma = picture @ Y
-        colour = cv2.GaussianBlur(picture - luma[..., None], (0, 0), 0.7)
-        luma, colour = (cv2.resize(p, (width, height), interpolation=cv2.INTER_AREA) for p in (luma, colour))
+        color = cv2.GaussianBlur(picture - luma[..., None], (0, 0), 0.7)
+        luma, color = (cv2.resize(p, (width, height), interpolation=cv2.INTER_AREA) for p in (luma, color))
         luma = luma + self.sharpening * (luma - cv2.GaussianBlur(luma, (0, 0), 1.1))
-        return np.rint(255 * np.clip(luma[..., None] + colour, 0, 1)).astype(np.uint8)
+        return np.rint(255 * np.clip(luma[..., None] + color, 0, 1)).astype(np.uint8)
 
 
 def written(frames, coder, path):
@@ -202,17 +202,17 @@ def written(frames, coder, path):
     ending, form, options = CODERS[coder]
     if form == "yuv420p":
         data = [np.concatenate([np.rint(p).astype(np.uint8).ravel() for p in planes_of(f.astype(np.float32))]) for f in frames]
-        colours = ["-color_range", "tv", "-colorspace", "smpte170m"]
+        colors = ["-color_range", "tv", "-colorspace", "smpte170m"]
     else:
-        data, colours = [], ["-color_range", "pc", "-colorspace", "smpte170m"]
+        data, colors = [], ["-color_range", "pc", "-colorspace", "smpte170m"]
         for f in frames:
             f = f.astype(np.float32)
             y = f @ Y
             wide = [((f[..., c] - y) / k + 128).reshape(len(f), -1, 2).mean(2) for c, k in ((2, 1.772), (0, 1.402))]
             data.append(np.concatenate([np.clip(np.rint(p), 0, 255).astype(np.uint8).ravel() for p in (y, *wide)]))
     height, width = frames[0].shape[:2]
-    source = ["-f", "rawvideo", "-pix_fmt", form, "-s", f"{width}x{height}", "-r", "25", *colours, "-i", "-"]
-    run(["ffmpeg", "-y", "-loglevel", "error", *source, *options, *colours, "-pix_fmt", form, path], b"".join(d.tobytes() for d in data))
+    source = ["-f", "rawvideo", "-pix_fmt", form, "-s", f"{width}x{height}", "-r", "25", *colors, "-i", "-"]
+    run(["ffmpeg", "-y", "-loglevel", "error", *source, *options, *colors, "-pix_fmt", form, path], b"".join(d.tobytes() for d in data))
 
 
 def drawn(kind, width, height):
@@ -225,8 +225,8 @@ def drawn(kind, width, height):
         return page
     if kind == "screen":
         page[:] = (236, 239, 241)
-        for top, left, bottom, right, colour in ((0, 0, 40, width, (38, 50, 56)), (60, 20, height - 20, 180, (255, 255, 255)), (60, 200, 260, width - 20, (13, 71, 161))):
-            cv2.rectangle(page, (left, top), (right, bottom), colour, -1)
+        for top, left, bottom, right, color in ((0, 0, 40, width, (38, 50, 56)), (60, 20, height - 20, 180, (255, 255, 255)), (60, 200, 260, width - 20, (13, 71, 161))):
+            cv2.rectangle(page, (left, top), (right, bottom), color, -1)
     ink = (20, 20, 20)
     for i, y in enumerate(range(30, height - 4, 22)):
         words = " ".join("".join(chr(c) for c in rng.integers(97, 123, n)) for n in rng.integers(1, 10, 9))

@@ -1,6 +1,6 @@
 """Measures the digit models through the `eddy` binary and writes `../docs/digits.md` and `../docs/digits.png`: `evaluate.py --digits`.
 
-The judge is a support vector machine that learnt scikit-learn's digits and has nothing to do with the networks. `frechet` is the squared Frechet distance between
+The judge is a support vector machine that learned scikit-learn's digits and has nothing to do with the networks. `frechet` is the squared Frechet distance between
 Gaussians over the 64 pixels, in [-1, 1]; `variety` the trace of the covariance within a class, as a part of the real digits', in the mean over the classes.
 """
 

@@ -221,7 +221,7 @@ class Evaluation:
         """A camera with other code and other parameters than the one of training."""
         if not self.has("camera"):
             return ""
-        text = "\n## Camera\n\nA simulated camera that is not the one of training: sRGB's curve, another colour matrix, OpenCV's edge-aware demosaicing, Poisson-Gaussian noise, an\nunsharp mask, JPEG of quality 80 with 4:2:0. `--sigma auto` throughout.\n"
+        text = "\n## Camera\n\nA simulated camera that is not the one of training: sRGB's curve, another color matrix, OpenCV's edge-aware demosaicing, Poisson-Gaussian noise, an\nunsharp mask, JPEG of quality 80 with 4:2:0. `--sigma auto` throughout.\n"
         truths = {name: middle(p, 256) for name, p in self.originals.items()}
         clean, shown = list(truths.values()), {}
         for light in LIGHTS:
@@ -268,7 +268,7 @@ class Evaluation:
         return text
 
     def sheet(self, name, columns):
-        """Writes labelled columns of equal crops, twice as large, as ../docs/NAME.jpg."""
+        """Writes labeled columns of equal crops, twice as large, as ../docs/NAME.jpg."""
         if self.quick:
             return
         zoom, line, gap = 2, 26, 4

@@ -21,7 +21,7 @@ YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 
 
 
 def haarpsi(result, truth):
-    """The Haar wavelet-based perceptual similarity index (Reisenhofer et al. 2018), colour version, C = 30, alpha = 4.2; 1 is the best."""
+    """The Haar wavelet-based perceptual similarity index (Reisenhofer et al. 2018), color version, C = 30, alpha = 4.2; 1 is the best."""
     c, alpha = 30.0, 4.2
 
     def similarity(a, b):

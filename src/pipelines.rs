@@ -547,13 +547,13 @@ mod tests {
         let mut denoiser = eddy.denoiser("denoise-fast")?;
         sendable(&denoiser);
         sendable(&eddy.network("digits-ddpm")?);
-        let grey = |value| Image::new(24, 16, 3, Samples::U8(vec![value; 24 * 16 * 3]));
+        let gray = |value| Image::new(24, 16, 3, Samples::U8(vec![value; 24 * 16 * 3]));
         let thread = std::thread::spawn(move || {
-            let mut image = grey(90)?;
+            let mut image = gray(90)?;
             denoiser.run(&mut image)?;
             denoiser.run(&mut image).map(|_| image)
         });
-        assert_eq!(thread.join().unwrap()?, grey(90)?, "a flat image is clean");
+        assert_eq!(thread.join().unwrap()?, gray(90)?, "a flat image is clean");
         Ok(())
     }
 

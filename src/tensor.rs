@@ -5,8 +5,8 @@
 //! unchanged on output.
 //!
 //! The number of planes follows from the length of the slice: `width * height` values are one
-//! plane, three times as many are three. A grey image fills three equal planes, and takes the mean
-//! of three; a colour image does not fit one plane.
+//! plane, three times as many are three. A gray image fills three equal planes, and takes the mean
+//! of three; a color image does not fit one plane.
 
 mod convert;
 mod range;
@@ -46,13 +46,13 @@ impl Rect {
     }
 }
 
-/// Reads the colour of the whole image into planes.
+/// Reads the color of the whole image into planes.
 ///
 /// `out` holds `[planes, height, width]`, with one or three planes; all values are written and lie
 /// in `range`. Does not allocate.
 ///
 /// # Errors
-/// [`Error::Usage`] for a colour image and one plane.
+/// [`Error::Usage`] for a color image and one plane.
 ///
 /// # Panics
 /// If `out` is not one or three times `width * height` long.
@@ -60,7 +60,7 @@ pub fn read_planes(image: &Image, range: Range, out: &mut [f32]) -> Result<()> {
     read_region(image, range, Rect::of(image), out)
 }
 
-/// Reads the colour of a rectangle of the image into planes of the rectangle's size.
+/// Reads the color of a rectangle of the image into planes of the rectangle's size.
 ///
 /// Beyond its edges the image is mirrored without repeating the edge (`reflect` in numpy,
 /// reflect-101 in OpenCV), as often as needed: the rectangle may be larger than the image and may
@@ -69,7 +69,7 @@ pub fn read_planes(image: &Image, range: Range, out: &mut [f32]) -> Result<()> {
 /// `out` holds `[planes, rect.height, rect.width]`, with one or three planes. Does not allocate.
 ///
 /// # Errors
-/// [`Error::Usage`] for a colour image and one plane.
+/// [`Error::Usage`] for a color image and one plane.
 ///
 /// # Panics
 /// If `out` is not one or three times `rect.width * rect.height` long.
@@ -88,10 +88,10 @@ pub fn read_region(image: &Image, range: Range, rect: Rect, out: &mut [f32]) -> 
     Ok(())
 }
 
-/// Writes planes of the image's size to its colour; alpha is kept. See [`write_region`].
+/// Writes planes of the image's size to its color; alpha is kept. See [`write_region`].
 ///
 /// # Errors
-/// [`Error::Usage`] for a colour image and one plane.
+/// [`Error::Usage`] for a color image and one plane.
 ///
 /// # Panics
 /// If `planes` is not one or three times `width * height` long.
@@ -99,7 +99,7 @@ pub fn write_planes(planes: &[f32], range: Range, image: &mut Image) -> Result<u
     write_region(planes, range, image, Rect::of(image))
 }
 
-/// Writes planes of the rectangle's size to the image's colour; alpha and all pixels outside are
+/// Writes planes of the rectangle's size to the image's color; alpha and all pixels outside are
 /// kept.
 ///
 /// `planes` holds `[planes, rect.height, rect.width]`. Values are rounded to the nearest sample,
@@ -108,7 +108,7 @@ pub fn write_planes(planes: &[f32], range: Range, image: &mut Image) -> Result<u
 /// allocate.
 ///
 /// # Errors
-/// [`Error::Usage`] for a colour image and one plane.
+/// [`Error::Usage`] for a color image and one plane.
 ///
 /// # Panics
 /// If `planes` is not one or three times `rect.width * rect.height` long.
@@ -186,8 +186,8 @@ fn plane_count(image: &Image, rect: Rect, len: usize) -> Result<usize> {
     assert!(image.width > 0 && image.height > 0, "the frame has no pixels");
     if planes == 1 && image.color_channels() == 3 {
         return Err(Error::usage(
-            "the frame has three colour channels and the model takes one; convert the frame to \
-             grey or choose a model for colour",
+            "the frame has three color channels and the model takes one; convert the frame to \
+             gray or choose a model for color",
         ));
     }
     Ok(planes)

@@ -97,7 +97,7 @@ pub(in crate::network) static TWIN: Provider = Provider {
 use super::{ReadOutcome, Source, VideoFormat, VideoFrame};
 use crate::error::Result;
 
-/// A grey frame, again and again.
+/// A gray frame, again and again.
 pub(super) struct TwinSource(pub(super) VideoFormat);
 
 impl Source for TwinSource {

@@ -93,7 +93,7 @@ fn many_steps_reach_the_variance_of_the_data() {
             let start = level.signal * level.signal * VARIANCE + level.noise * level.noise;
             let (scale, noise) = run(&plan, prediction);
             let end = scale * scale * start + noise;
-            // The paper's discretisation of the flow is exact only to first order in beta.
+            // The paper's discretization of the flow is exact only to first order in beta.
             let allowed = if sampler == Sampler::ODE { 0.05 } else { 0.02 };
             assert!(
                 (end / VARIANCE - 1.0).abs() < allowed,

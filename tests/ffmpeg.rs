@@ -988,7 +988,7 @@ fn sound_that_is_short_costs_no_frame_and_one_that_begins_early_adds_none() {
 }
 
 #[test]
-fn what_a_container_says_of_its_colour_goes_into_the_next() {
+fn what_a_container_says_of_its_color_goes_into_the_next() {
     let Some(place) = place() else { return };
     let tags = "-color_primaries bt2020 -color_trc smpte2084 -colorspace bt2020nc -color_range tv";
     let source = "-f lavfi -i testsrc2=size=64x48:rate=5:duration=1";
@@ -1008,7 +1008,7 @@ fn what_a_container_says_of_its_colour_goes_into_the_next() {
 }
 
 #[test]
-fn colour_is_read_by_the_matrix_that_a_file_says_and_rgb_by_none() {
+fn color_is_read_by_the_matrix_that_a_file_says_and_rgb_by_none() {
     let Some(place) = place() else { return };
     let red = |height: u32| {
         format!("-f lavfi -i color=c=0xc81e1e:size=64x{height}:rate=5:duration=0.4,format=gbrp")

@@ -233,7 +233,7 @@ fn blending_weights_sum_to_one() {
 
 /// Tiles of 0 and 1 blend in a linear ramp over the part of the overlap outside both margins.
 #[test]
-fn neighbouring_tiles_blend_in_a_ramp() {
+fn neighboring_tiles_blend_in_a_ramp() {
     let locality = Locality { multiple_of: 1, grid: 1, receptive_field: Some(4), size: None };
     let tiles = TilePlan::cut(40, 1, 28, Some(16), locality).unwrap();
     assert_eq!((tiles.count(), tiles.horizontal.feather), (2, 4));

@@ -1,4 +1,4 @@
-"""Prints the licences of every crate that is linked into the binary for a target: python3 notices.py TARGET."""
+"""Prints the licenses of every crate that is linked into the binary for a target: python3 notices.py TARGET."""
 
 import json
 import subprocess
@@ -24,12 +24,12 @@ def main(target):
     for package in sorted((packages[node] for node in linked), key=lambda package: (package["name"], package["version"])):
         print(f"{'=' * 80}\n{package['name']} {package['version']}: {package['license']}\n{'=' * 80}\n")
         folder = Path(package["manifest_path"]).parent
-        files = sorted(path for path in folder.iterdir() if path.name.upper().startswith(("LICENSE", "LICENCE", "COPYING", "NOTICE", "UNLICENSE")) and path.is_file())
+        files = sorted(path for path in folder.iterdir() if path.name.upper().startswith(("LICENSE", "LICENSE", "COPYING", "NOTICE", "UNLICENSE")) and path.is_file())
         for path in files:
             print(path.read_text(errors="replace").strip() + "\n")
         if not files:
             missing.append(package["name"])
-            print(f"Its package holds no licence text; it says {package['license']}, {package['repository']}.\n")
+            print(f"Its package holds no license text; it says {package['license']}, {package['repository']}.\n")
     print(f"{len(linked)} crates, {len(missing)} without a text: {' '.join(missing)}", file=sys.stderr)
 
 

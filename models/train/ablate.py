@@ -45,11 +45,11 @@ error = "log"
 
 
 def without_planes():
-    pictures.plane = lambda rng, colours, bank, size: pictures.surface(rng, colours, bank, size, size)
+    pictures.plane = lambda rng, colors, bank, size: pictures.surface(rng, colors, bank, size, size)
 
 
 def without_strokes():
-    pictures.strokes = lambda rng, canvas, colours: None
+    pictures.strokes = lambda rng, canvas, colors: None
 
 
 def without_textures():
@@ -68,8 +68,8 @@ def without_sharpening():
     pictures.sharpen = lambda rng, image: image
 
 
-def without_colours():
-    """Colours of three independent uniform numbers, as the first dead-leaves models had them."""
+def without_colors():
+    """Colors of three independent uniform numbers, as the first dead-leaves models had them."""
     pictures.palette = lambda rng: rng.uniform(0, 1, (12, 3)).astype(np.float32)
 
 
@@ -81,7 +81,7 @@ VARIANTS = {
     "no shading": without_shading,
     "no lens blur": without_lens,
     "no sharpening": without_sharpening,
-    "uniform colours": without_colours,
+    "uniform colors": without_colors,
 }
 
 

@@ -1,6 +1,6 @@
 """What a camera makes of a picture: sensor noise on a Bayer mosaic, and everything that its processor does to it after.
 
-A picture is first taken back to the sensor's light (tone curve, colour matrix and white balance undone, as in Brooks et al.
+A picture is first taken back to the sensor's light (tone curve, color matrix and white balance undone, as in Brooks et al.
 2019, "Unprocessing Images for Learned Raw Denoising"), so that without noise the camera about gives it back. `Camera` draws a
 camera's settings once; `Camera.shot` takes a picture with new noise, so that a clip is one camera's.
 
@@ -16,7 +16,7 @@ ALIGNMENTS = [(0, 0), (0, 1), (1, 0), (1, 1)]
 BILINEAR = {"green": np.float32([[0, 1, 0], [1, 4, 1], [0, 1, 0]]) / 4, "other": np.float32([[1, 2, 1], [2, 4, 2], [1, 2, 1]]) / 4}
 
 
-def colour_matrix(rng):
+def color_matrix(rng):
     """Sensor RGB to sRGB, rows summing to one, [3, 3]: a typical phone's, more or less strong."""
     typical = np.array([[1.7, -0.55, -0.15], [-0.25, 1.5, -0.25], [0.0, -0.6, 1.6]])
     varied = typical + rng.normal(0, 0.08, (3, 3))
@@ -25,7 +25,7 @@ def colour_matrix(rng):
 
 
 def mosaic(light, alignment):
-    """One colour for each pixel, [H, W], of light [H, W, 3]; R lies where row and column are those of `alignment`, modulo two."""
+    """One color for each pixel, [H, W], of light [H, W, 3]; R lies where row and column are those of `alignment`, modulo two."""
     row, column = alignment
     raw = light[..., 1].copy()
     raw[row::2, column::2] = light[row::2, column::2, 0]
@@ -38,7 +38,7 @@ def smooth(values, kernel):
 
 
 def demosaic(raw, alignment, method):
-    """Three colours for each pixel, [H, W, 3], of a mosaic: "bilinear"; "malvar", with the gradient correction of Malvar et al. 2004;
+    """Three colors for each pixel, [H, W, 3], of a mosaic: "bilinear"; "malvar", with the gradient correction of Malvar et al. 2004;
     "edges", green along the smaller gradient and the others by their difference from it (after Hamilton and Adams 1997)."""
     row, column = alignment
     where = np.zeros((*raw.shape, 3), np.float32)
@@ -84,7 +84,7 @@ class Camera:
 
     def __init__(self, rng, light=None):
         self.light = np.exp(rng.uniform(np.log(0.012), np.log(0.4))) if light is None else light
-        self.gamma, self.to_srgb = rng.uniform(1.9, 2.5), colour_matrix(rng)
+        self.gamma, self.to_srgb = rng.uniform(1.9, 2.5), color_matrix(rng)
         self.balance = np.float32([rng.uniform(1.1, 2.4), 1.0, rng.uniform(1.1, 2.4)])
         self.alignment = ALIGNMENTS[rng.integers(4)]
         self.shot_share = rng.uniform(0.3, 1.0)

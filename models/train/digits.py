@@ -48,8 +48,8 @@ def digits():
 def split():
     """Pictures and classes to learn from, four fifths of each class, and those set aside, which only the classifier's training leaves out."""
     pictures, classes = digits()
-    learnt, aside = train_test_split(np.arange(len(classes)), test_size=0.2, random_state=0, stratify=classes)
-    return (pictures[learnt], classes[learnt]), (pictures[aside], classes[aside])
+    learned, aside = train_test_split(np.arange(len(classes)), test_size=0.2, random_state=0, stratify=classes)
+    return (pictures[learned], classes[learned]), (pictures[aside], classes[aside])
 
 
 def alphas_cumprod(schedule=BETA_SCHEDULE, start=BETA_START, end=BETA_END):
@@ -96,7 +96,7 @@ class Block(nn.Module):
 
 
 class Body(nn.Module):
-    """The network proper, F(u, ln sigma, class) [B, 1, 8, 8]: a U-Net on 8x8 and 4x4. A map that is learnt says where a pixel lies."""
+    """The network proper, F(u, ln sigma, class) [B, 1, 8, 8]: a U-Net on 8x8 and 4x4. A map that is learned says where a pixel lies."""
 
     def __init__(self, classes, widths=(32, 56), middle=2, embedding=64):
         super().__init__()
@@ -309,7 +309,7 @@ def train(name, out=None, steps=None, seed=0, share=0.0):
     network, average = (NETWORKS[name]().to(memory_format=torch.channels_last) for _ in range(2))
     network.fit(pictures)
     if share:
-        teacher, learnt, taught = load(name, out)
+        teacher, learned, taught = load(name, out)
         network.load_state_dict(teacher.state_dict())
     average.load_state_dict(network.state_dict())
     optimizer = torch.optim.AdamW(network.parameters(), lr=peak, betas=(0.9, 0.99), weight_decay=decay)
@@ -333,7 +333,7 @@ def train(name, out=None, steps=None, seed=0, share=0.0):
             print(f"step {step + 1}, {time.monotonic() - start:.0f} s, loss {np.mean(losses[-500:]):.5f}", flush=True)
     folder = folder_of(name, out)
     folder.mkdir(parents=True, exist_ok=True)
-    counts = {"steps": learnt, "distilled": taught + count} if share else {"steps": count, "distilled": 0}
+    counts = {"steps": learned, "distilled": taught + count} if share else {"steps": count, "distilled": 0}
     torch.save({"average": average.state_dict(), **counts}, folder / ("distilled.pt" if share else "checkpoint.pt"))
 
 
@@ -357,7 +357,7 @@ range = [-1.0, 1.0]
 multiple_of = 8
 size = [8, 8] # the only width and height
 {classes}scale = 1
-licence = "MIT OR Apache-2.0"
+license = "MIT OR Apache-2.0"
 description = "{description}"
 training = "From scratch, {steps} steps of AdamW on {pictures} of scikit-learn's 1797 handwritten digits of 8x8 pixels{distilled}."
 parameters = {parameters}
@@ -512,7 +512,7 @@ def export(name, checkpoint=None, out=None):
             classes=f"classes = {CLASSES}\n" * ("class" in network.inputs) + f"null_class = {NOBODY} # the class of none\n" * (name == "digits-ddpm"),
             description=DESCRIPTIONS[name],
             steps=steps,
-            distilled=f", then {distilled} in which few steps learnt what many do" if distilled else "",
+            distilled=f", then {distilled} in which few steps learned what many do" if distilled else "",
             pictures=len(split()[0][1]) if name == "digits-classifier" else "all",
             parameters=sum(p.numel() for p in network.parameters()),
             bytes_per_pixel=bytes_per_pixel(path),
@@ -536,7 +536,7 @@ def main():
     parser.add_argument("action", choices=["train", "distil", "export"])
     parser.add_argument("name", choices=list(NETWORKS))
     parser.add_argument("--checkpoints", help="folder of checkpoint.pt; default out/NAME")
-    parser.add_argument("--steps", type=int, help="of the optimiser, in place of the recipe's")
+    parser.add_argument("--steps", type=int, help="of the optimizer, in place of the recipe's")
     parser.add_argument("--out", help="of export: folder of the model package; default ../NAME")
     args = parser.parse_args()
     torch.set_num_threads(1)

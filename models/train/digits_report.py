@@ -4,7 +4,7 @@ their pixels' distribution lies from the real digits'.
     python digits_report.py                       # tables; about a quarter of an hour of one core
     python digits_report.py --tables guidance --sheet out/digits.png
 
-The judge is a support vector machine that learnt the real digits and has nothing to do with the networks. `frechet` is the squared Frechet distance of two
+The judge is a support vector machine that learned the real digits and has nothing to do with the networks. `frechet` is the squared Frechet distance of two
 Gaussians over the 64 pixels in [-1, 1], `variety` the trace of the covariance within a class, as part of the real digits', in the mean over the ten classes.
 Guidance is D = D_none + scale (D_class - D_none) in all of them.
 """
@@ -165,7 +165,7 @@ def frechet(a, b):
 
 
 class Judge:
-    """The real digits, and a support vector machine that learnt them."""
+    """The real digits, and a support vector machine that learned them."""
 
     def __init__(self):
         pictures, classes = digits.digits()

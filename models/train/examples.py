@@ -21,21 +21,21 @@ STEPS = {True: (255, 255), False: (219, 224)}
 
 
 def drawn(rng, size):
-    """A picture as screens show it, uint8: flat colours, lines and writing."""
+    """A picture as screens show it, uint8: flat colors, lines and writing."""
     picture = np.full((size, size, 3), rng.integers(0, 256, 3), np.uint8)
     if rng.random() < 0.5:
         picture[:] = 255 if rng.random() < 0.7 else 20
     for _ in range(int(rng.integers(3, 14))):
         at, to = rng.integers(0, size, (2, 2)).tolist()
-        colour = rng.integers(0, 256, 3).tolist() if rng.random() < 0.6 else [0, 0, 0]
+        color = rng.integers(0, 256, 3).tolist() if rng.random() < 0.6 else [0, 0, 0]
         shape = rng.random()
         if shape < 0.3:
-            cv2.rectangle(picture, at, to, colour, -1 if rng.random() < 0.6 else 1)
+            cv2.rectangle(picture, at, to, color, -1 if rng.random() < 0.6 else 1)
         elif shape < 0.5:
-            cv2.line(picture, at, to, colour, int(rng.integers(1, 4)), cv2.LINE_AA)
+            cv2.line(picture, at, to, color, int(rng.integers(1, 4)), cv2.LINE_AA)
         else:
             text = "".join(chr(c) for c in rng.integers(33, 123, int(rng.integers(3, 16))))
-            cv2.putText(picture, text, at, int(rng.integers(0, 8)), rng.uniform(0.3, 1.3), colour, int(rng.integers(1, 3)), cv2.LINE_AA)
+            cv2.putText(picture, text, at, int(rng.integers(0, 8)), rng.uniform(0.3, 1.3), color, int(rng.integers(1, 3)), cv2.LINE_AA)
     return picture
 
 
@@ -45,7 +45,7 @@ class Examples:
     def __init__(self, photos, clips, pool=None):
         self.photographs = photographs(photos)
         self.clips, self.names, self.shards = Path(clips), set(), []
-        # Synthesised pictures, where there are any.
+        # Synthesized pictures, where there are any.
         self.pool = [np.load(p, mmap_mode="r") for p in sorted(Path(pool).glob("pool-*.npy"))] if pool else []
         cv2.setNumThreads(1)
         self.refresh()

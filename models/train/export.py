@@ -46,7 +46,7 @@ class Kind:
     levels: int = 1  # planes of the map of sigma
     version: str = "1"
     layout: str = ""
-    data: str = "synthesised pictures (dead leaves with textures, shading and a simple camera); no photograph was used."
+    data: str = "synthesized pictures (dead leaves with textures, shading and a simple camera); no photograph was used."
     start: str = "From scratch"
 
 
@@ -54,7 +54,7 @@ SIGMA_8BIT = "min = {:.8f}\nmax = 0.39215686".format
 KINDS = {
     "denoise": Kind(
         "denoise", "[0.0, 1.0]", SIGMA_8BIT(0), ("x", "sigma"), "Gaussian denoiser for RGB pictures whose noise level is known for each pixel", version="2",
-        data="synthesised pictures and 124 freely licensed photographs (models/camera/PHOTOGRAPHS.tsv).",
+        data="synthesized pictures and 124 freely licensed photographs (models/camera/PHOTOGRAPHS.tsv).",
     ),
     "planes": Kind(
         "denoise", "[0.0, 1.0]", SIGMA_8BIT(0), ("x", "sigma"), "Denoiser for frames of cameras, in the planes of 4:2:0 that they come in", 6, 2, "3",
@@ -65,7 +65,7 @@ KINDS = {
     "upscale": Kind("upscale", "[0.0, 1.0]", "min = 0.002\nmax = {}", ("x", "sigma", "low"), "Enlarges RGB pictures {} times by conditional diffusion"),
     "generate": Kind(
         "generate", "[-1.0, 1.0]", "min = 0.002\nmax = 80.0", ("x", "sigma"), "Unconditional prior over RGB pictures, for inpainting and drawing", version="2",
-        data="synthesised pictures and 124 freely licensed photographs (models/camera/PHOTOGRAPHS.tsv).",
+        data="synthesized pictures and 124 freely licensed photographs (models/camera/PHOTOGRAPHS.tsv).",
     ),
 }
 # What the light networks say otherwise.
@@ -91,7 +91,7 @@ channels = {channels}
 multiple_of = {multiple_of}
 receptive_field = {radius} # radius in pixels: an output pixel depends on no input further away
 scale = {scale}
-licence = "MIT OR Apache-2.0"
+license = "MIT OR Apache-2.0"
 description = "{description}"
 training = "{start}, {steps} steps of Adam on {data}"
 parameters = {parameters}
@@ -238,7 +238,7 @@ class Package:
         return reach
 
     def recorded_pair(self):
-        """Inputs made of a synthesised picture, and PyTorch's result: 64 rows and 48 columns, a ramp of sigma where a map may vary."""
+        """Inputs made of a synthesized picture, and PyTorch's result: 64 rows and 48 columns, a ramp of sigma where a map may vary."""
         rng = np.random.default_rng(7)
         side = 128 if self.kind.channels == 6 else 64
         picture = pictures.picture(rng, textures.bank(rng, 13), side)[:, : side * 3 // 4]

@@ -4,7 +4,7 @@
     python gpu.py prior   --photos PHOTOS --pool out/pool --validation VALIDATION --out out --seconds 500
     python gpu.py camera  --photos PHOTOS --clips out/clips --validation VALIDATION --out out --seconds 500 --workers 12
 
-What is learnt is what `train.py` teaches, by the same rules (`noise.py`, `jobs.py`, `examples.py`), drawn for a whole batch at once. `denoise`
+What is learned is what `train.py` teaches, by the same rules (`noise.py`, `jobs.py`, `examples.py`), drawn for a whole batch at once. `denoise`
 trains `denoise` and `denoise-fast` on the same batches. What the networks are is in configs/*.toml, under [model]. Writes NAME.pt, whose
 "average" `export.py` takes. The budget is time, so what comes out differs by a little from run to run.
 """
@@ -35,13 +35,13 @@ GPU = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 class Pictures:
     """Pictures of any size in the GPU's memory, from which patches are taken by their area."""
 
-    SHARES = {"photographs": 0.68, "synthesised": 0.24, "drawn": 0.08}
+    SHARES = {"photographs": 0.68, "synthesized": 0.24, "drawn": 0.08}
 
     def __init__(self, photos, pool, patch):
         rng = np.random.default_rng(3)
-        kinds = {"photographs": photographs(photos)[0], "drawn": [drawn(rng, 192) for _ in range(1500)], "synthesised": []}
+        kinds = {"photographs": photographs(photos)[0], "drawn": [drawn(rng, 192) for _ in range(1500)], "synthesized": []}
         for shard in sorted(Path(pool).glob("pool-*.npy")):
-            kinds["synthesised"] += list(np.load(shard))
+            kinds["synthesized"] += list(np.load(shard))
         pixels, rows, shares = [], [], []
         at = 0
         for kind, pictures in kinds.items():
@@ -110,11 +110,11 @@ class Denoise:
     def examples(self, count):
         clean = self.pictures.batch(count)
         uniform = lambda: torch.rand(count, 1, 1, 1, device=GPU)
-        grey = uniform() < 0.1
+        gray = uniform() < 0.1
         weights = torch.tensor([0.299, 0.587, 0.114], device=GPU).view(1, 3, 1, 1)
-        clean = torch.where(grey, (clean * weights).sum(1, keepdim=True), clean)
+        clean = torch.where(gray, (clean * weights).sum(1, keepdim=True), clean)
         white = torch.randn_like(clean)
-        white = torch.where(grey, white[:, :1], white)
+        white = torch.where(gray, white[:, :1], white)
         sigma = sigma_maps(clean)
         noisy, share = clean + sigma * white, uniform()
         cut = noisy.clamp(0, 1)
@@ -226,7 +226,7 @@ def configuration(name):
 
 
 class Trained:
-    """One network, its optimiser and its average."""
+    """One network, its optimizer and its average."""
 
     def __init__(self, name, family, args):
         self.name, self.path = name, Path(args.out) / f"{name}.pt"

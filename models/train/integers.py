@@ -2,7 +2,7 @@
 weights with a scale per output channel. (With signed activations it fuses nothing.)
 
 In float stay the first and the last convolution, those after the last enlargement, and the sum that runs through them with what goes
-into it before the first halving: at full resolution every rounding lands in the picture. Quantised as well they cost 0.5 dB at sigma 15.
+into it before the first halving: at full resolution every rounding lands in the picture. Quantized as well they cost 0.5 dB at sigma 15.
 
 Processors without VNNI add pairs of 8-bit products in 16 bits, which can overflow; `eddy check` tells.
 """
@@ -71,7 +71,7 @@ def rounded_weight(tensor):
     return node, [numpy_helper.from_array(array, key) for key, array in parts.items()]
 
 
-def quantised(model, examples, session):
+def quantized(model, examples, session):
     """The graph with QDQ pairs; ranges are those that `examples`, batches of inputs, take."""
     model = onnx.ModelProto.FromString(model.SerializeToString())
     graph = model.graph
@@ -116,9 +116,9 @@ def quantised(model, examples, session):
     return model
 
 
-def operators(optimised):
+def operators(optimized):
     """How many of the convolutions are integer ones in the graph that ONNX Runtime runs; stops where none is."""
-    counts = Counter(n.op_type for n in optimised.graph.node)
+    counts = Counter(n.op_type for n in optimized.graph.node)
     if not counts["QLinearConv"]:
         raise SystemExit(f"ONNX Runtime fused no integer convolution; it runs {dict(counts)}")
     return f"{counts['QLinearConv']} integer and {counts['Conv'] + counts['FusedConv']} float convolutions"

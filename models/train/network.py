@@ -1,6 +1,6 @@
 """The networks: one U-Net of 3x3 convolutions and ReLU on a small grid, and what each job puts around it.
 
-Nothing is normalised, and nothing has a bias but the prior and the first convolution of a denoiser. Every network answers with the mean of the clean picture,
+Nothing is normalized, and nothing has a bias but the prior and the first convolution of a denoiser. Every network answers with the mean of the clean picture,
 D(x, sigma), and takes sigma as a map with a value for each pixel. Pictures are RGB, [B, 3, H, W].
 """
 
@@ -34,7 +34,7 @@ def blocks(width, count, bias=False):
 
 
 def enlarge(x):
-    """Nearest-neighbour enlargement by two."""
+    """Nearest-neighbor enlargement by two."""
     return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
@@ -140,23 +140,23 @@ class LightNet(nn.Module):
     @torch.no_grad()
     def begin_with_cosines(self):
         """Begins as what takes everything but the mean of 2x2 cells of RGB for noise, in channels that are the cosine transform of a cell in
-        opponent colours. A block's depthwise convolutions each have one frequency to judge, and the coarse level has the mean to smooth, whose
+        opponent colors. A block's depthwise convolutions each have one frequency to judge, and the coarse level has the mean to smooth, whose
         noise a network that begins at random hardly finds, since the mean itself hides it."""
         cell, position = self.cell, torch.arange(self.cell) + 0.5
         waves = torch.cos(math.pi / cell * position * torch.arange(cell)[:, None]) * (2 / cell) ** 0.5
         waves[0] *= 0.5**0.5
-        colours = F.normalize(torch.tensor([[1.0, 1, 1], [1, 0, -1], [1, -2, 1]]))
-        basis = torch.einsum("uy,vx,kc->uvkcyx", waves, waves, colours).flatten(0, 2)
+        colors = F.normalize(torch.tensor([[1.0, 1, 1], [1, 0, -1], [1, -2, 1]]))
+        basis = torch.einsum("uy,vx,kc->uvkcyx", waves, waves, colors).flatten(0, 2)
         self.head.weight[: len(basis), :3] = basis
         self.tail.weight.zero_()
         self.tail.weight[:, : len(basis), 0, 0] = basis.permute(2, 3, 1, 0).flatten(0, 2)
         # The coarse level sees the means; brightness is large.
         scale = torch.tensor([1 / cell, 1, 1])
         self.halve.weight[:, :3] *= scale.view(3, 1, 1)
-        for colour in range(3):
-            self.halve.weight[colour] = 0
-            self.halve.weight[colour, colour] = scale[colour] / 4
-            self.lift.weight[colour, colour] = -1 / scale[colour]
+        for color in range(3):
+            self.halve.weight[color] = 0
+            self.halve.weight[color, color] = scale[color] / 4
+            self.lift.weight[color, color] = -1 / scale[color]
 
     def forward(self, x):
         x = self.head(x)
@@ -243,7 +243,7 @@ class PlaneDenoiser(nn.Module):
         from_rgb = torch.linalg.inv(to_rgb)
         own = dict(self.state_dict())
         own.update({name: value for name, value in rgb.items() if name in own and own[name].shape == value.shape})
-        # The inputs of each of 2x2, red, green, blue and sigma; the outputs by colour.
+        # The inputs of each of 2x2, red, green, blue and sigma; the outputs by color.
         head, tail = self.by_pixel(rgb["body.head.weight"], rgb["body.tail.weight"])
         luma, chroma = head[:, :, :3].sum(2), torch.einsum("opcij,ck->okij", head[:, :, :3], to_rgb[:, 1:])
         # White noise of 1 in RGB is 0.67 in luma and 0.32 in chroma; each says half of it.
@@ -257,8 +257,8 @@ class PlaneDenoiser(nn.Module):
         self.load_state_dict(own)
 
     def by_pixel(self, head, tail):
-        """The first convolution [outputs, pixel of 2x2, colour, rows, columns] and the last one
-        [cell of the grid, colour, pixel of 2x2, inputs, rows, columns] of the denoiser for RGB."""
+        """The first convolution [outputs, pixel of 2x2, color, rows, columns] and the last one
+        [cell of the grid, color, pixel of 2x2, inputs, rows, columns] of the denoiser for RGB."""
         return head.unflatten(1, (4, 4)), tail.unflatten(0, (3, 4))[None]
 
 
@@ -285,7 +285,7 @@ def bicubic_phases(scale):
     """Bicubic enlargement (Keys 1981, a = -1/2) as a 5x5 convolution on the small grid, [3 * scale^2, 3, 5, 5]; its outputs are
     ordered as `SpaceToDepth` orders the big picture."""
 
-    # Output p of a cell lies at (p + 1/2) / scale - 1/2 from the centre of its input.
+    # Output p of a cell lies at (p + 1/2) / scale - 1/2 from the center of its input.
     rows = torch.tensor([[float(keys((p + 0.5) / scale - 0.5 - tap)) for tap in range(-2, 3)] for p in range(scale)])
     kernel = torch.zeros(scale, scale, 3, 3, 5, 5)
     for c in range(3):

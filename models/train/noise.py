@@ -48,13 +48,13 @@ def as_files(rng, noisy, share=0.75):
     return noisy
 
 
-def draw(rng, clean, grey_share=0.1):
-    """Clean patches [B, 3, H, W], noisy ones and their sigma maps [B, 1, H, W]. Some patches turn grey, with the same
+def draw(rng, clean, gray_share=0.1):
+    """Clean patches [B, 3, H, W], noisy ones and their sigma maps [B, 1, H, W]. Some patches turn gray, with the same
     noise in all three channels."""
     clean = clean.clone()
     noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(int(rng.integers(2**62))))
     for i in range(len(clean)):
-        if rng.random() < grey_share:
+        if rng.random() < gray_share:
             clean[i] = (clean[i] * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(0, keepdim=True)
             noise[i] = noise[i, :1]
     sigma = torch.stack([sigma_map(rng, c) for c in clean])

@@ -117,7 +117,7 @@ def true_levels(error):
     return [np.sqrt(np.mean(error.astype(np.float64) ** 2)), np.sqrt(np.mean(d1**2)), np.sqrt(np.mean([np.mean(b**2) for b in (h2, v2, d2)]))]
 
 
-# The quantisation of the JPEG standard's annex K, luma and chroma, row by row.
+# The quantization of the JPEG standard's annex K, luma and chroma, row by row.
 TABLES = [
     [
         *(16, 11, 10, 16, 24, 40, 51, 61, 12, 12, 14, 19, 26, 58, 60, 55, 14, 13, 16, 24, 40, 57, 69, 56, 14, 17, 22, 29, 51, 87, 80, 62),
@@ -141,18 +141,18 @@ def subsample(chroma, kind):
     return (chroma[:, ::2] + chroma[:, 1::2]) / 2 if kind == "422" else chroma
 
 
-def quantised(plane, depth=8):
+def quantized(plane, depth=8):
     step = 255 / (2**depth - 1)
     return np.clip(np.round(plane / step) * step, 0, 255).astype(np.float32)
 
 
 def yuv(rgb, kind, depth=8):
     y, *chroma = planes(rgb)
-    return [quantised(p, depth) for p in (y, *(subsample(c, kind) for c in chroma))]
+    return [quantized(p, depth) for p in (y, *(subsample(c, kind) for c in chroma))]
 
 
 def jpeg_planes(rgb, quality, kind):
-    """The planes of a JPEG's decoder, before its chroma is enlarged: each through a grey JPEG with the tables that it would have."""
+    """The planes of a JPEG's decoder, before its chroma is enlarged: each through a gray JPEG with the tables that it would have."""
     from PIL import Image
 
     scale = 5000 / quality if quality < 50 else 200 - 2 * quality
@@ -194,10 +194,10 @@ def coded(frames, codec, crf, preset="veryfast"):
 
 def camera(rng, light=None):
     """A camera of random make: a function of a picture in levels and whether there is noise."""
-    from camera import ALIGNMENTS, colour_matrix, demosaic, mosaic
+    from camera import ALIGNMENTS, color_matrix, demosaic, mosaic
 
     light = np.exp(rng.uniform(np.log(0.015), np.log(0.4))) if light is None else light
-    gamma, to_srgb = rng.uniform(2.0, 2.4), colour_matrix(rng)
+    gamma, to_srgb = rng.uniform(2.0, 2.4), color_matrix(rng)
     balance = np.float32([rng.uniform(1.2, 2.4), 1.0, rng.uniform(1.2, 2.4)])
     alignment = ALIGNMENTS[rng.integers(4)]
     shot_share, linear_demosaic, depth = rng.uniform(0.4, 1.0), rng.random() < 0.4, rng.choice([10, 12])
@@ -223,8 +223,8 @@ def camera(rng, light=None):
         if smooth == 1:
             out = cv2.GaussianBlur(out, (0, 0), smooth_by)
         elif smooth == 2:  # chroma alone
-            grey = out.mean(-1, keepdims=True)
-            out = grey + cv2.GaussianBlur(out - grey, (0, 0), chroma_by)
+            gray = out.mean(-1, keepdims=True)
+            out = gray + cv2.GaussianBlur(out - gray, (0, 0), chroma_by)
         elif smooth == 3:
             out = cv2.bilateralFilter(out.astype(np.float32), 5, 0.3 * light + 0.02, 1.2)
         if sharp:
@@ -242,7 +242,7 @@ def screen(rng, photo):
     from PIL import Image, ImageDraw, ImageFont
 
     height, width = photo.shape[:2]
-    colour = lambda: tuple(int(v) for v in rng.integers(0, 256, 3))
+    color = lambda: tuple(int(v) for v in rng.integers(0, 256, 3))
     light = rng.random() < 0.6
     ground, ink = ((255, 255, 255), (0, 0, 0)) if light else ((30, 30, 34), (220, 220, 220))
     if rng.random() < 0.5:
@@ -267,7 +267,7 @@ def screen(rng, photo):
         for _ in range(rng.integers(3, 14)):
             x, y = int(rng.integers(0, width - 40)), int(rng.integers(0, height - 40))
             w, h = int(rng.integers(30, width // 2)), int(rng.integers(20, height // 2))
-            draw.rectangle((x, y, x + w, y + h), fill=colour() if rng.random() < 0.5 else ground, outline=colour())
+            draw.rectangle((x, y, x + w, y + h), fill=color() if rng.random() < 0.5 else ground, outline=color())
             if rng.random() < 0.7:
                 text((x + 6, y + 4, x + w, y + h), int(rng.integers(8, 22)))
         if rng.random() < 0.4:
@@ -276,7 +276,7 @@ def screen(rng, photo):
     elif kind == "lines":
         for _ in range(rng.integers(10, 150)):
             points = [tuple(p) for p in (rng.random((rng.integers(2, 6), 2)) * (width, height)).tolist()]
-            draw.line(points, fill=ink if rng.random() < 0.8 else colour(), width=int(rng.integers(1, 4)))
+            draw.line(points, fill=ink if rng.random() < 0.8 else color(), width=int(rng.integers(1, 4)))
         if rng.random() < 0.5:  # drawn large and made smaller: soft edges
             image = image.resize((2 * width, 2 * height), Image.NEAREST).resize((width, height), Image.LANCZOS)
         if rng.random() < 0.3:
@@ -373,7 +373,7 @@ def simulate(seed, photos, kind=None, strength=None, shot=None):
             how = rng.choice([cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_AREA])
             noisy, picture = (np.clip(cv2.resize(p, size, interpolation=int(how)), 0, 255) for p in (noisy, picture))
     if way == "rgb":
-        noisy = quantised(noisy, depth)
+        noisy = quantized(noisy, depth)
         return [(noisy[..., c], picture[..., c], False) for c in range(3)], kind, label
     truth = planes(picture)
     truth = truth[:1] + [subsample(c, sampling) for c in truth[1:]]
@@ -566,17 +566,17 @@ def fit(x, y, hidden, steps, seed=0, blur=0.03, odds=None):
     sizes = (x.shape[1], *hidden, y.shape[1])
     layers = [torch.nn.Linear(a, b) for a, b in zip(sizes, sizes[1:])]
     net = torch.nn.Sequential(*[part for layer in layers for part in (layer, torch.nn.ReLU())][:-1])
-    optimiser = torch.optim.AdamW(net.parameters(), lr=3e-3, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 8e-3, steps)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 8e-3, steps)
     for step in range(steps):
         pick = torch.randint(len(x), (512,))
         out, want = net(x[pick] + blur * torch.randn(len(pick), x.shape[1])), y[pick]
         known = ~want[:, -1].isnan()
         loss = torch.nn.functional.huber_loss(out[:, :-1], want[:, :-1], delta=0.3)
         loss = loss + 0.05 * torch.nn.functional.binary_cross_entropy_with_logits(out[known, -1], want[known, -1], odds[pick][known])
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         schedule.step()
     found = [(layer.weight.detach().numpy().astype(np.float64), layer.bias.detach().numpy().astype(np.float64)) for layer in layers]
     weight, bias = found[0]

@@ -1,4 +1,4 @@
-"""Synthesises training pictures: occluding, textured, shaded shapes (the dead-leaves model) seen by a simple camera.
+"""Synthesizes training pictures: occluding, textured, shaded shapes (the dead-leaves model) seen by a simple camera.
 
 No photograph is read anywhere. A picture depends on (seed, shard, index) alone, never on the number of workers.
 
@@ -29,7 +29,7 @@ def radii(rng, count, smallest, largest):
 
 
 def palette(rng):
-    """A picture's colours in linear light: brightness varies most, chroma little, and hues gather around a few."""
+    """A picture's colors in linear light: brightness varies most, chroma little, and hues gather around a few."""
     count = int(rng.integers(3, 12))
     brightness = np.exp(rng.normal(-1.5, rng.uniform(0.7, 1.5), (count, 1)))
     cast = rng.normal(0, 0.12, (1, 2))
@@ -41,9 +41,9 @@ def palette(rng):
     return np.clip(brightness * np.exp(gains), 0.002, 1.3).astype(np.float32)
 
 
-def pick_colour(rng, colours):
-    """One of the palette's colours, slightly varied."""
-    base = colours[rng.integers(len(colours))]
+def pick_color(rng, colors):
+    """One of the palette's colors, slightly varied."""
+    base = colors[rng.integers(len(colors))]
     return base * np.exp(rng.normal(0, 0.18) + rng.normal(0, 0.04, 3)).astype(np.float32)
 
 
@@ -74,17 +74,17 @@ def outline(rng, radius, kind):
     return points @ np.array([[c, s], [-s, c]]) * radius
 
 
-def surface(rng, colours, bank, height, width):
-    """Colour of a shape's surface, linear light, [height, width, 3]: base colour, texture, shading."""
+def surface(rng, colors, bank, height, width):
+    """Color of a shape's surface, linear light, [height, width, 3]: base color, texture, shading."""
     image = np.empty((height, width, 3), np.float32)
-    image[:] = pick_colour(rng, colours)
+    image[:] = pick_color(rng, colors)
     kind = rng.random()
     if kind < 0.75:
         texture = textures.crop(rng, bank, height, width)
         if kind < 0.5:  # relief: the texture scales the light that comes back, alike in all channels
             image *= np.exp(texture * np.exp(rng.uniform(np.log(0.02), np.log(0.7))))[..., None]
         else:  # two materials mixed by the texture
-            other = pick_colour(rng, colours)
+            other = pick_color(rng, colors)
             if rng.random() < 0.5:
                 other = image[0, 0] * np.float32(np.exp(rng.normal(0, 0.8)))
             blend = 1 / (1 + np.exp(-np.clip(texture * np.exp(rng.uniform(-0.5, 3)) + rng.normal(0, 1), -30, 30)))
@@ -96,14 +96,14 @@ def surface(rng, colours, bank, height, width):
     return image
 
 
-def plane(rng, colours, bank, size):
+def plane(rng, colors, bank, size):
     """A floor, a wall or a facade seen at a slant, [size, size, 3]: a surface whose corners move, so that its texture runs away
     to a vanishing point."""
-    flat = surface(rng, colours, bank, size, size)
+    flat = surface(rng, colors, bank, size, size)
     if rng.random() < 0.5:  # bricks, tiles, windows: a grid of joints
         step = np.exp(rng.uniform(np.log(size / 40), np.log(size / 5), 2))
         joint = np.maximum(1, step * rng.uniform(0.02, 0.3, 2))
-        ink = pick_colour(rng, colours)
+        ink = pick_color(rng, colors)
         for axis in range(2):
             lines = (np.arange(size) + rng.uniform(0, step[axis])) % step[axis] < joint[axis]
             flat[(lines, slice(None)) if axis == 0 else (slice(None), lines)] = ink
@@ -126,7 +126,7 @@ def shading(rng, height, width):
     return light.astype(np.float32)
 
 
-def place(rng, canvas, points, colours, bank, edge):
+def place(rng, canvas, points, colors, bank, edge):
     """Paints one shape over the canvas. `edge` is the standard deviation of its outline's blur, in pixels."""
     size = canvas.shape[0]
     margin = int(3 * edge) + 2
@@ -142,9 +142,9 @@ def place(rng, canvas, points, colours, bank, edge):
         weight = cv2.GaussianBlur(weight, (0, 0), edge)
     region = canvas[low[1] : high[1], low[0] : high[0]]
     if max(width, height) < 14:
-        paint = pick_colour(rng, colours) * np.exp(rng.normal(0, 0.2)).astype(np.float32)
+        paint = pick_color(rng, colors) * np.exp(rng.normal(0, 0.2)).astype(np.float32)
     else:
-        paint = surface(rng, colours, bank, height, width)
+        paint = surface(rng, colors, bank, height, width)
     if rng.random() < 0.15 and max(width, height) > 30:  # the shadow it throws on what lies below
         soft = cv2.GaussianBlur(weight, (0, 0), rng.uniform(2, 10))
         shift = np.float32([[1, 0, rng.normal(0, 6)], [0, 1, rng.normal(0, 6)]])
@@ -152,14 +152,14 @@ def place(rng, canvas, points, colours, bank, edge):
     region += weight[..., None] * (paint - region)
 
 
-def strokes(rng, canvas, colours):
+def strokes(rng, canvas, colors):
     """Wires, branches, hair, grass, writing: thin things drawn over a part of the canvas."""
     size = canvas.shape[0]
     kind = rng.choice(["wires", "hair", "writing", "grass"])
-    colour = pick_colour(rng, colours)
-    centre = rng.uniform(0, size, 2)
+    color = pick_color(rng, colors)
+    center = rng.uniform(0, size, 2)
     if kind == "writing":
-        textures.writing(rng, canvas, colour, centre)
+        textures.writing(rng, canvas, color, center)
         return
     count = int({"wires": rng.integers(1, 8), "hair": rng.integers(60, 400), "grass": rng.integers(60, 300)}[kind])
     length = {"wires": 1.5 * size, "hair": rng.uniform(0.1, 0.5) * size, "grass": rng.uniform(0.03, 0.2) * size}[kind]
@@ -169,10 +169,10 @@ def strokes(rng, canvas, colours):
     for _ in range(count):
         a = heading + rng.normal(0, spread)
         bend = rng.normal(0, 0.25)
-        start = centre + rng.normal(0, patch, 2)
+        start = center + rng.normal(0, patch, 2)
         x = start[0] + length * (t * np.cos(a) - bend * t * t * np.sin(a))
         y = start[1] + length * (t * np.sin(a) + bend * t * t * np.cos(a))
-        shade = colour * np.exp(rng.normal(0, 0.35))
+        shade = color * np.exp(rng.normal(0, 0.35))
         thickness = int(rng.integers(1, 5 if kind == "wires" else 4))
         points = np.round(np.stack([x, y], 1) * 16).astype(np.int32)
         cv2.polylines(canvas, [points], False, [float(v) for v in shade], thickness, cv2.LINE_AA, 4)
@@ -180,8 +180,8 @@ def strokes(rng, canvas, colours):
 
 def scene(rng, bank, size):
     """A scene in linear light, float32, [size, size, 3], painted from back to front."""
-    colours = palette(rng)
-    canvas = plane(rng, colours, bank, size) if rng.random() < 0.35 else surface(rng, colours, bank, size, size)
+    colors = palette(rng)
+    canvas = plane(rng, colors, bank, size) if rng.random() < 0.35 else surface(rng, colors, bank, size, size)
     kinds = ["disc", "ellipse", "rectangle", "polygon", "leaf", "blob"]
     weights = rng.dirichlet(np.full(len(kinds), 0.7))
     near = rng.random() < 0.35  # a close view: few, large things
@@ -203,9 +203,9 @@ def scene(rng, bank, size):
     for i, radius in enumerate(sizes):
         depth = i / count
         points = outline(rng, radius, rng.choice(kinds, p=weights)) + rng.uniform(-0.1, 1.1, 2) * size
-        place(rng, canvas, points, colours, bank, aperture * abs(depth - focus) + rng.choice([0.0, 0.0, 0.8]))
+        place(rng, canvas, points, colors, bank, aperture * abs(depth - focus) + rng.choice([0.0, 0.0, 0.8]))
         if rng.random() < 2.0 / count:
-            strokes(rng, canvas, colours)
+            strokes(rng, canvas, colors)
         if aperture and depth < focus and i % max(1, count // layers) == 0:  # what lies behind the focus is blurred
             canvas = cv2.GaussianBlur(canvas, (0, 0), 0.3 + aperture * (focus - depth))
     y, x = np.ogrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
@@ -267,10 +267,10 @@ def write_shard(job):
 
 def spectrum_slope(pool):
     """Exponent of the mean radial power spectrum of luma, between 1/64 and 1/4 cycle a pixel. Photographs: about -2."""
-    grey = pool.astype(np.float32).mean(-1) / 255
-    size = grey.shape[1]
+    gray = pool.astype(np.float32).mean(-1) / 255
+    size = gray.shape[1]
     window = np.hanning(size)[:, None] * np.hanning(size)
-    power = np.mean([np.abs(np.fft.fft2((g - g.mean()) * window)) ** 2 for g in grey], 0)
+    power = np.mean([np.abs(np.fft.fft2((g - g.mean()) * window)) ** 2 for g in gray], 0)
     f = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.fftfreq(size))
     edges = np.geomspace(1 / 64, 1 / 4, 13)
     level = [power[(f >= a) & (f < b)].mean() for a, b in zip(edges, edges[1:])]

@@ -1,5 +1,5 @@
 """Pictures as 4:2:0 has them: luma at full size, two planes of chroma at half of it. Packed for a network: six channels at half the
-size, luma of each 2x2 row by row, then Cb and Cr. Luma is 0 to 1; chroma is centred on 0.5.
+size, luma of each 2x2 row by row, then Cb and Cr. Luma is 0 to 1; chroma is centered on 0.5.
 """
 
 import numpy as np

@@ -5,7 +5,7 @@ model.toml.
     python precision.py ../denoise-fast --int8 --pool out/pool
     python precision.py ../camera --int8 --photos PHOTOS/train --clips out/clips --validation PHOTOS/validation
 
-All are checked against the f32 file as it was with ONNX Runtime on the CPU, by the figures that training watched, on pictures synthesised for it, or on what training watched where it learnt from photographs.
+All are checked against the f32 file as it was with ONNX Runtime on the CPU, by the figures that training watched, on pictures synthesized for it, or on what training watched where it learned from photographs.
 Nothing is written where a file loses more than LARGEST_LOSS, or where an int8 file is not LEAST_GAIN times as fast.
 """
 
@@ -81,14 +81,14 @@ def is_lean(model):
     return any(tensor.data_type == TensorProto.FLOAT16 for tensor in model.graph.initializer)
 
 
-def session(model, optimised=None):
+def session(model, optimized=None):
     """Two threads that do not spin when idle: sessions that take turns would steal each other's cores."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 2
     options.log_severity_level = 3
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    if optimised:
-        options.optimized_model_filepath = str(optimised)
+    if optimized:
+        options.optimized_model_filepath = str(optimized)
     return onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])
 
 
@@ -105,7 +105,7 @@ def watched(job, running, clean):
     return np.mean([job.validate(network, picture) for picture in clean], 0)
 
 
-def synthesised(seed, count, size=256):
+def synthesized(seed, count, size=256):
     """Pictures that no training saw, [count, 3, size, size] in [0, 1]."""
     rng = np.random.default_rng([seed, 0xE])
     bank = textures.bank(rng, pictures.BANK_SIZE)
@@ -124,7 +124,7 @@ def calibration(job, args):
     shards = sorted(Path(pool).glob("pool-*.npy"))[:8] if pool else []
     if pool and not shards:
         raise SystemExit(f"{pool} holds no pool-*.npy; make one with pictures.py, or leave --pool out")
-    clean = [torch.from_numpy(np.load(s, mmap_mode="r")[:4].copy()).permute(0, 3, 1, 2).float() / 255 for s in shards] or synthesised(12, 32).split(4)
+    clean = [torch.from_numpy(np.load(s, mmap_mode="r")[:4].copy()).permute(0, 3, 1, 2).float() / 255 for s in shards] or synthesized(12, 32).split(4)
     for batch in clean:
         yield [t.numpy() for t in job.example(rng, batch)[0]]
 
@@ -168,7 +168,7 @@ def main():
     parser.add_argument("folder", type=Path, help="the package: model.toml and the f32 file that it names")
     parser.add_argument("--int8", action="store_true", help="the int8 file as well; for denoise-fast and camera")
     parser.add_argument("--pool", help="pictures for calibration, as pictures.py writes them; default: a few new ones")
-    parser.add_argument("--photos", help="for camera: the folder of photographs that it learnt from, for calibration")
+    parser.add_argument("--photos", help="for camera: the folder of photographs that it learned from, for calibration")
     parser.add_argument("--clips", default="out/clips", help="for camera: as for train.py")
     parser.add_argument("--validation", help="for camera: as for train.py")
     args = parser.parse_args()
@@ -178,9 +178,9 @@ def main():
     job = jobs.JOBS[config["job"]](config)
     model = onnx.load(args.folder / package["files"]["f32"]["path"])
     if hasattr(job, "pool") and not (args.photos and args.validation):
-        raise SystemExit(f"{package['name']} learnt from photographs: --photos and --validation are needed")
+        raise SystemExit(f"{package['name']} learned from photographs: --photos and --validation are needed")
     f32 = session(model)
-    clean = job.validation(args)["planes"] if hasattr(job, "pool") else list(synthesised(10, 8).split(1))
+    clean = job.validation(args)["planes"] if hasattr(job, "pool") else list(synthesized(10, 8).split(1))
     before = watched(job, f32, clean)
     pair = [np.load(args.folder / package["check"][k]) for k in ("sample", "sigma", "condition", "denoised") if k in package["check"]]
     print("f32  " + " ".join(f"{b:.2f}" for b in before) + " dB")
@@ -198,18 +198,18 @@ def main():
         np.save(args.folder / package["check"]["denoised"], pair[-1])
     made = {"f16": half(model)}
     if args.int8:
-        made["int8"] = integers.quantised(model, calibration(job, args), session)
+        made["int8"] = integers.quantized(model, calibration(job, args), session)
     for precision, other in made.items():
         path = args.folder / f"{package['name']}-{precision}.onnx"
-        optimised = path.with_suffix(".optimised")
-        running = session(other, optimised if precision == "int8" else None)
+        optimized = path.with_suffix(".optimized")
+        running = session(other, optimized if precision == "int8" else None)
         change = watched(job, running, clean) - before
         print(f"{precision:4} " + " ".join(f"{c:+.3f}" for c in change) + " dB of f32", flush=True)
         if np.abs(change).max() > LARGEST_LOSS[precision]:
             raise SystemExit(f"{precision} changes a figure by {np.abs(change).max():.3f} dB; at most {LARGEST_LOSS[precision]} dB was to be accepted")
         if precision == "int8":
-            operators = integers.operators(onnx.load(optimised))
-            optimised.unlink()
+            operators = integers.operators(onnx.load(optimized))
+            optimized.unlink()
             slow, fast = seconds([f32, running])
             gain = np.median(slow / fast)
             print(f"{operators}; a {FRAME[1]}x{FRAME[0]} frame takes {1e3 * np.median(slow):.0f} ms in f32, {1e3 * np.median(fast):.0f} ms in int8: {gain:.2f} times as fast")

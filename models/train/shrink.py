@@ -28,8 +28,8 @@ def matrix(size, scale, name):
     """The filter as a matrix, [round(size * scale), size]; stretched to antialias when the scale is below one."""
     target = round(size * scale)
     stretch = max(1.0, 1 / scale)
-    centres = (np.arange(target)[:, None] + 0.5) / scale - 0.5
-    weights = FILTERS[name]((centres - np.arange(size)) / stretch)
+    centers = (np.arange(target)[:, None] + 0.5) / scale - 0.5
+    weights = FILTERS[name]((centers - np.arange(size)) / stretch)
     return torch.from_numpy(weights / weights.sum(1, keepdims=True)).float()
 
 

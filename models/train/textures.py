@@ -1,4 +1,4 @@
-"""Grey textures for surfaces: zero mean, unit deviation, float32. A bank of them is drawn once and cropped many times."""
+"""Gray textures for surfaces: zero mean, unit deviation, float32. A bank of them is drawn once and cropped many times."""
 
 import cv2
 import numpy as np
@@ -35,8 +35,8 @@ def oriented(rng):
 def band(rng):
     """Noise around one frequency: sand, gravel, skin."""
     f = np.hypot(np.fft.fftfreq(SIZE)[:, None], np.fft.rfftfreq(SIZE)[None])
-    centre = np.exp(rng.uniform(np.log(0.01), np.log(0.2)))
-    gain = np.exp(-(np.log((f + 1e-6) / centre) ** 2) / (2 * rng.uniform(0.3, 0.9) ** 2))
+    center = np.exp(rng.uniform(np.log(0.01), np.log(0.2)))
+    gain = np.exp(-(np.log((f + 1e-6) / center) ** 2) / (2 * rng.uniform(0.3, 0.9) ** 2))
     return normal(np.fft.irfft2(np.fft.rfft2(rng.standard_normal((SIZE, SIZE))) * gain, (SIZE, SIZE)))
 
 
@@ -98,9 +98,9 @@ def leaves(rng):
     sizes = smallest / np.sqrt(1 - rng.random(9000) * 0.99)
     flat = rng.uniform(0.3, 1)
     for r in sizes:
-        centre = (int(rng.uniform(0, SIZE) * 16), int(rng.uniform(0, SIZE) * 16))
+        center = (int(rng.uniform(0, SIZE) * 16), int(rng.uniform(0, SIZE) * 16))
         axes = (int(r * 16), int(r * flat * 16))
-        cv2.ellipse(image, centre, axes, rng.uniform(0, 360), 0, 360, rng.normal(0, 1), -1, cv2.LINE_AA, 4)
+        cv2.ellipse(image, center, axes, rng.uniform(0, 360), 0, 360, rng.normal(0, 1), -1, cv2.LINE_AA, 4)
     return normal(image)
 
 

@@ -1,4 +1,4 @@
-"""Trains a network on synthesised pictures, as a configuration file says. Seeded and resumable: run the same command again to go on.
+"""Trains a network on synthesized pictures, as a configuration file says. Seeded and resumable: run the same command again to go on.
 
     python train.py configs/denoise.toml --pool out/pool --out out/denoise
     python train.py configs/denoise.toml --steps 20000        # same pictures, same seed, same weights on one machine
@@ -63,7 +63,7 @@ class Pool:
 
 
 class Mixture(Pool):
-    """Photographs and drawn pages beside synthesised pictures, in shares of the patches. Photographs count by their area."""
+    """Photographs and drawn pages beside synthesized pictures, in shares of the patches. Photographs count by their area."""
 
     def __init__(self, folder, photos, shares):
         super().__init__(folder)
@@ -142,7 +142,7 @@ def begin(network, start, device):
 
 
 class Run:
-    """Everything that a resumed run needs: weights, their average, the optimiser, and the step, from which
+    """Everything that a resumed run needs: weights, their average, the optimizer, and the step, from which
     all randomness follows."""
 
     def __init__(self, config, args):
@@ -201,7 +201,7 @@ class Run:
         return loss.item(), torch.autograd.grad(loss, list(self.network.parameters()))
 
     def train_step(self, pool, workers):
-        """One step of the optimiser. Workers take the batch's parts as they become free; their sum has a fixed order."""
+        """One step of the optimizer. Workers take the batch's parts as they become free; their sum has a fixed order."""
         train, progress, parts = self.config["train"], self.progress(), self.args.parts
         results = list(workers.map(lambda part: self.gradients(pool, part, parts, progress), range(parts)))
         parameters = list(self.network.parameters())

@@ -36,7 +36,7 @@ pub(crate) struct Arguments {
     images: IoArgs,
 
     /// A bundled model, the folder of a model package, or an .onnx file. When left out, `camera`
-    /// for video in 4:2:0, 4:2:2 and grey and for images whose noise went through a camera or a
+    /// for video in 4:2:0, 4:2:2 and gray and for images whose noise went through a camera or a
     /// codec, `denoise-fast` for other video and for images with white noise, and none for clean
     /// images. With --fps or --deadline-ms, other video (RGB, 4:4:4) uses the better of `denoise`
     /// and `denoise-fast` that keeps the rate
@@ -413,7 +413,7 @@ impl Arguments {
     }
 }
 
-/// Whether frames have the planes of cameras and codecs or are grey, so that the network for those
+/// Whether frames have the planes of cameras and codecs or are gray, so that the network for those
 /// planes suits them.
 fn has_camera_planes(format: PixelFormat) -> bool {
     matches!(format.chroma(), Some(Chroma::Mono | Chroma::C420 | Chroma::C422))

@@ -49,7 +49,7 @@ impl DryRun {
     }
 }
 
-/// A shaded image with noise of 25 grey levels.
+/// A shaded image with noise of 25 gray levels.
 pub(super) fn noisy_frame(Size { width, height }: Size) -> Image {
     let noise = Philox::new(0);
     let mut row = vec![0.0; 3 * width];

@@ -10,7 +10,7 @@ use eddy::durable::PartFolder;
 use eddy::media::still;
 use eddy::model::{
     Check, Constant, Description, LARGEST_CONFIG, LARGEST_GRAPH, Links, Package, Precision,
-    ProbedModel, Scheduler, Task, UNKNOWN_LICENCE, find_weights, manifest_of_diffusers,
+    ProbedModel, Scheduler, Task, UNKNOWN_LICENSE, find_weights, manifest_of_diffusers,
     read_regular,
 };
 use eddy::network::Network;
@@ -40,9 +40,9 @@ pub(crate) struct Arguments {
     #[arg(short, long, value_name = "FOLDER")]
     output: PathBuf,
 
-    /// Licence
-    #[arg(long, value_name = "TEXT", default_value = UNKNOWN_LICENCE)]
-    licence: String,
+    /// License
+    #[arg(long, value_name = "TEXT", default_value = UNKNOWN_LICENSE)]
+    license: String,
 
     /// Default number of steps
     #[arg(long, value_name = "N")]
@@ -159,7 +159,7 @@ impl Arguments {
         let dtype = dtype.unwrap_or(probed.precision);
         let manifest = &mut probed.manifest;
         manifest.files.clear();
-        manifest.licence.clone_from(&self.licence);
+        manifest.license.clone_from(&self.license);
         let name = self.output.file_name().map(|name| name.to_string_lossy().into_owned());
         manifest.name = name.unwrap_or_else(|| "imported".into());
         manifest.defaults.steps = self.steps.unwrap_or(manifest.defaults.steps);

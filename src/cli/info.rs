@@ -117,7 +117,7 @@ impl Arguments {
             rows.push(("parameters", parameters.to_string()));
         }
         rows.push(("steps", format!("{} by default", manifest.defaults.steps)));
-        rows.push(("licence", manifest.licence.clone()));
+        rows.push(("license", manifest.license.clone()));
         rows.push(("training", manifest.training.clone()));
         let place = package
             .folder()
@@ -167,7 +167,7 @@ impl Arguments {
             "range": manifest.range, "sigma": manifest.sigma.map(|sigma| [sigma.min, sigma.max]),
             "receptive_field": manifest.receptive_field, "multiple_of": manifest.multiple_of,
             "parameters": manifest.parameters, "steps": manifest.defaults.steps,
-            "licence": manifest.licence,
+            "license": manifest.license,
             "training": manifest.training, "files": files, "detected": detected_json(&detected),
             "device": opened.device().to_string(),
         });

@@ -31,7 +31,7 @@ pub(crate) struct Arguments {
     images: IoArgs,
 
     /// The mask: an image of the same size as displayed, white where the image is to be filled, or
-    /// any colour on a transparent layer
+    /// any color on a transparent layer
     #[arg(long, value_name = "MASK", help_heading = "Input and output")]
     mask: PathBuf,
 

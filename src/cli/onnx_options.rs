@@ -87,7 +87,7 @@ pub(crate) struct OnnxOptions {
     #[arg(long, value_name = "STD", value_delimiter = ',', hide_short_help = true)]
     std: Vec<f32>,
 
-    /// Colour channels: rgb, bgr, or luma (one channel, the luma of a colour image)
+    /// Color channels: rgb, bgr, or luma (one channel, the luma of a color image)
     #[arg(long, value_name = "COLORS", hide_short_help = true)]
     colors: Option<Colors>,
 

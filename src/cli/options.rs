@@ -410,7 +410,7 @@ pub(crate) struct MemoryOptions {
     #[arg(short = 't', long, value_name = "PX", default_value_t = 0)]
     tile: usize,
 
-    /// Overlap of neighbouring tiles in pixels; by default twice the receptive field
+    /// Overlap of neighboring tiles in pixels; by default twice the receptive field
     #[arg(long, value_name = "PX")]
     tile_overlap: Option<usize>,
 

@@ -103,7 +103,7 @@ impl Arguments {
     fn report(&self, profile: &NoiseProfile) -> anyhow::Result<()> {
         let names: &[&str] = match (profile.color_model, profile.channels.len()) {
             (ColorModel::Yuv, _) => &["luma", "Cb", "Cr"],
-            (ColorModel::Rgb, 1) => &["grey"],
+            (ColorModel::Rgb, 1) => &["gray"],
             (ColorModel::Rgb, _) => &["red", "green", "blue"],
         };
         let from = match profile.method {

@@ -38,11 +38,11 @@ pub(crate) struct StreamOptions {
     #[arg(long, value_name = "RATE")]
     fps_in: Option<Rate>,
 
-    /// Colour matrix: bt601, bt709 or bt2020. Default: the source's, or else by the height
+    /// Color matrix: bt601, bt709 or bt2020. Default: the source's, or else by the height
     #[arg(long, value_name = "MATRIX")]
     matrix: Option<Matrix>,
 
-    /// Colour range: full (0 to 255) or limited (16 to 235). Default: the source's
+    /// Color range: full (0 to 255) or limited (16 to 235). Default: the source's
     #[arg(long, value_name = "RANGE")]
     range: Option<SampleRange>,
 

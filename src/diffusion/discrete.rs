@@ -223,7 +223,7 @@ impl DiscreteSchedule {
             products.is_sorted_by(|before, after| before >= after) && products[0] < 1.0;
         if !self.betas.betas(self.train_steps).iter().all(is_possible) || !is_falling {
             return Err(self.error(
-                "the betas are no variances of steps towards noise: each must lie between 0 and 1",
+                "the betas are no variances of steps toward noise: each must lie between 0 and 1",
             ));
         }
         Ok(table)

@@ -6,7 +6,7 @@ const STRIDE: usize = 4096;
 const LOOKED_AT: usize = 64;
 
 /// Output with at most this fraction of the input's variance counts as flat: a hundredth of the
-/// contrast, or half a grey level of most images.
+/// contrast, or half a gray level of most images.
 const FLAT: f64 = 1e-4;
 
 /// Tiles of fewer values are not checked for blanks: small details may be flat.

@@ -54,7 +54,7 @@ pub struct ClassifierGuidance<'a> {
 }
 
 impl<'a> ClassifierGuidance<'a> {
-    /// Guidance towards `classes`, one per sample. `scale` is the inverse temperature of the
+    /// Guidance toward `classes`, one per sample. `scale` is the inverse temperature of the
     /// classifier's distribution.
     pub fn new(
         classifier: &'a mut dyn Network,
@@ -139,7 +139,7 @@ pub struct ClassifierFree<'a> {
 }
 
 impl<'a> ClassifierFree<'a> {
-    /// Guidance towards classes, one per sample, and away from negative ones, at the levels of
+    /// Guidance toward classes, one per sample, and away from negative ones, at the levels of
     /// `plan`. `None` is guidance by the other conditions of the network alone
     /// ([`drop_conditions`](Network::drop_conditions)).
     pub fn new(

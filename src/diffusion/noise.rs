@@ -130,7 +130,7 @@ fn box_muller(radius: &[u32; LANES], angle: &[u32; LANES]) -> [[f32; LANES]; 2] 
 }
 
 /// The natural logarithm of a positive normal number, to about an ulp (the polynomial of Cephes'
-/// `logf`, Moshier 1989). Branch-free, so that it vectorises.
+/// `logf`, Moshier 1989). Branch-free, so that it vectorizes.
 #[inline]
 fn ln(x: f32) -> f32 {
     const P: [f32; 9] = [
@@ -301,7 +301,7 @@ mod tests {
         assert!((mean_of(&|v| v * v) - 1.0).abs() < 0.01);
         assert!(mean_of(&|v| v * v * v).abs() < 0.03);
         assert!((mean_of(&|v| v.powi(4)) - 3.0).abs() < 0.06);
-        // Neighbours in a row share a call; neighbours in a column do not.
+        // Neighbors in a row share a call; neighbors in a column do not.
         let product = |lag: usize| {
             let pairs = values.iter().zip(&values[lag..]);
             pairs.map(|(a, b)| f64::from(a * b)).sum::<f64>() / 262_144.0

@@ -59,8 +59,8 @@ impl Samples {
 
 /// An image in memory.
 ///
-/// `channels` is 1 (grey), 2 (grey, alpha), 3 (RGB) or 4 (RGB, alpha). Alpha is passed through and
-/// never processed. It is straight (not premultiplied): fully transparent pixels have colours,
+/// `channels` is 1 (gray), 2 (gray, alpha), 3 (RGB) or 4 (RGB, alpha). Alpha is passed through and
+/// never processed. It is straight (not premultiplied): fully transparent pixels have colors,
 /// too, which are kept but do not influence visible ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
@@ -82,12 +82,12 @@ pub struct Metadata {
     /// The raw EXIF block, starting at its byte order mark. It holds the orientation: samples are
     /// in the order of the file, and must be rotated for display.
     pub exif: Option<Vec<u8>>,
-    /// The ICC colour profile.
+    /// The ICC color profile.
     pub icc: Option<Vec<u8>>,
-    /// The chunks of a PNG for colour and pixel size, by name: `gAMA`, `cHRM`, `sRGB`, `cICP`,
+    /// The chunks of a PNG for color and pixel size, by name: `gAMA`, `cHRM`, `sRGB`, `cICP`,
     /// `mDCV`, `cLLI` and `pHYs`. The last also holds the density of a JPEG.
     pub chunks: Vec<([u8; 4], Vec<u8>)>,
-    /// Whether the colours were converted from CMYK, and are thus only approximate.
+    /// Whether the colors were converted from CMYK, and are thus only approximate.
     pub from_print: bool,
     /// Whether the file has an EXIF block or an ICC profile that was not read.
     pub is_partial: bool,
@@ -125,7 +125,7 @@ impl Image {
         )))
     }
 
-    /// How many of a pixel's samples are colour: 1 or 3.
+    /// How many of a pixel's samples are color: 1 or 3.
     pub fn color_channels(&self) -> usize {
         if self.channels >= 3 { 3 } else { 1 }
     }
@@ -157,7 +157,7 @@ impl Image {
         still::orientation::upright(&self)
     }
 
-    /// The alpha channel as a grey image without metadata; `None` without alpha.
+    /// The alpha channel as a gray image without metadata; `None` without alpha.
     pub fn alpha(&self) -> Option<Self> {
         fn alpha<T: Copy>(samples: &[T], channels: usize) -> Vec<T> {
             samples.iter().skip(channels - 1).step_by(channels).copied().collect()
@@ -176,7 +176,7 @@ impl Image {
         })
     }
 
-    /// Replaces the alpha channel by a grey image of the same size and depth. Does nothing without
+    /// Replaces the alpha channel by a gray image of the same size and depth. Does nothing without
     /// alpha or for another depth.
     pub fn set_alpha(&mut self, alpha: &Self) {
         fn set<T: Copy>(samples: &mut [T], channels: usize, alpha: &[T]) {

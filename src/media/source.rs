@@ -30,7 +30,7 @@ pub struct Job {
 
 /// Lists the jobs for the inputs, which are files and folders, and one output.
 ///
-/// A folder stands for the images in it, recognised by extension, in natural order (`2.png` before
+/// A folder stands for the images in it, recognized by extension, in natural order (`2.png` before
 /// `10.png`), without sub-folders and hidden files. Images of unsupported formats are included, so
 /// that they are reported. The output is a folder if it already is one, if it ends in a slash, or
 /// if there are several inputs or a folder among them; it is created last. A result in a folder

@@ -1,11 +1,11 @@
-//! The colours of fully transparent pixels, which are invisible and must not influence visible
+//! The colors of fully transparent pixels, which are invisible and must not influence visible
 //! ones.
 
 use std::borrow::Cow;
 
 use super::{Image, Samples};
 
-/// The colours of fully transparent pixels, in order.
+/// The colors of fully transparent pixels, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HiddenColors(Samples);
 
@@ -37,7 +37,7 @@ impl Image {
 
     /// Fills fully transparent pixels from visible ones around them: means of visible pixels
     /// weighted by alpha, from coarser grids the further away those are (pull-push, Gortler et al.
-    /// 1996). Returns the original colours; `None` if there was nothing to fill. Temporarily takes
+    /// 1996). Returns the original colors; `None` if there was nothing to fill. Temporarily takes
     /// 4/3 of the memory of an 8-bit image.
     pub(crate) fn fill_transparent(&mut self) -> Option<HiddenColors> {
         if !self.hides_colors() {
@@ -121,7 +121,7 @@ impl Grid {
     fn at(&self, x: usize, y: usize) -> [f32; 3] {
         let [x, y] = [(x, self.width), (y, self.height)].map(|(at, length)| {
             let (near, last) = (at / 2, length - 1);
-            // Interpolates by a quarter towards the neighbour on the finer position's side.
+            // Interpolates by a quarter toward the neighbor on the finer position's side.
             (near.min(last), if at % 2 == 0 { near.saturating_sub(1) } else { near + 1 }.min(last))
         });
         let corners =
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn fills_from_the_nearest_colours() {
+    fn fills_from_the_nearest_colors() {
         let filled = cutout(100, 20, |x, _| !(30..70).contains(&x)).visible().into_owned();
         let row = &pixels(&filled)[10 * 100..][..100];
         assert!((126..=130).contains(&row[31][0]) && (168..=172).contains(&row[68][0]), "{row:?}");

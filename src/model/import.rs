@@ -186,12 +186,12 @@ pub fn manifest_of_diffusers(path: &Path) -> Result<Manifest> {
     let given = unet.count("out_channels", CHANNELS)?.unwrap_or(taken);
     let (mut decoder, latent_channels) = decoder_of(path)?.unzip();
     let channels = latent_channels.unwrap_or(given);
-    let colours = decoder.as_ref().map_or(channels, |decoder| decoder.channels);
-    let enlarges = decoder.is_some() && given == channels && taken == channels + colours;
-    if given != channels || !matches!(colours, 1 | 3) || (taken != channels && !enlarges) {
+    let colors = decoder.as_ref().map_or(channels, |decoder| decoder.channels);
+    let enlarges = decoder.is_some() && given == channels && taken == channels + colors;
+    if given != channels || !matches!(colors, 1 | 3) || (taken != channels && !enlarges) {
         return Err(fail(format!(
-            "its U-Net takes {taken} channels and gives {given}, of images of {colours}; expected \
-             as many in as out, 1 or 3 without a decoder, or beside a latent the colours of a \
+            "its U-Net takes {taken} channels and gives {given}, of images of {colors}; expected \
+             as many in as out, 1 or 3 without a decoder, or beside a latent the colors of a \
              small image. `eddy sample` runs the U-Net alone"
         )));
     }
@@ -241,7 +241,7 @@ pub fn manifest_of_diffusers(path: &Path) -> Result<Manifest> {
         grid: None,
         bytes_per_pixel: None,
         parameters: None,
-        licence: UNKNOWN_LICENCE.into(),
+        license: UNKNOWN_LICENSE.into(),
         description: format!("Imported network to {task}"),
         training: String::new(),
         size,
@@ -260,7 +260,7 @@ pub fn manifest_of_diffusers(path: &Path) -> Result<Manifest> {
             timestep: Some("timestep".into()),
             condition: enlarges.then(|| "sample".into()),
             class: classes.map(|_| "class_labels".into()),
-            neighbours: Vec::new(),
+            neighbors: Vec::new(),
             mask: None,
             known: None,
         },
@@ -273,8 +273,8 @@ pub fn manifest_of_diffusers(path: &Path) -> Result<Manifest> {
     })
 }
 
-/// The licence in manifests of networks whose files do not name one.
-pub const UNKNOWN_LICENCE: &str = "unknown";
+/// The license in manifests of networks whose files do not name one.
+pub const UNKNOWN_LICENSE: &str = "unknown";
 
 const SCHEDULER_FILE: &str = "scheduler_config.json";
 

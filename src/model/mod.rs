@@ -22,7 +22,7 @@ pub use external::external_files;
 pub use fallback::NetworkWithFallback;
 pub use files::{LARGEST_CONFIG, LARGEST_GRAPH, Links, find_inside, find_weights, read_regular};
 pub(crate) use import::Config;
-pub use import::{Scheduler, UNKNOWN_LICENCE, manifest_of_diffusers};
+pub use import::{Scheduler, UNKNOWN_LICENSE, manifest_of_diffusers};
 pub use manifest::{
     Check, Constant, DecoderSpec, Defaults, InputNames, Layout, Manifest, ModelFile, NoiseLevel,
     OutputNames, SigmaRange, State, Task,

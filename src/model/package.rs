@@ -266,7 +266,7 @@ impl Package {
             noise_encoding: manifest.noise_encoding(),
             frames: manifest.frames,
             border: manifest.border,
-            neighbours: manifest.inputs.neighbours.clone(),
+            neighbors: manifest.inputs.neighbors.clone(),
             states: manifest.states.iter().map(State::as_interface).collect(),
             constants: constants.map(|(name, it)| (name.clone(), it.values().to_vec())).collect(),
             unconditional: unconditional

@@ -1,4 +1,4 @@
-//! How the tensors of a graph encode images and noise levels. Eddy itself works on RGB or grey
+//! How the tensors of a graph encode images and noise levels. Eddy itself works on RGB or gray
 //! planes in NCHW, and on sigma in the units of these planes. Networks may differ: NHWC, BGR, luma
 //! only, integers, other units of sigma.
 
@@ -17,11 +17,11 @@ pub enum Axes {
     Nhwc,
 }
 
-/// The colour channels of a network.
+/// The color channels of a network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Colors {
-    /// Red, green, blue; or grey, for one channel.
+    /// Red, green, blue; or gray, for one channel.
     #[default]
     Rgb,
     /// Blue, green, red, the order of OpenCV.
@@ -99,7 +99,7 @@ impl NoiseEncoding {
 pub struct Encoding {
     /// The order of the axes.
     pub axes: Axes,
-    /// The colour channels.
+    /// The color channels.
     pub colors: Colors,
     /// The affine map to a value in the tensor, factor and offset, for each channel in the order of
     /// RGB. One entry applies to all channels; none is the identity.
@@ -194,7 +194,7 @@ impl Mix {
 }
 
 named!(Axes, "an order of axes", Nchw = "nchw", Nhwc = "nhwc");
-named!(Colors, "a kind of colour channels", Rgb = "rgb", Bgr = "bgr", Luma = "luma");
+named!(Colors, "a kind of color channels", Rgb = "rgb", Bgr = "bgr", Luma = "luma");
 named!(
     NoiseScale,
     "the scale of a noise level",

@@ -43,7 +43,7 @@ pub struct Interface {
     pub frames: usize,
     /// The names of the frames before and after the sample, in order, where each has its own
     /// tensor.
-    pub neighbours: Vec<String>,
+    pub neighbors: Vec<String>,
     /// Recurrent states, which are carried from one frame to the next.
     pub states: Vec<RecurrentState>,
     /// Pixels that convolutions without padding take off each side of an input image. The input is
@@ -95,7 +95,7 @@ impl Default for Interface {
             class: None,
             scale: 1,
             frames: 1,
-            neighbours: Vec::new(),
+            neighbors: Vec::new(),
             states: Vec::new(),
             border: 0,
             output: String::new(),
@@ -133,7 +133,7 @@ impl Interface {
 
     /// Whether the frames of a video are one tensor.
     pub(super) fn has_stacked_frames(&self) -> bool {
-        self.frames > 1 && self.neighbours.is_empty()
+        self.frames > 1 && self.neighbors.is_empty()
     }
 
     /// Whether the sigma map follows the sample in one tensor.
@@ -247,7 +247,7 @@ impl Types {
         let is_known = |name: &str| {
             known.iter().flatten().any(|known| *known == name)
                 || interface.constants.contains_key(name)
-                || interface.neighbours.iter().any(|known| known == name)
+                || interface.neighbors.iter().any(|known| known == name)
                 || interface.states.iter().any(|state| state.input == name)
         };
         for outlet in inputs {
@@ -283,7 +283,7 @@ impl Types {
             find(session.outputs(), &state.output, "output", model)?;
             states.push(state_shape(find(inputs, &state.input, "input", model)?, model)?);
         }
-        for name in &interface.neighbours {
+        for name in &interface.neighbors {
             let (element, _) = tensor(name)?;
             if Some(element) != sample {
                 let problem =

@@ -73,7 +73,7 @@ pub trait Network {
     fn forget(&mut self) {}
 
     /// Frees the memory of evaluations until the next one; by default does nothing. `small` is a
-    /// small shape that the network takes. Any other shape must be bound again afterwards.
+    /// small shape that the network takes. Any other shape must be bound again afterward.
     ///
     /// # Errors
     /// When the runtime reports a failure.

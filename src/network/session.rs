@@ -144,9 +144,9 @@ struct Bound {
     condition: Option<Buffer>,
     class: Option<Labels>,
     constants: Vec<(String, Scalar)>,
-    /// The neighbouring frames of a video, as planes and as separate tensors.
+    /// The neighboring frames of a video, as planes and as separate tensors.
     around: Vec<f32>,
-    neighbours: Vec<Buffer>,
+    neighbors: Vec<Buffer>,
     /// Recurrent states: inputs from the previous frame, and outputs for the next.
     states: Vec<[Buffer; 2]>,
     output: Buffer,
@@ -388,16 +388,16 @@ impl OnnxNetwork {
             constant.bind_input(&mut binding, name)?;
             constants.push((name.clone(), constant));
         }
-        let mut neighbours = Vec::new();
-        for name in &interface.neighbours {
+        let mut neighbors = Vec::new();
+        for name in &interface.neighbors {
             let shape = [batch, channels, height, width];
             let tensor = types.sample.unwrap_or(types.output);
             let buffer =
                 Buffer::new(&allocator, tensor, shape, self.input_conversion(channels, 0))?;
             buffer.bind_input(&mut binding, name)?;
-            neighbours.push(buffer);
+            neighbors.push(buffer);
         }
-        let around = vec![0.0; neighbours.len() * own[0]];
+        let around = vec![0.0; neighbors.len() * own[0]];
         let mut states = Vec::new();
         for (state, (element, declared)) in interface.states.iter().zip(&types.states) {
             let mut shape = number_shape(declared, batch);
@@ -433,7 +433,7 @@ impl OnnxNetwork {
             class,
             constants,
             around,
-            neighbours,
+            neighbors,
             states,
             output,
         })
@@ -622,8 +622,8 @@ impl Network for OnnxNetwork {
         if let Some(sigma) = &mut bound.sigma {
             sigma.commit();
         }
-        let frame = bound.around.len() / bound.neighbours.len().max(1);
-        for (buffer, values) in bound.neighbours.iter_mut().zip(bound.around.chunks(frame.max(1))) {
+        let frame = bound.around.len() / bound.neighbors.len().max(1);
+        for (buffer, values) in bound.neighbors.iter_mut().zip(bound.around.chunks(frame.max(1))) {
             buffer.values_mut().copy_from_slice(values);
             buffer.commit();
         }
@@ -749,7 +749,7 @@ impl Bound {
         for (name, constant) in &self.constants {
             constant.bind_input(&mut self.binding, name)?;
         }
-        for (buffer, name) in self.neighbours.iter().zip(&interface.neighbours) {
+        for (buffer, name) in self.neighbors.iter().zip(&interface.neighbors) {
             buffer.bind_input(&mut self.binding, name)?;
         }
         for ([input, _], state) in self.states.iter().zip(&interface.states) {

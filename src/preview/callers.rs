@@ -51,7 +51,7 @@ impl From<IpAddr> for Peer {
 struct Connection {
     id: u64,
     peer: Peer,
-    /// When its last authorised request came.
+    /// When its last authorized request came.
     asked: Option<Instant>,
     task: AbortHandle,
 }
@@ -108,7 +108,7 @@ pub(super) struct Caller {
 }
 
 impl Caller {
-    /// Notes an authorised request.
+    /// Notes an authorized request.
     pub(super) fn asked(&self) {
         let mut open = lock(&self.connections.open);
         if let Some(connection) = open.iter_mut().find(|connection| connection.id == self.id) {
@@ -124,7 +124,7 @@ impl Drop for Caller {
 }
 
 /// The connection that must be closed for a new one of `peer`, if any: one of its own, or of the
-/// address that holds most connections without an authorised request.
+/// address that holds most connections without an authorized request.
 fn one_too_many(open: &[Connection], peer: Peer) -> Option<usize> {
     if held(open, peer) >= CONNECTIONS_EACH {
         least(open, peer)
@@ -139,7 +139,7 @@ fn held(open: &[Connection], peer: Peer) -> usize {
     open.iter().filter(|connection| connection.peer == peer).count()
 }
 
-/// A connection without an authorised request if there is one, of the address that holds most such
+/// A connection without an authorized request if there is one, of the address that holds most such
 /// connections; else the least used of the address that holds most connections.
 fn least_of_crowd(open: &[Connection]) -> Option<usize> {
     let strangers = || open.iter().filter(|connection| connection.asked.is_none());
@@ -154,7 +154,7 @@ fn least_of_crowd(open: &[Connection]) -> Option<usize> {
     least(open, crowd?)
 }
 
-/// The connection of an address without an authorised request, or with the oldest one.
+/// The connection of an address without an authorized request, or with the oldest one.
 fn least(open: &[Connection], peer: Peer) -> Option<usize> {
     let of_peer = open.iter().enumerate().filter(|(_, connection)| connection.peer == peer);
     of_peer.min_by_key(|(_, connection)| (connection.asked, connection.id)).map(|(index, _)| index)
@@ -245,7 +245,7 @@ mod tests {
             open.push(Connection { id, peer: peer(number), asked, task: task.clone() });
             gone.map(|gone| (gone.peer, gone.id))
         };
-        // Its first connection has an authorised request, and outlives idle ones.
+        // Its first connection has an authorized request, and outlives idle ones.
         assert_eq!(add(1, Some(Instant::now())), None);
         for _ in 1..CONNECTIONS_EACH {
             assert_eq!(add(1, None), None);

@@ -12,7 +12,7 @@ use crate::tensor::{Range, read_planes};
 /// size (Lanczos, as diffusers does). Alpha is left out.
 ///
 /// # Errors
-/// [`Error::Usage`] for an image of no colours.
+/// [`Error::Usage`] for an image of no colors.
 pub(super) fn color_planes(image: &Image, size: [usize; 2], range: Range) -> Result<Array4<f32>> {
     let image = resized(&image.visible(), size)?;
     let mut planes = Array4::zeros([1, 3, image.height, image.width]);
@@ -23,11 +23,11 @@ pub(super) fn color_planes(image: &Image, size: [usize; 2], range: Range) -> Res
 /// A mask as `[1, 1, height, width]`, 1 where it is at least half white.
 ///
 /// # Errors
-/// [`Error::Usage`] for an image of no colours.
+/// [`Error::Usage`] for an image of no colors.
 pub(super) fn mask_planes(mask: &Image, size: [usize; 2]) -> Result<Array4<f32>> {
     let planes = color_planes(mask, size, Range::new(0.0, 1.0)?)?;
     let [width, height] = size;
-    // BT.601's luma, as Pillow converts to grey, rounded to a byte.
+    // BT.601's luma, as Pillow converts to gray, rounded to a byte.
     const LUMA: [f32; 3] = [0.299, 0.587, 0.114];
     Ok(Array4::from_shape_fn([1, 1, height, width], |(_, _, y, x)| {
         let luma: f32 = (0..3).map(|channel| LUMA[channel] * planes[[0, channel, y, x]]).sum();
@@ -57,8 +57,8 @@ fn resized(image: &Image, [width, height]: [usize; 2]) -> Result<Image> {
     let unlike = || Error::usage("the image has another number of channels than 1 or 3");
     let samples = match image.channels {
         1 => {
-            let grey = image::GrayImage::from_raw(from[0], from[1], bytes).ok_or_else(unlike)?;
-            imageops::resize(&grey, to[0], to[1], FilterType::Lanczos3).into_raw()
+            let gray = image::GrayImage::from_raw(from[0], from[1], bytes).ok_or_else(unlike)?;
+            imageops::resize(&gray, to[0], to[1], FilterType::Lanczos3).into_raw()
         }
         3 => {
             let color = image::RgbImage::from_raw(from[0], from[1], bytes).ok_or_else(unlike)?;

@@ -18,7 +18,7 @@ impl Bicubic {
     /// Enlargement by `scale`, at least 1, along each axis.
     pub(super) fn new(scale: usize) -> Self {
         let phases = (0..scale).map(|phase| {
-            // Position of the output's centre relative to the sample's.
+            // Position of the output's center relative to the sample's.
             let at = (phase as f64 + 0.5) / scale as f64 - 0.5;
             let first = at.floor() - 1.0;
             let weights = std::array::from_fn(|tap| keys(at - first - tap as f64) as f32);

@@ -14,7 +14,7 @@ const UNKNOWN_BYTES_PER_PIXEL: usize = 2048;
 pub struct TileChoice {
     /// Maximum side of a tile; `None` for the largest that fits the budget.
     pub limit: Option<usize>,
-    /// Overlap of neighbours; `None` for the minimum that the network needs.
+    /// Overlap of neighbors; `None` for the minimum that the network needs.
     pub overlap: Option<usize>,
 }
 

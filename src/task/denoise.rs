@@ -44,20 +44,20 @@ pub enum SigmaChoice {
 impl SigmaChoice {
     /// The given standard deviations for the planes of a network, as parts of the full range:
     /// those of luma and chroma if it `has_planes` of both, or else that of red, green and blue,
-    /// and 0. Grey images have no chroma. `None` if nothing or a profile is given.
+    /// and 0. Gray images have no chroma. `None` if nothing or a profile is given.
     pub(crate) fn stated(
         &self,
         has_planes: bool,
-        is_grey: bool,
+        is_gray: bool,
         matrix: Matrix,
     ) -> Option<[f64; 2]> {
         match *self {
             Self::Auto | Self::Profile(_) => None,
-            Self::Known(sigma) if !has_planes || is_grey => Some([sigma / 255.0, 0.0]),
+            Self::Known(sigma) if !has_planes || is_gray => Some([sigma / 255.0, 0.0]),
             Self::Known(sigma) => {
                 Some(tensor::sigmas_of_rgb(matrix).map(|part| part * sigma / 255.0))
             }
-            Self::Planes([luma, _]) if is_grey => Some([luma / 255.0, 0.0]),
+            Self::Planes([luma, _]) if is_gray => Some([luma / 255.0, 0.0]),
             Self::Planes(sigmas) if has_planes => Some(sigmas.map(|sigma| sigma / 255.0)),
             Self::Planes([luma, _]) => Some([luma / tensor::sigmas_of_rgb(matrix)[0] / 255.0, 0.0]),
         }
@@ -309,11 +309,11 @@ impl<'a> Denoiser<'a> {
         Ok(shortest / (width * height * pixels * pixels) as f64)
     }
 
-    /// Denoises `image` in place; alpha and the colours of fully transparent pixels are kept.
+    /// Denoises `image` in place; alpha and the colors of fully transparent pixels are kept.
     /// `watch` is called for every evaluation and can stop the run.
     ///
     /// # Errors
-    /// [`Error::Usage`] when the image does not fit the memory budget, has colour that the network
+    /// [`Error::Usage`] when the image does not fit the memory budget, has color that the network
     /// does not support, or is of another kind than its noise profile; [`Error::Evaluation`] when
     /// the network fails; [`Error::Interrupted`]. The image is invalid then.
     pub fn denoise(
@@ -420,9 +420,9 @@ impl<'a> Denoiser<'a> {
 
     /// The ratio of the network's sigma to that of red, green and blue: luma has less
     /// noise than these.
-    pub(crate) fn luma_part(&self, is_grey: bool) -> f64 {
+    pub(crate) fn luma_part(&self, is_gray: bool) -> f64 {
         let is_luma = self.manifest.colors == Colors::Luma && self.manifest.channels == 3;
-        if is_luma && !is_grey { tensor::sigmas_of_rgb(Matrix::Bt601)[0] } else { 1.0 }
+        if is_luma && !is_gray { tensor::sigmas_of_rgb(Matrix::Bt601)[0] } else { 1.0 }
     }
 
     /// Evaluates the network once on a canvas that holds pixels or planes.
@@ -442,8 +442,8 @@ impl<'a> Denoiser<'a> {
             let map = SigmaMap::Uniform(0.0);
             return Ok(Noise { map, sigma: 0.0, chroma: None, limited: false });
         }
-        let (layout, is_grey) = (self.manifest.layout, image.color_channels() == 1);
-        let Some(sigmas) = choice.stated(layout == Layout::Yuv420, is_grey, Matrix::Bt601) else {
+        let (layout, is_gray) = (self.manifest.layout, image.color_channels() == 1);
+        let Some(sigmas) = choice.stated(layout == Layout::Yuv420, is_gray, Matrix::Bt601) else {
             return match (choice, layout) {
                 (SigmaChoice::Profile(profile), Layout::Full) => {
                     Ok(self.noise_by(noise_map(profile, image)?, image.width))
@@ -455,7 +455,7 @@ impl<'a> Denoiser<'a> {
             };
         };
         if layout == Layout::Full {
-            let (sigma, limited) = self.limit(sigmas[0] * self.luma_part(is_grey));
+            let (sigma, limited) = self.limit(sigmas[0] * self.luma_part(is_gray));
             let map = SigmaMap::Uniform((sigma * f64::from(self.range.span())) as f32);
             return Ok(Noise { map, sigma, chroma: None, limited });
         }

@@ -20,10 +20,10 @@ pub(super) const MEDIAN_OF_NORMAL: f64 = 0.674_489_750_196_081_7;
 /// Approximate number of coefficients per channel; more would change only the third digit.
 const SAMPLES: usize = 1 << 18;
 
-/// The standard deviation of an image's noise, as a part of the full range (25 grey levels of 255
+/// The standard deviation of an image's noise, as a part of the full range (25 gray levels of 255
 /// give 0.098): the median absolute deviation of the finest diagonal wavelet band (Donoho and
 /// Johnstone 1994, "Ideal spatial adaptation by wavelet shrinkage", section 4.2), averaged over
-/// the colour channels.
+/// the color channels.
 ///
 /// Clipped places, where noise is cut off, and transparent ones are left out. An image with a side
 /// below 4 pixels, or without any usable place, gives 0. Texture at the scale of a pixel counts as
@@ -102,7 +102,7 @@ mod tests {
     use crate::diffusion::{NoiseAt, NoiseSource, Philox};
     use crate::media::{Image, Metadata, Samples};
 
-    /// A shaded image with an edge, and noise of `sigma` grey levels.
+    /// A shaded image with an edge, and noise of `sigma` gray levels.
     fn noisy(sigma: f32, channels: usize) -> Image {
         let (width, height) = (200, 160);
         let mut samples = vec![0; width * height * channels];

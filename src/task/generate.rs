@@ -235,7 +235,7 @@ impl<'a> Generator<'a> {
     /// Repeats an image `count` times as a batch of start images.
     ///
     /// # Errors
-    /// [`Error::Usage`] when it has colour that the network does not support.
+    /// [`Error::Usage`] when it has color that the network does not support.
     pub fn planes(&self, image: &Image, count: usize) -> Result<Array4<f32>> {
         let channels = self.pixel_channels()?;
         let mut planes = Array4::zeros([count, channels, image.height, image.width]);
@@ -301,7 +301,7 @@ impl<'a> Generator<'a> {
     /// `watch` is called for every evaluation and can stop the run.
     ///
     /// # Errors
-    /// [`Error::Usage`] when the image has colour that the network does not support, the network
+    /// [`Error::Usage`] when the image has color that the network does not support, the network
     /// is no upscaler, or the image does not fit the memory budget; [`Error::Evaluation`] when the
     /// network fails; [`Error::Interrupted`].
     pub fn enlarge(
@@ -354,7 +354,7 @@ impl<'a> Generator<'a> {
                 .as_ref()
                 .map(|classes| classes.wanted.iter().map(|class| *class as i64).collect());
             let wanted: Vec<i64> = wanted.ok_or_else(|| {
-                Error::usage("a classifier leads towards a class, and none was given; name one")
+                Error::usage("a classifier leads toward a class, and none was given; name one")
             })?;
             let sigma_max = manifest.sigma.map_or(f64::INFINITY, |range| range.max);
             leading = ClassifierGuidance::new(*network, wanted, *scale, sigma_max);

@@ -22,7 +22,7 @@ pub struct Mask {
 impl Mask {
     /// From an image in which missing areas are painted white: brighter than half after
     /// multiplication by alpha. If a layer has transparent parts and nothing white, all that is
-    /// painted on it is missing, in any colour. At smooth edges, pixels next to missing ones count
+    /// painted on it is missing, in any color. At smooth edges, pixels next to missing ones count
     /// from an eighth on, so that no fringe is left.
     pub fn of(image: &Image) -> Self {
         const HALF: f32 = 0.5;
@@ -194,7 +194,7 @@ impl Generator<'_> {
     /// `watch` is called for every evaluation and can stop the run.
     ///
     /// # Errors
-    /// [`Error::Usage`] when the mask has another size than the image, or the image has colour
+    /// [`Error::Usage`] when the mask has another size than the image, or the image has color
     /// that the network does not support or does not fit the memory budget; [`Error::Evaluation`]
     /// when the network fails; [`Error::Interrupted`]. The image is unchanged then.
     pub fn inpaint(
@@ -282,7 +282,7 @@ fn fill_with_middle(image: &mut Array4<f32>, missing: &[f32], middle: f32) {
 }
 
 /// Fills missing pixels smoothly from those around them: means of known pixels, coarser the
-/// further away they are, relaxed at each size towards the harmonic interpolation of the border
+/// further away they are, relaxed at each size toward the harmonic interpolation of the border
 /// (as in pull-push, Gortler et al. 1996).
 fn fill_smoothly(image: &mut Array4<f32>, missing: &[f32]) {
     let (_, _, height, width) = image.dim();
@@ -329,7 +329,7 @@ fn fill_plane(plane: &mut [f32], known: &[bool], width: usize) {
     }
 }
 
-/// Blends the colours of partly missing pixels with those of `image`, which has the same size.
+/// Blends the colors of partly missing pixels with those of `image`, which has the same size.
 fn blend_missing(part: &mut Image, image: &Image, missing: &[f32]) {
     fn blend<T: Copy + Into<f32>>(
         part: &mut [T],
@@ -358,7 +358,7 @@ fn blend_missing(part: &mut Image, image: &Image, missing: &[f32]) {
     }
 }
 
-/// Copies the colours of missing pixels from a part, at `x` and `y` of the whole image, into it.
+/// Copies the colors of missing pixels from a part, at `x` and `y` of the whole image, into it.
 fn place_missing(part: &Image, whole: &mut Image, [x, y]: [usize; 2], missing: &[f32]) {
     fn place<T: Copy>(
         part: &[T],

@@ -30,9 +30,9 @@ const LEAST_OF_FEW: f64 = 1.5;
 /// three counts as independent. The ratio is 1.5 for white noise in RGB, 1 for noise in luma alone.
 const LEAST_TO_LUMA: f64 = 1.25;
 
-/// Sigma in 8-bit units from which white noise of a grey image from a codec counts as white: the
+/// Sigma in 8-bit units from which white noise of a gray image from a codec counts as white: the
 /// codec keeps its spectrum.
-const LEAST_WHITE_OF_GREY: f64 = 6.0;
+const LEAST_WHITE_OF_GRAY: f64 = 6.0;
 
 /// Images of more pixels than this are not too small.
 const FEW: usize = 64 * 64;
@@ -54,7 +54,7 @@ pub struct Assessment {
     /// The kind of noise.
     pub kind: NoiseKind,
     /// Standard deviation of the noise in 8-bit units: root mean variance of red, green and blue,
-    /// or that of grey.
+    /// or that of gray.
     pub sigma: f64,
     /// Standard deviations of luma and of chroma averaged over 2x2.
     pub planes: [f64; 2],
@@ -66,21 +66,21 @@ impl Assessment {
     /// # Errors
     /// Only those of unsupported kinds of images.
     pub fn of(image: &Image) -> Result<Self> {
-        let is_grey = image.color_channels() == 1;
-        let count = if is_grey { 1 } else { 3 };
+        let is_gray = image.color_channels() == 1;
+        let count = if is_gray { 1 } else { 3 };
         let (width, rects) = rects(image);
         let area: usize = rects.iter().map(|rect| rect.width * rect.height).sum();
-        let mut colours = vec![Vec::with_capacity(area); count];
+        let mut colors = vec![Vec::with_capacity(area); count];
         let (mut luma, mut chroma) = (Vec::with_capacity(area), [const { Vec::new() }; 2]);
         for rect in rects {
             let area = rect.width * rect.height;
             let mut part = vec![0.0; count * area];
             read_region(image, Range::UNIT, rect, &mut part)?;
-            colours
+            colors
                 .iter_mut()
                 .zip(part.chunks_exact(area))
                 .for_each(|(all, part)| all.extend_from_slice(part));
-            if !is_grey {
+            if !is_gray {
                 let (mut own, mut blues, mut reds) =
                     (vec![0.0; area], vec![0.0; area / 4], vec![0.0; area / 4]);
                 read_yuv(image, rect, &mut own, [&mut blues, &mut reds])?;
@@ -93,7 +93,7 @@ impl Assessment {
         let mut estimate =
             |samples: &[f32], width, role| estimator.estimate(Plane::new(samples, width, role));
         let seen: Vec<_> =
-            colours.iter().filter_map(|plane| estimate(plane, width, PlaneRole::Luma)).collect();
+            colors.iter().filter_map(|plane| estimate(plane, width, PlaneRole::Luma)).collect();
         if seen.is_empty() {
             if image.width * image.height > FEW {
                 // Nearly everything is flat or clipped, as in text and drawings.
@@ -101,7 +101,7 @@ impl Assessment {
             }
             // There are too few blocks for more than the finest band.
             let sigma = 255.0 * estimate_sigma(image);
-            let [luma, chroma] = if is_grey { [1.0, 0.0] } else { sigmas_of_rgb(Matrix::Bt601) };
+            let [luma, chroma] = if is_gray { [1.0, 0.0] } else { sigmas_of_rgb(Matrix::Bt601) };
             let kind = if sigma < LEAST_OF_FEW { NoiseKind::Clean } else { NoiseKind::White };
             return Ok(Self { kind, sigma, planes: [luma * sigma, chroma * sigma] });
         }
@@ -127,14 +127,14 @@ impl Assessment {
         // blue would have.
         let lacks_chroma = !of_chroma.is_empty() && sigma < LEAST_TO_LUMA * luma;
         let kind = if kind == NoiseKind::White && lacks_chroma { NoiseKind::Camera } else { kind };
-        let planes = if is_grey { [sigma, 0.0] } else { [luma, chroma] };
+        let planes = if is_gray { [sigma, 0.0] } else { [luma, chroma] };
         Ok(Self { kind, sigma, planes })
     }
 
     /// Adapts the assessment to an image from a codec, which changes the spectrum of weak noise.
     pub fn through_codec(self) -> Self {
-        let is_weak_grey = self.planes[1] == 0.0 && self.sigma < LEAST_WHITE_OF_GREY;
-        let kind = if self.kind == NoiseKind::White && is_weak_grey {
+        let is_weak_gray = self.planes[1] == 0.0 && self.sigma < LEAST_WHITE_OF_GRAY;
+        let kind = if self.kind == NoiseKind::White && is_weak_gray {
             NoiseKind::Camera
         } else {
             self.kind
@@ -251,19 +251,19 @@ mod tests {
     }
 
     #[test]
-    fn noise_of_independent_colours_is_white_also_from_a_codec() {
+    fn noise_of_independent_colors_is_white_also_from_a_codec() {
         assert_eq!(kind(&image(3, |n| n.map(|n| 15.0 * n))), [NoiseKind::White; 2]);
     }
 
     #[test]
-    fn noise_of_luma_on_a_colour_image_is_a_cameras() {
+    fn noise_of_luma_on_a_color_image_is_a_cameras() {
         let noise =
             |[luma, r, b]: [f32; 3]| [15.0 * luma + 2.0 * r, 15.0 * luma, 15.0 * luma + 2.0 * b];
         assert_eq!(kind(&image(3, noise)), [NoiseKind::Camera; 2]);
     }
 
     #[test]
-    fn strong_noise_of_grey_is_white_and_weak_noise_from_a_codec_is_not() {
+    fn strong_noise_of_gray_is_white_and_weak_noise_from_a_codec_is_not() {
         assert_eq!(kind(&image(1, |n| n.map(|n| 15.0 * n))), [NoiseKind::White; 2]);
         assert_eq!(kind(&image(3, |[n, ..]| [15.0 * n; 3])), [NoiseKind::White; 2]);
         assert_eq!(kind(&image(1, |n| n.map(|n| 4.0 * n))), [NoiseKind::White, NoiseKind::Camera]);

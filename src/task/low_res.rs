@@ -27,7 +27,7 @@ impl LowRes {
     /// `scale`.
     ///
     /// # Errors
-    /// [`Error::Usage`](crate::Error::Usage) when the image has colour that the network does not
+    /// [`Error::Usage`](crate::Error::Usage) when the image has color that the network does not
     /// support.
     pub(super) fn new(
         image: &Image,

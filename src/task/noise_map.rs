@@ -38,7 +38,7 @@ impl Variance {
     }
 
     /// The variances of luma, and of chroma at half the width and height, from a pixel's
-    /// `channels`: grey, or red, green and blue, which `matrix` converts to luma.
+    /// `channels`: gray, or red, green and blue, which `matrix` converts to luma.
     ///
     /// # Errors
     /// [`Error::Usage`] when an RGB profile has other channels than the pixel.
@@ -47,14 +47,14 @@ impl Variance {
         channels: usize,
         matrix: Matrix,
     ) -> Result<[Self; 2]> {
-        let is_grey = channels == 1;
+        let is_gray = channels == 1;
         if profile.color_model == ColorModel::Rgb {
             let mean = Self::of_colors(profile, channels)?;
-            let parts = if is_grey { [1.0, 0.0] } else { sigmas_of_rgb(matrix) };
+            let parts = if is_gray { [1.0, 0.0] } else { sigmas_of_rgb(matrix) };
             return Ok(parts.map(|part| mean.times((part * part) as f32)));
         }
         let [red, blue] = matrix.weights();
-        let weights: &[f32] = if is_grey { &[1.0] } else { &[red, 1.0 - red - blue, blue] };
+        let weights: &[f32] = if is_gray { &[1.0] } else { &[red, 1.0 - red - blue, blue] };
         let by_luma = |lines: &[NoiseLine]| {
             let mean = Self::mean(lines);
             let slope: f32 = mean.slopes.iter().sum();
@@ -64,7 +64,7 @@ impl Variance {
             }
         };
         let (luma, chroma) = profile.channels.split_at(1);
-        Ok([by_luma(luma), by_luma(chroma).times(if is_grey { 0.0 } else { 1.0 })])
+        Ok([by_luma(luma), by_luma(chroma).times(if is_gray { 0.0 } else { 1.0 })])
     }
 
     fn times(&self, factor: f32) -> Self {
@@ -108,7 +108,7 @@ pub(super) fn sigmas(variance: &Variance, frame: &Image) -> Result<Vec<f32>> {
 /// `map`.
 ///
 /// # Errors
-/// As [`noise_map`]. The profile may also be grey, with three equal planes.
+/// As [`noise_map`]. The profile may also be gray, with three equal planes.
 pub(crate) fn noise_map_of_planes(
     profile: &NoiseProfile,
     planes: &[f32],
@@ -142,12 +142,12 @@ pub(crate) fn noise_maps_of_yuv(
     profile: &NoiseProfile,
     planes: &[f32],
     [width, height]: [usize; 2],
-    is_grey: bool,
+    is_gray: bool,
     matrix: Matrix,
     maps: &mut [Vec<f32>],
 ) -> Result<()> {
     const SIDE: usize = 4;
-    let variances = Variance::of_planes(profile, if is_grey { 1 } else { 3 }, matrix)?;
+    let variances = Variance::of_planes(profile, if is_gray { 1 } else { 3 }, matrix)?;
     let [luma_map, chroma_map] = maps else { return Ok(()) };
     let area = width * height;
     let (luma, chroma) = planes[..6 * area].split_at(4 * area);
@@ -164,7 +164,7 @@ pub(crate) fn noise_maps_of_yuv(
                 sum / (scale * scale * (bottom - top) * (right - left)) as f32
             };
             let y = mean(luma, 2);
-            let signals = if is_grey {
+            let signals = if is_gray {
                 [y; 3]
             } else {
                 let (cb, cr) = (mean(cb, 1) - 0.5, mean(cr, 1) - 0.5);
@@ -186,7 +186,7 @@ fn fits(profile: &NoiseProfile, channels: usize) -> Result<()> {
     if profile.channels.len() == channels {
         return Ok(());
     }
-    let name = |count: usize| if count == 1 { "grey" } else { "in colour" };
+    let name = |count: usize| if count == 1 { "gray" } else { "in color" };
     Err(Error::usage(format!(
         "the noise profile was measured {}, the image is {}; measure a profile on images of this \
          kind",

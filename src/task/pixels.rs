@@ -40,7 +40,7 @@ impl Canvas for Pixels<'_> {
         Ok(())
     }
 
-    /// A single image takes the place of its neighbouring frames.
+    /// A single image takes the place of its neighboring frames.
     fn condition(&self, window: Window, out: &mut [f32]) -> Result<()> {
         let size = self.channels * window.width * window.height;
         out.chunks_exact_mut(size).try_for_each(|frame| self.read(window, 1.0, frame))
@@ -51,7 +51,7 @@ impl Canvas for Pixels<'_> {
     }
 }
 
-/// Writes the rows of a plan's only step, the network's output, into the colours of `image`.
+/// Writes the rows of a plan's only step, the network's output, into the colors of `image`.
 pub(super) fn write_prediction(
     update: &Update<'_>,
     channels: usize,

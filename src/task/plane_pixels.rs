@@ -32,8 +32,8 @@ pub(super) struct PlanePixels<'a> {
 
 /// Work space for rows of pixels.
 struct Work {
-    /// Red, green and blue, or grey.
-    colours: Vec<f32>,
+    /// Red, green and blue, or gray.
+    colors: Vec<f32>,
     /// For both chromas: the detail of two rows of pixels, and the part that the means explain.
     detail: [Vec<f32>; 2],
     explained: [Vec<f32>; 2],
@@ -53,7 +53,7 @@ fn to_rgb([luma, blues, reds]: [f32; 3]) -> [f32; 3] {
     [r, (luma - red * r - blue * b) / (1.0 - red - blue), b]
 }
 
-/// Fills luma of `rect`, which has even sides, and the mean chroma of each 2x2, Cb before Cr. Grey
+/// Fills luma of `rect`, which has even sides, and the mean chroma of each 2x2, Cb before Cr. Gray
 /// images have no chroma.
 ///
 /// # Errors
@@ -65,18 +65,18 @@ pub(super) fn read_yuv(
     [blues, reds]: [&mut [f32]; 2],
 ) -> Result<()> {
     let (width, half) = (rect.width, rect.width / 2);
-    let is_grey = image.color_channels() == 1;
-    if is_grey {
+    let is_gray = image.color_channels() == 1;
+    if is_gray {
         blues.fill(0.5);
         reds.fill(0.5);
         return tensor::read_region(image, Range::UNIT, rect, luma);
     }
-    let mut colours = vec![0.0; 6 * width];
+    let mut colors = vec![0.0; 6 * width];
     let chroma = blues.chunks_exact_mut(half).zip(reds.chunks_exact_mut(half));
     for (row, (luma, (blues, reds))) in luma.chunks_exact_mut(2 * width).zip(chroma).enumerate() {
         let rows = Rect { y0: rect.y0 + 2 * row.cast_signed(), height: 2, ..rect };
-        tensor::read_region(image, Range::UNIT, rows, &mut colours)?;
-        let (r, rest) = colours.split_at(2 * width);
+        tensor::read_region(image, Range::UNIT, rows, &mut colors)?;
+        let (r, rest) = colors.split_at(2 * width);
         let (g, b) = rest.split_at(2 * width);
         for i in 0..half {
             let mut sums = [0.0; 2];
@@ -106,7 +106,7 @@ impl<'a> PlanePixels<'a> {
             luma: [row(), row()],
             chroma: std::array::from_fn(|_| std::array::from_fn(|_| vec![0.0; grid[0]])),
             work: Work {
-                colours: vec![0.0; 12 * grid[0]],
+                colors: vec![0.0; 12 * grid[0]],
                 detail: [row(), row()],
                 explained: [row(), row()],
             },
@@ -134,7 +134,7 @@ impl<'a> PlanePixels<'a> {
         if j + 1 == down { self.emit(j) } else { Ok(()) }
     }
 
-    /// Writes the pixels of row `j` of the grid, once its denoised planes and the neighbours'
+    /// Writes the pixels of row `j` of the grid, once its denoised planes and the neighbors'
     /// chroma are complete.
     fn emit(&mut self, j: usize) -> Result<()> {
         let [half, down] = self.grid;
@@ -153,16 +153,15 @@ impl<'a> PlanePixels<'a> {
             }
             return Ok(());
         }
-        let Work { colours, detail, explained } = &mut self.work;
+        let Work { colors, detail, explained } = &mut self.work;
         let rect = Rect { x0: 0, y0: 2 * j.cast_signed(), width: wide, height: 2 };
-        tensor::read_region(self.image, Range::UNIT, rect, &mut colours[..6 * wide])?;
+        tensor::read_region(self.image, Range::UNIT, rect, &mut colors[..6 * wide])?;
         let above = mirror(j.cast_signed() - 1, down) % 3;
         let below = mirror(j.cast_signed() + 1, down) % 3;
         for i in 0..half {
             let at = [2 * i, 2 * i + 1, wide + 2 * i, wide + 2 * i + 1];
             let chroma = at.map(|at| {
-                let [_, u, v] =
-                    to_yuv([colours[at], colours[2 * wide + at], colours[4 * wide + at]]);
+                let [_, u, v] = to_yuv([colors[at], colors[2 * wide + at], colors[4 * wide + at]]);
                 [u, v]
             });
             for plane in 0..2 {
@@ -199,11 +198,10 @@ impl<'a> PlanePixels<'a> {
         }
         for at in 0..2 * wide {
             let rgb = to_rgb([luma[at], detail[0][at], detail[1][at]]);
-            rgb.into_iter().enumerate().for_each(|(i, value)| colours[2 * i * wide + at] = value);
+            rgb.into_iter().enumerate().for_each(|(i, value)| colors[2 * i * wide + at] = value);
         }
         for y in rows {
-            let row: [&[f32]; 3] =
-                [0, 2, 4].map(|i| &colours[i * wide + (y % 2) * wide..][..width]);
+            let row: [&[f32]; 3] = [0, 2, 4].map(|i| &colors[i * wide + (y % 2) * wide..][..width]);
             tensor::write_row(&row, Range::UNIT, self.image, 0, y);
         }
         Ok(())
@@ -211,7 +209,7 @@ impl<'a> PlanePixels<'a> {
 }
 
 /// Offsets from the mean in the four pixels of column `i` by smooth interpolation: a quarter of
-/// the difference towards each neighbour, so that their mean stays unchanged.
+/// the difference toward each neighbor, so that their mean stays unchanged.
 fn explain(rows: [&[f32]; 3], [above, here, below]: [usize; 3], i: usize) -> [f32; 4] {
     let half = rows[here].len();
     let [before, after] = [i.cast_signed() - 1, i.cast_signed() + 1].map(|i| mirror(i, half));

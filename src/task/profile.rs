@@ -26,7 +26,7 @@ const VERSION: u32 = 1;
 /// The noise of a camera: for each channel, `variance = a * signal + b`.
 ///
 /// Signal and variance are those of the delivered samples as parts of their full range, from 0
-/// (black) to 1 (white), of any depth and transfer curve. The channels are grey, or red, green and
+/// (black) to 1 (white), of any depth and transfer curve. The channels are gray, or red, green and
 /// blue, each by its own signal; or luma and the two chromas (at half the width and height), all
 /// by the signal of luma, on which the noise of each depends. `a` is the photon noise and `b` the
 /// electronic noise (Foi, Trimeche, Katkovnik and Egiazarian 2008, "Practical Poissonian-Gaussian
@@ -41,9 +41,9 @@ const VERSION: u32 = 1;
 /// frames = 8
 /// width = 640
 /// height = 480
-/// color_model = "rgb"  # also for grey, and the default; or "yuv"
+/// color_model = "rgb"  # also for gray, and the default; or "yuv"
 ///
-/// [[channels]]       # one for grey, or red, green and blue in order; for "yuv", luma, Cb and Cr
+/// [[channels]]       # one for gray, or red, green and blue in order; for "yuv", luma, Cb and Cr
 /// a = 1.2e-3
 /// b = 4.1e-5
 /// signal = [0.02, 0.91]  # measured range of signals; twice one value for a flat scene
@@ -63,7 +63,7 @@ pub struct NoiseProfile {
     /// The meaning of the channels.
     #[serde(default)]
     pub color_model: ColorModel,
-    /// The noise of grey, of red, green and blue, or of luma, Cb and Cr.
+    /// The noise of gray, of red, green and blue, or of luma, Cb and Cr.
     pub channels: Vec<NoiseLine>,
 }
 
@@ -71,7 +71,7 @@ pub struct NoiseProfile {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ColorModel {
-    /// Red, green and blue, or grey.
+    /// Red, green and blue, or gray.
     #[default]
     Rgb,
     /// Luma, and chroma at half the width and height, as in video.
@@ -135,7 +135,7 @@ impl NoiseLine {
 }
 
 impl NoiseProfile {
-    /// A grey or RGB profile, measured with `method` from `frames` images of `width` by `height`
+    /// A gray or RGB profile, measured with `method` from `frames` images of `width` by `height`
     /// pixels.
     ///
     /// # Errors

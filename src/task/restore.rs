@@ -17,7 +17,7 @@ use crate::tensor::{self, mirror};
 pub enum Degradation {
     /// Each pixel is the mean of n x n pixels.
     BoxDownsample(usize),
-    /// Each pixel is a weighted mean of its neighbourhood.
+    /// Each pixel is a weighted mean of its neighborhood.
     Blur(Kernel),
 }
 
@@ -248,12 +248,12 @@ impl Guidance for Consistency<'_> {
 
 impl Generator<'_> {
     /// Restores the original from which `degradation` made `image`, once for each seed, and
-    /// returns the mean. `noise` is the standard deviation of noise that was added afterwards, in
+    /// returns the mean. `noise` is the standard deviation of noise that was added afterward, in
     /// 8-bit units. Alpha is enlarged bicubically. `guides` see the whole image. `watch` is called
     /// for every evaluation and can stop the run.
     ///
     /// # Errors
-    /// [`Error::Usage`] when the image has colour that the network does not support, or does not
+    /// [`Error::Usage`] when the image has color that the network does not support, or does not
     /// fit the memory budget; [`Error::Evaluation`] when the network fails;
     /// [`Error::Interrupted`].
     pub fn restore(
@@ -278,7 +278,7 @@ impl Generator<'_> {
         let size = degradation.original(small);
         let mut y = vec![0.0; channels * small[0] * small[1]];
         tensor::read_planes(&image.visible(), range, &mut y)?;
-        // Starts from nearest-neighbour enlargement.
+        // Starts from nearest-neighbor enlargement.
         let [across, down] = [size[0] / small[0], size[1] / small[1]];
         let start =
             Array4::from_shape_fn([1, channels, size[1], size[0]], |(_, c, row, column)| {

@@ -144,7 +144,7 @@ impl<'a> Upscaler<'a> {
     /// can stop the run.
     ///
     /// # Errors
-    /// [`Error::Usage`] when the image does not fit the memory budget or has colour that the
+    /// [`Error::Usage`] when the image does not fit the memory budget or has color that the
     /// network does not support; [`Error::Evaluation`] when the network fails;
     /// [`Error::Interrupted`].
     pub fn upscale(
@@ -243,12 +243,12 @@ impl<'a> Upscaler<'a> {
     }
 }
 
-/// Enlarges a grey image bicubically.
-pub(super) fn enlarged(grey: &Image, scale: usize) -> Result<Image> {
+/// Enlarges a gray image bicubically.
+pub(super) fn enlarged(gray: &Image, scale: usize) -> Result<Image> {
     let range = tensor::Range::new(0.0, 1.0)?;
-    let small = LowRes::new(grey, range, 1, scale)?;
+    let small = LowRes::new(gray, range, 1, scale)?;
     let [_, _, height, width] = small.enlarged_shape();
-    let mut large = grey.black(width, height);
+    let mut large = gray.black(width, height);
     let mut row = vec![0.0; width];
     for y in 0..height {
         small.enlarge(Window { x: 0, y, width, height: 1 }, 1.0, &mut row);

@@ -28,15 +28,15 @@ pub(super) fn read_row<T: Copy>(
     to_unit: &impl Fn(T) -> f32,
 ) {
     match (channels, planes) {
-        (1, planes) => read_grey::<T, 1>(pixels, planes, to_unit),
-        (2, planes) => read_grey::<T, 2>(pixels, planes, to_unit),
+        (1, planes) => read_gray::<T, 1>(pixels, planes, to_unit),
+        (2, planes) => read_gray::<T, 2>(pixels, planes, to_unit),
         (3, [r, g, b]) => read_color::<T, 3>(pixels, r, g, b, to_unit),
         (_, [r, g, b]) => read_color::<T, 4>(pixels, r, g, b, to_unit),
         _ => {}
     }
 }
 
-fn read_grey<T: Copy, const N: usize>(
+fn read_gray<T: Copy, const N: usize>(
     pixels: &[T],
     planes: &mut [&mut [f32]],
     to_unit: &impl Fn(T) -> f32,
@@ -73,15 +73,15 @@ pub(super) fn write_row<T: Copy + Default>(
     to_sample: impl Fn(f32) -> T,
 ) -> usize {
     match (channels, planes) {
-        (1, planes) => write_grey::<T, 1>(planes, pixels, to_sample),
-        (2, planes) => write_grey::<T, 2>(planes, pixels, to_sample),
+        (1, planes) => write_gray::<T, 1>(planes, pixels, to_sample),
+        (2, planes) => write_gray::<T, 2>(planes, pixels, to_sample),
         (3, [r, g, b]) => write_color::<T, 3>([r, g, b], pixels, to_sample),
         (_, [r, g, b]) => write_color::<T, 4>([r, g, b], pixels, to_sample),
         _ => 0,
     }
 }
 
-fn write_grey<T: Copy, const N: usize>(
+fn write_gray<T: Copy, const N: usize>(
     planes: &[&[f32]],
     pixels: &mut [T],
     to_sample: impl Fn(f32) -> T,

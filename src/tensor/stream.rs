@@ -51,7 +51,7 @@ impl Scale {
         }
     }
 
-    /// For colour differences, from -0.5 to 0.5.
+    /// For color differences, from -0.5 to 0.5.
     fn difference(video: &VideoFormat) -> Self {
         let unit = (1_u32 << (video.format.bits() - 8)) as f32;
         let luma = Self::luma(video);
@@ -59,7 +59,7 @@ impl Scale {
         Self { zero: 128.0 * unit, step, ..luma }
     }
 
-    /// For colour differences centred on 0.5.
+    /// For color differences centered on 0.5.
     pub(super) fn chroma(video: &VideoFormat) -> Self {
         let scale = Self::difference(video);
         Self { zero: scale.zero - 0.5 / scale.step, ..scale }
@@ -70,15 +70,15 @@ impl FrameConverter {
     /// A converter for frames of format `video`, and `channels` planes with range `range`.
     ///
     /// # Errors
-    /// [`Error::Usage`] for colour frames and one plane.
+    /// [`Error::Usage`] for color frames and one plane.
     pub fn new(video: &VideoFormat, channels: usize, range: Range) -> Result<Self> {
-        if channels == 1 && !video.format.is_grey() {
+        if channels == 1 && !video.format.is_gray() {
             return Err(Error::usage(
-                "the stream is in colour and the model takes one channel; convert the stream to \
-                 grey (`gray`) or choose a model for colour",
+                "the stream is in color and the model takes one channel; convert the stream to \
+                 gray (`gray`) or choose a model for color",
             ));
         }
-        let is_yuv = video.format.chroma().is_some() && !video.format.is_grey();
+        let is_yuv = video.format.chroma().is_some() && !video.format.is_gray();
         let [_, chroma, _] = video.format.planes(video.width, video.height);
         let held =
             if is_yuv { (video.width * chroma.height).max(chroma.width * video.height) } else { 0 };
@@ -110,7 +110,7 @@ impl FrameConverter {
         let VideoFormat { width, height, format, .. } = self.video;
         let [first, second, third] = format.planes(width, height);
         let area = width * height;
-        if format.is_grey() {
+        if format.is_gray() {
             let scale = Scale::luma(&self.video);
             for y in 0..height {
                 load(bytes, self.deep(), first, y, scale, &mut self.lines[0]);
@@ -183,7 +183,7 @@ impl FrameConverter {
 
     /// Writes a frame from `planes`, `[channels, height, width]`, to `bytes`, whose memory is
     /// reused. Values are rounded to the nearest sample, halves to even; NaN becomes the smallest.
-    /// A grey frame takes the mean of three planes.
+    /// A gray frame takes the mean of three planes.
     ///
     /// # Panics
     /// If there are fewer values than a frame has.
@@ -193,7 +193,7 @@ impl FrameConverter {
         let [first, second, third] = format.planes(width, height);
         let (area, deep, luma) = (width * height, self.deep(), Scale::luma(&self.video));
         let plane = |i: usize| &planes[(i % self.channels) * area..][..area];
-        if format.is_grey() {
+        if format.is_gray() {
             for y in 0..height {
                 let [line, other, _] = &mut self.lines;
                 from_range(self.range, &plane(0)[y * width..][..width], line);

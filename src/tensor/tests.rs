@@ -219,20 +219,20 @@ fn rounds_clamps_and_counts_non_finite_values() {
 }
 
 #[test]
-fn rejects_colour_for_one_plane() {
+fn rejects_color_for_one_plane() {
     let mut color = noisy_u8(3, 2, 4);
     let mut plane = [0.0; 6];
     assert!(
         read_planes(&color, Range::UNIT, &mut plane)
             .unwrap_err()
             .to_string()
-            .contains("three colour channels")
+            .contains("three color channels")
     );
     assert!(write_planes(&plane, Range::UNIT, &mut color).is_err());
 }
 
 #[test]
-fn reads_grey_into_one_plane() {
+fn reads_gray_into_one_plane() {
     for channels in [1, 2] {
         let original = noisy_u16(4, 3, channels);
         let mut plane = [f32::NAN; 12];

@@ -159,7 +159,7 @@ impl YuvFrameConverter {
     }
 
     /// Fills `planes`, luma `[2 H, 2 W]` and two of chroma `[H, W]` for a grid of `[W, H]`, from a
-    /// frame. Luma is 0 to 1, chroma is centred on 0.5. For odd sizes the last row and column are
+    /// frame. Luma is 0 to 1, chroma is centered on 0.5. For odd sizes the last row and column are
     /// repeated.
     ///
     /// # Panics
@@ -408,13 +408,13 @@ pub(crate) fn kept_of(energy: f32, expected: f32) -> f32 {
 }
 
 /// Offset of the second of two samples from their mean, and negative offset of the first, from the
-/// means of the previous and next pairs: a quarter of the distance between the centres of pairs.
+/// means of the previous and next pairs: a quarter of the distance between the centers of pairs.
 pub(crate) fn rise(before: f32, after: f32) -> f32 {
     0.125 * (after - before)
 }
 
 /// Offsets of a smooth interpolation of `mean` from the mean itself in row `y`, into `line`: a
-/// quarter of the difference towards neighbours, so that the mean stays unchanged.
+/// quarter of the difference toward neighbors, so that the mean stays unchanged.
 fn interpolate(
     mean: &[f32],
     [across, down]: [usize; 2],

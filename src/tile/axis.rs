@@ -8,7 +8,7 @@ use std::ops::Range;
 /// tile 0   |<---------- tile ---------->|
 /// tile 1                 |<---------- tile ---------->|
 ///                        |<- overlap -->|
-///                        | margin |ramp | margin |    ramp: centred, `2 * feather` wide
+///                        | margin |ramp | margin |    ramp: centered, `2 * feather` wide
 /// owned    |<-------- 0 --------->|<-------- 1 ------>|
 /// ```
 ///
@@ -23,7 +23,7 @@ pub struct Axis {
     pub padded: usize,
     /// Pixels of a tile.
     pub tile: usize,
-    /// Half the width of the ramp over which two neighbours are blended; 0 means no blending.
+    /// Half the width of the ramp over which two neighbors are blended; 0 means no blending.
     pub feather: usize,
     /// The tiles in order.
     pub spans: Vec<Span>,
@@ -109,7 +109,7 @@ impl Axis {
     ) -> Self {
         let starts: Vec<usize> =
             (0..count).map(|i| i * (padded - tile) / (count - 1) / alignment * alignment).collect();
-        // A seam is in the middle of the overlap of two neighbours.
+        // A seam is in the middle of the overlap of two neighbors.
         let seam = |i: usize| (starts[i] + starts[i - 1] + tile) / 2;
         let spans = (0..count)
             .map(|i| {

@@ -13,7 +13,7 @@ pub struct Locality {
     /// that pads an image to its grid by itself.
     pub grid: usize,
     /// Receptive field: no output depends on an input further away than this many pixels; `None`
-    /// for a network with global operations (attention, normalisation over the image).
+    /// for a network with global operations (attention, normalization over the image).
     pub receptive_field: Option<usize>,
     /// The only width and height of an input, if there is only one size.
     pub size: Option<[usize; 2]>,
@@ -46,7 +46,7 @@ impl TilePlan {
     ///
     /// A local network gets its receptive field as context on both sides of each seam, without
     /// blending, which gives the same result as the whole image. If `overlap` is more than two
-    /// receptive fields, neighbours are blended over the rest.
+    /// receptive fields, neighbors are blended over the rest.
     ///
     /// # Errors
     /// [`Error::Usage`] when a tile of `limit` would consist only of overlap, or `overlap` is less
@@ -63,7 +63,7 @@ impl TilePlan {
             (Some(field), Some(overlap)) if overlap < 2 * field => {
                 let problem = format!(
                     "an overlap of {overlap} px leaves seams: this network looks {field} px far, \
-                     so neighbouring tiles have to share at least {} px; leave {TILE_OVERLAP} out \
+                     so neighboring tiles have to share at least {} px; leave {TILE_OVERLAP} out \
                      or raise it",
                     2 * field
                 );

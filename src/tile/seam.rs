@@ -36,7 +36,7 @@ impl<'a> Band<'a> {
 #[derive(Debug)]
 pub struct Seam {
     sums: Vec<f32>,
-    /// The weights of the columns of the current tile, where neighbours are blended.
+    /// The weights of the columns of the current tile, where neighbors are blended.
     across: Vec<f32>,
     planes: usize,
     width: usize,

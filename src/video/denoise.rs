@@ -27,7 +27,7 @@ const UNSEEN: f64 = 1.3;
 
 /// Least part of the noise variance that consecutive frames share when the noise came through a
 /// codec, for luma and chroma. The codec rounds a static scene in the same way in each frame, and
-/// averaging does not remove that. It is larger for chroma, which is quantised more coarsely.
+/// averaging does not remove that. It is larger for chroma, which is quantized more coarsely.
 const SHARED: [f32; 2] = [0.12, 0.35];
 
 /// Largest size of the image on which networks are timed.
@@ -112,7 +112,7 @@ impl<'a> StreamDenoiser<'a> {
     /// within that time. `temporal` enables the use of previous frames.
     ///
     /// # Errors
-    /// [`Error::Usage`](crate::Error::Usage) when frames do not fit the memory budget, have colour
+    /// [`Error::Usage`](crate::Error::Usage) when frames do not fit the memory budget, have color
     /// that the network does not support, or when the candidates do not fit together.
     pub fn new(
         mut candidates: Vec<Candidate<'a>>,
@@ -251,14 +251,14 @@ impl<'a> StreamDenoiser<'a> {
     /// Ratio of the sigma of luma to that of RGB, where sigma was given for RGB.
     fn part(&self) -> f64 {
         let is_said = matches!(self.denoiser().options.sigma, SigmaChoice::Known(_));
-        let has_planes = self.planes.groups().len() > 1 && !self.video().format.is_grey();
+        let has_planes = self.planes.groups().len() > 1 && !self.video().format.is_gray();
         if is_said && has_planes { sigmas_of_rgb(self.video().color.matrix)[0] } else { 1.0 }
     }
 
     /// The standard deviation of the chroma noise in 8-bit units, where the network works on luma
     /// and chroma, the frames have chroma, and sigma was not given for RGB.
     pub fn chroma_sigma(&self) -> Option<f64> {
-        let has_chroma = self.planes.groups().len() > 1 && !self.video().format.is_grey();
+        let has_chroma = self.planes.groups().len() > 1 && !self.video().format.is_gray();
         let is_said = matches!(self.denoiser().options.sigma, SigmaChoice::Known(_));
         (has_chroma && !is_said).then_some(255.0 * self.levels[1])
     }
@@ -344,13 +344,13 @@ impl<'a> StreamDenoiser<'a> {
         {
             match (self.planes.groups(), &self.converter) {
                 ([_, chroma], Converter::Yuv(frames)) => {
-                    let (is_grey, matrix) =
-                        (frames.video().format.is_grey(), frames.video().color.matrix);
+                    let (is_gray, matrix) =
+                        (frames.video().format.is_gray(), frames.video().color.matrix);
                     noise_maps_of_yuv(
                         profile,
                         &self.x,
                         [chroma.width, chroma.height],
-                        is_grey,
+                        is_gray,
                         matrix,
                         maps,
                     )?;
@@ -368,7 +368,7 @@ impl<'a> StreamDenoiser<'a> {
             }
             return Ok(());
         }
-        let is_grey = self.video().format.is_grey();
+        let is_gray = self.video().format.is_gray();
         let matrix = self.video().color.matrix;
         let denoiser = &self.candidates[self.step.network].denoiser;
         let reading = match denoiser.options.sigma {
@@ -376,12 +376,12 @@ impl<'a> StreamDenoiser<'a> {
             _ => None,
         };
         let has_planes = self.planes.groups().len() > 1;
-        let stated = denoiser.options.sigma.stated(has_planes, is_grey, matrix);
+        let stated = denoiser.options.sigma.stated(has_planes, is_gray, matrix);
         self.is_correlated = reading.is_some_and(|reading| reading.is_correlated);
         for (i, (group, x)) in self.planes.split(&self.x).enumerate() {
             let sigma = match stated {
-                // The chroma of a greyscale video.
-                _ if i > 0 && is_grey => 0.0,
+                // The chroma of a grayscale video.
+                _ if i > 0 && is_gray => 0.0,
                 Some(sigmas) => sigmas[i],
                 None => {
                     let reading = reading.filter(|reading| !reading.is_clean);
@@ -389,7 +389,7 @@ impl<'a> StreamDenoiser<'a> {
                     reading.map_or(0.0, |reading| more * reading.levels[i].sigma)
                 }
             };
-            let sigma = sigma * denoiser.luma_part(is_grey);
+            let sigma = sigma * denoiser.luma_part(is_gray);
             let (level, limited) = if sigma == 0.0 { (0.0, false) } else { denoiser.limit(sigma) };
             self.limited |= limited;
             self.levels[i] = level;
@@ -536,10 +536,10 @@ fn metered(planes: &Planes) -> Vec<MeteredPlanes> {
     groups.collect()
 }
 
-/// The planes that hold data: all except the chroma of greyscale video.
+/// The planes that hold data: all except the chroma of grayscale video.
 fn planes_in_use(planes: &Planes, video: &VideoFormat) -> Planes {
     let first = planes.first();
-    if planes.groups().len() > 1 && video.format.is_grey() {
+    if planes.groups().len() > 1 && video.format.is_gray() {
         return Planes::full(first.planes, first.width, first.height);
     }
     planes.clone()

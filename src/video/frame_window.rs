@@ -37,7 +37,7 @@ impl<'a> FrameWindowDenoiser<'a> {
     ///
     /// # Errors
     /// [`Error::Usage`](crate::Error::Usage) when frames do not fit the memory budget, or have
-    /// colour that the network does not support.
+    /// color that the network does not support.
     pub fn new(
         denoiser: Denoiser<'a>,
         video: &VideoFormat,
@@ -116,7 +116,7 @@ impl<'a> FrameWindowDenoiser<'a> {
         }
         let video = self.reader.video();
         let stated =
-            self.denoiser.options.sigma.stated(false, video.format.is_grey(), video.color.matrix);
+            self.denoiser.options.sigma.stated(false, video.format.is_gray(), video.color.matrix);
         let range = self.denoiser.range;
         let middle = self.window.get(self.look_ahead());
         let sigma = match (stated, &self.denoiser.options.sigma, middle) {

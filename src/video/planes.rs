@@ -26,7 +26,7 @@ impl Group {
     }
 }
 
-/// The planes of a frame, one after the other: red, green and blue, or grey, all of one size; or
+/// The planes of a frame, one after the other: red, green and blue, or gray, all of one size; or
 /// luma, and two planes of chroma at half the width and height.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Planes {

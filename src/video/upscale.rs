@@ -37,7 +37,7 @@ impl<'a> Upscaler<'a> {
     pub fn enlarged(&self, video: &VideoFormat) -> VideoFormat {
         let scale = self.manifest.scale;
         let (width, height) = (scale * video.width, scale * video.height);
-        // Keeps the colour description explicit, since the default for an unspecified one depends
+        // Keeps the color description explicit, since the default for an unspecified one depends
         // on the frame size.
         VideoFormat { width, height, ..video.clone() }
     }
@@ -48,7 +48,7 @@ impl<'a> Upscaler<'a> {
     ///
     /// # Errors
     /// [`Error::Usage`](crate::Error::Usage) when frames do not fit the memory budget, or have
-    /// colour that the network does not support.
+    /// color that the network does not support.
     pub fn on_stream(
         self,
         video: &VideoFormat,

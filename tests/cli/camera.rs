@@ -124,7 +124,7 @@ fn the_noise_of_a_jpeg_chooses_the_model() {
     let [clean, noisy] = pair(20.0, 3);
     let place = Place::with("clean.png", &clean);
     let options = Options { jpeg_quality: 80 };
-    // The noise of luma alone, as where chroma is smoothed, and that of independent colours.
+    // The noise of luma alone, as where chroma is smoothed, and that of independent colors.
     let mut smoothed = noisy.clone();
     if let (Samples::U8(smoothed), Samples::U8(clean)) = (&mut smoothed.samples, &clean.samples) {
         for (pixel, clean) in smoothed.chunks_exact_mut(3).zip(clean.chunks_exact(3)) {
@@ -199,7 +199,7 @@ fn denoises_interlaced_frames_by_field() {
     eddy("upscale fields.y4m -o large.y4m -s 2").within(&place).fails(2).says("bwdif");
 }
 
-/// Black and coloured strokes on white, as on a screen.
+/// Black and colored strokes on white, as on a screen.
 #[test]
 fn text_is_bit_identical() {
     let mut samples = vec![255; 3 * WIDTH * HEIGHT];

@@ -11,22 +11,22 @@ use crate::common::place::{Place, data};
 #[test]
 fn keeps_format_depth_and_alpha() {
     let kinds = [
-        ("grey8.png", 1, 8),
-        ("grey_alpha8.png", 2, 8),
+        ("gray8.png", 1, 8),
+        ("gray_alpha8.png", 2, 8),
         ("rgb8.png", 3, 8),
         ("rgba8.png", 4, 8),
-        ("grey16.png", 1, 16),
-        ("grey_alpha16.png", 2, 16),
+        ("gray16.png", 1, 16),
+        ("gray_alpha16.png", 2, 16),
         ("rgb16.png", 3, 16),
         ("rgba16.png", 4, 16),
-        ("grey8.tiff", 1, 8),
-        ("grey_alpha8.tiff", 2, 8),
+        ("gray8.tiff", 1, 8),
+        ("gray_alpha8.tiff", 2, 8),
         ("rgb8.tif", 3, 8),
         ("rgba8.tiff", 4, 8),
-        ("grey16.tiff", 1, 16),
+        ("gray16.tiff", 1, 16),
         ("rgb16.tiff", 3, 16),
         ("rgba16.tiff", 4, 16),
-        ("grey8.jpg", 1, 8),
+        ("gray8.jpg", 1, 8),
         ("rgb8.jpeg", 3, 8),
         ("rgb8.webp", 3, 8),
         ("rgba8.webp", 4, 8),
@@ -53,7 +53,7 @@ fn keeps_format_depth_and_alpha() {
         assert_eq!((after.width, after.height, after.channels), (61, 45, channels), "{name}");
         assert_eq!(after.samples.bits(), bits, "{name}");
         assert_eq!(alpha(&after), alpha(&before), "{name}");
-        // The noise of about 25 grey levels is removed.
+        // The noise of about 25 gray levels is removed.
         let removed = distance(&before, &after);
         assert!((20.0..28.0).contains(&removed), "{name}: {removed}");
     }

@@ -104,7 +104,7 @@ fn inpainting_keeps_known_pixels_and_fills_the_mask() {
         {
             let is_missing = (40..49).contains(&(i % 96)) && (20..27).contains(&(i / 96));
             assert!(is_missing || before == after, "{channels} {bits}: {i}");
-            assert_eq!(before.get(3), after.get(3), "alpha is no colour");
+            assert_eq!(before.get(3), after.get(3), "alpha is no color");
             changed += usize::from(before[..3] != after[..3]);
         }
         assert!(changed > 50, "{changed}");

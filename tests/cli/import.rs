@@ -22,7 +22,7 @@ fn generates_with_a_pipeline_and_its_package() {
     let place = Place::new();
     pipeline(&place, UNET);
     eddy("generate -m pipeline -o a.png --steps 5 --seed 3").within(&place).succeeds().says("12x8");
-    eddy("import pipeline -o package/ --licence CC0-1.0")
+    eddy("import pipeline -o package/ --license CC0-1.0")
         .within(&place)
         .succeeds()
         .says("a model to generate; `eddy check package/`");

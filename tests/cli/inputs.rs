@@ -162,11 +162,11 @@ fn tiff_of_size(width: u32, height: u32) -> Vec<u8> {
     tiff
 }
 
-/// A PNG with one grey pixel that claims this size.
+/// A PNG with one gray pixel that claims this size.
 fn png_of_size(width: u32, height: u32) -> Vec<u8> {
     let mut png = b"\x89PNG\r\n\x1a\n".to_vec();
     let header = [&width.to_be_bytes()[..], &height.to_be_bytes(), &[8, 0, 0, 0, 0]].concat();
-    // One stored block of two bytes, filter 0 and a grey sample, and its checksum.
+    // One stored block of two bytes, filter 0 and a gray sample, and its checksum.
     let data = [0x78, 1, 1, 2, 0, 0xfd, 0xff, 0, 128, 0, 0x82, 0, 0x81].to_vec();
     for (kind, body) in [(b"IHDR", &header), (b"IDAT", &data), (b"IEND", &Vec::new())] {
         png.extend((body.len() as u32).to_be_bytes());

@@ -53,7 +53,7 @@ fn rejects_packages_without_manifest_or_network() {
 fn rejects_invalid_manifests() {
     let wrong = [
         ("version = \"1\"", "verzion = \"1\"", "verzion"),
-        ("channels = 3", "channels = 3\ncolour = true", "colour"),
+        ("channels = 3", "channels = 3\ncolor = true", "color"),
         ("channels = 3", "channels = 4", "channels = 4; expected 1 or 3"),
         ("range = [0.0, 1.0]", "range = [1.0, 0.0]", "expected black's value below white's"),
         ("task = \"denoise\"", "task = \"dance\"", "dance"),
@@ -99,7 +99,7 @@ fn rejects_networks_that_do_not_match_the_manifest() {
         ("extra", "it has an input `mask`"),
         ("rank", "expected a float32 or uint8 tensor of rank 4"),
         ("integers", "expected a float32 or uint8 tensor of rank 4"),
-        ("grey", "its manifest declares 3 channels; its input `x` has 1"),
+        ("gray", "its manifest declares 3 channels; its input `x` has 1"),
         ("operator", "expected an ONNX file whose operators it has"),
     ] {
         let place = place();

@@ -1,4 +1,4 @@
-//! Every option changes the result, the output or the behaviour.
+//! Every option changes the result, the output or the behavior.
 
 use std::fs;
 use std::process::Child;
@@ -65,7 +65,7 @@ fn tile_options_change_tiles_but_not_the_result() {
     assert!(many["tiles"].as_u64() > Some(1) && many["tile_width"].as_u64() <= Some(200), "{many}");
     let (_, wider) = denoised("--sigma 25 -t 200 --tile-overlap 176");
     assert!(wider["tiles"].as_u64() > many["tiles"].as_u64(), "{wider}");
-    // Rounding may differ by half a grey level at most.
+    // Rounding may differ by half a gray level at most.
     let place = Place::new();
     place.file("whole.png", whole);
     place.file("tiled.png", tiled);
@@ -223,14 +223,14 @@ fn runtime_selects_the_library() {
 }
 
 #[test]
-fn a_grey_model_takes_only_grey_images() {
+fn a_gray_model_takes_only_gray_images() {
     let place =
-        Place::with("grey.png", &noisy(20, 20, 1, 8)).and("color.png", &noisy(20, 20, 3, 8));
-    place.model("m", "grey", |manifest| manifest.replace("channels = 3", "channels = 1"));
-    eddy("denoise grey.png -o b.png -m m").within(&place).succeeds();
+        Place::with("gray.png", &noisy(20, 20, 1, 8)).and("color.png", &noisy(20, 20, 3, 8));
+    place.model("m", "gray", |manifest| manifest.replace("channels = 3", "channels = 1"));
+    eddy("denoise gray.png -o b.png -m m").within(&place).succeeds();
     eddy("denoise color.png -o c.png -m m")
         .within(&place)
         .fails(2)
-        .says("convert the frame to grey");
-    assert_eq!(place.names(""), ["b.png", "color.png", "grey.png", "m"]);
+        .says("convert the frame to gray");
+    assert_eq!(place.names(""), ["b.png", "color.png", "gray.png", "m"]);
 }

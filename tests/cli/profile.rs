@@ -27,11 +27,11 @@ fn shot(clean: &Image, (a, b): (f64, f64), seed: u64, bits: u32) -> Image {
     Image { samples, ..clean.clone() }
 }
 
-/// Noise of 3 grey levels in dark areas and 30 in bright areas.
+/// Noise of 3 gray levels in dark areas and 30 in bright areas.
 const STRONG: (f64, f64) = (0.016, 1e-4);
 
-/// The red channel as a grey image.
-fn grey(image: &Image) -> Image {
+/// The red channel as a gray image.
+fn gray(image: &Image) -> Image {
     let red = |samples: &[u8]| samples.iter().step_by(3).copied().collect();
     let Samples::U8(samples) = &image.samples else {
         panic!("the photograph has {} bits", image.samples.bits())
@@ -102,9 +102,9 @@ fn truth_of_strong() -> String {
 }
 
 #[test]
-fn profiles_grey_and_16_bit_images() {
+fn profiles_gray_and_16_bit_images() {
     let photograph = read(&data("coffee.png"));
-    for (clean, bits) in [(grey(&photograph), 8), (grey(&photograph), 16), (photograph.clone(), 16)]
+    for (clean, bits) in [(gray(&photograph), 8), (gray(&photograph), 16), (photograph.clone(), 16)]
     {
         let place = profiled(&clean, &clean, bits);
         let options = ["--sigma auto", "--noise-profile camera.toml"];
@@ -206,9 +206,9 @@ fn failed_measurements_leave_nothing_behind() {
 
 #[test]
 fn rejects_profiles_that_do_not_fit() {
-    let place = Place::with("a.png", &noisy(60, 40, 3, 8)).and("grey.png", &noisy(200, 150, 1, 8));
+    let place = Place::with("a.png", &noisy(60, 40, 3, 8)).and("gray.png", &noisy(200, 150, 1, 8));
     place.file("wrong.toml", "version = 7\n");
-    eddy("profile grey.png -o grey.toml").within(&place).succeeds();
+    eddy("profile gray.png -o gray.toml").within(&place).succeeds();
     let before = place.names("");
     let refused = |options: &str, code: i32, words: &str| {
         eddy("denoise a.png -o b.png --noise-profile")
@@ -218,10 +218,10 @@ fn rejects_profiles_that_do_not_fit() {
             .says(words);
         assert_eq!(place.names(""), before);
     };
-    refused("grey.toml", 2, "measured grey, the image is in colour");
+    refused("gray.toml", 2, "measured gray, the image is in color");
     refused("wrong.toml", 3, "wrong.toml: it is no noise profile");
     refused("a.png", 3, "it is no noise profile but binary");
     refused("none.toml", 3, "make one with `eddy profile`");
-    refused("grey.toml --sigma 25", 2, "cannot be used with");
-    refused("grey.toml --sigma auto", 2, "cannot be used with");
+    refused("gray.toml --sigma 25", 2, "cannot be used with");
+    refused("gray.toml --sigma auto", 2, "cannot be used with");
 }

@@ -135,7 +135,7 @@ fn what_is_transparent_in_a_mask_is_not_painted() {
 
 #[test]
 fn the_smooth_edge_of_a_mask_is_drawn_too() {
-    // White, with a pixel of grey around it, and something far away that is none.
+    // White, with a pixel of gray around it, and something far away that is none.
     let soft = drawn(48, 40, |x, y| match (x, y) {
         (11..=20, 11..=20) => [255],
         (10..=21, 10..=21) => [90],
@@ -154,7 +154,7 @@ fn the_smooth_edge_of_a_mask_is_drawn_too() {
 }
 
 #[test]
-fn hidden_colours_have_no_say_in_noise() {
+fn hidden_colors_have_no_say_in_noise() {
     let noise = noisy(96, 80, 3, 8);
     let cutout = drawn(96, 80, |x, y| {
         let pixel = &bytes(&noise)[3 * (96 * y + x)..][..3];

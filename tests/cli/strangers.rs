@@ -433,10 +433,10 @@ fn texts_of_strangers_steer_no_terminal() {
         );
     };
     // As TOML writes them.
-    let evil = r"\u001B]0;gone\u0007\u001B[2J\u009Bx\u202E\nlicence";
+    let evil = r"\u001B]0;gone\u0007\u001B[2J\u009Bx\u202E\nlicense";
     place
         .model("m", "darker", |manifest| manifest.replace("a test", evil).replace("CC0-1.0", evil));
-    let shown = r"\u{1b}]0;gone\u{7}\u{1b}[2J\u{9b}x\u{202e}\nlicence";
+    let shown = r"\u{1b}]0;gone\u{7}\u{1b}[2J\u{9b}x\u{202e}\nlicense";
     clean(&eddy("info m").within(&place).succeeds().prints(shown));
     let named = |manifest: String| manifest.replace("\"tested\"", &format!("\"{evil}\""));
     place.model("m", "darker", |manifest| {

@@ -11,7 +11,7 @@ const WIDTH: usize = 320;
 const HEIGHT: usize = 240;
 const SIGMA: f32 = 25.0;
 
-/// A part of the photograph with its upper left corner at (x, y), in 8-bit grey levels,
+/// A part of the photograph with its upper left corner at (x, y), in 8-bit gray levels,
 /// interpolated linearly.
 fn window(photograph: &Image, x: f32, y: f32) -> Vec<f32> {
     let Samples::U8(samples) = &photograph.samples else { panic!("the photograph has 8 bits") };

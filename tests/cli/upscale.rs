@@ -7,7 +7,7 @@ use crate::common::eddy;
 use crate::common::images::{self, psnr};
 use crate::common::place::{Place, data};
 
-/// A place with `larger`, whose result is the mean of the nearest-neighbour enlargement and of the
+/// A place with `larger`, whose result is the mean of the nearest-neighbor enlargement and of the
 /// state.
 fn place(image: &Image) -> Place {
     let place = Place::with("small.png", image);

@@ -23,7 +23,7 @@ fn place() -> Place {
     place
 }
 
-/// `frames` grey frames of 64x48.
+/// `frames` gray frames of 64x48.
 fn y4m(frames: usize) -> Vec<u8> {
     let mut stream = b"YUV4MPEG2 W64 H48 F25:1 Ip Cmono XCOLORRANGE=LIMITED\n".to_vec();
     for _ in 0..frames {
@@ -320,7 +320,7 @@ fn reports_the_file_size_limit() {
     place.holds_only(&["b.y4m", "flat.png", "long.y4m"]);
 }
 
-/// A grey-blue square.
+/// A gray-blue square.
 fn flat(side: usize) -> Image {
     let samples = Samples::U8([90, 90, 120].repeat(side * side));
     Image { width: side, height: side, channels: 3, samples, metadata: Metadata::default() }

@@ -6,7 +6,7 @@ use eddy::diffusion::{NoiseAt, NoiseSource, Philox};
 use eddy::media::still::{self, Limits, Options};
 use eddy::media::{Format, Image, Metadata, Samples};
 
-/// A shaded image with noise of 25 of 255 grey levels, and random alpha above 0.
+/// A shaded image with noise of 25 of 255 gray levels, and random alpha above 0.
 pub fn noisy(width: usize, height: usize, channels: usize, bits: u32) -> Image {
     let white = if bits == 8 { 255.0 } else { 65535.0 };
     let colors = if channels >= 3 { 3 } else { 1 };
@@ -69,7 +69,7 @@ pub fn alpha(image: &Image) -> Vec<f64> {
     values(image).into_iter().skip(image.channels - 1).step_by(image.channels).collect()
 }
 
-/// The colour samples.
+/// The color samples.
 pub fn colors(image: &Image) -> Vec<f64> {
     let count = image.color_channels();
     values(image)
@@ -80,7 +80,7 @@ pub fn colors(image: &Image) -> Vec<f64> {
         .collect()
 }
 
-/// The root of the mean squared difference of the colours, in 8-bit grey levels.
+/// The root of the mean squared difference of the colors, in 8-bit gray levels.
 pub fn distance(one: &Image, other: &Image) -> f64 {
     let (one, other) = (colors(one), colors(other));
     assert_eq!(one.len(), other.len(), "images of unequal size");

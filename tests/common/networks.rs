@@ -58,7 +58,7 @@ impl Network for Closed<'_> {
     }
 }
 
-/// The mean of each sample and its eight neighbours, with zeros beyond the border, times sigma: it
+/// The mean of each sample and its eight neighbors, with zeros beyond the border, times sigma: it
 /// looks one pixel far.
 pub fn blur(sample: &[f32], sigma: &[f32], shape: Shape, out: &mut [f32]) {
     let [_, _, height, width] = shape;

@@ -22,7 +22,7 @@ channels = 3
 range = [0.0, 1.0]
 receptive_field = 0
 bytes_per_pixel = 64
-licence = "CC0-1.0"
+license = "CC0-1.0"
 description = "a test"
 [sigma]
 min = 0.0

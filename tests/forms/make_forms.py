@@ -50,10 +50,10 @@ def picture(height=H, width=W, shift=0.0):
     y, x = np.mgrid[0:height, 0:width].astype(np.float64)
     x = x + shift
     image = np.stack([0.25 + 0.4 * x / width, 0.65 - 0.35 * y / height, 0.3 + 0.3 * (x + y) / (width + height)])
-    for cy, cx, radius, colour in [(0.3, 0.25, 0.18, (0.8, 0.3, 0.25)), (0.6, 0.7, 0.25, (0.2, 0.5, 0.8)), (0.8, 0.3, 0.12, (0.85, 0.8, 0.3))]:
+    for cy, cx, radius, color in [(0.3, 0.25, 0.18, (0.8, 0.3, 0.25)), (0.6, 0.7, 0.25, (0.2, 0.5, 0.8)), (0.8, 0.3, 0.12, (0.85, 0.8, 0.3))]:
         distance = np.hypot(y - cy * height, x - cx * width) - radius * min(height, width)
         inside = np.clip(0.5 - distance / 2, 0, 1)
-        image = image * (1 - inside) + np.array(colour)[:, None, None] * inside
+        image = image * (1 - inside) + np.array(color)[:, None, None] * inside
     bars = np.clip(np.sin(x / 3.5) * 4, -1, 1) * (np.abs(y - 0.12 * height) < 5)
     return np.clip(image + 0.12 * bars, 0.1, 0.9)
 
@@ -282,7 +282,7 @@ def noise_levels(folder, noisy_image):
 
 
 def values(folder, noisy_image):
-    """Other values, colours and axes. These shrink a little towards the middle grey, as means do, so that the range shows."""
+    """Other values, colors and axes. These shrink a little toward the middle gray, as means do, so that the range shows."""
     x, inputs = noisy_image, ["noisy.png"]
 
     def shrunk(y, middle=0.5):
@@ -297,7 +297,7 @@ def values(folder, noisy_image):
         g = Graph(17)
         y = g.restore(g.input(names[0]), THRESHOLD * (high - low))
         g.output(shrink(g, y, (low + high) / 2), names[1])
-        # Zeros beyond the border stand for other greys: another reason to compare the inside.
+        # Zeros beyond the border stand for other grays: another reason to compare the inside.
         folder.add(name, "denoise", g, inputs, shrunk(restored(x)), flags, direct=name == "range-255-said")
 
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
@@ -454,7 +454,7 @@ def shapes(folder):
     g.output(g.op("Sub", image, n), "stage2")
     folder.add("best-output", "denoise", g, inputs, restored(x))
 
-    # A map of sigma with a plane for each colour, by itself and behind the image.
+    # A map of sigma with a plane for each color, by itself and behind the image.
     options, expected = ["--sigma", "25"], restored(x, PER_SIGMA * SIGMA)
     g = Graph(17)
     image, sigma = g.input("x"), g.input("noise_map")
@@ -671,18 +671,18 @@ def diffusion(folder):
 
     # Extra conditions: four numbers, and a class.
     table = (0.2 * rng.standard_normal((10, 3))).astype(np.float32)
-    to_colours = (0.5 * rng.standard_normal((4, 3))).astype(np.float32)
+    to_colors = (0.5 * rng.standard_normal((4, 3))).astype(np.float32)
     g = Graph(17)
     x, level, cond = g.input("sample", shape), timestep(g), g.input("cond", ["batch", 4])
-    g.output(body(g, x, g.op("Add", level, g.reshape(g.op("MatMul", cond, to_colours), -1, 3, 1, 1))), "out_sample", shape)
-    extra = (np.array([0.1, 0.2, 0.3, 0.4], dtype=np.float32).astype(np.float64) @ to_colours).reshape(3, 1, 1)
+    g.output(body(g, x, g.op("Add", level, g.reshape(g.op("MatMul", cond, to_colors), -1, 3, 1, 1))), "out_sample", shape)
+    extra = (np.array([0.1, 0.2, 0.3, 0.4], dtype=np.float32).astype(np.float64) @ to_colors).reshape(3, 1, 1)
     folder.add("condition", "sample", g, ["noise.npy"], ddim(lambda x, t: formula(x, t / 1000 + extra), by_epsilon, noise),
                [*epsilon_flags, "--input", "cond=0.1,0.2,0.3,0.4"], ddim_options, crop=False)
 
     # Classifier-free guidance by a condition that is no class: zeros mean none.
     g = Graph(17)
     x, level, cond = g.input("sample", shape), timestep(g), g.input("cond", ["batch", 4])
-    g.output(body(g, x, g.op("Add", level, g.reshape(g.op("MatMul", cond, to_colours), -1, 3, 1, 1))), "out_sample", shape)
+    g.output(body(g, x, g.op("Add", level, g.reshape(g.op("MatMul", cond, to_colors), -1, 3, 1, 1))), "out_sample", shape)
 
     def guided(x, t):
         with_it, without = formula(x, t / 1000 + extra), formula(x, t / 1000)

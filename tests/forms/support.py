@@ -73,10 +73,10 @@ def read_png(path):
         content = data[position + 8:position + 8 + length]
         position += length + 12
         if kind == b"IHDR":
-            width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", content)
+            width, height, depth, color, _, _, interlaced = struct.unpack(">IIBBBBB", content)
         if kind == b"IDAT":
             body += content
-    channels = {0: 1, 2: 3, 4: 2, 6: 4}[colour]
+    channels = {0: 1, 2: 3, 4: 2, 6: 4}[color]
     assert depth in (8, 16) and not interlaced, path
     step, stride = channels * depth // 8, channels * depth // 8 * width
     raw = np.frombuffer(zlib.decompress(body), np.uint8).reshape(height, stride + 1)

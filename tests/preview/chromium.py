@@ -38,7 +38,7 @@ def feed(pipe):
 
 
 def roughness(page, left, right):
-    """How much neighbouring pixels differ in a vertical strip of the canvas: noise, mostly."""
+    """How much neighboring pixels differ in a vertical strip of the canvas: noise, mostly."""
     return page.evaluate(
         """([left, right]) => {
             const canvas = document.getElementById('picture');

@@ -127,7 +127,7 @@ fn folders_without_a_part() {
 }
 
 #[test]
-fn schedulers_that_are_not_honoured() {
+fn schedulers_that_are_not_honored() {
     for (config, words) in [
         (r#"{"snr_shift_scale": 3.0}"#, "'snr_shift_scale' = 3.0"),
         (r#"{"prediction_type": "flow_prediction"}"#, "possible: epsilon, v_prediction, sample"),

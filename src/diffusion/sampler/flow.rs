@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 pub struct FlowSchedule {
     /// The number of training timesteps. A network takes `sigma` times this.
     pub train_steps: usize,
-    /// The shift of levels towards noise (Esser et al. 2024, equation 23).
+    /// The shift of levels toward noise (Esser et al. 2024, equation 23).
     pub shift: f64,
     /// The shift by the number of values, in place of `shift`.
     pub dynamic: Option<DynamicShift>,

@@ -140,7 +140,7 @@ pub(super) fn langevin(transition: &Transition, size: f64) -> Step {
 }
 
 /// The step size of `count` Langevin steps that turn the noise of the level above, `ratio` times as
-/// strong, into that of the level (Song and Ermon 2020, technique 4). The size minimises the
+/// strong, into that of the level (Song and Ermon 2020, technique 4). The size minimizes the
 /// difference to the level's variance.
 pub(super) fn langevin_step_size(ratio: f64, count: usize) -> f64 {
     let off = |size: f64| {
@@ -154,12 +154,12 @@ pub(super) fn langevin_step_size(ratio: f64, count: usize) -> f64 {
 }
 
 /// A reverse diffusion step (Song et al. 2021, score SDE, equation 46): the reverse SDE with the
-/// discretisation of the forward SDE.
+/// discretization of the forward SDE.
 pub(super) fn reverse_diffusion(transition: &Transition) -> Step {
     reverse(transition, 1.0, transition.from.variance_from(transition.to).sqrt())
 }
 
-/// A step of the probability flow with the discretisation of the forward SDE (equations 47 and 48
+/// A step of the probability flow with the discretization of the forward SDE (equations 47 and 48
 /// of that paper).
 pub(super) fn probability_flow(transition: &Transition) -> Step {
     reverse(transition, 0.5, 0.0)
@@ -169,9 +169,9 @@ pub(super) fn probability_flow(transition: &Transition) -> Step {
 /// drift is 0 and beta is the difference of the variances.
 fn reverse(transition: &Transition, part: f64, d: f64) -> Step {
     let Transition { from, to, .. } = *transition;
-    let towards = part * from.variance_from(to) / (from.noise * from.noise);
-    let a = 2.0 - from.signal / to.signal - towards;
-    row(from, transition.scaling, Update { a, b: towards * from.signal, c: 0.0, d, e: 0.0 })
+    let toward = part * from.variance_from(to) / (from.noise * from.noise);
+    let a = 2.0 - from.signal / to.signal - toward;
+    row(from, transition.scaling, Update { a, b: toward * from.signal, c: 0.0, d, e: 0.0 })
 }
 
 /// The posterior mean: removes all remaining noise in one step.

@@ -36,7 +36,7 @@ pub fn sigma_at(sigmas: &[f64], t: f64) -> f64 {
 #[derive(Clone, Debug)]
 pub struct TimestepOf {
     /// In f32, as in diffusers. The last bit matters where a table ends in a sigma below its
-    /// neighbour (zero terminal SNR), and where a timestep is truncated to an integer.
+    /// neighbor (zero terminal SNR), and where a timestep is truncated to an integer.
     log_sigmas: Vec<f64>,
 }
 

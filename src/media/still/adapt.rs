@@ -58,12 +58,12 @@ pub(super) fn fit(image: &Image, format: Format) -> Fitted<'_> {
         fitted =
             Cow::Owned(with_samples(&fitted, channels, regrouped(&fitted, &[0, 1, 2][..channels])));
     }
-    // QOI has no grey.
+    // QOI has no gray.
     if format == Format::Qoi && fitted.channels < 3 {
         let order = &[0, 0, 0, 1][..if fitted.has_alpha() { 4 } else { 3 }];
         fitted = Cow::Owned(with_samples(&fitted, order.len(), regrouped(&fitted, order)));
     }
-    // Grey BMPs have a palette, which has no alpha. The WebP encoder converts by itself.
+    // Gray BMPs have a palette, which has no alpha. The WebP encoder converts by itself.
     if format == Format::Bmp && fitted.channels == 2 {
         fitted = Cow::Owned(with_samples(&fitted, 4, regrouped(&fitted, &[0, 0, 0, 1])));
     }
@@ -81,10 +81,10 @@ pub(super) fn fit(image: &Image, format: Format) -> Fitted<'_> {
         fitted = Cow::Owned(orientation::upright(&fitted));
     }
 
-    // A grey profile does not apply to RGB.
+    // A gray profile does not apply to RGB.
     let icc = image.metadata.icc.as_deref();
     let fits = |icc: &&[u8]| {
-        format.holds_icc() && (format.holds_grey() || icc.get(16..20) != Some(b"GRAY"))
+        format.holds_icc() && (format.holds_gray() || icc.get(16..20) != Some(b"GRAY"))
     };
     let kept_icc = icc.filter(fits);
     if kept_icc.is_none() && icc.is_some() {
@@ -103,7 +103,7 @@ pub(super) fn fit(image: &Image, format: Format) -> Fitted<'_> {
     Fitted { image: fitted, exif: kept_exif, icc: kept_icc, warnings }
 }
 
-/// Whether the chunks of a PNG, which other formats do not hold, specify colours other than sRGB,
+/// Whether the chunks of a PNG, which other formats do not hold, specify colors other than sRGB,
 /// the usual default, and nothing else does.
 fn says_other_colors(metadata: &Metadata) -> bool {
     /// In units of 1/100000: the gamma, and x and y of white, red, green and blue.

@@ -28,7 +28,7 @@ pub(super) enum Borrowed {
 struct Properties {
     /// The largest size, `[width, height]`.
     size: [u32; 2],
-    /// Anticlockwise quarter turns.
+    /// Counterclockwise quarter turns.
     turns: u8,
     /// Mirroring after the rotation: top and bottom exchanged (0), or left and right (1).
     mirror: Option<u8>,
@@ -105,7 +105,7 @@ impl Borrowed {
             );
             return Err(refuse(&problem));
         }
-        // The colour properties of the intermediate PNG do not apply.
+        // The color properties of the intermediate PNG do not apply.
         let exif = orientation::exif_of(properties.orientation());
         image.metadata =
             Metadata { exif, is_partial: properties.has_metadata, ..Metadata::default() };

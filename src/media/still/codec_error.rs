@@ -20,7 +20,7 @@ const CUT_OFF: &str =
 const DAMAGED: &str =
     "the file is damaged; open it in another program to see whether the image can be saved anew";
 const KIND: &str =
-    "this kind of pixels or compression is not supported; save it as 8 or 16 bit grey or RGB";
+    "this kind of pixels or compression is not supported; save it as 8 or 16 bit gray or RGB";
 
 pub(in crate::media) const TOO_LARGE: &str =
     "it grows larger than a file may be here; raise the limit (ulimit -f), or choose another place";

@@ -21,11 +21,11 @@ pub enum Format {
     Tiff,
     /// Uncompressed; 8 bits, no metadata.
     Bmp,
-    /// Lossless and fast; 8 bits, colour, no metadata.
+    /// Lossless and fast; 8 bits, color, no metadata.
     Qoi,
 }
 
-/// What a format is called, is recognised by, and can hold.
+/// What a format is called, is recognized by, and can hold.
 struct Traits {
     /// For people.
     name: &'static str,
@@ -35,8 +35,8 @@ struct Traits {
     begins: fn(&[u8]) -> bool,
     alpha: bool,
     bits_16: bool,
-    /// Whether grey is written as grey, and not as three equal colours.
-    grey: bool,
+    /// Whether gray is written as gray, and not as three equal colors.
+    gray: bool,
     icc: bool,
     /// Bytes of the longest EXIF block.
     exif: usize,
@@ -51,15 +51,15 @@ const EVERYTHING: Traits = Traits {
     begins: |_| false,
     alpha: true,
     bits_16: true,
-    grey: true,
+    gray: true,
     icc: true,
     exif: 0,
     side: i32::MAX as usize,
 };
 
-/// Colours and alpha of 8 bits, and nothing beside them.
+/// Colors and alpha of 8 bits, and nothing beside them.
 const PLAIN: Traits =
-    Traits { bits_16: false, grey: false, icc: false, side: u16::MAX as usize, ..EVERYTHING };
+    Traits { bits_16: false, gray: false, icc: false, side: u16::MAX as usize, ..EVERYTHING };
 
 static PNG: Traits = Traits {
     name: "PNG",
@@ -74,7 +74,7 @@ static JPEG: Traits = Traits {
     extensions: &["jpg", "jpeg", "jpe", "jfif"],
     begins: |head| head.starts_with(b"\xff\xd8\xff"),
     alpha: false,
-    grey: true,
+    gray: true,
     icc: true,
     // One segment: a length of 16 bits that counts itself, and the six letters that mark the block.
     exif: u16::MAX as usize - 2 - 6,
@@ -176,9 +176,9 @@ impl Format {
         self.traits().bits_16
     }
 
-    /// Whether grey is written as one channel, and not as three equal ones.
-    pub(super) fn holds_grey(self) -> bool {
-        self.traits().grey
+    /// Whether gray is written as one channel, and not as three equal ones.
+    pub(super) fn holds_gray(self) -> bool {
+        self.traits().gray
     }
 
     /// Whether an ICC profile can be written.

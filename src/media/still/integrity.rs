@@ -1,6 +1,6 @@
 //! Checks whether an image file is complete.
 //!
-//! Some decoders return a partial image for a truncated file: its lower part is grey. So the
+//! Some decoders return a partial image for a truncated file: its lower part is gray. So the
 //! file's structure is parsed first, without decoding. This also finds what the decoders do not
 //! report.
 //!
@@ -16,7 +16,7 @@ use std::io::{self, BufRead, Read, Seek, SeekFrom};
 pub(super) struct Found {
     /// An EXIF block, which in a PNG may follow the pixels.
     pub(super) exif: Option<Vec<u8>>,
-    /// Whether the colours are CMYK.
+    /// Whether the colors are CMYK.
     pub(super) from_print: bool,
     /// Whether a PNG has an ICC profile.
     pub(super) has_profile: bool,
@@ -150,7 +150,7 @@ fn walk_jpeg(reader: &mut (impl BufRead + Seek)) -> Result<Found> {
         match marker {
             0xD9 if found.from_print && !is_adobe => {
                 return Err(CodecError::new(
-                    "its colours are CMYK, and it does not declare how they are stored; convert it \
+                    "its colors are CMYK, and it does not declare how they are stored; convert it \
                      to RGB first",
                 ));
             }
@@ -204,13 +204,13 @@ fn density(segment: &[u8; 12]) -> Option<([u8; 4], Vec<u8>)> {
         return None;
     };
     let [x, y] = [*x, [*y_high, *y_low]].map(|length| u32::from(u16::from_be_bytes(length)));
-    let per_metre = |density: u32| match unit {
+    let per_meter = |density: u32| match unit {
         1 => (density * 10_000 + 127) / 254,
         _ => density * 100,
     };
     let body = match unit {
         _ if x == 0 || y == 0 => return None,
-        1 | 2 => [&per_metre(x).to_be_bytes()[..], &per_metre(y).to_be_bytes(), &[1]].concat(),
+        1 | 2 => [&per_meter(x).to_be_bytes()[..], &per_meter(y).to_be_bytes(), &[1]].concat(),
         0 if x != y => [&x.to_be_bytes()[..], &y.to_be_bytes(), &[0]].concat(),
         _ => return None,
     };

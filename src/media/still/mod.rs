@@ -1,8 +1,8 @@
 //! Image files: PNG, JPEG, WebP, TIFF, BMP and QOI.
 //!
-//! Reading detects the format from the content. It accepts 8 and 16 bits of grey or RGB with or
+//! Reading detects the format from the content. It accepts 8 and 16 bits of gray or RGB with or
 //! without alpha, expands palettes and lower depths, and keeps the EXIF block, the ICC profile and
-//! the colour chunks of a PNG. A file that is truncated, damaged, animated or too large is an
+//! the color chunks of a PNG. A file that is truncated, damaged, animated or too large is an
 //! error, never a partial image.
 //!
 //! Writing keeps what the format can hold, returns a [`Warning`] for what it cannot, and refuses

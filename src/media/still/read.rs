@@ -18,7 +18,7 @@ use image::{DynamicImage, ImageDecoder};
 use std::io::{BufRead, BufReader, Seek, SeekFrom};
 use std::path::Path;
 
-/// Maximum size of the metadata of a PNG after decompression: colour profiles have a few MiB at
+/// Maximum size of the metadata of a PNG after decompression: color profiles have a few MiB at
 /// most.
 const PNG_METADATA: u64 = 32 << 20;
 
@@ -31,7 +31,7 @@ const PNG_METADATA: u64 = 32 << 20;
 ///
 /// # Errors
 /// [`Error::Input`] for a file that is missing, truncated, damaged, larger than `limits`, of
-/// another format, animated or with several pages, or with samples other than 8- or 16-bit grey or
+/// another format, animated or with several pages, or with samples other than 8- or 16-bit gray or
 /// RGB (floating point, premultiplied alpha, a palette in a TIFF).
 pub fn read(path: &Path, limits: &Limits) -> error::Result<Image> {
     let mut reader = BufReader::new(open(path)?);
@@ -137,7 +137,7 @@ fn decode_with(mut decoder: impl ImageDecoder, limits: &Limits, working: u64) ->
         DynamicImage::ImageRgba16(pixels) => (4, Samples::U16(pixels.into_raw())),
         _ => {
             return Err(CodecError::new(
-                "its samples are floating point; save it as 8 or 16 bit grey or RGB",
+                "its samples are floating point; save it as 8 or 16 bit gray or RGB",
             ));
         }
     };

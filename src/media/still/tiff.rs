@@ -1,5 +1,5 @@
 //! TIFF, for which the general decoder would hold the samples twice, and report neither alpha of
-//! grey images nor orientation.
+//! gray images nor orientation.
 
 use super::codec_error::{CodecError, Result};
 use super::limits::Limits;
@@ -44,7 +44,7 @@ pub(super) fn read(reader: impl Read + Seek, limits: &Limits) -> Result<Image> {
         DecodingResult::U16(samples) => Samples::U16(interleave(samples, layout.planes)),
         _ => {
             return Err(CodecError::new(
-                "its samples are not 8 or 16 bit integers; save it as 8 or 16 bit grey or RGB",
+                "its samples are not 8 or 16 bit integers; save it as 8 or 16 bit gray or RGB",
             ));
         }
     };
@@ -60,7 +60,7 @@ pub(super) fn read(reader: impl Read + Seek, limits: &Limits) -> Result<Image> {
     };
     if samples.len() != width * height * channels {
         return Err(CodecError::new(
-            "it holds channels beside colour and alpha; save it as 8 or 16 bit grey or RGB",
+            "it holds channels beside color and alpha; save it as 8 or 16 bit gray or RGB",
         ));
     }
     let metadata = Metadata { exif, icc, from_print, is_partial, ..Metadata::default() };
@@ -112,13 +112,13 @@ fn pixel_kind(decoder: &mut Decoder<impl Read + Seek>) -> Result<(u32, u32)> {
     let formats = decoder.find_tag_unsigned_vec::<u16>(Tag::SampleFormat)?.unwrap_or_default();
     if formats.iter().any(|format| *format != UNSIGNED) {
         return Err(CodecError::new(
-            "its samples are signed or floating point; save it as 8 or 16 bit grey or RGB",
+            "its samples are signed or floating point; save it as 8 or 16 bit gray or RGB",
         ));
     }
     let extra = decoder.find_tag_unsigned_vec::<u16>(Tag::ExtraSamples)?.unwrap_or_default();
     if extra.first() == Some(&PREMULTIPLIED) {
         return Err(CodecError::new(
-            "its colours are multiplied by alpha; save it with straight (unassociated) alpha",
+            "its colors are multiplied by alpha; save it with straight (unassociated) alpha",
         ));
     }
     match decoder.colortype()? {
@@ -132,7 +132,7 @@ fn pixel_kind(decoder: &mut Decoder<impl Read + Seek>) -> Result<(u32, u32)> {
         ColorType::RGB(bits @ (8 | 16)) => Ok((3, bits.into())),
         ColorType::RGBA(bits @ (8 | 16)) | ColorType::CMYK(bits @ (8 | 16)) => Ok((4, bits.into())),
         other => Err(CodecError::new(format!(
-            "its pixels are {other:?}; save it as 8 or 16 bit grey or RGB"
+            "its pixels are {other:?}; save it as 8 or 16 bit gray or RGB"
         ))),
     }
 }

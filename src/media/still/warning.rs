@@ -11,13 +11,13 @@ pub enum Warning {
     DepthReduced(Format),
     /// The EXIF block was dropped. The image was rotated, so that it is displayed correctly.
     ExifDropped(Format),
-    /// The ICC profile was dropped: colours may look different.
+    /// The ICC profile was dropped: colors may look different.
     IccDropped(Format),
-    /// The image was converted from CMYK: its colours are only approximate.
+    /// The image was converted from CMYK: its colors are only approximate.
     PrintColors,
     /// The source has an EXIF block or an ICC profile that is not read from its format.
     MetadataUnread,
-    /// The colour chunks of a PNG were dropped, and they specify other colours than sRGB: colours
+    /// The color chunks of a PNG were dropped, and they specify other colors than sRGB: colors
     /// may look different.
     ColorDropped(Format),
 }
@@ -47,7 +47,7 @@ impl fmt::Display for Warning {
                 )
             }
             Self::PrintColors => f.write_str(
-                "it was made of printing colours (CMYK), which became RGB without their profile: \
+                "it was made of printing colors (CMYK), which became RGB without their profile: \
                  they are only about right; for exact ones convert it in a program that knows \
                  profiles",
             ),
@@ -58,8 +58,8 @@ impl fmt::Display for Warning {
             ),
             Self::ColorDropped(format) => write!(
                 f,
-                "{format} cannot hold this PNG's colour description (gAMA, cHRM, cICP): it was \
-                 left out, and colours may look different; write PNG to keep it"
+                "{format} cannot hold this PNG's color description (gAMA, cHRM, cICP): it was \
+                 left out, and colors may look different; write PNG to keep it"
             ),
         }
     }

@@ -32,7 +32,7 @@ pub enum CameraFormat {
     Mjpeg,
 }
 
-/// Supported formats, best first: uncompressed ones with colour.
+/// Supported formats, best first: uncompressed ones with color.
 const KNOWN: [(&[u8; 4], CameraFormat); 11] = [
     (b"YUYV", CameraFormat::Plain(PixelFormat::Yuyv)),
     (b"NV12", CameraFormat::Plain(PixelFormat::Nv12)),
@@ -42,7 +42,7 @@ const KNOWN: [(&[u8; 4], CameraFormat); 11] = [
     (b"BGR3", CameraFormat::Plain(PixelFormat::Packed { order: Order::Bgr, bits: 8 })),
     (b"MJPG", CameraFormat::Mjpeg),
     (b"JPEG", CameraFormat::Mjpeg),
-    (b"GREY", CameraFormat::Plain(PixelFormat::planar(Chroma::Mono, 8))),
+    (b"GRAY", CameraFormat::Plain(PixelFormat::planar(Chroma::Mono, 8))),
     (b"Y10 ", CameraFormat::Plain(PixelFormat::planar(Chroma::Mono, 10))),
     (b"Y16 ", CameraFormat::Plain(PixelFormat::planar(Chroma::Mono, 16))),
 ];
@@ -233,7 +233,7 @@ fn decode(path: &Path, view: &[u8], video: &VideoFormat, bytes: &mut Vec<u8>) ->
     }
     bytes.clear();
     if channels == 1 {
-        samples.iter().for_each(|grey| bytes.extend([*grey; 3]));
+        samples.iter().for_each(|gray| bytes.extend([*gray; 3]));
     } else {
         bytes.extend_from_slice(&samples);
     }

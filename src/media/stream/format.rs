@@ -6,7 +6,7 @@ use std::str::FromStr;
 /// Chroma subsampling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Chroma {
-    /// No chroma: the frame is grey.
+    /// No chroma: the frame is gray.
     Mono,
     /// One for 2x2 pixels (4:2:0).
     C420,
@@ -115,8 +115,8 @@ impl PixelFormat {
         }
     }
 
-    /// Whether frames have no colour.
-    pub fn is_grey(self) -> bool {
+    /// Whether frames have no color.
+    pub fn is_gray(self) -> bool {
         self.chroma() == Some(Chroma::Mono)
     }
 
@@ -134,7 +134,7 @@ impl PixelFormat {
     }
 
     /// The planes of a frame of that size: luma and the two chromas, or red, green and blue. For
-    /// grey frames, all three are the same plane.
+    /// gray frames, all three are the same plane.
     pub(crate) fn planes(self, width: usize, height: usize) -> [Plane; 3] {
         let [across, down] = self.chroma().map_or([0, 0], Chroma::shifts);
         let (small, low) = (width.div_ceil(1 << across), height.div_ceil(1 << down));
@@ -257,7 +257,7 @@ mod tests {
                 let count = format.bytes(width, height) / format.bytes_per_sample();
                 let mut seen = vec![0; count];
                 let planes = format.planes(width, height);
-                for plane in &planes[..if format.is_grey() { 1 } else { 3 }] {
+                for plane in &planes[..if format.is_gray() { 1 } else { 3 }] {
                     for y in 0..plane.height {
                         (0..plane.width).for_each(|x| {
                             seen[plane.start + y * plane.stride + x * plane.step] += 1

@@ -332,18 +332,18 @@ impl SinkFormat {
             ));
         }
         let has_matrix =
-            self == Self::Y4m && result.format.chroma().is_some() && !result.format.is_grey();
+            self == Self::Y4m && result.format.chroma().is_some() && !result.format.is_gray();
         if has_matrix && result.color.matrix != Matrix::usual(result.height) {
             let matrix = result.color.matrix;
             losses.push(format!(
-                "y4m cannot declare that its colour is {matrix}: readers need an option for it"
+                "y4m cannot declare that its color is {matrix}: readers need an option for it"
             ));
         } else if has_matrix
             && source.color.said_by == SaidBy::Source
             && source.color.matrix != result.color.matrix
         {
             losses.push(format!(
-                "y4m cannot declare that its colour is {}: it was converted to {}, which readers \
+                "y4m cannot declare that its color is {}: it was converted to {}, which readers \
                  assume at that height",
                 source.color.matrix, result.color.matrix
             ));

@@ -124,7 +124,7 @@ impl SequenceSink {
     pub fn video_for(video: &VideoFormat, format: Format) -> VideoFormat {
         let deep = video.format.bits() > 8 && matches!(format, Format::Png | Format::Tiff);
         let bits = if deep { 16 } else { 8 };
-        let format = match video.format.is_grey() {
+        let format = match video.format.is_gray() {
             true => PixelFormat::planar(Chroma::Mono, bits),
             false => PixelFormat::Packed { order: Order::Rgb, bits },
         };
@@ -144,14 +144,14 @@ impl SequenceSink {
     ) -> Result<Self> {
         if video != Self::video_for(&video, format) {
             return Err(Error::usage(format!(
-                "frame files hold grey or RGB, these are {}",
+                "frame files hold gray or RGB, these are {}",
                 video.format
             )));
         }
         create_folder(folder).map_err(|error| {
             Error::output_from(folder, "the folder cannot be created; choose another place", error)
         })?;
-        let channels = if video.format.is_grey() { 1 } else { 3 };
+        let channels = if video.format.is_gray() { 1 } else { 3 };
         let samples = if video.format.bits() == 8 {
             Samples::U8(Vec::new())
         } else {

@@ -36,7 +36,7 @@ pub struct VideoFormat {
 }
 
 impl VideoFormat {
-    /// Progressive frames with the usual colour for `format`. Frames are upright: a source rotates
+    /// Progressive frames with the usual color for `format`. Frames are upright: a source rotates
     /// them where its file says so.
     pub fn new(width: usize, height: usize, rate: Rate, format: PixelFormat) -> Self {
         Self {
@@ -371,7 +371,7 @@ impl FromStr for Matrix {
 /// The position of a chroma sample among the pixels that share it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Siting {
-    /// In their centre, as in JPEG and MPEG-1.
+    /// In their center, as in JPEG and MPEG-1.
     Center,
     /// On the left column, between the rows, as in MPEG-2 and later.
     Left,

@@ -216,7 +216,7 @@ fn describe(value: &str, color: &mut Color) {
 /// The tag that [`describe`] parses; `None` where it would hold nothing.
 fn description(video: &VideoFormat) -> Option<String> {
     let Color { matrix, primaries, transfer, .. } = video.color;
-    let has_matrix = video.format.chroma().is_some() && !video.format.is_grey();
+    let has_matrix = video.format.chroma().is_some() && !video.format.is_gray();
     let is_usual = !has_matrix || matrix == Matrix::usual(video.height);
     let is_plain = is_usual && primaries == CodePoint::UNSAID && transfer == CodePoint::UNSAID;
     let matrix = if has_matrix { matrix.code() } else { CodePoint::UNSAID.0 };
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn round_trips_colour_properties_in_our_own_tag() {
+    fn round_trips_color_properties_in_our_own_tag() {
         let mut video = open_line("C420mpeg2").unwrap().video().clone();
         assert!(!header(&video).contains("EDDY"));
         video.color.matrix = Matrix::Bt2020;

@@ -42,7 +42,7 @@ pub struct Description {
     pub std: Vec<f32>,
     /// The order of axes.
     pub axes: Option<Axes>,
-    /// The colour channels.
+    /// The color channels.
     pub colors: Option<Colors>,
     /// Whether the output is a residual, to be subtracted from the input.
     pub residual: Option<bool>,

@@ -49,7 +49,7 @@ pub(super) struct Roles {
     pub(super) known: Option<Port>,
     pub(super) constants: Vec<Port>,
     /// The frames of a video before and after the sample.
-    pub(super) neighbours: Vec<Port>,
+    pub(super) neighbors: Vec<Port>,
     /// Recurrent states: each input, and the output that it becomes at the next frame.
     pub(super) states: Vec<[Port; 2]>,
 }
@@ -112,7 +112,7 @@ impl Roles {
         rest.retain(|port| !named(port));
         roles.find_image(&mut rest, description);
         roles.find_states(&mut rest, trial.outputs(), description, model)?;
-        roles.find_neighbours(&mut rest, trial.inputs());
+        roles.find_neighbors(&mut rest, trial.inputs());
         if roles.sample.is_none() && roles.condition.is_none() {
             let inputs: Vec<String> = trial
                 .inputs()
@@ -281,9 +281,9 @@ impl Roles {
         Ok(())
     }
 
-    /// Takes the neighbouring frames of a video out of the rest: an even number of images with the
+    /// Takes the neighboring frames of a video out of the rest: an even number of images with the
     /// sample's shape and type. The middle one, in the order of the graph, is the sample.
-    fn find_neighbours(&mut self, rest: &mut Vec<Port>, inputs: &[Port]) {
+    fn find_neighbors(&mut self, rest: &mut Vec<Port>, inputs: &[Port]) {
         let Some(sample) = &self.sample else { return };
         let like = |port: &Port| {
             (&port.shape, port.element) == (&sample.shape, sample.element)
@@ -301,7 +301,7 @@ impl Roles {
         let mut frames: Vec<Port> = frames.cloned().collect();
         rest.retain(|port| !names.contains(&port.name));
         let middle = frames.remove(frames.len() / 2);
-        (self.sample, self.neighbours) = (Some(middle), frames);
+        (self.sample, self.neighbors) = (Some(middle), frames);
     }
 
     /// The input that is the image.

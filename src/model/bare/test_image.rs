@@ -34,7 +34,7 @@ impl TestImage {
         Self { width, height, planes }
     }
 
-    /// Noise on grey, which activates every unit of a network.
+    /// Noise on gray, which activates every unit of a network.
     pub(super) fn noise(size: [usize; 2]) -> Self {
         let mut image = Self::photograph(size, [0, 0]);
         image.planes.fill(0.5);
@@ -84,7 +84,7 @@ impl TestImage {
         Self { width, height, planes }
     }
 
-    /// Upsamples by nearest neighbour.
+    /// Upsamples by nearest neighbor.
     pub(super) fn upsampled(&self, scale: usize) -> Self {
         let mut planes = Vec::with_capacity(self.planes.len() * scale * scale);
         for row in self.planes.chunks_exact(self.width) {

@@ -40,7 +40,7 @@ pub struct Manifest {
     pub task: Task,
     /// The meaning of the network's output.
     pub prediction: Prediction,
-    /// Channels of a sample: the image's colours, or latent channels if there is a decoder.
+    /// Channels of a sample: the image's colors, or latent channels if there is a decoder.
     pub channels: usize,
     /// How the channels represent an image.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -59,7 +59,7 @@ pub struct Manifest {
     /// The order of the axes of its tensors.
     #[serde(default, skip_serializing_if = "is_default")]
     pub axes: Axes,
-    /// Its colour channels.
+    /// Its color channels.
     #[serde(default, skip_serializing_if = "is_default")]
     pub colors: Colors,
     /// Whether its output is what is to be subtracted from the noisy image (residual learning).
@@ -87,8 +87,8 @@ pub struct Manifest {
     pub bytes_per_pixel: Option<usize>,
     /// The number of weights.
     pub parameters: Option<u64>,
-    /// The licence.
-    pub licence: String,
+    /// The license.
+    pub license: String,
     /// A description in one line.
     pub description: String,
     /// How the network was trained.
@@ -252,7 +252,7 @@ impl Manifest {
         Ok(Some(schedule))
     }
 
-    /// Colour channels of images.
+    /// Color channels of images.
     pub fn image_channels(&self) -> usize {
         match self.layout {
             Layout::Full => self.decoder.as_ref().map_or(self.channels, |decoder| decoder.channels),

@@ -10,12 +10,12 @@ use crate::network::{NoiseScale, RecurrentState};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Layout {
-    /// One channel per colour at full resolution: grey, or red, green and blue.
+    /// One channel per color at full resolution: gray, or red, green and blue.
     #[default]
     Full,
     /// Six channels at half the width and height, like the planes of 4:2:0 video: luma of the four
     /// pixels of each 2x2 block (row by row), then blue-difference and red-difference chroma. Luma
-    /// is 0 to 1, and chroma is centred on 0.5. The sigma map has one plane for luma and one for
+    /// is 0 to 1, and chroma is centered on 0.5. The sigma map has one plane for luma and one for
     /// chroma.
     Yuv420,
 }
@@ -104,7 +104,7 @@ pub struct InputNames {
     /// The frames of a video before and after the sample, in order, where each has an input of its
     /// own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub neighbours: Vec<String>,
+    pub neighbors: Vec<String>,
     /// The mask of an image to inpaint, `[B, 1, H, W]`: 1 where pixels are missing.
     pub mask: Option<String>,
     /// The same mask the other way round: 1 where pixels are known.
@@ -184,7 +184,7 @@ pub struct DecoderSpec {
     pub path: String,
     /// The file's SHA-256, in lower-case hexadecimal.
     pub sha256: String,
-    /// Colour channels of the image.
+    /// Color channels of the image.
     pub channels: usize,
     /// Image pixels per latent pixel, along each axis.
     pub scale: usize,

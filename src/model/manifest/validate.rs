@@ -229,12 +229,12 @@ impl Manifest {
             let count = constant.values().len();
             return Some(format!("{count} values of the constant {name}; expected 1 to {most}"));
         }
-        let named = self.inputs.neighbours.len();
+        let named = self.inputs.neighbors.len();
         if self.frames.is_multiple_of(2) || (named > 0 && named + 1 != self.frames) {
             let frames = self.frames;
             return Some(format!(
-                "frames = {frames} and {named} neighbours among the inputs; expected an odd \
-                 number, one more than neighbours if they are named"
+                "frames = {frames} and {named} neighbors among the inputs; expected an odd \
+                 number, one more than neighbors if they are named"
             ));
         }
         let is_enlarger = self.is_feed_forward_upscaler() && self.frames == 1;

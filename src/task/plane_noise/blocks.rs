@@ -216,7 +216,7 @@ pub(super) fn pair(before: &Samples, after: &Samples) -> Pair {
     }
 }
 
-/// The sum of a block, over columns first, which the compiler vectorises.
+/// The sum of a block, over columns first, which the compiler vectorizes.
 fn sum(block: &Samples) -> f32 {
     let mut columns = [0.0; BLOCK];
     for row in block {

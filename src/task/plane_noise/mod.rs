@@ -29,9 +29,9 @@ const FLAT_SIGNAL: f64 = 0.04;
 /// The content of a plane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum PlaneRole {
-    /// Brightness: luma, grey, or one of R, G, B.
+    /// Brightness: luma, gray, or one of R, G, B.
     Luma,
-    /// Colour: Cb or Cr, with 0.5 for grey.
+    /// Color: Cb or Cr, with 0.5 for gray.
     Chroma,
 }
 

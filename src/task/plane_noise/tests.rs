@@ -173,7 +173,7 @@ fn treats_aligned_frames_as_static() {
     let at = |shift: f32| {
         move |x: usize, y: usize| 128.0 + 60.0 * ((x as f32 + shift) / 3.0 + y as f32 / 9.0).sin()
     };
-    // Correlates the noise of neighbours, so that a single frame underestimates it.
+    // Correlates the noise of neighbors, so that a single frame underestimates it.
     let smooth = |samples: Vec<f32>| {
         samples.windows(2).map(|pair| (pair[0] + pair[1]) / 2.0).chain([0.5]).collect::<Vec<_>>()
     };

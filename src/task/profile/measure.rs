@@ -16,7 +16,7 @@ const FEWEST: usize = 64;
 ///
 /// **Several frames** of a static scene: the difference of a pixel between consecutive frames is
 /// noise with twice the variance, for any scene. Pixels are sorted into levels by the mean of
-/// their eight neighbours, whose noise is independent, so that the mean of the pixels themselves
+/// their eight neighbors, whose noise is independent, so that the mean of the pixels themselves
 /// is an unbiased signal of the level. In each level the mean difference (flicker of the light) is
 /// subtracted, and differences beyond four standard deviations (motion) are left out.
 ///
@@ -113,7 +113,7 @@ impl Profiler {
         let [width, height] = seen.size();
         let method = if self.frames == 1 { Method::Image } else { Method::Frames };
         let noise_in_signal = match method {
-            // The mean of the neighbours does not contain the pixel's noise; that of a patch does.
+            // The mean of the neighbors does not contain the pixel's noise; that of a patch does.
             Method::Frames => 0.0,
             Method::Image => patches::NOISE_IN_SIGNAL,
         };
@@ -196,7 +196,7 @@ impl Seen {
         let [width, height] = self.size();
         match self {
             Self::Image(frame) => {
-                let color = if frame.color_channels() == 3 { "RGB" } else { "grey" };
+                let color = if frame.color_channels() == 3 { "RGB" } else { "gray" };
                 format!("{width}x{height} in {}-bit {color}", frame.samples.bits())
             }
             Self::Planes(planes) => {

@@ -12,7 +12,7 @@ const SAMPLES: usize = 1 << 20;
 /// them.
 #[derive(Clone, Debug)]
 pub struct YuvPlanes {
-    /// Luma `[2 H, 2 W]` from 0 to 1, then Cb and Cr `[H, W]`, centred on 0.5.
+    /// Luma `[2 H, 2 W]` from 0 to 1, then Cb and Cr `[H, W]`, centered on 0.5.
     pub samples: Vec<f32>,
     /// `[W, H]`.
     pub grid: [usize; 2],
@@ -38,8 +38,8 @@ pub(super) fn compare(one: &Image, other: &Image, channels: &mut [Vec<Level>]) -
                 let both = |i: usize| f64::from(before[i]) + f64::from(after[i]);
                 let own = width + x + 1;
                 let around = (0..3).flat_map(|row| row * width + x..row * width + x + 3);
-                let neighbours = around.map(both).sum::<f64>() - both(own);
-                let level = &mut levels[level_of(neighbours / 16.0)];
+                let neighbors = around.map(both).sum::<f64>() - both(own);
+                let level = &mut levels[level_of(neighbors / 16.0)];
                 let signal = both(own) / 2.0;
                 let (before, after) = (before[own], after[own]);
                 let cut = usize::from(is_cut(before)) + usize::from(is_cut(after));
@@ -65,8 +65,8 @@ pub(super) fn compare_planes(one: &YuvPlanes, other: &YuvPlanes, channels: &mut 
         for x in (1..row.saturating_sub(1)).step_by(luma_step) {
             let own = y * row + x;
             let around = [own - row, own, own + row].map(|i| both(i - 1) + both(i) + both(i + 1));
-            let neighbours = around.iter().sum::<f64>() - both(own);
-            luma[level_of(neighbours / 16.0)].add_pair(pair(own), both(own) / 2.0, cut(own));
+            let neighbors = around.iter().sum::<f64>() - both(own);
+            luma[level_of(neighbors / 16.0)].add_pair(pair(own), both(own) / 2.0, cut(own));
         }
     }
     let step = (area / SAMPLES).isqrt() | 1;

@@ -61,8 +61,8 @@ fn reproduces_unchanged_frames_bit_exactly() {
 }
 
 #[test]
-fn converts_known_colours() {
-    // ITU-R BT.601 and BT.709, 100 % colour bars in 8 bits, limited range.
+fn converts_known_colors() {
+    // ITU-R BT.601 and BT.709, 100 % color bars in 8 bits, limited range.
     let cases = [
         (Matrix::Bt601, [235, 128, 128], [1.0, 1.0, 1.0]),
         (Matrix::Bt601, [16, 128, 128], [0.0, 0.0, 0.0]),
@@ -112,11 +112,11 @@ fn places_chroma_by_its_siting() {
 }
 
 #[test]
-fn fits_grey_into_one_or_three_planes_and_colour_into_three() {
-    let grey = VideoFormat::new(2, 1, Rate::of(25), "gray".parse().unwrap());
+fn fits_gray_into_one_or_three_planes_and_color_into_three() {
+    let gray = VideoFormat::new(2, 1, Rate::of(25), "gray".parse().unwrap());
     for channels in [1, 3] {
         let mut planes = vec![0.0; 2 * channels];
-        let mut frames = FrameConverter::new(&grey, channels, Range::UNIT).unwrap();
+        let mut frames = FrameConverter::new(&gray, channels, Range::UNIT).unwrap();
         frames.read(&[16, 235], &mut planes);
         assert!(
             planes
@@ -128,6 +128,6 @@ fn fits_grey_into_one_or_three_planes_and_colour_into_three() {
         frames.write(&planes, &mut bytes);
         assert_eq!(bytes, [16, 235]);
     }
-    let color = VideoFormat { format: "rgb24".parse().unwrap(), ..grey };
+    let color = VideoFormat { format: "rgb24".parse().unwrap(), ..gray };
     assert!(FrameConverter::new(&color, 1, Range::UNIT).is_err());
 }

@@ -39,7 +39,7 @@ fn packs_two_by_two_luma_in_row_order() {
     assert_eq!(back, planes);
 }
 
-/// The chroma planes of a 4:2:2 frame whose colour is a ramp, with noise in its detail.
+/// The chroma planes of a 4:2:2 frame whose color is a ramp, with noise in its detail.
 fn ramp(noise: f32) -> (VideoFormat, Vec<u8>, Vec<f32>) {
     let (width, height) = (64, 64);
     let video = VideoFormat::new(width, height, Rate::of(25), "yuv422p".parse().unwrap());

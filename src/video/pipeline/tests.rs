@@ -1,4 +1,4 @@
-//! Scripted sources and sinks, for the behaviour of cameras and for timing.
+//! Scripted sources and sinks, for the behavior of cameras and for timing.
 
 use std::collections::VecDeque;
 use std::ops::ControlFlow;

@@ -25,19 +25,19 @@ struct Axis {
 
 impl Axis {
     /// Uses `weight(distance in inputs)` within `reach`, clamped to the ends of the line and
-    /// normalised to a sum of 1.
+    /// normalized to a sum of 1.
     fn new(from: usize, to: usize, reach: f64, weight: impl Fn(f64) -> f64) -> Self {
         let ratio = from as f64 / to as f64;
         let taps = ((2.0 * reach).ceil() as usize + 1).min(from);
         let (mut first, mut weights) = (Vec::with_capacity(to), Vec::with_capacity(to * taps));
         for i in 0..to {
-            let centre = (i as f64 + 0.5) * ratio - 0.5;
-            let begin = ((centre - reach).ceil().max(0.0) as usize).min(from - taps);
+            let center = (i as f64 + 0.5) * ratio - 0.5;
+            let begin = ((center - reach).ceil().max(0.0) as usize).min(from - taps);
             let mut of = vec![0.0; taps];
             let mut sum = 0.0;
             // Taps beyond an end are added to the last sample.
-            for at in (centre - reach).ceil() as i64..=(centre + reach).floor() as i64 {
-                let weight = weight(at as f64 - centre);
+            for at in (center - reach).ceil() as i64..=(center + reach).floor() as i64 {
+                let weight = weight(at as f64 - center);
                 let inside = at.clamp(0, from as i64 - 1) as usize;
                 of[inside - begin] += weight;
                 sum += weight;
@@ -51,7 +51,7 @@ impl Axis {
     /// Means over the area of each output.
     fn area(from: usize, to: usize) -> Self {
         let half = from as f64 / to as f64 / 2.0;
-        // Part of an input within `half` of the output's centre.
+        // Part of an input within `half` of the output's center.
         Self::new(from, to, half + 0.5, |d| ((d + 0.5).min(half) - (d - 0.5).max(-half)).max(0.0))
     }
 

@@ -5,7 +5,7 @@
 //! noise of the known level, the two are averaged by their precision, as a Kalman filter does for
 //! a static scene. Where it is larger, the excess is added to the variance of the fusion, so that
 //! motion resets it. Differences are judged in blocks of 4x4 pixels at two scales: small areas of
-//! few blocks with a large excess, and neighbourhoods with a small excess throughout.
+//! few blocks with a large excess, and neighborhoods with a small excess throughout.
 
 mod blocks;
 mod exposure;
@@ -32,34 +32,34 @@ pub(super) const BLOCK: usize = 4;
 /// At most this many frames are averaged, so that slow changes that are not motion are followed.
 const MOST: f32 = 32.0;
 
-/// Ratio of the measured to the expected energy up to which a small area or a neighbourhood counts
+/// Ratio of the measured to the expected energy up to which a small area or a neighborhood counts
 /// as static. Noise alone exceeds it by chance in few areas.
 const STRANGE_PLACE: f32 = 1.8;
 const STRANGE_PIXELS: f32 = 1.4;
-const STRANGE_NEIGHBOURHOOD: f32 = 1.15;
+const STRANGE_NEIGHBORHOOD: f32 = 1.15;
 
 /// Samples of a block for which the first two of these limits hold; with fewer samples, chance
 /// deviations are larger.
 const USUAL_SAMPLES: f32 = 48.0;
 
-/// Weights of the excess of a small area and of a neighbourhood, where it is spread thinly.
+/// Weights of the excess of a small area and of a neighborhood, where it is spread thinly.
 const FINE_WEIGHT: f32 = 3.0;
 const COARSE_WEIGHT: f32 = 12.0;
 
-/// Sides in blocks of a small area, of a neighbourhood, and of the area that one outlier block
+/// Sides in blocks of a small area, of a neighborhood, and of the area that one outlier block
 /// marks.
 const PLACE: usize = 3;
-const NEIGHBOURHOOD: usize = 17;
+const NEIGHBORHOOD: usize = 17;
 const REACH: usize = 7;
 
-/// Part of a neighbourhood's excess that is carried over to the next frame: what moves tends to
+/// Part of a neighborhood's excess that is carried over to the next frame: what moves tends to
 /// keep moving.
 const MEMORY: f32 = 0.5;
 
 /// Upper limit of the excess that is carried over.
 const REMEMBERED: f32 = 0.35;
 
-/// Upper limit of an area's contribution to its neighbourhood.
+/// Upper limit of an area's contribution to its neighborhood.
 const VERY_STRANGE: f32 = 3.0;
 
 /// A block moves when this part of it is new; when this part of all blocks moves, the whole scene
@@ -70,15 +70,15 @@ const SCENE_MOVES: f32 = 0.4;
 /// A block is not static when its new part exceeds that of a static scene by this much.
 const RESTLESS: f32 = 0.2;
 
-/// A block must also exceed the noise by this much itself or in its neighbourhood: noise reaches
+/// A block must also exceed the noise by this much itself or in its neighborhood: noise reaches
 /// the limits in a few blocks now and then, and those need not be computed again.
 const SURE: f32 = 1.0;
-const SURE_NEIGHBOURHOOD: f32 = 0.15;
+const SURE_NEIGHBORHOOD: f32 = 0.15;
 
 /// The same limits for compressed video, where a few blocks now and then differ far more than
 /// others.
 const SURE_OF_CODED: f32 = 5.0;
-const SURE_NEIGHBOURHOOD_OF_CODED: f32 = 0.5;
+const SURE_NEIGHBORHOOD_OF_CODED: f32 = 0.5;
 
 /// Side in pixels of the patches whose means measure exposure changes.
 const PATCH: usize = 32;
@@ -92,10 +92,10 @@ pub struct Temporal {
     /// Size of the largest planes.
     width: usize,
     height: usize,
-    /// Normal values of smoothed differences, of unfiltered differences, and of neighbourhoods.
+    /// Normal values of smoothed differences, of unfiltered differences, and of neighborhoods.
     smooth_levels: Levels,
     rough_levels: Levels,
-    neighbourhood_levels: Levels,
+    neighborhood_levels: Levels,
     /// The class of each block.
     kinds: Vec<u8>,
     /// Blocks in a row and in a column.
@@ -108,7 +108,7 @@ pub struct Temporal {
     smooth: Vec<f32>,
     rough: Vec<f32>,
     coarse: Vec<f32>,
-    /// Excess of the neighbourhoods in the frame before.
+    /// Excess of the neighborhoods in the frame before.
     before: Vec<f32>,
     /// Whether a block moves.
     moving: Vec<bool>,
@@ -147,7 +147,7 @@ impl Temporal {
             height,
             smooth_levels: Levels::new(1.0 + chance * (STRANGE_PLACE - 1.0)),
             rough_levels: Levels::new(1.0 + chance * (STRANGE_PIXELS - 1.0)),
-            neighbourhood_levels: Levels::new(STRANGE_NEIGHBOURHOOD),
+            neighborhood_levels: Levels::new(STRANGE_NEIGHBORHOOD),
             kinds: vec![0; across * down],
             across,
             down,
@@ -261,7 +261,7 @@ impl Temporal {
             self.before.fill(0.0);
             self.smooth_levels.clear();
             self.rough_levels.clear();
-            self.neighbourhood_levels.clear();
+            self.neighborhood_levels.clear();
         }
         if !shift.is_none() {
             // Tiles that were computed before are at other positions now.
@@ -466,7 +466,7 @@ impl Temporal {
                 count += 1.0;
             }
             // An outlier block says that its surroundings move, but little more about the whole
-            // neighbourhood.
+            // neighborhood.
             *place = (*smooth / normal.level).min(VERY_STRANGE);
             let over = (*smooth - normal.limit) / normal.level.max(1.0);
             *smooth = over.max((*rough - pixels.limit) / pixels.level.max(1.0)).max(0.0);
@@ -474,28 +474,28 @@ impl Temporal {
         if count > 0.5 * self.residual.len() as f32 {
             self.unshared += 0.2 * ((unshared / count).min(1.0) - self.unshared);
         }
-        mean(place, size, NEIGHBOURHOOD, work, &mut self.coarse);
-        // Learns how much neighbourhoods differ where nothing moves.
-        self.neighbourhood_levels.learn(&self.coarse, iter::repeat(0), self.is_still);
-        let usual = self.neighbourhood_levels.of(0);
+        mean(place, size, NEIGHBORHOOD, work, &mut self.coarse);
+        // Learns how much neighborhoods differ where nothing moves.
+        self.neighborhood_levels.learn(&self.coarse, iter::repeat(0), self.is_still);
+        let usual = self.neighborhood_levels.of(0);
         self.coarse.iter_mut().for_each(|coarse| *coarse /= usual.level);
-        let limit = (usual.limit / usual.level).clamp(STRANGE_NEIGHBOURHOOD, 2.0);
+        let limit = (usual.limit / usual.level).clamp(STRANGE_NEIGHBORHOOD, 2.0);
         largest(&mut self.coarse, size, REACH, work);
         largest(&mut self.smooth, size, REACH, work);
-        let (sure, sure_neighbourhood) = match self.is_coded {
-            true => (SURE_OF_CODED, SURE_NEIGHBOURHOOD_OF_CODED),
-            false => (SURE, SURE_NEIGHBOURHOOD),
+        let (sure, sure_neighborhood) = match self.is_coded {
+            true => (SURE_OF_CODED, SURE_NEIGHBORHOOD_OF_CODED),
+            false => (SURE, SURE_NEIGHBORHOOD),
         };
         let mut moving = 0;
         for block in 0..self.residual.len() {
-            // Excess over a static neighbourhood.
+            // Excess over a static neighborhood.
             let coarse = (self.coarse[block] - limit).max(MEMORY * self.before[block]);
             self.before[block] = coarse.min(REMEMBERED);
             let excess = (FINE_WEIGHT * self.smooth[block]).max(COARSE_WEIGHT * coarse).max(0.0);
             let residual = self.residual[block];
             let uncertain = residual + (1.0 + residual) * excess;
             let new = (uncertain / (uncertain + 1.0)).max(1.0 / MOST);
-            let is_sure = self.smooth[block] > sure || coarse > sure_neighbourhood;
+            let is_sure = self.smooth[block] > sure || coarse > sure_neighborhood;
             self.moving[block] = is_sure && new > residual / (residual + 1.0) + RESTLESS;
             self.residual[block] = new;
             moving += usize::from(new > MOVES);
@@ -504,7 +504,7 @@ impl Temporal {
     }
 
     /// Averages by precision. `once` makes the next frame start from this one alone: after motion
-    /// by fractions of a pixel, noise is correlated between neighbours and must not accumulate.
+    /// by fractions of a pixel, noise is correlated between neighbors and must not accumulate.
     fn mix(&mut self, frame: &mut [f32], sigma: &mut [Vec<f32>], once: bool) {
         let whole = self.width;
         let Self { planes, residual, fused, line, across, .. } = self;

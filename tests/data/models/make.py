@@ -39,7 +39,7 @@ def denoiser(name, sample=("x", F32, FREE), element=F32, shape=FREE, map_shape=M
 
 denoiser("darker")
 denoiser("darker-f16", ("x", F16, FREE), F16)
-denoiser("grey", ("x", F32, MAP), shape=MAP)
+denoiser("gray", ("x", F32, MAP), shape=MAP)
 denoiser("fixed", ("x", F32, [1, 3, 32, 32]), shape=[1, 3, 32, 32], map_shape=[1, 1, 32, 32])
 denoiser("names", ("pixels", F32, FREE))
 denoiser("extra", extra=[("mask", F32, MAP)])
@@ -140,7 +140,7 @@ model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir
 onnx.checker.check_model(model)
 onnx.save(model, here / "darker-int8.onnx")
 
-# Enlarges twice: the mean of the small picture's nearest-neighbour enlargement and of the state.
+# Enlarges twice: the mean of the small picture's nearest-neighbor enlargement and of the state.
 save(
     "larger",
     [

@@ -58,7 +58,7 @@ impl Sampler {
         },
     });
 
-    /// `ode`: the probability flow in the paper's own discretisation. The last step removes the
+    /// `ode`: the probability flow in the paper's own discretization. The last step removes the
     /// remaining noise. The likelihood is not computed.
     pub const ODE: Self = Self(&Definition {
         name: "ode",

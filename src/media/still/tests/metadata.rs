@@ -113,7 +113,7 @@ fn drops_exif_too_large_for_jpeg_and_rotates_the_image() {
 }
 
 #[test]
-fn drops_a_grey_profile_for_colour() {
+fn drops_a_gray_profile_for_color() {
     let image = with_metadata(smooth(4, 4, 1, 8), None, Some(profile(b"GRAY")));
     let (bytes, warnings) = encoded(&image, Format::WebP);
     assert_eq!(warnings, [Warning::IccDropped(Format::WebP)]);
@@ -208,7 +208,7 @@ fn with_chunks(image: Image, chunks: &[(&[u8; 4], &[u8])]) -> Image {
 }
 
 #[test]
-fn keeps_png_colour_chunks_or_warns() {
+fn keeps_png_color_chunks_or_warns() {
     let linear = 100_000_u32.to_be_bytes();
     let gamma = 45_455_u32.to_be_bytes();
     type Chunk<'a> = (&'a [u8; 4], &'a [u8]);
@@ -266,7 +266,7 @@ fn keeps_density_in_jpeg_and_png() {
 
 #[test]
 fn reports_metadata_that_was_not_read() {
-    // One grey pixel, and an invalid pointer to an EXIF block.
+    // One gray pixel, and an invalid pointer to an EXIF block.
     let mut file = b"II*\0\x08\0\0\0".to_vec();
     let entries: [(u16, u16, u32); 9] = [
         (0x100, 3, 1),

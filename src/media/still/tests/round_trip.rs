@@ -1,12 +1,12 @@
 use super::{Format, Image, Samples, Warning, decoded, encoded, smooth};
 
-/// Converts grey to three equal channels, as WebP and BMP return it.
+/// Converts gray to three equal channels, as WebP and BMP return it.
 fn colored(image: &Image) -> Image {
     let Samples::U8(samples) = &image.samples else { panic!("8 bits") };
     let pixels = samples.chunks_exact(image.channels);
     let (channels, samples) = match image.channels {
-        1 => (3, pixels.flat_map(|grey| [grey[0]; 3]).collect()),
-        2 => (4, pixels.flat_map(|grey| [grey[0], grey[0], grey[0], grey[1]]).collect()),
+        1 => (3, pixels.flat_map(|gray| [gray[0]; 3]).collect()),
+        2 => (4, pixels.flat_map(|gray| [gray[0], gray[0], gray[0], gray[1]]).collect()),
         channels => (channels, samples.clone()),
     };
     Image { channels, samples: Samples::U8(samples), ..image.clone() }

@@ -318,15 +318,15 @@ impl Walk {
 
     /// Walks to the trailer, or to the first invalid block.
     fn gif(&mut self) -> Option<()> {
-        let colours = |flags: u8| if flags & 0x80 == 0 { 0 } else { 3 << (1 + (flags & 7)) };
+        let colors = |flags: u8| if flags & 0x80 == 0 { 0 } else { 3 << (1 + (flags & 7)) };
         let screen: [u8; 13] = self.take()?;
-        self.skip(colours(screen[10]))?;
+        self.skip(colors(screen[10]))?;
         loop {
             match self.take()? {
                 [b'!'] => self.skip(1)?,
                 [b','] => {
                     let frame: [u8; 9] = self.take()?;
-                    self.skip(colours(frame[8]) + 1)?;
+                    self.skip(colors(frame[8]) + 1)?;
                 }
                 // The trailer, or an unknown block.
                 _ => return Some(()),

@@ -91,11 +91,11 @@ fn lookahead(kind: &str, rate: Rate) -> Vec<(&'static str, String)> {
         "mp4" | "mkv" => {
             // Half for the decision on B-frames and what follows it, half for the lookahead.
             let b_frames = (frames / 8).min(3);
-            let analysed = (frames / 2).saturating_sub(b_frames).min(40);
+            let analyzed = (frames / 2).saturating_sub(b_frames).min(40);
             // Threads for slices, and not each for a frame.
             vec![
                 ("-bf", b_frames.to_string()),
-                ("-rc-lookahead", analysed.to_string()),
+                ("-rc-lookahead", analyzed.to_string()),
                 ("-thread_type", "slice".into()),
             ]
         }

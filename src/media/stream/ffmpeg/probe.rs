@@ -249,7 +249,7 @@ impl Probe {
     /// the caller's overrides.
     ///
     /// # Errors
-    /// [`Error::Input`] for colour that cannot be converted to RGB, unless the caller gives its
+    /// [`Error::Input`] for color that cannot be converted to RGB, unless the caller gives its
     /// matrix.
     pub(super) fn describe(
         &self,
@@ -263,7 +263,7 @@ impl Probe {
         color.transfer = CodePoint::of_transfer(self.text("color_transfer"));
         match self.text("color_space") {
             "" | "unknown" | "unspecified" | "reserved" | "gbr" => {}
-            _ if is_rgb || video.format.is_grey() => {}
+            _ if is_rgb || video.format.is_gray() => {}
             space => match space.parse::<Matrix>() {
                 Ok(matrix) => (color.matrix, color.said_by) = (matrix, SaidBy::Source),
                 Err(_) if known.matrix.is_some() => {}
@@ -271,7 +271,7 @@ impl Probe {
                     return Err(Error::input(
                         name,
                         format!(
-                            "its colour is {space}, which Eddy does not read; convert it first: \
+                            "its color is {space}, which Eddy does not read; convert it first: \
                              ffmpeg -i {} -vf scale=out_color_matrix=bt709 -colorspace bt709 \
                              out.mkv, or say with {MATRIX} what to take it for",
                             name.display()

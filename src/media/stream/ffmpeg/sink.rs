@@ -82,7 +82,7 @@ impl FfmpegSink {
         let (sound, pipe) =
             sound.map_err(|error| Error::output_from(path, not_started(&error), error))?.unzip();
         let Part { file, target } = still::begin(path)?;
-        // If this process is killed, the partial file has a recognisable name and can be played.
+        // If this process is killed, the partial file has a recognizable name and can be played.
         let (file, name) = file.into_parts();
         let part = named_part(name, &target)
             .map_err(|error| Error::output_from(path, "its folder cannot be written to", error))?;
@@ -278,13 +278,13 @@ fn numbered_part(path: &Path, number: usize) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// The ffmpeg options for colour properties that y4m does not carry.
+/// The ffmpeg options for color properties that y4m does not carry.
 fn tags(video: &VideoFormat) -> Vec<&'static str> {
     let Color { matrix, said_by, primaries, transfer, full_range, siting } = video.color;
     let mut tags = Vec::new();
     tags.extend(primaries.primaries().map(|name| ["-color_primaries", name]));
     tags.extend(transfer.transfer().map(|name| ["-color_trc", name]));
-    if !video.format.is_grey() {
+    if !video.format.is_gray() {
         // Unspecified properties stay unspecified where the reader's default is right.
         if said_by != SaidBy::Nobody || matrix != Matrix::usual(video.height) {
             tags.push(["-colorspace", matrix.name()]);

@@ -12,7 +12,7 @@ impl Probe<'_> {
     pub(super) fn manifest(&mut self, task: Task, scale: usize, multiple_of: usize) -> Manifest {
         let description = self.description;
         let is_sampled = matches!(task, Task::Generate | Task::Classifier) || self.is_sampled();
-        // A network of one channel restores the luma of a colour image.
+        // A network of one channel restores the luma of a color image.
         let is_luma = self.channels == 1
             && !is_sampled
             && description.colors.is_none_or(|colors| colors == Colors::Luma)
@@ -57,7 +57,7 @@ impl Probe<'_> {
             grid: None,
             bytes_per_pixel: None,
             parameters: None,
-            licence: crate::model::UNKNOWN_LICENCE.into(),
+            license: crate::model::UNKNOWN_LICENSE.into(),
             description: format!("Imported network to {task}"),
             training: String::new(),
             size: self.size,
@@ -88,7 +88,7 @@ impl Probe<'_> {
                 timestep,
                 condition,
                 class: name(&self.roles.class),
-                neighbours: self.roles.neighbours.iter().map(|port| port.name.clone()).collect(),
+                neighbors: self.roles.neighbors.iter().map(|port| port.name.clone()).collect(),
                 mask: name(&self.roles.mask),
                 known: name(&self.roles.known),
             },

@@ -103,7 +103,7 @@ impl<'a> Probe<'a> {
         let (axes, declared) = channels_of(&image, description.axes);
         let given = channels_of(&output, Some(axes)).1;
         let (frames, declared) =
-            frames_of(&image, declared, given, roles.neighbours.len() + 1, description.frames);
+            frames_of(&image, declared, given, roles.neighbors.len() + 1, description.frames);
         if let Some(wrong) = description.frames.filter(|given| *given != frames) {
             return Err(Error::usage(format!(
                 "the graph takes {frames} frames at once; {wrong} were given"

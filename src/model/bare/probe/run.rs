@@ -48,7 +48,7 @@ impl Probe<'_> {
                 .extend(mask.iter().map(|missing| if is_known { 1.0 - missing } else { *missing }));
         }
         // The frames of a window are equal.
-        let stacked = if self.roles.neighbours.is_empty() { self.frames } else { 1 };
+        let stacked = if self.roles.neighbors.is_empty() { self.frames } else { 1 };
         let mut values = values.repeat(stacked);
         let whole = values.len() / area;
         let shape = |channels: usize, width: usize, height: usize, axes| match axes {
@@ -102,7 +102,7 @@ impl Probe<'_> {
                 feeds.push(Feed { port, shape, values });
             }
         }
-        feeds.extend(self.roles.neighbours.iter().map(|port| Feed {
+        feeds.extend(self.roles.neighbors.iter().map(|port| Feed {
             port,
             shape: image.clone(),
             values: &values,

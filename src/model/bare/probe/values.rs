@@ -25,7 +25,7 @@ const MIN_PSNR: f64 = 14.0;
 /// By how many dB a network may worsen the test photograph: a blind one may be made for less noise.
 const MAX_PSNR_LOSS: f64 = 1.0;
 
-/// The mean and standard deviation of ImageNet's colours, in 0 to 1, which many networks use.
+/// The mean and standard deviation of ImageNet's colors, in 0 to 1, which many networks use.
 const IMAGENET: [[f32; 3]; 2] = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]];
 
 /// A candidate for the network's encodings, and its result for a photograph.

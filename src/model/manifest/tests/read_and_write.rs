@@ -11,7 +11,7 @@ const GOOD: &str = r#"
     prediction = "denoised"
     channels = 3
     range = [0.0, 1.0]
-    licence = "CC0-1.0"
+    license = "CC0-1.0"
     description = "a test"
     [inputs]
     sample = "x"
@@ -95,7 +95,7 @@ channels = 3
 range = [0.1, 0.7]
 scale = 1
 multiple_of = 1
-licence = "CC0-1.0"
+license = "CC0-1.0"
 description = "a test"
 
 [prediction.edm]
