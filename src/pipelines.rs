@@ -23,7 +23,7 @@ use crate::model::{Package, Precision, SampledModel};
 use crate::network::{
     Device, Interface, Library, ModelSource, OnnxNetwork, Runtime, SessionOptions,
 };
-use crate::stages::StagedPipeline;
+use crate::stages::TextToImage;
 use crate::task::{
     Budget, DenoiseOptions, DenoiseReport, Denoiser, GenerateOptions, GenerateRequest, Generator,
     TileChoice, UpscaleOptions, UpscaleReport, Upscaler, as_images,
@@ -171,9 +171,9 @@ impl Eddy {
     /// # Errors
     /// [`Error::Model`] when a part is missing or the pipeline is of a class that Eddy does not
     /// run.
-    pub fn pipeline(&self, folder: impl AsRef<Path>) -> Result<StagedPipeline> {
+    pub fn pipeline(&self, folder: impl AsRef<Path>) -> Result<TextToImage> {
         let tiles = (TileChoice::default(), self.budget);
-        StagedPipeline::open(&self.runtime, folder.as_ref(), self.session, tiles)
+        TextToImage::open(&self.runtime, folder.as_ref(), self.session, tiles)
     }
 
     /// The network of a bundled model, a model package or a diffusers folder, with its training

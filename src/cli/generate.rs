@@ -17,7 +17,7 @@ use ndarray::{Array4, Axis};
 use serde_json::json;
 
 use super::generate_args::{SamplerOptions, tabled};
-use super::generate_staged::PromptOptions;
+use super::generate_text_to_image::PromptOptions;
 use super::interrupt;
 use super::onnx_options::refuse_onnx;
 use super::options::{NoiseOptions, Size, SyncOption, pair};

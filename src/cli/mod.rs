@@ -14,7 +14,7 @@ mod doctor;
 mod dry_run;
 mod generate;
 mod generate_args;
-mod generate_staged;
+mod generate_text_to_image;
 mod generative;
 mod import;
 mod info;

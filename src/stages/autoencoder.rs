@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ndarray::{Array4, Axis, Ix4, Slice};
 
-use super::draws::Draws;
+use super::noise_draws::NoiseDraws;
 use super::spec::AutoencoderSpec;
 use crate::diffusion::Progress;
 use crate::error::{Error, Result};
@@ -28,9 +28,12 @@ impl AutoencoderSpec {
     fn each(&self, mut latent: Array4<f32>, value: impl Fn(f32, f32, f32) -> f32) -> Array4<f32> {
         let shift = self.shift as f32;
         for (channel, mut plane) in latent.axis_iter_mut(Axis(1)).enumerate() {
-            let moment = |i: usize, usual: f32| {
-                let moments = self.moments.as_ref();
-                moments.and_then(|moments| moments[i].get(channel)).copied().unwrap_or(usual)
+            let moment = |i: usize, default: f32| {
+                let normalization = self.normalization.as_ref();
+                normalization
+                    .and_then(|normalization| normalization[i].get(channel))
+                    .copied()
+                    .unwrap_or(default)
             };
             let (mean, deviation) = (moment(0, shift), moment(1, 1.0));
             plane.mapv_inplace(|x| value(x, mean, deviation));
@@ -48,7 +51,7 @@ impl AutoencoderSpec {
         &self,
         (runtime, folder, options): (&Arc<Runtime>, &Path, SessionOptions),
         images: &[&Array4<f32>],
-        mut draws: Vec<Option<&mut Draws>>,
+        mut draws: Vec<Option<&mut NoiseDraws>>,
     ) -> Result<Vec<Array4<f32>>> {
         let mut graph = super::open_graph(runtime, folder, &self.network, options)?;
         let first = |ports: &[crate::network::Port]| ports.first().map(|port| port.name.clone());

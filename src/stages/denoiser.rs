@@ -65,10 +65,10 @@ impl Branches {
 pub(super) struct Conditions<'a> {
     /// The embeddings of the prompts.
     pub(super) text: Option<&'a Embeddings>,
-    /// What is concatenated behind the state, `[1, C, h, w]`.
-    pub(super) beside: Option<Array4<f32>>,
+    /// What is concatenated to the state, `[1, C, h, w]`.
+    pub(super) concat: Option<Array4<f32>>,
     /// Whether a branch without the image has zeros there.
-    pub(super) beside_is_guided: bool,
+    pub(super) image_is_guided: bool,
     /// Further inputs by name, for the prompt and for the negative prompt.
     pub(super) named: BTreeMap<String, [ArrayD<f32>; 2]>,
     /// Sizes and scores of the prompt and of the negative prompt.
@@ -106,15 +106,15 @@ pub(super) struct ConditionedNetwork {
     control: Option<Control>,
     branches: Branches,
     rescale: f64,
-    /// What is behind the state in each branch.
-    beside: Option<Vec<Array4<f32>>>,
+    /// What is concatenated to the state in each branch.
+    concat: Option<Vec<Array4<f32>>>,
     names: Names,
     timestep_factor: f64,
     packed: bool,
     shape: Shape,
     sample: Vec<f32>,
     output: Vec<f32>,
-    /// The last output's channels behind the state's, a learned variance, of the condition.
+    /// The last output's channels after the state's, a learned variance, of the condition.
     variance: Arc<Mutex<Vec<f32>>>,
 }
 
@@ -140,11 +140,11 @@ impl ConditionedNetwork {
     ) -> Result<Self> {
         let names = names(&graph)?;
         let all = branches.all();
-        let guides_image = conditions.beside_is_guided;
-        let beside = conditions.beside.as_ref().map(|beside| {
+        let guides_image = conditions.image_is_guided;
+        let concat = conditions.concat.as_ref().map(|concat| {
             let of = |branch: &Branch| match branch {
-                Branch::WithoutImage if guides_image => Array4::zeros(beside.dim()),
-                _ => beside.clone(),
+                Branch::WithoutImage if guides_image => Array4::zeros(concat.dim()),
+                _ => concat.clone(),
             };
             all.iter().map(of).collect()
         });
@@ -181,7 +181,7 @@ impl ConditionedNetwork {
             control,
             branches,
             rescale: 0.0,
-            beside,
+            concat,
             names,
             timestep_factor: 1.0,
             packed: false,
@@ -246,9 +246,9 @@ impl ConditionedNetwork {
             .map_err(|cause| unequal(&self.graph, cause))?;
         let views = vec![sample.view(); self.branches.all().len()];
         let state = stacked(&views)?;
-        let Some(beside) = &self.beside else { return Ok(state) };
-        let behind: Vec<_> = beside.iter().map(|it| it.view()).collect();
-        concatenate(Axis(1), &[state.view(), stacked(&behind)?.view()])
+        let Some(concat) = &self.concat else { return Ok(state) };
+        let conditions: Vec<_> = concat.iter().map(|it| it.view()).collect();
+        concatenate(Axis(1), &[state.view(), stacked(&conditions)?.view()])
             .map_err(|cause| unequal(&self.graph, cause))
     }
 }
@@ -350,7 +350,7 @@ impl ConditionedNetwork {
         }
         let factors = self.branches.factors();
         let channel = |range: Range<usize>| output.slice_axis(Axis(1), range.into());
-        let (own, behind) = (channel(0..channels), channel(channels..output.shape()[1]));
+        let (own, rest) = (channel(0..channels), channel(channels..output.shape()[1]));
         self.output.clear();
         self.output.resize(self.sample.len(), 0.0);
         for (branch, factor) in own.axis_iter(Axis(0)).zip(&factors) {
@@ -361,7 +361,7 @@ impl ConditionedNetwork {
         let positive = positive.unwrap_or(0);
         let mut variance = self.variance.lock().unwrap_or_else(PoisonError::into_inner);
         variance.clear();
-        variance.extend(behind.index_axis(Axis(0), positive));
+        variance.extend(rest.index_axis(Axis(0), positive));
         drop(variance);
         if self.rescale > 0.0 && count > 1 {
             let with: Vec<f32> = own.index_axis(Axis(0), positive).iter().copied().collect();

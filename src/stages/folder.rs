@@ -6,8 +6,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::spec::{
-    AutoencoderSpec, Beside, EmbeddingSpec, Enlargement, GuidanceSpec, MicroConditions,
-    PipelineSpec, StageDefaults, StageSpec, StateSpec, StrengthSpec, Takes, TextSpec,
+    AutoencoderSpec, ConcatCondition, EmbeddingSpec, Enlargement, GuidanceSpec, MicroConditions,
+    PipelineSpec, PriorConditioning, StageDefaults, StageSpec, StateSpec, StrengthSpec, TextSpec,
 };
 use crate::error::{Error, Result};
 use crate::model::{Config, TEXT_ENCODERS, has_text_encoder, text_of};
@@ -17,8 +17,8 @@ const INDEX: &str = "model_index.json";
 const SPEC: &str = "pipeline.toml";
 /// The scale of pixels to latents of Stable Diffusion's autoencoder, where its configuration is
 /// missing.
-const USUAL_FACTOR: f64 = 0.18215;
-const USUAL_SCALE: usize = 8;
+const DEFAULT_FACTOR: f64 = 0.18215;
+const DEFAULT_SCALE: usize = 8;
 
 /// Whether a folder is a pipeline of diffusers that is conditioned on text, or made of stages.
 pub fn is_pipeline(path: &Path) -> bool {
@@ -130,8 +130,8 @@ impl Folder<'_> {
         self.path.join(part).is_dir()
     }
 
-    fn flag(&self, key: &str, usual: bool) -> bool {
-        self.index.get(key).and_then(Value::as_bool).unwrap_or(usual)
+    fn flag(&self, key: &str, default: bool) -> bool {
+        self.index.get(key).and_then(Value::as_bool).unwrap_or(default)
     }
 
     /// The configuration of a part; empty where there is none.
@@ -200,18 +200,18 @@ impl Folder<'_> {
         };
         let keys = ["block_out_channels", "encoder_block_out_channels"];
         let scale = keys.into_iter().find_map(|key| halved(&config, key));
-        let factor = number("scaling_factor").unwrap_or(USUAL_FACTOR);
+        let factor = number("scaling_factor").unwrap_or(DEFAULT_FACTOR);
         if !(factor.is_finite() && factor > 0.0) {
             let expected = "a number above 0";
             return Err(config.refusal("scaling_factor", &factor.into(), expected));
         }
         Ok(AutoencoderSpec {
             network: self.network(part)?,
-            scale: scale.unwrap_or(USUAL_SCALE),
+            scale: scale.unwrap_or(DEFAULT_SCALE),
             channels: config.count("latent_channels", 1..=1024)?.unwrap_or(4),
             factor,
             shift: number("shift_factor").unwrap_or(0.0),
-            moments: numbers("latents_mean")
+            normalization: numbers("latents_mean")
                 .zip(numbers("latents_std"))
                 .map(|(mean, deviation)| [mean, deviation]),
         })
@@ -247,12 +247,12 @@ impl Folder<'_> {
             network,
             last_network: None,
             state: StateSpec::Image,
-            takes: Takes::Nothing,
-            moments: None,
+            prior: PriorConditioning::Nothing,
+            normalization: None,
             control,
             scheduler: "scheduler/scheduler_config.json".into(),
             channels: config.count("out_channels", 1..=1024)?.unwrap_or(4),
-            beside: Beside::Nothing,
+            concat: ConcatCondition::Nothing,
             low_res_scheduler: None,
             multiple_of: self.multiple_of(&config)?,
             packed: false,
@@ -277,9 +277,9 @@ impl Folder<'_> {
         let mut stage = self.stage("unet", scale, (50, strength), guidance_scale)?;
         let unet = self.config("unet")?;
         let taken = unet.count("in_channels", 1..=1024)?.unwrap_or(stage.channels);
-        stage.beside = match taken.checked_sub(stage.channels) {
-            Some(0) => Beside::Nothing,
-            Some(behind) if behind == stage.channels + 1 => Beside::MaskedImage,
+        stage.concat = match taken.checked_sub(stage.channels) {
+            Some(0) => ConcatCondition::Nothing,
+            Some(extra) if extra == stage.channels + 1 => ConcatCondition::MaskedImage,
             _ => {
                 return Err(self.error(format!(
                     "its U-Net takes {taken} channels and gives {}; expected as many, or {} with \
@@ -316,7 +316,7 @@ impl Folder<'_> {
         let pipeline = self.latent()?;
         let scale = pipeline.decoder_scale();
         let mut stage = self.stage("unet", scale, (100, 1.0), 7.5)?;
-        stage.beside = Beside::Image;
+        stage.concat = ConcatCondition::Image;
         stage.guidance = GuidanceSpec::TextAndImage;
         Ok(PipelineSpec {
             text: vec![self.text(1, None, 0)?],
@@ -330,7 +330,7 @@ impl Folder<'_> {
     fn upscale(&self) -> Result<PipelineSpec> {
         let pipeline = self.latent()?;
         let mut stage = self.stage("unet", 1, (75, 1.0), 9.0)?;
-        stage.beside = Beside::LowRes;
+        stage.concat = ConcatCondition::LowRes;
         stage.low_res_scheduler = Some("low_res_scheduler/scheduler_config.json".into());
         Ok(PipelineSpec {
             text: vec![self.text(1, None, 0)?],
@@ -352,7 +352,7 @@ impl Folder<'_> {
         let unet = self.config("unet")?;
         let taken = unet.count("in_channels", 1..=1024)?.unwrap_or(stage.channels);
         if taken == 2 * stage.channels + 1 {
-            stage.beside = Beside::MaskedImage;
+            stage.concat = ConcatCondition::MaskedImage;
         }
         stage.micro = if self.flag("requires_aesthetics_score", false) {
             MicroConditions::Aesthetic { score: 6.0, negative: 2.5 }
@@ -459,7 +459,7 @@ impl Folder<'_> {
         // Behind the image its network gives a learned variance.
         stage.channels = 3;
         if !is_base {
-            stage.beside = Beside::Enlarged(Enlargement::Bilinear);
+            stage.concat = ConcatCondition::Enlarged(Enlargement::Bilinear);
             stage.low_res_scheduler = Some("image_noising_scheduler/scheduler_config.json".into());
         }
         let text = TextSpec { is_lowercase: true, ..self.text(1, Some(LENGTH), 0)? };
@@ -481,7 +481,7 @@ impl Folder<'_> {
         Ok(StageSpec {
             scheduler: format!("{scheduler}/scheduler_config.json"),
             state: StateSpec::Vector(features),
-            moments: Some([moment("clip_mean"), moment("clip_std")]),
+            normalization: Some([moment("clip_mean"), moment("clip_std")]),
             ..stage
         })
     }
@@ -496,7 +496,7 @@ impl Folder<'_> {
             scheduler: "decoder_scheduler/scheduler_config.json".into(),
             channels: 3,
             state: fixed("decoder")?,
-            takes: Takes::Projection { network: self.network("text_proj")? },
+            prior: PriorConditioning::Projection { network: self.network("text_proj")? },
             ..self.stage("decoder", 1, (25, 1.0), 8.0)?
         };
         let upsampler = StageSpec {
@@ -504,7 +504,7 @@ impl Folder<'_> {
             channels: 3,
             state: fixed("super_res_first")?,
             last_network: Some(self.network("super_res_last")?),
-            beside: Beside::Enlarged(Enlargement::Bicubic),
+            concat: ConcatCondition::Enlarged(Enlargement::Bicubic),
             guidance: GuidanceSpec::Unguided,
             ..self.stage("super_res_first", 1, (7, 1.0), 1.0)?
         };
@@ -533,7 +533,8 @@ impl Folder<'_> {
         let mut stage = self.stage("unet", decoder.scale, (100, 1.0), 4.0)?;
         stage.channels =
             self.config("unet")?.count("in_channels", 1..=1024)?.unwrap_or(stage.channels);
-        stage.takes = Takes::ImageEmbedding { encoder: self.network(IMAGE_ENCODER)?, size: side };
+        stage.prior =
+            PriorConditioning::ImageEmbedding { encoder: self.network(IMAGE_ENCODER)?, size: side };
         stage.defaults.size = [512, 512];
         let text = TextSpec {
             tokenizer: "prior_tokenizer".into(),
@@ -572,7 +573,7 @@ impl Folder<'_> {
         let scale = pipeline.decoder_scale();
         let mut stage = self.stage(part, scale, defaults, guidance_scale)?;
         let config = self.config(part)?;
-        // Its output may have a learned variance behind.
+        // Its output may have a learned variance after it.
         stage.channels = config.count("in_channels", 1..=1024)?.unwrap_or(stage.channels);
         Ok(PipelineSpec {
             text: vec![self.text(1, Some(length), 0)?],

@@ -8,20 +8,20 @@
 //!
 //! Networks are loaded when they are needed and given back after: the text encoders before the
 //! first step, the denoiser before the decoder. Noise is drawn in the order of diffusers' pipelines
-//! (`draws.rs`), so that with the same noise the images are the same.
+//! (`noise_draws.rs`), so that with the same noise the images are the same.
 
 mod autoencoder;
+mod conditioning_images;
 mod denoiser;
-mod draws;
 mod folder;
 mod learned_variance;
-mod pictures;
+mod noise_draws;
 mod prompt;
 mod spec;
 mod stage;
+mod stage_schedule;
 mod text;
 mod tokenizer;
-mod training;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -35,12 +35,12 @@ use crate::media::Image;
 use crate::model::{LARGEST_GRAPH, Links, find_inside, find_weights, read_regular};
 use crate::network::{Runtime, SessionOptions, TensorGraph};
 use crate::task::{Budget, TileChoice};
-pub use draws::Draws;
 pub use folder::{is_pipeline, pipeline_of};
+pub use noise_draws::NoiseDraws;
 pub use prompt::{Fragment, fragments};
 pub use spec::{
-    AutoencoderSpec, Beside, EmbeddingSpec, Enlargement, GuidanceSpec, MicroConditions,
-    PipelineSpec, StageDefaults, StageSpec, StateSpec, StrengthSpec, Takes, TextSpec,
+    AutoencoderSpec, ConcatCondition, EmbeddingSpec, Enlargement, GuidanceSpec, MicroConditions,
+    PipelineSpec, PriorConditioning, StageDefaults, StageSpec, StateSpec, StrengthSpec, TextSpec,
 };
 use stage::StageRun;
 pub use text::{Embedding, Embeddings};
@@ -48,7 +48,7 @@ pub use tokenizer::{PromptTokenizer, Tokens};
 
 /// A pipeline in a folder, ready to run.
 #[derive(Debug)]
-pub struct StagedPipeline {
+pub struct TextToImage {
     runtime: Arc<Runtime>,
     folder: PathBuf,
     spec: PipelineSpec,
@@ -65,7 +65,7 @@ type PromptKey = (String, Option<String>, usize);
 
 /// What is asked of a pipeline. Where it leaves something open, the pipeline's defaults are taken.
 #[derive(Clone, Debug, Default)]
-pub struct StagedRequest<'a> {
+pub struct TextToImageRequest<'a> {
     /// What the image is to show. `(word:1.3)` gives a word more weight.
     pub prompt: String,
     /// What it is not to show.
@@ -113,7 +113,7 @@ pub struct StageRequest {
 
 /// How a request is run, for reports.
 #[derive(Clone, Debug, PartialEq)]
-pub struct StagedReport {
+pub struct TextToImageReport {
     /// The sampler.
     pub sampler: &'static str,
     /// Evaluations of the denoiser, each for all branches of guidance.
@@ -123,12 +123,12 @@ pub struct StagedReport {
     /// Width and height of the image.
     pub size: [usize; 2],
     /// The ends of prompts that were too long, with the number of tokens that there is room for.
-    pub cut: Vec<(String, usize)>,
+    pub truncated: Vec<(String, usize)>,
     /// Whether the negative prompt had an effect.
     pub uses_negative_prompt: bool,
 }
 
-impl StagedPipeline {
+impl TextToImage {
     /// Reads what the folder says about its pipeline. Networks are loaded later.
     ///
     /// # Errors
@@ -157,18 +157,18 @@ impl StagedPipeline {
     /// does not fit, [`Error::Evaluation`] when a network fails, [`Error::Interrupted`].
     pub fn sample(
         &mut self,
-        request: &StagedRequest<'_>,
-        draws: &mut Draws,
+        request: &TextToImageRequest<'_>,
+        draws: &mut NoiseDraws,
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-    ) -> Result<(Array4<f32>, StagedReport)> {
+    ) -> Result<(Array4<f32>, TextToImageReport)> {
         let stages = self.spec.stages.clone();
         let main = stages.get(self.spec.main).ok_or_else(|| self.error("it has no stages"))?;
-        let mut report = StagedReport {
+        let mut report = TextToImageReport {
             sampler: "",
             evaluations: 0,
             guidance_scale: request.guidance_scale.unwrap_or(main.defaults.guidance_scale),
             size: [0; 2],
-            cut: Vec::new(),
+            truncated: Vec::new(),
             uses_negative_prompt: false,
         };
         self.check_stages(request)?;
@@ -176,7 +176,7 @@ impl StagedPipeline {
             self.check(stage, request)?;
         }
         let embedded = self.embeddings(request)?;
-        report.cut = embedded.cut.clone();
+        report.truncated = embedded.truncated.clone();
         let mut sampled = None;
         for (index, stage) in stages.iter().enumerate() {
             let loaded = self.loaded.take();
@@ -242,9 +242,9 @@ impl StagedPipeline {
     }
 
     /// Whether the request has nothing that all stages ignore.
-    fn check_stages(&self, request: &StagedRequest<'_>) -> Result<()> {
+    fn check_stages(&self, request: &TextToImageRequest<'_>) -> Result<()> {
         let PipelineSpec { name, stages, .. } = &self.spec;
-        let any = |takes: fn(&StageSpec) -> bool| stages.iter().any(takes);
+        let any = |holds: fn(&StageSpec) -> bool| stages.iter().any(holds);
         let (given, count) = (request.stages.len(), stages.len());
         let problem = if given > count {
             let plural = if count == 1 { "" } else { "s" };
@@ -258,11 +258,13 @@ impl StagedPipeline {
         } else if request.start.is_some() && !any(|stage| stage.state == StateSpec::Image) {
             format!("{name} starts from no image; leave it out")
         } else if request.size.is_some()
-            && !any(|stage| stage.state == StateSpec::Image && stage.beside != Beside::LowRes)
+            && !any(|stage| {
+                stage.state == StateSpec::Image && stage.concat != ConcatCondition::LowRes
+            })
         {
             format!("{name} generates images of one size; leave the size out")
         } else if request.negative_prompt.is_some()
-            && any(|stage| matches!(stage.takes, Takes::ImageEmbedding { .. }))
+            && any(|stage| matches!(stage.prior, PriorConditioning::ImageEmbedding { .. }))
         {
             format!("{name} takes no negative prompt; leave it out")
         } else {
@@ -272,20 +274,22 @@ impl StagedPipeline {
     }
 
     /// Whether the request has what the stage is conditioned on, and nothing that it ignores.
-    fn check(&self, stage: &StageSpec, request: &StagedRequest<'_>) -> Result<()> {
+    fn check(&self, stage: &StageSpec, request: &TextToImageRequest<'_>) -> Result<()> {
         let name = &self.spec.name;
-        let problem = match (stage.beside, request.start, request.mask) {
-            (Beside::MaskedImage, None, _) | (Beside::MaskedImage, _, None) => {
+        let problem = match (stage.concat, request.start, request.mask) {
+            (ConcatCondition::MaskedImage, None, _) | (ConcatCondition::MaskedImage, _, None) => {
                 "fills masked areas of an image; give an image and a mask"
             }
-            (Beside::Image, None, _) => "edits an image, and none was given",
-            (Beside::LowRes, None, _) => "enlarges an image, and none was given",
-            (Beside::Enlarged(_), None, _) if self.spec.stages.len() == 1 => {
+            (ConcatCondition::Image, None, _) => "edits an image, and none was given",
+            (ConcatCondition::LowRes, None, _) => "enlarges an image, and none was given",
+            (ConcatCondition::Enlarged(_), None, _) if self.spec.stages.len() == 1 => {
                 "enlarges an image, and none was given"
             }
-            (Beside::Image | Beside::LowRes | Beside::Enlarged(_), _, Some(_)) => {
-                "takes no mask; leave it out"
-            }
+            (
+                ConcatCondition::Image | ConcatCondition::LowRes | ConcatCondition::Enlarged(_),
+                _,
+                Some(_),
+            ) => "takes no mask; leave it out",
             (_, None, Some(_)) => "was given a mask and no image that it belongs to",
             _ if stage.control.is_some() && request.control.is_none() => {
                 "follows a control image, and none was given"
@@ -295,7 +299,7 @@ impl StagedPipeline {
         Err(Error::usage(format!("{name} {problem}")))
     }
 
-    fn embeddings(&mut self, request: &StagedRequest<'_>) -> Result<Embeddings> {
+    fn embeddings(&mut self, request: &TextToImageRequest<'_>) -> Result<Embeddings> {
         let key: PromptKey =
             (request.prompt.clone(), request.negative_prompt.clone(), request.clip_skip);
         if let Some((known, embeddings)) = &self.embedded

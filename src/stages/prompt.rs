@@ -34,11 +34,11 @@ fn split(text: &str, weight: f32, levels: usize, found: &mut Vec<Fragment>) {
             plain.push(escaped);
             rest = &rest[2..];
         } else if levels > 0
-            && let Some((inner, own, behind)) = weighted(rest)
+            && let Some((inner, own, after)) = weighted(rest)
         {
             push(&mut plain, weight, found);
             split(inner, weight * own, levels - 1, found);
-            rest = behind;
+            rest = after;
         } else {
             plain.push(character);
             rest = &rest[character.len_utf8()..];

@@ -84,8 +84,10 @@ impl PipelineSpec {
                 .or_else(|| within("steps", steps, &STEPS))
                 .or_else(|| within("width", width, &SIDE))
                 .or_else(|| within("height", height, &SIDE))
-                .or_else(|| match stage.takes {
-                    Takes::ImageEmbedding { size, .. } => within("size", size, &(1..=4096)),
+                .or_else(|| match stage.prior {
+                    PriorConditioning::ImageEmbedding { size, .. } => {
+                        within("size", size, &(1..=4096))
+                    }
                     _ => None,
                 })
                 .or_else(|| match stage.state {
@@ -154,7 +156,7 @@ pub struct EmbeddingSpec {
     pub sequence: Vec<Vec<usize>>,
     /// The pooled embeddings that are joined along the features.
     pub pooled: Vec<usize>,
-    /// Embeddings of this many tokens and features, all zero, behind the sequence, for a text
+    /// Embeddings of this many tokens and features, all zero, after the sequence, for a text
     /// encoder that was left out.
     pub absent: Option<[usize; 2]>,
     /// Whether a prompt that was not given has embeddings of zeros, rather than an empty text's.
@@ -177,11 +179,11 @@ pub struct StageSpec {
     pub state: StateSpec,
     /// How it goes on from the stage before.
     #[serde(default)]
-    pub takes: Takes,
+    pub prior: PriorConditioning,
     /// Files with the mean and the standard deviation of what it samples, whose network works on
     /// normalized values.
     #[serde(default)]
-    pub moments: Option<[String; 2]>,
+    pub normalization: Option<[String; 2]>,
     /// A ControlNet whose residuals go into the network.
     #[serde(default)]
     pub control: Option<String>,
@@ -189,9 +191,9 @@ pub struct StageSpec {
     pub scheduler: String,
     /// The state's channels.
     pub channels: usize,
-    /// What is concatenated behind the state.
+    /// What is concatenated to the state.
     #[serde(default)]
-    pub beside: Beside,
+    pub concat: ConcatCondition,
     /// The schedule of the noise on a small image that is enlarged.
     #[serde(default)]
     pub low_res_scheduler: Option<String>,
@@ -238,10 +240,10 @@ fn one() -> f64 {
     1.0
 }
 
-/// What is concatenated behind the state along the channels.
+/// What is concatenated to the state along the channels.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Beside {
+pub enum ConcatCondition {
     /// Nothing.
     #[default]
     Nothing,
@@ -283,8 +285,8 @@ pub enum StateSpec {
 /// How a stage goes on from the one before.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Takes {
-    /// It takes nothing but what is beside its state.
+pub enum PriorConditioning {
+    /// It takes nothing from it but what is concatenated with its state.
     #[default]
     Nothing,
     /// The embedding of an image, by the input `image_embeds`. Without guidance the embedding is
@@ -368,5 +370,5 @@ pub struct AutoencoderSpec {
     pub shift: f64,
     /// The mean of each channel, in place of [`shift`](Self::shift), and its standard deviation.
     #[serde(default)]
-    pub moments: Option<[Vec<f32>; 2]>,
+    pub normalization: Option<[Vec<f32>; 2]>,
 }

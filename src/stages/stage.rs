@@ -5,16 +5,17 @@ use std::ops::ControlFlow;
 
 use ndarray::{Array2, Array4, ArrayD, Axis, concatenate};
 
+use super::conditioning_images;
 use super::denoiser::{Branches, ConditionedNetwork, Conditions};
-use super::draws::Draws;
 use super::learned_variance::LearnedVariance;
-use super::pictures;
+use super::noise_draws::NoiseDraws;
 use super::spec::{
-    Beside, Enlargement, GuidanceSpec, MicroConditions, StageSpec, StateSpec, StrengthSpec, Takes,
+    ConcatCondition, Enlargement, GuidanceSpec, MicroConditions, PriorConditioning, StageSpec,
+    StateSpec, StrengthSpec,
 };
+use super::stage_schedule::{PlanRequest, StageSchedule};
 use super::text::Embeddings;
-use super::training::{PlanRequest, Training};
-use super::{StageRequest, StagedPipeline, StagedReport, StagedRequest, open_graph};
+use super::{StageRequest, TextToImage, TextToImageReport, TextToImageRequest, open_graph};
 use crate::diffusion::{
     Canvas, Level, NoiseSource, Plan, Progress, SigmaMap, State, Update, Window, execute,
 };
@@ -27,9 +28,9 @@ use crate::tile::TilePlan;
 
 /// A stage, and what it runs on.
 pub(super) struct StageRun<'a> {
-    pub(super) pipeline: &'a StagedPipeline,
+    pub(super) pipeline: &'a TextToImage,
     pub(super) stage: &'a StageSpec,
-    pub(super) request: &'a StagedRequest<'a>,
+    pub(super) request: &'a TextToImageRequest<'a>,
     /// What is asked of this stage alone.
     pub(super) asked: StageRequest,
     /// Whether the request's steps and guidance scale are this stage's.
@@ -50,8 +51,8 @@ impl StageRun<'_> {
     pub(super) fn sample(
         &self,
         graph: Option<TensorGraph>,
-        draws: &mut Draws,
-        report: &mut StagedReport,
+        draws: &mut NoiseDraws,
+        report: &mut TextToImageReport,
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<(Array4<f32>, TensorGraph)> {
         let Self { pipeline, stage, request, .. } = *self;
@@ -69,10 +70,10 @@ impl StageRun<'_> {
         };
         let [_, _, height, width] = shape;
         self.check_state([height, width])?;
-        let training = Training::read(&pipeline.folder, &stage.scheduler)?;
+        let training = StageSchedule::read(&pipeline.folder, &stage.scheduler)?;
         let starts_at_image = request.start.is_some()
             && stage.state == StateSpec::Image
-            && matches!(stage.beside, Beside::Nothing | Beside::MaskedImage);
+            && matches!(stage.concat, ConcatCondition::Nothing | ConcatCondition::MaskedImage);
         let strength = match request.strength {
             Some(strength) if !(0.0..=1.0).contains(&strength) => {
                 let problem = format!("strength is {strength}, but must lie between 0 and 1");
@@ -120,14 +121,14 @@ impl StageRun<'_> {
         };
         report.uses_negative_prompt |= branches != Branches::Single;
         let control = request.control.map(|image| -> Result<_> {
-            let image = pictures::color_planes(image, size, Range::new(0.0, 1.0)?)?;
+            let image = conditioning_images::color_planes(image, size, Range::new(0.0, 1.0)?)?;
             Ok((image, request.control_scale.unwrap_or(1.0)))
         });
         let conditions = Conditions {
             text: Some(self.embedded),
             named: self.named()?,
-            beside: given.beside,
-            beside_is_guided: stage.guidance == GuidanceSpec::TextAndImage,
+            concat: given.concat,
+            image_is_guided: stage.guidance == GuidanceSpec::TextAndImage,
             time_ids: time_ids(stage.micro, size),
             size,
             control: control.transpose()?,
@@ -158,7 +159,7 @@ impl StageRun<'_> {
         let mut state = State::new(x, &start.plan, fresh, &SigmaMap::ABSOLUTE)?;
         let mut filled;
         let canvas: &mut dyn Canvas = match (&given.mask, &given.start) {
-            (Some(mask), Some(image)) if stage.beside == Beside::Nothing => {
+            (Some(mask), Some(image)) if stage.concat == ConcatCondition::Nothing => {
                 let (state, plan) = (&mut state, &start.plan);
                 filled = Filled { state, plan, mask, image, noise: &given.noise };
                 &mut filled
@@ -173,7 +174,7 @@ impl StageRun<'_> {
         }
         report.size = size;
         let sampled = state.into_inner();
-        let sampled = match &stage.moments {
+        let sampled = match &stage.normalization {
             Some(files) => self.denormalized(sampled, files)?,
             // The image of a stage goes on within its range.
             None if !self.is_last => sampled.mapv(|value| value.clamp(-1.0, 1.0)),
@@ -232,9 +233,9 @@ impl StageRun<'_> {
             })?;
             Ok(Array2::from_shape_fn([1, before.dim().1], |(_, i)| before[[0, i, 0, 0]]))
         };
-        match &self.stage.takes {
-            Takes::Nothing => Ok(Named::new()),
-            Takes::ImageEmbedding { encoder, size } => {
+        match &self.stage.prior {
+            PriorConditioning::Nothing => Ok(Named::new()),
+            PriorConditioning::ImageEmbedding { encoder, size } => {
                 let mut graph = open(encoder)?;
                 let black = Array4::<f32>::zeros([1, 3, *size, *size]);
                 let (input, output) = (
@@ -246,7 +247,9 @@ impl StageRun<'_> {
                 let embeddings = [embedding()?.into_dyn(), unguided];
                 Ok(Named::from([("image_embeds".to_owned(), embeddings)]))
             }
-            Takes::Projection { network } => self.projected(open(network)?, embedding()?),
+            PriorConditioning::Projection { network } => {
+                self.projected(open(network)?, embedding()?)
+            }
         }
     }
 
@@ -308,35 +311,35 @@ impl StageRun<'_> {
 
     /// Factors of image and noise at a timestep of the schedule in a file.
     fn noise_at(&self, file: &str, timestep: usize) -> Result<[f64; 2]> {
-        let factors = Training::read(&self.pipeline.folder, file)?.level(timestep);
+        let factors = StageSchedule::read(&self.pipeline.folder, file)?.level(timestep);
         factors.ok_or_else(|| {
             Error::usage(format!("the noise level {timestep} lies beyond the schedule in {file}"))
         })
     }
 
     /// The image of the stage before, or the start image, at the size of the state.
-    fn enlarged(&self, how: Enlargement, shape: Shape, draws: &mut Draws) -> Result<Given> {
-        const USUAL_LEVEL: usize = 250;
+    fn enlarged(&self, how: Enlargement, shape: Shape, draws: &mut NoiseDraws) -> Result<Given> {
+        const DEFAULT_LEVEL: usize = 250;
         let small = match (self.before, self.request.start) {
             (Some(before), _) => before.clone(),
             (None, Some(image)) => {
                 let size = [image.width, image.height];
-                pictures::color_planes(image, size, Range::new(-1.0, 1.0)?)?
+                conditioning_images::color_planes(image, size, Range::new(-1.0, 1.0)?)?
             }
             (None, None) => return Err(self.pipeline.error("there is no image to enlarge")),
         };
         let [_, _, height, width] = shape;
         let large = match how {
-            Enlargement::Bilinear => pictures::bilinear(&small, [width, height]),
-            Enlargement::Bicubic => pictures::bicubic(&small, [width, height]),
+            Enlargement::Bilinear => conditioning_images::bilinear(&small, [width, height]),
+            Enlargement::Bicubic => conditioning_images::bicubic(&small, [width, height]),
         };
         let noise = draws.next(shape)?;
         let mut given =
-            Given { noise, start: None, mask: None, beside: None, label: None, is_filled: false };
-        given.beside = Some(match &self.stage.low_res_scheduler {
+            Given { noise, start: None, mask: None, concat: None, label: None, is_filled: false };
+        given.concat = Some(match &self.stage.low_res_scheduler {
             None => large,
             Some(file) => {
-                let level = self.request.noise_level.unwrap_or(USUAL_LEVEL);
+                let level = self.request.noise_level.unwrap_or(DEFAULT_LEVEL);
                 let [signal, sigma] = self.noise_at(file, level)?;
                 given.label = Some(level as f32);
                 let noise: Array4<f32> = draws.next(large.dim())?;
@@ -358,7 +361,7 @@ impl StageRun<'_> {
         let packed = if stage.packed { 2 } else { 1 };
         let is_even = stage.multiple_of.is_multiple_of(packed);
         let multiple = scale * stage.multiple_of * if is_even { 1 } else { packed };
-        if let (Beside::LowRes, Some(small)) = (stage.beside, request.start) {
+        if let (ConcatCondition::LowRes, Some(small)) = (stage.concat, request.start) {
             let size = [small.width, small.height];
             if size.iter().any(|side| side % stage.multiple_of != 0) {
                 return Err(Error::usage(format!(
@@ -373,7 +376,7 @@ impl StageRun<'_> {
             let whole = |side: usize| (side / multiple * multiple).max(multiple);
             [whole(image.width), whole(image.height)]
         });
-        let of_image = of_image.filter(|_| !matches!(stage.beside, Beside::Enlarged(_)));
+        let of_image = of_image.filter(|_| !matches!(stage.concat, ConcatCondition::Enlarged(_)));
         let size = request.size.or(of_image).unwrap_or(stage.defaults.size);
         if size.iter().any(|side| *side == 0 || side % multiple != 0) {
             let [width, height] = size;
@@ -392,7 +395,7 @@ impl StageRun<'_> {
         &self,
         (size, shape): ([usize; 2], Shape),
         strength: f64,
-        draws: &mut Draws,
+        draws: &mut NoiseDraws,
     ) -> Result<Given> {
         let Self { stage, request, .. } = *self;
         let scale = self.scale();
@@ -401,29 +404,29 @@ impl StageRun<'_> {
             noise,
             start: None,
             mask: None,
-            beside: None,
+            concat: None,
             label: None,
             is_filled: request.mask.is_some(),
         };
-        if let Beside::Enlarged(how) = stage.beside {
+        if let ConcatCondition::Enlarged(how) = stage.concat {
             return self.enlarged(how, shape, draws);
         }
         let Some(image) = request.start.filter(|_| stage.state == StateSpec::Image) else {
             return Ok(nothing(draws.next(shape)?));
         };
-        if stage.beside == Beside::LowRes {
+        if stage.concat == ConcatCondition::LowRes {
             return self.low_res(image, shape, draws);
         }
         let pipeline = self.pipeline;
         let encoder = pipeline.spec.encoder.as_ref().ok_or_else(|| {
             pipeline.error("it has no vae_encoder, which an image to start from goes through")
         })?;
-        let pixels = pictures::color_planes(image, size, range)?;
-        if stage.beside == Beside::Image {
+        let pixels = conditioning_images::color_planes(image, size, range)?;
+        if stage.concat == ConcatCondition::Image {
             let noise = draws.next(shape)?;
             let mean = encoder.encode(pipeline.place(), &[&pixels], vec![None])?;
             // This pipeline leaves the scale of latents out.
-            return Ok(Given { beside: mean.into_iter().next(), ..nothing(noise) });
+            return Ok(Given { concat: mean.into_iter().next(), ..nothing(noise) });
         }
         if let Some(mask) =
             request.mask.filter(|mask| [mask.width, mask.height] != [image.width, image.height])
@@ -433,9 +436,10 @@ impl StageRun<'_> {
                 mask.width, mask.height, image.width, image.height
             )));
         }
-        let mask = request.mask.map(|mask| pictures::mask_planes(mask, size)).transpose()?;
-        let is_needed = stage.beside == Beside::Nothing || strength < 1.0;
-        let of = |pixels: &Array4<f32>, draws: &mut Draws| -> Result<Option<Array4<f32>>> {
+        let mask =
+            request.mask.map(|mask| conditioning_images::mask_planes(mask, size)).transpose()?;
+        let is_needed = stage.concat == ConcatCondition::Nothing || strength < 1.0;
+        let of = |pixels: &Array4<f32>, draws: &mut NoiseDraws| -> Result<Option<Array4<f32>>> {
             let latents = encoder.encode(pipeline.place(), &[pixels], vec![Some(draws)])?;
             Ok(latents.into_iter().next().map(|latent| encoder.normalized(latent)))
         };
@@ -444,9 +448,9 @@ impl StageRun<'_> {
         let Some(mask) = mask else { return Ok(Given { start, ..nothing(noise) }) };
         let kept = &pixels * &mask.mapv(|masked| 1.0 - masked);
         let masked = of(&kept, draws)?;
-        let mask = pictures::subsampled(mask.view(), scale);
-        let beside = match (stage.beside, masked) {
-            (Beside::MaskedImage, Some(masked)) => {
+        let mask = conditioning_images::subsampled(mask.view(), scale);
+        let concat = match (stage.concat, masked) {
+            (ConcatCondition::MaskedImage, Some(masked)) => {
                 let joined = concatenate(Axis(1), &[mask.view(), masked.view()]);
                 Some(joined.map_err(|cause| {
                     Error::model_from(&pipeline.spec.name, "its encoder gives another size", cause)
@@ -454,24 +458,24 @@ impl StageRun<'_> {
             }
             _ => None,
         };
-        Ok(Given { start, beside, mask: Some(mask), ..nothing(noise) })
+        Ok(Given { start, concat, mask: Some(mask), ..nothing(noise) })
     }
 
     /// A small image with the noise that the upscaler was trained with.
-    fn low_res(&self, image: &Image, shape: Shape, draws: &mut Draws) -> Result<Given> {
-        const USUAL_LEVEL: usize = 20;
-        let level = self.request.noise_level.unwrap_or(USUAL_LEVEL);
+    fn low_res(&self, image: &Image, shape: Shape, draws: &mut NoiseDraws) -> Result<Given> {
+        const DEFAULT_LEVEL: usize = 20;
+        let level = self.request.noise_level.unwrap_or(DEFAULT_LEVEL);
         let file = self.stage.low_res_scheduler.as_deref().unwrap_or_default();
         let [signal, sigma] = self.noise_at(file, level)?;
         let range = Range::new(-1.0, 1.0)?;
-        let pixels = pictures::color_planes(image, [image.width, image.height], range)?;
+        let pixels = conditioning_images::color_planes(image, [image.width, image.height], range)?;
         let noise: Array4<f32> = draws.next(pixels.dim())?;
         let noised = signal as f32 * &pixels + sigma as f32 * &noise;
         Ok(Given {
             noise: draws.next(shape)?,
             start: None,
             mask: None,
-            beside: Some(noised),
+            concat: Some(noised),
             label: Some(level as f32),
             is_filled: false,
         })
@@ -486,8 +490,8 @@ struct Given {
     start: Option<Array4<f32>>,
     /// The mask at the size of the latent.
     mask: Option<Array4<f32>>,
-    /// What is concatenated behind the state.
-    beside: Option<Array4<f32>>,
+    /// What is concatenated to the state.
+    concat: Option<Array4<f32>>,
     /// The class that says how noisy it is.
     label: Option<f32>,
     /// Whether masked areas are filled.

@@ -42,7 +42,7 @@ pub struct Embeddings {
     /// Of the negative prompt.
     pub negative: Embedding,
     /// The ends of prompts that were too long, with the number of tokens that there is room for.
-    pub cut: Vec<(String, usize)>,
+    pub truncated: Vec<(String, usize)>,
 }
 
 /// What one encoder gives.
@@ -116,7 +116,7 @@ pub(super) fn embed(
     [prompt, negative]: [Option<&str>; 2],
     options: SessionOptions,
 ) -> Result<Embeddings> {
-    let (mut positives, mut negatives, mut cut) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut positives, mut negatives, mut truncated) = (Vec::new(), Vec::new(), Vec::new());
     for text in texts {
         let mut encoder = TextEncoder::open(runtime, folder, text, skip, options)?;
         let plain = |prompt: Option<&str>| {
@@ -129,8 +129,8 @@ pub(super) fn embed(
         };
         let mut of = |prompt: &str, instruction: Option<&str>, layer: usize| -> Result<Encoded> {
             let tokens = encoder.tokens(prompt, instruction)?;
-            if let Some(end) = &tokens.cut {
-                cut.push((end.clone(), encoder.tokenizer.length()));
+            if let Some(end) = &tokens.truncated {
+                truncated.push((end.clone(), encoder.tokenizer.length()));
             }
             encoder.encode(&tokens, layer)
         };
@@ -150,8 +150,8 @@ pub(super) fn embed(
         None if spec.absent_is_zero => positive.zeros(),
         _ => joined(&negatives)?,
     };
-    cut.dedup();
-    Ok(Embeddings { positive, negative, cut })
+    truncated.dedup();
+    Ok(Embeddings { positive, negative, truncated })
 }
 
 fn join(encoded: &[Encoded], spec: &EmbeddingSpec) -> Result<Embedding, ndarray::ShapeError> {

@@ -35,7 +35,7 @@ pub struct Tokens {
     /// The weight of each token's embedding; 1 unless the prompt says otherwise.
     pub weights: Vec<f32>,
     /// The end of a prompt that was too long.
-    pub cut: Option<String>,
+    pub truncated: Option<String>,
 }
 
 /// A tokenizer with its special tokens and its length.
@@ -44,7 +44,7 @@ pub struct PromptTokenizer {
     tokenizer: Tokenizer,
     length: usize,
     /// The special tokens before and after those of the prompt.
-    around: [Vec<u32>; 2],
+    special_tokens: [Vec<u32>; 2],
     padding: u32,
 }
 
@@ -103,17 +103,17 @@ impl PromptTokenizer {
                 [start.as_deref().unwrap_or(CLIP_START), end.as_deref().unwrap_or(CLIP_END)];
             files.parsed(clip(&files, start, end)?.into_bytes(), "vocab.json or merges.txt")?
         };
-        // Prompts are cut and padded here, with their weights.
+        // Prompts are truncated and padded here, with their weights.
         tokenizer
             .with_padding(None)
             .with_truncation(None)
             .map_err(|cause| files.failed("tokenizer.json", cause))?;
-        let around = around(&tokenizer).ok_or_else(|| {
+        let special_tokens = special_tokens(&tokenizer).ok_or_else(|| {
             files.error("its special tokens cannot be told from those of a text; export it again")
         })?;
         let stated = config.model_max_length.filter(|length| *length <= MOST_TOKENS as f64);
         let length = length.or(stated.map(|length| length as usize)).unwrap_or(CLIP_LENGTH);
-        if length <= around.iter().map(Vec::len).sum() {
+        if length <= special_tokens.iter().map(Vec::len).sum() {
             return Err(files.error(&format!(
                 "its tokenizer_config.json says that prompts have {length} tokens, which leaves no \
                  room for a word"
@@ -124,12 +124,12 @@ impl PromptTokenizer {
             Some(token) => tokenizer.token_to_id(token).ok_or_else(|| {
                 files.error(&format!("its padding is {token:?}, which is not in its vocabulary"))
             })?,
-            None => around[1].first().copied().unwrap_or(0),
+            None => special_tokens[1].first().copied().unwrap_or(0),
         };
-        Ok(Self { tokenizer, length, around, padding })
+        Ok(Self { tokenizer, length, special_tokens, padding })
     }
 
-    /// The number of tokens that a prompt is cut or padded to.
+    /// The number of tokens that a prompt is truncated or padded to.
     pub fn length(&self) -> usize {
         self.length
     }
@@ -147,7 +147,7 @@ impl PromptTokenizer {
         self.padded(prompt, self.length)
     }
 
-    /// The tokens of a prompt behind an instruction, with room for the instruction beside the
+    /// The tokens of a prompt after an instruction, with room for the instruction beside the
     /// prompt's own.
     ///
     /// # Errors
@@ -167,22 +167,23 @@ impl PromptTokenizer {
     }
 
     fn padded(&self, prompt: &[Fragment], length: usize) -> Result<Tokens> {
-        let room = length.saturating_sub(self.around[0].len() + self.around[1].len());
+        let room =
+            length.saturating_sub(self.special_tokens[0].len() + self.special_tokens[1].len());
         let mut ids = Vec::new();
         let mut weights = Vec::new();
-        let mut cut: Option<String> = None;
+        let mut truncated: Option<String> = None;
         for Fragment { text, weight } in prompt {
             let encoding = self.tokenizer.encode(text.as_str(), false).map_err(|cause| {
                 Error::usage(format!("the prompt {text:?} cannot be tokenized: {cause}"))
             })?;
             let own = encoding.get_ids();
             let (taken, rest) = own.split_at(own.len().min(room - ids.len()));
-            if let Some(end) = &mut cut {
+            if let Some(end) = &mut truncated {
                 end.push_str(text);
             } else if !rest.is_empty() {
                 // A token may be a part of a character, which is then without effect as a whole.
                 let (start, _) = encoding.get_offsets()[taken.len()];
-                cut = (0..=start.min(text.len()))
+                truncated = (0..=start.min(text.len()))
                     .rev()
                     .find_map(|at| text.get(at..))
                     .map(str::to_owned);
@@ -190,7 +191,7 @@ impl PromptTokenizer {
             ids.extend_from_slice(taken);
             weights.resize(ids.len(), *weight);
         }
-        let [before, after] = &self.around;
+        let [before, after] = &self.special_tokens;
         let ids = [before.as_slice(), &ids, after.as_slice()].concat();
         let mut mask = vec![1.0; ids.len()];
         let mut weights = [vec![1.0; before.len()], weights].concat();
@@ -198,12 +199,12 @@ impl PromptTokenizer {
         ids.resize(length, self.padding);
         mask.resize(length, 0.0);
         weights.resize(length, 1.0);
-        Ok(Tokens { ids, mask, weights, cut })
+        Ok(Tokens { ids, mask, weights, truncated })
     }
 }
 
 /// The special tokens that a tokenizer puts before and after a text.
-fn around(tokenizer: &Tokenizer) -> Option<[Vec<u32>; 2]> {
+fn special_tokens(tokenizer: &Tokenizer) -> Option<[Vec<u32>; 2]> {
     let [all, own] = [true, false].map(|special| {
         tokenizer.encode_fast("a", special).map(|encoding| encoding.get_ids().to_vec())
     });
@@ -328,7 +329,7 @@ fn clip(files: &Files<'_>, start: &str, end: &str) -> Result<String> {
 }
 
 /// The `tokenizer.json` of T5's SentencePiece model, as transformers' `T5Converter` makes it, with
-/// this many tokens for masked spans behind the vocabulary. None if it is no such model.
+/// this many tokens for masked spans after the vocabulary. None if it is no such model.
 fn t5(model: &[u8], sentinels: u64) -> Option<String> {
     /// Fields of `ModelProto`, and of its pieces and its normalizer.
     const PIECE: u64 = 1;

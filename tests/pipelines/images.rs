@@ -86,6 +86,6 @@ fn the_end_of_a_long_prompt_is_reported() {
         .within(&place)
         .succeeds()
         .json();
-    let whole = json["cut"][0].as_str().unwrap();
+    let whole = json["truncated"][0].as_str().unwrap();
     assert!(whole.starts_with(shown) && prompt.ends_with(whole), "{whole}");
 }

@@ -27,14 +27,14 @@ fn agree(pipeline: &str) {
         let text = golden["text"].as_str().unwrap();
         let expected: Vec<u32> =
             golden["ids"].as_array().unwrap().iter().map(|id| number(id) as u32).collect();
-        let Tokens { ids, mask, weights, cut } = tokenizer.tokens(&plain(text)).unwrap();
+        let Tokens { ids, mask, weights, truncated } = tokenizer.tokens(&plain(text)).unwrap();
         assert_eq!(ids, expected, "{text:?}");
         let count = number(&golden["count"]);
         let is_text = |i: usize| if i < count { 1.0 } else { 0.0 };
         assert_eq!(mask, (0..length).map(is_text).collect::<Vec<f32>>(), "{text:?}");
         assert!(weights.iter().all(|weight| *weight == 1.0) && weights.len() == length);
         // What has no effect is an end of the text.
-        if let Some(end) = cut {
+        if let Some(end) = truncated {
             has_cut = true;
             assert!(count == length && text.ends_with(&end) && !end.is_empty(), "{text:?} {end:?}");
         }

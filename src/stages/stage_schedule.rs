@@ -13,7 +13,7 @@ use crate::model::{Scheduler, WHY, text_of};
 
 /// A training schedule, with the sampler of its file.
 #[derive(Clone, Debug)]
-pub(super) enum Training {
+pub(super) enum StageSchedule {
     /// Timesteps of a variance-preserving process.
     Discrete {
         /// The schedule.
@@ -32,7 +32,7 @@ pub(super) enum Training {
 
 /// A plan, and how its state begins.
 #[derive(Clone, Debug)]
-pub(super) struct Start {
+pub(super) struct StagePlan {
     /// The plan.
     pub(super) plan: Plan,
     /// The factor of the initial noise, when there is no image to start from.
@@ -62,7 +62,7 @@ pub(super) struct PlanRequest {
     pub(super) part: f64,
 }
 
-impl Training {
+impl StageSchedule {
     /// Reads a `scheduler_config.json`.
     ///
     /// # Errors
@@ -84,7 +84,7 @@ impl Training {
     /// # Errors
     /// [`Error::Usage`] for a sampler that does not go with it, or a number of steps that is
     /// impossible; [`Error::Model`] for an unsupported setting.
-    pub(super) fn plan(&self, request: PlanRequest) -> Result<Start> {
+    pub(super) fn plan(&self, request: PlanRequest) -> Result<StagePlan> {
         let PlanRequest { steps, skipped, sampler, eta, tokens, has_even_sigmas, part } = request;
         if skipped >= steps {
             return Err(Error::usage(format!(
@@ -116,7 +116,7 @@ impl Training {
                     }
                 });
                 let has_learned_variance = *has_learned_variance && sampler == Sampler::DDPM;
-                Ok(Start { plan, noise, sampler: sampler.name(), has_learned_variance })
+                Ok(StagePlan { plan, noise, sampler: sampler.name(), has_learned_variance })
             }
             Self::Flow(schedule) => {
                 if let Some(other) = sampler.filter(|sampler| *sampler != Sampler::EULER) {
@@ -127,7 +127,7 @@ impl Training {
                 }
                 let plan = flow_plan(schedule, steps, tokens, has_even_sigmas)?;
                 let plan = plan.from_row(skipped);
-                Ok(Start {
+                Ok(StagePlan {
                     plan,
                     noise: 1.0,
                     sampler: Sampler::EULER.name(),

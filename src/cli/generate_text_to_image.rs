@@ -6,7 +6,7 @@ use std::time::Instant;
 use clap::Args;
 use eddy::media::source::refuse_replacing;
 use eddy::media::{Image, still};
-use eddy::stages::{Draws, StageRequest, StagedPipeline, StagedReport, StagedRequest};
+use eddy::stages::{NoiseDraws, StageRequest, TextToImage, TextToImageReport, TextToImageRequest};
 use eddy::task::as_images;
 use eddy::tensor::Range;
 use ndarray::Array4;
@@ -150,10 +150,10 @@ impl Arguments {
         let tiles = (memory.tile(), memory.budget());
         let path = std::path::Path::new(&self.model);
         let mut pipeline = opened.load(&self.model, |runtime, options| {
-            StagedPipeline::open(runtime, path, options, tiles)
+            TextToImage::open(runtime, path, options, tiles)
         })?;
         let options = sampling.options(memory);
-        let request = StagedRequest {
+        let request = TextToImageRequest {
             prompt,
             negative_prompt: prompts.negative_prompt.clone(),
             size: self.size.map(|size| [size.width, size.height]),
@@ -179,8 +179,8 @@ impl Arguments {
             bar.begin(i, &self.model);
             interrupt::check()?;
             let mut draws = match &recorded {
-                Some(values) => Draws::recorded(values.clone()),
-                None => Draws::of_seed(sampling.seed.wrapping_add(i as u64)),
+                Some(values) => NoiseDraws::recorded(values.clone()),
+                None => NoiseDraws::of_seed(sampling.seed.wrapping_add(i as u64)),
             };
             samples.push(pipeline.sample(&request, &mut draws, &mut |progress| {
                 bar.advance(i, progress);
@@ -189,7 +189,7 @@ impl Arguments {
         }
         let report = samples.first().map(|(_, report)| report.clone());
         if let Some(report) = &report {
-            for (end, room) in &report.cut {
+            for (end, room) in &report.truncated {
                 let end = shortened(end);
                 console.note_unless_json(format!(
                     "the prompt is longer than {room} tokens; this end of it has no effect: {end}"
@@ -233,14 +233,19 @@ impl Arguments {
             "output": self.output.to_string_lossy(), "count": count, "width": width,
             "height": height, "model": self.model, "sampler": sampler,
             "evaluations": evaluations, "seed": sampling.seed, "seconds": seconds,
-            "guidance_scale": report.guidance_scale, "cut": report.cut.iter().map(|(end, _)| end).collect::<Vec<_>>(),
+            "guidance_scale": report.guidance_scale, "truncated": report.truncated.iter().map(|(end, _)| end).collect::<Vec<_>>(),
             "device": opened.device().to_string(),
         });
         bar.report(line, &record)
     }
 
     /// The parameters from which the image can be generated again.
-    fn parameters(&self, request: &StagedRequest<'_>, report: &StagedReport, seed: u64) -> String {
+    fn parameters(
+        &self,
+        request: &TextToImageRequest<'_>,
+        report: &TextToImageReport,
+        seed: u64,
+    ) -> String {
         let [width, height] = report.size;
         let mut note = json!({
             "eddy": env!("CARGO_PKG_VERSION"), "model": self.model, "seed": seed,

@@ -8,7 +8,7 @@ use crate::network::Shape;
 
 /// A source of draws: recorded values, or a random seed's.
 #[derive(Clone, Debug)]
-pub struct Draws {
+pub struct NoiseDraws {
     /// The values that another program drew, in order, and how many have been used.
     recorded: Option<(Vec<f32>, usize)>,
     seed: u64,
@@ -17,8 +17,8 @@ pub struct Draws {
     stages: u64,
 }
 
-impl Draws {
-    /// Draws of a random seed.
+impl NoiseDraws {
+    /// Draws from a random seed.
     pub fn of_seed(seed: u64) -> Self {
         Self { recorded: None, seed, count: 0, stages: 0 }
     }
