@@ -2,7 +2,8 @@
 //! once.
 //!
 //! [`Eddy`] holds ONNX Runtime and the settings shared by all networks. It makes
-//! [`DenoisePipeline`], [`UpscalePipeline`], [`GeneratePipeline`] and [`SamplePipeline`]. They run
+//! [`DenoisePipeline`], [`UpscalePipeline`], [`InpaintPipeline`], [`GeneratePipeline`] and
+//! [`SamplePipeline`]. They run
 //! [`task`](crate::task), [`video`](crate::video) and [`diffusion`](crate::diffusion), which borrow
 //! a network and its manifest.
 
@@ -19,7 +20,7 @@ use crate::diffusion::{Philox, Progress, Sampler, Schedule, SigmaMap, State, exe
 use crate::error::{Error, Result};
 use crate::media::stream::{ReadOutcome, Scan, Source, VideoFormat, VideoFrame};
 use crate::media::{Image, Samples};
-use crate::model::{Package, Precision, SampledModel};
+use crate::model::{Description, Package, Precision, SampledModel};
 use crate::network::{
     Device, Interface, Library, ModelSource, OnnxNetwork, Runtime, SessionOptions,
 };
@@ -32,6 +33,10 @@ use crate::tensor::{FrameConverter, Range, write_planes};
 use crate::tile::TilePlan;
 use crate::video::FrameProcessor;
 
+mod inpaint;
+
+pub use inpaint::InpaintPipeline;
+
 /// How many finished frames are buffered for the iterator.
 const FRAMES_AHEAD: usize = 2;
 
@@ -40,7 +45,7 @@ const FRAMES_AHEAD: usize = 2;
 pub struct Eddy {
     runtime: Arc<Runtime>,
     session: SessionOptions,
-    precision: Precision,
+    precision: Option<Precision>,
     budget: Budget,
 }
 
@@ -75,7 +80,8 @@ impl EddyBuilder {
         self
     }
 
-    /// The precision of networks; by default `f32`.
+    /// The precision of networks; by default the one that suits the device:
+    /// [`Package::default_precision`].
     #[must_use]
     pub fn precision(mut self, precision: Precision) -> Self {
         self.precision = Some(precision);
@@ -98,7 +104,7 @@ impl EddyBuilder {
         Ok(Eddy {
             runtime: Runtime::load(&self.library.unwrap_or(Library::Embedded))?,
             session: self.session,
-            precision: self.precision.unwrap_or(Precision::F32),
+            precision: self.precision,
             budget: self.budget,
         })
     }
@@ -124,13 +130,26 @@ impl Eddy {
     }
 
     fn load(&self, model: &str) -> Result<(Package, OnnxNetwork)> {
-        let package = Package::find(model)?;
-        let network = package.load(&self.runtime, self.precision, self.session)?;
+        let package = self.find(model)?;
+        let precision =
+            self.precision.unwrap_or_else(|| package.default_precision(self.session.device));
+        let network = package.load(&self.runtime, precision, self.session)?;
         Ok((package, network))
     }
 
-    /// A denoiser: a bundled model (`camera`, `denoise`, `denoise-fast`) or the folder of a model
-    /// package.
+    /// A bundled model, the folder of a package, or a bare ONNX file, which is run some dozens of
+    /// times to find out how its values are to be read.
+    fn find(&self, model: &str) -> Result<Package> {
+        let path = Path::new(model);
+        if path.extension().is_some_and(|it| it == "onnx") && path.is_file() {
+            let description = Description::default();
+            return Ok(Package::of_onnx(&self.runtime, path, &description, self.session)?.0);
+        }
+        Package::find(model)
+    }
+
+    /// A denoiser: a bundled model (`camera`, `denoise`, `denoise-fast`), the folder of a model
+    /// package, or an ONNX file, whose properties are then detected by running it.
     ///
     /// # Errors
     /// [`Error::Model`] when there is no such model, it has another task, or its network cannot be
@@ -151,6 +170,16 @@ impl Eddy {
         let options = UpscaleOptions { budget: self.budget, ..Default::default() };
         Upscaler::new(&package.manifest, &mut network, options)?;
         Ok(UpscalePipeline { package, network, options })
+    }
+
+    /// Fills masked areas of images: a bundled model (`prior`), the folder of a model package, or
+    /// an ONNX file of a network that takes a mask.
+    ///
+    /// # Errors
+    /// As for [`denoiser`](Self::denoiser).
+    pub fn inpainter(&self, model: &str) -> Result<InpaintPipeline> {
+        let (package, network) = self.load(model)?;
+        InpaintPipeline::new(package, network, self.budget)
     }
 
     /// A generator: a bundled model (`prior`, `digits-ddpm`, `digits-ncsn`) or the folder of a
@@ -184,7 +213,12 @@ impl Eddy {
     /// network was trained on.
     pub fn network(&self, model: &str) -> Result<SamplePipeline> {
         let model = SampledModel::find(model)?;
-        let precision = matches!(model, SampledModel::Package(_)).then_some(self.precision);
+        let precision = match &model {
+            SampledModel::Package(package) => Some(
+                self.precision.unwrap_or_else(|| package.default_precision(self.session.device)),
+            ),
+            SampledModel::Diffusers(_) => None,
+        };
         let network = model.load(&self.runtime, precision, self.session)?;
         Ok(SamplePipeline::new(network, model.schedule()?, model.multiple_of()))
     }
@@ -411,9 +445,22 @@ impl UpscalePipeline {
     /// # Errors
     /// As for [`DenoisePipeline::run`].
     pub fn run(&mut self, image: &Image) -> Result<(Image, UpscaleReport)> {
+        self.run_observed(image, |_| ControlFlow::Continue(()))
+    }
+
+    /// Like [`run`](Self::run), with a callback: `observe` is called after every evaluation, and
+    /// can stop the run.
+    ///
+    /// # Errors
+    /// As for [`run`](Self::run), and [`Error::Interrupted`].
+    pub fn run_observed(
+        &mut self,
+        image: &Image,
+        mut observe: impl FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<(Image, UpscaleReport)> {
         image.check()?;
         let mut upscaler = Upscaler::new(&self.package.manifest, &mut self.network, self.options)?;
-        upscaler.upscale(image, &mut |_| ControlFlow::Continue(()))
+        upscaler.upscale(image, &mut observe)
     }
 }
 
@@ -432,6 +479,11 @@ impl GeneratePipeline {
         &mut self.options
     }
 
+    /// The guidance scale of the model; 1, which is no guidance, where it declares none.
+    pub fn guidance_scale(&self) -> f64 {
+        self.package.manifest.defaults.guidance_scale.unwrap_or(1.0)
+    }
+
     /// Generates one image per random seed of `request`, of `[width, height]` or of the network's
     /// own size. `request` also has the classes, guidance and the initial image.
     ///
@@ -443,11 +495,25 @@ impl GeneratePipeline {
         size: Option<[usize; 2]>,
         request: GenerateRequest<'_>,
     ) -> Result<Vec<Image>> {
+        self.run_observed(size, request, |_| ControlFlow::Continue(()))
+    }
+
+    /// Like [`run`](Self::run), with a callback: `observe` is called after every evaluation, and
+    /// can stop the run.
+    ///
+    /// # Errors
+    /// As for [`run`](Self::run), and [`Error::Interrupted`].
+    pub fn run_observed(
+        &mut self,
+        size: Option<[usize; 2]>,
+        request: GenerateRequest<'_>,
+        mut observe: impl FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Vec<Image>> {
         let generator =
             Generator::new(&self.package.manifest, &mut self.network, self.options.clone())?;
         let mut generator = generator.decoded_by(self.decoder.as_mut());
         let size = generator.size(size)?;
-        let generated = generator.generate(size, request, &mut |_| ControlFlow::Continue(()))?;
+        let generated = generator.generate(size, request, &mut observe)?;
         as_images(&generated, generator.range())
     }
 }
@@ -505,6 +571,11 @@ impl SamplePipeline {
         self
     }
 
+    /// Sampler, steps, eta and seed of the next samples, of a pipeline that is kept.
+    pub fn configure(&mut self, sampler: Sampler, steps: usize, eta: Option<f64>, seed: u64) {
+        (self.sampler, self.steps, self.eta, self.seed) = (sampler, steps, eta, seed);
+    }
+
     /// Samples from `noise`, `[batch, channels, height, width]`, with a standard deviation of 1
     /// like diffusers' `latents`. For variance-exploding states it is scaled to the first level.
     ///
@@ -512,6 +583,19 @@ impl SamplePipeline {
     /// [`Error::Usage`] for steps or an eta out of range, [`Error::Model`] for a shape that the
     /// network does not take, [`Error::Evaluation`] when the network fails.
     pub fn sample(&mut self, noise: Array4<f32>) -> Result<Array4<f32>> {
+        self.sample_observed(noise, |_| ControlFlow::Continue(()))
+    }
+
+    /// Like [`sample`](Self::sample), with a callback: `observe` is called after every evaluation,
+    /// and can stop the run.
+    ///
+    /// # Errors
+    /// As for [`sample`](Self::sample), and [`Error::Interrupted`].
+    pub fn sample_observed(
+        &mut self,
+        noise: Array4<f32>,
+        mut observe: impl FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Array4<f32>> {
         let plan = plan(&self.schedule, self.sampler, self.steps, self.eta)?;
         // Variance-preserving states start with a standard deviation of 1.
         let first = plan.steps.first().map(|step| step.level).filter(|level| level.signal == 1.0);
@@ -526,8 +610,8 @@ impl SamplePipeline {
         let tiles = TilePlan::whole(width, height, self.multiple_of);
         let fresh = Philox::new(self.seed);
         let mut state = State::new(noise * first, &plan, &fresh, &SigmaMap::ABSOLUTE)?;
-        let observe = &mut |_| ControlFlow::Continue(());
-        execute(&plan, &mut self.network, &mut state, &tiles, &SigmaMap::ABSOLUTE, observe)?;
+        let sigma = &SigmaMap::ABSOLUTE;
+        execute(&plan, &mut self.network, &mut state, &tiles, sigma, &mut observe)?;
         Ok(state.into_inner())
     }
 }

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
-use eddy::diffusion::Sampler;
 use eddy::media::still;
 use eddy::model::{Package, Task};
 use eddy::task::{GenerateOptions, Inpainter, Mask};
@@ -111,17 +110,14 @@ impl Arguments {
         if package.manifest.task == Task::Inpaint {
             return self.inpaint_at_once(&package, &mask);
         }
-        // A network that is not conditioned on the mask fits the known pixels only gradually,
-        // through noise.
-        let usual = if package.manifest.takes_mixed_noise() { 1 } else { 4 };
+        let defaults = GenerateOptions::for_inpainting(&package.manifest);
         let mut options = GenerateOptions {
-            resample: self.resample.map_or(usual, usize::from),
+            resample: self.resample.map_or(defaults.resample, usize::from),
             strength: Some(self.strength),
             ..self.sampling.options(&self.run.memory)
         };
-        options.sampler = options.sampler.or(Some(Sampler::DDPM));
-        // More steps were hardly better on held-out photographs.
-        options.steps = options.steps.or(Some(10));
+        options.sampler = options.sampler.or(defaults.sampler);
+        options.steps = options.steps.or(defaults.steps);
         let seed = self.sampling.seed;
         let seeds = seeds(seed, self.samples);
         let run = GenerativeRun {

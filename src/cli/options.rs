@@ -241,12 +241,7 @@ pub(crate) struct PrecisionOption {
 impl PrecisionOption {
     /// The requested precision, or the one of the package that suits the device.
     pub(crate) fn on(&self, device: Device, package: &Package) -> Precision {
-        let files = &package.manifest.files;
-        let halves = device.is_gpu() && files.contains_key(&Precision::F16);
-        let usual = if halves { Precision::F16 } else { Precision::F32 };
-        // A package may have one file alone.
-        let usual = if files.contains_key(&usual) { Some(&usual) } else { files.keys().next() };
-        self.asked().or(usual.copied()).unwrap_or_default()
+        self.asked().unwrap_or_else(|| package.default_precision(device))
     }
 
     pub(crate) fn asked(&self) -> Option<Precision> {

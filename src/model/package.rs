@@ -14,7 +14,7 @@ use super::import::manifest_of_diffusers;
 use super::manifest::{Manifest, ModelFile, State};
 use super::precision::Precision;
 use crate::error::{Error, Result};
-use crate::network::{Interface, ModelSource, OnnxNetwork, Runtime, SessionOptions, sha256};
+use crate::network::{Device, Interface, ModelSource, OnnxNetwork, Runtime, SessionOptions, sha256};
 use crate::setting::PRECISION;
 
 /// A model package.
@@ -168,6 +168,18 @@ impl Package {
             Some(precision) => self.file(precision).map(|_| vec![precision]),
             None => Ok(self.manifest.files.keys().copied().collect()),
         }
+    }
+
+    /// The precision that suits a device: f16 on a GPU if there is such a file, or else f32. A
+    /// package may have one file alone, whose precision is then taken.
+    pub fn default_precision(&self, device: Device) -> Precision {
+        let files = &self.manifest.files;
+        let halves = device.is_gpu() && files.contains_key(&Precision::F16);
+        let preferred = if halves { Precision::F16 } else { Precision::F32 };
+        if files.contains_key(&preferred) {
+            return preferred;
+        }
+        files.keys().next().copied().unwrap_or_default()
     }
 
     /// Loads the network in `precision`, after checking the SHA-256 of its file.

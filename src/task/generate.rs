@@ -42,6 +42,22 @@ pub struct GenerateOptions {
     pub budget: Budget,
 }
 
+impl GenerateOptions {
+    /// What works well for [`Generator::inpaint`] with the network of `manifest`.
+    pub fn for_inpainting(manifest: &Manifest) -> Self {
+        Self {
+            sampler: Some(Sampler::DDPM),
+            // More were hardly better on held-out photographs.
+            steps: Some(10),
+            // A network that is not conditioned on the mask fits the known pixels only gradually,
+            // through noise.
+            resample: if manifest.takes_mixed_noise() { 1 } else { 4 },
+            strength: Some(1.0),
+            ..Self::default()
+        }
+    }
+}
+
 /// Class conditioning.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Classes {

@@ -155,3 +155,25 @@ fn a_cut_shows_nothing_of_previous_frames() {
     assert!(on.errors[10] < 1.02 * off.errors[10], "{} {}", on.errors[10], off.errors[10]);
     assert_eq!(on.record["resets"].as_u64(), Some(1));
 }
+
+#[test]
+fn previous_frames_help_grayscale_video_too() {
+    let Clip { place, clean } = clip(std::iter::repeat_n((60.0, 40.0), 8));
+    // The red plane of each frame, as a grayscale video.
+    let (noisy, area) = (place.bytes("noisy.raw"), WIDTH * HEIGHT);
+    let red: Vec<u8> = noisy.iter().step_by(3).copied().collect();
+    place.file("gray.raw", red);
+    let mut errors = Vec::new();
+    for temporal in ["off", "on"] {
+        eddy("denoise gray.raw -o clean.raw --pixel-format gray --size")
+            .arg(format!("{WIDTH}x{HEIGHT}"))
+            .arg(format!("--temporal={temporal}"))
+            .within(&place)
+            .succeeds();
+        let last = &place.bytes("clean.raw")[7 * area..];
+        let truth = clean[7].iter().step_by(3);
+        let squares = last.iter().zip(truth).map(|(a, b)| f64::from(f32::from(*a) - b).powi(2));
+        errors.push(squares.sum::<f64>() / area as f64);
+    }
+    assert!(errors[1] < 0.7 * errors[0], "mean squared errors {errors:?}");
+}

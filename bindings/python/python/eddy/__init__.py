@@ -1,0 +1,245 @@
+"""Denoising, super-resolution, inpainting and image generation by diffusion networks, on numpy arrays.
+
+    import eddy
+    clean = eddy.denoise(noisy)                     # uint8 or float32, [H, W] or [H, W, C]
+    large = eddy.upscale(clean, 2)
+
+Nothing is printed, and no network is reached: ONNX Runtime and the models are in the package.
+"""
+
+import threading
+
+import numpy as np
+
+from . import _eddy
+from ._eddy import __version__, models, onnxruntime_version
+from ._errors import (
+    DeviceError,
+    Error,
+    EvaluationError,
+    InputError,
+    Interrupted,
+    ModelError,
+    OutputError,
+    UsageError,
+)
+
+__all__ = [
+    "Denoiser",
+    "DeviceError",
+    "Error",
+    "EvaluationError",
+    "Generator",
+    "Image",
+    "InputError",
+    "Inpainter",
+    "Interrupted",
+    "ModelError",
+    "Network",
+    "OutputError",
+    "Stream",
+    "UsageError",
+    "Upscaler",
+    "__version__",
+    "denoise",
+    "frames",
+    "generate",
+    "inpaint",
+    "models",
+    "onnxruntime_version",
+    "upscale",
+]
+
+
+class Image(np.ndarray):
+    """An array that notebooks show as an image. ``info`` is a dict of what is known of it, such as ``sigma``."""
+
+    info = {}
+
+    def __array_finalize__(self, other):
+        self.info = dict(getattr(other, "info", {}))
+
+    def _repr_png_(self):
+        is_image = self.ndim == 2 or (self.ndim == 3 and 1 <= self.shape[2] <= 4)
+        if not is_image or self.size == 0 or self.dtype not in (np.uint8, np.uint16, np.float32, np.float64):
+            return None
+        whole = np.asarray(self)
+        return _eddy.encode_png(whole.clip(0, 1) if whole.dtype.kind == "f" else whole)
+
+
+def _image(array, info=None):
+    image = array.view(Image)
+    image.info = dict(info or {})
+    return image
+
+
+def _settings(device=None, threads=None, max_memory=None, precision=None, runtime=None):
+    return {
+        "device": device,
+        "threads": threads,
+        "max_memory": max_memory,
+        "precision": precision,
+        "runtime": None if runtime is None else str(runtime),
+    }
+
+
+def _name(model):
+    return None if model is None else str(model)
+
+
+class Denoiser:
+    """Removes noise from images. Its network is loaded once; several threads may use it, one at a time."""
+
+    def __init__(self, model=None, **settings):
+        self._native = _eddy.Denoiser(_name(model), _settings(**settings))
+
+    def __call__(self, image, *, sigma=None, steps=None, eta=0.0, seed=0, strength=1.0, progress=None):
+        return _image(*self._native.run(image, sigma, steps, eta, seed, strength, progress))
+
+
+class Upscaler:
+    """Enlarges images. ``scale`` is its factor along each axis."""
+
+    def __init__(self, model="upscale-x2", **settings):
+        self._native = _eddy.Upscaler(_name(model), _settings(**settings))
+        self.scale = self._native.scale
+
+    def __call__(self, image, *, steps=None, eta=0.0, seed=0, progress=None):
+        return _image(self._native.run(image, steps, eta, seed, progress))
+
+
+class Inpainter:
+    """Fills masked areas of images."""
+
+    def __init__(self, model="prior", **settings):
+        self._native = _eddy.Inpainter(_name(model), _settings(**settings))
+
+    def __call__(self, image, mask, *, steps=None, samples=4, seed=0, grow=0, feather=0, progress=None):
+        mask = np.asarray(mask)
+        if mask.dtype == bool:
+            mask = mask.astype(np.uint8) * 255
+        return _image(self._native.run(image, mask, steps, samples, seed, grow, feather, progress))
+
+
+class Generator:
+    """Generates images from noise."""
+
+    def __init__(self, model="prior", **settings):
+        self._native = _eddy.Generator(_name(model), _settings(**settings))
+
+    def __call__(
+        self,
+        *,
+        count=1,
+        size=None,
+        class_labels=None,
+        guidance_scale=None,
+        sampler=None,
+        steps=None,
+        eta=None,
+        seed=0,
+        progress=None,
+    ):
+        labels = [] if class_labels is None else [int(label) for label in np.atleast_1d(class_labels)]
+        run = self._native.run
+        images = run(count, size, labels, guidance_scale, sampler, steps, eta, seed, progress)
+        return [_image(image) for image in images]
+
+
+class Network:
+    """A network and its training schedule, for any sampler."""
+
+    def __init__(self, model, **settings):
+        self._native = _eddy.Network(_name(model), _settings(**settings))
+
+    def sample(self, noise, *, sampler="ddim", steps=50, eta=None, seed=0, progress=None):
+        noise = np.asarray(noise, dtype=np.float32)
+        return self._native.run(noise, sampler, steps, eta, seed, progress)
+
+
+class Stream:
+    """Denoises frames one by one, each with what is known from those before it."""
+
+    def __init__(self, width, height, *, pixel_format="rgb24", fps=30, model=None, **settings):
+        if model is None:
+            model = "camera" if pixel_format.startswith(("yuv", "nv", "gray")) else "denoise-fast"
+        size = [int(width), int(height)]
+        self._native = _eddy.Stream(_name(model), size, pixel_format, int(fps), _settings(**settings))
+        self.frame_bytes = self._native.frame_bytes
+
+    def __call__(self, frame):
+        return self._native.run(np.asarray(frame))
+
+    def close(self):
+        self._native.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+class _Frames:
+    def __init__(self, source, model, settings):
+        self._native = _eddy.Frames(str(source), _name(model), settings)
+        self.size, self.fps = tuple(self._native.size), self._native.fps
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        got = self._native.read()
+        if got is None:
+            raise StopIteration
+        return _image(got[0], {"time": got[1]})
+
+    def close(self):
+        self._native.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+_kept, _lock = {}, threading.Lock()
+
+
+def _shared(kind, model):
+    """The instance of a class for a model, which the functions of this module share."""
+    with _lock:
+        key = (kind, _name(model))
+        if key not in _kept:
+            _kept[key] = kind(model)
+        return _kept[key]
+
+
+def denoise(image, *, model=None, **options):
+    """Removes noise from an image; see `Denoiser`."""
+    return _shared(Denoiser, model)(image, **options)
+
+
+def upscale(image, scale=2, *, model=None, **options):
+    """Enlarges an image; see `Upscaler`."""
+    if model is None:
+        if scale not in (2, 4):
+            raise UsageError(f"scale {scale}; there are models for 2 and 4, or name one by model=")
+        model = f"upscale-x{scale}"
+    return _shared(Upscaler, model)(image, **options)
+
+
+def inpaint(image, mask, *, model="prior", **options):
+    """Fills masked areas of an image; see `Inpainter`."""
+    return _shared(Inpainter, model)(image, mask, **options)
+
+
+def generate(model="prior", **options):
+    """Generates images from noise; see `Generator`."""
+    return _shared(Generator, model)(**options)
+
+
+def frames(source, *, model=None, **settings):
+    """The denoised frames of a camera, a file or a URL, as RGB."""
+    return _Frames(source, model, _settings(**settings))

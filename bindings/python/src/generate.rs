@@ -1,0 +1,58 @@
+//! Generation of images.
+
+use eddy::Error;
+use eddy::diffusion::ClassifierFreeOptions;
+use eddy::pipelines::GeneratePipeline;
+use eddy::task::{Classes, GenerateRequest};
+use pyo3::prelude::*;
+
+use crate::array;
+use crate::errors::exception;
+use crate::run::Shared;
+use crate::session::Settings;
+
+/// See `__init__.pyi`.
+#[pyclass(module = "eddy._eddy", frozen)]
+pub(crate) struct Generator(Shared<GeneratePipeline>);
+
+#[pymethods]
+impl Generator {
+    #[new]
+    fn new(py: Python<'_>, model: String, settings: Settings) -> PyResult<Self> {
+        settings.open(py, |eddy| eddy.generator(&model)).map(|it| Self(Shared::new(it)))
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn run<'py>(
+        &self,
+        py: Python<'py>,
+        count: usize,
+        size: Option<[usize; 2]>,
+        class_labels: Vec<usize>,
+        guidance_scale: Option<f64>,
+        sampler: Option<String>,
+        steps: Option<usize>,
+        eta: Option<f64>,
+        seed: u64,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let parsed = sampler.map(|name| name.parse()).transpose();
+        let sampler = parsed.map_err(|error: Error| exception(py, &error))?;
+        let seeds = (0..count as u64).map(|i| seed.wrapping_add(i)).collect();
+        let images = self.0.run(py, progress.as_ref(), move |pipeline, observe| {
+            let options = pipeline.options();
+            (options.sampler, options.steps, options.eta) = (sampler, steps, eta);
+            let scale = guidance_scale.unwrap_or_else(|| pipeline.guidance_scale());
+            // Several classes take turns.
+            let wanted: Vec<usize> = class_labels.iter().copied().cycle().take(count).collect();
+            let classes = (!wanted.is_empty()).then(|| Classes {
+                wanted,
+                options: ClassifierFreeOptions { scale, ..ClassifierFreeOptions::default() },
+                ..Classes::default()
+            });
+            let request = GenerateRequest { seeds, classes, ..GenerateRequest::default() };
+            pipeline.run_observed(size, request, observe)
+        })?;
+        array::stack(py, images)
+    }
+}

@@ -1,0 +1,48 @@
+//! A network and a sampler, as tensors.
+
+use eddy::Error;
+use eddy::ndarray::Ix4;
+use eddy::pipelines::SamplePipeline;
+use numpy::{IntoPyArray, PyArray4, PyReadonlyArrayDyn};
+use pyo3::prelude::*;
+
+use crate::errors::{exception, usage};
+use crate::run::Shared;
+use crate::session::Settings;
+
+/// See `__init__.pyi`.
+#[pyclass(module = "eddy._eddy", frozen)]
+pub(crate) struct Network(Shared<SamplePipeline>);
+
+#[pymethods]
+impl Network {
+    #[new]
+    fn new(py: Python<'_>, model: String, settings: Settings) -> PyResult<Self> {
+        settings.open(py, |eddy| eddy.network(&model)).map(|it| Self(Shared::new(it)))
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn run<'py>(
+        &self,
+        py: Python<'py>,
+        noise: PyReadonlyArrayDyn<'py, f32>,
+        sampler: &str,
+        steps: usize,
+        eta: Option<f64>,
+        seed: u64,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<Bound<'py, PyArray4<f32>>> {
+        let sampler = sampler.parse().map_err(|error: Error| exception(py, &error))?;
+        let noise = noise.as_array().to_owned();
+        let shape = noise.shape().to_vec();
+        let noise = noise.into_dimensionality::<Ix4>().map_err(|_| {
+            let expected = "expected [batch, channels, height, width]";
+            usage(py, format!("noise of shape {shape:?}; {expected}"))
+        })?;
+        let sample = self.0.run(py, progress.as_ref(), move |pipeline, observe| {
+            pipeline.configure(sampler, steps, eta, seed);
+            pipeline.sample_observed(noise, observe)
+        })?;
+        Ok(sample.into_pyarray(py))
+    }
+}

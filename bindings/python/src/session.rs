@@ -1,0 +1,59 @@
+//! The settings that all pipelines share, and ONNX Runtime, which a process loads once.
+
+use std::path::PathBuf;
+
+use eddy::Eddy;
+use eddy::network::{DeviceChoice, Library, Runtime};
+use pyo3::prelude::*;
+
+use crate::errors::{exception, usage};
+
+/// The settings of a pipeline's constructor.
+#[derive(Clone, Debug, Default, FromPyObject)]
+#[pyo3(from_item_all)]
+pub(crate) struct Settings {
+    device: Option<String>,
+    threads: Option<usize>,
+    max_memory: Option<u64>,
+    precision: Option<String>,
+    runtime: Option<PathBuf>,
+}
+
+impl Settings {
+    /// Loads ONNX Runtime and makes a pipeline by `make`, with the interpreter's lock released.
+    pub(crate) fn open<T: Send>(
+        self,
+        py: Python<'_>,
+        make: impl FnOnce(&Eddy) -> eddy::Result<T> + Send,
+    ) -> PyResult<T> {
+        let (mut builder, mut library) = (Eddy::builder(), Library::Embedded);
+        let device: Option<DeviceChoice> = match self.device {
+            Some(device) => {
+                Some(device.parse().map_err(|problem| usage(py, format!("device: {problem}")))?)
+            }
+            None => None,
+        };
+        if let Some(threads) = self.threads {
+            builder = builder.threads(threads);
+        }
+        if let Some(bytes) = self.max_memory {
+            builder = builder.max_memory(bytes);
+        }
+        if let Some(precision) = self.precision {
+            let parsed = precision.parse();
+            builder = builder
+                .precision(parsed.map_err(|problem| usage(py, format!("precision: {problem}")))?);
+        }
+        if let Some(file) = self.runtime {
+            library = Library::File(file);
+        }
+        let opened = py.detach(|| {
+            if let Some(device) = device {
+                let placement = Runtime::load(&library)?.choose(device, false)?;
+                builder = builder.device(placement.device);
+            }
+            make(&builder.library(library).build()?)
+        });
+        opened.map_err(|error| exception(py, &error))
+    }
+}
