@@ -32,8 +32,6 @@ const EXPECTED: &str = "expected [height, width] or [height, width, channels] wi
 /// The image in an array. Values of floating point are rounded to 16 bits.
 pub(crate) fn read(array: &Bound<'_, PyAny>) -> PyResult<(Image, Form)> {
     let py = array.py();
-    // Also what offers DLPack or `__array_interface__`, such as a tensor on the processor.
-    let array = py.import("numpy")?.call_method1("asarray", (array,))?;
     let untyped = array.cast::<PyUntypedArray>()?;
     let shape = untyped.shape().to_vec();
     let ([height, width, channels], has_channels) = match *shape {

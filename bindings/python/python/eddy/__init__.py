@@ -73,6 +73,12 @@ def _image(array, info=None):
     return image
 
 
+def _array(values):
+    """What offers DLPack or ``__array_interface__``, as an array, without a copy where that can be."""
+    is_foreign = not isinstance(values, np.ndarray) and not hasattr(values, "__array_interface__")
+    return np.from_dlpack(values) if is_foreign and hasattr(values, "__dlpack__") else np.asarray(values)
+
+
 def _settings(device=None, threads=None, max_memory=None, precision=None, runtime=None):
     return {
         "device": device,
@@ -94,7 +100,7 @@ class Denoiser:
         self._native = _eddy.Denoiser(_name(model), _settings(**settings))
 
     def __call__(self, image, *, sigma=None, steps=None, eta=0.0, seed=0, strength=1.0, progress=None):
-        return _image(*self._native.run(image, sigma, steps, eta, seed, strength, progress))
+        return _image(*self._native.run(_array(image), sigma, steps, eta, seed, strength, progress))
 
 
 class Upscaler:
@@ -105,7 +111,7 @@ class Upscaler:
         self.scale = self._native.scale
 
     def __call__(self, image, *, steps=None, eta=0.0, seed=0, progress=None):
-        return _image(self._native.run(image, steps, eta, seed, progress))
+        return _image(self._native.run(_array(image), steps, eta, seed, progress))
 
 
 class Inpainter:
@@ -115,10 +121,10 @@ class Inpainter:
         self._native = _eddy.Inpainter(_name(model), _settings(**settings))
 
     def __call__(self, image, mask, *, steps=None, samples=4, seed=0, grow=0, feather=0, progress=None):
-        mask = np.asarray(mask)
+        mask = _array(mask)
         if mask.dtype == bool:
             mask = mask.astype(np.uint8) * 255
-        return _image(self._native.run(image, mask, steps, samples, seed, grow, feather, progress))
+        return _image(self._native.run(_array(image), mask, steps, samples, seed, grow, feather, progress))
 
 
 class Generator:
@@ -153,7 +159,7 @@ class Network:
         self._native = _eddy.Network(_name(model), _settings(**settings))
 
     def sample(self, noise, *, sampler="ddim", steps=50, eta=None, seed=0, progress=None):
-        noise = np.asarray(noise, dtype=np.float32)
+        noise = _array(noise).astype(np.float32, copy=False)
         return self._native.run(noise, sampler, steps, eta, seed, progress)
 
 
@@ -168,7 +174,7 @@ class Stream:
         self.frame_bytes = self._native.frame_bytes
 
     def __call__(self, frame):
-        return self._native.run(np.asarray(frame))
+        return self._native.run(_array(frame))
 
     def close(self):
         self._native.close()
