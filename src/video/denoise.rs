@@ -122,7 +122,7 @@ impl<'a> StreamDenoiser<'a> {
         budget: Option<Duration>,
     ) -> Result<Self> {
         let Some(first) = candidates.first() else {
-            return Err(Error::usage("there is no denoiser to choose from"));
+            return Err(Error::usage("the list of denoisers is empty"));
         };
         let (channels, range, steps) =
             (first.denoiser.manifest.channels, first.denoiser.range, first.denoiser.steps());

@@ -126,11 +126,11 @@ impl StreamUpscaler<'_> {
             )
         });
         controller.set_budget(budget);
-        let wanted =
+        let requested =
             controller.record_time(network, beside).unwrap_or_else(|| controller.step()).steps;
-        if wanted != steps {
+        if requested != steps {
             self.stream_status.changes += 1;
-            self.set_steps(wanted)?;
+            self.set_steps(requested)?;
         }
         Ok(())
     }

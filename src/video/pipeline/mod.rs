@@ -208,7 +208,7 @@ impl Summary {
 ///
 /// # Errors
 /// Errors of the source, the processor or the sink; [`Error::Interrupted`] when `watch` stopped the
-/// run. It is no error when the reader of the output disconnects.
+/// run. A reader of the output that disconnects is not an error.
 pub fn run(
     source: Box<dyn Source>,
     sink: Box<dyn Sink>,

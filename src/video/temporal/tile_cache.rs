@@ -15,8 +15,8 @@ pub(in crate::video) struct RefreshPolicy {
 }
 
 impl RefreshPolicy {
-    pub(in crate::video) const USUAL: Self = Self { less: 0.5, oldest: 60 };
-    pub(in crate::video) const THRIFTY: Self = Self { less: 0.2, oldest: 240 };
+    pub(in crate::video) const DEFAULT: Self = Self { less: 0.5, oldest: 60 };
+    pub(in crate::video) const LONG_REUSE: Self = Self { less: 0.2, oldest: 240 };
 }
 
 /// Active tiles are run alone when that costs less than this part of the whole frame.
