@@ -40,7 +40,7 @@ const MOMENT: Duration = Duration::from_millis(10);
 
 /// A running live view. It ends when it is dropped.
 pub struct Preview {
-    board: Arc<SharedState>,
+    state: Arc<SharedState>,
     pen: MetricsSampler,
     url: String,
     /// Dropping it ends the server.
@@ -80,8 +80,8 @@ impl Preview {
         let fragment =
             token.as_ref().map_or(String::new(), |token| format!("#token={}", token.text));
         let url = format!("http://{address}/{fragment}");
-        let board = Arc::new(SharedState::new(before.clone(), after.clone()));
-        let desk = RequestHandler::new(Arc::clone(&board), token, address, denoises);
+        let state = Arc::new(SharedState::new(before.clone(), after.clone()));
+        let desk = RequestHandler::new(Arc::clone(&state), token, address, denoises);
         let (end, ended) = oneshot::channel();
         let body = move || {
             runtime.spawn(accept(listener, Arc::new(desk)));
@@ -90,7 +90,7 @@ impl Preview {
         };
         let spawned = thread::Builder::new().name("preview".to_owned()).spawn(body);
         spawned.map_err(|error| Error::usage(format!("the preview gets no thread ({error})")))?;
-        Ok(Self { board, pen: MetricsSampler::new(), url, _end: end })
+        Ok(Self { state, pen: MetricsSampler::new(), url, _end: end })
     }
 
     /// The URL of the live view, including its token.
@@ -100,17 +100,17 @@ impl Preview {
 
     /// Updates the metrics from a run.
     pub fn on_progress(&mut self, running: &RunStatus<'_>) {
-        self.pen.write(&self.board, running);
+        self.pen.write(&self.state, running);
     }
 
     /// Passes a frame to the clients that wait for one.
     pub fn on_frame(&self, before: &VideoFrame, after: &VideoFrame) {
-        self.board.on_frame(before, after);
+        self.state.on_frame(before, after);
     }
 
     /// The new settings since the last call.
     pub fn settings(&self) -> Option<SettingsUpdate> {
-        self.board.take_wishes()
+        self.state.take_settings()
     }
 }
 
