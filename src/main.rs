@@ -18,7 +18,7 @@ fn main() -> ExitCode {
     eddy::machine::ignore_file_size_signal();
     eddy::machine::report_integer_division();
     let code =
-        arguments.run(started).map_or_else(|error| cli::console::complain_of(&error), |()| 0);
+        arguments.run(started).map_or_else(|error| cli::console::report_error(&error), |()| 0);
     if eddy::network::has_given_up() {
         let _ = std::io::stdout().flush();
         eddy::machine::exit_at_once(code.into());

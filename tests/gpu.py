@@ -87,7 +87,7 @@ def wrong_libraries(work):
         return change
 
     def text(part):
-        return instead(part, lambda start: b"Dear loader, this is no library, but a text that is longer than its headers.\n" * 9)
+        return instead(part, lambda start: b"This is not a library but a text that is longer than the headers of one.\n" * 9)
 
     def cut(part):
         return instead(part, lambda start: start)

@@ -240,7 +240,7 @@ impl Arguments {
     fn precisions(&self, package: &Package, device: Device) -> Vec<Precision> {
         let mut precisions = vec![self.run.precision.on(device, package)];
         let has_int8 = package.manifest.files.contains_key(&Precision::Int8);
-        // On a GPU, int8 is no faster than f16.
+        // On a GPU, int8 is not faster than f16.
         if self.stream.target().is_some()
             && self.run.precision.asked().is_none()
             && has_int8
@@ -378,14 +378,16 @@ impl Arguments {
         let is_auto = self.noise_profile.is_none() && self.sigma.0 == SigmaChoice::Auto;
         let is_blind = matches!(choices, [choice] if choice.package.manifest.is_blind());
         let is_auto = is_auto && !is_blind;
-        let seen = if is_auto || choices.len() > 1 { Some(Assessment::of(&image)?) } else { None };
-        let seen = seen.map(|seen| if is_jpeg(job.source()) { seen.through_codec() } else { seen });
-        let kind = seen.map(|seen| seen.kind);
+        let assessment =
+            if is_auto || choices.len() > 1 { Some(Assessment::of(&image)?) } else { None };
+        let assessment = assessment
+            .map(|noise| if is_jpeg(job.source()) { noise.through_codec() } else { noise });
+        let kind = assessment.map(|assessment| assessment.kind);
         let index = if kind == Some(NoiseKind::Camera) { choices.len() - 1 } else { 0 };
         let Some(choice) = choices.get_mut(index) else { return Ok(()) };
         let (mut denoiser, record) = self.denoiser(choice, opened, options.clone())?;
-        if let (true, Some(seen)) = (is_auto, &seen) {
-            denoiser.set_assessment(seen);
+        if let (true, Some(assessment)) = (is_auto, &assessment) {
+            denoiser.set_assessment(assessment);
         }
         let report = denoiser.denoise(&mut image, &mut |progress| job.on_progress(progress))?;
         let note = self.sigma_note(report.sigma_limited);

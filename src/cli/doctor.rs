@@ -220,15 +220,15 @@ fn machine_page(page: &mut Page) {
         "memory",
         format!("{} MiB, of which {} MiB by default", mebibytes(memory), mebibytes(budget)),
     );
-    let troubles: Vec<String> =
+    let problems: Vec<String> =
         machine::Health::default().unreported().iter().map(ToString::to_string).collect();
-    for trouble in &troubles {
-        page.line("TROUBLE", trouble);
+    for problem in &problems {
+        page.line("TROUBLE", problem);
     }
     page.record = json!({
         "version": version, "arch": arch, "board": board, "processor": processor,
         "features": features, "threads": threads,
-        "fast_cores": fast, "memory_bytes": memory, "troubles": troubles,
+        "fast_cores": fast, "memory_bytes": memory, "troubles": problems,
     });
 }
 

@@ -86,8 +86,11 @@ impl GenerativeRun<'_> {
             // Masks and kernels refer to the image as displayed.
             let image = job.read(&limits)?.upright();
             job.check(&image)?;
-            let mut keeper = StepKeeper::new(self.save_steps, &generator)?;
-            let guides = keeper.iter_mut().map(|keeper| keeper as &mut dyn Guidance).collect();
+            let mut step_writer = StepKeeper::new(self.save_steps, &generator)?;
+            let guides = step_writer
+                .iter_mut()
+                .map(|step_writer| step_writer as &mut dyn Guidance)
+                .collect();
             let mut watch = |progress| job.on_progress(progress);
             let begun = Instant::now();
             let Generated { image, summary, mut fields } = generate(

@@ -30,16 +30,16 @@ static FINISHING: OnceLock<[PathBuf; 2]> = OnceLock::new();
 
 /// Installs the signal handler. If that fails, signals end the process as usual.
 pub(crate) fn listen() {
-    listen_but_to_ignored_hangups(|| drop(ctrlc::set_handler(asked)));
+    listen_but_to_ignored_hangups(|| drop(ctrlc::set_handler(on_signal)));
 }
 
-fn asked() {
+fn on_signal() {
     let is_second = ASKED.swap(true, Ordering::Relaxed);
     if is_second {
         end(INTERRUPTED);
     }
     if OPENING.load(Ordering::Relaxed) > 0 {
-        end(console::complain_of(&eddy::Error::Interrupted.into()).into());
+        end(console::report_error(&eddy::Error::Interrupted.into()).into());
     }
     eddy::network::stop_evaluations(SHUTDOWN_GRACE);
     if let Some([path, part]) = FINISHING.get() {
@@ -88,7 +88,7 @@ pub(crate) fn opening(limit: Option<(Duration, eddy::Error)>) -> Opening {
         let (watch, ended) = mpsc::channel::<()>();
         let body = move || {
             if ended.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
-                end(console::complain_of(&problem.into()).into());
+                end(console::report_error(&problem.into()).into());
             }
         };
         // Without this thread there is no time limit; signals still work.

@@ -169,7 +169,7 @@ impl IoArgs {
 
     /// The image that is read from standard input or written to standard output.
     fn standard_job(&self) -> eddy::Result<Job> {
-        let asked = match self.format {
+        let requested = match self.format {
             Some(OutputFormat::Image(format)) => Some(format),
             _ => Format::from_path(&self.output),
         };
@@ -190,7 +190,7 @@ impl IoArgs {
                     source: None,
                 });
             }
-            let format = match asked {
+            let format = match requested {
                 Some(format) => format,
                 // In the input's format.
                 None => match Format::from_path(&input) {
@@ -200,7 +200,7 @@ impl IoArgs {
             };
             return Ok(Job { input, output: self.output.clone(), format });
         }
-        let format = asked.ok_or_else(|| {
+        let format = requested.ok_or_else(|| {
             let output = self.output.display();
             eddy::Error::usage(format!(
                 "the name {output} has an unknown extension of an image; end it in .png or the \
@@ -271,7 +271,7 @@ impl IoArgs {
                     first_failure.get_or_insert(error.exit_code());
                 }
             }
-            health.unreported().iter().for_each(|trouble| bar.note(trouble.to_string()));
+            health.unreported().iter().for_each(|problem| bar.note(problem.to_string()));
         }
         drop(bar);
         match first_failure {
@@ -397,12 +397,12 @@ pub(crate) fn tiles(count: usize, (width, height): (usize, usize)) -> String {
     }
 }
 
-/// Empty, or `, 2 tiles computed again that were no image`.
+/// Empty, or `, 2 invalid tiles repeated in f32`.
 pub(crate) fn repeated(count: usize) -> String {
     match count {
         0 => String::new(),
-        1 => ", 1 tile computed again that was no image".to_owned(),
-        count => format!(", {count} tiles computed again that were no image"),
+        1 => ", 1 invalid tile repeated in f32".to_owned(),
+        count => format!(", {count} invalid tiles repeated in f32"),
     }
 }
 

@@ -243,10 +243,11 @@ impl PrecisionOption {
     pub(crate) fn on(&self, device: Device, package: &Package) -> Precision {
         let files = &package.manifest.files;
         let halves = device.is_gpu() && files.contains_key(&Precision::F16);
-        let usual = if halves { Precision::F16 } else { Precision::F32 };
+        let default = if halves { Precision::F16 } else { Precision::F32 };
         // A package may have one file alone.
-        let usual = if files.contains_key(&usual) { Some(&usual) } else { files.keys().next() };
-        self.asked().or(usual.copied()).unwrap_or_default()
+        let default =
+            if files.contains_key(&default) { Some(&default) } else { files.keys().next() };
+        self.asked().or(default.copied()).unwrap_or_default()
     }
 
     pub(crate) fn asked(&self) -> Option<Precision> {

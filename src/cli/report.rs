@@ -59,8 +59,8 @@ impl RunObserver for Watcher<'_> {
         }
         if self.examined.elapsed() >= REPORT {
             self.examined = Instant::now();
-            for trouble in self.health.unreported() {
-                self.line.bar.suspend(|| self.reporter.console.note(trouble.to_string()));
+            for problem in self.health.unreported() {
+                self.line.bar.suspend(|| self.reporter.console.note(problem.to_string()));
             }
         }
         interrupt::poll()

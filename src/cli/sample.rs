@@ -109,13 +109,13 @@ impl Arguments {
         array::write(&state.into_inner(), &self.output)?;
         let (input, output) = (self.input.display(), self.output.display());
         let evaluations = plan.steps.len();
-        let asked = if evaluations == self.steps {
+        let evaluation_count = if evaluations == self.steps {
             String::new()
         } else {
             format!(" ({evaluations} evaluations)")
         };
         let line = format!(
-            "{input} -> {output}: {} in {} steps{asked}, {took:.2} s",
+            "{input} -> {output}: {} in {} steps{evaluation_count}, {took:.2} s",
             self.sampler, self.steps
         );
         let record = json!({

@@ -234,7 +234,7 @@ impl StreamOptions {
             source::refuse_numbering_over(sources, output, format)?;
         }
         let size = self.size.map(|size| [size.width, size.height]);
-        let wish = CameraRequest { size, format: self.pixel_format };
+        let request = CameraRequest { size, format: self.pixel_format };
         let full_range = self.range.map(|range| matches!(range, SampleRange::Full));
         let interpretation = FormatOverrides { rate: self.fps_in, matrix: self.matrix, full_range };
         if self.live
@@ -245,7 +245,7 @@ impl StreamOptions {
             return Err(eddy::Error::usage(format!("{} {problem}", kept.display())));
         }
         let mut source =
-            self.open(sources, || stream::open(sources, wish, interpretation, limits))?;
+            self.open(sources, || stream::open(sources, request, interpretation, limits))?;
         if self.live {
             source = Box::new(LiveSource(source));
         }
@@ -352,12 +352,12 @@ impl Stream<'_> {
         let mut watcher = Watcher::new(reporter, preview, before);
         if let Some(part) = sink.part() {
             interrupt::finishing(output, part);
-            if let usual = stream::part_of(output)
-                && usual.file_name() != part.file_name()
+            if let existing = stream::part_of(output)
+                && existing.file_name() != part.file_name()
             {
-                let (usual, part) = (usual.display(), part.display());
+                let (existing, part) = (existing.display(), part.display());
                 console.note(format!(
-                    "{usual} already exists, of a run that was killed or is still running: it \
+                    "{existing} already exists, of a run that was killed or is still running: it \
                      stays, this one writes {part}"
                 ));
             }

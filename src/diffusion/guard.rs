@@ -79,7 +79,8 @@ impl Expected {
             .fold(0, |bad, value| bad | u32::from(value.to_bits() & EXPONENT == EXPONENT));
         if bad != 0 {
             let count = output.iter().filter(|value| !value.is_finite()).count();
-            return Some(format!("{count} values that are no numbers"));
+            let values = if count == 1 { "value" } else { "values" };
+            return Some(format!("an output with {count} non-finite {values} (NaN or infinity)"));
         }
         let input = self.image.filter(|_| output.len() >= FEWEST)?;
         let output = SampleStats::at(output);
@@ -107,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn black_output_for_an_image_is_a_defect() {
+    fn rejects_black_output_for_an_image() {
         for (low, high, sigma) in
             [(0.2, 0.9, 0.05), (0.05, 0.3, 0.02), (0.0, 1.0, 0.1), (0.5, 0.5, 0.01)]
         {
@@ -144,7 +145,7 @@ mod tests {
         output[2000] = f32::NEG_INFINITY;
         assert_eq!(
             Expected::NUMBERS.defect(&output),
-            Some("2 values that are no numbers".to_owned())
+            Some("an output with 2 non-finite values (NaN or infinity)".to_owned())
         );
     }
 }

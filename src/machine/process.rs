@@ -26,7 +26,7 @@ pub(crate) fn forbid_telemetry() {
 }
 
 /// Whether standard output was closed when the program was started. The runtime of Rust opens
-/// `/dev/null` in its place before `main`, and a result would be lost there without a word.
+/// `/dev/null` in its place before `main`, and a result would be lost there without an error.
 pub fn is_stdout_closed() -> bool {
     STDOUT_CLOSED.load(Ordering::Relaxed)
 }

@@ -296,7 +296,7 @@ fn matches(input: &Path) -> Result<Option<Vec<PathBuf>>> {
         return Ok(None);
     };
     let paths = glob::glob(pattern)
-        .map_err(|error| Error::input_from(input, "the pattern is none", error))?;
+        .map_err(|error| Error::input_from(input, "the pattern is not valid", error))?;
     let mut found: Vec<PathBuf> =
         paths.filter_map(std::result::Result::ok).filter(|path| path.is_file()).collect();
     if found.is_empty() {
@@ -351,7 +351,10 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
 
 fn job_in_folder(input: PathBuf, folder: &Path, format: Option<Format>) -> Result<Job> {
     let Some(name) = input.file_name() else {
-        return Err(Error::input(input, "its name is none that a result could have"));
+        return Err(Error::input(
+            input,
+            "its path has no file name, from which the result would be named",
+        ));
     };
     let (name, format) = match (format, Format::from_path(&input)) {
         (Some(format), _) => (named(&input, format), format),

@@ -131,7 +131,9 @@ pub(crate) fn load<T: Send + 'static>(
     let (done, loaded) = mpsc::sync_channel(1);
     let body = move || drop(done.send(load()));
     let spawned = thread::Builder::new().name("loading".into()).spawn(body);
-    spawned.map_err(|cause| Error::model_from(model, "there is no thread to load it", cause))?;
+    spawned.map_err(|cause| {
+        Error::model_from(model, "no thread could be started to load it", cause)
+    })?;
     loop {
         match loaded.recv_timeout(Duration::from_millis(20)) {
             Ok(loaded) => return loaded,

@@ -254,9 +254,9 @@ impl<'a> Denoiser<'a> {
 
     /// Sets the noise level from an assessment, for the planes of the network's layout. A blind
     /// network has none.
-    pub fn set_assessment(&mut self, seen: &Assessment) {
+    pub fn set_assessment(&mut self, assessment: &Assessment) {
         if !self.is_blind() {
-            self.options.sigma = seen.sigma_for(self.manifest.layout);
+            self.options.sigma = assessment.sigma_for(self.manifest.layout);
         }
     }
 

@@ -60,7 +60,7 @@ pub(crate) struct StreamMeter {
     /// Whether the previous frame was aligned with the current one.
     is_aligned: bool,
     frames: u64,
-    seen: Vec<PlaneNoise>,
+    plane_noise: Vec<PlaneNoise>,
     reading: Reading,
 }
 
@@ -80,7 +80,7 @@ impl StreamMeter {
             before: vec![0.0; samples],
             is_aligned: false,
             frames: 0,
-            seen: Vec::new(),
+            plane_noise: Vec::new(),
             reading: Reading::default(),
         }
     }
@@ -121,7 +121,7 @@ impl StreamMeter {
         let mut start = 0;
         let mut channels = self.channels.iter_mut();
         self.reading.levels.clear();
-        self.seen.clear();
+        self.plane_noise.clear();
         for group in &self.groups {
             let area = group.width * group.height;
             let (mut variance, mut line) =
@@ -130,14 +130,14 @@ impl StreamMeter {
                 let plane = start..start + area;
                 start += area;
                 if is_looked_at
-                    && let Some(seen) = self.estimator.estimate(Plane::new(
+                    && let Some(measured) = self.estimator.estimate(Plane::new(
                         &self.now[plane.clone()],
                         group.width,
                         group.role,
                     ))
                 {
                     channel.spatial =
-                        Some(channel.spatial.map_or(seen, |before| mixed(before, seen)));
+                        Some(channel.spatial.map_or(measured, |before| mixed(before, measured)));
                 }
                 if self.frames > 0 {
                     let pair = [&self.before[plane.clone()], &self.now[plane]];
@@ -150,11 +150,11 @@ impl StreamMeter {
                 variance += part * own.sigma * own.sigma;
                 let NoiseLine { a, b, signal } = own.line;
                 line = NoiseLine { a: line.a + part * a, b: line.b + part * b, signal };
-                self.seen.push(own);
+                self.plane_noise.push(own);
             }
             self.reading.levels.push(Level { sigma: variance.sqrt(), line });
         }
-        let kind = kind(&self.seen);
+        let kind = kind(&self.plane_noise);
         self.reading.is_clean = kind == NoiseKind::Clean;
         self.reading.is_correlated = kind == NoiseKind::Correlated;
         self.frames += 1;

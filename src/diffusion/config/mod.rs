@@ -250,9 +250,8 @@ fn read_sigmas(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<(
     if let Some(kind) = keys.text("interpolation_type")?.filter(|kind| kind != "linear") {
         refuse(keys, "interpolation_type", &kind, "linear", SIGMAS);
     }
-    let is_told_sigma = schedule.prediction == Prediction::VPrediction;
-    if let Some(kind) =
-        keys.text("timestep_type")?.filter(|kind| kind != "discrete" && is_told_sigma)
+    let takes_sigma = schedule.prediction == Prediction::VPrediction;
+    if let Some(kind) = keys.text("timestep_type")?.filter(|kind| kind != "discrete" && takes_sigma)
     {
         refuse(keys, "timestep_type", &kind, "discrete", SIGMAS);
     }

@@ -118,12 +118,12 @@ fn says_other_colors(metadata: &Metadata) -> bool {
     if metadata.icc.is_some() || chunk(b"sRGB").is_some() {
         return false;
     }
-    let differs = |name: &[u8; 4], usual: &[u32], by: u32| {
+    let differs = |name: &[u8; 4], expected: &[u32], by: u32| {
         let numbers = chunk(name).unwrap_or_default().as_chunks::<4>().0;
         numbers
             .iter()
-            .zip(usual)
-            .any(|(number, usual)| u32::from_be_bytes(*number).abs_diff(*usual) > by)
+            .zip(expected)
+            .any(|(number, expected)| u32::from_be_bytes(*number).abs_diff(*expected) > by)
     };
     differs(b"gAMA", &[GAMMA], 500) || differs(b"cHRM", &PRIMARIES, 100)
 }

@@ -225,8 +225,8 @@ fn boxes(mut bytes: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8])> {
 }
 
 /// The body of the first box of that type.
-fn inside<'a>(bytes: &'a [u8], wanted: &[u8; 4]) -> Option<&'a [u8]> {
-    boxes(bytes).find(|(kind, _)| kind == wanted).map(|(_, body)| body)
+fn inside<'a>(bytes: &'a [u8], target: &[u8; 4]) -> Option<&'a [u8]> {
+    boxes(bytes).find(|(kind, _)| kind == target).map(|(_, body)| body)
 }
 
 #[cfg(test)]

@@ -17,8 +17,8 @@ use crate::media::still::{self, Limits};
 use crate::media::{Image, Samples};
 
 /// Settings that are requested by default.
-const USUAL_SIZE: [usize; 2] = [640, 480];
-const USUAL_RATE: Rate = Rate::of(30);
+const DEFAULT_SIZE: [usize; 2] = [640, 480];
+const DEFAULT_RATE: Rate = Rate::of(30);
 
 /// How long to wait for a frame before the connection is checked.
 const POLL_TIMEOUT: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
@@ -79,7 +79,7 @@ pub struct CameraRequest {
 /// A camera. If it is disconnected, each request for a frame tries to reconnect.
 pub struct CameraSource {
     path: PathBuf,
-    wish: CameraRequest,
+    request: CameraRequest,
     interpretation: FormatOverrides,
     video: VideoFormat,
     open: Option<Open>,
@@ -100,15 +100,19 @@ impl CameraSource {
     /// Starts a camera.
     ///
     /// # Errors
-    /// [`Error::Input`] when it is no camera, is busy, or does not offer the request; the message
+    /// [`Error::Input`] when it is not a camera, is busy, or does not offer the request; the message
     /// lists what it offers.
-    pub fn open(path: &Path, wish: CameraRequest, interpretation: FormatOverrides) -> Result<Self> {
-        let open = start(path, wish, interpretation)?;
+    pub fn open(
+        path: &Path,
+        request: CameraRequest,
+        interpretation: FormatOverrides,
+    ) -> Result<Self> {
+        let open = start(path, request, interpretation)?;
         let video = open.video.clone();
         let begun = Instant::now();
         Ok(Self {
             path: path.into(),
-            wish,
+            request,
             interpretation,
             video,
             open: Some(open),
@@ -119,8 +123,8 @@ impl CameraSource {
 
     /// Tries to reconnect the camera.
     fn find_again(&mut self) -> std::result::Result<(), String> {
-        let open =
-            start(&self.path, self.wish, self.interpretation).map_err(|error| error.to_string())?;
+        let open = start(&self.path, self.request, self.interpretation)
+            .map_err(|error| error.to_string())?;
         if (open.video.width, open.video.height, open.video.format)
             != (self.video.width, self.video.height, self.video.format)
         {
@@ -254,8 +258,9 @@ fn device(path: &Path) -> Result<(Device, String, Vec<FourCc>)> {
         };
         Error::input_from(path, problem, error)
     })?;
-    let has =
-        device.capabilities().map_err(|error| Error::input_from(path, "it is no camera", error))?;
+    let has = device
+        .capabilities()
+        .map_err(|error| Error::input_from(path, "it is not a camera", error))?;
     if !has.device_capabilities().contains(CapabilityFlags::VIDEO_CAPTURE) {
         return Err(Error::input(
             path,
@@ -272,29 +277,29 @@ fn device(path: &Path) -> Result<(Device, String, Vec<FourCc>)> {
 /// A camera's name and a description of what it offers.
 ///
 /// # Errors
-/// [`Error::Input`] when it is no camera, or access is denied.
+/// [`Error::Input`] when it is not a camera, or access is denied.
 pub fn describe(path: &Path) -> Result<(String, String)> {
     let (device, name, offered) = device(path)?;
     Ok((name, offer(&device, &offered)))
 }
 
-fn start(path: &Path, wish: CameraRequest, interpretation: FormatOverrides) -> Result<Open> {
+fn start(path: &Path, request: CameraRequest, interpretation: FormatOverrides) -> Result<Open> {
     let (device, _, offered) = device(path)?;
     let failed = |problem: &str, error: io::Error| Error::input_from(path, problem, error);
     let offers = offer(&device, &offered);
     let known = KNOWN.iter().find(|(code, format)| {
         offered.contains(&FourCc::from_fourcc(**code))
-            && wish.format.is_none_or(|wished| wished == *format)
+            && request.format.is_none_or(|requested| requested == *format)
     });
     let Some((code, format)) = known else {
-        let wished = wish
+        let requested = request
             .format
             .map_or("any format that Eddy reads".to_owned(), |format| format.to_string());
-        return Err(Error::input(path, format!("it does not give {wished}; it gives {offers}")));
+        return Err(Error::input(path, format!("it does not give {requested}; it gives {offers}")));
     };
-    let [width, height] = wish.size.unwrap_or(USUAL_SIZE);
+    let [width, height] = request.size.unwrap_or(DEFAULT_SIZE);
     let (Ok(w), Ok(h)) = (u32::try_from(width), u32::try_from(height)) else {
-        return Err(Error::usage(format!("{width}x{height} is no size of a camera's frames")));
+        return Err(Error::usage(format!("{width}x{height} is not a valid frame size")));
     };
     let code = FourCc::from_fourcc(**code);
     let capture = device
@@ -303,14 +308,14 @@ fn start(path: &Path, wish: CameraRequest, interpretation: FormatOverrides) -> R
     let (got_width, got_height) =
         (capture.format().width() as usize, capture.format().height() as usize);
     let got = capture.format().pixel_format();
-    if got != code || wish.size.is_some_and(|size| size != [got_width, got_height]) {
+    if got != code || request.size.is_some_and(|size| size != [got_width, got_height]) {
         let problem = format!(
             "it does not give {width}x{height} in {format} but {got_width}x{got_height} in {got}; \
              it gives {offers}"
         );
         return Err(Error::input(path, problem));
     }
-    let rate = interpretation.rate.unwrap_or(USUAL_RATE);
+    let rate = interpretation.rate.unwrap_or(DEFAULT_RATE);
     // Cameras with a single rate do not allow setting it.
     let interval = capture.set_frame_interval(Fract::new(rate.seconds, rate.frames)).ok();
     let rate = interval.map_or(rate, |interval| Rate {

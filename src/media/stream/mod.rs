@@ -35,7 +35,7 @@ pub use pipe::PipeSink;
 pub use raw::RawSource;
 pub use sequence::{SequenceSink, SequenceSource};
 pub use sink::{Framing, PlainSink};
-pub use video::{CodePoint, Color, Matrix, Rate, SaidBy, Scan, Siting, VideoFormat};
+pub use video::{CodePoint, Color, Matrix, Rate, Scan, Siting, TagSource, VideoFormat};
 pub use y4m::{Y4mSource, nearest};
 
 use super::still::{Limits, TOO_LARGE};
@@ -182,7 +182,7 @@ impl FormatOverrides {
     fn apply(self, video: &mut VideoFormat) {
         video.rate = self.rate.unwrap_or(video.rate);
         if let Some(matrix) = self.matrix.filter(|matrix| *matrix != video.color.matrix) {
-            (video.color.matrix, video.color.said_by) = (matrix, SaidBy::Caller);
+            (video.color.matrix, video.color.matrix_source) = (matrix, TagSource::Caller);
         }
         video.color.full_range = self.full_range.unwrap_or(video.color.full_range);
     }

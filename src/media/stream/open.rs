@@ -14,7 +14,7 @@ use super::pipe::PipeSink;
 use super::raw::RawSource;
 use super::sequence::{SequenceSink, SequenceSource};
 use super::sink::{Framing, PlainSink};
-use super::video::{Matrix, Rate, SaidBy, VideoFormat};
+use super::video::{Matrix, Rate, TagSource, VideoFormat};
 use super::y4m::{MAGIC, Y4mSource, nearest};
 use super::{FormatOverrides, Origin, Sink, Source};
 use crate::error::{Error, Result};
@@ -87,14 +87,14 @@ pub fn is_sink(path: &Path) -> bool {
 }
 
 /// Opens the one stream that `sources` name: a stream, or image files and folders in sequence,
-/// each within `limits`. `wish` is for cameras. If it names a format, other sources are read as
+/// each within `limits`. `request` is for cameras. If it names a format, other sources are read as
 /// raw frames, and it must also give the size.
 ///
 /// # Errors
 /// [`Error::Input`] for a source that cannot be read, [`Error::Usage`] for several streams.
 pub fn open(
     sources: &[PathBuf],
-    wish: CameraRequest,
+    request: CameraRequest,
     interpretation: FormatOverrides,
     limits: Limits,
 ) -> Result<Box<dyn Source>> {
@@ -107,16 +107,16 @@ pub fn open(
         return sequence(sources, interpretation, limits);
     };
     if is_camera(source) {
-        return Ok(Box::new(CameraSource::open(source, wish, interpretation)?));
+        return Ok(Box::new(CameraSource::open(source, request, interpretation)?));
     }
-    if wish.size.is_some() && wish.format.is_none() {
+    if request.size.is_some() && request.format.is_none() {
         return Err(Error::usage(format!(
             "{STREAM_SIZE} is of a camera's or of raw frames; raw ones need {PIXEL_FORMAT}, too",
         )));
     }
     let is_file = source.is_file();
-    if let Some(format) = wish.format {
-        let (Some([width, height]), CameraFormat::Plain(format)) = (wish.size, format) else {
+    if let Some(format) = request.format {
+        let (Some([width, height]), CameraFormat::Plain(format)) = (request.size, format) else {
             return Err(Error::usage(format!(
                 "raw frames need both {STREAM_SIZE} and {PIXEL_FORMAT}, and are not mjpeg (which \
                  is a camera's, or ffmpeg's)",
@@ -296,19 +296,19 @@ impl SinkFormat {
             Self::Y4m | Self::Container => {
                 let mut result = VideoFormat { format: nearest(video.format), ..video.clone() };
                 let color = &mut result.color;
-                let usual = Matrix::usual(video.height);
+                let default = Matrix::default_for(video.height);
                 if video.format.chroma().is_none() {
                     // Converts full-range RGB to YCbCr in the usual limited range.
                     color.full_range = false;
-                    if color.said_by != SaidBy::Caller {
-                        (color.matrix, color.said_by) = (usual, SaidBy::Source);
+                    if color.matrix_source != TagSource::Caller {
+                        (color.matrix, color.matrix_source) = (default, TagSource::Source);
                     }
                 } else if self == Self::Y4m
-                    && color.said_by != SaidBy::Caller
+                    && color.matrix_source != TagSource::Caller
                     && matches!(color.matrix, Matrix::Bt601 | Matrix::Bt709)
                 {
                     // y4m cannot specify the matrix, and this is its readers' default.
-                    color.matrix = usual;
+                    color.matrix = default;
                 }
                 result
             }
@@ -333,13 +333,13 @@ impl SinkFormat {
         }
         let has_matrix =
             self == Self::Y4m && result.format.chroma().is_some() && !result.format.is_gray();
-        if has_matrix && result.color.matrix != Matrix::usual(result.height) {
+        if has_matrix && result.color.matrix != Matrix::default_for(result.height) {
             let matrix = result.color.matrix;
             losses.push(format!(
                 "y4m cannot declare that its color is {matrix}: readers need an option for it"
             ));
         } else if has_matrix
-            && source.color.said_by == SaidBy::Source
+            && source.color.matrix_source == TagSource::Source
             && source.color.matrix != result.color.matrix
         {
             losses.push(format!(
@@ -394,7 +394,7 @@ impl SinkFormat {
     }
 }
 
-/// Whether the path exists and is no file: a named pipe or a device such as `/dev/null`.
+/// Whether the path exists and is not a file: a named pipe or a device such as `/dev/null`.
 fn is_pipe(path: &Path) -> bool {
     path.metadata()
         .is_ok_and(|found| found.file_type().is_fifo() || found.file_type().is_char_device())

@@ -18,7 +18,7 @@ pub(super) struct Level {
     /// Number of clipped (black or white) samples.
     pub(super) cut: usize,
     /// Number of samples that were checked for clipping.
-    pub(super) seen: usize,
+    pub(super) samples: usize,
     /// The noise of all samples so far.
     pub(super) found: Point,
 }
@@ -29,7 +29,7 @@ impl Level {
         self.noise.push((after - before) * std::f32::consts::FRAC_1_SQRT_2);
         self.signal += signal;
         self.cut += cut;
-        self.seen += 2;
+        self.samples += 2;
     }
 
     /// Reduces the collected noise to a variance, and merges it with the previous ones.
@@ -49,7 +49,7 @@ impl Level {
 
     /// Whether few enough samples are clipped.
     pub(super) fn is_intact(&self) -> bool {
-        self.cut as f64 <= MOST_CUT * self.seen as f64
+        self.cut as f64 <= MOST_CUT * self.samples as f64
     }
 }
 

@@ -56,7 +56,7 @@ pub(super) fn look_at(frame: &Image, channels: &mut [Vec<Level>]) -> Result<()> 
             level.noise.extend(patch.diagonal);
             level.signal += patch.signal * patch.diagonal.len() as f64;
             level.cut += patch.cut;
-            level.seen += PATCH * PATCH;
+            level.samples += PATCH * PATCH;
         }
     }
     Ok(())

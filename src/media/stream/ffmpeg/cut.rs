@@ -24,7 +24,7 @@ pub(super) enum Missing {
 /// What an MP4 or MOV begins with.
 const FIRST_BOXES: [&[u8; 4]; 6] = [b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"];
 
-/// How many zeros in a row are no part of a bare stream of H.264 or H.265.
+/// This many zeros in a row do not occur in a bare stream of H.264 or H.265.
 const ZEROS: usize = 256;
 
 /// How many zeros may stand between two packs of an MPEG program stream, or after the last: two of

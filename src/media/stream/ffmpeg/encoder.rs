@@ -43,21 +43,23 @@ impl Encoder {
         let mut arguments = Vec::new();
         let mut add = |key: &str, value: String| arguments.extend([key.to_owned(), value]);
         let kind = kind(path).unwrap_or_default();
-        let is_usual = self.codec.is_none() && ["mp4", "mkv"].contains(&kind.as_str());
+        let is_default = self.codec.is_none() && ["mp4", "mkv"].contains(&kind.as_str());
         if let Some(codec) = &self.codec {
             add("-c:v", codec.clone());
         }
         match (self.crf, &self.bitrate) {
             (Some(crf), _) => add("-crf", crf.to_string()),
             (None, Some(bitrate)) => add("-b:v", bitrate.clone()),
-            (None, None) if is_usual => add("-crf", Self::CRF.to_string()),
+            (None, None) if is_default => add("-crf", Self::CRF.to_string()),
             (None, None) => {}
         }
         if self.codec.is_none() {
             lookahead(&kind, video.rate).into_iter().for_each(|(key, value)| add(key, value));
         }
         let is_odd = video.width % 2 == 1 || video.height % 2 == 1;
-        if is_usual && is_odd && matches!(video.format.chroma(), Some(Chroma::C420 | Chroma::C422))
+        if is_default
+            && is_odd
+            && matches!(video.format.chroma(), Some(Chroma::C420 | Chroma::C422))
         {
             // 4:2:0 encoders require even sizes.
             add("-pix_fmt", if video.format.bits() > 8 { "yuv444p10le" } else { "yuv444p" }.into());

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::program::output;
 use crate::error::{Error, Result};
 use crate::media::stream::{
-    CodePoint, FormatOverrides, Matrix, Rate, SaidBy, Scan, Siting, VideoFormat,
+    CodePoint, FormatOverrides, Matrix, Rate, Scan, Siting, TagSource, VideoFormat,
 };
 use crate::setting::MATRIX;
 
@@ -265,7 +265,7 @@ impl Probe {
             "" | "unknown" | "unspecified" | "reserved" | "gbr" => {}
             _ if is_rgb || video.format.is_gray() => {}
             space => match space.parse::<Matrix>() {
-                Ok(matrix) => (color.matrix, color.said_by) = (matrix, SaidBy::Source),
+                Ok(matrix) => (color.matrix, color.matrix_source) = (matrix, TagSource::Source),
                 Err(_) if known.matrix.is_some() => {}
                 Err(_) => {
                     return Err(Error::input(

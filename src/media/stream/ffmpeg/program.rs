@@ -181,7 +181,7 @@ impl Program {
         match status {
             Ok(status) if status.success() && !messages.is_unwritten => Ok(messages.clone()),
             Ok(status) if messages.errors.is_empty() => {
-                Err(format!("ffmpeg ended with {status} and without a word"))
+                Err(format!("ffmpeg ended with {status} without a message"))
             }
             Ok(_) => Err(format!("ffmpeg says: {}", messages.errors)),
             Err(error) => Err(format!("ffmpeg cannot be waited for: {error}")),
@@ -221,7 +221,7 @@ mod tests {
     use super::{Messages, WORDS, time_of};
 
     #[test]
-    fn a_time_is_read_within_a_message() {
+    fn reads_a_time_within_a_message() {
         let time = Some(Duration::from_millis(120));
         for line in ["120\n", "[avi @ 0x55] 120\n", "[avi @ 0x55] [warning] 120\n"] {
             assert_eq!(time_of(line), time, "{line}");

@@ -14,14 +14,14 @@ use crate::durable::{self, Part};
 use crate::error::{Cause, Error, Result};
 use crate::media::still::{self, TOO_LARGE};
 use crate::media::stream::{
-    Chroma, Color, Framing, Matrix, Origin, Output, PlainSink, SaidBy, Scan, Sink, Siting,
+    Chroma, Color, Framing, Matrix, Origin, Output, PlainSink, Scan, Sink, Siting, TagSource,
     VideoFormat, VideoFrame,
 };
 
 /// Maximum number of partial files that are kept side by side.
 const MOST_PARTS: usize = 100;
 
-/// What ffmpeg says of limits of the system, and what that means.
+/// ffmpeg's messages about system limits, and what they mean.
 const LIMITS: [(&str, &str); 3] = [
     ("No space left on device", "the disk is full; free some space and try again"),
     ("Disk quota exceeded", "the quota of this user is used up; free some space and try again"),
@@ -280,20 +280,20 @@ fn numbered_part(path: &Path, number: usize) -> PathBuf {
 
 /// The ffmpeg options for color properties that y4m does not carry.
 fn tags(video: &VideoFormat) -> Vec<&'static str> {
-    let Color { matrix, said_by, primaries, transfer, full_range, siting } = video.color;
+    let Color { matrix, matrix_source, primaries, transfer, full_range, siting } = video.color;
     let mut tags = Vec::new();
     tags.extend(primaries.primaries().map(|name| ["-color_primaries", name]));
     tags.extend(transfer.transfer().map(|name| ["-color_trc", name]));
     if !video.format.is_gray() {
         // Unspecified properties stay unspecified where the reader's default is right.
-        if said_by != SaidBy::Nobody || matrix != Matrix::usual(video.height) {
+        if matrix_source != TagSource::None || matrix != Matrix::default_for(video.height) {
             tags.push(["-colorspace", matrix.name()]);
         }
         if video.format.chroma() == Some(Chroma::C420) && siting == Siting::TopLeft {
             tags.push(["-chroma_sample_location", "topleft"]);
         }
     }
-    if video.color != Color::usual(video.height, video.format) {
+    if video.color != Color::default_for(video.height, video.format) {
         tags.push(["-color_range", if full_range { "pc" } else { "tv" }]);
     }
     match video.scan {

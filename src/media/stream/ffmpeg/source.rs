@@ -193,7 +193,7 @@ impl FfmpegSource {
         let missing = match missing(&self.name) {
             Some(Missing::End) => Some(Missing::End),
             _ if self.ends_early() => Some(Missing::End),
-            // Chunks that only ffmpeg knows are no loss.
+            // Chunks that only ffmpeg knows need not be complete.
             Some(Missing::Part)
                 if self.probe.declared_frames().is_some_and(|frames| frames <= self.count) =>
             {

@@ -115,7 +115,7 @@ impl<'a> Probe<'a> {
             given.any(|(role, name)| roles.contains(role) && *name == image.name)
         };
         let has_mask_channel = is_last(&[Role::Mask, Role::Known]);
-        let behind = is_last(&[Role::Sigma]) || has_mask_channel;
+        let has_extra_channel = is_last(&[Role::Sigma]) || has_mask_channel;
         let is_concatenated = roles.condition.as_ref().is_some_and(|it| it.name == image.name)
             && roles.sample.is_some();
         let (channels, has_sigma_channel) = match (declared, given) {
@@ -125,8 +125,8 @@ impl<'a> Probe<'a> {
             {
                 (given, true)
             }
-            (Some(6), _) if behind => (3, true),
-            (Some(whole), _) if behind => (whole - 1, true),
+            (Some(6), _) if has_extra_channel => (3, true),
+            (Some(whole), _) if has_extra_channel => (whole - 1, true),
             (Some(channels), _) => (channels, false),
             (None, given) => (description.channels.or(given).unwrap_or(3), false),
         };

@@ -236,7 +236,7 @@ impl Probe<'_> {
         Ok(None)
     }
 
-    /// Whether the output for the second image is that for the first, shifted, but for so many
+    /// Whether the output for the second image is that for the first, shifted, except for this many
     /// pixels at the beginning and at the end.
     fn is_equal(
         &mut self,

@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_a_gap_between_numbers_and_none_where_they_begin_again_or_go_on() {
+    fn finds_gaps_in_sequence_numbers() {
         let mut objects = HashMap::new();
         assert!(follows(&packet(&[254, 255]), &mut objects));
         assert!(follows(&packet(&[255, 0]), &mut objects));
