@@ -758,9 +758,9 @@ fn interrupting_a_silent_source_leaves_no_process() {
     let _kept = silent(&place, "silent.mkv");
     let arguments = format!("denoise {pipe} -o out.y4m -m identity --sigma 1");
     let wait_for = |what: &str, count: &dyn Fn(usize) -> bool| {
-        let begun = std::time::Instant::now();
+        let started = std::time::Instant::now();
         while !count(running(&pipe)) {
-            assert!(begun.elapsed().as_secs() < 60, "{what}");
+            assert!(started.elapsed().as_secs() < 60, "{what}");
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
     };
@@ -804,9 +804,9 @@ fn sound_ends_with_the_last_frame_of_an_interrupted_run() {
             eddy(&format!("denoise long.mkv -o {output} -m identity --sigma 1 --threads 1 -q"));
         let child = child.within(&place).command().spawn().unwrap();
         let part = place.path(&output.replace('.', ".part."));
-        let begun = std::time::Instant::now();
+        let started = std::time::Instant::now();
         while part.metadata().map_or(0, |part| part.len()) < 50_000 {
-            assert!(begun.elapsed().as_secs() < 60, "{output}: nothing is recorded");
+            assert!(started.elapsed().as_secs() < 60, "{output}: nothing is recorded");
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
         (child, part)
@@ -817,11 +817,11 @@ fn sound_ends_with_the_last_frame_of_an_interrupted_run() {
     };
     for (i, output) in ["a.mp4", "a.mkv", "a.mov", "a.ts"].into_iter().enumerate() {
         let (mut child, _) = start(output);
-        let begun = std::time::Instant::now();
+        let started = std::time::Instant::now();
         kill_process(Pid::from_child(&child), if i == 0 { Signal::TERM } else { Signal::INT })
             .unwrap();
         assert_eq!(child.wait().unwrap().code(), Some(130), "{output}");
-        assert!(begun.elapsed().as_secs_f64() < 5.0, "{output}: {:?}", begun.elapsed());
+        assert!(started.elapsed().as_secs_f64() < 5.0, "{output}: {:?}", started.elapsed());
         let start: f64 = probe(&place, "format=start_time", output).parse().unwrap();
         let [frames, sound] = ["v", "a"].map(|stream| seconds(output, stream) - start);
         assert!(
@@ -836,9 +836,9 @@ fn sound_ends_with_the_last_frame_of_an_interrupted_run() {
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
         child.wait().unwrap();
-        let begun = std::time::Instant::now();
+        let started = std::time::Instant::now();
         while holding(&part) + running("long.mkv") > 0 {
-            assert!(begun.elapsed().as_secs_f64() < 3.0, "{signals:?}: the encoder goes on");
+            assert!(started.elapsed().as_secs_f64() < 3.0, "{signals:?}: the encoder goes on");
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
         assert!(seconds("b.part.mp4", "v") > 0.5, "{signals:?}");
@@ -885,9 +885,9 @@ fn a_recording_survives_sigkill() {
         let mut stdin = child.stdin.take().unwrap();
         std::io::Write::write_all(&mut stdin, &frames).unwrap();
         // What is on the way comes through, and then nothing more does.
-        let begun = std::time::Instant::now();
+        let started = std::time::Instant::now();
         let copy = format!("copy.{end}");
-        while begun.elapsed().as_secs() < 60 {
+        while started.elapsed().as_secs() < 60 {
             std::fs::copy(&part, place.path(&copy)).unwrap();
             if count(&copy) > 100 {
                 break;
@@ -899,7 +899,7 @@ fn a_recording_survives_sigkill() {
         child.kill().unwrap();
         child.wait().unwrap();
         while holding(&part) > 0 {
-            assert!(begun.elapsed().as_secs() < 120, "ffmpeg never ends");
+            assert!(started.elapsed().as_secs() < 120, "ffmpeg never ends");
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
         let kept = count(&format!("out.part.{end}"));
@@ -921,11 +921,11 @@ fn a_slow_recording_is_flushed_within_seconds() {
         let mut stdin = child.stdin.take().unwrap();
         std::io::Write::write_all(&mut stdin, &frames).unwrap();
         let part = place.path(&format!("out.part.{end}"));
-        let begun = std::time::Instant::now();
+        let started = std::time::Instant::now();
         let mut count = 0;
         // Of 24, two seconds are in the encoder, and one in the muxer.
         while count < 18 {
-            assert!(begun.elapsed().as_secs() < 30, "{end}: {count} frames");
+            assert!(started.elapsed().as_secs() < 30, "{end}: {count} frames");
             std::thread::sleep(std::time::Duration::from_millis(200));
             std::fs::copy(&part, place.path("copy")).unwrap();
             let mut command = Command::new("ffprobe");

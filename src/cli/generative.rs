@@ -92,7 +92,7 @@ impl GenerativeRun<'_> {
                 .map(|step_writer| step_writer as &mut dyn Guidance)
                 .collect();
             let mut watch = |progress| job.on_progress(progress);
-            let begun = Instant::now();
+            let started = Instant::now();
             let Generated { image, summary, mut fields } = generate(
                 image,
                 JobContext { generator: &mut generator, guides, watch: &mut watch },
@@ -104,7 +104,7 @@ impl GenerativeRun<'_> {
                 "sampler": sampler.name(), "evaluations": evaluations, "seed": self.seed,
             });
             record::extend(&mut fields, sampling);
-            images.finish(job, &image, begun, &network_record, &summary, fields)
+            images.finish(job, &image, started, &network_record, &summary, fields)
         })
     }
 }

@@ -280,18 +280,18 @@ impl IoArgs {
         }
     }
 
-    /// Writes the result of a job, whose processing began at `begun`, and reports it. The text is
+    /// Writes the result of a job, whose processing began at `started`, and reports it. The text is
     /// `summary` with the time, and the JSON record `fields` with those of all commands.
     pub(crate) fn finish(
         &self,
         job: &ImageJob<'_>,
         image: &Image,
-        begun: Instant,
+        started: Instant,
         network: &NetworkRecord,
         summary: &str,
         fields: Value,
     ) -> eddy::Result<()> {
-        let seconds = begun.elapsed().as_secs_f64();
+        let seconds = started.elapsed().as_secs_f64();
         let warnings = self.write(image, job)?;
         let mut record = json!({
             "input": job.job.input.to_string_lossy(), "output": job.job.output.to_string_lossy(),
@@ -335,9 +335,9 @@ impl ImageJob<'_> {
         let name = Path::new("standard input");
         let mut bytes = Vec::new();
         // Reading from standard input may block forever.
-        let _opening = interrupt::opening(None);
+        let _opening = interrupt::guard_opening(None);
         // The limit is larger than any file of an image that is accepted.
-        let read = stream::whole_standard_input()?
+        let read = stream::read_standard_input()?
             .take(limits.max_memory.min(2 * limits.max_bytes))
             .read_to_end(&mut bytes);
         read.map_err(|cause| eddy::Error::input_from(name, "it cannot be read", cause))?;

@@ -34,7 +34,7 @@ impl SyncOption {
     /// Applies the option. Call this before anything is written.
     pub(crate) fn apply(&self) {
         if self.no_sync {
-            eddy::durable::forgo_sync();
+            eddy::durable::disable_sync();
         }
     }
 }
@@ -187,7 +187,7 @@ impl Opened {
         load: impl FnOnce(&Arc<Runtime>, SessionOptions) -> eddy::Result<T>,
     ) -> eddy::Result<T> {
         let limit = self.timeout.map(|limit| (limit, too_long(model, limit)));
-        let _opening = interrupt::opening(limit);
+        let _opening = interrupt::guard_opening(limit);
         let Self { threads, disable_cpu_fallback, sleep_when_idle, .. } = *self;
         let device = self.device();
         load(

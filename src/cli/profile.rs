@@ -68,7 +68,7 @@ impl Arguments {
 
     /// Measures the first frames of a video.
     fn measure_video(&self, profiler: &mut Profiler) -> anyhow::Result<()> {
-        let _opening = interrupt::opening(None);
+        let _opening = interrupt::guard_opening(None);
         let mut source = stream::open(
             &self.sources,
             CameraRequest::default(),

@@ -167,11 +167,11 @@ impl StreamOptions {
         };
         let _opening = self.opening(sources);
         let patience = self.reconnect.filter(|_| sources.iter().all(is_live));
-        let begun = Instant::now();
+        let started = Instant::now();
         loop {
             match open() {
                 Err(eddy::Error::Input { .. })
-                    if patience.is_some_and(|patience| begun.elapsed() < patience) =>
+                    if patience.is_some_and(|patience| started.elapsed() < patience) =>
                 {
                     interrupt::check()?;
                     std::thread::sleep(RETRY);
@@ -182,9 +182,9 @@ impl StreamOptions {
     }
 
     /// While the source is being opened, signals and --stall-timeout end the wait.
-    fn opening(&self, sources: &[PathBuf]) -> interrupt::Opening {
+    fn opening(&self, sources: &[PathBuf]) -> interrupt::OpeningGuard {
         let limit = self.stall_timeout.map(|limit| limit.max(self.reconnect.unwrap_or_default()));
-        interrupt::opening(limit.map(|limit| {
+        interrupt::guard_opening(limit.map(|limit| {
             let seconds = limit.as_secs_f64();
             let problem = format!(
                 "nothing has come for {seconds} s; check the source, or raise --stall-timeout"
@@ -351,7 +351,7 @@ impl Stream<'_> {
         };
         let mut watcher = Watcher::new(reporter, preview, before);
         if let Some(part) = sink.part() {
-            interrupt::finishing(output, part);
+            interrupt::announce_finishing(output, part);
             if let existing = stream::part_of(output)
                 && existing.file_name() != part.file_name()
             {

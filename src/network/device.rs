@@ -202,7 +202,7 @@ impl Runtime {
     ///
     /// # Errors
     /// The reason why the device does not work, and what to do about it.
-    pub fn try_device(&self, device: Device, trial: ProbeDepth) -> Result<(), String> {
+    pub fn try_device(&self, device: Device, depth: ProbeDepth) -> Result<(), String> {
         self.has_provider(device)?;
         self.clear_logged_errors();
         let run = || -> ort::Result<bool> {
@@ -210,7 +210,7 @@ impl Runtime {
             if device != Device::Cpu {
                 builder = builder.with_disable_cpu_fallback()?;
             }
-            builder = device.provider().probe(builder, self, device, trial)?;
+            builder = device.provider().probe(builder, self, device, depth)?;
             let graph =
                 if matches!(device, Device::Plugin(_)) { MULTIPLICATION } else { CONVOLUTION };
             let mut session = builder.commit_from_memory(graph)?;

@@ -69,7 +69,7 @@ struct Plugin {
 type LoggedErrors = Arc<Mutex<Vec<String>>>;
 
 /// Enough lines to find the reason.
-const MOST_COMPLAINTS: usize = 16;
+const MAX_LOGGED_ERRORS: usize = 16;
 
 impl Runtime {
     /// Opens the library, with telemetry off and logging silent, or returns the runtime that is
@@ -294,7 +294,7 @@ fn listener(logged_errors: &LoggedErrors) -> LoggerFunction {
     Arc::new(move |level, _, _, _, message| {
         if level >= LogLevel::Error {
             let mut lines = logged_errors.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            if lines.len() < MOST_COMPLAINTS {
+            if lines.len() < MAX_LOGGED_ERRORS {
                 lines.push(message.to_owned());
             }
         }

@@ -216,7 +216,7 @@ impl OnnxNetwork {
                 engine: Engine::Built,
             }
         });
-        Self::around(session, runtime, model, interface, types, options.device, per_shape)
+        Self::from_session(session, runtime, model, interface, types, options.device, per_shape)
     }
 
     /// How many nodes of the graph each provider of ONNX Runtime runs, measured by a run at
@@ -247,7 +247,7 @@ impl OnnxNetwork {
             .map_err(|cause| refused(model, options, cause))?;
         let types = Types::read(&session, &interface, model)?;
         let mut network =
-            Self::around(session, runtime, model, interface, types, options.device, None)?;
+            Self::from_session(session, runtime, model, interface, types, options.device, None)?;
         network.bind(shape)?;
         network.evaluate(1.0)?;
         let profile = network
@@ -260,7 +260,7 @@ impl OnnxNetwork {
             .map_err(|cause| fail("its profile is not as expected", cause.into()))
     }
 
-    fn around(
+    fn from_session(
         session: Session,
         runtime: &Arc<Runtime>,
         model: &str,
@@ -676,7 +676,7 @@ impl Network for OnnxNetwork {
             return Err(Error::Evaluation { problem, source: Some(Box::new(cause)) });
         }
         if let Some(PerShapeSession { place: Some(place), engine, .. }) = &mut self.per_shape
-            && let Err(error) = place.seal()
+            && let Err(error) = place.write_manifest()
         {
             *engine = Engine::NotCached(error.to_string());
         }
@@ -687,7 +687,7 @@ impl Network for OnnxNetwork {
         Ok(output.fetch(sample.as_ref().map_or(beside, Buffer::values)))
     }
 
-    fn forget(&mut self) {
+    fn reset_state(&mut self) {
         let states = self.bound.iter_mut().flat_map(|bound| &mut bound.states);
         states.for_each(|[input, _]| input.clear());
     }

@@ -113,7 +113,7 @@ pub struct Feed<'a> {
 
 /// A session of a graph whose inputs accept any shape.
 #[derive(Debug)]
-pub struct Trial {
+pub struct ProbeSession {
     session: Session,
     model: String,
     inputs: Vec<Port>,
@@ -125,7 +125,7 @@ pub struct Trial {
     _runtime: Arc<Runtime>,
 }
 
-impl Trial {
+impl ProbeSession {
     /// Loads a graph. `model` is its name in errors.
     ///
     /// # Errors

@@ -21,10 +21,10 @@ use crate::task::SigmaChoice;
 use crate::video::{SettingsUpdate, record};
 
 /// Maximum size of a request body in bytes.
-const LONGEST: usize = 4096;
+const MAX_BODY: usize = 4096;
 
 /// Time limit for receiving it.
-const PATIENCE: Duration = Duration::from_secs(5);
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
 const PAGE: &str = include_str!("page.html");
 const SCRIPT: &str = include_str!("page.js");
@@ -224,10 +224,10 @@ impl RequestHandler {
 async fn received(body: Incoming) -> Result<Bytes, (StatusCode, &'static str)> {
     let too_long = (StatusCode::PAYLOAD_TOO_LARGE, "no more than 4096 bytes are taken");
     // Rejects by the declared length, before the body arrives.
-    if body.size_hint().lower() > LONGEST as u64 {
+    if body.size_hint().lower() > MAX_BODY as u64 {
         return Err(too_long);
     }
-    match timeout(PATIENCE, Limited::new(body, LONGEST).collect()).await {
+    match timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_long),
         Ok(Err(_)) => Err((StatusCode::BAD_REQUEST, "the body of the request is damaged")),

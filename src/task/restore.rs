@@ -192,7 +192,7 @@ const LAMBDA: f64 = 8.0;
 
 /// Maximum iterations of conjugate gradients, and the relative residual at which they end.
 const ITERATIONS: usize = 12;
-const ENOUGH: f64 = 1e-3;
+const TOLERANCE: f64 = 1e-3;
 
 impl Consistency<'_> {
     /// Solves `(A A^T + rho) u = residual` for `u` by conjugate gradients.
@@ -206,7 +206,7 @@ impl Consistency<'_> {
         let first = dot(&left, &left);
         let mut square = first;
         for _ in 0..ITERATIONS {
-            if square <= ENOUGH * ENOUGH * first || square == 0.0 {
+            if square <= TOLERANCE * TOLERANCE * first || square == 0.0 {
                 break;
             }
             let mut image =

@@ -138,7 +138,7 @@ impl WorkingLayout {
                 self.packed = values;
             }
         }
-        noise.take_back(&mut self.map);
+        noise.return_buffer(&mut self.map);
         stats
     }
 
@@ -170,7 +170,7 @@ impl WorkingLayout {
             }
         };
         if due != TilesToUpdate::Nothing {
-            cache.keep(x.as_slice().unwrap_or_default());
+            cache.store(x.as_slice().unwrap_or_default());
         }
         Ok(stats)
     }

@@ -226,12 +226,12 @@ fn raw_frames_need_a_size_and_reconnect_waits_for_a_camera() {
         .within(&place)
         .fails(2)
         .says("--size 640x480 --pixel-format nv12");
-    let begun = std::time::Instant::now();
+    let started = std::time::Instant::now();
     eddy("denoise /dev/video98 -o out.y4m --reconnect 0.7")
         .within(&place)
         .fails(3)
         .says("/dev/video98");
-    assert!(begun.elapsed().as_secs_f64() >= 0.7);
+    assert!(started.elapsed().as_secs_f64() >= 0.7);
 }
 
 /// The profile of images is for red, green and blue; the noise of 4:2:0 video is derived from it.

@@ -279,9 +279,9 @@ fn signals_keep_finished_frames_while_the_source_is_silent() {
             let parts = place.names("").into_iter().find(|name| name.ends_with(".part"));
             parts.is_some_and(|name| place.bytes(&name).len() >= 5 * 262)
         };
-        let begun = std::time::Instant::now();
+        let started = std::time::Instant::now();
         while !written() {
-            assert!(begun.elapsed() < Duration::from_secs(60), "no frame was written");
+            assert!(started.elapsed() < Duration::from_secs(60), "no frame was written");
             std::thread::sleep(Duration::from_millis(10));
         }
         kill_process(Pid::from_child(&child), signal).unwrap();
@@ -361,9 +361,9 @@ fn a_blocked_reader_does_not_block_the_run() {
             std::thread::sleep(Duration::from_millis(5));
         }
         kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
-        let begun = std::time::Instant::now();
+        let started = std::time::Instant::now();
         assert_eq!(child.wait().unwrap().code(), Some(130));
-        assert!(begun.elapsed() < Duration::from_secs(60));
+        assert!(started.elapsed() < Duration::from_secs(60));
     }
 }
 

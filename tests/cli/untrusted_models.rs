@@ -290,11 +290,11 @@ fn ends(place: &Place, arguments: &str, signal: Option<Signal>) -> (Option<i32>,
         let fields = text.rsplit(") ").next().unwrap().split(' ').skip(11).take(2);
         fields.map(|ticks| ticks.parse::<u64>().unwrap()).sum()
     };
-    let begun = Instant::now();
+    let started = Instant::now();
     if let Some(signal) = signal {
         // The network is what takes so long.
         while worked() < 200 {
-            assert!(begun.elapsed() < LONG, "nothing is at work");
+            assert!(started.elapsed() < LONG, "nothing is at work");
             std::thread::sleep(Duration::from_millis(20));
         }
         kill_process(Pid::from_child(&child), signal).unwrap();
@@ -368,7 +368,7 @@ fn interrupts_an_endless_load() {
     let (code, said, _) = ends(&place, &format!("{DENOISE} --timeout 0.5"), None);
     assert_eq!(code, Some(4), "{said}");
     assert!(said.contains("cannot use model tested: loading it takes longer than 0.5 s"), "{said}");
-    // A folder that was begun goes, too.
+    // A folder that was started goes, too.
     let import = "import m/network.onnx -o out --task denoise --prediction denoised --sigma-range 0,1 --inputs sample=x,sigma=sigma \
                   --output-name denoised";
     assert_eq!(ends(&place, import, Some(Signal::TERM)).0, Some(130));

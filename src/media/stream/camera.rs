@@ -83,7 +83,7 @@ pub struct CameraSource {
     interpretation: FormatOverrides,
     video: VideoFormat,
     open: Option<Open>,
-    begun: Instant,
+    started: Instant,
     index: u64,
 }
 
@@ -109,14 +109,14 @@ impl CameraSource {
     ) -> Result<Self> {
         let open = start(path, request, interpretation)?;
         let video = open.video.clone();
-        let begun = Instant::now();
+        let started = Instant::now();
         Ok(Self {
             path: path.into(),
             request,
             interpretation,
             video,
             open: Some(open),
-            begun,
+            started,
             index: 0,
         })
     }
@@ -148,9 +148,9 @@ impl Source for CameraSource {
         }
         let Some(open) = &mut self.open else { return Ok(ReadOutcome::End) };
         match open.take(&self.path, &mut frame.bytes) {
-            Ok(Taken::Frame) => {}
-            Ok(Taken::Corrupt(why)) => return Ok(ReadOutcome::Corrupt(why)),
-            Ok(Taken::Nothing) => return Ok(ReadOutcome::Waiting),
+            Ok(Dequeued::Frame) => {}
+            Ok(Dequeued::Corrupt(why)) => return Ok(ReadOutcome::Corrupt(why)),
+            Ok(Dequeued::Nothing) => return Ok(ReadOutcome::Waiting),
             Err(error) => {
                 self.open = None;
                 return Ok(ReadOutcome::Disconnected(format!(
@@ -159,7 +159,7 @@ impl Source for CameraSource {
                 )));
             }
         }
-        (frame.index, frame.time) = (self.index, self.begun.elapsed());
+        (frame.index, frame.time) = (self.index, self.started.elapsed());
         self.index += 1;
         Ok(ReadOutcome::Frame)
     }
@@ -169,7 +169,7 @@ impl Source for CameraSource {
     }
 }
 
-enum Taken {
+enum Dequeued {
     Frame,
     Corrupt(String),
     Nothing,
@@ -177,10 +177,10 @@ enum Taken {
 
 impl Open {
     /// Waits briefly for a frame.
-    fn take(&mut self, path: &Path, bytes: &mut Vec<u8>) -> io::Result<Taken> {
+    fn take(&mut self, path: &Path, bytes: &mut Vec<u8>) -> io::Result<Dequeued> {
         let mut ready = [PollFd::new(&self.stream, PollFlags::IN)];
         match poll(&mut ready, Some(&POLL_TIMEOUT)) {
-            Ok(0) | Err(rustix::io::Errno::INTR) => return Ok(Taken::Nothing),
+            Ok(0) | Err(rustix::io::Errno::INTR) => return Ok(Dequeued::Nothing),
             Ok(_) => {}
             Err(error) => return Err(error.into()),
         }
@@ -190,7 +190,7 @@ impl Open {
         let (video, stride, format) = (&self.video, self.stride, self.format);
         self.stream.dequeue(|view| {
             if view.is_error() {
-                return Ok(Taken::Corrupt("the camera marked the frame as damaged".into()));
+                return Ok(Dequeued::Corrupt("the camera marked the frame as damaged".into()));
             }
             Ok(match format {
                 CameraFormat::Plain(_) => copy(&view, video, stride, bytes),
@@ -201,7 +201,7 @@ impl Open {
 }
 
 /// Copies a frame without the padding of its rows.
-fn copy(view: &[u8], video: &VideoFormat, stride: usize, bytes: &mut Vec<u8>) -> Taken {
+fn copy(view: &[u8], video: &VideoFormat, stride: usize, bytes: &mut Vec<u8>) -> Dequeued {
     bytes.clear();
     let (width, height) = (video.width, video.height);
     let row = video.format.bytes(width, 1);
@@ -215,25 +215,25 @@ fn copy(view: &[u8], video: &VideoFormat, stride: usize, bytes: &mut Vec<u8>) ->
         bytes.extend_from_slice(&view[..view.len().min(video.bytes())]);
     }
     if bytes.len() == video.bytes() {
-        return Taken::Frame;
+        return Dequeued::Frame;
     }
-    Taken::Corrupt(format!(
+    Dequeued::Corrupt(format!(
         "the camera gave {} bytes of a frame that has {}",
         bytes.len(),
         video.bytes()
     ))
 }
 
-fn decode(path: &Path, view: &[u8], video: &VideoFormat, bytes: &mut Vec<u8>) -> Taken {
+fn decode(path: &Path, view: &[u8], video: &VideoFormat, bytes: &mut Vec<u8>) -> Dequeued {
     let frame = match still::decode(path, Cursor::new(view), &Limits::default()) {
         Ok(frame) => frame,
-        Err(error) => return Taken::Corrupt(error.to_string()),
+        Err(error) => return Dequeued::Corrupt(error.to_string()),
     };
     let Image { width, height, channels, samples: Samples::U8(samples), .. } = frame else {
-        return Taken::Corrupt("the camera gave a JPEG of more than 8 bits".into());
+        return Dequeued::Corrupt("the camera gave a JPEG of more than 8 bits".into());
     };
     if (width, height) != (video.width, video.height) {
-        return Taken::Corrupt(format!("the camera gave a JPEG of {width}x{height}"));
+        return Dequeued::Corrupt(format!("the camera gave a JPEG of {width}x{height}"));
     }
     bytes.clear();
     if channels == 1 {
@@ -241,7 +241,7 @@ fn decode(path: &Path, view: &[u8], video: &VideoFormat, bytes: &mut Vec<u8>) ->
     } else {
         bytes.extend_from_slice(&samples);
     }
-    Taken::Frame
+    Dequeued::Frame
 }
 
 /// A capture device, its name, and the formats that it offers.
@@ -378,7 +378,7 @@ pub fn cameras() -> Vec<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use super::{CameraFormat, Taken, copy};
+    use super::{CameraFormat, Dequeued, copy};
     use crate::media::stream::{PixelFormat, Rate, VideoFormat};
 
     #[test]
@@ -386,10 +386,10 @@ mod tests {
         let video = VideoFormat::new(2, 2, Rate::of(30), PixelFormat::RGB24);
         let mut bytes = Vec::new();
         let view: Vec<u8> = (0..16).collect();
-        assert!(matches!(copy(&view, &video, 8, &mut bytes), Taken::Frame));
+        assert!(matches!(copy(&view, &video, 8, &mut bytes), Dequeued::Frame));
         assert_eq!(bytes, [0, 1, 2, 3, 4, 5, 8, 9, 10, 11, 12, 13]);
-        assert!(matches!(copy(&view[..9], &video, 8, &mut bytes), Taken::Corrupt(_)));
-        assert!(matches!(copy(&view, &video, 6, &mut bytes), Taken::Frame));
+        assert!(matches!(copy(&view[..9], &video, 8, &mut bytes), Dequeued::Corrupt(_)));
+        assert!(matches!(copy(&view, &video, 6, &mut bytes), Dequeued::Frame));
     }
 
     #[test]

@@ -28,8 +28,8 @@ pub(crate) use format::Plane;
 pub use format::{Chroma, Order, PixelFormat};
 pub use live::LiveSource;
 pub use open::{
-    CLOSED, SinkFormat, is_sink, is_source, open, standard_input_format, standard_input_is_image,
-    whole_standard_input,
+    CLOSED, SinkFormat, is_sink, is_source, open, read_standard_input, standard_input_format,
+    standard_input_is_image,
 };
 pub use pipe::PipeSink;
 pub use raw::RawSource;
@@ -134,7 +134,7 @@ pub trait Sink: Send {
     ///
     /// # Errors
     /// [`Error::Output`] when no reader can ever connect.
-    fn is_wanted(&mut self) -> Result<bool> {
+    fn has_reader(&mut self) -> Result<bool> {
         Ok(true)
     }
 

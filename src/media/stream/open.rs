@@ -50,7 +50,7 @@ fn has_extension(path: &Path, known: &[&str]) -> bool {
     extension.is_some_and(|extension| known.contains(&extension.as_str()))
 }
 
-fn begins_as_y4m(path: &Path) -> bool {
+fn starts_as_y4m(path: &Path) -> bool {
     let mut start = [0; MAGIC.len()];
     path.is_file()
         && File::open(path).is_ok_and(|mut file| file.read_exact(&mut start).is_ok())
@@ -59,7 +59,7 @@ fn begins_as_y4m(path: &Path) -> bool {
 
 /// Whether data are a container for ffmpeg, by their first 12 bytes: Matroska, AVI, MP4, Ogg, FLV,
 /// MPEG streams or ASF. Raw frames begin as these only by chance.
-fn begins_as_container(head: &[u8]) -> bool {
+fn starts_as_container(head: &[u8]) -> bool {
     match head {
         [0x1a, 0x45, 0xdf, 0xa3, ..]
         | [b'R', b'I', b'F', b'F', ..]
@@ -78,7 +78,7 @@ fn begins_as_container(head: &[u8]) -> bool {
 pub fn is_source(path: &Path) -> bool {
     let is_pipe = path.metadata().is_ok_and(|found| found.file_type().is_fifo());
     let is_named = is_standard(path) || is_url(path) || is_container(path);
-    is_named || is_pipe || is_camera(path) || begins_as_y4m(path)
+    is_named || is_pipe || is_camera(path) || starts_as_y4m(path)
 }
 
 /// Whether a sink is video: standard output, y4m, raw frames, or a container.
@@ -132,15 +132,15 @@ pub fn open(
     }
     if is_standard(source) {
         let name = Path::new("standard input");
-        let is_container = begins_as_container(standard_input_head()?);
-        let all = whole_standard_input()?;
+        let is_container = starts_as_container(standard_input_head()?);
+        let all = read_standard_input()?;
         return Ok(if is_container {
             Box::new(FfmpegSource::of_pipe(name, all, interpretation)?)
         } else {
             Box::new(Y4mSource::open(name, all, interpretation)?)
         });
     }
-    if begins_as_y4m(source) || has_extension(source, &["y4m"]) {
+    if starts_as_y4m(source) || has_extension(source, &["y4m"]) {
         return Ok(Box::new(Y4mSource::open(source, media::open(source)?, interpretation)?));
     }
     let is_image = is_file && Format::from_path(source).is_some() && !is_container(source);
@@ -221,7 +221,7 @@ pub fn standard_input_format() -> Result<Format> {
 ///
 /// # Errors
 /// [`Error::Input`] when it is not open.
-pub fn whole_standard_input() -> Result<impl Read + Send> {
+pub fn read_standard_input() -> Result<impl Read + Send> {
     Ok(HEAD.get().map(Vec::as_slice).unwrap_or_default().chain(standard_input()?))
 }
 

@@ -96,7 +96,7 @@ impl TemporalNoise {
 
     /// Whether the differences are noise and not motion in most of the textured blocks: on
     /// average, and between the newest two frames.
-    pub(crate) fn holds_still(&self) -> bool {
+    pub(crate) fn is_static(&self) -> bool {
         self.explained.max(self.newest_explained) < OF_NOISE
     }
 

@@ -123,7 +123,7 @@ impl Profiler {
                                or more of a still scene";
                 return Err(Error::input(name, problem));
             };
-            patches::look_at(frame, &mut self.channels)?;
+            patches::measure(frame, &mut self.channels)?;
             self.channels.iter_mut().flatten().for_each(|level| level.settle(input.quantum()));
         }
         let mut lines = Vec::with_capacity(self.channels.len());

@@ -190,7 +190,7 @@ impl Temporal {
     }
 
     /// Resets the fusion with the next frame.
-    pub(super) fn forget(&mut self) {
+    pub(super) fn reset_state(&mut self) {
         self.has_history = false;
     }
 

@@ -9,10 +9,10 @@ use crate::media::stream::{Chroma, Rate, VideoFormat};
 const PART_MS: u32 = 1000;
 
 /// Frames per second from which on the default encoders' own lookahead is short enough.
-const STEADY: f64 = 25.0;
+const SHORT_LOOKAHEAD_RATE: f64 = 25.0;
 
 /// How many seconds of frames the default encoders may hold back at lower rates.
-const HELD_BACK: f64 = 2.0;
+const MAX_ENCODER_DELAY: f64 = 2.0;
 
 /// Encoder settings. `None` uses ffmpeg's default for the container, except for [`Encoder::CRF`].
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -82,13 +82,13 @@ impl Encoder {
 }
 
 /// The options of the default encoders, which otherwise hold back up to 50 frames: below
-/// [`STEADY`] no more than come in [`HELD_BACK`] seconds.
+/// [`SHORT_LOOKAHEAD_RATE`] no more than come in [`MAX_ENCODER_DELAY`] seconds.
 fn lookahead(kind: &str, rate: Rate) -> Vec<(&'static str, String)> {
     let rate = rate.per_second();
-    if rate >= STEADY {
+    if rate >= SHORT_LOOKAHEAD_RATE {
         return Vec::new();
     }
-    let frames = (rate * HELD_BACK) as u32;
+    let frames = (rate * MAX_ENCODER_DELAY) as u32;
     match kind {
         "mp4" | "mkv" => {
             // Half for the decision on B-frames and what follows it, half for the lookahead.

@@ -249,7 +249,7 @@ impl Sound {
         match messages {
             Ok(messages) => [messages, encoder.clone()]
                 .into_iter()
-                .find_map(|messages| Some((messages.damage?, messages.is_cut))),
+                .find_map(|messages| Some((messages.damage?, messages.is_truncated))),
             Err(problem) => Some((problem, false)),
         }
     }
