@@ -29,17 +29,17 @@ const SUFFIX: &str = ".part";
 const RANDOM: usize = 6;
 
 /// The most results that are synced together.
-const MOST_WAITING: usize = 32;
+const MAX_PENDING: usize = 32;
 
-static WAITS_FOR_DISK: AtomicBool = AtomicBool::new(true);
+static SYNC_ENABLED: AtomicBool = AtomicBool::new(true);
 
 /// Turns off syncing in this process: a power failure may then lose or empty results.
-pub fn forgo_sync() {
-    WAITS_FOR_DISK.store(false, Ordering::Relaxed);
+pub fn disable_sync() {
+    SYNC_ENABLED.store(false, Ordering::Relaxed);
 }
 
-fn waits_for_disk() -> bool {
-    WAITS_FOR_DISK.load(Ordering::Relaxed)
+fn is_sync_enabled() -> bool {
+    SYNC_ENABLED.load(Ordering::Relaxed)
 }
 
 /// A file that is written under a temporary name beside its destination. Dropping it deletes it.
@@ -72,7 +72,7 @@ impl Part {
     pub(crate) fn complete(self) -> io::Result<()> {
         sync(self.file.as_file())?;
         let folder = self.rename()?;
-        settle(&folder)
+        sync_renamed(&folder)
     }
 
     fn rename(self) -> io::Result<Renamed> {
@@ -89,7 +89,7 @@ struct Renamed {
 }
 
 /// Syncs the folder of a renamed file. On failure, a newly created result is deleted.
-fn settle(renamed: &Renamed) -> io::Result<()> {
+fn sync_renamed(renamed: &Renamed) -> io::Result<()> {
     sync_folder(folder_of(&renamed.path)).inspect_err(|_| {
         if renamed.is_new {
             let _ = if renamed.path.is_dir() {
@@ -108,7 +108,7 @@ fn settle(renamed: &Renamed) -> io::Result<()> {
 /// Errors of the operating system.
 pub(crate) fn create(folder: &Path, suffix: &str) -> io::Result<NamedTempFile> {
     use std::os::unix::fs::PermissionsExt;
-    sweep_once(folder);
+    delete_leftovers_once(folder);
     let prefix = format!("{PREFIX}{}-", Owner::own());
     let mut builder = tempfile::Builder::new();
     // The usual mode of new files; the umask applies.
@@ -124,12 +124,12 @@ pub(crate) fn create(folder: &Path, suffix: &str) -> io::Result<NamedTempFile> {
 }
 
 /// The folders that are being filled.
-static FILLED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+static OPEN_FOLDERS: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 /// Deletes every [`PartFolder`] of this process and calls `end`, which ends the process. No folder
 /// is renamed meanwhile.
 pub fn discard_folders(end: impl FnOnce()) {
-    let folders = FILLED.lock().unwrap_or_else(PoisonError::into_inner);
+    let folders = OPEN_FOLDERS.lock().unwrap_or_else(PoisonError::into_inner);
     // A later process deletes what cannot be deleted now.
     folders.iter().for_each(|folder| drop(fs::remove_dir_all(folder)));
     end();
@@ -152,7 +152,7 @@ impl PartFolder {
     pub fn beside(target: &Path) -> io::Result<Self> {
         check_links(target)?;
         let place = folder_of(target);
-        sweep_once(place);
+        delete_leftovers_once(place);
         let prefix = format!("{PREFIX}{}-", Owner::own());
         let folder = tempfile::Builder::new()
             .prefix(&prefix)
@@ -160,7 +160,7 @@ impl PartFolder {
             .rand_bytes(RANDOM)
             .tempdir_in(place)?;
         let lock = File::open(folder.path()).ok().filter(|folder| folder.try_lock().is_ok());
-        FILLED.lock().unwrap_or_else(PoisonError::into_inner).push(folder.path().to_owned());
+        OPEN_FOLDERS.lock().unwrap_or_else(PoisonError::into_inner).push(folder.path().to_owned());
         Ok(Self { folder, target: target.to_owned(), _lock: lock })
     }
 
@@ -174,7 +174,7 @@ impl PartFolder {
     /// # Errors
     /// Errors of the operating system; the folder is then deleted.
     pub fn complete(self) -> io::Result<()> {
-        FILLED
+        OPEN_FOLDERS
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .retain(|folder| folder != self.folder.path());
@@ -192,7 +192,7 @@ impl PartFolder {
 pub(crate) fn rename_folder(from: &Path, to: &Path) -> io::Result<()> {
     sync_below(from)?;
     fs::rename(from, to)?;
-    settle(&Renamed { path: to.into(), is_new: true })
+    sync_renamed(&Renamed { path: to.into(), is_new: true })
 }
 
 /// Syncs an open file that another process wrote by its [`descriptor`], and renames it from `from`
@@ -263,7 +263,7 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
 
 /// Waits until the data is on disk. A file system without sync is not an error.
 fn sync(file: &File) -> io::Result<()> {
-    if !waits_for_disk() {
+    if !is_sync_enabled() {
         return Ok(());
     }
     match file.sync_all() {
@@ -300,7 +300,7 @@ impl Completer {
     /// # Errors
     /// When the thread cannot start.
     pub(crate) fn new() -> io::Result<Self> {
-        let (parts, receiver) = sync_channel(MOST_WAITING);
+        let (parts, receiver) = sync_channel(MAX_PENDING);
         let thread = std::thread::Builder::new()
             .name("syncing".into())
             .spawn(move || complete_all(&receiver))?;
@@ -339,7 +339,7 @@ impl Drop for Completer {
 
 fn complete_all(parts: &Receiver<Part>) -> Result<(), Failure> {
     while let Ok(first) = parts.recv() {
-        let batch = std::iter::once(first).chain(parts.try_iter().take(MOST_WAITING - 1));
+        let batch = std::iter::once(first).chain(parts.try_iter().take(MAX_PENDING - 1));
         complete_together(batch.collect())?;
     }
     Ok(())
@@ -369,7 +369,7 @@ fn complete_together(batch: Vec<Part>) -> Result<(), Failure> {
         }
     }
     if let Some(last) = renamed.last()
-        && let Err(error) = settle(last)
+        && let Err(error) = sync_renamed(last)
     {
         let path = last.path.clone();
         renamed
@@ -388,12 +388,12 @@ fn complete_together(batch: Vec<Part>) -> Result<(), Failure> {
 pub(crate) struct Owner {
     process: u32,
     /// Start time in clock ticks since boot.
-    began: u64,
+    start_time: u64,
 }
 
 impl std::fmt::Display for Owner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}-{}", self.process, self.began)
+        write!(f, "{}-{}", self.process, self.start_time)
     }
 }
 
@@ -401,24 +401,25 @@ impl Owner {
     /// This process.
     pub(crate) fn own() -> Self {
         let process = std::process::id();
-        Self { process, began: began(process).unwrap_or_default() }
+        Self { process, start_time: start_time(process).unwrap_or_default() }
     }
 
     /// Parses exactly the format of [`Display`](std::fmt::Display).
     pub(crate) fn parse(text: &str) -> Option<Self> {
-        let (process, began) = text.split_once('-')?;
-        let owner = Self { process: process.parse().ok()?, began: began.parse().ok()? };
+        let (process, start_time) = text.split_once('-')?;
+        let owner = Self { process: process.parse().ok()?, start_time: start_time.parse().ok()? };
         (owner.to_string() == text).then_some(owner)
     }
 
     /// Whether the process has certainly ended, as seen on this machine.
     pub(crate) fn is_gone(self) -> bool {
-        began(std::process::id()).is_some() && began(self.process) != Some(self.began)
+        start_time(std::process::id()).is_some()
+            && start_time(self.process) != Some(self.start_time)
     }
 }
 
 /// The start time of a process in clock ticks since boot.
-fn began(process: u32) -> Option<u64> {
+fn start_time(process: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     // The name in parentheses may contain anything. The 22nd field is the 20th after it.
     stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
@@ -435,16 +436,16 @@ fn owner_of(name: &str) -> Option<Owner> {
 }
 
 /// Deletes leftovers of ended processes in a folder, the first time that this process writes there.
-fn sweep_once(folder: &Path) {
-    static SWEPT: Mutex<Option<HashSet<PathBuf>>> = Mutex::new(None);
-    let mut swept = SWEPT.lock().unwrap_or_else(PoisonError::into_inner);
+fn delete_leftovers_once(folder: &Path) {
+    static CLEANED_FOLDERS: Mutex<Option<HashSet<PathBuf>>> = Mutex::new(None);
+    let mut swept = CLEANED_FOLDERS.lock().unwrap_or_else(PoisonError::into_inner);
     if swept.get_or_insert_default().insert(folder.to_owned()) {
         drop(swept);
-        sweep(folder);
+        delete_leftovers(folder);
     }
 }
 
-fn sweep(folder: &Path) {
+fn delete_leftovers(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok) {
         let owner = entry.file_name().to_str().and_then(owner_of);
         if owner.is_some_and(Owner::is_gone) {
@@ -472,7 +473,7 @@ fn clear(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Owner, owner_of, sweep};
+    use super::{Owner, delete_leftovers, owner_of};
     use std::fs;
     use std::os::unix::fs::symlink;
 
@@ -501,8 +502,8 @@ mod tests {
     fn deletes_only_leftovers_of_ended_processes() {
         let own = Owner::own();
         assert!(!own.is_gone());
-        let before = Owner { began: own.began + 1, ..own };
-        assert!(before.is_gone(), "a process of the same number that began at another time");
+        let before = Owner { start_time: own.start_time + 1, ..own };
+        assert!(before.is_gone(), "a process of the same number that start_time at another time");
         let place = tempfile::tempdir().unwrap();
         let at = |name: String| place.path().join(name);
         let kept = at("kept".into());
@@ -514,7 +515,7 @@ mod tests {
         fs::write(at(format!(".eddy-{before}-held12.part")), "").unwrap();
         let held = fs::File::open(at(format!(".eddy-{before}-held12.part"))).unwrap();
         held.lock().unwrap();
-        sweep(place.path());
+        delete_leftovers(place.path());
         let mut left: Vec<_> =
             fs::read_dir(place.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         left.sort();

@@ -53,7 +53,7 @@ mod tests {
     use super::{ALL, MAX_MEMORY};
 
     #[test]
-    fn settings_stand_in_backticks_under_different_names() {
+    fn settings_have_distinct_names_in_backticks() {
         assert_eq!(MAX_MEMORY.to_string(), "`Budget::max_memory`");
         let mut names: Vec<_> = ALL.iter().map(ToString::to_string).collect();
         names.sort();

@@ -1,4 +1,4 @@
-//! A real encoder and decoder at both ends: ffmpeg, where it is installed.
+//! Containers and codecs through ffmpeg, where it is installed.
 
 // Helpers beside the tests panic as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -25,7 +25,7 @@ fn ffmpeg(place: &Place, arguments: &str) -> Vec<u8> {
     output.stdout
 }
 
-/// A place with a model that changes nothing, or none where there is no ffmpeg.
+/// A place with a model that changes nothing; `None` without ffmpeg.
 fn place() -> Option<Place> {
     if !Command::new("ffmpeg")
         .arg("-version")
@@ -46,7 +46,7 @@ fn place() -> Option<Place> {
 }
 
 #[test]
-fn through_pipes_every_pixel_format_comes_back_as_it_went() {
+fn every_pixel_format_survives_pipes_unchanged() {
     let Some(place) = place() else { return };
     let formats = [
         "yuv420p",
@@ -86,7 +86,7 @@ fn through_pipes_every_pixel_format_comes_back_as_it_went() {
 }
 
 #[test]
-fn avif_and_jpeg_2000_are_frames_like_others() {
+fn reads_avif_and_jpeg_2000() {
     let Some(place) = place() else { return };
     for (name, turned) in [("turned-5.avif", false), ("turned-6.avif", true)] {
         std::fs::create_dir_all(place.path("in")).unwrap();
@@ -126,7 +126,7 @@ fn avif_and_jpeg_2000_are_frames_like_others() {
 }
 
 #[test]
-fn frames_that_ffmpeg_decodes_take_no_more_memory_than_is_allowed() {
+fn limits_the_memory_of_frames_that_ffmpeg_decodes() {
     let Some(place) = place() else { return };
     ffmpeg(&place, "-f lavfi -i color=size=9000x9000 -frames:v 1 -pix_fmt rgb24 large.jp2");
     let run =
@@ -138,7 +138,7 @@ fn frames_that_ffmpeg_decodes_take_no_more_memory_than_is_allowed() {
 }
 
 #[test]
-fn bare_frames_are_written_without_sound() {
+fn writes_bare_streams_without_sound() {
     let Some(place) = place() else { return };
     ffmpeg(
         &place,
@@ -157,7 +157,7 @@ fn bare_frames_are_written_without_sound() {
 }
 
 #[test]
-fn containers_are_read_and_written() {
+fn reads_and_writes_containers() {
     let Some(place) = place() else { return };
     ffmpeg(&place, "-f lavfi -i testsrc2=size=160x120:rate=12:duration=1 in.mp4");
     eddy("denoise in.mp4 -o out.mkv -m identity --sigma 1")
@@ -175,7 +175,7 @@ fn containers_are_read_and_written() {
     assert!(!place.names("").iter().any(|name| name.contains(".eddy-")), "{:?}", place.names(""));
 }
 
-/// What ffprobe says of a file.
+/// The output of ffprobe for a file.
 fn probe(place: &Place, entries: &str, file: &str) -> String {
     let mut command = Command::new("ffprobe");
     command
@@ -188,7 +188,7 @@ fn probe(place: &Place, entries: &str, file: &str) -> String {
 }
 
 #[test]
-fn sound_goes_along() {
+fn copies_sound() {
     let Some(place) = place() else { return };
     let sources = "-f lavfi -i testsrc2=size=64x48:rate=10:duration=2 -f lavfi -i sine=duration=2";
     ffmpeg(&place, &format!("{sources} in.mkv"));
@@ -209,7 +209,7 @@ fn sound_goes_along() {
 }
 
 #[test]
-fn titles_and_subtitles_go_along() {
+fn copies_titles_and_subtitles() {
     let Some(place) = place() else { return };
     place.file("a.srt", "1\n00:00:00,200 --> 00:00:01,000\nhello\n");
     let video =
@@ -229,7 +229,7 @@ fn titles_and_subtitles_go_along() {
 }
 
 #[test]
-fn frames_in_mp4_begin_when_their_sound_does() {
+fn mp4_frames_start_with_their_sound() {
     let Some(place) = place() else { return };
     let sources = "-f lavfi -i testsrc2=size=64x48:rate=25:duration=2 -f lavfi -i sine=duration=2";
     ffmpeg(&place, &format!("{sources} -c:v libx264 -c:a aac in.mp4"));
@@ -240,7 +240,7 @@ fn frames_in_mp4_begin_when_their_sound_does() {
 }
 
 #[test]
-fn what_comes_live_is_shown_when_it_came() {
+fn live_frames_keep_their_arrival_times() {
     let Some(place) = place() else { return };
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -270,7 +270,7 @@ fn what_comes_live_is_shown_when_it_came() {
 
 /// Every kind of frame comes through to an encoder without loss, also with times of their own.
 #[test]
-fn what_comes_live_is_recorded_as_it_is() {
+fn records_live_frames_at_their_times() {
     let Some(place) = place() else { return };
     let kinds = [
         "gray",
@@ -315,7 +315,7 @@ fn what_comes_live_is_recorded_as_it_is() {
 }
 
 #[test]
-fn what_ffmpeg_complains_of_is_passed_on() {
+fn passes_on_messages_of_ffmpeg() {
     let Some(place) = place() else { return };
     place.file("broken.mp4", [7; 2000]);
     eddy("denoise broken.mp4 -o out.y4m")
@@ -344,14 +344,14 @@ fn what_ffmpeg_complains_of_is_passed_on() {
 /// Whatever the container, what is cut off or damaged is not the whole, although ffmpeg ends with
 /// success.
 #[test]
-fn containers_that_are_cut_off_or_damaged_end_with_an_error_and_the_count() {
+fn reports_truncated_and_damaged_containers_with_the_frame_count() {
     let Some(place) = place() else { return };
     ffmpeg(&place, "-f lavfi -i testsrc2=size=160x120:rate=25:duration=4 -c:v libx264 -g 10 a.mkv");
     for name in ["a.ts", "a.h264", "b.mp4"] {
         ffmpeg(&place, &format!("-i a.mkv -c copy -movflags +faststart {name}"));
     }
     ffmpeg(&place, "-i a.mkv -c:v mjpeg a.avi");
-    // What begins as packets of MPEG's do, and is none.
+    // A file that begins like MPEG packets but is not MPEG.
     ffmpeg(&place, "-i a.mkv -frames:v 7 a.gif");
     std::fs::rename(place.path("a.gif"), place.path("gif.mkv")).unwrap();
     eddy("denoise gif.mkv -o gif.y4m -m identity --sigma 1").within(&place).succeeds();
@@ -376,9 +376,9 @@ fn containers_that_are_cut_off_or_damaged_end_with_an_error_and_the_count() {
     }
 }
 
-/// Of these ffmpeg says nothing, and their own structure tells.
+/// ffmpeg does not report these; Eddy finds them in the container's structure.
 #[test]
-fn containers_whose_parts_are_cut_off_end_with_an_error() {
+fn reports_containers_with_truncated_parts() {
     let Some(place) = place() else { return };
     ffmpeg(&place, "-f lavfi -i testsrc2=size=160x120:rate=25:duration=4 -c:v libx264 -g 10 a.flv");
     ffmpeg(&place, "-i a.flv -c:v libtheora a.ogv");
@@ -412,7 +412,7 @@ fn containers_whose_parts_are_cut_off_end_with_an_error() {
 /// Where what is missing ends with a part, or was never fetched, what is declared tells, or how the
 /// parts are numbered.
 #[test]
-fn containers_without_some_of_their_parts_end_with_an_error() {
+fn reports_containers_with_missing_parts() {
     let Some(place) = place() else { return };
     let sources =
         "-f lavfi -i testsrc2=size=160x120:rate=25:duration=8 -f lavfi -i sine=duration=8";
@@ -517,7 +517,7 @@ fn containers_without_some_of_their_parts_end_with_an_error() {
 }
 
 #[test]
-fn a_server_that_sends_less_than_it_said_is_an_error() {
+fn reports_a_server_that_sends_less_than_announced() {
     let Some(place) = place() else { return };
     ffmpeg(&place, "-f lavfi -i testsrc2=size=160x120:rate=25:duration=4 -c:v mpeg4 a.avi");
     let whole = place.bytes("a.avi");
@@ -545,7 +545,7 @@ fn a_server_that_sends_less_than_it_said_is_an_error() {
 
 /// Two seconds at 25 frames per second, then ten at 5, beside sound.
 #[test]
-fn frames_at_no_even_pace_keep_their_times() {
+fn frames_of_variable_rate_keep_their_times() {
     let Some(place) = place() else { return };
     let uneven = "setpts=if(lt(N\\,50)\\,N/25/TB\\,(2+(N-50)/5)/TB)";
     let sources = "-f lavfi -i testsrc2=size=64x48:rate=25:duration=4 -f lavfi -i sine=duration=12";
@@ -585,7 +585,7 @@ fn frames_at_no_even_pace_keep_their_times() {
 /// A variable frame rate, sound that is longer, frames that are left out by the container, and
 /// frames in another order.
 #[test]
-fn containers_that_are_whole_are_read_without_complaint() {
+fn reads_complete_containers_without_warnings() {
     let Some(place) = place() else { return };
     let moving = "-f lavfi -i testsrc2=size=160x120:rate=25:duration=4";
     let sound = "-f lavfi -i sine=duration=12";
@@ -616,7 +616,7 @@ fn containers_that_are_whole_are_read_without_complaint() {
 }
 
 #[test]
-fn sound_that_is_cut_off_is_said_where_it_is_taken_along() {
+fn reports_truncated_sound_when_it_is_copied() {
     let Some(place) = place() else { return };
     let sources =
         "-f lavfi -i testsrc2=size=160x120:rate=25:duration=1 -f lavfi -i sine=duration=20";
@@ -638,7 +638,7 @@ fn sound_that_is_cut_off_is_said_where_it_is_taken_along() {
 
 /// Where frames end at once, the encoder still gets a beginning of the sound, or is told of none.
 #[test]
-fn a_file_that_is_cut_off_early_keeps_its_frames_whatever_there_is_of_its_sound() {
+fn a_truncated_file_keeps_its_frames_for_any_length_of_sound() {
     let Some(place) = place() else { return };
     let sources =
         "-f lavfi -i testsrc2=size=160x120:rate=25:duration=2 -f lavfi -i sine=duration=2";
@@ -677,7 +677,7 @@ fn a_file_that_is_cut_off_early_keeps_its_frames_whatever_there_is_of_its_sound(
 }
 
 #[test]
-fn a_container_that_comes_through_a_named_pipe_is_read_once() {
+fn reads_a_container_from_a_named_pipe_once() {
     let Some(place) = place() else { return };
     ffmpeg(
         &place,
@@ -695,7 +695,7 @@ fn a_container_that_comes_through_a_named_pipe_is_read_once() {
 /// A container that comes through standard input is a stream as y4m is, whatever standard input is
 /// called.
 #[test]
-fn a_container_that_comes_through_standard_input_is_read() {
+fn reads_a_container_from_standard_input() {
     let Some(place) = place() else { return };
     ffmpeg(&place, "-f lavfi -i testsrc2=size=160x120:rate=25:duration=1 a.mkv");
     ffmpeg(&place, "-i a.mkv a.y4m");
@@ -718,7 +718,7 @@ fn a_container_that_comes_through_standard_input_is_read() {
         .says("frames came, and are kept");
 }
 
-/// A pipe into which nobody writes.
+/// A pipe without a writer.
 fn silent(place: &Place, name: &str) -> std::fs::File {
     let path = place.path(name);
     rustix::fs::mknodat(
@@ -729,7 +729,7 @@ fn silent(place: &Place, name: &str) -> std::fs::File {
         0,
     )
     .unwrap();
-    // For reading, too: so that opening it waits for nobody.
+    // For reading, too, so that opening it does not wait for a writer.
     std::fs::File::options().read(true).write(true).open(path).unwrap()
 }
 
@@ -751,16 +751,16 @@ fn holding(path: &std::path::Path) -> usize {
 }
 
 #[test]
-fn a_source_that_never_answers_can_be_left_and_leaves_no_process_behind() {
+fn interrupting_a_silent_source_leaves_no_process() {
     use rustix::process::{Pid, Signal, kill_process};
     let Some(place) = place() else { return };
     let pipe = place.path("silent.mkv").display().to_string();
     let _kept = silent(&place, "silent.mkv");
     let arguments = format!("denoise {pipe} -o out.y4m -m identity --sigma 1");
     let wait_for = |what: &str, count: &dyn Fn(usize) -> bool| {
-        let begun = std::time::Instant::now();
+        let started = std::time::Instant::now();
         while !count(running(&pipe)) {
-            assert!(begun.elapsed().as_secs() < 60, "{what}");
+            assert!(started.elapsed().as_secs() < 60, "{what}");
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
     };
@@ -793,7 +793,7 @@ fn a_source_that_never_answers_can_be_left_and_leaves_no_process_behind() {
 
 /// Ten minutes of frames beside two hours of sound, which nothing waits for.
 #[test]
-fn sound_ends_with_the_last_frame_of_a_stopped_run_and_keeps_no_encoder_alive() {
+fn sound_ends_with_the_last_frame_of_an_interrupted_run() {
     use rustix::process::{Pid, Signal, kill_process};
     let Some(place) = place() else { return };
     let sources =
@@ -804,9 +804,9 @@ fn sound_ends_with_the_last_frame_of_a_stopped_run_and_keeps_no_encoder_alive() 
             eddy(&format!("denoise long.mkv -o {output} -m identity --sigma 1 --threads 1 -q"));
         let child = child.within(&place).command().spawn().unwrap();
         let part = place.path(&output.replace('.', ".part."));
-        let begun = std::time::Instant::now();
+        let started = std::time::Instant::now();
         while part.metadata().map_or(0, |part| part.len()) < 50_000 {
-            assert!(begun.elapsed().as_secs() < 60, "{output}: nothing is recorded");
+            assert!(started.elapsed().as_secs() < 60, "{output}: nothing is recorded");
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
         (child, part)
@@ -817,11 +817,11 @@ fn sound_ends_with_the_last_frame_of_a_stopped_run_and_keeps_no_encoder_alive() 
     };
     for (i, output) in ["a.mp4", "a.mkv", "a.mov", "a.ts"].into_iter().enumerate() {
         let (mut child, _) = start(output);
-        let begun = std::time::Instant::now();
+        let started = std::time::Instant::now();
         kill_process(Pid::from_child(&child), if i == 0 { Signal::TERM } else { Signal::INT })
             .unwrap();
         assert_eq!(child.wait().unwrap().code(), Some(130), "{output}");
-        assert!(begun.elapsed().as_secs_f64() < 5.0, "{output}: {:?}", begun.elapsed());
+        assert!(started.elapsed().as_secs_f64() < 5.0, "{output}: {:?}", started.elapsed());
         let start: f64 = probe(&place, "format=start_time", output).parse().unwrap();
         let [frames, sound] = ["v", "a"].map(|stream| seconds(output, stream) - start);
         assert!(
@@ -836,9 +836,9 @@ fn sound_ends_with_the_last_frame_of_a_stopped_run_and_keeps_no_encoder_alive() 
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
         child.wait().unwrap();
-        let begun = std::time::Instant::now();
+        let started = std::time::Instant::now();
         while holding(&part) + running("long.mkv") > 0 {
-            assert!(begun.elapsed().as_secs_f64() < 3.0, "{signals:?}: the encoder goes on");
+            assert!(started.elapsed().as_secs_f64() < 3.0, "{signals:?}: the encoder goes on");
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
         assert!(seconds("b.part.mp4", "v") > 0.5, "{signals:?}");
@@ -854,7 +854,7 @@ fn sound_ends_with_the_last_frame_of_a_stopped_run_and_keeps_no_encoder_alive() 
 /// What was recorded until then is a film, under a name that says so: all of it after SIGKILL, and
 /// all but the last seconds after a power cut, for which a copy taken meanwhile stands.
 #[test]
-fn a_recording_survives_a_kill() {
+fn a_recording_survives_sigkill() {
     let Some(place) = place() else { return };
     let frames =
         ffmpeg(&place, "-f lavfi -i testsrc2=size=160x120:rate=25:duration=10 -f yuv4mpegpipe -");
@@ -885,9 +885,9 @@ fn a_recording_survives_a_kill() {
         let mut stdin = child.stdin.take().unwrap();
         std::io::Write::write_all(&mut stdin, &frames).unwrap();
         // What is on the way comes through, and then nothing more does.
-        let begun = std::time::Instant::now();
+        let started = std::time::Instant::now();
         let copy = format!("copy.{end}");
-        while begun.elapsed().as_secs() < 60 {
+        while started.elapsed().as_secs() < 60 {
             std::fs::copy(&part, place.path(&copy)).unwrap();
             if count(&copy) > 100 {
                 break;
@@ -899,7 +899,7 @@ fn a_recording_survives_a_kill() {
         child.kill().unwrap();
         child.wait().unwrap();
         while holding(&part) > 0 {
-            assert!(begun.elapsed().as_secs() < 120, "ffmpeg never ends");
+            assert!(started.elapsed().as_secs() < 120, "ffmpeg never ends");
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
         let kept = count(&format!("out.part.{end}"));
@@ -909,7 +909,7 @@ fn a_recording_survives_a_kill() {
 
 /// At two frames per second an encoder that looks far ahead would hold back the last half minute.
 #[test]
-fn a_slow_recording_is_in_its_file_within_seconds() {
+fn a_slow_recording_is_flushed_within_seconds() {
     let Some(place) = place() else { return };
     let frames =
         ffmpeg(&place, "-f lavfi -i testsrc2=size=160x120:rate=2:duration=12 -f yuv4mpegpipe -");
@@ -921,11 +921,11 @@ fn a_slow_recording_is_in_its_file_within_seconds() {
         let mut stdin = child.stdin.take().unwrap();
         std::io::Write::write_all(&mut stdin, &frames).unwrap();
         let part = place.path(&format!("out.part.{end}"));
-        let begun = std::time::Instant::now();
+        let started = std::time::Instant::now();
         let mut count = 0;
         // Of 24, two seconds are in the encoder, and one in the muxer.
         while count < 18 {
-            assert!(begun.elapsed().as_secs() < 30, "{end}: {count} frames");
+            assert!(started.elapsed().as_secs() < 30, "{end}: {count} frames");
             std::thread::sleep(std::time::Duration::from_millis(200));
             std::fs::copy(&part, place.path("copy")).unwrap();
             let mut command = Command::new("ffprobe");
@@ -940,7 +940,7 @@ fn a_slow_recording_is_in_its_file_within_seconds() {
 }
 
 #[test]
-fn a_source_that_is_cut_off_leaves_what_can_be_read() {
+fn a_truncated_source_leaves_a_readable_result() {
     let Some(place) = place() else { return };
     let whole =
         ffmpeg(&place, "-f lavfi -i testsrc2=size=64x48:rate=5:duration=3 -f yuv4mpegpipe -");
@@ -958,7 +958,7 @@ fn a_source_that_is_cut_off_leaves_what_can_be_read() {
 }
 
 #[test]
-fn sound_that_is_short_costs_no_frame_and_one_that_begins_early_adds_none() {
+fn sound_of_other_length_changes_no_frame_count() {
     let Some(place) = place() else { return };
     let sources =
         "-f lavfi -i testsrc2=size=64x48:rate=25:duration=4 -f lavfi -i sine=duration=0.5";
@@ -988,7 +988,7 @@ fn sound_that_is_short_costs_no_frame_and_one_that_begins_early_adds_none() {
 }
 
 #[test]
-fn what_a_container_says_of_its_color_goes_into_the_next() {
+fn copies_color_tags_between_containers() {
     let Some(place) = place() else { return };
     let tags = "-color_primaries bt2020 -color_trc smpte2084 -colorspace bt2020nc -color_range tv";
     let source = "-f lavfi -i testsrc2=size=64x48:rate=5:duration=1";
@@ -1008,7 +1008,7 @@ fn what_a_container_says_of_its_color_goes_into_the_next() {
 }
 
 #[test]
-fn color_is_read_by_the_matrix_that_a_file_says_and_rgb_by_none() {
+fn applies_the_matrix_of_the_file_and_none_to_rgb() {
     let Some(place) = place() else { return };
     let red = |height: u32| {
         format!("-f lavfi -i color=c=0xc81e1e:size=64x{height}:rate=5:duration=0.4,format=gbrp")
@@ -1039,7 +1039,7 @@ fn color_is_read_by_the_matrix_that_a_file_says_and_rgb_by_none() {
 }
 
 #[test]
-fn depth_range_and_fields_are_kept_and_covers_left_aside() {
+fn keeps_depth_range_and_fields_and_ignores_cover_images() {
     let Some(place) = place() else { return };
     for (codec, format, kept) in [
         ("ffv1", "yuv420p12le", "C420p12 "),
@@ -1087,7 +1087,7 @@ fn depth_range_and_fields_are_kept_and_covers_left_aside() {
 }
 
 #[test]
-fn what_a_killed_run_recorded_stays_and_that_is_said() {
+fn keeps_and_reports_the_recording_of_a_killed_run() {
     let Some(place) = place() else { return };
     ffmpeg(&place, "-f lavfi -i testsrc2=size=160x120:rate=12:duration=1 in.mp4");
     place.file("out.part.mp4", "a recording");
@@ -1101,7 +1101,7 @@ fn what_a_killed_run_recorded_stays_and_that_is_said() {
 /// In a folder that others may write to, somebody renames a link over a file that is being written,
 /// before ffmpeg opens it.
 #[test]
-fn a_link_in_the_place_of_a_recording_is_not_followed() {
+fn does_not_follow_a_link_at_the_recordings_path() {
     use std::os::unix::fs::PermissionsExt;
     let Some(place) = place() else { return };
     ffmpeg(&place, "-f lavfi -i testsrc2=size=64x48:rate=10:duration=1 in.y4m");
@@ -1137,7 +1137,7 @@ fn a_link_in_the_place_of_a_recording_is_not_followed() {
 }
 
 #[test]
-fn every_container_is_written_as_its_name_says() {
+fn the_extension_selects_the_container() {
     let Some(place) = place() else { return };
     ffmpeg(
         &place,
@@ -1184,7 +1184,7 @@ fn every_container_is_written_as_its_name_says() {
 }
 
 #[test]
-fn a_full_disk_keeps_what_was_recorded() {
+fn a_full_disk_keeps_the_recorded_frames() {
     let Some(place) = place() else { return };
     ffmpeg(
         &place,

@@ -87,7 +87,7 @@ def wrong_libraries(work):
         return change
 
     def text(part):
-        return instead(part, lambda start: b"Dear loader, this is no library, but a text that is longer than its headers.\n" * 9)
+        return instead(part, lambda start: b"This is not a library but a text that is longer than the headers of one.\n" * 9)
 
     def cut(part):
         return instead(part, lambda start: start)
@@ -170,12 +170,12 @@ def engines(work):
     """TensorRT's engines are kept, and built anew where they are torn."""
     cache = work / "engines"
     prepare = ["prepare", "denoise-fast", "--device", "tensorrt", "--size", "640x480", "--runtime", FOLDER]
-    begun = time.monotonic()
+    started = time.monotonic()
     run = eddy(*prepare, cache=cache)
-    says("an engine is built", run.returncode == 0, f"{time.monotonic() - begun:.1f} s; {run.stderr.strip()[-200:]}")
-    begun = time.monotonic()
+    says("an engine is built", run.returncode == 0, f"{time.monotonic() - started:.1f} s; {run.stderr.strip()[-200:]}")
+    started = time.monotonic()
     run = eddy(*prepare, cache=cache)
-    says("and found again", run.returncode == 0, f"{time.monotonic() - begun:.1f} s; {run.stderr.strip()[-200:]}")
+    says("and found again", run.returncode == 0, f"{time.monotonic() - started:.1f} s; {run.stderr.strip()[-200:]}")
     for engine in cache.rglob("*.engine"):
         engine.write_bytes(engine.read_bytes()[:1000])
     run = eddy(*prepare, cache=cache)

@@ -186,8 +186,8 @@ fn a_custom_energy_guides_a_run() {
     let plan = table(Sampler::DDIM);
     let mut network = Mixture::new(Kind::Denoised);
     let mut seen = Vec::new();
-    let mut energy = |moment: &StepContext<'_>, d: &mut Array4<f32>| {
-        seen.push((moment.index, moment.level.noise));
+    let mut energy = |context: &StepContext<'_>, d: &mut Array4<f32>| {
+        seen.push((context.index, context.level.noise));
         d.mapv_inplace(|_| 0.25);
         Ok(())
     };
@@ -201,7 +201,7 @@ fn a_custom_energy_guides_a_run() {
 fn guidance_can_end_a_run() {
     let plan = table(Sampler::DDIM);
     let mut network = Mixture::new(Kind::Denoised);
-    let mut guide = |moment: &StepContext<'_>, _: &mut Array4<f32>| match moment.index {
+    let mut guide = |context: &StepContext<'_>, _: &mut Array4<f32>| match context.index {
         3 => Err(eddy::Error::Interrupted),
         _ => Ok(()),
     };

@@ -281,7 +281,8 @@ fn non_finite_output_is_reported_at_its_step() {
             let text = error.to_string();
             assert!(matches!(error, Error::Evaluation { .. }), "{text}");
             let expected = format!(
-                "step {step} gave 1 values that are no numbers, in the tile at {tile} of 8x8"
+                "step {step} gave an output with 1 non-finite value (NaN or infinity), in the tile \
+                 at {tile} of 8x8"
             );
             assert!(text.starts_with(&expected), "{text}");
         }

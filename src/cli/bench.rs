@@ -85,15 +85,15 @@ impl Arguments {
         let noisy = noisy_frame(size);
         let whole_frame = |network: &mut dyn Network| -> eddy::Result<(Duration, usize)> {
             let image = noisy.clone();
-            let begun = Instant::now();
+            let started = Instant::now();
             let evaluations = dry_run.run(&package.manifest, network, image)?;
-            Ok((begun.elapsed(), evaluations))
+            Ok((started.elapsed(), evaluations))
         };
         // Binds the buffers and warms up.
         let (_, evaluations) = whole_frame(&mut network)?;
         let (mut bare, mut whole) = (Vec::new(), Vec::new());
-        let begun = Instant::now();
-        while bare.len() < 5 || begun.elapsed().as_secs_f64() < self.seconds {
+        let started = Instant::now();
+        while bare.len() < 5 || started.elapsed().as_secs_f64() < self.seconds {
             let one = Instant::now();
             for _ in 0..evaluations {
                 network.evaluate(1.0)?;

@@ -102,7 +102,7 @@ impl VideoBench<'_> {
         let source = Scene::new(size, Duration::from_secs_f64(self.seconds));
         let video = source.video.clone();
         let mut denoiser = StreamDenoiser::new(vec![candidate], &video, &video, temporal, None)?;
-        let sink = Nowhere(video);
+        let sink = NullSink(video);
         let watch = &mut |_: &RunStatus<'_>| interrupt::poll();
         let (summary, ended) =
             run(Box::new(source), Box::new(sink), &mut denoiser, PipelineOptions::default(), watch);
@@ -116,7 +116,7 @@ struct Scene {
     video: VideoFormat,
     clean: Vec<u8>,
     noise: Vec<i8>,
-    begun: Option<Instant>,
+    started: Option<Instant>,
     lasts: Duration,
     index: u64,
 }
@@ -135,7 +135,7 @@ impl Scene {
         // White noise of 10 in red, green and blue, converted to luma and chroma of limited range.
         let sigma = |i: usize| if i < luma { 5.7 } else { 2.8 };
         let noise = normal.iter().enumerate().map(|(i, z)| (sigma(i) * z).round() as i8).collect();
-        Self { video, clean, noise, begun: None, lasts, index: 0 }
+        Self { video, clean, noise, started: None, lasts, index: 0 }
     }
 }
 
@@ -145,8 +145,8 @@ impl Source for Scene {
     }
 
     fn next(&mut self, frame: &mut VideoFrame) -> eddy::Result<ReadOutcome> {
-        let begun = *self.begun.get_or_insert_with(Instant::now);
-        if self.index >= FEWEST && begun.elapsed() >= self.lasts {
+        let started = *self.started.get_or_insert_with(Instant::now);
+        if self.index >= FEWEST && started.elapsed() >= self.lasts {
             return Ok(ReadOutcome::End);
         }
         let luma = self.video.width * self.video.height;
@@ -173,9 +173,9 @@ impl Source for Scene {
 }
 
 /// A sink that discards frames.
-struct Nowhere(VideoFormat);
+struct NullSink(VideoFormat);
 
-impl Sink for Nowhere {
+impl Sink for NullSink {
     fn video(&self) -> &VideoFormat {
         &self.0
     }

@@ -16,7 +16,7 @@ pub(crate) struct Console {
     #[arg(long)]
     json: bool,
 
-    /// Say nothing but errors
+    /// Print only errors
     #[arg(short, long)]
     quiet: bool,
 }
@@ -25,7 +25,7 @@ impl Console {
     /// Prints a message that is not a result.
     pub(crate) fn note(self, line: impl AsRef<str>) {
         if !self.quiet {
-            // A closed stderr is no reason to stop.
+            // A closed stderr does not stop the run.
             let _ = writeln!(io::stderr(), "{}", plain(line.as_ref()));
         }
     }
@@ -86,7 +86,7 @@ impl Console {
     /// Prints the progress of a stream as JSON.
     pub(crate) fn progress_beside(self, stdout_is_taken: bool, json: &serde_json::Value) {
         if self.json {
-            // A closed output is no reason to stop.
+            // A closed output does not stop the run.
             let _ = if stdout_is_taken {
                 writeln!(io::stderr(), "{json}")
             } else {
@@ -168,7 +168,7 @@ impl Bar {
 
     /// Prints an error above the bar, even with --quiet.
     pub(crate) fn error(&self, error: &eddy::Error) {
-        self.bar.suspend(|| complain(&chain(error)));
+        self.bar.suspend(|| print_error(&chain(error)));
     }
 }
 
@@ -189,12 +189,12 @@ pub(crate) fn cannot_print(cause: io::Error) -> eddy::Error {
 }
 
 /// Prints an error and returns its exit code.
-pub(crate) fn complain_of(error: &anyhow::Error) -> u8 {
+pub(crate) fn report_error(error: &anyhow::Error) -> u8 {
     if let Some(failed) = error.downcast_ref::<SomeFailed>() {
-        complain(&failed.to_string());
+        print_error(&failed.to_string());
         return failed.exit_code;
     }
-    complain(&format!("{error:#}"));
+    print_error(&format!("{error:#}"));
     error.downcast_ref::<eddy::Error>().map_or(1, eddy::Error::exit_code)
 }
 
@@ -208,7 +208,7 @@ pub(crate) struct SomeFailed {
     pub(crate) exit_code: u8,
 }
 
-fn complain(text: &str) {
+fn print_error(text: &str) {
     let _ = writeln!(io::stderr(), "eddy: {}", plain(text));
 }
 

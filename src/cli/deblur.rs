@@ -122,7 +122,7 @@ impl Arguments {
         IoArgs::each(&jobs, self.run.console, |job| {
             let mut image = job.read(&self.run.memory.limits())?;
             job.check(&image)?;
-            let begun = Instant::now();
+            let started = Instant::now();
             let report = denoiser.denoise(&mut image, &mut |progress| job.on_progress(progress))?;
             let tiles = tiles(report.tiles, report.tile_size);
             let summary = format!("sharpened by {}, {tiles}", record.model);
@@ -130,7 +130,7 @@ impl Arguments {
                 "tiles": report.tiles, "tile_width": report.tile_size.0,
                 "tile_height": report.tile_size.1,
             });
-            self.images.finish(job, &image, begun, &record, &summary, fields)
+            self.images.finish(job, &image, started, &record, &summary, fields)
         })
     }
 }

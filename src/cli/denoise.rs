@@ -57,7 +57,10 @@ pub(crate) struct Arguments {
     )]
     sigma: Sigma,
 
-    /// Blends the result with the input: 0 is the input, 1 the denoised result
+    /// How much of the change is kept: 0 gives the input, 1 the denoised result
+    ///
+    /// The result is `input + F * (denoised - input)`. Unlike `--strength` of generate and inpaint,
+    /// which is the part of the noise schedule that is sampled, it does not affect sampling.
     #[arg(long, value_name = "0..1", default_value = "1", help_heading = "Sampling")]
     strength: Strength,
 
@@ -78,7 +81,7 @@ pub(crate) struct Arguments {
         require_equals = true,
         help_heading = "Video"
     )]
-    temporal: When,
+    temporal: CodecCondition,
 
     #[command(flatten)]
     stream: StreamOptions,
@@ -118,7 +121,7 @@ impl FromStr for Sigma {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum When {
+enum CodecCondition {
     Auto,
     On,
     Off,
@@ -162,7 +165,7 @@ impl Arguments {
             budget: self.run.memory.budget(),
         };
         let Some(stream) = stream else {
-            if self.temporal == When::On {
+            if self.temporal == CodecCondition::On {
                 self.run.console.note("--temporal has no effect on stills; it is for streams");
             }
             let mut choices: Vec<Choice<'_>> =
@@ -240,7 +243,7 @@ impl Arguments {
     fn precisions(&self, package: &Package, device: Device) -> Vec<Precision> {
         let mut precisions = vec![self.run.precision.on(device, package)];
         let has_int8 = package.manifest.files.contains_key(&Precision::Int8);
-        // On a GPU, int8 is no faster than f16.
+        // On a GPU, int8 is not faster than f16.
         if self.stream.target().is_some()
             && self.run.precision.asked().is_none()
             && has_int8
@@ -267,7 +270,7 @@ impl Arguments {
             );
             return Err(eddy::Error::usage(problem).into());
         }
-        if self.temporal == When::On {
+        if self.temporal == CodecCondition::On {
             self.run.console.note(format!(
                 "--temporal has no effect with {name}, which takes several frames at once"
             ));
@@ -297,8 +300,8 @@ impl Arguments {
         device: Device,
     ) -> anyhow::Result<()> {
         let result = stream.result(&stream.video);
-        let temporal =
-            self.temporal == When::On || (self.temporal == When::Auto && stream.is_live());
+        let temporal = self.temporal == CodecCondition::On
+            || (self.temporal == CodecCondition::Auto && stream.is_live());
         if !stream.video.scan.has_fields() {
             let mut denoiser =
                 StreamDenoiser::new(candidates, &stream.video, &result, temporal, stream.budget())?;
@@ -306,7 +309,7 @@ impl Arguments {
                 self.describe(denoiser, device)
             });
         }
-        if self.temporal == When::On {
+        if self.temporal == CodecCondition::On {
             self.run.console.note(
                 "the frames are interlaced: fields are denoised one by one, without those before",
             );
@@ -340,13 +343,14 @@ impl Arguments {
             (0.0, SigmaChoice::Auto, None) => "clean, left as it is".to_owned(),
             _ => format!("{model}, sigma {sigma:.1}{chroma}{note}, {steps}, {tiles}"),
         };
-        if let Some(past) = denoiser.persistence() {
-            summary += &format!(", {:.0} % of tiles computed", 100.0 * past.computed);
-            summary +=
-                &past.flicker.map_or(String::new(), |flicker| format!(", flicker {flicker:.2}"));
-            fields["tiles_computed"] = past.computed.into();
-            fields["flicker"] = past.flicker.into();
-            fields["resets"] = past.resets.into();
+        if let Some(statistics) = denoiser.temporal_statistics() {
+            summary += &format!(", {:.0} % of tiles computed", 100.0 * statistics.computed);
+            summary += &statistics
+                .flicker
+                .map_or(String::new(), |flicker| format!(", flicker {flicker:.2}"));
+            fields["tiles_computed"] = statistics.computed.into();
+            fields["flicker"] = statistics.flicker.into();
+            fields["resets"] = statistics.resets.into();
         }
         (summary, fields)
     }
@@ -374,18 +378,20 @@ impl Arguments {
     ) -> eddy::Result<()> {
         let mut image = job.read(&self.run.memory.limits())?;
         job.check(&image)?;
-        let begun = Instant::now();
+        let started = Instant::now();
         let is_auto = self.noise_profile.is_none() && self.sigma.0 == SigmaChoice::Auto;
         let is_blind = matches!(choices, [choice] if choice.package.manifest.is_blind());
         let is_auto = is_auto && !is_blind;
-        let seen = if is_auto || choices.len() > 1 { Some(Assessment::of(&image)?) } else { None };
-        let seen = seen.map(|seen| if is_jpeg(job.source()) { seen.through_codec() } else { seen });
-        let kind = seen.map(|seen| seen.kind);
+        let assessment =
+            if is_auto || choices.len() > 1 { Some(Assessment::of(&image)?) } else { None };
+        let assessment = assessment
+            .map(|noise| if is_jpeg(job.source()) { noise.through_codec() } else { noise });
+        let kind = assessment.map(|assessment| assessment.kind);
         let index = if kind == Some(NoiseKind::Camera) { choices.len() - 1 } else { 0 };
         let Some(choice) = choices.get_mut(index) else { return Ok(()) };
         let (mut denoiser, record) = self.denoiser(choice, opened, options.clone())?;
-        if let (true, Some(seen)) = (is_auto, &seen) {
-            denoiser.set_assessment(seen);
+        if let (true, Some(assessment)) = (is_auto, &assessment) {
+            denoiser.set_assessment(assessment);
         }
         let report = denoiser.denoise(&mut image, &mut |progress| job.on_progress(progress))?;
         let note = self.sigma_note(report.sigma_limited);
@@ -409,7 +415,7 @@ impl Arguments {
             "steps": report.steps, "tiles": report.tiles, "tile_width": report.tile_size.0,
             "tile_height": report.tile_size.1, "tiles_repeated": report.repeated,
         });
-        self.images.finish(job, &image, begun, &record, &summary, fields)
+        self.images.finish(job, &image, started, &record, &summary, fields)
     }
 }
 

@@ -29,7 +29,7 @@ pub(crate) struct Arguments {
 /// Run one node on a device and report the error: in its own process, which a broken driver may
 /// crash
 #[derive(Debug, Args)]
-pub(crate) struct TryDevice {
+pub(crate) struct ProbeDevice {
     /// The device
     #[arg(value_name = "DEVICE")]
     which: DeviceChoice,
@@ -44,7 +44,7 @@ pub(crate) struct TryDevice {
 /// Longer than TensorRT takes to build an engine for one node, and than a GPU takes to wake up.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(120);
 
-impl TryDevice {
+impl ProbeDevice {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let DeviceChoice::Named(device) = self.which else { return Ok(()) };
         match self.device.runtime()?.try_device(device, ProbeDepth::Thorough) {
@@ -115,12 +115,12 @@ impl Arguments {
         }
         page.record["libraries_found"] =
             others.iter().map(|path| path.to_string_lossy().into_owned()).collect();
-        let begun = Instant::now();
+        let started = Instant::now();
         let runtime = self.device.runtime().inspect_err(|_| {
             page.line("runtime", format!("{library}: DOES NOT OPEN (see below)"));
             page.line("", "leave out --runtime and unset ORT_DYLIB_PATH for the embedded one");
         })?;
-        let opened = begun.elapsed().as_secs_f64() * 1e3;
+        let opened = started.elapsed().as_secs_f64() * 1e3;
         page.line(
             "runtime",
             format!("{library}: ONNX Runtime {}, opened in {opened:.0} ms", runtime.version()),
@@ -137,15 +137,15 @@ impl Arguments {
         for device in Device::of_each_kind()
             .filter(|device| has_plugin || !matches!(device, Device::Plugin(_)))
         {
-            let begun = Instant::now();
+            let started = Instant::now();
             // The embedded library has no driver that could crash the process.
             let outcome = match runtime.file() {
                 Some(file) if !matches!(device, Device::Cpu | Device::Plugin(_)) => {
-                    try_apart(file, device)
+                    probe_in_subprocess(file, device)
                 }
                 _ => runtime.try_device(device, ProbeDepth::Thorough),
             };
-            let ms = begun.elapsed().as_secs_f64() * 1e3;
+            let ms = started.elapsed().as_secs_f64() * 1e3;
             match &outcome {
                 Ok(()) => page.line("device", format!("{device} works (a node ran in {ms:.0} ms)")),
                 Err(problem) => page.line("device", format!("{device} does not work: {problem}")),
@@ -166,10 +166,10 @@ impl Arguments {
         for name in bundled_names() {
             let package = Package::find(name)?;
             for precision in package.precisions(None)? {
-                let begun = Instant::now();
+                let started = Instant::now();
                 let verdict =
                     verify(&package, precision, &mut opened.network(&package, precision)?)?;
-                let took = begun.elapsed().as_secs_f64() * 1e3;
+                let took = started.elapsed().as_secs_f64() * 1e3;
                 let word = if verdict.passes() {
                     "gives what it should"
                 } else {
@@ -220,15 +220,15 @@ fn machine_page(page: &mut Page) {
         "memory",
         format!("{} MiB, of which {} MiB by default", mebibytes(memory), mebibytes(budget)),
     );
-    let troubles: Vec<String> =
+    let problems: Vec<String> =
         machine::Health::default().unreported().iter().map(ToString::to_string).collect();
-    for trouble in &troubles {
-        page.line("TROUBLE", trouble);
+    for problem in &problems {
+        page.line("TROUBLE", problem);
     }
     page.record = json!({
         "version": version, "arch": arch, "board": board, "processor": processor,
         "features": features, "threads": threads,
-        "fast_cores": fast, "memory_bytes": memory, "troubles": troubles,
+        "fast_cores": fast, "memory_bytes": memory, "troubles": problems,
     });
 }
 
@@ -280,19 +280,19 @@ fn cameras_page(page: &mut Page) {
 }
 
 /// Probes a device in a separate process.
-fn try_apart(library: &Path, device: Device) -> Result<(), String> {
+fn probe_in_subprocess(library: &Path, device: Device) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("it could not be tried ({error})");
     let mut command = Command::new(std::env::current_exe().map_err(failed)?);
     command.args(["try-device", &device.to_string(), "--quiet", "--runtime"]).arg(library);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().map_err(failed)?;
-    let begun = Instant::now();
+    let started = Instant::now();
     // The output fits into the pipe.
     let status = loop {
         if let Some(status) = child.try_wait().map_err(failed)? {
             break status;
         }
-        if begun.elapsed() > PROBE_TIMEOUT {
+        if started.elapsed() > PROBE_TIMEOUT {
             child.kill().and_then(|()| child.wait().map(drop)).map_err(failed)?;
             return Err(format!(
                 "it does not answer within {} s; restart the machine",

@@ -86,10 +86,13 @@ impl GenerativeRun<'_> {
             // Masks and kernels refer to the image as displayed.
             let image = job.read(&limits)?.upright();
             job.check(&image)?;
-            let mut keeper = StepKeeper::new(self.save_steps, &generator)?;
-            let guides = keeper.iter_mut().map(|keeper| keeper as &mut dyn Guidance).collect();
+            let mut step_writer = StepKeeper::new(self.save_steps, &generator)?;
+            let guides = step_writer
+                .iter_mut()
+                .map(|step_writer| step_writer as &mut dyn Guidance)
+                .collect();
             let mut watch = |progress| job.on_progress(progress);
-            let begun = Instant::now();
+            let started = Instant::now();
             let Generated { image, summary, mut fields } = generate(
                 image,
                 JobContext { generator: &mut generator, guides, watch: &mut watch },
@@ -101,7 +104,7 @@ impl GenerativeRun<'_> {
                 "sampler": sampler.name(), "evaluations": evaluations, "seed": self.seed,
             });
             record::extend(&mut fields, sampling);
-            images.finish(job, &image, begun, &network_record, &summary, fields)
+            images.finish(job, &image, started, &network_record, &summary, fields)
         })
     }
 }

@@ -10,14 +10,14 @@ use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 
 use eddy::durable::discard_folders;
-use eddy::machine::{exit_at_once, listen_but_to_ignored_hangups};
+use eddy::machine::{exit_at_once, install_signal_handler};
 
 use super::console;
 
-static ASKED: AtomicBool = AtomicBool::new(false);
+static STOP_REQUESTED: AtomicBool = AtomicBool::new(false);
 
 /// How many inputs or models are being opened, before anything is written.
-static OPENING: AtomicUsize = AtomicUsize::new(0);
+static OPENING_COUNT: AtomicUsize = AtomicUsize::new(0);
 
 /// How long an evaluation may take after a stop was requested.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
@@ -30,16 +30,16 @@ static FINISHING: OnceLock<[PathBuf; 2]> = OnceLock::new();
 
 /// Installs the signal handler. If that fails, signals end the process as usual.
 pub(crate) fn listen() {
-    listen_but_to_ignored_hangups(|| drop(ctrlc::set_handler(asked)));
+    install_signal_handler(|| drop(ctrlc::set_handler(on_signal)));
 }
 
-fn asked() {
-    let is_second = ASKED.swap(true, Ordering::Relaxed);
+fn on_signal() {
+    let is_second = STOP_REQUESTED.swap(true, Ordering::Relaxed);
     if is_second {
         end(INTERRUPTED);
     }
-    if OPENING.load(Ordering::Relaxed) > 0 {
-        end(console::complain_of(&eddy::Error::Interrupted.into()).into());
+    if OPENING_COUNT.load(Ordering::Relaxed) > 0 {
+        end(console::report_error(&eddy::Error::Interrupted.into()).into());
     }
     eddy::network::stop_evaluations(SHUTDOWN_GRACE);
     if let Some([path, part]) = FINISHING.get() {
@@ -60,46 +60,50 @@ fn end(code: i32) {
 
 /// From now on, a stop request prints that this file is being finished, and that `part` holds what
 /// is written.
-pub(crate) fn finishing(path: &Path, part: &Path) {
+pub(crate) fn announce_finishing(path: &Path, part: &Path) {
     let _ = FINISHING.set([path.to_owned(), part.to_owned()]);
 }
 
 /// Marks that something is being opened, until it is dropped.
-pub(crate) struct Opening {
+pub(crate) struct OpeningGuard {
     /// Dropping the sender ends the watch thread.
     _watch: Option<mpsc::Sender<()>>,
 }
 
-impl Drop for Opening {
+impl Drop for OpeningGuard {
     fn drop(&mut self) {
-        OPENING.fetch_sub(1, Ordering::Relaxed);
+        OPENING_COUNT.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 /// Marks that something is being opened that may never answer, before anything is written. Until
 /// the returned value is dropped, the first signal ends the process at once, and so does `limit`,
 /// with its error.
-pub(crate) fn opening(limit: Option<(Duration, eddy::Error)>) -> Opening {
-    OPENING.fetch_add(1, Ordering::Relaxed);
-    if ASKED.load(Ordering::Relaxed) {
+pub(crate) fn guard_opening(limit: Option<(Duration, eddy::Error)>) -> OpeningGuard {
+    OPENING_COUNT.fetch_add(1, Ordering::Relaxed);
+    if STOP_REQUESTED.load(Ordering::Relaxed) {
         end(INTERRUPTED);
     }
     let watch = limit.and_then(|(limit, problem)| {
         let (watch, ended) = mpsc::channel::<()>();
         let body = move || {
             if ended.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
-                end(console::complain_of(&problem.into()).into());
+                end(console::report_error(&problem.into()).into());
             }
         };
         // Without this thread there is no time limit; signals still work.
         std::thread::Builder::new().name("opening".into()).spawn(body).ok().map(|_| watch)
     });
-    Opening { _watch: watch }
+    OpeningGuard { _watch: watch }
 }
 
 /// Whether to continue.
 pub(crate) fn poll() -> ControlFlow<()> {
-    if ASKED.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    if STOP_REQUESTED.load(Ordering::Relaxed) {
+        ControlFlow::Break(())
+    } else {
+        ControlFlow::Continue(())
+    }
 }
 
 /// Fails if a stop was requested.

@@ -169,7 +169,7 @@ impl IoArgs {
 
     /// The image that is read from standard input or written to standard output.
     fn standard_job(&self) -> eddy::Result<Job> {
-        let asked = match self.format {
+        let requested = match self.format {
             Some(OutputFormat::Image(format)) => Some(format),
             _ => Format::from_path(&self.output),
         };
@@ -190,7 +190,7 @@ impl IoArgs {
                     source: None,
                 });
             }
-            let format = match asked {
+            let format = match requested {
                 Some(format) => format,
                 // In the input's format.
                 None => match Format::from_path(&input) {
@@ -200,7 +200,7 @@ impl IoArgs {
             };
             return Ok(Job { input, output: self.output.clone(), format });
         }
-        let format = asked.ok_or_else(|| {
+        let format = requested.ok_or_else(|| {
             let output = self.output.display();
             eddy::Error::usage(format!(
                 "the name {output} has an unknown extension of an image; end it in .png or the \
@@ -271,7 +271,7 @@ impl IoArgs {
                     first_failure.get_or_insert(error.exit_code());
                 }
             }
-            health.unreported().iter().for_each(|trouble| bar.note(trouble.to_string()));
+            health.unreported().iter().for_each(|problem| bar.note(problem.to_string()));
         }
         drop(bar);
         match first_failure {
@@ -280,18 +280,18 @@ impl IoArgs {
         }
     }
 
-    /// Writes the result of a job, whose processing began at `begun`, and reports it. The text is
+    /// Writes the result of a job, whose processing began at `started`, and reports it. The text is
     /// `summary` with the time, and the JSON record `fields` with those of all commands.
     pub(crate) fn finish(
         &self,
         job: &ImageJob<'_>,
         image: &Image,
-        begun: Instant,
+        started: Instant,
         network: &NetworkRecord,
         summary: &str,
         fields: Value,
     ) -> eddy::Result<()> {
-        let seconds = begun.elapsed().as_secs_f64();
+        let seconds = started.elapsed().as_secs_f64();
         let warnings = self.write(image, job)?;
         let mut record = json!({
             "input": job.job.input.to_string_lossy(), "output": job.job.output.to_string_lossy(),
@@ -335,9 +335,9 @@ impl ImageJob<'_> {
         let name = Path::new("standard input");
         let mut bytes = Vec::new();
         // Reading from standard input may block forever.
-        let _opening = interrupt::opening(None);
+        let _opening = interrupt::guard_opening(None);
         // The limit is larger than any file of an image that is accepted.
-        let read = stream::whole_standard_input()?
+        let read = stream::read_standard_input()?
             .take(limits.max_memory.min(2 * limits.max_bytes))
             .read_to_end(&mut bytes);
         read.map_err(|cause| eddy::Error::input_from(name, "it cannot be read", cause))?;
@@ -397,12 +397,12 @@ pub(crate) fn tiles(count: usize, (width, height): (usize, usize)) -> String {
     }
 }
 
-/// Empty, or `, 2 tiles computed again that were no image`.
+/// Empty, or `, 2 invalid tiles repeated in f32`.
 pub(crate) fn repeated(count: usize) -> String {
     match count {
         0 => String::new(),
-        1 => ", 1 tile computed again that was no image".to_owned(),
-        count => format!(", {count} tiles computed again that were no image"),
+        1 => ", 1 invalid tile repeated in f32".to_owned(),
+        count => format!(", {count} invalid tiles repeated in f32"),
     }
 }
 

@@ -19,8 +19,11 @@ use super::options::{DeviceOptions, Opened, pair};
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Description of an .onnx file")]
 pub(crate) struct OnnxOptions {
-    /// The value of a constant input: one number for all elements, a number for each, or
-    /// @FILE.npy; once for each input
+    /// The value of a constant input of the network: one number for all elements, a number for
+    /// each, or @FILE.npy; once for each input
+    ///
+    /// It names an input of the ONNX graph, never an image: images are positional arguments. Only
+    /// `eddy sample --input X.npy` names the state before the first step.
     #[arg(
         id = "constant",
         long = "input",

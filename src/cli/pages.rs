@@ -29,11 +29,11 @@ impl Completions {
 
 /// Write the manual's pages into a folder
 #[derive(Debug, Args)]
-pub(crate) struct Man {
+pub(crate) struct ManPages {
     folder: PathBuf,
 }
 
-impl Man {
+impl ManPages {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         let written = clap_mangen::generate_to(super::Arguments::command(), &self.folder);
         written.map_err(|error| {

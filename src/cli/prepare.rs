@@ -50,12 +50,12 @@ impl Arguments {
             spinner.set_style(style);
         }
         spinner.set_message(what.clone());
-        let begun = Instant::now();
+        let started = Instant::now();
         let dry_run =
             DryRun { steps: 1, tile: self.run.memory.tile(), budget: self.run.memory.budget() };
         dry_run.run(&package.manifest, &mut network, noisy_frame(self.size))?;
         spinner.finish_and_clear();
-        let seconds = begun.elapsed().as_secs_f64();
+        let seconds = started.elapsed().as_secs_f64();
         let word = match network.engine() {
             Some(Engine::Found) => "was there".to_owned(),
             Some(Engine::NotCached(problem)) => {

@@ -68,7 +68,7 @@ impl Arguments {
 
     /// Measures the first frames of a video.
     fn measure_video(&self, profiler: &mut Profiler) -> anyhow::Result<()> {
-        let _opening = interrupt::opening(None);
+        let _opening = interrupt::guard_opening(None);
         let mut source = stream::open(
             &self.sources,
             CameraRequest::default(),
@@ -80,15 +80,15 @@ impl Arguments {
         let grid = grid_of([video.width, video.height]);
         let bits = video.format.bits();
         let mut image = VideoFrame::default();
-        let mut seen = 0;
-        while seen < FRAMES {
+        let mut frames_read = 0;
+        while frames_read < FRAMES {
             interrupt::check()?;
             match source.next(&mut image)? {
                 ReadOutcome::Frame => {
                     let mut samples = vec![0.0; 6 * grid[0] * grid[1]];
                     frames.read(&image.bytes, &mut samples);
                     profiler.add_planes(&self.sources[0], YuvPlanes { samples, grid, bits })?;
-                    seen += 1;
+                    frames_read += 1;
                 }
                 ReadOutcome::End => break,
                 ReadOutcome::Corrupt(problem) | ReadOutcome::Disconnected(problem) => {

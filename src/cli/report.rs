@@ -59,8 +59,8 @@ impl RunObserver for Watcher<'_> {
         }
         if self.examined.elapsed() >= REPORT {
             self.examined = Instant::now();
-            for trouble in self.health.unreported() {
-                self.line.bar.suspend(|| self.reporter.console.note(trouble.to_string()));
+            for problem in self.health.unreported() {
+                self.line.bar.suspend(|| self.reporter.console.note(problem.to_string()));
             }
         }
         interrupt::poll()
@@ -152,9 +152,9 @@ impl StreamReporter<'_> {
             }
         }
         lost += &io_args::repeated(repeated);
-        let aim = self.aim(quality_levels);
+        let target_summary = self.target_summary(quality_levels);
         let line = format!(
-            "{source} -> {}: {} of {}x{}{lost}, {text}, {:.1} fps{aim}, \
+            "{source} -> {}: {} of {}x{}{lost}, {text}, {:.1} fps{target_summary}, \
              {p50:.0}/{p95:.0}/{p99:.0} ms from arrival to written (p50/p95/p99)",
             self.frames.output().display(),
             counted(counters.written),
@@ -194,14 +194,14 @@ impl StreamReporter<'_> {
     }
 
     /// The target, and how many frames were processed at each quality level.
-    fn aim(self, quality_levels: &[(QualityLevel, u64)]) -> String {
+    fn target_summary(self, quality_levels: &[(QualityLevel, u64)]) -> String {
         let Target { rate, deadline } = self.target;
-        let mut aims = Vec::new();
-        aims.extend(rate.map(|rate| format!("{rate} asked for")));
-        aims.extend(
+        let mut targets = Vec::new();
+        targets.extend(rate.map(|rate| format!("{rate} asked for")));
+        targets.extend(
             deadline.map(|deadline| format!("within {} ms asked for", deadline.as_millis())),
         );
-        if aims.is_empty() {
+        if targets.is_empty() {
             return String::new();
         }
         let total: u64 = quality_levels.iter().map(|(_, count)| count).sum();
@@ -210,7 +210,7 @@ impl StreamReporter<'_> {
         };
         format!(
             " ({}; {})",
-            aims.join(", "),
+            targets.join(", "),
             quality_levels.iter().map(of).collect::<Vec<_>>().join("; ")
         )
     }

@@ -33,6 +33,9 @@ pub(crate) struct Arguments {
     model: String,
 
     /// The state before the first step: a .npy file of floats, [B, C, H, W]
+    ///
+    /// Other commands name images as positional arguments; their `--input` sets a constant input of
+    /// an .onnx file.
     #[arg(short, long, value_name = "X.npy", help_heading = "Input and output")]
     input: PathBuf,
 
@@ -100,22 +103,22 @@ impl Arguments {
         let mut state = State::new(x, &plan, noise.as_ref(), &SigmaMap::ABSOLUTE)?;
         let bar = self.console.bar(1);
         bar.begin(0, &self.model);
-        let begun = Instant::now();
+        let started = Instant::now();
         execute(&plan, &mut network, &mut state, &tiles, &SigmaMap::ABSOLUTE, &mut |progress| {
             bar.advance(0, progress);
             interrupt::poll()
         })?;
-        let took = begun.elapsed().as_secs_f64();
+        let took = started.elapsed().as_secs_f64();
         array::write(&state.into_inner(), &self.output)?;
         let (input, output) = (self.input.display(), self.output.display());
         let evaluations = plan.steps.len();
-        let asked = if evaluations == self.steps {
+        let evaluation_count = if evaluations == self.steps {
             String::new()
         } else {
             format!(" ({evaluations} evaluations)")
         };
         let line = format!(
-            "{input} -> {output}: {} in {} steps{asked}, {took:.2} s",
+            "{input} -> {output}: {} in {} steps{evaluation_count}, {took:.2} s",
             self.sampler, self.steps
         );
         let record = json!({

@@ -167,11 +167,11 @@ impl StreamOptions {
         };
         let _opening = self.opening(sources);
         let patience = self.reconnect.filter(|_| sources.iter().all(is_live));
-        let begun = Instant::now();
+        let started = Instant::now();
         loop {
             match open() {
                 Err(eddy::Error::Input { .. })
-                    if patience.is_some_and(|patience| begun.elapsed() < patience) =>
+                    if patience.is_some_and(|patience| started.elapsed() < patience) =>
                 {
                     interrupt::check()?;
                     std::thread::sleep(RETRY);
@@ -182,9 +182,9 @@ impl StreamOptions {
     }
 
     /// While the source is being opened, signals and --stall-timeout end the wait.
-    fn opening(&self, sources: &[PathBuf]) -> interrupt::Opening {
+    fn opening(&self, sources: &[PathBuf]) -> interrupt::OpeningGuard {
         let limit = self.stall_timeout.map(|limit| limit.max(self.reconnect.unwrap_or_default()));
-        interrupt::opening(limit.map(|limit| {
+        interrupt::guard_opening(limit.map(|limit| {
             let seconds = limit.as_secs_f64();
             let problem = format!(
                 "nothing has come for {seconds} s; check the source, or raise --stall-timeout"
@@ -234,7 +234,7 @@ impl StreamOptions {
             source::refuse_numbering_over(sources, output, format)?;
         }
         let size = self.size.map(|size| [size.width, size.height]);
-        let wish = CameraRequest { size, format: self.pixel_format };
+        let request = CameraRequest { size, format: self.pixel_format };
         let full_range = self.range.map(|range| matches!(range, SampleRange::Full));
         let interpretation = FormatOverrides { rate: self.fps_in, matrix: self.matrix, full_range };
         if self.live
@@ -245,7 +245,7 @@ impl StreamOptions {
             return Err(eddy::Error::usage(format!("{} {problem}", kept.display())));
         }
         let mut source =
-            self.open(sources, || stream::open(sources, wish, interpretation, limits))?;
+            self.open(sources, || stream::open(sources, request, interpretation, limits))?;
         if self.live {
             source = Box::new(LiveSource(source));
         }
@@ -351,13 +351,13 @@ impl Stream<'_> {
         };
         let mut watcher = Watcher::new(reporter, preview, before);
         if let Some(part) = sink.part() {
-            interrupt::finishing(output, part);
-            if let usual = stream::part_of(output)
-                && usual.file_name() != part.file_name()
+            interrupt::announce_finishing(output, part);
+            if let existing = stream::part_of(output)
+                && existing.file_name() != part.file_name()
             {
-                let (usual, part) = (usual.display(), part.display());
+                let (existing, part) = (existing.display(), part.display());
                 console.note(format!(
-                    "{usual} already exists, of a run that was killed or is still running: it \
+                    "{existing} already exists, of a run that was killed or is still running: it \
                      stays, this one writes {part}"
                 ));
             }

@@ -195,10 +195,10 @@ impl DiscreteSchedule {
         self.clip_or(false)
     }
 
-    fn clip_or(&self, usual: bool) -> Clip {
+    fn clip_or(&self, default: bool) -> Clip {
         match self.threshold {
             Some(Threshold { ratio, max }) => Clip::Threshold { ratio, max },
-            None if self.clip_sample.unwrap_or(usual) => Clip::Range(self.clip_sample_range),
+            None if self.clip_sample.unwrap_or(default) => Clip::Range(self.clip_sample_range),
             None => Clip::None,
         }
     }
@@ -223,7 +223,7 @@ impl DiscreteSchedule {
             products.is_sorted_by(|before, after| before >= after) && products[0] < 1.0;
         if !self.betas.betas(self.train_steps).iter().all(is_possible) || !is_falling {
             return Err(self.error(
-                "the betas are no variances of steps toward noise: each must lie between 0 and 1",
+                "the betas are not valid variances of noising steps: each must lie between 0 and 1",
             ));
         }
         Ok(table)

@@ -1,20 +1,20 @@
 //! Detection of invalid network output: values that are not finite, and a blank tile where there
 //! was an image.
 
-/// Statistics read the first `LOOKED_AT` of every `STRIDE` values.
+/// Statistics read the first `SAMPLED` of every `STRIDE` values.
 const STRIDE: usize = 4096;
-const LOOKED_AT: usize = 64;
+const SAMPLED: usize = 64;
 
 /// Output with at most this fraction of the input's variance counts as flat: a hundredth of the
 /// contrast, or half a gray level of most images.
 const FLAT: f64 = 1e-4;
 
 /// Tiles of fewer values are not checked for blanks: small details may be flat.
-const FEWEST: usize = 8192;
+const MIN_VALUES: usize = 8192;
 
 /// Flat output is blank if its squared distance to the input exceeds twice the noise variance by
 /// this much. Images span 1 or 2 units.
-const FAR: f64 = 0.02 * 0.02;
+const MIN_DISTANCE: f64 = 0.02 * 0.02;
 
 /// Mean and variance of some of the values of a tile.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +27,7 @@ struct SampleStats {
 fn moments(values: &[f32]) -> (f64, f64) {
     let (mut sum, mut squares, mut count) = (0.0, 0.0, 0);
     for part in values.chunks(STRIDE) {
-        let part = &part[..part.len().min(LOOKED_AT)];
+        let part = &part[..part.len().min(SAMPLED)];
         for value in part {
             let value = f64::from(*value);
             sum += value;
@@ -79,14 +79,16 @@ impl Expected {
             .fold(0, |bad, value| bad | u32::from(value.to_bits() & EXPONENT == EXPONENT));
         if bad != 0 {
             let count = output.iter().filter(|value| !value.is_finite()).count();
-            return Some(format!("{count} values that are no numbers"));
+            let values = if count == 1 { "value" } else { "values" };
+            return Some(format!("an output with {count} non-finite {values} (NaN or infinity)"));
         }
-        let input = self.image.filter(|_| output.len() >= FEWEST)?;
+        let input = self.image.filter(|_| output.len() >= MIN_VALUES)?;
         let output = SampleStats::at(output);
         // The output is flat, and removing noise of the known level does not explain the
         // difference.
         let taken = input.variance + (input.mean - output.mean).powi(2);
-        let blank = output.variance <= FLAT * input.variance && taken > 2.0 * self.noise + FAR;
+        let blank =
+            output.variance <= FLAT * input.variance && taken > 2.0 * self.noise + MIN_DISTANCE;
         blank.then(|| {
             format!("{:.3} all over, for an image whose mean is {:.3}", output.mean, input.mean)
         })
@@ -107,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn black_output_for_an_image_is_a_defect() {
+    fn rejects_black_output_for_an_image() {
         for (low, high, sigma) in
             [(0.2, 0.9, 0.05), (0.05, 0.3, 0.02), (0.0, 1.0, 0.1), (0.5, 0.5, 0.01)]
         {
@@ -144,7 +146,7 @@ mod tests {
         output[2000] = f32::NEG_INFINITY;
         assert_eq!(
             Expected::NUMBERS.defect(&output),
-            Some("2 values that are no numbers".to_owned())
+            Some("an output with 2 non-finite values (NaN or infinity)".to_owned())
         );
     }
 }

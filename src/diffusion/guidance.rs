@@ -33,12 +33,12 @@ pub trait Guidance {
     ///
     /// # Errors
     /// Any error ends the run.
-    fn guide(&mut self, moment: &StepContext<'_>, d: &mut Array4<f32>) -> Result<()>;
+    fn guide(&mut self, context: &StepContext<'_>, d: &mut Array4<f32>) -> Result<()>;
 }
 
 impl<F: FnMut(&StepContext<'_>, &mut Array4<f32>) -> Result<()>> Guidance for F {
-    fn guide(&mut self, moment: &StepContext<'_>, d: &mut Array4<f32>) -> Result<()> {
-        self(moment, d)
+    fn guide(&mut self, context: &StepContext<'_>, d: &mut Array4<f32>) -> Result<()> {
+        self(context, d)
     }
 }
 
@@ -67,15 +67,15 @@ impl<'a> ClassifierGuidance<'a> {
 }
 
 impl Guidance for ClassifierGuidance<'_> {
-    fn guide(&mut self, moment: &StepContext<'_>, d: &mut Array4<f32>) -> Result<()> {
-        let sigma = moment.level.sigma();
+    fn guide(&mut self, context: &StepContext<'_>, d: &mut Array4<f32>) -> Result<()> {
+        let sigma = context.level.sigma();
         if sigma > self.sigma_max {
             return Ok(());
         }
         self.classifier.bind(d.dim().into())?;
         let inputs = self.classifier.inputs();
-        let scale = (1.0 / moment.level.signal) as f32;
-        inputs.sample.iter_mut().zip(moment.x).for_each(|(y, x)| *y = scale * x);
+        let scale = (1.0 / context.level.signal) as f32;
+        inputs.sample.iter_mut().zip(context.x).for_each(|(y, x)| *y = scale * x);
         label(inputs.class, &self.classes)?;
         let gradient = self.classifier.evaluate(sigma)?;
         let step = (self.scale * sigma * sigma) as f32;
@@ -183,22 +183,24 @@ impl Network for ClassifierFree<'_> {
     fn evaluate(&mut self, t: f64) -> Result<&[f32]> {
         let Inputs { sample, sigma, condition, .. } = self.network.inputs();
         for values in [Some(sample), sigma, condition].into_iter().flatten() {
-            let (with, without) = values.split_at_mut(values.len() / 2);
-            without.copy_from_slice(with);
+            let (conditional, unconditional) = values.split_at_mut(values.len() / 2);
+            unconditional.copy_from_slice(conditional);
         }
         let is_active = self.active.contains(&t);
-        let (with, without) = self.network.evaluate(t)?.split_at(self.output.len());
+        let (conditional, unconditional) = self.network.evaluate(t)?.split_at(self.output.len());
         if !is_active {
-            self.output.copy_from_slice(with);
+            self.output.copy_from_slice(conditional);
             return Ok(&self.output);
         }
         let scale = self.options.scale as f32;
-        let pairs = self.output.iter_mut().zip(with).zip(without);
-        pairs.for_each(|((output, with), without)| *output = without + scale * (with - without));
+        let pairs = self.output.iter_mut().zip(conditional).zip(unconditional);
+        pairs.for_each(|((output, with), minus)| *output = minus + scale * (with - minus));
         if self.options.rescale > 0.0 {
             let size = self.output.len() / self.shape[0].max(1);
-            for (output, with) in self.output.chunks_exact_mut(size).zip(with.chunks_exact(size)) {
-                rescale(output, with, self.options.rescale);
+            for (output, conditional) in
+                self.output.chunks_exact_mut(size).zip(conditional.chunks_exact(size))
+            {
+                rescale(output, conditional, self.options.rescale);
             }
         }
         Ok(&self.output)

@@ -156,7 +156,7 @@ impl FromStr for Prediction {
         let edm = || text.strip_prefix("edm=")?.parse().ok();
         edm().map(|sigma_data| Self::Edm { sigma_data }).ok_or_else(|| {
             let names = plain.map(Self::name).join(", ");
-            format!("{text} is no prediction; expected {names} or edm=SIGMA_DATA, such as edm=0.5")
+            format!("{text} is not a prediction type; expected {names} or edm=SIGMA_DATA, such as edm=0.5")
         })
     }
 }
@@ -194,7 +194,7 @@ mod tests {
     ];
 
     #[test]
-    fn perfect_network_gives_the_clean_image_in_ve_and_vp_coordinates() {
+    fn a_perfect_network_gives_the_clean_image_in_ve_and_vp_coordinates() {
         let (x0, n) = (0.7, -1.3);
         for prediction in ALL {
             for sigma in [0.002, 0.3, 1.0, 14.0, 80.0] {

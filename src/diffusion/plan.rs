@@ -266,7 +266,7 @@ mod tests {
     /// With constant predictions, signal and noise follow the levels from any step at which a run
     /// begins.
     #[test]
-    fn a_run_can_begin_at_any_step() {
+    fn a_run_can_start_at_any_step() {
         let samplers =
             Sampler::ALL.into_iter().filter(|it| table(*it).steps.iter().any(Step::looks_back));
         for sampler in samplers {

@@ -226,13 +226,13 @@ impl State<'_> {
 
     fn guide(&mut self, update: &Update<'_>) -> Result<()> {
         let Some(predicted) = &mut self.predicted else { return Ok(()) };
-        let moment = StepContext {
+        let context = StepContext {
             index: update.index,
             count: self.count,
             level: update.step.level,
             x: &self.x,
         };
-        self.guides.iter_mut().try_for_each(|guide| guide.guide(&moment, predicted))
+        self.guides.iter_mut().try_for_each(|guide| guide.guide(&context, predicted))
     }
 }
 

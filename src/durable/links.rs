@@ -18,16 +18,16 @@ const LINKS: usize = 40;
 /// # Errors
 /// [`io::ErrorKind::PermissionDenied`] with the link.
 pub(crate) fn check_links(path: &Path) -> io::Result<()> {
-    let Some(planted) = planted(path) else { return Ok(()) };
-    let kind = if planted.is_symlink() { "link" } else { "pipe" };
+    let Some(foreign) = foreign(path) else { return Ok(()) };
+    let kind = if foreign.is_symlink() { "link" } else { "pipe" };
     let problem = format!(
         "{} is a {kind} of another user in a folder that others may write to; choose another name",
-        planted.display()
+        foreign.display()
     );
     Err(io::Error::new(io::ErrorKind::PermissionDenied, problem))
 }
 
-fn planted(path: &Path) -> Option<PathBuf> {
+fn foreign(path: &Path) -> Option<PathBuf> {
     // The rest of the way, its next part last.
     let mut rest = vec![path.to_owned()];
     let mut at = std::env::current_dir().unwrap_or_default();
@@ -43,7 +43,7 @@ fn planted(path: &Path) -> Option<PathBuf> {
             Component::ParentDir => drop(at.pop()),
             Component::Normal(name) => {
                 let next = at.join(name);
-                if is_planted(&next) {
+                if is_foreign(&next) {
                     return Some(next);
                 }
                 match next.read_link() {
@@ -59,7 +59,7 @@ fn planted(path: &Path) -> Option<PathBuf> {
     None
 }
 
-fn is_planted(path: &Path) -> bool {
+fn is_foreign(path: &Path) -> bool {
     let leads_away = |found: &Metadata| found.is_symlink() || found.file_type().is_fifo();
     let Some(found) = path.symlink_metadata().ok().filter(leads_away) else { return false };
     let own = rustix::process::geteuid().as_raw();

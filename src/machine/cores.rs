@@ -48,7 +48,7 @@ fn fast_cores_below(sys: &Path, allowed: &dyn Fn(usize) -> bool) -> Option<Vec<u
     if fast.is_empty() || fast.len() == present.len() {
         return None;
     }
-    // Only the first sibling: two threads on one physical core are no faster than one.
+    // Only the first sibling: two threads on one physical core are not faster than one.
     let is_first = |&core: &usize| {
         let siblings = of(core, "topology/thread_siblings_list").map(|list| listed(&list));
         siblings.is_none_or(|siblings| {

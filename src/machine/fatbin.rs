@@ -25,7 +25,7 @@ pub struct CudaCode {
 }
 
 impl CudaCode {
-    /// Reads the architectures of a library; none if it is no library with CUDA code.
+    /// Reads the architectures of a library; none if it is not a library with CUDA code.
     pub fn of(library: &Path) -> Option<Self> {
         let mut file = BufReader::new(File::open(library).ok()?);
         let (start, length) = section(&mut file, ".nv_fatbin").ok()??;
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_containers_end() {
+    fn reading_damaged_containers_terminates() {
         let mut bytes = container(&[entry(MACHINE_CODE, 80, 24)]);
         bytes[8..16].fill(0xff);
         bytes[16 + 8..16 + 16].fill(0xff);

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 
 /// The reason for throttling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Trouble {
+pub enum HealthProblem {
     /// The processor is throttled because it is too hot.
     TooHot,
     /// The supply voltage is too low, which throttles a Raspberry Pi.
     LowPower,
 }
 
-impl std::fmt::Display for Trouble {
+impl std::fmt::Display for HealthProblem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::TooHot => write!(
@@ -35,7 +35,7 @@ pub struct Health {
     sys: PathBuf,
     /// How often the processor had been throttled at the start.
     slowed: u64,
-    reported: BTreeSet<Trouble>,
+    reported: BTreeSet<HealthProblem>,
 }
 
 impl Default for Health {
@@ -50,17 +50,18 @@ impl Health {
     }
 
     /// The reasons for throttling that were not reported yet.
-    pub fn unreported(&mut self) -> Vec<Trouble> {
+    pub fn unreported(&mut self) -> Vec<HealthProblem> {
         let mut now = BTreeSet::new();
         if let Some(bits) = throttled(&self.sys) {
-            now.extend((bits & 0b0001 != 0).then_some(Trouble::LowPower));
+            now.extend((bits & 0b0001 != 0).then_some(HealthProblem::LowPower));
             // Throttled, or at the soft limit of a Pi 3B+. Bit 1, a capped frequency, follows from
             // either.
-            now.extend((bits & 0b1100 != 0).then_some(Trouble::TooHot));
+            now.extend((bits & 0b1100 != 0).then_some(HealthProblem::TooHot));
         }
-        now.extend(undervoltage(&self.sys).then_some(Trouble::LowPower));
+        now.extend(undervoltage(&self.sys).then_some(HealthProblem::LowPower));
         now.extend(
-            (slowed(&self.sys) > self.slowed || is_cooled(&self.sys)).then_some(Trouble::TooHot),
+            (slowed(&self.sys) > self.slowed || is_cooled(&self.sys))
+                .then_some(HealthProblem::TooHot),
         );
         let unreported = now.difference(&self.reported).copied().collect();
         self.reported.extend(now);
@@ -116,7 +117,7 @@ fn line(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Health, Trouble};
+    use super::{Health, HealthProblem};
     use std::fs;
     use std::path::Path;
 
@@ -135,13 +136,16 @@ mod tests {
         let mut health = Health::below(sys.path());
         assert_eq!(health.unreported(), []);
         write(sys.path(), firmware, "50001\n");
-        assert_eq!(health.unreported(), [Trouble::LowPower]);
+        assert_eq!(health.unreported(), [HealthProblem::LowPower]);
         assert_eq!(health.unreported(), [], "it is reported once");
         write(sys.path(), firmware, "50005\n");
-        assert_eq!(health.unreported(), [Trouble::TooHot]);
+        assert_eq!(health.unreported(), [HealthProblem::TooHot]);
         write(sys.path(), "class/hwmon/hwmon1/name", "rpi_volt\n");
         write(sys.path(), "class/hwmon/hwmon1/in0_lcrit_alarm", "1\n");
-        assert_eq!(Health::below(sys.path()).unreported(), [Trouble::TooHot, Trouble::LowPower]);
+        assert_eq!(
+            Health::below(sys.path()).unreported(),
+            [HealthProblem::TooHot, HealthProblem::LowPower]
+        );
     }
 
     #[test]
@@ -152,7 +156,7 @@ mod tests {
         let mut health = Health::below(sys.path());
         assert_eq!(health.unreported(), []);
         write(sys.path(), counter, "8\n");
-        assert_eq!(health.unreported(), [Trouble::TooHot]);
+        assert_eq!(health.unreported(), [HealthProblem::TooHot]);
     }
 
     #[test]
@@ -165,6 +169,6 @@ mod tests {
         let mut health = Health::below(sys.path());
         assert_eq!(health.unreported(), []);
         write(sys.path(), "class/thermal/cooling_device1/cur_state", "1\n");
-        assert_eq!(health.unreported(), [Trouble::TooHot]);
+        assert_eq!(health.unreported(), [HealthProblem::TooHot]);
     }
 }

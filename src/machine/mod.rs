@@ -13,11 +13,11 @@ pub(crate) mod process;
 
 pub use cores::fast_cores;
 pub use fatbin::{ComputeCapability, CudaCode};
-pub use health::{Health, Trouble};
+pub use health::{Health, HealthProblem};
 pub(crate) use process::try_to_allocate;
 pub use process::{
-    ExitOutOfMemory, exit_at_once, ignore_file_size_signal, is_stdout_closed,
-    listen_but_to_ignored_hangups, report_integer_division,
+    ExitOutOfMemory, exit_at_once, ignore_file_size_signal, install_signal_handler,
+    is_stdout_closed, report_integer_division,
 };
 
 /// The memory that this process may use, in bytes: the machine's, or its control group's lower
@@ -53,13 +53,13 @@ static UNLIMITED: OnceLock<Rlimit> = OnceLock::new();
 /// When the kernel does not report what the process holds, or refuses the limit.
 pub fn limit_allocations(bytes: u64, threads: usize) -> io::Result<()> {
     const LEAST_HEADROOM: u64 = 64 << 20;
-    const USUAL_STACK: u64 = 8 << 20;
+    const DEFAULT_STACK: u64 = 8 << 20;
     let (reserved, resident) = (status_field("VmData:"), resident_memory());
     if reserved == 0 || resident == 0 {
         return Err(io::Error::other("the kernel does not report this process's memory"));
     }
     // Stacks count whole, though little of them is ever used.
-    let stack = getrlimit(Resource::Stack).current.unwrap_or(USUAL_STACK).min(8 * USUAL_STACK);
+    let stack = getrlimit(Resource::Stack).current.unwrap_or(DEFAULT_STACK).min(8 * DEFAULT_STACK);
     let headroom = bytes
         .saturating_sub(resident)
         .saturating_add(bytes / 4)

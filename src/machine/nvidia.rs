@@ -165,8 +165,8 @@ fn libraries_in(folders: &[PathBuf]) -> Vec<Library> {
 pub fn loaded() -> Vec<String> {
     let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
     let names = maps.lines().filter_map(|line| line.rsplit_once('/').map(|(_, name)| name));
-    let wanted = names.filter(|name| PARTS.iter().any(|(_, prefix)| name.starts_with(prefix)));
-    wanted.map(str::to_owned).collect::<BTreeSet<_>>().into_iter().collect()
+    let libraries = names.filter(|name| PARTS.iter().any(|(_, prefix)| name.starts_with(prefix)));
+    libraries.map(str::to_owned).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ pub(crate) fn forbid_telemetry() {
 }
 
 /// Whether standard output was closed when the program was started. The runtime of Rust opens
-/// `/dev/null` in its place before `main`, and a result would be lost there without a word.
+/// `/dev/null` in its place before `main`, and a result would be lost there without an error.
 pub fn is_stdout_closed() -> bool {
     STDOUT_CLOSED.load(Ordering::Relaxed)
 }
@@ -37,7 +37,7 @@ static STDOUT_CLOSED: AtomicBool = AtomicBool::new(false);
 #[used]
 // SAFETY: the linker takes this section for a list of functions to call at start, and this is one.
 #[unsafe(link_section = ".init_array")]
-static LOOK_AT_STDOUT: extern "C" fn() = {
+static CHECK_STDOUT: extern "C" fn() = {
     extern "C" fn look() {
         // SAFETY: `fcntl` reads the flags of a descriptor by its number, open or not.
         let flags = unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_GETFD) };
@@ -79,7 +79,7 @@ pub fn report_integer_division() {
 
 /// Runs `listen`, which installs signal handlers. SIGHUP stays ignored if it was ignored before, as
 /// under `nohup`.
-pub fn listen_but_to_ignored_hangups(listen: impl FnOnce()) {
+pub fn install_signal_handler(listen: impl FnOnce()) {
     // SAFETY: as in `ignore_file_size_signal`; the handler that is put back is the previous one.
     let before = unsafe {
         let before = libc::signal(libc::SIGHUP, libc::SIG_IGN);
@@ -126,7 +126,7 @@ type Order = (Command, mpsc::SyncSender<io::Result<Child>>);
 /// # Errors
 /// As [`Command::spawn`].
 pub(crate) fn spawn(mut command: Command, outlives: bool) -> io::Result<Child> {
-    static STARTER: OnceLock<Mutex<mpsc::Sender<Order>>> = OnceLock::new();
+    static SPAWN_THREAD: OnceLock<Mutex<mpsc::Sender<Order>>> = OnceLock::new();
     let parent = getpid();
     command.process_group(0);
     let limits = super::UNLIMITED.get().copied();
@@ -149,7 +149,7 @@ pub(crate) fn spawn(mut command: Command, outlives: bool) -> io::Result<Child> {
             }
         });
     }
-    let starter = STARTER.get_or_init(|| {
+    let starter = SPAWN_THREAD.get_or_init(|| {
         let (orders, taken) = mpsc::channel::<Order>();
         // If the thread cannot start, every request returns an error.
         let _ = std::thread::Builder::new().name("starting".into()).spawn(move || {
@@ -175,20 +175,20 @@ pub(crate) fn spawn(mut command: Command, outlives: bool) -> io::Result<Child> {
 pub struct ExitOutOfMemory;
 
 thread_local! {
-    /// Whether this thread can do without what it allocates.
-    static CAN_DO_WITHOUT: Cell<bool> = const { Cell::new(false) };
+    /// Whether this thread handles a failed allocation itself.
+    static HANDLES_FAILED_ALLOCATION: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Runs `reserve`, which handles failures of allocations itself.
 pub(crate) fn try_to_allocate<T>(reserve: impl FnOnce() -> T) -> T {
-    CAN_DO_WITHOUT.set(true);
+    HANDLES_FAILED_ALLOCATION.set(true);
     let reserved = reserve();
-    CAN_DO_WITHOUT.set(false);
+    HANDLES_FAILED_ALLOCATION.set(false);
     reserved
 }
 
 fn checked(pointer: *mut u8) -> *mut u8 {
-    if pointer.is_null() && !CAN_DO_WITHOUT.get() {
+    if pointer.is_null() && !HANDLES_FAILED_ALLOCATION.get() {
         let words =
             b"eddy: there is not enough memory; raise --max-memory or the system's limit, or take \
               smaller images\n";

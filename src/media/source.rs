@@ -5,7 +5,7 @@ mod natural;
 mod tests;
 
 use super::Format;
-use super::still::end_of_link;
+use super::still::resolve_dangling_link;
 use crate::durable::create_folder;
 use crate::error::{Error, Result};
 use crate::setting::IMAGE_FORMAT;
@@ -216,7 +216,7 @@ const REMOTE: [&str; 11] =
     ["http", "https", "mms", "rtmp", "rtmps", "rtp", "rtsp", "rtsps", "srt", "tcp", "udp"];
 
 /// The part of a file by which text is recognized, in bytes.
-const EXAMINED: u64 = 4096;
+const TEXT_DETECTION_BYTES: u64 = 4096;
 
 /// Refuses an output that exists where a video source may name other files, so that nothing that is
 /// read is replaced: a playlist or another text, or a name with a protocol (`concat:file://...`).
@@ -245,7 +245,7 @@ fn names_others(source: &Path) -> bool {
     let mut head = Vec::new();
     let is_read = source.is_file()
         && std::fs::File::open(source)
-            .is_ok_and(|file| file.take(EXAMINED).read_to_end(&mut head).is_ok());
+            .is_ok_and(|file| file.take(TEXT_DETECTION_BYTES).read_to_end(&mut head).is_ok());
     let is_text =
         || !head.iter().any(|byte| byte.is_ascii_control() && !byte.is_ascii_whitespace());
     // ffmpeg passes over an ID3 tag.
@@ -296,7 +296,7 @@ fn matches(input: &Path) -> Result<Option<Vec<PathBuf>>> {
         return Ok(None);
     };
     let paths = glob::glob(pattern)
-        .map_err(|error| Error::input_from(input, "the pattern is none", error))?;
+        .map_err(|error| Error::input_from(input, "the pattern is not valid", error))?;
     let mut found: Vec<PathBuf> =
         paths.filter_map(std::result::Result::ok).filter(|path| path.is_file()).collect();
     if found.is_empty() {
@@ -351,7 +351,10 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
 
 fn job_in_folder(input: PathBuf, folder: &Path, format: Option<Format>) -> Result<Job> {
     let Some(name) = input.file_name() else {
-        return Err(Error::input(input, "its name is none that a result could have"));
+        return Err(Error::input(
+            input,
+            "its path has no file name, from which the result would be named",
+        ));
     };
     let (name, format) = match (format, Format::from_path(&input)) {
         (Some(format), _) => (named(&input, format), format),
@@ -434,7 +437,7 @@ fn place(path: &Path) -> PathBuf {
     if let Ok(path) = path.canonicalize() {
         return path;
     }
-    let path = end_of_link(path);
+    let path = resolve_dangling_link(path);
     match (path.parent(), path.file_name()) {
         (Some(folder), Some(name)) if folder.as_os_str().is_empty() => {
             place(Path::new(".")).join(name)

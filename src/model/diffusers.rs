@@ -99,7 +99,7 @@ pub(super) fn bytes_of(folder: &Path, name: &str, most: u64, why: &str) -> Resul
 /// The text of a configuration file in a diffusers folder; see [`bytes_of`].
 pub(crate) fn text_of(folder: &Path, name: &str, why: &str) -> Result<String> {
     String::from_utf8(bytes_of(folder, name, LARGEST_CONFIG, why)?).map_err(|cause| {
-        let problem = format!("its {name} is no UTF-8 text");
+        let problem = format!("its {name} is not UTF-8 text");
         Error::model_from(folder.display().to_string(), problem, cause.utf8_error())
     })
 }

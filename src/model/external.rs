@@ -98,6 +98,6 @@ mod tests {
         for cut in 0..model.len() {
             assert!(external_files(&model[..cut]).len() <= 4);
         }
-        assert!(external_files(b"a text that is no graph").is_empty());
+        assert!(external_files(b"a text, not a graph").is_empty());
     }
 }

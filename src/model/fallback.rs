@@ -58,9 +58,9 @@ impl Network for NetworkWithFallback<'_> {
         self.network.drop_conditions(from)
     }
 
-    fn forget(&mut self) {
-        self.network.forget();
-        self.exact.iter_mut().for_each(Network::forget);
+    fn reset_state(&mut self) {
+        self.network.reset_state();
+        self.exact.iter_mut().for_each(Network::reset_state);
     }
 
     fn trim_memory(&mut self, small: Shape) -> Result<()> {

@@ -118,7 +118,7 @@ impl Package {
     fn from_files(files: Files, model: &str) -> Result<Self> {
         let text = files.read("model.toml", model, LARGEST_CONFIG)?;
         let text = std::str::from_utf8(&text)
-            .map_err(|cause| Error::model_from(model, "its model.toml is no UTF-8 text", cause))?;
+            .map_err(|cause| Error::model_from(model, "its model.toml is not UTF-8 text", cause))?;
         Ok(Self { manifest: Manifest::parse(text, model)?, files })
     }
 

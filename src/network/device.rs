@@ -202,15 +202,15 @@ impl Runtime {
     ///
     /// # Errors
     /// The reason why the device does not work, and what to do about it.
-    pub fn try_device(&self, device: Device, trial: ProbeDepth) -> Result<(), String> {
+    pub fn try_device(&self, device: Device, depth: ProbeDepth) -> Result<(), String> {
         self.has_provider(device)?;
-        self.forget_complaints();
+        self.clear_logged_errors();
         let run = || -> ort::Result<bool> {
             let mut builder = Session::builder(self.environment())?.with_intra_threads(1)?;
             if device != Device::Cpu {
                 builder = builder.with_disable_cpu_fallback()?;
             }
-            builder = device.provider().probe(builder, self, device, trial)?;
+            builder = device.provider().probe(builder, self, device, depth)?;
             let graph =
                 if matches!(device, Device::Plugin(_)) { MULTIPLICATION } else { CONVOLUTION };
             let mut session = builder.commit_from_memory(graph)?;
@@ -228,7 +228,7 @@ impl Runtime {
             ),
             Err(error) => {
                 // The final error often says less than the log before it.
-                let mut words = self.log_errors();
+                let mut words = self.logged_errors();
                 words.push(error.to_string());
                 Err(explain(&words))
             }

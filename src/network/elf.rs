@@ -21,7 +21,7 @@ pub(super) fn problem(path: &Path) -> Option<String> {
         return Some(match head.is_empty() {
             true => "the file is empty; copy it again".into(),
             false => {
-                "the file is no 64-bit library of Linux; copy it again, or name another".into()
+                "the file is not a 64-bit Linux library; copy it again, or name another".into()
             }
         });
     }

@@ -55,7 +55,7 @@ struct CacheManifest {
     seconds: f64,
 }
 
-const SEAL: &str = "seal.json";
+const MANIFEST_FILE: &str = "seal.json";
 
 /// The folder of the cache: `eddy` in the user's cache, or the one that systemd gives to a service
 /// (`CacheDirectory=`). Without either, as in a bare container, every start builds its engines
@@ -100,9 +100,9 @@ impl CacheEntry {
         let name = key.name();
         let kept = root.join(&name);
         fs::create_dir_all(root.join("timings"))?;
-        sweep(root);
+        delete_old(root);
         if kept.exists() {
-            if is_whole(&kept) {
+            if is_intact(&kept) {
                 return Ok(Self { root: root.into(), name, key, state: State::Kept });
             }
             fs::remove_dir_all(&kept)?;
@@ -142,18 +142,18 @@ impl CacheEntry {
     ///
     /// # Errors
     /// When the folder cannot be listed or renamed, for instance on a full disk.
-    pub(super) fn seal(&mut self) -> std::io::Result<()> {
-        let State::Building(begun) = self.state else { return Ok(()) };
+    pub(super) fn write_manifest(&mut self) -> std::io::Result<()> {
+        let State::Building(started) = self.state else { return Ok(()) };
         let part = self.engines();
         let files = hashes(&part)?;
         let key =
             self.key.0.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
-        let seal = CacheManifest { files, key, seconds: begun.elapsed().as_secs_f64() };
-        fs::write(part.join(SEAL), serde_json::to_string_pretty(&seal)?)?;
+        let seal = CacheManifest { files, key, seconds: started.elapsed().as_secs_f64() };
+        fs::write(part.join(MANIFEST_FILE), serde_json::to_string_pretty(&seal)?)?;
         let kept = self.root.join(&self.name);
         if let Err(error) = durable::rename_folder(&part, &kept) {
             // Another process finished first, and its engine is equivalent.
-            if !is_whole(&kept) {
+            if !is_intact(&kept) {
                 return Err(error);
             }
             fs::remove_dir_all(&part)?;
@@ -176,18 +176,18 @@ impl Drop for CacheEntry {
 pub fn durations(root: &Path) -> Vec<f64> {
     let entries = fs::read_dir(root).into_iter().flatten().filter_map(std::result::Result::ok);
     let mut seconds: Vec<f64> =
-        entries.filter_map(|entry| Some(read_seal(&entry.path())?.seconds)).collect();
+        entries.filter_map(|entry| Some(read_manifest(&entry.path())?.seconds)).collect();
     seconds.sort_by(|a, b| b.total_cmp(a));
     seconds
 }
 
-fn read_seal(folder: &Path) -> Option<CacheManifest> {
-    serde_json::from_slice(&fs::read(folder.join(SEAL)).ok()?).ok()
+fn read_manifest(folder: &Path) -> Option<CacheManifest> {
+    serde_json::from_slice(&fs::read(folder.join(MANIFEST_FILE)).ok()?).ok()
 }
 
 /// Whether the files of a folder match its manifest.
-fn is_whole(folder: &Path) -> bool {
-    let Some(seal) = read_seal(folder) else { return false };
+fn is_intact(folder: &Path) -> bool {
+    let Some(seal) = read_manifest(folder) else { return false };
     hashes(folder).is_ok_and(|files| files == seal.files)
 }
 
@@ -197,7 +197,7 @@ fn hashes(folder: &Path) -> std::io::Result<BTreeMap<String, String>> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-        if name != SEAL {
+        if name != MANIFEST_FILE {
             files.insert(name.to_owned(), sha256(&fs::read(&path)?));
         }
     }
@@ -205,7 +205,7 @@ fn hashes(folder: &Path) -> std::io::Result<BTreeMap<String, String>> {
 }
 
 /// Deletes the temporary folders of processes that have ended.
-fn sweep(root: &Path) {
+fn delete_old(root: &Path) {
     for entry in fs::read_dir(root).into_iter().flatten().filter_map(std::result::Result::ok) {
         let path = entry.path();
         let left = path
@@ -230,7 +230,7 @@ mod tests {
         let mut place = CacheEntry::open(root, key).unwrap();
         assert!(place.is_to_be_built());
         fs::write(place.engines().join("a.engine"), "an engine").unwrap();
-        place.seal().unwrap();
+        place.write_manifest().unwrap();
         place
     }
 

@@ -186,7 +186,7 @@ pub(super) struct Types {
     /// The condition, if it is a separate tensor.
     pub(super) condition: Option<ImageTensor>,
     pub(super) output: ImageTensor,
-    /// How many channels behind the sample hold the same plane of sigma.
+    /// How many channels after the sample hold the same plane of sigma.
     pub(super) sigma_copies: usize,
     /// Channels of the output, if the graph declares them.
     pub(super) output_channels: Option<usize>,
@@ -214,7 +214,7 @@ impl Types {
         let small = [height, width].map(|side| padded(side / scale));
         let [height, width] = [height, width].map(padded);
         let shapes = [
-            [batch, channels + self.behind(interface, channels), height, width],
+            [batch, channels + self.sigma_channels(interface, channels), height, width],
             [batch, interface.sigma_planes, height, width],
             [batch, interface.condition_channels(channels), small[0], small[1]],
         ];
@@ -235,7 +235,7 @@ impl Types {
     }
 
     /// How many of the tensor's channels belong to sigma and to the condition; they come last.
-    pub(super) fn behind(&self, interface: &Interface, channels: usize) -> usize {
+    pub(super) fn sigma_channels(&self, interface: &Interface, channels: usize) -> usize {
         interface.concat_channels(channels) + self.sigma_copies - 1
     }
 

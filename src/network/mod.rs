@@ -23,9 +23,9 @@ pub use interface::{Interface, RecurrentState};
 pub use provider::OpenVinoTarget;
 pub use runtime::{EMBEDDED_VERSION, Library, OLDEST_MINOR_VERSION, Runtime};
 pub use session::{Engine, ModelSource, OnnxNetwork, SessionOptions, default_threads};
-pub use trial::{Element, Feed, Port, Trial};
+pub use trial::{Element, Feed, Port, ProbeSession};
 pub(crate) use watch::load;
-pub use watch::{has_given_up, limit_evaluations, stop_evaluations, too_long};
+pub use watch::{is_load_abandoned, limit_evaluations, stop_evaluations, too_long};
 
 use crate::error::Result;
 
@@ -70,7 +70,7 @@ pub trait Network {
 
     /// Forgets what a recurrent network keeps from one evaluation to the next. By default there is
     /// nothing.
-    fn forget(&mut self) {}
+    fn reset_state(&mut self) {}
 
     /// Frees the memory of evaluations until the next one; by default does nothing. `small` is a
     /// small shape that the network takes. Any other shape must be bound again afterward.

@@ -36,11 +36,11 @@ pub enum Library {
 
 impl Library {
     /// The requested library, or the one that `ORT_DYLIB_PATH` names, or the embedded one.
-    pub fn choose(asked: Option<PathBuf>) -> Self {
+    pub fn choose(requested: Option<PathBuf>) -> Self {
         let named = || {
             std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()).map(PathBuf::from)
         };
-        asked.or_else(named).map_or(Self::Embedded, Self::File)
+        requested.or_else(named).map_or(Self::Embedded, Self::File)
     }
 }
 
@@ -52,7 +52,7 @@ pub struct Runtime {
     /// The library's file; none for the embedded one.
     file: Option<PathBuf>,
     minor_version: Option<u32>,
-    log_errors: Complaints,
+    logged_errors: LoggedErrors,
     plugin: OnceLock<Plugin>,
 }
 
@@ -66,10 +66,10 @@ struct Plugin {
 
 /// The library's logged errors since they were last cleared. Only the log says why a device does
 /// not work.
-type Complaints = Arc<Mutex<Vec<String>>>;
+type LoggedErrors = Arc<Mutex<Vec<String>>>;
 
 /// Enough lines to find the reason.
-const MOST_COMPLAINTS: usize = 16;
+const MAX_LOGGED_ERRORS: usize = 16;
 
 impl Runtime {
     /// Opens the library, with telemetry off and logging silent, or returns the runtime that is
@@ -85,25 +85,25 @@ impl Runtime {
         static OPEN: OnceLock<Arc<Runtime>> = OnceLock::new();
         static LOCK: Mutex<()> = Mutex::new(());
         let _guard = LOCK.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let asked = match library {
+        let requested = match library {
             Library::Embedded => embedded_name(),
             Library::File(path) => path.display().to_string(),
         };
         if let Some(open) = OPEN.get() {
-            if open.library == asked {
+            if open.library == requested {
                 return Ok(Arc::clone(open));
             }
             return Err(fail(
-                &asked,
+                &requested,
                 format!("this process already runs {}; one library per process", open.library),
             ));
         }
         process::forbid_telemetry();
         let runtime = Arc::new(match library {
-            Library::Embedded => Self::open_embedded(asked)?,
+            Library::Embedded => Self::open_embedded(requested)?,
             Library::File(path) => {
-                let file = find_in_folder(path, &asked)?;
-                Self { file: Some(file.clone()), ..Self::open(&file, asked)? }
+                let file = find_in_folder(path, &requested)?;
+                Self { file: Some(file.clone()), ..Self::open(&file, requested)? }
             }
         });
         Ok(Arc::clone(OPEN.get_or_init(|| runtime)))
@@ -205,13 +205,13 @@ impl Runtime {
         format!("{} offers {there} on this machine, not device {number}", plugin.path.display())
     }
 
-    /// The library's logged errors since [`forget_complaints`](Self::forget_complaints).
-    pub(super) fn log_errors(&self) -> Vec<String> {
-        self.log_errors.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    /// The library's logged errors since [`clear_logged_errors`](Self::clear_logged_errors).
+    pub(super) fn logged_errors(&self) -> Vec<String> {
+        self.logged_errors.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
 
-    pub(super) fn forget_complaints(&self) {
-        self.log_errors.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clear();
+    pub(super) fn clear_logged_errors(&self) {
+        self.logged_errors.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clear();
     }
 
     /// The library's path, or a name for the embedded one.
@@ -266,11 +266,11 @@ impl Runtime {
         // ONNX Runtime never reaches a call that panics.
         let minor_version = ort::util::probe(path);
         let builder = ort::init_from(path).map_err(|error| explain(&library, &error))?;
-        let log_errors = Complaints::default();
+        let logged_errors = LoggedErrors::default();
         let environment = builder
             .with_name("eddy")
             .with_telemetry(false)
-            .with_logger(listener(&log_errors))
+            .with_logger(listener(&logged_errors))
             .build()
             .map_err(|cause| Error::Runtime {
                 library: library.clone(),
@@ -282,19 +282,19 @@ impl Runtime {
             library,
             file: None,
             minor_version,
-            log_errors,
+            logged_errors,
             plugin: OnceLock::new(),
         })
     }
 }
 
 /// Keeps the errors of the library's log and drops the rest.
-fn listener(log_errors: &Complaints) -> LoggerFunction {
-    let log_errors = Arc::clone(log_errors);
+fn listener(logged_errors: &LoggedErrors) -> LoggerFunction {
+    let logged_errors = Arc::clone(logged_errors);
     Arc::new(move |level, _, _, _, message| {
         if level >= LogLevel::Error {
-            let mut lines = log_errors.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            if lines.len() < MOST_COMPLAINTS {
+            let mut lines = logged_errors.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if lines.len() < MAX_LOGGED_ERRORS {
                 lines.push(message.to_owned());
             }
         }
@@ -329,7 +329,7 @@ fn unpack(file: &fs::File) -> std::io::Result<()> {
     })
 }
 
-/// A place in a file, behind which is written.
+/// A position in a file, after which data is written.
 struct At<'a> {
     file: &'a fs::File,
     at: u64,
@@ -356,9 +356,9 @@ fn fail(library: &str, problem: String) -> Error {
 }
 
 /// `path` itself, or the `libonnxruntime.so*` in the folder `path`.
-fn find_in_folder(path: &Path, asked: &str) -> Result<PathBuf> {
+fn find_in_folder(path: &Path, requested: &str) -> Result<PathBuf> {
     let metadata = fs::metadata(path).map_err(|cause| Error::Runtime {
-        library: asked.to_owned(),
+        library: requested.to_owned(),
         problem: "there is no such file; name a libonnxruntime.so or a folder that holds one"
             .into(),
         source: Some(Box::new(cause)),
@@ -366,7 +366,7 @@ fn find_in_folder(path: &Path, asked: &str) -> Result<PathBuf> {
     if metadata.is_file() {
         // `ort` would first look for a relative path beside the binary.
         return fs::canonicalize(path).map_err(|cause| Error::Runtime {
-            library: asked.to_owned(),
+            library: requested.to_owned(),
             problem: "its path cannot be resolved".into(),
             source: Some(Box::new(cause)),
         });
@@ -384,9 +384,9 @@ fn find_in_folder(path: &Path, asked: &str) -> Result<PathBuf> {
     found.sort();
     let file = found.into_iter().next();
     let file = file.ok_or_else(|| {
-        fail(asked, "the folder holds no libonnxruntime.so; name the folder that does".into())
+        fail(requested, "the folder holds no libonnxruntime.so; name the folder that does".into())
     })?;
-    find_in_folder(&file, asked)
+    find_in_folder(&file, requested)
 }
 
 /// Turns a loader's error into a message that says what to do.

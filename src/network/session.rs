@@ -216,7 +216,7 @@ impl OnnxNetwork {
                 engine: Engine::Built,
             }
         });
-        Self::around(session, runtime, model, interface, types, options.device, per_shape)
+        Self::from_session(session, runtime, model, interface, types, options.device, per_shape)
     }
 
     /// How many nodes of the graph each provider of ONNX Runtime runs, measured by a run at
@@ -236,8 +236,9 @@ impl OnnxNetwork {
             problem: format!("model {model}: {problem}"),
             source: Some(cause),
         };
-        let folder = tempfile::tempdir()
-            .map_err(|cause| fail("there is no place for a profile", cause.into()))?;
+        let folder = tempfile::tempdir().map_err(|cause| {
+            fail("no temporary folder could be created for the profile", cause.into())
+        })?;
         let special = SessionOverrides {
             profile: Some(folder.path().join("profile")),
             ..SessionOverrides::default()
@@ -246,7 +247,7 @@ impl OnnxNetwork {
             .map_err(|cause| refused(model, options, cause))?;
         let types = Types::read(&session, &interface, model)?;
         let mut network =
-            Self::around(session, runtime, model, interface, types, options.device, None)?;
+            Self::from_session(session, runtime, model, interface, types, options.device, None)?;
         network.bind(shape)?;
         network.evaluate(1.0)?;
         let profile = network
@@ -259,7 +260,7 @@ impl OnnxNetwork {
             .map_err(|cause| fail("its profile is not as expected", cause.into()))
     }
 
-    fn around(
+    fn from_session(
         session: Session,
         runtime: &Arc<Runtime>,
         model: &str,
@@ -314,12 +315,12 @@ impl OnnxNetwork {
         let allocator = self.allocator();
         let mut sample = None;
         if let (Some(name), Some(tensor)) = (&interface.sample, types.sample) {
-            let behind = interface.concat_channels(channels);
+            let condition_channel_count = interface.concat_channels(channels);
             let buffer = Buffer::new(
                 &allocator,
                 tensor,
-                [batch, channels + behind, height, width],
-                self.input_conversion(channels, behind),
+                [batch, channels + condition_channel_count, height, width],
+                self.input_conversion(channels, condition_channel_count),
             )?;
             buffer.bind_input(&mut binding, name)?;
             sample = Some(buffer);
@@ -556,8 +557,8 @@ impl Network for OnnxNetwork {
             return Ok(());
         }
         let [batch, channels, height, width] = shape;
-        let behind = self.interface.concat_channels(channels);
-        if behind > 0 && batch > 1 {
+        let condition_channel_count = self.interface.concat_channels(channels);
+        if condition_channel_count > 0 && batch > 1 {
             let problem = format!(
                 "its sample is concatenated with its condition or sigma, which works for a batch \
                  of one; {batch} images were requested"
@@ -565,7 +566,8 @@ impl Network for OnnxNetwork {
             return Err(Error::model(&self.model, problem));
         }
         let own = self.interface.encoding.tensor_channels(channels);
-        let whole = [batch, own + self.types.behind(&self.interface, channels), height, width];
+        let whole =
+            [batch, own + self.types.sigma_channels(&self.interface, channels), height, width];
         for (axis, (wanted, &declared)) in whole.into_iter().zip(&self.types.declared).enumerate() {
             if declared >= 0 && usize::try_from(declared) != Ok(wanted) {
                 let axis = ["batch", "channels", "height", "width"][axis];
@@ -589,8 +591,8 @@ impl Network for OnnxNetwork {
         match &mut self.bound {
             Some(bound) => {
                 let whole = bound.sample.as_mut().map_or(&mut *bound.beside, Buffer::values_mut);
-                let (sample, behind) = whole.split_at_mut(bound.own[0].min(whole.len()));
-                let (sigma, condition) = behind.split_at_mut(bound.own[1].min(behind.len()));
+                let (sample, rest) = whole.split_at_mut(bound.own[0].min(whole.len()));
+                let (sigma, condition) = rest.split_at_mut(bound.own[1].min(rest.len()));
                 let around = bound.around.as_mut_slice();
                 let [sigma, condition, around] =
                     [sigma, condition, around].map(|values| (!values.is_empty()).then_some(values));
@@ -674,7 +676,7 @@ impl Network for OnnxNetwork {
             return Err(Error::Evaluation { problem, source: Some(Box::new(cause)) });
         }
         if let Some(PerShapeSession { place: Some(place), engine, .. }) = &mut self.per_shape
-            && let Err(error) = place.seal()
+            && let Err(error) = place.write_manifest()
         {
             *engine = Engine::NotCached(error.to_string());
         }
@@ -685,7 +687,7 @@ impl Network for OnnxNetwork {
         Ok(output.fetch(sample.as_ref().map_or(beside, Buffer::values)))
     }
 
-    fn forget(&mut self) {
+    fn reset_state(&mut self) {
         let states = self.bound.iter_mut().flat_map(|bound| &mut bound.states);
         states.for_each(|[input, _]| input.clear());
     }
@@ -694,8 +696,8 @@ impl Network for OnnxNetwork {
         let Self { bound, interface, model, .. } = self;
         let Some(Bound { shape: [batch, ..], constants, .. }) = bound else { return Ok(()) };
         for (name, constant) in constants {
-            let Some(without) = interface.unconditional.get(name) else { continue };
-            let with = interface.constants.get(name).map_or(&[][..], Vec::as_slice);
+            let Some(unconditional) = interface.unconditional.get(name) else { continue };
+            let conditional = interface.constants.get(name).map_or(&[][..], Vec::as_slice);
             if !constant.len().is_multiple_of(*batch) {
                 let problem = format!(
                     "its input `{name}` has one value for all samples, so it cannot be without a \
@@ -706,8 +708,9 @@ impl Network for OnnxNetwork {
             let each = constant.len() / *batch;
             let values =
                 |values: &'_ [f64]| values.iter().copied().cycle().take(each).collect::<Vec<f64>>();
-            let (with, without) = (values(with), values(without));
-            let samples = (0..*batch).flat_map(|i| if i < from { &with } else { &without });
+            let (conditional, unconditional) = (values(conditional), values(unconditional));
+            let samples =
+                (0..*batch).flat_map(|i| if i < from { &conditional } else { &unconditional });
             constant.set_each(samples.copied());
         }
         Ok(())

@@ -67,7 +67,7 @@ pub struct Port {
     pub name: String,
     /// The element type.
     pub element: Element,
-    /// The declared shape, -1 for a free axis; empty for a scalar, and for what is no tensor.
+    /// The declared shape, -1 for a free axis; empty for a scalar and for a value that is not a tensor.
     pub shape: Vec<i64>,
     /// Type and shape as ONNX Runtime writes them.
     pub text: String,
@@ -113,7 +113,7 @@ pub struct Feed<'a> {
 
 /// A session of a graph whose inputs accept any shape.
 #[derive(Debug)]
-pub struct Trial {
+pub struct ProbeSession {
     session: Session,
     model: String,
     inputs: Vec<Port>,
@@ -125,7 +125,7 @@ pub struct Trial {
     _runtime: Arc<Runtime>,
 }
 
-impl Trial {
+impl ProbeSession {
     /// Loads a graph. `model` is its name in errors.
     ///
     /// # Errors

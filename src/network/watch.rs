@@ -34,18 +34,18 @@ impl std::fmt::Debug for Watched {
 #[derive(Debug, Default)]
 struct State {
     /// When the current evaluation began; none between evaluations.
-    begun: Option<Instant>,
+    started: Option<Instant>,
     ended: Option<Ended>,
 }
 
 /// All networks.
-static WATCHED: Mutex<Vec<Weak<Watched>>> = Mutex::new(Vec::new());
+static RUNNING_NETWORKS: Mutex<Vec<Weak<Watched>>> = Mutex::new(Vec::new());
 
 /// The time limits of evaluations and loads: the start, the duration, and the reason.
 static LIMITS: Mutex<Vec<(Instant, Duration, Ended)>> = Mutex::new(Vec::new());
 
 /// Whether a load was abandoned and may still be running.
-static GIVEN_UP: AtomicBool = AtomicBool::new(false);
+static LOAD_ABANDONED: AtomicBool = AtomicBool::new(false);
 
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -54,7 +54,7 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 impl Watched {
     pub(super) fn new() -> ort::Result<Arc<Self>> {
         let watched = Arc::new(Self { options: RunOptions::new()?, state: Mutex::default() });
-        let mut all = locked(&WATCHED);
+        let mut all = locked(&RUNNING_NETWORKS);
         all.retain(|other| other.strong_count() > 0);
         all.push(Arc::downgrade(&watched));
         Ok(watched)
@@ -66,21 +66,21 @@ impl Watched {
         if state.ended.take().is_some() {
             self.options.unterminate()?;
         }
-        state.begun = Some(Instant::now());
+        state.started = Some(Instant::now());
         Ok(())
     }
 
     /// Marks the end of an evaluation. Returns why it was terminated, if it was.
     pub(super) fn end(&self) -> Option<Ended> {
         let mut state = locked(&self.state);
-        state.begun = None;
+        state.started = None;
         state.ended
     }
 
     fn end_if_older(&self, since: Instant, limit: Duration, why: Ended) {
         let mut state = locked(&self.state);
         if state.ended.is_none()
-            && state.begun.is_some_and(|begun| begun.max(since).elapsed() >= limit)
+            && state.started.is_some_and(|started| started.max(since).elapsed() >= limit)
         {
             // An evaluation that cannot be terminated continues.
             state.ended = self.options.terminate().ok().map(|()| why);
@@ -108,7 +108,7 @@ fn watch(limit: Duration, why: Ended) {
     let body = move || {
         loop {
             thread::sleep(pause);
-            locked(&WATCHED)
+            locked(&RUNNING_NETWORKS)
                 .iter()
                 .filter_map(Weak::upgrade)
                 .for_each(|it| it.end_if_older(since, limit, why));
@@ -127,11 +127,13 @@ pub(crate) fn load<T: Send + 'static>(
     model: &str,
     load: impl FnOnce() -> Result<T> + Send + 'static,
 ) -> Result<T> {
-    let begun = Instant::now();
+    let started = Instant::now();
     let (done, loaded) = mpsc::sync_channel(1);
     let body = move || drop(done.send(load()));
     let spawned = thread::Builder::new().name("loading".into()).spawn(body);
-    spawned.map_err(|cause| Error::model_from(model, "there is no thread to load it", cause))?;
+    spawned.map_err(|cause| {
+        Error::model_from(model, "no thread could be started to load it", cause)
+    })?;
     loop {
         match loaded.recv_timeout(Duration::from_millis(20)) {
             Ok(loaded) => return loaded,
@@ -140,10 +142,11 @@ pub(crate) fn load<T: Send + 'static>(
                 return Err(Error::model(model, "loading it failed"));
             }
         }
-        let is_over =
-            |(since, limit, _): &&(Instant, Duration, Ended)| begun.max(*since).elapsed() >= *limit;
+        let is_over = |(since, limit, _): &&(Instant, Duration, Ended)| {
+            started.max(*since).elapsed() >= *limit
+        };
         if let Some((_, _, why)) = locked(&LIMITS).iter().find(is_over) {
-            GIVEN_UP.store(true, Ordering::Relaxed);
+            LOAD_ABANDONED.store(true, Ordering::Relaxed);
             return Err(match why {
                 Ended::Stopped => Error::Interrupted,
                 Ended::Late(limit) => too_long(model, *limit),
@@ -175,6 +178,6 @@ pub fn too_long(model: &str, limit: Duration) -> Error {
 /// Whether ONNX Runtime may still be running on an abandoned thread. The process must then end with
 /// [`exit_at_once`](crate::machine::exit_at_once), because the library must not be unloaded under
 /// that thread.
-pub fn has_given_up() -> bool {
-    GIVEN_UP.load(Ordering::Relaxed)
+pub fn is_load_abandoned() -> bool {
+    LOAD_ABANDONED.load(Ordering::Relaxed)
 }

@@ -52,7 +52,7 @@ struct Connection {
     id: u64,
     peer: Peer,
     /// When its last authorized request came.
-    asked: Option<Instant>,
+    requested_at: Option<Instant>,
     task: AbortHandle,
 }
 
@@ -78,7 +78,7 @@ impl Connections {
         let task = serve(caller);
         let mut open = lock(&self.open);
         let gone = one_too_many(&open, peer).map(|old| open.swap_remove(old));
-        open.push(Connection { id, peer, asked: None, task });
+        open.push(Connection { id, peer, requested_at: None, task });
         drop(open);
         end(gone);
     }
@@ -109,10 +109,10 @@ pub(super) struct Caller {
 
 impl Caller {
     /// Notes an authorized request.
-    pub(super) fn asked(&self) {
+    pub(super) fn mark_requested(&self) {
         let mut open = lock(&self.connections.open);
         if let Some(connection) = open.iter_mut().find(|connection| connection.id == self.id) {
-            connection.asked = Some(Instant::now());
+            connection.requested_at = Some(Instant::now());
         }
     }
 }
@@ -142,22 +142,22 @@ fn held(open: &[Connection], peer: Peer) -> usize {
 /// A connection without an authorized request if there is one, of the address that holds most such
 /// connections; else the least used of the address that holds most connections.
 fn least_of_crowd(open: &[Connection]) -> Option<usize> {
-    let strangers = || open.iter().filter(|connection| connection.asked.is_none());
-    let of_strangers =
-        |peer: &Peer| strangers().filter(|connection| connection.peer == *peer).count();
-    let crowd = strangers()
-        .map(|connection| connection.peer)
-        .min_by_key(|peer| Reverse(of_strangers(peer)));
-    let crowd = crowd.or_else(|| {
+    let idle = || open.iter().filter(|connection| connection.requested_at.is_none());
+    let idle_of_peer = |peer: &Peer| idle().filter(|connection| connection.peer == *peer).count();
+    let busiest_peer =
+        idle().map(|connection| connection.peer).min_by_key(|peer| Reverse(idle_of_peer(peer)));
+    let busiest_peer = busiest_peer.or_else(|| {
         open.iter().map(|connection| connection.peer).max_by_key(|peer| held(open, *peer))
     });
-    least(open, crowd?)
+    least(open, busiest_peer?)
 }
 
 /// The connection of an address without an authorized request, or with the oldest one.
 fn least(open: &[Connection], peer: Peer) -> Option<usize> {
     let of_peer = open.iter().enumerate().filter(|(_, connection)| connection.peer == peer);
-    of_peer.min_by_key(|(_, connection)| (connection.asked, connection.id)).map(|(index, _)| index)
+    of_peer
+        .min_by_key(|(_, connection)| (connection.requested_at, connection.id))
+        .map(|(index, _)| index)
 }
 
 /// The wrong tokens of an address.
@@ -237,12 +237,12 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let task = runtime.spawn(async {}).abort_handle();
         let mut open: Vec<Connection> = Vec::new();
-        let mut add = |number: u32, asked: Option<Instant>| {
+        let mut add = |number: u32, requested_at: Option<Instant>| {
             let gone = one_too_many(&open, peer(number)).map(|index| open.swap_remove(index));
             let id = open
                 .last()
                 .map_or(0, |_| open.iter().map(|connection| connection.id).max().unwrap() + 1);
-            open.push(Connection { id, peer: peer(number), asked, task: task.clone() });
+            open.push(Connection { id, peer: peer(number), requested_at, task: task.clone() });
             gone.map(|gone| (gone.peer, gone.id))
         };
         // Its first connection has an authorized request, and outlives idle ones.
@@ -261,10 +261,10 @@ mod tests {
     fn keeps_a_viewers_connections_when_many_addresses_hold_one_each() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let task = runtime.spawn(async {}).abort_handle();
-        let connection = |id: u64, number, asked| Connection {
+        let connection = |id: u64, number, requested_at| Connection {
             id,
             peer: peer(number),
-            asked,
+            requested_at,
             task: task.clone(),
         };
         let mut open: Vec<_> = (0..2).map(|id| connection(id, 1, Some(Instant::now()))).collect();

@@ -14,17 +14,17 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
+use super::Token;
 use super::callers::{Caller, Guesses};
 use super::state::SharedState;
-use super::{Token, metrics};
 use crate::task::SigmaChoice;
 use crate::video::{SettingsUpdate, record};
 
 /// Maximum size of a request body in bytes.
-const LONGEST: usize = 4096;
+const MAX_BODY: usize = 4096;
 
 /// Time limit for receiving it.
-const PATIENCE: Duration = Duration::from_secs(5);
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
 const PAGE: &str = include_str!("page.html");
 const SCRIPT: &str = include_str!("page.js");
@@ -32,7 +32,7 @@ const STYLE: &str = include_str!("page.css");
 
 /// Answers requests.
 pub(super) struct RequestHandler {
-    board: Arc<SharedState>,
+    state: Arc<SharedState>,
     token: Option<Token>,
     guesses: Guesses,
     address: SocketAddr,
@@ -52,12 +52,12 @@ struct Control {
 
 impl RequestHandler {
     pub(super) fn new(
-        board: Arc<SharedState>,
+        state: Arc<SharedState>,
         token: Option<Token>,
         address: SocketAddr,
         denoises: bool,
     ) -> Self {
-        Self { board, token, guesses: Guesses::default(), address, denoises }
+        Self { state, token, guesses: Guesses::default(), address, denoises }
     }
 
     /// Answers a request. All external input is checked here; nothing in it may cause a panic.
@@ -70,7 +70,7 @@ impl RequestHandler {
                 return with(answer, header::CONNECTION, HeaderValue::from_static("close"));
             }
         };
-        if !self.is_meant(&head) {
+        if !self.is_addressed_here(&head) {
             return text_answer(
                 StatusCode::FORBIDDEN,
                 "this name is not the preview's; use its address",
@@ -84,25 +84,25 @@ impl RequestHandler {
             "/page.css" if reads => return page(STYLE, "text/css; charset=utf-8"),
             _ => {}
         }
-        if let Some(refusal) = self.refusal(caller, &head) {
-            return refusal;
+        if let Some(rejection) = self.rejection(caller, &head) {
+            return rejection;
         }
-        caller.asked();
+        caller.mark_requested();
         match path {
             "/status" if reads => self.status(),
             "/metrics" if reads => self.metrics(),
             "/pair" if reads => self.pair(head.uri.query().unwrap_or_default()).await,
             "/control" if head.method == Method::POST => match self.settings(&head, &body) {
                 Ok(settings) => {
-                    self.board.wish(settings);
+                    self.state.request_settings(settings);
                     text_answer(StatusCode::NO_CONTENT, "")
                 }
                 Err(problem) => text_answer(StatusCode::BAD_REQUEST, problem),
             },
             "/" | "/page.js" | "/page.css" | "/status" | "/metrics" | "/pair" => {
-                not_so("GET, HEAD")
+                method_not_allowed("GET, HEAD")
             }
-            "/control" => not_so("POST"),
+            "/control" => method_not_allowed("POST"),
             _ => text_answer(
                 StatusCode::NOT_FOUND,
                 "there are /, /status, /metrics, /pair and, to be posted to, /control",
@@ -111,27 +111,27 @@ impl RequestHandler {
     }
 
     fn status(&self) -> Answer {
-        let Some(figures) = self.board.figures() else { return starting() };
-        let mut status = record::of_counters("status", &figures.counters, figures.rate);
-        record::extend(&mut status, record::of_status(&figures.stream_status));
-        record::extend(&mut status, record::of_latency(&figures.latency));
+        let Some(metrics) = self.state.metrics() else { return starting() };
+        let mut status = record::of_counters("status", &metrics.counters, metrics.rate);
+        record::extend(&mut status, record::of_status(&metrics.stream_status));
+        record::extend(&mut status, record::of_latency(&metrics.latency));
         record::extend(&mut status, json!({"denoises": self.denoises}));
         page(status.to_string(), "application/json")
     }
 
     fn metrics(&self) -> Answer {
-        let Some(figures) = self.board.figures() else { return starting() };
-        page(metrics::text(&figures), "text/plain; version=0.0.4; charset=utf-8")
+        let Some(metrics) = self.state.metrics() else { return starting() };
+        page(super::metrics::text(&metrics), "text/plain; version=0.0.4; charset=utf-8")
     }
 
     /// Waits for a new frame. Frames are encoded once, so that the number of clients does not
     /// affect the run.
     async fn pair(&self, query: &str) -> Answer {
-        let seen = query.strip_prefix("seen=").and_then(|seen| seen.parse().ok());
-        let Some(pair) = self.board.next(seen).await else {
+        let after = query.strip_prefix("seen=").and_then(|index| index.parse().ok());
+        let Some(pair) = self.state.next(after).await else {
             return text_answer(StatusCode::NO_CONTENT, "");
         };
-        match self.board.encode(&pair) {
+        match self.state.encode(&pair) {
             Ok(bytes) => {
                 let answer = page(bytes, "application/octet-stream");
                 with(answer, HeaderName::from_static("x-frame"), HeaderValue::from(pair.index))
@@ -142,7 +142,7 @@ impl RequestHandler {
 
     /// Whether a request was meant for this server, rather than sent by another site's page
     /// through DNS rebinding.
-    fn is_meant(&self, head: &Parts) -> bool {
+    fn is_addressed_here(&self, head: &Parts) -> bool {
         if !self.address.ip().is_loopback() {
             // The token proves that.
             return true;
@@ -159,16 +159,16 @@ impl RequestHandler {
     }
 
     /// The response to a client without the right token; `None` for a client with it.
-    fn refusal(&self, caller: &Caller, head: &Parts) -> Option<Answer> {
+    fn rejection(&self, caller: &Caller, head: &Parts) -> Option<Answer> {
         let token = self.token.as_ref()?;
         let now = Instant::now();
         let given =
             text(head, header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
-        let is_right = given.is_some_and(|given| token.is(given));
+        let is_valid = given.is_some_and(|given| token.is(given));
         // Guesses from the same address do not lock out a client with a random token. A chosen
         // token can be guessed, so it is not accepted while the address must wait, unless this
         // connection presented it before.
-        if is_right && token.is_random {
+        if is_valid && token.is_random {
             caller.is_known.store(true, Ordering::Relaxed);
             return None;
         }
@@ -181,8 +181,8 @@ impl RequestHandler {
             let answer = text_answer(StatusCode::TOO_MANY_REQUESTS, problem);
             return Some(with(answer, header::RETRY_AFTER, HeaderValue::from(seconds)));
         }
-        caller.is_known.store(is_right, Ordering::Relaxed);
-        if is_right {
+        caller.is_known.store(is_valid, Ordering::Relaxed);
+        if is_valid {
             return None;
         }
         // A missing token is not a guess.
@@ -224,10 +224,10 @@ impl RequestHandler {
 async fn received(body: Incoming) -> Result<Bytes, (StatusCode, &'static str)> {
     let too_long = (StatusCode::PAYLOAD_TOO_LARGE, "no more than 4096 bytes are taken");
     // Rejects by the declared length, before the body arrives.
-    if body.size_hint().lower() > LONGEST as u64 {
+    if body.size_hint().lower() > MAX_BODY as u64 {
         return Err(too_long);
     }
-    match timeout(PATIENCE, Limited::new(body, LONGEST).collect()).await {
+    match timeout(BODY_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_long),
         Ok(Err(_)) => Err((StatusCode::BAD_REQUEST, "the body of the request is damaged")),
@@ -271,7 +271,7 @@ fn starting() -> Answer {
     text_answer(StatusCode::SERVICE_UNAVAILABLE, "no frame has come yet")
 }
 
-fn not_so(methods: &'static str) -> Answer {
+fn method_not_allowed(methods: &'static str) -> Answer {
     let answer = text_answer(StatusCode::METHOD_NOT_ALLOWED, format!("this takes {methods}"));
     with(answer, header::ALLOW, HeaderValue::from_static(methods))
 }

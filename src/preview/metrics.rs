@@ -6,8 +6,8 @@ use super::state::Metrics;
 use crate::video::{Histogram, StreamStatus};
 
 /// The metrics of a run. Names are stable; README lists them.
-pub(super) fn text(figures: &Metrics) -> String {
-    let Metrics { counters, rate, stream_status, latency } = figures;
+pub(super) fn text(metrics: &Metrics) -> String {
+    let Metrics { counters, rate, stream_status, latency } = metrics;
     let StreamStatus { quality, changes, sigma, temporal, repeated, failed } = stream_status;
     let mut out = String::new();
     let mut metric = |name: &str, kind: &str, help: &str, value: f64| {

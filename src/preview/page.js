@@ -98,10 +98,10 @@ async function frames() {
 
 // The metrics.
 
-let told = null;
+let lastStatus = null;
 
 function tell(status) {
-  told = status;
+  lastStatus = status;
   document.body.classList.toggle("enlarges", !status.denoises);
   $("rate").textContent = `${status.rate.toFixed(1)} fps`;
   $("latency").textContent =
@@ -145,11 +145,11 @@ function show(status) {
   $("steps").value = steps;
 }
 
-async function control(wish) {
+async function control(request) {
   const answer = await fetch("control", {
     method: "POST",
     headers: { ...headers, "Content-Type": "application/json" },
-    body: JSON.stringify(wish),
+    body: JSON.stringify(request),
   });
   if (!answer.ok) say(await answer.text());
 }

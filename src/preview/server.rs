@@ -24,10 +24,10 @@ use crate::media::stream::{VideoFormat, VideoFrame};
 use crate::video::{RunStatus, SettingsUpdate};
 
 /// A connection without a (further) request for this long is closed.
-const IDLE: Duration = Duration::from_secs(10);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Maximum size of the head of a request and of read-ahead.
-const LONGEST_HEAD: usize = 16 << 10;
+const MAX_HEAD: usize = 16 << 10;
 
 /// Size of the kernel's send and receive buffers of a connection.
 const BUFFER: u32 = 128 << 10;
@@ -36,11 +36,11 @@ const BUFFER: u32 = 128 << 10;
 const BACKLOG: u32 = 128;
 
 /// Pause after the system had no resources for a connection.
-const MOMENT: Duration = Duration::from_millis(10);
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(10);
 
 /// A running live view. It ends when it is dropped.
 pub struct Preview {
-    board: Arc<SharedState>,
+    state: Arc<SharedState>,
     pen: MetricsSampler,
     url: String,
     /// Dropping it ends the server.
@@ -80,17 +80,17 @@ impl Preview {
         let fragment =
             token.as_ref().map_or(String::new(), |token| format!("#token={}", token.text));
         let url = format!("http://{address}/{fragment}");
-        let board = Arc::new(SharedState::new(before.clone(), after.clone()));
-        let desk = RequestHandler::new(Arc::clone(&board), token, address, denoises);
+        let state = Arc::new(SharedState::new(before.clone(), after.clone()));
+        let handler = RequestHandler::new(Arc::clone(&state), token, address, denoises);
         let (end, ended) = oneshot::channel();
         let body = move || {
-            runtime.spawn(accept(listener, Arc::new(desk)));
+            runtime.spawn(accept(listener, Arc::new(handler)));
             // Dropping the runtime closes all connections.
             let _ = runtime.block_on(ended);
         };
         let spawned = thread::Builder::new().name("preview".to_owned()).spawn(body);
         spawned.map_err(|error| Error::usage(format!("the preview gets no thread ({error})")))?;
-        Ok(Self { board, pen: MetricsSampler::new(), url, _end: end })
+        Ok(Self { state, pen: MetricsSampler::new(), url, _end: end })
     }
 
     /// The URL of the live view, including its token.
@@ -100,17 +100,17 @@ impl Preview {
 
     /// Updates the metrics from a run.
     pub fn on_progress(&mut self, running: &RunStatus<'_>) {
-        self.pen.write(&self.board, running);
+        self.pen.write(&self.state, running);
     }
 
     /// Passes a frame to the clients that wait for one.
     pub fn on_frame(&self, before: &VideoFrame, after: &VideoFrame) {
-        self.board.on_frame(before, after);
+        self.state.on_frame(before, after);
     }
 
     /// The new settings since the last call.
     pub fn settings(&self) -> Option<SettingsUpdate> {
-        self.board.take_wishes()
+        self.state.take_settings()
     }
 }
 
@@ -126,30 +126,30 @@ fn listen(runtime: &Runtime, Address(address): Address) -> io::Result<TcpListene
 }
 
 /// Accepts connections for ever.
-async fn accept(listener: TcpListener, desk: Arc<RequestHandler>) {
+async fn accept(listener: TcpListener, handler: Arc<RequestHandler>) {
     let connections = Arc::new(Connections::default());
     loop {
         let Ok((stream, address)) = listener.accept().await else {
             // Probably there is no free file descriptor.
             connections.end_one();
-            sleep(MOMENT).await;
+            sleep(ACCEPT_RETRY_DELAY).await;
             continue;
         };
-        let desk = Arc::clone(&desk);
+        let handler = Arc::clone(&handler);
         connections.serve(address.ip(), |caller| {
-            tokio::spawn(attend(stream, caller, desk)).abort_handle()
+            tokio::spawn(serve_connection(stream, caller, handler)).abort_handle()
         });
     }
 }
 
 /// Answers the requests of one connection.
-async fn attend(stream: TcpStream, caller: Caller, desk: Arc<RequestHandler>) {
+async fn serve_connection(stream: TcpStream, caller: Caller, handler: Arc<RequestHandler>) {
     let service =
-        service_fn(|request| async { Ok::<_, Infallible>(desk.answer(&caller, request).await) });
+        service_fn(|request| async { Ok::<_, Infallible>(handler.answer(&caller, request).await) });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(IDLE)
-        .max_buf_size(LONGEST_HEAD)
+        .header_read_timeout(IDLE_TIMEOUT)
+        .max_buf_size(MAX_HEAD)
         .half_close(true)
         .title_case_headers(true)
         .serve_connection(Socket::new(stream), service);

@@ -17,13 +17,13 @@ use crate::tensor::{FrameConverter, Range};
 use crate::video::{Counters, Histogram, RunStatus, SettingsUpdate, StreamStatus, record};
 
 /// Interval between updates of the metrics.
-const FRESH: Duration = Duration::from_millis(250);
+const UPDATE_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Time window of the reported rate.
-const RATE: Duration = Duration::from_secs(2);
+const RATE_WINDOW: Duration = Duration::from_secs(2);
 
 /// Maximum width of shown frames; wider ones are reduced.
-const WIDEST: usize = 1280;
+const MAX_WIDTH: usize = 1280;
 
 /// JPEG quality of shown frames.
 const JPEG_QUALITY: u8 = 85;
@@ -32,7 +32,7 @@ const JPEG_QUALITY: u8 = 85;
 const FRAME_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Minimum interval between shown frames, for any number of clients.
-const GAP: Duration = Duration::from_millis(50);
+const MIN_FRAME_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The metrics of a run.
 #[derive(Clone)]
@@ -57,9 +57,9 @@ pub(super) struct Pair {
 pub(super) struct SharedState {
     before: VideoFormat,
     after: VideoFormat,
-    figures: Mutex<Option<Metrics>>,
+    metrics: Mutex<Option<Metrics>>,
     /// Whether a client waits for a frame.
-    wanted: AtomicBool,
+    has_waiting_client: AtomicBool,
     pair: watch::Sender<Option<Arc<Pair>>>,
     settings: Mutex<Option<SettingsUpdate>>,
 }
@@ -69,8 +69,8 @@ impl SharedState {
         Self {
             before,
             after,
-            figures: Mutex::default(),
-            wanted: AtomicBool::new(false),
+            metrics: Mutex::default(),
+            has_waiting_client: AtomicBool::new(false),
             pair: watch::Sender::new(None),
             settings: Mutex::default(),
         }
@@ -78,14 +78,19 @@ impl SharedState {
 
     /// Called by the run with a frame, which is kept if a client waits for one.
     pub(super) fn on_frame(&self, before: &VideoFrame, after: &VideoFrame) {
-        if !self.wanted.load(Ordering::Relaxed) {
+        if !self.has_waiting_client.load(Ordering::Relaxed) {
             return;
         }
         let shown = Instant::now();
-        if self.pair.borrow().as_ref().is_some_and(|last| shown.duration_since(last.shown) < GAP) {
+        if self
+            .pair
+            .borrow()
+            .as_ref()
+            .is_some_and(|last| shown.duration_since(last.shown) < MIN_FRAME_INTERVAL)
+        {
             return;
         }
-        self.wanted.store(false, Ordering::Relaxed);
+        self.has_waiting_client.store(false, Ordering::Relaxed);
         let pair = Pair {
             index: after.index,
             before: before.bytes.clone(),
@@ -97,12 +102,12 @@ impl SharedState {
     }
 
     /// Called by the run: takes the new settings since the last call.
-    pub(super) fn take_wishes(&self) -> Option<SettingsUpdate> {
+    pub(super) fn take_settings(&self) -> Option<SettingsUpdate> {
         lock(&self.settings).take()
     }
 
     /// Called for a client: merges new settings with those that were not applied yet.
-    pub(super) fn wish(&self, more: SettingsUpdate) {
+    pub(super) fn request_settings(&self, more: SettingsUpdate) {
         let mut settings = lock(&self.settings);
         let SettingsUpdate { sigma, steps, temporal } = settings.take().unwrap_or_default();
         *settings = Some(SettingsUpdate {
@@ -112,20 +117,20 @@ impl SharedState {
         });
     }
 
-    pub(super) fn figures(&self) -> Option<Metrics> {
-        lock(&self.figures).clone()
+    pub(super) fn metrics(&self) -> Option<Metrics> {
+        lock(&self.metrics).clone()
     }
 
-    /// The next frame after index `seen`; `None` on timeout.
-    pub(super) async fn next(&self, seen: Option<u64>) -> Option<Arc<Pair>> {
+    /// The next frame after index `after`; `None` on timeout.
+    pub(super) async fn next(&self, after: Option<u64>) -> Option<Arc<Pair>> {
         // The stored frame may be old, from an earlier request.
         let mut pair = self.pair.subscribe();
         let new = async {
             loop {
-                self.wanted.store(true, Ordering::Relaxed);
+                self.has_waiting_client.store(true, Ordering::Relaxed);
                 pair.changed().await.ok()?;
                 let shown = pair.borrow_and_update().clone();
-                if let Some(new) = shown.filter(|pair| Some(pair.index) != seen) {
+                if let Some(new) = shown.filter(|pair| Some(pair.index) != after) {
                     return Some(new);
                 }
             }
@@ -154,18 +159,18 @@ pub(super) struct MetricsSampler {
 
 impl MetricsSampler {
     pub(super) fn new() -> Self {
-        Self { written: Instant::now(), recent: record::Recent::over(RATE) }
+        Self { written: Instant::now(), recent: record::Recent::over(RATE_WINDOW) }
     }
 
-    pub(super) fn write(&mut self, board: &SharedState, running: &RunStatus<'_>) {
-        let mut figures = lock(&board.figures);
-        if figures.is_some() && self.written.elapsed() < FRESH {
+    pub(super) fn write(&mut self, state: &SharedState, running: &RunStatus<'_>) {
+        let mut metrics = lock(&state.metrics);
+        if metrics.is_some() && self.written.elapsed() < UPDATE_INTERVAL {
             return;
         }
         self.written = Instant::now();
         let counters = running.counters();
         let (rate, _) = self.recent.rate(&counters);
-        *figures = Some(Metrics {
+        *metrics = Some(Metrics {
             counters,
             rate,
             stream_status: running.stream_status().clone(),
@@ -180,7 +185,7 @@ fn jpeg(video: &VideoFormat, bytes: &[u8]) -> Result<Vec<u8>> {
     let area = video.width * video.height;
     let mut planes = vec![0.0; 3 * area];
     FrameConverter::new(video, 3, range)?.read(bytes, &mut planes);
-    let step = video.width.div_ceil(WIDEST).max(1);
+    let step = video.width.div_ceil(MAX_WIDTH).max(1);
     let (width, height) = ((video.width / step).max(1), (video.height / step).max(1));
     let mut samples = Vec::with_capacity(3 * width * height);
     for y in 0..height {
@@ -238,29 +243,29 @@ mod tests {
     #[test]
     fn keeps_frames_only_for_waiting_clients() {
         let video = VideoFormat::new(2, 2, Rate::of(25), "gray".parse().unwrap());
-        let board = Arc::new(SharedState::new(video.clone(), video));
+        let state = Arc::new(SharedState::new(video.clone(), video));
         let frame =
             |index| VideoFrame { bytes: vec![index as u8; 4], index, ..VideoFrame::default() };
-        board.on_frame(&frame(0), &frame(0));
-        assert!(board.pair.borrow().is_none());
+        state.on_frame(&frame(0), &frame(0));
+        assert!(state.pair.borrow().is_none());
         let waiting = std::thread::spawn({
-            let board = Arc::clone(&board);
+            let state = Arc::clone(&state);
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
             move || {
                 runtime
-                    .block_on(board.next(None))
-                    .map(|pair| (pair.index, board.encode(&pair).unwrap()))
+                    .block_on(state.next(None))
+                    .map(|pair| (pair.index, state.encode(&pair).unwrap()))
             }
         });
         let mut index = 1;
         while !waiting.is_finished() {
-            board.on_frame(&frame(index), &frame(index));
+            state.on_frame(&frame(index), &frame(index));
             index += 1;
             std::thread::sleep(Duration::from_millis(5));
         }
-        let (seen, bytes) = waiting.join().unwrap().unwrap();
-        assert!(seen > 0);
+        let (index, bytes) = waiting.join().unwrap().unwrap();
+        assert!(index > 0);
         let length = u32::from_be_bytes(*bytes.first_chunk().unwrap()) as usize;
         assert_eq!((read(&bytes[4..4 + length]).width, read(&bytes[4 + length..]).width), (2, 2));
     }
@@ -268,18 +273,21 @@ mod tests {
     #[test]
     fn merges_settings() {
         let video = VideoFormat::new(2, 2, Rate::of(25), "gray".parse().unwrap());
-        let board = SharedState::new(video.clone(), video);
-        board.wish(SettingsUpdate { steps: Some(2), ..SettingsUpdate::default() });
-        board.wish(SettingsUpdate {
+        let state = SharedState::new(video.clone(), video);
+        state.request_settings(SettingsUpdate { steps: Some(2), ..SettingsUpdate::default() });
+        state.request_settings(SettingsUpdate {
             steps: Some(3),
             temporal: Some(true),
             ..SettingsUpdate::default()
         });
-        board.wish(SettingsUpdate { temporal: Some(false), ..SettingsUpdate::default() });
+        state.request_settings(SettingsUpdate {
+            temporal: Some(false),
+            ..SettingsUpdate::default()
+        });
         assert_eq!(
-            board.take_wishes(),
+            state.take_settings(),
             Some(SettingsUpdate { sigma: None, steps: Some(3), temporal: Some(false) })
         );
-        assert_eq!(board.take_wishes(), None);
+        assert_eq!(state.take_settings(), None);
     }
 }

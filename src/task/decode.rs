@@ -14,7 +14,7 @@ use crate::network::{Network, Shape};
 use crate::tile::Locality;
 
 /// Coefficients of a single evaluation: its output is the result.
-const ONCE: Step = Step {
+const SINGLE_STEP: Step = Step {
     t: 0.0,
     level: Level::CLEAN,
     c_in: 0.0,
@@ -51,7 +51,7 @@ pub(crate) fn decode(
     let locality = Locality { multiple_of: scale, grid: scale, receptive_field, size: None };
     let tiles =
         budget.room(0).tiles([size[0], size[1], channels], choice, locality, bytes_per_pixel)?;
-    let plan = Plan { steps: vec![ONCE], clip: Clip::None };
+    let plan = Plan { steps: vec![SINGLE_STEP], clip: Clip::None };
     let whole =
         latents.as_slice().unwrap_or_default().chunks_exact((latents.len() / count.max(1)).max(1));
     let area = channels * size[0] * size[1];

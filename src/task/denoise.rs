@@ -254,9 +254,9 @@ impl<'a> Denoiser<'a> {
 
     /// Sets the noise level from an assessment, for the planes of the network's layout. A blind
     /// network has none.
-    pub fn set_assessment(&mut self, seen: &Assessment) {
+    pub fn set_assessment(&mut self, assessment: &Assessment) {
         if !self.is_blind() {
-            self.options.sigma = seen.sigma_for(self.manifest.layout);
+            self.options.sigma = assessment.sigma_for(self.manifest.layout);
         }
     }
 
@@ -298,9 +298,9 @@ impl<'a> Denoiser<'a> {
         let mut shortest = f64::INFINITY;
         let all = Instant::now();
         for _ in 0..4 {
-            let begun = Instant::now();
+            let started = Instant::now();
             self.network.evaluate(1.0)?;
-            shortest = shortest.min(begun.elapsed().as_secs_f64());
+            shortest = shortest.min(started.elapsed().as_secs_f64());
             // A slow machine needs only a few measurements.
             if all.elapsed() > Duration::from_millis(300) {
                 break;
@@ -364,7 +364,7 @@ impl<'a> Denoiser<'a> {
         let tiles =
             self.tiles([image.width, image.height], self.options.budget.room(state as u64))?;
         self.manifest.check_state(&tiles, [image.width, image.height])?;
-        self.network.forget();
+        self.network.reset_state();
         report.tiles = tiles.count();
         report.tile_size = tiles.tile_size();
         if self.manifest.layout == Layout::Yuv420 {

@@ -254,7 +254,7 @@ impl Generator<'_> {
         };
         let generated = self.generate([wide, high], request, watch)?;
         let Some(generated) = generated.mean_axis(Axis(0)) else {
-            return Err(Error::usage("there is no seed; give one or more"));
+            return Err(Error::usage("the list of seeds is empty; give one or more"));
         };
 
         let mut part = image.black(wide, high);

@@ -92,9 +92,9 @@ impl Assessment {
         let mut estimator = SpatialEstimator::default();
         let mut estimate =
             |samples: &[f32], width, role| estimator.estimate(Plane::new(samples, width, role));
-        let seen: Vec<_> =
+        let color_planes: Vec<_> =
             colors.iter().filter_map(|plane| estimate(plane, width, PlaneRole::Luma)).collect();
-        if seen.is_empty() {
+        if color_planes.is_empty() {
             if image.width * image.height > FEW {
                 // Nearly everything is flat or clipped, as in text and drawings.
                 return Ok(Self { kind: NoiseKind::Clean, sigma: 0.0, planes: [0.0; 2] });
@@ -109,7 +109,7 @@ impl Assessment {
         planes.extend(
             chroma.iter().filter_map(|plane| estimate(plane, width / 2, PlaneRole::Chroma)),
         );
-        let kind = match (plane_noise::kind(&seen), plane_noise::kind(&planes)) {
+        let kind = match (plane_noise::kind(&color_planes), plane_noise::kind(&planes)) {
             (plane_noise::NoiseKind::White, _) => NoiseKind::White,
             (plane_noise::NoiseKind::Correlated, _) | (_, plane_noise::NoiseKind::Correlated) => {
                 NoiseKind::Camera
@@ -118,9 +118,9 @@ impl Assessment {
             (_, plane_noise::NoiseKind::White) => NoiseKind::Camera,
             _ => NoiseKind::Clean,
         };
-        let sigma = 255.0 * deviation(&seen);
+        let sigma = 255.0 * deviation(&color_planes);
         let (of_luma, of_chroma): (Vec<_>, Vec<_>) =
-            planes.into_iter().partition(|seen| seen.role == PlaneRole::Luma);
+            planes.into_iter().partition(|plane| plane.role == PlaneRole::Luma);
         let [luma, chroma] =
             [deviation(&of_luma), deviation(&of_chroma)].map(|sigma| 255.0 * sigma);
         // Averaging chroma of 4:2:0 or smoothing it removes noise that independent red, green and
@@ -165,7 +165,7 @@ impl NoiseKind {
 
 /// Root mean variance of some planes.
 fn deviation(planes: &[PlaneNoise]) -> f64 {
-    let squares: f64 = planes.iter().map(|seen| seen.sigma * seen.sigma).sum();
+    let squares: f64 = planes.iter().map(|plane| plane.sigma * plane.sigma).sum();
     (squares / planes.len().max(1) as f64).sqrt()
 }
 
@@ -246,8 +246,8 @@ mod tests {
     }
 
     fn kind(image: &Image) -> [NoiseKind; 2] {
-        let seen = Assessment::of(image).unwrap();
-        [seen.kind, seen.through_codec().kind]
+        let assessment = Assessment::of(image).unwrap();
+        [assessment.kind, assessment.through_codec().kind]
     }
 
     #[test]

@@ -7,12 +7,12 @@ use super::plane_noise::{
 use super::profile::NoiseLine;
 use crate::tensor::Range;
 
-/// The spatial estimator runs on the first `FIRST` frames, and then on one of `EVERY`.
-const FIRST: u64 = 4;
-const EVERY: u64 = 8;
+/// The spatial estimator runs on the first `INITIAL_FRAMES` frames, and then on one of `INTERVAL`.
+const INITIAL_FRAMES: u64 = 4;
+const INTERVAL: u64 = 8;
 
 /// Weight of a new estimate in the average.
-const FRESH: f64 = 0.25;
+const NEW_WEIGHT: f64 = 0.25;
 
 /// The noise level of a group of planes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -60,7 +60,7 @@ pub(crate) struct StreamMeter {
     /// Whether the previous frame was aligned with the current one.
     is_aligned: bool,
     frames: u64,
-    seen: Vec<PlaneNoise>,
+    plane_noise: Vec<PlaneNoise>,
     reading: Reading,
 }
 
@@ -80,7 +80,7 @@ impl StreamMeter {
             before: vec![0.0; samples],
             is_aligned: false,
             frames: 0,
-            seen: Vec::new(),
+            plane_noise: Vec::new(),
             reading: Reading::default(),
         }
     }
@@ -108,8 +108,8 @@ impl StreamMeter {
 
     /// Whether most of the scene is static, apart from global motion that was compensated, judged
     /// by its first plane.
-    pub(crate) fn holds_still(&self) -> bool {
-        self.channels.first().is_some_and(|channel| channel.temporal.holds_still())
+    pub(crate) fn is_static(&self) -> bool {
+        self.channels.first().is_some_and(|channel| channel.temporal.is_static())
     }
 
     /// Measures a frame, whose planes follow each other and have the range `range`.
@@ -117,11 +117,11 @@ impl StreamMeter {
         std::mem::swap(&mut self.now, &mut self.before);
         let (lo, scale) = (range.lo(), 1.0 / range.span());
         self.now.iter_mut().zip(frame).for_each(|(now, value)| *now = (value - lo) * scale);
-        let is_looked_at = self.frames < FIRST || self.frames.is_multiple_of(EVERY);
+        let is_looked_at = self.frames < INITIAL_FRAMES || self.frames.is_multiple_of(INTERVAL);
         let mut start = 0;
         let mut channels = self.channels.iter_mut();
         self.reading.levels.clear();
-        self.seen.clear();
+        self.plane_noise.clear();
         for group in &self.groups {
             let area = group.width * group.height;
             let (mut variance, mut line) =
@@ -130,14 +130,14 @@ impl StreamMeter {
                 let plane = start..start + area;
                 start += area;
                 if is_looked_at
-                    && let Some(seen) = self.estimator.estimate(Plane::new(
+                    && let Some(measured) = self.estimator.estimate(Plane::new(
                         &self.now[plane.clone()],
                         group.width,
                         group.role,
                     ))
                 {
                     channel.spatial =
-                        Some(channel.spatial.map_or(seen, |before| mixed(before, seen)));
+                        Some(channel.spatial.map_or(measured, |before| mixed(before, measured)));
                 }
                 if self.frames > 0 {
                     let pair = [&self.before[plane.clone()], &self.now[plane]];
@@ -150,11 +150,11 @@ impl StreamMeter {
                 variance += part * own.sigma * own.sigma;
                 let NoiseLine { a, b, signal } = own.line;
                 line = NoiseLine { a: line.a + part * a, b: line.b + part * b, signal };
-                self.seen.push(own);
+                self.plane_noise.push(own);
             }
             self.reading.levels.push(Level { sigma: variance.sqrt(), line });
         }
-        let kind = kind(&self.seen);
+        let kind = kind(&self.plane_noise);
         self.reading.is_clean = kind == NoiseKind::Clean;
         self.reading.is_correlated = kind == NoiseKind::Correlated;
         self.frames += 1;
@@ -165,7 +165,7 @@ impl StreamMeter {
 
 /// Moving average of the previous estimates with a new one.
 fn mixed(before: PlaneNoise, new: PlaneNoise) -> PlaneNoise {
-    let mix = |before: f64, new: f64| before + FRESH * (new - before);
+    let mix = |before: f64, new: f64| before + NEW_WEIGHT * (new - before);
     PlaneNoise {
         role: new.role,
         sigma: mix(before.sigma, new.sigma),

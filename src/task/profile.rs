@@ -151,7 +151,7 @@ impl NoiseProfile {
             Self { version, method, frames, width, height, color_model, channels: channels.into() };
         match profile.defect() {
             None => Ok(profile),
-            Some(defect) => Err(Error::usage(format!("this is no noise profile: {defect}"))),
+            Some(defect) => Err(Error::usage(format!("this is not a noise profile: {defect}"))),
         }
     }
 
@@ -167,20 +167,24 @@ impl NoiseProfile {
                     "there is no such file; make one with `eddy profile`"
                 }
                 std::io::ErrorKind::InvalidData => {
-                    "it is no noise profile but binary; make one with `eddy profile`"
+                    "it is a binary file, not a noise profile; make one with `eddy profile`"
                 }
                 _ => "the noise profile cannot be opened; check its permissions",
             };
             Error::input_from(path, problem, cause)
         })?;
         let profile: Self = toml::from_str(&text).map_err(|cause| {
-            Error::input_from(path, "it is no noise profile; make one with `eddy profile`", cause)
+            Error::input_from(
+                path,
+                "it is not a noise profile; make one with `eddy profile`",
+                cause,
+            )
         })?;
         match profile.defect() {
             None => Ok(profile),
             Some(defect) => Err(Error::input(
                 path,
-                format!("it is no valid noise profile: {defect}; measure it anew"),
+                format!("it is not a valid noise profile: {defect}; measure it anew"),
             )),
         }
     }

@@ -192,7 +192,7 @@ const LAMBDA: f64 = 8.0;
 
 /// Maximum iterations of conjugate gradients, and the relative residual at which they end.
 const ITERATIONS: usize = 12;
-const ENOUGH: f64 = 1e-3;
+const TOLERANCE: f64 = 1e-3;
 
 impl Consistency<'_> {
     /// Solves `(A A^T + rho) u = residual` for `u` by conjugate gradients.
@@ -206,7 +206,7 @@ impl Consistency<'_> {
         let first = dot(&left, &left);
         let mut square = first;
         for _ in 0..ITERATIONS {
-            if square <= ENOUGH * ENOUGH * first || square == 0.0 {
+            if square <= TOLERANCE * TOLERANCE * first || square == 0.0 {
                 break;
             }
             let mut image =
@@ -231,8 +231,8 @@ impl Consistency<'_> {
 }
 
 impl Guidance for Consistency<'_> {
-    fn guide(&mut self, moment: &StepContext<'_>, d: &mut Array4<f32>) -> Result<()> {
-        let rho = LAMBDA * (self.noise / moment.level.sigma()).powi(2);
+    fn guide(&mut self, context: &StepContext<'_>, d: &mut Array4<f32>) -> Result<()> {
+        let rho = LAMBDA * (self.noise / context.level.sigma()).powi(2);
         let planes =
             d.as_slice_mut().unwrap_or_default().chunks_exact_mut(self.size[0] * self.size[1]);
         let count = planes.len().max(1);
@@ -271,7 +271,7 @@ impl Generator<'_> {
             )));
         }
         if seeds.is_empty() {
-            return Err(Error::usage("there is no seed; give one or more"));
+            return Err(Error::usage("the list of seeds is empty; give one or more"));
         }
         let (channels, range) = (self.pixel_channels()?, self.range());
         let small = [image.width, image.height];

@@ -158,7 +158,7 @@ impl<'a> Upscaler<'a> {
         let samples = large.samples.len() * (large.samples.bits() / 8) as usize;
         let tiles = self.tiles([image.width, image.height], steps > 1, samples)?;
         self.manifest.check_state(&tiles, [image.width, image.height])?;
-        self.network.forget();
+        self.network.reset_state();
         let small = LowRes::new(&image.visible(), self.range, channels, scale)?;
         let map = SigmaMap::Uniform(self.sigma);
         let stats = if steps == 1 {

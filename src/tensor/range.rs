@@ -24,7 +24,7 @@ impl Range {
             Ok(Self { lo, hi })
         } else {
             Err(Error::usage(format!(
-                "a range from {lo} to {hi} is none; give two finite numbers, the smaller first"
+                "a range from {lo} to {hi} is not valid; give two finite numbers, the smaller first"
             )))
         }
     }

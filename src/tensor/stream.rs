@@ -113,7 +113,7 @@ impl FrameConverter {
         if format.is_gray() {
             let scale = Scale::luma(&self.video);
             for y in 0..height {
-                load(bytes, self.deep(), first, y, scale, &mut self.lines[0]);
+                load(bytes, self.has_two_bytes(), first, y, scale, &mut self.lines[0]);
                 for plane in planes.chunks_exact_mut(area) {
                     to_range(self.range, &self.lines[0], &mut plane[y * width..][..width]);
                 }
@@ -126,18 +126,18 @@ impl FrameConverter {
                 [first, second, third].into_iter().zip(planes.chunks_exact_mut(area))
             {
                 for (y, out) in out.chunks_exact_mut(width).enumerate() {
-                    load(bytes, self.deep(), plane, y, scale, &mut self.lines[0]);
+                    load(bytes, self.has_two_bytes(), plane, y, scale, &mut self.lines[0]);
                     to_range(self.range, &self.lines[0], out);
                 }
             }
             return;
         }
-        let (luma, chroma, deep) =
-            (Scale::luma(&self.video), Scale::difference(&self.video), self.deep());
+        let (luma, chroma, two_bytes) =
+            (Scale::luma(&self.video), Scale::difference(&self.video), self.has_two_bytes());
         for (plane, held) in [second, third].into_iter().zip(&mut self.chroma) {
             for (y, row) in held.chunks_exact_mut(width).take(plane.height).enumerate() {
                 let line = &mut self.lines[0][..plane.width];
-                load(bytes, deep, plane, y, chroma, line);
+                load(bytes, two_bytes, plane, y, chroma, line);
                 widen(line, self.video.color.siting, row);
             }
         }
@@ -150,8 +150,8 @@ impl FrameConverter {
         let (g, b) = rest.split_at_mut(area);
         for y in 0..height {
             let [line, blues, reds] = &mut self.lines;
-            load(bytes, deep, first, y, luma, line);
-            heighten(
+            load(bytes, two_bytes, first, y, luma, line);
+            upsample_row(
                 &self.chroma[0],
                 width,
                 second.height,
@@ -160,7 +160,7 @@ impl FrameConverter {
                 y,
                 blues,
             );
-            heighten(
+            upsample_row(
                 &self.chroma[1],
                 width,
                 third.height,
@@ -191,7 +191,8 @@ impl FrameConverter {
         bytes.resize(self.video.bytes(), 0);
         let VideoFormat { width, height, format, .. } = self.video;
         let [first, second, third] = format.planes(width, height);
-        let (area, deep, luma) = (width * height, self.deep(), Scale::luma(&self.video));
+        let (area, two_bytes, luma) =
+            (width * height, self.has_two_bytes(), Scale::luma(&self.video));
         let plane = |i: usize| &planes[(i % self.channels) * area..][..area];
         if format.is_gray() {
             for y in 0..height {
@@ -204,7 +205,7 @@ impl FrameConverter {
                     }
                     line.iter_mut().for_each(|value| *value *= 1.0 / 3.0);
                 }
-                store(bytes, deep, first, y, luma, line);
+                store(bytes, two_bytes, first, y, luma, line);
             }
             return;
         }
@@ -212,7 +213,7 @@ impl FrameConverter {
             for (i, place) in [first, second, third].into_iter().enumerate() {
                 for y in 0..height {
                     from_range(self.range, &plane(i)[y * width..][..width], &mut self.lines[0]);
-                    store(bytes, deep, place, y, luma, &self.lines[0]);
+                    store(bytes, two_bytes, place, y, luma, &self.lines[0]);
                 }
             }
             return;
@@ -232,7 +233,7 @@ impl FrameConverter {
                 *u = (b - *y) * to_blue;
                 *v = (r - *y) * to_red;
             }
-            store(bytes, deep, first, y, luma, line);
+            store(bytes, two_bytes, first, y, luma, line);
             narrow(blues, siting, &mut self.chroma[0][y * second.width..][..second.width]);
             narrow(reds, siting, &mut self.chroma[1][y * third.width..][..third.width]);
         }
@@ -240,13 +241,13 @@ impl FrameConverter {
         for (place, held) in [second, third].into_iter().zip(&self.chroma) {
             let line = &mut self.lines[0][..place.width];
             for y in 0..place.height {
-                lower(held, place, height, siting, y, line);
-                store(bytes, deep, place, y, difference, line);
+                downsample_row(held, place, height, siting, y, line);
+                store(bytes, two_bytes, place, y, difference, line);
             }
         }
     }
 
-    fn deep(&self) -> bool {
+    fn has_two_bytes(&self) -> bool {
         self.video.format.bytes_per_sample() == 2
     }
 }
@@ -264,7 +265,7 @@ fn from_range(range: Range, from: &[f32], to: &mut [f32]) {
 /// Reads row `y` of a plane.
 pub(super) fn load(
     bytes: &[u8],
-    deep: bool,
+    two_bytes: bool,
     plane: Plane,
     y: usize,
     scale: Scale,
@@ -273,7 +274,7 @@ pub(super) fn load(
     let start = plane.start + y * plane.stride;
     let value = |sample: f32| (sample - scale.zero) * scale.step;
     let out = &mut out[..plane.width];
-    if deep {
+    if two_bytes {
         let (samples, _) = bytes[2 * start..].as_chunks::<2>();
         let samples = samples.iter().step_by(plane.step);
         out.iter_mut()
@@ -292,7 +293,7 @@ pub(super) fn load(
 /// Writes row `y` of a plane.
 pub(super) fn store(
     bytes: &mut [u8],
-    deep: bool,
+    two_bytes: bool,
     plane: Plane,
     y: usize,
     scale: Scale,
@@ -302,7 +303,7 @@ pub(super) fn store(
     let inverse = 1.0 / scale.step;
     let sample = |value: f32| rounded(value * inverse + scale.zero, scale.white);
     let values = &values[..plane.width];
-    if deep {
+    if two_bytes {
         let (samples, _) = bytes[2 * start..].as_chunks_mut::<2>();
         let samples = samples.iter_mut().step_by(plane.step);
         samples.zip(values).for_each(|(out, value)| *out = (sample(*value) as u16).to_le_bytes());
@@ -372,7 +373,7 @@ fn legall(a: f32, b: f32, c: f32, d: f32, e: f32) -> f32 {
 }
 
 /// Upsamples row `y` of the frame from chroma rows of full width.
-fn heighten(
+fn upsample_row(
     held: &[f32],
     width: usize,
     rows: usize,
@@ -396,7 +397,14 @@ fn heighten(
 }
 
 /// Downsamples row `y` of a chroma plane from rows at the height of the frame.
-fn lower(held: &[f32], plane: Plane, height: usize, siting: Siting, y: usize, out: &mut [f32]) {
+fn downsample_row(
+    held: &[f32],
+    plane: Plane,
+    height: usize,
+    siting: Siting,
+    y: usize,
+    out: &mut [f32],
+) {
     let row = |y: isize| &held[mirror(y, height) * plane.width..][..plane.width];
     let middle = 2 * y.cast_signed();
     if plane.height == height {

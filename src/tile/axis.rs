@@ -146,9 +146,9 @@ impl Axis {
             (into / (2 * self.feather) as f32).clamp(0.0, 1.0)
         };
         let owned = &self.spans[i].owned;
-        let begun = if i == 0 { 1.0 } else { ramp(owned.start) };
+        let started = if i == 0 { 1.0 } else { ramp(owned.start) };
         let over = if i + 1 == self.spans.len() { 0.0 } else { ramp(owned.end) };
-        begun - over
+        started - over
     }
 }
 

@@ -23,17 +23,17 @@ use crate::tile::TilePlan;
 /// Correction of sigma that is estimated from compressed frames: the codec removes some of the
 /// noise along with the texture. On clips of simulated cameras, the best sigma is above the
 /// estimate with H.264; with MJPEG it hardly matters.
-const UNSEEN: f64 = 1.3;
+const CODED_SIGMA_FACTOR: f64 = 1.3;
 
 /// Least part of the noise variance that consecutive frames share when the noise came through a
 /// codec, for luma and chroma. The codec rounds a static scene in the same way in each frame, and
 /// averaging does not remove that. It is larger for chroma, which is quantized more coarsely.
-const SHARED: [f32; 2] = [0.12, 0.35];
+const MIN_SHARED_VARIANCE: [f32; 2] = [0.12, 0.35];
 
 /// Largest size of the image on which networks are timed.
-const TRIAL: [usize; 2] = [256, 192];
+const TIMING_SIZE: [usize; 2] = [256, 192];
 const ROUNDS: usize = 2;
-const LONG_ENOUGH: Duration = Duration::from_secs(1);
+const MAX_TIMING: Duration = Duration::from_secs(1);
 
 /// A denoiser and the numeric precision of its network.
 pub struct Candidate<'a> {
@@ -73,7 +73,7 @@ pub struct StreamDenoiser<'a> {
 
 /// Statistics of the use of previous frames.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Persistence {
+pub struct TemporalStatistics {
     /// Standard deviation of the result over time in static areas, in 8-bit units, averaged over
     /// their pixels; `None` if nothing was static for 8 frames.
     pub flicker: Option<f64>,
@@ -122,7 +122,7 @@ impl<'a> StreamDenoiser<'a> {
         budget: Option<Duration>,
     ) -> Result<Self> {
         let Some(first) = candidates.first() else {
-            return Err(Error::usage("there is no denoiser to choose from"));
+            return Err(Error::usage("the list of denoisers is empty"));
         };
         let (channels, range, steps) =
             (first.denoiser.manifest.channels, first.denoiser.range, first.denoiser.steps());
@@ -146,8 +146,8 @@ impl<'a> StreamDenoiser<'a> {
             ])),
             Layout::Yuv420 => Converter::Yuv(Box::new(YuvFrameConverter::new(video, result)?)),
         };
-        let temporal_state = if temporal { memory::of_past(&planes) } else { 0 };
-        let meter = StreamMeter::new(metered(&planes_in_use(&planes, video)));
+        let temporal_state = if temporal { memory::of_temporal_state(&planes) } else { 0 };
+        let meter = StreamMeter::new(measured_planes(&planes_in_use(&planes, video)));
         let held = meter.bytes()
             + converter.bytes()
             + memory::of_frames(video.bytes() + result.bytes())
@@ -274,10 +274,10 @@ impl<'a> StreamDenoiser<'a> {
     }
 
     /// Statistics of the use of previous frames, where it is enabled.
-    pub fn persistence(&self) -> Option<Persistence> {
+    pub fn temporal_statistics(&self) -> Option<TemporalStatistics> {
         let temporal_state = self.temporal_state.as_ref()?;
         let span = f64::from(self.denoiser().range.span());
-        Some(Persistence {
+        Some(TemporalStatistics {
             flicker: temporal_state.flicker.mean().map(|mean| 255.0 * mean / span),
             computed: temporal_state.active / temporal_state.frames.max(1) as f64,
             resets: temporal_state.temporal.resets(),
@@ -306,7 +306,7 @@ impl<'a> StreamDenoiser<'a> {
     }
 
     /// Processes frames with this quality step from now on.
-    fn turn_to(&mut self, step: QualityStep) -> Result<()> {
+    fn apply_quality_step(&mut self, step: QualityStep) -> Result<()> {
         let size = self.size();
         if step.network != self.step.network {
             self.candidates[self.step.network].denoiser.trim_memory()?;
@@ -385,7 +385,7 @@ impl<'a> StreamDenoiser<'a> {
                 Some(sigmas) => sigmas[i],
                 None => {
                     let reading = reading.filter(|reading| !reading.is_clean);
-                    let more = if self.is_correlated { UNSEEN } else { 1.0 };
+                    let more = if self.is_correlated { CODED_SIGMA_FACTOR } else { 1.0 };
                     reading.map_or(0.0, |reading| more * reading.levels[i].sigma)
                 }
             };
@@ -415,10 +415,16 @@ impl<'a> StreamDenoiser<'a> {
             (&mut self.temporal_state, &mut self.noise)
         {
             temporal_state.temporal.set_coded(self.is_correlated);
+<<<<<<< HEAD
             temporal_state.temporal.set_still(self.meter.holds_still());
             let maps = &mut maps[..fused.groups().len()];
             temporal_state.temporal.fuse(&mut self.x[..fused.samples()], maps);
             let shared = if self.is_correlated { SHARED } else { [0.0; 2] };
+=======
+            temporal_state.temporal.set_still(self.meter.is_static());
+            temporal_state.temporal.fuse(&mut self.x, maps);
+            let shared = if self.is_correlated { MIN_SHARED_VARIANCE } else { [0.0; 2] };
+>>>>>>> names
             for ((map, level), shared) in maps.iter_mut().zip(self.levels).zip(shared) {
                 let shared = shared.max(1.0 - temporal_state.temporal.unshared());
                 let kept = (shared * (level * level) as f32).max(least * least);
@@ -433,7 +439,7 @@ impl<'a> StreamDenoiser<'a> {
         if watch().is_break() {
             return Err(Error::Interrupted);
         }
-        let begun = Instant::now();
+        let started = Instant::now();
         let (layout, temporal_state) = (&mut self.layout, self.temporal_state.as_mut());
         let mut reduced = layout.reduced.take();
         let done = match &mut reduced {
@@ -451,7 +457,7 @@ impl<'a> StreamDenoiser<'a> {
         };
         self.layout.reduced = reduced;
         self.stream_status.repeated += done?.repeated as u64;
-        let network = begun.elapsed();
+        let network = started.elapsed();
         if let Some(reduced) = &mut self.layout.reduced {
             reduced.recombine(&mut self.x);
         }
@@ -475,13 +481,13 @@ impl<'a> StreamDenoiser<'a> {
         // Reports no noise for this frame.
         self.levels = [0.0; 2];
         if let Some(temporal_state) = &mut self.temporal_state {
-            temporal_state.temporal.forget();
+            temporal_state.temporal.reset_state();
         }
-        self.turn_to(self.step)
+        self.apply_quality_step(self.step)
     }
 
     /// Checks whether the next frame needs another quality step.
-    fn keep_up(&mut self, network: Duration, beside: Duration) -> Result<()> {
+    fn update_quality(&mut self, network: Duration, beside: Duration) -> Result<()> {
         match self
             .controller
             .as_mut()
@@ -489,7 +495,7 @@ impl<'a> StreamDenoiser<'a> {
         {
             Some(step) => {
                 self.stream_status.changes += 1;
-                self.turn_to(step)
+                self.apply_quality_step(step)
             }
             None => Ok(()),
         }
@@ -531,7 +537,7 @@ impl Converter {
 }
 
 /// The planes whose noise is measured.
-fn metered(planes: &Planes) -> Vec<MeteredPlanes> {
+fn measured_planes(planes: &Planes) -> Vec<MeteredPlanes> {
     let groups = planes.groups().iter().enumerate().map(|(i, group)| {
         let role = if i == 0 { PlaneRole::Luma } else { PlaneRole::Chroma };
         MeteredPlanes { count: group.planes, width: group.width, height: group.height, role }
@@ -550,16 +556,16 @@ fn planes_in_use(planes: &Planes, video: &VideoFormat) -> Planes {
 
 /// Time of one evaluation of a frame of that size for each candidate, in seconds.
 fn costs(candidates: &mut [Candidate<'_>], [width, height]: [usize; 2]) -> Result<Vec<f64>> {
-    let trial = [width.min(TRIAL[0]), height.min(TRIAL[1])];
+    let trial = [width.min(TIMING_SIZE[0]), height.min(TIMING_SIZE[1])];
     let mut costs = vec![f64::INFINITY; candidates.len()];
     // Alternates between candidates, so that disturbances affect all of them; the shortest time is
     // the least disturbed.
-    let begun = Instant::now();
+    let started = Instant::now();
     for _ in 0..ROUNDS {
         for (Candidate { denoiser, .. }, cost) in candidates.iter_mut().zip(&mut costs) {
             *cost = cost.min((width * height) as f64 * denoiser.seconds_per_pixel(trial)?);
         }
-        if begun.elapsed() > LONG_ENOUGH {
+        if started.elapsed() > MAX_TIMING {
             break;
         }
     }
@@ -574,7 +580,7 @@ impl FrameProcessor for StreamDenoiser<'_> {
         output: &mut VideoFrame,
         watch: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<()> {
-        let begun = Instant::now();
+        let started = Instant::now();
         self.converter.read(&input.bytes, &mut self.x);
         self.measure()?;
         self.stream_status.sigma = Some(self.sigma());
@@ -586,7 +592,7 @@ impl FrameProcessor for StreamDenoiser<'_> {
         if self.levels == [0.0; 2] && !self.is_blind() {
             // The frame is not fused, so its motion is not tracked either.
             if let Some(temporal_state) = &mut self.temporal_state {
-                temporal_state.temporal.forget();
+                temporal_state.temporal.reset_state();
             }
         } else {
             match self.denoise(watch) {
@@ -601,7 +607,7 @@ impl FrameProcessor for StreamDenoiser<'_> {
             strength.blend(&self.original, &mut self.x);
         }
         self.converter.write(&self.x, strength.of(self.levels[1]), &mut output.bytes);
-        self.keep_up(network, begun.elapsed().saturating_sub(network))
+        self.update_quality(network, started.elapsed().saturating_sub(network))
     }
 
     fn stream_status(&self) -> StreamStatus {
@@ -625,7 +631,7 @@ impl FrameProcessor for StreamDenoiser<'_> {
         let temporal = settings.temporal.unwrap_or(self.temporal_state.is_some());
         if temporal != self.temporal_state.is_some() {
             if temporal {
-                self.room = self.room.minus(memory::of_past(&self.planes) as u64);
+                self.room = self.room.minus(memory::of_temporal_state(&self.planes) as u64);
             }
             self.temporal_state =
                 temporal.then(|| TemporalState::new(planes_in_use(&self.planes, self.video())));
@@ -642,6 +648,6 @@ impl FrameProcessor for StreamDenoiser<'_> {
             None => QualityStep { steps: settings.steps.unwrap_or(self.step.steps), ..self.step },
         };
         // Tiles that were computed with the old settings are dropped.
-        self.turn_to(step)
+        self.apply_quality_step(step)
     }
 }

@@ -11,7 +11,7 @@ mod temporal;
 mod upscale;
 mod working_layout;
 
-pub use denoise::{Candidate, Persistence, StreamDenoiser};
+pub use denoise::{Candidate, StreamDenoiser, TemporalStatistics};
 pub use fields::{Fields, field_of};
 pub use frame_window::FrameWindowDenoiser;
 pub use pipeline::{

@@ -85,7 +85,7 @@ impl Noise {
         match (layout, self) {
             (Layout::Full, Self::Uniform(values)) => *map = SigmaMap::Uniform(values[0]),
             (Layout::Full, Self::PerSample(maps)) => {
-                // `take_back` returns the buffer.
+                // `return_buffer` returns the buffer.
                 *map = SigmaMap::PerPixel { width, values: std::mem::take(&mut maps[0]) };
             }
             (Layout::Yuv420, Self::Uniform(values)) => {
@@ -119,7 +119,7 @@ impl Noise {
     }
 
     /// Takes back the buffer that [`write_map`](Self::write_map) lent.
-    pub(super) fn take_back(&mut self, map: &mut SigmaMap) {
+    pub(super) fn return_buffer(&mut self, map: &mut SigmaMap) {
         if let (Self::PerSample(maps), SigmaMap::PerPixel { values, .. }) = (self, map) {
             std::mem::swap(&mut maps[0], values);
         }

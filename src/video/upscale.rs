@@ -115,7 +115,7 @@ impl StreamUpscaler<'_> {
     }
 
     /// Checks whether the next frame needs another number of sampler steps.
-    fn keep_up(&mut self, network: Duration, beside: Duration) -> Result<()> {
+    fn update_quality(&mut self, network: Duration, beside: Duration) -> Result<()> {
         let Some(budget) = self.budget else { return Ok(()) };
         let steps = self.stream_status.quality.steps;
         let controller = self.controller.get_or_insert_with(|| {
@@ -126,11 +126,11 @@ impl StreamUpscaler<'_> {
             )
         });
         controller.set_budget(budget);
-        let wanted =
+        let requested =
             controller.record_time(network, beside).unwrap_or_else(|| controller.step()).steps;
-        if wanted != steps {
+        if requested != steps {
             self.stream_status.changes += 1;
-            self.set_steps(wanted)?;
+            self.set_steps(requested)?;
         }
         Ok(())
     }
@@ -143,7 +143,7 @@ impl FrameProcessor for StreamUpscaler<'_> {
         output: &mut VideoFrame,
         watch: &mut dyn FnMut() -> ControlFlow<()>,
     ) -> Result<()> {
-        let begun = Instant::now();
+        let started = Instant::now();
         self.reader.read(&input.bytes, self.small.planes_mut());
         let before = Instant::now();
         let done = self.upscaler.run(&self.small, &mut self.x, &self.tiles, &mut |_| watch());
@@ -160,7 +160,7 @@ impl FrameProcessor for StreamUpscaler<'_> {
         }
         let network = before.elapsed();
         self.writer.write(self.x.as_slice().unwrap_or_default(), &mut output.bytes);
-        self.keep_up(network, begun.elapsed().saturating_sub(network))
+        self.update_quality(network, started.elapsed().saturating_sub(network))
     }
 
     fn stream_status(&self) -> StreamStatus {

@@ -72,8 +72,11 @@ impl WorkingLayout {
         let cache = temporal.then(|| {
             let ratio =
                 [large.width as f64 / sample[0] as f64, large.height as f64 / sample[1] as f64];
-            let policy =
-                if step.reuse_tiles_longer { RefreshPolicy::THRIFTY } else { RefreshPolicy::USUAL };
+            let policy = if step.reuse_tiles_longer {
+                RefreshPolicy::LONG_REUSE
+            } else {
+                RefreshPolicy::DEFAULT
+            };
             TileCache::new([channels, sample[0], sample[1]], ratio, policy, &tiles, locality)
         });
         let packed = match layout {
@@ -135,7 +138,7 @@ impl WorkingLayout {
                 self.packed = values;
             }
         }
-        noise.take_back(&mut self.map);
+        noise.return_buffer(&mut self.map);
         stats
     }
 
@@ -167,7 +170,7 @@ impl WorkingLayout {
             }
         };
         if due != TilesToUpdate::Nothing {
-            cache.keep(x.as_slice().unwrap_or_default());
+            cache.store(x.as_slice().unwrap_or_default());
         }
         Ok(stats)
     }

@@ -79,7 +79,7 @@ fn psnr_of_last(stream: &[u8], clean: &[u8]) -> f64 {
 }
 
 #[test]
-fn denoises_420_by_default_and_more_with_previous_frames() {
+fn previous_frames_improve_420_video() {
     let sigma = 20.0;
     let place = Place::new();
     let clean = i420(&pair(0.0, 0)[0]);
@@ -120,7 +120,7 @@ fn clean_images_and_frames_are_bit_identical() {
 }
 
 #[test]
-fn the_noise_of_a_jpeg_chooses_the_model() {
+fn jpeg_noise_selects_the_model() {
     let [clean, noisy] = pair(20.0, 3);
     let place = Place::with("clean.png", &clean);
     let options = Options { jpeg_quality: 80 };
@@ -201,7 +201,7 @@ fn denoises_interlaced_frames_by_field() {
 
 /// Black and colored strokes on white, as on a screen.
 #[test]
-fn text_is_bit_identical() {
+fn images_of_text_are_bit_identical() {
     let mut samples = vec![255; 3 * WIDTH * HEIGHT];
     for (i, pixel) in samples.chunks_exact_mut(3).enumerate() {
         let (x, y) = (i % WIDTH, i / WIDTH);
@@ -226,12 +226,12 @@ fn raw_frames_need_a_size_and_reconnect_waits_for_a_camera() {
         .within(&place)
         .fails(2)
         .says("--size 640x480 --pixel-format nv12");
-    let begun = std::time::Instant::now();
+    let started = std::time::Instant::now();
     eddy("denoise /dev/video98 -o out.y4m --reconnect 0.7")
         .within(&place)
         .fails(3)
         .says("/dev/video98");
-    assert!(begun.elapsed().as_secs_f64() >= 0.7);
+    assert!(started.elapsed().as_secs_f64() >= 0.7);
 }
 
 /// The profile of images is for red, green and blue; the noise of 4:2:0 video is derived from it.

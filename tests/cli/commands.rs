@@ -12,7 +12,7 @@ const COMMANDS: [&str; 13] = [
 ];
 
 #[test]
-fn no_command_is_a_usage_error() {
+fn a_missing_command_is_a_usage_error() {
     eddy("").fails(2).says("Usage: eddy").prints_nothing();
     eddy("dance").fails(2).says("dance");
     eddy("denoise").fails(2).says("--output");
@@ -22,7 +22,7 @@ fn no_command_is_a_usage_error() {
 }
 
 #[test]
-fn help_and_version() {
+fn prints_help_and_version() {
     let help = eddy("--help").succeeds().says_nothing().prints("Exit codes: 0 done");
     for command in COMMANDS {
         assert!(help.stdout.contains(command), "{help}\ndoes not name {command}");

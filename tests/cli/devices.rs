@@ -1,11 +1,11 @@
-//! What networks run on: a processor here, and words about what is not.
+//! Devices: the processor, and messages about those that are absent.
 
 use crate::common::eddy;
 use crate::common::images::noisy;
 use crate::common::place::Place;
 
 #[test]
-fn a_gpu_that_is_not_there_is_an_error_of_its_own() {
+fn an_absent_gpu_fails_with_its_own_exit_code() {
     let place = Place::with("a.png", &noisy(20, 20, 3, 8));
     let embedded = "the ONNX Runtime inside eddy is for the CPU; name the library of onnxruntime-gpu by --runtime";
     for device in ["cuda", "cuda:1", "tensorrt"] {
@@ -26,7 +26,7 @@ fn a_gpu_that_is_not_there_is_an_error_of_its_own() {
 }
 
 #[test]
-fn what_runs_is_said_and_why() {
+fn reports_the_device_and_the_reasons() {
     let place = Place::with("a.png", &noisy(20, 20, 3, 8));
     let quiet = eddy("denoise a.png -o out.png --json").within(&place).succeeds().says_nothing();
     assert_eq!(quiet.json()["device"], "cpu");
@@ -39,7 +39,7 @@ fn what_runs_is_said_and_why() {
 }
 
 #[test]
-fn devices_that_are_none() {
+fn rejects_invalid_device_names() {
     for device in ["gpu", "cuda:x", "cpu:0", ""] {
         eddy("check denoise-fast --device")
             .arg(device)
@@ -49,7 +49,7 @@ fn devices_that_are_none() {
 }
 
 #[test]
-fn nodes_are_counted() {
+fn counts_nodes_per_provider() {
     let record = eddy("info denoise-fast --nodes --precision f32 --json").succeeds().json();
     let nodes = record["files"][0]["nodes"].as_object().unwrap();
     assert_eq!(nodes.keys().collect::<Vec<_>>(), ["CPUExecutionProvider"]);
@@ -63,7 +63,7 @@ fn nodes_are_counted() {
 }
 
 #[test]
-fn the_doctor_tries_every_device() {
+fn doctor_tries_every_device() {
     let record = eddy("doctor --json").succeeds().json();
     let works: Vec<bool> = record["devices"]
         .as_array()
@@ -82,14 +82,14 @@ fn the_doctor_tries_every_device() {
 }
 
 #[test]
-fn giving_way_to_others() {
+fn lowers_the_process_priority() {
     let place = Place::with("a.png", &noisy(20, 20, 3, 8));
     eddy("denoise a.png -o out.png --nice 19").within(&place).succeeds();
     eddy("denoise a.png -o out.png --nice 20").within(&place).fails(2);
 }
 
 #[test]
-fn there_is_nothing_to_prepare_without_tensorrt() {
+fn prepare_without_tensorrt_does_nothing() {
     eddy("prepare denoise-fast --device cpu --size 64x64")
         .fails(2)
         .says("there is nothing to prepare");

@@ -104,7 +104,7 @@ fn inpainting_keeps_known_pixels_and_fills_the_mask() {
         {
             let is_missing = (40..49).contains(&(i % 96)) && (20..27).contains(&(i / 96));
             assert!(is_missing || before == after, "{channels} {bits}: {i}");
-            assert_eq!(before.get(3), after.get(3), "alpha is no color");
+            assert_eq!(before.get(3), after.get(3), "alpha is not a color");
             changed += usize::from(before[..3] != after[..3]);
         }
         assert!(changed > 50, "{changed}");
@@ -280,7 +280,7 @@ fn rejects_impossible_requests() {
         ("generate -o b.png --class 3", 2, "knows no classes"),
         ("generate -o b.png --steps 4 --from a.png --size 16x16", 2, "differ in size"),
         ("generate -o b.png --size 16x16 --from a.png --strength 0", 2, "strength is 0"),
-        ("generate -o b.png --sampler magic", 2, "there is no sampler named 'magic'"),
+        ("generate -o b.png --sampler magic", 2, "unknown sampler 'magic'"),
         ("generate -o b.png --classifier prior", 2, "--class"),
         ("generate -o b.png --guidance-interval 5,1 --class 1", 2, "two sigmas"),
     ];

@@ -174,7 +174,7 @@ fn keeps_every_setting_of_a_scheduler() {
 }
 
 #[test]
-fn rejects_what_cannot_be_imported() {
+fn rejects_unsupported_imports() {
     let place = Place::new();
     pipeline(&place, &UNET.replace("\"in_channels\": 3", "\"in_channels\": 6"));
     eddy("import pipeline -o out/").within(&place).fails(4).says("takes 6 channels and gives 3");

@@ -65,11 +65,7 @@ fn rejects_damaged_files() {
 
 #[test]
 fn rejects_files_that_are_not_images() {
-    refused(
-        "a.png",
-        b"Dear diary, today I was renamed to .png.\n",
-        "by its content it is no image",
-    );
+    refused("a.png", b"Dear diary, today I was renamed to .png.\n", "its content is not an image");
     refused("a.png", b"GIF89a\x01\0\x01\0\0\0\0;", "by its content it is a GIF");
     refused("a.png", b"", "the file is empty");
     refused("a.png", b"\x89PNG\r\n\x1a\n", "cut off");
@@ -122,7 +118,7 @@ fn processes_the_other_images_after_a_failure() {
     eddy("denoise 1.png 2.png 3.png 4.png -o out")
         .within(&place)
         .fails(3)
-        .says("cannot read 2.png: by its content it is no image")
+        .says("cannot read 2.png: its content is not an image")
         .says("cannot read 4.png: the file is cut off")
         .says("2 of 4 images failed; the others are done");
     assert_eq!(place.names("out"), ["1.png", "3.png"]);

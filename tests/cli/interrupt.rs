@@ -13,9 +13,9 @@ use crate::common::{BINARY, eddy};
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let begun = Instant::now();
+    let started = Instant::now();
     while !done() {
-        assert!(begun.elapsed() < PATIENCE, "{what} did not happen");
+        assert!(started.elapsed() < PATIENCE, "{what} did not happen");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -65,7 +65,7 @@ fn keeps_finished_images_when_interrupted() {
 #[test]
 fn a_run_under_nohup_ignores_hangups() {
     let place = images(10, 256);
-    let begun = || wait_until("the first image", || place.path("out/0.png").exists());
+    let started = || wait_until("the first image", || place.path("out/0.png").exists());
     let arguments = "denoise in -o out --sigma 25 --steps 10";
     let run = |program: &[&str]| {
         let mut command = Command::new(program[0]);
@@ -78,11 +78,11 @@ fn a_run_under_nohup_ignores_hangups() {
         command.spawn().unwrap()
     };
     let child = run(&["env", "--default-signal=HUP"]);
-    begun();
+    started();
     interrupted(child, Signal::HUP);
     std::fs::remove_dir_all(place.path("out")).unwrap();
     let child = run(&["nohup"]);
-    begun();
+    started();
     kill_process(Pid::from_child(&child), Signal::HUP).unwrap();
     assert!(child.wait_with_output().unwrap().status.success());
     assert_eq!(place.names("out").len(), 10);

@@ -6,30 +6,30 @@
 #[path = "../common/mod.rs"]
 mod common;
 
-mod attack;
-mod bare;
+mod atomic_output;
+mod bare_networks;
 mod camera;
 mod commands;
 mod denoise;
 mod devices;
 mod folders;
 mod generate;
-mod guards;
 mod import;
 mod inputs;
 mod interrupt;
-mod keeping_up;
+mod invalid_output;
 mod listing;
 mod models;
 mod options;
+mod orientation_and_alpha;
 mod outputs;
 mod precisions;
 mod preview;
+mod preview_attacks;
 mod profile;
 mod runtimes;
-mod shown;
-mod strangers;
 mod streams;
+mod target_rates;
 mod temporal;
+mod untrusted_models;
 mod upscale;
-mod whole;

@@ -83,7 +83,7 @@ fn rejects_damaged_or_replaced_networks() {
     let hash = "0".repeat(64);
     place.model("m", "darker", |_| MANIFEST.replace("{sha256}", &hash));
     refused(&place, &format!("its manifest declares {hash}; the file is damaged or was replaced"));
-    place.model_of("m", b"This is no graph but a text.", |manifest| manifest);
+    place.model_of("m", b"This is a text, not a graph.", |manifest| manifest);
     refused(&place, "ONNX Runtime does not accept it");
     place.model_of("m", b"", |manifest| manifest);
     refused(&place, "ONNX Runtime does not accept it");
@@ -139,7 +139,7 @@ fn rejects_non_finite_output() {
             .within(&place)
             .fails(1);
         outcome
-            .says("step 1 gave 3600 values that are no numbers")
+            .says("step 1 gave an output with 3600 non-finite values (NaN or infinity)")
             .says("the tile at 0,0 of 40x30");
     }
     place.holds_only(&["a.png", "m"]);

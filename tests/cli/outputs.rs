@@ -203,7 +203,7 @@ fn reports_a_full_standard_output() {
 }
 
 #[test]
-fn refuses_to_write_where_standard_output_was_closed() {
+fn rejects_writing_to_a_closed_standard_output() {
     let place = place();
     place.file(
         "a.y4m",
@@ -223,7 +223,7 @@ fn refuses_to_write_where_standard_output_was_closed() {
 }
 
 #[test]
-fn reads_a_qoi_that_something_follows_and_refuses_one_that_is_cut_off() {
+fn accepts_trailing_data_after_a_qoi_and_rejects_a_truncated_one() {
     let place = place();
     eddy("denoise a.png -o a.qoi").within(&place).succeeds();
     let whole = place.bytes("a.qoi");

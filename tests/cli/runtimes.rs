@@ -40,7 +40,7 @@ fn rejects_a_missing_library() {
 fn rejects_files_that_are_not_libraries() {
     let place = place();
     place.file("text.so", "Dear loader, I am a text.");
-    refused(&place, "text.so", "the file is no 64-bit library of Linux");
+    refused(&place, "text.so", "the file is not a 64-bit Linux library");
     place.file("empty.so", "");
     refused(&place, "empty.so", "the file is empty");
     // The loader would map missing pages and crash.
@@ -82,5 +82,5 @@ fn doctor_reports_an_unusable_library() {
     outcome
         .prints("DOES NOT OPEN")
         .prints("unset ORT_DYLIB_PATH")
-        .says("the file is no 64-bit library of Linux");
+        .says("the file is not a 64-bit Linux library");
 }

@@ -1,4 +1,4 @@
-//! Streams in and out of the real binary.
+//! Input and output streams of the binary.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -47,7 +47,7 @@ fn identity(place: &Place) {
 }
 
 #[test]
-fn what_the_network_leaves_alone_comes_out_bit_by_bit() {
+fn unchanged_frames_are_bit_identical() {
     let kinds = [
         ("420jpeg", 17 * 9 + 2 * 9 * 5),
         ("420mpeg2", 17 * 9 + 2 * 9 * 5),
@@ -84,7 +84,7 @@ fn what_the_network_leaves_alone_comes_out_bit_by_bit() {
 }
 
 #[test]
-fn raw_frames_of_every_format_pass_unchanged() {
+fn raw_frames_of_every_format_are_unchanged() {
     let place = Place::new();
     identity(&place);
     let formats = [
@@ -122,7 +122,7 @@ fn photographs(place: &Place, count: usize) {
 }
 
 #[test]
-fn a_sequence_becomes_a_stream_and_a_stream_a_sequence() {
+fn converts_between_sequences_and_streams() {
     let place = Place::new();
     photographs(&place, 3);
     let record = eddy("denoise in -o out.y4m --sigma 25 --fps-in 12.5 --json")
@@ -145,7 +145,7 @@ fn a_sequence_becomes_a_stream_and_a_stream_a_sequence() {
 }
 
 #[test]
-fn a_stream_is_enlarged() {
+fn upscales_a_stream() {
     let place = Place::new();
     place.file("in.y4m", y4m("420jpeg", 24, 16, 24 * 16 * 3 / 2, 2));
     for (options, kind) in [("", "420jpeg"), ("--steps 2", "420jpeg")] {
@@ -166,7 +166,7 @@ fn a_stream_is_enlarged() {
 }
 
 #[test]
-fn damage_is_told_from_the_end_and_what_came_before_is_kept() {
+fn distinguishes_damage_from_the_end_and_keeps_earlier_frames() {
     let place = Place::new();
     let whole = y4m("mono", 16, 16, 256, 4);
     place.file("cut.y4m", &whole[..whole.len() - 100]);
@@ -199,7 +199,7 @@ fn damage_is_told_from_the_end_and_what_came_before_is_kept() {
 }
 
 #[test]
-fn what_is_asked_wrongly_is_said() {
+fn reports_invalid_stream_options() {
     let place = Place::new();
     place.file("in.y4m", y4m("mono", 16, 16, 256, 1));
     place.file("notes.txt", "no frames at all");
@@ -227,7 +227,7 @@ fn fed(place: &Place, arguments: &str) -> Child {
 }
 
 #[test]
-fn a_pipe_of_a_cameras_drops_what_nobody_has_time_for() {
+fn drops_frames_of_a_live_pipe_when_too_slow() {
     let place = Place::new();
     let fed = |options: &str| {
         let mut child = fed(
@@ -250,7 +250,7 @@ fn a_pipe_of_a_cameras_drops_what_nobody_has_time_for() {
 }
 
 #[test]
-fn a_closed_pipe_ends_the_run_in_good_order() {
+fn a_closed_output_pipe_ends_the_run() {
     let place = Place::new();
     place.file("in.y4m", y4m("mono", 64, 64, 4096, 200));
     let mut child = eddy("denoise in.y4m -o - --sigma 5")
@@ -268,7 +268,7 @@ fn a_closed_pipe_ends_the_run_in_good_order() {
 }
 
 #[test]
-fn signals_keep_what_was_finished_even_while_the_source_is_silent() {
+fn signals_keep_finished_frames_while_the_source_is_silent() {
     for signal in [Signal::INT, Signal::TERM] {
         let place = Place::new();
         let mut child = fed(&place, "denoise - -o out.y4m --sigma 5");
@@ -279,9 +279,9 @@ fn signals_keep_what_was_finished_even_while_the_source_is_silent() {
             let parts = place.names("").into_iter().find(|name| name.ends_with(".part"));
             parts.is_some_and(|name| place.bytes(&name).len() >= 5 * 262)
         };
-        let begun = std::time::Instant::now();
+        let started = std::time::Instant::now();
         while !written() {
-            assert!(begun.elapsed() < Duration::from_secs(60), "no frame was written");
+            assert!(started.elapsed() < Duration::from_secs(60), "no frame was written");
             std::thread::sleep(Duration::from_millis(10));
         }
         kill_process(Pid::from_child(&child), signal).unwrap();
@@ -299,7 +299,7 @@ fn is_open(child: &Child, path: &Path) -> bool {
 }
 
 #[test]
-fn readers_of_what_comes_live_come_and_go() {
+fn readers_of_a_live_stream_may_reconnect() {
     let place = Place::new();
     let pipe = place.path("pipe.y4m");
     mkfifoat(CWD, &pipe, Mode::RUSR | Mode::WUSR).unwrap();
@@ -342,7 +342,7 @@ fn catches_sigterm(child: &Child) -> bool {
 }
 
 #[test]
-fn a_reader_that_never_reads_holds_nobody_up() {
+fn a_blocked_reader_does_not_block_the_run() {
     for named in [true, false] {
         let place = Place::new();
         mkfifoat(CWD, place.path("pipe.y4m"), Mode::RUSR | Mode::WUSR).unwrap();
@@ -361,14 +361,14 @@ fn a_reader_that_never_reads_holds_nobody_up() {
             std::thread::sleep(Duration::from_millis(5));
         }
         kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
-        let begun = std::time::Instant::now();
+        let started = std::time::Instant::now();
         assert_eq!(child.wait().unwrap().code(), Some(130));
-        assert!(begun.elapsed() < Duration::from_secs(60));
+        assert!(started.elapsed() < Duration::from_secs(60));
     }
 }
 
 #[test]
-fn a_silent_source_is_a_stall_where_one_is_looked_for() {
+fn reports_a_silent_source_as_a_stall() {
     let place = Place::new();
     let mut child = fed(&place, "denoise - -o out.y4m --sigma 5 --stall-timeout 0.3");
     let mut stdin = child.stdin.take().unwrap();
@@ -380,7 +380,7 @@ fn a_silent_source_is_a_stall_where_one_is_looked_for() {
 }
 
 #[test]
-fn a_full_disk_keeps_whole_frames() {
+fn a_full_disk_keeps_complete_frames() {
     let Some(mut command) = crate::common::unshare("-m") else {
         return crate::common::skip("a full disk: no file system can be mounted here");
     };

@@ -119,7 +119,7 @@ fn gain(off: &Result, on: &Result) -> f64 {
 }
 
 #[test]
-fn a_static_scene_gets_cleaner_with_less_flicker_and_fewer_evaluations() {
+fn previous_frames_improve_a_static_scene_with_fewer_evaluations() {
     let clip = clip(std::iter::repeat_n((60.0, 30.0), 30));
     let (off, on) = (clip.denoised("off"), clip.denoised("on"));
     assert!(gain(&off, &on) > 1.5, "{} dB", gain(&off, &on));
@@ -148,7 +148,7 @@ fn estimates_noise_with_a_moving_camera() {
 }
 
 #[test]
-fn a_cut_shows_nothing_of_previous_frames() {
+fn a_cut_discards_previous_frames() {
     let clip = clip((0..16).map(|i| if i < 10 { (5.0, 5.0) } else { (120.0, 50.0) }));
     let (off, on) = (clip.denoised("off"), clip.denoised("on"));
     // The first frame after the cut is as good as without previous frames.

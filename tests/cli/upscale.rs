@@ -40,7 +40,7 @@ fn resized(
 }
 
 #[test]
-fn a_step_from_the_bicubic_enlargement_in_every_kind_of_image() {
+fn upscales_every_kind_of_image_from_its_bicubic_enlargement() {
     for (channels, bits) in [(1, 8), (2, 16), (3, 8), (3, 16), (4, 8), (4, 16)] {
         let small = images::noisy(37, 22, channels, bits);
         let place = place(&small);
@@ -72,7 +72,7 @@ fn a_step_from_the_bicubic_enlargement_in_every_kind_of_image() {
 }
 
 #[test]
-fn a_photograph_gains_more_than_bicubic_gives() {
+fn exceeds_the_quality_of_bicubic_on_a_photograph() {
     let truth = images::read(&data("chelsea.png"));
     let even = |side: usize| side / 4 * 4;
     let truth =
@@ -104,7 +104,7 @@ fn a_photograph_gains_more_than_bicubic_gives() {
 }
 
 #[test]
-fn tiles_give_the_whole_images_numbers() {
+fn tiles_match_the_whole_image() {
     let place = Place::with("small.png", &images::noisy(300, 290, 3, 8));
     for steps in [1, 2] {
         let run = |name: &str, tile: &str| {
@@ -121,7 +121,7 @@ fn tiles_give_the_whole_images_numbers() {
 }
 
 #[test]
-fn steps_draw_by_seed_and_one_step_draws_nothing() {
+fn the_seed_matters_with_several_steps_only() {
     let place = Place::with("small.png", &images::noisy(40, 32, 3, 8));
     let result = |options: &str| {
         eddy(&format!("upscale small.png -o large.png {options}")).within(&place).succeeds();
@@ -135,7 +135,7 @@ fn steps_draw_by_seed_and_one_step_draws_nothing() {
 }
 
 #[test]
-fn the_scale_chooses_a_model_and_a_model_has_a_scale() {
+fn the_scale_selects_a_model() {
     let small = images::noisy(24, 16, 3, 8);
     let place = place(&small);
     let size = |options: &str| {
@@ -170,7 +170,7 @@ fn the_scale_chooses_a_model_and_a_model_has_a_scale() {
 }
 
 #[test]
-fn results_that_cannot_be_are_refused_before_the_work() {
+fn rejects_impossible_outputs_before_processing() {
     let place = Place::with("wide.png", &images::noisy(9000, 8, 3, 8));
     eddy("upscale wide.png -o wide.webp").within(&place).fails(1).says("16383");
     eddy("upscale wide.png -o large.png -s 4 --max-memory 1M")
@@ -181,7 +181,7 @@ fn results_that_cannot_be_are_refused_before_the_work() {
 }
 
 #[test]
-fn a_manifest_that_enlarges_without_a_condition_is_refused() {
+fn rejects_an_upscaling_manifest_without_a_condition() {
     let place = Place::with("small.png", &images::noisy(8, 8, 3, 8));
     place.model("m", "larger", |manifest| {
         manifest.replace("task = \"denoise\"", "task = \"upscale\"\nscale = 2")

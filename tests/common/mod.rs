@@ -82,7 +82,7 @@ impl Eddy {
     /// Ends with this exit code and a message that no panic wrote.
     pub fn fails(self, code: i32) -> Outcome {
         let outcome = self.runs().ended(code);
-        assert!(!outcome.stderr.trim().is_empty(), "{outcome} failed without a word");
+        assert!(!outcome.stderr.trim().is_empty(), "{outcome} failed without a message");
         assert!(!outcome.stderr.contains("panicked"), "{outcome} panicked");
         outcome
     }

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes small ONNX networks of every form that strangers give theirs, and what they make of a picture.
+"""Writes small ONNX networks of the forms found in the wild, and their output for an image.
 
 `make_forms.py FOLDER` needs numpy and onnx. The folder gets the networks, their inputs, the expected outputs and `forms.json`, a
 list with an entry each:
@@ -15,7 +15,7 @@ list with an entry each:
     tolerance  largest difference
     tile       whether tiles of 48 pixels have to give the same
     direct     whether it is to run straight from the .onnx, too
-    refused    whether it is no network that a picture could go through
+    refused    whether an image cannot be its input
 
 What is expected is computed in numpy, in f64, by the network's formula, never by the runtime that is under test. Most are one
 restorer that is better than nothing: the high frequencies `n = x - blur(x)` are taken out as far as they are smaller than a
@@ -454,7 +454,7 @@ def shapes(folder):
     g.output(g.op("Sub", image, n), "stage2")
     folder.add("best-output", "denoise", g, inputs, restored(x))
 
-    # A map of sigma with a plane for each color, by itself and behind the image.
+    # A map of sigma with a plane for each color, by itself and after the image.
     options, expected = ["--sigma", "25"], restored(x, PER_SIGMA * SIGMA)
     g = Graph(17)
     image, sigma = g.input("x"), g.input("noise_map")
@@ -679,7 +679,7 @@ def diffusion(folder):
     folder.add("condition", "sample", g, ["noise.npy"], ddim(lambda x, t: formula(x, t / 1000 + extra), by_epsilon, noise),
                [*epsilon_flags, "--input", "cond=0.1,0.2,0.3,0.4"], ddim_options, crop=False)
 
-    # Classifier-free guidance by a condition that is no class: zeros mean none.
+    # Classifier-free guidance by a condition that is not a class: zeros mean none.
     g = Graph(17)
     x, level, cond = g.input("sample", shape), timestep(g), g.input("cond", ["batch", 4])
     g.output(body(g, x, g.op("Add", level, g.reshape(g.op("MatMul", cond, to_colors), -1, 3, 1, 1))), "out_sample", shape)

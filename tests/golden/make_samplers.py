@@ -286,7 +286,7 @@ GAMMAS = (0.0, 0.3, 1.0)
 
 
 class PureNoise(Exception):
-    """epsilon says nothing about the picture in pure noise: diffusers divides by zero, Eddy refuses."""
+    """epsilon does not determine the image in pure noise: diffusers divides by zero, Eddy refuses."""
 
 
 def network(x, t):

@@ -95,7 +95,7 @@ fn passes_the_timestep_as_float32_per_sample() {
 }
 
 #[test]
-fn a_network_in_half_precision() {
+fn samples_with_a_half_precision_network() {
     agrees("float16", F16_TOLERANCE);
 }
 

@@ -12,7 +12,7 @@ const SIGMA_MAX: f32 = 5.0;
 const VARIANCE: f32 = 0.25;
 
 #[test]
-fn what_a_network_predicts_makes_no_difference() {
+fn results_do_not_depend_on_the_prediction_type() {
     let start = Array4::from_shape_fn((1, 3, 16, 16), |(_, c, y, x)| {
         SIGMA_MAX * (((7 * c + 3 * y + 5 * x) % 13) as f32 / 6.0 - 1.0)
     });

@@ -33,7 +33,7 @@ const DDIM: &str = "m --input x.npy --sampler ddim --steps 4";
 const DDPM: &str = "m --input x.npy --sampler ddpm --steps 4";
 
 #[test]
-fn options_that_cannot_be() {
+fn rejects_invalid_options() {
     let place = place();
     refused(&place, 2, "m --input x.npy --sampler magic --steps 4").says("magic").says("dpmpp-2m");
     refused(&place, 2, "m --input x.npy --sampler ddim --steps 0").says("at least one step");
@@ -47,13 +47,13 @@ fn options_that_cannot_be() {
 
 /// An option that nothing would read.
 #[test]
-fn a_precision_where_there_is_no_choice() {
+fn rejects_a_precision_of_single_file_models() {
     let place = place();
     refused(&place, 2, &format!("{DDIM} --precision f16")).says("leave --precision out");
 }
 
 #[test]
-fn noise_that_does_not_reach() {
+fn rejects_too_little_noise() {
     let place = place();
     let noise = Array5::<f32>::zeros((2, 2, 3, 7, 12));
     place.tensor("z.npy", &noise);
@@ -71,7 +71,7 @@ fn noise_that_does_not_reach() {
 }
 
 #[test]
-fn states_that_are_no_images() {
+fn rejects_states_of_other_rank() {
     let place = place();
     place.tensor("x.npy", &Array3::<f32>::zeros((3, 7, 12)));
     refused(&place, 3, DDIM).says("x.npy").says("4 axes").says("3");
@@ -85,7 +85,7 @@ fn states_that_are_no_images() {
 }
 
 #[test]
-fn states_of_no_size() {
+fn rejects_states_of_size_zero() {
     let place = place();
     for shape in [(0, 3, 7, 12), (2, 0, 7, 12), (2, 3, 0, 12), (2, 3, 7, 0)] {
         place.tensor("x.npy", &Array4::<f32>::zeros(shape));
@@ -94,7 +94,7 @@ fn states_of_no_size() {
 }
 
 #[test]
-fn states_that_are_not_finite() {
+fn rejects_non_finite_states() {
     let place = place();
     for value in [f32::NAN, f32::INFINITY] {
         let mut x = start();
@@ -105,7 +105,7 @@ fn states_that_are_not_finite() {
 }
 
 #[test]
-fn channels_that_do_not_fit() {
+fn rejects_mismatched_channels() {
     let place = place();
     place.tensor("x.npy", &start().slice(s![.., ..1, .., ..]).to_owned());
     refused(&place, 4, DDIM).says("channels is fixed at 3; 1 was requested");
@@ -114,7 +114,7 @@ fn channels_that_do_not_fit() {
 }
 
 #[test]
-fn folders_without_a_part() {
+fn rejects_folders_with_missing_parts() {
     for part in ["unet/model.onnx", "scheduler/scheduler_config.json"] {
         let place = place();
         fs::remove_file(place.path("m").join(part)).unwrap();
@@ -127,7 +127,7 @@ fn folders_without_a_part() {
 }
 
 #[test]
-fn schedulers_that_are_not_honored() {
+fn rejects_unsupported_schedulers() {
     for (config, words) in [
         (r#"{"snr_shift_scale": 3.0}"#, "'snr_shift_scale' = 3.0"),
         (r#"{"prediction_type": "flow_prediction"}"#, "possible: epsilon, v_prediction, sample"),
@@ -148,7 +148,7 @@ fn schedulers_that_are_not_honored() {
 }
 
 #[test]
-fn networks_that_want_or_give_something_else() {
+fn rejects_networks_with_unexpected_inputs_or_outputs() {
     let place = place();
     let refused_network = |network: &[u8]| {
         place.file("m/unet/model.onnx", network);
@@ -163,7 +163,7 @@ fn networks_that_want_or_give_something_else() {
 }
 
 #[test]
-fn places_that_cannot_hold_a_result() {
+fn rejects_unwritable_outputs() {
     let place = place();
     let run = |output: &str| eddy(&format!("sample {DDIM} -o {output}")).within(&place).fails(1);
     run("none/y.npy").says("none/y.npy");

@@ -15,7 +15,7 @@ fn sampled(place: &Place, output: &str, options: &str) -> Vec<u8> {
 }
 
 #[test]
-fn a_seed_is_a_result() {
+fn equal_seeds_give_equal_results() {
     let place = place_of(&start());
     for options in ["--sampler ddpm", "--sampler ddim --eta 1"] {
         let first = sampled(&place, "a.npy", &format!("{options} --seed 7"));
@@ -36,7 +36,7 @@ fn a_seed_is_a_result() {
 }
 
 #[test]
-fn without_noise_the_seed_says_nothing() {
+fn the_seed_does_not_matter_without_noise() {
     let place = place_of(&start());
     for sampler in ["ddim", "euler", "dpmpp-2m"] {
         let first = sampled(&place, "a.npy", &format!("--sampler {sampler} --seed 7"));
@@ -76,7 +76,7 @@ fn the_bundled_network_runs_with_every_sampler() {
 }
 
 #[test]
-fn what_was_done_is_said() {
+fn reports_what_was_done() {
     let place = place_of(&start());
     let line = "sample --input x.npy -o y.npy --sampler euler --steps 3";
     eddy(line)
@@ -106,7 +106,7 @@ fn what_was_done_is_said() {
 
 /// The input may be what is overwritten, once it is done with.
 #[test]
-fn refuses_to_replace_the_input() {
+fn rejects_replacing_the_input() {
     let place = place_of(&start());
     let before = place.bytes("x.npy");
     let run =

@@ -158,7 +158,7 @@ def terrain(binary, folder):
     for form, error in errors.items():
         print(f"  lcm, 4 steps, {form}: differs by {error:.1e}")
     if not min(errors.values()) <= 1e-4:
-        raise Failure("lcm, 4 steps, is none of these")
+        raise Failure("lcm, 4 steps, is not one of these")
 
 
 def ffdnet(binary, folder):

@@ -40,7 +40,7 @@ const CLASSES: [&str; 16] = [
 ];
 
 /// Keys of other classes that do not affect these samplers.
-const INERT: [&str; 4] =
+const IGNORED_KEYS: [&str; 4] =
     ["flow_shift", "use_dynamic_shifting", "time_shift_type", "shift_terminal"];
 
 /// The number of training timesteps.
@@ -84,7 +84,7 @@ pub(crate) fn parse_of(name: &str, place: &'static str, text: &str) -> Result<Di
     read_sigmas(&mut keys, &mut schedule)?;
     read_solver(&mut keys, &mut schedule)?;
     read_distilled(&mut keys, &mut schedule)?;
-    keys.finish(&INERT)?;
+    keys.finish(&IGNORED_KEYS)?;
     schedule.table()?;
     Ok(schedule)
 }
@@ -135,7 +135,7 @@ fn betas(keys: &mut Keys<'_>, train_steps: usize) -> Result<BetaSchedule> {
 }
 
 /// The possible values of a sigma or a bound.
-const POSSIBLE: &str = "a number above 0, at most 1000000";
+const SIGMA_RANGE_TEXT: &str = "a number above 0, at most 1000000";
 
 fn is_bound(number: f64) -> bool {
     0.0 < number && number <= LARGEST
@@ -146,13 +146,13 @@ fn read_clip(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<()>
     schedule.clips_direction = keys.flag("use_clipped_model_output")?.unwrap_or(false);
     if let Some(range) = keys.number("clip_sample_range")? {
         schedule.clip_sample_range =
-            keys.checked("clip_sample_range", range, is_bound(range), POSSIBLE)?;
+            keys.checked("clip_sample_range", range, is_bound(range), SIGMA_RANGE_TEXT)?;
     }
     let ratio = keys.number("dynamic_thresholding_ratio")?.unwrap_or(0.995);
     let ratio =
         keys.checked("dynamic_thresholding_ratio", ratio, (0.0..=1.0).contains(&ratio), "0 to 1")?;
     let max = keys.number("sample_max_value")?.unwrap_or(1.0);
-    let max = keys.checked("sample_max_value", max, is_bound(max), POSSIBLE)?;
+    let max = keys.checked("sample_max_value", max, is_bound(max), SIGMA_RANGE_TEXT)?;
     schedule.threshold =
         keys.flag("thresholding")?.unwrap_or(false).then_some(Threshold { ratio, max });
     schedule.ends_at_clean = keys.flag("set_alpha_to_one")?;
@@ -221,7 +221,7 @@ fn read_sigmas(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<(
     };
     for key in ["sigma_min", "sigma_max"] {
         let Some(sigma) = keys.number(key)? else { continue };
-        let sigma = keys.checked(key, sigma, is_bound(sigma), POSSIBLE)?;
+        let sigma = keys.checked(key, sigma, is_bound(sigma), SIGMA_RANGE_TEXT)?;
         *(if key == "sigma_min" { &mut schedule.sigma_min } else { &mut schedule.sigma_max }) =
             Some(sigma);
     }
@@ -250,9 +250,8 @@ fn read_sigmas(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<(
     if let Some(kind) = keys.text("interpolation_type")?.filter(|kind| kind != "linear") {
         refuse(keys, "interpolation_type", &kind, "linear", SIGMAS);
     }
-    let is_told_sigma = schedule.prediction == Prediction::VPrediction;
-    if let Some(kind) =
-        keys.text("timestep_type")?.filter(|kind| kind != "discrete" && is_told_sigma)
+    let takes_sigma = schedule.prediction == Prediction::VPrediction;
+    if let Some(kind) = keys.text("timestep_type")?.filter(|kind| kind != "discrete" && takes_sigma)
     {
         refuse(keys, "timestep_type", &kind, "discrete", SIGMAS);
     }
@@ -327,7 +326,7 @@ fn read_distilled(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Resul
     }
     if let Some(scaling) = keys.number("timestep_scaling")? {
         schedule.timestep_scaling =
-            keys.checked("timestep_scaling", scaling, is_bound(scaling), POSSIBLE)?;
+            keys.checked("timestep_scaling", scaling, is_bound(scaling), SIGMA_RANGE_TEXT)?;
     }
     Ok(())
 }

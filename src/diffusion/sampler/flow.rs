@@ -45,8 +45,8 @@ impl FlowSchedule {
             _ => return Ok(None),
         }
         let train_steps = keys.count("num_train_timesteps", 2..=100_000)?.unwrap_or(1000);
-        let mut above = |key: &str, usual: f64| -> Result<f64> {
-            let value = keys.number(key)?.unwrap_or(usual);
+        let mut above = |key: &str, default: f64| -> Result<f64> {
+            let value = keys.number(key)?.unwrap_or(default);
             keys.checked(key, value, value > 0.0 && value < 1e6, "a number above 0, below 1000000")
         };
         let shift = above("shift", 1.0)?;

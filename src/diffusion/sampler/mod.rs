@@ -92,7 +92,7 @@ impl FromStr for Sampler {
     fn from_str(name: &str) -> Result<Self> {
         Self::ALL.into_iter().find(|sampler| sampler.name() == name).ok_or_else(|| {
             let names = Self::ALL.map(Self::name).join(", ");
-            Error::usage(format!("there is no sampler named '{name}'; there are {names}"))
+            Error::usage(format!("unknown sampler '{name}'; expected one of {names}"))
         })
     }
 }

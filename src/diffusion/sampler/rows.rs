@@ -81,12 +81,12 @@ pub(super) fn dpmpp_2m_sde(
     let h = -ratio.ln();
     // `alpha_t * (1 - exp(-2 h))`.
     let first = to.signal * (1.0 - ratio * ratio);
-    let moment = match solver {
+    let second_order = match solver {
         SolverType::Midpoint => 0.5 * first,
         SolverType::Heun if h == 0.0 => 0.0,
         SolverType::Heun => to.signal - first / (2.0 * h),
     };
-    let second = before.map_or(0.0, |before| moment * slope(before, from, h));
+    let second = before.map_or(0.0, |before| second_order * slope(before, from, h));
     let d = to.noise * (1.0 - ratio * ratio).max(0.0).sqrt();
     row(
         from,

@@ -96,7 +96,7 @@ pub(super) fn fit(image: &Image, format: Format) -> Fitted<'_> {
     if image.metadata.from_print {
         warnings.push(Warning::PrintColors);
     }
-    if format != Format::Png && says_other_colors(&image.metadata) {
+    if format != Format::Png && has_other_color_chunks(&image.metadata) {
         warnings.push(Warning::ColorDropped(format));
     }
     let kept_exif = kept_exif.map(|block| exif::with_size(block, [image.width, image.height]));
@@ -105,7 +105,7 @@ pub(super) fn fit(image: &Image, format: Format) -> Fitted<'_> {
 
 /// Whether the chunks of a PNG, which other formats do not hold, specify colors other than sRGB,
 /// the usual default, and nothing else does.
-fn says_other_colors(metadata: &Metadata) -> bool {
+fn has_other_color_chunks(metadata: &Metadata) -> bool {
     /// In units of 1/100000: the gamma, and x and y of white, red, green and blue.
     const GAMMA: u32 = 45_455;
     const PRIMARIES: [u32; 8] = [31_270, 32_900, 64_000, 33_000, 30_000, 60_000, 15_000, 6_000];
@@ -118,12 +118,12 @@ fn says_other_colors(metadata: &Metadata) -> bool {
     if metadata.icc.is_some() || chunk(b"sRGB").is_some() {
         return false;
     }
-    let differs = |name: &[u8; 4], usual: &[u32], by: u32| {
+    let differs = |name: &[u8; 4], expected: &[u32], by: u32| {
         let numbers = chunk(name).unwrap_or_default().as_chunks::<4>().0;
         numbers
             .iter()
-            .zip(usual)
-            .any(|(number, usual)| u32::from_be_bytes(*number).abs_diff(*usual) > by)
+            .zip(expected)
+            .any(|(number, expected)| u32::from_be_bytes(*number).abs_diff(*expected) > by)
     };
     differs(b"gAMA", &[GAMMA], 500) || differs(b"cHRM", &PRIMARIES, 100)
 }

@@ -26,7 +26,7 @@ pub enum Format {
 }
 
 /// What a format is called, is recognized by, and can hold.
-struct Traits {
+struct Capabilities {
     /// For people.
     name: &'static str,
     /// Extensions in lower case, the usual one first.
@@ -44,8 +44,8 @@ struct Traits {
     side: usize,
 }
 
-/// Everything but EXIF, of any size that a program handles.
-const EVERYTHING: Traits = Traits {
+/// All capabilities but EXIF, for images of any size.
+const ALL_BUT_EXIF: Capabilities = Capabilities {
     name: "",
     extensions: &[],
     begins: |_| false,
@@ -58,18 +58,23 @@ const EVERYTHING: Traits = Traits {
 };
 
 /// Colors and alpha of 8 bits, and nothing beside them.
-const PLAIN: Traits =
-    Traits { bits_16: false, gray: false, icc: false, side: u16::MAX as usize, ..EVERYTHING };
+const PLAIN: Capabilities = Capabilities {
+    bits_16: false,
+    gray: false,
+    icc: false,
+    side: u16::MAX as usize,
+    ..ALL_BUT_EXIF
+};
 
-static PNG: Traits = Traits {
+static PNG: Capabilities = Capabilities {
     name: "PNG",
     extensions: &["png"],
     begins: |head| head.starts_with(b"\x89PNG\r\n\x1a\n"),
     exif: usize::MAX,
-    ..EVERYTHING
+    ..ALL_BUT_EXIF
 };
 
-static JPEG: Traits = Traits {
+static JPEG: Capabilities = Capabilities {
     name: "JPEG",
     extensions: &["jpg", "jpeg", "jpe", "jfif"],
     begins: |head| head.starts_with(b"\xff\xd8\xff"),
@@ -81,7 +86,7 @@ static JPEG: Traits = Traits {
     ..PLAIN
 };
 
-static WEBP: Traits = Traits {
+static WEBP: Capabilities = Capabilities {
     name: "WebP",
     extensions: &["webp"],
     begins: |head| head.starts_with(b"RIFF") && head.get(8..12) == Some(b"WEBP"),
@@ -91,27 +96,35 @@ static WEBP: Traits = Traits {
     ..PLAIN
 };
 
-static TIFF: Traits = Traits {
+static TIFF: Capabilities = Capabilities {
     name: "TIFF",
     extensions: &["tiff", "tif"],
     begins: |head| {
         [&b"II*\0"[..], b"MM\0*", b"II+\0", b"MM\0+"].iter().any(|magic| head.starts_with(magic))
     },
-    ..EVERYTHING
+    ..ALL_BUT_EXIF
 };
 
-static BMP: Traits =
-    Traits { name: "BMP", extensions: &["bmp"], begins: |head| head.starts_with(b"BM"), ..PLAIN };
+static BMP: Capabilities = Capabilities {
+    name: "BMP",
+    extensions: &["bmp"],
+    begins: |head| head.starts_with(b"BM"),
+    ..PLAIN
+};
 
-static QOI: Traits =
-    Traits { name: "QOI", extensions: &["qoi"], begins: |head| head.starts_with(b"qoif"), ..PLAIN };
+static QOI: Capabilities = Capabilities {
+    name: "QOI",
+    extensions: &["qoi"],
+    begins: |head| head.starts_with(b"qoif"),
+    ..PLAIN
+};
 
 impl Format {
     /// Every format.
     pub const ALL: [Self; 6] =
         [Self::Png, Self::Jpeg, Self::WebP, Self::Tiff, Self::Bmp, Self::Qoi];
 
-    fn traits(self) -> &'static Traits {
+    fn capabilities(self) -> &'static Capabilities {
         match self {
             Self::Png => &PNG,
             Self::Jpeg => &JPEG,
@@ -124,7 +137,7 @@ impl Format {
 
     /// Every extension that names a format, in lower case.
     pub fn extensions() -> impl Iterator<Item = &'static str> {
-        Self::ALL.into_iter().flat_map(|format| format.traits().extensions).copied()
+        Self::ALL.into_iter().flat_map(|format| format.capabilities().extensions).copied()
     }
 
     /// All formats as a person lists them, such as `PNG, JPEG and BMP`: each as `name` has it, and
@@ -158,42 +171,42 @@ impl Format {
 
     /// The format by the first bytes of a file; 12 bytes are enough.
     pub fn from_content(head: &[u8]) -> Option<Self> {
-        Self::ALL.into_iter().find(|format| (format.traits().begins)(head))
+        Self::ALL.into_iter().find(|format| (format.capabilities().begins)(head))
     }
 
     /// The usual extension, without a dot.
     pub fn extension(self) -> &'static str {
-        self.traits().extensions.first().copied().unwrap_or_default()
+        self.capabilities().extensions.first().copied().unwrap_or_default()
     }
 
     /// Whether alpha can be written.
     pub fn holds_alpha(self) -> bool {
-        self.traits().alpha
+        self.capabilities().alpha
     }
 
     /// Whether 16 bits per sample can be written.
     pub fn holds_16_bits(self) -> bool {
-        self.traits().bits_16
+        self.capabilities().bits_16
     }
 
     /// Whether gray is written as one channel, and not as three equal ones.
     pub(super) fn holds_gray(self) -> bool {
-        self.traits().gray
+        self.capabilities().gray
     }
 
     /// Whether an ICC profile can be written.
     pub(super) fn holds_icc(self) -> bool {
-        self.traits().icc
+        self.capabilities().icc
     }
 
     /// Whether an EXIF block of `len` bytes can be written.
     pub(super) fn holds_exif(self, len: usize) -> bool {
-        len <= self.traits().exif
+        len <= self.capabilities().exif
     }
 
     /// The maximum side length.
     pub(super) fn max_side(self) -> usize {
-        self.traits().side
+        self.capabilities().side
     }
 }
 
@@ -205,7 +218,7 @@ impl FromStr for Format {
         let lower = name.to_ascii_lowercase();
         let found = Self::ALL
             .into_iter()
-            .find(|format| format.traits().extensions.contains(&lower.as_str()));
+            .find(|format| format.capabilities().extensions.contains(&lower.as_str()));
         found.ok_or_else(|| {
             let names = Self::listed(|format| format.extension().to_owned(), "or");
             Error::usage(format!("the format {name:?} is not known; choose {names}"))
@@ -215,6 +228,6 @@ impl FromStr for Format {
 
 impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.traits().name)
+        f.write_str(self.capabilities().name)
     }
 }

@@ -21,10 +21,10 @@
 //! The size tags of an EXIF block are set to the size of the image that is written.
 
 mod adapt;
-mod borrowed;
 mod codec_error;
 mod encode;
 mod exif;
+mod ffmpeg_format;
 mod format;
 mod integrity;
 mod limits;
@@ -45,5 +45,5 @@ pub use read::{decode, read};
 pub(crate) use save::encoded;
 pub(crate) use save::{begin, check_place, save};
 pub use save::{check, encode_bytes, write};
-pub(super) use save::{check_links, end_of_link, write_part};
+pub(super) use save::{check_links, resolve_dangling_link, write_part};
 pub use warning::Warning;

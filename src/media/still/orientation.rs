@@ -34,7 +34,7 @@ pub(super) fn is_all_of(exif: &[u8]) -> bool {
 }
 
 /// The block, starting at its byte order mark.
-pub(super) fn bare_exif(exif: Vec<u8>) -> Vec<u8> {
+pub(super) fn strip_exif_marker(exif: Vec<u8>) -> Vec<u8> {
     match exif.strip_prefix(MARK) {
         Some(bare) => bare.to_vec(),
         None => exif,

@@ -1,7 +1,7 @@
 //! Reads images from files.
 
-use super::borrowed::Borrowed;
 use super::codec_error::{CodecError, Result};
+use super::ffmpeg_format::FfmpegFormat;
 use super::format::Format;
 use super::limits::Limits;
 use super::{integrity, orientation, tiff};
@@ -35,8 +35,9 @@ const PNG_METADATA: u64 = 32 << 20;
 /// RGB (floating point, premultiplied alpha, a palette in a TIFF).
 pub fn read(path: &Path, limits: &Limits) -> error::Result<Image> {
     let mut reader = BufReader::new(open(path)?);
-    match Borrowed::of(&integrity::head(&mut reader).map_err(|refusal| refused(path, refusal))?) {
-        Some(borrowed) => borrowed.read(path, limits).map_err(|refusal| refused(path, refusal)),
+    match FfmpegFormat::of(&integrity::head(&mut reader).map_err(|refusal| refused(path, refusal))?)
+    {
+        Some(format) => format.read(path, limits).map_err(|refusal| refused(path, refusal)),
         None => decode(path, reader, limits),
     }
 }
@@ -99,7 +100,7 @@ pub(super) fn decode_any(reader: &mut (impl BufRead + Seek), limits: &Limits) ->
         Format::Qoi => decode_with(QoiDecoder::new(reader)?, limits, working)?,
     };
     let exif = image.metadata.exif.take().or(found.exif);
-    image.metadata.exif = exif.map(orientation::bare_exif).filter(|exif| !exif.is_empty());
+    image.metadata.exif = exif.map(orientation::strip_exif_marker).filter(|exif| !exif.is_empty());
     image.metadata.chunks = found.chunks;
     image.metadata.from_print |= found.from_print;
     // The profile is damaged, or decompresses to more than the limit.
@@ -157,8 +158,8 @@ fn unknown(head: &[u8]) -> CodecError {
     if head.is_empty() {
         return CodecError::new("the file is empty");
     }
-    if let Some(borrowed) = Borrowed::of(head) {
-        let (kind, advice) = borrowed.words();
+    if let Some(format) = FfmpegFormat::of(head) {
+        let (kind, advice) = format.words();
         return CodecError::new(format!(
             "by its content it is {kind}, which is read from a file alone, by ffmpeg; {advice}"
         ));

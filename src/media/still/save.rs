@@ -29,7 +29,7 @@ pub(crate) fn check_place(path: &Path) -> Result<()> {
     folder_of(&target)
         .metadata()
         .map(drop)
-        .map_err(|error| refused(path, no_place(folder_of(&target), error)))
+        .map_err(|error| refused(path, folder_error(folder_of(&target), error)))
 }
 
 /// Writes an image file, and returns what the format could not hold.
@@ -92,7 +92,7 @@ pub(in crate::media) fn write_part(
 pub(crate) fn begin(path: &Path) -> Result<Part> {
     let target = target(path)?;
     let folder = folder_of(&target).to_owned();
-    Part::beside(target).map_err(|error| refused(path, no_place(&folder, error)))
+    Part::beside(target).map_err(|error| refused(path, folder_error(&folder, error)))
 }
 
 /// Calls `write` for a file that appears under `path` only on success.
@@ -134,7 +134,7 @@ fn target(path: &Path) -> Result<PathBuf> {
             refuse("the file is there and write-protected; choose another name or allow writing")
         }
         Ok(_) => path.canonicalize().map_err(|error| refused(path, error.into())),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(end_of_link(path)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(resolve_dangling_link(path)),
         Err(error) => Err(refused(path, error.into())),
     }
 }
@@ -151,7 +151,7 @@ pub(in crate::media) fn check_links(path: &Path) -> Result<()> {
 const LINKS: usize = 40;
 
 /// The target of a symbolic link that does not exist yet; any other path unchanged.
-pub(in crate::media) fn end_of_link(path: &Path) -> PathBuf {
+pub(in crate::media) fn resolve_dangling_link(path: &Path) -> PathBuf {
     let mut end = path.to_owned();
     for _ in 0..LINKS {
         let Ok(next) = end.read_link() else { break };
@@ -161,7 +161,7 @@ pub(in crate::media) fn end_of_link(path: &Path) -> PathBuf {
 }
 
 /// The reason why no file can be created in a folder.
-fn no_place(folder: &Path, error: std::io::Error) -> CodecError {
+fn folder_error(folder: &Path, error: std::io::Error) -> CodecError {
     let folder = folder.display();
     let problem = match error.kind() {
         ErrorKind::NotFound => format!("the folder {folder} does not exist; create it first"),

@@ -17,8 +17,8 @@ use crate::media::still::{self, Limits};
 use crate::media::{Image, Samples};
 
 /// Settings that are requested by default.
-const USUAL_SIZE: [usize; 2] = [640, 480];
-const USUAL_RATE: Rate = Rate::of(30);
+const DEFAULT_SIZE: [usize; 2] = [640, 480];
+const DEFAULT_RATE: Rate = Rate::of(30);
 
 /// How long to wait for a frame before the connection is checked.
 const POLL_TIMEOUT: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
@@ -79,11 +79,11 @@ pub struct CameraRequest {
 /// A camera. If it is disconnected, each request for a frame tries to reconnect.
 pub struct CameraSource {
     path: PathBuf,
-    wish: CameraRequest,
+    request: CameraRequest,
     interpretation: FormatOverrides,
     video: VideoFormat,
     open: Option<Open>,
-    begun: Instant,
+    started: Instant,
     index: u64,
 }
 
@@ -100,27 +100,31 @@ impl CameraSource {
     /// Starts a camera.
     ///
     /// # Errors
-    /// [`Error::Input`] when it is no camera, is busy, or does not offer the request; the message
+    /// [`Error::Input`] when it is not a camera, is busy, or does not offer the request; the message
     /// lists what it offers.
-    pub fn open(path: &Path, wish: CameraRequest, interpretation: FormatOverrides) -> Result<Self> {
-        let open = start(path, wish, interpretation)?;
+    pub fn open(
+        path: &Path,
+        request: CameraRequest,
+        interpretation: FormatOverrides,
+    ) -> Result<Self> {
+        let open = start(path, request, interpretation)?;
         let video = open.video.clone();
-        let begun = Instant::now();
+        let started = Instant::now();
         Ok(Self {
             path: path.into(),
-            wish,
+            request,
             interpretation,
             video,
             open: Some(open),
-            begun,
+            started,
             index: 0,
         })
     }
 
     /// Tries to reconnect the camera.
     fn find_again(&mut self) -> std::result::Result<(), String> {
-        let open =
-            start(&self.path, self.wish, self.interpretation).map_err(|error| error.to_string())?;
+        let open = start(&self.path, self.request, self.interpretation)
+            .map_err(|error| error.to_string())?;
         if (open.video.width, open.video.height, open.video.format)
             != (self.video.width, self.video.height, self.video.format)
         {
@@ -144,9 +148,9 @@ impl Source for CameraSource {
         }
         let Some(open) = &mut self.open else { return Ok(ReadOutcome::End) };
         match open.take(&self.path, &mut frame.bytes) {
-            Ok(Taken::Frame) => {}
-            Ok(Taken::Corrupt(why)) => return Ok(ReadOutcome::Corrupt(why)),
-            Ok(Taken::Nothing) => return Ok(ReadOutcome::Waiting),
+            Ok(Dequeued::Frame) => {}
+            Ok(Dequeued::Corrupt(why)) => return Ok(ReadOutcome::Corrupt(why)),
+            Ok(Dequeued::Nothing) => return Ok(ReadOutcome::Waiting),
             Err(error) => {
                 self.open = None;
                 return Ok(ReadOutcome::Disconnected(format!(
@@ -155,7 +159,7 @@ impl Source for CameraSource {
                 )));
             }
         }
-        (frame.index, frame.time) = (self.index, self.begun.elapsed());
+        (frame.index, frame.time) = (self.index, self.started.elapsed());
         self.index += 1;
         Ok(ReadOutcome::Frame)
     }
@@ -165,7 +169,7 @@ impl Source for CameraSource {
     }
 }
 
-enum Taken {
+enum Dequeued {
     Frame,
     Corrupt(String),
     Nothing,
@@ -173,10 +177,10 @@ enum Taken {
 
 impl Open {
     /// Waits briefly for a frame.
-    fn take(&mut self, path: &Path, bytes: &mut Vec<u8>) -> io::Result<Taken> {
+    fn take(&mut self, path: &Path, bytes: &mut Vec<u8>) -> io::Result<Dequeued> {
         let mut ready = [PollFd::new(&self.stream, PollFlags::IN)];
         match poll(&mut ready, Some(&POLL_TIMEOUT)) {
-            Ok(0) | Err(rustix::io::Errno::INTR) => return Ok(Taken::Nothing),
+            Ok(0) | Err(rustix::io::Errno::INTR) => return Ok(Dequeued::Nothing),
             Ok(_) => {}
             Err(error) => return Err(error.into()),
         }
@@ -186,7 +190,7 @@ impl Open {
         let (video, stride, format) = (&self.video, self.stride, self.format);
         self.stream.dequeue(|view| {
             if view.is_error() {
-                return Ok(Taken::Corrupt("the camera marked the frame as damaged".into()));
+                return Ok(Dequeued::Corrupt("the camera marked the frame as damaged".into()));
             }
             Ok(match format {
                 CameraFormat::Plain(_) => copy(&view, video, stride, bytes),
@@ -197,7 +201,7 @@ impl Open {
 }
 
 /// Copies a frame without the padding of its rows.
-fn copy(view: &[u8], video: &VideoFormat, stride: usize, bytes: &mut Vec<u8>) -> Taken {
+fn copy(view: &[u8], video: &VideoFormat, stride: usize, bytes: &mut Vec<u8>) -> Dequeued {
     bytes.clear();
     let (width, height) = (video.width, video.height);
     let row = video.format.bytes(width, 1);
@@ -211,25 +215,25 @@ fn copy(view: &[u8], video: &VideoFormat, stride: usize, bytes: &mut Vec<u8>) ->
         bytes.extend_from_slice(&view[..view.len().min(video.bytes())]);
     }
     if bytes.len() == video.bytes() {
-        return Taken::Frame;
+        return Dequeued::Frame;
     }
-    Taken::Corrupt(format!(
+    Dequeued::Corrupt(format!(
         "the camera gave {} bytes of a frame that has {}",
         bytes.len(),
         video.bytes()
     ))
 }
 
-fn decode(path: &Path, view: &[u8], video: &VideoFormat, bytes: &mut Vec<u8>) -> Taken {
+fn decode(path: &Path, view: &[u8], video: &VideoFormat, bytes: &mut Vec<u8>) -> Dequeued {
     let frame = match still::decode(path, Cursor::new(view), &Limits::default()) {
         Ok(frame) => frame,
-        Err(error) => return Taken::Corrupt(error.to_string()),
+        Err(error) => return Dequeued::Corrupt(error.to_string()),
     };
     let Image { width, height, channels, samples: Samples::U8(samples), .. } = frame else {
-        return Taken::Corrupt("the camera gave a JPEG of more than 8 bits".into());
+        return Dequeued::Corrupt("the camera gave a JPEG of more than 8 bits".into());
     };
     if (width, height) != (video.width, video.height) {
-        return Taken::Corrupt(format!("the camera gave a JPEG of {width}x{height}"));
+        return Dequeued::Corrupt(format!("the camera gave a JPEG of {width}x{height}"));
     }
     bytes.clear();
     if channels == 1 {
@@ -237,7 +241,7 @@ fn decode(path: &Path, view: &[u8], video: &VideoFormat, bytes: &mut Vec<u8>) ->
     } else {
         bytes.extend_from_slice(&samples);
     }
-    Taken::Frame
+    Dequeued::Frame
 }
 
 /// A capture device, its name, and the formats that it offers.
@@ -254,8 +258,9 @@ fn device(path: &Path) -> Result<(Device, String, Vec<FourCc>)> {
         };
         Error::input_from(path, problem, error)
     })?;
-    let has =
-        device.capabilities().map_err(|error| Error::input_from(path, "it is no camera", error))?;
+    let has = device
+        .capabilities()
+        .map_err(|error| Error::input_from(path, "it is not a camera", error))?;
     if !has.device_capabilities().contains(CapabilityFlags::VIDEO_CAPTURE) {
         return Err(Error::input(
             path,
@@ -272,29 +277,29 @@ fn device(path: &Path) -> Result<(Device, String, Vec<FourCc>)> {
 /// A camera's name and a description of what it offers.
 ///
 /// # Errors
-/// [`Error::Input`] when it is no camera, or access is denied.
+/// [`Error::Input`] when it is not a camera, or access is denied.
 pub fn describe(path: &Path) -> Result<(String, String)> {
     let (device, name, offered) = device(path)?;
     Ok((name, offer(&device, &offered)))
 }
 
-fn start(path: &Path, wish: CameraRequest, interpretation: FormatOverrides) -> Result<Open> {
+fn start(path: &Path, request: CameraRequest, interpretation: FormatOverrides) -> Result<Open> {
     let (device, _, offered) = device(path)?;
     let failed = |problem: &str, error: io::Error| Error::input_from(path, problem, error);
     let offers = offer(&device, &offered);
     let known = KNOWN.iter().find(|(code, format)| {
         offered.contains(&FourCc::from_fourcc(**code))
-            && wish.format.is_none_or(|wished| wished == *format)
+            && request.format.is_none_or(|requested| requested == *format)
     });
     let Some((code, format)) = known else {
-        let wished = wish
+        let requested = request
             .format
             .map_or("any format that Eddy reads".to_owned(), |format| format.to_string());
-        return Err(Error::input(path, format!("it does not give {wished}; it gives {offers}")));
+        return Err(Error::input(path, format!("it does not give {requested}; it gives {offers}")));
     };
-    let [width, height] = wish.size.unwrap_or(USUAL_SIZE);
+    let [width, height] = request.size.unwrap_or(DEFAULT_SIZE);
     let (Ok(w), Ok(h)) = (u32::try_from(width), u32::try_from(height)) else {
-        return Err(Error::usage(format!("{width}x{height} is no size of a camera's frames")));
+        return Err(Error::usage(format!("{width}x{height} is not a valid frame size")));
     };
     let code = FourCc::from_fourcc(**code);
     let capture = device
@@ -303,14 +308,14 @@ fn start(path: &Path, wish: CameraRequest, interpretation: FormatOverrides) -> R
     let (got_width, got_height) =
         (capture.format().width() as usize, capture.format().height() as usize);
     let got = capture.format().pixel_format();
-    if got != code || wish.size.is_some_and(|size| size != [got_width, got_height]) {
+    if got != code || request.size.is_some_and(|size| size != [got_width, got_height]) {
         let problem = format!(
             "it does not give {width}x{height} in {format} but {got_width}x{got_height} in {got}; \
              it gives {offers}"
         );
         return Err(Error::input(path, problem));
     }
-    let rate = interpretation.rate.unwrap_or(USUAL_RATE);
+    let rate = interpretation.rate.unwrap_or(DEFAULT_RATE);
     // Cameras with a single rate do not allow setting it.
     let interval = capture.set_frame_interval(Fract::new(rate.seconds, rate.frames)).ok();
     let rate = interval.map_or(rate, |interval| Rate {
@@ -373,7 +378,7 @@ pub fn cameras() -> Vec<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use super::{CameraFormat, Taken, copy};
+    use super::{CameraFormat, Dequeued, copy};
     use crate::media::stream::{PixelFormat, Rate, VideoFormat};
 
     #[test]
@@ -381,10 +386,10 @@ mod tests {
         let video = VideoFormat::new(2, 2, Rate::of(30), PixelFormat::RGB24);
         let mut bytes = Vec::new();
         let view: Vec<u8> = (0..16).collect();
-        assert!(matches!(copy(&view, &video, 8, &mut bytes), Taken::Frame));
+        assert!(matches!(copy(&view, &video, 8, &mut bytes), Dequeued::Frame));
         assert_eq!(bytes, [0, 1, 2, 3, 4, 5, 8, 9, 10, 11, 12, 13]);
-        assert!(matches!(copy(&view[..9], &video, 8, &mut bytes), Taken::Corrupt(_)));
-        assert!(matches!(copy(&view, &video, 6, &mut bytes), Taken::Frame));
+        assert!(matches!(copy(&view[..9], &video, 8, &mut bytes), Dequeued::Corrupt(_)));
+        assert!(matches!(copy(&view, &video, 6, &mut bytes), Dequeued::Frame));
     }
 
     #[test]

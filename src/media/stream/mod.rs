@@ -28,14 +28,14 @@ pub(crate) use format::Plane;
 pub use format::{Chroma, Order, PixelFormat};
 pub use live::LiveSource;
 pub use open::{
-    CLOSED, SinkFormat, is_sink, is_source, open, standard_input_format, standard_input_is_image,
-    whole_standard_input,
+    CLOSED, SinkFormat, is_sink, is_source, open, read_standard_input, standard_input_format,
+    standard_input_is_image,
 };
 pub use pipe::PipeSink;
 pub use raw::RawSource;
 pub use sequence::{SequenceSink, SequenceSource};
 pub use sink::{Framing, PlainSink};
-pub use video::{CodePoint, Color, Matrix, Rate, SaidBy, Scan, Siting, VideoFormat};
+pub use video::{CodePoint, Color, Matrix, Rate, Scan, Siting, TagSource, VideoFormat};
 pub use y4m::{Y4mSource, nearest};
 
 use super::still::{Limits, TOO_LARGE};
@@ -134,7 +134,7 @@ pub trait Sink: Send {
     ///
     /// # Errors
     /// [`Error::Output`] when no reader can ever connect.
-    fn is_wanted(&mut self) -> Result<bool> {
+    fn has_reader(&mut self) -> Result<bool> {
         Ok(true)
     }
 
@@ -182,7 +182,7 @@ impl FormatOverrides {
     fn apply(self, video: &mut VideoFormat) {
         video.rate = self.rate.unwrap_or(video.rate);
         if let Some(matrix) = self.matrix.filter(|matrix| *matrix != video.color.matrix) {
-            (video.color.matrix, video.color.said_by) = (matrix, SaidBy::Caller);
+            (video.color.matrix, video.color.matrix_source) = (matrix, TagSource::Caller);
         }
         video.color.full_range = self.full_range.unwrap_or(video.color.full_range);
     }

@@ -14,7 +14,7 @@ use super::pipe::PipeSink;
 use super::raw::RawSource;
 use super::sequence::{SequenceSink, SequenceSource};
 use super::sink::{Framing, PlainSink};
-use super::video::{Matrix, Rate, SaidBy, VideoFormat};
+use super::video::{Matrix, Rate, TagSource, VideoFormat};
 use super::y4m::{MAGIC, Y4mSource, nearest};
 use super::{FormatOverrides, Origin, Sink, Source};
 use crate::error::{Error, Result};
@@ -50,7 +50,7 @@ fn has_extension(path: &Path, known: &[&str]) -> bool {
     extension.is_some_and(|extension| known.contains(&extension.as_str()))
 }
 
-fn begins_as_y4m(path: &Path) -> bool {
+fn starts_as_y4m(path: &Path) -> bool {
     let mut start = [0; MAGIC.len()];
     path.is_file()
         && File::open(path).is_ok_and(|mut file| file.read_exact(&mut start).is_ok())
@@ -59,7 +59,7 @@ fn begins_as_y4m(path: &Path) -> bool {
 
 /// Whether data are a container for ffmpeg, by their first 12 bytes: Matroska, AVI, MP4, Ogg, FLV,
 /// MPEG streams or ASF. Raw frames begin as these only by chance.
-fn begins_as_container(head: &[u8]) -> bool {
+fn starts_as_container(head: &[u8]) -> bool {
     match head {
         [0x1a, 0x45, 0xdf, 0xa3, ..]
         | [b'R', b'I', b'F', b'F', ..]
@@ -78,7 +78,7 @@ fn begins_as_container(head: &[u8]) -> bool {
 pub fn is_source(path: &Path) -> bool {
     let is_pipe = path.metadata().is_ok_and(|found| found.file_type().is_fifo());
     let is_named = is_standard(path) || is_url(path) || is_container(path);
-    is_named || is_pipe || is_camera(path) || begins_as_y4m(path)
+    is_named || is_pipe || is_camera(path) || starts_as_y4m(path)
 }
 
 /// Whether a sink is video: standard output, y4m, raw frames, or a container.
@@ -87,14 +87,14 @@ pub fn is_sink(path: &Path) -> bool {
 }
 
 /// Opens the one stream that `sources` name: a stream, or image files and folders in sequence,
-/// each within `limits`. `wish` is for cameras. If it names a format, other sources are read as
+/// each within `limits`. `request` is for cameras. If it names a format, other sources are read as
 /// raw frames, and it must also give the size.
 ///
 /// # Errors
 /// [`Error::Input`] for a source that cannot be read, [`Error::Usage`] for several streams.
 pub fn open(
     sources: &[PathBuf],
-    wish: CameraRequest,
+    request: CameraRequest,
     interpretation: FormatOverrides,
     limits: Limits,
 ) -> Result<Box<dyn Source>> {
@@ -107,16 +107,16 @@ pub fn open(
         return sequence(sources, interpretation, limits);
     };
     if is_camera(source) {
-        return Ok(Box::new(CameraSource::open(source, wish, interpretation)?));
+        return Ok(Box::new(CameraSource::open(source, request, interpretation)?));
     }
-    if wish.size.is_some() && wish.format.is_none() {
+    if request.size.is_some() && request.format.is_none() {
         return Err(Error::usage(format!(
             "{STREAM_SIZE} is of a camera's or of raw frames; raw ones need {PIXEL_FORMAT}, too",
         )));
     }
     let is_file = source.is_file();
-    if let Some(format) = wish.format {
-        let (Some([width, height]), CameraFormat::Plain(format)) = (wish.size, format) else {
+    if let Some(format) = request.format {
+        let (Some([width, height]), CameraFormat::Plain(format)) = (request.size, format) else {
             return Err(Error::usage(format!(
                 "raw frames need both {STREAM_SIZE} and {PIXEL_FORMAT}, and are not mjpeg (which \
                  is a camera's, or ffmpeg's)",
@@ -132,15 +132,15 @@ pub fn open(
     }
     if is_standard(source) {
         let name = Path::new("standard input");
-        let is_container = begins_as_container(standard_input_head()?);
-        let all = whole_standard_input()?;
+        let is_container = starts_as_container(standard_input_head()?);
+        let all = read_standard_input()?;
         return Ok(if is_container {
             Box::new(FfmpegSource::of_pipe(name, all, interpretation)?)
         } else {
             Box::new(Y4mSource::open(name, all, interpretation)?)
         });
     }
-    if begins_as_y4m(source) || has_extension(source, &["y4m"]) {
+    if starts_as_y4m(source) || has_extension(source, &["y4m"]) {
         return Ok(Box::new(Y4mSource::open(source, media::open(source)?, interpretation)?));
     }
     let is_image = is_file && Format::from_path(source).is_some() && !is_container(source);
@@ -221,7 +221,7 @@ pub fn standard_input_format() -> Result<Format> {
 ///
 /// # Errors
 /// [`Error::Input`] when it is not open.
-pub fn whole_standard_input() -> Result<impl Read + Send> {
+pub fn read_standard_input() -> Result<impl Read + Send> {
     Ok(HEAD.get().map(Vec::as_slice).unwrap_or_default().chain(standard_input()?))
 }
 
@@ -296,19 +296,19 @@ impl SinkFormat {
             Self::Y4m | Self::Container => {
                 let mut result = VideoFormat { format: nearest(video.format), ..video.clone() };
                 let color = &mut result.color;
-                let usual = Matrix::usual(video.height);
+                let default = Matrix::default_for(video.height);
                 if video.format.chroma().is_none() {
                     // Converts full-range RGB to YCbCr in the usual limited range.
                     color.full_range = false;
-                    if color.said_by != SaidBy::Caller {
-                        (color.matrix, color.said_by) = (usual, SaidBy::Source);
+                    if color.matrix_source != TagSource::Caller {
+                        (color.matrix, color.matrix_source) = (default, TagSource::Source);
                     }
                 } else if self == Self::Y4m
-                    && color.said_by != SaidBy::Caller
+                    && color.matrix_source != TagSource::Caller
                     && matches!(color.matrix, Matrix::Bt601 | Matrix::Bt709)
                 {
                     // y4m cannot specify the matrix, and this is its readers' default.
-                    color.matrix = usual;
+                    color.matrix = default;
                 }
                 result
             }
@@ -333,13 +333,13 @@ impl SinkFormat {
         }
         let has_matrix =
             self == Self::Y4m && result.format.chroma().is_some() && !result.format.is_gray();
-        if has_matrix && result.color.matrix != Matrix::usual(result.height) {
+        if has_matrix && result.color.matrix != Matrix::default_for(result.height) {
             let matrix = result.color.matrix;
             losses.push(format!(
                 "y4m cannot declare that its color is {matrix}: readers need an option for it"
             ));
         } else if has_matrix
-            && source.color.said_by == SaidBy::Source
+            && source.color.matrix_source == TagSource::Source
             && source.color.matrix != result.color.matrix
         {
             losses.push(format!(
@@ -394,7 +394,7 @@ impl SinkFormat {
     }
 }
 
-/// Whether the path exists and is no file: a named pipe or a device such as `/dev/null`.
+/// Whether the path exists and is not a file: a named pipe or a device such as `/dev/null`.
 fn is_pipe(path: &Path) -> bool {
     path.metadata()
         .is_ok_and(|found| found.file_type().is_fifo() || found.file_type().is_char_device())

@@ -92,7 +92,7 @@ impl Sink for PipeSink {
         &self.video
     }
 
-    fn is_wanted(&mut self) -> Result<bool> {
+    fn has_reader(&mut self) -> Result<bool> {
         if self.reader.is_none() {
             self.find_reader()?;
         }

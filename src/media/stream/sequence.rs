@@ -71,7 +71,7 @@ impl Source for SequenceSource {
         self.index += 1;
         let still = match read {
             Ok(still) => still,
-            Err(error) => return Ok(ReadOutcome::Corrupt(with_cause(&error))),
+            Err(error) => return Ok(ReadOutcome::Corrupt(message_with_cause(&error))),
         };
         let VideoFormat { width, height, format, .. } = self.video;
         let found = format_of(&still);
@@ -102,7 +102,7 @@ impl Source for SequenceSource {
     }
 }
 
-fn with_cause(error: &Error) -> String {
+fn message_with_cause(error: &Error) -> String {
     match std::error::Error::source(error) {
         Some(cause) => format!("{error}: {cause}"),
         None => error.to_string(),

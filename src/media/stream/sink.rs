@@ -85,15 +85,15 @@ impl<W: Output> Sink for PlainSink<W> {
             Framing::Raw => Ok(()),
             Framing::Live | Framing::Timed => {
                 let now = Instant::now();
-                let (begun, last) =
-                    self.clock.map_or((now, None), |(begun, last)| (begun, Some(last)));
+                let (started, last) =
+                    self.clock.map_or((now, None), |(started, last)| (started, Some(last)));
                 let time = if self.framing == Framing::Live {
-                    now.duration_since(begun)
+                    now.duration_since(started)
                 } else {
                     frame.time
                 };
                 let time = (time.as_millis() as u64).max(last.map_or(0, |last| last + 1));
-                self.clock = Some((begun, time));
+                self.clock = Some((started, time));
                 self.output.write_all(&matroska::frame(time, frame.bytes.len()))
             }
         };

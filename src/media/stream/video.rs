@@ -37,14 +37,14 @@ pub struct VideoFormat {
 
 impl VideoFormat {
     /// Progressive frames with the usual color for `format`. Frames are upright: a source rotates
-    /// them where its file says so.
+    /// them where its file states them.
     pub fn new(width: usize, height: usize, rate: Rate, format: PixelFormat) -> Self {
         Self {
             width,
             height,
             rate,
             format,
-            color: Color::usual(height, format),
+            color: Color::default_for(height, format),
             scan: Scan::Progressive,
             aspect: None,
             delay: Duration::ZERO,
@@ -168,7 +168,7 @@ pub struct Color {
     /// The matrix from red, green and blue to luma and chroma; ignored for RGB.
     pub matrix: Matrix,
     /// Where the matrix comes from.
-    pub said_by: SaidBy,
+    pub matrix_source: TagSource,
     /// The chromaticities of red, green, blue and white.
     pub primaries: CodePoint,
     /// The transfer characteristics.
@@ -183,12 +183,12 @@ pub struct Color {
 impl Color {
     /// Defaults for unspecified properties: BT.709 from 720 rows on and BT.601 below, limited
     /// range, chroma on the left. RGB has full range.
-    pub fn usual(height: usize, format: PixelFormat) -> Self {
+    pub fn default_for(height: usize, format: PixelFormat) -> Self {
         Self {
-            matrix: Matrix::usual(height),
-            said_by: SaidBy::Nobody,
-            primaries: CodePoint::UNSAID,
-            transfer: CodePoint::UNSAID,
+            matrix: Matrix::default_for(height),
+            matrix_source: TagSource::None,
+            primaries: CodePoint::UNSPECIFIED,
+            transfer: CodePoint::UNSPECIFIED,
             full_range: format.chroma().is_none(),
             siting: Siting::Left,
         }
@@ -197,9 +197,9 @@ impl Color {
 
 /// Where a stream's matrix comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SaidBy {
+pub enum TagSource {
     /// Unspecified: the default for that height.
-    Nobody,
+    None,
     /// The source.
     Source,
     /// The caller's override.
@@ -213,7 +213,7 @@ pub struct CodePoint(pub u8);
 
 impl CodePoint {
     /// Unspecified.
-    pub const UNSAID: Self = Self(2);
+    pub const UNSPECIFIED: Self = Self(2);
 
     /// Names of primaries in ffmpeg.
     const PRIMARIES: [(u8, &'static str); 11] = [
@@ -262,7 +262,10 @@ impl CodePoint {
     }
 
     fn of(names: &[(u8, &str)], name: &str) -> Self {
-        names.iter().find(|(_, known)| *known == name).map_or(Self::UNSAID, |(code, _)| Self(*code))
+        names
+            .iter()
+            .find(|(_, known)| *known == name)
+            .map_or(Self::UNSPECIFIED, |(code, _)| Self(*code))
     }
 
     /// The name of primaries, if known.
@@ -293,7 +296,7 @@ pub enum Matrix {
 
 impl Matrix {
     /// The default for frames of that height that do not specify it.
-    pub fn usual(height: usize) -> Self {
+    pub fn default_for(height: usize) -> Self {
         if height >= 720 { Self::Bt709 } else { Self::Bt601 }
     }
 

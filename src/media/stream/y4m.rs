@@ -4,7 +4,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use super::format::{Chroma, PixelFormat};
-use super::video::{CodePoint, Color, Matrix, Rate, SaidBy, Scan, Siting, VideoFormat};
+use super::video::{CodePoint, Color, Matrix, Rate, Scan, Siting, TagSource, VideoFormat};
 use super::{FormatOverrides, ReadOutcome, Source, VideoFrame, check_size};
 use crate::error::{Error, Result};
 use crate::setting::{PIXEL_FORMAT, STREAM_SIZE};
@@ -209,7 +209,7 @@ fn describe(value: &str, color: &mut Color) {
     let [primaries, transfer, matrix] = codes[..] else { return };
     (color.primaries, color.transfer) = (CodePoint(primaries), CodePoint(transfer));
     if let Some(matrix) = Matrix::of_code(matrix) {
-        (color.matrix, color.said_by) = (matrix, SaidBy::Source);
+        (color.matrix, color.matrix_source) = (matrix, TagSource::Source);
     }
 }
 
@@ -217,9 +217,10 @@ fn describe(value: &str, color: &mut Color) {
 fn description(video: &VideoFormat) -> Option<String> {
     let Color { matrix, primaries, transfer, .. } = video.color;
     let has_matrix = video.format.chroma().is_some() && !video.format.is_gray();
-    let is_usual = !has_matrix || matrix == Matrix::usual(video.height);
-    let is_plain = is_usual && primaries == CodePoint::UNSAID && transfer == CodePoint::UNSAID;
-    let matrix = if has_matrix { matrix.code() } else { CodePoint::UNSAID.0 };
+    let is_default = !has_matrix || matrix == Matrix::default_for(video.height);
+    let is_plain =
+        is_default && primaries == CodePoint::UNSPECIFIED && transfer == CodePoint::UNSPECIFIED;
+    let matrix = if has_matrix { matrix.code() } else { CodePoint::UNSPECIFIED.0 };
     (!is_plain).then(|| format!(" XEDDY={}-{}-{matrix}", primaries.0, transfer.0))
 }
 
@@ -300,7 +301,7 @@ pub fn nearest(format: PixelFormat) -> PixelFormat {
 mod tests {
     use super::{Y4mSource, header};
     use crate::media::stream::{
-        CodePoint, FormatOverrides, Matrix, ReadOutcome, SaidBy, Siting, Source, VideoFrame,
+        CodePoint, FormatOverrides, Matrix, ReadOutcome, Siting, Source, TagSource, VideoFrame,
     };
     use std::path::Path;
 
@@ -376,7 +377,10 @@ mod tests {
         let written = header(&video);
         assert!(written.contains(" XEDDY=9-16-9\n") && written.len() <= 96, "{written}");
         let again = open(written.as_bytes()).unwrap().video().color;
-        assert_eq!(again, crate::media::stream::Color { said_by: SaidBy::Source, ..video.color });
+        assert_eq!(
+            again,
+            crate::media::stream::Color { matrix_source: TagSource::Source, ..video.color }
+        );
         // The tag is left out when the header would be too long for ffmpeg.
         video.tags = vec![format!("X{}", "a".repeat(30))];
         assert!(!header(&video).contains("EDDY"));

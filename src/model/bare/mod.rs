@@ -17,7 +17,7 @@ use crate::diffusion::{Prediction, Sampler};
 use crate::error::{Error, Result};
 use crate::media::Image;
 use crate::network::{
-    Axes, Colors, ModelSource, NoiseScale, Runtime, SessionOptions, Trial, sha256,
+    Axes, Colors, ModelSource, NoiseScale, ProbeSession, Runtime, SessionOptions, sha256,
 };
 use probe::Probe;
 pub use roles::Role;
@@ -175,8 +175,8 @@ impl ProbedModel {
             path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         // ONNX Runtime opens external weights on its own, so they are checked first.
         find_weights(&bytes, beside, Links::Inside, &model)?;
-        let trial = Trial::open(runtime, &model, ModelSource::File(path), options)?;
-        let mut probed = Probe::new(trial, description, &model)?.detect()?;
+        let session = ProbeSession::open(runtime, &model, ModelSource::File(path), options)?;
+        let mut probed = Probe::new(session, description, &model)?.detect()?;
         let file = path.file_name().map(|name| name.to_string_lossy().into_owned());
         let file = file.unwrap_or_default();
         let stem = path.file_stem().map(|name| name.to_string_lossy().into_owned());

@@ -3,7 +3,7 @@
 use super::Description;
 use crate::error::{Error, Result};
 use crate::names::named;
-use crate::network::{Axes, Port, Trial};
+use crate::network::{Axes, Port, ProbeSession};
 use crate::setting::{INPUT, INPUTS};
 
 /// The role of an input.
@@ -59,7 +59,7 @@ const NOISE: &[&str] =
     &["sigma", "noise_l", "noisel", "nlevel", "level", "std", "noise_map", "sig"];
 const TIME: &[&str] = &["time", "step", "_t", "t_"];
 /// Names that exporters generate, and symbols of formulas. They imply no role.
-const NAMELESS: &[&str] = &["input", "onnx::", "arg", "x", "s", "n", "t"];
+const GENERIC_NAMES: &[&str] = &["input", "onnx::", "arg", "x", "s", "n", "t"];
 const CLASS: &[&str] = &["class", "label"];
 const MASK: &[&str] = &["mask", "hole"];
 const IMAGE: &[&str] = &["noisy", "sample", "image", "img", "input", "x", "lq", "lr", "data", "in"];
@@ -70,15 +70,15 @@ fn is_called(port: &Port, parts: &[&str]) -> bool {
 }
 
 /// Whether an input's name implies no role.
-fn is_nameless(port: &Port) -> bool {
+fn has_generic_name(port: &Port) -> bool {
     let name = port.name.to_lowercase();
     let stem = name.trim_matches(|c: char| c.is_ascii_digit() || matches!(c, '.' | '_' | ':'));
-    name.chars().count() <= 2 || stem.is_empty() || NAMELESS.contains(&stem)
+    name.chars().count() <= 2 || stem.is_empty() || GENERIC_NAMES.contains(&stem)
 }
 
 /// Whether an integer input is the timestep: its name implies no other role.
 fn is_integer_time(port: &Port) -> bool {
-    port.element.is_integer() && is_nameless(port)
+    port.element.is_integer() && has_generic_name(port)
 }
 
 impl Roles {
@@ -86,9 +86,13 @@ impl Roles {
     ///
     /// # Errors
     /// [`Error::Model`] when there is no image, or an input whose role is unknown.
-    pub(super) fn of(trial: &Trial, description: &Description, model: &str) -> Result<Self> {
+    pub(super) fn of(
+        session: &ProbeSession,
+        description: &Description,
+        model: &str,
+    ) -> Result<Self> {
         let mut roles = Self::default();
-        let mut rest: Vec<Port> = trial.inputs().to_vec();
+        let mut rest: Vec<Port> = session.inputs().to_vec();
         for name in
             description.inputs.iter().map(|(_, name)| name).chain(description.constants.keys())
         {
@@ -111,10 +115,10 @@ impl Roles {
             rest.extract_if(.., |port| description.constants.contains_key(&port.name)).collect();
         rest.retain(|port| !named(port));
         roles.find_image(&mut rest, description);
-        roles.find_states(&mut rest, trial.outputs(), description, model)?;
-        roles.find_neighbors(&mut rest, trial.inputs());
+        roles.find_states(&mut rest, session.outputs(), description, model)?;
+        roles.find_neighbors(&mut rest, session.inputs());
         if roles.sample.is_none() && roles.condition.is_none() {
-            let inputs: Vec<String> = trial
+            let inputs: Vec<String> = session
                 .inputs()
                 .iter()
                 .map(|port| format!("`{}` ({})", port.name, port.text))
@@ -151,7 +155,8 @@ impl Roles {
             } else if !is_called(&port, NOISE) && (is_called(&port, TIME) || is_integer_time(&port))
             {
                 &mut roles.timestep
-            } else if port.element.is_integer() || !(is_called(&port, NOISE) || is_nameless(&port))
+            } else if port.element.is_integer()
+                || !(is_called(&port, NOISE) || has_generic_name(&port))
             {
                 // The role of a scalar with any other name is unknown.
                 unknown.push(port);

@@ -216,7 +216,7 @@ impl Manifest {
             self.unconditional.keys().find(|name| !self.constants.contains_key(*name))
         {
             return Some(format!(
-                "unconditional values of {name}, which is none of [constants]; expected one of them"
+                "unconditional values of {name}, which is not in [constants]; expected a name that is"
             ));
         }
         if let Some(name) = self

@@ -18,7 +18,7 @@ pub(in crate::network) static CPU: Provider = Provider {
         // ONNX Runtime would prefer a plugin's device, which may be the processor as well.
         Ok(builder.with_devices(runtime.devices_of("CPUExecutionProvider"), None)?)
     },
-    trial: None,
+    probe_fn: None,
     has_own_memory: false,
     has_fixed_shapes: false,
 };

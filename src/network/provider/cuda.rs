@@ -14,7 +14,7 @@ pub(in crate::network) static CUDA: Provider = Provider {
     build: "onnxruntime-gpu",
     parts: &["shared", "cuda"],
     configure: |builder, _, device, _| Ok(builder.with_execution_providers([dispatch(device)])?),
-    trial: None,
+    probe_fn: None,
     has_own_memory: true,
     has_fixed_shapes: false,
 };

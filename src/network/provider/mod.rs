@@ -38,7 +38,7 @@ pub(super) struct Provider {
     /// Adds the providers to a session. Compiled engines are stored in the cache entry.
     pub(super) configure: Configure,
     /// Adds the providers to a probe with a single node; none if it is like any other session.
-    pub(super) trial: Option<Trial>,
+    pub(super) probe_fn: Option<ProbeFn>,
     /// Whether the device has its own memory, so that inputs are copied to it. Networks in f16 are
     /// faster there.
     pub(super) has_own_memory: bool,
@@ -46,7 +46,7 @@ pub(super) struct Provider {
     pub(super) has_fixed_shapes: bool,
 }
 
-type Trial = fn(SessionBuilder, Device, ProbeDepth) -> ort::Result<SessionBuilder>;
+type ProbeFn = fn(SessionBuilder, Device, ProbeDepth) -> ort::Result<SessionBuilder>;
 
 type Configure =
     fn(SessionBuilder, &Runtime, Device, Option<&CacheEntry>) -> ort::Result<SessionBuilder>;
@@ -60,8 +60,8 @@ impl Provider {
         device: Device,
         depth: ProbeDepth,
     ) -> ort::Result<SessionBuilder> {
-        match self.trial {
-            Some(trial) => trial(builder, device, depth),
+        match self.probe_fn {
+            Some(probe_fn) => probe_fn(builder, device, depth),
             None => (self.configure)(builder, runtime, device, None),
         }
     }

@@ -20,7 +20,7 @@ pub(in crate::network) static OPENVINO: Provider = Provider {
     build: "onnxruntime-openvino",
     parts: &["shared", "openvino"],
     configure: |builder, _, device, _| Ok(builder.with_execution_providers([dispatch(device)])?),
-    trial: None,
+    probe_fn: None,
     has_own_memory: false,
     has_fixed_shapes: false,
 };

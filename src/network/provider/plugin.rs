@@ -17,7 +17,7 @@ pub(in crate::network) static PLUGIN: Provider = Provider {
         let device = device.ok_or_else(|| ort::Error::new(runtime.no_plugin_device(number)))?;
         Ok(builder.with_devices([device], None)?)
     },
-    trial: None,
+    probe_fn: None,
     has_own_memory: false,
     has_fixed_shapes: false,
 };

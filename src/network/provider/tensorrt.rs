@@ -28,9 +28,9 @@ pub(in crate::network) static TENSORRT: Provider = Provider {
             cuda::dispatch(device),
         ])?)
     },
-    trial: Some(|builder, device, trial| {
+    probe_fn: Some(|builder, device, depth| {
         // Subgraphs smaller than this run with CUDA.
-        let least = if trial == ProbeDepth::Quick { 2 } else { 1 };
+        let least = if depth == ProbeDepth::Quick { 2 } else { 1 };
         let tensorrt = tensorrt(device).with_min_subgraph_size(least).build().error_on_failure();
         Ok(builder.with_execution_providers([tensorrt, cuda::dispatch(device)])?)
     }),

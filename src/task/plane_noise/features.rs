@@ -62,10 +62,10 @@ fn rank(count: usize, quantile: f64) -> usize {
 }
 
 /// The values at increasing quantiles, rounded down to a rank.
-fn quantiles<const N: usize>(values: &mut [f32], wanted: [f64; N]) -> [f64; N] {
+fn quantiles<const N: usize>(values: &mut [f32], quantiles: [f64; N]) -> [f64; N] {
     let count = values.len();
     let (mut start, mut last) = (0, 0.0);
-    wanted.map(|quantile| {
+    quantiles.map(|quantile| {
         let at = rank(count, quantile);
         if at >= start {
             last = *values[start..].select_nth_unstable_by(at - start, f32::total_cmp).1;
@@ -133,11 +133,11 @@ impl<const N: usize> Row<N> {
 
 pub(super) fn of_image(plane: Plane<'_>, Work { energies, values, .. }: &mut Work) -> OfImage {
     energies.clear();
-    let (mut flat, mut clipped, mut seen) = (0, 0, 0);
+    let (mut flat, mut clipped, mut total) = (0, 0, 0);
     if plane.width >= 2 * blocks::BLOCK && plane.height >= 2 * blocks::BLOCK {
         for (x, y) in blocks::grid(plane.width, plane.height, blocks::OF_IMAGE) {
             let samples = blocks::block(plane, x, y);
-            seen += 1;
+            total += 1;
             match blocks::content(&samples) {
                 Content::Clipped => clipped += 1,
                 Content::Flat => flat += 1,
@@ -145,10 +145,10 @@ pub(super) fn of_image(plane: Plane<'_>, Work { energies, values, .. }: &mut Wor
             }
         }
     }
-    let of_seen = |count: usize| count as f64 / seen.max(1) as f64;
+    let part_of = |count: usize| count as f64 / total.max(1) as f64;
     let mut parts = [(0.0, 0.0); PARTS];
     if energies.len() < FEWEST_BLOCKS {
-        return OfImage { features: None, flat: of_seen(flat), parts };
+        return OfImage { features: None, flat: part_of(flat), parts };
     }
     let count = energies.len();
     let mut row = Row::new();
@@ -183,12 +183,12 @@ pub(super) fn of_image(plane: Plane<'_>, Work { energies, values, .. }: &mut Wor
         row.push((brightness / 64.0 - 2.0) as f32);
         parts[part] = (brightness, total);
     }
-    row.push(4.0 * of_seen(flat) as f32);
-    row.push(4.0 * of_seen(clipped) as f32);
+    row.push(4.0 * part_of(flat) as f32);
+    row.push(4.0 * part_of(clipped) as f32);
     row.push(4.0 * share(energies, |block| block.bands[0] < 0.05) as f32);
     row.push(4.0 * share(energies, |block| block.bands[0] < 0.3) as f32);
     row.push(if plane.role == PlaneRole::Chroma { 1.0 } else { 0.0 });
-    OfImage { features: Some(row.numbers), flat: of_seen(flat), parts }
+    OfImage { features: Some(row.numbers), flat: part_of(flat), parts }
 }
 
 pub(super) fn of_pair(
@@ -197,17 +197,17 @@ pub(super) fn of_pair(
     Work { pairs, values, .. }: &mut Work,
 ) -> OfPair {
     pairs.clear();
-    let (mut repeated, mut seen) = (0, 0);
+    let (mut repeated, mut total) = (0, 0);
     for (x, y) in blocks::grid(after.width, after.height, blocks::OF_PAIR) {
         let (before, after) = (blocks::block(before, x, y), blocks::block(after, x, y));
-        seen += 1;
+        total += 1;
         match blocks::pair_content(&before, &after) {
-            Content::Clipped => seen -= 1,
+            Content::Clipped => total -= 1,
             Content::Flat => repeated += 1,
             Content::Usable => pairs.push(blocks::pair(&before, &after)),
         }
     }
-    let repeated = f64::from(repeated) / f64::from(seen.max(1));
+    let repeated = f64::from(repeated) / f64::from(total.max(1));
     let mut parts = [(0.0, 0.0); PARTS];
     if pairs.len() < FEWEST_BLOCKS {
         return OfPair { features: None, repeated, parts, still: 0.0, explained: 1.0 };

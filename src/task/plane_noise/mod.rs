@@ -126,8 +126,8 @@ impl SpatialEstimator {
     /// `None` if noise cannot be measured: the plane has fewer than 16 samples per side, or is
     /// flat or clipped almost everywhere.
     pub(crate) fn estimate(&mut self, plane: Plane<'_>) -> Option<PlaneNoise> {
-        let seen = features::of_image(plane, &mut self.work);
-        let [sigma, fine, coarse, clean] = regression::of_image(&seen.features?);
+        let found = features::of_image(plane, &mut self.work);
+        let [sigma, fine, coarse, clean] = regression::of_image(&found.features?);
         let sigma = deviation(sigma);
         Some(PlaneNoise {
             role: plane.role,
@@ -135,8 +135,8 @@ impl SpatialEstimator {
             fine: deviation(fine),
             coarse: deviation(coarse),
             clean: f64::from(clean),
-            flat: seen.flat,
-            line: line(&seen.parts, sigma, plane.role),
+            flat: found.flat,
+            line: line(&found.parts, sigma, plane.role),
         })
     }
 }

@@ -33,10 +33,10 @@ pub(super) fn of_image(features: &[f32; OF_IMAGE]) -> [f32; 4] {
 }
 
 /// Part of the textured blocks below which the whole scene counts as moving.
-const MOVES: f64 = 0.3;
+const MOVING_PART: f64 = 0.3;
 
 /// Part above which the differences between frames are trusted.
-const HOLDS: f64 = 0.6;
+const STATIC_PART: f64 = 0.6;
 
 /// Logarithm of the standard deviation and log odds of no noise, from the features of a pair of
 /// frames and the output of [`of_image`]. `still` is the static part of the textured blocks. Where
@@ -53,7 +53,7 @@ pub(super) fn of_stream(
     numbers[..OF_PAIR].copy_from_slice(pair);
     numbers[OF_PAIR..].copy_from_slice(&rest);
     let [change, odds] = stream::OUT.run(&stream::FIRST.run_positive(&numbers));
-    let trust = ((still - MOVES) / (HOLDS - MOVES)).clamp(0.0, 1.0) as f32;
+    let trust = ((still - MOVING_PART) / (STATIC_PART - MOVING_PART)).clamp(0.0, 1.0) as f32;
     let change = if change > 0.0 { trust * change } else { change };
     [sigma + change, clean + trust * (odds - clean)]
 }

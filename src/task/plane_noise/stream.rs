@@ -75,33 +75,33 @@ impl TemporalNoise {
             return;
         }
         let [before, after] = [before, after].map(|samples| Plane::new(samples, width, self.role));
-        let seen = features::of_pair(before, after, &mut self.work);
+        let found = features::of_pair(before, after, &mut self.work);
         self.looks += 1;
-        mix(&mut self.repeated, seen.repeated, weight(self.looks));
-        let Some(features) = seen.features else { return };
+        mix(&mut self.repeated, found.repeated, weight(self.looks));
+        let Some(features) = found.features else { return };
         self.pairs += 1;
         let weight = weight(self.pairs);
-        self.newest_explained = seen.explained;
-        mix(&mut self.explained, seen.explained, weight);
-        let is_still = is_aligned || seen.explained < OF_NOISE;
-        mix(&mut self.still, if is_still { 1.0 } else { seen.still }, weight);
+        self.newest_explained = found.explained;
+        mix(&mut self.explained, found.explained, weight);
+        let is_still = is_aligned || found.explained < OF_NOISE;
+        mix(&mut self.still, if is_still { 1.0 } else { found.still }, weight);
         for (mean, feature) in self.features.iter_mut().zip(features) {
             mix(mean, f64::from(feature), weight);
         }
-        for ((brightness, variance), (own, seen)) in self.parts.iter_mut().zip(seen.parts) {
+        for ((brightness, variance), (own, found)) in self.parts.iter_mut().zip(found.parts) {
             mix(brightness, own, weight);
-            mix(variance, seen, weight);
+            mix(variance, found, weight);
         }
     }
 
     /// Whether the differences are noise and not motion in most of the textured blocks: on
     /// average, and between the newest two frames.
-    pub(crate) fn holds_still(&self) -> bool {
+    pub(crate) fn is_static(&self) -> bool {
         self.explained.max(self.newest_explained) < OF_NOISE
     }
 
     /// The estimate from all frames and a single frame's noise; `None` before two different frames
-    /// were seen.
+    /// were found.
     pub(crate) fn estimate(&self, frame: &PlaneNoise) -> Option<StreamNoise> {
         if self.pairs == 0 {
             return None;

@@ -74,8 +74,8 @@ fn agrees_with_the_reference() {
         assert_near(&own, &golden.features, "an image's features");
         let of_image = regression::of_image(&own);
         assert_near(&of_image, &golden.said, "the regression of an image");
-        let seen = features::of_pair(plane, other, &mut work);
-        let (pair, still) = (seen.features.unwrap(), seen.still);
+        let found = features::of_pair(plane, other, &mut work);
+        let (pair, still) = (found.features.unwrap(), found.still);
         assert_near(&pair, &golden.pair, "a pair's features");
         assert_near(
             &regression::of_stream(&pair, of_image, number == 2, still),
@@ -161,7 +161,10 @@ fn estimates_a_static_scene_better_from_several_frames() {
     }
     let found = stream.estimate(&alone).unwrap();
     let [one, all] = [alone.sigma, found.noise.sigma].map(|sigma| 255.0 * sigma / 8.0);
-    assert!(one > 1.6, "the texture is no trap: a frame alone says {one} times as much");
+    assert!(
+        one > 1.6,
+        "the texture does not mislead: a single frame estimates {one} times as much"
+    );
     assert!((all - 1.0).abs() < 0.2, "{all} times as much; a frame alone says {one}");
     assert!(found.still > 0.7 && found.repeated == 0.0, "{found:?}");
 }

@@ -6,7 +6,7 @@ use super::line::{Point, clipped_variance};
 pub(super) const LEVELS: usize = 48;
 
 /// Maximum part of clipped (black or white) samples of a level.
-const MOST_CUT: f64 = 0.005;
+const MAX_CLIPPED: f64 = 0.005;
 
 /// The measurements at one signal level.
 #[derive(Clone, Debug, Default)]
@@ -16,20 +16,20 @@ pub(super) struct Level {
     /// Sum of the signals of these samples.
     pub(super) signal: f64,
     /// Number of clipped (black or white) samples.
-    pub(super) cut: usize,
+    pub(super) clipped: usize,
     /// Number of samples that were checked for clipping.
-    pub(super) seen: usize,
+    pub(super) samples: usize,
     /// The noise of all samples so far.
     pub(super) found: Point,
 }
 
 impl Level {
-    /// Adds the samples of one position in two frames; `cut` of them are black or white.
-    pub(super) fn add_pair(&mut self, [before, after]: [f32; 2], signal: f64, cut: usize) {
+    /// Adds the samples of one position in two frames; `clipped` of them are black or white.
+    pub(super) fn add_pair(&mut self, [before, after]: [f32; 2], signal: f64, clipped: usize) {
         self.noise.push((after - before) * std::f32::consts::FRAC_1_SQRT_2);
         self.signal += signal;
-        self.cut += cut;
-        self.seen += 2;
+        self.clipped += clipped;
+        self.samples += 2;
     }
 
     /// Reduces the collected noise to a variance, and merges it with the previous ones.
@@ -49,7 +49,7 @@ impl Level {
 
     /// Whether few enough samples are clipped.
     pub(super) fn is_intact(&self) -> bool {
-        self.cut as f64 <= MOST_CUT * self.seen as f64
+        self.clipped as f64 <= MAX_CLIPPED * self.samples as f64
     }
 }
 
@@ -59,7 +59,7 @@ pub(super) fn level_of(signal: f64) -> usize {
 }
 
 /// Whether a sample is black or white.
-pub(super) fn is_cut(value: f32) -> bool {
+pub(super) fn is_clipped(value: f32) -> bool {
     // The tolerance is far below a step of 16 bits.
     !(1e-6..=1.0 - 1e-6).contains(&value)
 }

@@ -9,7 +9,7 @@ use super::{ColorModel, Method, NoiseLine, NoiseProfile, patches};
 use crate::error::{Error, Result};
 use crate::media::Image;
 
-/// Minimum number of samples of a level.
+/// Minimum number of input of a level.
 const FEWEST: usize = 64;
 
 /// Measures the noise of a camera.
@@ -36,14 +36,14 @@ const FEWEST: usize = 64;
 /// such as H.264, leaves no noise in differences, and the profile is too low.
 #[derive(Debug, Default)]
 pub struct Profiler {
-    previous: Option<(PathBuf, Seen)>,
+    previous: Option<(PathBuf, MeasuredInput)>,
     frames: usize,
     channels: Vec<Vec<Level>>,
 }
 
 /// The last input.
 #[derive(Debug)]
-enum Seen {
+enum MeasuredInput {
     Image(Image),
     Planes(YuvPlanes),
 }
@@ -59,7 +59,7 @@ impl Profiler {
     /// # Errors
     /// [`Error::Input`] for an image whose size, depth or channels differ from the previous one's.
     pub fn add(&mut self, name: &Path, frame: Image) -> Result<()> {
-        self.see(name, Seen::Image(frame))
+        self.add_input(name, MeasuredInput::Image(frame))
     }
 
     /// Adds a frame of video. All inputs of a profiler must be of one kind.
@@ -67,36 +67,36 @@ impl Profiler {
     /// # Errors
     /// As [`add`](Self::add).
     pub fn add_planes(&mut self, name: &Path, planes: YuvPlanes) -> Result<()> {
-        self.see(name, Seen::Planes(planes))
+        self.add_input(name, MeasuredInput::Planes(planes))
     }
 
-    fn see(&mut self, name: &Path, seen: Seen) -> Result<()> {
+    fn add_input(&mut self, name: &Path, input: MeasuredInput) -> Result<()> {
         match &self.previous {
-            None => self.channels = vec![vec![Level::default(); LEVELS]; seen.channels()],
+            None => self.channels = vec![vec![Level::default(); LEVELS]; input.channels()],
             Some((before, previous)) => {
-                match (previous, &seen) {
-                    _ if previous.describe() != seen.describe() => {
+                match (previous, &input) {
+                    _ if previous.describe() != input.describe() => {
                         let problem = format!(
                             "it is {}, {} is {}; frames of one scene must be alike",
-                            seen.describe(),
+                            input.describe(),
                             before.display(),
                             previous.describe()
                         );
                         return Err(Error::input(name, problem));
                     }
-                    (Seen::Image(previous), Seen::Image(frame)) => {
+                    (MeasuredInput::Image(previous), MeasuredInput::Image(frame)) => {
                         pairs::compare(previous, frame, &mut self.channels)?
                     }
-                    (Seen::Planes(previous), Seen::Planes(planes)) => {
+                    (MeasuredInput::Planes(previous), MeasuredInput::Planes(planes)) => {
                         pairs::compare_planes(previous, planes, &mut self.channels);
                     }
                     _ => {}
                 }
-                let quantum = seen.quantum() / std::f64::consts::SQRT_2;
+                let quantum = input.quantum() / std::f64::consts::SQRT_2;
                 self.channels.iter_mut().flatten().for_each(|level| level.settle(quantum));
             }
         }
-        self.previous = Some((name.into(), seen));
+        self.previous = Some((name.into(), input));
         self.frames += 1;
         Ok(())
     }
@@ -107,10 +107,10 @@ impl Profiler {
     /// [`Error::Usage`] without any input; [`Error::Input`] for images that are too small,
     /// saturated, or copies of each other.
     pub fn finish(mut self) -> Result<NoiseProfile> {
-        let Some((name, seen)) = self.previous else {
+        let Some((name, input)) = self.previous else {
             return Err(Error::usage("no image was given to measure"));
         };
-        let [width, height] = seen.size();
+        let [width, height] = input.size();
         let method = if self.frames == 1 { Method::Image } else { Method::Frames };
         let noise_in_signal = match method {
             // The mean of the neighbors does not contain the pixel's noise; that of a patch does.
@@ -118,18 +118,18 @@ impl Profiler {
             Method::Image => patches::NOISE_IN_SIGNAL,
         };
         if method == Method::Image {
-            let Seen::Image(frame) = &seen else {
+            let MeasuredInput::Image(frame) = &input else {
                 let problem = "it has one frame, and noise is measured by the differences of two \
                                or more of a still scene";
                 return Err(Error::input(name, problem));
             };
-            patches::look_at(frame, &mut self.channels)?;
-            self.channels.iter_mut().flatten().for_each(|level| level.settle(seen.quantum()));
+            patches::measure(frame, &mut self.channels)?;
+            self.channels.iter_mut().flatten().for_each(|level| level.settle(input.quantum()));
         }
         let mut lines = Vec::with_capacity(self.channels.len());
-        let color_model = match seen {
-            Seen::Image(_) => ColorModel::Rgb,
-            Seen::Planes(_) => ColorModel::Yuv,
+        let color_model = match input {
+            MeasuredInput::Image(_) => ColorModel::Rgb,
+            MeasuredInput::Planes(_) => ColorModel::Yuv,
         };
         for (index, levels) in self.channels.iter().enumerate() {
             let enough = levels.iter().filter(|level| level.found.count >= FEWEST as f64);
@@ -168,7 +168,7 @@ impl Profiler {
     }
 }
 
-impl Seen {
+impl MeasuredInput {
     fn channels(&self) -> usize {
         match self {
             Self::Image(frame) => frame.color_channels(),

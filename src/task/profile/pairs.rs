@@ -1,6 +1,6 @@
 //! Two frames of a static scene, whose differences are noise.
 
-use super::level::{Level, is_cut, level_of};
+use super::level::{Level, is_clipped, level_of};
 use crate::error::Result;
 use crate::media::Image;
 use crate::tensor::{Range, Rect, read_region};
@@ -42,8 +42,8 @@ pub(super) fn compare(one: &Image, other: &Image, channels: &mut [Vec<Level>]) -
                 let level = &mut levels[level_of(neighbors / 16.0)];
                 let signal = both(own) / 2.0;
                 let (before, after) = (before[own], after[own]);
-                let cut = usize::from(is_cut(before)) + usize::from(is_cut(after));
-                level.add_pair([before, after], signal, cut);
+                let clipped = usize::from(is_clipped(before)) + usize::from(is_clipped(after));
+                level.add_pair([before, after], signal, clipped);
             }
         }
     }
@@ -59,14 +59,15 @@ pub(super) fn compare_planes(one: &YuvPlanes, other: &YuvPlanes, channels: &mut 
     let [luma, chroma @ ..] = channels else { return };
     let both = |i: usize| f64::from(one.samples[i]) + f64::from(other.samples[i]);
     let pair = |i: usize| [one.samples[i], other.samples[i]];
-    let cut =
-        |i: usize| usize::from(is_cut(one.samples[i])) + usize::from(is_cut(other.samples[i]));
+    let clipped = |i: usize| {
+        usize::from(is_clipped(one.samples[i])) + usize::from(is_clipped(other.samples[i]))
+    };
     for y in (1..(2 * height).saturating_sub(1)).step_by(luma_step) {
         for x in (1..row.saturating_sub(1)).step_by(luma_step) {
             let own = y * row + x;
             let around = [own - row, own, own + row].map(|i| both(i - 1) + both(i) + both(i + 1));
             let neighbors = around.iter().sum::<f64>() - both(own);
-            luma[level_of(neighbors / 16.0)].add_pair(pair(own), both(own) / 2.0, cut(own));
+            luma[level_of(neighbors / 16.0)].add_pair(pair(own), both(own) / 2.0, clipped(own));
         }
     }
     let step = (area / SAMPLES).isqrt() | 1;
@@ -77,8 +78,8 @@ pub(super) fn compare_planes(one: &YuvPlanes, other: &YuvPlanes, channels: &mut 
             let four = [0, 1, row, row + 1].map(|i| 2 * (y * row + x) + i);
             let signal = four.iter().map(|i| both(*i)).sum::<f64>() / 8.0;
             let own = (4 + plane) * area + y * width + x;
-            let is_cut = four.iter().any(|i| cut(*i) > 0) || cut(own) > 0;
-            levels[level_of(signal)].add_pair(pair(own), signal, 2 * usize::from(is_cut));
+            let is_clipped = four.iter().any(|i| clipped(*i) > 0) || clipped(own) > 0;
+            levels[level_of(signal)].add_pair(pair(own), signal, 2 * usize::from(is_clipped));
         }
     }
 }

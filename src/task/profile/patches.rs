@@ -1,6 +1,6 @@
 //! A single image, whose finest structure is noise in smooth parts.
 
-use super::level::{Level, is_cut, level_of};
+use super::level::{Level, is_clipped, level_of};
 use crate::error::Result;
 use crate::media::Image;
 use crate::task::estimate::{HIGH_PASS, LOW_PASS};
@@ -26,12 +26,12 @@ struct Patch {
     /// Energy of its horizontal and vertical coefficients.
     roughness: f64,
     /// Number of black or white samples.
-    cut: usize,
+    clipped: usize,
     diagonal: [f32; PATCH * PATCH / 4],
 }
 
 /// Collects noise from the smooth parts of an image.
-pub(super) fn look_at(frame: &Image, channels: &mut [Vec<Level>]) -> Result<()> {
+pub(super) fn measure(frame: &Image, channels: &mut [Vec<Level>]) -> Result<()> {
     if frame.width < COVERED || frame.height < COVERED {
         return Ok(());
     }
@@ -55,8 +55,8 @@ pub(super) fn look_at(frame: &Image, channels: &mut [Vec<Level>]) -> Result<()> 
         for patch in patches.iter().take(patches.len().div_ceil(SMOOTH)) {
             level.noise.extend(patch.diagonal);
             level.signal += patch.signal * patch.diagonal.len() as f64;
-            level.cut += patch.cut;
-            level.seen += PATCH * PATCH;
+            level.clipped += patch.clipped;
+            level.samples += PATCH * PATCH;
         }
     }
     Ok(())
@@ -65,7 +65,7 @@ pub(super) fn look_at(frame: &Image, channels: &mut [Vec<Level>]) -> Result<()> 
 impl Patch {
     fn new(at: impl Fn(usize, usize) -> f32) -> Self {
         let mut patch =
-            Self { signal: 0.0, roughness: 0.0, cut: 0, diagonal: [0.0; PATCH * PATCH / 4] };
+            Self { signal: 0.0, roughness: 0.0, clipped: 0, diagonal: [0.0; PATCH * PATCH / 4] };
         for (index, diagonal) in patch.diagonal.iter_mut().enumerate() {
             let (x, y) = (index % (PATCH / 2) * 2, index / (PATCH / 2) * 2);
             let (mut horizontal, mut vertical, mut both) = (0.0, 0.0, 0.0);
@@ -84,7 +84,7 @@ impl Patch {
         }
         for (i, j) in (0..PATCH).flat_map(|j| (0..PATCH).map(move |i| (i, j))) {
             patch.signal += f64::from(at(i, j)) / (PATCH * PATCH) as f64;
-            patch.cut += usize::from(is_cut(at(i, j)));
+            patch.clipped += usize::from(is_clipped(at(i, j)));
         }
         patch
     }

@@ -48,11 +48,11 @@ impl Histogram {
     /// The duration that `part` (0 to 1) of all do not exceed, within 2 %; zero when the histogram
     /// is empty.
     pub fn quantile(&self, part: f64) -> Duration {
-        let wanted = (part * self.count() as f64).ceil().max(1.0) as u64;
-        let mut seen = 0;
+        let rank = (part * self.count() as f64).ceil().max(1.0) as u64;
+        let mut below = 0;
         for (i, count) in self.counts.iter().enumerate() {
-            seen += count;
-            if seen >= wanted {
+            below += count;
+            if below >= rank {
                 return Duration::from_secs_f64(SHORTEST * RATIO.powf(i as f64 + 0.5));
             }
         }

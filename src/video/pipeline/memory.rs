@@ -26,7 +26,7 @@ pub(in crate::video) fn of_work(planes: &Planes) -> usize {
 
 /// Bytes of the temporal state: the fused frame, a plane of work space for motion, and two
 /// pyramids of 1 + 1/4 + ... planes with a smoothed plane each.
-pub(in crate::video) fn of_past(planes: &Planes) -> usize {
+pub(in crate::video) fn of_temporal_state(planes: &Planes) -> usize {
     (planes.samples() + 6 * planes.first().area()) * SAMPLE
 }
 

@@ -124,14 +124,14 @@ impl<F: FnMut(&RunStatus<'_>) -> ControlFlow<()>> RunObserver for F {
 /// The status of a run in progress.
 pub struct RunStatus<'a> {
     shared: &'a Shared,
-    begun: Option<Instant>,
+    started: Option<Instant>,
     stream_status: &'a StreamStatus,
 }
 
 impl RunStatus<'_> {
     /// The counters so far.
     pub fn counters(&self) -> Counters {
-        self.shared.counters(self.begun)
+        self.shared.counters(self.started)
     }
 
     /// How the last frame was processed, or how the first will be.
@@ -208,7 +208,7 @@ impl Summary {
 ///
 /// # Errors
 /// Errors of the source, the processor or the sink; [`Error::Interrupted`] when `watch` stopped the
-/// run. It is no error when the reader of the output disconnects.
+/// run. A reader of the output that disconnects is not an error.
 pub fn run(
     source: Box<dyn Source>,
     sink: Box<dyn Sink>,
@@ -246,7 +246,7 @@ pub fn run(
         shared: &shared,
         live,
         summary: Summary::default(),
-        begun: None,
+        started: None,
         stream_status,
         watch,
     };
@@ -258,9 +258,9 @@ pub fn run(
     shared.spare_in.close();
     shared.outgoing.close();
     if let (true, Ok(writer)) = (waits_for_reader, &writer) {
-        worked = worker.let_be_read(writer, worked);
+        worked = worker.wait_for_readers(writer, worked);
     }
-    let Worker { mut summary, begun, stream_status, .. } = worker;
+    let Worker { mut summary, started, stream_status, .. } = worker;
     summary.stream_status = Some(stream_status);
     // The writer still has frames to write; the reader may wait for a frame that never arrives.
     let written = match writer {
@@ -277,7 +277,7 @@ pub fn run(
         Ok(_) => Ok(()),
         Err(error) => Err(error),
     };
-    summary.counters = shared.counters(begun);
+    summary.counters = shared.counters(started);
     {
         let written = shared.written();
         (summary.writing, summary.latency) = (written.writing.clone(), written.latency.clone());
@@ -293,7 +293,7 @@ struct Worker<'a> {
     shared: &'a Shared,
     live: bool,
     summary: Summary,
-    begun: Option<Instant>,
+    started: Option<Instant>,
     stream_status: StreamStatus,
     watch: &'a mut dyn RunObserver,
 }
@@ -345,7 +345,7 @@ impl Worker<'_> {
                 // A frame of a file did not wait for anything else.
                 item.arrived = Instant::now();
             }
-            self.begun.get_or_insert(item.arrived);
+            self.started.get_or_insert(item.arrived);
             self.summary.waiting.add(silent.elapsed());
             if let Some(pace) = &mut pace {
                 pace.begin();
@@ -370,7 +370,7 @@ impl Worker<'_> {
         flow: PipelineOptions,
         waited: &mut Duration,
     ) -> Result<bool> {
-        let Some(mut output) = self.spare()? else { return Ok(false) };
+        let Some(mut output) = self.result_buffer()? else { return Ok(false) };
         if let Some(settings) = self.watch.settings() {
             processor.apply_settings(&settings)?;
             self.stream_status = processor.stream_status();
@@ -379,11 +379,11 @@ impl Worker<'_> {
         if let Some(budget) = flow.target.budget(*waited, self.shared.written().moving_average) {
             processor.set_budget(budget);
         }
-        let begun = Instant::now();
-        let Self { watch, shared, begun: first, stream_status, .. } = self;
-        let running = RunStatus { shared, begun: *first, stream_status };
+        let started = Instant::now();
+        let Self { watch, shared, started: first, stream_status, .. } = self;
+        let running = RunStatus { shared, started: *first, stream_status };
         processor.process(&item.frame, &mut output, &mut || watch.on_progress(&running))?;
-        self.summary.work.add(begun.elapsed());
+        self.summary.work.add(started.elapsed());
         // Counts the status of this frame; the next may be processed differently.
         self.summary.count(&self.stream_status.quality);
         self.stream_status = processor.stream_status();
@@ -403,7 +403,7 @@ impl Worker<'_> {
     }
 
     /// Waits until the output is read, at most `SHUTDOWN_GRACE` once the run is stopped.
-    fn let_be_read(
+    fn wait_for_readers(
         &mut self,
         writer: &JoinHandle<Result<()>>,
         mut worked: Result<bool>,
@@ -427,7 +427,7 @@ impl Worker<'_> {
     fn observe(&mut self) -> Result<()> {
         let running = RunStatus {
             shared: self.shared,
-            begun: self.begun,
+            started: self.started,
             stream_status: &self.stream_status,
         };
         match self.watch.on_progress(&running) {
@@ -437,7 +437,7 @@ impl Worker<'_> {
     }
 
     /// A buffer for a result; `None` when the writer has ended.
-    fn spare(&mut self) -> Result<Option<VideoFrame>> {
+    fn result_buffer(&mut self) -> Result<Option<VideoFrame>> {
         loop {
             match self.shared.spare_out.pop(POLL_TIMEOUT) {
                 Popped::Item(frame) => return Ok(Some(frame)),

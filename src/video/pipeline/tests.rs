@@ -111,7 +111,7 @@ impl FrameProcessor for Slow {
     }
 }
 
-struct Ran {
+struct RunResult {
     summary: Summary,
     result: Result<()>,
     numbers: Vec<u64>,
@@ -125,7 +125,7 @@ fn ran(
     work: u64,
     room: usize,
     flow: PipelineOptions,
-) -> Ran {
+) -> RunResult {
     let (numbers, finished) = (Arc::default(), Arc::default());
     let source = Scripted {
         video: video(),
@@ -145,7 +145,7 @@ fn ran(
     let (summary, result) = run(Box::new(source), Box::new(sink), &mut work, flow, go_on);
     let numbers = numbers.lock().unwrap().clone();
     let finished = *finished.lock().unwrap();
-    Ran { summary, result, numbers, finished }
+    RunResult { summary, result, numbers, finished }
 }
 
 fn frames(count: usize) -> Vec<ReadOutcome> {

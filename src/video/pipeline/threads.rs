@@ -55,7 +55,7 @@ impl Shared {
         self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn counters(&self, begun: Option<Instant>) -> Counters {
+    pub(super) fn counters(&self, started: Option<Instant>) -> Counters {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Counters {
             read: count(&self.read),
@@ -64,7 +64,7 @@ impl Shared {
             dropped: count(&self.dropped),
             corrupt: count(&self.corrupt),
             reconnected: count(&self.reconnected),
-            elapsed: begun.map_or(Duration::ZERO, |begun| begun.elapsed()),
+            elapsed: started.map_or(Duration::ZERO, |started| started.elapsed()),
         }
     }
 }
@@ -184,19 +184,19 @@ fn write_all(
     loop {
         match shared.outgoing.pop(POLL_TIMEOUT) {
             Popped::Item(item) => {
-                let begun = Instant::now();
-                let mut is_wanted = sink.is_wanted()?;
-                while !is_wanted && !live && !shared.stopped.load(Ordering::Relaxed) {
+                let started = Instant::now();
+                let mut has_reader = sink.has_reader()?;
+                while !has_reader && !live && !shared.stopped.load(Ordering::Relaxed) {
                     thread::sleep(READER_POLL);
-                    is_wanted = sink.is_wanted()?;
+                    has_reader = sink.has_reader()?;
                 }
-                if !is_wanted {
+                if !has_reader {
                     shared.dropped.fetch_add(1, Ordering::Relaxed);
                     shared.spare_out.replace(item.frame);
                     continue;
                 }
                 sink.write(&item.frame)?;
-                let (writing, latency) = (begun.elapsed(), item.arrived.elapsed());
+                let (writing, latency) = (started.elapsed(), item.arrived.elapsed());
                 if deadline.is_some_and(|deadline| latency > deadline) {
                     shared.late.fetch_add(1, Ordering::Relaxed);
                 }

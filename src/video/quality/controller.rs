@@ -1,9 +1,9 @@
 //! Quality control: lowers the quality of processing to keep up with the frame rate.
 //!
 //! Quality steps form a ladder, each cheaper than the one before: fewer sampler steps, longer
-//! reuse of static tiles, smaller networks, reduced resolution. The governor goes down as far as
-//! necessary as soon as frames take too long. It goes up one rung at a time when the next better
-//! rung is expected to fit. After a rung up had to be reverted, it waits longer before it tries
+//! reuse of static tiles, smaller networks, reduced resolution. The control goes down as far as
+//! necessary as soon as frames take too long. It goes up one step at a time when the next better
+//! quality step is expected to fit. After a step up had to be reverted, it waits longer before it tries
 //! again.
 
 use std::time::{Duration, Instant};
@@ -11,33 +11,33 @@ use std::time::{Duration, Instant};
 use super::Scale;
 
 /// Part of the budget to use after a step down, and that may be used after a step up.
-const DOWN_TO: f64 = 0.92;
-const UP_TO: f64 = 0.85;
+const TARGET_AFTER_DOWN: f64 = 0.92;
+const LIMIT_FOR_UP: f64 = 0.85;
 
 /// Part of the budget for the network at first, when the time outside the network is unknown.
-const AT_FIRST: f64 = 0.8;
+const INITIAL_PART: f64 = 0.8;
 
 /// Consecutive frames that must exceed the budget before quality is lowered.
-const TOO_LONG: u32 = 3;
+const LATE_FRAMES: u32 = 3;
 
-/// Frames after a change from which the relative cost of the rung is learned; all frames measure
+/// Frames after a change from which the relative cost of the quality step is learned; all frames measure
 /// the speed of the machine.
 const SETTLING: u32 = 6;
 
-/// Seconds before a better rung is tried: at first, and at most.
-const RETRY_AFTER: f64 = 2.0;
-const RETRY_AFTER_AT_MOST: f64 = 60.0;
+/// Seconds before a better quality step is tried: at first, and at most.
+const RETRY_DELAY: f64 = 2.0;
+const MAX_RETRY_DELAY: f64 = 60.0;
 
 /// Times within this factor count as equal.
-const HARDLY: f64 = 1.1;
+const EQUAL_WITHIN: f64 = 1.1;
 
-/// Factor on the expected cost of the next better rung each time that `MOST_PATIENCE` has passed.
-const HOPE: f64 = 0.95;
+/// Factor on the expected cost of the next better quality step each time that `MAX_RETRY_DELAY` has passed.
+const ESTIMATE_DECAY: f64 = 0.95;
 
 /// Factor on the cost when static tiles are reused longer.
-const THRIFT: f64 = 0.8;
+const REUSE_COST: f64 = 0.8;
 
-/// A network is a rung of its own only if its cost is below this part of the previous one's.
+/// A network is a quality step of its own only if its cost is below this part of the previous one's.
 const CHEAPER: f64 = 0.9;
 
 /// A quality step: the settings with which a frame is processed.
@@ -75,7 +75,7 @@ fn ladder(Choices { steps, costs, temporal, scales }: &Choices) -> (Vec<QualityS
     let (mut ladder_steps, mut times) = (Vec::new(), Vec::new());
     let mut add = |step: QualityStep| {
         let cost = costs.get(step.network).copied().unwrap_or_default();
-        let kept = if step.reuse_tiles_longer { THRIFT } else { 1.0 };
+        let kept = if step.reuse_tiles_longer { REUSE_COST } else { 1.0 };
         ladder_steps.push(step);
         times.push(cost * step.steps as f64 * kept * step.scale.factor().powi(2));
     };
@@ -106,21 +106,21 @@ fn ladder(Choices { steps, costs, temporal, scales }: &Choices) -> (Vec<QualityS
 #[derive(Debug)]
 pub(in crate::video) struct QualityController {
     choices: Choices,
-    governor: Governor,
+    control: LadderControl,
     budget: Duration,
-    begun: Instant,
+    started: Instant,
 }
 
 impl QualityController {
     /// A controller for frames with this time budget.
     pub(in crate::video) fn new(choices: Choices, budget: Duration) -> Self {
-        let governor = Governor::new(&choices, budget.as_secs_f64());
-        Self { choices, governor, budget, begun: Instant::now() }
+        let control = LadderControl::new(&choices, budget.as_secs_f64());
+        Self { choices, control, budget, started: Instant::now() }
     }
 
     /// The quality step for the next frame.
     pub(in crate::video) fn step(&self) -> QualityStep {
-        self.governor.step()
+        self.control.step()
     }
 
     /// Sets the time budget of the next frame.
@@ -132,8 +132,8 @@ impl QualityController {
     pub(in crate::video) fn restart(&mut self, steps: Option<usize>, temporal: bool) {
         self.choices.steps = steps.unwrap_or(self.choices.steps);
         self.choices.temporal = temporal;
-        self.governor = Governor::new(&self.choices, self.budget.as_secs_f64());
-        self.begun = Instant::now();
+        self.control = LadderControl::new(&self.choices, self.budget.as_secs_f64());
+        self.started = Instant::now();
     }
 
     /// Records the time that a frame took in evaluations and outside them. Returns the quality
@@ -141,58 +141,58 @@ impl QualityController {
     pub(in crate::video) fn record_time(
         &mut self,
         network: Duration,
-        beside: Duration,
+        overhead: Duration,
     ) -> Option<QualityStep> {
-        let [now, network, beside, budget] =
-            [self.begun.elapsed(), network, beside, self.budget].map(|time| time.as_secs_f64());
-        self.governor.record_time(now, network, beside, budget).then(|| self.governor.step())
+        let [now, network, overhead, budget] =
+            [self.started.elapsed(), network, overhead, self.budget].map(|time| time.as_secs_f64());
+        self.control.record_time(now, network, overhead, budget).then(|| self.control.step())
     }
 }
 
-/// Chooses the rung for each frame.
+/// Chooses the quality step for each frame.
 #[derive(Debug)]
-struct Governor {
+struct LadderControl {
     ladder_steps: Vec<QualityStep>,
-    /// Time of the network on each rung in seconds, at speed 1.
+    /// Time of the network in each quality step in seconds, at a slowdown of 1.
     weights: Vec<f64>,
     /// The initial estimates of these times.
-    priors: Vec<f64>,
+    estimates: Vec<f64>,
     /// Factor by which the network is slower at present.
-    speed: f64,
+    slowdown: f64,
     /// Time outside the network, in seconds.
     overhead: f64,
     at: usize,
     /// Frames since the last change.
     frames: u32,
-    too_long: u32,
-    patience: f64,
-    /// When the rung last changed, if ever, and when it was last raised.
+    late_frames: u32,
+    retry_delay: f64,
+    /// When the quality step last changed, if ever, and when it was last raised.
     changed: Option<f64>,
     raised: Option<f64>,
-    /// When the expected cost of the next better rung was last lowered.
-    hoped: f64,
+    /// When the expected cost of the next better quality step was last lowered.
+    lowered_estimate: f64,
 }
 
-impl Governor {
-    /// A governor for frames with a budget of `budget` seconds.
+impl LadderControl {
+    /// A control for frames with a budget of `budget` seconds.
     fn new(choices: &Choices, budget: f64) -> Self {
         let (ladder_steps, weights) = ladder(choices);
-        let mut governor = Self {
+        let mut control = Self {
             ladder_steps,
-            priors: weights.clone(),
+            estimates: weights.clone(),
             weights,
-            speed: 1.0,
+            slowdown: 1.0,
             overhead: 0.0,
             at: 0,
             frames: 0,
-            too_long: 0,
-            patience: RETRY_AFTER,
+            late_frames: 0,
+            retry_delay: RETRY_DELAY,
             changed: None,
             raised: None,
-            hoped: 0.0,
+            lowered_estimate: 0.0,
         };
-        governor.at = governor.first_within(AT_FIRST * budget, 0);
-        governor
+        control.at = control.first_within(INITIAL_PART * budget, 0);
+        control
     }
 
     /// The quality step for the next frame.
@@ -201,19 +201,19 @@ impl Governor {
     }
 
     fn expected(&self, step: usize) -> f64 {
-        self.overhead + self.speed * self.weights[step]
+        self.overhead + self.slowdown * self.weights[step]
     }
 
-    /// The best rung from `from` on that fits; if none fits, the best whose time is about equal to
+    /// The best quality step from `from` on that fits; if none fits, the best whose time is about equal to
     /// the cheapest one's.
     fn first_within(&self, seconds: f64, from: usize) -> usize {
         let last = self.ladder_steps.len() - 1;
-        let seconds = seconds.max(HARDLY * self.expected(last));
+        let seconds = seconds.max(EQUAL_WITHIN * self.expected(last));
         (from..last).find(|step| self.expected(*step) <= seconds).unwrap_or(last)
     }
 
     /// Records a frame that took `network` seconds of evaluations and `overhead` seconds outside
-    /// them, at the time `now`. `budget` is that of the next frame. Returns whether the rung
+    /// them, at the time `now`. `budget` is that of the next frame. Returns whether the quality step
     /// changes.
     fn record_time(&mut self, now: f64, network: f64, overhead: f64, budget: f64) -> bool {
         self.frames += 1;
@@ -222,27 +222,29 @@ impl Governor {
             return false;
         }
         self.learn(network, overhead);
-        self.too_long = if network + overhead > budget { self.too_long + 1 } else { 0 };
-        if self.too_long >= TOO_LONG && self.expected(self.at) > budget {
-            let to =
-                self.first_within(DOWN_TO * budget, (self.at + 1).min(self.ladder_steps.len() - 1));
-            if self.raised.is_some_and(|raised| now - raised < 2.0 * self.patience) {
-                self.patience = (2.0 * self.patience).min(RETRY_AFTER_AT_MOST);
+        self.late_frames = if network + overhead > budget { self.late_frames + 1 } else { 0 };
+        if self.late_frames >= LATE_FRAMES && self.expected(self.at) > budget {
+            let to = self.first_within(
+                TARGET_AFTER_DOWN * budget,
+                (self.at + 1).min(self.ladder_steps.len() - 1),
+            );
+            if self.raised.is_some_and(|raised| now - raised < 2.0 * self.retry_delay) {
+                self.retry_delay = (2.0 * self.retry_delay).min(MAX_RETRY_DELAY);
             }
             return self.change(to, now);
         }
-        if self.raised.is_some_and(|raised| now - raised > RETRY_AFTER_AT_MOST) {
-            self.patience = RETRY_AFTER;
+        if self.raised.is_some_and(|raised| now - raised > MAX_RETRY_DELAY) {
+            self.retry_delay = RETRY_DELAY;
         }
-        if self.at > 0 && now - self.hoped >= RETRY_AFTER_AT_MOST {
+        if self.at > 0 && now - self.lowered_estimate >= MAX_RETRY_DELAY {
             // Estimates that are old or were never measured on their own may be wrong.
-            self.hoped = now;
+            self.lowered_estimate = now;
             self.weights[self.at - 1] =
-                (HOPE * self.weights[self.at - 1]).max(0.5 * self.priors[self.at - 1]);
+                (ESTIMATE_DECAY * self.weights[self.at - 1]).max(0.5 * self.estimates[self.at - 1]);
         }
         let has_settled =
-            self.frames > SETTLING && now - self.changed.unwrap_or(0.0) >= self.patience;
-        if has_settled && self.at > 0 && self.expected(self.at - 1) <= UP_TO * budget {
+            self.frames > SETTLING && now - self.changed.unwrap_or(0.0) >= self.retry_delay;
+        if has_settled && self.at > 0 && self.expected(self.at - 1) <= LIMIT_FOR_UP * budget {
             self.raised = Some(now);
             return self.change(self.at - 1, now);
         }
@@ -255,13 +257,13 @@ impl Governor {
         }
         self.overhead += 0.2 * (overhead - self.overhead);
         // A static scene takes almost no time.
-        let ratio = (network / (self.speed * self.weights[self.at]).max(1e-6)).clamp(0.05, 20.0);
+        let ratio = (network / (self.slowdown * self.weights[self.at]).max(1e-6)).clamp(0.05, 20.0);
         // Slower frames change the estimate sooner than faster ones.
-        self.speed *= ratio.powf(if ratio > 1.5 { 0.6 } else { 0.2 });
+        self.slowdown *= ratio.powf(if ratio > 1.5 { 0.6 } else { 0.2 });
         if self.changed.is_some() && self.frames <= SETTLING {
-            let prior = self.priors[self.at];
+            let estimate = self.estimates[self.at];
             self.weights[self.at] =
-                (self.weights[self.at] * ratio.powf(0.1)).clamp(0.5 * prior, 2.0 * prior);
+                (self.weights[self.at] * ratio.powf(0.1)).clamp(0.5 * estimate, 2.0 * estimate);
         }
     }
 
@@ -269,15 +271,15 @@ impl Governor {
         if to == self.at {
             return false;
         }
-        (self.at, self.frames, self.too_long) = (to, 0, 0);
-        (self.changed, self.hoped) = (Some(now), now);
+        (self.at, self.frames, self.late_frames) = (to, 0, 0);
+        (self.changed, self.lowered_estimate) = (Some(now), now);
         true
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Choices, Governor, QualityStep, ladder};
+    use super::{Choices, LadderControl, QualityStep, ladder};
     use crate::video::Scale;
 
     const COSTS: [f64; 3] = [0.16, 0.07, 0.045];
@@ -289,15 +291,15 @@ mod tests {
     /// Simulates a machine on which a frame takes the ladder's time multiplied by `slow(t)`, and
     /// `overhead` seconds outside it.
     fn run(
-        governor: &mut Governor,
+        control: &mut LadderControl,
         seconds: f64,
         budget: f64,
         overhead: f64,
         slow: impl Fn(f64, QualityStep) -> f64,
     ) -> (f64, Vec<QualityStep>) {
-        let (mut now, mut frames, mut ladder_steps) = (0.0, 0.0, vec![governor.step()]);
+        let (mut now, mut frames, mut ladder_steps) = (0.0, 0.0, vec![control.step()]);
         while now < seconds {
-            let step = governor.step();
+            let step = control.step();
             let jitter = 1.0 + 0.05 * f64::sin(frames * 1.7);
             let network = COSTS[step.network]
                 * step.steps as f64
@@ -305,15 +307,15 @@ mod tests {
                 * slow(now, step);
             now += (network * jitter + overhead).max(budget);
             frames += 1.0;
-            if governor.record_time(now, network * jitter, overhead, budget) {
-                ladder_steps.push(governor.step());
+            if control.record_time(now, network * jitter, overhead, budget) {
+                ladder_steps.push(control.step());
             }
         }
         (frames / now, ladder_steps)
     }
 
     #[test]
-    fn orders_rungs_from_best_to_cheapest() {
+    fn orders_quality_steps_from_best_to_cheapest() {
         let (ladder_steps, times) = ladder(&choices(4, &COSTS, true));
         let facts: Vec<_> = ladder_steps
             .iter()
@@ -350,13 +352,13 @@ mod tests {
     }
 
     #[test]
-    fn finds_and_keeps_the_best_rung_that_fits() {
+    fn finds_and_keeps_the_best_step_that_fits() {
         for (budget, network, scale) in
             [(1.0, 0, "1"), (0.1, 1, "1"), (0.06, 2, "1"), (0.035, 2, "3/4"), (0.008, 2, "1/3")]
         {
-            let mut governor = Governor::new(&choices(1, &COSTS, false), budget);
-            let (rate, ladder_steps) = run(&mut governor, 120.0, budget, 0.002, |_, _| 1.0);
-            let last = governor.step();
+            let mut control = LadderControl::new(&choices(1, &COSTS, false), budget);
+            let (rate, ladder_steps) = run(&mut control, 120.0, budget, 0.002, |_, _| 1.0);
+            let last = control.step();
             assert_eq!(
                 (last.network, last.scale.to_string().as_str()),
                 (network, scale),
@@ -369,52 +371,52 @@ mod tests {
 
     #[test]
     fn reduces_sampler_steps_first() {
-        let mut governor = Governor::new(&choices(8, &COSTS, false), 0.4);
-        run(&mut governor, 60.0, 0.4, 0.01, |_, _| 1.0);
-        assert_eq!(governor.step(), QualityStep { steps: 2, ..QualityStep::best(8) });
+        let mut control = LadderControl::new(&choices(8, &COSTS, false), 0.4);
+        run(&mut control, 60.0, 0.4, 0.01, |_, _| 1.0);
+        assert_eq!(control.step(), QualityStep { steps: 2, ..QualityStep::best(8) });
     }
 
     #[test]
     fn lowers_quality_at_once_and_raises_it_soon() {
-        let mut governor = Governor::new(&choices(1, &COSTS, false), 0.1);
+        let mut control = LadderControl::new(&choices(1, &COSTS, false), 0.1);
         let slow = |now: f64, _| if (20.0..60.0).contains(&now) { 2.5 } else { 1.0 };
-        let (rate, ladder_steps) = run(&mut governor, 60.0, 0.1, 0.005, slow);
+        let (rate, ladder_steps) = run(&mut control, 60.0, 0.1, 0.005, slow);
         assert!(rate > 9.5, "{rate}: {ladder_steps:?}");
-        assert!(governor.step().scale != Scale::FULL, "{ladder_steps:?}");
-        run(&mut governor, 120.0, 0.1, 0.005, |_, _| 1.0);
-        assert_eq!(governor.step(), QualityStep { network: 1, ..QualityStep::best(1) });
+        assert!(control.step().scale != Scale::FULL, "{ladder_steps:?}");
+        run(&mut control, 120.0, 0.1, 0.005, |_, _| 1.0);
+        assert_eq!(control.step(), QualityStep { network: 1, ..QualityStep::best(1) });
     }
 
     #[test]
-    fn stops_trying_a_rung_that_costs_more_than_expected() {
-        let mut governor = Governor::new(&choices(1, &COSTS, false), 0.1);
-        // Here the middle network is no faster than the large one.
+    fn stops_trying_a_step_that_costs_more_than_expected() {
+        let mut control = LadderControl::new(&choices(1, &COSTS, false), 0.1);
+        // Here the middle network is not faster than the large one.
         let (rate, ladder_steps) =
             run(
-                &mut governor,
+                &mut control,
                 600.0,
                 0.1,
                 0.005,
                 |_, step| if step.network == 1 { 2.0 } else { 1.0 },
             );
-        assert_eq!(governor.step().network, 2);
+        assert_eq!(control.step().network, 2);
         assert!(rate > 9.9 && ladder_steps.len() < 12, "{rate}: {}", ladder_steps.len());
     }
 
     #[test]
-    fn tries_a_rung_again_whose_measured_cost_was_too_high() {
+    fn tries_a_step_again_whose_measured_cost_was_too_high() {
         let mut disturbed = choices(1, &COSTS, false);
         disturbed.costs[1] *= 1.6;
-        let mut governor = Governor::new(&disturbed, 0.1);
-        let (rate, ladder_steps) = run(&mut governor, 1800.0, 0.1, 0.005, |_, _| 1.0);
-        assert_eq!(governor.step().network, 1, "{ladder_steps:?}");
+        let mut control = LadderControl::new(&disturbed, 0.1);
+        let (rate, ladder_steps) = run(&mut control, 1800.0, 0.1, 0.005, |_, _| 1.0);
+        assert_eq!(control.step().network, 1, "{ladder_steps:?}");
         assert!(rate > 9.9);
     }
 
     #[test]
-    fn uses_the_cheapest_rung_when_nothing_fits() {
-        let mut governor = Governor::new(&choices(1, &COSTS, false), 0.001);
-        let (_, ladder_steps) = run(&mut governor, 10.0, 0.001, 0.01, |_, _| 1.0);
-        assert_eq!((ladder_steps.len(), governor.step().scale.to_string().as_str()), (1, "1/4"));
+    fn uses_the_cheapest_step_when_nothing_fits() {
+        let mut control = LadderControl::new(&choices(1, &COSTS, false), 0.001);
+        let (_, ladder_steps) = run(&mut control, 10.0, 0.001, 0.01, |_, _| 1.0);
+        assert_eq!((ladder_steps.len(), control.step().scale.to_string().as_str()), (1, "1/4"));
     }
 }

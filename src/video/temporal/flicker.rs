@@ -36,10 +36,10 @@ impl Flicker {
             let x = (i % across * BLOCK + BLOCK / 2).min(width - 1);
             let y = (i / across * BLOCK + BLOCK / 2).min(height - 1);
             let value = result[y * width + x..].iter().step_by(area).sum::<f32>() / channels;
-            let (seen, mean, squares) = place;
-            *seen += 1;
+            let (frames, mean, squares) = place;
+            *frames += 1;
             let before = value - *mean;
-            *mean += before / *seen as f32;
+            *mean += before / *frames as f32;
             *squares += before * (value - *mean);
         }
     }
@@ -54,9 +54,9 @@ impl Flicker {
 }
 
 fn close(place: &mut (u32, f32, f32), sum: &mut f64, count: &mut u64) {
-    let (seen, _, squares) = std::mem::take(place);
-    if seen >= FEWEST {
-        *sum += f64::from(squares / (seen - 1) as f32).max(0.0).sqrt();
+    let (frames, _, squares) = std::mem::take(place);
+    if frames >= FEWEST {
+        *sum += f64::from(squares / (frames - 1) as f32).max(0.0).sqrt();
         *count += 1;
     }
 }

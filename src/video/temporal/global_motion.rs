@@ -12,17 +12,17 @@ const LANES: usize = 16;
 const REACH: isize = 3;
 
 /// Motion within this distance of whole pixels is rounded to them, in pixels.
-const HARDLY: f64 = 0.12;
+const WHOLE_PIXEL_TOLERANCE: f64 = 0.12;
 
 /// Motion is rejected when it leaves more than this part of the difference beyond noise
 /// unexplained.
-const UNEXPLAINED: f64 = 0.5;
+const MAX_UNEXPLAINED: f64 = 0.5;
 
 /// Motion is rejected as chance when it explains less than this part of the whole difference.
-const CHANCE: f64 = 0.1;
+const MIN_EXPLAINED: f64 = 0.1;
 
 /// Gain of a binomial filter of 5x5 pixels on the variance of white noise.
-const SOFT_NOISE: f64 = (70.0 / 256.0) * (70.0 / 256.0);
+const FILTERED_NOISE_GAIN: f64 = (70.0 / 256.0) * (70.0 / 256.0);
 
 /// Factor by which that gain is larger for noise that came through a camera's processor: about 2
 /// for demosaicked noise in poor light.
@@ -193,18 +193,20 @@ impl Pyramid {
         }
         self.soften();
         now.soften();
-        let soft_noise = if is_correlated { CORRELATED * SOFT_NOISE } else { SOFT_NOISE } * noise;
+        let soft_noise =
+            if is_correlated { CORRELATED * FILTERED_NOISE_GAIN } else { FILTERED_NOISE_GAIN }
+                * noise;
         let all = self.soft.cost(&now.soft, 0, 0);
         let Some((x, y, explained)) = self.between(now, dx, dy, 0.5 * noise) else {
             return GlobalMotion::default();
         };
         let rest = self.soft.cost(&now.soft, dx, dy) - explained;
         let (still, left) = (all - soft_noise, rest - soft_noise);
-        if left > UNEXPLAINED * still || all - rest < CHANCE * all {
+        if left > MAX_UNEXPLAINED * still || all - rest < MIN_EXPLAINED * all {
             return GlobalMotion::default();
         }
         let exact = |whole: isize, part: f64| {
-            whole as f32 + if part.abs() < HARDLY { 0.0 } else { part as f32 }
+            whole as f32 + if part.abs() < WHOLE_PIXEL_TOLERANCE { 0.0 } else { part as f32 }
         };
         GlobalMotion { dx: exact(dx, x), dy: exact(dy, y) }
     }
@@ -223,7 +225,7 @@ impl Pyramid {
         }
         // Noise energy in a gradient: that of (1, 4, 5, 0, -5, -4, -1) / 32 times that of (1, 4,
         // 6, 4, 1) / 16.
-        let bias = noise * (84.0 / 1024.0) * SOFT_NOISE.sqrt();
+        let bias = noise * (84.0 / 1024.0) * FILTERED_NOISE_GAIN.sqrt();
         let (mut xx, mut xy, mut yy, mut xd, mut yd) = (0.0, 0.0, 0.0, 0.0, 0.0);
         let (mut x, mut y, mut d, mut count, mut all) = (0.0, 0.0, 0.0, 0.0, 0.0);
         let threes = rows().zip(rows().skip(1)).zip(rows().skip(2)).step_by(step);

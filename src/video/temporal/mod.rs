@@ -30,17 +30,17 @@ use crate::tensor::mirror;
 pub(super) const BLOCK: usize = 4;
 
 /// At most this many frames are averaged, so that slow changes that are not motion are followed.
-const MOST: f32 = 32.0;
+const MAX_FRAMES: f32 = 32.0;
 
 /// Ratio of the measured to the expected energy up to which a small area or a neighborhood counts
 /// as static. Noise alone exceeds it by chance in few areas.
-const STRANGE_PLACE: f32 = 1.8;
-const STRANGE_PIXELS: f32 = 1.4;
-const STRANGE_NEIGHBORHOOD: f32 = 1.15;
+const AREA_OUTLIER_RATIO: f32 = 1.8;
+const PIXEL_OUTLIER_RATIO: f32 = 1.4;
+const NEIGHBORHOOD_OUTLIER_RATIO: f32 = 1.15;
 
 /// Samples of a block for which the first two of these limits hold; with fewer samples, chance
 /// deviations are larger.
-const USUAL_SAMPLES: f32 = 48.0;
+const REFERENCE_SAMPLES: f32 = 48.0;
 
 /// Weights of the excess of a small area and of a neighborhood, where it is spread thinly.
 const FINE_WEIGHT: f32 = 3.0;
@@ -48,37 +48,37 @@ const COARSE_WEIGHT: f32 = 12.0;
 
 /// Sides in blocks of a small area, of a neighborhood, and of the area that one outlier block
 /// marks.
-const PLACE: usize = 3;
+const AREA: usize = 3;
 const NEIGHBORHOOD: usize = 17;
 const REACH: usize = 7;
 
 /// Part of a neighborhood's excess that is carried over to the next frame: what moves tends to
 /// keep moving.
-const MEMORY: f32 = 0.5;
+const CARRIED_PART: f32 = 0.5;
 
 /// Upper limit of the excess that is carried over.
-const REMEMBERED: f32 = 0.35;
+const MAX_CARRIED_EXCESS: f32 = 0.35;
 
 /// Upper limit of an area's contribution to its neighborhood.
-const VERY_STRANGE: f32 = 3.0;
+const MAX_AREA_EXCESS: f32 = 3.0;
 
 /// A block moves when this part of it is new; when this part of all blocks moves, the whole scene
 /// does, and fusion is reset.
-const MOVES: f32 = 0.6;
-const SCENE_MOVES: f32 = 0.4;
+const MOVING_PART: f32 = 0.6;
+const SCENE_CUT_PART: f32 = 0.4;
 
 /// A block is not static when its new part exceeds that of a static scene by this much.
-const RESTLESS: f32 = 0.2;
+const MOVING_EXCESS: f32 = 0.2;
 
 /// A block must also exceed the noise by this much itself or in its neighborhood: noise reaches
 /// the limits in a few blocks now and then, and those need not be computed again.
-const SURE: f32 = 1.0;
-const SURE_NEIGHBORHOOD: f32 = 0.15;
+const MIN_BLOCK_EXCESS: f32 = 1.0;
+const MIN_NEIGHBORHOOD_EXCESS: f32 = 0.15;
 
 /// The same limits for compressed video, where a few blocks now and then differ far more than
 /// others.
-const SURE_OF_CODED: f32 = 5.0;
-const SURE_NEIGHBORHOOD_OF_CODED: f32 = 0.5;
+const MIN_BLOCK_EXCESS_CODED: f32 = 5.0;
+const MIN_NEIGHBORHOOD_EXCESS_CODED: f32 = 0.5;
 
 /// Side in pixels of the patches whose means measure exposure changes.
 const PATCH: usize = 32;
@@ -97,7 +97,7 @@ pub struct Temporal {
     rough_levels: Levels,
     neighborhood_levels: Levels,
     /// The class of each block.
-    kinds: Vec<u8>,
+    classes: Vec<u8>,
     /// Blocks in a row and in a column.
     across: usize,
     down: usize,
@@ -120,11 +120,11 @@ pub struct Temporal {
     line: Vec<f32>,
     rows: [Vec<f32>; 3],
     patches: Vec<(f32, f32)>,
-    then: Pyramid,
-    now: Pyramid,
+    previous_pyramid: Pyramid,
+    pyramid: Pyramid,
     /// Global motion from the frame before to the frame that was tracked last.
-    shift: GlobalMotion,
-    seen: bool,
+    motion: GlobalMotion,
+    has_history: bool,
     /// See [`unshared`](Self::unshared).
     unshared: f32,
     is_coded: bool,
@@ -139,16 +139,16 @@ impl Temporal {
         let (across, down) = (width.div_ceil(BLOCK), height.div_ceil(BLOCK));
         let blocks = || vec![0.0; across * down];
         let samples = samples_of_block(&planes);
-        let chance = (USUAL_SAMPLES / samples as f32).sqrt();
+        let spread = (REFERENCE_SAMPLES / samples as f32).sqrt();
         Self {
             fused: vec![0.0; planes.samples()],
             planes,
             width,
             height,
-            smooth_levels: Levels::new(1.0 + chance * (STRANGE_PLACE - 1.0)),
-            rough_levels: Levels::new(1.0 + chance * (STRANGE_PIXELS - 1.0)),
-            neighborhood_levels: Levels::new(STRANGE_NEIGHBORHOOD),
-            kinds: vec![0; across * down],
+            smooth_levels: Levels::new(1.0 + spread * (AREA_OUTLIER_RATIO - 1.0)),
+            rough_levels: Levels::new(1.0 + spread * (PIXEL_OUTLIER_RATIO - 1.0)),
+            neighborhood_levels: Levels::new(NEIGHBORHOOD_OUTLIER_RATIO),
+            classes: vec![0; across * down],
             across,
             down,
             residual: blocks(),
@@ -163,10 +163,10 @@ impl Temporal {
             line: vec![0.0; width],
             rows: std::array::from_fn(|_| vec![0.0; width]),
             patches: Vec::with_capacity(width.div_ceil(PATCH) * height.div_ceil(PATCH)),
-            then: Pyramid::default(),
-            now: Pyramid::default(),
-            shift: GlobalMotion::default(),
-            seen: false,
+            previous_pyramid: Pyramid::default(),
+            pyramid: Pyramid::default(),
+            motion: GlobalMotion::default(),
+            has_history: false,
             unshared: 1.0,
             is_coded: false,
             is_still: false,
@@ -190,8 +190,8 @@ impl Temporal {
     }
 
     /// Resets the fusion with the next frame.
-    pub(super) fn forget(&mut self) {
-        self.seen = false;
+    pub(super) fn reset_state(&mut self) {
+        self.has_history = false;
     }
 
     /// Blocks in a row. Blocks have 4x4 pixels, fewer at the right and lower borders.
@@ -218,23 +218,23 @@ impl Temporal {
     /// noise of about that variance. Call it for each frame before [`fuse`](Self::fuse).
     pub fn track(&mut self, frame: &[f32], variance: f64) {
         let first = self.planes.first();
-        self.now.fill(&frame[..first.samples()], self.width, self.height);
-        self.shift = match self.seen {
-            true => self.then.shift_to(
-                &mut self.now,
+        self.pyramid.fill(&frame[..first.samples()], self.width, self.height);
+        self.motion = match self.has_history {
+            true => self.previous_pyramid.shift_to(
+                &mut self.pyramid,
                 2.0 * first.planes as f64 * variance,
                 self.is_coded,
             ),
             false => GlobalMotion::default(),
         };
-        std::mem::swap(&mut self.then, &mut self.now);
+        std::mem::swap(&mut self.previous_pyramid, &mut self.pyramid);
     }
 
     /// Moves planes of the frame before, in the same groups, by the global motion that was tracked
     /// last. Returns whether there was any.
     pub(super) fn move_along(&mut self, planes: &mut [f32]) -> bool {
-        move_groups(&self.planes, planes, self.shift, &mut self.plane);
-        !self.shift.is_none()
+        move_groups(&self.planes, planes, self.motion, &mut self.plane);
+        !self.motion.is_none()
     }
 
     /// Replaces a frame's planes by their fusion with the previous frames. `sigma` holds, for each
@@ -244,50 +244,50 @@ impl Temporal {
     /// # Panics
     /// If the lengths do not match the planes.
     pub fn fuse(&mut self, frame: &mut [f32], sigma: &mut [Vec<f32>]) {
-        if !self.seen {
-            self.begin(frame);
+        if !self.has_history {
+            self.start(frame);
             return;
         }
-        let shift = self.shift;
-        self.follow(shift);
-        self.follow_light(frame);
+        let motion = self.motion;
+        self.follow(motion);
+        self.follow_exposure(frame);
         self.compare(frame, sigma);
-        let scene_moves = self.weigh();
+        let scene_moves = self.judge();
         if scene_moves {
             self.resets += 1;
             self.residual.fill(1.0);
             self.moving.fill(true);
-            // The excess from before a cut says nothing about the new scene.
+            // The excess from before a cut does not apply to the new scene.
             self.before.fill(0.0);
             self.smooth_levels.clear();
             self.rough_levels.clear();
             self.neighborhood_levels.clear();
         }
-        if !shift.is_none() {
+        if !motion.is_none() {
             // Tiles that were computed before are at other positions now.
             self.moving.fill(true);
         }
-        self.mix(frame, sigma, !shift.is_whole() && !scene_moves);
+        self.average(frame, sigma, !motion.is_whole() && !scene_moves);
     }
 
-    fn begin(&mut self, frame: &[f32]) {
+    fn start(&mut self, frame: &[f32]) {
         self.fused.copy_from_slice(frame);
         self.residual.fill(1.0);
         self.before.fill(0.0);
         self.moving.fill(true);
-        self.seen = true;
+        self.has_history = true;
     }
 
     /// Moves the fusion along with the camera.
-    fn follow(&mut self, shift: GlobalMotion) {
-        if shift.is_none() {
+    fn follow(&mut self, motion: GlobalMotion) {
+        if motion.is_none() {
             return;
         }
-        move_groups(&self.planes, &mut self.fused, shift, &mut self.plane);
+        move_groups(&self.planes, &mut self.fused, motion, &mut self.plane);
         // A block takes the largest variance of the blocks that it overlaps before the motion;
         // what enters the frame is unknown.
-        let from = |at: usize, shift: f32, length: usize| {
-            let first = (at * BLOCK) as f32 - shift;
+        let from = |at: usize, motion: f32, length: usize| {
+            let first = (at * BLOCK) as f32 - motion;
             let range = (first / BLOCK as f32).floor() as isize
                 ..=((first + BLOCK as f32 - 1.0) / BLOCK as f32).floor() as isize;
             (range.clone(), *range.start() >= 0 && *range.end() < length.cast_signed())
@@ -295,9 +295,9 @@ impl Temporal {
         let old = &mut self.work[0];
         old.copy_from_slice(&self.residual);
         for y in 0..self.down {
-            let (rows, rows_inside) = from(y, shift.dy, self.down);
+            let (rows, rows_inside) = from(y, motion.dy, self.down);
             for x in 0..self.across {
-                let (columns, columns_inside) = from(x, shift.dx, self.across);
+                let (columns, columns_inside) = from(x, motion.dx, self.across);
                 let most = |most: f32, (x, y): (isize, isize)| {
                     most.max(old[y.unsigned_abs() * self.across + x.unsigned_abs()])
                 };
@@ -312,7 +312,7 @@ impl Temporal {
 
     /// Adapts the fusion to the brightness of the frame: a line through the means of patches for
     /// each channel, without outliers.
-    fn follow_light(&mut self, frame: &[f32]) {
+    fn follow_exposure(&mut self, frame: &[f32]) {
         let groups = self.planes.split_mut(&mut self.fused).zip(self.planes.split(frame));
         let planes = groups.flat_map(|((group, known), (_, new))| {
             let planes = known.chunks_exact_mut(group.area()).zip(new.chunks_exact(group.area()));
@@ -422,7 +422,7 @@ impl Temporal {
     /// Classifies each block by the fusion of its first plane.
     fn classify(&mut self, sigma: &[f32]) {
         let Group { width, height, .. } = self.planes.first();
-        let Self { fused, across, work, coarse, kinds, .. } = self;
+        let Self { fused, across, work, coarse, classes, .. } = self;
         let [brightness, gradient] = work;
         let known = &fused[..width * height];
         brightness.fill(0.0);
@@ -438,74 +438,79 @@ impl Temporal {
                 *sum += values.windows(3).map(|three| (three[2] - three[0]).powi(2)).sum::<f32>();
             }
         }
-        for (i, kind) in kinds.iter_mut().enumerate() {
+        for (i, class) in classes.iter_mut().enumerate() {
             let (x, y) = (i % *across * BLOCK, i / *across * BLOCK);
             let count = ((width - x).min(BLOCK) * (height - y).min(BLOCK)) as f32;
             // In a row of four samples, noise alone gives two differences with twice its variance
             // each.
-            *kind = levels::kind(brightness[i] / count, gradient[i] / coarse[i].max(1e-12));
+            *class = levels::class(brightness[i] / count, gradient[i] / coarse[i].max(1e-12));
         }
     }
 
     /// Computes the new part of each block into `residual`. Returns whether the whole scene moves.
-    fn weigh(&mut self) -> bool {
+    fn judge(&mut self) -> bool {
         let size = [self.across, self.down];
-        let [work, place] = &mut self.work;
-        mean(&self.rough, size, PLACE, work, place);
-        self.rough.copy_from_slice(place);
-        mean(&self.smooth, size, PLACE, work, place);
-        self.smooth.copy_from_slice(place);
-        self.smooth_levels.learn(&self.smooth, self.kinds.iter().copied(), self.is_still);
-        self.rough_levels.learn(&self.rough, self.kinds.iter().copied(), self.is_still);
-        let blocks = self.smooth.iter_mut().zip(&self.rough).zip(place.iter_mut()).zip(&self.kinds);
+        let [work, area] = &mut self.work;
+        mean(&self.rough, size, AREA, work, area);
+        self.rough.copy_from_slice(area);
+        mean(&self.smooth, size, AREA, work, area);
+        self.smooth.copy_from_slice(area);
+        self.smooth_levels.learn(&self.smooth, self.classes.iter().copied(), self.is_still);
+        self.rough_levels.learn(&self.rough, self.classes.iter().copied(), self.is_still);
+        let blocks =
+            self.smooth.iter_mut().zip(&self.rough).zip(area.iter_mut()).zip(&self.classes);
         let (mut unshared, mut count) = (0.0, 0.0);
-        for (((smooth, rough), place), kind) in blocks {
-            let [normal, pixels] = [self.smooth_levels.of(*kind), self.rough_levels.of(*kind)];
-            if *rough < pixels.limit {
+        for (((smooth, rough), area), class) in blocks {
+            let [mean_limits, pixel_limits] =
+                [self.smooth_levels.of(*class), self.rough_levels.of(*class)];
+            if *rough < pixel_limits.limit {
                 unshared += *rough;
                 count += 1.0;
             }
-            // An outlier block says that its surroundings move, but little more about the whole
-            // neighborhood.
-            *place = (*smooth / normal.level).min(VERY_STRANGE);
-            let over = (*smooth - normal.limit) / normal.level.max(1.0);
-            *smooth = over.max((*rough - pixels.limit) / pixels.level.max(1.0)).max(0.0);
+            // An outlier block implies that its surroundings move, but hardly that the whole
+            // neighborhood does.
+            *area = (*smooth / mean_limits.level).min(MAX_AREA_EXCESS);
+            let over = (*smooth - mean_limits.limit) / mean_limits.level.max(1.0);
+            *smooth =
+                over.max((*rough - pixel_limits.limit) / pixel_limits.level.max(1.0)).max(0.0);
         }
         if count > 0.5 * self.residual.len() as f32 {
             self.unshared += 0.2 * ((unshared / count).min(1.0) - self.unshared);
         }
-        mean(place, size, NEIGHBORHOOD, work, &mut self.coarse);
+        mean(area, size, NEIGHBORHOOD, work, &mut self.coarse);
         // Learns how much neighborhoods differ where nothing moves.
         self.neighborhood_levels.learn(&self.coarse, iter::repeat(0), self.is_still);
-        let usual = self.neighborhood_levels.of(0);
-        self.coarse.iter_mut().for_each(|coarse| *coarse /= usual.level);
-        let limit = (usual.limit / usual.level).clamp(STRANGE_NEIGHBORHOOD, 2.0);
+        let limits = self.neighborhood_levels.of(0);
+        self.coarse.iter_mut().for_each(|coarse| *coarse /= limits.level);
+        let limit = (limits.limit / limits.level).clamp(NEIGHBORHOOD_OUTLIER_RATIO, 2.0);
         largest(&mut self.coarse, size, REACH, work);
         largest(&mut self.smooth, size, REACH, work);
-        let (sure, sure_neighborhood) = match self.is_coded {
-            true => (SURE_OF_CODED, SURE_NEIGHBORHOOD_OF_CODED),
-            false => (SURE, SURE_NEIGHBORHOOD),
+        let (min_block_excess, min_neighborhood_excess) = match self.is_coded {
+            true => (MIN_BLOCK_EXCESS_CODED, MIN_NEIGHBORHOOD_EXCESS_CODED),
+            false => (MIN_BLOCK_EXCESS, MIN_NEIGHBORHOOD_EXCESS),
         };
         let mut moving = 0;
         for block in 0..self.residual.len() {
             // Excess over a static neighborhood.
-            let coarse = (self.coarse[block] - limit).max(MEMORY * self.before[block]);
-            self.before[block] = coarse.min(REMEMBERED);
+            let coarse = (self.coarse[block] - limit).max(CARRIED_PART * self.before[block]);
+            self.before[block] = coarse.min(MAX_CARRIED_EXCESS);
             let excess = (FINE_WEIGHT * self.smooth[block]).max(COARSE_WEIGHT * coarse).max(0.0);
             let residual = self.residual[block];
             let uncertain = residual + (1.0 + residual) * excess;
-            let new = (uncertain / (uncertain + 1.0)).max(1.0 / MOST);
-            let is_sure = self.smooth[block] > sure || coarse > sure_neighborhood;
-            self.moving[block] = is_sure && new > residual / (residual + 1.0) + RESTLESS;
+            let new = (uncertain / (uncertain + 1.0)).max(1.0 / MAX_FRAMES);
+            let is_significant =
+                self.smooth[block] > min_block_excess || coarse > min_neighborhood_excess;
+            self.moving[block] =
+                is_significant && new > residual / (residual + 1.0) + MOVING_EXCESS;
             self.residual[block] = new;
-            moving += usize::from(new > MOVES);
+            moving += usize::from(new > MOVING_PART);
         }
-        moving as f32 > SCENE_MOVES * self.residual.len() as f32
+        moving as f32 > SCENE_CUT_PART * self.residual.len() as f32
     }
 
     /// Averages by precision. `once` makes the next frame start from this one alone: after motion
     /// by fractions of a pixel, noise is correlated between neighbors and must not accumulate.
-    fn mix(&mut self, frame: &mut [f32], sigma: &mut [Vec<f32>], once: bool) {
+    fn average(&mut self, frame: &mut [f32], sigma: &mut [Vec<f32>], once: bool) {
         let whole = self.width;
         let Self { planes, residual, fused, line, across, .. } = self;
         let groups = planes.split_mut(frame).zip(planes.split_mut(fused)).zip(sigma);
@@ -540,17 +545,17 @@ impl Temporal {
 }
 
 /// Moves planes by the motion of the first; `work` is as long as the largest plane.
-fn move_groups(planes: &Planes, samples: &mut [f32], shift: GlobalMotion, work: &mut [f32]) {
-    if shift.is_none() {
+fn move_groups(planes: &Planes, samples: &mut [f32], motion: GlobalMotion, work: &mut [f32]) {
+    if motion.is_none() {
         return;
     }
     let whole = planes.first().width;
     for (group, samples) in planes.split_mut(samples) {
         // Scales the motion to the smaller size of chroma.
         let part = group.width as f32 / whole as f32;
-        let shift = GlobalMotion { dx: part * shift.dx, dy: part * shift.dy };
+        let motion = GlobalMotion { dx: part * motion.dx, dy: part * motion.dy };
         for plane in samples.chunks_exact_mut(group.area()) {
-            move_plane(plane, group.width, shift, &mut work[..group.area()]);
+            move_plane(plane, group.width, motion, &mut work[..group.area()]);
         }
     }
 }

@@ -15,12 +15,12 @@ pub(in crate::video) struct RefreshPolicy {
 }
 
 impl RefreshPolicy {
-    pub(in crate::video) const USUAL: Self = Self { less: 0.5, oldest: 60 };
-    pub(in crate::video) const THRIFTY: Self = Self { less: 0.2, oldest: 240 };
+    pub(in crate::video) const DEFAULT: Self = Self { less: 0.5, oldest: 60 };
+    pub(in crate::video) const LONG_REUSE: Self = Self { less: 0.2, oldest: 240 };
 }
 
 /// Active tiles are run alone when that costs less than this part of the whole frame.
-const WORTH: f64 = 0.8;
+const MAX_ACTIVE_PART: f64 = 0.8;
 
 /// The tiles of a stream's frames and their age.
 pub(in crate::video) struct TileCache {
@@ -102,7 +102,7 @@ impl TileCache {
             let scaled = |length: usize, ratio: f64| (length as f64 * ratio) as usize;
             let place = (scaled(x, across), scaled(y, down));
             let (moving, residual) =
-                temporal.look_at(place, (scaled(width, across), scaled(height, down)));
+                temporal.window_state(place, (scaled(width, across), scaled(height, down)));
             tile.age += 1;
             // Staggers the age limit, so that not all tiles of a static scene are computed in one
             // frame.
@@ -120,7 +120,7 @@ impl TileCache {
         };
         if count == 0 {
             TilesToUpdate::Nothing
-        } else if cost(&self.plan, count) < WORTH * cost(whole, whole.count()) {
+        } else if cost(&self.plan, count) < MAX_ACTIVE_PART * cost(whole, whole.count()) {
             TilesToUpdate::Tiles
         } else {
             self.tiles.iter_mut().for_each(Tile::computed);
@@ -139,14 +139,14 @@ impl TileCache {
     }
 
     /// Keeps a result for the next frame.
-    pub(in crate::video) fn keep(&mut self, result: &[f32]) {
+    pub(in crate::video) fn store(&mut self, result: &[f32]) {
         self.result.copy_from_slice(result);
     }
 }
 
 impl Temporal {
     /// Whether any block moves in a window, and its mean residual variance.
-    fn look_at(&self, (x, y): (usize, usize), (width, height): (usize, usize)) -> (bool, f32) {
+    fn window_state(&self, (x, y): (usize, usize), (width, height): (usize, usize)) -> (bool, f32) {
         let (across, down) = (self.across(), self.residual().len() / self.across());
         let rows = y / BLOCK..(y + height).div_ceil(BLOCK).min(down);
         let columns = x / BLOCK..(x + width).div_ceil(BLOCK).min(across);

@@ -198,7 +198,7 @@ graph = helper.make_graph(
 opsets = [helper.make_opsetid("", 17), helper.make_opsetid("nowhere", 1)]
 onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), here / "operator.onnx")
 
-# What perfect networks of each kind say of normal data of variance 0.25, told the noise level by a scalar; see
+# Outputs of perfect networks of each kind for normal data of variance 0.25, with the noise level as a scalar input; see
 # tests/sample/parameterizations.rs.
 LEVEL = ("level", F32, [])
 

@@ -128,7 +128,7 @@ fn rejects_sides_beyond_the_limit_of_a_format() {
 }
 
 #[test]
-fn names_and_extensions() {
+fn round_trips_names_and_extensions() {
     for extension in Format::extensions() {
         let format: Format = extension.parse().unwrap();
         assert_eq!(

@@ -9,10 +9,10 @@ use crate::media::stream::{Chroma, Rate, VideoFormat};
 const PART_MS: u32 = 1000;
 
 /// Frames per second from which on the default encoders' own lookahead is short enough.
-const STEADY: f64 = 25.0;
+const SHORT_LOOKAHEAD_RATE: f64 = 25.0;
 
 /// How many seconds of frames the default encoders may hold back at lower rates.
-const HELD_BACK: f64 = 2.0;
+const MAX_ENCODER_DELAY: f64 = 2.0;
 
 /// Encoder settings. `None` uses ffmpeg's default for the container, except for [`Encoder::CRF`].
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -43,21 +43,23 @@ impl Encoder {
         let mut arguments = Vec::new();
         let mut add = |key: &str, value: String| arguments.extend([key.to_owned(), value]);
         let kind = kind(path).unwrap_or_default();
-        let is_usual = self.codec.is_none() && ["mp4", "mkv"].contains(&kind.as_str());
+        let is_default = self.codec.is_none() && ["mp4", "mkv"].contains(&kind.as_str());
         if let Some(codec) = &self.codec {
             add("-c:v", codec.clone());
         }
         match (self.crf, &self.bitrate) {
             (Some(crf), _) => add("-crf", crf.to_string()),
             (None, Some(bitrate)) => add("-b:v", bitrate.clone()),
-            (None, None) if is_usual => add("-crf", Self::CRF.to_string()),
+            (None, None) if is_default => add("-crf", Self::CRF.to_string()),
             (None, None) => {}
         }
         if self.codec.is_none() {
             lookahead(&kind, video.rate).into_iter().for_each(|(key, value)| add(key, value));
         }
         let is_odd = video.width % 2 == 1 || video.height % 2 == 1;
-        if is_usual && is_odd && matches!(video.format.chroma(), Some(Chroma::C420 | Chroma::C422))
+        if is_default
+            && is_odd
+            && matches!(video.format.chroma(), Some(Chroma::C420 | Chroma::C422))
         {
             // 4:2:0 encoders require even sizes.
             add("-pix_fmt", if video.format.bits() > 8 { "yuv444p10le" } else { "yuv444p" }.into());
@@ -80,13 +82,13 @@ impl Encoder {
 }
 
 /// The options of the default encoders, which otherwise hold back up to 50 frames: below
-/// [`STEADY`] no more than come in [`HELD_BACK`] seconds.
+/// [`SHORT_LOOKAHEAD_RATE`] no more than come in [`MAX_ENCODER_DELAY`] seconds.
 fn lookahead(kind: &str, rate: Rate) -> Vec<(&'static str, String)> {
     let rate = rate.per_second();
-    if rate >= STEADY {
+    if rate >= SHORT_LOOKAHEAD_RATE {
         return Vec::new();
     }
-    let frames = (rate * HELD_BACK) as u32;
+    let frames = (rate * MAX_ENCODER_DELAY) as u32;
     match kind {
         "mp4" | "mkv" => {
             // Half for the decision on B-frames and what follows it, half for the lookahead.

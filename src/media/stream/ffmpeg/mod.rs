@@ -1,13 +1,13 @@
 //! All other formats, through an `ffmpeg` process if it is installed.
 
 mod container;
-mod cut;
 mod encoder;
 mod probe;
 pub(in crate::media) mod program;
 mod sink;
 mod sound;
 mod source;
+mod truncation;
 
 use std::path::{Path, PathBuf};
 

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::program::output;
 use crate::error::{Error, Result};
 use crate::media::stream::{
-    CodePoint, FormatOverrides, Matrix, Rate, SaidBy, Scan, Siting, VideoFormat,
+    CodePoint, FormatOverrides, Matrix, Rate, Scan, Siting, TagSource, VideoFormat,
 };
 use crate::setting::MATRIX;
 
@@ -31,10 +31,10 @@ pub(super) struct Probe {
 
 /// ffprobe's names of containers that declare their duration; for others, ffprobe measures or
 /// estimates it.
-const DECLARING: [&str; 8] = ["avi", "asf", "flv", "gif", "ivf", "matroska", "mov", "mxf"];
+const DECLARE_DURATION: [&str; 8] = ["avi", "asf", "flv", "gif", "ivf", "matroska", "mov", "mxf"];
 
 /// The part of a file that is examined for a variable frame rate, in ffprobe's syntax: one minute.
-const EXAMINED: &str = "%+60";
+const EXAMINED_INTERVAL: &str = "%+60";
 
 /// Whether frames with these presentation times have a variable rate: more than 1 in 100 is off by
 /// over a quarter of a frame.
@@ -84,7 +84,7 @@ impl Probe {
             "V:0",
         ]);
         if examined {
-            command.args(["-show_packets", "-read_intervals", EXAMINED]);
+            command.args(["-show_packets", "-read_intervals", EXAMINED_INTERVAL]);
         }
         command.arg("-i").arg(name);
         let report = output(command)
@@ -94,7 +94,7 @@ impl Probe {
         let start = seconds(&report["format"]["start_time"]).unwrap_or_default();
         let lasts = seconds(&report["format"]["duration"]);
         let kind = report["format"]["format_name"].as_str().unwrap_or_default();
-        let is_declared = kind.split(',').any(|kind| DECLARING.contains(&kind));
+        let is_declared = kind.split(',').any(|kind| DECLARE_DURATION.contains(&kind));
         let is_counted = kind == "mxf";
         let packets = report["packets"].as_array().map_or(&[][..], Vec::as_slice);
         let mut times: Vec<f64> =
@@ -265,7 +265,7 @@ impl Probe {
             "" | "unknown" | "unspecified" | "reserved" | "gbr" => {}
             _ if is_rgb || video.format.is_gray() => {}
             space => match space.parse::<Matrix>() {
-                Ok(matrix) => (color.matrix, color.said_by) = (matrix, SaidBy::Source),
+                Ok(matrix) => (color.matrix, color.matrix_source) = (matrix, TagSource::Source),
                 Err(_) if known.matrix.is_some() => {}
                 Err(_) => {
                     return Err(Error::input(

@@ -23,7 +23,7 @@ const WORDS: usize = 600;
 const LONGEST_LINE: u64 = 4096;
 
 /// Messages of ffmpeg about damaged or missing frames, whether it goes on or not.
-const DAMAGE: [&str; 23] = [
+const DAMAGE_MESSAGES: [&str; 23] = [
     "corrupt input packet",
     "corrupt decoded frame",
     "Packet corrupt",
@@ -56,7 +56,7 @@ const DAMAGE: [&str; 23] = [
 const ASF: &str = "[asf @";
 
 /// Messages about a file that is shorter than it declares.
-const CUT_OFF: [&str; 4] = [
+const TRUNCATION_MESSAGES: [&str; 4] = [
     "partial file",
     "ended prematurely",
     "Stream ends prematurely",
@@ -65,7 +65,7 @@ const CUT_OFF: [&str; 4] = [
 
 /// Messages about incomplete output, after which some versions of ffmpeg succeed for some
 /// containers.
-const UNWRITTEN: [&str; 2] = ["Error writing trailer", "Error closing file"];
+const INCOMPLETE_OUTPUT_MESSAGES: [&str; 2] = ["Error writing trailer", "Error closing file"];
 
 /// A running ffmpeg, which is killed on drop.
 pub(super) struct Program {
@@ -83,7 +83,7 @@ pub(super) struct Messages {
     /// The first message about damage, if any.
     pub(super) damage: Option<String>,
     /// Whether that says that the file is shorter than it declares.
-    pub(super) is_cut: bool,
+    pub(super) is_truncated: bool,
     /// Whether the output is incomplete.
     is_unwritten: bool,
 }
@@ -97,14 +97,16 @@ impl Messages {
             .into_iter()
             .find_map(|level| line.find(level).map(|at| (level, line[at + level.len()..].trim())))
             .unwrap_or(("", line));
-        let is_cut = !self.is_cut && CUT_OFF.iter().any(|cut| words.contains(cut));
-        let is_damage = DAMAGE.iter().any(|damage| words.contains(damage))
+        let is_truncated =
+            !self.is_truncated && TRUNCATION_MESSAGES.iter().any(|cut| words.contains(cut));
+        let is_damage = DAMAGE_MESSAGES.iter().any(|damage| words.contains(damage))
             || (line.starts_with(ASF) && level == "[error]");
-        if is_cut || (self.damage.is_none() && is_damage) {
+        if is_truncated || (self.damage.is_none() && is_damage) {
             self.damage = Some(words.to_owned());
-            self.is_cut = is_cut;
+            self.is_truncated = is_truncated;
         }
-        self.is_unwritten |= UNWRITTEN.iter().any(|unwritten| words.starts_with(unwritten));
+        self.is_unwritten |=
+            INCOMPLETE_OUTPUT_MESSAGES.iter().any(|unwritten| words.starts_with(unwritten));
         if level == "[warning]" || words.is_empty() {
             return;
         }
@@ -181,7 +183,7 @@ impl Program {
         match status {
             Ok(status) if status.success() && !messages.is_unwritten => Ok(messages.clone()),
             Ok(status) if messages.errors.is_empty() => {
-                Err(format!("ffmpeg ended with {status} and without a word"))
+                Err(format!("ffmpeg ended with {status} without a message"))
             }
             Ok(_) => Err(format!("ffmpeg says: {}", messages.errors)),
             Err(error) => Err(format!("ffmpeg cannot be waited for: {error}")),
@@ -221,7 +223,7 @@ mod tests {
     use super::{Messages, WORDS, time_of};
 
     #[test]
-    fn a_time_is_read_within_a_message() {
+    fn reads_a_time_within_a_message() {
         let time = Some(Duration::from_millis(120));
         for line in ["120\n", "[avi @ 0x55] 120\n", "[avi @ 0x55] [warning] 120\n"] {
             assert_eq!(time_of(line), time, "{line}");

@@ -14,14 +14,14 @@ use crate::durable::{self, Part};
 use crate::error::{Cause, Error, Result};
 use crate::media::still::{self, TOO_LARGE};
 use crate::media::stream::{
-    Chroma, Color, Framing, Matrix, Origin, Output, PlainSink, SaidBy, Scan, Sink, Siting,
+    Chroma, Color, Framing, Matrix, Origin, Output, PlainSink, Scan, Sink, Siting, TagSource,
     VideoFormat, VideoFrame,
 };
 
 /// Maximum number of partial files that are kept side by side.
-const MOST_PARTS: usize = 100;
+const MAX_PARTS: usize = 100;
 
-/// What ffmpeg says of limits of the system, and what that means.
+/// ffmpeg's messages about system limits, and what they mean.
 const LIMITS: [(&str, &str); 3] = [
     ("No space left on device", "the disk is full; free some space and try again"),
     ("Disk quota exceeded", "the quota of this user is used up; free some space and try again"),
@@ -46,7 +46,7 @@ pub struct FfmpegSink {
     uneven: bool,
     /// Whether sound ends with the last frame, because the run was stopped or the source was cut
     /// off.
-    is_cut: bool,
+    is_truncated: bool,
     sound: Option<Sound>,
 }
 
@@ -152,7 +152,7 @@ impl FfmpegSink {
             written: 0,
             end: Duration::ZERO,
             uneven: framing == Framing::Timed,
-            is_cut: false,
+            is_truncated: false,
             sound,
         };
         match pipe {
@@ -170,7 +170,7 @@ impl FfmpegSink {
     /// [`Error::Output`] if it failed, with its message.
     fn end(&mut self) -> Result<Messages> {
         self.pipe = None;
-        if self.is_cut
+        if self.is_truncated
             && let Some(sound) = &mut self.sound
         {
             sound.stop();
@@ -220,7 +220,7 @@ impl FfmpegSink {
         if subtitles.is_some() {
             command.args(["-map", "1:s?"]);
         }
-        if self.is_cut && self.sound.is_some() {
+        if self.is_truncated && self.sound.is_some() {
             // The file may begin with sound, earlier than the frames.
             let end = self.end + Probe::of(&self.place, false).delay();
             command.arg("-t").arg(format!("{:.6}", end.as_secs_f64()));
@@ -243,7 +243,7 @@ impl FfmpegSink {
 
 /// Renames a new file to the partial name of `target`. Partial files of other runs are kept.
 fn named_part(mut file: tempfile::TempPath, target: &Path) -> std::io::Result<tempfile::TempPath> {
-    for number in 0..MOST_PARTS {
+    for number in 0..MAX_PARTS {
         let named = numbered_part(target, number);
         match file.persist_noclobber(&named) {
             Ok(()) => return tempfile::TempPath::try_from_path(named),
@@ -254,7 +254,7 @@ fn named_part(mut file: tempfile::TempPath, target: &Path) -> std::io::Result<te
         }
     }
     Err(std::io::Error::other(format!(
-        "{} and {MOST_PARTS} like it already exist",
+        "{} and {MAX_PARTS} like it already exist",
         part_of(target).display()
     )))
 }
@@ -280,20 +280,20 @@ fn numbered_part(path: &Path, number: usize) -> PathBuf {
 
 /// The ffmpeg options for color properties that y4m does not carry.
 fn tags(video: &VideoFormat) -> Vec<&'static str> {
-    let Color { matrix, said_by, primaries, transfer, full_range, siting } = video.color;
+    let Color { matrix, matrix_source, primaries, transfer, full_range, siting } = video.color;
     let mut tags = Vec::new();
     tags.extend(primaries.primaries().map(|name| ["-color_primaries", name]));
     tags.extend(transfer.transfer().map(|name| ["-color_trc", name]));
     if !video.format.is_gray() {
         // Unspecified properties stay unspecified where the reader's default is right.
-        if said_by != SaidBy::Nobody || matrix != Matrix::usual(video.height) {
+        if matrix_source != TagSource::None || matrix != Matrix::default_for(video.height) {
             tags.push(["-colorspace", matrix.name()]);
         }
         if video.format.chroma() == Some(Chroma::C420) && siting == Siting::TopLeft {
             tags.push(["-chroma_sample_location", "topleft"]);
         }
     }
-    if video.color != Color::usual(video.height, video.format) {
+    if video.color != Color::default_for(video.height, video.format) {
         tags.push(["-color_range", if full_range { "pc" } else { "tv" }]);
     }
     match video.scan {
@@ -339,7 +339,7 @@ impl Sink for FfmpegSink {
     }
 
     fn stopped(&mut self) {
-        self.is_cut = true;
+        self.is_truncated = true;
     }
 
     fn finish(&mut self) -> Result<()> {
@@ -353,8 +353,9 @@ impl Sink for FfmpegSink {
         }
         let sound = self.sound.as_ref();
         let is_to_be_rewritten = kind(&self.target).as_deref() == Some("mp4")
-            || sound
-                .is_some_and(|sound| (self.is_cut && sound.is_piped()) || sound.lacks_subtitles());
+            || sound.is_some_and(|sound| {
+                (self.is_truncated && sound.is_piped()) || sound.lacks_subtitles()
+            });
         // The recording keeps its name until the remuxed file has replaced it.
         let rewritten = is_to_be_rewritten
             .then(|| self.rewrite())
@@ -367,8 +368,8 @@ impl Sink for FfmpegSink {
         })?;
         // Frames arrive through a pipe, so a message about damage is about the sound.
         match self.sound.as_mut().and_then(|sound| Some((sound.end(&messages)?, &sound.file))) {
-            Some(((damage, is_cut), file)) => {
-                let problem = if is_cut { "ends before its end" } else { "is damaged" };
+            Some(((damage, is_truncated), file)) => {
+                let problem = if is_truncated { "ends before its end" } else { "is damaged" };
                 let problem = format!(
                     "its sound {problem} ({damage}): {} frames and what sound came are kept; fetch \
                      the file again",

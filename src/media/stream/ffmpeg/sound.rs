@@ -198,7 +198,7 @@ impl Sound {
             if self.is_copied {
                 command.args(["-c:a", "copy"]);
             } else {
-                // What a decoder needs before the beginning is no sound.
+                // Samples before the beginning only start the decoder; they are not played.
                 command.arg("-af").arg(format!("atrim=start={:.6}", -delay));
                 if kind(target).as_deref() == Some("3gp") {
                     // The speech codec that is ffmpeg's default there is missing in some builds of
@@ -249,7 +249,7 @@ impl Sound {
         match messages {
             Ok(messages) => [messages, encoder.clone()]
                 .into_iter()
-                .find_map(|messages| Some((messages.damage?, messages.is_cut))),
+                .find_map(|messages| Some((messages.damage?, messages.is_truncated))),
             Err(problem) => Some((problem, false)),
         }
     }

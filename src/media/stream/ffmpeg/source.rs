@@ -6,10 +6,10 @@ use std::process::{ChildStdout, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use super::cut::{Missing, missing};
 use super::probe::Probe;
 use super::program::{LOG_LEVEL, Messages, Program, TIMES, ffmpeg};
 use super::sound::is_lacking;
+use super::truncation::{Missing, missing};
 use super::{input, is_pipe, is_url, not_started};
 use crate::error::{Error, Result};
 use crate::media::stream::{
@@ -193,7 +193,7 @@ impl FfmpegSource {
         let missing = match missing(&self.name) {
             Some(Missing::End) => Some(Missing::End),
             _ if self.ends_early() => Some(Missing::End),
-            // Chunks that only ffmpeg knows are no loss.
+            // Chunks that only ffmpeg knows need not be complete.
             Some(Missing::Part)
                 if self.probe.declared_frames().is_some_and(|frames| frames <= self.count) =>
             {
@@ -207,7 +207,7 @@ impl FfmpegSource {
             other => other,
         };
         let problem = match &messages.damage {
-            Some(damage) if messages.is_cut => {
+            Some(damage) if messages.is_truncated => {
                 format!("it ends before its end ({damage}): {}", count(""))
             }
             _ if missing == Some(Missing::End) => {

@@ -2,7 +2,7 @@
 //! receptive field and memory.
 
 mod manifest;
-mod reach;
+mod receptive_field;
 mod run;
 mod values;
 
@@ -13,7 +13,7 @@ use crate::diffusion::Prediction;
 use crate::error::{Error, Result};
 use crate::model::manifest::Task;
 use crate::model::precision::Precision;
-use crate::network::{Axes, Element, Port, Trial};
+use crate::network::{Axes, Element, Port, ProbeSession};
 use crate::setting::OUTPUT;
 
 /// The largest fixed side on which a network is tried.
@@ -55,7 +55,7 @@ impl Normalization {
 
 /// A network and its properties, as far as they are known.
 pub(super) struct Probe<'a> {
-    trial: Trial,
+    session: ProbeSession,
     description: &'a Description,
     model: &'a str,
     roles: Roles,
@@ -86,16 +86,20 @@ pub(super) struct Probe<'a> {
 }
 
 impl<'a> Probe<'a> {
-    pub(super) fn new(trial: Trial, description: &'a Description, model: &'a str) -> Result<Self> {
-        let roles = Roles::of(&trial, description, model)?;
+    pub(super) fn new(
+        session: ProbeSession,
+        description: &'a Description,
+        model: &'a str,
+    ) -> Result<Self> {
+        let roles = Roles::of(&session, description, model)?;
         let Some(image) = roles.image().cloned() else {
             return Err(Error::model(model, "none of its inputs is an image"));
         };
-        let outputs = image_outputs(trial.outputs(), &image, description, &roles.states);
+        let outputs = image_outputs(session.outputs(), &image, description, &roles.states);
         let Some(output) = outputs.first().cloned() else {
-            return Err(Error::model(model, no_image(trial.outputs(), description)));
+            return Err(Error::model(model, no_image(session.outputs(), description)));
         };
-        if trial.inputs().iter().any(|port| port.name == output.name) {
+        if session.inputs().iter().any(|port| port.name == output.name) {
             let problem =
                 format!("its output `{}` is an input; it has nothing to evaluate", output.name);
             return Err(Error::model(model, problem));
@@ -115,7 +119,7 @@ impl<'a> Probe<'a> {
             given.any(|(role, name)| roles.contains(role) && *name == image.name)
         };
         let has_mask_channel = is_last(&[Role::Mask, Role::Known]);
-        let behind = is_last(&[Role::Sigma]) || has_mask_channel;
+        let has_extra_channel = is_last(&[Role::Sigma]) || has_mask_channel;
         let is_concatenated = roles.condition.as_ref().is_some_and(|it| it.name == image.name)
             && roles.sample.is_some();
         let (channels, has_sigma_channel) = match (declared, given) {
@@ -125,8 +129,8 @@ impl<'a> Probe<'a> {
             {
                 (given, true)
             }
-            (Some(6), _) if behind => (3, true),
-            (Some(whole), _) if behind => (whole - 1, true),
+            (Some(6), _) if has_extra_channel => (3, true),
+            (Some(whole), _) if has_extra_channel => (whole - 1, true),
             (Some(channels), _) => (channels, false),
             (None, given) => (description.channels.or(given).unwrap_or(3), false),
         };
@@ -179,7 +183,7 @@ impl<'a> Probe<'a> {
         }
         let divisors = vec![1; roles.states.len()];
         let mut probe = Self {
-            trial,
+            session,
             description,
             model,
             roles,
@@ -497,7 +501,7 @@ impl<'a> Probe<'a> {
             || format!("{} pixels a side", SIDES.map(|side| side.to_string()).join(", ")),
             |[w, h]| format!("{w}x{h} pixels"),
         );
-        let why = self.trial.problem().unwrap_or("no reason was given").to_owned();
+        let why = self.session.problem().unwrap_or("no reason was given").to_owned();
         let problem = format!("ONNX Runtime does not evaluate it on an image of {tried}: {why}");
         Err(Error::model(self.model, problem))
     }
@@ -523,7 +527,8 @@ impl<'a> Probe<'a> {
     }
 
     fn output_names(&self) -> String {
-        let names: Vec<&str> = self.trial.outputs().iter().map(|port| port.name.as_str()).collect();
+        let names: Vec<&str> =
+            self.session.outputs().iter().map(|port| port.name.as_str()).collect();
         names.join(", ")
     }
 

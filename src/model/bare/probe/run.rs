@@ -136,7 +136,7 @@ impl Probe<'_> {
             }
             feeds.push(Feed { port, shape, values });
         }
-        let found = self.trial.run(&feeds, &self.output.name)?;
+        let found = self.session.run(&feeds, &self.output.name)?;
         // An image may lack the axes of batch and channels.
         Ok(found.map(|(mut shape, values)| {
             while matches!(shape.len(), 2 | 3) {

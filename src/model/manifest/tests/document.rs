@@ -89,7 +89,7 @@ fn tables() -> Vec<(&'static str, &'static str, Names)> {
 }
 
 #[test]
-fn names_every_key_and_no_other() {
+fn documents_every_key_and_no_other() {
     for (head, _, keys) in tables() {
         assert_eq!(names(&rows(head)), keys, "{head}");
     }
@@ -98,7 +98,7 @@ fn names_every_key_and_no_other() {
 }
 
 #[test]
-fn names_every_value_and_no_other() {
+fn documents_every_value_and_no_other() {
     let choices = [
         ("task", values::<Task>()),
         ("prediction", values::<Prediction>()),
@@ -133,7 +133,7 @@ fn names_every_value_and_no_other() {
 }
 
 #[test]
-fn states_every_range_and_no_other() {
+fn documents_every_range_and_no_other() {
     let mut ranges: BTreeMap<String, String> = good()
         .numbers()
         .into_iter()
@@ -162,7 +162,7 @@ fn states_every_range_and_no_other() {
 }
 
 #[test]
-fn states_the_limits_of_files() {
+fn documents_the_file_limits() {
     let text = DOCUMENT.split_whitespace().collect::<Vec<_>>().join(" ");
     let (sides, steps) = (import::SIDES.end(), TRAIN_STEPS.end());
     for limit in [

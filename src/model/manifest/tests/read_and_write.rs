@@ -69,7 +69,7 @@ fn reports_inconsistent_fields() {
 }
 
 #[test]
-fn writes_no_contradiction_and_no_file_that_is_too_long() {
+fn rejects_contradictory_and_oversized_manifests() {
     let upscaler = Manifest { scale: 2, ..good() };
     let problem = upscaler.to_toml().unwrap_err().to_string();
     assert!(problem.contains("scale = 2, no condition"), "{problem}");

@@ -37,7 +37,7 @@ impl Probe<'_> {
         let before = machine::resident_memory();
         let mut field = None;
         loop {
-            let begun = Instant::now();
+            let started = Instant::now();
             let Some(found) = self.measure_reach(size, multiple, &normalization, level, scale)?
             else {
                 break;
@@ -47,7 +47,7 @@ impl Probe<'_> {
                 break;
             }
             let larger = size.map(|side| 2 * side);
-            if self.size.is_some() || larger[0] > MAX_SIDE || begun.elapsed() > MAX_TIME {
+            if self.size.is_some() || larger[0] > MAX_SIDE || started.elapsed() > MAX_TIME {
                 break;
             }
             size = larger;
@@ -66,7 +66,7 @@ impl Probe<'_> {
                 "no receptive field: changing one pixel changes the output up to the border, so \
                  tiles are blended over their seams",
             );
-            manifest.grid = self.usual_grid(multiple);
+            manifest.grid = self.assumed_grid(multiple);
             return Ok(());
         };
         let equivariant = self.detect_grid(size, field, multiple, &normalization, level, scale)?;
@@ -76,7 +76,7 @@ impl Probe<'_> {
                 "name",
                 "no receptive field: it is not shift-equivariant, so tiles are blended over their seams",
             );
-            manifest.grid = self.usual_grid(multiple);
+            manifest.grid = self.assumed_grid(multiple);
             return Ok(());
         };
         // A network that rejects other sizes does not pad.
@@ -101,7 +101,7 @@ impl Probe<'_> {
                     "no receptive field: it pads the image by itself, to an unknown grid, so tiles are blended over \
                      their seams",
                 );
-                manifest.grid = self.usual_grid(multiple);
+                manifest.grid = self.assumed_grid(multiple);
                 return Ok(());
             }
         }
@@ -115,9 +115,9 @@ impl Probe<'_> {
 
     /// The grid of tiles of a network that may pad an image to a grid of its own: what most such
     /// grids divide.
-    fn usual_grid(&self, multiple: usize) -> Option<usize> {
-        const USUAL: usize = 64;
-        (self.size.is_none() && USUAL.is_multiple_of(multiple)).then_some(USUAL)
+    fn assumed_grid(&self, multiple: usize) -> Option<usize> {
+        const COMMON_GRID: usize = 64;
+        (self.size.is_none() && COMMON_GRID.is_multiple_of(multiple)).then_some(COMMON_GRID)
     }
 
     /// Whether the network has a fixed size that is a multiple of `grid` pixels.
@@ -236,7 +236,7 @@ impl Probe<'_> {
         Ok(None)
     }
 
-    /// Whether the output for the second image is that for the first, shifted, but for so many
+    /// Whether the output for the second image is that for the first, shifted, except for this many
     /// pixels at the beginning and at the end.
     fn is_equal(
         &mut self,

@@ -24,12 +24,12 @@ pub(super) enum Missing {
 /// What an MP4 or MOV begins with.
 const FIRST_BOXES: [&[u8; 4]; 6] = [b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"];
 
-/// How many zeros in a row are no part of a bare stream of H.264 or H.265.
+/// This many zeros in a row do not occur in a bare stream of H.264 or H.265.
 const ZEROS: usize = 256;
 
 /// How many zeros may stand between two packs of an MPEG program stream, or after the last: two of
 /// its sectors.
-const MOST_STUFFING: u64 = 4096;
+const MAX_STUFFING: u64 = 4096;
 
 /// The missing part of a file, if that can be detected; `None` for a pipe.
 pub(super) fn missing(name: &Path) -> Option<Missing> {
@@ -37,7 +37,7 @@ pub(super) fn missing(name: &Path) -> Option<Missing> {
     if !fs::metadata(name).is_ok_and(|found| found.is_file()) {
         return None;
     }
-    let mut walk = Walk::begin(name).ok()?;
+    let mut walk = ElementReader::begin(name).ok()?;
     // The first three packets of 192 bytes.
     let mut head = Vec::new();
     walk.file.by_ref().take(2 * 192 + 5).read_to_end(&mut head).ok()?;
@@ -49,7 +49,7 @@ pub(super) fn missing(name: &Path) -> Option<Missing> {
         Some(false) => Some(Missing::Part),
         None => Some(Missing::End),
     };
-    let is_cut = match head[..] {
+    let is_truncated = match head[..] {
         [b'R', b'I', b'F', b'F', a, b, c, d, ..] => {
             let size = u64::from(u32::from_le_bytes([a, b, c, d]));
             // Files written to a pipe, or larger than the field can hold, declare no size.
@@ -84,24 +84,25 @@ pub(super) fn missing(name: &Path) -> Option<Missing> {
             let has_packets = |first: usize, size: usize| {
                 (0..3).all(|i| head.get(first + i * size) == Some(&0x47))
             };
-            let mut is_cut = |first: usize, size: usize| {
-                is_partial(size as u64) || walk.ends_with_another(first, size, 0x47)
+            let mut is_truncated = |first: usize, size: usize| {
+                is_partial(size as u64) || walk.has_unfilled_last_packet(first, size, 0x47)
             };
-            (has_packets(0, 188) && is_cut(0, 188)) || (has_packets(4, 192) && is_cut(4, 192))
+            (has_packets(0, 188) && is_truncated(0, 188))
+                || (has_packets(4, 192) && is_truncated(4, 192))
         }
     };
-    is_cut.then_some(Missing::End)
+    is_truncated.then_some(Missing::End)
 }
 
 /// Walks through a file element by element. A step returns `None` where the file ends before the
 /// element does.
-struct Walk {
+struct ElementReader {
     file: BufReader<File>,
     at: u64,
     length: u64,
 }
 
-impl Walk {
+impl ElementReader {
     fn begin(name: &Path) -> std::io::Result<Self> {
         let mut file = File::open(name)?;
         let length = file.seek(SeekFrom::End(0))?;
@@ -129,7 +130,7 @@ impl Walk {
 
     /// Whether the last packet of `size` bytes does not have `mark` at `first`, as where a file was
     /// allocated and not filled.
-    fn ends_with_another(&mut self, first: usize, size: usize, mark: u8) -> bool {
+    fn has_unfilled_last_packet(&mut self, first: usize, size: usize, mark: u8) -> bool {
         let mut last = vec![0; size];
         let is_read = self
             .file
@@ -140,7 +141,7 @@ impl Walk {
 
     /// Walks over zeros; returns how many.
     fn zeros(&mut self) -> std::io::Result<u64> {
-        let begun = self.at;
+        let started = self.at;
         loop {
             let bytes = self.file.fill_buf()?;
             let zeros = bytes.iter().take_while(|byte| **byte == 0).count();
@@ -148,7 +149,7 @@ impl Walk {
             self.file.consume(zeros);
             self.at += zeros as u64;
             if is_over {
-                return Ok(self.at - begun);
+                return Ok(self.at - started);
             }
         }
     }
@@ -217,7 +218,7 @@ impl Walk {
         while self.left() > 0 {
             // A start code is two zeros, a one and a code.
             let zeros = self.zeros().ok()?;
-            match (zeros > MOST_STUFFING, self.left()) {
+            match (zeros > MAX_STUFFING, self.left()) {
                 (true, 0) => return None,
                 (true, _) => return Some(false),
                 (false, 0) => return Some(true),

@@ -17,7 +17,7 @@ use crate::media::{Image, Metadata};
 
 /// A format that ffmpeg decodes, by its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Borrowed {
+pub(super) enum FfmpegFormat {
     Avif,
     Heif,
     Jpeg2000,
@@ -37,7 +37,7 @@ struct Properties {
     has_metadata: bool,
 }
 
-impl Borrowed {
+impl FfmpegFormat {
     /// Detects the format from the first 12 bytes.
     pub(super) fn of(head: &[u8]) -> Option<Self> {
         if head.get(4..8) == Some(b"jP  ") || head.starts_with(b"\xff\x4f\xff\x51") {
@@ -225,8 +225,8 @@ fn boxes(mut bytes: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8])> {
 }
 
 /// The body of the first box of that type.
-fn inside<'a>(bytes: &'a [u8], wanted: &[u8; 4]) -> Option<&'a [u8]> {
-    boxes(bytes).find(|(kind, _)| kind == wanted).map(|(_, body)| body)
+fn inside<'a>(bytes: &'a [u8], target: &[u8; 4]) -> Option<&'a [u8]> {
+    boxes(bytes).find(|(kind, _)| kind == target).map(|(_, body)| body)
 }
 
 #[cfg(test)]

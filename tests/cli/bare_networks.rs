@@ -77,7 +77,7 @@ fn a_network_without_padding_keeps_the_size() {
 }
 
 #[test]
-fn refuses_a_description_of_a_package() {
+fn rejects_options_that_describe_a_package() {
     let place = place(&[]);
     eddy("denoise a.png -o b.png -m camera --value-range 0,255")
         .within(&place)
@@ -91,7 +91,7 @@ fn refuses_a_description_of_a_package() {
 }
 
 #[test]
-fn refuses_inputs_of_unknown_role() {
+fn rejects_inputs_of_unknown_role() {
     let place = place(&["extra.onnx", "integers.onnx", "rank.onnx", "nan.onnx"]);
     eddy("denoise a.png -o b.png -m extra.onnx").within(&place).fails(4).says("--input NAME=VALUE");
     for network in ["integers.onnx", "rank.onnx"] {

@@ -146,7 +146,7 @@ fn survives_running_out_of_file_descriptors() {
     attacked.viewed.limit_descriptors(open + 8);
     let _idle: Vec<TcpStream> = (0..60).map(|_| attacked.connect()).collect();
     attacked.still_runs();
-    assert!(attacked.viewed.descriptors() > open + 4, "there was no lack of them");
+    assert!(attacked.viewed.descriptors() > open + 4, "file descriptors did not run out");
 }
 
 #[test]

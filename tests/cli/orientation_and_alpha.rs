@@ -1,4 +1,4 @@
-//! Images as they are shown: turned as their EXIF block says, and without what is transparent.
+//! Orientation and transparency: images are processed upright, without their transparent pixels.
 
 use eddy::media::{Image, Metadata, Samples};
 
@@ -45,7 +45,7 @@ fn mask(width: usize, height: usize) -> Image {
 }
 
 #[test]
-fn a_mask_lies_on_the_image_as_it_is_shown() {
+fn a_mask_applies_to_the_upright_image() {
     let (photo, mask) = (noisy(40, 64, 3, 8), mask(40, 64));
     let place = Place::with("up.png", &photo)
         .and("side.png", &on_its_side(&photo))
@@ -69,7 +69,7 @@ fn a_mask_lies_on_the_image_as_it_is_shown() {
 }
 
 #[test]
-fn a_kernel_and_a_beginning_are_of_the_image_as_it_is_shown() {
+fn a_kernel_and_an_initial_image_apply_to_the_upright_image() {
     let photo = noisy(32, 48, 3, 8);
     let kernel = drawn(5, 5, |x, y| [if x == 2 && y > 1 { 255 } else { 0 }]);
     let place = Place::with("up.png", &photo)
@@ -90,7 +90,7 @@ fn a_kernel_and_a_beginning_are_of_the_image_as_it_is_shown() {
 }
 
 #[test]
-fn a_stream_is_of_images_as_they_are_shown() {
+fn streams_upright_images() {
     let photo = noisy(32, 48, 3, 8);
     let place = Place::with("1.png", &photo).and("2.png", &on_its_side(&photo));
     eddy("denoise 1.png 1.png -o up.y4m --sigma 9").within(&place).succeeds();
@@ -104,7 +104,7 @@ fn a_stream_is_of_images_as_they_are_shown() {
 }
 
 #[test]
-fn what_is_transparent_in_a_mask_is_not_painted() {
+fn ignores_transparent_parts_of_a_mask() {
     let inside = |x: usize, y: usize| (4..34).contains(&x) && (4..14).contains(&y);
     let layer = |color: [u8; 3], hidden: u8| {
         drawn(48, 40, move |x, y| match inside(x, y) {
@@ -134,8 +134,8 @@ fn what_is_transparent_in_a_mask_is_not_painted() {
 }
 
 #[test]
-fn the_smooth_edge_of_a_mask_is_drawn_too() {
-    // White, with a pixel of gray around it, and something far away that is none.
+fn fills_the_smooth_edge_of_a_mask() {
+    // White, with a border of one gray pixel, and something far away in a color that is not part of the mask.
     let soft = drawn(48, 40, |x, y| match (x, y) {
         (11..=20, 11..=20) => [255],
         (10..=21, 10..=21) => [90],
@@ -154,7 +154,7 @@ fn the_smooth_edge_of_a_mask_is_drawn_too() {
 }
 
 #[test]
-fn hidden_colors_have_no_say_in_noise() {
+fn hidden_colors_do_not_affect_the_noise_level() {
     let noise = noisy(96, 80, 3, 8);
     let cutout = drawn(96, 80, |x, y| {
         let pixel = &bytes(&noise)[3 * (96 * y + x)..][..3];
@@ -187,7 +187,7 @@ fn hidden_colors_have_no_say_in_noise() {
 }
 
 #[test]
-fn a_cutout_is_enlarged_without_a_rim() {
+fn enlarges_a_cutout_without_fringes() {
     let disc = drawn(40, 40, |x, y| {
         let distance = (x as f32 - 19.5).hypot(y as f32 - 19.5);
         match (13.0 - distance).clamp(0.0, 1.0) {

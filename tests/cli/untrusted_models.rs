@@ -1,4 +1,4 @@
-//! Models that strangers made to do harm: names of files, numbers, graphs without end and texts.
+//! Models made to do harm: file names, numbers, endless graphs and texts.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -54,7 +54,7 @@ fn weighing(location: &str) -> Vec<u8> {
 }
 
 #[test]
-fn names_of_files_stay_inside_the_package() {
+fn file_names_stay_inside_the_package() {
     let place = place();
     let secret = "a secret outside";
     place.file("secret", secret);
@@ -84,7 +84,7 @@ fn names_of_files_stay_inside_the_package() {
     for path in ["folder", "fifo"] {
         refused(path, "expected a regular file");
     }
-    // A link to what is inside is none of these.
+    // A link to a file inside the package is accepted.
     symlink("network.onnx", place.path("m/inside")).unwrap();
     place.model("m", "darker", |manifest| manifest.replace("\"network.onnx\"", "\"inside\""));
     eddy(DENOISE).within(&place).succeeds();
@@ -96,7 +96,7 @@ fn names_of_files_stay_inside_the_package() {
 }
 
 #[test]
-fn names_of_records_and_weights_stay_inside_too() {
+fn record_and_weight_names_stay_inside_the_package() {
     let place = place();
     place.file("secret", npy([1, 3, 8, 8], &[0.5; 192]));
     place.model("m", "darker", |manifest| manifest + &CHECK.replace("x.npy", "../secret"));
@@ -113,7 +113,7 @@ fn names_of_records_and_weights_stay_inside_too() {
 }
 
 #[test]
-fn folders_of_diffusers_may_link_into_their_cache() {
+fn diffusers_folders_may_link_into_their_cache() {
     let place = place();
     pipeline(&place, UNET, "{}");
     place.folder("cache/blobs");
@@ -138,7 +138,7 @@ fn folders_of_diffusers_may_link_into_their_cache() {
 }
 
 #[test]
-fn numbers_of_a_manifest_have_a_range() {
+fn rejects_manifest_numbers_out_of_range() {
     let deep = format!("a = {}1{}\n[sigma]", "[".repeat(10_000), "]".repeat(10_000));
     let long = "a".repeat(2 << 20);
     let channels = |more: &str| format!("channels = 3\n{more}");
@@ -192,7 +192,7 @@ fn numbers_of_a_manifest_have_a_range() {
 }
 
 #[test]
-fn numbers_of_a_scheduler_have_a_range() {
+fn rejects_scheduler_numbers_out_of_range() {
     let deep = format!("{{\"a\": {}1{}}}", "[".repeat(10_000), "]".repeat(10_000));
     let long = format!("{{\"a\": \"{}\"}}", "a".repeat(100 << 20));
     let place = place();
@@ -232,7 +232,7 @@ fn numbers_of_a_scheduler_have_a_range() {
 }
 
 #[test]
-fn numbers_of_a_unet_have_a_range() {
+fn rejects_unet_numbers_out_of_range() {
     let sized = |size: &str| UNET.replace(": 8}", &format!(": {size}}}"));
     let place = place();
     for (config, words) in [
@@ -261,7 +261,7 @@ fn numbers_of_a_unet_have_a_range() {
 }
 
 #[test]
-fn records_that_claim_much_are_refused() {
+fn rejects_records_with_excessive_sizes() {
     let place = place();
     place.model("m", "darker", |manifest| manifest + CHECK);
     let bytes = npy([1, 3, 8, 8], &[0.5; 192]);
@@ -290,11 +290,11 @@ fn ends(place: &Place, arguments: &str, signal: Option<Signal>) -> (Option<i32>,
         let fields = text.rsplit(") ").next().unwrap().split(' ').skip(11).take(2);
         fields.map(|ticks| ticks.parse::<u64>().unwrap()).sum()
     };
-    let begun = Instant::now();
+    let started = Instant::now();
     if let Some(signal) = signal {
         // The network is what takes so long.
         while worked() < 200 {
-            assert!(begun.elapsed() < LONG, "nothing is at work");
+            assert!(started.elapsed() < LONG, "nothing is at work");
             std::thread::sleep(Duration::from_millis(20));
         }
         kill_process(Pid::from_child(&child), signal).unwrap();
@@ -312,7 +312,7 @@ fn ends(place: &Place, arguments: &str, signal: Option<Signal>) -> (Option<i32>,
 }
 
 #[test]
-fn an_evaluation_without_end_is_ended() {
+fn interrupts_an_endless_evaluation() {
     let place = place();
     place.model("m", "endless", |manifest| manifest);
     for signal in [Signal::INT, Signal::TERM] {
@@ -330,7 +330,7 @@ fn an_evaluation_without_end_is_ended() {
 }
 
 #[test]
-fn a_network_that_allocates_beyond_max_memory_fails() {
+fn fails_when_a_network_allocates_beyond_max_memory() {
     let place = place();
     place.model("m", "greedy", |manifest| manifest);
     // Many threads need no more than their stacks.
@@ -346,7 +346,7 @@ fn a_network_that_allocates_beyond_max_memory_fails() {
 /// Processors of other kinds give the smallest integer.
 #[cfg(target_arch = "x86_64")]
 #[test]
-fn a_network_that_divides_the_smallest_integer_fails() {
+fn fails_when_a_network_divides_the_smallest_integer() {
     let place = place();
     place.model("m", "overflow", |manifest| manifest);
     eddy(DENOISE).within(&place).fails(1).says("the network failed: it divides an integer");
@@ -354,7 +354,7 @@ fn a_network_that_divides_the_smallest_integer_fails() {
 }
 
 #[test]
-fn a_network_that_never_loads_is_given_up() {
+fn interrupts_an_endless_load() {
     let place = place();
     place.model("m", "nested", |manifest| manifest + CHECK);
     place.file("m/x.npy", npy([1, 3, 8, 8], &[0.5; 192]));
@@ -368,7 +368,7 @@ fn a_network_that_never_loads_is_given_up() {
     let (code, said, _) = ends(&place, &format!("{DENOISE} --timeout 0.5"), None);
     assert_eq!(code, Some(4), "{said}");
     assert!(said.contains("cannot use model tested: loading it takes longer than 0.5 s"), "{said}");
-    // A folder that was begun goes, too.
+    // A folder that was started goes, too.
     let import = "import m/network.onnx -o out --task denoise --prediction denoised --sigma-range 0,1 --inputs sample=x,sigma=sigma \
                   --output-name denoised";
     assert_eq!(ends(&place, import, Some(Signal::TERM)).0, Some(130));
@@ -378,7 +378,7 @@ fn a_network_that_never_loads_is_given_up() {
 }
 
 #[test]
-fn a_network_that_never_loads_in_the_middle_of_a_run_is_given_up() {
+fn interrupts_an_endless_load_during_a_run() {
     let place = place();
     place.model("m", "nested", |manifest| {
         let broken = fs::read(data("models/nan.onnx")).unwrap();
@@ -396,7 +396,7 @@ fn a_network_that_never_loads_in_the_middle_of_a_run_is_given_up() {
 }
 
 #[test]
-fn keys_of_a_manifest_are_called_its_own() {
+fn unknown_manifest_keys_are_attributed_to_the_manifest() {
     let place = place();
     place.model("m", "darker", |manifest| {
         let manifest = manifest.replace("prediction = \"denoised\"", "prediction = \"epsilon\"");
@@ -409,7 +409,7 @@ fn keys_of_a_manifest_are_called_its_own() {
 }
 
 #[test]
-fn a_time_limit_that_suffices_changes_nothing() {
+fn a_sufficient_time_limit_changes_nothing() {
     let place = place();
     place.model("m", "darker", |manifest| manifest);
     eddy(&format!("{DENOISE} --timeout 100")).within(&place).succeeds();
@@ -422,7 +422,7 @@ fn a_time_limit_that_suffices_changes_nothing() {
 }
 
 #[test]
-fn texts_of_strangers_steer_no_terminal() {
+fn strips_control_characters_from_untrusted_text() {
     let place = place();
     let clean = |outcome: &Outcome| {
         let steers = |c: char| c.is_control() && c != '\n' || c == '\u{202E}';

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::io::{Read, Seek, SeekFrom};
 
-use super::Walk;
+use super::ElementReader;
 
 const FILE_PROPERTIES: [u8; 16] = [
     0xa1, 0xdc, 0xab, 0x8c, 0x47, 0xa9, 0xcf, 0x11, 0x8e, 0xe4, 0x00, 0xc0, 0x0c, 0x20, 0x53, 0x65,
@@ -15,9 +15,9 @@ const DATA: [u8; 16] = [
 ];
 
 /// The largest packet that is examined.
-const LARGEST_PACKET: u32 = 1 << 20;
+const MAX_PACKET: u32 = 1 << 20;
 
-impl Walk {
+impl ElementReader {
     /// Whether no object of an ASF is missing between its packets; `None` if it is shorter than its
     /// file properties say, unless it was broadcast live.
     pub(super) fn asf(&mut self) -> Option<bool> {
@@ -33,7 +33,7 @@ impl Walk {
         if flags & 1 == 0 && size > self.length {
             return None;
         }
-        if smallest != largest || !(1..=LARGEST_PACKET).contains(&largest) {
+        if smallest != largest || !(1..=MAX_PACKET).contains(&largest) {
             return Some(true);
         }
         let mut sizes = Fields { bytes: header.get(16..).unwrap_or_default() };
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_a_gap_between_numbers_and_none_where_they_begin_again_or_go_on() {
+    fn finds_gaps_in_sequence_numbers() {
         let mut objects = HashMap::new();
         assert!(follows(&packet(&[254, 255]), &mut objects));
         assert!(follows(&packet(&[255, 0]), &mut objects));

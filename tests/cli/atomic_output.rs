@@ -161,14 +161,14 @@ fn accepts_a_file_system_without_sync() {
     place.holds_only(&["a.png", "a.y4m", "b.png", "log", "new"]);
 }
 
-/// A run that has begun to write `out.y4m`, and waits for more.
+/// A run that has started to write `out.y4m`, and waits for more.
 fn writing(place: &Place) -> Child {
     let mut command = eddy("denoise - -o out.y4m --sigma 0").within(place).command();
     let mut child = command.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     child.stdin.as_mut().unwrap().write_all(&y4m(3)).unwrap();
-    let begun = Instant::now();
+    let started = Instant::now();
     while parts(place, child.id()).is_empty() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "nothing was written");
+        assert!(started.elapsed() < Duration::from_secs(60), "nothing was written");
         std::thread::sleep(Duration::from_millis(5));
     }
     child
