@@ -4,7 +4,7 @@
     python camera_evaluation.py --eddy ../target/release/eddy --photographs PHOTOGRAPHS/kodak
 
 Clips are made of photographs: white noise in RGB that became 4:2:0, a sensor through MJPEG 4:2:2 and through H.264, a sensor in
-low light; each still, panning, and with something moving before a still background. Stills are noisy JPEGs; clean pictures,
+low light; each still, panning, and with something moving before a still background. Stills are noisy JPEGs; clean images,
 screens, text and line art have to stay as they are. The sensor is none of those that training knows (`train/camera.py`).
 
 PSNR is of 8-bit samples of limited range, all planes of a 4:2:0 frame alike, as ffmpeg's own is; "RGB" is after conversion. "Flicker"
@@ -27,7 +27,7 @@ import numpy as np
 
 MOTIONS = ("still", "pan", "object")
 WHITE = {f"white{s}": s for s in (10, 20, 35)}
-# Electrons at white of a pixel that is delivered, how many times larger than that the sensor's picture is along each axis, how much is
+# Electrons at white of a pixel that is delivered, how many times larger than that the sensor's image is along each axis, how much is
 # sharpened, and the name of ffmpeg's options.
 SENSORS = {
     "mjpeg422": (400, 1.0, 0.3, "mjpeg"),
@@ -123,20 +123,20 @@ def flicker(frames, clean):
 
 def photograph(path, width, height, margin):
     """A photograph, RGB, uint8, of at least so many pixels with a margin, not enlarged by more than that needs."""
-    picture = cv2.imread(str(path))[..., ::-1]
-    if picture.shape[0] > picture.shape[1] and width > height:
-        picture = np.rot90(picture)
-    scale = max((width + 2 * margin) / picture.shape[1], (height + 2 * margin) / picture.shape[0])
+    image = cv2.imread(str(path))[..., ::-1]
+    if image.shape[0] > image.shape[1] and width > height:
+        image = np.rot90(image)
+    scale = max((width + 2 * margin) / image.shape[1], (height + 2 * margin) / image.shape[0])
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    return np.ascontiguousarray(cv2.resize(np.ascontiguousarray(picture), None, fx=scale * 1.0005, fy=scale * 1.0005, interpolation=method))
+    return np.ascontiguousarray(cv2.resize(np.ascontiguousarray(image), None, fx=scale * 1.0005, fy=scale * 1.0005, interpolation=method))
 
 
-def scene(motion, pictures, at, size, frames):
+def scene(motion, images, at, size, frames):
     """Clean frames [H, W, 3], uint8."""
     width, height = size
     margin = 2 * frames if motion == "pan" else 0
-    back = photograph(pictures[at], width, height, margin)
-    thing = photograph(pictures[(at + 1) % len(pictures)], width // 5, height // 4, 0)[: height // 4, : width // 5]
+    back = photograph(images[at], width, height, margin)
+    thing = photograph(images[(at + 1) % len(images)], width // 5, height // 4, 0)[: height // 4, : width // 5]
     for i in range(frames):
         left, top = (margin + round(1.7 * i), margin + round(0.8 * i)) if motion == "pan" else (0, 0)
         frame = back[top : top + height, left : left + width].copy()
@@ -167,10 +167,10 @@ class Sensor:
         return np.interp(light, np.linspace(0, 1, 4097), self.curve).astype(np.float32)
 
     def light(self, frame):
-        picture = frame.astype(np.float32) / 255
+        image = frame.astype(np.float32) / 255
         if self.scale == 1:  # else the sensor sees more than it delivers
-            picture = cv2.GaussianBlur(picture, (0, 0), 0.55)
-        linear = np.where(picture <= 0.04045, picture / 12.92, ((picture + 0.055) / 1.055) ** 2.4).astype(np.float32)
+            image = cv2.GaussianBlur(image, (0, 0), 0.55)
+        linear = np.where(image <= 0.04045, image / 12.92, ((image + 0.055) / 1.055) ** 2.4).astype(np.float32)
         return np.clip(linear @ np.linalg.inv(self.MATRIX).T, 0, 1)
 
     def clean(self, frame):
@@ -189,9 +189,9 @@ class Sensor:
         codes[0::2, 0::2] *= self.BALANCE[2]
         codes[1::2, 1::2] *= self.BALANCE[0]
         wide = np.clip(np.rint((np.minimum(codes, 959) + 256) * 48), 0, 65535).astype(np.uint16)
-        picture = self.shown((cv2.cvtColor(wide, cv2.COLOR_BayerRG2RGB_EA).astype(np.float32) / 48 - 256) / 959)
-        luma = picture @ Y
-        color = cv2.GaussianBlur(picture - luma[..., None], (0, 0), 0.7)
+        image = self.shown((cv2.cvtColor(wide, cv2.COLOR_BayerRG2RGB_EA).astype(np.float32) / 48 - 256) / 959)
+        luma = image @ Y
+        color = cv2.GaussianBlur(image - luma[..., None], (0, 0), 0.7)
         luma, color = (cv2.resize(p, (width, height), interpolation=cv2.INTER_AREA) for p in (luma, color))
         luma = luma + self.sharpening * (luma - cv2.GaussianBlur(luma, (0, 0), 1.1))
         return np.rint(255 * np.clip(luma[..., None] + color, 0, 1)).astype(np.uint8)
@@ -240,26 +240,26 @@ def drawn(kind, width, height):
 class Example:
     """A noisy file and what it should be: planes of clean frames."""
 
-    def __init__(self, kind, at, args, pictures):
+    def __init__(self, kind, at, args, images):
         self.kind, self.args = kind, args
-        key = [kind, [str(p) for p in pictures], at, args.size, args.frames, hashlib.sha256(Path(__file__).read_bytes().split(b"# Running")[0]).hexdigest()]
+        key = [kind, [str(p) for p in images], at, args.size, args.frames, hashlib.sha256(Path(__file__).read_bytes().split(b"# Running")[0]).hexdigest()]
         self.key = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
         self.folder = args.work / "examples" / f"{kind}-{at}-{self.key}"
         self.is_stream = kind.rpartition("-")[2] in MOTIONS or kind == "clean-video"
         self.is_clean = kind in CLEAN
         if not (self.folder / "done").exists():
             self.folder.mkdir(parents=True, exist_ok=True)
-            self.make(pictures, at)
+            self.make(images, at)
             (self.folder / "done").touch()
         self.file = next(self.folder.glob("noisy.*"))
         self._clean = None
 
-    def make(self, pictures, at):
+    def make(self, images, at):
         size, seed = self.args.size, [at, KINDS.index(self.kind)]
         rng = np.random.default_rng(seed)
         base, _, motion = self.kind.rpartition("-")
         if self.is_stream:
-            frames = list(scene("pan" if self.kind == "clean-video" else motion, pictures, at, size, self.args.frames))
+            frames = list(scene("pan" if self.kind == "clean-video" else motion, images, at, size, self.args.frames))
             if base in SENSORS:
                 *form, coder = SENSORS[base]
                 sensor = Sensor(*form, seed)
@@ -269,7 +269,7 @@ class Example:
                 noisy = [np.clip(np.rint(f + sigma * rng.standard_normal(f.shape)), 0, 255).astype(np.uint8) for f in frames]
             written(noisy, coder, self.folder / f"noisy.{CODERS[coder][0]}")
         else:
-            frame = drawn(self.kind, *size) if self.kind in CLEAN[3:] else next(scene("still", pictures, at, size, 1))
+            frame = drawn(self.kind, *size) if self.kind in CLEAN[3:] else next(scene("still", images, at, size, 1))
             clean, coded = [frame], []
             if self.kind in JPEGS:
                 noise, quality, sampling = JPEGS[self.kind]
@@ -483,14 +483,14 @@ def options():
 def main():
     args = options()
     args.work.mkdir(parents=True, exist_ok=True)
-    pictures = sorted(p for p in args.photographs.iterdir() if p.suffix.lower() in (".png", ".jpg"))
-    if not pictures:
+    images = sorted(p for p in args.photographs.iterdir() if p.suffix.lower() in (".png", ".jpg"))
+    if not images:
         raise SystemExit(f"{args.photographs} holds no .png or .jpg")
-    chosen = [i * len(pictures) // args.count for i in range(min(args.count, len(pictures)))]
+    chosen = [i * len(images) // args.count for i in range(min(args.count, len(images)))]
     results, lines = Results(args.work / "results.jsonl"), []
     for kind in args.kinds:
         started = time.monotonic()
-        rows = [measured(args, results, Example(kind, at, args, pictures)) for at in (chosen[:1] if kind in CLEAN[3:] else chosen)]
+        rows = [measured(args, results, Example(kind, at, args, images)) for at in (chosen[:1] if kind in CLEAN[3:] else chosen)]
         lines.append(line(rows, kind in CLEAN))
         print(f"{time.monotonic() - started:5.0f} s  " + "  ".join(f"{c} {v}" for c, v in zip(COLUMNS, lines[-1]) if v), flush=True)
     print("\n" + table(lines))

@@ -52,7 +52,7 @@ class Digits:
 
 
 def drawn(eddy, model, count, *options):
-    """Pictures, [count, 64], and their classes where `--class` takes turns."""
+    """Images, [count, 64], and their classes where `--class` takes turns."""
     with tempfile.TemporaryDirectory() as folder:
         words = [eddy, "generate", "-m", model, "-o", f"{folder}/", "--count", count, "--threads", 1, "--quiet", *options]
         subprocess.run([str(word) for word in words], check=True)

@@ -1,10 +1,10 @@
-"""Measures the shipped models through the `eddy` binary and writes `QUALITY.md` and the pictures of `../docs`.
+"""Measures the shipped models through the `eddy` binary and writes `QUALITY.md` and the images of `../docs`.
 
     cargo build --release
     python evaluate.py --eddy ../target/release/eddy
 
 Needs the packages of train/requirements.txt but for PyTorch. Models whose folder is not there are left out. CBM3D's results are
-kept in `--cache` between runs; `--quick` takes two pictures, leaves CBM3D out and writes nothing, for trials.
+kept in `--cache` between runs; `--quick` takes two images, leaves CBM3D out and writes nothing, for trials.
 """
 
 import argparse
@@ -38,10 +38,10 @@ PROTOCOL = """\
 
 Written by `python models/evaluate.py`; every figure of ours comes from the shipped files through the `eddy` binary.
 
-**Pictures.** Of scikit-image's own: {names}. They took no part in training, in choosing, or in tuning. Denoising and the camera use the middle 256x256 pixels, upscaling the middle
-512x512 at most. Figures are means over the pictures.
+**Images.** Of scikit-image's own: {names}. They took no part in training, in choosing, or in tuning. Denoising and the camera use the middle 256x256 pixels, upscaling the middle
+512x512 at most. Figures are means over the images.
 
-**Files.** Noisy pictures are 16-bit PNG, so noise is clipped to [0, 1] and hardly rounded; results are 16-bit PNG too. Small pictures for upscaling are 8-bit PNG, made
+**Files.** Noisy images are 16-bit PNG, so noise is clipped to [0, 1] and hardly rounded; results are 16-bit PNG too. Small images for upscaling are 8-bit PNG, made
 by Pillow's antialiased bicubic filter. Every method gets the same file. OpenCV's non-local means takes 8 bits and gets them; its h is 0.6 sigma. Each denoiser is conditioned on sigma.
 CBM3D and NLM take noise for Gaussian and do not know that it was clipped; ours were trained on such noise.
 
@@ -61,7 +61,7 @@ class Eddy:
         self.path = Path(path).resolve()
 
     def run(self, command, model, inputs, *options, folder):
-        """Results of the package in ./MODEL for `inputs` (files), as float pictures, and the seconds that eddy reports in all."""
+        """Results of the package in ./MODEL for `inputs` (files), as float images, and the seconds that eddy reports in all."""
         out = Path(folder) / f"out-{time.monotonic_ns()}"
         argv = [self.path, command, *inputs, "-m", HERE / model, "-o", f"{out}/", "-f", "png", "--json", *map(str, options)]
         done = subprocess.run(argv, capture_output=True, text=True)
@@ -76,21 +76,21 @@ def load(path):
     return pixels / np.float64(np.iinfo(pixels.dtype).max)
 
 
-def save(path, picture, bits=16):
+def save(path, image, bits=16):
     most = 2**bits - 1
-    pixels = np.round(np.clip(picture, 0, 1) * most).astype(np.uint16 if bits == 16 else np.uint8)
+    pixels = np.round(np.clip(image, 0, 1) * most).astype(np.uint16 if bits == 16 else np.uint8)
     cv2.imwrite(str(path), pixels[..., ::-1])
     return path
 
 
-def middle(picture, most):
-    height, width = (min(side, most) // 8 * 8 for side in picture.shape[:2])
-    top, left = (picture.shape[0] - height) // 2, (picture.shape[1] - width) // 2
-    return picture[top : top + height, left : left + width, :3] / 255.0
+def middle(image, most):
+    height, width = (min(side, most) // 8 * 8 for side in image.shape[:2])
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return image[top : top + height, left : left + width, :3] / 255.0
 
 
-def megapixels(pictures):
-    return sum(p.shape[0] * p.shape[1] for p in pictures) / 1e6
+def megapixels(images):
+    return sum(p.shape[0] * p.shape[1] for p in images) / 1e6
 
 
 class Table:
@@ -183,8 +183,8 @@ class Evaluation:
     def small_files(self, scale, truths):
         files = [self.folder / f"{name}-small{scale}.png" for name in self.originals]
         for path, truth in zip(files, truths):
-            picture = Image.fromarray(np.round(truth * 255).astype(np.uint8))
-            picture.resize((picture.width // scale, picture.height // scale), Image.BICUBIC).save(path)
+            image = Image.fromarray(np.round(truth * 255).astype(np.uint8))
+            image.resize((image.width // scale, image.height // scale), Image.BICUBIC).save(path)
         return files
 
     def upscaling(self):
@@ -285,11 +285,11 @@ class Evaluation:
         page.save(HERE / f"../docs/{name}.jpg", quality=80, subsampling=0)
 
 
-def shoot(rng, picture, a, b, path):
-    """Writes what the camera makes of a picture; the sensor's variance is a * light + b."""
+def shoot(rng, image, a, b, path):
+    """Writes what the camera makes of an image; the sensor's variance is a * light + b."""
     matrix = np.array([[1.55, -0.40, -0.15], [-0.20, 1.42, -0.22], [0.02, -0.48, 1.46]])
     gains = np.array([1.9, 1.0, 1.55])
-    linear = np.where(picture <= 0.04045, picture / 12.92, ((picture + 0.055) / 1.055) ** 2.4)
+    linear = np.where(image <= 0.04045, image / 12.92, ((image + 0.055) / 1.055) ** 2.4)
     light = np.clip(linear @ np.linalg.inv(matrix).T, 0, None) / gains
     raw = light[..., 1].copy()
     raw[::2, ::2], raw[1::2, 1::2] = light[::2, ::2, 0], light[1::2, 1::2, 2]
@@ -326,7 +326,7 @@ def main():
     parser.add_argument("--cache", default=HERE / "train/out/cbm3d", help="folder where CBM3D's results are kept")
     parser.add_argument("--digits", action="store_true", help="measure the digit models alone, into ../docs/digits.md")
     parser.add_argument("--inpainting", action="store_true", help="measure inpainting alone, into ../docs/inpainting.md")
-    parser.add_argument("--quick", action="store_true", help="two pictures, no CBM3D; QUALITY.md and ../docs are left alone")
+    parser.add_argument("--quick", action="store_true", help="two images, no CBM3D; QUALITY.md and ../docs are left alone")
     parser.add_argument("--camera", action="store_true", help="measure `camera` alone, and put its figures in place of those in QUALITY.md")
     args = parser.parse_args()
     if args.inpainting:

@@ -18,9 +18,9 @@ NAMES = ("astronaut", "coffee", "chelsea")
 
 
 def middle(name):
-    picture = getattr(skimage.data, name)()
-    y, x = (picture.shape[0] - 256) // 2, (picture.shape[1] - 256) // 2
-    return cv2.cvtColor(picture[y : y + 256, x : x + 256], cv2.COLOR_RGB2BGR)
+    image = getattr(skimage.data, name)()
+    y, x = (image.shape[0] - 256) // 2, (image.shape[1] - 256) // 2
+    return cv2.cvtColor(image[y : y + 256, x : x + 256], cv2.COLOR_RGB2BGR)
 
 
 def masks(rng):
@@ -40,9 +40,9 @@ def masks(rng):
     return {"scratches": scratches, "spots": spots, "text": text, "blocks": blocks}
 
 
-def drawn(eddy, picture, mask, *options):
+def drawn(eddy, image, mask, *options):
     with tempfile.TemporaryDirectory() as folder:
-        cv2.imwrite(f"{folder}/in.png", picture)
+        cv2.imwrite(f"{folder}/in.png", image)
         cv2.imwrite(f"{folder}/mask.png", mask)
         words = [eddy, "inpaint", f"{folder}/in.png", "--mask", f"{folder}/mask.png", "-o", f"{folder}/out.png", "--quiet", *options]
         subprocess.run([str(word) for word in words], check=True)
@@ -50,11 +50,11 @@ def drawn(eddy, picture, mask, *options):
 
 
 METHODS = {
-    "Telea": lambda eddy, picture, mask: cv2.inpaint(picture, mask, 5, cv2.INPAINT_TELEA),
-    "Navier-Stokes": lambda eddy, picture, mask: cv2.inpaint(picture, mask, 5, cv2.INPAINT_NS),
-    "`eddy`": lambda eddy, picture, mask: drawn(eddy, picture, mask),
-    "`eddy --samples 1`": lambda eddy, picture, mask: drawn(eddy, picture, mask, "--samples", 1),
-    "`eddy --steps 1`": lambda eddy, picture, mask: drawn(eddy, picture, mask, "--steps", 1),
+    "Telea": lambda eddy, image, mask: cv2.inpaint(image, mask, 5, cv2.INPAINT_TELEA),
+    "Navier-Stokes": lambda eddy, image, mask: cv2.inpaint(image, mask, 5, cv2.INPAINT_NS),
+    "`eddy`": lambda eddy, image, mask: drawn(eddy, image, mask),
+    "`eddy --samples 1`": lambda eddy, image, mask: drawn(eddy, image, mask, "--samples", 1),
+    "`eddy --steps 1`": lambda eddy, image, mask: drawn(eddy, image, mask, "--steps", 1),
 }
 
 

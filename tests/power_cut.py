@@ -121,7 +121,7 @@ def main():
 
 
 def attack(binary, work, disk):
-    picture, film = ROOT / "tests/data/noisy-chelsea.png", work / "in.y4m"
+    photograph, film = ROOT / "tests/data/noisy-chelsea.png", work / "in.y4m"
     y4m(film, FRAMES)
 
     def eddy(*arguments, also=()):
@@ -153,9 +153,9 @@ def attack(binary, work, disk):
     )
 
     def replaced():
-        eddy("denoise", picture, "-o", at / "a.png", "--sigma", "5")()
+        eddy("denoise", photograph, "-o", at / "a.png", "--sigma", "5")()
         os.sync()
-        eddy("denoise", picture, "-o", at / "a.png", "--sigma", "25")()
+        eddy("denoise", photograph, "-o", at / "a.png", "--sigma", "25")()
 
     def control():
         (at / "hidden").write_bytes(b"a result" * 1000)
@@ -164,9 +164,9 @@ def attack(binary, work, disk):
     # What shows that the power was cut: without syncing, results are lost.
     check("a program that does not sync", disk, control, 1, whole=False)
     check("frames, --no-sync", disk, eddy("denoise", film, "-o", f"{at}/new/", "--sigma", "0", "--no-sync"), FRAMES, whole=False)
-    check("a new PNG", disk, eddy("denoise", picture, "-o", at / "a.png"), 1)
+    check("a new PNG", disk, eddy("denoise", photograph, "-o", at / "a.png"), 1)
     check("a replaced PNG", disk, replaced, 1)
-    check("pictures into a new folder", disk, eddy("denoise", picture, "-o", f"{at}/new/below/"), 1)
+    check("images into a new folder", disk, eddy("denoise", photograph, "-o", f"{at}/new/below/"), 1)
     check("y4m", disk, eddy("denoise", film, "-o", at / "a.y4m", "--sigma", "0"), 1)
     check("numbered frames", disk, frames, FRAMES)
     check("numbered frames, interrupted", disk, interrupted(signal.SIGINT, 130), 100)

@@ -24,7 +24,7 @@ BATCH = 100
 
 
 class Model:
-    """One ONNX file, evaluated in batches; scalars become a value for each picture."""
+    """One ONNX file, evaluated in batches; scalars become a value for each image."""
 
     def __init__(self, path):
         options = onnxruntime.SessionOptions()
@@ -50,7 +50,7 @@ class Tables:
         self.signal, self.noise = np.sqrt(bar), np.sqrt(1 - bar)
 
     def visited(self, steps, spacing):
-        """Pairs of levels (t, signal, noise, next signal, next noise); the last ends at the clean picture. As diffusers has it, with steps_offset 0."""
+        """Pairs of levels (t, signal, noise, next signal, next noise); the last ends at the clean image. As diffusers has it, with steps_offset 0."""
         if spacing == "leading":
             times = [i * (digits.STEPS // steps) for i in reversed(range(steps))]
         else:
@@ -168,8 +168,8 @@ class Judge:
     """The real digits, and a support vector machine that learned them."""
 
     def __init__(self):
-        pictures, classes = digits.digits()
-        self.real, self.classes = pictures.numpy().reshape(-1, 64).astype(np.float64), classes.numpy()
+        images, classes = digits.digits()
+        self.real, self.classes = images.numpy().reshape(-1, 64).astype(np.float64), classes.numpy()
         machine = SVC(C=10, gamma=0.064)  # 0.001 for pixels 0..16
         self.cross = cross_val_score(machine, self.real, self.classes, cv=5).mean()
         self.machine = machine.fit(self.real, self.classes)
@@ -242,7 +242,7 @@ def scores(say, judge, model, count):
 
 
 def sheet(path, rows):
-    """Rows of pictures [10, 1, 8, 8] as a PNG, eight times enlarged."""
+    """Rows of images [10, 1, 8, 8] as a PNG, eight times enlarged."""
     import cv2
 
     tiles = np.stack([np.pad(np.clip(r[:, 0], -1, 1), ((0, 0), (1, 1), (1, 1)), constant_values=0) for r in rows])
@@ -253,7 +253,7 @@ def sheet(path, rows):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default=str(MODELS), help="folder of the packages")
-    parser.add_argument("--count", type=int, default=2000, help="pictures of each measurement")
+    parser.add_argument("--count", type=int, default=2000, help="images of each measurement")
     parser.add_argument("--tables", nargs="*", default=["guidance", "unconditional", "ancestral", "scores"], help="which of them")
     parser.add_argument("--steps", type=int, default=20, help="of DDIM in the table of guidance")
     parser.add_argument("--spacing", default="leading", choices=["leading", "trailing"], help="of DDIM in the table of guidance")

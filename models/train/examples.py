@@ -21,22 +21,22 @@ STEPS = {True: (255, 255), False: (219, 224)}
 
 
 def drawn(rng, size):
-    """A picture as screens show it, uint8: flat colors, lines and writing."""
-    picture = np.full((size, size, 3), rng.integers(0, 256, 3), np.uint8)
+    """An image as screens show it, uint8: flat colors, lines and writing."""
+    image = np.full((size, size, 3), rng.integers(0, 256, 3), np.uint8)
     if rng.random() < 0.5:
-        picture[:] = 255 if rng.random() < 0.7 else 20
+        image[:] = 255 if rng.random() < 0.7 else 20
     for _ in range(int(rng.integers(3, 14))):
         at, to = rng.integers(0, size, (2, 2)).tolist()
         color = rng.integers(0, 256, 3).tolist() if rng.random() < 0.6 else [0, 0, 0]
         shape = rng.random()
         if shape < 0.3:
-            cv2.rectangle(picture, at, to, color, -1 if rng.random() < 0.6 else 1)
+            cv2.rectangle(image, at, to, color, -1 if rng.random() < 0.6 else 1)
         elif shape < 0.5:
-            cv2.line(picture, at, to, color, int(rng.integers(1, 4)), cv2.LINE_AA)
+            cv2.line(image, at, to, color, int(rng.integers(1, 4)), cv2.LINE_AA)
         else:
             text = "".join(chr(c) for c in rng.integers(33, 123, int(rng.integers(3, 16))))
-            cv2.putText(picture, text, at, int(rng.integers(0, 8)), rng.uniform(0.3, 1.3), color, int(rng.integers(1, 3)), cv2.LINE_AA)
-    return picture
+            cv2.putText(image, text, at, int(rng.integers(0, 8)), rng.uniform(0.3, 1.3), color, int(rng.integers(1, 3)), cv2.LINE_AA)
+    return image
 
 
 class Examples:
@@ -45,7 +45,7 @@ class Examples:
     def __init__(self, photos, clips, pool=None):
         self.photographs = photographs(photos)
         self.clips, self.names, self.shards = Path(clips), set(), []
-        # Synthesized pictures, where there are any.
+        # Synthesized images, where there are any.
         self.pool = [np.load(p, mmap_mode="r") for p in sorted(Path(pool).glob("pool-*.npy"))] if pool else []
         cv2.setNumThreads(1)
         self.refresh()
@@ -59,20 +59,20 @@ class Examples:
     def __len__(self):
         return len(self.photographs[0]) + sum(len(s["full"]) for s in self.shards)
 
-    def picture(self, rng, size):
-        """A clean picture [size, size, 3], float32 in [0, 1]."""
+    def image(self, rng, size):
+        """A clean image [size, size, 3], float32 in [0, 1]."""
         kind = rng.random()
         if kind < 0.06:
             return drawn(rng, size).astype(np.float32) / 255
         if kind < 0.14 and self.pool:
             shard = self.pool[rng.integers(len(self.pool))]
-            picture = shard[rng.integers(len(shard))]
-            top, left = (int(rng.integers(0, n - size + 1)) for n in picture.shape[:2])
-            return exposed(rng, picture[top : top + size, left : left + size])
-        picture = exposed(rng, crop(rng, self.photographs, size, size))
+            image = shard[rng.integers(len(shard))]
+            top, left = (int(rng.integers(0, n - size + 1)) for n in image.shape[:2])
+            return exposed(rng, image[top : top + size, left : left + size])
+        image = exposed(rng, crop(rng, self.photographs, size, size))
         if rng.random() < 0.03:
-            picture = np.repeat(picture.mean(-1, keepdims=True), 3, -1)
-        return picture[..., rng.permutation(3)].copy() if rng.random() < 0.1 else picture
+            image = np.repeat(image.mean(-1, keepdims=True), 3, -1)
+        return image[..., rng.permutation(3)].copy() if rng.random() < 0.1 else image
 
     def pair(self, rng, size):
         """Noisy and clean planes, each luma [size, size] and chroma [2, size / 2, size / 2]; the kind, and how often errors were averaged
@@ -80,7 +80,7 @@ class Examples:
         kind = rng.choice(list(KINDS), p=list(KINDS.values()))
         if kind == "clip" and self.shards:
             return self.clip(rng, size)
-        clean = self.picture(rng, size)
+        clean = self.image(rng, size)
         matrix, full = rng.choice(list(planes.WEIGHTS)), bool(rng.random() < 0.4)
         target = planes.of_rgb(clean, matrix)
         if kind in ("white", "clip"):

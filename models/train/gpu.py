@@ -32,8 +32,8 @@ HERE = Path(__file__).parent
 GPU = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-class Pictures:
-    """Pictures of any size in the GPU's memory, from which patches are taken by their area."""
+class Images:
+    """Images of any size in the GPU's memory, from which patches are taken by their area."""
 
     SHARES = {"photographs": 0.68, "synthesized": 0.24, "drawn": 0.08}
 
@@ -44,11 +44,11 @@ class Pictures:
             kinds["synthesized"] += list(np.load(shard))
         pixels, rows, shares = [], [], []
         at = 0
-        for kind, pictures in kinds.items():
-            pictures = [p for p in pictures if min(p.shape[:2]) >= patch]
-            areas = np.array([p.shape[0] * p.shape[1] for p in pictures], float)
-            shares += list(self.SHARES[kind] * areas / areas.sum()) if pictures else []
-            for p in pictures:
+        for kind, images in kinds.items():
+            images = [p for p in images if min(p.shape[:2]) >= patch]
+            areas = np.array([p.shape[0] * p.shape[1] for p in images], float)
+            shares += list(self.SHARES[kind] * areas / areas.sum()) if images else []
+            for p in images:
                 pixels.append(np.ascontiguousarray(p).reshape(-1, 3))
                 rows.append((at, p.shape[0], p.shape[1]))
                 at += p.shape[0] * p.shape[1]
@@ -105,10 +105,10 @@ class Denoise:
     names, batch, rate, error = ("denoise", "denoise-fast"), 64, 1e-3, "absolute"
 
     def __init__(self, args):
-        self.pictures = Pictures(args.photos, args.pool, 128)
+        self.images = Images(args.photos, args.pool, 128)
 
     def examples(self, count):
-        clean = self.pictures.batch(count)
+        clean = self.images.batch(count)
         uniform = lambda: torch.rand(count, 1, 1, 1, device=GPU)
         gray = uniform() < 0.1
         weights = torch.tensor([0.299, 0.587, 0.114], device=GPU).view(1, 3, 1, 1)
@@ -123,12 +123,12 @@ class Denoise:
         return (noisy, sigma), clean, ((sigma + 2 / 255) / (27 / 255)) ** -1.15
 
     def validation(self, args):
-        pictures = [cv2.imread(str(p))[..., ::-1][:512, :512] for p in sorted(Path(args.validation).glob("*.jpg"))]
-        pictures = [p[: p.shape[0] // 32 * 32, : p.shape[1] // 32 * 32].copy() for p in pictures]
-        return [torch.from_numpy(p).permute(2, 0, 1)[None].float().to(GPU) / 255 for p in pictures]
+        images = [cv2.imread(str(p))[..., ::-1][:512, :512] for p in sorted(Path(args.validation).glob("*.jpg"))]
+        images = [p[: p.shape[0] // 32 * 32, : p.shape[1] // 32 * 32].copy() for p in images]
+        return [torch.from_numpy(p).permute(2, 0, 1)[None].float().to(GPU) / 255 for p in images]
 
     def validate(self, network, clean):
-        """PSNR in dB at sigma 15, 25 and 50 of 255, and of pictures clipped as files are."""
+        """PSNR in dB at sigma 15, 25 and 50 of 255, and of images clipped as files are."""
         scores = []
         for cut in (False, True):
             for level in (15, 25, 50):
@@ -141,12 +141,12 @@ class Prior:
     names, batch, rate, error = ("prior",), 48, 6e-4, "root"
 
     def __init__(self, args):
-        self.pictures, self.model = Pictures(args.photos, args.pool, 128), configuration("prior")
+        self.images, self.model = Images(args.photos, args.pool, 128), configuration("prior")
         rng = np.random.default_rng(5)
         self.masks = torch.from_numpy(np.stack([jobs.missing(rng, 128, 128) for _ in range(6000)]).astype(bool)).to(GPU)
 
     def examples(self, count):
-        clean, sd = 2 * self.pictures.batch(count) - 1, self.model["sigma_data"]
+        clean, sd = 2 * self.images.batch(count) - 1, self.model["sigma_data"]
         uniform = lambda: torch.rand(count, 1, 1, 1, device=GPU)
         known, largest = jobs.Generate.KNOWN, jobs.Generate.LARGEST
         level = (1.6 * torch.randn(count, 1, 1, 1, device=GPU) - 1).exp()

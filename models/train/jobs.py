@@ -39,7 +39,7 @@ class Denoise:
         return Denoiser(self.model["widths"], self.model["depths"], self.model.get("absolute", False))
 
     def example(self, rng, clean):
-        """Inputs of the network, the picture that should come out, and the weight of its squared errors, from clean patches."""
+        """Inputs of the network, the image that should come out, and the weight of its squared errors, from clean patches."""
         clean, noisy, sigma = noise.draw(rng, clean)
         noisy = noise.as_files(rng, noisy) if self.model.get("absolute") else noisy
         # A good denoiser's squared error grows about as sigma^1.15: so each level counts alike.
@@ -47,7 +47,7 @@ class Denoise:
 
     @torch.no_grad()
     def validate(self, network, clean):
-        """PSNR in dB at sigma 15, 25 and 50 of 255, of pictures clipped as files are."""
+        """PSNR in dB at sigma 15, 25 and 50 of 255, of images clipped as files are."""
         sigmas = [torch.full_like(clean[:, :1], level / 255) for level in (15, 25, 50)]
         noisy = [clean + sigma * seeded_noise(clean, level) for sigma, level in zip(sigmas, (15, 25, 50))]
         return [psnr(network(x.clamp(0, 1), sigma), clean) for x, sigma in zip(noisy, sigmas)]
@@ -88,7 +88,7 @@ class Planes:
                 if kind == "clip":
                     noisy, target, _ = examples.clip(rng, 256)
                 else:
-                    clean = examples.picture(rng, 256)
+                    clean = examples.image(rng, 256)
                     if kind < 1:
                         noisy = Camera(rng, kind).shot(rng, clean)
                     else:
@@ -202,7 +202,7 @@ class Generate:
 
     @torch.no_grad()
     def validate(self, network, clean):
-        """PSNR in dB of D at sigma 0.1, 0.5 and 2, of pictures in [-1, 1], and where something is missing of what one evaluation puts there."""
+        """PSNR in dB of D at sigma 0.1, 0.5 and 2, of images in [-1, 1], and where something is missing of what one evaluation puts there."""
         clean = 2 * clean - 1
         scores = []
         for level in (0.1, 0.5, 2.0):

