@@ -3,8 +3,8 @@
     cargo build --release
     python evaluate.py --eddy ../target/release/eddy
 
-Needs the packages of train/requirements.txt but for PyTorch. Models whose folder is not there are left out. CBM3D's results are
-kept in `--cache` between runs; `--quick` takes two images, leaves CBM3D out and writes nothing, for trials.
+Needs the packages of train/requirements.txt but for PyTorch. Models whose folder is missing are skipped. CBM3D's results are
+cached in `--cache`; `--quick` takes two images, skips CBM3D and writes nothing.
 """
 
 import argparse
@@ -36,21 +36,25 @@ NLM_STRENGTH = 0.6  # h / sigma: the best of 0.4 to 1.2 on two photographs that 
 PROTOCOL = """\
 # Quality
 
-Written by `python models/evaluate.py`; every figure of ours comes from the shipped files through the `eddy` binary.
+Written by `python models/evaluate.py`, which runs the bundled models through the `eddy` binary.
 
-**Images.** Of scikit-image's own: {names}. They took no part in training, in choosing, or in tuning. Denoising and the camera use the middle 256x256 pixels, upscaling the middle
-512x512 at most. Figures are means over the images.
+**Images.** {names}, from scikit-image. They were not used for
+training, model selection or tuning. Denoising and the camera use the middle 256x256 pixels,
+upscaling the middle 512x512 at most. Figures are means over the images.
 
-**Files.** Noisy images are 16-bit PNG, so noise is clipped to [0, 1] and hardly rounded; results are 16-bit PNG too. Small images for upscaling are 8-bit PNG, made
-by Pillow's antialiased bicubic filter. Every method gets the same file. OpenCV's non-local means takes 8 bits and gets them; its h is 0.6 sigma. Each denoiser is conditioned on sigma.
-CBM3D and NLM take noise for Gaussian and do not know that it was clipped; ours were trained on such noise.
+**Files.** Noisy images are 16-bit PNG, so noise is clipped to [0, 1] and hardly rounded; so are
+results. Low-resolution images for upscaling are 8-bit PNG, made by Pillow's antialiased
+bicubic filter. Every method gets the same file, except OpenCV's non-local means, which takes 8
+bits; its h is 0.6 sigma. Each denoiser is given sigma. CBM3D and NLM assume unclipped Gaussian
+noise; our networks were trained on clipped noise.
 
-**Measures.** PSNR in dB; SSIM (Wang et al. 2004); HaarPSI (Reisenhofer et al. 2018); *spectrum*, the distance of log power spectra (0 is the best; it says whether
-texture is as strong as it should be). `models/measures.py` defines them.
+**Measures.** PSNR in dB; SSIM (Wang et al. 2004); HaarPSI (Reisenhofer et al. 2018); *spectrum*,
+the distance of log power spectra (0 is the best; it shows whether texture has the right strength).
+`models/measures.py` defines them.
 
-**Time.** Seconds a megapixel of the result, of the same run, on {machine}: for eddy what it reports itself (pixels to pixels, without reading and writing files), for the others the call,
-which for CBM3D may have been made in an earlier run.
-Read them against each other.
+**Time.** Seconds per megapixel of the result, in the same run, on {machine}: of Eddy the
+reported time (pixels to pixels, without reading and writing files), of the others the time of the
+call, for CBM3D possibly in an earlier run. Compare them with each other only.
 """
 
 
@@ -124,7 +128,7 @@ class Evaluation:
         return tomllib.loads((HERE / model / "model.toml").read_text())["files"]
 
     def cbm3d(self, noisy, sigma):
-        """CBM3D's result and how long it took when it was computed."""
+        """CBM3D's result, and how long it took when it was computed."""
         key = hashlib.sha256(noisy.tobytes() + str(sigma).encode()).hexdigest()[:24]
         path = self.cache / f"cbm3d-{key}.npz"
         if not path.exists():
@@ -221,7 +225,7 @@ class Evaluation:
         """A camera with other code and other parameters than the one of training."""
         if not self.has("camera"):
             return ""
-        text = "\n## Camera\n\nA simulated camera that is not the one of training: sRGB's curve, another color matrix, OpenCV's edge-aware demosaicing, Poisson-Gaussian noise, an\nunsharp mask, JPEG of quality 80 with 4:2:0. `--sigma auto` throughout.\n"
+        text = "\n## Camera\n\nA simulated camera that differs from that of training: sRGB's curve, another color matrix, OpenCV's\nedge-aware demosaicing, Poisson-Gaussian noise, an unsharp mask, JPEG of quality 80 with 4:2:0. The\noptions are Eddy's defaults (`--sigma auto`).\n"
         truths = {name: middle(p, 256) for name, p in self.originals.items()}
         clean, shown = list(truths.values()), {}
         for light in LIGHTS:
@@ -239,7 +243,7 @@ class Evaluation:
         return text
 
     def tasks(self, model, truths):
-        """What a model's files are compared on: a command, input files and options, for each column of figures."""
+        """The tests of a model's files: a command, input files and options for each column of figures."""
         if model.startswith("upscale"):
             scale = int(model[-1])
             return [("upscale", self.small_files(scale, truths.values()), ("-s", scale))]
@@ -248,9 +252,9 @@ class Evaluation:
         return [("denoise", self.noisy_files(sigma, truths), ("--sigma", sigma)) for sigma in SIGMAS]
 
     def precisions(self, models=MODELS):
-        """What each file loses against f32, and how fast it is here: each task with each file in turn."""
-        text = "\n## Precisions\n\nThe middle 512x512 at most; one step. PSNR in dB at sigma 15 / 25 / 50, for `camera` in good light / indoors / at night. float16 is for devices that compute in it; a\n"
-        text += "processor converts back and forth.\n\n| model | file | KiB | PSNR | s/MP |\n|---|---|---|---|---|\n"
+        """The loss of each file against f32, and its time here: each task with each file in turn."""
+        text = "\n## Precisions\n\nThe middle 512x512 at most; one step. PSNR in dB at sigma 15 / 25 / 50, for `camera` in good light /\n"
+        text += "indoors / at night. f16 is for devices that compute in it; a CPU converts to f32 and back.\n\n| model | file | KiB | PSNR | s/MP |\n|---|---|---|---|---|\n"
         truths = {name: middle(p, 512) for name, p in self.originals.items()}
         for model in filter(self.has, models):
             files = self.files(model)
@@ -286,7 +290,7 @@ class Evaluation:
 
 
 def shoot(rng, image, a, b, path):
-    """Writes what the camera makes of an image; the sensor's variance is a * light + b."""
+    """Writes the camera's photograph of an image; the sensor's variance is a * light + b."""
     matrix = np.array([[1.55, -0.40, -0.15], [-0.20, 1.42, -0.22], [0.02, -0.48, 1.46]])
     gains = np.array([1.9, 1.0, 1.55])
     linear = np.where(image <= 0.04045, image / 12.92, ((image + 0.055) / 1.055) ** 2.4)
