@@ -52,9 +52,9 @@ noise; our networks were trained on clipped noise.
 the distance of log power spectra (0 is the best; it shows whether texture has the right strength).
 `models/measures.py` defines them.
 
-**Time.** Seconds per megapixel of the result, in the same run, on {machine}: of Eddy the
-reported time (pixels to pixels, without reading and writing files), of the others the time of the
-call, for CBM3D possibly in an earlier run. Compare them with each other only.
+**Time.** Seconds per megapixel of the result, in the same run, on {machine}: Eddy's is
+the reported time (pixels to pixels, without reading and writing files), that of the others the time
+of the call, for CBM3D possibly in an earlier run. Compare them with each other only.
 """
 
 
@@ -225,7 +225,7 @@ class Evaluation:
         """A camera with other code and other parameters than the one of training."""
         if not self.has("camera"):
             return ""
-        text = "\n## Camera\n\nA simulated camera that differs from that of training: sRGB's curve, another color matrix, OpenCV's\nedge-aware demosaicing, Poisson-Gaussian noise, an unsharp mask, JPEG of quality 80 with 4:2:0. The\noptions are Eddy's defaults (`--sigma auto`).\n"
+        text = "\n## Camera\n\nA simulated camera that differs from that of training: sRGB's curve, another color matrix, OpenCV's\nedge-aware demosaicing, Poisson-Gaussian noise, an unsharp mask, JPEG of quality 80 with 4:2:0.\n`--sigma auto` throughout.\n"
         truths = {name: middle(p, 256) for name, p in self.originals.items()}
         clean, shown = list(truths.values()), {}
         for light in LIGHTS:
