@@ -1,11 +1,11 @@
-"""Measures `eddy denoise` on frames as cameras give them, against its own other settings, ffmpeg's nlmeans and OpenCV's NLM.
+"""Measures `eddy denoise` on frames of simulated cameras, compared with other settings, ffmpeg's nlmeans and OpenCV's NLM.
 
     cargo build --release
     python camera_evaluation.py --eddy ../target/release/eddy --photographs PHOTOGRAPHS/kodak
 
 Clips are made of photographs: white noise in RGB that became 4:2:0, a sensor through MJPEG 4:2:2 and through H.264, a sensor in
 low light; each still, panning, and with something moving before a still background. Stills are noisy JPEGs; clean images,
-screens, text and line art have to stay as they are. The sensor is none of those that training knows (`train/camera.py`).
+screens, text and line art must stay unchanged. The sensor differs from those of training (`train/camera.py`).
 
 PSNR is of 8-bit samples of limited range, all planes of a 4:2:0 frame alike, as ffmpeg's own is; "RGB" is after conversion. "Flicker"
 is the standard deviation over time where nothing moves, of what it is frame by frame.
@@ -27,8 +27,8 @@ import numpy as np
 
 MOTIONS = ("still", "pan", "object")
 WHITE = {f"white{s}": s for s in (10, 20, 35)}
-# Electrons at white of a pixel that is delivered, how many times larger than that the sensor's image is along each axis, how much is
-# sharpened, and the name of ffmpeg's options.
+# Electrons at white per output pixel, the sensor's size relative to the output along each axis, the strength of
+# sharpening, and the name of ffmpeg's options.
 SENSORS = {
     "mjpeg422": (400, 1.0, 0.3, "mjpeg"),
     "h264": (700, 2.0, 0.3, "h264"),
@@ -41,7 +41,7 @@ CODERS = {
     "mjpeg": ("avi", "yuvj422p", ["-c:v", "mjpeg", "-q:v", "4"]),
     "h264": ("mp4", "yuv420p", ["-c:v", "libx264", "-preset", "fast", "-crf", "24", "-bf", "0", "-g", "50"]),
 }
-# What is in the JPEG, its quality, and OpenCV's name of its sampling.
+# The contents of the JPEG, its quality, and OpenCV's name of its sampling.
 JPEGS = {
     "jpeg-white15": ("white15", 85, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420),
     "jpeg-sensor": ("sensor", 92, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
@@ -73,7 +73,7 @@ def planes_of(rgb):
 
 def decoded(path, filters=None):
     """Frames of a file as planes of 4:2:0 of limited range: luma [N, H, W] and chroma [N, 2, H / 2, W / 2], float32. Nothing is
-    converted by ffmpeg but where `filters` say."""
+    converted by ffmpeg, except by `filters`."""
     probe = json.loads(run(["ffprobe", "-v", "error", "-select_streams", "v", "-show_entries", "stream=pix_fmt,color_range,width,height", "-of", "json", path]).stdout)
     stream = probe["streams"][0]
     width, height, form = stream["width"], stream["height"], stream["pix_fmt"]
@@ -99,7 +99,7 @@ def to_rgb(planes):
 
 
 def psnr(a, b):
-    """PSNR in dB of all samples alike, mean over frames, and of RGB."""
+    """PSNR in dB over all samples, mean over frames, and of RGB."""
     count = min(len(a[0]), len(b[0]))
     squares = [((x[:count] - y[:count]) ** 2).reshape(count, -1) for x, y in zip(a, b)]
     error = (squares[0].sum(1) + squares[1].sum(1)) / (squares[0].shape[1] + squares[1].shape[1])
@@ -118,7 +118,7 @@ def flicker(frames, clean):
     return float(np.sqrt((np.diff(luma, axis=0)[:, rests] ** 2).mean() / 2)) if rests.mean() > 0.2 else None
 
 
-# What is before the camera, and the camera
+# The scene, and the camera
 
 
 def photograph(path, width, height, margin):
@@ -148,7 +148,7 @@ def scene(motion, images, at, size, frames):
 
 class Sensor:
     """A lens, photons counted in a Bayer mosaic, black level, 10 bits, OpenCV's edge-aware demosaicing, a color matrix, a curve with
-    a shoulder, a chroma filter, scaling and sharpening. What it is to show is the same without noise, mosaic, filter and sharpening."""
+    a shoulder, a chroma filter, scaling and sharpening. The ground truth is the same without noise, mosaic, filter and sharpening."""
 
     MATRIX = np.float32([[1.55, -0.42, -0.13], [-0.21, 1.48, -0.27], [0.02, -0.48, 1.46]])
     BALANCE = np.float32([2.05, 1.0, 1.62])
@@ -168,7 +168,7 @@ class Sensor:
 
     def light(self, frame):
         image = frame.astype(np.float32) / 255
-        if self.scale == 1:  # else the sensor sees more than it delivers
+        if self.scale == 1:  # otherwise the sensor has more pixels than the output
             image = cv2.GaussianBlur(image, (0, 0), 0.55)
         linear = np.where(image <= 0.04045, image / 12.92, ((image + 0.055) / 1.055) ** 2.4).astype(np.float32)
         return np.clip(linear @ np.linalg.inv(self.MATRIX).T, 0, 1)
@@ -238,7 +238,7 @@ def drawn(kind, width, height):
 
 
 class Example:
-    """A noisy file and what it should be: planes of clean frames."""
+    """A noisy file and its ground truth: planes of clean frames."""
 
     def __init__(self, kind, at, args, images):
         self.kind, self.args = kind, args
@@ -301,7 +301,7 @@ class Example:
         return tuple(p[None] for p in planes_of(cv2.imread(str(path), cv2.IMREAD_COLOR)[..., ::-1].astype(np.float32)))
 
     def true_sigma(self):
-        """Standard deviation of all that is wrong, of luma and of chroma, in 8-bit units of full range."""
+        """Standard deviation of the errors, of luma and of chroma, in 8-bit units of full range."""
         (y, c), (clean_y, clean_c) = self.planes(self.file), self.clean()
         count = min(len(y), len(clean_y))
         return float(np.std(y[:count] - clean_y[:count])) * 255 / 219, float(np.std(c[:count] - clean_c[:count])) * 255 / 224
@@ -311,7 +311,7 @@ class Example:
 
 
 class Results:
-    """What was measured, a JSON object a line, by example and method."""
+    """Measurements, a JSON object per line, by example and method."""
 
     def __init__(self, path):
         self.path, self.known = path, {}
@@ -319,7 +319,7 @@ class Results:
             for line in path.read_text().splitlines():
                 try:
                     row = json.loads(line)
-                except ValueError:  # cut off when a run was stopped
+                except ValueError:  # truncated when a run was stopped
                     continue
                 self.known[row["example"], row["method"]] = row
 
@@ -339,7 +339,7 @@ class Results:
 
 
 def eddy(args, example, options):
-    """One run of the binary: PSNR, and what it says of itself."""
+    """One run of the binary: PSNR, and its record."""
     out = args.work / f"result.{'y4m' if example.is_stream else 'png'}"
     out.unlink(missing_ok=True)
     done = run([args.eddy, "denoise", example.file, "-o", out, "--json", *options])
@@ -357,7 +357,7 @@ def eddy(args, example, options):
 
 
 def settings(args, example):
-    """Its own other settings, by name: models, and levels of noise around the truth."""
+    """Eddy's other settings, by name: models, and sigmas around the true one."""
     luma, chroma = example.true_sigma()
     # White noise in RGB of s is 0.6685 s in luma.
     told = {"camera": lambda f: f"{f * luma:.2f},{f * chroma:.2f}", "denoise-fast": lambda f: f"{f * luma / 0.6685:.2f}", "denoise": lambda f: f"{f * luma / 0.6685:.2f}"}
@@ -369,7 +369,7 @@ def settings(args, example):
 
 
 def nlmeans(args, example, strength):
-    """ffmpeg's nlmeans of every fourth frame, since frames do not know of each other."""
+    """ffmpeg's nlmeans of every fourth frame, since it treats frames independently."""
     thin = "select='not(mod(n,4))',"
     result = decoded(example.file, f"{thin}nlmeans=s={strength}")
     clean = tuple(p[::4] for p in example.clean())
@@ -413,13 +413,13 @@ COLUMNS = ["kind", "noisy", "best NLM", "frame by frame", "eddy", "RGB", "best o
 
 
 def line(rows, is_clean):
-    """A row of the table: means over the examples of a kind, and which of the bars it misses."""
+    """A row of the table: means over the examples of a kind, and the limits that it misses."""
     mean = lambda part, name="psnr": (lambda v: float(np.mean(v)) if v else None)([r[part][name] for r in rows if isinstance(r.get(part, {}).get(name), (int, float))])
     show = lambda value, form="{:.1f}": "" if value is None else form.format(value)
     eddy, single, rival, own = mean("eddy"), mean("single"), mean("rival"), mean("own")
     tiles, kind = mean("eddy", "tiles"), rows[0]["kind"]
     before, after = mean("single", "flicker"), mean("eddy", "flicker")
-    steady = after / before if before and after is not None else None  # as a part of what it is frame by frame
+    steady = after / before if before and after is not None else None  # relative to that of single frames
     misses = []
     if eddy is None:
         misses.append("failed")

@@ -3,7 +3,7 @@
     cargo build --release
     python evaluate.py --eddy ../target/release/eddy
 
-Needs the packages of train/requirements.txt but for PyTorch. Models whose folder is missing are skipped. CBM3D's results are
+Needs the packages of train/requirements.txt except PyTorch. Models whose folder is missing are skipped. CBM3D's results are
 cached in `--cache`; `--quick` takes two images, skips CBM3D and writes nothing.
 """
 
@@ -31,7 +31,7 @@ SIGMAS, STEPS = (15, 25, 50), (1, 2, 4, 8)
 MODELS = ("denoise-fast", "denoise", "camera", "upscale-x2", "upscale-x4")
 NAMES = ("astronaut", "coffee", "chelsea", "ihc", "retina")
 LIGHTS = {"good light": (2e-4, 1e-6), "indoors": (2e-3, 2e-5), "at night": (1e-2, 2e-4)}  # a and b of the sensor's variance, a * light + b
-NLM_STRENGTH = 0.6  # h / sigma: the best of 0.4 to 1.2 on two photographs that are not reported
+NLM_STRENGTH = 0.6  # h / sigma: the best of 0.4 to 1.2 on two other photographs
 
 PROTOCOL = """\
 # Quality
@@ -65,7 +65,7 @@ class Eddy:
         self.path = Path(path).resolve()
 
     def run(self, command, model, inputs, *options, folder):
-        """Results of the package in ./MODEL for `inputs` (files), as float images, and the seconds that eddy reports in all."""
+        """Results of the package in ./MODEL for `inputs` (files), as float images, and the total seconds that eddy reports."""
         out = Path(folder) / f"out-{time.monotonic_ns()}"
         argv = [self.path, command, *inputs, "-m", HERE / model, "-o", f"{out}/", "-f", "png", "--json", *map(str, options)]
         done = subprocess.run(argv, capture_output=True, text=True)
@@ -222,7 +222,7 @@ class Evaluation:
         return files
 
     def camera(self):
-        """A camera with other code and other parameters than the one of training."""
+        """A camera with different code and parameters from that of training."""
         if not self.has("camera"):
             return ""
         text = "\n## Camera\n\nA simulated camera that differs from that of training: sRGB's curve, another color matrix, OpenCV's\nedge-aware demosaicing, Poisson-Gaussian noise, an unsharp mask, JPEG of quality 80 with 4:2:0.\n`--sigma auto` throughout.\n"
@@ -314,7 +314,7 @@ def machine():
 
 
 def replace_camera(evaluation):
-    """Puts the camera's section and its rows of the others in place of those that are there."""
+    """Replaces the camera's section and its rows in the other tables."""
     path = HERE / "QUALITY.md"
     before, _, rest = path.read_text().partition("\n## Camera\n")
     section = evaluation.camera()
@@ -338,7 +338,7 @@ def main():
 
         return inpainting_evaluation.main(args.eddy)
     if args.digits:
-        # What it needs, the rest does not.
+        # Its dependencies are not needed otherwise.
         import digits_evaluation
 
         return digits_evaluation.main(args.eddy)
@@ -346,7 +346,7 @@ def main():
         evaluation = Evaluation(args, folder)
         if args.camera:
             return replace_camera(evaluation)
-        # What tests/third_party/run.py measured stays.
+        # The section of tests/third_party/run.py is kept.
         _, head, rows = (HERE / "QUALITY.md").read_text().partition("\n## Peers\n")
         peers = head + rows
         text = PROTOCOL.format(names=", ".join(evaluation.originals), machine=machine())

@@ -50,7 +50,7 @@ def haarpsi(result, truth):
 
 
 def log_spectrum_distance(result, truth):
-    """How far the texture's strength is off: the root mean square, over 24 logarithmic bins from 1/32 to 1/2 cycle a pixel, of the
+    """Error of the texture's strength: the root mean square, over 24 logarithmic bins from 1/32 to 1/2 cycle a pixel, of the
     difference of log10 of the radially averaged power spectra of luma under a Hann window; 0 is the best."""
     height, width = truth.shape[:2]
     window = np.hanning(height)[:, None] * np.hanning(width)

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""What is left of results when the power goes: `tests/power_cut.py BINARY`.
+"""Tests results after a power cut: `tests/power_cut.py BINARY`.
 
 A file system of its own (ext4 on a loop device) is shut down without writing anything more (FS_IOC_SHUTDOWN, without the
-journal) right after a run, and mounted anew. Whatever the run left under its final name has to be there then, to the byte.
+journal) right after a run, and mounted anew. Every result under its final name must then be complete, byte for byte.
 Before each cut the journal is written once, so that a file that was renamed and not synced is there and empty, as it is some
 seconds after a run. Needs root and loop devices; says so and ends with 0 where they are missing."""
 

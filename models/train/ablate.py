@@ -1,9 +1,9 @@
-"""What each part of the image generator is worth: for each, a small denoiser learns from images made without it.
+"""Ablation of the image generator: for each part, a small denoiser is trained on images made without it.
 
     python ablate.py --validation out/validation --out out/ablation --steps 2000
 
-Prints the mean PSNR over sigma 15, 25 and 50 on the synthetic validation images (made with everything) and on the photographs set aside.
-All variants have the same seeds, numbers of images and steps; the spread of the variant "everything" over `--seeds` says what is noise.
+Prints the mean PSNR over sigma 15, 25 and 50 on the synthetic validation images (made with everything) and on the validation photographs.
+All variants have the same seeds, numbers of images and steps; the spread of the variant "everything" over `--seeds` shows the random variation.
 """
 
 import argparse
@@ -91,9 +91,9 @@ def main():
     parser.add_argument("--out", default="out/ablation", help="folder of the variants' images and logs")
     parser.add_argument("--count", type=int, default=256, help="images for each variant")
     parser.add_argument("--steps", type=int, default=2000, help="steps of training for each variant")
-    parser.add_argument("--seeds", type=int, default=2, help="trainings on the images with everything")
+    parser.add_argument("--seeds", type=int, default=2, help="trainings of the variant 'everything'")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
-    parser.add_argument("--variant", help="make the images of this variant and stop; what the script calls itself with")
+    parser.add_argument("--variant", help="make the images of this variant and stop; used internally")
     args = parser.parse_args()
     if args.variant:
         VARIANTS[args.variant]()

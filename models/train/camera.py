@@ -1,7 +1,7 @@
-"""What a camera makes of an image: sensor noise on a Bayer mosaic, and everything that its processor does to it after.
+"""Simulates a camera: sensor noise on a Bayer mosaic, and the in-camera processing after it.
 
 An image is first taken back to the sensor's light (tone curve, color matrix and white balance undone, as in Brooks et al.
-2019, "Unprocessing Images for Learned Raw Denoising"), so that without noise the camera about gives it back. `Camera` draws a
+2019, "Unprocessing Images for Learned Raw Denoising"), so that without noise the camera approximately reproduces it. `Camera` draws a
 camera's settings once; `Camera.shot` takes an image with new noise, so that a clip is one camera's.
 
 Noise is Poisson-Gaussian (Foi et al. 2008). Its strength spans what darktable's noise profiles of 374 cameras say from ISO 100 to
@@ -89,9 +89,9 @@ class Camera:
         self.alignment = ALIGNMENTS[rng.integers(4)]
         self.shot_share = rng.uniform(0.3, 1.0)
         self.steps = 2 ** rng.choice([8, 10, 12], p=[0.1, 0.5, 0.4])
-        self.black = -rng.choice([0.0, 0.02, 0.06])  # whether noise below black is cut off
+        self.black = -rng.choice([0.0, 0.02, 0.06])  # whether noise below black is clipped
         self.method = rng.choice(["bilinear", "malvar", "edges"], p=[0.3, 0.35, 0.35])
-        # How many times larger the sensor's image is than what it delivers, and how that is made smaller.
+        # The sensor's size relative to the output, and the downsampling.
         self.scale = 1.0 if rng.random() < 0.6 else rng.choice([0.75, 1.25, 1.5, 2.0])
         self.filter = rng.choice([cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC])
         kind = rng.random()
@@ -99,7 +99,7 @@ class Camera:
         self.sharpen = (rng.uniform(0.2, 1.0), rng.uniform(0.7, 1.5)) if rng.random() < 0.35 else None
 
     def shot(self, rng, image):
-        """The image [H, W, 3], float32 sRGB in [0, 1], as the camera delivers it, without a codec."""
+        """The image [H, W, 3], float32 sRGB in [0, 1], as the camera outputs it, without a codec."""
         height, width = image.shape[:2]
         if self.scale != 1.0:
             size = (max(8, round(width * self.scale / 2) * 2), max(8, round(height * self.scale / 2) * 2))

@@ -1,4 +1,4 @@
-"""Short clips of a simulated camera through real encoders, as training takes them: shards of 8-bit planes, coded and clean.
+"""Makes short clips of a simulated camera through real encoders, for training: shards of 8-bit planes, decoded and clean.
 
     python clips.py --photos PHOTOS --out out/clips --count 1500 --seed 1
 
@@ -22,7 +22,7 @@ SIZE, FRAMES, KEPT = 256, 7, (1, 3, 6)
 
 
 def photographs(folder):
-    """Images [H, W, 3], uint8, and the share of each by its area; once more at half the size where that leaves enough."""
+    """Images [H, W, 3], uint8, and the share of each by its area; again at half the size if that is large enough."""
     images = []
     for path in sorted(Path(folder).glob("*.jpg")):
         image = cv2.imread(str(path))[..., ::-1]
@@ -90,7 +90,7 @@ def run(arguments, data):
 
 
 def coded(rng, codec, frames, full, matrix):
-    """What an encoder leaves of images: luma and chroma, uint8, for each frame."""
+    """Frames after encoding and decoding: luma and chroma, uint8, for each frame."""
     shape = ["-f", "rawvideo", "-s", f"{SIZE}x{SIZE}", "-r", "25"]
     if codec.startswith("mjpeg"):
         wide = codec == "mjpeg422"
@@ -129,7 +129,7 @@ def coded(rng, codec, frames, full, matrix):
 def clip(rng, pool):
     frames, still = scene(rng, pool)
     matrix = rng.choice(list(planes.WEIGHTS))
-    if rng.random() < 0.08:  # nothing but the encoder
+    if rng.random() < 0.08:  # the encoder only
         shots = frames
     elif rng.random() < 0.2:  # white noise in RGB
         sigma = rng.uniform(2, 40) / 255

@@ -1,7 +1,7 @@
-"""Trains three tiny networks on scikit-learn's 8x8 handwritten digits and exports them as model packages: one of each kind that draws.
+"""Trains three tiny networks on scikit-learn's 8x8 handwritten digits and exports them as model packages.
 
     python digits.py train digits-ddpm            # a class-conditional DDPM; writes out/digits-ddpm/checkpoint.pt
-    python digits.py distil digits-ddpm           # goes on from there, so that few steps do as well as many; writes out/digits-ddpm/distilled.pt
+    python digits.py distil digits-ddpm           # continues from there by progressive distillation; writes out/digits-ddpm/distilled.pt
     python digits.py train digits-ncsn            # a noise-conditional score network
     python digits.py train digits-classifier      # log p(y | x, sigma) with its gradient, for classifier guidance
     python digits.py export digits-ddpm           # -> ../digits-ddpm: the ONNX file, its recorded arrays and its manifest
@@ -35,7 +35,7 @@ CLASSES, SIDE = 10, 8
 NOBODY = CLASSES  # the class of an unconditional evaluation
 STEPS = 1000  # of the DDPM's forward process
 BETA_SCHEDULE, BETA_START, BETA_END = "squaredcos_cap_v2", 1e-4, 0.02
-DROPOUT = 0.15  # part of the examples whose class is withheld (Ho & Salimans 2022, algorithm 1)
+DROPOUT = 0.15  # share of the examples whose class is dropped (Ho & Salimans 2022, algorithm 1)
 TOLERANCE = 2e-5  # between ONNX Runtime and PyTorch, of one unit or of the largest value
 
 
@@ -46,7 +46,7 @@ def digits():
 
 
 def split():
-    """Images and classes to learn from, four fifths of each class, and those set aside, which only the classifier's training leaves out."""
+    """Images and classes to learn from, four fifths of each class, and held-out ones, which only the classifier's training excludes."""
     images, classes = digits()
     learned, aside = train_test_split(np.arange(len(classes)), test_size=0.2, random_state=0, stratify=classes)
     return (images[learned], classes[learned]), (images[aside], classes[aside])
@@ -96,7 +96,7 @@ class Block(nn.Module):
 
 
 class Body(nn.Module):
-    """The network proper, F(u, ln sigma, class) [B, 1, 8, 8]: a U-Net on 8x8 and 4x4. A map that is learned says where a pixel lies."""
+    """The network proper, F(u, ln sigma, class) [B, 1, 8, 8]: a U-Net on 8x8 and 4x4. A learned map encodes positions."""
 
     def __init__(self, classes, widths=(32, 56), middle=2, embedding=64):
         super().__init__()
@@ -138,7 +138,7 @@ class Preconditioned(nn.Module):
         self.body = Body(classes)
 
     def fit(self, images):
-        """Takes the mean image, and the deviation from it, from what is trained on."""
+        """Sets the mean image, and the deviation from it, from the training data."""
         self.mean.copy_(images.mean(0, keepdim=True))
         self.sigma_data.copy_((images - self.mean).square().mean().sqrt())
 
@@ -162,7 +162,7 @@ class Preconditioned(nn.Module):
         return (self.body(u, sigma.log(), classes) - target).square().mean()
 
     def levels(self, count, generator):
-        """Sigmas [B]: three quarters log-normal around what is hard, a quarter log-uniform over all that is ever asked."""
+        """Sigmas [B]: three quarters log-normal around the difficult levels, a quarter log-uniform over the whole range."""
         hard = torch.randn(count, generator=generator) * 1.2 - 0.7
         low, high = math.log(self.sigmas[0]), math.log(self.sigmas[1])
         spread = low + (high - low) * torch.rand(count, generator=generator)
@@ -236,7 +236,7 @@ class Classifier(nn.Module):
     """log p(class | x, sigma) [B] and its gradient with respect to x [B, 1, 8, 8], for x = x0 + sigma n (Dhariwal & Nichol 2021, section 4).
 
     An MLP on u = (x - mean) / sqrt(sigma^2 + sigma_data^2), FiLM by ln sigma. Its logits are multiplied by 1 / sqrt(1 + sigma^2), since far from the
-    image the classes' log-likelihoods differ by O(1 / sigma): what is left there is the uniform prior. The gradient is written out as what it is,
+    image the classes' log-likelihoods differ by O(1 / sigma): what is left there is the uniform prior. The gradient is computed explicitly,
     the same matrices from the other side, so that the file holds a plain graph of forward operators."""
 
     sigmas = (0.01, 80.0)

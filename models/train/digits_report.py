@@ -1,11 +1,11 @@
-"""What the packages of `digits.py` draw, measured in Python through ONNX Runtime: whether digits are what they should be, how varied they are, and how far
-their pixels' distribution lies from the real digits'.
+"""Measures samples of the packages of `digits.py` in Python through ONNX Runtime: accuracy, variety, and the distance of
+their pixels' distribution from that of the real digits.
 
     python digits_report.py                       # tables; about a quarter of an hour of one core
     python digits_report.py --tables guidance --sheet out/digits.png
 
-The judge is a support vector machine that learned the real digits and has nothing to do with the networks. `frechet` is the squared Frechet distance of two
-Gaussians over the 64 pixels in [-1, 1], `variety` the trace of the covariance within a class, as part of the real digits', in the mean over the ten classes.
+The reference classifier is a support vector machine on the real digits, independent of the networks. `frechet` is the squared Frechet distance of two
+Gaussians over the 64 pixels in [-1, 1], `variety` the trace of the covariance within a class, relative to that of the real digits, averaged over the ten classes.
 Guidance is D = D_none + scale (D_class - D_none) in all of them.
 """
 
@@ -165,7 +165,7 @@ def frechet(a, b):
 
 
 class Judge:
-    """The real digits, and a support vector machine that learned them."""
+    """The real digits, and a support vector machine trained on them."""
 
     def __init__(self):
         images, classes = digits.digits()
@@ -187,7 +187,7 @@ class Judge:
         return float(np.mean([trace(x, classes == k) / trace(self.real, self.classes == k) for k in range(10)]))
 
     def floor(self, count):
-        """What `frechet` gives for as many real digits, drawn with replacement: the least that can be asked."""
+        """What `frechet` gives for as many real digits, drawn with replacement: the lower limit."""
         rng = np.random.default_rng(0)
         return float(np.mean([frechet(self.real[rng.integers(len(self.real), size=count)], self.real) for _ in range(5)]))
 
@@ -228,7 +228,7 @@ def unconditional(say, judge, model, tables, count):
 
 
 def ancestral(say, judge, model, tables, count, steps):
-    """The same by DDPM, of which many steps are what few of DDIM are measured by."""
+    """The same by DDPM, whose many steps are the reference for few steps of DDIM."""
     x = ddpm(free(model, None, 0), tables.visited(steps, "leading"), count, 5)
     say(f"no class, DDPM, {steps} steps: frechet of {count}: {judge.frechet(x):.4f}")
 

@@ -1,7 +1,7 @@
-"""What the network for cameras learns from: patches in planes of luma and chroma, noisy and clean, and what it is told of the noise.
+"""Training examples of `camera`: patches in planes of luma and chroma, noisy and clean, and sigma maps.
 
 Kinds: white noise in RGB that became 4:2:0; a camera without a codec; clips of a camera through real encoders (`clips.py`); JPEG
-stills; and what is clean. What is fused over time, as streams are, comes in blocks of less noise.
+stills; and clean frames. Temporal fusion is simulated by blocks of less noise.
 """
 
 import math
@@ -40,7 +40,7 @@ def drawn(rng, size):
 
 
 class Examples:
-    """Photographs and clips in memory; what appears later is taken in on `refresh`."""
+    """Photographs and clips in memory; files that appear later are read by `refresh`."""
 
     def __init__(self, photos, clips, pool=None):
         self.photographs = photographs(photos)
@@ -126,13 +126,13 @@ class Examples:
         return tuple(map(flip, noisy)), tuple(map(flip, target)), "coded"
 
     def fused(self, rng, noisy, known):
-        """Planes that come of several frames in some blocks."""
+        """Planes that are averaged over several frames in some blocks."""
         mask = blocks(rng, noisy[0].shape[0] // 4)
         grow = lambda times: np.kron(mask, np.ones((times, times), np.float32))
         return tuple(n + grow(t) * (k - n) for n, k, t in zip(noisy, known, (4, 2)))
 
     def batch(self, rng, count, patch):
-        """Inputs x [count, 6, patch, patch] and sigma [count, 2, patch, patch], what should come out, and the weight of squared errors."""
+        """Inputs x [count, 6, patch, patch] and sigma [count, 2, patch, patch], the target, and the weight of squared errors."""
         xs, sigmas, targets = [], [], []
         for _ in range(count):
             noisy, target, kind = self.pair(rng, 2 * patch)
@@ -151,13 +151,13 @@ class Examples:
             sigmas.append(np.rot90(sigma, turn, (1, 2)))
         tensor = lambda arrays: torch.from_numpy(np.ascontiguousarray(np.stack(arrays), np.float32))
         x, sigma, target = tensor(xs), tensor(sigmas).clamp(LEAST, MOST), tensor(targets)
-        # Luma counts by the four of its channels; a level of noise counts as any other.
+        # Luma has the weight of its four channels; every noise level has equal weight.
         error = (x - target).square().mean((1, 2, 3), keepdim=True).sqrt()
         return (x, sigma), target, ((error + 1.5 / 255) / (12 / 255)) ** -1.15
 
 
 def blocks(rng, size):
-    """Which blocks are of more than one frame: [size, size], 0 to 1."""
+    """Blocks that are averaged over several frames: [size, size], 0 to 1."""
     if rng.random() < 0.3:
         return np.ones((size, size), np.float32)
     mask = np.ones((size, size), np.float32)
@@ -168,7 +168,7 @@ def blocks(rng, size):
 
 
 def told(rng, noisy, clean, kind):
-    """What the network is told of the noise of one plane or two, on the grid of half the size: mostly the truth, with an error."""
+    """The sigma map of one plane or two, on the grid of half the size: usually the true one, with an error."""
     size = clean.shape[-1] if clean.ndim == 3 else clean.shape[-1] // 2
     squares = (noisy - clean) ** 2
     squares = squares.mean(0) if squares.ndim == 3 else planes.halved(squares)
@@ -177,7 +177,7 @@ def told(rng, noisy, clean, kind):
     if kind in ("coded", "fused") and rng.random() < 0.5:
         error *= np.exp(rng.uniform(math.log(0.55), 0))
     if kind == "fused":
-        # Part of the error stays however many frames there are.
+        # Part of the error does not depend on the number of frames.
         error *= rng.uniform(0.8, 1.0)
     if kind in ("camera", "coded", "fused") and rng.random() < 0.4:
         signal = clean.mean(0) if clean.ndim == 3 else planes.halved(clean)

@@ -35,7 +35,7 @@ TOLERANCE = 1e-5  # of one unit of the network's range
 
 @dataclass
 class Kind:
-    """What a job's package says that its weights do not."""
+    """Properties of a task's package that its weights do not determine."""
 
     task: str
     range: str
@@ -68,7 +68,7 @@ KINDS = {
         data="synthesized images and 124 freely licensed photographs (models/camera/PHOTOGRAPHS.tsv).",
     ),
 }
-# What the light networks say otherwise.
+# Overrides of the light networks.
 LIGHT = {
     "denoise": {"version": "1", "description": "Gaussian denoiser for RGB images whose noise level is known for each pixel, for processors alone"},
     "planes": {
@@ -159,7 +159,7 @@ class Package:
         return self.job.example(rng, clean)[0]
 
     def sizes(self):
-        """Batches, heights and widths of the large grid, each a multiple of what the network asks for."""
+        """Batches, heights and widths of the large grid, each a multiple of the network's multiple."""
         unit = self.network.multiple_of * (2 if self.kind.channels == 6 else self.scale)
         return [(1, 8 * unit, 6 * unit), (1, unit, unit), (2, 5 * unit, 17 * unit), (1, 480 // unit * unit, 640 // unit * unit)]
 
@@ -196,7 +196,7 @@ class Package:
             for _ in range(3):
                 clean = torch.tensor(rng.random((batch, 3, height, width)), dtype=torch.float32)
                 inputs = self.inputs(rng, clean)
-                # A state far from the image is a large number, of which the same part is rounded off.
+                # A state far from the image has large values, with the same relative rounding error.
                 scale = max(1.0, float(inputs[0].abs().max()))
                 worst = max(worst, float(np.abs(running.run(None, self.feed(inputs))[0] - self.run(inputs)).max()) / scale)
         if worst > TOLERANCE:
@@ -210,7 +210,7 @@ class Package:
         return inputs, inputs[-1] if self.scale > 1 else inputs[0]
 
     def radius(self):
-        """How far the network's form lets a pixel reach, in pixels of the small grid."""
+        """The receptive radius of the architecture, in pixels of the low-resolution grid."""
         # The ones that stand for weights must not cancel: bicubic's negative lobes do not matter, since they reach less far.
         network = self.job.network()
         return receptive_radius(network, self.probe, 64 * network.multiple_of // 2)

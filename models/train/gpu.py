@@ -1,10 +1,10 @@
-"""Trains networks on one GPU whose memory holds all that they learn from, several processes beside each other.
+"""Trains several networks at once on a GPU whose memory holds all training data.
 
     python gpu.py denoise --photos PHOTOS --pool out/pool --validation VALIDATION --out out --seconds 500
     python gpu.py prior   --photos PHOTOS --pool out/pool --validation VALIDATION --out out --seconds 500
     python gpu.py camera  --photos PHOTOS --clips out/clips --validation VALIDATION --out out --seconds 500 --workers 12
 
-What is learned is what `train.py` teaches, by the same rules (`noise.py`, `jobs.py`, `examples.py`), drawn for a whole batch at once. `denoise`
+The examples are those of `train.py`, by the same rules (`noise.py`, `jobs.py`, `examples.py`), drawn for a whole batch at once. `denoise`
 trains `denoise` and `denoise-fast` on the same batches. What the networks are is in configs/*.toml, under [model]. Writes NAME.pt, whose
 "average" `export.py` takes. The budget is time, so what comes out differs by a little from run to run.
 """
@@ -128,7 +128,7 @@ class Denoise:
         return [torch.from_numpy(p).permute(2, 0, 1)[None].float().to(GPU) / 255 for p in images]
 
     def validate(self, network, clean):
-        """PSNR in dB at sigma 15, 25 and 50 of 255, and of images clipped as files are."""
+        """PSNR in dB at sigma 15, 25 and 50 of 255, and of images clipped as in files."""
         scores = []
         for cut in (False, True):
             for level in (15, 25, 50):
@@ -167,7 +167,7 @@ class Prior:
 
 
 class Planes:
-    """Workers draw examples without an end; the GPU's memory keeps the latest of them, from which batches are taken."""
+    """Workers make examples continuously; the GPU's memory keeps the latest of them, from which batches are sampled."""
 
     names, batch, rate, error = ("camera",), 64, 8e-4, "absolute"
     PATCH, PART, KEPT = 64, 32, 100_000
@@ -286,7 +286,7 @@ def main():
     torch.manual_seed(args.seed)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
-    torch._dynamo.config.suppress_errors = True  # what cannot be compiled runs as it is
+    torch._dynamo.config.suppress_errors = True  # what cannot be compiled runs eagerly
     family = FAMILIES[args.family](args)
     networks, validation = [Trained(name, family, args) for name in family.names], family.validation(args)
     for n in networks:

@@ -1,6 +1,6 @@
-"""The networks: one U-Net of 3x3 convolutions and ReLU on a small grid, and what each job puts around it.
+"""The networks: a U-Net of 3x3 convolutions and ReLU on a low-resolution grid, a light network, and the wrapper of each task.
 
-Nothing is normalized, and nothing has a bias but the prior and the first convolution of a denoiser. Every network answers with the mean of the clean image,
+There is no normalization, and no bias except in the prior and in the first convolution of a denoiser. Every network returns the mean of the clean image,
 D(x, sigma), and takes sigma as a map with a value for each pixel. Images are RGB, [B, 3, H, W].
 """
 
@@ -100,7 +100,7 @@ class Light(nn.Module):
 
 
 class Gate(nn.Module):
-    """A share from 0 to 1 of each value, by what there is around it: sigmoid(conv1x1(depthwise(relu(conv1x1(x)))))"""
+    """A share from 0 to 1 of each value, from its neighborhood: sigmoid(conv1x1(depthwise(relu(conv1x1(x)))))"""
 
     def __init__(self, width, hidden, bias):
         super().__init__()
@@ -117,7 +117,7 @@ class LightNet(nn.Module):
     """Two levels of `Light` blocks, on the grid of cells of `cell`x`cell` inputs and at half of it: one convolution reads a cell, one writes it.
     `widths` are the levels' channels, `depths` the blocks on the coarse level and on the way up, `hidden` the channels within those of each level.
 
-    The last step of each level multiplies by a gate, as Wiener's filter does: how much of a coefficient is noise."""
+    The last step of each level multiplies by a gate, as a Wiener filter does: the noise's share of a coefficient."""
 
     def __init__(self, inputs, outputs, cell, widths, depths, hidden):
         super().__init__()
@@ -134,7 +134,7 @@ class LightNet(nn.Module):
         self.up = lights(fine, depths[1], hidden[0], 5)
         self.tail = conv(fine, outputs * cell**2, 1)
         nn.init.zeros_(self.lift.weight)
-        with torch.no_grad():  # what takes a value to the mean around it
+        with torch.no_grad():  # moves a value to the local mean
             self.smooth.weight.fill_(1 / 25)[:, :, 2, 2] -= 1
 
     @torch.no_grad()
@@ -195,7 +195,7 @@ class Denoiser(nn.Module):
     [B, 1, H, W] is the standard deviation of each pixel's noise in the same unit.
 
     Without `absolute`, D(k x, k sigma) = k D(x, sigma) for every k > 0. With it the first convolution has a bias, so that the network
-    knows where black and white are, at which files cut noise off."""
+    knows where black and white are, where files clip noise."""
 
     def __init__(self, widths=(32, 64, 64), depths=(1, 1, 2), absolute=False):
         super().__init__()
@@ -336,7 +336,7 @@ class Prior(nn.Module):
 
 
 def grow(network, small):
-    """Starts `network` from a smaller one's weights: what both have is copied, what is new begins by changing nothing.
+    """Initializes `network` from a smaller one's weights: common parts are copied, new parts initially change nothing.
 
     A residual block that the small one lacks ends in zeros. Channels that it lacks start at random and reach the old ones through zeros
     (function-preserving growth, Chen et al. 2016, "Net2Net")."""
@@ -365,7 +365,7 @@ def receptive_radius(network, inputs_of, size):
     network = network.double()
     for part in network.modules():
         if isinstance(part, Gate):
-            part.share = nn.Identity()  # of numbers that large a sigmoid is 1, whatever they are
+            part.share = nn.Identity()  # the sigmoid of such large numbers is 1
     for p in network.parameters():
         nn.init.ones_(p)
     radius, scale = 0, getattr(network, "scale", 1)

@@ -1,8 +1,8 @@
-"""How strong is an image's noise: the reference of `src/task/plane_noise`, and the regression behind it.
+"""Noise estimation: the reference of `src/task/plane_noise`, and the training of its regression.
 
 A plane (luma, Cb, Cr, or one of R, G, B) is cut into blocks of 8x8 samples that lie on the grid of JPEG and H.264. Three octaves of Haar's
-transform of each give energies that for white noise all are its variance. Low quantiles of the energies over the blocks say how strong noise
-is where there is little texture, their ratios how it is correlated, and a small network, fitted here to simulated images, weighs them.
+transform of each give energies that equal the variance for white noise. Low quantiles of the energies over the blocks measure the noise
+where there is little texture, their ratios its correlation; a small network, fitted here to simulated images, combines them.
 
     python noise_estimate.py simulate --photos DIR --out images.npz --count 7000 --seed 1
     python noise_estimate.py simulate --clips --photos DIR --out clips.npz --count 2400 --seed 2
@@ -33,7 +33,7 @@ TARGET_FLOOR = 0.5  # levels: the targets are log2(hypot(sigma, this))
 
 
 def grid(height, width, most=MOST_BLOCKS):
-    """The top left corners of the blocks that are looked at: every so manieth of each so manieth row, staggered."""
+    """The top left corners of the sampled blocks: a staggered grid."""
     rows, columns = height // BLOCK, width // BLOCK
     step = max(1, int(np.ceil(np.sqrt(rows * columns / most))))
     return [(r * BLOCK, c * BLOCK) for j, r in enumerate(range(0, rows, step)) for c in range(j % step, columns, step)]
@@ -46,7 +46,7 @@ def haar(x):
 
 
 def spread(x):
-    """The variance of [N, n, n] in each, blind to what is the same everywhere, as ramps are in a detail band."""
+    """The variance of [N, n, n] in each, without the constant part, such as that of ramps in a detail band."""
     return x.var((1, 2), ddof=1)
 
 
@@ -84,7 +84,7 @@ def quantile(values, q):
 
 
 def features(plane, chroma, most=MOST_BLOCKS):
-    """What the regression sees of a plane in levels of 255, or None where too little is usable."""
+    """The features of a plane in levels of 255 for the regression, or None if too few blocks are usable."""
     energies, means, flat, clipped = blocks(plane, most)
     if len(energies) < FEWEST_BLOCKS:
         return None
@@ -193,7 +193,7 @@ def coded(frames, codec, crf, preset="veryfast"):
 
 
 def camera(rng, light=None):
-    """A camera of random make: a function of an image in levels and whether there is noise."""
+    """A random camera: a function of an image in levels and whether there is noise."""
     from camera import ALIGNMENTS, color_matrix, demosaic, mosaic
 
     light = np.exp(rng.uniform(np.log(0.015), np.log(0.4))) if light is None else light
@@ -437,7 +437,7 @@ def pair_blocks(before, after, most=MOST_PAIRS):
 
 
 def pair_features(before, after, most=MOST_PAIRS):
-    """What the regression for streams sees of two frames' plane, or None where too little is usable."""
+    """The features of two frames' planes for the regression of streams, or None if too few blocks are usable."""
     found = pair_blocks(before, after, most)
     if found is None or len(found[0][0]) < FEWEST_BLOCKS:
         return None
@@ -585,7 +585,7 @@ def fit(x, y, hidden, steps, seed=0, blur=0.03, odds=None):
 
 
 def stream_input(layers, x):
-    """What the regression for streams takes, of rows with an image's features and then a pair's."""
+    """The inputs of the regression for streams, from rows with an image's features and then a pair's."""
     own, pair = x[:, :-PAIR], x[:, -PAIR:]
     said = run(layers, own)
     return np.concatenate([pair, said[:, :3], said[:, 3:] / 4, own[:, -1:]], 1), said

@@ -1,4 +1,4 @@
-"""Images as 4:2:0 has them: luma at full size, two planes of chroma at half of it. Packed for a network: six channels at half the
+"""4:2:0 planes: luma at full size, two planes of chroma at half of it. Packed for a network: six channels at half the
 size, luma of each 2x2 row by row, then Cb and Cr. Luma is 0 to 1; chroma is centered on 0.5.
 """
 
@@ -33,7 +33,7 @@ def of_i420(samples, width, height, full=False):
 
 
 def rounded(luma, chroma, full):
-    """What is left of planes when their samples have 8 bits."""
+    """Planes rounded to 8 bits."""
     steps = (255, 255) if full else (219, 224)
     return np.round(luma * steps[0]) / steps[0], np.round((chroma - 0.5) * steps[1]) / steps[1] + 0.5
 

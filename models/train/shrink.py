@@ -1,4 +1,4 @@
-"""Small images from big ones: antialiased filters, and what else a camera or a website does to a small image."""
+"""Downsampling: antialiased filters, and typical processing of low-resolution images by cameras and websites."""
 
 from functools import lru_cache
 
@@ -34,19 +34,19 @@ def matrix(size, scale, name):
 
 
 def resize(image, divisor, name):
-    """An image [3, H, W] made smaller by a whole divisor."""
+    """An image [3, H, W] downsampled by an integer divisor."""
     rows, columns = (matrix(n, 1 / divisor, name) for n in image.shape[-2:])
     return rows @ image @ columns.T
 
 
 def enlarge(image, factor):
-    """An image [..., H, W] made larger by a whole factor, bicubic."""
+    """An image [..., H, W] upsampled by an integer factor, bicubic."""
     rows, columns = (matrix(n, float(factor), "bicubic") for n in image.shape[-2:])
     return rows @ image @ columns.T
 
 
 def shrink(rng, image, scale):
-    """An image [3, H, W] in [0, 1] made smaller by `scale`, rounded to 8 bits; more than half of them with nothing else done."""
+    """An image [3, H, W] in [0, 1] downsampled by `scale`, rounded to 8 bits; more than half of them without further processing."""
     plain = rng.random() < 0.6
     if not plain and rng.random() < 0.5:
         image = torch.from_numpy(cv2.GaussianBlur(image.permute(1, 2, 0).numpy(), (0, 0), rng.uniform(0.3, 0.35 * scale))).permute(2, 0, 1)

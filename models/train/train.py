@@ -1,4 +1,4 @@
-"""Trains a network on synthesized images, as a configuration file says. Seeded and resumable: run the same command again to go on.
+"""Trains a network on synthesized images, as a configuration file says. Seeded; the same command resumes a run.
 
     python train.py configs/denoise.toml --pool out/pool --out out/denoise
     python train.py configs/denoise.toml --steps 20000        # same images, same seed, same weights on one machine
@@ -23,13 +23,13 @@ from network import grow, parameter_count
 
 
 class Pool:
-    """Training images in memory, uint8, [images, size, size, 3]. Shards that appear later are taken in on `refresh`."""
+    """Training images in memory, uint8, [images, size, size, 3]. Shards that appear later are read by `refresh`."""
 
     def __init__(self, folder):
         self.folder, self.names, self.shards = Path(folder), set(), []
         self.refresh()
         if not self.shards:
-            raise SystemExit(f"no pool-*.npy in {folder}: make some with images.py --out {folder}")
+            raise SystemExit(f"no pool-*.npy in {folder}: make one with images.py --out {folder}")
 
     def refresh(self):
         for path in sorted(self.folder.glob("pool-*.npy")):
@@ -63,7 +63,7 @@ class Pool:
 
 
 class Mixture(Pool):
-    """Photographs and drawn pages beside synthesized images, in shares of the patches. Photographs count by their area."""
+    """Photographs, synthesized pages and synthesized images, by shares of the patches. Photographs are weighted by area."""
 
     def __init__(self, folder, photos, shares):
         super().__init__(folder)
@@ -92,7 +92,7 @@ def loss_of(result, clean, weight, error):
 
     "absolute" and "squared" are means, weighted; "root" is the mean over the patches of the root of each one's squared errors, so that easy
     patches count more than by their squares. "log" is the mean over the patches of the logarithm of each one's mean squared
-    error, which is its PSNR but for a factor: an easy patch counts as much as a hard one, and every noise level as any other."""
+    error, which is its PSNR but for a factor: easy and difficult patches, and all noise levels, have equal weight."""
     difference = result - clean
     if error == "log":
         return 0.02 * (difference.square().mean((1, 2, 3)) + 1e-6).log().mean()
@@ -111,7 +111,7 @@ def rate(progress, peak, hold):
 
 
 def load_validation(folder, multiple, device):
-    """Images of a pool that is not trained on, and .png or .jpg photographs set aside; cropped to the network's multiple."""
+    """Validation images: a pool, and .png or .jpg photographs; cropped to the network's multiple."""
     sets = {}
     shards = sorted(Path(folder).glob("pool-*.npy"))
     if shards:

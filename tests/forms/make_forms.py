@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes small ONNX networks of every form that strangers give theirs, and what they make of an image.
+"""Writes small ONNX networks of many forms, and their expected results for an image.
 
 `make_forms.py FOLDER` needs numpy and onnx. The folder gets the networks, their inputs, the expected outputs and `forms.json`, a
 list with an entry each:
@@ -7,18 +7,18 @@ list with an entry each:
     name       what form it is
     file       the network
     task       denoise, upscale, deblur, inpaint, stream (denoise, several frames), sample or generate
-    flags      what has to be said of it, at most four tokens
+    flags      options that describe it, at most four tokens
     options    further options of the command
     inputs     images (16-bit PNG) or states (.npy)
     expected   .npy of float32, [1, C, H, W] in 0..1, of streams [6, C, H, W]; of `sample` the state, unclipped
-    crop       [y0, x0, y1, x1]: compare this much, because the borders of a convolution are another matter
+    crop       [y0, x0, y1, x1]: compare this part only, because borders depend on the padding
     tolerance  largest difference
-    tile       whether tiles of 48 pixels have to give the same
-    direct     whether it is to run straight from the .onnx, too
-    refused    whether it is no network that an image could go through
+    tile       whether tiles of 48 pixels must give the same
+    direct     whether it also runs as a bare .onnx
+    refused    whether it must be refused
 
-What is expected is computed in numpy, in f64, by the network's formula, never by the runtime that is under test. Most are one
-restorer that is better than nothing: the high frequencies `n = x - blur(x)` are taken out as far as they are smaller than a
+The expected results are computed in numpy, in f64, by the network's formula, not by the runtime under test. Most networks are one
+simple denoiser: the high frequencies `n = x - blur(x)` are removed where they are smaller than a
 threshold t, `y = x - clip(n, -t, t)`, by convolutions and ReLUs alone.
 """
 
@@ -738,7 +738,7 @@ def diffusion(folder):
 
 
 def nonsense(folder):
-    """What no image goes through."""
+    """Networks that must be refused."""
     g = Graph(17)
     tokens = g.input("input_ids", ["batch", 128], TensorProto.INT64)
     table = np.random.default_rng(0).standard_normal((100, 8))

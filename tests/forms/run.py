@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Runs networks of every form that strangers give theirs (make_forms.py), and compares with what they make of an image in numpy.
+"""Runs networks of many forms (make_forms.py), and compares the results with numpy's.
 
 `run.py EDDY [--only NAME] [--keep FOLDER]`; NAME may have wildcards. Of each form: `eddy import`, `eddy check`, the task's command
-with the package, and with `--tile 48`, and of some straight from the .onnx. Prints a table; exit code 1 where anything differs.
+with the package, and with `--tile 48`, and of some as a bare .onnx. Prints a table; exit code 1 if anything differs.
 """
 
 import argparse

@@ -1,13 +1,13 @@
 """Writes tests/data/folders: pipelines of diffusers as torch.onnx exports them, with tiny random networks, and the images that diffusers
-itself draws with them.
+generates with them.
 
     python3 -m venv .venv && .venv/bin/pip install -r tests/golden/requirements.txt
     .venv/bin/python tests/golden/make_folders.py
 
 Never run by a test. Each folder is what `save_pretrained` writes, with an ONNX file in place of the weights of each network: `unet/model.onnx` (inputs
-`sample`, `timestep` and, where classes are told, `class_labels`; output `out_sample`) and, where latents are drawn, `vqvae/model.onnx` (input
-`latent_sample`, output `sample`: `VQModel.decode`). `initial.npy` is the noise that the pipeline drew first, `fresh.npy` that of its steps, `small.npy` the small
-image where one is enlarged, in 65535ths; `expected.npy` [images, C, H, W] is what it drew, black 0 and white 1.
+`sample`, `timestep` and, for class-conditional ones, `class_labels`; output `out_sample`) and, for latent ones, `vqvae/model.onnx` (input
+`latent_sample`, output `sample`: `VQModel.decode`). `initial.npy` is the initial noise of the pipeline, `fresh.npy` that of its steps, `small.npy` the low-resolution
+image of an upscaler, in 65535ths; `expected.npy` [images, C, H, W] is its result, black 0 and white 1.
 """
 
 import pathlib

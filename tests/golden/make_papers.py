@@ -1,8 +1,8 @@
-"""Writes papers.json: samplers that diffusers has not in this form, by their papers' own formulas in f64, on a network with a closed form.
+"""Writes papers.json: samplers that diffusers does not have in this form, by the formulas of their papers in f64, on a network with a closed form.
 
-    python3 tests/golden/make_papers.py        # wants numpy alone
+    python3 tests/golden/make_papers.py        # needs numpy only
 
-Never run by a test. Nothing of Eddy's tables is known here: there are levels, scores and updates, in the notation of
+Never run by a test. Eddy's tables are not used here, only levels, scores and updates, in the notation of
 
 - Song & Ermon 2019, "Generative Modeling by Estimating Gradients of the Data Distribution", algorithm 1 (`langevin`), with the step size of Song & Ermon 2020,
   "Improved Techniques for Training Score-Based Generative Models", technique 4, and its updates, whose alpha is half of the older paper's;

@@ -1,4 +1,4 @@
-"""Writes tests/data/pipelines: tiny pipelines in the diffusers layout, and what diffusers' own schedulers make of them.
+"""Writes tests/data/pipelines: tiny pipelines in the diffusers layout, and the results of diffusers' schedulers.
 
     python3 -m venv .venv && .venv/bin/pip install -r tests/golden/requirements.txt
     .venv/bin/python tests/golden/make_pipelines.py
@@ -13,7 +13,7 @@ network: where that differs by more than 5e-6 of the largest value, since the pu
 sigma of hundreds, `<pipeline>/exact.npy` holds that end too, and the case by how much the published one is off
 (`rounding`).
 
-`published*.onnx` stand for the network of diffusers' own test-suite, `sample * t / (t + 1)`. `conditional.onnx` wants a
+`published*.onnx` stand for the network of diffusers' own test-suite, `sample * t / (t + 1)`. `conditional.onnx` needs a
 text as well.
 """
 

@@ -16,7 +16,7 @@ multiplied by init_noise_sigma), then scale_model_input, the network, step. Nois
 row i. Heun's `timesteps` are those of its evaluations, 2 steps - 1 of them.
 
 `eta` is what ddim and tcd are given (tcd's paper calls it gamma), 1 for euler-a, and 0 for the others. diffusers' euler-a has
-no "sample" prediction: it is told the epsilon that says the same. HeunDiscreteScheduler, LCMScheduler and TCDScheduler have
+no "sample" prediction: it is given the equivalent epsilon. HeunDiscreteScheduler, LCMScheduler and TCDScheduler have
 beta_start and beta_end of their own where a file names none, so their cases always name them.
 """
 

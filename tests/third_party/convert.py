@@ -1,4 +1,4 @@
-"""Networks in the files of others as ONNX, and what they compute, in numpy: FFDNet (torch), Real-ESRGAN (ncnn), RDN (TensorFlow.js).
+"""Converts published networks to ONNX, and computes their results in numpy: FFDNet (torch), Real-ESRGAN (ncnn), RDN (TensorFlow.js).
 
 Images are [C, H, W].
 """

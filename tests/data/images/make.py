@@ -1,4 +1,4 @@
-"""Makes the small images beside this file, with encoders that are not Eddy's.
+"""Makes the small images in this folder, with encoders other than Eddy's.
 
     python3 -m pip install pillow>=11.3 numpy
     python3 tests/data/images/make.py

@@ -1,6 +1,6 @@
-"""Makes the networks of this folder, a few hundred bytes each: `pip install onnx==1.23.2` and run me here.
+"""Makes the networks of this folder, a few hundred bytes each: `pip install onnx==1.23.2` and run it here.
 
-Each stands for one way in which a model can be right or wrong; tests/common/place.rs writes the manifests.
+Each is one case of a correct or incorrect model; tests/common/place.rs writes the manifests.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The pipelines: which networks they are made of, and how each is called."""
+"""The pipelines: their networks, and the calls of each."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Writes tiny pipelines of diffusers as ONNX folders, and what diffusers itself makes with them.
+"""Writes tiny pipelines of diffusers as ONNX folders, and diffusers' results with them.
 
     python make.py --merges bpe_simple_vocab_16e6.txt.gz --out FOLDER [NAME...]
 
