@@ -9,7 +9,7 @@ screens, text and line art must stay unchanged. The sensor differs from those of
 
 PSNR is of 8-bit samples of limited range, all planes of a 4:2:0 frame alike, as ffmpeg's own is; "RGB" is after conversion. "Flicker"
 is the standard deviation over time where nothing moves, of what it is frame by frame.
-Clips and results are kept in --work, so that a run that was stopped goes on; results of another binary or model are made anew.
+Clips and results are kept in --work, so that a stopped run resumes; results of another binary or model are measured again.
 Needs ffmpeg with libx264, and of train/requirements.txt numpy, opencv and pillow.
 """
 

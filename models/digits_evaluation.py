@@ -91,7 +91,7 @@ def main(eddy, count=1000):
     for name, rows, style in [("classifier-free", free, "-o"), ("by a classifier", led, "--s")]:
         axes[0].plot([r[0] for r in rows], [100 * r[1] for r in rows], style, label=name)
         axes[1].plot([r[0] for r in rows], [r[2] for r in rows], style, label=name)
-    axes[0].set(title="of the class asked for, %", xlabel="guidance scale")
+    axes[0].set(title="accuracy, %", xlabel="guidance scale")
     axes[1].set(title="variety within a class (real digits: 1)", xlabel="guidance scale", ylim=(0, None))
     axes[0].legend()
     axes[2].semilogy(STEPS, [row[1] for row in steps[: len(STEPS)]], "-o", label="DDIM")

@@ -300,7 +300,7 @@ def folder_of(name, out):
 
 def train(name, out=None, steps=None, seed=0, share=0.0):
     """AdamW with a warm-up and half a cosine; what is exported is the exponential average of the weights. With a `share` of the loss for what few
-    steps need it goes on from the network that is there, which is also the teacher."""
+    steps need, training continues from the existing network, which is also the teacher."""
     count, batch, peak, decay = DISTILLING if share else RECIPES[name]
     count = steps or count
     torch.manual_seed(seed)

@@ -679,7 +679,7 @@ def diffusion(folder):
     folder.add("condition", "sample", g, ["noise.npy"], ddim(lambda x, t: formula(x, t / 1000 + extra), by_epsilon, noise),
                [*epsilon_flags, "--input", "cond=0.1,0.2,0.3,0.4"], ddim_options, crop=False)
 
-    # Classifier-free guidance by a condition that is no class: zeros mean none.
+    # Classifier-free guidance by a condition other than a class: zeros mean none.
     g = Graph(17)
     x, level, cond = g.input("sample", shape), timestep(g), g.input("cond", ["batch", 4])
     g.output(body(g, x, g.op("Add", level, g.reshape(g.op("MatMul", cond, to_colors), -1, 3, 1, 1))), "out_sample", shape)
@@ -706,7 +706,7 @@ def diffusion(folder):
 
     euler_options = ["--sampler", "euler", "--steps", "2"]
 
-    # EDM's raw F, which is told sigma itself and not ln(sigma) / 4.
+    # EDM's raw F, which is conditioned on sigma itself and not on ln(sigma) / 4.
     def edm(x, sigma, data=0.5):
         norm = np.hypot(sigma, data)
         return data**2 / norm**2 * x + sigma * data / norm * formula(x / norm, np.tanh(sigma / 10))

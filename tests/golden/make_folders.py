@@ -119,7 +119,7 @@ def save(pipeline, name):
 
 
 class Noise:
-    """Noise in place of a module's randn_tensor: kept, in the order in which it was asked for."""
+    """Noise in place of a module's randn_tensor: kept, in the order of the calls."""
 
     def __init__(self, *modules):
         self.drawn, self.generator = [], torch.Generator().manual_seed(20261125)
