@@ -1,19 +1,19 @@
-# What the scripts of this folder share: sourced by them with the target's own settings. See each for why.
+# Common code of the scripts of this folder, which source it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# The oldest glibc that the binary is to run on: JetPack 5 has 2.31, Raspberry Pi OS 11 2.31, RHEL 8 and what is built on it
-# 2.28, which is also what ONNX Runtime's own library wants.
+# The oldest supported glibc: JetPack 5 and Raspberry Pi OS 11 have 2.31, RHEL 8 and its derivatives 2.28, which ONNX Runtime's
+# library also needs.
 GLIBC=2.28
 
-# Everything but these is inside the binary. The last three are what ONNX Runtime's library asks for when it is opened.
+# The only libraries that the binary may link. ONNX Runtime's library needs the last ones when it is opened.
 ALLOWED='^(libc|libm|libdl|libpthread|librt|ld-linux-[a-z0-9-]+|libgcc_s|libstdc\+\+)\.so'
 
-# Runtime and networks included. The runtime is packed by zstd, which costs 20 to 30 ms of a start on a PC; all of it packed
-# would be no smaller, since weights hardly pack.
+# Limit of the size, with runtime and networks. The runtime is compressed by zstd, which costs 20 to 30 ms at start on a PC;
+# weights hardly compress.
 MOST_BYTES=$((45 * 1000 * 1000))
 
-# The same bytes from whatever folder: no path of this machine's is in the binary.
+# The same bytes from any folder: the binary contains no path of this machine.
 export RUSTFLAGS="${RUSTFLAGS:-} --remap-path-prefix=$PWD=eddy --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo"
 
 say() { printf '\n== %s\n' "$*"; }
@@ -24,7 +24,7 @@ rust_for() {
     if command -v rustup >/dev/null; then
         rustup target list --installed | grep -qx "$target" && return
         rustup target add "$target" && return
-        echo "rustup does not bring it; Debian may" >&2
+        echo "rustup cannot add it; trying Debian" >&2
     fi
     # Debian's newest toolchain, and its library for the other architecture.
     export RUSTC=/usr/bin/rustc
@@ -35,7 +35,7 @@ rust_for() {
     apt-get install -y -qq --no-install-recommends rustc-web cargo-web "libstd-rust-web-dev:$debian" >/dev/null
 }
 
-# zig's linker knows the symbols of every glibc, so that the binary asks for none that is newer than GLIBC; the C code of
+# zig's linker knows the symbols of every glibc, so that the binary needs none that is newer than GLIBC; the C code of
 # dependencies is compiled by it, too.
 zig() {
     local place=.cache/zig
@@ -47,7 +47,7 @@ zig() {
         mv "$place.part" "$place"
     fi
     export PATH=$PWD/$place/bin:$PATH
-    # The module finds itself by the interpreter, whatever the folder was called when it was made.
+    # The module is found by the interpreter, independent of the folder's name when it was created.
     export CARGO_ZIGBUILD_PYTHON_PATH=$PWD/$place/bin/python
 }
 
@@ -61,20 +61,20 @@ build() {
     check "target/$target/release/eddy"
 }
 
-# Whether a binary asks for nothing that a board may not have.
+# Checks that a binary needs only what a board has.
 check() {
     local binary=$1 newest needed bytes
-    say "what $binary asks for"
+    say "dependencies of $binary"
     newest=$(readelf --wide --version-info "$binary" | grep -o 'GLIBC_[0-9.]*' | sort -uV | tail -n 1)
     needed=$(readelf --wide --dynamic "$binary" | sed -n 's/.*(NEEDED).*\[\(.*\)\]/\1/p')
     bytes=$(stat -c %s "$binary")
     echo "$newest at most; $(echo $needed); $bytes bytes"
     if [ "$(printf '%s\nGLIBC_%s\n' "$newest" "$GLIBC" | sort -V | tail -n 1)" != "GLIBC_$GLIBC" ]; then
-        echo "it asks for $newest, which is newer than $GLIBC" >&2
+        echo "it needs $newest, which is newer than $GLIBC" >&2
         exit 1
     fi
     if echo "$needed" | grep -Ev "$ALLOWED"; then
-        echo "it asks for libraries that a board may not have" >&2
+        echo "it needs libraries that a board may not have" >&2
         exit 1
     fi
     if [ "$bytes" -gt "$MOST_BYTES" ]; then

@@ -1,4 +1,4 @@
-# Debian's packages for any processor, unpacked into a folder: as anybody, and without touching what is installed here. To be
+# Unpacks Debian's packages for any architecture into a folder, without root and without changing the system. To be
 # sourced; needs Debian or its like with apt.
 
 # fetch FOLDER ARCHITECTURE PACKAGE...: into FOLDER, unless it is there. BACKPORTS=1 takes them from the release's backports. A
@@ -7,7 +7,7 @@ fetch() {
     local folder=$1 architecture=$2 package packages=()
     [ -d "$folder" ] && return
     command -v apt-get >/dev/null || { echo "apt is missing: $folder is made of Debian's packages" >&2; return 1; }
-    # Lists of apt's own.
+    # Separate lists of apt.
     local own
     own=$(mktemp -d)
     (
@@ -19,7 +19,7 @@ APT { Architecture "$architecture"; Architectures { "$architecture"; }; Sandbox:
 Dir { State "$own/apt"; State::status "$own/status"; Cache "$own/apt"; };
 CONFIGURATION
         if [ "${BACKPORTS:-}" = 1 ]; then
-            # From where this machine's own packages come.
+            # From this machine's own mirror.
             apt-get indextargets 'Identifier: Packages' --format '$(REPO_URI) $(CODENAME)' |
                 awk '$2 !~ /-/ && !seen++ { printf "deb %s %s-backports main\n", $1, $2 }' >"$own/sources.list"
             echo "Dir::Etc { SourceList \"$own/sources.list\"; SourceParts \"/dev/null\"; };" >>"$own/apt.conf"
@@ -50,7 +50,7 @@ unpack() {
     done
 }
 
-# What the binary needs beside itself: glibc, and what ONNX Runtime asks for when it is opened.
+# What the binary needs: glibc, and the libraries that ONNX Runtime needs when it is opened.
 LIBRARIES=(libc6 libgcc-s1 libstdc++6)
 
 # A root for 64-bit ARM, $root, and qemu's user mode, $qemu.

@@ -1,15 +1,15 @@
-"""Measures `eddy denoise` on frames as cameras give them, against its own other settings, ffmpeg's nlmeans and OpenCV's NLM.
+"""Measures `eddy denoise` on frames of simulated cameras, compared with other settings, ffmpeg's nlmeans and OpenCV's NLM.
 
     cargo build --release
     python camera_evaluation.py --eddy ../target/release/eddy --photographs PHOTOGRAPHS/kodak
 
 Clips are made of photographs: white noise in RGB that became 4:2:0, a sensor through MJPEG 4:2:2 and through H.264, a sensor in
-low light; each still, panning, and with something moving before a still background. Stills are noisy JPEGs; clean pictures,
-screens, text and line art have to stay as they are. The sensor is none of those that training knows (`train/camera.py`).
+low light; each still, panning, and with something moving before a still background. Stills are noisy JPEGs; clean images,
+screens, text and line art must stay unchanged. The sensor differs from those of training (`train/camera.py`).
 
 PSNR is of 8-bit samples of limited range, all planes of a 4:2:0 frame alike, as ffmpeg's own is; "RGB" is after conversion. "Flicker"
 is the standard deviation over time where nothing moves, of what it is frame by frame.
-Clips and results are kept in --work, so that a run that was stopped goes on; results of another binary or model are made anew.
+Clips and results are kept in --work, so that a stopped run resumes; results of another binary or model are measured again.
 Needs ffmpeg with libx264, and of train/requirements.txt numpy, opencv and pillow.
 """
 
@@ -27,8 +27,8 @@ import numpy as np
 
 MOTIONS = ("still", "pan", "object")
 WHITE = {f"white{s}": s for s in (10, 20, 35)}
-# Electrons at white of a pixel that is delivered, how many times larger than that the sensor's picture is along each axis, how much is
-# sharpened, and the name of ffmpeg's options.
+# Electrons at white per output pixel, the sensor's size relative to the output along each axis, the strength of
+# sharpening, and the name of ffmpeg's options.
 SENSORS = {
     "mjpeg422": (400, 1.0, 0.3, "mjpeg"),
     "h264": (700, 2.0, 0.3, "h264"),
@@ -41,7 +41,7 @@ CODERS = {
     "mjpeg": ("avi", "yuvj422p", ["-c:v", "mjpeg", "-q:v", "4"]),
     "h264": ("mp4", "yuv420p", ["-c:v", "libx264", "-preset", "fast", "-crf", "24", "-bf", "0", "-g", "50"]),
 }
-# What is in the JPEG, its quality, and OpenCV's name of its sampling.
+# The contents of the JPEG, its quality, and OpenCV's name of its sampling.
 JPEGS = {
     "jpeg-white15": ("white15", 85, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420),
     "jpeg-sensor": ("sensor", 92, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
@@ -73,7 +73,7 @@ def planes_of(rgb):
 
 def decoded(path, filters=None):
     """Frames of a file as planes of 4:2:0 of limited range: luma [N, H, W] and chroma [N, 2, H / 2, W / 2], float32. Nothing is
-    converted by ffmpeg but where `filters` say."""
+    converted by ffmpeg, except by `filters`."""
     probe = json.loads(run(["ffprobe", "-v", "error", "-select_streams", "v", "-show_entries", "stream=pix_fmt,color_range,width,height", "-of", "json", path]).stdout)
     stream = probe["streams"][0]
     width, height, form = stream["width"], stream["height"], stream["pix_fmt"]
@@ -99,7 +99,7 @@ def to_rgb(planes):
 
 
 def psnr(a, b):
-    """PSNR in dB of all samples alike, mean over frames, and of RGB."""
+    """PSNR in dB over all samples, mean over frames, and of RGB."""
     count = min(len(a[0]), len(b[0]))
     squares = [((x[:count] - y[:count]) ** 2).reshape(count, -1) for x, y in zip(a, b)]
     error = (squares[0].sum(1) + squares[1].sum(1)) / (squares[0].shape[1] + squares[1].shape[1])
@@ -118,25 +118,25 @@ def flicker(frames, clean):
     return float(np.sqrt((np.diff(luma, axis=0)[:, rests] ** 2).mean() / 2)) if rests.mean() > 0.2 else None
 
 
-# What is before the camera, and the camera
+# The scene, and the camera
 
 
 def photograph(path, width, height, margin):
     """A photograph, RGB, uint8, of at least so many pixels with a margin, not enlarged by more than that needs."""
-    picture = cv2.imread(str(path))[..., ::-1]
-    if picture.shape[0] > picture.shape[1] and width > height:
-        picture = np.rot90(picture)
-    scale = max((width + 2 * margin) / picture.shape[1], (height + 2 * margin) / picture.shape[0])
+    image = cv2.imread(str(path))[..., ::-1]
+    if image.shape[0] > image.shape[1] and width > height:
+        image = np.rot90(image)
+    scale = max((width + 2 * margin) / image.shape[1], (height + 2 * margin) / image.shape[0])
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    return np.ascontiguousarray(cv2.resize(np.ascontiguousarray(picture), None, fx=scale * 1.0005, fy=scale * 1.0005, interpolation=method))
+    return np.ascontiguousarray(cv2.resize(np.ascontiguousarray(image), None, fx=scale * 1.0005, fy=scale * 1.0005, interpolation=method))
 
 
-def scene(motion, pictures, at, size, frames):
+def scene(motion, images, at, size, frames):
     """Clean frames [H, W, 3], uint8."""
     width, height = size
     margin = 2 * frames if motion == "pan" else 0
-    back = photograph(pictures[at], width, height, margin)
-    thing = photograph(pictures[(at + 1) % len(pictures)], width // 5, height // 4, 0)[: height // 4, : width // 5]
+    back = photograph(images[at], width, height, margin)
+    thing = photograph(images[(at + 1) % len(images)], width // 5, height // 4, 0)[: height // 4, : width // 5]
     for i in range(frames):
         left, top = (margin + round(1.7 * i), margin + round(0.8 * i)) if motion == "pan" else (0, 0)
         frame = back[top : top + height, left : left + width].copy()
@@ -148,7 +148,7 @@ def scene(motion, pictures, at, size, frames):
 
 class Sensor:
     """A lens, photons counted in a Bayer mosaic, black level, 10 bits, OpenCV's edge-aware demosaicing, a color matrix, a curve with
-    a shoulder, a chroma filter, scaling and sharpening. What it is to show is the same without noise, mosaic, filter and sharpening."""
+    a shoulder, a chroma filter, scaling and sharpening. The ground truth is the same without noise, mosaic, filter and sharpening."""
 
     MATRIX = np.float32([[1.55, -0.42, -0.13], [-0.21, 1.48, -0.27], [0.02, -0.48, 1.46]])
     BALANCE = np.float32([2.05, 1.0, 1.62])
@@ -167,10 +167,10 @@ class Sensor:
         return np.interp(light, np.linspace(0, 1, 4097), self.curve).astype(np.float32)
 
     def light(self, frame):
-        picture = frame.astype(np.float32) / 255
-        if self.scale == 1:  # else the sensor sees more than it delivers
-            picture = cv2.GaussianBlur(picture, (0, 0), 0.55)
-        linear = np.where(picture <= 0.04045, picture / 12.92, ((picture + 0.055) / 1.055) ** 2.4).astype(np.float32)
+        image = frame.astype(np.float32) / 255
+        if self.scale == 1:  # otherwise the sensor has more pixels than the output
+            image = cv2.GaussianBlur(image, (0, 0), 0.55)
+        linear = np.where(image <= 0.04045, image / 12.92, ((image + 0.055) / 1.055) ** 2.4).astype(np.float32)
         return np.clip(linear @ np.linalg.inv(self.MATRIX).T, 0, 1)
 
     def clean(self, frame):
@@ -189,9 +189,9 @@ class Sensor:
         codes[0::2, 0::2] *= self.BALANCE[2]
         codes[1::2, 1::2] *= self.BALANCE[0]
         wide = np.clip(np.rint((np.minimum(codes, 959) + 256) * 48), 0, 65535).astype(np.uint16)
-        picture = self.shown((cv2.cvtColor(wide, cv2.COLOR_BayerRG2RGB_EA).astype(np.float32) / 48 - 256) / 959)
-        luma = picture @ Y
-        color = cv2.GaussianBlur(picture - luma[..., None], (0, 0), 0.7)
+        image = self.shown((cv2.cvtColor(wide, cv2.COLOR_BayerRG2RGB_EA).astype(np.float32) / 48 - 256) / 959)
+        luma = image @ Y
+        color = cv2.GaussianBlur(image - luma[..., None], (0, 0), 0.7)
         luma, color = (cv2.resize(p, (width, height), interpolation=cv2.INTER_AREA) for p in (luma, color))
         luma = luma + self.sharpening * (luma - cv2.GaussianBlur(luma, (0, 0), 1.1))
         return np.rint(255 * np.clip(luma[..., None] + color, 0, 1)).astype(np.uint8)
@@ -238,28 +238,28 @@ def drawn(kind, width, height):
 
 
 class Example:
-    """A noisy file and what it should be: planes of clean frames."""
+    """A noisy file and its ground truth: planes of clean frames."""
 
-    def __init__(self, kind, at, args, pictures):
+    def __init__(self, kind, at, args, images):
         self.kind, self.args = kind, args
-        key = [kind, [str(p) for p in pictures], at, args.size, args.frames, hashlib.sha256(Path(__file__).read_bytes().split(b"# Running")[0]).hexdigest()]
+        key = [kind, [str(p) for p in images], at, args.size, args.frames, hashlib.sha256(Path(__file__).read_bytes().split(b"# Running")[0]).hexdigest()]
         self.key = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
         self.folder = args.work / "examples" / f"{kind}-{at}-{self.key}"
         self.is_stream = kind.rpartition("-")[2] in MOTIONS or kind == "clean-video"
         self.is_clean = kind in CLEAN
         if not (self.folder / "done").exists():
             self.folder.mkdir(parents=True, exist_ok=True)
-            self.make(pictures, at)
+            self.make(images, at)
             (self.folder / "done").touch()
         self.file = next(self.folder.glob("noisy.*"))
         self._clean = None
 
-    def make(self, pictures, at):
+    def make(self, images, at):
         size, seed = self.args.size, [at, KINDS.index(self.kind)]
         rng = np.random.default_rng(seed)
         base, _, motion = self.kind.rpartition("-")
         if self.is_stream:
-            frames = list(scene("pan" if self.kind == "clean-video" else motion, pictures, at, size, self.args.frames))
+            frames = list(scene("pan" if self.kind == "clean-video" else motion, images, at, size, self.args.frames))
             if base in SENSORS:
                 *form, coder = SENSORS[base]
                 sensor = Sensor(*form, seed)
@@ -269,7 +269,7 @@ class Example:
                 noisy = [np.clip(np.rint(f + sigma * rng.standard_normal(f.shape)), 0, 255).astype(np.uint8) for f in frames]
             written(noisy, coder, self.folder / f"noisy.{CODERS[coder][0]}")
         else:
-            frame = drawn(self.kind, *size) if self.kind in CLEAN[3:] else next(scene("still", pictures, at, size, 1))
+            frame = drawn(self.kind, *size) if self.kind in CLEAN[3:] else next(scene("still", images, at, size, 1))
             clean, coded = [frame], []
             if self.kind in JPEGS:
                 noise, quality, sampling = JPEGS[self.kind]
@@ -301,7 +301,7 @@ class Example:
         return tuple(p[None] for p in planes_of(cv2.imread(str(path), cv2.IMREAD_COLOR)[..., ::-1].astype(np.float32)))
 
     def true_sigma(self):
-        """Standard deviation of all that is wrong, of luma and of chroma, in 8-bit units of full range."""
+        """Standard deviation of the errors, of luma and of chroma, in 8-bit units of full range."""
         (y, c), (clean_y, clean_c) = self.planes(self.file), self.clean()
         count = min(len(y), len(clean_y))
         return float(np.std(y[:count] - clean_y[:count])) * 255 / 219, float(np.std(c[:count] - clean_c[:count])) * 255 / 224
@@ -311,7 +311,7 @@ class Example:
 
 
 class Results:
-    """What was measured, a JSON object a line, by example and method."""
+    """Measurements, a JSON object per line, by example and method."""
 
     def __init__(self, path):
         self.path, self.known = path, {}
@@ -319,7 +319,7 @@ class Results:
             for line in path.read_text().splitlines():
                 try:
                     row = json.loads(line)
-                except ValueError:  # cut off when a run was stopped
+                except ValueError:  # truncated when a run was stopped
                     continue
                 self.known[row["example"], row["method"]] = row
 
@@ -339,7 +339,7 @@ class Results:
 
 
 def eddy(args, example, options):
-    """One run of the binary: PSNR, and what it says of itself."""
+    """One run of the binary: PSNR, and its record."""
     out = args.work / f"result.{'y4m' if example.is_stream else 'png'}"
     out.unlink(missing_ok=True)
     done = run([args.eddy, "denoise", example.file, "-o", out, "--json", *options])
@@ -357,7 +357,7 @@ def eddy(args, example, options):
 
 
 def settings(args, example):
-    """Its own other settings, by name: models, and levels of noise around the truth."""
+    """Eddy's other settings, by name: models, and sigmas around the true one."""
     luma, chroma = example.true_sigma()
     # White noise in RGB of s is 0.6685 s in luma.
     told = {"camera": lambda f: f"{f * luma:.2f},{f * chroma:.2f}", "denoise-fast": lambda f: f"{f * luma / 0.6685:.2f}", "denoise": lambda f: f"{f * luma / 0.6685:.2f}"}
@@ -369,7 +369,7 @@ def settings(args, example):
 
 
 def nlmeans(args, example, strength):
-    """ffmpeg's nlmeans of every fourth frame, since frames do not know of each other."""
+    """ffmpeg's nlmeans of every fourth frame, since it treats frames independently."""
     thin = "select='not(mod(n,4))',"
     result = decoded(example.file, f"{thin}nlmeans=s={strength}")
     clean = tuple(p[::4] for p in example.clean())
@@ -413,13 +413,13 @@ COLUMNS = ["kind", "noisy", "best NLM", "frame by frame", "eddy", "RGB", "best o
 
 
 def line(rows, is_clean):
-    """A row of the table: means over the examples of a kind, and which of the bars it misses."""
+    """A row of the table: means over the examples of a kind, and the limits that it misses."""
     mean = lambda part, name="psnr": (lambda v: float(np.mean(v)) if v else None)([r[part][name] for r in rows if isinstance(r.get(part, {}).get(name), (int, float))])
     show = lambda value, form="{:.1f}": "" if value is None else form.format(value)
     eddy, single, rival, own = mean("eddy"), mean("single"), mean("rival"), mean("own")
     tiles, kind = mean("eddy", "tiles"), rows[0]["kind"]
     before, after = mean("single", "flicker"), mean("eddy", "flicker")
-    steady = after / before if before and after is not None else None  # as a part of what it is frame by frame
+    steady = after / before if before and after is not None else None  # relative to that of single frames
     misses = []
     if eddy is None:
         misses.append("failed")
@@ -483,14 +483,14 @@ def options():
 def main():
     args = options()
     args.work.mkdir(parents=True, exist_ok=True)
-    pictures = sorted(p for p in args.photographs.iterdir() if p.suffix.lower() in (".png", ".jpg"))
-    if not pictures:
+    images = sorted(p for p in args.photographs.iterdir() if p.suffix.lower() in (".png", ".jpg"))
+    if not images:
         raise SystemExit(f"{args.photographs} holds no .png or .jpg")
-    chosen = [i * len(pictures) // args.count for i in range(min(args.count, len(pictures)))]
+    chosen = [i * len(images) // args.count for i in range(min(args.count, len(images)))]
     results, lines = Results(args.work / "results.jsonl"), []
     for kind in args.kinds:
         started = time.monotonic()
-        rows = [measured(args, results, Example(kind, at, args, pictures)) for at in (chosen[:1] if kind in CLEAN[3:] else chosen)]
+        rows = [measured(args, results, Example(kind, at, args, images)) for at in (chosen[:1] if kind in CLEAN[3:] else chosen)]
         lines.append(line(rows, kind in CLEAN))
         print(f"{time.monotonic() - started:5.0f} s  " + "  ".join(f"{c} {v}" for c, v in zip(COLUMNS, lines[-1]) if v), flush=True)
     print("\n" + table(lines))

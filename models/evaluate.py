@@ -1,10 +1,10 @@
-"""Measures the shipped models through the `eddy` binary and writes `QUALITY.md` and the pictures of `../docs`.
+"""Measures the shipped models through the `eddy` binary and writes `QUALITY.md` and the images of `../docs`.
 
     cargo build --release
     python evaluate.py --eddy ../target/release/eddy
 
-Needs the packages of train/requirements.txt but for PyTorch. Models whose folder is not there are left out. CBM3D's results are
-kept in `--cache` between runs; `--quick` takes two pictures, leaves CBM3D out and writes nothing, for trials.
+Needs the packages of train/requirements.txt except PyTorch. Models whose folder is missing are skipped. CBM3D's results are
+cached in `--cache`; `--quick` takes two images, skips CBM3D and writes nothing.
 """
 
 import argparse
@@ -31,26 +31,30 @@ SIGMAS, STEPS = (15, 25, 50), (1, 2, 4, 8)
 MODELS = ("denoise-fast", "denoise", "camera", "upscale-x2", "upscale-x4")
 NAMES = ("astronaut", "coffee", "chelsea", "ihc", "retina")
 LIGHTS = {"good light": (2e-4, 1e-6), "indoors": (2e-3, 2e-5), "at night": (1e-2, 2e-4)}  # a and b of the sensor's variance, a * light + b
-NLM_STRENGTH = 0.6  # h / sigma: the best of 0.4 to 1.2 on two photographs that are not reported
+NLM_STRENGTH = 0.6  # h / sigma: the best of 0.4 to 1.2 on two other photographs
 
 PROTOCOL = """\
 # Quality
 
-Written by `python models/evaluate.py`; every figure of ours comes from the shipped files through the `eddy` binary.
+Written by `python models/evaluate.py`, which runs the bundled models through the `eddy` binary.
 
-**Pictures.** Of scikit-image's own: {names}. They took no part in training, in choosing, or in tuning. Denoising and the camera use the middle 256x256 pixels, upscaling the middle
-512x512 at most. Figures are means over the pictures.
+**Images.** {names}, from scikit-image. They were not used for
+training, model selection or tuning. Denoising and the camera use the middle 256x256 pixels,
+upscaling the middle 512x512 at most. Figures are means over the images.
 
-**Files.** Noisy pictures are 16-bit PNG, so noise is clipped to [0, 1] and hardly rounded; results are 16-bit PNG too. Small pictures for upscaling are 8-bit PNG, made
-by Pillow's antialiased bicubic filter. Every method gets the same file. OpenCV's non-local means takes 8 bits and gets them; its h is 0.6 sigma. Each denoiser is conditioned on sigma.
-CBM3D and NLM take noise for Gaussian and do not know that it was clipped; ours were trained on such noise.
+**Files.** Noisy images are 16-bit PNG, so noise is clipped to [0, 1] and hardly rounded; so are
+results. Low-resolution images for upscaling are 8-bit PNG, made by Pillow's antialiased
+bicubic filter. Every method gets the same file, except OpenCV's non-local means, which takes 8
+bits; its h is 0.6 sigma. Each denoiser is given sigma. CBM3D and NLM assume unclipped Gaussian
+noise; our networks were trained on clipped noise.
 
-**Measures.** PSNR in dB; SSIM (Wang et al. 2004); HaarPSI (Reisenhofer et al. 2018); *spectrum*, the distance of log power spectra (0 is the best; it says whether
-texture is as strong as it should be). `models/measures.py` defines them.
+**Measures.** PSNR in dB; SSIM (Wang et al. 2004); HaarPSI (Reisenhofer et al. 2018); *spectrum*,
+the distance of log power spectra (0 is the best; it shows whether texture has the right strength).
+`models/measures.py` defines them.
 
-**Time.** Seconds a megapixel of the result, of the same run, on {machine}: for eddy what it reports itself (pixels to pixels, without reading and writing files), for the others the call,
-which for CBM3D may have been made in an earlier run.
-Read them against each other.
+**Time.** Seconds per megapixel of the result, in the same run, on {machine}: Eddy's is
+the reported time (pixels to pixels, without reading and writing files), that of the others the time
+of the call, for CBM3D possibly in an earlier run. Compare them with each other only.
 """
 
 
@@ -61,7 +65,7 @@ class Eddy:
         self.path = Path(path).resolve()
 
     def run(self, command, model, inputs, *options, folder):
-        """Results of the package in ./MODEL for `inputs` (files), as float pictures, and the seconds that eddy reports in all."""
+        """Results of the package in ./MODEL for `inputs` (files), as float images, and the total seconds that eddy reports."""
         out = Path(folder) / f"out-{time.monotonic_ns()}"
         argv = [self.path, command, *inputs, "-m", HERE / model, "-o", f"{out}/", "-f", "png", "--json", *map(str, options)]
         done = subprocess.run(argv, capture_output=True, text=True)
@@ -76,21 +80,21 @@ def load(path):
     return pixels / np.float64(np.iinfo(pixels.dtype).max)
 
 
-def save(path, picture, bits=16):
+def save(path, image, bits=16):
     most = 2**bits - 1
-    pixels = np.round(np.clip(picture, 0, 1) * most).astype(np.uint16 if bits == 16 else np.uint8)
+    pixels = np.round(np.clip(image, 0, 1) * most).astype(np.uint16 if bits == 16 else np.uint8)
     cv2.imwrite(str(path), pixels[..., ::-1])
     return path
 
 
-def middle(picture, most):
-    height, width = (min(side, most) // 8 * 8 for side in picture.shape[:2])
-    top, left = (picture.shape[0] - height) // 2, (picture.shape[1] - width) // 2
-    return picture[top : top + height, left : left + width, :3] / 255.0
+def middle(image, most):
+    height, width = (min(side, most) // 8 * 8 for side in image.shape[:2])
+    top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
+    return image[top : top + height, left : left + width, :3] / 255.0
 
 
-def megapixels(pictures):
-    return sum(p.shape[0] * p.shape[1] for p in pictures) / 1e6
+def megapixels(images):
+    return sum(p.shape[0] * p.shape[1] for p in images) / 1e6
 
 
 class Table:
@@ -124,7 +128,7 @@ class Evaluation:
         return tomllib.loads((HERE / model / "model.toml").read_text())["files"]
 
     def cbm3d(self, noisy, sigma):
-        """CBM3D's result and how long it took when it was computed."""
+        """CBM3D's result, and how long it took when it was computed."""
         key = hashlib.sha256(noisy.tobytes() + str(sigma).encode()).hexdigest()[:24]
         path = self.cache / f"cbm3d-{key}.npz"
         if not path.exists():
@@ -183,8 +187,8 @@ class Evaluation:
     def small_files(self, scale, truths):
         files = [self.folder / f"{name}-small{scale}.png" for name in self.originals]
         for path, truth in zip(files, truths):
-            picture = Image.fromarray(np.round(truth * 255).astype(np.uint8))
-            picture.resize((picture.width // scale, picture.height // scale), Image.BICUBIC).save(path)
+            image = Image.fromarray(np.round(truth * 255).astype(np.uint8))
+            image.resize((image.width // scale, image.height // scale), Image.BICUBIC).save(path)
         return files
 
     def upscaling(self):
@@ -218,10 +222,10 @@ class Evaluation:
         return files
 
     def camera(self):
-        """A camera with other code and other parameters than the one of training."""
+        """A camera with different code and parameters from that of training."""
         if not self.has("camera"):
             return ""
-        text = "\n## Camera\n\nA simulated camera that is not the one of training: sRGB's curve, another color matrix, OpenCV's edge-aware demosaicing, Poisson-Gaussian noise, an\nunsharp mask, JPEG of quality 80 with 4:2:0. `--sigma auto` throughout.\n"
+        text = "\n## Camera\n\nA simulated camera that differs from that of training: sRGB's curve, another color matrix, OpenCV's\nedge-aware demosaicing, Poisson-Gaussian noise, an unsharp mask, JPEG of quality 80 with 4:2:0.\n`--sigma auto` throughout.\n"
         truths = {name: middle(p, 256) for name, p in self.originals.items()}
         clean, shown = list(truths.values()), {}
         for light in LIGHTS:
@@ -239,7 +243,7 @@ class Evaluation:
         return text
 
     def tasks(self, model, truths):
-        """What a model's files are compared on: a command, input files and options, for each column of figures."""
+        """The tests of a model's files: a command, input files and options for each column of figures."""
         if model.startswith("upscale"):
             scale = int(model[-1])
             return [("upscale", self.small_files(scale, truths.values()), ("-s", scale))]
@@ -248,9 +252,9 @@ class Evaluation:
         return [("denoise", self.noisy_files(sigma, truths), ("--sigma", sigma)) for sigma in SIGMAS]
 
     def precisions(self, models=MODELS):
-        """What each file loses against f32, and how fast it is here: each task with each file in turn."""
-        text = "\n## Precisions\n\nThe middle 512x512 at most; one step. PSNR in dB at sigma 15 / 25 / 50, for `camera` in good light / indoors / at night. float16 is for devices that compute in it; a\n"
-        text += "processor converts back and forth.\n\n| model | file | KiB | PSNR | s/MP |\n|---|---|---|---|---|\n"
+        """The loss of each file against f32, and its time here: each task with each file in turn."""
+        text = "\n## Precisions\n\nThe middle 512x512 at most; one step. PSNR in dB at sigma 15 / 25 / 50, for `camera` in good light /\n"
+        text += "indoors / at night. f16 is for devices that compute in it; a CPU converts to f32 and back.\n\n| model | file | KiB | PSNR | s/MP |\n|---|---|---|---|---|\n"
         truths = {name: middle(p, 512) for name, p in self.originals.items()}
         for model in filter(self.has, models):
             files = self.files(model)
@@ -285,11 +289,11 @@ class Evaluation:
         page.save(HERE / f"../docs/{name}.jpg", quality=80, subsampling=0)
 
 
-def shoot(rng, picture, a, b, path):
-    """Writes what the camera makes of a picture; the sensor's variance is a * light + b."""
+def shoot(rng, image, a, b, path):
+    """Writes the camera's photograph of an image; the sensor's variance is a * light + b."""
     matrix = np.array([[1.55, -0.40, -0.15], [-0.20, 1.42, -0.22], [0.02, -0.48, 1.46]])
     gains = np.array([1.9, 1.0, 1.55])
-    linear = np.where(picture <= 0.04045, picture / 12.92, ((picture + 0.055) / 1.055) ** 2.4)
+    linear = np.where(image <= 0.04045, image / 12.92, ((image + 0.055) / 1.055) ** 2.4)
     light = np.clip(linear @ np.linalg.inv(matrix).T, 0, None) / gains
     raw = light[..., 1].copy()
     raw[::2, ::2], raw[1::2, 1::2] = light[::2, ::2, 0], light[1::2, 1::2, 2]
@@ -310,7 +314,7 @@ def machine():
 
 
 def replace_camera(evaluation):
-    """Puts the camera's section and its rows of the others in place of those that are there."""
+    """Replaces the camera's section and its rows in the other tables."""
     path = HERE / "QUALITY.md"
     before, _, rest = path.read_text().partition("\n## Camera\n")
     section = evaluation.camera()
@@ -326,7 +330,7 @@ def main():
     parser.add_argument("--cache", default=HERE / "train/out/cbm3d", help="folder where CBM3D's results are kept")
     parser.add_argument("--digits", action="store_true", help="measure the digit models alone, into ../docs/digits.md")
     parser.add_argument("--inpainting", action="store_true", help="measure inpainting alone, into ../docs/inpainting.md")
-    parser.add_argument("--quick", action="store_true", help="two pictures, no CBM3D; QUALITY.md and ../docs are left alone")
+    parser.add_argument("--quick", action="store_true", help="two images, no CBM3D; QUALITY.md and ../docs are left alone")
     parser.add_argument("--camera", action="store_true", help="measure `camera` alone, and put its figures in place of those in QUALITY.md")
     args = parser.parse_args()
     if args.inpainting:
@@ -334,7 +338,7 @@ def main():
 
         return inpainting_evaluation.main(args.eddy)
     if args.digits:
-        # What it needs, the rest does not.
+        # Its dependencies are not needed otherwise.
         import digits_evaluation
 
         return digits_evaluation.main(args.eddy)
@@ -342,7 +346,7 @@ def main():
         evaluation = Evaluation(args, folder)
         if args.camera:
             return replace_camera(evaluation)
-        # What tests/third_party/run.py measured stays.
+        # The section of tests/third_party/run.py is kept.
         _, head, rows = (HERE / "QUALITY.md").read_text().partition("\n## Peers\n")
         peers = head + rows
         text = PROTOCOL.format(names=", ".join(evaluation.originals), machine=machine())

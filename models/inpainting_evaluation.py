@@ -1,8 +1,10 @@
 """Measures inpainting through the `eddy` binary and writes `../docs/inpainting.md` and `../docs/inpainting.jpg`: `evaluate.py --inpainting`.
 
-The middle 256x256 pixels of scikit-image's astronaut, coffee and chelsea, which took part in nothing else. *Scratches* are three lines of 3 pixels and eight
-discs of 3 to 6 pixels' radius, *spots* forty discs of 2 to 4, *text* six lines of letters, *blocks* four squares of 24. OpenCV's Telea and Navier-Stokes get a radius of 5. PSNR
-is over the missing pixels alone; that the others are unchanged is asserted.
+The test images are the middle 256x256 pixels of scikit-image's astronaut, coffee and chelsea, which
+were not used for training or tuning. *Scratches* are three lines of 3 pixels and eight discs of 3
+to 6 pixels' radius, *spots* forty discs of 2 to 4, *text* six lines of letters, *blocks* four
+squares of 24. OpenCV's Telea and Navier-Stokes have a radius of 5. PSNR is over the missing pixels;
+the script asserts that the others are unchanged.
 """
 
 import subprocess
@@ -18,9 +20,9 @@ NAMES = ("astronaut", "coffee", "chelsea")
 
 
 def middle(name):
-    picture = getattr(skimage.data, name)()
-    y, x = (picture.shape[0] - 256) // 2, (picture.shape[1] - 256) // 2
-    return cv2.cvtColor(picture[y : y + 256, x : x + 256], cv2.COLOR_RGB2BGR)
+    image = getattr(skimage.data, name)()
+    y, x = (image.shape[0] - 256) // 2, (image.shape[1] - 256) // 2
+    return cv2.cvtColor(image[y : y + 256, x : x + 256], cv2.COLOR_RGB2BGR)
 
 
 def masks(rng):
@@ -40,9 +42,9 @@ def masks(rng):
     return {"scratches": scratches, "spots": spots, "text": text, "blocks": blocks}
 
 
-def drawn(eddy, picture, mask, *options):
+def drawn(eddy, image, mask, *options):
     with tempfile.TemporaryDirectory() as folder:
-        cv2.imwrite(f"{folder}/in.png", picture)
+        cv2.imwrite(f"{folder}/in.png", image)
         cv2.imwrite(f"{folder}/mask.png", mask)
         words = [eddy, "inpaint", f"{folder}/in.png", "--mask", f"{folder}/mask.png", "-o", f"{folder}/out.png", "--quiet", *options]
         subprocess.run([str(word) for word in words], check=True)
@@ -50,11 +52,11 @@ def drawn(eddy, picture, mask, *options):
 
 
 METHODS = {
-    "Telea": lambda eddy, picture, mask: cv2.inpaint(picture, mask, 5, cv2.INPAINT_TELEA),
-    "Navier-Stokes": lambda eddy, picture, mask: cv2.inpaint(picture, mask, 5, cv2.INPAINT_NS),
-    "`eddy`": lambda eddy, picture, mask: drawn(eddy, picture, mask),
-    "`eddy --samples 1`": lambda eddy, picture, mask: drawn(eddy, picture, mask, "--samples", 1),
-    "`eddy --steps 1`": lambda eddy, picture, mask: drawn(eddy, picture, mask, "--steps", 1),
+    "Telea": lambda eddy, image, mask: cv2.inpaint(image, mask, 5, cv2.INPAINT_TELEA),
+    "Navier-Stokes": lambda eddy, image, mask: cv2.inpaint(image, mask, 5, cv2.INPAINT_NS),
+    "`eddy`": lambda eddy, image, mask: drawn(eddy, image, mask),
+    "`eddy --samples 1`": lambda eddy, image, mask: drawn(eddy, image, mask, "--samples", 1),
+    "`eddy --steps 1`": lambda eddy, image, mask: drawn(eddy, image, mask, "--steps", 1),
 }
 
 
@@ -85,18 +87,22 @@ def main(eddy):
     rows += "| mean | | " + " | ".join(f"{mean:.2f}" for mean in means) + " |\n"
     text = f"""# Inpainting
 
-Written by `python models/evaluate.py --inpainting`: `eddy inpaint` as it is when nothing else is asked for (`prior`, ten steps, the mean of four posterior samples), one sample, and one evaluation.
+Written by `python models/evaluate.py --inpainting`: `eddy inpaint` with default options (`prior`,
+ten steps, the mean of four posterior samples), with one sample, and with one evaluation.
 
 {__doc__.split(chr(10), 2)[2].strip()}
 
 {head}{rows}
-From left to right: what is missing, Telea, `eddy`, `eddy --samples 1`, the truth.
+From left to right: the missing pixels, Telea, `eddy`, `eddy --samples 1`, the ground truth.
 
-![Parts missing of three photographs, and what OpenCV and Eddy put there](inpainting.jpg)
+![Three photographs with missing pixels, filled by OpenCV and by Eddy](inpainting.jpg)
 
-`prior` knows what is missing by its map of sigma: none where an image is known, the largest where it is not. One evaluation is then the mean of all images that could be there, as far as the
-network is right. A posterior sample is one of them, with its texture, and has up to twice the mean squared error of their mean, which the average of several samples approaches. The numbers of steps and
-samples were chosen on two other photographs, scikit-image's rocket and motorcycle. Those show what Eddy is not good at: an empty sky, which interpolation fills to 45 dB (Telea), and Eddy to 38.
+`prior` takes the mask as its map of sigma: the smallest where the image is known, the largest where
+it is missing. One evaluation then estimates the posterior mean. A posterior sample has texture, and
+up to twice the mean squared error of the posterior mean, which the average of several samples
+approaches. The numbers of steps and samples were chosen on two other photographs, scikit-image's
+rocket and motorcycle. They show a weakness: an empty sky, which interpolation fills to 45 dB
+(Telea), and Eddy to 38.
 """
     (DOCS / "inpainting.md").write_text(text)
     print(head + rows)

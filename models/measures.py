@@ -1,4 +1,4 @@
-"""Measures of a picture against the true one, all on float RGB in [0, 1], [H, W, 3]."""
+"""Measures of an image against the true one, all on float RGB in [0, 1], [H, W, 3]."""
 
 import numpy as np
 from scipy.ndimage import convolve, uniform_filter
@@ -27,8 +27,8 @@ def haarpsi(result, truth):
     def similarity(a, b):
         return (2 * a * b + c**2) / (a**2 + b**2 + c**2)
 
-    def prepare(picture):
-        planes = 255 * picture @ YIQ.T
+    def prepare(image):
+        planes = 255 * image @ YIQ.T
         return [uniform_filter(planes[..., i], 2, mode="constant")[::2, ::2] for i in range(3)]
 
     def wavelet(plane, scale, axis):
@@ -50,7 +50,7 @@ def haarpsi(result, truth):
 
 
 def log_spectrum_distance(result, truth):
-    """How far the texture's strength is off: the root mean square, over 24 logarithmic bins from 1/32 to 1/2 cycle a pixel, of the
+    """Error of the texture's strength: the root mean square, over 24 logarithmic bins from 1/32 to 1/2 cycle a pixel, of the
     difference of log10 of the radially averaged power spectra of luma under a Hann window; 0 is the best."""
     height, width = truth.shape[:2]
     window = np.hanning(height)[:, None] * np.hanning(width)
@@ -58,8 +58,8 @@ def log_spectrum_distance(result, truth):
     edges = np.geomspace(1 / 32, 1 / 2, 25)
     which = np.digitize(f, edges)
 
-    def spectrum(picture):
-        luma = picture @ YIQ[0]
+    def spectrum(image):
+        luma = image @ YIQ[0]
         power = np.abs(np.fft.fft2((luma - luma.mean()) * window)) ** 2
         return np.log10([power[which == k].mean() + 1e-9 for k in range(1, len(edges))])
 

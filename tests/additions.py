@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Proves "Where to add" of ARCHITECTURE.md: adds one of each kind to a copy of the sources, counts the files touched, and compiles
+"""Tests "Where to add" of ARCHITECTURE.md: adds one of each kind to a copy of the sources, counts the files touched, and compiles
 all of them together. `tests/additions.py`; `.ci/run` does it.
 """
 

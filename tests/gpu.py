@@ -1,10 +1,10 @@
-"""What Eddy does with an NVIDIA GPU, and without: `python3 tests/gpu.py EDDY FOLDER`.
+"""Tests Eddy with an NVIDIA GPU, and its errors without one: `python3 tests/gpu.py EDDY FOLDER`.
 
 FOLDER holds a `libonnxruntime.so` for GPUs with its providers, such as `onnxruntime/capi` of an unpacked onnxruntime-gpu wheel;
-CUDA and cuDNN (and TensorRT) are to be found by the loader. Ways in which a library can be wrong are tried everywhere; what needs
-a GPU is tried on each device that `eddy doctor` says works, and else said to be left out. Ends with 0 if all held.
+CUDA and cuDNN (and TensorRT) must be found by the loader. The errors of wrong libraries are tested everywhere; what needs
+a GPU is tested on each device that works by `eddy doctor`, and is otherwise reported as skipped. Exit code 0 if all tests pass.
 
-Needs the standard library alone.
+Needs the standard library only.
 """
 
 import json
@@ -44,7 +44,7 @@ def records(run):
 
 
 def worst(one, other):
-    """The largest difference between two pictures, in levels, and how many samples differ."""
+    """The largest difference between two images, in levels, and how many samples differ."""
     one, other = one.read_bytes(), other.read_bytes()
     if len(one) != len(other) or one[:54] != other[:54]:
         return 255, len(one)

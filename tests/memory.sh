@@ -1,8 +1,8 @@
 #!/bin/sh
-# `--max-memory` holds: an image of 6000x4000 within 512 MiB and streams of 1920x1080 within 256: `tests/memory.sh [EDDY]`,
+# `--max-memory` is kept: an image of 6000x4000 within 512 MiB and streams of 1920x1080 within 256: `tests/memory.sh [EDDY]`,
 # with target/release/eddy when left out.
 #
-# Not part of `cargo test`, since it takes minutes. Needs python3 (its standard library alone).
+# Not part of `cargo test`, since it takes minutes. Needs python3 (the standard library only).
 set -eu
 here=$(cd "$(dirname "$0")/.." && pwd)
 eddy=$(realpath "${1:-$here/target/release/eddy}")
@@ -48,7 +48,7 @@ failed=0
 within() {
     limit=$(($1 << 20))
     shift
-    # What the kernel counted when the process has ended.
+    # The kernel's count after the process has ended.
     peak=$(python3 - "$eddy" denoise "$@" <<'PYTHON'
 import os, sys
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A network by OpenVINO gives the processor's image: with the library of the wheel onnxruntime-openvino, which pip brings.
+# A network on OpenVINO gives the CPU's image: with the library of the wheel onnxruntime-openvino, which pip downloads.
 # Usage: tests/openvino.sh target/release/eddy
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -10,7 +10,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 python3 -m pip download -q --no-deps --only-binary :all: --python-version 3.11 --implementation cp \
-    --platform manylinux_2_28_x86_64 -d "$work" onnxruntime-openvino==1.24.1 || { echo "pip does not bring it: skipped"; exit 0; }
+    --platform manylinux_2_28_x86_64 -d "$work" onnxruntime-openvino==1.24.1 || { echo "pip cannot download it: skipped"; exit 0; }
 echo "$sum  $work/$wheel" | sha256sum --quiet -c
 python3 -m zipfile -e "$work/$wheel" "$work/wheel"
 library=$work/wheel/onnxruntime/capi/libonnxruntime.so.1.24.1
@@ -29,8 +29,8 @@ differences = [abs(a - b) for a, b in zip(openvino, cpu, strict=True)]
 assert max(differences) <= 1, f"largest difference {max(differences)}"
 print(f"{sum(map(bool, differences))} of {len(differences)} samples differ, by one level")
 PYTHON
-# Where the library has no OpenVINO, that is said, with the exit code for devices.
+# Without OpenVINO in the library, the error says so, with the exit code of devices.
 code=0
 "$eddy" denoise tests/data/noisy-chelsea.png --device openvino -o "$work/none.png" 2>"$work/said" || code=$?
 [ "$code" = 6 ] && grep -q onnxruntime-openvino "$work/said"
-echo "OpenVINO gives the processor's image"
+echo "OpenVINO gives the CPU's image"

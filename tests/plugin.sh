@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A network by a provider in a library of its own (`--ep-library`) gives the processor's image: with the plugin onnxruntime-ggml,
-# which offers a device on any x86-64 processor, and the ONNX Runtime that it is built for; pip brings both. It has no
+# A network on a plugin provider (`--ep-library`) gives the CPU's image: with the plugin onnxruntime-ggml, which offers a device
+# on any x86-64 processor, and the ONNX Runtime that it is built for; pip downloads both. It has no
 # convolutions in two dimensions, so the network has two other operators.
 # Usage: tests/plugin.sh target/release/eddy
 set -euo pipefail
@@ -11,7 +11,7 @@ trap 'rm -rf "$work"' EXIT
 
 fetch() {
     python3 -m pip download -q --no-deps --only-binary :all: --python-version 3.11 --implementation cp \
-        --platform manylinux_2_28_x86_64 --platform manylinux_2_35_x86_64 -d "$work" "$1" || { echo "pip does not bring $1: skipped"; exit 0; }
+        --platform manylinux_2_28_x86_64 --platform manylinux_2_35_x86_64 -d "$work" "$1" || { echo "pip cannot download $1: skipped"; exit 0; }
     (cd "$work" && echo "$2" | sha256sum --quiet -c)
     python3 -m zipfile -e "$work/${2#*  }" "$work/wheels"
 }
@@ -25,7 +25,7 @@ plugin=$work/wheels/onnxruntime_ggml/lib/libonnxruntime_ggml.so
 run() { "$eddy" denoise tests/data/noisy-chelsea.png -m "$work/darker" --sigma 25 --json "$@" 2>"$work/said"; }
 run --runtime "$library" --ep-library "$plugin" -o "$work/plugin.bmp" | grep -q '"device":"plugin:0"'
 run --runtime "$library" -o "$work/cpu.bmp" >"$work/record"
-# It ends with an error, since the plugin does not run the bundled models; the processor works beside it.
+# It ends with an error, since the plugin cannot run the bundled models; the CPU works nevertheless.
 "$eddy" doctor --runtime "$library" --ep-library "$plugin" >"$work/doctor" 2>/dev/null || true
 grep -q "plugin:0 works" "$work/doctor" && grep -q "cpu works" "$work/doctor"
 python3 - "$work" <<'PYTHON'
@@ -44,9 +44,9 @@ fails() {
     run "$@" -o "$work/none.png" >"$work/record" || ended=$?
     [ "$ended" = "$code" ] && grep -q -- "$words" "$work/said" || { echo "$*: exit code $ended, expected $code and $words"; cat "$work/said"; exit 1; }
 }
-fails 6 "offers no device" --ep-library "$plugin"                        # it wants a newer ONNX Runtime than the embedded one
+fails 6 "offers no device" --ep-library "$plugin"                        # it needs a newer ONNX Runtime than the embedded one
 fails 6 "offers only device 0" --runtime "$library" --ep-library "$plugin" --device plugin:1
 fails 6 "name its library by --ep-library" --device plugin
 fails 5 "does not register it" --runtime "$library" --ep-library "$library"
 fails 5 "missing.so" --ep-library "$work/missing.so"
-echo "the plugin gives the processor's image"
+echo "the plugin gives the CPU's image"

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""What is left of results when the power goes: `tests/power_cut.py BINARY`.
+"""Tests results after a power cut: `tests/power_cut.py BINARY`.
 
 A file system of its own (ext4 on a loop device) is shut down without writing anything more (FS_IOC_SHUTDOWN, without the
-journal) right after a run, and mounted anew. Whatever the run left under its final name has to be there then, to the byte.
+journal) right after a run, and mounted anew. Every result under its final name must then be complete, byte for byte.
 Before each cut the journal is written once, so that a file that was renamed and not synced is there and empty, as it is some
 seconds after a run. Needs root and loop devices; says so and ends with 0 where they are missing."""
 
@@ -121,7 +121,7 @@ def main():
 
 
 def attack(binary, work, disk):
-    picture, film = ROOT / "tests/data/noisy-chelsea.png", work / "in.y4m"
+    photograph, film = ROOT / "tests/data/noisy-chelsea.png", work / "in.y4m"
     y4m(film, FRAMES)
 
     def eddy(*arguments, also=()):
@@ -153,9 +153,9 @@ def attack(binary, work, disk):
     )
 
     def replaced():
-        eddy("denoise", picture, "-o", at / "a.png", "--sigma", "5")()
+        eddy("denoise", photograph, "-o", at / "a.png", "--sigma", "5")()
         os.sync()
-        eddy("denoise", picture, "-o", at / "a.png", "--sigma", "25")()
+        eddy("denoise", photograph, "-o", at / "a.png", "--sigma", "25")()
 
     def control():
         (at / "hidden").write_bytes(b"a result" * 1000)
@@ -164,9 +164,9 @@ def attack(binary, work, disk):
     # What shows that the power was cut: without syncing, results are lost.
     check("a program that does not sync", disk, control, 1, whole=False)
     check("frames, --no-sync", disk, eddy("denoise", film, "-o", f"{at}/new/", "--sigma", "0", "--no-sync"), FRAMES, whole=False)
-    check("a new PNG", disk, eddy("denoise", picture, "-o", at / "a.png"), 1)
+    check("a new PNG", disk, eddy("denoise", photograph, "-o", at / "a.png"), 1)
     check("a replaced PNG", disk, replaced, 1)
-    check("pictures into a new folder", disk, eddy("denoise", picture, "-o", f"{at}/new/below/"), 1)
+    check("images into a new folder", disk, eddy("denoise", photograph, "-o", f"{at}/new/below/"), 1)
     check("y4m", disk, eddy("denoise", film, "-o", at / "a.y4m", "--sigma", "0"), 1)
     check("numbered frames", disk, frames, FRAMES)
     check("numbered frames, interrupted", disk, interrupted(signal.SIGINT, 130), 100)

@@ -11,7 +11,7 @@ def main(target):
     metadata = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
     packages = {package["id"]: package for package in metadata["packages"]}
     nodes = {node["id"]: node for node in metadata["resolve"]["nodes"]}
-    # What is linked, and not what only builds or tests.
+    # Linked crates only, without build and test dependencies.
     linked, todo = set(), [metadata["resolve"]["root"]]
     while todo:
         node = todo.pop()
@@ -24,7 +24,7 @@ def main(target):
     for package in sorted((packages[node] for node in linked), key=lambda package: (package["name"], package["version"])):
         print(f"{'=' * 80}\n{package['name']} {package['version']}: {package['license']}\n{'=' * 80}\n")
         folder = Path(package["manifest_path"]).parent
-        files = sorted(path for path in folder.iterdir() if path.name.upper().startswith(("LICENSE", "LICENSE", "COPYING", "NOTICE", "UNLICENSE")) and path.is_file())
+        files = sorted(path for path in folder.iterdir() if path.name.upper().startswith(("LICENSE", "LICENCE", "COPYING", "NOTICE", "UNLICENSE")) and path.is_file())
         for path in files:
             print(path.read_text(errors="replace").strip() + "\n")
         if not files:

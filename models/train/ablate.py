@@ -1,9 +1,9 @@
-"""What each part of the picture generator is worth: for each, a small denoiser learns from pictures made without it.
+"""Ablation of the image generator: for each part, a small denoiser is trained on images made without it.
 
     python ablate.py --validation out/validation --out out/ablation --steps 2000
 
-Prints the mean PSNR over sigma 15, 25 and 50 on the synthetic validation pictures (made with everything) and on the photographs set aside.
-All variants have the same seeds, numbers of pictures and steps; the spread of the variant "everything" over `--seeds` says what is noise.
+Prints the mean PSNR over sigma 15, 25 and 50 on the synthetic validation images (made with everything) and on the validation photographs.
+All variants have the same seeds, numbers of images and steps; the spread of the variant "everything" over `--seeds` shows the random variation.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-import pictures
+import images
 import textures
 
 CONFIG = """\
@@ -45,11 +45,11 @@ error = "log"
 
 
 def without_planes():
-    pictures.plane = lambda rng, colors, bank, size: pictures.surface(rng, colors, bank, size, size)
+    images.plane = lambda rng, colors, bank, size: images.surface(rng, colors, bank, size, size)
 
 
 def without_strokes():
-    pictures.strokes = lambda rng, canvas, colors: None
+    images.strokes = lambda rng, canvas, colors: None
 
 
 def without_textures():
@@ -57,20 +57,20 @@ def without_textures():
 
 
 def without_shading():
-    pictures.shading = lambda rng, height, width: np.ones((height, width), np.float32)
+    images.shading = lambda rng, height, width: np.ones((height, width), np.float32)
 
 
 def without_lens():
-    pictures.lens = lambda rng, canvas: canvas
+    images.lens = lambda rng, canvas: canvas
 
 
 def without_sharpening():
-    pictures.sharpen = lambda rng, image: image
+    images.sharpen = lambda rng, image: image
 
 
 def without_colors():
     """Colors of three independent uniform numbers, as the first dead-leaves models had them."""
-    pictures.palette = lambda rng: rng.uniform(0, 1, (12, 3)).astype(np.float32)
+    images.palette = lambda rng: rng.uniform(0, 1, (12, 3)).astype(np.float32)
 
 
 VARIANTS = {
@@ -88,21 +88,21 @@ VARIANTS = {
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--validation", default="out/validation", help="folder of other pool-*.npy and set-aside .png")
-    parser.add_argument("--out", default="out/ablation", help="folder of the variants' pictures and logs")
-    parser.add_argument("--count", type=int, default=256, help="pictures for each variant")
+    parser.add_argument("--out", default="out/ablation", help="folder of the variants' images and logs")
+    parser.add_argument("--count", type=int, default=256, help="images for each variant")
     parser.add_argument("--steps", type=int, default=2000, help="steps of training for each variant")
-    parser.add_argument("--seeds", type=int, default=2, help="trainings on the pictures with everything")
+    parser.add_argument("--seeds", type=int, default=2, help="trainings of the variant 'everything'")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
-    parser.add_argument("--variant", help="make the pictures of this variant and stop; what the script calls itself with")
+    parser.add_argument("--variant", help="make the images of this variant and stop; used internally")
     args = parser.parse_args()
     if args.variant:
         VARIANTS[args.variant]()
         folder = Path(args.out) / args.variant.replace(" ", "-")
         folder.mkdir(parents=True, exist_ok=True)
-        for shard in range(-(-args.count // pictures.PICTURES_PER_SHARD)):
-            pictures.write_shard((str(folder), 11, shard, pictures.PICTURES_PER_SHARD, 256))
+        for shard in range(-(-args.count // images.IMAGES_PER_SHARD)):
+            images.write_shard((str(folder), 11, shard, images.IMAGES_PER_SHARD, 256))
         return
-    print("| pictures | seed | synthetic | photographs |\n|---|---|---|---|")
+    print("| images | seed | synthetic | photographs |\n|---|---|---|---|")
     here = Path(__file__).parent
     for name in VARIANTS:
         subprocess.run([sys.executable, __file__, "--variant", name, "--out", args.out, "--count", str(args.count)], check=True)

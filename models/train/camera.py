@@ -1,8 +1,8 @@
-"""What a camera makes of a picture: sensor noise on a Bayer mosaic, and everything that its processor does to it after.
+"""Simulates a camera: sensor noise on a Bayer mosaic, and the in-camera processing after it.
 
-A picture is first taken back to the sensor's light (tone curve, color matrix and white balance undone, as in Brooks et al.
-2019, "Unprocessing Images for Learned Raw Denoising"), so that without noise the camera about gives it back. `Camera` draws a
-camera's settings once; `Camera.shot` takes a picture with new noise, so that a clip is one camera's.
+An image is first taken back to the sensor's light (tone curve, color matrix and white balance undone, as in Brooks et al.
+2019, "Unprocessing Images for Learned Raw Denoising"), so that without noise the camera approximately reproduces it. `Camera` draws a
+camera's settings once; `Camera.shot` takes an image with new noise, so that a clip is one camera's.
 
 Noise is Poisson-Gaussian (Foi et al. 2008). Its strength spans what darktable's noise profiles of 374 cameras say from ISO 100 to
 25600 (green: a from 3e-6 to 2e-3, b from 3e-9 to 2e-6, of the full range), and what small sensors add to that.
@@ -70,10 +70,10 @@ def demosaic(raw, alignment, method):
     return out
 
 
-def jpeg(picture, quality, chroma):
-    """A picture [H, W, 3] in [0, 1] through JPEG with its chroma at 4:2:0, 4:2:2 or 4:4:4."""
+def jpeg(image, quality, chroma):
+    """An image [H, W, 3] in [0, 1] through JPEG with its chroma at 4:2:0, 4:2:2 or 4:4:4."""
     sampling = {"420": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420, "422": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_422, "444": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444}
-    pixels = np.round(np.clip(picture, 0, 1)[..., ::-1] * 255).astype(np.uint8)
+    pixels = np.round(np.clip(image, 0, 1)[..., ::-1] * 255).astype(np.uint8)
     flags = [cv2.IMWRITE_JPEG_QUALITY, int(quality), cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling[chroma]]
     coded = cv2.imencode(".jpg", pixels, flags)[1]
     return cv2.imdecode(coded, cv2.IMREAD_COLOR)[..., ::-1].astype(np.float32) / 255
@@ -89,22 +89,22 @@ class Camera:
         self.alignment = ALIGNMENTS[rng.integers(4)]
         self.shot_share = rng.uniform(0.3, 1.0)
         self.steps = 2 ** rng.choice([8, 10, 12], p=[0.1, 0.5, 0.4])
-        self.black = -rng.choice([0.0, 0.02, 0.06])  # whether noise below black is cut off
+        self.black = -rng.choice([0.0, 0.02, 0.06])  # whether noise below black is clipped
         self.method = rng.choice(["bilinear", "malvar", "edges"], p=[0.3, 0.35, 0.35])
-        # How many times larger the sensor's picture is than what it delivers, and how that is made smaller.
+        # The sensor's size relative to the output, and the downsampling.
         self.scale = 1.0 if rng.random() < 0.6 else rng.choice([0.75, 1.25, 1.5, 2.0])
         self.filter = rng.choice([cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC])
         kind = rng.random()
         self.denoise = None if kind < 0.6 else ("blur", rng.uniform(0.35, 0.8)) if kind < 0.8 else ("bilateral", rng.uniform(0.5, 2.0))
         self.sharpen = (rng.uniform(0.2, 1.0), rng.uniform(0.7, 1.5)) if rng.random() < 0.35 else None
 
-    def shot(self, rng, picture):
-        """The picture [H, W, 3], float32 sRGB in [0, 1], as the camera delivers it, without a codec."""
-        height, width = picture.shape[:2]
+    def shot(self, rng, image):
+        """The image [H, W, 3], float32 sRGB in [0, 1], as the camera outputs it, without a codec."""
+        height, width = image.shape[:2]
         if self.scale != 1.0:
             size = (max(8, round(width * self.scale / 2) * 2), max(8, round(height * self.scale / 2) * 2))
-            picture = cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC)
-        linear = np.power(np.clip(picture, 0, 1), self.gamma, dtype=np.float32) @ np.linalg.inv(self.to_srgb).T.astype(np.float32)
+            image = cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
+        linear = np.power(np.clip(image, 0, 1), self.gamma, dtype=np.float32) @ np.linalg.inv(self.to_srgb).T.astype(np.float32)
         raw = mosaic(np.clip(linear, 0, None) / self.balance, self.alignment)
         variance = (0.18 * self.light) ** 2 * (self.shot_share * raw / 0.18 + 1 - self.shot_share) / self.balance.mean()
         raw = raw + np.sqrt(variance) * rng.standard_normal(raw.shape, dtype=np.float32)

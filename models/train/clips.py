@@ -1,4 +1,4 @@
-"""Short clips of a simulated camera through real encoders, as training takes them: shards of 8-bit planes, coded and clean.
+"""Makes short clips of a simulated camera through real encoders, for training: shards of 8-bit planes, decoded and clean.
 
     python clips.py --photos PHOTOS --out out/clips --count 1500 --seed 1
 
@@ -22,35 +22,35 @@ SIZE, FRAMES, KEPT = 256, 7, (1, 3, 6)
 
 
 def photographs(folder):
-    """Pictures [H, W, 3], uint8, and the share of each by its area; once more at half the size where that leaves enough."""
-    pictures = []
+    """Images [H, W, 3], uint8, and the share of each by its area; again at half the size if that is large enough."""
+    images = []
     for path in sorted(Path(folder).glob("*.jpg")):
-        picture = cv2.imread(str(path))[..., ::-1]
-        if min(picture.shape[:2]) < 288:
-            picture = cv2.copyMakeBorder(picture, 0, max(0, 288 - picture.shape[0]), 0, max(0, 288 - picture.shape[1]), cv2.BORDER_REFLECT_101)
-        pictures.append(picture)
-        if min(picture.shape[:2]) >= 640:
-            pictures.append(cv2.resize(picture, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
-    areas = np.array([p.shape[0] * p.shape[1] for p in pictures], float)
-    return pictures, areas / areas.sum()
+        image = cv2.imread(str(path))[..., ::-1]
+        if min(image.shape[:2]) < 288:
+            image = cv2.copyMakeBorder(image, 0, max(0, 288 - image.shape[0]), 0, max(0, 288 - image.shape[1]), cv2.BORDER_REFLECT_101)
+        images.append(image)
+        if min(image.shape[:2]) >= 640:
+            images.append(cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
+    areas = np.array([p.shape[0] * p.shape[1] for p in images], float)
+    return images, areas / areas.sum()
 
 
 def crop(rng, pool, height, width):
     """A crop, turned and mirrored, uint8."""
-    pictures, shares = pool
-    picture = pictures[rng.choice(len(pictures), p=shares)]
-    top, left = (int(rng.integers(0, n - size + 1)) for n, size in zip(picture.shape, (height, width)))
-    patch = picture[top : top + height, left : left + width]
+    images, shares = pool
+    image = images[rng.choice(len(images), p=shares)]
+    top, left = (int(rng.integers(0, n - size + 1)) for n, size in zip(image.shape, (height, width)))
+    patch = image[top : top + height, left : left + width]
     if height == width:
         patch = np.rot90(patch, rng.integers(4))
     return patch[:, ::-1] if rng.random() < 0.5 else patch
 
 
-def exposed(rng, picture):
-    """The picture, float32 in [0, 1], with exposure and contrast varied."""
-    picture = picture.astype(np.float32) / 255
+def exposed(rng, image):
+    """The image, float32 in [0, 1], with exposure and contrast varied."""
+    image = image.astype(np.float32) / 255
     contrast, middle = np.exp(rng.normal(0, 0.25)), rng.uniform(0, 1)
-    return np.clip((picture - middle) * contrast + middle, 0, 1).astype(np.float32)
+    return np.clip((image - middle) * contrast + middle, 0, 1).astype(np.float32)
 
 
 def scene(rng, pool):
@@ -90,7 +90,7 @@ def run(arguments, data):
 
 
 def coded(rng, codec, frames, full, matrix):
-    """What an encoder leaves of pictures: luma and chroma, uint8, for each frame."""
+    """Frames after encoding and decoding: luma and chroma, uint8, for each frame."""
     shape = ["-f", "rawvideo", "-s", f"{SIZE}x{SIZE}", "-r", "25"]
     if codec.startswith("mjpeg"):
         wide = codec == "mjpeg422"
@@ -129,7 +129,7 @@ def coded(rng, codec, frames, full, matrix):
 def clip(rng, pool):
     frames, still = scene(rng, pool)
     matrix = rng.choice(list(planes.WEIGHTS))
-    if rng.random() < 0.08:  # nothing but the encoder
+    if rng.random() < 0.08:  # the encoder only
         shots = frames
     elif rng.random() < 0.2:  # white noise in RGB
         sigma = rng.uniform(2, 40) / 255

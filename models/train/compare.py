@@ -1,10 +1,10 @@
-"""PSNR of denoisers' files beside each other on photographs, and their time a megapixel, by ONNX Runtime in one run.
+"""Compares denoisers' files by PSNR on photographs and by time per megapixel, with ONNX Runtime in one run.
 
     python compare.py PHOTOS ../denoise-fast/denoise-fast.onnx ../denoise-nano/denoise-nano.onnx
-    python compare.py PHOTOS ../camera/camera.onnx ../camera-nano/camera-nano.onnx
+    python compare.py PHOTOS ../camera/camera.onnx out/camera-nano/camera-nano.onnx
 
-Files with three channels get white noise of sigma 15, 25 and 50, as it is and clipped as files clip it. Files with six get planes of 4:2:0: of clipped
-white noise of 10, 20 and 35, and of simulated cameras in poor and in middling light; each is conditioned on the errors of luma and of chroma. Means over the
+Files with three channels get white noise of sigma 15, 25 and 50, unclipped, and clipped as in files. Files with six get planes of 4:2:0: of clipped
+white noise of 10, 20 and 35, and of simulated cameras in poor and in medium light; each is conditioned on the errors of luma and of chroma. Means over the
 photographs. Times are those of 1280x720, taken in turn, on two threads: the least and the median.
 """
 
@@ -24,7 +24,7 @@ KINDS = {3: ("15", "25", "50", "15 clipped", "25 clipped", "50 clipped"), 6: ("w
 
 
 def noisy(kind, clean, rng, channels):
-    """The network's inputs and what should come out, of a picture [H, W, 3] in [0, 1]."""
+    """The network's inputs and target, of an image [H, W, 3] in [0, 1]."""
     name, _, amount = kind.rpartition(" ") if channels == 6 else ("", "", kind.split()[0])
     if name == "camera":
         shot = Camera(rng, float(amount)).shot(rng, clean)
@@ -41,7 +41,7 @@ def noisy(kind, clean, rng, channels):
 
 
 def times(sessions, channels, rounds):
-    """Milliseconds a megapixel of the picture, [sessions, rounds]."""
+    """Milliseconds per megapixel of the image, [sessions, rounds]."""
     shape = (720, 1280) if channels == 3 else (360, 640)
     inputs = [np.random.default_rng(1).random((1, channels, *shape)), np.full((1, 1 if channels == 3 else 2, *shape), 0.1)]
     inputs = [i.astype(np.float32) for i in inputs]
@@ -65,9 +65,9 @@ def main():
     taken = times(sessions, channels, args.rounds)
     for file, row in zip(args.files, taken):
         print(f"{file.name}: {row.min():.1f} ms a megapixel at least, {np.median(row):.1f} in the median; {row.min() / taken[0].min():.3f}, {np.median(row / taken[0]):.3f} of the first", flush=True)
-    pictures = [p for p in sorted(args.photos.iterdir()) if p.suffix in (".png", ".jpg")]
-    scores = np.zeros((len(sessions), len(pictures), len(KINDS[channels])))
-    for at, path in enumerate(pictures):
+    images = [p for p in sorted(args.photos.iterdir()) if p.suffix in (".png", ".jpg")]
+    scores = np.zeros((len(sessions), len(images), len(KINDS[channels])))
+    for at, path in enumerate(images):
         clean = cv2.imread(str(path))[..., ::-1].astype(np.float32) / 255
         clean = np.ascontiguousarray(clean[: clean.shape[0] // 32 * 32, : clean.shape[1] // 32 * 32])
         for k, kind in enumerate(KINDS[channels]):

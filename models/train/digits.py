@@ -1,12 +1,12 @@
-"""Trains three tiny networks on scikit-learn's 8x8 handwritten digits and exports them as model packages: one of each kind that draws.
+"""Trains three tiny networks on scikit-learn's 8x8 handwritten digits and exports them as model packages.
 
     python digits.py train digits-ddpm            # a class-conditional DDPM; writes out/digits-ddpm/checkpoint.pt
-    python digits.py distil digits-ddpm           # goes on from there, so that few steps do as well as many; writes out/digits-ddpm/distilled.pt
+    python digits.py distil digits-ddpm           # continues from there by progressive distillation; writes out/digits-ddpm/distilled.pt
     python digits.py train digits-ncsn            # a noise-conditional score network
     python digits.py train digits-classifier      # log p(y | x, sigma) with its gradient, for classifier guidance
     python digits.py export digits-ddpm           # -> ../digits-ddpm: the ONNX file, its recorded arrays and its manifest
 
-Pictures are x0 [B, 1, 8, 8] in [-1, 1]. A state is x = signal * x0 + noise * n with n ~ N(0, I); sigma = noise / signal is its level, whatever
+Images are x0 [B, 1, 8, 8] in [-1, 1]. A state is x = signal * x0 + noise * n with n ~ N(0, I); sigma = noise / signal is its level, whatever
 the signal. `digits_report.py` measures what the exported files draw. Export stops before anything is
 replaced unless ONNX Runtime agrees with PyTorch.
 """
@@ -35,21 +35,21 @@ CLASSES, SIDE = 10, 8
 NOBODY = CLASSES  # the class of an unconditional evaluation
 STEPS = 1000  # of the DDPM's forward process
 BETA_SCHEDULE, BETA_START, BETA_END = "squaredcos_cap_v2", 1e-4, 0.02
-DROPOUT = 0.15  # part of the examples whose class is withheld (Ho & Salimans 2022, algorithm 1)
+DROPOUT = 0.15  # share of the examples whose class is dropped (Ho & Salimans 2022, algorithm 1)
 TOLERANCE = 2e-5  # between ONNX Runtime and PyTorch, of one unit or of the largest value
 
 
 def digits():
-    """All 1797 pictures [N, 1, 8, 8] in [-1, 1] and their classes [N]."""
+    """All 1797 images [N, 1, 8, 8] in [-1, 1] and their classes [N]."""
     data = load_digits()
     return torch.tensor(data.images[:, None] / 8 - 1, dtype=torch.float32), torch.tensor(data.target)
 
 
 def split():
-    """Pictures and classes to learn from, four fifths of each class, and those set aside, which only the classifier's training leaves out."""
-    pictures, classes = digits()
+    """Images and classes to learn from, four fifths of each class, and held-out ones, which only the classifier's training excludes."""
+    images, classes = digits()
     learned, aside = train_test_split(np.arange(len(classes)), test_size=0.2, random_state=0, stratify=classes)
-    return (pictures[learned], classes[learned]), (pictures[aside], classes[aside])
+    return (images[learned], classes[learned]), (images[aside], classes[aside])
 
 
 def alphas_cumprod(schedule=BETA_SCHEDULE, start=BETA_START, end=BETA_END):
@@ -64,7 +64,7 @@ def alphas_cumprod(schedule=BETA_SCHEDULE, start=BETA_START, end=BETA_END):
 
 
 def column(v):
-    """[B] -> [B, 1, 1, 1], to multiply pictures."""
+    """[B] -> [B, 1, 1, 1], to multiply images."""
     return v.view(-1, 1, 1, 1)
 
 
@@ -96,7 +96,7 @@ class Block(nn.Module):
 
 
 class Body(nn.Module):
-    """The network proper, F(u, ln sigma, class) [B, 1, 8, 8]: a U-Net on 8x8 and 4x4. A map that is learned says where a pixel lies."""
+    """The network proper, F(u, ln sigma, class) [B, 1, 8, 8]: a U-Net on 8x8 and 4x4. A learned map encodes positions."""
 
     def __init__(self, classes, widths=(32, 56), middle=2, embedding=64):
         super().__init__()
@@ -126,7 +126,7 @@ class Body(nn.Module):
 
 
 class Preconditioned(nn.Module):
-    """The mean picture and `sigma_data` around a body, as in EDM (Karras et al. 2022, table 1) but for a state of any signal.
+    """The mean image and `sigma_data` around a body, as in EDM (Karras et al. 2022, table 1) but for a state of any signal.
 
     With r = sqrt(noise^2 + (signal sigma_data)^2) and u = (x - signal mean) / r, the noise in x is
     epsilon = (noise u - signal sigma_data F(u, ln sigma, class)) / r, which divides by nothing small at either end."""
@@ -137,10 +137,10 @@ class Preconditioned(nn.Module):
         self.register_buffer("sigma_data", torch.ones(()))
         self.body = Body(classes)
 
-    def fit(self, pictures):
-        """Takes the mean picture, and the deviation from it, from what is trained on."""
-        self.mean.copy_(pictures.mean(0, keepdim=True))
-        self.sigma_data.copy_((pictures - self.mean).square().mean().sqrt())
+    def fit(self, images):
+        """Sets the mean image, and the deviation from it, from the training data."""
+        self.mean.copy_(images.mean(0, keepdim=True))
+        self.sigma_data.copy_((images - self.mean).square().mean().sqrt())
 
     def inside(self, x, signal, noise):
         r = (noise**2 + (signal * self.sigma_data) ** 2).sqrt()
@@ -162,7 +162,7 @@ class Preconditioned(nn.Module):
         return (self.body(u, sigma.log(), classes) - target).square().mean()
 
     def levels(self, count, generator):
-        """Sigmas [B]: three quarters log-normal around what is hard, a quarter log-uniform over all that is ever asked."""
+        """Sigmas [B]: three quarters log-normal around the difficult levels, a quarter log-uniform over the whole range."""
         hard = torch.randn(count, generator=generator) * 1.2 - 0.7
         low, high = math.log(self.sigmas[0]), math.log(self.sigmas[1])
         spread = low + (high - low) * torch.rand(count, generator=generator)
@@ -187,7 +187,7 @@ class Ddpm(Preconditioned):
         return self.epsilon(x, column(self.signal[t]), column(self.noise[t]), self.log_sigma[t], classes)
 
     def at(self, t):
-        """Signal and noise [B, 1, 1, 1] at timesteps [B]; -1 is the clean picture."""
+        """Signal and noise [B, 1, 1, 1] at timesteps [B]; -1 is the clean image."""
         clean = t < 0
         return column(torch.where(clean, 1.0, self.signal[t])), column(torch.where(clean, 0.0, self.noise[t]))
 
@@ -197,7 +197,7 @@ class Ddpm(Preconditioned):
         (Salimans & Ho 2022, "Progressive distillation", eq. 8, with four steps for its two)."""
         y, now = x, t
         for part in range(1, parts + 1):
-            # What is left of the way is less than the stride where it ends at the clean picture.
+            # What is left of the way is less than the stride where it ends at the clean image.
             then = torch.where(t < stride, t * (parts - part) // parts - int(part == parts), t - stride * part // parts)
             (signal, noise), (next_signal, next_noise) = self.at(now), self.at(then)
             clean = ((y - noise * self(y, now, classes)) / signal).clamp(-1, 1)
@@ -236,7 +236,7 @@ class Classifier(nn.Module):
     """log p(class | x, sigma) [B] and its gradient with respect to x [B, 1, 8, 8], for x = x0 + sigma n (Dhariwal & Nichol 2021, section 4).
 
     An MLP on u = (x - mean) / sqrt(sigma^2 + sigma_data^2), FiLM by ln sigma. Its logits are multiplied by 1 / sqrt(1 + sigma^2), since far from the
-    picture the classes' log-likelihoods differ by O(1 / sigma): what is left there is the uniform prior. The gradient is written out as what it is,
+    image the classes' log-likelihoods differ by O(1 / sigma): what is left there is the uniform prior. The gradient is computed explicitly,
     the same matrices from the other side, so that the file holds a plain graph of forward operators."""
 
     sigmas = (0.01, 80.0)
@@ -300,28 +300,28 @@ def folder_of(name, out):
 
 def train(name, out=None, steps=None, seed=0, share=0.0):
     """AdamW with a warm-up and half a cosine; what is exported is the exponential average of the weights. With a `share` of the loss for what few
-    steps need it goes on from the network that is there, which is also the teacher."""
+    steps need, training continues from the existing network, which is also the teacher."""
     count, batch, peak, decay = DISTILLING if share else RECIPES[name]
     count = steps or count
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    pictures, classes = split()[0] if name == "digits-classifier" else digits()
+    images, classes = split()[0] if name == "digits-classifier" else digits()
     network, average = (NETWORKS[name]().to(memory_format=torch.channels_last) for _ in range(2))
-    network.fit(pictures)
+    network.fit(images)
     if share:
         teacher, learned, taught = load(name, out)
         network.load_state_dict(teacher.state_dict())
     average.load_state_dict(network.state_dict())
     optimizer = torch.optim.AdamW(network.parameters(), lr=peak, betas=(0.9, 0.99), weight_decay=decay)
-    print(f"{name}: {sum(p.numel() for p in network.parameters())} parameters, {len(pictures)} pictures", flush=True)
+    print(f"{name}: {sum(p.numel() for p in network.parameters())} parameters, {len(images)} images", flush=True)
     start, losses = time.monotonic(), []
     for step in range(count):
         for group in optimizer.param_groups:
             group["lr"] = peak * min(1.0, (step + 1) / 300) * 0.5 * (1 + math.cos(math.pi * step / count))
-        chosen = torch.randint(len(pictures), (batch,), generator=generator)
-        loss = network.loss(pictures[chosen], classes[chosen], generator)
+        chosen = torch.randint(len(images), (batch,), generator=generator)
+        loss = network.loss(images[chosen], classes[chosen], generator)
         if share:
-            loss = loss.lerp(network.distillation(teacher, pictures[chosen], classes[chosen], generator), share)
+            loss = loss.lerp(network.distillation(teacher, images[chosen], classes[chosen], generator), share)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -359,7 +359,7 @@ size = [8, 8] # the only width and height
 {classes}scale = 1
 license = "MIT OR Apache-2.0"
 description = "{description}"
-training = "From scratch, {steps} steps of AdamW on {pictures} of scikit-learn's 1797 handwritten digits of 8x8 pixels{distilled}."
+training = "From scratch, {steps} steps of AdamW on {images} of scikit-learn's 1797 handwritten digits of 8x8 pixels{distilled}."
 parameters = {parameters}
 bytes_per_pixel = {bytes_per_pixel} # peak working memory of ONNX Runtime per input pixel, measured
 
@@ -398,7 +398,7 @@ DEFAULTS = {  # what `digits_report.py` recommends
 DESCRIPTIONS = {
     "digits-ddpm": "Draws handwritten digits of 8x8 pixels, of a class or of any: a DDPM with classifier-free guidance",
     "digits-ncsn": "Draws handwritten digits of 8x8 pixels: the score of their distribution under noise of any level",
-    "digits-classifier": "Which digit a noisy picture of 8x8 pixels is, and how to change it so that it is more of it: for classifier guidance",
+    "digits-classifier": "Which digit a noisy image of 8x8 pixels is, and how to change it so that it is more of it: for classifier guidance",
 }
 CHECKS = {"digits-ddpm": (400, 3), "digits-ncsn": (0.5, None), "digits-classifier": (0.7, 3)}  # level and class of the recorded arrays
 
@@ -445,8 +445,8 @@ def write_onnx(network, path):
 
 def example(network, level, chosen, count, seed):
     """Inputs by name, as arrays: `count` digits with noise, all at one level and of one class."""
-    pictures, generator = digits()[0], torch.Generator().manual_seed(seed)
-    x0 = pictures[torch.randint(len(pictures), (count,), generator=generator)]
+    images, generator = digits()[0], torch.Generator().manual_seed(seed)
+    x0 = images[torch.randint(len(images), (count,), generator=generator)]
     signal, noise = (network.signal[level], network.noise[level]) if "t" in network.inputs else (1.0, level)
     values = {"x": signal * x0 + noise * torch.randn(x0.shape, generator=generator)}
     values[network.inputs[1]] = torch.full((count,), level)
@@ -489,7 +489,7 @@ def check_gradient(running):
 
 
 def export(name, checkpoint=None, out=None):
-    """checkpoint.pt -> the package: the ONNX file, recorded arrays of three pictures, model.toml."""
+    """checkpoint.pt -> the package: the ONNX file, recorded arrays of three images, model.toml."""
     network, steps, distilled = load(name, checkpoint)
     out = Path(out or Path(__file__).parent.parent / name)
     out.mkdir(parents=True, exist_ok=True)
@@ -513,7 +513,7 @@ def export(name, checkpoint=None, out=None):
             description=DESCRIPTIONS[name],
             steps=steps,
             distilled=f", then {distilled} in which few steps learned what many do" if distilled else "",
-            pictures=len(split()[0][1]) if name == "digits-classifier" else "all",
+            images=len(split()[0][1]) if name == "digits-classifier" else "all",
             parameters=sum(p.numel() for p in network.parameters()),
             bytes_per_pixel=bytes_per_pixel(path),
             levels=SCHEDULE if name == "digits-ddpm" else "[sigma]\nmin = {}\nmax = {}\n".format(*network.sigmas),

@@ -1,11 +1,11 @@
-"""What the packages of `digits.py` draw, measured in Python through ONNX Runtime: whether digits are what they should be, how varied they are, and how far
-their pixels' distribution lies from the real digits'.
+"""Measures samples of the packages of `digits.py` in Python through ONNX Runtime: accuracy, variety, and the distance of
+their pixels' distribution from that of the real digits.
 
     python digits_report.py                       # tables; about a quarter of an hour of one core
     python digits_report.py --tables guidance --sheet out/digits.png
 
-The judge is a support vector machine that learned the real digits and has nothing to do with the networks. `frechet` is the squared Frechet distance of two
-Gaussians over the 64 pixels in [-1, 1], `variety` the trace of the covariance within a class, as part of the real digits', in the mean over the ten classes.
+The reference classifier is a support vector machine on the real digits, independent of the networks. `frechet` is the squared Frechet distance of two
+Gaussians over the 64 pixels in [-1, 1], `variety` the trace of the covariance within a class, relative to that of the real digits, averaged over the ten classes.
 Guidance is D = D_none + scale (D_class - D_none) in all of them.
 """
 
@@ -24,7 +24,7 @@ BATCH = 100
 
 
 class Model:
-    """One ONNX file, evaluated in batches; scalars become a value for each picture."""
+    """One ONNX file, evaluated in batches; scalars become a value for each image."""
 
     def __init__(self, path):
         options = onnxruntime.SessionOptions()
@@ -50,7 +50,7 @@ class Tables:
         self.signal, self.noise = np.sqrt(bar), np.sqrt(1 - bar)
 
     def visited(self, steps, spacing):
-        """Pairs of levels (t, signal, noise, next signal, next noise); the last ends at the clean picture. As diffusers has it, with steps_offset 0."""
+        """Pairs of levels (t, signal, noise, next signal, next noise); the last ends at the clean image. As diffusers has it, with steps_offset 0."""
         if spacing == "leading":
             times = [i * (digits.STEPS // steps) for i in reversed(range(steps))]
         else:
@@ -165,11 +165,11 @@ def frechet(a, b):
 
 
 class Judge:
-    """The real digits, and a support vector machine that learned them."""
+    """The real digits, and a support vector machine trained on them."""
 
     def __init__(self):
-        pictures, classes = digits.digits()
-        self.real, self.classes = pictures.numpy().reshape(-1, 64).astype(np.float64), classes.numpy()
+        images, classes = digits.digits()
+        self.real, self.classes = images.numpy().reshape(-1, 64).astype(np.float64), classes.numpy()
         machine = SVC(C=10, gamma=0.064)  # 0.001 for pixels 0..16
         self.cross = cross_val_score(machine, self.real, self.classes, cv=5).mean()
         self.machine = machine.fit(self.real, self.classes)
@@ -187,7 +187,7 @@ class Judge:
         return float(np.mean([trace(x, classes == k) / trace(self.real, self.classes == k) for k in range(10)]))
 
     def floor(self, count):
-        """What `frechet` gives for as many real digits, drawn with replacement: the least that can be asked."""
+        """What `frechet` gives for as many real digits, drawn with replacement: the lower limit."""
         rng = np.random.default_rng(0)
         return float(np.mean([frechet(self.real[rng.integers(len(self.real), size=count)], self.real) for _ in range(5)]))
 
@@ -228,7 +228,7 @@ def unconditional(say, judge, model, tables, count):
 
 
 def ancestral(say, judge, model, tables, count, steps):
-    """The same by DDPM, of which many steps are what few of DDIM are measured by."""
+    """The same by DDPM, whose many steps are the reference for few steps of DDIM."""
     x = ddpm(free(model, None, 0), tables.visited(steps, "leading"), count, 5)
     say(f"no class, DDPM, {steps} steps: frechet of {count}: {judge.frechet(x):.4f}")
 
@@ -242,7 +242,7 @@ def scores(say, judge, model, count):
 
 
 def sheet(path, rows):
-    """Rows of pictures [10, 1, 8, 8] as a PNG, eight times enlarged."""
+    """Rows of images [10, 1, 8, 8] as a PNG, eight times enlarged."""
     import cv2
 
     tiles = np.stack([np.pad(np.clip(r[:, 0], -1, 1), ((0, 0), (1, 1), (1, 1)), constant_values=0) for r in rows])
@@ -253,7 +253,7 @@ def sheet(path, rows):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default=str(MODELS), help="folder of the packages")
-    parser.add_argument("--count", type=int, default=2000, help="pictures of each measurement")
+    parser.add_argument("--count", type=int, default=2000, help="images of each measurement")
     parser.add_argument("--tables", nargs="*", default=["guidance", "unconditional", "ancestral", "scores"], help="which of them")
     parser.add_argument("--steps", type=int, default=20, help="of DDIM in the table of guidance")
     parser.add_argument("--spacing", default="leading", choices=["leading", "trailing"], help="of DDIM in the table of guidance")

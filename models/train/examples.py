@@ -1,7 +1,7 @@
-"""What the network for cameras learns from: patches in planes of luma and chroma, noisy and clean, and what it is told of the noise.
+"""Training examples of `camera`: patches in planes of luma and chroma, noisy and clean, and sigma maps.
 
 Kinds: white noise in RGB that became 4:2:0; a camera without a codec; clips of a camera through real encoders (`clips.py`); JPEG
-stills; and what is clean. What is fused over time, as streams are, comes in blocks of less noise.
+stills; and clean frames. Temporal fusion is simulated by blocks of less noise.
 """
 
 import math
@@ -21,31 +21,31 @@ STEPS = {True: (255, 255), False: (219, 224)}
 
 
 def drawn(rng, size):
-    """A picture as screens show it, uint8: flat colors, lines and writing."""
-    picture = np.full((size, size, 3), rng.integers(0, 256, 3), np.uint8)
+    """An image as screens show it, uint8: flat colors, lines and writing."""
+    image = np.full((size, size, 3), rng.integers(0, 256, 3), np.uint8)
     if rng.random() < 0.5:
-        picture[:] = 255 if rng.random() < 0.7 else 20
+        image[:] = 255 if rng.random() < 0.7 else 20
     for _ in range(int(rng.integers(3, 14))):
         at, to = rng.integers(0, size, (2, 2)).tolist()
         color = rng.integers(0, 256, 3).tolist() if rng.random() < 0.6 else [0, 0, 0]
         shape = rng.random()
         if shape < 0.3:
-            cv2.rectangle(picture, at, to, color, -1 if rng.random() < 0.6 else 1)
+            cv2.rectangle(image, at, to, color, -1 if rng.random() < 0.6 else 1)
         elif shape < 0.5:
-            cv2.line(picture, at, to, color, int(rng.integers(1, 4)), cv2.LINE_AA)
+            cv2.line(image, at, to, color, int(rng.integers(1, 4)), cv2.LINE_AA)
         else:
             text = "".join(chr(c) for c in rng.integers(33, 123, int(rng.integers(3, 16))))
-            cv2.putText(picture, text, at, int(rng.integers(0, 8)), rng.uniform(0.3, 1.3), color, int(rng.integers(1, 3)), cv2.LINE_AA)
-    return picture
+            cv2.putText(image, text, at, int(rng.integers(0, 8)), rng.uniform(0.3, 1.3), color, int(rng.integers(1, 3)), cv2.LINE_AA)
+    return image
 
 
 class Examples:
-    """Photographs and clips in memory; what appears later is taken in on `refresh`."""
+    """Photographs and clips in memory; files that appear later are read by `refresh`."""
 
     def __init__(self, photos, clips, pool=None):
         self.photographs = photographs(photos)
         self.clips, self.names, self.shards = Path(clips), set(), []
-        # Synthesized pictures, where there are any.
+        # Synthesized images, where there are any.
         self.pool = [np.load(p, mmap_mode="r") for p in sorted(Path(pool).glob("pool-*.npy"))] if pool else []
         cv2.setNumThreads(1)
         self.refresh()
@@ -59,20 +59,20 @@ class Examples:
     def __len__(self):
         return len(self.photographs[0]) + sum(len(s["full"]) for s in self.shards)
 
-    def picture(self, rng, size):
-        """A clean picture [size, size, 3], float32 in [0, 1]."""
+    def image(self, rng, size):
+        """A clean image [size, size, 3], float32 in [0, 1]."""
         kind = rng.random()
         if kind < 0.06:
             return drawn(rng, size).astype(np.float32) / 255
         if kind < 0.14 and self.pool:
             shard = self.pool[rng.integers(len(self.pool))]
-            picture = shard[rng.integers(len(shard))]
-            top, left = (int(rng.integers(0, n - size + 1)) for n in picture.shape[:2])
-            return exposed(rng, picture[top : top + size, left : left + size])
-        picture = exposed(rng, crop(rng, self.photographs, size, size))
+            image = shard[rng.integers(len(shard))]
+            top, left = (int(rng.integers(0, n - size + 1)) for n in image.shape[:2])
+            return exposed(rng, image[top : top + size, left : left + size])
+        image = exposed(rng, crop(rng, self.photographs, size, size))
         if rng.random() < 0.03:
-            picture = np.repeat(picture.mean(-1, keepdims=True), 3, -1)
-        return picture[..., rng.permutation(3)].copy() if rng.random() < 0.1 else picture
+            image = np.repeat(image.mean(-1, keepdims=True), 3, -1)
+        return image[..., rng.permutation(3)].copy() if rng.random() < 0.1 else image
 
     def pair(self, rng, size):
         """Noisy and clean planes, each luma [size, size] and chroma [2, size / 2, size / 2]; the kind, and how often errors were averaged
@@ -80,7 +80,7 @@ class Examples:
         kind = rng.choice(list(KINDS), p=list(KINDS.values()))
         if kind == "clip" and self.shards:
             return self.clip(rng, size)
-        clean = self.picture(rng, size)
+        clean = self.image(rng, size)
         matrix, full = rng.choice(list(planes.WEIGHTS)), bool(rng.random() < 0.4)
         target = planes.of_rgb(clean, matrix)
         if kind in ("white", "clip"):
@@ -126,13 +126,13 @@ class Examples:
         return tuple(map(flip, noisy)), tuple(map(flip, target)), "coded"
 
     def fused(self, rng, noisy, known):
-        """Planes that come of several frames in some blocks."""
+        """Planes that are averaged over several frames in some blocks."""
         mask = blocks(rng, noisy[0].shape[0] // 4)
         grow = lambda times: np.kron(mask, np.ones((times, times), np.float32))
         return tuple(n + grow(t) * (k - n) for n, k, t in zip(noisy, known, (4, 2)))
 
     def batch(self, rng, count, patch):
-        """Inputs x [count, 6, patch, patch] and sigma [count, 2, patch, patch], what should come out, and the weight of squared errors."""
+        """Inputs x [count, 6, patch, patch] and sigma [count, 2, patch, patch], the target, and the weight of squared errors."""
         xs, sigmas, targets = [], [], []
         for _ in range(count):
             noisy, target, kind = self.pair(rng, 2 * patch)
@@ -151,13 +151,13 @@ class Examples:
             sigmas.append(np.rot90(sigma, turn, (1, 2)))
         tensor = lambda arrays: torch.from_numpy(np.ascontiguousarray(np.stack(arrays), np.float32))
         x, sigma, target = tensor(xs), tensor(sigmas).clamp(LEAST, MOST), tensor(targets)
-        # Luma counts by the four of its channels; a level of noise counts as any other.
+        # Luma has the weight of its four channels; every noise level has equal weight.
         error = (x - target).square().mean((1, 2, 3), keepdim=True).sqrt()
         return (x, sigma), target, ((error + 1.5 / 255) / (12 / 255)) ** -1.15
 
 
 def blocks(rng, size):
-    """Which blocks are of more than one frame: [size, size], 0 to 1."""
+    """Blocks that are averaged over several frames: [size, size], 0 to 1."""
     if rng.random() < 0.3:
         return np.ones((size, size), np.float32)
     mask = np.ones((size, size), np.float32)
@@ -168,7 +168,7 @@ def blocks(rng, size):
 
 
 def told(rng, noisy, clean, kind):
-    """What the network is told of the noise of one plane or two, on the grid of half the size: mostly the truth, with an error."""
+    """The sigma map of one plane or two, on the grid of half the size: usually the true one, with an error."""
     size = clean.shape[-1] if clean.ndim == 3 else clean.shape[-1] // 2
     squares = (noisy - clean) ** 2
     squares = squares.mean(0) if squares.ndim == 3 else planes.halved(squares)
@@ -177,7 +177,7 @@ def told(rng, noisy, clean, kind):
     if kind in ("coded", "fused") and rng.random() < 0.5:
         error *= np.exp(rng.uniform(math.log(0.55), 0))
     if kind == "fused":
-        # Part of the error stays however many frames there are.
+        # Part of the error does not depend on the number of frames.
         error *= rng.uniform(0.8, 1.0)
     if kind in ("camera", "coded", "fused") and rng.random() < 0.4:
         signal = clean.mean(0) if clean.ndim == 3 else planes.halved(clean)

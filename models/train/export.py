@@ -24,7 +24,7 @@ import torch
 
 import jobs
 import noise
-import pictures
+import images
 import planes
 import shrink
 import textures
@@ -35,7 +35,7 @@ TOLERANCE = 1e-5  # of one unit of the network's range
 
 @dataclass
 class Kind:
-    """What a job's package says that its weights do not."""
+    """Properties of a task's package that its weights do not determine."""
 
     task: str
     range: str
@@ -46,40 +46,40 @@ class Kind:
     levels: int = 1  # planes of the map of sigma
     version: str = "1"
     layout: str = ""
-    data: str = "synthesized pictures (dead leaves with textures, shading and a simple camera); no photograph was used."
+    data: str = "synthesized images (dead leaves with textures, shading and a simple camera); no photograph was used."
     start: str = "From scratch"
 
 
 SIGMA_8BIT = "min = {:.8f}\nmax = 0.39215686".format
 KINDS = {
     "denoise": Kind(
-        "denoise", "[0.0, 1.0]", SIGMA_8BIT(0), ("x", "sigma"), "Gaussian denoiser for RGB pictures whose noise level is known for each pixel", version="2",
-        data="synthesized pictures and 124 freely licensed photographs (models/camera/PHOTOGRAPHS.tsv).",
+        "denoise", "[0.0, 1.0]", SIGMA_8BIT(0), ("x", "sigma"), "Gaussian denoiser for RGB images whose noise level is known for each pixel", version="2",
+        data="synthesized images and 124 freely licensed photographs (models/camera/PHOTOGRAPHS.tsv).",
     ),
     "planes": Kind(
         "denoise", "[0.0, 1.0]", SIGMA_8BIT(0), ("x", "sigma"), "Denoiser for frames of cameras, in the planes of 4:2:0 that they come in", 6, 2, "3",
         'layout = "yuv420" # luma of each 2x2 row by row, Cb, Cr, at half the width and height; sigma of luma and of chroma\n',
-        "124 freely licensed photographs (PHOTOGRAPHS.tsv) and drawn pictures, through simulated cameras, JPEG, MJPEG, H.264 and H.265.",
+        "124 freely licensed photographs (PHOTOGRAPHS.tsv) and drawn images, through simulated cameras, JPEG, MJPEG, H.264 and H.265.",
         "From denoise-fast",
     ),
-    "upscale": Kind("upscale", "[0.0, 1.0]", "min = 0.002\nmax = {}", ("x", "sigma", "low"), "Enlarges RGB pictures {} times by conditional diffusion"),
+    "upscale": Kind("upscale", "[0.0, 1.0]", "min = 0.002\nmax = {}", ("x", "sigma", "low"), "Enlarges RGB images {} times by conditional diffusion"),
     "generate": Kind(
-        "generate", "[-1.0, 1.0]", "min = 0.002\nmax = 80.0", ("x", "sigma"), "Unconditional prior over RGB pictures, for inpainting and drawing", version="2",
-        data="synthesized pictures and 124 freely licensed photographs (models/camera/PHOTOGRAPHS.tsv).",
+        "generate", "[-1.0, 1.0]", "min = 0.002\nmax = 80.0", ("x", "sigma"), "Unconditional prior over RGB images, for inpainting and drawing", version="2",
+        data="synthesized images and 124 freely licensed photographs (models/camera/PHOTOGRAPHS.tsv).",
     ),
 }
-# What the light networks say otherwise.
+# Overrides of the light networks.
 LIGHT = {
-    "denoise": {"version": "1", "description": "Gaussian denoiser for RGB pictures whose noise level is known for each pixel, for processors alone"},
+    "denoise": {"version": "1", "description": "Gaussian denoiser for RGB images whose noise level is known for each pixel, for processors alone"},
     "planes": {
         "version": "1",
         "description": "Denoiser for frames of cameras, in the planes of 4:2:0 that they come in, for processors alone",
         "start": "From denoise-nano",
-        "data": "124 freely licensed photographs (models/camera/PHOTOGRAPHS.tsv) and drawn pictures, through simulated cameras, JPEG, MJPEG, H.264 and H.265.",
+        "data": "124 freely licensed photographs (models/camera/PHOTOGRAPHS.tsv) and drawn images, through simulated cameras, JPEG, MJPEG, H.264 and H.265.",
     },
 }
 
-MIXED = "\nmixed = true # a picture may be known in some pixels, sigma 0.002, and missing in others, 80"
+MIXED = "\nmixed = true # an image may be known in some pixels, sigma 0.002, and missing in others, 80"
 
 MANIFEST = """\
 name = "{name}"
@@ -149,7 +149,7 @@ class Package:
         self.network.load_state_dict(state["average"])
 
     def inputs(self, rng, clean):
-        """Inputs for clean pictures [B, 3, H, W] in [0, 1] of the large grid."""
+        """Inputs for clean images [B, 3, H, W] in [0, 1] of the large grid."""
         if self.config["model"]["job"] == "denoise":
             return noise.draw(rng, clean)[1:]
         if self.kind.channels == 6:
@@ -159,7 +159,7 @@ class Package:
         return self.job.example(rng, clean)[0]
 
     def sizes(self):
-        """Batches, heights and widths of the large grid, each a multiple of what the network asks for."""
+        """Batches, heights and widths of the large grid, each a multiple of the network's multiple."""
         unit = self.network.multiple_of * (2 if self.kind.channels == 6 else self.scale)
         return [(1, 8 * unit, 6 * unit), (1, unit, unit), (2, 5 * unit, 17 * unit), (1, 480 // unit * unit, 640 // unit * unit)]
 
@@ -196,7 +196,7 @@ class Package:
             for _ in range(3):
                 clean = torch.tensor(rng.random((batch, 3, height, width)), dtype=torch.float32)
                 inputs = self.inputs(rng, clean)
-                # A state far from the picture is a large number, of which the same part is rounded off.
+                # A state far from the image has large values, with the same relative rounding error.
                 scale = max(1.0, float(inputs[0].abs().max()))
                 worst = max(worst, float(np.abs(running.run(None, self.feed(inputs))[0] - self.run(inputs)).max()) / scale)
         if worst > TOLERANCE:
@@ -210,7 +210,7 @@ class Package:
         return inputs, inputs[-1] if self.scale > 1 else inputs[0]
 
     def radius(self):
-        """How far the network's form lets a pixel reach, in pixels of the small grid."""
+        """The receptive radius of the architecture, in pixels of the low-resolution grid."""
         # The ones that stand for weights must not cancel: bicubic's negative lobes do not matter, since they reach less far.
         network = self.job.network()
         return receptive_radius(network, self.probe, 64 * network.multiple_of // 2)
@@ -238,18 +238,18 @@ class Package:
         return reach
 
     def recorded_pair(self):
-        """Inputs made of a synthesized picture, and PyTorch's result: 64 rows and 48 columns, a ramp of sigma where a map may vary."""
+        """Inputs made of a synthesized image, and PyTorch's result: 64 rows and 48 columns, a ramp of sigma where a map may vary."""
         rng = np.random.default_rng(7)
         side = 128 if self.kind.channels == 6 else 64
-        picture = pictures.picture(rng, textures.bank(rng, 13), side)[:, : side * 3 // 4]
-        clean = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 255
+        image = images.image(rng, textures.bank(rng, 13), side)[:, : side * 3 // 4]
+        clean = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 255
         if self.scale > 1:
             low = shrink.resize(clean[0], self.scale, "bicubic")[None]
             sigma = torch.full_like(clean[:, :1], 0.1)
             inputs = (clean + sigma * jobs.seeded_noise(clean, 7), sigma, low)
         else:
             if self.kind.channels == 6:
-                clean = torch.from_numpy(planes.pack(*planes.of_rgb(picture.astype(np.float32) / 255)))[None]
+                clean = torch.from_numpy(planes.pack(*planes.of_rgb(image.astype(np.float32) / 255)))[None]
             top, clean = (4.0, 2 * clean - 1) if self.kind.task == "generate" else (75 / 255, clean)
             sigma = torch.linspace(top / 15, top, 64).view(1, 1, 64, 1).expand(1, 1, 64, 48).contiguous()
             noise_of = sigma

@@ -1,10 +1,10 @@
-"""Trains networks on one GPU whose memory holds all that they learn from, several processes beside each other.
+"""Trains several networks at once on a GPU whose memory holds all training data.
 
     python gpu.py denoise --photos PHOTOS --pool out/pool --validation VALIDATION --out out --seconds 500
     python gpu.py prior   --photos PHOTOS --pool out/pool --validation VALIDATION --out out --seconds 500
     python gpu.py camera  --photos PHOTOS --clips out/clips --validation VALIDATION --out out --seconds 500 --workers 12
 
-What is learned is what `train.py` teaches, by the same rules (`noise.py`, `jobs.py`, `examples.py`), drawn for a whole batch at once. `denoise`
+The examples are those of `train.py`, by the same rules (`noise.py`, `jobs.py`, `examples.py`), drawn for a whole batch at once. `denoise`
 trains `denoise` and `denoise-fast` on the same batches. What the networks are is in configs/*.toml, under [model]. Writes NAME.pt, whose
 "average" `export.py` takes. The budget is time, so what comes out differs by a little from run to run.
 """
@@ -32,8 +32,8 @@ HERE = Path(__file__).parent
 GPU = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-class Pictures:
-    """Pictures of any size in the GPU's memory, from which patches are taken by their area."""
+class Images:
+    """Images of any size in the GPU's memory, from which patches are taken by their area."""
 
     SHARES = {"photographs": 0.68, "synthesized": 0.24, "drawn": 0.08}
 
@@ -44,11 +44,11 @@ class Pictures:
             kinds["synthesized"] += list(np.load(shard))
         pixels, rows, shares = [], [], []
         at = 0
-        for kind, pictures in kinds.items():
-            pictures = [p for p in pictures if min(p.shape[:2]) >= patch]
-            areas = np.array([p.shape[0] * p.shape[1] for p in pictures], float)
-            shares += list(self.SHARES[kind] * areas / areas.sum()) if pictures else []
-            for p in pictures:
+        for kind, images in kinds.items():
+            images = [p for p in images if min(p.shape[:2]) >= patch]
+            areas = np.array([p.shape[0] * p.shape[1] for p in images], float)
+            shares += list(self.SHARES[kind] * areas / areas.sum()) if images else []
+            for p in images:
                 pixels.append(np.ascontiguousarray(p).reshape(-1, 3))
                 rows.append((at, p.shape[0], p.shape[1]))
                 at += p.shape[0] * p.shape[1]
@@ -105,10 +105,10 @@ class Denoise:
     names, batch, rate, error = ("denoise", "denoise-fast"), 64, 1e-3, "absolute"
 
     def __init__(self, args):
-        self.pictures = Pictures(args.photos, args.pool, 128)
+        self.images = Images(args.photos, args.pool, 128)
 
     def examples(self, count):
-        clean = self.pictures.batch(count)
+        clean = self.images.batch(count)
         uniform = lambda: torch.rand(count, 1, 1, 1, device=GPU)
         gray = uniform() < 0.1
         weights = torch.tensor([0.299, 0.587, 0.114], device=GPU).view(1, 3, 1, 1)
@@ -123,12 +123,12 @@ class Denoise:
         return (noisy, sigma), clean, ((sigma + 2 / 255) / (27 / 255)) ** -1.15
 
     def validation(self, args):
-        pictures = [cv2.imread(str(p))[..., ::-1][:512, :512] for p in sorted(Path(args.validation).glob("*.jpg"))]
-        pictures = [p[: p.shape[0] // 32 * 32, : p.shape[1] // 32 * 32].copy() for p in pictures]
-        return [torch.from_numpy(p).permute(2, 0, 1)[None].float().to(GPU) / 255 for p in pictures]
+        images = [cv2.imread(str(p))[..., ::-1][:512, :512] for p in sorted(Path(args.validation).glob("*.jpg"))]
+        images = [p[: p.shape[0] // 32 * 32, : p.shape[1] // 32 * 32].copy() for p in images]
+        return [torch.from_numpy(p).permute(2, 0, 1)[None].float().to(GPU) / 255 for p in images]
 
     def validate(self, network, clean):
-        """PSNR in dB at sigma 15, 25 and 50 of 255, and of pictures clipped as files are."""
+        """PSNR in dB at sigma 15, 25 and 50 of 255, and of images clipped as in files."""
         scores = []
         for cut in (False, True):
             for level in (15, 25, 50):
@@ -141,12 +141,12 @@ class Prior:
     names, batch, rate, error = ("prior",), 48, 6e-4, "root"
 
     def __init__(self, args):
-        self.pictures, self.model = Pictures(args.photos, args.pool, 128), configuration("prior")
+        self.images, self.model = Images(args.photos, args.pool, 128), configuration("prior")
         rng = np.random.default_rng(5)
         self.masks = torch.from_numpy(np.stack([jobs.missing(rng, 128, 128) for _ in range(6000)]).astype(bool)).to(GPU)
 
     def examples(self, count):
-        clean, sd = 2 * self.pictures.batch(count) - 1, self.model["sigma_data"]
+        clean, sd = 2 * self.images.batch(count) - 1, self.model["sigma_data"]
         uniform = lambda: torch.rand(count, 1, 1, 1, device=GPU)
         known, largest = jobs.Generate.KNOWN, jobs.Generate.LARGEST
         level = (1.6 * torch.randn(count, 1, 1, 1, device=GPU) - 1).exp()
@@ -167,7 +167,7 @@ class Prior:
 
 
 class Planes:
-    """Workers draw examples without an end; the GPU's memory keeps the latest of them, from which batches are taken."""
+    """Workers make examples continuously; the GPU's memory keeps the latest of them, from which batches are sampled."""
 
     names, batch, rate, error = ("camera",), 64, 8e-4, "absolute"
     PATCH, PART, KEPT = 64, 32, 100_000
@@ -270,7 +270,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("family", choices=FAMILIES)
     parser.add_argument("--photos", required=True, help="folder of .jpg photographs to learn from")
-    parser.add_argument("--validation", required=True, help="folder of other .jpg photographs, only watched")
+    parser.add_argument("--validation", required=True, help="folder of other .jpg photographs, for validation only")
     parser.add_argument("--pool", default="out/pool", help="folder of pool-*.npy")
     parser.add_argument("--clips", default="out/clips", help="folder of clips-*.npz, which may still be growing; those of the validation lie in NAME-validation")
     parser.add_argument("--start", help="folder of NAME.pt to begin with")
@@ -278,7 +278,7 @@ def main():
     parser.add_argument("--seconds", type=float, required=True, help="budget")
     parser.add_argument("--workers", type=int, default=12, help="processes that draw examples for camera")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--watch-every", type=float, default=60, help="seconds between what is watched, and saved")
+    parser.add_argument("--watch-every", type=float, default=60, help="seconds between validations and checkpoints")
     parser.add_argument("--batch", type=int, help="patches of a step")
     parser.add_argument("--no-compile", dest="compile", action="store_false")
     args = parser.parse_args()
@@ -286,7 +286,7 @@ def main():
     torch.manual_seed(args.seed)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
-    torch._dynamo.config.suppress_errors = True  # what cannot be compiled runs as it is
+    torch._dynamo.config.suppress_errors = True  # what cannot be compiled runs eagerly
     family = FAMILIES[args.family](args)
     networks, validation = [Trained(name, family, args) for name in family.names], family.validation(args)
     for n in networks:

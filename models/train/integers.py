@@ -2,9 +2,9 @@
 weights with a scale per output channel. (With signed activations it fuses nothing.)
 
 In float stay the first and the last convolution, those after the last enlargement, and the sum that runs through them with what goes
-into it before the first halving: at full resolution every rounding lands in the picture. Quantized as well they cost 0.5 dB at sigma 15.
+into it before the first halving: at full resolution every rounding lands in the image. Quantized as well they cost 0.5 dB at sigma 15.
 
-Processors without VNNI add pairs of 8-bit products in 16 bits, which can overflow; `eddy check` tells.
+Processors without VNNI add pairs of 8-bit products in 16 bits, which can overflow; `eddy check` detects that.
 """
 
 from collections import Counter, defaultdict

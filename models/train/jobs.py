@@ -1,6 +1,6 @@
-"""The jobs that networks are trained for: what goes in, what should come out, how errors count, and what is watched.
+"""The tasks that networks are trained for: inputs, targets, losses and validation.
 
-A job draws everything from the generator that it is given, so that an example follows from (seed, step, part).
+A job samples only from the given generator, so that an example follows from (seed, step, part).
 """
 
 import math
@@ -39,15 +39,15 @@ class Denoise:
         return Denoiser(self.model["widths"], self.model["depths"], self.model.get("absolute", False))
 
     def example(self, rng, clean):
-        """Inputs of the network, the picture that should come out, and the weight of its squared errors, from clean patches."""
+        """Inputs of the network, the target, and the weight of its squared errors, from clean patches."""
         clean, noisy, sigma = noise.draw(rng, clean)
         noisy = noise.as_files(rng, noisy) if self.model.get("absolute") else noisy
-        # A good denoiser's squared error grows about as sigma^1.15: so each level counts alike.
+        # A good denoiser's squared error grows about as sigma^1.15: so each level has equal weight.
         return (noisy, sigma), clean, ((sigma + 2 / 255) / (27 / 255)) ** -1.15
 
     @torch.no_grad()
     def validate(self, network, clean):
-        """PSNR in dB at sigma 15, 25 and 50 of 255, of pictures clipped as files are."""
+        """PSNR in dB at sigma 15, 25 and 50 of 255, of images clipped as in files."""
         sigmas = [torch.full_like(clean[:, :1], level / 255) for level in (15, 25, 50)]
         noisy = [clean + sigma * seeded_noise(clean, level) for sigma, level in zip(sigmas, (15, 25, 50))]
         return [psnr(network(x.clamp(0, 1), sigma), clean) for x, sigma in zip(noisy, sigmas)]
@@ -73,12 +73,12 @@ class Planes:
         return drawn
 
     def validation(self, args):
-        """Fixed examples of each kind, of photographs that are not trained on."""
+        """Fixed examples of each kind, of validation photographs."""
         return {"planes": [Examples(args.validation, args.clips + "-validation")]}
 
     @torch.no_grad()
     def validate(self, network, examples):
-        """PSNR in dB of white noise of sigma 10, 20 and 35, of a camera without a codec in middling and poor light, and of a camera through
+        """PSNR in dB of white noise of sigma 10, 20 and 35, of a camera without a codec in medium and poor light, and of a camera through
         encoders, each over six patches."""
         scores = []
         for kind in (10, 20, 35, 0.06, 0.2, "clip"):
@@ -88,7 +88,7 @@ class Planes:
                 if kind == "clip":
                     noisy, target, _ = examples.clip(rng, 256)
                 else:
-                    clean = examples.picture(rng, 256)
+                    clean = examples.image(rng, 256)
                     if kind < 1:
                         noisy = Camera(rng, kind).shot(rng, clean)
                     else:
@@ -147,7 +147,7 @@ class Upscale:
 
 
 def missing(rng, height, width):
-    """What is missing of a patch, [height, width], 1 where it is: strokes, discs and boxes, or pixels here and there."""
+    """The mask of a patch, [height, width], 1 where pixels are missing: strokes, discs and boxes, or scattered pixels."""
     mask, size = np.zeros((height, width), np.uint8), min(height, width)
     if rng.random() < 0.12:
         return (rng.random((height, width)) < rng.uniform(0.1, 0.9)).astype(np.float32)
@@ -185,24 +185,24 @@ class Generate:
         column = lambda values: torch.tensor(values, dtype=torch.float32).view(-1, 1, 1, 1)
         level = np.exp(rng.normal(-1.0, 1.6, len(clean)))
         masked = rng.random(len(clean)) < self.model.get("masked", 0.0)
-        # Half of them ask for the mean.
+        # Half of them are trained for the mean.
         level = np.where(masked, np.where(rng.random(len(clean)) < 0.5, self.LARGEST, 3 * level), level).clip(self.KNOWN, self.LARGEST)
         area = clean.shape[2:]
         holes = torch.from_numpy(np.stack([missing(rng, *area) if m else np.ones(area, np.float32) for m in masked]))[:, None]
         sigma = torch.where(holes > 0, column(level), self.KNOWN)
         x = clean + sigma * seeded_noise(clean, int(rng.integers(2**62)))
-        # The middle of where the largest noise puts what is missing, at which a single evaluation begins.
+        # The mean of the missing pixels at the largest sigma, from which a single evaluation starts.
         middle = column(masked & (level == self.LARGEST) & (rng.random(len(clean)) < 0.6))
         x = torch.where((holes > 0) & (middle > 0), 0.0, x)
-        # What is known is told; what noise there is in it is not worth a network's while.
+        # Known pixels are given; their noise is negligible.
         weight = (sigma**2 + sd**2) / (sigma * sd) ** 2 * torch.where(holes > 0, 1.0, 1e-3)
-        # A patch counts alike, however little is missing of it.
+        # Every patch has equal weight, whatever the number of its missing pixels.
         weight = weight / holes.mean((1, 2, 3), keepdim=True).clamp(min=0.05)
         return (x, sigma), clean, weight
 
     @torch.no_grad()
     def validate(self, network, clean):
-        """PSNR in dB of D at sigma 0.1, 0.5 and 2, of pictures in [-1, 1], and where something is missing of what one evaluation puts there."""
+        """PSNR in dB of D at sigma 0.1, 0.5 and 2, of images in [-1, 1], and of one evaluation over missing pixels."""
         clean = 2 * clean - 1
         scores = []
         for level in (0.1, 0.5, 2.0):

@@ -1,7 +1,7 @@
-"""The networks: one U-Net of 3x3 convolutions and ReLU on a small grid, and what each job puts around it.
+"""The networks: a U-Net of 3x3 convolutions and ReLU on a low-resolution grid, a light network, and the wrapper of each task.
 
-Nothing is normalized, and nothing has a bias but the prior and the first convolution of a denoiser. Every network answers with the mean of the clean picture,
-D(x, sigma), and takes sigma as a map with a value for each pixel. Pictures are RGB, [B, 3, H, W].
+There is no normalization, and no bias except in the prior and in the first convolution of a denoiser. Every network returns the mean of the clean image,
+D(x, sigma), and takes sigma as a map with a value for each pixel. Images are RGB, [B, 3, H, W].
 """
 
 import math
@@ -100,7 +100,7 @@ class Light(nn.Module):
 
 
 class Gate(nn.Module):
-    """A share from 0 to 1 of each value, by what there is around it: sigmoid(conv1x1(depthwise(relu(conv1x1(x)))))"""
+    """A share from 0 to 1 of each value, from its neighborhood: sigmoid(conv1x1(depthwise(relu(conv1x1(x)))))"""
 
     def __init__(self, width, hidden, bias):
         super().__init__()
@@ -117,7 +117,7 @@ class LightNet(nn.Module):
     """Two levels of `Light` blocks, on the grid of cells of `cell`x`cell` inputs and at half of it: one convolution reads a cell, one writes it.
     `widths` are the levels' channels, `depths` the blocks on the coarse level and on the way up, `hidden` the channels within those of each level.
 
-    The last step of each level multiplies by a gate, as Wiener's filter does: how much of a coefficient is noise."""
+    The last step of each level multiplies by a gate, as a Wiener filter does: the noise's share of a coefficient."""
 
     def __init__(self, inputs, outputs, cell, widths, depths, hidden):
         super().__init__()
@@ -134,7 +134,7 @@ class LightNet(nn.Module):
         self.up = lights(fine, depths[1], hidden[0], 5)
         self.tail = conv(fine, outputs * cell**2, 1)
         nn.init.zeros_(self.lift.weight)
-        with torch.no_grad():  # what takes a value to the mean around it
+        with torch.no_grad():  # moves a value to the local mean
             self.smooth.weight.fill_(1 / 25)[:, :, 2, 2] -= 1
 
     @torch.no_grad()
@@ -191,11 +191,11 @@ class DepthToSpace(torch.autograd.Function):
 
 
 class Denoiser(nn.Module):
-    """D(x, sigma) = x - net(x, sigma) on a 2x pixel-unshuffled picture in [0, 1] plus noise, unclipped. sigma
+    """D(x, sigma) = x - net(x, sigma) on a 2x pixel-unshuffled image in [0, 1] plus noise, unclipped. sigma
     [B, 1, H, W] is the standard deviation of each pixel's noise in the same unit.
 
     Without `absolute`, D(k x, k sigma) = k D(x, sigma) for every k > 0. With it the first convolution has a bias, so that the network
-    knows where black and white are, at which files cut noise off."""
+    knows where black and white are, where files clip noise."""
 
     def __init__(self, widths=(32, 64, 64), depths=(1, 1, 2), absolute=False):
         super().__init__()
@@ -222,7 +222,7 @@ class LightDenoiser(nn.Module):
 
 
 class PlaneDenoiser(nn.Module):
-    """D(x, sigma) for pictures in planes, x [B, 6, H, W] as `planes.pack` has them, sigma [B, 2, H, W] for luma and chroma."""
+    """D(x, sigma) for images in planes, x [B, 6, H, W] as `planes.pack` has them, sigma [B, 2, H, W] for luma and chroma."""
 
     def __init__(self, widths, depths):
         super().__init__()
@@ -283,7 +283,7 @@ class LightPlaneDenoiser(PlaneDenoiser):
 
 def bicubic_phases(scale):
     """Bicubic enlargement (Keys 1981, a = -1/2) as a 5x5 convolution on the small grid, [3 * scale^2, 3, 5, 5]; its outputs are
-    ordered as `SpaceToDepth` orders the big picture."""
+    ordered as `SpaceToDepth` orders the big image."""
 
     # Output p of a cell lies at (p + 1/2) / scale - 1/2 from the center of its input.
     rows = torch.tensor([[float(keys((p + 0.5) / scale - 0.5 - tap)) for tap in range(-2, 3)] for p in range(scale)])
@@ -294,11 +294,11 @@ def bicubic_phases(scale):
 
 
 class Upscaler(nn.Module):
-    """D(x, sigma, low): the mean of a picture given that picture with noise, x [B, 3, s H, s W] in [0, 1] plus noise, the
-    map of sigma [B, 1, s H, s W], and the small picture, low [B, 3, H, W].
+    """D(x, sigma, low): the mean of an image given that image with noise, x [B, 3, s H, s W] in [0, 1] plus noise, the
+    map of sigma [B, 1, s H, s W], and the small image, low [B, 3, H, W].
 
     All of it happens on the small grid. u = x - bicubic(low) is kept by c_skip and corrected by c_out as in EDM (Karras et al.
-    2022, eq. 7), with sigma_data the deviation of a picture from its bicubic enlargement; the net sees c_skip * u, which vanishes as
+    2022, eq. 7), with sigma_data the deviation of an image from its bicubic enlargement; the net sees c_skip * u, which vanishes as
     sigma grows, so that at sigma_max the result hardly depends on x."""
 
     def __init__(self, scale, sigma_data, widths, depths):
@@ -318,7 +318,7 @@ class Upscaler(nn.Module):
 
 
 class Prior(nn.Module):
-    """D(x, sigma) for pictures in [-1, 1], with EDM's preconditioning (Karras et al. 2022, table 1) for each pixel."""
+    """D(x, sigma) for images in [-1, 1], with EDM's preconditioning (Karras et al. 2022, table 1) for each pixel."""
 
     def __init__(self, sigma_data, widths, depths):
         super().__init__()
@@ -336,7 +336,7 @@ class Prior(nn.Module):
 
 
 def grow(network, small):
-    """Starts `network` from a smaller one's weights: what both have is copied, what is new begins by changing nothing.
+    """Initializes `network` from a smaller one's weights: common parts are copied, new parts initially change nothing.
 
     A residual block that the small one lacks ends in zeros. Channels that it lacks start at random and reach the old ones through zeros
     (function-preserving growth, Chen et al. 2016, "Net2Net")."""
@@ -358,14 +358,14 @@ def parameter_count(network):
 @torch.no_grad()
 def receptive_radius(network, inputs_of, size):
     """Largest distance, in rows or columns, between an output pixel and a pixel of the first input of `inputs_of` (for an
-    upscaler the small picture, in its own pixels) that can change it.
+    upscaler the small image, in its own pixels) that can change it.
 
     Exact: with every weight 1 and a non-negative input nothing cancels, so an output sees a pixel if and only if it changes.
     Every alignment of a pixel in the coarsest grid is tried."""
     network = network.double()
     for part in network.modules():
         if isinstance(part, Gate):
-            part.share = nn.Identity()  # of numbers that large a sigmoid is 1, whatever they are
+            part.share = nn.Identity()  # the sigmoid of such large numbers is 1
     for p in network.parameters():
         nn.init.ones_(p)
     radius, scale = 0, getattr(network, "scale", 1)

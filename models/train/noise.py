@@ -1,4 +1,4 @@
-"""What training draws: a sigma map for each patch, and the noise that goes with it."""
+"""Random sigma maps for training patches, and the noise by them."""
 
 import torch
 from torch.nn import functional as F
@@ -30,7 +30,7 @@ def sigma_map(rng, clean):
         signal, share = clean.mean(0, keepdim=True), rng.uniform(0, 1)
         shot = signal / (signal.mean() + 0.05)
         return (sigma * (share * shot + 1 - share).sqrt()).clamp(max=SIGMA_MAX)
-    sigmas = torch.full((1, height, width), sigma)  # blocks: parts that held still, parts that are known
+    sigmas = torch.full((1, height, width), sigma)  # blocks, as of temporally fused or known areas
     for _ in range(int(rng.integers(1, 4))):
         top, left = int(rng.integers(0, height)), int(rng.integers(0, width))
         inner = 0.0 if rng.random() < 0.2 else level(rng)
@@ -39,7 +39,7 @@ def sigma_map(rng, clean):
 
 
 def as_files(rng, noisy, share=0.75):
-    """Most of the noisy patches clipped to [0, 1], and half of those rounded to 8 bits: what a picture file makes of them."""
+    """Most of the noisy patches clipped to [0, 1], and half of those rounded to 8 bits: as in an image file."""
     for i in range(len(noisy)):
         if rng.random() < share:
             noisy[i] = noisy[i].clamp(0, 1)

@@ -1,12 +1,12 @@
-"""How strong is a picture's noise: the reference of `src/task/plane_noise`, and the regression behind it.
+"""Noise estimation: the reference of `src/task/plane_noise`, and the training of its regression.
 
 A plane (luma, Cb, Cr, or one of R, G, B) is cut into blocks of 8x8 samples that lie on the grid of JPEG and H.264. Three octaves of Haar's
-transform of each give energies that for white noise all are its variance. Low quantiles of the energies over the blocks say how strong noise
-is where there is little texture, their ratios how it is correlated, and a small network, fitted here to simulated pictures, weighs them.
+transform of each give energies that equal the variance for white noise. Low quantiles of the energies over the blocks measure the noise
+where there is little texture, their ratios its correlation; a small network, fitted here to simulated images, combines them.
 
-    python noise_estimate.py simulate --photos DIR --out pictures.npz --count 7000 --seed 1
+    python noise_estimate.py simulate --photos DIR --out images.npz --count 7000 --seed 1
     python noise_estimate.py simulate --clips --photos DIR --out clips.npz --count 2400 --seed 2
-    python noise_estimate.py fit --pictures pictures.npz --clips clips.npz --check-pictures OTHER.npz --check-clips OTHER.npz --out weights.npz
+    python noise_estimate.py fit --images images.npz --clips clips.npz --check-images OTHER.npz --check-clips OTHER.npz --out weights.npz
     python noise_estimate.py rust weights.npz > ../../src/task/plane_noise/weights.rs && cargo fmt
     python noise_estimate.py golden weights.npz > ../../tests/golden/plane_noise.json
 """
@@ -33,7 +33,7 @@ TARGET_FLOOR = 0.5  # levels: the targets are log2(hypot(sigma, this))
 
 
 def grid(height, width, most=MOST_BLOCKS):
-    """The top left corners of the blocks that are looked at: every so manieth of each so manieth row, staggered."""
+    """The top left corners of the sampled blocks: a staggered grid."""
     rows, columns = height // BLOCK, width // BLOCK
     step = max(1, int(np.ceil(np.sqrt(rows * columns / most))))
     return [(r * BLOCK, c * BLOCK) for j, r in enumerate(range(0, rows, step)) for c in range(j % step, columns, step)]
@@ -46,7 +46,7 @@ def haar(x):
 
 
 def spread(x):
-    """The variance of [N, n, n] in each, blind to what is the same everywhere, as ramps are in a detail band."""
+    """The variance of [N, n, n] in each, without the constant part, such as that of ramps in a detail band."""
     return x.var((1, 2), ddof=1)
 
 
@@ -84,7 +84,7 @@ def quantile(values, q):
 
 
 def features(plane, chroma, most=MOST_BLOCKS):
-    """What the regression sees of a plane in levels of 255, or None where too little is usable."""
+    """The features of a plane in levels of 255 for the regression, or None if too few blocks are usable."""
     energies, means, flat, clipped = blocks(plane, most)
     if len(energies) < FEWEST_BLOCKS:
         return None
@@ -193,7 +193,7 @@ def coded(frames, codec, crf, preset="veryfast"):
 
 
 def camera(rng, light=None):
-    """A camera of random make: a function of a picture in levels and whether there is noise."""
+    """A random camera: a function of an image in levels and whether there is noise."""
     from camera import ALIGNMENTS, color_matrix, demosaic, mosaic
 
     light = np.exp(rng.uniform(np.log(0.015), np.log(0.4))) if light is None else light
@@ -207,8 +207,8 @@ def camera(rng, light=None):
     shrink = rng.choice([1.0, 0.75, 0.5], p=[0.75, 0.15, 0.1])
     black = rng.uniform(0, 0.03) if rng.random() < 0.3 else 0.0
 
-    def take(picture, noisy, rng):
-        linear = np.power(np.clip(picture / 255, 0, 1), gamma, dtype=np.float32) @ np.linalg.inv(to_srgb).T.astype(np.float32)
+    def take(image, noisy, rng):
+        linear = np.power(np.clip(image / 255, 0, 1), gamma, dtype=np.float32) @ np.linalg.inv(to_srgb).T.astype(np.float32)
         raw = mosaic(np.clip(linear, 0, None) / balance, alignment)
         if noisy:
             variance = (0.18 * light) ** 2 * (shot_share * raw / 0.18 + 1 - shot_share) / balance.mean()
@@ -291,15 +291,15 @@ def screen(rng, photo):
 
 def crop(rng, photos, shot=None):
     """Part of a photograph, in levels, at some size, brightness and sharpness, its sides multiples of 16."""
-    picture = photos[rng.integers(len(photos))] if shot is None else photos[shot % len(photos)]
-    largest = min(max(picture.shape[:2]), int(np.exp(rng.uniform(np.log(256), np.log(1300)))))
-    factor = max(picture.shape[:2]) / max(largest, 256)
+    image = photos[rng.integers(len(photos))] if shot is None else photos[shot % len(photos)]
+    largest = min(max(image.shape[:2]), int(np.exp(rng.uniform(np.log(256), np.log(1300)))))
+    factor = max(image.shape[:2]) / max(largest, 256)
     shrink = min(factor, np.exp(rng.uniform(0, np.log(factor + 1e-9)))) if factor > 1 else 1
     if shrink > 1.05:
-        picture = cv2.resize(picture, None, fx=1 / shrink, fy=1 / shrink, interpolation=cv2.INTER_AREA)
-    height, width = (max(16, min(n, largest) // 16 * 16) for n in picture.shape[:2])
-    top, left = rng.integers(picture.shape[0] - height + 1), rng.integers(picture.shape[1] - width + 1)
-    out = picture[top : top + height, left : left + width].astype(np.float32)
+        image = cv2.resize(image, None, fx=1 / shrink, fy=1 / shrink, interpolation=cv2.INTER_AREA)
+    height, width = (max(16, min(n, largest) // 16 * 16) for n in image.shape[:2])
+    top, left = rng.integers(image.shape[0] - height + 1), rng.integers(image.shape[1] - width + 1)
+    out = image[top : top + height, left : left + width].astype(np.float32)
     if rng.random() < 0.5:
         out = out[:, ::-1]
     if rng.random() < 0.15:  # out of focus
@@ -318,23 +318,23 @@ KINDS = {
 
 
 def simulate(seed, photos, kind=None, strength=None, shot=None):
-    """A random picture: a list of (its planes, those without noise, whether each is chroma), its kind, and 1 where clean, 0 where not, else NaN."""
+    """A random image: a list of (its planes, those without noise, whether each is chroma), its kind, and 1 where clean, 0 where not, else NaN."""
     rng = np.random.default_rng(seed)
     kind = rng.choice(list(KINDS), p=np.array(list(KINDS.values())) / sum(KINDS.values())) if kind is None else kind
     source, way = kind.split()[0], kind.split()[-1]
-    picture = crop(rng, photos, shot)
+    image = crop(rng, photos, shot)
     sampling = rng.choice(["420", "422", "444"], p=[0.75, 0.15, 0.1])
     depth = 10 if rng.random() < 0.1 else 8
     sigma = np.exp(rng.uniform(np.log(2), np.log(50))) if strength is None else strength
     label = 0.0
     if way == "video":
-        sampling, picture = "420", picture[:480, :640]
+        sampling, image = "420", image[:480, :640]
         still = rng.random() < 0.5
         take = camera(rng, strength)
         frames, truths = [], []
         count = rng.integers(2, 6)
         for i in range(count):
-            shifted = picture if still else np.roll(picture, -2 * i, 1)
+            shifted = image if still else np.roll(image, -2 * i, 1)
             if source == "white":
                 noisy, clean = np.clip(shifted + sigma * rng.standard_normal(shifted.shape, dtype=np.float32), 0, 255), shifted
             elif source == "camera":
@@ -353,8 +353,8 @@ def simulate(seed, photos, kind=None, strength=None, shot=None):
         return [(n, t, i > 0) for i, (n, t) in enumerate(zip(noisy, truth))], kind, label
     if source in ("clean", "screen"):
         if source == "screen":
-            picture = screen(rng, picture)
-        noisy = picture
+            image = screen(rng, image)
+        noisy = image
         label = 1.0
         if source == "screen":
             way = rng.choice(["rgb", "yuv", "jpeg"], p=[0.5, 0.2, 0.3])
@@ -362,20 +362,20 @@ def simulate(seed, photos, kind=None, strength=None, shot=None):
             way = rng.choice(["rgb", "yuv"])
     elif source == "camera":
         take = camera(rng, strength)
-        noisy, picture = take(picture, True, rng), take(picture, False, rng)
+        noisy, image = take(image, True, rng), take(image, False, rng)
     else:
         if source == "scaled":
             way = rng.choice(["rgb", "yuv", "jpeg"])
-        noisy = np.clip(picture + sigma * rng.standard_normal(picture.shape, dtype=np.float32), 0, 255)
+        noisy = np.clip(image + sigma * rng.standard_normal(image.shape, dtype=np.float32), 0, 255)
         if source == "scaled":
             by = rng.choice([0.5, 0.67, 0.8, 1.25, 1.5, 2.0])
-            size = tuple(int(n * by) // 16 * 16 for n in picture.shape[1::-1])
+            size = tuple(int(n * by) // 16 * 16 for n in image.shape[1::-1])
             how = rng.choice([cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_AREA])
-            noisy, picture = (np.clip(cv2.resize(p, size, interpolation=int(how)), 0, 255) for p in (noisy, picture))
+            noisy, image = (np.clip(cv2.resize(p, size, interpolation=int(how)), 0, 255) for p in (noisy, image))
     if way == "rgb":
         noisy = quantized(noisy, depth)
-        return [(noisy[..., c], picture[..., c], False) for c in range(3)], kind, label
-    truth = planes(picture)
+        return [(noisy[..., c], image[..., c], False) for c in range(3)], kind, label
+    truth = planes(image)
     truth = truth[:1] + [subsample(c, sampling) for c in truth[1:]]
     if way == "jpeg":
         quality = rng.uniform(50, 96) if source != "clean" else rng.uniform(60, 100)
@@ -437,7 +437,7 @@ def pair_blocks(before, after, most=MOST_PAIRS):
 
 
 def pair_features(before, after, most=MOST_PAIRS):
-    """What the regression for streams sees of two frames' plane, or None where too little is usable."""
+    """The features of two frames' planes for the regression of streams, or None if too few blocks are usable."""
     found = pair_blocks(before, after, most)
     if found is None or len(found[0][0]) < FEWEST_BLOCKS:
         return None
@@ -459,15 +459,15 @@ def pair_features(before, after, most=MOST_PAIRS):
 MOTIONS = {"still": 0.35, "object": 0.2, "pan": 0.2, "shake": 0.15, "flicker": 0.1}
 
 
-def movie(rng, picture, motion, count):
-    """Frames of a picture in levels that stands still, moves, shakes or flickers, or in front of which something moves."""
-    height, width = (min(most, n) // 16 * 16 for most, n in zip((480, 640), picture.shape))
+def movie(rng, image, motion, count):
+    """Frames of an image in levels that stands still, moves, shakes or flickers, or in front of which something moves."""
+    height, width = (min(most, n) // 16 * 16 for most, n in zip((480, 640), image.shape))
     speed, angle = np.exp(rng.uniform(np.log(0.2), np.log(8))), rng.uniform(0, 2 * np.pi)
     tall, wide = int(height * rng.uniform(0.1, 0.6)), int(width * rng.uniform(0.1, 0.6))
-    thing, frames = picture[::-1, ::-1][:tall, :wide], []
+    thing, frames = image[::-1, ::-1][:tall, :wide], []
     for i in range(count):
         dx, dy = {"pan": (speed * i * np.cos(angle), speed * i * np.sin(angle)), "shake": rng.normal(0, 0.7, 2)}.get(motion, (0, 0))
-        frame = cv2.warpAffine(picture, np.float32([[1, 0, -dx], [0, 1, -dy]]), picture.shape[1::-1], flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+        frame = cv2.warpAffine(image, np.float32([[1, 0, -dx], [0, 1, -dy]]), image.shape[1::-1], flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
         frame = frame[:height, :width].copy()
         if motion == "object":
             left = int(30 + 3 * speed * i) % max(1, width - wide)
@@ -482,12 +482,12 @@ def clip(seed, photos, kind=None, motion=None, strength=None, crf=None, count=No
     kind = rng.choice(["white yuv", "white jpeg", "white video", "camera yuv", "camera jpeg", "camera video", "clean yuv", "clean video"], p=[0.14, 0.08, 0.15, 0.13, 0.18, 0.22, 0.05, 0.05]) if kind is None else kind
     motion = rng.choice(list(MOTIONS), p=list(MOTIONS.values())) if motion is None else motion
     source, way = kind.split()
-    picture = crop(rng, photos)
+    image = crop(rng, photos)
     sigma = np.exp(rng.uniform(np.log(2), np.log(50))) if strength is None else strength
     take, quality = camera(rng, strength), rng.uniform(50, 96)
     sampling = "420" if way == "video" else rng.choice(["420", "422"])
     frames = []
-    for clean in movie(rng, picture, motion, rng.integers(2, 7) if count is None else count):
+    for clean in movie(rng, image, motion, rng.integers(2, 7) if count is None else count):
         noisy = clean
         if source == "white":
             noisy = np.clip(clean + sigma * rng.standard_normal(clean.shape, dtype=np.float32), 0, 255)
@@ -585,18 +585,18 @@ def fit(x, y, hidden, steps, seed=0, blur=0.03, odds=None):
 
 
 def stream_input(layers, x):
-    """What the regression for streams takes, of rows with a picture's features and then a pair's."""
+    """The inputs of the regression for streams, from rows with an image's features and then a pair's."""
     own, pair = x[:, :-PAIR], x[:, -PAIR:]
     said = run(layers, own)
     return np.concatenate([pair, said[:, :3], said[:, 3:] / 4, own[:, -1:]], 1), said
 
 
-def fit_both(pictures, clips, steps):
-    x, truth, label, kind = load(pictures)
+def fit_both(images, clips, steps):
+    x, truth, label, kind = load(images)
     odds = np.where((label == 1) & (kind == "clean jpeg"), 4, np.where(kind == "clean", 3, 1))
-    picture = fit(x, targets(truth, label), HIDDEN, steps, odds=odds)
+    image = fit(x, targets(truth, label), HIDDEN, steps, odds=odds)
     x, truth, label, kind = load(clips)
-    x, said = stream_input(picture, x)
+    x, said = stream_input(image, x)
     want = targets(truth, stream_label(kind, truth))
     y = np.stack([want[:, 0] - said[:, 0], want[:, 3]], 1)
     again = np.repeat(np.arange(len(x)), np.where(np.char.startswith(kind, "clean yuv"), 5, 1))
@@ -607,16 +607,16 @@ def fit_both(pictures, clips, steps):
     deceived, change = x[rows], y[rows]
     deceived[:, PAIR : PAIR + 3] += more[:, None]
     change[:, 0] -= more
-    return picture, fit(np.concatenate([x[again], deceived]), np.concatenate([y[again], change]), HIDDEN_STREAM, steps)
+    return image, fit(np.concatenate([x[again], deceived]), np.concatenate([y[again], change]), HIDDEN_STREAM, steps)
 
 
 MOVES, HOLDS = 0.3, 0.6  # of the blocks with most texture hold still: below, all is moving; above, differences are trusted
 
 
-def run_stream(layers, picture, x):
-    """log2 of the deviation and the log odds of no noise, of rows with a picture's features and a pair's. Where all is moving, differences
+def run_stream(layers, image, x):
+    """log2 of the deviation and the log odds of no noise, of rows with an image's features and a pair's. Where all is moving, differences
     may lower a deviation but not raise it."""
-    x, said = stream_input(picture, x)
+    x, said = stream_input(image, x)
     out = run(layers, x)
     trust = np.clip((x[:, STILL_AT] / 4 - MOVES) / (HOLDS - MOVES), 0, 1)
     change = np.where(out[:, 0] > 0, trust * out[:, 0], out[:, 0])
@@ -638,34 +638,34 @@ def table(name, error, want, clean, groups):
         print(f"{group:24} {rows.sum():5} {ratio[0]:7.2f} {ratio[1]:6.2f} {ratio[2]:6.2f} {beyond[0]:6.0f}% {beyond[1]:5.0f}% {100 * clean[rows].mean():5.0f}%")
 
 
-def report(picture, stream, pictures, clips):
+def report(image, stream, images, clips):
     role = lambda x: np.where(x > 0, "chroma", "luma")
     join = lambda a, b: np.char.add(np.char.add(a, " "), b)
-    x, truth, label, kind = load(pictures)
-    out, want = run(picture, x), targets(truth, label)
-    table("pictures", out[:, 0] - want[:, 0], want, out[:, 3] > 0, join(kind, role(x[:, -1])))
+    x, truth, label, kind = load(images)
+    out, want = run(image, x), targets(truth, label)
+    table("images", out[:, 0] - want[:, 0], want, out[:, 3] > 0, join(kind, role(x[:, -1])))
     x, truth, label, kind = load(clips)
-    sigma, clean, said = run_stream(stream, picture, x)
+    sigma, clean, said = run_stream(stream, image, x)
     want, groups = targets(truth, label), join(kind, role(x[:, -PAIR - 1]))
     table("clips, one frame", said[:, 0] - want[:, 0], want, said[:, 3] > 0, groups)
     table("clips", sigma - want[:, 0], want, clean > 0, groups)
 
 
-def store(path, picture, stream):
-    both = {"picture": picture, "stream": stream}
+def store(path, image, stream):
+    both = {"image": image, "stream": stream}
     np.savez(path, **{f"{name}_{part}{i}": value for name, layers in both.items() for i, pair in enumerate(layers) for part, value in zip(("weight", "bias"), pair)})
 
 
 def restore(path):
     data = np.load(path)
-    return [[(data[f"{name}_weight{i}"], data[f"{name}_bias{i}"]) for i in range(depth)] for name, depth in (("picture", 3), ("stream", 2))]
+    return [[(data[f"{name}_weight{i}"], data[f"{name}_bias{i}"]) for i in range(depth)] for name, depth in (("image", 3), ("stream", 2))]
 
 
-def rust(picture, stream):
+def rust(image, stream):
     """The weights as Rust's source."""
     row = lambda values: "[" + ", ".join(f"{value:.{DECIMALS}f}".rstrip("0").replace("-0.,", "0.,") + ("0" if f"{value:.{DECIMALS}f}".rstrip("0").endswith(".") else "") for value in values) + "]"
     print("//! The weights of the regressions, written by `models/train/noise_estimate.py rust`.\n")
-    for name, layers in (("picture", picture), ("stream", stream)):
+    for name, layers in (("image", image), ("stream", stream)):
         print(f"pub(super) mod {name} {{\n    use crate::task::plane_noise::regression::Layer;\n")
         for label, (weight, bias) in zip(("FIRST", "OUT") if len(layers) == 2 else ("FIRST", "SECOND", "OUT"), layers):
             outs, ins = weight.shape
@@ -690,13 +690,13 @@ def example(number):
     return (scene + sigma * np.sqrt(3) * noise.reshape(height, width)).astype(np.float32)
 
 
-def golden(picture, stream):
+def golden(image, stream):
     found = []
     for number in range(3):
         plane = example(number)
         own = features(plane, number == 2)
         pair = pair_features(plane, np.roll(plane, 16, 1) if number else plane[::-1])
-        sigma, clean, said = run_stream(stream, picture, np.concatenate([own, pair])[None])
+        sigma, clean, said = run_stream(stream, image, np.concatenate([own, pair])[None])
         rounded = lambda values: [round(float(v), 4) for v in values]
         found.append({"features": rounded(own), "said": rounded(said[0]), "pair": rounded(pair), "stream": rounded([sigma[0], clean[0]])})
     print(json.dumps(found))
@@ -713,7 +713,7 @@ def main():
     one.add_argument("--workers", type=int, default=2)
     one.add_argument("--out", type=Path, required=True)
     one = commands.add_parser("fit")
-    for name in ("pictures", "clips", "check-pictures", "check-clips"):
+    for name in ("images", "clips", "check-images", "check-clips"):
         one.add_argument(f"--{name}", type=Path, nargs="+", required=True)
     one.add_argument("--steps", type=int, default=8000)
     one.add_argument("--out", type=Path, required=True)
@@ -723,8 +723,8 @@ def main():
     if arguments.command == "simulate":
         gather(sorted(arguments.photos.iterdir()), arguments.count, arguments.seed, arguments.out, arguments.workers, clip_job if arguments.clips else job)
     elif arguments.command == "fit":
-        both = fit_both(arguments.pictures, arguments.clips, arguments.steps)
-        report(*both, arguments.check_pictures, arguments.check_clips)
+        both = fit_both(arguments.images, arguments.clips, arguments.steps)
+        report(*both, arguments.check_images, arguments.check_clips)
         store(arguments.out, *both)
     else:
         {"rust": rust, "golden": golden}[arguments.command](*restore(arguments.weights))

@@ -1,4 +1,4 @@
-"""Where a network's time goes on the CPU, by ONNX Runtime's own profile, and how that compares with the best a convolution can do here.
+"""Profiles a network's operators on the CPU with ONNX Runtime, and compares its rate with that of the fastest single convolution.
 
     python operators.py --model ../denoise-fast
 
@@ -21,20 +21,20 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper
 
-BARS = {"ratio": 1.3, "share": 0.10}  # what a network for the CPU stays under
+BARS = {"ratio": 1.3, "share": 0.10}  # limit of a network for the CPU
 CANDIDATES = [(64, 240, 320), (64, 120, 160), (128, 120, 160), (128, 60, 80), (256, 60, 80)]  # channels, rows, columns
 CONVOLUTIONS = {"Conv", "FusedConv", "QLinearConv", "NhwcFusedConv"}
 
 
 class Profiled:
-    """A session whose runs ONNX Runtime writes down, on its own random inputs."""
+    """A session with ONNX Runtime's profiling, on random inputs."""
 
     def __init__(self, model, folder, threads, size):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
-        options.add_session_config_entry("session.force_spinning_stop", "1")  # else the last session's threads hold the cores
+        options.add_session_config_entry("session.force_spinning_stop", "1")  # otherwise the last session's threads hold the cores
         options.log_severity_level = 3
         self.session = onnxruntime.InferenceSession(model, options, ["CPUExecutionProvider"])
         rng = np.random.default_rng(0)
@@ -95,7 +95,7 @@ def single_convolution(channels, rows, columns):
 
 
 def profile(path, size, threads, rounds, skip=3):
-    """The network's operators, its time, and the multiply-adds a second of each candidate, all from rounds in turn."""
+    """The network's operators, its time, and the multiply-adds per second of each candidate, all from rounds in turn."""
     with tempfile.TemporaryDirectory() as folder:
         network = Profiled(str(path), folder, threads, size)
         singles = {c: single_convolution(*c) for c in CANDIDATES}
@@ -108,7 +108,7 @@ def profile(path, size, threads, rounds, skip=3):
         rates = {}
         for c, single in running.items():
             kernel = next(t for op, _, _, t in single.finish(skip)[0] if op in CONVOLUTIONS)
-            rates[c] = singles[c][1] / kernel / 1e3  # multiply-adds a microsecond -> 10^9 a second
+            rates[c] = singles[c][1] / kernel / 1e3  # multiply-adds per microsecond -> 10^9 per second
         return operators, time, rates
 
 

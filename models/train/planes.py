@@ -1,4 +1,4 @@
-"""Pictures as 4:2:0 has them: luma at full size, two planes of chroma at half of it. Packed for a network: six channels at half the
+"""4:2:0 planes: luma at full size, two planes of chroma at half of it. Packed for a network: six channels at half the
 size, luma of each 2x2 row by row, then Cb and Cr. Luma is 0 to 1; chroma is centered on 0.5.
 """
 
@@ -7,10 +7,10 @@ import numpy as np
 WEIGHTS = {"bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722)}
 
 
-def of_rgb(picture, matrix="bt601"):
-    """Luma [H, W] and chroma [2, H / 2, W / 2], the mean over 2x2, of a picture [H, W, 3] with even sides."""
+def of_rgb(image, matrix="bt601"):
+    """Luma [H, W] and chroma [2, H / 2, W / 2], the mean over 2x2, of an image [H, W, 3] with even sides."""
     red, blue = WEIGHTS[matrix]
-    r, g, b = np.moveaxis(picture, -1, 0)
+    r, g, b = np.moveaxis(image, -1, 0)
     luma = red * r + (1 - red - blue) * g + blue * b
     chroma = np.stack([(b - luma) * (0.5 / (1 - blue)), (r - luma) * (0.5 / (1 - red))]) + 0.5
     return luma.astype(np.float32), halved(chroma).astype(np.float32)
@@ -33,7 +33,7 @@ def of_i420(samples, width, height, full=False):
 
 
 def rounded(luma, chroma, full):
-    """What is left of planes when their samples have 8 bits."""
+    """Planes rounded to 8 bits."""
     steps = (255, 255) if full else (219, 224)
     return np.round(luma * steps[0]) / steps[0], np.round((chroma - 0.5) * steps[1]) / steps[1] + 0.5
 

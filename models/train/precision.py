@@ -1,11 +1,11 @@
-"""Stores the weights of a package's f32 file in 16 bits, makes its f16 file, and with --int8 its int8 file, and says so in its
+"""Stores the weights of a package's f32 file in 16 bits, makes its f16 file, and with --int8 its int8 file, and lists them in its
 model.toml.
 
     python precision.py ../denoise-fast
     python precision.py ../denoise-fast --int8 --pool out/pool
     python precision.py ../camera --int8 --photos PHOTOS/train --clips out/clips --validation PHOTOS/validation
 
-All are checked against the f32 file as it was with ONNX Runtime on the CPU, by the figures that training watched, on pictures synthesized for it, or on what training watched where it learned from photographs.
+All are checked against the f32 file as it was with ONNX Runtime on the CPU, by the validation figures of training, on synthesized images, or on the validation set for networks trained on photographs.
 Nothing is written where a file loses more than LARGEST_LOSS, or where an int8 file is not LEAST_GAIN times as fast.
 """
 
@@ -25,10 +25,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 import integers
 import jobs
-import pictures
+import images
 import textures
 
-LARGEST_LOSS = {"f32": 0.005, "f16": 0.02, "int8": 0.3}  # dB, of any of the watched figures
+LARGEST_LOSS = {"f32": 0.005, "f16": 0.02, "int8": 0.3}  # dB, of any of the validation figures
 LEAST_GAIN = 1.1
 HALF_TOLERANCE = 0.025  # processors with f16 arithmetic add in 16 bits, too: up to 0.0124 from the f32 file's output on an Arm Cortex-A76
 FRAME = (480, 640)
@@ -36,7 +36,7 @@ ROUNDS = 25
 
 
 def half(model):
-    """The graph with every float in it a float16: inputs, outputs, weights, constants and casts. Scales of `Resize` stay, as ONNX wants."""
+    """The graph with every float in it a float16: inputs, outputs, weights, constants and casts. Scales of `Resize` stay float32, as ONNX requires."""
     model = onnx.ModelProto.FromString(model.SerializeToString())
     graph = model.graph
     kept = {name for node in graph.node if node.op_type == "Resize" for name in node.input[1:] if name}
@@ -100,21 +100,21 @@ def run(running, arrays):
 
 
 def watched(job, running, clean):
-    """The job's own figures in dB, mean over what it watches: pictures [1, 3, H, W], or examples."""
+    """The job's validation figures in dB, mean over its validation set: images [1, 3, H, W], or examples."""
     network = lambda *inputs: torch.from_numpy(run(running, inputs))
-    return np.mean([job.validate(network, picture) for picture in clean], 0)
+    return np.mean([job.validate(network, image) for image in clean], 0)
 
 
 def synthesized(seed, count, size=256):
-    """Pictures that no training saw, [count, 3, size, size] in [0, 1]."""
+    """Images that are in no training set, [count, 3, size, size] in [0, 1]."""
     rng = np.random.default_rng([seed, 0xE])
-    bank = textures.bank(rng, pictures.BANK_SIZE)
-    drawn = np.stack([pictures.picture(rng, bank, size) for _ in range(count)])
+    bank = textures.bank(rng, images.BANK_SIZE)
+    drawn = np.stack([images.image(rng, bank, size) for _ in range(count)])
     return torch.from_numpy(drawn).permute(0, 3, 1, 2).float().div(255).contiguous()
 
 
 def calibration(job, args):
-    """Inputs as training draws them, of 4 pictures of each of up to 8 shards of a pool, or of new ones."""
+    """Inputs as training draws them, of 4 images of each of up to 8 shards of a pool, or of new ones."""
     rng, pool = np.random.default_rng(11), args.pool
     if hasattr(job, "pool"):
         source = job.pool(args)
@@ -123,7 +123,7 @@ def calibration(job, args):
         return
     shards = sorted(Path(pool).glob("pool-*.npy"))[:8] if pool else []
     if pool and not shards:
-        raise SystemExit(f"{pool} holds no pool-*.npy; make one with pictures.py, or leave --pool out")
+        raise SystemExit(f"{pool} holds no pool-*.npy; make one with images.py, or leave --pool out")
     clean = [torch.from_numpy(np.load(s, mmap_mode="r")[:4].copy()).permute(0, 3, 1, 2).float() / 255 for s in shards] or synthesized(12, 32).split(4)
     for batch in clean:
         yield [t.numpy() for t in job.example(rng, batch)[0]]
@@ -167,7 +167,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="the package: model.toml and the f32 file that it names")
     parser.add_argument("--int8", action="store_true", help="the int8 file as well; for denoise-fast and camera")
-    parser.add_argument("--pool", help="pictures for calibration, as pictures.py writes them; default: a few new ones")
+    parser.add_argument("--pool", help="images for calibration, as images.py writes them; default: a few new ones")
     parser.add_argument("--photos", help="for camera: the folder of photographs that it learned from, for calibration")
     parser.add_argument("--clips", default="out/clips", help="for camera: as for train.py")
     parser.add_argument("--validation", help="for camera: as for train.py")

@@ -1,4 +1,4 @@
-"""Small pictures from big ones: antialiased filters, and what else a camera or a website does to a small picture."""
+"""Downsampling: antialiased filters, and typical processing of low-resolution images by cameras and websites."""
 
 from functools import lru_cache
 
@@ -33,24 +33,24 @@ def matrix(size, scale, name):
     return torch.from_numpy(weights / weights.sum(1, keepdims=True)).float()
 
 
-def resize(picture, divisor, name):
-    """A picture [3, H, W] made smaller by a whole divisor."""
-    rows, columns = (matrix(n, 1 / divisor, name) for n in picture.shape[-2:])
-    return rows @ picture @ columns.T
+def resize(image, divisor, name):
+    """An image [3, H, W] downsampled by an integer divisor."""
+    rows, columns = (matrix(n, 1 / divisor, name) for n in image.shape[-2:])
+    return rows @ image @ columns.T
 
 
-def enlarge(picture, factor):
-    """A picture [..., H, W] made larger by a whole factor, bicubic."""
-    rows, columns = (matrix(n, float(factor), "bicubic") for n in picture.shape[-2:])
-    return rows @ picture @ columns.T
+def enlarge(image, factor):
+    """An image [..., H, W] upsampled by an integer factor, bicubic."""
+    rows, columns = (matrix(n, float(factor), "bicubic") for n in image.shape[-2:])
+    return rows @ image @ columns.T
 
 
-def shrink(rng, picture, scale):
-    """A picture [3, H, W] in [0, 1] made smaller by `scale`, rounded to 8 bits; more than half of them with nothing else done."""
+def shrink(rng, image, scale):
+    """An image [3, H, W] in [0, 1] downsampled by `scale`, rounded to 8 bits; more than half of them without further processing."""
     plain = rng.random() < 0.6
     if not plain and rng.random() < 0.5:
-        picture = torch.from_numpy(cv2.GaussianBlur(picture.permute(1, 2, 0).numpy(), (0, 0), rng.uniform(0.3, 0.35 * scale))).permute(2, 0, 1)
-    small = resize(picture, scale, rng.choice(list(FILTERS), p=[0.5, 0.2, 0.1, 0.2])).clamp(0, 1)
+        image = torch.from_numpy(cv2.GaussianBlur(image.permute(1, 2, 0).numpy(), (0, 0), rng.uniform(0.3, 0.35 * scale))).permute(2, 0, 1)
+    small = resize(image, scale, rng.choice(list(FILTERS), p=[0.5, 0.2, 0.1, 0.2])).clamp(0, 1)
     if not plain and rng.random() < 0.4:
         noise = torch.randn(small.shape, generator=torch.Generator().manual_seed(int(rng.integers(2**62))))
         small = (small + rng.uniform(0, 5) / 255 * noise).clamp(0, 1)

@@ -1,7 +1,7 @@
-"""Trains a network on synthesized pictures, as a configuration file says. Seeded and resumable: run the same command again to go on.
+"""Trains a network on synthesized images, as a configuration file says. Seeded; the same command resumes a run.
 
     python train.py configs/denoise.toml --pool out/pool --out out/denoise
-    python train.py configs/denoise.toml --steps 20000        # same pictures, same seed, same weights on one machine
+    python train.py configs/denoise.toml --steps 20000        # same images, same seed, same weights on one machine
 
 The learning rate warms up, holds, and falls to zero along half a cosine by the end of the budget, which counts the
 minutes or the steps spent here, over all resumptions. Each phase of the configuration has its patches and its error.
@@ -23,13 +23,13 @@ from network import grow, parameter_count
 
 
 class Pool:
-    """Training pictures in memory, uint8, [pictures, size, size, 3]. Shards that appear later are taken in on `refresh`."""
+    """Training images in memory, uint8, [images, size, size, 3]. Shards that appear later are read by `refresh`."""
 
     def __init__(self, folder):
         self.folder, self.names, self.shards = Path(folder), set(), []
         self.refresh()
         if not self.shards:
-            raise SystemExit(f"no pool-*.npy in {folder}: make some with pictures.py --out {folder}")
+            raise SystemExit(f"no pool-*.npy in {folder}: make one with images.py --out {folder}")
 
     def refresh(self):
         for path in sorted(self.folder.glob("pool-*.npy")):
@@ -40,15 +40,15 @@ class Pool:
     def __len__(self):
         return sum(len(s) for s in self.shards)
 
-    def picture(self, rng):
+    def image(self, rng):
         shard = self.shards[rng.integers(len(self.shards))]
         return shard[rng.integers(len(shard))]
 
     def patch(self, rng, size):
         """One patch, [size, size, 3], turned, mirrored, and now and then with its channels permuted."""
-        picture = self.picture(rng)
-        top, left = rng.integers(0, picture.shape[0] - size + 1), rng.integers(0, picture.shape[1] - size + 1)
-        patch = np.rot90(picture[top : top + size, left : left + size], rng.integers(4))
+        image = self.image(rng)
+        top, left = rng.integers(0, image.shape[0] - size + 1), rng.integers(0, image.shape[1] - size + 1)
+        patch = np.rot90(image[top : top + size, left : left + size], rng.integers(4))
         if rng.random() < 0.5:
             patch = patch[:, ::-1]
         return patch[..., rng.permutation(3)] if rng.random() < 0.15 else patch
@@ -63,7 +63,7 @@ class Pool:
 
 
 class Mixture(Pool):
-    """Photographs and drawn pages beside synthesized pictures, in shares of the patches. Photographs count by their area."""
+    """Photographs, synthesized pages and synthesized images, by shares of the patches. Photographs are weighted by area."""
 
     def __init__(self, folder, photos, shares):
         super().__init__(folder)
@@ -74,14 +74,14 @@ class Mixture(Pool):
         self.shares, self.photographs = shares, photographs(photos)
         self.drawn = [drawn(rng, 192) for _ in range(1500)]
 
-    def picture(self, rng):
+    def image(self, rng):
         kind = rng.random()
         if kind < self.shares["photographs"]:
-            pictures, areas = self.photographs
-            return pictures[rng.choice(len(pictures), p=areas)]
+            images, areas = self.photographs
+            return images[rng.choice(len(images), p=areas)]
         if kind < self.shares["photographs"] + self.shares["drawn"]:
             return self.drawn[rng.integers(len(self.drawn))]
-        return super().picture(rng)
+        return super().image(rng)
 
     def __len__(self):
         return super().__len__() + len(self.photographs[0]) + len(self.drawn)
@@ -92,7 +92,7 @@ def loss_of(result, clean, weight, error):
 
     "absolute" and "squared" are means, weighted; "root" is the mean over the patches of the root of each one's squared errors, so that easy
     patches count more than by their squares. "log" is the mean over the patches of the logarithm of each one's mean squared
-    error, which is its PSNR but for a factor: an easy patch counts as much as a hard one, and every noise level as any other."""
+    error, which is its PSNR but for a factor: easy and difficult patches, and all noise levels, have equal weight."""
     difference = result - clean
     if error == "log":
         return 0.02 * (difference.square().mean((1, 2, 3)) + 1e-6).log().mean()
@@ -111,7 +111,7 @@ def rate(progress, peak, hold):
 
 
 def load_validation(folder, multiple, device):
-    """Pictures of a pool that is not trained on, and .png or .jpg photographs set aside; cropped to the network's multiple."""
+    """Validation images: a pool, and .png or .jpg photographs; cropped to the network's multiple."""
     sets = {}
     shards = sorted(Path(folder).glob("pool-*.npy"))
     if shards:
@@ -123,7 +123,7 @@ def load_validation(folder, multiple, device):
         sets["photographs"] = [cv2.imread(str(p))[..., ::-1][:384, :384] for p in photographs]
     crop = lambda p: p[: p.shape[0] // multiple * multiple, : p.shape[1] // multiple * multiple]
     tensor = lambda p: torch.from_numpy(crop(p).copy()).permute(2, 0, 1)[None].float().to(device) / 255
-    return {name: [tensor(p) for p in pictures] for name, pictures in sets.items()}
+    return {name: [tensor(p) for p in images] for name, images in sets.items()}
 
 
 def begin(network, start, device):
@@ -190,7 +190,7 @@ class Run:
         return [p for p in self.config["phase"] if p["from"] <= progress][-1]
 
     def gradients(self, pool, part, parts, progress):
-        """Loss and gradients over one part of this step's batch. Its pictures and noise follow from (seed, step, part)."""
+        """Loss and gradients over one part of this step's batch. Its images and noise follow from (seed, step, part)."""
         phase = self.phase(progress)
         rng = np.random.default_rng([self.config["train"]["seed"], self.step, part])
         inputs, clean, weight = self.job.example(rng, pool.batch(rng, max(1, phase["batch"] // parts), phase["patch"]))
@@ -217,8 +217,8 @@ class Run:
         return sum(loss for loss, _ in results) / parts
 
     def validate(self, validation):
-        for name, pictures in validation.items():
-            scores = np.mean([self.job.validate(self.average, p) for p in pictures], 0)
+        for name, images in validation.items():
+            scores = np.mean([self.job.validate(self.average, p) for p in images], 0)
             yield f"  {name}: " + ", ".join(f"{s:.2f}" for s in scores) + " dB"
 
 
@@ -227,8 +227,8 @@ def options():
     parser.add_argument("config", help="configs/NAME.toml")
     parser.add_argument("--pool", default="out/pool", help="folder of pool-*.npy to learn from")
     parser.add_argument("--photos", default="out/photos", help="folder of photographs (.jpg), for the network for cameras")
-    parser.add_argument("--clips", default="out/clips", help="folder of clips-*.npz, for the network for cameras; what is watched lies in NAME-validation")
-    parser.add_argument("--validation", default="out/validation", help="folder of other pool-*.npy and set-aside .png, only watched; for the network for cameras, of .jpg")
+    parser.add_argument("--clips", default="out/clips", help="folder of clips-*.npz, for the network for cameras; those of validation are in NAME-validation")
+    parser.add_argument("--validation", default="out/validation", help="folder of other pool-*.npy and validation .png, for validation only; for the network for cameras, of .jpg")
     parser.add_argument("--out", help="folder of checkpoint.pt and log.txt; default out/NAME")
     parser.add_argument("--start", help="checkpoint.pt of the same or a smaller network to begin with, or a package's .onnx file")
     budget = parser.add_mutually_exclusive_group()
@@ -260,7 +260,7 @@ def main():
         validation = load_validation(args.validation, 2 * run.network.multiple_of * run.job.size_factor, run.device)
     log = open(Path(args.out) / "log.txt", "a", buffering=1)
     say = lambda line: (print(line, flush=True), log.write(line + "\n"))
-    say(f"{parameter_count(run.network)} parameters, {len(pool)} pictures, from step {run.step}, {run.seconds / 60:.1f} minutes done")
+    say(f"{parameter_count(run.network)} parameters, {len(pool)} images, from step {run.step}, {run.seconds / 60:.1f} minutes done")
     losses, saved, validated = [], run.seconds, -1e9
     start, before = time.monotonic(), run.seconds
     while run.progress() < 1:
@@ -271,7 +271,7 @@ def main():
             saved = run.seconds
             run.save()
             pool.refresh()
-            say(f"step {run.step} {run.seconds / 60:.1f} min, lr {run.optimizer.param_groups[0]['lr']:.2e}, loss {np.mean(losses):.5f}, {len(pool)} pictures")
+            say(f"step {run.step} {run.seconds / 60:.1f} min, lr {run.optimizer.param_groups[0]['lr']:.2e}, loss {np.mean(losses):.5f}, {len(pool)} images")
             losses.clear()
         if done or run.seconds - validated > args.validate_every:
             validated = run.seconds

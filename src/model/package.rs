@@ -14,7 +14,9 @@ use super::import::manifest_of_diffusers;
 use super::manifest::{Manifest, ModelFile, State};
 use super::precision::Precision;
 use crate::error::{Error, Result};
-use crate::network::{Device, Interface, ModelSource, OnnxNetwork, Runtime, SessionOptions, sha256};
+use crate::network::{
+    Device, Interface, ModelSource, OnnxNetwork, Runtime, SessionOptions, sha256,
+};
 use crate::setting::PRECISION;
 
 /// A model package.

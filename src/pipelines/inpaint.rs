@@ -7,9 +7,7 @@ use crate::error::Result;
 use crate::media::Image;
 use crate::model::{Package, Task};
 use crate::network::OnnxNetwork;
-use crate::task::{
-    Budget, GenerateOptions, Generator, InpaintReport, Inpainter, Mask, TileChoice,
-};
+use crate::task::{Budget, GenerateOptions, Generator, InpaintReport, Inpainter, Mask, TileChoice};
 
 /// Fills masked areas of images.
 #[derive(Debug)]

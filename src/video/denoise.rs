@@ -415,16 +415,10 @@ impl<'a> StreamDenoiser<'a> {
             (&mut self.temporal_state, &mut self.noise)
         {
             temporal_state.temporal.set_coded(self.is_correlated);
-<<<<<<< HEAD
-            temporal_state.temporal.set_still(self.meter.holds_still());
+            temporal_state.temporal.set_still(self.meter.is_static());
             let maps = &mut maps[..fused.groups().len()];
             temporal_state.temporal.fuse(&mut self.x[..fused.samples()], maps);
-            let shared = if self.is_correlated { SHARED } else { [0.0; 2] };
-=======
-            temporal_state.temporal.set_still(self.meter.is_static());
-            temporal_state.temporal.fuse(&mut self.x, maps);
             let shared = if self.is_correlated { MIN_SHARED_VARIANCE } else { [0.0; 2] };
->>>>>>> names
             for ((map, level), shared) in maps.iter_mut().zip(self.levels).zip(shared) {
                 let shared = shared.max(1.0 - temporal_state.temporal.unshared());
                 let kept = (shared * (level * level) as f32).max(least * least);

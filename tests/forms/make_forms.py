@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes small ONNX networks of the forms found in the wild, and their output for an image.
+"""Writes small ONNX networks of many forms, and their expected results for an image.
 
 `make_forms.py FOLDER` needs numpy and onnx. The folder gets the networks, their inputs, the expected outputs and `forms.json`, a
 list with an entry each:
@@ -7,18 +7,18 @@ list with an entry each:
     name       what form it is
     file       the network
     task       denoise, upscale, deblur, inpaint, stream (denoise, several frames), sample or generate
-    flags      what has to be said of it, at most four tokens
+    flags      options that describe it, at most four tokens
     options    further options of the command
-    inputs     pictures (16-bit PNG) or states (.npy)
+    inputs     images (16-bit PNG) or states (.npy)
     expected   .npy of float32, [1, C, H, W] in 0..1, of streams [6, C, H, W]; of `sample` the state, unclipped
-    crop       [y0, x0, y1, x1]: compare this much, because the borders of a convolution are another matter
+    crop       [y0, x0, y1, x1]: compare this part only, because borders depend on the padding
     tolerance  largest difference
-    tile       whether tiles of 48 pixels have to give the same
-    direct     whether it is to run straight from the .onnx, too
-    refused    whether an image cannot be its input
+    tile       whether tiles of 48 pixels must give the same
+    direct     whether it also runs as a bare .onnx
+    refused    whether it must be refused
 
-What is expected is computed in numpy, in f64, by the network's formula, never by the runtime that is under test. Most are one
-restorer that is better than nothing: the high frequencies `n = x - blur(x)` are taken out as far as they are smaller than a
+The expected results are computed in numpy, in f64, by the network's formula, not by the runtime under test. Most networks are one
+simple denoiser: the high frequencies `n = x - blur(x)` are removed where they are smaller than a
 threshold t, `y = x - clip(n, -t, t)`, by convolutions and ReLUs alone.
 """
 
@@ -42,10 +42,10 @@ IR = {9: 4, 10: 5, 11: 6, 12: 7, 13: 7, 14: 7, 15: 8, 16: 8, 17: 8, 18: 8, 19: 9
 FREE = ["batch", 3, "height", "width"]
 
 
-# Pictures
+# Images
 
 
-def picture(height=H, width=W, shift=0.0):
+def scene(height=H, width=W, shift=0.0):
     """Gradients, discs and bars, [3, height, width] within 0.1..0.9."""
     y, x = np.mgrid[0:height, 0:width].astype(np.float64)
     x = x + shift
@@ -59,7 +59,7 @@ def picture(height=H, width=W, shift=0.0):
 
 
 def noisy(seed, height=H, width=W, sigma=SIGMA, shift=0.0):
-    return picture(height, width, shift) + sigma * np.random.default_rng(seed).standard_normal((3, height, width))
+    return scene(height, width, shift) + sigma * np.random.default_rng(seed).standard_normal((3, height, width))
 
 
 # The arithmetic, on [..., C, H, W]
@@ -273,7 +273,7 @@ def noise_levels(folder, noisy_image):
     shaped("sigma-255", ["batch"], ("x", "sigma", "y"), factor=PER_SIGMA / 255, flags=["--sigma-factor", "255"])
     shaped("sigma-log", ["batch"], ("x", "log_sigma", "y"), 20, before=lambda g, level: g.op("Exp", level), flags=["--sigma-encoding", "log"])
 
-    # The map is the fourth channel of the picture.
+    # The map is the fourth channel of the image.
     g = Graph(15)
     both = g.input("x", ["batch", 4, "height", "width"])
     image, sigma = (g.conv(both, np.eye(4)[rows][:, :, None, None]) for rows in (slice(0, 3), slice(3, 4)))
@@ -326,7 +326,7 @@ def values(folder, noisy_image):
     folder.add("nhwc", "denoise", g, inputs, restored(x))
 
     # Bytes. The blur's weights are whole multiples of 1/256, so that f32 computes without any error.
-    byte = np.round(np.clip(picture() + SIGMA * np.random.default_rng(8).standard_normal((3, H, W)), 0, 1) * 255)
+    byte = np.round(np.clip(scene() + SIGMA * np.random.default_rng(8).standard_normal((3, H, W)), 0, 1) * 255)
     assert np.array_equal(np.round(folder.png("bytes.png", byte / 255) * 255), byte)
     g = Graph(13)
     image = g.op("Transpose", g.op("Cast", g.input("image", last, TensorProto.UINT8), to=TensorProto.FLOAT), perm=[0, 3, 1, 2])
@@ -396,7 +396,7 @@ def shapes(folder):
     mirrored = np.pad(x, ((0, 0), (2, 2), (2, 2)), mode="reflect")
     folder.add("unpadded", "denoise", g, inputs, restored(mirrored)[:, 2:-2, 2:-2], crop=False, direct=True)
 
-    small = folder.png("small.png", picture(60, 76))
+    small = folder.png("small.png", scene(60, 76))
     tent = np.outer([1, 2, 1], [1, 2, 1]) / 16
     weight = np.einsum("oi,pyx->opiyx", np.eye(3), np.stack([tent] * 4)).reshape(12, 3, 3, 3)
     g = Graph(15)
@@ -454,7 +454,7 @@ def shapes(folder):
     g.output(g.op("Sub", image, n), "stage2")
     folder.add("best-output", "denoise", g, inputs, restored(x))
 
-    # A map of sigma with a plane for each color, by itself and after the image.
+    # A map of sigma with a plane for each color, by itself and behind the image.
     options, expected = ["--sigma", "25"], restored(x, PER_SIGMA * SIGMA)
     g = Graph(17)
     image, sigma = g.input("x"), g.input("noise_map")
@@ -471,7 +471,7 @@ def shapes(folder):
 def enlargers(folder):
     """Networks whose output is larger than their input."""
     height, width = 60, 76
-    x = folder.png("small.png", picture(height, width))
+    x = folder.png("small.png", scene(height, width))
     inputs = ["small.png"]
     shape = ["batch", 3, "high", "wide"]
 
@@ -507,7 +507,7 @@ def enlargers(folder):
 
 def repairs(folder):
     """Sharpening and filling."""
-    blurred = folder.png("blurred.png", conv(np.pad(picture(), ((0, 0), (4, 4), (4, 4)), mode="edge"), diagonal(BLUR))[:, 4:-4, 4:-4])
+    blurred = folder.png("blurred.png", conv(np.pad(scene(), ((0, 0), (4, 4), (4, 4)), mode="edge"), diagonal(BLUR))[:, 4:-4, 4:-4])
     g = Graph(17)
     image = g.input("blurred")
     detail = g.conv(image, high_pass())
@@ -519,7 +519,7 @@ def repairs(folder):
     mask[:, 20:70, 30:34] = 1
     mask[:, 40:44, 12:100] = 1
     folder.png("mask.png", mask)
-    x = folder.png("holes.png", np.where(mask == 1, 1, picture()))
+    x = folder.png("holes.png", np.where(mask == 1, 1, scene()))
     kernel = np.ones((1, 1, 9, 9)) / 81
     g = Graph(17)
     image, missing = g.input("image"), g.input("mask", ["batch", 1, "height", "width"])
@@ -530,7 +530,7 @@ def repairs(folder):
     filled = conv(x * (1 - mask), diagonal(kernel[0, 0])) / (conv(1 - mask, kernel) + 1e-4)
     folder.add("inpaint", "inpaint", g, ["holes.png"], np.where(mask == 1, filled, x), options=["--mask", "mask.png"])
 
-    # The mask is the fourth channel of the picture; or bytes, as the picture is.
+    # The mask is the fourth channel of the image; or bytes, as the image is.
     def fill(g, image, missing):
         known = g.op("Sub", 1.0, missing)
         kept = g.op("Mul", image, known)
@@ -679,7 +679,7 @@ def diffusion(folder):
     folder.add("condition", "sample", g, ["noise.npy"], ddim(lambda x, t: formula(x, t / 1000 + extra), by_epsilon, noise),
                [*epsilon_flags, "--input", "cond=0.1,0.2,0.3,0.4"], ddim_options, crop=False)
 
-    # Classifier-free guidance by a condition that is not a class: zeros mean none.
+    # Classifier-free guidance by a condition other than a class: zeros mean none.
     g = Graph(17)
     x, level, cond = g.input("sample", shape), timestep(g), g.input("cond", ["batch", 4])
     g.output(body(g, x, g.op("Add", level, g.reshape(g.op("MatMul", cond, to_colors), -1, 3, 1, 1))), "out_sample", shape)
@@ -706,7 +706,7 @@ def diffusion(folder):
 
     euler_options = ["--sampler", "euler", "--steps", "2"]
 
-    # EDM's raw F, which is told sigma itself and not ln(sigma) / 4.
+    # EDM's raw F, which is conditioned on sigma itself and not on ln(sigma) / 4.
     def edm(x, sigma, data=0.5):
         norm = np.hypot(sigma, data)
         return data**2 / norm**2 * x + sigma * data / norm * formula(x / norm, np.tanh(sigma / 10))
@@ -718,7 +718,7 @@ def diffusion(folder):
     folder.add("edm-by-sigma", "sample", g, ["noise-80.npy"], euler(edm, large, [80, 0.002]),
                ["--prediction=edm=0.5", "--sigma-range=0.002,80", "--sigma-encoding=linear"], euler_options, crop=False)
 
-    # A consistency model: the clean picture, by sigma.
+    # A consistency model: the clean image, by sigma.
     def consistent(x, sigma):
         norm = np.hypot(sigma, 0.5)
         return 0.25 / ((sigma - 0.002) ** 2 + 0.25) * x + (sigma - 0.002) * 0.5 / norm * np.tanh(conv(x / norm, mix.astype(np.float64)))
@@ -738,7 +738,7 @@ def diffusion(folder):
 
 
 def nonsense(folder):
-    """What no picture goes through."""
+    """Networks that must be refused."""
     g = Graph(17)
     tokens = g.input("input_ids", ["batch", 128], TensorProto.INT64)
     table = np.random.default_rng(0).standard_normal((100, 8))

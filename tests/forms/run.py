@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Runs networks of the forms found in the wild (make_forms.py), and compares their output with numpy's.
+"""Runs networks of many forms (make_forms.py), and compares the results with numpy's.
 
 `run.py EDDY [--only NAME] [--keep FOLDER]`; NAME may have wildcards. Of each form: `eddy import`, `eddy check`, the task's command
-with the package, and with `--tile 48`, and of some straight from the .onnx. Prints a table; exit code 1 where anything differs.
+with the package, and with `--tile 48`, and of some as a bare .onnx. Prints a table; exit code 1 if anything differs.
 """
 
 import argparse
@@ -81,7 +81,7 @@ def check_form(binary, form, folder):
 
 
 def check_refused(binary, form, folder):
-    """Invalid arguments are rejected with a message and the exit code of a usage or a model error, by import and by denoise."""
+    """Nonsense is refused with a word, and with an exit code of a request or a model, by import and by denoise."""
     package = folder / "packages" / form["name"]
     for arguments in (["import", form["file"], "-o", package], ["denoise", "noisy.png", "-o", "nonsense.png", "-m", form["file"]]):
         said = command(binary, *arguments, folder=folder, code=(2, 3, 4))

@@ -1,4 +1,4 @@
-"""What the runners of tests/forms and tests/third_party share: an environment of their own, pictures, and one command."""
+"""Common code of tests/forms and tests/third_party: a virtual environment, images, and running a command."""
 
 import importlib.util
 import pathlib

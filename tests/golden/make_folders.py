@@ -1,13 +1,13 @@
-"""Writes tests/data/folders: pipelines of diffusers as torch.onnx exports them, with tiny random networks, and the pictures that diffusers
-itself draws with them.
+"""Writes tests/data/folders: pipelines of diffusers as torch.onnx exports them, with tiny random networks, and the images that diffusers
+generates with them.
 
     python3 -m venv .venv && .venv/bin/pip install -r tests/golden/requirements.txt
     .venv/bin/python tests/golden/make_folders.py
 
 Never run by a test. Each folder is what `save_pretrained` writes, with an ONNX file in place of the weights of each network: `unet/model.onnx` (inputs
-`sample`, `timestep` and, where classes are told, `class_labels`; output `out_sample`) and, where latents are drawn, `vqvae/model.onnx` (input
-`latent_sample`, output `sample`: `VQModel.decode`). `initial.npy` is the noise that the pipeline drew first, `fresh.npy` that of its steps, `small.npy` the small
-picture where one is enlarged, in 65535ths; `expected.npy` [pictures, C, H, W] is what it drew, black 0 and white 1.
+`sample`, `timestep` and, for class-conditional ones, `class_labels`; output `out_sample`) and, for latent ones, `vqvae/model.onnx` (input
+`latent_sample`, output `sample`: `VQModel.decode`). `initial.npy` is the initial noise of the pipeline, `fresh.npy` that of its steps, `small.npy` the low-resolution
+image of an upscaler, in 65535ths; `expected.npy` [images, C, H, W] is its result, black 0 and white 1.
 """
 
 import pathlib
@@ -119,7 +119,7 @@ def save(pipeline, name):
 
 
 class Noise:
-    """Noise in place of a module's randn_tensor: kept, in the order in which it was asked for."""
+    """Noise in place of a module's randn_tensor: kept, in the order of the calls."""
 
     def __init__(self, *modules):
         self.drawn, self.generator = [], torch.Generator().manual_seed(20261125)
@@ -131,9 +131,9 @@ class Noise:
         return self.drawn[-1]
 
 
-def keep(folder, noise, pictures, **further):
+def keep(folder, noise, images, **further):
     initial, *fresh = noise.drawn
-    arrays = {"initial": initial, "expected": torch.as_tensor(pictures), **further}
+    arrays = {"initial": initial, "expected": torch.as_tensor(images), **further}
     if fresh:
         # The last step draws nothing.
         arrays["fresh"] = torch.stack(fresh)
@@ -145,8 +145,8 @@ def keep(folder, noise, pictures, **further):
     assert spread > 0.05, (folder, spread)
 
 
-def channels_first(pictures):
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2)
+def channels_first(images):
+    return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
 def latents_are_safe(pipeline, latents):

@@ -1,4 +1,4 @@
-"""Writes tests/data/pipelines: tiny pipelines in the diffusers layout, and what diffusers' own schedulers make of them.
+"""Writes tests/data/pipelines: tiny pipelines in the diffusers layout, and the results of diffusers' schedulers.
 
     python3 -m venv .venv && .venv/bin/pip install -r tests/golden/requirements.txt
     .venv/bin/python tests/golden/make_pipelines.py
@@ -9,11 +9,11 @@ from that file by from_config. The loop is that of a diffusers pipeline around a
 Euler, already multiplied by init_noise_sigma), scale_model_input, the network in ONNX Runtime with the timestep cast to
 the type of its input, step. All start from `start.npy`; step i draws row i of `noise.npy`. `cases.json` lists the runs,
 and `<pipeline>/expected.npy` holds their ends in the same order. The schedulers are also run in f64 around the same
-network: where that differs by more than 5e-6 of the largest value, since the published ones have lost the picture at a
+network: where that differs by more than 5e-6 of the largest value, since the published ones have lost the image at a
 sigma of hundreds, `<pipeline>/exact.npy` holds that end too, and the case by how much the published one is off
 (`rounding`).
 
-`published*.onnx` stand for the network of diffusers' own test-suite, `sample * t / (t + 1)`. `conditional.onnx` wants a
+`published*.onnx` stand for the network of diffusers' own test-suite, `sample * t / (t + 1)`. `conditional.onnx` needs a
 text as well.
 """
 
@@ -65,16 +65,16 @@ PIPELINES = {
 
 def save(path, nodes, constants, element, timestep, channels=3, further=()):
     """Saves a graph from `sample` and `timestep` to `out_sample`."""
-    picture = ["batch", channels, "height", "width"]
+    image = ["batch", channels, "height", "width"]
     graph = helper.make_graph(
         nodes,
         "unet",
         [
-            helper.make_tensor_value_info("sample", element, picture),
+            helper.make_tensor_value_info("sample", element, image),
             helper.make_tensor_value_info("timestep", *timestep),
             *(helper.make_tensor_value_info(*value) for value in further),
         ],
-        [helper.make_tensor_value_info("out_sample", element, picture)],
+        [helper.make_tensor_value_info("out_sample", element, image)],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
@@ -86,7 +86,7 @@ def save(path, nodes, constants, element, timestep, channels=3, further=()):
 def save_unet(path, seed, element, timestep, skip=0.0, further=()):
     """Two convolutions, between them an embedding of the timestep in sines and cosines; `skip` times `sample` is added.
 
-    Without a skip, a network that predicts epsilon would have pictures of any size, all clipped where clipping is on.
+    Without a skip, a network that predicts epsilon would have images of any size, all clipped where clipping is on.
     """
     dtype = helper.tensor_dtype_to_np_dtype(element)
     random = np.random.default_rng(seed)

@@ -1,5 +1,5 @@
-"""Draws docs/samplers.png from what `EDDY_MIXTURE=errors.json cargo test --release --test mixture` writes: how far each sampler is
-from a mixture of three normal distributions, over evaluations of the network.
+"""Plots docs/samplers.png from the output of `EDDY_MIXTURE=errors.json cargo test --release --test mixture`: the error of each sampler
+on a mixture of three normal distributions, over evaluations of the network.
 
     python3 tests/golden/plot_mixture.py errors.json docs/samplers.png
 

@@ -1,8 +1,8 @@
-"""Attacks the live view of a running stream for some minutes, and reports what it cost beside a quiet run: frames that were lost,
-memory, processor time, and how long somebody else at the page waited.
+"""Attacks the live view of a running stream for some minutes, and reports the cost compared with a run without attack: lost frames,
+memory, processor time, and the waiting time of another viewer.
 
-Run me as `python3 tests/preview/attack.py target/release/eddy [MINUTES]`; I need nothing but Python. Attackers come from
-127.0.0.1, whoever looks from 127.0.0.2. It fails when a run ends, when memory grows by more than 48 MiB, or when the page is not
+Run it as `python3 tests/preview/attack.py target/release/eddy [MINUTES]`; needs nothing but Python. Attackers use
+127.0.0.1, the viewer 127.0.0.2. It fails when a run ends, when memory grows by more than 48 MiB, or when the page is not
 answered within two seconds.
 """
 

@@ -1,7 +1,7 @@
-"""Looks at the live view of `eddy denoise --preview` in a headless Chromium, as a person would, and takes a screenshot.
+"""Tests the live view of `eddy denoise --preview` in a headless Chromium, and takes a screenshot.
 
-Needs `pip install playwright==1.65.2`, Chromium (Debian's `chromium`) and numpy with scikit-image (for a photograph to
-look at). Run me as `python3 tests/preview/chromium.py target/release/eddy [docs/preview.jpg]`.
+Needs `pip install playwright==1.65.2`, Chromium (Debian's `chromium`) and numpy with scikit-image (for a photograph).
+Run it as `python3 tests/preview/chromium.py target/release/eddy [docs/preview.jpg]`.
 """
 
 import re
@@ -41,7 +41,7 @@ def roughness(page, left, right):
     """How much neighboring pixels differ in a vertical strip of the canvas: noise, mostly."""
     return page.evaluate(
         """([left, right]) => {
-            const canvas = document.getElementById('picture');
+            const canvas = document.getElementById('frame');
             const x = Math.round(left * canvas.width), width = Math.round((right - left) * canvas.width);
             const { data } = canvas.getContext('2d').getImageData(x, 0, width, canvas.height);
             let sum = 0, count = 0;
@@ -53,7 +53,7 @@ def roughness(page, left, right):
 
 
 def start(binary, *options):
-    """A run, and where it is to be seen."""
+    """A run, and the address of its live view."""
     command = [binary, "denoise", "-", "-o", "-", "--preview=127.0.0.1:0", *options]
     run = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     threading.Thread(target=feed, args=(run.stdin,), daemon=True).start()
@@ -78,12 +78,12 @@ def main(binary, screenshot=None):
             print(f"ok: {what}")
 
         text = lambda id: page.inner_text(f"#{id}")
-        until("a picture is shown", lambda: text("message") == "" and "fps" in text("rate"))
+        until("a frame is shown", lambda: text("message") == "" and "fps" in text("rate"))
         until("the noise is estimated", lambda: abs(float(re.search(r"[\d.]+", text("noise") or "0").group()) - SIGMA) < 8)
-        until("the rate is held", lambda: abs(float(text("rate").split()[0]) - 10) < 1)
+        until("the rate is kept", lambda: abs(float(text("rate").split()[0]) - 10) < 1)
         before, after = roughness(page, 0.05, 0.45), roughness(page, 0.55, 0.95)
         assert after < before / 2, f"after the divider there is as much noise as before it: {before} {after}"
-        print(f"ok: noise goes at the divider: {before:.1f} before, {after:.1f} after")
+        print(f"ok: noise ends at the divider: {before:.1f} before, {after:.1f} after")
 
         box = page.locator("#view").bounding_box()
         page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 100)
@@ -96,27 +96,27 @@ def main(binary, screenshot=None):
         page.focus("#divider")
         page.keyboard.press("Home")
         page.wait_for_timeout(300)
-        assert roughness(page, 0.05, 0.45) < before / 2, "the divider does not heed the keyboard"
+        assert roughness(page, 0.05, 0.45) < before / 2, "the divider does not respond to the keyboard"
         print("ok: the divider is moved by pointer and keyboard")
         for _ in range(25):
             page.keyboard.press("ArrowRight")
 
         page.uncheck("#auto")
         page.fill("#sigma", "50")
-        until("sigma is what was asked for", lambda: text("noise") == "sigma 50.0")
+        until("sigma is the given one", lambda: text("noise") == "sigma 50.0")
         page.check("#auto")
         until("and estimated again", lambda: text("noise") != "sigma 50.0")
         page.check("#temporal")
-        until("pictures before are drawn on", lambda: page.evaluate("told.temporal"))
+        until("previous frames are used", lambda: page.evaluate("told.temporal"))
         page.wait_for_timeout(3000)
         if screenshot:
             page.screenshot(path=screenshot, type="jpeg", quality=88)
         page.uncheck("#temporal")
-        until("and no more", lambda: not page.evaluate("told.temporal"))
+        until("and not any more", lambda: not page.evaluate("told.temporal"))
         run.kill()
-        until("the end of the run is told", lambda: "has ended" in text("message"))
+        until("the end of the run is reported", lambda: "has ended" in text("message"))
 
-        # Where no rate is to be held, steps are what was asked for.
+        # Without a target rate, the number of steps is the requested one.
         run, url = start(binary)
         page.goto(url)
         until("another run is shown", lambda: text("message") == "" and "1 step" in text("network"))

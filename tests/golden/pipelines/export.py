@@ -202,12 +202,12 @@ def fuse_controlnet(folder, calls):
     unet = next(call for call in calls if call.part == "unet").module
     fused = networks.FusedControlNet(unet, [call.module]).eval()
     shutil.rmtree(folder / "controlnet")
-    picture = call.inputs["controlnet_cond"]
+    image = call.inputs["controlnet_cond"]
     values = {
         "sample": call.inputs["sample"],
         "timestep": call.inputs["timestep"].float().reshape(1),
         "encoder_hidden_states": call.inputs["encoder_hidden_states"],
-        "controlnet_conds": picture[None],
+        "controlnet_conds": image[None],
         "conditioning_scales": torch.ones(1, 1),
     }
     free = {

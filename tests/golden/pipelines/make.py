@@ -1,11 +1,11 @@
-"""Writes tiny pipelines of diffusers as ONNX folders, and what diffusers itself makes with them.
+"""Writes tiny pipelines of diffusers as ONNX folders, and diffusers' results with them.
 
     python make.py --merges bpe_simple_vocab_16e6.txt.gz --out FOLDER [NAME...]
 
 FOLDER/folders/NAME is the exported pipeline: by optimum's exporter where it knows the networks, otherwise by
 torch.onnx.export with optimum's names. FOLDER/ref/NAME has what the PyTorch pipeline did in f32: `args.json` (how it
 was called, and each draw of noise in order), `initial-noise.npy` (the first draw), `noise.npy` (the others, on axis 0;
-flat, where their shapes differ), `out.npy` ([1, 3, H, W], 0 to 1), the input pictures as PNG, and `trace.npz`: token
+flat, where their shapes differ), `out.npy` ([1, 3, H, W], 0 to 1), the input images as PNG, and `trace.npz`: token
 ids, embeddings, timesteps, sigmas, states. FOLDER/STATUS.md gets lines on each. Without names, everything is made, and
 twice the same to the bit. CLIP's list of merges is in the package open-clip-torch.
 """
@@ -42,7 +42,7 @@ def with_fast_tokenizers(pipeline):
 
 
 def call(case, *contexts):
-    """Calls the pipeline within contexts; returns its picture, [1, 3, H, W]."""
+    """Calls the pipeline within contexts; returns its image, [1, 3, H, W]."""
     restore = with_fast_tokenizers(case.pipeline)
     case.pipeline.set_progress_bar_config(disable=True)
     try:
@@ -50,19 +50,19 @@ def call(case, *contexts):
             stack.enter_context(torch.no_grad())
             for context in contexts:
                 stack.enter_context(context)
-            picture = case.call(torch.Generator("cpu").manual_seed(case.seed))
+            image = case.call(torch.Generator("cpu").manual_seed(case.seed))
     finally:
         restore()
-    assert picture.ndim == 4 and picture.shape[1] == 3, picture.shape
-    return np.ascontiguousarray(picture, np.float32)
+    assert image.ndim == 4 and image.shape[1] == 3, image.shape
+    return np.ascontiguousarray(image, np.float32)
 
 
 def run(case, place):
-    """Runs the PyTorch pipeline once and writes its reference; returns its trace and its picture."""
+    """Runs the PyTorch pipeline once and writes its reference; returns its trace and its image."""
     place.mkdir(parents=True, exist_ok=True)
     trace, draws = record.Trace(case.pipeline), record.Draws()
-    picture = call(case, draws.active(), trace.active())
-    np.save(place / "out.npy", picture)
+    image = call(case, draws.active(), trace.active())
+    np.save(place / "out.npy", image)
     record.save_draws(draws, place)
     np.savez_compressed(place / "trace.npz", **trace.arrays())
     described = {"folder": case.folder, "class": type(case.pipeline).__name__}
@@ -75,11 +75,11 @@ def run(case, place):
             np.save(place / f"{name}.npy", value.numpy())
             value = f"{name}.npy"
         described[RENAMED.get(name, name)] = value
-    described["size"] = list(picture.shape[:1:-1])
+    described["size"] = list(image.shape[:1:-1])
     described["draws"] = [f"{where} {list(value.shape)}" for where, value in zip(draws.places, draws.values)]
     lines = [f"{json.dumps(key)}: {json.dumps(value, ensure_ascii=False)}" for key, value in described.items()]
     (place / "args.json").write_text("{\n  " + ",\n  ".join(lines) + "\n}\n", encoding="utf-8")
-    return trace, picture
+    return trace, image
 
 
 def make(name, out, merges):
@@ -92,8 +92,8 @@ def make(name, out, merges):
         case.folder = name
         place = out / "ref" / (f"{name}+{case.label}" if case.label else name)
         shutil.rmtree(place, ignore_errors=True)
-        trace, picture = run(case, place)
-        runs.append((case, place, picture, len(trace.steps)))
+        trace, image = run(case, place)
+        runs.append((case, place, image, len(trace.steps)))
         calls += trace.calls
     if made.shares:
         export.link_folder(out / "folders" / made.shares, folder)
@@ -109,18 +109,18 @@ def report(name, folder, made, runs, calls):
     graphs = export.Graphs(folder)
     worst = export.check(calls, graphs)
     lines = []
-    for index, (case, place, picture, steps) in enumerate(runs):
-        off = float(np.abs(call(case, graphs.within(case.pipeline)) - picture).max())
-        others = [np.abs(picture - other).max() for _, _, other, _ in runs[:index] if other.shape == picture.shape]
-        clipped = float(np.mean((picture <= 0) | (picture >= 1)))
+    for index, (case, place, image, steps) in enumerate(runs):
+        off = float(np.abs(call(case, graphs.within(case.pipeline)) - image).max())
+        others = [np.abs(image - other).max() for _, _, other, _ in runs[:index] if other.shape == image.shape]
+        clipped = float(np.mean((image <= 0) | (image >= 1)))
         line = (
-            f"  - run `{place.name}`: {steps} steps, mean {picture.mean():.3f}, deviation {picture.std():.3f}, "
+            f"  - run `{place.name}`: {steps} steps, mean {image.mean():.3f}, deviation {image.std():.3f}, "
             f"clipped {clipped:.0%}; with the graphs in place of PyTorch off by {off:.1e}"
         )
         if others:
             line += f"; at least {min(others):.3f} from the runs before"
         if made.published and index == 0:
-            error = np.abs(picture[0, -1, -3:, -3:].ravel() - np.array(made.published)).max()
+            error = np.abs(image[0, -1, -3:, -3:].ravel() - np.array(made.published)).max()
             line += f"; off the published values by {error:.5f}"
         worst[place.name] = off
         lines.append(line)

@@ -1,4 +1,4 @@
-"""Writes what the fast tokenizers make of texts that are hard to get right.
+"""Writes the token ids of the fast tokenizers for difficult texts.
 
     python make_tokens.py --merges bpe_simple_vocab_16e6.txt.gz --out FOLDER
 

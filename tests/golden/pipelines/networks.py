@@ -55,7 +55,7 @@ def unet(seed=0, **settings):
 
 
 def vae(seed=0, widths=(4, 4, 8, 8), **settings):
-    """As many blocks as widths; each but the last halves the picture."""
+    """As many blocks as widths; each but the last halves the image."""
     defaults = dict(
         in_channels=3,
         out_channels=3,
@@ -265,8 +265,8 @@ class FusedControlNet(torch.nn.Module):
 
     def forward(self, sample, timestep, encoder_hidden_states, controlnet_conds, conditioning_scales):
         down, mid = None, None
-        for picture, scale, network in zip(controlnet_conds, conditioning_scales, self.controlnets):
-            answer = network(sample, timestep, encoder_hidden_states, picture, scale, return_dict=False)
+        for image, scale, network in zip(controlnet_conds, conditioning_scales, self.controlnets):
+            answer = network(sample, timestep, encoder_hidden_states, image, scale, return_dict=False)
             down = answer[0] if down is None else [a + b for a, b in zip(down, answer[0])]
             mid = answer[1] if mid is None else mid + answer[1]
         return self.unet(
@@ -325,7 +325,7 @@ def pixel_unet(seed=0, **settings):
 
 
 def plain_unet(seed=0, **settings):
-    """A U-Net without text, from a noisy and an enlarged picture."""
+    """A U-Net without text, from a noisy and an enlarged image."""
     defaults = dict(
         sample_size=32,
         in_channels=6,
@@ -357,7 +357,7 @@ def movq(seed=0, **settings):
 
 
 def calmer(model):
-    """Lessens what a decoder's norms take from the latents, which otherwise saturates the picture."""
+    """Lessens what a decoder's norms take from the latents, which otherwise saturates the image."""
     for module in model.modules():
         if isinstance(module, SpatialNorm):
             module.conv_y.weight.data *= 0.1

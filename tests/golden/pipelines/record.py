@@ -1,4 +1,4 @@
-"""Records what a diffusers pipeline draws and what its networks are given and answer."""
+"""Records a diffusers pipeline's random draws and its networks' inputs and outputs."""
 
 import contextlib
 import functools

@@ -1,11 +1,11 @@
-"""Synthesizes training pictures: occluding, textured, shaded shapes (the dead-leaves model) seen by a simple camera.
+"""Synthesizes training images: occluding, textured, shaded shapes (the dead-leaves model) seen by a simple camera.
 
-No photograph is read anywhere. A picture depends on (seed, shard, index) alone, never on the number of workers.
+No photograph is read anywhere. An image depends on (seed, shard, index) alone, never on the number of workers.
 
-    python pictures.py --out out/pool --count 1536 --workers 2
-    python pictures.py --out out/pool --sheet out/sheet.png       # look at them, and print the power spectrum's slope
+    python images.py --out out/pool --count 1536 --workers 2
+    python images.py --out out/pool --sheet out/sheet.png       # look at them, and print the power spectrum's slope
 
-A shard is one .npy file, uint8, [pictures, size, size, 3], RGB as a camera would store it (gamma-encoded).
+A shard is one .npy file, uint8, [images, size, size, 3], RGB as a camera would store it (gamma-encoded).
 """
 
 import argparse
@@ -18,8 +18,8 @@ import numpy as np
 
 import textures
 
-PICTURES_PER_SHARD = 64
-BANK_SIZE = 26  # textures shared by the pictures of one shard
+IMAGES_PER_SHARD = 64
+BANK_SIZE = 26  # textures shared by the images of one shard
 
 
 def radii(rng, count, smallest, largest):
@@ -29,7 +29,7 @@ def radii(rng, count, smallest, largest):
 
 
 def palette(rng):
-    """A picture's colors in linear light: brightness varies most, chroma little, and hues gather around a few."""
+    """An image's colors in linear light: brightness varies most, chroma little, and hues gather around a few."""
     count = int(rng.integers(3, 12))
     brightness = np.exp(rng.normal(-1.5, rng.uniform(0.7, 1.5), (count, 1)))
     cast = rng.normal(0, 0.12, (1, 2))
@@ -243,8 +243,8 @@ def photograph(rng, canvas, size):
     return np.round(np.clip(image, 0, 1) * 255).astype(np.uint8)
 
 
-def picture(rng, bank, size):
-    """One training picture, uint8, [size, size, 3]."""
+def image(rng, bank, size):
+    """One training image, uint8, [size, size, 3]."""
     scale = rng.choice([2.0, 2.5, 3.0], p=[0.6, 0.2, 0.2])
     return photograph(rng, scene(rng, bank, int(size * scale)), size)
 
@@ -257,7 +257,7 @@ def write_shard(job):
         return target.name
     cv2.setNumThreads(1)
     bank = textures.bank(np.random.default_rng([seed, shard]), BANK_SIZE)
-    shots = [picture(np.random.default_rng([seed, shard, i]), bank, size) for i in range(count)]
+    shots = [image(np.random.default_rng([seed, shard, i]), bank, size) for i in range(count)]
     part = target.with_suffix(".part")
     with open(part, "wb") as file:
         np.save(file, np.stack(shots))
@@ -278,7 +278,7 @@ def spectrum_slope(pool):
 
 
 def sheet(pool, path, columns=8, rows=5):
-    """Writes a contact sheet of the first pictures."""
+    """Writes a contact sheet of the first images."""
     shots = pool[: columns * rows]
     lines = [np.concatenate(list(shots[r * columns : (r + 1) * columns]), 1) for r in range(rows)]
     cv2.imwrite(str(path), np.concatenate(lines)[..., ::-1])
@@ -287,21 +287,21 @@ def sheet(pool, path, columns=8, rows=5):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", default="out/pool", help="folder of the shards (made if absent; whole shards are kept)")
-    parser.add_argument("--count", type=int, default=1536, help="pictures in all, rounded up to whole shards of 64")
-    parser.add_argument("--size", type=int, default=256, help="height and width of a picture, in pixels")
+    parser.add_argument("--count", type=int, default=1536, help="images in all, rounded up to whole shards of 64")
+    parser.add_argument("--size", type=int, default=256, help="height and width of an image, in pixels")
     parser.add_argument("--seed", type=int, default=1, help="seed of everything drawn")
     parser.add_argument("--workers", type=int, default=2, help="processes")
-    parser.add_argument("--sheet", help="instead of writing pictures, write a contact sheet of the pool here and print figures")
+    parser.add_argument("--sheet", help="instead of writing images, write a contact sheet of the pool here and print figures")
     args = parser.parse_args()
     out = Path(args.out)
     if args.sheet:
         pool = np.concatenate([np.load(p) for p in sorted(out.glob("pool-*.npy"))[:4]])
         sheet(pool, args.sheet)
-        print(f"{len(pool)} pictures, spectrum slope {spectrum_slope(pool):.2f}, mean {pool.mean():.0f}, deviation {pool.std():.0f}")
+        print(f"{len(pool)} images, spectrum slope {spectrum_slope(pool):.2f}, mean {pool.mean():.0f}, deviation {pool.std():.0f}")
         return
     out.mkdir(parents=True, exist_ok=True)
-    shards = -(-args.count // PICTURES_PER_SHARD)
-    jobs = [(str(out), args.seed, k, PICTURES_PER_SHARD, args.size) for k in range(shards)]
+    shards = -(-args.count // IMAGES_PER_SHARD)
+    jobs = [(str(out), args.seed, k, IMAGES_PER_SHARD, args.size) for k in range(shards)]
     with multiprocessing.Pool(args.workers) as workers:
         for name in workers.imap_unordered(write_shard, jobs):
             print(name, flush=True)
