@@ -121,6 +121,24 @@ fn halved(config: &Config, key: &str) -> Option<usize> {
     Some(1 << (blocks.len().clamp(1, 8) - 1))
 }
 
+/// The tiny decoder in a folder of its own, whose latents are in the sampler's units unless its
+/// configuration has a scale.
+///
+/// # Errors
+/// [`Error::Model`] when its network or its configuration cannot be read.
+pub(super) fn tiny_decoder(path: &Path) -> Result<AutoencoderSpec> {
+    let parent = Folder { path, index: Config::empty(path, INDEX), class: String::new() };
+    let config = parent.config("")?;
+    let is_scaled = config.get("scaling_factor").is_some();
+    let spec = parent.autoencoder("")?;
+    Ok(AutoencoderSpec { factor: if is_scaled { spec.factor } else { 1.0 }, ..spec })
+}
+
+/// A file of a part, or of the folder itself.
+fn within(part: &str, file: &str) -> String {
+    if part.is_empty() { file.to_owned() } else { format!("{part}/{file}") }
+}
+
 impl Folder<'_> {
     fn error(&self, problem: impl Into<String>) -> Error {
         Error::model(self.path.display().to_string(), problem)
@@ -136,7 +154,7 @@ impl Folder<'_> {
 
     /// The configuration of a part; empty where there is none.
     fn config(&self, part: &str) -> Result<Config> {
-        let file = format!("{part}/config.json");
+        let file = within(part, "config.json");
         if !self.path.join(&file).exists() {
             return Ok(Config::empty(self.path, &file));
         }
@@ -145,7 +163,7 @@ impl Folder<'_> {
 
     /// The file of a part's network.
     fn network(&self, part: &str) -> Result<String> {
-        let file = format!("{part}/model.onnx");
+        let file = within(part, "model.onnx");
         if self.path.join(&file).is_file() {
             return Ok(file);
         }
