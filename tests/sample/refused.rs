@@ -130,7 +130,10 @@ fn folders_without_a_part() {
 fn schedulers_that_are_not_honored() {
     for (config, words) in [
         (r#"{"snr_shift_scale": 3.0}"#, "'snr_shift_scale' = 3.0"),
-        (r#"{"prediction_type": "flow_prediction"}"#, "possible: epsilon, v_prediction, sample"),
+        (
+            r#"{"prediction_type": "flow_prediction"}"#,
+            "possible: epsilon, v_prediction, sample; or use_flow_sigmas",
+        ),
         (
             r#"{"_class_name": "FlowMatchEulerDiscreteScheduler"}"#,
             "FlowMatchEulerDiscreteScheduler",

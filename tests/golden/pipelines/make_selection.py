@@ -36,6 +36,7 @@ SELECTED = {
     "x4-upscaler": ["", "noise-level"],
     "kandinsky22": ["negative"],
     "published-dit": ["", "no-guidance"],
+    "sana-dpm": [""],
 }
 # Parts that none of these runs needs.
 UNUSED = {"flux-schnell/vae_encoder", "sana/vae_encoder", "kandinsky22/vae_encoder", "x4-upscaler/vae_encoder"}
