@@ -81,7 +81,7 @@ pub(crate) struct Arguments {
 
     /// Negative class (prompt), in place of the unconditional class
     #[arg(long, value_name = "K", requires = "class", help_heading = "Guidance")]
-    negative_class: Option<usize>,
+    pub(super) negative_class: Option<usize>,
 
     #[command(flatten)]
     pub(super) guidance: GuidanceOptions,
@@ -239,7 +239,7 @@ impl Arguments {
         bar.report(line, &record)
     }
 
-    fn class(&self, i: usize) -> Option<usize> {
+    pub(super) fn class(&self, i: usize) -> Option<usize> {
         self.class.get(i % self.class.len().max(1)).copied()
     }
 

@@ -93,8 +93,7 @@ struct Sampled {
 impl Arguments {
     /// Refuses options that a pipeline does not take.
     fn refuse_others(&self) -> eddy::Result<()> {
-        let given =
-            [(!self.class.is_empty(), "--class"), (self.classifier.is_some(), "--classifier")];
+        let given = [(self.classifier.is_some(), "--classifier")];
         match first_given(&given) {
             None => Ok(()),
             Some(name) => Err(eddy::Error::usage(format!(
@@ -110,13 +109,6 @@ impl Arguments {
         self.refuse_others()?;
         let Self { prompts, pipeline: own, sampling, run, .. } = &self;
         let (memory, console) = (&run.memory, run.console);
-        let Some(prompt) = &prompts.prompt else {
-            return Err(eddy::Error::usage(format!(
-                "{} generates images of a text; give it with --prompt",
-                self.model
-            ))
-            .into());
-        };
         let count = self.count as usize;
         let sink = Sink::choose(&self.output, count, self.grid)?;
         let also_read: Vec<PathBuf> = self.files().map(|(_, path)| path.to_owned()).collect();
@@ -135,8 +127,21 @@ impl Arguments {
         let opened = self.run.open()?;
         let reuse = if count > 1 { Reuse::Images } else { Reuse::Never };
         let mut pipeline = open_pipeline(&opened, &self.model, run, reuse)?;
+        let takes_text = !pipeline.spec().text.is_empty();
+        let prompt = match &prompts.prompt {
+            Some(prompt) => prompt.as_str(),
+            None if !takes_text => "",
+            None => {
+                return Err(eddy::Error::usage(format!(
+                    "{} generates images of a text; give it with --prompt",
+                    self.model
+                ))
+                .into());
+            }
+        };
         let options = sampling.options(memory);
         let request = TextToImageRequest {
+            negative_class: self.negative_class,
             size: self.size.map(|size| [size.width, size.height]),
             steps: options.steps,
             sampler: options.sampler,
@@ -170,6 +175,7 @@ impl Arguments {
                     Some(values) => NoiseDraws::recorded(values.clone()),
                     None => NoiseDraws::of_seed(self.seed(i)),
                 };
+                let request = TextToImageRequest { class: self.class(i), ..request.clone() };
                 samples.push(self.sample(
                     &mut pipeline,
                     &request,
@@ -197,6 +203,8 @@ impl Arguments {
                     continue;
                 }
                 for mut image in as_images(&decoded, Range::new(0.0, 1.0)?)? {
+                    let class = self.class(seed.wrapping_sub(sampling.seed) as usize);
+                    let request = TextToImageRequest { class, ..request.clone() };
                     image.metadata.note = Some(self.parameters(&request, &report, seed));
                     sink.put(image, seed, &mut images)?;
                 }

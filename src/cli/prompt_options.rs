@@ -178,16 +178,19 @@ pub(crate) fn parameters<'a>(
     let mut note = json!({
         "eddy": env!("CARGO_PKG_VERSION"), "model": model, "seed": seed,
         "sampler": report.sampler, "steps": report.steps, "evaluations": report.evaluations,
-        "width": width, "height": height, "prompt": request.prompt,
-        "guidance_scale": report.guidance_scale,
+        "width": width, "height": height, "guidance_scale": report.guidance_scale,
     });
     let mut add = |key: &str, value: Value| {
         if !value.is_null() {
             note[key] = value;
         }
     };
+    // Of a class there is no prompt.
+    add("prompt", json!(request.class.is_none().then_some(&request.prompt)));
     let above_0 = |value: f64| (value > 0.0).then_some(value);
     add("negative_prompt", json!(request.negative_prompt));
+    add("class", json!(request.class));
+    add("negative_class", json!(request.negative_class));
     add("eta", json!(request.eta));
     add("guidance_rescale", json!(above_0(request.guidance_rescale)));
     add("guidance_interval", json!(request.guidance_interval));

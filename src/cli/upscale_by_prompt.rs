@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use clap::Args;
-use eddy::media::Image;
+use eddy::media::{Image, Samples};
 use eddy::model::Precision;
 use eddy::stages::{NoiseDraws, Reuse, TextToImageRequest};
 use serde_json::json;
@@ -88,7 +88,9 @@ impl Arguments {
             let small = job.read(&run.memory.limits())?.upright();
             let [width, height] =
                 [small.width, small.height].map(|side| side.saturating_mul(factor));
-            job.check(&Image { width, height, ..small.clone() })?;
+            let channels = if small.has_alpha() { 4 } else { 3 };
+            let size = width.saturating_mul(height).saturating_mul(channels);
+            job.check(&Image::new(width, height, channels, Samples::U8(vec![0; size]))?)?;
             let mut draws = match &recorded {
                 Some(values) => NoiseDraws::recorded(values.clone()),
                 None => NoiseDraws::of_seed(sampling.seed),

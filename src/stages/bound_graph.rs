@@ -30,8 +30,8 @@ pub(super) struct Conditions<'a> {
     pub(super) named: BTreeMap<String, [ArrayD<f32>; 2]>,
     /// Sizes and scores of the prompt and of the negative prompt.
     pub(super) time_ids: Option<[Vec<f32>; 2]>,
-    /// A class or the level of a condition's noise.
-    pub(super) label: Option<f32>,
+    /// A class or the level of a condition's noise, of the prompt and of the negative prompt.
+    pub(super) label: Option<[f32; 2]>,
     /// The guidance scale, for networks that take it.
     pub(super) guidance: Option<f64>,
     /// Width and height of the image.
@@ -245,9 +245,13 @@ fn bind(
             "guidance" => conditions
                 .guidance
                 .map(|guidance| Array1::from_elem(count, guidance as f32).into_dyn()),
-            "class_labels" => {
-                conditions.label.map(|label| Array1::from_elem(count, label).into_dyn())
-            }
+            "class_labels" => conditions.label.map(|[positive, negative]| {
+                let of = |branch: &Branch| match branch {
+                    Branch::Positive => positive,
+                    Branch::Negative | Branch::WithoutImage => negative,
+                };
+                branches.iter().map(of).collect::<Array1<f32>>().into_dyn()
+            }),
             "controlnet_cond" | "controlnet_conds" => {
                 let (image, _) = conditions.control.as_ref().ok_or_else(|| {
                     let model = graph.model();

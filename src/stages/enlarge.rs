@@ -103,8 +103,9 @@ mod tests {
         let large = padded(&image, 4);
         assert_eq!((large.width, large.height), (4, 4));
         let Samples::U8(samples) = &large.samples else { panic!("8 bits were expected") };
-        // The fourth column is a mirrored one, and so is the third row.
-        assert_eq!(samples[9..12], samples[6..9].to_vec()[..], "{samples:?}");
+        // The fourth column is the second one, and so is the third row the first one.
+        assert_eq!(samples[9..12], samples[3..6], "{samples:?}");
+        assert_eq!(samples[24..36], samples[..12], "{samples:?}");
         assert_eq!(with_alpha(&large, [3, 2], false), image);
         let rgba = with_alpha(&large, [3, 2], true);
         assert_eq!((rgba.channels, rgba.samples.len()), (4, 24));

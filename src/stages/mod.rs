@@ -15,6 +15,7 @@ mod bound_graph;
 mod conditioning_images;
 mod denoiser;
 mod enlarge;
+mod filled;
 mod folder;
 mod learned_variance;
 mod network_pool;
@@ -24,6 +25,8 @@ mod preview;
 mod prompt;
 mod spec;
 mod stage;
+mod stage_images;
+mod stage_prior;
 mod stage_schedule;
 mod text;
 mod tokenizer;
@@ -38,6 +41,7 @@ use crate::diffusion::{Progress, Sampler};
 use crate::error::{Error, Result};
 use crate::media::Image;
 use crate::network::Runtime;
+use crate::setting::CLASS;
 use crate::task::as_images;
 use crate::tensor::Range;
 pub use folder::{is_pipeline, pipeline_of};
@@ -76,6 +80,10 @@ pub struct TextToImageRequest<'a> {
     pub prompt: String,
     /// What it is not to show.
     pub negative_prompt: Option<String>,
+    /// The class that the image is to show, of a pipeline that is conditioned on one.
+    pub class: Option<usize>,
+    /// The class that it is not to show, rather than none.
+    pub negative_class: Option<usize>,
     /// Width and height of the image.
     pub size: Option<[usize; 2]>,
     /// Sampler steps.
@@ -340,6 +348,14 @@ impl TextToImage {
             })
         {
             format!("{name} generates images of one size; leave the size out")
+        } else if request.class.is_some() && !any(|stage| stage.classes > 0) {
+            format!("{name} knows no classes; leave the class out")
+        } else if request.class.is_none() && any(|stage| stage.classes > 0) {
+            format!("{name} generates images of a class; give {CLASS}")
+        } else if self.spec.text.is_empty()
+            && !(request.prompt.is_empty() && request.negative_prompt.is_none())
+        {
+            format!("{name} has no text encoder; leave the prompts out")
         } else {
             return Ok(());
         };

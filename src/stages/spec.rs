@@ -104,6 +104,7 @@ impl PipelineSpec {
                 && guidance_scale.is_finite()
                 && stage.timestep_factor.is_finite();
             within("channels", stage.channels, &CHANNELS)
+                .or_else(|| within("classes", stage.classes, &(0..=1_000_000)))
                 .or_else(|| within("multiple_of", stage.multiple_of, &(1..=1024)))
                 .or_else(|| within("steps", steps, &STEPS))
                 .or_else(|| within("width", width, &SIDE))
@@ -218,6 +219,10 @@ pub struct StageSpec {
     /// What is concatenated to the state.
     #[serde(default)]
     pub concat: ConcatCondition,
+    /// The number of classes that it is conditioned on, 0 for none. The one after them stands for no
+    /// class.
+    #[serde(default)]
+    pub classes: usize,
     /// The schedule of the noise on a small image that is enlarged.
     #[serde(default)]
     pub low_res_scheduler: Option<String>,

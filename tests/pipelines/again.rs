@@ -83,6 +83,17 @@ fn of_images_and_noise() {
 }
 
 #[test]
+fn of_a_class() {
+    let place = Place::with_pipeline("published-dit");
+    let run = "generate -m pipeline -o first.png --class 3 --negative-class 7 --steps 2 --seed 4";
+    eddy(run).within(&place).succeeds();
+    let first = place.bytes("first.png");
+    let again = options(&parameters(&first)).into_iter();
+    again.fold(eddy("generate -o again.png").within(&place), |run, it| run.arg(it)).succeeds();
+    assert!(first == place.bytes("again.png"));
+}
+
+#[test]
 fn of_a_cascade() {
     let place = Place::with_pipeline("kandinsky22");
     let cascade = "--stage-steps 2,3 --stage-guidance 3,2 --negative-prompt dull --size 96x64";
