@@ -12,6 +12,7 @@
 //! use eddy::media::still::{self, Format, Limits, Options};
 //! use eddy::media::stream::{CameraRequest, FormatOverrides, open};
 //! use eddy::ndarray::Array4;
+//! use eddy::stages::TextToImageRequest;
 //!
 //! # fn main() -> eddy::Result<()> {
 //! // The embedded runtime; `Eddy::builder()` chooses a device, threads, memory.
@@ -36,7 +37,11 @@
 //! // (`Eddy::onnx`).
 //! let mut ddim = eddy.network("digits-ddpm")?.sampler(Sampler::DDIM).steps(50);
 //! let x0 = ddim.sample(Array4::zeros([1, 1, 8, 8]))?;
-//! # drop(x0);
+//!
+//! // Text to image, by a folder in the layout of diffusers.
+//! let request = TextToImageRequest::new("a lighthouse in a storm");
+//! let image = eddy.text_to_image("sd-turbo/")?.run(&request, 7)?;
+//! # drop((x0, image));
 //! # Ok(())
 //! # }
 //! ```

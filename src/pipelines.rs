@@ -2,10 +2,9 @@
 //! once.
 //!
 //! [`Eddy`] holds ONNX Runtime and the settings shared by all networks. It makes
-//! [`DenoisePipeline`], [`UpscalePipeline`], [`InpaintPipeline`], [`GeneratePipeline`] and
-//! [`SamplePipeline`]. They run
-//! [`task`](crate::task), [`video`](crate::video) and [`diffusion`](crate::diffusion), which borrow
-//! a network and its manifest.
+//! [`DenoisePipeline`], [`UpscalePipeline`], [`InpaintPipeline`], [`GeneratePipeline`],
+//! [`SamplePipeline`] and [`TextToImage`]. They run [`task`](crate::task), [`video`](crate::video),
+//! [`diffusion`](crate::diffusion) and [`stages`](crate::stages).
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -24,10 +23,10 @@ use crate::model::{Description, Package, Precision, SampledModel};
 use crate::network::{
     Device, Interface, Library, ModelSource, OnnxNetwork, Runtime, SessionOptions,
 };
-use crate::stages::TextToImage;
+use crate::stages::{TextToImage, TextToImageOptions};
 use crate::task::{
     Budget, DenoiseOptions, DenoiseReport, Denoiser, GenerateOptions, GenerateRequest, Generator,
-    TileChoice, UpscaleOptions, UpscaleReport, Upscaler, as_images,
+    UpscaleOptions, UpscaleReport, Upscaler, as_images,
 };
 use crate::tensor::{FrameConverter, Range, write_planes};
 use crate::tile::TilePlan;
@@ -46,7 +45,7 @@ pub struct Eddy {
     runtime: Arc<Runtime>,
     session: SessionOptions,
     precision: Option<Precision>,
-    budget: Budget,
+    max_memory: Option<u64>,
 }
 
 /// The settings of an [`Eddy`].
@@ -55,7 +54,7 @@ pub struct EddyBuilder {
     library: Option<Library>,
     session: SessionOptions,
     precision: Option<Precision>,
-    budget: Budget,
+    max_memory: Option<u64>,
 }
 
 impl EddyBuilder {
@@ -89,10 +88,10 @@ impl EddyBuilder {
     }
 
     /// The memory limit of the whole process, in bytes; by default a quarter of the machine's
-    /// memory.
+    /// memory, and for the networks of [`Eddy::text_to_image`] what the machine has available.
     #[must_use]
     pub fn max_memory(mut self, bytes: u64) -> Self {
-        self.budget = Budget { max_memory: bytes };
+        self.max_memory = Some(bytes);
         self
     }
 
@@ -105,7 +104,7 @@ impl EddyBuilder {
             runtime: Runtime::load(&self.library.unwrap_or(Library::Embedded))?,
             session: self.session,
             precision: self.precision,
-            budget: self.budget,
+            max_memory: self.max_memory,
         })
     }
 }
@@ -127,6 +126,10 @@ impl Eddy {
     /// ONNX Runtime, for code that loads its own networks.
     pub fn runtime(&self) -> &Arc<Runtime> {
         &self.runtime
+    }
+
+    fn budget(&self) -> Budget {
+        self.max_memory.map_or_else(Budget::default, |max_memory| Budget { max_memory })
     }
 
     fn load(&self, model: &str) -> Result<(Package, OnnxNetwork)> {
@@ -156,7 +159,7 @@ impl Eddy {
     /// loaded.
     pub fn denoiser(&self, model: &str) -> Result<DenoisePipeline> {
         let (package, mut network) = self.load(model)?;
-        let options = DenoiseOptions { budget: self.budget, ..Default::default() };
+        let options = DenoiseOptions { budget: self.budget(), ..Default::default() };
         Denoiser::new(&package.manifest, &mut network, options.clone())?;
         Ok(DenoisePipeline { package, network, options })
     }
@@ -167,7 +170,7 @@ impl Eddy {
     /// As for [`denoiser`](Self::denoiser).
     pub fn upscaler(&self, model: &str) -> Result<UpscalePipeline> {
         let (package, mut network) = self.load(model)?;
-        let options = UpscaleOptions { budget: self.budget, ..Default::default() };
+        let options = UpscaleOptions { budget: self.budget(), ..Default::default() };
         Upscaler::new(&package.manifest, &mut network, options)?;
         Ok(UpscalePipeline { package, network, options })
     }
@@ -179,7 +182,7 @@ impl Eddy {
     /// As for [`denoiser`](Self::denoiser).
     pub fn inpainter(&self, model: &str) -> Result<InpaintPipeline> {
         let (package, network) = self.load(model)?;
-        InpaintPipeline::new(package, network, self.budget)
+        InpaintPipeline::new(package, network, self.budget())
     }
 
     /// A generator: a bundled model (`prior`, `digits-ddpm`, `digits-ncsn`) or the folder of a
@@ -190,19 +193,26 @@ impl Eddy {
     pub fn generator(&self, model: &str) -> Result<GeneratePipeline> {
         let (package, mut network) = self.load(model)?;
         let decoder = package.load_decoder(&self.runtime, self.session)?;
-        let options = GenerateOptions { budget: self.budget, ..Default::default() };
+        let options = GenerateOptions { budget: self.budget(), ..Default::default() };
         Generator::new(&package.manifest, &mut network, options.clone())?;
         Ok(GeneratePipeline { package, network, decoder, options })
     }
 
-    /// A pipeline of several networks, such as text to image: a folder in the layout of diffusers.
+    /// Text to image by a pipeline of several networks: a folder in the layout of diffusers, as
+    /// optimum exports it. A precision other than `f32` takes files such as `model_fp16.onnx`.
+    /// Networks are loaded by the first image, and stay loaded while the memory limit allows.
     ///
     /// # Errors
-    /// [`Error::Model`] when a part is missing or the pipeline is of a class that Eddy does not
+    /// [`Error::Model`] when a part is missing, or the pipeline is of a class that Eddy does not
     /// run.
-    pub fn pipeline(&self, folder: impl AsRef<Path>) -> Result<TextToImage> {
-        let tiles = (TileChoice::default(), self.budget);
-        TextToImage::open(&self.runtime, folder.as_ref(), self.session, tiles)
+    pub fn text_to_image(&self, folder: impl AsRef<Path>) -> Result<TextToImage> {
+        let options = TextToImageOptions {
+            session: self.session,
+            precision: self.precision.unwrap_or_default(),
+            max_memory: self.max_memory,
+            ..TextToImageOptions::default()
+        };
+        TextToImage::open(&self.runtime, folder.as_ref(), options)
     }
 
     /// The network of a bundled model, a model package or a diffusers folder, with its training
@@ -622,6 +632,8 @@ mod tests {
     use crate::diffusion::Sampler;
     use crate::media::stream::{PixelFormat, Rate, ReadOutcome, Source, VideoFormat, VideoFrame};
     use crate::media::{Image, Samples};
+    use crate::model::Precision;
+    use crate::stages::TextToImageRequest;
     use crate::{Error, Result};
 
     #[test]
@@ -638,6 +650,31 @@ mod tests {
             denoiser.run(&mut image).map(|_| image)
         });
         assert_eq!(thread.join().unwrap()?, gray(90)?, "a flat image is clean");
+        Ok(())
+    }
+
+    #[test]
+    fn text_to_image_runs_on_another_thread_and_loads_once() -> Result<()> {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/pipelines/text/folders/sd15");
+        // The parts that other pipelines share with this one are all in its folder.
+        let eddy = Eddy::builder().threads(1).build()?;
+        let mut pipeline = eddy.text_to_image(folder)?;
+        let thread = std::thread::spawn(move || {
+            let mut request = TextToImageRequest::new("a lighthouse");
+            (request.steps, request.size) = (Some(2), Some([64, 48]));
+            let first = pipeline.run(&request, 3)?;
+            assert_eq!(pipeline.loads(), 3);
+            assert_eq!(pipeline.run(&request, 3)?, first);
+            assert_ne!(pipeline.run(&request, 4)?, first);
+            request.prompt = "a ship".into();
+            assert_ne!(pipeline.run(&request, 3)?, first);
+            assert_eq!(pipeline.loads(), 3, "they stay loaded");
+            Ok::<_, Error>(first)
+        });
+        let image = thread.join().unwrap()?;
+        assert_eq!([image.width, image.height, image.channels], [64, 48, 3]);
+        let whole = Eddy::builder().precision(Precision::F16).build()?.text_to_image(folder);
+        assert!(whole.unwrap_err().to_string().contains("none of its networks is there in f16"));
         Ok(())
     }
 

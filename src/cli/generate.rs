@@ -17,10 +17,11 @@ use ndarray::{Array4, Axis};
 use serde_json::json;
 
 use super::generate_args::{SamplerOptions, tabled};
-use super::generate_text_to_image::PromptOptions;
+use super::generate_text_to_image::PipelineOptions;
 use super::interrupt;
 use super::onnx_options::refuse_onnx;
-use super::options::{NoiseOptions, Size, SyncOption, pair};
+use super::options::{NoiseOptions, Size, SyncOption};
+use super::prompt_options::{GuidanceOptions, PromptOptions};
 use super::run_args::RunArgs;
 
 /// Generate images from noise
@@ -71,26 +72,19 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     pub(super) prompts: PromptOptions,
 
+    #[command(flatten)]
+    pub(super) pipeline: PipelineOptions,
+
     /// The class to generate; several, such as 0,1,2, take turns
     #[arg(long, value_name = "K", value_delimiter = ',', help_heading = "Guidance")]
     pub(super) class: Vec<usize>,
 
     /// Negative class (prompt), in place of the unconditional class
     #[arg(long, value_name = "K", requires = "class", help_heading = "Guidance")]
-    negative_class: Option<usize>,
+    pub(super) negative_class: Option<usize>,
 
-    /// Guidance scale: 1 is the conditional model, more has higher fidelity and less diversity;
-    /// with --classifier the inverse of its temperature. Default: the model's
-    #[arg(long, value_name = "F", help_heading = "Guidance")]
-    pub(super) guidance_scale: Option<f64>,
-
-    /// Guidance rescale, from 0 to 1: how much of the contrast that guidance adds is removed
-    #[arg(long, value_name = "F", default_value_t = 0.0, help_heading = "Guidance")]
-    pub(super) guidance_rescale: f64,
-
-    /// Guidance interval: guide only between these sigmas, such as 0.3,5
-    #[arg(long, value_name = "LOW,HIGH", value_parser = interval, help_heading = "Guidance")]
-    pub(super) guidance_interval: Option<[f64; 2]>,
+    #[command(flatten)]
+    pub(super) guidance: GuidanceOptions,
 
     /// Classifier guidance by this classifier, a bundled model or the folder of a model package
     #[arg(long, value_name = "MODEL", requires = "class", help_heading = "Guidance")]
@@ -109,13 +103,6 @@ pub(crate) struct Arguments {
     pub(super) run: RunArgs,
 }
 
-fn interval(text: &str) -> Result<[f64; 2], &'static str> {
-    let parsed = pair(text).ok();
-    parsed
-        .filter(|[low, high]| 0.0 <= *low && low < high)
-        .ok_or("expected two sigmas, such as 0.3,5")
-}
-
 /// How much noise is added to a start image by default.
 const DEFAULT_STRENGTH: f64 = 0.6;
 
@@ -125,23 +112,13 @@ const BATCH: usize = 16;
 impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         self.sync.apply();
-        if let Some(scale) = self.guidance_scale
-            && !(scale.is_finite() && scale >= 0.0)
-        {
-            return Err(eddy::Error::usage(format!(
-                "guidance scale {scale} is none; expected a number from 0 on"
-            ))
-            .into());
-        }
-        if !(0.0..=1.0).contains(&self.guidance_rescale) {
-            return Err(eddy::Error::usage("--guidance-rescale must lie between 0 and 1").into());
-        }
+        self.guidance.check()?;
         if is_pipeline(Path::new(&self.model)) {
             return self.run_staged();
         }
         refuse_onnx(&self.model)?;
         let package = Package::find(&self.model)?;
-        if let Some(option) = self.prompts.given() {
+        if let Some(option) = self.prompts.given().or(self.pipeline.given()) {
             return Err(eddy::Error::usage(format!(
                 "{} has no text encoder, so {option} does not apply to it; take a folder in the \
                  diffusers layout that has one",
@@ -178,9 +155,13 @@ impl Arguments {
         let mut decoder = opened.decoder(&package)?;
         let mut generator =
             Generator::new(&package.manifest, &mut network, options)?.decoded_by(decoder.as_mut());
-        let scale = self.guidance_scale.or(package.manifest.defaults.guidance_scale).unwrap_or(1.0);
+        let scale = self
+            .guidance
+            .guidance_scale
+            .or(package.manifest.defaults.guidance_scale)
+            .unwrap_or(1.0);
         if let (Some(package), Some(network)) = (&led, &mut classifier) {
-            let scale = self.guidance_scale.unwrap_or(1.0);
+            let scale = self.guidance.guidance_scale.unwrap_or(1.0);
             generator = generator.with_classifier(Classifier {
                 manifest: &package.manifest,
                 network,
@@ -258,7 +239,7 @@ impl Arguments {
         bar.report(line, &record)
     }
 
-    fn class(&self, i: usize) -> Option<usize> {
+    pub(super) fn class(&self, i: usize) -> Option<usize> {
         self.class.get(i % self.class.len().max(1)).copied()
     }
 
@@ -272,8 +253,9 @@ impl Arguments {
     ) -> Option<Classes> {
         let wanted: Option<Vec<usize>> = (first..first + many).map(|i| self.class(i)).collect();
         let wanted = wanted.or_else(|| is_conditioned.then(Vec::new));
-        let interval = self.guidance_interval.unwrap_or([0.0, f64::INFINITY]);
-        let options = ClassifierFreeOptions { scale, rescale: self.guidance_rescale, interval };
+        let interval = self.guidance.guidance_interval.unwrap_or([0.0, f64::INFINITY]);
+        let options =
+            ClassifierFreeOptions { scale, rescale: self.guidance.guidance_rescale, interval };
         Some(Classes { wanted: wanted?, without: self.negative_class, options })
     }
 
@@ -300,9 +282,9 @@ impl Arguments {
         if let Some(class) = self.class(i) {
             add("class", class.into());
             add("guidance_scale", scale.into());
-            add("guidance_rescale", self.guidance_rescale.into());
+            add("guidance_rescale", self.guidance.guidance_rescale.into());
         }
-        if let Some(interval) = self.guidance_interval {
+        if let Some(interval) = self.guidance.guidance_interval {
             add("guidance_interval", json!(interval));
         }
         if let Some(class) = self.negative_class {

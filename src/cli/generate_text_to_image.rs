@@ -1,12 +1,15 @@
 //! `eddy generate` with a pipeline of several networks: text to image, and from image to image.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
 use eddy::media::source::refuse_replacing;
 use eddy::media::{Image, still};
-use eddy::stages::{NoiseDraws, StageRequest, TextToImage, TextToImageReport, TextToImageRequest};
+use eddy::stages::{
+    NoiseDraws, Reuse, StageRequest, StepObserver, TextToImage, TextToImageReport,
+    TextToImageRequest,
+};
 use eddy::task::as_images;
 use eddy::tensor::Range;
 use ndarray::Array4;
@@ -14,19 +17,13 @@ use serde_json::json;
 
 use super::generate::{Arguments, Sink};
 use super::interrupt;
+use super::preview_steps::{PreviewWriter, Waiting};
+use super::prompt_options::{first_given, open_pipeline, parameters};
 
-/// What a pipeline with text encoders takes.
+/// What `eddy generate` takes for pipelines alone, beside their prompts.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Text to image (folders in the diffusers layout)")]
-pub(crate) struct PromptOptions {
-    /// The text prompt; `(word:1.3)` gives a word more weight
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
-    pub(crate) prompt: Option<String>,
-
-    /// The negative prompt
-    #[arg(long, value_name = "TEXT", requires = "prompt", allow_hyphen_values = true)]
-    negative_prompt: Option<String>,
-
+pub(crate) struct PipelineOptions {
     /// Fill the areas of the --from image that are white in this mask
     #[arg(long, value_name = "IMAGE", requires = "from")]
     mask: Option<PathBuf>,
@@ -55,22 +52,13 @@ pub(crate) struct PromptOptions {
     #[arg(long, value_name = "F,F", value_delimiter = ',')]
     stage_guidance: Vec<f64>,
 
-    /// How many of the text encoder's last layers are left out
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=12))]
-    clip_skip: u8,
+    /// A tiny decoder (TAESD's form) for the images of --save-steps: a folder with a model.onnx.
+    /// Default: `vae_tiny_decoder` in the model's folder, or else a linear map of latents to colors
+    #[arg(long, value_name = "DIR", requires = "save_steps")]
+    preview_decoder: Option<PathBuf>,
 }
 
-/// The beginning of a text on one line.
-fn shortened(text: &str) -> String {
-    const MOST: usize = 80;
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(MOST) {
-        None => line,
-        Some((at, _)) => format!("{}...", &line[..at]),
-    }
-}
-
-impl PromptOptions {
+impl PipelineOptions {
     /// What is asked of each stage.
     fn stages(&self) -> Vec<StageRequest> {
         let stage = |i: usize| StageRequest {
@@ -82,33 +70,33 @@ impl PromptOptions {
 
     /// An option that only a pipeline takes.
     pub(crate) fn given(&self) -> Option<&'static str> {
-        let given = [
-            (self.prompt.is_some(), "--prompt"),
+        first_given(&[
             (self.mask.is_some(), "--mask"),
             (self.image_guidance_scale.is_some(), "--image-guidance-scale"),
             (self.noise_level.is_some(), "--noise-level"),
             (self.control.is_some(), "--control"),
-            (self.clip_skip > 0, "--clip-skip"),
             (!self.stage_steps.is_empty(), "--stage-steps"),
             (!self.stage_guidance.is_empty(), "--stage-guidance"),
-        ];
-        given.into_iter().find(|(is_given, _)| *is_given).map(|(_, name)| name)
+            (self.preview_decoder.is_some(), "--preview-decoder"),
+        ])
     }
+}
+
+/// What was sampled, with the files of its steps that wait for the decoded image.
+struct Sampled {
+    seed: u64,
+    sample: Array4<f32>,
+    report: TextToImageReport,
+    waiting: Vec<Waiting>,
 }
 
 impl Arguments {
     /// Refuses options that a pipeline does not take.
     fn refuse_others(&self) -> eddy::Result<()> {
-        let given = [
-            (!self.class.is_empty(), "--class"),
-            (self.classifier.is_some(), "--classifier"),
-            (self.guidance_interval.is_some(), "--guidance-interval"),
-            (self.sampling.save_steps.is_some(), "--save-steps"),
-            (self.run.precision.asked().is_some(), "--precision"),
-        ];
-        match given.into_iter().find(|(is_given, _)| *is_given) {
+        let given = [(self.classifier.is_some(), "--classifier")];
+        match first_given(&given) {
             None => Ok(()),
-            Some((_, name)) => Err(eddy::Error::usage(format!(
+            Some(name) => Err(eddy::Error::usage(format!(
                 "{} is a folder in the diffusers layout with text encoders, which takes no {name}; \
                  leave it out",
                 self.model
@@ -119,103 +107,107 @@ impl Arguments {
     /// Generates with a pipeline of several networks.
     pub(crate) fn run_staged(self) -> anyhow::Result<()> {
         self.refuse_others()?;
-        let Self { prompts, sampling, run, .. } = &self;
+        let Self { prompts, pipeline: own, sampling, run, .. } = &self;
         let (memory, console) = (&run.memory, run.console);
-        let Some(prompt) = prompts.prompt.clone() else {
-            return Err(eddy::Error::usage(format!(
-                "{} generates images of a text; give it with --prompt",
-                self.model
-            ))
-            .into());
-        };
         let count = self.count as usize;
         let sink = Sink::choose(&self.output, count, self.grid)?;
-        let images = [&self.from, &prompts.mask, &prompts.control];
-        let also_read: Vec<PathBuf> =
-            images.into_iter().flatten().cloned().chain(self.noise.files()).collect();
+        let also_read: Vec<PathBuf> = self.files().map(|(_, path)| path.to_owned()).collect();
         refuse_replacing(&also_read, &self.output)?;
         let read = |path: &Option<PathBuf>| -> eddy::Result<Option<Image>> {
             let image =
                 path.as_ref().map(|path| still::read(path, &memory.limits())).transpose()?;
             Ok(image.map(Image::upright))
         };
-        let [start, mask, control] =
-            [read(&self.from)?, read(&prompts.mask)?, read(&prompts.control)?];
+        let [start, mask, control] = [read(&self.from)?, read(&own.mask)?, read(&own.control)?];
         let recorded = self.noise.values()?;
         if recorded.is_some() && count > 1 {
             let problem = "noise from files is for one image; leave --count out";
             return Err(eddy::Error::usage(problem).into());
         }
         let opened = self.run.open()?;
-        let tiles = (memory.tile(), memory.budget());
-        let path = std::path::Path::new(&self.model);
-        let mut pipeline = opened.load(&self.model, |runtime, options| {
-            TextToImage::open(runtime, path, options, tiles)
-        })?;
+        let reuse = if count > 1 { Reuse::Images } else { Reuse::Never };
+        let mut pipeline = open_pipeline(&opened, &self.model, run, reuse)?;
+        let takes_text = !pipeline.spec().text.is_empty();
+        let prompt = match &prompts.prompt {
+            Some(prompt) => prompt.as_str(),
+            None if !takes_text => "",
+            None => {
+                return Err(eddy::Error::usage(format!(
+                    "{} generates images of a text; give it with --prompt",
+                    self.model
+                ))
+                .into());
+            }
+        };
         let options = sampling.options(memory);
         let request = TextToImageRequest {
-            prompt,
-            negative_prompt: prompts.negative_prompt.clone(),
+            negative_class: self.negative_class,
             size: self.size.map(|size| [size.width, size.height]),
             steps: options.steps,
             sampler: options.sampler,
             eta: options.eta,
-            guidance_scale: self.guidance_scale,
-            guidance_rescale: self.guidance_rescale,
-            image_guidance_scale: prompts.image_guidance_scale,
-            clip_skip: prompts.clip_skip.into(),
+            image_guidance_scale: own.image_guidance_scale,
             start: start.as_ref(),
             strength: self.strength,
             mask: mask.as_ref(),
-            noise_level: prompts.noise_level,
+            noise_level: own.noise_level,
             control: control.as_ref(),
-            control_scale: Some(prompts.control_scale),
-            stages: prompts.stages(),
+            control_scale: Some(own.control_scale),
+            stages: own.stages(),
+            ..prompts.request(prompt, &self.guidance)
         };
+        let decoder = own.preview_decoder.as_deref();
+        let steps = sampling.save_steps.as_deref();
+        let mut steps =
+            steps.map(|folder| PreviewWriter::new(&mut pipeline, folder, decoder)).transpose()?;
         let bar = console.bar(count);
         let begun = Instant::now();
-        let mut samples = Vec::new();
-        for i in 0..count {
-            bar.begin(i, &self.model);
-            interrupt::check()?;
-            let mut draws = match &recorded {
-                Some(values) => NoiseDraws::recorded(values.clone()),
-                None => NoiseDraws::of_seed(sampling.seed.wrapping_add(i as u64)),
-            };
-            samples.push(pipeline.sample(&request, &mut draws, &mut |progress| {
-                bar.advance(i, progress);
-                interrupt::poll()
-            })?);
-        }
-        let report = samples.first().map(|(_, report)| report.clone());
-        if let Some(report) = &report {
-            for (end, room) in &report.truncated {
-                let end = shortened(end);
-                console.note_unless_json(format!(
-                    "the prompt is longer than {room} tokens; this end of it has no effect: {end}"
-                ));
-            }
-        }
-        if prompts.negative_prompt.is_some()
-            && report.as_ref().is_some_and(|report| !report.uses_negative_prompt)
-        {
-            console.note_unless_json(
-                "the negative prompt has no effect: this network is not guided by one, or the \
-                 guidance scale is 1 or less",
-            );
-        }
-        // By now no other network is held, so all images are decoded together.
+        // Where the networks do not fit together, each is loaded once for all images.
+        let together = if pipeline.fits_memory() { 1 } else { count };
         let (mut images, mut tensors): (Vec<Image>, Vec<Array4<f32>>) = (Vec::new(), Vec::new());
-        for (i, (sample, report)) in samples.into_iter().enumerate() {
-            let decoded = pipeline.decode(sample, &mut |_| interrupt::poll())?;
-            if let Sink::Tensor(_) = &sink {
-                tensors.push(decoded);
-                continue;
+        let mut report = None;
+        for first in (0..count).step_by(together) {
+            let mut samples = Vec::new();
+            for i in first..(first + together).min(count) {
+                bar.begin(i, &self.model);
+                interrupt::check()?;
+                let mut draws = match &recorded {
+                    Some(values) => NoiseDraws::recorded(values.clone()),
+                    None => NoiseDraws::of_seed(self.seed(i)),
+                };
+                let request = TextToImageRequest { class: self.class(i), ..request.clone() };
+                samples.push(self.sample(
+                    &mut pipeline,
+                    &request,
+                    i,
+                    &mut draws,
+                    &mut steps,
+                    &mut |progress| {
+                        bar.advance(i, progress);
+                        interrupt::poll()
+                    },
+                )?);
             }
-            let seed = sampling.seed.wrapping_add(i as u64);
-            for mut image in as_images(&decoded, Range::new(0.0, 1.0)?)? {
-                image.metadata.note = Some(self.parameters(&request, &report, seed));
-                sink.put(image, seed, &mut images)?;
+            if report.is_none() {
+                report = samples.first().map(|sampled| sampled.report.clone());
+                report.iter().for_each(|report| prompts.report(report, console));
+            }
+            for Sampled { seed, sample, report, waiting } in samples {
+                let kept = (!waiting.is_empty()).then(|| sample.clone());
+                let decoded = pipeline.decode(sample, &mut |_| interrupt::poll())?;
+                if let (Some(steps), Some(latent)) = (&mut steps, kept) {
+                    steps.decoded(waiting, &latent, &decoded)?;
+                }
+                if let Sink::Tensor(_) = &sink {
+                    tensors.push(decoded);
+                    continue;
+                }
+                for mut image in as_images(&decoded, Range::new(0.0, 1.0)?)? {
+                    let class = self.class(seed.wrapping_sub(sampling.seed) as usize);
+                    let request = TextToImageRequest { class, ..request.clone() };
+                    image.metadata.note = Some(self.parameters(&request, &report, seed));
+                    sink.put(image, seed, &mut images)?;
+                }
             }
         }
         sink.finish(&images, &tensors)?;
@@ -234,9 +226,46 @@ impl Arguments {
             "height": height, "model": self.model, "sampler": sampler,
             "evaluations": evaluations, "seed": sampling.seed, "seconds": seconds,
             "guidance_scale": report.guidance_scale, "truncated": report.truncated.iter().map(|(end, _)| end).collect::<Vec<_>>(),
-            "device": opened.device().to_string(),
+            "networks_loaded": pipeline.loads(), "device": opened.device().to_string(),
         });
         bar.report(line, &record)
+    }
+
+    /// The seed of an image.
+    fn seed(&self, i: usize) -> u64 {
+        self.sampling.seed.wrapping_add(i as u64)
+    }
+
+    /// Samples an image, and saves its steps if that is asked.
+    fn sample(
+        &self,
+        pipeline: &mut TextToImage,
+        request: &TextToImageRequest<'_>,
+        i: usize,
+        draws: &mut NoiseDraws,
+        steps: &mut Option<PreviewWriter>,
+        watch: &mut dyn FnMut(eddy::diffusion::Progress) -> std::ops::ControlFlow<()>,
+    ) -> eddy::Result<Sampled> {
+        let seed = self.seed(i);
+        let (sample, report) = match steps {
+            None => pipeline.sample(request, draws, watch)?,
+            Some(steps) => {
+                let name = (self.count > 1).then(|| format!("{seed:06}"));
+                let mut observer = steps.of_image(name.as_deref())?;
+                let observer: &mut dyn StepObserver = &mut observer;
+                pipeline.sample_observed(request, draws, Some(observer), watch)?
+            }
+        };
+        let waiting = steps.as_mut().map(PreviewWriter::waiting).unwrap_or_default();
+        Ok(Sampled { seed, sample, report, waiting })
+    }
+
+    /// The files that the image depends on, with their options.
+    fn files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let PipelineOptions { mask, control, .. } = &self.pipeline;
+        let images = [("from", &self.from), ("mask", mask), ("control", control)];
+        let images = images.into_iter().filter_map(|(key, path)| Some((key, path.as_deref()?)));
+        images.chain(self.noise.named_files())
     }
 
     /// The parameters from which the image can be generated again.
@@ -246,41 +275,13 @@ impl Arguments {
         report: &TextToImageReport,
         seed: u64,
     ) -> String {
-        let [width, height] = report.size;
-        let mut note = json!({
-            "eddy": env!("CARGO_PKG_VERSION"), "model": self.model, "seed": seed,
-            "sampler": report.sampler, "evaluations": report.evaluations, "width": width,
-            "height": height, "prompt": request.prompt, "guidance_scale": report.guidance_scale,
-        });
-        let mut add = |key: &str, value: serde_json::Value| {
-            if !value.is_null() {
-                note[key] = value;
-            }
-        };
-        let path = |path: &Option<PathBuf>| json!(path.as_ref().map(|path| path.to_string_lossy()));
-        add("negative_prompt", json!(request.negative_prompt));
-        add("steps", json!(request.steps));
-        add("eta", json!(request.eta));
-        if request.guidance_rescale > 0.0 {
-            add("guidance_rescale", json!(request.guidance_rescale));
+        let mut note = parameters(&self.model, &self.run, request, report, seed, self.files());
+        let PipelineOptions { stage_steps, stage_guidance, .. } = &self.pipeline;
+        if !stage_steps.is_empty() {
+            note["stage_steps"] = json!(stage_steps);
         }
-        add("image_guidance_scale", json!(request.image_guidance_scale));
-        add("noise_level", json!(request.noise_level));
-        if !self.prompts.stage_steps.is_empty() {
-            add("stage_steps", json!(self.prompts.stage_steps));
-        }
-        if !self.prompts.stage_guidance.is_empty() {
-            add("stage_guidance", json!(self.prompts.stage_guidance));
-        }
-        if request.clip_skip > 0 {
-            add("clip_skip", json!(request.clip_skip));
-        }
-        add("from", path(&self.from));
-        add("strength", json!(request.strength));
-        add("mask", path(&self.prompts.mask));
-        add("control", path(&self.prompts.control));
-        if self.prompts.control.is_some() {
-            add("control_scale", json!(request.control_scale));
+        if !stage_guidance.is_empty() {
+            note["stage_guidance"] = json!(stage_guidance);
         }
         note.to_string()
     }

@@ -25,12 +25,15 @@ mod onnx_options;
 mod options;
 mod pages;
 mod prepare;
+mod preview_steps;
 mod profile;
+mod prompt_options;
 mod report;
 mod run_args;
 mod sample;
 mod stream;
 mod upscale;
+mod upscale_by_prompt;
 
 const AFTER_HELP: &str = "Exit codes: 0 done, 1 other, 2 usage, 3 input, 4 model, 5 runtime \
                           library, 6 device, 130 interrupted (finished results are kept).";

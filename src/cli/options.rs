@@ -1,6 +1,6 @@
 //! Options that several commands share.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +17,7 @@ use eddy::network::{
 };
 use eddy::task::{Budget, TileChoice};
 use ndarray::{Array4, Array5, Axis, IxDyn, Slice};
+use serde_json::{Value, json};
 
 use super::console::Console;
 use super::interrupt;
@@ -34,7 +35,7 @@ impl SyncOption {
     /// Applies the option. Call this before anything is written.
     pub(crate) fn apply(&self) {
         if self.no_sync {
-            eddy::durable::forgo_sync();
+            eddy::durable::disable_sync();
         }
     }
 }
@@ -187,7 +188,7 @@ impl Opened {
         load: impl FnOnce(&Arc<Runtime>, SessionOptions) -> eddy::Result<T>,
     ) -> eddy::Result<T> {
         let limit = self.timeout.map(|limit| (limit, too_long(model, limit)));
-        let _opening = interrupt::opening(limit);
+        let _opening = interrupt::guard_opening(limit);
         let Self { threads, disable_cpu_fallback, sleep_when_idle, .. } = *self;
         let device = self.device();
         load(
@@ -333,6 +334,12 @@ impl NoiseOptions {
         self.initial_noise.iter().chain(&self.noise).cloned().collect()
     }
 
+    /// The files, by the options that name them.
+    pub(crate) fn named_files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let files = [("initial_noise", &self.initial_noise), ("noise", &self.noise)];
+        files.into_iter().filter_map(|(key, path)| Some((key, path.as_deref()?)))
+    }
+
     /// All values in order, for pipelines whose draws have several shapes; none if no file is
     /// given.
     pub(crate) fn values(&self) -> eddy::Result<Option<Vec<f32>>> {
@@ -410,8 +417,8 @@ pub(crate) struct MemoryOptions {
     tile_overlap: Option<usize>,
 
     /// Memory limit of the process, such as 512M or 2G, to which tiles are fitted; a network that
-    /// allocates more is ended. By default tiles fit into a quarter of the machine's memory, and
-    /// no network is ended
+    /// allocates more is ended. Of a pipeline, it decides how many networks stay loaded. By default
+    /// tiles fit into a quarter of the machine's memory, and no network is ended
     #[arg(long, value_name = "SIZE")]
     max_memory: Option<ByteSize>,
 }
@@ -426,6 +433,18 @@ impl MemoryOptions {
     pub(crate) fn limits(&self) -> Limits {
         const SMALL_IMAGE: u64 = 64 << 20;
         Limits::within(self.budget().max_memory.max(machine::resident_memory() + SMALL_IMAGE))
+    }
+
+    /// The memory limit, if one is given.
+    pub(crate) fn asked(&self) -> Option<u64> {
+        self.max_memory.map(|size| size.0)
+    }
+
+    /// Adds what of these options is given to a record, since the seams of tiles depend on it.
+    pub(crate) fn record(&self, add: &mut dyn FnMut(&str, Value)) {
+        add("tile", json!((self.tile > 0).then_some(self.tile)));
+        add("tile_overlap", json!(self.tile_overlap));
+        add("max_memory", json!(self.asked()));
     }
 
     pub(crate) fn budget(&self) -> Budget {

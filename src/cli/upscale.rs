@@ -1,10 +1,12 @@
 //! `eddy upscale`.
 
+use std::path::Path;
 use std::time::Instant;
 
 use clap::Args;
 use eddy::diffusion::{Guidance, NoiseSource};
 use eddy::model::Package;
+use eddy::stages::is_pipeline;
 use eddy::task::{Degradation, GenerateOptions, GenerateRequest, UpscaleOptions, Upscaler};
 use eddy::video::FrameProcessor;
 use serde_json::json;
@@ -15,6 +17,7 @@ use super::onnx_options::OnnxOptions;
 use super::options::{NoiseOptions, SamplingOptions};
 use super::run_args::{NetworkRecord, RunArgs};
 use super::stream::{Stream, StreamOptions};
+use super::upscale_by_prompt::ByPromptOptions;
 
 /// The default scale.
 const DEFAULT_SCALE: usize = 2;
@@ -24,17 +27,18 @@ const DEFAULT_SCALE: usize = 2;
 /// Images are processed one by one; failures are reported, and the run continues. For a stream,
 /// reading, upscaling and writing overlap.
 #[derive(Debug, Args)]
-#[command(after_help = "Example: eddy upscale photo.png -o large.png -s 4 --steps 4")]
+#[command(after_help = "Examples: eddy upscale photo.png -o large.png -s 4 --steps 4\n          \
+                  eddy upscale photo.png -o large.png -m x4-upscaler/ --prompt \"a lighthouse\"")]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    images: IoArgs,
+    pub(super) images: IoArgs,
 
     /// Factor along each axis; bundled models have 2 and 4. Default: the model's, or 2
     #[arg(short, long, value_name = "N", help_heading = "Model")]
-    scale: Option<usize>,
+    pub(super) scale: Option<usize>,
 
-    /// A bundled model, the folder of a model package or an .onnx file; by default `upscale-x2` or
-    /// `upscale-x4`, by the scale
+    /// A bundled model, the folder of a model package, an .onnx file, or a folder in the diffusers
+    /// layout; by default `upscale-x2` or `upscale-x4`, by the scale
     #[arg(short, long, value_name = "MODEL", help_heading = "Model")]
     model: Option<String>,
 
@@ -59,21 +63,35 @@ pub(crate) struct Arguments {
     onnx: OnnxOptions,
 
     #[command(flatten)]
-    sampling: SamplingOptions,
+    pub(super) pipeline: ByPromptOptions,
 
     #[command(flatten)]
-    noise: NoiseOptions,
+    pub(super) sampling: SamplingOptions,
 
     #[command(flatten)]
-    stream: StreamOptions,
+    pub(super) noise: NoiseOptions,
 
     #[command(flatten)]
-    run: RunArgs,
+    pub(super) stream: StreamOptions,
+
+    #[command(flatten)]
+    pub(super) run: RunArgs,
 }
 
 impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         self.images.sync.apply();
+        if let Some(model) = self.model.as_deref().filter(|model| is_pipeline(Path::new(model))) {
+            return self.run_staged(model);
+        }
+        if let Some(option) = self.pipeline.given() {
+            let model = self.model.as_deref().unwrap_or("a bundled model");
+            return Err(eddy::Error::usage(format!(
+                "{model} has no text encoder, so {option} does not apply to it; take a folder in \
+                 the diffusers layout that enlarges, with -m"
+            ))
+            .into());
+        }
         if self.prior {
             let scale = self.scale.unwrap_or(DEFAULT_SCALE);
             if !(2..=8).contains(&scale) {

@@ -17,6 +17,10 @@ pub enum SigmaSpacing {
     Karras,
     /// Uniform in `ln(sigma)`.
     Exponential,
+    /// Those of straight paths between image and noise, shifted by
+    /// [`flow_shift`](DiscreteSchedule::flow_shift), in place of the betas' (for `dpmpp-2m` and
+    /// others of DPM-Solver++'s multistep family).
+    Flow,
 }
 
 /// The sigma at which the last step of `euler` and `dpmpp-2m` ends.
@@ -124,6 +128,8 @@ pub struct DiscreteSchedule {
     pub final_sigma: FinalSigma,
     /// How the sigmas of `euler` and `dpmpp-2m` are spaced.
     pub sigma_spacing: SigmaSpacing,
+    /// The shift of flow sigmas toward noise (Esser et al. 2024, equation 23).
+    pub flow_shift: f64,
     /// The lowest Karras or exponential sigma; the schedule's own by default.
     pub sigma_min: Option<f64>,
     /// The highest Karras or exponential sigma; the schedule's own by default.
@@ -167,6 +173,7 @@ impl Default for DiscreteSchedule {
             euler_at_final: false,
             final_sigma: FinalSigma::Zero,
             sigma_spacing: SigmaSpacing::Timesteps,
+            flow_shift: 1.0,
             sigma_min: None,
             sigma_max: None,
             lambda_min_clipped: f64::NEG_INFINITY,
@@ -183,6 +190,11 @@ impl DiscreteSchedule {
     /// `sqrt(sigma^2 + 1)`, as they do where timesteps lead.
     pub(crate) fn starts_at_sigma(&self) -> bool {
         self.spacing != Some(Spacing::Leading)
+    }
+
+    /// Whether it goes along straight paths.
+    pub(crate) fn is_flow(&self) -> bool {
+        self.sigma_spacing == SigmaSpacing::Flow
     }
 
     /// The limit on predictions of samplers that clip.

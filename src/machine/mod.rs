@@ -31,6 +31,22 @@ pub fn total_memory() -> u64 {
     limit.map_or(machine, |limit: u64| limit.min(machine))
 }
 
+/// The memory in bytes that this process could take beside what it has, without swapping: the
+/// machine's, or what is left of its control group's lower limit.
+pub fn available_memory() -> u64 {
+    let kibibytes = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+        line.split_whitespace().next()?.parse::<u64>().ok()
+    });
+    let machine = kibibytes.map_or_else(total_memory, |kibibytes| kibibytes * 1024);
+    let number = |name: &str| -> Option<u64> {
+        let text = fs::read_to_string(format!("/sys/fs/cgroup/memory.{name}")).ok()?;
+        text.trim().parse().ok()
+    };
+    let group = number("max").zip(number("current"));
+    group.map_or(machine, |(limit, used)| limit.saturating_sub(used).min(machine))
+}
+
 /// The resident memory of this process in bytes; 0 if the kernel does not report it.
 pub fn resident_memory() -> u64 {
     status_field("VmRSS:")
@@ -121,11 +137,12 @@ pub fn processor_features() -> Vec<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::{peak_resident_memory, resident_memory, total_memory};
+    use super::{available_memory, peak_resident_memory, resident_memory, total_memory};
 
     #[test]
     fn kernel_reports_memory() {
         let (total, resident, peak) = (total_memory(), resident_memory(), peak_resident_memory());
         assert!(0 < resident && resident <= peak && peak < total, "{resident} {peak} {total}");
+        assert!((1..total).contains(&available_memory()), "{}", available_memory());
     }
 }

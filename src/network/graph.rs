@@ -16,6 +16,10 @@ use super::watch::{Ended, Watched, took_too_long};
 use crate::error::{Error, Result};
 use crate::setting::{MAX_MEMORY, SIZE};
 
+/// Values of inputs that are equal in all runs, by name.
+#[derive(Debug, Default)]
+pub struct ConstantInputs(BTreeMap<String, DynTensor>);
+
 /// A session whose inputs and outputs are bound by name.
 ///
 /// Tensors are `f32` on this side. Inputs are converted to the element type of the graph, any that
@@ -92,6 +96,16 @@ impl TensorGraph {
         let tensor = tensor(port, value).map_err(|cause| self.rejected(name, cause))?;
         self.constant.insert(name.to_owned(), tensor);
         Ok(())
+    }
+
+    /// Takes what was [`set`](Self::set), after which nothing is.
+    pub fn take_constants(&mut self) -> ConstantInputs {
+        ConstantInputs(std::mem::take(&mut self.constant))
+    }
+
+    /// Exchanges what was [`set`](Self::set) for `other`, which gets what was.
+    pub fn swap_constants(&mut self, other: &mut ConstantInputs) {
+        std::mem::swap(&mut self.constant, &mut other.0);
     }
 
     /// Evaluates the graph with these inputs, beside those that were [`set`](Self::set), and gives

@@ -18,7 +18,7 @@ pub use device::{Device, DeviceChoice, Placement, ProbeDepth};
 pub use encoding::{Axes, Colors, Encoding, NoiseEncoding, NoiseScale};
 pub(crate) use engines::sha256;
 pub use engines::{durations as engine_durations, folder as engine_folder};
-pub use graph::TensorGraph;
+pub use graph::{ConstantInputs, TensorGraph};
 pub use interface::{Interface, RecurrentState};
 pub use provider::OpenVinoTarget;
 pub use runtime::{EMBEDDED_VERSION, Library, OLDEST_MINOR_VERSION, Runtime};

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::state::Metrics;
 use crate::video::{Histogram, StreamStatus};
 
-/// The metrics of a run. Names are stable; README lists them.
+/// The metrics of a run. Names are stable; docs/preview.md lists them.
 pub(super) fn text(metrics: &Metrics) -> String {
     let Metrics { counters, rate, stream_status, latency } = metrics;
     let StreamStatus { quality, changes, sigma, temporal, repeated, failed } = stream_status;
@@ -17,23 +17,23 @@ pub(super) fn text(metrics: &Metrics) -> String {
         );
     };
     let totals = [
-        ("pictures_read_total", "Frames that came.", counters.read),
-        ("pictures_written_total", "Frames that were written.", counters.written),
-        ("pictures_dropped_total", "Frames that were dropped for newer ones.", counters.dropped),
-        ("pictures_corrupt_total", "Frames that were damaged.", counters.corrupt),
-        ("pictures_late_total", "Frames that were written after their deadline.", counters.late),
+        ("frames_read_total", "Frames that were read.", counters.read),
+        ("frames_written_total", "Frames that were written.", counters.written),
+        ("frames_dropped_total", "Frames that were dropped for newer ones.", counters.dropped),
+        ("frames_corrupt_total", "Frames that were damaged.", counters.corrupt),
+        ("frames_late_total", "Frames that were written after their deadline.", counters.late),
         (
-            "pictures_passed_on_total",
-            "Frames of which the network made none, passed on as they were.",
+            "frames_passed_through_total",
+            "Frames passed through unchanged because the network's output was invalid.",
             *failed,
         ),
         (
             "tiles_repeated_total",
-            "Tiles that came out as no frame and were computed again.",
+            "Tiles whose output was invalid and that were computed again.",
             *repeated,
         ),
-        ("quality_changes_total", "How often the treatment changed so as to keep up.", *changes),
-        ("reconnects_total", "How often the source was gone and came back.", counters.reconnected),
+        ("quality_changes_total", "Changes of the quality to keep the frame rate.", *changes),
+        ("reconnects_total", "Reconnections of the source.", counters.reconnected),
     ];
     for (name, help, value) in totals {
         metric(name, "counter", help, value as f64);
@@ -43,7 +43,7 @@ pub(super) fn text(metrics: &Metrics) -> String {
     metric(
         "scale",
         "gauge",
-        "The size at which frames are worked on, as a part of their own.",
+        "The working resolution as a fraction of the frame's.",
         quality.scale.factor(),
     );
     metric(

@@ -1,18 +1,17 @@
 //! Between images and latents.
 
 use std::ops::ControlFlow;
-use std::path::Path;
-use std::sync::Arc;
 
 use ndarray::{Array4, Axis, Ix4, Slice};
 
+use super::network_pool::NetworkPool;
 use super::noise_draws::NoiseDraws;
 use super::spec::AutoencoderSpec;
 use crate::diffusion::Progress;
 use crate::error::{Error, Result};
 use crate::model::DecoderSpec;
-use crate::network::{Interface, ModelSource, OnnxNetwork, Runtime, SessionOptions};
-use crate::task::{Budget, TileChoice, decode};
+use crate::network::{Interface, Port, TensorGraph};
+use crate::task::{UNKNOWN_BYTES_PER_PIXEL, decode};
 
 impl AutoencoderSpec {
     /// The latent in the sampler's units: `(latent - shift) * factor`.
@@ -41,53 +40,47 @@ impl AutoencoderSpec {
         latent
     }
 
-    /// Encodes images, `[1, 3, H, W]` from -1 to 1, one after the other. Each latent is drawn from
-    /// its distribution by the next draw, or is the mean if `draws` is none.
+    /// Encodes an image, `[1, 3, H, W]` from -1 to 1, by the encoder's network. The latent is drawn
+    /// from its distribution by the next draw, or is the mean if `draws` is none.
     ///
     /// # Errors
-    /// [`Error::Model`] when the encoder is missing or gives something else than latents,
-    /// [`Error::Evaluation`] when it fails.
-    pub fn encode(
+    /// [`Error::Model`] when the encoder gives something else than latents, [`Error::Evaluation`]
+    /// when it fails.
+    pub(super) fn encode(
         &self,
-        (runtime, folder, options): (&Arc<Runtime>, &Path, SessionOptions),
-        images: &[&Array4<f32>],
-        mut draws: Vec<Option<&mut NoiseDraws>>,
-    ) -> Result<Vec<Array4<f32>>> {
-        let mut graph = super::open_graph(runtime, folder, &self.network, options)?;
-        let first = |ports: &[crate::network::Port]| ports.first().map(|port| port.name.clone());
+        graph: &mut TensorGraph,
+        image: &Array4<f32>,
+        draws: Option<&mut NoiseDraws>,
+    ) -> Result<Array4<f32>> {
+        let first = |ports: &[Port]| ports.first().map(|port| port.name.clone());
         let ports = first(graph.inputs()).zip(first(graph.outputs()));
         let (input, output) = ports.ok_or_else(|| {
             Error::model(graph.model(), "it has no input or no output; export it again")
         })?;
-        let mut latents = Vec::new();
-        for (i, image) in images.iter().enumerate() {
-            let given = graph.run(&[(&input, image.view().into_dyn())], &[&output])?;
-            let given =
-                given.into_iter().next().and_then(|it| it.into_dimensionality::<Ix4>().ok());
-            let given = given.filter(|it| [self.channels, 2 * self.channels].contains(&it.dim().1));
-            let mut given = given.ok_or_else(|| {
-                let problem = format!(
-                    "its output `{output}` is no latent of {} channels, with its logarithm of \
-                     variance or without",
-                    self.channels
-                );
-                Error::model(graph.model(), problem)
-            })?;
-            if given.dim().1 == self.channels {
-                latents.push(given);
-                continue;
-            }
-            let log_variance = given.slice_axis(Axis(1), Slice::from(self.channels..)).to_owned();
-            given.slice_axis_inplace(Axis(1), Slice::from(..self.channels));
-            if let Some(draws) = draws.get_mut(i).and_then(Option::as_mut) {
-                let noise = draws.next(given.dim())?;
-                ndarray::Zip::from(&mut given).and(&noise).and(&log_variance).for_each(
-                    |mean, noise, log| *mean += (0.5 * log.clamp(-30.0, 20.0)).exp() * noise,
-                );
-            }
-            latents.push(given.as_standard_layout().into_owned());
+        let given = graph.run(&[(&input, image.view().into_dyn())], &[&output])?;
+        let given = given.into_iter().next().and_then(|it| it.into_dimensionality::<Ix4>().ok());
+        let given = given.filter(|it| [self.channels, 2 * self.channels].contains(&it.dim().1));
+        let mut given = given.ok_or_else(|| {
+            let problem = format!(
+                "its output `{output}` is no latent of {} channels, with its logarithm of variance \
+                 or without",
+                self.channels
+            );
+            Error::model(graph.model(), problem)
+        })?;
+        if given.dim().1 == self.channels {
+            return Ok(given);
         }
-        Ok(latents)
+        let log_variance = given.slice_axis(Axis(1), Slice::from(self.channels..)).to_owned();
+        given.slice_axis_inplace(Axis(1), Slice::from(..self.channels));
+        if let Some(draws) = draws {
+            let noise = draws.next(given.dim())?;
+            ndarray::Zip::from(&mut given)
+                .and(&noise)
+                .and(&log_variance)
+                .for_each(|mean, noise, log| *mean += (0.5 * log.clamp(-30.0, 20.0)).exp() * noise);
+        }
+        Ok(given.as_standard_layout().into_owned())
     }
 
     /// Decodes latents in the sampler's units, `[1, C, h, w]`, to images from -1 to 1.
@@ -95,16 +88,13 @@ impl AutoencoderSpec {
     /// # Errors
     /// [`Error::Model`] when the decoder is missing, [`Error::Usage`] when it does not fit the
     /// memory budget, [`Error::Evaluation`] when it fails, [`Error::Interrupted`].
-    pub fn decode(
+    pub(super) fn decode(
         &self,
-        (runtime, folder, options): (&Arc<Runtime>, &Path, SessionOptions),
+        pool: &mut NetworkPool,
         latents: Array4<f32>,
-        tiles: (TileChoice, Budget),
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Array4<f32>> {
         const CHANNELS: usize = 3;
-        let file = super::find_graph(folder, &self.network)?;
-        let model = file.display().to_string();
         let interface = Interface {
             condition: Some("latent_sample".into()),
             condition_channels: Some(self.channels),
@@ -113,8 +103,7 @@ impl AutoencoderSpec {
             channels: Some(CHANNELS),
             ..Interface::default()
         };
-        let source = ModelSource::File(&file);
-        let mut network = OnnxNetwork::load(runtime, &model, source, interface, options)?;
+        let mut network = pool.decoder(&self.network, interface)?;
         let spec = DecoderSpec {
             path: self.network.clone(),
             sha256: String::new(),
@@ -126,6 +115,13 @@ impl AutoencoderSpec {
             receptive_field: None,
             bytes_per_pixel: None,
         };
-        decode(&spec, &mut network, &self.restored(latents), tiles, watch)
+        let (choice, budget) = (pool.options().tile, pool.options().budget());
+        // Tiles, and so the image, do not depend on which networks are loaded.
+        let (_, _, height, width) = latents.dim();
+        let pixels = self.scale * height * self.scale * width;
+        pool.make_room((pixels * UNKNOWN_BYTES_PER_PIXEL) as u64, budget.max_memory);
+        let image = decode(&spec, &mut network, &self.restored(latents), (choice, budget), watch)?;
+        pool.give_back_decoder(&self.network, network);
+        Ok(image)
     }
 }

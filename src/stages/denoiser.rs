@@ -1,12 +1,13 @@
 //! The network of a stage with its conditions and its guidance, as the executor evaluates it.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ndarray::{Array1, Array2, Array4, ArrayD, ArrayViewD, Axis, concatenate};
+use ndarray::{Array1, Array4, ArrayD, Axis, concatenate};
 
-use super::text::Embeddings;
+use super::bound_graph::{
+    BoundGraph, Branch, Conditions, Names, control_inputs, names, names_of_inputs, stacked,
+};
 use crate::error::{Error, Result};
 use crate::network::{Inputs, Network, Shape, TensorGraph};
 
@@ -27,15 +28,6 @@ pub(super) enum Branches {
         /// The scale of the image.
         image: f64,
     },
-}
-
-/// Which condition a branch has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Branch {
-    Positive,
-    Negative,
-    /// The negative prompt and an image of zeros.
-    WithoutImage,
 }
 
 impl Branches {
@@ -60,36 +52,21 @@ impl Branches {
     }
 }
 
-/// What the inputs of a network hold beside the state.
-#[derive(Debug, Default)]
-pub(super) struct Conditions<'a> {
-    /// The embeddings of the prompts.
-    pub(super) text: Option<&'a Embeddings>,
-    /// What is concatenated to the state, `[1, C, h, w]`.
-    pub(super) concat: Option<Array4<f32>>,
-    /// Whether a branch without the image has zeros there.
-    pub(super) image_is_guided: bool,
-    /// Further inputs by name, for the prompt and for the negative prompt.
-    pub(super) named: BTreeMap<String, [ArrayD<f32>; 2]>,
-    /// Sizes and scores of the prompt and of the negative prompt.
-    pub(super) time_ids: Option<[Vec<f32>; 2]>,
-    /// A class or the level of a condition's noise.
-    pub(super) label: Option<f32>,
-    /// The guidance scale, for networks that take it.
-    pub(super) guidance: Option<f64>,
-    /// Width and height of the image.
-    pub(super) size: [usize; 2],
-    /// The image that a ControlNet follows, `[1, 3, H, W]` from 0 to 1, and the factor of its
-    /// residuals.
-    pub(super) control: Option<(Array4<f32>, f64)>,
-    /// Height and width of a state whose patches are numbered (Flux).
-    pub(super) positions: Option<[usize; 2]>,
+/// The networks of a stage.
+#[derive(Debug)]
+pub(super) struct Networks {
+    /// The denoiser.
+    pub(super) main: TensorGraph,
+    /// A ControlNet.
+    pub(super) control: Option<TensorGraph>,
+    /// Another denoiser for the last evaluation.
+    pub(super) last: Option<TensorGraph>,
 }
 
 /// A ControlNet (Zhang et al. 2023).
 #[derive(Debug)]
 struct Control {
-    graph: TensorGraph,
+    bound: BoundGraph,
     names: Names,
     /// Its residuals, and the inputs of the network that take them.
     residuals: Vec<(String, String)>,
@@ -97,18 +74,30 @@ struct Control {
     scale: f64,
 }
 
+/// A denoiser with its conditions.
+#[derive(Debug)]
+struct Denoiser {
+    bound: BoundGraph,
+    names: Names,
+}
+
 /// The network of a stage, its conditions bound, as one network of the state alone.
 #[derive(Debug)]
 pub(super) struct ConditionedNetwork {
-    graph: TensorGraph,
-    /// Another network for the last of so many evaluations.
-    last: Option<(TensorGraph, usize)>,
+    denoiser: Denoiser,
+    /// Another one for the last evaluation.
+    last: Option<Denoiser>,
+    /// How many evaluations are left.
+    left: usize,
     control: Option<Control>,
     branches: Branches,
+    /// Timesteps without guidance.
+    unguided: Vec<f64>,
     rescale: f64,
-    /// What is concatenated to the state in each branch.
-    concat: Option<Vec<Array4<f32>>>,
-    names: Names,
+    /// What is concatenated to the state.
+    concat: Option<Array4<f32>>,
+    /// Whether a branch without the image has zeros there.
+    guides_image: bool,
     timestep_factor: f64,
     packed: bool,
     shape: Shape,
@@ -118,71 +107,65 @@ pub(super) struct ConditionedNetwork {
     variance: Arc<Mutex<Vec<f32>>>,
 }
 
-/// The names of what changes from step to step.
-#[derive(Debug)]
-struct Names {
-    sample: String,
-    timestep: String,
-    output: String,
-}
-
 impl ConditionedNetwork {
-    /// Binds the conditions of all branches to the inputs of `graph`, by their names.
+    /// Binds the conditions of all branches to the inputs of the networks, by their names.
+    /// `unguided` are the timesteps at which the prompt alone is evaluated, and `evaluations` are
+    /// all that will be.
     ///
     /// # Errors
-    /// [`Error::Model`] when the graph has an input that nothing is known for, or takes embeddings
+    /// [`Error::Model`] when a graph has an input that nothing is known for, or takes embeddings
     /// of another size; [`Error::Usage`] when a condition is missing.
     pub(super) fn new(
-        mut graph: TensorGraph,
-        control: Option<TensorGraph>,
-        branches: Branches,
+        Networks { main, control, last }: Networks,
+        (branches, unguided): (Branches, Vec<f64>),
         conditions: &Conditions<'_>,
+        evaluations: usize,
     ) -> Result<Self> {
-        let names = names(&graph)?;
-        let all = branches.all();
-        let guides_image = conditions.image_is_guided;
-        let concat = conditions.concat.as_ref().map(|concat| {
-            let of = |branch: &Branch| match branch {
-                Branch::WithoutImage if guides_image => Array4::zeros(concat.dim()),
-                _ => concat.clone(),
-            };
-            all.iter().map(of).collect()
-        });
-        bind(&mut graph, all, conditions, &names, control.is_some())?;
+        let all = (branches.all(), !unguided.is_empty());
         let fused = ["controlnet_cond", "controlnet_conds"];
         let is_controlled =
-            control.is_some() || fused.iter().any(|name| graph.input(name).is_some());
+            control.is_some() || fused.iter().any(|name| main.input(name).is_some());
         if conditions.control.is_some() && !is_controlled {
             return Err(Error::usage(format!(
                 "{} has no ControlNet that a control image would be for; leave it out",
-                graph.model()
+                main.model()
             )));
         }
+        let has_residuals = control.is_some();
+        let denoiser = |graph: TensorGraph, has_residuals: bool| -> Result<Denoiser> {
+            let names = names(&graph)?;
+            let bound = BoundGraph::new(graph, all, conditions, &names, has_residuals)?;
+            Ok(Denoiser { bound, names })
+        };
+        let denoiser_of_all = denoiser(main, has_residuals)?;
+        let last = last.map(|graph| denoiser(graph, false)).transpose()?;
         let control = match control {
             None => None,
-            Some(mut control) => {
-                let names = names_of_inputs(&control)?;
-                bind(&mut control, all, conditions, &names, false)?;
+            Some(graph) => {
+                let names = names_of_inputs(&graph)?;
+                let bound = BoundGraph::new(graph, all, conditions, &names, false)?;
                 // A scale within the graph is set with the other inputs.
-                let scale = match control.input("conditioning_scale") {
+                let scale = match bound.graph.input("conditioning_scale") {
                     Some(_) => 1.0,
                     None => conditions.control.as_ref().map_or(1.0, |(_, scale)| *scale),
                 };
-                let outputs: Vec<String> =
-                    control.outputs().iter().map(|port| port.name.clone()).collect();
-                let inputs = control_inputs(&graph, &outputs)?;
+                let ports = bound.graph.outputs().iter();
+                let outputs: Vec<String> = ports.map(|port| port.name.clone()).collect();
+                let inputs = control_inputs(&denoiser_of_all.bound.graph, &outputs)?;
                 let residuals = outputs.into_iter().zip(inputs).collect();
-                Some(Control { graph: control, names, residuals, scale })
+                Some(Control { bound, names, residuals, scale })
             }
         };
         Ok(Self {
-            graph,
-            last: None,
+            denoiser: denoiser_of_all,
+            last,
+            left: evaluations,
             control,
             branches,
+            unguided,
             rescale: 0.0,
-            concat,
-            names,
+            concat: conditions.concat.clone(),
+            guides_image: conditions.image_is_guided,
             timestep_factor: 1.0,
             packed: false,
             shape: [0; 4],
@@ -211,27 +194,11 @@ impl ConditionedNetwork {
         Self { packed, ..self }
     }
 
-    /// This network with another one for the last of `evaluations`.
-    ///
-    /// # Errors
-    /// As for [`new`](Self::new).
-    pub(super) fn with_last(
-        mut self,
-        last: Option<TensorGraph>,
-        conditions: &Conditions<'_>,
-        evaluations: usize,
-    ) -> Result<Self> {
-        if let Some(mut graph) = last {
-            let its = names(&graph)?;
-            bind(&mut graph, self.branches.all(), conditions, &its, false)?;
-            self.last = Some((graph, evaluations));
-        }
-        Ok(self)
-    }
-
-    /// The network itself, to bind other conditions to it.
-    pub(super) fn into_graph(self) -> TensorGraph {
-        self.graph
+    /// The networks themselves, to bind other conditions to them.
+    pub(super) fn into_networks(self) -> Networks {
+        let graph = |it: Denoiser| it.bound.graph;
+        let control = self.control.map(|control| control.bound.graph);
+        Networks { main: graph(self.denoiser), control, last: self.last.map(graph) }
     }
 
     /// Where each evaluation puts what it says of the variance.
@@ -240,16 +207,21 @@ impl ConditionedNetwork {
     }
 
     /// The state of all branches, `[branches, C, h, w]`.
-    fn state(&self) -> Result<Array4<f32>> {
-        let [_, channels, height, width] = self.shape;
-        let sample = Array4::from_shape_vec([1, channels, height, width], self.sample.clone())
-            .map_err(|cause| unequal(&self.graph, cause))?;
-        let views = vec![sample.view(); self.branches.all().len()];
-        let state = stacked(&views)?;
+    fn state(&self, branches: &Branches) -> Result<Array4<f32>> {
+        let model = &self.denoiser.bound.graph;
+        let sample = Array4::from_shape_vec(self.shape, self.sample.clone())
+            .map_err(|cause| unequal(model, cause))?;
+        let all = branches.all();
+        let state = stacked(&vec![sample.view(); all.len()])?;
         let Some(concat) = &self.concat else { return Ok(state) };
-        let conditions: Vec<_> = concat.iter().map(|it| it.view()).collect();
+        let zeros = Array4::zeros(concat.dim());
+        let of = |branch: &Branch| match branch {
+            Branch::WithoutImage if self.guides_image => zeros.view(),
+            _ => concat.view(),
+        };
+        let conditions: Vec<_> = all.iter().map(of).collect();
         concatenate(Axis(1), &[state.view(), stacked(&conditions)?.view()])
-            .map_err(|cause| unequal(&self.graph, cause))
+            .map_err(|cause| unequal(model, cause))
     }
 }
 
@@ -265,20 +237,23 @@ impl Network for ConditionedNetwork {
     }
 
     fn evaluate(&mut self, t: f64) -> Result<&[f32]> {
-        if let Some((graph, left)) = &mut self.last {
-            *left = left.saturating_sub(1);
-            if *left == 0 {
-                std::mem::swap(graph, &mut self.graph);
-                self.names = names(&self.graph)?;
-            }
-        }
-        let count = self.branches.all().len();
-        let state = self.state()?;
+        self.left = self.left.saturating_sub(1);
+        let is_single = self.unguided.contains(&t);
+        let branches = if is_single { Branches::Single } else { self.branches.clone() };
+        let count = branches.all().len();
+        let state = self.state(&branches)?;
+        let denoiser = match &mut self.last {
+            Some(last) if self.left == 0 => last,
+            _ => &mut self.denoiser,
+        };
+        let Denoiser { bound, names } = denoiser;
+        bound.select(is_single);
+        let graph = &mut bound.graph;
         // Some graphs take one for the whole batch.
-        let is_single = self.graph.input(&self.names.timestep).is_some_and(|it| it.shape == [1]);
-        let timesteps = if is_single { 1 } else { count };
+        let takes_one = graph.input(&names.timestep).is_some_and(|it| it.shape == [1]);
+        let timesteps = if takes_one { 1 } else { count };
         let timestep = Array1::from_elem(timesteps, (t * self.timestep_factor) as f32).into_dyn();
-        let is_vector = self.graph.input(&self.names.sample).is_some_and(|it| it.shape.len() == 2);
+        let is_vector = graph.input(&names.sample).is_some_and(|it| it.shape.len() == 2);
         let state = if self.packed {
             pack(&state).into_dyn()
         } else if is_vector {
@@ -288,24 +263,25 @@ impl Network for ConditionedNetwork {
         };
         let mut inputs: Vec<(String, ArrayD<f32>)> = Vec::new();
         if let Some(control) = &mut self.control {
-            let Control { graph, names, residuals, scale } = control;
+            let Control { bound, names, residuals, scale } = control;
+            bound.select(is_single);
             // A ControlNet sees the state alone.
             let channels = self.shape[1];
             let own = state.slice_axis(Axis(1), (0..channels).into());
             let outputs: Vec<&str> = residuals.iter().map(|(output, _)| output.as_str()).collect();
-            let given =
-                graph.run(&[(&names.sample, own), (&names.timestep, timestep.view())], &outputs)?;
+            let inputs_of_it = [(names.sample.as_str(), own), (&names.timestep, timestep.view())];
+            let given = bound.graph.run(&inputs_of_it, &outputs)?;
             let scale = *scale as f32;
             for ((_, input), mut residual) in residuals.iter().zip(given) {
                 residual.mapv_inplace(|value| value * scale);
                 inputs.push((input.clone(), residual));
             }
         }
-        inputs.push((self.names.sample.clone(), state));
-        inputs.push((self.names.timestep.clone(), timestep));
+        inputs.push((names.sample.clone(), state));
+        inputs.push((names.timestep.clone(), timestep));
         let feeds: Vec<_> =
             inputs.iter().map(|(name, value)| (name.as_str(), value.view())).collect();
-        let output = self.graph.run(&feeds, &[&self.names.output])?;
+        let output = graph.run(&feeds, &[&names.output])?;
         let output = output.into_iter().next().unwrap_or_default();
         let [_, channels, height, width] = self.shape;
         let patches = [count, (height / 2) * (width / 2), 4 * channels];
@@ -313,10 +289,10 @@ impl Network for ConditionedNetwork {
             if output.shape() != patches {
                 let problem = format!(
                     "its output `{}` is {:?}; expected patches of {patches:?}",
-                    self.names.output,
+                    names.output,
                     output.shape()
                 );
-                return Err(Error::model(self.graph.model(), problem));
+                return Err(Error::model(graph.model(), problem));
             }
             unpack(output, self.shape).into_dyn()
         } else if is_vector && output.ndim() == 2 {
@@ -324,31 +300,18 @@ impl Network for ConditionedNetwork {
         } else {
             output
         };
-        self.combine(output)?;
+        let expected = [channels, height, width];
+        check_output(denoiser, output.shape(), count, expected)?;
+        self.combine(output, &branches);
         Ok(&self.output)
     }
 }
 
 impl ConditionedNetwork {
     /// Combines the outputs of the branches.
-    fn combine(&mut self, output: ArrayD<f32>) -> Result<()> {
-        let [_, channels, height, width] = self.shape;
-        let count = self.branches.all().len();
-        let fits = |found: &[usize]| {
-            matches!(*found, [batch, given, h, w] if batch == count
-                && (given == channels || given == 2 * channels) && [h, w] == [height, width])
-        };
-        if !fits(output.shape()) {
-            let problem = format!(
-                "its output `{}` is {:?} for a state of {:?}; expected as many channels, or twice \
-                 as many with a learned variance",
-                self.names.output,
-                output.shape(),
-                [count, channels, height, width]
-            );
-            return Err(Error::model(self.graph.model(), problem));
-        }
-        let factors = self.branches.factors();
+    fn combine(&mut self, output: ArrayD<f32>, branches: &Branches) {
+        let channels = self.shape[1];
+        let factors = branches.factors();
         let channel = |range: Range<usize>| output.slice_axis(Axis(1), range.into());
         let (own, rest) = (channel(0..channels), channel(channels..output.shape()[1]));
         self.output.clear();
@@ -357,230 +320,42 @@ impl ConditionedNetwork {
             let factor = *factor as f32;
             self.output.iter_mut().zip(branch).for_each(|(sum, value)| *sum += factor * value);
         }
-        let positive = self.branches.all().iter().position(|it| *it == Branch::Positive);
+        let positive = branches.all().iter().position(|it| *it == Branch::Positive);
         let positive = positive.unwrap_or(0);
         let mut variance = self.variance.lock().unwrap_or_else(PoisonError::into_inner);
         variance.clear();
         variance.extend(rest.index_axis(Axis(0), positive));
         drop(variance);
-        if self.rescale > 0.0 && count > 1 {
+        if self.rescale > 0.0 && factors.len() > 1 {
             let with: Vec<f32> = own.index_axis(Axis(0), positive).iter().copied().collect();
             crate::diffusion::guidance::rescale(&mut self.output, &with, self.rescale);
         }
-        Ok(())
     }
+}
+
+/// Checks that a network gave an output of the state's shape for each branch.
+fn check_output(
+    Denoiser { bound, names }: &Denoiser,
+    output: &[usize],
+    count: usize,
+    [channels, height, width]: [usize; 3],
+) -> Result<()> {
+    let fits = matches!(*output, [batch, given, h, w] if batch == count
+        && (given == channels || given == 2 * channels) && [h, w] == [height, width]);
+    if fits {
+        return Ok(());
+    }
+    let problem = format!(
+        "its output `{}` is {output:?} for a state of {:?}; expected as many channels, or twice as \
+         many with a learned variance",
+        names.output,
+        [count, channels, height, width]
+    );
+    Err(Error::model(bound.graph.model(), problem))
 }
 
 fn unequal(graph: &TensorGraph, cause: ndarray::ShapeError) -> Error {
     Error::model_from(graph.model(), "its conditions are of another size than its state", cause)
-}
-
-fn stacked(views: &[ndarray::ArrayView4<'_, f32>]) -> Result<Array4<f32>> {
-    concatenate(Axis(0), views)
-        .map_err(|cause| Error::evaluation(format!("branches differ in their sizes: {cause}")))
-}
-
-/// Names of the state among the inputs of denoising networks.
-const SAMPLES: [&str; 3] = ["sample", "hidden_states", "latent_model_input"];
-const TIMESTEPS: [&str; 2] = ["timestep", "t"];
-const OUTPUTS: [&str; 4] = ["out_sample", "out_hidden_states", "noise_pred", "sample"];
-
-fn names(graph: &TensorGraph) -> Result<Names> {
-    let Names { sample, timestep, .. } = names_of_inputs(graph)?;
-    let output = OUTPUTS.into_iter().find(|name| graph.outputs().iter().any(|it| it.name == *name));
-    let output = output.map(str::to_owned).or_else(|| match graph.outputs() {
-        [only] => Some(only.name.clone()),
-        _ => None,
-    });
-    let output = output.ok_or_else(|| missing(graph, "output", &OUTPUTS))?;
-    Ok(Names { sample, timestep, output })
-}
-
-fn names_of_inputs(graph: &TensorGraph) -> Result<Names> {
-    let find = |names: &[&str]| {
-        let found = names.iter().find(|name| graph.input(name).is_some());
-        found.map(|name| (*name).to_owned()).ok_or_else(|| missing(graph, "input", names))
-    };
-    Ok(Names { sample: find(&SAMPLES)?, timestep: find(&TIMESTEPS)?, output: String::new() })
-}
-
-fn missing(graph: &TensorGraph, way: &str, names: &[&str]) -> Error {
-    let ports = if way == "input" { graph.inputs() } else { graph.outputs() };
-    let present: Vec<&str> = ports.iter().map(|port| port.name.as_str()).collect();
-    let problem =
-        format!("it has no {way} named {}; it has {}", names.join(" or "), present.join(", "));
-    Error::model(graph.model(), problem)
-}
-
-/// The inputs for a ControlNet's outputs, in order.
-fn control_inputs(graph: &TensorGraph, outputs: &[String]) -> Result<Vec<String>> {
-    let mut down: Vec<&str> = graph
-        .inputs()
-        .iter()
-        .map(|port| port.name.as_str())
-        .filter(|name| name.starts_with("down_block"))
-        .collect();
-    let number = |name: &str| -> usize {
-        let digits: String = name.chars().rev().take_while(char::is_ascii_digit).collect();
-        digits.chars().rev().collect::<String>().parse().unwrap_or(0)
-    };
-    down.sort_by_key(|name| number(name));
-    let middle = graph.inputs().iter().find(|port| port.name.starts_with("mid_block"));
-    let mut down = down.into_iter();
-    let inputs: Option<Vec<String>> = outputs
-        .iter()
-        .map(|output| {
-            let name = if output.contains("mid_block") {
-                middle.map(|port| port.name.as_str())
-            } else {
-                down.next()
-            };
-            name.map(str::to_owned)
-        })
-        .collect();
-    inputs.ok_or_else(|| {
-        let problem = "it takes fewer residuals than the ControlNet gives; export it with inputs \
-                       down_block_additional_residuals.N and mid_block_additional_residual";
-        Error::model(graph.model(), problem)
-    })
-}
-
-/// Sets what is equal in all steps.
-fn bind(
-    graph: &mut TensorGraph,
-    branches: &[Branch],
-    conditions: &Conditions<'_>,
-    names: &Names,
-    is_controlled: bool,
-) -> Result<()> {
-    let of_text = |of: fn(&super::text::Embedding) -> Option<ArrayViewD<'_, f32>>| {
-        let text = conditions.text?;
-        let parts: Option<Vec<_>> = branches
-            .iter()
-            .map(|branch| match branch {
-                Branch::Positive => of(&text.positive),
-                Branch::Negative | Branch::WithoutImage => of(&text.negative),
-            })
-            .collect();
-        concatenate(Axis(0), &parts?).ok()
-    };
-    let count = branches.len();
-    let inputs: Vec<(String, Vec<i64>)> =
-        graph.inputs().iter().map(|port| (port.name.clone(), port.shape.clone())).collect();
-    for (name, declared) in inputs {
-        if name == names.sample || name == names.timestep {
-            continue;
-        }
-        if let Some([positive, negative]) = conditions.named.get(&name) {
-            let of = |branch: &Branch| match branch {
-                Branch::Positive => positive.view(),
-                Branch::Negative | Branch::WithoutImage => negative.view(),
-            };
-            let rows: Vec<_> = branches.iter().map(of).collect();
-            let rows = concatenate(Axis(0), &rows).map_err(|cause| {
-                let problem = format!("its input `{name}` has another size without guidance");
-                Error::model_from(graph.model(), problem, cause)
-            })?;
-            graph.set(&name, rows.view())?;
-            continue;
-        }
-        let value: Option<ArrayD<f32>> = match name.as_str() {
-            "encoder_hidden_states" => of_text(|it| Some(it.sequence.view().into_dyn())),
-            "encoder_attention_mask" | "attention_mask" => {
-                of_text(|it| it.mask.as_ref().map(|mask| mask.view().into_dyn()))
-            }
-            "text_embeds" | "pooled_projections" | "proj_embedding" => {
-                of_text(|it| it.pooled.as_ref().map(|pooled| pooled.view().into_dyn()))
-            }
-            "time_ids" => conditions.time_ids.as_ref().map(|[positive, negative]| {
-                let of = |branch: &Branch| match branch {
-                    Branch::Positive => positive,
-                    _ => negative,
-                };
-                Array2::from_shape_fn([count, positive.len()], |(row, column)| {
-                    of(&branches[row])[column]
-                })
-                .into_dyn()
-            }),
-            "timestep_cond" => conditions.guidance.map(|guidance| {
-                let width = declared.last().copied().and_then(|it| usize::try_from(it).ok());
-                // More is no width that a network could have.
-                let width = width.unwrap_or(256).min(65_536);
-                let row = guidance_embedding(guidance - 1.0, width);
-                Array2::from_shape_fn([count, row.len()], |(_, i)| row[i]).into_dyn()
-            }),
-            "guidance" => conditions
-                .guidance
-                .map(|guidance| Array1::from_elem(count, guidance as f32).into_dyn()),
-            "class_labels" => {
-                conditions.label.map(|label| Array1::from_elem(count, label).into_dyn())
-            }
-            "controlnet_cond" | "controlnet_conds" => {
-                let (image, _) = conditions.control.as_ref().ok_or_else(|| {
-                    let model = graph.model();
-                    Error::usage(format!("{model} follows a control image, and none was given"))
-                })?;
-                let images = stacked(&vec![image.view(); count])?.into_dyn();
-                // A fused graph has an axis of ControlNets in front.
-                Some(if declared.len() == 5 { images.insert_axis(Axis(0)) } else { images })
-            }
-            "conditioning_scale" | "conditioning_scales" => conditions
-                .control
-                .as_ref()
-                .map(|(_, scale)| ArrayD::from_elem(vec![1; declared.len()], *scale as f32)),
-            "resolution" => {
-                let [width, height] = conditions.size.map(|side| side as f32);
-                let side = |column| if column == 0 { height } else { width };
-                Some(Array2::from_shape_fn([count, 2], |(_, column)| side(column)).into_dyn())
-            }
-            "aspect_ratio" => {
-                let [width, height] = conditions.size.map(|side| side as f32);
-                Some(Array2::from_elem([count, 1], height / width).into_dyn())
-            }
-            _ if is_controlled && is_residual(&name) => continue,
-            "img_ids" => conditions
-                .positions
-                .map(|[height, width]| image_positions(height, width).into_dyn()),
-            "txt_ids" => conditions
-                .text
-                .map(|text| Array2::zeros([text.positive.sequence.len_of(Axis(1)), 3]).into_dyn()),
-            other => {
-                let problem = if is_residual(other) {
-                    format!("its input `{other}` is a ControlNet's, and the folder has none")
-                } else {
-                    format!(
-                        "its input `{other}` is none that Eddy has a value for in this kind of \
-                         pipeline"
-                    )
-                };
-                return Err(Error::model(graph.model(), problem));
-            }
-        };
-        let value = value.ok_or_else(|| {
-            let problem = format!(
-                "its input `{name}` has no value: this pipeline's text encoders or its \
-                 configuration do not give one"
-            );
-            Error::model(graph.model(), problem)
-        })?;
-        graph.set(&name, value.view())?;
-    }
-    Ok(())
-}
-
-fn is_residual(name: &str) -> bool {
-    name.starts_with("down_block") || name.starts_with("mid_block")
-}
-
-/// The sinusoids of a guidance scale (Meng et al. 2023; as in VDM's timesteps).
-fn guidance_embedding(scale: f64, width: usize) -> Vec<f32> {
-    let half = width / 2;
-    let step = 10_000_f64.ln() / (half.saturating_sub(1).max(1)) as f64;
-    let angle = |i: usize| 1000.0 * scale * (-step * i as f64).exp();
-    let sines = (0..half).map(|i| angle(i).sin() as f32);
-    let mut row: Vec<f32> = sines.chain((0..half).map(|i| angle(i).cos() as f32)).collect();
-    row.resize(width, 0.0);
-    row
 }
 
 /// `[B, C, h, w]` as patches of 2x2 in a row, `[B, h w / 4, 4 C]`.
@@ -605,15 +380,5 @@ fn unpack(packed: ArrayD<f32>, [_, channels, height, width]: Shape) -> Array4<f3
         let patch = (y / 2) * across + x / 2;
         let value = 4 * channel + 2 * (y % 2) + x % 2;
         packed[[b, patch, value]]
-    })
-}
-
-/// The positions of packed patches, `[patches, 3]`.
-fn image_positions(height: usize, width: usize) -> Array2<f32> {
-    let across = width / 2;
-    Array2::from_shape_fn([(height / 2) * across, 3], |(patch, axis)| match axis {
-        1 => (patch / across) as f32,
-        2 => (patch % across) as f32,
-        _ => 0.0,
     })
 }

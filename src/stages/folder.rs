@@ -20,13 +20,18 @@ const SPEC: &str = "pipeline.toml";
 const DEFAULT_FACTOR: f64 = 0.18215;
 const DEFAULT_SCALE: usize = 8;
 
+/// The class of pipelines that are conditioned on a class.
+const DIT: &str = "DiTPipeline";
+
 /// Whether a folder is a pipeline of diffusers that is conditioned on text, or made of stages.
 pub fn is_pipeline(path: &Path) -> bool {
     path.join(SPEC).is_file()
         || has_text_encoder(path)
         || (path.join(INDEX).is_file()
-            && read_index(path)
-                .is_ok_and(|index| TEXT_ENCODERS.iter().any(|part| names(&index, part))))
+            && read_index(path).is_ok_and(|index| {
+                index.get("_class_name").and_then(Value::as_str) == Some(DIT)
+                    || TEXT_ENCODERS.iter().any(|part| names(&index, part))
+            }))
 }
 
 fn read_index(path: &Path) -> Result<Config> {
@@ -58,7 +63,7 @@ pub fn pipeline_of(path: &Path) -> Result<PipelineSpec> {
     let folder = Folder { path, index, class };
     let class = folder.class.as_str();
     type Translation = fn(&Folder<'_>) -> Result<PipelineSpec>;
-    const CLASSES: [(&str, Translation); 28] = [
+    const CLASSES: [(&str, Translation); 29] = [
         ("StableDiffusionPipeline", |it| it.stable_diffusion(7.5, 0.8)),
         ("StableDiffusionImg2ImgPipeline", |it| it.stable_diffusion(7.5, 0.8)),
         ("StableDiffusionInpaintPipeline", |it| it.stable_diffusion(7.5, 1.0)),
@@ -87,6 +92,7 @@ pub fn pipeline_of(path: &Path) -> Result<PipelineSpec> {
         ("IFSuperResolutionPipeline", |it| it.deepfloyd_if()),
         ("UnCLIPPipeline", |it| it.unclip()),
         ("KandinskyV22CombinedPipeline", |it| it.kandinsky()),
+        (DIT, |it| it.dit()),
     ];
     match CLASSES.iter().find(|(name, _)| *name == class) {
         Some((_, translate)) => translate(&folder),
@@ -121,6 +127,24 @@ fn halved(config: &Config, key: &str) -> Option<usize> {
     Some(1 << (blocks.len().clamp(1, 8) - 1))
 }
 
+/// The tiny decoder in a folder of its own, whose latents are in the sampler's units unless its
+/// configuration has a scale.
+///
+/// # Errors
+/// [`Error::Model`] when its network or its configuration cannot be read.
+pub(super) fn tiny_decoder(path: &Path) -> Result<AutoencoderSpec> {
+    let parent = Folder { path, index: Config::empty(path, INDEX), class: String::new() };
+    let config = parent.config("")?;
+    let is_scaled = config.get("scaling_factor").is_some();
+    let spec = parent.autoencoder("")?;
+    Ok(AutoencoderSpec { factor: if is_scaled { spec.factor } else { 1.0 }, ..spec })
+}
+
+/// A file of a part, or of the folder itself.
+fn within(part: &str, file: &str) -> String {
+    if part.is_empty() { file.to_owned() } else { format!("{part}/{file}") }
+}
+
 impl Folder<'_> {
     fn error(&self, problem: impl Into<String>) -> Error {
         Error::model(self.path.display().to_string(), problem)
@@ -136,7 +160,7 @@ impl Folder<'_> {
 
     /// The configuration of a part; empty where there is none.
     fn config(&self, part: &str) -> Result<Config> {
-        let file = format!("{part}/config.json");
+        let file = within(part, "config.json");
         if !self.path.join(&file).exists() {
             return Ok(Config::empty(self.path, &file));
         }
@@ -145,7 +169,7 @@ impl Folder<'_> {
 
     /// The file of a part's network.
     fn network(&self, part: &str) -> Result<String> {
-        let file = format!("{part}/model.onnx");
+        let file = within(part, "model.onnx");
         if self.path.join(&file).is_file() {
             return Ok(file);
         }
@@ -253,6 +277,7 @@ impl Folder<'_> {
             scheduler: "scheduler/scheduler_config.json".into(),
             channels: config.count("out_channels", 1..=1024)?.unwrap_or(4),
             concat: ConcatCondition::Nothing,
+            classes: 0,
             low_res_scheduler: None,
             multiple_of: self.multiple_of(&config)?,
             packed: false,
@@ -429,6 +454,18 @@ impl Folder<'_> {
             stages: vec![stage],
             ..pipeline
         })
+    }
+
+    /// A diffusion transformer conditioned on a class (Peebles and Xie 2023).
+    fn dit(&self) -> Result<PipelineSpec> {
+        const IMAGENET: usize = 1000;
+        let pipeline = self.latent()?;
+        let mut stage = self.stage("transformer", pipeline.decoder_scale(), (50, 1.0), 4.0)?;
+        let config = self.config("transformer")?;
+        // Behind the noise, its network gives a learned variance.
+        stage.channels = config.count("in_channels", 1..=1024)?.unwrap_or(stage.channels);
+        stage.classes = config.count("num_embeds_ada_norm", 1..=1_000_000)?.unwrap_or(IMAGENET);
+        Ok(PipelineSpec { stages: vec![stage], ..pipeline })
     }
 
     /// PixArt-alpha and -sigma (Chen et al. 2024).

@@ -6,19 +6,27 @@
 //! runs them like any other: the samplers, their tables and their state are those of
 //! [`diffusion`](crate::diffusion).
 //!
-//! Networks are loaded when they are needed and given back after: the text encoders before the
-//! first step, the denoiser before the decoder. Noise is drawn in the order of diffusers' pipelines
+//! Networks are loaded when they are needed, and stay loaded for other images where the memory limit
+//! allows (`network_pool.rs`). Noise is drawn in the order of diffusers' pipelines
 //! (`noise_draws.rs`), so that with the same noise the images are the same.
 
 mod autoencoder;
+mod bound_graph;
 mod conditioning_images;
 mod denoiser;
+mod enlarge;
+mod filled;
 mod folder;
 mod learned_variance;
+mod network_pool;
 mod noise_draws;
+mod observed;
+mod preview;
 mod prompt;
 mod spec;
 mod stage;
+mod stage_images;
+mod stage_prior;
 mod stage_schedule;
 mod text;
 mod tokenizer;
@@ -32,11 +40,16 @@ use ndarray::Array4;
 use crate::diffusion::{Progress, Sampler};
 use crate::error::{Error, Result};
 use crate::media::Image;
-use crate::model::{LARGEST_GRAPH, Links, find_inside, find_weights, read_regular};
-use crate::network::{Runtime, SessionOptions, TensorGraph};
-use crate::task::{Budget, TileChoice};
+use crate::network::Runtime;
+use crate::setting::CLASS;
+use crate::task::as_images;
+use crate::tensor::Range;
 pub use folder::{is_pipeline, pipeline_of};
+use network_pool::NetworkPool;
+pub use network_pool::{Reuse, TextToImageOptions};
 pub use noise_draws::NoiseDraws;
+pub use observed::{PredictedStep, StepObserver};
+pub use preview::{Preview, TinyDecoder};
 pub use prompt::{Fragment, fragments};
 pub use spec::{
     AutoencoderSpec, ConcatCondition, EmbeddingSpec, Enlargement, GuidanceSpec, MicroConditions,
@@ -49,19 +62,16 @@ pub use tokenizer::{PromptTokenizer, Tokens};
 /// A pipeline in a folder, ready to run.
 #[derive(Debug)]
 pub struct TextToImage {
-    runtime: Arc<Runtime>,
     folder: PathBuf,
     spec: PipelineSpec,
-    options: SessionOptions,
-    tiles: (TileChoice, Budget),
+    pool: NetworkPool,
     /// The embeddings of the last prompts, which several images share.
     embedded: Option<(PromptKey, Embeddings)>,
-    /// The network of a single stage, which several images share until one is decoded.
-    loaded: Option<TensorGraph>,
 }
 
-/// What embeddings depend on: the prompt, the negative prompt, and skipped layers.
-type PromptKey = (String, Option<String>, usize);
+/// What embeddings depend on: the prompt, the negative prompt, skipped layers, and whether the
+/// instruction is left out.
+type PromptKey = (String, Option<String>, usize, bool);
 
 /// What is asked of a pipeline. Where it leaves something open, the pipeline's defaults are taken.
 #[derive(Clone, Debug, Default)]
@@ -70,6 +80,10 @@ pub struct TextToImageRequest<'a> {
     pub prompt: String,
     /// What it is not to show.
     pub negative_prompt: Option<String>,
+    /// The class that the image is to show, of a pipeline that is conditioned on one.
+    pub class: Option<usize>,
+    /// The class that it is not to show, rather than none.
+    pub negative_class: Option<usize>,
     /// Width and height of the image.
     pub size: Option<[usize; 2]>,
     /// Sampler steps.
@@ -82,10 +96,15 @@ pub struct TextToImageRequest<'a> {
     pub guidance_scale: Option<f64>,
     /// How far guidance is rescaled, from 0 to 1 (Lin et al. 2024, section 3.4).
     pub guidance_rescale: f64,
+    /// The sigmas, noise to signal, within which there is guidance (Kynkaanniemi et al. 2024).
+    /// Outside them the prompt alone is evaluated. By default it is everywhere.
+    pub guidance_interval: Option<[f64; 2]>,
     /// The scale of the image that is edited (Brooks et al. 2023).
     pub image_guidance_scale: Option<f64>,
     /// How many of the text encoder's last layers are left out.
     pub clip_skip: usize,
+    /// Whether the instruction that a pipeline puts before prompts is left out (Sana).
+    pub without_instruction: bool,
     /// The image to start from, to edit, to fill or to enlarge.
     pub start: Option<&'a Image>,
     /// The part of the schedule that the start image goes through, from 0 to 1.
@@ -100,6 +119,13 @@ pub struct TextToImageRequest<'a> {
     pub control_scale: Option<f64>,
     /// What is asked of single stages of a cascade, in order.
     pub stages: Vec<StageRequest>,
+}
+
+impl TextToImageRequest<'_> {
+    /// A request for an image of this text, with the pipeline's defaults.
+    pub fn new(prompt: impl Into<String>) -> Self {
+        Self { prompt: prompt.into(), ..Self::default() }
+    }
 }
 
 /// What is asked of one stage of a cascade.
@@ -120,8 +146,18 @@ pub struct TextToImageReport {
     pub evaluations: usize,
     /// The guidance scale.
     pub guidance_scale: f64,
+    /// Steps of the main stage, before a start image's strength leaves some out.
+    pub steps: usize,
+    /// The part of the schedule that a start image went through.
+    pub strength: Option<f64>,
+    /// The scale of the image that was edited.
+    pub image_guidance_scale: Option<f64>,
+    /// The timestep of the noise on an image that was enlarged.
+    pub noise_level: Option<usize>,
     /// Width and height of the image.
     pub size: [usize; 2],
+    /// How many networks were loaded for it.
+    pub loads: usize,
     /// The ends of prompts that were too long, with the number of tokens that there is room for.
     pub truncated: Vec<(String, usize)>,
     /// Whether the negative prompt had an effect.
@@ -132,16 +168,24 @@ impl TextToImage {
     /// Reads what the folder says about its pipeline. Networks are loaded later.
     ///
     /// # Errors
-    /// [`Error::Model`] when a part is missing or the pipeline is not supported.
+    /// [`Error::Model`] when a part is missing, the pipeline is not supported, or none of its
+    /// networks is there in the precision that is asked for.
     pub fn open(
         runtime: &Arc<Runtime>,
         folder: &Path,
-        options: SessionOptions,
-        tiles: (TileChoice, Budget),
+        options: TextToImageOptions,
     ) -> Result<Self> {
         let spec = folder::pipeline_of(folder)?;
-        let (runtime, folder) = (Arc::clone(runtime), folder.to_owned());
-        Ok(Self { runtime, folder, spec, options, tiles, embedded: None, loaded: None })
+        let pool = NetworkPool::new(runtime, folder, options);
+        let pipeline = Self { folder: folder.to_owned(), spec, pool, embedded: None };
+        if !pipeline.pool.has_precision(pipeline.spec.networks()) {
+            let precision = options.precision;
+            return Err(pipeline.error(format!(
+                "none of its networks is there in {precision}, such as unet/model_fp16.onnx for \
+                 f16 or unet/model_int8.onnx for int8; leave the precision out"
+            )));
+        }
+        Ok(pipeline)
     }
 
     /// What the pipeline is made of.
@@ -149,53 +193,82 @@ impl TextToImage {
         &self.spec
     }
 
+    /// Whether the networks that all images need fit into memory together. Where they do not,
+    /// sampling several images before the first is decoded saves loads.
+    pub fn fits_memory(&self) -> bool {
+        let text = self.spec.text.iter().map(|text| text.network.as_str());
+        let text: Vec<&str> = text.collect();
+        self.pool.fit_together(self.spec.networks().filter(|file| !text.contains(file)))
+    }
+
     /// Samples a latent, or pixels where the pipeline has no decoder, by all stages. `watch` is
     /// called for every evaluation and can stop the run.
     ///
     /// # Errors
-    /// [`Error::Usage`] for a request that the pipeline cannot meet, [`Error::Model`] when a part
-    /// does not fit, [`Error::Evaluation`] when a network fails, [`Error::Interrupted`].
+    /// [`Error::Usage`] for a request that the pipeline cannot meet, or a network that is larger
+    /// than the memory limit; [`Error::Model`] when a part does not fit, [`Error::Evaluation`] when
+    /// a network fails, [`Error::Interrupted`].
     pub fn sample(
         &mut self,
         request: &TextToImageRequest<'_>,
         draws: &mut NoiseDraws,
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<(Array4<f32>, TextToImageReport)> {
-        let stages = self.spec.stages.clone();
-        let main = stages.get(self.spec.main).ok_or_else(|| self.error("it has no stages"))?;
+        self.sample_observed(request, draws, None, watch)
+    }
+
+    /// Like [`sample`](Self::sample), and shows `observer` what each evaluation predicts.
+    ///
+    /// # Errors
+    /// As for [`sample`](Self::sample), and those of `observer`.
+    pub fn sample_observed(
+        &mut self,
+        request: &TextToImageRequest<'_>,
+        draws: &mut NoiseDraws,
+        mut observer: Option<&mut dyn StepObserver>,
+        watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<(Array4<f32>, TextToImageReport)> {
+        let main = self.spec.stages.get(self.spec.main);
+        let main = main.ok_or_else(|| self.error("it has no stages"))?;
         let mut report = TextToImageReport {
             sampler: "",
             evaluations: 0,
             guidance_scale: request.guidance_scale.unwrap_or(main.defaults.guidance_scale),
+            steps: 0,
+            strength: None,
+            image_guidance_scale: None,
+            noise_level: None,
             size: [0; 2],
+            loads: 0,
             truncated: Vec::new(),
             uses_negative_prompt: false,
         };
         self.check_stages(request)?;
-        for stage in &stages {
+        for stage in &self.spec.stages {
             self.check(stage, request)?;
         }
+        self.pool.check(self.spec.networks())?;
+        let loads = self.pool.loads();
         let embedded = self.embeddings(request)?;
         report.truncated = embedded.truncated.clone();
+        let Self { folder, spec, pool, .. } = self;
         let mut sampled = None;
-        for (index, stage) in stages.iter().enumerate() {
-            let loaded = self.loaded.take();
+        for (index, stage) in spec.stages.iter().enumerate() {
             let run = StageRun {
-                pipeline: self,
+                folder,
+                spec,
                 stage,
                 request,
                 asked: request.stages.get(index).copied().unwrap_or_default(),
-                is_main: index == self.spec.main,
-                is_last: index + 1 == stages.len(),
+                index,
                 embedded: &embedded,
                 before: sampled.as_ref(),
             };
-            let (samples, graph) = run.sample(loaded, draws, &mut report, watch)?;
-            sampled = Some(samples);
-            // Of a cascade, each network is unloaded before the next is loaded.
-            let is_only = stages.len() == 1 && stage.last_network.is_none();
-            self.loaded = is_only.then_some(graph);
+            // Borrowed for as long as this stage.
+            let observer = observer.as_mut().map(|it| &mut **it as &mut dyn StepObserver);
+            sampled = Some(run.sample(pool, draws, observer, &mut report, watch)?);
         }
+        report.loads = self.pool.loads() - loads;
         let sampled = sampled.ok_or_else(|| self.error("it has no stages"))?;
         Ok((sampled, report))
     }
@@ -210,31 +283,43 @@ impl TextToImage {
         sample: Array4<f32>,
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Array4<f32>> {
-        // Only one network is held at a time.
-        self.loaded = None;
         let image = match &self.spec.decoder {
-            Some(decoder) => decoder.decode(self.place(), sample, self.tiles, watch)?,
+            Some(decoder) => decoder.decode(&mut self.pool, sample, watch)?,
             None => sample,
         };
         Ok(image.mapv(|value| (value / 2.0 + 0.5).clamp(0.0, 1.0)))
     }
 
-    /// The vector in a `.npy` file of the folder.
-    fn vector(&self, file: &str, length: usize) -> Result<Vec<f32>> {
-        let path = find_inside(&self.folder, file, Links::Cache).map_err(|cause| {
-            let problem = format!("its {file} cannot be read; it scales what a stage samples");
-            Error::model_from(self.folder.display().to_string(), problem, cause)
-        })?;
-        let values: Vec<f32> = crate::array::read::<ndarray::IxDyn>(&path)?.into_iter().collect();
-        if values.len() != length {
-            let found = values.len();
-            return Err(self.error(format!("its {file} has {found} values; expected {length}")));
-        }
-        Ok(values)
+    /// Generates an image. The same seed gives the same image.
+    ///
+    /// # Errors
+    /// As for [`sample`](Self::sample) and [`decode`](Self::decode).
+    pub fn run(&mut self, request: &TextToImageRequest<'_>, seed: u64) -> Result<Image> {
+        self.run_observed(request, seed, |_| ControlFlow::Continue(())).map(|(image, _)| image)
     }
 
-    fn place(&self) -> (&Arc<Runtime>, &Path, SessionOptions) {
-        (&self.runtime, &self.folder, self.options)
+    /// Like [`run`](Self::run), with a callback: `observe` is called after every evaluation, and
+    /// can stop the run.
+    ///
+    /// # Errors
+    /// As for [`run`](Self::run), and [`Error::Interrupted`] when `observe` stops it.
+    pub fn run_observed(
+        &mut self,
+        request: &TextToImageRequest<'_>,
+        seed: u64,
+        mut observe: impl FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<(Image, TextToImageReport)> {
+        let mut draws = NoiseDraws::of_seed(seed);
+        let (sample, report) = self.sample(request, &mut draws, &mut observe)?;
+        let decoded = self.decode(sample, &mut observe)?;
+        let image = as_images(&decoded, Range::new(0.0, 1.0)?)?.into_iter().next();
+        let image = image.ok_or_else(|| Error::evaluation("the pipeline made no image"))?;
+        Ok((image, report))
+    }
+
+    /// How many networks have been loaded since the pipeline was opened.
+    pub fn loads(&self) -> usize {
+        self.pool.loads()
     }
 
     fn error(&self, problem: impl Into<String>) -> Error {
@@ -263,10 +348,14 @@ impl TextToImage {
             })
         {
             format!("{name} generates images of one size; leave the size out")
-        } else if request.negative_prompt.is_some()
-            && any(|stage| matches!(stage.prior, PriorConditioning::ImageEmbedding { .. }))
+        } else if request.class.is_some() && !any(|stage| stage.classes > 0) {
+            format!("{name} knows no classes; leave the class out")
+        } else if request.class.is_none() && any(|stage| stage.classes > 0) {
+            format!("{name} generates images of a class; give {CLASS}")
+        } else if self.spec.text.is_empty()
+            && !(request.prompt.is_empty() && request.negative_prompt.is_none())
         {
-            format!("{name} takes no negative prompt; leave it out")
+            format!("{name} has no text encoder; leave the prompts out")
         } else {
             return Ok(());
         };
@@ -300,46 +389,21 @@ impl TextToImage {
     }
 
     fn embeddings(&mut self, request: &TextToImageRequest<'_>) -> Result<Embeddings> {
-        let key: PromptKey =
-            (request.prompt.clone(), request.negative_prompt.clone(), request.clip_skip);
+        let TextToImageRequest { prompt, negative_prompt, clip_skip, .. } = request;
+        let key =
+            (prompt.clone(), negative_prompt.clone(), *clip_skip, request.without_instruction);
         if let Some((known, embeddings)) = &self.embedded
             && *known == key
         {
             return Ok(embeddings.clone());
         }
         let embeddings = text::embed(
-            &self.runtime,
+            &mut self.pool,
             &self.folder,
-            (&self.spec.text, &self.spec.embedding, request.clip_skip),
-            [Some(&request.prompt), request.negative_prompt.as_deref()],
-            self.options,
+            (&self.spec.text, &self.spec.embedding),
+            request,
         )?;
         self.embedded = Some((key, embeddings.clone()));
         Ok(embeddings)
     }
-}
-
-/// The path of a network in a folder, with its weights checked.
-pub(crate) fn find_graph(folder: &Path, name: &str) -> Result<PathBuf> {
-    let model = folder.display().to_string();
-    let failed = |cause| {
-        Error::model_from(&model, format!("its {name} cannot be read; export it again"), cause)
-    };
-    let file = find_inside(folder, name, Links::Cache).map_err(failed)?;
-    let bytes = read_regular(&file, LARGEST_GRAPH).map_err(failed)?;
-    // Weights lie beside the name in the folder, even if that is a link.
-    let named = folder.join(name);
-    find_weights(&bytes, named.parent().unwrap_or(folder), Links::Cache, &model)?;
-    Ok(named)
-}
-
-/// Loads a network of a folder.
-pub(crate) fn open_graph(
-    runtime: &Arc<Runtime>,
-    folder: &Path,
-    name: &str,
-    options: SessionOptions,
-) -> Result<TensorGraph> {
-    let file = find_graph(folder, name)?;
-    TensorGraph::open(runtime, &file.display().to_string(), &file, options)
 }

@@ -93,3 +93,21 @@ impl NoiseDraws {
         Ok(Box::new(Recorded::new(plan.noise_rows(), shape, values)?))
     }
 }
+
+/// The noise of one row of a batch.
+pub(super) struct RowNoise<'a> {
+    pub(super) noise: &'a dyn NoiseSource,
+    pub(super) row: usize,
+    /// Rows of the batch.
+    pub(super) rows: usize,
+}
+
+impl NoiseSource for RowNoise<'_> {
+    fn fill(&self, at: NoiseAt, x: usize, out: &mut [f32]) {
+        self.noise.fill(NoiseAt { batch: self.row as u32, ..at }, x, out);
+    }
+
+    fn covers(&self, steps: usize, [_, channels, height, width]: Shape) -> Result<()> {
+        self.noise.covers(steps, [self.rows, channels, height, width])
+    }
+}

@@ -37,6 +37,30 @@ impl PipelineSpec {
             .map_err(|cause| Error::model_from(&self.name, "it cannot be described as TOML", cause))
     }
 
+    /// How many times larger than the start image each side of the result is, for a pipeline that
+    /// enlarges.
+    pub fn upscale_factor(&self) -> Option<usize> {
+        let enlarges = |stage: &StageSpec| stage.concat == ConcatCondition::LowRes;
+        self.stages.iter().any(enlarges).then(|| self.decoder_scale())
+    }
+
+    /// The files of all its networks, as far as every image needs them: the encoder of images is
+    /// left out.
+    pub(super) fn networks(&self) -> impl Iterator<Item = &str> {
+        let text = self.text.iter().map(|text| &text.network);
+        let stages = self.stages.iter().flat_map(|stage| {
+            let more = [&stage.last_network, &stage.control].into_iter().flatten();
+            let prior = match &stage.prior {
+                PriorConditioning::Nothing => None,
+                PriorConditioning::ImageEmbedding { encoder, .. } => Some(encoder),
+                PriorConditioning::Projection { network } => Some(network),
+            };
+            [&stage.network].into_iter().chain(more).chain(prior)
+        });
+        let decoder = self.decoder.iter().map(|decoder| &decoder.network);
+        text.chain(stages).chain(decoder).map(String::as_str)
+    }
+
     /// Pixels to a value of what the decoder takes, in each direction; 1 without a decoder.
     pub fn decoder_scale(&self) -> usize {
         self.decoder.as_ref().map_or(1, |decoder| decoder.scale)
@@ -80,6 +104,7 @@ impl PipelineSpec {
                 && guidance_scale.is_finite()
                 && stage.timestep_factor.is_finite();
             within("channels", stage.channels, &CHANNELS)
+                .or_else(|| within("classes", stage.classes, &(0..=1_000_000)))
                 .or_else(|| within("multiple_of", stage.multiple_of, &(1..=1024)))
                 .or_else(|| within("steps", steps, &STEPS))
                 .or_else(|| within("width", width, &SIDE))
@@ -194,6 +219,10 @@ pub struct StageSpec {
     /// What is concatenated to the state.
     #[serde(default)]
     pub concat: ConcatCondition,
+    /// The number of classes that it is conditioned on, 0 for none. The one after them stands for no
+    /// class.
+    #[serde(default)]
+    pub classes: usize,
     /// The schedule of the noise on a small image that is enlarged.
     #[serde(default)]
     pub low_res_scheduler: Option<String>,

@@ -1,66 +1,84 @@
 //! One stage of a pipeline: what it takes of a request and of the stage before, and its run.
 
-use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::path::Path;
 
-use ndarray::{Array2, Array4, ArrayD, Axis, concatenate};
+use ndarray::{Array4, Axis};
 
+use super::bound_graph::{Conditions, stacked};
 use super::conditioning_images;
-use super::denoiser::{Branches, ConditionedNetwork, Conditions};
+use super::denoiser::{Branches, ConditionedNetwork, Networks};
+use super::filled::Filled;
 use super::learned_variance::LearnedVariance;
-use super::noise_draws::NoiseDraws;
+use super::network_pool::NetworkPool;
+use super::noise_draws::{NoiseDraws, RowNoise};
+use super::observed::{Observed, StepObserver};
 use super::spec::{
-    ConcatCondition, Enlargement, GuidanceSpec, MicroConditions, PriorConditioning, StageSpec,
+    ConcatCondition, GuidanceSpec, MicroConditions, PipelineSpec, PriorConditioning, StageSpec,
     StateSpec, StrengthSpec,
 };
-use super::stage_schedule::{PlanRequest, StageSchedule};
+use super::stage_images::Given;
+use super::stage_schedule::{PlanRequest, StagePlan, StageSchedule};
 use super::text::Embeddings;
-use super::{StageRequest, TextToImage, TextToImageReport, TextToImageRequest, open_graph};
+use super::{StageRequest, TextToImageReport, TextToImageRequest};
 use crate::diffusion::{
-    Canvas, Level, NoiseSource, Plan, Progress, SigmaMap, State, Update, Window, execute,
+    Canvas, Level, NoiseSource, Plan, Progress, SigmaMap, State, Step, execute,
 };
 use crate::error::{Error, Result};
-use crate::media::Image;
-use crate::network::{Shape, TensorGraph};
-use crate::setting::SIZE;
+use crate::network::Shape;
+use crate::setting::CLASS;
 use crate::tensor::Range;
 use crate::tile::TilePlan;
 
+/// The scale of the image in InstructPix2Pix.
+const IMAGE_GUIDANCE_SCALE: f64 = 1.5;
+
 /// A stage, and what it runs on.
 pub(super) struct StageRun<'a> {
-    pub(super) pipeline: &'a TextToImage,
+    /// The folder of the pipeline.
+    pub(super) folder: &'a Path,
+    pub(super) spec: &'a PipelineSpec,
     pub(super) stage: &'a StageSpec,
     pub(super) request: &'a TextToImageRequest<'a>,
     /// What is asked of this stage alone.
     pub(super) asked: StageRequest,
-    /// Whether the request's steps and guidance scale are this stage's.
-    pub(super) is_main: bool,
-    /// Whether a decoder follows.
-    pub(super) is_last: bool,
+    /// The position of the stage.
+    pub(super) index: usize,
     pub(super) embedded: &'a Embeddings,
     /// What the stage before sampled.
     pub(super) before: Option<&'a Array4<f32>>,
 }
 
-/// Inputs by name, for the prompt and for the negative prompt.
-type Named = BTreeMap<String, [ArrayD<f32>; 2]>;
-
 impl StageRun<'_> {
-    /// Samples the stage by `graph`, or by its network if that is not loaded yet, and gives the
-    /// network back.
+    /// Whether the request's steps and guidance scale are this stage's.
+    fn is_main(&self) -> bool {
+        self.index == self.spec.main
+    }
+
+    /// Whether no stage follows, but a decoder if there is one.
+    pub(super) fn is_last(&self) -> bool {
+        self.index + 1 == self.spec.stages.len()
+    }
+
+    pub(super) fn error(&self, problem: impl Into<String>) -> Error {
+        Error::model(self.folder.display().to_string(), problem)
+    }
+
+    /// Samples the stage by networks of the pool.
     pub(super) fn sample(
         &self,
-        graph: Option<TensorGraph>,
+        pool: &mut NetworkPool,
         draws: &mut NoiseDraws,
+        observer: Option<&mut dyn StepObserver>,
         report: &mut TextToImageReport,
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-    ) -> Result<(Array4<f32>, TensorGraph)> {
-        let Self { pipeline, stage, request, .. } = *self;
+    ) -> Result<Array4<f32>> {
+        let Self { stage, request, .. } = *self;
         let defaults = &stage.defaults;
-        let own = |asked: Option<f64>| asked.filter(|_| self.is_main);
+        let own = |asked: Option<f64>| asked.filter(|_| self.is_main());
         let guidance_scale = self.asked.guidance_scale.or(own(request.guidance_scale));
         let guidance_scale = guidance_scale.unwrap_or(defaults.guidance_scale);
-        let steps = self.asked.steps.or(request.steps.filter(|_| self.is_main));
+        let steps = self.asked.steps.or(request.steps.filter(|_| self.is_main()));
         let steps = steps.unwrap_or(defaults.steps);
         let size = self.size()?;
         let [width, height] = size.map(|side| side / self.scale());
@@ -70,18 +88,11 @@ impl StageRun<'_> {
         };
         let [_, _, height, width] = shape;
         self.check_state([height, width])?;
-        let training = StageSchedule::read(&pipeline.folder, &stage.scheduler)?;
+        let training = StageSchedule::read(self.folder, &stage.scheduler)?;
         let starts_at_image = request.start.is_some()
             && stage.state == StateSpec::Image
             && matches!(stage.concat, ConcatCondition::Nothing | ConcatCondition::MaskedImage);
-        let strength = match request.strength {
-            Some(strength) if !(0.0..=1.0).contains(&strength) => {
-                let problem = format!("strength is {strength}, but must lie between 0 and 1");
-                return Err(Error::usage(problem));
-            }
-            strength if starts_at_image => strength.unwrap_or(defaults.strength),
-            _ => 1.0,
-        };
+        let strength = self.strength(starts_at_image)?;
         let (skipped, part) = match stage.strength {
             StrengthSpec::Steps => (training.skipped(steps, strength), 1.0),
             StrengthSpec::Timesteps => (0, strength),
@@ -95,9 +106,11 @@ impl StageRun<'_> {
             has_even_sigmas: stage.has_even_sigmas,
             part,
         })?;
-        let given = self.images((size, shape), strength, draws)?;
+        let rows = if self.samples_negative() { 2 } else { 1 };
+        let drawn = [rows, shape[1], height, width];
+        let mut given = self.images(pool, (size, drawn), strength, draws)?;
         if let Some(start) = given.start.as_ref().filter(|start| start.dim() != shape.into()) {
-            return Err(pipeline.error(format!(
+            return Err(self.error(format!(
                 "its vae_encoder gives latents of {:?} for a state of {shape:?}; expected the same",
                 start.shape()
             )));
@@ -109,16 +122,7 @@ impl StageRun<'_> {
             }
             _ => start.noise as f32 * &given.noise,
         };
-        let branches = match stage.guidance {
-            GuidanceSpec::ClassifierFree if guidance_scale > 1.0 => {
-                Branches::ClassifierFree { scale: guidance_scale }
-            }
-            GuidanceSpec::TextAndImage if guidance_scale > 1.0 => Branches::TextAndImage {
-                scale: guidance_scale,
-                image: request.image_guidance_scale.unwrap_or(1.5),
-            },
-            _ => Branches::Single,
-        };
+        let (branches, unguided) = self.branches(guidance_scale, &start.plan);
         report.uses_negative_prompt |= branches != Branches::Single;
         let control = request.control.map(|image| -> Result<_> {
             let image = conditioning_images::color_planes(image, size, Range::new(0.0, 1.0)?)?;
@@ -126,37 +130,167 @@ impl StageRun<'_> {
         });
         let conditions = Conditions {
             text: Some(self.embedded),
-            named: self.named()?,
-            concat: given.concat,
+            named: self.named(pool)?,
+            concat: given.concat.take(),
             image_is_guided: stage.guidance == GuidanceSpec::TextAndImage,
             time_ids: time_ids(stage.micro, size),
             size,
             control: control.transpose()?,
-            label: given.label,
+            label: self.classes()?.or(given.label.map(|level| [level, level])),
             guidance: (stage.guidance == GuidanceSpec::Embedded).then_some(guidance_scale),
             positions: stage.packed.then_some([height, width]),
         };
-        let open =
-            |file: &String| open_graph(&pipeline.runtime, &pipeline.folder, file, pipeline.options);
-        let graph = graph.map_or_else(|| open(&stage.network), Ok)?;
-        let control = stage.control.as_ref().map(open).transpose()?;
-        let last = stage.last_network.as_ref().map(open).transpose()?;
+        let mut open = |file: &String| pool.graph(file);
+        let networks = Networks {
+            main: open(&stage.network)?,
+            control: stage.control.as_ref().map(&mut open).transpose()?,
+            last: stage.last_network.as_ref().map(&mut open).transpose()?,
+        };
         let evaluations = start.plan.steps.len();
-        let mut network = ConditionedNetwork::new(graph, control, branches, &conditions)?
-            .with_last(last, &conditions, evaluations)?
-            .rescaled(request.guidance_rescale)
-            .with_timestep_factor(stage.timestep_factor)
-            .packed(stage.packed);
-        let fresh = draws.steps(&start.plan, shape)?;
+        let mut network =
+            ConditionedNetwork::new(networks, (branches, unguided), &conditions, evaluations)?
+                .rescaled(request.guidance_rescale)
+                .with_timestep_factor(stage.timestep_factor)
+                .packed(stage.packed);
+        let noise = draws.steps(&start.plan, drawn)?;
+        let row = |row: usize| RowNoise { noise: noise.as_ref(), row, rows };
+        let of_row = |i: usize| x.slice_axis(Axis(0), (i..i + 1).into()).to_owned();
+        let mut sampled =
+            self.execute(&mut network, (of_row(0), &start, &row(0)), &given, observer, watch)?;
+        let mut networks = network.into_networks();
+        if rows > 1 {
+            let start = (of_row(1), &start, &row(1) as &dyn NoiseSource);
+            let (negative, used) = self.negative(networks, conditions, start, &given, watch)?;
+            sampled = stacked(&[sampled.view(), negative.view()])?;
+            networks = used;
+        }
+        self.give_back(pool, networks);
+        report.evaluations += evaluations;
+        if self.is_main() {
+            report.sampler = start.sampler;
+            report.steps = steps;
+            report.guidance_scale = guidance_scale;
+        }
+        report.strength = report.strength.or(starts_at_image.then_some(strength));
+        report.noise_level = report.noise_level.or(given.level);
+        if stage.guidance == GuidanceSpec::TextAndImage {
+            report.image_guidance_scale = Some(self.image_guidance_scale());
+        }
+        report.size = size;
+        let sampled = match &stage.normalization {
+            Some(files) => self.denormalized(sampled, files)?,
+            // The image of a stage goes on within its range.
+            None if !self.is_last() => sampled.mapv(|value| value.clamp(-1.0, 1.0)),
+            None => sampled,
+        };
+        Ok(sampled)
+    }
+
+    /// The part of the schedule that a start image goes through; all without one.
+    fn strength(&self, starts_at_image: bool) -> Result<f64> {
+        match self.request.strength {
+            Some(strength) if !(0.0..=1.0).contains(&strength) => {
+                Err(Error::usage(format!("strength is {strength}, but must lie between 0 and 1")))
+            }
+            strength if starts_at_image => Ok(strength.unwrap_or(self.stage.defaults.strength)),
+            _ => Ok(1.0),
+        }
+    }
+
+    fn image_guidance_scale(&self) -> f64 {
+        self.request.image_guidance_scale.unwrap_or(IMAGE_GUIDANCE_SCALE)
+    }
+
+    /// The branches of guidance, and the timesteps of the plan without it.
+    fn branches(&self, scale: f64, plan: &Plan) -> (Branches, Vec<f64>) {
+        let interval = self.request.guidance_interval;
+        let is_guided = |step: &&Step| {
+            interval.is_none_or(|[low, high]| (low..=high).contains(&step.level.sigma()))
+        };
+        let (guided, unguided): (Vec<&Step>, Vec<&Step>) = plan.steps.iter().partition(is_guided);
+        let branches = match self.stage.guidance {
+            _ if guided.is_empty() || scale <= 1.0 => Branches::Single,
+            GuidanceSpec::ClassifierFree => Branches::ClassifierFree { scale },
+            GuidanceSpec::TextAndImage => {
+                Branches::TextAndImage { scale, image: self.image_guidance_scale() }
+            }
+            GuidanceSpec::Embedded | GuidanceSpec::Unguided => Branches::Single,
+        };
+        (branches, unguided.into_iter().map(|step| step.t).collect())
+    }
+
+    fn give_back(&self, pool: &mut NetworkPool, Networks { main, control, last }: Networks) {
+        let stage = self.stage;
+        pool.give_back(&stage.network, main);
+        for (file, graph) in [(&stage.control, control), (&stage.last_network, last)] {
+            if let (Some(file), Some(graph)) = (file, graph) {
+                pool.give_back(file, graph);
+            }
+        }
+    }
+
+    /// Samples the embedding of the negative prompt. It would be guided away from itself, so it is
+    /// not guided.
+    fn negative(
+        &self,
+        networks: Networks,
+        conditions: Conditions<'_>,
+        start: (Array4<f32>, &StagePlan, &dyn NoiseSource),
+        given: &Given,
+        watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<(Array4<f32>, Networks)> {
+        let positive = self.embedded.negative.clone();
+        let embedded = Embeddings { positive, ..self.embedded.clone() };
+        let conditions = Conditions { text: Some(&embedded), ..conditions };
+        let (branches, evaluations) = ((Branches::Single, Vec::new()), start.1.plan.steps.len());
+        let mut network = ConditionedNetwork::new(networks, branches, &conditions, evaluations)?
+            .with_timestep_factor(self.stage.timestep_factor);
+        let negative = self.execute(&mut network, start, given, None, watch)?;
+        Ok((negative, network.into_networks()))
+    }
+
+    /// The class and the one to guide away from, of a network that is conditioned on one.
+    fn classes(&self) -> Result<Option<[f32; 2]>> {
+        let Self { stage, request, .. } = *self;
+        let (count, Some(class)) = (stage.classes, request.class) else { return Ok(None) };
+        let negative = request.negative_class.unwrap_or(count);
+        match [class, negative].into_iter().find(|class| *class > count) {
+            Some(class) => Err(Error::usage(format!(
+                "{} has the classes 0 to {}, and {class} was asked for; change {CLASS}",
+                self.spec.name,
+                count.saturating_sub(1)
+            ))),
+            None => Ok((count > 0).then_some([class as f32, negative as f32])),
+        }
+    }
+
+    /// Whether the stage samples an embedding of the negative prompt, too, for the next stage to be
+    /// guided by (Kandinsky 2.2).
+    fn samples_negative(&self) -> bool {
+        let next = self.spec.stages.get(self.index + 1).map(|stage| &stage.prior);
+        matches!(next, Some(PriorConditioning::ImageEmbedding { .. }))
+            && self.request.negative_prompt.is_some()
+    }
+
+    /// Runs the plan on the state `x`.
+    fn execute(
+        &self,
+        network: &mut ConditionedNetwork,
+        (x, start, noise): (Array4<f32>, &StagePlan, &dyn NoiseSource),
+        given: &Given,
+        observer: Option<&mut dyn StepObserver>,
+        watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Array4<f32>> {
+        let stage = self.stage;
+        let shape: Shape = x.dim().into();
         let learned;
-        let fresh: &dyn NoiseSource = if start.has_learned_variance {
-            let variance = network.variance();
-            learned = LearnedVariance::new(fresh.as_ref(), variance, shape, &start.plan);
+        let noise: &dyn NoiseSource = if start.has_learned_variance {
+            learned = LearnedVariance::new(noise, network.variance(), shape, &start.plan);
             &learned
         } else {
-            fresh.as_ref()
+            noise
         };
-        let mut state = State::new(x, &start.plan, fresh, &SigmaMap::ABSOLUTE)?;
+        let mut state = State::new(x, &start.plan, noise, &SigmaMap::ABSOLUTE)?;
         let mut filled;
         let canvas: &mut dyn Canvas = match (&given.mask, &given.start) {
             (Some(mask), Some(image)) if stage.concat == ConcatCondition::Nothing => {
@@ -166,28 +300,26 @@ impl StageRun<'_> {
             }
             _ => &mut state,
         };
-        let tiles = TilePlan::whole(width, height, 1);
-        execute(&start.plan, &mut network, canvas, &tiles, &SigmaMap::ABSOLUTE, watch)?;
-        report.evaluations += evaluations;
-        if self.is_main {
-            report.sampler = start.sampler;
-        }
-        report.size = size;
-        let sampled = state.into_inner();
-        let sampled = match &stage.normalization {
-            Some(files) => self.denormalized(sampled, files)?,
-            // The image of a stage goes on within its range.
-            None if !self.is_last => sampled.mapv(|value| value.clamp(-1.0, 1.0)),
-            None => sampled,
+        let mut observed;
+        let canvas: &mut dyn Canvas = match observer {
+            Some(observer) if !matches!(stage.state, StateSpec::Vector(_)) => {
+                let is_latent = self.is_last() && self.spec.decoder.is_some();
+                let (plan, stage) = (&start.plan, self.index);
+                observed = Observed { canvas, observer, plan, stage, is_latent };
+                &mut observed
+            }
+            _ => canvas,
         };
-        Ok((sampled, network.into_graph()))
+        let tiles = TilePlan::whole(shape[3], shape[2], 1);
+        execute(&start.plan, network, canvas, &tiles, &SigmaMap::ABSOLUTE, watch)?;
+        Ok(state.into_inner())
     }
 
     /// Checks that the stage has a state that its parts can take.
     fn check_state(&self, [height, width]: [usize; 2]) -> Result<()> {
-        let Self { pipeline, stage, .. } = self;
+        let stage = self.stage;
         let is_vector = matches!(stage.state, StateSpec::Vector(_));
-        let decoder = pipeline.spec.decoder.as_ref().filter(|_| self.is_last);
+        let decoder = self.spec.decoder.as_ref().filter(|_| self.is_last());
         let problem = if height == 0 || width == 0 {
             "an image is smaller than a value of its latent".to_owned()
         } else if stage.packed && (height % 2 != 0 || width % 2 != 0) {
@@ -202,300 +334,13 @@ impl StageRun<'_> {
         } else {
             return Ok(());
         };
-        Err(pipeline.error(problem))
+        Err(self.error(problem))
     }
 
     /// Pixels to a value of the state.
-    fn scale(&self) -> usize {
-        if self.is_last { self.pipeline.spec.decoder_scale() } else { 1 }
+    pub(super) fn scale(&self) -> usize {
+        if self.is_last() { self.spec.decoder_scale() } else { 1 }
     }
-
-    /// What a network was trained on normalized values of, in its own units.
-    fn denormalized(&self, mut sampled: Array4<f32>, files: &[String; 2]) -> Result<Array4<f32>> {
-        let channels = sampled.dim().1;
-        let read = |file: &String| self.pipeline.vector(file, channels);
-        let (mean, deviation) = (read(&files[0])?, read(&files[1])?);
-        for (channel, mut values) in sampled.axis_iter_mut(Axis(1)).enumerate() {
-            values.mapv_inplace(|value| value * deviation[channel] + mean[channel]);
-        }
-        Ok(sampled)
-    }
-
-    /// What the stage takes of the embedding that the one before sampled.
-    fn named(&self) -> Result<Named> {
-        let pipeline = self.pipeline;
-        let open =
-            |file: &String| open_graph(&pipeline.runtime, &pipeline.folder, file, pipeline.options);
-        let embedding = || -> Result<Array2<f32>> {
-            let before = self.before.filter(|it| it.dim().2 == 1 && it.dim().3 == 1);
-            let before = before.ok_or_else(|| {
-                pipeline.error("a stage takes the embedding of an image, and none comes before it")
-            })?;
-            Ok(Array2::from_shape_fn([1, before.dim().1], |(_, i)| before[[0, i, 0, 0]]))
-        };
-        match &self.stage.prior {
-            PriorConditioning::Nothing => Ok(Named::new()),
-            PriorConditioning::ImageEmbedding { encoder, size } => {
-                let mut graph = open(encoder)?;
-                let black = Array4::<f32>::zeros([1, 3, *size, *size]);
-                let (input, output) = (
-                    graph.inputs().first().map(|port| port.name.clone()).unwrap_or_default(),
-                    graph.outputs().first().map(|port| port.name.clone()).unwrap_or_default(),
-                );
-                let given = graph.run(&[(&input, black.view().into_dyn())], &[&output])?;
-                let unguided = given.into_iter().next().unwrap_or_default();
-                let embeddings = [embedding()?.into_dyn(), unguided];
-                Ok(Named::from([("image_embeds".to_owned(), embeddings)]))
-            }
-            PriorConditioning::Projection { network } => {
-                self.projected(open(network)?, embedding()?)
-            }
-        }
-    }
-
-    /// Tokens and an embedding of time of the embeddings of an image and of both prompts. The graph
-    /// doubles the image's for the negative prompt.
-    fn projected(&self, mut graph: TensorGraph, embedding: Array2<f32>) -> Result<Named> {
-        let text = self.embedded;
-        let pooled = |it: &super::Embedding| it.pooled.clone().map(Array2::into_dyn);
-        let pooled = [pooled(&text.negative), pooled(&text.positive)];
-        let [Some(negative), Some(positive)] = pooled else {
-            return Err(Error::model(graph.model(), "the text encoder gives no pooled embedding"));
-        };
-        let both = |rows: [ndarray::ArrayViewD<'_, f32>; 2]| {
-            concatenate(Axis(0), &rows).map_err(|cause| {
-                Error::model_from(graph.model(), "the prompts' embeddings differ in size", cause)
-            })
-        };
-        let pooled = both([negative.view(), positive.view()])?;
-        let sequences = [&text.negative.sequence, &text.positive.sequence];
-        let sequence = both(sequences.map(|sequence| sequence.view().into_dyn()))?;
-        let inputs = [
-            ("image_embeddings", embedding.view().into_dyn()),
-            ("prompt_embeds", pooled.view()),
-            ("text_encoder_hidden_states", sequence.view()),
-        ];
-        let names = ["encoder_hidden_states", "additive_clip_time_embeddings"];
-        let given = graph.run(&inputs, &names)?;
-        let split = |array: &ArrayD<f32>| -> Result<[ArrayD<f32>; 2]> {
-            if array.shape().first() != Some(&2) || array.ndim() < 2 {
-                let problem = "it gives no embeddings for both prompts; export it with guidance";
-                return Err(Error::model(graph.model(), problem));
-            }
-            let row = |i: usize| array.slice_axis(Axis(0), (i..i + 1).into()).to_owned();
-            Ok([row(1), row(0)])
-        };
-        let [tokens, time] = given.as_slice() else {
-            return Err(Error::model(graph.model(), "it gives too few outputs"));
-        };
-        let tokens = split(tokens)?;
-        if tokens[0].ndim() != 3 {
-            let problem = "its encoder_hidden_states are no sequence of embeddings";
-            return Err(Error::model(graph.model(), problem));
-        }
-        // What is put in front of the text's tokens is no padding.
-        let mask = |it: &super::Embedding, tokens: &ArrayD<f32>| {
-            let own = it.mask.clone().unwrap_or_default();
-            let more = tokens.shape()[1].saturating_sub(own.dim().1);
-            let shape = [1, more + own.dim().1];
-            let value = |(_, i): (usize, usize)| if i < more { 1.0 } else { own[[0, i - more]] };
-            Array2::from_shape_fn(shape, value).into_dyn()
-        };
-        let masks = [mask(&text.positive, &tokens[0]), mask(&text.negative, &tokens[1])];
-        Ok(Named::from([
-            ("encoder_hidden_states".to_owned(), tokens),
-            ("class_labels".to_owned(), split(time)?),
-            ("attention_mask".to_owned(), masks),
-        ]))
-    }
-
-    /// Factors of image and noise at a timestep of the schedule in a file.
-    fn noise_at(&self, file: &str, timestep: usize) -> Result<[f64; 2]> {
-        let factors = StageSchedule::read(&self.pipeline.folder, file)?.level(timestep);
-        factors.ok_or_else(|| {
-            Error::usage(format!("the noise level {timestep} lies beyond the schedule in {file}"))
-        })
-    }
-
-    /// The image of the stage before, or the start image, at the size of the state.
-    fn enlarged(&self, how: Enlargement, shape: Shape, draws: &mut NoiseDraws) -> Result<Given> {
-        const DEFAULT_LEVEL: usize = 250;
-        let small = match (self.before, self.request.start) {
-            (Some(before), _) => before.clone(),
-            (None, Some(image)) => {
-                let size = [image.width, image.height];
-                conditioning_images::color_planes(image, size, Range::new(-1.0, 1.0)?)?
-            }
-            (None, None) => return Err(self.pipeline.error("there is no image to enlarge")),
-        };
-        let [_, _, height, width] = shape;
-        let large = match how {
-            Enlargement::Bilinear => conditioning_images::bilinear(&small, [width, height]),
-            Enlargement::Bicubic => conditioning_images::bicubic(&small, [width, height]),
-        };
-        let noise = draws.next(shape)?;
-        let mut given =
-            Given { noise, start: None, mask: None, concat: None, label: None, is_filled: false };
-        given.concat = Some(match &self.stage.low_res_scheduler {
-            None => large,
-            Some(file) => {
-                let level = self.request.noise_level.unwrap_or(DEFAULT_LEVEL);
-                let [signal, sigma] = self.noise_at(file, level)?;
-                given.label = Some(level as f32);
-                let noise: Array4<f32> = draws.next(large.dim())?;
-                signal as f32 * &large + sigma as f32 * &noise
-            }
-        });
-        Ok(given)
-    }
-
-    /// Width and height of what the stage samples, in pixels.
-    fn size(&self) -> Result<[usize; 2]> {
-        let Self { stage, request, .. } = *self;
-        match stage.state {
-            StateSpec::FixedImage(size) => return Ok(size),
-            StateSpec::Vector(_) => return Ok([1, 1]),
-            StateSpec::Image => {}
-        }
-        let scale = self.scale();
-        let packed = if stage.packed { 2 } else { 1 };
-        let is_even = stage.multiple_of.is_multiple_of(packed);
-        let multiple = scale * stage.multiple_of * if is_even { 1 } else { packed };
-        if let (ConcatCondition::LowRes, Some(small)) = (stage.concat, request.start) {
-            let size = [small.width, small.height];
-            if size.iter().any(|side| side % stage.multiple_of != 0) {
-                return Err(Error::usage(format!(
-                    "{} enlarges images whose sides are multiples of {}, and this one is {}x{}; \
-                     crop or resize it",
-                    self.pipeline.spec.name, stage.multiple_of, small.width, small.height
-                )));
-            }
-            return Ok(size.map(|side| scale * side));
-        }
-        let of_image = request.start.or(request.control).map(|image| {
-            let whole = |side: usize| (side / multiple * multiple).max(multiple);
-            [whole(image.width), whole(image.height)]
-        });
-        let of_image = of_image.filter(|_| !matches!(stage.concat, ConcatCondition::Enlarged(_)));
-        let size = request.size.or(of_image).unwrap_or(stage.defaults.size);
-        if size.iter().any(|side| *side == 0 || side % multiple != 0) {
-            let [width, height] = size;
-            return Err(Error::usage(format!(
-                "{} generates images of multiples of {multiple} pixels, and {width}x{height} was \
-                 asked for; change {SIZE}",
-                self.pipeline.spec.name
-            )));
-        }
-        Ok(size)
-    }
-
-    /// The images of a request as the stage takes them, and the initial noise, drawn in diffusers'
-    /// order.
-    fn images(
-        &self,
-        (size, shape): ([usize; 2], Shape),
-        strength: f64,
-        draws: &mut NoiseDraws,
-    ) -> Result<Given> {
-        let Self { stage, request, .. } = *self;
-        let scale = self.scale();
-        let range = Range::new(-1.0, 1.0)?;
-        let nothing = |noise| Given {
-            noise,
-            start: None,
-            mask: None,
-            concat: None,
-            label: None,
-            is_filled: request.mask.is_some(),
-        };
-        if let ConcatCondition::Enlarged(how) = stage.concat {
-            return self.enlarged(how, shape, draws);
-        }
-        let Some(image) = request.start.filter(|_| stage.state == StateSpec::Image) else {
-            return Ok(nothing(draws.next(shape)?));
-        };
-        if stage.concat == ConcatCondition::LowRes {
-            return self.low_res(image, shape, draws);
-        }
-        let pipeline = self.pipeline;
-        let encoder = pipeline.spec.encoder.as_ref().ok_or_else(|| {
-            pipeline.error("it has no vae_encoder, which an image to start from goes through")
-        })?;
-        let pixels = conditioning_images::color_planes(image, size, range)?;
-        if stage.concat == ConcatCondition::Image {
-            let noise = draws.next(shape)?;
-            let mean = encoder.encode(pipeline.place(), &[&pixels], vec![None])?;
-            // This pipeline leaves the scale of latents out.
-            return Ok(Given { concat: mean.into_iter().next(), ..nothing(noise) });
-        }
-        if let Some(mask) =
-            request.mask.filter(|mask| [mask.width, mask.height] != [image.width, image.height])
-        {
-            return Err(Error::usage(format!(
-                "the mask is {}x{} and the image {}x{}; expected the same size",
-                mask.width, mask.height, image.width, image.height
-            )));
-        }
-        let mask =
-            request.mask.map(|mask| conditioning_images::mask_planes(mask, size)).transpose()?;
-        let is_needed = stage.concat == ConcatCondition::Nothing || strength < 1.0;
-        let of = |pixels: &Array4<f32>, draws: &mut NoiseDraws| -> Result<Option<Array4<f32>>> {
-            let latents = encoder.encode(pipeline.place(), &[pixels], vec![Some(draws)])?;
-            Ok(latents.into_iter().next().map(|latent| encoder.normalized(latent)))
-        };
-        let start = if is_needed { of(&pixels, draws)? } else { None };
-        let noise = draws.next(shape)?;
-        let Some(mask) = mask else { return Ok(Given { start, ..nothing(noise) }) };
-        let kept = &pixels * &mask.mapv(|masked| 1.0 - masked);
-        let masked = of(&kept, draws)?;
-        let mask = conditioning_images::subsampled(mask.view(), scale);
-        let concat = match (stage.concat, masked) {
-            (ConcatCondition::MaskedImage, Some(masked)) => {
-                let joined = concatenate(Axis(1), &[mask.view(), masked.view()]);
-                Some(joined.map_err(|cause| {
-                    Error::model_from(&pipeline.spec.name, "its encoder gives another size", cause)
-                })?)
-            }
-            _ => None,
-        };
-        Ok(Given { start, concat, mask: Some(mask), ..nothing(noise) })
-    }
-
-    /// A small image with the noise that the upscaler was trained with.
-    fn low_res(&self, image: &Image, shape: Shape, draws: &mut NoiseDraws) -> Result<Given> {
-        const DEFAULT_LEVEL: usize = 20;
-        let level = self.request.noise_level.unwrap_or(DEFAULT_LEVEL);
-        let file = self.stage.low_res_scheduler.as_deref().unwrap_or_default();
-        let [signal, sigma] = self.noise_at(file, level)?;
-        let range = Range::new(-1.0, 1.0)?;
-        let pixels = conditioning_images::color_planes(image, [image.width, image.height], range)?;
-        let noise: Array4<f32> = draws.next(pixels.dim())?;
-        let noised = signal as f32 * &pixels + sigma as f32 * &noise;
-        Ok(Given {
-            noise: draws.next(shape)?,
-            start: None,
-            mask: None,
-            concat: Some(noised),
-            label: Some(level as f32),
-            is_filled: false,
-        })
-    }
-}
-
-/// The images of a request, as a stage takes them.
-struct Given {
-    /// The initial noise.
-    noise: Array4<f32>,
-    /// The latent of the start image.
-    start: Option<Array4<f32>>,
-    /// The mask at the size of the latent.
-    mask: Option<Array4<f32>>,
-    /// What is concatenated to the state.
-    concat: Option<Array4<f32>>,
-    /// The class that says how noisy it is.
-    label: Option<f32>,
-    /// Whether masked areas are filled.
-    is_filled: bool,
 }
 
 /// The sizes and scores of the prompt and of the negative prompt.
@@ -510,43 +355,5 @@ fn time_ids(micro: MicroConditions, [width, height]: [usize; 2]) -> Option<[Vec<
         MicroConditions::Aesthetic { score, negative } => {
             Some([score, negative].map(|score| vec![height, width, 0.0, 0.0, score]))
         }
-    }
-}
-
-/// A state whose known part is put back after each step, with the noise of the next level.
-struct Filled<'a, 's> {
-    state: &'a mut State<'s>,
-    plan: &'a Plan,
-    mask: &'a Array4<f32>,
-    image: &'a Array4<f32>,
-    noise: &'a Array4<f32>,
-}
-
-impl Canvas for Filled<'_, '_> {
-    fn shape(&self) -> Shape {
-        self.state.shape()
-    }
-
-    fn read(&self, window: Window, scale: f32, out: &mut [f32]) -> Result<()> {
-        self.state.read(window, scale, out)
-    }
-
-    fn update(&mut self, update: &Update<'_>) -> Result<()> {
-        self.state.update(update)?;
-        let level = self.plan.steps.get(update.index + 1).map_or(Level::CLEAN, |step| step.level);
-        let (signal, noise) = (level.signal as f32, level.noise as f32);
-        let known = signal * self.image + noise * self.noise;
-        let channels = self.state.shape()[1];
-        let x = self.state.tensor_mut();
-        for channel in 0..channels {
-            let mut plane = x.index_axis_mut(Axis(1), channel);
-            let known = known.index_axis(Axis(1), channel);
-            let mask = self.mask.index_axis(Axis(1), 0);
-            ndarray::Zip::from(&mut plane)
-                .and(&known)
-                .and(&mask)
-                .for_each(|x, known, mask| *x = (1.0 - mask) * known + mask * *x);
-        }
-        Ok(())
     }
 }

@@ -105,7 +105,7 @@ impl StageSchedule {
                 }
                 let noise = plan.steps.first().map_or(1.0, |step| {
                     let level = step.level;
-                    if (level.signal.hypot(level.noise) - 1.0).abs() < 1e-6 {
+                    if schedule.is_flow() || (level.signal.hypot(level.noise) - 1.0).abs() < 1e-6 {
                         // For a variance-preserving state, the rest of the image is replaced by
                         // noise, too.
                         1.0

@@ -1,16 +1,17 @@
 //! From prompts to the conditions of a network.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use ndarray::{Array2, Array3, Axis, Ix2, Ix3, concatenate, s};
 
+use super::TextToImageRequest;
+use super::network_pool::NetworkPool;
 use super::prompt::fragments;
 use super::spec::{EmbeddingSpec, TextSpec};
 use super::tokenizer::{PromptTokenizer, Tokens};
 use crate::error::{Error, Result};
 use crate::model::Config;
-use crate::network::{Runtime, SessionOptions, TensorGraph};
+use crate::network::TensorGraph;
 
 /// What the text encoders make of a prompt.
 #[derive(Clone, Debug)]
@@ -103,22 +104,22 @@ impl Limits {
     }
 }
 
-/// Embeds a prompt and a negative one. `None` for the negative prompt means that none was given.
-/// Each encoder is loaded, used and given back before the next.
+/// Embeds the prompt and the negative prompt of a request. `None` for the negative prompt means
+/// that none was given. Each encoder is given back before the next is loaded.
 ///
 /// # Errors
 /// [`Error::Model`] when a tokenizer or a network is missing or does not fit,
 /// [`Error::Evaluation`] when it fails.
 pub(super) fn embed(
-    runtime: &Arc<Runtime>,
+    pool: &mut NetworkPool,
     folder: &Path,
-    (texts, spec, skip): (&[TextSpec], &EmbeddingSpec, usize),
-    [prompt, negative]: [Option<&str>; 2],
-    options: SessionOptions,
+    (texts, spec): (&[TextSpec], &EmbeddingSpec),
+    request: &TextToImageRequest<'_>,
 ) -> Result<Embeddings> {
+    let (prompt, negative) = (&request.prompt, request.negative_prompt.as_deref());
     let (mut positives, mut negatives, mut truncated) = (Vec::new(), Vec::new(), Vec::new());
     for text in texts {
-        let mut encoder = TextEncoder::open(runtime, folder, text, skip, options)?;
+        let mut encoder = TextEncoder::open(pool, folder, text, request.clip_skip)?;
         let plain = |prompt: Option<&str>| {
             let prompt = prompt.unwrap_or_default();
             if text.is_lowercase {
@@ -134,9 +135,11 @@ pub(super) fn embed(
             }
             encoder.encode(&tokens, layer)
         };
-        positives.push(of(&plain(prompt), text.instruction.as_deref(), 0)?);
+        let instruction = text.instruction.as_deref().filter(|_| !request.without_instruction);
+        positives.push(of(&plain(Some(prompt)), instruction, 0)?);
         // Layers are skipped for the prompt alone.
         negatives.push(of(&plain(negative), None, 1)?);
+        pool.give_back_encoder(&text.network, encoder.graph);
     }
     let joined = |encoded: &[Encoded]| {
         join(encoded, spec).map_err(|cause| {
@@ -188,15 +191,9 @@ fn join(encoded: &[Encoded], spec: &EmbeddingSpec) -> Result<Embedding, ndarray:
 }
 
 impl TextEncoder {
-    fn open(
-        runtime: &Arc<Runtime>,
-        folder: &Path,
-        spec: &TextSpec,
-        skip: usize,
-        options: SessionOptions,
-    ) -> Result<Self> {
+    fn open(pool: &mut NetworkPool, folder: &Path, spec: &TextSpec, skip: usize) -> Result<Self> {
         let tokenizer = PromptTokenizer::open(folder, &spec.tokenizer, spec.length)?;
-        let graph = super::open_graph(runtime, folder, &spec.network, options)?;
+        let graph = pool.graph(&spec.network)?;
         if spec.layer == 0 && skip > 0 {
             let problem = "its text encoder's last layer is normalized within the graph, so no \
                            layer can be skipped; leave clip skip out";

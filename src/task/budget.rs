@@ -7,7 +7,7 @@ use crate::tile::{Locality, TilePlan};
 
 /// Assumed working memory of ONNX Runtime per input pixel if the manifest does not give it: about
 /// 512 float channels at full resolution.
-const UNKNOWN_BYTES_PER_PIXEL: usize = 2048;
+pub(crate) const UNKNOWN_BYTES_PER_PIXEL: usize = 2048;
 
 /// How tiles are chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -20,6 +20,7 @@ mod restore;
 mod upscale;
 
 pub(crate) use bicubic::keys;
+pub(crate) use budget::UNKNOWN_BYTES_PER_PIXEL;
 pub use budget::{Budget, MemoryHeadroom, TileChoice};
 pub(crate) use decode::decode;
 pub use denoise::{DenoiseOptions, DenoiseReport, Denoiser, SigmaChoice, Strength};
@@ -34,4 +35,5 @@ pub(crate) use noise_map::{noise_map_of_planes, noise_maps_of_yuv};
 pub(crate) use plane_noise::PlaneRole;
 pub use profile::{ColorModel, Method, NoiseLine, NoiseProfile, Profiler, YuvPlanes};
 pub use restore::{Degradation, Kernel};
+pub(crate) use upscale::enlarged;
 pub use upscale::{UpscaleOptions, UpscaleReport, Upscaler};

@@ -244,7 +244,7 @@ impl<'a> Upscaler<'a> {
 }
 
 /// Enlarges a gray image bicubically.
-pub(super) fn enlarged(gray: &Image, scale: usize) -> Result<Image> {
+pub(crate) fn enlarged(gray: &Image, scale: usize) -> Result<Image> {
     let range = tensor::Range::new(0.0, 1.0)?;
     let small = LowRes::new(gray, range, 1, scale)?;
     let [_, _, height, width] = small.enlarged_shape();

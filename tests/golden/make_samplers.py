@@ -275,6 +275,15 @@ MULTISTEP_VARIANTS = {
         ("trained", {}, "trailing", 10),
     ],
 }
+# On straight paths, whose networks predict the velocity: the solver's settings.
+FLOW = {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
+FLOW_VARIANTS = {
+    "dpmpp-2m": [{}, {"flow_shift": 3.0}, {"flow_shift": 3.0, "solver_type": "heun"},
+                 {"flow_shift": 0.7, "solver_order": 1}, {"flow_shift": 3.0, "euler_at_final": True}],
+    "dpmpp-2m-sde": [{"flow_shift": 3.0}, {"flow_shift": 3.0, "solver_type": "heun"}],
+    "dpmpp-3m": [{"flow_shift": 3.0}],
+}
+FLOW_STEPS = (1, 2, 4, 10, 20)
 # With every prediction and spacing; more steps with one of them each.
 MULTISTEP_STEPS = (1, 4, 10)
 MORE_MULTISTEP_STEPS = (2, 3, 5, 20, 50)
@@ -409,6 +418,12 @@ def requests():
             yield name, betas, extra | {"prediction_type": prediction, "timestep_spacing": spacing}, steps, fixed
 
 
+def flow_requests():
+    for name, variants in FLOW_VARIANTS.items():
+        for extra, steps in itertools.product(variants, FLOW_STEPS):
+            yield name, "linear", FLOW | extra, steps, 0.0
+
+
 def consistency_requests(name):
     etas = GAMMAS if name == "tcd" else (0.0,)
     for prediction, steps, eta in itertools.product(PREDICTIONS, CONSISTENCY_STEPS, etas):
@@ -445,7 +460,7 @@ def main():
     start = torch.randn(SHAPE, generator=generator)
     bank = torch.randn((50, *SHAPE), generator=generator)
     cases, left_out = [], 0
-    for name, betas, extra, steps, eta in requests():
+    for name, betas, extra, steps, eta in itertools.chain(requests(), flow_requests()):
         config = BETAS[betas] | extra
         try:
             first, timesteps, x = run(name, config, steps, eta, start, bank)

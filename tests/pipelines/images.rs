@@ -16,7 +16,7 @@ fn samples(image: &Image) -> &[u8] {
 }
 
 /// The parameters that a PNG has.
-fn parameters(bytes: &[u8]) -> Value {
+pub(crate) fn parameters(bytes: &[u8]) -> Value {
     let at = bytes.windows(11).position(|part| part == b"parameters\0").unwrap();
     let start = at + bytes[at..].iter().position(|byte| *byte == b'{').unwrap();
     let mut values = serde_json::Deserializer::from_slice(&bytes[start..]).into_iter();
@@ -88,4 +88,37 @@ fn the_end_of_a_long_prompt_is_reported() {
         .json();
     let whole = json["truncated"][0].as_str().unwrap();
     assert!(whole.starts_with(shown) && prompt.ends_with(whole), "{whole}");
+}
+
+#[test]
+fn networks_are_loaded_once_for_several_images() {
+    for (name, expected) in [("sd15", 3), ("kandinsky22", 5)] {
+        let place = Place::with_pipeline(name);
+        let run = "generate -m pipeline --prompt cat --size 64x64 --json -o all/";
+        let steps = if name == "sd15" { "--steps 2" } else { "--stage-steps 2,2" };
+        let loads = |more: &str| {
+            let outcome = eddy(&format!("{run} {steps} {more}")).within(&place).succeeds();
+            outcome.json()["networks_loaded"].as_u64().unwrap()
+        };
+        assert_eq!(loads("--count 1"), expected, "{name}");
+        assert_eq!(loads("--count 3"), expected, "{name}");
+    }
+    // A network alone that is too large is refused at once.
+    let place = Place::with_pipeline("sd15");
+    let run = eddy(&format!("{RUN} -o a.png --prompt cat --max-memory 8M")).within(&place);
+    run.fails(2).says("text_encoder/model.onnx has 1 MiB of weights, and 0 of the limit's 8 MiB");
+    assert!(!place.path("a.png").exists());
+}
+
+#[test]
+fn a_precision_takes_files_of_its_own() {
+    let place = Place::with_pipeline("sd15");
+    let run = |more: &str| eddy(&format!("{RUN} -o a.png --prompt cat {more}")).within(&place);
+    run("--precision f16").fails(4).says("none of its networks is there in f16");
+    let unet = place.bytes("pipeline/unet/model.onnx");
+    place.file("pipeline/unet/model_fp16.onnx", b"garbage");
+    run("--precision f16").fails(4).says("unet/model_fp16.onnx");
+    run("--precision f32").succeeds();
+    place.file("pipeline/unet/model_int8.onnx", unet);
+    run("--precision int8").succeeds();
 }

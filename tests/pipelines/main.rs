@@ -7,8 +7,11 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod again;
 mod exported;
 mod images;
 mod references;
 mod refused;
+mod steps;
 mod tokens;
+mod upscale;

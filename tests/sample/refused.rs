@@ -130,7 +130,10 @@ fn rejects_folders_with_missing_parts() {
 fn rejects_unsupported_schedulers() {
     for (config, words) in [
         (r#"{"snr_shift_scale": 3.0}"#, "'snr_shift_scale' = 3.0"),
-        (r#"{"prediction_type": "flow_prediction"}"#, "possible: epsilon, v_prediction, sample"),
+        (
+            r#"{"prediction_type": "flow_prediction"}"#,
+            "possible: epsilon, v_prediction, sample; or use_flow_sigmas",
+        ),
         (
             r#"{"_class_name": "FlowMatchEulerDiscreteScheduler"}"#,
             "FlowMatchEulerDiscreteScheduler",

@@ -40,8 +40,7 @@ const CLASSES: [&str; 16] = [
 ];
 
 /// Keys of other classes that do not affect these samplers.
-const IGNORED_KEYS: [&str; 4] =
-    ["flow_shift", "use_dynamic_shifting", "time_shift_type", "shift_terminal"];
+const IGNORED_KEYS: [&str; 3] = ["use_dynamic_shifting", "time_shift_type", "shift_terminal"];
 
 /// The number of training timesteps.
 pub(crate) const TRAIN_STEPS: RangeInclusive<usize> = 2..=100_000;
@@ -90,12 +89,14 @@ pub(crate) fn parse_of(name: &str, place: &'static str, text: &str) -> Result<Di
 }
 
 /// The predictions of networks that take a timestep. Three are named as in a manifest.
-const PREDICTIONS: [(&str, Prediction); 4] = [
+const PREDICTIONS: [(&str, Prediction); 5] = [
     ("epsilon", Prediction::Epsilon),
     ("v_prediction", Prediction::VPrediction),
     ("sample", Prediction::Sample),
     // An older name of `sample` that EulerDiscreteScheduler still accepts.
     ("original_sample", Prediction::Sample),
+    // With `use_flow_sigmas` alone.
+    ("flow_prediction", Prediction::Flow),
 ];
 
 const SPACINGS: [(&str, Spacing); 3] = [
@@ -207,7 +208,10 @@ const BOTH: &[LevelPath] = &[
 fn read_sigmas(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<()> {
     let karras = keys.flag("use_karras_sigmas")?.unwrap_or(false);
     let exponential = keys.flag("use_exponential_sigmas")?.unwrap_or(false);
+    let shift = keys.number("flow_shift")?.unwrap_or(1.0);
+    schedule.flow_shift = keys.checked("flow_shift", shift, is_bound(shift), SIGMA_RANGE_TEXT)?;
     schedule.sigma_spacing = match (karras, exponential) {
+        (false, false) if schedule.prediction == Prediction::Flow => SigmaSpacing::Flow,
         (false, false) => SigmaSpacing::Timesteps,
         (true, false) => SigmaSpacing::Karras,
         (false, true) => SigmaSpacing::Exponential,
@@ -236,15 +240,32 @@ fn read_sigmas(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<(
     }
     let finals = [("zero", FinalSigma::Zero), ("sigma_min", FinalSigma::SigmaMin)];
     schedule.final_sigma = keys.choice("final_sigmas_type", &finals)?.unwrap_or_default();
+    let is_flow = schedule.is_flow();
     let mut refuse = |keys: &Keys<'_>, key: &str, value: &str, possible: &str, walks| {
         schedule.unsupported.push(unsupported(keys, key, value, possible, walks));
     };
     if keys.flag("use_beta_sigmas")? == Some(true) {
         refuse(keys, "use_beta_sigmas", "true", "use_karras_sigmas, use_exponential_sigmas", BOTH);
     }
-    for key in ["use_lu_lambdas", "use_flow_sigmas"] {
-        if keys.flag(key)? == Some(true) {
-            refuse(keys, key, "true", "use_karras_sigmas, use_exponential_sigmas", SOLVERS);
+    if keys.flag("use_lu_lambdas")? == Some(true) {
+        let possible = "use_karras_sigmas, use_exponential_sigmas";
+        refuse(keys, "use_lu_lambdas", "true", possible, SOLVERS);
+    }
+    let has_flow_sigmas = keys.flag("use_flow_sigmas")?.unwrap_or(false);
+    if has_flow_sigmas && !is_flow {
+        let possible = "prediction_type flow_prediction beside it, and no other sigmas";
+        refuse(keys, "use_flow_sigmas", "true", possible, SOLVERS);
+    }
+    if schedule.prediction == Prediction::Flow {
+        if !has_flow_sigmas || !is_flow {
+            let possible = "epsilon, v_prediction, sample; or use_flow_sigmas beside it";
+            return Err(keys.refusal("prediction_type", "flow_prediction", possible));
+        }
+        if keys.flag("use_dynamic_shifting")? == Some(true) {
+            return Err(keys.refusal("use_dynamic_shifting", "true", "false, and a flow_shift"));
+        }
+        if schedule.final_sigma == FinalSigma::SigmaMin {
+            return Err(keys.refusal("final_sigmas_type", "sigma_min", "zero"));
         }
     }
     if let Some(kind) = keys.text("interpolation_type")?.filter(|kind| kind != "linear") {

@@ -117,7 +117,7 @@ fn names_unsupported_keys_that_change_the_numbers() {
     for (text, expected) in [
         (r#"{"snr_shift_scale": 3.0}"#, ["snr_shift_scale", "3.0"]),
         (r#"{"beta_schedule": "sigmoid"}"#, ["beta_schedule", "scaled_linear"]),
-        (r#"{"prediction_type": "flow_prediction"}"#, ["flow_prediction", "v_prediction"]),
+        (r#"{"prediction_type": "flow_prediction"}"#, ["flow_prediction", "use_flow_sigmas"]),
         (r#"{"variance_type": "learned_range"}"#, ["learned_range", "fixed_small"]),
         (r#"{"_class_name": "FlowMatchEulerDiscreteScheduler"}"#, ["FlowMatch", "DDIMScheduler"]),
         (r#"{"steps_offset": -1}"#, ["steps_offset", "-1"]),

@@ -316,6 +316,8 @@ fn sigmas(
     let points: Vec<(f64, f64)> = match spacing {
         SigmaSpacing::Timesteps => timesteps.into_iter().zip(sigmas).collect(),
         SigmaSpacing::Karras => points_of(karras(min, max, steps, KARRAS_RHO)),
+        // Flow sigmas are of another path.
+        SigmaSpacing::Flow => Vec::new(),
         SigmaSpacing::Exponential => points_of(exponential(min, max, steps)),
     };
     joined(
@@ -332,6 +334,9 @@ fn solver(
     path: LevelPath,
     steps: usize,
 ) -> Result<Vec<Transition>> {
+    if schedule.is_flow() {
+        return Ok(flow(schedule, steps));
+    }
     let sigmas = table.sigmas();
     let points = solver_points(schedule, &sigmas, path, steps)?;
     let last = match schedule.sigma_spacing {
@@ -343,6 +348,22 @@ fn solver(
         _ => schedule.final_sigma(&sigmas),
     };
     Ok(joined(&points, end, |from, t| schedule.prediction.scaling(from, t), Level::vp_from_sigma))
+}
+
+/// The transitions on straight paths. Of sigmas that go evenly from the largest of training to 0
+/// and are shifted, the last is where the last step ends. Timesteps are truncated, as in diffusers.
+fn flow(schedule: &DiscreteSchedule, steps: usize) -> Vec<Transition> {
+    let (train_steps, shift) = (schedule.train_steps as f64, schedule.flow_shift);
+    let largest = 1.0 - 1.0 / train_steps;
+    let point = |i: usize| {
+        let sigma = largest * (steps - i) as f64 / steps as f64;
+        let sigma = shift * sigma / (1.0 + (shift - 1.0) * sigma);
+        // diffusers has sigmas in f32.
+        ((sigma * train_steps).trunc(), f64::from(sigma as f32))
+    };
+    let points: Vec<(f64, f64)> = (0..steps).map(point).collect();
+    let scaling = |from: Level, t: f64| Scaling { t, ..schedule.prediction.scaling(from, t) };
+    joined(&points, 0.0, scaling, |sigma| Level { signal: 1.0 - sigma, noise: sigma })
 }
 
 /// The transitions between timesteps with their sigmas, and from the last one to the sigma `end`.
@@ -386,6 +407,8 @@ fn solver_points(
             )
         }
         SigmaSpacing::Exponential => points_of(exponential(min, max, steps), f64::trunc),
+        // See `flow`.
+        SigmaSpacing::Flow => Vec::new(),
         SigmaSpacing::Timesteps => {
             // Timesteps with lambda = -ln(sigma) below lambda_min_clipped are not visited.
             let lambda_min = match path {

@@ -195,7 +195,14 @@ fn check_request(sampler: Sampler, steps: usize, eta: Option<f64>) -> Result<f64
 
 /// Checks that `sampler` supports every setting of the schedule, in `steps` steps.
 fn check_schedule(schedule: &DiscreteSchedule, sampler: Sampler, steps: usize) -> Result<()> {
-    if !schedule.prediction.takes_timestep() {
+    if schedule.is_flow() {
+        if sampler.path() != LevelPath::Solver {
+            return Err(schedule.error(format!(
+                "its flow sigmas are for dpmpp-2m, dpmpp-2m-sde and dpmpp-3m, and the sampler is \
+                 {sampler}"
+            )));
+        }
+    } else if !schedule.prediction.takes_timestep() {
         return Err(schedule.error(format!(
             "prediction {} does not go with a training schedule; there are epsilon, v_prediction \
              and sample",

@@ -439,17 +439,22 @@ def pixart(name, merges):
     return Made(pipeline, [call, call | dict(label="no-negative", negative_prompt="")], "torch", fixed=("transformer",))
 
 
-@builder("sana")
+@builder("sana", "sana-dpm")
 def sana(name, merges):
+    # The second is the scheduler of the published pipelines.
+    flow = dict(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
+    is_dpm = name == "sana-dpm"
+    scheduler = DPMSolverMultistepScheduler(**flow) if is_dpm else FlowMatchEulerDiscreteScheduler(shift=3.0)
     pipeline = diffusers.SanaPipeline(
         transformer=networks.sana_transformer(seed=28),
         vae=networks.dc_vae(seed=29),
         text_encoder=networks.gemma(seed=30),
         tokenizer=tokens.gemma(),
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        scheduler=scheduler,
     )
     call = GUIDED | SIZE | dict(guidance_scale=4.5, use_resolution_binning=False, clean_caption=False)
-    return Made(pipeline, [call, call | dict(label="no-instruction", complex_human_instruction=None)])
+    calls = [call] if is_dpm else [call, call | dict(label="no-instruction", complex_human_instruction=None)]
+    return Made(pipeline, calls, shares="sana" if is_dpm else "")
 
 
 # Embeddings first: DALL-E 2's form

@@ -31,11 +31,15 @@ SELECTED = {
     "sdxl-img2img": [""],
     "pixart-sigma": [""],
     "flux-schnell": [""],
-    "sana": [""],
+    "sana": ["", "no-instruction"],
     "if-base": [""],
+    "x4-upscaler": ["", "noise-level"],
+    "kandinsky22": ["negative"],
+    "published-dit": ["", "no-guidance"],
+    "sana-dpm": [""],
 }
 # Parts that none of these runs needs.
-UNUSED = {"flux-schnell/vae_encoder", "sana/vae_encoder"}
+UNUSED = {"flux-schnell/vae_encoder", "sana/vae_encoder", "kandinsky22/vae_encoder", "x4-upscaler/vae_encoder"}
 
 
 def copy_folders(made, out):

@@ -1,0 +1,340 @@
+//! The networks of a pipeline that are loaded: one at a time, or as many as the memory limit
+//! allows.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::machine;
+use crate::model::{
+    LARGEST_GRAPH, Links, Precision, external_files, find_inside, find_weights, read_regular,
+};
+use crate::network::{Interface, ModelSource, OnnxNetwork, Runtime, SessionOptions, TensorGraph};
+use crate::setting::MAX_MEMORY;
+use crate::task::{Budget, TileChoice};
+
+/// How a pipeline runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TextToImageOptions {
+    /// How its networks run.
+    pub session: SessionOptions,
+    /// Which files are taken where a part has several: `model_fp16.onnx` for `F16`,
+    /// `model_int8.onnx` for `Int8`. A part without such a file runs its `model.onnx`.
+    pub precision: Precision,
+    /// How a decoder is run in tiles.
+    pub tile: TileChoice,
+    /// Maximum memory of the whole process, in bytes. By default networks stay loaded within what
+    /// the machine has available, and tiles fit into a quarter of its memory.
+    pub max_memory: Option<u64>,
+    /// Which networks are needed again.
+    pub reuse: Reuse,
+}
+
+impl TextToImageOptions {
+    pub(super) fn budget(&self) -> Budget {
+        self.max_memory.map_or_else(Budget::default, |max_memory| Budget { max_memory })
+    }
+}
+
+/// Which networks of a pipeline are needed again, and stay loaded if the memory limit allows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reuse {
+    /// All: other prompts follow.
+    #[default]
+    Prompts,
+    /// All but the text encoders: other images of the same prompts follow.
+    Images,
+    /// None: one image is made.
+    Never,
+}
+
+/// Names of the files of a part in a precision.
+fn variants(precision: Precision) -> &'static [&'static str] {
+    match precision {
+        Precision::F32 => &[],
+        Precision::F16 => &["model_fp16.onnx", "model_f16.onnx"],
+        Precision::Int8 => &["model_int8.onnx", "model_quantized.onnx"],
+    }
+}
+
+/// A loaded network that is in no use.
+#[derive(Debug)]
+enum Idle {
+    Graph(TensorGraph),
+    Decoder(Box<OnnxNetwork>),
+}
+
+/// Loads the networks of a folder, and keeps those that are given back while there is room.
+#[derive(Debug)]
+pub(super) struct NetworkPool {
+    runtime: Arc<Runtime>,
+    folder: PathBuf,
+    options: TextToImageOptions,
+    /// Networks in no use with their files and sizes in bytes, the least recently used first.
+    idle: Vec<(String, u64, Idle)>,
+    /// How many networks have been loaded.
+    loads: usize,
+    /// Measures the memory that the process has, in bytes.
+    resident: fn() -> u64,
+}
+
+impl NetworkPool {
+    pub(super) fn new(runtime: &Arc<Runtime>, folder: &Path, options: TextToImageOptions) -> Self {
+        let (runtime, folder) = (Arc::clone(runtime), folder.to_owned());
+        let resident = machine::resident_memory;
+        Self { runtime, folder, options, idle: Vec::new(), loads: 0, resident }
+    }
+
+    pub(super) fn runtime(&self) -> &Arc<Runtime> {
+        &self.runtime
+    }
+
+    pub(super) fn options(&self) -> &TextToImageOptions {
+        &self.options
+    }
+
+    /// How many networks have been loaded since the pipeline was opened.
+    pub(super) fn loads(&self) -> usize {
+        self.loads
+    }
+
+    /// The network in this file, loaded unless it still is.
+    ///
+    /// # Errors
+    /// [`Error::Model`] when it is missing or ONNX Runtime does not accept it.
+    pub(super) fn graph(&mut self, file: &str) -> Result<TensorGraph> {
+        if let Some(Idle::Graph(graph)) = self.idle(file) {
+            return Ok(graph);
+        }
+        let path = self.prepare(file)?;
+        TensorGraph::open(&self.runtime, &path.display().to_string(), &path, self.options.session)
+    }
+
+    /// The decoder in this file, loaded unless it still is.
+    ///
+    /// # Errors
+    /// As for [`graph`](Self::graph).
+    pub(super) fn decoder(&mut self, file: &str, interface: Interface) -> Result<OnnxNetwork> {
+        if let Some(Idle::Decoder(network)) = self.idle(file) {
+            return Ok(*network);
+        }
+        let path = self.prepare(file)?;
+        let (model, source) = (path.display().to_string(), ModelSource::File(&path));
+        OnnxNetwork::load(&self.runtime, &model, source, interface, self.options.session)
+    }
+
+    /// Keeps a network that another image needs, too.
+    pub(super) fn give_back(&mut self, file: &str, mut graph: TensorGraph) {
+        if self.options.reuse != Reuse::Never {
+            // What it was conditioned on is not.
+            drop(graph.take_constants());
+            self.keep(file, Idle::Graph(graph));
+        }
+    }
+
+    /// Keeps a text encoder that another prompt needs, too.
+    pub(super) fn give_back_encoder(&mut self, file: &str, graph: TensorGraph) {
+        if self.options.reuse == Reuse::Prompts {
+            self.keep(file, Idle::Graph(graph));
+        }
+    }
+
+    /// Keeps a decoder that another image needs, too.
+    pub(super) fn give_back_decoder(&mut self, file: &str, network: OnnxNetwork) {
+        if self.options.reuse != Reuse::Never {
+            self.keep(file, Idle::Decoder(Box::new(network)));
+        }
+    }
+
+    /// Unloads idle networks, the least recently used first, until the process can take `bytes`
+    /// more within `limit`.
+    pub(super) fn make_room(&mut self, bytes: u64, limit: u64) {
+        while !self.idle.is_empty() && self.held().saturating_add(bytes) > limit {
+            self.idle.remove(0);
+        }
+    }
+
+    /// Whether all of these networks fit together, so that none is loaded twice.
+    pub(super) fn fit_together<'a>(&self, files: impl IntoIterator<Item = &'a str>) -> bool {
+        let is_idle = |file: &str| self.idle.iter().any(|(name, ..)| name == file);
+        let files = files.into_iter().filter(|file| !is_idle(file));
+        let bytes: u64 = files.filter_map(|file| self.size(file)).sum();
+        self.options.reuse != Reuse::Never
+            && self.held().saturating_add(bytes) <= for_networks(self.limit())
+    }
+
+    /// Checks that each of these networks alone fits the memory limit, before any is loaded.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] with the size of the first that does not.
+    pub(super) fn check<'a>(&self, files: impl IntoIterator<Item = &'a str>) -> Result<()> {
+        let (limit, held) = (self.limit(), self.held_without_idle());
+        for file in files {
+            // A file that is missing is reported when it is loaded.
+            let Some(size) = self.size(file).filter(|size| held.saturating_add(*size) > limit)
+            else {
+                continue;
+            };
+            let mebibytes = |bytes: u64| bytes.div_ceil(1 << 20);
+            let whose = if self.options.max_memory.is_some() { "limit" } else { "machine" };
+            return Err(Error::usage(format!(
+                "{} has {} MiB of weights, and {} of the {whose}'s {} MiB are left for it; raise \
+                 {MAX_MEMORY}, or take smaller weights, such as f16 or int8",
+                self.folder.join(file).display(),
+                mebibytes(size),
+                mebibytes(limit.saturating_sub(held)),
+                mebibytes(limit)
+            )));
+        }
+        Ok(())
+    }
+
+    /// Takes an idle network out.
+    fn idle(&mut self, file: &str) -> Option<Idle> {
+        let at = self.idle.iter().position(|(name, ..)| name == file)?;
+        Some(self.idle.remove(at).2)
+    }
+
+    fn keep(&mut self, file: &str, network: Idle) {
+        self.idle.retain(|(name, ..)| name != file);
+        let size = self.size(file).unwrap_or(0);
+        self.idle.push((file.to_owned(), size, network));
+    }
+
+    /// The path of a network that is to be loaded, with its weights checked, and room for it.
+    fn prepare(&mut self, file: &str) -> Result<PathBuf> {
+        let file = self.variant(file);
+        let path = find_graph(&self.folder, &file)?;
+        let size = self.size(&file).unwrap_or(0);
+        self.make_room(size, for_networks(self.limit()));
+        self.loads += 1;
+        Ok(path)
+    }
+
+    /// The file of that network in the requested precision, or itself.
+    fn variant(&self, file: &str) -> String {
+        let variants = variants(self.options.precision).iter();
+        let mut names = variants.map(|name| Path::new(file).with_file_name(name));
+        let found = names.find(|name| self.folder.join(name).is_file());
+        found.map_or_else(|| file.to_owned(), |name| name.display().to_string())
+    }
+
+    /// Whether any of these networks has a file in the requested precision.
+    pub(super) fn has_precision<'a>(&self, files: impl IntoIterator<Item = &'a str>) -> bool {
+        self.options.precision == Precision::F32
+            || files.into_iter().any(|file| self.variant(file) != file)
+    }
+
+    /// The bytes of a network's graph and weights.
+    fn size(&self, file: &str) -> Option<u64> {
+        /// A larger graph has its weights within.
+        const LARGEST_WITH_FILES: u64 = 32 << 20;
+        let path = find_inside(&self.folder, &self.variant(file), Links::Cache).ok()?;
+        let own = fs::metadata(&path).ok()?.len();
+        if own > LARGEST_WITH_FILES {
+            return Some(own);
+        }
+        let beside = self.folder.join(file);
+        let weights = external_files(&fs::read(&path).ok()?).into_iter().filter_map(|name| {
+            let path = find_inside(beside.parent()?, &name, Links::Cache).ok()?;
+            Some(fs::metadata(path).ok()?.len())
+        });
+        Some(own + weights.sum::<u64>())
+    }
+
+    /// The memory that the process may take.
+    fn limit(&self) -> u64 {
+        let available = || (self.resident)().saturating_add(machine::available_memory());
+        self.options.max_memory.unwrap_or_else(available)
+    }
+
+    /// The memory that the process has, at least that of its idle networks.
+    fn held(&self) -> u64 {
+        (self.resident)().max(self.idle.iter().map(|(_, size, _)| size).sum())
+    }
+
+    fn held_without_idle(&self) -> u64 {
+        self.held().saturating_sub(self.idle.iter().map(|(_, size, _)| size).sum())
+    }
+}
+
+/// The part of a memory limit up to which networks are loaded. The rest is for their evaluations.
+fn for_networks(limit: u64) -> u64 {
+    limit - limit / 4
+}
+
+/// The path of a network in a folder, with its weights checked.
+fn find_graph(folder: &Path, name: &str) -> Result<PathBuf> {
+    let model = folder.display().to_string();
+    let failed = |cause| {
+        Error::model_from(&model, format!("its {name} cannot be read; export it again"), cause)
+    };
+    let file = find_inside(folder, name, Links::Cache).map_err(failed)?;
+    let bytes = read_regular(&file, LARGEST_GRAPH).map_err(failed)?;
+    // Weights lie beside the name in the folder, even if that is a link.
+    let named = folder.join(name);
+    find_weights(&bytes, named.parent().unwrap_or(folder), Links::Cache, &model)?;
+    Ok(named)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::{NetworkPool, Reuse, TextToImageOptions, for_networks};
+    use crate::error::Result;
+    use crate::network::{Library, Runtime};
+
+    const UNET: &str = "unet/model.onnx";
+    const TEXT: &str = "text_encoder/model.onnx";
+
+    /// A pool whose process holds nothing but networks.
+    fn pool(max_memory: u64, reuse: Reuse) -> Result<NetworkPool> {
+        let runtime = Runtime::load(&Library::Embedded)?;
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/pipelines/text/folders/sd15");
+        let max_memory = Some(max_memory);
+        let options = TextToImageOptions { max_memory, reuse, ..TextToImageOptions::default() };
+        let mut pool = NetworkPool::new(&runtime, Path::new(folder), options);
+        pool.resident = || 0;
+        Ok(pool)
+    }
+
+    /// How many networks are loaded for two images.
+    fn loads(max_memory: u64, reuse: Reuse) -> Result<usize> {
+        let mut pool = pool(max_memory, reuse)?;
+        for _ in 0..2 {
+            let text = pool.graph(TEXT)?;
+            pool.give_back_encoder(TEXT, text);
+            let unet = pool.graph(UNET)?;
+            pool.give_back(UNET, unet);
+        }
+        Ok(pool.loads())
+    }
+
+    #[test]
+    fn networks_stay_loaded_while_there_is_memory() -> Result<()> {
+        let sizes = pool(1 << 30, Reuse::Prompts)?;
+        let [unet, text] = [UNET, TEXT].map(|file| sizes.size(file).unwrap_or(0));
+        assert!(unet > 10_000 && text > 10_000, "{unet} {text}");
+        let of_both = 4 * (unet + text) / 3 + 4;
+        assert!(for_networks(of_both) >= unet + text);
+        assert_eq!(loads(of_both, Reuse::Prompts)?, 2);
+        assert_eq!(loads(of_both - 16, Reuse::Prompts)?, 4, "one at a time");
+        assert_eq!(loads(of_both, Reuse::Images)?, 3, "the text encoder is unloaded");
+        assert_eq!(loads(of_both, Reuse::Never)?, 4);
+        assert!(pool(of_both, Reuse::Images)?.fit_together([UNET, TEXT]));
+        assert!(!pool(of_both - 16, Reuse::Images)?.fit_together([UNET, TEXT]));
+        Ok(())
+    }
+
+    #[test]
+    fn a_network_larger_than_the_memory_is_refused_before_it_is_loaded() -> Result<()> {
+        let fits = pool(1 << 30, Reuse::Never)?;
+        fits.check([UNET, TEXT, "gone/model.onnx"])?;
+        let size = fits.size(UNET).unwrap_or(0);
+        let problem = pool(size - 1, Reuse::Never)?.check([UNET]).unwrap_err().to_string();
+        assert!(problem.contains("unet/model.onnx has 1 MiB of weights, and 1 of"), "{problem}");
+        Ok(())
+    }
+}
