@@ -60,7 +60,7 @@ pub(crate) struct Arguments {
     samples: u16,
 
     #[command(flatten)]
-    onnx: OnnxOptions,
+    pub(super) onnx: OnnxOptions,
 
     #[command(flatten)]
     pub(super) pipeline: ByPromptOptions,
@@ -81,7 +81,8 @@ pub(crate) struct Arguments {
 impl Arguments {
     pub(crate) fn run(self) -> anyhow::Result<()> {
         self.images.sync.apply();
-        if let Some(model) = self.model.as_deref().filter(|model| is_pipeline(Path::new(model))) {
+        let model = self.model.as_deref().filter(|_| !self.prior);
+        if let Some(model) = model.filter(|model| is_pipeline(Path::new(model))) {
             return self.run_staged(model);
         }
         if let Some(option) = self.pipeline.given() {

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use clap::Args;
 use eddy::media::{Image, Samples};
-use eddy::model::Precision;
+use eddy::model::{Description, Precision};
 use eddy::stages::{NoiseDraws, Reuse, TextToImageRequest};
 use serde_json::json;
 
@@ -51,6 +51,11 @@ impl Arguments {
             return refused(format!(
                 "{model} enlarges images only, a step at a time; a stream needs a model such as \
                  upscale-x2"
+            ));
+        }
+        if self.onnx.description() != Description::default() {
+            return refused(format!(
+                "{model} is no .onnx; leave out the options that describe one"
             ));
         }
         let recorded = self.noise.values()?;

@@ -119,7 +119,7 @@ fn guidance_is_within_its_interval_alone() {
     for name in ["sd15-euler", "sdxl", "pixart-sigma"] {
         let place = Place::with_pipeline(name);
         let run = |more: &str| {
-            let run = format!("{RUN} --size 64x64 --steps 3 -o a.png --guidance-scale 6 {more}");
+            let run = format!("{RUN} --size 96x64 --steps 3 -o a.png --guidance-scale 6 {more}");
             let outcome = eddy(&run).within(&place).succeeds();
             (place.image("a.png"), outcome.stderr)
         };
@@ -128,7 +128,7 @@ fn guidance_is_within_its_interval_alone() {
         assert_eq!(samples(&guided), samples(&everywhere), "{name}");
         let (nowhere, said) = run("--guidance-interval 0,0.0001");
         assert!(said.contains("the negative prompt has no effect"), "{said}");
-        eddy(&format!("{RUN} --size 64x64 --steps 3 -o b.png --guidance-scale 1"))
+        eddy(&format!("{RUN} --size 96x64 --steps 3 -o b.png --guidance-scale 1"))
             .within(&place)
             .succeeds();
         assert_eq!(samples(&nowhere), samples(&place.image("b.png")), "{name}");
