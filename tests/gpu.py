@@ -44,7 +44,7 @@ def records(run):
 
 
 def worst(one, other):
-    """The largest difference between two pictures, in levels, and how many samples differ."""
+    """The largest difference between two images, in levels, and how many samples differ."""
     one, other = one.read_bytes(), other.read_bytes()
     if len(one) != len(other) or one[:54] != other[:54]:
         return 255, len(one)

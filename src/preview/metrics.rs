@@ -17,23 +17,23 @@ pub(super) fn text(metrics: &Metrics) -> String {
         );
     };
     let totals = [
-        ("pictures_read_total", "Frames that came.", counters.read),
-        ("pictures_written_total", "Frames that were written.", counters.written),
-        ("pictures_dropped_total", "Frames that were dropped for newer ones.", counters.dropped),
-        ("pictures_corrupt_total", "Frames that were damaged.", counters.corrupt),
-        ("pictures_late_total", "Frames that were written after their deadline.", counters.late),
+        ("frames_read_total", "Frames that were read.", counters.read),
+        ("frames_written_total", "Frames that were written.", counters.written),
+        ("frames_dropped_total", "Frames that were dropped for newer ones.", counters.dropped),
+        ("frames_corrupt_total", "Frames that were damaged.", counters.corrupt),
+        ("frames_late_total", "Frames that were written after their deadline.", counters.late),
         (
-            "pictures_passed_on_total",
-            "Frames of which the network made none, passed on as they were.",
+            "frames_passed_through_total",
+            "Frames for which the network gave invalid output, passed through unchanged.",
             *failed,
         ),
         (
             "tiles_repeated_total",
-            "Tiles that came out as no frame and were computed again.",
+            "Tiles with invalid output, which were computed again.",
             *repeated,
         ),
-        ("quality_changes_total", "How often the treatment changed so as to keep up.", *changes),
-        ("reconnects_total", "How often the source was gone and came back.", counters.reconnected),
+        ("quality_changes_total", "Changes of quality to keep up with the frame rate.", *changes),
+        ("reconnects_total", "Reconnections of the source.", counters.reconnected),
     ];
     for (name, help, value) in totals {
         metric(name, "counter", help, value as f64);
@@ -43,7 +43,7 @@ pub(super) fn text(metrics: &Metrics) -> String {
     metric(
         "scale",
         "gauge",
-        "The size at which frames are worked on, as a part of their own.",
+        "The scale at which frames are processed; 1 is full resolution.",
         quality.scale.factor(),
     );
     metric(
@@ -61,7 +61,7 @@ pub(super) fn text(metrics: &Metrics) -> String {
         "Time since the first frame.",
         counters.elapsed.as_secs_f64(),
     );
-    out += "# HELP eddy_latency_seconds From a frame's arrival to when it was written.\n";
+    out += "# HELP eddy_latency_seconds Time from a frame's arrival until it was written.\n";
     out += "# TYPE eddy_latency_seconds summary\n";
     for (part, quantile) in Histogram::QUANTILES.into_iter().zip(latency.quantiles()) {
         let _ =

@@ -202,7 +202,7 @@ fn metrics_are_in_prometheus_format() {
             answer.text().lines().find_map(|line| line.strip_prefix(&format!("eddy_{name} ")));
         line.unwrap_or_else(|| panic!("{name}: {}", answer.text())).parse::<f64>().unwrap()
     };
-    assert!(value("pictures_written_total") > 3.0 && value("latency_seconds_count") > 3.0);
+    assert!(value("frames_written_total") > 3.0 && value("latency_seconds_count") > 3.0);
     assert_eq!(
         (value("sigma"), value("steps"), value("scale"), value("temporal")),
         (20.0, 1.0, 1.0, 0.0)

@@ -1,4 +1,4 @@
-"""Makes the pictures of this folder from scikit-image's own samples: `pip install scikit-image==0.26.0` and run me here.
+"""Makes the images of this folder from scikit-image's own samples: `pip install scikit-image==0.26.0` and run me here.
 
 astronaut.png: Eileen Collins, NASA, public domain. coffee.png: Pikolo Espresso Bar, by Rachel Michetti, CC0.
 chelsea.png: Chelsea the cat, by Stefan van der Walt, CC0. noisy-chelsea.png: the same with Gaussian noise of sigma 25

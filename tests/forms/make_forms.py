@@ -9,7 +9,7 @@ list with an entry each:
     task       denoise, upscale, deblur, inpaint, stream (denoise, several frames), sample or generate
     flags      what has to be said of it, at most four tokens
     options    further options of the command
-    inputs     pictures (16-bit PNG) or states (.npy)
+    inputs     images (16-bit PNG) or states (.npy)
     expected   .npy of float32, [1, C, H, W] in 0..1, of streams [6, C, H, W]; of `sample` the state, unclipped
     crop       [y0, x0, y1, x1]: compare this much, because the borders of a convolution are another matter
     tolerance  largest difference
@@ -42,7 +42,7 @@ IR = {9: 4, 10: 5, 11: 6, 12: 7, 13: 7, 14: 7, 15: 8, 16: 8, 17: 8, 18: 8, 19: 9
 FREE = ["batch", 3, "height", "width"]
 
 
-# Pictures
+# Images
 
 
 def picture(height=H, width=W, shift=0.0):
@@ -273,7 +273,7 @@ def noise_levels(folder, noisy_image):
     shaped("sigma-255", ["batch"], ("x", "sigma", "y"), factor=PER_SIGMA / 255, flags=["--sigma-factor", "255"])
     shaped("sigma-log", ["batch"], ("x", "log_sigma", "y"), 20, before=lambda g, level: g.op("Exp", level), flags=["--sigma-encoding", "log"])
 
-    # The map is the fourth channel of the picture.
+    # The map is the fourth channel of the image.
     g = Graph(15)
     both = g.input("x", ["batch", 4, "height", "width"])
     image, sigma = (g.conv(both, np.eye(4)[rows][:, :, None, None]) for rows in (slice(0, 3), slice(3, 4)))
@@ -530,7 +530,7 @@ def repairs(folder):
     filled = conv(x * (1 - mask), diagonal(kernel[0, 0])) / (conv(1 - mask, kernel) + 1e-4)
     folder.add("inpaint", "inpaint", g, ["holes.png"], np.where(mask == 1, filled, x), options=["--mask", "mask.png"])
 
-    # The mask is the fourth channel of the picture; or bytes, as the picture is.
+    # The mask is the fourth channel of the image; or bytes, as the image is.
     def fill(g, image, missing):
         known = g.op("Sub", 1.0, missing)
         kept = g.op("Mul", image, known)
@@ -718,7 +718,7 @@ def diffusion(folder):
     folder.add("edm-by-sigma", "sample", g, ["noise-80.npy"], euler(edm, large, [80, 0.002]),
                ["--prediction=edm=0.5", "--sigma-range=0.002,80", "--sigma-encoding=linear"], euler_options, crop=False)
 
-    # A consistency model: the clean picture, by sigma.
+    # A consistency model: the clean image, by sigma.
     def consistent(x, sigma):
         norm = np.hypot(sigma, 0.5)
         return 0.25 / ((sigma - 0.002) ** 2 + 0.25) * x + (sigma - 0.002) * 0.5 / norm * np.tanh(conv(x / norm, mix.astype(np.float64)))
@@ -738,7 +738,7 @@ def diffusion(folder):
 
 
 def nonsense(folder):
-    """What no picture goes through."""
+    """What no image goes through."""
     g = Graph(17)
     tokens = g.input("input_ids", ["batch", 128], TensorProto.INT64)
     table = np.random.default_rng(0).standard_normal((100, 8))

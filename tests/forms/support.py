@@ -1,4 +1,4 @@
-"""What the runners of tests/forms and tests/third_party share: an environment of their own, pictures, and one command."""
+"""What the runners of tests/forms and tests/third_party share: an environment of their own, images, and one command."""
 
 import importlib.util
 import pathlib

@@ -1,4 +1,4 @@
-"""Writes tests/data/folders: pipelines of diffusers as torch.onnx exports them, with tiny random networks, and the pictures that diffusers
+"""Writes tests/data/folders: pipelines of diffusers as torch.onnx exports them, with tiny random networks, and the images that diffusers
 itself draws with them.
 
     python3 -m venv .venv && .venv/bin/pip install -r tests/golden/requirements.txt
@@ -7,7 +7,7 @@ itself draws with them.
 Never run by a test. Each folder is what `save_pretrained` writes, with an ONNX file in place of the weights of each network: `unet/model.onnx` (inputs
 `sample`, `timestep` and, where classes are told, `class_labels`; output `out_sample`) and, where latents are drawn, `vqvae/model.onnx` (input
 `latent_sample`, output `sample`: `VQModel.decode`). `initial.npy` is the noise that the pipeline drew first, `fresh.npy` that of its steps, `small.npy` the small
-picture where one is enlarged, in 65535ths; `expected.npy` [pictures, C, H, W] is what it drew, black 0 and white 1.
+image where one is enlarged, in 65535ths; `expected.npy` [images, C, H, W] is what it drew, black 0 and white 1.
 """
 
 import pathlib

@@ -8,7 +8,7 @@ Never run by a test. Nothing of Eddy's tables is known here: there are levels, s
   "Improved Techniques for Training Score-Based Generative Models", technique 4, and its updates, whose alpha is half of the older paper's;
 - Song et al. 2021, "Score-Based Generative Modeling through Stochastic Differential Equations", algorithms 2 and 4 (`pc` on a VE SDE), 3 and 5 (on a VP SDE),
   equation 46 (reverse diffusion) and appendix D.4 with equations 47 and 48 (`ode`), as the authors' code orders them: the corrector before the predictor, and
-  at the end the mean of the picture (Jolicoeur-Martineau et al. 2021, appendix D).
+  at the end the mean of the image (Jolicoeur-Martineau et al. 2021, appendix D).
 
 The score network is s(x, sigma) = -(0.4 x + 0.1 sin(3 x + sigma)) / (1 + sigma^2); on a VP schedule epsilon(x, t) = 0.3 x + 0.1 sin(3 x + 0.01 t), whose score is
 -epsilon / sqrt(1 - abar). The corrector's step is 2 alpha (r |z| / |s|)^2; |z| / |s| is what it is in expectation where the network is right, sqrt(1 - abar) or sigma,

@@ -9,7 +9,7 @@ from that file by from_config. The loop is that of a diffusers pipeline around a
 Euler, already multiplied by init_noise_sigma), scale_model_input, the network in ONNX Runtime with the timestep cast to
 the type of its input, step. All start from `start.npy`; step i draws row i of `noise.npy`. `cases.json` lists the runs,
 and `<pipeline>/expected.npy` holds their ends in the same order. The schedulers are also run in f64 around the same
-network: where that differs by more than 5e-6 of the largest value, since the published ones have lost the picture at a
+network: where that differs by more than 5e-6 of the largest value, since the published ones have lost the image at a
 sigma of hundreds, `<pipeline>/exact.npy` holds that end too, and the case by how much the published one is off
 (`rounding`).
 
@@ -86,7 +86,7 @@ def save(path, nodes, constants, element, timestep, channels=3, further=()):
 def save_unet(path, seed, element, timestep, skip=0.0, further=()):
     """Two convolutions, between them an embedding of the timestep in sines and cosines; `skip` times `sample` is added.
 
-    Without a skip, a network that predicts epsilon would have pictures of any size, all clipped where clipping is on.
+    Without a skip, a network that predicts epsilon would have images of any size, all clipped where clipping is on.
     """
     dtype = helper.tensor_dtype_to_np_dtype(element)
     random = np.random.default_rng(seed)

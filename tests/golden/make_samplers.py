@@ -6,7 +6,7 @@
 Never run by a test. Each case holds the numbers of the schedulers as they are published, which compute in f32 (`result`).
 The same schedulers are also run in f64 on the same f32 tables, with square roots that are rounded correctly: where that
 differs by more than 1e-6 of the largest value, a case holds those numbers too (`exact`) and by how much the published ones
-are off (`rounding`). There are two causes: cancellation (at sigma = 4096, f32 has lost the picture), and torch's f32 square
+are off (`rounding`). There are two causes: cancellation (at sigma = 4096, f32 has lost the image), and torch's f32 square
 root, whose last bit depends on the machine and which the rescaling to zero terminal SNR amplifies. The network is
 
     F(x, t) = 0.3 x + 0.1 sin(3 x + 0.01 t)
@@ -200,7 +200,7 @@ MULTISTEP_VARIANTS = {
         ("sd", {"solver_order": 1}, "leading", 4),
         ("sd", {"solver_order": 3, "steps_offset": 1}, "leading", 20),
         ("sd", {"solver_order": 3, "lower_order_final": False, "final_sigmas_type": "sigma_min"}, "linspace", 10),
-        # diffusers' bh1 is infinite times nothing at the clean picture.
+        # diffusers' bh1 is infinite times nothing at the clean image.
         ("sd", {"solver_order": 3, "solver_type": "bh1", "final_sigmas_type": "sigma_min"}, "trailing", 10),
         ("linear", {"solver_type": "bh1", "final_sigmas_type": "sigma_min"}, "linspace", 10),
         ("sd", {"use_karras_sigmas": True}, "linspace", 10),

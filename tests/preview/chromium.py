@@ -107,12 +107,12 @@ def main(binary, screenshot=None):
         page.check("#auto")
         until("and estimated again", lambda: text("noise") != "sigma 50.0")
         page.check("#temporal")
-        until("pictures before are drawn on", lambda: page.evaluate("told.temporal"))
+        until("pictures before are drawn on", lambda: page.evaluate("lastStatus.temporal"))
         page.wait_for_timeout(3000)
         if screenshot:
             page.screenshot(path=screenshot, type="jpeg", quality=88)
         page.uncheck("#temporal")
-        until("and no more", lambda: not page.evaluate("told.temporal"))
+        until("and no more", lambda: not page.evaluate("lastStatus.temporal"))
         run.kill()
         until("the end of the run is told", lambda: "has ended" in text("message"))
 

@@ -1,6 +1,6 @@
 """Networks in the files of others as ONNX, and what they compute, in numpy: FFDNet (torch), Real-ESRGAN (ncnn), RDN (TensorFlow.js).
 
-Pictures are [C, H, W].
+Images are [C, H, W].
 """
 
 import collections

@@ -1,7 +1,7 @@
-"""Makes the small pictures beside this file, with encoders that are not Eddy's.
+"""Makes the small images beside this file, with encoders that are not Eddy's.
 
     python3 -m pip install pillow>=11.3 numpy
-    python3 tests/data/pictures/make.py
+    python3 tests/data/images/make.py
 
 Pixel (x, y) of 48 x 40 is red 5 x, green 6 y, blue 2 (x + y), exactly or as nearly as the format allows;
 that of `cmyk.jpg` is cyan 5 x, magenta 6 y, yellow 30, black 40.

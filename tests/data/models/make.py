@@ -140,7 +140,7 @@ model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir
 onnx.checker.check_model(model)
 onnx.save(model, here / "darker-int8.onnx")
 
-# Enlarges twice: the mean of the small picture's nearest-neighbor enlargement and of the state.
+# Enlarges twice: the mean of the small image's nearest-neighbor enlargement and of the state.
 save(
     "larger",
     [

@@ -87,7 +87,7 @@ def build(name, merges):
 
 
 def picture(width, height, seed=0, channels="RGB"):
-    """Soft blobs of color: a picture of 8 bits."""
+    """Soft blobs of color: an image of 8 bits."""
     random = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width]
     values = np.full((height, width, 3), 0.4)
@@ -304,7 +304,7 @@ def sdxl_refiner(name, merges):
     return Made(pipeline, [call, call | dict(label="no-negative", negative_prompt=None)])
 
 
-# Guided by a picture
+# Guided by an image
 
 
 @builder("instruct-pix2pix")

@@ -5,7 +5,7 @@
 FOLDER/folders/NAME is the exported pipeline: by optimum's exporter where it knows the networks, otherwise by
 torch.onnx.export with optimum's names. FOLDER/ref/NAME has what the PyTorch pipeline did in f32: `args.json` (how it
 was called, and each draw of noise in order), `initial-noise.npy` (the first draw), `noise.npy` (the others, on axis 0;
-flat, where their shapes differ), `out.npy` ([1, 3, H, W], 0 to 1), the input pictures as PNG, and `trace.npz`: token
+flat, where their shapes differ), `out.npy` ([1, 3, H, W], 0 to 1), the input images as PNG, and `trace.npz`: token
 ids, embeddings, timesteps, sigmas, states. FOLDER/STATUS.md gets lines on each. Without names, everything is made, and
 twice the same to the bit. CLIP's list of merges is in the package open-clip-torch.
 """
@@ -42,7 +42,7 @@ def with_fast_tokenizers(pipeline):
 
 
 def call(case, *contexts):
-    """Calls the pipeline within contexts; returns its picture, [1, 3, H, W]."""
+    """Calls the pipeline within contexts; returns its image, [1, 3, H, W]."""
     restore = with_fast_tokenizers(case.pipeline)
     case.pipeline.set_progress_bar_config(disable=True)
     try:
@@ -58,7 +58,7 @@ def call(case, *contexts):
 
 
 def run(case, place):
-    """Runs the PyTorch pipeline once and writes its reference; returns its trace and its picture."""
+    """Runs the PyTorch pipeline once and writes its reference; returns its trace and its image."""
     place.mkdir(parents=True, exist_ok=True)
     trace, draws = record.Trace(case.pipeline), record.Draws()
     picture = call(case, draws.active(), trace.active())

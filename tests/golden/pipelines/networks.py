@@ -55,7 +55,7 @@ def unet(seed=0, **settings):
 
 
 def vae(seed=0, widths=(4, 4, 8, 8), **settings):
-    """As many blocks as widths; each but the last halves the picture."""
+    """As many blocks as widths; each but the last halves the image."""
     defaults = dict(
         in_channels=3,
         out_channels=3,
@@ -325,7 +325,7 @@ def pixel_unet(seed=0, **settings):
 
 
 def plain_unet(seed=0, **settings):
-    """A U-Net without text, from a noisy and an enlarged picture."""
+    """A U-Net without text, from a noisy and an enlarged image."""
     defaults = dict(
         sample_size=32,
         in_channels=6,
@@ -357,7 +357,7 @@ def movq(seed=0, **settings):
 
 
 def calmer(model):
-    """Lessens what a decoder's norms take from the latents, which otherwise saturates the picture."""
+    """Lessens what a decoder's norms take from the latents, which otherwise saturates the image."""
     for module in model.modules():
         if isinstance(module, SpatialNorm):
             module.conv_y.weight.data *= 0.1
