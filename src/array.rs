@@ -79,10 +79,10 @@ fn refuse_more_than_there_is(reader: &mut (impl Read + Seek)) -> std::io::Result
     let values = sides.fold(1, u64::saturating_mul);
     // The smallest element takes one byte.
     if values > length {
-        let words = format!(
+        let problem = format!(
             "its header claims a shape of ({shape}), and the file has {length} bytes in all"
         );
-        return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, words));
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, problem));
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Containers and codecs through ffmpeg, where it is installed.
 
-// Helpers beside the tests panic as tests do.
+// Test helpers may panic.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
@@ -33,7 +33,7 @@ fn place() -> Option<Place> {
         .status()
         .is_ok_and(|status| status.success())
     {
-        // CI installs it and says so.
+        // CI installs ffmpeg, and requires it by an environment variable.
         assert!(std::env::var_os("EDDY_TEST_FFMPEG").is_none(), "ffmpeg is not installed");
         skip("ffmpeg is not installed");
         return None;
@@ -114,7 +114,7 @@ fn reads_avif_and_jpeg_2000() {
     ffmpeg(&place, "-f lavfi -i testsrc2=size=64x48 -frames:v 1 -pix_fmt rgb24 p.jp2");
     eddy("denoise p.jp2 -o b.png").within(&place).succeeds();
     assert_eq!((place.image("b.png").width, place.image("b.png").height), (64, 48));
-    // Without ffmpeg it says which program does it.
+    // Without ffmpeg, the message names it.
     place.file("cut.avif", &std::fs::read(place.path("clear.avif")).unwrap()[..200]);
     eddy("denoise cut.avif -o c.png").within(&place).fails(3).says("cannot decode");
     eddy("denoise cut.avif -o c.png")
@@ -131,7 +131,7 @@ fn limits_the_memory_of_frames_that_ffmpeg_decodes() {
     ffmpeg(&place, "-f lavfi -i color=size=9000x9000 -frames:v 1 -pix_fmt rgb24 large.jp2");
     let run =
         eddy("denoise large.jp2 -o a.png --sigma 0 --max-memory 200M").within(&place).fails(3);
-    // Before it is decoded, of which ffmpeg knows no limit in bytes.
+    // Checked before decoding, for which ffmpeg has no limit in bytes.
     run.says("9000 x 9000 pixels").says("raise --max-memory");
     ffmpeg(&place, "-f lavfi -i testsrc2=size=640x480 -frames:v 1 -pix_fmt rgb24 small.jp2");
     eddy("denoise small.jp2 -o a.png --sigma 0 --max-memory 400M").within(&place).succeeds();
@@ -247,7 +247,7 @@ fn live_frames_keep_their_arrival_times() {
     let mut sender = Command::new("ffmpeg");
     let source = "-nostdin -loglevel error -re -f lavfi -i testsrc2=size=64x48:rate=10:duration=4 -c:v mjpeg -f matroska -";
     sender.args(source.split(' '));
-    // Ten frames per second come, whatever is said.
+    // Ten frames per second arrive, whatever rate is declared.
     let arguments = format!(
         "denoise tcp://127.0.0.1:{port} -o out.mkv -m identity --sigma 1 --fps-in 100 --json"
     );
@@ -268,7 +268,7 @@ fn live_frames_keep_their_arrival_times() {
     assert!(written >= 20.0 && seconds * 10.0 / written > 0.5, "{written} frames in {seconds} s");
 }
 
-/// Every kind of frame comes through to an encoder without loss, also with times of their own.
+/// Every pixel format reaches an encoder without loss, also at a variable rate.
 #[test]
 fn records_live_frames_at_their_times() {
     let Some(place) = place() else { return };
@@ -298,7 +298,7 @@ fn records_live_frames_at_their_times() {
             .unwrap();
         assert!(output.status.success(), "{kind}: {}", String::from_utf8_lossy(&output.stderr));
         assert_eq!(probe(&place, "stream=sample_aspect_ratio", "out.mkv"), "4:3", "{kind}");
-        // Older ones may be dropped, and are the sooner the slower the machine; the last never is.
+        // Older frames may be dropped on a slow machine; the last one never is.
         let all = |name: &str| {
             ffmpeg(&place, &format!("-i {name} -vsync passthrough -pix_fmt {kind} -f rawvideo -"))
         };
@@ -341,7 +341,7 @@ fn passes_on_messages_of_ffmpeg() {
     place.holds_only(&["broken.mp4", "identity", "in.y4m"]);
 }
 
-/// Whatever the container, what is cut off or damaged is not the whole, although ffmpeg ends with
+/// In every container, truncation and damage are reported, although ffmpeg ends with
 /// success.
 #[test]
 fn reports_truncated_and_damaged_containers_with_the_frame_count() {
@@ -392,12 +392,12 @@ fn reports_containers_with_truncated_parts() {
         let whole = std::fs::read(place.path(name)).unwrap();
         let record = eddy(&format!("denoise {name} -o whole.y4m -m identity --sigma 1 --json"));
         assert_eq!(record.within(&place).succeeds().summary()["written"], frames, "{name}");
-        // Prime, so that no part ends there.
+        // A prime number, so that no part ends there.
         for part in [31, 53, 97] {
             place.file(&format!("cut-{name}"), &whole[..whole.len() * part / 101]);
             let denoise = format!("denoise cut-{name} -o part.y4m -m identity --sigma 1");
-            // Of what is left of MXF is said what is wrong with it, but for the last that there is
-            // no more.
+            // For MXF the message names the defect, except where only the last frame is
+            // missing.
             if (name, part) != ("a.mxf", 97) {
                 eddy(&denoise)
                     .within(&place)
@@ -409,7 +409,7 @@ fn reports_containers_with_truncated_parts() {
     }
 }
 
-/// Where what is missing ends with a part, or was never fetched, what is declared tells, or how the
+/// Missing parts, and parts that were never fetched, are detected by declared lengths or by how the
 /// parts are numbered.
 #[test]
 fn reports_containers_with_missing_parts() {
@@ -453,7 +453,7 @@ fn reports_containers_with_missing_parts() {
         at += 12 + u32::from_le_bytes([ivf[at], ivf[at + 1], ivf[at + 2], ivf[at + 3]]) as usize;
     }
     fails("cut.ivf", &ivf[..at]).says("it ends before its end");
-    // What was never fetched is zeros.
+    // Parts that were never fetched are zeros.
     let zeroed = |bytes: &[u8], from: usize, to: usize| {
         let mut bytes = bytes.to_vec();
         bytes[from..to].fill(0);
@@ -631,12 +631,12 @@ fn reports_truncated_sound_when_it_is_copied() {
         .fails(3)
         .says("cut.mp4: its sound ends before its end")
         .says("25 frames");
-    // Of the frames there are all, and y4m has no sound.
+    // All frames are there, and y4m has no sound.
     denoise("cut.mp4", "b.y4m").succeeds();
     place.holds_only(&["a.mp4", "b.mp4", "b.y4m", "cut.mp4", "identity", "whole.mp4"]);
 }
 
-/// Where frames end at once, the encoder still gets a beginning of the sound, or is told of none.
+/// If there are hardly any frames, the encoder still gets the start of the sound, or no sound stream.
 #[test]
 fn a_truncated_file_keeps_its_frames_for_any_length_of_sound() {
     let Some(place) = place() else { return };
@@ -656,7 +656,7 @@ fn a_truncated_file_keeps_its_frames_for_any_length_of_sound() {
             let frames = |file| {
                 probe(&place, "stream=nb_read_packets -count_packets -select_streams v", file)
             };
-            // Theora has no packet for a frame like the one before.
+            // Theora has no packet for a frame that equals the previous one.
             if output != "out.ogv" {
                 assert_eq!(frames(output), frames("frames.y4m"), "{name} {output}");
             }
@@ -667,7 +667,7 @@ fn a_truncated_file_keeps_its_frames_for_any_length_of_sound() {
             );
         }
     }
-    // Sound that is declared and never came.
+    // A declared sound stream without packets.
     ffmpeg(&place, &format!("{sources} -itsoffset 1 -i a.avi -map 0:v -map 2:a -c:a mp3 late.mkv"));
     let whole = place.bytes("late.mkv");
     place.file("cut.mkv", &whole[..whole.len() / 4]);
@@ -686,14 +686,14 @@ fn reads_a_container_from_a_named_pipe_once() {
     let (from, pipe) = (place.path("a.ts"), place.path("pipe.ts"));
     drop(silent(&place, "pipe.ts"));
     let writer = std::thread::spawn(move || std::fs::copy(from, pipe));
-    // As mp4 it would take the sound along, of which nothing is left.
+    // As MP4 the result would have the sound, of which nothing is left.
     let denoise = "denoise pipe.ts -o out.mp4 -m identity --sigma 1 --stall-timeout 20 --json";
     assert_eq!(eddy(denoise).within(&place).succeeds().summary()["written"], 25);
     writer.join().unwrap().unwrap();
 }
 
-/// A container that comes through standard input is a stream as y4m is, whatever standard input is
-/// called.
+/// A container on standard input is a stream as y4m is, whatever name is given to standard
+/// input.
 #[test]
 fn reads_a_container_from_standard_input() {
     let Some(place) = place() else { return };
@@ -733,7 +733,7 @@ fn silent(place: &Place, name: &str) -> std::fs::File {
     std::fs::File::options().read(true).write(true).open(path).unwrap()
 }
 
-/// Processes whose command line has these words in it.
+/// Processes whose command line contains these words.
 fn running(words: &str) -> usize {
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
     let lines = entries.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
@@ -769,7 +769,7 @@ fn interrupting_a_silent_source_leaves_no_process() {
     {
         let mut child =
             eddy(&arguments).within(&place).command().stderr(Stdio::null()).spawn().unwrap();
-        // Ours, and the program that waits for the pipe.
+        // This process, and ffmpeg, which waits for the pipe.
         wait_for("ffprobe was never there", &|count| count >= 2);
         kill_process(Pid::from_child(&child), signal).unwrap();
         assert_eq!(child.wait().unwrap().code(), code, "{signal:?}");
@@ -783,7 +783,7 @@ fn interrupting_a_silent_source_leaves_no_process() {
     wait_for("a process is left", &|count| count == 0);
     let mut child = eddy("denoise - -o out.y4m -m identity").within(&place).command();
     let mut child = child.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    // To wait would close it.
+    // `wait` would close it.
     let _stdin = child.stdin.take();
     std::thread::sleep(std::time::Duration::from_millis(500));
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
@@ -844,14 +844,14 @@ fn sound_ends_with_the_last_frame_of_an_interrupted_run() {
         assert!(seconds("b.part.mp4", "v") > 0.5, "{signals:?}");
         std::fs::remove_file(part).unwrap();
     }
-    // Sound is cut, too, where the frames of a source are.
+    // Sound ends, too, where the frames of a truncated source end.
     let whole = place.bytes("long.mkv");
     place.file("cut.mkv", &whole[..whole.len() / 20]);
     eddy("denoise cut.mkv -o c.mp4 -m identity --sigma 1").within(&place).fails(3);
     assert!((seconds("c.mp4", "v") - seconds("c.mp4", "a")).abs() < 0.5);
 }
 
-/// What was recorded until then is a film, under a name that says so: all of it after SIGKILL, and
+/// The partial recording is playable, under its temporary name: all of it after SIGKILL, and
 /// all but the last seconds after a power cut, for which a copy taken meanwhile stands.
 #[test]
 fn a_recording_survives_sigkill() {
@@ -884,7 +884,7 @@ fn a_recording_survives_sigkill() {
             command.command().current_dir(place.path("")).stdin(Stdio::piped()).spawn().unwrap();
         let mut stdin = child.stdin.take().unwrap();
         std::io::Write::write_all(&mut stdin, &frames).unwrap();
-        // What is on the way comes through, and then nothing more does.
+        // Frames in the pipe are still read, and then no more arrive.
         let started = std::time::Instant::now();
         let copy = format!("copy.{end}");
         while started.elapsed().as_secs() < 60 {
@@ -998,7 +998,7 @@ fn copies_color_tags_between_containers() {
         eddy("denoise in.mkv -m identity --sigma 1 -o").arg(output).within(&place).succeeds();
         assert_eq!(probe(&place, entries, output), probe(&place, entries, "in.mkv"), "{output}");
     }
-    // y4m on the way says it by a tag of ours.
+    // The y4m stream in between has it in a tag of Eddy's.
     eddy("denoise in.mkv -m identity --sigma 1 -o way.y4m")
         .within(&place)
         .succeeds()
@@ -1191,7 +1191,7 @@ fn a_full_disk_keeps_the_recorded_frames() {
         "-f lavfi -i testsrc2=size=320x240:rate=25:duration=8 -vf noise=alls=60:allf=t -f yuv4mpegpipe in.y4m",
     );
     place.folder("full");
-    // Of Matroska ffmpeg ends with success.
+    // For Matroska ffmpeg ends with success.
     for end in ["mp4", "mkv"] {
         let Some(mut command) = unshare("-m") else {
             return skip("a full disk: no file system can be mounted here");

@@ -20,7 +20,7 @@ use super::options::{Opened, Size};
 const SIZES: [[usize; 2]; 3] = [[640, 480], [1280, 720], [1920, 1080]];
 
 /// Each measurement runs at least this many frames.
-const FEWEST: u64 = 12;
+const MIN_FRAMES: u64 = 12;
 
 /// What is measured, and for how long.
 pub(super) struct VideoBench<'a> {
@@ -146,7 +146,7 @@ impl Source for Scene {
 
     fn next(&mut self, frame: &mut VideoFrame) -> eddy::Result<ReadOutcome> {
         let started = *self.started.get_or_insert_with(Instant::now);
-        if self.index >= FEWEST && started.elapsed() >= self.lasts {
+        if self.index >= MIN_FRAMES && started.elapsed() >= self.lasts {
             return Ok(ReadOutcome::End);
         }
         let luma = self.video.width * self.video.height;

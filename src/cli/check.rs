@@ -40,9 +40,9 @@ impl Arguments {
                     verify(&package, precision, &mut opened.network(&package, precision)?)?;
                 let (found, allowed) = (verdict.largest_difference, verdict.tolerance);
                 let name = &package.manifest.name;
-                let word = if verdict.passes() { "ok" } else { "WRONG" };
+                let outcome = if verdict.passes() { "ok" } else { "WRONG" };
                 let line = format!(
-                    "{name} {precision}: {word}, largest difference {found:.2e} of {allowed:.2e} \
+                    "{name} {precision}: {outcome}, largest difference {found:.2e} of {allowed:.2e} \
                      allowed"
                 );
                 let record = json!({

@@ -62,8 +62,8 @@ struct Page {
 }
 
 impl Page {
-    fn line(&mut self, name: &str, words: impl AsRef<str>) {
-        self.lines.push(format!("{name:<12}{}", words.as_ref()));
+    fn line(&mut self, name: &str, text: impl AsRef<str>) {
+        self.lines.push(format!("{name:<12}{}", text.as_ref()));
     }
 
     /// The GPUs that the library's CUDA code is for, and whether this machine's is one of them.
@@ -170,14 +170,14 @@ impl Arguments {
                 let verdict =
                     verify(&package, precision, &mut opened.network(&package, precision)?)?;
                 let took = started.elapsed().as_secs_f64() * 1e3;
-                let word = if verdict.passes() {
-                    "gives what it should"
+                let outcome = if verdict.passes() {
+                    "gives the expected result"
                 } else {
                     "GIVES OTHER VALUES than were recorded"
                 };
                 page.line(
                     "model",
-                    format!("{name} {precision}: {word} (loaded and run in {took:.0} ms)"),
+                    format!("{name} {precision}: {outcome} (loaded and run in {took:.0} ms)"),
                 );
                 models.push(json!({
                     "name": name, "precision": precision.name(), "passes": verdict.passes(),
@@ -262,14 +262,14 @@ fn nvidia_page(page: &mut Page) {
 fn cameras_page(page: &mut Page) {
     let mut cameras = Vec::new();
     for path in stream::cameras() {
-        let (name, words) = match stream::describe(&path) {
+        let (name, text) = match stream::describe(&path) {
             Ok((name, gives)) => {
-                let words = format!("{name}, gives {gives}");
-                (Some((name, gives)), words)
+                let text = format!("{name}, gives {gives}");
+                (Some((name, gives)), text)
             }
             Err(error) => (None, error.to_string()),
         };
-        page.line("camera", format!("{}: {words}", path.display()));
+        page.line("camera", format!("{}: {text}", path.display()));
         let (name, gives) = name.unzip();
         cameras.push(json!({"path": path.to_string_lossy(), "name": name, "gives": gives}));
     }

@@ -44,12 +44,12 @@ fn on_signal() {
     eddy::network::stop_evaluations(SHUTDOWN_GRACE);
     if let Some([path, part]) = FINISHING.get() {
         let name = path.display();
-        let words = format!(
+        let message = format!(
             "finishing {name} (again to stop now; what is written stays in {})",
             part.display()
         );
         // Stderr may be closed.
-        let _ = writeln!(std::io::stderr(), "eddy: {}", console::plain(&words));
+        let _ = writeln!(std::io::stderr(), "eddy: {}", console::plain(&message));
     }
 }
 

@@ -155,7 +155,7 @@ impl IoArgs {
     /// Whether a single image is read from standard input or written to standard output.
     pub(crate) fn is_standard_image(&self) -> eddy::Result<bool> {
         let [source] = self.sources() else { return Ok(false) };
-        if self.asks_for_stream() {
+        if self.is_stream_requested() {
             return Ok(false);
         }
         if is_standard(source) {
@@ -233,7 +233,7 @@ impl IoArgs {
     }
 
     /// Whether the requested format is a stream format.
-    pub(crate) fn asks_for_stream(&self) -> bool {
+    pub(crate) fn is_stream_requested(&self) -> bool {
         matches!(self.format, Some(OutputFormat::Y4m | OutputFormat::Raw))
     }
 

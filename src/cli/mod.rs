@@ -59,13 +59,13 @@ enum Command {
     Check(check::Arguments),
     Doctor(doctor::Arguments),
     #[command(hide = true)]
-    ProbeDevice(doctor::ProbeDevice),
+    TryDevice(doctor::ProbeDevice),
     Bench(bench::Arguments),
     Prepare(prepare::Arguments),
     Import(import::Arguments),
     Completions(pages::Completions),
     #[command(hide = true)]
-    ManPages(pages::ManPages),
+    Man(pages::ManPages),
 }
 
 impl Arguments {
@@ -82,12 +82,12 @@ impl Arguments {
             Command::Info(arguments) => arguments.run(),
             Command::Check(arguments) => arguments.run(),
             Command::Doctor(arguments) => arguments.run(),
-            Command::ProbeDevice(arguments) => arguments.run(),
+            Command::TryDevice(arguments) => arguments.run(),
             Command::Bench(arguments) => arguments.run(started),
             Command::Import(arguments) => arguments.run(),
             Command::Prepare(arguments) => arguments.run(),
             Command::Completions(arguments) => arguments.run(),
-            Command::ManPages(arguments) => arguments.run(),
+            Command::Man(arguments) => arguments.run(),
         }
     }
 }

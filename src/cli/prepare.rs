@@ -56,7 +56,7 @@ impl Arguments {
         dry_run.run(&package.manifest, &mut network, noisy_frame(self.size))?;
         spinner.finish_and_clear();
         let seconds = started.elapsed().as_secs_f64();
-        let word = match network.engine() {
+        let outcome = match network.engine() {
             Some(Engine::Found) => "was there".to_owned(),
             Some(Engine::NotCached(problem)) => {
                 let folder = engine_folder().unwrap_or_default();
@@ -70,7 +70,7 @@ impl Arguments {
             _ => format!("built in {seconds:.0} s"),
         };
         let folder = engine_folder().map(|folder| folder.display().to_string());
-        let line = format!("{what}: {word}, in {}", folder.as_deref().unwrap_or_default());
+        let line = format!("{what}: {outcome}, in {}", folder.as_deref().unwrap_or_default());
         let record = json!({
             "model": name, "precision": precision.name(), "width": width, "height": height,
             "device": opened.device().to_string(),

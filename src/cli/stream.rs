@@ -209,7 +209,7 @@ impl StreamOptions {
     ) -> eddy::Result<Option<Stream<'a>>> {
         let (sources, output) = (frames.sources(), frames.output());
         let is_stream = self.live
-            || frames.asks_for_stream()
+            || frames.is_stream_requested()
             || self.pixel_format.is_some()
             || self.target().is_some()
             || self.preview.is_some()

@@ -60,8 +60,8 @@ fn foreign(path: &Path) -> Option<PathBuf> {
 }
 
 fn is_foreign(path: &Path) -> bool {
-    let leads_away = |found: &Metadata| found.is_symlink() || found.file_type().is_fifo();
-    let Some(found) = path.symlink_metadata().ok().filter(leads_away) else { return false };
+    let is_link_or_pipe = |found: &Metadata| found.is_symlink() || found.file_type().is_fifo();
+    let Some(found) = path.symlink_metadata().ok().filter(is_link_or_pipe) else { return false };
     let own = rustix::process::geteuid().as_raw();
     // As the kernel does with `fs.protected_symlinks`, but also for group-writable folders, and
     // without the sticky bit.

@@ -68,7 +68,7 @@ static UNLIMITED: OnceLock<Rlimit> = OnceLock::new();
 /// # Errors
 /// When the kernel does not report what the process holds, or refuses the limit.
 pub fn limit_allocations(bytes: u64, threads: usize) -> io::Result<()> {
-    const LEAST_HEADROOM: u64 = 64 << 20;
+    const MIN_HEADROOM: u64 = 64 << 20;
     const DEFAULT_STACK: u64 = 8 << 20;
     let (reserved, resident) = (status_field("VmData:"), resident_memory());
     if reserved == 0 || resident == 0 {
@@ -79,7 +79,7 @@ pub fn limit_allocations(bytes: u64, threads: usize) -> io::Result<()> {
     let headroom = bytes
         .saturating_sub(resident)
         .saturating_add(bytes / 4)
-        .saturating_add(LEAST_HEADROOM)
+        .saturating_add(MIN_HEADROOM)
         .saturating_add(stack.saturating_mul(threads as u64));
     let limits = *UNLIMITED.get_or_init(|| getrlimit(Resource::Data));
     let current = limits.current.unwrap_or(u64::MAX).min(reserved.saturating_add(headroom));

@@ -60,12 +60,12 @@ pub fn ignore_file_size_signal() {
 /// network divides an integer by zero, or the smallest by -1. Call it at program start.
 pub fn report_integer_division() {
     extern "C" fn report(_: libc::c_int) {
-        let words = b"eddy: the network failed: it divides an integer by zero, or the smallest \
+        let message = b"eddy: the network failed: it divides an integer by zero, or the smallest \
                       integer by -1; take another model\n";
         // SAFETY: `write` and `_exit` may be called in a signal handler, and the buffer is as long
         // as it says.
         unsafe {
-            libc::write(libc::STDERR_FILENO, words.as_ptr().cast(), words.len());
+            libc::write(libc::STDERR_FILENO, message.as_ptr().cast(), message.len());
             libc::_exit(1);
         }
     }
@@ -189,12 +189,12 @@ pub(crate) fn try_to_allocate<T>(reserve: impl FnOnce() -> T) -> T {
 
 fn checked(pointer: *mut u8) -> *mut u8 {
     if pointer.is_null() && !HANDLES_FAILED_ALLOCATION.get() {
-        let words =
+        let message =
             b"eddy: there is not enough memory; raise --max-memory or the system's limit, or take \
               smaller images\n";
         // SAFETY: the buffer is as long as it says, and nothing allocates.
         let written =
-            unsafe { libc::write(libc::STDERR_FILENO, words.as_ptr().cast(), words.len()) };
+            unsafe { libc::write(libc::STDERR_FILENO, message.as_ptr().cast(), message.len()) };
         // Without standard error, the exit code has to suffice.
         let _ = written;
         exit_at_once(1);

@@ -28,7 +28,7 @@ pub(crate) struct Config {
 /// The possible width and height of a U-Net's input.
 pub(super) const SIDES: RangeInclusive<usize> = 1..=8192;
 /// The most blocks of a network. Each but the last halves the resolution.
-const MOST_BLOCKS: usize = 11;
+const MAX_BLOCKS: usize = 11;
 /// The possible number of feature channels.
 const FEATURES: RangeInclusive<usize> = 1..=65_536;
 
@@ -95,12 +95,12 @@ impl Config {
         const KEY: &str = "block_out_channels";
         let Some(value) = self.get(KEY) else { return Ok(1) };
         let blocks = value.as_array().filter(|blocks| {
-            blocks.len() <= MOST_BLOCKS
+            blocks.len() <= MAX_BLOCKS
                 && blocks.iter().all(|channels| count_in(channels, &FEATURES).is_some())
         });
         let expected = || {
             format!(
-                "at most {MOST_BLOCKS} whole numbers, {} to {}",
+                "at most {MAX_BLOCKS} whole numbers, {} to {}",
                 FEATURES.start(),
                 FEATURES.end()
             )

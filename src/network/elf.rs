@@ -71,7 +71,7 @@ mod tests {
         fs::write(&cut, &bytes[..5000]).unwrap();
         assert!(problem(&cut).unwrap().contains("it has 5000 bytes of at least"));
         fs::write(&cut, "a text").unwrap();
-        assert!(problem(&cut).unwrap().contains("no 64-bit library"));
+        assert!(problem(&cut).unwrap().contains("not a 64-bit Linux library"));
         for length in 0..200 {
             assert!(promised_length(&bytes[..length]).is_none_or(|end| end <= bytes.len() as u64));
         }

@@ -19,20 +19,20 @@ const SIDE: usize = 256;
 /// Side in pixels of the fully opaque squares that are examined in an image with transparency, and
 /// their maximum number. If there are too few, the whole image is examined.
 const VISIBLE: usize = 32;
-const MOST_VISIBLE: usize = 1024;
-const FEWEST_VISIBLE: usize = 4;
+const MAX_VISIBLE: usize = 1024;
+const MIN_VISIBLE: usize = 4;
 
 /// Sigma in 8-bit units below which noise counts as none, in images too small for an estimate by
 /// blocks.
-const LEAST_OF_FEW: f64 = 1.5;
+const MIN_SIGMA_OF_FEW: f64 = 1.5;
 
 /// Ratio of the standard deviation of red, green and blue to that of luma, from which noise of the
 /// three counts as independent. The ratio is 1.5 for white noise in RGB, 1 for noise in luma alone.
-const LEAST_TO_LUMA: f64 = 1.25;
+const MIN_RATIO_TO_LUMA: f64 = 1.25;
 
 /// Sigma in 8-bit units from which white noise of a gray image from a codec counts as white: the
 /// codec keeps its spectrum.
-const LEAST_WHITE_OF_GRAY: f64 = 6.0;
+const MIN_WHITE_SIGMA_OF_GRAY: f64 = 6.0;
 
 /// Images of more pixels than this are not too small.
 const FEW: usize = 64 * 64;
@@ -102,7 +102,7 @@ impl Assessment {
             // There are too few blocks for more than the finest band.
             let sigma = 255.0 * estimate_sigma(image);
             let [luma, chroma] = if is_gray { [1.0, 0.0] } else { sigmas_of_rgb(Matrix::Bt601) };
-            let kind = if sigma < LEAST_OF_FEW { NoiseKind::Clean } else { NoiseKind::White };
+            let kind = if sigma < MIN_SIGMA_OF_FEW { NoiseKind::Clean } else { NoiseKind::White };
             return Ok(Self { kind, sigma, planes: [luma * sigma, chroma * sigma] });
         }
         let mut planes: Vec<_> = estimate(&luma, width, PlaneRole::Luma).into_iter().collect();
@@ -125,7 +125,7 @@ impl Assessment {
             [deviation(&of_luma), deviation(&of_chroma)].map(|sigma| 255.0 * sigma);
         // Averaging chroma of 4:2:0 or smoothing it removes noise that independent red, green and
         // blue would have.
-        let lacks_chroma = !of_chroma.is_empty() && sigma < LEAST_TO_LUMA * luma;
+        let lacks_chroma = !of_chroma.is_empty() && sigma < MIN_RATIO_TO_LUMA * luma;
         let kind = if kind == NoiseKind::White && lacks_chroma { NoiseKind::Camera } else { kind };
         let planes = if is_gray { [sigma, 0.0] } else { [luma, chroma] };
         Ok(Self { kind, sigma, planes })
@@ -133,7 +133,7 @@ impl Assessment {
 
     /// Adapts the assessment to an image from a codec, which changes the spectrum of weak noise.
     pub fn through_codec(self) -> Self {
-        let is_weak_gray = self.planes[1] == 0.0 && self.sigma < LEAST_WHITE_OF_GRAY;
+        let is_weak_gray = self.planes[1] == 0.0 && self.sigma < MIN_WHITE_SIGMA_OF_GRAY;
         let kind = if self.kind == NoiseKind::White && is_weak_gray {
             NoiseKind::Camera
         } else {
@@ -178,8 +178,8 @@ fn rects(image: &Image) -> (usize, Vec<Rect>) {
         let places = (0..height / VISIBLE)
             .flat_map(|j| (0..width / VISIBLE).map(move |i| [i * VISIBLE, j * VISIBLE]));
         let visible: Vec<_> = places.filter(|place| is_visible(image, *place)).collect();
-        let step = visible.len().div_ceil(MOST_VISIBLE).max(1);
-        if visible.len() >= FEWEST_VISIBLE {
+        let step = visible.len().div_ceil(MAX_VISIBLE).max(1);
+        if visible.len() >= MIN_VISIBLE {
             let rect = |[x, y]: [usize; 2]| Rect {
                 x0: x.cast_signed(),
                 y0: y.cast_signed(),

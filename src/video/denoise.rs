@@ -481,11 +481,11 @@ impl<'a> StreamDenoiser<'a> {
     }
 
     /// Checks whether the next frame needs another quality step.
-    fn update_quality(&mut self, network: Duration, beside: Duration) -> Result<()> {
+    fn update_quality(&mut self, network: Duration, overhead: Duration) -> Result<()> {
         match self
             .controller
             .as_mut()
-            .and_then(|controller| controller.record_time(network, beside))
+            .and_then(|controller| controller.record_time(network, overhead))
         {
             Some(step) => {
                 self.stream_status.changes += 1;

@@ -115,7 +115,7 @@ impl StreamUpscaler<'_> {
     }
 
     /// Checks whether the next frame needs another number of sampler steps.
-    fn update_quality(&mut self, network: Duration, beside: Duration) -> Result<()> {
+    fn update_quality(&mut self, network: Duration, overhead: Duration) -> Result<()> {
         let Some(budget) = self.budget else { return Ok(()) };
         let steps = self.stream_status.quality.steps;
         let controller = self.controller.get_or_insert_with(|| {
@@ -127,7 +127,7 @@ impl StreamUpscaler<'_> {
         });
         controller.set_budget(budget);
         let requested =
-            controller.record_time(network, beside).unwrap_or_else(|| controller.step()).steps;
+            controller.record_time(network, overhead).unwrap_or_else(|| controller.step()).steps;
         if requested != steps {
             self.stream_status.changes += 1;
             self.set_steps(requested)?;

@@ -61,7 +61,7 @@ fn a_network_may_lack_a_batch() {
     assert_eq!(place.image("b.png").samples, place.image("c.png").samples);
 }
 
-/// The image is mirrored by what convolutions without padding take off.
+/// The image is extended by mirroring, by the border that convolutions without padding remove.
 #[test]
 fn a_network_without_padding_keeps_the_size() {
     let place = place(&["unpadded.onnx"]);

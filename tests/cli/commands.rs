@@ -89,7 +89,7 @@ fn check_and_doctor_pass() {
         assert_eq!((&record["passes"], &record["precision"]), (&true.into(), &precision.into()));
     }
     assert_eq!(files.stdout.lines().count(), 3);
-    eddy("doctor").succeeds().says_nothing().prints("gives what it should");
+    eddy("doctor").succeeds().says_nothing().prints("gives the expected result");
     let record = eddy("doctor --json --threads 1").succeeds().json();
     assert_eq!(record["models"][0]["passes"], true);
     assert!(

@@ -17,7 +17,7 @@ fn an_absent_gpu_fails_with_its_own_exit_code() {
         .fails(6)
         .says("cannot use any GPU")
         .says(embedded);
-    // A library that is there, and knows no GPU.
+    // An existing library without GPU support.
     let run = eddy("check denoise-fast --device cuda --runtime")
         .arg(env!("EDDY_EMBEDDED_ONNXRUNTIME"))
         .fails(6);

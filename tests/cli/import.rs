@@ -129,7 +129,7 @@ fn manifest(place: &Place) -> String {
     fs::read_to_string(place.path("out/model.toml")).unwrap()
 }
 
-/// The command line in `docs/packages.md` is complete: what is missing are its files.
+/// The command line in `docs/packages.md` is complete: only its files are missing.
 #[test]
 fn the_documented_command_is_accepted() {
     let document = include_str!("../../docs/packages.md");

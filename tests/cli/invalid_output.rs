@@ -41,7 +41,7 @@ fn repeats_invalid_tiles_in_f32() {
         assert_eq!(record["tiles_repeated"].as_u64(), Some(tiles), "{record}");
         let darker = distance(&place.image("a.png"), &place.image("b.png"));
         assert!(darker > 20.0, "{darker}");
-        eddy(&arguments).within(&place).succeeds().says("computed again that w");
+        eddy(&arguments).within(&place).succeeds().says("repeated in f32");
     }
 }
 

@@ -74,7 +74,7 @@ fn rejects_invalid_manifests() {
     }
     let place = place();
     place.file("m/model.toml", b"name = \"\xff\"");
-    refused(&place, "no UTF-8 text");
+    refused(&place, "not UTF-8 text");
 }
 
 #[test]

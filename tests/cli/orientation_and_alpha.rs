@@ -6,7 +6,7 @@ use crate::common::eddy;
 use crate::common::images::{distance, noisy};
 use crate::common::place::Place;
 
-/// A frame of 8 bits whose pixels are given by column and row.
+/// An 8-bit image whose pixels are a function of column and row.
 fn drawn<const N: usize>(
     width: usize,
     height: usize,
@@ -116,7 +116,7 @@ fn ignores_transparent_parts_of_a_mask() {
         .and("white.png", &layer([255; 3], 255))
         .and("black.png", &layer([0; 3], 255))
         .and("red.png", &layer([255, 0, 0], 0))
-        // White is what counts where there is some, on opaque black, too.
+        // White marks pixels to fill, also on opaque black.
         .and(
             "both.png",
             &drawn(48, 40, |x, y| match (inside(x, y), x) {
@@ -135,7 +135,7 @@ fn ignores_transparent_parts_of_a_mask() {
 
 #[test]
 fn fills_the_smooth_edge_of_a_mask() {
-    // White, with a border of one gray pixel, and something far away in a color that is not part of the mask.
+    // White, with a gray border of one pixel, and a distant dark spot that is not part of the mask.
     let soft = drawn(48, 40, |x, y| match (x, y) {
         (11..=20, 11..=20) => [255],
         (10..=21, 10..=21) => [90],
@@ -177,7 +177,7 @@ fn hidden_colors_do_not_affect_the_noise_level() {
         let pixel = &bytes(&after)[4 * (96 * y + x)..][..3];
         [pixel[0], pixel[1], pixel[2]]
     });
-    // As if the rest were not there, and the rest as it was.
+    // The result is that of the visible part alone, and the rest is unchanged.
     assert!(distance(&visible, &alone) < 4.0, "{}", distance(&visible, &alone));
     for (before, after) in
         bytes(before).as_chunks::<4>().0.iter().zip(bytes(&after).as_chunks::<4>().0)

@@ -233,7 +233,7 @@ fn accepts_trailing_data_after_a_qoi_and_rejects_a_truncated_one() {
     eddy("denoise cut.qoi -o c.png").within(&place).fails(3).says("cut off");
 }
 
-/// What a source names may be anything that is there.
+/// A source may name any existing file.
 #[test]
 fn rejects_replacing_any_file_that_a_source_could_name() {
     let place = place();
@@ -266,7 +266,7 @@ fn rejects_replacing_any_file_that_a_source_could_name() {
     }
     assert_eq!(place.bytes("v.mkv"), b"a film");
     assert_eq!(place.names(""), all);
-    // Of a name that is new nothing is read.
+    // A new file is not read.
     eddy("denoise outer.ffconcat -o new.mkv").within(&place).fails(3);
     eddy("denoise http://127.0.0.1:9/x -o v.mkv").within(&place).fails(3);
 }

@@ -13,7 +13,7 @@ use crate::common::eddy;
 use crate::common::images::psnr;
 use crate::common::place::{MANIFEST, Place, data, sha256};
 
-/// Any bytes at all that are samples of so many bits, two bytes each where those are more than
+/// Random samples of `bits` bits, two bytes each if there are more than
 /// eight.
 fn random(bits: u32, bytes: usize) -> Vec<u8> {
     let mut state = 1_u64;
@@ -26,7 +26,7 @@ fn random(bits: u32, bytes: usize) -> Vec<u8> {
     (0..bytes).map(&mut byte).collect()
 }
 
-/// A y4m stream of this kind, of random frames of so many bytes each.
+/// A y4m stream with this header and random frames of this size in bytes.
 fn y4m(kind: &str, width: usize, height: usize, bytes: usize, count: usize) -> Vec<u8> {
     let bits = if kind.ends_with("10") { 10 } else { 8 };
     let mut stream =
@@ -39,7 +39,7 @@ fn y4m(kind: &str, width: usize, height: usize, bytes: usize, count: usize) -> V
     stream
 }
 
-/// A model whose network gives back what it got.
+/// A model whose network is the identity.
 fn identity(place: &Place) {
     let bytes = fs::read(data("models").join("identity.onnx")).unwrap();
     place.file("identity/network.onnx", &bytes);
@@ -114,7 +114,7 @@ fn raw_frames_of_every_format_are_unchanged() {
     }
 }
 
-/// The photograph with noise as a stream of so many equal frames.
+/// The photograph with noise as a stream of equal frames.
 fn photographs(place: &Place, count: usize) {
     for i in 0..count {
         place.file(&format!("in/{i}.png"), fs::read(data("noisy-chelsea.png")).unwrap());
@@ -135,7 +135,7 @@ fn converts_between_sequences_and_streams() {
             .bytes("out.y4m")
             .starts_with(b"YUV4MPEG2 W451 H300 F12500:1000 Ip C444 XCOLORRANGE=LIMITED\nFRAME\n")
     );
-    // 0 is nothing to do, so that what is read is what was written.
+    // Sigma 0 leaves frames unchanged, so that the output equals the input.
     eddy("denoise out.y4m -o frames/ --sigma 0").within(&place).succeeds();
     assert_eq!(place.names("frames"), ["000001.png", "000002.png", "000003.png"]);
     let clean = crate::common::images::read(&data("chelsea.png"));
@@ -220,7 +220,7 @@ fn reports_invalid_stream_options() {
     assert!(!place.names("").iter().any(|name| name.contains("out") || name.contains(".part")));
 }
 
-/// A run that reads what is written into its stdin.
+/// A run that reads from its standard input.
 fn fed(place: &Place, arguments: &str) -> Child {
     let mut command = eddy(arguments).within(place).command();
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
@@ -234,7 +234,7 @@ fn drops_frames_of_a_live_pipe_when_too_slow() {
             &place,
             &format!("denoise - -o out.y4m --sigma 25 -m denoise --temporal=off --json {options}"),
         );
-        // All at once, and the network takes a while for each.
+        // All frames at once; the network takes a while for each.
         child.stdin.take().unwrap().write_all(&y4m("420jpeg", 320, 240, 115_200, 40)).unwrap();
         assert_eq!(child.wait().unwrap().code(), Some(0));
         let mut record = String::new();
@@ -274,7 +274,7 @@ fn signals_keep_finished_frames_while_the_source_is_silent() {
         let mut child = fed(&place, "denoise - -o out.y4m --sigma 5");
         let mut stdin = child.stdin.take().unwrap();
         stdin.write_all(&y4m("mono", 16, 16, 256, 5)).unwrap();
-        // The frames are worked on, and nothing more comes.
+        // The frames are being processed, and no more arrive.
         let written = || {
             let parts = place.names("").into_iter().find(|name| name.ends_with(".part"));
             parts.is_some_and(|name| place.bytes(&name).len() >= 5 * 262)
@@ -346,7 +346,7 @@ fn a_blocked_reader_does_not_block_the_run() {
     for named in [true, false] {
         let place = Place::new();
         mkfifoat(CWD, place.path("pipe.y4m"), Mode::RUSR | Mode::WUSR).unwrap();
-        // More than a pipe holds.
+        // More data than a pipe buffers.
         place.file("in.y4m", y4m("mono", 256, 256, 65_536, 30));
         let mut child = fed(
             &place,
@@ -354,7 +354,7 @@ fn a_blocked_reader_does_not_block_the_run() {
         );
         let mut stdout = child.stdout.take().unwrap();
         if !named {
-            // Some of it is read, and then no more.
+            // A part is read, and then no more.
             stdout.read_exact(&mut [0; 9]).unwrap();
         }
         while !catches_sigterm(&child) {

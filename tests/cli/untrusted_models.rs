@@ -12,7 +12,7 @@ use crate::common::images::noisy;
 use crate::common::place::{MANIFEST, Place, data, npy, sha256};
 use crate::common::{Outcome, eddy};
 
-/// Longer than any machine takes for what ends.
+/// Longer than any terminating operation takes.
 const LONG: Duration = Duration::from_secs(60);
 
 const DENOISE: &str = "denoise a.png -o out.png -m m --sigma 25";
@@ -26,7 +26,7 @@ fn place() -> Place {
     Place::with("a.png", &noisy(40, 30, 3, 8))
 }
 
-/// A diffusers folder `p` whose configurations are these.
+/// A diffusers folder `p` with these configurations.
 fn pipeline(place: &Place, unet: &str, scheduler: &str) {
     place.file(
         "p/unet/model.onnx",
@@ -36,13 +36,13 @@ fn pipeline(place: &Place, unet: &str, scheduler: &str) {
     place.file("p/scheduler/scheduler_config.json", scheduler);
 }
 
-/// The folder `p` is refused with these words.
+/// The folder `p` is rejected with this message.
 fn refused(place: &Place, words: &str) {
     eddy("generate -m p -o out.png --steps 2").within(place).fails(4).says(words);
     place.holds_only(&["a.png", "p"]);
 }
 
-/// A protobuf field that has a length.
+/// A length-delimited protobuf field.
 fn field(number: u8, body: &[u8]) -> Vec<u8> {
     [&[(number << 3) | 2, u8::try_from(body.len()).unwrap()], body].concat()
 }
@@ -88,7 +88,7 @@ fn file_names_stay_inside_the_package() {
     symlink("network.onnx", place.path("m/inside")).unwrap();
     place.model("m", "darker", |manifest| manifest.replace("\"network.onnx\"", "\"inside\""));
     eddy(DENOISE).within(&place).succeeds();
-    // Nor may the manifest itself be what is elsewhere.
+    // Nor may the manifest itself be a link out of the folder.
     fs::remove_file(place.path("m/model.toml")).unwrap();
     symlink("../secret", place.path("m/model.toml")).unwrap();
     let outcome = eddy(DENOISE).within(&place).fails(4).says("model.toml cannot be read");
@@ -129,7 +129,7 @@ fn diffusers_folders_may_link_into_their_cache() {
     }
     eddy("generate -m cache/snapshots/0123 -o b.png --steps 2").within(&place).succeeds();
     eddy("import cache/snapshots/0123 -o package").within(&place).succeeds();
-    // Elsewhere such links lead out.
+    // In other places such links lead out of the folder.
     fs::rename(place.path("cache/snapshots"), place.path("cache/other")).unwrap();
     eddy("generate -m cache/other/0123 -o c.png --steps 2")
         .within(&place)
@@ -278,13 +278,13 @@ fn rejects_records_with_excessive_sizes() {
     }
 }
 
-/// Runs the binary; sends it `signal`, where there is one, once it has worked for a while. How it
-/// ended, what it said, and how long after the signal that was.
+/// Runs the binary; sends it `signal`, if any, once it has worked for a while. Returns the exit
+/// code, the messages, and the time from the signal to the end.
 fn ends(place: &Place, arguments: &str, signal: Option<Signal>) -> (Option<i32>, String, Duration) {
     let mut command = eddy(arguments).within(place).command();
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let stat = format!("/proc/{}/stat", child.id());
-    // In hundredths of a second, of its own and of the system for it.
+    // User and system time, in hundredths of a second.
     let worked = || -> u64 {
         let text = fs::read_to_string(&stat).unwrap();
         let fields = text.rsplit(") ").next().unwrap().split(' ').skip(11).take(2);
@@ -292,7 +292,7 @@ fn ends(place: &Place, arguments: &str, signal: Option<Signal>) -> (Option<i32>,
     };
     let started = Instant::now();
     if let Some(signal) = signal {
-        // The network is what takes so long.
+        // The time is spent in the network.
         while worked() < 200 {
             assert!(started.elapsed() < LONG, "nothing is at work");
             std::thread::sleep(Duration::from_millis(20));
@@ -333,7 +333,7 @@ fn interrupts_an_endless_evaluation() {
 fn fails_when_a_network_allocates_beyond_max_memory() {
     let place = place();
     place.model("m", "greedy", |manifest| manifest);
-    // Many threads need no more than their stacks.
+    // Many threads need only their stacks.
     eddy("denoise a.png -o out.png --sigma 25 --max-memory 60M --threads 8 --timeout 20")
         .within(&place)
         .succeeds();
@@ -362,13 +362,13 @@ fn interrupts_an_endless_load() {
     for command in [DENOISE, "info m", "check m"] {
         let (code, said, took) = ends(&place, command, Some(Signal::INT));
         assert_eq!(code, Some(130), "{said}");
-        // Sooner than an evaluation would be ended.
+        // Sooner than an evaluation would be terminated.
         assert!(took < Duration::from_secs(4), "{command}: {took:?}");
     }
     let (code, said, _) = ends(&place, &format!("{DENOISE} --timeout 0.5"), None);
     assert_eq!(code, Some(4), "{said}");
     assert!(said.contains("cannot use model tested: loading it takes longer than 0.5 s"), "{said}");
-    // A folder that was started goes, too.
+    // An incomplete folder is deleted, too.
     let import = "import m/network.onnx -o out --task denoise --prediction denoised --sigma-range 0,1 --inputs sample=x,sigma=sigma \
                   --output-name denoised";
     assert_eq!(ends(&place, import, Some(Signal::TERM)).0, Some(130));
@@ -445,7 +445,7 @@ fn strips_control_characters_from_untrusted_text() {
     clean(&eddy(DENOISE).within(&place).fails(4).says(r"\u{1b}[2J.onnx"));
     place.model_of("m", b"", |_| named(MANIFEST.replace("{sha256}", evil)));
     clean(&eddy(DENOISE).within(&place).fails(4).says(r"\u{1b}]0;gone"));
-    // What a graph calls its input.
+    // The name of a graph's input.
     let mut graph = fs::read(data("models/names.onnx")).unwrap();
     for at in 0..graph.len() - 6 {
         if &graph[at..at + 6] == b"pixels" {
@@ -454,7 +454,7 @@ fn strips_control_characters_from_untrusted_text() {
     }
     place.model_of("m", &graph, |manifest| manifest);
     clean(&eddy(DENOISE).within(&place).fails(4).says(r"\u{1b}[2J\u{7}"));
-    // What images are called.
+    // The names of images.
     place.model("m", "darker", |manifest| manifest);
     let denoise = || eddy("denoise -o out.png -m m --sigma 25").within(&place);
     fs::copy(place.path("a.png"), place.path("\u{1B}[2J.png")).unwrap();

@@ -27,7 +27,7 @@ fn bytes(image: &Image) -> Vec<u8> {
     }
 }
 
-/// One of a frame's channels, resized as the `image` crate does.
+/// One channel of an image, resized as the `image` crate does.
 fn resized(
     image: &Image,
     channel: usize,
@@ -54,7 +54,7 @@ fn upscales_every_kind_of_image_from_its_bicubic_enlargement() {
             let is_alpha = large.has_alpha() && channel == channels - 1;
             let found = bytes(&large).into_iter().skip(channel).step_by(channels);
             for (i, found) in found.enumerate() {
-                // The `image` crate leaves out what lies beyond an edge, we repeat it.
+                // The `image` crate omits pixels beyond an edge, Eddy repeats the edge.
                 let (x, y) = (i % 74, i / 74);
                 if x < 4 || y < 4 || x >= 70 || y >= 40 {
                     continue;

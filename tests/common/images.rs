@@ -1,4 +1,4 @@
-//! Images to test with, and how far apart two of them are.
+//! Test images, and the difference of two images.
 
 use std::path::Path;
 
@@ -25,7 +25,7 @@ pub fn noisy(width: usize, height: usize, channels: usize, bits: u32) -> Image {
                 let level = if channel < colors {
                     0.3 + 0.4 * (x + y) as f32 / (width + height) as f32 + 25.0 / 255.0 * row[x]
                 } else {
-                    // What is fully transparent is another matter.
+                    // Fully transparent pixels have tests of their own.
                     (0.5 + 0.4 * row[x]).max(0.01)
                 };
                 values.push((white * level).round().clamp(0.0, white));

@@ -1,7 +1,7 @@
-//! A small language for tests of the real binary: `eddy("denoise a.png -o
+//! A small language for tests of the binary: `eddy("denoise a.png -o
 //! b.png").within(&place).fails(3).says("...")`.
 
-// Every test program takes what it needs of this; helpers panic as tests do.
+// Not every test program uses all helpers; they may panic.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 pub mod images;
@@ -23,7 +23,7 @@ pub struct Eddy {
     shown: String,
 }
 
-/// The binary with these arguments, which are parted by spaces.
+/// The binary with these arguments, separated by spaces.
 pub fn eddy(arguments: &str) -> Eddy {
     Eddy::new(Command::new(BINARY), arguments)
 }
@@ -38,14 +38,14 @@ impl Eddy {
         Self { command, shown: format!("eddy {arguments}") }
     }
 
-    /// One more argument, which may hold spaces and more.
+    /// One more argument, which may contain spaces.
     pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
         self.shown += &format!(" {}", argument.as_ref().display());
         self.command.arg(argument);
         self
     }
 
-    /// More arguments, which are parted by spaces.
+    /// More arguments, separated by spaces.
     pub fn args(self, arguments: &str) -> Self {
         arguments.split_whitespace().fold(self, Self::arg)
     }
@@ -79,7 +79,7 @@ impl Eddy {
         self.runs().ended(0)
     }
 
-    /// Ends with this exit code and a message that no panic wrote.
+    /// Ends with this exit code and a message, without a panic.
     pub fn fails(self, code: i32) -> Outcome {
         let outcome = self.runs().ended(code);
         assert!(!outcome.stderr.trim().is_empty(), "{outcome} failed without a message");
@@ -88,7 +88,7 @@ impl Eddy {
     }
 }
 
-/// What a run did.
+/// The outcome of a run.
 pub struct Outcome {
     shown: String,
     pub code: Option<i32>,
@@ -102,7 +102,7 @@ impl Outcome {
         self
     }
 
-    /// The message has these words.
+    /// The message contains this text.
     pub fn says(self, words: &str) -> Self {
         assert!(self.stderr.contains(words), "{self}\ndoes not say {words:?}");
         self
@@ -113,7 +113,7 @@ impl Outcome {
         self
     }
 
-    /// The results have these words.
+    /// Standard output contains this text.
     pub fn prints(self, words: &str) -> Self {
         assert!(self.stdout.contains(words), "{self}\ndoes not print {words:?}");
         self
@@ -124,7 +124,7 @@ impl Outcome {
         self
     }
 
-    /// The last object that was printed: of a stream, its summary.
+    /// The last JSON object that was printed: for a stream, its summary.
     pub fn summary(&self) -> serde_json::Value {
         let last = self.stdout.lines().last().unwrap_or_default();
         serde_json::from_str(last)
@@ -145,7 +145,7 @@ impl std::fmt::Display for Outcome {
     }
 }
 
-/// Says why a test cannot be made here, past the harness, which would swallow it.
+/// Reports why a test is skipped, past the harness, which would capture the message.
 pub fn skip(why: &str) {
     let _ = writeln!(std::io::stderr(), "SKIPPED: {why}");
 }

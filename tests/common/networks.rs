@@ -1,13 +1,13 @@
-//! Networks with a closed form, for what a trained one cannot show.
+//! Networks of closed form, whose exact results are known.
 
 use eddy::Result;
 use eddy::network::{Inputs, Network, Shape};
 
-/// `f(sample, sigma, shape, evaluation, out)`: what a [`Closed`] network gives; evaluations count
+/// `f(sample, sigma, shape, evaluation, out)`: the output of a [`Closed`] network; evaluations count
 /// from 0.
 pub type Form<'a> = dyn FnMut(&[f32], &[f32], Shape, usize, &mut [f32]) + 'a;
 
-/// A network that takes a map of sigma and gives what a function says.
+/// A network that takes a map of sigma and is computed by a function.
 pub struct Closed<'a> {
     form: Box<Form<'a>>,
     shape: Shape,
@@ -59,7 +59,7 @@ impl Network for Closed<'_> {
 }
 
 /// The mean of each sample and its eight neighbors, with zeros beyond the border, times sigma: it
-/// looks one pixel far.
+/// has a receptive field of one pixel.
 pub fn blur(sample: &[f32], sigma: &[f32], shape: Shape, out: &mut [f32]) {
     let [_, _, height, width] = shape;
     for (plane, out) in

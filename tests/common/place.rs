@@ -1,4 +1,4 @@
-//! A folder for one test, gone with it.
+//! A temporary folder for one test.
 
 use std::path::PathBuf;
 use std::{fs, iter};
@@ -42,7 +42,7 @@ pub fn data(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
 }
 
-/// As a manifest gives it.
+/// In hexadecimal, as in a manifest.
 pub fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -111,7 +111,7 @@ impl Place {
         names
     }
 
-    /// Writes a model package around a network of `tests/data/models`; `edit` has the last word on
+    /// Writes a model package around a network of `tests/data/models`; `edit` changes
     /// its manifest.
     pub fn model(&self, folder: &str, network: &str, edit: impl Fn(String) -> String) {
         let bytes = fs::read(data("models").join(format!("{network}.onnx"))).unwrap();
@@ -125,7 +125,7 @@ impl Place {
         self.file(&format!("{folder}/model.toml"), edit(MANIFEST.replace("{sha256}", &hash)));
     }
 
-    /// Fails if there is anything in the place but these.
+    /// Fails if the place contains anything else.
     pub fn holds_only(&self, names: &[&str]) {
         let mut expected: Vec<&str> = names.to_vec();
         expected.sort_unstable();

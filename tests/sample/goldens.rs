@@ -1,4 +1,4 @@
-//! What diffusers' own schedulers make of the same networks, see `tests/golden/make_pipelines.py`.
+//! Results of diffusers' schedulers with the same networks, see `tests/golden/make_pipelines.py`.
 
 use std::collections::BTreeSet;
 
@@ -13,8 +13,8 @@ use crate::pipelines::{difference, place_of, start, stored};
 const TOLERANCE: f64 = 1e-5;
 
 /// The same with a network that takes and gives f16. Eddy's state and diffusers' differ in their
-/// last bits of f32; where one rounds up and the other down, the network sees and says values that
-/// are a unit of f16 apart, up to 2^-10 of their size.
+/// last bits of f32; where one rounds up and the other down, the network's inputs and outputs
+/// differ by a unit of f16, up to 2^-10 of their size.
 const F16_TOLERANCE: f64 = 1e-3;
 
 #[derive(Deserialize)]
@@ -26,9 +26,9 @@ struct Case {
     steps: usize,
     /// diffusers' `init_noise_sigma`.
     scale: f32,
-    /// The row of the pipeline's `expected.npy`: what diffusers as it is published gives.
+    /// The row of the pipeline's `expected.npy`: the result of diffusers as published.
     row: usize,
-    /// The row of `exact.npy`: what it gives when it computes in f64, where that differs by more
+    /// The row of `exact.npy`: its result when computed in f64, where that differs by more
     /// than 5e-6.
     exact_row: Option<usize>,
     /// That difference, which is diffusers' own error.
@@ -99,7 +99,7 @@ fn samples_with_a_half_precision_network() {
     agrees("float16", F16_TOLERANCE);
 }
 
-/// What the goldens are there to cover.
+/// What the goldens must cover.
 #[test]
 fn every_sampler_meets_every_prediction_and_number_of_steps() {
     let found: BTreeSet<(String, String, usize)> =

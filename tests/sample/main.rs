@@ -1,7 +1,7 @@
-//! `eddy sample` through the real binary: against diffusers' schedulers on real networks, and what
-//! it refuses.
+//! `eddy sample` through the binary: compared with diffusers' schedulers on exported networks, and what
+//! it rejects.
 
-// Helpers beside the tests panic as tests do.
+// Test helpers may panic.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../common/mod.rs"]

@@ -1,5 +1,5 @@
-//! Exported networks of every kind that is conditioned on sigma, perfect ones of normal data: what
-//! a network predicts makes no difference.
+//! Exported networks of every kind that is conditioned on sigma, perfect ones for normal data: the
+//! prediction type does not affect the result.
 
 use eddy::diffusion::Sampler;
 use ndarray::Array4;

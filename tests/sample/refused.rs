@@ -1,4 +1,4 @@
-//! What `eddy sample` refuses: exit code and words, and nothing is left behind.
+//! What `eddy sample` rejects: exit code and message, and no partial output.
 
 use std::fs;
 
@@ -45,7 +45,7 @@ fn rejects_invalid_options() {
     refused(&place, 2, "m --input x.npy --steps 4").says("--sampler");
 }
 
-/// An option that nothing would read.
+/// An option without effect.
 #[test]
 fn rejects_a_precision_of_single_file_models() {
     let place = place();
@@ -57,7 +57,7 @@ fn rejects_too_little_noise() {
     let place = place();
     let noise = Array5::<f32>::zeros((2, 2, 3, 7, 12));
     place.tensor("z.npy", &noise);
-    // The last of four steps draws nothing.
+    // The last of four steps adds no noise.
     refused(&place, 2, &format!("{DDPM} --noise z.npy"))
         .says("3 steps of noise")
         .says("2 of shape [2, 3, 7, 12]");

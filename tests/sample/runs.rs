@@ -1,4 +1,4 @@
-//! What a run does beside its numbers.
+//! Reports, seeds and files of runs.
 
 use ndarray::Array4;
 
@@ -104,7 +104,7 @@ fn reports_what_was_done() {
     place.holds_only(&["x.npy", "y.npy"]);
 }
 
-/// The input may be what is overwritten, once it is done with.
+/// The output may not replace the input.
 #[test]
 fn rejects_replacing_the_input() {
     let place = place_of(&start());

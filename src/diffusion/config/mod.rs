@@ -45,7 +45,7 @@ const IGNORED_KEYS: [&str; 3] = ["use_dynamic_shifting", "time_shift_type", "shi
 /// The number of training timesteps.
 pub(crate) const TRAIN_STEPS: RangeInclusive<usize> = 2..=100_000;
 /// The upper limit of sigmas and of bounds on predictions.
-const LARGEST: f64 = 1e6;
+const MAX_SIGMA: f64 = 1e6;
 
 /// Parses the text of a `scheduler_config.json`. `name` is the model's name in messages.
 ///
@@ -139,7 +139,7 @@ fn betas(keys: &mut Keys<'_>, train_steps: usize) -> Result<BetaSchedule> {
 const SIGMA_RANGE_TEXT: &str = "a number above 0, at most 1000000";
 
 fn is_bound(number: f64) -> bool {
-    0.0 < number && number <= LARGEST
+    0.0 < number && number <= MAX_SIGMA
 }
 
 fn read_clip(keys: &mut Keys<'_>, schedule: &mut DiscreteSchedule) -> Result<()> {

@@ -52,7 +52,7 @@ impl FfmpegFormat {
     }
 
     /// Its name, and advice on another way to read it.
-    pub(super) fn words(self) -> (&'static str, &'static str) {
+    pub(super) fn kind_and_advice(self) -> (&'static str, &'static str) {
         match self {
             Self::Avif => ("an AVIF", "save it anew, as `avifdec in.avif out.png` does"),
             Self::Heif => ("a HEIF", "save it anew, as `heif-convert in.heic out.png` does"),
@@ -73,7 +73,7 @@ impl FfmpegFormat {
 
     /// Reads the file with ffmpeg.
     pub(super) fn read(self, path: &Path, limits: &Limits) -> Result<Image> {
-        let (kind, advice) = self.words();
+        let (kind, advice) = self.kind_and_advice();
         let refuse = |problem: &str| {
             CodecError::new(format!("by its content it is {kind}, {problem}; {advice}"))
         };

@@ -159,11 +159,12 @@ fn unknown(head: &[u8]) -> CodecError {
         return CodecError::new("the file is empty");
     }
     if let Some(format) = FfmpegFormat::of(head) {
-        let (kind, advice) = format.words();
+        let (kind, advice) = format.kind_and_advice();
         return CodecError::new(format!(
             "by its content it is {kind}, which is read from a file alone, by ffmpeg; {advice}"
         ));
     }
+    let read = Format::listed(|format| format.to_string(), "and");
     let (kind, advice) = match head.get(4..12) {
         _ if head.starts_with(b"GIF8") => {
             ("a GIF", "; save it anew, as `ffmpeg -i in.gif out.png` does")
@@ -172,10 +173,11 @@ fn unknown(head: &[u8]) -> CodecError {
             ("a JPEG XL", "; save it anew, as `djxl in.jxl out.png` does")
         }
         Some(b"ftypcrx ") => {
-            ("what a camera's sensor gave (CR3)", "; develop it in another program first")
+            ("a raw image of a camera (CR3)", "; develop it in another program first")
         }
-        _ => ("no image", ""),
+        _ => {
+            return CodecError::new(format!("its content is not an image; {read} are read"));
+        }
     };
-    let read = Format::listed(|format| format.to_string(), "and");
     CodecError::new(format!("by its content it is {kind}; {read} are read{advice}"))
 }

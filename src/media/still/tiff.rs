@@ -80,7 +80,7 @@ fn refuse_pages(decoder: &mut Decoder<impl Read + Seek>) -> Result<()> {
         decoder.find_tag_unsigned::<u32>(Tag::NewSubfileType).ok().flatten().unwrap_or_default();
     if kind & REDUCED != 0 || decoder.find_tag(DNG_VERSION).is_ok_and(|version| version.is_some()) {
         return Err(CodecError::new(
-            "it is what a camera's sensor gave (DNG or the like), with a small preview in front; \
+            "it is a raw image of a camera (DNG or the like), with a small preview in front; \
              develop it in another program and save an image",
         ));
     }

@@ -13,10 +13,10 @@ use crate::setting::{PIXEL_FORMAT, STREAM_SIZE};
 pub(super) const MAGIC: &[u8] = b"YUV4MPEG2";
 
 /// Maximum length of a header that is read.
-const LONGEST_LINE: usize = 1024;
+const MAX_LINE: usize = 1024;
 
 /// Maximum length of a header that is written; ffmpeg reads no longer ones.
-const LONGEST_HEADER: usize = 96;
+const MAX_HEADER: usize = 96;
 
 /// A y4m stream from any reader.
 pub struct Y4mSource<R> {
@@ -130,7 +130,7 @@ enum Line {
 
 fn read_line(reader: &mut impl BufRead) -> io::Result<Line> {
     let mut line = Vec::new();
-    reader.take(LONGEST_LINE as u64).read_until(b'\n', &mut line)?;
+    reader.take(MAX_LINE as u64).read_until(b'\n', &mut line)?;
     match line.pop() {
         None => Ok(Line::End),
         Some(b'\n') => Ok(String::from_utf8(line).map_or(Line::Torn, Line::Whole)),
@@ -281,9 +281,8 @@ pub(super) fn header(video: &VideoFormat) -> String {
     let range = if video.color.full_range { "FULL" } else { "LIMITED" };
     line += &format!(" C{} XCOLORRANGE={range}", colorspace(video));
     // The tag is left out when ffmpeg would not read the longer header.
-    line += &description(video)
-        .filter(|more| line.len() + more.len() < LONGEST_HEADER)
-        .unwrap_or_default();
+    line +=
+        &description(video).filter(|more| line.len() + more.len() < MAX_HEADER).unwrap_or_default();
     line + "\n"
 }
 

@@ -24,11 +24,11 @@ pub(in crate::model) const CLASSES: RangeInclusive<usize> = 1..=1_000_000;
 pub(in crate::model) const SCALING_FACTORS: RangeInclusive<f64> = 1e-6..=1e6;
 const PARAMETERS: RangeInclusive<u64> = 0..=1_000_000_000_000;
 /// The largest sigma, pixel value and tolerance.
-const LARGEST: f64 = 1e6;
+const MAX_NUMBER: f64 = 1e6;
 /// The most values of a constant.
 const CONSTANTS: RangeInclusive<usize> = 1..=65_536;
 /// The smallest standard deviation of the data.
-const LEAST: f64 = 1e-6;
+const MIN_NUMBER: f64 = 1e-6;
 
 /// A number of a manifest. Numbers are texts, as the manifest has them: 0.1, not 0.10000000149.
 pub(super) struct Number {
@@ -80,8 +80,8 @@ impl Manifest {
 
     /// Every number that a manifest may have. The ranges limit what is allocated later.
     pub(super) fn numbers(&self) -> Vec<Number> {
-        let bound = || 0.0..=LARGEST;
-        let signed = || -LARGEST..=LARGEST;
+        let bound = || 0.0..=MAX_NUMBER;
+        let signed = || -MAX_NUMBER..=MAX_NUMBER;
         let sigma_data = match self.prediction {
             Prediction::Edm { sigma_data } => Some(sigma_data),
             _ => None,
@@ -107,20 +107,20 @@ impl Manifest {
             Number::new("range", self.range, signed()),
             Number::new("output_range", self.output_range.into_iter().flatten(), signed()),
             Number::new("mean", &self.mean, signed()),
-            Number::new("std", &self.std, LEAST..=LARGEST),
-            Number::new("prediction.edm.sigma_data", sigma_data, LEAST..=LARGEST),
+            Number::new("std", &self.std, MIN_NUMBER..=MAX_NUMBER),
+            Number::new("prediction.edm.sigma_data", sigma_data, MIN_NUMBER..=MAX_NUMBER),
             Number::new("sigma.min", self.sigma.map(|sigma| sigma.min), bound()),
             Number::new("sigma.max", self.sigma.map(|sigma| sigma.max), bound()),
-            Number::new("noise_level.factor", [self.noise_level.factor], LEAST..=LARGEST),
+            Number::new("noise_level.factor", [self.noise_level.factor], MIN_NUMBER..=MAX_NUMBER),
             Number::new(
                 "constants",
                 self.constants.values().flat_map(|constant| constant.values()),
-                -LARGEST..=LARGEST,
+                -MAX_NUMBER..=MAX_NUMBER,
             ),
             Number::new(
                 "unconditional",
                 self.unconditional.values().flat_map(|constant| constant.values()),
-                -LARGEST..=LARGEST,
+                -MAX_NUMBER..=MAX_NUMBER,
             ),
             Number::new("decoder.scale", decoder.map(|it| it.scale), FACTORS),
             Number::new(

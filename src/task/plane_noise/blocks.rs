@@ -12,10 +12,10 @@ pub(super) const OF_IMAGE: usize = 1024;
 pub(super) const OF_PAIR: usize = 640;
 
 /// Minimum number of usable blocks.
-pub(super) const FEWEST_BLOCKS: usize = 8;
+pub(super) const MIN_BLOCKS: usize = 8;
 
 /// Maximum number of clipped samples in a usable block.
-const MOST_CLIPPED: usize = 6;
+const MAX_CLIPPED: usize = 6;
 
 /// A block whose samples differ by less, in levels of 255, is flat; one whose samples all change
 /// by less is repeated.
@@ -91,7 +91,7 @@ fn ends(one: &Samples, other: &Samples) -> (f32, f32, usize) {
 /// Whether noise can be measured in a block.
 pub(super) fn content(samples: &Samples) -> Content {
     let (low, high, clipped) = ends(samples, samples);
-    if clipped > MOST_CLIPPED {
+    if clipped > MAX_CLIPPED {
         Content::Clipped
     } else if high - low < FLAT {
         Content::Flat
@@ -105,7 +105,7 @@ pub(super) fn content(samples: &Samples) -> Content {
 pub(super) fn pair_content(before: &Samples, after: &Samples) -> Content {
     let (_, _, clipped) = ends(before, after);
     let changes = before.iter().flatten().zip(after.iter().flatten()).map(|(a, b)| (b - a).abs());
-    if clipped > MOST_CLIPPED {
+    if clipped > MAX_CLIPPED {
         Content::Clipped
     } else if changes.fold(0.0, f32::max) < FLAT {
         Content::Flat

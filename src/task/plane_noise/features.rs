@@ -1,6 +1,6 @@
 //! The features of the regressions: logarithms of quantiles of the block energies of a plane.
 
-use super::blocks::{self, Content, Energies, FEWEST_BLOCKS, Pair};
+use super::blocks::{self, Content, Energies, MIN_BLOCKS, Pair};
 use super::{Plane, PlaneRole};
 
 /// Number of features of an image.
@@ -147,7 +147,7 @@ pub(super) fn of_image(plane: Plane<'_>, Work { energies, values, .. }: &mut Wor
     }
     let part_of = |count: usize| count as f64 / total.max(1) as f64;
     let mut parts = [(0.0, 0.0); PARTS];
-    if energies.len() < FEWEST_BLOCKS {
+    if energies.len() < MIN_BLOCKS {
         return OfImage { features: None, flat: part_of(flat), parts };
     }
     let count = energies.len();
@@ -209,7 +209,7 @@ pub(super) fn of_pair(
     }
     let repeated = f64::from(repeated) / f64::from(total.max(1));
     let mut parts = [(0.0, 0.0); PARTS];
-    if pairs.len() < FEWEST_BLOCKS {
+    if pairs.len() < MIN_BLOCKS {
         return OfPair { features: None, repeated, parts, still: 0.0, explained: 1.0 };
     }
     let count = pairs.len();

@@ -83,7 +83,7 @@ pub(crate) enum NoiseKind {
 }
 
 /// Standard deviation below which removing noise gains nothing.
-const LEAST_SIGMA: f64 = 1.5 / 255.0;
+const MIN_SIGMA: f64 = 1.5 / 255.0;
 
 /// Log odds of no noise below which noise is assumed.
 const NOISY: f64 = -1.0;
@@ -101,7 +101,7 @@ pub(crate) fn kind(planes: &[PlaneNoise]) -> NoiseKind {
     };
     let is_noisy = |role| {
         mean(role, &|plane| plane.clean) < NOISY
-            && mean(role, &|plane| plane.sigma.powi(2)).sqrt() > LEAST_SIGMA
+            && mean(role, &|plane| plane.sigma.powi(2)).sqrt() > MIN_SIGMA
     };
     let noisy = [PlaneRole::Luma, PlaneRole::Chroma].into_iter().filter(|role| is_noisy(*role));
     let is_white = |role| {

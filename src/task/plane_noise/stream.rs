@@ -4,7 +4,7 @@ use super::features::{self, OF_PAIR, PARTS, Work};
 use super::{Plane, PlaneNoise, PlaneRole, deviation, line, output, regression};
 
 /// Minimum weight of a new pair of frames in the averages.
-const LEAST_WEIGHT: f64 = 1.0 / 16.0;
+const MIN_WEIGHT: f64 = 1.0 / 16.0;
 
 /// Upper limit of the median part of the difference that motion explains in noise, which resembles
 /// motion by chance, the more so when it is correlated. Real motion explains more.
@@ -127,7 +127,7 @@ impl TemporalNoise {
 
 /// Weight of the newest of `count` items.
 fn weight(count: usize) -> f64 {
-    (1.0 / count as f64).max(LEAST_WEIGHT)
+    (1.0 / count as f64).max(MIN_WEIGHT)
 }
 
 fn mix(mean: &mut f64, new: f64, weight: f64) {

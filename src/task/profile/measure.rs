@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::media::Image;
 
 /// Minimum number of input of a level.
-const FEWEST: usize = 64;
+const MIN_SAMPLES: usize = 64;
 
 /// Measures the noise of a camera.
 ///
@@ -132,7 +132,7 @@ impl Profiler {
             MeasuredInput::Planes(_) => ColorModel::Yuv,
         };
         for (index, levels) in self.channels.iter().enumerate() {
-            let enough = levels.iter().filter(|level| level.found.count >= FEWEST as f64);
+            let enough = levels.iter().filter(|level| level.found.count >= MIN_SAMPLES as f64);
             let points: Vec<Point> =
                 enough.clone().filter(|level| level.is_intact()).map(|level| level.found).collect();
             if points.is_empty() {

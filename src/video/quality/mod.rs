@@ -1,4 +1,4 @@
-//! What is given up to keep up with a frame rate, and what is in use.
+//! Quality control: reduced quality to keep up with a frame rate, and the current quality.
 
 mod controller;
 mod reduced_resolution;

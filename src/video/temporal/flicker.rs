@@ -3,7 +3,7 @@
 use super::{BLOCK, Temporal};
 
 /// A block counts only after this many static frames.
-const FEWEST: u32 = 8;
+const MIN_FRAMES: u32 = 8;
 
 /// Standard deviation over time of static pixels: one pixel of each block, from when it becomes
 /// static until it moves.
@@ -55,7 +55,7 @@ impl Flicker {
 
 fn close(place: &mut (u32, f32, f32), sum: &mut f64, count: &mut u64) {
     let (frames, _, squares) = std::mem::take(place);
-    if frames >= FEWEST {
+    if frames >= MIN_FRAMES {
         *sum += f64::from(squares / (frames - 1) as f32).max(0.0).sqrt();
         *count += 1;
     }

@@ -3,7 +3,7 @@
 use crate::tensor::BINOMIAL;
 
 /// The pyramid stops at about this many pixels a side.
-const SMALLEST: usize = 24;
+const MIN_SIDE: usize = 24;
 
 /// Sums that are accumulated in parallel (SIMD).
 const LANES: usize = 16;
@@ -31,7 +31,7 @@ const CORRELATED: f64 = 2.0;
 /// A gradient counts as an edge when its energy is this many times that of noise, and at least so
 /// many edges are needed.
 const EDGE: f64 = 12.0;
-const FEWEST_EDGES: f64 = 64.0;
+const MIN_EDGES: f64 = 64.0;
 
 /// Taps of the interpolation (Lanczos, a = 4) along each axis.
 const TAPS: usize = 8;
@@ -96,7 +96,7 @@ impl Pyramid {
     pub(in crate::video) fn fill(&mut self, planes: &[f32], width: usize, height: usize) {
         let area = width * height;
         let halves =
-            (1..).take_while(|level| (width.min(height) >> (level - 1)) >= 2 * SMALLEST).count();
+            (1..).take_while(|level| (width.min(height) >> (level - 1)) >= 2 * MIN_SIDE).count();
         self.levels.resize_with(halves + 1, Level::default);
         let first = &mut self.levels[0];
         (first.width, first.height) = (width, height);
@@ -244,7 +244,7 @@ impl Pyramid {
                 (x, y, d, count) = (x + gx, y + gy, d + change, count + 1.0);
             }
         }
-        if count < FEWEST_EDGES {
+        if count < MIN_EDGES {
             return ((dx, dy) != (0, 0)).then_some((0.0, 0.0, 0.0));
         }
         // Removes the change of the mean brightness.

@@ -116,7 +116,7 @@ fn flate_crc(bytes: &[u8]) -> Vec<u8> {
 #[test]
 fn reports_what_a_file_is_instead_of_an_image() {
     assert!(refusal(b"").contains("the file is empty"));
-    assert!(refusal(b"hello, this is text").contains("no image"));
+    assert!(refusal(b"hello, this is text").contains("its content is not an image"));
     assert!(refusal(b"GIF89a......").contains("a GIF"));
     assert!(refusal(b"\0\0\0\x20ftypheic....").contains("a HEIF"));
     let missing =

@@ -20,7 +20,7 @@ const TIME_LIMIT: Duration = Duration::from_secs(5);
 const WORDS: usize = 600;
 
 /// Maximum length of a line.
-const LONGEST_LINE: u64 = 4096;
+const MAX_LINE: u64 = 4096;
 
 /// Messages of ffmpeg about damaged or missing frames, whether it goes on or not.
 const DAMAGE_MESSAGES: [&str; 23] = [
@@ -150,8 +150,7 @@ impl Program {
             thread::spawn(move || {
                 let mut stderr = BufReader::new(stderr);
                 let mut line = Vec::new();
-                while let Ok(1..) = stderr.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line)
-                {
+                while let Ok(1..) = stderr.by_ref().take(MAX_LINE).read_until(b'\n', &mut line) {
                     let text = String::from_utf8_lossy(&line);
                     match time_of(&text) {
                         Some(shown) => drop(time.send(shown)),

@@ -17,7 +17,7 @@ use crate::network::{Axes, Element, Port, ProbeSession};
 use crate::setting::OUTPUT;
 
 /// The largest fixed side on which a network is tried.
-const LARGEST: usize = 8192;
+const MAX_SIZE: usize = 8192;
 /// The side of the first image, and of others if the network rejects that. Others than powers of
 /// two are multiples of more.
 const SIDES: [usize; 6] = [64, 96, 128, 240, 256, 512];
@@ -165,9 +165,10 @@ impl<'a> Probe<'a> {
             (Some(width), Some(height)) => Some([width, height]),
             _ => None,
         });
-        if let Some([width, height]) = size.filter(|size| size.iter().any(|side| *side > LARGEST)) {
+        if let Some([width, height]) = size.filter(|size| size.iter().any(|side| *side > MAX_SIZE))
+        {
             let problem = format!(
-                "its input `{}` is {width}x{height}; expected at most {LARGEST} a side",
+                "its input `{}` is {width}x{height}; expected at most {MAX_SIZE} a side",
                 image.name
             );
             return Err(Error::model(model, problem));
@@ -417,7 +418,7 @@ impl<'a> Probe<'a> {
         [width, height]: [usize; 2],
         [out_width, out_height]: [usize; 2],
     ) -> Result<Option<(usize, usize)>> {
-        const LARGEST_SCALE: usize = 8;
+        const MAX_SCALE: usize = 8;
         let border_of = |scale: usize| {
             let lack = (scale * width).checked_sub(out_width)?;
             let is_same = (scale * height).checked_sub(out_height) == Some(lack);
@@ -428,7 +429,7 @@ impl<'a> Probe<'a> {
             .then_some((scale, lack / (2 * scale)))
         };
         if self.size.is_some() {
-            return Ok((1..=LARGEST_SCALE).find_map(border_of));
+            return Ok((1..=MAX_SCALE).find_map(border_of));
         }
         // Two sizes show the factor.
         for side in SIDES.into_iter().filter(|side| *side != width) {

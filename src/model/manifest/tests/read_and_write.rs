@@ -50,7 +50,7 @@ fn reports_inconsistent_fields() {
         ("\"denoised\"", "{ edm = { sigma_data = 0 } }", "sigma_data = 0; expected 0.000001 to"),
         ("channels = 3", "channels = 3\nmultiple_of = 0", "multiple_of"),
         ("channels = 3", "channels = 3\nscale = 64\nmultiple_of = 64", "times scale = 4096"),
-        ("[inputs]", "[defaults]\nsteps = 1\nsampler = \"dpm\"\n[inputs]", "there are ddim"),
+        ("[inputs]", "[defaults]\nsteps = 1\nsampler = \"dpm\"\n[inputs]", "expected one of ddim"),
         ("[inputs]", "[schedule]\n[inputs]", "denoised does not go with a [schedule]"),
     ] {
         let text = problem(&GOOD.replace(from, to));
